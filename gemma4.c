@@ -1,0 +1,6 @@
+/* gemma4.c - the engine. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "gemma4.h"
+#include "gemma4_internal.h"

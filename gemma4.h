@@ -1,0 +1,304 @@
+/* gemma4.h - run Gemma 4 models on a CPU: the whole public interface of gemma4.c, and its manual.
+ *
+ *   g4_error err;  g4_engine *e;  g4_session *s;
+ *   if (g4_engine_open(&e, &(g4_engine_options){ .model_path = "model.g4" }, &err)) return fail(&err);
+ *   if (g4_session_open(&s, e, NULL, &err)) return fail(&err);
+ *   if (g4_session_eval_text(s, "The capital of France is", 0, &err)) return fail(&err);
+ *   if (g4_session_generate(s, &(g4_generate_options){ .output = print }, NULL, &err)) return fail(&err);
+ *   g4_session_close(s);  g4_engine_close(e);
+ *
+ * BUILD    Link libgemma4.a, or write in exactly one .c file, before any other #include,
+ *              #define GEMMA4_IMPLEMENTATION
+ *              #include "gemma4.h"
+ *          and link -lm -lpthread. The implementation is C11; the declarations serve C and C++.
+ * ERRORS   A function that can fail returns g4_status (0 is success) and takes a g4_error last, which may be NULL.
+ *          On failure *out is NULL and the objects passed in are as before, unless a comment says otherwise.
+ *          The library never exits, aborts, prints or reads the environment.
+ * MEMORY   Each *_open has a *_close, which accepts NULL. Pointers passed in are borrowed for the call. A zeroed options
+ *          struct is valid: zero always means "the default", and so does a NULL options pointer.
+ * THREADS  No mutable globals. An open engine is read-only and serves any number of sessions on any threads; their
+ *          forward passes take turns on its workers. A session and its callbacks belong to one thread at a time.
+ *          For one isa and key/value type, results do not depend on n_threads, on chunking or on reuse: equal bits.
+ */
+#if (defined(GEMMA4_IMPLEMENTATION) || defined(GEMMA4_IMPLEMENTED)) && !defined(_DEFAULT_SOURCE)
+#define _DEFAULT_SOURCE 1 /* mmap, madvise, clock_gettime under -std=c11; must precede libc headers */
+#endif
+
+#ifndef GEMMA4_H
+#define GEMMA4_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define G4_VERSION "0.1.0"
+#ifndef G4_API
+#define G4_API extern /* override to export from a shared library */
+#endif
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Errors --------------------------------------------------------------------------------- */
+
+typedef enum {
+    G4_OK              =   0,
+    G4_ERR_ARGUMENT    =  -1, /* NULL or out of range */
+    G4_ERR_MEMORY      =  -2, /* an allocation failed, or a plan does not fit */
+    G4_ERR_IO          =  -3, /* open, map, read or write failed */
+    G4_ERR_FORMAT      =  -4, /* not such a file, truncated, or at odds with itself */
+    G4_ERR_VERSION     =  -5, /* a sound file of a version this library cannot read */
+    G4_ERR_UNSUPPORTED =  -6, /* for example audio, for a model without an audio tower */
+    G4_ERR_CONTEXT     =  -7, /* the input does not fit in the context window */
+    G4_ERR_MISMATCH    =  -8, /* saved state made for another model */
+    G4_ERR_CANCELED    =  -9  /* a progress callback returned nonzero */
+} g4_status;
+
+typedef struct {
+    g4_status code;
+    char message[256]; /* names the file or tensor, and both values that disagree; NUL-terminated */
+} g4_error;
+G4_API const char *g4_status_name(g4_status code); /* "G4_ERR_FORMAT"; never NULL */
+
+/* ---- Callbacks ------------------------------------------------------------------------------- */
+
+typedef enum { G4_LOG_WARNING = 1, G4_LOG_INFO, G4_LOG_DEBUG } g4_log_level;
+typedef void (*g4_log_fn)(void *user, g4_log_level level, const char *message);
+typedef int (*g4_progress_fn)(void *user, uint64_t done, uint64_t total); /* tokens of a prompt; nonzero cancels */
+typedef int (*g4_read_fn)(void *user, void *data, size_t size);           /* nonzero is failure */
+typedef int (*g4_write_fn)(void *user, const void *data, size_t size);    /* nonzero is failure */
+
+typedef struct { /* called from threads inside g4_ functions, never from a worker */
+    void *(*alloc_fn)(void *user, size_t size, size_t align);
+    void (*free_fn)(void *user, void *ptr, size_t size);
+    void *user;
+} g4_allocator;
+
+/* ---- Engine: the weights, read-only and shared ------------------------------------------------- */
+
+typedef int32_t g4_token;
+typedef struct g4_engine g4_engine;
+
+typedef struct {
+    const char *model_path;        /* a .g4 file written by export.py, mapped and not copied; or ... */
+    const void *model_data;        /* ... its bytes, 64-byte aligned, valid until the engine closes */
+    size_t model_size;
+    int n_threads;                 /* 0: physical cores allowed by affinity and control-group quota */
+    const char *isa;               /* NULL: the best here; else the name of a table, as g4_isa_name lists them */
+    const g4_allocator *allocator; /* NULL: malloc and free; copied */
+    g4_log_fn log;                 /* NULL: silent */
+    void *user;                    /* for log */
+} g4_engine_options;
+
+typedef struct {
+    const char *name, *isa;        /* owned by the engine */
+    int n_layers, hidden, n_vocab, n_threads, max_ctx;
+    int is_chat;                   /* instruction tuned: has a chat template */
+    int has_image, has_audio;
+    uint64_t n_params;             /* elements of all tensors */
+    uint64_t file_bytes;
+    uint64_t lookup_bytes;         /* tables read a row at a time (per-layer embeddings): mostly stay on disk */
+    uint64_t decode_bytes;         /* weights one generated token reads */
+    g4_token bos, eos, pad;
+} g4_engine_info;
+
+G4_API g4_status g4_engine_open(g4_engine **out, const g4_engine_options *opt, g4_error *err);
+G4_API void g4_engine_close(g4_engine *e); /* after its sessions */
+G4_API void g4_engine_get_info(const g4_engine *e, g4_engine_info *out);
+G4_API const char *g4_isa_name(int i); /* the i-th kernel table this CPU can run, best first; NULL past the last */
+
+/* A tensor of the model file, for listings; returns 0 past the last. */
+typedef struct {
+    const char *name, *type, *layout; /* "l.0.q", "q4_0", "groups16" */
+    int n_dims;
+    uint64_t dims[3], bytes;
+} g4_tensor_info;
+G4_API int g4_engine_get_tensor(const g4_engine *e, int i, g4_tensor_info *out);
+
+/* ---- Tokens ----------------------------------------------------------------------------------- */
+
+/* Token ids of text (UTF-8; malformed bytes become byte tokens), no BOS. Writes up to cap ids and sets *n to the full number.
+ * specials nonzero: markers such as <|turn> become control tokens (trusted text only). */
+G4_API g4_status g4_tokenize(const g4_engine *e, const char *text, size_t len, int specials, g4_token *out, size_t cap, size_t *n,
+                             g4_error *err);
+/* Bytes of one token into out (at least 256), returns their number; a control token gives its name, or nothing with
+ * skip_special. An id outside the vocabulary gives 0 bytes. */
+G4_API size_t g4_token_bytes(const g4_engine *e, g4_token id, int skip_special, char *out);
+
+/* Streaming text: feed bytes, get whole UTF-8 characters. Zero to start. g4_utf8_push copies to out (room for n + 4) everything that
+ * is complete, keeping at most 3 bytes back; flush (n = 0, data = NULL) gives what is left, malformed or not. */
+typedef struct { unsigned char held[4]; int n_held; } g4_utf8;
+G4_API size_t g4_utf8_push(g4_utf8 *u, const char *data, size_t n, char *out);
+
+/* ---- Media ------------------------------------------------------------------------------------ */
+
+typedef struct { /* 8-bit RGB; g4_image_load reads files into it */
+    const uint8_t *pixels;
+    int width, height;
+    size_t stride;  /* bytes from row to row; 0: 3 * width */
+    int max_tokens; /* 0: the model's default (280); else 70, 140, 280, 560 or 1120 */
+} g4_image;
+typedef struct { const float *samples; size_t n_samples; } g4_audio; /* mono, 16 kHz, -1..1 */
+typedef struct { /* frames in order; the model is told the time of each */
+    const g4_image *frames;
+    const double *seconds;
+    int n_frames;
+    const g4_audio *sound; /* NULL: silent */
+} g4_video;
+
+/* The soft tokens of one picture, one video frame or one audio block of at most 30 s: what a tower makes of it. */
+typedef struct g4_soft g4_soft;
+typedef struct { int pos; g4_soft *soft; } g4_run; /* soft stands at placeholders tokens[pos .. pos + its length) */
+typedef struct {            /* tokens, some of which are placeholders of soft tokens */
+    const g4_token *tokens;
+    int n;
+    const g4_run *runs;     /* by ascending pos; NULL when n_runs is 0. The session keeps references of its own */
+    int n_runs;
+} g4_prompt;
+
+/* ---- Session: one timeline of tokens and its keys and values ------------------------------------- */
+
+typedef struct g4_session g4_session;
+typedef enum { G4_KV_DEFAULT = 0, G4_KV_USE_F16 = 1, G4_KV_USE_F32 = 2, G4_KV_USE_Q8_0 = 3 } g4_kv_choice; /* default: f16; f32 for f32 files */
+
+typedef struct {
+    int n_ctx;                 /* positions at most; 0: 8192, or max_ctx if that is less. Memory is taken as it fills */
+    g4_kv_choice kv;
+    int chunk;                 /* prompt tokens evaluated together; 0: 256. Changes speed, never results */
+    uint64_t snapshot_bytes;   /* budget of what only snapshots keep; 0: 512 MB */
+    g4_progress_fn progress;   /* prompt evaluation */
+    void *user;
+} g4_session_options;
+
+typedef struct {               /* bytes; what a session of that size needs at most */
+    uint64_t weights;          /* read for each token */
+    uint64_t lookup;           /* per-layer table and untied embedding, read by row from disk */
+    uint64_t kv;               /* keys and values at n_ctx */
+    uint64_t work;             /* buffers of engine and session */
+    uint64_t available;        /* free memory now, 0 if the system does not say */
+} g4_memory_plan;
+G4_API void g4_session_plan(const g4_engine *e, const g4_session_options *opt, g4_memory_plan *out);
+G4_API uint64_t g4_session_bytes(const g4_engine *e, const g4_session_options *opt); /* kv + work */
+
+G4_API g4_status g4_session_open(g4_session **out, g4_engine *e, const g4_session_options *opt, g4_error *err);
+G4_API void g4_session_close(g4_session *s);
+G4_API int g4_session_n(const g4_session *s);     /* tokens in the timeline */
+G4_API int g4_session_n_ctx(const g4_session *s);
+G4_API const g4_token *g4_session_tokens(const g4_session *s); /* n of them, until the next call */
+G4_API uint64_t g4_session_n_evaluated(const g4_session *s); /* tokens run through the model since open, for tests and statistics */
+
+/* Append tokens and evaluate them; the last one's logits are then ready. A failed or cancelled call leaves the session as it was. */
+G4_API g4_status g4_session_eval(g4_session *s, const g4_token *tokens, int n, g4_error *err);
+/* The same with pictures and sound in it. */
+G4_API g4_status g4_session_eval_prompt(g4_session *s, const g4_prompt *prompt, g4_error *err);
+/* The same for raw text: BOS first if the session is empty; len 0: up to the NUL. */
+G4_API g4_status g4_session_eval_text(g4_session *s, const char *text, size_t len, g4_error *err);
+/* As g4_session_eval, and every appended token's softcapped logits go to `row(user, index, logits)`; nonzero stops with G4_ERR_CANCELED. */
+typedef int (*g4_logits_row_fn)(void *user, int index, const float *logits);
+G4_API g4_status g4_session_eval_all(g4_session *s, const g4_prompt *prompt, g4_logits_row_fn row, void *user, g4_error *err);
+/* n_vocab softcapped logits of the last token, until the next call; NULL when the timeline is empty. */
+G4_API const float *g4_session_logits(g4_session *s);
+
+/* Make the timeline equal to the prompt, keeping the longest common prefix it can (ids and media keys are compared); *reused, if
+ * not NULL, gets the number of leading positions that were not evaluated again. */
+G4_API g4_status g4_session_sync(g4_session *s, const g4_prompt *prompt, int *reused, g4_error *err);
+/* Go back to the first n tokens. What must be evaluated again, is; n may be 0. */
+G4_API g4_status g4_session_rewind(g4_session *s, int n, g4_error *err);
+/* Keep the present position cheap to come back to (a snapshot holds references, not copies). */
+G4_API g4_status g4_session_mark(g4_session *s, g4_error *err);
+/* A second session in the same state, sharing memory until they differ. */
+G4_API g4_status g4_session_fork(g4_session **out, const g4_session *s, g4_error *err);
+/* Timeline and caches, to go on later with the same model; load checks both. */
+G4_API g4_status g4_session_save(const g4_session *s, g4_write_fn write, void *user, g4_error *err);
+G4_API g4_status g4_session_load(g4_session **out, g4_engine *e, const g4_session_options *opt, g4_read_fn read, void *user, g4_error *err);
+
+/* ---- Generation -------------------------------------------------------------------------------- */
+
+typedef struct { g4_token token; float bias; } g4_logit_bias;
+
+/* Order: penalties and bias, mask, temperature, top-k, top-p, min-p; ties go to the lowest id; one random number per position,
+ * from (seed, position). */
+typedef struct {
+    float temperature;         /* 0: greedy */
+    int top_k;                 /* 0: off */
+    float top_p;               /* 0 or 1: off */
+    float min_p;               /* 0: off */
+    float repeat_penalty;      /* 0 or 1: off. Divides positive and multiplies negative logits of tokens in the timeline */
+    float presence_penalty, frequency_penalty; /* subtracted, once or per occurrence in the reply */
+    uint64_t seed;
+    const g4_logit_bias *bias;
+    int n_bias;
+} g4_sampling;
+G4_API void g4_sampling_recommended(const g4_engine *e, g4_sampling *out); /* what the model file says */
+
+typedef struct { g4_token token; float logprob; } g4_candidate;
+
+/* One new token. text holds the bytes that became complete UTF-8 with it (may be empty) and is valid during the call. */
+typedef struct {
+    g4_token token;
+    const char *text;
+    size_t text_len;
+    int is_special;            /* a control token; text is empty */
+    float logprob;             /* natural logarithm, of the softcapped logits before penalties and temperature; if asked for */
+    const g4_candidate *top;   /* n_top most likely tokens, best first */
+    int n_top;
+} g4_output;
+typedef int (*g4_output_fn)(void *user, const g4_output *out); /* nonzero ends the reply after this token */
+
+/* Which tokens may come next: set mask bits (bit id % 32 of word id / 32, all set on entry) or leave them; nonzero return: no token fits,
+ * the reply ends. Called before each token is chosen; `accept` tells the one that was. */
+typedef struct {
+    int (*mask)(void *user, uint32_t *mask, int n_vocab);
+    void (*accept)(void *user, g4_token token);
+    void *user;
+} g4_constraint;
+
+typedef struct {
+    const g4_sampling *sampling; /* NULL: as recommended by the model file */
+    int max_tokens;              /* 0: until the reply or the context ends */
+    const char *const *stop;     /* strings that end the reply and are not output */
+    int n_stop;
+    int no_guard;                /* nonzero: do not end runaway repetition */
+    int ignore_stop_ids;         /* nonzero: stop ids do not end the reply */
+    int want_logprobs, n_top;    /* log-probabilities of the chosen and of the n_top best tokens (at most 64) */
+    const g4_constraint *constraint;
+    g4_output_fn output;
+    void *user;
+} g4_generate_options;
+
+typedef enum {
+    G4_STOP_END,        /* a stop id of the model file (it is in stop_token) */
+    G4_STOP_MAX_TOKENS,
+    G4_STOP_STRING,
+    G4_STOP_CALLBACK,
+    G4_STOP_CONTEXT,    /* the context is full; the reply so far is kept */
+    G4_STOP_REPEAT,     /* 64 equal tokens or 8 equal blocks in a row */
+    G4_STOP_CONSTRAINT  /* the constraint allowed nothing more */
+} g4_stop;
+G4_API const char *g4_stop_name(g4_stop stop); /* "stop", "length", "stop_string", "callback", "context", "repetition", "constraint" */
+
+typedef struct {
+    g4_stop stop;
+    g4_token stop_token;         /* the stop id that ended it, or -1; it is not in the timeline */
+    int n_tokens;                /* generated and kept in the timeline */
+    double seconds;
+} g4_result;
+
+/* Continue the timeline. Every token that was output is in the timeline and evaluated, so that more can follow. */
+G4_API g4_status g4_session_generate(g4_session *s, const g4_generate_options *opt, g4_result *out, g4_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* GEMMA4_H */
+
+/* Outside the guard on purpose: the header may have been included before, for its declarations. */
+#if defined(GEMMA4_IMPLEMENTATION) && !defined(GEMMA4_IMPLEMENTED)
+#ifdef __cplusplus
+#error "the implementation of gemma4.h is C: define GEMMA4_IMPLEMENTATION in a .c file"
+#endif
+#define GEMMA4_IMPLEMENTED
+#include "tokenizer.c"
+#include "chat.c"
+#include "media.c"
+#include "gemma4.c"
+#endif

@@ -1,0 +1,20 @@
+#!/bin/sh
+# Run test programs from the repository root and add up their closing lines. usage: run.sh PROGRAM...
+passed=0; failed=0; skipped=0
+out=$(mktemp) || exit 1
+trap 'rm -f "$out"' EXIT
+for t in "$@"; do
+    echo "== $t"
+    "$t" > "$out" 2>&1
+    rc=$?
+    cat "$out"
+    line=$(tail -n 1 "$out")
+    p=$(echo "$line" | sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed.*/\1/p')
+    f=$(echo "$line" | sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed.*/\2/p')
+    s=$(echo "$line" | sed -n 's/.*, \([0-9]*\) skipped$/\1/p')
+    # A program that dies, or that fails without counting it, is a failure of its own.
+    if [ -z "$p" ] || { [ "$rc" -ne 0 ] && [ "$f" = 0 ]; }; then echo "$t: exit status $rc"; f=$((${f:-0} + 1)); fi
+    passed=$((passed + ${p:-0})); failed=$((failed + f)); skipped=$((skipped + ${s:-0}))
+done
+if [ "$skipped" -gt 0 ]; then echo "$passed passed, $failed failed, $skipped skipped"; else echo "$passed passed, $failed failed"; fi
+[ "$failed" -eq 0 ]
