@@ -145,6 +145,42 @@ typedef struct { /* frames in order; the model is told the time of each */
     const g4_audio *sound; /* NULL: silent */
 } g4_video;
 
+/* Files to pixels, samples and frames (media.c). PNG, JPEG, PPM/PGM/PAM, WAV and y4m are read here; everything else by the ffmpeg program,
+ * started without a shell. What a load or decode call made is freed by the *_free of its kind with the same options. */
+typedef struct {
+    const g4_allocator *allocator; /* NULL: malloc and free */
+    const char *ffmpeg;            /* program name or path; NULL: "ffmpeg"; "": start no program */
+    uint64_t max_pixels;           /* of one picture or frame; 0: 64 Mi (67,108,864) */
+    uint64_t max_samples;          /* of sound, at 16 kHz; 0: 230,400,000, that is 4 hours */
+    uint64_t max_file_bytes;       /* of a picture or sound file read whole; 0: 4 GiB */
+    int max_frames;                /* frames of a video that may be kept; 0: 1024 */
+    int n_frames;                  /* video: frames to sample; 0: 32. A video with fewer gives all */
+    double fps;                    /* video: above 0, sample so many frames a second instead of n_frames */
+    int want_sound;                /* video: nonzero loads the sound track, if there is one */
+} g4_media_options;
+
+/* A picture as 8-bit RGB: transparency composited on white, EXIF orientation applied, 16-bit samples by their high byte. */
+G4_API g4_status g4_image_load(g4_image *out, const char *path, const g4_media_options *opt, g4_error *err);
+G4_API g4_status g4_image_decode(g4_image *out, const void *data, size_t size, const g4_media_options *opt, g4_error *err);
+G4_API void g4_image_free(g4_image *image, const g4_media_options *opt);
+/* Sound as 16 kHz mono: channels averaged, rate converted by a windowed sinc. */
+G4_API g4_status g4_audio_load(g4_audio *out, const char *path, const g4_media_options *opt, g4_error *err);
+G4_API g4_status g4_audio_decode(g4_audio *out, const void *data, size_t size, const g4_media_options *opt, g4_error *err);
+G4_API void g4_audio_free(g4_audio *audio, const g4_media_options *opt);
+/* Frames i * total / n for i = 0..n-1, with seconds = index / average frame rate; only those are kept in memory. */
+G4_API g4_status g4_video_load(g4_video *out, const char *path, const g4_media_options *opt, g4_error *err);
+G4_API g4_status g4_video_decode(g4_video *out, const void *data, size_t size, const g4_media_options *opt, g4_error *err);
+G4_API void g4_video_free(g4_video *video, const g4_media_options *opt);
+
+/* The size a picture is scaled to for a budget of soft tokens, and how many it becomes; 0 tokens when an argument is out of range. */
+G4_API int g4_image_tokens(int width, int height, int max_tokens, int *target_width, int *target_height);
+
+/* Write a picture as PNG (8-bit RGB, compressed). */
+G4_API g4_status g4_png_write(const g4_image *image, g4_write_fn write, void *user, const g4_media_options *opt, g4_error *err);
+/* Draw a frame of pixels [x0, x1) x [y0, y1) and a label (ASCII; NULL: none) into pixels that are the caller's to change, as a loaded
+ * picture's are; what lies outside the picture is left out. box = { x0, y0, x1, y1 }. */
+G4_API void g4_draw_box(uint8_t *pixels, int width, int height, size_t stride, const int box[4], const char *label, const uint8_t rgb[3]);
+
 /* The soft tokens of one picture, one video frame or one audio block of at most 30 s: what a tower makes of it. */
 typedef struct g4_soft g4_soft;
 typedef struct { int pos; g4_soft *soft; } g4_run; /* soft stands at placeholders tokens[pos .. pos + its length) */

@@ -8,6 +8,7 @@
  *  6  Tokenizer                                   (tokenizer.c)
  *  7  Prompts: token ids and soft tokens          (gemma4.c)
  *  8  JSON                                        (chat.c)
+ *  9  Pictures to patches                         (media.c)
  */
 #ifndef GEMMA4_INTERNAL_H
 #define GEMMA4_INTERNAL_H
@@ -348,5 +349,18 @@ void g4_json_free(const g4_allocator *a, g4_json *root);
 const g4_json *g4_json_get(const g4_json *object, const char *key); /* NULL when absent; the last of duplicates wins */
 /* Append s as a JSON string with its quotes; invalid UTF-8 becomes U+FFFD. */
 void g4_json_quote(g4_buf *b, const char *s, size_t len);
+
+/* ---- 9. Pictures to patches (media.c) --------------------------------------------------------- */
+
+typedef struct {                  /* what the vision tower reads: the real patches, no padding */
+    int n;                        /* grid_w * grid_h, row by row */
+    int grid_w, grid_h;           /* patches; multiples of pool */
+    int n_tokens;                 /* n / (pool * pool) */
+    float *pixels;                /* (n, patch rows, patch columns, 3): 0..1, channel fastest */
+    int32_t *pos;                 /* (n, 2): x, y in the grid */
+} g4_patches;
+/* budget: 70, 140, 280, 560 or 1120, or 0 for img->max_tokens or 280; anything else is G4_ERR_ARGUMENT. */
+g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budget, int patch, int pool, g4_patches *out, g4_error *err);
+void g4_patches_free(const g4_allocator *a, g4_patches *p);
 
 #endif /* GEMMA4_INTERNAL_H */
