@@ -20,8 +20,8 @@
  *          forward passes take turns on its workers. A session and its callbacks belong to one thread at a time.
  *          For one isa and key/value type, results do not depend on n_threads, on chunking or on reuse: equal bits.
  */
-#if (defined(GEMMA4_IMPLEMENTATION) || defined(GEMMA4_IMPLEMENTED)) && !defined(_DEFAULT_SOURCE)
-#define _DEFAULT_SOURCE 1 /* mmap, madvise, clock_gettime under -std=c11; must precede libc headers */
+#if (defined(GEMMA4_IMPLEMENTATION) || defined(GEMMA4_IMPLEMENTED)) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE 1 /* mmap, madvise, clock_gettime, sched_getaffinity under -std=c11; must precede libc headers */
 #endif
 
 #ifndef GEMMA4_H

@@ -237,7 +237,7 @@ typedef struct {
 
 /* Activations of n tokens. Quantised matrices read q, d, sum; f32 and bf16 matrices read x. */
 typedef struct {
-    const float *x;               /* (n, x_stride) float32; values from cols to pad64(cols) are zero */
+    const float *x;               /* (n, x_stride) float32, may be NULL when only quantised matrices read it; values from cols to pad64(cols) are zero */
     size_t x_stride;              /* floats from token to token */
     const int8_t *q;              /* (n, 64 * steps): -127..127, x = d * q */
     const float *d;               /* (n, 2 * steps): one scale per 32 inputs */
@@ -245,8 +245,8 @@ typedef struct {
     int steps;
 } g4_acts;
 
-/* y[t * y_stride + r] = sum_c w[r][c] * x[t][c] for tokens [t0, t1) and rows [16 g0, 16 g1). y points at token 0, row 0, and has room
- * for rows padded to 16. A row adds its blocks in order: acc = fma-or-mul-add(scale_w * scale_x, integer sum, acc), the same operations
+/* y[t * y_stride + r] = sum_c w[r][c] * x[t][c] for tokens [t0, t1) and rows [16 g0, 16 g1). y points at token t0, row 16 * g0, and
+ * has room for rows padded to 16. A row adds its blocks in order: acc = fma-or-mul-add(scale_w * scale_x, integer sum, acc), the same operations
  * whatever the tile, so a token's value does not depend on its neighbours. */
 typedef void (*g4_gemm_fn)(float *y, size_t y_stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1);
 
