@@ -1,49 +1,119 @@
 # gemma4.c. `make help` lists the targets.
 #
-# -O3: the scalar kernels rely on the compiler's vectoriser.  -ffp-contract=off: a * b + c must round twice wherever the
-# source says so, or the same token would get different bits in different loops.  No -march=native: one binary runs on every
-# CPU, the vector kernels choose their instructions at run time.  No -ffast-math: it would void NaN checks and the order of sums.
+# -O3: the scalar kernels rely on the compiler's vectoriser.  -ffp-contract=off: a * b + c must round twice wherever
+# the source says so, or the same token would get different bits in different loops.  No -march=native: one binary runs
+# on every CPU, the vector kernels choose their instructions at run time.  No -ffast-math: it would void NaN checks and
+# the order of sums.  -fvisibility=hidden: the shared library exports what gemma4.h declares and nothing else.
 CC       ?= cc
 CXX      ?= c++
 AR       ?= ar
 PYTHON   ?= python3
 PREFIX   ?= /usr/local
+DESTDIR  ?=
 CFLAGS   ?= -O3 -g
 WARN     := -Wall -Wextra -Wpedantic -Wshadow -Wconversion
+EXPORT   := -fPIC -fvisibility=hidden -DG4_API='extern __attribute__((visibility("default")))'
 ALL_CFLAGS := -std=c11 -ffp-contract=off -pthread $(WARN) $(CFLAGS)
+ALL_CXXFLAGS := -std=c++11 -pthread $(WARN) $(CFLAGS)
 LDLIBS   := -lm -lpthread
 VERSION  := $(shell sed -n 's/^.define G4_VERSION "\(.*\)"/\1/p' gemma4.h)
+SOVERSION := $(firstword $(subst ., ,$(VERSION)))
 
 LIB_SRC  := tokenizer.c chat.c media.c gemma4.c
 HEADERS  := gemma4.h gemma4_internal.h gemma4_simd.h
 B        := build
+PROGRAM  := gemma4
 OBJ      := $(LIB_SRC:%.c=$(B)/%.o)
 
 .PHONY: all
-all: $(B)/libgemma4.a gemma4 ## build the program and the static library
+all: $(B)/libgemma4.a $(PROGRAM) ## build the program and the static library
 
 $(B)/%.o: %.c $(HEADERS) Makefile
 	@mkdir -p $(B)
-	$(CC) $(ALL_CFLAGS) -fPIC -c $< -o $@
+	$(CC) $(ALL_CFLAGS) $(EXPORT) -c $< -o $@
 
 $(B)/libgemma4.a: $(OBJ)
+	@rm -f $@
 	$(AR) rcs $@ $^
 
-gemma4: $(B)/run.o $(B)/libgemma4.a
+$(B)/libgemma4.so: $(OBJ)
+	$(CC) $(ALL_CFLAGS) -shared -Wl,-soname,libgemma4.so.$(SOVERSION) $^ -o $@ $(LDLIBS)
+
+$(PROGRAM): $(B)/run.o $(B)/libgemma4.a
 	$(CC) $(ALL_CFLAGS) $^ -o $@ $(LDLIBS)
 
-# Tests: tests/test_*.c, each a program that ends with "N passed, N failed".
+# ---- Tests ------------------------------------------------------------------------------------
+# tests/test_*.c are C tests linked with the library, tests/use_* small programs that use it in each promised way,
+# tests/test_*.sh run the program. Each ends with "N passed, N failed".
+
 TESTS := $(patsubst tests/%.c,$(B)/%,$(wildcard tests/test_*.c))
+USES  := $(patsubst tests/%,$(B)/%,$(basename $(wildcard tests/use_*.c tests/use_*.cc)))
+SCRIPTS := $(wildcard tests/test_*.sh)
+
 $(B)/test_%: tests/test_%.c tests/test.h $(B)/libgemma4.a
 	$(CC) $(ALL_CFLAGS) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
 
-.PHONY: test
-test: all $(TESTS) ## C tests on the golden data: no network, no Python
+$(B)/use_%: tests/use_%.c tests/use.h tests/test.h $(LIB_SRC) $(HEADERS) gemma4_single.h $(B)/libgemma4.a
+	$(CC) $(ALL_CFLAGS) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
+$(B)/use_%: tests/use_%.cc tests/use.h tests/test.h gemma4.h $(B)/libgemma4.a
+	$(CXX) $(ALL_CXXFLAGS) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
+
+# Without gemma4_simd.h: the folder holds a copy of everything else.
+$(B)/use_scalar: tests/use_scalar.c tests/use.h tests/test.h $(LIB_SRC) gemma4.h gemma4_internal.h
+	@rm -rf $(B)/scalar_only && mkdir -p $(B)/scalar_only && cp $(LIB_SRC) gemma4.h gemma4_internal.h $(B)/scalar_only
+	$(CC) $(ALL_CFLAGS) -DG4_SCALAR_ONLY -I$(B)/scalar_only -Itests $< -o $@ $(LDLIBS)
+
+.PHONY: test test-c test-install
+test: all $(TESTS) $(USES) ## all tests in C and of the program on the golden data: no network, no Python
+	@G4_PROGRAM=./$(PROGRAM) sh tests/run.sh $(TESTS) $(USES) $(SCRIPTS)
+test-c: $(TESTS) ## only the C tests
 	@sh tests/run.sh $(TESTS)
+test-install: ## install into a scratch folder and build users against it through pkg-config
+	@sh tests/run.sh tests/install.sh
+
+SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+TSAN     := -O1 -g -fsanitize=thread
+.PHONY: sanitize tsan debug test-scalar
+sanitize: ## the tests under the address and undefined-behaviour sanitizers
+	@$(MAKE) --no-print-directory B=build/sanitize PROGRAM=build/sanitize/gemma4 CFLAGS='$(SANITIZE)' test
+tsan: ## two engines and many sessions on threads, under the thread sanitizer
+	@$(MAKE) --no-print-directory B=build/tsan PROGRAM=build/tsan/gemma4 CFLAGS='$(TSAN)' build/tsan/test_threads
+	@sh tests/run.sh build/tsan/test_threads
+test-scalar: ## the C tests with -DG4_SCALAR_ONLY: no vector kernels in the build
+	@$(MAKE) --no-print-directory B=build/scalar PROGRAM=build/scalar/gemma4 CFLAGS='-O3 -g -DG4_SCALAR_ONLY' test-c
+debug: ## unoptimised build with checks in build/debug
+	@$(MAKE) --no-print-directory B=build/debug PROGRAM=build/debug/gemma4 CFLAGS='-O0 -g3 -DG4_DEBUG' all
+
+.PHONY: lint
+lint: ## names, forbidden calls, global state, line length, warnings as errors under gcc and clang
+	@CC='$(CC)' sh tools/lint.sh
+
+# ---- Packaging --------------------------------------------------------------------------------
+
+.PHONY: single
+single: gemma4_single.h ## the whole library in one header
+gemma4_single.h: $(LIB_SRC) $(HEADERS) LICENSE tools/single.sh
+	sh tools/single.sh > $@.tmp
+	mv $@.tmp $@
+
+SHARE := $(PREFIX)/share/gemma4
+.PHONY: install
+install: all $(B)/libgemma4.so ## install program, libraries, header, pkg-config file (PREFIX=, DESTDIR=)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(SHARE)
+	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/gemma4
+	install -m 644 gemma4.h $(DESTDIR)$(PREFIX)/include/gemma4.h
+	install -m 644 $(B)/libgemma4.a $(DESTDIR)$(PREFIX)/lib/libgemma4.a
+	install -m 755 $(B)/libgemma4.so $(DESTDIR)$(PREFIX)/lib/libgemma4.so.$(VERSION)
+	ln -sf libgemma4.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libgemma4.so.$(SOVERSION)
+	ln -sf libgemma4.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libgemma4.so
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' tools/gemma4.pc.in \
+	    > $(DESTDIR)$(PREFIX)/lib/pkgconfig/gemma4.pc
+	install -m 644 export.py $(DESTDIR)$(SHARE)/export.py
+	if [ -f models/tiny.g4 ]; then install -m 644 models/tiny.g4 $(DESTDIR)$(SHARE)/tiny.g4; fi
 
 .PHONY: clean
 clean: ## remove everything built
-	rm -rf $(B) gemma4 gemma4_single.h
+	rm -rf build $(PROGRAM) gemma4_single.h
 
 .PHONY: help
 help: ## this list
