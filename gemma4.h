@@ -339,6 +339,85 @@ typedef struct {
 /* Continue the timeline. Every token that was output is in the timeline and evaluated, so that more can follow. */
 G4_API g4_status g4_session_generate(g4_session *s, const g4_generate_options *opt, g4_result *out, g4_error *err);
 
+/* ---- Conversations -------------------------------------------------------------------------------
+ *
+ * Messages are plain data, borrowed for the call. Text in them is never read as a control token, whatever it says. A g4_chat is a
+ * conversation rendered with the official chat template of the model: its text, byte for byte, and its tokens. */
+
+typedef enum {
+    G4_ROLE_SYSTEM,     /* instructions; first message only */
+    G4_ROLE_DEVELOPER,  /* the same under another name */
+    G4_ROLE_USER,
+    G4_ROLE_MODEL,
+    G4_ROLE_TOOL,       /* answers the calls of the model message before it, with parts of kind TOOL_RESULT */
+    G4_ROLE_OTHER       /* role_name */
+} g4_role;
+
+typedef enum {
+    G4_PART_TEXT,        /* text */
+    G4_PART_IMAGE, G4_PART_AUDIO, G4_PART_VIDEO, /* the member of that name */
+    G4_PART_THOUGHT,     /* text; from the model. The template keeps it where the family does, and drops it elsewhere */
+    G4_PART_TOOL_CALL,   /* name, id, and text: the arguments as one JSON object; from the model */
+    G4_PART_TOOL_RESULT  /* name or id of the call, and text: what the function returned; a JSON object is shown as one */
+} g4_part_kind;
+
+typedef struct {
+    g4_part_kind kind;
+    const char *text;      /* UTF-8 */
+    size_t text_len;       /* 0: text ends at its NUL */
+    const char *name;
+    const char *id;        /* may be NULL: the order of calls and results tells */
+    const g4_image *image;
+    const g4_audio *audio;
+    const g4_video *video;
+    const char *raw;       /* TOOL_CALL of a reply: what the model wrote between the markers; raw_len bytes */
+    size_t raw_len;
+} g4_part;
+
+typedef struct {
+    g4_role role;
+    const g4_part *parts;
+    int n_parts;
+    const char *role_name; /* G4_ROLE_OTHER */
+} g4_message;
+
+typedef struct {
+    const char *tools;         /* JSON list of function declarations in the usual format; NULL: none */
+    size_t tools_len;          /* 0: up to the NUL */
+    int thinking;              /* nonzero: let the model reason before it answers */
+    int preserve_thinking;     /* nonzero: keep thoughts that belong to calls of earlier turns */
+    int no_generation_prompt;  /* nonzero: do not open the model's turn at the end */
+    const char *template_name; /* "31b-2026-07", "e2b-2026-07", "31b-2026-04"; NULL: the model file's */
+    int openai;                /* g4_chat_parse only: OpenAI's format; see there */
+} g4_chat_options;
+
+typedef struct g4_chat g4_chat;
+/* e may be NULL when opt names a template; the chat can then show its text and nothing else. Media are borrowed until the chat closes. */
+G4_API g4_status g4_chat_open(g4_chat **out, g4_engine *e, const g4_message *messages, int n, const g4_chat_options *opt, g4_error *err);
+/* From JSON: a list of messages, or an object with messages, tools, enable_thinking, preserve_thinking, add_generation_prompt (null is
+ * absent; what it says wins over opt). Without opt->openai it is exactly what the template takes, and add_generation_prompt defaults to
+ * false. With it, arguments of tool calls may be JSON text, and the model's turn is opened at the end unless the document says no. */
+G4_API g4_status g4_chat_parse(g4_chat **out, g4_engine *e, const char *json, size_t len, const g4_chat_options *opt, g4_error *err);
+G4_API void g4_chat_close(g4_chat *c);
+G4_API const char *g4_chat_text(const g4_chat *c, size_t *len); /* the prompt with one placeholder for each medium, NUL-terminated */
+G4_API int g4_chat_thinking(const g4_chat *c); /* is thinking on? */
+
+/* Media of a parsed chat, in the order of the prompt: where each comes from. The caller loads it (g4_image_load, g4_image_decode and so
+ * on) and sets it before the chat is used; its memory must live until the chat closes. */
+typedef struct {
+    g4_part_kind kind;         /* G4_PART_IMAGE, _AUDIO or _VIDEO */
+    int message;               /* index of its message */
+    const char *source;        /* path or URL as the document gives it; NULL when data is given or the part names none */
+    const uint8_t *data;       /* decoded from a data: URL or from base64 */
+    size_t size;
+    int is_set;
+} g4_chat_medium;
+G4_API int g4_chat_n_media(const g4_chat *c);
+G4_API g4_status g4_chat_media(g4_chat *c, int i, g4_chat_medium *out, g4_error *err);
+G4_API g4_status g4_chat_set_image(g4_chat *c, int i, const g4_image *image, g4_error *err);
+G4_API g4_status g4_chat_set_audio(g4_chat *c, int i, const g4_audio *audio, g4_error *err);
+G4_API g4_status g4_chat_set_video(g4_chat *c, int i, const g4_video *video, g4_error *err);
+
 #ifdef __cplusplus
 }
 #endif
