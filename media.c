@@ -22,6 +22,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <math.h>
 #include <poll.h>
@@ -33,6 +34,94 @@
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+/* ---- 1. Names, limits, sources of bytes ----------------------------------------------------------- */
+
+/* The options of a call with every default filled in. */
+typedef struct {
+    const g4_allocator *a;
+    const char *ffmpeg;
+    uint64_t max_pixels, max_samples, max_file_bytes;
+    int max_frames, n_frames, want_sound;
+    double fps;
+} g4_media;
+
+static g4_media g4_media_resolve(const g4_media_options *opt)
+{
+    static const g4_media_options none;
+    if (!opt) opt = &none;
+    g4_media m = { opt->allocator, opt->ffmpeg ? opt->ffmpeg : "ffmpeg", opt->max_pixels ? opt->max_pixels : (uint64_t)64 << 20,
+                   opt->max_samples ? opt->max_samples : UINT64_C(230400000), opt->max_file_bytes ? opt->max_file_bytes : (uint64_t)4 << 30,
+                   opt->max_frames ? opt->max_frames : 1024, opt->n_frames ? opt->n_frames : 32, opt->want_sound, opt->fps };
+    return m;
+}
+
+/* Memory for (h, w, 3) pixels, after the check of the limit. */
+static g4_status g4_pixels_alloc(const g4_media *m, const char *kind, uint64_t w, uint64_t h, uint8_t **out, g4_error *err)
+{
+    *out = NULL;
+    if (w == 0 || h == 0 || w > INT32_MAX || h > INT32_MAX)
+        return g4_fail(err, G4_ERR_FORMAT, "%s: size %" PRIu64 " x %" PRIu64 ", expected 1..2147483647 each way", kind, w, h);
+    if (w * h > m->max_pixels)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "%s: %" PRIu64 " x %" PRIu64 " pixels are more than the limit of %" PRIu64, kind, w, h, m->max_pixels);
+    *out = w * h > SIZE_MAX / 3 ? NULL : g4_alloc(m->a, (size_t)(w * h), 3);
+    return *out ? G4_OK : g4_fail(err, G4_ERR_MEMORY, "%s: %" PRIu64 " x %" PRIu64 " pixels: out of memory", kind, w, h);
+}
+
+static uint32_t g4_be16(const uint8_t *p) { return (uint32_t)p[0] << 8 | p[1]; }
+static uint32_t g4_be32(const uint8_t *p) { return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3]; }
+static uint32_t g4_le16(const uint8_t *p) { return (uint32_t)p[1] << 8 | p[0]; }
+static uint32_t g4_le32(const uint8_t *p) { return (uint32_t)p[3] << 24 | (uint32_t)p[2] << 16 | (uint32_t)p[1] << 8 | p[0]; }
+
+/* v with coverage a over white, rounded as Pillow's alpha_composite does (AlphaComposite.c, 7 extra bits). */
+static uint8_t g4_over_white(uint32_t v, uint32_t a)
+{
+    uint32_t t = (v * a + 255 * (255 - a) + 0x80) << 7;
+    return (uint8_t)((((t >> 8) + t) >> 8) >> 7);
+}
+
+/* Orientation (1..8) in a TIFF block, as EXIF holds it; 1 when there is none or it makes no sense. */
+static int g4_exif_orientation(const uint8_t *p, size_t n)
+{
+    if (n < 8) return 1;
+    int big = p[0] == 'M' && p[1] == 'M';
+    if (!big && !(p[0] == 'I' && p[1] == 'I')) return 1;
+    uint32_t (*u16)(const uint8_t *) = big ? g4_be16 : g4_le16;
+    uint32_t (*u32)(const uint8_t *) = big ? g4_be32 : g4_le32;
+    size_t ifd = u32(p + 4);
+    if (u16(p + 2) != 42 || ifd > n - 2) return 1;
+    uint32_t entries = u16(p + ifd);
+    for (uint32_t i = 0; i < entries && ifd + 2 + 12 * (size_t)(i + 1) <= n; i++) {
+        const uint8_t *e = p + ifd + 2 + 12 * (size_t)i; /* tag, type, count, value */
+        if (u16(e) != 0x0112) continue;
+        uint32_t v = u16(e + 2) == 3 ? u16(e + 8) : u16(e + 2) == 4 ? u32(e + 8) : 1; /* SHORT or LONG */
+        return v >= 1 && v <= 8 ? (int)v : 1;
+    }
+    return 1;
+}
+
+/* Turn *pixels (w, h) upright. 2 mirror, 3 half turn, 4 upside down, 5 transpose, 6 turn right, 7 transverse, 8 turn left. */
+static g4_status g4_orient(const g4_media *m, uint8_t **pixels, int *w, int *h, int orientation, g4_error *err)
+{
+    if (orientation <= 1) return G4_OK;
+    size_t sw = (size_t)*w, sh = (size_t)*h, dw = orientation >= 5 ? sh : sw, dh = orientation >= 5 ? sw : sh;
+    const uint8_t *src = *pixels;
+    uint8_t *dst = g4_alloc(m->a, sw * sh, 3);
+    if (!dst) return g4_fail(err, G4_ERR_MEMORY, "turning a picture of %zu x %zu: out of memory", sw, sh);
+    for (size_t y = 0; y < dh; y++) {
+        for (size_t x = 0; x < dw; x++) {
+            size_t u = orientation >= 5 ? y : x, v = orientation >= 5 ? x : y; /* source column and row before mirroring */
+            if (orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8) u = sw - 1 - u;
+            if (orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7) v = sh - 1 - v;
+            memcpy(dst + 3 * (y * dw + x), src + 3 * (v * sw + u), 3);
+        }
+    }
+    g4_free(m->a, *pixels);
+    *pixels = dst;
+    *w = (int)dw;
+    *h = (int)dh;
+    return G4_OK;
+}
 
 /* ---- 2. Resize and patches -----------------------------------------------------------------------
  *
@@ -322,4 +411,1353 @@ g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budge
     g4_free(a, scaled);
     *out = p;
     return G4_OK;
+}
+
+/* ---- 3. Inflate ------------------------------------------------------------------------------------
+ *
+ * In: a zlib stream (RFC 1950, 1951) in pieces; out: exactly the number of bytes the caller expects. */
+
+typedef struct {
+    const uint8_t *p, *end;                                    /* the piece being read */
+    int (*next)(void *ctx, const uint8_t **p, const uint8_t **end); /* the next piece; 0: there is none */
+    void *ctx;
+    uint64_t bits;                                             /* next bit lowest */
+    unsigned n_bits, invented;                                 /* bits held; zero bytes put in after the end */
+} g4_bits;
+
+static void g4_bits_fill(g4_bits *b)
+{
+    while (b->n_bits <= 56) {
+        uint64_t byte = 0;
+        while (b->p == b->end && !b->invented && b->next(b->ctx, &b->p, &b->end)) { /* empty pieces are legal */
+        }
+        if (b->p < b->end) byte = *b->p++;
+        else b->invented++;
+        b->bits |= byte << b->n_bits;
+        b->n_bits += 8;
+    }
+}
+static uint32_t g4_bits_get(g4_bits *b, unsigned n) /* n <= 16 */
+{
+    if (b->n_bits < n) g4_bits_fill(b);
+    uint32_t v = (uint32_t)(b->bits & ((UINT64_C(1) << n) - 1));
+    b->bits >>= n;
+    b->n_bits -= n;
+    return v;
+}
+/* Did the reader use bits that the file does not have? */
+static int g4_bits_overrun(const g4_bits *b) { return b->invented * 8 > b->n_bits; }
+
+#define G4_HUFF_FAST 10
+typedef struct {
+    uint16_t fast[1 << G4_HUFF_FAST]; /* symbol << 4 | length, by the next bits; 0: longer code */
+    uint16_t count[16];               /* codes of each length */
+    uint16_t symbol[288];             /* in order of code */
+} g4_huff;
+
+/* Canonical code from lengths (RFC 1951, 3.2.2). 0: over-subscribed, or incomplete with more than one code. */
+static int g4_huff_build(g4_huff *h, const uint8_t *length, int n)
+{
+    uint16_t offset[16], code[16];
+    int left = 1, used = 0;
+    memset(h, 0, sizeof *h);
+    for (int i = 0; i < n; i++) h->count[length[i]]++;
+    used = n - h->count[0];
+    h->count[0] = 0;
+    for (int l = 1; l < 16; l++) {
+        left = 2 * left - h->count[l];
+        if (left < 0) return 0;
+    }
+    if (left > 0 && used > 1) return 0;
+    offset[1] = code[1] = 0;
+    for (int l = 1; l < 15; l++) {
+        offset[l + 1] = (uint16_t)(offset[l] + h->count[l]);
+        code[l + 1] = (uint16_t)((code[l] + h->count[l]) << 1);
+    }
+    for (int i = 0; i < n; i++) {
+        int l = length[i];
+        if (l == 0) continue;
+        h->symbol[offset[l]++] = (uint16_t)i;
+        unsigned c = code[l]++, reversed = 0;
+        if (l > G4_HUFF_FAST) continue;
+        for (int b = 0; b < l; b++) reversed |= (c >> b & 1u) << (l - 1 - b); /* codes arrive highest bit first */
+        for (unsigned r = reversed; r < 1u << G4_HUFF_FAST; r += 1u << l) h->fast[r] = (uint16_t)(i << 4 | l);
+    }
+    return 1;
+}
+
+static int g4_huff_get(g4_bits *b, const g4_huff *h) /* -1: no such code */
+{
+    if (b->n_bits < 15) g4_bits_fill(b);
+    unsigned e = h->fast[b->bits & ((1u << G4_HUFF_FAST) - 1)];
+    if (e) {
+        b->bits >>= e & 15;
+        b->n_bits -= e & 15;
+        return (int)(e >> 4);
+    }
+    int code = 0, first = 0, index = 0;
+    for (unsigned l = 1; l < 16; l++) {
+        code |= (int)(b->bits >> (l - 1) & 1);
+        int count = h->count[l];
+        if (code - count < first) {
+            b->bits >>= l;
+            b->n_bits -= l;
+            return h->symbol[index + (code - first)];
+        }
+        index += count;
+        first = (first + count) << 1;
+        code <<= 1;
+    }
+    return -1;
+}
+
+/* Lengths of the two codes of a dynamic block (RFC 1951, 3.2.7). Returns NULL or what is wrong. */
+static const char *g4_inflate_codes(g4_bits *b, g4_huff *lit, g4_huff *dist)
+{
+    static const uint8_t order[19] = { 16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15 };
+    uint8_t length[288 + 32] = { 0 };
+    int n_lit = (int)g4_bits_get(b, 5) + 257, n_dist = (int)g4_bits_get(b, 5) + 1, n_code = (int)g4_bits_get(b, 4) + 4;
+    if (n_lit > 286 || n_dist > 30) return "too many length or distance codes";
+    for (int i = 0; i < n_code; i++) length[order[i]] = (uint8_t)g4_bits_get(b, 3);
+    if (!g4_huff_build(lit, length, 19)) return "bad code of code lengths";
+    memset(length, 0, 19);
+    for (int i = 0; i < n_lit + n_dist;) {
+        int s = g4_huff_get(b, lit), repeat = 1;
+        uint8_t value = (uint8_t)s;
+        if (s < 0 || g4_bits_overrun(b)) return s < 0 ? "bad code length" : "truncated";
+        if (s >= 16) {
+            if (s == 16 && i == 0) return "repeat without a length before it";
+            value = s == 16 ? length[i - 1] : 0;
+            repeat = s == 16 ? 3 + (int)g4_bits_get(b, 2) : s == 17 ? 3 + (int)g4_bits_get(b, 3) : 11 + (int)g4_bits_get(b, 7);
+        }
+        if (i + repeat > n_lit + n_dist) return "code lengths run over";
+        while (repeat-- > 0) length[i++] = value;
+    }
+    if (length[256] == 0) return "no end-of-block code";
+    if (!g4_huff_build(dist, length + n_lit, n_dist)) return "bad distance code";
+    if (!g4_huff_build(lit, length, n_lit)) return "bad literal code";
+    return NULL;
+}
+
+/* One Huffman block into out[*pos..size). Returns NULL or what is wrong. */
+static const char *g4_inflate_block(g4_bits *b, const g4_huff *lit, const g4_huff *dist, uint8_t *out, size_t size, size_t *pos)
+{
+    static const uint16_t len_base[29] = { 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258 };
+    static const uint8_t len_extra[29] = { 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0 };
+    static const uint16_t dist_base[30] = { 1,   2,   3,   4,   5,   7,    9,    13,   17,   25,   33,   49,   65,    97,    129,
+                                            193, 257, 385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577 };
+    size_t at = *pos;
+    for (;;) {
+        int s = g4_huff_get(b, lit);
+        if (s < 0) return "bad literal code in the data";
+        if (g4_bits_overrun(b)) return "truncated";
+        if (s < 256) {
+            if (at == size) return "more data than the picture holds";
+            out[at++] = (uint8_t)s;
+            continue;
+        }
+        if (s == 256) break;
+        if (s > 285) return "bad length code in the data";
+        size_t n = len_base[s - 257] + g4_bits_get(b, len_extra[s - 257]);
+        int d = g4_huff_get(b, dist);
+        if (d < 0 || d > 29) return "bad distance code in the data";
+        size_t back = dist_base[d] + g4_bits_get(b, d < 4 ? 0 : (unsigned)d / 2 - 1);
+        if (back > at) return "distance before the start";
+        if (n > size - at) return "more data than the picture holds";
+        if (back >= n) {
+            memcpy(out + at, out + at - back, n);
+        } else {
+            for (size_t i = 0; i < n; i++) out[at + i] = out[at + i - back]; /* overlapping: repeats */
+        }
+        at += n;
+    }
+    *pos = at;
+    return NULL;
+}
+
+static uint32_t g4_adler32(const uint8_t *p, size_t n)
+{
+    uint32_t a = 1, b = 0;
+    while (n > 0) {
+        size_t m = n < 5552 ? n : 5552; /* the sums stay below 2^32 */
+        n -= m;
+        while (m-- > 0) {
+            a += *p++;
+            b += a;
+        }
+        a %= 65521;
+        b %= 65521;
+    }
+    return b << 16 | a;
+}
+
+/* The whole zlib stream of b into out, which it must fill exactly. Returns NULL or what is wrong. */
+static const char *g4_inflate(const g4_allocator *a, g4_bits *b, uint8_t *out, size_t size)
+{
+    const char *wrong = NULL;
+    size_t at = 0;
+    uint32_t cmf = g4_bits_get(b, 8), flags = g4_bits_get(b, 8), final = 0;
+    if ((cmf & 15) != 8 || cmf >> 4 > 7 || (cmf << 8 | flags) % 31 != 0 || flags & 32) return "not a zlib stream";
+    g4_huff *huff = g4_alloc(a, 2, sizeof *huff); /* literals, distances */
+    if (!huff) return "out of memory";
+    while (!final && !wrong) {
+        final = g4_bits_get(b, 1);
+        uint32_t type = g4_bits_get(b, 2);
+        if (type == 0) {
+            g4_bits_get(b, b->n_bits & 7); /* to the byte border: whole bytes are held */
+            uint32_t n = g4_bits_get(b, 16), check = g4_bits_get(b, 16);
+            if (g4_bits_overrun(b)) wrong = "truncated";
+            else if ((n ^ check) != 0xffff) wrong = "stored block with a bad length";
+            else if (n > size - at) wrong = "more data than the picture holds";
+            for (; !wrong && n > 0; n--) {
+                out[at++] = (uint8_t)g4_bits_get(b, 8);
+                if (g4_bits_overrun(b)) wrong = "truncated";
+            }
+        } else if (type == 1) {
+            uint8_t length[288];
+            for (int i = 0; i < 288; i++) length[i] = i < 144 ? 8 : i < 256 ? 9 : i < 280 ? 7 : 8;
+            g4_huff_build(&huff[0], length, 288);
+            memset(length, 5, 32);
+            g4_huff_build(&huff[1], length, 32);
+            wrong = g4_inflate_block(b, &huff[0], &huff[1], out, size, &at);
+        } else if (type == 2) {
+            wrong = g4_inflate_codes(b, &huff[0], &huff[1]);
+            if (!wrong) wrong = g4_inflate_block(b, &huff[0], &huff[1], out, size, &at);
+        } else {
+            wrong = "bad block type";
+        }
+        if (!wrong && g4_bits_overrun(b)) wrong = "truncated";
+    }
+    g4_free(a, huff);
+    if (wrong) return wrong;
+    if (at != size) return "less data than the picture needs";
+    g4_bits_get(b, b->n_bits & 7);
+    uint32_t sum = 0;
+    for (int i = 0; i < 4; i++) sum = sum << 8 | g4_bits_get(b, 8);
+    if (g4_bits_overrun(b)) return "truncated";
+    return sum == g4_adler32(out, size) ? NULL : "checksum of the data does not match";
+}
+
+/* ---- 4. PNG -------------------------------------------------------------------------------------------
+ *
+ * In: a PNG file (W3C PNG, third edition), the first picture of it. Out: RGB over white. Chunks are checked by their CRC; a damaged
+ * ancillary chunk is skipped, a damaged critical one is an error. Gamma and colour profiles are not applied, as in Pillow. */
+
+typedef struct {
+    const uint8_t *data;
+    size_t size, idat;      /* idat: offset of the next chunk to read pixels from */
+    uint32_t w, h, depth, type, channels;
+    int interlaced, orientation;
+    uint8_t palette[256][3]; /* over white */
+    uint32_t n_palette;
+    int has_key;             /* tRNS of grey and RGB: this sample value is transparent */
+    uint32_t key[3];
+    uint32_t crc[256];
+} g4_png;
+
+static void g4_crc_table(uint32_t *t)
+{
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t c = i;
+        for (int k = 0; k < 8; k++) c = c & 1 ? 0xedb88320u ^ c >> 1 : c >> 1;
+        t[i] = c;
+    }
+}
+static uint32_t g4_crc(const uint32_t *t, uint32_t crc, const uint8_t *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++) crc = t[(crc ^ p[i]) & 255] ^ crc >> 8;
+    return crc;
+}
+
+/* The chunk at offset `at`: length, name and data; 0 when the file ends inside it. crc_ok tells whether its check matches. */
+static int g4_png_chunk(const g4_png *g, size_t at, const uint8_t **name, size_t *n, int *crc_ok)
+{
+    if (at > g->size || g->size - at < 12) return 0;
+    *n = g4_be32(g->data + at);
+    if (*n > g->size - at - 12) return 0;
+    *name = g->data + at + 4;
+    *crc_ok = (g4_crc(g->crc, 0xffffffffu, *name, *n + 4) ^ 0xffffffffu) == g4_be32(*name + 4 + *n);
+    return 1;
+}
+
+static int g4_png_next_idat(void *ctx, const uint8_t **p, const uint8_t **end)
+{
+    g4_png *g = ctx;
+    const uint8_t *name;
+    size_t n;
+    int crc_ok;
+    if (!g4_png_chunk(g, g->idat, &name, &n, &crc_ok) || memcmp(name, "IDAT", 4) != 0) return 0;
+    *p = name + 4;
+    *end = *p + n;
+    g->idat += 12 + n;
+    return 1;
+}
+
+/* Undo the filters of h rows of n bytes, each behind its filter byte. bpp: bytes back to the pixel on the left. 0: unknown filter. */
+static int g4_png_unfilter(uint8_t *raw, size_t n, uint32_t h, size_t bpp)
+{
+    const uint8_t *up = NULL;
+    for (uint32_t y = 0; y < h; y++) {
+        uint8_t filter = raw[0], *row = raw + 1;
+        switch (filter) {
+        case 0: break;
+        case 1:
+            for (size_t i = bpp; i < n; i++) row[i] = (uint8_t)(row[i] + row[i - bpp]);
+            break;
+        case 2:
+            for (size_t i = 0; up && i < n; i++) row[i] = (uint8_t)(row[i] + up[i]);
+            break;
+        case 3:
+            for (size_t i = 0; i < n; i++) {
+                unsigned left = i < bpp ? 0 : row[i - bpp], above = up ? up[i] : 0;
+                row[i] = (uint8_t)(row[i] + ((left + above) >> 1));
+            }
+            break;
+        case 4:
+            for (size_t i = 0; i < n; i++) {
+                int a = i < bpp ? 0 : row[i - bpp], b = up ? up[i] : 0, c = up && i >= bpp ? up[i - bpp] : 0;
+                int pa = b - c, pb = a - c, pc = pa + pb;
+                if (pa < 0) pa = -pa;
+                if (pb < 0) pb = -pb;
+                if (pc < 0) pc = -pc;
+                row[i] = (uint8_t)(row[i] + (pa <= pb && pa <= pc ? a : pb <= pc ? b : c));
+            }
+            break;
+        default: return 0;
+        }
+        up = row;
+        raw += n + 1;
+    }
+    return 1;
+}
+
+/* n pixels of an unfiltered row to RGB, `step` pixels apart. 0: a palette index beyond the palette. */
+static int g4_png_row(const g4_png *g, const uint8_t *row, uint32_t n, uint8_t *dst, size_t step)
+{
+    uint32_t wide = g->depth == 16 ? 2 : 1, scale = g->depth < 8 ? 255 / ((1u << g->depth) - 1) : 1;
+    for (uint32_t x = 0; x < n; x++, dst += 3 * step) {
+        if (g->depth < 8) { /* grey or palette */
+            uint32_t bit = x * g->depth, v = (uint32_t)row[bit >> 3] >> (8 - g->depth - (bit & 7)) & ((1u << g->depth) - 1);
+            if (g->type == 3) {
+                if (v >= g->n_palette) return 0;
+                memcpy(dst, g->palette[v], 3);
+            } else {
+                memset(dst, g->has_key && v == g->key[0] ? 255 : (int)(v * scale), 3);
+            }
+            continue;
+        }
+        const uint8_t *p = row + (size_t)x * g->channels * wide;
+        if (g->type == 3) {
+            if (p[0] >= g->n_palette) return 0;
+            memcpy(dst, g->palette[p[0]], 3);
+            continue;
+        }
+        uint32_t colours = g->type & 2 ? 3 : 1, alpha = g->type & 4 ? p[colours * wide] : 255;
+        if (g->has_key) {
+            uint32_t same = 0;
+            for (uint32_t c = 0; c < colours; c++) same += (wide == 2 ? g4_be16(p + 2 * c) : p[c]) == g->key[c];
+            if (same == colours) alpha = 0;
+        }
+        for (uint32_t c = 0; c < 3; c++) {
+            uint8_t v = p[colours == 3 ? c * wide : 0];
+            dst[c] = alpha == 255 ? v : g4_over_white(v, alpha);
+        }
+    }
+    return 1;
+}
+
+static g4_status g4_png_header(g4_png *g, const uint8_t *d, size_t n, g4_error *err)
+{
+    static const uint8_t channels[7] = { 1, 0, 3, 1, 2, 0, 4 };
+    static const uint8_t depths[7] = { 1 | 2 | 4 | 8 | 16, 0, 8 | 16, 1 | 2 | 4 | 8, 8 | 16, 0, 8 | 16 };
+    if (n != 13) return g4_fail(err, G4_ERR_FORMAT, "PNG: header of %zu bytes, expected 13", n);
+    g->w = g4_be32(d);
+    g->h = g4_be32(d + 4);
+    g->depth = d[8];
+    g->type = d[9];
+    g->interlaced = d[12];
+    if (g->type > 6 || channels[g->type] == 0 || g->depth == 0 || (g->depth & (g->depth - 1)) || !(depths[g->type] & g->depth))
+        return g4_fail(err, G4_ERR_FORMAT, "PNG: colour type %u with %u bits does not exist", (unsigned)g->type, (unsigned)g->depth);
+    if (d[10] != 0 || d[11] != 0 || d[12] > 1)
+        return g4_fail(err, G4_ERR_FORMAT, "PNG: compression %u, filter %u, interlace %u: expected 0, 0, 0 or 1", d[10], d[11], d[12]);
+    g->channels = channels[g->type];
+    return G4_OK;
+}
+
+static g4_status g4_png_palette(g4_png *g, const uint8_t *plte, size_t n_plte, const uint8_t *trns, size_t n_trns, g4_error *err)
+{
+    if (g->type == 3) {
+        if (!plte || n_plte == 0 || n_plte % 3 != 0 || n_plte > 768)
+            return g4_fail(err, G4_ERR_FORMAT, "PNG: palette of %zu bytes, expected 3 to 768 in threes", n_plte);
+        g->n_palette = (uint32_t)(n_plte / 3);
+        for (uint32_t i = 0; i < g->n_palette; i++) {
+            uint32_t alpha = trns && i < n_trns ? trns[i] : 255;
+            for (int c = 0; c < 3; c++) g->palette[i][c] = g4_over_white(plte[3 * i + (uint32_t)c], alpha);
+        }
+    } else if (trns && !(g->type & 4)) {
+        uint32_t colours = g->type & 2 ? 3 : 1;
+        if (n_trns != 2 * colours) return g4_fail(err, G4_ERR_FORMAT, "PNG: tRNS of %zu bytes, expected %u", n_trns, (unsigned)(2 * colours));
+        g->has_key = 1;
+        for (uint32_t c = 0; c < colours; c++) g->key[c] = g4_be16(trns + 2 * c) & ((1u << g->depth) - 1);
+    }
+    return G4_OK;
+}
+
+/* Adam7: first column and row of each pass, then the steps; pass 7 of the table is the whole picture. */
+static const uint8_t g4_adam7[8][4] = { { 0, 0, 8, 8 }, { 4, 0, 8, 8 }, { 0, 4, 4, 8 }, { 2, 0, 4, 4 },
+                                        { 0, 2, 2, 4 }, { 1, 0, 2, 2 }, { 0, 1, 1, 2 }, { 0, 0, 1, 1 } };
+
+static g4_status g4_png_pixels(const g4_media *m, g4_png *g, uint64_t idat_bytes, uint8_t *dst, g4_error *err)
+{
+    uint32_t bits = g->depth * g->channels;
+    int first = g->interlaced ? 0 : 7, last = g->interlaced ? 7 : 8;
+    uint64_t total = 0;
+    for (int i = first; i < last; i++) { /* the pixel limit keeps this far from 2^64 */
+        const uint8_t *t = g4_adam7[i];
+        uint64_t pw = g->w > t[0] ? (g->w - t[0] + t[2] - 1u) / t[2] : 0, ph = g->h > t[1] ? (g->h - t[1] + t[3] - 1u) / t[3] : 0;
+        if (pw && ph) total += ph * ((pw * bits + 7) / 8 + 1);
+    }
+    /* deflate cannot do better than 258 bytes for 2 bits: no memory is taken on the word of a file that cannot fill it */
+    if (total / 1032 > idat_bytes)
+        return g4_fail(err, G4_ERR_FORMAT, "PNG: truncated: %" PRIu64 " bytes of IDAT cannot hold %u x %u pixels", idat_bytes, (unsigned)g->w, (unsigned)g->h);
+    uint8_t *raw = total > SIZE_MAX ? NULL : g4_alloc(m->a, (size_t)total, 1);
+    if (!raw) return g4_fail(err, G4_ERR_MEMORY, "PNG: %" PRIu64 " bytes of pixels: out of memory", total);
+    g4_bits b = { NULL, NULL, g4_png_next_idat, g, 0, 0, 0 };
+    const char *wrong = g4_inflate(m->a, &b, raw, (size_t)total);
+    g4_status s = G4_OK;
+    if (wrong)
+        s = g4_fail(err, strcmp(wrong, "out of memory") ? G4_ERR_FORMAT : G4_ERR_MEMORY, "PNG: pixel data before byte %zu: %s", g->idat, wrong);
+    uint8_t *at = raw;
+    for (int i = first; !s && i < last; i++) {
+        const uint8_t *t = g4_adam7[i];
+        if (g->w <= t[0] || g->h <= t[1]) continue;
+        uint32_t pw = (g->w - t[0] + t[2] - 1u) / t[2], ph = (g->h - t[1] + t[3] - 1u) / t[3];
+        size_t n = ((size_t)pw * bits + 7) / 8;
+        if (!g4_png_unfilter(at, n, ph, bits < 8 ? 1 : bits / 8)) s = g4_fail(err, G4_ERR_FORMAT, "PNG: unknown filter, expected 0 to 4");
+        for (uint32_t y = 0; !s && y < ph; y++) {
+            uint8_t *d = dst + 3 * ((size_t)(y * t[3] + t[1]) * g->w + t[0]);
+            if (!g4_png_row(g, at + y * (n + 1) + 1, pw, d, t[2]))
+                s = g4_fail(err, G4_ERR_FORMAT, "PNG: a pixel names a colour beyond the %u of the palette", (unsigned)g->n_palette);
+        }
+        at += (size_t)ph * (n + 1);
+    }
+    g4_free(m->a, raw);
+    return s;
+}
+
+static g4_status g4_png_decode(const g4_media *m, const uint8_t *data, size_t size, uint8_t **pixels, int *w, int *h, g4_error *err)
+{
+    g4_png g = { 0 };
+    const uint8_t *plte = NULL, *trns = NULL, *name = NULL;
+    size_t n_plte = 0, n_trns = 0, at = 8, n = 0;
+    uint64_t idat_bytes = 0;
+    int crc_ok = 0, idat_done = 0;
+    g.data = data;
+    g.size = size;
+    g.orientation = 1;
+    g4_crc_table(g.crc);
+    *pixels = NULL;
+    for (int first = 1;; first = 0) {
+        if (!g4_png_chunk(&g, at, &name, &n, &crc_ok)) return g4_fail(err, G4_ERR_FORMAT, "PNG: truncated in the chunk at byte %zu of %zu", at, size);
+        if (!crc_ok && !(name[0] & 32)) return g4_fail(err, G4_ERR_FORMAT, "PNG: the critical chunk at byte %zu does not match its checksum", at);
+        if (first != !memcmp(name, "IHDR", 4)) return g4_fail(err, G4_ERR_FORMAT, "PNG: IHDR must come first and once (byte %zu)", at);
+        if (first) {
+            g4_status s = g4_png_header(&g, name + 4, n, err);
+            if (s) return s;
+        } else if (!memcmp(name, "PLTE", 4)) {
+            plte = name + 4;
+            n_plte = n;
+        } else if (!memcmp(name, "IDAT", 4)) {
+            if (g.idat == 0) g.idat = at;
+            if (!idat_done) idat_bytes += n;
+        } else if (!memcmp(name, "IEND", 4)) {
+            break;
+        } else if (!(name[0] & 32)) {
+            return g4_fail(err, G4_ERR_FORMAT, "PNG: unknown critical chunk at byte %zu", at);
+        } else if (crc_ok && !memcmp(name, "tRNS", 4) && g.idat == 0) {
+            trns = name + 4;
+            n_trns = n;
+        } else if (crc_ok && !memcmp(name, "eXIf", 4)) {
+            g.orientation = g4_exif_orientation(name + 4, n);
+        }
+        if (g.idat != 0 && memcmp(name, "IDAT", 4) != 0) idat_done = 1;
+        at += 12 + n;
+    }
+    if (g.idat == 0) return g4_fail(err, G4_ERR_FORMAT, "PNG: no IDAT chunk");
+    g4_status s = g4_png_palette(&g, plte, n_plte, trns, n_trns, err);
+    if (!s && (g.w == 0 || g.h == 0 || (uint64_t)g.w * g.h <= m->max_pixels) && idat_bytes < (uint64_t)g.w * g.h / 8 / 1032)
+        s = g4_fail(err, G4_ERR_FORMAT, "PNG: truncated: %" PRIu64 " bytes of IDAT cannot hold %u x %u pixels", idat_bytes, (unsigned)g.w, (unsigned)g.h);
+    if (!s) s = g4_pixels_alloc(m, "PNG", g.w, g.h, pixels, err);
+    if (!s) s = g4_png_pixels(m, &g, idat_bytes, *pixels, err);
+    *w = (int)g.w;
+    *h = (int)g.h;
+    if (!s) s = g4_orient(m, pixels, w, h, g.orientation, err);
+    if (s) {
+        g4_free(m->a, *pixels);
+        *pixels = NULL;
+    }
+    return s;
+}
+
+/* ---- 5. JPEG --------------------------------------------------------------------------------------------
+ *
+ * In: ITU-T T.81 baseline, extended and progressive Huffman files of 8 bits, grey, YCbCr, RGB, CMYK and YCCK. Out: RGB, equal bit for bit
+ * to libjpeg-turbo's defaults (accurate integer IDCT of jidctint.c, fancy upsampling of jdsample.c, colour tables of jdcolor.c), CMYK
+ * turned into RGB as Pillow does. A sequential scan is transformed as it is read; progressive ones keep all coefficients until the end.
+ * Damage that libjpeg would paint over with a warning is an error here. */
+
+#define G4_JPEG_MAX_SCANS 256 /* a progressive file of many empty scans would otherwise cost hours */
+
+typedef struct {
+    uint16_t fast[512];    /* symbol << 4 | length, by the next 9 bits; 0: longer code */
+    int32_t last[17];      /* largest code of each length, -1: none */
+    int32_t offset[17];    /* index of a code's symbol = code + offset[length] */
+    uint8_t symbol[256];
+    int present;
+} g4_jpeg_huff;
+
+typedef struct {
+    int id, h, v, tq;             /* sampling factors, quantisation table */
+    int blocks_w, blocks_h;       /* blocks with pixels in them */
+    int stored_w, stored_h;       /* the same, rounded up to whole MCUs */
+    int width, height;            /* samples: libjpeg's downsampled_width and _height */
+    int dc_table, ac_table, pred; /* of the present scan */
+    int seen, has_quant;          /* its DC was in some scan; quant is set */
+    uint16_t quant[64];           /* as it was when the component's first scan began */
+    uint8_t *plane;               /* (8 stored_h, 8 stored_w) */
+    int16_t *coef;                /* (stored_h, stored_w, 64) in natural order, progressive only */
+} g4_jpeg_comp;
+
+typedef struct {
+    const g4_media *m;
+    const uint8_t *data;
+    size_t size, at;
+    int w, h, n_comps, progressive, max_h, max_v, mcus_w, mcus_h;
+    g4_jpeg_comp comp[4];
+    uint16_t quant[4][64];
+    int has_quant[4];
+    g4_jpeg_huff *huff;           /* (2, 4): DC, AC */
+    uint32_t restart;             /* MCUs between restart markers, 0: none */
+    int has_jfif, adobe, orientation; /* adobe: colour transform of its marker, -1 without one */
+    int scans;
+    /* the scan being read */
+    int n_scan, order[4], ss, se, ah, al;
+    uint32_t eob_run;
+    uint64_t bits;                /* n_bits of them, the next one highest */
+    int n_bits, invented;         /* invented: zero bytes put in where the data had ended */
+} g4_jpeg;
+
+static const uint8_t g4_zigzag[64] = { 0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48,
+                                       41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23,
+                                       30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63 };
+
+static void g4_jpeg_fill(g4_jpeg *j)
+{
+    while (j->n_bits <= 56) {
+        uint64_t byte = 0;
+        if (j->at < j->size && j->data[j->at] != 0xff) {
+            byte = j->data[j->at++];
+        } else {
+            while (j->size - j->at >= 2 && j->data[j->at + 1] == 0xff) j->at++; /* fill bytes */
+            if (j->size - j->at >= 2 && j->data[j->at + 1] == 0) {
+                byte = 0xff;
+                j->at += 2;
+            } else {
+                j->invented++; /* a marker, or the end of the file: stay before it */
+            }
+        }
+        j->bits = j->bits << 8 | byte;
+        j->n_bits += 8;
+    }
+}
+static int g4_jpeg_get(g4_jpeg *j, int n) /* n <= 16 */
+{
+    if (j->n_bits < n) g4_jpeg_fill(j);
+    j->n_bits -= n;
+    return (int)(j->bits >> j->n_bits & ((UINT64_C(1) << n) - 1));
+}
+static int g4_jpeg_overrun(const g4_jpeg *j) { return j->invented * 8 > j->n_bits; }
+
+static int g4_jpeg_symbol(g4_jpeg *j, const g4_jpeg_huff *h) /* -1: no such code */
+{
+    if (j->n_bits < 16) g4_jpeg_fill(j);
+    unsigned e = h->fast[j->bits >> (j->n_bits - 9) & 511];
+    if (e) {
+        j->n_bits -= (int)(e & 15);
+        return (int)(e >> 4);
+    }
+    for (int l = 10; l <= 16; l++) {
+        int32_t code = (int32_t)(j->bits >> (j->n_bits - l) & ((1u << l) - 1));
+        if (code <= h->last[l]) {
+            j->n_bits -= l;
+            return h->symbol[(code + h->offset[l]) & 255];
+        }
+    }
+    return -1;
+}
+
+/* A number of s bits whose first half of the range is negative (T.81, F.2.2.1). s <= 15. */
+static int g4_jpeg_signed(g4_jpeg *j, int s)
+{
+    if (s == 0) return 0;
+    int v = g4_jpeg_get(j, s);
+    return v < 1 << (s - 1) ? v - (1 << s) + 1 : v;
+}
+
+static g4_status g4_jpeg_tables(g4_jpeg *j, const uint8_t *p, size_t n, g4_error *err) /* DHT */
+{
+    while (n > 0) {
+        if (n < 17) return g4_fail(err, G4_ERR_FORMAT, "JPEG: Huffman table of %zu bytes, expected 17 or more", n);
+        size_t total = 0;
+        for (int l = 1; l <= 16; l++) total += p[l];
+        if (p[0] & 0xec || total > 256 || total > n - 17)
+            return g4_fail(err, G4_ERR_FORMAT, "JPEG: Huffman table 0x%02x of %zu codes in %zu bytes", p[0], total, n);
+        g4_jpeg_huff *h = &j->huff[(p[0] >> 4) * 4 + (p[0] & 3)];
+        memset(h, 0, sizeof *h);
+        memcpy(h->symbol, p + 17, total);
+        int32_t code = 0, k = 0;
+        for (int l = 1; l <= 16; l++, code <<= 1) {
+            h->offset[l] = k - code;
+            for (int i = 0; i < p[l]; i++, code++, k++) {
+                if (code >= 1 << l) return g4_fail(err, G4_ERR_FORMAT, "JPEG: Huffman table 0x%02x has too many codes", p[0]);
+                if (p[0] < 16 && h->symbol[k] > 15) return g4_fail(err, G4_ERR_FORMAT, "JPEG: DC size %d, expected at most 15", h->symbol[k]);
+                for (int r = 0; l <= 9 && r < 1 << (9 - l); r++) h->fast[code << (9 - l) | r] = (uint16_t)(h->symbol[k] << 4 | l);
+            }
+            h->last[l] = p[l] ? code - 1 : -1;
+        }
+        h->present = 1;
+        p += 17 + total;
+        n -= 17 + total;
+    }
+    return G4_OK;
+}
+
+static g4_status g4_jpeg_quant(g4_jpeg *j, const uint8_t *p, size_t n, g4_error *err) /* DQT */
+{
+    while (n > 0) {
+        size_t wide = p[0] >> 4 ? 2 : 1;
+        if (p[0] & 0xec || n < 1 + 64 * wide) return g4_fail(err, G4_ERR_FORMAT, "JPEG: quantisation table 0x%02x in %zu bytes", p[0], n);
+        for (size_t i = 0; i < 64; i++) j->quant[p[0] & 3][g4_zigzag[i]] = (uint16_t)(wide == 2 ? g4_be16(p + 1 + 2 * i) : p[1 + i]);
+        j->has_quant[p[0] & 3] = 1;
+        p += 1 + 64 * wide;
+        n -= 1 + 64 * wide;
+    }
+    return G4_OK;
+}
+
+static g4_status g4_jpeg_frame(g4_jpeg *j, const uint8_t *p, size_t n, g4_error *err) /* SOF0, SOF1, SOF2 */
+{
+    if (j->n_comps) return g4_fail(err, G4_ERR_FORMAT, "JPEG: a second frame header");
+    if (n < 6 || n != 6 + 3 * (size_t)p[5]) return g4_fail(err, G4_ERR_FORMAT, "JPEG: frame header of %zu bytes", n);
+    if (p[0] != 8) return g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG: %d bits a sample, only 8 can be read", p[0]);
+    uint32_t h = g4_be16(p + 1), w = g4_be16(p + 3);
+    int comps = p[5];
+    if (w == 0 || h == 0) return g4_fail(err, G4_ERR_FORMAT, "JPEG: size %u x %u", (unsigned)w, (unsigned)h);
+    if (comps != 1 && comps != 3 && comps != 4) return g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG: %d components, expected 1, 3 or 4", comps);
+    if ((uint64_t)w * h > j->m->max_pixels)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG: %u x %u pixels are more than the limit of %" PRIu64, (unsigned)w, (unsigned)h, j->m->max_pixels);
+    j->w = (int)w;
+    j->h = (int)h;
+    j->max_h = j->max_v = 1;
+    for (int i = 0; i < comps; i++) {
+        g4_jpeg_comp *c = &j->comp[i];
+        c->id = p[6 + 3 * i];
+        c->h = p[7 + 3 * i] >> 4;
+        c->v = p[7 + 3 * i] & 15;
+        c->tq = p[8 + 3 * i];
+        if (c->h < 1 || c->h > 4 || c->v < 1 || c->v > 4 || c->tq > 3)
+            return g4_fail(err, G4_ERR_FORMAT, "JPEG: component %d samples %d x %d, quantisation table %d", i, c->h, c->v, c->tq);
+        j->max_h = g4_max_int(j->max_h, c->h);
+        j->max_v = g4_max_int(j->max_v, c->v);
+    }
+    j->mcus_w = (j->w + 8 * j->max_h - 1) / (8 * j->max_h);
+    j->mcus_h = (j->h + 8 * j->max_v - 1) / (8 * j->max_v);
+    uint64_t blocks = 0;
+    for (int i = 0; i < comps; i++) {
+        g4_jpeg_comp *c = &j->comp[i];
+        if (j->max_h % c->h || j->max_v % c->v)
+            return g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG: component %d samples %d x %d of %d x %d: not a whole ratio", i, c->h, c->v, j->max_h, j->max_v);
+        c->width = (j->w * c->h + j->max_h - 1) / j->max_h;
+        c->height = (j->h * c->v + j->max_v - 1) / j->max_v;
+        c->blocks_w = (c->width + 7) / 8;
+        c->blocks_h = (c->height + 7) / 8;
+        c->stored_w = j->mcus_w * c->h;
+        c->stored_h = j->mcus_h * c->v;
+        blocks += (uint64_t)c->blocks_w * (uint64_t)c->blocks_h;
+    }
+    if (blocks / 8 > j->size) /* a block takes one bit or more */
+        return g4_fail(err, G4_ERR_FORMAT, "JPEG: truncated: %zu bytes cannot hold %u x %u pixels", j->size, (unsigned)w, (unsigned)h);
+    for (int i = 0; i < comps; i++) {
+        g4_jpeg_comp *c = &j->comp[i];
+        size_t n_blocks = (size_t)c->stored_w * (size_t)c->stored_h;
+        c->plane = g4_alloc(j->m->a, n_blocks, 64);
+        if (j->progressive) c->coef = g4_alloc(j->m->a, n_blocks, 64 * sizeof *c->coef);
+        if (!c->plane || (j->progressive && !c->coef)) return g4_fail(err, G4_ERR_MEMORY, "JPEG: %u x %u pixels: out of memory", (unsigned)w, (unsigned)h);
+    }
+    j->n_comps = comps;
+    return G4_OK;
+}
+
+/* One direction of the 8-point inverse DCT of jidctint.c: 13 fraction bits, results rounded down to the given shift. in and out step by
+ * `step`. Unsigned, so that the sums of hostile coefficients wrap instead of being undefined. */
+static void g4_idct_8(int32_t *v, size_t step, int shift)
+{
+    uint32_t x[8];
+    for (size_t i = 0; i < 8; i++) x[i] = (uint32_t)v[i * step];
+    uint32_t z1 = (x[2] + x[6]) * 4433u;
+    uint32_t t2 = z1 - x[6] * 15137u, t3 = z1 + x[2] * 6270u;
+    uint32_t t0 = (x[0] + x[4]) << 13, t1 = (x[0] - x[4]) << 13;
+    uint32_t e0 = t0 + t3, e3 = t0 - t3, e1 = t1 + t2, e2 = t1 - t2;
+    z1 = x[7] + x[1];
+    uint32_t z2 = x[5] + x[3], z3 = x[7] + x[3], z4 = x[5] + x[1], z5 = (z3 + z4) * 9633u;
+    z1 *= 7373u;
+    z2 *= 20995u;
+    z3 = z5 - z3 * 16069u;
+    z4 = z5 - z4 * 3196u;
+    t0 = x[7] * 2446u - z1 + z3;
+    t1 = x[5] * 16819u - z2 + z4;
+    t2 = x[3] * 25172u - z2 + z3;
+    t3 = x[1] * 12299u - z1 + z4;
+    uint32_t half = 1u << (shift - 1);
+    v[0] = (int32_t)(e0 + t3 + half) >> shift;
+    v[step] = (int32_t)(e1 + t2 + half) >> shift;
+    v[2 * step] = (int32_t)(e2 + t1 + half) >> shift;
+    v[3 * step] = (int32_t)(e3 + t0 + half) >> shift;
+    v[4 * step] = (int32_t)(e3 - t0 + half) >> shift;
+    v[5 * step] = (int32_t)(e2 - t1 + half) >> shift;
+    v[6 * step] = (int32_t)(e1 - t2 + half) >> shift;
+    v[7 * step] = (int32_t)(e0 - t3 + half) >> shift;
+}
+
+static uint8_t g4_clamp_u8(int32_t v) { return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v); }
+
+/* coef (64), natural order -> 8 x 8 samples. dc_only: all others are zero. */
+static void g4_jpeg_idct(const int16_t *coef, const uint16_t *quant, int dc_only, uint8_t *out, size_t stride)
+{
+    int32_t v[64];
+    if (dc_only) {
+        uint8_t level = g4_clamp_u8((((int16_t)(uint32_t)(coef[0] * (int32_t)quant[0]) + 4) >> 3) + 128);
+        for (size_t y = 0; y < 8; y++) memset(out + y * stride, level, 8);
+        return;
+    }
+    for (int i = 0; i < 64; i++) v[i] = (int16_t)(uint32_t)(coef[i] * (int32_t)quant[i]); /* 16 bits, as libjpeg-turbo's vector code */
+    for (size_t x = 0; x < 8; x++) g4_idct_8(v + x, 8, 13 - 2); /* columns keep 2 fraction bits */
+    for (size_t y = 0; y < 8; y++) {
+        g4_idct_8(v + 8 * y, 1, 13 + 2 + 3);
+        for (size_t x = 0; x < 8; x++) out[y * stride + x] = g4_clamp_u8(v[8 * y + x] + 128);
+    }
+}
+
+/* The block readers return NULL or what is wrong. */
+static const char *g4_jpeg_block(g4_jpeg *j, g4_jpeg_comp *c, int16_t *b, int *dc_only) /* sequential: b is zero on entry */
+{
+    int s = g4_jpeg_symbol(j, &j->huff[c->dc_table]);
+    if (s < 0) return "bad DC code";
+    c->pred = (int16_t)(uint32_t)(c->pred + g4_jpeg_signed(j, s));
+    b[0] = (int16_t)c->pred;
+    const g4_jpeg_huff *ac = &j->huff[4 + c->ac_table];
+    *dc_only = 1;
+    for (int k = 1; k < 64; k++) {
+        int rs = g4_jpeg_symbol(j, ac);
+        if (rs < 0) return "bad AC code";
+        s = rs & 15;
+        if (s == 0) {
+            if (rs != 0xf0) break;
+            k += 15;
+            continue;
+        }
+        k += rs >> 4;
+        if (k > 63) return "coefficients run over the block";
+        b[g4_zigzag[k]] = (int16_t)g4_jpeg_signed(j, s);
+        *dc_only = 0;
+    }
+    return NULL;
+}
+
+static const char *g4_jpeg_dc(g4_jpeg *j, g4_jpeg_comp *c, int16_t *b) /* progressive, first and refining */
+{
+    if (j->ah) {
+        if (g4_jpeg_get(j, 1)) b[0] = (int16_t)(b[0] | 1 << j->al);
+        return NULL;
+    }
+    int s = g4_jpeg_symbol(j, &j->huff[c->dc_table]);
+    if (s < 0) return "bad DC code";
+    c->pred = (int16_t)(uint32_t)(c->pred + g4_jpeg_signed(j, s));
+    b[0] = (int16_t)(uint32_t)(c->pred * (1 << j->al));
+    return NULL;
+}
+
+static const char *g4_jpeg_ac_first(g4_jpeg *j, const g4_jpeg_comp *c, int16_t *b)
+{
+    const g4_jpeg_huff *ac = &j->huff[4 + c->ac_table];
+    if (j->eob_run > 0) {
+        j->eob_run--;
+        return NULL;
+    }
+    for (int k = j->ss; k <= j->se; k++) {
+        int rs = g4_jpeg_symbol(j, ac), r = rs >> 4, s = rs & 15;
+        if (rs < 0) return "bad AC code";
+        if (s == 0) {
+            if (r < 15) {
+                j->eob_run = (1u << r) - 1 + (uint32_t)g4_jpeg_get(j, r);
+                break;
+            }
+            k += 15;
+            continue;
+        }
+        k += r;
+        if (k > 63) return "coefficients run over the block";
+        b[g4_zigzag[k]] = (int16_t)(uint32_t)(g4_jpeg_signed(j, s) * (1 << j->al));
+    }
+    return NULL;
+}
+
+/* One more bit of a coefficient that is not zero. */
+static void g4_jpeg_correct(g4_jpeg *j, int16_t *coef)
+{
+    int bit = 1 << j->al;
+    if (g4_jpeg_get(j, 1) && !(*coef & bit)) *coef = (int16_t)(*coef >= 0 ? *coef + bit : *coef - bit);
+}
+
+static const char *g4_jpeg_ac_refine(g4_jpeg *j, const g4_jpeg_comp *c, int16_t *b)
+{
+    const g4_jpeg_huff *ac = &j->huff[4 + c->ac_table];
+    int k = j->ss;
+    while (j->eob_run == 0 && k <= j->se) {
+        int rs = g4_jpeg_symbol(j, ac), r = rs >> 4, s = rs & 15, value = 0;
+        if (rs < 0) return "bad AC code";
+        if (s > 1) return "a refinement of more than one bit";
+        if (s) {
+            value = g4_jpeg_get(j, 1) ? 1 << j->al : -(1 << j->al);
+        } else if (r < 15) {
+            j->eob_run = (1u << r) + (uint32_t)g4_jpeg_get(j, r); /* this block included */
+            break;
+        }
+        for (; k <= j->se; k++) { /* skip r zeros, correcting what is not zero on the way */
+            int16_t *coef = b + g4_zigzag[k];
+            if (*coef) g4_jpeg_correct(j, coef);
+            else if (r-- == 0) break;
+        }
+        if (value) {
+            if (k > j->se) return "coefficients run over the block";
+            b[g4_zigzag[k]] = (int16_t)value;
+        }
+        k++;
+    }
+    if (j->eob_run > 0) {
+        for (; k <= j->se; k++) {
+            int16_t *coef = b + g4_zigzag[k];
+            if (*coef) g4_jpeg_correct(j, coef);
+        }
+        j->eob_run--;
+    }
+    return NULL;
+}
+
+static const char *g4_jpeg_one(g4_jpeg *j, g4_jpeg_comp *c, int bx, int by) /* the block at column bx, row by */
+{
+    size_t at = (size_t)by * (size_t)c->stored_w + (size_t)bx;
+    if (!j->progressive) {
+        int16_t b[64] = { 0 };
+        int dc_only;
+        const char *wrong = g4_jpeg_block(j, c, b, &dc_only);
+        size_t stride = (size_t)c->stored_w * 8;
+        if (!wrong) g4_jpeg_idct(b, c->quant, dc_only, c->plane + (size_t)by * 8 * stride + (size_t)bx * 8, stride);
+        return wrong;
+    }
+    int16_t *b = c->coef + 64 * at;
+    if (j->ss == 0) return g4_jpeg_dc(j, c, b);
+    return j->ah ? g4_jpeg_ac_refine(j, c, b) : g4_jpeg_ac_first(j, c, b);
+}
+
+/* Move to the next marker and return its code, or -1 at the end of the file. */
+static int g4_jpeg_marker(g4_jpeg *j)
+{
+    for (;;) {
+        while (j->at < j->size && j->data[j->at] != 0xff) j->at++;
+        while (j->at < j->size && j->data[j->at] == 0xff) j->at++;
+        if (j->at >= j->size) return -1;
+        int code = j->data[j->at++];
+        if (code) return code;
+    }
+}
+
+static g4_status g4_jpeg_scan_header(g4_jpeg *j, const uint8_t *p, size_t n, g4_error *err) /* SOS */
+{
+    if (!j->n_comps) return g4_fail(err, G4_ERR_FORMAT, "JPEG: a scan before the frame header");
+    if (n < 1 || p[0] < 1 || p[0] > 4 || n != 4 + 2 * (size_t)p[0]) return g4_fail(err, G4_ERR_FORMAT, "JPEG: scan header of %zu bytes", n);
+    if (++j->scans > G4_JPEG_MAX_SCANS) return g4_fail(err, G4_ERR_FORMAT, "JPEG: more than %d scans", G4_JPEG_MAX_SCANS);
+    j->n_scan = p[0];
+    const uint8_t *tail = p + 1 + 2 * j->n_scan;
+    j->ss = tail[0];
+    j->se = tail[1];
+    j->ah = tail[2] >> 4;
+    j->al = tail[2] & 15;
+    int dc = !j->progressive || j->ss == 0, ac = !j->progressive || j->ss > 0, blocks = 0;
+    if (j->progressive && (j->se > 63 || j->ss > j->se || (j->ss == 0 && j->se != 0) || (j->ss > 0 && j->n_scan != 1) || j->al > 13 ||
+                           (j->ah != 0 && j->ah != j->al + 1)))
+        return g4_fail(err, G4_ERR_FORMAT, "JPEG: scan of coefficients %d..%d, bits %d..%d of %d components", j->ss, j->se, j->ah, j->al, j->n_scan);
+    for (int i = 0; i < j->n_scan; i++) {
+        int k = 0;
+        while (k < j->n_comps && j->comp[k].id != p[1 + 2 * i]) k++;
+        for (int e = 0; e < i; e++) {
+            if (j->order[e] == k) k = j->n_comps;
+        }
+        if (k >= j->n_comps) return g4_fail(err, G4_ERR_FORMAT, "JPEG: the scan names component %d, which is unknown or named twice", p[1 + 2 * i]);
+        g4_jpeg_comp *c = &j->comp[k];
+        j->order[i] = k;
+        c->dc_table = p[2 + 2 * i] >> 4;
+        c->ac_table = p[2 + 2 * i] & 15;
+        blocks += c->h * c->v;
+        if (c->dc_table > 3 || c->ac_table > 3 || (dc && !j->ah && !j->huff[c->dc_table].present) || (ac && !j->huff[4 + c->ac_table].present))
+            return g4_fail(err, G4_ERR_FORMAT, "JPEG: the scan uses Huffman tables %d and %d, which are not there", c->dc_table, c->ac_table);
+        if (!c->has_quant) {
+            if (!j->has_quant[c->tq]) return g4_fail(err, G4_ERR_FORMAT, "JPEG: component %d uses quantisation table %d, which is not there", k, c->tq);
+            memcpy(c->quant, j->quant[c->tq], sizeof c->quant);
+            c->has_quant = 1;
+        }
+        if (dc) c->seen = 1;
+    }
+    if (j->n_scan > 1 && blocks > 10) return g4_fail(err, G4_ERR_FORMAT, "JPEG: %d blocks in one unit, expected at most 10", blocks);
+    return G4_OK;
+}
+
+static g4_status g4_jpeg_scan(g4_jpeg *j, g4_error *err)
+{
+    g4_jpeg_comp *only = &j->comp[j->order[0]];
+    int single = j->n_scan == 1, mw = single ? only->blocks_w : j->mcus_w, mh = single ? only->blocks_h : j->mcus_h;
+    uint32_t left = j->restart, rst = 0;
+    j->bits = 0;
+    j->n_bits = j->invented = 0;
+    j->eob_run = 0;
+    for (int i = 0; i < 4; i++) j->comp[i].pred = 0;
+    for (int my = 0; my < mh; my++) {
+        for (int mx = 0; mx < mw; mx++) {
+            const char *wrong = NULL;
+            if (j->restart && left == 0) {
+                int code = g4_jpeg_overrun(j) ? -1 : g4_jpeg_marker(j);
+                if (code != (int)(0xd0 + rst)) return g4_fail(err, G4_ERR_FORMAT, "JPEG: byte %zu: expected restart marker %u", j->at, (unsigned)rst);
+                rst = (rst + 1) & 7;
+                left = j->restart;
+                j->n_bits = j->invented = 0;
+                j->eob_run = 0;
+                for (int i = 0; i < 4; i++) j->comp[i].pred = 0;
+            }
+            left--;
+            if (single) {
+                wrong = g4_jpeg_one(j, only, mx, my);
+            } else {
+                for (int i = 0; i < j->n_scan; i++) {
+                    g4_jpeg_comp *c = &j->comp[j->order[i]];
+                    for (int b = 0; !wrong && b < c->h * c->v; b++) wrong = g4_jpeg_one(j, c, mx * c->h + b % c->h, my * c->v + b / c->h);
+                }
+            }
+            if (!wrong && g4_jpeg_overrun(j)) wrong = j->at >= j->size ? "truncated" : "the data ends early";
+            if (wrong) return g4_fail(err, G4_ERR_FORMAT, "JPEG: scan %d, unit %d of row %d of %d, before byte %zu: %s", j->scans, mx, my, mh, j->at, wrong);
+        }
+    }
+    return G4_OK;
+}
+
+/* Row y of component c, scaled to `n` output columns (jdsample.c: fullsize, h2v1, h1v2, h2v2 fancy, int_upsample). */
+static void g4_jpeg_upsample(const g4_jpeg *j, const g4_jpeg_comp *c, int y, uint8_t *out, int n)
+{
+    int eh = j->max_h / c->h, ev = j->max_v / c->v, last = c->width - 1;
+    size_t stride = (size_t)c->stored_w * 8;
+    int row = y / ev;
+    const uint8_t *in = c->plane + (size_t)row * stride;
+    if (eh == 1 && ev == 1) {
+        memcpy(out, in, (size_t)n);
+        return;
+    }
+    int near_row = y & 1 ? g4_min_int(row + 1, c->height - 1) : g4_max_int(row - 1, 0); /* beyond the picture the edge row repeats */
+    const uint8_t *near = c->plane + (size_t)near_row * stride;
+    if (eh == 1 && ev == 2) {
+        int bias = y & 1 ? 2 : 1;
+        for (int x = 0; x < n; x++) out[x] = (uint8_t)((in[x] * 3 + near[x] + bias) >> 2);
+    } else if (eh == 2 && ev == 1 && c->width > 2) {
+        out[0] = in[0]; /* out has room for 2 * width */
+        out[1] = (uint8_t)((in[0] * 3 + in[1] + 2) >> 2);
+        for (int x = 1; x < last; x++) {
+            out[2 * x] = (uint8_t)((in[x] * 3 + in[x - 1] + 1) >> 2);
+            out[2 * x + 1] = (uint8_t)((in[x] * 3 + in[x + 1] + 2) >> 2);
+        }
+        out[2 * last] = (uint8_t)((in[last] * 3 + in[last - 1] + 1) >> 2);
+        out[2 * last + 1] = in[last];
+    } else if (eh == 2 && ev == 2 && c->width > 2) {
+        int prev = 0, here = in[0] * 3 + near[0], next = in[1] * 3 + near[1];
+        out[0] = (uint8_t)((here * 4 + 8) >> 4);
+        out[1] = (uint8_t)((here * 3 + next + 7) >> 4);
+        for (int x = 1; x < last; x++) {
+            prev = here;
+            here = next;
+            next = in[x + 1] * 3 + near[x + 1];
+            out[2 * x] = (uint8_t)((here * 3 + prev + 8) >> 4);
+            out[2 * x + 1] = (uint8_t)((here * 3 + next + 7) >> 4);
+        }
+        out[2 * last] = (uint8_t)((next * 3 + here + 8) >> 4);
+        out[2 * last + 1] = (uint8_t)((next * 4 + 7) >> 4);
+    } else {
+        for (int x = 0; x < n; x++) out[x] = in[x / eh];
+    }
+}
+
+/* Pillow's product of two levels, rounded: a * b / 255. */
+static int g4_mul_255(int a, int b)
+{
+    int t = a * b + 128;
+    return ((t >> 8) + t) >> 8;
+}
+
+enum { G4_JPEG_GREY, G4_JPEG_RGB, G4_JPEG_YCC, G4_JPEG_CMYK, G4_JPEG_YCCK };
+
+static int g4_jpeg_colours(const g4_jpeg *j) /* jdapimin.c, default_decompress_parms */
+{
+    const g4_jpeg_comp *c = j->comp;
+    if (j->n_comps == 1) return G4_JPEG_GREY;
+    if (j->n_comps == 4) return j->adobe <= 0 ? G4_JPEG_CMYK : G4_JPEG_YCCK;
+    if (j->has_jfif) return G4_JPEG_YCC;
+    if (j->adobe >= 0) return j->adobe == 0 ? G4_JPEG_RGB : G4_JPEG_YCC;
+    return c[0].id == 'R' && c[1].id == 'G' && c[2].id == 'B' ? G4_JPEG_RGB : G4_JPEG_YCC;
+}
+
+/* Upsample and convert: jdcolor.c's tables with 16 fraction bits. CMYK is stored inverted, as everybody does since Adobe. */
+static g4_status g4_jpeg_output(const g4_jpeg *j, uint8_t *dst, g4_error *err)
+{
+    int colours = g4_jpeg_colours(j), n = j->w;
+    size_t room = (size_t)j->mcus_w * 8 * (size_t)j->max_h + 8;
+    uint8_t *rows = g4_alloc(j->m->a, room, 4);
+    int32_t cr_r[256], cb_b[256], cr_g[256], cb_g[256];
+    if (!rows) return g4_fail(err, G4_ERR_MEMORY, "JPEG: out of memory");
+    for (int i = 0; i < 256; i++) {
+        int32_t x = i - 128;
+        cr_r[i] = (91881 * x + 32768) >> 16;  /* 1.402   */
+        cb_b[i] = (116130 * x + 32768) >> 16; /* 1.772   */
+        cr_g[i] = -46802 * x;                 /* 0.71414 */
+        cb_g[i] = -22554 * x + 32768;         /* 0.34414 */
+    }
+    for (int y = 0; y < j->h; y++) {
+        const uint8_t *p[4] = { rows, rows + room, rows + 2 * room, rows + 3 * room };
+        for (int i = 0; i < j->n_comps; i++) g4_jpeg_upsample(j, &j->comp[i], y, rows + (size_t)i * room, n);
+        for (int x = 0; x < n; x++, dst += 3) {
+            int a = p[0][x], b = p[1][x], c = p[2][x];
+            if (colours == G4_JPEG_GREY) {
+                b = c = a;
+            } else if (colours == G4_JPEG_YCC || colours == G4_JPEG_YCCK) {
+                int r = a + cr_r[c], g = a + ((cb_g[b] + cr_g[c]) >> 16), blue = a + cb_b[b];
+                int flip = colours == G4_JPEG_YCCK; /* YCCK holds C = 255 - R, M = 255 - G, Y = 255 - B */
+                a = g4_clamp_u8(flip ? 255 - r : r);
+                b = g4_clamp_u8(flip ? 255 - g : g);
+                c = g4_clamp_u8(flip ? 255 - blue : blue);
+            }
+            if (colours >= G4_JPEG_CMYK) {
+                int k = p[3][x]; /* stored inverted: this is 255 - K */
+                a = k - g4_mul_255(255 - a, k);
+                b = k - g4_mul_255(255 - b, k);
+                c = k - g4_mul_255(255 - c, k);
+            }
+            dst[0] = (uint8_t)a;
+            dst[1] = (uint8_t)b;
+            dst[2] = (uint8_t)c;
+        }
+    }
+    g4_free(j->m->a, rows);
+    return G4_OK;
+}
+
+/* All segments up to the end of the picture. */
+static g4_status g4_jpeg_segments(g4_jpeg *j, g4_error *err)
+{
+    for (;;) {
+        int code = g4_jpeg_marker(j);
+        if (code < 0) return g4_fail(err, G4_ERR_FORMAT, "JPEG: truncated: no end marker in %zu bytes", j->size);
+        if (code == 0xd9) return G4_OK;
+        if (code == 0x01 || (code >= 0xd0 && code <= 0xd8)) continue; /* these have no length */
+        size_t n = j->size - j->at >= 2 ? g4_be16(j->data + j->at) : 0;
+        if (n < 2 || n > j->size - j->at) return g4_fail(err, G4_ERR_FORMAT, "JPEG: truncated in segment 0x%02x at byte %zu of %zu", code, j->at, j->size);
+        const uint8_t *p = j->data + j->at + 2;
+        j->at += n;
+        n -= 2;
+        g4_status s = G4_OK;
+        if (code == 0xc4) {
+            s = g4_jpeg_tables(j, p, n, err);
+        } else if (code == 0xdb) {
+            s = g4_jpeg_quant(j, p, n, err);
+        } else if (code >= 0xc0 && code <= 0xc2) {
+            j->progressive = code == 0xc2;
+            s = g4_jpeg_frame(j, p, n, err);
+        } else if (code >= 0xc3 && code <= 0xcf) {
+            s = g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG: frame type 0x%02x (lossless, hierarchical or arithmetic) cannot be read", code);
+        } else if (code == 0xdd) {
+            if (n != 2) return g4_fail(err, G4_ERR_FORMAT, "JPEG: restart interval of %zu bytes, expected 2", n);
+            j->restart = g4_be16(p);
+        } else if (code == 0xe0 && n >= 5 && !memcmp(p, "JFIF", 5)) {
+            j->has_jfif = 1;
+        } else if (code == 0xe1 && n >= 6 && !memcmp(p, "Exif\0", 6) && j->orientation == 0) {
+            j->orientation = g4_exif_orientation(p + 6, n - 6);
+        } else if (code == 0xee && n >= 12 && !memcmp(p, "Adobe", 5)) {
+            j->adobe = p[11];
+        } else if (code == 0xda) {
+            s = g4_jpeg_scan_header(j, p, n, err);
+            if (!s) s = g4_jpeg_scan(j, err);
+        }
+        if (s) return s;
+    }
+}
+
+static g4_status g4_jpeg_decode(const g4_media *m, const uint8_t *data, size_t size, uint8_t **pixels, int *w, int *h, g4_error *err)
+{
+    g4_jpeg j = { 0 };
+    j.m = m;
+    j.data = data;
+    j.size = size;
+    j.at = 2;
+    j.adobe = -1;
+    *pixels = NULL;
+    j.huff = g4_alloc(m->a, 8, sizeof *j.huff);
+    g4_status s = j.huff ? g4_jpeg_segments(&j, err) : g4_fail(err, G4_ERR_MEMORY, "JPEG: out of memory");
+    if (!s && !j.n_comps) s = g4_fail(err, G4_ERR_FORMAT, "JPEG: no picture in it");
+    for (int i = 0; !s && i < j.n_comps; i++) {
+        g4_jpeg_comp *c = &j.comp[i];
+        if (!c->seen) s = g4_fail(err, G4_ERR_FORMAT, "JPEG: component %d is in no scan", i);
+        for (int by = 0; !s && j.progressive && by < c->blocks_h; by++) {
+            for (int bx = 0; bx < c->blocks_w; bx++) {
+                size_t stride = (size_t)c->stored_w * 8;
+                const int16_t *b = c->coef + 64 * ((size_t)by * (size_t)c->stored_w + (size_t)bx);
+                g4_jpeg_idct(b, c->quant, 0, c->plane + (size_t)by * 8 * stride + (size_t)bx * 8, stride);
+            }
+        }
+    }
+    if (!s) s = g4_pixels_alloc(m, "JPEG", (uint64_t)j.w, (uint64_t)j.h, pixels, err);
+    if (!s) s = g4_jpeg_output(&j, *pixels, err);
+    *w = j.w;
+    *h = j.h;
+    if (!s) s = g4_orient(m, pixels, w, h, j.orientation, err);
+    for (int i = 0; i < 4; i++) {
+        g4_free(m->a, j.comp[i].plane);
+        g4_free(m->a, j.comp[i].coef);
+    }
+    g4_free(m->a, j.huff);
+    if (s) {
+        g4_free(m->a, *pixels);
+        *pixels = NULL;
+    }
+    return s;
+}
+
+/* ---- 6. PPM, PGM, PBM, PAM ---------------------------------------------------------------------------
+ *
+ * In: Netpbm files P1 to P7, the first picture of each. Out: RGB, samples scaled to round(v / maxval * 255) as Pillow does (halves to
+ * even), alpha of PAM over white. */
+
+typedef struct { const uint8_t *data; size_t size, at; } g4_pnm;
+
+/* Skip blanks and # comments, then read a decimal number of at most 9 digits; -1: none. */
+static int64_t g4_pnm_number(g4_pnm *p, int max_digits)
+{
+    while (p->at < p->size) {
+        uint8_t c = p->data[p->at];
+        if (c == '#') {
+            while (p->at < p->size && p->data[p->at] != '\n' && p->data[p->at] != '\r') p->at++;
+        } else if (c == ' ' || (c >= 9 && c <= 13)) {
+            p->at++;
+        } else {
+            break;
+        }
+    }
+    int64_t v = 0;
+    int digits = 0;
+    for (; p->at < p->size && p->data[p->at] >= '0' && p->data[p->at] <= '9' && digits < max_digits; digits++) v = 10 * v + (p->data[p->at++] - '0');
+    return digits ? v : -1;
+}
+
+/* Fields of a PAM header: lines "NAME value" up to ENDHDR. */
+static g4_status g4_pam_header(g4_pnm *p, int64_t field[4], g4_error *err)
+{
+    static const char *const names[4] = { "WIDTH", "HEIGHT", "DEPTH", "MAXVAL" };
+    p->at = 3;
+    while (p->at < p->size) {
+        const uint8_t *line = p->data + p->at, *nl = memchr(line, '\n', p->size - p->at);
+        if (!nl) break;
+        size_t n = (size_t)(nl - line);
+        if (n == 6 && !memcmp(line, "ENDHDR", 6)) {
+            p->at += n + 1;
+            return G4_OK;
+        }
+        for (int i = 0; i < 4; i++) {
+            size_t k = strlen(names[i]);
+            if (n > k && !memcmp(line, names[i], k) && line[k] == ' ') {
+                g4_pnm value = { line + k, n - k, 0 };
+                field[i] = g4_pnm_number(&value, 9);
+            }
+        }
+        p->at += n + 1;
+    }
+    return g4_fail(err, G4_ERR_FORMAT, "PAM: truncated: no ENDHDR in %zu bytes", p->size);
+}
+
+static g4_status g4_pnm_decode(const g4_media *m, const uint8_t *data, size_t size, uint8_t **pixels, int *w, int *h, g4_error *err)
+{
+    g4_pnm p = { data, size, 2 };
+    int kind = data[1] - '0', bitmap = kind == 1 || kind == 4;
+    int64_t f[4] = { -1, -1, kind == 3 || kind == 6 ? 3 : 1, 1 }; /* width, height, channels, maxval */
+    *pixels = NULL;
+    if (kind == 7) {
+        g4_status s = g4_pam_header(&p, f, err);
+        if (s) return s;
+    } else {
+        f[0] = g4_pnm_number(&p, 9);
+        f[1] = g4_pnm_number(&p, 9);
+        if (!bitmap) f[3] = g4_pnm_number(&p, 9);
+        if (p.at >= size) return g4_fail(err, G4_ERR_FORMAT, "PNM: truncated header of %zu bytes", size);
+        p.at++; /* exactly one blank before the pixels */
+    }
+    if (f[0] < 1 || f[1] < 1 || f[2] < 1 || f[2] > 4 || f[3] < 1 || f[3] > 65535)
+        return g4_fail(err, G4_ERR_FORMAT, "PNM: width %lld, height %lld, channels %lld, maxval %lld: expected 1.., 1.., 1..4, 1..65535",
+                       (long long)f[0], (long long)f[1], (long long)f[2], (long long)f[3]);
+    uint64_t pw = (uint64_t)f[0], ph = (uint64_t)f[1], channels = (uint64_t)f[2], wide = f[3] > 255 ? 2 : 1; /* < 10^9 each */
+    uint64_t need = kind == 4 ? ph * ((pw + 7) / 8) : kind == 1 ? ph * pw : kind <= 3 ? ph * pw * channels * 2 - 1 : ph * pw * channels * wide;
+    if (need > size - p.at)
+        return g4_fail(err, G4_ERR_FORMAT, "PNM: truncated: %" PRIu64 " x %" PRIu64 " pixels need %" PRIu64 " bytes, found %zu", pw, ph, need, size - p.at);
+    g4_status s = g4_pixels_alloc(m, "PNM", pw, ph, pixels, err);
+    uint8_t *lut = s ? NULL : g4_alloc(m->a, 65536, 1);
+    if (!s && !lut) s = g4_fail(err, G4_ERR_MEMORY, "PNM: out of memory");
+    if (s) {
+        g4_free(m->a, *pixels);
+        *pixels = NULL;
+        return s;
+    }
+    for (int64_t v = 0; v < 65536; v++) lut[v] = v >= f[3] ? 255 : (uint8_t)rint((double)v / (double)f[3] * 255);
+    if (bitmap) {
+        lut[0] = 255; /* 1 is black */
+        lut[1] = 0;
+    }
+    uint8_t *d = *pixels;
+    const uint8_t *q = data + p.at;
+    for (uint64_t y = 0; !s && y < ph; y++) {
+        for (uint64_t x = 0; !s && x < pw; x++, d += 3) {
+            uint8_t v[4] = { 0 };
+            for (uint64_t c = 0; c < channels; c++) {
+                int64_t sample;
+                if (kind == 4) {
+                    sample = q[x >> 3] >> (7 - (x & 7)) & 1;
+                } else if (kind <= 3) {
+                    sample = g4_pnm_number(&p, kind == 1 ? 1 : 5);
+                    if (sample < 0 || sample > f[3]) {
+                        s = g4_fail(err, G4_ERR_FORMAT, "PNM: byte %zu: expected a sample of 0 to %lld", p.at, (long long)f[3]);
+                        break;
+                    }
+                } else {
+                    sample = wide == 2 ? (int64_t)g4_be16(q) : *q;
+                    q += wide;
+                }
+                v[c] = lut[sample];
+            }
+            uint8_t alpha = channels == 2 ? v[1] : channels == 4 ? v[3] : 255;
+            for (uint64_t c = 0; c < 3; c++) d[c] = g4_over_white(v[channels >= 3 ? c : 0], alpha);
+        }
+        if (kind == 4) q += (pw + 7) / 8;
+    }
+    g4_free(m->a, lut);
+    if (s) {
+        g4_free(m->a, *pixels);
+        *pixels = NULL;
+        return s;
+    }
+    *w = (int)pw;
+    *h = (int)ph;
+    return G4_OK;
+}
+
+/* ---- 10. Loading --------------------------------------------------------------------------------------
+ *
+ * A load call reads the file and names it in front of the message of whatever failed inside. */
+
+static g4_status g4_named(g4_error *err, const char *path, g4_status s)
+{
+    if (!s || !err) return s;
+    g4_error inner = *err;
+    size_t n = strlen(path), keep = 90; /* the end of a long path says more than its start */
+    return g4_fail(err, s, "%s%s: %s", n > keep ? "..." : "", n > keep ? path + n - keep : path, inner.message);
+}
+
+static g4_status g4_file_read(const g4_media *m, const char *path, uint8_t **out, size_t *size, g4_error *err)
+{
+    *out = NULL;
+    *size = 0;
+    FILE *f = fopen(path, "rb");
+    if (!f) return g4_fail(err, G4_ERR_IO, "cannot open: %s", strerror(errno));
+    struct stat st;
+    int known = fstat(fileno(f), &st) == 0 && S_ISREG(st.st_mode);
+    size_t cap = known && st.st_size > 0 && (uint64_t)st.st_size < m->max_file_bytes ? (size_t)st.st_size + 1 : 65536, n = 0;
+    uint8_t *data = g4_alloc(m->a, cap, 1);
+    g4_status s = data ? G4_OK : g4_fail(err, G4_ERR_MEMORY, "%zu bytes: out of memory", cap);
+    while (!s) {
+        size_t got = fread(data + n, 1, cap - n, f);
+        n += got;
+        if (n > m->max_file_bytes) s = g4_fail(err, G4_ERR_UNSUPPORTED, "more than the limit of %" PRIu64 " bytes", m->max_file_bytes);
+        else if (n < cap && ferror(f)) s = g4_fail(err, G4_ERR_IO, "cannot read: %s", strerror(errno));
+        if (s || n < cap) break; /* n == cap: there may be more */
+        uint8_t *more = g4_realloc(m->a, data, cap, 2);
+        if (!more) s = g4_fail(err, G4_ERR_MEMORY, "%zu bytes: out of memory", cap);
+        else data = more;
+        cap *= 2;
+    }
+    fclose(f);
+    if (!s && n == 0) s = g4_fail(err, G4_ERR_FORMAT, "the file is empty");
+    if (s) {
+        g4_free(m->a, data);
+        return s;
+    }
+    *out = data;
+    *size = n;
+    return G4_OK;
+}
+
+static int g4_is_png(const uint8_t *d, size_t n) { return n >= 8 && !memcmp(d, "\x89PNG\r\n\x1a\n", 8); }
+static int g4_is_jpeg(const uint8_t *d, size_t n) { return n >= 3 && d[0] == 0xff && d[1] == 0xd8 && d[2] == 0xff; }
+static int g4_is_pnm(const uint8_t *d, size_t n) { return n >= 3 && d[0] == 'P' && d[1] >= '1' && d[1] <= '7' && (d[2] == '#' || d[2] == ' ' || (d[2] >= 9 && d[2] <= 13)); }
+
+static g4_status g4_image_bytes(g4_image *out, const uint8_t *data, size_t size, const g4_media *m, g4_error *err)
+{
+    uint8_t *pixels = NULL;
+    int w = 0, h = 0;
+    g4_status s;
+    if (g4_is_png(data, size)) s = g4_png_decode(m, data, size, &pixels, &w, &h, err);
+    else if (g4_is_jpeg(data, size)) s = g4_jpeg_decode(m, data, size, &pixels, &w, &h, err);
+    else if (g4_is_pnm(data, size)) s = g4_pnm_decode(m, data, size, &pixels, &w, &h, err);
+    else return g4_fail(err, G4_ERR_UNSUPPORTED, "not a picture of a known format");
+    if (s) return s;
+    out->pixels = pixels;
+    out->width = w;
+    out->height = h;
+    return G4_OK;
+}
+
+G4_API g4_status g4_image_decode(g4_image *out, const void *data, size_t size, const g4_media_options *opt, g4_error *err)
+{
+    memset(out, 0, sizeof *out);
+    if (!data || size == 0) return g4_fail(err, G4_ERR_ARGUMENT, "a picture of 0 bytes");
+    g4_media m = g4_media_resolve(opt);
+    return g4_image_bytes(out, data, size, &m, err);
+}
+
+G4_API g4_status g4_image_load(g4_image *out, const char *path, const g4_media_options *opt, g4_error *err)
+{
+    memset(out, 0, sizeof *out);
+    if (!path) return g4_fail(err, G4_ERR_ARGUMENT, "path is NULL");
+    g4_media m = g4_media_resolve(opt);
+    uint8_t *data;
+    size_t size;
+    g4_status s = g4_file_read(&m, path, &data, &size, err);
+    if (!s) s = g4_image_bytes(out, data, size, &m, err);
+    g4_free(m.a, data);
+    return g4_named(err, path, s);
+}
+
+G4_API void g4_image_free(g4_image *image, const g4_media_options *opt)
+{
+    if (!image) return;
+    g4_free(opt ? opt->allocator : NULL, (void *)(uintptr_t)image->pixels); /* the caller reads it, the library owns it */
+    memset(image, 0, sizeof *image);
 }
