@@ -1,6 +1,3705 @@
-/* gemma4.c - the engine. */
+/* gemma4.c - the engine: from the model file on disk to the next token, in the order in which it happens.
+ *
+ *    1  Memory, errors, checked arithmetic        10  Text decoder
+ *    2  Model file                                11  Vision tower
+ *    3  Configuration and weights                 12  Audio tower
+ *    4  Scalar kernels                            13  Sampling
+ *    5  Threads                                   14  Sessions
+ *    6  Kernel tables and CPU choice              15  Saved state
+ *    7  Keys and values                           16  Generation
+ *    8  Attention                                 17  Engine
+ *    9  Feed-forward, experts, per-layer inputs
+ *
+ * It reads files that export.py wrote and nothing else, and it is meant to fail in two places only: when a model file is opened
+ * (everything in it is checked there, so that inner loops check nothing) and when a session needs memory (before a chunk starts). */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
 #include "gemma4.h"
 #include "gemma4_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <float.h>
+#include <limits.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
+#if !defined(G4_SCALAR_ONLY)
+#include "gemma4_simd.h"
+#endif
+
+/* ---- 1. Memory, errors, checked arithmetic -----------------------------------------------------
+ *
+ * One allocation function for the whole library. A block starts with a head that remembers where it came from, so that it can be
+ * freed, grown and counted through the caller's allocator. Large blocks come from calloc, whose pages cost nothing until touched:
+ * work buffers are sized for the largest chunk and only what is used becomes resident. */
+
+#define G4_ALIGN 64 /* a cache line, and one 512-bit vector */
+
+typedef struct {
+    void *base;         /* what the allocator returned */
+    size_t total, size; /* bytes from base; bytes asked for */
+} g4_block_head;
+_Static_assert(sizeof(g4_block_head) <= G4_ALIGN, "the head fits before the block");
+
+void *g4_alloc(const g4_allocator *a, size_t count, size_t size)
+{
+    size_t bytes, total;
+    if (g4_mul_overflows(count, size, &bytes) || g4_add_overflows(bytes, 2 * G4_ALIGN, &total)) return NULL;
+    unsigned char *base;
+    if (a && a->alloc_fn) {
+        base = a->alloc_fn(a->user, total, G4_ALIGN);
+        if (base) memset(base, 0, total);
+    } else {
+        base = calloc(1, total);
+    }
+    if (!base) return NULL;
+    unsigned char *p = base + G4_ALIGN + (G4_ALIGN - (uintptr_t)base % G4_ALIGN) % G4_ALIGN;
+    const g4_block_head head = { base, total, bytes };
+    memcpy(p - G4_ALIGN, &head, sizeof head);
+    return p;
+}
+
+void g4_free(const g4_allocator *a, void *ptr)
+{
+    if (!ptr) return;
+    g4_block_head head;
+    memcpy(&head, (unsigned char *)ptr - G4_ALIGN, sizeof head);
+    if (a && a->alloc_fn) a->free_fn(a->user, head.base, head.total);
+    else free(head.base);
+}
+
+void *g4_realloc(const g4_allocator *a, void *ptr, size_t count, size_t size)
+{
+    void *grown = g4_alloc(a, count, size);
+    if (!grown || !ptr) return grown;
+    g4_block_head head;
+    memcpy(&head, (unsigned char *)ptr - G4_ALIGN, sizeof head);
+    const size_t bytes = count * size;
+    memcpy(grown, ptr, head.size < bytes ? head.size : bytes);
+    g4_free(a, ptr);
+    return grown;
+}
+
+g4_status g4_fail(g4_error *err, g4_status code, const char *fmt, ...)
+{
+    if (!err) return code;
+    err->code = code;
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(err->message, sizeof err->message, fmt, args);
+    va_end(args);
+    return code;
+}
+
+const char *g4_status_name(g4_status code)
+{
+    switch (code) {
+    case G4_OK: return "G4_OK";
+    case G4_ERR_ARGUMENT: return "G4_ERR_ARGUMENT";
+    case G4_ERR_MEMORY: return "G4_ERR_MEMORY";
+    case G4_ERR_IO: return "G4_ERR_IO";
+    case G4_ERR_FORMAT: return "G4_ERR_FORMAT";
+    case G4_ERR_VERSION: return "G4_ERR_VERSION";
+    case G4_ERR_UNSUPPORTED: return "G4_ERR_UNSUPPORTED";
+    case G4_ERR_CONTEXT: return "G4_ERR_CONTEXT";
+    case G4_ERR_MISMATCH: return "G4_ERR_MISMATCH";
+    case G4_ERR_CANCELED: return "G4_ERR_CANCELED";
+    }
+    return "unknown g4_status";
+}
+
+void g4_buf_add(g4_buf *b, const void *data, size_t n)
+{
+    if (b->failed) return;
+    size_t need;
+    if (g4_add_overflows(b->len, n, &need) || g4_add_overflows(need, 1, &need)) {
+        b->failed = 1;
+        return;
+    }
+    if (need > b->cap) {
+        size_t cap = b->cap < 64 ? 64 : b->cap;
+        while (cap < need) cap = cap > SIZE_MAX / 2 ? need : 2 * cap;
+        char *grown = g4_realloc(b->a, b->data, cap, 1);
+        if (!grown) {
+            b->failed = 1;
+            return;
+        }
+        b->data = grown;
+        b->cap = cap;
+    }
+    if (n > 0) memcpy(b->data + b->len, data, n);
+    b->len += n;
+    b->data[b->len] = 0;
+}
+
+void g4_buf_str(g4_buf *b, const char *s) { g4_buf_add(b, s, strlen(s)); }
+
+void g4_buf_fmt(g4_buf *b, const char *fmt, ...)
+{
+    char small[256];
+    va_list args;
+    va_start(args, fmt);
+    const int n = vsnprintf(small, sizeof small, fmt, args);
+    va_end(args);
+    if (n >= 0 && (size_t)n < sizeof small) {
+        g4_buf_add(b, small, (size_t)n);
+        return;
+    }
+    char *big = n < 0 ? NULL : g4_alloc(b->a, (size_t)n + 1, 1);
+    if (!big) {
+        b->failed = 1;
+        return;
+    }
+    va_start(args, fmt);
+    vsnprintf(big, (size_t)n + 1, fmt, args);
+    va_end(args);
+    g4_buf_add(b, big, (size_t)n);
+    g4_free(b->a, big);
+}
+
+void g4_buf_free(g4_buf *b)
+{
+    g4_free(b->a, b->data);
+    b->data = NULL;
+    b->len = b->cap = 0;
+    b->failed = 0;
+}
+
+const uint8_t *g4_read_bytes(g4_reader *r, size_t n)
+{
+    if (r->bad || n > r->size || r->pos > r->size - n) {
+        r->bad = 1;
+        return NULL;
+    }
+    const uint8_t *p = r->data + r->pos;
+    r->pos += n;
+    return p;
+}
+
+uint32_t g4_read_u32(g4_reader *r)
+{
+    const uint8_t *p = g4_read_bytes(r, 4);
+    return p ? (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24 : 0;
+}
+
+uint64_t g4_read_u64(g4_reader *r)
+{
+    const uint64_t low = g4_read_u32(r);
+    return low | (uint64_t)g4_read_u32(r) << 32;
+}
+
+/* ---- 2. Model file -----------------------------------------------------------------------------
+ *
+ * In: a path or bytes. Out: a g4_file whose header, configuration, tokenizer and table have been checked against the file's size and
+ * against each other. The format is described field by field in gemma4_internal.h, section 4. */
+
+_Static_assert(sizeof(g4_file_header) == 128, "the header is 128 bytes on disk");
+_Static_assert(sizeof(g4_tensor_entry) == 128, "a table entry is 128 bytes on disk");
+_Static_assert(sizeof(g4_layer_config) == 32, "a layer record is 32 bytes on disk");
+
+#define G4_CHECKSUM_START 48 /* the checksum covers everything after itself up to the tensor data */
+#define G4_MAX_LAYERS 512    /* sanity bounds, far above any family member: they keep products of sizes within 64 bits */
+#define G4_MAX_DIM (1u << 24)
+#define G4_MAX_HEAD_DIM 1024
+#define G4_MAX_PLE_DIM 1024
+#define G4_ATTEND_GROUP 64   /* queries (tokens x heads of a group) that read one key/value head together */
+
+typedef struct {
+    const uint8_t *data;
+    size_t size;
+    int mapped;                   /* munmap at close */
+    g4_config config;
+    g4_layer_config *layers;      /* (n_layers) */
+    const g4_tensor_entry *table; /* (n_tensors), in the file */
+    uint8_t *bound;               /* (n_tensors): a weight has taken this tensor */
+    int n_tensors;
+    const uint8_t *tokenizer;
+    size_t tokenizer_size;
+} g4_file;
+
+static uint64_t g4_checksum_step(uint64_t h, uint64_t word)
+{
+    h = (h ^ word) * UINT64_C(0x9E3779B97F4A7C15);
+    return h << 29 | h >> 35;
+}
+
+uint64_t g4_checksum(const void *data, size_t n)
+{
+    const uint8_t *p = data;
+    uint64_t lane[4] = { 1, 2, 3, 4 };
+    uint64_t word[4];
+    size_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        memcpy(word, p + i, 32);
+        for (int j = 0; j < 4; j++) lane[j] = g4_checksum_step(lane[j], word[j]);
+    }
+    if (i < n) {
+        memset(word, 0, sizeof word);
+        memcpy(word, p + i, n - i);
+        for (int j = 0; j < 4; j++) lane[j] = g4_checksum_step(lane[j], word[j]);
+    }
+    uint64_t h = lane[0];
+    for (int j = 1; j < 4; j++) h = g4_checksum_step(h, lane[j]);
+    return h ^ (uint64_t)n;
+}
+
+/* Is [offset, offset + size) inside a file of n bytes? */
+static int g4_inside(uint64_t offset, uint64_t size, uint64_t n) { return size <= n && offset <= n - size; }
+
+static const char *g4_type_name(uint32_t type)
+{
+    static const char *const names[G4_N_TYPES] = { "f32", "bf16", "q8_0", "q4_0" };
+    return type < G4_N_TYPES ? names[type] : "?";
+}
+
+/* Bytes of one row of `cols` values (a multiple of 64) in the rows layout; of one value column group in groups16, times 16. */
+static uint64_t g4_row_bytes(uint32_t type, uint64_t cols)
+{
+    switch (type) {
+    case G4_TYPE_F32: return 4 * cols;
+    case G4_TYPE_BF16: return 2 * cols;
+    case G4_TYPE_Q8_0: return cols / 32 * 2 + cols;
+    default: return cols / 32 * 2 + cols / 2;
+    }
+}
+
+/* The bytes a tensor of this entry must have. Dimensions have been bounded before, so nothing overflows. */
+static uint64_t g4_entry_bytes(const g4_tensor_entry *t)
+{
+    if (t->layout == G4_LAYOUT_PLAIN) return 4 * t->dims[0] * t->dims[1] * t->dims[2];
+    const uint64_t rows = t->dims[t->n_dims - 2], cols = (t->dims[t->n_dims - 1] + 63) / 64 * 64;
+    const uint64_t row = g4_row_bytes(t->type, cols);
+    if (t->layout == G4_LAYOUT_ROWS) return rows * row;
+    const uint64_t matrix = (rows + 15) / 16 * 16 * row;
+    return t->n_dims == 3 ? t->dims[0] * ((matrix + 4095) / 4096 * 4096) : matrix;
+}
+
+static g4_status g4_file_check_entry(const g4_file *f, const g4_file_header *h, int i, uint64_t *end, g4_error *err)
+{
+    const g4_tensor_entry *t = &f->table[i];
+    if (!memchr(t->name, 0, sizeof t->name) || t->name[0] == 0) return g4_fail(err, G4_ERR_FORMAT, "tensor %d has no proper name", i);
+    if (t->type >= G4_N_TYPES || t->layout > G4_LAYOUT_GROUPS16 || t->scale_type > G4_SCALE_BF16)
+        return g4_fail(err, G4_ERR_FORMAT, "tensor %s: unknown type %u, layout %u or scale type %u", t->name, t->type, t->layout, t->scale_type);
+    const int quantised = t->type >= G4_TYPE_Q8_0;
+    if (quantised != (t->scale_type != G4_SCALE_NONE) || (t->layout == G4_LAYOUT_PLAIN && t->type != G4_TYPE_F32))
+        return g4_fail(err, G4_ERR_FORMAT, "tensor %s: type %s does not go with its layout or scales", t->name, g4_type_name(t->type));
+    const uint32_t least = t->layout == G4_LAYOUT_PLAIN ? 1 : 2;
+    if (t->n_dims < least || t->n_dims > 3) return g4_fail(err, G4_ERR_FORMAT, "tensor %s: %u dimensions", t->name, t->n_dims);
+    uint64_t elements = 1;
+    for (uint32_t d = 0; d < 3; d++) {
+        if (t->dims[d] < 1 || t->dims[d] > G4_MAX_DIM || (d >= t->n_dims && t->dims[d] != 1))
+            return g4_fail(err, G4_ERR_FORMAT, "tensor %s: dimension %u is %llu", t->name, d, (unsigned long long)t->dims[d]);
+        elements *= t->dims[d];
+        if (elements > UINT64_C(1) << 40) return g4_fail(err, G4_ERR_FORMAT, "tensor %s: too many elements", t->name);
+    }
+    const uint64_t bytes = g4_entry_bytes(t);
+    if (t->size != bytes)
+        return g4_fail(err, G4_ERR_FORMAT, "tensor %s: %llu bytes expected, %llu given", t->name, (unsigned long long)bytes,
+                       (unsigned long long)t->size);
+    if (t->offset % G4_ALIGN != 0 || t->offset < *end || !g4_inside(t->offset, t->size, h->file_size))
+        return g4_fail(err, G4_ERR_FORMAT, "tensor %s: offset %llu is not free, aligned and inside the file", t->name,
+                       (unsigned long long)t->offset);
+    *end = t->offset + t->size;
+    return G4_OK;
+}
+
+static g4_status g4_file_check_config(g4_file *f, const g4_allocator *a, const g4_file_header *h, g4_error *err)
+{
+    const uint8_t *p = f->data + h->config_offset;
+    uint32_t sizes[2];
+    if (h->config_size < sizeof sizes) return g4_fail(err, G4_ERR_FORMAT, "configuration of %llu bytes", (unsigned long long)h->config_size);
+    memcpy(sizes, p, sizeof sizes);
+    g4_config *c = &f->config;
+    memset(c, 0, sizeof *c);
+    const size_t fixed = sizes[0] < sizeof *c ? sizes[0] : sizeof *c;
+    if (sizes[0] < offsetof(g4_config, hidden) || sizes[0] > h->config_size || sizes[1] < 20 || sizes[1] > 4096)
+        return g4_fail(err, G4_ERR_FORMAT, "configuration records of %u and %u bytes in %llu", sizes[0], sizes[1],
+                       (unsigned long long)h->config_size);
+    memcpy(c, p, fixed);
+    c->name[sizeof c->name - 1] = 0;
+    if (c->n_layers > G4_MAX_LAYERS || (uint64_t)c->n_layers * sizes[1] != h->config_size - sizes[0])
+        return g4_fail(err, G4_ERR_FORMAT, "configuration of %llu bytes does not hold %u layers", (unsigned long long)h->config_size, c->n_layers);
+    f->layers = g4_alloc(a, (size_t)c->n_layers + 1, sizeof *f->layers);
+    if (!f->layers) return g4_fail(err, G4_ERR_MEMORY, "no memory for the configuration");
+    const size_t layer = sizes[1] < sizeof *f->layers ? sizes[1] : sizeof *f->layers;
+    for (uint32_t l = 0; l < c->n_layers; l++) memcpy(&f->layers[l], p + sizes[0] + (size_t)l * sizes[1], layer);
+
+    struct { const char *name; uint32_t value, low, high; } const ranges[] = {
+        { "n_vocab", c->n_vocab, 1, 1u << 22 },          { "bos", c->bos, 0, c->n_vocab - 1 },
+        { "eos", c->eos, 0, c->n_vocab - 1 },            { "pad", c->pad, 0, c->n_vocab - 1 },
+        { "n_stop", c->n_stop, 0, 7 },                   { "chat_template", c->chat_template, 0, G4_TEMPLATE_31B_2026_04 },
+        { "hidden", c->hidden, c->n_layers > 0, 1u << 16 }, { "n_heads", c->n_heads, c->n_layers > 0, 1024 },
+        { "window", c->window, c->n_layers > 0, 1u << 24 }, { "max_ctx", c->max_ctx, c->n_layers > 0, 1u << 24 },
+        { "ple_dim", c->ple_dim, 0, G4_MAX_PLE_DIM },          { "n_experts", c->n_experts, 0, 1024 },
+        { "n_experts_used", c->n_experts_used, c->n_experts > 0, c->n_experts },
+        { "expert_dim", c->expert_dim, c->n_experts > 0, 1u << 17 },
+    };
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
+        if (ranges[i].value < ranges[i].low || ranges[i].value > ranges[i].high)
+            return g4_fail(err, G4_ERR_FORMAT, "configuration: %s is %u, expected %u to %u", ranges[i].name, ranges[i].value, ranges[i].low,
+                           ranges[i].high);
+    const float floats[] = { c->eps, c->attn_scale, c->softcap, c->embed_scale, c->temperature, c->top_p };
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
+        if (!isfinite(floats[i]) || floats[i] < 0) return g4_fail(err, G4_ERR_FORMAT, "configuration: a scale is %g", (double)floats[i]);
+    for (uint32_t l = 0; l < c->n_layers; l++) {
+        const g4_layer_config *lc = &f->layers[l];
+        const g4_layer_config *source = lc->kv_source <= l ? &f->layers[lc->kv_source] : NULL;
+        if (lc->n_kv_heads < 1 || lc->n_kv_heads > c->n_heads || c->n_heads % lc->n_kv_heads != 0 || lc->head_dim < 2 ||
+            lc->head_dim > G4_MAX_HEAD_DIM || lc->head_dim % 2 != 0 || lc->mlp_dim < 1 || lc->mlp_dim > 1u << 18 ||
+            c->n_heads / lc->n_kv_heads > G4_ATTEND_GROUP)
+            return g4_fail(err, G4_ERR_FORMAT, "configuration of layer %u: %u kv heads of %u, mlp of %u", l, lc->n_kv_heads, lc->head_dim,
+                           lc->mlp_dim);
+        if (!source || source->kv_source != lc->kv_source || source->head_dim != lc->head_dim || source->n_kv_heads != lc->n_kv_heads ||
+            (source->flags & G4_LAYER_FULL) != (lc->flags & G4_LAYER_FULL))
+            return g4_fail(err, G4_ERR_FORMAT, "configuration of layer %u: cannot read the keys of layer %u", l, lc->kv_source);
+        if ((lc->flags & G4_LAYER_MOE) && c->n_experts == 0) return g4_fail(err, G4_ERR_FORMAT, "layer %u has no experts to choose from", l);
+    }
+    return G4_OK;
+}
+
+static g4_status g4_file_check(g4_file *f, const g4_allocator *a, g4_error *err)
+{
+    g4_file_header h;
+    if (f->size < sizeof h) {
+        if (f->size == 0) return g4_fail(err, G4_ERR_FORMAT, "the file is empty");
+        return g4_fail(err, G4_ERR_FORMAT, "not a model file: %zu bytes, the header alone has %zu", f->size, sizeof h);
+    }
+    memcpy(&h, f->data, sizeof h);
+    if (memcmp(h.magic, "GGUF", 4) == 0) return g4_fail(err, G4_ERR_FORMAT, "this is a GGUF file: convert it with export.py");
+    if (memcmp(h.magic, G4_FILE_MAGIC, sizeof h.magic) != 0) return g4_fail(err, G4_ERR_FORMAT, "not a gemma4.c model file (wrong magic)");
+    if (h.endian != G4_FILE_ENDIAN)
+        return g4_fail(err, G4_ERR_FORMAT, "byte order mark is %08x, expected %08x: another endianness, or damaged", h.endian, G4_FILE_ENDIAN);
+    if (h.version != G4_FILE_VERSION)
+        return g4_fail(err, G4_ERR_VERSION, "model file version %u, this library reads version %u", h.version, G4_FILE_VERSION);
+    if (h.file_size != f->size)
+        return g4_fail(err, G4_ERR_FORMAT, "truncated or extended: %zu bytes, the header says %llu", f->size, (unsigned long long)h.file_size);
+    if (h.data_offset < sizeof h || h.data_offset > f->size || h.n_tensors > 1u << 20 ||
+        !g4_inside(h.config_offset, h.config_size, h.data_offset) || !g4_inside(h.tokenizer_offset, h.tokenizer_size, h.data_offset) ||
+        !g4_inside(h.table_offset, h.n_tensors * sizeof(g4_tensor_entry), h.data_offset) || h.config_offset % 4 != 0 ||
+        h.tokenizer_offset % G4_ALIGN != 0 || h.table_offset % 8 != 0)
+        return g4_fail(err, G4_ERR_FORMAT, "the header's offsets lie outside the file");
+    const uint64_t sum = g4_checksum(f->data + G4_CHECKSUM_START, (size_t)h.data_offset - G4_CHECKSUM_START);
+    if (sum != h.checksum)
+        return g4_fail(err, G4_ERR_FORMAT, "header or tables are damaged: checksum %016llx, expected %016llx", (unsigned long long)sum,
+                       (unsigned long long)h.checksum);
+    f->n_tensors = (int)h.n_tensors;
+    f->table = (const g4_tensor_entry *)(const void *)(f->data + h.table_offset);
+    f->tokenizer = f->data + h.tokenizer_offset;
+    f->tokenizer_size = (size_t)h.tokenizer_size;
+    f->bound = g4_alloc(a, h.n_tensors + 1, 1);
+    if (!f->bound) return g4_fail(err, G4_ERR_MEMORY, "no memory for %d tensors", f->n_tensors);
+    uint64_t end = h.data_offset;
+    for (int i = 0; i < f->n_tensors; i++) {
+        const g4_status st = g4_file_check_entry(f, &h, i, &end, err);
+        if (st) return st;
+    }
+    return g4_file_check_config(f, a, &h, err);
+}
+
+static void g4_file_close(g4_file *f, const g4_allocator *a)
+{
+    g4_free(a, f->layers);
+    g4_free(a, f->bound);
+    if (f->mapped) munmap((void *)(uintptr_t)f->data, f->size);
+    memset(f, 0, sizeof *f);
+}
+
+static g4_status g4_file_map(g4_file *f, const char *path, g4_error *err)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return g4_fail(err, G4_ERR_IO, "cannot open: %s", strerror(errno));
+    struct stat st;
+    g4_status status = G4_OK;
+    if (fstat(fd, &st) != 0) {
+        status = g4_fail(err, G4_ERR_IO, "cannot stat: %s", strerror(errno));
+    } else if (S_ISDIR(st.st_mode)) {
+        status = g4_fail(err, G4_ERR_FORMAT, "is a directory: convert the checkpoint in it with export.py");
+    } else if (!S_ISREG(st.st_mode)) {
+        status = g4_fail(err, G4_ERR_FORMAT, "not a regular file");
+    } else if (st.st_size > 0) {
+        void *p = (uint64_t)st.st_size > SIZE_MAX ? MAP_FAILED : mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        if (p == MAP_FAILED) {
+            status = g4_fail(err, G4_ERR_IO, "cannot map %lld bytes: %s", (long long)st.st_size, strerror(errno));
+        } else {
+            f->data = p;
+            f->size = (size_t)st.st_size;
+            f->mapped = 1;
+        }
+    }
+    close(fd);
+    return status;
+}
+
+/* Map or take the bytes, then check. Errors are prefixed with the path. */
+static g4_status g4_file_open(g4_file *f, const g4_engine_options *opt, const g4_allocator *a, g4_error *err)
+{
+    memset(f, 0, sizeof *f);
+    g4_error inner = { G4_OK, "" };
+    g4_status status = G4_OK;
+    if (opt->model_path) {
+        status = g4_file_map(f, opt->model_path, &inner);
+    } else if (!opt->model_data) {
+        return g4_fail(err, G4_ERR_ARGUMENT, "neither model_path nor model_data is given");
+    } else if ((uintptr_t)opt->model_data % G4_ALIGN != 0) {
+        return g4_fail(err, G4_ERR_ARGUMENT, "model_data is not aligned to %d bytes", G4_ALIGN);
+    } else {
+        f->data = opt->model_data;
+        f->size = opt->model_size;
+    }
+    if (!status) status = g4_file_check(f, a, &inner);
+    if (status) {
+        g4_file_close(f, a);
+        return g4_fail(err, status, "%.100s: %.150s", opt->model_path ? opt->model_path : "model_data", inner.message);
+    }
+    return G4_OK;
+}
+
+/* ---- 3. Configuration and weights --------------------------------------------------------------
+ *
+ * In: the checked file. Out: structs whose fields have the reference's meanings. Tensor names are looked up here once; after that no
+ * code sees a string. Every tensor must be bound by exactly one field and every field must find its tensor, of the expected shape. */
+
+typedef struct {
+    g4_layer_config cfg;
+    int has_kv;                    /* owns keys and values */
+    int slot;                      /* index among the owners of the layer whose keys and values it reads */
+    const float *attn_norm, *attn_post_norm, *mlp_norm, *mlp_post_norm; /* (hidden) */
+    const float *q_norm, *k_norm;  /* (head_dim); k_norm: owners only */
+    g4_matrix q, o;                /* (n_heads * head_dim, hidden), (hidden, n_heads * head_dim); no bias */
+    g4_matrix k, v;                /* (n_kv_heads * head_dim, hidden): owners only; no v when V is K */
+    g4_matrix gate_up, down;       /* (2 * pad16(mlp_dim), hidden) in alternating groups, (hidden, mlp_dim) */
+    float scalar;                  /* layer_scalar, else 1 */
+    g4_matrix ple_gate, ple_proj;  /* (ple_dim, hidden), (hidden, ple_dim); models with per-layer inputs */
+    const float *ple_norm;         /* (hidden) */
+    /* mixture of experts, beside the dense MLP */
+    g4_matrix router;              /* (n_experts, hidden) f32 */
+    const float *router_scale, *expert_scale; /* (hidden), (n_experts) */
+    const float *moe_norm, *mlp_post_norm1, *mlp_post_norm2; /* (hidden) */
+    g4_matrix experts_gate_up, experts_down;  /* the first expert; the others follow every `expert_bytes` */
+    size_t gate_up_bytes, down_bytes;
+} g4_layer;
+
+typedef struct {                   /* a table looked up by row */
+    const uint8_t *data;
+    g4_type type;
+    g4_scale_type scale_type;
+    int rows, cols;
+    size_t row_bytes;
+} g4_table;
+
+typedef struct {
+    g4_matrix head;                /* (n_vocab, hidden); the embedding too when tied */
+    g4_table embed;                /* (n_vocab, hidden), untied only */
+    const float *norm;             /* (hidden) */
+    const float *rope[2];          /* inverse frequencies (rope_half) of sliding and full layers */
+    int rope_half[2];              /* head_dim / 2; 0 when there is no such layer */
+    g4_table ple_embed;            /* (n_vocab, n_layers * ple_dim) */
+    g4_matrix ple_in;              /* per_layer_model_projection (n_layers * ple_dim, hidden) */
+    const float *ple_norm;         /* (ple_dim): one for all layers */
+    g4_layer *layers;
+} g4_weights;
+
+typedef struct {                   /* the state of binding */
+    g4_file *file;
+    int cursor;                    /* tensors mostly stand in the order in which they are asked for */
+    int optional;                  /* absence is no error for the next find */
+    g4_error *err;
+    g4_status status;              /* the first failure; later calls do nothing */
+} g4_binder;
+
+static const g4_tensor_entry *g4_bind_find(g4_binder *b, const char *name)
+{
+    g4_file *f = b->file;
+    for (int i = 0; i < f->n_tensors; i++) {
+        const int at = (b->cursor + i) % f->n_tensors;
+        if (strcmp(f->table[at].name, name) != 0) continue;
+        b->cursor = at + 1;
+        if (f->bound[at]++) b->status = g4_fail(b->err, G4_ERR_FORMAT, "tensor %s stands twice in the table", name);
+        return &f->table[at];
+    }
+    return NULL;
+}
+
+static void g4_bind_name(char out[64], const char *prefix, int layer, const char *name)
+{
+    if (layer < 0) snprintf(out, 64, "%s%s", prefix, name);
+    else snprintf(out, 64, "%s.%d.%s", prefix, layer, name);
+}
+
+static const g4_tensor_entry *g4_bind(g4_binder *b, const char *prefix, int layer, const char *field, g4_layout layout, int n_dims,
+                                      uint64_t d0, uint64_t d1, uint64_t d2)
+{
+    if (b->status) return NULL;
+    char name[64];
+    g4_bind_name(name, prefix, layer, field);
+    const g4_tensor_entry *t = g4_bind_find(b, name);
+    if (b->status) return NULL;
+    if (!t) {
+        b->status = g4_fail(b->err, G4_ERR_FORMAT, "tensor %s is missing", name);
+        return NULL;
+    }
+    if (t->layout != layout || (int)t->n_dims != n_dims || t->dims[0] != d0 || t->dims[1] != d1 || t->dims[2] != d2) {
+        b->status = g4_fail(b->err, G4_ERR_FORMAT, "tensor %s: shape (%llu, %llu, %llu) layout %u, expected (%llu, %llu, %llu) layout %d",
+                            name, (unsigned long long)t->dims[0], (unsigned long long)t->dims[1], (unsigned long long)t->dims[2],
+                            t->layout, (unsigned long long)d0, (unsigned long long)d1, (unsigned long long)d2, (int)layout);
+        return NULL;
+    }
+    return t;
+}
+
+/* A float32 vector of n values: norms, scalars, frequencies. */
+static const float *g4_bind_vector(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t n)
+{
+    const g4_tensor_entry *t = g4_bind(b, prefix, layer, field, G4_LAYOUT_PLAIN, 1, n, 1, 1);
+    return t ? (const float *)(const void *)(b->file->data + t->offset) : NULL;
+}
+
+static g4_matrix g4_matrix_at(const uint8_t *data, const g4_tensor_entry *t, uint64_t rows, uint64_t cols)
+{
+    g4_matrix m = { data, (g4_type)t->type, (g4_scale_type)t->scale_type, (int)rows, (int)cols, 0, 0, 0 };
+    m.groups = (int)((rows + 15) / 16);
+    m.steps = (int)((cols + 63) / 64);
+    m.group_bytes = (size_t)(16 * g4_row_bytes(t->type, (uint64_t)m.steps * 64));
+    return m;
+}
+
+static g4_matrix g4_bind_matrix(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols)
+{
+    const g4_tensor_entry *t = g4_bind(b, prefix, layer, field, G4_LAYOUT_GROUPS16, 2, rows, cols, 1);
+    return t ? g4_matrix_at(b->file->data + t->offset, t, rows, cols) : (g4_matrix){ 0 };
+}
+
+/* The first of n matrices; *bytes gets the distance from one to the next. */
+static g4_matrix g4_bind_experts(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t n, uint64_t rows, uint64_t cols,
+                                 size_t *bytes)
+{
+    const g4_tensor_entry *t = g4_bind(b, prefix, layer, field, G4_LAYOUT_GROUPS16, 3, n, rows, cols);
+    if (!t) return (g4_matrix){ 0 };
+    *bytes = (size_t)(t->size / n);
+    return g4_matrix_at(b->file->data + t->offset, t, rows, cols);
+}
+
+static g4_table g4_bind_table(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols)
+{
+    const g4_tensor_entry *t = g4_bind(b, prefix, layer, field, G4_LAYOUT_ROWS, 2, rows, cols, 1);
+    if (!t) return (g4_table){ 0 };
+    return (g4_table){ b->file->data + t->offset, (g4_type)t->type, (g4_scale_type)t->scale_type, (int)rows, (int)cols,
+                       (size_t)(t->size / rows) };
+}
+
+static void g4_bind_layer(g4_binder *b, g4_layer *w, const g4_config *c, int l)
+{
+    const g4_layer_config *lc = &w->cfg;
+    const uint64_t h = c->hidden, dim = lc->head_dim, q = c->n_heads * dim, kv = lc->n_kv_heads * dim;
+    w->attn_norm = g4_bind_vector(b, "l", l, "attn_norm", h);
+    w->attn_post_norm = g4_bind_vector(b, "l", l, "attn_post_norm", h);
+    w->mlp_norm = g4_bind_vector(b, "l", l, "mlp_norm", h);
+    w->mlp_post_norm = g4_bind_vector(b, "l", l, "mlp_post_norm", h);
+    w->q_norm = g4_bind_vector(b, "l", l, "q_norm", dim);
+    w->q = g4_bind_matrix(b, "l", l, "q", q, h);
+    w->o = g4_bind_matrix(b, "l", l, "o", h, q);
+    if (w->has_kv) {
+        w->k_norm = g4_bind_vector(b, "l", l, "k_norm", dim);
+        w->k = g4_bind_matrix(b, "l", l, "k", kv, h);
+        if (!(lc->flags & G4_LAYER_K_EQ_V)) w->v = g4_bind_matrix(b, "l", l, "v", kv, h);
+    }
+    w->gate_up = g4_bind_matrix(b, "l", l, "gate_up", 2 * g4_round_up(lc->mlp_dim, 16), h);
+    w->down = g4_bind_matrix(b, "l", l, "down", h, lc->mlp_dim);
+    const float *scalar = lc->flags & G4_LAYER_SCALAR ? g4_bind_vector(b, "l", l, "scalar", 1) : NULL;
+    w->scalar = scalar ? *scalar : 1.0f;
+    if (c->ple_dim) {
+        w->ple_gate = g4_bind_matrix(b, "l", l, "ple_gate", c->ple_dim, h);
+        w->ple_proj = g4_bind_matrix(b, "l", l, "ple_proj", h, c->ple_dim);
+        w->ple_norm = g4_bind_vector(b, "l", l, "ple_norm", h);
+    }
+    if (lc->flags & G4_LAYER_MOE) {
+        w->router = g4_bind_matrix(b, "l", l, "router", c->n_experts, h);
+        w->router_scale = g4_bind_vector(b, "l", l, "router_scale", h);
+        w->expert_scale = g4_bind_vector(b, "l", l, "expert_scale", c->n_experts);
+        w->moe_norm = g4_bind_vector(b, "l", l, "moe_norm", h);
+        w->mlp_post_norm1 = g4_bind_vector(b, "l", l, "mlp_post_norm1", h);
+        w->mlp_post_norm2 = g4_bind_vector(b, "l", l, "mlp_post_norm2", h);
+        w->experts_gate_up = g4_bind_experts(b, "l", l, "experts.gate_up", c->n_experts, 2 * g4_round_up(c->expert_dim, 16), h,
+                                             &w->gate_up_bytes);
+        w->experts_down = g4_bind_experts(b, "l", l, "experts.down", c->n_experts, h, c->expert_dim, &w->down_bytes);
+    }
+}
+
+/* Which layers own keys and values, and the slot (0..n_owners-1) each layer reads. Returns the number of owners. */
+static int g4_bind_owners(g4_layer *layers, const g4_file *f)
+{
+    int n = 0;
+    for (int l = 0; l < (int)f->config.n_layers; l++) {
+        layers[l].cfg = f->layers[l];
+        layers[l].has_kv = f->layers[l].kv_source == (uint32_t)l;
+        layers[l].slot = layers[l].has_kv ? n++ : layers[f->layers[l].kv_source].slot;
+    }
+    return n;
+}
+
+static void g4_bind_text(g4_binder *b, g4_weights *w)
+{
+    const g4_config *c = &b->file->config;
+    const uint64_t h = c->hidden, v = c->n_vocab;
+    if (c->flags & G4_CONFIG_TIED) {
+        w->head = g4_bind_matrix(b, "embed", -1, "", v, h);
+    } else {
+        w->embed = g4_bind_table(b, "embed", -1, "", v, h);
+        w->head = g4_bind_matrix(b, "head", -1, "", v, h);
+    }
+    w->norm = g4_bind_vector(b, "norm", -1, "", h);
+    for (int full = 0; full < 2; full++) {
+        uint64_t dim = 0;
+        for (uint32_t l = 0; l < c->n_layers; l++)
+            if ((int)(b->file->layers[l].flags & G4_LAYER_FULL) == full) {
+                if (dim && dim != b->file->layers[l].head_dim) {
+                    b->status = b->status ? b->status : g4_fail(b->err, G4_ERR_FORMAT, "layer %u: head dimension %u where others of its kind have %llu", l,
+                                                               b->file->layers[l].head_dim, (unsigned long long)dim);
+                }
+                dim = b->file->layers[l].head_dim;
+            }
+        if (dim) w->rope[full] = g4_bind_vector(b, full ? "rope.full" : "rope.sliding", -1, "", dim / 2);
+        w->rope_half[full] = (int)(dim / 2);
+    }
+    if (c->ple_dim) {
+        w->ple_embed = g4_bind_table(b, "ple.embed", -1, "", v, (uint64_t)c->n_layers * c->ple_dim);
+        w->ple_in = g4_bind_matrix(b, "ple.proj", -1, "", (uint64_t)c->n_layers * c->ple_dim, h);
+        w->ple_norm = g4_bind_vector(b, "ple.norm", -1, "", c->ple_dim);
+    }
+    for (uint32_t l = 0; l < c->n_layers; l++) g4_bind_layer(b, &w->layers[l], c, (int)l);
+}
+
+/* Everything in the file must have been asked for: a tensor nobody reads means that writer and reader disagree. */
+static void g4_bind_end(g4_binder *b)
+{
+    for (int i = 0; i < b->file->n_tensors && !b->status; i++)
+        if (!b->file->bound[i]) b->status = g4_fail(b->err, G4_ERR_FORMAT, "tensor %s is not one this model has", b->file->table[i].name);
+}
+
+/* ---- 4. Scalar kernels --------------------------------------------------------------------------
+ *
+ * The definition of every kernel: equation, shapes, order of sums. Vector kernels (gemma4_simd.h) are proved against these. They are
+ * written for the compiler's vectoriser: inner loops run over 16 rows, 64 positions or one head, with no branch and no reduction. */
+
+float g4_f16_to_f32(uint16_t h)
+{
+    const uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, mantissa = h & 1023;
+    union { uint32_t u; float f; } x;
+    if (exponent == 31) {
+        x.u = sign | 0x7F800000u | mantissa << 13;
+    } else if (exponent > 0) {
+        x.u = sign | (exponent + 112) << 23 | mantissa << 13;
+    } else {
+        x.f = (float)mantissa * 0x1p-24f; /* subnormal: exact */
+        x.u |= sign;
+    }
+    return x.f;
+}
+
+uint16_t g4_f32_to_f16(float f)
+{
+    union { float f; uint32_t u; } x = { f };
+    const uint16_t sign = (uint16_t)(x.u >> 16 & 0x8000);
+    x.u &= 0x7FFFFFFF;
+    if (x.u > 0x7F800000u) return (uint16_t)(sign | 0x7E00);  /* NaN */
+    if (x.f >= 65504.0f) return (uint16_t)(sign | 0x7BFF);    /* saturate: the cache must hold finite values */
+    if (x.f < 0x1p-14f) {                                     /* subnormal: let the float adder round at 2^-24 */
+        x.f += 0.5f;
+        return (uint16_t)(sign | (uint16_t)(x.u - 0x3F000000u));
+    }
+    const uint32_t rounded = x.u + 0xFFF + (x.u >> 13 & 1);
+    return (uint16_t)(sign | (uint16_t)((rounded - 0x38000000u) >> 13));
+}
+
+static inline float g4_scale_value(uint16_t bits, g4_scale_type type)
+{
+    return type == G4_SCALE_BF16 ? g4_bf16_to_f32(bits) : g4_f16_to_f32(bits);
+}
+
+static uint16_t g4_load_u16(const uint8_t *p)
+{
+    uint16_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/* y[r] = sum_c w[c][r] x[c], one group of 16 rows, float32 weights [cols][16]. */
+static void g4_group_f32(float *y, const uint8_t *w, const float *x, int cols)
+{
+    const float *p = (const float *)(const void *)w;
+    float acc[16] = { 0 };
+    for (int c = 0; c < cols; c++)
+        for (int r = 0; r < 16; r++) acc[r] += p[16 * c + r] * x[c];
+    memcpy(y, acc, sizeof acc);
+}
+
+/* The same with bf16 weights [cols / 2][16][2], widened to float32. */
+static void g4_group_bf16(float *y, const uint8_t *w, const float *x, int cols)
+{
+    const uint32_t *p = (const uint32_t *)(const void *)w; /* two columns of one row: the even one in the low half */
+    float acc[16] = { 0 };
+    for (int c = 0; c < cols / 2; c++)
+        for (int r = 0; r < 16; r++) {
+            union { uint32_t u; float f; } even = { p[16 * c + r] << 16 }, odd = { p[16 * c + r] & 0xFFFF0000u };
+            acc[r] += even.f * x[2 * c];
+            acc[r] += odd.f * x[2 * c + 1];
+        }
+    memcpy(y, acc, sizeof acc);
+}
+
+/* acc[r] += (scale_w[r] * scale_x) * sum over one block of 32 inputs; sums[4 r + j] are its four partial sums. */
+static void g4_block_add(float acc[16], const uint8_t *scales, g4_scale_type type, float d, const int32_t sums[64], int32_t offset)
+{
+    for (int r = 0; r < 16; r++) {
+        const int32_t sum = sums[4 * r] + sums[4 * r + 1] + sums[4 * r + 2] + sums[4 * r + 3] - offset;
+        acc[r] += g4_scale_value(g4_load_u16(scales + 2 * r), type) * d * (float)sum;
+    }
+}
+
+/* q8_0: per step of 64 inputs 32 scales, then [16 chunks][16 rows][4] int8. Two chunks are summed in 16 bits (at most 2 * 128 * 127 =
+ * 32512), then widened. */
+static void g4_group_q8_0(float *y, const g4_matrix *m, const uint8_t *w, const int8_t *x, const float *d)
+{
+    float acc[16] = { 0 };
+    for (int block = 0; block < 2 * m->steps; block++) {
+        const uint8_t *step = w + (size_t)(block / 2) * 1088;
+        const int8_t *p = (const int8_t *)step + 64 + block % 2 * 512;
+        const int8_t *xb = x + 32 * block;
+        int32_t sums[64] = { 0 };
+        for (int c = 0; c < 8; c += 2) {
+            int16_t pattern[2][64];
+            for (int i = 0; i < 64; i++) {
+                pattern[0][i] = xb[4 * c + (i & 3)];
+                pattern[1][i] = xb[4 * c + 4 + (i & 3)];
+            }
+            for (int i = 0; i < 64; i++)
+                sums[i] += (int16_t)(p[64 * c + i] * pattern[0][i] + p[64 * c + 64 + i] * pattern[1][i]);
+        }
+        g4_block_add(acc, step + block % 2 * 32, m->scale_type, d[block], sums, 0);
+    }
+    memcpy(y, acc, sizeof acc);
+}
+
+/* q4_0: per step 32 scales, then [8 runs][16 rows][4] bytes of two nibbles. Nibbles are unsigned, so eight products fit in 16 bits (15 *
+ * 127 * 8 = 15240) and the offset of 8 is taken off once per block: 8 * sum of its activations. */
+static void g4_group_q4_0(float *y, const g4_matrix *m, const uint8_t *w, const int8_t *x, const float *d, const int32_t *sum)
+{
+    float acc[16] = { 0 };
+    for (int block = 0; block < 2 * m->steps; block++) {
+        const uint8_t *step = w + (size_t)(block / 2) * 576;
+        const uint8_t *p = step + 64 + block % 2 * 256;
+        const int8_t *xb = x + 32 * block;
+        int16_t sums16[64] = { 0 };
+        for (int run = 0; run < 4; run++) {
+            int16_t low[64], high[64];
+            for (int i = 0; i < 64; i++) {
+                low[i] = xb[8 * run + (i & 3)];
+                high[i] = xb[8 * run + 4 + (i & 3)];
+            }
+            for (int i = 0; i < 64; i++)
+                sums16[i] = (int16_t)(sums16[i] + (p[64 * run + i] & 15) * low[i] + (p[64 * run + i] >> 4) * high[i]);
+        }
+        int32_t sums[64];
+        for (int i = 0; i < 64; i++) sums[i] = sums16[i];
+        g4_block_add(acc, step + block % 2 * 32, m->scale_type, d[block], sums, 8 * sum[block]);
+    }
+    memcpy(y, acc, sizeof acc);
+}
+
+static void g4_gemm_f32(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)
+{
+    for (int g = g0; g < g1; g++)
+        for (int t = t0; t < t1; t++)
+            g4_group_f32(y + (size_t)(t - t0) * stride + 16 * (size_t)(g - g0), w->data + (size_t)g * w->group_bytes,
+                         x->x + (size_t)t * x->x_stride, w->cols);
+}
+
+static void g4_gemm_bf16(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)
+{
+    for (int g = g0; g < g1; g++)
+        for (int t = t0; t < t1; t++)
+            g4_group_bf16(y + (size_t)(t - t0) * stride + 16 * (size_t)(g - g0), w->data + (size_t)g * w->group_bytes,
+                          x->x + (size_t)t * x->x_stride, 64 * w->steps);
+}
+
+static void g4_gemm_q8_0(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)
+{
+    for (int g = g0; g < g1; g++)
+        for (int t = t0; t < t1; t++)
+            g4_group_q8_0(y + (size_t)(t - t0) * stride + 16 * (size_t)(g - g0), w, w->data + (size_t)g * w->group_bytes,
+                          x->q + (size_t)t * 64 * (size_t)x->steps, x->d + (size_t)t * 2 * (size_t)x->steps);
+}
+
+static void g4_gemm_q4_0(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)
+{
+    for (int g = g0; g < g1; g++)
+        for (int t = t0; t < t1; t++)
+            g4_group_q4_0(y + (size_t)(t - t0) * stride + 16 * (size_t)(g - g0), w, w->data + (size_t)g * w->group_bytes,
+                          x->q + (size_t)t * 64 * (size_t)x->steps, x->d + (size_t)t * 2 * (size_t)x->steps,
+                          x->sum + (size_t)t * 2 * (size_t)x->steps);
+}
+
+/* d = max|x| / 127 over each 32 inputs, q = round half to even (x / d): x is near d * q. An all-zero block has d = 0. */
+static void g4_quantize(int8_t *q, float *d, int32_t *sum, const float *x, int cols)
+{
+    for (int b = 0; b < cols / 32; b++) {
+        float most = 0;
+        for (int i = 0; i < 32; i++) most = fmaxf(most, fabsf(x[32 * b + i]));
+        const float scale = most / 127.0f, inverse = most > 0 ? 127.0f / most : 0;
+        int32_t total = 0;
+        for (int i = 0; i < 32; i++) {
+            const int32_t v = (int32_t)rintf(x[32 * b + i] * inverse);
+            q[32 * b + i] = (int8_t)v;
+            total += v;
+        }
+        d[b] = scale;
+        sum[b] = total;
+    }
+}
+
+/* y[i] = x[i] * (mean(x^2) + eps)^-0.5 * w[i]      Gemma4RMSNorm; by w and not 1 + w. Sixteen partial sums, added in order. */
+static void g4_rmsnorm(float *y, const float *x, const float *w, int n, float eps)
+{
+    float part[16] = { 0 };
+    int i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int j = 0; j < 16; j++) part[j] += x[i + j] * x[i + j];
+    for (int j = 0; i + j < n; j++) part[j] += x[i + j] * x[i + j];
+    float total = 0;
+    for (int j = 0; j < 16; j++) total += part[j];
+    const float r = 1.0f / sqrtf(total / (float)n + eps);
+    if (w)
+        for (i = 0; i < n; i++) y[i] = x[i] * r * w[i];
+    else
+        for (i = 0; i < n; i++) y[i] = x[i] * r;
+}
+
+/* gelu(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), the tanh form everywhere in text and vision (gelu_pytorch_tanh). */
+static float g4_gelu(float x)
+{
+    const float c = 0.7978845608028654f; /* sqrt(2 / pi) */
+    return 0.5f * x * (1.0f + tanhf(c * (x + 0.044715f * x * x * x)));
+}
+
+static void g4_geglu(float *y, const float *gate, const float *up, int n)
+{
+    for (int i = 0; i < n; i++) y[i] = g4_gelu(gate[i]) * up[i];
+}
+
+/* One row of 64 cached values as float32. */
+static void g4_kv_row(float *out, const void *data, g4_kv_type type, size_t row, int n)
+{
+    if (type == G4_KV_F32) {
+        memcpy(out, (const float *)data + row * (size_t)n, (size_t)n * sizeof *out);
+    } else if (type == G4_KV_F16) {
+        for (int i = 0; i < n; i++) out[i] = g4_f16_to_f32(((const uint16_t *)data)[row * (size_t)n + (size_t)i]);
+    } else {
+        for (int i = 0; i < n; i++) out[i] = (float)((const int8_t *)data)[row * (size_t)n + (size_t)i];
+    }
+}
+
+/* See g4_attend_fn. Four queries share each widened row of keys and of values. */
+#define G4_ATTEND_QUERIES 4
+
+static void g4_attend_few(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q, const int *lo, const int *hi,
+                          float *m, float *l, float *o)
+{
+    float s[G4_ATTEND_QUERIES][G4_PAGE], row[G4_MAX_HEAD_DIM];
+    memset(s, 0, sizeof s);
+    int first = G4_PAGE, last = 0; /* positions any of these queries sees */
+    for (int i = 0; i < n_q; i++) {
+        if (lo[i] >= hi[i]) continue;
+        first = g4_min_int(first, lo[i]);
+        last = g4_max_int(last, hi[i]);
+    }
+    if (first >= last) return;
+    for (int d = 0; d < head_dim; d++) {
+        g4_kv_row(row, tile->k, type, (size_t)d, G4_PAGE);
+        for (int i = 0; i < n_q; i++) {
+            const float qd = q[(size_t)i * (size_t)head_dim + (size_t)d];
+            for (int j = 0; j < G4_PAGE; j++) s[i][j] += qd * row[j];
+        }
+    }
+    for (int i = 0; i < n_q; i++) {
+        if (lo[i] >= hi[i]) continue;
+        if (tile->k_scale)
+            for (int j = lo[i]; j < hi[i]; j++) s[i][j] *= tile->k_scale[j];
+        float most = m[i];
+        for (int j = lo[i]; j < hi[i]; j++) most = fmaxf(most, s[i][j]);
+        const float shrink = expf(m[i] - most); /* exp(-inf) = 0 the first time */
+        float total = l[i] * shrink;
+        for (int j = lo[i]; j < hi[i]; j++) {
+            s[i][j] = expf(s[i][j] - most);
+            total += s[i][j];
+            if (tile->v_scale) s[i][j] *= tile->v_scale[j];
+        }
+        m[i] = most;
+        l[i] = total;
+        float *oi = o + (size_t)i * (size_t)head_dim;
+        for (int d = 0; d < head_dim; d++) oi[d] *= shrink;
+    }
+    for (int j = first; j < last; j++) {
+        g4_kv_row(row, tile->v, type, (size_t)j, head_dim);
+        for (int i = 0; i < n_q; i++) {
+            if (j < lo[i] || j >= hi[i]) continue;
+            float *oi = o + (size_t)i * (size_t)head_dim;
+            for (int d = 0; d < head_dim; d++) oi[d] += s[i][j] * row[d];
+        }
+    }
+}
+
+static void g4_attend(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q, const int *lo, const int *hi, float *m,
+                      float *l, float *o)
+{
+    for (int i = 0; i < n_q; i += G4_ATTEND_QUERIES) {
+        const size_t at = (size_t)i * (size_t)head_dim;
+        g4_attend_few(tile, type, head_dim, q + at, g4_min_int(G4_ATTEND_QUERIES, n_q - i), lo + i, hi + i, m + i, l + i, o + at);
+    }
+}
+
+/* ---- 5. Threads ---------------------------------------------------------------------------------
+ *
+ * g4_parallel_for hands out pieces one by one. All state of a job that a thread needs to claim a piece is one 64-bit ticket: the number
+ * of the next piece, the number of pieces and a generation. Claiming is a compare-and-swap, so a thread that was descheduled for
+ * a while can only claim a piece of the job that is current when it swaps. A job ends when its pieces are done, not when every
+ * thread has come by: a core that is busy elsewhere delays at most the piece it holds. */
+
+#define G4_TICKET_BITS 24 /* pieces a job may have: 16 million */
+#define G4_TICKET_MASK ((UINT64_C(1) << G4_TICKET_BITS) - 1)
+#define G4_SPINS 4000     /* looks before sleeping: some 40 us, the gap between two jobs of a token (measured on Zen 3) */
+#define G4_MAX_THREADS 256
+
+typedef struct {
+    g4_pool *pool;
+    int index;
+} g4_worker;
+
+struct g4_pool {
+    const g4_allocator *a;
+    int n;                      /* threads, the caller included */
+    pthread_t *threads;         /* (n - 1) */
+    g4_worker *workers;         /* (n - 1) */
+    int n_started;
+    g4_piece_fn fn;             /* of the current job; written before the ticket is published */
+    void *ctx;
+    _Atomic uint64_t ticket;    /* generation << 48 | number of pieces << 24 | next piece */
+    atomic_int n_done;
+    atomic_int n_sleeping, caller_sleeps, quit;
+    pthread_mutex_t lock;       /* for sleeping only */
+    pthread_cond_t wake, finished;
+};
+
+static inline void g4_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
+/* Claim and run pieces until none is left. */
+static void g4_pool_work(g4_pool *p, int worker)
+{
+    uint64_t ticket = atomic_load(&p->ticket);
+    for (;;) {
+        const int next = (int)(ticket & G4_TICKET_MASK), n = (int)(ticket >> G4_TICKET_BITS & G4_TICKET_MASK);
+        if (next >= n) return;
+        if (!atomic_compare_exchange_weak(&p->ticket, &ticket, ticket + 1)) continue;
+        p->fn(p->ctx, next, worker);
+        if (atomic_fetch_add(&p->n_done, 1) + 1 == n && atomic_load(&p->caller_sleeps)) {
+            pthread_mutex_lock(&p->lock);
+            pthread_cond_signal(&p->finished);
+            pthread_mutex_unlock(&p->lock);
+        }
+        ticket = atomic_load(&p->ticket);
+    }
+}
+
+static int g4_pool_has_work(g4_pool *p)
+{
+    const uint64_t ticket = atomic_load(&p->ticket);
+    return (ticket & G4_TICKET_MASK) < (ticket >> G4_TICKET_BITS & G4_TICKET_MASK);
+}
+
+static void *g4_pool_main(void *arg)
+{
+    const g4_worker *w = arg;
+    g4_pool *p = w->pool;
+    while (!atomic_load(&p->quit)) {
+        g4_pool_work(p, w->index);
+        int spins = 0;
+        while (!g4_pool_has_work(p) && !atomic_load(&p->quit) && spins < G4_SPINS) {
+            g4_pause();
+            spins++;
+        }
+        if (spins < G4_SPINS) continue;
+        pthread_mutex_lock(&p->lock);
+        atomic_fetch_add(&p->n_sleeping, 1);
+        while (!g4_pool_has_work(p) && !atomic_load(&p->quit)) pthread_cond_wait(&p->wake, &p->lock);
+        atomic_fetch_sub(&p->n_sleeping, 1);
+        pthread_mutex_unlock(&p->lock);
+    }
+    return NULL;
+}
+
+void g4_pool_close(g4_pool *p)
+{
+    if (!p) return;
+    pthread_mutex_lock(&p->lock);
+    atomic_store(&p->quit, 1);
+    pthread_cond_broadcast(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+    for (int i = 0; i < p->n_started; i++) pthread_join(p->threads[i], NULL);
+    pthread_cond_destroy(&p->wake);
+    pthread_cond_destroy(&p->finished);
+    pthread_mutex_destroy(&p->lock);
+    g4_free(p->a, p->threads);
+    g4_free(p->a, p->workers);
+    g4_free(p->a, p);
+}
+
+g4_pool *g4_pool_open(const g4_allocator *a, int n_threads)
+{
+    g4_pool *p = g4_alloc(a, 1, sizeof *p);
+    if (!p) return NULL;
+    p->a = a;
+    p->n = n_threads;
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->wake, NULL);
+    pthread_cond_init(&p->finished, NULL);
+    p->threads = g4_alloc(a, (size_t)n_threads, sizeof *p->threads);
+    p->workers = g4_alloc(a, (size_t)n_threads, sizeof *p->workers);
+    if (!p->threads || !p->workers) {
+        g4_pool_close(p);
+        return NULL;
+    }
+    for (int i = 0; i < n_threads - 1; i++) {
+        p->workers[i] = (g4_worker){ p, i + 1 };
+        if (pthread_create(&p->threads[i], NULL, g4_pool_main, &p->workers[i]) != 0) {
+            g4_pool_close(p);
+            return NULL;
+        }
+        p->n_started++;
+    }
+    return p;
+}
+
+int g4_pool_size(const g4_pool *p) { return p->n; }
+
+void g4_parallel_for(g4_pool *p, int n_pieces, g4_piece_fn fn, void *ctx)
+{
+    if (n_pieces <= 1 || p->n == 1) {
+        for (int i = 0; i < n_pieces; i++) fn(ctx, i, 0);
+        return;
+    }
+    p->fn = fn;
+    p->ctx = ctx;
+    atomic_store(&p->n_done, 0);
+    const uint64_t generation = (atomic_load(&p->ticket) >> (2 * G4_TICKET_BITS)) + 1;
+    atomic_store(&p->ticket, generation << (2 * G4_TICKET_BITS) | (uint64_t)n_pieces << G4_TICKET_BITS);
+    if (atomic_load(&p->n_sleeping) > 0) {
+        pthread_mutex_lock(&p->lock);
+        pthread_cond_broadcast(&p->wake);
+        pthread_mutex_unlock(&p->lock);
+    }
+    g4_pool_work(p, 0);
+    for (int spins = 0; atomic_load(&p->n_done) < n_pieces; spins++) {
+        if (spins < G4_SPINS) {
+            g4_pause();
+            continue;
+        }
+        pthread_mutex_lock(&p->lock);
+        atomic_store(&p->caller_sleeps, 1);
+        while (atomic_load(&p->n_done) < n_pieces) pthread_cond_wait(&p->finished, &p->lock);
+        atomic_store(&p->caller_sleeps, 0);
+        pthread_mutex_unlock(&p->lock);
+    }
+}
+
+/* First line of a small text file; 0 when there is none. */
+static int g4_read_line(const char *path, char *out, int cap)
+{
+    FILE *f = fopen(path, "re");
+    if (!f) return 0;
+    const int ok = fgets(out, cap, f) != NULL;
+    fclose(f);
+    return ok;
+}
+
+/* Physical cores this process may use: distinct first siblings among the CPUs of its affinity mask, at most the control group's quota. */
+static int g4_default_threads(void)
+{
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+#if defined(__linux__)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) {
+        int cores = 0;
+        for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+            if (!CPU_ISSET(cpu, &set)) continue;
+            char path[96], line[64];
+            snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/topology/thread_siblings_list", cpu);
+            const size_t first = g4_read_line(path, line, sizeof line) ? (size_t)strtoul(line, NULL, 10) : cpu;
+            if (first == cpu || first >= CPU_SETSIZE || !CPU_ISSET(first, &set)) cores++; /* its first sibling is not ours */
+        }
+        if (cores > 0) n = cores;
+    }
+    char line[64];
+    if (g4_read_line("/sys/fs/cgroup/cpu.max", line, sizeof line)) { /* "max 100000" or "quota period" */
+        char *end;
+        const double quota = strtod(line, &end), period = end > line ? strtod(end, NULL) : 0;
+        if (quota > 0 && period > 0) {
+            const long cpus = (long)(quota / period + 0.5);
+            if (cpus < n) n = cpus < 1 ? 1 : cpus;
+        }
+    }
+#endif
+    return n < 1 ? 1 : n > G4_MAX_THREADS ? G4_MAX_THREADS : (int)n;
+}
+
+/* ---- 6. Kernel tables and CPU choice ------------------------------------------------------------
+ *
+ * One table per instruction set, best first, scalar last; an engine points to one of them. */
+
+static int g4_always(void) { return 1; }
+
+const g4_kernels g4_kernels_scalar = {
+    "scalar", g4_always, { g4_gemm_f32, g4_gemm_bf16, g4_gemm_q8_0, g4_gemm_q4_0 }, g4_quantize, g4_attend, g4_rmsnorm, g4_geglu,
+};
+
+static const g4_kernels *const g4_tables[] = {
+#if !defined(G4_SCALAR_ONLY) && defined(G4_SIMD_TABLES)
+    G4_SIMD_TABLES
+#endif
+    &g4_kernels_scalar,
+};
+
+const g4_kernels *const *g4_kernel_tables(int *n)
+{
+    *n = (int)(sizeof g4_tables / sizeof *g4_tables);
+    return g4_tables;
+}
+
+/* The i-th usable table, best first; NULL past the last. */
+static const g4_kernels *g4_usable_table(int i)
+{
+    for (size_t t = 0; t < sizeof g4_tables / sizeof *g4_tables; t++)
+        if (g4_tables[t]->usable() && i-- == 0) return g4_tables[t];
+    return NULL;
+}
+
+const char *g4_isa_name(int i)
+{
+    const g4_kernels *k = i < 0 ? NULL : g4_usable_table(i);
+    return k ? k->isa : NULL;
+}
+
+/* ---- 7. Keys and values -------------------------------------------------------------------------
+ *
+ * Pages of 64 positions, one per owning layer, counted references. A full layer holds all pages of the timeline, a sliding layer those that
+ * its window (and one page more, for going back a little) can reach. Inside a page, per KV head: K transposed (head_dim, 64), V (64,
+ * head_dim), and for q8_0 one scale per position for each. Pages change hands under the engine's lock only. */
+
+typedef struct {
+    int refs;               /* timelines and snapshots that hold it */
+    int snapshot_refs;      /* snapshots among them */
+    int forked;             /* another session may hold it: copy before writing while refs > 1 */
+    unsigned char *data;    /* page_bytes */
+} g4_page;
+
+typedef struct {            /* the cache of one owning layer */
+    int window;             /* 0: full */
+    int n_heads, head_dim;
+    size_t head_bytes, page_bytes;
+    int first, end;         /* pages held: [first, end) */
+    g4_page **pages;        /* (n_ctx / 64 + 1) */
+} g4_cache;
+
+typedef struct {            /* a position that can be returned to: the sliding layers' pages as they were; full layers keep theirs */
+    int pos;
+    int n_pages;
+    int *first;             /* (n_owners): first page of each sliding layer */
+    int *count;             /* (n_owners): pages of each, 0 for full layers */
+    g4_page **pages;        /* (n_pages) */
+} g4_snapshot;
+
+/* Buffers of one forward pass, sized for the largest chunk; (rows, columns), columns padded to 64 with zeros. */
+typedef struct {
+    int cap;                /* tokens */
+    float *x;               /* (cap, hidden): the residual stream */
+    g4_acts normed;         /* (cap, hidden): what the projections read */
+    g4_acts wide;           /* (cap, wide): attention output, MLP hidden layer or per-layer gate */
+    float *q, *k, *v;       /* (cap, q_cols), (cap, kv_cols) */
+    int q_cols, kv_cols;
+    float *out;             /* (cap, hidden): what a block adds to the stream */
+    float *ple;             /* (cap, ple_cols): per-layer inputs */
+    int ple_cols;
+    float *cos[2], *sin[2]; /* (cap, max head_dim / 2) for sliding and full layers */
+    int rope_cols;
+    const float **soft;     /* (cap): the soft token that stands at this position, or NULL */
+    int *see;               /* (cap): last position that a sliding layer lets this token see */
+    /* experts */
+    float *route;           /* (cap, n_experts) */
+    int *expert, *slot;     /* (cap, used): chosen experts by ascending id; their rows in the gathered buffers */
+    float *gain;            /* (cap, used) */
+    int *expert_first;      /* (n_experts + 1): rows of each expert */
+    g4_acts gathered;       /* (cap * used, hidden) */
+    g4_acts expert_hidden;  /* (cap * used, expert_dim) */
+    float *expert_out;      /* (cap * used, hidden) */
+    float *dense;           /* (cap, hidden): output of the dense MLP beside the experts */
+    float *logits;          /* (G4_LOGIT_ROWS, vocab) */
+    float *worker;          /* (threads, worker_floats): per-thread room for attention and GeGLU tiles */
+    size_t worker_floats;
+} g4_scratch;
+
+#define G4_CHUNK_MAX 512     /* tokens evaluated together at most ... */
+#define G4_CHUNK_PICTURE 1120 /* ... or the largest picture, where its tokens see each other */
+#define G4_LOGIT_ROWS 8      /* positions whose logits are computed together when all are wanted */
+#define G4_SPAN 256          /* positions after which partial results are combined: decode splits a long context there */
+#define G4_GEGLU_TOKENS 32   /* tokens whose gate and up values stay in cache together */
+#define G4_PIECE_BYTES 65536 /* weights of one piece of a product: some microseconds of reading, far above the cost of a hand-out */
+
+struct g4_engine {
+    g4_allocator allocator;
+    const g4_allocator *a;       /* &allocator, or NULL for malloc */
+    g4_log_fn log;
+    void *log_user;
+    g4_file file;
+    g4_weights weights;
+    g4_tokenizer tokenizer;
+    const g4_kernels *kernels;
+    g4_pool *pool;
+    pthread_mutex_t lock;        /* the pool, the scratch buffers, pages and soft tokens */
+    int lock_ready;
+    g4_scratch scratch;
+    uint64_t scratch_bytes;
+    int n_owners, last_owner;    /* layers with keys and values of their own; the last of them */
+    int all_f32;                 /* every matrix is float32: keys and values default to float32 too */
+    uint64_t fingerprint;        /* of configuration and weights, for saved states; computed at the first save or load */
+};
+
+struct g4_session {
+    g4_engine *e;
+    int n_ctx, chunk;
+    g4_kv_type kv;
+    uint64_t snapshot_budget;
+    g4_progress_fn progress;
+    void *user;
+    int n;                       /* positions evaluated */
+    g4_token *tokens;            /* (n_ctx) */
+    g4_run *runs;                /* media in the timeline, by position */
+    int n_runs, cap_runs;
+    g4_cache *caches;            /* (n_owners) */
+    g4_snapshot *snapshots;      /* by position */
+    int n_snapshots, cap_snapshots;
+    float *logits;               /* (vocab): of the last position, if logits_ready */
+    int logits_ready;
+    float *partial;              /* attention split over spans: (n_heads * spans, head_dim + 2) */
+    size_t partial_floats;
+    float *work;                 /* (vocab): logits after penalties */
+    g4_candidate *candidates;    /* (vocab) */
+    uint32_t *mask;              /* (vocab / 32 + 1) */
+    uint64_t n_evaluated;
+};
+
+static size_t g4_kv_size(g4_kv_type type) { return type == G4_KV_F32 ? 4 : type == G4_KV_F16 ? 2 : 1; }
+
+static void g4_page_release(const g4_engine *e, g4_page *p)
+{
+    if (!p || --p->refs > 0) return;
+    g4_free(e->a, p->data);
+    g4_free(e->a, p);
+}
+
+static g4_page *g4_page_new(const g4_engine *e, size_t bytes)
+{
+    g4_page *p = g4_alloc(e->a, 1, sizeof *p);
+    if (!p) return NULL;
+    p->data = g4_alloc(e->a, 1, bytes);
+    if (!p->data) {
+        g4_free(e->a, p);
+        return NULL;
+    }
+    p->refs = 1;
+    return p;
+}
+
+static g4_kv_tile g4_cache_tile(const g4_cache *c, g4_kv_type type, int page, int head)
+{
+    const unsigned char *p = c->pages[page]->data + (size_t)head * c->head_bytes;
+    const size_t values = (size_t)c->head_dim * G4_PAGE * g4_kv_size(type);
+    const float *scales = type == G4_KV_Q8_0 ? (const float *)(const void *)(p + 2 * values) : NULL;
+    return (g4_kv_tile){ p, p + values, scales, scales ? scales + G4_PAGE : NULL };
+}
+
+/* Drop the pages that only positions from n on need. */
+static void g4_cache_truncate(const g4_engine *e, g4_cache *c, int n)
+{
+    const int end = (n + G4_PAGE - 1) / G4_PAGE;
+    while (c->end > end && c->end > c->first) {
+        g4_page_release(e, c->pages[--c->end]);
+        c->pages[c->end] = NULL;
+    }
+    if (c->end > end || c->first > end) c->first = c->end = end;
+}
+
+/* Make pages for positions [pos, pos + n) that this session alone may write. */
+static int g4_cache_reserve(const g4_engine *e, g4_cache *c, int pos, int n)
+{
+    for (int page = pos / G4_PAGE; page <= (pos + n - 1) / G4_PAGE; page++) {
+        if (page >= c->end) {
+            if (!(c->pages[page] = g4_page_new(e, c->page_bytes))) return 0;
+            if (c->end == c->first) c->first = page;
+            c->end = page + 1;
+        } else if (c->pages[page]->forked && c->pages[page]->refs > 1) {
+            g4_page *copy = g4_page_new(e, c->page_bytes);
+            if (!copy) return 0;
+            memcpy(copy->data, c->pages[page]->data, c->page_bytes);
+            g4_page_release(e, c->pages[page]);
+            c->pages[page] = copy;
+        }
+    }
+    return 1;
+}
+
+static g4_status g4_session_reserve(g4_session *s, int n, g4_error *err)
+{
+    for (int i = 0; i < s->e->n_owners; i++) {
+        if (g4_cache_reserve(s->e, &s->caches[i], s->n, n)) continue;
+        for (int j = 0; j <= i; j++) g4_cache_truncate(s->e, &s->caches[j], s->n);
+        return g4_fail(err, G4_ERR_MEMORY, "no memory for the keys and values of positions %d to %d", s->n, s->n + n - 1);
+    }
+    return G4_OK;
+}
+
+/* First position a sliding layer must hold so that a timeline of n tokens can evaluate its last one again. */
+static int g4_window_start(int n, int window) { return g4_max_int(0, n - window); }
+
+/* Let go of what sliding windows have left behind, keeping one page more than needed: going back a few tokens then costs nothing. */
+static void g4_session_slide(g4_session *s)
+{
+    for (int i = 0; i < s->e->n_owners; i++) {
+        g4_cache *c = &s->caches[i];
+        if (!c->window) continue;
+        const int keep = g4_window_start(s->n, c->window) / G4_PAGE - 1;
+        for (; c->first < keep && c->first < c->end; c->first++) {
+            g4_page_release(s->e, c->pages[c->first]);
+            c->pages[c->first] = NULL;
+        }
+    }
+}
+
+static void g4_snapshot_drop(g4_session *s, int i)
+{
+    g4_snapshot *snap = &s->snapshots[i];
+    for (int p = 0; p < snap->n_pages; p++) {
+        snap->pages[p]->snapshot_refs--;
+        g4_page_release(s->e, snap->pages[p]);
+    }
+    g4_free(s->e->a, snap->first);
+    memmove(snap, snap + 1, (size_t)(s->n_snapshots - i - 1) * sizeof *snap);
+    s->n_snapshots--;
+}
+
+/* Bytes that would be free if there were no snapshots of this session. */
+static uint64_t g4_snapshot_only_bytes(const g4_session *s)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < s->n_snapshots; i++) {
+        const g4_snapshot *snap = &s->snapshots[i];
+        int at = 0;
+        for (int c = 0; c < s->e->n_owners; c++)
+            for (int p = 0; p < snap->count[c]; p++, at++) {
+                const g4_page *page = snap->pages[at];
+                /* a page held by k snapshots is counted k times, a k-th each */
+                if (page->refs == page->snapshot_refs) bytes += s->caches[c].page_bytes / (uint64_t)page->snapshot_refs;
+            }
+    }
+    return bytes;
+}
+
+/* Remember position s->n. One block holds the three arrays. */
+static g4_status g4_snapshot_take(g4_session *s, g4_error *err)
+{
+    const g4_engine *e = s->e;
+    if (s->n_snapshots > 0 && s->snapshots[s->n_snapshots - 1].pos == s->n) return G4_OK;
+    int n_pages = 0;
+    for (int c = 0; c < e->n_owners; c++)
+        if (s->caches[c].window) n_pages += s->caches[c].end - s->caches[c].first;
+    if (s->n_snapshots == s->cap_snapshots) {
+        const int cap = s->cap_snapshots ? 2 * s->cap_snapshots : 16;
+        g4_snapshot *grown = g4_realloc(e->a, s->snapshots, (size_t)cap, sizeof *grown);
+        if (!grown) return g4_fail(err, G4_ERR_MEMORY, "no memory for %d snapshots", cap);
+        s->snapshots = grown;
+        s->cap_snapshots = cap;
+    }
+    const size_t ints = g4_round_up(2 * (size_t)e->n_owners, 2);
+    int *block = g4_alloc(e->a, 1, ints * sizeof *block + (size_t)n_pages * sizeof(g4_page *));
+    if (!block) return g4_fail(err, G4_ERR_MEMORY, "no memory for a snapshot of %d pages", n_pages);
+    g4_snapshot snap = { s->n, n_pages, block, block + e->n_owners, (g4_page **)(void *)(block + ints) };
+    int at = 0;
+    for (int c = 0; c < e->n_owners; c++) {
+        const g4_cache *cache = &s->caches[c];
+        if (!cache->window) continue;
+        snap.first[c] = cache->first;
+        snap.count[c] = cache->end - cache->first;
+        for (int p = cache->first; p < cache->end; p++) {
+            cache->pages[p]->refs++;
+            cache->pages[p]->snapshot_refs++;
+            snap.pages[at++] = cache->pages[p];
+        }
+    }
+    s->snapshots[s->n_snapshots++] = snap;
+    while (s->n_snapshots > 1 && g4_snapshot_only_bytes(s) > s->snapshot_budget) g4_snapshot_drop(s, 0);
+    return G4_OK;
+}
+
+/* Put the sliding layers' pages of snapshot i in place of the present ones and cut everything after it. */
+static void g4_snapshot_restore(g4_session *s, int i)
+{
+    const g4_snapshot *snap = &s->snapshots[i];
+    int at = 0;
+    for (int c = 0; c < s->e->n_owners; c++) {
+        g4_cache *cache = &s->caches[c];
+        if (cache->window) {
+            g4_cache_truncate(s->e, cache, 0);
+            for (int p = cache->first; p < cache->end; p++) g4_page_release(s->e, cache->pages[p]);
+            cache->first = snap->first[c];
+            cache->end = snap->first[c] + snap->count[c];
+            for (int p = cache->first; p < cache->end; p++) {
+                cache->pages[p] = snap->pages[at++];
+                cache->pages[p]->refs++;
+            }
+        } else {
+            g4_cache_truncate(s->e, cache, snap->pos);
+        }
+    }
+    while (s->n_snapshots > i + 1) g4_snapshot_drop(s, s->n_snapshots - 1);
+    s->n = snap->pos;
+    s->logits_ready = 0;
+}
+
+/* Write one token's keys (n_heads, head_dim) and values into its lane of the page. q8_0: q = round(x * 127 / max), scale = max / 127. */
+static void g4_cache_store(const g4_cache *c, g4_kv_type type, int pos, const float *k, const float *v)
+{
+    const int lane = pos % G4_PAGE, dim = c->head_dim;
+    for (int h = 0; h < c->n_heads; h++, k += dim, v += dim) {
+        unsigned char *p = c->pages[pos / G4_PAGE]->data + (size_t)h * c->head_bytes;
+        unsigned char *pv = p + (size_t)dim * G4_PAGE * g4_kv_size(type);
+        if (type == G4_KV_F16) {
+            uint16_t *k16 = (uint16_t *)(void *)p + lane, *v16 = (uint16_t *)(void *)pv + lane * dim;
+            for (int d = 0; d < dim; d++) k16[d * G4_PAGE] = g4_f32_to_f16(k[d]);
+            for (int d = 0; d < dim; d++) v16[d] = g4_f32_to_f16(v[d]);
+        } else if (type == G4_KV_F32) {
+            float *k32 = (float *)(void *)p + lane, *v32 = (float *)(void *)pv + lane * dim;
+            for (int d = 0; d < dim; d++) k32[d * G4_PAGE] = k[d];
+            memcpy(v32, v, (size_t)dim * sizeof *v);
+        } else {
+            float *scales = (float *)(void *)(p + 2 * (size_t)dim * G4_PAGE);
+            float most_k = 0, most_v = 0;
+            for (int d = 0; d < dim; d++) {
+                most_k = fmaxf(most_k, fabsf(k[d]));
+                most_v = fmaxf(most_v, fabsf(v[d]));
+            }
+            const float to_k = most_k > 0 ? 127.0f / most_k : 0, to_v = most_v > 0 ? 127.0f / most_v : 0;
+            int8_t *k8 = (int8_t *)p + lane, *v8 = (int8_t *)pv + lane * dim;
+            for (int d = 0; d < dim; d++) k8[d * G4_PAGE] = (int8_t)rintf(k[d] * to_k);
+            for (int d = 0; d < dim; d++) v8[d] = (int8_t)rintf(v[d] * to_v);
+            scales[lane] = most_k / 127.0f;
+            scales[G4_PAGE + lane] = most_v / 127.0f;
+        }
+    }
+}
+
+/* ---- 8. Attention -------------------------------------------------------------------------------
+ *
+ * In: q (n, n_heads, head_dim) after norm, RoPE and scale; keys and values in pages. Out: (n, n_heads * head_dim). Full layers see every
+ * position up to their own, sliding layers the last `window`, themselves included, and inside a two-way picture block its future too.
+ *
+ * A query's result is defined over spans of 256 positions (absolute): inside a span the online softmax runs over tiles of 64 in
+ * order; the spans' results (m, l, o) are combined in order. So it does not matter whether one thread runs all spans of a query
+ * (prompts) or each span has its own (a long context and one token). */
+
+typedef struct {
+    g4_engine *e;
+    g4_session *s;
+    const g4_layer *layer;
+    int t0, n, pos;         /* tokens [t0, n) of the chunk; token t stands at position pos + t */
+    int group;              /* tokens per unit */
+    int heads;              /* query heads per KV head */
+    int span0, n_spans;     /* spans any token of this chunk sees; n_spans partial results when split */
+    int split;
+} g4_attention;
+
+/* The positions [*lo, *hi) that token t sees. */
+static void g4_visible(const g4_attention *at, int t, int *lo, int *hi)
+{
+    const int p = at->pos + t, full = (int)(at->layer->cfg.flags & G4_LAYER_FULL);
+    *lo = full ? 0 : g4_max_int(0, p + 1 - (int)at->e->file.config.window);
+    *hi = (full ? p : at->e->scratch.see[t]) + 1;
+}
+
+/* One span for n_q queries: m, l, o start empty here. */
+static void g4_attend_span(const g4_attention *at, int kv_head, int span, const float *q, int n_q, const int *lo, const int *hi, float *m,
+                           float *l, float *o)
+{
+    const g4_cache *c = &at->s->caches[at->layer->slot];
+    int tile_lo[G4_ATTEND_GROUP], tile_hi[G4_ATTEND_GROUP];
+    for (int i = 0; i < n_q; i++) {
+        m[i] = -INFINITY;
+        l[i] = 0;
+    }
+    memset(o, 0, (size_t)n_q * (size_t)c->head_dim * sizeof *o);
+    for (int page = span * (G4_SPAN / G4_PAGE); page < (span + 1) * (G4_SPAN / G4_PAGE); page++) {
+        int any = 0;
+        for (int i = 0; i < n_q; i++) {
+            tile_lo[i] = g4_max_int(lo[i] - page * G4_PAGE, 0);
+            tile_hi[i] = g4_min_int(hi[i] - page * G4_PAGE, G4_PAGE);
+            any |= tile_lo[i] < tile_hi[i];
+        }
+        if (!any) continue;
+        const g4_kv_tile tile = g4_cache_tile(c, at->s->kv, page, kv_head);
+        at->e->kernels->attend(&tile, at->s->kv, c->head_dim, q, n_q, tile_lo, tile_hi, m, l, o);
+    }
+}
+
+/* (M, L, O) += (m, l, o) of the next span, for one query. */
+static void g4_attend_merge(float *M, float *L, float *O, float m, float l, const float *o, int dim)
+{
+    if (m == -INFINITY) return;
+    const float most = fmaxf(*M, m), old = expf(*M - most), add = expf(m - most);
+    *L = *L * old + l * add;
+    for (int d = 0; d < dim; d++) O[d] = O[d] * old + o[d] * add;
+    *M = most;
+}
+
+/* A unit is a group of tokens and a KV head. Gathers its queries (tokens x heads, head_dim) and their visible ranges; returns their number. */
+static int g4_attend_gather(const g4_attention *at, int unit, float *q, int *lo, int *hi, int *first_token, int *kv_head)
+{
+    const g4_scratch *b = &at->e->scratch;
+    const int n_kv = (int)at->layer->cfg.n_kv_heads, dim = (int)at->layer->cfg.head_dim;
+    *kv_head = unit % n_kv;
+    *first_token = at->t0 + unit / n_kv * at->group;
+    const int end = g4_min_int(*first_token + at->group, at->n);
+    int n_q = 0;
+    for (int t = *first_token; t < end; t++) {
+        const float *from = b->q + (size_t)t * (size_t)b->q_cols + (size_t)(*kv_head * at->heads * dim);
+        memcpy(q + (size_t)n_q * (size_t)dim, from, (size_t)(at->heads * dim) * sizeof *q);
+        for (int h = 0; h < at->heads; h++, n_q++) g4_visible(at, t, &lo[n_q], &hi[n_q]);
+    }
+    return n_q;
+}
+
+static void g4_attend_finish(const g4_attention *at, int first_token, int kv_head, int n_q, const float *L, const float *O)
+{
+    g4_acts *out = &at->e->scratch.wide;
+    const int dim = (int)at->layer->cfg.head_dim;
+    for (int i = 0; i < n_q; i++) {
+        const int t = first_token + i / at->heads, h = kv_head * at->heads + i % at->heads;
+        float *y = (float *)(uintptr_t)out->x + (size_t)t * out->x_stride + (size_t)h * (size_t)dim;
+        const float r = 1.0f / L[i];
+        for (int d = 0; d < dim; d++) y[d] = O[(size_t)i * (size_t)dim + (size_t)d] * r;
+    }
+}
+
+/* A piece: one unit over all its spans. */
+static void g4_attend_unit(void *ctx, int piece, int worker)
+{
+    const g4_attention *at = ctx;
+    const size_t dim = at->layer->cfg.head_dim, block = G4_ATTEND_GROUP * dim;
+    float *q = at->e->scratch.worker + (size_t)worker * at->e->scratch.worker_floats;
+    float *o = q + block, *O = o + block;
+    float m[G4_ATTEND_GROUP], l[G4_ATTEND_GROUP], M[G4_ATTEND_GROUP], L[G4_ATTEND_GROUP];
+    int lo[G4_ATTEND_GROUP], hi[G4_ATTEND_GROUP], first_token, kv_head;
+    const int n_q = g4_attend_gather(at, piece, q, lo, hi, &first_token, &kv_head);
+    int from = lo[0], to = hi[0];
+    for (int i = 0; i < n_q; i++) {
+        M[i] = -INFINITY;
+        L[i] = 0;
+        from = g4_min_int(from, lo[i]);
+        to = g4_max_int(to, hi[i]);
+    }
+    memset(O, 0, (size_t)n_q * dim * sizeof *O);
+    for (int span = from / G4_SPAN; span <= (to - 1) / G4_SPAN; span++) {
+        g4_attend_span(at, kv_head, span, q, n_q, lo, hi, m, l, o);
+        for (int i = 0; i < n_q; i++) g4_attend_merge(&M[i], &L[i], O + (size_t)i * dim, m[i], l[i], o + (size_t)i * dim, (int)dim);
+    }
+    g4_attend_finish(at, first_token, kv_head, n_q, L, O);
+}
+
+/* Partial results of (unit, span): m and l of G4_ATTEND_GROUP queries, then o. */
+static float *g4_attend_partial(const g4_attention *at, int piece)
+{
+    const size_t dim = at->layer->cfg.head_dim, n_q = (size_t)(at->group * at->heads);
+    return at->s->partial + (size_t)piece * n_q * (dim + 2);
+}
+
+/* A piece: one span of one unit. */
+static void g4_attend_split(void *ctx, int piece, int worker)
+{
+    const g4_attention *at = ctx;
+    const int most = at->group * at->heads;
+    float *q = at->e->scratch.worker + (size_t)worker * at->e->scratch.worker_floats, *m = g4_attend_partial(at, piece);
+    int lo[G4_ATTEND_GROUP], hi[G4_ATTEND_GROUP], first_token, kv_head;
+    const int n_q = g4_attend_gather(at, piece / at->n_spans, q, lo, hi, &first_token, &kv_head);
+    g4_attend_span(at, kv_head, at->span0 + piece % at->n_spans, q, n_q, lo, hi, m, m + most, m + 2 * most);
+}
+
+/* A piece: combine the spans of one unit. */
+static void g4_attend_combine(void *ctx, int piece, int worker)
+{
+    const g4_attention *at = ctx;
+    const size_t dim = at->layer->cfg.head_dim;
+    const int most = at->group * at->heads;
+    float *q = at->e->scratch.worker + (size_t)worker * at->e->scratch.worker_floats, *O = q + G4_ATTEND_GROUP * dim;
+    float M[G4_ATTEND_GROUP], L[G4_ATTEND_GROUP];
+    int lo[G4_ATTEND_GROUP], hi[G4_ATTEND_GROUP], first_token, kv_head;
+    const int n_q = g4_attend_gather(at, piece, q, lo, hi, &first_token, &kv_head);
+    for (int i = 0; i < n_q; i++) {
+        M[i] = -INFINITY;
+        L[i] = 0;
+    }
+    memset(O, 0, (size_t)n_q * dim * sizeof *O);
+    for (int span = 0; span < at->n_spans; span++) {
+        const float *m = g4_attend_partial(at, piece * at->n_spans + span);
+        for (int i = 0; i < n_q; i++)
+            g4_attend_merge(&M[i], &L[i], O + (size_t)i * dim, m[i], m[most + i], m + 2 * most + (size_t)i * dim, (int)dim);
+    }
+    g4_attend_finish(at, first_token, kv_head, n_q, L, O);
+}
+
+static void g4_attention_run(g4_engine *e, g4_session *s, const g4_layer *layer, int pos, int t0, int n)
+{
+    g4_attention at = { e, s, layer, t0, n, pos, 1, (int)(e->file.config.n_heads / layer->cfg.n_kv_heads), 0, 0, 0 };
+    at.group = g4_max_int(1, G4_ATTEND_GROUP / at.heads);
+    const int units = (n - t0 + at.group - 1) / at.group * (int)layer->cfg.n_kv_heads;
+    int lo = INT_MAX, hi = 0;
+    for (int t = t0; t < n; t++) {
+        int a, b;
+        g4_visible(&at, t, &a, &b);
+        lo = g4_min_int(lo, a);
+        hi = g4_max_int(hi, b);
+    }
+    at.span0 = lo / G4_SPAN;
+    at.n_spans = (hi - 1) / G4_SPAN + 1 - at.span0;
+    if (n - t0 < at.group) at.group = n - t0;
+    const size_t partial = (size_t)units * (size_t)at.n_spans * (size_t)(at.group * at.heads) * (layer->cfg.head_dim + 2);
+    if (units < 2 * g4_pool_size(e->pool) && at.n_spans > 1 && partial <= s->partial_floats) {
+        g4_parallel_for(e->pool, units * at.n_spans, g4_attend_split, &at);
+        g4_parallel_for(e->pool, units, g4_attend_combine, &at);
+    } else {
+        g4_parallel_for(e->pool, units, g4_attend_unit, &at);
+    }
+}
+
+/* ---- 9. Feed-forward, experts, per-layer inputs ---------------------------------------------------
+ *
+ * First the one way in which all matrices are multiplied, then what a layer adds to the stream besides attention. */
+
+static float *g4_row(const g4_acts *a, int t) { return (float *)(uintptr_t)a->x + (size_t)t * a->x_stride; }
+
+/* Row t is complete in its first `cols` columns: clear the padding and quantise. */
+static void g4_acts_ready(const g4_engine *e, const g4_acts *a, int t, int cols)
+{
+    float *x = g4_row(a, t);
+    const int padded = (int)g4_round_up((size_t)cols, 64);
+    memset(x + cols, 0, (size_t)(padded - cols) * sizeof *x);
+    if (e->all_f32) return;
+    const size_t steps = (size_t)a->steps;
+    e->kernels->quantize((int8_t *)(uintptr_t)a->q + (size_t)t * 64 * steps, (float *)(uintptr_t)a->d + (size_t)t * 2 * steps,
+                         (int32_t *)(uintptr_t)a->sum + (size_t)t * 2 * steps, x, padded);
+}
+
+/* The same buffer seen as rows of `cols` columns: strides follow the width, so that a row is one unbroken piece. */
+static g4_acts g4_acts_as(const g4_acts *a, int cols)
+{
+    g4_acts view = *a;
+    view.steps = (cols + 63) / 64;
+    view.x_stride = 64 * (size_t)view.steps;
+    return view;
+}
+
+#define G4_MAX_PRODUCTS 3
+typedef struct {
+    const g4_engine *e;
+    const g4_acts *x;
+    int n;
+    struct {
+        const g4_matrix *w;
+        float *y;            /* token t0, row 0 */
+        size_t stride;
+        int t0, t1, g0, g1;
+        int per_piece;       /* groups of one piece */
+        int first_piece;
+    } p[G4_MAX_PRODUCTS];
+    int n_pieces;
+} g4_products;
+
+static void g4_products_add(g4_products *job, const g4_matrix *w, float *y, size_t stride, int t0, int t1, int g0, int g1)
+{
+    if (!w->data || t0 >= t1 || g0 >= g1) return;
+    const int per_piece = g4_max_int(1, (int)(G4_PIECE_BYTES / w->group_bytes));
+    job->p[job->n].w = w;
+    job->p[job->n].y = y;
+    job->p[job->n].stride = stride;
+    job->p[job->n].t0 = t0;
+    job->p[job->n].t1 = t1;
+    job->p[job->n].g0 = g0;
+    job->p[job->n].g1 = g1;
+    job->p[job->n].per_piece = per_piece;
+    job->p[job->n].first_piece = job->n_pieces;
+    job->n_pieces += (g1 - g0 + per_piece - 1) / per_piece;
+    job->n++;
+}
+
+static void g4_products_piece(void *ctx, int piece, int worker)
+{
+    (void)worker;
+    const g4_products *job = ctx;
+    int i = job->n - 1;
+    while (piece < job->p[i].first_piece) i--;
+    const int g0 = job->p[i].g0 + (piece - job->p[i].first_piece) * job->p[i].per_piece;
+    const int g1 = g4_min_int(g0 + job->p[i].per_piece, job->p[i].g1);
+    float *y = job->p[i].y + 16 * (size_t)g0;
+    job->e->kernels->gemm[job->p[i].w->type](y, job->p[i].stride, job->p[i].w, job->x, job->p[i].t0, job->p[i].t1, g0, g1);
+}
+
+/* y[t] = W x[t] for tokens [t0, t1); y points at token 0. */
+static void g4_matmul(g4_engine *e, float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1)
+{
+    g4_products job = { .e = e, .x = x };
+    g4_products_add(&job, w, y + (size_t)t0 * stride, stride, t0, t1, 0, w->groups);
+    g4_parallel_for(e->pool, job.n_pieces, g4_products_piece, &job);
+}
+
+/* h[t][i] = gelu(gate row i . x[t]) * (up row i . x[t]) for one range of groups of a gate_up matrix; tile: G4_GEGLU_TOKENS x 16 (g1 - g0). */
+static void g4_geglu_groups(const g4_engine *e, float *h, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1,
+                            float *tile)
+{
+    const size_t width = 16 * (size_t)(g1 - g0);
+    for (int t = t0; t < t1; t += G4_GEGLU_TOKENS) {
+        const int end = g4_min_int(t + G4_GEGLU_TOKENS, t1);
+        e->kernels->gemm[w->type](tile, width, w, x, t, end, g0, g1);
+        for (int i = t; i < end; i++)
+            for (int g = g0; g < g1; g += 2) {
+                const float *gate = tile + (size_t)(i - t) * width + 16 * (size_t)(g - g0);
+                e->kernels->geglu(h + (size_t)(i - t0) * stride + 8 * (size_t)g, gate, gate + 16, 16);
+            }
+    }
+}
+
+/* Groups of a gate_up matrix in one piece: pairs, and few enough for the tile in the worker's buffer. */
+#define G4_GEGLU_GROUPS 8
+static int g4_geglu_per_piece(const g4_matrix *w)
+{
+    const int pairs = (int)(G4_PIECE_BYTES / (2 * w->group_bytes));
+    return 2 * g4_max_int(1, g4_min_int(pairs, G4_GEGLU_GROUPS / 2));
+}
+
+typedef struct {
+    g4_engine *e;
+    const g4_layer *layer;
+    const g4_acts *x, *h;
+    int t0, n, per_piece, pieces;
+} g4_mlp;
+
+static void g4_mlp_piece(void *ctx, int piece, int worker)
+{
+    const g4_mlp *job = ctx;
+    const g4_matrix *w = &job->layer->gate_up;
+    const int g0 = piece * job->per_piece, g1 = g4_min_int(g0 + job->per_piece, w->groups);
+    g4_geglu_groups(job->e, g4_row(job->h, job->t0), job->h->x_stride, w, job->x, job->t0, job->n, g0, g1,
+                    job->e->scratch.worker + (size_t)worker * job->e->scratch.worker_floats);
+}
+
+typedef struct {
+    const g4_engine *e;
+    const g4_acts *a;
+    int t0, cols;
+} g4_ready;
+
+static void g4_ready_piece(void *ctx, int piece, int worker)
+{
+    (void)worker;
+    const g4_ready *job = ctx;
+    g4_acts_ready(job->e, job->a, job->t0 + piece, job->cols);
+}
+
+static void g4_acts_ready_all(g4_engine *e, const g4_acts *a, int t0, int n, int cols)
+{
+    g4_ready job = { e, a, t0, cols };
+    g4_parallel_for(e->pool, n - t0, g4_ready_piece, &job);
+}
+
+/* out[t] = down(gelu(gate x) * up x): the dense MLP, for tokens [t0, n). */
+static void g4_mlp_run(g4_engine *e, const g4_layer *layer, float *out, int t0, int n)
+{
+    g4_scratch *b = &e->scratch;
+    const g4_acts h = g4_acts_as(&b->wide, (int)layer->cfg.mlp_dim);
+    g4_mlp job = { e, layer, &b->normed, &h, t0, n, g4_geglu_per_piece(&layer->gate_up), 0 };
+    job.pieces = (layer->gate_up.groups + job.per_piece - 1) / job.per_piece;
+    g4_parallel_for(e->pool, job.pieces, g4_mlp_piece, &job);
+    g4_acts_ready_all(e, &h, t0, n, (int)layer->cfg.mlp_dim);
+    g4_matmul(e, out, b->normed.x_stride, &layer->down, &h, t0, n);
+}
+
+/* Router: softmax over all experts of router(norm(x) * router_scale * hidden^-0.5), the best n_experts_used of them, their weights
+ * renormalised and multiplied by expert_scale (Gemma4TextRouter). Leaves them by ascending expert id: the order of the reference's sum. */
+static void g4_route_choose(const g4_engine *e, const g4_layer *layer, int t)
+{
+    const g4_scratch *b = &e->scratch;
+    const int n = (int)e->file.config.n_experts, used = (int)e->file.config.n_experts_used;
+    float *p = b->route + (size_t)t * g4_round_up((size_t)n, 16);
+    int *expert = b->expert + (size_t)t * (size_t)used;
+    float *gain = b->gain + (size_t)t * (size_t)used;
+    float most = p[0], total = 0;
+    for (int i = 1; i < n; i++) most = fmaxf(most, p[i]);
+    for (int i = 0; i < n; i++) {
+        p[i] = expf(p[i] - most);
+        total += p[i];
+    }
+    for (int i = 0; i < n; i++) p[i] /= total;
+    for (int k = 0; k < used; k++) { /* insertion into a list sorted by probability, ties to the lower id */
+        int best = -1;
+        for (int i = 0; i < n; i++) {
+            int taken = 0;
+            for (int j = 0; j < k; j++) taken |= expert[j] == i;
+            if (!taken && (best < 0 || p[i] > p[best])) best = i;
+        }
+        expert[k] = best;
+        gain[k] = p[best];
+    }
+    float sum = 0;
+    for (int k = 0; k < used; k++) sum += gain[k];
+    for (int k = 0; k < used; k++) gain[k] = gain[k] / sum * layer->expert_scale[expert[k]];
+    for (int k = 1; k < used; k++) { /* by id */
+        const int id = expert[k];
+        const float g = gain[k];
+        int j = k;
+        for (; j > 0 && expert[j - 1] > id; j--) {
+            expert[j] = expert[j - 1];
+            gain[j] = gain[j - 1];
+        }
+        expert[j] = id;
+        gain[j] = g;
+    }
+}
+
+typedef struct {
+    g4_engine *e;
+    const g4_layer *layer;
+    int t0, n;
+    g4_acts in, h;            /* gathered inputs; hidden layer of the experts */
+    const int *active;        /* experts that have rows */
+    int per_piece, pieces;    /* of one expert */
+} g4_moe;
+
+static void g4_moe_router_input(void *ctx, int piece, int worker)
+{
+    (void)worker;
+    const g4_moe *job = ctx;
+    const g4_config *c = &job->e->file.config;
+    const int t = job->t0 + piece, h = (int)c->hidden;
+    float *y = g4_row(&job->e->scratch.wide, t);
+    job->e->kernels->rmsnorm(y, job->e->scratch.x + (size_t)t * job->e->scratch.normed.x_stride, job->layer->router_scale, h, c->eps);
+    const float scale = 1.0f / sqrtf((float)h);
+    for (int i = 0; i < h; i++) y[i] *= scale;
+    memset(y + h, 0, (job->e->scratch.normed.x_stride - (size_t)h) * sizeof *y);
+}
+
+static void g4_moe_choose(void *ctx, int piece, int worker)
+{
+    (void)worker;
+    const g4_moe *job = ctx;
+    g4_route_choose(job->e, job->layer, job->t0 + piece);
+}
+
+/* The experts read the stream through a norm of their own; every (token, expert) has a row in the gathered buffer, grouped by expert. */
+static void g4_moe_gather(void *ctx, int piece, int worker)
+{
+    (void)worker;
+    const g4_moe *job = ctx;
+    const g4_engine *e = job->e;
+    const int t = job->t0 + piece, used = (int)e->file.config.n_experts_used, h = (int)e->file.config.hidden;
+    for (int k = 0; k < used; k++) {
+        const int slot = e->scratch.slot[t * used + k];
+        e->kernels->rmsnorm(g4_row(&job->in, slot), e->scratch.x + (size_t)t * e->scratch.normed.x_stride, job->layer->moe_norm, h,
+                            e->file.config.eps);
+        g4_acts_ready(e, &job->in, slot, h);
+    }
+}
+
+static void g4_moe_up_piece(void *ctx, int piece, int worker)
+{
+    const g4_moe *job = ctx;
+    const int x = job->active[piece / job->pieces];
+    const int *first = job->e->scratch.expert_first;
+    g4_matrix w = job->layer->experts_gate_up;
+    w.data += (size_t)x * job->layer->gate_up_bytes;
+    const int g0 = piece % job->pieces * job->per_piece, g1 = g4_min_int(g0 + job->per_piece, w.groups);
+    g4_geglu_groups(job->e, g4_row(&job->h, first[x]), job->h.x_stride, &w, &job->in, first[x], first[x + 1], g0, g1,
+                    job->e->scratch.worker + (size_t)worker * job->e->scratch.worker_floats);
+}
+
+static void g4_moe_down_piece(void *ctx, int piece, int worker)
+{
+    (void)worker;
+    const g4_moe *job = ctx;
+    const int x = job->active[piece / job->pieces];
+    const g4_scratch *b = &job->e->scratch;
+    g4_matrix w = job->layer->experts_down;
+    w.data += (size_t)x * job->layer->down_bytes;
+    const int g0 = piece % job->pieces * job->per_piece, g1 = g4_min_int(g0 + job->per_piece, w.groups);
+    float *y = b->expert_out + (size_t)b->expert_first[x] * b->normed.x_stride + 16 * (size_t)g0;
+    job->e->kernels->gemm[w.type](y, b->normed.x_stride, &w, &job->h, b->expert_first[x], b->expert_first[x + 1], g0, g1);
+}
+
+static void g4_moe_combine(void *ctx, int piece, int worker)
+{
+    (void)worker;
+    const g4_moe *job = ctx;
+    const g4_scratch *b = &job->e->scratch;
+    const g4_config *c = &job->e->file.config;
+    const int t = job->t0 + piece, used = (int)c->n_experts_used, h = (int)c->hidden;
+    float *sum = g4_row(&b->wide, t), *out = b->out + (size_t)t * b->normed.x_stride, *dense = b->dense + (size_t)t * b->normed.x_stride;
+    memset(sum, 0, (size_t)h * sizeof *sum);
+    for (int k = 0; k < used; k++) {
+        const float *y = b->expert_out + (size_t)b->slot[t * used + k] * b->normed.x_stride, g = b->gain[t * used + k];
+        for (int i = 0; i < h; i++) sum[i] += g * y[i];
+    }
+    job->e->kernels->rmsnorm(sum, sum, job->layer->mlp_post_norm2, h, c->eps);
+    job->e->kernels->rmsnorm(dense, dense, job->layer->mlp_post_norm1, h, c->eps);
+    for (int i = 0; i < h; i++) out[i] = dense[i] + sum[i];
+}
+
+/* out = post_1(dense MLP) + post_2(sum of the chosen experts), Gemma4TextDecoderLayer with enable_moe_block. The router and the experts read
+ * the residual stream, not the dense branch's norm. Prompts go expert by expert, so each expert's weights are read once. */
+static void g4_moe_run(g4_engine *e, const g4_layer *layer, int t0, int n)
+{
+    g4_scratch *b = &e->scratch;
+    const g4_config *c = &e->file.config;
+    const int used = (int)c->n_experts_used, n_experts = (int)c->n_experts;
+    g4_mlp_run(e, layer, b->dense, t0, n);
+    g4_moe job = { e, layer, t0, n, b->gathered, g4_acts_as(&b->expert_hidden, (int)c->expert_dim), NULL, 0, 0 };
+    g4_parallel_for(e->pool, n - t0, g4_moe_router_input, &job);
+    g4_matmul(e, b->route, g4_round_up((size_t)n_experts, 16), &layer->router, &b->wide, t0, n);
+    g4_parallel_for(e->pool, n - t0, g4_moe_choose, &job);
+
+    int *first = b->expert_first, *active = first + n_experts + 1, n_active = 0, rows = 0;
+    for (int x = 0; x < n_experts; x++) { /* rows of expert x: (token, slot) pairs in token order */
+        first[x] = rows;
+        for (int i = t0 * used; i < n * used; i++)
+            if (b->expert[i] == x) b->slot[i] = rows++;
+        if (rows > first[x]) active[n_active++] = x;
+    }
+    first[n_experts] = rows;
+    job.active = active;
+    g4_parallel_for(e->pool, n - t0, g4_moe_gather, &job);
+
+    job.per_piece = g4_geglu_per_piece(&layer->experts_gate_up);
+    job.pieces = (layer->experts_gate_up.groups + job.per_piece - 1) / job.per_piece;
+    g4_parallel_for(e->pool, n_active * job.pieces, g4_moe_up_piece, &job);
+    g4_acts_ready_all(e, &job.h, 0, rows, (int)c->expert_dim);
+    job.per_piece = g4_max_int(1, (int)(G4_PIECE_BYTES / layer->experts_down.group_bytes));
+    job.pieces = (layer->experts_down.groups + job.per_piece - 1) / job.per_piece;
+    g4_parallel_for(e->pool, n_active * job.pieces, g4_moe_down_piece, &job);
+    g4_parallel_for(e->pool, n - t0, g4_moe_combine, &job);
+}
+
+/* ---- 10. Text decoder -----------------------------------------------------------------------------
+ *
+ * In: token ids (and soft tokens) at positions pos.. of a session. Out: keys and values in its pages, and the final hidden states of the last
+ * n_full tokens. A token whose logits nobody asked for stops at the last layer that owns keys and values, and needs only K and V there.
+ *
+ * Residual order (Gemma4TextDecoderLayer): norm, attention, norm, add; norm, MLP, norm, add; per-layer input block; times layer_scalar. */
+
+/* Values [c0, c0 + n) of one row of a table as float32; c0 and n multiples of 1, any alignment. */
+static void g4_table_row(float *out, const g4_table *t, int row, int c0, int n)
+{
+    const uint8_t *p = t->data + (size_t)row * t->row_bytes;
+    const size_t cols = g4_round_up((size_t)t->cols, 64);
+    for (int i = 0; i < n; i++) {
+        const size_t c = (size_t)(c0 + i);
+        const uint8_t *values = p + cols / 32 * 2; /* after the scales of quantised rows */
+        switch (t->type) {
+        case G4_TYPE_F32: memcpy(&out[i], p + 4 * c, 4); break;
+        case G4_TYPE_BF16: out[i] = g4_bf16_to_f32(g4_load_u16(p + 2 * c)); break;
+        case G4_TYPE_Q8_0:
+            out[i] = g4_scale_value(g4_load_u16(p + c / 32 * 2), t->scale_type) * (float)(int8_t)values[c];
+            break;
+        default: {
+            const uint8_t byte = values[c / 32 * 16 + c % 16];
+            out[i] = g4_scale_value(g4_load_u16(p + c / 32 * 2), t->scale_type) * (float)((c % 32 < 16 ? byte & 15 : byte >> 4) - 8);
+        }
+        }
+    }
+}
+
+/* One row of a multiplied matrix: a tied embedding is looked up inside its group of 16. */
+static void g4_matrix_row(float *out, const g4_matrix *m, int row)
+{
+    const uint8_t *group = m->data + (size_t)(row / 16) * m->group_bytes;
+    const int r = row % 16;
+    for (int c = 0; c < m->cols; c++) {
+        const int in_step = c % 64, chunk = in_step / 4, at = r * 4 + c % 4;
+        switch (m->type) {
+        case G4_TYPE_F32: memcpy(&out[c], group + 4 * ((size_t)c * 16 + (size_t)r), 4); break;
+        case G4_TYPE_BF16: out[c] = g4_bf16_to_f32(g4_load_u16(group + 2 * ((size_t)(c / 2) * 32 + (size_t)(2 * r + c % 2)))); break;
+        case G4_TYPE_Q8_0: {
+            const uint8_t *step = group + (size_t)(c / 64) * 1088;
+            const float scale = g4_scale_value(g4_load_u16(step + (in_step / 32 * 16 + r) * 2), m->scale_type);
+            out[c] = scale * (float)(int8_t)step[64 + 64 * chunk + at];
+            break;
+        }
+        default: {
+            const uint8_t *step = group + (size_t)(c / 64) * 576;
+            const float scale = g4_scale_value(g4_load_u16(step + (in_step / 32 * 16 + r) * 2), m->scale_type);
+            const uint8_t byte = step[64 + 64 * (chunk / 2) + at];
+            out[c] = scale * (float)((chunk % 2 ? byte >> 4 : byte & 15) - 8);
+        }
+        }
+    }
+}
+
+typedef struct {             /* one chunk on its way through the layers */
+    g4_engine *e;
+    g4_session *s;
+    const g4_token *tokens;  /* (n) */
+    int pos, n, n_full;
+    int t0;                  /* first token still on its way */
+    const g4_layer *layer;
+    int t1, ple_layers;      /* per-layer inputs of tokens [t0, t1) for layers [0, ple_layers) */
+    int kv_only_before;      /* tokens before this one need no query */
+} g4_chunk;
+
+/* A placeholder id reads as pad in both tables (Gemma4Model masks placeholders before the embedding). */
+static int g4_lookup_id(const g4_config *c, g4_token id)
+{
+    const uint32_t u = (uint32_t)id;
+    const int placeholder = (c->image_token && u == c->image_token) || (c->audio_token && u == c->audio_token) ||
+                            (c->video_token && u == c->video_token);
+    return placeholder ? (int)c->pad : id;
+}
+
+static void g4_embed_piece(void *ctx, int t, int worker)
+{
+    (void)worker;
+    const g4_chunk *j = ctx;
+    const g4_scratch *b = &j->e->scratch;
+    const g4_config *c = &j->e->file.config;
+    float *x = b->x + (size_t)t * b->normed.x_stride;
+    if (b->soft[t]) {
+        memcpy(x, b->soft[t], c->hidden * sizeof *x); /* soft tokens are not scaled */
+    } else {
+        const int id = g4_lookup_id(c, j->tokens[t]);
+        if (c->flags & G4_CONFIG_TIED) g4_matrix_row(x, &j->e->weights.head, id);
+        else g4_table_row(x, &j->e->weights.embed, id, 0, (int)c->hidden);
+        for (uint32_t i = 0; i < c->hidden; i++) x[i] *= c->embed_scale;
+    }
+    memcpy(g4_row(&b->normed, t), x, c->hidden * sizeof *x);
+    g4_acts_ready(j->e, &b->normed, t, (int)c->hidden);
+    for (int full = 0; full < 2; full++) {
+        const float *inverse = j->e->weights.rope[full];
+        const int half = j->e->weights.rope_half[full];
+        for (int i = 0; i < half; i++) {
+            const float angle = (float)(j->pos + t) * inverse[i]; /* in float32, as the reference */
+            b->cos[full][(size_t)t * (size_t)b->rope_cols + (size_t)i] = cosf(angle);
+            b->sin[full][(size_t)t * (size_t)b->rope_cols + (size_t)i] = sinf(angle);
+        }
+    }
+}
+
+/* Per-layer inputs: (norm(projection of the embeddings * hidden^-0.5) + row of the big table * sqrt(dim)) * 2^-0.5, layer by layer with one
+ * norm weight (Gemma4TextModel.project_per_layer_inputs). Soft tokens read the pad row. */
+static void g4_ple_piece(void *ctx, int piece, int worker)
+{
+    (void)worker;
+    const g4_chunk *j = ctx;
+    const g4_scratch *b = &j->e->scratch;
+    const g4_config *c = &j->e->file.config;
+    const int t = j->t0 + piece, dim = (int)c->ple_dim, id = b->soft[t] ? (int)c->pad : g4_lookup_id(c, j->tokens[t]);
+    const float in_scale = 1.0f / sqrtf((float)c->hidden), table_scale = sqrtf((float)dim), half = 0.70710678118654752f;
+    for (int l = 0; l < j->ple_layers; l++) {
+        float *y = b->ple + (size_t)t * (size_t)b->ple_cols + (size_t)(l * dim), row[G4_MAX_PLE_DIM];
+        for (int i = 0; i < dim; i++) y[i] *= in_scale;
+        j->e->kernels->rmsnorm(y, y, j->e->weights.ple_norm, dim, c->eps);
+        g4_table_row(row, &j->e->weights.ple_embed, id, l * dim, dim);
+        for (int i = 0; i < dim; i++) y[i] = (y[i] + row[i] * table_scale) * half;
+    }
+}
+
+static void g4_ple_inputs(g4_chunk *j, int t0, int t1, int n_layers)
+{
+    if (t0 >= t1 || n_layers == 0) return;
+    g4_scratch *b = &j->e->scratch;
+    g4_products job = { .e = j->e, .x = &b->normed };
+    const int groups = (n_layers * (int)j->e->file.config.ple_dim + 15) / 16;
+    g4_products_add(&job, &j->e->weights.ple_in, b->ple + (size_t)t0 * (size_t)b->ple_cols, (size_t)b->ple_cols, t0, t1, 0, groups);
+    g4_parallel_for(j->e->pool, job.n_pieces, g4_products_piece, &job);
+    g4_chunk part = *j;
+    part.t0 = t0;
+    part.ple_layers = n_layers;
+    g4_parallel_for(j->e->pool, t1 - t0, g4_ple_piece, &part);
+}
+
+/* x[i], x[i + half] rotate by the angle of pair i. */
+static void g4_rope(float *x, const float *cosine, const float *sine, int half)
+{
+    for (int i = 0; i < half; i++) {
+        const float a = x[i], b = x[i + half];
+        x[i] = a * cosine[i] - b * sine[i];
+        x[i + half] = b * cosine[i] + a * sine[i];
+    }
+}
+
+/* After the projections: per head norm with weight (q, k) or without (v), RoPE on q and k, scale on q, keys and values to their page. */
+static void g4_heads_piece(void *ctx, int piece, int worker)
+{
+    (void)worker;
+    const g4_chunk *j = ctx;
+    const g4_layer *w = j->layer;
+    const g4_scratch *b = &j->e->scratch;
+    const g4_config *c = &j->e->file.config;
+    const g4_kernels *kernels = j->e->kernels;
+    const int t = j->t0 + piece, dim = (int)w->cfg.head_dim, full = (int)(w->cfg.flags & G4_LAYER_FULL);
+    const float *cosine = b->cos[full] + (size_t)t * (size_t)b->rope_cols, *sine = b->sin[full] + (size_t)t * (size_t)b->rope_cols;
+    if (w->has_kv) {
+        float *k = b->k + (size_t)t * (size_t)b->kv_cols, *v = b->v + (size_t)t * (size_t)b->kv_cols;
+        for (int h = 0; h < (int)w->cfg.n_kv_heads; h++, k += dim, v += dim) {
+            if (w->cfg.flags & G4_LAYER_K_EQ_V) memcpy(v, k, (size_t)dim * sizeof *v);
+            if (c->flags & G4_CONFIG_V_NORM) kernels->rmsnorm(v, v, NULL, dim, c->eps);
+            kernels->rmsnorm(k, k, w->k_norm, dim, c->eps);
+            g4_rope(k, cosine, sine, dim / 2);
+        }
+        g4_cache_store(&j->s->caches[w->slot], j->s->kv, j->pos + t, b->k + (size_t)t * (size_t)b->kv_cols, b->v + (size_t)t * (size_t)b->kv_cols);
+    }
+    if (t < j->kv_only_before) return;
+    float *q = b->q + (size_t)t * (size_t)b->q_cols;
+    for (int h = 0; h < (int)c->n_heads; h++, q += dim) {
+        kernels->rmsnorm(q, q, w->q_norm, dim, c->eps);
+        g4_rope(q, cosine, sine, dim / 2);
+        if (c->attn_scale != 1.0f)
+            for (int i = 0; i < dim; i++) q[i] *= c->attn_scale;
+    }
+}
+
+/* x += norm(out) with the weight of the block that has just ended. */
+static void g4_add_normed(const g4_chunk *j, int t, const float *weight)
+{
+    const g4_scratch *b = &j->e->scratch;
+    const g4_config *c = &j->e->file.config;
+    float *x = b->x + (size_t)t * b->normed.x_stride, *out = b->out + (size_t)t * b->normed.x_stride;
+    j->e->kernels->rmsnorm(out, out, weight, (int)c->hidden, c->eps);
+    for (uint32_t i = 0; i < c->hidden; i++) x[i] += out[i];
+}
+
+/* normed = norm(x), ready to be multiplied; weight NULL: x itself. */
+static void g4_norm_input(const g4_chunk *j, int t, const float *weight)
+{
+    const g4_scratch *b = &j->e->scratch;
+    const g4_config *c = &j->e->file.config;
+    const float *x = b->x + (size_t)t * b->normed.x_stride;
+    if (weight) j->e->kernels->rmsnorm(g4_row(&b->normed, t), x, weight, (int)c->hidden, c->eps);
+    else memcpy(g4_row(&b->normed, t), x, c->hidden * sizeof *x);
+    g4_acts_ready(j->e, &b->normed, t, (int)c->hidden);
+}
+
+/* The steps between two products, one token a piece. */
+static void g4_layer_begin(void *ctx, int piece, int worker)
+{
+    (void)worker;
+    const g4_chunk *j = ctx;
+    g4_norm_input(j, j->t0 + piece, j->layer->attn_norm);
+}
+
+static void g4_after_attention(void *ctx, int piece, int worker)
+{
+    (void)worker;
+    const g4_chunk *j = ctx;
+    g4_add_normed(j, j->t0 + piece, j->layer->attn_post_norm);
+    g4_norm_input(j, j->t0 + piece, j->layer->mlp_norm);
+}
+
+static void g4_after_mlp(void *ctx, int piece, int worker)
+{
+    (void)worker;
+    const g4_chunk *j = ctx;
+    g4_add_normed(j, j->t0 + piece, j->layer->mlp_post_norm);
+    if (j->e->file.config.ple_dim) g4_norm_input(j, j->t0 + piece, NULL);
+}
+
+static void g4_ple_gate_piece(void *ctx, int piece, int worker)
+{
+    (void)worker;
+    const g4_chunk *j = ctx;
+    const g4_scratch *b = &j->e->scratch;
+    const int t = j->t0 + piece, dim = (int)j->e->file.config.ple_dim, l = (int)(j->layer - j->e->weights.layers);
+    const g4_acts gate = g4_acts_as(&b->wide, dim);
+    float *g = g4_row(&gate, t);
+    j->e->kernels->geglu(g, g, b->ple + (size_t)t * (size_t)b->ple_cols + (size_t)(l * dim), dim);
+    g4_acts_ready(j->e, &gate, t, dim);
+}
+
+static void g4_after_ple(void *ctx, int piece, int worker)
+{
+    (void)worker;
+    const g4_chunk *j = ctx;
+    g4_add_normed(j, j->t0 + piece, j->layer->ple_norm);
+}
+
+static void g4_layer_end(void *ctx, int piece, int worker)
+{
+    (void)worker;
+    const g4_chunk *j = ctx;
+    float *x = j->e->scratch.x + (size_t)(j->t0 + piece) * j->e->scratch.normed.x_stride;
+    for (uint32_t i = 0; i < j->e->file.config.hidden; i++) x[i] *= j->layer->scalar;
+}
+
+static void g4_each_token(g4_chunk *j, g4_piece_fn fn) { g4_parallel_for(j->e->pool, j->n - j->t0, fn, j); }
+
+/* One layer for tokens [t0, n). Returns 0 when nothing is left to do: nobody reads these tokens' logits. */
+static int g4_layer_run(g4_chunk *j, int l)
+{
+    g4_engine *e = j->e;
+    g4_scratch *b = &e->scratch;
+    const g4_config *c = &e->file.config;
+    const g4_layer *w = j->layer = &e->weights.layers[l];
+    const int first_full = j->n - j->n_full;
+    j->kv_only_before = l == e->last_owner ? first_full : j->t0;
+
+    g4_each_token(j, g4_layer_begin);
+    g4_products qkv = { .e = e, .x = &b->normed };
+    g4_products_add(&qkv, &w->q, b->q + (size_t)j->kv_only_before * (size_t)b->q_cols, (size_t)b->q_cols, j->kv_only_before, j->n, 0, w->q.groups);
+    if (w->has_kv) {
+        const size_t at = (size_t)j->t0 * (size_t)b->kv_cols;
+        g4_products_add(&qkv, &w->k, b->k + at, (size_t)b->kv_cols, j->t0, j->n, 0, w->k.groups);
+        g4_products_add(&qkv, &w->v, b->v + at, (size_t)b->kv_cols, j->t0, j->n, 0, w->v.groups);
+    }
+    g4_parallel_for(e->pool, qkv.n_pieces, g4_products_piece, &qkv);
+    g4_each_token(j, g4_heads_piece);
+    j->t0 = j->kv_only_before;
+    if (j->t0 == j->n) return 0;
+
+    const int q_cols = (int)(c->n_heads * w->cfg.head_dim);
+    b->wide = g4_acts_as(&b->wide, q_cols);
+    g4_attention_run(e, j->s, w, j->pos, j->t0, j->n);
+    g4_acts_ready_all(e, &b->wide, j->t0, j->n, q_cols);
+    g4_matmul(e, b->out, b->normed.x_stride, &w->o, &b->wide, j->t0, j->n);
+    g4_each_token(j, g4_after_attention);
+
+    if (w->cfg.flags & G4_LAYER_MOE) {
+        b->wide = g4_acts_as(&b->wide, (int)c->hidden);
+        g4_moe_run(e, w, j->t0, j->n);
+    } else {
+        g4_mlp_run(e, w, b->out, j->t0, j->n);
+    }
+    g4_each_token(j, g4_after_mlp);
+
+    if (c->ple_dim) {
+        const g4_acts gate = g4_acts_as(&b->wide, (int)c->ple_dim);
+        g4_matmul(e, g4_row(&gate, 0), gate.x_stride, &w->ple_gate, &b->normed, j->t0, j->n);
+        g4_each_token(j, g4_ple_gate_piece);
+        g4_matmul(e, b->out, b->normed.x_stride, &w->ple_proj, &gate, j->t0, j->n);
+        g4_each_token(j, g4_after_ple);
+    }
+    if (w->cfg.flags & G4_LAYER_SCALAR) g4_each_token(j, g4_layer_end);
+    return 1;
+}
+
+/* The visible future and the soft token of each position of a chunk. */
+static void g4_chunk_media(const g4_chunk *j)
+{
+    const g4_scratch *b = &j->e->scratch;
+    const g4_config *c = &j->e->file.config;
+    for (int t = 0; t < j->n; t++) {
+        b->soft[t] = NULL;
+        b->see[t] = j->pos + t;
+    }
+    int block_end = 0; /* of the two-way block that the last run belongs to; adjacent runs are one block */
+    for (int i = j->s->n_runs - 1; i >= 0; i--) {
+        const g4_run *r = &j->s->runs[i];
+        const int end = r->pos + r->soft->n;
+        const int two_way = (c->flags & G4_CONFIG_IMAGE_BIDIR) && (uint32_t)r->soft->token != c->audio_token;
+        const int joined = i + 1 < j->s->n_runs && j->s->runs[i + 1].pos == end && block_end > 0;
+        block_end = !two_way ? 0 : joined ? block_end : end;
+        for (int p = g4_max_int(r->pos, j->pos); p < end && p < j->pos + j->n; p++) {
+            b->soft[p - j->pos] = r->soft->rows + (size_t)(p - r->pos) * c->hidden;
+            if (two_way) b->see[p - j->pos] = block_end - 1;
+        }
+    }
+}
+
+/* Run the chunk; its pages exist. Afterwards x holds the final states of the last n_full tokens. */
+static void g4_forward(g4_chunk *j)
+{
+    g4_engine *e = j->e;
+    const g4_config *c = &e->file.config;
+    const int first_full = j->n - j->n_full;
+    g4_chunk_media(j);
+    j->t0 = 0;
+    g4_parallel_for(e->pool, j->n, g4_embed_piece, j);
+    if (c->ple_dim) {
+        g4_ple_inputs(j, 0, first_full, e->last_owner);
+        g4_ple_inputs(j, first_full, j->n, (int)c->n_layers);
+    }
+    for (int l = 0; l < (int)c->n_layers; l++)
+        if (!g4_layer_run(j, l)) return;
+}
+
+typedef struct {
+    const g4_chunk *chunk;
+    float *logits;
+    size_t stride;
+    int first;
+} g4_head;
+
+static void g4_head_input(void *ctx, int piece, int worker)
+{
+    (void)worker;
+    const g4_head *job = ctx;
+    g4_norm_input(job->chunk, job->first + piece, job->chunk->e->weights.norm);
+}
+
+/* Softcap: cap * tanh(x / cap), a range of the vocabulary a piece. */
+#define G4_SOFTCAP_PIECE 4096
+static void g4_softcap_piece(void *ctx, int piece, int worker)
+{
+    (void)worker;
+    const g4_head *job = ctx;
+    const g4_config *c = &job->chunk->e->file.config;
+    const int from = piece * G4_SOFTCAP_PIECE, to = g4_min_int(from + G4_SOFTCAP_PIECE, (int)c->n_vocab);
+    for (int i = from; i < to; i++) job->logits[i] = c->softcap * tanhf(job->logits[i] / c->softcap);
+}
+
+/* Softcapped logits (rows of `stride`) of tokens [first, first + n) of the chunk, whose final states are in x. */
+static void g4_logits_run(const g4_chunk *j, int first, int n, float *logits, size_t stride)
+{
+    g4_engine *e = j->e;
+    const g4_config *c = &e->file.config;
+    g4_head job = { j, logits, stride, first };
+    g4_parallel_for(e->pool, n, g4_head_input, &job);
+    g4_products head = { .e = e, .x = &e->scratch.normed };
+    g4_products_add(&head, &e->weights.head, logits, stride, first, first + n, 0, e->weights.head.groups);
+    g4_parallel_for(e->pool, head.n_pieces, g4_products_piece, &head);
+    if (c->softcap == 0) return;
+    for (int i = 0; i < n; i++, job.logits += stride)
+        g4_parallel_for(e->pool, ((int)c->n_vocab + G4_SOFTCAP_PIECE - 1) / G4_SOFTCAP_PIECE, g4_softcap_piece, &job);
+}
+
+/* ---- 13. Sampling --------------------------------------------------------------------------------
+ *
+ * In: softcapped logits and the timeline. Out: the next token. Order: penalties and bias, mask, temperature, top-k, top-p, min-p. Ties go to
+ * the lowest id, and one random number, a function of (seed, position), decides: the same choice whatever was computed before. */
+
+void g4_sampling_recommended(const g4_engine *e, g4_sampling *out)
+{
+    *out = (g4_sampling){ .temperature = e->file.config.temperature, .top_k = (int)e->file.config.top_k, .top_p = e->file.config.top_p };
+}
+
+/* Uniform in [0, 1) from a seed and a position: two rounds of the splitmix64 finaliser. */
+static double g4_random(uint64_t seed, uint64_t position)
+{
+    uint64_t z = seed * UINT64_C(0x9E3779B97F4A7C15) + position;
+    for (int round = 0; round < 2; round++) {
+        z += UINT64_C(0x9E3779B97F4A7C15);
+        z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
+        z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
+        z ^= z >> 31;
+    }
+    return (double)(z >> 11) * 0x1p-53;
+}
+
+/* Does candidate a come before b? */
+static int g4_better(float a_score, g4_token a, float b_score, g4_token b) { return a_score > b_score || (a_score == b_score && a < b); }
+
+static void g4_heap_down(g4_candidate *heap, int n, int i)
+{
+    for (;;) { /* the worst stands at the root */
+        int worst = i;
+        for (int child = 2 * i + 1; child <= 2 * i + 2 && child < n; child++)
+            if (g4_better(heap[worst].logprob, heap[worst].token, heap[child].logprob, heap[child].token)) worst = child;
+        if (worst == i) return;
+        const g4_candidate swap = heap[i];
+        heap[i] = heap[worst];
+        heap[worst] = swap;
+        i = worst;
+    }
+}
+
+/* The k best of n scores, best first, in out (k): a heap of the best so far, then sorted. -INFINITY scores never enter. Returns their number. */
+static int g4_top(const float *score, int n, int k, g4_candidate *out)
+{
+    int have = 0;
+    for (int i = 0; i < n; i++) {
+        if (have == k) {
+            if (!(score[i] > out[0].logprob)) continue; /* an equal score has a higher id than what is there */
+            out[0] = (g4_candidate){ i, score[i] };
+            g4_heap_down(out, have, 0);
+        } else if (score[i] > -INFINITY) {
+            out[have++] = (g4_candidate){ i, score[i] };
+            if (have == k)
+                for (int j = k / 2 - 1; j >= 0; j--) g4_heap_down(out, k, j);
+        }
+    }
+    if (have < k)
+        for (int j = have / 2 - 1; j >= 0; j--) g4_heap_down(out, have, j);
+    for (int end = have - 1; end > 0; end--) { /* move the worst behind, again and again */
+        const g4_candidate swap = out[0];
+        out[0] = out[end];
+        out[end] = swap;
+        g4_heap_down(out, end, 0);
+    }
+    return have;
+}
+
+static void g4_penalise(const g4_session *s, const g4_sampling *p, int reply_start, float *logits)
+{
+    const int n_vocab = (int)s->e->file.config.n_vocab;
+    if (p->repeat_penalty > 0 && p->repeat_penalty != 1.0f) {
+        /* every token of the timeline once: mark those done by their sign bit in the mask, which is free between two choices */
+        memset(s->mask, 0, ((size_t)n_vocab / 32 + 1) * sizeof *s->mask);
+        for (int i = 0; i < s->n; i++) {
+            const uint32_t id = (uint32_t)s->tokens[i];
+            if (s->mask[id / 32] >> (id % 32) & 1) continue;
+            s->mask[id / 32] |= 1u << (id % 32);
+            logits[id] = logits[id] > 0 ? logits[id] / p->repeat_penalty : logits[id] * p->repeat_penalty;
+        }
+    }
+    if (p->presence_penalty != 0 || p->frequency_penalty != 0) {
+        memset(s->mask, 0, ((size_t)n_vocab / 32 + 1) * sizeof *s->mask);
+        for (int i = reply_start; i < s->n; i++) {
+            const uint32_t id = (uint32_t)s->tokens[i];
+            if (!(s->mask[id / 32] >> (id % 32) & 1)) logits[id] -= p->presence_penalty;
+            s->mask[id / 32] |= 1u << (id % 32);
+            logits[id] -= p->frequency_penalty;
+        }
+    }
+    for (int i = 0; i < p->n_bias; i++)
+        if (p->bias[i].token >= 0 && p->bias[i].token < n_vocab) logits[p->bias[i].token] += p->bias[i].bias;
+}
+
+/* The next token, or -1 when the mask allows none. */
+static g4_token g4_sample(g4_session *s, const g4_sampling *p, const g4_constraint *constraint, int reply_start)
+{
+    const int n_vocab = (int)s->e->file.config.n_vocab;
+    const float *logits = s->logits;
+    const int penalised = (p->repeat_penalty > 0 && p->repeat_penalty != 1.0f) || p->presence_penalty != 0 || p->frequency_penalty != 0 ||
+                          p->n_bias > 0;
+    if (penalised || constraint) {
+        memcpy(s->work, logits, (size_t)n_vocab * sizeof *s->work);
+        logits = s->work;
+        g4_penalise(s, p, reply_start, s->work);
+    }
+    if (constraint) {
+        memset(s->mask, 0xFF, ((size_t)n_vocab / 32 + 1) * sizeof *s->mask);
+        if (constraint->mask(constraint->user, s->mask, n_vocab)) return -1;
+        for (int i = 0; i < n_vocab; i++)
+            if (!(s->mask[i / 32] >> (i % 32) & 1)) s->work[i] = -INFINITY;
+    }
+    const int k = p->temperature <= 0 ? 1 : p->top_k > 0 ? g4_min_int(p->top_k, n_vocab) : n_vocab;
+    g4_candidate *c = s->candidates;
+    int n = g4_top(logits, n_vocab, k, c);
+    if (n == 0) return -1;
+    if (n == 1 || p->temperature <= 0) return c[0].token;
+
+    double total = 0;
+    const float best = c[0].logprob;
+    for (int i = 0; i < n; i++) {
+        c[i].logprob = expf((c[i].logprob - best) / p->temperature);
+        total += (double)c[i].logprob;
+    }
+    if (p->top_p > 0 && p->top_p < 1) { /* the smallest head whose probability reaches top_p */
+        double sum = 0;
+        int keep = 0;
+        while (keep < n && sum < (double)p->top_p * total) sum += (double)c[keep++].logprob;
+        n = keep;
+        total = sum;
+    }
+    if (p->min_p > 0) { /* c[0] has weight 1 */
+        int keep = 1;
+        total = (double)c[0].logprob;
+        while (keep < n && c[keep].logprob >= p->min_p) total += (double)c[keep++].logprob;
+        n = keep;
+    }
+    double u = g4_random(p->seed, (uint64_t)s->n) * total;
+    for (int i = 0; i < n; i++) {
+        u -= (double)c[i].logprob;
+        if (u < 0) return c[i].token;
+    }
+    return c[n - 1].token;
+}
+
+/* log of the sum of exponentials of the softcapped logits: what log-probabilities are relative to. */
+static float g4_log_sum(const float *logits, int n)
+{
+    float most = logits[0];
+    for (int i = 1; i < n; i++) most = fmaxf(most, logits[i]);
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += (double)expf(logits[i] - most);
+    return most + (float)log(sum);
+}
+
+/* ---- 14. Sessions --------------------------------------------------------------------------------
+ *
+ * A session is a timeline: tokens, the media among them, and the keys and values of every owning layer. All calls end in g4_session_run,
+ * which evaluates what has been written into the timeline but not evaluated yet. */
+
+static g4_status g4_lock(const g4_engine *e) { return pthread_mutex_lock((pthread_mutex_t *)(uintptr_t)&e->lock) == 0 ? G4_OK : G4_ERR_ARGUMENT; }
+static void g4_unlock(const g4_engine *e) { pthread_mutex_unlock((pthread_mutex_t *)(uintptr_t)&e->lock); }
+
+void g4_soft_retain(g4_engine *e, g4_soft *soft)
+{
+    g4_lock(e);
+    soft->refs++;
+    g4_unlock(e);
+}
+
+/* With the lock held. */
+static void g4_soft_drop(const g4_engine *e, g4_soft *soft)
+{
+    if (!soft || --soft->refs > 0) return;
+    g4_free(e->a, soft->rows);
+    g4_free(e->a, soft);
+}
+
+void g4_soft_release(g4_engine *e, g4_soft *soft)
+{
+    g4_lock(e);
+    g4_soft_drop(e, soft);
+    g4_unlock(e);
+}
+
+/* Bytes available without swapping, by the system's own estimate and the control group's limit; 0 if unknown. */
+static uint64_t g4_available_memory(void)
+{
+    uint64_t available = 0;
+#if defined(__linux__)
+    FILE *f = fopen("/proc/meminfo", "re");
+    if (!f) return 0;
+    char line[128];
+    unsigned long long kb;
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %llu kB", &kb) == 1) available = (uint64_t)kb * 1024;
+    fclose(f);
+    if (g4_read_line("/sys/fs/cgroup/memory.max", line, sizeof line)) {
+        const uint64_t limit = strtoull(line, NULL, 10); /* "max" gives 0 */
+        if (limit > 0 && limit < available) available = limit;
+    }
+#endif
+    return available;
+}
+
+static int g4_plan_ctx(const g4_engine *e, const g4_session_options *opt)
+{
+    const int most = (int)e->file.config.max_ctx;
+    return opt && opt->n_ctx > 0 ? opt->n_ctx : g4_min_int(8192, most);
+}
+
+static g4_kv_type g4_plan_kv(const g4_engine *e, const g4_session_options *opt)
+{
+    switch (opt ? opt->kv : G4_KV_DEFAULT) {
+    case G4_KV_USE_F16: return G4_KV_F16;
+    case G4_KV_USE_F32: return G4_KV_F32;
+    case G4_KV_USE_Q8_0: return G4_KV_Q8_0;
+    default: return e->all_f32 ? G4_KV_F32 : G4_KV_F16;
+    }
+}
+
+static int g4_plan_chunk(const g4_engine *e, const g4_session_options *opt)
+{
+    return g4_min_int(opt && opt->chunk > 0 ? opt->chunk : 256, e->scratch.cap);
+}
+
+static void g4_cache_shape(const g4_engine *e, const g4_layer *l, g4_kv_type kv, g4_cache *c)
+{
+    c->window = l->cfg.flags & G4_LAYER_FULL ? 0 : (int)e->file.config.window;
+    c->n_heads = (int)l->cfg.n_kv_heads;
+    c->head_dim = (int)l->cfg.head_dim;
+    c->head_bytes = g4_round_up(2 * (size_t)c->head_dim * G4_PAGE * g4_kv_size(kv) + (kv == G4_KV_Q8_0 ? 2 * G4_PAGE * sizeof(float) : 0), 64);
+    c->page_bytes = (size_t)c->n_heads * c->head_bytes;
+}
+
+/* Floats for attention split over spans: one token at full depth, the widest layer. */
+static size_t g4_partial_floats(const g4_engine *e, int n_ctx)
+{
+    size_t dim = 0;
+    for (int l = 0; l < (int)e->file.config.n_layers; l++)
+        dim = e->weights.layers[l].cfg.head_dim > dim ? e->weights.layers[l].cfg.head_dim : dim;
+    return ((size_t)n_ctx / G4_SPAN + 2) * e->file.config.n_heads * (dim + 2);
+}
+
+void g4_session_plan(const g4_engine *e, const g4_session_options *opt, g4_memory_plan *out)
+{
+    memset(out, 0, sizeof *out);
+    const int n_ctx = g4_plan_ctx(e, opt), chunk = g4_plan_chunk(e, opt);
+    const g4_kv_type kv = g4_plan_kv(e, opt);
+    g4_engine_info info;
+    g4_engine_get_info(e, &info);
+    out->weights = info.decode_bytes;
+    out->lookup = info.lookup_bytes;
+    for (int l = 0; l < (int)e->file.config.n_layers; l++) {
+        if (!e->weights.layers[l].has_kv) continue;
+        g4_cache c = { 0 };
+        g4_cache_shape(e, &e->weights.layers[l], kv, &c);
+        const int held = c.window ? g4_min_int(n_ctx, c.window + chunk + 2 * G4_PAGE) : n_ctx;
+        out->kv += (uint64_t)(held / G4_PAGE + 1) * c.page_bytes;
+    }
+    const uint64_t vocab = e->file.config.n_vocab;
+    out->work = e->scratch_bytes + g4_partial_floats(e, n_ctx) * sizeof(float) + vocab * (2 * sizeof(float) + sizeof(g4_candidate)) +
+                (uint64_t)n_ctx * sizeof(g4_token);
+    out->available = g4_available_memory();
+}
+
+uint64_t g4_session_bytes(const g4_engine *e, const g4_session_options *opt)
+{
+    g4_memory_plan plan;
+    g4_session_plan(e, opt, &plan);
+    return plan.kv + plan.work;
+}
+
+void g4_session_close(g4_session *s)
+{
+    if (!s) return;
+    const g4_engine *e = s->e;
+    g4_lock(e);
+    while (s->n_snapshots > 0) g4_snapshot_drop(s, s->n_snapshots - 1);
+    for (int i = 0; s->caches && i < e->n_owners; i++) {
+        g4_cache *c = &s->caches[i];
+        for (int p = c->first; c->pages && p < c->end; p++) g4_page_release(e, c->pages[p]);
+        g4_free(e->a, c->pages);
+    }
+    for (int i = 0; i < s->n_runs; i++) g4_soft_drop(e, s->runs[i].soft);
+    g4_unlock(e);
+    g4_free(e->a, s->caches);
+    g4_free(e->a, s->snapshots);
+    g4_free(e->a, s->runs);
+    g4_free(e->a, s->tokens);
+    g4_free(e->a, s->logits);
+    g4_free(e->a, s->work);
+    g4_free(e->a, s->candidates);
+    g4_free(e->a, s->mask);
+    g4_free(e->a, s->partial);
+    g4_free(e->a, s);
+}
+
+g4_status g4_session_open(g4_session **out, g4_engine *e, const g4_session_options *opt, g4_error *err)
+{
+    *out = NULL;
+    const g4_config *c = &e->file.config;
+    if (c->n_layers == 0) return g4_fail(err, G4_ERR_UNSUPPORTED, "the file holds a tokenizer only");
+    const int n_ctx = g4_plan_ctx(e, opt);
+    if (n_ctx < 1 || n_ctx > (int)c->max_ctx)
+        return g4_fail(err, G4_ERR_ARGUMENT, "context of %d tokens: this model has 1 to %u", n_ctx, c->max_ctx);
+    if (opt && (opt->chunk < 0 || (unsigned)opt->kv > G4_KV_USE_Q8_0)) return g4_fail(err, G4_ERR_ARGUMENT, "chunk %d or kv type %d", opt->chunk, (int)opt->kv);
+    g4_memory_plan plan;
+    g4_session_plan(e, opt, &plan);
+    if (plan.available > 0 && plan.kv + plan.work > plan.available)
+        return g4_fail(err, G4_ERR_MEMORY, "a context of %d tokens needs %.1f MB of memory, %.1f MB are free: choose a smaller context or kv type",
+                       n_ctx, (double)(plan.kv + plan.work) / 1e6, (double)plan.available / 1e6);
+
+    g4_session *s = g4_alloc(e->a, 1, sizeof *s);
+    if (!s) return g4_fail(err, G4_ERR_MEMORY, "no memory for a session");
+    s->e = e;
+    s->n_ctx = n_ctx;
+    s->kv = g4_plan_kv(e, opt);
+    s->chunk = g4_plan_chunk(e, opt);
+    s->snapshot_budget = opt && opt->snapshot_bytes ? opt->snapshot_bytes : UINT64_C(512) << 20;
+    s->progress = opt ? opt->progress : NULL;
+    s->user = opt ? opt->user : NULL;
+    s->partial_floats = g4_partial_floats(e, n_ctx);
+    const size_t vocab = g4_round_up(c->n_vocab, 16);
+    s->tokens = g4_alloc(e->a, (size_t)n_ctx, sizeof *s->tokens);
+    s->logits = g4_alloc(e->a, vocab, sizeof *s->logits);
+    s->work = g4_alloc(e->a, vocab, sizeof *s->work);
+    s->candidates = g4_alloc(e->a, vocab, sizeof *s->candidates);
+    s->mask = g4_alloc(e->a, vocab / 32 + 1, sizeof *s->mask);
+    s->partial = g4_alloc(e->a, s->partial_floats, sizeof *s->partial);
+    s->caches = g4_alloc(e->a, (size_t)e->n_owners, sizeof *s->caches);
+    int ok = s->tokens && s->logits && s->work && s->candidates && s->mask && s->partial && s->caches;
+    for (int l = 0; l < (int)c->n_layers && ok; l++) {
+        const g4_layer *w = &e->weights.layers[l];
+        if (!w->has_kv) continue;
+        g4_cache *cache = &s->caches[w->slot];
+        g4_cache_shape(e, w, s->kv, cache);
+        cache->pages = g4_alloc(e->a, (size_t)n_ctx / G4_PAGE + 1, sizeof *cache->pages);
+        ok = cache->pages != NULL;
+    }
+    if (!ok) {
+        g4_session_close(s);
+        return g4_fail(err, G4_ERR_MEMORY, "no memory for the tables of a session of %d tokens", n_ctx);
+    }
+    *out = s;
+    return G4_OK;
+}
+
+int g4_session_n(const g4_session *s) { return s->n; }
+int g4_session_n_ctx(const g4_session *s) { return s->n_ctx; }
+const g4_token *g4_session_tokens(const g4_session *s) { return s->tokens; }
+uint64_t g4_session_n_evaluated(const g4_session *s) { return s->n_evaluated; }
+
+/* The last position <= n that does not lie inside the soft tokens of one picture or sound. */
+static int g4_outside_runs(const g4_run *runs, int n_runs, int n)
+{
+    for (int i = n_runs - 1; i >= 0; i--)
+        if (runs[i].pos < n && n < runs[i].pos + runs[i].soft->n) n = runs[i].pos;
+    return n;
+}
+
+static void g4_drop_runs(g4_session *s, int n)
+{
+    while (s->n_runs > 0 && s->runs[s->n_runs - 1].pos >= n) g4_soft_drop(s->e, s->runs[--s->n_runs].soft);
+}
+
+/* Cut the timeline to at most n positions without evaluating anything; with the lock held. Returns the position reached: n itself when the
+ * windows still hold what its last token saw, else the nearest snapshot before it, else 0. */
+static int g4_go_back(g4_session *s, int n)
+{
+    n = g4_outside_runs(s->runs, s->n_runs, n);
+    if (n >= s->n) return s->n;
+    while (s->n_snapshots > 0 && s->snapshots[s->n_snapshots - 1].pos > n) g4_snapshot_drop(s, s->n_snapshots - 1);
+    int held = 1;
+    for (int i = 0; i < s->e->n_owners; i++) {
+        const g4_cache *c = &s->caches[i];
+        if (c->window && c->first * G4_PAGE > g4_window_start(n, c->window)) held = 0;
+    }
+    if (!held && s->n_snapshots > 0) {
+        g4_snapshot_restore(s, s->n_snapshots - 1);
+    } else {
+        if (!held) n = 0;
+        for (int i = 0; i < s->e->n_owners; i++) g4_cache_truncate(s->e, &s->caches[i], n);
+        s->n = n;
+        s->logits_ready = 0;
+    }
+    g4_drop_runs(s, s->n);
+    return s->n;
+}
+
+/* End of the chunk that starts at `from` in a timeline of `to` tokens: two-way picture blocks are not split. */
+static int g4_chunk_end(const g4_session *s, int from, int to)
+{
+    const g4_config *c = &s->e->file.config;
+    const int end = g4_min_int(from + s->chunk, to);
+    if (!(c->flags & G4_CONFIG_IMAGE_BIDIR) || end == to) return end;
+    for (int i = 0; i < s->n_runs; i++) {
+        const int first = s->runs[i].pos;
+        if ((uint32_t)s->runs[i].soft->token == c->audio_token) continue;
+        int last = first + s->runs[i].soft->n; /* of the block: adjacent runs belong to it */
+        while (i + 1 < s->n_runs && s->runs[i + 1].pos == last && (uint32_t)s->runs[i + 1].soft->token != c->audio_token)
+            last += s->runs[++i].soft->n;
+        if (first < end && end < last) return first > from ? first : last;
+    }
+    return end;
+}
+
+/* Evaluate positions [s->n, to) of the timeline, whose tokens and runs are in place. row: logits of every position. On failure the
+ * timeline is cut back to where it was. */
+static g4_status g4_session_run(g4_session *s, int to, g4_logits_row_fn row, void *user, g4_error *err)
+{
+    g4_engine *e = s->e;
+    const int start = s->n, total = to - start;
+    g4_status status = G4_OK;
+    int guard = 0; /* a snapshot of the start, taken here */
+    g4_lock(e);
+    if (total > s->chunk && start > 0) {
+        const int before = s->n_snapshots > 0 ? s->snapshots[s->n_snapshots - 1].pos : -1;
+        status = g4_snapshot_take(s, err);
+        guard = !status && before != start;
+    }
+    while (!status && s->n < to) {
+        const int end = g4_chunk_end(s, s->n, to), n = end - s->n;
+        if (n > e->scratch.cap) {
+            status = g4_fail(err, G4_ERR_UNSUPPORTED, "a picture block of %d positions: at most %d", n, e->scratch.cap);
+            break;
+        }
+        status = g4_session_reserve(s, n, err);
+        if (status) break;
+        g4_chunk chunk = { .e = e, .s = s, .tokens = s->tokens + s->n, .pos = s->n, .n = n, .n_full = row ? n : end == to };
+        g4_forward(&chunk);
+        s->n_evaluated += (uint64_t)n;
+        const size_t vocab = g4_round_up(e->file.config.n_vocab, 16);
+        for (int t = 0; row && t < n && !status; t += G4_LOGIT_ROWS) {
+            const int rows = g4_min_int(G4_LOGIT_ROWS, n - t);
+            g4_logits_run(&chunk, t, rows, e->scratch.logits, vocab);
+            for (int i = 0; i < rows && !status; i++)
+                if (row(user, s->n - start + t + i, e->scratch.logits + (size_t)i * vocab))
+                    status = g4_fail(err, G4_ERR_CANCELED, "stopped by the caller after %d of %d tokens", s->n - start + t + i + 1, total);
+            if (t + rows == n && end == to) memcpy(s->logits, e->scratch.logits + (size_t)(rows - 1) * vocab, vocab * sizeof *s->logits);
+        }
+        if (!row && end == to) g4_logits_run(&chunk, n - 1, 1, s->logits, vocab);
+        if (status) break;
+        s->n = end;
+        g4_session_slide(s);
+        if (s->progress && total > 1) {
+            g4_unlock(e);
+            const int stop = s->progress(s->user, (uint64_t)(s->n - start), (uint64_t)total);
+            g4_lock(e);
+            if (stop && s->n < to) status = g4_fail(err, G4_ERR_CANCELED, "canceled after %d of %d tokens", s->n - start, total);
+        }
+    }
+    if (status) {
+        const int ready = s->logits_ready;
+        s->n = to; /* so that everything after `start` is cut, runs included */
+        if (guard || (s->n_snapshots > 0 && s->snapshots[s->n_snapshots - 1].pos == start && total > s->chunk)) {
+            g4_snapshot_restore(s, s->n_snapshots - 1);
+        } else {
+            for (int i = 0; i < e->n_owners; i++) g4_cache_truncate(e, &s->caches[i], start);
+            s->n = start;
+        }
+        g4_drop_runs(s, start);
+        s->logits_ready = ready;
+    } else {
+        s->logits_ready = 1;
+    }
+    if (guard) g4_snapshot_drop(s, s->n_snapshots - 1);
+    g4_unlock(e);
+    return status;
+}
+
+/* Check and append part of a prompt: its tokens from `from` on, with the runs that start there. */
+static g4_status g4_session_append(g4_session *s, const g4_prompt *p, int from, g4_logits_row_fn row, void *user, g4_error *err)
+{
+    g4_engine *e = s->e;
+    const g4_config *c = &e->file.config;
+    const int n = p->n - from;
+    if (n < 0 || (n > 0 && !p->tokens)) return g4_fail(err, G4_ERR_ARGUMENT, "%d tokens", p->n);
+    if (n == 0) return G4_OK;
+    if (n > s->n_ctx - s->n)
+        return g4_fail(err, G4_ERR_CONTEXT, "%d tokens after %d do not fit in the context of %d", n, s->n, s->n_ctx);
+    for (int i = from; i < p->n; i++)
+        if (p->tokens[i] < 0 || (uint32_t)p->tokens[i] >= c->n_vocab)
+            return g4_fail(err, G4_ERR_ARGUMENT, "token %d is %d: the vocabulary has ids 0 to %u", i, (int)p->tokens[i], c->n_vocab - 1);
+    int n_runs = 0, free_from = from;
+    for (int i = 0; i < p->n_runs; i++) {
+        const g4_run *r = &p->runs[i];
+        if (r->pos + r->soft->n <= from) continue;
+        if (r->pos < free_from || r->soft->n > p->n - r->pos)
+            return g4_fail(err, G4_ERR_ARGUMENT, "media %d: its %d soft tokens at %d overlap or leave the prompt", i, r->soft->n, r->pos);
+        for (int t = r->pos; t < r->pos + r->soft->n; t++)
+            if (p->tokens[t] != r->soft->token)
+                return g4_fail(err, G4_ERR_ARGUMENT, "media %d: token %d is %d, expected its placeholder %d", i, t, (int)p->tokens[t], (int)r->soft->token);
+        free_from = r->pos + r->soft->n;
+        n_runs++;
+    }
+    if (s->n_runs + n_runs > s->cap_runs) {
+        g4_run *grown = g4_realloc(e->a, s->runs, (size_t)(s->n_runs + n_runs), sizeof *grown);
+        if (!grown) return g4_fail(err, G4_ERR_MEMORY, "no memory for %d media", s->n_runs + n_runs);
+        s->runs = grown;
+        s->cap_runs = s->n_runs + n_runs;
+    }
+    for (int i = 0; i < p->n_runs; i++) {
+        if (p->runs[i].pos < from) continue;
+        g4_soft_retain(e, p->runs[i].soft);
+        s->runs[s->n_runs++] = (g4_run){ s->n + p->runs[i].pos - from, p->runs[i].soft };
+    }
+    memcpy(s->tokens + s->n, p->tokens + from, (size_t)n * sizeof *s->tokens);
+    return g4_session_run(s, s->n + n, row, user, err);
+}
+
+g4_status g4_session_eval_prompt(g4_session *s, const g4_prompt *prompt, g4_error *err)
+{
+    return g4_session_append(s, prompt, 0, NULL, NULL, err);
+}
+
+g4_status g4_session_eval(g4_session *s, const g4_token *tokens, int n, g4_error *err)
+{
+    const g4_prompt p = { tokens, n, NULL, 0 };
+    return g4_session_append(s, &p, 0, NULL, NULL, err);
+}
+
+g4_status g4_session_eval_all(g4_session *s, const g4_prompt *prompt, g4_logits_row_fn row, void *user, g4_error *err)
+{
+    return g4_session_append(s, prompt, 0, row, user, err);
+}
+
+g4_status g4_session_eval_text(g4_session *s, const char *text, size_t len, g4_error *err)
+{
+    g4_engine *e = s->e;
+    g4_tokens ids = { NULL, 0, 0 };
+    g4_status status = g4_tokenizer_encode(&e->tokenizer, e->a, text, len ? len : strlen(text), 0, &ids, err);
+    if (!status && s->n == 0) {
+        g4_token *all = g4_alloc(e->a, ids.n + 1, sizeof *all);
+        if (all) {
+            all[0] = (g4_token)e->file.config.bos;
+            if (ids.n > 0) memcpy(all + 1, ids.ids, ids.n * sizeof *all);
+            g4_free(e->a, ids.ids);
+            ids.ids = all;
+            ids.n++;
+        } else {
+            status = g4_fail(err, G4_ERR_MEMORY, "no memory for %zu tokens", ids.n + 1);
+        }
+    }
+    if (!status && ids.n > (size_t)s->n_ctx)
+        status = g4_fail(err, G4_ERR_CONTEXT, "%zu tokens do not fit in the context of %d", ids.n, s->n_ctx);
+    if (!status) status = g4_session_eval(s, ids.ids, (int)ids.n, err);
+    g4_free(e->a, ids.ids);
+    return status;
+}
+
+/* Logits of the last position when only its keys and values are there: evaluate that token once more (the same bits). */
+static g4_status g4_session_refresh(g4_session *s, g4_error *err)
+{
+    if (s->n == 0 || s->logits_ready) return G4_OK;
+    const int n = s->n;
+    s->n = n - 1;
+    const g4_status status = g4_session_run(s, n, NULL, NULL, err);
+    s->n = n;
+    return status;
+}
+
+const float *g4_session_logits(g4_session *s)
+{
+    if (s->n == 0 || g4_session_refresh(s, NULL)) return NULL;
+    return s->logits;
+}
+
+static const g4_run *g4_run_at(const g4_run *runs, int n_runs, int pos)
+{
+    for (int i = 0; i < n_runs; i++)
+        if (runs[i].pos <= pos && pos < runs[i].pos + runs[i].soft->n) return &runs[i];
+    return NULL;
+}
+
+/* Positions at which timeline and prompt agree: ids, and for soft tokens the same media at the same place. */
+static int g4_common_prefix(const g4_session *s, const g4_prompt *p)
+{
+    int n = 0;
+    while (n < s->n && n < p->n && s->tokens[n] == p->tokens[n]) n++;
+    for (int i = 0; i < s->n_runs || i < p->n_runs; i++) {
+        const g4_run *a = i < s->n_runs ? &s->runs[i] : NULL, *b = i < p->n_runs ? &p->runs[i] : NULL;
+        if (a && b && a->pos == b->pos && a->soft->n == b->soft->n && memcmp(a->soft->key, b->soft->key, sizeof a->soft->key) == 0) continue;
+        const int differ = g4_min_int(a ? a->pos : INT_MAX, b ? b->pos : INT_MAX);
+        return g4_min_int(n, differ);
+    }
+    return n;
+}
+
+g4_status g4_session_sync(g4_session *s, const g4_prompt *prompt, int *reused, g4_error *err)
+{
+    if (reused) *reused = 0;
+    if (prompt->n > s->n_ctx)
+        return g4_fail(err, G4_ERR_CONTEXT, "a prompt of %d tokens does not fit in the context of %d", prompt->n, s->n_ctx);
+    int common = g4_common_prefix(s, prompt);
+    if (g4_run_at(prompt->runs, prompt->n_runs, common)) common = g4_outside_runs(prompt->runs, prompt->n_runs, common);
+    g4_lock(s->e);
+    int at = g4_go_back(s, common);
+    g4_unlock(s->e);
+    const uint64_t before = s->n_evaluated;
+    const g4_status status = at < prompt->n ? g4_session_append(s, prompt, at, NULL, NULL, err) : g4_session_refresh(s, err);
+    if (reused && !status) *reused = prompt->n - (int)(s->n_evaluated - before);
+    return status;
+}
+
+g4_status g4_session_rewind(g4_session *s, int n, g4_error *err)
+{
+    if (n < 0 || n > s->n) return g4_fail(err, G4_ERR_ARGUMENT, "cannot go back to %d: the timeline has %d tokens", n, s->n);
+    /* what lies between the position reached and n is evaluated again: its media must outlive the cut */
+    int n_runs = 0;
+    while (n_runs < s->n_runs && s->runs[n_runs].pos + s->runs[n_runs].soft->n <= n) n_runs++;
+    g4_run *runs = n_runs ? g4_alloc(s->e->a, (size_t)n_runs, sizeof *runs) : NULL;
+    if (n_runs && !runs) return g4_fail(err, G4_ERR_MEMORY, "no memory for %d media", n_runs);
+    g4_lock(s->e);
+    for (int i = 0; i < n_runs; i++) {
+        runs[i] = s->runs[i];
+        runs[i].soft->refs++;
+    }
+    const int at = g4_go_back(s, n);
+    g4_unlock(s->e);
+    const g4_prompt p = { s->tokens, g4_outside_runs(s->runs, s->n_runs, n), runs, n_runs };
+    const g4_status status = at < n ? g4_session_append(s, &p, at, NULL, NULL, err) : g4_session_refresh(s, err);
+    g4_lock(s->e);
+    for (int i = 0; i < n_runs; i++) g4_soft_drop(s->e, runs[i].soft);
+    g4_unlock(s->e);
+    g4_free(s->e->a, runs);
+    return status;
+}
+
+g4_status g4_session_mark(g4_session *s, g4_error *err)
+{
+    g4_lock(s->e);
+    const g4_status status = s->n > 0 ? g4_snapshot_take(s, err) : G4_OK;
+    g4_unlock(s->e);
+    return status;
+}
+
+static g4_session_options g4_session_options_of(const g4_session *s)
+{
+    static const g4_kv_choice choice[] = { [G4_KV_F16] = G4_KV_USE_F16, [G4_KV_F32] = G4_KV_USE_F32, [G4_KV_Q8_0] = G4_KV_USE_Q8_0 };
+    return (g4_session_options){ s->n_ctx, choice[s->kv], s->chunk, s->snapshot_budget, s->progress, s->user };
+}
+
+g4_status g4_session_fork(g4_session **out, const g4_session *s, g4_error *err)
+{
+    g4_engine *e = s->e;
+    const g4_session_options opt = g4_session_options_of(s);
+    g4_status status = g4_session_open(out, e, &opt, err);
+    if (status) return status;
+    g4_session *f = *out;
+    f->runs = s->n_runs ? g4_alloc(e->a, (size_t)s->n_runs, sizeof *f->runs) : NULL;
+    if (s->n_runs && !f->runs) {
+        g4_session_close(f);
+        *out = NULL;
+        return g4_fail(err, G4_ERR_MEMORY, "no memory for %d media", s->n_runs);
+    }
+    f->cap_runs = s->n_runs;
+    memcpy(f->tokens, s->tokens, (size_t)s->n * sizeof *f->tokens);
+    memcpy(f->logits, s->logits, e->file.config.n_vocab * sizeof *f->logits);
+    f->logits_ready = s->logits_ready;
+    f->n = s->n;
+    g4_lock(e);
+    for (int i = 0; i < s->n_runs; i++) {
+        f->runs[f->n_runs++] = s->runs[i];
+        s->runs[i].soft->refs++;
+    }
+    for (int i = 0; i < e->n_owners; i++) {
+        const g4_cache *from = &s->caches[i];
+        g4_cache *to = &f->caches[i];
+        to->first = from->first;
+        to->end = from->end;
+        for (int p = from->first; p < from->end; p++) {
+            to->pages[p] = from->pages[p];
+            to->pages[p]->refs++;
+            to->pages[p]->forked = 1;
+        }
+    }
+    g4_unlock(e);
+    return G4_OK;
+}
+
+/* ---- 15. Saved state -------------------------------------------------------------------------------
+ *
+ * Little-endian: magic "G4STATE1", u32 version, u32 byte order mark, u64 fingerprint of the model, u32 kv type, u32 n, u32 n_runs, u32 n_owners;
+ * n token ids (i32); per run: u32 pos, u32 placeholder id, u32 n, u32 0, u64 key[2], then (n, hidden) f32; per owner: u32 first page, u32 end, then
+ * the pages; at the end u64 checksum of all before. The last token is evaluated again on loading. */
+
+#define G4_STATE_MAGIC "G4STATE1"
+#define G4_STATE_VERSION 1u
+
+typedef struct {
+    char magic[8];
+    uint32_t version, endian;
+    uint64_t fingerprint;
+    uint32_t kv, n, n_runs, n_owners;
+} g4_state_header;
+typedef struct {
+    uint32_t pos, token, n, zero;
+    uint64_t key[2];
+} g4_state_run;
+
+typedef struct {
+    g4_write_fn write;
+    g4_read_fn read;
+    void *user;
+    uint64_t sum;
+    g4_error *err;
+    g4_status status;
+} g4_state_io;
+
+static void g4_state_put(g4_state_io *io, const void *data, size_t n)
+{
+    if (io->status) return;
+    io->sum = g4_checksum_step(io->sum, g4_checksum(data, n));
+    if (io->write(io->user, data, n)) io->status = g4_fail(io->err, G4_ERR_IO, "writing the session failed");
+}
+
+static void g4_state_get(g4_state_io *io, void *data, size_t n)
+{
+    if (io->status) return;
+    if (io->read(io->user, data, n)) io->status = g4_fail(io->err, G4_ERR_IO, "the saved session cannot be read, or is truncated");
+    else io->sum = g4_checksum_step(io->sum, g4_checksum(data, n));
+}
+
+/* Tells models apart: configuration, tokenizer and table by their checksum, and the first 4 KB of every tensor. */
+static uint64_t g4_engine_fingerprint(g4_engine *e)
+{
+    g4_lock(e);
+    if (e->fingerprint == 0) {
+        g4_file_header h;
+        memcpy(&h, e->file.data, sizeof h);
+        uint64_t sum = h.checksum;
+        for (int i = 0; i < e->file.n_tensors; i++) {
+            const g4_tensor_entry *t = &e->file.table[i];
+            sum = g4_checksum_step(sum, g4_checksum(e->file.data + t->offset, t->size < 4096 ? (size_t)t->size : 4096));
+        }
+        e->fingerprint = sum | 1;
+    }
+    const uint64_t fingerprint = e->fingerprint;
+    g4_unlock(e);
+    return fingerprint;
+}
+
+g4_status g4_session_save(const g4_session *s, g4_write_fn write, void *user, g4_error *err)
+{
+    const g4_engine *e = s->e;
+    g4_state_io io = { .write = write, .user = user, .err = err };
+    const g4_state_header h = { G4_STATE_MAGIC, G4_STATE_VERSION, G4_FILE_ENDIAN, g4_engine_fingerprint(s->e), (uint32_t)s->kv, (uint32_t)s->n,
+                                (uint32_t)s->n_runs, (uint32_t)e->n_owners };
+    g4_state_put(&io, &h, sizeof h);
+    g4_state_put(&io, s->tokens, (size_t)s->n * sizeof *s->tokens);
+    for (int i = 0; i < s->n_runs; i++) {
+        const g4_soft *soft = s->runs[i].soft;
+        const g4_state_run r = { (uint32_t)s->runs[i].pos, (uint32_t)soft->token, (uint32_t)soft->n, 0, { soft->key[0], soft->key[1] } };
+        g4_state_put(&io, &r, sizeof r);
+        g4_state_put(&io, soft->rows, (size_t)soft->n * e->file.config.hidden * sizeof *soft->rows);
+    }
+    for (int i = 0; i < e->n_owners; i++) {
+        const g4_cache *c = &s->caches[i];
+        const uint32_t range[2] = { (uint32_t)c->first, (uint32_t)c->end };
+        g4_state_put(&io, range, sizeof range);
+        for (int p = c->first; p < c->end; p++) g4_state_put(&io, c->pages[p]->data, c->page_bytes);
+    }
+    const uint64_t sum = io.sum;
+    g4_state_put(&io, &sum, sizeof sum);
+    return io.status;
+}
+
+static g4_status g4_state_load_runs(g4_session *s, g4_state_io *io, uint32_t n_runs)
+{
+    g4_engine *e = s->e;
+    const uint32_t hidden = e->file.config.hidden;
+    uint32_t free_from = 0;
+    s->runs = g4_alloc(e->a, (size_t)n_runs + 1, sizeof *s->runs);
+    if (!s->runs) return g4_fail(io->err, G4_ERR_MEMORY, "no memory for %u media", n_runs);
+    s->cap_runs = (int)n_runs + 1;
+    for (uint32_t i = 0; i < n_runs && !io->status; i++) {
+        g4_state_run r = { 0 };
+        g4_state_get(io, &r, sizeof r);
+        if (io->status) break;
+        if (r.pos < free_from || r.n < 1 || r.n > (uint32_t)s->n || r.pos > (uint32_t)s->n - r.n || r.token >= e->file.config.n_vocab)
+            return g4_fail(io->err, G4_ERR_FORMAT, "saved session: media %u at %u lies outside", i, r.pos);
+        free_from = r.pos + r.n;
+        g4_soft *soft = g4_alloc(e->a, 1, sizeof *soft);
+        if (!soft) return g4_fail(io->err, G4_ERR_MEMORY, "no memory for media %u", i);
+        *soft = (g4_soft){ 1, (g4_token)r.token, { r.key[0], r.key[1] }, (int)r.n, g4_alloc(e->a, (size_t)r.n * hidden, sizeof(float)) };
+        s->runs[s->n_runs++] = (g4_run){ (int)r.pos, soft };
+        if (!soft->rows) return g4_fail(io->err, G4_ERR_MEMORY, "no memory for media %u", i);
+        g4_state_get(io, soft->rows, (size_t)r.n * hidden * sizeof *soft->rows);
+    }
+    return io->status;
+}
+
+static g4_status g4_state_load_pages(g4_session *s, g4_state_io *io)
+{
+    for (int i = 0; i < s->e->n_owners && !io->status; i++) {
+        g4_cache *c = &s->caches[i];
+        uint32_t range[2] = { 0, 0 };
+        g4_state_get(io, range, sizeof range);
+        if (io->status) break;
+        const uint32_t end = (uint32_t)((s->n + G4_PAGE - 1) / G4_PAGE);
+        if (range[1] != end || range[0] > range[1] || range[0] * G4_PAGE > (uint32_t)(c->window ? g4_window_start(s->n, c->window) : 0))
+            return g4_fail(io->err, G4_ERR_FORMAT, "saved session: pages %u to %u of cache %d do not hold %d positions", range[0], range[1], i, s->n);
+        c->first = c->end = (int)range[0];
+        for (; c->end < (int)range[1] && !io->status; c->end++) {
+            if (!(c->pages[c->end] = g4_page_new(s->e, c->page_bytes))) return g4_fail(io->err, G4_ERR_MEMORY, "no memory for keys and values");
+            g4_state_get(io, c->pages[c->end]->data, c->page_bytes);
+        }
+    }
+    return io->status;
+}
+
+g4_status g4_session_load(g4_session **out, g4_engine *e, const g4_session_options *opt, g4_read_fn read, void *user, g4_error *err)
+{
+    *out = NULL;
+    g4_state_io io = { .read = read, .user = user, .err = err };
+    g4_state_header h;
+    g4_state_get(&io, &h, sizeof h);
+    if (io.status) return io.status;
+    if (memcmp(h.magic, G4_STATE_MAGIC, sizeof h.magic) != 0 || h.endian != G4_FILE_ENDIAN) return g4_fail(err, G4_ERR_FORMAT, "not a saved session");
+    if (h.version != G4_STATE_VERSION)
+        return g4_fail(err, G4_ERR_VERSION, "saved session of version %u, this library reads version %u", h.version, G4_STATE_VERSION);
+    if (h.fingerprint != g4_engine_fingerprint(e) || h.n_owners != (uint32_t)e->n_owners)
+        return g4_fail(err, G4_ERR_MISMATCH, "this session was saved with another model");
+    g4_session *s;
+    g4_status status = g4_session_open(&s, e, opt, err);
+    if (status) return status;
+    if (h.kv != (uint32_t)s->kv) {
+        status = g4_fail(err, G4_ERR_MISMATCH, "this session was saved with another key/value type (%u, not %u)", h.kv, (unsigned)s->kv);
+    } else if (h.n > (uint32_t)s->n_ctx) {
+        status = g4_fail(err, G4_ERR_CONTEXT, "the saved session has %u tokens, the context %d", h.n, s->n_ctx);
+    } else if (h.n_runs > h.n) {
+        status = g4_fail(err, G4_ERR_FORMAT, "saved session: %u media in %u tokens", h.n_runs, h.n);
+    } else {
+        s->n = (int)h.n;
+        g4_state_get(&io, s->tokens, (size_t)s->n * sizeof *s->tokens);
+        status = io.status;
+        for (int i = 0; i < s->n && !status; i++)
+            if ((uint32_t)s->tokens[i] >= e->file.config.n_vocab) status = g4_fail(err, G4_ERR_FORMAT, "saved session: token %d is %d", i, (int)s->tokens[i]);
+        if (!status) status = g4_state_load_runs(s, &io, h.n_runs);
+        if (!status) status = g4_state_load_pages(s, &io);
+        const uint64_t expected = io.sum;
+        uint64_t sum = 0;
+        if (!status) g4_state_get(&io, &sum, sizeof sum);
+        if (!status) status = io.status;
+        if (!status && sum != expected) status = g4_fail(err, G4_ERR_FORMAT, "the saved session is damaged (checksum)");
+        if (!status) status = g4_session_refresh(s, err);
+    }
+    if (status) g4_session_close(s);
+    else *out = s;
+    return status;
+}
+
+/* ---- 16. Generation --------------------------------------------------------------------------------
+ *
+ * Choose, tell, append, evaluate, until something ends the reply. */
+
+#define G4_GUARD_TOKENS 64  /* repeated tokens that count as runaway: 64 equal ones, or 8 equal blocks that fill as many */
+#define G4_GUARD_BLOCKS 8
+#define G4_GUARD_PERIOD 256 /* longest block looked for */
+#define G4_MAX_TOP 64
+
+const char *g4_stop_name(g4_stop stop)
+{
+    switch (stop) {
+    case G4_STOP_END: return "stop";
+    case G4_STOP_MAX_TOKENS: return "length";
+    case G4_STOP_STRING: return "stop_string";
+    case G4_STOP_CALLBACK: return "callback";
+    case G4_STOP_CONTEXT: return "context";
+    case G4_STOP_REPEAT: return "repetition";
+    case G4_STOP_CONSTRAINT: return "constraint";
+    }
+    return "unknown";
+}
+
+typedef struct {
+    g4_session *s;
+    const g4_generate_options *opt;
+    int start;                          /* of the reply in the timeline */
+    g4_utf8 utf8;
+    g4_buf pending;                     /* complete characters not yet output: they may begin a stop string */
+    int same[G4_GUARD_PERIOD + 1];      /* tokens in a row equal to the one `period` before */
+    g4_candidate top[G4_MAX_TOP];
+} g4_reply;
+
+static int g4_is_stop(const g4_config *c, g4_token id)
+{
+    for (uint32_t i = 0; i < c->n_stop; i++)
+        if ((uint32_t)id == c->stop[i]) return 1;
+    return 0;
+}
+
+/* Has the reply run away with its newest token? */
+static int g4_guard(g4_reply *r)
+{
+    const g4_session *s = r->s;
+    for (int period = 1; period <= G4_GUARD_PERIOD && s->n - period > r->start; period++) {
+        r->same[period] = s->tokens[s->n - 1] == s->tokens[s->n - 1 - period] ? r->same[period] + 1 : 0;
+        if (r->same[period] + period >= g4_max_int(G4_GUARD_TOKENS, G4_GUARD_BLOCKS * period)) return 1;
+    }
+    return 0;
+}
+
+/* Where the first stop string begins in the pending text, or its length; *held gets how many bytes at the end may begin one. */
+static size_t g4_find_stop(const g4_reply *r, size_t *held)
+{
+    const char *text = r->pending.data;
+    const size_t n = r->pending.len;
+    size_t found = n;
+    *held = 0;
+    for (int i = 0; i < r->opt->n_stop; i++) {
+        const char *stop = r->opt->stop[i];
+        const size_t len = strlen(stop);
+        for (size_t at = 0; len > 0 && at < n; at++) {
+            const size_t rest = n - at < len ? n - at : len;
+            if (memcmp(text + at, stop, rest) != 0) continue;
+            if (rest == len && at < found) found = at;
+            if (rest < len && rest > *held) *held = rest;
+        }
+    }
+    return found;
+}
+
+/* Pass text on. Returns nonzero if the caller wants no more. */
+static int g4_reply_output(g4_reply *r, const g4_output *about, size_t n)
+{
+    g4_output out = *about;
+    out.text = n ? r->pending.data : "";
+    out.text_len = n;
+    return r->opt->output && r->opt->output(r->opt->user, &out);
+}
+
+static void g4_reply_consume(g4_reply *r, size_t n)
+{
+    if (n > 0) memmove(r->pending.data, r->pending.data + n, r->pending.len - n);
+    r->pending.len -= n;
+}
+
+/* Take one chosen token into the timeline and its text to the caller. *stopped says whether that ends the reply. */
+static g4_status g4_reply_take(g4_reply *r, g4_token token, int *stopped, g4_stop *stop, g4_error *err)
+{
+    g4_session *s = r->s;
+    g4_output about = { .token = token };
+    char piece[256], whole[260];
+    const size_t n = g4_tokenizer_piece(&s->e->tokenizer, token, piece, &about.is_special);
+    const size_t ready = g4_utf8_push(&r->utf8, piece, about.is_special ? 0 : n, whole);
+    if (!about.is_special) g4_buf_add(&r->pending, whole, ready);
+    if (r->pending.failed) return g4_fail(err, G4_ERR_MEMORY, "no memory for the reply");
+    if (r->opt->want_logprobs) {
+        const int n_vocab = (int)s->e->file.config.n_vocab;
+        const float sum = g4_log_sum(s->logits, n_vocab);
+        about.logprob = s->logits[token] - sum;
+        about.n_top = g4_top(s->logits, n_vocab, g4_min_int(g4_min_int(r->opt->n_top, G4_MAX_TOP), n_vocab), r->top);
+        for (int i = 0; i < about.n_top; i++) r->top[i].logprob -= sum;
+        about.top = r->top;
+    }
+    const g4_status status = g4_session_eval(s, &token, 1, err);
+    if (status) return status;
+    size_t held = 0;
+    const size_t found = r->pending.len ? g4_find_stop(r, &held) : 0;
+    const int hit = found < r->pending.len;
+    const size_t emit = hit ? found : r->pending.len - held;
+    if (g4_reply_output(r, &about, emit)) {
+        *stopped = 1;
+        *stop = G4_STOP_CALLBACK;
+    }
+    g4_reply_consume(r, hit ? r->pending.len : emit);
+    if (hit) {
+        *stopped = 1;
+        *stop = G4_STOP_STRING;
+    } else if (!*stopped && !r->opt->no_guard && g4_guard(r)) {
+        *stopped = 1;
+        *stop = G4_STOP_REPEAT;
+    }
+    return G4_OK;
+}
+
+static g4_status g4_generate_checked(g4_reply *r, const g4_sampling *sampling, g4_result *result, g4_error *err)
+{
+    g4_session *s = r->s;
+    const g4_generate_options *opt = r->opt;
+    int stopped = 0;
+    g4_status status = g4_session_refresh(s, err);
+    while (!status && !stopped) {
+        if (opt->max_tokens > 0 && result->n_tokens >= opt->max_tokens) {
+            result->stop = G4_STOP_MAX_TOKENS;
+            break;
+        }
+        if (s->n >= s->n_ctx) {
+            result->stop = G4_STOP_CONTEXT;
+            break;
+        }
+        const g4_token token = g4_sample(s, sampling, opt->constraint, r->start);
+        if (token < 0) {
+            result->stop = G4_STOP_CONSTRAINT;
+            break;
+        }
+        if (opt->constraint && opt->constraint->accept) opt->constraint->accept(opt->constraint->user, token);
+        if (!opt->ignore_stop_ids && g4_is_stop(&s->e->file.config, token)) {
+            result->stop = G4_STOP_END;
+            result->stop_token = token;
+            break;
+        }
+        status = g4_reply_take(r, token, &stopped, &result->stop, err);
+        if (!status) result->n_tokens++;
+    }
+    /* what was held back, malformed bytes included */
+    char rest[8];
+    g4_buf_add(&r->pending, rest, g4_utf8_push(&r->utf8, NULL, 0, rest));
+    if (!status && result->stop != G4_STOP_STRING && r->pending.len > 0) {
+        const g4_output about = { .token = -1 };
+        g4_reply_output(r, &about, r->pending.len);
+    }
+    return status;
+}
+
+static double g4_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+g4_status g4_session_generate(g4_session *s, const g4_generate_options *opt, g4_result *out, g4_error *err)
+{
+    static const g4_generate_options defaults = { 0 };
+    if (!opt) opt = &defaults;
+    g4_result result = { .stop_token = -1 };
+    if (s->n == 0) return g4_fail(err, G4_ERR_ARGUMENT, "nothing to continue: the timeline is empty");
+    if (opt->max_tokens < 0 || opt->n_top < 0 || opt->n_top > G4_MAX_TOP || (opt->n_stop > 0 && !opt->stop))
+        return g4_fail(err, G4_ERR_ARGUMENT, "max_tokens %d, n_top %d (at most %d) or n_stop %d", opt->max_tokens, opt->n_top, G4_MAX_TOP, opt->n_stop);
+    g4_sampling recommended;
+    g4_sampling_recommended(s->e, &recommended);
+    const g4_sampling *p = opt->sampling ? opt->sampling : &recommended;
+    if (!(p->temperature >= 0) || !isfinite(p->temperature) || p->top_k < 0 || !(p->top_p >= 0 && p->top_p <= 1) || !(p->min_p >= 0 && p->min_p <= 1) ||
+        !(p->repeat_penalty >= 0) || !isfinite(p->presence_penalty) || !isfinite(p->frequency_penalty))
+        return g4_fail(err, G4_ERR_ARGUMENT, "sampling: temperature, top_k and penalties must not be negative, top_p and min_p lie in 0..1");
+    g4_reply reply = { .s = s, .opt = opt, .start = s->n, .pending = { .a = s->e->a } };
+    const double start = g4_seconds();
+    const g4_status status = g4_generate_checked(&reply, p, &result, err);
+    result.seconds = g4_seconds() - start;
+    g4_buf_free(&reply.pending);
+    if (out) *out = result;
+    return status;
+}
+
+/* ---- 17. Engine ------------------------------------------------------------------------------------
+ *
+ * Opening: file, weights, tokenizer, kernel table, threads, buffers. */
+
+typedef struct {             /* hands out the scratch buffers and counts */
+    g4_engine *e;
+    uint64_t bytes;
+    int failed;
+} g4_planner;
+
+static void *g4_plan_buffer(g4_planner *p, size_t rows, size_t cols, size_t size)
+{
+    size_t n = 0, bytes = 0;
+    if (g4_mul_overflows(rows, cols, &n) || g4_mul_overflows(n, size, &bytes)) {
+        p->failed = 1;
+        return NULL;
+    }
+    p->bytes += bytes;
+    void *buffer = g4_alloc(p->e->a, n, size);
+    if (!buffer) p->failed = 1;
+    return buffer;
+}
+
+static g4_acts g4_plan_acts(g4_planner *p, size_t rows, int cols)
+{
+    g4_acts a = { 0 };
+    a.steps = (cols + 63) / 64;
+    a.x_stride = 64 * (size_t)a.steps;
+    const size_t steps = (size_t)a.steps;
+    a.x = g4_plan_buffer(p, rows, a.x_stride, sizeof(float));
+    if (!p->e->all_f32) {
+        a.q = g4_plan_buffer(p, rows, a.x_stride, 1);
+        a.d = g4_plan_buffer(p, rows, 2 * steps, sizeof(float));
+        a.sum = g4_plan_buffer(p, rows, 2 * steps, sizeof(int32_t));
+    }
+    return a;
+}
+
+static void g4_acts_free(const g4_engine *e, const g4_acts *a)
+{
+    g4_free(e->a, (void *)(uintptr_t)a->x);
+    g4_free(e->a, (void *)(uintptr_t)a->q);
+    g4_free(e->a, (void *)(uintptr_t)a->d);
+    g4_free(e->a, (void *)(uintptr_t)a->sum);
+}
+
+static g4_status g4_scratch_open(g4_engine *e, g4_error *err)
+{
+    const g4_config *c = &e->file.config;
+    g4_scratch *b = &e->scratch;
+    size_t dim = 0, kv = 0, wide = c->hidden;
+    for (uint32_t l = 0; l < c->n_layers; l++) {
+        const g4_layer_config *lc = &e->file.layers[l];
+        dim = lc->head_dim > dim ? lc->head_dim : dim;
+        kv = (size_t)lc->n_kv_heads * lc->head_dim > kv ? (size_t)lc->n_kv_heads * lc->head_dim : kv;
+        wide = lc->mlp_dim > wide ? lc->mlp_dim : wide;
+    }
+    if (c->n_heads * dim > wide) wide = c->n_heads * dim;
+    if (c->ple_dim > wide) wide = c->ple_dim;
+    /* a two-way picture block is evaluated in one piece */
+    b->cap = (c->flags & G4_CONFIG_IMAGE_BIDIR) && c->v_layers ? G4_CHUNK_PICTURE : G4_CHUNK_MAX;
+    const size_t cap = (size_t)b->cap, threads = (size_t)g4_pool_size(e->pool), used = c->n_experts_used;
+    g4_planner p = { .e = e };
+    b->normed = g4_plan_acts(&p, cap, (int)c->hidden);
+    b->wide = g4_plan_acts(&p, cap, (int)wide);
+    b->x = g4_plan_buffer(&p, cap, b->normed.x_stride, sizeof(float));
+    b->out = g4_plan_buffer(&p, cap, b->normed.x_stride, sizeof(float));
+    b->q_cols = (int)g4_round_up(c->n_heads * dim, 16);
+    b->kv_cols = (int)g4_round_up(kv, 16);
+    b->q = g4_plan_buffer(&p, cap, (size_t)b->q_cols, sizeof(float));
+    b->k = g4_plan_buffer(&p, cap, (size_t)b->kv_cols, sizeof(float));
+    b->v = g4_plan_buffer(&p, cap, (size_t)b->kv_cols, sizeof(float));
+    b->ple_cols = (int)g4_round_up((size_t)c->n_layers * c->ple_dim, 16);
+    b->ple = g4_plan_buffer(&p, cap, (size_t)b->ple_cols, sizeof(float));
+    b->rope_cols = (int)dim / 2;
+    for (int full = 0; full < 2; full++) {
+        b->cos[full] = g4_plan_buffer(&p, cap, (size_t)b->rope_cols, sizeof(float));
+        b->sin[full] = g4_plan_buffer(&p, cap, (size_t)b->rope_cols, sizeof(float));
+    }
+    b->soft = g4_plan_buffer(&p, cap, 1, sizeof *b->soft);
+    b->see = g4_plan_buffer(&p, cap, 1, sizeof *b->see);
+    if (c->n_experts) {
+        b->route = g4_plan_buffer(&p, cap, g4_round_up(c->n_experts, 16), sizeof(float));
+        b->expert = g4_plan_buffer(&p, cap, used, sizeof(int));
+        b->slot = g4_plan_buffer(&p, cap, used, sizeof(int));
+        b->gain = g4_plan_buffer(&p, cap, used, sizeof(float));
+        b->expert_first = g4_plan_buffer(&p, 2 * (size_t)c->n_experts + 1, 1, sizeof(int));
+        b->gathered = g4_plan_acts(&p, cap * used, (int)c->hidden);
+        b->expert_hidden = g4_plan_acts(&p, cap * used, (int)c->expert_dim);
+        b->expert_out = g4_plan_buffer(&p, cap * used, b->normed.x_stride, sizeof(float));
+        b->dense = g4_plan_buffer(&p, cap, b->normed.x_stride, sizeof(float));
+    }
+    b->logits = g4_plan_buffer(&p, G4_LOGIT_ROWS, g4_round_up(c->n_vocab, 16), sizeof(float));
+    b->worker_floats = 3 * G4_ATTEND_GROUP * g4_round_up(dim, 16);
+    if (b->worker_floats < G4_GEGLU_TOKENS * 16 * G4_GEGLU_GROUPS) b->worker_floats = G4_GEGLU_TOKENS * 16 * G4_GEGLU_GROUPS;
+    b->worker = g4_plan_buffer(&p, threads, b->worker_floats, sizeof(float));
+    e->scratch_bytes = p.bytes;
+    return p.failed ? g4_fail(err, G4_ERR_MEMORY, "no memory for work buffers of %.1f MB", (double)p.bytes / 1e6) : G4_OK;
+}
+
+static void g4_scratch_close(g4_engine *e)
+{
+    g4_scratch *b = &e->scratch;
+    g4_acts_free(e, &b->normed);
+    g4_acts_free(e, &b->wide);
+    g4_acts_free(e, &b->gathered);
+    g4_acts_free(e, &b->expert_hidden);
+    void *const plain[] = { b->x, b->out, b->q, b->k, b->v, b->ple, b->cos[0], b->cos[1], b->sin[0], b->sin[1], (void *)(uintptr_t)b->soft, b->see,
+                            b->route, b->expert, b->slot, b->gain, b->expert_first, b->expert_out, b->dense, b->logits, b->worker };
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) g4_free(e->a, plain[i]);
+    memset(b, 0, sizeof *b);
+}
+
+void g4_engine_log(const g4_engine *e, g4_log_level level, const char *fmt, ...)
+{
+    if (!e->log) return;
+    char line[512];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    e->log(e->log_user, level, line);
+}
+
+const g4_allocator *g4_engine_allocator(const g4_engine *e) { return e->a; }
+const g4_tokenizer *g4_engine_tokenizer(const g4_engine *e) { return &e->tokenizer; }
+const g4_config *g4_engine_config(const g4_engine *e) { return &e->file.config; }
+
+void g4_engine_close(g4_engine *e)
+{
+    if (!e) return;
+    g4_pool_close(e->pool);
+    g4_scratch_close(e);
+    g4_free(e->a, e->weights.layers);
+    g4_file_close(&e->file, e->a);
+    if (e->lock_ready) pthread_mutex_destroy(&e->lock);
+    const g4_allocator a = e->allocator;
+    g4_free(a.alloc_fn ? &a : NULL, e);
+}
+
+static g4_status g4_engine_choose(g4_engine *e, const g4_engine_options *opt, g4_error *err)
+{
+    const g4_kernels *k;
+    for (int i = 0; (k = g4_usable_table(i)) != NULL; i++) {
+        if (opt->isa && strcmp(opt->isa, k->isa) != 0) continue;
+        e->kernels = k;
+        return G4_OK;
+    }
+    g4_buf names = { .a = e->a };
+    for (int i = 0; (k = g4_usable_table(i)) != NULL; i++) g4_buf_fmt(&names, " %s", k->isa);
+    const g4_status status = g4_fail(err, G4_ERR_ARGUMENT, "isa %.32s is not one this CPU and build have:%.120s", opt->isa, names.data ? names.data : "");
+    g4_buf_free(&names);
+    return status;
+}
+
+static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_error *err)
+{
+    g4_status status = g4_engine_choose(e, opt, err);
+    if (status) return status;
+    if (opt->n_threads < 0 || opt->n_threads > G4_MAX_THREADS)
+        return g4_fail(err, G4_ERR_ARGUMENT, "%d threads: 1 to %d, or 0 for one per core", opt->n_threads, G4_MAX_THREADS);
+    status = g4_file_open(&e->file, opt, e->a, err);
+    if (status) return status;
+    const g4_config *c = &e->file.config;
+    status = g4_tokenizer_bind(&e->tokenizer, e->file.tokenizer, e->file.tokenizer_size, c->n_vocab, err);
+    if (status) return status;
+    e->weights.layers = g4_alloc(e->a, (size_t)c->n_layers + 1, sizeof *e->weights.layers);
+    if (!e->weights.layers) return g4_fail(err, G4_ERR_MEMORY, "no memory for %u layers", c->n_layers);
+    if (c->n_layers > 0) {
+        e->n_owners = g4_bind_owners(e->weights.layers, &e->file);
+        for (int l = 0; l < (int)c->n_layers; l++)
+            if (e->weights.layers[l].has_kv) e->last_owner = l;
+        g4_binder b = { .file = &e->file, .err = err };
+        g4_bind_text(&b, &e->weights);
+        g4_bind_end(&b);
+        if (b.status) return b.status;
+        e->all_f32 = 1;
+        for (int i = 0; i < e->file.n_tensors; i++)
+            if (e->file.table[i].layout == G4_LAYOUT_GROUPS16 && e->file.table[i].type >= G4_TYPE_Q8_0) e->all_f32 = 0;
+    }
+    e->pool = g4_pool_open(e->a, opt->n_threads ? opt->n_threads : g4_default_threads());
+    if (!e->pool) return g4_fail(err, G4_ERR_MEMORY, "cannot start %d threads", opt->n_threads);
+    return c->n_layers > 0 ? g4_scratch_open(e, err) : G4_OK;
+}
+
+g4_status g4_engine_open(g4_engine **out, const g4_engine_options *opt, g4_error *err)
+{
+    *out = NULL;
+    static const g4_engine_options none = { 0 };
+    if (!opt) opt = &none;
+    g4_engine *e = g4_alloc(opt->allocator, 1, sizeof *e);
+    if (!e) return g4_fail(err, G4_ERR_MEMORY, "no memory for an engine");
+    if (opt->allocator) e->allocator = *opt->allocator;
+    e->a = e->allocator.alloc_fn ? &e->allocator : NULL;
+    e->log = opt->log;
+    e->log_user = opt->user;
+    e->lock_ready = pthread_mutex_init(&e->lock, NULL) == 0;
+    const g4_status status = g4_engine_build(e, opt, err);
+    if (status) g4_engine_close(e);
+    else *out = e;
+    return status;
+}
+
+void g4_engine_get_info(const g4_engine *e, g4_engine_info *out)
+{
+    const g4_config *c = &e->file.config;
+    *out = (g4_engine_info){ .name = c->name,
+                             .isa = e->kernels->isa,
+                             .n_layers = (int)c->n_layers,
+                             .hidden = (int)c->hidden,
+                             .n_vocab = (int)c->n_vocab,
+                             .n_threads = g4_pool_size(e->pool),
+                             .max_ctx = (int)c->max_ctx,
+                             .is_chat = (c->flags & G4_CONFIG_CHAT) != 0,
+                             .has_image = c->v_layers > 0,
+                             .has_audio = c->a_layers > 0,
+                             .file_bytes = e->file.size,
+                             .bos = (g4_token)c->bos,
+                             .eos = (g4_token)c->eos,
+                             .pad = (g4_token)c->pad };
+    for (int i = 0; i < e->file.n_tensors; i++) {
+        const g4_tensor_entry *t = &e->file.table[i];
+        out->n_params += t->dims[0] * t->dims[1] * t->dims[2];
+        const int tower = strncmp(t->name, "v.", 2) == 0 || strncmp(t->name, "a.", 2) == 0;
+        if (t->layout == G4_LAYOUT_ROWS) out->lookup_bytes += t->size;
+        else if (t->n_dims == 3 && c->n_experts) out->decode_bytes += t->size / c->n_experts * c->n_experts_used;
+        else if (!tower) out->decode_bytes += t->size;
+    }
+}
+
+int g4_engine_get_tensor(const g4_engine *e, int i, g4_tensor_info *out)
+{
+    static const char *const layouts[] = { "plain", "rows", "groups16" };
+    if (i < 0 || i >= e->file.n_tensors) return 0;
+    const g4_tensor_entry *t = &e->file.table[i];
+    *out = (g4_tensor_info){ t->name, g4_type_name(t->type), layouts[t->layout], (int)t->n_dims, { t->dims[0], t->dims[1], t->dims[2] }, t->size };
+    return 1;
+}
+
+g4_status g4_tokenize(const g4_engine *e, const char *text, size_t len, int specials, g4_token *out, size_t cap, size_t *n, g4_error *err)
+{
+    g4_tokens ids = { NULL, 0, 0 };
+    *n = 0;
+    const g4_status status = g4_tokenizer_encode(&e->tokenizer, e->a, text, len, specials, &ids, err);
+    if (!status) {
+        *n = ids.n;
+        const size_t fits = ids.n < cap ? ids.n : cap;
+        if (fits > 0) memcpy(out, ids.ids, fits * sizeof *out);
+    }
+    g4_free(e->a, ids.ids);
+    return status;
+}
+
+size_t g4_token_bytes(const g4_engine *e, g4_token id, int skip_special, char *out)
+{
+    int special = 0;
+    if (id < 0 || (uint32_t)id >= e->file.config.n_vocab) return 0;
+    const size_t n = g4_tokenizer_piece(&e->tokenizer, id, out, &special);
+    return special && skip_special ? 0 : n;
+}
