@@ -73,6 +73,10 @@ test-install: ## install into a scratch folder and build users against it throug
 
 SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 TSAN     := -O1 -g -fsanitize=thread
+.PHONY: test-kernels
+test-kernels: $(B)/test_kernels ## check every kernel table that this CPU can run, and print its rates
+	@$(B)/test_kernels --time
+
 .PHONY: sanitize tsan debug test-scalar
 sanitize: ## the tests under the address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory B=build/sanitize PROGRAM=build/sanitize/gemma4 CFLAGS='$(SANITIZE)' test

@@ -851,16 +851,18 @@ static void g4_gemm_q4_0(float *y, size_t stride, const g4_matrix *w, const g4_a
                           x->sum + (size_t)t * 2 * (size_t)x->steps);
 }
 
-/* d = max|x| / 127 over each 32 inputs, q = round half to even (x / d): x is near d * q. An all-zero block has d = 0. */
+/* d = max|x| / 127 over each 32 inputs, q = round half to even (x * (127 / max)): x is near d * q. A block of zeros, or of values below
+ * G4_QUANT_LEAST, has d = 0; one with an infinity keeps it in d. */
 static void g4_quantize(int8_t *q, float *d, int32_t *sum, const float *x, int cols)
 {
     for (int b = 0; b < cols / 32; b++) {
         float most = 0;
         for (int i = 0; i < 32; i++) most = fmaxf(most, fabsf(x[32 * b + i]));
-        const float scale = most / 127.0f, inverse = most > 0 ? 127.0f / most : 0;
+        const int usable = most >= G4_QUANT_LEAST && most <= FLT_MAX;
+        const float scale = most < G4_QUANT_LEAST ? 0.0f : most / 127.0f, inverse = usable ? 127.0f / most : 0.0f;
         int32_t total = 0;
         for (int i = 0; i < 32; i++) {
-            const int32_t v = (int32_t)rintf(x[32 * b + i] * inverse);
+            const int32_t v = usable ? (int32_t)rintf(x[32 * b + i] * inverse) : 0;
             q[32 * b + i] = (int8_t)v;
             total += v;
         }

@@ -275,11 +275,13 @@ typedef struct {
 typedef void (*g4_attend_fn)(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q, const int *lo, const int *hi,
                              float *m, float *l, float *o);
 
+#define G4_QUANT_LEAST 0x1p-100f  /* a block whose largest magnitude is below is all zeros: 127 / max must stay finite */
+
 typedef struct {
     const char *isa;
     int (*usable)(void);          /* does this CPU (and operating system) have it? */
     g4_gemm_fn gemm[G4_N_TYPES];
-    /* q, d, sum of one token; cols a multiple of 32. d = max|x| / 127, q = round-half-to-even(x / d), 0 for an all-zero block */
+    /* q, d, sum of one token; cols a multiple of 32. d = max|x| / 127, q = round-half-to-even(x * (127 / max|x|)) */
     void (*quantize)(int8_t *q, float *d, int32_t *sum, const float *x, int cols);
     g4_attend_fn attend;
     void (*rmsnorm)(float *y, const float *x, const float *w, int n, float eps); /* w NULL: none; y may be x */

@@ -1,0 +1,501 @@
+/* test_kernels.c - every kernel table this CPU can run, against the layouts' definition in float64 and against the scalar table.
+ * With --time it also prints the rates of each table on one thread. */
+#define GEMMA4_IMPLEMENTED /* the feature macro that clock_gettime needs */
+#include "gemma4.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "gemma4_internal.h"
+#include "test.h"
+
+static uint64_t g4_seed = 1;
+static uint32_t g4_rand(void)
+{
+    g4_seed ^= g4_seed << 13, g4_seed ^= g4_seed >> 7, g4_seed ^= g4_seed << 17;
+    return (uint32_t)(g4_seed >> 32);
+}
+static float g4_randf(void) { return (float)g4_rand() / 2147483648.0f - 1.0f; }
+static size_t g4_pad(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+/* Equal bits, not equal values. */
+#define G4_EXPECT_BITS(a, b, n, ...) G4_EXPECT(!memcmp((a), (b), (n) * sizeof *(a)), __VA_ARGS__)
+
+/* ---- Matrices ----------------------------------------------------------------------------------- */
+
+static size_t g4_step_bytes(g4_type type)
+{
+    return type == G4_TYPE_F32 ? 4096 : type == G4_TYPE_BF16 ? 2048 : type == G4_TYPE_Q8_0 ? 1088 : 576;
+}
+/* Stored value (without scale) and scale of one element. */
+static double g4_element(const g4_matrix *w, int r, int c, double *scale)
+{
+    const uint8_t *group = w->data + (size_t)(r / 16) * w->group_bytes;
+    const size_t row = (size_t)(r % 16), col = (size_t)c;
+    *scale = 1.0;
+    if (w->type == G4_TYPE_F32) {
+        float f;
+        memcpy(&f, group + 4 * (16 * col + row), 4);
+        return (double)f;
+    }
+    if (w->type == G4_TYPE_BF16) {
+        uint16_t h;
+        memcpy(&h, group + 2 * (col / 2 * 32 + row * 2 + col % 2), 2);
+        return (double)g4_bf16_to_f32(h);
+    }
+    const uint8_t *step = group + col / 64 * g4_step_bytes(w->type);
+    const size_t chunk = col % 64 / 4;
+    uint16_t h;
+    memcpy(&h, step + 2 * (col % 64 / 32 * 16 + row), 2);
+    *scale = (double)(w->scale_type == G4_SCALE_F16 ? g4_f16_to_f32(h) : g4_bf16_to_f32(h));
+    if (w->type == G4_TYPE_Q8_0) return (double)(int8_t)step[64 + chunk * 64 + row * 4 + col % 4];
+    const uint8_t b = step[64 + chunk / 2 * 64 + row * 4 + col % 4];
+    return (double)((chunk % 2 ? b >> 4 : b & 15) - 8);
+}
+
+enum { G4_FILL_RANDOM, G4_FILL_ZERO, G4_FILL_LEAST, G4_FILL_UNIT }; /* UNIT: random weights, every scale 1 */
+
+static void g4_matrix_fill(g4_matrix *w, g4_type type, g4_scale_type scale, int rows, int cols, int fill)
+{
+    *w = (g4_matrix){ .type = type, .scale_type = scale, .rows = rows, .cols = cols };
+    w->groups = (int)(g4_pad((size_t)rows, 16) / 16);
+    w->steps = (int)(g4_pad((size_t)cols, 64) / 64);
+    w->group_bytes = (size_t)w->steps * g4_step_bytes(type);
+    uint8_t *data = g4_alloc(NULL, (size_t)w->groups, w->group_bytes);
+    if (!data) exit(2);
+    w->data = data;
+    for (int r = 0; r < 16 * w->groups; r++)
+        for (int c = 0; c < 64 * w->steps; c++) {
+            const int inside = r < rows && c < cols;
+            uint8_t *group = data + (size_t)(r / 16) * w->group_bytes;
+            const size_t row = (size_t)(r % 16), col = (size_t)c;
+            if (type == G4_TYPE_F32) {
+                const float f = inside && fill != G4_FILL_ZERO ? g4_randf() : 0.0f;
+                memcpy(group + 4 * (16 * col + row), &f, 4);
+            } else if (type == G4_TYPE_BF16) {
+                const float f = inside && fill != G4_FILL_ZERO ? g4_randf() : 0.0f;
+                uint32_t u;
+                memcpy(&u, &f, 4);
+                const uint16_t h = (uint16_t)(u >> 16);
+                memcpy(group + 2 * (col / 2 * 32 + row * 2 + col % 2), &h, 2);
+            } else {
+                uint8_t *step = group + col / 64 * g4_step_bytes(type);
+                if (col % 32 == 0) {
+                    const float s = fill == G4_FILL_UNIT ? 1.0f : (float)((int)(g4_rand() % 1024) - 512) / 4096.0f; /* exact in f16 and bf16 */
+                    uint32_t u;
+                    memcpy(&u, &s, 4);
+                    const uint16_t h = !inside ? 0 : scale == G4_SCALE_F16 ? g4_f32_to_f16(s) : (uint16_t)(u >> 16);
+                    memcpy(step + 2 * (col % 64 / 32 * 16 + row), &h, 2);
+                }
+                const size_t chunk = col % 64 / 4;
+                if (type == G4_TYPE_Q8_0) {
+                    const int v = fill == G4_FILL_LEAST ? -128 : fill == G4_FILL_ZERO ? 0 : (int)(g4_rand() % 256) - 128;
+                    step[64 + chunk * 64 + row * 4 + col % 4] = (uint8_t)(inside ? v : 0);
+                } else {
+                    const unsigned v = !inside || fill == G4_FILL_ZERO ? 8 : fill == G4_FILL_LEAST ? 0 : g4_rand() % 16;
+                    uint8_t *b = step + 64 + chunk / 2 * 64 + row * 4 + col % 4;
+                    *b = (uint8_t)(chunk % 2 ? (*b & 15) | v << 4 : (*b & 0xf0u) | v);
+                }
+            }
+        }
+}
+
+typedef struct {
+    g4_acts a;
+    float *x, *d;
+    int8_t *q;
+    int32_t *sum;
+} g4_test_acts;
+static void g4_acts_make(g4_test_acts *t, const g4_kernels *k, int n, int cols, float size)
+{
+    const size_t steps = g4_pad((size_t)cols, 64) / 64, stride = 64 * steps;
+    t->x = g4_alloc(NULL, (size_t)n * stride, sizeof *t->x);
+    t->q = g4_alloc(NULL, (size_t)n * stride, 1);
+    t->d = g4_alloc(NULL, (size_t)n * 2 * steps, sizeof *t->d);
+    t->sum = g4_alloc(NULL, (size_t)n * 2 * steps, sizeof *t->sum);
+    if (!t->x || !t->q || !t->d || !t->sum) exit(2);
+    for (size_t i = 0; i < (size_t)n; i++) {
+        for (size_t c = 0; c < (size_t)cols; c++) t->x[i * stride + c] = size < 0 ? (c & 1 ? size : -size) : size * g4_randf();
+        k->quantize(t->q + i * stride, t->d + i * 2 * steps, t->sum + i * 2 * steps, t->x + i * stride, (int)stride);
+    }
+    t->a = (g4_acts){ .x = t->x, .x_stride = stride, .q = t->q, .d = t->d, .sum = t->sum, .steps = (int)steps };
+}
+static void g4_acts_free(g4_test_acts *t)
+{
+    g4_free(NULL, t->x), g4_free(NULL, t->q), g4_free(NULL, t->d), g4_free(NULL, t->sum);
+}
+
+/* Products of one shape: within (terms + 2) roundings of the float64 value of the same integers; one token at a time, and groups one at a
+ * time, the same bits as all together; nothing written outside the tokens and groups asked for. */
+static void g4_test_gemm(const g4_kernels *k, const g4_kernels *scalar, g4_type type, g4_scale_type scale, int rows, int cols, int n, int fill,
+                         float size)
+{
+    g4_matrix w;
+    g4_test_acts x;
+    g4_matrix_fill(&w, type, scale, rows, cols, fill);
+    g4_acts_make(&x, k, n, cols, size);
+    const size_t stride = (size_t)w.groups * 16 + 16, total = (size_t)n * stride;
+    float *y = g4_alloc(NULL, total, sizeof *y), *one = g4_alloc(NULL, total, sizeof *one), *ref = g4_alloc(NULL, total, sizeof *ref);
+    if (!y || !one || !ref) exit(2);
+    for (size_t i = 0; i < total; i++) y[i] = one[i] = ref[i] = 77.0f;
+    k->gemm[type](y, stride, &w, &x.a, 0, n, 0, w.groups);
+    for (int g = w.groups - 1; g >= 0; g--)
+        for (int t = 0; t < n; t++) k->gemm[type](one + (size_t)t * stride + 16 * (size_t)g, stride, &w, &x.a, t, t + 1, g, g + 1);
+    G4_EXPECT_BITS(y, one, total, "%s type %d %dx%d x %d: one token and panel differ", k->isa, (int)type, rows, cols, n);
+    int bad = 0, outside = 0;
+    const int quantised = type == G4_TYPE_Q8_0 || type == G4_TYPE_Q4_0;
+    for (int t = 0; t < n; t++) {
+        for (int r = 0; r < rows; r++) {
+            double sum = 0, magnitude = 0;
+            for (int c = 0; c < cols; c++) {
+                double s;
+                const double v = g4_element(&w, r, c, &s);
+                const double a = quantised ? (double)x.q[(size_t)t * x.a.x_stride + (size_t)c] * (double)x.d[(size_t)t * 2 * (size_t)w.steps + (size_t)c / 32]
+                                           : (double)x.x[(size_t)t * x.a.x_stride + (size_t)c];
+                sum += v * s * a;
+                magnitude += fabs(v * s * a);
+            }
+            const double terms = quantised ? 2.0 * w.steps : 64.0 * w.steps;
+            if (!(fabs((double)y[(size_t)t * stride + (size_t)r] - sum) <= (terms + 2) * 1.2e-7 * magnitude)) bad++;
+        }
+        for (size_t r = (size_t)w.groups * 16; r < stride; r++) outside += y[(size_t)t * stride + r] != 77.0f;
+    }
+    G4_EXPECT(bad == 0, "%s type %d scale %d %dx%d x %d fill %d: %d values off", k->isa, (int)type, (int)scale, rows, cols, n, fill, bad);
+    G4_EXPECT(outside == 0, "%s: wrote outside its groups", k->isa);
+    /* Unit scales and unit steps: the sums are integers below 2^24, so every table must give the same bits. */
+    if (quantised && fill == G4_FILL_UNIT && cols <= 512) {
+        for (size_t i = 0; i < (size_t)n * 2 * (size_t)w.steps; i++) x.d[i] = 1.0f;
+        k->gemm[type](y, stride, &w, &x.a, 0, n, 0, w.groups);
+        scalar->gemm[type](ref, stride, &w, &x.a, 0, n, 0, w.groups);
+        G4_EXPECT_BITS(y, ref, total, "%s type %d: integer sums differ from scalar", k->isa, (int)type);
+    }
+    /* Part of the tokens and groups only. */
+    if (n > 2 && w.groups > 1) {
+        for (size_t i = 0; i < total; i++) one[i] = 77.0f;
+        k->gemm[type](one + stride + 16, stride, &w, &x.a, 1, n - 1, 1, w.groups);
+        k->gemm[type](one, stride, &w, &x.a, 2, 2, 0, w.groups);
+        k->gemm[type](one, stride, &w, &x.a, 0, n, 1, 1);
+        outside = 0;
+        for (size_t i = 0; i < total; i++) {
+            const size_t t = i / stride, r = i % stride;
+            if (t < 1 || t >= (size_t)n - 1 || r < 16 || r >= (size_t)w.groups * 16) outside += one[i] != 77.0f;
+        }
+        G4_EXPECT(outside == 0, "%s: a range of tokens and groups wrote %d values outside", k->isa, outside);
+    }
+    g4_free(NULL, (void *)(uintptr_t)w.data);
+    g4_free(NULL, y), g4_free(NULL, one), g4_free(NULL, ref);
+    g4_acts_free(&x);
+}
+
+/* ---- Small kernels ---------------------------------------------------------------------------------- */
+
+static void g4_test_quantize(const g4_kernels *k, const g4_kernels *scalar)
+{
+    enum { N = 32 * 9 };
+    float x[N], d[2][N / 32];
+    int8_t q[2][N];
+    int32_t sum[2][N / 32];
+    for (int round = 0; round < 200; round++) {
+        for (int i = 0; i < N; i++) {
+            x[i] = g4_randf();
+            if (i / 32 == 1) x[i] = 0.0f;
+            if (i / 32 == 2) x[i] *= 1e30f;
+            if (i / 32 == 3) x[i] *= 1e-30f;
+            if (i / 32 == 4) x[i] = (float)((int)(g4_rand() % 509) - 254) * 0.5f; /* ties */
+            if (i / 32 == 5) x[i] = i % 32 == 7 ? -3.0f : -0.0f;
+            if (i / 32 == 6) x[i] = (float)(g4_rand() % 400) * 1.401298464e-45f; /* subnormal */
+        }
+        x[4 * 32] = 127.0f;
+        memset(q, 99, sizeof q);
+        for (int i = 0; i < 2; i++) (i ? k : scalar)->quantize(q[i], d[i], sum[i], x, N);
+        G4_EXPECT(!memcmp(q[0], q[1], sizeof q[0]) && !memcmp(d[0], d[1], sizeof d[0]) && !memcmp(sum[0], sum[1], sizeof sum[0]),
+                  "%s: quantize differs from scalar", k->isa);
+        for (int b = 0; b < N / 32; b++) {
+            int s = 0, least = 0;
+            for (int i = 0; i < 32; i++) s += q[1][32 * b + i], least = g4_min_int(least, q[1][32 * b + i]);
+            G4_EXPECT(s == sum[1][b] && least >= -127, "%s: sum %d %d, least %d", k->isa, s, (int)sum[1][b], least);
+        }
+    }
+    k->quantize(q[1], d[1], sum[1], x, 0);
+}
+
+static void g4_test_rmsnorm(const g4_kernels *k)
+{
+    static const int sizes[] = { 1, 3, 7, 8, 15, 16, 31, 33, 64, 72, 100, 256, 512, 1536, 5376 };
+    enum { MAX = 5376 };
+    float *x = g4_alloc(NULL, MAX, sizeof *x), *w = g4_alloc(NULL, MAX, sizeof *w), *y = g4_alloc(NULL, MAX + 16, sizeof *y);
+    if (!x || !w || !y) exit(2);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int mode = 0; mode < 4; mode++) { /* bit 0: no weights; bit 1: in place */
+            const int n = sizes[i];
+            double ss = 0, worst = 0;
+            for (int j = 0; j < n; j++) x[j] = 3.0f * g4_randf(), w[j] = g4_randf(), ss += (double)x[j] * (double)x[j];
+            const double scale = 1.0 / sqrt(ss / n + 1e-6);
+            for (int j = 0; j < n + 16; j++) y[j] = 77.0f;
+            if (mode & 2) memcpy(y, x, (size_t)n * sizeof *x);
+            k->rmsnorm(y, mode & 2 ? y : x, mode & 1 ? NULL : w, n, 1e-6f);
+            for (int j = 0; j < n; j++) {
+                const double want = (double)x[j] * scale * (mode & 1 ? 1.0 : (double)w[j]);
+                worst = fmax(worst, fabs((double)y[j] - want) - (4.0 + n / 2.0) * 6e-8 * fabs(want));
+            }
+            for (int j = n; j < n + 16; j++) G4_EXPECT(y[j] == 77.0f, "%s: rmsnorm wrote past %d", k->isa, n);
+            G4_EXPECT(worst <= 0, "%s: rmsnorm n %d mode %d off by %g", k->isa, n, mode, worst);
+        }
+    for (int j = 0; j < 40; j++) x[j] = 0.0f;
+    k->rmsnorm(y, x, NULL, 40, 1e-6f);
+    for (int j = 0; j < 40; j++) G4_EXPECT(y[j] == 0.0f, "%s: rmsnorm of zeros", k->isa);
+    g4_free(NULL, x), g4_free(NULL, w), g4_free(NULL, y);
+}
+
+static void g4_test_geglu(const g4_kernels *k)
+{
+    enum { N = 4096 };
+    float *x = g4_alloc(NULL, N, sizeof *x), *up = g4_alloc(NULL, N, sizeof *up), *y = g4_alloc(NULL, N + 16, sizeof *y);
+    if (!x || !up || !y) exit(2);
+    for (int round = 0; round < 4; round++) {
+        const int n = round == 0 ? N : 13 * round;
+        double worst = 0;
+        for (int j = 0; j < n; j++) {
+            x[j] = round == 0 ? (float)(j - N / 2) * (20.0f / N) : 200.0f * g4_randf();
+            up[j] = g4_randf();
+        }
+        for (int j = 0; j < n + 16; j++) y[j] = 77.0f;
+        k->geglu(y, x, up, n);
+        for (int j = 0; j < n; j++) {
+            const double g = (double)x[j], want = 0.5 * g * (1.0 + tanh(0.7978845608028654 * (g + 0.044715 * g * g * g))) * (double)up[j];
+            worst = fmax(worst, fabs((double)y[j] - want) / (fabs(g * (double)up[j]) + 1e-30));
+        }
+        G4_EXPECT(worst < 0x1p-20, "%s: geglu off by %g |x|", k->isa, worst);
+        for (int j = n; j < n + 16; j++) G4_EXPECT(y[j] == 77.0f, "%s: geglu wrote past %d", k->isa, n);
+        memcpy(y, x, (size_t)n * sizeof *x);
+        float *z = g4_alloc(NULL, N, sizeof *z);
+        if (!z) exit(2);
+        k->geglu(z, x, up, n);
+        k->geglu(y, y, up, n);
+        G4_EXPECT_BITS(y, z, (size_t)n, "%s: geglu in place over gate", k->isa);
+        memcpy(y, up, (size_t)n * sizeof *x);
+        k->geglu(y, x, y, n);
+        G4_EXPECT_BITS(y, z, (size_t)n, "%s: geglu in place over up", k->isa);
+        g4_free(NULL, z);
+    }
+    const float big[2] = { -3.0e38f, 3.0e38f }, one[2] = { 1.0f, 1.0f };
+    float out[2];
+    k->geglu(out, big, one, 2);
+    G4_EXPECT(out[0] == 0.0f && out[1] == 3.0e38f, "%s: geglu of +-3e38 gives %g %g", k->isa, (double)out[0], (double)out[1]);
+    g4_free(NULL, x), g4_free(NULL, up), g4_free(NULL, y);
+}
+
+/* ---- Attention ----------------------------------------------------------------------------------------- */
+
+/* Two tiles, n_q queries with random ranges (some empty): close to the softmax in float64, and each query alone gets the same bits. */
+static void g4_test_attend(const g4_kernels *k, g4_kv_type type, int head_dim, int n_q, float size)
+{
+    enum { TILES = 2 };
+    const size_t hd = (size_t)head_dim, page = hd * G4_PAGE, width = type == G4_KV_F32 ? 4 : type == G4_KV_F16 ? 2 : 1;
+    double *kd = calloc(TILES * page, sizeof *kd), *vd = calloc(TILES * page, sizeof *vd);
+    uint8_t *kb = g4_alloc(NULL, TILES * page, width), *vb = g4_alloc(NULL, TILES * page, width);
+    float scales[2][TILES][G4_PAGE];
+    float *q = g4_alloc(NULL, (size_t)n_q * hd, sizeof *q), *o[2], *m[2], *l[2];
+    int *lo = calloc((size_t)n_q * TILES, sizeof *lo), *hi = calloc((size_t)n_q * TILES, sizeof *hi);
+    if (!kd || !vd || !kb || !vb || !q || !lo || !hi) exit(2);
+    for (int t = 0; t < TILES; t++)
+        for (int j = 0; j < G4_PAGE; j++) {
+            scales[0][t][j] = (1.0f + g4_randf() / 2) / 127.0f;
+            scales[1][t][j] = (1.0f + g4_randf() / 2) / 127.0f;
+            for (size_t d = 0; d < hd; d++)
+                for (int is_v = 0; is_v < 2; is_v++) {
+                    const size_t at = (size_t)t * page + (is_v ? (size_t)j * hd + d : d * G4_PAGE + (size_t)j);
+                    const float f = g4_randf();
+                    double value;
+                    if (type == G4_KV_F32) {
+                        memcpy((is_v ? vb : kb) + 4 * at, &f, 4);
+                        value = (double)f;
+                    } else if (type == G4_KV_F16) {
+                        const uint16_t h = g4_f32_to_f16(f);
+                        memcpy((is_v ? vb : kb) + 2 * at, &h, 2);
+                        value = (double)g4_f16_to_f32(h);
+                    } else {
+                        const int8_t i = (int8_t)((int)(g4_rand() % 255) - 127);
+                        (is_v ? vb : kb)[at] = (uint8_t)i;
+                        value = (double)i * (double)scales[is_v][t][j];
+                    }
+                    (is_v ? vd : kd)[at] = value;
+                }
+        }
+    for (size_t i = 0; i < (size_t)n_q * hd; i++) q[i] = size * g4_randf();
+    for (int i = 0; i < n_q * TILES; i++) {
+        const int a = (int)(g4_rand() % 65), b = (int)(g4_rand() % 65), shape = (int)(g4_rand() % 4);
+        lo[i] = shape == 0 ? 0 : shape == 1 ? a : g4_min_int(a, b);
+        hi[i] = shape == 0 ? G4_PAGE : shape == 1 ? a : g4_max_int(a, b);
+    }
+    for (int s = 0; s < 2; s++) { /* 0: all queries at once; 1: one by one */
+        o[s] = g4_alloc(NULL, (size_t)n_q * hd, sizeof *o[s]), m[s] = g4_alloc(NULL, (size_t)n_q, sizeof *m[s]);
+        l[s] = g4_alloc(NULL, (size_t)n_q, sizeof *l[s]);
+        if (!o[s] || !m[s] || !l[s]) exit(2);
+        for (int i = 0; i < n_q; i++) m[s][i] = -INFINITY;
+        for (int t = 0; t < TILES; t++) {
+            const g4_kv_tile tile = { .k = kb + (size_t)t * page * width, .v = vb + (size_t)t * page * width,
+                                      .k_scale = type == G4_KV_Q8_0 ? scales[0][t] : NULL, .v_scale = type == G4_KV_Q8_0 ? scales[1][t] : NULL };
+            const int *lt = lo + t * n_q, *ht = hi + t * n_q;
+            if (s == 0) k->attend(&tile, type, head_dim, q, n_q, lt, ht, m[s], l[s], o[s]);
+            else
+                for (int i = 0; i < n_q; i++)
+                    k->attend(&tile, type, head_dim, q + (size_t)i * hd, 1, lt + i, ht + i, m[s] + i, l[s] + i, o[s] + (size_t)i * hd);
+        }
+    }
+    G4_EXPECT_BITS(o[0], o[1], (size_t)n_q * hd, "%s kv %d head_dim %d x %d: alone and together differ", k->isa, (int)type, head_dim, n_q);
+    G4_EXPECT_BITS(l[0], l[1], (size_t)n_q, "%s: l alone and together differ", k->isa);
+    G4_EXPECT_BITS(m[0], m[1], (size_t)n_q, "%s: m alone and together differ", k->isa);
+    double worst = 0;
+    int untouched = 1;
+    double *score = calloc(TILES * G4_PAGE, sizeof *score), *want = calloc(hd, sizeof *want);
+    if (!score || !want) exit(2);
+    for (int i = 0; i < n_q; i++) {
+        double top = -INFINITY, sum = 0, bound = 0;
+        int any = 0;
+        for (int t = 0; t < TILES; t++)
+            for (int j = lo[t * n_q + i]; j < hi[t * n_q + i]; j++) {
+                double s = 0, magnitude = 0;
+                for (size_t d = 0; d < hd; d++) {
+                    const double term = (double)q[(size_t)i * hd + d] * kd[(size_t)t * page + d * G4_PAGE + (size_t)j];
+                    s += term, magnitude += fabs(term);
+                }
+                score[t * G4_PAGE + j] = s;
+                top = fmax(top, s), bound = fmax(bound, magnitude * head_dim * 6e-8), any = 1;
+            }
+        if (!any) {
+            untouched = untouched && l[0][i] == 0.0f && isinf(m[0][i]);
+            continue;
+        }
+        memset(want, 0, hd * sizeof *want);
+        for (int t = 0; t < TILES; t++)
+            for (int j = lo[t * n_q + i]; j < hi[t * n_q + i]; j++) {
+                const double p = exp(score[t * G4_PAGE + j] - top);
+                sum += p;
+                for (size_t d = 0; d < hd; d++) want[d] += p * vd[(size_t)t * page + (size_t)j * hd + d];
+            }
+        /* values are within 1.5: an error e in a score moves the result by at most 2 e * 1.5, exp and sums add 2^-22 and 128 roundings */
+        for (size_t d = 0; d < hd; d++)
+            worst = fmax(worst, fabs((double)o[0][(size_t)i * hd + d] / (double)l[0][i] - want[d] / sum) - 3 * bound - 4e-5);
+    }
+    G4_EXPECT(worst <= 0, "%s kv %d head_dim %d x %d: off by %g more than the bound", k->isa, (int)type, head_dim, n_q, worst);
+    G4_EXPECT(untouched, "%s: a query without keys changed", k->isa);
+    for (int s = 0; s < 2; s++) g4_free(NULL, o[s]), g4_free(NULL, m[s]), g4_free(NULL, l[s]);
+    free(kd), free(vd), free(score), free(want), free(lo), free(hi);
+    g4_free(NULL, kb), g4_free(NULL, vb), g4_free(NULL, q);
+}
+
+/* ---- Rates ------------------------------------------------------------------------------------------------ */
+
+static double g4_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+/* Best seconds of one call, over about 0.2 s. */
+#define G4_BEST(seconds, call)                                  \
+    do {                                                        \
+        (seconds) = 1e9;                                        \
+        for (double end_ = g4_now() + 0.2; g4_now() < end_;) {  \
+            const double start_ = g4_now();                     \
+            call;                                               \
+            (seconds) = fmin((seconds), g4_now() - start_);     \
+        }                                                       \
+    } while (0)
+
+static void g4_time(const g4_kernels *k)
+{
+    static const char *const names[] = { "f32", "bf16", "q8_0", "q4_0" };
+    enum { ROWS = 256, COLS = 1536, TOKENS = 64 };
+    g4_test_acts x;
+    g4_acts_make(&x, k, TOKENS, COLS, 1.0f);
+    float *y = g4_alloc(NULL, (size_t)TOKENS * ROWS, sizeof *y);
+    if (!y) exit(2);
+    double s;
+    for (int type = G4_TYPE_Q4_0; type >= 0; type--) {
+        g4_matrix w;
+        g4_matrix_fill(&w, (g4_type)type, G4_SCALE_F16, ROWS, COLS, G4_FILL_RANDOM);
+        const double macs = (double)ROWS * COLS;
+        G4_BEST(s, k->gemm[type](y, ROWS, &w, &x.a, 0, TOKENS, 0, w.groups));
+        printf("%-11s %-5s panel %7.1f G multiply-adds/s", k->isa, names[type], macs * TOKENS / s * 1e-9);
+        G4_BEST(s, k->gemm[type](y, ROWS, &w, &x.a, 0, 1, 0, w.groups));
+        printf("   one token %6.1f G, %6.1f GB/s from cache\n", macs / s * 1e-9, (double)w.groups * (double)w.group_bytes / s * 1e-9);
+        g4_free(NULL, (void *)(uintptr_t)w.data);
+    }
+    G4_BEST(s, k->quantize(x.q, x.d, x.sum, x.x, COLS));
+    printf("%-11s quantize %5.2f ns a value", k->isa, s * 1e9 / COLS);
+    G4_BEST(s, k->rmsnorm(y, x.x, x.x, COLS, 1e-6f));
+    printf("   rmsnorm %5.2f", s * 1e9 / COLS);
+    G4_BEST(s, k->geglu(y, x.x, x.x, COLS));
+    printf("   geglu %5.2f\n", s * 1e9 / COLS);
+    static const char *const kv[] = { "f16", "f32", "q8_0" };
+    for (int type = 0; type < 3; type++)
+        for (int hd = 256; hd <= 512; hd *= 2) {
+            const size_t page = (size_t)hd * G4_PAGE;
+            void *keys = g4_alloc(NULL, page, 4), *values = g4_alloc(NULL, page, 4);
+            float scale[G4_PAGE], m[TOKENS], l[TOKENS];
+            float *q = g4_alloc(NULL, (size_t)TOKENS * (size_t)hd, sizeof *q), *o = g4_alloc(NULL, (size_t)TOKENS * (size_t)hd, sizeof *o);
+            int lo[TOKENS], hi[TOKENS];
+            if (!keys || !values || !q || !o) exit(2);
+            for (int j = 0; j < G4_PAGE; j++) scale[j] = 1.0f;
+            for (int i = 0; i < TOKENS; i++) lo[i] = 0, hi[i] = G4_PAGE, m[i] = 0.0f, l[i] = 0.0f;
+            const g4_kv_tile tile = { keys, values, type == G4_KV_Q8_0 ? scale : NULL, type == G4_KV_Q8_0 ? scale : NULL };
+            printf("%-11s attend %-4s %d:", k->isa, kv[type], hd);
+            static const int counts[] = { 1, 2, 4, 8, 64 };
+            for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
+                G4_BEST(s, k->attend(&tile, (g4_kv_type)type, hd, q, counts[c], lo, hi, m, l, o));
+                printf("  %d queries %5.1f G", counts[c], 2.0 * (double)page * counts[c] / s * 1e-9);
+            }
+            printf("\n");
+            g4_free(NULL, keys), g4_free(NULL, values), g4_free(NULL, q), g4_free(NULL, o);
+        }
+    g4_free(NULL, y);
+    g4_acts_free(&x);
+}
+
+int main(int argc, char **argv)
+{
+    int n;
+    const g4_kernels *const *tables = g4_kernel_tables(&n);
+    const g4_kernels *scalar = tables[n - 1];
+    for (int i = 0; i < n; i++) {
+        const g4_kernels *k = tables[i];
+        if (!k->usable()) {
+            printf("%s: ", k->isa);
+            G4_SKIP("this CPU does not have it");
+            continue;
+        }
+        const int before = g4_failed, passed = g4_passed;
+        g4_test_quantize(k, scalar);
+        g4_test_rmsnorm(k);
+        g4_test_geglu(k);
+        for (int type = 0; type < G4_N_TYPES; type++)
+            for (g4_scale_type scale = G4_SCALE_F16; scale <= G4_SCALE_BF16; scale++) {
+                if (type < G4_TYPE_Q8_0 && scale == G4_SCALE_BF16) continue;
+                for (int tokens = 1; tokens <= 9; tokens++) {
+                    g4_test_gemm(k, scalar, (g4_type)type, scale, 40, 100, tokens, G4_FILL_RANDOM, 1.0f);
+                    g4_test_gemm(k, scalar, (g4_type)type, scale, 33, 320, tokens, G4_FILL_UNIT, 1.0f);
+                }
+                g4_test_gemm(k, scalar, (g4_type)type, scale, 1, 32, 3, G4_FILL_RANDOM, 1e4f);
+                g4_test_gemm(k, scalar, (g4_type)type, scale, 17, 1, 3, G4_FILL_UNIT, 1.0f);
+                g4_test_gemm(k, scalar, (g4_type)type, scale, 16, 3200, 19, G4_FILL_RANDOM, 1e-3f);
+                g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 512, 5, G4_FILL_LEAST, -1.0f);
+                g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 512, 5, G4_FILL_UNIT, -1.0f);
+                g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 200, 5, G4_FILL_ZERO, 1.0f);
+                g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 200, 5, G4_FILL_RANDOM, 0.0f);
+            }
+        static const int dims[] = { 1, 7, 20, 64, 72, 128, 200, 256, 512 }, queries[] = { 1, 2, 3, 5, 6, 7, 8, 9, 23, 70 };
+        for (int type = G4_KV_F16; type <= G4_KV_Q8_0; type++)
+            for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
+                for (size_t c = 0; c < sizeof queries / sizeof *queries; c++) {
+                    if (dims[d] > 128 && queries[c] > 9) continue;
+                    g4_test_attend(k, (g4_kv_type)type, dims[d], queries[c], c % 2 ? 0.3f : 3.0f);
+                }
+        printf("%s: %d checks, %d failed\n", k->isa, g4_passed - passed + g4_failed - before, g4_failed - before);
+        if (argc > 1 && !strcmp(argv[1], "--time")) g4_time(k);
+    }
+    return g4_test_end();
+}
