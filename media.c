@@ -1669,6 +1669,771 @@ static g4_status g4_pnm_decode(const g4_media *m, const uint8_t *data, size_t si
     return G4_OK;
 }
 
+/* ---- 7. WAV and resampling -------------------------------------------------------------------------------
+ *
+ * In: RIFF WAVE with integer PCM of 8, 16, 24 or 32 bits or float of 32 or 64, any rate from 1 to 768 kHz, any number of channels. Out:
+ * 16 kHz mono float: integers divided by 2^(bits - 1), channels averaged, then resampled. Other codings go to ffmpeg. */
+
+#define G4_RATE 16000
+#define G4_SINC_ZEROS 64     /* zero crossings of the filter on each side */
+#define G4_SINC_CUTOFF 0.947 /* of the lower Nyquist frequency: the transition band ends there or just beyond it */
+#define G4_SINC_BETA 10.0    /* Kaiser window: side lobes about 100 dB down */
+
+static double g4_bessel_i0(double x) /* modified Bessel function of order 0, by its series */
+{
+    double sum = 1, term = 1;
+    for (int k = 1; term > 1e-17 * sum; k++) {
+        term *= x / 2 / k * (x / 2 / k);
+        sum += term;
+    }
+    return sum;
+}
+
+static uint64_t g4_gcd(uint64_t a, uint64_t b) { return b ? g4_gcd(b, a % b) : a; }
+
+/* y[n] = sum_k x[k] h(n * rate / 16000 - k), h a Kaiser-windowed sinc at 0.947 of the lower Nyquist frequency. With 16000 / rate = L / M
+ * in lowest terms, output n has phase n * M mod L; each phase's coefficients are made once and scaled to sum 1. Takes x (n_in) and frees it. */
+static g4_status g4_resample(const g4_media *m, float *x, uint64_t n_in, uint32_t rate, g4_audio *out, g4_error *err)
+{
+    uint64_t g = g4_gcd(G4_RATE, rate), up = G4_RATE / g, down = rate / g;
+    uint64_t n_out = (n_in * up + down - 1) / down; /* n_in < 2^34, up <= 16000 */
+    if (rate == G4_RATE) {
+        out->samples = x;
+        out->n_samples = (size_t)n_in;
+        return G4_OK;
+    }
+    double cutoff = G4_SINC_CUTOFF * (rate > G4_RATE ? (double)G4_RATE / rate : 1.0); /* of the input's Nyquist frequency */
+    int half = (int)ceil(G4_SINC_ZEROS / cutoff), taps = 2 * half, padded = (taps + 7) & ~7;
+    float *y = g4_alloc(m->a, (size_t)n_out, sizeof *y), *h = g4_alloc(m->a, (size_t)padded, sizeof *h);
+    if (!y || !h) {
+        g4_free(m->a, x);
+        g4_free(m->a, y);
+        g4_free(m->a, h);
+        return g4_fail(err, G4_ERR_MEMORY, "resampling to %" PRIu64 " samples: out of memory", n_out);
+    }
+    double scale = 1.0 / g4_bessel_i0(G4_SINC_BETA);
+    for (uint64_t first = 0; first < up && first < n_out; first++) {
+        double frac = (double)(first * down % up) / (double)up, sum = 0;
+        for (int pass = 0; pass < 2; pass++) { /* the sum, then the coefficients */
+            for (int i = 0; i < taps; i++) {
+                double t = (i - half + 1 - frac) * cutoff, u = (i - half + 1 - frac) / half, v = 0;
+                if (u * u < 1) v = (t == 0 ? 1 : sin(3.14159265358979323846 * t) / (3.14159265358979323846 * t)) * g4_bessel_i0(G4_SINC_BETA * sqrt(1 - u * u)) * scale;
+                if (pass == 0) sum += v;
+                else h[i] = (float)(v / sum);
+            }
+        }
+        for (uint64_t n = first; n < n_out; n += up) {
+            int64_t start = (int64_t)(n * down / up) - half + 1;
+            float acc[8] = { 0 }; /* eight sums side by side: the compiler may keep them in vectors */
+            if (start >= 0 && (uint64_t)start + (uint64_t)padded <= n_in) {
+                const float *p = x + start;
+                for (int i = 0; i < padded; i += 8) {
+                    for (int k = 0; k < 8; k++) acc[k] += p[i + k] * h[i + k];
+                }
+            } else {
+                for (int i = 0; i < taps; i++) {
+                    int64_t k = start + i;
+                    if (k >= 0 && (uint64_t)k < n_in) acc[i & 7] += x[k] * h[i];
+                }
+            }
+            y[n] = ((acc[0] + acc[4]) + (acc[1] + acc[5])) + ((acc[2] + acc[6]) + (acc[3] + acc[7]));
+        }
+    }
+    g4_free(m->a, x);
+    g4_free(m->a, h);
+    out->samples = y;
+    out->n_samples = (size_t)n_out;
+    return G4_OK;
+}
+
+typedef struct { uint32_t tag, channels, rate, bytes; } g4_wav_format; /* bytes: of one sample of one channel */
+
+static g4_status g4_wav_fmt(g4_wav_format *f, const uint8_t *p, size_t n, int *foreign, g4_error *err)
+{
+    static const uint8_t guid[14] = { 0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xaa, 0, 0x38, 0x9b, 0x71 }; /* KSDATAFORMAT_SUBTYPE_..., less its tag */
+    if (n < 16) return g4_fail(err, G4_ERR_FORMAT, "WAV: fmt chunk of %zu bytes, expected 16 or more", n);
+    f->tag = g4_le16(p);
+    f->channels = g4_le16(p + 2);
+    f->rate = g4_le32(p + 4);
+    uint32_t align = g4_le16(p + 12), bits = g4_le16(p + 14);
+    if (f->tag == 0xfffe && n >= 40 && !memcmp(p + 26, guid, 14)) f->tag = g4_le16(p + 24); /* WAVE_FORMAT_EXTENSIBLE */
+    if (f->tag != 1 && f->tag != 3) {
+        *foreign = 1;
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "WAV: coding 0x%04x, expected integer (1) or float (3)", (unsigned)f->tag);
+    }
+    if (f->channels == 0 || align % f->channels != 0) return g4_fail(err, G4_ERR_FORMAT, "WAV: %u bytes for %u channels", (unsigned)align, (unsigned)f->channels);
+    f->bytes = align / f->channels;
+    if (bits == 0 || bits > 8 * f->bytes || (f->tag == 1 ? f->bytes < 1 || f->bytes > 4 : f->bytes != 4 && f->bytes != 8))
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "WAV: %u bits in %u bytes: expected integers of 1 to 4 bytes or floats of 4 or 8", (unsigned)bits, (unsigned)f->bytes);
+    if (f->rate < 1000 || f->rate > 768000) return g4_fail(err, G4_ERR_UNSUPPORTED, "WAV: %u samples a second, expected 1000 to 768000", (unsigned)f->rate);
+    return G4_OK;
+}
+
+static double g4_wav_sample(const g4_wav_format *f, const uint8_t *p)
+{
+    if (f->tag == 3) {
+        union { uint32_t u; float v; } a;
+        union { uint64_t u; double v; } b;
+        a.u = g4_le32(p);
+        if (f->bytes == 4) return (double)a.v;
+        b.u = (uint64_t)g4_le32(p + 4) << 32 | g4_le32(p);
+        return b.v;
+    }
+    if (f->bytes == 1) return (p[0] - 128) / 128.0; /* the only unsigned one */
+    uint32_t v = 0;
+    for (uint32_t i = 0; i < f->bytes; i++) v |= (uint32_t)p[i] << (32 - 8 * (f->bytes - i)); /* to the top of 32 bits */
+    return (int32_t)v / 2147483648.0;
+}
+
+static float g4_wav_mono(const g4_wav_format *f, const uint8_t *frame) /* the mean of the channels */
+{
+    double sum = 0;
+    for (uint32_t c = 0; c < f->channels; c++) sum += g4_wav_sample(f, frame + (size_t)c * f->bytes);
+    return (float)(sum / f->channels);
+}
+
+/* *foreign is set when the file is sound that ffmpeg may be able to read. */
+static g4_status g4_wav_decode(const g4_media *m, const uint8_t *data, size_t size, g4_audio *out, int *foreign, g4_error *err)
+{
+    g4_wav_format f = { 0, 0, 0, 0 };
+    size_t at = 12;
+    for (;;) {
+        if (size - at < 8) return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated: no %s chunk in %zu bytes", f.tag ? "data" : "fmt", size);
+        const uint8_t *name = data + at;
+        uint64_t n = g4_le32(data + at + 4);
+        at += 8;
+        if (!memcmp(name, "data", 4) && f.tag) {
+            if (n == 0xffffffffu) n = size - at; /* written to a pipe: the length was not known */
+            if (n > size - at) return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated: data of %" PRIu64 " bytes, found %zu", n, size - at);
+            uint64_t frame = (uint64_t)f.bytes * f.channels, n_in = n / frame;
+            if (n_in > m->max_samples * (uint64_t)f.rate / G4_RATE)
+                return g4_fail(err, G4_ERR_UNSUPPORTED, "WAV: %" PRIu64 " samples at %u Hz are more than the limit of %" PRIu64 " at 16 kHz", n_in, (unsigned)f.rate, m->max_samples);
+            if (n_in == 0) return g4_fail(err, G4_ERR_FORMAT, "WAV: no samples");
+            float *x = g4_alloc(m->a, (size_t)n_in, sizeof *x);
+            if (!x) return g4_fail(err, G4_ERR_MEMORY, "WAV: %" PRIu64 " samples: out of memory", n_in);
+            for (uint64_t i = 0; i < n_in; i++) {
+                x[i] = g4_wav_mono(&f, data + at + i * frame);
+                if (!isfinite(x[i])) {
+                    g4_free(m->a, x);
+                    return g4_fail(err, G4_ERR_FORMAT, "WAV: sample %" PRIu64 " is not a finite number", i);
+                }
+            }
+            return g4_resample(m, x, n_in, f.rate, out, err);
+        }
+        if (n > size - at) return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated in the chunk at byte %zu of %zu", at - 8, size);
+        if (!memcmp(name, "fmt ", 4)) {
+            g4_status s = g4_wav_fmt(&f, data + at, (size_t)n, foreign, err);
+            if (s) return s;
+        }
+        at += (size_t)n;
+        if (n & 1 && at < size) at++; /* chunks are padded to even lengths */
+    }
+}
+
+/* ---- 8. y4m ------------------------------------------------------------------------------------------------
+ *
+ * In: YUV4MPEG2 of 8 bits, 4:2:0, 4:2:2, 4:4:4, 4:1:1 or mono, from memory or a seekable file. Out: the sampled frames as RGB.
+ * Chroma samples are repeated, not interpolated. BT.601, limited range (Y 16..235, U and V 16..240), each level rounded to nearest:
+ *   R = 255/219 (Y - 16) + 1.402 * 255/224 (V - 128)
+ *   G = 255/219 (Y - 16) - (0.344136 (U - 128) + 0.714136 (V - 128)) * 255/224
+ *   B = 255/219 (Y - 16) + 1.772 * 255/224 (U - 128)
+ * with 16 fraction bits; XCOLORRANGE=FULL: Y as it is, 255/219 and 255/224 left out. Without a frame rate, 24 is assumed, as the
+ * reference does. */
+
+typedef struct {
+    const uint8_t *data; /* NULL: read f */
+    FILE *f;
+    uint64_t size, at;
+} g4_source;
+
+static int g4_source_read(g4_source *s, void *out, size_t n) /* nonzero: fewer are left */
+{
+    if (n > s->size - s->at) return 1;
+    if (s->data) memcpy(out, s->data + s->at, n);
+    else if (fread(out, 1, n, s->f) != n) return 1;
+    s->at += n;
+    return 0;
+}
+static int g4_source_seek(g4_source *s, uint64_t at)
+{
+    if (at > s->size || (!s->data && fseeko(s->f, (off_t)at, SEEK_SET) != 0)) return 1;
+    s->at = at;
+    return 0;
+}
+/* Text up to a newline, which is dropped. Nonzero: none in cap - 1 bytes. */
+static int g4_source_line(g4_source *s, char *out, size_t cap)
+{
+    for (size_t n = 0; n + 1 < cap; n++) {
+        if (g4_source_read(s, out + n, 1)) return 1;
+        if (out[n] == '\n') {
+            out[n] = 0;
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* i * total / n for the i-th of n sampled frames; how many are sampled (transformers, video_utils / video_processing: sample_frames). */
+static int64_t g4_frame_index(int64_t i, int64_t total, int64_t n) { return i * total / n; }
+static g4_status g4_frame_count(const g4_media *m, int64_t total, double fps, int *n, g4_error *err)
+{
+    int64_t want = m->n_frames;
+    if (m->fps > 0) {
+        double v = (double)total / fps * m->fps;
+        want = v > 1e9 ? 1000000000 : (int64_t)v;
+        if (want < 1) want = 1;
+    }
+    if (want < 1) return g4_fail(err, G4_ERR_ARGUMENT, "video: %lld frames asked for, expected 1 or more", (long long)want);
+    if (want > total) want = total;
+    if (want > m->max_frames)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "video: %lld frames to keep are more than the limit of %d", (long long)want, m->max_frames);
+    *n = (int)want;
+    return G4_OK;
+}
+
+/* Room for n frames and their times. */
+static g4_status g4_video_alloc(const g4_media *m, int n, g4_video *out, g4_error *err)
+{
+    g4_image *frames = g4_alloc(m->a, (size_t)n, sizeof *frames);
+    double *seconds = g4_alloc(m->a, (size_t)n, sizeof *seconds);
+    out->frames = frames;
+    out->seconds = seconds;
+    return frames && seconds ? G4_OK : g4_fail(err, G4_ERR_MEMORY, "video: %d frames: out of memory", n);
+}
+
+static void g4_video_clear(const g4_media *m, g4_video *v)
+{
+    for (int i = 0; i < v->n_frames; i++) g4_free(m->a, (void *)(uintptr_t)v->frames[i].pixels); /* ours, though the user sees const */
+    g4_free(m->a, (void *)(uintptr_t)v->frames);
+    g4_free(m->a, (void *)(uintptr_t)v->seconds);
+    if (v->sound) g4_free(m->a, (void *)(uintptr_t)v->sound->samples);
+    g4_free(m->a, (void *)(uintptr_t)v->sound);
+    memset(v, 0, sizeof *v);
+}
+
+typedef struct {
+    uint64_t w, h, cw, ch, frame_bytes; /* cw, ch: columns and rows of a chroma plane, 0 for mono */
+    double fps;
+    int full_range;
+} g4_y4m;
+
+/* The first line. *foreign: a kind of y4m that ffmpeg may read. */
+static g4_status g4_y4m_header(g4_y4m *y, char *line, const g4_media *m, int *foreign, g4_error *err)
+{
+    const char *chroma = "420jpeg";
+    y->fps = 24;
+    for (char *p = line; *p;) {
+        char *end = p + strcspn(p, " "), *next = *end ? end + 1 : end;
+        *end = 0;
+        g4_pnm num = { (const uint8_t *)p + 1, (size_t)(end - p) - (end > p), 0 };
+        if (*p == 'W') y->w = (uint64_t)g4_pnm_number(&num, 9);
+        if (*p == 'H') y->h = (uint64_t)g4_pnm_number(&num, 9);
+        if (*p == 'F') {
+            int64_t a = g4_pnm_number(&num, 9);
+            num.at++; /* the colon */
+            int64_t b = num.at < num.size ? g4_pnm_number(&num, 9) : -1;
+            if (a > 0 && b > 0) y->fps = (double)a / (double)b;
+        }
+        if (*p == 'C') chroma = p + 1;
+        if (!strcmp(p, "XCOLORRANGE=FULL")) y->full_range = 1;
+        p = next;
+    }
+    if (y->w < 1 || y->h < 1 || y->w > INT32_MAX || y->h > INT32_MAX) return g4_fail(err, G4_ERR_FORMAT, "y4m: the header gives no size");
+    if (y->w * y->h > m->max_pixels)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "y4m: %" PRIu64 " x %" PRIu64 " pixels are more than the limit of %" PRIu64, y->w, y->h, m->max_pixels);
+    if (!strcmp(chroma, "420jpeg") || !strcmp(chroma, "420mpeg2") || !strcmp(chroma, "420paldv") || !strcmp(chroma, "420")) {
+        y->cw = (y->w + 1) / 2;
+        y->ch = (y->h + 1) / 2;
+    } else if (!strcmp(chroma, "422")) {
+        y->cw = (y->w + 1) / 2;
+        y->ch = y->h;
+    } else if (!strcmp(chroma, "444")) {
+        y->cw = y->w;
+        y->ch = y->h;
+    } else if (!strcmp(chroma, "411")) {
+        y->cw = (y->w + 3) / 4;
+        y->ch = y->h;
+    } else if (strcmp(chroma, "mono") != 0) {
+        *foreign = 1;
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "y4m: colour format %.20s, expected 420, 422, 444, 411 or mono", chroma);
+    }
+    y->frame_bytes = y->w * y->h + 2 * y->cw * y->ch;
+    return G4_OK;
+}
+
+static void g4_y4m_rgb(const g4_y4m *y, const uint8_t *yuv, uint8_t *dst)
+{
+    const uint8_t *up = yuv + y->w * y->h, *vp = up + y->cw * y->ch;
+    uint64_t sx = y->cw == 0 ? 1 : (y->w + y->cw - 1) / y->cw, sy = y->ch == 0 ? 1 : (y->h + y->ch - 1) / y->ch;
+    int32_t black = y->full_range ? 0 : 16, ky = y->full_range ? 65536 : 76309, rv = y->full_range ? 91881 : 104597;
+    int32_t gu = y->full_range ? 22553 : 25675, gv = y->full_range ? 46802 : 53279, bu = y->full_range ? 116130 : 132201;
+    for (uint64_t r = 0; r < y->h; r++) {
+        for (uint64_t c = 0; c < y->w; c++, dst += 3) {
+            size_t k = (size_t)(r / sy * y->cw + c / sx);
+            int32_t l = (*yuv++ - black) * ky + 32768, u = y->cw ? up[k] - 128 : 0, v = y->cw ? vp[k] - 128 : 0;
+            dst[0] = g4_clamp_u8((l + rv * v) >> 16);
+            dst[1] = g4_clamp_u8((l - gu * u - gv * v) >> 16);
+            dst[2] = g4_clamp_u8((l + bu * u) >> 16);
+        }
+    }
+}
+
+static g4_status g4_y4m_frames(const g4_media *m, g4_source *src, g4_video *out, int *foreign, g4_error *err)
+{
+    char line[512];
+    g4_y4m y = { 0, 0, 0, 0, 0, 0, 0 };
+    if (g4_source_line(src, line, sizeof line)) return g4_fail(err, G4_ERR_FORMAT, "y4m: truncated in the first line");
+    g4_status s = g4_y4m_header(&y, line + 9, m, foreign, err);
+    if (s) return s;
+    uint64_t start = src->at;
+    int64_t total = 0;
+    for (; src->at < src->size; total++) { /* first round: count and check */
+        if (g4_source_line(src, line, sizeof line) || strncmp(line, "FRAME", 5) != 0)
+            return g4_fail(err, G4_ERR_FORMAT, "y4m: byte %" PRIu64 ": expected FRAME and a newline for frame %lld", src->at, (long long)total);
+        if (g4_source_seek(src, src->at + y.frame_bytes))
+            return g4_fail(err, G4_ERR_FORMAT, "y4m: truncated: frame %lld needs %" PRIu64 " bytes, found %" PRIu64, (long long)total, y.frame_bytes, src->size - src->at);
+    }
+    if (total == 0) return g4_fail(err, G4_ERR_FORMAT, "y4m: no frames");
+    int n = 0;
+    s = g4_frame_count(m, total, y.fps, &n, err);
+    if (!s) s = g4_video_alloc(m, n, out, err);
+    uint8_t *yuv = s ? NULL : g4_alloc(m->a, (size_t)y.frame_bytes, 1);
+    if (!s && !yuv) s = g4_fail(err, G4_ERR_MEMORY, "y4m: %" PRIu64 " bytes of a frame: out of memory", y.frame_bytes);
+    if (!s && g4_source_seek(src, start)) s = g4_fail(err, G4_ERR_IO, "y4m: cannot go back to byte %" PRIu64, start);
+    for (int64_t i = 0; !s && i < total && out->n_frames < n; i++) { /* second round: keep what is sampled */
+        if (g4_source_line(src, line, sizeof line)) {
+            s = g4_fail(err, G4_ERR_IO, "y4m: the file changed while it was read");
+        } else if (i != g4_frame_index(out->n_frames, total, n)) {
+            if (g4_source_seek(src, src->at + y.frame_bytes)) s = g4_fail(err, G4_ERR_IO, "y4m: the file changed while it was read");
+        } else {
+            uint8_t *pixels = NULL;
+            if (g4_source_read(src, yuv, (size_t)y.frame_bytes)) s = g4_fail(err, G4_ERR_IO, "y4m: the file changed while it was read");
+            if (!s) s = g4_pixels_alloc(m, "y4m", y.w, y.h, &pixels, err);
+            if (s) break;
+            g4_y4m_rgb(&y, yuv, pixels);
+            ((g4_image *)(uintptr_t)out->frames)[out->n_frames] = (g4_image){ pixels, (int)y.w, (int)y.h, 0, 0 };
+            ((double *)(uintptr_t)out->seconds)[out->n_frames++] = (double)i / y.fps;
+        }
+    }
+    g4_free(m->a, yuv);
+    return s;
+}
+
+/* ---- 9. The ffmpeg program -----------------------------------------------------------------------------------
+ *
+ * Whatever is not read above: started without a shell, its standard output read through a pipe while its messages are drained from
+ * another, ended and reaped in every case. It may open files only, no network. */
+
+typedef int (*g4_sink_fn)(void *ctx, const uint8_t *data, size_t n); /* nonzero: stop, no more is wanted */
+
+typedef struct {
+    const char *path; /* the file to read; NULL: fd */
+    int fd;           /* an open file that becomes the program's standard input, or -1 */
+} g4_input;
+
+extern char **environ; /* the program runs in the environment of this process */
+
+static void g4_close_pair(int p[2])
+{
+    for (int i = 0; i < 2; i++) {
+        if (p[i] >= 0) close(p[i]);
+        p[i] = -1;
+    }
+}
+
+static int g4_pipe(int p[2])
+{
+    if (pipe(p) != 0) {
+        p[0] = p[1] = -1;
+        return 1;
+    }
+    return fcntl(p[0], F_SETFD, FD_CLOEXEC) == -1 || fcntl(p[1], F_SETFD, FD_CLOEXEC) == -1;
+}
+
+/* Start argv with out and err as its outputs and `in` (or nothing) as its input. Returns 0 or an errno. */
+static int g4_spawn(pid_t *pid, const char *const *argv, int in, int out, int err)
+{
+    posix_spawn_file_actions_t fa;
+    int rc = posix_spawn_file_actions_init(&fa);
+    if (rc) return rc;
+    rc = in >= 0 ? posix_spawn_file_actions_adddup2(&fa, in, 0) : posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
+    if (!rc) rc = posix_spawn_file_actions_adddup2(&fa, out, 1);
+    if (!rc) rc = posix_spawn_file_actions_adddup2(&fa, err, 2);
+    if (!rc) rc = posix_spawnp(pid, argv[0], &fa, NULL, (char *const *)(uintptr_t)argv, environ);
+    posix_spawn_file_actions_destroy(&fa);
+    return rc;
+}
+
+/* Run the program on the input with args (NULL at the end) behind "-i input"; its output goes to sink. */
+static g4_status g4_ffmpeg(const g4_media *m, const g4_input *in, const char *const *args, g4_sink_fn sink, void *ctx, g4_error *err)
+{
+    if (!m->ffmpeg[0]) return g4_fail(err, G4_ERR_UNSUPPORTED, "not PNG, JPEG, PPM, WAV or y4m, and no ffmpeg program may be started");
+    const char *argv[48] = { m->ffmpeg, "-v", "error", "-nostdin", "-protocol_whitelist", "file", "-i", NULL };
+    int n = 7, o[2] = { -1, -1 }, e[2] = { -1, -1 }, stopped = 0, status = 0, rc = 0, line_end = 0;
+    char said[161] = "";
+    size_t n_said = 0;
+    g4_buf name = { m->a, NULL, 0, 0, 0 };
+    g4_buf_str(&name, "file:");
+    g4_buf_str(&name, in->path ? in->path : "/dev/fd/0");
+    if (name.failed) {
+        g4_buf_free(&name);
+        return g4_fail(err, G4_ERR_MEMORY, "ffmpeg: out of memory");
+    }
+    argv[n++] = name.data;
+    for (int i = 0; args[i] && n < 47; i++) argv[n++] = args[i];
+    argv[n] = NULL;
+    pid_t pid = -1;
+    if (in->fd >= 0) lseek(in->fd, 0, SEEK_SET);
+    if (g4_pipe(o) || g4_pipe(e)) rc = errno;
+    else rc = g4_spawn(&pid, argv, in->fd, o[1], e[1]);
+    g4_buf_free(&name);
+    if (rc) {
+        g4_close_pair(o);
+        g4_close_pair(e);
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "not PNG, JPEG, PPM, WAV or y4m, and the program \"%.60s\" for other formats could not be started: %s", m->ffmpeg, strerror(rc));
+    }
+    close(o[1]);
+    close(e[1]);
+    o[1] = e[1] = -1;
+    struct pollfd p[2] = { { o[0], POLLIN, 0 }, { e[0], POLLIN, 0 } };
+    while (!stopped && (p[0].fd >= 0 || p[1].fd >= 0)) {
+        uint8_t chunk[65536];
+        if (poll(p, 2, -1) < 0) {
+            if (errno == EINTR) continue;
+            break;
+        }
+        for (int i = 0; i < 2; i++) {
+            if (p[i].fd < 0 || !p[i].revents) continue;
+            ssize_t got = read(p[i].fd, chunk, sizeof chunk);
+            if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+            if (got <= 0) {
+                p[i].fd = -1; /* closed: poll skips it */
+            } else if (i == 0) {
+                if (sink(ctx, chunk, (size_t)got)) stopped = 1;
+            } else {
+                for (ssize_t k = 0; k < got && !line_end; k++) { /* its first line says most */
+                    line_end = n_said > 0 && (chunk[k] == '\n' || chunk[k] == '\r');
+                    if (chunk[k] >= 32 && chunk[k] < 127 && n_said + 1 < sizeof said) said[n_said++] = (char)chunk[k];
+                }
+                said[n_said] = 0;
+            }
+        }
+    }
+    g4_close_pair(o);
+    g4_close_pair(e);
+    if (stopped) kill(pid, SIGKILL);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    if (stopped || (WIFEXITED(status) && WEXITSTATUS(status) == 0)) return G4_OK;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 127 && !n_said)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "not PNG, JPEG, PPM, WAV or y4m, and the program \"%.60s\" for other formats could not be started", m->ffmpeg);
+    return g4_fail(err, G4_ERR_FORMAT, "%.40s cannot read it: %s", m->ffmpeg, n_said ? said : "it ended without a message");
+}
+
+/* The same with args[0] filled in as the option that passes every frame once: its name changed between versions of the program. */
+static g4_status g4_ffmpeg_each(const g4_media *m, const g4_input *in, const char **args, g4_sink_fn sink, void *ctx, g4_error *err)
+{
+    g4_error first = { G4_OK, "" };
+    args[0] = "-fps_mode";
+    g4_status s = g4_ffmpeg(m, in, args, sink, ctx, &first);
+    if (s && strstr(first.message, "fps_mode")) {
+        args[0] = "-vsync";
+        return g4_ffmpeg(m, in, args, sink, ctx, err);
+    }
+    return s ? g4_fail(err, s, "%s", first.message) : G4_OK;
+}
+
+/* Output that is collected whole. */
+typedef struct {
+    const g4_media *m;
+    uint8_t *data;
+    size_t n, cap;
+    uint64_t limit;
+    g4_status status;
+} g4_collect;
+
+static int g4_collect_sink(void *ctx, const uint8_t *data, size_t n)
+{
+    g4_collect *c = ctx;
+    if (n > c->limit - c->n) {
+        c->status = G4_ERR_UNSUPPORTED;
+        return 1;
+    }
+    if (n > c->cap - c->n) {
+        size_t cap = c->cap < 1 << 20 ? 1 << 20 : 2 * c->cap; /* the limit is far below half the address space */
+        uint8_t *more = g4_realloc(c->m->a, c->data, cap, 1);
+        if (!more) {
+            c->status = G4_ERR_MEMORY;
+            return 1;
+        }
+        c->data = more;
+        c->cap = cap;
+    }
+    memcpy(c->data + c->n, data, n);
+    c->n += n;
+    return 0;
+}
+
+static g4_status g4_ffmpeg_image(const g4_media *m, const g4_input *in, g4_image *out, g4_error *err)
+{
+    static const char *const args[] = { "-map", "0:v:0", "-frames:v", "1", "-c:v", "pam", "-pix_fmt", "rgba", "-f", "image2pipe", "-", NULL };
+    uint64_t limit = m->max_pixels < SIZE_MAX / 8 ? m->max_pixels * 4 + 256 : SIZE_MAX / 2;
+    g4_collect c = { m, NULL, 0, 0, limit, G4_OK };
+    uint8_t *pixels = NULL;
+    int w = 0, h = 0;
+    g4_status s = g4_ffmpeg(m, in, args, g4_collect_sink, &c, err);
+    if (!s && c.status == G4_ERR_MEMORY) s = g4_fail(err, G4_ERR_MEMORY, "a picture of more than %zu bytes: out of memory", c.n);
+    else if (!s && c.status) s = g4_fail(err, c.status, "the picture has more than the limit of %" PRIu64 " pixels", m->max_pixels);
+    else if (!s && c.n < 3) s = g4_fail(err, G4_ERR_FORMAT, "%.40s found no picture in it", m->ffmpeg);
+    if (!s) s = g4_pnm_decode(m, c.data, c.n, &pixels, &w, &h, err);
+    g4_free(m->a, c.data);
+    if (!s) *out = (g4_image){ pixels, w, h, 0, 0 };
+    return s;
+}
+
+/* A WAV file that arrives in pieces: its channels are averaged on the way. */
+typedef struct {
+    const g4_media *m;
+    uint8_t head[4096];    /* until the data chunk begins, then one frame that is not complete yet */
+    size_t n_head;
+    g4_wav_format f;
+    size_t frame;          /* bytes of one sample of all channels; 0: still in the header */
+    float *x;
+    size_t n, cap;
+    g4_error *err;
+    g4_status status;
+} g4_wav_stream;
+
+static int g4_wav_stream_add(g4_wav_stream *w, const uint8_t *frame)
+{
+    if (w->n == w->cap) {
+        uint64_t limit = w->m->max_samples * (uint64_t)w->f.rate / G4_RATE;
+        if (w->n >= limit) {
+            w->status = g4_fail(w->err, G4_ERR_UNSUPPORTED, "the sound has more than the limit of %" PRIu64 " samples at 16 kHz", w->m->max_samples);
+            return 1;
+        }
+        uint64_t cap = w->cap ? 2 * (uint64_t)w->cap : 1 << 18;
+        if (cap > limit) cap = limit;
+        float *more = cap > SIZE_MAX / 4 ? NULL : g4_realloc(w->m->a, w->x, (size_t)cap, sizeof *more);
+        if (!more) {
+            w->status = g4_fail(w->err, G4_ERR_MEMORY, "%" PRIu64 " samples: out of memory", cap);
+            return 1;
+        }
+        w->x = more;
+        w->cap = (size_t)cap;
+    }
+    w->x[w->n] = g4_wav_mono(&w->f, frame);
+    if (!isfinite(w->x[w->n])) w->x[w->n] = 0; /* a decoder's slip */
+    w->n++;
+    return 0;
+}
+
+static int g4_wav_stream_sink(void *ctx, const uint8_t *data, size_t n)
+{
+    g4_wav_stream *w = ctx;
+    while (w->frame == 0 && n > 0) { /* "RIFF....WAVE", then chunks: name, length, contents */
+        if (w->n_head == sizeof w->head) {
+            w->status = g4_fail(w->err, G4_ERR_FORMAT, "sound: no data in the first %zu bytes", sizeof w->head);
+            return 1;
+        }
+        w->head[w->n_head++] = *data++;
+        n--;
+        size_t at = 12;
+        while (at + 8 <= w->n_head && memcmp(w->head + at, "data", 4) != 0) {
+            size_t k = g4_le32(w->head + at + 4);
+            if (k > sizeof w->head || at + 8 + k > w->n_head) break;
+            int foreign = 0;
+            if (!memcmp(w->head + at, "fmt ", 4)) w->status = g4_wav_fmt(&w->f, w->head + at + 8, k, &foreign, w->err);
+            if (w->status) return 1;
+            at += 8 + k + (k & 1);
+        }
+        if (at + 8 == w->n_head && !memcmp(w->head + at, "data", 4) && w->f.tag) {
+            w->frame = (size_t)w->f.bytes * w->f.channels;
+            w->n_head = 0;
+            if (w->frame > sizeof w->head) w->status = g4_fail(w->err, G4_ERR_UNSUPPORTED, "sound: %u channels", (unsigned)w->f.channels);
+            if (w->status) return 1;
+        }
+    }
+    while (n > 0) {
+        if (w->n_head == 0 && n >= w->frame) {
+            if (g4_wav_stream_add(w, data)) return 1;
+            data += w->frame;
+            n -= w->frame;
+            continue;
+        }
+        w->head[w->n_head++] = *data++;
+        n--;
+        if (w->n_head == w->frame) {
+            if (g4_wav_stream_add(w, w->head)) return 1;
+            w->n_head = 0;
+        }
+    }
+    return 0;
+}
+
+/* The first sound stream at its own rate and channels, so that downmix and resampling are the same as for WAV. */
+static g4_status g4_ffmpeg_audio(const g4_media *m, const g4_input *in, g4_audio *out, g4_error *err)
+{
+    static const char *const args[] = { "-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "-", NULL };
+    g4_wav_stream w = { .m = m, .err = err };
+    g4_status s = g4_ffmpeg(m, in, args, g4_wav_stream_sink, &w, err);
+    if (w.status) s = w.status;
+    if (!s && w.n == 0) s = g4_fail(err, G4_ERR_FORMAT, "%.40s found no sound in it", m->ffmpeg);
+    if (!s) return g4_resample(m, w.x, w.n, w.f.rate, out, err);
+    g4_free(m->a, w.x);
+    return s;
+}
+
+/* The frame list of a video as the framecrc muxer prints it: "#tb 0: 1/90000", "#media_type 1: audio", "stream, dts, pts, duration, size, crc". */
+typedef struct {
+    char line[256];
+    size_t n;
+    int64_t frames, timed;                 /* of stream 0; timed: those with a time */
+    double duration, first, last, last_duration; /* in units of its time base; duration: the sum */
+    double tb;
+    int has_sound;
+} g4_probe;
+
+static int g4_probe_sink(void *ctx, const uint8_t *data, size_t n)
+{
+    g4_probe *p = ctx;
+    for (size_t i = 0; i < n; i++) {
+        if (data[i] != '\n') {
+            if (p->n + 1 < sizeof p->line) p->line[p->n++] = (char)data[i];
+            continue;
+        }
+        p->line[p->n] = 0;
+        p->n = 0;
+        int stream = -1, num = 0, den = 0;
+        long long dts = 0, pts = 0, duration = 0;
+        if (sscanf(p->line, "#tb %d: %d/%d", &stream, &num, &den) == 3) {
+            if (stream == 0 && num > 0 && den > 0) p->tb = (double)num / den;
+        } else if (!strcmp(p->line, "#media_type 1: audio")) {
+            p->has_sound = 1;
+        } else if (sscanf(p->line, "%d, %lld, %lld, %lld,", &stream, &dts, &pts, &duration) == 4 && stream == 0) {
+            double t = (double)pts, d = duration > 0 ? (double)duration : 0;
+            p->duration += d;
+            p->frames++;
+            if (pts == INT64_MIN) continue;
+            if (p->timed == 0 || t < p->first) p->first = t;
+            if (p->timed == 0 || t > p->last) {
+                p->last = t;
+                p->last_duration = d;
+            }
+            p->timed++;
+        }
+    }
+    return 0;
+}
+
+/* Average frames a second: frames / time, where the time is known to about two units of the time base. If a usual rate (a whole
+ * number, or that times 1000 / 1001) lies within that error, it is what the file means: Matroska rounds 1/30 s to 33 ms. */
+static double g4_probe_fps(const g4_probe *p)
+{
+    double n = (double)p->frames, time = p->duration, slack = 0;
+    if (p->timed == p->frames && p->last > p->first && n > 1) {
+        time = p->last - p->first + (p->last_duration > 0 ? p->last_duration : (p->last - p->first) / (n - 1));
+        slack = 2;
+    }
+    if (p->tb <= 0 || time <= 0) return 24; /* as the reference, when a file does not say */
+    double low = n / ((time + slack) * p->tb), high = n / (fmax(time - slack, 0.5) * p->tb), whole = rint(n / (time * p->tb));
+    if (whole >= 1 && whole >= low && whole <= high) return whole;
+    whole = rint(n / (time * p->tb) * 1.001);
+    if (whole >= 1 && whole / 1.001 >= low && whole / 1.001 <= high) return whole / 1.001;
+    return n / (time * p->tb);
+}
+
+/* A row of PPM pictures, one a frame. */
+typedef struct {
+    const g4_media *m;
+    g4_video *out;
+    int want;
+    char head[64];
+    size_t n_head, have, need;
+    uint8_t *pixels;
+    g4_error *err;
+    g4_status status;
+} g4_frames;
+
+static int g4_frames_sink(void *ctx, const uint8_t *data, size_t n)
+{
+    g4_frames *f = ctx;
+    while (n > 0) {
+        if (!f->pixels) { /* "P6\nwidth height\n255\n" */
+            f->head[f->n_head++] = (char)*data++;
+            n--;
+            f->head[f->n_head] = 0;
+            int w = 0, h = 0, max = 0, used = 0;
+            if (f->head[f->n_head - 1] == '\n' && sscanf(f->head, "P6 %9d %9d %3d%n", &w, &h, &max, &used) == 3 && used == (int)f->n_head - 1) {
+                f->status = w > 0 && h > 0 && max == 255 ? g4_pixels_alloc(f->m, "video", (uint64_t)w, (uint64_t)h, &f->pixels, f->err)
+                                                         : g4_fail(f->err, G4_ERR_FORMAT, "video: a frame of %d x %d", w, h);
+                if (f->status) return 1;
+                f->need = (size_t)w * (size_t)h * 3;
+                f->have = f->n_head = 0;
+                ((g4_image *)(uintptr_t)f->out->frames)[f->out->n_frames] = (g4_image){ NULL, w, h, 0, 0 };
+            } else if (f->n_head + 1 == sizeof f->head) {
+                f->status = g4_fail(f->err, G4_ERR_FORMAT, "video: frame %d does not start as expected", f->out->n_frames);
+                return 1;
+            }
+            continue;
+        }
+        size_t k = f->need - f->have < n ? f->need - f->have : n;
+        memcpy(f->pixels + f->have, data, k);
+        f->have += k;
+        data += k;
+        n -= k;
+        if (f->have == f->need) {
+            ((g4_image *)(uintptr_t)f->out->frames)[f->out->n_frames++].pixels = f->pixels;
+            f->pixels = NULL;
+            if (f->out->n_frames == f->want) return 1;
+        }
+    }
+    return 0;
+}
+
+/* One decoding pass that keeps the n sampled of `total` frames. Frame k is i * total / n for some i where a multiple of total / n lies in
+ * [k, k + 1): where ceil(k * n / total) grows. */
+static g4_status g4_ffmpeg_frames(const g4_media *m, const g4_input *in, int64_t total, int n, g4_video *out, g4_error *err)
+{
+    char select[160];
+    snprintf(select, sizeof select, "select=gt(ceil((n+1)*%d/%lld)\\,ceil(n*%d/%lld))", n, (long long)total, n, (long long)total);
+    g4_frames f = { .m = m, .out = out, .want = n, .err = err };
+    const char *args[] = { NULL, "passthrough", "-map", "0:V:0", "-vf", select, "-c:v", "ppm", "-pix_fmt", "rgb24", "-f", "image2pipe", "-", NULL };
+    g4_status s = g4_ffmpeg_each(m, in, args, g4_frames_sink, &f, err);
+    g4_free(m->a, f.pixels);
+    return f.status ? f.status : s;
+}
+
+static g4_status g4_ffmpeg_video(const g4_media *m, const g4_input *in, g4_video *out, g4_error *err)
+{
+    static const char *const packets[] = { "-map", "0:V:0", "-map", "0:a:0?", "-c", "copy", "-f", "framecrc", "-", NULL };
+    const char *decoded[] = { NULL, "passthrough", "-map", "0:V:0", "-f", "framecrc", "-", NULL };
+    g4_probe p = { .n = 0 };
+    g4_status s = g4_ffmpeg(m, in, packets, g4_probe_sink, &p, err);
+    int n = 0, has_sound = p.has_sound;
+    double fps = g4_probe_fps(&p);
+    for (int round = 0; !s && round < 2; round++) {
+        if (p.frames == 0) s = g4_fail(err, G4_ERR_FORMAT, "%.40s found no video in it", m->ffmpeg);
+        if (!s) s = g4_frame_count(m, p.frames, fps, &n, err);
+        if (!s) s = g4_video_alloc(m, n, out, err);
+        if (!s) s = g4_ffmpeg_frames(m, in, p.frames, n, out, err);
+        if (s || out->n_frames == n) break;
+        /* fewer frames than packets: count what decodes and sample again */
+        if (round == 1) s = g4_fail(err, G4_ERR_FORMAT, "video: %d frames decoded, expected %d", out->n_frames, n);
+        g4_video_clear(m, out);
+        g4_probe again = { .n = 0 };
+        if (!s) s = g4_ffmpeg_each(m, in, decoded, g4_probe_sink, &again, err);
+        p = again;
+    }
+    for (int i = 0; !s && i < n; i++) ((double *)(uintptr_t)out->seconds)[i] = (double)g4_frame_index(i, p.frames, n) / fps;
+    if (!s && m->want_sound && has_sound) {
+        g4_audio *sound = g4_alloc(m->a, 1, sizeof *sound);
+        out->sound = sound;
+        s = sound ? g4_ffmpeg_audio(m, in, sound, err) : g4_fail(err, G4_ERR_MEMORY, "video: out of memory");
+    }
+    return s;
+}
+
 /* ---- 10. Loading --------------------------------------------------------------------------------------
  *
  * A load call reads the file and names it in front of the message of whatever failed inside. */
@@ -1681,7 +2446,8 @@ static g4_status g4_named(g4_error *err, const char *path, g4_status s)
     return g4_fail(err, s, "%s%s: %s", n > keep ? "..." : "", n > keep ? path + n - keep : path, inner.message);
 }
 
-static g4_status g4_file_read(const g4_media *m, const char *path, uint8_t **out, size_t *size, g4_error *err)
+/* The whole file, if it is one of ours: a regular file whose first bytes `ours` refuses is left unread (*out NULL), for ffmpeg to open. */
+static g4_status g4_file_read(const g4_media *m, const char *path, int (*ours)(const uint8_t *, size_t), uint8_t **out, size_t *size, g4_error *err)
 {
     *out = NULL;
     *size = 0;
@@ -1689,14 +2455,24 @@ static g4_status g4_file_read(const g4_media *m, const char *path, uint8_t **out
     if (!f) return g4_fail(err, G4_ERR_IO, "cannot open: %s", strerror(errno));
     struct stat st;
     int known = fstat(fileno(f), &st) == 0 && S_ISREG(st.st_mode);
-    size_t cap = known && st.st_size > 0 && (uint64_t)st.st_size < m->max_file_bytes ? (size_t)st.st_size + 1 : 65536, n = 0;
-    uint8_t *data = g4_alloc(m->a, cap, 1);
-    g4_status s = data ? G4_OK : g4_fail(err, G4_ERR_MEMORY, "%zu bytes: out of memory", cap);
+    uint8_t head[16];
+    size_t n = fread(head, 1, sizeof head, f), cap = 65536;
+    g4_status s = G4_OK;
+    if (ferror(f)) s = g4_fail(err, G4_ERR_IO, "cannot read: %s", strerror(errno));
+    else if (n == 0) s = g4_fail(err, G4_ERR_FORMAT, "the file is empty");
+    if (s || (known && !ours(head, n))) {
+        fclose(f);
+        return s;
+    }
+    if (known && (uint64_t)st.st_size > m->max_file_bytes) s = g4_fail(err, G4_ERR_UNSUPPORTED, "%lld bytes are more than the limit of %" PRIu64, (long long)st.st_size, m->max_file_bytes);
+    else if (known && st.st_size >= 16) cap = (size_t)st.st_size + 1;
+    uint8_t *data = s ? NULL : g4_alloc(m->a, cap, 1);
+    if (!s && !data) s = g4_fail(err, G4_ERR_MEMORY, "%zu bytes: out of memory", cap);
+    if (!s) memcpy(data, head, n);
     while (!s) {
-        size_t got = fread(data + n, 1, cap - n, f);
-        n += got;
+        n += fread(data + n, 1, cap - n, f);
         if (n > m->max_file_bytes) s = g4_fail(err, G4_ERR_UNSUPPORTED, "more than the limit of %" PRIu64 " bytes", m->max_file_bytes);
-        else if (n < cap && ferror(f)) s = g4_fail(err, G4_ERR_IO, "cannot read: %s", strerror(errno));
+        else if (ferror(f)) s = g4_fail(err, G4_ERR_IO, "cannot read: %s", strerror(errno));
         if (s || n < cap) break; /* n == cap: there may be more */
         uint8_t *more = g4_realloc(m->a, data, cap, 2);
         if (!more) s = g4_fail(err, G4_ERR_MEMORY, "%zu bytes: out of memory", cap);
@@ -1704,7 +2480,6 @@ static g4_status g4_file_read(const g4_media *m, const char *path, uint8_t **out
         cap *= 2;
     }
     fclose(f);
-    if (!s && n == 0) s = g4_fail(err, G4_ERR_FORMAT, "the file is empty");
     if (s) {
         g4_free(m->a, data);
         return s;
@@ -1714,24 +2489,79 @@ static g4_status g4_file_read(const g4_media *m, const char *path, uint8_t **out
     return G4_OK;
 }
 
+/* Put bytes into a nameless temporary file, which ffmpeg can seek in; NULL on failure. */
+static FILE *g4_spill(const void *data, size_t size, g4_error *err)
+{
+    FILE *f = tmpfile();
+    if (f && fwrite(data, 1, size, f) == size && fflush(f) == 0) return f;
+    g4_fail(err, G4_ERR_IO, "cannot write %zu bytes to a temporary file: %s", size, strerror(errno));
+    if (f) fclose(f);
+    return NULL;
+}
+
 static int g4_is_png(const uint8_t *d, size_t n) { return n >= 8 && !memcmp(d, "\x89PNG\r\n\x1a\n", 8); }
 static int g4_is_jpeg(const uint8_t *d, size_t n) { return n >= 3 && d[0] == 0xff && d[1] == 0xd8 && d[2] == 0xff; }
-static int g4_is_pnm(const uint8_t *d, size_t n) { return n >= 3 && d[0] == 'P' && d[1] >= '1' && d[1] <= '7' && (d[2] == '#' || d[2] == ' ' || (d[2] >= 9 && d[2] <= 13)); }
+static int g4_is_pnm(const uint8_t *d, size_t n)
+{
+    return n >= 3 && d[0] == 'P' && d[1] >= '1' && d[1] <= '7' && (d[2] == '#' || d[2] == ' ' || (d[2] >= 9 && d[2] <= 13));
+}
+static int g4_is_picture(const uint8_t *d, size_t n) { return g4_is_png(d, n) || g4_is_jpeg(d, n) || g4_is_pnm(d, n); }
+static int g4_is_wav(const uint8_t *d, size_t n) { return n >= 12 && !memcmp(d, "RIFF", 4) && !memcmp(d + 8, "WAVE", 4); }
+static int g4_is_y4m(const uint8_t *d, size_t n) { return n >= 10 && !memcmp(d, "YUV4MPEG2 ", 10); }
 
-static g4_status g4_image_bytes(g4_image *out, const uint8_t *data, size_t size, const g4_media *m, g4_error *err)
+static g4_status g4_picture_bytes(const g4_media *m, const uint8_t *data, size_t size, g4_image *out, g4_error *err)
 {
     uint8_t *pixels = NULL;
     int w = 0, h = 0;
+    g4_status s = g4_is_png(data, size)    ? g4_png_decode(m, data, size, &pixels, &w, &h, err)
+                  : g4_is_jpeg(data, size) ? g4_jpeg_decode(m, data, size, &pixels, &w, &h, err)
+                                           : g4_pnm_decode(m, data, size, &pixels, &w, &h, err);
+    if (!s) *out = (g4_image){ pixels, w, h, 0, 0 };
+    return s;
+}
+
+/* Readers of one kind of medium: from memory, and by ffmpeg from a file or an open descriptor. */
+static g4_status g4_image_bytes(const g4_media *m, const uint8_t *data, size_t size, g4_image *out, g4_error *err)
+{
+    if (g4_is_picture(data, size)) return g4_picture_bytes(m, data, size, out, err);
+    FILE *f = g4_spill(data, size, err);
+    if (!f) return G4_ERR_IO;
+    g4_input in = { NULL, fileno(f) };
+    g4_status s = g4_ffmpeg_image(m, &in, out, err);
+    fclose(f);
+    return s;
+}
+
+static g4_status g4_audio_bytes(const g4_media *m, const uint8_t *data, size_t size, g4_audio *out, g4_error *err)
+{
+    int foreign = 0;
+    if (g4_is_wav(data, size)) {
+        g4_status s = g4_wav_decode(m, data, size, out, &foreign, err);
+        if (!foreign) return s;
+    }
+    FILE *f = g4_spill(data, size, err);
+    if (!f) return G4_ERR_IO;
+    g4_input in = { NULL, fileno(f) };
+    g4_status s = g4_ffmpeg_audio(m, &in, out, err);
+    fclose(f);
+    return s;
+}
+
+static g4_status g4_video_bytes(const g4_media *m, const uint8_t *data, size_t size, g4_video *out, g4_error *err)
+{
+    int foreign = 0;
     g4_status s;
-    if (g4_is_png(data, size)) s = g4_png_decode(m, data, size, &pixels, &w, &h, err);
-    else if (g4_is_jpeg(data, size)) s = g4_jpeg_decode(m, data, size, &pixels, &w, &h, err);
-    else if (g4_is_pnm(data, size)) s = g4_pnm_decode(m, data, size, &pixels, &w, &h, err);
-    else return g4_fail(err, G4_ERR_UNSUPPORTED, "not a picture of a known format");
-    if (s) return s;
-    out->pixels = pixels;
-    out->width = w;
-    out->height = h;
-    return G4_OK;
+    if (g4_is_y4m(data, size)) {
+        g4_source src = { data, NULL, size, 0 };
+        s = g4_y4m_frames(m, &src, out, &foreign, err);
+        if (!foreign) return s;
+    }
+    FILE *f = g4_spill(data, size, err);
+    if (!f) return G4_ERR_IO;
+    g4_input in = { NULL, fileno(f) };
+    s = g4_ffmpeg_video(m, &in, out, err);
+    fclose(f);
+    return s;
 }
 
 G4_API g4_status g4_image_decode(g4_image *out, const void *data, size_t size, const g4_media_options *opt, g4_error *err)
@@ -1739,7 +2569,25 @@ G4_API g4_status g4_image_decode(g4_image *out, const void *data, size_t size, c
     memset(out, 0, sizeof *out);
     if (!data || size == 0) return g4_fail(err, G4_ERR_ARGUMENT, "a picture of 0 bytes");
     g4_media m = g4_media_resolve(opt);
-    return g4_image_bytes(out, data, size, &m, err);
+    return g4_image_bytes(&m, data, size, out, err);
+}
+
+G4_API g4_status g4_audio_decode(g4_audio *out, const void *data, size_t size, const g4_media_options *opt, g4_error *err)
+{
+    memset(out, 0, sizeof *out);
+    if (!data || size == 0) return g4_fail(err, G4_ERR_ARGUMENT, "sound of 0 bytes");
+    g4_media m = g4_media_resolve(opt);
+    return g4_audio_bytes(&m, data, size, out, err);
+}
+
+G4_API g4_status g4_video_decode(g4_video *out, const void *data, size_t size, const g4_media_options *opt, g4_error *err)
+{
+    memset(out, 0, sizeof *out);
+    if (!data || size == 0) return g4_fail(err, G4_ERR_ARGUMENT, "a video of 0 bytes");
+    g4_media m = g4_media_resolve(opt);
+    g4_status s = g4_video_bytes(&m, data, size, out, err);
+    if (s) g4_video_clear(&m, out);
+    return s;
 }
 
 G4_API g4_status g4_image_load(g4_image *out, const char *path, const g4_media_options *opt, g4_error *err)
@@ -1747,17 +2595,80 @@ G4_API g4_status g4_image_load(g4_image *out, const char *path, const g4_media_o
     memset(out, 0, sizeof *out);
     if (!path) return g4_fail(err, G4_ERR_ARGUMENT, "path is NULL");
     g4_media m = g4_media_resolve(opt);
+    g4_input in = { path, -1 };
     uint8_t *data;
     size_t size;
-    g4_status s = g4_file_read(&m, path, &data, &size, err);
-    if (!s) s = g4_image_bytes(out, data, size, &m, err);
+    g4_status s = g4_file_read(&m, path, g4_is_picture, &data, &size, err);
+    if (!s) s = data ? g4_image_bytes(&m, data, size, out, err) : g4_ffmpeg_image(&m, &in, out, err);
     g4_free(m.a, data);
     return g4_named(err, path, s);
 }
 
+G4_API g4_status g4_audio_load(g4_audio *out, const char *path, const g4_media_options *opt, g4_error *err)
+{
+    memset(out, 0, sizeof *out);
+    if (!path) return g4_fail(err, G4_ERR_ARGUMENT, "path is NULL");
+    g4_media m = g4_media_resolve(opt);
+    g4_input in = { path, -1 };
+    uint8_t *data;
+    size_t size;
+    g4_status s = g4_file_read(&m, path, g4_is_wav, &data, &size, err);
+    if (!s) s = data ? g4_audio_bytes(&m, data, size, out, err) : g4_ffmpeg_audio(&m, &in, out, err);
+    g4_free(m.a, data);
+    return g4_named(err, path, s);
+}
+
+static int g4_is_never(const uint8_t *d, size_t n)
+{
+    (void)d;
+    (void)n;
+    return 0;
+}
+
+G4_API g4_status g4_video_load(g4_video *out, const char *path, const g4_media_options *opt, g4_error *err)
+{
+    memset(out, 0, sizeof *out);
+    if (!path) return g4_fail(err, G4_ERR_ARGUMENT, "path is NULL");
+    g4_media m = g4_media_resolve(opt);
+    g4_input in = { path, -1 };
+    uint8_t *data, head[10];
+    size_t size;
+    int foreign = 0, is_y4m = 0;
+    g4_status s = g4_file_read(&m, path, g4_is_never, &data, &size, err); /* into memory only what cannot be opened twice */
+    FILE *f = s || data ? NULL : fopen(path, "rb");
+    struct stat st;
+    if (f && fstat(fileno(f), &st) == 0 && fread(head, 1, sizeof head, f) == sizeof head && g4_is_y4m(head, sizeof head)) {
+        rewind(f);
+        g4_source src = { NULL, f, (uint64_t)st.st_size, 0 };
+        s = g4_y4m_frames(&m, &src, out, &foreign, err);
+        is_y4m = !foreign;
+    }
+    if (f) fclose(f);
+    if (foreign) s = G4_OK;
+    if (!s && !is_y4m) s = data ? g4_video_bytes(&m, data, size, out, err) : g4_ffmpeg_video(&m, &in, out, err);
+    g4_free(m.a, data);
+    if (s) g4_video_clear(&m, out);
+    return g4_named(err, path, s);
+}
+
+/* The caller reads what these point to, the library owns it. */
 G4_API void g4_image_free(g4_image *image, const g4_media_options *opt)
 {
     if (!image) return;
-    g4_free(opt ? opt->allocator : NULL, (void *)(uintptr_t)image->pixels); /* the caller reads it, the library owns it */
+    g4_free(opt ? opt->allocator : NULL, (void *)(uintptr_t)image->pixels);
     memset(image, 0, sizeof *image);
+}
+
+G4_API void g4_audio_free(g4_audio *audio, const g4_media_options *opt)
+{
+    if (!audio) return;
+    g4_free(opt ? opt->allocator : NULL, (void *)(uintptr_t)audio->samples);
+    memset(audio, 0, sizeof *audio);
+}
+
+G4_API void g4_video_free(g4_video *video, const g4_media_options *opt)
+{
+    if (!video) return;
+    g4_media m = g4_media_resolve(opt);
+    g4_video_clear(&m, video);
 }
