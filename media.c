@@ -2672,3 +2672,345 @@ G4_API void g4_video_free(g4_video *video, const g4_media_options *opt)
     g4_media m = g4_media_resolve(opt);
     g4_video_clear(&m, video);
 }
+
+/* ---- 11. Writing PNG, drawing boxes -------------------------------------------------------------------------
+ *
+ * The writer filters each row as makes its sum of magnitudes smallest and compresses with one candidate per hash and dynamic codes: not
+ * the smallest files, but small code. */
+
+typedef struct {
+    g4_buf out;
+    uint64_t bits;
+    unsigned n_bits;
+    uint32_t symbols[1 << 15]; /* of the block: a literal byte, or (distance - 1) << 16 | (length + 253) */
+    int n_symbols;
+    uint32_t lit_freq[286], dist_freq[30];
+} g4_deflate;
+
+static void g4_deflate_put(g4_deflate *d, uint32_t value, unsigned n)
+{
+    d->bits |= (uint64_t)value << d->n_bits;
+    d->n_bits += n;
+    while (d->n_bits >= 8) {
+        char byte = (char)(d->bits & 255);
+        g4_buf_add(&d->out, &byte, 1);
+        d->bits >>= 8;
+        d->n_bits -= 8;
+    }
+}
+
+/* Huffman code lengths of at most `limit` bits for n <= 286 symbols; frequencies are halved until they fit. */
+static void g4_code_lengths(const uint32_t *freq, int n, int limit, uint8_t *length)
+{
+    uint32_t weight[2 * 286];
+    int parent[2 * 286], deepest, shift = 0;
+    do {
+        int nodes = n, open = 0;
+        for (int i = 0; i < n; i++) {
+            weight[i] = freq[i] ? (freq[i] >> shift) + 1 : 0;
+            parent[i] = -1;
+            open += weight[i] > 0;
+        }
+        for (; open > 1; open--) { /* join the two lightest; a joined node's weight becomes 0 */
+            int a = -1, b = -1;
+            for (int i = 0; i < nodes; i++) {
+                if (weight[i] == 0) continue;
+                if (a < 0 || weight[i] < weight[a]) {
+                    b = a;
+                    a = i;
+                } else if (b < 0 || weight[i] < weight[b]) {
+                    b = i;
+                }
+            }
+            weight[nodes] = weight[a] + weight[b];
+            weight[a] = weight[b] = 0;
+            parent[a] = parent[b] = nodes;
+            parent[nodes++] = -1;
+        }
+        deepest = 0;
+        for (int i = 0; i < n; i++) {
+            int l = 0;
+            for (int k = i; parent[k] >= 0; k = parent[k]) l++;
+            if (freq[i] && l == 0) l = 1; /* a single symbol still takes a bit */
+            length[i] = (uint8_t)l;
+            deepest = g4_max_int(deepest, l);
+        }
+        shift++;
+    } while (deepest > limit);
+}
+
+/* Canonical codes, highest bit first as the stream wants them. */
+static void g4_codes(const uint8_t *length, int n, uint16_t *code)
+{
+    uint32_t next = 0;
+    for (unsigned l = 1; l < 16; l++, next <<= 1) {
+        for (int i = 0; i < n; i++) {
+            if (length[i] != l) continue;
+            uint32_t r = 0;
+            for (unsigned b = 0; b < l; b++) r |= (next >> b & 1u) << (l - 1 - b);
+            code[i] = (uint16_t)r;
+            next++;
+        }
+    }
+}
+
+/* The index, base and extra bits of a match length (3..258) or distance (1..32768), RFC 1951 3.2.5. */
+static int g4_length_code(int n, int *base, unsigned *extra)
+{
+    if (n == 258) {
+        *base = 258;
+        *extra = 0;
+        return 28;
+    }
+    int code = 0, b = 3;
+    unsigned e = 0;
+    while (n >= b + (1 << e)) {
+        b += 1 << e;
+        code++;
+        e = code < 8 ? 0 : (unsigned)code / 4 - 1;
+    }
+    *base = b;
+    *extra = e;
+    return code;
+}
+static int g4_distance_code(int n, int *base, unsigned *extra)
+{
+    int code = 0, b = 1;
+    unsigned e = 0;
+    while (n >= b + (1 << e)) {
+        b += 1 << e;
+        code++;
+        e = code < 4 ? 0 : (unsigned)code / 2 - 1;
+    }
+    *base = b;
+    *extra = e;
+    return code;
+}
+
+static void g4_deflate_block(g4_deflate *d, int final)
+{
+    static const uint8_t order[19] = { 16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15 };
+    uint8_t length[286 + 30], small[19];
+    uint16_t lit[286], dist[30], small_code[19];
+    uint32_t small_freq[19] = { 0 };
+    int base;
+    unsigned extra;
+    d->lit_freq[256]++;
+    g4_code_lengths(d->lit_freq, 286, 15, length);
+    g4_code_lengths(d->dist_freq, 30, 15, length + 286);
+    g4_codes(length, 286, lit);
+    g4_codes(length + 286, 30, dist);
+    for (int i = 0; i < 316; i++) small_freq[length[i]]++;
+    g4_code_lengths(small_freq, 19, 7, small);
+    g4_codes(small, 19, small_code);
+    g4_deflate_put(d, (uint32_t)final | 2u << 1, 3);
+    g4_deflate_put(d, 286 - 257, 5);
+    g4_deflate_put(d, 30 - 1, 5);
+    g4_deflate_put(d, 19 - 4, 4);
+    for (int i = 0; i < 19; i++) g4_deflate_put(d, small[order[i]], 3);
+    for (int i = 0; i < 316; i++) g4_deflate_put(d, small_code[length[i]], small[length[i]]); /* without run lengths: 100 bytes a block */
+    for (int i = 0; i < d->n_symbols; i++) {
+        uint32_t s = d->symbols[i];
+        int n = (int)(s & 0xffff), back = (int)(s >> 16);
+        if (n < 256) {
+            g4_deflate_put(d, lit[n], length[n]);
+            continue;
+        }
+        int code = 257 + g4_length_code(n - 253, &base, &extra);
+        g4_deflate_put(d, lit[code], length[code]);
+        g4_deflate_put(d, (uint32_t)(n - 253 - base), extra);
+        code = g4_distance_code(back + 1, &base, &extra);
+        g4_deflate_put(d, dist[code], length[286 + code]);
+        g4_deflate_put(d, (uint32_t)(back + 1 - base), extra);
+    }
+    g4_deflate_put(d, lit[256], length[256]);
+    d->n_symbols = 0;
+    memset(d->lit_freq, 0, sizeof d->lit_freq);
+    memset(d->dist_freq, 0, sizeof d->dist_freq);
+}
+
+/* A zlib stream of raw (n) in d->out; check d->out.failed. */
+static void g4_deflate_all(g4_deflate *d, uint32_t *last /* (65536), zero: position + 1 by hash */, const uint8_t *raw, size_t n)
+{
+    int base;
+    unsigned extra;
+    g4_deflate_put(d, 0x0178, 16); /* deflate, window of 32 KiB; 0x7801 is a multiple of 31 */
+    for (size_t i = 0; i < n;) {
+        size_t match = 0, back = 0;
+        if (n - i >= 4) {
+            uint32_t hash = (g4_le32(raw + i) * 2654435761u) >> 16;
+            size_t before = last[hash]; /* 0: none; pictures are far below 4 GiB */
+            last[hash] = (uint32_t)(i + 1);
+            if (before && i + 1 - before <= 32768) {
+                back = i + 1 - before;
+                size_t most = n - i < 258 ? n - i : 258;
+                while (match < most && raw[i + match] == raw[i + match - back]) match++;
+            }
+        }
+        if (match >= 4) {
+            d->symbols[d->n_symbols++] = (uint32_t)(back - 1) << 16 | (uint32_t)(match + 253);
+            d->lit_freq[257 + g4_length_code((int)match, &base, &extra)]++;
+            d->dist_freq[g4_distance_code((int)back, &base, &extra)]++;
+            i += match;
+        } else {
+            d->symbols[d->n_symbols++] = raw[i];
+            d->lit_freq[raw[i++]]++;
+        }
+        if (d->n_symbols == 1 << 15) g4_deflate_block(d, 0);
+    }
+    g4_deflate_block(d, 1);
+    g4_deflate_put(d, 0, (8 - d->n_bits) & 7);
+    uint32_t sum = g4_adler32(raw, n);
+    for (int i = 3; i >= 0; i--) g4_deflate_put(d, sum >> (8 * i) & 255, 8);
+}
+
+/* row and up (n bytes; up NULL above the first) -> dst (1 + n): the filter that makes the sum of magnitudes smallest. */
+static void g4_png_filter(const uint8_t *row, const uint8_t *up, size_t n, uint8_t *dst)
+{
+    uint64_t best = UINT64_MAX;
+    uint8_t chosen = 0;
+    for (int pass = 0; pass < 6; pass++) { /* five filters are tried, then the best one written */
+        uint8_t filter = pass < 5 ? (uint8_t)pass : chosen;
+        uint64_t sum = 0;
+        dst[0] = filter;
+        for (size_t i = 0; i < n; i++) {
+            int a = i < 3 ? 0 : row[i - 3], b = up ? up[i] : 0, c = up && i >= 3 ? up[i - 3] : 0, guess = 0;
+            if (filter == 1) guess = a;
+            if (filter == 2) guess = b;
+            if (filter == 3) guess = (a + b) >> 1;
+            if (filter == 4) {
+                int pa = b > c ? b - c : c - b, pb = a > c ? a - c : c - a, pc = a + b - 2 * c;
+                if (pc < 0) pc = -pc;
+                guess = pa <= pb && pa <= pc ? a : pb <= pc ? b : c;
+            }
+            uint8_t v = (uint8_t)(row[i] - guess);
+            dst[1 + i] = v;
+            sum += v < 128 ? v : 256u - v;
+        }
+        if (sum < best) {
+            best = sum;
+            chosen = filter;
+        }
+    }
+}
+
+static int g4_png_put(const uint32_t *crc, g4_write_fn write, void *user, const char *name, const uint8_t *data, size_t n)
+{
+    uint8_t head[8], tail[4];
+    memcpy(head + 4, name, 4);
+    uint32_t sum = g4_crc(crc, g4_crc(crc, 0xffffffffu, head + 4, 4), data, n) ^ 0xffffffffu;
+    for (int i = 0; i < 4; i++) {
+        head[i] = (uint8_t)(n >> (24 - 8 * i));
+        tail[i] = (uint8_t)(sum >> (24 - 8 * i));
+    }
+    return write(user, head, 8) || (n > 0 && write(user, data, n)) || write(user, tail, 4);
+}
+
+G4_API g4_status g4_png_write(const g4_image *image, g4_write_fn write, void *user, const g4_media_options *opt, g4_error *err)
+{
+    g4_media m = g4_media_resolve(opt);
+    if (!image || !image->pixels || image->width <= 0 || image->height <= 0 || !write) return g4_fail(err, G4_ERR_ARGUMENT, "PNG: nothing to write");
+    size_t row = (size_t)image->width * 3, stride = image->stride ? image->stride : row, total;
+    if (stride < row) return g4_fail(err, G4_ERR_ARGUMENT, "PNG: stride %zu is less than the %zu bytes of a row", stride, row);
+    if (g4_mul_overflows(row + 1, (size_t)image->height, &total) || total > INT32_MAX / 2)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "PNG: %d x %d pixels are too many to write", image->width, image->height);
+    uint8_t *raw = g4_alloc(m.a, total, 1);
+    uint32_t *last = g4_alloc(m.a, 65536, sizeof *last);
+    g4_deflate *d = g4_alloc(m.a, 1, sizeof *d);
+    g4_status s = G4_ERR_MEMORY;
+    if (raw && last && d) {
+        d->out.a = m.a;
+        for (size_t y = 0; y < (size_t)image->height; y++) {
+            const uint8_t *p = image->pixels + y * stride;
+            g4_png_filter(p, y ? p - stride : NULL, row, raw + y * (row + 1));
+        }
+        g4_deflate_all(d, last, raw, total);
+        if (!d->out.failed) s = G4_OK;
+    }
+    if (s) {
+        g4_fail(err, s, "PNG: %d x %d pixels: out of memory", image->width, image->height);
+    } else {
+        uint32_t crc[256];
+        uint8_t ihdr[13] = { 0, 0, 0, 0, 0, 0, 0, 0, 8, 2, 0, 0, 0 }; /* 8 bits, RGB */
+        for (int i = 0; i < 4; i++) {
+            ihdr[i] = (uint8_t)(image->width >> (24 - 8 * i));
+            ihdr[4 + i] = (uint8_t)(image->height >> (24 - 8 * i));
+        }
+        g4_crc_table(crc);
+        if (write(user, "\x89PNG\r\n\x1a\n", 8) || g4_png_put(crc, write, user, "IHDR", ihdr, 13) ||
+            g4_png_put(crc, write, user, "IDAT", (const uint8_t *)d->out.data, d->out.len) || g4_png_put(crc, write, user, "IEND", ihdr, 0))
+            s = g4_fail(err, G4_ERR_IO, "PNG: the write callback failed");
+    }
+    if (d) g4_buf_free(&d->out);
+    g4_free(m.a, d);
+    g4_free(m.a, last);
+    g4_free(m.a, raw);
+    return s;
+}
+
+/* Characters 32 to 95 in 7 rows of 5 bits, the left column highest. Small letters are drawn as capitals. */
+static const uint8_t g4_font[64][7] = {
+    {  0,  0,  0,  0,  0,  0,  0 }, {  4,  4,  4,  4,  4,  0,  4 }, { 10, 10,  0,  0,  0,  0,  0 },
+    { 10, 10, 31, 10, 31, 10, 10 }, {  4, 15, 20, 14,  5, 30,  4 }, { 25, 25,  2,  4,  8, 19, 19 },
+    { 12, 18, 18, 12, 21, 18, 13 }, {  4,  4,  0,  0,  0,  0,  0 }, {  2,  4,  8,  8,  8,  4,  2 },
+    {  8,  4,  2,  2,  2,  4,  8 }, {  0, 21, 14, 31, 14, 21,  0 }, {  0,  4,  4, 31,  4,  4,  0 },
+    {  0,  0,  0,  0,  4,  4,  8 }, {  0,  0,  0, 31,  0,  0,  0 }, {  0,  0,  0,  0,  0, 12, 12 },
+    {  1,  1,  2,  4,  8, 16, 16 }, { 14, 17, 17, 21, 17, 17, 14 }, {  4, 12, 20,  4,  4,  4, 31 },
+    { 14, 17,  1,  6,  8, 16, 31 }, { 30,  1,  1, 14,  1,  1, 30 }, { 18, 18, 18, 31,  2,  2,  2 },
+    { 31, 16, 16, 30,  1,  1, 30 }, { 14, 16, 16, 30, 17, 17, 14 }, { 31,  1,  2,  2,  4,  4,  4 },
+    { 14, 17, 17, 14, 17, 17, 14 }, { 14, 17, 17, 15,  1,  1, 14 }, {  0, 12, 12,  0, 12, 12,  0 },
+    {  0,  4,  4,  0,  4,  4,  8 }, {  1,  6, 24, 16, 24,  6,  1 }, {  0,  0, 31,  0, 31,  0,  0 },
+    { 16, 12,  3,  1,  3, 12, 16 }, { 14, 17,  1,  6,  4,  0,  4 }, { 14, 17, 23, 21, 23, 16, 14 },
+    { 14, 17, 17, 31, 17, 17, 17 }, { 30, 17, 17, 30, 17, 17, 30 }, { 15, 16, 16, 16, 16, 16, 15 },
+    { 28, 18, 17, 17, 17, 18, 28 }, { 31, 16, 16, 28, 16, 16, 31 }, { 31, 16, 16, 28, 16, 16, 16 },
+    { 15, 16, 16, 19, 17, 17, 14 }, { 17, 17, 17, 31, 17, 17, 17 }, { 31,  4,  4,  4,  4,  4, 31 },
+    {  7,  1,  1,  1,  1, 17, 14 }, { 17, 18, 20, 24, 20, 18, 17 }, { 16, 16, 16, 16, 16, 16, 31 },
+    { 17, 27, 21, 21, 17, 17, 17 }, { 17, 25, 25, 21, 19, 19, 17 }, { 14, 17, 17, 17, 17, 17, 14 },
+    { 30, 17, 17, 30, 16, 16, 16 }, { 14, 17, 17, 17, 21, 18, 13 }, { 30, 17, 17, 30, 20, 18, 17 },
+    { 15, 16, 16, 14,  1,  1, 30 }, { 31,  4,  4,  4,  4,  4,  4 }, { 17, 17, 17, 17, 17, 17, 14 },
+    { 17, 17, 17, 10, 10,  4,  4 }, { 17, 17, 17, 21, 21, 27, 17 }, { 17, 17, 10,  4, 10, 17, 17 },
+    { 17, 17, 10,  4,  4,  4,  4 }, { 31,  1,  2,  4,  8, 16, 31 }, { 14,  8,  8,  8,  8,  8, 14 },
+    { 16, 16,  8,  4,  2,  1,  1 }, { 14,  2,  2,  2,  2,  2, 14 }, {  4, 10, 17,  0,  0,  0,  0 },
+    {  0,  0,  0,  0,  0,  0, 31 },
+};
+
+static void g4_fill(uint8_t *pixels, int width, int height, size_t stride, int64_t x0, int64_t y0, int64_t x1, int64_t y1, const uint8_t rgb[3])
+{
+    for (int64_t y = y0 < 0 ? 0 : y0; y < y1 && y < height; y++) {
+        for (int64_t x = x0 < 0 ? 0 : x0; x < x1 && x < width; x++) memcpy(pixels + (size_t)y * stride + 3 * (size_t)x, rgb, 3);
+    }
+}
+
+G4_API void g4_draw_box(uint8_t *pixels, int width, int height, size_t stride, const int box[4], const char *label, const uint8_t rgb[3])
+{
+    if (!pixels || width <= 0 || height <= 0) return;
+    if (stride == 0) stride = (size_t)width * 3;
+    int64_t x0 = box[0], y0 = box[1], x1 = box[2], y1 = box[3];
+    int64_t line = g4_max_int(1, g4_min_int(width, height) / 240), dot = g4_max_int(1, g4_min_int(width, height) / 320); /* thickness grows with the picture */
+    g4_fill(pixels, width, height, stride, x0, y0, x1, y0 + line < y1 ? y0 + line : y1, rgb);
+    g4_fill(pixels, width, height, stride, x0, y1 - line > y0 ? y1 - line : y0, x1, y1, rgb);
+    g4_fill(pixels, width, height, stride, x0, y0, x0 + line < x1 ? x0 + line : x1, y1, rgb);
+    g4_fill(pixels, width, height, stride, x1 - line > x0 ? x1 - line : x0, y0, x1, y1, rgb);
+    if (!label || !label[0]) return;
+    int64_t n = 0, tall = 9 * dot;
+    while (label[n] && n < 200) n++;
+    int64_t wide = (6 * n + 1) * dot;
+    int64_t tx = x0 + wide > width ? width - wide : x0, ty = y0 - tall >= 0 ? y0 - tall : y0; /* above the box, or inside at its top */
+    if (tx < 0) tx = 0;
+    if (ty < 0) ty = 0;
+    const uint8_t dark[3] = { 0, 0, 0 }, light[3] = { 255, 255, 255 };
+    const uint8_t *ink = 299 * rgb[0] + 587 * rgb[1] + 114 * rgb[2] > 128000 ? dark : light;
+    g4_fill(pixels, width, height, stride, tx, ty, tx + wide, ty + tall, rgb);
+    for (int64_t i = 0; i < n; i++) {
+        int c = (unsigned char)label[i];
+        if (c >= 'a' && c <= 'z') c -= 32;
+        if (c < 32 || c > 95) c = '?';
+        for (int y = 0; y < 7; y++) {
+            for (int x = 0; x < 5; x++) {
+                if (!(g4_font[c - 32][y] >> (4 - x) & 1)) continue;
+                int64_t px = tx + (1 + 6 * i + x) * dot, py = ty + (1 + y) * dot;
+                g4_fill(pixels, width, height, stride, px, py, px + dot, py + dot, ink);
+            }
+        }
+    }
+}
