@@ -1,11 +1,204 @@
 #!/usr/bin/env python3
-"""Convert a Gemma 4 checkpoint (Hugging Face folder, GGUF or hub id) to the flat model file of gemma4.c."""
+"""Convert a Gemma 4 checkpoint (Hugging Face folder, GGUF or hub id) to the flat model file of gemma4.c.
 
+    python3 export.py SOURCE -o model.g4 [--type q4_0|q8_0|bf16|f32]
+
+Needs numpy; gguf for GGUF files with K-quants, huggingface_hub for hub ids, tqdm for a nicer progress bar. Never torch.
+The format is described in gemma4_internal.h, section 4; this is the only program that writes it.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import signal
 import struct
+import sys
+import tempfile
+import time
+import zlib
 
 import numpy as np
 
 # ---- Numbers: block formats and layouts ----------------------------------------------------------
+
+BLOCK = 32  # weights that share a scale
+F32, BF16, Q8_0, Q4_0 = range(4)  # g4_type
+TYPE_NAMES = ("f32", "bf16", "q8_0", "q4_0")
+PLAIN, ROWS, GROUPS16 = range(3)  # g4_layout
+SCALE_NONE, SCALE_F16, SCALE_BF16 = range(3)  # g4_scale_type
+
+
+class ExportError(Exception):
+    """Something about the source or the request; its text is the one line the user sees."""
+
+
+def round_up(n, step):
+    return (n + step - 1) // step * step
+
+
+def bf16_to_f32(bits):
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def f32_to_bf16(x):
+    """Round to nearest, ties to even; x must be finite."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def f32_to_f16(x, what):
+    with np.errstate(over="ignore"):
+        h = x.astype(np.float16)
+    if np.isinf(h).any():
+        raise ExportError(f"{what}: a weight is too large for a block scale in f16")
+    return h.view(np.uint16)
+
+
+def quantize_q8_0(x, what):
+    """x (n, 32) -> q (n, 32) int8, scale bits (n,) f16. d = max|x| / 127, q = round(x / d), halves away from zero."""
+    d = np.abs(x).max(axis=1) / np.float32(127)
+    inverse = np.divide(np.float32(1), d, out=np.zeros_like(d), where=d != 0)
+    y = x * inverse[:, None]
+    # Rounding half away from zero as C's roundf: add a half of y's sign, then cut.
+    y += np.copysign(np.float32(0.5), y)
+    return y.astype(np.int8), f32_to_f16(d, what)
+
+
+def largest(x):
+    """The element of each row of x (n, 32) with the largest magnitude, the first one of equals."""
+    return np.take_along_axis(x, np.abs(x).argmax(axis=1)[:, None], axis=1)[:, 0]
+
+
+def quantize_q4_0(x, what):
+    """x (n, 32) -> q (n, 32) int8 in -8..7, scale bits (n,) f16. The largest magnitude becomes -8: d = largest / -8."""
+    d = largest(x) / np.float32(-8)
+    inverse = np.divide(np.float32(1), d, out=np.zeros_like(d), where=d != 0)
+    y = x * inverse[:, None]
+    y += np.float32(8.5)
+    q = np.minimum(y.astype(np.int8), 15)
+    q -= 8
+    return q, f32_to_f16(d, what)
+
+
+def quantize_q4_0_bf16(x):
+    """The same with a bf16 scale, for the odd block of a lattice tensor that is on no lattice. The scale is coarse, so q is
+    found with the rounded one."""
+    d = f32_to_bf16(largest(x) / np.float32(-8))
+    scale = bf16_to_f32(d)
+    inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
+    return np.clip(np.rint(x * inverse[:, None]), -8, 7).astype(np.int8), d
+
+
+def fit_lattice(x, rounded):
+    """Find 4-bit integers and a bf16 scale that reproduce blocks exactly, as quantisation-aware training leaves them.
+
+    x (n, 32); rounded(v): v as the source's type would store it (bf16(q * s) for a bf16 source, q * s for f32).
+    Returns q (n, 32) int8, scale bits (n,) bf16, exact (n,) bool. The largest magnitude of a block is k steps for some
+    k in 1..8, so there are eight steps to try, and three neighbouring bf16 scales for each. A block that was not trained
+    this way is dropped after a look at four of its weights.
+    """
+    n = len(x)
+    q = np.zeros((n, BLOCK), np.int8)
+    bits = np.zeros(n, np.uint16)
+    top = largest(x)
+    exact = top == 0
+    todo = np.flatnonzero(~exact)
+    for k in (8, 7, 6, 5, 4, 3, 2, 1):
+        if not todo.size:
+            break
+        # The sign of the scale makes the largest -k: for k = 8 the only way (8 is not a 4-bit integer).
+        step = top[todo] / np.float32(-k)
+        # Both the weight and the largest are rounded by up to 2^-9 of themselves: 8 * 2^-8 = 0.03 steps.
+        few = x[todo, 5::8] / step[:, None]
+        near = np.flatnonzero((np.abs(few - np.rint(few)) < 0.05).all(axis=1))
+        if not near.size:
+            continue
+        idx, step = todo[near], step[near]
+        y = x[idx]
+        whole = np.rint(y / step[:, None])
+        fits = (whole >= -8).all(axis=1) & (whole <= 7).all(axis=1)
+        idx, y, whole, base = idx[fits], y[fits], whole[fits], f32_to_bf16(step[fits])
+        for delta in (0, 1, -1):
+            if not idx.size:
+                break
+            scale = (base.astype(np.int32) + delta).astype(np.uint16)
+            hit = (rounded(whole * bf16_to_f32(scale)[:, None]) == y).all(axis=1)
+            q[idx[hit]], bits[idx[hit]], exact[idx[hit]] = whole[hit].astype(np.int8), scale[hit], True
+            idx, y, whole, base = idx[~hit], y[~hit], whole[~hit], base[~hit]
+        todo = todo[~exact[todo]]
+    return q, bits, exact
+
+
+def pack_groups16(type_, rows, d=None):
+    """rows (16 n, 64 m), d (16 n, 2 m) scale bits or None -> the bytes of layout groups16 (gemma4_internal.h, section 4)."""
+    groups, cols = rows.shape[0] // 16, rows.shape[1]
+    if type_ == F32:
+        return np.ascontiguousarray(rows.reshape(groups, 16, cols).transpose(0, 2, 1))
+    if type_ == BF16:
+        pairs = np.ascontiguousarray(rows).view(np.uint32).reshape(groups, 16, cols // 2)
+        return np.ascontiguousarray(pairs.transpose(0, 2, 1))
+    steps = cols // 64
+    # Four consecutive inputs of a row travel as one 32-bit word: (group, row, step, chunk) -> (group, step, chunk, row).
+    words = np.ascontiguousarray(rows).view(np.uint32).reshape(groups, 16, steps, 16).transpose(0, 2, 3, 1)
+    scales = d.reshape(groups, 16, steps, 2).transpose(0, 2, 3, 1)
+    n_words = 256 if type_ == Q8_0 else 128
+    out = np.empty((groups, steps, 16 + n_words), np.uint32)
+    out[:, :, :16] = np.ascontiguousarray(scales).view(np.uint32).reshape(groups, steps, 16)
+    if type_ == Q8_0:
+        out[:, :, 16:].reshape(groups, steps, 16, 16)[...] = words
+    else:  # stored + 8; run r holds chunk 2r in its low and chunk 2r + 1 in its high nibbles
+        words = np.ascontiguousarray(words) + np.uint32(0)
+        stored = (words.view(np.uint8) + np.uint8(8)).view(np.uint32).reshape(groups, steps, 8, 2, 16)
+        out[:, :, 16:].reshape(groups, steps, 8, 16)[...] = stored[:, :, :, 0] | stored[:, :, :, 1] << np.uint32(4)
+    return out
+
+
+def pack_rows(type_, rows, d=None):
+    """rows (n, 64 m), d (n, 2 m) -> the bytes of layout rows: per row its scales, then its weights."""
+    n, cols = rows.shape
+    if type_ in (F32, BF16):
+        return np.ascontiguousarray(rows)
+    d = np.ascontiguousarray(d).view(np.uint8).reshape(n, cols // 16)
+    if type_ == Q8_0:
+        return np.concatenate([d, rows.view(np.uint8)], axis=1)
+    stored = (rows.view(np.uint8) + np.uint8(8)).reshape(n, cols // BLOCK, 2, 16)
+    packed = stored[:, :, 0] | stored[:, :, 1] << np.uint8(4)
+    return np.concatenate([d, packed.reshape(n, cols // 2)], axis=1)
+
+
+def matrix_bytes(type_, layout, rows, cols):
+    """Size of one stored matrix."""
+    rows, cols = (round_up(rows, 16) if layout == GROUPS16 else rows), round_up(cols, 64)
+    weights = {F32: 32, BF16: 16, Q8_0: 8, Q4_0: 4}[type_] * rows * cols // 8
+    return weights + (rows * cols // BLOCK * 2 if type_ in (Q8_0, Q4_0) else 0)
+
+
+def checksum(data):
+    """g4_checksum: four lanes of 64-bit words."""
+    mask, mul = (1 << 64) - 1, 0x9E3779B97F4A7C15
+
+    def step(h, word):
+        h = ((h ^ word) * mul) & mask
+        return (h << 29 | h >> 35) & mask
+
+    words = np.frombuffer(data + bytes(-len(data) % 32), "<u8").tolist()
+    lanes = []
+    for lane in range(4):
+        h = lane + 1
+        for word in words[lane::4]:
+            h = ((h ^ word) * mul) & mask
+            h = (h << 29 | h >> 35) & mask
+        lanes.append(h)
+    h = lanes[0]
+    for lane in lanes[1:]:
+        h = step(h, lane)
+    return h ^ len(data)
 
 # ---- Tokenizer blob -------------------------------------------------------------------------------
 #
@@ -310,10 +503,1149 @@ def _tokenizer_pack(texts, ranked, control, always, byte_ids, add_bos, n_vocab):
 
 # ---- Sources: safetensors, GGUF, hub --------------------------------------------------------------
 
+# block formats of GGUF: (weights, bytes) of a block
+GGUF_BLOCKS = {"Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_0": (32, 34),
+               "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210)}
+GGUF_TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 30: "BF16"}
+GGUF_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+GGUF_STRING, GGUF_ARRAY = 8, 9
+
+
+class Stored:
+    """A tensor of the source, read a few rows at a time. Rows are those of the matrix (product of all but the last dimension, last)."""
+
+    def __init__(self, name, shape, dtype, data, add=0.0):
+        self.name, self.shape, self.dtype, self.data, self.add = name, tuple(shape), dtype, data, add
+        self.cols = self.shape[-1] if self.shape else 1
+        self.rows = math.prod(self.shape[:-1])
+
+    @staticmethod
+    def of(name, array):
+        """A tensor computed here."""
+        array = np.ascontiguousarray(array, np.float32)
+        return Stored(name, array.shape, "F32", array.reshape(-1))
+
+    def f32(self, r0=0, r1=None):
+        """Rows r0..r1 as float32 (r1 - r0, cols)."""
+        r1 = self.rows if r1 is None else r1
+        if self.dtype in ("Q8_0", "Q4_0"):
+            q, d = self.kept(TYPE_NAMES.index(self.dtype.lower()), r0, r1)
+            scales = d.view(np.float16).astype(np.float32)
+            x = (q.reshape(r1 - r0, -1, BLOCK) * scales[:, :, None]).reshape(r1 - r0, self.cols)
+        elif self.dtype in GGUF_BLOCKS:
+            size, n_bytes = GGUF_BLOCKS[self.dtype]
+            raw = self.data[r0 * (self.cols // size) * n_bytes:r1 * (self.cols // size) * n_bytes].reshape(r1 - r0, -1)
+            x = gguf_dequantize(self.dtype, raw).reshape(r1 - r0, self.cols)
+        else:
+            raw = self.data[r0 * self.cols:r1 * self.cols]
+            x = (bf16_to_f32(raw) if self.dtype == "BF16" else raw.astype(np.float32)).reshape(r1 - r0, self.cols)
+        if not np.isfinite(x).all():
+            raise ExportError(f"{self.name}: holds a NaN or an infinity")
+        return x + np.float32(self.add) if self.add else x
+
+    def kept(self, type_, r0, r1):
+        """Rows of a GGUF tensor that is stored in this very type, untouched: q (n, cols) int8, scale bits (n, cols / 32). Else None."""
+        if self.dtype != {Q8_0: "Q8_0", Q4_0: "Q4_0"}.get(type_):
+            return None
+        size, n_bytes = GGUF_BLOCKS[self.dtype]
+        per_row = self.cols // size
+        raw = self.data[r0 * per_row * n_bytes:r1 * per_row * n_bytes].reshape(-1, n_bytes)
+        d = np.ascontiguousarray(raw[:, :2]).view(np.uint16).reshape(r1 - r0, per_row)
+        if type_ == Q8_0:
+            return np.ascontiguousarray(raw[:, 2:]).view(np.int8).reshape(r1 - r0, self.cols), d
+        nibbles = np.concatenate([raw[:, 2:] & 15, raw[:, 2:] >> 4], axis=1).view(np.int8) - np.int8(8)
+        return nibbles.reshape(r1 - r0, self.cols), d
+
+    def rounded(self, v):
+        """v as this tensor's type stores it."""
+        if self.dtype == "BF16":
+            return bf16_to_f32(f32_to_bf16(v))
+        return v.astype(np.float16).astype(np.float32) if self.dtype == "F16" else v
+
+
+class Source:
+    """What a checkpoint offers: config (as Hugging Face writes it), tensors, tokenizer, generation settings, chat template."""
+
+    def __init__(self, path):
+        self.path = path
+        self.config, self.generation = {}, {}
+        self.tokenizer = None       # argument of tokenizer_blob
+        self.template = None        # text of the chat template; None: a base model
+        self.tensors, self.used = {}, set()
+        self.ignored = []           # (pattern, why): tensors that are left out on purpose
+        self.is_gguf = False
+        self.mmproj = None          # (metadata, tensors) of a GGUF's towers
+        self.name = None            # as the checkpoint calls itself
+
+    def take(self, name, shape):
+        """The tensor of that canonical name, marked as used."""
+        t = self.tensors.get(name)
+        if t is None:
+            raise ExportError(f"{self.path}: tensor {name} is missing")
+        if t.shape != tuple(shape):
+            raise ExportError(f"{self.path}: tensor {t.name} has shape {t.shape}, expected {tuple(shape)}")
+        self.used.add(name)
+        return t
+
+    def has(self, name):
+        return name in self.tensors
+
+    def ignore(self, pattern, why):
+        """Tensors whose canonical name matches the whole regular expression are not converted."""
+        self.ignored.append((re.compile(pattern), why))
+
+    def check_all_used(self):
+        """Every tensor is used or ignored for a stated reason; returns {reason: count}."""
+        reasons = {}
+        for name, t in self.tensors.items():
+            if name in self.used:
+                continue
+            for pattern, why in self.ignored:
+                if pattern.fullmatch(name):
+                    reasons[why] = reasons.get(why, 0) + 1
+                    break
+            else:
+                raise ExportError(f"{self.path}: unknown tensor {t.name} {t.shape}")
+        return reasons
+
+
+def read_json(path):
+    try:
+        with open(path, encoding="utf-8") as f:
+            value = json.load(f)
+    except OSError as e:
+        raise ExportError(f"{path}: {e.strerror}") from None
+    except ValueError as e:
+        raise ExportError(f"{path}: not JSON: {e}") from None
+    if not isinstance(value, dict):
+        raise ExportError(f"{path}: not a JSON object")
+    return value
+
+
+def map_file(path):
+    """The whole file as bytes, mapped: pages come and go with use and are not our memory."""
+    try:
+        size = os.path.getsize(path)
+        if size == 0:
+            raise ExportError(f"{path}: empty file")
+        return np.memmap(path, np.uint8, "r")
+    except OSError as e:
+        raise ExportError(f"{path}: {e.strerror}") from None
+
+
+SAFETENSORS_TYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+
+
+def read_safetensors(path):
+    """{name: Stored} of one file: 8 bytes header length, JSON header, data."""
+    raw = map_file(path)
+    size = int.from_bytes(raw[:8].tobytes(), "little")
+    if len(raw) < 8 or size > len(raw) - 8:
+        raise ExportError(f"{path}: not a safetensors file, or cut short")
+    try:
+        header = json.loads(raw[8:8 + size].tobytes())
+        header.pop("__metadata__", None)
+        entries = [(name, e["dtype"], [int(n) for n in e["shape"]], *map(int, e["data_offsets"])) for name, e in header.items()]
+    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
+        raise ExportError(f"{path}: not a safetensors file: its header is not valid") from None
+    out = {}
+    for name, dtype, shape, begin, end in entries:
+        if dtype not in SAFETENSORS_TYPES:
+            raise ExportError(f"{path}: tensor {name} has type {dtype}; F32, F16 and BF16 can be read")
+        item = SAFETENSORS_TYPES[dtype]
+        if begin < 0 or end > len(raw) - 8 - size or end - begin != math.prod(shape) * item.itemsize or min(shape, default=1) < 1:
+            raise ExportError(f"{path}: tensor {name} does not lie in the file: cut short?")
+        data = raw[8 + size + begin:8 + size + end]
+        # Offsets need not be aligned; numpy reads unaligned views, only slower.
+        out[name] = Stored(name, shape, dtype, data.view(item))
+    return out
+
+
+# A tensor's canonical name is that of Gemma4ForCausalLM without "model.": embed_tokens.weight, layers.0.self_attn.q_proj.weight.
+# Towers keep theirs: vision_tower., audio_tower., embed_vision., embed_audio.
+HF_PREFIXES = ("model.language_model.", "language_model.model.", "language_model.", "model.")
+
+
+def canonical_name(name):
+    for prefix in HF_PREFIXES:
+        if name.startswith(prefix):
+            return name[len(prefix):]
+    return name
+
+
+def open_folder(path):
+    """A Hugging Face checkpoint: config.json, safetensors (one file or an index with shards), tokenizer.json."""
+    src = Source(path)
+    src.config = read_json(os.path.join(path, "config.json"))
+    index = os.path.join(path, "model.safetensors.index.json")
+    if os.path.exists(index):
+        where = read_json(index).get("weight_map")
+        if not isinstance(where, dict) or not all(isinstance(f, str) for f in where.values()):
+            raise ExportError(f"{index}: has no weight_map")
+        if any(os.path.basename(f) != f for f in where.values()):
+            raise ExportError(f"{index}: names a file outside its folder")
+        files = sorted(set(where.values()))
+    elif os.path.exists(os.path.join(path, "model.safetensors")):
+        files, where = ["model.safetensors"], None
+    else:
+        raise ExportError(f"{path}: no model.safetensors and no model.safetensors.index.json")
+    for file in files:
+        for name, t in read_safetensors(os.path.join(path, file)).items():
+            if where is not None and where.get(name) != file:
+                raise ExportError(f"{index}: tensor {name} lies in {file}, the index says {where.get(name)}")
+            canonical = canonical_name(name)
+            if canonical in src.tensors:
+                raise ExportError(f"{path}: tensors {src.tensors[canonical].name} and {name} are the same")
+            src.tensors[canonical] = t
+    if where is not None and len(where) != len(src.tensors):
+        missing = sorted(set(where) - {t.name for t in src.tensors.values()})
+        raise ExportError(f"{path}: tensor {missing[0]} is in the index but in no file")
+
+    src.tokenizer = read_json(os.path.join(path, "tokenizer.json"))
+    generation = os.path.join(path, "generation_config.json")
+    src.generation = read_json(generation) if os.path.exists(generation) else {}
+    template = os.path.join(path, "chat_template.jinja")
+    if os.path.exists(template):
+        with open(template, encoding="utf-8") as f:
+            src.template = f.read()
+    elif os.path.exists(os.path.join(path, "tokenizer_config.json")):
+        src.template = read_json(os.path.join(path, "tokenizer_config.json")).get("chat_template")
+        if isinstance(src.template, list):  # several by name
+            named = {t.get("name"): t.get("template") for t in src.template if isinstance(t, dict)}
+            src.template = named.get("default")
+    return src
+
+
+def gguf_dequantize(dtype, raw):
+    """raw (rows, bytes) of one block type -> float32."""
+    try:
+        import gguf
+    except ImportError:
+        raise ExportError(f"reading {dtype} needs the Python package gguf: pip install gguf") from None
+    return gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[dtype])
+
+
+def read_gguf(path):
+    """(metadata as plain values, {name: Stored}) of a GGUF file; shapes are (rows, cols), reversed from the file's order."""
+    raw = map_file(path)
+    view, pos = memoryview(raw), 0
+
+    def need(n):
+        nonlocal pos
+        if n > len(view) - pos:
+            raise ExportError(f"{path}: GGUF file is cut short")
+        pos += n
+        return pos - n
+
+    def number(fmt):
+        return struct.unpack_from(fmt, view, need(struct.calcsize(fmt)))[0]
+
+    def string():
+        n = number("<Q")
+        at = need(n)
+        try:
+            return str(view[at:at + n], "utf-8")
+        except UnicodeDecodeError:
+            raise ExportError(f"{path}: a string at byte {at} is not UTF-8") from None
+
+    def value(kind):
+        if kind in GGUF_SCALARS:
+            return number(GGUF_SCALARS[kind])
+        if kind == GGUF_STRING:
+            return string()
+        if kind != GGUF_ARRAY:
+            raise ExportError(f"{path}: metadata of unknown type {kind}")
+        item, n = number("<I"), number("<Q")
+        if item in GGUF_SCALARS:
+            dtype = np.dtype(GGUF_SCALARS[item].replace("B", "u1").replace("b", "i1"))
+            at = need(n * dtype.itemsize)
+            return np.frombuffer(view[at:at + n * dtype.itemsize], dtype).tolist()
+        if n > len(view):
+            raise ExportError(f"{path}: GGUF file is cut short")
+        return [value(item) for _ in range(n)]
+
+    if len(view) < 8 or view[:4] != b"GGUF":
+        raise ExportError(f"{path}: not a GGUF file")
+    pos = 4
+    version = number("<I")
+    if version not in (2, 3):
+        raise ExportError(f"{path}: GGUF version {version} is not supported (2 and 3 are)")
+    n_tensors, n_keys = number("<Q"), number("<Q")
+    meta = {}
+    for _ in range(n_keys):
+        key = string()
+        meta[key] = value(number("<I"))
+    if meta.get("split.count", 1) > 1:
+        raise ExportError(f"{path}: one of {meta['split.count']} parts of a split GGUF: join them first (llama-gguf-split --merge)")
+    infos = []
+    for _ in range(n_tensors):
+        name, n_dims = string(), number("<I")
+        if not 1 <= n_dims <= 4:
+            raise ExportError(f"{path}: tensor {name} has {n_dims} dimensions")
+        shape = [number("<Q") for _ in range(n_dims)][::-1]
+        infos.append((name, shape, number("<I"), number("<Q")))
+    start = round_up(pos, meta.get("general.alignment", 32))
+    tensors = {}
+    for name, shape, kind, offset in infos:
+        dtype = GGUF_TYPES.get(kind)
+        if dtype is None:
+            raise ExportError(f"{path}: tensor {name} has GGML type {kind}; {', '.join(GGUF_TYPES.values())} can be read")
+        block, size = GGUF_BLOCKS.get(dtype, (1, 4 if dtype == "F32" else 2))
+        n = math.prod(shape)
+        if min(shape) < 1 or shape[-1] % block:
+            raise ExportError(f"{path}: tensor {name} of type {dtype} has shape {tuple(shape)}")
+        end = start + offset + n // block * size
+        if end > len(raw):
+            raise ExportError(f"{path}: tensor {name} does not lie in the file: cut short?")
+        data = raw[start + offset:end]
+        tensors[name] = Stored(name, shape, dtype, data if dtype in GGUF_BLOCKS else data.view(SAFETENSORS_TYPES[dtype]))
+    return meta, tensors
+
+
+# GGUF names -> canonical names. In a block, N is the layer.
+GGUF_NAMES = {
+    "token_embd.weight": "embed_tokens.weight", "output.weight": "lm_head.weight", "output_norm.weight": "norm.weight",
+    "per_layer_token_embd.weight": "embed_tokens_per_layer.weight", "per_layer_model_proj.weight": "per_layer_model_projection.weight",
+    "per_layer_proj_norm.weight": "per_layer_projection_norm.weight",
+}
+GGUF_LAYER_NAMES = {
+    "attn_norm.weight": "input_layernorm.weight",
+    "attn_q.weight": "self_attn.q_proj.weight", "attn_k.weight": "self_attn.k_proj.weight", "attn_v.weight": "self_attn.v_proj.weight",
+    "attn_output.weight": "self_attn.o_proj.weight", "attn_q_norm.weight": "self_attn.q_norm.weight",
+    "attn_k_norm.weight": "self_attn.k_norm.weight", "post_attention_norm.weight": "post_attention_layernorm.weight",
+    "ffn_norm.weight": "pre_feedforward_layernorm.weight", "post_ffw_norm.weight": "post_feedforward_layernorm.weight",
+    "ffn_gate.weight": "mlp.gate_proj.weight", "ffn_up.weight": "mlp.up_proj.weight", "ffn_down.weight": "mlp.down_proj.weight",
+    "ffn_gate_inp.weight": "router.proj.weight", "ffn_gate_inp.scale": "router.scale", "ffn_down_exps.scale": "router.per_expert_scale",
+    "ffn_gate_up_exps.weight": "experts.gate_up_proj", "ffn_gate_exps.weight": "experts.gate_proj", "ffn_up_exps.weight": "experts.up_proj",
+    "ffn_down_exps.weight": "experts.down_proj", "pre_ffw_norm_2.weight": "pre_feedforward_layernorm_2.weight",
+    "post_ffw_norm_1.weight": "post_feedforward_layernorm_1.weight", "post_ffw_norm_2.weight": "post_feedforward_layernorm_2.weight",
+    "inp_gate.weight": "per_layer_input_gate.weight", "proj.weight": "per_layer_projection.weight",
+    "post_norm.weight": "post_per_layer_input_norm.weight", "layer_output_scale.weight": "layer_scalar",
+}
+
+
+def open_gguf(path, mmproj):
+    """A GGUF of architecture gemma4 or gemma3, as if it were a folder: its metadata become the fields of a config.json."""
+    src = Source(path)
+    src.is_gguf = True
+    meta, tensors = read_gguf(path)
+    arch = meta.get("general.architecture")
+    if arch not in (GEMMA4, GEMMA3):
+        raise ExportError(f"{path}: architecture {arch!r} is not supported ({GEMMA4} and {GEMMA3} are)")
+    for name, t in tensors.items():
+        block = re.fullmatch(r"blk\.(\d+)\.(.+)", name)
+        inside = GGUF_LAYER_NAMES.get(block[2]) if block else None
+        src.tensors[f"layers.{block[1]}.{inside}" if inside else GGUF_NAMES.get(name, name)] = t
+    src.mmproj = read_gguf(mmproj) if mmproj else None
+    src.tokenizer, src.template, src.name = meta, meta.get("tokenizer.chat_template"), meta.get("general.name")
+    src.generation = {key: meta[there] for key, there in (
+        ("temperature", "general.sampling.temp"), ("top_k", "general.sampling.top_k"), ("top_p", "general.sampling.top_p"),
+        ("bos_token_id", "tokenizer.ggml.bos_token_id"), ("pad_token_id", "tokenizer.ggml.padding_token_id"),
+        ("unk_token_id", "tokenizer.ggml.unknown_token_id")) if there in meta}
+    src.generation["eos_token_id"] = [meta[key] for key in ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id") if key in meta]
+
+    def get(key, default=None):
+        value = meta.get(f"{arch}.{key}", default)
+        if value is None:
+            raise ExportError(f"{path}: metadata {arch}.{key} is missing")
+        return value
+
+    def each(key):
+        """A value for each layer, whether the file has one for all or a list."""
+        value = get(key)
+        value = value if isinstance(value, list) else [value] * n
+        if len(value) != n:
+            raise ExportError(f"{path}: {arch}.{key} has {len(value)} values for {n} layers")
+        return value
+
+    n, embed = get("block_count"), src.tensors.get("embed_tokens.weight")
+    if embed is None:
+        raise ExportError(f"{path}: tensor token_embd.weight is missing")
+    heads, kv_heads, widths = each("attention.head_count"), each("attention.head_count_kv"), each("feed_forward_length")
+    if len(set(heads)) != 1:
+        raise ExportError(f"{path}: layers differ in their number of heads: {heads}")
+    c = src.config = {
+        "model_type": arch + "_text", "num_hidden_layers": n, "hidden_size": get("embedding_length"), "vocab_size": embed.shape[0],
+        "num_attention_heads": heads[0], "num_key_value_heads": kv_heads[0], "sliding_window": get("attention.sliding_window"),
+        "max_position_embeddings": get("context_length"), "rms_norm_eps": get("attention.layer_norm_rms_epsilon"),
+        "final_logit_softcapping": get("final_logit_softcapping", 0.0), "tie_word_embeddings": "lm_head.weight" not in src.tensors,
+        "intermediate_size": widths[0],
+    }
+    pattern = get("attention.sliding_window_pattern", 6)
+    sliding = pattern if isinstance(pattern, list) else [(i + 1) % pattern != 0 for i in range(n)]
+    c["layer_types"] = ["sliding_attention" if s else "full_attention" for s in sliding]
+    theta, theta_swa = get("rope.freq_base"), get("rope.freq_base_swa", 10000.0)
+    rope = {"sliding_attention": {"rope_type": "default", "rope_theta": theta_swa},
+            "full_attention": {"rope_type": "default", "rope_theta": theta}}
+    if arch == GEMMA3:
+        c["head_dim"] = get("attention.key_length")
+        # Not stored: 27B alone scales by hidden / heads.
+        c["query_pre_attn_scalar"] = c["hidden_size"] // heads[0] if n == 62 else c["head_dim"]
+        scaling = get("rope.scaling.type", "none")
+        if scaling not in ("none", "linear"):
+            raise ExportError(f"{path}: rope scaling {scaling!r} is not supported")
+        if scaling == "linear":
+            rope["full_attention"].update(rope_type="linear", factor=get("rope.scaling.factor"))
+    else:
+        c["head_dim"] = get("attention.key_length_swa")
+        c["per_layer_config"] = {i: {"head_dim": c["head_dim"] if sliding[i] else get("attention.key_length"),
+                                     "num_key_value_heads": kv_heads[i]} for i in range(n)}
+        c["hidden_size_per_layer_input"] = get("embedding_length_per_layer_input", 0)
+        c["num_kv_shared_layers"] = get("attention.shared_kv_layers", 0)
+        c["feed_forward_lengths"] = widths
+        c["enable_moe_block"] = get("expert_count", 0) > 0
+        if c["enable_moe_block"]:
+            c.update(num_experts=get("expert_count"), top_k_experts=get("expert_used_count"),
+                     moe_intermediate_size=get("expert_feed_forward_length"))
+        owners = range(n - c["num_kv_shared_layers"])
+        c["attention_k_eq_v"] = any(not sliding[i] and not src.has(f"layers.{i}.self_attn.v_proj.weight") for i in owners)
+        # Not stored either: the models without per-layer embeddings (26B, 31B) see their images both ways.
+        c["use_bidirectional_attention"] = None if c["hidden_size_per_layer_input"] else "vision"
+        # The proportional RoPE shows only as divisors of the frequencies: 1 rotates, 1e30 does not.
+        divisors = src.take("rope_freqs.weight", (get("attention.key_length") // 2,)).f32().reshape(-1)
+        turned = int((divisors == 1).sum())
+        if (divisors[:turned] != 1).any() or (divisors[turned:] < 1e29).any():
+            raise ExportError(f"{path}: tensor rope_freqs.weight is not 1 for the first pairs and 1e30 for the rest")
+        rope["full_attention"].update(rope_type="proportional", partial_rotary_factor=turned / len(divisors))
+    c["rope_parameters"] = rope
+    return src
+
 # ---- Text decoder ---------------------------------------------------------------------------------
+
+# flags of g4_config and g4_layer_config
+CONFIG_TIED, CONFIG_V_NORM, CONFIG_IMAGE_BIDIR, CONFIG_CHAT = 1, 2, 4, 8
+LAYER_FULL, LAYER_K_EQ_V, LAYER_MOE, LAYER_SCALAR = 1, 2, 4, 8
+
+GEMMA4, GEMMA3 = "gemma4", "gemma3"
+MODEL_TYPES = {"gemma4": GEMMA4, "gemma4_text": GEMMA4, "gemma3": GEMMA3, "gemma3_text": GEMMA3}
+
+
+class TextModel:
+    """The decoder's configuration, taken from any of the ways it is written; see MODEL.md for what the numbers mean."""
+
+    def __init__(self, src):
+        outer = src.config
+        self.family = MODEL_TYPES.get(outer.get("model_type"))
+        if self.family is None:
+            raise ExportError(f"{src.path}: model_type {outer.get('model_type')!r} is not one of {', '.join(MODEL_TYPES)}")
+        c = self.config = outer.get("text_config", outer)
+        self.path, self.is_gguf = src.path, src.is_gguf
+
+        def get(key, default=None):
+            value = c.get(key)
+            value = default if value is None else value
+            if value is None:
+                raise ExportError(f"{src.path}: config has no {key}")
+            return value
+
+        def count(key, default=None):
+            value = get(key, default)
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 31:
+                raise ExportError(f"{src.path}: config: {key} is {value!r}, not a count")
+            return value
+
+        self.n_layers, self.hidden, self.n_vocab = count("num_hidden_layers"), count("hidden_size"), count("vocab_size")
+        self.n_heads, self.window = count("num_attention_heads"), count("sliding_window")
+        self.max_ctx = count("max_position_embeddings", 131072)
+        self.eps = get("rms_norm_eps", 1e-6)
+        self.softcap = c.get("final_logit_softcapping") or 0.0
+        self.tied = bool(c.get("tie_word_embeddings", outer.get("tie_word_embeddings", True)))
+        self.refuse("hidden_activation", "gelu_pytorch_tanh", c.get("hidden_activation", "gelu_pytorch_tanh"))
+        self.refuse("attention_bias", False, bool(c.get("attention_bias")))
+        self.refuse("attn_logit_softcapping", None, c.get("attn_logit_softcapping"))
+
+        kinds = c.get("layer_types")
+        if kinds is None:
+            every = c.get("sliding_window_pattern") or c.get("_sliding_window_pattern") or 6
+            kinds = ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(self.n_layers)]
+        if len(kinds) != self.n_layers or not set(kinds) <= {"full_attention", "sliding_attention"}:
+            raise ExportError(f"{src.path}: config: layer_types must be {self.n_layers} times full_attention or sliding_attention")
+        self.full = [kind == "full_attention" for kind in kinds]
+
+        if self.family == GEMMA4:
+            self.gemma4(get, count)
+        else:
+            self.gemma3(get, count)
+        for i in range(self.n_layers):
+            if self.n_kv_heads[i] < 1 or self.n_heads % self.n_kv_heads[i] or self.head_dim[i] % 2 or self.head_dim[i] < 2:
+                raise ExportError(f"{src.path}: layer {i} has {self.n_heads} heads over {self.n_kv_heads[i]} of keys, of {self.head_dim[i]}")
+
+    def refuse(self, key, wanted, found):
+        if found != wanted:
+            raise ExportError(f"{self.path}: config: {key} = {found!r} is not supported (only {wanted!r})")
+
+    def gemma4(self, get, count):
+        c, n = self.config, self.n_layers
+        self.refuse("use_bidirectional_attention", "vision", c.get("use_bidirectional_attention") or "vision")
+        self.image_bidir = c.get("use_bidirectional_attention") == "vision"
+        self.v_norm, self.norm_add, self.attn_scale = True, 0.0, 1.0
+        # Full layers have their own head size and, with attention_k_eq_v, their own number of key/value heads. The hub writes
+        # global_* fields, transformers 5.23 writes one record for each layer that differs.
+        self.k_eq_v = bool(c.get("attention_k_eq_v"))
+        per_layer = c.get("per_layer_config")
+        if per_layer is None:
+            full = {"head_dim": count("global_head_dim", 512)}
+            if self.k_eq_v and c.get("num_global_key_value_heads") is not None:
+                full["num_key_value_heads"] = count("num_global_key_value_heads")
+            per_layer = {str(i): full for i in range(n) if self.full[i]}
+        self.head_dim, self.n_kv_heads = [count("head_dim")] * n, [count("num_key_value_heads")] * n
+        for i, override in per_layer.items():
+            if not str(i).isdigit() or int(i) >= n or not isinstance(override, dict):
+                raise ExportError(f"{self.path}: config: per_layer_config[{i!r}] is not a layer")
+            for key, value in override.items():
+                if key not in ("head_dim", "num_key_value_heads") or not isinstance(value, int):
+                    raise ExportError(f"{self.path}: config: per_layer_config[{i!r}] sets {key} = {value!r}, which is not supported")
+                (self.head_dim if key == "head_dim" else self.n_kv_heads)[int(i)] = value
+        self.ple_dim = c.get("hidden_size_per_layer_input") or 0
+        if self.ple_dim:
+            self.refuse("vocab_size_per_layer_input", self.n_vocab, c.get("vocab_size_per_layer_input", self.n_vocab))
+        # The last layers read keys and values of the last layer of their kind that has its own.
+        shared = c.get("num_kv_shared_layers") or 0
+        first_shared = n - shared
+        self.kv_source = list(range(n))
+        for i in range(first_shared, n):
+            owners = [j for j in range(first_shared) if self.full[j] == self.full[i]]
+            if not owners:
+                raise ExportError(f"{self.path}: config: layer {i} shares keys, but no layer of its kind owns any")
+            self.kv_source[i] = owners[-1]
+        # feed_forward_lengths is ours: a GGUF gives the width of each layer instead of use_double_wide_mlp.
+        wide = 2 if c.get("use_double_wide_mlp") else 1
+        width = count("intermediate_size")
+        self.mlp_dim = c.get("feed_forward_lengths") or [width * (wide if i >= first_shared else 1) for i in range(n)]
+        self.moe = bool(c.get("enable_moe_block"))
+        self.n_experts = count("num_experts") if self.moe else 0
+        self.n_experts_used = count("top_k_experts") if self.moe else 0
+        self.expert_dim = count("moe_intermediate_size") if self.moe else 0
+        self.layer_scalar = True
+        rope = c.get("rope_parameters") or {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0}}
+        self.make_rope(rope)
+
+    def gemma3(self, get, count):
+        c, n = self.config, self.n_layers
+        self.refuse("use_bidirectional_attention", False, bool(c.get("use_bidirectional_attention")))
+        self.image_bidir = self.v_norm = self.k_eq_v = self.moe = self.layer_scalar = False
+        self.norm_add = 0.0 if self.is_gguf else 1.0  # a folder's norm weights are the factor less 1
+        self.attn_scale = get("query_pre_attn_scalar", 256) ** -0.5
+        self.head_dim, self.n_kv_heads = [count("head_dim", 256)] * n, [count("num_key_value_heads", 4)] * n
+        self.ple_dim = self.n_experts = self.n_experts_used = self.expert_dim = 0
+        self.kv_source, self.mlp_dim = list(range(n)), [count("intermediate_size")] * n
+        rope = c.get("rope_parameters")
+        if rope is None:
+            rope = {"sliding_attention": {"rope_type": "default", "rope_theta": get("rope_local_base_freq", 10000.0)},
+                    "full_attention": {"rope_type": "default", "rope_theta": get("rope_theta", 1000000.0), **(c.get("rope_scaling") or {})}}
+        self.make_rope(rope)
+
+    def make_rope(self, rope):
+        """Inverse frequencies (head_dim / 2) of sliding and full layers, in float64, rounded to float32 once."""
+        self.rope = {}
+        for name, kind, full in (("rope.sliding", "sliding_attention", False), ("rope.full", "full_attention", True)):
+            dims = {self.head_dim[i] for i in range(self.n_layers) if self.full[i] == full}
+            if not dims:
+                continue
+            if len(dims) > 1:
+                raise ExportError(f"{self.path}: config: {kind} layers differ in head_dim: {sorted(dims)}")
+            p, dim = rope.get(kind), dims.pop()
+            if not isinstance(p, dict):
+                raise ExportError(f"{self.path}: config: rope_parameters has no {kind}")
+            how = p.get("rope_type", p.get("type", "default"))
+            if how not in ("default", "linear", "proportional"):
+                raise ExportError(f"{self.path}: config: rope_type {how!r} is not supported")
+            part = p.get("partial_rotary_factor", 1.0)
+            if how != "proportional":
+                self.refuse("partial_rotary_factor", 1.0, part)
+            factor = 1.0 if how == "default" else float(p.get("factor", 1.0))
+            turned = int(part * dim // 2)  # pairs that rotate
+            inverse = np.zeros(dim // 2)
+            inverse[:turned] = 1.0 / (float(p["rope_theta"]) ** (np.arange(turned) * 2.0 / dim)) / factor
+            self.rope[name] = inverse.astype(np.float32)
+
+
+def text_tensors(src, m, out, types):
+    """Add the decoder's tensors to the model file, in the order of a token's way through it."""
+    matrix_type, ple_type, head_type = types["type"], types["ple"], types["head"]
+
+    def vector(name, stored_name, n, add=0.0):
+        t = src.take(stored_name, (n,))
+        out.plain(name, t.f32().reshape(n) + np.float32(add))
+
+    def norm(name, stored_name, n):
+        vector(name, stored_name, n, m.norm_add)
+
+    def matrix(name, stored_name, rows, cols, type_, layout=GROUPS16):
+        out.matrix(name, layout, type_, src.take(stored_name, (rows, cols)))
+
+    matrix("embed", "embed_tokens.weight", m.n_vocab, m.hidden, head_type, GROUPS16 if m.tied else ROWS)
+    if m.tied:
+        src.ignore(r"lm_head\.weight", "head tied to the embedding")
+    for name, inverse in m.rope.items():
+        out.plain(name, inverse)
+    if m.ple_dim:
+        matrix("ple.embed", "embed_tokens_per_layer.weight", m.n_vocab, m.n_layers * m.ple_dim, ple_type, ROWS)
+        matrix("ple.proj", "per_layer_model_projection.weight", m.n_layers * m.ple_dim, m.hidden, ple_type)
+        norm("ple.norm", "per_layer_projection_norm.weight", m.ple_dim)
+    for i in range(m.n_layers):
+        s, l = f"layers.{i}.", f"l.{i}."
+        q_dim, kv_dim, mlp = m.n_heads * m.head_dim[i], m.n_kv_heads[i] * m.head_dim[i], m.mlp_dim[i]
+        norm(l + "attn_norm", s + "input_layernorm.weight", m.hidden)
+        matrix(l + "q", s + "self_attn.q_proj.weight", q_dim, m.hidden, matrix_type)
+        norm(l + "q_norm", s + "self_attn.q_norm.weight", m.head_dim[i])
+        if m.kv_source[i] == i:
+            matrix(l + "k", s + "self_attn.k_proj.weight", kv_dim, m.hidden, matrix_type)
+            norm(l + "k_norm", s + "self_attn.k_norm.weight", m.head_dim[i])
+            if not (m.k_eq_v and m.full[i]):
+                matrix(l + "v", s + "self_attn.v_proj.weight", kv_dim, m.hidden, matrix_type)
+        else:
+            src.ignore(re.escape(s) + r"self_attn\.(k_proj|v_proj|k_norm|v_norm)\.weight", "keys and values of layers that share another's")
+        matrix(l + "o", s + "self_attn.o_proj.weight", m.hidden, q_dim, matrix_type)
+        norm(l + "attn_post_norm", s + "post_attention_layernorm.weight", m.hidden)
+        norm(l + "mlp_norm", s + "pre_feedforward_layernorm.weight", m.hidden)
+        out.gate_up(l + "gate_up", matrix_type, mlp, m.hidden,
+                    [[(src.take(s + "mlp.gate_proj.weight", (mlp, m.hidden)), 0), (src.take(s + "mlp.up_proj.weight", (mlp, m.hidden)), 0)]])
+        matrix(l + "down", s + "mlp.down_proj.weight", m.hidden, mlp, matrix_type)
+        if m.moe:
+            matrix(l + "router", s + "router.proj.weight", m.n_experts, m.hidden, F32)
+            vector(l + "router_scale", s + "router.scale", m.hidden)
+            vector(l + "expert_scale", s + "router.per_expert_scale", m.n_experts)
+            norm(l + "moe_norm", s + "pre_feedforward_layernorm_2.weight", m.hidden)
+            expert_tensors(src, m, out, s, l, matrix_type)
+            norm(l + "mlp_post_norm1", s + "post_feedforward_layernorm_1.weight", m.hidden)
+            norm(l + "mlp_post_norm2", s + "post_feedforward_layernorm_2.weight", m.hidden)
+        norm(l + "mlp_post_norm", s + "post_feedforward_layernorm.weight", m.hidden)
+        if m.ple_dim:
+            matrix(l + "ple_gate", s + "per_layer_input_gate.weight", m.ple_dim, m.hidden, ple_type)
+            matrix(l + "ple_proj", s + "per_layer_projection.weight", m.hidden, m.ple_dim, ple_type)
+            norm(l + "ple_norm", s + "post_per_layer_input_norm.weight", m.hidden)
+        if m.layer_scalar:
+            vector(l + "scalar", s + "layer_scalar", 1)
+    norm("norm", "norm.weight", m.hidden)
+    if not m.tied:
+        matrix("head", "lm_head.weight", m.n_vocab, m.hidden, head_type)
+    src.ignore(r"(.*\.)?(rotary_emb\.)?(sliding_attention_|full_attention_)?(original_)?inv_freq", "inverse frequencies, computed from the configuration")
+    if m.family == GEMMA3:
+        src.ignore(r"(model\.)?(vision_tower|multi_modal_projector)\..*", "the vision tower of Gemma 3")
+
+
+def expert_tensors(src, m, out, s, l, type_):
+    n, dim = m.n_experts, m.expert_dim
+    if src.has(s + "experts.gate_up_proj"):  # (experts, 2 * dim, hidden): gate first
+        both = src.take(s + "experts.gate_up_proj", (n, 2 * dim, m.hidden))
+        parts = [[(both, 2 * dim * e), (both, 2 * dim * e + dim)] for e in range(n)]
+    else:  # some GGUF files keep them apart
+        gate = src.take(s + "experts.gate_proj", (n, dim, m.hidden))
+        up = src.take(s + "experts.up_proj", (n, dim, m.hidden))
+        parts = [[(gate, dim * e), (up, dim * e)] for e in range(n)]
+    out.gate_up(l + "experts.gate_up", type_, dim, m.hidden, parts, experts=True)
+    out.experts(l + "experts.down", type_, src.take(s + "experts.down_proj", (n, m.hidden, dim)))
+
 
 # ---- Vision and audio towers ----------------------------------------------------------------------
 
+
+def tower_tensors(src, m, out, config, types, text_only):
+    """Add the vision and audio towers and set their fields (v_*, a_*) in config. types: {"vision": type, "audio": type}.
+    A GGUF has them in src.mmproj: (metadata, tensors)."""
+    src.ignore(r"(vision_tower|audio_tower|embed_vision|embed_audio)\..*", "vision and audio towers")
+
+
 # ---- The model file ------------------------------------------------------------------------------
 
+MAGIC, VERSION, ENDIAN = b"GEMMA4.C", 1, 0x01020304
+HEADER = struct.Struct("<8sII Q 2Q Q 2Q 2Q 2Q Q 3Q")  # g4_file_header
+ENTRY = struct.Struct("<64s 4I 3Q 2Q Q")              # g4_tensor_entry
+LAYER = struct.Struct("<5I 12x")                      # g4_layer_config
+CHECKSUM_FROM = 48
+PAGE, BIG = 4096, 16 << 20
+
+# g4_config, field by field: (name, struct format). Absent values are zero.
+CONFIG_FIELDS = [
+    ("size", "I"), ("layer_size", "I"),
+    ("name", "64s"),
+    ("flags", "I"),
+    ("n_layers", "I"), ("hidden", "I"), ("n_vocab", "I"), ("n_heads", "I"), ("window", "I"), ("max_ctx", "I"),
+    ("ple_dim", "I"),
+    ("n_experts", "I"), ("n_experts_used", "I"), ("expert_dim", "I"),
+    ("eps", "f"), ("attn_scale", "f"), ("softcap", "f"), ("embed_scale", "f"),
+    ("chat_template", "I"),
+    ("bos", "I"), ("eos", "I"), ("pad", "I"), ("unk", "I"),
+    ("n_stop", "I"), ("stop", "7I"),
+    ("temperature", "f"), ("top_p", "f"),
+    ("top_k", "I"),
+    ("image_begin", "I"), ("image_token", "I"), ("image_end", "I"),
+    ("audio_begin", "I"), ("audio_token", "I"), ("audio_end", "I"), ("video_token", "I"),
+    ("v_layers", "I"), ("v_hidden", "I"), ("v_heads", "I"), ("v_head_dim", "I"), ("v_mlp", "I"), ("v_patch", "I"), ("v_pool", "I"),
+    ("v_n_pos", "I"), ("v_default_tokens", "I"),
+    ("v_flags", "I"),
+    ("v_eps", "f"), ("v_rope_theta", "f"),
+    ("a_layers", "I"), ("a_hidden", "I"), ("a_heads", "I"), ("a_conv0", "I"), ("a_conv1", "I"), ("a_kernel", "I"), ("a_context", "I"),
+    ("a_out", "I"),
+    ("a_eps", "f"), ("a_residual_weight", "f"), ("a_logit_cap", "f"), ("a_clip", "f"),
+    ("a_flags", "I"),
+    ("reserved", "64s"),
+]
+CONFIG = struct.Struct("<" + "".join(fmt for _, fmt in CONFIG_FIELDS))
+
+
+def pack_config(config, layers):
+    """config: {field: value}; layers: g4_layer_config records as tuples."""
+    unknown = set(config) - {name for name, _ in CONFIG_FIELDS}
+    assert not unknown, unknown
+    values = []
+    for name, fmt in CONFIG_FIELDS:
+        value = {"size": CONFIG.size, "layer_size": LAYER.size}.get(name, config.get(name, 0))
+        if fmt == "7I":
+            values += list(value) + [0] * (7 - len(value))
+        elif fmt.endswith("s"):
+            values.append(value.encode()[:int(fmt[:-1]) - 1] if isinstance(value, str) else b"")
+        else:
+            values.append(value)
+    return CONFIG.pack(*values) + b"".join(LAYER.pack(*layer) for layer in layers)
+
+
+class Entry:
+    """One tensor to write. parts: for each stored matrix (one, or one for each expert) the source tensors whose rows it holds,
+    as (Stored, first row): one, or gate and up in alternating groups of 16 rows."""
+
+    def __init__(self, name, type_, layout, dims, rows, cols, parts):
+        self.name, self.type, self.layout, self.dims, self.parts = name, type_, layout, tuple(dims), parts
+        self.rows, self.cols = rows, cols  # of one part of one matrix, unpadded
+        self.scale = SCALE_NONE
+        self.exact = self.blocks = 0       # blocks on a lattice, blocks looked at
+        size = rows * cols * 4 if layout == PLAIN else len(parts[0]) * matrix_bytes(type_, layout, rows, cols)
+        self.stride = round_up(size, PAGE) if len(dims) == 3 else size
+        self.size = self.stride * len(parts)
+        self.pad = self.stride - size      # zeros after each expert
+        self.align = PAGE if len(dims) == 3 or self.size >= BIG else 64
+        self.offset = 0
+
+    def sources(self):
+        return {part[0].dtype for parts in self.parts for part in parts}
+
+
+class ModelFile:
+    """Collects tensors, then writes them: slice by slice, in threads, so that memory stays small for any size."""
+
+    SLICE = 4 << 20  # elements converted at a time
+    THREADS = min(2, os.cpu_count() or 1)
+
+    def __init__(self):
+        self.entries, self.names = [], set()
+
+    def add(self, entry):
+        if len(entry.name) > 63 or entry.name in self.names:
+            raise ExportError(f"tensor name {entry.name} is too long or used twice")
+        self.names.add(entry.name)
+        self.entries.append(entry)
+
+    def plain(self, name, array):
+        """A float32 array of one or two dimensions, as it is."""
+        t = Stored.of(name, array)
+        self.add(Entry(name, F32, PLAIN, t.shape, t.rows, t.cols, [[(t, 0)]]))
+
+    def matrix(self, name, layout, type_, stored):
+        self.add(Entry(name, type_, layout, stored.shape, stored.rows, stored.cols, [[(stored, 0)]]))
+
+    def gate_up(self, name, type_, rows, cols, parts, experts=False):
+        """parts: [[(gate, first row), (up, first row)], ...], one pair for each expert."""
+        dims = (2 * round_up(rows, 16), cols)
+        self.add(Entry(name, type_, GROUPS16, (len(parts), *dims) if experts else dims, rows, cols, parts))
+
+    def experts(self, name, type_, stored):
+        n, rows, cols = stored.shape
+        self.add(Entry(name, type_, GROUPS16, stored.shape, rows, cols, [[(stored, e * rows)] for e in range(n)]))
+
+    # -- converting
+
+    @staticmethod
+    def pad(x, rows, cols):
+        """x as the upper left corner of a (rows, cols) array of zeros."""
+        if x.shape == (rows, cols):
+            return x
+        out = np.zeros((rows, cols), x.dtype)
+        out[:x.shape[0], :x.shape[1]] = x
+        return out
+
+    def part_slice(self, e, part, r0, r1):
+        """Rows r0..r1 (padded rows) of one part -> (rows, scale bits or None), padded; and how many blocks were exact."""
+        stored, first = part
+        last = min(r1, e.rows)
+        n, cols = r1 - r0, round_up(e.cols, 64)
+        a, b = first + min(r0, last), first + last
+        if e.type in (F32, BF16):
+            x = self.pad(stored.f32(a, b), n, cols)
+            return (x if e.type == F32 else f32_to_bf16(x)), None, 0
+        kept = stored.kept(e.type, a, b) if e.scale == SCALE_F16 else None
+        if kept:
+            return self.pad(kept[0], n, cols), self.pad(kept[1], n, cols // BLOCK), 0
+        x = self.pad(stored.f32(a, b), n, cols).reshape(-1, BLOCK)
+        exact = 0
+        if e.scale == SCALE_BF16:
+            q, d, on_lattice = fit_lattice(x, stored.rounded)
+            real = np.zeros((n, cols // BLOCK), bool)  # not padding
+            real[:b - a, :round_up(e.cols, BLOCK) // BLOCK] = True
+            exact = int((on_lattice & real.reshape(-1)).sum())
+            off = np.flatnonzero(~on_lattice)
+            if off.size:
+                q[off], d[off] = quantize_q4_0_bf16(x[off])
+        elif e.type == Q4_0:
+            q, d = quantize_q4_0(x, stored.name)
+        else:
+            q, d = quantize_q8_0(x, stored.name)
+        return q.reshape(n, cols), d.reshape(n, cols // BLOCK), exact
+
+    def convert(self, e, parts, r0, r1):
+        """The bytes of rows r0..r1 of one matrix and the number of exact blocks."""
+        if e.layout == PLAIN:
+            return parts[0][0].f32(r0, r1).tobytes(), 0
+        rows, scales, exact = zip(*(self.part_slice(e, part, r0, r1) for part in parts))
+        rows, d = self.interleave(rows), self.interleave(scales) if e.type in (Q8_0, Q4_0) else None
+        packed = pack_groups16(e.type, rows, d) if e.layout == GROUPS16 else pack_rows(e.type, rows, d)
+        return packed.tobytes(), sum(exact)
+
+    @staticmethod
+    def interleave(arrays):
+        """Gate and up (n, cols) each -> (2 n, cols), in alternating groups of 16 rows; a single array as it is."""
+        if len(arrays) == 1:
+            return arrays[0]
+        cols = arrays[0].shape[1]
+        return np.stack([a.reshape(-1, 16, cols) for a in arrays], axis=1).reshape(-1, cols)
+
+    def jobs(self):
+        """(entry, matrix index, first row, end row) in the order of the file."""
+        for e in self.entries:
+            unit = 16 if e.layout == GROUPS16 else 1
+            rows = round_up(e.rows, unit)
+            step = max(1, self.SLICE // (round_up(e.cols, 64) * len(e.parts[0])) // unit) * unit
+            for i in range(len(e.parts)):
+                for r0 in range(0, rows, step):
+                    yield e, i, r0, min(rows, r0 + step)
+
+    def choose_scales(self):
+        """q8_0 and q4_0 get f16 scales, except 4-bit tensors that lie on a lattice: those keep the bf16 scales they were trained
+        with. Looks at up to 4096 blocks of a tensor, spread over it."""
+        for e in self.entries:
+            if e.type not in (Q8_0, Q4_0):
+                continue
+            e.scale = SCALE_F16
+            if e.type == Q8_0 or any(src.dtype in GGUF_BLOCKS for parts in e.parts for src, _ in parts):
+                continue
+            found = seen = 0
+            places = [(part, r) for parts in e.parts[::max(1, len(e.parts) // 8)] for part in parts
+                      for r in range(0, e.rows, max(1, e.rows // 16))]
+            whole = e.cols // BLOCK * BLOCK or e.cols
+            for (stored, first), r in places:
+                row = stored.f32(first + r, first + r + 1)[:, :min(whole, 64 * BLOCK)]
+                x = self.pad(row, 1, round_up(row.shape[1], BLOCK)).reshape(-1, BLOCK)
+                x = x[(x != 0).sum(axis=1) > 1]  # one weight alone is on every lattice
+                found, seen = found + int(fit_lattice(x, stored.rounded)[2].sum()), seen + len(x)
+            if found * 2 > seen:
+                e.scale = SCALE_BF16
+                e.blocks = e.rows * (round_up(e.cols, BLOCK) // BLOCK) * len(e.parts[0]) * len(e.parts)
+
+    # -- writing
+
+    def write(self, path, config, layers, tokenizer, progress):
+        """Write to a temporary file beside path, check it, rename it. On any failure nothing is left."""
+        self.choose_scales()
+        config_bytes = pack_config(config, layers)
+        tokenizer_offset = round_up(HEADER.size + len(config_bytes), 64)
+        table_offset = round_up(tokenizer_offset + len(tokenizer), 64)
+        data_offset = round_up(table_offset + len(self.entries) * ENTRY.size, 64)
+        end = data_offset
+        for e in self.entries:
+            e.offset = round_up(end, e.align)
+            end = e.offset + e.size
+        table = b"".join(ENTRY.pack(e.name.encode(), e.type, e.layout, e.scale, len(e.dims), *e.dims, *[1] * (3 - len(e.dims)),
+                                    e.offset, e.size, 0) for e in self.entries)
+
+        def header(total):
+            return HEADER.pack(MAGIC, VERSION, ENDIAN, end, 0, 0, total, HEADER.size, len(config_bytes), tokenizer_offset, len(tokenizer),
+                               table_offset, len(self.entries), data_offset, 0, 0, 0)
+
+        head = bytearray(data_offset)
+        for offset, data in ((0, header(0)), (HEADER.size, config_bytes), (tokenizer_offset, tokenizer), (table_offset, table)):
+            head[offset:offset + len(data)] = data
+        head[:HEADER.size] = header(checksum(bytes(head[CHECKSUM_FROM:])))
+
+        folder = os.path.dirname(os.path.abspath(path))
+        free = shutil.disk_usage(folder).free
+        if free < end:
+            raise ExportError(f"{path}: needs {end / 1e9:.2f} GB, only {free / 1e9:.2f} GB are free there")
+        fd, temporary = tempfile.mkstemp(prefix=os.path.basename(path) + ".", suffix=".partial", dir=folder)
+        try:
+            with os.fdopen(fd, "wb") as f:
+                f.write(head)
+                crcs = self.write_tensors(f, progress)
+                f.flush()
+                if f.tell() != end:
+                    raise ExportError(f"{path}: wrote {f.tell()} bytes instead of {end}")
+                os.fsync(f.fileno())
+            check_file(temporary, head, self.entries, crcs)
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)  # mkstemp made it private
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        return end
+
+    def write_tensors(self, f, progress):
+        """All tensors in order; slices are converted by threads a little ahead of the writing. Returns {name: crc32}."""
+        crcs = {}
+        with concurrent.futures.ThreadPoolExecutor(self.THREADS) as pool:
+            jobs, ahead = self.jobs(), collections.deque()
+            try:
+                while True:
+                    while len(ahead) < self.THREADS + 1 and (job := next(jobs, None)):
+                        e, i, r0, r1 = job
+                        ahead.append((job, pool.submit(self.convert, e, e.parts[i], r0, r1)))
+                    if not ahead:
+                        return crcs
+                    (e, i, r0, r1), future = ahead.popleft()
+                    data, exact = future.result()
+                    if i == 0 and r0 == 0:
+                        f.write(bytes(e.offset - f.tell()))
+                    if r1 == round_up(e.rows, 16 if e.layout == GROUPS16 else 1):
+                        data += bytes(e.pad)
+                    f.write(data)
+                    crcs[e.name] = zlib.crc32(data, crcs.get(e.name, 0))
+                    e.exact += exact
+                    progress(len(data))
+            finally:
+                for _, future in ahead:
+                    future.cancel()
+
+
+def check_file(path, head, entries, crcs):
+    """Read the file again: its head must be what was meant, every tensor's bytes what was converted."""
+    raw = map_file(path)
+    if raw[:len(head)].tobytes() != bytes(head):
+        raise ExportError(f"{path}: the header reads back differently: a fault of the disk?")
+
+    def crc(e):
+        value = 0
+        for a in range(e.offset, e.offset + e.size, 16 << 20):
+            value = zlib.crc32(raw[a:min(a + (16 << 20), e.offset + e.size)], value)
+        return value
+
+    with concurrent.futures.ThreadPoolExecutor(ModelFile.THREADS) as pool:
+        for e, value in zip(entries, pool.map(crc, entries)):
+            if value != crcs[e.name]:
+                raise ExportError(f"{path}: tensor {e.name} reads back differently: a fault of the disk?")
+
+
 # ---- Command line ---------------------------------------------------------------------------------
+
+# sha256 of the official chat templates -> g4_template
+TEMPLATES = {
+    "ae53464bf3be25802b3a5b37def7fd89667067d7577049b3b2d74c4d8de4c6d4": 1,  # 31B and 26B, 2026-07
+    "0a2c8073c878ab1da004bee933a998606537bbb62016310352c7285c3f01c5b5": 2,  # E2B and E4B, 2026-07
+    "85a08664d16d8f3be4416c92427b3ac10df1024ac566cc0b4bc3bab409393f98": 3,  # 31B, 2026-04
+}
+TEMPLATE_NAMES = ("none", "31b-2026-07", "e2b-2026-07", "31b-2026-04")
+
+MEDIA_TOKENS = {"image_begin": "<|image>", "image_token": "<|image|>", "image_end": "<image|>", "audio_begin": "<|audio>",
+                "audio_token": "<|audio|>", "audio_end": "<audio|>", "video_token": "<|video|>"}
+
+
+def choose_template(src, m, notes):
+    """The number of the chat template; 0: none (a base model, or one whose template the engine does not know)."""
+    text = src.template
+    if not text:
+        return 0
+    known = TEMPLATES.get(hashlib.sha256(text.encode()).hexdigest())
+    if known:
+        return known
+    if m.family != GEMMA4 or "<|turn>" not in text:
+        notes.append("its chat template is not one of Gemma 4's: the model will complete text, without chat")
+        return 0
+    # An edited copy. The cue for an empty thought and preserve_thinking tell the official versions apart.
+    guess = 3 if "preserve_thinking" not in text else 1 if "<|channel>thought\\n<channel|>" in text else 2
+    notes.append(f"its chat template is an edited one: {TEMPLATE_NAMES[guess]} is used instead")
+    return guess
+
+
+def token_ids(src, m, specials, template):
+    """Ids that the engine must know, by the configuration or by their names in the tokenizer."""
+    c, outer, g = m.config, src.config, src.generation
+
+    def first(value):
+        return value[0] if isinstance(value, list) and value else value
+
+    def pick(key, name, default):
+        for value in (specials.get(name), first(g.get(key)), first(c.get(key)), first(outer.get(key)), default):
+            if isinstance(value, int):
+                return value
+
+    ids = {"bos": pick("bos_token_id", "<bos>", 2), "eos": pick("eos_token_id", "<eos>", 1), "pad": pick("pad_token_id", "<pad>", 0),
+           "unk": pick("unk_token_id", "<unk>", 3)}
+    stop = g.get("eos_token_id", c.get("eos_token_id", outer.get("eos_token_id")))
+    stop = [ids["eos"]] + [s for s in (stop if isinstance(stop, list) else [stop]) if isinstance(s, int)]
+    if template:
+        stop += [specials[name] for name in ("<turn|>", "<|tool_response>") if name in specials]
+    stop = list(dict.fromkeys(stop))
+    if len(stop) > 7:
+        raise ExportError(f"{src.path}: more than 7 ids end a reply: {stop}")
+    ids.update(n_stop=len(stop), stop=stop)
+    # A placeholder without media reads as padding in both tables, so a text-only file of a multimodal model keeps the ids.
+    for field, key in (("image_begin", "boi_token_id"), ("image_token", "image_token_id"), ("image_end", "eoi_token_id"),
+                       ("audio_begin", "boa_token_id"), ("audio_token", "audio_token_id"), ("audio_end", "eoa_token_index"),
+                       ("video_token", "video_token_id")):
+        value = specials.get(MEDIA_TOKENS[field]) if src.is_gguf else outer.get(key)
+        if m.family == GEMMA4 and isinstance(value, int) and value < m.n_vocab:
+            ids[field] = value
+    for field, value in ids.items():
+        if field != "n_stop" and max(value if field == "stop" else [value]) >= m.n_vocab:
+            raise ExportError(f"{src.path}: token id {field} = {value} is not below the vocabulary's {m.n_vocab}")
+    return ids
+
+
+def model_config(src, m, name, specials, notes):
+    """(fields of g4_config, layer records)."""
+    template = choose_template(src, m, notes)
+    g = src.generation
+    greedy = g.get("do_sample") is False
+    config = {
+        "name": name,
+        "flags": (CONFIG_TIED * m.tied | CONFIG_V_NORM * m.v_norm | CONFIG_IMAGE_BIDIR * m.image_bidir | CONFIG_CHAT * bool(template)),
+        "n_layers": m.n_layers, "hidden": m.hidden, "n_vocab": m.n_vocab, "n_heads": m.n_heads, "window": m.window, "max_ctx": m.max_ctx,
+        "ple_dim": m.ple_dim,
+        "n_experts": m.n_experts, "n_experts_used": m.n_experts_used, "expert_dim": m.expert_dim,
+        "eps": m.eps, "attn_scale": m.attn_scale, "softcap": m.softcap, "embed_scale": math.sqrt(m.hidden),
+        "chat_template": template,
+        "temperature": 0.0 if greedy else g.get("temperature", 1.0), "top_p": g.get("top_p", 0.95), "top_k": g.get("top_k", 64),
+        **token_ids(src, m, specials, template),
+    }
+    layers = [(LAYER_FULL * m.full[i] | LAYER_K_EQ_V * (m.k_eq_v and m.full[i]) | LAYER_MOE * m.moe | LAYER_SCALAR * m.layer_scalar,
+               m.n_kv_heads[i], m.head_dim[i], m.mlp_dim[i], m.kv_source[i]) for i in range(m.n_layers)]
+    return config, layers
+
+
+class Progress:
+    """A bar on stderr: tqdm's where it is installed, else a line that is rewritten once a second."""
+
+    def __init__(self, total, quiet):
+        self.total, self.done, self.shown, self.start, self.bar = total, 0, 0.0, time.monotonic(), None
+        self.quiet = quiet or not sys.stderr.isatty()
+        if not self.quiet:
+            try:
+                from tqdm import tqdm
+                self.bar = tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1000, leave=False)
+            except ImportError:
+                pass
+
+    def __call__(self, n):
+        self.done += n
+        if self.bar:
+            self.bar.update(n)
+        elif not self.quiet and time.monotonic() - self.shown > 1:
+            self.shown = time.monotonic()
+            print(f"\r{100 * self.done / self.total:5.1f} %  {self.done / 1e6 / (self.shown - self.start + 1e-9):.0f} MB/s",
+                  end="", file=sys.stderr, flush=True)
+
+    def close(self):
+        if self.bar:
+            self.bar.close()
+        elif not self.quiet:
+            print("\r\033[K", end="", file=sys.stderr)
+
+
+def open_source(where, mmproj=None):
+    if os.path.isdir(where):
+        return open_folder(where)
+    if os.path.isfile(where):
+        return open_gguf(where, mmproj)
+    if os.path.exists(where) or where.count("/") > 1 or where.endswith(".gguf") or where.startswith((".", "/", "~")):
+        raise ExportError(f"{where}: no such file or folder")
+    return open_folder(download(where))
+
+
+def download(hub_id):
+    """A model of the Hugging Face hub -> its folder in the local cache."""
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise ExportError(f"{hub_id}: no such file or folder; to fetch it as a hub id, install huggingface_hub") from None
+    try:
+        return huggingface_hub.snapshot_download(hub_id, allow_patterns=["*.safetensors", "*.json", "*.jinja"])
+    except Exception as e:  # its errors are many, all with one cause: there is no such model to be had
+        text = str(e).strip().splitlines()
+        raise ExportError(f"{hub_id}: no such folder, and not to be had from the hub: {text[0] if text else type(e).__name__}") from None
+
+
+def export(where, path, types, text_only=False, mmproj=None, name=None, quiet=False):
+    """Convert the checkpoint `where` to the model file `path`."""
+    src = open_source(where, mmproj)
+    m = TextModel(src)
+    notes = []
+    try:
+        blob, specials = tokenizer_blob(src.tokenizer, m.n_vocab)
+    except ValueError as e:
+        raise ExportError(f"{src.path}: tokenizer: {e}") from None
+    config, layers = model_config(src, m, name or src.name or os.path.splitext(os.path.basename(os.path.abspath(where)))[0], specials, notes)
+    out = ModelFile()
+    text_tensors(src, m, out, types)
+    tower_tensors(src, m, out, config, types, text_only)
+    reasons = src.check_all_used()
+
+    say = (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr))
+    for note in notes:
+        say(f"{src.path}: {note}")
+    for reason, n in reasons.items():
+        say(f"left out: {n} tensors ({reason})")
+    converted = collections.Counter()
+    for e in out.entries:
+        for kind in e.sources():
+            if kind in GGUF_BLOCKS and kind.lower() != TYPE_NAMES[e.type]:
+                converted[kind, TYPE_NAMES[e.type]] += 1
+    for (kind, to), n in sorted(converted.items()):
+        say(f"converted: {n} tensors from {kind} to {to}")
+    progress = Progress(sum(e.size for e in out.entries), quiet)
+    start = time.monotonic()
+    try:
+        size = out.write(path, config, layers, blob, progress)
+    finally:
+        progress.close()
+    lattice = [e for e in out.entries if e.scale == SCALE_BF16]
+    if lattice:
+        exact, blocks = sum(e.exact for e in lattice), sum(e.blocks for e in lattice)
+        say(f"4-bit lattice: {exact} of {blocks} blocks in {len(lattice)} tensors are exact ({100 * exact / blocks:.2f} %)")
+    say(f"{path}: {size / 1e6:.1f} MB, {len(out.entries)} tensors, {time.monotonic() - start:.1f} s")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("source", metavar="SOURCE", help="Hugging Face folder, .gguf file, or hub id such as google/gemma-4-E2B-it")
+    p.add_argument("-o", "--output", required=True, metavar="FILE", help="the .g4 file to write")
+    p.add_argument("--type", choices=TYPE_NAMES, default="q4_0", help="of the decoder's matrices (default: q4_0)")
+    p.add_argument("--ple-type", choices=TYPE_NAMES, help="of the per-layer embeddings (default: q8_0; with --type f32 or bf16 that type)")
+    p.add_argument("--head-type", choices=TYPE_NAMES, help="of the embedding and the head (default: as --type)")
+    p.add_argument("--vision-type", choices=TYPE_NAMES, help="of the vision tower (default: as --ple-type's)")
+    p.add_argument("--audio-type", choices=TYPE_NAMES, help="of the audio tower (default: as --ple-type's)")
+    p.add_argument("--text-only", action="store_true", help="leave out the vision and audio towers")
+    p.add_argument("--mmproj", metavar="FILE", help="the towers of a .gguf model")
+    p.add_argument("--name", help="the name that `gemma4 info` shows (default: that of the source)")
+    p.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    a = p.parse_args()
+    careful = a.type if a.type in ("f32", "bf16") else "q8_0"
+    types = {"type": a.type, "head": a.head_type or a.type, "ple": a.ple_type or careful, "vision": a.vision_type or careful,
+             "audio": a.audio_type or careful}
+    # A terminated run must clean up too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        export(a.source, a.output, {key: TYPE_NAMES.index(name) for key, name in types.items()}, a.text_only, a.mmproj, a.name, a.quiet)
+    except ExportError as e:
+        print(f"export.py: {e}", file=sys.stderr)
+        return 1
+    except OSError as e:
+        print(f"export.py: {e.filename or a.output}: {e.strerror or e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
