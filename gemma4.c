@@ -214,6 +214,7 @@ _Static_assert(sizeof(g4_layer_config) == 32, "a layer record is 32 bytes on dis
 #define G4_MAX_DIM (1u << 24)
 #define G4_MAX_HEAD_DIM 1024
 #define G4_MAX_PLE_DIM 1024
+#define G4_MAX_AUDIO_CONTEXT 64
 #define G4_ATTEND_GROUP 64   /* queries (tokens x heads of a group) that read one key/value head together */
 
 typedef struct {
@@ -345,12 +346,25 @@ static g4_status g4_file_check_config(g4_file *f, const g4_allocator *a, const g
         { "ple_dim", c->ple_dim, 0, G4_MAX_PLE_DIM },          { "n_experts", c->n_experts, 0, 1024 },
         { "n_experts_used", c->n_experts_used, c->n_experts > 0, c->n_experts },
         { "expert_dim", c->expert_dim, c->n_experts > 0, 1u << 17 },
+        { "image_token", c->image_token, 0, c->n_vocab - 1 }, { "audio_token", c->audio_token, 0, c->n_vocab - 1 },
+        { "video_token", c->video_token, 0, c->n_vocab - 1 },
+        { "v_layers", c->v_layers, 0, c->n_layers > 0 ? G4_MAX_LAYERS : 0 }, { "v_hidden", c->v_hidden, c->v_layers > 0, 1u << 14 },
+        { "v_heads", c->v_heads, c->v_layers > 0, 256 },  { "v_head_dim / 4", c->v_head_dim / 4, c->v_layers > 0, 256 },
+        { "v_head_dim % 4", c->v_head_dim % 4, 0, 0 },   { "v_mlp", c->v_mlp, c->v_layers > 0, 1u << 16 },
+        { "v_patch", c->v_patch, c->v_layers > 0, 64 },   { "v_pool", c->v_pool, c->v_layers > 0, 16 },
+        { "v_n_pos", c->v_n_pos, c->v_layers > 0, 1u << 16 },
+        { "a_layers", c->a_layers, 0, c->n_layers > 0 ? G4_MAX_LAYERS : 0 }, { "a_hidden", c->a_hidden, c->a_layers > 0, 1u << 14 },
+        { "a_heads", c->a_heads, c->a_layers > 0, c->a_hidden }, { "a_conv0", c->a_conv0, c->a_layers > 0, 1024 },
+        { "a_conv1", c->a_conv1, c->a_layers > 0, 1024 }, { "a_kernel", c->a_kernel, c->a_layers > 0, 64 },
+        { "a_context", c->a_context, c->a_layers > 0, G4_MAX_AUDIO_CONTEXT }, { "a_out", c->a_out, c->a_layers > 0, 1u << 16 },
+        { "a_hidden % a_heads", c->a_heads > 0 ? c->a_hidden % c->a_heads : 0, 0, 0 },
     };
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
         if (ranges[i].value < ranges[i].low || ranges[i].value > ranges[i].high)
             return g4_fail(err, G4_ERR_FORMAT, "configuration: %s is %u, expected %u to %u", ranges[i].name, ranges[i].value, ranges[i].low,
                            ranges[i].high);
-    const float floats[] = { c->eps, c->attn_scale, c->softcap, c->embed_scale, c->temperature, c->top_p };
+    const float floats[] = { c->eps, c->attn_scale, c->softcap, c->embed_scale, c->temperature, c->top_p,
+                             c->v_eps, c->v_rope_theta, c->a_eps, c->a_residual_weight, c->a_logit_cap, c->a_clip };
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
         if (!isfinite(floats[i]) || floats[i] < 0) return g4_fail(err, G4_ERR_FORMAT, "configuration: a scale is %g", (double)floats[i]);
     for (uint32_t l = 0; l < c->n_layers; l++) {
@@ -1269,6 +1283,8 @@ typedef struct {
 #define G4_CHUNK_MAX 512     /* tokens evaluated together at most ... */
 #define G4_CHUNK_PICTURE 1120 /* ... or the largest picture, where its tokens see each other */
 #define G4_LOGIT_ROWS 8      /* positions whose logits are computed together when all are wanted */
+#define G4_SOFT_CACHE_SLOTS 256 /* soft tokens the engine remembers, ... */
+#define G4_SOFT_CACHE_BYTES ((size_t)64 << 20) /* ... and their size together; one is always kept */
 #define G4_SPAN 256          /* positions after which partial results are combined: decode splits a long context there */
 #define G4_GEGLU_TOKENS 32   /* tokens whose gate and up values stay in cache together */
 #define G4_PIECE_BYTES 65536 /* weights of one piece of a product: some microseconds of reading, far above the cost of a hand-out */
@@ -1289,6 +1305,10 @@ struct g4_engine {
     uint64_t scratch_bytes;
     int n_owners, last_owner;    /* layers with keys and values of their own; the last of them */
     int all_f32;                 /* every matrix is float32: keys and values default to float32 too */
+    struct g4_vision *vision;    /* NULL: the file has none */
+    struct g4_audio_tower *audio;
+    g4_soft *softs[G4_SOFT_CACHE_SLOTS]; /* encoded pictures and sounds, the latest last; one reference each */
+    int n_softs;
     uint64_t fingerprint;        /* of configuration and weights, for saved states; computed at the first save or load */
 };
 
@@ -1315,6 +1335,9 @@ struct g4_session {
     uint32_t *mask;              /* (vocab / 32 + 1) */
     uint64_t n_evaluated;
 };
+
+static g4_status g4_lock(const g4_engine *e) { return pthread_mutex_lock((pthread_mutex_t *)(uintptr_t)&e->lock) == 0 ? G4_OK : G4_ERR_ARGUMENT; }
+static void g4_unlock(const g4_engine *e) { pthread_mutex_unlock((pthread_mutex_t *)(uintptr_t)&e->lock); }
 
 static size_t g4_kv_size(g4_kv_type type) { return type == G4_KV_F32 ? 4 : type == G4_KV_F16 ? 2 : 1; }
 
@@ -2400,6 +2423,1131 @@ static void g4_logits_run(const g4_chunk *j, int first, int n, float *logits, si
         g4_parallel_for(e->pool, ((int)c->n_vocab + G4_SOFTCAP_PIECE - 1) / G4_SOFTCAP_PIECE, g4_softcap_piece, &job);
 }
 
+/* ---- 11. Vision ------------------------------------------------------------------------------------
+ *
+ * In: a picture as patches of 16 x 16 pixels, row by row (g4_image_patches); n of them, at most 10,080. Out: one soft token of the text
+ * model's width for each 3 x 3 patches. MODEL.md, "Vision tower". Patch projection + learned 2-D position; layers of attention (every
+ * patch sees every patch, no mask) and gated MLP; mean over 3 x 3; standardize (26B, 31B); weightless norm; projection. E2B and E4B clip the
+ * inputs and outputs of the linears of the layers.
+ *
+ * A piece of work is a tile of 64 patches, which is also one tile of keys and values. Two passes over the tiles make a layer: keys and
+ * values of all, then everything else of a tile with activations that stay in cache. So memory beyond x, q, k and v does not grow with n. */
+
+#define G4_TOWER_TILE G4_PAGE /* tokens of a piece of work */
+
+/* Gemma4ClippableLinear: y = clamp(w . clamp(x, b0, b1), b2, b3), no bias. */
+typedef struct {
+    g4_matrix w;
+    const float *bounds; /* (4): input min, max, output min, max; NULL: all infinite */
+} g4_linear;
+
+typedef struct {
+    const float *attn_norm, *attn_post_norm, *mlp_norm, *mlp_post_norm; /* (hidden) */
+    const float *q_norm, *k_norm;                                      /* (head_dim) */
+    g4_linear q, k, v, o, gate, up, down;
+} g4_vision_layer;
+
+typedef struct g4_vision {
+    g4_linear patch, proj;              /* (hidden, 3 * patch^2), (text hidden, hidden); never clipped */
+    g4_table pos;                       /* (2 * n_pos, hidden): x rows, then y rows */
+    const float *std_bias, *std_scale;  /* (hidden), or NULL */
+    g4_vision_layer *layers;
+} g4_vision;
+
+/* A float32 array of two dimensions. */
+static const float *g4_bind_array(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols)
+{
+    const g4_tensor_entry *t = g4_bind(b, prefix, layer, field, G4_LAYOUT_PLAIN, 2, rows, cols, 1);
+    return t ? (const float *)(const void *)(b->file->data + t->offset) : NULL;
+}
+
+/* A linear of a layer; bounds: the four numbers of this one, those that bound nothing being +-FLT_MAX. */
+static g4_linear g4_bind_linear(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols, const float *bounds)
+{
+    g4_linear l = { g4_bind_matrix(b, prefix, layer, field, rows, cols), NULL };
+    if (bounds && (bounds[0] > -FLT_MAX || bounds[1] < FLT_MAX || bounds[2] > -FLT_MAX || bounds[3] < FLT_MAX)) l.bounds = bounds;
+    return l;
+}
+
+/* Bind the tensors of the vision tower; e->vision stays NULL when the file has none. */
+static void g4_vision_bind(g4_engine *e, g4_binder *b)
+{
+    const g4_config *c = &e->file.config;
+    const uint64_t h = c->v_hidden, all = (uint64_t)c->v_heads * c->v_head_dim, mlp = c->v_mlp;
+    if (c->v_layers == 0 || b->status) return;
+    g4_vision *v = e->vision = g4_alloc(e->a, 1, sizeof *v);
+    if (v) v->layers = g4_alloc(e->a, c->v_layers, sizeof *v->layers);
+    if (!v || !v->layers) {
+        b->status = g4_fail(b->err, G4_ERR_MEMORY, "no memory for the vision tower");
+        return;
+    }
+    v->patch = g4_bind_linear(b, "v.patch", -1, "", h, 3 * (uint64_t)c->v_patch * c->v_patch, NULL);
+    v->pos = g4_bind_table(b, "v.pos", -1, "", 2 * (uint64_t)c->v_n_pos, h);
+    for (int l = 0; l < (int)c->v_layers; l++) {
+        g4_vision_layer *w = &v->layers[l];
+        const float *bounds = g4_bind_array(b, "v", l, "bounds", 7, 4);
+        if (b->status) return;
+        w->attn_norm = g4_bind_vector(b, "v", l, "attn_norm", h);
+        w->attn_post_norm = g4_bind_vector(b, "v", l, "attn_post_norm", h);
+        w->mlp_norm = g4_bind_vector(b, "v", l, "mlp_norm", h);
+        w->mlp_post_norm = g4_bind_vector(b, "v", l, "mlp_post_norm", h);
+        w->q_norm = g4_bind_vector(b, "v", l, "q_norm", c->v_head_dim);
+        w->k_norm = g4_bind_vector(b, "v", l, "k_norm", c->v_head_dim);
+        w->q = g4_bind_linear(b, "v", l, "q", all, h, bounds);
+        w->k = g4_bind_linear(b, "v", l, "k", all, h, bounds + 4);
+        w->v = g4_bind_linear(b, "v", l, "v", all, h, bounds + 8);
+        w->o = g4_bind_linear(b, "v", l, "o", h, all, bounds + 12);
+        w->gate = g4_bind_linear(b, "v", l, "gate", mlp, h, bounds + 16);
+        w->up = g4_bind_linear(b, "v", l, "up", mlp, h, bounds + 20);
+        w->down = g4_bind_linear(b, "v", l, "down", h, mlp, bounds + 24);
+    }
+    if (c->v_flags & G4_VISION_STANDARDIZE) {
+        v->std_bias = g4_bind_vector(b, "v.std_bias", -1, "", h);
+        v->std_scale = g4_bind_vector(b, "v.std_scale", -1, "", h);
+    }
+    v->proj = g4_bind_linear(b, "v.proj", -1, "", c->hidden, h, NULL);
+}
+
+/* What one worker needs for the linears of a tile. */
+typedef struct {
+    float *x;      /* (TILE, pad64(cols)): clamped, zero-padded input */
+    int8_t *q;     /* (TILE, pad64(cols)) */
+    float *d;      /* (TILE, pad64(cols) / 32) */
+    int32_t *sum;  /* likewise */
+} g4_linear_work;
+
+static int g4_linear_work_open(g4_linear_work *w, const g4_allocator *a, int max_cols)
+{
+    size_t cols = g4_round_up((size_t)max_cols, 64);
+    w->x = g4_alloc(a, G4_TOWER_TILE * cols, sizeof *w->x);
+    w->q = g4_alloc(a, G4_TOWER_TILE * cols, sizeof *w->q);
+    w->d = g4_alloc(a, G4_TOWER_TILE * cols / 32, sizeof *w->d);
+    w->sum = g4_alloc(a, G4_TOWER_TILE * cols / 32, sizeof *w->sum);
+    return w->x && w->q && w->d && w->sum;
+}
+
+static void g4_linear_work_close(g4_linear_work *w, const g4_allocator *a)
+{
+    g4_free(a, w->x);
+    g4_free(a, w->q);
+    g4_free(a, w->d);
+    g4_free(a, w->sum);
+}
+
+static void g4_clamp(float *x, size_t n, float lo, float hi)
+{
+    for (size_t i = 0; i < n; i++) {
+        float v = x[i] < lo ? lo : x[i];
+        x[i] = v > hi ? hi : v;
+    }
+}
+
+/* n <= TILE tokens: x (n, x_stride) to y (n, y_stride), y_stride >= pad16(rows). */
+static void g4_linear_apply(const g4_kernels *kernels, g4_linear_work *work, const g4_linear *l, float *y, size_t y_stride, const float *x,
+                            size_t x_stride, int n)
+{
+    size_t cols = (size_t)l->w.cols, padded = (size_t)l->w.steps * 64;
+    g4_acts acts = { work->x, padded, work->q, work->d, work->sum, l->w.steps };
+    int quantized = l->w.type == G4_TYPE_Q8_0 || l->w.type == G4_TYPE_Q4_0;
+    for (size_t t = 0; t < (size_t)n; t++) {
+        float *row = work->x + t * padded;
+        memcpy(row, x + t * x_stride, cols * sizeof *row);
+        memset(row + cols, 0, (padded - cols) * sizeof *row);
+        if (l->bounds) g4_clamp(row, cols, l->bounds[0], l->bounds[1]);
+        if (quantized) kernels->quantize(work->q + t * padded, work->d + t * padded / 32, work->sum + t * padded / 32, row, (int)padded);
+    }
+    kernels->gemm[l->w.type](y, y_stride, &l->w, &acts, 0, n, 0, l->w.groups);
+    if (l->bounds)
+        for (size_t t = 0; t < (size_t)n; t++) g4_clamp(y + t * y_stride, (size_t)l->w.rows, l->bounds[2], l->bounds[3]);
+}
+
+typedef struct {
+    g4_linear_work linear;
+    float *norm;         /* (TILE, hidden) */
+    float *wide;         /* (TILE, pad16(max(heads * head_dim, hidden, text hidden))) */
+    float *gate, *up;    /* (TILE, pad16(mlp)) */
+    float *heads;        /* (TILE, heads * head_dim): attention output */
+    float *m, *l, *o;    /* (TILE), (TILE), (TILE, head_dim): online softmax of a span of keys */
+    float *M, *L, *O;    /* the same, of the spans so far */
+} g4_vision_work;
+
+/* One picture on its way through the tower; shared by the pieces, each of which writes only its own tokens. */
+typedef struct {
+    g4_engine *e;
+    const g4_vision *v;
+    const g4_patches *patches;
+    const g4_vision_layer *layer;
+    int n, tiles;
+    size_t wide_stride;
+    float *x;            /* (n, hidden): the residual stream */
+    float *q;            /* (heads, tiles * 64, head_dim) */
+    float *k;            /* (heads, tiles, head_dim, 64) */
+    float *val;          /* (heads, tiles, 64, head_dim) */
+    float *cos_t, *sin_t; /* (longer side, head_dim / 4): angle = position * theta^(-2 i / (head_dim / 2)) */
+    float *rows;         /* (tokens, text hidden): the result */
+    g4_vision_work *work; /* one per worker */
+} g4_vision_run;
+
+/* First and number of tokens of a piece. */
+static int g4_tile_span(int piece, int n, int *count)
+{
+    int t0 = piece * G4_TOWER_TILE;
+    *count = g4_min_int(n - t0, G4_TOWER_TILE);
+    return t0;
+}
+
+/* x = w . 2 (p - 0.5) + (pos_x + pos_y)      Gemma4VisionPatchEmbedder */
+static void g4_vision_embed_piece(void *ctx, int piece, int worker)
+{
+    g4_vision_run *r = ctx;
+    g4_vision_work *w = &r->work[worker];
+    const g4_config *c = &r->e->file.config;
+    size_t hidden = c->v_hidden, values = 3 * (size_t)c->v_patch * c->v_patch;
+    int n, t0 = g4_tile_span(piece, r->n, &n);
+    for (int t = 0; t < n; t++) {
+        const float *p = r->patches->pixels + (size_t)(t0 + t) * values;
+        float *row = w->gate + (size_t)t * values; /* gate and up together hold a tile of patches: see g4_vision_run_open */
+        for (size_t i = 0; i < values; i++) row[i] = 2.0f * (p[i] - 0.5f);
+    }
+    g4_linear_apply(r->e->kernels, &w->linear, &r->v->patch, w->wide, r->wide_stride, w->gate, values, n);
+    for (int t = 0; t < n; t++) {
+        const int32_t *pos = r->patches->pos + 2 * (size_t)(t0 + t);
+        float *x = r->x + (size_t)(t0 + t) * hidden, *pos_x = w->norm, *pos_y = w->norm + hidden;
+        g4_table_row(pos_x, &r->v->pos, pos[0], 0, (int)hidden);
+        g4_table_row(pos_y, &r->v->pos, (int)c->v_n_pos + pos[1], 0, (int)hidden);
+        for (size_t i = 0; i < hidden; i++) x[i] = w->wide[(size_t)t * r->wide_stride + i] + (pos_x[i] + pos_y[i]);
+    }
+}
+
+/* Rotate the pairs (i, i + h/4) of the first half of a head by the x angle and those of the second half by the y angle; h = head_dim.
+ * The reference calls the first of the two "h", but its position is x: apply_multidimensional_rope. */
+static void g4_vision_rope(float *x, int head_dim, const float *cos_x, const float *sin_x, const float *cos_y, const float *sin_y)
+{
+    int quarter = head_dim / 4;
+    for (int half = 0; half < 2; half++) {
+        const float *co = half ? cos_y : cos_x, *si = half ? sin_y : sin_x;
+        float *a = x + half * 2 * quarter, *b = a + quarter;
+        for (int i = 0; i < quarter; i++) {
+            float a0 = a[i], b0 = b[i];
+            a[i] = a0 * co[i] - b0 * si[i];
+            b[i] = b0 * co[i] + a0 * si[i];
+        }
+    }
+}
+
+/* norm; q, k, v; per-head norms (v without weight); RoPE on q and k */
+static void g4_vision_keys_piece(void *ctx, int piece, int worker)
+{
+    g4_vision_run *r = ctx;
+    g4_vision_work *w = &r->work[worker];
+    const g4_vision_layer *l = r->layer;
+    const g4_config *c = &r->e->file.config;
+    const g4_kernels *kernels = r->e->kernels;
+    size_t hidden = c->v_hidden, dim = c->v_head_dim, quarter = dim / 4;
+    int n, t0 = g4_tile_span(piece, r->n, &n);
+    for (int t = 0; t < n; t++)
+        kernels->rmsnorm(w->norm + (size_t)t * hidden, r->x + (size_t)(t0 + t) * hidden, l->attn_norm, (int)hidden, c->v_eps);
+    for (int which = 0; which < 3; which++) {
+        g4_linear_apply(kernels, &w->linear, which == 0 ? &l->q : which == 1 ? &l->k : &l->v, w->wide, r->wide_stride, w->norm, hidden, n);
+        for (int t = 0; t < n; t++) {
+            const int32_t *pos = r->patches->pos + 2 * (size_t)(t0 + t);
+            size_t px = (size_t)pos[0] * quarter, py = (size_t)pos[1] * quarter;
+            for (size_t h = 0; h < c->v_heads; h++) {
+                float *x = w->wide + (size_t)t * r->wide_stride + h * dim;
+                kernels->rmsnorm(x, x, which == 0 ? l->q_norm : which == 1 ? l->k_norm : NULL, (int)dim, c->v_eps);
+                if (which < 2) g4_vision_rope(x, (int)dim, r->cos_t + px, r->sin_t + px, r->cos_t + py, r->sin_t + py);
+                size_t tile = (h * (size_t)r->tiles + (size_t)piece) * G4_TOWER_TILE * dim; /* of this head and piece, in q, k and v */
+                if (which == 0) memcpy(r->q + tile + (size_t)t * dim, x, dim * sizeof *x);
+                if (which == 1)
+                    for (size_t i = 0; i < dim; i++) r->k[tile + i * G4_TOWER_TILE + (size_t)t] = x[i];
+                if (which == 2) memcpy(r->val + tile + (size_t)t * dim, x, dim * sizeof *x);
+            }
+        }
+    }
+}
+
+/* All keys of one head for a tile of queries, over spans of keys as in the decoder: sums of 10,000 terms keep their precision. */
+static void g4_vision_attend(const g4_vision_run *r, g4_vision_work *w, size_t head, int t0, int n)
+{
+    const g4_config *c = &r->e->file.config;
+    const size_t dim = c->v_head_dim, tile_floats = G4_TOWER_TILE * dim, first = head * (size_t)r->tiles * tile_floats;
+    const int per_span = G4_SPAN / G4_TOWER_TILE;
+    int lo[G4_TOWER_TILE] = { 0 }, hi[G4_TOWER_TILE];
+    for (int t = 0; t < n; t++) {
+        w->M[t] = -INFINITY;
+        w->L[t] = 0;
+    }
+    memset(w->O, 0, (size_t)n * dim * sizeof *w->O);
+    for (int span = 0; span < r->tiles; span += per_span) {
+        for (int t = 0; t < n; t++) {
+            w->m[t] = -INFINITY;
+            w->l[t] = 0;
+        }
+        memset(w->o, 0, (size_t)n * dim * sizeof *w->o);
+        for (int tile = span; tile < span + per_span && tile < r->tiles; tile++) {
+            const g4_kv_tile kv = { r->k + first + (size_t)tile * tile_floats, r->val + first + (size_t)tile * tile_floats, NULL, NULL };
+            const int end = g4_min_int(r->n - tile * G4_TOWER_TILE, G4_TOWER_TILE);
+            for (int t = 0; t < n; t++) hi[t] = end;
+            r->e->kernels->attend(&kv, G4_KV_F32, (int)dim, r->q + first + (size_t)t0 * dim, n, lo, hi, w->m, w->l, w->o);
+        }
+        for (size_t t = 0; t < (size_t)n; t++) g4_attend_merge(&w->M[t], &w->L[t], w->O + t * dim, w->m[t], w->l[t], w->o + t * dim, (int)dim);
+    }
+    for (size_t t = 0; t < (size_t)n; t++) {
+        float *y = w->heads + t * c->v_heads * dim + head * dim;
+        for (size_t i = 0; i < dim; i++) y[i] = w->O[t * dim + i] / w->L[t];
+    }
+}
+
+/* x += norm(o . attention);  x += norm(down . (gelu(gate . norm(x)) * up . norm(x))) */
+static void g4_vision_layer_piece(void *ctx, int piece, int worker)
+{
+    g4_vision_run *r = ctx;
+    g4_vision_work *w = &r->work[worker];
+    const g4_vision_layer *l = r->layer;
+    const g4_config *c = &r->e->file.config;
+    const g4_kernels *kernels = r->e->kernels;
+    size_t hidden = c->v_hidden, dim = c->v_head_dim, all = c->v_heads * dim, mlp = c->v_mlp, mlp_stride = g4_round_up(mlp, 16);
+    int n, t0 = g4_tile_span(piece, r->n, &n);
+    for (size_t h = 0; h < c->v_heads; h++) g4_vision_attend(r, w, h, t0, n);
+    g4_linear_apply(kernels, &w->linear, &l->o, w->wide, r->wide_stride, w->heads, all, n);
+    for (size_t t = 0; t < (size_t)n; t++) {
+        float *x = r->x + ((size_t)t0 + t) * hidden, *y = w->wide + t * r->wide_stride;
+        kernels->rmsnorm(y, y, l->attn_post_norm, (int)hidden, c->v_eps);
+        for (size_t i = 0; i < hidden; i++) x[i] += y[i];
+        kernels->rmsnorm(w->norm + t * hidden, x, l->mlp_norm, (int)hidden, c->v_eps);
+    }
+    g4_linear_apply(kernels, &w->linear, &l->gate, w->gate, mlp_stride, w->norm, hidden, n);
+    g4_linear_apply(kernels, &w->linear, &l->up, w->up, mlp_stride, w->norm, hidden, n);
+    for (size_t t = 0; t < (size_t)n; t++) {
+        float *gate = w->gate + t * mlp_stride;
+        kernels->geglu(gate, gate, w->up + t * mlp_stride, (int)mlp);
+    }
+    g4_linear_apply(kernels, &w->linear, &l->down, w->wide, r->wide_stride, w->gate, mlp_stride, n);
+    for (size_t t = 0; t < (size_t)n; t++) {
+        float *x = r->x + ((size_t)t0 + t) * hidden, *y = w->wide + t * r->wide_stride;
+        kernels->rmsnorm(y, y, l->mlp_post_norm, (int)hidden, c->v_eps);
+        for (size_t i = 0; i < hidden; i++) x[i] += y[i];
+    }
+}
+
+/* Mean over pool x pool patches * sqrt(hidden); (h - bias) * scale; norm; projection. */
+static void g4_vision_pool_piece(void *ctx, int piece, int worker)
+{
+    g4_vision_run *r = ctx;
+    g4_vision_work *w = &r->work[worker];
+    const g4_config *c = &r->e->file.config;
+    size_t hidden = c->v_hidden, pool = c->v_pool, grid = (size_t)r->patches->grid_w, across = grid / pool;
+    float share = 1.0f / (float)(pool * pool), root = (float)sqrt((double)hidden);
+    int n, t0 = g4_tile_span(piece, r->patches->n_tokens, &n);
+    for (size_t t = 0; t < (size_t)n; t++) {
+        size_t token = (size_t)t0 + t, x0 = token % across * pool, y0 = token / across * pool;
+        float *y = w->norm + t * hidden;
+        memset(y, 0, hidden * sizeof *y);
+        for (size_t p = 0; p < pool * pool; p++) {
+            const float *x = r->x + ((y0 + p / pool) * grid + x0 + p % pool) * hidden;
+            for (size_t i = 0; i < hidden; i++) y[i] += share * x[i];
+        }
+        for (size_t i = 0; i < hidden; i++) y[i] *= root;
+        if (r->v->std_bias)
+            for (size_t i = 0; i < hidden; i++) y[i] = (y[i] - r->v->std_bias[i]) * r->v->std_scale[i];
+        r->e->kernels->rmsnorm(y, y, NULL, (int)hidden, c->v_eps);
+    }
+    g4_linear_apply(r->e->kernels, &w->linear, &r->v->proj, w->wide, r->wide_stride, w->norm, hidden, n);
+    for (size_t t = 0; t < (size_t)n; t++)
+        memcpy(r->rows + ((size_t)t0 + t) * c->hidden, w->wide + t * r->wide_stride, c->hidden * sizeof *r->rows);
+}
+
+static void g4_vision_run_close(g4_vision_run *r)
+{
+    const g4_allocator *a = r->e->a;
+    for (int i = 0; r->work && i < g4_pool_size(r->e->pool); i++) {
+        g4_vision_work *w = &r->work[i];
+        g4_linear_work_close(&w->linear, a);
+        float *parts[] = { w->norm, w->wide, w->gate, w->heads, w->m, w->l, w->o, w->M, w->L, w->O }; /* up is part of gate */
+        for (size_t p = 0; p < sizeof parts / sizeof *parts; p++) g4_free(a, parts[p]);
+    }
+    float *parts[] = { r->x, r->q, r->k, r->val, r->cos_t, r->sin_t };
+    for (size_t p = 0; p < sizeof parts / sizeof *parts; p++) g4_free(a, parts[p]);
+    g4_free(a, r->work);
+}
+
+/* Everything a picture of that size needs; zero when memory is out, and then r is to be closed all the same. */
+static int g4_vision_run_open(g4_vision_run *r)
+{
+    const g4_allocator *a = r->e->a;
+    const g4_config *c = &r->e->file.config;
+    size_t n = (size_t)r->n, hidden = c->v_hidden, dim = c->v_head_dim, all = c->v_heads * dim, tile = G4_TOWER_TILE;
+    size_t side = (size_t)g4_max_int(r->patches->grid_w, r->patches->grid_h), values = 3 * (size_t)c->v_patch * c->v_patch;
+    size_t mlp_stride = g4_round_up(c->v_mlp, 16), widest = hidden > all ? hidden : all, deepest = c->v_mlp > values ? c->v_mlp : values;
+    size_t gates = 2 * mlp_stride > values ? 2 * mlp_stride : values; /* gate and up, or the pixels of a patch */
+    r->wide_stride = g4_round_up(widest > c->hidden ? widest : c->hidden, 16);
+    r->tiles = (r->n + G4_TOWER_TILE - 1) / G4_TOWER_TILE;
+    r->x = g4_alloc(a, n, hidden * sizeof(float));
+    r->q = g4_alloc(a, (size_t)r->tiles * tile, all * sizeof(float));
+    r->k = g4_alloc(a, (size_t)r->tiles * tile, all * sizeof(float));
+    r->val = g4_alloc(a, (size_t)r->tiles * tile, all * sizeof(float));
+    r->cos_t = g4_alloc(a, side, dim / 4 * sizeof(float));
+    r->sin_t = g4_alloc(a, side, dim / 4 * sizeof(float));
+    r->work = g4_alloc(a, (size_t)g4_pool_size(r->e->pool), sizeof *r->work);
+    if (!r->x || !r->q || !r->k || !r->val || !r->cos_t || !r->sin_t || !r->work) return 0;
+    for (int i = 0; i < g4_pool_size(r->e->pool); i++) {
+        g4_vision_work *w = &r->work[i];
+        w->norm = g4_alloc(a, tile, hidden * sizeof(float));
+        w->wide = g4_alloc(a, tile, r->wide_stride * sizeof(float));
+        w->gate = g4_alloc(a, tile, gates * sizeof(float));
+        w->heads = g4_alloc(a, tile, all * sizeof(float));
+        w->m = g4_alloc(a, tile, sizeof(float));
+        w->l = g4_alloc(a, tile, sizeof(float));
+        w->o = g4_alloc(a, tile, dim * sizeof(float));
+        w->M = g4_alloc(a, tile, sizeof(float));
+        w->L = g4_alloc(a, tile, sizeof(float));
+        w->O = g4_alloc(a, tile, dim * sizeof(float));
+        int ok = g4_linear_work_open(&w->linear, a, (int)(deepest > widest ? deepest : widest));
+        if (!ok || !w->norm || !w->wide || !w->gate || !w->heads || !w->m || !w->l || !w->o || !w->M || !w->L || !w->O)
+            return 0;
+        w->up = w->gate + tile * mlp_stride;
+    }
+    for (size_t i = 0; i < dim / 4; i++) {
+        float inverse = (float)(1.0 / pow((double)c->v_rope_theta, (double)(2 * i) / (double)(dim / 2)));
+        for (size_t p = 0; p < side; p++) {
+            float angle = (float)p * inverse;
+            r->cos_t[p * (dim / 4) + i] = (float)cos((double)angle);
+            r->sin_t[p * (dim / 4) + i] = (float)sin((double)angle);
+        }
+    }
+    return 1;
+}
+
+/* Patches to rows (n_tokens, text hidden). The engine's compute lock is held. */
+static g4_status g4_vision_forward(g4_engine *e, const g4_patches *patches, float *rows, g4_error *err)
+{
+    const g4_config *c = &e->file.config;
+    if (patches->grid_w > (int)c->v_n_pos || patches->grid_h > (int)c->v_n_pos)
+        return g4_fail(err, G4_ERR_ARGUMENT, "a picture of %d x %d patches: the model knows %u positions each way", patches->grid_w, patches->grid_h,
+                       c->v_n_pos);
+    g4_vision_run r = { .e = e, .v = e->vision, .patches = patches, .n = patches->n, .rows = rows };
+    if (!g4_vision_run_open(&r)) {
+        g4_vision_run_close(&r);
+        return g4_fail(err, G4_ERR_MEMORY, "encoding a picture of %d patches: out of memory", patches->n);
+    }
+    g4_parallel_for(e->pool, r.tiles, g4_vision_embed_piece, &r);
+    for (uint32_t i = 0; i < c->v_layers; i++) {
+        r.layer = &e->vision->layers[i];
+        g4_parallel_for(e->pool, r.tiles, g4_vision_keys_piece, &r);
+        g4_parallel_for(e->pool, r.tiles, g4_vision_layer_piece, &r);
+    }
+    g4_parallel_for(e->pool, (patches->n_tokens + G4_TOWER_TILE - 1) / G4_TOWER_TILE, g4_vision_pool_piece, &r);
+    g4_vision_run_close(&r);
+    return G4_OK;
+}
+
+/* From here on soft tokens are given out: encoded once, counted by their references, remembered by the engine. */
+
+void g4_soft_retain(g4_engine *e, g4_soft *soft)
+{
+    g4_lock(e);
+    soft->refs++;
+    g4_unlock(e);
+}
+
+/* With the lock held. */
+static void g4_soft_drop(const g4_engine *e, g4_soft *soft)
+{
+    if (!soft || --soft->refs > 0) return;
+    g4_free(e->a, soft->rows);
+    g4_free(e->a, soft);
+}
+
+void g4_soft_release(g4_engine *e, g4_soft *soft)
+{
+    g4_lock(e);
+    g4_soft_drop(e, soft);
+    g4_unlock(e);
+}
+
+/* 128 bits over decoded data. Not against an attacker: against one picture answered with another. */
+static void g4_media_hash(uint64_t key[2], const void *data, size_t size)
+{
+    const uint8_t *p = data;
+    uint64_t a = key[0], b = key[1];
+    for (size_t i = 0; i < size; i += 8) {
+        uint64_t word = 0;
+        memcpy(&word, p + i, size - i < 8 ? size - i : 8);
+        a = (a ^ word) * UINT64_C(0x9E3779B97F4A7C15);
+        a = a << 29 | a >> 35;
+        b = (b + word) * UINT64_C(0xD6E8FEB86659FD93) ^ a;
+        b = b << 32 | b >> 32;
+    }
+    key[0] = (a ^ size) * UINT64_C(0x9E3779B97F4A7C15);
+    key[1] = (b ^ key[0] >> 31) * UINT64_C(0xD6E8FEB86659FD93);
+}
+
+static size_t g4_soft_bytes(const g4_engine *e, const g4_soft *s) { return (size_t)s->n * e->file.config.hidden * sizeof *s->rows; }
+
+/* The soft tokens with that key and one more reference, or NULL. */
+static g4_soft *g4_soft_find(g4_engine *e, const uint64_t key[2])
+{
+    g4_soft *found = NULL;
+    g4_lock(e);
+    for (int i = 0; i < e->n_softs; i++) {
+        g4_soft *s = e->softs[i];
+        if (s->key[0] != key[0] || s->key[1] != key[1]) continue;
+        memmove(e->softs + i, e->softs + i + 1, (size_t)(e->n_softs - i - 1) * sizeof *e->softs); /* the latest stands last */
+        e->softs[e->n_softs - 1] = found = s;
+        s->refs++;
+        break;
+    }
+    g4_unlock(e);
+    return found;
+}
+
+static void g4_soft_remember(g4_engine *e, g4_soft *s)
+{
+    g4_lock(e);
+    size_t bytes = g4_soft_bytes(e, s);
+    for (int i = 0; i < e->n_softs; i++) bytes += g4_soft_bytes(e, e->softs[i]);
+    while (e->n_softs > 0 && (e->n_softs == G4_SOFT_CACHE_SLOTS || bytes > G4_SOFT_CACHE_BYTES)) {
+        g4_soft *old = e->softs[0];
+        bytes -= g4_soft_bytes(e, old);
+        memmove(e->softs, e->softs + 1, (size_t)--e->n_softs * sizeof *e->softs);
+        g4_soft_drop(e, old);
+    }
+    s->refs++;
+    e->softs[e->n_softs++] = s;
+    g4_unlock(e);
+}
+
+static g4_soft *g4_soft_new(const g4_engine *e, uint32_t token, const uint64_t key[2], int n)
+{
+    const g4_allocator *a = e->a;
+    g4_soft *s = g4_alloc(a, 1, sizeof *s);
+    if (!s) return NULL;
+    *s = (g4_soft){ 1, (g4_token)token, { key[0], key[1] }, n, g4_alloc(a, (size_t)n, e->file.config.hidden * sizeof *s->rows) };
+    if (s->rows) return s;
+    g4_free(a, s);
+    return NULL;
+}
+
+static g4_status g4_picture_encode(g4_soft **out, g4_engine *e, const g4_image *image, uint32_t token, int budget, g4_error *err)
+{
+    if (!out) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
+    *out = NULL;
+    if (!e) return g4_fail(err, G4_ERR_ARGUMENT, "engine is NULL");
+    const g4_config *c = &e->file.config;
+    const g4_allocator *a = e->a;
+    if (!e->vision || token == 0) return g4_fail(err, G4_ERR_UNSUPPORTED, "this model has no vision tower: it cannot look at pictures");
+    if (!image || !image->pixels || image->width <= 0 || image->height <= 0) return g4_fail(err, G4_ERR_ARGUMENT, "the picture is empty");
+    if (image->max_tokens != 0) budget = image->max_tokens;
+    uint64_t key[2] = { (uint64_t)(uint32_t)image->width << 32 | (uint32_t)image->height, (uint64_t)token << 32 | (uint32_t)budget };
+    size_t stride = image->stride ? image->stride : 3 * (size_t)image->width;
+    for (size_t y = 0; y < (size_t)image->height; y++) g4_media_hash(key, image->pixels + y * stride, 3 * (size_t)image->width);
+    if ((*out = g4_soft_find(e, key))) return G4_OK;
+
+    g4_patches patches;
+    g4_status status = g4_image_patches(a, image, budget, (int)c->v_patch, (int)c->v_pool, &patches, err);
+    if (status) return status;
+    g4_soft *s = g4_soft_new(e, token, key, patches.n_tokens);
+    g4_lock(e);
+    status = s ? g4_vision_forward(e, &patches, s->rows, err) : g4_fail(err, G4_ERR_MEMORY, "%d soft tokens: out of memory", patches.n_tokens);
+    g4_unlock(e);
+    g4_patches_free(a, &patches);
+    if (status) {
+        g4_soft_release(e, s);
+        return status;
+    }
+    g4_soft_remember(e, s);
+    *out = s;
+    return G4_OK;
+}
+
+g4_status g4_image_encode(g4_soft **out, g4_engine *e, const g4_image *image, g4_error *err)
+{
+    const g4_config *c = e ? &e->file.config : NULL;
+    return g4_picture_encode(out, e, image, c ? c->image_token : 0, c ? (int)c->v_default_tokens : 0, err);
+}
+
+g4_status g4_frame_encode(g4_soft **out, g4_engine *e, const g4_image *frame, g4_error *err)
+{
+    return g4_picture_encode(out, e, frame, e ? e->file.config.video_token : 0, G4_FRAME_TOKENS, err);
+}
+
+void g4_soft_close(g4_engine *e, g4_soft *soft) { g4_soft_release(e, soft); }
+int g4_soft_n(const g4_soft *soft) { return soft ? soft->n : 0; }
+g4_token g4_soft_token(const g4_soft *soft) { return soft ? soft->token : -1; }
+const float *g4_soft_rows(const g4_soft *soft) { return soft ? soft->rows : NULL; }
+
+/* ---- 12. Audio -------------------------------------------------------------------------------------
+ *
+ * In: at most 30 s of 16 kHz mono samples. Out: one soft token of the text model's width for each 40 ms, at most 750. E2B and E4B. MODEL.md,
+ * "Audio tower". Log-mel frames every 10 ms; two 3 x 3 convolutions of stride 2 with a LayerNorm over channels and ReLU; conformer layers:
+ * half a feed-forward, attention over the last 12 tokens with relative keys, light convolution, half a feed-forward; projection with bias;
+ * weightless norm; projection. A piece of work is a tile of 32 tokens. */
+
+/* Feature extractor (feature_extraction_gemma4.py): frames of 20 ms every 10 ms, FFT of 512. */
+#define G4_MEL_HOP 160
+#define G4_MEL_FRAME 320
+#define G4_MEL_FFT 512
+#define G4_MEL_BINS (G4_MEL_FFT / 2 + 1)
+#define G4_MEL_BANDS 128
+#define G4_MEL_MAX_SAMPLES 480000 /* 30 s */
+#define G4_MEL_CUT_FROM 400000    /* a longer sound is cut in the last 5 s before that */
+#define G4_AUDIO_TILE 32
+#define G4_AUDIO_EPS 1e-6f        /* of the norms that do not follow the configuration: Gemma4RMSNorm's default */
+
+typedef struct {
+    float window[G4_MEL_FRAME];              /* periodic Hann, in float32 as there */
+    double cos_t[G4_MEL_FFT / 2], sin_t[G4_MEL_FFT / 2];
+    double edge[G4_MEL_BANDS + 2];           /* Hz: band b is the triangle over edge[b], edge[b + 1], edge[b + 2] */
+    float weight[2 * G4_MEL_BINS];           /* of the bins of band 0, then of band 1, ...: no bin lies in more than two bands */
+    int first[G4_MEL_BANDS], count[G4_MEL_BANDS];
+} g4_mel;
+
+static void g4_mel_open(g4_mel *m)
+{
+    const double pi = 3.14159265358979323846, hz = 16000.0 / G4_MEL_FFT; /* between bins */
+    for (int i = 0; i < G4_MEL_FRAME; i++) m->window[i] = (float)(0.5 - 0.5 * cos(2 * pi * i / G4_MEL_FRAME));
+    for (int i = 0; i < G4_MEL_FFT / 2; i++) {
+        m->cos_t[i] = cos(2 * pi * i / G4_MEL_FFT);
+        m->sin_t[i] = sin(2 * pi * i / G4_MEL_FFT);
+    }
+    double top = 2595.0 * log10(1.0 + 8000.0 / 700.0); /* HTK scale: mel = 2595 log10(1 + f / 700) */
+    for (int i = 0; i < G4_MEL_BANDS + 2; i++) m->edge[i] = 700.0 * (pow(10.0, top * i / (G4_MEL_BANDS + 1) / 2595.0) - 1.0);
+    int at = 0;
+    for (int b = 0; b < G4_MEL_BANDS; b++) {
+        double lo = m->edge[b], mid = m->edge[b + 1], hi = m->edge[b + 2];
+        m->first[b] = (int)ceil(lo / hz);
+        m->count[b] = 0;
+        for (int k = m->first[b]; k < G4_MEL_BINS && k * hz < hi; k++) {
+            double up = (k * hz - lo) / (mid - lo), down = (hi - k * hz) / (hi - mid);
+            m->weight[at++] = (float)(up < down ? up : down);
+            m->count[b]++;
+        }
+    }
+}
+
+/* Frame f of the block's n samples, as G4_MEL_BANDS values: ln(0.001 + sum_k weight[k] |FFT(window * x)[k]|). */
+static void g4_mel_frame(const g4_mel *m, const float *samples, size_t n, int f, float *out)
+{
+    double re[G4_MEL_FFT] = { 0 }, im[G4_MEL_FFT] = { 0 }, magnitude[G4_MEL_BINS];
+    for (int i = 0; i < G4_MEL_FRAME; i++) { /* 160 zeros stand before the first sample; bit-reversed order for the butterflies below */
+        long at = (long)f * G4_MEL_HOP + i - G4_MEL_HOP;
+        unsigned r = 0;
+        for (unsigned bit = 0; bit < 9; bit++) r |= ((unsigned)i >> bit & 1u) << (8 - bit);
+        re[r] = at >= 0 && (size_t)at < n ? (double)(samples[at] * m->window[i]) : 0.0;
+    }
+    for (int half = 1; half < G4_MEL_FFT; half *= 2) { /* radix 2, decimation in time */
+        int step = G4_MEL_FFT / 2 / half;
+        for (int start = 0; start < G4_MEL_FFT; start += 2 * half) {
+            for (int i = 0; i < half; i++) {
+                int a = start + i, b = a + half;
+                double c = m->cos_t[i * step], s = m->sin_t[i * step];
+                double x = re[b] * c + im[b] * s, y = im[b] * c - re[b] * s;
+                re[b] = re[a] - x;
+                im[b] = im[a] - y;
+                re[a] += x;
+                im[a] += y;
+            }
+        }
+    }
+    for (int k = 0; k < G4_MEL_BINS; k++) magnitude[k] = sqrt(re[k] * re[k] + im[k] * im[k]);
+    const float *weight = m->weight;
+    for (int b = 0; b < G4_MEL_BANDS; b++) {
+        double sum = 0;
+        for (int k = 0; k < m->count[b]; k++) sum += *weight++ * magnitude[m->first[b] + k];
+        out[b] = (float)log(sum + 1e-3);
+    }
+}
+
+/* A frame needs 321 samples to exist, the 160 zeros in front among them (one more than it reads: the reference's pre-emphasis). */
+static int g4_mel_count(size_t n_samples)
+{
+    if (n_samples > G4_MEL_MAX_SAMPLES) n_samples = G4_MEL_MAX_SAMPLES;
+    return n_samples == 0 ? 0 : (int)((n_samples - 1) / G4_MEL_HOP);
+}
+
+int g4_audio_mel(const g4_audio *block, float *out)
+{
+    int frames = block && block->samples ? g4_mel_count(block->n_samples) : 0;
+    if (!out || frames == 0) return frames;
+    g4_mel m;
+    g4_mel_open(&m);
+    for (int f = 0; f < frames; f++) g4_mel_frame(&m, block->samples, block->n_samples, f, out + (size_t)f * G4_MEL_BANDS);
+    return frames;
+}
+
+size_t g4_audio_block(const g4_audio *audio, size_t from)
+{
+    if (!audio || from >= audio->n_samples) return 0;
+    size_t rest = audio->n_samples - from;
+    if (rest <= G4_MEL_MAX_SAMPLES) return rest;
+    /* The quietest 200 ms, by energy, whose middle lies before the limit and leaves the next block at least as much: the rest must not be
+     * too short to be heard. On a tie the later one. */
+    const size_t half = 1600;
+    size_t last = rest - half < G4_MEL_MAX_SAMPLES ? rest - half : G4_MEL_MAX_SAMPLES, best = last;
+    double least = INFINITY;
+    for (size_t cut = G4_MEL_CUT_FROM; cut <= last; cut += G4_MEL_HOP) {
+        double energy = 0;
+        for (size_t i = cut - half; i < cut + half; i++) energy += (double)audio->samples[from + i] * (double)audio->samples[from + i];
+        if (energy <= least) {
+            least = energy;
+            best = cut;
+        }
+    }
+    return best;
+}
+
+typedef struct {
+    const float *ff1_norm, *ff1_post_norm, *attn_norm, *attn_post_norm, *conv_norm, *conv_mid_norm, *ff2_norm, *ff2_post_norm, *norm; /* (hidden) */
+    g4_linear ff1_up, ff1_down, q, k, v, post, conv_in, conv_out, ff2_up, ff2_down;
+    const float *conv;    /* (kernel, hidden): oldest tap first, no bias */
+    const float *q_scale; /* (head_dim) */
+    const float *rel_k;   /* (context, hidden): projected sin|cos of distance 0, 1, ... */
+} g4_audio_layer;
+
+typedef struct g4_audio_tower {
+    const float *conv0, *conv0_norm, *conv1_norm; /* (9, conv0), (conv0), (conv1); LayerNorms without bias */
+    g4_linear conv1, in, out, proj;               /* (conv1, 9 * conv0), (hidden, 32 * conv1), (out, hidden), (text hidden, out) */
+    const float *out_bias;                        /* (out) */
+    g4_audio_layer *layers;
+} g4_audio_tower;
+
+/* Bind the tensors of the audio tower; e->audio stays NULL when the file has none. */
+static void g4_audio_bind(g4_engine *e, g4_binder *b)
+{
+    const g4_config *c = &e->file.config;
+    const uint64_t h = c->a_hidden, conv0 = c->a_conv0, conv1 = c->a_conv1;
+    if (c->a_layers == 0 || b->status) return;
+    g4_audio_tower *t = e->audio = g4_alloc(e->a, 1, sizeof *t);
+    if (t) t->layers = g4_alloc(e->a, c->a_layers, sizeof *t->layers);
+    if (!t || !t->layers) {
+        b->status = g4_fail(b->err, G4_ERR_MEMORY, "no memory for the audio tower");
+        return;
+    }
+    t->conv0 = g4_bind_array(b, "a.conv0", -1, "", 9, conv0);
+    t->conv0_norm = g4_bind_vector(b, "a.conv0_norm", -1, "", conv0);
+    t->conv1 = g4_bind_linear(b, "a.conv1", -1, "", conv1, 9 * conv0, NULL);
+    t->conv1_norm = g4_bind_vector(b, "a.conv1_norm", -1, "", conv1);
+    t->in = g4_bind_linear(b, "a.in", -1, "", h, G4_MEL_BANDS / 4 * conv1, NULL);
+    for (int l = 0; l < (int)c->a_layers; l++) {
+        g4_audio_layer *w = &t->layers[l];
+        const float *bounds = g4_bind_array(b, "a", l, "bounds", 10, 4);
+        if (b->status) return;
+        w->ff1_norm = g4_bind_vector(b, "a", l, "ff1_norm", h);
+        w->ff1_up = g4_bind_linear(b, "a", l, "ff1_up", 4 * h, h, bounds);
+        w->ff1_down = g4_bind_linear(b, "a", l, "ff1_down", h, 4 * h, bounds + 4);
+        w->ff1_post_norm = g4_bind_vector(b, "a", l, "ff1_post_norm", h);
+        w->attn_norm = g4_bind_vector(b, "a", l, "attn_norm", h);
+        w->q = g4_bind_linear(b, "a", l, "q", h, h, bounds + 8);
+        w->k = g4_bind_linear(b, "a", l, "k", h, h, bounds + 12);
+        w->v = g4_bind_linear(b, "a", l, "v", h, h, bounds + 16);
+        w->post = g4_bind_linear(b, "a", l, "post", h, h, bounds + 20);
+        w->q_scale = g4_bind_vector(b, "a", l, "q_scale", h / c->a_heads);
+        w->rel_k = g4_bind_array(b, "a", l, "rel_k", c->a_context, h);
+        w->attn_post_norm = g4_bind_vector(b, "a", l, "attn_post_norm", h);
+        w->conv_norm = g4_bind_vector(b, "a", l, "conv_norm", h);
+        w->conv_in = g4_bind_linear(b, "a", l, "conv_in", 2 * h, h, bounds + 24);
+        w->conv = g4_bind_array(b, "a", l, "conv", c->a_kernel, h);
+        w->conv_mid_norm = g4_bind_vector(b, "a", l, "conv_mid_norm", h);
+        w->conv_out = g4_bind_linear(b, "a", l, "conv_out", h, h, bounds + 28);
+        w->ff2_norm = g4_bind_vector(b, "a", l, "ff2_norm", h);
+        w->ff2_up = g4_bind_linear(b, "a", l, "ff2_up", 4 * h, h, bounds + 32);
+        w->ff2_down = g4_bind_linear(b, "a", l, "ff2_down", h, 4 * h, bounds + 36);
+        w->ff2_post_norm = g4_bind_vector(b, "a", l, "ff2_post_norm", h);
+        w->norm = g4_bind_vector(b, "a", l, "norm", h);
+    }
+    t->out = g4_bind_linear(b, "a.out", -1, "", c->a_out, h, NULL);
+    t->out_bias = g4_bind_vector(b, "a.out_bias", -1, "", c->a_out);
+    t->proj = g4_bind_linear(b, "a.proj", -1, "", c->hidden, c->a_out, NULL);
+}
+
+typedef struct {
+    g4_linear_work linear;
+    float *a, *b;   /* (TILE, widest) each */
+    float *taps;    /* (32, 9 * conv0): the inputs of one time row of the second convolution */
+    float *rows;    /* (2 * TILE + 1, 64, conv0): the first convolution's output that a piece reads */
+} g4_audio_work;
+
+typedef struct {
+    g4_engine *e;
+    const g4_audio_tower *tower;
+    const g4_audio_layer *layer;
+    g4_mel mel_tables;
+    const g4_audio *block;
+    int frames, half, n;  /* mel frames; after one convolution; tokens */
+    size_t wide;          /* floats from token to token in a and b */
+    float *mel;           /* (frames, 128) */
+    float *x;             /* (n, hidden): the residual stream */
+    float *q, *k, *v;     /* (n, hidden) */
+    float *glu;           /* (n, hidden): gated input of the depthwise convolution */
+    float *rows;          /* (n, text hidden): the result */
+    g4_audio_work *work;
+} g4_audio_run;
+
+static int g4_audio_span(int piece, int n, int *count)
+{
+    int t0 = piece * G4_AUDIO_TILE;
+    *count = g4_min_int(n - t0, G4_AUDIO_TILE);
+    return t0;
+}
+
+static void g4_audio_mel_piece(void *ctx, int piece, int worker)
+{
+    g4_audio_run *r = ctx;
+    int n, f0 = g4_audio_span(piece, r->frames, &n);
+    (void)worker;
+    for (int f = f0; f < f0 + n; f++) g4_mel_frame(&r->mel_tables, r->block->samples, r->block->n_samples, f, r->mel + (size_t)f * G4_MEL_BANDS);
+}
+
+/* y = relu((y - mean) / sqrt(var + eps) * w) over n channels */
+static void g4_layernorm_relu(float *y, const float *w, size_t n, float eps)
+{
+    float mean = 0, var = 0;
+    for (size_t i = 0; i < n; i++) mean += y[i];
+    mean /= (float)n;
+    for (size_t i = 0; i < n; i++) var += (y[i] - mean) * (y[i] - mean);
+    float scale = 1.0f / sqrtf(var / (float)n + eps);
+    for (size_t i = 0; i < n; i++) {
+        float v = (y[i] - mean) * scale * w[i];
+        y[i] = v > 0 ? v : 0;
+    }
+}
+
+/* One output time of the first convolution: out (64, conv0) from mel frames 2 t - 1 .. 2 t + 1; 3 x 3, stride 2, zeros around. */
+static void g4_audio_conv0(const g4_audio_run *r, int t, float *out)
+{
+    const g4_config *c = &r->e->file.config;
+    size_t channels = c->a_conv0;
+    for (int f = 0; f < G4_MEL_BANDS / 2; f++) {
+        float *y = out + (size_t)f * channels;
+        memset(y, 0, channels * sizeof *y);
+        for (int tap = 0; tap < 9; tap++) {
+            int time = 2 * t - 1 + tap / 3, band = 2 * f - 1 + tap % 3;
+            if (time < 0 || time >= r->frames || band < 0 || band >= G4_MEL_BANDS) continue;
+            float x = r->mel[(size_t)time * G4_MEL_BANDS + (size_t)band];
+            const float *w = r->tower->conv0 + (size_t)tap * channels;
+            for (size_t i = 0; i < channels; i++) y[i] += w[i] * x;
+        }
+        g4_layernorm_relu(y, r->tower->conv0_norm, channels, c->a_eps);
+    }
+}
+
+/* Mel to x: both convolutions and the input projection, whose inputs are (frequency, channel), channel fastest. */
+static void g4_audio_subsample_piece(void *ctx, int piece, int worker)
+{
+    g4_audio_run *r = ctx;
+    g4_audio_work *w = &r->work[worker];
+    const g4_config *c = &r->e->file.config;
+    size_t c0 = c->a_conv0, c1 = c->a_conv1, row = G4_MEL_BANDS / 2 * c0, padded = g4_round_up(c1, 16);
+    int n, t0 = g4_audio_span(piece, r->n, &n), bands = G4_MEL_BANDS / 4;
+    for (int i = 0; i < 2 * n + 1; i++) { /* times 2 t0 - 1 .. */
+        int t = 2 * t0 - 1 + i;
+        if (t >= 0 && t < r->half) g4_audio_conv0(r, t, w->rows + (size_t)i * row);
+        else memset(w->rows + (size_t)i * row, 0, row * sizeof(float));
+    }
+    for (int t = 0; t < n; t++) {
+        memset(w->taps, 0, (size_t)bands * 9 * c0 * sizeof(float));
+        for (int f = 0; f < bands; f++) {
+            for (int tap = 0; tap < 9; tap++) {
+                int band = 2 * f - 1 + tap % 3;
+                if (band < 0) continue; /* band 2 * 31 + 1 is the last there is */
+                memcpy(w->taps + ((size_t)f * 9 + (size_t)tap) * c0, w->rows + (size_t)(2 * t + tap / 3) * row + (size_t)band * c0, c0 * sizeof(float));
+            }
+        }
+        g4_linear_apply(r->e->kernels, &w->linear, &r->tower->conv1, w->b, padded, w->taps, 9 * c0, bands);
+        for (int f = 0; f < bands; f++) {
+            float *y = w->b + (size_t)f * padded;
+            g4_layernorm_relu(y, r->tower->conv1_norm, c1, c->a_eps);
+            memcpy(w->a + (size_t)t * r->wide + (size_t)f * c1, y, c1 * sizeof *y);
+        }
+    }
+    g4_linear_apply(r->e->kernels, &w->linear, &r->tower->in, w->b, r->wide, w->a, r->wide, n);
+    for (size_t t = 0; t < (size_t)n; t++) memcpy(r->x + ((size_t)t0 + t) * c->a_hidden, w->b + t * r->wide, c->a_hidden * sizeof(float));
+}
+
+/* exp(x) within 2 units in the last place, in operations that a compiler turns into vectors; the polynomial is Cephes' expf. Below -87 and
+ * above 88 it stays at the ends, which no use here can tell from the limit. */
+static inline float g4_exp(float x)
+{
+    const float round = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    const float n = (x * 1.44269504088896341f + round) - round, r = x - n * 0.693359375f + n * 2.12194440e-4f; /* ln 2 in two parts */
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    const union { uint32_t u; float f; } scale = { (uint32_t)((int32_t)n + 127) << 23 };
+    return (p * r * r + r + 1.0f) * scale.f;
+}
+
+/* x = x * sigmoid(x) */
+static void g4_silu(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) x[i] = x[i] / (1.0f + g4_exp(-x[i]));
+}
+
+/* y = norm(clamp(x)) */
+static void g4_audio_norm(const g4_audio_run *r, float *y, const float *x, const float *weight)
+{
+    const g4_config *c = &r->e->file.config;
+    if (y != x) memcpy(y, x, c->a_hidden * sizeof *y);
+    g4_clamp(y, c->a_hidden, -c->a_clip, c->a_clip);
+    r->e->kernels->rmsnorm(y, y, weight, (int)c->a_hidden, G4_AUDIO_EPS);
+}
+
+/* x += residual_weight * norm(clamp(down . silu(up . norm(clamp(x)))))      Gemma4AudioFeedForward */
+static void g4_audio_feed_forward(const g4_audio_run *r, g4_audio_work *w, float *x, int n, const float *norm, const g4_linear *up, const g4_linear *down,
+                                  const float *post_norm)
+{
+    const g4_config *c = &r->e->file.config;
+    size_t hidden = c->a_hidden;
+    for (size_t t = 0; t < (size_t)n; t++) g4_audio_norm(r, w->a + t * r->wide, x + t * hidden, norm);
+    g4_linear_apply(r->e->kernels, &w->linear, up, w->b, r->wide, w->a, r->wide, n);
+    for (size_t t = 0; t < (size_t)n; t++) g4_silu(w->b + t * r->wide, 4 * hidden);
+    g4_linear_apply(r->e->kernels, &w->linear, down, w->a, r->wide, w->b, r->wide, n);
+    for (size_t t = 0; t < (size_t)n; t++) {
+        float *y = w->a + t * r->wide;
+        g4_audio_norm(r, y, y, post_norm);
+        for (size_t i = 0; i < hidden; i++) x[t * hidden + i] += y[i] * c->a_residual_weight;
+    }
+}
+
+/* The first half feed-forward; q, k, v of the layer's attention. */
+static void g4_audio_keys_piece(void *ctx, int piece, int worker)
+{
+    g4_audio_run *r = ctx;
+    g4_audio_work *w = &r->work[worker];
+    const g4_audio_layer *l = r->layer;
+    const g4_config *c = &r->e->file.config;
+    size_t hidden = c->a_hidden, dim = hidden / c->a_heads;
+    const float k_scale = 1.8946361f; /* ln(1 + e) / ln 2 */
+    int n, t0 = g4_audio_span(piece, r->n, &n);
+    float *x = r->x + (size_t)t0 * hidden;
+    g4_audio_feed_forward(r, w, x, n, l->ff1_norm, &l->ff1_up, &l->ff1_down, l->ff1_post_norm);
+    for (size_t t = 0; t < (size_t)n; t++) g4_audio_norm(r, w->a + t * r->wide, x + t * hidden, l->attn_norm);
+    for (int which = 0; which < 3; which++) {
+        g4_linear_apply(r->e->kernels, &w->linear, which == 0 ? &l->q : which == 1 ? &l->k : &l->v, w->b, r->wide, w->a, r->wide, n);
+        for (size_t t = 0; t < (size_t)n; t++) {
+            const float *y = w->b + t * r->wide;
+            float *out = (which == 0 ? r->q : which == 1 ? r->k : r->v) + ((size_t)t0 + t) * hidden;
+            for (size_t i = 0; i < hidden; i++) out[i] = which == 0 ? y[i] * l->q_scale[i % dim] : which == 1 ? y[i] * k_scale : y[i];
+        }
+    }
+}
+
+/* Sum of a[i] * b[i] in eight running sums, which a compiler can keep in registers. */
+static float g4_dot(const float *a, const float *b, size_t n)
+{
+    float sum[8] = { 0 };
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (size_t j = 0; j < 8; j++) sum[j] += a[i + j] * b[i + j];
+    for (; i < n; i++) sum[0] += a[i] * b[i];
+    return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+}
+
+/* Token t looks at itself and the a_context - 1 tokens before it:
+ *   score(d) = cap tanh((q . k[t - d] + q . rel[d]) / cap);  out = sum_d softmax(score)(d) v[t - d]      Gemma4AudioAttention */
+static void g4_audio_attend(const g4_audio_run *r, int t, float *out)
+{
+    const g4_config *c = &r->e->file.config;
+    size_t hidden = c->a_hidden, dim = hidden / c->a_heads;
+    int keys = g4_min_int(t + 1, (int)c->a_context);
+    float score[G4_MAX_AUDIO_CONTEXT];
+    for (size_t h = 0; h < c->a_heads; h++) {
+        const float *q = r->q + (size_t)t * hidden + h * dim;
+        float most = -INFINITY, total = 0, *y = out + h * dim;
+        for (int d = 0; d < keys; d++) {
+            float s = g4_dot(q, r->k + (size_t)(t - d) * hidden + h * dim, dim) + g4_dot(q, r->layer->rel_k + (size_t)d * hidden + h * dim, dim);
+            score[d] = tanhf(s / c->a_logit_cap) * c->a_logit_cap;
+            if (score[d] > most) most = score[d];
+        }
+        memset(y, 0, dim * sizeof *y);
+        for (int d = 0; d < keys; d++) {
+            float p = expf(score[d] - most);
+            const float *v = r->v + (size_t)(t - d) * hidden + h * dim;
+            total += p;
+            for (size_t i = 0; i < dim; i++) y[i] += p * v[i];
+        }
+        for (size_t i = 0; i < dim; i++) y[i] /= total;
+    }
+}
+
+/* x += norm(clamp(post . attention)); the light convolution up to its gate: glu = a * sigmoid(b), a|b = linear_start . norm(x) */
+static void g4_audio_attention_piece(void *ctx, int piece, int worker)
+{
+    g4_audio_run *r = ctx;
+    g4_audio_work *w = &r->work[worker];
+    const g4_audio_layer *l = r->layer;
+    const g4_config *c = &r->e->file.config;
+    size_t hidden = c->a_hidden;
+    int n, t0 = g4_audio_span(piece, r->n, &n);
+    float *x = r->x + (size_t)t0 * hidden;
+    for (int t = 0; t < n; t++) g4_audio_attend(r, t0 + t, w->a + (size_t)t * r->wide);
+    g4_linear_apply(r->e->kernels, &w->linear, &l->post, w->b, r->wide, w->a, r->wide, n);
+    for (size_t t = 0; t < (size_t)n; t++) {
+        float *y = w->b + t * r->wide;
+        g4_audio_norm(r, y, y, l->attn_post_norm);
+        for (size_t i = 0; i < hidden; i++) x[t * hidden + i] += y[i];
+        r->e->kernels->rmsnorm(w->a + t * r->wide, x + t * hidden, l->conv_norm, (int)hidden, c->a_eps);
+    }
+    g4_linear_apply(r->e->kernels, &w->linear, &l->conv_in, w->b, r->wide, w->a, r->wide, n);
+    for (size_t t = 0; t < (size_t)n; t++) {
+        const float *y = w->b + t * r->wide;
+        float *glu = r->glu + ((size_t)t0 + t) * hidden;
+        for (size_t i = 0; i < hidden; i++) glu[i] = y[i] / (1.0f + g4_exp(-y[hidden + i]));
+    }
+}
+
+/* x += linear_end . silu(norm(clamp(causal depthwise convolution))); the second half feed-forward; x = norm(clamp(x)) */
+static void g4_audio_conv_piece(void *ctx, int piece, int worker)
+{
+    g4_audio_run *r = ctx;
+    g4_audio_work *w = &r->work[worker];
+    const g4_audio_layer *l = r->layer;
+    const g4_config *c = &r->e->file.config;
+    size_t hidden = c->a_hidden;
+    int n, t0 = g4_audio_span(piece, r->n, &n), kernel = (int)c->a_kernel;
+    float *x = r->x + (size_t)t0 * hidden;
+    for (int t = 0; t < n; t++) {
+        float *y = w->a + (size_t)t * r->wide;
+        memset(y, 0, hidden * sizeof *y);
+        for (int tap = 0; tap < kernel; tap++) {
+            int from = t0 + t - (kernel - 1) + tap;
+            if (from < 0) continue;
+            const float *g = r->glu + (size_t)from * hidden, *k = l->conv + (size_t)tap * hidden;
+            for (size_t i = 0; i < hidden; i++) y[i] += k[i] * g[i];
+        }
+        g4_clamp(y, hidden, -c->a_clip, c->a_clip);
+        r->e->kernels->rmsnorm(y, y, l->conv_mid_norm, (int)hidden, c->a_eps);
+        g4_silu(y, hidden);
+    }
+    g4_linear_apply(r->e->kernels, &w->linear, &l->conv_out, w->b, r->wide, w->a, r->wide, n);
+    for (size_t t = 0; t < (size_t)n; t++)
+        for (size_t i = 0; i < hidden; i++) x[t * hidden + i] += w->b[t * r->wide + i];
+    g4_audio_feed_forward(r, w, x, n, l->ff2_norm, &l->ff2_up, &l->ff2_down, l->ff2_post_norm);
+    for (size_t t = 0; t < (size_t)n; t++) g4_audio_norm(r, x + t * hidden, x + t * hidden, l->norm);
+}
+
+/* rows = proj . norm(out . x + bias) */
+static void g4_audio_out_piece(void *ctx, int piece, int worker)
+{
+    g4_audio_run *r = ctx;
+    g4_audio_work *w = &r->work[worker];
+    const g4_config *c = &r->e->file.config;
+    int n, t0 = g4_audio_span(piece, r->n, &n);
+    g4_linear_apply(r->e->kernels, &w->linear, &r->tower->out, w->a, r->wide, r->x + (size_t)t0 * c->a_hidden, c->a_hidden, n);
+    for (size_t t = 0; t < (size_t)n; t++) {
+        float *y = w->a + t * r->wide;
+        for (size_t i = 0; i < c->a_out; i++) y[i] += r->tower->out_bias[i];
+        r->e->kernels->rmsnorm(y, y, NULL, (int)c->a_out, c->a_eps);
+    }
+    g4_linear_apply(r->e->kernels, &w->linear, &r->tower->proj, w->b, r->wide, w->a, r->wide, n);
+    for (size_t t = 0; t < (size_t)n; t++) memcpy(r->rows + ((size_t)t0 + t) * c->hidden, w->b + t * r->wide, c->hidden * sizeof *r->rows);
+}
+
+static void g4_audio_run_close(g4_audio_run *r)
+{
+    const g4_allocator *a = r->e->a;
+    for (int i = 0; r->work && i < g4_pool_size(r->e->pool); i++) {
+        g4_audio_work *w = &r->work[i];
+        g4_linear_work_close(&w->linear, a);
+        g4_free(a, w->a);
+        g4_free(a, w->b);
+        g4_free(a, w->taps);
+        g4_free(a, w->rows);
+    }
+    float *parts[] = { r->mel, r->x, r->q, r->k, r->v, r->glu };
+    for (size_t p = 0; p < sizeof parts / sizeof *parts; p++) g4_free(a, parts[p]);
+    g4_free(a, r->work);
+}
+
+static int g4_audio_run_open(g4_audio_run *r)
+{
+    const g4_allocator *a = r->e->a;
+    const g4_config *c = &r->e->file.config;
+    size_t n = (size_t)r->n, hidden = c->a_hidden, tile = G4_AUDIO_TILE, bands = G4_MEL_BANDS / 4, flat = bands * c->a_conv1, taps = 9 * (size_t)c->a_conv0;
+    size_t widest = 4 * hidden;
+    if (flat > widest) widest = flat;
+    if (c->a_out > widest) widest = c->a_out;
+    if (c->hidden > widest) widest = c->hidden;
+    r->wide = g4_round_up(widest, 16);
+    r->mel = g4_alloc(a, (size_t)r->frames, G4_MEL_BANDS * sizeof(float));
+    r->x = g4_alloc(a, n, hidden * sizeof(float));
+    r->q = g4_alloc(a, n, hidden * sizeof(float));
+    r->k = g4_alloc(a, n, hidden * sizeof(float));
+    r->v = g4_alloc(a, n, hidden * sizeof(float));
+    r->glu = g4_alloc(a, n, hidden * sizeof(float));
+    r->work = g4_alloc(a, (size_t)g4_pool_size(r->e->pool), sizeof *r->work);
+    if (!r->mel || !r->x || !r->q || !r->k || !r->v || !r->glu || !r->work) return 0;
+    for (int i = 0; i < g4_pool_size(r->e->pool); i++) {
+        g4_audio_work *w = &r->work[i];
+        w->a = g4_alloc(a, tile, r->wide * sizeof(float));
+        w->b = g4_alloc(a, tile, r->wide * sizeof(float));
+        w->taps = g4_alloc(a, bands, taps * sizeof(float));
+        w->rows = g4_alloc(a, 2 * tile + 1, G4_MEL_BANDS / 2 * c->a_conv0 * sizeof(float));
+        if (!g4_linear_work_open(&w->linear, a, (int)(widest > taps ? widest : taps)) || !w->a || !w->b || !w->taps || !w->rows) return 0;
+    }
+    return 1;
+}
+
+/* Samples of one block to rows (n, text hidden), n = ceil(frames / 4). The engine's compute lock is held. */
+static g4_status g4_audio_forward(g4_engine *e, const g4_audio *block, int n, float *rows, g4_error *err)
+{
+    const g4_config *c = &e->file.config;
+    g4_audio_run r = { .e = e, .tower = e->audio, .block = block, .n = n, .rows = rows };
+    r.frames = g4_mel_count(block->n_samples);
+    r.half = (r.frames + 1) / 2;
+    if (!g4_audio_run_open(&r)) {
+        g4_audio_run_close(&r);
+        return g4_fail(err, G4_ERR_MEMORY, "encoding %zu samples: out of memory", block->n_samples);
+    }
+    int tiles = (n + G4_AUDIO_TILE - 1) / G4_AUDIO_TILE;
+    g4_mel_open(&r.mel_tables);
+    g4_parallel_for(e->pool, (r.frames + G4_AUDIO_TILE - 1) / G4_AUDIO_TILE, g4_audio_mel_piece, &r);
+    g4_parallel_for(e->pool, tiles, g4_audio_subsample_piece, &r);
+    for (uint32_t i = 0; i < c->a_layers; i++) {
+        r.layer = &e->audio->layers[i];
+        g4_parallel_for(e->pool, tiles, g4_audio_keys_piece, &r);
+        g4_parallel_for(e->pool, tiles, g4_audio_attention_piece, &r);
+        g4_parallel_for(e->pool, tiles, g4_audio_conv_piece, &r);
+    }
+    g4_parallel_for(e->pool, tiles, g4_audio_out_piece, &r);
+    g4_audio_run_close(&r);
+    return G4_OK;
+}
+
+g4_status g4_audio_encode(g4_soft **out, g4_engine *e, const g4_audio *block, g4_error *err)
+{
+    if (!out) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
+    *out = NULL;
+    if (!e) return g4_fail(err, G4_ERR_ARGUMENT, "engine is NULL");
+    const g4_config *c = &e->file.config;
+    if (!e->audio || c->audio_token == 0) return g4_fail(err, G4_ERR_UNSUPPORTED, "this model has no audio tower: it cannot hear");
+    if (!block || !block->samples) return g4_fail(err, G4_ERR_ARGUMENT, "the sound is empty");
+    if (block->n_samples > G4_MEL_MAX_SAMPLES)
+        return g4_fail(err, G4_ERR_ARGUMENT, "a block of %zu samples: at most %d (30 s) fit, g4_audio_block cuts longer sound", block->n_samples,
+                       G4_MEL_MAX_SAMPLES);
+    int n = (g4_mel_count(block->n_samples) + 3) / 4;
+    if (n == 0) return g4_fail(err, G4_ERR_ARGUMENT, "a sound of %zu samples is too short to be heard: 161 (0.01 s) are the least", block->n_samples);
+    uint64_t key[2] = { block->n_samples, (uint64_t)c->audio_token << 32 };
+    g4_media_hash(key, block->samples, block->n_samples * sizeof *block->samples);
+    if ((*out = g4_soft_find(e, key))) return G4_OK;
+    g4_soft *s = g4_soft_new(e, c->audio_token, key, n);
+    if (!s) return g4_fail(err, G4_ERR_MEMORY, "%d soft tokens: out of memory", n);
+    g4_lock(e);
+    g4_status status = g4_audio_forward(e, block, n, s->rows, err);
+    g4_unlock(e);
+    if (status) {
+        g4_soft_release(e, s);
+        return status;
+    }
+    g4_soft_remember(e, s);
+    *out = s;
+    return G4_OK;
+}
+
 /* ---- 13. Sampling --------------------------------------------------------------------------------
  *
  * In: softcapped logits and the timeline. Out: the next token. Order: penalties and bias, mask, temperature, top-k, top-p, min-p. Ties go to
@@ -2557,31 +3705,6 @@ static float g4_log_sum(const float *logits, int n)
  *
  * A session is a timeline: tokens, the media among them, and the keys and values of every owning layer. All calls end in g4_session_run,
  * which evaluates what has been written into the timeline but not evaluated yet. */
-
-static g4_status g4_lock(const g4_engine *e) { return pthread_mutex_lock((pthread_mutex_t *)(uintptr_t)&e->lock) == 0 ? G4_OK : G4_ERR_ARGUMENT; }
-static void g4_unlock(const g4_engine *e) { pthread_mutex_unlock((pthread_mutex_t *)(uintptr_t)&e->lock); }
-
-void g4_soft_retain(g4_engine *e, g4_soft *soft)
-{
-    g4_lock(e);
-    soft->refs++;
-    g4_unlock(e);
-}
-
-/* With the lock held. */
-static void g4_soft_drop(const g4_engine *e, g4_soft *soft)
-{
-    if (!soft || --soft->refs > 0) return;
-    g4_free(e->a, soft->rows);
-    g4_free(e->a, soft);
-}
-
-void g4_soft_release(g4_engine *e, g4_soft *soft)
-{
-    g4_lock(e);
-    g4_soft_drop(e, soft);
-    g4_unlock(e);
-}
 
 /* Bytes available without swapping, by the system's own estimate and the control group's limit; 0 if unknown. */
 static uint64_t g4_available_memory(void)
@@ -3573,12 +4696,22 @@ const g4_allocator *g4_engine_allocator(const g4_engine *e) { return e->a; }
 const g4_tokenizer *g4_engine_tokenizer(const g4_engine *e) { return &e->tokenizer; }
 const g4_config *g4_engine_config(const g4_engine *e) { return &e->file.config; }
 
+static void g4_towers_close(g4_engine *e)
+{
+    for (int i = 0; i < e->n_softs; i++) g4_soft_drop(e, e->softs[i]);
+    if (e->vision) g4_free(e->a, e->vision->layers);
+    g4_free(e->a, e->vision);
+    if (e->audio) g4_free(e->a, e->audio->layers);
+    g4_free(e->a, e->audio);
+}
+
 void g4_engine_close(g4_engine *e)
 {
     if (!e) return;
     g4_pool_close(e->pool);
     g4_scratch_close(e);
     g4_free(e->a, e->weights.layers);
+    g4_towers_close(e);
     g4_file_close(&e->file, e->a);
     if (e->lock_ready) pthread_mutex_destroy(&e->lock);
     const g4_allocator a = e->allocator;
@@ -3619,6 +4752,8 @@ static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_
             if (e->weights.layers[l].has_kv) e->last_owner = l;
         g4_binder b = { .file = &e->file, .err = err };
         g4_bind_text(&b, &e->weights);
+        g4_vision_bind(e, &b);
+        g4_audio_bind(e, &b);
         g4_bind_end(&b);
         if (b.status) return b.status;
         e->all_f32 = 1;

@@ -175,7 +175,7 @@ typedef struct {
  * Vision: v.patch (hidden, 3 * patch^2) G   v.pos (2 * n_pos, hidden) R f32 or bf16: x rows, then y rows   v.proj (text hidden, hidden) G
  *   v.std_bias v.std_scale (hidden) P, standardize only
  *   v.N.attn_norm .attn_post_norm .mlp_norm .mlp_post_norm (hidden) P   .q_norm .k_norm (head_dim) P
- *   v.N.q .k .v .o .gate .up .down G   v.N.bounds (7, 4) P: input min, max, output min, max of those seven (infinite if absent)
+ *   v.N.q .k .v .o .gate .up .down G   v.N.bounds (7, 4) P: input min, max, output min, max of those seven (+-FLT_MAX: none)
  * Audio: a.conv0 (9, conv0) P: taps (time, frequency) by channel   a.conv0_norm (conv0) P
  *   a.conv1 (conv1, 9 * conv0) G: taps (time, frequency), input channel fastest   a.conv1_norm (conv1) P   a.in (hidden, 32 * conv1) G
  *   a.out (out, hidden) G   a.out_bias (out) P   a.proj (text hidden, out) G
@@ -190,6 +190,10 @@ typedef struct {
 #define G4_CONFIG_V_NORM 2u       /* values pass a weightless RMSNorm */
 #define G4_CONFIG_IMAGE_BIDIR 4u  /* image blocks see themselves both ways on sliding layers */
 #define G4_CONFIG_CHAT 8u         /* instruction tuned: has a chat template */
+
+#define G4_VISION_STANDARDIZE 1u  /* v.std_bias and v.std_scale exist */
+#define G4_VISION_CLIPPED 2u      /* some bounds may be finite; for listings */
+#define G4_FRAME_TOKENS 70        /* budget of a video frame, if none is given */
 
 #define G4_LAYER_FULL 1u          /* else sliding */
 #define G4_LAYER_K_EQ_V 2u        /* V is the raw k projection */
@@ -223,7 +227,7 @@ typedef struct { /* every field is 4 bytes, so it is packed as it stands */
     uint32_t audio_begin, audio_token, audio_end, video_token;
     /* vision tower; v_layers 0: none */
     uint32_t v_layers, v_hidden, v_heads, v_head_dim, v_mlp, v_patch, v_pool, v_n_pos, v_default_tokens;
-    uint32_t v_flags;             /* 1: standardize, 2: clipped linears */
+    uint32_t v_flags;             /* G4_VISION_* */
     float v_eps, v_rope_theta;
     /* audio tower; a_layers 0: none */
     uint32_t a_layers, a_hidden, a_heads, a_conv0, a_conv1, a_kernel, a_context, a_out; /* a_context: keys seen, itself included (12) */
