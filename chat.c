@@ -4,6 +4,9 @@
  *  2  Text as Python sees it
  *  3  Prompt rendering
  *  4  Conversations: messages or JSON to a prompt
+ *  5  Prompt tokens, and the session that follows a conversation
+ *  6  Calls: what a model writes between the markers to JSON
+ *  7  Answers: tokens to thoughts, text and calls
  */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
@@ -24,21 +27,21 @@
 #define G4_JSON_MAX_DEPTH 512
 #define G4_ARENA_CHUNK 4096
 
-typedef struct g4_chunk g4_chunk;
-struct g4_chunk {
-    g4_chunk *next;
+typedef struct g4_arena_chunk g4_arena_chunk;
+struct g4_arena_chunk {
+    g4_arena_chunk *next;
     size_t used, size;            /* bytes of data[] */
-    union { g4_chunk *p; double d; uint64_t u; } data[1]; /* aligned for every node */
+    union { g4_arena_chunk *p; double d; uint64_t u; } data[1]; /* aligned for every node */
 };
 
 typedef struct {
     const g4_allocator *a;
-    g4_chunk *chunks;             /* the newest first; only that one is filled */
+    g4_arena_chunk *chunks;             /* the newest first; only that one is filled */
 } g4_arena;
 
 typedef struct {
     g4_json root;                 /* first, so that the root is the document */
-    g4_chunk *chunks;
+    g4_arena_chunk *chunks;
 } g4_json_doc;
 
 static void *g4_arena_alloc(g4_arena *m, size_t n)
@@ -47,8 +50,8 @@ static void *g4_arena_alloc(g4_arena *m, size_t n)
     n = g4_round_up(n, sizeof(m->chunks->data[0]));
     if (m->chunks == NULL || n > m->chunks->size - m->chunks->used) {
         size_t size = n > G4_ARENA_CHUNK ? n : G4_ARENA_CHUNK, total;
-        if (g4_add_overflows(size, sizeof(g4_chunk), &total)) return NULL;
-        g4_chunk *c = g4_alloc(m->a, total, 1);
+        if (g4_add_overflows(size, sizeof(g4_arena_chunk), &total)) return NULL;
+        g4_arena_chunk *c = g4_alloc(m->a, total, 1);
         if (c == NULL) return NULL;
         c->size = size;
         c->next = m->chunks;
@@ -59,10 +62,10 @@ static void *g4_arena_alloc(g4_arena *m, size_t n)
     return p;
 }
 
-static void g4_arena_free(const g4_allocator *a, g4_chunk *c)
+static void g4_arena_free(const g4_allocator *a, g4_arena_chunk *c)
 {
     while (c != NULL) {
-        g4_chunk *next = c->next;
+        g4_arena_chunk *next = c->next;
         g4_free(a, c);
         c = next;
     }
@@ -1524,6 +1527,8 @@ typedef struct {
     const g4_video *video;
     uint8_t *data;                /* decoded, owned */
     size_t size;
+    g4_soft **soft;               /* what the towers made of it: of a video the frames, then the blocks of its sound */
+    int n_soft, n_frames;
 } g4_chat_item;
 
 typedef struct g4_chat_doc g4_chat_doc;
@@ -1539,6 +1544,11 @@ struct g4_chat {
     g4_chat_item *media;          /* in the order of the prompt */
     int n_media;
     int n_messages;               /* while building */
+    g4_tokens ids;                /* the prompt's tokens as last made, with their media and turn headers */
+    g4_run *runs;
+    int n_runs;
+    int *headers;                 /* positions right behind each "<|turn>model" line */
+    int n_headers;
 };
 
 typedef struct {
@@ -1554,16 +1564,22 @@ void g4_chat_close(g4_chat *c)
     if (c == NULL) return;
     const g4_allocator *a = c->a;
     for (g4_chat_doc *d = c->docs; d != NULL; d = d->next) g4_json_free(a, d->root);
-    for (int i = 0; i < c->n_media; i++) g4_free(a, c->media[i].data);
+    for (int i = 0; i < c->n_media; i++) {
+        for (int k = 0; k < c->media[i].n_soft; k++) g4_soft_close(c->e, c->media[i].soft[k]);
+        g4_free(a, c->media[i].soft);
+        g4_free(a, c->media[i].data);
+    }
     g4_free(a, c->media);
+    g4_free(a, c->ids.ids);
+    g4_free(a, c->runs);
+    g4_free(a, c->headers);
     g4_rendered_free(&c->r);
     g4_arena_free(a, c->arena.chunks);
     g4_free(a, c);
 }
 
-static g4_status g4_chat_new(g4_chat **out, g4_engine *e, const g4_chat_options *opt, g4_error *err)
+static g4_status g4_chat_new(g4_chat **out, g4_engine *e, const g4_allocator *a, const g4_chat_options *opt, g4_error *err)
 {
-    const g4_allocator *a = e != NULL ? g4_engine_allocator(e) : NULL;
     g4_template kind = e != NULL ? (g4_template)g4_engine_config(e)->chat_template : G4_TEMPLATE_NONE;
     *out = NULL;
     if (opt->template_name != NULL) {
@@ -1829,7 +1845,7 @@ g4_status g4_chat_open(g4_chat **out, g4_engine *e, const g4_message *messages, 
     *out = NULL;
     if (n < 0 || (n > 0 && messages == NULL)) return g4_fail(err, G4_ERR_ARGUMENT, "messages are missing");
     g4_chat *c;
-    g4_status st = g4_chat_new(&c, e, opt, err);
+    g4_status st = g4_chat_new(&c, e, e != NULL ? g4_engine_allocator(e) : NULL, opt, err);
     if (st != G4_OK) return st;
     size_t n_parts = 1;
     for (int i = 0; i < n; i++) n_parts += messages[i].n_parts > 0 ? (size_t)messages[i].n_parts : 0;
@@ -1888,13 +1904,14 @@ static g4_status g4_chat_open_arguments(g4_chat *c, g4_json *messages, g4_error 
     return G4_OK;
 }
 
-g4_status g4_chat_parse(g4_chat **out, g4_engine *e, const char *json, size_t len, const g4_chat_options *opt, g4_error *err)
+static g4_status g4_chat_read(g4_chat **out, g4_engine *e, const g4_allocator *a, const char *json, size_t len, const g4_chat_options *opt,
+                              g4_error *err)
 {
     static const g4_chat_options defaults = { 0 };
     if (opt == NULL) opt = &defaults;
     g4_chat *c;
     g4_json *doc, *tools = NULL;
-    g4_status st = g4_chat_new(&c, e, opt, err);
+    g4_status st = g4_chat_new(&c, e, a, opt, err);
     *out = NULL;
     if (st != G4_OK) return st;
     st = g4_chat_json(c, &doc, json, len, "", err);
@@ -1924,6 +1941,16 @@ g4_status g4_chat_parse(g4_chat **out, g4_engine *e, const char *json, size_t le
 fail:
     g4_chat_close(c);
     return st;
+}
+
+g4_status g4_chat_parse(g4_chat **out, g4_engine *e, const char *json, size_t len, const g4_chat_options *opt, g4_error *err)
+{
+    return g4_chat_read(out, e, e != NULL ? g4_engine_allocator(e) : NULL, json, len, opt, err);
+}
+
+g4_status g4_chat_parse_with(g4_chat **out, const g4_allocator *a, const char *json, size_t len, const g4_chat_options *opt, g4_error *err)
+{
+    return g4_chat_read(out, NULL, a, json, len, opt, err);
 }
 
 const char *g4_chat_text(const g4_chat *c, size_t *len)
@@ -1977,7 +2004,7 @@ static g4_status g4_chat_item_at(g4_chat *c, int i, g4_part_kind kind, g4_chat_i
 g4_status g4_chat_media(g4_chat *c, int i, g4_chat_medium *out, g4_error *err)
 {
     static const char *const members[] = { "image_url", "input_audio", "image", "audio", "video", "url", "path", "data", "base64" };
-    g4_chat_item *item;
+    g4_chat_item *item = NULL;
     memset(out, 0, sizeof *out);
     g4_status st = g4_chat_item_at(c, i, G4_PART_TEXT, &item, err);
     if (st != G4_OK) return st;
@@ -2025,26 +2052,854 @@ g4_status g4_chat_media(g4_chat *c, int i, g4_chat_medium *out, g4_error *err)
     return G4_OK;
 }
 
+/* Forget what was made of an older picture or sound. */
+static void g4_chat_item_clear(g4_chat *c, g4_chat_item *item)
+{
+    for (int k = 0; k < item->n_soft; k++) g4_soft_close(c->e, item->soft[k]);
+    g4_free(c->a, item->soft);
+    item->soft = NULL;
+    item->n_soft = item->n_frames = 0;
+}
+
 g4_status g4_chat_set_image(g4_chat *c, int i, const g4_image *image, g4_error *err)
 {
-    g4_chat_item *item;
+    g4_chat_item *item = NULL;
     g4_status st = g4_chat_item_at(c, i, G4_PART_IMAGE, &item, err);
-    if (st == G4_OK) item->image = image;
+    if (st == G4_OK) {
+        g4_chat_item_clear(c, item);
+        item->image = image;
+    }
     return st;
 }
 
 g4_status g4_chat_set_audio(g4_chat *c, int i, const g4_audio *audio, g4_error *err)
 {
-    g4_chat_item *item;
+    g4_chat_item *item = NULL;
     g4_status st = g4_chat_item_at(c, i, G4_PART_AUDIO, &item, err);
-    if (st == G4_OK) item->audio = audio;
+    if (st == G4_OK) {
+        g4_chat_item_clear(c, item);
+        item->audio = audio;
+    }
     return st;
 }
 
 g4_status g4_chat_set_video(g4_chat *c, int i, const g4_video *video, g4_error *err)
 {
-    g4_chat_item *item;
+    g4_chat_item *item = NULL;
     g4_status st = g4_chat_item_at(c, i, G4_PART_VIDEO, &item, err);
-    if (st == G4_OK) item->video = video;
+    if (st == G4_OK) {
+        g4_chat_item_clear(c, item);
+        item->video = video;
+    }
     return st;
+}
+
+/* ---- 5. Prompt tokens, and the session that follows a conversation ------------------------------------
+ *
+ * Between two control tokens stands a stretch of plain text, tokenised as one piece. A stretch whose bytes are those of the tokens that
+ * the session already holds there keeps these: what the model wrote may not be how the tokenizer would split it. Media placeholders
+ * become their soft tokens between begin and end markers; the time stamps of video frames belong to the text around them. */
+
+typedef struct {
+    g4_chat *c;
+    const g4_tokenizer *t;
+    g4_buf plain;                 /* the stretch so far */
+    const g4_token *old;          /* the session's timeline */
+    int n_old;
+    int same;                     /* everything so far equals the timeline */
+    int after_turn;               /* the last control token was <|turn> */
+    int cap_runs, cap_headers;
+    g4_status st;
+    g4_error *err;
+} g4_tokeniser;
+
+/* Room for one more element of an int-counted array; NULL when out of memory. */
+static void *g4_one_more(const g4_allocator *a, void *ptr, int n, int *cap, size_t size)
+{
+    if (n < *cap) return ptr;
+    int more = *cap == 0 ? 16 : *cap > INT32_MAX / 2 ? 0 : *cap * 2;
+    void *p = more > 0 ? g4_realloc(a, ptr, (size_t)more, size) : NULL;
+    if (p != NULL) *cap = more;
+    return p;
+}
+
+static void g4_tok_fail(g4_tokeniser *k)
+{
+    if (k->st == G4_OK) k->st = g4_fail(k->err, G4_ERR_MEMORY, "no memory for the tokens of a prompt");
+}
+
+static void g4_tok_id(g4_tokeniser *k, g4_token id)
+{
+    g4_tokens *o = &k->c->ids;
+    if (k->st != G4_OK) return;
+    if (o->n == o->cap) {
+        size_t cap = o->cap == 0 ? 256 : o->cap * 2;
+        g4_token *p = o->n < INT32_MAX / 2 ? g4_realloc(k->c->a, o->ids, cap, sizeof *p) : NULL;
+        if (p == NULL) {
+            g4_tok_fail(k);
+            return;
+        }
+        o->ids = p;
+        o->cap = cap;
+    }
+    k->same = k->same && o->n < (size_t)k->n_old && k->old[o->n] == id;
+    o->ids[o->n++] = id;
+}
+
+/* Do the timeline's tokens from here spell exactly these bytes? Returns their number, or -1. */
+static int g4_tok_spelled(const g4_tokeniser *k, const char *s, size_t n)
+{
+    int from = (int)k->c->ids.n, at = from;
+    size_t done = 0;
+    if (!k->same) return -1;
+    while (done < n) {
+        char piece[256];
+        int special;
+        if (at >= k->n_old || (uint32_t)k->old[at] >= k->t->n_vocab) return -1;
+        size_t len = g4_tokenizer_piece(k->t, k->old[at], piece, &special);
+        if (special || len == 0 || len > n - done || memcmp(piece, s + done, len) != 0) return -1;
+        done += len;
+        at++;
+    }
+    return at - from;
+}
+
+static void g4_tok_flush(g4_tokeniser *k)
+{
+    static const char header[] = "model\n";
+    size_t n = k->plain.len, start = k->c->ids.n, spelled = 0;
+    if (k->plain.failed) g4_tok_fail(k);
+    if (k->st != G4_OK || n == 0) return;
+    int kept = g4_tok_spelled(k, k->plain.data, n);
+    if (kept >= 0) {
+        for (int i = 0; i < kept; i++) g4_tok_id(k, k->old[k->c->ids.n]);
+    } else {
+        k->st = g4_tokenizer_encode(k->t, k->c->a, k->plain.data, n, 0, &k->c->ids, k->err);
+        if (k->st == G4_OK && k->c->ids.n > INT32_MAX / 2) g4_tok_fail(k);
+        for (size_t i = start; i < k->c->ids.n && k->same; i++) k->same = i < (size_t)k->n_old && k->old[i] == k->c->ids.ids[i];
+    }
+    /* the model's turn begins behind this line */
+    if (k->st == G4_OK && k->after_turn && n >= sizeof header - 1 && memcmp(k->plain.data, header, sizeof header - 1) == 0) {
+        size_t i = start;
+        for (; i < k->c->ids.n && spelled < sizeof header - 1; i++) {
+            char piece[256];
+            int special;
+            spelled += g4_tokenizer_piece(k->t, k->c->ids.ids[i], piece, &special);
+        }
+        int *h = spelled == sizeof header - 1 ? g4_one_more(k->c->a, k->c->headers, k->c->n_headers, &k->cap_headers, sizeof *h) : NULL;
+        if (h != NULL) {
+            k->c->headers = h;
+            h[k->c->n_headers++] = (int)i;
+        } else if (spelled == sizeof header - 1) {
+            g4_tok_fail(k);
+        }
+    }
+    k->plain.len = 0;
+}
+
+static void g4_tok_control(g4_tokeniser *k, const char *name, size_t len)
+{
+    g4_tok_flush(k);
+    g4_token id = g4_tokenizer_special(k->t, name, len);
+    if (id < 0 && k->st == G4_OK)
+        k->st = g4_fail(k->err, G4_ERR_UNSUPPORTED, "the model's vocabulary has no token %.*s", (int)len, name);
+    k->after_turn = len == 7 && memcmp(name, "<|turn>", 7) == 0;
+    g4_tok_id(k, id);
+}
+
+static void g4_tok_soft(g4_tokeniser *k, g4_soft *soft, const char *begin, const char *end)
+{
+    g4_tok_control(k, begin, strlen(begin));
+    g4_run *r = g4_one_more(k->c->a, k->c->runs, k->c->n_runs, &k->cap_runs, sizeof *r);
+    if (r == NULL) {
+        g4_tok_fail(k);
+        return;
+    }
+    k->c->runs = r;
+    r[k->c->n_runs++] = (g4_run){ (int)k->c->ids.n, soft };
+    for (int i = 0; i < g4_soft_n(soft); i++) g4_tok_id(k, g4_soft_token(soft));
+    g4_tok_control(k, end, strlen(end));
+}
+
+/* Blocks of a sound of any length. */
+static g4_status g4_chat_encode_sound(g4_chat *c, g4_chat_item *item, const g4_audio *sound, int *cap, g4_error *err)
+{
+    for (size_t from = 0, n; (n = g4_audio_block(sound, from)) > 0; from += n) {
+        if (n < 161 && from > 0) break; /* a rest too short for a single token */
+        g4_audio block = { sound->samples + from, n };
+        g4_soft **soft = g4_one_more(c->a, item->soft, item->n_soft, cap, sizeof *soft);
+        if (soft == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for a block of sound");
+        item->soft = soft;
+        g4_status st = g4_audio_encode(&soft[item->n_soft], c->e, &block, err);
+        if (st != G4_OK) return st;
+        item->n_soft++;
+    }
+    return G4_OK;
+}
+
+static g4_status g4_chat_encode(g4_chat *c, g4_chat_item *item, g4_error *err)
+{
+    int cap = item->n_soft;
+    g4_status st = G4_OK;
+    if (item->n_soft > 0) return G4_OK;
+    if (item->kind == G4_PART_AUDIO && item->audio != NULL) {
+        st = g4_chat_encode_sound(c, item, item->audio, &cap, err);
+    } else if (item->kind == G4_PART_IMAGE && item->image != NULL) {
+        item->soft = g4_alloc(c->a, 1, sizeof *item->soft);
+        if (item->soft == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for a picture");
+        st = g4_image_encode(&item->soft[0], c->e, item->image, err);
+        item->n_soft = st == G4_OK;
+    } else if (item->kind == G4_PART_VIDEO && item->video != NULL) {
+        for (int i = 0; i < item->video->n_frames && st == G4_OK; i++) {
+            g4_soft **soft = g4_one_more(c->a, item->soft, item->n_soft, &cap, sizeof *soft);
+            if (soft == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for the frames of a video");
+            item->soft = soft;
+            st = g4_frame_encode(&soft[item->n_soft], c->e, &item->video->frames[i], err);
+            item->n_soft += st == G4_OK;
+        }
+        item->n_frames = item->n_soft;
+        if (st == G4_OK && item->video->sound != NULL) st = g4_chat_encode_sound(c, item, item->video->sound, &cap, err);
+    } else {
+        return g4_fail(err, G4_ERR_ARGUMENT, "messages[%d]: its picture, sound or video was not loaded", item->message);
+    }
+    if (st != G4_OK) g4_chat_item_clear(c, item); /* all of it or nothing */
+    return st;
+}
+
+static void g4_tok_media(g4_tokeniser *k, g4_chat_item *item)
+{
+    if (k->st == G4_OK) k->st = g4_chat_encode(k->c, item, k->err);
+    for (int i = 0; i < item->n_soft && k->st == G4_OK; i++) {
+        if (i < item->n_frames) {
+            double at = item->video->seconds[i];
+            long long s = at > 0 && at < 1e15 ? (long long)at : 0;
+            g4_buf_fmt(&k->plain, "%s%02lld:%02lld ", i > 0 ? " " : "", s / 60, s % 60);
+        }
+        int sound = item->kind == G4_PART_AUDIO || (item->kind == G4_PART_VIDEO && i >= item->n_frames);
+        g4_tok_soft(k, item->soft[i], sound ? "<|audio>" : "<|image>", sound ? "<audio|>" : "<image|>");
+    }
+}
+
+/* Make c->ids, runs and headers, keeping the spelling of the timeline `old` where the bytes agree. */
+static g4_status g4_chat_tokenise(g4_chat *c, const g4_token *old, int n_old, g4_error *err)
+{
+    if (c->e == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "a chat without an engine has no tokens");
+    g4_tokeniser k = { .c = c, .t = g4_engine_tokenizer(c->e), .plain = { .a = c->a }, .old = old, .n_old = n_old, .same = 1, .err = err };
+    c->ids.n = 0;
+    c->n_runs = c->n_headers = 0;
+    g4_free(c->a, c->runs);
+    g4_free(c->a, c->headers);
+    c->runs = NULL;
+    c->headers = NULL;
+    size_t at = 0;
+    int medium = 0;
+    for (size_t i = 0; i < c->r.n_marks && k.st == G4_OK; i++) {
+        const g4_mark *m = &c->r.marks[i];
+        g4_buf_add(&k.plain, c->r.text.data + at, m->at - at);
+        if (m->kind == G4_MARK_CONTROL) g4_tok_control(&k, c->r.text.data + m->at, m->len);
+        else g4_tok_media(&k, &c->media[medium++]);
+        at = m->at + m->len;
+    }
+    g4_buf_add(&k.plain, c->r.text.data + at, c->r.text.len - at);
+    g4_tok_flush(&k);
+    g4_buf_free(&k.plain);
+    return k.st;
+}
+
+g4_status g4_chat_prompt(g4_chat *c, g4_prompt *out, g4_error *err)
+{
+    memset(out, 0, sizeof *out);
+    g4_status st = g4_chat_tokenise(c, NULL, 0, err);
+    if (st == G4_OK) *out = (g4_prompt){ c->ids.ids, (int)c->ids.n, c->runs, c->n_runs };
+    return st;
+}
+
+/* Evaluate prompt tokens [from, to) behind those already there. */
+static g4_status g4_chat_eval(g4_session *s, const g4_chat *c, int from, int to, g4_run *runs, g4_error *err)
+{
+    int n = 0;
+    for (int i = 0; i < c->n_runs; i++)
+        if (c->runs[i].pos >= from && c->runs[i].pos < to) runs[n++] = (g4_run){ c->runs[i].pos - from, c->runs[i].soft };
+    g4_prompt part = { c->ids.ids + from, to - from, runs, n };
+    return g4_session_eval_prompt(s, &part, err);
+}
+
+g4_status g4_session_sync_chat(g4_session *s, g4_chat *c, g4_sync_counts *counts, g4_error *err)
+{
+    g4_sync_counts none;
+    if (counts == NULL) counts = &none;
+    *counts = (g4_sync_counts){ 0 };
+    int n_old = g4_session_n(s), common = 0, reused = 0;
+    const g4_token *old = g4_session_tokens(s);
+    uint64_t before = g4_session_n_evaluated(s);
+    g4_status st = g4_chat_tokenise(c, old, n_old, err);
+    if (st != G4_OK) return st;
+    int n = (int)c->ids.n;
+    if (n > g4_session_n_ctx(s))
+        return g4_fail(err, G4_ERR_CONTEXT, "the conversation has %d tokens, the context %d", n, g4_session_n_ctx(s));
+    while (common < n && common < n_old && old[common] == c->ids.ids[common]) common++;
+    g4_run *runs = g4_alloc(c->a, (size_t)c->n_runs + 1, sizeof *runs);
+    if (runs == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for %d media", c->n_runs);
+    /* Up to the first header that is new, then from header to header, with a mark at each: places to come back to. */
+    int h = 0;
+    while (h < c->n_headers && c->headers[h] <= common) h++;
+    int to = h < c->n_headers ? c->headers[h] : n, n_runs = 0;
+    while (n_runs < c->n_runs && c->runs[n_runs].pos < to) n_runs++;
+    g4_prompt first = { c->ids.ids, to, c->runs, n_runs };
+    st = g4_session_sync(s, &first, &reused, err);
+    while (st == G4_OK && h < c->n_headers) {
+        st = g4_session_mark(s, err);
+        int from = c->headers[h++];
+        to = h < c->n_headers ? c->headers[h] : n;
+        if (st == G4_OK && to > from) st = g4_chat_eval(s, c, from, to, runs, err);
+    }
+    g4_free(c->a, runs);
+    counts->prompt = n;
+    counts->reused = reused;
+    counts->evaluated = (int)(g4_session_n_evaluated(s) - before);
+    return st;
+}
+
+/* ---- 6. Calls: what a model writes between the markers to JSON -----------------------------------------
+ *
+ * In: call:NAME{key:<|"|>text<|"|>,n:1,list:[true,{a:null}]}, where <|"|> is a control token (its places are given). Out: the name, and
+ * the arguments as one JSON object. Models also write key=value, plain JSON, single quotes, and forget commas and closing brackets. This
+ * reader takes all of it and never fails: what has no sense as JSON becomes a string. */
+
+#define G4_CALL_DEPTH 64
+
+typedef struct {
+    const char *s;
+    size_t n, at;
+    const size_t *quotes;         /* places of the control token, ascending */
+    size_t n_quotes, q;           /* q: the first one at or after `at` */
+    g4_buf *out;
+} g4_call_reader;
+
+/* Is there a quoting control token here? */
+static int g4_call_quote(g4_call_reader *r)
+{
+    while (r->q < r->n_quotes && r->quotes[r->q] < r->at) r->q++;
+    return r->q < r->n_quotes && r->quotes[r->q] == r->at;
+}
+
+static int g4_call_peek(const g4_call_reader *r) { return r->at < r->n ? (unsigned char)r->s[r->at] : -1; }
+
+static int g4_one_of(const char *set, char ch) { return ch != '\0' && strchr(set, ch) != NULL; }
+
+static void g4_call_space(g4_call_reader *r)
+{
+    while (r->at < r->n && g4_one_of(" \t\r\n", r->s[r->at])) r->at++;
+}
+
+/* Text up to the next control token, which is passed. Without one: to the end. */
+static void g4_call_control_string(g4_call_reader *r)
+{
+    size_t from = r->at + strlen(G4_QUOTE), to = r->q + 1 < r->n_quotes ? r->quotes[r->q + 1] : r->n;
+    if (to < from) to = from; /* cannot be: quotes do not overlap */
+    g4_json_quote(r->out, r->s + from, to - from);
+    r->at = to < r->n ? to + strlen(G4_QUOTE) : r->n;
+}
+
+/* "..." or '...' with JSON's escapes (and \'); a missing end is the end of the call. */
+static void g4_call_quoted_string(g4_call_reader *r)
+{
+    char mark = r->s[r->at++];
+    g4_buf t = { .a = r->out->a };
+    while (r->at < r->n && r->s[r->at] != mark) {
+        char ch = r->s[r->at++];
+        if (ch != '\\' || r->at >= r->n) {
+            g4_buf_add(&t, &ch, 1);
+            continue;
+        }
+        char e = r->s[r->at++];
+        uint32_t cp, low;
+        char utf8[4];
+        static const char from[] = "bfnrt", to[] = "\b\f\n\r\t";
+        const char *hit = e != '\0' ? strchr(from, e) : NULL;
+        if (hit != NULL) {
+            g4_buf_add(&t, &to[hit - from], 1);
+        } else if (e == 'u' && r->n - r->at >= 4 && g4_hex4(r->s + r->at, &cp)) {
+            r->at += 4;
+            if (cp >= 0xd800 && cp < 0xdc00 && r->n - r->at >= 6 && r->s[r->at] == '\\' && r->s[r->at + 1] == 'u' &&
+                g4_hex4(r->s + r->at + 2, &low) && low >= 0xdc00 && low < 0xe000) {
+                cp = 0x10000 + ((cp - 0xd800) << 10) + (low - 0xdc00);
+                r->at += 6;
+            } else if (cp >= 0xd800 && cp < 0xe000) {
+                cp = 0xfffd;
+            }
+            g4_buf_add(&t, utf8, g4_utf8_put(cp, utf8));
+        } else {
+            if (!g4_one_of("\"'\\/", e)) g4_buf_add(&t, &ch, 1); /* not an escape: both stay */
+            g4_buf_add(&t, &e, 1);
+        }
+    }
+    if (r->at < r->n) r->at++;
+    g4_json_quote(r->out, t.data == NULL ? "" : t.data, t.len);
+    if (t.failed) r->out->failed = 1;
+    g4_buf_free(&t);
+}
+
+/* Does a `key:` or `key=` begin at i? Then a new member begins there. */
+static int g4_call_is_key(const g4_call_reader *r, size_t i)
+{
+    while (i < r->n && (r->s[i] == ' ' || r->s[i] == '\n' || r->s[i] == '\t' || r->s[i] == '\r')) i++;
+    char mark = '\0';
+    if (i < r->n && (r->s[i] == '"' || r->s[i] == '\'')) mark = r->s[i++];
+    size_t from = i;
+    for (; i < r->n; i++) {
+        unsigned char ch = (unsigned char)r->s[i];
+        if (mark != '\0' ? ch == (unsigned char)mark : !((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') ||
+                                                        ch == '_' || ch == '-' || ch == '.' || ch == '$' || ch >= 0x80)) break;
+    }
+    if (i == from) return 0;
+    if (mark != '\0') i++;
+    while (i < r->n && r->s[i] == ' ') i++;
+    return i < r->n && (r->s[i] == ':' || r->s[i] == '=') && !(i + 2 < r->n && r->s[i] == ':' && r->s[i + 1] == '/' && r->s[i + 2] == '/');
+}
+
+static int g4_is_json_number(const char *s, size_t n)
+{
+    g4_error ignored;
+    g4_json_parser p = { .text = s, .len = n, .err = &ignored };
+    if (n == 0 || (s[0] != '-' && (s[0] < '0' || s[0] > '9'))) return 0;
+    if (p.text[p.pos] == '-') p.pos++;
+    if (p.pos < n && s[p.pos] == '0') p.pos++;
+    else if (g4_json_digits(&p) == 0) return 0;
+    if (p.pos < n && s[p.pos] == '.') {
+        p.pos++;
+        if (g4_json_digits(&p) == 0) return 0;
+    }
+    if (p.pos < n && (s[p.pos] == 'e' || s[p.pos] == 'E')) {
+        p.pos++;
+        if (p.pos < n && (s[p.pos] == '+' || s[p.pos] == '-')) p.pos++;
+        if (g4_json_digits(&p) == 0) return 0;
+    }
+    return p.pos == n;
+}
+
+/* The JSON literal that a bare word means, or NULL. */
+static const char *g4_call_literal(const char *s, size_t n)
+{
+    static const char *const words[][2] = { { "true", "true" }, { "false", "false" }, { "null", "null" },
+                                            { "True", "true" }, { "False", "false" }, { "None", "null" } };
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (n == strlen(words[i][0]) && memcmp(s, words[i][0], n) == 0) return words[i][1];
+    return NULL;
+}
+
+/* A value without quotes. It ends at a closing bracket, at a comma (inside an object only where a key follows, so that
+ * `city:Paris, France` is one value), or where a number or literal is followed by a key. */
+static void g4_call_bare(g4_call_reader *r, int in_list)
+{
+    size_t from = r->at;
+    while (r->at < r->n && !g4_call_quote(r)) {
+        char ch = r->s[r->at];
+        if (ch == '}' || ch == ']') break;
+        if (ch == ',' && (in_list || g4_call_is_key(r, r->at + 1))) break;
+        if (ch == ',') {
+            size_t i = r->at + 1;
+            while (i < r->n && g4_one_of(" \t\r\n", r->s[i])) i++;
+            if (i >= r->n || r->s[i] == '}' || r->s[i] == ']' || (r->q < r->n_quotes && r->quotes[r->q] == i)) break;
+        }
+        if (ch == ' ' || ch == '\n' || ch == '\t') {
+            size_t n = r->at - from;
+            if ((g4_is_json_number(r->s + from, n) || g4_call_literal(r->s + from, n) != NULL) && (in_list || g4_call_is_key(r, r->at))) break;
+        }
+        r->at++;
+    }
+    const char *t = r->s + from;
+    size_t n = r->at - from;
+    g4_trim(&t, &n);
+    const char *literal = g4_call_literal(t, n);
+    if (literal != NULL) g4_buf_str(r->out, literal);
+    else if (g4_is_json_number(t, n)) g4_buf_add(r->out, t, n);
+    else g4_json_quote(r->out, t, n);
+}
+
+static void g4_call_value(g4_call_reader *r, int depth, int in_list);
+
+/* Members or elements up to the closing bracket, which is passed; the opening one is. */
+static void g4_call_members(g4_call_reader *r, int depth, int is_list)
+{
+    int first = 1;
+    g4_buf_str(r->out, is_list ? "[" : "{");
+    for (;;) {
+        while (!g4_call_quote(r) && r->at < r->n && g4_one_of(" \t\r\n,;", r->s[r->at])) r->at++;
+        int ch = g4_call_peek(r);
+        if (ch < 0) break;
+        if (!g4_call_quote(r) && (ch == '}' || ch == ']')) {
+            r->at++;
+            break;
+        }
+        if (!first) g4_buf_str(r->out, ",");
+        first = 0;
+        if (!is_list) {
+            if (g4_call_quote(r)) {
+                g4_call_control_string(r);
+            } else if (ch == '"' || ch == '\'') {
+                g4_call_quoted_string(r);
+            } else {
+                size_t from = r->at;
+                while (r->at < r->n && !g4_call_quote(r) && !g4_one_of(":=,{}[]", r->s[r->at])) r->at++;
+                const char *t = r->s + from;
+                size_t n = r->at - from;
+                g4_trim(&t, &n);
+                g4_json_quote(r->out, t, n);
+            }
+            g4_buf_str(r->out, ":");
+            g4_call_space(r);
+            ch = g4_call_peek(r);
+            if (!g4_call_quote(r) && (ch == ':' || ch == '=')) {
+                r->at++;
+                if (ch == ':' && g4_call_peek(r) == '=') r->at++;
+            } else if (g4_call_quote(r) || (ch != '{' && ch != '[')) {
+                g4_buf_str(r->out, "null"); /* a key alone */
+                continue;
+            }
+        }
+        size_t before = r->at;
+        g4_call_value(r, depth + 1, is_list);
+        if (is_list && r->at == before && r->at < r->n) r->at++; /* never stand still */
+    }
+    g4_buf_str(r->out, is_list ? "]" : "}");
+}
+
+static void g4_call_value(g4_call_reader *r, int depth, int in_list)
+{
+    g4_call_space(r);
+    int ch = g4_call_peek(r);
+    if (g4_call_quote(r)) {
+        g4_call_control_string(r);
+    } else if ((ch == '{' || ch == '[') && depth < G4_CALL_DEPTH) {
+        r->at++;
+        g4_call_members(r, depth, ch == '[');
+    } else if (ch == '"' || ch == '\'') {
+        g4_call_quoted_string(r);
+    } else if (ch < 0 || ch == ',' || ch == '}' || ch == ']') {
+        g4_buf_str(r->out, "null"); /* key: and nothing */
+    } else {
+        g4_call_bare(r, in_list);
+    }
+}
+
+/* Name and arguments (one JSON object) of a call, both appended. */
+static void g4_call_read(const char *s, size_t n, const size_t *quotes, size_t n_quotes, g4_buf *name, g4_buf *arguments)
+{
+    g4_call_reader r = { .s = s, .n = n, .quotes = quotes, .n_quotes = n_quotes, .out = arguments };
+    g4_call_space(&r);
+    if (n - r.at >= 5 && memcmp(s + r.at, "call:", 5) == 0) r.at += 5;
+    size_t from = r.at;
+    while (r.at < n && !g4_call_quote(&r) && s[r.at] != '{' && s[r.at] != '(' && s[r.at] != '\n') r.at++;
+    const char *t = s + from;
+    size_t len = r.at - from;
+    g4_trim(&t, &len);
+    g4_buf_add(name, t, len);
+    g4_call_space(&r);
+    if (g4_call_peek(&r) == '(') { /* f(a=1) */
+        r.at++;
+        while (r.n > r.at && (s[r.n - 1] == ' ' || s[r.n - 1] == '\n')) r.n--;
+        if (r.n > r.at && s[r.n - 1] == ')') r.n--;
+        g4_call_space(&r);
+    }
+    if (g4_call_peek(&r) == '{') r.at++;
+    g4_call_members(&r, 0, 0);
+}
+
+/* ---- 7. Answers: tokens to thoughts, text and calls -----------------------------------------------------
+ *
+ * A machine over control tokens and bytes. Outside every marker it is in TEXT; <|channel> leads through the channel's name to THOUGHT,
+ * <|tool_call> to CALL. What the family produces without its partner is taken as it is meant: a thought that the prompt has opened, an
+ * empty channel, a closing marker alone (nothing), a call or thought that the end cuts off (closed there). Markers are never text.
+ * Text is trimmed as the template will trim it in the next turn, a thought loses the line feed before its closing marker. */
+
+typedef enum { G4_IN_TEXT, G4_IN_NAME, G4_IN_THOUGHT, G4_IN_CALL, G4_IN_NOTHING } g4_response_state;
+
+typedef struct {
+    g4_part_kind kind;
+    g4_buf text, name, raw;
+} g4_response_part;
+
+struct g4_response {
+    const g4_allocator *a;
+    const g4_tokenizer *t;        /* may be NULL: fed with bytes only */
+    g4_token control[G4_N_CONTROLS];
+    g4_response_state state;
+    g4_utf8 utf8;
+    g4_buf held;                  /* TEXT: white space that is dropped if nothing follows; THOUGHT: a line feed; NAME: the name so far */
+    g4_buf call;                  /* bytes of the call being read */
+    size_t *quotes;               /* where <|"|> stands in it */
+    int n_quotes, cap_quotes;
+    g4_response_part *parts;
+    int n_parts, cap_parts;
+    int open;                     /* the last part goes on */
+    g4_part *views;               /* of the finished answer */
+    g4_part_fn fn;
+    void *user;
+    int stop, failed, finished;
+};
+
+static const char *const g4_control_names[G4_N_CONTROLS] = {
+    "", "<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", G4_QUOTE, "<|turn>", "<turn|>", ""
+};
+
+/* The part that new text of this kind belongs to; NULL when out of memory. */
+static g4_response_part *g4_response_part_of(g4_response *r, g4_part_kind kind)
+{
+    if (r->open && r->n_parts > 0 && r->parts[r->n_parts - 1].kind == kind) return &r->parts[r->n_parts - 1];
+    g4_response_part *p = g4_one_more(r->a, r->parts, r->n_parts, &r->cap_parts, sizeof *p);
+    if (p == NULL) {
+        r->failed = 1;
+        return NULL;
+    }
+    r->parts = p;
+    p = &p[r->n_parts++];
+    *p = (g4_response_part){ .kind = kind, .text = { .a = r->a }, .name = { .a = r->a }, .raw = { .a = r->a } };
+    r->open = 1;
+    return p;
+}
+
+static void g4_response_delta(g4_response *r, g4_part_kind kind, const char *s, size_t n)
+{
+    g4_response_part *p = n > 0 ? g4_response_part_of(r, kind) : NULL;
+    if (p == NULL) return;
+    g4_buf_add(&p->text, s, n);
+    if (p->text.failed) {
+        r->failed = 1;
+        return;
+    }
+    /* the delta is the tail of the part's own text, which is NUL-terminated */
+    g4_part delta = { .kind = kind, .text = p->text.data + p->text.len - n, .text_len = n };
+    if (r->fn != NULL && r->fn(r->user, r->n_parts - 1, &delta) != 0) r->stop = 1;
+}
+
+static void g4_response_flush_held(g4_response *r, g4_part_kind kind)
+{
+    g4_response_delta(r, kind, r->held.data, r->held.len);
+    r->held.len = 0;
+}
+
+/* Whole characters of text: white space waits for what follows it. */
+static void g4_response_text(g4_response *r, const char *s, size_t n)
+{
+    size_t end = 0; /* behind the last character that is not space */
+    for (size_t i = 0; i < n;) {
+        uint32_t cp = 0;
+        size_t k = g4_utf8_char(s + i, n - i, &cp);
+        int space = k > 0 && g4_is_space(cp);
+        if (k == 0) k = 1;
+        if (!space && end == 0 && !(r->open && r->n_parts > 0 && r->parts[r->n_parts - 1].kind == G4_PART_TEXT)) {
+            s += i; /* leading space of a part is dropped */
+            n -= i;
+            i = 0;
+            r->held.len = 0;
+        }
+        i += k;
+        if (!space) end = i;
+    }
+    if (end > 0) {
+        g4_response_flush_held(r, G4_PART_TEXT);
+        g4_response_delta(r, G4_PART_TEXT, s, end);
+    }
+    g4_buf_add(&r->held, s + end, n - end);
+}
+
+static void g4_response_thought(g4_response *r, const char *s, size_t n)
+{
+    if (n == 0) return;
+    g4_response_flush_held(r, G4_PART_THOUGHT);
+    size_t keep = s[n - 1] == '\n';
+    g4_response_delta(r, G4_PART_THOUGHT, s, n - keep);
+    g4_buf_add(&r->held, s + n - keep, keep);
+}
+
+/* One byte of a channel's name, which is a word on a line of its own. Which one makes no difference: what is in a channel is not the
+ * answer. When it is no such word, it is thought already. Returns 1 if the byte is used up. */
+static size_t g4_response_name(g4_response *r, char ch)
+{
+    int word = (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || ch == '_' || ch == '-';
+    if (word && r->held.len < 16) {
+        g4_buf_add(&r->held, &ch, 1);
+        return 1;
+    }
+    if (ch == '\n' || (r->held.len == 7 && memcmp(r->held.data, "thought", 7) == 0)) r->held.len = 0;
+    r->state = G4_IN_THOUGHT; /* what is held now comes first */
+    return ch == '\n';
+}
+
+static void g4_response_bytes(g4_response *r, const char *s, size_t n)
+{
+    char out[512];
+    while (n > 0 && !r->failed) {
+        size_t k = n < 256 ? n : 256;
+        if (r->state == G4_IN_NAME) {
+            k = g4_response_name(r, s[0]);
+        } else if (r->state == G4_IN_CALL) {
+            k = n;
+            g4_buf_add(&r->call, s, n);
+        } else if (r->state == G4_IN_NOTHING) {
+            return;
+        } else {
+            size_t whole = g4_utf8_push(&r->utf8, s, k, out);
+            if (r->state == G4_IN_TEXT) g4_response_text(r, out, whole);
+            else g4_response_thought(r, out, whole);
+        }
+        s += k;
+        n -= k;
+    }
+}
+
+/* The state ends here: give out what is held, or what the call says. */
+static void g4_response_leave(g4_response *r, g4_response_state next)
+{
+    char out[8];
+    size_t n = g4_utf8_push(&r->utf8, NULL, 0, out); /* an unfinished character stays as it is */
+    if (r->state == G4_IN_TEXT) g4_response_text(r, out, n);
+    if (r->state == G4_IN_THOUGHT) g4_response_thought(r, out, n);
+    if (r->state == G4_IN_CALL) {
+        r->open = 0;
+        g4_response_part *p = g4_response_part_of(r, G4_PART_TOOL_CALL);
+        if (p != NULL) {
+            const char *s = r->call.data == NULL ? "" : r->call.data;
+            g4_call_read(s, r->call.len, r->quotes, (size_t)r->n_quotes, &p->name, &p->text);
+            g4_buf_add(&p->raw, s, r->call.len);
+            g4_buf_add(&p->name, "", 0);
+            r->failed = r->failed || p->name.failed || p->text.failed || p->raw.failed || p->name.data == NULL || p->raw.data == NULL;
+        }
+        if (p != NULL && !r->failed && r->fn != NULL) {
+            g4_part whole = { .kind = G4_PART_TOOL_CALL, .text = p->text.data, .text_len = p->text.len, .name = p->name.data,
+                              .raw = p->raw.data, .raw_len = p->raw.len };
+            if (r->fn(r->user, r->n_parts - 1, &whole) != 0) r->stop = 1;
+        }
+        r->call.len = 0;
+        r->n_quotes = 0;
+    }
+    r->held.len = 0;
+    r->open = 0;
+    r->state = next;
+}
+
+int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size_t n)
+{
+    if (r->failed || r->finished) return 1;
+    if (r->state == G4_IN_NOTHING) return r->stop;
+    switch (control) {
+    case G4_CONTROL_NONE:
+        g4_response_bytes(r, bytes, n);
+        break;
+    case G4_CONTROL_CHANNEL:
+        if (r->state == G4_IN_THOUGHT) { /* opened twice: the thought goes on */
+            char out[8];
+            g4_response_thought(r, out, g4_utf8_push(&r->utf8, NULL, 0, out));
+            g4_response_flush_held(r, G4_PART_THOUGHT);
+            r->state = G4_IN_NAME;
+        } else if (r->state != G4_IN_NAME) {
+            g4_response_leave(r, G4_IN_NAME);
+        }
+        break;
+    case G4_CONTROL_CHANNEL_END:
+        if (r->state == G4_IN_THOUGHT || r->state == G4_IN_NAME) g4_response_leave(r, G4_IN_TEXT);
+        break;
+    case G4_CONTROL_CALL:
+        g4_response_leave(r, G4_IN_CALL);
+        break;
+    case G4_CONTROL_CALL_END:
+        if (r->state == G4_IN_CALL) g4_response_leave(r, G4_IN_TEXT);
+        break;
+    case G4_CONTROL_QUOTE:
+        if (r->state == G4_IN_CALL) {
+            size_t *q = g4_one_more(r->a, r->quotes, r->n_quotes, &r->cap_quotes, sizeof *q);
+            if (q != NULL) {
+                r->quotes = q;
+                q[r->n_quotes++] = r->call.len;
+            } else {
+                r->failed = 1;
+            }
+            g4_buf_str(&r->call, G4_QUOTE);
+        }
+        break;
+    case G4_CONTROL_RESPONSE:
+    case G4_CONTROL_TURN:
+    case G4_CONTROL_TURN_END: /* whatever follows is not this answer */
+        g4_response_leave(r, G4_IN_NOTHING);
+        break;
+    default: /* placeholders and the like: not text */
+        break;
+    }
+    if (r->held.failed || r->call.failed) r->failed = 1;
+    return r->failed || r->stop;
+}
+
+g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tokenizer *t, int in_thought, g4_part_fn fn, void *user, g4_error *err)
+{
+    g4_response *r = g4_alloc(a, 1, sizeof *r);
+    *out = r;
+    if (r == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for an answer");
+    r->a = a;
+    r->t = t;
+    r->state = in_thought ? G4_IN_THOUGHT : G4_IN_TEXT;
+    r->held.a = r->call.a = a;
+    r->fn = fn;
+    r->user = user;
+    for (int i = 0; i < G4_N_CONTROLS; i++)
+        r->control[i] = t != NULL && g4_control_names[i][0] != '\0' ? g4_tokenizer_special(t, g4_control_names[i], strlen(g4_control_names[i])) : -1;
+    return G4_OK;
+}
+
+g4_status g4_response_open(g4_response **out, const g4_engine *e, int in_thought, g4_part_fn fn, void *user, g4_error *err)
+{
+    *out = NULL;
+    if (e == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "an answer needs an engine");
+    return g4_response_new(out, g4_engine_allocator(e), g4_engine_tokenizer(e), in_thought, fn, user, err);
+}
+
+void g4_response_close(g4_response *r)
+{
+    if (r == NULL) return;
+    const g4_allocator *a = r->a;
+    for (int i = 0; i < r->n_parts; i++) {
+        g4_buf_free(&r->parts[i].text);
+        g4_buf_free(&r->parts[i].name);
+        g4_buf_free(&r->parts[i].raw);
+    }
+    g4_free(a, r->parts);
+    g4_free(a, r->views);
+    g4_free(a, r->quotes);
+    g4_buf_free(&r->held);
+    g4_buf_free(&r->call);
+    g4_free(a, r);
+}
+
+int g4_response_push(g4_response *r, g4_token token)
+{
+    char piece[256];
+    int special = 0;
+    if (r->t == NULL || token < 0 || (uint32_t)token >= r->t->n_vocab) return r->failed || r->stop;
+    size_t n = g4_tokenizer_piece(r->t, token, piece, &special);
+    g4_control control = special ? G4_CONTROL_OTHER : G4_CONTROL_NONE;
+    for (int i = 1; special && i < G4_N_CONTROLS; i++)
+        if (r->control[i] == token) control = (g4_control)i;
+    return g4_response_feed(r, control, piece, n);
+}
+
+g4_status g4_response_finish(g4_response *r, g4_error *err)
+{
+    if (!r->finished) {
+        if (!r->failed) g4_response_leave(r, G4_IN_NOTHING);
+        r->views = g4_alloc(r->a, (size_t)r->n_parts + 1, sizeof *r->views);
+        if (r->views == NULL) r->failed = 1;
+        for (int i = 0; i < r->n_parts && !r->failed; i++) {
+            g4_response_part *p = &r->parts[i];
+            r->views[i] = (g4_part){ .kind = p->kind, .text = p->text.data, .text_len = p->text.len, .name = p->name.data,
+                                     .raw = p->raw.data, .raw_len = p->raw.len };
+        }
+        r->finished = 1;
+    }
+    return r->failed ? g4_fail(err, G4_ERR_MEMORY, "no memory for the answer's text") : G4_OK;
+}
+
+const g4_part *g4_response_parts(const g4_response *r, int *n)
+{
+    *n = r->finished && !r->failed ? r->n_parts : 0;
+    return r->views;
 }

@@ -418,6 +418,31 @@ G4_API g4_status g4_chat_set_image(g4_chat *c, int i, const g4_image *image, g4_
 G4_API g4_status g4_chat_set_audio(g4_chat *c, int i, const g4_audio *audio, g4_error *err);
 G4_API g4_status g4_chat_set_video(g4_chat *c, int i, const g4_video *video, g4_error *err);
 
+/* The conversation's tokens with its media encoded; owned by the chat until its next call. */
+G4_API g4_status g4_chat_prompt(g4_chat *c, g4_prompt *out, g4_error *err);
+
+typedef struct {
+    int prompt;                /* tokens of the whole conversation */
+    int reused;                /* leading ones that were there already */
+    int evaluated;             /* run through the model by this call */
+} g4_sync_counts;
+/* Make the session's timeline equal to the conversation, as a stateless server receives it, evaluating from the first token that differs.
+ * What the model wrote keeps its tokens when the text is the same. Each start of a model turn is marked, so that going back there is
+ * cheap. A cancelled call keeps what was evaluated; so does one that fails behind the first turn. */
+G4_API g4_status g4_session_sync_chat(g4_session *s, g4_chat *c, g4_sync_counts *counts, g4_error *err);
+
+/* An answer, taken apart as its tokens come: thoughts, text and tool calls, without their markers. `part` gets each piece as soon as it is
+ * whole characters: index of its part, and a delta whose text is new; a tool call comes in one piece, with name, arguments (text, one
+ * JSON object, whatever the model wrote) and raw. Nonzero asks to stop. */
+typedef struct g4_response g4_response;
+typedef int (*g4_part_fn)(void *user, int index, const g4_part *delta);
+/* in_thought: the prompt ends inside an open thought channel. part may be NULL. */
+G4_API g4_status g4_response_open(g4_response **out, const g4_engine *e, int in_thought, g4_part_fn part, void *user, g4_error *err);
+G4_API int g4_response_push(g4_response *r, g4_token token); /* nonzero: the callback asks to stop */
+G4_API g4_status g4_response_finish(g4_response *r, g4_error *err);
+G4_API const g4_part *g4_response_parts(const g4_response *r, int *n); /* of a finished answer, until it is closed */
+G4_API void g4_response_close(g4_response *r);
+
 #ifdef __cplusplus
 }
 #endif

@@ -9,6 +9,7 @@
  *  7  Prompts: token ids and soft tokens          (gemma4.c)
  *  8  JSON                                        (chat.c)
  *  9  Pictures to patches                         (media.c)
+ * 10  Conversations and answers                   (chat.c)
  */
 #ifndef GEMMA4_INTERNAL_H
 #define GEMMA4_INTERNAL_H
@@ -376,5 +377,18 @@ typedef struct {                  /* what the vision tower reads: the real patch
 /* budget: 70, 140, 280, 560 or 1120, or 0 for img->max_tokens or 280; anything else is G4_ERR_ARGUMENT. */
 g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budget, int patch, int pool, g4_patches *out, g4_error *err);
 void g4_patches_free(const g4_allocator *a, g4_patches *p);
+
+/* ---- 10. Conversations and answers (chat.c) ------------------------------------------------------- */
+
+/* g4_chat_parse without an engine, with an allocator of one's own. */
+g4_status g4_chat_parse_with(g4_chat **out, const g4_allocator *a, const char *json, size_t len, const g4_chat_options *opt, g4_error *err);
+
+typedef enum {                    /* what an answer is made of: bytes, or one of these control tokens */
+    G4_CONTROL_NONE, G4_CONTROL_CHANNEL, G4_CONTROL_CHANNEL_END, G4_CONTROL_CALL, G4_CONTROL_CALL_END, G4_CONTROL_RESPONSE, G4_CONTROL_QUOTE,
+    G4_CONTROL_TURN, G4_CONTROL_TURN_END, G4_CONTROL_OTHER, G4_N_CONTROLS
+} g4_control;
+/* g4_response_open without an engine; t may be NULL when only g4_response_feed is used, which g4_response_push calls for each token. */
+g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tokenizer *t, int in_thought, g4_part_fn fn, void *user, g4_error *err);
+int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size_t n);
 
 #endif /* GEMMA4_INTERNAL_H */

@@ -2,7 +2,9 @@
 """Random conversations through the C renderer and through jinja2 with the official templates: the same bytes, the same refusals.
 
 usage: test_render_jinja.py DRIVER [--n N] [--seed S] [--shared DIR]
+       test_render_jinja.py --write tests/data/chat_render.jsonl
 DRIVER is build/render_lines. The templates lie in DIR/gemma4-tokenizer (default ../shared); without them the test is skipped.
+--write makes the golden cases of tests/test_chat.c: conversations of this generator and what the templates make of them.
 """
 import argparse
 import json
@@ -183,9 +185,28 @@ def reference(template, c):
         return None
 
 
+def write(path, env, folder):
+    """40 conversations for each template, none longer than 4 KB."""
+    with open(path, "w", encoding="utf-8", newline="\n") as out:
+        for seed, (name, file) in enumerate(TEMPLATES.items()):
+            with open(os.path.join(folder, file), encoding="utf-8") as f:
+                template = env.from_string(f.read())
+            g = Gen(random.Random(1000 + seed))
+            left = 40
+            while left > 0:
+                c = g.conversation()
+                c["template"] = name
+                c["prompt"] = reference(template, {k: v for k, v in c.items() if k != "template"})
+                line = json.dumps(c, ensure_ascii=False)
+                if len(line) < 4096:
+                    out.write(line + "\n")
+                    left -= 1
+
+
 def main():
     ap = argparse.ArgumentParser()
-    ap.add_argument("driver")
+    ap.add_argument("driver", nargs="?")
+    ap.add_argument("--write")
     ap.add_argument("--n", type=int, default=4000)
     ap.add_argument("--seed", type=int, default=7)
     ap.add_argument("--shared", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "shared"))
@@ -195,6 +216,9 @@ def main():
         print("skipped: no templates here\n0 passed, 0 failed, 1 skipped")
         return 0
     env = environment()
+    if a.write:
+        write(a.write, env, folder)
+        return 0
     passed = failed = 0
     for name, path in TEMPLATES.items():
         with open(os.path.join(folder, path), encoding="utf-8") as f:

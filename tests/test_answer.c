@@ -1,0 +1,152 @@
+/* Replies taken apart: thoughts, text, calls; the forms models really write; any split gives the same parts; allocations fail. */
+#include <stdlib.h>
+
+#include "answers.h"
+#include "failing.h"
+#include "test.h"
+
+typedef struct { const char *reply, *parts; int in_thought; } g4_case;
+
+static const g4_case g4_cases[] = {
+    { "Hello.", "text{Hello.}", 0 },
+    { "  Hello there. \n", "text{Hello there.}", 0 },
+    { "<|channel>thought\nLet me see.\nYes.\n<channel|>It is 4.", "thought{Let me see.\nYes.}text{It is 4.}", 0 },
+    { "<|channel>thought\n<channel|>It is 4.", "text{It is 4.}", 0 },
+    { "<|channel>thought<channel|>\n\nIt is 4.", "text{It is 4.}", 0 },
+    { "<|channel><channel|>4", "text{4}", 0 },
+    { "<|channel>thought 2 + 2\n<channel|>4", "thought{ 2 + 2}text{4}", 0 },
+    { "<|channel>2 + 2\n<channel|>4", "thought{2 + 2}text{4}", 0 },
+    { "Still thinking.\n<channel|>Done.", "thought{Still thinking.}text{Done.}", 1 },
+    { "Still thinking", "thought{Still thinking}", 1 },
+    { "<channel|>Done.", "text{Done.}", 1 },
+    { "One<channel|> two", "text{One two}", 0 },
+    { "<|channel>thought\nA\n<|channel>thought\nB\n<channel|>C", "thought{A\nB}text{C}", 0 },
+    { "a\n\n<|channel>thought\nb<channel|>\nc", "text{a}thought{b}text{c}", 0 },
+    { "<|channel>thought\n \n\n<channel|>x", "thought{ \n}text{x}", 0 },
+    { "<|channel>thought\ncut off", "thought{cut off}", 0 },
+    { "text<turn|>more", "text{text}", 0 },
+    { "text<|turn>user\nmore", "text{text}", 0 },
+    { "a<|image|>b<|\"|>c", "text{abc}", 0 },
+    { "\xf0\x9f\x99\x82 \xe3\x80\x80\xc3\xa9\xe2\x80\xa8", "text{\xf0\x9f\x99\x82 \xe3\x80\x80\xc3\xa9}", 0 },
+    { "x\xf0\x9f<turn|>", "text{x\xf0\x9f}", 0 },
+    { "", "", 0 },
+    { " \n ", "", 0 },
+    /* calls as the family writes them */
+    { "<|tool_call>call:get_time{city:<|\"|>Oslo<|\"|>,n:3}<tool_call|><|tool_response>", "call{get_time|{\"city\":\"Oslo\",\"n\":3}}", 0 },
+    { "<|tool_call>call:f{}<tool_call|><|tool_call>call:g{a:true}<tool_call|>", "call{f|{}}call{g|{\"a\":true}}", 0 },
+    { "Wait.<|tool_call>call:f{a:[1,-2.5e3,<|\"|>x<|\"|>,null,{b:[]}],c:{d:false}}<tool_call|>",
+      "text{Wait.}call{f|{\"a\":[1,-2.5e3,\"x\",null,{\"b\":[]}],\"c\":{\"d\":false}}}", 0 },
+    { "<|tool_call>call:f{a:<|\"|>{b:1},\"c\" <tag>\n'd'<|\"|>}<tool_call|>", "call{f|{\"a\":\"{b:1},\\\"c\\\" <tag>\\n'd'\"}}", 0 },
+    { "<|tool_call>call:f{<|\"|>k:1<|\"|>:2,a:<|\"|><|\"|>}<tool_call|>", "call{f|{\"k:1\":2,\"a\":\"\"}}", 0 },
+    { "<|channel>thought\nneed f\n<channel|><|tool_call>call:f{x:1}<tool_call|>", "thought{need f}call{f|{\"x\":1}}", 0 },
+    /* calls as they also come */
+    { "<|tool_call>call:f{city=Paris, n = 2}<tool_call|>", "call{f|{\"city\":\"Paris\",\"n\":2}}", 0 },
+    { "<|tool_call>call:f{\"city\": \"Paris\", \"list\": [1, 2], \"o\": {\"x\": null}}<tool_call|>",
+      "call{f|{\"city\":\"Paris\",\"list\":[1,2],\"o\":{\"x\":null}}}", 0 },
+    { "<|tool_call>call:f{city: 'Par\\'is', ok: True, no: None}<tool_call|>", "call{f|{\"city\":\"Par'is\",\"ok\":true,\"no\":null}}", 0 },
+    { "<|tool_call>call:f{a:1 b:<|\"|>x<|\"|> c:true}<tool_call|>", "call{f|{\"a\":1,\"b\":\"x\",\"c\":true}}", 0 },
+    { "<|tool_call>call:f{city:Paris, France,n:1}<tool_call|>", "call{f|{\"city\":\"Paris, France\",\"n\":1}}", 0 },
+    { "<|tool_call>call:f{url:https://a.b/c?d=e,n:1}<tool_call|>", "call{f|{\"url\":\"https://a.b/c?d=e\",\"n\":1}}", 0 },
+    { "<|tool_call>call:f{a:[x, y z, 3]}<tool_call|>", "call{f|{\"a\":[\"x\",\"y z\",3]}}", 0 },
+    { "<|tool_call>call:f{a:{b:[1,2<tool_call|>", "call{f|{\"a\":{\"b\":[1,2]}}}", 0 },
+    { "<|tool_call>call:f{a:<|\"|>no end<tool_call|>", "call{f|{\"a\":\"no end\"}}", 0 },
+    { "<|tool_call>call:f{a:,b:01,c:+5,d:1.}<tool_call|>", "call{f|{\"a\":null,\"b\":\"01\",\"c\":\"+5\",\"d\":\"1.\"}}", 0 },
+    { "<|tool_call>f(a=1, b='x')<tool_call|>", "call{f|{\"a\":1,\"b\":\"x\"}}", 0 },
+    { "<|tool_call>call:f{a:\"\\u00e9\\ud83d\\ude42\\n\\q\"}<tool_call|>", "call{f|{\"a\":\"\xc3\xa9\xf0\x9f\x99\x82\\n\\\\q\"}}", 0 },
+    { "<|tool_call>call:f<tool_call|>", "call{f|{}}", 0 },
+    { "<|tool_call><tool_call|>", "call{|{}}", 0 },
+    { "<|tool_call>call:f{a:1}", "call{f|{\"a\":1}}", 0 },
+    { "<tool_call|>x", "text{x}", 0 },
+};
+
+typedef struct { g4_buf seen; int last, kind, ends; } g4_stream;
+
+/* Deltas put together must be the parts. */
+static int g4_collect(void *user, int index, const g4_part *d)
+{
+    g4_stream *s = user;
+    if (index != s->last) {
+        if (s->last >= 0) g4_buf_str(&s->seen, "}");
+        if (d->kind == G4_PART_TOOL_CALL) g4_buf_fmt(&s->seen, "call{%s|", d->name);
+        else g4_buf_str(&s->seen, d->kind == G4_PART_TEXT ? "text{" : "thought{");
+    }
+    s->last = index;
+    g4_buf_add(&s->seen, d->text, d->text_len);
+    return s->ends > 0 && --s->ends == 0;
+}
+
+static void g4_run_case(const g4_case *c, size_t piece, const g4_allocator *a)
+{
+    g4_error err;
+    g4_response *r;
+    g4_stream stream = { .last = -1 };
+    g4_buf parts = { 0 };
+    if (g4_response_new(&r, a, NULL, c->in_thought, g4_collect, &stream, &err) != G4_OK) return;
+    g4_feed_all(r, c->reply, strlen(c->reply), piece);
+    g4_status st = g4_response_finish(r, &err);
+    if (a == NULL) {
+        g4_show_parts(&parts, r);
+        if (stream.last >= 0) g4_buf_str(&stream.seen, "}");
+        const char *got = parts.data == NULL ? "" : parts.data, *seen = stream.seen.data == NULL ? "" : stream.seen.data;
+        G4_EXPECT(st == G4_OK && strcmp(got, c->parts) == 0, "%s in pieces of %zu: %s, want %s", c->reply, piece, got, c->parts);
+        G4_EXPECT(strcmp(seen, c->parts) == 0, "%s streamed in pieces of %zu: %s", c->reply, piece, seen);
+    }
+    g4_response_close(r);
+    g4_buf_free(&parts);
+    g4_buf_free(&stream.seen);
+}
+
+int main(void)
+{
+    const size_t n_cases = sizeof g4_cases / sizeof g4_cases[0];
+    for (size_t i = 0; i < n_cases; i++) {
+        for (size_t piece = 1; piece < 8; piece++) g4_run_case(&g4_cases[i], piece, NULL);
+        g4_run_case(&g4_cases[i], 1000, NULL);
+    }
+
+    /* the raw text of a call is kept as it was */
+    g4_error err;
+    g4_response *r;
+    int n;
+    G4_EXPECT(g4_response_new(&r, NULL, NULL, 0, NULL, NULL, &err) == G4_OK, "%s", err.message);
+    const char *call = "<|tool_call>call:f{a = <|\"|>b<|\"|>  }<tool_call|>";
+    g4_feed_all(r, call, strlen(call), 3);
+    G4_EXPECT(g4_response_finish(r, &err) == G4_OK, "%s", err.message);
+    const g4_part *p = g4_response_parts(r, &n);
+    const char *raw = "call:f{a = <|\"|>b<|\"|>  }";
+    G4_EXPECT(n == 1 && p[0].raw_len == strlen(raw) && memcmp(p[0].raw, raw, p[0].raw_len) == 0, "raw: %s", n > 0 ? p[0].raw : "none");
+    g4_response_close(r);
+
+    /* the callback can stop */
+    g4_stream stream = { .last = -1, .ends = 2 };
+    G4_EXPECT(g4_response_new(&r, NULL, NULL, 0, g4_collect, &stream, &err) == G4_OK, "%s", err.message);
+    G4_EXPECT(g4_response_feed(r, G4_CONTROL_NONE, "a", 1) == 0 && g4_response_feed(r, G4_CONTROL_NONE, "b", 1) != 0, "stop after two");
+    g4_response_close(r);
+    g4_buf_free(&stream.seen);
+
+    /* deep nesting is cut off, not followed */
+    char deep[4096];
+    memset(deep, '[', sizeof deep);
+    memcpy(deep, "call:f{a:", 9);
+    G4_EXPECT(g4_response_new(&r, NULL, NULL, 0, NULL, NULL, &err) == G4_OK, "%s", err.message);
+    g4_response_feed(r, G4_CONTROL_CALL, NULL, 0);
+    g4_response_feed(r, G4_CONTROL_NONE, deep, sizeof deep);
+    G4_EXPECT(g4_response_finish(r, &err) == G4_OK, "%s", err.message);
+    p = g4_response_parts(r, &n);
+    g4_json *v;
+    G4_EXPECT(n == 1 && g4_json_parse(&v, NULL, p[0].text, p[0].text_len, &err) == G4_OK, "deep call: %s", err.message);
+    g4_json_free(NULL, v);
+    g4_response_close(r);
+
+    for (size_t i = 0; i < n_cases; i++) {
+        for (long k = 0; k < 60; k++) {
+            g4_failing f = { 0, k, 0 };
+            g4_allocator al = g4_failing_allocator(&f);
+            g4_run_case(&g4_cases[i], 5, &al);
+            if (f.live != 0) G4_EXPECT(f.live == 0, "case %zu, allocation %ld: %ld blocks live", i, k, f.live);
+            if (f.calls <= k) break;
+        }
+    }
+    G4_EXPECT(1, "failing allocations");
+    return g4_test_end();
+}
