@@ -203,8 +203,8 @@ def checksum(data):
 # ---- Tokenizer blob -------------------------------------------------------------------------------
 #
 # tokenizer.c documents the blob field by field; this section builds it. Everything the encoder needs stands ready: the
-# merges as a perfect hash of (left id, right id), code point -> id, the adjacent characters that some merge spans (between
-# any others a text may be cut exactly), and a trie of the tokens that are matched in the text itself.
+# merges as a perfect hash of (left id, right id), code point -> id, the adjacent characters that some merge spans
+# (between any others a text may be cut exactly), and a trie of the tokens that are matched in the text itself.
 
 TOKENIZER_MAGIC = b"G4TOKENS"
 TOKENIZER_VERSION = 1
@@ -233,11 +233,12 @@ def tokenizer_blob(source, n_vocab=None):
     n_vocab = highest if n_vocab is None else n_vocab
     if not 0 < highest <= n_vocab < 1 << 20:
         raise ValueError(f"tokenizer: {highest} token ids do not fit a vocabulary of {n_vocab}")
-    return _tokenizer_pack(texts, ranked, control, always, n_bytes, add_bos, n_vocab), {texts[i]: i for i in sorted(control)}
+    blob = _tokenizer_pack(texts, ranked, control, always, n_bytes, add_bos, n_vocab)
+    return blob, {texts[i]: i for i in sorted(control)}
 
 
 def _tokenizer_from_json(source):
-    """A Hugging Face tokenizer.json -> id -> text, merges in order, control ids, always-matched ids, byte ids, add_bos."""
+    """A tokenizer.json -> {id: text}, merges by rank, control ids, always-matched ids, byte ids, add_bos."""
     model = source["model"]
 
     def need(ok, what):
@@ -251,11 +252,13 @@ def _tokenizer_from_json(source):
     normalizer = source.get("normalizer") or {}
     if normalizer.get("type") == "Sequence" and len(normalizer["normalizers"]) == 1:
         normalizer = normalizer["normalizers"][0]
-    need(normalizer.get("type") == "Replace" and normalizer.get("pattern") == {"String": " "} and normalizer.get("content") == SPACE,
+    need(normalizer == {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
          "the normalizer must only replace a space by U+2581")
-    # Splitting at " " never finds one, as the normalizer has replaced them all; any other pre-tokenizer would change ids.
+    # Splitting at " " never finds one, as the normalizer has replaced them all; any other pre-tokenizer would change
+    # ids.
     split = source.get("pre_tokenizer")
-    need(split is None or (split.get("type") == "Split" and split.get("pattern") == {"String": " "}), "pre_tokenizer is not supported")
+    need(split is None or (split.get("type") == "Split" and split.get("pattern") == {"String": " "}),
+         "the pre_tokenizer is not supported")
 
     vocab = dict(model["vocab"])
     texts = {i: text for text, i in vocab.items()}
@@ -263,15 +266,18 @@ def _tokenizer_from_json(source):
     control, always = set(), set()
     for token in source.get("added_tokens") or []:
         text, i = token["content"], token["id"]
-        need(text and not any(token.get(k) for k in ("lstrip", "rstrip", "single_word")), f"added token {text!r}: unsupported stripping")
-        need(not token.get("normalized") or not (" " in text or SPACE in text), f"added token {text!r}: normalized, with a space")
-        need(texts.get(i, text) == text and vocab.get(text, i) == i, f"added token {text!r}: id {i} contradicts the vocabulary")
+        need(text and not any(token.get(k) for k in ("lstrip", "rstrip", "single_word")),
+             f"added token {text!r}: lstrip, rstrip and single_word are not supported")
+        need(not token.get("normalized") or not (" " in text or SPACE in text),
+             f"added token {text!r}: normalized, with a space")
+        need(texts.get(i, text) == text and vocab.get(text, i) == i,
+             f"added token {text!r}: id {i} contradicts the vocabulary")
         texts[i], vocab[text] = text, i
         (control if token.get("special") else always).add(i)
 
     pairs = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
     byte_ids = [vocab.get(f"<0x{b:02X}>") for b in range(256)]
-    # bos comes from the template of the chat or from the caller; the file says only that this family begins with one.
+    # A tokenizer.json does not say it; every model of this family begins with <bos>.
     return texts, _tokenizer_pair_ids(pairs, vocab), control, always, byte_ids, True
 
 
@@ -279,11 +285,12 @@ def _tokenizer_from_gguf(source):
     """GGUF metadata -> the same. Gemma 4 files list merges; Gemma 3 files (SentencePiece BPE) list scores.
 
     Gemma 3 differs from Gemma 4 in what is matched in the text itself, whoever wrote it: besides control tokens it has
-    user-defined ones (HTML tags, runs of line feeds and tabs, [multimodal], the image markers), each cut out before BPE, the
-    longest at the leftmost place. Runs of 2 to 31 spaces are user-defined too; they are reached by merges ahead of all others,
-    longest left part first, which gives what cutting them out gives and treats a literal U+2581 as a space, as Gemma 4 does.
-    (transformers' GGUF loader ranks all merges by id instead: it cuts 32 spaces into 16 + 16, SentencePiece into 31 + 1. We
-    follow SentencePiece.) In a Gemma 4 file, user-defined marks only which markers stay visible: all are control tokens.
+    user-defined ones (HTML tags, runs of line feeds and tabs, [multimodal], the image markers), each cut out before
+    BPE, the longest at the leftmost place. Runs of 2 to 31 spaces are user-defined too; they are reached by merges
+    ahead of all others, longest left part first, which gives what cutting them out gives and treats a literal U+2581 as
+    a space, as Gemma 4 does. (transformers' GGUF loader ranks all merges by id instead: it cuts 32 spaces into 16 + 16,
+    SentencePiece into 31 + 1. We follow SentencePiece.) In a Gemma 4 file, user-defined marks only which markers stay
+    visible: all are control tokens.
     """
     tokens = list(source["tokenizer.ggml.tokens"])
     kinds = list(source.get("tokenizer.ggml.token_type") or [])
@@ -292,7 +299,9 @@ def _tokenizer_from_gguf(source):
         raise ValueError(f"tokenizer: {len(tokens)} tokens but {len(kinds)} token types")
     if source.get("tokenizer.ggml.add_space_prefix"):
         raise ValueError("tokenizer: add_space_prefix is not supported")
-    spaces = [i for i, t in enumerate(tokens) if kinds[i] == GGUF_USER and len(t) > 1 and not t.strip(" ")] if model == "llama" else []
+    spaces = []
+    if model == "llama":
+        spaces = [i for i, t in enumerate(tokens) if kinds[i] == GGUF_USER and len(t) > 1 and not t.strip(" ")]
     for i in spaces:
         tokens[i] = SPACE * len(tokens[i])
     vocab = {text: i for i, text in enumerate(tokens)}
@@ -311,7 +320,8 @@ def _tokenizer_from_gguf(source):
         ranked = _tokenizer_pairs_from_scores(tokens, kinds, vocab, scores, set(spaces))
     else:
         raise ValueError(f"tokenizer: tokenizer.ggml.model is {model!r}; gemma4 and llama (Gemma 3) are supported")
-    return dict(enumerate(tokens)), ranked, control, always, byte_ids, bool(source.get("tokenizer.ggml.add_bos_token", True))
+    add_bos = bool(source.get("tokenizer.ggml.add_bos_token", True))
+    return dict(enumerate(tokens)), ranked, control, always, byte_ids, add_bos
 
 
 def _tokenizer_pair_ids(pairs, vocab):
@@ -325,8 +335,8 @@ def _tokenizer_pair_ids(pairs, vocab):
 
 
 def _tokenizer_pairs_from_scores(tokens, kinds, vocab, scores, spaces):
-    """Every (left, right) whose join is a token; best score first, then the longer left part, then the longer right part,
-    then by ids: the order in which Hugging Face writes the merges of a SentencePiece model."""
+    """Every (left, right) whose join is a token; best score first, then the longer left part, then the longer right
+    part, then by ids: the order in which Hugging Face writes the merges of a SentencePiece model."""
     normal = {t: i for t, i in vocab.items() if kinds[i] in (GGUF_NORMAL, GGUF_UNUSED) or i in spaces}
     found = []
     for text, i in normal.items():
@@ -352,8 +362,8 @@ def _tokenizer_mix(key):
 def _tokenizer_perfect_hash(keys):
     """(displacement of each bucket, slot of each key, number of slots): no two keys share a slot.
 
-    Buckets of about four keys, the fullest first; each tries displacements until all its keys fall on free slots. All buckets of
-    one size try together, and of those that want the same slot one wins.
+    Buckets of about four keys, the fullest first; each tries displacements until all its keys fall on free slots. All
+    buckets of one size try together, and of those that want the same slot one wins.
     """
     n = len(keys)
     n_slots, n_buckets = n + n // 16 + 1, n // 4 + 1
@@ -393,7 +403,7 @@ def _tokenizer_perfect_hash(keys):
 
 
 def _tokenizer_trie(entries):
-    """Tokens matched in text, [(bytes, id, always)] -> nodes in breadth-first order, children of a node adjacent and sorted."""
+    """Tokens matched in text, [(bytes, id, always)] -> nodes, breadth first, children of a node adjacent and sorted."""
     children, ends = [{}], [(TOKENIZER_NONE, 0)]
     for data, i, always in entries:
         node = 0
@@ -404,7 +414,8 @@ def _tokenizer_trie(entries):
                 ends.append((TOKENIZER_NONE, 0))
             node = children[node][b]
         ends[node] = (i, 2 if always else 1)
-    nodes = np.zeros(len(children), np.dtype([("first", "<u4"), ("id", "<u4"), ("n", "<u2"), ("byte", "u1"), ("kind", "u1")]))
+    fields = [("first", "<u4"), ("id", "<u4"), ("n", "<u2"), ("byte", "u1"), ("kind", "u1")]
+    nodes = np.zeros(len(children), np.dtype(fields))
     queue = [(0, 0)]
     for place, (node, byte) in enumerate(queue):  # grows while it is read
         nodes[place] = (len(queue) if children[node] else 0, ends[node][0], len(children[node]), byte, ends[node][1])
@@ -419,7 +430,8 @@ def _tokenizer_pack(texts, ranked, control, always, byte_ids, add_bos, n_vocab):
         raise ValueError(f"tokenizer: the vocabulary has no byte token <0x{missing[0]:02X}>")
     byte_set = set(byte_ids)
 
-    # What a token writes when decoded: a control token its name, a byte token that byte, any other its text with spaces.
+    # What a token writes when decoded: a control token its name, a byte token that byte, any other its text with
+    # spaces.
     pieces = [b""] * n_vocab
     for i, text in texts.items():
         pieces[i] = text.encode() if i in control or i in always else text.replace(SPACE, " ").encode()
@@ -427,13 +439,15 @@ def _tokenizer_pack(texts, ranked, control, always, byte_ids, add_bos, n_vocab):
         pieces[i] = bytes([b])
     longest = max(range(n_vocab), key=lambda i: len(pieces[i]))
     if len(pieces[longest]) > TOKENIZER_MAX_PIECE:
-        raise ValueError(f"tokenizer: token {longest} has {len(pieces[longest])} bytes, more than {TOKENIZER_MAX_PIECE}")
+        size = len(pieces[longest])
+        raise ValueError(f"tokenizer: token {longest} has {size} bytes, more than {TOKENIZER_MAX_PIECE}")
     offsets = np.concatenate([[0], np.cumsum([len(p) for p in pieces])]).astype("<u4")
     is_control = np.zeros((n_vocab + 31) // 32 * 32, np.uint8)
     is_control[sorted(control)] = 1
 
     # Code point -> id by pages of 64. A byte token or a token that is only matched as a whole is no character.
-    chars = {ord(t): i for i, t in texts.items() if len(t) == 1 and i not in byte_set and i not in control and i not in always}
+    whole = byte_set | control | always
+    chars = {ord(t): i for i, t in texts.items() if len(t) == 1 and i not in whole}
     pages = np.zeros(0x110000 >> 6, "<u2")
     numbers = {page: n + 1 for n, page in enumerate(sorted({c >> 6 for c in chars}))}  # page 0 is empty
     table = np.full((len(numbers) + 1, 64), TOKENIZER_NONE, "<u4")
@@ -446,22 +460,24 @@ def _tokenizer_pack(texts, ranked, control, always, byte_ids, add_bos, n_vocab):
             raise ValueError("tokenizer: the vocabulary has no ASCII characters")
         table[numbers[0], 0x20] = chars[0x2581]
 
-    # Merges. Of a pair listed twice the later counts, as in the reference. None may touch a byte token or a whole-only token.
+    # Merges. Of a pair listed twice the later counts, as in the reference. None may touch a byte token.
     if len(ranked) >= (1 << 24) - 1:
         raise ValueError(f"tokenizer: {len(ranked)} merges are too many")
     rank = np.arange(len(ranked), dtype=np.uint64)
-    whole = np.zeros(n_vocab, bool)
-    whole[sorted(byte_set)] = True
-    if len(ranked) and whole[ranked].any():
-        raise ValueError(f"tokenizer: merge {int(np.flatnonzero(whole[ranked].any(axis=1))[0])} touches a byte token")
+    is_byte = np.zeros(n_vocab, bool)
+    is_byte[sorted(byte_set)] = True
+    if len(ranked) and is_byte[ranked].any():
+        raise ValueError(f"tokenizer: merge {int(np.flatnonzero(is_byte[ranked].any(axis=1))[0])} touches a byte token")
     key = (ranked[:, 0].astype(np.uint64) << np.uint64(20)) | ranked[:, 1].astype(np.uint64)
     last = len(key) - 1 - np.unique(key[::-1], return_index=True)[1]
     displacement, slot, n_slots = _tokenizer_perfect_hash(key[last])
     slots = np.full(n_slots, 0xFFFFFFFFFFFFFFFF, np.uint64)
     slots[slot] = (key[last] << np.uint64(24)) | rank[last]
 
-    # Adjacent characters inside any joined token. ASCII pairs exactly, others as bits of a hash; U+2581 stands as a space.
-    joined = "\0".join(texts[i] for i in np.unique(ranked[:, 2]).tolist() if "\0" not in texts[i]).replace(SPACE, " ")
+    # Adjacent characters inside any joined token. ASCII pairs exactly, others as bits of a hash; U+2581 stands as a
+    # space.
+    reached = [texts[i] for i in np.unique(ranked[:, 2]).tolist()]
+    joined = "\0".join(t for t in reached if "\0" not in t).replace(SPACE, " ")
     points = np.frombuffer(joined.encode("utf-32-le"), "<u4")
     a, b = points[:-1], points[1:]
     inside = (a != 0) & (b != 0)
@@ -470,8 +486,8 @@ def _tokenizer_pack(texts, ranked, control, always, byte_ids, add_bos, n_vocab):
     ascii_pairs = np.zeros((128, 128), np.uint8)
     small = (a < 128) & (b < 128)
     ascii_pairs[a[small], b[small]] = 1
-    if any("\0" in texts[i] for i in np.unique(ranked[:, 2]).tolist()):
-        ascii_pairs[0, :] = ascii_pairs[:, 0] = 1  # only costs speed
+    if any("\0" in t for t in reached):
+        raise ValueError("tokenizer: a merge joins text with a NUL in it")
     bits = max(10, int(8 * (~small).sum()).bit_length())
     h = a[~small] * np.uint32(0x9E3779B1) + b[~small] * np.uint32(0x85EBCA6B)
     h = ((h ^ (h >> np.uint32(15))) * np.uint32(0xC2B2AE35)) >> np.uint32(32 - bits)
@@ -486,7 +502,8 @@ def _tokenizer_pack(texts, ranked, control, always, byte_ids, add_bos, n_vocab):
     pack = lambda x: np.packbits(x, bitorder="little").tobytes()
     parts = [offsets.tobytes(), b"".join(pieces), pack(is_control), pages.tobytes(), table.tobytes(),
              np.array(byte_ids, "<u4").tobytes(), displacement.astype("<u2").tobytes(), slots.astype("<u8").tobytes(),
-             ranked[:, 2].astype("<u4").tobytes(), pack(ascii_pairs.ravel()), pack(pair_bits), nodes.tobytes(), first.tobytes()]
+             ranked[:, 2].astype("<u4").tobytes(), pack(ascii_pairs.ravel()), pack(pair_bits), nodes.tobytes(),
+             first.tobytes()]
     header_size = 16 + 4 * 12 + 8 * len(parts)
     at = header_size = (header_size + 63) // 64 * 64
     where, body = [], b""
@@ -496,8 +513,8 @@ def _tokenizer_pack(texts, ranked, control, always, byte_ids, add_bos, n_vocab):
         body += part + bytes(padding)
         at += len(part) + padding
     depth = max((len(texts[i].encode()) for i in control | always), default=0)
-    header = struct.pack("<8sII12I", TOKENIZER_MAGIC, TOKENIZER_VERSION, at, n_vocab, 1 if add_bos else 0, len(ranked), n_slots,
-                         len(displacement), len(table), bits, len(nodes), depth, len(parts), 0, 0)
+    header = struct.pack("<8sII12I", TOKENIZER_MAGIC, TOKENIZER_VERSION, at, n_vocab, 1 if add_bos else 0, len(ranked),
+                         n_slots, len(displacement), len(table), bits, len(nodes), depth, len(parts), 0, 0)
     header += b"".join(struct.pack("<II", *w) for w in where)
     return header + bytes(header_size - len(header)) + body
 

@@ -1,14 +1,16 @@
 /* tokenizer.c - text to token ids and back.
  *
- * The algorithm is byte-pair encoding without pre-tokenization: a text is one word of code points (a space counts as U+2581), and the
- * adjacent pair of lowest rank is joined, the leftmost on a tie, until no adjacent pair has a rank. Characters outside the vocabulary,
- * and every byte outside a well-formed UTF-8 sequence, become byte tokens, which nothing joins. Three things make it fast and keep
- * it exact:
+ * The algorithm is byte-pair encoding without pre-tokenization: a text is one word of code points (a space counts as
+ * U+2581), and the adjacent pair of lowest rank is joined, the leftmost on a tie, until no adjacent pair has a rank.
+ * Characters outside the vocabulary, and every byte outside a well-formed UTF-8 sequence, become byte tokens, which
+ * nothing joins. Three things make it fast and keep it exact:
  *
- *   cuts    A pair can only be joined over a boundary if some joined token contains the two characters beside it. Where none does, the
- *           text is cut, and the words are encoded by themselves. In English that is before nearly every space.
+ *   cuts    A pair can only be joined over a boundary if some joined token contains the two characters beside it. Where
+ *           none does, the text is cut, and the words are encoded by themselves. In English that is before nearly every
+ *           space.
  *   cache   Short words repeat: one call remembers the ids of those it has seen.
- *   heap    A long word keeps its pairs in a heap ordered by (rank, place), so that time grows as n log n whatever the text is.
+ *   heap    A long word keeps its pairs in a heap ordered by (rank, place), so that time grows as n log n whatever the
+ *           text is.
  *
  *  1  The tokenizer section of a model file
  *  2  Lookups
@@ -26,9 +28,9 @@
 
 /* ---- 1. The tokenizer section of a model file -----------------------------------------------------
  *
- * Little-endian, written by export.py (section "Tokenizer blob"). All structures stand ready; binding checks the sizes below against
- * each other and the section, in constant time. What the tables contain is not trusted: every index read from one is compared with its
- * bound where it is used, so a damaged file gives wrong ids, never a wrong access.
+ * Little-endian, written by export.py (section "Tokenizer blob"). All structures stand ready; binding checks the sizes
+ * below against each other and the section, in constant time. What the tables contain is not trusted: every index read
+ * from one is compared with its bound where it is used, so a damaged file gives wrong ids, never a wrong access.
  *
  *   0  char magic[8]         "G4TOKENS"
  *   8  u32 version           1
@@ -47,27 +49,34 @@
  *  64  { u32 offset, size; } part[13]   from the start of the section, multiples of 64
  *
  *   OFFSETS    u32[n_vocab + 1]: token i writes bytes [offset[i], offset[i + 1]) of STRINGS, at most 255
- *   STRINGS    what tokens write: names of control tokens, the byte of a byte token, else text with U+2581 replaced by a space
+ *   STRINGS    what tokens write: names of control tokens, the byte of a byte token, else text with U+2581 replaced by
+ *              a space
  *   CONTROL    u32[ceil(n_vocab / 32)]: bit i % 32 of word i / 32 is set for control tokens
  *   PAGES      u16[0x110000 / 64]: page of the code points c with this c / 64; page 0 is empty
  *   CHARS      u32[n_pages][64]: id of code point c at c % 64, or 0xffffffff. U+0020 has the id of U+2581
  *   BYTES      u32[256]: ids of the byte tokens
  *   BUCKETS    u16[n_buckets]: displacement d of a bucket of merges, and
- *   MERGES     u64[n_slots]: left id << 44 | right id << 24 | rank, all ones when empty: a perfect hash, see g4_tok_find
+ *   MERGES     u64[n_slots]: left id << 44 | right id << 24 | rank, all ones when empty: a perfect hash, see
+ *              g4_tok_find
  *   JOINED     u32[n_merges]: by rank, the id that the pair becomes
- *   ASCII      u64[128][2]: bit b % 64 of [a][b / 64] is set if a joined token contains the characters a b (U+2581 as a space)
- *   PAIRS      bits: the same for pairs with a character beyond ASCII, hashed by g4_tok_may_join; false positives cost time only
- *   TRIE       12-byte nodes { u32 first child; u32 id or 0xffffffff; u16 n children; u8 byte; u8 kind }, node 0 the root, children
- *              adjacent and sorted by byte: the tokens matched in the text itself. kind 1: a control token, matched in trusted text
- *              only; 2: always matched (Gemma 3: HTML tags, runs of line feeds)
+ *   ASCII      u64[128][2]: bit b % 64 of [a][b / 64] is set if a joined token contains the characters a b (U+2581 as a
+ *              space)
+ *   PAIRS      bits: the same for pairs with a character beyond ASCII, hashed by g4_tok_may_join; false positives cost
+ *              time only
+ *   TRIE       12-byte nodes { u32 first child; u32 id or 0xffffffff; u16 n children; u8 byte; u8 kind }, node 0 the
+ *              root, children adjacent and sorted by byte: the tokens matched in the text itself. kind 1: a control
+ *              token, matched in trusted text only; 2: always matched (Gemma 3: HTML tags, runs of line feeds)
  *   FIRST      u8[256]: kinds of the tokens in the trie that begin with this byte, or-ed
  */
 enum {
-    G4_TOK_OFFSETS, G4_TOK_STRINGS, G4_TOK_CONTROL, G4_TOK_PAGES, G4_TOK_CHARS, G4_TOK_BYTES, G4_TOK_BUCKETS, G4_TOK_MERGES, G4_TOK_JOINED,
-    G4_TOK_ASCII, G4_TOK_PAIRS, G4_TOK_TRIE, G4_TOK_FIRST, G4_TOK_N_PARTS
+    G4_TOK_OFFSETS, G4_TOK_STRINGS, G4_TOK_CONTROL, G4_TOK_PAGES, G4_TOK_CHARS, G4_TOK_BYTES, G4_TOK_BUCKETS,
+    G4_TOK_MERGES, G4_TOK_JOINED, G4_TOK_ASCII, G4_TOK_PAIRS, G4_TOK_TRIE, G4_TOK_FIRST, G4_TOK_N_PARTS
 };
 /* Places in g4_tokenizer.info. */
-enum { G4_TOK_I_STRINGS, G4_TOK_I_RANKS, G4_TOK_I_SLOTS, G4_TOK_I_BUCKETS, G4_TOK_I_PAGES, G4_TOK_I_BITS, G4_TOK_I_NODES, G4_TOK_I_DEPTH };
+enum {
+    G4_TOK_I_STRINGS, G4_TOK_I_RANKS, G4_TOK_I_SLOTS, G4_TOK_I_BUCKETS, G4_TOK_I_PAGES, G4_TOK_I_BITS, G4_TOK_I_NODES,
+    G4_TOK_I_DEPTH
+};
 
 #define G4_TOK_MAGIC "G4TOKENS"
 #define G4_TOK_VERSION 1u
@@ -94,10 +103,12 @@ g4_status g4_tokenizer_bind(g4_tokenizer *t, const void *blob, size_t size, uint
     }
     if ((uintptr_t)blob % 8 != 0) return g4_fail(err, G4_ERR_FORMAT, "tokenizer: not aligned to 8 bytes");
     g4_reader r = { (const uint8_t *)blob, size, 0, 0 };
-    if (memcmp(g4_read_bytes(&r, 8), G4_TOK_MAGIC, 8) != 0) return g4_fail(err, G4_ERR_FORMAT, "tokenizer: wrong magic");
+    if (memcmp(g4_read_bytes(&r, 8), G4_TOK_MAGIC, 8) != 0)
+        return g4_fail(err, G4_ERR_FORMAT, "tokenizer: wrong magic");
     const uint32_t version = g4_read_u32(&r);
     if (version != G4_TOK_VERSION) {
-        return g4_fail(err, G4_ERR_VERSION, "tokenizer: version %u, this library reads %u", (unsigned)version, G4_TOK_VERSION);
+        return g4_fail(err, G4_ERR_VERSION, "tokenizer: version %u, this library reads %u", (unsigned)version,
+                       G4_TOK_VERSION);
     }
     const uint32_t total = g4_read_u32(&r);
     if (total < G4_TOK_HEADER || total > size) {
@@ -105,14 +116,16 @@ g4_status g4_tokenizer_bind(g4_tokenizer *t, const void *blob, size_t size, uint
     }
     const uint32_t n_tokens = g4_read_u32(&r);
     if (n_tokens != n_vocab || n_vocab == 0 || n_vocab >= 1u << 20) {
-        return g4_fail(err, G4_ERR_FORMAT, "tokenizer: %u tokens, the model has %u", (unsigned)n_tokens, (unsigned)n_vocab);
+        return g4_fail(err, G4_ERR_FORMAT, "tokenizer: %u tokens, the model has %u", (unsigned)n_tokens,
+                       (unsigned)n_vocab);
     }
     (void)g4_read_u32(&r); /* flags */
-    const uint32_t n_merges = g4_read_u32(&r), n_slots = g4_read_u32(&r), n_buckets = g4_read_u32(&r), n_pages = g4_read_u32(&r);
-    const uint32_t bits = g4_read_u32(&r), n_nodes = g4_read_u32(&r), depth = g4_read_u32(&r), n_parts = g4_read_u32(&r);
+    const uint32_t n_merges = g4_read_u32(&r), n_slots = g4_read_u32(&r), n_buckets = g4_read_u32(&r);
+    const uint32_t n_pages = g4_read_u32(&r), bits = g4_read_u32(&r), n_nodes = g4_read_u32(&r);
+    const uint32_t depth = g4_read_u32(&r), n_parts = g4_read_u32(&r);
     (void)g4_read_u64(&r); /* reserved */
-    if (n_merges >= (1u << 24) - 1 || n_slots == 0 || n_buckets == 0 || n_pages == 0 || n_pages > 0x10000u || bits < 10 || bits > 30 ||
-        n_nodes == 0 || depth > G4_TOK_MAX_PIECE || n_parts != G4_TOK_N_PARTS) {
+    if (n_merges >= (1u << 24) - 1 || n_slots == 0 || n_buckets == 0 || n_pages == 0 || n_pages > 0x10000u ||
+        bits < 10 || bits > 30 || n_nodes == 0 || depth > G4_TOK_MAX_PIECE || n_parts != G4_TOK_N_PARTS) {
         return g4_fail(err, G4_ERR_FORMAT, "tokenizer: a count in its header is out of range");
     }
     const uint64_t want[G4_TOK_N_PARTS] = {
@@ -120,14 +133,15 @@ g4_status g4_tokenizer_bind(g4_tokenizer *t, const void *blob, size_t size, uint
         [G4_TOK_CONTROL] = 4 * (((uint64_t)n_vocab + 31) / 32), [G4_TOK_PAGES] = 2 * G4_TOK_N_PAGES,
         [G4_TOK_CHARS] = 256 * (uint64_t)n_pages, [G4_TOK_BYTES] = 4 * 256, [G4_TOK_BUCKETS] = 2 * (uint64_t)n_buckets,
         [G4_TOK_MERGES] = 8 * (uint64_t)n_slots, [G4_TOK_JOINED] = 4 * (uint64_t)n_merges, [G4_TOK_ASCII] = 2048,
-        [G4_TOK_PAIRS] = (uint64_t)1 << (bits - 3), [G4_TOK_TRIE] = sizeof(g4_tok_node) * (uint64_t)n_nodes, [G4_TOK_FIRST] = 256
+        [G4_TOK_PAIRS] = (uint64_t)1 << (bits - 3), [G4_TOK_TRIE] = sizeof(g4_tok_node) * (uint64_t)n_nodes,
+        [G4_TOK_FIRST] = 256
     };
     for (int i = 0; i < G4_TOK_N_PARTS; i++) {
         const uint32_t offset = g4_read_u32(&r), bytes = g4_read_u32(&r);
         if (offset % 64 != 0 || offset > total || bytes > total - offset || (i != G4_TOK_STRINGS && bytes != want[i])) {
             memset(t, 0, sizeof *t);
-            return g4_fail(err, G4_ERR_FORMAT, "tokenizer: part %d has %u bytes at %u of %u", i, (unsigned)bytes, (unsigned)offset,
-                           (unsigned)total);
+            return g4_fail(err, G4_ERR_FORMAT, "tokenizer: part %d has %u bytes at %u of %u", i, (unsigned)bytes,
+                           (unsigned)offset, (unsigned)total);
         }
         t->part[i] = (const uint8_t *)blob + offset;
         if (i == G4_TOK_STRINGS) t->info[G4_TOK_I_STRINGS] = bytes;
@@ -147,7 +161,8 @@ g4_status g4_tokenizer_bind(g4_tokenizer *t, const void *blob, size_t size, uint
 
 /* ---- 2. Lookups ----------------------------------------------------------------------------------- */
 
-/* Length in bytes of the well-formed UTF-8 sequence that begins at p, its code point in *cp; 0 if there is none within n bytes. */
+/* Length in bytes of the well-formed UTF-8 sequence that begins at p, its code point in *cp; 0 if there is none within
+ * n bytes. */
 static inline size_t g4_tok_decode(const uint8_t *p, size_t n, uint32_t *cp)
 {
     const uint32_t a = p[0];
@@ -172,8 +187,8 @@ static inline size_t g4_tok_decode(const uint8_t *p, size_t n, uint32_t *cp)
     return *cp < 0x10000 || *cp > 0x10FFFF ? 0 : 4;
 }
 
-/* Rank of the pair, or G4_TOK_NONE. A 64-bit mix of the key; its low half picks the bucket, whose displacement, mixed into the high half,
- * picks the only slot where the pair can be. */
+/* Rank of the pair, or G4_TOK_NONE. A 64-bit mix of the key; its low half picks the bucket, whose displacement, mixed
+ * into the high half, picks the only slot where the pair can be. */
 static inline uint32_t g4_tok_find(const g4_tokenizer *t, uint32_t l, uint32_t r)
 {
     const uint64_t key = (uint64_t)l << 20 | r;
@@ -192,7 +207,8 @@ static inline uint32_t g4_tok_find(const g4_tokenizer *t, uint32_t l, uint32_t r
 static inline uint32_t g4_tok_char(const g4_tokenizer *t, uint32_t cp)
 {
     const uint32_t page = ((const uint16_t *)t->part[G4_TOK_PAGES])[cp >> 6];
-    const uint32_t id = page < t->info[G4_TOK_I_PAGES] ? g4_tok_u32(t, G4_TOK_CHARS)[page * 64 + (cp & 63)] : G4_TOK_NONE;
+    uint32_t id = G4_TOK_NONE;
+    if (page < t->info[G4_TOK_I_PAGES]) id = g4_tok_u32(t, G4_TOK_CHARS)[page * 64 + (cp & 63)];
     return id < t->n_vocab ? id : G4_TOK_NONE;
 }
 
@@ -217,7 +233,14 @@ static inline int g4_tok_may_join(const g4_tokenizer *t, uint32_t a, uint32_t b)
     return ((const uint8_t *)t->part[G4_TOK_PAIRS])[h >> 3] >> (h & 7) & 1;
 }
 
-/* Longest token of the given kinds at the start of text: its length and *id, or 0. With whole, only one of exactly n bytes. */
+/* The same question for two ASCII characters; ascii is that part. */
+static inline int g4_tok_ascii_join(const uint64_t *ascii, uint32_t a, uint32_t b)
+{
+    return (int)(ascii[2 * a + (b >> 6)] >> (b & 63) & 1);
+}
+
+/* Longest token of the given kinds at the start of text: its length and *id, or 0. With whole, only one of exactly n
+ * bytes. */
 static size_t g4_tok_match(const g4_tokenizer *t, const uint8_t *text, size_t n, int kinds, int whole, uint32_t *id)
 {
     const g4_tok_node *nodes = (const g4_tok_node *)t->part[G4_TOK_TRIE];
@@ -339,8 +362,8 @@ static void g4_tok_push(uint64_t *heap, size_t *n, uint64_t key)
     heap[i] = key;
 }
 
-/* A word of any length. An entry of the heap is out of date when the rank of its place has changed. Each join takes one entry out and
- * puts at most two in, so the heap never holds more than two per symbol. */
+/* A word of any length. An entry of the heap is out of date when the rank of its place has changed. Each join takes one
+ * entry out and puts at most two in, so the heap never holds more than two per symbol. */
 static int g4_tok_join_long(g4_tok_encoder *e, const uint8_t *word, size_t len)
 {
     const g4_tokenizer *t = e->t;
@@ -465,13 +488,17 @@ static int g4_tok_encode_span(g4_tok_encoder *e, const uint8_t *text, size_t len
         while (p < len) {
             uint32_t cp = text[p];
             if (cp < 0x80 && prev < 0x80) {
-                if (!(ascii[2 * prev + (cp >> 6)] >> (cp & 63) & 1)) break;
+                if (!g4_tok_ascii_join(ascii, prev, cp)) break;
                 p++;
             } else {
                 n = g4_tok_decode(text + p, len - p, &cp);
                 if (n == 0) break;
                 if (cp == 0x2581) cp = ' ';
-                if (cp < 0x80 && prev < 0x80 ? !(ascii[2 * prev + (cp >> 6)] >> (cp & 63) & 1) : !g4_tok_may_join(t, prev, cp)) break;
+                if (cp >= 0x80 || prev >= 0x80) {
+                    if (!g4_tok_may_join(t, prev, cp)) break;
+                } else if (!g4_tok_ascii_join(ascii, prev, cp)) {
+                    break; /* U+2581 became a space */
+                }
                 p += n;
             }
             prev = cp;
@@ -543,9 +570,12 @@ static int g4_utf8_unfinished(const uint8_t *p, size_t n)
         if ((a & 0xC0) == 0x80) continue; /* a continuation: its lead is further left */
         const size_t size = a < 0xC2 || a > 0xF4 ? 1 : a < 0xE0 ? 2 : a < 0xF0 ? 3 : 4;
         if (size <= k) return 0;
-        if (k > 1) { /* the second byte is narrower after four leads: no overlong forms, surrogates or values beyond U+10FFFF */
+        if (k > 1) { /* four leads narrow the second byte: no overlong forms, no surrogates, at most U+10FFFF */
             const uint8_t b = p[n - k + 1];
-            if ((a == 0xE0 && b < 0xA0) || (a == 0xED && b > 0x9F) || (a == 0xF0 && b < 0x90) || (a == 0xF4 && b > 0x8F)) return 0;
+            if (a == 0xE0 && b < 0xA0) return 0;
+            if (a == 0xED && b > 0x9F) return 0;
+            if (a == 0xF0 && b < 0x90) return 0;
+            if (a == 0xF4 && b > 0x8F) return 0;
         }
         return (int)k;
     }
