@@ -12,8 +12,9 @@
  * 10  Loading                 chooses a reader by the first bytes
  * 11  Writing PNG, drawing boxes
  *
- * Everything that comes out of a file is untrusted: sizes are checked against the limits before memory is taken, and a file that is
- * truncated or at odds with itself gives G4_ERR_FORMAT with a message that says what was expected and what was found. */
+ * Everything that comes out of a file is untrusted: sizes are checked against the limits before memory is taken, and a
+ * file that is truncated or at odds with itself gives G4_ERR_FORMAT with a message that says what was expected and what
+ * was found. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -50,28 +51,45 @@ static g4_media g4_media_resolve(const g4_media_options *opt)
 {
     static const g4_media_options none;
     if (!opt) opt = &none;
-    g4_media m = { opt->allocator, opt->ffmpeg ? opt->ffmpeg : "ffmpeg", opt->max_pixels ? opt->max_pixels : (uint64_t)64 << 20,
-                   opt->max_samples ? opt->max_samples : UINT64_C(230400000), opt->max_file_bytes ? opt->max_file_bytes : (uint64_t)4 << 30,
-                   opt->max_frames ? opt->max_frames : 1024, opt->n_frames ? opt->n_frames : 32, opt->want_sound, opt->fps };
+    g4_media m = { opt->allocator,
+                   opt->ffmpeg ? opt->ffmpeg : "ffmpeg",
+                   opt->max_pixels ? opt->max_pixels : (uint64_t)64 << 20,
+                   opt->max_samples ? opt->max_samples : UINT64_C(230400000),
+                   opt->max_file_bytes ? opt->max_file_bytes : (uint64_t)4 << 30,
+                   opt->max_frames ? opt->max_frames : 1024,
+                   opt->n_frames ? opt->n_frames : 32,
+                   opt->want_sound,
+                   opt->fps };
     return m;
 }
 
 /* Memory for (h, w, 3) pixels, after the check of the limit. */
-static g4_status g4_pixels_alloc(const g4_media *m, const char *kind, uint64_t w, uint64_t h, uint8_t **out, g4_error *err)
+static g4_status g4_pixels_alloc(const g4_media *m, const char *kind, uint64_t w, uint64_t h, uint8_t **out,
+                                 g4_error *err)
 {
     *out = NULL;
     if (w == 0 || h == 0 || w > INT32_MAX || h > INT32_MAX)
-        return g4_fail(err, G4_ERR_FORMAT, "%s: size %" PRIu64 " x %" PRIu64 ", expected 1..2147483647 each way", kind, w, h);
+        return g4_fail(err, G4_ERR_FORMAT, "%s: size %" PRIu64 " x %" PRIu64 ", expected 1..2147483647 each way", kind,
+                       w, h);
     if (w * h > m->max_pixels)
-        return g4_fail(err, G4_ERR_UNSUPPORTED, "%s: %" PRIu64 " x %" PRIu64 " pixels are more than the limit of %" PRIu64, kind, w, h, m->max_pixels);
+        return g4_fail(err, G4_ERR_UNSUPPORTED,
+                       "%s: %" PRIu64 " x %" PRIu64 " pixels are more than the limit of %" PRIu64, kind, w, h,
+                       m->max_pixels);
     *out = w * h > SIZE_MAX / 3 ? NULL : g4_alloc(m->a, (size_t)(w * h), 3);
-    return *out ? G4_OK : g4_fail(err, G4_ERR_MEMORY, "%s: %" PRIu64 " x %" PRIu64 " pixels: out of memory", kind, w, h);
+    return *out ? G4_OK
+                : g4_fail(err, G4_ERR_MEMORY, "%s: %" PRIu64 " x %" PRIu64 " pixels: out of memory", kind, w, h);
 }
 
 static uint32_t g4_be16(const uint8_t *p) { return (uint32_t)p[0] << 8 | p[1]; }
-static uint32_t g4_be32(const uint8_t *p) { return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3]; }
+static uint32_t g4_be32(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
 static uint32_t g4_le16(const uint8_t *p) { return (uint32_t)p[1] << 8 | p[0]; }
-static uint32_t g4_le32(const uint8_t *p) { return (uint32_t)p[3] << 24 | (uint32_t)p[2] << 16 | (uint32_t)p[1] << 8 | p[0]; }
+static uint32_t g4_le32(const uint8_t *p)
+{
+    return (uint32_t)p[3] << 24 | (uint32_t)p[2] << 16 | (uint32_t)p[1] << 8 | p[0];
+}
 
 /* v with coverage a over white, rounded as Pillow's alpha_composite does (AlphaComposite.c, 7 extra bits). */
 static uint8_t g4_over_white(uint32_t v, uint32_t a)
@@ -100,7 +118,8 @@ static int g4_exif_orientation(const uint8_t *p, size_t n)
     return 1;
 }
 
-/* Turn *pixels (w, h) upright. 2 mirror, 3 half turn, 4 upside down, 5 transpose, 6 turn right, 7 transverse, 8 turn left. */
+/* Turn *pixels (w, h) upright. 2 mirror, 3 half turn, 4 upside down, 5 transpose, 6 turn right, 7 transverse, 8 turn
+ * left. */
 static g4_status g4_orient(const g4_media *m, uint8_t **pixels, int *w, int *h, int orientation, g4_error *err)
 {
     if (orientation <= 1) return G4_OK;
@@ -110,7 +129,8 @@ static g4_status g4_orient(const g4_media *m, uint8_t **pixels, int *w, int *h, 
     if (!dst) return g4_fail(err, G4_ERR_MEMORY, "turning a picture of %zu x %zu: out of memory", sw, sh);
     for (size_t y = 0; y < dh; y++) {
         for (size_t x = 0; x < dw; x++) {
-            size_t u = orientation >= 5 ? y : x, v = orientation >= 5 ? x : y; /* source column and row before mirroring */
+            size_t u = orientation >= 5 ? y : x,
+                   v = orientation >= 5 ? x : y; /* source column and row before mirroring */
             if (orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8) u = sw - 1 - u;
             if (orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7) v = sh - 1 - v;
             memcpy(dst + 3 * (y * dw + x), src + 3 * (v * sw + u), 3);
@@ -126,12 +146,13 @@ static g4_status g4_orient(const g4_media *m, uint8_t **pixels, int *w, int *h, 
 /* ---- 2. Resize and patches -----------------------------------------------------------------------
  *
  * In: 8-bit RGB of any size. Out: the patches of the picture scaled to its token budget, as the reference's
- * image_processing_pil_gemma4.py makes them: get_aspect_ratio_preserving_size, Pillow's resize with BICUBIC, k / 255, patches row by row. */
+ * image_processing_pil_gemma4.py makes them: get_aspect_ratio_preserving_size, Pillow's resize with BICUBIC, k / 255,
+ * patches row by row. */
 
 #define G4_RESIZE_BITS 22 /* fraction bits of a coefficient (Pillow, Resample.c: 32 - 8 - 2) */
 
-/* The largest multiples of patch * pool whose area is at most budget tokens, keeping the aspect ratio. float64 in the order of the
- * reference: the floor depends on the last bit. */
+/* The largest multiples of patch * pool whose area is at most budget tokens, keeping the aspect ratio. float64 in the
+ * order of the reference: the floor depends on the last bit. */
 static int g4_target_size(int width, int height, int budget, int side, int *target_w, int *target_h)
 {
     if (width <= 0 || height <= 0) return 0;
@@ -163,7 +184,8 @@ G4_API int g4_image_tokens(int width, int height, int max_tokens, int *target_wi
     return n;
 }
 
-/* One direction of a resize: n_in samples become n_out. Output x reads inputs first .. first + n with weights w (Pillow, precompute_coeffs). */
+/* One direction of a resize: n_in samples become n_out. Output x reads inputs first .. first + n with weights w
+ * (Pillow, precompute_coeffs). */
 typedef struct {
     int n_in, n_out, max_taps;
     double scale, stretch, support;
@@ -188,7 +210,8 @@ static g4_axis g4_axis_make(int n_in, int n_out)
     return r;
 }
 
-/* Weights of output x as 22-bit fixed point in k; work has room for max_taps. Returns their number, *first the first input. */
+/* Weights of output x as 22-bit fixed point in k; work has room for max_taps. Returns their number, *first the first
+ * input. */
 static int g4_axis_weights(const g4_axis *r, int x, double *work, int32_t *k, int *first)
 {
     double center = (x + 0.5) * r->scale, sum = 0.0, inv = 1.0 / r->stretch;
@@ -213,8 +236,9 @@ static uint8_t g4_resize_clip(int32_t sum)
     return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
 }
 
-/* sum_i p[i] * k[i] with k = 2048 * hi + lo, exact. 16-bit factors let the compiler use its multiply-and-add of pairs (pmaddwd), which
- * every x86-64 has. n is a multiple of 8; blocks of 2048 keep the low half inside 32 bits (2048 * 255 * 1024 < 2^31). */
+/* sum_i p[i] * k[i] with k = 2048 * hi + lo, exact. 16-bit factors let the compiler use its multiply-and-add of pairs
+ * (pmaddwd), which every x86-64 has. n is a multiple of 8; blocks of 2048 keep the low half inside 32 bits
+ * (2048 * 255 * 1024 < 2^31). */
 static int32_t g4_resize_dot(const int16_t *p, const int16_t *hi, const int16_t *lo, int n)
 {
     uint32_t total = 0;
@@ -230,10 +254,10 @@ static int32_t g4_resize_dot(const int16_t *p, const int16_t *hi, const int16_t 
     return (int32_t)total;
 }
 
-/* src (h, src_stride bytes) of n_in RGB pixels a row -> dst (h, n_out, 3). Coefficients are made for a block of outputs at a time, so that
- * their memory stays small for any width. */
-static g4_status g4_resize_rows(const g4_allocator *a, const uint8_t *src, size_t src_stride, int h, int n_in, uint8_t *dst, int n_out,
-                                g4_error *err)
+/* src (h, src_stride bytes) of n_in RGB pixels a row -> dst (h, n_out, 3). Coefficients are made for a block of outputs
+ * at a time, so that their memory stays small for any width. */
+static g4_status g4_resize_rows(const g4_allocator *a, const uint8_t *src, size_t src_stride, int h, int n_in,
+                                uint8_t *dst, int n_out, g4_error *err)
 {
     g4_status status = G4_ERR_MEMORY;
     g4_axis axis = g4_axis_make(n_in, n_out);
@@ -244,8 +268,8 @@ static g4_status g4_resize_rows(const g4_allocator *a, const uint8_t *src, size_
     int32_t *k = g4_alloc(a, (size_t)axis.max_taps, sizeof *k);
     int16_t *hi = g4_alloc(a, (size_t)block * (size_t)taps, sizeof *hi); /* (block, taps), zero beyond the real ones */
     int16_t *lo = g4_alloc(a, (size_t)block * (size_t)taps, sizeof *lo);
-    int *first = g4_alloc(a, (size_t)block, 2 * sizeof *first);          /* (block, 2): first input, taps rounded up to 8 */
-    int16_t *row = g4_alloc(a, plane, 3 * sizeof *row);                  /* (3, plane): one row, channel by channel, zero at the end */
+    int *first = g4_alloc(a, (size_t)block, 2 * sizeof *first); /* (block, 2): first input, taps rounded up to 8 */
+    int16_t *row = g4_alloc(a, plane, 3 * sizeof *row); /* (3, plane): one row, channel by channel, zero at the end */
     if (!work || !k || !hi || !lo || !first || !row) {
         g4_fail(err, G4_ERR_MEMORY, "resizing a picture of %d columns: out of memory", n_in);
         goto done;
@@ -290,9 +314,10 @@ done:
     return status;
 }
 
-/* src (h_in, src_stride bytes) -> dst (h_out, n), n bytes a row. Rows are summed as 32-bit integers: |sum| < 255 * 1.6 * 2^22 < 2^31. */
-static g4_status g4_resize_columns(const g4_allocator *a, const uint8_t *src, size_t src_stride, int h_in, size_t n, uint8_t *dst, int h_out,
-                                   g4_error *err)
+/* src (h_in, src_stride bytes) -> dst (h_out, n), n bytes a row. Rows are summed as 32-bit integers:
+ * |sum| < 255 * 1.6 * 2^22 < 2^31. */
+static g4_status g4_resize_columns(const g4_allocator *a, const uint8_t *src, size_t src_stride, int h_in, size_t n,
+                                   uint8_t *dst, int h_out, g4_error *err)
 {
     g4_status status = G4_ERR_MEMORY;
     g4_axis axis = g4_axis_make(h_in, h_out);
@@ -322,9 +347,10 @@ done:
     return status;
 }
 
-/* *out = img scaled to (h, w, 3) when that changes anything: horizontal pass, round to 8 bits, vertical pass; a direction that keeps its
- * size is skipped. *out is NULL when both do. */
-static g4_status g4_resize(const g4_allocator *a, const g4_image *img, size_t stride, int w, int h, uint8_t **out, g4_error *err)
+/* *out = img scaled to (h, w, 3) when that changes anything: horizontal pass, round to 8 bits, vertical pass; a
+ * direction that keeps its size is skipped. *out is NULL when both do. */
+static g4_status g4_resize(const g4_allocator *a, const g4_image *img, size_t stride, int w, int h, uint8_t **out,
+                           g4_error *err)
 {
     const uint8_t *src = img->pixels;
     uint8_t *wide = NULL, *dst = NULL;
@@ -332,7 +358,9 @@ static g4_status g4_resize(const g4_allocator *a, const g4_image *img, size_t st
     *out = NULL;
     if (w != img->width) {
         wide = g4_mul_overflows((size_t)img->height, (size_t)w * 3, &bytes) ? NULL : g4_alloc(a, bytes, 1);
-        if (!wide) return g4_fail(err, G4_ERR_MEMORY, "resizing %d x %d to %d x %d: out of memory", img->width, img->height, w, h);
+        if (!wide)
+            return g4_fail(err, G4_ERR_MEMORY, "resizing %d x %d to %d x %d: out of memory", img->width, img->height, w,
+                           h);
         g4_status s = g4_resize_rows(a, src, stride, img->height, img->width, wide, w, err);
         if (s) {
             g4_free(a, wide);
@@ -347,7 +375,8 @@ static g4_status g4_resize(const g4_allocator *a, const g4_image *img, size_t st
     }
     dst = g4_alloc(a, (size_t)h * (size_t)w, 3);
     g4_status s = dst ? g4_resize_columns(a, src, stride, img->height, (size_t)w * 3, dst, h, err)
-                      : g4_fail(err, G4_ERR_MEMORY, "resizing %d x %d to %d x %d: out of memory", img->width, img->height, w, h);
+                      : g4_fail(err, G4_ERR_MEMORY, "resizing %d x %d to %d x %d: out of memory", img->width,
+                                img->height, w, h);
     g4_free(a, wide);
     if (s) {
         g4_free(a, dst);
@@ -365,19 +394,23 @@ void g4_patches_free(const g4_allocator *a, g4_patches *p)
     memset(p, 0, sizeof *p);
 }
 
-g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budget, int patch, int pool, g4_patches *out, g4_error *err)
+g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budget, int patch, int pool, g4_patches *out,
+                           g4_error *err)
 {
     memset(out, 0, sizeof *out);
     if (!img || !img->pixels || img->width <= 0 || img->height <= 0)
-        return g4_fail(err, G4_ERR_ARGUMENT, "a picture needs pixels and a size above 0, got %d x %d", img ? img->width : 0, img ? img->height : 0);
+        return g4_fail(err, G4_ERR_ARGUMENT, "a picture needs pixels and a size above 0, got %d x %d",
+                       img ? img->width : 0, img ? img->height : 0);
     size_t stride = img->stride ? img->stride : (size_t)img->width * 3;
     if (stride < (size_t)img->width * 3)
-        return g4_fail(err, G4_ERR_ARGUMENT, "stride %zu is less than the %zu bytes of a row", stride, (size_t)img->width * 3);
+        return g4_fail(err, G4_ERR_ARGUMENT, "stride %zu is less than the %zu bytes of a row", stride,
+                       (size_t)img->width * 3);
     if (patch <= 0 || patch > 256 || pool <= 0 || pool > 16)
         return g4_fail(err, G4_ERR_ARGUMENT, "patch %d, pool %d: expected 1..256 and 1..16", patch, pool);
     if (budget == 0) budget = img->max_tokens ? img->max_tokens : 280;
     int w, h, n_tokens = g4_target_size(img->width, img->height, budget, patch * pool, &w, &h);
-    if (n_tokens == 0) return g4_fail(err, G4_ERR_ARGUMENT, "image tokens %d: expected 70, 140, 280, 560 or 1120", budget);
+    if (n_tokens == 0)
+        return g4_fail(err, G4_ERR_ARGUMENT, "image tokens %d: expected 70, 140, 280, 560 or 1120", budget);
 
     uint8_t *scaled;
     g4_status s = g4_resize(a, img, stride, w, h, &scaled, err);
@@ -418,11 +451,11 @@ g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budge
  * In: a zlib stream (RFC 1950, 1951) in pieces; out: exactly the number of bytes the caller expects. */
 
 typedef struct {
-    const uint8_t *p, *end;                                    /* the piece being read */
+    const uint8_t *p, *end;                                         /* the piece being read */
     int (*next)(void *ctx, const uint8_t **p, const uint8_t **end); /* the next piece; 0: there is none */
     void *ctx;
-    uint64_t bits;                                             /* next bit lowest */
-    unsigned n_bits, invented;                                 /* bits held; zero bytes put in after the end */
+    uint64_t bits;             /* next bit lowest */
+    unsigned n_bits, invented; /* bits held; zero bytes put in after the end */
 } g4_bits;
 
 static void g4_bits_fill(g4_bits *b)
@@ -431,8 +464,10 @@ static void g4_bits_fill(g4_bits *b)
         uint64_t byte = 0;
         while (b->p == b->end && !b->invented && b->next(b->ctx, &b->p, &b->end)) { /* empty pieces are legal */
         }
-        if (b->p < b->end) byte = *b->p++;
-        else b->invented++;
+        if (b->p < b->end)
+            byte = *b->p++;
+        else
+            b->invented++;
         b->bits |= byte << b->n_bits;
         b->n_bits += 8;
     }
@@ -528,7 +563,9 @@ static const char *g4_inflate_codes(g4_bits *b, g4_huff *lit, g4_huff *dist)
         if (s >= 16) {
             if (s == 16 && i == 0) return "repeat without a length before it";
             value = s == 16 ? length[i - 1] : 0;
-            repeat = s == 16 ? 3 + (int)g4_bits_get(b, 2) : s == 17 ? 3 + (int)g4_bits_get(b, 3) : 11 + (int)g4_bits_get(b, 7);
+            repeat = s == 16   ? 3 + (int)g4_bits_get(b, 2)
+                     : s == 17 ? 3 + (int)g4_bits_get(b, 3)
+                               : 11 + (int)g4_bits_get(b, 7);
         }
         if (i + repeat > n_lit + n_dist) return "code lengths run over";
         while (repeat-- > 0) length[i++] = value;
@@ -540,12 +577,16 @@ static const char *g4_inflate_codes(g4_bits *b, g4_huff *lit, g4_huff *dist)
 }
 
 /* One Huffman block into out[*pos..size). Returns NULL or what is wrong. */
-static const char *g4_inflate_block(g4_bits *b, const g4_huff *lit, const g4_huff *dist, uint8_t *out, size_t size, size_t *pos)
+static const char *g4_inflate_block(g4_bits *b, const g4_huff *lit, const g4_huff *dist, uint8_t *out, size_t size,
+                                    size_t *pos)
 {
-    static const uint16_t len_base[29] = { 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258 };
-    static const uint8_t len_extra[29] = { 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0 };
-    static const uint16_t dist_base[30] = { 1,   2,   3,   4,   5,   7,    9,    13,   17,   25,   33,   49,   65,    97,    129,
-                                            193, 257, 385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577 };
+    static const uint16_t len_base[29] = { 3,  4,  5,  6,  7,  8,  9,  10, 11,  13,  15,  17,  19,  23, 27,
+                                           31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258 };
+    static const uint8_t len_extra[29] = { 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2,
+                                           2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0 };
+    static const uint16_t dist_base[30] = { 1,    2,    3,    4,    5,    7,    9,    13,    17,    25,
+                                            33,   49,   65,   97,   129,  193,  257,  385,   513,   769,
+                                            1025, 1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577 };
     size_t at = *pos;
     for (;;) {
         int s = g4_huff_get(b, lit);
@@ -606,9 +647,12 @@ static const char *g4_inflate(const g4_allocator *a, g4_bits *b, uint8_t *out, s
         if (type == 0) {
             g4_bits_get(b, b->n_bits & 7); /* to the byte border: whole bytes are held */
             uint32_t n = g4_bits_get(b, 16), check = g4_bits_get(b, 16);
-            if (g4_bits_overrun(b)) wrong = "truncated";
-            else if ((n ^ check) != 0xffff) wrong = "stored block with a bad length";
-            else if (n > size - at) wrong = "more data than the picture holds";
+            if (g4_bits_overrun(b))
+                wrong = "truncated";
+            else if ((n ^ check) != 0xffff)
+                wrong = "stored block with a bad length";
+            else if (n > size - at)
+                wrong = "more data than the picture holds";
             for (; !wrong && n > 0; n--) {
                 out[at++] = (uint8_t)g4_bits_get(b, 8);
                 if (g4_bits_overrun(b)) wrong = "truncated";
@@ -640,17 +684,18 @@ static const char *g4_inflate(const g4_allocator *a, g4_bits *b, uint8_t *out, s
 
 /* ---- 4. PNG -------------------------------------------------------------------------------------------
  *
- * In: a PNG file (W3C PNG, third edition), the first picture of it. Out: RGB over white. Chunks are checked by their CRC; a damaged
- * ancillary chunk is skipped, a damaged critical one is an error. Gamma and colour profiles are not applied, as in Pillow. */
+ * In: a PNG file (W3C PNG, third edition), the first picture of it. Out: RGB over white. Chunks are checked by their
+ * CRC; a damaged ancillary chunk is skipped, a damaged critical one is an error. Gamma and colour profiles are not
+ * applied, as in Pillow. */
 
 typedef struct {
     const uint8_t *data;
-    size_t size, idat;      /* idat: offset of the next chunk to read pixels from */
+    size_t size, idat; /* idat: offset of the next chunk to read pixels from */
     uint32_t w, h, depth, type, channels;
     int interlaced, orientation;
     uint8_t palette[256][3]; /* over white */
     uint32_t n_palette;
-    int has_key;             /* tRNS of grey and RGB: this sample value is transparent */
+    int has_key; /* tRNS of grey and RGB: this sample value is transparent */
     uint32_t key[3];
     uint32_t crc[256];
 } g4_png;
@@ -669,7 +714,8 @@ static uint32_t g4_crc(const uint32_t *t, uint32_t crc, const uint8_t *p, size_t
     return crc;
 }
 
-/* The chunk at offset `at`: length, name and data; 0 when the file ends inside it. crc_ok tells whether its check matches. */
+/* The chunk at offset `at`: length, name and data; 0 when the file ends inside it. crc_ok tells whether its check
+ * matches. */
 static int g4_png_chunk(const g4_png *g, size_t at, const uint8_t **name, size_t *n, int *crc_ok)
 {
     if (at > g->size || g->size - at < 12) return 0;
@@ -693,7 +739,8 @@ static int g4_png_next_idat(void *ctx, const uint8_t **p, const uint8_t **end)
     return 1;
 }
 
-/* Undo the filters of h rows of n bytes, each behind its filter byte. bpp: bytes back to the pixel on the left. 0: unknown filter. */
+/* Undo the filters of h rows of n bytes, each behind its filter byte. bpp: bytes back to the pixel on the left. 0:
+ * unknown filter. */
 static int g4_png_unfilter(uint8_t *raw, size_t n, uint32_t h, size_t bpp)
 {
     const uint8_t *up = NULL;
@@ -737,7 +784,8 @@ static int g4_png_row(const g4_png *g, const uint8_t *row, uint32_t n, uint8_t *
     uint32_t wide = g->depth == 16 ? 2 : 1, scale = g->depth < 8 ? 255 / ((1u << g->depth) - 1) : 1;
     for (uint32_t x = 0; x < n; x++, dst += 3 * step) {
         if (g->depth < 8) { /* grey or palette */
-            uint32_t bit = x * g->depth, v = (uint32_t)row[bit >> 3] >> (8 - g->depth - (bit & 7)) & ((1u << g->depth) - 1);
+            uint32_t bit = x * g->depth,
+                     v = (uint32_t)row[bit >> 3] >> (8 - g->depth - (bit & 7)) & ((1u << g->depth) - 1);
             if (g->type == 3) {
                 if (v >= g->n_palette) return 0;
                 memcpy(dst, g->palette[v], 3);
@@ -776,15 +824,19 @@ static g4_status g4_png_header(g4_png *g, const uint8_t *d, size_t n, g4_error *
     g->depth = d[8];
     g->type = d[9];
     g->interlaced = d[12];
-    if (g->type > 6 || channels[g->type] == 0 || g->depth == 0 || (g->depth & (g->depth - 1)) || !(depths[g->type] & g->depth))
-        return g4_fail(err, G4_ERR_FORMAT, "PNG: colour type %u with %u bits does not exist", (unsigned)g->type, (unsigned)g->depth);
+    if (g->type > 6 || channels[g->type] == 0 || g->depth == 0 || (g->depth & (g->depth - 1)) ||
+        !(depths[g->type] & g->depth))
+        return g4_fail(err, G4_ERR_FORMAT, "PNG: colour type %u with %u bits does not exist", (unsigned)g->type,
+                       (unsigned)g->depth);
     if (d[10] != 0 || d[11] != 0 || d[12] > 1)
-        return g4_fail(err, G4_ERR_FORMAT, "PNG: compression %u, filter %u, interlace %u: expected 0, 0, 0 or 1", d[10], d[11], d[12]);
+        return g4_fail(err, G4_ERR_FORMAT, "PNG: compression %u, filter %u, interlace %u: expected 0, 0, 0 or 1", d[10],
+                       d[11], d[12]);
     g->channels = channels[g->type];
     return G4_OK;
 }
 
-static g4_status g4_png_palette(g4_png *g, const uint8_t *plte, size_t n_plte, const uint8_t *trns, size_t n_trns, g4_error *err)
+static g4_status g4_png_palette(g4_png *g, const uint8_t *plte, size_t n_plte, const uint8_t *trns, size_t n_trns,
+                                g4_error *err)
 {
     if (g->type == 3) {
         if (!plte || n_plte == 0 || n_plte % 3 != 0 || n_plte > 768)
@@ -796,7 +848,8 @@ static g4_status g4_png_palette(g4_png *g, const uint8_t *plte, size_t n_plte, c
         }
     } else if (trns && !(g->type & 4)) {
         uint32_t colours = g->type & 2 ? 3 : 1;
-        if (n_trns != 2 * colours) return g4_fail(err, G4_ERR_FORMAT, "PNG: tRNS of %zu bytes, expected %u", n_trns, (unsigned)(2 * colours));
+        if (n_trns != 2 * colours)
+            return g4_fail(err, G4_ERR_FORMAT, "PNG: tRNS of %zu bytes, expected %u", n_trns, (unsigned)(2 * colours));
         g->has_key = 1;
         for (uint32_t c = 0; c < colours; c++) g->key[c] = g4_be16(trns + 2 * c) & ((1u << g->depth) - 1);
     }
@@ -814,30 +867,36 @@ static g4_status g4_png_pixels(const g4_media *m, g4_png *g, uint64_t idat_bytes
     uint64_t total = 0;
     for (int i = first; i < last; i++) { /* the pixel limit keeps this far from 2^64 */
         const uint8_t *t = g4_adam7[i];
-        uint64_t pw = g->w > t[0] ? (g->w - t[0] + t[2] - 1u) / t[2] : 0, ph = g->h > t[1] ? (g->h - t[1] + t[3] - 1u) / t[3] : 0;
+        uint64_t pw = g->w > t[0] ? (g->w - t[0] + t[2] - 1u) / t[2] : 0,
+                 ph = g->h > t[1] ? (g->h - t[1] + t[3] - 1u) / t[3] : 0;
         if (pw && ph) total += ph * ((pw * bits + 7) / 8 + 1);
     }
-    /* deflate cannot do better than 258 bytes for 2 bits: no memory is taken on the word of a file that cannot fill it */
+    /* deflate cannot do better than 258 bytes for 2 bits: no memory is taken on the word of a file that cannot fill it
+     */
     if (total / 1032 > idat_bytes)
-        return g4_fail(err, G4_ERR_FORMAT, "PNG: truncated: %" PRIu64 " bytes of IDAT cannot hold %u x %u pixels", idat_bytes, (unsigned)g->w, (unsigned)g->h);
+        return g4_fail(err, G4_ERR_FORMAT, "PNG: truncated: %" PRIu64 " bytes of IDAT cannot hold %u x %u pixels",
+                       idat_bytes, (unsigned)g->w, (unsigned)g->h);
     uint8_t *raw = total > SIZE_MAX ? NULL : g4_alloc(m->a, (size_t)total, 1);
     if (!raw) return g4_fail(err, G4_ERR_MEMORY, "PNG: %" PRIu64 " bytes of pixels: out of memory", total);
     g4_bits b = { NULL, NULL, g4_png_next_idat, g, 0, 0, 0 };
     const char *wrong = g4_inflate(m->a, &b, raw, (size_t)total);
     g4_status s = G4_OK;
     if (wrong)
-        s = g4_fail(err, strcmp(wrong, "out of memory") ? G4_ERR_FORMAT : G4_ERR_MEMORY, "PNG: pixel data before byte %zu: %s", g->idat, wrong);
+        s = g4_fail(err, strcmp(wrong, "out of memory") ? G4_ERR_FORMAT : G4_ERR_MEMORY,
+                    "PNG: pixel data before byte %zu: %s", g->idat, wrong);
     uint8_t *at = raw;
     for (int i = first; !s && i < last; i++) {
         const uint8_t *t = g4_adam7[i];
         if (g->w <= t[0] || g->h <= t[1]) continue;
         uint32_t pw = (g->w - t[0] + t[2] - 1u) / t[2], ph = (g->h - t[1] + t[3] - 1u) / t[3];
         size_t n = ((size_t)pw * bits + 7) / 8;
-        if (!g4_png_unfilter(at, n, ph, bits < 8 ? 1 : bits / 8)) s = g4_fail(err, G4_ERR_FORMAT, "PNG: unknown filter, expected 0 to 4");
+        if (!g4_png_unfilter(at, n, ph, bits < 8 ? 1 : bits / 8))
+            s = g4_fail(err, G4_ERR_FORMAT, "PNG: unknown filter, expected 0 to 4");
         for (uint32_t y = 0; !s && y < ph; y++) {
             uint8_t *d = dst + 3 * ((size_t)(y * t[3] + t[1]) * g->w + t[0]);
             if (!g4_png_row(g, at + y * (n + 1) + 1, pw, d, t[2]))
-                s = g4_fail(err, G4_ERR_FORMAT, "PNG: a pixel names a colour beyond the %u of the palette", (unsigned)g->n_palette);
+                s = g4_fail(err, G4_ERR_FORMAT, "PNG: a pixel names a colour beyond the %u of the palette",
+                            (unsigned)g->n_palette);
         }
         at += (size_t)ph * (n + 1);
     }
@@ -845,7 +904,8 @@ static g4_status g4_png_pixels(const g4_media *m, g4_png *g, uint64_t idat_bytes
     return s;
 }
 
-static g4_status g4_png_decode(const g4_media *m, const uint8_t *data, size_t size, uint8_t **pixels, int *w, int *h, g4_error *err)
+static g4_status g4_png_decode(const g4_media *m, const uint8_t *data, size_t size, uint8_t **pixels, int *w, int *h,
+                               g4_error *err)
 {
     g4_png g = { 0 };
     const uint8_t *plte = NULL, *trns = NULL, *name = NULL;
@@ -858,9 +918,12 @@ static g4_status g4_png_decode(const g4_media *m, const uint8_t *data, size_t si
     g4_crc_table(g.crc);
     *pixels = NULL;
     for (int first = 1;; first = 0) {
-        if (!g4_png_chunk(&g, at, &name, &n, &crc_ok)) return g4_fail(err, G4_ERR_FORMAT, "PNG: truncated in the chunk at byte %zu of %zu", at, size);
-        if (!crc_ok && !(name[0] & 32)) return g4_fail(err, G4_ERR_FORMAT, "PNG: the critical chunk at byte %zu does not match its checksum", at);
-        if (first != !memcmp(name, "IHDR", 4)) return g4_fail(err, G4_ERR_FORMAT, "PNG: IHDR must come first and once (byte %zu)", at);
+        if (!g4_png_chunk(&g, at, &name, &n, &crc_ok))
+            return g4_fail(err, G4_ERR_FORMAT, "PNG: truncated in the chunk at byte %zu of %zu", at, size);
+        if (!crc_ok && !(name[0] & 32))
+            return g4_fail(err, G4_ERR_FORMAT, "PNG: the critical chunk at byte %zu does not match its checksum", at);
+        if (first != !memcmp(name, "IHDR", 4))
+            return g4_fail(err, G4_ERR_FORMAT, "PNG: IHDR must come first and once (byte %zu)", at);
         if (first) {
             g4_status s = g4_png_header(&g, name + 4, n, err);
             if (s) return s;
@@ -885,8 +948,10 @@ static g4_status g4_png_decode(const g4_media *m, const uint8_t *data, size_t si
     }
     if (g.idat == 0) return g4_fail(err, G4_ERR_FORMAT, "PNG: no IDAT chunk");
     g4_status s = g4_png_palette(&g, plte, n_plte, trns, n_trns, err);
-    if (!s && (g.w == 0 || g.h == 0 || (uint64_t)g.w * g.h <= m->max_pixels) && idat_bytes < (uint64_t)g.w * g.h / 8 / 1032)
-        s = g4_fail(err, G4_ERR_FORMAT, "PNG: truncated: %" PRIu64 " bytes of IDAT cannot hold %u x %u pixels", idat_bytes, (unsigned)g.w, (unsigned)g.h);
+    if (!s && (g.w == 0 || g.h == 0 || (uint64_t)g.w * g.h <= m->max_pixels) &&
+        idat_bytes < (uint64_t)g.w * g.h / 8 / 1032)
+        s = g4_fail(err, G4_ERR_FORMAT, "PNG: truncated: %" PRIu64 " bytes of IDAT cannot hold %u x %u pixels",
+                    idat_bytes, (unsigned)g.w, (unsigned)g.h);
     if (!s) s = g4_pixels_alloc(m, "PNG", g.w, g.h, pixels, err);
     if (!s) s = g4_png_pixels(m, &g, idat_bytes, *pixels, err);
     *w = (int)g.w;
@@ -901,17 +966,18 @@ static g4_status g4_png_decode(const g4_media *m, const uint8_t *data, size_t si
 
 /* ---- 5. JPEG --------------------------------------------------------------------------------------------
  *
- * In: ITU-T T.81 baseline, extended and progressive Huffman files of 8 bits, grey, YCbCr, RGB, CMYK and YCCK. Out: RGB, equal bit for bit
- * to libjpeg-turbo's defaults (accurate integer IDCT of jidctint.c, fancy upsampling of jdsample.c, colour tables of jdcolor.c), CMYK
- * turned into RGB as Pillow does. A sequential scan is transformed as it is read; progressive ones keep all coefficients until the end.
- * Damage that libjpeg would paint over with a warning is an error here. */
+ * In: ITU-T T.81 baseline, extended and progressive Huffman files of 8 bits, grey, YCbCr, RGB, CMYK and YCCK. Out: RGB,
+ * equal bit for bit to libjpeg-turbo's defaults (accurate integer IDCT of jidctint.c, fancy upsampling of jdsample.c,
+ * colour tables of jdcolor.c), CMYK turned into RGB as Pillow does. A sequential scan is transformed as it is read;
+ * progressive ones keep all coefficients until the end. Damage that libjpeg would paint over with a warning is an error
+ * here. */
 
 #define G4_JPEG_MAX_SCANS 256 /* a progressive file of many empty scans would otherwise cost hours */
 
 typedef struct {
-    uint16_t fast[512];    /* symbol << 4 | length, by the next 9 bits; 0: longer code */
-    int32_t last[17];      /* largest code of each length, -1: none */
-    int32_t offset[17];    /* index of a code's symbol = code + offset[length] */
+    uint16_t fast[512]; /* symbol << 4 | length, by the next 9 bits; 0: longer code */
+    int32_t last[17];   /* largest code of each length, -1: none */
+    int32_t offset[17]; /* index of a code's symbol = code + offset[length] */
     uint8_t symbol[256];
     int present;
 } g4_jpeg_huff;
@@ -936,20 +1002,21 @@ typedef struct {
     g4_jpeg_comp comp[4];
     uint16_t quant[4][64];
     int has_quant[4];
-    g4_jpeg_huff *huff;           /* (2, 4): DC, AC */
-    uint32_t restart;             /* MCUs between restart markers, 0: none */
+    g4_jpeg_huff *huff;               /* (2, 4): DC, AC */
+    uint32_t restart;                 /* MCUs between restart markers, 0: none */
     int has_jfif, adobe, orientation; /* adobe: colour transform of its marker, -1 without one */
     int scans;
     /* the scan being read */
     int n_scan, order[4], ss, se, ah, al;
     uint32_t eob_run;
-    uint64_t bits;                /* n_bits of them, the next one highest */
-    int n_bits, invented;         /* invented: zero bytes put in where the data had ended */
+    uint64_t bits;        /* n_bits of them, the next one highest */
+    int n_bits, invented; /* invented: zero bytes put in where the data had ended */
 } g4_jpeg;
 
-static const uint8_t g4_zigzag[64] = { 0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48,
-                                       41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23,
-                                       30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63 };
+static const uint8_t g4_zigzag[64] = { 0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,
+                                       12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28,
+                                       35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
+                                       58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63 };
 
 static void g4_jpeg_fill(g4_jpeg *j)
 {
@@ -1019,9 +1086,12 @@ static g4_status g4_jpeg_tables(g4_jpeg *j, const uint8_t *p, size_t n, g4_error
         for (int l = 1; l <= 16; l++, code <<= 1) {
             h->offset[l] = k - code;
             for (int i = 0; i < p[l]; i++, code++, k++) {
-                if (code >= 1 << l) return g4_fail(err, G4_ERR_FORMAT, "JPEG: Huffman table 0x%02x has too many codes", p[0]);
-                if (p[0] < 16 && h->symbol[k] > 15) return g4_fail(err, G4_ERR_FORMAT, "JPEG: DC size %d, expected at most 15", h->symbol[k]);
-                for (int r = 0; l <= 9 && r < 1 << (9 - l); r++) h->fast[code << (9 - l) | r] = (uint16_t)(h->symbol[k] << 4 | l);
+                if (code >= 1 << l)
+                    return g4_fail(err, G4_ERR_FORMAT, "JPEG: Huffman table 0x%02x has too many codes", p[0]);
+                if (p[0] < 16 && h->symbol[k] > 15)
+                    return g4_fail(err, G4_ERR_FORMAT, "JPEG: DC size %d, expected at most 15", h->symbol[k]);
+                for (int r = 0; l <= 9 && r < 1 << (9 - l); r++)
+                    h->fast[code << (9 - l) | r] = (uint16_t)(h->symbol[k] << 4 | l);
             }
             h->last[l] = p[l] ? code - 1 : -1;
         }
@@ -1036,8 +1106,10 @@ static g4_status g4_jpeg_quant(g4_jpeg *j, const uint8_t *p, size_t n, g4_error 
 {
     while (n > 0) {
         size_t wide = p[0] >> 4 ? 2 : 1;
-        if (p[0] & 0xec || n < 1 + 64 * wide) return g4_fail(err, G4_ERR_FORMAT, "JPEG: quantisation table 0x%02x in %zu bytes", p[0], n);
-        for (size_t i = 0; i < 64; i++) j->quant[p[0] & 3][g4_zigzag[i]] = (uint16_t)(wide == 2 ? g4_be16(p + 1 + 2 * i) : p[1 + i]);
+        if (p[0] & 0xec || n < 1 + 64 * wide)
+            return g4_fail(err, G4_ERR_FORMAT, "JPEG: quantisation table 0x%02x in %zu bytes", p[0], n);
+        for (size_t i = 0; i < 64; i++)
+            j->quant[p[0] & 3][g4_zigzag[i]] = (uint16_t)(wide == 2 ? g4_be16(p + 1 + 2 * i) : p[1 + i]);
         j->has_quant[p[0] & 3] = 1;
         p += 1 + 64 * wide;
         n -= 1 + 64 * wide;
@@ -1053,9 +1125,11 @@ static g4_status g4_jpeg_frame(g4_jpeg *j, const uint8_t *p, size_t n, g4_error 
     uint32_t h = g4_be16(p + 1), w = g4_be16(p + 3);
     int comps = p[5];
     if (w == 0 || h == 0) return g4_fail(err, G4_ERR_FORMAT, "JPEG: size %u x %u", (unsigned)w, (unsigned)h);
-    if (comps != 1 && comps != 3 && comps != 4) return g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG: %d components, expected 1, 3 or 4", comps);
+    if (comps != 1 && comps != 3 && comps != 4)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG: %d components, expected 1, 3 or 4", comps);
     if ((uint64_t)w * h > j->m->max_pixels)
-        return g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG: %u x %u pixels are more than the limit of %" PRIu64, (unsigned)w, (unsigned)h, j->m->max_pixels);
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG: %u x %u pixels are more than the limit of %" PRIu64, (unsigned)w,
+                       (unsigned)h, j->m->max_pixels);
     j->w = (int)w;
     j->h = (int)h;
     j->max_h = j->max_v = 1;
@@ -1066,7 +1140,8 @@ static g4_status g4_jpeg_frame(g4_jpeg *j, const uint8_t *p, size_t n, g4_error 
         c->v = p[7 + 3 * i] & 15;
         c->tq = p[8 + 3 * i];
         if (c->h < 1 || c->h > 4 || c->v < 1 || c->v > 4 || c->tq > 3)
-            return g4_fail(err, G4_ERR_FORMAT, "JPEG: component %d samples %d x %d, quantisation table %d", i, c->h, c->v, c->tq);
+            return g4_fail(err, G4_ERR_FORMAT, "JPEG: component %d samples %d x %d, quantisation table %d", i, c->h,
+                           c->v, c->tq);
         j->max_h = g4_max_int(j->max_h, c->h);
         j->max_v = g4_max_int(j->max_v, c->v);
     }
@@ -1076,7 +1151,8 @@ static g4_status g4_jpeg_frame(g4_jpeg *j, const uint8_t *p, size_t n, g4_error 
     for (int i = 0; i < comps; i++) {
         g4_jpeg_comp *c = &j->comp[i];
         if (j->max_h % c->h || j->max_v % c->v)
-            return g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG: component %d samples %d x %d of %d x %d: not a whole ratio", i, c->h, c->v, j->max_h, j->max_v);
+            return g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG: component %d samples %d x %d of %d x %d: not a whole ratio",
+                           i, c->h, c->v, j->max_h, j->max_v);
         c->width = (j->w * c->h + j->max_h - 1) / j->max_h;
         c->height = (j->h * c->v + j->max_v - 1) / j->max_v;
         c->blocks_w = (c->width + 7) / 8;
@@ -1086,20 +1162,22 @@ static g4_status g4_jpeg_frame(g4_jpeg *j, const uint8_t *p, size_t n, g4_error 
         blocks += (uint64_t)c->blocks_w * (uint64_t)c->blocks_h;
     }
     if (blocks / 8 > j->size) /* a block takes one bit or more */
-        return g4_fail(err, G4_ERR_FORMAT, "JPEG: truncated: %zu bytes cannot hold %u x %u pixels", j->size, (unsigned)w, (unsigned)h);
+        return g4_fail(err, G4_ERR_FORMAT, "JPEG: truncated: %zu bytes cannot hold %u x %u pixels", j->size,
+                       (unsigned)w, (unsigned)h);
     for (int i = 0; i < comps; i++) {
         g4_jpeg_comp *c = &j->comp[i];
         size_t n_blocks = (size_t)c->stored_w * (size_t)c->stored_h;
         c->plane = g4_alloc(j->m->a, n_blocks, 64);
         if (j->progressive) c->coef = g4_alloc(j->m->a, n_blocks, 64 * sizeof *c->coef);
-        if (!c->plane || (j->progressive && !c->coef)) return g4_fail(err, G4_ERR_MEMORY, "JPEG: %u x %u pixels: out of memory", (unsigned)w, (unsigned)h);
+        if (!c->plane || (j->progressive && !c->coef))
+            return g4_fail(err, G4_ERR_MEMORY, "JPEG: %u x %u pixels: out of memory", (unsigned)w, (unsigned)h);
     }
     j->n_comps = comps;
     return G4_OK;
 }
 
-/* One direction of the 8-point inverse DCT of jidctint.c: 13 fraction bits, results rounded down to the given shift. in and out step by
- * `step`. Unsigned, so that the sums of hostile coefficients wrap instead of being undefined. */
+/* One direction of the 8-point inverse DCT of jidctint.c: 13 fraction bits, results rounded down to the given shift. in
+ * and out step by `step`. Unsigned, so that the sums of hostile coefficients wrap instead of being undefined. */
 static void g4_idct_8(int32_t *v, size_t step, int shift)
 {
     uint32_t x[8];
@@ -1140,8 +1218,9 @@ static void g4_jpeg_idct(const int16_t *coef, const uint16_t *quant, int dc_only
         for (size_t y = 0; y < 8; y++) memset(out + y * stride, level, 8);
         return;
     }
-    for (int i = 0; i < 64; i++) v[i] = (int16_t)(uint32_t)(coef[i] * (int32_t)quant[i]); /* 16 bits, as libjpeg-turbo's vector code */
-    for (size_t x = 0; x < 8; x++) g4_idct_8(v + x, 8, 13 - 2); /* columns keep 2 fraction bits */
+    for (int i = 0; i < 64; i++)
+        v[i] = (int16_t)(uint32_t)(coef[i] * (int32_t)quant[i]); /* 16 bits, as libjpeg-turbo's vector code */
+    for (size_t x = 0; x < 8; x++) g4_idct_8(v + x, 8, 13 - 2);  /* columns keep 2 fraction bits */
     for (size_t y = 0; y < 8; y++) {
         g4_idct_8(v + 8 * y, 1, 13 + 2 + 3);
         for (size_t x = 0; x < 8; x++) out[y * stride + x] = g4_clamp_u8(v[8 * y + x] + 128);
@@ -1149,7 +1228,8 @@ static void g4_jpeg_idct(const int16_t *coef, const uint16_t *quant, int dc_only
 }
 
 /* The block readers return NULL or what is wrong. */
-static const char *g4_jpeg_block(g4_jpeg *j, g4_jpeg_comp *c, int16_t *b, int *dc_only) /* sequential: b is zero on entry */
+static const char *g4_jpeg_block(g4_jpeg *j, g4_jpeg_comp *c, int16_t *b,
+                                 int *dc_only) /* sequential: b is zero on entry */
 {
     int s = g4_jpeg_symbol(j, &j->huff[c->dc_table]);
     if (s < 0) return "bad DC code";
@@ -1235,8 +1315,10 @@ static const char *g4_jpeg_ac_refine(g4_jpeg *j, const g4_jpeg_comp *c, int16_t 
         }
         for (; k <= j->se; k++) { /* skip r zeros, correcting what is not zero on the way */
             int16_t *coef = b + g4_zigzag[k];
-            if (*coef) g4_jpeg_correct(j, coef);
-            else if (r-- == 0) break;
+            if (*coef)
+                g4_jpeg_correct(j, coef);
+            else if (r-- == 0)
+                break;
         }
         if (value) {
             if (k > j->se) return "coefficients run over the block";
@@ -1285,8 +1367,10 @@ static int g4_jpeg_marker(g4_jpeg *j)
 static g4_status g4_jpeg_scan_header(g4_jpeg *j, const uint8_t *p, size_t n, g4_error *err) /* SOS */
 {
     if (!j->n_comps) return g4_fail(err, G4_ERR_FORMAT, "JPEG: a scan before the frame header");
-    if (n < 1 || p[0] < 1 || p[0] > 4 || n != 4 + 2 * (size_t)p[0]) return g4_fail(err, G4_ERR_FORMAT, "JPEG: scan header of %zu bytes", n);
-    if (++j->scans > G4_JPEG_MAX_SCANS) return g4_fail(err, G4_ERR_FORMAT, "JPEG: more than %d scans", G4_JPEG_MAX_SCANS);
+    if (n < 1 || p[0] < 1 || p[0] > 4 || n != 4 + 2 * (size_t)p[0])
+        return g4_fail(err, G4_ERR_FORMAT, "JPEG: scan header of %zu bytes", n);
+    if (++j->scans > G4_JPEG_MAX_SCANS)
+        return g4_fail(err, G4_ERR_FORMAT, "JPEG: more than %d scans", G4_JPEG_MAX_SCANS);
     j->n_scan = p[0];
     const uint8_t *tail = p + 1 + 2 * j->n_scan;
     j->ss = tail[0];
@@ -1294,31 +1378,39 @@ static g4_status g4_jpeg_scan_header(g4_jpeg *j, const uint8_t *p, size_t n, g4_
     j->ah = tail[2] >> 4;
     j->al = tail[2] & 15;
     int dc = !j->progressive || j->ss == 0, ac = !j->progressive || j->ss > 0, blocks = 0;
-    if (j->progressive && (j->se > 63 || j->ss > j->se || (j->ss == 0 && j->se != 0) || (j->ss > 0 && j->n_scan != 1) || j->al > 13 ||
-                           (j->ah != 0 && j->ah != j->al + 1)))
-        return g4_fail(err, G4_ERR_FORMAT, "JPEG: scan of coefficients %d..%d, bits %d..%d of %d components", j->ss, j->se, j->ah, j->al, j->n_scan);
+    if (j->progressive && (j->se > 63 || j->ss > j->se || (j->ss == 0 && j->se != 0) || (j->ss > 0 && j->n_scan != 1) ||
+                           j->al > 13 || (j->ah != 0 && j->ah != j->al + 1)))
+        return g4_fail(err, G4_ERR_FORMAT, "JPEG: scan of coefficients %d..%d, bits %d..%d of %d components", j->ss,
+                       j->se, j->ah, j->al, j->n_scan);
     for (int i = 0; i < j->n_scan; i++) {
         int k = 0;
         while (k < j->n_comps && j->comp[k].id != p[1 + 2 * i]) k++;
         for (int e = 0; e < i; e++) {
             if (j->order[e] == k) k = j->n_comps;
         }
-        if (k >= j->n_comps) return g4_fail(err, G4_ERR_FORMAT, "JPEG: the scan names component %d, which is unknown or named twice", p[1 + 2 * i]);
+        if (k >= j->n_comps)
+            return g4_fail(err, G4_ERR_FORMAT, "JPEG: the scan names component %d, which is unknown or named twice",
+                           p[1 + 2 * i]);
         g4_jpeg_comp *c = &j->comp[k];
         j->order[i] = k;
         c->dc_table = p[2 + 2 * i] >> 4;
         c->ac_table = p[2 + 2 * i] & 15;
         blocks += c->h * c->v;
-        if (c->dc_table > 3 || c->ac_table > 3 || (dc && !j->ah && !j->huff[c->dc_table].present) || (ac && !j->huff[4 + c->ac_table].present))
-            return g4_fail(err, G4_ERR_FORMAT, "JPEG: the scan uses Huffman tables %d and %d, which are not there", c->dc_table, c->ac_table);
+        if (c->dc_table > 3 || c->ac_table > 3 || (dc && !j->ah && !j->huff[c->dc_table].present) ||
+            (ac && !j->huff[4 + c->ac_table].present))
+            return g4_fail(err, G4_ERR_FORMAT, "JPEG: the scan uses Huffman tables %d and %d, which are not there",
+                           c->dc_table, c->ac_table);
         if (!c->has_quant) {
-            if (!j->has_quant[c->tq]) return g4_fail(err, G4_ERR_FORMAT, "JPEG: component %d uses quantisation table %d, which is not there", k, c->tq);
+            if (!j->has_quant[c->tq])
+                return g4_fail(err, G4_ERR_FORMAT, "JPEG: component %d uses quantisation table %d, which is not there",
+                               k, c->tq);
             memcpy(c->quant, j->quant[c->tq], sizeof c->quant);
             c->has_quant = 1;
         }
         if (dc) c->seen = 1;
     }
-    if (j->n_scan > 1 && blocks > 10) return g4_fail(err, G4_ERR_FORMAT, "JPEG: %d blocks in one unit, expected at most 10", blocks);
+    if (j->n_scan > 1 && blocks > 10)
+        return g4_fail(err, G4_ERR_FORMAT, "JPEG: %d blocks in one unit, expected at most 10", blocks);
     return G4_OK;
 }
 
@@ -1336,7 +1428,9 @@ static g4_status g4_jpeg_scan(g4_jpeg *j, g4_error *err)
             const char *wrong = NULL;
             if (j->restart && left == 0) {
                 int code = g4_jpeg_overrun(j) ? -1 : g4_jpeg_marker(j);
-                if (code != (int)(0xd0 + rst)) return g4_fail(err, G4_ERR_FORMAT, "JPEG: byte %zu: expected restart marker %u", j->at, (unsigned)rst);
+                if (code != (int)(0xd0 + rst))
+                    return g4_fail(err, G4_ERR_FORMAT, "JPEG: byte %zu: expected restart marker %u", j->at,
+                                   (unsigned)rst);
                 rst = (rst + 1) & 7;
                 left = j->restart;
                 j->n_bits = j->invented = 0;
@@ -1349,11 +1443,14 @@ static g4_status g4_jpeg_scan(g4_jpeg *j, g4_error *err)
             } else {
                 for (int i = 0; i < j->n_scan; i++) {
                     g4_jpeg_comp *c = &j->comp[j->order[i]];
-                    for (int b = 0; !wrong && b < c->h * c->v; b++) wrong = g4_jpeg_one(j, c, mx * c->h + b % c->h, my * c->v + b / c->h);
+                    for (int b = 0; !wrong && b < c->h * c->v; b++)
+                        wrong = g4_jpeg_one(j, c, mx * c->h + b % c->h, my * c->v + b / c->h);
                 }
             }
             if (!wrong && g4_jpeg_overrun(j)) wrong = j->at >= j->size ? "truncated" : "the data ends early";
-            if (wrong) return g4_fail(err, G4_ERR_FORMAT, "JPEG: scan %d, unit %d of row %d of %d, before byte %zu: %s", j->scans, mx, my, mh, j->at, wrong);
+            if (wrong)
+                return g4_fail(err, G4_ERR_FORMAT, "JPEG: scan %d, unit %d of row %d of %d, before byte %zu: %s",
+                               j->scans, mx, my, mh, j->at, wrong);
         }
     }
     return G4_OK;
@@ -1370,7 +1467,8 @@ static void g4_jpeg_upsample(const g4_jpeg *j, const g4_jpeg_comp *c, int y, uin
         memcpy(out, in, (size_t)n);
         return;
     }
-    int near_row = y & 1 ? g4_min_int(row + 1, c->height - 1) : g4_max_int(row - 1, 0); /* beyond the picture the edge row repeats */
+    int near_row = y & 1 ? g4_min_int(row + 1, c->height - 1)
+                         : g4_max_int(row - 1, 0); /* beyond the picture the edge row repeats */
     const uint8_t *near = c->plane + (size_t)near_row * stride;
     if (eh == 1 && ev == 2) {
         int bias = y & 1 ? 2 : 1;
@@ -1421,7 +1519,8 @@ static int g4_jpeg_colours(const g4_jpeg *j) /* jdapimin.c, default_decompress_p
     return c[0].id == 'R' && c[1].id == 'G' && c[2].id == 'B' ? G4_JPEG_RGB : G4_JPEG_YCC;
 }
 
-/* Upsample and convert: jdcolor.c's tables with 16 fraction bits. CMYK is stored inverted, as everybody does since Adobe. */
+/* Upsample and convert: jdcolor.c's tables with 16 fraction bits. CMYK is stored inverted, as everybody does since
+ * Adobe. */
 static g4_status g4_jpeg_output(const g4_jpeg *j, uint8_t *dst, g4_error *err)
 {
     int colours = g4_jpeg_colours(j), n = j->w;
@@ -1474,7 +1573,9 @@ static g4_status g4_jpeg_segments(g4_jpeg *j, g4_error *err)
         if (code == 0xd9) return G4_OK;
         if (code == 0x01 || (code >= 0xd0 && code <= 0xd8)) continue; /* these have no length */
         size_t n = j->size - j->at >= 2 ? g4_be16(j->data + j->at) : 0;
-        if (n < 2 || n > j->size - j->at) return g4_fail(err, G4_ERR_FORMAT, "JPEG: truncated in segment 0x%02x at byte %zu of %zu", code, j->at, j->size);
+        if (n < 2 || n > j->size - j->at)
+            return g4_fail(err, G4_ERR_FORMAT, "JPEG: truncated in segment 0x%02x at byte %zu of %zu", code, j->at,
+                           j->size);
         const uint8_t *p = j->data + j->at + 2;
         j->at += n;
         n -= 2;
@@ -1487,7 +1588,8 @@ static g4_status g4_jpeg_segments(g4_jpeg *j, g4_error *err)
             j->progressive = code == 0xc2;
             s = g4_jpeg_frame(j, p, n, err);
         } else if (code >= 0xc3 && code <= 0xcf) {
-            s = g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG: frame type 0x%02x (lossless, hierarchical or arithmetic) cannot be read", code);
+            s = g4_fail(err, G4_ERR_UNSUPPORTED,
+                        "JPEG: frame type 0x%02x (lossless, hierarchical or arithmetic) cannot be read", code);
         } else if (code == 0xdd) {
             if (n != 2) return g4_fail(err, G4_ERR_FORMAT, "JPEG: restart interval of %zu bytes, expected 2", n);
             j->restart = g4_be16(p);
@@ -1505,7 +1607,8 @@ static g4_status g4_jpeg_segments(g4_jpeg *j, g4_error *err)
     }
 }
 
-static g4_status g4_jpeg_decode(const g4_media *m, const uint8_t *data, size_t size, uint8_t **pixels, int *w, int *h, g4_error *err)
+static g4_status g4_jpeg_decode(const g4_media *m, const uint8_t *data, size_t size, uint8_t **pixels, int *w, int *h,
+                                g4_error *err)
 {
     g4_jpeg j = { 0 };
     j.m = m;
@@ -1547,10 +1650,13 @@ static g4_status g4_jpeg_decode(const g4_media *m, const uint8_t *data, size_t s
 
 /* ---- 6. PPM, PGM, PBM, PAM ---------------------------------------------------------------------------
  *
- * In: Netpbm files P1 to P7, the first picture of each. Out: RGB, samples scaled to round(v / maxval * 255) as Pillow does (halves to
- * even), alpha of PAM over white. */
+ * In: Netpbm files P1 to P7, the first picture of each. Out: RGB, samples scaled to round(v / maxval * 255) as Pillow
+ * does (halves to even), alpha of PAM over white. */
 
-typedef struct { const uint8_t *data; size_t size, at; } g4_pnm;
+typedef struct {
+    const uint8_t *data;
+    size_t size, at;
+} g4_pnm;
 
 /* Skip blanks and # comments, then read a decimal number of at most 9 digits; -1: none. */
 static int64_t g4_pnm_number(g4_pnm *p, int max_digits)
@@ -1567,7 +1673,8 @@ static int64_t g4_pnm_number(g4_pnm *p, int max_digits)
     }
     int64_t v = 0;
     int digits = 0;
-    for (; p->at < p->size && p->data[p->at] >= '0' && p->data[p->at] <= '9' && digits < max_digits; digits++) v = 10 * v + (p->data[p->at++] - '0');
+    for (; p->at < p->size && p->data[p->at] >= '0' && p->data[p->at] <= '9' && digits < max_digits; digits++)
+        v = 10 * v + (p->data[p->at++] - '0');
     return digits ? v : -1;
 }
 
@@ -1596,7 +1703,8 @@ static g4_status g4_pam_header(g4_pnm *p, int64_t field[4], g4_error *err)
     return g4_fail(err, G4_ERR_FORMAT, "PAM: truncated: no ENDHDR in %zu bytes", p->size);
 }
 
-static g4_status g4_pnm_decode(const g4_media *m, const uint8_t *data, size_t size, uint8_t **pixels, int *w, int *h, g4_error *err)
+static g4_status g4_pnm_decode(const g4_media *m, const uint8_t *data, size_t size, uint8_t **pixels, int *w, int *h,
+                               g4_error *err)
 {
     g4_pnm p = { data, size, 2 };
     int kind = data[1] - '0', bitmap = kind == 1 || kind == 4;
@@ -1613,16 +1721,23 @@ static g4_status g4_pnm_decode(const g4_media *m, const uint8_t *data, size_t si
         p.at++; /* exactly one blank before the pixels */
     }
     if (f[0] < 1 || f[1] < 1 || f[2] < 1 || f[2] > 4 || f[3] < 1 || f[3] > 65535)
-        return g4_fail(err, G4_ERR_FORMAT, "PNM: width %lld, height %lld, channels %lld, maxval %lld: expected 1.., 1.., 1..4, 1..65535",
+        return g4_fail(err, G4_ERR_FORMAT,
+                       "PNM: width %lld, height %lld, channels %lld, maxval %lld: expected 1.., 1.., 1..4, 1..65535",
                        (long long)f[0], (long long)f[1], (long long)f[2], (long long)f[3]);
-    uint64_t pw = (uint64_t)f[0], ph = (uint64_t)f[1], channels = (uint64_t)f[2], wide = f[3] > 255 ? 2 : 1; /* < 10^9 each */
-    uint64_t need = kind == 4 ? ph * ((pw + 7) / 8) : kind == 1 ? ph * pw : kind <= 3 ? ph * pw * channels * 2 - 1 : ph * pw * channels * wide;
+    uint64_t pw = (uint64_t)f[0], ph = (uint64_t)f[1], channels = (uint64_t)f[2],
+             wide = f[3] > 255 ? 2 : 1; /* < 10^9 each */
+    uint64_t need = kind == 4   ? ph * ((pw + 7) / 8)
+                    : kind == 1 ? ph * pw
+                    : kind <= 3 ? ph * pw * channels * 2 - 1
+                                : ph * pw * channels * wide;
     if (need > size - p.at)
-        return g4_fail(err, G4_ERR_FORMAT, "PNM: truncated: %" PRIu64 " x %" PRIu64 " pixels need %" PRIu64 " bytes, found %zu", pw, ph, need, size - p.at);
+        return g4_fail(err, G4_ERR_FORMAT,
+                       "PNM: truncated: %" PRIu64 " x %" PRIu64 " pixels need %" PRIu64 " bytes, found %zu", pw, ph,
+                       need, size - p.at);
     g4_status s = g4_pixels_alloc(m, "PNM", pw, ph, pixels, err);
     uint8_t *lut = s ? NULL : g4_alloc(m->a, 65536, 1);
     if (!s && !lut) s = g4_fail(err, G4_ERR_MEMORY, "PNM: out of memory");
-    if (s) {
+    if (s || !lut) {
         g4_free(m->a, *pixels);
         *pixels = NULL;
         return s;
@@ -1644,7 +1759,8 @@ static g4_status g4_pnm_decode(const g4_media *m, const uint8_t *data, size_t si
                 } else if (kind <= 3) {
                     sample = g4_pnm_number(&p, kind == 1 ? 1 : 5);
                     if (sample < 0 || sample > f[3]) {
-                        s = g4_fail(err, G4_ERR_FORMAT, "PNM: byte %zu: expected a sample of 0 to %lld", p.at, (long long)f[3]);
+                        s = g4_fail(err, G4_ERR_FORMAT, "PNM: byte %zu: expected a sample of 0 to %lld", p.at,
+                                    (long long)f[3]);
                         break;
                     }
                 } else {
@@ -1671,8 +1787,9 @@ static g4_status g4_pnm_decode(const g4_media *m, const uint8_t *data, size_t si
 
 /* ---- 7. WAV and resampling -------------------------------------------------------------------------------
  *
- * In: RIFF WAVE with integer PCM of 8, 16, 24 or 32 bits or float of 32 or 64, any rate from 1 to 768 kHz, any number of channels. Out:
- * 16 kHz mono float: integers divided by 2^(bits - 1), channels averaged, then resampled. Other codings go to ffmpeg. */
+ * In: RIFF WAVE with integer PCM of 8, 16, 24 or 32 bits or float of 32 or 64, any rate from 1 to 768 kHz, any number
+ * of channels. Out: 16 kHz mono float: integers divided by 2^(bits - 1), channels averaged, then resampled. Other
+ * codings go to ffmpeg. */
 
 #define G4_RATE 16000
 #define G4_SINC_ZEROS 64     /* zero crossings of the filter on each side */
@@ -1689,10 +1806,15 @@ static double g4_bessel_i0(double x) /* modified Bessel function of order 0, by 
     return sum;
 }
 
-static uint64_t g4_gcd(uint64_t a, uint64_t b) { return b ? g4_gcd(b, a % b) : a; }
+static uint64_t g4_gcd(uint64_t a, uint64_t b) /* b > 0 */
+{
+    uint64_t r = a % b;
+    return r ? g4_gcd(b, r) : b;
+}
 
-/* y[n] = sum_k x[k] h(n * rate / 16000 - k), h a Kaiser-windowed sinc at 0.947 of the lower Nyquist frequency. With 16000 / rate = L / M
- * in lowest terms, output n has phase n * M mod L; each phase's coefficients are made once and scaled to sum 1. Takes x (n_in) and frees it. */
+/* y[n] = sum_k x[k] h(n * rate / 16000 - k), h a Kaiser-windowed sinc at 0.947 of the lower Nyquist frequency. With
+ * 16000 / rate = L / M in lowest terms, output n has phase n * M mod L; each phase's coefficients are made once and
+ * scaled to sum 1. Takes x (n_in) and frees it. */
 static g4_status g4_resample(const g4_media *m, float *x, uint64_t n_in, uint32_t rate, g4_audio *out, g4_error *err)
 {
     uint64_t g = g4_gcd(G4_RATE, rate), up = G4_RATE / g, down = rate / g;
@@ -1702,7 +1824,8 @@ static g4_status g4_resample(const g4_media *m, float *x, uint64_t n_in, uint32_
         out->n_samples = (size_t)n_in;
         return G4_OK;
     }
-    double cutoff = G4_SINC_CUTOFF * (rate > G4_RATE ? (double)G4_RATE / rate : 1.0); /* of the input's Nyquist frequency */
+    double cutoff = G4_SINC_CUTOFF *
+                    (rate > G4_RATE ? (double)G4_RATE / rate : 1.0); /* of the input's Nyquist frequency */
     int half = (int)ceil(G4_SINC_ZEROS / cutoff), taps = 2 * half, padded = (taps + 7) & ~7;
     float *y = g4_alloc(m->a, (size_t)n_out, sizeof *y), *h = g4_alloc(m->a, (size_t)padded, sizeof *h);
     if (!y || !h) {
@@ -1717,9 +1840,13 @@ static g4_status g4_resample(const g4_media *m, float *x, uint64_t n_in, uint32_
         for (int pass = 0; pass < 2; pass++) { /* the sum, then the coefficients */
             for (int i = 0; i < taps; i++) {
                 double t = (i - half + 1 - frac) * cutoff, u = (i - half + 1 - frac) / half, v = 0;
-                if (u * u < 1) v = (t == 0 ? 1 : sin(3.14159265358979323846 * t) / (3.14159265358979323846 * t)) * g4_bessel_i0(G4_SINC_BETA * sqrt(1 - u * u)) * scale;
-                if (pass == 0) sum += v;
-                else h[i] = (float)(v / sum);
+                if (u * u < 1)
+                    v = (t == 0 ? 1 : sin(3.14159265358979323846 * t) / (3.14159265358979323846 * t)) *
+                        g4_bessel_i0(G4_SINC_BETA * sqrt(1 - u * u)) * scale;
+                if (pass == 0)
+                    sum += v;
+                else
+                    h[i] = (float)(v / sum);
             }
         }
         for (uint64_t n = first; n < n_out; n += up) {
@@ -1746,11 +1873,15 @@ static g4_status g4_resample(const g4_media *m, float *x, uint64_t n_in, uint32_
     return G4_OK;
 }
 
-typedef struct { uint32_t tag, channels, rate, bytes; } g4_wav_format; /* bytes: of one sample of one channel */
+typedef struct {
+    uint32_t tag, channels, rate, bytes;
+} g4_wav_format; /* bytes: of one sample of one channel */
 
 static g4_status g4_wav_fmt(g4_wav_format *f, const uint8_t *p, size_t n, int *foreign, g4_error *err)
 {
-    static const uint8_t guid[14] = { 0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xaa, 0, 0x38, 0x9b, 0x71 }; /* KSDATAFORMAT_SUBTYPE_..., less its tag */
+    static const uint8_t guid[14] = {
+        0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xaa, 0, 0x38, 0x9b, 0x71
+    }; /* KSDATAFORMAT_SUBTYPE_..., less its tag */
     if (n < 16) return g4_fail(err, G4_ERR_FORMAT, "WAV: fmt chunk of %zu bytes, expected 16 or more", n);
     f->tag = g4_le16(p);
     f->channels = g4_le16(p + 2);
@@ -1759,21 +1890,33 @@ static g4_status g4_wav_fmt(g4_wav_format *f, const uint8_t *p, size_t n, int *f
     if (f->tag == 0xfffe && n >= 40 && !memcmp(p + 26, guid, 14)) f->tag = g4_le16(p + 24); /* WAVE_FORMAT_EXTENSIBLE */
     if (f->tag != 1 && f->tag != 3) {
         *foreign = 1;
-        return g4_fail(err, G4_ERR_UNSUPPORTED, "WAV: coding 0x%04x, expected integer (1) or float (3)", (unsigned)f->tag);
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "WAV: coding 0x%04x, expected integer (1) or float (3)",
+                       (unsigned)f->tag);
     }
-    if (f->channels == 0 || align % f->channels != 0) return g4_fail(err, G4_ERR_FORMAT, "WAV: %u bytes for %u channels", (unsigned)align, (unsigned)f->channels);
+    if (f->channels == 0 || align % f->channels != 0)
+        return g4_fail(err, G4_ERR_FORMAT, "WAV: %u bytes for %u channels", (unsigned)align, (unsigned)f->channels);
     f->bytes = align / f->channels;
-    if (bits == 0 || bits > 8 * f->bytes || (f->tag == 1 ? f->bytes < 1 || f->bytes > 4 : f->bytes != 4 && f->bytes != 8))
-        return g4_fail(err, G4_ERR_UNSUPPORTED, "WAV: %u bits in %u bytes: expected integers of 1 to 4 bytes or floats of 4 or 8", (unsigned)bits, (unsigned)f->bytes);
-    if (f->rate < 1000 || f->rate > 768000) return g4_fail(err, G4_ERR_UNSUPPORTED, "WAV: %u samples a second, expected 1000 to 768000", (unsigned)f->rate);
+    if (bits == 0 || bits > 8 * f->bytes ||
+        (f->tag == 1 ? f->bytes < 1 || f->bytes > 4 : f->bytes != 4 && f->bytes != 8))
+        return g4_fail(err, G4_ERR_UNSUPPORTED,
+                       "WAV: %u bits in %u bytes: expected integers of 1 to 4 bytes or floats of 4 or 8",
+                       (unsigned)bits, (unsigned)f->bytes);
+    if (f->rate < 1000 || f->rate > 768000)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "WAV: %u samples a second, expected 1000 to 768000", (unsigned)f->rate);
     return G4_OK;
 }
 
 static double g4_wav_sample(const g4_wav_format *f, const uint8_t *p)
 {
     if (f->tag == 3) {
-        union { uint32_t u; float v; } a;
-        union { uint64_t u; double v; } b;
+        union {
+            uint32_t u;
+            float v;
+        } a;
+        union {
+            uint64_t u;
+            double v;
+        } b;
         a.u = g4_le32(p);
         if (f->bytes == 4) return (double)a.v;
         b.u = (uint64_t)g4_le32(p + 4) << 32 | g4_le32(p);
@@ -1781,7 +1924,8 @@ static double g4_wav_sample(const g4_wav_format *f, const uint8_t *p)
     }
     if (f->bytes == 1) return (p[0] - 128) / 128.0; /* the only unsigned one */
     uint32_t v = 0;
-    for (uint32_t i = 0; i < f->bytes; i++) v |= (uint32_t)p[i] << (32 - 8 * (f->bytes - i)); /* to the top of 32 bits */
+    for (uint32_t i = 0; i < f->bytes; i++)
+        v |= (uint32_t)p[i] << (32 - 8 * (f->bytes - i)); /* to the top of 32 bits */
     return (int32_t)v / 2147483648.0;
 }
 
@@ -1793,21 +1937,28 @@ static float g4_wav_mono(const g4_wav_format *f, const uint8_t *frame) /* the me
 }
 
 /* *foreign is set when the file is sound that ffmpeg may be able to read. */
-static g4_status g4_wav_decode(const g4_media *m, const uint8_t *data, size_t size, g4_audio *out, int *foreign, g4_error *err)
+static g4_status g4_wav_decode(const g4_media *m, const uint8_t *data, size_t size, g4_audio *out, int *foreign,
+                               g4_error *err)
 {
     g4_wav_format f = { 0, 0, 0, 0 };
     size_t at = 12;
     for (;;) {
-        if (size - at < 8) return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated: no %s chunk in %zu bytes", f.tag ? "data" : "fmt", size);
+        if (size - at < 8)
+            return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated: no %s chunk in %zu bytes", f.tag ? "data" : "fmt",
+                           size);
         const uint8_t *name = data + at;
         uint64_t n = g4_le32(data + at + 4);
         at += 8;
-        if (!memcmp(name, "data", 4) && f.tag) {
+        if (!memcmp(name, "data", 4) && f.bytes && f.channels) {
             if (n == 0xffffffffu) n = size - at; /* written to a pipe: the length was not known */
-            if (n > size - at) return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated: data of %" PRIu64 " bytes, found %zu", n, size - at);
+            if (n > size - at)
+                return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated: data of %" PRIu64 " bytes, found %zu", n,
+                               size - at);
             uint64_t frame = (uint64_t)f.bytes * f.channels, n_in = n / frame;
             if (n_in > m->max_samples * (uint64_t)f.rate / G4_RATE)
-                return g4_fail(err, G4_ERR_UNSUPPORTED, "WAV: %" PRIu64 " samples at %u Hz are more than the limit of %" PRIu64 " at 16 kHz", n_in, (unsigned)f.rate, m->max_samples);
+                return g4_fail(err, G4_ERR_UNSUPPORTED,
+                               "WAV: %" PRIu64 " samples at %u Hz are more than the limit of %" PRIu64 " at 16 kHz",
+                               n_in, (unsigned)f.rate, m->max_samples);
             if (n_in == 0) return g4_fail(err, G4_ERR_FORMAT, "WAV: no samples");
             float *x = g4_alloc(m->a, (size_t)n_in, sizeof *x);
             if (!x) return g4_fail(err, G4_ERR_MEMORY, "WAV: %" PRIu64 " samples: out of memory", n_in);
@@ -1820,7 +1971,8 @@ static g4_status g4_wav_decode(const g4_media *m, const uint8_t *data, size_t si
             }
             return g4_resample(m, x, n_in, f.rate, out, err);
         }
-        if (n > size - at) return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated in the chunk at byte %zu of %zu", at - 8, size);
+        if (n > size - at)
+            return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated in the chunk at byte %zu of %zu", at - 8, size);
         if (!memcmp(name, "fmt ", 4)) {
             g4_status s = g4_wav_fmt(&f, data + at, (size_t)n, foreign, err);
             if (s) return s;
@@ -1832,13 +1984,12 @@ static g4_status g4_wav_decode(const g4_media *m, const uint8_t *data, size_t si
 
 /* ---- 8. y4m ------------------------------------------------------------------------------------------------
  *
- * In: YUV4MPEG2 of 8 bits, 4:2:0, 4:2:2, 4:4:4, 4:1:1 or mono, from memory or a seekable file. Out: the sampled frames as RGB.
- * Chroma samples are repeated, not interpolated. BT.601, limited range (Y 16..235, U and V 16..240), each level rounded to nearest:
- *   R = 255/219 (Y - 16) + 1.402 * 255/224 (V - 128)
- *   G = 255/219 (Y - 16) - (0.344136 (U - 128) + 0.714136 (V - 128)) * 255/224
- *   B = 255/219 (Y - 16) + 1.772 * 255/224 (U - 128)
- * with 16 fraction bits; XCOLORRANGE=FULL: Y as it is, 255/219 and 255/224 left out. Without a frame rate, 24 is assumed, as the
- * reference does. */
+ * In: YUV4MPEG2 of 8 bits, 4:2:0, 4:2:2, 4:4:4, 4:1:1 or mono, from memory or a seekable file. Out: the sampled frames
+ * as RGB. Chroma samples are repeated, not interpolated. BT.601, limited range (Y 16..235, U and V 16..240), each level
+ * rounded to nearest: R = 255/219 (Y - 16) + 1.402 * 255/224 (V - 128) G = 255/219 (Y - 16) - (0.344136 (U - 128) +
+ * 0.714136 (V - 128)) * 255/224 B = 255/219 (Y - 16) + 1.772 * 255/224 (U - 128) with 16 fraction bits;
+ * XCOLORRANGE=FULL: Y as it is, 255/219 and 255/224 left out. Without a frame rate, 24 is assumed, as the reference
+ * does. */
 
 typedef struct {
     const uint8_t *data; /* NULL: read f */
@@ -1849,8 +2000,10 @@ typedef struct {
 static int g4_source_read(g4_source *s, void *out, size_t n) /* nonzero: fewer are left */
 {
     if (n > s->size - s->at) return 1;
-    if (s->data) memcpy(out, s->data + s->at, n);
-    else if (fread(out, 1, n, s->f) != n) return 1;
+    if (s->data)
+        memcpy(out, s->data + s->at, n);
+    else if (fread(out, 1, n, s->f) != n)
+        return 1;
     s->at += n;
     return 0;
 }
@@ -1873,7 +2026,8 @@ static int g4_source_line(g4_source *s, char *out, size_t cap)
     return 1;
 }
 
-/* i * total / n for the i-th of n sampled frames; how many are sampled (transformers, video_utils / video_processing: sample_frames). */
+/* i * total / n for the i-th of n sampled frames; how many are sampled (transformers, video_utils / video_processing:
+ * sample_frames). */
 static int64_t g4_frame_index(int64_t i, int64_t total, int64_t n) { return i * total / n; }
 static g4_status g4_frame_count(const g4_media *m, int64_t total, double fps, int *n, g4_error *err)
 {
@@ -1883,10 +2037,12 @@ static g4_status g4_frame_count(const g4_media *m, int64_t total, double fps, in
         want = v > 1e9 ? 1000000000 : (int64_t)v;
         if (want < 1) want = 1;
     }
-    if (want < 1) return g4_fail(err, G4_ERR_ARGUMENT, "video: %lld frames asked for, expected 1 or more", (long long)want);
+    if (want < 1)
+        return g4_fail(err, G4_ERR_ARGUMENT, "video: %lld frames asked for, expected 1 or more", (long long)want);
     if (want > total) want = total;
     if (want > m->max_frames)
-        return g4_fail(err, G4_ERR_UNSUPPORTED, "video: %lld frames to keep are more than the limit of %d", (long long)want, m->max_frames);
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "video: %lld frames to keep are more than the limit of %d",
+                       (long long)want, m->max_frames);
     *n = (int)want;
     return G4_OK;
 }
@@ -1903,7 +2059,8 @@ static g4_status g4_video_alloc(const g4_media *m, int n, g4_video *out, g4_erro
 
 static void g4_video_clear(const g4_media *m, g4_video *v)
 {
-    for (int i = 0; i < v->n_frames; i++) g4_free(m->a, (void *)(uintptr_t)v->frames[i].pixels); /* ours, though the user sees const */
+    for (int i = 0; i < v->n_frames; i++)
+        g4_free(m->a, (void *)(uintptr_t)v->frames[i].pixels); /* ours, though the user sees const */
     g4_free(m->a, (void *)(uintptr_t)v->frames);
     g4_free(m->a, (void *)(uintptr_t)v->seconds);
     if (v->sound) g4_free(m->a, (void *)(uintptr_t)v->sound->samples);
@@ -1938,10 +2095,14 @@ static g4_status g4_y4m_header(g4_y4m *y, char *line, const g4_media *m, int *fo
         if (!strcmp(p, "XCOLORRANGE=FULL")) y->full_range = 1;
         p = next;
     }
-    if (y->w < 1 || y->h < 1 || y->w > INT32_MAX || y->h > INT32_MAX) return g4_fail(err, G4_ERR_FORMAT, "y4m: the header gives no size");
+    if (y->w < 1 || y->h < 1 || y->w > INT32_MAX || y->h > INT32_MAX)
+        return g4_fail(err, G4_ERR_FORMAT, "y4m: the header gives no size");
     if (y->w * y->h > m->max_pixels)
-        return g4_fail(err, G4_ERR_UNSUPPORTED, "y4m: %" PRIu64 " x %" PRIu64 " pixels are more than the limit of %" PRIu64, y->w, y->h, m->max_pixels);
-    if (!strcmp(chroma, "420jpeg") || !strcmp(chroma, "420mpeg2") || !strcmp(chroma, "420paldv") || !strcmp(chroma, "420")) {
+        return g4_fail(err, G4_ERR_UNSUPPORTED,
+                       "y4m: %" PRIu64 " x %" PRIu64 " pixels are more than the limit of %" PRIu64, y->w, y->h,
+                       m->max_pixels);
+    if (!strcmp(chroma, "420jpeg") || !strcmp(chroma, "420mpeg2") || !strcmp(chroma, "420paldv") ||
+        !strcmp(chroma, "420")) {
         y->cw = (y->w + 1) / 2;
         y->ch = (y->h + 1) / 2;
     } else if (!strcmp(chroma, "422")) {
@@ -1955,7 +2116,8 @@ static g4_status g4_y4m_header(g4_y4m *y, char *line, const g4_media *m, int *fo
         y->ch = y->h;
     } else if (strcmp(chroma, "mono") != 0) {
         *foreign = 1;
-        return g4_fail(err, G4_ERR_UNSUPPORTED, "y4m: colour format %.20s, expected 420, 422, 444, 411 or mono", chroma);
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "y4m: colour format %.20s, expected 420, 422, 444, 411 or mono",
+                       chroma);
     }
     y->frame_bytes = y->w * y->h + 2 * y->cw * y->ch;
     return G4_OK;
@@ -1966,7 +2128,8 @@ static void g4_y4m_rgb(const g4_y4m *y, const uint8_t *yuv, uint8_t *dst)
     const uint8_t *up = yuv + y->w * y->h, *vp = up + y->cw * y->ch;
     uint64_t sx = y->cw == 0 ? 1 : (y->w + y->cw - 1) / y->cw, sy = y->ch == 0 ? 1 : (y->h + y->ch - 1) / y->ch;
     int32_t black = y->full_range ? 0 : 16, ky = y->full_range ? 65536 : 76309, rv = y->full_range ? 91881 : 104597;
-    int32_t gu = y->full_range ? 22553 : 25675, gv = y->full_range ? 46802 : 53279, bu = y->full_range ? 116130 : 132201;
+    int32_t gu = y->full_range ? 22553 : 25675, gv = y->full_range ? 46802 : 53279,
+            bu = y->full_range ? 116130 : 132201;
     for (uint64_t r = 0; r < y->h; r++) {
         for (uint64_t c = 0; c < y->w; c++, dst += 3) {
             size_t k = (size_t)(r / sy * y->cw + c / sx);
@@ -1989,9 +2152,11 @@ static g4_status g4_y4m_frames(const g4_media *m, g4_source *src, g4_video *out,
     int64_t total = 0;
     for (; src->at < src->size; total++) { /* first round: count and check */
         if (g4_source_line(src, line, sizeof line) || strncmp(line, "FRAME", 5) != 0)
-            return g4_fail(err, G4_ERR_FORMAT, "y4m: byte %" PRIu64 ": expected FRAME and a newline for frame %lld", src->at, (long long)total);
+            return g4_fail(err, G4_ERR_FORMAT, "y4m: byte %" PRIu64 ": expected FRAME and a newline for frame %lld",
+                           src->at, (long long)total);
         if (g4_source_seek(src, src->at + y.frame_bytes))
-            return g4_fail(err, G4_ERR_FORMAT, "y4m: truncated: frame %lld needs %" PRIu64 " bytes, found %" PRIu64, (long long)total, y.frame_bytes, src->size - src->at);
+            return g4_fail(err, G4_ERR_FORMAT, "y4m: truncated: frame %lld needs %" PRIu64 " bytes, found %" PRIu64,
+                           (long long)total, y.frame_bytes, src->size - src->at);
     }
     if (total == 0) return g4_fail(err, G4_ERR_FORMAT, "y4m: no frames");
     int n = 0;
@@ -2000,14 +2165,16 @@ static g4_status g4_y4m_frames(const g4_media *m, g4_source *src, g4_video *out,
     uint8_t *yuv = s ? NULL : g4_alloc(m->a, (size_t)y.frame_bytes, 1);
     if (!s && !yuv) s = g4_fail(err, G4_ERR_MEMORY, "y4m: %" PRIu64 " bytes of a frame: out of memory", y.frame_bytes);
     if (!s && g4_source_seek(src, start)) s = g4_fail(err, G4_ERR_IO, "y4m: cannot go back to byte %" PRIu64, start);
-    for (int64_t i = 0; !s && i < total && out->n_frames < n; i++) { /* second round: keep what is sampled */
+    for (int64_t i = 0; !s && yuv && i < total && out->n_frames < n; i++) { /* second round: keep what is sampled */
         if (g4_source_line(src, line, sizeof line)) {
             s = g4_fail(err, G4_ERR_IO, "y4m: the file changed while it was read");
         } else if (i != g4_frame_index(out->n_frames, total, n)) {
-            if (g4_source_seek(src, src->at + y.frame_bytes)) s = g4_fail(err, G4_ERR_IO, "y4m: the file changed while it was read");
+            if (g4_source_seek(src, src->at + y.frame_bytes))
+                s = g4_fail(err, G4_ERR_IO, "y4m: the file changed while it was read");
         } else {
             uint8_t *pixels = NULL;
-            if (g4_source_read(src, yuv, (size_t)y.frame_bytes)) s = g4_fail(err, G4_ERR_IO, "y4m: the file changed while it was read");
+            if (g4_source_read(src, yuv, (size_t)y.frame_bytes))
+                s = g4_fail(err, G4_ERR_IO, "y4m: the file changed while it was read");
             if (!s) s = g4_pixels_alloc(m, "y4m", y.w, y.h, &pixels, err);
             if (s) break;
             g4_y4m_rgb(&y, yuv, pixels);
@@ -2021,8 +2188,8 @@ static g4_status g4_y4m_frames(const g4_media *m, g4_source *src, g4_video *out,
 
 /* ---- 9. The ffmpeg program -----------------------------------------------------------------------------------
  *
- * Whatever is not read above: started without a shell, its standard output read through a pipe while its messages are drained from
- * another, ended and reaped in every case. It may open files only, no network. */
+ * Whatever is not read above: started without a shell, its standard output read through a pipe while its messages are
+ * drained from another, ended and reaped in every case. It may open files only, no network. */
 
 typedef int (*g4_sink_fn)(void *ctx, const uint8_t *data, size_t n); /* nonzero: stop, no more is wanted */
 
@@ -2056,7 +2223,8 @@ static int g4_spawn(pid_t *pid, const char *const *argv, int in, int out, int er
     posix_spawn_file_actions_t fa;
     int rc = posix_spawn_file_actions_init(&fa);
     if (rc) return rc;
-    rc = in >= 0 ? posix_spawn_file_actions_adddup2(&fa, in, 0) : posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
+    rc = in >= 0 ? posix_spawn_file_actions_adddup2(&fa, in, 0)
+                 : posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
     if (!rc) rc = posix_spawn_file_actions_adddup2(&fa, out, 1);
     if (!rc) rc = posix_spawn_file_actions_adddup2(&fa, err, 2);
     if (!rc) rc = posix_spawnp(pid, argv[0], &fa, NULL, (char *const *)(uintptr_t)argv, environ);
@@ -2065,9 +2233,11 @@ static int g4_spawn(pid_t *pid, const char *const *argv, int in, int out, int er
 }
 
 /* Run the program on the input with args (NULL at the end) behind "-i input"; its output goes to sink. */
-static g4_status g4_ffmpeg(const g4_media *m, const g4_input *in, const char *const *args, g4_sink_fn sink, void *ctx, g4_error *err)
+static g4_status g4_ffmpeg(const g4_media *m, const g4_input *in, const char *const *args, g4_sink_fn sink, void *ctx,
+                           g4_error *err)
 {
-    if (!m->ffmpeg[0]) return g4_fail(err, G4_ERR_UNSUPPORTED, "not PNG, JPEG, PPM, WAV or y4m, and no ffmpeg program may be started");
+    if (!m->ffmpeg[0])
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "not PNG, JPEG, PPM, WAV or y4m, and no ffmpeg program may be started");
     const char *argv[48] = { m->ffmpeg, "-v", "error", "-nostdin", "-protocol_whitelist", "file", "-i", NULL };
     int n = 7, o[2] = { -1, -1 }, e[2] = { -1, -1 }, stopped = 0, status = 0, rc = 0, line_end = 0;
     char said[161] = "";
@@ -2084,13 +2254,18 @@ static g4_status g4_ffmpeg(const g4_media *m, const g4_input *in, const char *co
     argv[n] = NULL;
     pid_t pid = -1;
     if (in->fd >= 0) lseek(in->fd, 0, SEEK_SET);
-    if (g4_pipe(o) || g4_pipe(e)) rc = errno;
-    else rc = g4_spawn(&pid, argv, in->fd, o[1], e[1]);
+    if (g4_pipe(o) || g4_pipe(e))
+        rc = errno;
+    else
+        rc = g4_spawn(&pid, argv, in->fd, o[1], e[1]);
     g4_buf_free(&name);
     if (rc) {
         g4_close_pair(o);
         g4_close_pair(e);
-        return g4_fail(err, G4_ERR_UNSUPPORTED, "not PNG, JPEG, PPM, WAV or y4m, and the program \"%.60s\" for other formats could not be started: %s", m->ffmpeg, strerror(rc));
+        return g4_fail(
+            err, G4_ERR_UNSUPPORTED,
+            "not PNG, JPEG, PPM, WAV or y4m, and the program \"%.60s\" for other formats could not be started: %s",
+            m->ffmpeg, strerror(rc));
     }
     close(o[1]);
     close(e[1]);
@@ -2126,12 +2301,18 @@ static g4_status g4_ffmpeg(const g4_media *m, const g4_input *in, const char *co
     }
     if (stopped || (WIFEXITED(status) && WEXITSTATUS(status) == 0)) return G4_OK;
     if (WIFEXITED(status) && WEXITSTATUS(status) == 127 && !n_said)
-        return g4_fail(err, G4_ERR_UNSUPPORTED, "not PNG, JPEG, PPM, WAV or y4m, and the program \"%.60s\" for other formats could not be started", m->ffmpeg);
-    return g4_fail(err, G4_ERR_FORMAT, "%.40s cannot read it: %s", m->ffmpeg, n_said ? said : "it ended without a message");
+        return g4_fail(
+            err, G4_ERR_UNSUPPORTED,
+            "not PNG, JPEG, PPM, WAV or y4m, and the program \"%.60s\" for other formats could not be started",
+            m->ffmpeg);
+    return g4_fail(err, G4_ERR_FORMAT, "%.40s cannot read it: %s", m->ffmpeg,
+                   n_said ? said : "it ended without a message");
 }
 
-/* The same with args[0] filled in as the option that passes every frame once: its name changed between versions of the program. */
-static g4_status g4_ffmpeg_each(const g4_media *m, const g4_input *in, const char **args, g4_sink_fn sink, void *ctx, g4_error *err)
+/* The same with args[0] filled in as the option that passes every frame once: its name changed between versions of the
+ * program. */
+static g4_status g4_ffmpeg_each(const g4_media *m, const g4_input *in, const char **args, g4_sink_fn sink, void *ctx,
+                                g4_error *err)
 {
     g4_error first = { G4_OK, "" };
     args[0] = "-fps_mode";
@@ -2176,15 +2357,19 @@ static int g4_collect_sink(void *ctx, const uint8_t *data, size_t n)
 
 static g4_status g4_ffmpeg_image(const g4_media *m, const g4_input *in, g4_image *out, g4_error *err)
 {
-    static const char *const args[] = { "-map", "0:v:0", "-frames:v", "1", "-c:v", "pam", "-pix_fmt", "rgba", "-f", "image2pipe", "-", NULL };
+    static const char *const args[] = { "-map",     "0:v:0", "-frames:v", "1",          "-c:v", "pam",
+                                        "-pix_fmt", "rgba",  "-f",        "image2pipe", "-",    NULL };
     uint64_t limit = m->max_pixels < SIZE_MAX / 8 ? m->max_pixels * 4 + 256 : SIZE_MAX / 2;
     g4_collect c = { m, NULL, 0, 0, limit, G4_OK };
     uint8_t *pixels = NULL;
     int w = 0, h = 0;
     g4_status s = g4_ffmpeg(m, in, args, g4_collect_sink, &c, err);
-    if (!s && c.status == G4_ERR_MEMORY) s = g4_fail(err, G4_ERR_MEMORY, "a picture of more than %zu bytes: out of memory", c.n);
-    else if (!s && c.status) s = g4_fail(err, c.status, "the picture has more than the limit of %" PRIu64 " pixels", m->max_pixels);
-    else if (!s && c.n < 3) s = g4_fail(err, G4_ERR_FORMAT, "%.40s found no picture in it", m->ffmpeg);
+    if (!s && c.status == G4_ERR_MEMORY)
+        s = g4_fail(err, G4_ERR_MEMORY, "a picture of more than %zu bytes: out of memory", c.n);
+    else if (!s && c.status)
+        s = g4_fail(err, c.status, "the picture has more than the limit of %" PRIu64 " pixels", m->max_pixels);
+    else if (!s && c.n < 3)
+        s = g4_fail(err, G4_ERR_FORMAT, "%.40s found no picture in it", m->ffmpeg);
     if (!s) s = g4_pnm_decode(m, c.data, c.n, &pixels, &w, &h, err);
     g4_free(m->a, c.data);
     if (!s) *out = (g4_image){ pixels, w, h, 0, 0 };
@@ -2194,10 +2379,10 @@ static g4_status g4_ffmpeg_image(const g4_media *m, const g4_input *in, g4_image
 /* A WAV file that arrives in pieces: its channels are averaged on the way. */
 typedef struct {
     const g4_media *m;
-    uint8_t head[4096];    /* until the data chunk begins, then one frame that is not complete yet */
+    uint8_t head[4096]; /* until the data chunk begins, then one frame that is not complete yet */
     size_t n_head;
     g4_wav_format f;
-    size_t frame;          /* bytes of one sample of all channels; 0: still in the header */
+    size_t frame; /* bytes of one sample of all channels; 0: still in the header */
     float *x;
     size_t n, cap;
     g4_error *err;
@@ -2209,7 +2394,9 @@ static int g4_wav_stream_add(g4_wav_stream *w, const uint8_t *frame)
     if (w->n == w->cap) {
         uint64_t limit = w->m->max_samples * (uint64_t)w->f.rate / G4_RATE;
         if (w->n >= limit) {
-            w->status = g4_fail(w->err, G4_ERR_UNSUPPORTED, "the sound has more than the limit of %" PRIu64 " samples at 16 kHz", w->m->max_samples);
+            w->status = g4_fail(w->err, G4_ERR_UNSUPPORTED,
+                                "the sound has more than the limit of %" PRIu64 " samples at 16 kHz",
+                                w->m->max_samples);
             return 1;
         }
         uint64_t cap = w->cap ? 2 * (uint64_t)w->cap : 1 << 18;
@@ -2250,7 +2437,8 @@ static int g4_wav_stream_sink(void *ctx, const uint8_t *data, size_t n)
         if (at + 8 == w->n_head && !memcmp(w->head + at, "data", 4) && w->f.tag) {
             w->frame = (size_t)w->f.bytes * w->f.channels;
             w->n_head = 0;
-            if (w->frame > sizeof w->head) w->status = g4_fail(w->err, G4_ERR_UNSUPPORTED, "sound: %u channels", (unsigned)w->f.channels);
+            if (w->frame > sizeof w->head)
+                w->status = g4_fail(w->err, G4_ERR_UNSUPPORTED, "sound: %u channels", (unsigned)w->f.channels);
             if (w->status) return 1;
         }
     }
@@ -2284,11 +2472,12 @@ static g4_status g4_ffmpeg_audio(const g4_media *m, const g4_input *in, g4_audio
     return s;
 }
 
-/* The frame list of a video as the framecrc muxer prints it: "#tb 0: 1/90000", "#media_type 1: audio", "stream, dts, pts, duration, size, crc". */
+/* The frame list of a video as the framecrc muxer prints it: "#tb 0: 1/90000", "#media_type 1: audio", "stream, dts,
+ * pts, duration, size, crc". */
 typedef struct {
     char line[256];
     size_t n;
-    int64_t frames, timed;                 /* of stream 0; timed: those with a time */
+    int64_t frames, timed;                       /* of stream 0; timed: those with a time */
     double duration, first, last, last_duration; /* in units of its time base; duration: the sum */
     double tb;
     int has_sound;
@@ -2326,8 +2515,9 @@ static int g4_probe_sink(void *ctx, const uint8_t *data, size_t n)
     return 0;
 }
 
-/* Average frames a second: frames / time, where the time is known to about two units of the time base. If a usual rate (a whole
- * number, or that times 1000 / 1001) lies within that error, it is what the file means: Matroska rounds 1/30 s to 33 ms. */
+/* Average frames a second: frames / time, where the time is known to about two units of the time base. If a usual rate
+ * (a whole number, or that times 1000 / 1001) lies within that error, it is what the file means: Matroska rounds 1/30 s
+ * to 33 ms. */
 static double g4_probe_fps(const g4_probe *p)
 {
     double n = (double)p->frames, time = p->duration, slack = 0;
@@ -2336,7 +2526,8 @@ static double g4_probe_fps(const g4_probe *p)
         slack = 2;
     }
     if (p->tb <= 0 || time <= 0) return 24; /* as the reference, when a file does not say */
-    double low = n / ((time + slack) * p->tb), high = n / (fmax(time - slack, 0.5) * p->tb), whole = rint(n / (time * p->tb));
+    double low = n / ((time + slack) * p->tb), high = n / (fmax(time - slack, 0.5) * p->tb),
+           whole = rint(n / (time * p->tb));
     if (whole >= 1 && whole >= low && whole <= high) return whole;
     whole = rint(n / (time * p->tb) * 1.001);
     if (whole >= 1 && whole / 1.001 >= low && whole / 1.001 <= high) return whole / 1.001;
@@ -2364,15 +2555,18 @@ static int g4_frames_sink(void *ctx, const uint8_t *data, size_t n)
             n--;
             f->head[f->n_head] = 0;
             int w = 0, h = 0, max = 0, used = 0;
-            if (f->head[f->n_head - 1] == '\n' && sscanf(f->head, "P6 %9d %9d %3d%n", &w, &h, &max, &used) == 3 && used == (int)f->n_head - 1) {
-                f->status = w > 0 && h > 0 && max == 255 ? g4_pixels_alloc(f->m, "video", (uint64_t)w, (uint64_t)h, &f->pixels, f->err)
-                                                         : g4_fail(f->err, G4_ERR_FORMAT, "video: a frame of %d x %d", w, h);
+            if (f->head[f->n_head - 1] == '\n' && sscanf(f->head, "P6 %9d %9d %3d%n", &w, &h, &max, &used) == 3 &&
+                used == (int)f->n_head - 1) {
+                f->status = w > 0 && h > 0 && max == 255
+                                ? g4_pixels_alloc(f->m, "video", (uint64_t)w, (uint64_t)h, &f->pixels, f->err)
+                                : g4_fail(f->err, G4_ERR_FORMAT, "video: a frame of %d x %d", w, h);
                 if (f->status) return 1;
                 f->need = (size_t)w * (size_t)h * 3;
                 f->have = f->n_head = 0;
                 ((g4_image *)(uintptr_t)f->out->frames)[f->out->n_frames] = (g4_image){ NULL, w, h, 0, 0 };
             } else if (f->n_head + 1 == sizeof f->head) {
-                f->status = g4_fail(f->err, G4_ERR_FORMAT, "video: frame %d does not start as expected", f->out->n_frames);
+                f->status = g4_fail(f->err, G4_ERR_FORMAT, "video: frame %d does not start as expected",
+                                    f->out->n_frames);
                 return 1;
             }
             continue;
@@ -2391,14 +2585,17 @@ static int g4_frames_sink(void *ctx, const uint8_t *data, size_t n)
     return 0;
 }
 
-/* One decoding pass that keeps the n sampled of `total` frames. Frame k is i * total / n for some i where a multiple of total / n lies in
- * [k, k + 1): where ceil(k * n / total) grows. */
-static g4_status g4_ffmpeg_frames(const g4_media *m, const g4_input *in, int64_t total, int n, g4_video *out, g4_error *err)
+/* One decoding pass that keeps the n sampled of `total` frames. Frame k is i * total / n for some i where a multiple of
+ * total / n lies in [k, k + 1): where ceil(k * n / total) grows. */
+static g4_status g4_ffmpeg_frames(const g4_media *m, const g4_input *in, int64_t total, int n, g4_video *out,
+                                  g4_error *err)
 {
     char select[160];
-    snprintf(select, sizeof select, "select=gt(ceil((n+1)*%d/%lld)\\,ceil(n*%d/%lld))", n, (long long)total, n, (long long)total);
+    snprintf(select, sizeof select, "select=gt(ceil((n+1)*%d/%lld)\\,ceil(n*%d/%lld))", n, (long long)total, n,
+             (long long)total);
     g4_frames f = { .m = m, .out = out, .want = n, .err = err };
-    const char *args[] = { NULL, "passthrough", "-map", "0:V:0", "-vf", select, "-c:v", "ppm", "-pix_fmt", "rgb24", "-f", "image2pipe", "-", NULL };
+    const char *args[] = { NULL,  "passthrough", "-map",  "0:V:0", "-vf",        select, "-c:v",
+                           "ppm", "-pix_fmt",    "rgb24", "-f",    "image2pipe", "-",    NULL };
     g4_status s = g4_ffmpeg_each(m, in, args, g4_frames_sink, &f, err);
     g4_free(m->a, f.pixels);
     return f.status ? f.status : s;
@@ -2406,7 +2603,9 @@ static g4_status g4_ffmpeg_frames(const g4_media *m, const g4_input *in, int64_t
 
 static g4_status g4_ffmpeg_video(const g4_media *m, const g4_input *in, g4_video *out, g4_error *err)
 {
-    static const char *const packets[] = { "-map", "0:V:0", "-map", "0:a:0?", "-c", "copy", "-f", "framecrc", "-", NULL };
+    static const char *const packets[] = {
+        "-map", "0:V:0", "-map", "0:a:0?", "-c", "copy", "-f", "framecrc", "-", NULL
+    };
     const char *decoded[] = { NULL, "passthrough", "-map", "0:V:0", "-f", "framecrc", "-", NULL };
     g4_probe p = { .n = 0 };
     g4_status s = g4_ffmpeg(m, in, packets, g4_probe_sink, &p, err);
@@ -2425,7 +2624,8 @@ static g4_status g4_ffmpeg_video(const g4_media *m, const g4_input *in, g4_video
         if (!s) s = g4_ffmpeg_each(m, in, decoded, g4_probe_sink, &again, err);
         p = again;
     }
-    for (int i = 0; !s && i < n; i++) ((double *)(uintptr_t)out->seconds)[i] = (double)g4_frame_index(i, p.frames, n) / fps;
+    for (int i = 0; !s && i < n; i++)
+        ((double *)(uintptr_t)out->seconds)[i] = (double)g4_frame_index(i, p.frames, n) / fps;
     if (!s && m->want_sound && has_sound) {
         g4_audio *sound = g4_alloc(m->a, 1, sizeof *sound);
         out->sound = sound;
@@ -2446,8 +2646,10 @@ static g4_status g4_named(g4_error *err, const char *path, g4_status s)
     return g4_fail(err, s, "%s%s: %s", n > keep ? "..." : "", n > keep ? path + n - keep : path, inner.message);
 }
 
-/* The whole file, if it is one of ours: a regular file whose first bytes `ours` refuses is left unread (*out NULL), for ffmpeg to open. */
-static g4_status g4_file_read(const g4_media *m, const char *path, int (*ours)(const uint8_t *, size_t), uint8_t **out, size_t *size, g4_error *err)
+/* The whole file, if it is one of ours: a regular file whose first bytes `ours` refuses is left unread (*out NULL), for
+ * ffmpeg to open. */
+static g4_status g4_file_read(const g4_media *m, const char *path, int (*ours)(const uint8_t *, size_t), uint8_t **out,
+                              size_t *size, g4_error *err)
 {
     *out = NULL;
     *size = 0;
@@ -2458,25 +2660,34 @@ static g4_status g4_file_read(const g4_media *m, const char *path, int (*ours)(c
     uint8_t head[16];
     size_t n = fread(head, 1, sizeof head, f), cap = 65536;
     g4_status s = G4_OK;
-    if (ferror(f)) s = g4_fail(err, G4_ERR_IO, "cannot read: %s", strerror(errno));
-    else if (n == 0) s = g4_fail(err, G4_ERR_FORMAT, "the file is empty");
+    if (ferror(f))
+        s = g4_fail(err, G4_ERR_IO, "cannot read: %s", strerror(errno));
+    else if (n == 0)
+        s = g4_fail(err, G4_ERR_FORMAT, "the file is empty");
     if (s || (known && !ours(head, n))) {
         fclose(f);
         return s;
     }
-    if (known && (uint64_t)st.st_size > m->max_file_bytes) s = g4_fail(err, G4_ERR_UNSUPPORTED, "%lld bytes are more than the limit of %" PRIu64, (long long)st.st_size, m->max_file_bytes);
-    else if (known && st.st_size >= 16) cap = (size_t)st.st_size + 1;
+    if (known && (uint64_t)st.st_size > m->max_file_bytes)
+        s = g4_fail(err, G4_ERR_UNSUPPORTED, "%lld bytes are more than the limit of %" PRIu64, (long long)st.st_size,
+                    m->max_file_bytes);
+    else if (known && st.st_size >= 16)
+        cap = (size_t)st.st_size + 1;
     uint8_t *data = s ? NULL : g4_alloc(m->a, cap, 1);
     if (!s && !data) s = g4_fail(err, G4_ERR_MEMORY, "%zu bytes: out of memory", cap);
-    if (!s) memcpy(data, head, n);
+    if (data) memcpy(data, head, n);
     while (!s) {
         n += fread(data + n, 1, cap - n, f);
-        if (n > m->max_file_bytes) s = g4_fail(err, G4_ERR_UNSUPPORTED, "more than the limit of %" PRIu64 " bytes", m->max_file_bytes);
-        else if (ferror(f)) s = g4_fail(err, G4_ERR_IO, "cannot read: %s", strerror(errno));
+        if (n > m->max_file_bytes)
+            s = g4_fail(err, G4_ERR_UNSUPPORTED, "more than the limit of %" PRIu64 " bytes", m->max_file_bytes);
+        else if (ferror(f))
+            s = g4_fail(err, G4_ERR_IO, "cannot read: %s", strerror(errno));
         if (s || n < cap) break; /* n == cap: there may be more */
         uint8_t *more = g4_realloc(m->a, data, cap, 2);
-        if (!more) s = g4_fail(err, G4_ERR_MEMORY, "%zu bytes: out of memory", cap);
-        else data = more;
+        if (!more)
+            s = g4_fail(err, G4_ERR_MEMORY, "%zu bytes: out of memory", cap);
+        else
+            data = more;
         cap *= 2;
     }
     fclose(f);
@@ -2503,10 +2714,14 @@ static int g4_is_png(const uint8_t *d, size_t n) { return n >= 8 && !memcmp(d, "
 static int g4_is_jpeg(const uint8_t *d, size_t n) { return n >= 3 && d[0] == 0xff && d[1] == 0xd8 && d[2] == 0xff; }
 static int g4_is_pnm(const uint8_t *d, size_t n)
 {
-    return n >= 3 && d[0] == 'P' && d[1] >= '1' && d[1] <= '7' && (d[2] == '#' || d[2] == ' ' || (d[2] >= 9 && d[2] <= 13));
+    return n >= 3 && d[0] == 'P' && d[1] >= '1' && d[1] <= '7' &&
+           (d[2] == '#' || d[2] == ' ' || (d[2] >= 9 && d[2] <= 13));
 }
 static int g4_is_picture(const uint8_t *d, size_t n) { return g4_is_png(d, n) || g4_is_jpeg(d, n) || g4_is_pnm(d, n); }
-static int g4_is_wav(const uint8_t *d, size_t n) { return n >= 12 && !memcmp(d, "RIFF", 4) && !memcmp(d + 8, "WAVE", 4); }
+static int g4_is_wav(const uint8_t *d, size_t n)
+{
+    return n >= 12 && !memcmp(d, "RIFF", 4) && !memcmp(d + 8, "WAVE", 4);
+}
 static int g4_is_y4m(const uint8_t *d, size_t n) { return n >= 10 && !memcmp(d, "YUV4MPEG2 ", 10); }
 
 static g4_status g4_picture_bytes(const g4_media *m, const uint8_t *data, size_t size, g4_image *out, g4_error *err)
@@ -2564,7 +2779,8 @@ static g4_status g4_video_bytes(const g4_media *m, const uint8_t *data, size_t s
     return s;
 }
 
-G4_API g4_status g4_image_decode(g4_image *out, const void *data, size_t size, const g4_media_options *opt, g4_error *err)
+G4_API g4_status g4_image_decode(g4_image *out, const void *data, size_t size, const g4_media_options *opt,
+                                 g4_error *err)
 {
     memset(out, 0, sizeof *out);
     if (!data || size == 0) return g4_fail(err, G4_ERR_ARGUMENT, "a picture of 0 bytes");
@@ -2572,7 +2788,8 @@ G4_API g4_status g4_image_decode(g4_image *out, const void *data, size_t size, c
     return g4_image_bytes(&m, data, size, out, err);
 }
 
-G4_API g4_status g4_audio_decode(g4_audio *out, const void *data, size_t size, const g4_media_options *opt, g4_error *err)
+G4_API g4_status g4_audio_decode(g4_audio *out, const void *data, size_t size, const g4_media_options *opt,
+                                 g4_error *err)
 {
     memset(out, 0, sizeof *out);
     if (!data || size == 0) return g4_fail(err, G4_ERR_ARGUMENT, "sound of 0 bytes");
@@ -2580,7 +2797,8 @@ G4_API g4_status g4_audio_decode(g4_audio *out, const void *data, size_t size, c
     return g4_audio_bytes(&m, data, size, out, err);
 }
 
-G4_API g4_status g4_video_decode(g4_video *out, const void *data, size_t size, const g4_media_options *opt, g4_error *err)
+G4_API g4_status g4_video_decode(g4_video *out, const void *data, size_t size, const g4_media_options *opt,
+                                 g4_error *err)
 {
     memset(out, 0, sizeof *out);
     if (!data || size == 0) return g4_fail(err, G4_ERR_ARGUMENT, "a video of 0 bytes");
@@ -2634,10 +2852,12 @@ G4_API g4_status g4_video_load(g4_video *out, const char *path, const g4_media_o
     uint8_t *data, head[10];
     size_t size;
     int foreign = 0, is_y4m = 0;
-    g4_status s = g4_file_read(&m, path, g4_is_never, &data, &size, err); /* into memory only what cannot be opened twice */
+    g4_status s = g4_file_read(&m, path, g4_is_never, &data, &size,
+                               err); /* into memory only what cannot be opened twice */
     FILE *f = s || data ? NULL : fopen(path, "rb");
     struct stat st;
-    if (f && fstat(fileno(f), &st) == 0 && fread(head, 1, sizeof head, f) == sizeof head && g4_is_y4m(head, sizeof head)) {
+    if (f && fstat(fileno(f), &st) == 0 && fread(head, 1, sizeof head, f) == sizeof head &&
+        g4_is_y4m(head, sizeof head)) {
         rewind(f);
         g4_source src = { NULL, f, (uint64_t)st.st_size, 0 };
         s = g4_y4m_frames(&m, &src, out, &foreign, err);
@@ -2675,8 +2895,8 @@ G4_API void g4_video_free(g4_video *video, const g4_media_options *opt)
 
 /* ---- 11. Writing PNG, drawing boxes -------------------------------------------------------------------------
  *
- * The writer filters each row as makes its sum of magnitudes smallest and compresses with one candidate per hash and dynamic codes: not
- * the smallest files, but small code. */
+ * The writer filters each row as makes its sum of magnitudes smallest and compresses with one candidate per hash and
+ * dynamic codes: not the smallest files, but small code. */
 
 typedef struct {
     g4_buf out;
@@ -2803,12 +3023,13 @@ static void g4_deflate_block(g4_deflate *d, int final)
     for (int i = 0; i < 316; i++) small_freq[length[i]]++;
     g4_code_lengths(small_freq, 19, 7, small);
     g4_codes(small, 19, small_code);
-    g4_deflate_put(d, (uint32_t)final | 2u << 1, 3);
+    g4_deflate_put(d, (uint32_t) final | 2u << 1, 3);
     g4_deflate_put(d, 286 - 257, 5);
     g4_deflate_put(d, 30 - 1, 5);
     g4_deflate_put(d, 19 - 4, 4);
     for (int i = 0; i < 19; i++) g4_deflate_put(d, small[order[i]], 3);
-    for (int i = 0; i < 316; i++) g4_deflate_put(d, small_code[length[i]], small[length[i]]); /* without run lengths: 100 bytes a block */
+    for (int i = 0; i < 316; i++)
+        g4_deflate_put(d, small_code[length[i]], small[length[i]]); /* without run lengths: 100 bytes a block */
     for (int i = 0; i < d->n_symbols; i++) {
         uint32_t s = d->symbols[i];
         int n = (int)(s & 0xffff), back = (int)(s >> 16);
@@ -2830,7 +3051,8 @@ static void g4_deflate_block(g4_deflate *d, int final)
 }
 
 /* A zlib stream of raw (n) in d->out; check d->out.failed. */
-static void g4_deflate_all(g4_deflate *d, uint32_t *last /* (65536), zero: position + 1 by hash */, const uint8_t *raw, size_t n)
+static void g4_deflate_all(g4_deflate *d, uint32_t *last /* (65536), zero: position + 1 by hash */, const uint8_t *raw,
+                           size_t n)
 {
     int base;
     unsigned extra;
@@ -2864,7 +3086,8 @@ static void g4_deflate_all(g4_deflate *d, uint32_t *last /* (65536), zero: posit
     for (int i = 3; i >= 0; i--) g4_deflate_put(d, sum >> (8 * i) & 255, 8);
 }
 
-/* row and up (n bytes; up NULL above the first) -> dst (1 + n): the filter that makes the sum of magnitudes smallest. */
+/* row and up (n bytes; up NULL above the first) -> dst (1 + n): the filter that makes the sum of magnitudes smallest.
+ */
 static void g4_png_filter(const uint8_t *row, const uint8_t *up, size_t n, uint8_t *dst)
 {
     uint64_t best = UINT64_MAX;
@@ -2894,7 +3117,8 @@ static void g4_png_filter(const uint8_t *row, const uint8_t *up, size_t n, uint8
     }
 }
 
-static int g4_png_put(const uint32_t *crc, g4_write_fn write, void *user, const char *name, const uint8_t *data, size_t n)
+static int g4_png_put(const uint32_t *crc, g4_write_fn write, void *user, const char *name, const uint8_t *data,
+                      size_t n)
 {
     uint8_t head[8], tail[4];
     memcpy(head + 4, name, 4);
@@ -2906,14 +3130,18 @@ static int g4_png_put(const uint32_t *crc, g4_write_fn write, void *user, const 
     return write(user, head, 8) || (n > 0 && write(user, data, n)) || write(user, tail, 4);
 }
 
-G4_API g4_status g4_png_write(const g4_image *image, g4_write_fn write, void *user, const g4_media_options *opt, g4_error *err)
+G4_API g4_status g4_png_write(const g4_image *image, g4_write_fn write, void *user, const g4_media_options *opt,
+                              g4_error *err)
 {
     g4_media m = g4_media_resolve(opt);
-    if (!image || !image->pixels || image->width <= 0 || image->height <= 0 || !write) return g4_fail(err, G4_ERR_ARGUMENT, "PNG: nothing to write");
+    if (!image || !image->pixels || image->width <= 0 || image->height <= 0 || !write)
+        return g4_fail(err, G4_ERR_ARGUMENT, "PNG: nothing to write");
     size_t row = (size_t)image->width * 3, stride = image->stride ? image->stride : row, total;
-    if (stride < row) return g4_fail(err, G4_ERR_ARGUMENT, "PNG: stride %zu is less than the %zu bytes of a row", stride, row);
+    if (stride < row)
+        return g4_fail(err, G4_ERR_ARGUMENT, "PNG: stride %zu is less than the %zu bytes of a row", stride, row);
     if (g4_mul_overflows(row + 1, (size_t)image->height, &total) || total > INT32_MAX / 2)
-        return g4_fail(err, G4_ERR_UNSUPPORTED, "PNG: %d x %d pixels are too many to write", image->width, image->height);
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "PNG: %d x %d pixels are too many to write", image->width,
+                       image->height);
     uint8_t *raw = g4_alloc(m.a, total, 1);
     uint32_t *last = g4_alloc(m.a, 65536, sizeof *last);
     g4_deflate *d = g4_alloc(m.a, 1, sizeof *d);
@@ -2938,7 +3166,8 @@ G4_API g4_status g4_png_write(const g4_image *image, g4_write_fn write, void *us
         }
         g4_crc_table(crc);
         if (write(user, "\x89PNG\r\n\x1a\n", 8) || g4_png_put(crc, write, user, "IHDR", ihdr, 13) ||
-            g4_png_put(crc, write, user, "IDAT", (const uint8_t *)d->out.data, d->out.len) || g4_png_put(crc, write, user, "IEND", ihdr, 0))
+            g4_png_put(crc, write, user, "IDAT", (const uint8_t *)d->out.data, d->out.len) ||
+            g4_png_put(crc, write, user, "IEND", ihdr, 0))
             s = g4_fail(err, G4_ERR_IO, "PNG: the write callback failed");
     }
     if (d) g4_buf_free(&d->out);
@@ -2950,43 +3179,47 @@ G4_API g4_status g4_png_write(const g4_image *image, g4_write_fn write, void *us
 
 /* Characters 32 to 95 in 7 rows of 5 bits, the left column highest. Small letters are drawn as capitals. */
 static const uint8_t g4_font[64][7] = {
-    {  0,  0,  0,  0,  0,  0,  0 }, {  4,  4,  4,  4,  4,  0,  4 }, { 10, 10,  0,  0,  0,  0,  0 },
-    { 10, 10, 31, 10, 31, 10, 10 }, {  4, 15, 20, 14,  5, 30,  4 }, { 25, 25,  2,  4,  8, 19, 19 },
-    { 12, 18, 18, 12, 21, 18, 13 }, {  4,  4,  0,  0,  0,  0,  0 }, {  2,  4,  8,  8,  8,  4,  2 },
-    {  8,  4,  2,  2,  2,  4,  8 }, {  0, 21, 14, 31, 14, 21,  0 }, {  0,  4,  4, 31,  4,  4,  0 },
-    {  0,  0,  0,  0,  4,  4,  8 }, {  0,  0,  0, 31,  0,  0,  0 }, {  0,  0,  0,  0,  0, 12, 12 },
-    {  1,  1,  2,  4,  8, 16, 16 }, { 14, 17, 17, 21, 17, 17, 14 }, {  4, 12, 20,  4,  4,  4, 31 },
-    { 14, 17,  1,  6,  8, 16, 31 }, { 30,  1,  1, 14,  1,  1, 30 }, { 18, 18, 18, 31,  2,  2,  2 },
-    { 31, 16, 16, 30,  1,  1, 30 }, { 14, 16, 16, 30, 17, 17, 14 }, { 31,  1,  2,  2,  4,  4,  4 },
-    { 14, 17, 17, 14, 17, 17, 14 }, { 14, 17, 17, 15,  1,  1, 14 }, {  0, 12, 12,  0, 12, 12,  0 },
-    {  0,  4,  4,  0,  4,  4,  8 }, {  1,  6, 24, 16, 24,  6,  1 }, {  0,  0, 31,  0, 31,  0,  0 },
-    { 16, 12,  3,  1,  3, 12, 16 }, { 14, 17,  1,  6,  4,  0,  4 }, { 14, 17, 23, 21, 23, 16, 14 },
+    { 0, 0, 0, 0, 0, 0, 0 },        { 4, 4, 4, 4, 4, 0, 4 },        { 10, 10, 0, 0, 0, 0, 0 },
+    { 10, 10, 31, 10, 31, 10, 10 }, { 4, 15, 20, 14, 5, 30, 4 },    { 25, 25, 2, 4, 8, 19, 19 },
+    { 12, 18, 18, 12, 21, 18, 13 }, { 4, 4, 0, 0, 0, 0, 0 },        { 2, 4, 8, 8, 8, 4, 2 },
+    { 8, 4, 2, 2, 2, 4, 8 },        { 0, 21, 14, 31, 14, 21, 0 },   { 0, 4, 4, 31, 4, 4, 0 },
+    { 0, 0, 0, 0, 4, 4, 8 },        { 0, 0, 0, 31, 0, 0, 0 },       { 0, 0, 0, 0, 0, 12, 12 },
+    { 1, 1, 2, 4, 8, 16, 16 },      { 14, 17, 17, 21, 17, 17, 14 }, { 4, 12, 20, 4, 4, 4, 31 },
+    { 14, 17, 1, 6, 8, 16, 31 },    { 30, 1, 1, 14, 1, 1, 30 },     { 18, 18, 18, 31, 2, 2, 2 },
+    { 31, 16, 16, 30, 1, 1, 30 },   { 14, 16, 16, 30, 17, 17, 14 }, { 31, 1, 2, 2, 4, 4, 4 },
+    { 14, 17, 17, 14, 17, 17, 14 }, { 14, 17, 17, 15, 1, 1, 14 },   { 0, 12, 12, 0, 12, 12, 0 },
+    { 0, 4, 4, 0, 4, 4, 8 },        { 1, 6, 24, 16, 24, 6, 1 },     { 0, 0, 31, 0, 31, 0, 0 },
+    { 16, 12, 3, 1, 3, 12, 16 },    { 14, 17, 1, 6, 4, 0, 4 },      { 14, 17, 23, 21, 23, 16, 14 },
     { 14, 17, 17, 31, 17, 17, 17 }, { 30, 17, 17, 30, 17, 17, 30 }, { 15, 16, 16, 16, 16, 16, 15 },
     { 28, 18, 17, 17, 17, 18, 28 }, { 31, 16, 16, 28, 16, 16, 31 }, { 31, 16, 16, 28, 16, 16, 16 },
-    { 15, 16, 16, 19, 17, 17, 14 }, { 17, 17, 17, 31, 17, 17, 17 }, { 31,  4,  4,  4,  4,  4, 31 },
-    {  7,  1,  1,  1,  1, 17, 14 }, { 17, 18, 20, 24, 20, 18, 17 }, { 16, 16, 16, 16, 16, 16, 31 },
+    { 15, 16, 16, 19, 17, 17, 14 }, { 17, 17, 17, 31, 17, 17, 17 }, { 31, 4, 4, 4, 4, 4, 31 },
+    { 7, 1, 1, 1, 1, 17, 14 },      { 17, 18, 20, 24, 20, 18, 17 }, { 16, 16, 16, 16, 16, 16, 31 },
     { 17, 27, 21, 21, 17, 17, 17 }, { 17, 25, 25, 21, 19, 19, 17 }, { 14, 17, 17, 17, 17, 17, 14 },
     { 30, 17, 17, 30, 16, 16, 16 }, { 14, 17, 17, 17, 21, 18, 13 }, { 30, 17, 17, 30, 20, 18, 17 },
-    { 15, 16, 16, 14,  1,  1, 30 }, { 31,  4,  4,  4,  4,  4,  4 }, { 17, 17, 17, 17, 17, 17, 14 },
-    { 17, 17, 17, 10, 10,  4,  4 }, { 17, 17, 17, 21, 21, 27, 17 }, { 17, 17, 10,  4, 10, 17, 17 },
-    { 17, 17, 10,  4,  4,  4,  4 }, { 31,  1,  2,  4,  8, 16, 31 }, { 14,  8,  8,  8,  8,  8, 14 },
-    { 16, 16,  8,  4,  2,  1,  1 }, { 14,  2,  2,  2,  2,  2, 14 }, {  4, 10, 17,  0,  0,  0,  0 },
-    {  0,  0,  0,  0,  0,  0, 31 },
+    { 15, 16, 16, 14, 1, 1, 30 },   { 31, 4, 4, 4, 4, 4, 4 },       { 17, 17, 17, 17, 17, 17, 14 },
+    { 17, 17, 17, 10, 10, 4, 4 },   { 17, 17, 17, 21, 21, 27, 17 }, { 17, 17, 10, 4, 10, 17, 17 },
+    { 17, 17, 10, 4, 4, 4, 4 },     { 31, 1, 2, 4, 8, 16, 31 },     { 14, 8, 8, 8, 8, 8, 14 },
+    { 16, 16, 8, 4, 2, 1, 1 },      { 14, 2, 2, 2, 2, 2, 14 },      { 4, 10, 17, 0, 0, 0, 0 },
+    { 0, 0, 0, 0, 0, 0, 31 },
 };
 
-static void g4_fill(uint8_t *pixels, int width, int height, size_t stride, int64_t x0, int64_t y0, int64_t x1, int64_t y1, const uint8_t rgb[3])
+static void g4_fill(uint8_t *pixels, int width, int height, size_t stride, int64_t x0, int64_t y0, int64_t x1,
+                    int64_t y1, const uint8_t rgb[3])
 {
     for (int64_t y = y0 < 0 ? 0 : y0; y < y1 && y < height; y++) {
-        for (int64_t x = x0 < 0 ? 0 : x0; x < x1 && x < width; x++) memcpy(pixels + (size_t)y * stride + 3 * (size_t)x, rgb, 3);
+        for (int64_t x = x0 < 0 ? 0 : x0; x < x1 && x < width; x++)
+            memcpy(pixels + (size_t)y * stride + 3 * (size_t)x, rgb, 3);
     }
 }
 
-G4_API void g4_draw_box(uint8_t *pixels, int width, int height, size_t stride, const int box[4], const char *label, const uint8_t rgb[3])
+G4_API void g4_draw_box(uint8_t *pixels, int width, int height, size_t stride, const int box[4], const char *label,
+                        const uint8_t rgb[3])
 {
     if (!pixels || width <= 0 || height <= 0) return;
     if (stride == 0) stride = (size_t)width * 3;
     int64_t x0 = box[0], y0 = box[1], x1 = box[2], y1 = box[3];
-    int64_t line = g4_max_int(1, g4_min_int(width, height) / 240), dot = g4_max_int(1, g4_min_int(width, height) / 320); /* thickness grows with the picture */
+    int64_t line = g4_max_int(1, g4_min_int(width, height) / 240),
+            dot = g4_max_int(1, g4_min_int(width, height) / 320); /* thickness grows with the picture */
     g4_fill(pixels, width, height, stride, x0, y0, x1, y0 + line < y1 ? y0 + line : y1, rgb);
     g4_fill(pixels, width, height, stride, x0, y1 - line > y0 ? y1 - line : y0, x1, y1, rgb);
     g4_fill(pixels, width, height, stride, x0, y0, x0 + line < x1 ? x0 + line : x1, y1, rgb);
@@ -2995,7 +3228,8 @@ G4_API void g4_draw_box(uint8_t *pixels, int width, int height, size_t stride, c
     int64_t n = 0, tall = 9 * dot;
     while (label[n] && n < 200) n++;
     int64_t wide = (6 * n + 1) * dot;
-    int64_t tx = x0 + wide > width ? width - wide : x0, ty = y0 - tall >= 0 ? y0 - tall : y0; /* above the box, or inside at its top */
+    int64_t tx = x0 + wide > width ? width - wide : x0,
+            ty = y0 - tall >= 0 ? y0 - tall : y0; /* above the box, or inside at its top */
     if (tx < 0) tx = 0;
     if (ty < 0) ty = 0;
     const uint8_t dark[3] = { 0, 0, 0 }, light[3] = { 255, 255, 255 };
