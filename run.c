@@ -5,9 +5,10 @@
  *   3  Options: one table for all commands
  *   4  Engine and session
  *   5  Line editor
- *   6  Answers
- *   7  Commands below the chat template: tokens, logits, perplexity, info, bench
- *   8  main
+ *   6  Answers: what goes out, raw text
+ *   7  Conversations
+ *   8  Commands below the chat template: tokens, logits, perplexity, media, info, bench
+ *   9  main
  *
  * Every command returns the exit status of the program: 0 done, 1 a file, a model or the run failed, 2 wrong usage,
  * 130 interrupted. Answers go to stdout, everything else to stderr. */
@@ -201,8 +202,12 @@ enum { /* who takes an option: one bit for each command */
     G4_FOR_RENDER = 1 << 5,
     G4_FOR_PERPLEXITY = 1 << 6,
     G4_FOR_LOGITS = 1 << 7,
+    G4_FOR_ENCODE = 1 << 8,
+    G4_FOR_MEL = 1 << 9,
+    G4_FOR_PATCHES = 1 << 10,
+    G4_FOR_MEDIA = G4_FOR_ANSWER | G4_FOR_ENCODE | G4_FOR_LOGITS,
     G4_FOR_SESSIONS = G4_FOR_ANSWER | G4_FOR_INFO | G4_FOR_BENCH | G4_FOR_PERPLEXITY | G4_FOR_LOGITS,
-    G4_FOR_MODELS = G4_FOR_SESSIONS | G4_FOR_TOKENIZE | G4_FOR_DETOKENIZE | G4_FOR_RENDER
+    G4_FOR_MODELS = G4_FOR_SESSIONS | G4_FOR_TOKENIZE | G4_FOR_DETOKENIZE | G4_FOR_RENDER | G4_FOR_ENCODE
 };
 
 typedef struct g4_args g4_args;
@@ -213,29 +218,30 @@ typedef struct {
     const char *usage, *help;
 } g4_command;
 
-typedef enum { G4_ARG_TEXT, G4_ARG_FILE } g4_arg_kind;
+typedef enum { G4_ARG_TEXT, G4_ARG_FILE, G4_ARG_IMAGE, G4_ARG_AUDIO, G4_ARG_VIDEO } g4_arg_kind;
 typedef struct { /* of the user message, in command-line order */
     g4_arg_kind kind;
     const char *value;
+    int budget; /* soft tokens of a picture or of a frame; 0: the default */
 } g4_arg;
 
 #define G4_MAX_LIST 64 /* of --stop, of --logit-bias */
 
 struct g4_args {
     const g4_command *command;
-    const char *model, *system, *isa, *session, *output, *tokens, *nll, *lengths;
+    const char *model, *system, *isa, *session, *output, *tokens, *nll, *lengths, *ffmpeg, *template_name;
     g4_arg *parts;
     int n_parts;
     const char *stop[G4_MAX_LIST];
     int n_stop;
     g4_logit_bias bias[G4_MAX_LIST];
     int n_bias;
-    int raw, specials, think, json, quiet, no_guard, bos, skip_specials, all, help, version;
-    int max_tokens, n_ctx, n_threads, top_k, logprobs, repeat, kv; /* -1: not given */
-    double temperature, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty, seed; /* NAN: not given */
+    int raw, specials, think, show_thoughts, json, quiet, no_guard, no_video_audio, bos, skip_specials, all, help, version;
+    int max_tokens, n_ctx, n_threads, top_k, logprobs, repeat, kv, frames, frame_tokens, image_tokens, block; /* -1: not given */
+    double temperature, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty, seed, fps;  /* NAN: not given */
 };
 
-typedef enum { G4_IS_FLAG, G4_IS_INT, G4_IS_NUMBER, G4_IS_TEXT, G4_IS_PART, G4_IS_STOP, G4_IS_BIAS, G4_IS_KV } g4_option_kind;
+typedef enum { G4_IS_FLAG, G4_IS_INT, G4_IS_NUMBER, G4_IS_TEXT, G4_IS_PART, G4_IS_STOP, G4_IS_BIAS, G4_IS_KV, G4_IS_BUDGET } g4_option_kind;
 typedef struct {
     const char *letter, *name; /* "-m", "--model"; either may be NULL */
     const char *value;         /* what stands for it in the help; NULL for a flag */
@@ -253,12 +259,29 @@ static const g4_option g4_options[] = {
     { "-f", NULL, "FILE", G4_IS_PART, G4_ARG_FILE, 0, 0,
       G4_FOR_ANSWER | G4_FOR_TOKENIZE | G4_FOR_DETOKENIZE | G4_FOR_PERPLEXITY,
       "the exact bytes of FILE as text; - is standard input" },
+    { "-f", NULL, "FILE", G4_IS_PART, G4_ARG_AUDIO, 0, 0, G4_FOR_MEL, "a sound: WAV, or what ffmpeg reads" },
+    { "-f", NULL, "FILE", G4_IS_PART, G4_ARG_IMAGE, 0, 0, G4_FOR_PATCHES, "a picture: PNG, JPEG, PPM, or what ffmpeg reads" },
+    { NULL, "--block", "N", G4_IS_INT, G4_AT(block), 0, INT_MAX, G4_FOR_MEL, "which block of at most 30 s (default 0)" },
+    { NULL, "--template", "NAME", G4_IS_TEXT, G4_AT(template_name), 0, 0, G4_FOR_RENDER,
+      "31b-2026-07, e2b-2026-07 or 31b-2026-04 (default: the model's)" },
+    { NULL, "--image", "FILE", G4_IS_PART, G4_ARG_IMAGE, 0, 0, G4_FOR_MEDIA, "a picture: PNG, JPEG, PPM, or what ffmpeg reads" },
+    { NULL, "--audio", "FILE", G4_IS_PART, G4_ARG_AUDIO, 0, 0, G4_FOR_MEDIA, "a sound: WAV, or what ffmpeg reads" },
+    { NULL, "--video", "FILE", G4_IS_PART, G4_ARG_VIDEO, 0, 0, G4_FOR_MEDIA, "a video: y4m, or what ffmpeg reads" },
+    { NULL, "--image-tokens", "N", G4_IS_BUDGET, G4_AT(image_tokens), 0, 0, G4_FOR_MEDIA | G4_FOR_PATCHES,
+      "soft tokens of the pictures behind it: 70, 140, 280 (default), 560 or 1120" },
+    { NULL, "--frame-tokens", "N", G4_IS_BUDGET, G4_AT(frame_tokens), 0, 0, G4_FOR_MEDIA,
+      "soft tokens of a frame of the videos behind it (default 70)" },
+    { NULL, "--frames", "N", G4_IS_INT, G4_AT(frames), 1, 1024, G4_FOR_MEDIA, "frames of a video (default 32)" },
+    { NULL, "--fps", "X", G4_IS_NUMBER, G4_AT(fps), 0.001, 1000, G4_FOR_MEDIA, "frames a second instead" },
+    { NULL, "--no-video-audio", NULL, G4_IS_FLAG, G4_AT(no_video_audio), 0, 0, G4_FOR_ANSWER, "leave the sound of videos out" },
+    { NULL, "--ffmpeg", "NAME", G4_IS_TEXT, G4_AT(ffmpeg), 0, 0, G4_FOR_MEDIA | G4_FOR_MEL, "the ffmpeg program (default ffmpeg)" },
     { NULL, "--system", "TEXT", G4_IS_TEXT, G4_AT(system), 0, 0, G4_FOR_ANSWER, "system prompt" },
     { NULL, "--raw", NULL, G4_IS_FLAG, G4_AT(raw), 0, 0, G4_FOR_ANSWER,
       "no chat template: continue the text, begin-of-sequence token in front" },
     { NULL, "--specials", NULL, G4_IS_FLAG, G4_AT(specials), 0, 0, G4_FOR_ANSWER | G4_FOR_TOKENIZE,
       "read markers such as <|turn> in the text as control tokens (with --raw)" },
     { NULL, "--think", NULL, G4_IS_FLAG, G4_AT(think), 0, 0, G4_FOR_ANSWER, "let the model think before it answers" },
+    { NULL, "--show-thoughts", NULL, G4_IS_FLAG, G4_AT(show_thoughts), 0, 0, G4_FOR_ANSWER, "thoughts on stderr" },
     { "-n", NULL, "N", G4_IS_INT, G4_AT(max_tokens), 0, INT_MAX, G4_FOR_ANSWER | G4_FOR_BENCH,
       "tokens to generate at most (default: until the answer or the context ends)" },
     { "-c", NULL, "N", G4_IS_INT, G4_AT(n_ctx), 1, INT_MAX, G4_FOR_SESSIONS,
@@ -291,7 +314,8 @@ static const g4_option g4_options[] = {
     { NULL, "--tokens", "LIST", G4_IS_TEXT, G4_AT(tokens), 0, 0, G4_FOR_LOGITS,
       "token ids (\"2,818,5279\"), or @FILE with them; nothing is added" },
     { NULL, "--all", NULL, G4_IS_FLAG, G4_AT(all), 0, 0, G4_FOR_LOGITS, "every position, not only the last" },
-    { "-o", NULL, "FILE", G4_IS_TEXT, G4_AT(output), 0, 0, G4_FOR_LOGITS, "little-endian float32; - is standard output" },
+    { "-o", NULL, "FILE", G4_IS_TEXT, G4_AT(output), 0, 0, G4_FOR_LOGITS | G4_FOR_ENCODE | G4_FOR_MEL | G4_FOR_PATCHES,
+      "little-endian float32; - is standard output" },
     { NULL, "--nll", "FILE", G4_IS_TEXT, G4_AT(nll), 0, 0, G4_FOR_PERPLEXITY,
       "negative log-likelihood of each token, little-endian float32" },
     { NULL, "--lengths", "LIST", G4_IS_TEXT, G4_AT(lengths), 0, 0, G4_FOR_BENCH, "prompt lengths (default 128,512)" },
@@ -346,7 +370,8 @@ static int g4_option_set(g4_args *a, const g4_option *o, const char *value)
         *(double *)field = x;
         return G4_EXIT_DONE;
     case G4_IS_PART:
-        a->parts[a->n_parts++] = (g4_arg){ (g4_arg_kind)o->at, value };
+        x = o->at == G4_ARG_IMAGE ? a->image_tokens : o->at == G4_ARG_VIDEO ? a->frame_tokens : 0;
+        a->parts[a->n_parts++] = (g4_arg){ (g4_arg_kind)o->at, value, x > 0 ? (int)x : 0 };
         return G4_EXIT_DONE;
     case G4_IS_STOP:
         if (*value == '\0') return g4_wrong_value(o, value, "a text that is not empty");
@@ -362,6 +387,12 @@ static int g4_option_set(g4_args *a, const g4_option *o, const char *value)
         a->bias[a->n_bias++] = (g4_logit_bias){ (g4_token)id, (float)x };
         return G4_EXIT_DONE;
     }
+    case G4_IS_BUDGET:
+        if (g4_parse_number(value, &x) || (x != 70 && x != 140 && x != 280 && x != 560 && x != 1120)) {
+            return g4_wrong_value(o, value, "70, 140, 280, 560 or 1120");
+        }
+        *(int *)field = (int)x;
+        return G4_EXIT_DONE;
     case G4_IS_KV:
         if (strcmp(value, "f16") == 0) a->kv = G4_KV_USE_F16;
         else if (strcmp(value, "f32") == 0) a->kv = G4_KV_USE_F32;
@@ -372,20 +403,22 @@ static int g4_option_set(g4_args *a, const g4_option *o, const char *value)
     return G4_EXIT_DONE;
 }
 
-/* The option that `arg` names. For --name=value, *value points behind the equals sign. */
-static const g4_option *g4_option_find(const char *arg, const char **value)
+/* The option that `arg` names; of two with one name, the one of this command. For --name=value, *value points behind the
+ * equals sign. */
+static const g4_option *g4_option_find(const char *arg, unsigned bit, const char **value)
 {
     size_t n = strcspn(arg, "=");
+    const g4_option *found = NULL;
     *value = NULL;
     for (size_t i = 0; i < G4_N_OPTIONS; i++) {
         const g4_option *o = &g4_options[i];
-        if (o->letter != NULL && strcmp(arg, o->letter) == 0) return o;
-        if (o->name != NULL && strlen(o->name) == n && strncmp(arg, o->name, n) == 0) {
-            if (arg[n] == '=') *value = arg + n + 1;
-            return o;
-        }
+        int by_letter = o->letter != NULL && strcmp(arg, o->letter) == 0;
+        int by_name = o->name != NULL && strlen(o->name) == n && strncmp(arg, o->name, n) == 0;
+        if (!by_letter && !by_name) continue;
+        if (by_name && arg[n] == '=') *value = arg + n + 1;
+        if (found == NULL || (o->commands & bit) != 0) found = o;
     }
-    return NULL;
+    return found;
 }
 
 static int g4_args_parse(g4_args *a, int argc, char **argv, int first)
@@ -395,7 +428,7 @@ static int g4_args_parse(g4_args *a, int argc, char **argv, int first)
         if (argv[i][0] != '-' || argv[i][1] == '\0') {
             return g4_say(G4_EXIT_USAGE, "what is \"%s\"? A prompt goes behind -p; see gemma4 --help", argv[i]);
         }
-        const g4_option *o = g4_option_find(argv[i], &value);
+        const g4_option *o = g4_option_find(argv[i], a->command->bit, &value);
         if (o == NULL) return g4_say(G4_EXIT_USAGE, "unknown option %s; see gemma4 --help", argv[i]);
         if ((o->commands & a->command->bit) == 0) {
             return g4_say(G4_EXIT_USAGE, "%s is not an option of %s; see gemma4 %s --help", argv[i],
@@ -837,18 +870,17 @@ static g4_line_end g4_line_edit(g4_line *l)
     }
 }
 
-/* One line of the user into out, without its end. */
+/* One line of the user into out, which holds what stands in the line at first. */
 static g4_line_end g4_line_read(const char *prompt, g4_history *history, g4_buf *out)
 {
     struct termios before, raw;
     const char *term = getenv("TERM");
-    out->len = 0;
-    g4_buf_str(out, "");
     if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO) || term == NULL || strcmp(term, "dumb") == 0 ||
         tcgetattr(STDIN_FILENO, &before) != 0) {
         int c = EOF;
         fputs(prompt, stdout);
         fflush(stdout);
+        out->len = 0;
         for (size_t n = 0;; n++) {
             c = g4_key_byte(-1);
             if (c < 0 && n == 0) return g4_interrupted() ? G4_LINE_INTERRUPTED : G4_LINE_END;
@@ -864,7 +896,7 @@ static g4_line_end g4_line_read(const char *prompt, g4_history *history, g4_buf 
     raw.c_cc[VTIME] = 0;
     tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
     fputs("\033[?2004h", stdout); /* pastes come in brackets */
-    g4_line l = { .prompt = prompt, .text = *out, .history = history, .shown = history->n };
+    g4_line l = { .prompt = prompt, .text = *out, .at = out->len, .history = history, .shown = history->n };
     g4_line_end end = g4_line_edit(&l);
     l.at = l.text.len;
     g4_line_draw(&l);
@@ -874,36 +906,51 @@ static g4_line_end g4_line_read(const char *prompt, g4_history *history, g4_buf 
     g4_buf_free(&l.draft);
     *out = l.text;
     if (out->failed) return G4_LINE_END;
-    if (end == G4_LINE_READ) g4_history_add(history, out->data);
+    if (end == G4_LINE_READ && out->len > 0) g4_history_add(history, out->data);
     return end;
 }
 
-/* ---- 6. Answers ------------------------------------------------------------------------------------- */
+/* ---- 6. Answers: what goes out, raw text ------------------------------------------------------------ */
 
+/* One answer on its way to the user. */
 typedef struct {
     const g4_args *args;
-    const g4_engine *engine;
+    g4_engine *engine;
+    g4_response *reply;  /* of a chat: takes thoughts, text and calls apart; NULL for raw text */
     g4_buf text;       /* the answer so far */
+    g4_buf held;       /* of a chat: the end of it that may be the start of a stop string */
     g4_buf logprobs;   /* members of the JSON list, or lines for stderr */
     int to_terminal;
-    int failed;        /* standard output took no more; errno is in it */
-} g4_answer;
+    int in_thought;    /* a thought is being shown on stderr */
+    int stopped;       /* a stop string of a chat was found */
+    int failed;        /* standard output took no more: errno */
+} g4_writer;
 
-/* Text of the model to standard output. A terminal gets no control characters but newline and tab: a model must not be
- * able to drive it. */
-static void g4_emit(g4_answer *w, const char *text, size_t len)
+static void g4_writer_free(g4_writer *w)
+{
+    g4_response_close(w->reply);
+    g4_buf_free(&w->text);
+    g4_buf_free(&w->held);
+    g4_buf_free(&w->logprobs);
+}
+
+/* Text of the model to a stream. A terminal gets no control characters but newline and tab: a model must not be able to
+ * drive it. */
+static void g4_show(FILE *f, int to_terminal, const char *text, size_t len)
+{
+    if (!to_terminal) fwrite(text, 1, len, f);
+    for (size_t i = 0; to_terminal && i < len; i++) {
+        unsigned char c = (unsigned char)text[i];
+        fputc((c < 0x20 && c != '\n' && c != '\t') || c == 0x7F ? '?' : c, f);
+    }
+}
+
+static void g4_emit(g4_writer *w, const char *text, size_t len)
 {
     g4_buf_add(&w->text, text, len);
     if (w->args->json) return;
     errno = 0;
-    if (w->to_terminal) {
-        for (size_t i = 0; i < len; i++) {
-            unsigned char c = (unsigned char)text[i];
-            putchar(c < 0x20 && c != '\n' && c != '\t' ? '?' : c == 0x7F ? '?' : c);
-        }
-    } else {
-        fwrite(text, 1, len, stdout);
-    }
+    g4_show(stdout, w->to_terminal, text, len);
     if (fflush(stdout) != 0 || ferror(stdout)) w->failed = errno != 0 ? errno : EIO;
 }
 
@@ -913,7 +960,7 @@ static void g4_quote_token(const g4_engine *e, g4_token id, g4_buf *b)
     g4_json_quote(b, bytes, g4_token_bytes(e, id, 0, bytes));
 }
 
-static void g4_note_logprobs(g4_answer *w, const g4_output *o)
+static void g4_note_logprobs(g4_writer *w, const g4_output *o)
 {
     g4_buf *b = &w->logprobs;
     if (w->args->json) {
@@ -938,15 +985,17 @@ static void g4_note_logprobs(g4_answer *w, const g4_output *o)
     }
 }
 
-static int g4_on_raw_output(void *user, const g4_output *o)
+static int g4_on_output(void *user, const g4_output *o)
 {
-    g4_answer *w = user;
-    g4_emit(w, o->text, o->text_len);
+    g4_writer *w = user;
+    int stop = 0;
     if (w->args->logprobs >= 0) g4_note_logprobs(w, o);
-    return w->failed || g4_interrupted();
+    if (w->reply != NULL) stop = g4_response_push(w->reply, o->token);
+    else g4_emit(w, o->text, o->text_len);
+    return stop || w->failed || g4_interrupted();
 }
 
-/* The options of one answer: what the model recommends, changed by what the command line gives. */
+/* What the model recommends, changed by what the command line gives. */
 static g4_sampling g4_sampling_of(const g4_args *a, const g4_engine *e)
 {
     g4_sampling s;
@@ -964,99 +1013,45 @@ static g4_sampling g4_sampling_of(const g4_args *a, const g4_engine *e)
     return s;
 }
 
-/* One answer, or a conversation: what the commands of this section work on. */
-typedef struct {
-    g4_args *args;
-    g4_engine *engine;
-    g4_session *session;
-    g4_engine_info info;
-    g4_meter meter;
-    g4_buf messages;   /* of a chat: members of the JSON list, separated by commas; empty for raw text */
-    int raw;
-} g4_talk;
-
-/* A session file: magic, length of the messages (8 bytes, little-endian), the messages, then what g4_session_save
- * writes. Raw text has no messages. */
-#define G4_TALK_MAGIC "G4TALK01"
-
-static int g4_on_read(void *user, void *data, size_t size) { return fread(data, 1, size, user) != size; }
-
-/* Open the session: from --session when that file exists, else empty. */
-static int g4_talk_open(g4_talk *t)
-{
-    const g4_args *a = t->args;
-    g4_session_options setup = g4_session_setup(a, &t->meter);
-    g4_error err;
-    unsigned char head[16], *messages = NULL;
-    uint64_t len = 0;
-    int status = G4_EXIT_DONE;
-    FILE *f = a->session != NULL ? fopen(a->session, "rb") : NULL;
-    if (a->session != NULL && f == NULL && errno != ENOENT) {
-        return g4_say(G4_EXIT_FAILED, "cannot read %s: %s", a->session, strerror(errno));
-    }
-    if (f == NULL) return g4_session_open(&t->session, t->engine, &setup, &err) == G4_OK ? G4_EXIT_DONE : g4_failed(&err);
-    if (fread(head, 1, sizeof head, f) != sizeof head || memcmp(head, G4_TALK_MAGIC, 8) != 0) {
-        status = g4_say(G4_EXIT_FAILED, "%s is not a session file", a->session);
-    }
-    for (int i = 7; i >= 0; i--) len = len << 8 | head[8 + i];
-    if (status == G4_EXIT_DONE && len > 1u << 30) status = g4_say(G4_EXIT_FAILED, "%s is damaged", a->session);
-    if (status == G4_EXIT_DONE && (len == 0) != (t->raw != 0)) {
-        status = g4_say(G4_EXIT_FAILED, "%s holds %s", a->session,
-                        len == 0 ? "raw text: go on with --raw" : "a chat: go on without --raw");
-    }
-    if (status == G4_EXIT_DONE && len > 0) {
-        messages = g4_alloc(NULL, (size_t)len, 1);
-        if (messages == NULL) status = g4_say(G4_EXIT_FAILED, "no memory for %s", a->session);
-        else if (fread(messages, 1, (size_t)len, f) != len) status = g4_say(G4_EXIT_FAILED, "%s is truncated", a->session);
-        else g4_buf_add(&t->messages, messages, (size_t)len);
-    }
-    if (status == G4_EXIT_DONE && g4_session_load(&t->session, t->engine, &setup, g4_on_read, f, &err) != G4_OK) {
-        status = g4_say(G4_EXIT_FAILED, "%s: %s", a->session, err.message);
-    }
-    g4_free(NULL, messages);
-    fclose(f);
-    return status;
-}
-
-static int g4_talk_save(const g4_talk *t, const char *path)
-{
-    g4_out out;
-    g4_error err;
-    unsigned char head[16];
-    int status = g4_out_open(&out, path);
-    if (status != G4_EXIT_DONE) return status;
-    memcpy(head, G4_TALK_MAGIC, 8);
-    for (int i = 0; i < 8; i++) head[8 + i] = (unsigned char)((uint64_t)t->messages.len >> (8 * i));
-    if (g4_out_write(&out, head, sizeof head) == 0 && g4_out_write(&out, t->messages.data, t->messages.len) == 0 &&
-        g4_session_save(t->session, g4_out_write, &out, &err) != G4_OK && !ferror(out.f)) {
-        status = g4_failed(&err);
-    }
-    return g4_out_close(&out, status); /* says so when a write failed */
-}
-
 /* Figures of one answer, for the line on stderr and for --json. */
 typedef struct {
     int prompt_tokens, reused;
-    uint64_t evaluated;
     double prompt_seconds;
     g4_result result;
+    const char *finish; /* why it ended */
 } g4_figures;
+
+/* Generate into w. -n 0 reads the prompt and generates nothing. The stop strings of a chat count in its text, not in
+ * thoughts and calls, so they are looked for there. */
+static int g4_generate(g4_writer *w, g4_session *s, g4_figures *f)
+{
+    const g4_args *a = w->args;
+    g4_sampling sampling = g4_sampling_of(a, w->engine);
+    g4_generate_options opt = { .sampling = &sampling, .max_tokens = a->max_tokens > 0 ? a->max_tokens : 0, .stop = a->stop,
+                                .n_stop = w->reply == NULL ? a->n_stop : 0, .no_guard = a->no_guard || w->reply == NULL,
+                                .want_logprobs = a->logprobs >= 0, .n_top = a->logprobs > 0 ? a->logprobs : 0,
+                                .output = g4_on_output, .user = w };
+    g4_error err;
+    f->result = (g4_result){ .stop = G4_STOP_MAX_TOKENS, .stop_token = -1 };
+    if (a->max_tokens != 0 && g4_session_generate(s, &opt, &f->result, &err) != G4_OK) return g4_failed(&err);
+    f->finish = g4_stop_name(w->stopped ? G4_STOP_STRING : f->result.stop);
+    return G4_EXIT_DONE;
+}
 
 /* What follows the text of an answer: its end on stdout, log-probabilities, warnings and figures on stderr; or all of it as
  * one JSON object. `extra` holds further members of that object, each with a comma in front. */
-static int g4_answer_end(g4_answer *w, const g4_figures *f, const char *extra)
+static int g4_answer_end(g4_writer *w, const g4_figures *f, const char *extra)
 {
     const g4_args *a = w->args;
-    const g4_result *r = &f->result;
-    int status = G4_EXIT_DONE;
+    int n = f->result.n_tokens, status = G4_EXIT_DONE;
     if (a->json) {
         g4_buf b = { 0 };
         g4_buf_str(&b, "{\"role\":\"assistant\",\"content\":");
         g4_json_quote(&b, w->text.data, w->text.len);
-        g4_buf_fmt(&b, "%s,\"finish_reason\":\"%s\"", extra, g4_stop_name(r->stop));
+        g4_buf_fmt(&b, "%s,\"finish_reason\":\"%s\"", extra, f->finish);
         g4_buf_fmt(&b, ",\"usage\":{\"prompt_tokens\":%d,\"cached_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d}",
-                   f->prompt_tokens, f->reused, r->n_tokens, f->prompt_tokens + r->n_tokens);
-        g4_buf_fmt(&b, ",\"seconds\":{\"prompt\":%.4f,\"answer\":%.4f}", f->prompt_seconds, r->seconds);
+                   f->prompt_tokens, f->reused, n, f->prompt_tokens + n);
+        g4_buf_fmt(&b, ",\"seconds\":{\"prompt\":%.4f,\"answer\":%.4f}", f->prompt_seconds, f->result.seconds);
         if (a->logprobs >= 0) g4_buf_fmt(&b, ",\"logprobs\":[%s]", w->logprobs.len > 0 ? w->logprobs.data : "");
         g4_buf_str(&b, "}\n");
         status = g4_print_buf(&b);
@@ -1068,34 +1063,650 @@ static int g4_answer_end(g4_answer *w, const g4_figures *f, const char *extra)
         }
         if (w->logprobs.len > 0) fputs(w->logprobs.data, stderr);
     }
-    if (r->stop == G4_STOP_CONTEXT) g4_say(0, "the context is full; -c N gives more room");
-    if (r->stop == G4_STOP_REPEAT) g4_say(0, "the answer repeated itself and was ended; --no-guard lets it go on");
+    if (f->result.stop == G4_STOP_CONTEXT) g4_say(0, "the context is full; -c N gives more room");
+    if (f->result.stop == G4_STOP_REPEAT) g4_say(0, "the answer repeated itself and was ended; --no-guard lets it go on");
     if (!a->quiet && !a->json) {
-        g4_say(0, "prompt %d tokens, %d reused, %.1f/s; answer %d tokens, %.1f/s", f->prompt_tokens, f->reused,
-               g4_rate(f->prompt_tokens - f->reused, f->prompt_seconds), r->n_tokens, g4_rate(r->n_tokens, r->seconds));
+        g4_say(0, "prompt %d tokens, %d of them reused, %.1f/s; answer %d tokens, %.1f/s", f->prompt_tokens, f->reused,
+               g4_rate(f->prompt_tokens - f->reused, f->prompt_seconds), n, g4_rate(n, f->result.seconds));
     }
     return status;
 }
 
-/* Generate into w. -n 0 reads the prompt and generates nothing. */
-static int g4_answer_generate(g4_talk *t, g4_answer *w, g4_output_fn output, g4_result *result)
+/* ---- 7. Conversations ------------------------------------------------------------------------------- */
+
+typedef struct { /* a part of a message and all it points to */
+    g4_part_kind kind;
+    g4_buf text, name, id; /* text: of a medium, its path */
+    int budget;            /* soft tokens of a picture or of a frame, 0: the default */
+    int loaded;
+    g4_image image;
+    g4_audio audio;
+    g4_video video;
+} g4_talk_part;
+
+typedef struct {
+    g4_role role;
+    g4_talk_part *parts;
+    int n;
+} g4_talk_message;
+
+typedef struct { /* an engine, a session and, for a chat, what was said */
+    g4_args *args;
+    g4_engine *engine;
+    g4_session *session;
+    g4_engine_info info;
+    g4_meter meter;
+    int raw, thinking;
+    g4_talk_message *messages;
+    int n;
+    g4_talk_part *pending; /* media for the next message */
+    int n_pending;
+    g4_figures last;
+} g4_talk;
+
+static g4_media_options g4_media_setup(const g4_args *a, int hears)
+{
+    return (g4_media_options){ .ffmpeg = a->ffmpeg, .n_frames = a->frames > 0 ? a->frames : 0,
+                               .fps = isnan(a->fps) ? 0 : a->fps, .want_sound = hears && !a->no_video_audio };
+}
+
+static void g4_parts_free(const g4_talk *t, g4_talk_part *parts, int n)
+{
+    g4_media_options media = g4_media_setup(t->args, 0);
+    for (int i = 0; i < n; i++) {
+        g4_talk_part *p = &parts[i];
+        g4_buf_free(&p->text);
+        g4_buf_free(&p->name);
+        g4_buf_free(&p->id);
+        if (p->loaded && p->kind == G4_PART_IMAGE) g4_image_free(&p->image, &media);
+        if (p->loaded && p->kind == G4_PART_AUDIO) g4_audio_free(&p->audio, &media);
+        if (p->loaded && p->kind == G4_PART_VIDEO) g4_video_free(&p->video, &media);
+    }
+    g4_free(NULL, parts);
+}
+
+static void g4_talk_cut(g4_talk *t, int n) /* forget the messages from n on */
+{
+    while (t->n > n) {
+        t->n--;
+        g4_parts_free(t, t->messages[t->n].parts, t->messages[t->n].n);
+    }
+}
+
+static g4_talk_part *g4_part_add(g4_talk_part **parts, int *n, g4_part_kind kind)
+{
+    g4_talk_part *grown = g4_realloc(NULL, *parts, (size_t)*n + 1, sizeof *grown);
+    if (grown == NULL) return NULL;
+    *parts = grown;
+    grown[*n].kind = kind;
+    return &grown[(*n)++];
+}
+
+/* Takes over the parts, also when it fails. */
+static int g4_message_add(g4_talk *t, g4_role role, g4_talk_part *parts, int n)
+{
+    g4_talk_message *grown = g4_realloc(NULL, t->messages, (size_t)t->n + 1, sizeof *grown);
+    int failed = grown == NULL || (parts == NULL && n > 0);
+    for (int i = 0; i < n && parts != NULL; i++) failed |= parts[i].text.failed || parts[i].name.failed || parts[i].id.failed;
+    if (grown != NULL) t->messages = grown;
+    if (failed) {
+        g4_parts_free(t, parts, parts == NULL ? 0 : n);
+        return g4_say(G4_EXIT_FAILED, "no memory for a message");
+    }
+    t->messages[t->n++] = (g4_talk_message){ role, parts, n };
+    return G4_EXIT_DONE;
+}
+
+static int g4_message_add_text(g4_talk *t, g4_role role, const char *text, size_t len)
+{
+    int n = 0;
+    g4_talk_part *parts = NULL, *p = g4_part_add(&parts, &n, G4_PART_TEXT);
+    if (p == NULL) return g4_say(G4_EXIT_FAILED, "no memory for a message");
+    g4_buf_add(&p->text, text, len);
+    return g4_message_add(t, role, parts, n);
+}
+
+static int g4_part_load(const g4_talk *t, g4_talk_part *p)
+{
+    g4_media_options media = g4_media_setup(t->args, t->info.has_audio);
+    g4_error err;
+    g4_status result = G4_OK;
+    if (p->loaded || p->kind < G4_PART_IMAGE || p->kind > G4_PART_VIDEO) return G4_EXIT_DONE;
+    const char *path = p->text.len > 0 ? p->text.data : "";
+    if (p->kind == G4_PART_IMAGE) result = g4_image_load(&p->image, path, &media, &err);
+    if (p->kind == G4_PART_AUDIO) result = g4_audio_load(&p->audio, path, &media, &err);
+    if (p->kind == G4_PART_VIDEO) result = g4_video_load(&p->video, path, &media, &err);
+    if (result != G4_OK) return g4_failed(&err);
+    p->image.max_tokens = p->budget;
+    for (int i = 0; p->kind == G4_PART_VIDEO && i < p->video.n_frames; i++) {
+        ((g4_image *)p->video.frames)[i].max_tokens = p->budget; /* ours: it was just loaded */
+    }
+    p->loaded = 1;
+    return G4_EXIT_DONE;
+}
+
+/* The conversation as the library takes it: *chat borrows from t. */
+static int g4_talk_chat(g4_talk *t, g4_chat **chat)
+{
+    g4_chat_options opt = { .tools = NULL, .thinking = t->thinking };
+    g4_error err;
+    size_t n_parts = 0, k = 0;
+    int status = G4_EXIT_DONE;
+    for (int i = 0; i < t->n; i++) n_parts += (size_t)t->messages[i].n;
+    g4_message *messages = g4_alloc(NULL, (size_t)t->n, sizeof *messages);
+    g4_part *parts = g4_alloc(NULL, n_parts, sizeof *parts);
+    if (messages == NULL || parts == NULL) status = g4_say(G4_EXIT_FAILED, "no memory for the conversation");
+    for (int i = 0; status == G4_EXIT_DONE && i < t->n; i++) {
+        messages[i] = (g4_message){ .role = t->messages[i].role, .parts = parts + k, .n_parts = t->messages[i].n };
+        for (int j = 0; status == G4_EXIT_DONE && j < t->messages[i].n; j++, k++) {
+            g4_talk_part *p = &t->messages[i].parts[j];
+            status = g4_part_load(t, p);
+            parts[k] = (g4_part){ .kind = p->kind, .text = p->text.len > 0 ? p->text.data : "", .text_len = p->text.len,
+                                  .name = p->name.data, .id = p->id.data, .image = &p->image, .audio = &p->audio,
+                                  .video = &p->video };
+        }
+    }
+    if (status == G4_EXIT_DONE && g4_chat_open(chat, t->engine, messages, t->n, &opt, &err) != G4_OK) status = g4_failed(&err);
+    g4_free(NULL, messages);
+    g4_free(NULL, parts);
+    return status;
+}
+
+/* A session file: magic, length of the messages (8 bytes), the messages, then what g4_session_save writes. A message is
+ * its role and number of parts, a part its kind, budget and three strings, each behind its length; numbers are 4 bytes,
+ * little-endian. Raw text has no messages. */
+#define G4_TALK_MAGIC "G4TALK01"
+
+static void g4_put_u32(g4_buf *b, uint64_t x)
+{
+    unsigned char bytes[4] = { (unsigned char)x, (unsigned char)(x >> 8), (unsigned char)(x >> 16), (unsigned char)(x >> 24) };
+    g4_buf_add(b, bytes, 4);
+}
+
+static int g4_talk_parse(g4_talk *t, g4_reader *r)
+{
+    while (r->pos < r->size && !r->bad) {
+        uint32_t role = g4_read_u32(r), n_parts = g4_read_u32(r);
+        g4_talk_part *parts = NULL;
+        int n = 0;
+        if (role > G4_ROLE_TOOL) r->bad = 1;
+        for (uint32_t i = 0; i < n_parts && !r->bad; i++) {
+            uint32_t kind = g4_read_u32(r), budget = g4_read_u32(r);
+            if (kind > G4_PART_TOOL_RESULT || budget > INT_MAX) r->bad = 1;
+            g4_talk_part *p = r->bad ? NULL : g4_part_add(&parts, &n, (g4_part_kind)kind);
+            if (p == NULL) break;
+            p->budget = (int)budget;
+            for (g4_buf *b = &p->text; b != NULL; b = b == &p->text ? &p->name : b == &p->name ? &p->id : NULL) {
+                uint32_t len = g4_read_u32(r);
+                const uint8_t *bytes = g4_read_bytes(r, len);
+                if (bytes != NULL && len > 0) g4_buf_add(b, bytes, len);
+            }
+        }
+        int status = g4_message_add(t, (g4_role)role, parts, n);
+        if (status != G4_EXIT_DONE) return status;
+    }
+    return r->bad ? g4_say(G4_EXIT_FAILED, "%s: its messages are damaged", t->args->session) : G4_EXIT_DONE;
+}
+
+static int g4_on_read(void *user, void *data, size_t size) { return fread(data, 1, size, user) != size; }
+
+/* Open the session: from `path` when that file exists, else empty. */
+static int g4_talk_open(g4_talk *t, const char *path)
+{
+    g4_session_options setup = g4_session_setup(t->args, &t->meter);
+    g4_session *session = NULL;
+    g4_error err;
+    unsigned char head[16], *messages = NULL;
+    uint64_t len = 0;
+    int status = G4_EXIT_DONE;
+    FILE *f = path != NULL ? fopen(path, "rb") : NULL;
+    if (path != NULL && f == NULL && errno != ENOENT) return g4_say(G4_EXIT_FAILED, "cannot read %s: %s", path, strerror(errno));
+    if (f == NULL) return g4_session_open(&t->session, t->engine, &setup, &err) == G4_OK ? G4_EXIT_DONE : g4_failed(&err);
+    if (fread(head, 1, sizeof head, f) != sizeof head || memcmp(head, G4_TALK_MAGIC, 8) != 0) {
+        status = g4_say(G4_EXIT_FAILED, "%s is not a session file", path);
+        goto done;
+    }
+    for (int i = 7; i >= 0; i--) len = len << 8 | head[8 + i];
+    if (len > 1u << 30) status = g4_say(G4_EXIT_FAILED, "%s is damaged", path);
+    else if (len == 0 && !t->raw) status = g4_say(G4_EXIT_FAILED, "%s holds raw text: go on with --raw", path);
+    else if (len > 0 && t->raw) status = g4_say(G4_EXIT_FAILED, "%s holds a chat: go on without --raw", path);
+    else if ((messages = g4_alloc(NULL, (size_t)len + 1, 1)) == NULL) status = g4_say(G4_EXIT_FAILED, "no memory for %s", path);
+    else if (fread(messages, 1, (size_t)len, f) != len) status = g4_say(G4_EXIT_FAILED, "%s is truncated", path);
+    else if (g4_session_load(&session, t->engine, &setup, g4_on_read, f, &err) != G4_OK) {
+        status = g4_say(G4_EXIT_FAILED, "%s: %s", path, err.message);
+    }
+    if (status != G4_EXIT_DONE) goto done;
+    g4_reader r = { .data = messages, .size = (size_t)len };
+    g4_talk_cut(t, 0);
+    g4_session_close(t->session);
+    t->session = session;
+    status = g4_talk_parse(t, &r);
+done:
+    g4_free(NULL, messages);
+    fclose(f);
+    return status;
+}
+
+static int g4_talk_save(const g4_talk *t, const char *path)
+{
+    g4_out out;
+    g4_error err;
+    g4_buf b = { 0 };
+    unsigned char head[16];
+    int status = g4_out_open(&out, path);
+    if (status != G4_EXIT_DONE) return status;
+    for (int i = 0; i < t->n; i++) {
+        g4_put_u32(&b, t->messages[i].role);
+        g4_put_u32(&b, (uint64_t)t->messages[i].n);
+        for (int j = 0; j < t->messages[i].n; j++) {
+            const g4_talk_part *p = &t->messages[i].parts[j];
+            const g4_buf *strings[3] = { &p->text, &p->name, &p->id };
+            g4_put_u32(&b, p->kind);
+            g4_put_u32(&b, (uint64_t)p->budget);
+            for (int k = 0; k < 3; k++) {
+                g4_put_u32(&b, strings[k]->len);
+                g4_buf_add(&b, strings[k]->data, strings[k]->len);
+            }
+        }
+    }
+    memcpy(head, G4_TALK_MAGIC, 8);
+    for (int i = 0; i < 8; i++) head[8 + i] = (unsigned char)((uint64_t)b.len >> (8 * i));
+    if (b.failed) status = g4_say(G4_EXIT_FAILED, "no memory for %s", path);
+    else if (g4_out_write(&out, head, sizeof head) == 0 && g4_out_write(&out, b.data, b.len) == 0 &&
+             g4_session_save(t->session, g4_out_write, &out, &err) != G4_OK && !ferror(out.f)) {
+        status = g4_failed(&err);
+    }
+    g4_buf_free(&b);
+    return g4_out_close(&out, status); /* says so when a write failed */
+}
+
+/* Text of a chat's answer, up to the first stop string. What may be the start of one waits in w->held. */
+static int g4_emit_until_stop(g4_writer *w, const char *text, size_t len)
+{
+    const g4_args *a = w->args;
+    size_t keep = 0;
+    if (a->n_stop == 0) {
+        g4_emit(w, text, len);
+        return 0;
+    }
+    g4_buf_add(&w->held, text, len);
+    for (size_t at = 0; at < w->held.len; at++) {
+        for (int i = 0; i < a->n_stop; i++) {
+            size_t left = w->held.len - at, n = strlen(a->stop[i]);
+            if (memcmp(w->held.data + at, a->stop[i], left < n ? left : n) != 0) continue;
+            if (left >= n) {
+                g4_emit(w, w->held.data, at);
+                w->held.len = 0;
+                w->stopped = 1;
+                return 1;
+            }
+            keep = keep > left ? keep : left;
+        }
+    }
+    g4_emit(w, w->held.data, w->held.len - keep);
+    memmove(w->held.data, w->held.data + w->held.len - keep, keep);
+    w->held.len = keep;
+    return 0;
+}
+
+/* A piece of a chat's answer: text to stdout, thoughts to stderr if they are to be seen. */
+static int g4_on_part(void *user, int index, const g4_part *delta)
+{
+    g4_writer *w = user;
+    int shown = w->args->show_thoughts && !w->args->json, on_terminal = isatty(STDERR_FILENO);
+    (void)index;
+    if (w->in_thought && delta->kind != G4_PART_THOUGHT) {
+        fputs(on_terminal ? "\033[0m\n" : "\n", stderr);
+        w->in_thought = 0;
+    }
+    if (delta->kind == G4_PART_THOUGHT && shown) {
+        if (!w->in_thought) fputs(on_terminal ? "\033[2m" : "", stderr);
+        w->in_thought = 1;
+        g4_show(stderr, on_terminal, delta->text, delta->text_len);
+        fflush(stderr);
+    }
+    return delta->kind == G4_PART_TEXT && g4_emit_until_stop(w, delta->text, delta->text_len);
+}
+
+/* Keep the answer as a message of the model; members of the --json object beyond its content go to extra. */
+static int g4_talk_keep(g4_talk *t, g4_writer *w, g4_buf *extra)
+{
+    int n_parts = 0, n = 0, n_calls = 0;
+    const g4_part *parts = g4_response_parts(w->reply, &n_parts);
+    g4_talk_part *kept = NULL;
+    g4_buf thoughts = { 0 }, calls = { 0 };
+    for (int i = 0; i < n_parts; i++) {
+        g4_talk_part *p = g4_part_add(&kept, &n, parts[i].kind);
+        if (p == NULL) break;
+        if (parts[i].kind == G4_PART_TEXT && w->stopped) g4_buf_add(&p->text, w->text.data, w->text.len);
+        else g4_buf_add(&p->text, parts[i].text, parts[i].text_len);
+        if (parts[i].name != NULL) g4_buf_str(&p->name, parts[i].name);
+        if (parts[i].kind == G4_PART_THOUGHT) g4_buf_add(&thoughts, parts[i].text, parts[i].text_len);
+        if (parts[i].kind == G4_PART_TOOL_CALL) {
+            g4_buf_fmt(&p->id, "call_%d_%d", t->n, n_calls++);
+            g4_buf_fmt(&calls, "%s{\"id\":\"%s\",\"type\":\"function\",\"function\":{\"name\":", n_calls > 1 ? "," : "",
+                       p->id.failed ? "" : p->id.data);
+            g4_json_quote(&calls, parts[i].name, strlen(parts[i].name));
+            g4_buf_str(&calls, ",\"arguments\":");
+            g4_json_quote(&calls, parts[i].text, parts[i].text_len);
+            g4_buf_str(&calls, "}}");
+        }
+    }
+    if (thoughts.len > 0) {
+        g4_buf_str(extra, ",\"reasoning\":");
+        g4_json_quote(extra, thoughts.data, thoughts.len);
+    }
+    if (n_calls > 0) {
+        g4_buf_fmt(extra, ",\"tool_calls\":[%s]", calls.failed ? "" : calls.data);
+        t->last.finish = "tool_calls";
+    }
+    extra->failed |= thoughts.failed | calls.failed;
+    g4_buf_free(&thoughts);
+    g4_buf_free(&calls);
+    return g4_message_add(t, G4_ROLE_MODEL, kept, n);
+}
+
+/* Let the model answer the conversation as it stands, and add the answer to it. An interrupted answer is kept as far as it
+ * came; after a failure the conversation is as it was. */
+static int g4_talk_answer(g4_talk *t)
+{
+    g4_writer w = { .args = t->args, .engine = t->engine, .to_terminal = isatty(STDOUT_FILENO) };
+    g4_sync_counts counts;
+    g4_chat *chat = NULL;
+    g4_buf extra = { 0 };
+    g4_error err;
+    double start = g4_now();
+    int status = g4_talk_chat(t, &chat);
+    if (status == G4_EXIT_DONE) {
+        static const char cue[] = "<|channel>thought\n";
+        size_t len, cue_len = sizeof cue - 1;
+        const char *prompt = g4_chat_text(chat, &len);
+        int in_thought = len >= cue_len && memcmp(prompt + len - cue_len, cue, cue_len) == 0;
+        if (g4_session_sync_chat(t->session, chat, &counts, &err) != G4_OK) status = g4_failed(&err);
+        g4_meter_end(&t->meter);
+        if (status == G4_EXIT_DONE && g4_response_open(&w.reply, t->engine, in_thought, g4_on_part, &w, &err) != G4_OK) {
+            status = g4_failed(&err);
+        }
+    }
+    if (status == G4_EXIT_DONE) {
+        t->last = (g4_figures){ .prompt_tokens = counts.prompt, .reused = counts.reused, .prompt_seconds = g4_now() - start };
+        status = g4_generate(&w, t->session, &t->last);
+    }
+    if (status == G4_EXIT_DONE && g4_response_finish(w.reply, &err) != G4_OK) status = g4_failed(&err);
+    if (status == G4_EXIT_DONE && w.held.len > 0) g4_emit(&w, w.held.data, w.held.len);
+    if (w.in_thought) fputs(isatty(STDERR_FILENO) ? "\033[0m\n" : "\n", stderr);
+    if (status == G4_EXIT_DONE && t->args->max_tokens != 0) status = g4_talk_keep(t, &w, &extra);
+    if (status == G4_EXIT_DONE && g4_interrupted() && t->args->json) status = g4_interrupted();
+    if (status == G4_EXIT_DONE && extra.failed) status = g4_say(G4_EXIT_FAILED, "no memory for the answer");
+    if (status == G4_EXIT_DONE) status = g4_answer_end(&w, &t->last, extra.len > 0 ? extra.data : "");
+    if (status == G4_EXIT_DONE) status = g4_interrupted();
+    g4_buf_free(&extra);
+    g4_writer_free(&w);
+    g4_chat_close(chat);
+    return status;
+}
+
+/* The user message of the command line. Texts that follow each other are one text, byte for byte. */
+static int g4_talk_ask(g4_talk *t)
 {
     const g4_args *a = t->args;
-    g4_sampling sampling = g4_sampling_of(a, t->engine);
-    g4_generate_options opt = { .sampling = &sampling, .max_tokens = a->max_tokens > 0 ? a->max_tokens : 0, .stop = a->stop,
-                                .n_stop = a->n_stop, .no_guard = a->no_guard || t->raw, .want_logprobs = a->logprobs >= 0,
-                                .n_top = a->logprobs > 0 ? a->logprobs : 0, .output = output, .user = w };
-    g4_error err;
-    *result = (g4_result){ .stop = G4_STOP_MAX_TOKENS, .stop_token = -1 };
-    if (a->max_tokens == 0) return G4_EXIT_DONE;
-    return g4_session_generate(t->session, &opt, result, &err) == G4_OK ? G4_EXIT_DONE : g4_failed(&err);
+    g4_talk_part *parts = NULL;
+    int n = 0, n_texts = 0, status = G4_EXIT_DONE;
+    for (int i = 0; i < a->n_parts; i++) {
+        static const g4_part_kind kinds[] = { G4_PART_TEXT, G4_PART_TEXT, G4_PART_IMAGE, G4_PART_AUDIO, G4_PART_VIDEO };
+        g4_part_kind kind = kinds[a->parts[i].kind];
+        int joins = kind == G4_PART_TEXT && n > 0 && parts[n - 1].kind == G4_PART_TEXT;
+        g4_talk_part *p = joins ? &parts[n - 1] : g4_part_add(&parts, &n, kind);
+        if (p == NULL) break;
+        p->budget = a->parts[i].budget;
+        n_texts += kind == G4_PART_TEXT;
+        if (a->parts[i].kind == G4_ARG_FILE) status = g4_file_read(a->parts[i].value, &p->text);
+        else g4_buf_str(&p->text, a->parts[i].value);
+        if (status != G4_EXIT_DONE) break;
+    }
+    if (status == G4_EXIT_DONE && n_texts == 0) {
+        g4_talk_part *p = g4_part_add(&parts, &n, G4_PART_TEXT);
+        if (p != NULL) status = g4_file_read("-", &p->text);
+    }
+    if (status == G4_EXIT_DONE) return g4_message_add(t, G4_ROLE_USER, parts, n);
+    g4_parts_free(t, parts, n);
+    return status;
+}
+
+/* What a line of the user that begins with a slash does. Returns an exit status; -1 ends the chat, -2 asks for an answer. */
+enum { G4_CHAT_QUIT = -1, G4_CHAT_ANSWER = -2 };
+typedef int (*g4_chat_fn)(g4_talk *t, const char *rest, g4_buf *line);
+
+static int g4_chat_quit(g4_talk *t, const char *rest, g4_buf *line)
+{
+    (void)t, (void)rest, (void)line;
+    return G4_CHAT_QUIT;
+}
+
+static int g4_chat_system(g4_talk *t, const char *rest, g4_buf *line)
+{
+    (void)line;
+    int has = t->n > 0 && t->messages[0].role == G4_ROLE_SYSTEM;
+    if (rest[0] == '\0') {
+        printf("%s\n", has && t->messages[0].n > 0 && t->messages[0].parts[0].text.len > 0 ? t->messages[0].parts[0].text.data
+                                                                                          : "(no system prompt)");
+        return G4_EXIT_DONE;
+    }
+    int status = g4_message_add_text(t, G4_ROLE_SYSTEM, rest, strlen(rest));
+    if (status != G4_EXIT_DONE) return status;
+    g4_talk_message newest = t->messages[--t->n]; /* from the end to the front */
+    if (has) g4_parts_free(t, t->messages[0].parts, t->messages[0].n);
+    else memmove(t->messages + 1, t->messages, (size_t)t->n++ * sizeof newest);
+    t->messages[0] = newest;
+    return G4_EXIT_DONE;
+}
+
+static int g4_chat_think(g4_talk *t, const char *rest, g4_buf *line)
+{
+    (void)line;
+    t->thinking = strcmp(rest, "on") == 0 ? 1 : strcmp(rest, "off") == 0 ? 0 : !t->thinking;
+    printf("thinking is %s\n", t->thinking ? "on" : "off");
+    return G4_EXIT_DONE;
+}
+
+static int g4_chat_attach(g4_talk *t, const char *rest, g4_part_kind kind)
+{
+    if (rest[0] == '\0') return g4_say(G4_EXIT_USAGE, "which file?");
+    g4_talk_part *p = g4_part_add(&t->pending, &t->n_pending, kind);
+    if (p == NULL) return g4_say(G4_EXIT_FAILED, "no memory");
+    g4_buf_str(&p->text, rest);
+    p->budget = kind == G4_PART_IMAGE && t->args->image_tokens > 0 ? t->args->image_tokens : 0;
+    int status = g4_part_load(t, p); /* now, so that a wrong name is told at once */
+    if (status != G4_EXIT_DONE) g4_buf_free(&t->pending[--t->n_pending].text);
+    else printf("goes with your next message\n");
+    return status;
+}
+static int g4_chat_image(g4_talk *t, const char *rest, g4_buf *line) { return (void)line, g4_chat_attach(t, rest, G4_PART_IMAGE); }
+static int g4_chat_audio(g4_talk *t, const char *rest, g4_buf *line) { return (void)line, g4_chat_attach(t, rest, G4_PART_AUDIO); }
+static int g4_chat_video(g4_talk *t, const char *rest, g4_buf *line) { return (void)line, g4_chat_attach(t, rest, G4_PART_VIDEO); }
+
+static int g4_chat_save(g4_talk *t, const char *rest, g4_buf *line)
+{
+    (void)line;
+    if (rest[0] == '\0') return g4_say(G4_EXIT_USAGE, "to which file?");
+    return g4_talk_save(t, rest);
+}
+
+static int g4_chat_load(g4_talk *t, const char *rest, g4_buf *line)
+{
+    (void)line;
+    if (rest[0] == '\0') return g4_say(G4_EXIT_USAGE, "from which file?");
+    if (access(rest, R_OK) != 0) return g4_say(G4_EXIT_FAILED, "cannot read %s: %s", rest, strerror(errno));
+    int status = g4_talk_open(t, rest);
+    if (status == G4_EXIT_DONE) printf("%d messages, %d tokens\n", t->n, g4_session_n(t->session));
+    return status;
+}
+
+/* The last message of the user, or -1. */
+static int g4_talk_last_user(const g4_talk *t)
+{
+    int i = t->n - 1;
+    while (i >= 0 && t->messages[i].role != G4_ROLE_USER) i--;
+    return i;
+}
+
+static int g4_chat_undo(g4_talk *t, const char *rest, g4_buf *line)
+{
+    (void)rest, (void)line;
+    int i = g4_talk_last_user(t);
+    if (i < 0) return g4_say(G4_EXIT_USAGE, "there is nothing to undo");
+    g4_talk_cut(t, i);
+    printf("%d messages left\n", t->n);
+    return G4_EXIT_DONE;
+}
+
+/* The last message comes back into the line, to be changed and sent again; its media stay with it. */
+static int g4_chat_edit(g4_talk *t, const char *rest, g4_buf *line)
+{
+    int i = g4_talk_last_user(t);
+    if (i < 0) return g4_say(G4_EXIT_USAGE, "there is nothing to edit");
+    g4_talk_message *m = &t->messages[i];
+    for (int j = 0; j < m->n; j++) {
+        if (m->parts[j].kind == G4_PART_TEXT) {
+            if (rest[0] == '\0') g4_buf_add(line, m->parts[j].text.data, m->parts[j].text.len);
+            continue;
+        }
+        g4_talk_part *p = g4_part_add(&t->pending, &t->n_pending, m->parts[j].kind);
+        if (p == NULL) return g4_say(G4_EXIT_FAILED, "no memory");
+        *p = m->parts[j]; /* moves */
+        m->parts[j] = (g4_talk_part){ 0 };
+    }
+    g4_talk_cut(t, i);
+    if (rest[0] == '\0') return G4_EXIT_DONE;
+    g4_buf_str(line, rest);
+    return G4_CHAT_ANSWER;
+}
+
+static int g4_chat_retry(g4_talk *t, const char *rest, g4_buf *line)
+{
+    (void)rest, (void)line;
+    int i = g4_talk_last_user(t);
+    if (i < 0) return g4_say(G4_EXIT_USAGE, "there is nothing to answer");
+    g4_talk_cut(t, i + 1);
+    t->args->seed = isnan(t->args->seed) ? 1 : t->args->seed + 1; /* another answer */
+    return g4_talk_answer(t);
+}
+
+static int g4_chat_stats(g4_talk *t, const char *rest, g4_buf *line)
+{
+    (void)rest, (void)line;
+    const g4_figures *f = &t->last;
+    printf("%s, %s, %d threads\n", t->info.name, t->info.isa, t->info.n_threads);
+    printf("%d messages, %d of %d tokens of context\n", t->n, g4_session_n(t->session), g4_session_n_ctx(t->session));
+    printf("last prompt: %d tokens, %d of them reused, %.1f/s\n", f->prompt_tokens, f->reused,
+           g4_rate(f->prompt_tokens - f->reused, f->prompt_seconds));
+    printf("last answer: %d tokens, %.1f/s\n", f->result.n_tokens, g4_rate(f->result.n_tokens, f->result.seconds));
+    return G4_EXIT_DONE;
+}
+
+static int g4_chat_help(g4_talk *t, const char *rest, g4_buf *line);
+static const struct { const char *name, *rest, *help; g4_chat_fn run; } g4_chat_commands[] = {
+    { "help", "", "this list", g4_chat_help },
+    { "image", " FILE", "show the model a picture with your next message", g4_chat_image },
+    { "audio", " FILE", "let it hear a sound", g4_chat_audio },
+    { "video", " FILE", "let it see a video", g4_chat_video },
+    { "system", " [TEXT]", "set the system prompt, or show it", g4_chat_system },
+    { "think", " [on|off]", "let the model think before it answers", g4_chat_think },
+    { "retry", "", "another answer to your last message", g4_chat_retry },
+    { "edit", " [TEXT]", "change your last message (in the line, or to TEXT)", g4_chat_edit },
+    { "undo", "", "forget your last message and its answer", g4_chat_undo },
+    { "save", " FILE", "write the chat to a file", g4_chat_save },
+    { "load", " FILE", "go on with a chat from a file", g4_chat_load },
+    { "stats", "", "figures of the chat and of the last answer", g4_chat_stats },
+    { "quit", "", "end (also Ctrl-D)", g4_chat_quit },
+};
+enum { G4_N_CHAT_COMMANDS = sizeof g4_chat_commands / sizeof g4_chat_commands[0] };
+
+static int g4_chat_help(g4_talk *t, const char *rest, g4_buf *line)
+{
+    (void)t, (void)rest, (void)line;
+    for (int i = 0; i < G4_N_CHAT_COMMANDS; i++) {
+        printf("  /%s%-*s %s\n", g4_chat_commands[i].name, 18 - (int)strlen(g4_chat_commands[i].name), g4_chat_commands[i].rest,
+               g4_chat_commands[i].help);
+    }
+    puts("Anything else goes to the model (// for a line that begins with a slash). Ctrl-J starts a new line,\n"
+         "Ctrl-C stops an answer.");
+    return G4_EXIT_DONE;
+}
+
+/* A message of the user: pending media in front, then the line. */
+static int g4_chat_send(g4_talk *t, const g4_buf *line)
+{
+    g4_talk_part *p = g4_part_add(&t->pending, &t->n_pending, G4_PART_TEXT);
+    if (p == NULL) return g4_say(G4_EXIT_FAILED, "no memory for a message");
+    g4_buf_add(&p->text, line->data, line->len);
+    int had = t->n, status = g4_message_add(t, G4_ROLE_USER, t->pending, t->n_pending);
+    t->pending = NULL;
+    t->n_pending = 0;
+    if (status == G4_EXIT_DONE) status = g4_talk_answer(t);
+    if (status != G4_EXIT_DONE && !g4_interrupted()) g4_talk_cut(t, had); /* the question failed with its answer */
+    return status;
+}
+
+static int g4_chat_command(g4_talk *t, g4_buf *line)
+{
+    char *name = line->data + 1, *rest = name + strcspn(name, " ");
+    if (*rest != '\0') *rest++ = '\0';
+    while (*rest == ' ') rest++;
+    for (int i = 0; i < G4_N_CHAT_COMMANDS; i++) {
+        if (strcmp(g4_chat_commands[i].name, name) != 0) continue;
+        g4_buf next = { 0 };
+        int status = g4_chat_commands[i].run(t, rest, &next);
+        g4_buf_free(line);
+        *line = next; /* what the next line begins with */
+        return status;
+    }
+    g4_say(0, "there is no /%s; /help lists what there is", name);
+    line->len = 0;
+    return G4_EXIT_DONE;
+}
+
+/* The chat on a terminal: a line, an answer, until the end of input. */
+static int g4_talk_chat_loop(g4_talk *t)
+{
+    g4_history history = { 0 };
+    g4_buf line = { 0 };
+    int status = G4_EXIT_DONE;
+    if (!t->args->quiet) printf("%s. /help lists the commands, Ctrl-D ends.\n", t->info.name);
+    while (status != G4_CHAT_QUIT) {
+        g4_line_end end = g4_line_read("> ", &history, &line);
+        if (end == G4_LINE_END) break;
+        if (end == G4_LINE_INTERRUPTED) {
+            if (g4_interrupted() && g4_signal != SIGINT) break;
+            g4_signal = 0;
+            line.len = 0;
+            continue;
+        }
+        status = G4_EXIT_DONE;
+        if (line.len == 0) continue;
+        if (line.data[0] == '/' && !(line.len > 1 && line.data[1] == '/')) {
+            status = g4_chat_command(t, &line);
+            if (status != G4_CHAT_ANSWER) goto answered;
+        } else if (line.data[0] == '/') { /* // stands for a slash of the text */
+            memmove(line.data, line.data + 1, line.len);
+            line.len--;
+        }
+        status = g4_chat_send(t, &line);
+        line.len = 0;
+    answered:
+        if (g4_signal == SIGINT) g4_signal = 0; /* the answer was stopped, not the program */
+        if (g4_interrupted()) break;
+    }
+    g4_buf_free(&line);
+    g4_history_free(&history);
+    return g4_interrupted();
 }
 
 /* Continue text without a template. */
-static int g4_answer_raw(g4_talk *t)
+static int g4_talk_raw(g4_talk *t)
 {
     const g4_args *a = t->args;
-    g4_answer w = { .args = a, .engine = t->engine, .to_terminal = isatty(STDOUT_FILENO) };
+    g4_writer w = { .args = a, .engine = t->engine, .to_terminal = isatty(STDOUT_FILENO) };
     g4_figures f = { 0 };
     g4_buf text = { 0 };
     g4_token *ids = NULL;
@@ -1104,7 +1715,7 @@ static int g4_answer_raw(g4_talk *t)
     if (a->n_parts == 0 && !a->quiet && isatty(STDIN_FILENO)) g4_say(0, "type the text to continue; Ctrl-D ends it");
     int status = g4_args_text(a, &text);
     if (status == G4_EXIT_DONE) status = g4_ids_of(t->engine, &text, a->specials, &ids, &n);
-    if (status == G4_EXIT_DONE) status = g4_talk_open(t);
+    if (status == G4_EXIT_DONE) status = g4_talk_open(t, a->session);
     if (status == G4_EXIT_DONE) {
         double start = g4_now();
         int had = g4_session_n(t->session), skip = had > 0; /* BOS only in front of everything */
@@ -1114,7 +1725,7 @@ static int g4_answer_raw(g4_talk *t)
         f.reused = had;
         f.prompt_seconds = g4_now() - start;
     }
-    if (status == G4_EXIT_DONE) status = g4_answer_generate(t, &w, g4_on_raw_output, &f.result);
+    if (status == G4_EXIT_DONE) status = g4_generate(&w, t->session, &f);
     if (status == G4_EXIT_DONE && g4_interrupted()) {
         if (!a->json) putchar('\n');
         status = g4_interrupted();
@@ -1122,17 +1733,22 @@ static int g4_answer_raw(g4_talk *t)
     if (status == G4_EXIT_DONE) status = g4_answer_end(&w, &f, "");
     if (status == G4_EXIT_DONE && a->session != NULL) status = g4_talk_save(t, a->session);
     g4_free(NULL, ids);
-    g4_buf_free(&w.text);
-    g4_buf_free(&w.logprobs);
     g4_buf_free(&text);
+    g4_writer_free(&w);
     return status;
 }
 
 static int g4_run_answer(g4_args *a)
 {
-    g4_talk t = { .args = a };
-    if (a->raw && (a->system != NULL || a->think)) {
-        return g4_say(G4_EXIT_USAGE, "%s belongs to the chat template, which --raw leaves out", a->think ? "--think" : "--system");
+    g4_talk t = { .args = a, .thinking = a->think };
+    int has_media = 0, has_text = 0;
+    for (int i = 0; i < a->n_parts; i++) {
+        if (a->parts[i].kind >= G4_ARG_IMAGE) has_media = 1;
+        else has_text = 1;
+    }
+    if (a->raw && (a->system != NULL || a->think || has_media)) {
+        return g4_say(G4_EXIT_USAGE, "%s belongs to the chat template, which --raw leaves out",
+                      a->think ? "--think" : a->system != NULL ? "--system" : "a picture, sound or video");
     }
     int status = g4_open_engine(&t.engine, a);
     if (status != G4_EXIT_DONE) return status;
@@ -1144,22 +1760,39 @@ static int g4_run_answer(g4_args *a)
                             (int)a->bias[i].token, t.info.n_vocab - 1);
         }
     }
-    if (status == G4_EXIT_DONE && t.raw && (a->system != NULL || a->think)) {
+    if (status == G4_EXIT_DONE && t.raw && (a->system != NULL || a->think || has_media)) {
         status = g4_say(G4_EXIT_FAILED, "%s is a base model: it has no chat template, so no %s", t.info.name,
-                        a->think ? "thinking" : "system prompt");
+                        a->think ? "thinking" : a->system != NULL ? "system prompt" : "pictures, sound or video");
     }
     if (status == G4_EXIT_DONE && !t.raw && a->specials) status = g4_say(G4_EXIT_USAGE, "--specials needs --raw");
     if (status == G4_EXIT_DONE && t.raw) {
         if (!a->raw && !a->quiet) g4_say(0, "%s is a base model: it continues the text, as with --raw", t.info.name);
-        status = g4_answer_raw(&t);
+        status = g4_talk_raw(&t);
+    } else if (status == G4_EXIT_DONE) {
+        int chats = !has_text && isatty(STDIN_FILENO);
+        status = g4_talk_open(&t, a->session);
+        if (status == G4_EXIT_DONE && a->system != NULL) status = g4_chat_system(&t, a->system, NULL);
+        if (status == G4_EXIT_DONE && !chats) {
+            status = g4_talk_ask(&t);
+            if (status == G4_EXIT_DONE) status = g4_talk_answer(&t);
+        } else if (status == G4_EXIT_DONE) {
+            for (int i = 0; status == G4_EXIT_DONE && i < a->n_parts; i++) {
+                a->image_tokens = a->parts[i].budget;
+                status = g4_chat_attach(&t, a->parts[i].value, (g4_part_kind)(a->parts[i].kind - G4_ARG_IMAGE + G4_PART_IMAGE));
+            }
+            if (status == G4_EXIT_DONE) status = g4_talk_chat_loop(&t);
+        }
+        if (status == G4_EXIT_DONE && a->session != NULL) status = g4_talk_save(&t, a->session);
     }
+    g4_talk_cut(&t, 0);
+    g4_free(NULL, t.messages);
+    g4_parts_free(&t, t.pending, t.n_pending);
     g4_session_close(t.session);
     g4_engine_close(t.engine);
-    g4_buf_free(&t.messages);
     return status;
 }
 
-/* ---- 7. Commands below the chat template: tokens, logits, perplexity, info, bench ------------------ */
+/* ---- 8. Commands below the chat template: tokens, logits, perplexity, media, info, bench ------------ */
 
 static int g4_run_tokenize(g4_args *a)
 {
@@ -1207,6 +1840,168 @@ static int g4_run_detokenize(g4_args *a)
     return status;
 }
 
+/* The soft tokens of one file, in order: of a picture one piece, of a sound one for each block, of a video one for each
+ * frame (its sound is left out). */
+typedef struct {
+    g4_soft **soft;
+    int n, next; /* next: the first one not used yet */
+} g4_softs;
+
+static void g4_softs_free(g4_engine *e, g4_softs *s)
+{
+    for (int i = 0; i < s->n; i++) g4_soft_close(e, s->soft[i]);
+    g4_free(NULL, s->soft);
+}
+
+static int g4_softs_add(g4_softs *s, g4_soft *soft, g4_engine *e)
+{
+    g4_soft **grown = g4_realloc(NULL, s->soft, (size_t)s->n + 1, sizeof *grown);
+    if (grown == NULL) {
+        g4_soft_close(e, soft);
+        return g4_say(G4_EXIT_FAILED, "no memory for soft tokens");
+    }
+    s->soft = grown;
+    grown[s->n++] = soft;
+    return g4_interrupted();
+}
+
+static int g4_softs_encode(g4_softs *s, g4_engine *e, const g4_args *a, const g4_arg *file)
+{
+    g4_media_options media = g4_media_setup(a, 0);
+    g4_image image = { 0 };
+    g4_audio audio = { 0 };
+    g4_video video = { 0 };
+    g4_soft *soft;
+    g4_error err;
+    int status = G4_EXIT_DONE;
+    if (file->kind == G4_ARG_IMAGE) {
+        if (g4_image_load(&image, file->value, &media, &err) != G4_OK) return g4_failed(&err);
+        image.max_tokens = file->budget;
+        if (g4_image_encode(&soft, e, &image, &err) == G4_OK) status = g4_softs_add(s, soft, e);
+        else status = g4_failed(&err);
+        g4_image_free(&image, &media);
+    } else if (file->kind == G4_ARG_AUDIO) {
+        if (g4_audio_load(&audio, file->value, &media, &err) != G4_OK) return g4_failed(&err);
+        size_t from = 0, n = g4_audio_block(&audio, 0);
+        if (n == 0) status = g4_say(G4_EXIT_FAILED, "%s: there is no sound in it", file->value);
+        for (; status == G4_EXIT_DONE && n > 0; from += n, n = g4_audio_block(&audio, from)) {
+            g4_audio block = { .samples = audio.samples + from, .n_samples = n };
+            if (g4_audio_encode(&soft, e, &block, &err) == G4_OK) status = g4_softs_add(s, soft, e);
+            else status = g4_failed(&err);
+        }
+        g4_audio_free(&audio, &media);
+    } else {
+        if (g4_video_load(&video, file->value, &media, &err) != G4_OK) return g4_failed(&err);
+        for (int i = 0; status == G4_EXIT_DONE && i < video.n_frames; i++) {
+            g4_image frame = video.frames[i];
+            frame.max_tokens = file->budget;
+            if (g4_frame_encode(&soft, e, &frame, &err) == G4_OK) status = g4_softs_add(s, soft, e);
+            else status = g4_failed(&err);
+        }
+        g4_video_free(&video, &media);
+    }
+    return status;
+}
+
+/* A prompt of `logits`: ids, with placeholders expanded to the soft tokens of the media options, in order. One picture or
+ * sound placeholder stands for all of its file, one video placeholder for a frame. Without any media option a placeholder
+ * is left to the engine, which reads it as pad. */
+typedef struct {
+    g4_token *ids;
+    g4_run *runs;
+    size_t n;
+    int n_runs;
+    g4_softs *files; /* one for each media option */
+} g4_expanded;
+
+static void g4_expanded_free(g4_engine *e, g4_expanded *x, int n_files)
+{
+    for (int i = 0; i < n_files && x->files != NULL; i++) g4_softs_free(e, &x->files[i]);
+    g4_free(NULL, x->files);
+    g4_free(NULL, x->ids);
+    g4_free(NULL, x->runs);
+}
+
+/* The file whose soft tokens this placeholder takes, -1 when there is none left. */
+static int g4_expand_file(const g4_args *a, const g4_expanded *x, g4_arg_kind kind)
+{
+    for (int i = 0; i < a->n_parts; i++) {
+        if (a->parts[i].kind == kind && x->files[i].next < x->files[i].n) return i;
+    }
+    return -1;
+}
+
+static int g4_expand(g4_expanded *x, g4_engine *e, const g4_args *a, const g4_token *ids, size_t n)
+{
+    const g4_config *c = g4_engine_config(e);
+    const struct { g4_token token; g4_arg_kind kind; const char *name; } media[] = {
+        { (g4_token)c->image_token, G4_ARG_IMAGE, "image" },
+        { (g4_token)c->audio_token, G4_ARG_AUDIO, "audio" },
+        { (g4_token)c->video_token, G4_ARG_VIDEO, "video" },
+    };
+    size_t room = n, pieces = 0;
+    x->files = g4_alloc(NULL, (size_t)a->n_parts + 1, sizeof *x->files);
+    if (x->files == NULL) return g4_say(G4_EXIT_FAILED, "no memory for the prompt");
+    for (int i = 0; i < a->n_parts; i++) {
+        int status = g4_softs_encode(&x->files[i], e, a, &a->parts[i]);
+        if (status != G4_EXIT_DONE) return status;
+        for (int j = 0; j < x->files[i].n; j++) room += (size_t)g4_soft_n(x->files[i].soft[j]);
+        pieces += (size_t)x->files[i].n;
+    }
+    x->ids = g4_alloc(NULL, room, sizeof *x->ids);
+    x->runs = g4_alloc(NULL, pieces + 1, sizeof *x->runs);
+    if (x->ids == NULL || x->runs == NULL) return g4_say(G4_EXIT_FAILED, "no memory for the prompt");
+    for (size_t i = 0; i < n; i++) {
+        int k = a->n_parts > 0 ? 0 : 3;
+        while (k < 3 && (media[k].token != ids[i] || media[k].token == 0)) k++;
+        if (k == 3) {
+            x->ids[x->n++] = ids[i];
+            continue;
+        }
+        int file = g4_expand_file(a, x, media[k].kind);
+        if (file < 0) return g4_say(G4_EXIT_FAILED, "--tokens has more %s placeholders than there are files", media[k].name);
+        g4_softs *s = &x->files[file];
+        int end = media[k].kind == G4_ARG_VIDEO ? s->next + 1 : s->n;
+        for (; s->next < end; s->next++) {
+            x->runs[x->n_runs++] = (g4_run){ (int)x->n, s->soft[s->next] };
+            for (int j = 0; j < g4_soft_n(s->soft[s->next]); j++) x->ids[x->n++] = g4_soft_token(s->soft[s->next]);
+        }
+    }
+    for (int i = 0; i < a->n_parts; i++) {
+        if (x->files[i].next < x->files[i].n) {
+            return g4_say(G4_EXIT_FAILED, "--tokens has no placeholder for %s%s", x->files[i].next > 0 ? "all frames of " : "",
+                          a->parts[i].value);
+        }
+    }
+    return x->n <= INT_MAX ? G4_EXIT_DONE : g4_say(G4_EXIT_FAILED, "the prompt is too long");
+}
+
+/* One JSON object on stdin, the prompt on stdout, byte for byte and nothing else. */
+static int g4_run_render(g4_args *a)
+{
+    g4_engine *e = NULL;
+    g4_chat *chat = NULL;
+    g4_chat_options opt = { .template_name = a->template_name };
+    g4_buf json = { 0 }, text = { 0 };
+    g4_error err;
+    int status = a->model == NULL && a->template_name != NULL ? G4_EXIT_DONE : g4_open_engine(&e, a);
+    if (status == G4_EXIT_DONE) status = g4_args_text(a, &json);
+    if (status == G4_EXIT_DONE && g4_chat_parse(&chat, e, json.len > 0 ? json.data : "", json.len, &opt, &err) != G4_OK) {
+        status = g4_failed(&err);
+    }
+    if (status == G4_EXIT_DONE) {
+        size_t len;
+        const char *prompt = g4_chat_text(chat, &len);
+        g4_buf_add(&text, prompt, len);
+        status = g4_print_buf(&text);
+    }
+    g4_buf_free(&json);
+    g4_buf_free(&text);
+    g4_chat_close(chat);
+    g4_engine_close(e);
+    return status;
+}
+
 typedef struct { /* rows of logits on their way to a file */
     g4_out *out;
     size_t bytes; /* of one row */
@@ -1242,6 +2037,7 @@ static int g4_run_logits(g4_args *a)
     g4_meter meter;
     g4_out out = { 0 };
     g4_token *ids = NULL;
+    g4_expanded x = { 0 };
     size_t n = 0;
     if (a->tokens == NULL) return g4_say(G4_EXIT_USAGE, "logits needs --tokens LIST or --tokens @FILE");
     if (a->output == NULL) return g4_say(G4_EXIT_USAGE, "logits needs -o FILE");
@@ -1250,11 +2046,12 @@ static int g4_run_logits(g4_args *a)
     g4_engine_get_info(e, &info);
     g4_session_options setup = g4_session_setup(a, &meter);
     status = g4_args_ids(a, info.n_vocab, &ids, &n);
+    if (status == G4_EXIT_DONE) status = g4_expand(&x, e, a, ids, n);
     if (status == G4_EXIT_DONE && g4_session_open(&s, e, &setup, &err) != G4_OK) status = g4_failed(&err);
     if (status == G4_EXIT_DONE) status = g4_out_open(&out, a->output);
     if (status == G4_EXIT_DONE) {
         g4_row_writer writer = { &out, (size_t)info.n_vocab * sizeof(float) };
-        g4_prompt prompt = { .tokens = ids, .n = (int)n };
+        g4_prompt prompt = { .tokens = x.ids, .n = (int)x.n, .runs = x.runs, .n_runs = x.n_runs };
         g4_status result = a->all ? g4_session_eval_all(s, &prompt, g4_on_row, &writer, &err)
                                   : g4_session_eval_prompt(s, &prompt, &err);
         g4_meter_end(&meter);
@@ -1263,10 +2060,95 @@ static int g4_run_logits(g4_args *a)
         else if (!a->all) (void)g4_on_row(&writer, 0, g4_session_logits(s));
     }
     status = g4_out_close(&out, status);
-    if (status == G4_EXIT_DONE) fprintf(stderr, "shape %d %d\n", a->all ? (int)n : 1, info.n_vocab);
+    if (status == G4_EXIT_DONE) fprintf(stderr, "shape %d %d\n", a->all ? (int)x.n : 1, info.n_vocab);
     g4_free(NULL, ids);
     g4_session_close(s);
+    g4_expanded_free(e, &x, a->n_parts);
     g4_engine_close(e);
+    return status;
+}
+
+static int g4_run_encode(g4_args *a)
+{
+    g4_engine *e = NULL;
+    g4_engine_info info;
+    g4_softs softs = { 0 };
+    g4_out out = { 0 };
+    long n = 0;
+    if (a->n_parts != 1) return g4_say(G4_EXIT_USAGE, "encode needs one of --image, --audio and --video");
+    if (a->output == NULL) return g4_say(G4_EXIT_USAGE, "encode needs -o FILE");
+    int status = g4_open_engine(&e, a);
+    if (status != G4_EXIT_DONE) return status;
+    g4_engine_get_info(e, &info);
+    status = g4_softs_encode(&softs, e, a, &a->parts[0]);
+    if (status == G4_EXIT_DONE) status = g4_out_open(&out, a->output);
+    for (int i = 0; status == G4_EXIT_DONE && i < softs.n; i++) {
+        int rows = g4_soft_n(softs.soft[i]);
+        n += rows;
+        if (g4_out_write(&out, g4_soft_rows(softs.soft[i]), (size_t)rows * (size_t)info.hidden * sizeof(float)) != 0) break;
+    }
+    status = g4_out_close(&out, status);
+    if (status == G4_EXIT_DONE) fprintf(stderr, "shape %ld %d\n", n, info.hidden);
+    g4_softs_free(e, &softs);
+    g4_engine_close(e);
+    return status;
+}
+
+static int g4_run_mel(g4_args *a)
+{
+    g4_media_options media = g4_media_setup(a, 0);
+    g4_audio audio = { 0 };
+    g4_out out = { 0 };
+    g4_error err;
+    size_t from = 0, n;
+    int frames = 0, status = G4_EXIT_DONE, wanted = a->block > 0 ? a->block : 0;
+    if (a->n_parts != 1) return g4_say(G4_EXIT_USAGE, "mel needs one -f FILE");
+    if (a->output == NULL) return g4_say(G4_EXIT_USAGE, "mel needs -o FILE");
+    if (g4_audio_load(&audio, a->parts[0].value, &media, &err) != G4_OK) return g4_failed(&err);
+    n = g4_audio_block(&audio, 0);
+    int block = 0;
+    for (; block < wanted && n > 0; block++) {
+        from += n;
+        n = g4_audio_block(&audio, from);
+    }
+    g4_audio piece = { .samples = audio.samples + from, .n_samples = n };
+    if (n > 0) frames = g4_audio_mel(&piece, NULL);
+    if (n == 0) status = g4_say(G4_EXIT_FAILED, "%s has no block %d: it ends with block %d", a->parts[0].value, wanted, block - 1);
+    else if (frames <= 0) status = g4_say(G4_EXIT_FAILED, "%s: block %d is too short for a frame", a->parts[0].value, wanted);
+    float *mel = frames > 0 ? g4_alloc(NULL, (size_t)frames, 128 * sizeof *mel) : NULL;
+    if (status == G4_EXIT_DONE && mel == NULL) status = g4_say(G4_EXIT_FAILED, "no memory for the frames");
+    if (status == G4_EXIT_DONE) status = g4_out_open(&out, a->output);
+    if (status == G4_EXIT_DONE) {
+        g4_audio_mel(&piece, mel);
+        (void)g4_out_write(&out, mel, (size_t)frames * 128 * sizeof *mel);
+    }
+    status = g4_out_close(&out, status);
+    if (status == G4_EXIT_DONE) fprintf(stderr, "shape %d 128\n", frames);
+    g4_free(NULL, mel);
+    g4_audio_free(&audio, &media);
+    return status;
+}
+
+static int g4_run_patches(g4_args *a)
+{
+    enum { PATCH = 16, POOL = 3, VALUES = PATCH * PATCH * 3 };
+    g4_media_options media = g4_media_setup(a, 0);
+    g4_image image = { 0 };
+    g4_patches patches = { 0 };
+    g4_out out = { 0 };
+    g4_error err;
+    int status = G4_EXIT_DONE;
+    if (a->n_parts != 1) return g4_say(G4_EXIT_USAGE, "patches needs one -f FILE");
+    if (a->output == NULL) return g4_say(G4_EXIT_USAGE, "patches needs -o FILE");
+    if (g4_image_load(&image, a->parts[0].value, &media, &err) != G4_OK) return g4_failed(&err);
+    int budget = a->image_tokens > 0 ? a->image_tokens : 0;
+    if (g4_image_patches(NULL, &image, budget, PATCH, POOL, &patches, &err) != G4_OK) status = g4_failed(&err);
+    if (status == G4_EXIT_DONE) status = g4_out_open(&out, a->output);
+    if (status == G4_EXIT_DONE) (void)g4_out_write(&out, patches.pixels, (size_t)patches.n * VALUES * sizeof(float));
+    status = g4_out_close(&out, status);
+    if (status == G4_EXIT_DONE) fprintf(stderr, "shape %d %d\n", patches.n, VALUES);
+    g4_patches_free(NULL, &patches);
+    g4_image_free(&image, &media);
     return status;
 }
 
@@ -1515,7 +2397,7 @@ static int g4_run_bench(g4_args *a)
     return status;
 }
 
-/* ---- 8. main -------------------------------------------------------------------------------------- */
+/* ---- 9. main -------------------------------------------------------------------------------------- */
 
 static const g4_command g4_commands[] = {
     { "", g4_run_answer, G4_FOR_ANSWER, "-m MODEL [-p TEXT | -f FILE]...",
@@ -1524,8 +2406,13 @@ static const g4_command g4_commands[] = {
     { "bench", g4_run_bench, G4_FOR_BENCH, "-m MODEL [--lengths LIST]", "speed of reading and of answering" },
     { "tokenize", g4_run_tokenize, G4_FOR_TOKENIZE, "-m MODEL [-f FILE]", "token ids of FILE or standard input" },
     { "detokenize", g4_run_detokenize, G4_FOR_DETOKENIZE, "-m MODEL [-f FILE]", "bytes of the token ids in FILE or standard input" },
+    { "render", g4_run_render, G4_FOR_RENDER, "-m MODEL < JSON", "the prompt of a conversation, as the chat template makes it" },
     { "perplexity", g4_run_perplexity, G4_FOR_PERPLEXITY, "-m MODEL -f TEXT", "how well the model predicts a text" },
     { "logits", g4_run_logits, G4_FOR_LOGITS, "-m MODEL --tokens LIST -o FILE", "scores of the next token" },
+    { "encode", g4_run_encode, G4_FOR_ENCODE, "-m MODEL (--image F | --audio F | --video F) -o FILE",
+      "soft tokens of a picture, a sound or a video" },
+    { "mel", g4_run_mel, G4_FOR_MEL, "-f WAV -o FILE", "log-mel frames of a sound, as the audio tower reads them" },
+    { "patches", g4_run_patches, G4_FOR_PATCHES, "-f PICTURE -o FILE", "patches of a picture, as the vision tower reads them" },
 };
 #define G4_N_COMMANDS (sizeof g4_commands / sizeof g4_commands[0])
 
@@ -1555,7 +2442,7 @@ static int g4_help(const g4_command *c)
 int main(int argc, char **argv)
 {
     g4_args a = { .command = &g4_commands[0], .max_tokens = -1, .n_ctx = -1, .n_threads = -1, .top_k = -1, .logprobs = -1,
-                  .repeat = -1, .kv = -1, .temperature = NAN, .top_p = NAN, .min_p = NAN, .repeat_penalty = NAN,
+                  .repeat = -1, .kv = -1, .frames = -1, .frame_tokens = -1, .image_tokens = -1, .block = -1, .fps = NAN, .temperature = NAN, .top_p = NAN, .min_p = NAN, .repeat_penalty = NAN,
                   .presence_penalty = NAN, .frequency_penalty = NAN, .seed = NAN };
     struct sigaction action = { .sa_handler = g4_on_signal }; /* no SA_RESTART: a blocked read must notice */
     int first = 1;
