@@ -1,46 +1,263 @@
 /* gemma4_simd.h - vector kernels and nothing else.
  *
- * One block per instruction set, each in the order of the scalar section of gemma4.c, which defines what is computed. Every function
- * carries its own target attribute, so the file needs no -m flags and one binary serves every CPU; a table's usable() asks the CPU and
- * the operating system. Only gemma4.c includes this file; with G4_SCALAR_ONLY, or a compiler without GNU extensions, it is empty.
+ * One block per instruction set, each in the order of the scalar section of gemma4.c, which defines what is computed.
+ * Every function carries its own target attribute, so the file needs no -m flags and one binary serves every CPU; a
+ * table's usable() asks the CPU and the operating system. Only gemma4.c includes this file; with G4_SCALAR_ONLY, or a
+ * compiler without GNU extensions, it is empty.
  *
- * Numbers. Sums of integer products are exact, so q, d, sum and every block's isum equal the scalar kernels bit for bit. Floats are added
- * in an order fixed by the table, never by the tile: acc = fma(scale_w * scale_x, (float)isum, acc), block after block, whether a token
- * comes alone or in a panel.
+ * Numbers. Sums of integer products are exact, so q, d, sum and every block's isum equal the scalar kernels bit for
+ * bit. Floats are added in an order fixed by the table, never by the tile: acc = fma(scale_w * scale_x, (float)isum,
+ * acc), block after block, whether a token comes alone or in a panel.
  *
- *   1  x86-64: asking the CPU
- *   2  AVX2 + FMA + F16C
- *   3  AVX-VNNI: the quantised products of AVX2 with vpdpbusd
- *   4  AVX-512 (F, BW, VL, DQ), and with VNNI
- *   5  aarch64: NEON, and with the dot product
- *   6  The list
+ *   1  Walks that every instruction set shares
+ *   2  x86-64: asking the CPU
+ *   3  AVX2 + FMA + F16C
+ *   4  AVX-VNNI: the quantised products of AVX2 with vpdpbusd
+ *   5  AVX-512 (F, BW, VL, DQ), and with VNNI
+ *   6  aarch64: NEON, and with the dot product
  */
 #ifndef GEMMA4_SIMD_H
 #define GEMMA4_SIMD_H
 
 #if !defined(G4_SCALAR_ONLY) && defined(__GNUC__) && defined(__x86_64__)
 #define G4_SIMD_X86 1
-#elif !defined(G4_SCALAR_ONLY) && defined(__GNUC__) && defined(__aarch64__) && defined(__LITTLE_ENDIAN__ )
+#elif !defined(G4_SCALAR_ONLY) && defined(__GNUC__) && defined(__aarch64__) && defined(__AARCH64EL__)
 #define G4_SIMD_ARM 1
+#endif
+
+#if defined(G4_SIMD_X86) || defined(G4_SIMD_ARM)
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+/* A body that must disappear into its caller, where its constant arguments (number of tokens, types) unroll the loops.
+ */
+#define G4_BODY static inline __attribute__((always_inline))
+
+#define G4_UNROLL_8 _Pragma("GCC unroll 8")
+
+/* Keeps a sum in its register and in source order: gcc would rebalance integer sums into trees and shuffle float ones
+ * between registers. Emits nothing. */
+#if defined(G4_SIMD_X86)
+#define G4_KEEP(v) __asm__("" : "+v"(v))
+#else
+#define G4_KEEP(v) __asm__("" : "+w"(v))
+#endif
+
+/* ---- 1. Walks that every instruction set shares --------------------------------------------------------
+ *
+ * Products. A tile is 16 rows (one group) x a few tokens, for steps [s0, s1): it adds to y, or starts it when s0 is 0.
+ * The walk keeps the activations of a block of tokens in L2 while weights pass through L1: per group, k_steps steps of
+ * its weights (at most 14 KB) are used for every tile of the block before the next ones are touched. The sums wait in
+ * y, where the block order of a row is the same for any tile. */
+
+typedef void (*g4_tile_fn)(float *y, size_t y_stride, const uint8_t *w, const g4_acts *x, int t, int n, int s0, int s1);
+#define G4_L2_ACTS 200000     /* bytes of activations per block of tokens: 512 KB of L2 less room for weights and y */
+#define G4_TOKEN_BYTES_INT 80 /* of one step: 64 int8, two scales, two sums */
+#define G4_TOKEN_BYTES_FLOAT 256
+
+G4_BODY void g4_gemm_tiles(float *y, size_t y_stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0,
+                           int g1, int k_steps, size_t token_bytes, int tile_tokens, g4_tile_fn tile)
+{
+    int block = (int)(G4_L2_ACTS / (token_bytes * (size_t)w->steps)) / 8 * 8;
+    if (block < 8) block = 8;
+    if (t1 - t0 <= tile_tokens) k_steps = w->steps; /* nothing to reuse */
+    for (int ta = t0; ta < t1; ta += block) {
+        const int tb = g4_min_int(ta + block, t1);
+        for (int g = g0; g < g1; g++) {
+            const uint8_t *group = w->data + (size_t)g * w->group_bytes;
+            float *yg = y + (size_t)(g - g0) * 16;
+            for (int s = 0; s < w->steps; s += k_steps) {
+                const int se = g4_min_int(s + k_steps, w->steps);
+                for (int t = ta; t < tb; t += tile_tokens)
+                    tile(yg + (size_t)(t - t0) * y_stride, y_stride, group, x, t, g4_min_int(tile_tokens, tb - t), s,
+                         se);
+            }
+        }
+    }
+}
+
+/* The tile function of a table: the number of tokens and the type become constants here. A set of 8 is made of tiles of
+ * 1, 2, 4 and 8. */
+#define G4_TILE_ARGS float *y, size_t y_stride, const uint8_t *w, const g4_acts *x, int t, int n, int s0, int s1
+#define G4_TILE_ARGS_CONST \
+    float *y, size_t y_stride, const uint8_t *w, const g4_acts *x, int t, const int n, int s0, int s1
+#define G4_TILES_2(NAME, TARGET, BODY, TYPE)                     \
+    TARGET static void NAME(G4_TILE_ARGS)                        \
+    {                                                            \
+        if (n == 1) BODY(y, y_stride, w, x, t, 1, s0, s1, TYPE); \
+        else BODY(y, y_stride, w, x, t, 2, s0, s1, TYPE);        \
+    }
+#define G4_TILES_4(NAME, TARGET, BODY, TYPE)                         \
+    TARGET static void NAME(G4_TILE_ARGS)                            \
+    {                                                                \
+        switch (n) {                                                 \
+        case 1: BODY(y, y_stride, w, x, t, 1, s0, s1, TYPE); break;  \
+        case 2: BODY(y, y_stride, w, x, t, 2, s0, s1, TYPE); break;  \
+        case 3: BODY(y, y_stride, w, x, t, 3, s0, s1, TYPE); break;  \
+        default: BODY(y, y_stride, w, x, t, 4, s0, s1, TYPE); break; \
+        }                                                            \
+    }
+#define G4_TILES_8(NAME, TARGET, BODY, TYPE)                                            \
+    TARGET static void NAME(G4_TILE_ARGS)                                               \
+    {                                                                                   \
+        for (int left = n, k; left > 0; left -= k, y += (size_t)k * y_stride, t += k) { \
+            k = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;                      \
+            switch (k) {                                                                \
+            case 1: BODY(y, y_stride, w, x, t, 1, s0, s1, TYPE); break;                 \
+            case 2: BODY(y, y_stride, w, x, t, 2, s0, s1, TYPE); break;                 \
+            case 4: BODY(y, y_stride, w, x, t, 4, s0, s1, TYPE); break;                 \
+            default: BODY(y, y_stride, w, x, t, 8, s0, s1, TYPE); break;                \
+            }                                                                           \
+        }                                                                               \
+    }
+#define G4_GEMM_ARGS float *y, size_t y_stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1
+/* NAME_f16 and NAME_bf16 from one body, and the product that chooses between them. */
+#define G4_GEMM_QUANT(NAME, TARGET, K_STEPS, TOKENS, BODY)                                    \
+    G4_TILES_##TOKENS(NAME##_f16, TARGET, BODY, G4_SCALE_F16)                                 \
+        G4_TILES_##TOKENS(NAME##_bf16, TARGET, BODY, G4_SCALE_BF16) static void               \
+        NAME(G4_GEMM_ARGS)                                                                    \
+    {                                                                                         \
+        g4_gemm_tiles(y, y_stride, w, x, t0, t1, g0, g1, K_STEPS, G4_TOKEN_BYTES_INT, TOKENS, \
+                      w->scale_type == G4_SCALE_F16 ? NAME##_f16 : NAME##_bf16);              \
+    }
+#define G4_GEMM_FLOAT(NAME, TARGET, K_STEPS, TOKENS, BODY, TYPE)                                               \
+    G4_TILES_##TOKENS(NAME##_tiles, TARGET, BODY, TYPE) static void NAME(G4_GEMM_ARGS)                         \
+    {                                                                                                          \
+        g4_gemm_tiles(y, y_stride, w, x, t0, t1, g0, g1, K_STEPS, G4_TOKEN_BYTES_FLOAT, TOKENS, NAME##_tiles); \
+    }
+
+/* Attention. Keys and values of the tile are widened once per block of queries, in strips that fit in L1, then used for
+ * all its queries. Queries without keys are left out of the block, so nothing of theirs is touched. */
+#define G4_QUERY_BLOCK 64 /* its scores are 16 KB */
+#define G4_STRIP_DIMS 128 /* of a key strip (dims, 16): 8 KB */
+#define G4_STRIP_WIDTH 32 /* of a value strip (64, 32): 8 KB */
+#define G4_QUERY_TILE 12  /* the largest of any table */
+
+typedef struct {
+    int tile; /* queries that the two products take at most */
+    /* s[i][0..15] += sum over dims of q[i][d0 + d] * k[d][0..15]; rows of s are G4_PAGE apart */
+    void (*scores)(float *s, const float *const *q, int d0, const float *k, int dims, int n);
+    /* o[i][d0..d0+15] = o * alpha[i] + sum over j in [j0, j1) of p[i][j] * v[j][0..15]; rows of p are G4_PAGE, of v
+     * G4_STRIP_WIDTH apart */
+    void (*values)(float *const *o, int d0, const float *alpha, const float *p, const float *v, int j0, int j1, int n);
+    /* k (dims, 64) at columns 16 c.. to out (dims, 16) */
+    void (*widen_keys)(float *out, const g4_kv_tile *tile, g4_kv_type type, int d0, int dims, int c);
+    /* v rows [j0, j1), dims d0..d0 + width - 1, to out (64, G4_STRIP_WIDTH), zeros behind width */
+    void (*widen_values)(float *out, const g4_kv_tile *tile, g4_kv_type type, int head_dim, int d0, int width, int j0,
+                         int j1);
+    /* scores of one query to weights: -inf outside [lo, hi), updates m and l, returns exp(m - m') */
+    float (*softmax)(float *s, int lo, int hi, float *m, float *l);
+} g4_attend_ops;
+
+/* Queries of the next tile when `left` are left. */
+static inline int g4_query_tile(int left, int most)
+{
+    return left <= most ? left : left >= most + 4 ? most : (left + 1) / 2;
+}
+
+static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_kv_type type, int head_dim,
+                           const float *q, int n_q, const int *lo, const int *hi, float *m, float *l, float *o)
+{
+    _Alignas(64) float s[G4_QUERY_BLOCK * G4_PAGE];
+    _Alignas(64) float strip[G4_PAGE * G4_STRIP_WIDTH];
+    _Alignas(64) float tail[G4_QUERY_TILE * 16];
+    _Static_assert(G4_PAGE * G4_STRIP_WIDTH >= G4_STRIP_DIMS * 16, "one buffer serves key and value strips");
+    const float *qs[G4_QUERY_BLOCK];
+    float *os[G4_QUERY_BLOCK], alpha[G4_QUERY_BLOCK];
+    int index[G4_QUERY_BLOCK];
+    for (int q0 = 0; q0 < n_q; q0 += G4_QUERY_BLOCK) {
+        int n = 0, j0 = G4_PAGE, j1 = 0;
+        for (int i = q0; i < g4_min_int(q0 + G4_QUERY_BLOCK, n_q); i++) {
+            if (lo[i] >= hi[i]) continue;
+            qs[n] = q + (size_t)i * (size_t)head_dim;
+            os[n] = o + (size_t)i * (size_t)head_dim;
+            index[n++] = i;
+            j0 = g4_min_int(j0, lo[i]);
+            j1 = g4_max_int(j1, hi[i]);
+        }
+        if (n == 0) continue;
+        memset(s, 0, (size_t)n * G4_PAGE * sizeof *s);
+        for (int d0 = 0; d0 < head_dim; d0 += G4_STRIP_DIMS) {
+            const int dims = g4_min_int(G4_STRIP_DIMS, head_dim - d0);
+            for (int c = j0 / 16; c < (j1 + 15) / 16; c++) {
+                ops->widen_keys(strip, tile, type, d0, dims, c);
+                for (int i = 0, k; i < n; i += k) {
+                    k = g4_query_tile(n - i, ops->tile);
+                    ops->scores(s + i * G4_PAGE + 16 * c, qs + i, d0, strip, dims, k);
+                }
+            }
+        }
+        for (int i = 0; i < n; i++)
+            alpha[i] = ops->softmax(s + i * G4_PAGE, lo[index[i]], hi[index[i]], m + index[i], l + index[i]);
+        for (int d0 = 0; d0 < head_dim; d0 += G4_STRIP_WIDTH) {
+            const int width = g4_min_int(G4_STRIP_WIDTH, head_dim - d0);
+            ops->widen_values(strip, tile, type, head_dim, d0, width, j0, j1);
+            for (int c = 0; c < width; c += 16)
+                for (int i = 0, k; i < n; i += k) {
+                    k = g4_query_tile(n - i, ops->tile);
+                    if (width - c >= 16) {
+                        ops->values(os + i, d0 + c, alpha + i, s + i * G4_PAGE, strip + c, j0, j1, k);
+                        continue;
+                    }
+                    float *part[G4_QUERY_TILE]; /* fewer than 16 dims are left: work on a padded copy */
+                    for (int r = 0; r < k; r++) {
+                        part[r] = memset(tail + 16 * r, 0, 16 * sizeof *tail);
+                        memcpy(part[r], os[i + r] + d0 + c, (size_t)(width - c) * sizeof *tail);
+                    }
+                    ops->values(part, 0, alpha + i, s + i * G4_PAGE, strip + c, j0, j1, k);
+                    for (int r = 0; r < k; r++) memcpy(os[i + r] + d0 + c, part[r], (size_t)(width - c) * sizeof *tail);
+                }
+        }
+    }
+}
+
+/* The two products for a constant number of queries, and the table entry. */
+#define G4_CASE_SCORES(SUFFIX, N)                      \
+    case N:                                            \
+        g4_scores_tile_##SUFFIX(s, q, d0, k, dims, N); \
+        break;
+#define G4_CASE_VALUES(SUFFIX, N)                               \
+    case N:                                                     \
+        g4_values_tile_##SUFFIX(o, d0, alpha, p, v, j0, j1, N); \
+        break;
+#define G4_CASES_6(C, SUFFIX) C(SUFFIX, 1) C(SUFFIX, 2) C(SUFFIX, 3) C(SUFFIX, 4) C(SUFFIX, 5) C(SUFFIX, 6)
+#define G4_CASES_12(C, SUFFIX) \
+    G4_CASES_6(C, SUFFIX) C(SUFFIX, 7) C(SUFFIX, 8) C(SUFFIX, 9) C(SUFFIX, 10) C(SUFFIX, 11) C(SUFFIX, 12)
+#define G4_ATTEND(SUFFIX, TARGET, TILE, KEYS, VALUES, SOFTMAX)                                                         \
+    TARGET static void g4_scores_##SUFFIX(float *s, const float *const *q, int d0, const float *k, int dims, int n)    \
+    {                                                                                                                  \
+        switch (n) {                                                                                                   \
+            G4_CASES_##TILE(G4_CASE_SCORES, SUFFIX)                                                                    \
+        }                                                                                                              \
+    }                                                                                                                  \
+    TARGET static void g4_values_##SUFFIX(float *const *o, int d0, const float *alpha, const float *p, const float *v, \
+                                          int j0, int j1, int n)                                                       \
+    {                                                                                                                  \
+        switch (n) {                                                                                                   \
+            G4_CASES_##TILE(G4_CASE_VALUES, SUFFIX)                                                                    \
+        }                                                                                                              \
+    }                                                                                                                  \
+    static void g4_attend_##SUFFIX(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q,     \
+                                   const int *lo, const int *hi, float *m, float *l, float *o)                         \
+    {                                                                                                                  \
+        static const g4_attend_ops ops = { TILE, g4_scores_##SUFFIX, g4_values_##SUFFIX, KEYS, VALUES, SOFTMAX };      \
+        g4_attend_walk(&ops, tile, type, head_dim, q, n_q, lo, hi, m, l, o);                                           \
+    }
 #endif
 
 #if defined(G4_SIMD_X86)
 
-#include <float.h>
-#include <immintrin.h>
-#include <math.h>
-#include <string.h>
-
 #include <cpuid.h>
+#include <immintrin.h>
 
-/* A body that must disappear into its caller, where its constant arguments (number of tokens, scale type) unroll the loops. */
-#define G4_BODY static inline __attribute__((always_inline))
 #define G4_AVX2 __attribute__((target("avx2,fma,f16c")))
 #define G4_AVXVNNI __attribute__((target("avx2,fma,f16c,avxvnni")))
 #define G4_AVX512 __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")))
 #define G4_AVX512VNNI __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
 
-/* ---- 1. x86-64: asking the CPU --------------------------------------------------------------------
+/* ---- 2. x86-64: asking the CPU --------------------------------------------------------------------
  *
  * A feature counts when the CPU has it and the operating system saves its registers (XCR0). */
 
@@ -61,7 +278,8 @@ static unsigned g4_x86_features(void)
     const unsigned avx2 = 1u << 5, f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31, vnni = 1u << 11;
     if (!(b & avx2)) return 0;
     has |= G4_HAS_AVX2;
-    if ((xcr0_lo & 0xe0u) == 0xe0u && (b & (f | dq | bw | vl)) == (f | dq | bw | vl)) { /* k masks, upper halves, zmm16-31 */
+    if ((xcr0_lo & 0xe0u) == 0xe0u &&
+        (b & (f | dq | bw | vl)) == (f | dq | bw | vl)) { /* k masks, upper halves, zmm16-31 */
         has |= G4_HAS_AVX512;
         if (c & vnni) has |= G4_HAS_AVX512VNNI;
     }
@@ -70,40 +288,9 @@ static unsigned g4_x86_features(void)
 }
 static int g4_usable_avx2(void) { return (g4_x86_features() & G4_HAS_AVX2) != 0; }
 
-/* ---- 2. AVX2 + FMA + F16C ---------------------------------------------------------------------------
+/* ---- 3. AVX2 + FMA + F16C ---------------------------------------------------------------------------
  *
- * Products: a tile is 16 rows (one group) x up to 4 tokens. */
-
-#define G4_TILE_TOKENS 4
-
-/* Walk tokens and groups so that the activations of a block of tokens stay in L2 while weights pass through L1: per group, k_steps
- * steps of its weights (at most 14 KB) are used for every tile of the block before the next ones are touched. The sums wait in y,
- * where the block order of a row is the same for any tile. */
-typedef void (*g4_tile_fn)(float *y, size_t y_stride, const uint8_t *w, const g4_acts *x, int t, int n, int s0, int s1);
-#define G4_L2_ACTS 200000 /* bytes of activations per block of tokens: 512 KB of L2 less room for weights and y */
-
-G4_BODY void g4_gemm_tiles(float *y, size_t y_stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1, int k_steps,
-                           size_t token_bytes, g4_tile_fn tile)
-{
-    int block = (int)(G4_L2_ACTS / (token_bytes * (size_t)w->steps)) / 8 * 8;
-    if (block < 8) block = 8;
-    for (int ta = t0; ta < t1; ta += block) {
-        const int tb = g4_min_int(ta + block, t1);
-        for (int g = g0; g < g1; g++) {
-            const uint8_t *group = w->data + (size_t)g * w->group_bytes;
-            float *yg = y + (size_t)(g - g0) * 16;
-            for (int s = 0; s < w->steps; s += k_steps) {
-                const int se = g4_min_int(s + k_steps, w->steps);
-                for (int t = ta; t < tb; t += G4_TILE_TOKENS)
-                    tile(yg + (size_t)(t - t0) * y_stride, y_stride, group, x, t, g4_min_int(G4_TILE_TOKENS, tb - t), s, se);
-            }
-        }
-    }
-}
-
-/* Keeps a sum in its register and in source order: gcc would rebalance integer sums into trees and shuffle float ones between
- * registers. Emits nothing. */
-#define G4_KEEP(v) __asm__("" : "+x"(v))
+ * Tiles of 16 rows x 4 tokens. */
 
 /* Scales of 8 rows. */
 G4_BODY G4_AVX2 __m256 g4_scales_avx2(const uint8_t *p, g4_scale_type type)
@@ -119,11 +306,10 @@ G4_BODY G4_AVX2 __m256i g4_four_avx2(const int8_t *q) /* 4 inputs of one token, 
     return _mm256_set1_epi32(v);
 }
 
-/* q4_0: unsigned nibbles x int8 in 16-bit lanes over a block of 32 (15 * 127 * 2 * 8 = 30480 fits), then pairs to 32 bits, less 8 * sum(q).
- * 8 sums of 16 bits (4 tokens x 2 halves), 4 weights, mask and one broadcast fill the 16 registers; float sums rest in y.
- * Bound: 2 multiplies + 2 adds per 64 products, four vector pipes. */
-G4_BODY G4_AVX2 void g4_q4_tile_avx2(float *y, size_t y_stride, const uint8_t *w, const g4_acts *x, int t, const int n, int s0, int s1,
-                                     const g4_scale_type type)
+/* q4_0: unsigned nibbles x int8 in 16-bit lanes over a block of 32 (15 * 127 * 2 * 8 = 30480 fits), then pairs to 32
+ * bits, less 8 * sum(q). 8 sums of 16 bits (4 tokens x 2 halves), 4 weights, mask and one broadcast fill the 16
+ * registers; float sums rest in y. Bound: 2 multiplies + 2 adds per 64 products, four vector pipes. */
+G4_BODY G4_AVX2 void g4_q4_tile_avx2(G4_TILE_ARGS_CONST, const g4_scale_type type)
 {
     const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
     const size_t steps = (size_t)x->steps;
@@ -140,14 +326,15 @@ G4_BODY G4_AVX2 void g4_q4_tile_avx2(float *y, size_t y_stride, const uint8_t *w
             const uint8_t *p = w + (size_t)s * 576;
             const uint8_t *run = p + 64 + 256 * b;
             const size_t blk = 2 * (size_t)s + (size_t)b;
-            __m256i a0[G4_TILE_TOKENS], a1[G4_TILE_TOKENS];
+            __m256i a0[4], a1[4];
             for (int i = 0; i < n; i++) a0[i] = a1[i] = _mm256_setzero_si256();
 #pragma GCC unroll 4
             for (int r = 0; r < 4; r++) {
                 const __m256i w0 = _mm256_load_si256((const __m256i *)(const void *)(run + 64 * r));
                 const __m256i w1 = _mm256_load_si256((const __m256i *)(const void *)(run + 64 * r + 32));
                 const __m256i l0 = _mm256_and_si256(w0, low), l1 = _mm256_and_si256(w1, low);
-                const __m256i h0 = _mm256_and_si256(_mm256_srli_epi16(w0, 4), low), h1 = _mm256_and_si256(_mm256_srli_epi16(w1, 4), low);
+                const __m256i h0 = _mm256_and_si256(_mm256_srli_epi16(w0, 4), low),
+                              h1 = _mm256_and_si256(_mm256_srli_epi16(w1, 4), low);
 #pragma GCC unroll 4
                 for (int i = 0; i < n; i++) {
                     const __m256i v = g4_four_avx2(q + (size_t)i * 64 * steps + 32 * blk + 8 * (size_t)r);
@@ -180,8 +367,7 @@ G4_BODY G4_AVX2 void g4_q4_tile_avx2(float *y, size_t y_stride, const uint8_t *w
 }
 
 /* q8_0: |w| x sign(x, w) gives pairs of at most 128 * 127 * 2 = 32512, widened to 32 bits after each product. */
-G4_BODY G4_AVX2 void g4_q8_tile_avx2(float *y, size_t y_stride, const uint8_t *w, const g4_acts *x, int t, const int n, int s0, int s1,
-                                     const g4_scale_type type)
+G4_BODY G4_AVX2 void g4_q8_tile_avx2(G4_TILE_ARGS_CONST, const g4_scale_type type)
 {
     const __m256i ones = _mm256_set1_epi16(1);
     const size_t steps = (size_t)x->steps;
@@ -197,7 +383,7 @@ G4_BODY G4_AVX2 void g4_q8_tile_avx2(float *y, size_t y_stride, const uint8_t *w
             const uint8_t *p = w + (size_t)s * 1088;
             const uint8_t *chunk = p + 64 + 512 * b;
             const size_t blk = 2 * (size_t)s + (size_t)b;
-            __m256i a0[G4_TILE_TOKENS], a1[G4_TILE_TOKENS];
+            __m256i a0[4], a1[4];
             for (int i = 0; i < n; i++) a0[i] = a1[i] = _mm256_setzero_si256();
 #pragma GCC unroll 8
             for (int c = 0; c < 8; c++) {
@@ -207,8 +393,10 @@ G4_BODY G4_AVX2 void g4_q8_tile_avx2(float *y, size_t y_stride, const uint8_t *w
 #pragma GCC unroll 4
                 for (int i = 0; i < n; i++) {
                     const __m256i v = g4_four_avx2(q + (size_t)i * 64 * steps + 32 * blk + 4 * (size_t)c);
-                    a0[i] = _mm256_add_epi32(a0[i], _mm256_madd_epi16(_mm256_maddubs_epi16(m0, _mm256_sign_epi8(v, w0)), ones));
-                    a1[i] = _mm256_add_epi32(a1[i], _mm256_madd_epi16(_mm256_maddubs_epi16(m1, _mm256_sign_epi8(v, w1)), ones));
+                    a0[i] = _mm256_add_epi32(
+                        a0[i], _mm256_madd_epi16(_mm256_maddubs_epi16(m0, _mm256_sign_epi8(v, w0)), ones));
+                    a1[i] = _mm256_add_epi32(
+                        a1[i], _mm256_madd_epi16(_mm256_maddubs_epi16(m1, _mm256_sign_epi8(v, w1)), ones));
                     G4_KEEP(a0[i]);
                     G4_KEEP(a1[i]);
                 }
@@ -225,37 +413,15 @@ G4_BODY G4_AVX2 void g4_q8_tile_avx2(float *y, size_t y_stride, const uint8_t *w
         }
 }
 
-/* The tile functions of a table: the number of tokens and the scale type become constants here. */
-#define G4_TILES(NAME, TARGET, BODY, TYPE)                                                                                              \
-    TARGET static void NAME(float *y, size_t y_stride, const uint8_t *w, const g4_acts *x, int t, int n, int s0, int s1)                 \
-    {                                                                                                                                   \
-        switch (n) {                                                                                                                    \
-        case 1: BODY(y, y_stride, w, x, t, 1, s0, s1, TYPE); break;                                                                      \
-        case 2: BODY(y, y_stride, w, x, t, 2, s0, s1, TYPE); break;                                                                      \
-        case 3: BODY(y, y_stride, w, x, t, 3, s0, s1, TYPE); break;                                                                      \
-        default: BODY(y, y_stride, w, x, t, 4, s0, s1, TYPE); break;                                                                     \
-        }                                                                                                                               \
-    }
-#define G4_GEMM(NAME, TARGET, K_STEPS, F16_TILES, BF16_TILES)                                                                            \
-    TARGET static void NAME(float *y, size_t y_stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)             \
-    {                                                                                                                                   \
-        const int k_steps = t1 - t0 > G4_TILE_TOKENS ? (K_STEPS) : w->steps;                                                             \
-        if (w->scale_type == G4_SCALE_F16) g4_gemm_tiles(y, y_stride, w, x, t0, t1, g0, g1, k_steps, 80, F16_TILES);                      \
-        else g4_gemm_tiles(y, y_stride, w, x, t0, t1, g0, g1, k_steps, 80, BF16_TILES);                                                  \
-    }
-G4_TILES(g4_q4_tiles_f16_avx2, G4_AVX2, g4_q4_tile_avx2, G4_SCALE_F16)
-G4_TILES(g4_q4_tiles_bf16_avx2, G4_AVX2, g4_q4_tile_avx2, G4_SCALE_BF16)
-G4_GEMM(g4_gemm_q4_avx2, G4_AVX2, 24, g4_q4_tiles_f16_avx2, g4_q4_tiles_bf16_avx2)
-G4_TILES(g4_q8_tiles_f16_avx2, G4_AVX2, g4_q8_tile_avx2, G4_SCALE_F16)
-G4_TILES(g4_q8_tiles_bf16_avx2, G4_AVX2, g4_q8_tile_avx2, G4_SCALE_BF16)
-G4_GEMM(g4_gemm_q8_avx2, G4_AVX2, 12, g4_q8_tiles_f16_avx2, g4_q8_tiles_bf16_avx2)
+G4_GEMM_QUANT(g4_gemm_q4_avx2, G4_AVX2, 24, 4, g4_q4_tile_avx2)
+G4_GEMM_QUANT(g4_gemm_q8_avx2, G4_AVX2, 12, 4, g4_q8_tile_avx2)
 
-/* f32 and bf16: one chain of fused multiply-adds per row and token, columns in order; 4 tokens x 16 rows keep both units busy. */
-G4_BODY G4_AVX2 void g4_float_tile_avx2(float *y, size_t y_stride, const uint8_t *w, const g4_acts *x, int t, const int n, int s0, int s1,
-                                        const g4_type type)
+/* f32 and bf16: one chain of fused multiply-adds per row and token, columns in order; 4 tokens x 16 rows keep both
+ * units busy. */
+G4_BODY G4_AVX2 void g4_float_tile_avx2(G4_TILE_ARGS_CONST, const g4_type type)
 {
     const float *xt = x->x + (size_t)t * x->x_stride;
-    __m256 a0[G4_TILE_TOKENS], a1[G4_TILE_TOKENS];
+    __m256 a0[4], a1[4];
 #pragma GCC unroll 4
     for (int i = 0; i < n; i++) {
         a0[i] = s0 == 0 ? _mm256_setzero_ps() : _mm256_loadu_ps(y + (size_t)i * y_stride);
@@ -265,13 +431,16 @@ G4_BODY G4_AVX2 void g4_float_tile_avx2(float *y, size_t y_stride, const uint8_t
         __m256 even0, even1, odd0, odd1;
         if (type == G4_TYPE_F32) {
             const float *p = (const float *)(const void *)w + 16 * c;
-            even0 = _mm256_load_ps(p), even1 = _mm256_load_ps(p + 8), odd0 = _mm256_load_ps(p + 16), odd1 = _mm256_load_ps(p + 24);
+            even0 = _mm256_load_ps(p), even1 = _mm256_load_ps(p + 8), odd0 = _mm256_load_ps(p + 16),
+            odd1 = _mm256_load_ps(p + 24);
         } else {
             const __m256i high = _mm256_set1_epi32((int)0xffff0000u);
             const __m256i w0 = _mm256_load_si256((const __m256i *)(const void *)(w + 32 * c));
             const __m256i w1 = _mm256_load_si256((const __m256i *)(const void *)(w + 32 * c + 32));
-            even0 = _mm256_castsi256_ps(_mm256_slli_epi32(w0, 16)), even1 = _mm256_castsi256_ps(_mm256_slli_epi32(w1, 16));
-            odd0 = _mm256_castsi256_ps(_mm256_and_si256(w0, high)), odd1 = _mm256_castsi256_ps(_mm256_and_si256(w1, high));
+            even0 = _mm256_castsi256_ps(_mm256_slli_epi32(w0, 16)),
+            even1 = _mm256_castsi256_ps(_mm256_slli_epi32(w1, 16));
+            odd0 = _mm256_castsi256_ps(_mm256_and_si256(w0, high)),
+            odd1 = _mm256_castsi256_ps(_mm256_and_si256(w1, high));
         }
 #pragma GCC unroll 4
         for (int i = 0; i < n; i++) {
@@ -296,15 +465,8 @@ G4_BODY G4_AVX2 void g4_float_tile_avx2(float *y, size_t y_stride, const uint8_t
         _mm256_storeu_ps(y + (size_t)i * y_stride + 8, a1[i]);
     }
 }
-#define G4_GEMM_FLOAT(NAME, TARGET, K_STEPS, TILES)                                                                                      \
-    TARGET static void NAME(float *y, size_t y_stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)             \
-    {                                                                                                                                   \
-        g4_gemm_tiles(y, y_stride, w, x, t0, t1, g0, g1, t1 - t0 > G4_TILE_TOKENS ? (K_STEPS) : w->steps, 256, TILES);                     \
-    }
-G4_TILES(g4_f32_tiles_avx2, G4_AVX2, g4_float_tile_avx2, G4_TYPE_F32)
-G4_GEMM_FLOAT(g4_gemm_f32_avx2, G4_AVX2, 3, g4_f32_tiles_avx2)
-G4_TILES(g4_bf16_tiles_avx2, G4_AVX2, g4_float_tile_avx2, G4_TYPE_BF16)
-G4_GEMM_FLOAT(g4_gemm_bf16_avx2, G4_AVX2, 6, g4_bf16_tiles_avx2)
+G4_GEMM_FLOAT(g4_gemm_f32_avx2, G4_AVX2, 3, 4, g4_float_tile_avx2, G4_TYPE_F32)
+G4_GEMM_FLOAT(g4_gemm_bf16_avx2, G4_AVX2, 6, 4, g4_float_tile_avx2, G4_TYPE_BF16)
 
 G4_BODY G4_AVX2 float g4_hmax_avx2(__m256 v)
 {
@@ -324,9 +486,11 @@ G4_AVX2 static void g4_quantize_avx2(int8_t *q, float *d, int32_t *sum, const fl
     const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* undoes the lane order of the packs */
     for (int b = 0; b < cols / 32; b++, x += 32, q += 32) {
-        const __m256 x0 = _mm256_loadu_ps(x), x1 = _mm256_loadu_ps(x + 8), x2 = _mm256_loadu_ps(x + 16), x3 = _mm256_loadu_ps(x + 24);
-        const float most = g4_hmax_avx2(_mm256_max_ps(_mm256_max_ps(_mm256_and_ps(x0, magnitude), _mm256_and_ps(x1, magnitude)),
-                                                      _mm256_max_ps(_mm256_and_ps(x2, magnitude), _mm256_and_ps(x3, magnitude))));
+        const __m256 x0 = _mm256_loadu_ps(x), x1 = _mm256_loadu_ps(x + 8), x2 = _mm256_loadu_ps(x + 16),
+                     x3 = _mm256_loadu_ps(x + 24);
+        const float most =
+            g4_hmax_avx2(_mm256_max_ps(_mm256_max_ps(_mm256_and_ps(x0, magnitude), _mm256_and_ps(x1, magnitude)),
+                                       _mm256_max_ps(_mm256_and_ps(x2, magnitude), _mm256_and_ps(x3, magnitude))));
         d[b] = most / 127.0f;
         if (!(most >= G4_QUANT_LEAST && most <= FLT_MAX)) {
             if (most < G4_QUANT_LEAST) d[b] = 0.0f;
@@ -335,8 +499,10 @@ G4_AVX2 static void g4_quantize_avx2(int8_t *q, float *d, int32_t *sum, const fl
             continue;
         }
         const __m256 inverse = _mm256_set1_ps(127.0f / most);
-        const __m256i i0 = _mm256_cvtps_epi32(_mm256_mul_ps(x0, inverse)), i1 = _mm256_cvtps_epi32(_mm256_mul_ps(x1, inverse));
-        const __m256i i2 = _mm256_cvtps_epi32(_mm256_mul_ps(x2, inverse)), i3 = _mm256_cvtps_epi32(_mm256_mul_ps(x3, inverse));
+        const __m256i i0 = _mm256_cvtps_epi32(_mm256_mul_ps(x0, inverse)),
+                      i1 = _mm256_cvtps_epi32(_mm256_mul_ps(x1, inverse));
+        const __m256i i2 = _mm256_cvtps_epi32(_mm256_mul_ps(x2, inverse)),
+                      i3 = _mm256_cvtps_epi32(_mm256_mul_ps(x3, inverse));
         const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(i0, i1), _mm256_packs_epi32(i2, i3));
         _mm256_storeu_si256((__m256i *)(void *)q, _mm256_permutevar8x32_epi32(packed, order));
         const __m256i s8 = _mm256_add_epi32(_mm256_add_epi32(i0, i1), _mm256_add_epi32(i2, i3));
@@ -347,15 +513,17 @@ G4_AVX2 static void g4_quantize_avx2(int8_t *q, float *d, int32_t *sum, const fl
     }
 }
 
-/* e^x for x <= 88: 2^n * p(r), n = rint(x / ln 2), r = x - n ln 2 in two parts, p of degree 6 (Cephes expf). Relative error below 2^-22;
- * 0 below -87.33, also for -infinity. */
+/* e^x for x <= 88: 2^n * p(r), n = rint(x / ln 2), r = x - n ln 2 in two parts, p of degree 6 (Cephes expf). Relative
+ * error below 2^-22; 0 below -87.33, also for -infinity. */
 G4_BODY G4_AVX2 __m256 g4_exp_avx2(__m256 x)
 {
     const __m256 least = _mm256_set1_ps(-87.33f);
     const __m256 keep = _mm256_cmp_ps(x, least, _CMP_NLT_UQ); /* NaN stays */
     const __m256 v = _mm256_max_ps(least, _mm256_min_ps(_mm256_set1_ps(88.3f), x));
-    const __m256 n = _mm256_round_ps(_mm256_mul_ps(v, _mm256_set1_ps(1.44269504088896341f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), v));
+    const __m256 n = _mm256_round_ps(_mm256_mul_ps(v, _mm256_set1_ps(1.44269504088896341f)),
+                                     _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m256 r =
+        _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), v));
     __m256 p = _mm256_set1_ps(1.9875691500e-4f);
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.3981999507e-3f));
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(8.3334519073e-3f));
@@ -367,17 +535,11 @@ G4_BODY G4_AVX2 __m256 g4_exp_avx2(__m256 x)
     return _mm256_and_ps(keep, _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent)));
 }
 
-/* Attention on one tile. Keys and values are widened once per call and block of queries, in strips that fit in L1, then used for all
- * its queries: scores by 6 queries x 16 positions, values by 6 queries x 16 dimensions (12 sums in registers). */
-#define G4_QUERY_BLOCK 64  /* a block: its scores are 16 KB */
-#define G4_ATTEND_DIMS 128    /* of a key strip: 8 KB */
-#define G4_ATTEND_TILE 6
-
-/* s[i][0..15] += sum over dims of q[i][d] * k[d][0..15]; rows of s are G4_PAGE apart. */
+/* Attention: 6 queries x 16 positions, or 6 queries x 16 dims, keep 12 sums in registers. */
 G4_BODY G4_AVX2 void g4_scores_tile_avx2(float *s, const float *const *q, int d0, const float *k, int dims, const int n)
 {
-    __m256 a0[G4_ATTEND_TILE], a1[G4_ATTEND_TILE];
-    const float *qp[G4_ATTEND_TILE];
+    __m256 a0[6], a1[6];
+    const float *qp[6];
 #pragma GCC unroll 6
     for (int i = 0; i < n; i++) {
         a0[i] = _mm256_load_ps(s + i * G4_PAGE), a1[i] = _mm256_load_ps(s + i * G4_PAGE + 8);
@@ -397,18 +559,18 @@ G4_BODY G4_AVX2 void g4_scores_tile_avx2(float *s, const float *const *q, int d0
 #pragma GCC unroll 6
     for (int i = 0; i < n; i++) _mm256_store_ps(s + i * G4_PAGE, a0[i]), _mm256_store_ps(s + i * G4_PAGE + 8, a1[i]);
 }
-/* o[i][0..15] = o[i][0..15] * alpha[i] + sum over j in [j0, j1) of p[i][j] * v[j][0..15]; rows of v are 32 floats apart. */
-G4_BODY G4_AVX2 void g4_values_tile_avx2(float *const *o, int d0, const float *alpha, const float *p, const float *v, int j0, int j1,
-                                         const int n)
+G4_BODY G4_AVX2 void g4_values_tile_avx2(float *const *o, int d0, const float *alpha, const float *p, const float *v,
+                                         int j0, int j1, const int n)
 {
-    __m256 a0[G4_ATTEND_TILE], a1[G4_ATTEND_TILE];
+    __m256 a0[6], a1[6];
 #pragma GCC unroll 6
     for (int i = 0; i < n; i++) {
         const __m256 scale = _mm256_broadcast_ss(alpha + i);
-        a0[i] = _mm256_mul_ps(_mm256_loadu_ps(o[i] + d0), scale), a1[i] = _mm256_mul_ps(_mm256_loadu_ps(o[i] + d0 + 8), scale);
+        a0[i] = _mm256_mul_ps(_mm256_loadu_ps(o[i] + d0), scale),
+        a1[i] = _mm256_mul_ps(_mm256_loadu_ps(o[i] + d0 + 8), scale);
     }
     for (int j = j0; j < j1; j++) {
-        const __m256 v0 = _mm256_load_ps(v + 32 * j), v1 = _mm256_load_ps(v + 32 * j + 8);
+        const __m256 v0 = _mm256_load_ps(v + G4_STRIP_WIDTH * j), v1 = _mm256_load_ps(v + G4_STRIP_WIDTH * j + 8);
 #pragma GCC unroll 6
         for (int i = 0; i < n; i++) {
             const __m256 w = _mm256_broadcast_ss(p + i * G4_PAGE + j);
@@ -421,84 +583,65 @@ G4_BODY G4_AVX2 void g4_values_tile_avx2(float *const *o, int d0, const float *a
 #pragma GCC unroll 6
     for (int i = 0; i < n; i++) _mm256_storeu_ps(o[i] + d0, a0[i]), _mm256_storeu_ps(o[i] + d0 + 8, a1[i]);
 }
-#define G4_ATTEND_TILES(SUFFIX, TARGET, CASES)                                                                                           \
-    TARGET static void g4_scores_##SUFFIX(float *s, const float *const *q, int d0, const float *k, int dims, int n)                      \
-    {                                                                                                                                   \
-        switch (n) { CASES(G4_CASE_SCORES, SUFFIX) }                                                                                      \
-    }                                                                                                                                   \
-    TARGET static void g4_values_##SUFFIX(float *const *o, int d0, const float *alpha, const float *p, const float *v, int j0, int j1,   \
-                                          int n)                                                                                        \
-    {                                                                                                                                   \
-        switch (n) { CASES(G4_CASE_VALUES, SUFFIX) }                                                                                      \
-    }
-#define G4_CASE_SCORES(SUFFIX, N) case N: g4_scores_tile_##SUFFIX(s, q, d0, k, dims, N); break;
-#define G4_CASE_VALUES(SUFFIX, N) case N: g4_values_tile_##SUFFIX(o, d0, alpha, p, v, j0, j1, N); break;
-#define G4_CASES_6(C, SUFFIX) C(SUFFIX, 1) C(SUFFIX, 2) C(SUFFIX, 3) C(SUFFIX, 4) C(SUFFIX, 5) C(SUFFIX, 6)
-G4_ATTEND_TILES(avx2, G4_AVX2, G4_CASES_6)
-
-typedef void (*g4_scores_fn)(float *s, const float *const *q, int d0, const float *k, int dims, int n);
-typedef void (*g4_values_fn)(float *const *o, int d0, const float *alpha, const float *p, const float *v, int j0, int j1, int n);
-
-/* Queries of the next tile when `left` are left: full tiles, then halves of about equal size. */
-G4_BODY int g4_attend_tile(int left) { return left <= G4_ATTEND_TILE ? left : left >= G4_ATTEND_TILE + 4 ? G4_ATTEND_TILE : 4; }
-
-/* k (dims, 64) at column 16 c to out (dims, 16) */
-G4_BODY G4_AVX2 void g4_widen_keys_avx2(float *out, const g4_kv_tile *tile, const g4_kv_type type, int d0, int dims, int c)
+/* Eight cached numbers from element `at` on, times scale for q8_0. */
+G4_BODY G4_AVX2 __m256 g4_widen_avx2(const void *data, size_t at, const g4_kv_type type, __m256 scale)
+{
+    if (type == G4_KV_F16)
+        return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)((const uint16_t *)data + at)));
+    if (type == G4_KV_F32) return _mm256_loadu_ps((const float *)data + at);
+    const __m128i b = _mm_loadl_epi64((const __m128i *)(const void *)((const int8_t *)data + at));
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b)), scale);
+}
+G4_BODY G4_AVX2 void g4_widen_columns_avx2(float *out, const g4_kv_tile *tile, const g4_kv_type type, int d0, int dims,
+                                           int c)
 {
     const size_t at = (size_t)d0 * G4_PAGE + 16 * (size_t)c;
-    if (type == G4_KV_F16) {
-        const uint16_t *k = (const uint16_t *)tile->k + at;
-        for (int d = 0; d < dims; d++, k += G4_PAGE) {
-            _mm256_store_ps(out + 16 * d, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)k)));
-            _mm256_store_ps(out + 16 * d + 8, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(k + 8))));
-        }
-    } else if (type == G4_KV_F32) {
-        const float *k = (const float *)tile->k + at;
-        for (int d = 0; d < dims; d++, k += G4_PAGE) {
-            _mm256_store_ps(out + 16 * d, _mm256_loadu_ps(k));
-            _mm256_store_ps(out + 16 * d + 8, _mm256_loadu_ps(k + 8));
-        }
-    } else {
-        const int8_t *k = (const int8_t *)tile->k + at;
-        const __m256 s0 = _mm256_loadu_ps(tile->k_scale + 16 * c), s1 = _mm256_loadu_ps(tile->k_scale + 16 * c + 8);
-        for (int d = 0; d < dims; d++, k += G4_PAGE) {
-            const __m128i w = _mm_loadu_si128((const __m128i *)(const void *)k);
-            _mm256_store_ps(out + 16 * d, _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(w)), s0));
-            _mm256_store_ps(out + 16 * d + 8, _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(w, 8))), s1));
-        }
+    const __m256 s0 = type == G4_KV_Q8_0 ? _mm256_loadu_ps(tile->k_scale + 16 * c) : _mm256_setzero_ps();
+    const __m256 s1 = type == G4_KV_Q8_0 ? _mm256_loadu_ps(tile->k_scale + 16 * c + 8) : _mm256_setzero_ps();
+#pragma GCC unroll 2
+    for (size_t d = 0; d < (size_t)dims; d++) {
+        _mm256_store_ps(out + 16 * d, g4_widen_avx2(tile->k, at + d * G4_PAGE, type, s0));
+        _mm256_store_ps(out + 16 * d + 8, g4_widen_avx2(tile->k, at + d * G4_PAGE + 8, type, s1));
     }
 }
-/* v rows [j0, j1), dims d0..d0 + width - 1, to out (64, 32), zeros behind width */
-G4_BODY G4_AVX2 void g4_widen_values_avx2(float *out, const g4_kv_tile *tile, const g4_kv_type type, int head_dim, int d0, int width, int j0,
-                                          int j1)
+G4_AVX2 static void g4_widen_keys_avx2(float *out, const g4_kv_tile *tile, g4_kv_type type, int d0, int dims, int c)
 {
+    if (type == G4_KV_F16) g4_widen_columns_avx2(out, tile, G4_KV_F16, d0, dims, c);
+    else if (type == G4_KV_F32) g4_widen_columns_avx2(out, tile, G4_KV_F32, d0, dims, c);
+    else g4_widen_columns_avx2(out, tile, G4_KV_Q8_0, d0, dims, c);
+}
+G4_BODY G4_AVX2 void g4_widen_rows_avx2(float *out, const g4_kv_tile *tile, const g4_kv_type type, int head_dim, int d0,
+                                        int width, int j0, int j1)
+{
+    __m256 scale = _mm256_setzero_ps();
     for (int j = j0; j < j1; j++) {
-        float *row = out + 32 * j;
+        float *row = out + G4_STRIP_WIDTH * j;
         const size_t at = (size_t)j * (size_t)head_dim + (size_t)d0;
-        int c = 0;
-        if (type == G4_KV_F16) {
-            const uint16_t *v = (const uint16_t *)tile->v + at;
-            for (; c + 8 <= width; c += 8) _mm256_store_ps(row + c, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(v + c))));
-            for (; c < width; c++) row[c] = _cvtsh_ss(v[c]);
-        } else if (type == G4_KV_F32) {
-            const float *v = (const float *)tile->v + at;
-            for (; c + 8 <= width; c += 8) _mm256_store_ps(row + c, _mm256_loadu_ps(v + c));
-            for (; c < width; c++) row[c] = v[c];
-        } else {
-            const int8_t *v = (const int8_t *)tile->v + at;
-            const __m256 scale = _mm256_broadcast_ss(tile->v_scale + j);
-            for (; c + 8 <= width; c += 8) {
-                const __m256i w = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(v + c)));
-                _mm256_store_ps(row + c, _mm256_mul_ps(_mm256_cvtepi32_ps(w), scale));
-            }
-            for (; c < width; c++) row[c] = (float)v[c] * tile->v_scale[j];
+        if (type == G4_KV_Q8_0) scale = _mm256_broadcast_ss(tile->v_scale + j);
+        if (width == G4_STRIP_WIDTH) {
+#pragma GCC unroll 4
+            for (int c = 0; c < G4_STRIP_WIDTH; c += 8)
+                _mm256_store_ps(row + c, g4_widen_avx2(tile->v, at + (size_t)c, type, scale));
+            continue;
         }
-        for (; c < 32; c++) row[c] = 0.0f;
+        int c = 0;
+        for (; c + 8 <= width; c += 8) _mm256_store_ps(row + c, g4_widen_avx2(tile->v, at + (size_t)c, type, scale));
+        for (; c < width; c++)
+            row[c] = type == G4_KV_F32   ? ((const float *)tile->v)[at + (size_t)c]
+                     : type == G4_KV_F16 ? _cvtsh_ss(((const uint16_t *)tile->v)[at + (size_t)c])
+                                         : (float)((const int8_t *)tile->v)[at + (size_t)c] * tile->v_scale[j];
+        for (; c < G4_STRIP_WIDTH; c++) row[c] = 0.0f;
     }
+}
+G4_AVX2 static void g4_widen_values_avx2(float *out, const g4_kv_tile *tile, g4_kv_type type, int head_dim, int d0,
+                                         int width, int j0, int j1)
+{
+    if (type == G4_KV_F16) g4_widen_rows_avx2(out, tile, G4_KV_F16, head_dim, d0, width, j0, j1);
+    else if (type == G4_KV_F32) g4_widen_rows_avx2(out, tile, G4_KV_F32, head_dim, d0, width, j0, j1);
+    else g4_widen_rows_avx2(out, tile, G4_KV_Q8_0, head_dim, d0, width, j0, j1);
 }
 
-/* Scores of one query to weights: masks s outside [lo, hi), updates m and l, returns exp(m - m'). */
-G4_BODY G4_AVX2 float g4_softmax_avx2(float *s, int lo, int hi, float *m, float *l)
+G4_AVX2 static float g4_softmax_avx2(float *s, int lo, int hi, float *m, float *l)
 {
     for (int j = 0; j < lo; j++) s[j] = -INFINITY;
     for (int j = hi; j < G4_PAGE; j++) s[j] = -INFINITY;
@@ -518,68 +661,7 @@ G4_BODY G4_AVX2 float g4_softmax_avx2(float *s, int lo, int hi, float *m, float 
     return alpha;
 }
 
-G4_BODY G4_AVX2 void g4_attend_x86(const g4_kv_tile *tile, const g4_kv_type type, int head_dim, const float *q, int n_q, const int *lo,
-                                   const int *hi, float *m, float *l, float *o, g4_scores_fn scores, g4_values_fn values)
-{
-    _Alignas(64) float s[G4_QUERY_BLOCK * G4_PAGE], strip[G4_PAGE * 32], tail[G4_ATTEND_TILE * 16];
-    _Static_assert(G4_PAGE * 32 >= G4_ATTEND_DIMS * 16, "one buffer serves key and value strips");
-    const float *qs[G4_QUERY_BLOCK];
-    float *os[G4_QUERY_BLOCK], alpha[G4_QUERY_BLOCK];
-    int index[G4_QUERY_BLOCK];
-    for (int q0 = 0; q0 < n_q; q0 += G4_QUERY_BLOCK) {
-        int n = 0, j0 = G4_PAGE, j1 = 0;
-        for (int i = q0; i < g4_min_int(q0 + G4_QUERY_BLOCK, n_q); i++) {
-            if (lo[i] >= hi[i]) continue;
-            qs[n] = q + (size_t)i * (size_t)head_dim;
-            os[n] = o + (size_t)i * (size_t)head_dim;
-            index[n++] = i;
-            j0 = g4_min_int(j0, lo[i]);
-            j1 = g4_max_int(j1, hi[i]);
-        }
-        if (n == 0) continue;
-        memset(s, 0, (size_t)n * G4_PAGE * sizeof *s);
-        for (int d0 = 0; d0 < head_dim; d0 += G4_ATTEND_DIMS) {
-            const int dims = g4_min_int(G4_ATTEND_DIMS, head_dim - d0);
-            for (int c = j0 / 16; c < (j1 + 15) / 16; c++) {
-                g4_widen_keys_avx2(strip, tile, type, d0, dims, c);
-                for (int i = 0, k; i < n; i += k) {
-                    k = g4_attend_tile(n - i);
-                    scores(s + i * G4_PAGE + 16 * c, qs + i, d0, strip, dims, k);
-                }
-            }
-        }
-        for (int i = 0; i < n; i++)
-            alpha[i] = g4_softmax_avx2(s + i * G4_PAGE, lo[index[i]], hi[index[i]], m + index[i], l + index[i]);
-        for (int d0 = 0; d0 < head_dim; d0 += 32) {
-            const int width = g4_min_int(32, head_dim - d0);
-            g4_widen_values_avx2(strip, tile, type, head_dim, d0, width, j0, j1);
-            for (int c = 0; c < width; c += 16)
-                for (int i = 0, k; i < n; i += k) {
-                    k = g4_attend_tile(n - i);
-                    if (width - c >= 16) {
-                        values(os + i, d0 + c, alpha + i, s + i * G4_PAGE, strip + c, j0, j1, k);
-                        continue;
-                    }
-                    float *part[G4_ATTEND_TILE];
-                    for (int r = 0; r < k; r++) {
-                        part[r] = memset(tail + 16 * r, 0, 16 * sizeof *tail);
-                        memcpy(part[r], os[i + r] + d0 + c, (size_t)(width - c) * sizeof *tail);
-                    }
-                    values(part, 0, alpha + i, s + i * G4_PAGE, strip + c, j0, j1, k);
-                    for (int r = 0; r < k; r++) memcpy(os[i + r] + d0 + c, part[r], (size_t)(width - c) * sizeof *tail);
-                }
-        }
-    }
-}
-#define G4_ATTEND(NAME, TARGET, SCORES, VALUES)                                                                                          \
-    TARGET static void NAME(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q, const int *lo, const int *hi, \
-                            float *m, float *l, float *o)                                                                               \
-    {                                                                                                                                   \
-        if (type == G4_KV_F16) g4_attend_x86(tile, G4_KV_F16, head_dim, q, n_q, lo, hi, m, l, o, SCORES, VALUES);                         \
-        else if (type == G4_KV_F32) g4_attend_x86(tile, G4_KV_F32, head_dim, q, n_q, lo, hi, m, l, o, SCORES, VALUES);                    \
-        else g4_attend_x86(tile, G4_KV_Q8_0, head_dim, q, n_q, lo, hi, m, l, o, SCORES, VALUES);                                          \
-    }
-G4_ATTEND(g4_attend_avx2, G4_AVX2, g4_scores_avx2, g4_values_avx2)
+G4_ATTEND(avx2, G4_AVX2, 6, g4_widen_keys_avx2, g4_widen_values_avx2, g4_softmax_avx2)
 
 /* y = x / sqrt(mean(x^2) + eps) * w; the squares are summed in 32 lanes. */
 G4_AVX2 static void g4_rmsnorm_avx2(float *y, const float *x, const float *w, int n, float eps)
@@ -607,19 +689,22 @@ G4_AVX2 static void g4_rmsnorm_avx2(float *y, const float *x, const float *w, in
     for (; i < n; i++) y[i] = w ? x[i] * scale * w[i] : x[i] * scale;
 }
 
-/* gelu_tanh(x) = x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3): the same function without the cancellation of 1 + tanh(u).
- * Error below 2^-20 |x|. */
+/* gelu_tanh(x) = x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3): the same function without the cancellation of 1
+ * + tanh(u). Error below 2^-20 |x|. */
 G4_BODY G4_AVX2 __m256 g4_gelu_avx2(__m256 x)
 {
     const __m256 x2 = _mm256_mul_ps(x, x);
-    const __m256 u = _mm256_mul_ps(x, _mm256_fmadd_ps(x2, _mm256_set1_ps(-2.0f * 0.7978845608f * 0.044715f), _mm256_set1_ps(-2.0f * 0.7978845608f)));
+    const __m256 u = _mm256_mul_ps(x, _mm256_fmadd_ps(x2, _mm256_set1_ps(-2.0f * 0.7978845608f * 0.044715f),
+                                                      _mm256_set1_ps(-2.0f * 0.7978845608f)));
     const __m256 y = _mm256_div_ps(x, _mm256_add_ps(_mm256_set1_ps(1.0f), g4_exp_avx2(u)));
-    return _mm256_and_ps(y, _mm256_cmp_ps(u, _mm256_set1_ps(88.0f), _CMP_NGE_UQ)); /* e^-2u would be infinite; NaN stays */
+    return _mm256_and_ps(y,
+                         _mm256_cmp_ps(u, _mm256_set1_ps(88.0f), _CMP_NGE_UQ)); /* e^-2u would be infinite; NaN stays */
 }
 G4_AVX2 static void g4_geglu_avx2(float *y, const float *gate, const float *up, int n)
 {
     int i = 0;
-    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(y + i, _mm256_mul_ps(g4_gelu_avx2(_mm256_loadu_ps(gate + i)), _mm256_loadu_ps(up + i)));
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(y + i, _mm256_mul_ps(g4_gelu_avx2(_mm256_loadu_ps(gate + i)), _mm256_loadu_ps(up + i)));
     if (i == n) return;
     float g[8] = { 0 }, u[8] = { 0 };
     memcpy(g, gate + i, (size_t)(n - i) * sizeof *g);
@@ -631,7 +716,9 @@ G4_AVX2 static void g4_geglu_avx2(float *y, const float *gate, const float *up, 
 static const g4_kernels g4_kernels_avx2 = {
     .isa = "avx2",
     .usable = g4_usable_avx2,
-    .gemm = { [G4_TYPE_F32] = g4_gemm_f32_avx2, [G4_TYPE_BF16] = g4_gemm_bf16_avx2, [G4_TYPE_Q8_0] = g4_gemm_q8_avx2,
+    .gemm = { [G4_TYPE_F32] = g4_gemm_f32_avx2,
+              [G4_TYPE_BF16] = g4_gemm_bf16_avx2,
+              [G4_TYPE_Q8_0] = g4_gemm_q8_avx2,
               [G4_TYPE_Q4_0] = g4_gemm_q4_avx2 },
     .quantize = g4_quantize_avx2,
     .attend = g4_attend_avx2,
@@ -639,6 +726,768 @@ static const g4_kernels g4_kernels_avx2 = {
     .geglu = g4_geglu_avx2,
 };
 
-#define G4_SIMD_TABLES &g4_kernels_avx2,
+/* ---- 4. AVX-VNNI ------------------------------------------------------------------------------------------
+ *
+ * vpdpbusd adds four products of unsigned x signed bytes to a 32-bit lane: one row, no 16-bit step. q4_0 nibbles are
+ * unsigned as they are; q8_0 weights are made so by flipping the top bit (w + 128). Both start a block at -offset *
+ * sum(q). */
+
+#if (defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11)
+#define G4_SIMD_AVXVNNI 1
+static int g4_usable_avxvnni(void) { return (g4_x86_features() & G4_HAS_AVXVNNI) != 0; }
+
+G4_BODY G4_AVXVNNI void g4_quant_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scale)
+{
+    const __m256i low = _mm256_set1_epi8(15), flip = _mm256_set1_epi8(-128);
+    const size_t steps = (size_t)x->steps, step_bytes = type == G4_TYPE_Q4_0 ? 576 : 1088;
+    const int8_t *q = x->q + (size_t)t * 64 * steps;
+    const float *d = x->d + (size_t)t * 2 * steps;
+    const int32_t *sum = x->sum + (size_t)t * 2 * steps;
+    if (s0 == 0)
+        for (int i = 0; i < n; i++) {
+            _mm256_storeu_ps(y + (size_t)i * y_stride, _mm256_setzero_ps());
+            _mm256_storeu_ps(y + (size_t)i * y_stride + 8, _mm256_setzero_ps());
+        }
+    for (int s = s0; s < s1; s++)
+        for (int b = 0; b < 2; b++) {
+            const uint8_t *p = w + (size_t)s * step_bytes;
+            const uint8_t *run = p + 64 + (type == G4_TYPE_Q4_0 ? 256 : 512) * b;
+            const size_t blk = 2 * (size_t)s + (size_t)b;
+            __m256i a0[4], a1[4];
+#pragma GCC unroll 4
+            for (int i = 0; i < n; i++)
+                a0[i] = a1[i] =
+                    _mm256_set1_epi32((type == G4_TYPE_Q4_0 ? -8 : -128) * sum[(size_t)i * 2 * steps + blk]);
+#pragma GCC unroll 4
+            for (int r = 0; r < 4; r++) { /* two chunks of 4 inputs each */
+                __m256i even0, even1, odd0, odd1;
+                if (type == G4_TYPE_Q4_0) {
+                    const __m256i w0 = _mm256_load_si256((const __m256i *)(const void *)(run + 64 * r));
+                    const __m256i w1 = _mm256_load_si256((const __m256i *)(const void *)(run + 64 * r + 32));
+                    even0 = _mm256_and_si256(w0, low), even1 = _mm256_and_si256(w1, low);
+                    odd0 = _mm256_and_si256(_mm256_srli_epi16(w0, 4), low),
+                    odd1 = _mm256_and_si256(_mm256_srli_epi16(w1, 4), low);
+                } else {
+                    const __m256i *v = (const __m256i *)(const void *)(run + 128 * r);
+                    even0 = _mm256_xor_si256(_mm256_load_si256(v), flip),
+                    even1 = _mm256_xor_si256(_mm256_load_si256(v + 1), flip);
+                    odd0 = _mm256_xor_si256(_mm256_load_si256(v + 2), flip),
+                    odd1 = _mm256_xor_si256(_mm256_load_si256(v + 3), flip);
+                }
+#pragma GCC unroll 4
+                for (int i = 0; i < n; i++) {
+                    const __m256i v = g4_four_avx2(q + (size_t)i * 64 * steps + 32 * blk + 8 * (size_t)r);
+                    a0[i] = _mm256_dpbusd_avx_epi32(a0[i], even0, v);
+                    a1[i] = _mm256_dpbusd_avx_epi32(a1[i], even1, v);
+                }
+#pragma GCC unroll 4
+                for (int i = 0; i < n; i++) {
+                    const __m256i v = g4_four_avx2(q + (size_t)i * 64 * steps + 32 * blk + 8 * (size_t)r + 4);
+                    a0[i] = _mm256_dpbusd_avx_epi32(a0[i], odd0, v);
+                    a1[i] = _mm256_dpbusd_avx_epi32(a1[i], odd1, v);
+                }
+            }
+            const __m256 sw0 = g4_scales_avx2(p + 32 * b, scale), sw1 = g4_scales_avx2(p + 32 * b + 16, scale);
+#pragma GCC unroll 4
+            for (int i = 0; i < n; i++) {
+                const __m256 dx = _mm256_set1_ps(d[(size_t)i * 2 * steps + blk]);
+                float *yi = y + (size_t)i * y_stride;
+                const __m256 f0 = _mm256_cvtepi32_ps(a0[i]), f1 = _mm256_cvtepi32_ps(a1[i]);
+                _mm256_storeu_ps(yi, _mm256_fmadd_ps(_mm256_mul_ps(sw0, dx), f0, _mm256_loadu_ps(yi)));
+                _mm256_storeu_ps(yi + 8, _mm256_fmadd_ps(_mm256_mul_ps(sw1, dx), f1, _mm256_loadu_ps(yi + 8)));
+            }
+        }
+}
+G4_BODY G4_AVXVNNI void g4_q4_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_scale_type scale)
+{
+    g4_quant_tile_avxvnni(y, y_stride, w, x, t, n, s0, s1, G4_TYPE_Q4_0, scale);
+}
+G4_BODY G4_AVXVNNI void g4_q8_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_scale_type scale)
+{
+    g4_quant_tile_avxvnni(y, y_stride, w, x, t, n, s0, s1, G4_TYPE_Q8_0, scale);
+}
+G4_GEMM_QUANT(g4_gemm_q4_avxvnni, G4_AVXVNNI, 24, 4, g4_q4_tile_avxvnni)
+G4_GEMM_QUANT(g4_gemm_q8_avxvnni, G4_AVXVNNI, 12, 4, g4_q8_tile_avxvnni)
+
+static const g4_kernels g4_kernels_avxvnni = {
+    .isa = "avxvnni",
+    .usable = g4_usable_avxvnni,
+    .gemm = { [G4_TYPE_F32] = g4_gemm_f32_avx2,
+              [G4_TYPE_BF16] = g4_gemm_bf16_avx2,
+              [G4_TYPE_Q8_0] = g4_gemm_q8_avxvnni,
+              [G4_TYPE_Q4_0] = g4_gemm_q4_avxvnni },
+    .quantize = g4_quantize_avx2,
+    .attend = g4_attend_avx2,
+    .rmsnorm = g4_rmsnorm_avx2,
+    .geglu = g4_geglu_avx2,
+};
+#endif
+
+/* ---- 5. AVX-512 ------------------------------------------------------------------------------------------------
+ *
+ * One register is one chunk of a group: 16 rows x 4 inputs. Tiles of 16 rows x 8 tokens keep integer and float sums in
+ * registers. Without VNNI the products are those of AVX2 at twice the width; q8_0 negates activations by a mask of the
+ * weights' signs. */
+
+static int g4_usable_avx512(void) { return (g4_x86_features() & G4_HAS_AVX512) != 0; }
+static int g4_usable_avx512vnni(void) { return (g4_x86_features() & G4_HAS_AVX512VNNI) != 0; }
+
+G4_BODY G4_AVX512 __m512 g4_scales_avx512(const uint8_t *p, g4_scale_type type) /* of 16 rows */
+{
+    const __m256i h = _mm256_load_si256((const __m256i *)(const void *)p);
+    if (type == G4_SCALE_F16) return _mm512_cvtph_ps(h);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+G4_BODY G4_AVX512 __m512i g4_four_avx512(const int8_t *q)
+{
+    int32_t v;
+    memcpy(&v, q, 4);
+    return _mm512_set1_epi32(v);
+}
+
+/* The frame of the four quantised tiles: PRODUCTS adds a block to a[i] (int32, 16 rows), with `run` at its weights and
+ * `qb` at the activations of its first token; START is what a[i] begins with. */
+#define G4_QUANT_TILE_AVX512(NAME, TARGET, STEP_BYTES, BLOCK_BYTES, START, PRODUCTS)                   \
+    G4_BODY TARGET void NAME(G4_TILE_ARGS_CONST, const g4_scale_type scale)                            \
+    {                                                                                                  \
+        const size_t steps = (size_t)x->steps;                                                         \
+        const float *d = x->d + (size_t)t * 2 * steps;                                                 \
+        const int32_t *sum = x->sum + (size_t)t * 2 * steps;                                           \
+        __m512 acc[8];                                                                                 \
+        G4_UNROLL_8 for (int i = 0; i < n; i++) acc[i] =                                               \
+            s0 == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(y + (size_t)i * y_stride);                 \
+        for (int s = s0; s < s1; s++)                                                                  \
+            for (int b = 0; b < 2; b++) {                                                              \
+                const uint8_t *p = w + (size_t)s * (STEP_BYTES), *run = p + 64 + (BLOCK_BYTES)*b;      \
+                const size_t blk = 2 * (size_t)s + (size_t)b;                                          \
+                const int8_t *qb = x->q + (size_t)t * 64 * steps + 32 * blk;                           \
+                __m512i a[8];                                                                          \
+                G4_UNROLL_8 for (int i = 0; i < n; i++) a[i] =                                         \
+                    _mm512_set1_epi32((START)*sum[(size_t)i * 2 * steps + blk]);                       \
+                PRODUCTS(a, run, qb, 64 * steps, n);                                                   \
+                const __m512 sw = g4_scales_avx512(p + 32 * b, scale);                                 \
+                G4_UNROLL_8 for (int i = 0; i < n; i++) acc[i] =                                       \
+                    _mm512_fmadd_ps(_mm512_mul_ps(sw, _mm512_set1_ps(d[(size_t)i * 2 * steps + blk])), \
+                                    _mm512_cvtepi32_ps(a[i]), acc[i]);                                 \
+            }                                                                                          \
+        G4_UNROLL_8 for (int i = 0; i < n; i++) _mm512_storeu_ps(y + (size_t)i * y_stride, acc[i]);    \
+    }
+
+G4_BODY G4_AVX512 void g4_q4_products_avx512(__m512i *a, const uint8_t *run, const int8_t *q, size_t q_stride,
+                                             const int n)
+{
+    const __m512i low = _mm512_set1_epi8(15), ones = _mm512_set1_epi16(1);
+    __m512i h[8];
+    G4_UNROLL_8 for (int i = 0; i < n; i++) h[i] = _mm512_setzero_si512();
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; r++) {
+        const __m512i v = _mm512_load_si512((const void *)(run + 64 * r));
+        const __m512i even = _mm512_and_si512(v, low), odd = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
+        G4_UNROLL_8 for (int i = 0; i < n; i++)
+        {
+            h[i] = _mm512_add_epi16(h[i], _mm512_maddubs_epi16(even, g4_four_avx512(q + (size_t)i * q_stride + 8 * r)));
+            G4_KEEP(h[i]);
+        }
+        G4_UNROLL_8 for (int i = 0; i < n; i++)
+        {
+            h[i] =
+                _mm512_add_epi16(h[i], _mm512_maddubs_epi16(odd, g4_four_avx512(q + (size_t)i * q_stride + 8 * r + 4)));
+            G4_KEEP(h[i]);
+        }
+    }
+    G4_UNROLL_8 for (int i = 0; i < n; i++) a[i] = _mm512_add_epi32(a[i], _mm512_madd_epi16(h[i], ones));
+}
+G4_BODY G4_AVX512 void g4_q8_products_avx512(__m512i *a, const uint8_t *run, const int8_t *q, size_t q_stride,
+                                             const int n)
+{
+    const __m512i ones = _mm512_set1_epi16(1), zero = _mm512_setzero_si512();
+#pragma GCC unroll 8
+    for (int c = 0; c < 8; c++) {
+        const __m512i v = _mm512_load_si512((const void *)(run + 64 * c)), magnitude = _mm512_abs_epi8(v);
+        const __mmask64 negative = _mm512_movepi8_mask(v);
+        G4_UNROLL_8 for (int i = 0; i < n; i++)
+        {
+            const __m512i xi = g4_four_avx512(q + (size_t)i * q_stride + 4 * c);
+            const __m512i pairs = _mm512_maddubs_epi16(magnitude, _mm512_mask_sub_epi8(xi, negative, zero, xi));
+            a[i] = _mm512_add_epi32(a[i], _mm512_madd_epi16(pairs, ones));
+            G4_KEEP(a[i]);
+        }
+    }
+}
+G4_QUANT_TILE_AVX512(g4_q4_tile_avx512, G4_AVX512, 576, 256, -8, g4_q4_products_avx512)
+G4_QUANT_TILE_AVX512(g4_q8_tile_avx512, G4_AVX512, 1088, 512, 0, g4_q8_products_avx512)
+G4_GEMM_QUANT(g4_gemm_q4_avx512, G4_AVX512, 24, 8, g4_q4_tile_avx512)
+G4_GEMM_QUANT(g4_gemm_q8_avx512, G4_AVX512, 12, 8, g4_q8_tile_avx512)
+
+G4_BODY G4_AVX512VNNI void g4_q4_products_avx512vnni(__m512i *a, const uint8_t *run, const int8_t *q, size_t q_stride,
+                                                     const int n)
+{
+    const __m512i low = _mm512_set1_epi8(15);
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; r++) {
+        const __m512i v = _mm512_load_si512((const void *)(run + 64 * r));
+        const __m512i even = _mm512_and_si512(v, low), odd = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
+        G4_UNROLL_8 for (int i = 0; i < n; i++) a[i] =
+            _mm512_dpbusd_epi32(a[i], even, g4_four_avx512(q + (size_t)i * q_stride + 8 * r));
+        G4_UNROLL_8 for (int i = 0; i < n; i++) a[i] =
+            _mm512_dpbusd_epi32(a[i], odd, g4_four_avx512(q + (size_t)i * q_stride + 8 * r + 4));
+    }
+}
+G4_BODY G4_AVX512VNNI void g4_q8_products_avx512vnni(__m512i *a, const uint8_t *run, const int8_t *q, size_t q_stride,
+                                                     const int n)
+{
+    const __m512i flip = _mm512_set1_epi8(-128);
+#pragma GCC unroll 8
+    for (int c = 0; c < 8; c++) {
+        const __m512i v = _mm512_xor_si512(_mm512_load_si512((const void *)(run + 64 * c)), flip);
+        G4_UNROLL_8 for (int i = 0; i < n; i++) a[i] =
+            _mm512_dpbusd_epi32(a[i], v, g4_four_avx512(q + (size_t)i * q_stride + 4 * c));
+    }
+}
+G4_QUANT_TILE_AVX512(g4_q4_tile_avx512vnni, G4_AVX512VNNI, 576, 256, -8, g4_q4_products_avx512vnni)
+G4_QUANT_TILE_AVX512(g4_q8_tile_avx512vnni, G4_AVX512VNNI, 1088, 512, -128, g4_q8_products_avx512vnni)
+G4_GEMM_QUANT(g4_gemm_q4_avx512vnni, G4_AVX512VNNI, 24, 8, g4_q4_tile_avx512vnni)
+G4_GEMM_QUANT(g4_gemm_q8_avx512vnni, G4_AVX512VNNI, 12, 8, g4_q8_tile_avx512vnni)
+
+G4_BODY G4_AVX512 void g4_float_tile_avx512(G4_TILE_ARGS_CONST, const g4_type type)
+{
+    const float *xt = x->x + (size_t)t * x->x_stride;
+    __m512 a[8];
+    G4_UNROLL_8 for (int i = 0; i < n; i++) a[i] =
+        s0 == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(y + (size_t)i * y_stride);
+    for (size_t c = 64 * (size_t)s0; c < 64 * (size_t)s1; c += 2) {
+        __m512 even, odd;
+        if (type == G4_TYPE_F32) {
+            even = _mm512_load_ps((const float *)(const void *)w + 16 * c),
+            odd = _mm512_load_ps((const float *)(const void *)w + 16 * c + 16);
+        } else {
+            const __m512i v = _mm512_load_si512((const void *)(w + 32 * c));
+            even = _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
+            odd = _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32((int)0xffff0000u)));
+        }
+        G4_UNROLL_8 for (int i = 0; i < n; i++) a[i] =
+            _mm512_fmadd_ps(even, _mm512_set1_ps(xt[(size_t)i * x->x_stride + c]), a[i]);
+        G4_UNROLL_8 for (int i = 0; i < n; i++) a[i] =
+            _mm512_fmadd_ps(odd, _mm512_set1_ps(xt[(size_t)i * x->x_stride + c + 1]), a[i]);
+    }
+    G4_UNROLL_8 for (int i = 0; i < n; i++) _mm512_storeu_ps(y + (size_t)i * y_stride, a[i]);
+}
+G4_GEMM_FLOAT(g4_gemm_f32_avx512, G4_AVX512, 3, 8, g4_float_tile_avx512, G4_TYPE_F32)
+G4_GEMM_FLOAT(g4_gemm_bf16_avx512, G4_AVX512, 6, 8, g4_float_tile_avx512, G4_TYPE_BF16)
+
+/* Attention: 12 queries x 16 positions or dims, one register each; the rest is that of AVX2. */
+G4_BODY G4_AVX512 void g4_scores_tile_avx512(float *s, const float *const *q, int d0, const float *k, int dims,
+                                             const int n)
+{
+    __m512 a[12];
+    const float *qp[12];
+#pragma GCC unroll 12
+    for (int i = 0; i < n; i++) a[i] = _mm512_load_ps(s + i * G4_PAGE), qp[i] = q[i] + d0;
+    for (int c = 0; c < dims; c++) {
+        const __m512 kc = _mm512_load_ps(k + 16 * c);
+#pragma GCC unroll 12
+        for (int i = 0; i < n; i++) a[i] = _mm512_fmadd_ps(kc, _mm512_set1_ps(qp[i][c]), a[i]);
+    }
+#pragma GCC unroll 12
+    for (int i = 0; i < n; i++) _mm512_store_ps(s + i * G4_PAGE, a[i]);
+}
+G4_BODY G4_AVX512 void g4_values_tile_avx512(float *const *o, int d0, const float *alpha, const float *p,
+                                             const float *v, int j0, int j1, const int n)
+{
+    __m512 a[12];
+#pragma GCC unroll 12
+    for (int i = 0; i < n; i++) a[i] = _mm512_mul_ps(_mm512_loadu_ps(o[i] + d0), _mm512_set1_ps(alpha[i]));
+    for (int j = j0; j < j1; j++) {
+        const __m512 vj = _mm512_load_ps(v + G4_STRIP_WIDTH * j);
+#pragma GCC unroll 12
+        for (int i = 0; i < n; i++) a[i] = _mm512_fmadd_ps(vj, _mm512_set1_ps(p[i * G4_PAGE + j]), a[i]);
+    }
+#pragma GCC unroll 12
+    for (int i = 0; i < n; i++) _mm512_storeu_ps(o[i] + d0, a[i]);
+}
+G4_ATTEND(avx512, G4_AVX512, 12, g4_widen_keys_avx2, g4_widen_values_avx2, g4_softmax_avx2)
+
+static const g4_kernels g4_kernels_avx512 = {
+    .isa = "avx512",
+    .usable = g4_usable_avx512,
+    .gemm = { [G4_TYPE_F32] = g4_gemm_f32_avx512,
+              [G4_TYPE_BF16] = g4_gemm_bf16_avx512,
+              [G4_TYPE_Q8_0] = g4_gemm_q8_avx512,
+              [G4_TYPE_Q4_0] = g4_gemm_q4_avx512 },
+    .quantize = g4_quantize_avx2,
+    .attend = g4_attend_avx512,
+    .rmsnorm = g4_rmsnorm_avx2,
+    .geglu = g4_geglu_avx2,
+};
+static const g4_kernels g4_kernels_avx512vnni = {
+    .isa = "avx512vnni",
+    .usable = g4_usable_avx512vnni,
+    .gemm = { [G4_TYPE_F32] = g4_gemm_f32_avx512,
+              [G4_TYPE_BF16] = g4_gemm_bf16_avx512,
+              [G4_TYPE_Q8_0] = g4_gemm_q8_avx512vnni,
+              [G4_TYPE_Q4_0] = g4_gemm_q4_avx512vnni },
+    .quantize = g4_quantize_avx2,
+    .attend = g4_attend_avx512,
+    .rmsnorm = g4_rmsnorm_avx2,
+    .geglu = g4_geglu_avx2,
+};
+
+#if defined(G4_SIMD_AVXVNNI)
+#define G4_SIMD_TABLES &g4_kernels_avx512vnni, &g4_kernels_avx512, &g4_kernels_avxvnni, &g4_kernels_avx2,
+#else
+#define G4_SIMD_TABLES &g4_kernels_avx512vnni, &g4_kernels_avx512, &g4_kernels_avx2,
+#endif
+#endif
+
+#if defined(G4_SIMD_ARM)
+
+#include <arm_neon.h>
+#if defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+/* ---- 6. aarch64: NEON, and with the dot product -----------------------------------------------------------------
+ *
+ * A register is one chunk of 4 rows. Plain NEON sums q4_0 products of a block in 16 bits (8 * 15 * 127 = 15240), q8_0
+ * two products at a time (2 * 128 * 127 = 32512); sdot adds four signed products to a 32-bit lane, which is a row. 32
+ * registers: 4 tokens with sdot, 2 without. */
+
+G4_BODY float32x4_t g4_scales_neon(const uint8_t *p, g4_scale_type type) /* of 4 rows */
+{
+    const uint16x4_t h = vld1_u16((const uint16_t *)(const void *)p);
+    if (type == G4_SCALE_F16) return vcvt_f32_f16(vreinterpret_f16_u16(h));
+    return vreinterpretq_f32_u32(vshll_n_u16(h, 16));
+}
+G4_BODY int8x8_t g4_four_neon(const int8_t *q)
+{
+    int32_t v;
+    memcpy(&v, q, 4);
+    return vreinterpret_s8_s32(vdup_n_s32(v));
+}
+/* y = fma(scale_w * d, sum - offset, y) for one token and 16 rows */
+G4_BODY void g4_block_add_neon(float *y, const uint8_t *scales, const g4_scale_type type, float d,
+                               const int32x4_t sums[4], int32_t offset)
+{
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) {
+        const float32x4_t f = vcvtq_f32_s32(vsubq_s32(sums[k], vdupq_n_s32(offset)));
+        vst1q_f32(y + 4 * k, vfmaq_f32(vld1q_f32(y + 4 * k), vmulq_n_f32(g4_scales_neon(scales + 8 * k, type), d), f));
+    }
+}
+
+G4_BODY void g4_quant_tile_neon(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scale)
+{
+    const size_t steps = (size_t)x->steps, step_bytes = type == G4_TYPE_Q4_0 ? 576 : 1088;
+    const int8_t *q = x->q + (size_t)t * 64 * steps;
+    const float *d = x->d + (size_t)t * 2 * steps;
+    const int32_t *sum = x->sum + (size_t)t * 2 * steps;
+    if (s0 == 0)
+        for (int i = 0; i < n; i++)
+            for (int k = 0; k < 4; k++) vst1q_f32(y + (size_t)i * y_stride + 4 * k, vdupq_n_f32(0));
+    for (int s = s0; s < s1; s++)
+        for (int b = 0; b < 2; b++) {
+            const uint8_t *p = w + (size_t)s * step_bytes;
+            const uint8_t *run = p + 64 + (type == G4_TYPE_Q4_0 ? 256 : 512) * b;
+            const size_t blk = 2 * (size_t)s + (size_t)b;
+            int32x4_t sums[2][4];
+            if (type == G4_TYPE_Q4_0) {
+                int16x8_t h[2][8]; /* two rows each: 4 partial sums a row */
+                for (int i = 0; i < n; i++)
+                    for (int k = 0; k < 8; k++) h[i][k] = vdupq_n_s16(0);
+#pragma GCC unroll 4
+                for (int r = 0; r < 4; r++)
+#pragma GCC unroll 4
+                    for (int k = 0; k < 4; k++) {
+                        const uint8x16_t v = vld1q_u8(run + 64 * r + 16 * k);
+                        const int8x16_t even = vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15))),
+                                        odd = vreinterpretq_s8_u8(vshrq_n_u8(v, 4));
+#pragma GCC unroll 2
+                        for (int i = 0; i < n; i++) {
+                            const int8_t *qi = q + (size_t)i * 64 * steps + 32 * blk + 8 * (size_t)r;
+                            const int8x8_t e = g4_four_neon(qi), o = g4_four_neon(qi + 4);
+                            h[i][2 * k] = vmlal_s8(vmlal_s8(h[i][2 * k], vget_low_s8(even), e), vget_low_s8(odd), o);
+                            h[i][2 * k + 1] =
+                                vmlal_s8(vmlal_s8(h[i][2 * k + 1], vget_high_s8(even), e), vget_high_s8(odd), o);
+                        }
+                    }
+                for (int i = 0; i < n; i++)
+                    for (int k = 0; k < 4; k++)
+                        sums[i][k] = vpaddq_s32(vpaddlq_s16(h[i][2 * k]), vpaddlq_s16(h[i][2 * k + 1]));
+            } else {
+                int32x4_t a[2][8];
+                for (int i = 0; i < n; i++)
+                    for (int k = 0; k < 8; k++) a[i][k] = vdupq_n_s32(0);
+#pragma GCC unroll 4
+                for (int c = 0; c < 8; c += 2)
+#pragma GCC unroll 4
+                    for (int k = 0; k < 4; k++) {
+                        const int8_t *wc = (const int8_t *)run + 64 * c + 16 * k;
+                        const int8x16_t v0 = vld1q_s8(wc), v1 = vld1q_s8(wc + 64);
+#pragma GCC unroll 2
+                        for (int i = 0; i < n; i++) {
+                            const int8_t *qi = q + (size_t)i * 64 * steps + 32 * blk + 4 * (size_t)c;
+                            const int8x8_t e = g4_four_neon(qi), o = g4_four_neon(qi + 4);
+                            a[i][2 * k] =
+                                vpadalq_s16(a[i][2 * k], vmlal_s8(vmull_s8(vget_low_s8(v0), e), vget_low_s8(v1), o));
+                            a[i][2 * k + 1] = vpadalq_s16(a[i][2 * k + 1],
+                                                          vmlal_s8(vmull_s8(vget_high_s8(v0), e), vget_high_s8(v1), o));
+                        }
+                    }
+                for (int i = 0; i < n; i++)
+                    for (int k = 0; k < 4; k++) sums[i][k] = vpaddq_s32(a[i][2 * k], a[i][2 * k + 1]);
+            }
+            for (int i = 0; i < n; i++)
+                g4_block_add_neon(y + (size_t)i * y_stride, p + 32 * b, scale, d[(size_t)i * 2 * steps + blk], sums[i],
+                                  type == G4_TYPE_Q4_0 ? 8 * sum[(size_t)i * 2 * steps + blk] : 0);
+        }
+}
+G4_BODY void g4_q4_tile_neon(G4_TILE_ARGS_CONST, const g4_scale_type scale)
+{
+    g4_quant_tile_neon(y, y_stride, w, x, t, n, s0, s1, G4_TYPE_Q4_0, scale);
+}
+G4_BODY void g4_q8_tile_neon(G4_TILE_ARGS_CONST, const g4_scale_type scale)
+{
+    g4_quant_tile_neon(y, y_stride, w, x, t, n, s0, s1, G4_TYPE_Q8_0, scale);
+}
+G4_GEMM_QUANT(g4_gemm_q4_neon, , 24, 2, g4_q4_tile_neon)
+G4_GEMM_QUANT(g4_gemm_q8_neon, , 12, 2, g4_q8_tile_neon)
+
+/* f32 and bf16: one chain per row and token, columns in order. */
+G4_BODY void g4_float_tile_neon(G4_TILE_ARGS_CONST, const g4_type type)
+{
+    const float *xt = x->x + (size_t)t * x->x_stride;
+    float32x4_t a[4][4];
+#pragma GCC unroll 4
+    for (int i = 0; i < n; i++)
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++) a[i][k] = s0 == 0 ? vdupq_n_f32(0) : vld1q_f32(y + (size_t)i * y_stride + 4 * k);
+    for (size_t c = 64 * (size_t)s0; c < 64 * (size_t)s1; c += 2) {
+        float32x4_t even[4], odd[4];
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++) {
+            if (type == G4_TYPE_F32) {
+                even[k] = vld1q_f32((const float *)(const void *)w + 16 * c + 4 * k);
+                odd[k] = vld1q_f32((const float *)(const void *)w + 16 * c + 16 + 4 * k);
+            } else {
+                const uint32x4_t v = vreinterpretq_u32_u8(vld1q_u8(w + 32 * c + 16 * k));
+                even[k] = vreinterpretq_f32_u32(vshlq_n_u32(v, 16));
+                odd[k] = vreinterpretq_f32_u32(vandq_u32(v, vdupq_n_u32(0xffff0000u)));
+            }
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < n; i++) {
+            const float32x2_t v = vld1_f32(xt + (size_t)i * x->x_stride + c);
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; k++) a[i][k] = vfmaq_lane_f32(a[i][k], even[k], v, 0);
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; k++) a[i][k] = vfmaq_lane_f32(a[i][k], odd[k], v, 1);
+        }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < n; i++)
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++) vst1q_f32(y + (size_t)i * y_stride + 4 * k, a[i][k]);
+}
+G4_GEMM_FLOAT(g4_gemm_f32_neon, , 3, 4, g4_float_tile_neon, G4_TYPE_F32)
+G4_GEMM_FLOAT(g4_gemm_bf16_neon, , 6, 4, g4_float_tile_neon, G4_TYPE_BF16)
+
+static void g4_quantize_neon(int8_t *q, float *d, int32_t *sum, const float *x, int cols)
+{
+    for (int b = 0; b < cols / 32; b++, x += 32, q += 32) {
+        float32x4_t v[8], top = vdupq_n_f32(0);
+        for (int k = 0; k < 8; k++) {
+            v[k] = vld1q_f32(x + 4 * k);
+            top = vmaxnmq_f32(top, vabsq_f32(v[k]));
+        }
+        const float most = vmaxvq_f32(top);
+        d[b] = most / 127.0f;
+        if (!(most >= G4_QUANT_LEAST && most <= FLT_MAX)) {
+            if (most < G4_QUANT_LEAST) d[b] = 0.0f;
+            sum[b] = 0;
+            memset(q, 0, 32);
+            continue;
+        }
+        const float inverse = 127.0f / most;
+        int32x4_t total = vdupq_n_s32(0);
+        int16x8_t half[4];
+        for (int k = 0; k < 8; k += 2) {
+            const int32x4_t i0 = vcvtnq_s32_f32(vmulq_n_f32(v[k], inverse)),
+                            i1 = vcvtnq_s32_f32(vmulq_n_f32(v[k + 1], inverse));
+            total = vaddq_s32(total, vaddq_s32(i0, i1));
+            half[k / 2] = vcombine_s16(vqmovn_s32(i0), vqmovn_s32(i1));
+        }
+        vst1q_s8(q, vcombine_s8(vqmovn_s16(half[0]), vqmovn_s16(half[1])));
+        vst1q_s8(q + 16, vcombine_s8(vqmovn_s16(half[2]), vqmovn_s16(half[3])));
+        sum[b] = vaddvq_s32(total);
+    }
+}
+
+/* As g4_exp_avx2. */
+G4_BODY float32x4_t g4_exp_neon(float32x4_t x)
+{
+    const float32x4_t least = vdupq_n_f32(-87.33f);
+    const uint32x4_t drop = vcltq_f32(x, least);
+    const float32x4_t v = vmaxq_f32(least, vminq_f32(vdupq_n_f32(88.3f), x));
+    const float32x4_t n = vrndnq_f32(vmulq_n_f32(v, 1.44269504088896341f));
+    const float32x4_t r = vfmsq_n_f32(vfmsq_n_f32(v, n, 0.693359375f), n, -2.12194440e-4f);
+    float32x4_t p = vdupq_n_f32(1.9875691500e-4f);
+    p = vfmaq_f32(vdupq_n_f32(1.3981999507e-3f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(8.3334519073e-3f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(4.1665795894e-2f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.6666665459e-1f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(5.0000001201e-1f), p, r);
+    p = vaddq_f32(vfmaq_f32(r, p, vmulq_f32(r, r)), vdupq_n_f32(1.0f));
+    const int32x4_t bits = vaddq_s32(vreinterpretq_s32_f32(p), vshlq_n_s32(vcvtnq_s32_f32(n), 23));
+    return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_s32(bits), drop));
+}
+
+/* Attention: 6 queries x 16 positions or dims, 24 sums in registers. */
+G4_BODY void g4_scores_tile_neon(float *s, const float *const *q, int d0, const float *k, int dims, const int n)
+{
+    float32x4_t a[6][4];
+    const float *qp[6];
+#pragma GCC unroll 6
+    for (int i = 0; i < n; i++) {
+        qp[i] = q[i] + d0;
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; r++) a[i][r] = vld1q_f32(s + i * G4_PAGE + 4 * r);
+    }
+    for (int c = 0; c < dims; c++) {
+        const float32x4_t k0 = vld1q_f32(k + 16 * c), k1 = vld1q_f32(k + 16 * c + 4);
+        const float32x4_t k2 = vld1q_f32(k + 16 * c + 8), k3 = vld1q_f32(k + 16 * c + 12);
+#pragma GCC unroll 6
+        for (int i = 0; i < n; i++) {
+            const float v = qp[i][c];
+            a[i][0] = vfmaq_n_f32(a[i][0], k0, v), a[i][1] = vfmaq_n_f32(a[i][1], k1, v);
+            a[i][2] = vfmaq_n_f32(a[i][2], k2, v), a[i][3] = vfmaq_n_f32(a[i][3], k3, v);
+        }
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < n; i++)
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; r++) vst1q_f32(s + i * G4_PAGE + 4 * r, a[i][r]);
+}
+G4_BODY void g4_values_tile_neon(float *const *o, int d0, const float *alpha, const float *p, const float *v, int j0,
+                                 int j1, const int n)
+{
+    float32x4_t a[6][4];
+#pragma GCC unroll 6
+    for (int i = 0; i < n; i++)
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; r++) a[i][r] = vmulq_n_f32(vld1q_f32(o[i] + d0 + 4 * r), alpha[i]);
+    for (int j = j0; j < j1; j++) {
+        const float *row = v + G4_STRIP_WIDTH * j;
+        const float32x4_t v0 = vld1q_f32(row), v1 = vld1q_f32(row + 4), v2 = vld1q_f32(row + 8),
+                          v3 = vld1q_f32(row + 12);
+#pragma GCC unroll 6
+        for (int i = 0; i < n; i++) {
+            const float w = p[i * G4_PAGE + j];
+            a[i][0] = vfmaq_n_f32(a[i][0], v0, w), a[i][1] = vfmaq_n_f32(a[i][1], v1, w);
+            a[i][2] = vfmaq_n_f32(a[i][2], v2, w), a[i][3] = vfmaq_n_f32(a[i][3], v3, w);
+        }
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < n; i++)
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; r++) vst1q_f32(o[i] + d0 + 4 * r, a[i][r]);
+}
+/* Four cached numbers from element `at` on, times scale for q8_0; and one. */
+G4_BODY float32x4_t g4_widen_neon(const void *data, size_t at, const g4_kv_type type, float32x4_t scale)
+{
+    if (type == G4_KV_F16) return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t *)data + at)));
+    if (type == G4_KV_F32) return vld1q_f32((const float *)data + at);
+    const int8x8_t b = g4_four_neon((const int8_t *)data + at);
+    return vmulq_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(b)))), scale);
+}
+G4_BODY float g4_widen_one_neon(const void *data, size_t at, const g4_kv_type type, float scale)
+{
+    if (type == G4_KV_F16)
+        return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(((const uint16_t *)data)[at]))), 0);
+    return type == G4_KV_F32 ? ((const float *)data)[at] : (float)((const int8_t *)data)[at] * scale;
+}
+static void g4_widen_keys_neon(float *out, const g4_kv_tile *tile, g4_kv_type type, int d0, int dims, int c)
+{
+    for (int r = 0; r < 16; r += 4) {
+        const float32x4_t scale = type == G4_KV_Q8_0 ? vld1q_f32(tile->k_scale + 16 * c + r) : vdupq_n_f32(0);
+        const size_t at = (size_t)d0 * G4_PAGE + 16 * (size_t)c + (size_t)r;
+        for (size_t d = 0; d < (size_t)dims; d++)
+            vst1q_f32(out + 16 * d + r, g4_widen_neon(tile->k, at + d * G4_PAGE, type, scale));
+    }
+}
+static void g4_widen_values_neon(float *out, const g4_kv_tile *tile, g4_kv_type type, int head_dim, int d0, int width,
+                                 int j0, int j1)
+{
+    for (int j = j0; j < j1; j++) {
+        float *row = out + G4_STRIP_WIDTH * j;
+        const size_t at = (size_t)j * (size_t)head_dim + (size_t)d0;
+        const float scale = type == G4_KV_Q8_0 ? tile->v_scale[j] : 0.0f;
+        int c = 0;
+        for (; c + 4 <= width; c += 4)
+            vst1q_f32(row + c, g4_widen_neon(tile->v, at + (size_t)c, type, vdupq_n_f32(scale)));
+        for (; c < width; c++) row[c] = g4_widen_one_neon(tile->v, at + (size_t)c, type, scale);
+        for (; c < G4_STRIP_WIDTH; c++) row[c] = 0.0f;
+    }
+}
+static float g4_softmax_neon(float *s, int lo, int hi, float *m, float *l)
+{
+    for (int j = 0; j < lo; j++) s[j] = -INFINITY;
+    for (int j = hi; j < G4_PAGE; j++) s[j] = -INFINITY;
+    float32x4_t top = vld1q_f32(s), sum = vdupq_n_f32(0);
+    for (int j = 4; j < G4_PAGE; j += 4) top = vmaxq_f32(top, vld1q_f32(s + j));
+    const float m0 = *m, max = vmaxvq_f32(top), m1 = max > m0 ? max : m0;
+    for (int j = 0; j < G4_PAGE; j += 4) {
+        const float32x4_t p = g4_exp_neon(vsubq_f32(vld1q_f32(s + j), vdupq_n_f32(m1)));
+        vst1q_f32(s + j, p);
+        sum = vaddq_f32(sum, p);
+    }
+    const float alpha = vgetq_lane_f32(g4_exp_neon(vdupq_n_f32(m0 - m1)), 0);
+    *l = *l * alpha + vaddvq_f32(sum);
+    *m = m1;
+    return alpha;
+}
+G4_ATTEND(neon, , 6, g4_widen_keys_neon, g4_widen_values_neon, g4_softmax_neon)
+
+static void g4_rmsnorm_neon(float *y, const float *x, const float *w, int n, float eps)
+{
+    float32x4_t a[4] = { vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0) };
+    int i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int k = 0; k < 4; k++) {
+            const float32x4_t v = vld1q_f32(x + i + 4 * k);
+            a[k] = vfmaq_f32(a[k], v, v);
+        }
+    float sum = vaddvq_f32(vaddq_f32(vaddq_f32(a[0], a[1]), vaddq_f32(a[2], a[3])));
+    for (; i < n; i++) sum += x[i] * x[i];
+    const float scale = 1.0f / sqrtf(sum / (float)n + eps);
+    for (i = 0; i + 4 <= n; i += 4) {
+        const float32x4_t v = vmulq_n_f32(vld1q_f32(x + i), scale);
+        vst1q_f32(y + i, w ? vmulq_f32(v, vld1q_f32(w + i)) : v);
+    }
+    for (; i < n; i++) y[i] = w ? x[i] * scale * w[i] : x[i] * scale;
+}
+
+/* As g4_gelu_avx2. */
+G4_BODY float32x4_t g4_gelu_neon(float32x4_t x)
+{
+    const float c = -2.0f * 0.7978845608f;
+    const float32x4_t u = vmulq_f32(x, vfmaq_n_f32(vdupq_n_f32(c), vmulq_f32(x, x), c * 0.044715f));
+    const float32x4_t y = vdivq_f32(x, vaddq_f32(vdupq_n_f32(1.0f), g4_exp_neon(u)));
+    return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(y), vcgeq_f32(u, vdupq_n_f32(88.0f))));
+}
+static void g4_geglu_neon(float *y, const float *gate, const float *up, int n)
+{
+    int i = 0;
+    for (; i + 4 <= n; i += 4) vst1q_f32(y + i, vmulq_f32(g4_gelu_neon(vld1q_f32(gate + i)), vld1q_f32(up + i)));
+    for (; i < n; i++) y[i] = vgetq_lane_f32(g4_gelu_neon(vdupq_n_f32(gate[i])), 0) * up[i];
+}
+
+static int g4_usable_neon(void) { return 1; } /* part of aarch64 */
+
+static const g4_kernels g4_kernels_neon = {
+    .isa = "neon",
+    .usable = g4_usable_neon,
+    .gemm = { [G4_TYPE_F32] = g4_gemm_f32_neon,
+              [G4_TYPE_BF16] = g4_gemm_bf16_neon,
+              [G4_TYPE_Q8_0] = g4_gemm_q8_neon,
+              [G4_TYPE_Q4_0] = g4_gemm_q4_neon },
+    .quantize = g4_quantize_neon,
+    .attend = g4_attend_neon,
+    .rmsnorm = g4_rmsnorm_neon,
+    .geglu = g4_geglu_neon,
+};
+
+/* clang before 16 declares the intrinsic only when the whole file may use it. */
+#if !defined(__clang__) || __clang_major__ >= 16 || defined(__ARM_FEATURE_DOTPROD)
+#define G4_SIMD_DOTPROD 1
+#if defined(__clang__)
+#define G4_DOTPROD __attribute__((target("dotprod")))
+#else
+#define G4_DOTPROD __attribute__((target("arch=armv8.2-a+dotprod")))
+#endif
+
+static int g4_usable_dotprod(void)
+{
+#if defined(__linux__)
+    return (getauxval(AT_HWCAP) >> 20 & 1) != 0; /* HWCAP_ASIMDDP */
+#elif defined(__APPLE__)
+    return 1; /* every 64-bit Apple CPU that runs a desktop has it */
+#else
+    return 0;
+#endif
+}
+
+G4_BODY G4_DOTPROD void g4_quant_tile_dotprod(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scale)
+{
+    const size_t steps = (size_t)x->steps, step_bytes = type == G4_TYPE_Q4_0 ? 576 : 1088;
+    const int8_t *q = x->q + (size_t)t * 64 * steps;
+    const float *d = x->d + (size_t)t * 2 * steps;
+    const int32_t *sum = x->sum + (size_t)t * 2 * steps;
+    if (s0 == 0)
+        for (int i = 0; i < n; i++)
+            for (int k = 0; k < 4; k++) vst1q_f32(y + (size_t)i * y_stride + 4 * k, vdupq_n_f32(0));
+    for (int s = s0; s < s1; s++)
+        for (int b = 0; b < 2; b++) {
+            const uint8_t *p = w + (size_t)s * step_bytes;
+            const uint8_t *run = p + 64 + (type == G4_TYPE_Q4_0 ? 256 : 512) * b;
+            const size_t blk = 2 * (size_t)s + (size_t)b;
+            int32x4_t a[4][4];
+#pragma GCC unroll 4
+            for (int i = 0; i < n; i++)
+#pragma GCC unroll 4
+                for (int k = 0; k < 4; k++) a[i][k] = vdupq_n_s32(0);
+#pragma GCC unroll 4
+            for (int r = 0; r < 4; r++) { /* two chunks */
+                int8x16_t even[4], odd[4];
+#pragma GCC unroll 4
+                for (int k = 0; k < 4; k++) {
+                    if (type == G4_TYPE_Q4_0) {
+                        const uint8x16_t v = vld1q_u8(run + 64 * r + 16 * k);
+                        even[k] = vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15))),
+                        odd[k] = vreinterpretq_s8_u8(vshrq_n_u8(v, 4));
+                    } else {
+                        even[k] = vld1q_s8((const int8_t *)run + 128 * r + 16 * k);
+                        odd[k] = vld1q_s8((const int8_t *)run + 128 * r + 64 + 16 * k);
+                    }
+                }
+#pragma GCC unroll 4
+                for (int i = 0; i < n; i++) {
+                    const int8x8_t v = vld1_s8(q + (size_t)i * 64 * steps + 32 * blk + 8 * (size_t)r);
+#pragma GCC unroll 4
+                    for (int k = 0; k < 4; k++)
+                        a[i][k] = vdotq_lane_s32(vdotq_lane_s32(a[i][k], even[k], v, 0), odd[k], v, 1);
+                }
+            }
+            for (int i = 0; i < n; i++)
+                g4_block_add_neon(y + (size_t)i * y_stride, p + 32 * b, scale, d[(size_t)i * 2 * steps + blk], a[i],
+                                  type == G4_TYPE_Q4_0 ? 8 * sum[(size_t)i * 2 * steps + blk] : 0);
+        }
+}
+G4_BODY G4_DOTPROD void g4_q4_tile_dotprod(G4_TILE_ARGS_CONST, const g4_scale_type scale)
+{
+    g4_quant_tile_dotprod(y, y_stride, w, x, t, n, s0, s1, G4_TYPE_Q4_0, scale);
+}
+G4_BODY G4_DOTPROD void g4_q8_tile_dotprod(G4_TILE_ARGS_CONST, const g4_scale_type scale)
+{
+    g4_quant_tile_dotprod(y, y_stride, w, x, t, n, s0, s1, G4_TYPE_Q8_0, scale);
+}
+G4_GEMM_QUANT(g4_gemm_q4_dotprod, G4_DOTPROD, 24, 4, g4_q4_tile_dotprod)
+G4_GEMM_QUANT(g4_gemm_q8_dotprod, G4_DOTPROD, 12, 4, g4_q8_tile_dotprod)
+
+static const g4_kernels g4_kernels_dotprod = {
+    .isa = "dotprod",
+    .usable = g4_usable_dotprod,
+    .gemm = { [G4_TYPE_F32] = g4_gemm_f32_neon,
+              [G4_TYPE_BF16] = g4_gemm_bf16_neon,
+              [G4_TYPE_Q8_0] = g4_gemm_q8_dotprod,
+              [G4_TYPE_Q4_0] = g4_gemm_q4_dotprod },
+    .quantize = g4_quantize_neon,
+    .attend = g4_attend_neon,
+    .rmsnorm = g4_rmsnorm_neon,
+    .geglu = g4_geglu_neon,
+};
+#define G4_SIMD_TABLES &g4_kernels_dotprod, &g4_kernels_neon,
+#else
+#define G4_SIMD_TABLES &g4_kernels_neon,
+#endif
 #endif
 #endif

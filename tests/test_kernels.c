@@ -1,5 +1,5 @@
-/* test_kernels.c - every kernel table this CPU can run, against the layouts' definition in float64 and against the scalar table.
- * With --time it also prints the rates of each table on one thread. */
+/* test_kernels.c - every kernel table this CPU can run, against the layouts' definition in float64 and against the
+ * scalar table. With --time it also prints the rates of each table on one thread. */
 #define GEMMA4_IMPLEMENTED /* the feature macro that clock_gettime needs */
 #include "gemma4.h"
 
@@ -83,7 +83,9 @@ static void g4_matrix_fill(g4_matrix *w, g4_type type, g4_scale_type scale, int 
             } else {
                 uint8_t *step = group + col / 64 * g4_step_bytes(type);
                 if (col % 32 == 0) {
-                    const float s = fill == G4_FILL_UNIT ? 1.0f : (float)((int)(g4_rand() % 1024) - 512) / 4096.0f; /* exact in f16 and bf16 */
+                    const float s = fill == G4_FILL_UNIT
+                                        ? 1.0f
+                                        : (float)((int)(g4_rand() % 1024) - 512) / 4096.0f; /* exact in f16 and bf16 */
                     uint32_t u;
                     memcpy(&u, &s, 4);
                     const uint16_t h = !inside ? 0 : scale == G4_SCALE_F16 ? g4_f32_to_f16(s) : (uint16_t)(u >> 16);
@@ -91,7 +93,9 @@ static void g4_matrix_fill(g4_matrix *w, g4_type type, g4_scale_type scale, int 
                 }
                 const size_t chunk = col % 64 / 4;
                 if (type == G4_TYPE_Q8_0) {
-                    const int v = fill == G4_FILL_LEAST ? -128 : fill == G4_FILL_ZERO ? 0 : (int)(g4_rand() % 256) - 128;
+                    const int v = fill == G4_FILL_LEAST  ? -128
+                                  : fill == G4_FILL_ZERO ? 0
+                                                         : (int)(g4_rand() % 256) - 128;
                     step[64 + chunk * 64 + row * 4 + col % 4] = (uint8_t)(inside ? v : 0);
                 } else {
                     const unsigned v = !inside || fill == G4_FILL_ZERO ? 8 : fill == G4_FILL_LEAST ? 0 : g4_rand() % 16;
@@ -117,7 +121,8 @@ static void g4_acts_make(g4_test_acts *t, const g4_kernels *k, int n, int cols, 
     t->sum = g4_alloc(NULL, (size_t)n * 2 * steps, sizeof *t->sum);
     if (!t->x || !t->q || !t->d || !t->sum) exit(2);
     for (size_t i = 0; i < (size_t)n; i++) {
-        for (size_t c = 0; c < (size_t)cols; c++) t->x[i * stride + c] = size < 0 ? (c & 1 ? size : -size) : size * g4_randf();
+        for (size_t c = 0; c < (size_t)cols; c++)
+            t->x[i * stride + c] = size < 0 ? (c & 1 ? size : -size) : size * g4_randf();
         k->quantize(t->q + i * stride, t->d + i * 2 * steps, t->sum + i * 2 * steps, t->x + i * stride, (int)stride);
     }
     t->a = (g4_acts){ .x = t->x, .x_stride = stride, .q = t->q, .d = t->d, .sum = t->sum, .steps = (int)steps };
@@ -127,23 +132,26 @@ static void g4_acts_free(g4_test_acts *t)
     g4_free(NULL, t->x), g4_free(NULL, t->q), g4_free(NULL, t->d), g4_free(NULL, t->sum);
 }
 
-/* Products of one shape: within (terms + 2) roundings of the float64 value of the same integers; one token at a time, and groups one at a
- * time, the same bits as all together; nothing written outside the tokens and groups asked for. */
-static void g4_test_gemm(const g4_kernels *k, const g4_kernels *scalar, g4_type type, g4_scale_type scale, int rows, int cols, int n, int fill,
-                         float size)
+/* Products of one shape: within (terms + 2) roundings of the float64 value of the same integers; one token at a time,
+ * and groups one at a time, the same bits as all together; nothing written outside the tokens and groups asked for. */
+static void g4_test_gemm(const g4_kernels *k, const g4_kernels *scalar, g4_type type, g4_scale_type scale, int rows,
+                         int cols, int n, int fill, float size)
 {
     g4_matrix w;
     g4_test_acts x;
     g4_matrix_fill(&w, type, scale, rows, cols, fill);
     g4_acts_make(&x, k, n, cols, size);
     const size_t stride = (size_t)w.groups * 16 + 16, total = (size_t)n * stride;
-    float *y = g4_alloc(NULL, total, sizeof *y), *one = g4_alloc(NULL, total, sizeof *one), *ref = g4_alloc(NULL, total, sizeof *ref);
+    float *y = g4_alloc(NULL, total, sizeof *y), *one = g4_alloc(NULL, total, sizeof *one),
+          *ref = g4_alloc(NULL, total, sizeof *ref);
     if (!y || !one || !ref) exit(2);
     for (size_t i = 0; i < total; i++) y[i] = one[i] = ref[i] = 77.0f;
     k->gemm[type](y, stride, &w, &x.a, 0, n, 0, w.groups);
     for (int g = w.groups - 1; g >= 0; g--)
-        for (int t = 0; t < n; t++) k->gemm[type](one + (size_t)t * stride + 16 * (size_t)g, stride, &w, &x.a, t, t + 1, g, g + 1);
-    G4_EXPECT_BITS(y, one, total, "%s type %d %dx%d x %d: one token and panel differ", k->isa, (int)type, rows, cols, n);
+        for (int t = 0; t < n; t++)
+            k->gemm[type](one + (size_t)t * stride + 16 * (size_t)g, stride, &w, &x.a, t, t + 1, g, g + 1);
+    G4_EXPECT_BITS(y, one, total, "%s type %d %dx%d x %d: one token and panel differ", k->isa, (int)type, rows, cols,
+                   n);
     int bad = 0, outside = 0;
     const int quantised = type == G4_TYPE_Q8_0 || type == G4_TYPE_Q4_0;
     for (int t = 0; t < n; t++) {
@@ -152,7 +160,8 @@ static void g4_test_gemm(const g4_kernels *k, const g4_kernels *scalar, g4_type 
             for (int c = 0; c < cols; c++) {
                 double s;
                 const double v = g4_element(&w, r, c, &s);
-                const double a = quantised ? (double)x.q[(size_t)t * x.a.x_stride + (size_t)c] * (double)x.d[(size_t)t * 2 * (size_t)w.steps + (size_t)c / 32]
+                const double a = quantised ? (double)x.q[(size_t)t * x.a.x_stride + (size_t)c] *
+                                                 (double)x.d[(size_t)t * 2 * (size_t)w.steps + (size_t)c / 32]
                                            : (double)x.x[(size_t)t * x.a.x_stride + (size_t)c];
                 sum += v * s * a;
                 magnitude += fabs(v * s * a);
@@ -162,7 +171,8 @@ static void g4_test_gemm(const g4_kernels *k, const g4_kernels *scalar, g4_type 
         }
         for (size_t r = (size_t)w.groups * 16; r < stride; r++) outside += y[(size_t)t * stride + r] != 77.0f;
     }
-    G4_EXPECT(bad == 0, "%s type %d scale %d %dx%d x %d fill %d: %d values off", k->isa, (int)type, (int)scale, rows, cols, n, fill, bad);
+    G4_EXPECT(bad == 0, "%s type %d scale %d %dx%d x %d fill %d: %d values off", k->isa, (int)type, (int)scale, rows,
+              cols, n, fill, bad);
     G4_EXPECT(outside == 0, "%s: wrote outside its groups", k->isa);
     /* Unit scales and unit steps: the sums are integers below 2^24, so every table must give the same bits. */
     if (quantised && fill == G4_FILL_UNIT && cols <= 512) {
@@ -210,7 +220,8 @@ static void g4_test_quantize(const g4_kernels *k, const g4_kernels *scalar)
         x[4 * 32] = 127.0f;
         memset(q, 99, sizeof q);
         for (int i = 0; i < 2; i++) (i ? k : scalar)->quantize(q[i], d[i], sum[i], x, N);
-        G4_EXPECT(!memcmp(q[0], q[1], sizeof q[0]) && !memcmp(d[0], d[1], sizeof d[0]) && !memcmp(sum[0], sum[1], sizeof sum[0]),
+        G4_EXPECT(!memcmp(q[0], q[1], sizeof q[0]) && !memcmp(d[0], d[1], sizeof d[0]) &&
+                      !memcmp(sum[0], sum[1], sizeof sum[0]),
                   "%s: quantize differs from scalar", k->isa);
         for (int b = 0; b < N / 32; b++) {
             int s = 0, least = 0;
@@ -225,7 +236,8 @@ static void g4_test_rmsnorm(const g4_kernels *k)
 {
     static const int sizes[] = { 1, 3, 7, 8, 15, 16, 31, 33, 64, 72, 100, 256, 512, 1536, 5376 };
     enum { MAX = 5376 };
-    float *x = g4_alloc(NULL, MAX, sizeof *x), *w = g4_alloc(NULL, MAX, sizeof *w), *y = g4_alloc(NULL, MAX + 16, sizeof *y);
+    float *x = g4_alloc(NULL, MAX, sizeof *x), *w = g4_alloc(NULL, MAX, sizeof *w),
+          *y = g4_alloc(NULL, MAX + 16, sizeof *y);
     if (!x || !w || !y) exit(2);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (int mode = 0; mode < 4; mode++) { /* bit 0: no weights; bit 1: in place */
@@ -238,7 +250,8 @@ static void g4_test_rmsnorm(const g4_kernels *k)
             k->rmsnorm(y, mode & 2 ? y : x, mode & 1 ? NULL : w, n, 1e-6f);
             for (int j = 0; j < n; j++) {
                 const double want = (double)x[j] * scale * (mode & 1 ? 1.0 : (double)w[j]);
-                worst = fmax(worst, fabs((double)y[j] - want) - (4.0 + n / 2.0) * 6e-8 * fabs(want));
+                const double off = fabs((double)y[j] - want) - (4.0 + n / 2.0) * 6e-8 * fabs(want);
+                if (!(off <= worst)) worst = off;
             }
             for (int j = n; j < n + 16; j++) G4_EXPECT(y[j] == 77.0f, "%s: rmsnorm wrote past %d", k->isa, n);
             G4_EXPECT(worst <= 0, "%s: rmsnorm n %d mode %d off by %g", k->isa, n, mode, worst);
@@ -252,7 +265,8 @@ static void g4_test_rmsnorm(const g4_kernels *k)
 static void g4_test_geglu(const g4_kernels *k)
 {
     enum { N = 4096 };
-    float *x = g4_alloc(NULL, N, sizeof *x), *up = g4_alloc(NULL, N, sizeof *up), *y = g4_alloc(NULL, N + 16, sizeof *y);
+    float *x = g4_alloc(NULL, N, sizeof *x), *up = g4_alloc(NULL, N, sizeof *up),
+          *y = g4_alloc(NULL, N + 16, sizeof *y);
     if (!x || !up || !y) exit(2);
     for (int round = 0; round < 4; round++) {
         const int n = round == 0 ? N : 13 * round;
@@ -264,8 +278,10 @@ static void g4_test_geglu(const g4_kernels *k)
         for (int j = 0; j < n + 16; j++) y[j] = 77.0f;
         k->geglu(y, x, up, n);
         for (int j = 0; j < n; j++) {
-            const double g = (double)x[j], want = 0.5 * g * (1.0 + tanh(0.7978845608028654 * (g + 0.044715 * g * g * g))) * (double)up[j];
-            worst = fmax(worst, fabs((double)y[j] - want) / (fabs(g * (double)up[j]) + 1e-30));
+            const double g = (double)x[j],
+                         want = 0.5 * g * (1.0 + tanh(0.7978845608028654 * (g + 0.044715 * g * g * g))) * (double)up[j];
+            const double off = fabs((double)y[j] - want) / (fabs(g * (double)up[j]) + 1e-30);
+            if (!(off <= worst)) worst = off;
         }
         G4_EXPECT(worst < 0x1p-20, "%s: geglu off by %g |x|", k->isa, worst);
         for (int j = n; j < n + 16; j++) G4_EXPECT(y[j] == 77.0f, "%s: geglu wrote past %d", k->isa, n);
@@ -283,13 +299,15 @@ static void g4_test_geglu(const g4_kernels *k)
     const float big[2] = { -3.0e38f, 3.0e38f }, one[2] = { 1.0f, 1.0f };
     float out[2];
     k->geglu(out, big, one, 2);
-    G4_EXPECT(out[0] == 0.0f && out[1] == 3.0e38f, "%s: geglu of +-3e38 gives %g %g", k->isa, (double)out[0], (double)out[1]);
+    G4_EXPECT(out[0] == 0.0f && out[1] == 3.0e38f, "%s: geglu of +-3e38 gives %g %g", k->isa, (double)out[0],
+              (double)out[1]);
     g4_free(NULL, x), g4_free(NULL, up), g4_free(NULL, y);
 }
 
 /* ---- Attention ----------------------------------------------------------------------------------------- */
 
-/* Two tiles, n_q queries with random ranges (some empty): close to the softmax in float64, and each query alone gets the same bits. */
+/* Two tiles, n_q queries with random ranges (some empty): close to the softmax in float64, and each query alone gets
+ * the same bits. */
 static void g4_test_attend(const g4_kernels *k, g4_kv_type type, int head_dim, int n_q, float size)
 {
     enum { TILES = 2 };
@@ -336,16 +354,20 @@ static void g4_test_attend(const g4_kernels *k, g4_kv_type type, int head_dim, i
         if (!o[s] || !m[s] || !l[s]) exit(2);
         for (int i = 0; i < n_q; i++) m[s][i] = -INFINITY;
         for (int t = 0; t < TILES; t++) {
-            const g4_kv_tile tile = { .k = kb + (size_t)t * page * width, .v = vb + (size_t)t * page * width,
-                                      .k_scale = type == G4_KV_Q8_0 ? scales[0][t] : NULL, .v_scale = type == G4_KV_Q8_0 ? scales[1][t] : NULL };
+            const g4_kv_tile tile = { .k = kb + (size_t)t * page * width,
+                                      .v = vb + (size_t)t * page * width,
+                                      .k_scale = type == G4_KV_Q8_0 ? scales[0][t] : NULL,
+                                      .v_scale = type == G4_KV_Q8_0 ? scales[1][t] : NULL };
             const int *lt = lo + t * n_q, *ht = hi + t * n_q;
             if (s == 0) k->attend(&tile, type, head_dim, q, n_q, lt, ht, m[s], l[s], o[s]);
             else
                 for (int i = 0; i < n_q; i++)
-                    k->attend(&tile, type, head_dim, q + (size_t)i * hd, 1, lt + i, ht + i, m[s] + i, l[s] + i, o[s] + (size_t)i * hd);
+                    k->attend(&tile, type, head_dim, q + (size_t)i * hd, 1, lt + i, ht + i, m[s] + i, l[s] + i,
+                              o[s] + (size_t)i * hd);
         }
     }
-    G4_EXPECT_BITS(o[0], o[1], (size_t)n_q * hd, "%s kv %d head_dim %d x %d: alone and together differ", k->isa, (int)type, head_dim, n_q);
+    G4_EXPECT_BITS(o[0], o[1], (size_t)n_q * hd, "%s kv %d head_dim %d x %d: alone and together differ", k->isa,
+                   (int)type, head_dim, n_q);
     G4_EXPECT_BITS(l[0], l[1], (size_t)n_q, "%s: l alone and together differ", k->isa);
     G4_EXPECT_BITS(m[0], m[1], (size_t)n_q, "%s: m alone and together differ", k->isa);
     double worst = 0;
@@ -363,7 +385,9 @@ static void g4_test_attend(const g4_kernels *k, g4_kv_type type, int head_dim, i
                     s += term, magnitude += fabs(term);
                 }
                 score[t * G4_PAGE + j] = s;
-                top = fmax(top, s), bound = fmax(bound, magnitude * head_dim * 6e-8), any = 1;
+                if (s > top) top = s;
+                if (magnitude * head_dim * 6e-8 > bound) bound = magnitude * head_dim * 6e-8;
+                any = 1;
             }
         if (!any) {
             untouched = untouched && l[0][i] == 0.0f && isinf(m[0][i]);
@@ -376,11 +400,16 @@ static void g4_test_attend(const g4_kernels *k, g4_kv_type type, int head_dim, i
                 sum += p;
                 for (size_t d = 0; d < hd; d++) want[d] += p * vd[(size_t)t * page + (size_t)j * hd + d];
             }
-        /* values are within 1.5: an error e in a score moves the result by at most 2 e * 1.5, exp and sums add 2^-22 and 128 roundings */
-        for (size_t d = 0; d < hd; d++)
-            worst = fmax(worst, fabs((double)o[0][(size_t)i * hd + d] / (double)l[0][i] - want[d] / sum) - 3 * bound - 4e-5);
+        /* values are within 1.5: an error e in a score moves the result by at most 2 e * 1.5, exp and sums add 2^-22
+         * and 128 roundings */
+        for (size_t d = 0; d < hd; d++) {
+            const double off =
+                fabs((double)o[0][(size_t)i * hd + d] / (double)l[0][i] - want[d] / sum) - 3 * bound - 4e-5;
+            if (!(off <= worst)) worst = off;
+        }
     }
-    G4_EXPECT(worst <= 0, "%s kv %d head_dim %d x %d: off by %g more than the bound", k->isa, (int)type, head_dim, n_q, worst);
+    G4_EXPECT(worst <= 0, "%s kv %d head_dim %d x %d: off by %g more than the bound", k->isa, (int)type, head_dim, n_q,
+              worst);
     G4_EXPECT(untouched, "%s: a query without keys changed", k->isa);
     for (int s = 0; s < 2; s++) g4_free(NULL, o[s]), g4_free(NULL, m[s]), g4_free(NULL, l[s]);
     free(kd), free(vd), free(score), free(want), free(lo), free(hi);
@@ -396,14 +425,14 @@ static double g4_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 /* Best seconds of one call, over about 0.2 s. */
-#define G4_BEST(seconds, call)                                  \
-    do {                                                        \
-        (seconds) = 1e9;                                        \
-        for (double end_ = g4_now() + 0.2; g4_now() < end_;) {  \
-            const double start_ = g4_now();                     \
-            call;                                               \
-            (seconds) = fmin((seconds), g4_now() - start_);     \
-        }                                                       \
+#define G4_BEST(seconds, call)                                 \
+    do {                                                       \
+        (seconds) = 1e9;                                       \
+        for (double end_ = g4_now() + 0.2; g4_now() < end_;) { \
+            const double start_ = g4_now();                    \
+            call;                                              \
+            (seconds) = fmin((seconds), g4_now() - start_);    \
+        }                                                      \
     } while (0)
 
 static void g4_time(const g4_kernels *k)
@@ -422,7 +451,8 @@ static void g4_time(const g4_kernels *k)
         G4_BEST(s, k->gemm[type](y, ROWS, &w, &x.a, 0, TOKENS, 0, w.groups));
         printf("%-11s %-5s panel %7.1f G multiply-adds/s", k->isa, names[type], macs * TOKENS / s * 1e-9);
         G4_BEST(s, k->gemm[type](y, ROWS, &w, &x.a, 0, 1, 0, w.groups));
-        printf("   one token %6.1f G, %6.1f GB/s from cache\n", macs / s * 1e-9, (double)w.groups * (double)w.group_bytes / s * 1e-9);
+        printf("   one token %6.1f G, %6.1f GB/s from cache\n", macs / s * 1e-9,
+               (double)w.groups * (double)w.group_bytes / s * 1e-9);
         g4_free(NULL, (void *)(uintptr_t)w.data);
     }
     G4_BEST(s, k->quantize(x.q, x.d, x.sum, x.x, COLS));
@@ -437,12 +467,14 @@ static void g4_time(const g4_kernels *k)
             const size_t page = (size_t)hd * G4_PAGE;
             void *keys = g4_alloc(NULL, page, 4), *values = g4_alloc(NULL, page, 4);
             float scale[G4_PAGE], m[TOKENS], l[TOKENS];
-            float *q = g4_alloc(NULL, (size_t)TOKENS * (size_t)hd, sizeof *q), *o = g4_alloc(NULL, (size_t)TOKENS * (size_t)hd, sizeof *o);
+            float *q = g4_alloc(NULL, (size_t)TOKENS * (size_t)hd, sizeof *q),
+                  *o = g4_alloc(NULL, (size_t)TOKENS * (size_t)hd, sizeof *o);
             int lo[TOKENS], hi[TOKENS];
             if (!keys || !values || !q || !o) exit(2);
             for (int j = 0; j < G4_PAGE; j++) scale[j] = 1.0f;
             for (int i = 0; i < TOKENS; i++) lo[i] = 0, hi[i] = G4_PAGE, m[i] = 0.0f, l[i] = 0.0f;
-            const g4_kv_tile tile = { keys, values, type == G4_KV_Q8_0 ? scale : NULL, type == G4_KV_Q8_0 ? scale : NULL };
+            const g4_kv_tile tile = { keys, values, type == G4_KV_Q8_0 ? scale : NULL,
+                                      type == G4_KV_Q8_0 ? scale : NULL };
             printf("%-11s attend %-4s %d:", k->isa, kv[type], hd);
             static const int counts[] = { 1, 2, 4, 8, 64 };
             for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
@@ -487,7 +519,8 @@ int main(int argc, char **argv)
                 g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 200, 5, G4_FILL_ZERO, 1.0f);
                 g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 200, 5, G4_FILL_RANDOM, 0.0f);
             }
-        static const int dims[] = { 1, 7, 20, 64, 72, 128, 200, 256, 512 }, queries[] = { 1, 2, 3, 5, 6, 7, 8, 9, 23, 70 };
+        static const int dims[] = { 1, 7, 20, 64, 72, 128, 200, 256, 512 },
+                         queries[] = { 1, 2, 3, 5, 6, 7, 8, 9, 23, 70 };
         for (int type = G4_KV_F16; type <= G4_KV_Q8_0; type++)
             for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
                 for (size_t c = 0; c < sizeof queries / sizeof *queries; c++) {
