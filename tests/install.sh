@@ -1,0 +1,50 @@
+#!/bin/sh
+# `make install` into a scratch folder, then users of the installed files: C11 and C++11 through pkg-config, with the
+# shared and with the static library, and the program. Ends with "N passed, N failed".
+passed=0; failed=0
+root=$(mktemp -d) || exit 1
+trap 'rm -rf "$root"' EXIT
+ok() { # ok NAME COMMAND...
+    name=$1; shift
+    if "$@" > "$root/log" 2>&1; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1)); echo "-- $name:"; tail -n 5 "$root/log"
+    fi
+}
+version=$(sed -n 's/^.define G4_VERSION "\(.*\)"/\1/p' gemma4.h)
+major=${version%%.*}
+lib=$root/usr/lib
+export PKG_CONFIG_PATH="$lib/pkgconfig"
+CC=${CC:-cc}; CXX=${CXX:-c++}; model=${1:-tests/data/text_e2b.g4}
+
+ok "make install" make -s install PREFIX="$root/usr"
+for f in bin/gemma4 include/gemma4.h lib/libgemma4.a "lib/libgemma4.so.$version" lib/pkgconfig/gemma4.pc share/gemma4/export.py; do
+    ok "$f is there" test -f "$root/usr/$f"
+done
+ok "the linker's name leads to the library" test "$(readlink "$lib/libgemma4.so")" = "libgemma4.so.$major"
+ok "only the header was installed" test "$(ls "$root/usr/include")" = gemma4.h
+ok "pkg-config knows the version" test "$(pkg-config --modversion gemma4)" = "$version"
+ok "the shared library has a soname" sh -c "readelf -d '$lib/libgemma4.so' | grep -q 'soname.*libgemma4.so.$major'"
+ok "it exports g4_ names only" sh -c "! nm -D --defined-only '$lib/libgemma4.so' | grep -v ' g4_'"
+ok "it exports what the header declares" sh -c "nm -D --defined-only '$lib/libgemma4.so' | grep -q ' g4_engine_open'"
+ok "it hides the rest" sh -c "! nm -D --defined-only '$lib/libgemma4.so' | grep -q g4_alloc"
+
+flags=$(pkg-config --cflags gemma4); shared=$(pkg-config --libs gemma4); static=$(pkg-config --static --libs-only-l gemma4)
+# shellcheck disable=SC2086
+{
+ok "C11, shared" $CC -std=c11 tests/use_c11.c -o "$root/c_shared" $flags $shared
+ok "C++11, shared" $CXX -std=c++11 tests/use_cxx.cc -o "$root/cxx_shared" $flags $shared
+ok "C11, static" $CC -std=c11 -pthread tests/use_c11.c -o "$root/c_static" $flags "$lib/libgemma4.a" ${static#-lgemma4}
+}
+ok "C11, shared, runs" env LD_LIBRARY_PATH="$lib" "$root/c_shared" "$model"
+ok "C++11, shared, runs" env LD_LIBRARY_PATH="$lib" "$root/cxx_shared" "$model"
+ok "C11, static, runs" "$root/c_static" "$model"
+ok "the program runs from there" "$root/usr/bin/gemma4" info -m "$model"
+
+# A package is built with DESTDIR: nothing may land outside it, and no file may name it.
+ok "make install DESTDIR" make -s install PREFIX=/usr DESTDIR="$root/stage"
+ok "the staged pkg-config file names the final place" grep -q '^prefix=/usr$' "$root/stage/usr/lib/pkgconfig/gemma4.pc"
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

@@ -1,0 +1,5 @@
+/* The library from C11: gemma4.h and libgemma4. */
+#include "gemma4.h"
+#include "use.h"
+
+int main(int argc, char **argv) { return g4_use(argc > 1 ? argv[1] : G4_USE_MODEL); }
