@@ -44,6 +44,7 @@ import export  # noqa: E402
 N_PROMPT, N_GREEDY = 120, 24
 MARGIN = 0.5       # of the greedy continuation
 SPREAD = 3.0       # standard deviation of the logits before the softcap
+POST, TAIL = 0.7, 0.4  # how much smaller than 1 the norms after a branch are; log-spread of the lengths of embedding rows
 
 # Text the small vocabulary is made from.
 CORPUS = """the cat sat on the mat and the dog ran to the river where the water was cold and clear and there they stayed
@@ -140,7 +141,7 @@ def random_model(member, seed, **changes):
     """A model with every weight random: norms around their neutral value, the rest scaled to keep activations of order one."""
     config_class, fields = MEMBERS[member]
     config = config_class(pad_token_id=0, eos_token_id=1, bos_token_id=2, **{**fields, **changes})
-    config._attn_implementation = "eager"
+    config._attn_implementation = config._experts_implementation = "eager"
     model = (Gemma3ForCausalLM if config_class is Gemma3TextConfig else Gemma4ForCausalLM)(config).eval()
     g = torch.Generator().manual_seed(seed)
     neutral = 0.0 if config_class is Gemma3TextConfig else 1.0
@@ -153,7 +154,9 @@ def random_model(member, seed, **changes):
             if name.endswith("layer_scalar"):
                 t.copy_(0.7 + 0.6 * torch.rand(t.shape, generator=g))
             elif name.endswith(("q_norm.weight", "k_norm.weight")):
-                normal(t, neutral, 0.25)
+                normal(t, neutral - 0.3, 0.2)
+            elif "norm" in name and "post" in name:  # branches smaller than the stream: else noise grows from layer to layer
+                normal(t, neutral - POST, 0.1)
             elif name.endswith(("per_expert_scale", "router.scale")):
                 normal(t, 1.0, 0.3)
             elif "norm" in name:
@@ -167,7 +170,7 @@ def random_model(member, seed, **changes):
         # Rows of very different length give few close calls between the best two tokens, yet the same spread.
         embed, head = model.get_input_embeddings().weight, model.lm_head.weight
         for rows in [embed] if head is embed else [embed, head]:
-            rows.mul_(torch.exp(0.7 * torch.randn((rows.shape[0], 1), generator=g)))
+            rows.mul_(torch.exp(TAIL * torch.randn((rows.shape[0], 1), generator=g)))
         # Random signs in the final norm keep a tied head from repeating its own input; its size sets the spread.
         w = model.model.norm.weight
         w.copy_((w + 1 - neutral) * torch.randn(w.shape, generator=g).sign() - (1 - neutral))
@@ -175,40 +178,50 @@ def random_model(member, seed, **changes):
         softcap, model.config.final_logit_softcapping = config.final_logit_softcapping, None
         spread = model(ids, use_cache=False).logits.std()
         model.config.final_logit_softcapping = softcap
-        w.copy_((w + 1 - neutral) * SPREAD / spread - (1 - neutral))
+        scale = float(f"{SPREAD / float(spread):.3g}")  # rounded, so that another CPU makes the same file
+        w.copy_((w + 1 - neutral) * scale - (1 - neutral))
     return model
 
 
-def greedy(model, prompts, n):
-    """Continue prompts (b, t) greedily, one token at a time with the cache: ids (b, n), margins (b, n)."""
-    ids, margins, cache, x = [], [], None, prompts
+def greedy(model, tokens, n):
+    """Continue greedily, one token at a time with the cache: ids, smallest margin of the best over the second logit."""
+    ids, margin, cache, x = [], float("inf"), None, torch.tensor([tokens])
     with torch.no_grad():
         for _ in range(n):
             out = model(x, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cache = out.past_key_values
-            top = out.logits[:, -1].topk(2)
-            margins.append(top.values[:, 0] - top.values[:, 1])
-            ids.append(top.indices[:, 0])
-            x = top.indices[:, :1]
-    return torch.stack(ids, 1), torch.stack(margins, 1)
+            cache, top = out.past_key_values, out.logits[0, -1].topk(2)
+            ids.append(int(top.indices[0]))
+            margin = min(margin, float(top.values[0] - top.values[1]))
+            x = top.indices[:1][None]
+    return ids, margin
 
 
 def find_prompt(model, seed):
-    """Random prompts, until one whose continuation is nowhere a close call, does not stop, and is not all the same."""
-    rng = np.random.default_rng(seed)
-    for _ in range(8):
-        prompts = torch.tensor(rng.integers(5, model.config.vocab_size, (64, N_PROMPT)))
-        prompts[:, 0] = 2
-        ids, margins = greedy(model, prompts, N_GREEDY)
-        worst = margins.min(1).values
-        for i in worst.argsort(descending=True).tolist():
-            if worst[i] < MARGIN:
-                break
-            if 1 in ids[i] or len(set(ids[i].tolist())) < 6:
+    """A random prompt whose continuation is nowhere a close call, does not stop, and is not all the same; or None.
+
+    Of each random beginning every last token is tried at once; those with a close call drop out of the batch."""
+    rng, v = np.random.default_rng(seed), model.config.vocab_size
+    for _ in range(12):
+        start = [2] + rng.integers(5, v, N_PROMPT - 2).tolist()
+        with torch.no_grad():
+            cache = model(torch.tensor([start]), use_cache=True, logits_to_keep=1).past_key_values
+            cache.batch_repeat_interleave(v)
+            ids = torch.arange(v)[:, None]
+            for _ in range(N_GREEDY):
+                out = model(ids[:, -1:], past_key_values=cache, use_cache=True)
+                top = out.logits[:, -1].topk(2)
+                alive = ((top.values[:, 0] - top.values[:, 1] > MARGIN) & (top.indices[:, 0] > 4)).nonzero()[:, 0]
+                if not len(alive):
+                    break
+                ids = torch.cat([ids, top.indices[:, :1]], 1)[alive]
+                cache.batch_select_indices(alive)
+        for row in ids.tolist() if len(alive) else []:
+            tokens = start + row[:1]
+            if len(set(row)) < 7 or row[0] < 5:
                 continue
-            alone, margin = greedy(model, prompts[i:i + 1], N_GREEDY)  # what counts is the prompt by itself
-            if bool((alone == ids[i]).all()) and float(margin.min()) > MARGIN:
-                return prompts[i].tolist(), alone[0].tolist(), float(margin.min())
+            alone, margin = greedy(model, tokens, N_GREEDY)  # what counts is the prompt by itself
+            if alone == row[1:] and margin > MARGIN:
+                return tokens, alone, margin
     return None
 
 
@@ -242,7 +255,7 @@ def types(name):
 
 def make(member, out, seed=1):
     """Write the files of one member into the folder out."""
-    for attempt in range(100):
+    for attempt in range(50):
         model = random_model(member, 1000 * seed + attempt)
         found = find_prompt(model, attempt)
         if found:
