@@ -114,6 +114,14 @@ debug: ## unoptimised build with checks in build/debug
 lint: ## names, forbidden calls, global state, line length, warnings as errors under gcc and clang
 	@CC='$(CC)' sh tools/lint.sh
 
+# ---- Benches ----------------------------------------------------------------------------------
+
+.PHONY: bench-tokenizer
+bench-tokenizer: $(B)/bench_tokenizer ## speed of the tokenizer on English, code and hard texts
+	@./$<
+$(B)/bench_%: bench/bench_%.c $(B)/libgemma4.a
+	$(CC) $(ALL_CFLAGS) -I. $< $(B)/libgemma4.a -o $@ $(LDLIBS)
+
 # ---- Packaging --------------------------------------------------------------------------------
 
 .PHONY: single
