@@ -707,18 +707,13 @@ static void g4_bind_end(g4_binder *b)
  * The definition of every kernel: equation, shapes, order of sums. Vector kernels (gemma4_simd.h) are proved against these. They are
  * written for the compiler's vectoriser: inner loops run over 16 rows, 64 positions or one head, with no branch and no reduction. */
 
+/* Exponent and mantissa moved into place and multiplied by 2^112, the difference of the biases: exact for every finite value, subnormals
+ * included, and without a branch. (Infinities would become 65536 and more: neither scales nor the cache hold any.) */
 float g4_f16_to_f32(uint16_t h)
 {
-    const uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, mantissa = h & 1023;
-    union { uint32_t u; float f; } x;
-    if (exponent == 31) {
-        x.u = sign | 0x7F800000u | mantissa << 13;
-    } else if (exponent > 0) {
-        x.u = sign | (exponent + 112) << 23 | mantissa << 13;
-    } else {
-        x.f = (float)mantissa * 0x1p-24f; /* subnormal: exact */
-        x.u |= sign;
-    }
+    union { uint32_t u; float f; } x = { (uint32_t)(h & 0x7FFF) << 13 };
+    x.f *= 0x1p112f;
+    x.u |= (uint32_t)(h & 0x8000) << 16;
     return x.f;
 }
 
@@ -774,62 +769,48 @@ static void g4_group_bf16(float *y, const uint8_t *w, const float *x, int cols)
 }
 
 /* acc[r] += (scale_w[r] * scale_x) * sum over one block of 32 inputs; sums[4 r + j] are its four partial sums. */
-static void g4_block_add(float acc[16], const uint8_t *scales, g4_scale_type type, float d, const int32_t sums[64], int32_t offset)
+static void g4_block_add(float *acc, const uint8_t *scales, g4_scale_type type, float d, const int32_t sums[64], int32_t offset)
 {
+    uint16_t bits[16];
+    float scale[16];
+    memcpy(bits, scales, sizeof bits);
+    if (type == G4_SCALE_BF16)
+        for (int r = 0; r < 16; r++) scale[r] = g4_bf16_to_f32(bits[r]);
+    else
+        for (int r = 0; r < 16; r++) scale[r] = g4_f16_to_f32(bits[r]);
     for (int r = 0; r < 16; r++) {
         const int32_t sum = sums[4 * r] + sums[4 * r + 1] + sums[4 * r + 2] + sums[4 * r + 3] - offset;
-        acc[r] += g4_scale_value(g4_load_u16(scales + 2 * r), type) * d * (float)sum;
+        acc[r] += scale[r] * d * (float)sum;
     }
 }
 
-/* q8_0: per step of 64 inputs 32 scales, then [16 chunks][16 rows][4] int8. Two chunks are summed in 16 bits (at most 2 * 128 * 127 =
- * 32512), then widened. */
-static void g4_group_q8_0(float *y, const g4_matrix *m, const uint8_t *w, const int8_t *x, const float *d)
+/* The four inputs of each chunk of a block, repeated for the 16 rows: what the weights of a chunk are multiplied with, element by element. */
+static void g4_block_pattern(int16_t pattern[8][64], const int8_t *x)
 {
-    float acc[16] = { 0 };
-    for (int block = 0; block < 2 * m->steps; block++) {
-        const uint8_t *step = w + (size_t)(block / 2) * 1088;
-        const int8_t *p = (const int8_t *)step + 64 + block % 2 * 512;
-        const int8_t *xb = x + 32 * block;
-        int32_t sums[64] = { 0 };
-        for (int c = 0; c < 8; c += 2) {
-            int16_t pattern[2][64];
-            for (int i = 0; i < 64; i++) {
-                pattern[0][i] = xb[4 * c + (i & 3)];
-                pattern[1][i] = xb[4 * c + 4 + (i & 3)];
-            }
-            for (int i = 0; i < 64; i++)
-                sums[i] += (int16_t)(p[64 * c + i] * pattern[0][i] + p[64 * c + 64 + i] * pattern[1][i]);
-        }
-        g4_block_add(acc, step + block % 2 * 32, m->scale_type, d[block], sums, 0);
-    }
-    memcpy(y, acc, sizeof acc);
+    for (int c = 0; c < 8; c++)
+        for (int i = 0; i < 64; i++) pattern[c][i] = x[4 * c + i % 4];
 }
 
-/* q4_0: per step 32 scales, then [8 runs][16 rows][4] bytes of two nibbles. Nibbles are unsigned, so eight products fit in 16 bits (15 *
- * 127 * 8 = 15240) and the offset of 8 is taken off once per block: 8 * sum of its activations. */
-static void g4_group_q4_0(float *y, const g4_matrix *m, const uint8_t *w, const int8_t *x, const float *d, const int32_t *sum)
+/* q8_0, one block of 16 rows: [8 chunks][16 rows][4] int8. Two chunks are summed in 16 bits (at most 2 * 128 * 127 = 32512), then widened. */
+static void g4_block_q8_0(int32_t sums[64], const int8_t *w, int16_t pattern[8][64])
 {
-    float acc[16] = { 0 };
-    for (int block = 0; block < 2 * m->steps; block++) {
-        const uint8_t *step = w + (size_t)(block / 2) * 576;
-        const uint8_t *p = step + 64 + block % 2 * 256;
-        const int8_t *xb = x + 32 * block;
-        int16_t sums16[64] = { 0 };
-        for (int run = 0; run < 4; run++) {
-            int16_t low[64], high[64];
-            for (int i = 0; i < 64; i++) {
-                low[i] = xb[8 * run + (i & 3)];
-                high[i] = xb[8 * run + 4 + (i & 3)];
-            }
-            for (int i = 0; i < 64; i++)
-                sums16[i] = (int16_t)(sums16[i] + (p[64 * run + i] & 15) * low[i] + (p[64 * run + i] >> 4) * high[i]);
-        }
-        int32_t sums[64];
-        for (int i = 0; i < 64; i++) sums[i] = sums16[i];
-        g4_block_add(acc, step + block % 2 * 32, m->scale_type, d[block], sums, 8 * sum[block]);
+    memset(sums, 0, 64 * sizeof *sums);
+    for (int c = 0; c < 8; c += 2) {
+        const int16_t *x0 = pattern[c], *x1 = pattern[c + 1];
+        for (int i = 0; i < 64; i++) sums[i] += (int16_t)(w[64 * c + i] * x0[i] + w[64 * c + 64 + i] * x1[i]);
     }
-    memcpy(y, acc, sizeof acc);
+}
+
+/* q4_0: [4 runs][16 rows][4] bytes of two nibbles. Nibbles are unsigned, so eight products fit in 16 bits (15 * 127 * 8 = 15240); the offset of
+ * 8 is taken off once per block: 8 * sum of its activations. */
+static void g4_block_q4_0(int32_t sums[64], const uint8_t *w, int16_t pattern[8][64])
+{
+    int16_t sums16[64] = { 0 };
+    for (int run = 0; run < 4; run++) {
+        const int16_t *x0 = pattern[2 * run], *x1 = pattern[2 * run + 1];
+        for (int i = 0; i < 64; i++) sums16[i] = (int16_t)(sums16[i] + (w[64 * run + i] & 15) * x0[i] + (w[64 * run + i] >> 4) * x1[i]);
+    }
+    for (int i = 0; i < 64; i++) sums[i] = sums16[i];
 }
 
 static void g4_gemm_f32(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)
@@ -848,21 +829,28 @@ static void g4_gemm_bf16(float *y, size_t stride, const g4_matrix *w, const g4_a
                           x->x + (size_t)t * x->x_stride, 64 * w->steps);
 }
 
-static void g4_gemm_q8_0(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)
+/* Both quantised types: y gathers block after block, so that a block's pattern serves all groups. A step of 64 inputs is 32 scales, then the
+ * weights of its two blocks. */
+static void g4_gemm_quantised(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)
 {
-    for (int g = g0; g < g1; g++)
-        for (int t = t0; t < t1; t++)
-            g4_group_q8_0(y + (size_t)(t - t0) * stride + 16 * (size_t)(g - g0), w, w->data + (size_t)g * w->group_bytes,
-                          x->q + (size_t)t * 64 * (size_t)x->steps, x->d + (size_t)t * 2 * (size_t)x->steps);
-}
-
-static void g4_gemm_q4_0(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)
-{
-    for (int g = g0; g < g1; g++)
-        for (int t = t0; t < t1; t++)
-            g4_group_q4_0(y + (size_t)(t - t0) * stride + 16 * (size_t)(g - g0), w, w->data + (size_t)g * w->group_bytes,
-                          x->q + (size_t)t * 64 * (size_t)x->steps, x->d + (size_t)t * 2 * (size_t)x->steps,
-                          x->sum + (size_t)t * 2 * (size_t)x->steps);
+    const size_t block_bytes = w->type == G4_TYPE_Q8_0 ? 512 : 256, step_bytes = 64 + 2 * block_bytes;
+    for (int t = t0; t < t1; t++, y += stride) {
+        memset(y, 0, 16 * (size_t)(g1 - g0) * sizeof *y);
+        for (int block = 0; block < 2 * w->steps; block++) {
+            const size_t at = (size_t)t * 2 * (size_t)x->steps + (size_t)block;
+            int16_t pattern[8][64];
+            int32_t sums[64];
+            g4_block_pattern(pattern, x->q + 32 * at);
+            for (int g = g0; g < g1; g++) {
+                const uint8_t *step = w->data + (size_t)g * w->group_bytes + (size_t)(block / 2) * step_bytes;
+                const uint8_t *values = step + 64 + (size_t)(block % 2) * block_bytes;
+                if (w->type == G4_TYPE_Q8_0) g4_block_q8_0(sums, (const int8_t *)values, pattern);
+                else g4_block_q4_0(sums, values, pattern);
+                g4_block_add(y + 16 * (g - g0), step + block % 2 * 32, w->scale_type, x->d[at], sums,
+                             w->type == G4_TYPE_Q8_0 ? 0 : 8 * x->sum[at]);
+            }
+        }
+    }
 }
 
 /* d = max|x| / 127 over each 32 inputs, q = round half to even (x * (127 / max)): x is near d * q. A block of zeros, or of values below
@@ -1192,7 +1180,7 @@ static int g4_default_threads(void)
 static int g4_always(void) { return 1; }
 
 const g4_kernels g4_kernels_scalar = {
-    "scalar", g4_always, { g4_gemm_f32, g4_gemm_bf16, g4_gemm_q8_0, g4_gemm_q4_0 }, g4_quantize, g4_attend, g4_rmsnorm, g4_geglu,
+    "scalar", g4_always, { g4_gemm_f32, g4_gemm_bf16, g4_gemm_quantised, g4_gemm_quantised }, g4_quantize, g4_attend, g4_rmsnorm, g4_geglu,
 };
 
 static const g4_kernels *const g4_tables[] = {
