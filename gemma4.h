@@ -443,6 +443,19 @@ G4_API g4_status g4_response_finish(g4_response *r, g4_error *err);
 G4_API const g4_part *g4_response_parts(const g4_response *r, int *n); /* of a finished answer, until it is closed */
 G4_API void g4_response_close(g4_response *r);
 
+/* ---- Constrained output --------------------------------------------------------------------------
+ *
+ * A grammar says what text may be; while sampling it becomes a mask over the vocabulary. It keeps what it computed and belongs to one
+ * thread at a time; it may serve any number of answers, one after the other. */
+typedef struct g4_grammar g4_grammar;
+/* From a JSON Schema. What cannot be expressed is an error that names the keyword and its place. Objects have their properties in the order
+ * of the schema; without additionalProperties no others. */
+G4_API g4_status g4_grammar_from_schema(g4_grammar **out, const g4_engine *e, const char *schema, size_t len, g4_error *err);
+/* From rules `name ::= expression`, the first being the start, or the one called root: "text", [a-z0-9], ., names, ( ), |, * + ? {2,5}; # to
+ * the end of a line is a comment. */
+G4_API g4_status g4_grammar_from_rules(g4_grammar **out, const g4_engine *e, const char *rules, size_t len, g4_error *err);
+G4_API void g4_grammar_close(g4_grammar *g);
+
 #ifdef __cplusplus
 }
 #endif

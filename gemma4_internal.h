@@ -390,5 +390,13 @@ typedef enum {                    /* what an answer is made of: bytes, or one of
 /* g4_response_open without an engine; t may be NULL when only g4_response_feed is used, which g4_response_push calls for each token. */
 g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tokenizer *t, int in_thought, g4_part_fn fn, void *user, g4_error *err);
 int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size_t n);
+/* Grammars without an engine. A state is a number; 0: nothing fits. */
+g4_status g4_grammar_schema(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *schema, size_t len, g4_error *err);
+g4_status g4_grammar_rules(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *rules, size_t len, g4_error *err);
+int32_t g4_grammar_start(g4_grammar *g);
+int32_t g4_grammar_read(g4_grammar *g, int32_t state, g4_token token);
+int32_t g4_grammar_settle(g4_grammar *g, int32_t state);          /* give memory back when many states are known: the state's new number */
+const uint32_t *g4_grammar_mask(g4_grammar *g, int32_t state);    /* of the state, which owns it, until the next settle; NULL: no memory */
+int g4_grammar_accepts(const g4_grammar *g, int32_t state);       /* may the text end here? */
 
 #endif /* GEMMA4_INTERNAL_H */
