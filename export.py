@@ -1244,7 +1244,8 @@ def open_mmproj(src):
             "head_dim": share("vision_tower.encoder.layers.0.self_attn.q_norm.weight")[0], "patch_size": get("vision.patch_size"),
             "pooling_kernel_size": get("vision.projector.scale_factor", 3), "rms_norm_eps": get("vision.attention.layer_norm_epsilon"),
             "position_embedding_size": share("vision_tower.patch_embedder.position_embedding_table")[1],
-            "standardize": src.has("vision_tower.std_bias")}
+            "standardize": src.has("vision_tower.std_bias"),
+            "use_clipped_linears": any(name.startswith("vision_tower.") and name.endswith(BOUNDS) for name in src.tensors)}
     if get("has_audio_encoder", False):
         kind = meta.get("clip.audio.projector_type", meta.get("clip.projector_type"))
         if kind != "gemma4a":
@@ -1287,7 +1288,7 @@ def tower_config(src, m):
             v_layers=number(c, "num_hidden_layers", 16), v_hidden=number(c, "hidden_size", 768), v_heads=heads,
             v_head_dim=number(c, "head_dim", 64), v_mlp=number(c, "intermediate_size", 3072), v_patch=number(c, "patch_size", 16),
             v_pool=number(c, "pooling_kernel_size", 3), v_n_pos=number(c, "position_embedding_size", 10240), v_default_tokens=280,
-            v_flags=1 * bool(c.get("standardize")) | 2 * bool(c.get("use_clipped_linears", src.is_gguf)),
+            v_flags=1 * bool(c.get("standardize")) | 2 * bool(c.get("use_clipped_linears")),
             v_eps=number(c, "rms_norm_eps", 1e-6, float), v_rope_theta=number(rope, "rope_theta", 100.0, float))
         m.refuse("vision_config.head_dim % 4", 0, out["v_head_dim"] % 4)
     c = section("audio_config")
