@@ -4016,7 +4016,7 @@ static g4_status g4_session_append(g4_session *s, const g4_prompt *p, int from, 
         g4_soft_retain(e, p->runs[i].soft);
         s->runs[s->n_runs++] = (g4_run){ s->n + p->runs[i].pos - from, p->runs[i].soft };
     }
-    memcpy(s->tokens + s->n, p->tokens + from, (size_t)n * sizeof *s->tokens);
+    memmove(s->tokens + s->n, p->tokens + from, (size_t)n * sizeof *s->tokens); /* a rewind appends its own tokens */
     return g4_session_run(s, s->n + n, row, user, err);
 }
 
@@ -4117,6 +4117,7 @@ g4_status g4_session_sync(g4_session *s, const g4_prompt *prompt, int *reused, g
 g4_status g4_session_rewind(g4_session *s, int n, g4_error *err)
 {
     if (n < 0 || n > s->n) return g4_fail(err, G4_ERR_ARGUMENT, "cannot go back to %d: the timeline has %d tokens", n, s->n);
+    n = g4_outside_runs(s->runs, s->n_runs, n);
     /* what lies between the position reached and n is evaluated again: its media must outlive the cut */
     int n_runs = 0;
     while (n_runs < s->n_runs && s->runs[n_runs].pos + s->runs[n_runs].soft->n <= n) n_runs++;
@@ -4129,7 +4130,7 @@ g4_status g4_session_rewind(g4_session *s, int n, g4_error *err)
     }
     const int at = g4_go_back(s, n);
     g4_unlock(s->e);
-    const g4_prompt p = { s->tokens, g4_outside_runs(s->runs, s->n_runs, n), runs, n_runs };
+    const g4_prompt p = { s->tokens, n, runs, n_runs };
     const g4_status status = at < n ? g4_session_append(s, &p, at, NULL, NULL, err) : g4_session_refresh(s, err);
     g4_lock(s->e);
     for (int i = 0; i < n_runs; i++) g4_soft_drop(s->e, runs[i].soft);
@@ -4723,11 +4724,10 @@ static g4_status g4_engine_choose(g4_engine *e, const g4_engine_options *opt, g4
 
 static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_error *err)
 {
-    g4_status status = g4_engine_choose(e, opt, err);
-    if (status) return status;
     if (opt->n_threads < 0 || opt->n_threads > G4_MAX_THREADS)
         return g4_fail(err, G4_ERR_ARGUMENT, "%d threads: 1 to %d, or 0 for one per core", opt->n_threads, G4_MAX_THREADS);
-    status = g4_file_open(&e->file, opt, e->a, err);
+    g4_status status = g4_file_open(&e->file, opt, e->a, err);
+    if (!status) status = g4_engine_choose(e, opt, err); /* asks the CPU, which a virtual machine answers slowly */
     if (status) return status;
     const g4_config *c = &e->file.config;
     status = g4_tokenizer_bind(&e->tokenizer, e->file.tokenizer, e->file.tokenizer_size, c->n_vocab, err);

@@ -254,7 +254,7 @@ G4_API const float *g4_session_logits(g4_session *s);
 /* Make the timeline equal to the prompt, keeping the longest common prefix it can (ids and media keys are compared); *reused, if
  * not NULL, gets the number of leading positions that were not evaluated again. */
 G4_API g4_status g4_session_sync(g4_session *s, const g4_prompt *prompt, int *reused, g4_error *err);
-/* Go back to the first n tokens. What must be evaluated again, is; n may be 0. */
+/* Go back to the first n tokens (inside a picture or sound: to its start). What must be evaluated again, is; n may be 0. */
 G4_API g4_status g4_session_rewind(g4_session *s, int n, g4_error *err);
 /* Keep the present position cheap to come back to (a snapshot holds references, not copies). */
 G4_API g4_status g4_session_mark(g4_session *s, g4_error *err);
