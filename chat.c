@@ -10,6 +10,7 @@
  *  8  Grammars: networks of bytes, and the vocabulary against them
  *  9  Patterns and the grammar notation
  * 10  JSON Schema to a grammar
+ * 11  Guides: what may come next in an answer, and the answer itself
  */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
@@ -5211,4 +5212,326 @@ g4_status g4_grammar_schema(g4_grammar **out, const g4_allocator *a, const g4_to
 g4_status g4_grammar_from_schema(g4_grammar **out, const g4_engine *e, const char *schema, size_t len, g4_error *err)
 {
     return g4_grammar_schema(out, g4_engine_allocator(e), g4_engine_tokenizer(e), schema, len > 0 ? len : strlen(schema), err);
+}
+
+/* call:NAME{...} for each declared tool, or the one of that name, as a grammar in the call syntax. */
+static g4_status g4_grammar_of_tools(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const g4_json *tools, const char *only, g4_error *err)
+{
+    static const g4_json none = { .kind = G4_JSON_OBJECT };
+    *out = NULL;
+    if (!g4_is(tools, G4_JSON_ARRAY)) return g4_fail(err, G4_ERR_ARGUMENT, "tools must be a list of objects");
+    g4_grammar *g = g4_grammar_new(a, t);
+    if (g == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for a grammar");
+    g4_status st = G4_OK;
+    int i = 0, n = 0;
+    g->root = g4_net_rule(g, NULL, 0);
+    for (const g4_json *tool = tools->child; tool != NULL && st == G4_OK && !g->failed; tool = tool->next, i++) {
+        const g4_json *f = g4_json_get(tool, "function"), *name = g4_json_get(f, "name"), *parameters = g4_json_get(f, "parameters");
+        char what[80];
+        snprintf(what, sizeof what, "tools[%d].function.parameters ", i);
+        if (!g4_is(name, G4_JSON_STRING)) {
+            st = g4_fail(err, G4_ERR_ARGUMENT, "tools[%d]: a tool must have a function with a name", i);
+            break;
+        }
+        if (only != NULL && !g4_is_text(name, only)) continue;
+        n++;
+        if (!g4_is(parameters, G4_JSON_OBJECT)) parameters = &none;
+        g4_schema c = { .g = g, .root = parameters, .call = 1, .any = -1, .what = what, .err = err };
+        int32_t at = g4_net_node(g);
+        g4_net_empty(g, g->rules[g->root].start, at);
+        at = g4_net_text(g, g4_net_str(g, at, "call:"), name->text, name->text_len);
+        if (!g->failed) { /* a tool without parameters takes none; with them, an object whatever else is said */
+            int32_t end = g->rules[g->root].end;
+            if (parameters->child == NULL) g4_net_empty(g, g4_net_str(g, at, "{}"), end);
+            else if (g4_schema_types(parameters) & G4_T_OBJECT) g4_schema_build(&c, parameters, at, end);
+            else g4_schema_fail(&c, "type", "must be object");
+        }
+        st = c.st;
+        g4_free(a, c.memo);
+    }
+    if (st == G4_OK && n == 0 && !g->failed) {
+        st = only != NULL ? g4_fail(err, G4_ERR_ARGUMENT, "there is no tool named %.80s", only) : g4_fail(err, G4_ERR_ARGUMENT, "no tools are declared");
+    }
+    if (st == G4_OK) st = g4_grammar_finish(g, "tools", err);
+    if (st != G4_OK) {
+        g4_grammar_close(g);
+        return st;
+    }
+    *out = g;
+    return G4_OK;
+}
+
+g4_status g4_grammar_from_tools(g4_grammar **out, const g4_engine *e, const char *tools, size_t len, const char *only, g4_error *err)
+{
+    g4_json *doc;
+    g4_error why = { 0 };
+    const g4_allocator *a = g4_engine_allocator(e);
+    *out = NULL;
+    g4_status st = g4_json_parse(&doc, a, tools, len > 0 ? len : strlen(tools), &why);
+    if (st != G4_OK) return g4_fail(err, st, "tools: %s", why.message);
+    st = g4_grammar_of_tools(out, a, g4_engine_tokenizer(e), doc, only, err);
+    g4_json_free(a, doc);
+    return st;
+}
+
+/* ---- 11. Guides: what may come next in an answer, and the answer itself ---------------------------------------------
+ *
+ * A guide follows the control tokens of an answer and lays the right mask over each place: a thought that has used up its budget is closed,
+ * the text after it follows the grammar, a call follows the declared parameters, and so on. Where nothing is asked for, nothing is
+ * masked. */
+
+typedef enum { G4_AT_TEXT, G4_AT_THOUGHT, G4_AT_CALL, G4_AFTER_CALL } g4_guide_phase;
+
+struct g4_guide {
+    const g4_allocator *a;
+    const g4_config *config;
+    const g4_tokenizer *t;
+    g4_grammar *grammar, *tools;  /* NULL: free */
+    int own_tools;                /* tools is this guide's to close */
+    g4_guide_options opt;
+    g4_guide_phase phase;
+    int thinking, thoughts, begun;/* thinking is on; channels opened so far; the answer's text has begun */
+    int thought_tokens, line_ended;
+    int32_t state;                /* of the grammar in use */
+    g4_token control[G4_N_CONTROLS], newline;
+    g4_constraint constraint;
+    int failed;
+};
+
+static void g4_guide_only(uint32_t *mask, int n_vocab) { memset(mask, 0, ((size_t)n_vocab + 31) / 32 * sizeof *mask); }
+static void g4_guide_allow(uint32_t *mask, g4_token id)
+{
+    if (id >= 0) g4_bit_set(mask, (uint32_t)id);
+}
+static void g4_guide_forbid(uint32_t *mask, g4_token id)
+{
+    if (id >= 0) mask[id / 32] &= ~(1u << (id % 32));
+}
+
+/* The ids that end an answer, with or without <|tool_response>. */
+static void g4_guide_ends(const g4_guide *g, uint32_t *mask, int response, int allow)
+{
+    for (uint32_t i = 0; i < g->config->n_stop && i < sizeof g->config->stop / sizeof g->config->stop[0]; i++) {
+        g4_token id = (g4_token)g->config->stop[i];
+        if (id == g->control[G4_CONTROL_RESPONSE] && !response) continue;
+        if (allow) g4_guide_allow(mask, id);
+        else g4_guide_forbid(mask, id);
+    }
+}
+
+static int g4_guide_must_call(const g4_guide *g) { return g->opt.tool_choice == G4_TOOLS_REQUIRED || g->opt.tool_choice == G4_TOOLS_NAMED; }
+
+/* The grammar's mask for its state; nonzero when nothing fits. */
+static int g4_guide_grammar(g4_guide *g, g4_grammar *grammar, uint32_t *mask, int n_vocab)
+{
+    g->state = g4_grammar_settle(grammar, g->state);
+    const uint32_t *m = g->state > 0 ? g4_grammar_mask(grammar, g->state) : NULL;
+    if (m == NULL || grammar->n_vocab != (uint32_t)n_vocab) {
+        g->failed = grammar->failed;
+        return 1;
+    }
+    memcpy(mask, m, g4_mask_words(grammar) * sizeof *mask);
+    return 0;
+}
+
+static int g4_guide_mask(void *user, uint32_t *mask, int n_vocab)
+{
+    g4_guide *g = user;
+    switch (g->phase) {
+    case G4_AT_THOUGHT:
+        if (g->opt.think_budget > 0 && g->thought_tokens >= g->opt.think_budget) { /* the line ends, then the channel */
+            g4_guide_only(mask, n_vocab);
+            g4_guide_allow(mask, g->line_ended ? g->control[G4_CONTROL_CHANNEL_END] : g->newline);
+        } else if (g->grammar != NULL || g4_guide_must_call(g)) { /* what is asked for comes behind the thought */
+            g4_guide_ends(g, mask, 1, 0);
+            g4_guide_forbid(mask, g->control[G4_CONTROL_CHANNEL]);
+            g4_guide_forbid(mask, g->control[G4_CONTROL_CALL]);
+        }
+        return 0;
+    case G4_AT_CALL:
+        if (g->tools == NULL) return 0;
+        if (g4_guide_grammar(g, g->tools, mask, n_vocab)) return 1;
+        if (g4_grammar_accepts(g->tools, g->state)) g4_guide_allow(mask, g->control[G4_CONTROL_CALL_END]);
+        return 0;
+    case G4_AFTER_CALL: /* another call, or the host's turn */
+        if (g->tools == NULL && !g4_guide_must_call(g)) return 0;
+        g4_guide_only(mask, n_vocab);
+        g4_guide_ends(g, mask, 1, 1);
+        if (g->opt.tool_choice != G4_TOOLS_NAMED) g4_guide_allow(mask, g->control[G4_CONTROL_CALL]);
+        return 0;
+    default: break;
+    }
+    int may_think = g->thinking && !g->begun && g->thoughts == 0;
+    if (g4_guide_must_call(g)) {
+        g4_guide_only(mask, n_vocab);
+        g4_guide_allow(mask, g->control[G4_CONTROL_CALL]);
+        if (may_think) g4_guide_allow(mask, g->control[G4_CONTROL_CHANNEL]);
+        return 0;
+    }
+    if (g->grammar != NULL) {
+        if (g4_guide_grammar(g, g->grammar, mask, n_vocab)) return 1;
+        if (g4_grammar_accepts(g->grammar, g->state)) g4_guide_ends(g, mask, 0, 1);
+        if (may_think) g4_guide_allow(mask, g->control[G4_CONTROL_CHANNEL]);
+        if (g->tools != NULL && !g->begun) g4_guide_allow(mask, g->control[G4_CONTROL_CALL]);
+        return 0;
+    }
+    if (g->opt.tool_choice == G4_TOOLS_NONE) g4_guide_forbid(mask, g->control[G4_CONTROL_CALL]);
+    return 0;
+}
+
+static void g4_guide_accept(void *user, g4_token token)
+{
+    g4_guide *g = user;
+    g4_control control = G4_CONTROL_NONE;
+    for (int i = 1; i < G4_N_CONTROLS; i++)
+        if (g->control[i] >= 0 && g->control[i] == token) control = (g4_control)i;
+    if (g->phase == G4_AT_THOUGHT) {
+        char piece[256];
+        int special;
+        g->thought_tokens++;
+        if (control == G4_CONTROL_CHANNEL_END) {
+            g->phase = G4_AT_TEXT;
+            if (g->grammar != NULL) g->state = g4_grammar_start(g->grammar);
+            return;
+        }
+        size_t n = g4_tokenizer_piece(g->t, token, piece, &special);
+        g->line_ended = !special && n > 0 && piece[n - 1] == '\n';
+    } else if (control == G4_CONTROL_CHANNEL) {
+        g->phase = G4_AT_THOUGHT;
+        g->thoughts++;
+        g->thought_tokens = g->line_ended = 0;
+    } else if (control == G4_CONTROL_CALL) {
+        g->phase = G4_AT_CALL;
+        g->begun = 1;
+        if (g->tools != NULL) g->state = g4_grammar_start(g->tools);
+    } else if (g->phase == G4_AT_CALL) {
+        if (control == G4_CONTROL_CALL_END) g->phase = G4_AFTER_CALL;
+        else if (g->tools != NULL) g->state = g4_grammar_read(g->tools, g->state, token);
+    } else if (g->phase == G4_AT_TEXT) {
+        g->begun = 1;
+        if (g->grammar != NULL) g->state = g4_grammar_read(g->grammar, g->state, token);
+    }
+    g->failed = g->failed || (g->grammar != NULL && g->grammar->failed) || (g->tools != NULL && g->tools->failed);
+}
+
+void g4_guide_close(g4_guide *g)
+{
+    if (g == NULL) return;
+    if (g->own_tools) g4_grammar_close(g->tools);
+    g4_free(g->a, g);
+}
+
+int g4_chat_in_thought(const g4_chat *c)
+{
+    static const char open[] = "<|channel>thought\n";
+    const g4_mark *last = c->r.n_marks > 0 ? &c->r.marks[c->r.n_marks - 1] : NULL;
+    return last != NULL && c->r.text.len - last->at == sizeof open - 1 && memcmp(c->r.text.data + last->at, open, sizeof open - 1) == 0;
+}
+
+g4_status g4_guide_open(g4_guide **out, const g4_chat *c, const g4_guide_options *opt, g4_error *err)
+{
+    static const g4_guide_options defaults = { 0 };
+    *out = NULL;
+    if (opt == NULL) opt = &defaults;
+    if (c->e == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "a chat without an engine has no answers");
+    int has_tools = g4_truthy(c->in.tools), named = opt->tool_choice == G4_TOOLS_NAMED;
+    if (opt->think_budget < 0) return g4_fail(err, G4_ERR_ARGUMENT, "think_budget must not be negative");
+    if (named && opt->tool_name == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "G4_TOOLS_NAMED needs tool_name");
+    if ((named || opt->tool_choice == G4_TOOLS_REQUIRED) && !has_tools)
+        return g4_fail(err, G4_ERR_ARGUMENT, "a tool must be called, and the conversation declares none");
+    g4_guide *g = g4_alloc(c->a, 1, sizeof *g);
+    if (g == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for a guide");
+    const g4_tokenizer *t = g4_engine_tokenizer(c->e);
+    g->a = c->a;
+    g->config = g4_engine_config(c->e);
+    g->opt = *opt;
+    g->t = t;
+    g->grammar = opt->grammar;
+    g->thinking = c->in.thinking;
+    g->constraint = (g4_constraint){ g4_guide_mask, g4_guide_accept, g };
+    for (int i = 0; i < G4_N_CONTROLS; i++)
+        g->control[i] = g4_control_names[i][0] != '\0' ? g4_tokenizer_special(t, g4_control_names[i], strlen(g4_control_names[i])) : -1;
+    g->newline = -1;
+    g4_tokens line = { 0 };
+    g4_status st = g4_tokenizer_encode(t, c->a, "\n", 1, 0, &line, err);
+    if (st == G4_OK && line.n == 1) g->newline = line.ids[0];
+    g4_free(c->a, line.ids);
+    if (st == G4_OK && has_tools && opt->tool_choice != G4_TOOLS_NONE && !opt->loose_tools) {
+        g->tools = opt->tools;
+        if (g->tools == NULL) {
+            st = g4_grammar_of_tools(&g->tools, c->a, t, c->in.tools, named ? opt->tool_name : NULL, err);
+            g->own_tools = st == G4_OK;
+        }
+    }
+    if (st == G4_OK && g4_chat_in_thought(c)) {
+        g->phase = G4_AT_THOUGHT;
+        g->thoughts = 1;
+        g->line_ended = 1;
+    } else if (st == G4_OK && g->grammar != NULL) {
+        g->state = g4_grammar_start(g->grammar);
+    }
+    if (st != G4_OK) {
+        g4_guide_close(g);
+        return st;
+    }
+    *out = g;
+    return G4_OK;
+}
+
+const g4_constraint *g4_guide_constraint(g4_guide *g)
+{
+    int asked = g->grammar != NULL || g->tools != NULL || g->opt.think_budget > 0 || g->opt.tool_choice != G4_TOOLS_AUTO;
+    return asked ? &g->constraint : NULL;
+}
+
+/* ---- the answer ---- */
+
+typedef struct {
+    g4_response *r;
+    const g4_generate_options *generate;
+} g4_responder;
+
+static int g4_respond_output(void *user, const g4_output *o)
+{
+    g4_responder *s = user;
+    int stop = 0;
+    if (s->generate->n_stop > 0) { /* text that may be a stop string is held back, so the tokens say too much */
+        if (o->text_len > 0) stop = g4_response_feed(s->r, G4_CONTROL_NONE, o->text, o->text_len);
+        if (o->is_special) stop |= g4_response_push(s->r, o->token);
+    } else if (o->token >= 0) {
+        stop = g4_response_push(s->r, o->token);
+    }
+    if (s->generate->output != NULL) stop |= s->generate->output(s->generate->user, o);
+    return stop;
+}
+
+g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_options *opt, g4_response **out, g4_result *result, g4_error *err)
+{
+    static const g4_respond_options defaults = { 0 };
+    static const g4_generate_options plain = { 0 };
+    g4_guide *guide = NULL;
+    if (opt == NULL) opt = &defaults;
+    *out = NULL;
+    g4_generate_options generate = opt->generate != NULL ? *opt->generate : plain;
+    g4_responder responder = { .generate = opt->generate != NULL ? opt->generate : &plain };
+    g4_status st = g4_guide_open(&guide, c, &opt->guide, err);
+    if (st != G4_OK) return st;
+    const g4_constraint *constraint = g4_guide_constraint(guide);
+    if (constraint != NULL && generate.constraint != NULL) st = g4_fail(err, G4_ERR_ARGUMENT, "a constraint of one's own cannot be combined with a guide");
+    if (constraint != NULL) generate.constraint = constraint;
+    if (st == G4_OK) st = g4_response_open(&responder.r, c->e, g4_chat_in_thought(c), opt->part, opt->user, err);
+    if (st == G4_OK) {
+        generate.output = g4_respond_output;
+        generate.user = &responder;
+        st = g4_session_generate(s, &generate, result, err);
+    }
+    if (st == G4_OK && guide->failed) st = g4_fail(err, G4_ERR_MEMORY, "no memory for the token masks");
+    if (st == G4_OK) st = g4_response_finish(responder.r, err);
+    g4_guide_close(guide);
+    if (st != G4_OK) {
+        g4_response_close(responder.r);
+        return st;
+    }
+    *out = responder.r;
+    return G4_OK;
 }

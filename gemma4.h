@@ -454,7 +454,42 @@ G4_API g4_status g4_grammar_from_schema(g4_grammar **out, const g4_engine *e, co
 /* From rules `name ::= expression`, the first being the start, or the one called root: "text", [a-z0-9], ., names, ( ), |, * + ? {2,5}; # to
  * the end of a line is a comment. */
 G4_API g4_status g4_grammar_from_rules(g4_grammar **out, const g4_engine *e, const char *rules, size_t len, g4_error *err);
+/* Calls of declared tools (the JSON list of g4_chat_options), of all or of the one named `only`, in the family's call syntax. */
+G4_API g4_status g4_grammar_from_tools(g4_grammar **out, const g4_engine *e, const char *tools, size_t len, const char *only, g4_error *err);
 G4_API void g4_grammar_close(g4_grammar *g);
+
+typedef enum {
+    G4_TOOLS_AUTO,             /* the model decides */
+    G4_TOOLS_NONE,             /* no call */
+    G4_TOOLS_REQUIRED,         /* at least one call, nothing else */
+    G4_TOOLS_NAMED             /* one call of tool_name */
+} g4_tool_choice;
+
+typedef struct {
+    g4_grammar *grammar;       /* of the text, from the end of the thought on; NULL: free */
+    g4_tool_choice tool_choice;
+    const char *tool_name;
+    int loose_tools;           /* nonzero: calls need not follow the declared parameters */
+    g4_grammar *tools;         /* g4_grammar_from_tools of the chat's tools, to make it once and not for each answer; NULL: made when needed */
+    int think_budget;          /* above 0: a thought of so many tokens is closed, cleanly */
+} g4_guide_options;
+
+/* A guide masks the tokens of one answer to a chat; its constraint goes into g4_generate_options (NULL when nothing is asked for). */
+typedef struct g4_guide g4_guide;
+G4_API g4_status g4_guide_open(g4_guide **out, const g4_chat *c, const g4_guide_options *opt, g4_error *err);
+G4_API const g4_constraint *g4_guide_constraint(g4_guide *g);
+G4_API void g4_guide_close(g4_guide *g);
+G4_API int g4_chat_in_thought(const g4_chat *c); /* does the prompt end inside an open thought? */
+
+typedef struct {
+    const g4_generate_options *generate; /* sampling, limits, stop strings, logprobs, output of tokens; NULL: defaults */
+    g4_guide_options guide;
+    g4_part_fn part;           /* pieces of thought, text and calls as they come; may be NULL */
+    void *user;
+} g4_respond_options;
+/* The model's answer to a chat that the session was synced to. *out is finished and the caller's to close; result may be NULL. */
+G4_API g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_options *opt, g4_response **out, g4_result *result,
+                                    g4_error *err);
 
 #ifdef __cplusplus
 }
