@@ -1,8 +1,8 @@
 /* Speed of the tokenizer on one core. usage: bench_tokenizer [VOCABULARY.g4 [TEXT...]]
  *
  * Without texts: the licences that Debian installs, if they are there, and this repository's own prose. Then, always,
- * texts that are hard for byte-pair encoders: one MB without a place to cut. Best of nine runs, in processor time; bytes
- * are of UTF-8. */
+ * texts that are hard for byte-pair encoders: one MB without a place to cut. Best of nine runs, in processor time;
+ * bytes are of UTF-8. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,8 +31,8 @@ static void g4_bench(const g4_tokenizer *t, const char *name, const char *text, 
         n = ids.n;
         g4_free(NULL, ids.ids);
     }
-    printf("%-34s %8.2f MB %9zu tokens %8.1f MB/s %7.1f M tokens/s\n", name, (double)len / 1e6, n, (double)len / best / 1e6,
-           (double)n / best / 1e6);
+    printf("%-34s %8.2f MB %9zu tokens %8.1f MB/s %7.1f M tokens/s\n", name, (double)len / 1e6, n,
+           (double)len / best / 1e6, (double)n / best / 1e6);
 }
 
 /* Append a file; 0 if it is not there. */
