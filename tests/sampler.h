@@ -2,6 +2,8 @@
 #ifndef G4_SAMPLER_H
 #define G4_SAMPLER_H
 
+#include <string.h>
+
 #include "gemma4_internal.h"
 
 typedef struct {
