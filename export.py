@@ -1250,10 +1250,11 @@ def open_mmproj(src):
         kind = meta.get("clip.audio.projector_type", meta.get("clip.projector_type"))
         if kind != "gemma4a":
             raise ExportError(f"{where} has an audio projector {kind!r}, not gemma4a")
-        # Chunk, context, cap, clipping and residual weight are not stored: the family's values stand in tower_config.
+        # Chunk, context, cap, clipping and residual weight are not stored, and the epsilon has been written wrong in some files:
+        # the family's values stand in tower_config.
         src.config["audio_config"] = {
             "num_hidden_layers": get("audio.block_count"), "hidden_size": get("audio.embedding_length"),
-            "num_attention_heads": get("audio.attention.head_count"), "rms_norm_eps": get("audio.attention.layer_norm_epsilon"),
+            "num_attention_heads": get("audio.attention.head_count"),
             "subsampling_conv_channels": [share(f"audio_tower.subsample_conv_projection.layer{i}.conv.weight")[0] for i in (0, 1)],
             "conv_kernel_size": share("audio_tower.layers.0.lconv1d.depthwise_conv1d.weight")[-1],
             "output_proj_dims": share("audio_tower.output_proj.weight")[0]}
