@@ -2237,6 +2237,9 @@ static g4_status g4_chat_encode_sound(g4_chat *c, g4_chat_item *item, const g4_a
         g4_status st = g4_audio_encode(&soft[item->n_soft], c->e, &block, err);
         if (st != G4_OK) return st;
         item->n_soft++;
+        if (from + n < sound->n_samples)
+            g4_engine_log(c->e, G4_LOG_INFO, "%.1f s of sound are more than the 30 s of a block: cut at %.2f s, where it is quiet",
+                          (double)sound->n_samples / 16000, (double)(from + n) / 16000);
     }
     return G4_OK;
 }

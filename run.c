@@ -286,7 +286,8 @@ static const g4_option g4_options[] = {
       "tokens to generate at most (default: until the answer or the context ends)" },
     { "-c", NULL, "N", G4_IS_INT, G4_AT(n_ctx), 1, INT_MAX, G4_FOR_SESSIONS,
       "context: positions at most (default 8192, or what the model has)" },
-    { "-t", NULL, "N", G4_IS_INT, G4_AT(n_threads), 1, 1024, G4_FOR_SESSIONS, "threads (default: the physical cores)" },
+    { "-t", NULL, "N", G4_IS_INT, G4_AT(n_threads), 1, 1024, G4_FOR_SESSIONS | G4_FOR_ENCODE,
+      "threads (default: the physical cores)" },
     { NULL, "--temp", "X", G4_IS_NUMBER, G4_AT(temperature), 0, 1e6, G4_FOR_ANSWER,
       "temperature, 0 takes the best token (default: what the model recommends)" },
     { NULL, "--top-k", "N", G4_IS_INT, G4_AT(top_k), 0, INT_MAX, G4_FOR_ANSWER, "choose among the N best, 0: all" },
@@ -322,7 +323,8 @@ static const g4_option g4_options[] = {
     { NULL, "--repeat", "N", G4_IS_INT, G4_AT(repeat), 1, 1000, G4_FOR_BENCH, "runs, of which the median (default 3)" },
     { NULL, "--kv", "TYPE", G4_IS_KV, G4_AT(kv), 0, 0, G4_FOR_SESSIONS,
       "keys and values: f16, f32 or q8_0 (default f16; f32 for f32 models)" },
-    { NULL, "--isa", "NAME", G4_IS_TEXT, G4_AT(isa), 0, 0, G4_FOR_SESSIONS, "kernels (default: the best of this CPU)" },
+    { NULL, "--isa", "NAME", G4_IS_TEXT, G4_AT(isa), 0, 0, G4_FOR_SESSIONS | G4_FOR_ENCODE,
+      "kernels (default: the best of this CPU)" },
     { NULL, "--json", NULL, G4_IS_FLAG, G4_AT(json), 0, 0, G4_FOR_ANSWER | G4_FOR_BENCH | G4_FOR_PERPLEXITY,
       "print one JSON object" },
     { NULL, "--quiet", NULL, G4_IS_FLAG, G4_AT(quiet), 0, 0, G4_FOR_MODELS, "only errors and warnings on stderr" },
@@ -1888,6 +1890,10 @@ static int g4_softs_encode(g4_softs *s, g4_engine *e, const g4_args *a, const g4
             g4_audio block = { .samples = audio.samples + from, .n_samples = n };
             if (g4_audio_encode(&soft, e, &block, &err) == G4_OK) status = g4_softs_add(s, soft, e);
             else status = g4_failed(&err);
+            if (status == G4_EXIT_DONE && from + n < audio.n_samples && !a->quiet) {
+                g4_say(0, "%s: %.1f s are more than the 30 s of a block: cut at %.2f s, where it is quiet", file->value,
+                       (double)audio.n_samples / 16000, (double)(from + n) / 16000);
+            }
         }
         g4_audio_free(&audio, &media);
     } else {
