@@ -11,6 +11,7 @@
  *  9  Patterns and the grammar notation
  * 10  JSON Schema to a grammar
  * 11  Guides: what may come next in an answer, and the answer itself
+ * 12  Boxes and points
  */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
@@ -5537,4 +5538,123 @@ g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_o
     }
     *out = responder.r;
     return G4_OK;
+}
+
+/* ---- 12. Boxes and points -----------------------------------------------------------------------------------------------
+ *
+ * The family answers "where" with JSON, fenced or not: {"box_2d": [y0, x0, y1, x1], "label": ...} or {"point": [y, x], ...}, in a list or
+ * alone, y first, 0..1000 over the whole picture; sometimes as bare lists of four or two numbers. Whatever else stands around is passed
+ * over, and an answer that was cut off gives what it still holds. */
+
+static int g4_box_numbers(const g4_json *list, double *v, int most)
+{
+    int n = 0;
+    for (const g4_json *c = g4_is(list, G4_JSON_ARRAY) ? list->child : NULL; c != NULL; c = c->next, n++) {
+        if (c->kind != G4_JSON_NUMBER || n >= most) return 0;
+        v[n] = c->number;
+    }
+    return n;
+}
+
+static int g4_box_pixel(double v, int size)
+{
+    double p = v * size / 1000.0 + 0.5;
+    return p < 0 ? 0 : p > size ? size : (int)p;
+}
+
+/* What one JSON value says, if it is a box or a point. */
+static int g4_box_read(const g4_json *v, int width, int height, g4_box *out, const g4_json **label)
+{
+    const g4_json *list = v;
+    double at[4];
+    *label = NULL;
+    if (v->kind == G4_JSON_OBJECT) {
+        list = g4_json_get(v, "box_2d");
+        if (list == NULL) list = g4_json_get(v, "bbox_2d");
+        if (list == NULL) list = g4_json_get(v, "point");
+        if (list == NULL) list = g4_json_get(v, "point_2d");
+        *label = g4_json_get(v, "label");
+    }
+    int n = g4_box_numbers(list, at, 4);
+    if (n != 4 && n != 2) return 0;
+    out->is_point = n == 2;
+    out->y0 = g4_box_pixel(at[0], height);
+    out->x0 = g4_box_pixel(at[1], width);
+    out->y1 = n == 2 ? out->y0 : g4_box_pixel(at[2], height);
+    out->x1 = n == 2 ? out->x0 : g4_box_pixel(at[3], width);
+    if (out->x1 < out->x0) {
+        int x = out->x0;
+        out->x0 = out->x1;
+        out->x1 = x;
+    }
+    if (out->y1 < out->y0) {
+        int y = out->y0;
+        out->y0 = out->y1;
+        out->y1 = y;
+    }
+    return 1;
+}
+
+/* Where each bracket closes (0: it does not), strings respected. stack has room for n. */
+static void g4_box_brackets(const char *s, size_t n, size_t *close, size_t *stack)
+{
+    size_t depth = 0;
+    int in_string = 0;
+    for (size_t i = 0; i < n; i++) {
+        char ch = s[i];
+        if (ch == '\n') in_string = 0; /* no JSON string goes over a line's end */
+        if (in_string && ch == '\\') i++;
+        else if (ch == '"' && depth > 0) in_string = !in_string;
+        else if (in_string) continue;
+        else if (ch == '{' || ch == '[') stack[depth++] = i;
+        else if ((ch == '}' || ch == ']') && depth > 0 && s[stack[depth - 1]] == (ch == '}' ? '{' : '[')) close[stack[--depth]] = i + 1;
+    }
+}
+
+g4_status g4_boxes_read(g4_box **out, int *n_out, const char *text, size_t len, int width, int height, const g4_allocator *a, g4_error *err)
+{
+    int n = 0, cap = 0;
+    *out = NULL;
+    *n_out = 0;
+    if (width <= 0 || height <= 0) return g4_fail(err, G4_ERR_ARGUMENT, "boxes in a picture of %d x %d pixels", width, height);
+    g4_box *boxes = NULL;
+    size_t *close = g4_alloc(a, len + 1, sizeof *close), *stack = g4_alloc(a, len + 1, sizeof *stack);
+    int failed = close == NULL || stack == NULL;
+    if (!failed) g4_box_brackets(text, len, close, stack);
+    for (size_t i = 0; i < len && !failed; i++) {
+        if (close[i] == 0) continue;
+        /* only short values can be one; what contains others is entered */
+        g4_json *v = NULL;
+        g4_status st = close[i] - i <= 4096 ? g4_json_parse(&v, a, text + i, close[i] - i, NULL) : G4_ERR_FORMAT;
+        g4_box box = { 0 };
+        const g4_json *label;
+        failed = st == G4_ERR_MEMORY;
+        if (st == G4_OK && g4_box_read(v, width, height, &box, &label)) {
+            g4_box *p = g4_one_more(a, boxes, n, &cap, sizeof *p);
+            size_t label_len = g4_is(label, G4_JSON_STRING) ? label->text_len : 0;
+            box.label = g4_alloc(a, label_len + 1, 1);
+            if (box.label != NULL && label_len > 0) memcpy(box.label, label->text, label_len);
+            failed = p == NULL || box.label == NULL;
+            if (p != NULL) boxes = p;
+            if (!failed) boxes[n++] = box;
+            else g4_free(a, box.label);
+            i = close[i] - 1;
+        }
+        g4_json_free(a, v);
+    }
+    g4_free(a, close);
+    g4_free(a, stack);
+    if (failed) {
+        g4_boxes_free(boxes, n, a);
+        return g4_fail(err, G4_ERR_MEMORY, "no memory for the boxes of an answer");
+    }
+    *out = boxes;
+    *n_out = n;
+    return G4_OK;
+}
+
+void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a)
+{
+    for (int i = 0; i < n; i++) g4_free(a, boxes[i].label);
+    g4_free(a, boxes);
 }

@@ -491,6 +491,17 @@ typedef struct {
 G4_API g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_options *opt, g4_response **out, g4_result *result,
                                     g4_error *err);
 
+/* ---- Boxes and points --------------------------------------------------------------------------- */
+
+typedef struct {
+    int is_point;              /* then x0 == x1 and y0 == y1 */
+    int x0, y0, x1, y1;        /* pixels of the picture; x1 and y1 may be its width and height */
+    char *label;               /* never NULL, may be empty */
+} g4_box;
+/* Boxes and points of an answer (box_2d and point, y first, 0..1000), in pixels of a picture of that size. None is no error. */
+G4_API g4_status g4_boxes_read(g4_box **out, int *n, const char *text, size_t len, int width, int height, const g4_allocator *a, g4_error *err);
+G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
+
 #ifdef __cplusplus
 }
 #endif
