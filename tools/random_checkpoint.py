@@ -1,0 +1,376 @@
+#!/usr/bin/env python3
+"""Write a checkpoint of a family member's real size with random weights: it says nothing, at the speed of the real one.
+
+    python3 tools/random_checkpoint.py --size e2b|e4b|26b|31b -o OUT [--format hf|g4|gguf] [--type q4_0] [--layers N] [--towers]
+
+  hf    a folder with config.json, safetensors in bf16 and tokenizer.json, as the hub would hold it
+  g4    a model file, as export.py would make it of that folder, without the detour (26B in bf16 is 52 GB)
+  gguf  what llama.cpp loads, with the types of `llama-quantize --pure` (the decoder only)
+
+Everything is streamed: memory stays small. The tokenizer is the real one where --tokenizer finds a tokenizer.json or
+tokenizer.json.xz (default: ../shared/gemma4-tokenizer), else a made-up one of the same size. Weights are scaled so that activations
+stay finite. --layers leaves out all layers but the first N - 1 and the last.
+"""
+
+import argparse
+import json
+import lzma
+import os
+import struct
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+import numpy as np  # noqa: E402
+
+import export  # noqa: E402
+
+# As the hub's config.json gives them (MODEL.md has the table).
+TEXT = {
+    "e2b": dict(hidden_size=1536, num_hidden_layers=35, intermediate_size=6144, num_attention_heads=8, num_key_value_heads=1,
+                hidden_size_per_layer_input=256, num_kv_shared_layers=20, use_double_wide_mlp=True, sliding_window=512, every=5,
+                max_position_embeddings=131072),
+    "e4b": dict(hidden_size=2560, num_hidden_layers=42, intermediate_size=10240, num_attention_heads=8, num_key_value_heads=2,
+                hidden_size_per_layer_input=256, num_kv_shared_layers=18, sliding_window=512, every=6, max_position_embeddings=131072),
+    "26b": dict(hidden_size=2816, num_hidden_layers=30, intermediate_size=2112, num_attention_heads=16, num_key_value_heads=8,
+                num_global_key_value_heads=2, attention_k_eq_v=True, hidden_size_per_layer_input=0, enable_moe_block=True, num_experts=128,
+                top_k_experts=8, moe_intermediate_size=704, use_bidirectional_attention="vision", sliding_window=1024, every=6,
+                max_position_embeddings=262144),
+    "31b": dict(hidden_size=5376, num_hidden_layers=60, intermediate_size=21504, num_attention_heads=32, num_key_value_heads=16,
+                num_global_key_value_heads=4, attention_k_eq_v=True, hidden_size_per_layer_input=0, use_bidirectional_attention="vision",
+                sliding_window=1024, every=6, max_position_embeddings=262144),
+}
+SMALL_VISION = dict(hidden_size=768, num_hidden_layers=16, num_attention_heads=12, num_key_value_heads=12, head_dim=64, intermediate_size=3072,
+                    use_clipped_linears=True, standardize=False)
+LARGE_VISION = dict(hidden_size=1152, num_hidden_layers=27, num_attention_heads=16, num_key_value_heads=16, head_dim=72,
+                    intermediate_size=4304, use_clipped_linears=False, standardize=True)
+VISION = dict(patch_size=16, pooling_kernel_size=3, position_embedding_size=10240, rms_norm_eps=1e-6)
+AUDIO = dict(hidden_size=1024, num_hidden_layers=12, num_attention_heads=8, subsampling_conv_channels=[128, 32], conv_kernel_size=5,
+             output_proj_dims=1536, rms_norm_eps=1e-6)
+N_VOCAB = 262144
+MEDIA = dict(boi_token_id=255999, image_token_id=258880, eoi_token_id=258882, boa_token_id=256000, audio_token_id=258881, eoa_token_index=258883,
+             video_token_id=258884)
+
+
+def make_config(size, n_layers, towers):
+    text = dict(TEXT[size], model_type="gemma4_text", vocab_size=N_VOCAB, head_dim=256, global_head_dim=512, rms_norm_eps=1e-6,
+                final_logit_softcapping=30.0, tie_word_embeddings=True, hidden_activation="gelu_pytorch_tanh", bos_token_id=2, eos_token_id=1,
+                pad_token_id=0, rope_parameters={
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+                    "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0}})
+    every, n = text.pop("every"), text["num_hidden_layers"]
+    types = ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(n)]
+    if n_layers:
+        if not every < n_layers <= n:
+            raise SystemExit(f"random_checkpoint.py: --layers must be {every + 1} to {n} for {size}")
+        types = types[:n_layers - 1] + [types[-1]]
+        text["num_kv_shared_layers"] = min(text.get("num_kv_shared_layers", 0), n_layers - every)
+        text["num_hidden_layers"] = n_layers
+    text["layer_types"] = types
+    if text["hidden_size_per_layer_input"]:
+        text["vocab_size_per_layer_input"] = N_VOCAB
+    config = {"architectures": ["Gemma4ForConditionalGeneration"], "model_type": "gemma4", "text_config": text, "tie_word_embeddings": True, **MEDIA}
+    if towers:
+        config["vision_config"] = dict(SMALL_VISION if text["hidden_size_per_layer_input"] else LARGE_VISION, model_type="gemma4_vision", **VISION)
+        if text["hidden_size_per_layer_input"]:
+            config["audio_config"] = dict(AUDIO, model_type="gemma4_audio")
+    return config
+
+
+def find_tokenizer(path):
+    for name in (path, os.path.join(path, "tokenizer.json"), os.path.join(path, "tokenizer.json.xz")) if path else ():
+        if os.path.isfile(name):
+            with (lzma.open if name.endswith(".xz") else open)(name, "rt", encoding="utf-8") as f:
+                return json.load(f)
+    print("random_checkpoint.py: no tokenizer found; a made-up one of the same size is used", file=sys.stderr)
+    control = {0: "<pad>", 1: "<eos>", 2: "<bos>", 3: "<unk>", 105: "<|turn>", 106: "<turn|>", 255999: "<|image>", 256000: "<|audio>",
+               258880: "<|image|>", 258881: "<|audio|>", 258882: "<image|>", 258883: "<audio|>", 258884: "<|video|>"}
+    texts = {**control, **{238 + b: f"<0x{b:02X}>" for b in range(256)}, 4: "\u2581", **{494 + i: chr(97 + i) for i in range(26)}}
+    words = (f"\u2581{i}" for i in range(N_VOCAB))
+    vocab = {texts[i] if i in texts else next(words): i for i in range(N_VOCAB)}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {"added_tokens": [{"id": i, "content": t, **flags} for i, t in control.items()],
+            "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}, "pre_tokenizer": None,
+            "model": {"type": "BPE", "byte_fallback": True, "unk_token": "<unk>", "vocab": vocab, "merges": [["a", "b"]] if "ab" in vocab else []}}
+
+
+class RandomTensor(export.Stored):
+    """Any rows are cut from one pool of random numbers at a place that depends on the tensor's name, so they cost next to nothing."""
+
+    SIZE = 1 << 22
+    rng = np.random.default_rng(1)
+    q8 = rng.integers(-127, 128, 2 * SIZE, np.int8)
+    q4 = rng.integers(-8, 8, 2 * SIZE, np.int8)
+    spread = (1 + 0.2 * rng.standard_normal(SIZE // 16)).astype(np.float32)  # of scales, norms and the like
+
+    def __init__(self, name, shape):
+        self.seed = sum(name.encode()) * 7919
+        super().__init__(name, shape, "BF16", None)
+
+    @property
+    def data(self):
+        """The whole tensor as it would lie in a file."""
+        return export.f32_to_bf16(self.f32()).reshape(-1)
+
+    @data.setter
+    def data(self, _):
+        pass
+
+    def place(self, r0, n, unit=64):
+        if n > self.SIZE:
+            raise ValueError(f"{self.name}: {n} elements at once")
+        return (self.seed + r0 * self.cols) % self.SIZE // unit * unit
+
+    def f32(self, r0=0, r1=None):
+        r1 = self.rows if r1 is None else r1
+        n = (r1 - r0) * self.cols
+        if len(self.shape) == 1:  # norms, scalars, scales
+            return self.spread[:n].reshape(r1 - r0, self.cols)
+        if n > self.SIZE:  # a small table that is asked for whole
+            return np.concatenate([self.f32(r, min(r1, r + self.SIZE // self.cols)) for r in range(r0, r1, self.SIZE // self.cols)])
+        a = self.place(r0, n)
+        return self.q8[a:a + n].reshape(r1 - r0, self.cols) * np.float32(self.cols ** -0.5 / 73)
+
+    def kept(self, type_, r0, r1):
+        n = (r1 - r0) * self.cols
+        a = self.place(r0, n)
+        pool, deviation = (self.q8, 73.0) if type_ == export.Q8_0 else (self.q4, 4.6)
+        blocks = (r1 - r0) * (self.cols // 32)
+        scales = (np.resize(self.spread, blocks) * np.float32(self.cols ** -0.5 / deviation)).astype(np.float16).view(np.uint16)
+        return pool[a:a + n].reshape(r1 - r0, self.cols), scales.reshape(r1 - r0, -1)
+
+
+class RandomSource(export.Source):
+    """A checkpoint that has every tensor that is asked for, of the shape that is expected."""
+
+    def has(self, name):
+        return "experts.gate_up_proj" in name
+
+    def take(self, name, shape):
+        self.used.add(name)
+        return self.tensors.setdefault(name, RandomTensor(name, shape))
+
+
+class Recorder(export.ModelFile):
+    """A model file that is never written; making it asks the source for all its tensors."""
+
+    def plain(self, name, array):
+        pass
+
+
+def random_source(size, config, tokenizer):
+    src = RandomSource("random-" + size)
+    src.config, src.tokenizer = config, tokenizer
+    src.generation = {"bos_token_id": 2, "eos_token_id": [1, 106], "pad_token_id": 0, "do_sample": True, "temperature": 1.0, "top_k": 64, "top_p": 0.95}
+    return src
+
+
+def all_tensors(src):
+    """{canonical name: shape} of everything the checkpoint consists of."""
+    m = export.TextModel(src)
+    out, types = Recorder(), dict.fromkeys(("type", "ple", "head", "vision", "audio"), export.F32)
+    export.text_tensors(src, m, out, types)
+    export.tower_tensors(src, m, out, {}, types, False)
+    return m, {name: t.shape for name, t in src.tensors.items()}
+
+
+def write_g4(src, size, path, type_name):
+    m = export.TextModel(src)
+    t = export.TYPE_NAMES.index(type_name)
+    careful = t if t in (export.F32, export.BF16) else export.Q8_0
+    types = {"type": t, "head": t, "ple": careful, "vision": careful, "audio": careful}
+    blob, specials = export.tokenizer_blob(src.tokenizer, m.n_vocab)
+    config, layers = export.model_config(src, m, "random-" + size, specials, [])
+    out = export.ModelFile()
+    out.choose_scales = lambda: [setattr(e, "scale", export.SCALE_F16) for e in out.entries if e.type in (export.Q8_0, export.Q4_0)]
+    export.text_tensors(src, m, out, types)
+    export.tower_tensors(src, m, out, config, types, False)
+    progress = export.Progress(sum(e.size for e in out.entries), False)
+    out.write(path, config, layers, blob, progress)
+    progress.close()
+
+
+def slices(t):
+    """Row ranges of at most a pool's worth of elements."""
+    step = max(1, RandomTensor.SIZE // t.cols)
+    return [(r, min(t.rows, r + step)) for r in range(0, t.rows, step)]
+
+
+def write_hf(src, path):
+    """bf16 safetensors in files of about 4 GB, with their index."""
+    _, shapes = all_tensors(src)
+    os.makedirs(path, exist_ok=True)
+    shards, size = [[]], 0
+    for name, shape in shapes.items():
+        n = 2 * int(np.prod(shape))
+        if size + n > 4e9 and shards[-1]:
+            shards.append([])
+            size = 0
+        size += n
+        shards[-1].append(name)
+    progress = export.Progress(sum(2 * int(np.prod(s)) for s in shapes.values()), False)
+    weight_map = {}
+    for i, names in enumerate(shards):
+        file = "model.safetensors" if len(shards) == 1 else f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
+        header, at = {}, 0
+        for name in names:
+            tower = name.startswith(("vision_tower.", "audio_tower.", "embed_"))
+            full = ("model." if tower and not name.startswith("embed_tokens") else "model.language_model.") + name
+            n = 2 * int(np.prod(shapes[name]))
+            header[full] = {"dtype": "BF16", "shape": list(shapes[name]), "data_offsets": [at, at + n]}
+            weight_map[full] = file
+            at += n
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        with open(os.path.join(path, file), "wb") as f:
+            f.write(struct.pack("<Q", len(text)) + text)
+            for name in names:
+                t = RandomTensor(name, shapes[name])
+                for r0, r1 in slices(t):
+                    f.write(export.f32_to_bf16(t.f32(r0, r1)).tobytes())
+                    progress(2 * (r1 - r0) * t.cols)
+    progress.close()
+    if len(shards) > 1:
+        with open(os.path.join(path, "model.safetensors.index.json"), "w", encoding="utf-8") as f:
+            json.dump({"metadata": {}, "weight_map": weight_map}, f)
+    for file, value in (("config.json", src.config), ("generation_config.json", src.generation), ("tokenizer.json", src.tokenizer)):
+        with open(os.path.join(path, file), "w", encoding="utf-8") as f:
+            json.dump(value, f, ensure_ascii=False, indent=1 if file != "tokenizer.json" else None)
+
+
+# ---- GGUF ----------------------------------------------------------------------------------------
+
+GGUF_KINDS = {name: kind for kind, name in export.GGUF_TYPES.items()}
+
+
+def gguf_value(value):
+    """(type number, bytes) of a metadata value: bool, int (u32), float (f32), str, or a list of one of them."""
+    if isinstance(value, bool):
+        return 7, struct.pack("<?", value)
+    if isinstance(value, int):
+        return 4, struct.pack("<I", value)
+    if isinstance(value, float):
+        return 6, struct.pack("<f", value)
+    if isinstance(value, str):
+        data = value.encode()
+        return 8, struct.pack("<Q", len(data)) + data
+    items = [gguf_value(v) for v in value]
+    return 9, struct.pack("<IQ", 5 if isinstance(value[0], int) and not isinstance(value[0], bool) else items[0][0], len(items)) + b"".join(d for _, d in items)
+
+
+def gguf_metadata(m, src, size):
+    """As llama.cpp's converter writes it for gemma4."""
+    t = src.tokenizer
+    vocab, control = t["model"]["vocab"], {a["content"] for a in t["added_tokens"]}
+    tokens = [""] * m.n_vocab
+    for text, i in vocab.items():
+        tokens[i] = text
+    full = next(i for i in range(m.n_layers) if m.full[i])
+    sliding = next(i for i in range(m.n_layers) if not m.full[i])
+    meta = {
+        "general.architecture": "gemma4", "general.name": "random-" + size, "general.file_type": 2,
+        "gemma4.block_count": m.n_layers, "gemma4.context_length": m.max_ctx, "gemma4.embedding_length": m.hidden,
+        "gemma4.feed_forward_length": m.mlp_dim, "gemma4.attention.head_count": m.n_heads, "gemma4.attention.head_count_kv": m.n_kv_heads,
+        "gemma4.attention.key_length": m.head_dim[full], "gemma4.attention.value_length": m.head_dim[full],
+        "gemma4.attention.key_length_swa": m.head_dim[sliding], "gemma4.attention.value_length_swa": m.head_dim[sliding],
+        "gemma4.rope.dimension_count": m.head_dim[full], "gemma4.rope.dimension_count_swa": m.head_dim[sliding],
+        "gemma4.rope.freq_base": 1000000.0, "gemma4.rope.freq_base_swa": 10000.0,
+        "gemma4.attention.layer_norm_rms_epsilon": float(m.eps), "gemma4.attention.sliding_window": m.window,
+        "gemma4.attention.sliding_window_pattern": [not f for f in m.full],
+        "gemma4.attention.shared_kv_layers": sum(i != s for i, s in enumerate(m.kv_source)),
+        "gemma4.embedding_length_per_layer_input": m.ple_dim, "gemma4.final_logit_softcapping": float(m.softcap),
+        "tokenizer.ggml.model": "gemma4", "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.scores": [-1000.0] * len(tokens),
+        "tokenizer.ggml.token_type": [3 if x in control else 6 if x.startswith("<0x") and len(x) == 6 else 1 for x in tokens],
+        "tokenizer.ggml.merges": [x if isinstance(x, str) else " ".join(x) for x in t["model"]["merges"]] or ["a b"],
+        "tokenizer.ggml.bos_token_id": 2, "tokenizer.ggml.eos_token_id": 1, "tokenizer.ggml.padding_token_id": 0,
+        "tokenizer.ggml.unknown_token_id": 3, "tokenizer.ggml.add_space_prefix": False, "tokenizer.ggml.add_bos_token": True,
+    }
+    if m.moe:
+        meta.update({"gemma4.expert_count": m.n_experts, "gemma4.expert_used_count": m.n_experts_used,
+                     "gemma4.expert_feed_forward_length": m.expert_dim})
+    return meta
+
+
+def gguf_type(name, shape, type_name):
+    """What llama-quantize --pure makes of a tensor: matrices the type, except two that it leaves alone."""
+    if len(shape) == 1 or name == "rope_freqs.weight" or "ffn_gate_inp" in name or name.endswith(".scale"):
+        return "F32"
+    return "F16" if name == "per_layer_model_proj.weight" and type_name in ("q8_0", "q4_0") else type_name.upper()
+
+
+def write_gguf(src, size, path, type_name):
+    m, shapes = all_tensors(src)
+    names = {b: a for a, b in export.GGUF_NAMES.items()}
+    inside = {b: a for a, b in export.GGUF_LAYER_NAMES.items()}
+    tensors = []  # (GGUF name, source, type)
+    for name, shape in shapes.items():
+        block = name.split(".", 2)
+        there = f"blk.{block[1]}.{inside[block[2]]}" if block[0] == "layers" else names[name]
+        tensors.append((there, RandomTensor(name, shape), gguf_type(there, shape, type_name)))
+    pairs = len(m.rope["rope.full"])
+    turned = int((m.rope["rope.full"] != 0).sum())
+    tensors.append(("rope_freqs.weight", export.Stored.of("rope_freqs", np.where(np.arange(pairs) < turned, 1.0, 1e30)), "F32"))
+
+    def n_bytes(t, kind):
+        block, size_ = export.GGUF_BLOCKS.get(kind, (1, 4 if kind == "F32" else 2))
+        return t.rows * t.cols // block * size_
+
+    meta = gguf_metadata(m, src, size)
+    head = [struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(meta))]
+    for key, value in meta.items():
+        kind, data = gguf_value(value)
+        head += [gguf_value(key)[1], struct.pack("<I", kind), data]
+    at = 0
+    for name, t, kind in tensors:
+        head += [gguf_value(name)[1], struct.pack(f"<I{len(t.shape)}QIQ", len(t.shape), *t.shape[::-1], GGUF_KINDS[kind], at)]
+        at = export.round_up(at + n_bytes(t, kind), 32)
+    head = b"".join(head)
+    progress = export.Progress(at, False)
+    with open(path, "wb") as f:
+        f.write(head + bytes(-len(head) % 32))
+        for name, t, kind in tensors:
+            for r0, r1 in slices(t):
+                if kind in ("Q8_0", "Q4_0"):
+                    q, d = t.kept(export.Q8_0 if kind == "Q8_0" else export.Q4_0, r0, r1)
+                    d = d.reshape(-1, 1).view(np.uint8)
+                    if kind == "Q4_0":
+                        q = (q.view(np.uint8) + np.uint8(8)).reshape(-1, 2, 16)
+                        q = q[:, 0] | q[:, 1] << np.uint8(4)
+                    data = np.concatenate([d, q.view(np.uint8).reshape(len(d), -1)], axis=1)
+                else:
+                    x = t.f32(r0, r1)
+                    data = x if kind == "F32" else x.astype(np.float16) if kind == "F16" else export.f32_to_bf16(x)
+                f.write(data.tobytes())
+                progress(data.nbytes)
+            f.write(bytes(-n_bytes(t, kind) % 32))
+    progress.close()
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--size", required=True, choices=TEXT)
+    p.add_argument("-o", "--output", required=True, metavar="OUT", help="a file, or a folder for hf")
+    p.add_argument("--format", choices=("hf", "g4", "gguf"), default="hf")
+    p.add_argument("--type", choices=export.TYPE_NAMES, default="q4_0", help="of the matrices, for g4 and gguf")
+    p.add_argument("--layers", type=int, default=0, metavar="N")
+    p.add_argument("--towers", action="store_true", help="with the vision tower and, for e2b and e4b, the audio tower (hf and g4)")
+    p.add_argument("--tokenizer", metavar="PATH", default=os.path.join(os.path.dirname(ROOT), "shared", "gemma4-tokenizer"))
+    a = p.parse_args()
+    config = make_config(a.size, a.layers, a.towers and a.format != "gguf")
+    src = random_source(a.size, config, find_tokenizer(a.tokenizer))
+    try:
+        if a.format == "hf":
+            write_hf(src, a.output)
+        elif a.format == "g4":
+            write_g4(src, a.size, a.output, a.type)
+        else:
+            write_gguf(src, a.size, a.output, a.type)
+    except (export.ExportError, OSError) as e:
+        print(f"random_checkpoint.py: {e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
