@@ -694,7 +694,6 @@ typedef struct {
     uint32_t w, h, depth, type, channels;
     int interlaced, orientation;
     uint8_t palette[256][3]; /* over white */
-    uint32_t n_palette;
     int has_key; /* tRNS of grey and RGB: this sample value is transparent */
     uint32_t key[3];
     uint32_t crc[256];
@@ -778,8 +777,8 @@ static int g4_png_unfilter(uint8_t *raw, size_t n, uint32_t h, size_t bpp)
     return 1;
 }
 
-/* n pixels of an unfiltered row to RGB, `step` pixels apart. 0: a palette index beyond the palette. */
-static int g4_png_row(const g4_png *g, const uint8_t *row, uint32_t n, uint8_t *dst, size_t step)
+/* n pixels of an unfiltered row to RGB, `step` pixels apart. An index beyond the palette is black, as in Pillow. */
+static void g4_png_row(const g4_png *g, const uint8_t *row, uint32_t n, uint8_t *dst, size_t step)
 {
     uint32_t wide = g->depth == 16 ? 2 : 1, scale = g->depth < 8 ? 255 / ((1u << g->depth) - 1) : 1;
     for (uint32_t x = 0; x < n; x++, dst += 3 * step) {
@@ -787,7 +786,6 @@ static int g4_png_row(const g4_png *g, const uint8_t *row, uint32_t n, uint8_t *
             uint32_t bit = x * g->depth,
                      v = (uint32_t)row[bit >> 3] >> (8 - g->depth - (bit & 7)) & ((1u << g->depth) - 1);
             if (g->type == 3) {
-                if (v >= g->n_palette) return 0;
                 memcpy(dst, g->palette[v], 3);
             } else {
                 memset(dst, g->has_key && v == g->key[0] ? 255 : (int)(v * scale), 3);
@@ -796,7 +794,6 @@ static int g4_png_row(const g4_png *g, const uint8_t *row, uint32_t n, uint8_t *
         }
         const uint8_t *p = row + (size_t)x * g->channels * wide;
         if (g->type == 3) {
-            if (p[0] >= g->n_palette) return 0;
             memcpy(dst, g->palette[p[0]], 3);
             continue;
         }
@@ -811,7 +808,6 @@ static int g4_png_row(const g4_png *g, const uint8_t *row, uint32_t n, uint8_t *
             dst[c] = alpha == 255 ? v : g4_over_white(v, alpha);
         }
     }
-    return 1;
 }
 
 static g4_status g4_png_header(g4_png *g, const uint8_t *d, size_t n, g4_error *err)
@@ -841,8 +837,7 @@ static g4_status g4_png_palette(g4_png *g, const uint8_t *plte, size_t n_plte, c
     if (g->type == 3) {
         if (!plte || n_plte == 0 || n_plte % 3 != 0 || n_plte > 768)
             return g4_fail(err, G4_ERR_FORMAT, "PNG: palette of %zu bytes, expected 3 to 768 in threes", n_plte);
-        g->n_palette = (uint32_t)(n_plte / 3);
-        for (uint32_t i = 0; i < g->n_palette; i++) {
+        for (uint32_t i = 0; i < n_plte / 3; i++) {
             uint32_t alpha = trns && i < n_trns ? trns[i] : 255;
             for (int c = 0; c < 3; c++) g->palette[i][c] = g4_over_white(plte[3 * i + (uint32_t)c], alpha);
         }
@@ -894,9 +889,7 @@ static g4_status g4_png_pixels(const g4_media *m, g4_png *g, uint64_t idat_bytes
             s = g4_fail(err, G4_ERR_FORMAT, "PNG: unknown filter, expected 0 to 4");
         for (uint32_t y = 0; !s && y < ph; y++) {
             uint8_t *d = dst + 3 * ((size_t)(y * t[3] + t[1]) * g->w + t[0]);
-            if (!g4_png_row(g, at + y * (n + 1) + 1, pw, d, t[2]))
-                s = g4_fail(err, G4_ERR_FORMAT, "PNG: a pixel names a colour beyond the %u of the palette",
-                            (unsigned)g->n_palette);
+            g4_png_row(g, at + y * (n + 1) + 1, pw, d, t[2]);
         }
         at += (size_t)ph * (n + 1);
     }

@@ -1,0 +1,340 @@
+#!/usr/bin/env python3
+"""Golden data of media.c: small PNG, JPEG and Netpbm files with the pixels Pillow makes of them, and patches of the reference.
+
+    python3 tests/make_pictures_data.py [OUT]      (OUT: tests/data/pictures.bin)
+
+Needs Pillow, numpy, transformers, and libjpeg-turbo's cjpeg for the sampling factors Pillow cannot write. Pixels and patches are kept
+as checksums. PNG files come from a small encoder here, because Pillow writes neither interlaced nor most odd ones; their
+pixels are computed from the samples by the PNG standard and must equal Pillow's, but for the cases in `differs`.
+
+Format, little-endian: "G4PICS1\\n", then records: u32 kind (1 picture, 2 patches), width, height, crc32, adler32, length of the
+name, length of the data; name; data. A picture's data is the file and its sums are over RGB; for patches, data is
+i32 pattern, budget, n, grid_w, grid_h, then 8 floats from the middle, and the sums are over pixels (float32), then positions (int32).
+"""
+import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+from PIL import Image, ImageOps
+from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+rng = np.random.default_rng(4)
+records = []
+names = set()
+
+
+def add(kind, name, w, h, sums, data):
+    assert name not in names, name
+    names.add(name)
+    label = name.encode()
+    records.append(struct.pack("<7I", kind, w, h, sums[0], sums[1], len(label), len(data)) + label + data)
+
+
+def sums_of(raw):
+    return zlib.crc32(raw), zlib.adler32(raw)
+
+
+def add_picture(name, data, rgb):
+    assert rgb.dtype == np.uint8 and rgb.shape[2] == 3
+    add(1, name, rgb.shape[1], rgb.shape[0], sums_of(np.ascontiguousarray(rgb).tobytes()), data)
+
+
+def pillow(data):
+    """What the reference sees: upright, over white (image_transforms.convert_to_rgb)."""
+    im = Image.open(io.BytesIO(data))
+    im.load()
+    im = ImageOps.exif_transpose(im)
+    rgba = im.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, (255, 255, 255))
+    return np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
+
+
+def noise(h, w, channels, top=256):
+    """Half noise, half smooth, so that filters and matches have something to do."""
+    a = rng.integers(0, top, (h, w, channels)).astype(np.int64)
+    ramp = (np.arange(w)[None, :, None] + 2 * np.arange(h)[:, None, None]) * top // (3 * max(w, h)) % top
+    return np.where(rng.random((h, w, 1)) < 0.3, a, ramp)
+
+
+# ---- PNG ---------------------------------------------------------------------------------------------
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+
+
+def pack_rows(samples, depth):
+    h, w, c = samples.shape
+    rows = []
+    for y in range(h):
+        flat = samples[y].reshape(-1)
+        if depth == 16:
+            rows.append(flat.astype(">u2").tobytes())
+        elif depth == 8:
+            rows.append(flat.astype(np.uint8).tobytes())
+        else:
+            bits = ((flat[:, None] >> np.arange(depth - 1, -1, -1)) & 1).reshape(-1).astype(np.uint8)
+            rows.append(np.packbits(bits).tobytes())
+    return rows
+
+
+def filtered(rows, bpp):
+    out, up = b"", None
+    for row in rows:
+        kind, n = int(rng.integers(0, 5)), len(row)
+        coded = bytearray(n)
+        for i in range(n):
+            a = row[i - bpp] if i >= bpp else 0
+            b = up[i] if up else 0
+            c = up[i - bpp] if up and i >= bpp else 0
+            p = a + b - c
+            pa, pb, pc = abs(p - a), abs(p - b), abs(p - c)
+            paeth = a if pa <= pb and pa <= pc else b if pb <= pc else c
+            coded[i] = (row[i] - [0, a, b, (a + b) // 2, paeth][kind]) & 255
+        out += bytes([kind]) + bytes(coded)
+        up = row
+    return out
+
+
+def png(samples, colour, depth, interlace=0, before=b"", after=b"", level=9, strategy=0, pieces=1):
+    h, w, c = samples.shape
+    bpp = max(1, depth * c // 8)
+    if interlace:
+        raw = b""
+        for x0, y0, dx, dy in ADAM7:
+            part = samples[y0::dy, x0::dx]
+            if part.shape[0] and part.shape[1]:
+                raw += filtered(pack_rows(part, depth), bpp)
+    else:
+        raw = filtered(pack_rows(samples, depth), bpp)
+    z = zlib.compressobj(level, zlib.DEFLATED, 15, 8, strategy)
+    data = z.compress(raw) + z.flush()
+    cuts = sorted(int(v) for v in rng.integers(0, len(data) + 1, pieces - 1))
+    parts = [data[a:b] for a, b in zip([0] + cuts, cuts + [len(data)])]
+    head = struct.pack(">IIBBBBB", w, h, depth, colour, 0, 0, interlace)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + before + b"".join(chunk(b"IDAT", p) for p in parts) + after + chunk(b"IEND", b"")
+
+
+def over_white(rgb, alpha):
+    t = (rgb.astype(np.int64) * alpha + 255 * (255 - alpha) + 128) << 7
+    return ((((t >> 8) + t) >> 8) >> 7).astype(np.uint8)
+
+
+def png_pixels(samples, colour, depth, palette=None, trns=None):
+    """RGB by the standard; 16-bit samples by their high byte."""
+    if colour == 3:
+        colours = np.zeros((256, 3), np.int64)
+        colours[: len(palette)] = palette
+        alphas = np.full(256, 255, np.int64)
+        if trns is not None:
+            alphas[: len(trns)] = trns
+        return over_white(colours[samples[..., 0]], alphas[samples[..., :1]])
+    n = 1 if colour in (0, 4) else 3
+    wide = samples >> 8 if depth == 16 else samples * (255 // (2**depth - 1))
+    alpha = np.full(samples.shape[:2] + (1,), 255, np.int64)
+    if colour in (4, 6):
+        alpha = wide[..., n:]
+    if trns is not None:
+        alpha = np.where((samples[..., :n] == np.array(trns)).all(-1, keepdims=True), 0, alpha)
+    rgb = wide[..., :n] if n == 3 else np.repeat(wide[..., :1], 3, -1)
+    return over_white(rgb, alpha)
+
+
+def differs(colour, depth, trns):
+    """Where Pillow does not follow the standard: it saturates 16-bit grey, compares a transparent grey of 2 and 4 bits with the
+    sample after widening it, and a 16-bit transparent colour with the high bytes."""
+    return (colour == 0 and depth == 16) or (trns is not None and colour in (0, 2) and depth in (2, 4, 16))
+
+
+def png_case(name, colour, depth, w, h, **options):
+    use_trns = options.pop("trns", False)
+    samples = noise(h, w, CHANNELS[colour], 2**depth)
+    before, palette, trns = b"", None, None
+    if colour == 3:
+        palette = rng.integers(0, 256, (min(256, 2**depth), 3)).astype(np.int64)
+        if options.pop("short", False):
+            palette = palette[: max(1, len(palette) // 2)]
+        before += chunk(b"PLTE", palette.astype(np.uint8).tobytes())
+        if use_trns:
+            trns = rng.integers(0, 256, (len(palette) + 1) // 2).astype(np.int64)
+            before += chunk(b"tRNS", trns.astype(np.uint8).tobytes())
+    elif use_trns:
+        trns = [int(v) for v in samples[h // 2, w // 2]]
+        before += chunk(b"tRNS", struct.pack(">%dH" % len(trns), *trns))
+    before += options.pop("before", b"")
+    data = png(samples, colour, depth, before=before, **options)
+    rgb = png_pixels(samples, colour, depth, palette, trns)
+    if not differs(colour, depth, trns):
+        assert (pillow(data) == rgb).all(), name
+    add_picture(name, data, rgb)
+
+
+def exif(orientation, big=False):
+    e = ">" if big else "<"
+    entries = [(0x010E, 2, 4, b"abc\0"), (0x0112, 3, 1, struct.pack(e + "HH", orientation, 0))]
+    body = struct.pack(e + "H", len(entries)) + b"".join(struct.pack(e + "HHI", t, k, n) + v for t, k, n, v in entries)
+    return (b"MM" if big else b"II") + struct.pack(e + "HI", 42, 8) + body + struct.pack(e + "I", 0)
+
+
+def make_png():
+    for colour, depths in ((0, (1, 2, 4, 8, 16)), (2, (8, 16)), (3, (1, 2, 4, 8)), (4, (8, 16)), (6, (8, 16))):
+        for depth in depths:
+            for interlace in (0, 1):
+                w, h = (int(v) for v in rng.integers(9, 30, 2))
+                name = "png-%d-%d-%d" % (colour, depth, interlace)
+                png_case(name + ".png", colour, depth, w, h, interlace=interlace, pieces=int(rng.integers(1, 5)))
+                if colour in (0, 2, 3):
+                    png_case(name + "-trns.png", colour, depth, w, h, interlace=interlace, trns=True)
+    for w, h in ((1, 1), (1, 9), (2, 2), (3, 5), (4, 1), (5, 5), (7, 8), (8, 3), (9, 9)):
+        png_case("png-adam7-%dx%d.png" % (w, h), 2, 8, w, h, interlace=1)
+        png_case("png-adam7-1bit-%dx%d.png" % (w, h), 0, 1, w, h, interlace=1)
+    for level, strategy in ((0, 0), (1, 0), (9, 1), (9, 2), (9, 3), (9, 4)):
+        png_case("png-deflate-%d-%d.png" % (level, strategy), 6, 8, 23, 19, level=level, strategy=strategy, pieces=6)
+    png_case("png-short-palette.png", 3, 4, 20, 9, short=True)
+    png_case("png-runs.png", 3, 1, 400, 100)
+    extra = chunk(b"gAMA", struct.pack(">I", 45455)) + chunk(b"tEXt", b"Comment\0hello") + chunk(b"PLTE", bytes(range(30)))
+    png_case("png-ancillary.png", 2, 8, 12, 11, before=extra)
+    for orientation in range(1, 9):
+        samples = noise(5, 7, 3)
+        data = png(samples, 2, 8, before=chunk(b"eXIf", exif(orientation, orientation % 2 == 0)))
+        add_picture("png-exif-%d.png" % orientation, data, pillow(data))
+    late = png(noise(5, 7, 3), 2, 8, after=chunk(b"eXIf", exif(6)))
+    add_picture("png-exif-late.png", late, pillow(late))
+
+
+# ---- JPEG ---------------------------------------------------------------------------------------------
+
+
+def picture(mode="RGB"):
+    w, h = (int(v) for v in rng.integers(1, 44, 2))
+    a = noise(h, w, 4).astype(np.uint8)
+    return Image.fromarray(a, "RGBA").convert(mode)
+
+
+def add_jpeg(name, data):
+    add_picture(name, data, pillow(data))
+
+
+def save(im, **options):
+    f = io.BytesIO()
+    im.save(f, "JPEG", **options)
+    return f.getvalue()
+
+
+def cjpeg(im, *options):
+    f = io.BytesIO()
+    im.save(f, "PPM")
+    return subprocess.run(["cjpeg", *options], input=f.getvalue(), stdout=subprocess.PIPE, check=True).stdout
+
+
+def make_jpeg():
+    for sub in (0, 1, 2):
+        for progressive in (False, True):
+            for i, quality in enumerate((8, 50, 75, 92)):
+                options = dict(quality=quality, subsampling=sub, progressive=progressive)
+                if i == 1:
+                    options.update(restart_marker_blocks=3)
+                if i == 2:
+                    options.update(restart_marker_rows=1, optimize=True)
+                add_jpeg("jpeg-%d-%d-%d.jpg" % (sub, progressive, quality), save(picture(), **options))
+    for progressive in (False, True):
+        p = "-%d.jpg" % progressive
+        add_jpeg("jpeg-grey" + p, save(picture("L"), quality=80, progressive=progressive))
+        add_jpeg("jpeg-rgb" + p, save(picture(), quality=80, progressive=progressive, keep_rgb=True))
+        for sub in (0, 2):
+            data = bytearray(save(picture("CMYK"), quality=85, progressive=progressive, subsampling=sub))
+            add_jpeg("jpeg-cmyk-%d%s" % (sub, p), bytes(data))
+            data[data.index(b"Adobe") + 11] = 2  # the same numbers read as YCCK
+            add_jpeg("jpeg-ycck-%d%s" % (sub, p), bytes(data))
+    for factors in ("1x1", "2x1", "1x2", "2x2", "4x1", "1x4", "4x2", "3x1", "1x1,1x2,1x2", "2x2,1x2,1x2", "2x2,2x1,1x2", "2x2,1x1,2x2"):
+        for i, more in enumerate(((), ("-progressive",), ("-restart", "1"))):
+            data = cjpeg(picture(), "-quality", "70", "-sample", factors, *more)
+            add_jpeg("jpeg-sample-%s-%d.jpg" % (factors, i), data)
+    for w in (1, 2, 3, 4, 5, 15, 16, 17):  # fancy upsampling starts at three chroma columns
+        for factors in ("2x1", "1x2", "2x2"):
+            im = Image.fromarray(noise(18 - w, w, 3).astype(np.uint8))
+            add_jpeg("jpeg-narrow-%d-%s.jpg" % (w, factors), cjpeg(im, "-quality", "90", "-sample", factors))
+    for orientation in range(1, 9):
+        im = Image.fromarray(noise(9, 14, 3).astype(np.uint8))
+        add_jpeg("jpeg-exif-%d.jpg" % orientation, save(im, quality=90, exif=b"Exif\0\0" + exif(orientation, orientation % 2 == 1)))
+
+
+# ---- Netpbm --------------------------------------------------------------------------------------------
+
+
+def make_pnm():
+    for mode, kind in (("1", "pbm"), ("L", "pgm"), ("RGB", "ppm")):
+        f = io.BytesIO()
+        picture(mode).save(f, "PPM")
+        add_picture("raw." + kind, f.getvalue(), pillow(f.getvalue()))
+    for maxval in (1, 2, 6, 100, 254, 255, 1000, 65535):
+        a = noise(6, 9, 3, maxval + 1)
+        raw = a.astype(">u2" if maxval > 255 else np.uint8).tobytes()
+        data = b"P6 # a comment\n9\t6\r\n%d\n" % maxval + raw
+        add_picture("ppm-%d.ppm" % maxval, data, pillow(data))
+        text = b"P3\n9 6\n#c\n%d\n" % maxval + b" ".join(b"%d" % v for v in a.reshape(-1)) + b"\n"
+        add_picture("plain-%d.ppm" % maxval, text, pillow(text))
+    bits = noise(5, 7, 1, 2)[..., 0]
+    data = b"P1\n7 5\n" + b"\n".join(b"".join(b"%d" % v for v in row) for row in bits) + b"\n"
+    add_picture("plain.pbm", data, pillow(data))
+    rgba = noise(6, 5, 4)
+    data = b"P7\nWIDTH 5\nHEIGHT 6\nDEPTH 4\nMAXVAL 255\nTUPLTYPE RGB_ALPHA\nENDHDR\n" + rgba.astype(np.uint8).tobytes()
+    add_picture("alpha.pam", data, over_white(rgba[..., :3], rgba[..., 3:]))
+
+
+# ---- Patches -------------------------------------------------------------------------------------------
+
+
+def pattern(kind, w, h):
+    """The same picture as g4_pattern in test_media.c: noise, black and white noise, or a ramp."""
+    x, y, c = np.meshgrid(np.arange(w, dtype=np.uint32), np.arange(h, dtype=np.uint32), np.arange(3, dtype=np.uint32))
+    if kind == 2:
+        return ((x * 5 + y * 3 + c * 40) >> 2).astype(np.uint8)
+    v = x * np.uint32(2654435761) ^ y * np.uint32(2246822519) ^ c * np.uint32(3266489917)
+    v ^= v >> 15
+    v *= np.uint32(2246822519)
+    v ^= v >> 13
+    v = (v >> 8).astype(np.uint8)
+    return np.where(v > 127, 255, 0).astype(np.uint8) if kind == 1 else v
+
+
+def make_patches():
+    processor = Gemma4ImageProcessorPil()
+    sizes = [(1, 1), (3, 2), (16, 16), (48, 48), (47, 49), (224, 224), (640, 480), (768, 768), (480, 853), (1920, 1080), (1, 500), (700, 4)]
+    cases = [(w, h, 280, i % 3) for i, (w, h) in enumerate(sizes)]
+    cases += [(333, 222, b, i % 3) for i, b in enumerate((70, 140, 560, 1120))]
+    cases += [(912, 672, 280, 0), (912, 1000, 280, 1), (3000, 7, 70, 0), (5, 2500, 1120, 1), (4000, 3000, 280, 0), (1080, 2400, 1120, 1), (13000, 50, 280, 0)]
+    for w, h, budget, kind in cases:
+        image = Image.fromarray(pattern(kind, w, h))
+        out = processor(image, max_soft_tokens=budget, return_tensors="np", input_data_format="channels_first")
+        n = int(out["num_soft_tokens_per_image"][0]) * 9
+        pixels = out["pixel_values"][0][:n]
+        positions = out["image_position_ids"][0][:n].astype("<i4")
+        assert pixels.dtype == np.float32 and positions.min() >= 0
+        raw = pixels.tobytes() + positions.tobytes()
+        middle = pixels[n // 2, 380:388].astype("<f4").tobytes()
+        grid_w, grid_h = (int(v) + 1 for v in positions.max(0))
+        add(2, "patches-%dx%d-%d" % (w, h, budget), w, h, sums_of(raw), struct.pack("<5i", kind, budget, n, grid_w, grid_h) + middle)
+
+
+def main():
+    out = sys.argv[1] if len(sys.argv) > 1 else os.path.join(HERE, "data", "pictures.bin")
+    make_png()
+    make_jpeg()
+    make_pnm()
+    make_patches()
+    with open(out, "wb") as f:
+        f.write(b"G4PICS1\n" + b"".join(records))
+    print("%s: %d records, %d bytes" % (out, len(records), os.path.getsize(out)))
+
+
+main()
