@@ -70,6 +70,8 @@ SCRIPTS := $(wildcard tests/test_*.sh)
 $(B)/test_%: tests/test_%.c tests/test.h $(B)/libgemma4.a
 	$(CC) $(ALL_CFLAGS) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
 
+$(B)/test_media: $(wildcard tests/fuzz/fuzz_*.c)
+
 # Those that bring the whole library with them are built quickly: it is the form that is tested.
 QUICK := $(patsubst -O3,-O1,$(ALL_CFLAGS))
 $(B)/use_%: tests/use_%.c tests/use.h tests/test.h $(LIB_SRC) $(HEADERS) gemma4_single.h $(B)/libgemma4.a
@@ -109,6 +111,24 @@ test-aarch64: ## the C tests built for aarch64, under qemu-aarch64
 	    CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar LDLIBS='-static $(LDLIBS)' test-c
 debug: ## unoptimised build with checks in build/debug
 	@$(MAKE) --no-print-directory B=build/debug PROGRAM=build/debug/gemma4 CFLAGS='-O0 -g3 -DG4_DEBUG' all
+
+# tests/fuzz/fuzz_NAME.c with libFuzzer and the sanitizers, each for FUZZ_SECONDS on tests/fuzz/corpus_NAME and what it
+# found before (build/fuzz/found_NAME). FUZZ="png wav" runs only those. A crash leaves its input in build/fuzz.
+FUZZ ?= $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_SECONDS ?= 600
+FUZZ_FLAGS := -std=c11 -ffp-contract=off -O1 -g -pthread -fsanitize=address,undefined -fno-sanitize-recover=all
+build/fuzz/%.o: %.c $(HEADERS)
+	@mkdir -p build/fuzz
+	clang $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -c $< -o $@
+build/fuzz/%: tests/fuzz/fuzz_%.c tests/test.h $(LIB_SRC:%.c=build/fuzz/%.o)
+	clang $(FUZZ_FLAGS) -fsanitize=fuzzer -DGEMMA4_IMPLEMENTED -I. -Itests $< $(LIB_SRC:%.c=build/fuzz/%.o) -o $@ $(LDLIBS)
+.SECONDARY: $(LIB_SRC:%.c=build/fuzz/%.o)
+.PHONY: fuzz
+fuzz: $(FUZZ:%=build/fuzz/%) ## run every fuzzer (clang) for FUZZ_SECONDS, 600 by default
+	@for f in $(FUZZ); do mkdir -p build/fuzz/found_$$f; c=tests/fuzz/corpus_$$f; [ -d $$c ] || c=; \
+	    build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2000 -artifact_prefix=build/fuzz/$$f- \
+	        build/fuzz/found_$$f $$c > build/fuzz/$$f.log 2>&1 || { tail -n 40 build/fuzz/$$f.log; exit 1; }; \
+	    echo "$$f: $$(tail -n 1 build/fuzz/$$f.log)"; done
 
 .PHONY: lint
 lint: ## names, forbidden calls, global state, line length, warnings as errors under gcc and clang

@@ -694,7 +694,7 @@ typedef struct {
     uint32_t w, h, depth, type, channels;
     int interlaced, orientation;
     uint8_t palette[256][3]; /* over white */
-    int has_key; /* tRNS of grey and RGB: this sample value is transparent */
+    int has_key;             /* tRNS of grey and RGB: this sample value is transparent */
     uint32_t key[3];
     uint32_t crc[256];
 } g4_png;
