@@ -84,9 +84,13 @@ $(B)/use_scalar: tests/use_scalar.c tests/use.h tests/test.h $(LIB_SRC) gemma4.h
 	@rm -rf $(B)/scalar_only && mkdir -p $(B)/scalar_only && cp $(LIB_SRC) gemma4.h gemma4_internal.h $(B)/scalar_only
 	$(CC) $(QUICK) -DG4_SCALAR_ONLY -I$(B)/scalar_only -Itests $< -o $@ $(LDLIBS)
 
+# The chat, through a terminal of its own.
+$(B)/tty: tests/tty.c tests/test.h $(PROGRAM)
+	$(CC) $(ALL_CFLAGS) -Itests $< -o $@
+
 .PHONY: test test-c test-install
-test: all $(TESTS) $(USES) ## all tests in C and of the program on the golden data: no network, no Python
-	@G4_PROGRAM=./$(PROGRAM) sh tests/run.sh $(TESTS) $(USES) $(SCRIPTS)
+test: all $(TESTS) $(USES) $(B)/tty ## all tests in C and of the program on the golden data: no network, no Python
+	@G4_PROGRAM=./$(PROGRAM) sh tests/run.sh $(TESTS) $(USES) $(B)/tty $(SCRIPTS)
 test-c: $(TESTS) ## only the C tests
 	@sh tests/run.sh $(TESTS)
 test-install: ## install into a scratch folder and build users against it through pkg-config

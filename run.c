@@ -274,7 +274,7 @@ static const g4_option g4_options[] = {
     { NULL, "--frames", "N", G4_IS_INT, G4_AT(frames), 1, 1024, G4_FOR_MEDIA, "frames of a video (default 32)" },
     { NULL, "--fps", "X", G4_IS_NUMBER, G4_AT(fps), 0.001, 1000, G4_FOR_MEDIA, "frames a second instead" },
     { NULL, "--no-video-audio", NULL, G4_IS_FLAG, G4_AT(no_video_audio), 0, 0, G4_FOR_ANSWER, "leave the sound of videos out" },
-    { NULL, "--ffmpeg", "NAME", G4_IS_TEXT, G4_AT(ffmpeg), 0, 0, G4_FOR_MEDIA | G4_FOR_MEL, "the ffmpeg program (default ffmpeg)" },
+    { NULL, "--ffmpeg", "NAME", G4_IS_TEXT, G4_AT(ffmpeg), 0, 0, G4_FOR_MEDIA | G4_FOR_MEL | G4_FOR_PATCHES, "the ffmpeg program (default ffmpeg)" },
     { NULL, "--system", "TEXT", G4_IS_TEXT, G4_AT(system), 0, 0, G4_FOR_ANSWER, "system prompt" },
     { NULL, "--raw", NULL, G4_IS_FLAG, G4_AT(raw), 0, 0, G4_FOR_ANSWER,
       "no chat template: continue the text, begin-of-sequence token in front" },
@@ -624,8 +624,8 @@ static int g4_ids_of(const g4_engine *e, const g4_buf *text, int specials, g4_to
 
 /* ---- 5. Line editor -------------------------------------------------------------------------------
  *
- * One logical line in one row that scrolls sideways, UTF-8 throughout. Ctrl-J, Alt-Enter and pasted newlines become part
- * of the line. Where the terminal cannot do it (TERM=dumb, input from elsewhere) lines are read as they come. */
+ * One logical line in one row that scrolls sideways, UTF-8 throughout. Alt-Enter and pasted newlines become part of the
+ * line. Where the terminal cannot do it (TERM=dumb, input from elsewhere) lines are read as they come. */
 
 typedef struct {
     char **lines; /* oldest first */
@@ -838,8 +838,8 @@ static g4_line_end g4_line_edit(g4_line *l)
         int c = g4_key_byte(-1);
         if (c < 0) return g4_interrupted() ? G4_LINE_INTERRUPTED : G4_LINE_END;
         switch (c) {
-        case '\r': return G4_LINE_READ;
-        case '\n': g4_line_insert(l, "\n", 1); break; /* Ctrl-J */
+        case '\r':
+        case '\n': return G4_LINE_READ; /* a newline was typed ahead, while the terminal still translated it */
         case 'C' & 31: return G4_LINE_INTERRUPTED;
         case 'D' & 31:
             if (l->text.len == 0) return G4_LINE_END;
@@ -1631,8 +1631,8 @@ static int g4_chat_help(g4_talk *t, const char *rest, g4_buf *line)
         printf("  /%s%-*s %s\n", g4_chat_commands[i].name, 18 - (int)strlen(g4_chat_commands[i].name), g4_chat_commands[i].rest,
                g4_chat_commands[i].help);
     }
-    puts("Anything else goes to the model (// for a line that begins with a slash). Ctrl-J starts a new line,\n"
-         "Ctrl-C stops an answer.");
+    puts("Anything else goes to the model (// for a line that begins with a slash). Alt-Enter starts a new\n"
+         "line, Ctrl-C stops an answer.");
     return G4_EXIT_DONE;
 }
 
@@ -2454,7 +2454,7 @@ int main(int argc, char **argv)
     int first = 1;
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGHUP, &action, NULL);
+    if (signal(SIGHUP, SIG_IGN) != SIG_IGN) sigaction(SIGHUP, &action, NULL); /* nohup ignores it already */
     signal(SIGPIPE, SIG_IGN); /* a write to a closed pipe fails, and the failure is handled like any other */
     if (argc > 1 && argv[1][0] != '-') {
         size_t i = 1;

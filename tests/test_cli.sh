@@ -1,0 +1,319 @@
+#!/bin/sh
+# What the program promises on the command line: exit codes, one clear line for an error, where output goes, what stays
+# behind. On tiny random models; their answers mean nothing, their form does. Ends with "N passed, N failed".
+g4=${G4_PROGRAM:-./gemma4}
+case $g4 in /*) ;; *) g4=$(pwd)/$g4 ;; esac
+base=tests/data/text_e2b.g4          # a base model, type f32
+chat=tests/data/media/e2b-q8_0.g4    # a chat model that sees and hears
+vocab=tests/data/vocab.g4            # the real vocabulary, no weights
+tmp=$(mktemp -d) || exit 1
+trap 'rm -rf "$tmp"' EXIT
+passed=0; failed=0; skipped=0
+
+# ok NAME CONDITION...: the condition is a command.
+ok() {
+    name=$1; shift
+    if "$@" > /dev/null 2>&1; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "-- $name"
+        sed 's/^/   stderr: /' "$tmp/err" 2> /dev/null | head -n 3
+    fi
+}
+# run ARGUMENT...: the program, without input; leaves out, err and rc.
+run() { "$g4" "$@" > "$tmp/out" 2> "$tmp/err" < /dev/null; rc=$?; }
+# fails STATUS TEXT ARGUMENT...: that exit status, TEXT on stderr, nothing on stdout, and one line only.
+fails() {
+    want=$1; text=$2; shift 2
+    run "$@"
+    ok "$* exits $want" test "$rc" -eq "$want"
+    ok "$* says \"$text\"" grep -qF -- "$text" "$tmp/err"
+    ok "$* says one line" test "$(wc -l < "$tmp/err")" -eq 1
+    ok "$* prints nothing" test ! -s "$tmp/out"
+}
+out_is() { [ "$(cat "$tmp/out")" = "$1" ]; }
+same() { cmp -s "$1" "$2"; }
+size_is() { [ "$(wc -c < "$1")" -eq "$2" ]; }
+no_leftovers() { [ -z "$(find "$tmp" -name '*.tmp')" ]; }
+if command -v python3 > /dev/null; then
+    json() { python3 -c 'import json,sys; d=json.load(open(sys.argv[1])); assert eval(sys.argv[2], {"d": d}), d' "$tmp/out" "$1"; }
+else
+    json() { grep -q '^{.*}$' "$tmp/out"; }
+fi
+
+# ---- Usage -------------------------------------------------------------------------------------------
+for command in "" info bench tokenize detokenize render perplexity logits encode mel patches; do
+    run $command --help
+    ok "$command --help exits 0" test "$rc" -eq 0
+    ok "$command --help is on stdout" grep -q '^usage: gemma4' "$tmp/out"
+    ok "$command --help leaves stderr alone" test ! -s "$tmp/err"
+done
+run --version
+ok "--version" grep -q '^gemma4 [0-9]' "$tmp/out"
+fails 2 "unknown option --nonsense" -m $base --nonsense
+fails 2 "unknown option -z" -z
+fails 2 "unknown command" nonsense
+fails 2 "what is \"stray\"" -m $base stray
+fails 2 "-m needs a value" -p x -m
+fails 2 "--temp is not an option of tokenize" tokenize -m $base --temp 1
+fails 2 "no model" -p x
+fails 2 "-n needs a whole number" -m $base -n many -p x
+fails 2 "-n needs a whole number" -m $base -n 1.5 -p x
+fails 2 "-n needs a whole number" -m $base -n -1 -p x
+fails 2 "--temp needs a number" -m $base --temp hot -p x
+fails 2 "--top-p needs a number from 0 to 1" -m $base --top-p 1.5 -p x
+fails 2 "--kv needs" -m $base --kv f64 -p x
+fails 2 "--logit-bias needs" -m $base --logit-bias 5 -p x
+fails 2 "--logprobs needs" -m $base --logprobs 65 -p x
+fails 2 "--image-tokens needs 70, 140, 280, 560 or 1120" -m $chat --image-tokens 100 -p x
+fails 2 "--raw takes no value" -m $base --raw=yes -p x
+fails 2 "--system belongs to the chat template" -m $base --raw --system x -p x
+fails 2 "--specials needs --raw" -m $chat --specials -p x
+fails 2 "logits needs --tokens" logits -m $base -o "$tmp/x"
+fails 2 "logits needs -o" logits -m $base --tokens 2
+run -m=$base -p x
+ok "a short option takes no equals sign" test "$rc" -eq 2
+run -m $base --temp=0 -n 2 --quiet -p x
+ok "--name=value" test "$rc" -eq 0
+
+# ---- Files that are no model ---------------------------------------------------------------------------
+fails 1 "no-such-file" -m "$tmp/no-such-file.g4" -p x
+: > "$tmp/empty.g4"
+fails 1 "empty.g4" -m "$tmp/empty.g4" -p x
+head -c 5000 $base > "$tmp/cut.g4"
+fails 1 "cut.g4" -m "$tmp/cut.g4" -p x
+head -c 100000 /dev/zero > "$tmp/zero.g4"
+fails 1 "zero.g4" -m "$tmp/zero.g4" -p x
+cp LICENSE "$tmp/it's.gguf"
+run -m "$tmp/it's.gguf" -p x
+ok "a GGUF exits 1" test "$rc" -eq 1
+ok "a GGUF gets the export command, quoted" grep -qF "export.py '$tmp/it'\\''s.gguf' -o '$tmp/it'\\''s.g4'" "$tmp/err"
+mkdir "$tmp/folder"
+run info -m "$tmp/folder/"
+ok "a folder exits 1" test "$rc" -eq 1
+ok "a folder gets the export command" grep -qF "export.py $tmp/folder/ -o $tmp/folder.g4" "$tmp/err"
+fails 1 "isa nonsense" -m $base --isa nonsense -p x
+if [ "$(id -u)" -ne 0 ]; then
+    cp $base "$tmp/secret.g4"; chmod 0 "$tmp/secret.g4"
+    fails 1 "secret.g4" -m "$tmp/secret.g4" -p x
+fi
+
+# ---- Raw text --------------------------------------------------------------------------------------------
+run -m $base -p "the cat" -n 4 --temp 0
+ok "a base model completes" test "$rc" -eq 0 -a -s "$tmp/out"
+ok "and says that it does" grep -q "base model" "$tmp/err"
+cp "$tmp/out" "$tmp/first"
+run -m $base --raw --quiet -p "the cat" -n 4 --temp 0
+ok "--raw gives the same" same "$tmp/out" "$tmp/first"
+ok "--quiet says nothing" test ! -s "$tmp/err"
+printf 'the cat' > "$tmp/prompt"
+run -m $base --quiet -f "$tmp/prompt" -n 4 --temp 0
+ok "-f gives the same" same "$tmp/out" "$tmp/first"
+run -m $base --quiet -p "the" -p " cat" -n 4 --temp 0
+ok "parts join in order" same "$tmp/out" "$tmp/first"
+"$g4" -m $base --quiet -n 4 --temp 0 < "$tmp/prompt" > "$tmp/out" 2> "$tmp/err"
+ok "standard input gives the same" same "$tmp/out" "$tmp/first"
+"$g4" -m $base --quiet -n 4 --temp 0 -f - < "$tmp/prompt" > "$tmp/out" 2> "$tmp/err"
+ok "-f - gives the same" same "$tmp/out" "$tmp/first"
+echo nonsense | "$g4" -m $base --quiet -n 4 --temp 0 -p "the cat" > "$tmp/out" 2> "$tmp/err"
+ok "standard input is left alone when there is -p" same "$tmp/out" "$tmp/first"
+run -m $base --quiet -p "the cat" -n 4 --temp 0 -t 1 --isa scalar
+ok "one thread, scalar kernels: the same text" same "$tmp/out" "$tmp/first"
+fails 1 "nowhere" -m $base --quiet -f "$tmp/nowhere"
+fails 1 "read" -m $base --quiet -f "$tmp/folder"
+fails 1 "no chat template" -m $base --system x -p x
+fails 1 "no chat template" -m $base --think -p x
+fails 1 "out of range" -m $base --quiet --logit-bias 99999:1 -p x
+head -c 9000 /dev/zero | tr '\0' x > "$tmp/long"
+fails 1 "context" -m $base --quiet -c 64 -f "$tmp/long"
+run -m $base --quiet -c 24 -p "the cat" --temp 0 --no-guard
+ok "a full context ends the answer" test "$rc" -eq 0
+ok "and a warning says so, even when quiet" grep -q "context is full" "$tmp/err"
+printf 'a\200\377b' > "$tmp/malformed"
+run -m $base --quiet -n 2 -f "$tmp/malformed"
+ok "malformed UTF-8 is text too" test "$rc" -eq 0
+run -m $base --quiet -p "" -n 2
+ok "an empty prompt begins with BOS" test "$rc" -eq 0
+run -m $base --quiet -p "the cat" -n 0
+ok "-n 0 reads and says nothing" test "$rc" -eq 0
+
+run -m $base -p "the cat" -n 3 --json --logprobs 2 --temp 0
+ok "--json is one object" json 'd["role"] == "assistant"'
+ok "--json counts tokens" json 'd["usage"]["completion_tokens"] == 3 and d["finish_reason"] == "length"'
+ok "--logprobs 2 lists two for each token" json 'len(d["logprobs"]) == 3 and all(len(x["top"]) == 2 for x in d["logprobs"])'
+ok "greedy takes the best" json 'all(x["id"] == x["top"][0]["id"] and x["logprob"] <= 0 for x in d["logprobs"])'
+run -m $base --quiet -p "the cat" -n 3 --logprobs 1 --temp 0
+ok "--logprobs without --json is on stderr" test "$(wc -l < "$tmp/err")" -eq 3
+run -m $base --quiet -p "the cat" -n 40 --temp 1 --seed 7
+cp "$tmp/out" "$tmp/seven"
+run -m $base --quiet -p "the cat" -n 40 --temp 1 --seed 7
+ok "the same seed says the same" same "$tmp/out" "$tmp/seven"
+run -m $base --quiet -p "the cat" -n 40 --temp 1 --seed 8
+ok "another seed says something else" sh -c "! cmp -s '$tmp/out' '$tmp/seven'"
+first=$(head -c 1 "$tmp/seven")
+run -m $base --json -p "the cat" -n 40 --temp 1 --seed 7 --stop "$first"
+ok "--stop ends before its text" json 'd["content"] == "" and d["finish_reason"] == "stop_string"'
+
+# ---- Sessions --------------------------------------------------------------------------------------------
+run -m $base --quiet -p "the cat" -n 8 --temp 0
+cp "$tmp/out" "$tmp/whole"
+run -m $base --quiet -p "the cat" -n 4 --temp 0 --session "$tmp/s"
+run -m $base --json -p "" -n 4 --temp 0 --session "$tmp/s"
+ok "--session goes on without reading again" json 'd["usage"]["cached_tokens"] > 4'
+run -m $chat --json -p "hello" -n 4 --temp 0 --session "$tmp/c"
+run -m $chat --json -p "and more" -n 4 --temp 0 --session "$tmp/c"
+ok "a chat goes on" json 'd["usage"]["cached_tokens"] > 4'
+fails 1 "holds a chat" -m $chat --raw --session "$tmp/c" -p x
+fails 1 "another model" -m tests/data/media/e2b.g4 --raw --quiet --session "$tmp/s" -p x
+cp LICENSE "$tmp/nosession"
+fails 1 "not a session file" -m $chat --session "$tmp/nosession" -p x
+ok "a file that is no session stays as it is" same LICENSE "$tmp/nosession"
+head -c 300 "$tmp/c" > "$tmp/cut"
+run -m $chat --session "$tmp/cut" -p x
+ok "a cut session exits 1" test "$rc" -eq 1
+run -m $base --quiet -p x -n 1 --session "$tmp/no/such/folder/s"
+ok "a session that cannot be written exits 1" test "$rc" -eq 1 -a -s "$tmp/err"
+
+# ---- Chat --------------------------------------------------------------------------------------------------
+run -m $chat -p "hello" -n 6 --temp 0 --json
+ok "a chat answers" json 'd["usage"]["completion_tokens"] > 0'
+run -m $chat -p "hello" -n 6 --temp 0 --json --think
+ok "thinking is a longer prompt" test "$rc" -eq 0
+run -m $chat --system "Be brief." -p "a" -f "$tmp/prompt" -n 2 --quiet
+ok "system prompt and two parts" test "$rc" -eq 0
+printf 'P6\n60 40\n255\n' > "$tmp/i.ppm"; head -c 7200 /dev/zero | tr '\0' '\200' >> "$tmp/i.ppm"
+run -m $chat --image-tokens 70 --image "$tmp/i.ppm" -p "what is it?" -n 2 --json
+ok "a picture" json 'd["usage"]["prompt_tokens"] > 60'
+run -m $chat --quiet --image "$tmp/nowhere.png" -p x
+ok "a missing picture exits 1" test "$rc" -eq 1
+fails 1 "base model" -m $base --quiet --image "$tmp/i.ppm" -p x
+run render -m $chat < /dev/null
+ok "render of nothing exits 1" test "$rc" -eq 1 -a ! -s "$tmp/out"
+echo '{"messages": [{"role": "user", "content": " hi <|turn> "}], "tools": null}' > "$tmp/j"
+"$g4" render -m $chat < "$tmp/j" > "$tmp/out" 2> "$tmp/err"; rc=$?
+printf '<bos><|turn>user\nhi <|turn><turn|>\n' > "$tmp/want"
+ok "render" same "$tmp/out" "$tmp/want"
+"$g4" render --template nonsense < "$tmp/j" > "$tmp/out" 2> "$tmp/err"; rc=$?
+ok "an unknown template exits 1" test "$rc" -eq 1 -a ! -s "$tmp/out" -a -s "$tmp/err"
+echo '{"messages": "none"}' | "$g4" render -m $chat > "$tmp/out" 2> "$tmp/err"; rc=$?
+ok "what the template refuses exits 1" test "$rc" -eq 1 -a ! -s "$tmp/out" -a -s "$tmp/err"
+
+# ---- Tokens ------------------------------------------------------------------------------------------------
+tokenize() { printf "$1" | "$g4" tokenize -m $vocab $2 > "$tmp/out" 2> "$tmp/err"; rc=$?; }
+tokenize 'Hello world' ''
+ok "ids, blanks between, a newline" out_is "9259 1902"
+tokenize '' ''
+ok "nothing is an empty line" size_is "$tmp/out" 1
+tokenize '' --bos
+ok "--bos of nothing" out_is 2
+tokenize '<bos>' --specials
+ok "--specials" out_is 2
+tokenize '<bos>' ''
+ok "specials are text without it" sh -c "[ \$(wc -w < '$tmp/out') -gt 1 ]"
+tokenize 'a\377' ''
+ok "a malformed byte is its token" out_is "236746 493"
+"$g4" tokenize -m $vocab -f run.c > "$tmp/ids" 2> "$tmp/err"
+"$g4" detokenize -m $vocab -f "$tmp/ids" > "$tmp/out" 2> "$tmp/err"
+ok "there and back" same "$tmp/out" run.c
+printf '9259,1902\n\n1902' | "$g4" detokenize -m $vocab > "$tmp/out" 2> "$tmp/err"
+ok "blanks, commas and newlines" out_is "Hello world world"
+printf '2 9259' | "$g4" detokenize -m $vocab --skip-specials > "$tmp/out" 2> "$tmp/err"
+ok "--skip-specials" out_is "Hello"
+printf '9259 262144' | "$g4" detokenize -m $vocab > "$tmp/out" 2> "$tmp/err"; rc=$?
+ok "an id out of range exits 1, prints nothing" test "$rc" -eq 1 -a ! -s "$tmp/out"
+printf '9259 12x' | "$g4" detokenize -m $vocab > "$tmp/out" 2> "$tmp/err"; rc=$?
+ok "what is no id exits 1" test "$rc" -eq 1 -a ! -s "$tmp/out"
+fails 1 "tokenizer only" -m $vocab --quiet -p x
+
+# ---- Logits and perplexity -----------------------------------------------------------------------------------
+run logits -m $base --tokens "2,5,7" --all -o "$tmp/all.f32"
+ok "logits --all" size_is "$tmp/all.f32" $((3 * 370 * 4))
+ok "the shape is on stderr" grep -q "^shape 3 370$" "$tmp/err"
+run logits -m $base --tokens "2,5,7" -o "$tmp/last.f32"
+tail -c $((370 * 4)) "$tmp/all.f32" > "$tmp/tail.f32"
+ok "logits of the last position are the last row" same "$tmp/last.f32" "$tmp/tail.f32"
+echo 2 5 7 > "$tmp/ids"
+run logits -m $base --tokens "@$tmp/ids" -o -
+ok "@FILE, and - is standard output" same "$tmp/out" "$tmp/last.f32"
+fails 1 "out of range" logits -m $base --tokens 2,370 -o "$tmp/x.f32"
+fails 1 "context" logits -m $base --tokens 2,3,4,5,6 -c 4 -o "$tmp/x.f32"
+fails 1 "placeholders" logits -m $chat --tokens 2,19,19 --image "$tmp/i.ppm" --quiet -o "$tmp/x.f32"
+fails 1 "no placeholder" logits -m $chat --tokens 2,3 --image "$tmp/i.ppm" --quiet -o "$tmp/x.f32"
+ok "a failure leaves no output" test ! -e "$tmp/x.f32"
+run perplexity -m $base -f LICENSE --nll "$tmp/nll.f32" --json -c 64
+ok "perplexity" json 'd["perplexity"] > 1 and d["tokens"] > 100'
+n=$("$g4" tokenize -m $base -f LICENSE | wc -w)
+ok "every token has its likelihood once" size_is "$tmp/nll.f32" $((4 * n))
+run perplexity -m $base -f LICENSE --nll "$tmp/again.f32" --json -c 1000
+head -c $((4 * 64)) "$tmp/nll.f32" > "$tmp/a"; head -c $((4 * 64)) "$tmp/again.f32" > "$tmp/b"
+ok "the first window is that of the whole" same "$tmp/a" "$tmp/b"
+fails 1 "empty" perplexity -m $base -f "$tmp/empty.g4"
+
+# ---- Media -----------------------------------------------------------------------------------------------------
+run encode -m $chat --image "$tmp/i.ppm" --image-tokens 70 -o "$tmp/e.f32"
+ok "encode" grep -qE "^shape [0-9]+ [0-9]+$" "$tmp/err"
+ok "encode writes that shape" size_is "$tmp/e.f32" "$(awk '/^shape/ { print $2 * $3 * 4 }' "$tmp/err")"
+run patches -f "$tmp/i.ppm" --image-tokens 70 -o "$tmp/p.f32"
+ok "patches" grep -q "^shape [0-9]* 768$" "$tmp/err"
+ok "patches writes that shape" size_is "$tmp/p.f32" "$(awk '/^shape/ { print $2 * 768 * 4 }' "$tmp/err")"
+fails 2 "encode needs one of" encode -m $chat -o "$tmp/x.f32"
+run encode -m $base --image "$tmp/i.ppm" -o "$tmp/x.f32"
+ok "a model that cannot see says so" test "$rc" -eq 1 -a -s "$tmp/err" -a ! -e "$tmp/x.f32"
+run patches -f LICENSE -o "$tmp/x.f32" --ffmpeg ""
+ok "what is no picture exits 1" test "$rc" -eq 1 -a ! -e "$tmp/x.f32"
+{ printf 'RIFF\244>\0\0WAVEfmt \20\0\0\0\1\0\1\0\200>\0\0\0\175\0\0\2\0\20\0data\200>\0\0'; head -c 16000 /dev/zero; } > "$tmp/s.wav"
+run mel -f "$tmp/s.wav" -o "$tmp/m.f32"
+ok "mel of half a second" grep -q "^shape 49 128$" "$tmp/err"
+ok "mel writes that shape" size_is "$tmp/m.f32" $((49 * 128 * 4))
+run mel -f "$tmp/s.wav" --block 1 -o "$tmp/x.f32"
+ok "a block that is not there exits 1" test "$rc" -eq 1 -a ! -e "$tmp/x.f32"
+
+# ---- Where output cannot go -------------------------------------------------------------------------------------
+if [ -w /dev/full ]; then
+    for command in "-m $base --quiet -p x -n 1" "tokenize -m $vocab -f LICENSE" "info -m $base" "--help" "-m $base --quiet -p x -n 1 --json"; do
+        "$g4" $command > /dev/full 2> "$tmp/err" < /dev/null; rc=$?
+        ok "$command > /dev/full exits 1" test "$rc" -eq 1
+        ok "$command > /dev/full says why" grep -q "No space left" "$tmp/err"
+    done
+    run logits -m $base --tokens 2,5,7 --all -o /dev/full
+    ok "logits -o /dev/full exits 1" test "$rc" -eq 1
+    ok "/dev/full is still there" test -w /dev/full
+else
+    echo "no /dev/full"; skipped=$((skipped + 1))
+fi
+"$g4" -m $base --quiet -p x -n 400 --no-guard 2> "$tmp/err" | head -c 1 > /dev/null
+ok "a closed pipe is no crash" sh -c "! grep -qi 'signal' '$tmp/err'"
+run logits -m $base --tokens 2 -o "$tmp/no/such/folder/x"
+ok "an output without a folder exits 1" test "$rc" -eq 1
+run logits -m $base --tokens 2 -o "$tmp/folder"
+ok "an output that is a folder exits 1" test "$rc" -eq 1
+
+# ---- Interrupts ----------------------------------------------------------------------------------------------------
+# Standard input that never comes: the program waits for it, and the signal finds it waiting.
+interrupt() { # interrupt SIGNAL STATUS ARGUMENT...
+    signal=$1; want=$2; shift 2
+    mkfifo "$tmp/never"
+    (trap - INT; exec "$g4" "$@" > "$tmp/out" 2> "$tmp/err" < "$tmp/never") &
+    pid=$!
+    exec 3> "$tmp/never"
+    sleep 0.5
+    kill -s "$signal" "$pid"
+    wait "$pid"; rc=$?
+    exec 3>&-
+    rm "$tmp/never"
+    ok "$signal while reading exits $want" test "$rc" -eq "$want"
+    ok "$signal leaves nothing" no_leftovers
+}
+interrupt INT 130 -m $base --quiet
+interrupt TERM 143 -m $base --quiet
+for i in 1 2 3 4 5 6 7 8 9 10; do cat run.c; done > "$tmp/book"
+interrupt INT 130 perplexity -m $base -f "$tmp/book" --nll "$tmp/x.f32"
+interrupt TERM 143 perplexity -m $base --nll "$tmp/x.f32"
+ok "an interrupted command leaves no output" test ! -e "$tmp/x.f32"
+ok "no temporary file is left" no_leftovers
+
+line="$passed passed, $failed failed"
+[ "$skipped" -eq 0 ] || line="$line, $skipped skipped"
+echo "$line"
+[ "$failed" -eq 0 ]

@@ -1,0 +1,144 @@
+/* The chat on a terminal: the program runs behind a pseudo-terminal, this types and reads. */
+#define _GNU_SOURCE 1
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "test.h"
+
+#define G4_CHAT_MODEL "tests/data/media/e2b-q8_0.g4"
+
+static int g4_fd;
+static char g4_seen[1 << 20]; /* all the terminal has shown since the last key */
+static size_t g4_n_seen;
+
+/* Read until text and `more` bytes behind it have appeared; 0 after ten seconds without anything. */
+static int g4_wait_beyond(const char *text, size_t more)
+{
+    struct pollfd in = { g4_fd, POLLIN, 0 };
+    for (int quiet = 0; quiet < 100;) {
+        g4_seen[g4_n_seen] = '\0';
+        const char *at = strstr(g4_seen, text);
+        if (at != NULL && strlen(at) >= strlen(text) + more) return 1;
+        if (poll(&in, 1, 100) <= 0) {
+            quiet++;
+            continue;
+        }
+        ssize_t n = read(g4_fd, g4_seen + g4_n_seen, sizeof g4_seen - 1 - g4_n_seen);
+        if (n <= 0) return 0;
+        g4_n_seen += (size_t)n;
+    }
+    return 0;
+}
+
+static int g4_wait_for(const char *text) { return g4_wait_beyond(text, 0); }
+
+static int g4_type(const char *keys, const char *wanted)
+{
+    size_t n = strlen(keys);
+    g4_n_seen = 0;
+    if (write(g4_fd, keys, n) != (ssize_t)n) return 0;
+    return g4_wait_for(wanted);
+}
+
+#define G4_TYPE(keys, wanted) G4_EXPECT(g4_type(keys, wanted), "typed %s, saw: %s", #keys, g4_seen)
+
+static pid_t g4_start(const char *term, const char *limit)
+{
+    const char *program = getenv("G4_PROGRAM");
+    struct winsize size = { .ws_row = 24, .ws_col = 40 };
+    char *name;
+    g4_fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (g4_fd < 0 || grantpt(g4_fd) != 0 || unlockpt(g4_fd) != 0 || (name = ptsname(g4_fd)) == NULL) return -1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        setsid();
+        int terminal = open(name, O_RDWR); /* becomes the controlling terminal */
+        ioctl(terminal, TIOCSWINSZ, &size);
+        dup2(terminal, 0);
+        dup2(terminal, 1);
+        dup2(terminal, 2);
+        setenv("TERM", term, 1);
+        execl(program != NULL ? program : "./gemma4", "gemma4", "-m", G4_CHAT_MODEL, "--temp", "0", "-n", limit, "--no-guard", "-c",
+              "4000", "-t", "1", "--isa", "scalar", "--logit-bias", "1:-999", "--logit-bias", "16:-999", "--logit-bias", "9:-999",
+              (char *)NULL); /* the three ids would end an answer */
+        _exit(127);
+    }
+    return pid;
+}
+
+static int g4_end(pid_t pid)
+{
+    int status = 0;
+    g4_n_seen = 0;
+    (void)g4_wait_for("never"); /* drain until the other side closes */
+    close(g4_fd);
+    for (int tenths = 0; waitpid(pid, &status, WNOHANG) == 0; tenths++) {
+        if (tenths == 50) kill(pid, SIGKILL); /* it should have ended by itself */
+        usleep(100000);
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + status;
+}
+
+int main(void)
+{
+    /* The line editor. What the model says means nothing; the line with its figures ends each answer. */
+    pid_t pid = g4_start("xterm", "5");
+    G4_EXPECT(pid > 0, "no pseudo-terminal");
+    if (pid <= 0) return g4_test_end();
+    G4_EXPECT(g4_wait_for("Ctrl-D ends"), "saw: %s", g4_seen);
+    G4_TYPE("/help\r", "/undo");
+    G4_TYPE("h\xC3\xA9llo \xE4\xBD\xA0\xE5\xA5\xBD", "> h\xC3\xA9llo \xE4\xBD\xA0\xE5\xA5\xBD");
+    G4_TYPE("\x7F\x7F", "> h\xC3\xA9llo \x1B[K");
+    G4_TYPE("\x01say \x05!\r", "> say h\xC3\xA9llo !");
+    G4_EXPECT(g4_wait_for("answer 5 tokens"), "saw: %s", g4_seen);
+    G4_TYPE("\x1B[A", "> say h\xC3\xA9llo !");      /* up: the line before */
+    G4_TYPE("\x15gone\x03", "> ");                  /* Ctrl-U, then Ctrl-C: a fresh line */
+    G4_TYPE("one two\x1B[1;5D\x0B" "2\r", "> one 2"); /* word left, Ctrl-K */
+    G4_EXPECT(g4_wait_for("answer 5 tokens"), "saw: %s", g4_seen);
+    G4_TYPE("\x1B[200~a\nb\x1B[201~", "a\xE2\x86\xB5" "b"); /* a pasted newline does not send */
+    G4_TYPE("\r", "answer 5 tokens");
+    G4_TYPE("this line is much longer than the terminal is wide, so it scrolls", "it scrolls");
+    G4_TYPE("\x15/stats\r", "6 messages");
+    G4_TYPE("/undo\r", "4 messages left");
+    G4_TYPE("/edit\r", "> one 2");
+    G4_TYPE("3\r", "> one 23");
+    G4_EXPECT(g4_wait_for("answer 5 tokens"), "saw: %s", g4_seen);
+    G4_TYPE("/edit four\r", "answer 5 tokens");
+    G4_TYPE("/retry\r", "answer 5 tokens");
+    G4_TYPE("/system Be brief.\r", "> ");
+    G4_TYPE("/system\r", "Be brief.\r\n");
+    G4_TYPE("/think\r", "thinking is on");
+    G4_TYPE("//no command\r", "answer 5 tokens");
+    G4_TYPE("/nonsense\r", "there is no /nonsense");
+    G4_TYPE("/image nowhere.png\r", "nowhere.png");
+    G4_TYPE("/load nowhere\r", "cannot read nowhere");
+    G4_TYPE("/save /no/such/folder/x\r", "cannot write");
+    G4_TYPE("\x04", "\n");
+    G4_EXPECT(g4_end(pid) == 0, "the chat ended otherwise");
+
+    /* Ctrl-C stops an answer, not the program. */
+    pid = g4_start("xterm", "100000");
+    G4_EXPECT(g4_wait_for("Ctrl-D ends"), "saw: %s", g4_seen);
+    G4_TYPE("go on\r", "\x1B[?2004l\r\n");
+    G4_EXPECT(g4_wait_beyond("\x1B[?2004l\r\n", 8), "it does not speak: %s", g4_seen);
+    G4_TYPE("\x03", "answer ");
+    G4_TYPE("/stats\r", "2 messages");
+    G4_TYPE("/quit\r", "\n");
+    G4_EXPECT(g4_end(pid) == 0, "the chat ended otherwise");
+
+    /* A terminal that can nothing: plain lines, no escape sequences from us. */
+    pid = g4_start("dumb", "5");
+    G4_EXPECT(g4_wait_for("Ctrl-D ends"), "saw: %s", g4_seen);
+    G4_TYPE("hello\r", "answer 5 tokens");
+    G4_EXPECT(strchr(g4_seen, '\x1B') == NULL, "escape sequences: %s", g4_seen);
+    G4_TYPE("/quit\r", "\n");
+    G4_EXPECT(g4_end(pid) == 0, "the chat ended otherwise");
+    return g4_test_end();
+}
