@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""Write a GGUF of full size with random weights: as fast, and as slow, as the real model.
+
+    python3 bench/random_gguf.py e2b q4_0 e2b-q4_0.gguf
+
+Every matrix has the one type asked for (what llama-quantize --pure gives), vectors are float32. llama.cpp runs the file as it is;
+export.py converts it block for block, so that both engines read the same integers and scales."""
+import argparse
+import struct
+
+import numpy as np
+
+# hidden, layers, layers in the file, MLP width, query heads, KV heads sliding and full, every n-th layer full, window, layers that
+# share keys and values, per-layer width, experts, experts used, expert width
+SHAPES = {
+    "e2b": dict(hidden=1536, layers=35, mlp=6144, heads=8, kv=(1, 1), full=5, window=512, shared=20, ple=256, wide=True),
+    "e4b": dict(hidden=2560, layers=42, mlp=10240, heads=8, kv=(2, 2), full=6, window=512, shared=18, ple=256),
+    "26b": dict(hidden=2816, layers=30, mlp=2112, heads=16, kv=(8, 2), full=6, window=1024, shared=0, ple=0,
+                experts=128, used=8, expert=704),
+    "31b": dict(hidden=5376, layers=60, mlp=21504, heads=32, kv=(16, 4), full=6, window=1024, shared=0, ple=0),
+}
+HEAD_DIM, HEAD_DIM_FULL, VOCAB = 256, 512, 262144
+TYPES = {"q4_0": (2, 32, 18), "q8_0": (8, 32, 34), "bf16": (30, 1, 2), "f32": (0, 1, 4)}  # GGML number, block, bytes
+
+
+def text(s):
+    return struct.pack("<Q", len(s.encode())) + s.encode()
+
+
+def value(v):
+    """A GGUF metadata value: type number and bytes."""
+    if isinstance(v, bool):
+        return struct.pack("<I?", 7, v)
+    if isinstance(v, int):
+        return struct.pack("<II", 4, v)
+    if isinstance(v, float):
+        return struct.pack("<If", 6, v)
+    if isinstance(v, str):
+        return struct.pack("<I", 8) + text(v)
+    kind, pack = {bool: (7, "<?"), int: (5, "<i"), float: (6, "<f"), str: (8, None)}[type(v[0])]
+    items = b"".join(text(x) for x in v) if pack is None else b"".join(struct.pack(pack, x) for x in v)
+    return struct.pack("<IIQ", 9, kind, len(v)) + items
+
+
+def tensors(m, n_layers):
+    """(name, shape with the fastest dimension first, is a matrix) of every tensor."""
+    h, ple = m["hidden"], m["ple"]
+    yield "token_embd.weight", (h, VOCAB), True
+    yield "output_norm.weight", (h,), False
+    yield "rope_freqs.weight", (HEAD_DIM_FULL // 2,), False
+    if ple:
+        yield "per_layer_token_embd.weight", (ple * n_layers, VOCAB), True
+        yield "per_layer_model_proj.weight", (h, ple * n_layers), True
+        yield "per_layer_proj_norm.weight", (ple,), False
+    for i in range(n_layers):
+        full = (i + 1) % m["full"] == 0
+        dim, kv = (HEAD_DIM_FULL, m["kv"][1]) if full else (HEAD_DIM, m["kv"][0])
+        owner = i < n_layers - m["shared"]
+        mlp = m["mlp"] if owner or not m.get("wide") else 2 * m["mlp"]
+        b = f"blk.{i}."
+        for name in ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"):
+            yield b + name + ".weight", (h,), False
+        yield b + "attn_q.weight", (h, m["heads"] * dim), True
+        yield b + "attn_output.weight", (m["heads"] * dim, h), True
+        yield b + "attn_q_norm.weight", (dim,), False
+        if owner:
+            yield b + "attn_k.weight", (h, kv * dim), True
+            if ple or not full:  # without per-layer inputs, full layers use the keys as values
+                yield b + "attn_v.weight", (h, kv * dim), True
+            yield b + "attn_k_norm.weight", (dim,), False
+        yield b + "ffn_gate.weight", (h, mlp), True
+        yield b + "ffn_up.weight", (h, mlp), True
+        yield b + "ffn_down.weight", (mlp, h), True
+        if m.get("experts"):
+            n, e = m["experts"], m["expert"]
+            yield b + "ffn_gate_inp.weight", (h, n), False
+            yield b + "ffn_gate_inp.scale", (h,), False
+            for name in ("pre_ffw_norm_2", "post_ffw_norm_1", "post_ffw_norm_2"):
+                yield b + name + ".weight", (h,), False
+            yield b + "ffn_gate_up_exps.weight", (h, 2 * e, n), True
+            yield b + "ffn_down_exps.weight", (e, h, n), True
+            yield b + "ffn_down_exps.scale", (n,), False
+        if ple:
+            yield b + "inp_gate.weight", (h, ple), True
+            yield b + "proj.weight", (ple, h), True
+            yield b + "post_norm.weight", (h,), False
+        yield b + "layer_output_scale.weight", (1,), False
+
+
+def metadata(m, n_layers):
+    h = m["hidden"]
+    full = [(i + 1) % m["full"] == 0 for i in range(n_layers)]
+    wide = [m["mlp"] * (2 if m.get("wide") and i >= n_layers - m["shared"] else 1) for i in range(n_layers)]
+    g = {"block_count": n_layers, "context_length": 131072, "embedding_length": h, "feed_forward_length": wide,
+         "attention.head_count": m["heads"], "attention.head_count_kv": [m["kv"][f] for f in full],
+         "attention.layer_norm_rms_epsilon": 1e-6, "attention.key_length": HEAD_DIM_FULL, "attention.value_length": HEAD_DIM_FULL,
+         "attention.key_length_swa": HEAD_DIM, "attention.value_length_swa": HEAD_DIM, "attention.sliding_window": m["window"],
+         "attention.sliding_window_pattern": [not f for f in full], "attention.shared_kv_layers": m["shared"],
+         "embedding_length_per_layer_input": m["ple"], "final_logit_softcapping": 30.0, "rope.freq_base": 1e6,
+         "rope.freq_base_swa": 1e4, "rope.dimension_count": HEAD_DIM_FULL, "rope.dimension_count_swa": HEAD_DIM}
+    if m.get("experts"):
+        g.update(expert_count=m["experts"], expert_used_count=m["used"], expert_feed_forward_length=m["expert"])
+    # A vocabulary of the right size whose tokens are nobody's words.
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>"] + [f"<0x{b:02X}>" for b in range(256)] + ["a", "b", "ab"]
+    tokens += [f"t{i}" for i in range(len(tokens), VOCAB)]
+    kinds = [3, 3, 3, 2] + [6] * 256 + [1] * (VOCAB - 260)
+    t = {"model": "gemma4", "tokens": tokens, "token_type": kinds, "scores": [0.0] * VOCAB, "merges": ["a b"], "bos_token_id": 2,
+         "eos_token_id": 1, "padding_token_id": 0, "unknown_token_id": 3, "add_bos_token": True, "add_space_prefix": False}
+    out = {"general.architecture": "gemma4", "general.name": "random weights"}
+    out.update({f"gemma4.{k}": v for k, v in g.items()})
+    out.update({f"tokenizer.ggml.{k}": v for k, v in t.items()})
+    return out
+
+
+def write(path, shape, kind, n_layers=0, seed=1):
+    m = SHAPES[shape]
+    n_layers = n_layers or m["layers"]
+    number, block, size = TYPES[kind]
+    rng = np.random.default_rng(seed)
+    # One pool of blocks, read from a different place each time: random enough for a clock.
+    n_pool = 1 << 18
+    if kind in ("q4_0", "q8_0"):
+        pool = rng.integers(0, 256, (n_pool, size), dtype=np.uint8)
+        pool[:, :2] = rng.uniform(0.002, 0.006, n_pool).astype(np.float16).view(np.uint8).reshape(-1, 2)
+        if kind == "q8_0":
+            pool[:, :2] = rng.uniform(0.0001, 0.0004, n_pool).astype(np.float16).view(np.uint8).reshape(-1, 2)
+    else:
+        x = rng.normal(0, 0.02, n_pool).astype(np.float32)
+        pool = (x.view(np.uint8).reshape(-1, 4) if kind == "f32" else (x.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8).reshape(-1, 2))
+    pool = pool.reshape(-1)
+
+    def data(name, dims, matrix):
+        if matrix:
+            left = int(np.prod(dims, dtype=np.int64)) // block * size
+            at = int(rng.integers(0, n_pool)) * size
+            while left > 0:
+                part = pool[at:at + left]
+                yield part
+                left -= len(part)
+                at = 0
+        elif name == "rope_freqs.weight":
+            yield np.where(np.arange(dims[0]) < dims[0] // 4, 1.0, 1e30).astype(np.float32)
+        elif name.endswith("ffn_gate_inp.weight"):
+            yield rng.normal(0, 0.02, dims[0] * dims[1]).astype(np.float32)
+        else:
+            yield np.ones(dims[0], np.float32)
+
+    meta, table, offset, everything = metadata(m, n_layers), b"", 0, list(tensors(m, n_layers))
+    for name, dims, matrix in everything:
+        table += text(name) + struct.pack("<I", len(dims)) + struct.pack(f"<{len(dims)}Q", *dims)
+        table += struct.pack("<IQ", number if matrix else 0, offset)
+        bytes_ = int(np.prod(dims, dtype=np.int64)) // block * size if matrix else 4 * int(np.prod(dims))
+        offset += (bytes_ + 31) // 32 * 32
+    with open(path, "wb") as f:
+        f.write(b"GGUF" + struct.pack("<IQQ", 3, len(everything), len(meta)))
+        for k, v in meta.items():
+            f.write(text(k) + value(v))
+        f.write(table)
+        for name, dims, matrix in everything:
+            f.write(bytes(-f.tell() % 32))
+            for part in data(name, dims, matrix):
+                f.write(part.tobytes())
+        f.write(bytes(-f.tell() % 32))
+
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("shape", choices=SHAPES)
+    p.add_argument("type", choices=TYPES)
+    p.add_argument("out")
+    p.add_argument("--layers", type=int, default=0, help="only the first so many layers")
+    a = p.parse_args()
+    write(a.out, a.shape, a.type, a.layers)
