@@ -96,6 +96,29 @@ test-c: $(TESTS) ## only the C tests
 test-install: ## install into a scratch folder and build users against it through pkg-config
 	@sh tests/run.sh tests/install.sh
 
+# Conversations against the official templates and jsonschema: only with Python, and templates in ../shared.
+$(B)/render_lines $(B)/schema_lines $(B)/chat_model: $(B)/%: tests/%.c tests/vocab.h tests/sampler.h $(B)/libgemma4.a
+	$(CC) $(ALL_CFLAGS) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
+.PHONY: test-chat-reference
+test-chat-reference: $(B)/render_lines $(B)/schema_lines ## prompts against jinja2, constrained output against jsonschema
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install -q --disable-pip-version-check jinja2 jsonschema
+	@$(VENV)/bin/pip download -q --disable-pip-version-check --no-deps --no-binary :all: -d $(B)/jsonschema jsonschema
+	@cd $(B)/jsonschema && tar xzf jsonschema-*.tar.gz --strip-components=1
+	$(VENV)/bin/python tests/test_render_jinja.py $(B)/render_lines
+	$(VENV)/bin/python tests/test_schema_valid.py $(B)/schema_lines tests/data/vocab.g4 --suite $(B)/jsonschema/json/tests/draft2020-12
+
+# The examples with the bundled model, or with a random one that is made to converse: then only how they end is tested.
+EXAMPLES := $(patsubst examples/%.c,$(B)/example_%,$(wildcard examples/*.c))
+EXAMPLE_MODEL := $(if $(wildcard models/tiny.g4),models/tiny.g4,$(B)/chat_model.g4)
+$(B)/example_%: examples/%.c gemma4.h $(B)/libgemma4.a
+	$(CC) $(ALL_CFLAGS) -I. $< $(B)/libgemma4.a -o $@ $(LDLIBS)
+$(B)/chat_model.g4: tests/data/media/e2b.g4 $(B)/chat_model
+	$(B)/chat_model $< $@ 2
+.PHONY: examples
+examples: $(EXAMPLES) $(EXAMPLE_MODEL) ## build the programs in examples/ and run each
+	@sh tests/run_examples.sh $(B) $(EXAMPLE_MODEL)
+
 SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 TSAN     := -O1 -g -fsanitize=thread
 .PHONY: test-kernels
@@ -143,8 +166,11 @@ lint: ## names, forbidden calls, global state, line length, warnings as errors u
 .PHONY: bench-tokenizer
 bench-tokenizer: $(B)/bench_tokenizer ## speed of the tokenizer on English, code and hard texts
 	@./$<
+.PHONY: bench-schema
+bench-schema: $(B)/bench_schema ## cost of constrained output for each token, over the real vocabulary
+	@./$< tests/data/vocab.g4
 $(B)/bench_%: bench/bench_%.c $(B)/libgemma4.a
-	$(CC) $(ALL_CFLAGS) -I. $< $(B)/libgemma4.a -o $@ $(LDLIBS)
+	$(CC) $(ALL_CFLAGS) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
 
 # ---- Packaging --------------------------------------------------------------------------------
 
