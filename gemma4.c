@@ -2413,13 +2413,14 @@ static void g4_logits_run(const g4_chunk *j, int first, int n, float *logits, si
 
 /* ---- 11. Vision ------------------------------------------------------------------------------------
  *
- * In: a picture as patches of 16 x 16 pixels, row by row (g4_image_patches); n of them, at most 10,080. Out: one soft token of the text
- * model's width for each 3 x 3 patches. MODEL.md, "Vision tower". Patch projection + learned 2-D position; layers of attention (every
- * patch sees every patch, no mask) and gated MLP; mean over 3 x 3; standardize (26B, 31B); weightless norm; projection. E2B and E4B clip the
- * inputs and outputs of the linears of the layers.
+ * In: a picture as patches of 16 x 16 pixels, row by row (g4_image_patches); n of them, at most 10,080. Out: one soft
+ * token of the text model's width for each 3 x 3 patches. MODEL.md, "Vision tower". Patch projection + learned 2-D
+ * position; layers of attention (every patch sees every patch, no mask) and gated MLP; mean over 3 x 3; standardize
+ * (26B, 31B); weightless norm; projection. E2B and E4B clip the inputs and outputs of the linears of the layers.
  *
- * A piece of work is a tile of 64 patches, which is also one tile of keys and values. Two passes over the tiles make a layer: keys and
- * values of all, then everything else of a tile with activations that stay in cache. So memory beyond x, q, k and v does not grow with n. */
+ * A piece of work is a tile of 64 patches, which is also one tile of keys and values. Two passes over the tiles make a
+ * layer: keys and values of all, then everything else of a tile with activations that stay in cache. So memory beyond
+ * x, q, k and v does not grow with n. */
 
 #define G4_TOWER_TILE G4_PAGE /* tokens of a piece of work */
 
@@ -2431,29 +2432,32 @@ typedef struct {
 
 typedef struct {
     const float *attn_norm, *attn_post_norm, *mlp_norm, *mlp_post_norm; /* (hidden) */
-    const float *q_norm, *k_norm;                                      /* (head_dim) */
+    const float *q_norm, *k_norm;                                       /* (head_dim) */
     g4_linear q, k, v, o, gate, up, down;
 } g4_vision_layer;
 
 typedef struct g4_vision {
-    g4_linear patch, proj;              /* (hidden, 3 * patch^2), (text hidden, hidden); never clipped */
-    g4_table pos;                       /* (2 * n_pos, hidden): x rows, then y rows */
-    const float *std_bias, *std_scale;  /* (hidden), or NULL */
+    g4_linear patch, proj;             /* (hidden, 3 * patch^2), (text hidden, hidden); never clipped */
+    g4_table pos;                      /* (2 * n_pos, hidden): x rows, then y rows */
+    const float *std_bias, *std_scale; /* (hidden), or NULL */
     g4_vision_layer *layers;
 } g4_vision;
 
 /* A float32 array of two dimensions. */
-static const float *g4_bind_array(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols)
+static const float *g4_bind_array(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows,
+                                  uint64_t cols)
 {
     const g4_tensor_entry *t = g4_bind(b, prefix, layer, field, G4_LAYOUT_PLAIN, 2, rows, cols, 1);
     return t ? (const float *)(const void *)(b->file->data + t->offset) : NULL;
 }
 
 /* A linear of a layer; bounds: the four numbers of this one, those that bound nothing being +-FLT_MAX. */
-static g4_linear g4_bind_linear(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols, const float *bounds)
+static g4_linear g4_bind_linear(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows,
+                                uint64_t cols, const float *bounds)
 {
     g4_linear l = { g4_bind_matrix(b, prefix, layer, field, rows, cols), NULL };
-    if (bounds && (bounds[0] > -FLT_MAX || bounds[1] < FLT_MAX || bounds[2] > -FLT_MAX || bounds[3] < FLT_MAX)) l.bounds = bounds;
+    if (bounds && (bounds[0] > -FLT_MAX || bounds[1] < FLT_MAX || bounds[2] > -FLT_MAX || bounds[3] < FLT_MAX))
+        l.bounds = bounds;
     return l;
 }
 
@@ -2498,10 +2502,10 @@ static void g4_vision_bind(g4_engine *e, g4_binder *b)
 
 /* What one worker needs for the linears of a tile. */
 typedef struct {
-    float *x;      /* (TILE, pad64(cols)): clamped, zero-padded input */
-    int8_t *q;     /* (TILE, pad64(cols)) */
-    float *d;      /* (TILE, pad64(cols) / 32) */
-    int32_t *sum;  /* likewise */
+    float *x;     /* (TILE, pad64(cols)): clamped, zero-padded input */
+    int8_t *q;    /* (TILE, pad64(cols)) */
+    float *d;     /* (TILE, pad64(cols) / 32) */
+    int32_t *sum; /* likewise */
 } g4_linear_work;
 
 static int g4_linear_work_open(g4_linear_work *w, const g4_allocator *a, int max_cols)
@@ -2531,8 +2535,8 @@ static void g4_clamp(float *x, size_t n, float lo, float hi)
 }
 
 /* n <= TILE tokens: x (n, x_stride) to y (n, y_stride), y_stride >= pad16(rows). */
-static void g4_linear_apply(const g4_kernels *kernels, g4_linear_work *work, const g4_linear *l, float *y, size_t y_stride, const float *x,
-                            size_t x_stride, int n)
+static void g4_linear_apply(const g4_kernels *kernels, g4_linear_work *work, const g4_linear *l, float *y,
+                            size_t y_stride, const float *x, size_t x_stride, int n)
 {
     size_t cols = (size_t)l->w.cols, padded = (size_t)l->w.steps * 64;
     g4_acts acts = { work->x, padded, work->q, work->d, work->sum, l->w.steps };
@@ -2542,21 +2546,24 @@ static void g4_linear_apply(const g4_kernels *kernels, g4_linear_work *work, con
         memcpy(row, x + t * x_stride, cols * sizeof *row);
         memset(row + cols, 0, (padded - cols) * sizeof *row);
         if (l->bounds) g4_clamp(row, cols, l->bounds[0], l->bounds[1]);
-        if (quantized) kernels->quantize(work->q + t * padded, work->d + t * padded / 32, work->sum + t * padded / 32, row, (int)padded);
+        if (quantized)
+            kernels->quantize(work->q + t * padded, work->d + t * padded / 32, work->sum + t * padded / 32, row,
+                              (int)padded);
     }
     kernels->gemm[l->w.type](y, y_stride, &l->w, &acts, 0, n, 0, l->w.groups);
     if (l->bounds)
-        for (size_t t = 0; t < (size_t)n; t++) g4_clamp(y + t * y_stride, (size_t)l->w.rows, l->bounds[2], l->bounds[3]);
+        for (size_t t = 0; t < (size_t)n; t++)
+            g4_clamp(y + t * y_stride, (size_t)l->w.rows, l->bounds[2], l->bounds[3]);
 }
 
 typedef struct {
     g4_linear_work linear;
-    float *norm;         /* (TILE, hidden) */
-    float *wide;         /* (TILE, pad16(max(heads * head_dim, hidden, text hidden))) */
-    float *gate, *up;    /* (TILE, pad16(mlp)) */
-    float *heads;        /* (TILE, heads * head_dim): attention output */
-    float *m, *l, *o;    /* (TILE), (TILE), (TILE, head_dim): online softmax of a span of keys */
-    float *M, *L, *O;    /* the same, of the spans so far */
+    float *norm;      /* (TILE, hidden) */
+    float *wide;      /* (TILE, pad16(max(heads * head_dim, hidden, text hidden))) */
+    float *gate, *up; /* (TILE, pad16(mlp)) each, in one allocation */
+    float *heads;     /* (TILE, heads * head_dim): attention output */
+    float *m, *l, *o; /* (TILE), (TILE), (TILE, head_dim): online softmax of a span of keys */
+    float *M, *L, *O; /* the same, of the spans so far */
 } g4_vision_work;
 
 /* One picture on its way through the tower; shared by the pieces, each of which writes only its own tokens. */
@@ -2567,12 +2574,12 @@ typedef struct {
     const g4_vision_layer *layer;
     int n, tiles;
     size_t wide_stride;
-    float *x;            /* (n, hidden): the residual stream */
-    float *q;            /* (heads, tiles * 64, head_dim) */
-    float *k;            /* (heads, tiles, head_dim, 64) */
-    float *val;          /* (heads, tiles, 64, head_dim) */
+    float *x;             /* (n, hidden): the residual stream */
+    float *q;             /* (heads, tiles * 64, head_dim) */
+    float *k;             /* (heads, tiles, head_dim, 64) */
+    float *val;           /* (heads, tiles, 64, head_dim) */
     float *cos_t, *sin_t; /* (longer side, head_dim / 4): angle = position * theta^(-2 i / (head_dim / 2)) */
-    float *rows;         /* (tokens, text hidden): the result */
+    float *rows;          /* (tokens, text hidden): the result */
     g4_vision_work *work; /* one per worker */
 } g4_vision_run;
 
@@ -2594,7 +2601,7 @@ static void g4_vision_embed_piece(void *ctx, int piece, int worker)
     int n, t0 = g4_tile_span(piece, r->n, &n);
     for (int t = 0; t < n; t++) {
         const float *p = r->patches->pixels + (size_t)(t0 + t) * values;
-        float *row = w->gate + (size_t)t * values; /* gate and up together hold a tile of patches: see g4_vision_run_open */
+        float *row = w->gate + (size_t)t * values; /* gate and up together have room for it: g4_vision_run_open */
         for (size_t i = 0; i < values; i++) row[i] = 2.0f * (p[i] - 0.5f);
     }
     g4_linear_apply(r->e->kernels, &w->linear, &r->v->patch, w->wide, r->wide_stride, w->gate, values, n);
@@ -2607,9 +2614,10 @@ static void g4_vision_embed_piece(void *ctx, int piece, int worker)
     }
 }
 
-/* Rotate the pairs (i, i + h/4) of the first half of a head by the x angle and those of the second half by the y angle; h = head_dim.
- * The reference calls the first of the two "h", but its position is x: apply_multidimensional_rope. */
-static void g4_vision_rope(float *x, int head_dim, const float *cos_x, const float *sin_x, const float *cos_y, const float *sin_y)
+/* Rotate the pairs (i, i + h/4) of the first half of a head by the x angle and those of the second half by the y angle;
+ * h = head_dim. The reference calls the first of the two "h", but its position is x: apply_multidimensional_rope. */
+static void g4_vision_rope(float *x, int head_dim, const float *cos_x, const float *sin_x, const float *cos_y,
+                           const float *sin_y)
 {
     int quarter = head_dim / 4;
     for (int half = 0; half < 2; half++) {
@@ -2634,9 +2642,11 @@ static void g4_vision_keys_piece(void *ctx, int piece, int worker)
     size_t hidden = c->v_hidden, dim = c->v_head_dim, quarter = dim / 4;
     int n, t0 = g4_tile_span(piece, r->n, &n);
     for (int t = 0; t < n; t++)
-        kernels->rmsnorm(w->norm + (size_t)t * hidden, r->x + (size_t)(t0 + t) * hidden, l->attn_norm, (int)hidden, c->v_eps);
+        kernels->rmsnorm(w->norm + (size_t)t * hidden, r->x + (size_t)(t0 + t) * hidden, l->attn_norm, (int)hidden,
+                         c->v_eps);
+    const g4_linear *const projections[] = { &l->q, &l->k, &l->v };
     for (int which = 0; which < 3; which++) {
-        g4_linear_apply(kernels, &w->linear, which == 0 ? &l->q : which == 1 ? &l->k : &l->v, w->wide, r->wide_stride, w->norm, hidden, n);
+        g4_linear_apply(kernels, &w->linear, projections[which], w->wide, r->wide_stride, w->norm, hidden, n);
         for (int t = 0; t < n; t++) {
             const int32_t *pos = r->patches->pos + 2 * (size_t)(t0 + t);
             size_t px = (size_t)pos[0] * quarter, py = (size_t)pos[1] * quarter;
@@ -2644,7 +2654,8 @@ static void g4_vision_keys_piece(void *ctx, int piece, int worker)
                 float *x = w->wide + (size_t)t * r->wide_stride + h * dim;
                 kernels->rmsnorm(x, x, which == 0 ? l->q_norm : which == 1 ? l->k_norm : NULL, (int)dim, c->v_eps);
                 if (which < 2) g4_vision_rope(x, (int)dim, r->cos_t + px, r->sin_t + px, r->cos_t + py, r->sin_t + py);
-                size_t tile = (h * (size_t)r->tiles + (size_t)piece) * G4_TOWER_TILE * dim; /* of this head and piece, in q, k and v */
+                /* where the tile of this head and piece begins in q, k and v */
+                const size_t tile = (h * (size_t)r->tiles + (size_t)piece) * G4_TOWER_TILE * dim;
                 if (which == 0) memcpy(r->q + tile + (size_t)t * dim, x, dim * sizeof *x);
                 if (which == 1)
                     for (size_t i = 0; i < dim; i++) r->k[tile + i * G4_TOWER_TILE + (size_t)t] = x[i];
@@ -2654,7 +2665,8 @@ static void g4_vision_keys_piece(void *ctx, int piece, int worker)
     }
 }
 
-/* All keys of one head for a tile of queries, over spans of keys as in the decoder: sums of 10,000 terms keep their precision. */
+/* All keys of one head for a tile of queries, over spans of keys as in the decoder: sums of 10,000 terms keep their
+ * precision. */
 static void g4_vision_attend(const g4_vision_run *r, g4_vision_work *w, size_t head, int t0, int n)
 {
     const g4_config *c = &r->e->file.config;
@@ -2673,12 +2685,15 @@ static void g4_vision_attend(const g4_vision_run *r, g4_vision_work *w, size_t h
         }
         memset(w->o, 0, (size_t)n * dim * sizeof *w->o);
         for (int tile = span; tile < span + per_span && tile < r->tiles; tile++) {
-            const g4_kv_tile kv = { r->k + first + (size_t)tile * tile_floats, r->val + first + (size_t)tile * tile_floats, NULL, NULL };
+            const g4_kv_tile kv = { r->k + first + (size_t)tile * tile_floats,
+                                    r->val + first + (size_t)tile * tile_floats, NULL, NULL };
             const int end = g4_min_int(r->n - tile * G4_TOWER_TILE, G4_TOWER_TILE);
             for (int t = 0; t < n; t++) hi[t] = end;
-            r->e->kernels->attend(&kv, G4_KV_F32, (int)dim, r->q + first + (size_t)t0 * dim, n, lo, hi, w->m, w->l, w->o);
+            r->e->kernels->attend(&kv, G4_KV_F32, (int)dim, r->q + first + (size_t)t0 * dim, n, lo, hi, w->m, w->l,
+                                  w->o);
         }
-        for (size_t t = 0; t < (size_t)n; t++) g4_attend_merge(&w->M[t], &w->L[t], w->O + t * dim, w->m[t], w->l[t], w->o + t * dim, (int)dim);
+        for (size_t t = 0; t < (size_t)n; t++)
+            g4_attend_merge(&w->M[t], &w->L[t], w->O + t * dim, w->m[t], w->l[t], w->o + t * dim, (int)dim);
     }
     for (size_t t = 0; t < (size_t)n; t++) {
         float *y = w->heads + t * c->v_heads * dim + head * dim;
@@ -2694,7 +2709,7 @@ static void g4_vision_layer_piece(void *ctx, int piece, int worker)
     const g4_vision_layer *l = r->layer;
     const g4_config *c = &r->e->file.config;
     const g4_kernels *kernels = r->e->kernels;
-    size_t hidden = c->v_hidden, dim = c->v_head_dim, all = c->v_heads * dim, mlp = c->v_mlp, mlp_stride = g4_round_up(mlp, 16);
+    size_t hidden = c->v_hidden, all = c->v_heads * c->v_head_dim, mlp = c->v_mlp, mlp_stride = g4_round_up(mlp, 16);
     int n, t0 = g4_tile_span(piece, r->n, &n);
     for (size_t h = 0; h < c->v_heads; h++) g4_vision_attend(r, w, h, t0, n);
     g4_linear_apply(kernels, &w->linear, &l->o, w->wide, r->wide_stride, w->heads, all, n);
@@ -2751,7 +2766,7 @@ static void g4_vision_run_close(g4_vision_run *r)
     for (int i = 0; r->work && i < g4_pool_size(r->e->pool); i++) {
         g4_vision_work *w = &r->work[i];
         g4_linear_work_close(&w->linear, a);
-        float *parts[] = { w->norm, w->wide, w->gate, w->heads, w->m, w->l, w->o, w->M, w->L, w->O }; /* up is part of gate */
+        float *parts[] = { w->norm, w->wide, w->gate, w->heads, w->m, w->l, w->o, w->M, w->L, w->O };
         for (size_t p = 0; p < sizeof parts / sizeof *parts; p++) g4_free(a, parts[p]);
     }
     float *parts[] = { r->x, r->q, r->k, r->val, r->cos_t, r->sin_t };
@@ -2765,8 +2780,10 @@ static int g4_vision_run_open(g4_vision_run *r)
     const g4_allocator *a = r->e->a;
     const g4_config *c = &r->e->file.config;
     size_t n = (size_t)r->n, hidden = c->v_hidden, dim = c->v_head_dim, all = c->v_heads * dim, tile = G4_TOWER_TILE;
-    size_t side = (size_t)g4_max_int(r->patches->grid_w, r->patches->grid_h), values = 3 * (size_t)c->v_patch * c->v_patch;
-    size_t mlp_stride = g4_round_up(c->v_mlp, 16), widest = hidden > all ? hidden : all, deepest = c->v_mlp > values ? c->v_mlp : values;
+    size_t side = (size_t)g4_max_int(r->patches->grid_w, r->patches->grid_h);
+    size_t values = 3 * (size_t)c->v_patch * c->v_patch;
+    size_t mlp_stride = g4_round_up(c->v_mlp, 16);
+    size_t widest = hidden > all ? hidden : all, deepest = c->v_mlp > values ? c->v_mlp : values;
     size_t gates = 2 * mlp_stride > values ? 2 * mlp_stride : values; /* gate and up, or the pixels of a patch */
     r->wide_stride = g4_round_up(widest > c->hidden ? widest : c->hidden, 16);
     r->tiles = (r->n + G4_TOWER_TILE - 1) / G4_TOWER_TILE;
@@ -2811,8 +2828,8 @@ static g4_status g4_vision_forward(g4_engine *e, const g4_patches *patches, floa
 {
     const g4_config *c = &e->file.config;
     if (patches->grid_w > (int)c->v_n_pos || patches->grid_h > (int)c->v_n_pos)
-        return g4_fail(err, G4_ERR_ARGUMENT, "a picture of %d x %d patches: the model knows %u positions each way", patches->grid_w, patches->grid_h,
-                       c->v_n_pos);
+        return g4_fail(err, G4_ERR_ARGUMENT, "a picture of %d x %d patches: the model knows %u positions each way",
+                       patches->grid_w, patches->grid_h, c->v_n_pos);
     g4_vision_run r = { .e = e, .v = e->vision, .patches = patches, .n = patches->n, .rows = rows };
     if (!g4_vision_run_open(&r)) {
         g4_vision_run_close(&r);
@@ -2870,7 +2887,10 @@ static void g4_media_hash(uint64_t key[2], const void *data, size_t size)
     key[1] = (b ^ key[0] >> 31) * UINT64_C(0xD6E8FEB86659FD93);
 }
 
-static size_t g4_soft_bytes(const g4_engine *e, const g4_soft *s) { return (size_t)s->n * e->file.config.hidden * sizeof *s->rows; }
+static size_t g4_soft_bytes(const g4_engine *e, const g4_soft *s)
+{
+    return (size_t)s->n * e->file.config.hidden * sizeof *s->rows;
+}
 
 /* The soft tokens with that key and one more reference, or NULL. */
 static g4_soft *g4_soft_find(g4_engine *e, const uint64_t key[2])
@@ -2880,7 +2900,8 @@ static g4_soft *g4_soft_find(g4_engine *e, const uint64_t key[2])
     for (int i = 0; i < e->n_softs; i++) {
         g4_soft *s = e->softs[i];
         if (s->key[0] != key[0] || s->key[1] != key[1]) continue;
-        memmove(e->softs + i, e->softs + i + 1, (size_t)(e->n_softs - i - 1) * sizeof *e->softs); /* the latest stands last */
+        /* the latest stands last */
+        memmove(e->softs + i, e->softs + i + 1, (size_t)(e->n_softs - i - 1) * sizeof *e->softs);
         e->softs[e->n_softs - 1] = found = s;
         s->refs++;
         break;
@@ -2910,25 +2931,31 @@ static g4_soft *g4_soft_new(const g4_engine *e, uint32_t token, const uint64_t k
     const g4_allocator *a = e->a;
     g4_soft *s = g4_alloc(a, 1, sizeof *s);
     if (!s) return NULL;
-    *s = (g4_soft){ 1, (g4_token)token, { key[0], key[1] }, n, g4_alloc(a, (size_t)n, e->file.config.hidden * sizeof *s->rows) };
+    *s = (g4_soft){ .refs = 1, .token = (g4_token)token, .key = { key[0], key[1] }, .n = n };
+    s->rows = g4_alloc(a, (size_t)n, e->file.config.hidden * sizeof *s->rows);
     if (s->rows) return s;
     g4_free(a, s);
     return NULL;
 }
 
-static g4_status g4_picture_encode(g4_soft **out, g4_engine *e, const g4_image *image, uint32_t token, int budget, g4_error *err)
+static g4_status g4_picture_encode(g4_soft **out, g4_engine *e, const g4_image *image, uint32_t token, int budget,
+                                   g4_error *err)
 {
     if (!out) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     *out = NULL;
     if (!e) return g4_fail(err, G4_ERR_ARGUMENT, "engine is NULL");
     const g4_config *c = &e->file.config;
     const g4_allocator *a = e->a;
-    if (!e->vision || token == 0) return g4_fail(err, G4_ERR_UNSUPPORTED, "this model has no vision tower: it cannot look at pictures");
-    if (!image || !image->pixels || image->width <= 0 || image->height <= 0) return g4_fail(err, G4_ERR_ARGUMENT, "the picture is empty");
+    if (!e->vision || token == 0)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "this model has no vision tower: it cannot look at pictures");
+    if (!image || !image->pixels || image->width <= 0 || image->height <= 0)
+        return g4_fail(err, G4_ERR_ARGUMENT, "the picture is empty");
     if (image->max_tokens != 0) budget = image->max_tokens;
-    uint64_t key[2] = { (uint64_t)(uint32_t)image->width << 32 | (uint32_t)image->height, (uint64_t)token << 32 | (uint32_t)budget };
+    uint64_t key[2] = { (uint64_t)(uint32_t)image->width << 32 | (uint32_t)image->height,
+                        (uint64_t)token << 32 | (uint32_t)budget };
     size_t stride = image->stride ? image->stride : 3 * (size_t)image->width;
-    for (size_t y = 0; y < (size_t)image->height; y++) g4_media_hash(key, image->pixels + y * stride, 3 * (size_t)image->width);
+    for (size_t y = 0; y < (size_t)image->height; y++)
+        g4_media_hash(key, image->pixels + y * stride, 3 * (size_t)image->width);
     if ((*out = g4_soft_find(e, key))) return G4_OK;
 
     g4_patches patches;
@@ -2936,7 +2963,8 @@ static g4_status g4_picture_encode(g4_soft **out, g4_engine *e, const g4_image *
     if (status) return status;
     g4_soft *s = g4_soft_new(e, token, key, patches.n_tokens);
     g4_lock(e);
-    status = s ? g4_vision_forward(e, &patches, s->rows, err) : g4_fail(err, G4_ERR_MEMORY, "%d soft tokens: out of memory", patches.n_tokens);
+    status = s ? g4_vision_forward(e, &patches, s->rows, err)
+               : g4_fail(err, G4_ERR_MEMORY, "%d soft tokens: out of memory", patches.n_tokens);
     g4_unlock(e);
     g4_patches_free(a, &patches);
     if (status) {
@@ -2966,10 +2994,11 @@ const float *g4_soft_rows(const g4_soft *soft) { return soft ? soft->rows : NULL
 
 /* ---- 12. Audio -------------------------------------------------------------------------------------
  *
- * In: at most 30 s of 16 kHz mono samples. Out: one soft token of the text model's width for each 40 ms, at most 750. E2B and E4B. MODEL.md,
- * "Audio tower". Log-mel frames every 10 ms; two 3 x 3 convolutions of stride 2 with a LayerNorm over channels and ReLU; conformer layers:
- * half a feed-forward, attention over the last 12 tokens with relative keys, light convolution, half a feed-forward; projection with bias;
- * weightless norm; projection. A piece of work is a tile of 32 tokens. */
+ * In: at most 30 s of 16 kHz mono samples. Out: one soft token of the text model's width for each 40 ms, at most 750.
+ * E2B and E4B. MODEL.md, "Audio tower". Log-mel frames every 10 ms; two 3 x 3 convolutions of stride 2 with a LayerNorm
+ * over channels and ReLU; conformer layers: half a feed-forward, attention over the last 12 tokens with relative keys,
+ * light convolution, half a feed-forward; projection with bias; weightless norm; projection. A piece of work is a tile
+ * of 32 tokens. */
 
 /* Feature extractor (feature_extraction_gemma4.py): frames of 20 ms every 10 ms, FFT of 512. */
 #define G4_MEL_HOP 160
@@ -2980,13 +3009,13 @@ const float *g4_soft_rows(const g4_soft *soft) { return soft ? soft->rows : NULL
 #define G4_MEL_MAX_SAMPLES 480000 /* 30 s */
 #define G4_MEL_CUT_FROM 400000    /* a longer sound is cut in the last 5 s before that */
 #define G4_AUDIO_TILE 32
-#define G4_AUDIO_EPS 1e-6f        /* of the norms that do not follow the configuration: Gemma4RMSNorm's default */
+#define G4_AUDIO_EPS 1e-6f /* of the norms that do not follow the configuration: Gemma4RMSNorm's default */
 
 typedef struct {
-    float window[G4_MEL_FRAME];              /* periodic Hann, in float32 as there */
+    float window[G4_MEL_FRAME]; /* periodic Hann, in float32 as there */
     double cos_t[G4_MEL_FFT / 2], sin_t[G4_MEL_FFT / 2];
-    double edge[G4_MEL_BANDS + 2];           /* Hz: band b is the triangle over edge[b], edge[b + 1], edge[b + 2] */
-    float weight[2 * G4_MEL_BINS];           /* of the bins of band 0, then of band 1, ...: no bin lies in more than two bands */
+    double edge[G4_MEL_BANDS + 2]; /* Hz: band b is the triangle over edge[b], edge[b + 1], edge[b + 2] */
+    float weight[2 * G4_MEL_BINS]; /* of the bins of band 0, then of band 1, ...: no bin lies in more than two bands */
     int first[G4_MEL_BANDS], count[G4_MEL_BANDS];
 } g4_mel;
 
@@ -2999,7 +3028,8 @@ static void g4_mel_open(g4_mel *m)
         m->sin_t[i] = sin(2 * pi * i / G4_MEL_FFT);
     }
     double top = 2595.0 * log10(1.0 + 8000.0 / 700.0); /* HTK scale: mel = 2595 log10(1 + f / 700) */
-    for (int i = 0; i < G4_MEL_BANDS + 2; i++) m->edge[i] = 700.0 * (pow(10.0, top * i / (G4_MEL_BANDS + 1) / 2595.0) - 1.0);
+    for (int i = 0; i < G4_MEL_BANDS + 2; i++)
+        m->edge[i] = 700.0 * (pow(10.0, top * i / (G4_MEL_BANDS + 1) / 2595.0) - 1.0);
     int at = 0;
     for (int b = 0; b < G4_MEL_BANDS; b++) {
         double lo = m->edge[b], mid = m->edge[b + 1], hi = m->edge[b + 2];
@@ -3017,7 +3047,8 @@ static void g4_mel_open(g4_mel *m)
 static void g4_mel_frame(const g4_mel *m, const float *samples, size_t n, int f, float *out)
 {
     double re[G4_MEL_FFT] = { 0 }, im[G4_MEL_FFT] = { 0 }, magnitude[G4_MEL_BINS];
-    for (int i = 0; i < G4_MEL_FRAME; i++) { /* 160 zeros stand before the first sample; bit-reversed order for the butterflies below */
+    /* 160 zeros stand before the first sample; bit-reversed order for the butterflies below */
+    for (int i = 0; i < G4_MEL_FRAME; i++) {
         long at = (long)f * G4_MEL_HOP + i - G4_MEL_HOP;
         unsigned r = 0;
         for (unsigned bit = 0; bit < 9; bit++) r |= ((unsigned)i >> bit & 1u) << (8 - bit);
@@ -3046,7 +3077,8 @@ static void g4_mel_frame(const g4_mel *m, const float *samples, size_t n, int f,
     }
 }
 
-/* A frame needs 321 samples to exist, the 160 zeros in front among them (one more than it reads: the reference's pre-emphasis). */
+/* A frame needs 321 samples to exist, the 160 zeros in front among them (one more than it reads: the reference's
+ * pre-emphasis). */
 static int g4_mel_count(size_t n_samples)
 {
     if (n_samples > G4_MEL_MAX_SAMPLES) n_samples = G4_MEL_MAX_SAMPLES;
@@ -3059,7 +3091,8 @@ int g4_audio_mel(const g4_audio *block, float *out)
     if (!out || frames == 0) return frames;
     g4_mel m;
     g4_mel_open(&m);
-    for (int f = 0; f < frames; f++) g4_mel_frame(&m, block->samples, block->n_samples, f, out + (size_t)f * G4_MEL_BANDS);
+    for (int f = 0; f < frames; f++)
+        g4_mel_frame(&m, block->samples, block->n_samples, f, out + (size_t)f * G4_MEL_BANDS);
     return frames;
 }
 
@@ -3068,14 +3101,15 @@ size_t g4_audio_block(const g4_audio *audio, size_t from)
     if (!audio || from >= audio->n_samples) return 0;
     size_t rest = audio->n_samples - from;
     if (rest <= G4_MEL_MAX_SAMPLES) return rest;
-    /* The quietest 200 ms, by energy, whose middle lies before the limit and leaves the next block at least as much: the rest must not be
-     * too short to be heard. On a tie the later one. */
+    /* The quietest 200 ms, by energy, whose middle lies before the limit and leaves the next block at least as much:
+     * the rest must not be too short to be heard. On a tie the later one. */
     const size_t half = 1600;
     size_t last = rest - half < G4_MEL_MAX_SAMPLES ? rest - half : G4_MEL_MAX_SAMPLES, best = last;
     double least = INFINITY;
     for (size_t cut = G4_MEL_CUT_FROM; cut <= last; cut += G4_MEL_HOP) {
         double energy = 0;
-        for (size_t i = cut - half; i < cut + half; i++) energy += (double)audio->samples[from + i] * (double)audio->samples[from + i];
+        for (size_t i = cut - half; i < cut + half; i++)
+            energy += (double)audio->samples[from + i] * (double)audio->samples[from + i];
         if (energy <= least) {
             least = energy;
             best = cut;
@@ -3085,7 +3119,9 @@ size_t g4_audio_block(const g4_audio *audio, size_t from)
 }
 
 typedef struct {
-    const float *ff1_norm, *ff1_post_norm, *attn_norm, *attn_post_norm, *conv_norm, *conv_mid_norm, *ff2_norm, *ff2_post_norm, *norm; /* (hidden) */
+    /* norms (hidden) */
+    const float *ff1_norm, *ff1_post_norm, *attn_norm, *attn_post_norm, *conv_norm, *conv_mid_norm;
+    const float *ff2_norm, *ff2_post_norm, *norm;
     g4_linear ff1_up, ff1_down, q, k, v, post, conv_in, conv_out, ff2_up, ff2_down;
     const float *conv;    /* (kernel, hidden): oldest tap first, no bias */
     const float *q_scale; /* (head_dim) */
@@ -3094,8 +3130,8 @@ typedef struct {
 
 typedef struct g4_audio_tower {
     const float *conv0, *conv0_norm, *conv1_norm; /* (9, conv0), (conv0), (conv1); LayerNorms without bias */
-    g4_linear conv1, in, out, proj;               /* (conv1, 9 * conv0), (hidden, 32 * conv1), (out, hidden), (text hidden, out) */
-    const float *out_bias;                        /* (out) */
+    g4_linear conv1, in, out, proj; /* (conv1, 9 * conv0), (hidden, 32 * conv1), (out, hidden), (text hidden, out) */
+    const float *out_bias;          /* (out) */
     g4_audio_layer *layers;
 } g4_audio_tower;
 
@@ -3150,9 +3186,9 @@ static void g4_audio_bind(g4_engine *e, g4_binder *b)
 
 typedef struct {
     g4_linear_work linear;
-    float *a, *b;   /* (TILE, widest) each */
-    float *taps;    /* (32, 9 * conv0): the inputs of one time row of the second convolution */
-    float *rows;    /* (2 * TILE + 1, 64, conv0): the first convolution's output that a piece reads */
+    float *a, *b; /* (TILE, widest) each */
+    float *taps;  /* (32, 9 * conv0): the inputs of one time row of the second convolution */
+    float *rows;  /* (2 * TILE + 1, 64, conv0): the first convolution's output that a piece reads */
 } g4_audio_work;
 
 typedef struct {
@@ -3161,13 +3197,13 @@ typedef struct {
     const g4_audio_layer *layer;
     g4_mel mel_tables;
     const g4_audio *block;
-    int frames, half, n;  /* mel frames; after one convolution; tokens */
-    size_t wide;          /* floats from token to token in a and b */
-    float *mel;           /* (frames, 128) */
-    float *x;             /* (n, hidden): the residual stream */
-    float *q, *k, *v;     /* (n, hidden) */
-    float *glu;           /* (n, hidden): gated input of the depthwise convolution */
-    float *rows;          /* (n, text hidden): the result */
+    int frames, half, n; /* mel frames; after one convolution; tokens */
+    size_t wide;         /* floats from token to token in a and b */
+    float *mel;          /* (frames, 128) */
+    float *x;            /* (n, hidden): the residual stream */
+    float *q, *k, *v;    /* (n, hidden) */
+    float *glu;          /* (n, hidden): gated input of the depthwise convolution */
+    float *rows;         /* (n, text hidden): the result */
     g4_audio_work *work;
 } g4_audio_run;
 
@@ -3183,7 +3219,8 @@ static void g4_audio_mel_piece(void *ctx, int piece, int worker)
     g4_audio_run *r = ctx;
     int n, f0 = g4_audio_span(piece, r->frames, &n);
     (void)worker;
-    for (int f = f0; f < f0 + n; f++) g4_mel_frame(&r->mel_tables, r->block->samples, r->block->n_samples, f, r->mel + (size_t)f * G4_MEL_BANDS);
+    for (int f = f0; f < f0 + n; f++)
+        g4_mel_frame(&r->mel_tables, r->block->samples, r->block->n_samples, f, r->mel + (size_t)f * G4_MEL_BANDS);
 }
 
 /* y = relu((y - mean) / sqrt(var + eps) * w) over n channels */
@@ -3200,7 +3237,8 @@ static void g4_layernorm_relu(float *y, const float *w, size_t n, float eps)
     }
 }
 
-/* One output time of the first convolution: out (64, conv0) from mel frames 2 t - 1 .. 2 t + 1; 3 x 3, stride 2, zeros around. */
+/* One output time of the first convolution: out (64, conv0) from mel frames 2 t - 1 .. 2 t + 1; 3 x 3, stride 2, zeros
+ * around. */
 static void g4_audio_conv0(const g4_audio_run *r, int t, float *out)
 {
     const g4_config *c = &r->e->file.config;
@@ -3238,7 +3276,8 @@ static void g4_audio_subsample_piece(void *ctx, int piece, int worker)
             for (int tap = 0; tap < 9; tap++) {
                 int band = 2 * f - 1 + tap % 3;
                 if (band < 0) continue; /* band 2 * 31 + 1 is the last there is */
-                memcpy(w->taps + ((size_t)f * 9 + (size_t)tap) * c0, w->rows + (size_t)(2 * t + tap / 3) * row + (size_t)band * c0, c0 * sizeof(float));
+                memcpy(w->taps + ((size_t)f * 9 + (size_t)tap) * c0,
+                       w->rows + (size_t)(2 * t + tap / 3) * row + (size_t)band * c0, c0 * sizeof(float));
             }
         }
         g4_linear_apply(r->e->kernels, &w->linear, &r->tower->conv1, w->b, padded, w->taps, 9 * c0, bands);
@@ -3249,16 +3288,18 @@ static void g4_audio_subsample_piece(void *ctx, int piece, int worker)
         }
     }
     g4_linear_apply(r->e->kernels, &w->linear, &r->tower->in, w->b, r->wide, w->a, r->wide, n);
-    for (size_t t = 0; t < (size_t)n; t++) memcpy(r->x + ((size_t)t0 + t) * c->a_hidden, w->b + t * r->wide, c->a_hidden * sizeof(float));
+    for (size_t t = 0; t < (size_t)n; t++)
+        memcpy(r->x + ((size_t)t0 + t) * c->a_hidden, w->b + t * r->wide, c->a_hidden * sizeof(float));
 }
 
-/* exp(x) within 2 units in the last place, in operations that a compiler turns into vectors; the polynomial is Cephes' expf. Below -87 and
- * above 88 it stays at the ends, which no use here can tell from the limit. */
+/* exp(x) within 2 units in the last place, in operations that a compiler turns into vectors; the polynomial is Cephes'
+ * expf. Below -87 and above 88 it stays at the ends, which no use here can tell from the limit. */
 static inline float g4_exp(float x)
 {
     const float round = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
     x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    const float n = (x * 1.44269504088896341f + round) - round, r = x - n * 0.693359375f + n * 2.12194440e-4f; /* ln 2 in two parts */
+    const float n = (x * 1.44269504088896341f + round) - round;
+    const float r = x - n * 0.693359375f + n * 2.12194440e-4f; /* ln 2 in two parts */
     float p = 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
@@ -3285,8 +3326,8 @@ static void g4_audio_norm(const g4_audio_run *r, float *y, const float *x, const
 }
 
 /* x += residual_weight * norm(clamp(down . silu(up . norm(clamp(x)))))      Gemma4AudioFeedForward */
-static void g4_audio_feed_forward(const g4_audio_run *r, g4_audio_work *w, float *x, int n, const float *norm, const g4_linear *up, const g4_linear *down,
-                                  const float *post_norm)
+static void g4_audio_feed_forward(const g4_audio_run *r, g4_audio_work *w, float *x, int n, const float *norm,
+                                  const g4_linear *up, const g4_linear *down, const float *post_norm)
 {
     const g4_config *c = &r->e->file.config;
     size_t hidden = c->a_hidden;
@@ -3314,12 +3355,15 @@ static void g4_audio_keys_piece(void *ctx, int piece, int worker)
     float *x = r->x + (size_t)t0 * hidden;
     g4_audio_feed_forward(r, w, x, n, l->ff1_norm, &l->ff1_up, &l->ff1_down, l->ff1_post_norm);
     for (size_t t = 0; t < (size_t)n; t++) g4_audio_norm(r, w->a + t * r->wide, x + t * hidden, l->attn_norm);
+    const g4_linear *const projections[] = { &l->q, &l->k, &l->v };
+    float *const targets[] = { r->q, r->k, r->v };
     for (int which = 0; which < 3; which++) {
-        g4_linear_apply(r->e->kernels, &w->linear, which == 0 ? &l->q : which == 1 ? &l->k : &l->v, w->b, r->wide, w->a, r->wide, n);
+        g4_linear_apply(r->e->kernels, &w->linear, projections[which], w->b, r->wide, w->a, r->wide, n);
         for (size_t t = 0; t < (size_t)n; t++) {
             const float *y = w->b + t * r->wide;
-            float *out = (which == 0 ? r->q : which == 1 ? r->k : r->v) + ((size_t)t0 + t) * hidden;
-            for (size_t i = 0; i < hidden; i++) out[i] = which == 0 ? y[i] * l->q_scale[i % dim] : which == 1 ? y[i] * k_scale : y[i];
+            float *out = targets[which] + ((size_t)t0 + t) * hidden;
+            for (size_t i = 0; i < hidden; i++)
+                out[i] = y[i] * (which == 0 ? l->q_scale[i % dim] : which == 1 ? k_scale : 1);
         }
     }
 }
@@ -3336,7 +3380,8 @@ static float g4_dot(const float *a, const float *b, size_t n)
 }
 
 /* Token t looks at itself and the a_context - 1 tokens before it:
- *   score(d) = cap tanh((q . k[t - d] + q . rel[d]) / cap);  out = sum_d softmax(score)(d) v[t - d]      Gemma4AudioAttention */
+ *   score(d) = cap tanh((q . k[t - d] + q . rel[d]) / cap);  out = sum_d softmax(score)(d) v[t - d]
+ * Gemma4AudioAttention */
 static void g4_audio_attend(const g4_audio_run *r, int t, float *out)
 {
     const g4_config *c = &r->e->file.config;
@@ -3347,7 +3392,8 @@ static void g4_audio_attend(const g4_audio_run *r, int t, float *out)
         const float *q = r->q + (size_t)t * hidden + h * dim;
         float most = -INFINITY, total = 0, *y = out + h * dim;
         for (int d = 0; d < keys; d++) {
-            float s = g4_dot(q, r->k + (size_t)(t - d) * hidden + h * dim, dim) + g4_dot(q, r->layer->rel_k + (size_t)d * hidden + h * dim, dim);
+            float s = g4_dot(q, r->k + (size_t)(t - d) * hidden + h * dim, dim) +
+                      g4_dot(q, r->layer->rel_k + (size_t)d * hidden + h * dim, dim);
             score[d] = tanhf(s / c->a_logit_cap) * c->a_logit_cap;
             if (score[d] > most) most = score[d];
         }
@@ -3362,7 +3408,8 @@ static void g4_audio_attend(const g4_audio_run *r, int t, float *out)
     }
 }
 
-/* x += norm(clamp(post . attention)); the light convolution up to its gate: glu = a * sigmoid(b), a|b = linear_start . norm(x) */
+/* x += norm(clamp(post . attention)); the light convolution up to its gate: glu = a * sigmoid(b) with
+ * a|b = linear_start . norm(x) */
 static void g4_audio_attention_piece(void *ctx, int piece, int worker)
 {
     g4_audio_run *r = ctx;
@@ -3388,7 +3435,8 @@ static void g4_audio_attention_piece(void *ctx, int piece, int worker)
     }
 }
 
-/* x += linear_end . silu(norm(clamp(causal depthwise convolution))); the second half feed-forward; x = norm(clamp(x)) */
+/* x += linear_end . silu(norm(clamp(causal depthwise convolution))); the second half feed-forward;
+ * x = norm(clamp(x)) */
 static void g4_audio_conv_piece(void *ctx, int piece, int worker)
 {
     g4_audio_run *r = ctx;
@@ -3425,14 +3473,16 @@ static void g4_audio_out_piece(void *ctx, int piece, int worker)
     g4_audio_work *w = &r->work[worker];
     const g4_config *c = &r->e->file.config;
     int n, t0 = g4_audio_span(piece, r->n, &n);
-    g4_linear_apply(r->e->kernels, &w->linear, &r->tower->out, w->a, r->wide, r->x + (size_t)t0 * c->a_hidden, c->a_hidden, n);
+    g4_linear_apply(r->e->kernels, &w->linear, &r->tower->out, w->a, r->wide, r->x + (size_t)t0 * c->a_hidden,
+                    c->a_hidden, n);
     for (size_t t = 0; t < (size_t)n; t++) {
         float *y = w->a + t * r->wide;
         for (size_t i = 0; i < c->a_out; i++) y[i] += r->tower->out_bias[i];
         r->e->kernels->rmsnorm(y, y, NULL, (int)c->a_out, c->a_eps);
     }
     g4_linear_apply(r->e->kernels, &w->linear, &r->tower->proj, w->b, r->wide, w->a, r->wide, n);
-    for (size_t t = 0; t < (size_t)n; t++) memcpy(r->rows + ((size_t)t0 + t) * c->hidden, w->b + t * r->wide, c->hidden * sizeof *r->rows);
+    for (size_t t = 0; t < (size_t)n; t++)
+        memcpy(r->rows + ((size_t)t0 + t) * c->hidden, w->b + t * r->wide, c->hidden * sizeof *r->rows);
 }
 
 static void g4_audio_run_close(g4_audio_run *r)
@@ -3455,7 +3505,8 @@ static int g4_audio_run_open(g4_audio_run *r)
 {
     const g4_allocator *a = r->e->a;
     const g4_config *c = &r->e->file.config;
-    size_t n = (size_t)r->n, hidden = c->a_hidden, tile = G4_AUDIO_TILE, bands = G4_MEL_BANDS / 4, flat = bands * c->a_conv1, taps = 9 * (size_t)c->a_conv0;
+    size_t n = (size_t)r->n, hidden = c->a_hidden, tile = G4_AUDIO_TILE, bands = G4_MEL_BANDS / 4;
+    size_t flat = bands * c->a_conv1, taps = 9 * (size_t)c->a_conv0;
     size_t widest = 4 * hidden;
     if (flat > widest) widest = flat;
     if (c->a_out > widest) widest = c->a_out;
@@ -3475,7 +3526,9 @@ static int g4_audio_run_open(g4_audio_run *r)
         w->b = g4_alloc(a, tile, r->wide * sizeof(float));
         w->taps = g4_alloc(a, bands, taps * sizeof(float));
         w->rows = g4_alloc(a, 2 * tile + 1, G4_MEL_BANDS / 2 * c->a_conv0 * sizeof(float));
-        if (!g4_linear_work_open(&w->linear, a, (int)(widest > taps ? widest : taps)) || !w->a || !w->b || !w->taps || !w->rows) return 0;
+        if (!g4_linear_work_open(&w->linear, a, (int)(widest > taps ? widest : taps)) || !w->a || !w->b || !w->taps ||
+            !w->rows)
+            return 0;
     }
     return 1;
 }
@@ -3512,13 +3565,17 @@ g4_status g4_audio_encode(g4_soft **out, g4_engine *e, const g4_audio *block, g4
     *out = NULL;
     if (!e) return g4_fail(err, G4_ERR_ARGUMENT, "engine is NULL");
     const g4_config *c = &e->file.config;
-    if (!e->audio || c->audio_token == 0) return g4_fail(err, G4_ERR_UNSUPPORTED, "this model has no audio tower: it cannot hear");
+    if (!e->audio || c->audio_token == 0)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "this model has no audio tower: it cannot hear");
     if (!block || !block->samples) return g4_fail(err, G4_ERR_ARGUMENT, "the sound is empty");
     if (block->n_samples > G4_MEL_MAX_SAMPLES)
-        return g4_fail(err, G4_ERR_ARGUMENT, "a block of %zu samples: at most %d (30 s) fit, g4_audio_block cuts longer sound", block->n_samples,
-                       G4_MEL_MAX_SAMPLES);
+        return g4_fail(err, G4_ERR_ARGUMENT,
+                       "a block of %zu samples: at most %d (30 s) fit, g4_audio_block cuts longer sound",
+                       block->n_samples, G4_MEL_MAX_SAMPLES);
     int n = (g4_mel_count(block->n_samples) + 3) / 4;
-    if (n == 0) return g4_fail(err, G4_ERR_ARGUMENT, "a sound of %zu samples is too short to be heard: 161 (0.01 s) are the least", block->n_samples);
+    if (n == 0)
+        return g4_fail(err, G4_ERR_ARGUMENT,
+                       "a sound of %zu samples is too short to be heard: 161 (0.01 s) are the least", block->n_samples);
     uint64_t key[2] = { block->n_samples, (uint64_t)c->audio_token << 32 };
     g4_media_hash(key, block->samples, block->n_samples * sizeof *block->samples);
     if ((*out = g4_soft_find(e, key))) return G4_OK;

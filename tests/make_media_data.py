@@ -7,6 +7,7 @@ makes of pictures, sound and video with them.
 Writes OUT/NAME.g4 (through export.py) and OUT/NAME.ref for e2b, e4b, 26b, 31b. Pictures and sounds are computed from integers by
 the same few lines here and in tests/test_towers.c, so that they need no place. The .ref format is in write_ref.
 """
+
 import argparse
 import json
 import math
@@ -29,9 +30,32 @@ VERSION = "5.23.0"  # of transformers; another one may compute other numbers
 # ---- Token ids of the tiny vocabulary --------------------------------------------------------------
 
 PAD, EOS, BOS, UNK = 0, 1, 2, 3
-SPECIALS = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<|tool>", "<tool|>", "<|tool_call>", "<tool_call|>",
-            "<|tool_response>", "<tool_response|>", '<|"|>', "<|think|>", "<|channel>", "<channel|>", "<|turn>", "<turn|>",
-            "<|image>", "<image|>", "<|image|>", "<|audio>", "<audio|>", "<|audio|>", "<|video|>"]
+SPECIALS = [
+    "<pad>",
+    "<eos>",
+    "<bos>",
+    "<unk>",
+    "<mask>",
+    "<|tool>",
+    "<tool|>",
+    "<|tool_call>",
+    "<tool_call|>",
+    "<|tool_response>",
+    "<tool_response|>",
+    '<|"|>',
+    "<|think|>",
+    "<|channel>",
+    "<channel|>",
+    "<|turn>",
+    "<turn|>",
+    "<|image>",
+    "<image|>",
+    "<|image|>",
+    "<|audio>",
+    "<audio|>",
+    "<|audio|>",
+    "<|video|>",
+]
 ID = {name: i for i, name in enumerate(SPECIALS)}
 BOI, EOI, IMG = ID["<|image>"], ID["<image|>"], ID["<|image|>"]
 BOA, EOA, AUD, VID = ID["<|audio>"], ID["<audio|>"], ID["<|audio|>"], ID["<|video|>"]
@@ -50,18 +74,52 @@ def write_tokenizer(folder):
     for left, right in merges:
         vocab[left + right] = len(vocab)
     assert len(vocab) == N_VOCAB
-    added = [{"id": i, "content": s, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
-              "special": True} for s, i in ID.items()]
-    tok = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
-           "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
-           "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},
-           "post_processor": None,
-           "decoder": {"type": "Sequence", "decoders": [
-               {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"},
-               {"type": "Fuse"}]},
-           "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None,
-                     "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": True, "ignore_merges": False,
-                     "vocab": vocab, "merges": merges}}
+    added = [
+        {
+            "id": i,
+            "content": s,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for s, i in ID.items()
+    ]
+    tok = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"String": " "},
+            "behavior": "MergedWithPrevious",
+            "invert": False,
+        },
+        "post_processor": None,
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+            ],
+        },
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": "<unk>",
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "ignore_merges": False,
+            "vocab": vocab,
+            "merges": merges,
+        },
+    }
     with open(os.path.join(folder, "tokenizer.json"), "w", encoding="utf-8") as f:
         json.dump(tok, f, ensure_ascii=False)
 
@@ -69,36 +127,101 @@ def write_tokenizer(folder):
 # ---- Tiny models ----------------------------------------------------------------------------------
 
 S, F = "sliding_attention", "full_attention"
-ROPE = {S: {"rope_type": "default", "rope_theta": 1e4},
-        F: {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6}}
-TEXT = dict(vocab_size=N_VOCAB, vocab_size_per_layer_input=N_VOCAB, max_position_embeddings=4096, rope_parameters=ROPE,
-            final_logit_softcapping=30.0, hidden_size_per_layer_input=0, pad_token_id=PAD, eos_token_id=EOS, bos_token_id=BOS)
+ROPE = {
+    S: {"rope_type": "default", "rope_theta": 1e4},
+    F: {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6},
+}
+TEXT = dict(
+    vocab_size=N_VOCAB,
+    vocab_size_per_layer_input=N_VOCAB,
+    max_position_embeddings=4096,
+    rope_parameters=ROPE,
+    final_logit_softcapping=30.0,
+    hidden_size_per_layer_input=0,
+    pad_token_id=PAD,
+    eos_token_id=EOS,
+    bos_token_id=BOS,
+)
 
 
 def config(name):
     """Every branch of the family in a few thousand weights; no dimension is a multiple of what the kernels like."""
     audio = None
     if name in ("e2b", "e4b"):
-        text = dict(TEXT, hidden_size=56, intermediate_size=104, num_hidden_layers=4, num_attention_heads=4,
-                    num_key_value_heads=2 if name == "e4b" else 1, head_dim=24, global_head_dim=40, sliding_window=20,
-                    layer_types=[S, F, S, F], num_kv_shared_layers=2, use_double_wide_mlp=name == "e2b",
-                    hidden_size_per_layer_input=12)
-        vision = dict(hidden_size=48, intermediate_size=88, num_hidden_layers=2 if name == "e2b" else 1, num_attention_heads=3,
-                      num_key_value_heads=3, head_dim=16, position_embedding_size=404 if name == "e2b" else 64, use_clipped_linears=True)
-        audio = dict(hidden_size=48, num_hidden_layers=2 if name == "e2b" else 1, num_attention_heads=4,
-                     output_proj_dims=40, subsampling_conv_channels=[128, 15], rms_norm_eps=1e-6)
+        text = dict(
+            TEXT,
+            hidden_size=56,
+            intermediate_size=104,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2 if name == "e4b" else 1,
+            head_dim=24,
+            global_head_dim=40,
+            sliding_window=20,
+            layer_types=[S, F, S, F],
+            num_kv_shared_layers=2,
+            use_double_wide_mlp=name == "e2b",
+            hidden_size_per_layer_input=12,
+        )
+        vision = dict(
+            hidden_size=48,
+            intermediate_size=88,
+            num_hidden_layers=2 if name == "e2b" else 1,
+            num_attention_heads=3,
+            num_key_value_heads=3,
+            head_dim=16,
+            position_embedding_size=404 if name == "e2b" else 64,
+            use_clipped_linears=True,
+        )
+        audio = dict(
+            hidden_size=48,
+            num_hidden_layers=2 if name == "e2b" else 1,
+            num_attention_heads=4,
+            output_proj_dims=40,
+            subsampling_conv_channels=[128, 15],
+            rms_norm_eps=1e-6,
+        )
     else:
-        text = dict(TEXT, hidden_size=60, intermediate_size=56, num_hidden_layers=3, num_attention_heads=4,
-                    num_key_value_heads=2, head_dim=24, global_head_dim=40, num_global_key_value_heads=1,
-                    attention_k_eq_v=True, sliding_window=24, layer_types=[S, S, F],
-                    use_bidirectional_attention="vision")
+        text = dict(
+            TEXT,
+            hidden_size=60,
+            intermediate_size=56,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=24,
+            global_head_dim=40,
+            num_global_key_value_heads=1,
+            attention_k_eq_v=True,
+            sliding_window=24,
+            layer_types=[S, S, F],
+            use_bidirectional_attention="vision",
+        )
         if name == "26b":
             text.update(enable_moe_block=True, num_experts=4, top_k_experts=2, moe_intermediate_size=16)
-        vision = dict(hidden_size=56, intermediate_size=104, num_hidden_layers=2 if name == "26b" else 1, num_attention_heads=2,
-                      num_key_value_heads=2, head_dim=24, position_embedding_size=212 if name == "26b" else 64, standardize=True)
-    return Gemma4Config(text_config=text, vision_config=vision, audio_config=audio, boi_token_id=BOI, eoi_token_id=EOI,
-                        image_token_id=IMG, boa_token_id=BOA, eoa_token_index=EOA, audio_token_id=AUD, video_token_id=VID,
-                        tie_word_embeddings=True)
+        vision = dict(
+            hidden_size=56,
+            intermediate_size=104,
+            num_hidden_layers=2 if name == "26b" else 1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            head_dim=24,
+            position_embedding_size=212 if name == "26b" else 64,
+            standardize=True,
+        )
+    return Gemma4Config(
+        text_config=text,
+        vision_config=vision,
+        audio_config=audio,
+        boi_token_id=BOI,
+        eoi_token_id=EOI,
+        image_token_id=IMG,
+        boa_token_id=BOA,
+        eoa_token_index=EOA,
+        audio_token_id=AUD,
+        video_token_id=VID,
+        tie_word_embeddings=True,
+    )
 
 
 def randomise(model, seed):
@@ -111,7 +234,9 @@ def randomise(model, seed):
         leaf = name.rsplit(".", 1)[1]
         if leaf in ("input_min", "output_min", "input_max", "output_max"):
             sign = -1.0 if leaf.endswith("min") else 1.0
-            w.copy_(sign * (0.5 + 1.5 * u) if hash_name(name.rsplit(".", 1)[0]) % 2 else sign * torch.tensor(float("inf")))
+            w.copy_(
+                sign * (0.5 + 1.5 * u) if hash_name(name.rsplit(".", 1)[0]) % 2 else sign * torch.tensor(float("inf"))
+            )
         elif leaf == "per_dim_scale" or leaf == "std_bias":
             w.copy_(r)
         elif leaf in ("layer_scalar", "std_scale", "scale", "per_expert_scale"):
@@ -173,8 +298,10 @@ def sound(n, kind, seed):
     elif kind == CLICK:
         v = np.where(i == n // 2, 30000, 0)
     else:
+
         def triangle(period):
             return np.abs((i % period) * 4 - 2 * period) * 8000 // period - 8000
+
         envelope = np.abs((i // 16) % 500 - 250)
         grain = (noise(i, seed) & 255).astype(np.int64) - 128
         v = (triangle(73 + seed) + triangle(211 + seed)) * envelope // 250 + grain
@@ -194,6 +321,7 @@ class Reference:
     def patches(self, pixels, budget):
         """(n, 768) float32 and (n, 2) positions, without padding."""
         from PIL import Image
+
         out = self.image(images=[Image.fromarray(pixels)], max_soft_tokens=budget, return_tensors="pt")
         n = int(out["num_soft_tokens_per_image"][0]) * 9
         return out["pixel_values"][0][:n].float(), out["image_position_ids"][0][:n]
@@ -248,16 +376,32 @@ def pad(items, value):
 
 # width, height, budget: extreme shapes, tiny, huge, unscaled, the full budget
 PICTURES = {
-    "e2b": [(200, 150, 70), (48, 64, 280), (1000, 10, 70), (7, 900, 140), (1, 1, 70), (768, 768, 280), (1999, 1501, 1120),
-            (336, 480, 70), (130, 97, 560)],
+    "e2b": [
+        (200, 150, 70),
+        (48, 64, 280),
+        (1000, 10, 70),
+        (7, 900, 140),
+        (1, 1, 70),
+        (768, 768, 280),
+        (1999, 1501, 1120),
+        (336, 480, 70),
+        (130, 97, 560),
+    ],
     "e4b": [(200, 150, 70), (90, 64, 140)],
     "26b": [(200, 150, 70), (320, 240, 140), (999, 700, 1120), (3, 500, 70), (5000, 3000, 280)],
     "31b": [(200, 150, 70), (90, 64, 140)],
 }
 # samples, kind
 SOUNDS = {
-    "e2b": [(320, SPEECH), (161, SPEECH), (16000, SILENCE), (16000, CLICK), (479840, SPEECH), (480160, SPEECH),
-            (30001, SPEECH)],
+    "e2b": [
+        (320, SPEECH),
+        (161, SPEECH),
+        (16000, SILENCE),
+        (16000, CLICK),
+        (479840, SPEECH),
+        (480160, SPEECH),
+        (30001, SPEECH),
+    ],
     "e4b": [(20000, SPEECH), (9999, SPEECH)],
 }
 
@@ -324,8 +468,14 @@ def references(name, model):
     for i, (w, h, budget) in enumerate(PICTURES[name]):
         pixels = picture(w, h, i)
         values, positions = ref.patches(pixels, budget)
-        records.append(("patches.%d" % i, np.array([len(values), int(positions[:, 0].max()) + 1, fnv(values.numpy())],
-                                                    dtype=np.uint32).view(np.int32)))
+        records.append(
+            (
+                "patches.%d" % i,
+                np.array([len(values), int(positions[:, 0].max()) + 1, fnv(values.numpy())], dtype=np.uint32).view(
+                    np.int32
+                ),
+            )
+        )
         rows.append(ref.image_rows(pixels, budget))
         records += some_rows("image.%d" % i, rows[-1])
     sounds = []
@@ -337,9 +487,11 @@ def references(name, model):
             records.append(("cuts.%d" % i, np.array(cuts)))
             out = []
             for b in range(len(cuts) - 1):
-                block = samples[cuts[b]:cuts[b + 1]]
+                block = samples[cuts[b] : cuts[b + 1]]
                 mel = ref.mel_frames(block)
-                keep = sorted(set(range(min(len(mel), 12))) | set(range(0, len(mel), 97)) | {len(mel) - 1, len(mel) // 2})
+                keep = sorted(
+                    set(range(min(len(mel), 12))) | set(range(0, len(mel), 97)) | {len(mel) - 1, len(mel) // 2}
+                )
                 records.append(("mel.%d.%d" % (i, b), mel[keep]))
                 records.append(("frames.%d.%d" % (i, b), np.array([len(mel)] + keep)))
                 out.append(ref.audio_rows(block))
@@ -362,7 +514,9 @@ def references(name, model):
         keep = list(range(max(0, len(full) - 60), len(full), 3 if len(full) > 40 else 1))
         keep = sorted(set(keep) | {len(full) - 1})
         records.append(("tokens.%d" % i, np.array(tokens)))
-        records.append(("media.%d" % i, np.array([[["image", "video", "audio"].index(k), c] for k, c in media]).reshape(-1, 2)))
+        records.append(
+            ("media.%d" % i, np.array([[["image", "video", "audio"].index(k), c] for k, c in media]).reshape(-1, 2))
+        )
         records.append(("n.%d" % i, np.array([len(full)])))
         records.append(("keep.%d" % i, np.array(keep)))
         records.append(("logits.%d" % i, logits[keep]))
@@ -377,7 +531,10 @@ def main():
     parser.add_argument("--only", help="one model")
     args = parser.parse_args()
     if transformers.__version__ != VERSION:
-        print("warning: transformers %s, the committed data is of %s" % (transformers.__version__, VERSION), file=sys.stderr)
+        print(
+            "warning: transformers %s, the committed data is of %s" % (transformers.__version__, VERSION),
+            file=sys.stderr,
+        )
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     os.makedirs(args.out, exist_ok=True)
@@ -385,7 +542,9 @@ def main():
         for seed, name in enumerate(["e2b", "e4b", "26b", "31b"]):
             if args.only and name != args.only:
                 continue
-            model = Gemma4ForConditionalGeneration._from_config(config(name), attn_implementation="eager").float().eval()
+            model = (
+                Gemma4ForConditionalGeneration._from_config(config(name), attn_implementation="eager").float().eval()
+            )
             randomise(model, 1000 + seed)
             folder = os.path.join(args.keep or tmp, name)
             os.makedirs(folder, exist_ok=True)
@@ -393,12 +552,12 @@ def main():
             write_tokenizer(folder)
             write_ref(os.path.join(args.out, name + ".ref"), references(name, model))
             for kind in ["f32"] + (["q8_0"] if name == "e2b" else []):
-                if kind == "q8_0":  # a chat model, for the tests of the program; the words are those the exporter looks for
+                if kind == "q8_0":  # a chat model, for the tests of the program; these words are what the exporter looks for
                     with open(os.path.join(folder, "chat_template.jinja"), "w") as f:
                         f.write("{# stands for the E2B template: <|turn> preserve_thinking #}")
-                export = [sys.executable, os.path.join(HERE, "..", "export.py"), folder, "--quiet", "--type", kind, "-o",
-                          os.path.join(args.out, name + ("" if kind == "f32" else "-" + kind) + ".g4")]
-                subprocess.run(export, check=True)
+                target = os.path.join(args.out, name + ("" if kind == "f32" else "-" + kind) + ".g4")
+                export = [sys.executable, os.path.join(HERE, "..", "export.py"), folder, "--quiet", "--type", kind]
+                subprocess.run(export + ["-o", target], check=True)
 
 
 if __name__ == "__main__":

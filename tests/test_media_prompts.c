@@ -1,5 +1,5 @@
-/* test_media_prompts.c - prompts with pictures, sound and video: logits against transformers (tests/data/media), equal bits however they are
- * evaluated, and what is remembered between turns. */
+/* test_media_prompts.c - prompts with pictures, sound and video: logits against transformers (tests/data/media), equal
+ * bits however they are evaluated, and what is remembered between turns. */
 #include "towers.h"
 
 #define G4_LOGIT_TOLERANCE 1e-3
@@ -61,13 +61,16 @@ static int g4_case_open(g4_case *k, g4_engine *e, const g4_ref_file *f, int i)
                 if (!soft) return 0;
                 k->runs[k->p.n_runs++] = (g4_run){ k->p.n, soft };
                 n = g4_soft_n(soft);
-                G4_EXPECT(g4_soft_token(soft) == ids[t], "placeholder %d, expected %d", (int)g4_soft_token(soft), ids[t]);
+                G4_EXPECT(g4_soft_token(soft) == ids[t], "placeholder %d, expected %d", (int)g4_soft_token(soft),
+                          ids[t]);
             }
         }
         for (int j = 0; j < n && k->p.n < G4_MAX_PROMPT; j++) k->tokens[k->p.n++] = ids[t];
     }
     const g4_ref total = g4_ref_get(f, "n.%d", i, 0);
-    if (total.data) G4_EXPECT(k->p.n == *(const int32_t *)total.data, "prompt %d: %d positions, expected %d", i, k->p.n, *(const int32_t *)total.data);
+    if (total.data)
+        G4_EXPECT(k->p.n == *(const int32_t *)total.data, "prompt %d: %d positions, expected %d", i, k->p.n,
+                  *(const int32_t *)total.data);
     return total.data != NULL;
 }
 
@@ -94,7 +97,8 @@ static int g4_on_row(void *user, int index, const float *logits)
         a += exp((double)want[i]);
         b += exp((double)logits[i]);
     }
-    for (size_t i = 0; i < c->n_vocab; i++) kl += exp((double)want[i]) / a * ((double)want[i] - log(a) - (double)logits[i] + log(b));
+    for (size_t i = 0; i < c->n_vocab; i++)
+        kl += exp((double)want[i]) / a * ((double)want[i] - log(a) - (double)logits[i] + log(b));
     c->kl += kl;
     return 0;
 }
@@ -115,9 +119,11 @@ static void g4_test_logits(const char *name, const char *ref, const char *isa, d
         g4_check c = { keep.data, want.data, keep.n, want.head.dims[1], 0, 0, 0 };
         g4_session *s = NULL;
         g4_error err = { G4_OK, "" };
-        const int ok = !g4_session_open(&s, e, &(g4_session_options){ .n_ctx = G4_MAX_PROMPT }, &err) && !g4_session_eval_all(s, &k->p, g4_on_row, &c, &err);
+        const int ok = !g4_session_open(&s, e, &(g4_session_options){ .n_ctx = G4_MAX_PROMPT }, &err) &&
+                       !g4_session_eval_all(s, &k->p, g4_on_row, &c, &err);
         G4_EXPECT(ok && c.at == c.n_keep, "%s prompt %d: %zu of %zu rows %s", name, n, c.at, c.n_keep, err.message);
-        if (tolerance > 0) G4_EXPECT(c.worst <= tolerance, "%s %s prompt %d: logits off by %g", name, isa ? isa : "", n, c.worst);
+        if (tolerance > 0)
+            G4_EXPECT(c.worst <= tolerance, "%s %s prompt %d: logits off by %g", name, isa ? isa : "", n, c.worst);
         if (!(c.worst <= worst)) worst = c.worst;
         kl += c.kl;
         rows += c.at;
@@ -125,7 +131,8 @@ static void g4_test_logits(const char *name, const char *ref, const char *isa, d
     }
     G4_EXPECT(n >= 5, "%s: %d prompts", name, n);
     kl /= rows > 0 ? (double)rows : 1;
-    printf("%s%s%s: %d prompts with media, logits off by %.2g at most, KL divergence %.2g\n", name, isa ? " " : "", isa ? isa : "", n, worst, kl);
+    printf("%s%s%s: %d prompts with media, logits off by %.2g at most, KL divergence %.2g\n", name, isa ? " " : "",
+           isa ? isa : "", n, worst, kl);
     if (tolerance <= 0) G4_EXPECT(kl < 0.1, "%s: KL divergence %g", name, kl);
     free(k);
     g4_engine_close(e);
@@ -142,8 +149,8 @@ static float *g4_last(const char *name, const g4_ref_file *f, int i, int n_threa
     if (e && k && g4_case_open(k, e, f, i)) {
         g4_engine_info info;
         g4_engine_get_info(e, &info);
-        if (!g4_session_open(&s, e, &(g4_session_options){ .n_ctx = G4_MAX_PROMPT, .chunk = chunk }, NULL) && !g4_session_eval_prompt(s, &k->p, NULL) &&
-            (out = malloc((size_t)info.n_vocab * sizeof *out)) != NULL)
+        if (!g4_session_open(&s, e, &(g4_session_options){ .n_ctx = G4_MAX_PROMPT, .chunk = chunk }, NULL) &&
+            !g4_session_eval_prompt(s, &k->p, NULL) && (out = malloc((size_t)info.n_vocab * sizeof *out)) != NULL)
             memcpy(out, g4_session_logits(s), (size_t)info.n_vocab * sizeof *out);
         g4_session_close(s);
         g4_case_close(k, e);
@@ -166,7 +173,8 @@ static void g4_test_bits(const char *name, int prompt, const char *isa)
         float *out = g4_last(name, &f, prompt, ways[w][0], ways[w][1], isa);
         G4_EXPECT(out != NULL, "%s: no logits", name);
         if (first && out)
-            G4_EXPECT(memcmp(first, out, n_vocab * sizeof *out) == 0, "%s prompt %d: %d threads, chunk %d give other bits", name, prompt, ways[w][0], ways[w][1]);
+            G4_EXPECT(memcmp(first, out, n_vocab * sizeof *out) == 0,
+                      "%s prompt %d: %d threads, chunk %d give other bits", name, prompt, ways[w][0], ways[w][1]);
         if (!first) first = out;
         else free(out);
     }
@@ -174,7 +182,8 @@ static void g4_test_bits(const char *name, int prompt, const char *isa)
     free(f.bytes);
 }
 
-/* A second question about the same picture encodes nothing and evaluates the question alone; going back never ends inside a picture. */
+/* A second question about the same picture encodes nothing and evaluates the question alone; going back never ends
+ * inside a picture. */
 static void g4_test_turns(const char *name, const char *ref)
 {
     char path[128];
@@ -185,10 +194,12 @@ static void g4_test_turns(const char *name, const char *ref)
     g4_session *s = NULL, *fresh = NULL;
     if (e && k && f.bytes && g4_case_open(k, e, &f, 0)) {
         const int at = k->runs[0].pos, n_soft = g4_soft_n(k->runs[0].soft), n = at + n_soft + 12;
-        g4_soft *again = g4_encode_case(e, &f, 0, 0), *other = g4_encode_case(e, &f, 0, 1), *frame = g4_encode_case(e, &f, 1, 0);
+        g4_soft *again = g4_encode_case(e, &f, 0, 0), *other = g4_encode_case(e, &f, 0, 1),
+                *frame = g4_encode_case(e, &f, 1, 0);
         G4_EXPECT(again == k->runs[0].soft, "%s: the same picture was encoded again", name);
         G4_EXPECT(other && other != again, "%s: another picture got the first one's tokens", name);
-        G4_EXPECT(frame && frame != again && g4_soft_token(frame) != g4_soft_token(again), "%s: a frame got a picture's tokens", name);
+        G4_EXPECT(frame && frame != again && g4_soft_token(frame) != g4_soft_token(again),
+                  "%s: a frame got a picture's tokens", name);
         g4_session_options opt = { .n_ctx = G4_MAX_PROMPT };
         G4_EXPECT(!g4_session_open(&s, e, &opt, NULL) && !g4_session_open(&fresh, e, &opt, NULL), "%s: sessions", name);
         k->p.n = n;
@@ -204,7 +215,8 @@ static void g4_test_turns(const char *name, const char *ref)
         g4_engine_info info;
         g4_engine_get_info(e, &info);
         const size_t bytes = (size_t)info.n_vocab * sizeof(float);
-        G4_EXPECT(memcmp(g4_session_logits(s), g4_session_logits(fresh), bytes) == 0, "%s: reuse gives other bits", name);
+        G4_EXPECT(memcmp(g4_session_logits(s), g4_session_logits(fresh), bytes) == 0, "%s: reuse gives other bits",
+                  name);
         /* another picture of the same size at the same place is not the same prompt */
         float *first = malloc(bytes);
         if (first) memcpy(first, g4_session_logits(s), bytes);
@@ -215,17 +227,21 @@ static void g4_test_turns(const char *name, const char *ref)
         free(pixels);
         if (changed && g4_soft_n(changed) == n_soft) {
             k->runs[0].soft = changed;
-            G4_EXPECT(!g4_session_sync(s, &k->p, &reused, NULL) && reused <= at, "%s: %d reused behind another picture", name, reused);
-            G4_EXPECT(first && memcmp(first, g4_session_logits(s), bytes) != 0, "%s: another picture, the same answer", name);
+            G4_EXPECT(!g4_session_sync(s, &k->p, &reused, NULL) && reused <= at, "%s: %d reused behind another picture",
+                      name, reused);
+            G4_EXPECT(first && memcmp(first, g4_session_logits(s), bytes) != 0, "%s: another picture, the same answer",
+                      name);
             k->runs[0].soft = mine;
         }
         free(first);
         /* go back into the middle of the picture: it is evaluated whole */
         G4_EXPECT(!g4_session_sync(s, &k->p, NULL, NULL), "%s: sync", name);
-        G4_EXPECT(!g4_session_rewind(s, at + n_soft + 3, NULL) && g4_session_n(s) == at + n_soft + 3, "%s: rewind", name);
-        const g4_prompt rest = { k->tokens + at + n_soft + 3, n - at - n_soft - 3, NULL, 0 };
-        G4_EXPECT(!g4_session_eval_prompt(s, &rest, NULL) && memcmp(g4_session_logits(s), g4_session_logits(fresh), bytes) == 0, "%s: rewind gives other bits",
+        G4_EXPECT(!g4_session_rewind(s, at + n_soft + 3, NULL) && g4_session_n(s) == at + n_soft + 3, "%s: rewind",
                   name);
+        const g4_prompt rest = { k->tokens + at + n_soft + 3, n - at - n_soft - 3, NULL, 0 };
+        G4_EXPECT(!g4_session_eval_prompt(s, &rest, NULL) &&
+                      memcmp(g4_session_logits(s), g4_session_logits(fresh), bytes) == 0,
+                  "%s: rewind gives other bits", name);
         g4_soft_close(e, again);
         g4_soft_close(e, other);
         g4_soft_close(e, frame);
@@ -249,16 +265,25 @@ static void g4_test_refusals(void)
     float samples[161] = { 0 };
     g4_soft *soft = NULL;
     g4_error err;
-    G4_EXPECT(g4_image_encode(&soft, e2b, &(g4_image){ pixels, 1, 1, 0, 71 }, &err) == G4_ERR_ARGUMENT && !soft, "budget 71");
-    G4_EXPECT(g4_image_encode(&soft, e2b, &(g4_image){ pixels, 0, 1, 0, 70 }, &err) == G4_ERR_ARGUMENT && !soft, "an empty picture");
+    G4_EXPECT(g4_image_encode(&soft, e2b, &(g4_image){ pixels, 1, 1, 0, 71 }, &err) == G4_ERR_ARGUMENT && !soft,
+              "budget 71");
+    G4_EXPECT(g4_image_encode(&soft, e2b, &(g4_image){ pixels, 0, 1, 0, 70 }, &err) == G4_ERR_ARGUMENT && !soft,
+              "an empty picture");
     G4_EXPECT(g4_image_encode(&soft, e2b, NULL, &err) == G4_ERR_ARGUMENT && !soft, "no picture");
-    G4_EXPECT(g4_audio_encode(&soft, e2b, &(g4_audio){ samples, 160 }, &err) == G4_ERR_ARGUMENT && !soft, "160 samples");
-    G4_EXPECT(g4_audio_encode(&soft, e2b, &(g4_audio){ samples, 480001 }, &err) == G4_ERR_ARGUMENT && !soft, "480001 samples");
-    G4_EXPECT(g4_audio_encode(&soft, large, &(g4_audio){ samples, 161 }, &err) == G4_ERR_UNSUPPORTED && strstr(err.message, "audio"), "%s", err.message);
-    G4_EXPECT(g4_audio_encode(&soft, e2b, &(g4_audio){ samples, 161 }, &err) == G4_OK && g4_soft_n(soft) == 1, "161 samples are one token");
+    G4_EXPECT(g4_audio_encode(&soft, e2b, &(g4_audio){ samples, 160 }, &err) == G4_ERR_ARGUMENT && !soft,
+              "160 samples");
+    G4_EXPECT(g4_audio_encode(&soft, e2b, &(g4_audio){ samples, 480001 }, &err) == G4_ERR_ARGUMENT && !soft,
+              "480001 samples");
+    G4_EXPECT(g4_audio_encode(&soft, large, &(g4_audio){ samples, 161 }, &err) == G4_ERR_UNSUPPORTED &&
+                  strstr(err.message, "audio"),
+              "%s", err.message);
+    G4_EXPECT(g4_audio_encode(&soft, e2b, &(g4_audio){ samples, 161 }, &err) == G4_OK && g4_soft_n(soft) == 1,
+              "161 samples are one token");
     g4_soft_close(e2b, soft);
-    G4_EXPECT(g4_audio_mel(&(g4_audio){ samples, 160 }, NULL) == 0 && g4_audio_mel(&(g4_audio){ samples, 161 }, NULL) == 1 &&
-              g4_audio_mel(&(g4_audio){ samples, 480000 }, NULL) == 2999, "counts of frames");
+    G4_EXPECT(g4_audio_mel(&(g4_audio){ samples, 160 }, NULL) == 0 &&
+                  g4_audio_mel(&(g4_audio){ samples, 161 }, NULL) == 1 &&
+                  g4_audio_mel(&(g4_audio){ samples, 480000 }, NULL) == 2999,
+              "counts of frames");
     g4_engine_close(e2b);
     g4_engine_close(large);
 }

@@ -7,6 +7,7 @@ Files a user has (PNG in several modes, WAV, a lossless video) -> `gemma4 patche
 the same pixels and samples. Then the same checkpoint as GGUF with its mmproj: the towers' tensors must be those of the folder.
 Needs torch, transformers, Pillow, gguf; the video part needs ffmpeg. The last line is "N passed, N failed".
 """
+
 import argparse
 import os
 import shutil
@@ -53,9 +54,13 @@ class Program:
         return rows.reshape([int(n) for n in shape[0]])
 
     def fails(self, status, word, command, *args):
-        run = subprocess.run([self.path, command, *map(str, args), "-o", os.path.join(self.tmp, "none")], capture_output=True, text=True)
-        expect(run.returncode == status and word in run.stderr and not os.path.exists(os.path.join(self.tmp, "none")),
-               "%s %s: status %d, %s" % (command, args, run.returncode, run.stderr.strip()))
+        run = subprocess.run(
+            [self.path, command, *map(str, args), "-o", os.path.join(self.tmp, "none")], capture_output=True, text=True
+        )
+        expect(
+            run.returncode == status and word in run.stderr and not os.path.exists(os.path.join(self.tmp, "none")),
+            "%s %s: status %d, %s" % (command, args, run.returncode, run.stderr.strip()),
+        )
 
 
 def close(a, b, tolerance, what):
@@ -101,8 +106,31 @@ def write_wav(path, samples):
 def write_video(path, frames, fps):
     """Lossless RGB, so that the frames come back as they are."""
     n, h, w, _ = frames.shape
-    subprocess.run(["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "%dx%d" % (w, h), "-r", str(fps), "-i", "-",
-                    "-c:v", "ffv1", "-pix_fmt", "gbrp", path], input=frames.tobytes(), check=True)
+    subprocess.run(
+        [
+            "ffmpeg",
+            "-v",
+            "error",
+            "-y",
+            "-f",
+            "rawvideo",
+            "-pix_fmt",
+            "rgb24",
+            "-s",
+            "%dx%d" % (w, h),
+            "-r",
+            str(fps),
+            "-i",
+            "-",
+            "-c:v",
+            "ffv1",
+            "-pix_fmt",
+            "gbrp",
+            path,
+        ],
+        input=frames.tobytes(),
+        check=True,
+    )
 
 
 def compare(name, seed, program, tmp):
@@ -143,9 +171,17 @@ def compare(name, seed, program, tmp):
             cuts = [0, 457600, n] if n > 480000 else [0, n]
             blocks = [samples[a:b] for a, b in zip(cuts, cuts[1:])]
             for b, block in enumerate(blocks):
-                worst[0] = max(worst[0], close(program.rows("mel", "-f", path, "--block", b), ref.mel_frames(block), MEL, "mel of %s" % path))
+                worst[0] = max(
+                    worst[0],
+                    close(
+                        program.rows("mel", "-f", path, "--block", b), ref.mel_frames(block), MEL, "mel of %s" % path
+                    ),
+                )
             got = program.rows("encode", "-m", g4, "--audio", path)
-            worst[1] = max(worst[1], close(got, torch.cat([ref.audio_rows(b) for b in blocks]), ROWS, "%s: rows of %s" % (name, path)))
+            worst[1] = max(
+                worst[1],
+                close(got, torch.cat([ref.audio_rows(b) for b in blocks]), ROWS, "%s: rows of %s" % (name, path)),
+            )
     else:
         program.fails(1, "audio", "encode", "-m", g4, "--audio", write_one(tmp))
 
@@ -156,7 +192,10 @@ def compare(name, seed, program, tmp):
         write_video(video, frames, 10)
         chosen = [i * 50 // 32 for i in range(32)]
         want = torch.cat([ref.image_rows(frames[i], 70) for i in chosen])
-        worst[1] = max(worst[1], close(program.rows("encode", "-m", g4, "--video", video), want, ROWS, "%s: rows of the video" % name))
+        worst[1] = max(
+            worst[1],
+            close(program.rows("encode", "-m", g4, "--video", video), want, ROWS, "%s: rows of the video" % name),
+        )
     else:
         skipped += 1
         print("skipped: video, there is no ffmpeg")
@@ -191,8 +230,12 @@ def compare(name, seed, program, tmp):
     expect(np.array_equal(last[0], got[-1]), "%s: the last row alone is another" % name)
 
     plain = [data.BOS, data.IMG, data.VID] + data.text(rng, 3)
-    worst[3] = close(program.rows("logits", "-m", g4, "--tokens", ",".join(map(str, plain)), "--all"), ref.logits(plain, []), LOGITS,
-                     "%s: placeholders without media" % name)
+    worst[3] = close(
+        program.rows("logits", "-m", g4, "--tokens", ",".join(map(str, plain)), "--all"),
+        ref.logits(plain, []),
+        LOGITS,
+        "%s: placeholders without media" % name,
+    )
     program.fails(1, "", "logits", "-m", g4, "--tokens", "2,%d,%d" % (data.IMG, data.IMG), "--image", rows[0][0])
     program.fails(1, "", "logits", "-m", g4, "--tokens", "2,30", "--image", rows[0][0])
     program.fails(2, "70, 140", "encode", "-m", g4, "--image-tokens", "100", "--image", rows[0][0])
@@ -211,6 +254,7 @@ def write_one(tmp):
 
 def write_gguf(path, arch, meta, tensors):
     import gguf
+
     w = gguf.GGUFWriter(path, arch)
     for key, value in meta.items():
         if isinstance(value, bool):
@@ -238,15 +282,21 @@ def mmproj_of(state, config):
     for name, w in state.items():
         name, w = export.canonical_name(name), w.numpy()
         stem, _, leaf = name.rpartition(".")
-        layer = [part for part in (("vision_tower.encoder.layers.", "v", export.MMPROJ_VISION), ("audio_tower.layers.", "a", export.MMPROJ_AUDIO))
-                 if name.startswith(part[0])]
+        layer = [
+            part
+            for part in (
+                ("vision_tower.encoder.layers.", "v", export.MMPROJ_VISION),
+                ("audio_tower.layers.", "a", export.MMPROJ_AUDIO),
+            )
+            if name.startswith(part[0])
+        ]
         if name.endswith("per_dim_scale"):
             stem, leaf, w = name, "weight", np.logaddexp(0, w)
         if name.endswith("position_embedding_table"):
             stem, leaf = name, "weight"
         if layer:
             prefix, letter, table = layer[0]
-            number, inside = stem[len(prefix):].split(".", 1)
+            number, inside = stem[len(prefix) :].split(".", 1)
             if leaf in export.BOUNDS:
                 if np.isinf(w):
                     continue
@@ -264,14 +314,28 @@ def mmproj_of(state, config):
             w = w[:, 0]
         tensors[target] = w.reshape(1) if w.ndim == 0 else w
     v, a = config.vision_config, config.audio_config
-    meta = {"clip.has_vision_encoder": True, "clip.vision.projector_type": "gemma4v", "clip.vision.embedding_length": v.hidden_size,
-            "clip.vision.feed_forward_length": v.intermediate_size, "clip.vision.block_count": v.num_hidden_layers,
-            "clip.vision.attention.head_count": v.num_attention_heads, "clip.vision.attention.layer_norm_epsilon": 1e-6,
-            "clip.vision.patch_size": 16}
+    meta = {
+        "clip.has_vision_encoder": True,
+        "clip.vision.projector_type": "gemma4v",
+        "clip.vision.embedding_length": v.hidden_size,
+        "clip.vision.feed_forward_length": v.intermediate_size,
+        "clip.vision.block_count": v.num_hidden_layers,
+        "clip.vision.attention.head_count": v.num_attention_heads,
+        "clip.vision.attention.layer_norm_epsilon": 1e-6,
+        "clip.vision.patch_size": 16,
+    }
     if a:
-        meta.update({"clip.has_audio_encoder": True, "clip.audio.projector_type": "gemma4a", "clip.audio.embedding_length": a.hidden_size,
-                     "clip.audio.feed_forward_length": 4 * a.hidden_size, "clip.audio.block_count": a.num_hidden_layers,
-                     "clip.audio.attention.head_count": a.num_attention_heads, "clip.audio.attention.layer_norm_epsilon": 1e-6})
+        meta.update(
+            {
+                "clip.has_audio_encoder": True,
+                "clip.audio.projector_type": "gemma4a",
+                "clip.audio.embedding_length": a.hidden_size,
+                "clip.audio.feed_forward_length": 4 * a.hidden_size,
+                "clip.audio.block_count": a.num_hidden_layers,
+                "clip.audio.attention.head_count": a.num_attention_heads,
+                "clip.audio.attention.layer_norm_epsilon": 1e-6,
+            }
+        )
     return meta, tensors
 
 
@@ -299,21 +363,52 @@ def text_gguf_of(state, config):
     shared, wide = c.num_kv_shared_layers, 2 if c.use_double_wide_mlp else 1
     n = c.num_hidden_layers
     g = "gemma4."
-    meta = {g + "block_count": n, g + "embedding_length": c.hidden_size, g + "context_length": c.max_position_embeddings,
-            g + "attention.head_count": c.num_attention_heads, g + "attention.head_count_kv": kv, g + "attention.key_length": dims[False],
-            g + "attention.key_length_swa": dims[True], g + "attention.sliding_window": c.sliding_window,
-            g + "attention.sliding_window_pattern": sliding, g + "attention.layer_norm_rms_epsilon": c.rms_norm_eps,
-            g + "attention.shared_kv_layers": shared, g + "final_logit_softcapping": 30.0, g + "rope.freq_base": 1e6, g + "rope.freq_base_swa": 1e4,
-            g + "feed_forward_length": [c.intermediate_size * (wide if i >= n - shared else 1) for i in range(n)],
-            g + "embedding_length_per_layer_input": c.hidden_size_per_layer_input}
+    meta = {
+        g + "block_count": n,
+        g + "embedding_length": c.hidden_size,
+        g + "context_length": c.max_position_embeddings,
+        g + "attention.head_count": c.num_attention_heads,
+        g + "attention.head_count_kv": kv,
+        g + "attention.key_length": dims[False],
+        g + "attention.key_length_swa": dims[True],
+        g + "attention.sliding_window": c.sliding_window,
+        g + "attention.sliding_window_pattern": sliding,
+        g + "attention.layer_norm_rms_epsilon": c.rms_norm_eps,
+        g + "attention.shared_kv_layers": shared,
+        g + "final_logit_softcapping": 30.0,
+        g + "rope.freq_base": 1e6,
+        g + "rope.freq_base_swa": 1e4,
+        g + "feed_forward_length": [c.intermediate_size * (wide if i >= n - shared else 1) for i in range(n)],
+        g + "embedding_length_per_layer_input": c.hidden_size_per_layer_input,
+    }
     if c.enable_moe_block:
-        meta.update({g + "expert_count": c.num_experts, g + "expert_used_count": c.top_k_experts,
-                     g + "expert_feed_forward_length": c.moe_intermediate_size})
-    tokens = data.SPECIALS + ["<0x%02X>" % b for b in range(256)] + list(data.LETTERS) + ["th", "the", "in", "an", "\u2581the"]
-    meta.update({"tokenizer.ggml.model": "gemma4", "tokenizer.ggml.tokens": tokens,
-                 "tokenizer.ggml.token_type": [3] * len(data.SPECIALS) + [6] * 256 + [1] * (len(tokens) - 256 - len(data.SPECIALS)),
-                 "tokenizer.ggml.merges": ["t h", "th e", "i n", "a n", "\u2581 the"], "tokenizer.ggml.bos_token_id": data.BOS,
-                 "tokenizer.ggml.eos_token_id": data.EOS, "tokenizer.ggml.unknown_token_id": data.UNK, "tokenizer.ggml.padding_token_id": data.PAD})
+        meta.update(
+            {
+                g + "expert_count": c.num_experts,
+                g + "expert_used_count": c.top_k_experts,
+                g + "expert_feed_forward_length": c.moe_intermediate_size,
+            }
+        )
+    tokens = (
+        data.SPECIALS
+        + ["<0x%02X>" % b for b in range(256)]
+        + list(data.LETTERS)
+        + ["th", "the", "in", "an", "\u2581the"]
+    )
+    meta.update(
+        {
+            "tokenizer.ggml.model": "gemma4",
+            "tokenizer.ggml.tokens": tokens,
+            "tokenizer.ggml.token_type": [3] * len(data.SPECIALS)
+            + [6] * 256
+            + [1] * (len(tokens) - 256 - len(data.SPECIALS)),
+            "tokenizer.ggml.merges": ["t h", "th e", "i n", "a n", "\u2581 the"],
+            "tokenizer.ggml.bos_token_id": data.BOS,
+            "tokenizer.ggml.eos_token_id": data.EOS,
+            "tokenizer.ggml.unknown_token_id": data.UNK,
+            "tokenizer.ggml.padding_token_id": data.PAD,
+        }
+    )
     return meta, tensors
 
 
@@ -326,13 +421,14 @@ def read_g4(path):
     out = {}
     for i in range(n):
         e = export.ENTRY.unpack_from(raw, table + i * export.ENTRY.size)
-        out[e[0].rstrip(b"\0").decode()] = (e[1:8], raw[e[8]:e[8] + e[9]])
-    return out, raw[config + 72:config + export.CONFIG.size]
+        out[e[0].rstrip(b"\0").decode()] = (e[1:8], raw[e[8] : e[8] + e[9]])
+    return out, raw[config + 72 : config + export.CONFIG.size]
 
 
 def compare_gguf(name, folder, g4, tmp):
     """The same model from GGUF and mmproj must become the same file."""
     from safetensors.torch import load_file
+
     state = load_file(os.path.join(folder, "model.safetensors"))
     config = data.config(name)
     text, mmproj, out = (os.path.join(tmp, name + end) for end in (".gguf", "-mmproj.gguf", "-gguf.g4"))
@@ -343,8 +439,11 @@ def compare_gguf(name, folder, g4, tmp):
     a, config_a = read_g4(g4)
     b, config_b = read_g4(out)
     expect(set(a) == set(b), "%s: other tensors from GGUF: %s" % (name, sorted(set(a) ^ set(b))))
-    expect(config_a == config_b, "%s: another configuration from GGUF, at words %s" % (
-        name, [i for i in range(len(config_a) // 4) if config_a[4 * i:4 * i + 4] != config_b[4 * i:4 * i + 4]]))
+    expect(
+        config_a == config_b,
+        "%s: another configuration from GGUF, at words %s"
+        % (name, [i for i in range(len(config_a) // 4) if config_a[4 * i : 4 * i + 4] != config_b[4 * i : 4 * i + 4]]),
+    )
     different = [t for t in a if t in b and a[t] != b[t]]
     for t in [t for t in different if t.endswith("q_scale")]:  # softplus was rounded once more
         close(np.frombuffer(a[t][1], "<f4"), np.frombuffer(b[t][1], "<f4"), 2e-7, "%s: %s from GGUF" % (name, t))

@@ -1,9 +1,10 @@
-/* test_towers.c - the vision and audio towers against transformers on tiny random models: tests/data/media, made by make_media_data.py. */
+/* test_towers.c - the vision and audio towers against transformers on tiny random models: tests/data/media, made by
+ * make_media_data.py. */
 #include "towers.h"
 
 #include "gemma4_internal.h"
 
-#define G4_MEL_TOLERANCE 1e-3  /* float32 noise of the reference itself: 6e-4 in quiet bins */
+#define G4_MEL_TOLERANCE 1e-3 /* float32 noise of the reference itself: 6e-4 in quiet bins */
 #define G4_ROW_TOLERANCE 5e-5
 
 static g4_engine *g4_open(const char *path, int n_threads, const char *isa)
@@ -37,14 +38,15 @@ static uint32_t g4_fnv(const float *x, size_t n)
 }
 
 /* Soft tokens against the rows kept of them; updates the largest difference and the largest relative error. */
-static void g4_compare_rows(const g4_ref_file *f, const char *record, int a, int b, const g4_soft *soft, const char *label, double tolerance,
-                            double *worst, double *error)
+static void g4_compare_rows(const g4_ref_file *f, const char *record, int a, int b, const g4_soft *soft,
+                            const char *label, double tolerance, double *worst, double *error)
 {
     char counts[64] = "n.";
     strcat(counts, record);
     g4_ref count = g4_ref_get(f, counts, a, b), r = g4_ref_get(f, record, a, b);
     const int32_t *want = count.data;
-    G4_EXPECT(soft && want && g4_soft_n(soft) == want[0], "%s: %d tokens, expected %d", label, g4_soft_n(soft), want ? want[0] : -1);
+    G4_EXPECT(soft && want && g4_soft_n(soft) == want[0], "%s: %d tokens, expected %d", label, g4_soft_n(soft),
+              want ? want[0] : -1);
     if (!soft || !want || g4_soft_n(soft) != want[0]) return;
     const size_t width = r.head.dims[1];
     double most = 0;
@@ -73,9 +75,11 @@ static void g4_test_pictures(g4_engine *e, const g4_ref_file *f, const char *nam
             const uint32_t *want = r.data;
             g4_patches p;
             g4_status s = g4_image_patches(NULL, &image, c[2], 16, 3, &p, &err);
-            G4_EXPECT(s == G4_OK && (uint32_t)p.n == want[0] && (uint32_t)p.grid_w == want[1], "%s picture %d: %d patches, %d across, expected %u, %u %s",
-                      name, i, p.n, p.grid_w, want[0], want[1], err.message);
-            if (s == G4_OK) G4_EXPECT(g4_fnv(p.pixels, (size_t)p.n * 768) == want[2], "%s picture %d: patches differ", name, i);
+            G4_EXPECT(s == G4_OK && (uint32_t)p.n == want[0] && (uint32_t)p.grid_w == want[1],
+                      "%s picture %d: %d patches, %d across, expected %u, %u %s", name, i, p.n, p.grid_w, want[0],
+                      want[1], err.message);
+            if (s == G4_OK)
+                G4_EXPECT(g4_fnv(p.pixels, (size_t)p.n * 768) == want[2], "%s picture %d: patches differ", name, i);
             if (s == G4_OK) g4_patches_free(NULL, &p);
         }
         g4_soft *soft = NULL;
@@ -102,18 +106,20 @@ static void g4_test_sounds(g4_engine *e, const g4_ref_file *f, const char *name,
         size_t at = 0, n;
         for (int b = 0; (n = g4_audio_block(&sound, at)) > 0; at += n, b++) {
             const int32_t *cut = cuts.data;
-            G4_EXPECT(b + 1 < (int)cuts.n && at == (size_t)cut[b] && at + n == (size_t)cut[b + 1], "%s sound %d: block %d is %zu to %zu", name, i, b, at,
-                      at + n);
+            G4_EXPECT(b + 1 < (int)cuts.n && at == (size_t)cut[b] && at + n == (size_t)cut[b + 1],
+                      "%s sound %d: block %d is %zu to %zu", name, i, b, at, at + n);
             g4_audio block = { samples + at, n };
             g4_ref frames = g4_ref_get(f, "frames.%d.%d", i, b), mel = g4_ref_get(f, "mel.%d.%d", i, b);
             const int32_t *keep = frames.data;
             int n_frames = g4_audio_mel(&block, NULL);
-            G4_EXPECT(frames.data && n_frames == keep[0], "%s sound %d: %d frames, expected %d", name, i, n_frames, keep ? keep[0] : -1);
+            G4_EXPECT(frames.data && n_frames == keep[0], "%s sound %d: %d frames, expected %d", name, i, n_frames,
+                      keep ? keep[0] : -1);
             float *out = malloc((size_t)n_frames * 128 * sizeof *out);
             g4_audio_mel(&block, out);
             for (size_t k = 1; k < frames.n && out; k++) {
                 double d = g4_max_diff(out + (size_t)keep[k] * 128, (const float *)mel.data + (k - 1) * 128, 128);
-                G4_EXPECT(d <= G4_MEL_TOLERANCE, "%s sound %d block %d frame %d: mel off by %g", name, i, b, keep[k], d);
+                G4_EXPECT(d <= G4_MEL_TOLERANCE, "%s sound %d block %d frame %d: mel off by %g", name, i, b, keep[k],
+                          d);
                 if (!(d <= worst_mel)) worst_mel = d;
             }
             free(out);
@@ -128,7 +134,9 @@ static void g4_test_sounds(g4_engine *e, const g4_ref_file *f, const char *name,
         G4_EXPECT(at == sound.n_samples, "%s sound %d: blocks end at %zu of %zu", name, i, at, sound.n_samples);
         free(samples);
     }
-    if (list.data) printf("%s: %u sounds, largest difference of mel %.2g, of rows %.2g, relative %.2g\n", name, list.head.dims[0], worst_mel, worst, error);
+    if (list.data)
+        printf("%s: %u sounds, largest difference of mel %.2g, of rows %.2g, relative %.2g\n", name, list.head.dims[0],
+               worst_mel, worst, error);
     if (tolerance <= 0) G4_EXPECT(error < 0.4, "%s: quantised tower off by %g", name, error);
 }
 

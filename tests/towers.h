@@ -1,4 +1,5 @@
-/* towers.h - what the tests of pictures and sound share: the .ref files of make_media_data.py, and its pictures and sounds. */
+/* towers.h - what the tests of pictures and sound share: the .ref files of make_media_data.py, and its pictures and
+ * sounds. */
 #ifndef G4_TEST_TOWERS_H
 #define G4_TEST_TOWERS_H
 
@@ -74,7 +75,8 @@ static uint8_t *g4_picture(int width, int height, uint32_t seed)
         for (int64_t x = 0; x < width; x++) {
             for (int64_t c = 0; c < 3; c++) {
                 int64_t base = (x * (3 + c) + y * (5 - c)) * 255 / (3 * width + 5 * height + 1) % 256;
-                int64_t v = base / 2 + (x / 37 + y / 23 + c) % 2 * 64 + (g4_noise((uint64_t)((y * width + x) * 3 + c), seed) & 63);
+                int64_t v = base / 2 + (x / 37 + y / 23 + c) % 2 * 64 +
+                            (g4_noise((uint64_t)((y * width + x) * 3 + c), seed) & 63);
                 *at++ = (uint8_t)(v > 255 ? 255 : v);
             }
         }
@@ -98,7 +100,8 @@ static float *g4_sound(size_t n, int kind, uint32_t seed)
         int64_t i = (int64_t)s, v = 0;
         if (kind == G4_CLICK) v = s == n / 2 ? 30000 : 0;
         if (kind == G4_SPEECH) {
-            int64_t slope = i / 16 % 500 - 250, envelope = slope < 0 ? -slope : slope, grain = (int64_t)(g4_noise(s, seed) & 255) - 128;
+            int64_t slope = i / 16 % 500 - 250, envelope = slope < 0 ? -slope : slope,
+                    grain = (int64_t)(g4_noise(s, seed) & 255) - 128;
             int64_t loud = (g4_triangle(i, 73 + seed) + g4_triangle(i, 211 + seed)) * envelope;
             v = (loud >= 0 ? loud / 250 : -((-loud + 249) / 250)) + grain; /* Python's // rounds down */
             if (s >= 456000 && s < 459200) v = grain >= 0 ? grain / 8 : -((-grain + 7) / 8);

@@ -6,6 +6,7 @@
 Needs torch, transformers and Pillow. The rules of llama.cpp are those of its file tools/mtmd/mtmd-audio.cpp as llama-cpp-python 0.3.36 ships
 it, written down here again in numpy; nothing of it is run.
 """
+
 import argparse
 import os
 import subprocess
@@ -51,10 +52,10 @@ def llama_mel(samples):
     if n <= 0:
         return np.zeros((0, 128))
     padded = np.zeros(max((n - 1) * 160 + 512, len(samples) + 160), np.float32)
-    padded[160:160 + len(samples)] = samples
+    padded[160 : 160 + len(samples)] = samples
     window = np.zeros(512, np.float32)
     window[:320] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(320) / 320)
-    frames = np.stack([padded[160 * i:160 * i + 512] for i in range(n)]) * window
+    frames = np.stack([padded[160 * i : 160 * i + 512] for i in range(n)]) * window
     return np.log(np.maximum(np.abs(np.fft.rfft(frames)) @ filters(), 1e-3))
 
 
@@ -91,6 +92,7 @@ def shape(blocks):
 
 def sounds(program):
     from transformers.models.gemma4.feature_extraction_gemma4 import Gemma4AudioFeatureExtractor
+
     extractor = Gemma4AudioFeatureExtractor()
 
     def reference(samples):
@@ -99,11 +101,15 @@ def sounds(program):
         return out["input_features"][0][out["input_features_mask"][0].astype(bool)]
 
     lines = [
-        "## Sound", "",
+        "## Sound",
+        "",
         "Log-mel frames (10 ms) and the soft tokens they become, `frames -> tokens`, block by block. Differences are the largest over all",
         "frames and bands, in natural logarithms: of gemma4.c from the reference on the same block, and of llama.cpp's rules from the",
-        "reference on the frames that both have.", "",
-        "| case | transformers | gemma4.c | off by | llama.cpp | off by |", "|---|---|---|---|---|---|"]
+        "reference on the frames that both have.",
+        "",
+        "| case | transformers | gemma4.c | off by | llama.cpp | off by |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, samples in sound_cases():
         with tempfile.TemporaryDirectory() as tmp:
             path = os.path.join(tmp, "case.wav")
@@ -121,24 +127,36 @@ def sounds(program):
                 ours.append(mel)
                 # 29 full seconds or so, then what is left: the cut is where our block ends
                 length = len(samples) - at if len(samples) - at <= BLOCK else cut(samples[at:])
-                own_reference.append(reference(samples[at:at + length]))
+                own_reference.append(reference(samples[at : at + length]))
                 at += length
         theirs = [reference(samples)] if len(samples) > 160 else [np.zeros((0, 128))]
-        llama = [llama_mel(samples[i:i + BLOCK]) for i in range(0, len(samples), BLOCK)]
-        lines.append("| %s | %s%s | %s | %.1g | %s | %.2g |" % (
-            name, shape(theirs), ", the rest is lost" if len(samples) > BLOCK else "", shape(ours) if ours else "refused: too short",
-            difference(ours, own_reference), shape(llama), difference(llama, theirs)))
+        llama = [llama_mel(samples[i : i + BLOCK]) for i in range(0, len(samples), BLOCK)]
+        lines.append(
+            "| %s | %s%s | %s | %.1g | %s | %.2g |"
+            % (
+                name,
+                shape(theirs),
+                ", the rest is lost" if len(samples) > BLOCK else "",
+                shape(ours) if ours else "refused: too short",
+                difference(ours, own_reference),
+                shape(llama),
+                difference(llama, theirs),
+            )
+        )
     return lines + [
-        "", "* transformers keeps the first 30 s of a sound and drops the rest without a word. llama.cpp cuts every 30 s, in the middle of a word",
+        "",
+        "* transformers keeps the first 30 s of a sound and drops the rest without a word. llama.cpp cuts every 30 s, in the middle of a word",
         "  if one is spoken there. gemma4.c cuts at the quietest 200 ms of the last 5 s before each limit and says so.",
         "* llama.cpp takes `log(max(mel, 0.001))` where the reference has `log(mel + 0.001)`: off by up to ln 2 = 0.69, most where it is quiet.",
-        "* Under 161 samples there is no whole frame: the reference gives no token, llama.cpp one or none, gemma4.c an error that says so.", ""]
+        "* Under 161 samples there is no whole frame: the reference gives no token, llama.cpp one or none, gemma4.c an error that says so.",
+        "",
+    ]
 
 
 def cut(samples):
     """The rule of g4_audio_block: the quietest 200 ms of the last 5 s before the limit, the later one on a tie."""
     best, least = 0, np.inf
-    energy = np.concatenate([[0.0], np.cumsum(samples[:BLOCK + 1600].astype(np.float64) ** 2)])
+    energy = np.concatenate([[0.0], np.cumsum(samples[: BLOCK + 1600].astype(np.float64) ** 2)])
     for at in range(400000, min(BLOCK, len(samples) - 1600) + 1, 160):
         e = energy[at + 1600] - energy[at - 1600]
         if e <= least * (1 + 1e-12):
@@ -157,11 +175,16 @@ def main():
     parser.add_argument("--output", default=os.path.join(HERE, "..", "docs", "conformance.md"))
     args = parser.parse_args()
     import transformers
+
     lines = [
-        "# Conformance of the preprocessing", "",
-        "Written by `tools/conformance.py`; transformers %s. What a model sees and hears is decided before its first" % transformers.__version__,
+        "# Conformance of the preprocessing",
+        "",
+        "Written by `tools/conformance.py`; transformers %s. What a model sees and hears is decided before its first"
+        % transformers.__version__,
         "layer runs. This page shows, case by case, what becomes of a file here, in the reference, and by the rules of llama.cpp (as",
-        "llama-cpp-python 0.3.36 ships them).", ""]
+        "llama-cpp-python 0.3.36 ships them).",
+        "",
+    ]
     for section in SECTIONS:
         lines += section(args.gemma4)
     os.makedirs(os.path.dirname(args.output), exist_ok=True)
