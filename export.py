@@ -1161,34 +1161,61 @@ def expert_tensors(src, m, out, s, l, type_):
 # ---- Vision and audio towers ----------------------------------------------------------------------
 
 NO_BOUND = float(np.finfo(np.float32).max)  # a clip bound that was never there
-MAX_AUDIO_CONTEXT = 64                       # G4_MAX_AUDIO_CONTEXT
+MAX_AUDIO_CONTEXT = 64  # G4_MAX_AUDIO_CONTEXT
 
 # An mmproj's names of what stands behind vision_tower.encoder.layers.N. and audio_tower.layers.N.
 MMPROJ_VISION = {
-    "self_attn.q_proj.linear": "attn_q", "self_attn.k_proj.linear": "attn_k", "self_attn.v_proj.linear": "attn_v",
-    "self_attn.o_proj.linear": "attn_out", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
-    "mlp.gate_proj.linear": "ffn_gate", "mlp.up_proj.linear": "ffn_up", "mlp.down_proj.linear": "ffn_down",
-    "input_layernorm": "ln1", "post_attention_layernorm": "attn_post_norm", "pre_feedforward_layernorm": "ln2",
+    "self_attn.q_proj.linear": "attn_q",
+    "self_attn.k_proj.linear": "attn_k",
+    "self_attn.v_proj.linear": "attn_v",
+    "self_attn.o_proj.linear": "attn_out",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "mlp.gate_proj.linear": "ffn_gate",
+    "mlp.up_proj.linear": "ffn_up",
+    "mlp.down_proj.linear": "ffn_down",
+    "input_layernorm": "ln1",
+    "post_attention_layernorm": "attn_post_norm",
+    "pre_feedforward_layernorm": "ln2",
     "post_feedforward_layernorm": "ffn_post_norm",
 }
 MMPROJ_AUDIO = {
-    "feed_forward1.ffw_layer_1.linear": "ffn_up", "feed_forward1.ffw_layer_2.linear": "ffn_down",
-    "feed_forward1.pre_layer_norm": "ffn_norm", "feed_forward1.post_layer_norm": "ffn_post_norm",
-    "feed_forward2.ffw_layer_1.linear": "ffn_up_1", "feed_forward2.ffw_layer_2.linear": "ffn_down_1",
-    "feed_forward2.pre_layer_norm": "ffn_norm_1", "feed_forward2.post_layer_norm": "ffn_post_norm_1",
-    "self_attn.q_proj.linear": "attn_q", "self_attn.k_proj.linear": "attn_k", "self_attn.v_proj.linear": "attn_v",
-    "self_attn.post.linear": "attn_out", "self_attn.relative_k_proj": "attn_k_rel", "self_attn.per_dim_scale": "per_dim_scale",
-    "norm_pre_attn": "attn_pre_norm", "norm_post_attn": "attn_post_norm", "norm_out": "ln2",
+    "feed_forward1.ffw_layer_1.linear": "ffn_up",
+    "feed_forward1.ffw_layer_2.linear": "ffn_down",
+    "feed_forward1.pre_layer_norm": "ffn_norm",
+    "feed_forward1.post_layer_norm": "ffn_post_norm",
+    "feed_forward2.ffw_layer_1.linear": "ffn_up_1",
+    "feed_forward2.ffw_layer_2.linear": "ffn_down_1",
+    "feed_forward2.pre_layer_norm": "ffn_norm_1",
+    "feed_forward2.post_layer_norm": "ffn_post_norm_1",
+    "self_attn.q_proj.linear": "attn_q",
+    "self_attn.k_proj.linear": "attn_k",
+    "self_attn.v_proj.linear": "attn_v",
+    "self_attn.post.linear": "attn_out",
+    "self_attn.relative_k_proj": "attn_k_rel",
+    "self_attn.per_dim_scale": "per_dim_scale",
+    "norm_pre_attn": "attn_pre_norm",
+    "norm_post_attn": "attn_post_norm",
+    "norm_out": "ln2",
     # conv_norm and norm_conv stand for each other there.
-    "lconv1d.pre_layer_norm": "conv_norm", "lconv1d.conv_norm": "norm_conv", "lconv1d.depthwise_conv1d": "conv_dw",
-    "lconv1d.linear_start.linear": "conv_pw1", "lconv1d.linear_end.linear": "conv_pw2",
+    "lconv1d.pre_layer_norm": "conv_norm",
+    "lconv1d.conv_norm": "norm_conv",
+    "lconv1d.depthwise_conv1d": "conv_dw",
+    "lconv1d.linear_start.linear": "conv_pw1",
+    "lconv1d.linear_end.linear": "conv_pw2",
 }
 MMPROJ_NAMES = {
-    "v.patch_embd": "vision_tower.patch_embedder.input_proj", "v.std_bias": "vision_tower.std_bias", "v.std_scale": "vision_tower.std_scale",
-    "v.position_embd": "vision_tower.patch_embedder.position_embedding_table", "mm.input_projection": "embed_vision.embedding_projection",
-    "a.conv1d.0": "audio_tower.subsample_conv_projection.layer0.conv", "a.conv1d.0.norm": "audio_tower.subsample_conv_projection.layer0.norm",
-    "a.conv1d.1": "audio_tower.subsample_conv_projection.layer1.conv", "a.conv1d.1.norm": "audio_tower.subsample_conv_projection.layer1.norm",
-    "a.input_projection": "audio_tower.subsample_conv_projection.input_proj_linear", "a.pre_encode.out": "audio_tower.output_proj",
+    "v.patch_embd": "vision_tower.patch_embedder.input_proj",
+    "v.std_bias": "vision_tower.std_bias",
+    "v.std_scale": "vision_tower.std_scale",
+    "v.position_embd": "vision_tower.patch_embedder.position_embedding_table",
+    "mm.input_projection": "embed_vision.embedding_projection",
+    "a.conv1d.0": "audio_tower.subsample_conv_projection.layer0.conv",
+    "a.conv1d.0.norm": "audio_tower.subsample_conv_projection.layer0.norm",
+    "a.conv1d.1": "audio_tower.subsample_conv_projection.layer1.conv",
+    "a.conv1d.1.norm": "audio_tower.subsample_conv_projection.layer1.norm",
+    "a.input_projection": "audio_tower.subsample_conv_projection.input_proj_linear",
+    "a.pre_encode.out": "audio_tower.output_proj",
     "mm.a.input_projection": "embed_audio.embedding_projection",
 }
 BOUNDS = ("input_min", "input_max", "output_min", "output_max")
@@ -1207,8 +1234,10 @@ def open_mmproj(src):
             raise ExportError(f"{where} has no clip.{key}")
         return value
 
-    layer_names = {"v": ("vision_tower.encoder.layers.", {b: a for a, b in MMPROJ_VISION.items()}),
-                   "a": ("audio_tower.layers.", {b: a for a, b in MMPROJ_AUDIO.items()})}
+    layer_names = {
+        "v": ("vision_tower.encoder.layers.", {b: a for a, b in MMPROJ_VISION.items()}),
+        "a": ("audio_tower.layers.", {b: a for a, b in MMPROJ_AUDIO.items()}),
+    }
     for name, t in tensors.items():
         stem, _, leaf = name.rpartition(".")
         block = re.fullmatch(r"([va])\.blk\.(\d+)\.(.+)", stem)
@@ -1239,25 +1268,36 @@ def open_mmproj(src):
         if kind != "gemma4v":
             raise ExportError(f"{where} has a vision projector {kind!r}, not gemma4v")
         src.config["vision_config"] = {
-            "num_hidden_layers": get("vision.block_count"), "hidden_size": get("vision.embedding_length"),
-            "num_attention_heads": get("vision.attention.head_count"), "intermediate_size": get("vision.feed_forward_length"),
-            "head_dim": share("vision_tower.encoder.layers.0.self_attn.q_norm.weight")[0], "patch_size": get("vision.patch_size"),
-            "pooling_kernel_size": get("vision.projector.scale_factor", 3), "rms_norm_eps": get("vision.attention.layer_norm_epsilon"),
+            "num_hidden_layers": get("vision.block_count"),
+            "hidden_size": get("vision.embedding_length"),
+            "num_attention_heads": get("vision.attention.head_count"),
+            "intermediate_size": get("vision.feed_forward_length"),
+            "head_dim": share("vision_tower.encoder.layers.0.self_attn.q_norm.weight")[0],
+            "patch_size": get("vision.patch_size"),
+            "pooling_kernel_size": get("vision.projector.scale_factor", 3),
+            "rms_norm_eps": get("vision.attention.layer_norm_epsilon"),
             "position_embedding_size": share("vision_tower.patch_embedder.position_embedding_table")[1],
             "standardize": src.has("vision_tower.std_bias"),
-            "use_clipped_linears": any(name.startswith("vision_tower.") and name.endswith(BOUNDS) for name in src.tensors)}
+            "use_clipped_linears": any(
+                name.startswith("vision_tower.") and name.endswith(BOUNDS) for name in src.tensors
+            ),
+        }
     if get("has_audio_encoder", False):
         kind = meta.get("clip.audio.projector_type", meta.get("clip.projector_type"))
         if kind != "gemma4a":
             raise ExportError(f"{where} has an audio projector {kind!r}, not gemma4a")
-        # Chunk, context, cap, clipping and residual weight are not stored, and the epsilon has been written wrong in some files:
-        # the family's values stand in tower_config.
+        # Chunk, context, cap, clipping and residual weight are not stored, and some files have a wrong epsilon: the
+        # family's values stand in tower_config.
         src.config["audio_config"] = {
-            "num_hidden_layers": get("audio.block_count"), "hidden_size": get("audio.embedding_length"),
+            "num_hidden_layers": get("audio.block_count"),
+            "hidden_size": get("audio.embedding_length"),
             "num_attention_heads": get("audio.attention.head_count"),
-            "subsampling_conv_channels": [share(f"audio_tower.subsample_conv_projection.layer{i}.conv.weight")[0] for i in (0, 1)],
+            "subsampling_conv_channels": [
+                share(f"audio_tower.subsample_conv_projection.layer{i}.conv.weight")[0] for i in (0, 1)
+            ],
             "conv_kernel_size": share("audio_tower.layers.0.lconv1d.depthwise_conv1d.weight")[-1],
-            "output_proj_dims": share("audio_tower.output_proj.weight")[0]}
+            "output_proj_dims": share("audio_tower.output_proj.weight")[0],
+        }
 
 
 def tower_config(src, m):
@@ -1280,43 +1320,74 @@ def tower_config(src, m):
     if c is not None:
         heads = number(c, "num_attention_heads", 12)
         m.refuse("vision_config.num_key_value_heads", heads, c.get("num_key_value_heads", heads))
-        m.refuse("vision_config.hidden_activation", "gelu_pytorch_tanh", c.get("hidden_activation", "gelu_pytorch_tanh"))
+        m.refuse(
+            "vision_config.hidden_activation", "gelu_pytorch_tanh", c.get("hidden_activation", "gelu_pytorch_tanh")
+        )
         m.refuse("vision_config.attention_bias", False, bool(c.get("attention_bias")))
         rope = c.get("rope_parameters") or {}
         if rope.get("rope_type", "axial") not in ("default", "axial"):
             raise ExportError(f"{src.path}: config: vision rope_type {rope['rope_type']!r} is not supported")
         out.update(
-            v_layers=number(c, "num_hidden_layers", 16), v_hidden=number(c, "hidden_size", 768), v_heads=heads,
-            v_head_dim=number(c, "head_dim", 64), v_mlp=number(c, "intermediate_size", 3072), v_patch=number(c, "patch_size", 16),
-            v_pool=number(c, "pooling_kernel_size", 3), v_n_pos=number(c, "position_embedding_size", 10240), v_default_tokens=280,
+            v_layers=number(c, "num_hidden_layers", 16),
+            v_hidden=number(c, "hidden_size", 768),
+            v_heads=heads,
+            v_head_dim=number(c, "head_dim", 64),
+            v_mlp=number(c, "intermediate_size", 3072),
+            v_patch=number(c, "patch_size", 16),
+            v_pool=number(c, "pooling_kernel_size", 3),
+            v_n_pos=number(c, "position_embedding_size", 10240),
+            v_default_tokens=280,
             v_flags=1 * bool(c.get("standardize")) | 2 * bool(c.get("use_clipped_linears")),
-            v_eps=number(c, "rms_norm_eps", 1e-6, float), v_rope_theta=number(rope, "rope_theta", 100.0, float))
+            v_eps=number(c, "rms_norm_eps", 1e-6, float),
+            v_rope_theta=number(rope, "rope_theta", 100.0, float),
+        )
         m.refuse("vision_config.head_dim % 4", 0, out["v_head_dim"] % 4)
     c = section("audio_config")
     if c is not None:
-        chunk, left, right = (c.get(key, value) for key, value in (("attention_chunk_size", 12), ("attention_context_left", 13),
-                                                                    ("attention_context_right", 0)))
+        chunk, left, right = (
+            c.get(key, value)
+            for key, value in (
+                ("attention_chunk_size", 12),
+                ("attention_context_left", 13),
+                ("attention_context_right", 0),
+            )
+        )
         # Then the chunks do not show, and a relative key's row is its distance.
         if right != 0 or (chunk + left - 1) // 2 != left - 1 or left - 1 > MAX_AUDIO_CONTEXT:
-            raise ExportError(f"{src.path}: config: audio attention of chunk {chunk}, context {left} and {right} is not supported")
+            raise ExportError(
+                f"{src.path}: config: audio attention of chunk {chunk}, context {left} and {right} is not supported"
+            )
         m.refuse("audio_config.hidden_act", "silu", c.get("hidden_act", "silu"))
         conv = c.get("subsampling_conv_channels", [128, 32])
         if not isinstance(conv, (list, tuple)) or len(conv) != 2 or conv[0] != 128:
-            raise ExportError(f"{src.path}: config: subsampling_conv_channels = {conv!r}; only [128, n] works, in the reference too")
+            raise ExportError(
+                f"{src.path}: config: subsampling_conv_channels = {conv!r}; only [128, n] works, in the reference too"
+            )
         out.update(
-            a_layers=number(c, "num_hidden_layers", 12), a_hidden=number(c, "hidden_size", 1024), a_heads=number(c, "num_attention_heads", 8),
-            a_conv0=conv[0], a_conv1=conv[1], a_kernel=number(c, "conv_kernel_size", 5), a_context=left - 1,
-            a_out=number(c, "output_proj_dims", 1536), a_eps=number(c, "rms_norm_eps", 1e-6, float),
-            a_residual_weight=number(c, "residual_weight", 0.5, float), a_logit_cap=number(c, "attention_logit_cap", 50.0, float),
-            a_clip=min(number(c, "gradient_clipping", 1e10, float), NO_BOUND))
+            a_layers=number(c, "num_hidden_layers", 12),
+            a_hidden=number(c, "hidden_size", 1024),
+            a_heads=number(c, "num_attention_heads", 8),
+            a_conv0=conv[0],
+            a_conv1=conv[1],
+            a_kernel=number(c, "conv_kernel_size", 5),
+            a_context=left - 1,
+            a_out=number(c, "output_proj_dims", 1536),
+            a_eps=number(c, "rms_norm_eps", 1e-6, float),
+            a_residual_weight=number(c, "residual_weight", 0.5, float),
+            a_logit_cap=number(c, "attention_logit_cap", 50.0, float),
+            a_clip=min(number(c, "gradient_clipping", 1e10, float), NO_BOUND),
+        )
         if out["a_hidden"] % out["a_heads"]:
-            raise ExportError(f"{src.path}: config: audio hidden_size {out['a_hidden']} is not a multiple of {out['a_heads']} heads")
+            raise ExportError(
+                f"{src.path}: config: audio hidden_size {out['a_hidden']} is not a multiple of {out['a_heads']} heads"
+            )
     return out
 
 
 def tower_tensors(src, m, out, config, types, text_only):
-    """Add the vision and audio towers and set their fields (v_*, a_*) in config. types: {"vision": type, "audio": type}.
-    A GGUF has them in src.mmproj: (metadata, tensors)."""
+    """Add the vision and audio towers and set their fields (v_*, a_*) in config.
+
+    types: {"vision": type, "audio": type}. A GGUF has the towers in src.mmproj: (metadata, tensors)."""
     if src.mmproj and not text_only:
         open_mmproj(src)
     c = {} if text_only or m.family != GEMMA4 else tower_config(src, m)
@@ -1357,12 +1428,18 @@ def vision_tensors(src, m, out, c, type_):
     matrix("v.patch", "vision_tower.patch_embedder.input_proj.weight", hidden, 3 * c["v_patch"] ** 2)
     # Looked up, two rows a patch: as precise as the checkpoint, whatever the type of the matrices.
     pos = src.take("vision_tower.patch_embedder.position_embedding_table", (2, c["v_n_pos"], hidden))
-    out.matrix("v.pos", ROWS, F32 if type_ == F32 else BF16, Stored(pos.name, (2 * c["v_n_pos"], hidden), pos.dtype, pos.data))
+    out.matrix(
+        "v.pos", ROWS, F32 if type_ == F32 else BF16, Stored(pos.name, (2 * c["v_n_pos"], hidden), pos.dtype, pos.data)
+    )
     for i in range(c["v_layers"]):
         s, l = f"vision_tower.encoder.layers.{i}.", f"v.{i}."
         vector(l + "attn_norm", s + "input_layernorm.weight", hidden)
-        for name, part, rows, cols in (("q", "q_proj", heads, hidden), ("k", "k_proj", heads, hidden), ("v", "v_proj", heads, hidden),
-                                       ("o", "o_proj", hidden, heads)):
+        for name, part, rows, cols in (
+            ("q", "q_proj", heads, hidden),
+            ("k", "k_proj", heads, hidden),
+            ("v", "v_proj", heads, hidden),
+            ("o", "o_proj", hidden, heads),
+        ):
             matrix(l + name, s + f"self_attn.{part}.linear.weight", rows, cols)
         vector(l + "q_norm", s + "self_attn.q_norm.weight", c["v_head_dim"])
         vector(l + "k_norm", s + "self_attn.k_norm.weight", c["v_head_dim"])
@@ -1371,8 +1448,14 @@ def vision_tensors(src, m, out, c, type_):
         for name, rows, cols in (("gate", mlp, hidden), ("up", mlp, hidden), ("down", hidden, mlp)):
             matrix(l + name, s + f"mlp.{name}_proj.linear.weight", rows, cols)
         vector(l + "mlp_post_norm", s + "post_feedforward_layernorm.weight", hidden)
-        out.plain(l + "bounds", clip_bounds(src, [s + "self_attn." + x + "_proj" for x in "qkvo"] +
-                                            [s + "mlp." + x + "_proj" for x in ("gate", "up", "down")]))
+        out.plain(
+            l + "bounds",
+            clip_bounds(
+                src,
+                [s + "self_attn." + x + "_proj" for x in "qkvo"]
+                + [s + "mlp." + x + "_proj" for x in ("gate", "up", "down")],
+            ),
+        )
     if c["v_flags"] & 1:
         vector("v.std_bias", "vision_tower.std_bias", hidden)
         vector("v.std_scale", "vision_tower.std_scale", hidden)
@@ -1418,20 +1501,42 @@ def audio_tensors(src, m, out, c, type_):
         scale = array(s + "self_attn.per_dim_scale", head_dim).astype(np.float64)
         if not src.scales_are_softplus:
             scale = np.logaddexp(scale, 0.0)
-        out.plain(l + "q_scale", scale * head_dim ** -0.5 / math.log(2.0))
-        out.plain(l + "rel_k", distances @ array(s + "self_attn.relative_k_proj.weight", hidden, hidden).astype(np.float64).T)
+        out.plain(l + "q_scale", scale * head_dim**-0.5 / math.log(2.0))
+        out.plain(
+            l + "rel_k", distances @ array(s + "self_attn.relative_k_proj.weight", hidden, hidden).astype(np.float64).T
+        )
         vector(l + "attn_post_norm", s + "norm_post_attn.weight", hidden)
         vector(l + "conv_norm", s + "lconv1d.pre_layer_norm.weight", hidden)
         matrix(l + "conv_in", s + "lconv1d.linear_start.linear.weight", 2 * hidden, hidden)
         depthwise = s + "lconv1d.depthwise_conv1d.weight"  # (hidden, 1, kernel); a GGUF drops the 1
-        shape = (hidden, kernel) if src.has(depthwise) and len(src.tensors[depthwise].shape) == 2 else (hidden, 1, kernel)
+        shape = (
+            (hidden, kernel) if src.has(depthwise) and len(src.tensors[depthwise].shape) == 2 else (hidden, 1, kernel)
+        )
         out.plain(l + "conv", array(depthwise, *shape).reshape(hidden, kernel).T)
         vector(l + "conv_mid_norm", s + "lconv1d.conv_norm.weight", hidden)
         matrix(l + "conv_out", s + "lconv1d.linear_end.linear.weight", hidden, hidden)
         vector(l + "norm", s + "norm_out.weight", hidden)
-        out.plain(l + "bounds", clip_bounds(src, [s + x for x in (
-            "feed_forward1.ffw_layer_1", "feed_forward1.ffw_layer_2", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
-            "self_attn.post", "lconv1d.linear_start", "lconv1d.linear_end", "feed_forward2.ffw_layer_1", "feed_forward2.ffw_layer_2")]))
+        out.plain(
+            l + "bounds",
+            clip_bounds(
+                src,
+                [
+                    s + x
+                    for x in (
+                        "feed_forward1.ffw_layer_1",
+                        "feed_forward1.ffw_layer_2",
+                        "self_attn.q_proj",
+                        "self_attn.k_proj",
+                        "self_attn.v_proj",
+                        "self_attn.post",
+                        "lconv1d.linear_start",
+                        "lconv1d.linear_end",
+                        "feed_forward2.ffw_layer_1",
+                        "feed_forward2.ffw_layer_2",
+                    )
+                ],
+            ),
+        )
     matrix("a.out", "audio_tower.output_proj.weight", c["a_out"], hidden)
     vector("a.out_bias", "audio_tower.output_proj.bias", c["a_out"])
     matrix("a.proj", "embed_audio.embedding_projection.weight", m.hidden, c["a_out"])

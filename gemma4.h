@@ -181,23 +181,26 @@ G4_API g4_status g4_png_write(const g4_image *image, g4_write_fn write, void *us
  * picture's are; what lies outside the picture is left out. box = { x0, y0, x1, y1 }. */
 G4_API void g4_draw_box(uint8_t *pixels, int width, int height, size_t stride, const int box[4], const char *label, const uint8_t rgb[3]);
 
-/* The soft tokens of one picture, one video frame or one audio block of at most 30 s: what a tower makes of it. The engine remembers the
- * latest by a hash of their pixels or samples, so that the same picture is not encoded twice. Close each one that was given out. */
+/* The soft tokens of one picture, one video frame or one audio block of at most 30 s: what a tower makes of it. The
+ * engine remembers the latest by a hash of their pixels or samples, so that the same picture is not encoded twice. Close
+ * each one that was given out. */
 typedef struct g4_soft g4_soft;
-G4_API g4_status g4_image_encode(g4_soft **out, g4_engine *e, const g4_image *image, g4_error *err); /* max_tokens 0: the model's default */
-G4_API g4_status g4_frame_encode(g4_soft **out, g4_engine *e, const g4_image *frame, g4_error *err); /* of a video; max_tokens 0: 70 */
+/* max_tokens 0: the model's default (280). */
+G4_API g4_status g4_image_encode(g4_soft **out, g4_engine *e, const g4_image *image, g4_error *err);
+/* A frame of a video; max_tokens 0: 70. */
+G4_API g4_status g4_frame_encode(g4_soft **out, g4_engine *e, const g4_image *frame, g4_error *err);
 /* One block of sound, of 161 to 480,000 samples (30 s). */
 G4_API g4_status g4_audio_encode(g4_soft **out, g4_engine *e, const g4_audio *block, g4_error *err);
 G4_API void g4_soft_close(g4_engine *e, g4_soft *soft);
-G4_API int g4_soft_n(const g4_soft *soft);              /* soft tokens: the placeholders it takes in a prompt */
-G4_API g4_token g4_soft_token(const g4_soft *soft);     /* the id of that placeholder */
-G4_API const float *g4_soft_rows(const g4_soft *soft);  /* (n, hidden) float32 */
+G4_API int g4_soft_n(const g4_soft *soft);             /* soft tokens: the placeholders it takes in a prompt */
+G4_API g4_token g4_soft_token(const g4_soft *soft);    /* the id of that placeholder */
+G4_API const float *g4_soft_rows(const g4_soft *soft); /* (n, hidden) float32 */
 
-/* Sound of any length to blocks: samples of the block that starts at sample `from`, 0 past the end. A rest of more than 30 s is cut at the
- * quietest place of the last 5 s before that limit, so nothing is lost. */
+/* Sound of any length to blocks: samples of the block that starts at sample `from`, 0 past the end. A rest of more than
+ * 30 s is cut at the quietest place of the last 5 s before that limit, so nothing is lost. */
 G4_API size_t g4_audio_block(const g4_audio *audio, size_t from);
-/* Log-mel frames of one block as the audio tower reads them, (frames, 128), into out (NULL: only count). Returns the frames: one per 160
- * samples, 2999 for 30 s; samples beyond 30 s are not read. */
+/* Log-mel frames of one block as the audio tower reads them, (frames, 128), into out (NULL: only count). Returns the
+ * frames: one per 160 samples, 2999 for 30 s; samples beyond 30 s are not read. */
 G4_API int g4_audio_mel(const g4_audio *block, float *out);
 
 typedef struct { int pos; g4_soft *soft; } g4_run; /* soft stands at placeholders tokens[pos .. pos + its length) */

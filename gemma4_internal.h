@@ -173,19 +173,21 @@ typedef struct {
  *   l.N.router (n_experts, hidden) G f32   l.N.router_scale (hidden) P   l.N.expert_scale (n_experts) P
  *   l.N.moe_norm (hidden) P: pre_feedforward_layernorm_2   l.N.mlp_post_norm1, l.N.mlp_post_norm2 (hidden) P: post_..._1, _2
  *   l.N.experts.gate_up (n_experts, 2 * pad16(expert_dim), hidden) G   l.N.experts.down (n_experts, hidden, expert_dim) G
- * Vision: v.patch (hidden, 3 * patch^2) G   v.pos (2 * n_pos, hidden) R f32 or bf16: x rows, then y rows   v.proj (text hidden, hidden) G
- *   v.std_bias v.std_scale (hidden) P, standardize only
+ * Vision: v.patch (hidden, 3 * patch^2) G   v.pos (2 * n_pos, hidden) R f32 or bf16: x rows, then y rows
+ *   v.proj (text hidden, hidden) G   v.std_bias v.std_scale (hidden) P, with G4_VISION_STANDARDIZE
  *   v.N.attn_norm .attn_post_norm .mlp_norm .mlp_post_norm (hidden) P   .q_norm .k_norm (head_dim) P
- *   v.N.q .k .v .o .gate .up .down G   v.N.bounds (7, 4) P: input min, max, output min, max of those seven (+-FLT_MAX: none)
+ *   v.N.q .k .v .o .gate .up .down G
+ *   v.N.bounds (7, 4) P: input min, max, output min, max of those seven (+-FLT_MAX: none)
  * Audio: a.conv0 (9, conv0) P: taps (time, frequency) by channel   a.conv0_norm (conv0) P
- *   a.conv1 (conv1, 9 * conv0) G: taps (time, frequency), input channel fastest   a.conv1_norm (conv1) P   a.in (hidden, 32 * conv1) G
- *   a.out (out, hidden) G   a.out_bias (out) P   a.proj (text hidden, out) G
- *   a.N.ff1_norm .ff1_post_norm .attn_norm .attn_post_norm .conv_norm .conv_mid_norm .ff2_norm .ff2_post_norm .norm (hidden) P
- *   a.N.ff1_up .ff2_up (4 * hidden, hidden) G   .ff1_down .ff2_down (hidden, 4 * hidden) G   .q .k .v .post .conv_out (hidden, hidden) G
- *   .conv_in (2 * hidden, hidden) G   .conv (kernel, hidden) P: oldest tap first
+ *   a.conv1 (conv1, 9 * conv0) G: taps (time, frequency), input channel fastest   a.conv1_norm (conv1) P
+ *   a.in (hidden, 32 * conv1) G   a.out (out, hidden) G   a.out_bias (out) P   a.proj (text hidden, out) G
+ *   a.N.ff1_norm .ff1_post_norm .attn_norm .attn_post_norm .conv_norm .conv_mid_norm .ff2_norm .ff2_post_norm .norm
+ *   (hidden) P   .ff1_up .ff2_up (4 * hidden, hidden) G   .ff1_down .ff2_down (hidden, 4 * hidden) G
+ *   .q .k .v .post .conv_out (hidden, hidden) G   .conv_in (2 * hidden, hidden) G
+ *   .conv (kernel, hidden) P: oldest tap first
  *   .q_scale (head_dim) P: head_dim^-0.5 / ln 2 * softplus(per_dim_scale)
- *   .rel_k (context, hidden) P: relative_k_proj of the sin|cos of distance 0, 1, .., constant and so computed by the exporter
- *   .bounds (10, 4) P: as above, of ff1_up ff1_down q k v post conv_in conv_out ff2_up ff2_down */
+ *   .rel_k (context, hidden) P: relative_k_proj of the sin|cos of distance 0, 1, .., constant and so computed by the
+ *   exporter   .bounds (10, 4) P: as above, of ff1_up ff1_down q k v post conv_in conv_out ff2_up ff2_down */
 
 #define G4_CONFIG_TIED 1u         /* the head is the embedding */
 #define G4_CONFIG_V_NORM 2u       /* values pass a weightless RMSNorm */
