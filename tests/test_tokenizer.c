@@ -1,5 +1,6 @@
 /* Tokenizer: golden ids of three vocabularies, decoding, streaming, a literal reference, time, damaged vocabularies,
  * memory. */
+#define _DEFAULT_SOURCE 1 /* clock_gettime under -std=c11 */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -396,6 +397,25 @@ static void g4_each_line(const g4_vocab *v, const char *path, void (*fn)(const g
     free(data);
 }
 
+/* Every byte outside a well-formed sequence is its byte token: overlong forms, surrogates, cut and impossible ones. */
+static void g4_test_malformed(const g4_vocab *v)
+{
+    static const char *const broken[] = {
+        "\xc1\x81", "\xc0\xa0", "\xe0\x81\x81", "\xe0\x83\xa9", "\xe0\x9f\xbf", "\xf0\x80\x81\x81",
+        "\xf0\x80\x83\xa9", "\xf0\x82\x96\x81", "\xed\xa0\x80", "\xed\xbf\xbf", "\xf4\x90\x80\x80",
+        "\xf5\x80\x80\x80", "\xe4\xb8", "\xf0\x9f\xa7", "\x80", "\xbf\xbf", "\xff", "\xe4\xb8\xe4\xb8", "\xc3\xc3"
+    };
+    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+        char text[16];
+        const int n = snprintf(text, sizeof text, "a%sb", broken[i]), k = n - 2;
+        g4_tokens ids = g4_encode(&v->t, text, (size_t)n, 0);
+        int ok = ids.n == (size_t)n;
+        for (int j = 0; ok && j < k; j++) ok = ids.ids[1 + j] == 238 + (uint8_t)broken[i][j];
+        G4_EXPECT(ok, "case %zu: %zu ids of %d bytes", i, ids.n, n);
+        g4_free(NULL, ids.ids);
+    }
+}
+
 /* ---- Specials, streaming, memory, damage, time ------------------------------------------------- */
 
 static void g4_test_specials(const g4_vocab *v)
@@ -640,6 +660,7 @@ int main(void)
         g4_test_reference(&small, 2000);
         g4_test_reference(&spm, 2000);
         g4_test_specials(&real);
+        g4_test_malformed(&real);
         g4_test_stream();
         g4_test_memory(&real);
         g4_test_damage(&small, 3000);
