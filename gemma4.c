@@ -902,6 +902,11 @@ static void g4_geglu(float *y, const float *gate, const float *up, int n)
     for (int i = 0; i < n; i++) y[i] = g4_gelu(gate[i]) * up[i];
 }
 
+static void g4_softcap(float *x, int n, float cap)
+{
+    for (int i = 0; i < n; i++) x[i] = cap * tanhf(x[i] / cap);
+}
+
 /* One row of 64 cached values as float32. */
 static void g4_kv_row(float *out, const void *data, g4_kv_type type, size_t row, int n)
 {
@@ -1180,7 +1185,7 @@ static int g4_default_threads(void)
 static int g4_always(void) { return 1; }
 
 const g4_kernels g4_kernels_scalar = {
-    "scalar", g4_always, { g4_gemm_f32, g4_gemm_bf16, g4_gemm_quantised, g4_gemm_quantised }, g4_quantize, g4_attend, g4_rmsnorm, g4_geglu,
+    "scalar", g4_always, { g4_gemm_f32, g4_gemm_bf16, g4_gemm_quantised, g4_gemm_quantised }, g4_quantize, g4_attend, g4_rmsnorm, g4_geglu, g4_softcap,
 };
 
 static const g4_kernels *const g4_tables[] = {
@@ -2393,7 +2398,7 @@ static void g4_softcap_piece(void *ctx, int piece, int worker)
     const g4_head *job = ctx;
     const g4_config *c = &job->chunk->e->file.config;
     const int from = piece * G4_SOFTCAP_PIECE, to = g4_min_int(from + G4_SOFTCAP_PIECE, (int)c->n_vocab);
-    for (int i = from; i < to; i++) job->logits[i] = c->softcap * tanhf(job->logits[i] / c->softcap);
+    job->chunk->e->kernels->softcap(job->logits + from, to - from, c->softcap);
 }
 
 /* Softcapped logits (rows of `stride`) of tokens [first, first + n) of the chunk, whose final states are in x. */
@@ -3636,8 +3641,17 @@ static void g4_heap_down(g4_candidate *heap, int n, int i)
 /* The k best of n scores, best first, in out (k): a heap of the best so far, then sorted. -INFINITY scores never enter. Returns their number. */
 static int g4_top(const float *score, int n, int k, g4_candidate *out)
 {
+    enum { BLOCK = 64 };
     int have = 0;
     for (int i = 0; i < n; i++) {
+        if (have == k && i % BLOCK == 0 && i + BLOCK <= n) { /* most blocks have nothing better: one branch for all of them */
+            int any = 0;
+            for (int j = 0; j < BLOCK; j++) any |= score[i + j] > out[0].logprob;
+            if (!any) {
+                i += BLOCK - 1;
+                continue;
+            }
+        }
         if (have == k) {
             if (!(score[i] > out[0].logprob)) continue; /* an equal score has a higher id than what is there */
             out[0] = (g4_candidate){ i, score[i] };

@@ -293,6 +293,7 @@ typedef struct {
     g4_attend_fn attend;
     void (*rmsnorm)(float *y, const float *x, const float *w, int n, float eps); /* w NULL: none; y may be x */
     void (*geglu)(float *y, const float *gate, const float *up, int n);          /* y = gelu_tanh(gate) * up; y may be either */
+    void (*softcap)(float *x, int n, float cap);                                 /* x = cap * tanh(x / cap) */
 } g4_kernels;
 extern const g4_kernels g4_kernels_scalar;
 /* All tables of this build, best first, scalar last; *n gets their number. */

@@ -304,6 +304,28 @@ static void g4_test_geglu(const g4_kernels *k)
     g4_free(NULL, x), g4_free(NULL, up), g4_free(NULL, y);
 }
 
+static void g4_test_softcap(const g4_kernels *k)
+{
+    enum { N = 1003 };
+    float x[N + 16], y[N + 16];
+    double worst = 0;
+    for (int i = 0; i < N + 16; i++) x[i] = y[i] = (float)(i - N / 2) * (i % 2 ? 0.3f : 0.01f);
+    x[0] = y[0] = -1e30f, x[1] = y[1] = 1e30f;
+    k->softcap(y, N, 30.0f);
+    for (int i = 0; i < N; i++) {
+        const double off = fabs((double)y[i] - 30.0 * tanh((double)x[i] / 30.0));
+        if (!(off <= worst)) worst = off;
+    }
+    G4_EXPECT(worst < 30 * 0x1p-21, "%s: softcap off by %g", k->isa, worst);
+    G4_EXPECT_BITS(y + N, x + N, 16, "%s: softcap wrote past its end", k->isa);
+    memcpy(y + 500, x + 500, 3 * sizeof *x);
+    float whole[N];
+    memcpy(whole, x, sizeof whole);
+    k->softcap(whole, N, 30.0f);
+    k->softcap(y + 500, 3, 30.0f);
+    G4_EXPECT_BITS(y + 500, whole + 500, 3, "%s: softcap of a part differs", k->isa);
+}
+
 /* ---- Attention ----------------------------------------------------------------------------------------- */
 
 /* Two tiles, n_q queries with random ranges (some empty): close to the softmax in float64, and each query alone gets
@@ -504,6 +526,7 @@ int main(int argc, char **argv)
         g4_test_quantize(k, scalar);
         g4_test_rmsnorm(k);
         g4_test_geglu(k);
+        g4_test_softcap(k);
         for (int type = 0; type < G4_N_TYPES; type++)
             for (g4_scale_type scale = G4_SCALE_F16; scale <= G4_SCALE_BF16; scale++) {
                 if (type < G4_TYPE_Q8_0 && scale == G4_SCALE_BF16) continue;
