@@ -586,9 +586,9 @@ static double g4_seconds(const g4_tokenizer *t, const uint8_t *text, size_t len)
     double best = 1e9;
     for (int i = 0; i < 3; i++) {
         struct timespec a, b;
-        clock_gettime(CLOCK_MONOTONIC, &a);
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &a);
         g4_tokens ids = g4_encode(t, text, len, 1);
-        clock_gettime(CLOCK_MONOTONIC, &b);
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &b);
         g4_free(NULL, ids.ids);
         const double s = (double)(b.tv_sec - a.tv_sec) + 1e-9 * (double)(b.tv_nsec - a.tv_nsec);
         if (s < best) best = s;
@@ -596,7 +596,7 @@ static double g4_seconds(const g4_tokenizer *t, const uint8_t *text, size_t len)
     return best;
 }
 
-/* Eight times the text in at most 24 times the time: a quadratic method takes 64 times. */
+/* Eight times the text in at most 32 times the processor time: a quadratic method takes 64 times. */
 static void g4_test_linear(const g4_vocab *v)
 {
     const size_t n = 1u << 20;
@@ -608,7 +608,7 @@ static void g4_test_linear(const g4_vocab *v)
         const size_t m = strlen(kinds[k]);
         for (size_t i = 0; i < n; i++) text[i] = (uint8_t)(k == 7 ? kinds[k][g4_random(26)] : kinds[k][i % m]);
         const double a = g4_seconds(&v->t, text, n / 8), b = g4_seconds(&v->t, text, n);
-        G4_EXPECT(b < 24 * a + 0.01, "\"%s\": %.1f ms for 128 KiB, %.1f ms for 1 MiB", kinds[k], 1e3 * a, 1e3 * b);
+        G4_EXPECT(b < 32 * a + 0.02, "\"%s\": %.1f ms for 128 KiB, %.1f ms for 1 MiB", kinds[k], 1e3 * a, 1e3 * b);
     }
     free(text);
 }
@@ -617,9 +617,9 @@ static void g4_test_bind_time(const g4_vocab *v)
 {
     struct timespec a, b;
     g4_tokenizer t;
-    clock_gettime(CLOCK_MONOTONIC, &a);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &a);
     for (int i = 0; i < 1000; i++) g4_tokenizer_bind(&t, v->blob, v->size, v->n_vocab, NULL);
-    clock_gettime(CLOCK_MONOTONIC, &b);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &b);
     const double s = (double)(b.tv_sec - a.tv_sec) + 1e-9 * (double)(b.tv_nsec - a.tv_nsec);
     G4_EXPECT(s < 0.5, "binding takes %.1f us", 1e3 * s);
 }
