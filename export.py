@@ -587,6 +587,7 @@ class Source:
         self.path = path
         self.config, self.generation = {}, {}
         self.tokenizer = None       # argument of tokenizer_blob
+        self.image_tokens = 280     # soft tokens of a picture when nothing else is asked for
         self.template = None        # text of the chat template; None: a base model
         self.tensors, self.used = {}, set()
         self.ignored = []           # (pattern, why): tensors that are left out on purpose
@@ -720,6 +721,13 @@ def open_folder(path):
         raise ExportError(f"{path}: tensor {missing[0]} is in the index but in no file")
 
     src.tokenizer = read_json(os.path.join(path, "tokenizer.json"))
+    processor = os.path.join(path, "processor_config.json")
+    if os.path.exists(processor):
+        image = read_json(processor).get("image_processor")
+        tokens = image.get("max_soft_tokens", 280) if isinstance(image, dict) else 280
+        if tokens not in (70, 140, 280, 560, 1120):
+            raise ExportError(f"{processor}: image_processor.max_soft_tokens is {tokens!r}, expected 70, 140, 280, 560 or 1120")
+        src.image_tokens = tokens
     generation = os.path.join(path, "generation_config.json")
     src.generation = read_json(generation) if os.path.exists(generation) else {}
     template = os.path.join(path, "chat_template.jinja")
@@ -1336,7 +1344,7 @@ def tower_config(src, m):
             v_patch=number(c, "patch_size", 16),
             v_pool=number(c, "pooling_kernel_size", 3),
             v_n_pos=number(c, "position_embedding_size", 10240),
-            v_default_tokens=280,
+            v_default_tokens=src.image_tokens,
             v_flags=1 * bool(c.get("standardize")) | 2 * bool(c.get("use_clipped_linears")),
             v_eps=number(c, "rms_norm_eps", 1e-6, float),
             v_rope_theta=number(rope, "rope_theta", 100.0, float),

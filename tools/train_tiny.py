@@ -561,10 +561,6 @@ def export(a):
     at = D.SPECIALS.index
     state = {k: v.float().contiguous() for k, v in model.state_dict().items() if k != "lm_head.weight"}
     save_file(state, os.path.join(a.export, "model.safetensors"), metadata={"format": "pt"})
-    cfg = model.config.to_dict()
-    cfg["architectures"] = ["Gemma4ForConditionalGeneration"]
-    cfg["dtype"] = "float32"
-
     def write(name, obj):
         with open(os.path.join(a.export, name), "w", encoding="utf-8") as f:
             json.dump(obj, f, indent=1, ensure_ascii=False)
@@ -581,6 +577,13 @@ def export(a):
     write("tokenizer_config.json", {**{k + "_token": v for k, v in names.items()}, "extra_special_tokens": ["<|video|>"],
                                     "model_max_length": 4096, "padding_side": "left", "processor_class": "Gemma4Processor",
                                     "tokenizer_class": "GemmaTokenizer", "backend": "tokenizers"})
+    write("processor_config.json", {
+        "processor_class": "Gemma4Processor",
+        "image_processor": {"image_processor_type": "Gemma4ImageProcessor", "max_soft_tokens": D.BUDGET, "patch_size": 16, "pooling_kernel_size": 3},
+        "video_processor": {"video_processor_type": "Gemma4VideoProcessor", "max_soft_tokens": D.BUDGET},
+        "feature_extractor": {"feature_extractor_type": "Gemma4AudioFeatureExtractor"}})
+    if a.template:      # the official text, which is not ours to carry
+        shutil.copy(a.template, os.path.join(a.export, "chat_template.jinja"))
     print("wrote", a.export, sum(v.numel() for v in state.values()), "values")
 
 
@@ -601,7 +604,8 @@ def main():
     p.add_argument("--eval-blocks", type=int, default=6)
     p.add_argument("--save-every", type=float, default=120)
     p.add_argument("--export", help="write a Hugging Face folder")
-    p.add_argument("--checkpoint")
+    p.add_argument("--template", help="the official E2B/E4B chat template, to stand in the folder")
+    p.add_argument("--checkpoint", help="export this one instead of the newest")
     a = p.parse_args()
     os.makedirs(a.out, exist_ok=True)
     export(a) if a.export else train(a)
