@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Golden data of the vision and audio towers: tiny random multimodal checkpoints of every family member, and what transformers
-makes of pictures, sound and video with them.
+"""Golden data of the vision and audio towers: tiny random multimodal checkpoints of every family member, and what
+transformers makes of pictures, sound and video with them.
 
     python3 tests/make_media_data.py [--keep DIR] [OUT]      (OUT: tests/data/media)
 
-Writes OUT/NAME.g4 (through export.py) and OUT/NAME.ref for e2b, e4b, 26b, 31b. Pictures and sounds are computed from integers by
-the same few lines here and in tests/test_towers.c, so that they need no place. The .ref format is in write_ref.
+Writes OUT/NAME.g4 (through export.py) and OUT/NAME.ref for e2b, e4b, 26b, 31b. Pictures and sounds are computed from
+integers by the same few lines here and in tests/towers.h, so that they need no place. The .ref format is in write_ref.
 """
 
 import argparse
@@ -290,8 +290,8 @@ SILENCE, CLICK, SPEECH = 0, 1, 2
 
 
 def sound(n, kind, seed):
-    """16-bit samples / 32768 in float32. SPEECH: two triangle waves under a slow envelope, and noise; with a rest of noise alone
-    between 28.5 s and 28.7 s, the place where a longer sound is to be cut."""
+    """16-bit samples / 32768 in float32. SPEECH: two triangle waves under a slow envelope, and noise; with a rest of
+    noise alone between 28.5 s and 28.7 s, the place where a longer sound is to be cut."""
     i = np.arange(n, dtype=np.int64)
     if kind == SILENCE:
         v = np.zeros(n, dtype=np.int64)
@@ -411,7 +411,7 @@ def text(rng, n):
 
 
 def prompts(name, rng):
-    """[(tokens, [(kind, case)])]: one placeholder per file of PICTURES or SOUNDS; a frame of a video is a picture, too."""
+    """[(tokens, [(kind, case)])]: one placeholder per file of PICTURES or SOUNDS; a frame of a video is a picture."""
     img, vid, aud = [BOI, IMG, EOI], [BOI, VID, EOI], [BOA, AUD, EOA]
     out = []
     out.append(([BOS] + text(rng, 5) + img + text(rng, 30), [("image", 0)]))
@@ -436,8 +436,8 @@ def prompts(name, rng):
 
 
 def write_ref(path, records):
-    """Records until the end of the file: name (32 bytes, NUL-padded), type (0 float32, 1 int32), n_dims, dims[4] (uint32 each),
-    then the values, little-endian."""
+    """Records until the end of the file: name (32 bytes, NUL-padded), type (0 float32, 1 int32), n_dims, dims[4]
+    (uint32 each), then the values, little-endian."""
     with open(path, "wb") as f:
         for name, value in records:
             a = value.detach().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
@@ -552,7 +552,7 @@ def main():
             write_tokenizer(folder)
             write_ref(os.path.join(args.out, name + ".ref"), references(name, model))
             for kind in ["f32"] + (["q8_0"] if name == "e2b" else []):
-                if kind == "q8_0":  # a chat model, for the tests of the program; these words are what the exporter looks for
+                if kind == "q8_0":  # a chat model, for the tests of the program; the exporter looks for these words
                     with open(os.path.join(folder, "chat_template.jinja"), "w") as f:
                         f.write("{# stands for the E2B template: <|turn> preserve_thinking #}")
                 target = os.path.join(args.out, name + ("" if kind == "f32" else "-" + kind) + ".g4")

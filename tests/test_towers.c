@@ -2,6 +2,7 @@
  * make_media_data.py. */
 #include "towers.h"
 
+#include "failing.h"
 #include "gemma4_internal.h"
 
 #define G4_MEL_TOLERANCE 1e-3 /* float32 noise of the reference itself: 6e-4 in quiet bins */
@@ -156,6 +157,88 @@ static void g4_test_model(const char *name, const char *ref, double tolerance)
     free(f.bytes);
 }
 
+/* Fail every allocation of an encode in turn: an error, nothing lost, and the next encode works. */
+static void g4_test_memory(void)
+{
+    g4_failing memory = { 0, -1, 0 };
+    const g4_allocator allocator = g4_failing_allocator(&memory);
+    g4_engine *e = NULL;
+    g4_engine_open(
+        &e, &(g4_engine_options){ .model_path = "tests/data/media/e2b.g4", .n_threads = 2, .allocator = &allocator },
+        NULL);
+    G4_EXPECT(e != NULL, "cannot be opened");
+    uint8_t *pixels = g4_picture(60, 40, 5);
+    float *samples = g4_sound(3000, G4_SPEECH, 5);
+    const g4_image image = { pixels, 60, 40, 0, 70 };
+    const g4_audio sound = { samples, 3000 };
+    for (int kind = 0; e && kind < 2; kind++) {
+        const long before = memory.live;
+        g4_soft *soft = NULL;
+        g4_status status = G4_ERR_MEMORY;
+        long n = 0;
+        for (; status && n < 1000; n++) {
+            memory.fail_at = memory.calls + n;
+            status = kind == 0 ? g4_image_encode(&soft, e, &image, NULL) : g4_audio_encode(&soft, e, &sound, NULL);
+            if (!status) break;
+            G4_EXPECT(status == G4_ERR_MEMORY && !soft && memory.live == before,
+                      "allocation %ld: status %d, %ld blocks more", n, status, memory.live - before);
+        }
+        memory.fail_at = -1;
+        G4_EXPECT(soft && n > 10, "%ld allocations failed", n);
+        g4_soft_close(e, soft);
+    }
+    g4_engine_close(e);
+    G4_EXPECT(memory.live == 0, "%ld blocks are left", memory.live);
+    free(pixels);
+    free(samples);
+}
+
+/* Change each field of the towers' configuration, repair the checksum: refused in words, or read as a sound file. */
+static void g4_test_damage(void)
+{
+    g4_ref_file f = g4_ref_open("tests/data/media/e2b.g4");
+    uint8_t *file = f.bytes ? aligned_alloc(64, g4_round_up(f.size, 64)) : NULL;
+    G4_EXPECT(file != NULL, "the file cannot be read");
+    if (!file) return;
+    memcpy(file, f.bytes, f.size);
+    g4_file_header h;
+    memcpy(&h, file, sizeof h);
+    g4_config c;
+    uint8_t *pixels = g4_picture(60, 40, 5);
+    float *samples = g4_sound(3000, G4_SPEECH, 5);
+    static const uint32_t values[] = { 0, 1, 2, 3, 16, 1000, 65535, 0x7fffffff, 0xffffffff };
+    int refused = 0;
+    for (size_t at = offsetof(g4_config, image_begin); at < offsetof(g4_config, reserved); at += 4) {
+        for (size_t v = 0; v < sizeof values / sizeof *values; v++) {
+            memcpy(&c, f.bytes + h.config_offset, sizeof c);
+            memcpy((char *)&c + at, &values[v], 4);
+            memcpy(file + h.config_offset, &c, sizeof c);
+            const uint64_t sum = g4_checksum(file + 48, (size_t)h.data_offset - 48);
+            memcpy(file + offsetof(g4_file_header, checksum), &sum, sizeof sum);
+            g4_engine *e = NULL;
+            g4_error err = { G4_OK, "" };
+            if (g4_engine_open(&e, &(g4_engine_options){ .model_data = file, .model_size = f.size, .n_threads = 1 },
+                               &err)) {
+                refused++;
+                G4_EXPECT(err.message[0] != 0 && !e, "field at %zu = %u: no message", at, values[v]);
+                continue;
+            }
+            g4_soft *soft = NULL; /* whatever comes of it */
+            g4_image_encode(&soft, e, &(g4_image){ pixels, 60, 40, 0, 70 }, NULL);
+            g4_soft_close(e, soft);
+            soft = NULL;
+            g4_audio_encode(&soft, e, &(g4_audio){ samples, 3000 }, NULL);
+            g4_soft_close(e, soft);
+            g4_engine_close(e);
+        }
+    }
+    G4_EXPECT(refused > 100, "only %d changes were refused", refused);
+    free(pixels);
+    free(samples);
+    free(file);
+    free(f.bytes);
+}
+
 int main(void)
 {
     g4_test_model("e2b", "e2b", G4_ROW_TOLERANCE);
@@ -163,5 +246,7 @@ int main(void)
     g4_test_model("26b", "26b", G4_ROW_TOLERANCE);
     g4_test_model("31b", "31b", G4_ROW_TOLERANCE);
     g4_test_model("e2b-q8_0", "e2b", 0);
+    g4_test_memory();
+    g4_test_damage();
     return g4_test_end();
 }

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Write docs/conformance.md: what gemma4.c makes of pictures and sound, case by case, beside transformers and beside the rules of llama.cpp.
+"""Write docs/conformance.md: what gemma4.c makes of pictures and sound, case by case, beside transformers and beside the
+rules of llama.cpp.
 
     python3 tools/conformance.py [--gemma4 PROGRAM] [--output docs/conformance.md]
 
-Needs torch, transformers and Pillow. The rules of llama.cpp are those of its file tools/mtmd/mtmd-audio.cpp as llama-cpp-python 0.3.36 ships
-it, written down here again in numpy; nothing of it is run.
+Needs torch, transformers and Pillow. The rules of llama.cpp are those of its folder tools/mtmd as llama-cpp-python 0.3.36
+ships it, written down here again in numpy; nothing of it is run.
 """
 
 import argparse
@@ -103,9 +104,9 @@ def sounds(program):
     lines = [
         "## Sound",
         "",
-        "Log-mel frames (10 ms) and the soft tokens they become, `frames -> tokens`, block by block. Differences are the largest over all",
-        "frames and bands, in natural logarithms: of gemma4.c from the reference on the same block, and of llama.cpp's rules from the",
-        "reference on the frames that both have.",
+        "Log-mel frames (10 ms) and the soft tokens they become, `frames -> tokens`, block by block. Differences are the",
+        "largest over all frames and bands, in natural logarithms: of gemma4.c from the reference on the same block, and of",
+        "llama.cpp's rules from the reference on the frames that both have.",
         "",
         "| case | transformers | gemma4.c | off by | llama.cpp | off by |",
         "|---|---|---|---|---|---|",
@@ -145,10 +146,13 @@ def sounds(program):
         )
     return lines + [
         "",
-        "* transformers keeps the first 30 s of a sound and drops the rest without a word. llama.cpp cuts every 30 s, in the middle of a word",
-        "  if one is spoken there. gemma4.c cuts at the quietest 200 ms of the last 5 s before each limit and says so.",
-        "* llama.cpp takes `log(max(mel, 0.001))` where the reference has `log(mel + 0.001)`: off by up to ln 2 = 0.69, most where it is quiet.",
-        "* Under 161 samples there is no whole frame: the reference gives no token, llama.cpp one or none, gemma4.c an error that says so.",
+        "* transformers keeps the first 30 s of a sound and drops the rest without a word. llama.cpp cuts every 30 s, in the",
+        "  middle of a word if one is spoken there. gemma4.c cuts at the quietest 200 ms of the last 5 s before each limit",
+        "  and says so.",
+        "* llama.cpp takes `log(max(mel, 0.001))` where the reference has `log(mel + 0.001)`: off by up to ln 2 = 0.69, most",
+        "  where it is quiet.",
+        "* Under 161 samples there is no whole frame: the reference gives no token, llama.cpp one or none, gemma4.c an error",
+        "  that says so.",
         "",
     ]
 
@@ -181,8 +185,8 @@ def main():
         "",
         "Written by `tools/conformance.py`; transformers %s. What a model sees and hears is decided before its first"
         % transformers.__version__,
-        "layer runs. This page shows, case by case, what becomes of a file here, in the reference, and by the rules of llama.cpp (as",
-        "llama-cpp-python 0.3.36 ships them).",
+        "layer runs. This page shows, case by case, what becomes of a file here, in the reference, and by the rules of",
+        "llama.cpp (as llama-cpp-python 0.3.36 ships them).",
         "",
     ]
     for section in SECTIONS:
