@@ -172,6 +172,13 @@ bench-schema: $(B)/bench_schema ## cost of constrained output for each token, ov
 $(B)/bench_%: bench/bench_%.c $(B)/libgemma4.a
 	$(CC) $(ALL_CFLAGS) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
 
+# ---- Speed --------------------------------------------------------------------------------------
+
+BENCH_CACHE ?= $(HOME)/.cache/gemma4-bench
+.PHONY: bench
+bench: all ## speed beside llama.cpp, which it builds in BENCH_CACHE (10 GB); see docs/performance.md
+	$(PYTHON) bench/rivals.py --cache $(BENCH_CACHE)
+
 # ---- Packaging --------------------------------------------------------------------------------
 
 .PHONY: single
