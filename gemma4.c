@@ -4442,6 +4442,10 @@ g4_status g4_session_load(g4_session **out, g4_engine *e, const g4_session_optio
 #define G4_GUARD_BLOCKS 8
 #define G4_GUARD_PERIOD 256 /* longest block looked for */
 #define G4_MAX_TOP 64
+#define G4_DRAFT_MAX 7      /* drafted tokens evaluated together with a chosen one */
+#define G4_DRAFT_MATCH 3    /* tokens in a row that must have stood before */
+#define G4_DRAFT_REST 8     /* tokens without drafts after they did not pay, doubled each time ... */
+#define G4_DRAFT_REST_MAX 128 /* ... up to this */
 
 const char *g4_stop_name(g4_stop stop)
 {
@@ -4465,7 +4469,110 @@ typedef struct {
     g4_buf pending;                     /* complete characters not yet output: they may begin a stop string */
     int same[G4_GUARD_PERIOD + 1];      /* tokens in a row equal to the one `period` before */
     g4_candidate top[G4_MAX_TOP];
+    /* drafting: positions past the timeline that are evaluated already, with tokens that were guessed */
+    float *rows;                        /* (1 + G4_DRAFT_MAX, vocab): logits behind the chosen token and each guess; NULL: no drafts */
+    int ahead, row;                     /* guesses not yet confirmed; row of the present logits */
+    int length, rest, next_rest;        /* guesses to make next time; tokens to wait first, and next time */
+    double one, batch, gain;            /* seconds of a token alone, of the last batch, and what a batch gained lately */
 } g4_reply;
+
+static double g4_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Prompt lookup: where the last tokens stood before, what followed is a guess. A guess is evaluated together with the token before it (the
+ * weights are read once) and holds if it is the token that g4_sample would have chosen anyway: the random number of a position does not
+ * depend on how it was reached, and neither do logits, so the text is the same with and without. */
+static int g4_draft_find(const g4_session *s, int most, g4_token *out)
+{
+    const g4_token *t = s->tokens;
+    const int n = s->n + 1; /* the chosen token is in place */
+    for (int end = n - 1; end >= G4_DRAFT_MATCH; end--) { /* t[end - G4_DRAFT_MATCH .. end) equals the last ones */
+        if (memcmp(t + end - G4_DRAFT_MATCH, t + n - G4_DRAFT_MATCH, G4_DRAFT_MATCH * sizeof *t) != 0) continue;
+        for (int i = 0; i < most; i++) out[i] = t[end + i]; /* out stands behind t, so a period goes on by itself */
+        return most;
+    }
+    return 0;
+}
+
+static int g4_draft_row(void *user, int index, const float *logits)
+{
+    g4_reply *r = user;
+    const size_t vocab = r->s->e->file.config.n_vocab;
+    memcpy(r->rows + (size_t)index * vocab, logits, vocab * sizeof *logits);
+    return 0;
+}
+
+static void g4_draft_use(g4_reply *r, int row)
+{
+    const size_t vocab = r->s->e->file.config.n_vocab;
+    r->row = row;
+    memcpy(r->s->logits, r->rows + (size_t)row * vocab, vocab * sizeof *r->rows);
+}
+
+/* The guesses of a batch are used up, or the next one was wrong: forget the rest and learn from it. */
+static void g4_draft_end(g4_reply *r)
+{
+    g4_session *s = r->s;
+    const int held = r->row; /* guesses that were right */
+    r->gain = 0.7 * r->gain + 0.3 * ((1 + held) * r->one - r->batch);
+    if (r->gain < 0) {
+        r->rest = r->next_rest;
+        r->next_rest = g4_min_int(2 * r->next_rest, G4_DRAFT_REST_MAX);
+        r->gain = 0;
+    } else if (held > 0) {
+        r->next_rest = G4_DRAFT_REST;
+    }
+    r->length = r->ahead > 0 ? g4_max_int(1, held) : g4_min_int(r->length + 2, G4_DRAFT_MAX);
+    if (r->ahead > 0) {
+        g4_lock(s->e);
+        for (int i = 0; i < s->e->n_owners; i++) g4_cache_truncate(s->e, &s->caches[i], s->n);
+        g4_unlock(s->e);
+    }
+    r->ahead = r->row = 0;
+}
+
+/* Append a chosen token and get the logits behind it. */
+static g4_status g4_reply_advance(g4_reply *r, g4_token token, g4_error *err)
+{
+    g4_session *s = r->s;
+    if (r->ahead > 0 && s->tokens[s->n] == token) {
+        s->n++;
+        s->n_evaluated++;
+        r->ahead--;
+        g4_draft_use(r, r->row + 1);
+        if (r->ahead == 0) g4_draft_end(r);
+        return G4_OK;
+    }
+    if (r->ahead > 0) g4_draft_end(r);
+    const double start = g4_seconds();
+    s->tokens[s->n] = token;
+    int n = 0;
+    if (r->rows && r->one > 0 && r->rest == 0)
+        n = g4_draft_find(s, g4_min_int(g4_min_int(r->length, s->chunk - 1), s->n_ctx - s->n - 1), s->tokens + s->n + 1);
+    if (r->rest > 0) r->rest--;
+    if (n > 0) {
+        const g4_progress_fn progress = s->progress; /* of prompts, which this is not */
+        s->progress = NULL;
+        const g4_status status = g4_session_run(s, s->n + 1 + n, g4_draft_row, r, NULL);
+        s->progress = progress;
+        if (!status) {
+            s->n -= n;
+            s->n_evaluated -= (uint64_t)n;
+            r->ahead = n;
+            r->batch = g4_seconds() - start;
+            g4_draft_use(r, 0);
+            return G4_OK;
+        }
+    }
+    const g4_status status = g4_session_eval(s, &token, 1, err);
+    const double seconds = g4_seconds() - start;
+    r->one = r->one > 0 ? 0.8 * r->one + 0.2 * seconds : seconds;
+    return status;
+}
 
 static int g4_is_stop(const g4_config *c, g4_token id)
 {
@@ -4538,7 +4645,7 @@ static g4_status g4_reply_take(g4_reply *r, g4_token token, int *stopped, g4_sto
         for (int i = 0; i < about.n_top; i++) r->top[i].logprob -= sum;
         about.top = r->top;
     }
-    const g4_status status = g4_session_eval(s, &token, 1, err);
+    const g4_status status = g4_reply_advance(r, token, err);
     if (status) return status;
     size_t held = 0;
     const size_t found = r->pending.len ? g4_find_stop(r, &held) : 0;
@@ -4598,13 +4705,6 @@ static g4_status g4_generate_checked(g4_reply *r, const g4_sampling *sampling, g
     return status;
 }
 
-static double g4_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 g4_status g4_session_generate(g4_session *s, const g4_generate_options *opt, g4_result *out, g4_error *err)
 {
     static const g4_generate_options defaults = { 0 };
@@ -4619,10 +4719,14 @@ g4_status g4_session_generate(g4_session *s, const g4_generate_options *opt, g4_
     if (!(p->temperature >= 0) || !isfinite(p->temperature) || p->top_k < 0 || !(p->top_p >= 0 && p->top_p <= 1) || !(p->min_p >= 0 && p->min_p <= 1) ||
         !(p->repeat_penalty >= 0) || !isfinite(p->presence_penalty) || !isfinite(p->frequency_penalty))
         return g4_fail(err, G4_ERR_ARGUMENT, "sampling: temperature, top_k and penalties must not be negative, top_p and min_p lie in 0..1");
-    g4_reply reply = { .s = s, .opt = opt, .start = s->n, .pending = { .a = s->e->a } };
+    g4_reply reply = { .s = s, .opt = opt, .start = s->n, .pending = { .a = s->e->a }, .length = 3, .next_rest = G4_DRAFT_REST };
+    /* without the memory for it there are no drafts; pages that are not used are not resident */
+    if (!opt->no_lookup) reply.rows = g4_alloc(s->e->a, 1 + G4_DRAFT_MAX, s->e->file.config.n_vocab * sizeof *reply.rows);
     const double start = g4_seconds();
     const g4_status status = g4_generate_checked(&reply, p, &result, err);
     result.seconds = g4_seconds() - start;
+    if (reply.ahead > 0) g4_draft_end(&reply);
+    g4_free(s->e->a, reply.rows);
     g4_buf_free(&reply.pending);
     if (out) *out = result;
     return status;

@@ -319,6 +319,7 @@ typedef struct {
     const g4_constraint *constraint;
     g4_output_fn output;
     void *user;
+    int no_lookup;               /* nonzero: do not guess from the timeline what may follow. Changes speed, never the text */
 } g4_generate_options;
 
 typedef enum {

@@ -236,7 +236,7 @@ struct g4_args {
     int n_stop;
     g4_logit_bias bias[G4_MAX_LIST];
     int n_bias;
-    int raw, specials, think, show_thoughts, json, quiet, no_guard, no_video_audio, bos, skip_specials, all, help, version;
+    int raw, specials, think, show_thoughts, json, quiet, no_guard, no_lookup, no_video_audio, bos, skip_specials, all, help, version;
     int max_tokens, n_ctx, n_threads, top_k, logprobs, repeat, kv, frames, frame_tokens, image_tokens, block; /* -1: not given */
     double temperature, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty, seed, fps;  /* NAN: not given */
 };
@@ -305,6 +305,8 @@ static const g4_option g4_options[] = {
     { NULL, "--stop", "TEXT", G4_IS_STOP, 0, 0, 0, G4_FOR_ANSWER, "end the answer before TEXT (repeatable)" },
     { NULL, "--no-guard", NULL, G4_IS_FLAG, G4_AT(no_guard), 0, 0, G4_FOR_ANSWER,
       "do not end an answer that repeats itself without end" },
+    { NULL, "--no-lookup", NULL, G4_IS_FLAG, G4_AT(no_lookup), 0, 0, G4_FOR_ANSWER,
+      "do not guess from the text what may follow (the answer is the same)" },
     { NULL, "--logprobs", "N", G4_IS_INT, G4_AT(logprobs), 0, 64, G4_FOR_ANSWER,
       "log-probabilities of each token and of the N best" },
     { NULL, "--session", "FILE", G4_IS_TEXT, G4_AT(session), 0, 0, G4_FOR_ANSWER,
@@ -1031,6 +1033,7 @@ static int g4_generate(g4_writer *w, g4_session *s, g4_figures *f)
     g4_sampling sampling = g4_sampling_of(a, w->engine);
     g4_generate_options opt = { .sampling = &sampling, .max_tokens = a->max_tokens > 0 ? a->max_tokens : 0, .stop = a->stop,
                                 .n_stop = w->reply == NULL ? a->n_stop : 0, .no_guard = a->no_guard || w->reply == NULL,
+                                .no_lookup = a->no_lookup,
                                 .want_logprobs = a->logprobs >= 0, .n_top = a->logprobs > 0 ? a->logprobs : 0,
                                 .output = g4_on_output, .user = w };
     g4_error err;
@@ -2373,7 +2376,7 @@ static int g4_run_bench(g4_args *a)
     }
     for (int i = 0; status == G4_EXIT_DONE && i < n_lengths; i++) {
         g4_sampling greedy = { 0 };
-        g4_generate_options opt = { .sampling = &greedy, .max_tokens = n, .no_guard = 1, .ignore_stop_ids = 1 };
+        g4_generate_options opt = { .sampling = &greedy, .max_tokens = n, .no_guard = 1, .ignore_stop_ids = 1, .no_lookup = 1 };
         g4_result result = { 0 };
         for (int r = 0; status == G4_EXIT_DONE && r < runs; r++) {
             if (g4_session_rewind(s, 0, &err) != G4_OK) status = g4_failed(&err);
