@@ -3387,7 +3387,7 @@ static int32_t g4_close(g4_grammar *g, int n)
         }
     }
     if (g->failed || (n_core == 0 && !accept && !escaped)) return 0;
-    qsort(g->core, (size_t)n_core, sizeof *g->core, g4_place_compare);
+    if (n_core > 1) qsort(g->core, (size_t)n_core, sizeof *g->core, g4_place_compare);
     return g4_state_of(g, g->core, n_core, accept, escaped);
 }
 
@@ -3471,7 +3471,7 @@ static int g4_vocabulary(g4_grammar *g)
         by_id[n] = (uint32_t)at;
         g->word_at = by_id; /* for the comparison; a special token's bytes are empty here */
         g->word_bytes = text;
-        qsort(words, used, sizeof *words, g4_word_compare);
+        if (used > 1) qsort(words, used, sizeof *words, g4_word_compare);
         at = 0;
         for (uint32_t i = 0; i < used; i++) {
             uint32_t id = words[i].id;
