@@ -25,9 +25,9 @@
 
 /* ---- 1. JSON -------------------------------------------------------------------------------------
  *
- * In: one document (RFC 8259; a byte order mark in front is skipped). Out: a tree in an arena. Stricter than needed nowhere: what
- * is refused cannot be turned into valid UTF-8 text (malformed bytes, lone surrogates) or is not JSON. Of members with the same name
- * the place of the first and the value of the last is kept, as Python's json does. */
+ * In: one document (RFC 8259; a byte order mark in front is skipped). Out: a tree in an arena. Stricter than needed
+ * nowhere: what is refused cannot be turned into valid UTF-8 text (malformed bytes, lone surrogates) or is not JSON. Of
+ * members with the same name the place of the first and the value of the last is kept, as Python's json does. */
 
 #define G4_JSON_MAX_DEPTH 512
 #define G4_ARENA_CHUNK 4096
@@ -122,7 +122,8 @@ static void g4_decimal_point(char out[8])
     out[k] = '\0';
 }
 
-/* The double nearest to the NUL-terminated JSON number s; beyond the range it is infinite. Returns 0 when out of memory. */
+/* The double nearest to the NUL-terminated JSON number s; beyond the range it is infinite. Returns 0 when out of
+ * memory. */
 static int g4_parse_double(g4_arena *m, const char *s, double *out)
 {
     char point[8];
@@ -165,7 +166,8 @@ static g4_status g4_json_fail(g4_json_parser *p, size_t at, const char *what)
 
 static void g4_json_space(g4_json_parser *p)
 {
-    while (p->pos < p->len && (p->text[p->pos] == ' ' || p->text[p->pos] == '\t' || p->text[p->pos] == '\n' || p->text[p->pos] == '\r'))
+    while (p->pos < p->len &&
+           (p->text[p->pos] == ' ' || p->text[p->pos] == '\t' || p->text[p->pos] == '\n' || p->text[p->pos] == '\r'))
         p->pos++;
 }
 
@@ -214,7 +216,8 @@ static g4_status g4_json_string(g4_json_parser *p, const char **out, size_t *out
         }
         uint32_t hi, lo;
         if (e != 'u') return g4_json_fail(p, p->pos, "unknown escape in a string");
-        if (end - p->pos < 6 || !g4_hex4(p->text + p->pos + 2, &hi)) return g4_json_fail(p, p->pos, "\\u needs four hexadecimal digits");
+        if (end - p->pos < 6 || !g4_hex4(p->text + p->pos + 2, &hi))
+            return g4_json_fail(p, p->pos, "\\u needs four hexadecimal digits");
         size_t used = 6;
         if (hi >= 0xd800 && hi <= 0xdfff) {
             if (hi >= 0xdc00 || end - p->pos < 12 || p->text[p->pos + 6] != '\\' || p->text[p->pos + 7] != 'u' ||
@@ -265,7 +268,8 @@ static g4_status g4_json_number(g4_json_parser *p, g4_json *node)
     node->kind = G4_JSON_NUMBER;
     node->text = s;
     node->text_len = n;
-    if (!g4_parse_double(&p->arena, s, &node->number)) return g4_fail(p->err, G4_ERR_MEMORY, "JSON: no memory for a number");
+    if (!g4_parse_double(&p->arena, s, &node->number))
+        return g4_fail(p->err, G4_ERR_MEMORY, "JSON: no memory for a number");
     return G4_OK;
 }
 
@@ -284,7 +288,8 @@ static int g4_member_compare(const void *pa, const void *pb)
     return c != 0 ? c : (a->order > b->order) - (a->order < b->order);
 }
 
-/* Of members with one name, the first place gets the last value and the others go. Sorted, so that hostile objects cost n log n. */
+/* Of members with one name, the first place gets the last value and the others go. Sorted, so that hostile objects cost
+ * n log n. */
 static g4_status g4_json_unique(g4_json_parser *p, g4_json *object, size_t n)
 {
     if (n < 2) return G4_OK;
@@ -337,11 +342,13 @@ static g4_status g4_json_children(g4_json_parser *p, g4_json *node, int depth)
         g4_json_space(p);
         g4_status st = G4_OK;
         if (is_object) {
-            if (p->pos >= p->len || p->text[p->pos] != '"') return g4_json_fail(p, p->pos, "expected a name in double quotes");
+            if (p->pos >= p->len || p->text[p->pos] != '"')
+                return g4_json_fail(p, p->pos, "expected a name in double quotes");
             st = g4_json_string(p, &c->key, &c->key_len);
             if (st != G4_OK) return st;
             g4_json_space(p);
-            if (p->pos >= p->len || p->text[p->pos] != ':') return g4_json_fail(p, p->pos, "expected ':' after the name");
+            if (p->pos >= p->len || p->text[p->pos] != ':')
+                return g4_json_fail(p, p->pos, "expected ':' after the name");
             p->pos++;
         }
         st = g4_json_value(p, c, depth + 1);
@@ -443,11 +450,12 @@ void g4_json_quote(g4_buf *b, const char *s, size_t len)
 
 /* ---- 2. Text as Python sees it --------------------------------------------------------------------
  *
- * The chat templates are Jinja: what they print, trim, sort and upper-case follows Python's str. Lower case is the simple mapping of
- * Unicode 14, plus the two exceptions that Python's lower() has (capital sigma at the end of a word, I with dot); upper case is its
- * inverse, and is only ever applied to type names. */
+ * The chat templates are Jinja: what they print, trim, sort and upper-case follows Python's str. Lower case is the
+ * simple mapping of Unicode 14, plus the two exceptions that Python's lower() has (capital sigma at the end of a word,
+ * I with dot); upper case is its inverse, and is only ever applied to type names. */
 
-/* Runs of code points first, first + step, .. last whose lower case lies delta away. Made by tools/make_case_table.py. */
+/* Runs of code points first, first + step, .. last whose lower case lies delta away. Made by tools/make_case_table.py.
+ */
 static const struct { int32_t first, last, step, delta; } g4_case_runs[] = {
     { 0x41, 0x5a, 1, 32 }, { 0xc0, 0xd6, 1, 32 }, { 0xd8, 0xde, 1, 32 }, { 0x100, 0x12e, 2, 1 }, { 0x132, 0x136, 2, 1 },
     { 0x139, 0x147, 2, 1 }, { 0x14a, 0x176, 2, 1 }, { 0x178, 0x178, 1, -121 }, { 0x179, 0x17d, 2, 1 },
@@ -518,7 +526,8 @@ static uint32_t g4_upper(uint32_t cp)
     if (cp == 0x3c2) return 0x3a3; /* final sigma */
     for (size_t i = 0; i < G4_N_CASE_RUNS; i++) {
         int64_t c = (int64_t)cp - g4_case_runs[i].delta;
-        if (c >= g4_case_runs[i].first && c <= g4_case_runs[i].last && (c - g4_case_runs[i].first) % g4_case_runs[i].step == 0)
+        if (c >= g4_case_runs[i].first && c <= g4_case_runs[i].last &&
+            (c - g4_case_runs[i].first) % g4_case_runs[i].step == 0)
             return (uint32_t)c;
     }
     return cp;
@@ -526,7 +535,8 @@ static uint32_t g4_upper(uint32_t cp)
 
 static int g4_is_cased(uint32_t cp) { return g4_lower(cp) != cp || g4_upper(cp) != cp || cp == 0xdf; }
 
-/* Is there a letter right before (back) or after position `at`? Accents, apostrophes and the like in between do not count. */
+/* Is there a letter right before (back) or after position `at`? Accents, apostrophes and the like in between do not
+ * count. */
 static int g4_letter_beside(const char *s, size_t n, size_t at, int back)
 {
     for (;;) {
@@ -538,8 +548,8 @@ static int g4_letter_beside(const char *s, size_t n, size_t at, int back)
         size_t k = g4_utf8_char(s + at, n - at, &cp);
         if (k == 0) return 0;
         if (g4_is_cased(cp)) return 1;
-        int skip = cp == '\'' || cp == '.' || cp == ':' || cp == '^' || cp == '`' || cp == 0xa8 || cp == 0xad || cp == 0xb7 ||
-                   (cp >= 0x2b0 && cp <= 0x36f) || cp == 0x2019;
+        int skip = cp == '\'' || cp == '.' || cp == ':' || cp == '^' || cp == '`' || cp == 0xa8 || cp == 0xad ||
+                   cp == 0xb7 || (cp >= 0x2b0 && cp <= 0x36f) || cp == 0x2019;
         if (!skip) return 0;
         if (!back) at += k;
     }
@@ -581,7 +591,8 @@ static void g4_upper_text(g4_buf *b, const char *s, size_t n)
 static int g4_is_space(uint32_t cp) /* str.isspace */
 {
     return (cp >= 9 && cp <= 13) || (cp >= 0x1c && cp <= 0x20) || cp == 0x85 || cp == 0xa0 || cp == 0x1680 ||
-           (cp >= 0x2000 && cp <= 0x200a) || cp == 0x2028 || cp == 0x2029 || cp == 0x202f || cp == 0x205f || cp == 0x3000;
+           (cp >= 0x2000 && cp <= 0x200a) || cp == 0x2028 || cp == 0x2029 || cp == 0x202f || cp == 0x205f ||
+           cp == 0x3000;
 }
 
 /* str.strip(): moves *s and shortens *n. */
@@ -601,7 +612,8 @@ static void g4_trim(const char **s, size_t *n)
     }
 }
 
-/* A number as Python's json and str write it: integers digit by digit, the rest as the shortest digits that read back the same. */
+/* A number as Python's json and str write it: integers digit by digit, the rest as the shortest digits that read back
+ * the same. */
 static void g4_py_number(g4_buf *b, const g4_json *v)
 {
     const char *t = v->text;
@@ -645,14 +657,15 @@ static void g4_py_number(g4_buf *b, const g4_json *v)
     if (n <= exponent + 1) g4_buf_str(b, ".0");
 }
 
-/* Code points that repr() escapes: spaces, control and format characters, private use. (Python also escapes what its version of Unicode
- * has not assigned; those are kept here.) */
+/* Code points that repr() escapes: spaces, control and format characters, private use. (Python also escapes what its
+ * version of Unicode has not assigned; those are kept here.) */
 static int g4_is_unprintable(uint32_t cp)
 {
-    return cp != ' ' && (g4_is_space(cp) || cp < 0x20 || (cp >= 0x7f && cp <= 0xa0) || cp == 0xad || (cp >= 0x600 && cp <= 0x605) ||
-           cp == 0x61c || cp == 0x6dd || cp == 0x70f || cp == 0x180e || (cp >= 0x200b && cp <= 0x200f) || (cp >= 0x202a && cp <= 0x202e) ||
-           (cp >= 0x2060 && cp <= 0x206f) || (cp >= 0xe000 && cp <= 0xf8ff) || cp == 0xfeff || (cp >= 0xfff9 && cp <= 0xfffb) ||
-           (cp & 0xfffe) == 0xfffe || cp >= 0xe0001);
+    return cp != ' ' &&
+           (g4_is_space(cp) || cp < 0x20 || (cp >= 0x7f && cp <= 0xa0) || cp == 0xad || (cp >= 0x600 && cp <= 0x605) ||
+            cp == 0x61c || cp == 0x6dd || cp == 0x70f || cp == 0x180e || (cp >= 0x200b && cp <= 0x200f) ||
+            (cp >= 0x202a && cp <= 0x202e) || (cp >= 0x2060 && cp <= 0x206f) || (cp >= 0xe000 && cp <= 0xf8ff) ||
+            cp == 0xfeff || (cp >= 0xfff9 && cp <= 0xfffb) || (cp & 0xfffe) == 0xfffe || cp >= 0xe0001);
 }
 
 /* repr(): inside lists and maps strings are quoted. */
@@ -745,11 +758,13 @@ static int g4_json_equal(const g4_json *a, const g4_json *b)
 
 /* ---- 3. Prompt rendering ---------------------------------------------------------------------------
  *
- * In: messages and tools as JSON trees. Out: the prompt's text, byte for byte what the official Jinja template makes of them, and the
- * places of the control tokens in it. Those marks are what keeps user text harmless: the stretches between them are tokenised as
- * plain text, whatever they say. The functions follow the macros of the template in its order and bear their names.
+ * In: messages and tools as JSON trees. Out: the prompt's text, byte for byte what the official Jinja template makes of
+ * them, and the places of the control tokens in it. Those marks are what keeps user text harmless: the stretches
+ * between them are tokenised as plain text, whatever they say. The functions follow the macros of the template in its
+ * order and bear their names.
  *
- * What would make the template fail (an undefined value joined to text, a missing method) is an error that names the message. */
+ * What would make the template fail (an undefined value joined to text, a missing method) is an error that names the
+ * message. */
 
 typedef enum { G4_MARK_CONTROL, G4_MARK_IMAGE, G4_MARK_AUDIO, G4_MARK_VIDEO } g4_mark_kind;
 
@@ -1278,7 +1293,8 @@ static void g4_render_call(g4_renderer *r, const g4_json *call)
     g4_lit(r, "{");
     if (g4_is(arguments, G4_JSON_OBJECT)) g4_format_pairs(r, arguments);
     else if (r->old && g4_is(arguments, G4_JSON_STRING)) g4_str(r, arguments);
-    else if (!r->old && !g4_is(arguments, G4_JSON_NULL)) g4_refuse(r, "arguments of a tool call must be a JSON object, not a string");
+    else if (!r->old && !g4_is(arguments, G4_JSON_NULL))
+        g4_refuse(r, "arguments of a tool call must be a JSON object, not a string");
     g4_lit(r, "}");
     g4_ctl(r, "<tool_call|>");
 }
@@ -1308,7 +1324,8 @@ static void g4_render_tool_message(g4_renderer *r, const g4_json *calls, const g
         g4_json text = { .kind = G4_JSON_STRING, .text = s.data == NULL ? "" : s.data, .text_len = s.len };
         g4_format_tool_response_block(r, name, &text);
         g4_buf_free(&s);
-        for (const g4_json *part = r->old ? NULL : body->child; part != NULL; part = part->next) g4_media_placeholder(r, part);
+        for (const g4_json *part = r->old ? NULL : body->child; part != NULL; part = part->next)
+            g4_media_placeholder(r, part);
     } else {
         static const g4_json none = { .kind = G4_JSON_NULL };
         g4_format_tool_response_block(r, name, body == NULL ? &none : body);
@@ -1349,7 +1366,8 @@ typedef struct {
 
 static void g4_render_message(g4_renderer *r, g4_render_state *s, const g4_json *m, int index)
 {
-    const g4_json *role = g4_field(m, "role"), *calls = g4_field(m, "tool_calls"), *responses = g4_field(m, "tool_responses");
+    const g4_json *role = g4_field(m, "role"), *calls = g4_field(m, "tool_calls"),
+                  *responses = g4_field(m, "tool_responses");
     int is_model = g4_is_text(role, "assistant") || g4_is_text(role, "model");
     s->prev = G4_PREV_NONE;
     if (!(is_model && g4_is_text(s->prev_role, "assistant"))) {
@@ -1394,7 +1412,8 @@ static void g4_render_message(g4_renderer *r, g4_render_state *s, const g4_json 
         }
     } else if (with_calls) {
         int at = r->message;
-        for (const g4_json *f = m->next; f != NULL && g4_is_text(g4_field(f, "role"), "tool") && r->st == G4_OK; f = f->next) {
+        for (const g4_json *f = m->next; f != NULL && g4_is_text(g4_field(f, "role"), "tool") && r->st == G4_OK;
+             f = f->next) {
             r->message++; /* errors are about the tool's message */
             r->role = "tool";
             g4_render_tool_message(r, calls, f);
@@ -1414,7 +1433,8 @@ static void g4_render_message(g4_renderer *r, g4_render_state *s, const g4_json 
 
     const g4_json *next = m->next;
     while (next != NULL && g4_is_text(g4_field(next, "role"), "tool")) next = next->next;
-    int goes_on = !r->old && is_model && next != NULL && g4_is_text(g4_field(next, "role"), "assistant") && (!with_calls || answered);
+    int goes_on = !r->old && is_model && next != NULL && g4_is_text(g4_field(next, "role"), "assistant") &&
+                  (!with_calls || answered);
     if (s->prev == G4_PREV_CALL && !answered) {
         g4_ctl(r, "<|tool_response>");
     } else if (!goes_on && !(answered && !has_content && (r->old || next == NULL))) {
@@ -1444,7 +1464,8 @@ static void g4_render_system(g4_renderer *r, g4_render_state *s, const g4_json *
             g4_trimmed(r, content);
         }
     }
-    for (const g4_json *tool = g4_truthy(r->in->tools) ? r->in->tools->child : NULL; tool != NULL && r->st == G4_OK; tool = tool->next) {
+    for (const g4_json *tool = g4_truthy(r->in->tools) ? r->in->tools->child : NULL; tool != NULL && r->st == G4_OK;
+         tool = tool->next) {
         r->message = -1;
         r->tool++;
         g4_ctl(r, "<|tool>");
@@ -1460,11 +1481,14 @@ static void g4_render_system(g4_renderer *r, g4_render_state *s, const g4_json *
 /* out must be zero; on failure it stays empty. */
 static g4_status g4_render(g4_rendered *out, const g4_allocator *a, const g4_render_input *in, g4_error *err)
 {
-    g4_renderer r = { .a = a, .in = in, .out = out, .old = in->kind == G4_TEMPLATE_31B_2026_04, .message = -1, .tool = -1, .err = err };
+    g4_renderer r = {
+        .a = a, .in = in, .out = out, .old = in->kind == G4_TEMPLATE_31B_2026_04, .message = -1, .tool = -1, .err = err
+    };
     g4_render_state s = { .last_user = -1 };
     out->text.a = a;
     if (!g4_is(in->messages, G4_JSON_ARRAY)) return g4_fail(err, G4_ERR_ARGUMENT, "messages must be a list of objects");
-    if (g4_truthy(in->tools) && in->tools->kind != G4_JSON_ARRAY) return g4_fail(err, G4_ERR_ARGUMENT, "tools must be a list of objects");
+    if (g4_truthy(in->tools) && in->tools->kind != G4_JSON_ARRAY)
+        return g4_fail(err, G4_ERR_ARGUMENT, "tools must be a list of objects");
     int n = 0;
     for (const g4_json *m = in->messages->child; m != NULL; m = m->next, n++) {
         r.message = n;
@@ -1476,7 +1500,8 @@ static g4_status g4_render(g4_rendered *out, const g4_allocator *a, const g4_ren
     if (r.old && n == 0) g4_refuse(&r, "messages is empty");
     const g4_json *m = in->messages->child;
     if (r.st == G4_OK) {
-        int has_system = m != NULL && (g4_is_text(g4_field(m, "role"), "system") || g4_is_text(g4_field(m, "role"), "developer"));
+        int has_system =
+            m != NULL && (g4_is_text(g4_field(m, "role"), "system") || g4_is_text(g4_field(m, "role"), "developer"));
         g4_ctl(&r, "<bos>");
         if (in->thinking || g4_truthy(in->tools) || has_system) {
             if (has_system) {
@@ -1516,12 +1541,13 @@ static g4_status g4_render(g4_rendered *out, const g4_allocator *a, const g4_ren
 
 /* ---- 4. Conversations: messages or JSON to a prompt --------------------------------------------------
  *
- * Both doors lead to the same trees: g4_chat_open builds them from plain data, g4_chat_parse reads them. Media stay outside: a content
- * part's node remembers in `number` which medium it is (from 1; the parser leaves 0 there). */
+ * Both doors lead to the same trees: g4_chat_open builds them from plain data, g4_chat_parse reads them. Media stay
+ * outside: a content part's node remembers in `number` which medium it is (from 1; the parser leaves 0 there). */
 
-static const struct { const char *name; g4_template kind; } g4_templates[] = {
-    { "31b-2026-07", G4_TEMPLATE_31B_2026_07 }, { "e2b-2026-07", G4_TEMPLATE_E2B_2026_07 }, { "31b-2026-04", G4_TEMPLATE_31B_2026_04 }
-};
+static const struct { const char *name; g4_template kind;
+} g4_templates[] = { { "31b-2026-07", G4_TEMPLATE_31B_2026_07 },
+                     { "e2b-2026-07", G4_TEMPLATE_E2B_2026_07 },
+                     { "31b-2026-04", G4_TEMPLATE_31B_2026_04 } };
 
 typedef struct {
     g4_part_kind kind;
@@ -1583,7 +1609,8 @@ void g4_chat_close(g4_chat *c)
     g4_free(a, c);
 }
 
-static g4_status g4_chat_new(g4_chat **out, g4_engine *e, const g4_allocator *a, const g4_chat_options *opt, g4_error *err)
+static g4_status g4_chat_new(g4_chat **out, g4_engine *e, const g4_allocator *a, const g4_chat_options *opt,
+                             g4_error *err)
 {
     g4_template kind = e != NULL ? (g4_template)g4_engine_config(e)->chat_template : G4_TEMPLATE_NONE;
     *out = NULL;
@@ -1592,11 +1619,13 @@ static g4_status g4_chat_new(g4_chat **out, g4_engine *e, const g4_allocator *a,
         for (size_t i = 0; i < sizeof g4_templates / sizeof g4_templates[0]; i++)
             if (strcmp(opt->template_name, g4_templates[i].name) == 0) kind = g4_templates[i].kind;
         if (kind == G4_TEMPLATE_NONE)
-            return g4_fail(err, G4_ERR_ARGUMENT, "no chat template named \"%.60s\": there are 31b-2026-07, e2b-2026-07 and 31b-2026-04",
+            return g4_fail(err, G4_ERR_ARGUMENT,
+                           "no chat template named \"%.60s\": there are 31b-2026-07, e2b-2026-07 and 31b-2026-04",
                            opt->template_name);
     }
     if (kind < G4_TEMPLATE_31B_2026_07 || kind > G4_TEMPLATE_31B_2026_04)
-        return g4_fail(err, G4_ERR_UNSUPPORTED, "this model has no chat template: it is not instruction tuned (a template can be named)");
+        return g4_fail(err, G4_ERR_UNSUPPORTED,
+                       "this model has no chat template: it is not instruction tuned (a template can be named)");
     g4_chat *c = g4_alloc(a, 1, sizeof *c);
     if (c == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for a conversation");
     c->a = a;
@@ -1659,7 +1688,8 @@ static void g4_build_fail(g4_builder *b, const char *why)
                          : g4_fail(b->err, G4_ERR_ARGUMENT, "messages[%d]: %s", b->at, why);
 }
 
-/* A new last child of parent under that key (NULL in lists), or a root; never NULL, so that building goes on after a failure. */
+/* A new last child of parent under that key (NULL in lists), or a root; never NULL, so that building goes on after a
+ * failure. */
 static g4_json *g4_build(g4_builder *b, g4_json *parent, const char *key, g4_json_kind kind, g4_json *fallback)
 {
     g4_json *v = g4_arena_alloc(&b->c->arena, sizeof *v);
@@ -1689,7 +1719,10 @@ static void g4_build_text(g4_builder *b, g4_json *parent, const char *key, const
     v->text_len = n;
 }
 
-static size_t g4_part_len(const g4_part *p) { return p->text == NULL ? 0 : p->text_len > 0 ? p->text_len : strlen(p->text); }
+static size_t g4_part_len(const g4_part *p)
+{
+    return p->text == NULL ? 0 : p->text_len > 0 ? p->text_len : strlen(p->text);
+}
 
 static void g4_build_call(g4_builder *b, g4_json *calls, const g4_part *p)
 {
@@ -1729,7 +1762,8 @@ static const char *g4_result_name(const g4_message *calls, const g4_part *p, int
 }
 
 /* Results of message `at` into the model message's tool_responses: objects as objects, anything else as text. */
-static void g4_build_results(g4_builder *b, g4_json *model, const g4_message *calls, const g4_message *m, g4_json **responses, int *order)
+static void g4_build_results(g4_builder *b, g4_json *model, const g4_message *calls, const g4_message *m,
+                             g4_json **responses, int *order)
 {
     g4_json spare, spare2;
     if (*responses == NULL) *responses = g4_build(b, model, "tool_responses", G4_JSON_ARRAY, &spare);
@@ -1742,7 +1776,9 @@ static void g4_build_results(g4_builder *b, g4_json *model, const g4_message *ca
         }
         const char *name = g4_result_name(calls, p, (*order)++);
         if (name == NULL) {
-            g4_build_fail(b, "this tool result answers no call: give its name, or the id of a call of the model message before it");
+            g4_build_fail(
+                b,
+                "this tool result answers no call: give its name, or the id of a call of the model message before it");
             return;
         }
         g4_json *r = g4_build(b, *responses, NULL, G4_JSON_OBJECT, &spare2), *parsed = NULL;
@@ -1797,7 +1833,9 @@ static void g4_build_message(g4_builder *b, g4_json *list)
         case G4_PART_VIDEO: {
             static const char *const types[] = { "image", "audio", "video" };
             const char *type = types[p->kind - G4_PART_IMAGE];
-            if (p->kind == G4_PART_IMAGE ? p->image == NULL : p->kind == G4_PART_AUDIO ? p->audio == NULL : p->video == NULL)
+            if (p->kind == G4_PART_IMAGE   ? p->image == NULL
+                : p->kind == G4_PART_AUDIO ? p->audio == NULL
+                                           : p->video == NULL)
                 g4_build_fail(b, "a media part without its data");
             g4_build_text(b, item, "type", type, 5);
             b->c->media[b->c->n_media++] = (g4_chat_item){ .image = p->image, .audio = p->audio, .video = p->video };
@@ -1812,7 +1850,9 @@ static void g4_build_message(g4_builder *b, g4_json *list)
             g4_build_call(b, calls, p);
             break;
         default:
-            g4_build_fail(b, p->kind == G4_PART_TOOL_RESULT ? "a tool result belongs in a tool message right after the calls" : "no such part kind");
+            g4_build_fail(b, p->kind == G4_PART_TOOL_RESULT
+                                 ? "a tool result belongs in a tool message right after the calls"
+                                 : "no such part kind");
         }
     }
     /* A single text is a string: the template adds a space after each part of a system message. */
@@ -1837,13 +1877,15 @@ static void g4_build_message(g4_builder *b, g4_json *list)
     g4_json *responses = NULL;
     const g4_message *mine = m;
     int order = 0;
-    while (b->st == G4_OK && calls != NULL && b->at + 1 < b->c->n_messages && b->messages[b->at + 1].role == G4_ROLE_TOOL) {
+    while (b->st == G4_OK && calls != NULL && b->at + 1 < b->c->n_messages &&
+           b->messages[b->at + 1].role == G4_ROLE_TOOL) {
         b->at++;
         g4_build_results(b, v, mine, &b->messages[b->at], &responses, &order);
     }
 }
 
-g4_status g4_chat_open(g4_chat **out, g4_engine *e, const g4_message *messages, int n, const g4_chat_options *opt, g4_error *err)
+g4_status g4_chat_open(g4_chat **out, g4_engine *e, const g4_message *messages, int n, const g4_chat_options *opt,
+                       g4_error *err)
 {
     static const g4_chat_options defaults = { 0 };
     if (opt == NULL) opt = &defaults;
@@ -1865,7 +1907,9 @@ g4_status g4_chat_open(g4_chat **out, g4_engine *e, const g4_message *messages, 
     for (; b.at < n && b.st == G4_OK; b.at++) g4_build_message(&b, list);
     st = b.st;
     if (st != G4_OK) goto fail;
-    if (opt->tools != NULL) st = g4_chat_json(c, &tools, opt->tools, opt->tools_len > 0 ? opt->tools_len : strlen(opt->tools), "tools", err);
+    if (opt->tools != NULL)
+        st =
+            g4_chat_json(c, &tools, opt->tools, opt->tools_len > 0 ? opt->tools_len : strlen(opt->tools), "tools", err);
     if (st != G4_OK) goto fail;
     c->in.messages = list;
     c->in.tools = tools;
@@ -1887,7 +1931,8 @@ static g4_status g4_chat_open_arguments(g4_chat *c, g4_json *messages, g4_error 
     for (const g4_json *m = messages->child; m != NULL; m = m->next, at++) {
         const g4_json *calls = g4_field(m, "tool_calls");
         int k = 0;
-        for (const g4_json *call = g4_is(calls, G4_JSON_ARRAY) ? calls->child : NULL; call != NULL; call = call->next, k++) {
+        for (const g4_json *call = g4_is(calls, G4_JSON_ARRAY) ? calls->child : NULL; call != NULL;
+             call = call->next, k++) {
             g4_json *arguments = (g4_json *)(uintptr_t)g4_json_get(g4_json_get(call, "function"), "arguments"), *parsed;
             if (!g4_is(arguments, G4_JSON_STRING)) continue;
             char what[96];
@@ -1901,7 +1946,8 @@ static g4_status g4_chat_open_arguments(g4_chat *c, g4_json *messages, g4_error 
             }
             g4_status st = g4_chat_json(c, &parsed, t, n, what, err);
             if (st != G4_OK) return st;
-            if (parsed->kind != G4_JSON_OBJECT) return g4_fail(err, G4_ERR_ARGUMENT, "%s: must be one JSON object", what);
+            if (parsed->kind != G4_JSON_OBJECT)
+                return g4_fail(err, G4_ERR_ARGUMENT, "%s: must be one JSON object", what);
             arguments->kind = G4_JSON_OBJECT;
             arguments->child = parsed->child;
         }
@@ -1909,8 +1955,8 @@ static g4_status g4_chat_open_arguments(g4_chat *c, g4_json *messages, g4_error 
     return G4_OK;
 }
 
-static g4_status g4_chat_read(g4_chat **out, g4_engine *e, const g4_allocator *a, const char *json, size_t len, const g4_chat_options *opt,
-                              g4_error *err)
+static g4_status g4_chat_read(g4_chat **out, g4_engine *e, const g4_allocator *a, const char *json, size_t len,
+                              const g4_chat_options *opt, g4_error *err)
 {
     static const g4_chat_options defaults = { 0 };
     if (opt == NULL) opt = &defaults;
@@ -1922,7 +1968,9 @@ static g4_status g4_chat_read(g4_chat **out, g4_engine *e, const g4_allocator *a
     st = g4_chat_json(c, &doc, json, len, "", err);
     if (st != G4_OK) goto fail;
     c->in.add_generation_prompt = opt->openai && !opt->no_generation_prompt;
-    if (opt->tools != NULL) st = g4_chat_json(c, &tools, opt->tools, opt->tools_len > 0 ? opt->tools_len : strlen(opt->tools), "tools", err);
+    if (opt->tools != NULL)
+        st =
+            g4_chat_json(c, &tools, opt->tools, opt->tools_len > 0 ? opt->tools_len : strlen(opt->tools), "tools", err);
     if (st != G4_OK) goto fail;
     c->in.tools = tools;
     if (doc->kind == G4_JSON_ARRAY) {
@@ -1948,12 +1996,14 @@ fail:
     return st;
 }
 
-g4_status g4_chat_parse(g4_chat **out, g4_engine *e, const char *json, size_t len, const g4_chat_options *opt, g4_error *err)
+g4_status g4_chat_parse(g4_chat **out, g4_engine *e, const char *json, size_t len, const g4_chat_options *opt,
+                        g4_error *err)
 {
     return g4_chat_read(out, e, e != NULL ? g4_engine_allocator(e) : NULL, json, len, opt, err);
 }
 
-g4_status g4_chat_parse_with(g4_chat **out, const g4_allocator *a, const char *json, size_t len, const g4_chat_options *opt, g4_error *err)
+g4_status g4_chat_parse_with(g4_chat **out, const g4_allocator *a, const char *json, size_t len,
+                             const g4_chat_options *opt, g4_error *err)
 {
     return g4_chat_read(out, NULL, a, json, len, opt, err);
 }
@@ -1975,8 +2025,12 @@ static int g4_base64(const char *s, size_t n, uint8_t *out, size_t *size)
     *size = 0;
     for (size_t i = 0; i < n; i++) {
         char ch = s[i];
-        uint32_t v = ch >= 'A' && ch <= 'Z' ? (uint32_t)(ch - 'A') : ch >= 'a' && ch <= 'z' ? (uint32_t)(ch - 'a' + 26)
-                     : ch >= '0' && ch <= '9' ? (uint32_t)(ch - '0' + 52) : ch == '+' || ch == '-' ? 62u : ch == '/' || ch == '_' ? 63u : 64u;
+        uint32_t v = ch >= 'A' && ch <= 'Z'   ? (uint32_t)(ch - 'A')
+                     : ch >= 'a' && ch <= 'z' ? (uint32_t)(ch - 'a' + 26)
+                     : ch >= '0' && ch <= '9' ? (uint32_t)(ch - '0' + 52)
+                     : ch == '+' || ch == '-' ? 62u
+                     : ch == '/' || ch == '_' ? 63u
+                                              : 64u;
         if (ch == ' ' || ch == '\n' || ch == '\r' || ch == '\t') continue;
         if (ch == '=') {
             padded = 1;
@@ -2002,13 +2056,15 @@ static g4_status g4_chat_item_at(g4_chat *c, int i, g4_part_kind kind, g4_chat_i
     if (c == NULL || i < 0 || i >= c->n_media) return g4_fail(err, G4_ERR_ARGUMENT, "the chat has no medium %d", i);
     *out = &c->media[i];
     if (kind != G4_PART_TEXT && (*out)->kind != kind)
-        return g4_fail(err, G4_ERR_ARGUMENT, "medium %d of the chat is %s, not %s", i, names[(*out)->kind], names[kind]);
+        return g4_fail(err, G4_ERR_ARGUMENT, "medium %d of the chat is %s, not %s", i, names[(*out)->kind],
+                       names[kind]);
     return G4_OK;
 }
 
 g4_status g4_chat_media(g4_chat *c, int i, g4_chat_medium *out, g4_error *err)
 {
-    static const char *const members[] = { "image_url", "input_audio", "image", "audio", "video", "url", "path", "data", "base64" };
+    static const char *const members[] = { "image_url", "input_audio", "image", "audio", "video",
+                                           "url",       "path",        "data",  "base64" };
     g4_chat_item *item = NULL;
     memset(out, 0, sizeof *out);
     g4_status st = g4_chat_item_at(c, i, G4_PART_TEXT, &item, err);
@@ -2045,7 +2101,8 @@ g4_status g4_chat_media(g4_chat *c, int i, g4_chat_medium *out, g4_error *err)
     }
     if (item->data == NULL) {
         uint8_t *data = g4_alloc(c->a, n / 4 * 3 + 4, 1);
-        if (data == NULL) return g4_fail(err, G4_ERR_MEMORY, "messages[%d]: no memory for %zu bytes of base64", item->message, n);
+        if (data == NULL)
+            return g4_fail(err, G4_ERR_MEMORY, "messages[%d]: no memory for %zu bytes of base64", item->message, n);
         if (!g4_base64(s, n, data, &item->size)) {
             g4_free(c->a, data);
             return g4_fail(err, G4_ERR_FORMAT, "messages[%d]: malformed base64", item->message);
@@ -2101,9 +2158,10 @@ g4_status g4_chat_set_video(g4_chat *c, int i, const g4_video *video, g4_error *
 
 /* ---- 5. Prompt tokens, and the session that follows a conversation ------------------------------------
  *
- * Between two control tokens stands a stretch of plain text, tokenised as one piece. A stretch whose bytes are those of the tokens that
- * the session already holds there keeps these: what the model wrote may not be how the tokenizer would split it. Media placeholders
- * become their soft tokens between begin and end markers; the time stamps of video frames belong to the text around them. */
+ * Between two control tokens stands a stretch of plain text, tokenised as one piece. A stretch whose bytes are those of
+ * the tokens that the session already holds there keeps these: what the model wrote may not be how the tokenizer would
+ * split it. Media placeholders become their soft tokens between begin and end markers; the time stamps of video frames
+ * belong to the text around them. */
 
 typedef struct {
     g4_chat *c;
@@ -2181,17 +2239,21 @@ static void g4_tok_flush(g4_tokeniser *k)
     } else {
         k->st = g4_tokenizer_encode(k->t, k->c->a, k->plain.data, n, 0, &k->c->ids, k->err);
         if (k->st == G4_OK && k->c->ids.n > INT32_MAX / 2) g4_tok_fail(k);
-        for (size_t i = start; i < k->c->ids.n && k->same; i++) k->same = i < (size_t)k->n_old && k->old[i] == k->c->ids.ids[i];
+        for (size_t i = start; i < k->c->ids.n && k->same; i++)
+            k->same = i < (size_t)k->n_old && k->old[i] == k->c->ids.ids[i];
     }
     /* the model's turn begins behind this line */
-    if (k->st == G4_OK && k->after_turn && n >= sizeof header - 1 && memcmp(k->plain.data, header, sizeof header - 1) == 0) {
+    if (k->st == G4_OK && k->after_turn && n >= sizeof header - 1 &&
+        memcmp(k->plain.data, header, sizeof header - 1) == 0) {
         size_t i = start;
         for (; i < k->c->ids.n && spelled < sizeof header - 1; i++) {
             char piece[256];
             int special;
             spelled += g4_tokenizer_piece(k->t, k->c->ids.ids[i], piece, &special);
         }
-        int *h = spelled == sizeof header - 1 ? g4_one_more(k->c->a, k->c->headers, k->c->n_headers, &k->cap_headers, sizeof *h) : NULL;
+        int *h = spelled == sizeof header - 1
+                     ? g4_one_more(k->c->a, k->c->headers, k->c->n_headers, &k->cap_headers, sizeof *h)
+                     : NULL;
         if (h != NULL) {
             k->c->headers = h;
             h[k->c->n_headers++] = (int)i;
@@ -2239,7 +2301,8 @@ static g4_status g4_chat_encode_sound(g4_chat *c, g4_chat_item *item, const g4_a
         if (st != G4_OK) return st;
         item->n_soft++;
         if (from + n < sound->n_samples)
-            g4_engine_log(c->e, G4_LOG_INFO, "%.1f s of sound are more than the 30 s of a block: cut at %.2f s, where it is quiet",
+            g4_engine_log(c->e, G4_LOG_INFO,
+                          "%.1f s of sound are more than the 30 s of a block: cut at %.2f s, where it is quiet",
                           (double)sound->n_samples / 16000, (double)(from + n) / 16000);
     }
     return G4_OK;
@@ -2266,7 +2329,8 @@ static g4_status g4_chat_encode(g4_chat *c, g4_chat_item *item, g4_error *err)
             item->n_soft += st == G4_OK;
         }
         item->n_frames = item->n_soft;
-        if (st == G4_OK && item->video->sound != NULL) st = g4_chat_encode_sound(c, item, item->video->sound, &cap, err);
+        if (st == G4_OK && item->video->sound != NULL)
+            st = g4_chat_encode_sound(c, item, item->video->sound, &cap, err);
     } else {
         return g4_fail(err, G4_ERR_ARGUMENT, "messages[%d]: its picture, sound or video was not loaded", item->message);
     }
@@ -2292,7 +2356,13 @@ static void g4_tok_media(g4_tokeniser *k, g4_chat_item *item)
 static g4_status g4_chat_tokenise(g4_chat *c, const g4_token *old, int n_old, g4_error *err)
 {
     if (c->e == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "a chat without an engine has no tokens");
-    g4_tokeniser k = { .c = c, .t = g4_engine_tokenizer(c->e), .plain = { .a = c->a }, .old = old, .n_old = n_old, .same = 1, .err = err };
+    g4_tokeniser k = { .c = c,
+                       .t = g4_engine_tokenizer(c->e),
+                       .plain = { .a = c->a },
+                       .old = old,
+                       .n_old = n_old,
+                       .same = 1,
+                       .err = err };
     c->ids.n = 0;
     c->n_runs = c->n_headers = 0;
     g4_free(c->a, c->runs);
@@ -2327,7 +2397,8 @@ static g4_status g4_chat_eval(g4_session *s, const g4_chat *c, int from, int to,
 {
     int n = 0;
     for (int i = 0; i < c->n_runs; i++)
-        if (c->runs[i].pos >= from && c->runs[i].pos < to) runs[n++] = (g4_run){ c->runs[i].pos - from, c->runs[i].soft };
+        if (c->runs[i].pos >= from && c->runs[i].pos < to)
+            runs[n++] = (g4_run){ c->runs[i].pos - from, c->runs[i].soft };
     g4_prompt part = { c->ids.ids + from, to - from, runs, n };
     return g4_session_eval_prompt(s, &part, err);
 }
@@ -2370,9 +2441,10 @@ g4_status g4_session_sync_chat(g4_session *s, g4_chat *c, g4_sync_counts *counts
 
 /* ---- 6. Calls: what a model writes between the markers to JSON -----------------------------------------
  *
- * In: call:NAME{key:<|"|>text<|"|>,n:1,list:[true,{a:null}]}, where <|"|> is a control token (its places are given). Out: the name, and
- * the arguments as one JSON object. Models also write key=value, plain JSON, single quotes, and forget commas and closing brackets. This
- * reader takes all of it and never fails: what has no sense as JSON becomes a string. */
+ * In: call:NAME{key:<|"|>text<|"|>,n:1,list:[true,{a:null}]}, where <|"|> is a control token (its places are given).
+ * Out: the name, and the arguments as one JSON object. Models also write key=value, plain JSON, single quotes, and
+ * forget commas and closing brackets. This reader takes all of it and never fails: what has no sense as JSON becomes a
+ * string. */
 
 #define G4_CALL_DEPTH 64
 
@@ -2457,13 +2529,16 @@ static int g4_call_is_key(const g4_call_reader *r, size_t i)
     size_t from = i;
     for (; i < r->n; i++) {
         unsigned char ch = (unsigned char)r->s[i];
-        if (mark != '\0' ? ch == (unsigned char)mark : !((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') ||
-                                                        ch == '_' || ch == '-' || ch == '.' || ch == '$' || ch >= 0x80)) break;
+        if (mark != '\0' ? ch == (unsigned char)mark
+                         : !((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') ||
+                             ch == '_' || ch == '-' || ch == '.' || ch == '$' || ch >= 0x80))
+            break;
     }
     if (i == from) return 0;
     if (mark != '\0') i++;
     while (i < r->n && r->s[i] == ' ') i++;
-    return i < r->n && (r->s[i] == ':' || r->s[i] == '=') && !(i + 2 < r->n && r->s[i] == ':' && r->s[i + 1] == '/' && r->s[i + 2] == '/');
+    return i < r->n && (r->s[i] == ':' || r->s[i] == '=') &&
+           !(i + 2 < r->n && r->s[i] == ':' && r->s[i + 1] == '/' && r->s[i + 2] == '/');
 }
 
 static int g4_is_json_number(const char *s, size_t n)
@@ -2512,7 +2587,9 @@ static void g4_call_bare(g4_call_reader *r, int in_list)
         }
         if (ch == ' ' || ch == '\n' || ch == '\t') {
             size_t n = r->at - from;
-            if ((g4_is_json_number(r->s + from, n) || g4_call_literal(r->s + from, n) != NULL) && (in_list || g4_call_is_key(r, r->at))) break;
+            if ((g4_is_json_number(r->s + from, n) || g4_call_literal(r->s + from, n) != NULL) &&
+                (in_list || g4_call_is_key(r, r->at)))
+                break;
         }
         r->at++;
     }
@@ -2592,7 +2669,8 @@ static void g4_call_value(g4_call_reader *r, int depth, int in_list)
 }
 
 /* Name and arguments (one JSON object) of a call, both appended. */
-static void g4_call_read(const char *s, size_t n, const size_t *quotes, size_t n_quotes, g4_buf *name, g4_buf *arguments)
+static void g4_call_read(const char *s, size_t n, const size_t *quotes, size_t n_quotes, g4_buf *name,
+                         g4_buf *arguments)
 {
     g4_call_reader r = { .s = s, .n = n, .quotes = quotes, .n_quotes = n_quotes, .out = arguments };
     g4_call_space(&r);
@@ -2616,10 +2694,12 @@ static void g4_call_read(const char *s, size_t n, const size_t *quotes, size_t n
 
 /* ---- 7. Answers: tokens to thoughts, text and calls -----------------------------------------------------
  *
- * A machine over control tokens and bytes. Outside every marker it is in TEXT; <|channel> leads through the channel's name to THOUGHT,
- * <|tool_call> to CALL. What the family produces without its partner is taken as it is meant: a thought that the prompt has opened, an
- * empty channel, a closing marker alone (nothing), a call or thought that the end cuts off (closed there). Markers are never text.
- * Text is trimmed as the template will trim it in the next turn, a thought loses the line feed before its closing marker. */
+ * A machine over control tokens and bytes. Outside every marker it is in TEXT; <|channel> leads through the channel's
+ * name to THOUGHT,
+ * <|tool_call> to CALL. What the family produces without its partner is taken as it is meant: a thought that the prompt
+ * has opened, an empty channel, a closing marker alone (nothing), a call or thought that the end cuts off (closed
+ * there). Markers are never text. Text is trimmed as the template will trim it in the next turn, a thought loses the
+ * line feed before its closing marker. */
 
 typedef enum { G4_IN_TEXT, G4_IN_NAME, G4_IN_THOUGHT, G4_IN_CALL, G4_IN_NOTHING } g4_response_state;
 
@@ -2634,7 +2714,7 @@ struct g4_response {
     g4_token control[G4_N_CONTROLS];
     g4_response_state state;
     g4_utf8 utf8;
-    g4_buf held;                  /* TEXT: white space that is dropped if nothing follows; THOUGHT: a line feed; NAME: the name so far */
+    g4_buf held; /* TEXT: white space that is dropped if nothing follows; THOUGHT: a line feed; NAME: the name so far */
     g4_buf call;                  /* bytes of the call being read */
     size_t *quotes;               /* where <|"|> stands in it */
     int n_quotes, cap_quotes;
@@ -2648,7 +2728,8 @@ struct g4_response {
 };
 
 static const char *const g4_control_names[G4_N_CONTROLS] = {
-    "", "<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", G4_QUOTE, "<|turn>", "<turn|>", ""
+    "", "<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", G4_QUOTE, "<|turn>", "<turn|>",
+    ""
 };
 
 /* The part that new text of this kind belongs to; NULL when out of memory. */
@@ -2721,8 +2802,8 @@ static void g4_response_thought(g4_response *r, const char *s, size_t n)
     g4_buf_add(&r->held, s + n - keep, keep);
 }
 
-/* One byte of a channel's name, which is a word on a line of its own. Which one makes no difference: what is in a channel is not the
- * answer. When it is no such word, it is thought already. Returns 1 if the byte is used up. */
+/* One byte of a channel's name, which is a word on a line of its own. Which one makes no difference: what is in a
+ * channel is not the answer. When it is no such word, it is thought already. Returns 1 if the byte is used up. */
 static size_t g4_response_name(g4_response *r, char ch)
 {
     int word = (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || ch == '_' || ch == '-';
@@ -2772,11 +2853,16 @@ static void g4_response_leave(g4_response *r, g4_response_state next)
             g4_call_read(s, r->call.len, r->quotes, (size_t)r->n_quotes, &p->name, &p->text);
             g4_buf_add(&p->raw, s, r->call.len);
             g4_buf_add(&p->name, "", 0);
-            r->failed = r->failed || p->name.failed || p->text.failed || p->raw.failed || p->name.data == NULL || p->raw.data == NULL;
+            r->failed = r->failed || p->name.failed || p->text.failed || p->raw.failed || p->name.data == NULL ||
+                        p->raw.data == NULL;
         }
         if (p != NULL && !r->failed && r->fn != NULL) {
-            g4_part whole = { .kind = G4_PART_TOOL_CALL, .text = p->text.data, .text_len = p->text.len, .name = p->name.data,
-                              .raw = p->raw.data, .raw_len = p->raw.len };
+            g4_part whole = { .kind = G4_PART_TOOL_CALL,
+                              .text = p->text.data,
+                              .text_len = p->text.len,
+                              .name = p->name.data,
+                              .raw = p->raw.data,
+                              .raw_len = p->raw.len };
             if (r->fn(r->user, r->n_parts - 1, &whole) != 0) r->stop = 1;
         }
         r->call.len = 0;
@@ -2838,7 +2924,8 @@ int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size
     return r->failed || r->stop;
 }
 
-g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tokenizer *t, int in_thought, g4_part_fn fn, void *user, g4_error *err)
+g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tokenizer *t, int in_thought,
+                          g4_part_fn fn, void *user, g4_error *err)
 {
     g4_response *r = g4_alloc(a, 1, sizeof *r);
     *out = r;
@@ -2850,11 +2937,14 @@ g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tok
     r->fn = fn;
     r->user = user;
     for (int i = 0; i < G4_N_CONTROLS; i++)
-        r->control[i] = t != NULL && g4_control_names[i][0] != '\0' ? g4_tokenizer_special(t, g4_control_names[i], strlen(g4_control_names[i])) : -1;
+        r->control[i] = t != NULL && g4_control_names[i][0] != '\0'
+                            ? g4_tokenizer_special(t, g4_control_names[i], strlen(g4_control_names[i]))
+                            : -1;
     return G4_OK;
 }
 
-g4_status g4_response_open(g4_response **out, const g4_engine *e, int in_thought, g4_part_fn fn, void *user, g4_error *err)
+g4_status g4_response_open(g4_response **out, const g4_engine *e, int in_thought, g4_part_fn fn, void *user,
+                           g4_error *err)
 {
     *out = NULL;
     if (e == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "an answer needs an engine");
@@ -2898,8 +2988,12 @@ g4_status g4_response_finish(g4_response *r, g4_error *err)
         if (r->views == NULL) r->failed = 1;
         for (int i = 0; i < r->n_parts && !r->failed; i++) {
             g4_response_part *p = &r->parts[i];
-            r->views[i] = (g4_part){ .kind = p->kind, .text = p->text.data, .text_len = p->text.len, .name = p->name.data,
-                                     .raw = p->raw.data, .raw_len = p->raw.len };
+            r->views[i] = (g4_part){ .kind = p->kind,
+                                     .text = p->text.data,
+                                     .text_len = p->text.len,
+                                     .name = p->name.data,
+                                     .raw = p->raw.data,
+                                     .raw_len = p->raw.len };
         }
         r->finished = 1;
     }
@@ -2914,13 +3008,13 @@ const g4_part *g4_response_parts(const g4_response *r, int *n)
 
 /* ---- 8. Grammars: networks of bytes, and the vocabulary against them --------------------------------------
  *
- * A grammar is a recursive transition network: rules of nodes, joined by edges that read a byte, read nothing, or call a rule and go on at
- * `to`. A position in the text is a set of (node, stack of return nodes); such sets are numbered as they are met, so that reading a byte
- * is mostly a look into a table of 256 (a lazy automaton).
+ * A grammar is a recursive transition network: rules of nodes, joined by edges that read a byte, read nothing, or call
+ * a rule and go on at `to`. A position in the text is a set of (node, stack of return nodes); such sets are numbered as
+ * they are met, so that reading a byte is mostly a look into a table of 256 (a lazy automaton).
  *
- * The token mask of a position is the union over its nodes. What a token does inside the rule that a node belongs to does not depend on the
- * stack: it is computed once per node, against the whole vocabulary sorted by bytes, and kept, with the list of tokens that run out of
- * the rule's end. Only those are tried against the real stack. */
+ * The token mask of a position is the union over its nodes. What a token does inside the rule that a node belongs to
+ * does not depend on the stack: it is computed once per node, against the whole vocabulary sorted by bytes, and kept,
+ * with the list of tokens that run out of the rule's end. Only those are tried against the real stack. */
 
 typedef enum { G4_EDGE_EMPTY, G4_EDGE_BYTES, G4_EDGE_CALL, G4_EDGE_SPECIAL } g4_edge_kind;
 
@@ -3030,7 +3124,10 @@ static void g4_net_edge(g4_grammar *g, g4_edge e, int32_t from)
     g->nodes[from].first = g->n_edges++;
 }
 
-static void g4_net_empty(g4_grammar *g, int32_t from, int32_t to) { g4_net_edge(g, (g4_edge){ .to = to, .kind = G4_EDGE_EMPTY }, from); }
+static void g4_net_empty(g4_grammar *g, int32_t from, int32_t to)
+{
+    g4_net_edge(g, (g4_edge){ .to = to, .kind = G4_EDGE_EMPTY }, from);
+}
 static void g4_net_bytes(g4_grammar *g, int32_t from, int32_t to, int lo, int hi)
 {
     g4_net_edge(g, (g4_edge){ .to = to, .kind = G4_EDGE_BYTES, .lo = (uint8_t)lo, .hi = (uint8_t)hi }, from);
@@ -3077,7 +3174,9 @@ static int32_t g4_net_word(g4_grammar *g, int32_t from, const char *s, size_t n)
     for (size_t i = 0; i < n && !g->failed; i++) {
         int32_t to = -1;
         for (int32_t e = g->nodes[from].first; e >= 0; e = g->edges[e].next)
-            if (g->edges[e].kind == G4_EDGE_BYTES && g->edges[e].lo == (unsigned char)s[i] && g->edges[e].hi == (unsigned char)s[i]) to = g->edges[e].to;
+            if (g->edges[e].kind == G4_EDGE_BYTES && g->edges[e].lo == (unsigned char)s[i] &&
+                g->edges[e].hi == (unsigned char)s[i])
+                to = g->edges[e].to;
         if (to < 0) return g4_net_text(g, from, s + i, n - i);
         from = to;
     }
@@ -3132,7 +3231,8 @@ static void g4_net_liveness(g4_grammar *g)
             g4_node *n = &g->nodes[i];
             int live = n->live || n->is_end;
             for (int32_t e = n->first; e >= 0 && !live; e = g->edges[e].next)
-                live = g->nodes[g->edges[e].to].live && (g->edges[e].kind != G4_EDGE_CALL || g->rules[g->edges[e].what].live);
+                live = g->nodes[g->edges[e].to].live &&
+                       (g->edges[e].kind != G4_EDGE_CALL || g->rules[g->edges[e].what].live);
             changed |= live != n->live;
             n->live = (uint8_t)live;
         }
@@ -3151,8 +3251,9 @@ static void g4_net_liveness(g4_grammar *g)
     }
 }
 
-/* Nodes reached from the start of a rule without reading a byte: through empty edges and rules that may be empty. Appends them to list
- * (room for all nodes), using seen (one byte a node, zero before and after). Returns their number. */
+/* Nodes reached from the start of a rule without reading a byte: through empty edges and rules that may be empty.
+ * Appends them to list (room for all nodes), using seen (one byte a node, zero before and after). Returns their number.
+ */
 static int g4_net_leading(const g4_grammar *g, int rule, int32_t *list, uint8_t *seen)
 {
     int n = 0;
@@ -3171,11 +3272,13 @@ static int g4_net_leading(const g4_grammar *g, int rule, int32_t *list, uint8_t 
     return n;
 }
 
-/* Does a rule call itself before reading anything? Returns it, or -1; -2 when out of memory. Such a rule would grow the stack for ever. */
+/* Does a rule call itself before reading anything? Returns it, or -1; -2 when out of memory. Such a rule would grow the
+ * stack for ever. */
 static int g4_net_left_recursion(g4_grammar *g)
 {
     int found = -1, changed = 1, depth = 0;
-    int32_t *list = g4_alloc(g->a, (size_t)g->n_nodes + 1, sizeof *list), *path = g4_alloc(g->a, (size_t)g->n_rules + 1, sizeof *path);
+    int32_t *list = g4_alloc(g->a, (size_t)g->n_nodes + 1, sizeof *list),
+            *path = g4_alloc(g->a, (size_t)g->n_rules + 1, sizeof *path);
     uint8_t *seen = g4_alloc(g->a, (size_t)g->n_nodes + 1, 1);
     if (list == NULL || path == NULL || seen == NULL) found = -2;
     while (changed && found == -1) {
@@ -3187,7 +3290,8 @@ static int g4_net_left_recursion(g4_grammar *g)
                 if (list[i] == g->rules[r].end) changed = g->rules[r].nullable = 1;
         }
     }
-    for (int r = 0; r < g->n_rules && found == -1; r++) { /* depth first, without recursion: path holds the rules being looked into */
+    for (int r = 0; r < g->n_rules && found == -1;
+         r++) { /* depth first, without recursion: path holds the rules being looked into */
         if (g->rules[r].mark != 0) continue;
         path[depth++] = r;
         while (depth > 0 && found == -1) {
@@ -3331,7 +3435,8 @@ static int32_t g4_state_of(g4_grammar *g, const g4_place *at, int n, int accept,
         int32_t i = g->state_slots[h & (uint64_t)(g->n_state_slots - 1)];
         if (i == 0) break;
         const g4_state *s = g->states[i];
-        if (s->hash == hash && s->n == n && s->accept == accept && s->escaped == escaped && (n == 0 || memcmp(s->at, at, (size_t)n * sizeof *at) == 0))
+        if (s->hash == hash && s->n == n && s->accept == accept && s->escaped == escaped &&
+            (n == 0 || memcmp(s->at, at, (size_t)n * sizeof *at) == 0))
             return i;
     }
     g4_state **list = g4_one_more(g->a, g->states, g->n_states, &g->cap_states, sizeof *list);
@@ -3352,7 +3457,8 @@ static int32_t g4_state_of(g4_grammar *g, const g4_place *at, int n, int accept,
     return g->n_states++;
 }
 
-/* Close g->work (n places) over empty edges, calls and returns, and number the result: the places that read something. 0: none. */
+/* Close g->work (n places) over empty edges, calls and returns, and number the result: the places that read something.
+ * 0: none. */
 static int32_t g4_close(g4_grammar *g, int n)
 {
     int n_core = 0, accept = 0, escaped = 0;
@@ -3451,11 +3557,13 @@ static int g4_vocabulary(g4_grammar *g)
     g->n_vocab = n;
     for (uint32_t i = 0; i < n; i++) bytes += g4_tokenizer_piece(g->t, (g4_token)i, piece, &special);
     g4_word *words = g4_alloc(g->a, n, sizeof *words);
-    uint32_t *by_id = g4_alloc(g->a, (size_t)n + 1, sizeof *by_id), *sorted = g4_alloc(g->a, (size_t)n + 1, sizeof *sorted);
+    uint32_t *by_id = g4_alloc(g->a, (size_t)n + 1, sizeof *by_id),
+             *sorted = g4_alloc(g->a, (size_t)n + 1, sizeof *sorted);
     char *text = g4_alloc(g->a, bytes + 4, 1), *text_sorted = g4_alloc(g->a, bytes + 4, 1);
     g->word_id = g4_alloc(g->a, n, sizeof *g->word_id);
     g->word_same = g4_alloc(g->a, n, 1);
-    int ok = words != NULL && by_id != NULL && sorted != NULL && text != NULL && text_sorted != NULL && g->word_id != NULL && g->word_same != NULL;
+    int ok = words != NULL && by_id != NULL && sorted != NULL && text != NULL && text_sorted != NULL &&
+             g->word_id != NULL && g->word_same != NULL;
     size_t at = 0;
     for (uint32_t i = 0; i < n && ok; i++) {
         size_t len = g4_tokenizer_piece(g->t, (g4_token)i, piece, &special);
@@ -3612,8 +3720,10 @@ const uint32_t *g4_grammar_mask(g4_grammar *g, int32_t state)
     for (int i = 0; i < g->states[state]->n && !g->failed; i++) {
         int32_t node = g->states[state]->at[i].node;
         for (int32_t e = g->nodes[node].first; e >= 0; e = g->edges[e].next)
-            if (g->edges[e].kind == G4_EDGE_SPECIAL && g->control[g->edges[e].what] >= 0) g4_bit_set(mask, (uint32_t)g->control[g->edges[e].what]);
-        if (i > 0 && g->nodes[g->states[state]->at[i - 1].node].alias == g->nodes[node].alias) continue; /* same node, other stack */
+            if (g->edges[e].kind == G4_EDGE_SPECIAL && g->control[g->edges[e].what] >= 0)
+                g4_bit_set(mask, (uint32_t)g->control[g->edges[e].what]);
+        if (i > 0 && g->nodes[g->states[state]->at[i - 1].node].alias == g->nodes[node].alias)
+            continue; /* same node, other stack */
         const g4_ahead *ahead = g4_ahead_of(g, node);
         if (ahead == NULL) break;
         if (ahead->n_inside < 0)
@@ -3707,8 +3817,9 @@ void g4_grammar_close(g4_grammar *g)
         g4_free(a, g->ahead[i].inside);
         g4_free(a, g->ahead[i].outside);
     }
-    void *const blocks[] = { g->nodes, g->edges, g->rules, g->word_id, g->word_at, g->word_same, g->word_bytes, g->stacks, g->stack_slots, g->states,
-                             g->state_slots, g->ahead, g->work, g->core, g->seen, g->seen_stamp };
+    void *const blocks[] = { g->nodes,      g->edges,  g->rules,       g->word_id,   g->word_at,     g->word_same,
+                             g->word_bytes, g->stacks, g->stack_slots, g->states,    g->state_slots, g->ahead,
+                             g->work,       g->core,   g->seen,        g->seen_stamp };
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) g4_free(a, blocks[i]);
     g4_free(a, g);
 }
@@ -3730,21 +3841,25 @@ static g4_grammar *g4_grammar_new(const g4_allocator *a, const g4_tokenizer *t)
         return NULL;
     }
     for (int i = 0; i < G4_N_CONTROLS; i++)
-        g->control[i] = g4_control_names[i][0] != '\0' ? g4_tokenizer_special(t, g4_control_names[i], strlen(g4_control_names[i])) : -1;
+        g->control[i] = g4_control_names[i][0] != '\0'
+                            ? g4_tokenizer_special(t, g4_control_names[i], strlen(g4_control_names[i]))
+                            : -1;
     return g;
 }
 
 /* A built network is checked and made ready for use. `what` names the source in errors. */
 static g4_status g4_grammar_finish(g4_grammar *g, const char *what, g4_error *err)
 {
-    if (g->failed == 2) return g4_fail(err, G4_ERR_UNSUPPORTED, "%s: too large: more than %d nodes", what, G4_MAX_NODES);
+    if (g->failed == 2)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "%s: too large: more than %d nodes", what, G4_MAX_NODES);
     if (!g->failed) {
         g4_net_liveness(g);
         if (!g->rules[g->root].live) return g4_fail(err, G4_ERR_ARGUMENT, "%s: nothing can satisfy it", what);
         int r = g4_net_left_recursion(g);
         if (r >= 0)
             return g4_fail(err, G4_ERR_UNSUPPORTED, "%s: %.*s refers to itself before it reads anything", what,
-                           g->rules[r].name != NULL ? (int)g->rules[r].name_len : 6, g->rules[r].name != NULL ? g->rules[r].name : "a rule");
+                           g->rules[r].name != NULL ? (int)g->rules[r].name_len : 6,
+                           g->rules[r].name != NULL ? g->rules[r].name : "a rule");
         if (r == -2 || !g4_vocabulary(g)) g->failed = 1;
     }
     return g->failed ? g4_fail(err, G4_ERR_MEMORY, "%s: no memory for the grammar", what) : G4_OK;
@@ -3752,10 +3867,10 @@ static g4_status g4_grammar_finish(g4_grammar *g, const char *what, g4_error *er
 
 /* ---- 9. Patterns and the grammar notation -------------------------------------------------------------------
  *
- * One reader for both, since they share classes, groups and quantifiers. A pattern is a regular expression as JSON Schema has it (ECMA 262
- * without assertions other than ^ and $, without back references); what it matches is written inside a JSON string, so that quotes,
- * backslashes and control characters appear as escapes. Repeated atoms are read again for each copy: copies in place, not calls, keep the
- * tokens ahead independent of the stack. */
+ * One reader for both, since they share classes, groups and quantifiers. A pattern is a regular expression as JSON
+ * Schema has it (ECMA 262 without assertions other than ^ and $, without back references); what it matches is written
+ * inside a JSON string, so that quotes, backslashes and control characters appear as escapes. Repeated atoms are read
+ * again for each copy: copies in place, not calls, keep the tokens ahead independent of the stack. */
 
 typedef enum { G4_RAW, G4_ESCAPED } g4_spelling; /* characters as they are, or as inside a JSON string */
 
@@ -3905,7 +4020,8 @@ static int g4_pattern_char(g4_pattern *p, uint32_t *cp)
         size_t digits = e == 'u' ? 4 : 2;
         char hex[5] = "0000";
         if (p->n - p->pos >= digits) memcpy(hex + (4 - digits), p->s + p->pos, digits);
-        if (p->n - p->pos < digits || !g4_hex4(hex, cp) || (*cp >= 0xd800 && *cp <= 0xdfff)) g4_pattern_fail(p, "a bad \\u or \\x escape");
+        if (p->n - p->pos < digits || !g4_hex4(hex, cp) || (*cp >= 0xd800 && *cp <= 0xdfff))
+            g4_pattern_fail(p, "a bad \\u or \\x escape");
         p->pos += p->n - p->pos < digits ? p->n - p->pos : digits;
     } else if ((e >= 'a' && e <= 'z') || (e >= 'A' && e <= 'Z') || (e >= '1' && e <= '9')) {
         g4_pattern_fail(p, "this escape is not supported");
@@ -3954,7 +4070,10 @@ static void g4_pattern_class(g4_pattern *p, g4_class *k)
     g4_class_settle(p, k, negate, negate && shorthand ? 0x7f : 0x10ffff);
 }
 
-static int g4_is_name_char(char ch) { return (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || ch == '_' || ch == '-'; }
+static int g4_is_name_char(char ch)
+{
+    return (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || ch == '_' || ch == '-';
+}
 
 static void g4_notation_space(g4_pattern *p)
 {
@@ -4117,7 +4236,8 @@ static int32_t g4_pattern_sequence(g4_pattern *p, int32_t from)
     for (;;) {
         g4_notation_space(p);
         if (p->pos >= p->n || p->st != G4_OK || p->g->failed || p->s[p->pos] == '|' || p->s[p->pos] == ')') return from;
-        if (!p->notation && p->s[p->pos] == '$' && p->depth == 0 && (p->pos + 1 >= p->n || p->s[p->pos + 1] == '|')) return from;
+        if (!p->notation && p->s[p->pos] == '$' && p->depth == 0 && (p->pos + 1 >= p->n || p->s[p->pos + 1] == '|'))
+            return from;
         if (p->notation && g4_is_name_char(p->s[p->pos])) { /* the next rule's name ends this one */
             size_t at = g4_pattern_skip(p, p->pos);
             while (at < p->n && g4_one_of(" \t\r\n", p->s[at])) at++;
@@ -4172,10 +4292,14 @@ static int32_t g4_pattern_alternatives(g4_pattern *p, int32_t from)
 }
 
 /* Any characters, as often as they like, at a node. */
-static void g4_net_anything(g4_grammar *g, int32_t node, g4_spelling spelling) { g4_net_spelled(g, node, node, 0, 0x10ffff, spelling); }
+static void g4_net_anything(g4_grammar *g, int32_t node, g4_spelling spelling)
+{
+    g4_net_spelled(g, node, node, 0, 0x10ffff, spelling);
+}
 
 /* What contains a match of the regular expression, from `from`; returns the node behind it. */
-static int32_t g4_net_pattern(g4_grammar *g, int32_t from, const char *s, size_t n, g4_spelling spelling, const char *what, g4_status *st, g4_error *err)
+static int32_t g4_net_pattern(g4_grammar *g, int32_t from, const char *s, size_t n, g4_spelling spelling,
+                              const char *what, g4_status *st, g4_error *err)
 {
     g4_pattern p = { .g = g, .s = s, .n = n, .spelling = spelling, .what = what, .err = err };
     int32_t to = g4_net_node(g);
@@ -4241,7 +4365,8 @@ static g4_status g4_rules_read(g4_grammar *g, const char *s, size_t n, g4_error 
     if (g->root < 0 && !g->failed) return g4_fail(err, G4_ERR_FORMAT, "grammar: no rules");
     for (int r = 0; r < g->n_rules && !g->failed; r++)
         if (!g->rules[r].defined)
-            return g4_fail(err, G4_ERR_FORMAT, "grammar: the rule %.*s is used and not defined", (int)g->rules[r].name_len, g->rules[r].name);
+            return g4_fail(err, G4_ERR_FORMAT, "grammar: the rule %.*s is used and not defined",
+                           (int)g->rules[r].name_len, g->rules[r].name);
     return G4_OK;
 }
 
@@ -4251,7 +4376,8 @@ static void g4_grammar_forget_names(g4_grammar *g)
     for (int r = 0; r < g->n_rules; r++) g->rules[r].name = NULL;
 }
 
-g4_status g4_grammar_rules(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *rules, size_t len, g4_error *err)
+g4_status g4_grammar_rules(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *rules,
+                           size_t len, g4_error *err)
 {
     g4_grammar *g = g4_grammar_new(a, t);
     *out = NULL;
@@ -4269,17 +4395,27 @@ g4_status g4_grammar_rules(g4_grammar **out, const g4_allocator *a, const g4_tok
 
 g4_status g4_grammar_from_rules(g4_grammar **out, const g4_engine *e, const char *rules, size_t len, g4_error *err)
 {
-    return g4_grammar_rules(out, g4_engine_allocator(e), g4_engine_tokenizer(e), rules, len > 0 ? len : strlen(rules), err);
+    return g4_grammar_rules(out, g4_engine_allocator(e), g4_engine_tokenizer(e), rules, len > 0 ? len : strlen(rules),
+                            err);
 }
 
 /* ---- 10. JSON Schema to a grammar ------------------------------------------------------------------------------
  *
- * Each schema becomes a rule, in one of two spellings: JSON text, or the family's call syntax (bare keys, strings between control tokens, no
- * blanks). The grammar makes a subset of what the schema allows: properties stand in their order, undeclared ones appear only where
- * additionalProperties says so, numbers with bounds have no exponent. What would need more than a grammar, and any keyword not known
- * here, is an error that names keyword and place. */
+ * Each schema becomes a rule, in one of two spellings: JSON text, or the family's call syntax (bare keys, strings
+ * between control tokens, no blanks). The grammar makes a subset of what the schema allows: properties stand in their
+ * order, undeclared ones appear only where additionalProperties says so, numbers with bounds have no exponent. What
+ * would need more than a grammar, and any keyword not known here, is an error that names keyword and place. */
 
-enum { G4_T_NULL = 1, G4_T_BOOLEAN = 2, G4_T_INTEGER = 4, G4_T_NUMBER = 8, G4_T_STRING = 16, G4_T_ARRAY = 32, G4_T_OBJECT = 64, G4_T_ANY = 123 };
+enum {
+    G4_T_NULL = 1,
+    G4_T_BOOLEAN = 2,
+    G4_T_INTEGER = 4,
+    G4_T_NUMBER = 8,
+    G4_T_STRING = 16,
+    G4_T_ARRAY = 32,
+    G4_T_OBJECT = 64,
+    G4_T_ANY = 123
+};
 
 typedef struct { const g4_json *schema; int rule; } g4_schema_memo;
 
@@ -4412,7 +4548,8 @@ static void g4_schema_any_char(g4_schema *c, int32_t from, int32_t to)
     static const char digits[3][2] = { { '0', '9' }, { 'a', 'f' }, { 'A', 'F' } };
     int32_t d = g4_net_node(g);
     for (int k = 0; k < 3; k++) { /* D800 to DFFF are halves of pairs: left out */
-        for (int ch = digits[k][0]; ch <= digits[k][1]; ch++) g4_net_bytes(g, hex[0], (ch | 0x20) == 'd' ? d : hex[1], ch, ch);
+        for (int ch = digits[k][0]; ch <= digits[k][1]; ch++)
+            g4_net_bytes(g, hex[0], (ch | 0x20) == 'd' ? d : hex[1], ch, ch);
         g4_net_bytes(g, hex[1], hex[2], digits[k][0], digits[k][1]);
         g4_net_bytes(g, hex[2], hex[3], digits[k][0], digits[k][1]);
         g4_net_bytes(g, hex[3], to, digits[k][0], digits[k][1]);
@@ -4441,16 +4578,19 @@ static int g4_schema_count(g4_schema *c, const g4_json *s, const char *keyword, 
 
 static void g4_schema_string(g4_schema *c, const g4_json *s, int32_t from, int32_t to)
 {
-    static const struct { const char *name, *pattern; } formats[] = {
+    static const struct { const char *name, *pattern;
+    } formats[] = {
         { "date", "^\\d{4}-(0[1-9]|1[0-2])-(0[1-9]|1\\d|2[0-8])$" },
         { "time", "^([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,6})?(Z|[+-]([01]\\d|2[0-3]):[0-5]\\d)$" },
-        { "date-time", "^\\d{4}-(0[1-9]|1[0-2])-(0[1-9]|1\\d|2[0-8])T([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,6})?(Z|[+-]([01]\\d|2[0-3]):[0-5]\\d)$" },
+        { "date-time", "^\\d{4}-(0[1-9]|1[0-2])-(0[1-9]|1\\d|2[0-8])T([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,6})?("
+                       "Z|[+-]([01]\\d|2[0-3]):[0-5]\\d)$" },
         { "uuid", "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$" },
         { "ipv4", "^((25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)\\.){3}(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)$" },
         { "email", "^[a-z0-9]+([._+-][a-z0-9]+){0,3}@[a-z0-9]+(-[a-z0-9]+){0,2}(\\.[a-z0-9]+){0,2}\\.[a-z]{2,8}$" },
     };
     const g4_json *pattern = g4_json_get(s, "pattern"), *format = g4_json_get(s, "format");
-    int min = g4_schema_count(c, s, "minLength", 0, G4_MAX_COUNT), max = g4_schema_count(c, s, "maxLength", -1, G4_MAX_COUNT);
+    int min = g4_schema_count(c, s, "minLength", 0, G4_MAX_COUNT),
+        max = g4_schema_count(c, s, "maxLength", -1, G4_MAX_COUNT);
     const char *expression = NULL, *keyword = "pattern";
     size_t len = 0;
     if (pattern != NULL) {
@@ -4476,8 +4616,8 @@ static void g4_schema_string(g4_schema *c, const g4_json *s, int32_t from, int32
         snprintf(what, sizeof what, "%s#%s/%s", c->what, c->path, keyword);
         end = g4_net_pattern(c->g, from, expression, len, c->call ? G4_RAW : G4_ESCAPED, what, &c->st, c->err);
     } else {
-        /* One node for each count of characters so far. Far from both limits, no token can tell the counts apart: they share what is
-         * computed for the first of them. */
+        /* One node for each count of characters so far. Far from both limits, no token can tell the counts apart: they
+         * share what is computed for the first of them. */
         int n = max >= 0 ? max : min;
         int32_t at = g4_net_node(c->g), shared = -1;
         end = g4_net_node(c->g);
@@ -4500,7 +4640,10 @@ static void g4_schema_string(g4_schema *c, const g4_json *s, int32_t from, int32
 
 /* ---- numbers ---- */
 
-typedef struct { int negative, n_int, n_frac; char digits[2][48]; } g4_decimal; /* [0]: integer part, [1]: fraction without trailing zeros */
+typedef struct {
+    int negative, n_int, n_frac;
+    char digits[2][48];
+} g4_decimal; /* [0]: integer part, [1]: fraction without trailing zeros */
 
 /* Reads a JSON number exactly; returns 0 if it has too many digits. */
 static int g4_decimal_read(g4_decimal *d, const char *s)
@@ -4558,8 +4701,8 @@ static void g4_range_digit(g4_grammar *g, int32_t from, int32_t next[4], int tig
     }
 }
 
-/* The numbers lo..hi, not negative; hi not given: no end. Digit by digit; bit 0 of a state says that the digits so far equal those of lo,
- * bit 1 those of hi. */
+/* The numbers lo..hi, not negative; hi not given: no end. Digit by digit; bit 0 of a state says that the digits so far
+ * equal those of lo, bit 1 those of hi. */
 static void g4_net_range(g4_grammar *g, int32_t from, int32_t to, const g4_bound *lo, const g4_bound *hi, int integer)
 {
     const g4_decimal *a = &lo->value, *b = &hi->value;
@@ -4589,7 +4732,8 @@ static void g4_net_range(g4_grammar *g, int32_t from, int32_t to, const g4_bound
             int32_t next[4] = { -1, -1, -1, -1 };
             for (int t = 0; t < 4; t++) {
                 if (at[t] < 0) continue;
-                int low_ok = !(t & 1) || (i >= a->n_frac && !lo->exclusive), high_ok = !(t & 2) || i < b->n_frac || !hi->exclusive;
+                int low_ok = !(t & 1) || (i >= a->n_frac && !lo->exclusive),
+                    high_ok = !(t & 2) || i < b->n_frac || !hi->exclusive;
                 if (low_ok && high_ok) g4_net_empty(g, at[t], to);
                 if (integer || i == places) continue;
                 int32_t digit = at[t];
@@ -4606,7 +4750,8 @@ static void g4_net_range(g4_grammar *g, int32_t from, int32_t to, const g4_bound
 }
 
 /* minimum and exclusiveMinimum, or the other pair, to one bound. */
-static void g4_schema_bound(g4_schema *c, const g4_json *s, const char *plain, const char *exclusive, int upper, g4_bound *out)
+static void g4_schema_bound(g4_schema *c, const g4_json *s, const char *plain, const char *exclusive, int upper,
+                            g4_bound *out)
 {
     const g4_json *v[2] = { g4_json_get(s, plain), g4_json_get(s, exclusive) };
     const char *const names[2] = { plain, exclusive };
@@ -4614,7 +4759,8 @@ static void g4_schema_bound(g4_schema *c, const g4_json *s, const char *plain, c
     for (int i = 0; i < 2; i++) {
         if (v[i] == NULL) continue;
         if (v[i]->kind != G4_JSON_NUMBER) g4_schema_fail(c, names[i], "must be a number");
-        else if (out->given && (upper ? v[i]->number > v[0]->number : v[i]->number < v[0]->number)) continue; /* the tighter one counts */
+        else if (out->given && (upper ? v[i]->number > v[0]->number : v[i]->number < v[0]->number))
+            continue; /* the tighter one counts */
         else if (!g4_decimal_read(&out->value, v[i]->text)) g4_schema_fail(c, names[i], "too many digits");
         out->given = 1;
         out->exclusive = i;
@@ -4623,15 +4769,19 @@ static void g4_schema_bound(g4_schema *c, const g4_json *s, const char *plain, c
 
 static void g4_schema_number(g4_schema *c, const g4_json *s, int32_t from, int32_t to, int integer)
 {
-    static const char *const patterns[] = { "-?(0|[1-9][0-9]{0,15})(\\.[0-9]{1,16})?([eE][+-]?[0-9]{1,2})?", "-?(0|[1-9][0-9]{0,15})" };
+    static const char *const patterns[] = { "-?(0|[1-9][0-9]{0,15})(\\.[0-9]{1,16})?([eE][+-]?[0-9]{1,2})?",
+                                            "-?(0|[1-9][0-9]{0,15})" };
     const g4_json *multiple = g4_json_get(s, "multipleOf");
     g4_bound lo, hi;
-    if (multiple != NULL && !(integer && multiple->kind == G4_JSON_NUMBER && multiple->number == 1.0)) g4_schema_fail(c, "multipleOf", "is not supported");
+    if (multiple != NULL && !(integer && multiple->kind == G4_JSON_NUMBER && multiple->number == 1.0))
+        g4_schema_fail(c, "multipleOf", "is not supported");
     g4_schema_bound(c, s, "minimum", "exclusiveMinimum", 0, &lo);
     g4_schema_bound(c, s, "maximum", "exclusiveMaximum", 1, &hi);
     if (c->st != G4_OK) return;
     if (!lo.given && !hi.given) {
-        g4_pattern p = { .g = c->g, .s = patterns[integer], .n = strlen(patterns[integer]), .what = "number", .err = c->err };
+        g4_pattern p = {
+            .g = c->g, .s = patterns[integer], .n = strlen(patterns[integer]), .what = "number", .err = c->err
+        };
         g4_net_empty(c->g, g4_pattern_alternatives(&p, from), to);
         return;
     }
@@ -4662,9 +4812,11 @@ static void g4_schema_call(g4_schema *c, int32_t from, int32_t to, const g4_json
 static void g4_schema_array(g4_schema *c, const g4_json *s, int32_t from, int32_t to)
 {
     const g4_json *items = g4_json_get(s, "items"), *prefix = g4_json_get(s, "prefixItems");
-    int min = g4_schema_count(c, s, "minItems", 0, G4_MAX_COUNT), max = g4_schema_count(c, s, "maxItems", -1, G4_MAX_COUNT), n_prefix = 0;
+    int min = g4_schema_count(c, s, "minItems", 0, G4_MAX_COUNT),
+        max = g4_schema_count(c, s, "maxItems", -1, G4_MAX_COUNT), n_prefix = 0;
     if (prefix != NULL && prefix->kind != G4_JSON_ARRAY) g4_schema_fail(c, "prefixItems", "must be a list of schemas");
-    if (items != NULL && items->kind == G4_JSON_ARRAY) g4_schema_fail(c, "items", "as a list is an older draft's: use prefixItems");
+    if (items != NULL && items->kind == G4_JSON_ARRAY)
+        g4_schema_fail(c, "items", "as a list is an older draft's: use prefixItems");
     if (c->st != G4_OK) return;
     int32_t at = g4_net_node(c->g), close = g4_net_node(c->g);
     g4_net_bytes(c->g, from, at, '[', '[');
@@ -4700,7 +4852,8 @@ static void g4_schema_array(g4_schema *c, const g4_json *s, int32_t from, int32_
     g4_net_bytes(c->g, close, to, ']', ']');
 }
 
-/* Keys that are none of `names` (sorted, all beginning alike up to `at`). Without escapes, so that no spelling of a name gets through. */
+/* Keys that are none of `names` (sorted, all beginning alike up to `at`). Without escapes, so that no spelling of a
+ * name gets through. */
 static void g4_schema_other_key(g4_schema *c, int32_t from, int32_t to, const g4_sorted *names, size_t n, size_t at)
 {
     g4_pattern p = { .g = c->g };
@@ -4765,7 +4918,8 @@ static int g4_schema_member(g4_schema *c, const g4_json *name, const g4_dictsort
 
 static void g4_schema_object(g4_schema *c, const g4_json *s, int32_t from, int32_t to)
 {
-    const g4_json *properties = g4_json_get(s, "properties"), *required = g4_json_get(s, "required"), *extra = g4_json_get(s, "additionalProperties");
+    const g4_json *properties = g4_json_get(s, "properties"), *required = g4_json_get(s, "required"),
+                  *extra = g4_json_get(s, "additionalProperties");
     int n = 0, n_required = 0, has_extra, min = g4_schema_count(c, s, "minProperties", 0, G4_MAX_COUNT),
         max = g4_schema_count(c, s, "maxProperties", -1, INT32_MAX);
     if (properties != NULL && properties->kind != G4_JSON_OBJECT) g4_schema_fail(c, "properties", "must be an object");
@@ -4788,13 +4942,16 @@ static void g4_schema_object(g4_schema *c, const g4_json *s, int32_t from, int32
         n_required++;
     }
     if (n_extra_required > 0 && extra != NULL && extra->kind == G4_JSON_FALSE)
-        g4_schema_fail(c, "required", "names a property that properties does not have and additionalProperties forbids");
-    /* Required names without a schema of their own come last, then any others: both are kept apart from the declared ones. */
+        g4_schema_fail(c, "required",
+                       "names a property that properties does not have and additionalProperties forbids");
+    /* Required names without a schema of their own come last, then any others: both are kept apart from the declared
+     * ones. */
     names.n = order.n + n_extra_required;
     names.m = g4_alloc(c->g->a, names.n + 1, sizeof *names.m);
     if (names.m == NULL) c->g->failed = 1;
     if (c->st != G4_OK || c->g->failed) goto done;
-    for (size_t i = 0; i < order.n; i++) names.m[i] = (g4_sorted){ order.m[i].node, order.m[i].node->key, 0, order.m[i].node->key_len, i };
+    for (size_t i = 0; i < order.n; i++)
+        names.m[i] = (g4_sorted){ order.m[i].node, order.m[i].node->key, 0, order.m[i].node->key_len, i };
     size_t k = order.n;
     for (const g4_json *q = required != NULL ? required->child : NULL; q != NULL; q = q->next)
         if (g4_json_get(properties, q->text) == NULL) {
@@ -4808,9 +4965,12 @@ static void g4_schema_object(g4_schema *c, const g4_json *s, int32_t from, int32
     for (size_t i = 0; i < names.n && c->st == G4_OK && !c->g->failed; i++, n++) {
         /* in JSON as written; in calls sorted as the template sorts */
         const g4_json *node = i >= order.n || c->call ? names.m[i].node : declared;
-        g4_json name = { .kind = G4_JSON_STRING, .text = i < order.n ? node->key : node->text, .text_len = i < order.n ? node->key_len : node->text_len };
+        g4_json name = { .kind = G4_JSON_STRING,
+                         .text = i < order.n ? node->key : node->text,
+                         .text_len = i < order.n ? node->key_len : node->text_len };
         int must = i >= order.n;
-        for (const g4_json *q = required != NULL ? required->child : NULL; q != NULL; q = q->next) must = must || g4_json_equal(q, &name);
+        for (const g4_json *q = required != NULL ? required->child : NULL; q != NULL; q = q->next)
+            must = must || g4_json_equal(q, &name);
         size_t old = g4_schema_enter(c, "properties"), older = c->path_len;
         g4_schema_enter(c, name.text);
         int rule = g4_schema_member(c, &name, NULL, i < order.n ? node : extra);
@@ -4840,7 +5000,8 @@ static void g4_schema_object(g4_schema *c, const g4_json *s, int32_t from, int32
         g4_net_call(c->g, g4_schema_space(c, comma, 1), more, rule);
         some = more;
     }
-    if (min > n_required && !(min == 1 && (n > 0 || has_extra))) g4_schema_fail(c, "minProperties", "is supported up to the number of required properties, or as 1");
+    if (min > n_required && !(min == 1 && (n > 0 || has_extra)))
+        g4_schema_fail(c, "minProperties", "is supported up to the number of required properties, or as 1");
     if (max >= 0 && (has_extra || max < n)) g4_schema_fail(c, "maxProperties", "is not supported here");
     int32_t close = g4_net_node(c->g);
     if (min == 0 || n_required > 0) g4_net_empty(c->g, none_yet, close);
@@ -4873,11 +5034,25 @@ static int g4_schema_type_bit(const g4_json *v)
 /* The types a schema allows; those that its keywords speak of when it names none. */
 static int g4_schema_types(const g4_json *s)
 {
-    static const struct { const char *keyword; int type; } hints[] = {
-        { "properties", G4_T_OBJECT }, { "required", G4_T_OBJECT }, { "additionalProperties", G4_T_OBJECT }, { "minProperties", G4_T_OBJECT },
-        { "maxProperties", G4_T_OBJECT }, { "items", G4_T_ARRAY }, { "prefixItems", G4_T_ARRAY }, { "minItems", G4_T_ARRAY },
-        { "maxItems", G4_T_ARRAY }, { "minLength", G4_T_STRING }, { "maxLength", G4_T_STRING }, { "pattern", G4_T_STRING }, { "format", G4_T_STRING },
-        { "minimum", G4_T_NUMBER }, { "maximum", G4_T_NUMBER }, { "exclusiveMinimum", G4_T_NUMBER }, { "exclusiveMaximum", G4_T_NUMBER },
+    static const struct { const char *keyword; int type;
+    } hints[] = {
+        { "properties", G4_T_OBJECT },
+        { "required", G4_T_OBJECT },
+        { "additionalProperties", G4_T_OBJECT },
+        { "minProperties", G4_T_OBJECT },
+        { "maxProperties", G4_T_OBJECT },
+        { "items", G4_T_ARRAY },
+        { "prefixItems", G4_T_ARRAY },
+        { "minItems", G4_T_ARRAY },
+        { "maxItems", G4_T_ARRAY },
+        { "minLength", G4_T_STRING },
+        { "maxLength", G4_T_STRING },
+        { "pattern", G4_T_STRING },
+        { "format", G4_T_STRING },
+        { "minimum", G4_T_NUMBER },
+        { "maximum", G4_T_NUMBER },
+        { "exclusiveMinimum", G4_T_NUMBER },
+        { "exclusiveMaximum", G4_T_NUMBER },
         { "multipleOf", G4_T_NUMBER },
     };
     const g4_json *type = g4_json_get(s, "type");
@@ -4897,8 +5072,11 @@ static int g4_schema_types(const g4_json *s)
 
 static int g4_json_type_bit(const g4_json *v)
 {
-    static const int bits[] = { G4_T_NULL, G4_T_BOOLEAN, G4_T_BOOLEAN, G4_T_NUMBER, G4_T_STRING, G4_T_ARRAY, G4_T_OBJECT };
-    if (v->kind == G4_JSON_NUMBER && v->number == (double)(int64_t)(v->number > -9e15 && v->number < 9e15 ? v->number : 0.5))
+    static const int bits[] = {
+        G4_T_NULL, G4_T_BOOLEAN, G4_T_BOOLEAN, G4_T_NUMBER, G4_T_STRING, G4_T_ARRAY, G4_T_OBJECT
+    };
+    if (v->kind == G4_JSON_NUMBER &&
+        v->number == (double)(int64_t)(v->number > -9e15 && v->number < 9e15 ? v->number : 0.5))
         return G4_T_INTEGER | G4_T_NUMBER;
     return bits[v->kind];
 }
@@ -4907,7 +5085,8 @@ static int g4_json_type_bit(const g4_json *v)
 static const g4_json *g4_schema_resolve(g4_schema *c, const g4_json *ref)
 {
     const g4_json *at = c->root;
-    if (!g4_is(ref, G4_JSON_STRING) || ref->text_len == 0 || ref->text[0] != '#' || (ref->text_len > 1 && ref->text[1] != '/')) {
+    if (!g4_is(ref, G4_JSON_STRING) || ref->text_len == 0 || ref->text[0] != '#' ||
+        (ref->text_len > 1 && ref->text[1] != '/')) {
         g4_schema_fail(c, "$ref", "only references into the document itself (#/...) are supported");
         return NULL;
     }
@@ -4950,7 +5129,8 @@ static int g4_schema_requires(const g4_json *s, const g4_json *name)
 {
     const g4_json *required = g4_json_get(s, "required");
     for (const g4_json *q = g4_is(required, G4_JSON_ARRAY) ? required->child : NULL; q != NULL; q = q->next)
-        if (q->kind == G4_JSON_STRING && q->text_len == name->key_len && memcmp(q->text, name->key, q->text_len) == 0) return 1;
+        if (q->kind == G4_JSON_STRING && q->text_len == name->key_len && memcmp(q->text, name->key, q->text_len) == 0)
+            return 1;
     return 0;
 }
 
@@ -4969,9 +5149,12 @@ static int g4_schema_closed(const g4_json *s) { return g4_is(g4_json_get(s, "add
 static int g4_schema_disjoint(g4_schema *c, const g4_json *a, const g4_json *b, int depth)
 {
     if (depth > 8 || c->st != G4_OK) return 0;
-    if (g4_json_get(a, "$ref") != NULL) return g4_schema_disjoint(c, g4_schema_resolve(c, g4_json_get(a, "$ref")), b, depth + 1);
-    if (g4_json_get(b, "$ref") != NULL) return g4_schema_disjoint(c, a, g4_schema_resolve(c, g4_json_get(b, "$ref")), depth + 1);
-    if (!g4_is(a, G4_JSON_OBJECT) || !g4_is(b, G4_JSON_OBJECT)) return g4_is(a, G4_JSON_FALSE) || g4_is(b, G4_JSON_FALSE);
+    if (g4_json_get(a, "$ref") != NULL)
+        return g4_schema_disjoint(c, g4_schema_resolve(c, g4_json_get(a, "$ref")), b, depth + 1);
+    if (g4_json_get(b, "$ref") != NULL)
+        return g4_schema_disjoint(c, a, g4_schema_resolve(c, g4_json_get(b, "$ref")), depth + 1);
+    if (!g4_is(a, G4_JSON_OBJECT) || !g4_is(b, G4_JSON_OBJECT))
+        return g4_is(a, G4_JSON_FALSE) || g4_is(b, G4_JSON_FALSE);
     const g4_json *const s[2] = { a, b };
     const g4_json *values[2] = { NULL, NULL };
     g4_json single[2];
@@ -4987,7 +5170,9 @@ static int g4_schema_disjoint(g4_schema *c, const g4_json *a, const g4_json *b, 
         }
         types[i] = 0;
         for (const g4_json *v = values[i]; v != NULL; v = v->next) types[i] |= g4_json_type_bit(v);
-        if (values[i] == NULL && (g4_json_get(s[i], "anyOf") != NULL || g4_json_get(s[i], "oneOf") != NULL || g4_json_get(s[i], "allOf") != NULL)) return 0;
+        if (values[i] == NULL && (g4_json_get(s[i], "anyOf") != NULL || g4_json_get(s[i], "oneOf") != NULL ||
+                                  g4_json_get(s[i], "allOf") != NULL))
+            return 0;
         if (values[i] == NULL) types[i] = g4_json_get(s[i], "type") == NULL ? G4_T_ANY : g4_schema_types(s[i]);
         if (types[i] & G4_T_INTEGER) types[i] |= G4_T_NUMBER;
         if (g4_truthy(g4_json_get(s[i], "nullable"))) types[i] |= G4_T_NULL;
@@ -5008,15 +5193,17 @@ static int g4_schema_disjoint(g4_schema *c, const g4_json *a, const g4_json *b, 
     const g4_json *pa = g4_json_get(a, "properties"), *pb = g4_json_get(b, "properties");
     for (const g4_json *p = g4_is(pa, G4_JSON_OBJECT) ? pa->child : NULL; p != NULL; p = p->next) {
         const g4_json *q = g4_json_get(pb, p->key);
-        if (q != NULL && g4_schema_requires(a, p) && g4_schema_requires(b, p) && g4_schema_disjoint(c, p, q, depth + 1)) return 1;
+        if (q != NULL && g4_schema_requires(a, p) && g4_schema_requires(b, p) && g4_schema_disjoint(c, p, q, depth + 1))
+            return 1;
     }
     return 0;
 }
 
 static int g4_is_annotation(const g4_json *member)
 {
-    static const char *const names[] = { "title", "description", "default", "examples", "example", "$schema", "$id", "$comment", "$defs",
-                                         "definitions", "deprecated", "readOnly", "writeOnly", "$anchor" };
+    static const char *const names[] = { "title",      "description", "default",   "examples", "example",
+                                         "$schema",    "$id",         "$comment",  "$defs",    "definitions",
+                                         "deprecated", "readOnly",    "writeOnly", "$anchor" };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (member->key_len == strlen(names[i]) && memcmp(member->key, names[i], member->key_len) == 0) return 1;
     return 0;
@@ -5051,7 +5238,8 @@ static void g4_schema_branches(g4_schema *c, const g4_json *s, const char *keywo
         for (const g4_json *d = b->next; d != NULL && strcmp(keyword, "oneOf") == 0; d = d->next, j++)
             if (!g4_schema_disjoint(c, b, d, 0)) {
                 char why[160];
-                snprintf(why, sizeof why, "branches %d and %d may both fit one value: make them exclude each other, or use anyOf", i, j);
+                snprintf(why, sizeof why,
+                         "branches %d and %d may both fit one value: make them exclude each other, or use anyOf", i, j);
                 g4_schema_fail(c, keyword, why);
             }
         size_t old = g4_schema_enter(c, keyword);
@@ -5078,9 +5266,11 @@ static void g4_schema_values(g4_schema *c, const g4_json *s, int32_t from, int32
     if (c->st != G4_OK) return;
     int32_t words = g4_net_node(c->g); /* a tree of its own */
     g4_net_empty(c->g, from, words);
-    for (const g4_json *v = one != NULL ? one : list->child; v != NULL && !c->g->failed; v = one != NULL ? NULL : v->next) {
+    for (const g4_json *v = one != NULL ? one : list->child; v != NULL && !c->g->failed;
+         v = one != NULL ? NULL : v->next) {
         int in_list = one == NULL || list == NULL;
-        for (const g4_json *w = one != NULL && g4_is(list, G4_JSON_ARRAY) ? list->child : NULL; w != NULL; w = w->next) in_list = in_list || g4_json_equal(v, w);
+        for (const g4_json *w = one != NULL && g4_is(list, G4_JSON_ARRAY) ? list->child : NULL; w != NULL; w = w->next)
+            in_list = in_list || g4_json_equal(v, w);
         if (in_list && (g4_json_type_bit(v) & types) != 0) g4_net_empty(c->g, g4_schema_literal(c, words, v, 0), to);
     }
 }
@@ -5088,9 +5278,32 @@ static void g4_schema_values(g4_schema *c, const g4_json *s, int32_t from, int32
 /* All that the schema s allows, from node to node. */
 static void g4_schema_build(g4_schema *c, const g4_json *s, int32_t from, int32_t to)
 {
-    static const char *const known[] = { "type", "enum", "const", "properties", "required", "additionalProperties", "minProperties", "maxProperties",
-                                         "items", "prefixItems", "minItems", "maxItems", "minLength", "maxLength", "pattern", "format", "minimum",
-                                         "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "anyOf", "oneOf", "allOf", "$ref", "nullable",
+    static const char *const known[] = { "type",
+                                         "enum",
+                                         "const",
+                                         "properties",
+                                         "required",
+                                         "additionalProperties",
+                                         "minProperties",
+                                         "maxProperties",
+                                         "items",
+                                         "prefixItems",
+                                         "minItems",
+                                         "maxItems",
+                                         "minLength",
+                                         "maxLength",
+                                         "pattern",
+                                         "format",
+                                         "minimum",
+                                         "maximum",
+                                         "exclusiveMinimum",
+                                         "exclusiveMaximum",
+                                         "multipleOf",
+                                         "anyOf",
+                                         "oneOf",
+                                         "allOf",
+                                         "$ref",
+                                         "nullable",
                                          NULL };
     static const g4_json plain = { .kind = G4_JSON_OBJECT };
     if (s->kind == G4_JSON_FALSE) return;
@@ -5138,7 +5351,8 @@ static void g4_schema_build(g4_schema *c, const g4_json *s, int32_t from, int32_
     }
     int types = g4_schema_types(s);
     if (types == 0) {
-        g4_schema_fail(c, "type", "must be null, boolean, integer, number, string, array or object, or a list of these");
+        g4_schema_fail(c, "type",
+                       "must be null, boolean, integer, number, string, array or object, or a list of these");
         return;
     }
     if (g4_truthy(g4_json_get(s, "nullable"))) types |= G4_T_NULL;
@@ -5187,7 +5401,8 @@ static int g4_schema_rule(g4_schema *c, const g4_json *s)
     return r;
 }
 
-g4_status g4_grammar_schema(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *schema, size_t len, g4_error *err)
+g4_status g4_grammar_schema(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *schema,
+                            size_t len, g4_error *err)
 {
     g4_json *doc;
     g4_error why = { 0 };
@@ -5215,11 +5430,13 @@ g4_status g4_grammar_schema(g4_grammar **out, const g4_allocator *a, const g4_to
 
 g4_status g4_grammar_from_schema(g4_grammar **out, const g4_engine *e, const char *schema, size_t len, g4_error *err)
 {
-    return g4_grammar_schema(out, g4_engine_allocator(e), g4_engine_tokenizer(e), schema, len > 0 ? len : strlen(schema), err);
+    return g4_grammar_schema(out, g4_engine_allocator(e), g4_engine_tokenizer(e), schema,
+                             len > 0 ? len : strlen(schema), err);
 }
 
 /* call:NAME{...} for each declared tool, or the one of that name, as a grammar in the call syntax. */
-static g4_status g4_grammar_of_tools(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const g4_json *tools, const char *only, g4_error *err)
+static g4_status g4_grammar_of_tools(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t,
+                                     const g4_json *tools, const char *only, g4_error *err)
 {
     static const g4_json none = { .kind = G4_JSON_OBJECT };
     *out = NULL;
@@ -5230,7 +5447,8 @@ static g4_status g4_grammar_of_tools(g4_grammar **out, const g4_allocator *a, co
     int i = 0, n = 0;
     g->root = g4_net_rule(g, NULL, 0);
     for (const g4_json *tool = tools->child; tool != NULL && st == G4_OK && !g->failed; tool = tool->next, i++) {
-        const g4_json *f = g4_json_get(tool, "function"), *name = g4_json_get(f, "name"), *parameters = g4_json_get(f, "parameters");
+        const g4_json *f = g4_json_get(tool, "function"), *name = g4_json_get(f, "name"),
+                      *parameters = g4_json_get(f, "parameters");
         char what[80];
         snprintf(what, sizeof what, "tools[%d].function.parameters ", i);
         if (!g4_is(name, G4_JSON_STRING)) {
@@ -5254,7 +5472,8 @@ static g4_status g4_grammar_of_tools(g4_grammar **out, const g4_allocator *a, co
         g4_free(a, c.memo);
     }
     if (st == G4_OK && n == 0 && !g->failed) {
-        st = only != NULL ? g4_fail(err, G4_ERR_ARGUMENT, "there is no tool named %.80s", only) : g4_fail(err, G4_ERR_ARGUMENT, "no tools are declared");
+        st = only != NULL ? g4_fail(err, G4_ERR_ARGUMENT, "there is no tool named %.80s", only)
+                          : g4_fail(err, G4_ERR_ARGUMENT, "no tools are declared");
     }
     if (st == G4_OK) st = g4_grammar_finish(g, "tools", err);
     if (st != G4_OK) {
@@ -5265,7 +5484,8 @@ static g4_status g4_grammar_of_tools(g4_grammar **out, const g4_allocator *a, co
     return G4_OK;
 }
 
-g4_status g4_grammar_from_tools(g4_grammar **out, const g4_engine *e, const char *tools, size_t len, const char *only, g4_error *err)
+g4_status g4_grammar_from_tools(g4_grammar **out, const g4_engine *e, const char *tools, size_t len, const char *only,
+                                g4_error *err)
 {
     g4_json *doc;
     g4_error why = { 0 };
@@ -5280,9 +5500,9 @@ g4_status g4_grammar_from_tools(g4_grammar **out, const g4_engine *e, const char
 
 /* ---- 11. Guides: what may come next in an answer, and the answer itself ---------------------------------------------
  *
- * A guide follows the control tokens of an answer and lays the right mask over each place: a thought that has used up its budget is closed,
- * the text after it follows the grammar, a call follows the declared parameters, and so on. Where nothing is asked for, nothing is
- * masked. */
+ * A guide follows the control tokens of an answer and lays the right mask over each place: a thought that has used up
+ * its budget is closed, the text after it follows the grammar, a call follows the declared parameters, and so on. Where
+ * nothing is asked for, nothing is masked. */
 
 typedef enum { G4_AT_TEXT, G4_AT_THOUGHT, G4_AT_CALL, G4_AFTER_CALL } g4_guide_phase;
 
@@ -5323,7 +5543,10 @@ static void g4_guide_ends(const g4_guide *g, uint32_t *mask, int response, int a
     }
 }
 
-static int g4_guide_must_call(const g4_guide *g) { return g->opt.tool_choice == G4_TOOLS_REQUIRED || g->opt.tool_choice == G4_TOOLS_NAMED; }
+static int g4_guide_must_call(const g4_guide *g)
+{
+    return g->opt.tool_choice == G4_TOOLS_REQUIRED || g->opt.tool_choice == G4_TOOLS_NAMED;
+}
 
 /* The grammar's mask for its state; nonzero when nothing fits. */
 static int g4_guide_grammar(g4_guide *g, g4_grammar *grammar, uint32_t *mask, int n_vocab)
@@ -5429,7 +5652,8 @@ int g4_chat_in_thought(const g4_chat *c)
 {
     static const char open[] = "<|channel>thought\n";
     const g4_mark *last = c->r.n_marks > 0 ? &c->r.marks[c->r.n_marks - 1] : NULL;
-    return last != NULL && c->r.text.len - last->at == sizeof open - 1 && memcmp(c->r.text.data + last->at, open, sizeof open - 1) == 0;
+    return last != NULL && c->r.text.len - last->at == sizeof open - 1 &&
+           memcmp(c->r.text.data + last->at, open, sizeof open - 1) == 0;
 }
 
 g4_status g4_guide_open(g4_guide **out, const g4_chat *c, const g4_guide_options *opt, g4_error *err)
@@ -5454,7 +5678,9 @@ g4_status g4_guide_open(g4_guide **out, const g4_chat *c, const g4_guide_options
     g->thinking = c->in.thinking;
     g->constraint = (g4_constraint){ g4_guide_mask, g4_guide_accept, g };
     for (int i = 0; i < G4_N_CONTROLS; i++)
-        g->control[i] = g4_control_names[i][0] != '\0' ? g4_tokenizer_special(t, g4_control_names[i], strlen(g4_control_names[i])) : -1;
+        g->control[i] = g4_control_names[i][0] != '\0'
+                            ? g4_tokenizer_special(t, g4_control_names[i], strlen(g4_control_names[i]))
+                            : -1;
     g->newline = -1;
     g4_tokens line = { 0 };
     g4_status st = g4_tokenizer_encode(t, c->a, "\n", 1, 0, &line, err);
@@ -5484,7 +5710,8 @@ g4_status g4_guide_open(g4_guide **out, const g4_chat *c, const g4_guide_options
 
 const g4_constraint *g4_guide_constraint(g4_guide *g)
 {
-    int asked = g->grammar != NULL || g->tools != NULL || g->opt.think_budget > 0 || g->opt.tool_choice != G4_TOOLS_AUTO;
+    int asked =
+        g->grammar != NULL || g->tools != NULL || g->opt.think_budget > 0 || g->opt.tool_choice != G4_TOOLS_AUTO;
     return asked ? &g->constraint : NULL;
 }
 
@@ -5509,7 +5736,8 @@ static int g4_respond_output(void *user, const g4_output *o)
     return stop;
 }
 
-g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_options *opt, g4_response **out, g4_result *result, g4_error *err)
+g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_options *opt, g4_response **out,
+                             g4_result *result, g4_error *err)
 {
     static const g4_respond_options defaults = { 0 };
     static const g4_generate_options plain = { 0 };
@@ -5521,7 +5749,8 @@ g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_o
     g4_status st = g4_guide_open(&guide, c, &opt->guide, err);
     if (st != G4_OK) return st;
     const g4_constraint *constraint = g4_guide_constraint(guide);
-    if (constraint != NULL && generate.constraint != NULL) st = g4_fail(err, G4_ERR_ARGUMENT, "a constraint of one's own cannot be combined with a guide");
+    if (constraint != NULL && generate.constraint != NULL)
+        st = g4_fail(err, G4_ERR_ARGUMENT, "a constraint of one's own cannot be combined with a guide");
     if (constraint != NULL) generate.constraint = constraint;
     if (st == G4_OK) st = g4_response_open(&responder.r, c->e, g4_chat_in_thought(c), opt->part, opt->user, err);
     if (st == G4_OK) {
@@ -5540,11 +5769,12 @@ g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_o
     return G4_OK;
 }
 
-/* ---- 12. Boxes and points -----------------------------------------------------------------------------------------------
+/* ---- 12. Boxes and points
+ * -----------------------------------------------------------------------------------------------
  *
- * The family answers "where" with JSON, fenced or not: {"box_2d": [y0, x0, y1, x1], "label": ...} or {"point": [y, x], ...}, in a list or
- * alone, y first, 0..1000 over the whole picture; sometimes as bare lists of four or two numbers. Whatever else stands around is passed
- * over, and an answer that was cut off gives what it still holds. */
+ * The family answers "where" with JSON, fenced or not: {"box_2d": [y0, x0, y1, x1], "label": ...} or {"point": [y, x],
+ * ...}, in a list or alone, y first, 0..1000 over the whole picture; sometimes as bare lists of four or two numbers.
+ * Whatever else stands around is passed over, and an answer that was cut off gives what it still holds. */
 
 static int g4_box_numbers(const g4_json *list, double *v, int most)
 {
@@ -5607,16 +5837,19 @@ static void g4_box_brackets(const char *s, size_t n, size_t *close, size_t *stac
         else if (ch == '"' && depth > 0) in_string = !in_string;
         else if (in_string) continue;
         else if (ch == '{' || ch == '[') stack[depth++] = i;
-        else if ((ch == '}' || ch == ']') && depth > 0 && s[stack[depth - 1]] == (ch == '}' ? '{' : '[')) close[stack[--depth]] = i + 1;
+        else if ((ch == '}' || ch == ']') && depth > 0 && s[stack[depth - 1]] == (ch == '}' ? '{' : '['))
+            close[stack[--depth]] = i + 1;
     }
 }
 
-g4_status g4_boxes_read(g4_box **out, int *n_out, const char *text, size_t len, int width, int height, const g4_allocator *a, g4_error *err)
+g4_status g4_boxes_read(g4_box **out, int *n_out, const char *text, size_t len, int width, int height,
+                        const g4_allocator *a, g4_error *err)
 {
     int n = 0, cap = 0;
     *out = NULL;
     *n_out = 0;
-    if (width <= 0 || height <= 0) return g4_fail(err, G4_ERR_ARGUMENT, "boxes in a picture of %d x %d pixels", width, height);
+    if (width <= 0 || height <= 0)
+        return g4_fail(err, G4_ERR_ARGUMENT, "boxes in a picture of %d x %d pixels", width, height);
     g4_box *boxes = NULL;
     size_t *close = g4_alloc(a, len + 1, sizeof *close), *stack = g4_alloc(a, len + 1, sizeof *stack);
     int failed = close == NULL || stack == NULL;

@@ -345,8 +345,9 @@ G4_API g4_status g4_session_generate(g4_session *s, const g4_generate_options *o
 
 /* ---- Conversations -------------------------------------------------------------------------------
  *
- * Messages are plain data, borrowed for the call. Text in them is never read as a control token, whatever it says. A g4_chat is a
- * conversation rendered with the official chat template of the model: its text, byte for byte, and its tokens. */
+ * Messages are plain data, borrowed for the call. Text in them is never read as a control token, whatever it says. A
+ * g4_chat is a conversation rendered with the official chat template of the model: its text, byte for byte, and its
+ * tokens. */
 
 typedef enum {
     G4_ROLE_SYSTEM,     /* instructions; first message only */
@@ -360,9 +361,9 @@ typedef enum {
 typedef enum {
     G4_PART_TEXT,        /* text */
     G4_PART_IMAGE, G4_PART_AUDIO, G4_PART_VIDEO, /* the member of that name */
-    G4_PART_THOUGHT,     /* text; from the model. The template keeps it where the family does, and drops it elsewhere */
+    G4_PART_THOUGHT,     /* text; from the model. Kept where the family keeps it, dropped elsewhere */
     G4_PART_TOOL_CALL,   /* name, id, and text: the arguments as one JSON object; from the model */
-    G4_PART_TOOL_RESULT  /* name or id of the call, and text: what the function returned; a JSON object is shown as one */
+    G4_PART_TOOL_RESULT  /* name or id of the call, and text: what the function returned; a JSON object counts as one */
 } g4_part_kind;
 
 typedef struct {
@@ -396,22 +397,27 @@ typedef struct {
 } g4_chat_options;
 
 typedef struct g4_chat g4_chat;
-/* e may be NULL when opt names a template; the chat can then show its text and nothing else. Media are borrowed until the chat closes. */
-G4_API g4_status g4_chat_open(g4_chat **out, g4_engine *e, const g4_message *messages, int n, const g4_chat_options *opt, g4_error *err);
-/* From JSON: a list of messages, or an object with messages, tools, enable_thinking, preserve_thinking, add_generation_prompt (null is
- * absent; what it says wins over opt). Without opt->openai it is exactly what the template takes, and add_generation_prompt defaults to
- * false. With it, arguments of tool calls may be JSON text, and the model's turn is opened at the end unless the document says no. */
-G4_API g4_status g4_chat_parse(g4_chat **out, g4_engine *e, const char *json, size_t len, const g4_chat_options *opt, g4_error *err);
+/* e may be NULL when opt names a template; the chat can then show its text and nothing else. Media are borrowed until
+ * the chat closes. */
+G4_API g4_status g4_chat_open(g4_chat **out, g4_engine *e, const g4_message *messages, int n,
+                              const g4_chat_options *opt, g4_error *err);
+/* From JSON: a list of messages, or an object with messages, tools, enable_thinking, preserve_thinking,
+ * add_generation_prompt (null is absent; what it says wins over opt). Without opt->openai it is exactly what the
+ * template takes, and add_generation_prompt defaults to false. With it, arguments of tool calls may be JSON text, and
+ * the model's turn is opened at the end unless the document says no. */
+G4_API g4_status g4_chat_parse(g4_chat **out, g4_engine *e, const char *json, size_t len, const g4_chat_options *opt,
+                               g4_error *err);
 G4_API void g4_chat_close(g4_chat *c);
-G4_API const char *g4_chat_text(const g4_chat *c, size_t *len); /* the prompt with one placeholder for each medium, NUL-terminated */
+/* The prompt with one placeholder for each medium, NUL-terminated. */
+G4_API const char *g4_chat_text(const g4_chat *c, size_t *len);
 G4_API int g4_chat_thinking(const g4_chat *c); /* is thinking on? */
 
-/* Media of a parsed chat, in the order of the prompt: where each comes from. The caller loads it (g4_image_load, g4_image_decode and so
- * on) and sets it before the chat is used; its memory must live until the chat closes. */
+/* Media of a parsed chat, in the order of the prompt: where each comes from. The caller loads it (g4_image_load,
+ * g4_image_decode and so on) and sets it before the chat is used; its memory must live until the chat closes. */
 typedef struct {
     g4_part_kind kind;         /* G4_PART_IMAGE, _AUDIO or _VIDEO */
     int message;               /* index of its message */
-    const char *source;        /* path or URL as the document gives it; NULL when data is given or the part names none */
+    const char *source; /* path or URL as the document gives it; NULL when data is given or the part names none */
     const uint8_t *data;       /* decoded from a data: URL or from base64 */
     size_t size;
     int is_set;
@@ -430,18 +436,20 @@ typedef struct {
     int reused;                /* leading ones that were there already */
     int evaluated;             /* run through the model by this call */
 } g4_sync_counts;
-/* Make the session's timeline equal to the conversation, as a stateless server receives it, evaluating from the first token that differs.
- * What the model wrote keeps its tokens when the text is the same. Each start of a model turn is marked, so that going back there is
- * cheap. A cancelled call keeps what was evaluated; so does one that fails behind the first turn. */
+/* Make the session's timeline equal to the conversation, as a stateless server receives it, evaluating from the first
+ * token that differs. What the model wrote keeps its tokens when the text is the same. Each start of a model turn is
+ * marked, so that going back there is cheap. A cancelled call keeps what was evaluated; so does one that fails behind
+ * the first turn. */
 G4_API g4_status g4_session_sync_chat(g4_session *s, g4_chat *c, g4_sync_counts *counts, g4_error *err);
 
-/* An answer, taken apart as its tokens come: thoughts, text and tool calls, without their markers. `part` gets each piece as soon as it is
- * whole characters: index of its part, and a delta whose text is new; a tool call comes in one piece, with name, arguments (text, one
- * JSON object, whatever the model wrote) and raw. Nonzero asks to stop. */
+/* An answer, taken apart as its tokens come: thoughts, text and tool calls, without their markers. `part` gets each
+ * piece as soon as it is whole characters: index of its part, and a delta whose text is new; a tool call comes in one
+ * piece, with name, arguments (text, one JSON object, whatever the model wrote) and raw. Nonzero asks to stop. */
 typedef struct g4_response g4_response;
 typedef int (*g4_part_fn)(void *user, int index, const g4_part *delta);
 /* in_thought: the prompt ends inside an open thought channel. part may be NULL. */
-G4_API g4_status g4_response_open(g4_response **out, const g4_engine *e, int in_thought, g4_part_fn part, void *user, g4_error *err);
+G4_API g4_status g4_response_open(g4_response **out, const g4_engine *e, int in_thought, g4_part_fn part, void *user,
+                                  g4_error *err);
 G4_API int g4_response_push(g4_response *r, g4_token token); /* nonzero: the callback asks to stop */
 G4_API g4_status g4_response_finish(g4_response *r, g4_error *err);
 G4_API const g4_part *g4_response_parts(const g4_response *r, int *n); /* of a finished answer, until it is closed */
@@ -449,17 +457,21 @@ G4_API void g4_response_close(g4_response *r);
 
 /* ---- Constrained output --------------------------------------------------------------------------
  *
- * A grammar says what text may be; while sampling it becomes a mask over the vocabulary. It keeps what it computed and belongs to one
- * thread at a time; it may serve any number of answers, one after the other. */
+ * A grammar says what text may be; while sampling it becomes a mask over the vocabulary. It keeps what it computed and
+ * belongs to one thread at a time; it may serve any number of answers, one after the other. */
 typedef struct g4_grammar g4_grammar;
-/* From a JSON Schema. What cannot be expressed is an error that names the keyword and its place. Objects have their properties in the order
- * of the schema; without additionalProperties no others. */
-G4_API g4_status g4_grammar_from_schema(g4_grammar **out, const g4_engine *e, const char *schema, size_t len, g4_error *err);
-/* From rules `name ::= expression`, the first being the start, or the one called root: "text", [a-z0-9], ., names, ( ), |, * + ? {2,5}; # to
- * the end of a line is a comment. */
-G4_API g4_status g4_grammar_from_rules(g4_grammar **out, const g4_engine *e, const char *rules, size_t len, g4_error *err);
-/* Calls of declared tools (the JSON list of g4_chat_options), of all or of the one named `only`, in the family's call syntax. */
-G4_API g4_status g4_grammar_from_tools(g4_grammar **out, const g4_engine *e, const char *tools, size_t len, const char *only, g4_error *err);
+/* From a JSON Schema. What cannot be expressed is an error that names the keyword and its place. Objects have their
+ * properties in the order of the schema; without additionalProperties no others. */
+G4_API g4_status g4_grammar_from_schema(g4_grammar **out, const g4_engine *e, const char *schema, size_t len,
+                                        g4_error *err);
+/* From rules `name ::= expression`, the first being the start, or the one called root: "text", [a-z0-9], ., names, ( ),
+ * |, * + ? {2,5}; # to the end of a line is a comment. */
+G4_API g4_status g4_grammar_from_rules(g4_grammar **out, const g4_engine *e, const char *rules, size_t len,
+                                       g4_error *err);
+/* Calls of declared tools (the JSON list of g4_chat_options), of all or of the one named `only`, in the family's call
+ * syntax. */
+G4_API g4_status g4_grammar_from_tools(g4_grammar **out, const g4_engine *e, const char *tools, size_t len,
+                                       const char *only, g4_error *err);
 G4_API void g4_grammar_close(g4_grammar *g);
 
 typedef enum {
@@ -474,11 +486,13 @@ typedef struct {
     g4_tool_choice tool_choice;
     const char *tool_name;
     int loose_tools;           /* nonzero: calls need not follow the declared parameters */
-    g4_grammar *tools;         /* g4_grammar_from_tools of the chat's tools, to make it once and not for each answer; NULL: made when needed */
+    g4_grammar *tools; /* g4_grammar_from_tools of the chat's tools, to make it once and not for each answer; NULL: made
+                          when needed */
     int think_budget;          /* above 0: a thought of so many tokens is closed, cleanly */
 } g4_guide_options;
 
-/* A guide masks the tokens of one answer to a chat; its constraint goes into g4_generate_options (NULL when nothing is asked for). */
+/* A guide masks the tokens of one answer to a chat; its constraint goes into g4_generate_options (NULL when nothing is
+ * asked for). */
 typedef struct g4_guide g4_guide;
 G4_API g4_status g4_guide_open(g4_guide **out, const g4_chat *c, const g4_guide_options *opt, g4_error *err);
 G4_API const g4_constraint *g4_guide_constraint(g4_guide *g);
@@ -486,14 +500,16 @@ G4_API void g4_guide_close(g4_guide *g);
 G4_API int g4_chat_in_thought(const g4_chat *c); /* does the prompt end inside an open thought? */
 
 typedef struct {
-    const g4_generate_options *generate; /* sampling, limits, stop strings, logprobs, output of tokens; NULL: defaults */
+    const g4_generate_options
+        *generate; /* sampling, limits, stop strings, logprobs, output of tokens; NULL: defaults */
     g4_guide_options guide;
     g4_part_fn part;           /* pieces of thought, text and calls as they come; may be NULL */
     void *user;
 } g4_respond_options;
-/* The model's answer to a chat that the session was synced to. *out is finished and the caller's to close; result may be NULL. */
-G4_API g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_options *opt, g4_response **out, g4_result *result,
-                                    g4_error *err);
+/* The model's answer to a chat that the session was synced to. *out is finished and the caller's to close; result may
+ * be NULL. */
+G4_API g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_options *opt, g4_response **out,
+                                    g4_result *result, g4_error *err);
 
 /* ---- Boxes and points --------------------------------------------------------------------------- */
 
@@ -502,8 +518,10 @@ typedef struct {
     int x0, y0, x1, y1;        /* pixels of the picture; x1 and y1 may be its width and height */
     char *label;               /* never NULL, may be empty */
 } g4_box;
-/* Boxes and points of an answer (box_2d and point, y first, 0..1000), in pixels of a picture of that size. None is no error. */
-G4_API g4_status g4_boxes_read(g4_box **out, int *n, const char *text, size_t len, int width, int height, const g4_allocator *a, g4_error *err);
+/* Boxes and points of an answer (box_2d and point, y first, 0..1000), in pixels of a picture of that size. None is no
+ * error. */
+G4_API g4_status g4_boxes_read(g4_box **out, int *n, const char *text, size_t len, int width, int height,
+                               const g4_allocator *a, g4_error *err);
 G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 
 #ifdef __cplusplus

@@ -1,4 +1,5 @@
-/* chat MODEL.g4 - a conversation in 30 lines: each line of input is a message, the answer streams. Only what is new is evaluated. */
+/* chat MODEL.g4 - a conversation in 30 lines: each line of input is a message, the answer streams. Only what is new is
+ * evaluated. */
 #include <stdio.h>
 #include <string.h>
 
@@ -23,7 +24,8 @@ int main(int argc, char **argv)
     g4_session *s = NULL;
     g4_respond_options options = { .part = print };
     int n = 0;
-    if (g4_engine_open(&e, &(g4_engine_options){ .model_path = argc > 1 ? argv[1] : "models/tiny.g4" }, &err)) goto done;
+    if (g4_engine_open(&e, &(g4_engine_options){ .model_path = argc > 1 ? argv[1] : "models/tiny.g4" }, &err))
+        goto done;
     if (g4_session_open(&s, e, NULL, &err)) goto done;
     for (; n < TURNS && fgets(line[n], sizeof line[n], stdin) != NULL; n++) {
         g4_chat *chat = NULL;

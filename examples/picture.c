@@ -1,4 +1,5 @@
-/* picture MODEL.g4 PICTURE [QUESTION] - ask about a picture (PNG, JPEG, PPM); boxes in the answer are printed in its pixels. */
+/* picture MODEL.g4 PICTURE [QUESTION] - ask about a picture (PNG, JPEG, PPM); boxes in the answer are printed in its
+ * pixels. */
 #include <stdio.h>
 
 #include "gemma4.h"
@@ -27,7 +28,8 @@ int main(int argc, char **argv)
     if (g4_image_load(&image, argv[2], NULL, &err)) goto done;
     if (g4_engine_open(&e, &(g4_engine_options){ .model_path = argv[1] }, &err)) goto done;
     if (g4_session_open(&s, e, NULL, &err)) goto done;
-    g4_part parts[2] = { { .kind = G4_PART_IMAGE, .image = &image }, { .kind = G4_PART_TEXT, .text = argc > 3 ? argv[3] : "What is in this picture?" } };
+    g4_part parts[2] = { { .kind = G4_PART_IMAGE, .image = &image },
+                         { .kind = G4_PART_TEXT, .text = argc > 3 ? argv[3] : "What is in this picture?" } };
     g4_message message = { .role = G4_ROLE_USER, .parts = parts, .n_parts = 2 };
     if (g4_chat_open(&chat, e, &message, 1, NULL, &err) || g4_session_sync_chat(s, chat, NULL, &err)) goto done;
     if (g4_session_respond(s, chat, &options, &answer, NULL, &err)) goto done;
@@ -36,8 +38,11 @@ int main(int argc, char **argv)
     const g4_part *p = g4_response_parts(answer, &n);
     for (int i = 0; i < n; i++) {
         g4_box *boxes;
-        if (p[i].kind != G4_PART_TEXT || g4_boxes_read(&boxes, &n_boxes, p[i].text, p[i].text_len, image.width, image.height, NULL, &err)) continue;
-        for (int k = 0; k < n_boxes; k++) printf("%s: %d,%d to %d,%d\n", boxes[k].label, boxes[k].x0, boxes[k].y0, boxes[k].x1, boxes[k].y1);
+        if (p[i].kind != G4_PART_TEXT ||
+            g4_boxes_read(&boxes, &n_boxes, p[i].text, p[i].text_len, image.width, image.height, NULL, &err))
+            continue;
+        for (int k = 0; k < n_boxes; k++)
+            printf("%s: %d,%d to %d,%d\n", boxes[k].label, boxes[k].x0, boxes[k].y0, boxes[k].x1, boxes[k].y1);
         g4_boxes_free(boxes, n_boxes, NULL);
     }
 done:

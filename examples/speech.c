@@ -1,4 +1,5 @@
-/* speech MODEL.g4 SOUND [REQUEST] - write down what is said in a sound file (WAV; others through ffmpeg) of any length. */
+/* speech MODEL.g4 SOUND [REQUEST] - write down what is said in a sound file (WAV; others through ffmpeg) of any length.
+ */
 #include <stdio.h>
 
 #include "gemma4.h"
@@ -28,7 +29,8 @@ int main(int argc, char **argv)
     if (g4_engine_open(&e, &(g4_engine_options){ .model_path = argv[1] }, &err)) goto done;
     if (g4_session_open(&s, e, NULL, &err)) goto done;
     g4_part parts[2] = { { .kind = G4_PART_AUDIO, .audio = &sound },
-                         { .kind = G4_PART_TEXT, .text = argc > 3 ? argv[3] : "Transcribe the speech in this audio." } };
+                         { .kind = G4_PART_TEXT,
+                           .text = argc > 3 ? argv[3] : "Transcribe the speech in this audio." } };
     g4_message message = { .role = G4_ROLE_USER, .parts = parts, .n_parts = 2 };
     if (g4_chat_open(&chat, e, &message, 1, NULL, &err) || g4_session_sync_chat(s, chat, NULL, &err)) goto done;
     if (g4_session_respond(s, chat, &options, &answer, NULL, &err)) goto done;

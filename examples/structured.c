@@ -3,9 +3,10 @@
 
 #include "gemma4.h"
 
-static const char schema[] =
-    "{\"type\": \"object\", \"properties\": {\"name\": {\"type\": \"string\", \"maxLength\": 40}, \"age\": {\"type\": \"integer\", \"minimum\": 0, "
-    "\"maximum\": 130}, \"job\": {\"enum\": [\"sailor\", \"baker\", \"teacher\", \"other\"]}}, \"required\": [\"name\", \"age\", \"job\"]}";
+static const char schema[] = "{\"type\": \"object\", \"properties\": {\"name\": {\"type\": \"string\", \"maxLength\": "
+                             "40}, \"age\": {\"type\": \"integer\", \"minimum\": 0, "
+                             "\"maximum\": 130}, \"job\": {\"enum\": [\"sailor\", \"baker\", \"teacher\", "
+                             "\"other\"]}}, \"required\": [\"name\", \"age\", \"job\"]}";
 
 int main(int argc, char **argv)
 {
@@ -15,12 +16,14 @@ int main(int argc, char **argv)
     g4_chat *chat = NULL;
     g4_grammar *grammar = NULL;
     g4_response *answer = NULL;
-    g4_part part = { .kind = G4_PART_TEXT, .text = argc > 2 ? argv[2] : "Ada, 36, bakes bread in Bergen. Who is this? Answer in JSON." };
+    g4_part part = { .kind = G4_PART_TEXT,
+                     .text = argc > 2 ? argv[2] : "Ada, 36, bakes bread in Bergen. Who is this? Answer in JSON." };
     g4_message message = { .role = G4_ROLE_USER, .parts = &part, .n_parts = 1 };
     g4_chat_options think = { .thinking = 1 };
     g4_generate_options limits = { .max_tokens = 600 };
     g4_respond_options options = { .generate = &limits };
-    if (g4_engine_open(&e, &(g4_engine_options){ .model_path = argc > 1 ? argv[1] : "models/tiny.g4" }, &err)) goto done;
+    if (g4_engine_open(&e, &(g4_engine_options){ .model_path = argc > 1 ? argv[1] : "models/tiny.g4" }, &err))
+        goto done;
     if (g4_session_open(&s, e, NULL, &err)) goto done;
     if (g4_grammar_from_schema(&grammar, e, schema, 0, &err)) goto done;
     if (g4_chat_open(&chat, e, &message, 1, &think, &err) || g4_session_sync_chat(s, chat, NULL, &err)) goto done;

@@ -1,4 +1,5 @@
-/* threads MODEL.g4 - two conversations at once: one engine, a session for each thread. The engine's workers take turns between them. */
+/* threads MODEL.g4 - two conversations at once: one engine, a session for each thread. The engine's workers take turns
+ * between them. */
 #include <pthread.h>
 #include <stdio.h>
 
@@ -21,8 +22,10 @@ static void *work(void *user)
     g4_message message = { .role = G4_ROLE_USER, .parts = &part, .n_parts = 1 };
     g4_generate_options limits = { .max_tokens = 100 };
     g4_respond_options options = { .generate = &limits };
-    if (g4_session_open(&s, j->e, NULL, &j->err) == G4_OK && g4_chat_open(&chat, j->e, &message, 1, NULL, &j->err) == G4_OK &&
-        g4_session_sync_chat(s, chat, NULL, &j->err) == G4_OK && g4_session_respond(s, chat, &options, &answer, NULL, &j->err) == G4_OK) {
+    if (g4_session_open(&s, j->e, NULL, &j->err) == G4_OK &&
+        g4_chat_open(&chat, j->e, &message, 1, NULL, &j->err) == G4_OK &&
+        g4_session_sync_chat(s, chat, NULL, &j->err) == G4_OK &&
+        g4_session_respond(s, chat, &options, &answer, NULL, &j->err) == G4_OK) {
         int n;
         const g4_part *p = g4_response_parts(answer, &n);
         for (int i = 0; i < n; i++)
@@ -40,7 +43,8 @@ int main(int argc, char **argv)
     g4_engine *e = NULL;
     job jobs[2] = { { .question = "Name three rivers." }, { .question = "Name three mountains." } };
     pthread_t threads[2];
-    int failed = g4_engine_open(&e, &(g4_engine_options){ .model_path = argc > 1 ? argv[1] : "models/tiny.g4" }, &err) != G4_OK;
+    int failed =
+        g4_engine_open(&e, &(g4_engine_options){ .model_path = argc > 1 ? argv[1] : "models/tiny.g4" }, &err) != G4_OK;
     if (failed) fprintf(stderr, "threads: %s\n", err.message);
     int started = 0;
     for (; started < 2 && !failed; started++) {

@@ -1,14 +1,15 @@
-/* tools MODEL.g4 [QUESTION] - the model calls a function of this program, gets its result and answers. Calls follow the declared parameters:
- * masks over the vocabulary see to that while sampling, so the arguments always parse. */
+/* tools MODEL.g4 [QUESTION] - the model calls a function of this program, gets its result and answers. Calls follow the
+ * declared parameters: masks over the vocabulary see to that while sampling, so the arguments always parse. */
 #include <stdio.h>
 #include <string.h>
 
 #include "gemma4.h"
 
-static const char tools[] =
-    "[{\"type\": \"function\", \"function\": {\"name\": \"get_weather\", \"description\": \"Weather of a city, now.\", \"parameters\": {"
-    "\"type\": \"object\", \"properties\": {\"city\": {\"type\": \"string\", \"maxLength\": 40}, \"unit\": {\"type\": \"string\", \"enum\": [\"C\", \"F\"]}},"
-    "\"required\": [\"city\"]}}}]";
+static const char tools[] = "[{\"type\": \"function\", \"function\": {\"name\": \"get_weather\", \"description\": "
+                            "\"Weather of a city, now.\", \"parameters\": {"
+                            "\"type\": \"object\", \"properties\": {\"city\": {\"type\": \"string\", \"maxLength\": "
+                            "40}, \"unit\": {\"type\": \"string\", \"enum\": [\"C\", \"F\"]}},"
+                            "\"required\": [\"city\"]}}}]";
 
 int main(int argc, char **argv)
 {
@@ -21,12 +22,14 @@ int main(int argc, char **argv)
     g4_chat_options declared = { .tools = tools };
     g4_generate_options limits = { .max_tokens = 300 };
     int n = 1, calls = 1;
-    if (g4_engine_open(&e, &(g4_engine_options){ .model_path = argc > 1 ? argv[1] : "models/tiny.g4" }, &err)) goto done;
+    if (g4_engine_open(&e, &(g4_engine_options){ .model_path = argc > 1 ? argv[1] : "models/tiny.g4" }, &err))
+        goto done;
     if (g4_session_open(&s, e, NULL, &err)) goto done;
     for (int turn = 0; turn < 4 && calls > 0; turn++) {
         g4_chat *chat = NULL;
         g4_respond_options options = { .generate = &limits };
-        options.guide.tool_choice = turn == 0 ? G4_TOOLS_REQUIRED : G4_TOOLS_NONE; /* G4_TOOLS_AUTO lets the model decide */
+        options.guide.tool_choice =
+            turn == 0 ? G4_TOOLS_REQUIRED : G4_TOOLS_NONE; /* G4_TOOLS_AUTO lets the model decide */
         g4_status st = g4_chat_open(&chat, e, messages, n, &declared, &err);
         if (st == G4_OK) st = g4_session_sync_chat(s, chat, NULL, &err);
         if (st == G4_OK) st = g4_session_respond(s, chat, &options, &answer[turn], NULL, &err);
@@ -40,7 +43,9 @@ int main(int argc, char **argv)
             if (parts[i].kind == G4_PART_TEXT) printf("%s\n", parts[i].text);
             if (parts[i].kind != G4_PART_TOOL_CALL || calls == 8) continue;
             printf("call %s(%s)\n", parts[i].name, parts[i].text); /* the arguments are one JSON object */
-            results[turn][calls++] = (g4_part){ .kind = G4_PART_TOOL_RESULT, .name = parts[i].name, .text = "{\"sky\": \"clear\", \"degrees\": 21}" };
+            results[turn][calls++] = (g4_part){ .kind = G4_PART_TOOL_RESULT,
+                                                .name = parts[i].name,
+                                                .text = "{\"sky\": \"clear\", \"degrees\": 21}" };
         }
         if (calls > 0) messages[n++] = (g4_message){ .role = G4_ROLE_TOOL, .parts = results[turn], .n_parts = calls };
     }

@@ -1,4 +1,5 @@
-/* answers.h - a written reply with markers in it, fed to a parser piece by piece; shared by test_answer.c and fuzz_reply.c. */
+/* answers.h - a written reply with markers in it, fed to a parser piece by piece; shared by test_answer.c and
+ * fuzz_reply.c. */
 #ifndef G4_ANSWERS_H
 #define G4_ANSWERS_H
 
@@ -6,11 +7,16 @@
 
 #include "gemma4_internal.h"
 
-static const struct { const char *name; g4_control control; } g4_markers[] = {
-    { "<|channel>", G4_CONTROL_CHANNEL }, { "<channel|>", G4_CONTROL_CHANNEL_END }, { "<|tool_call>", G4_CONTROL_CALL },
-    { "<tool_call|>", G4_CONTROL_CALL_END }, { "<|tool_response>", G4_CONTROL_RESPONSE }, { "<|\"|>", G4_CONTROL_QUOTE },
-    { "<|turn>", G4_CONTROL_TURN }, { "<turn|>", G4_CONTROL_TURN_END }, { "<|image|>", G4_CONTROL_OTHER }
-};
+static const struct { const char *name; g4_control control;
+} g4_markers[] = { { "<|channel>", G4_CONTROL_CHANNEL },
+                   { "<channel|>", G4_CONTROL_CHANNEL_END },
+                   { "<|tool_call>", G4_CONTROL_CALL },
+                   { "<tool_call|>", G4_CONTROL_CALL_END },
+                   { "<|tool_response>", G4_CONTROL_RESPONSE },
+                   { "<|\"|>", G4_CONTROL_QUOTE },
+                   { "<|turn>", G4_CONTROL_TURN },
+                   { "<turn|>", G4_CONTROL_TURN_END },
+                   { "<|image|>", G4_CONTROL_OTHER } };
 
 /* Feed s, its markers as control tokens and the text between them in pieces of at most `piece` bytes. */
 static inline int g4_feed_all(g4_response *r, const char *s, size_t n, size_t piece)

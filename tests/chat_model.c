@@ -1,5 +1,5 @@
-/* chat_model IN.g4 OUT.g4 TEMPLATE - a copy of a model file that has the chat template of that number, stops at the ends of turns and picks
- * the likeliest token: the random models of tests/data, made to converse. */
+/* chat_model IN.g4 OUT.g4 TEMPLATE - a copy of a model file that has the chat template of that number, stops at the
+ * ends of turns and picks the likeliest token: the random models of tests/data, made to converse. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* render_lines TEMPLATE - a filter for tests/test_render_jinja.py: each line of stdin is one conversation as `gemma4 render` takes it,
- * each line of stdout {"prompt": ...} or {"error": ...}. */
+/* render_lines TEMPLATE - a filter for tests/test_render_jinja.py: each line of stdin is one conversation as `gemma4
+ * render` takes it, each line of stdout {"prompt": ...} or {"error": ...}. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

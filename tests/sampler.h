@@ -1,4 +1,5 @@
-/* sampler.h - a model that knows nothing: random tokens under a grammar's mask, with a taste for whatever ends things. */
+/* sampler.h - a model that knows nothing: random tokens under a grammar's mask, with a taste for whatever ends things.
+ */
 #ifndef G4_SAMPLER_H
 #define G4_SAMPLER_H
 
@@ -19,7 +20,8 @@ static inline uint32_t g4_sampler_random(g4_sampler *r, uint32_t n)
     return (uint32_t)(((x ^ x >> 31) >> 32) * n >> 32);
 }
 
-/* Appends the bytes of a random sentence of the grammar. Returns 1 when it is whole, 0 when it got too long, -1 on a dead end. */
+/* Appends the bytes of a random sentence of the grammar. Returns 1 when it is whole, 0 when it got too long, -1 on a
+ * dead end. */
 static inline int g4_sample(g4_sampler *r, g4_grammar *g, const g4_tokenizer *t, int max_tokens, g4_buf *out)
 {
     static const char *const closers[] = { "\"", "}", "]", "\"}", "\"]", "<|\"|>" };

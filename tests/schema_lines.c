@@ -1,6 +1,7 @@
-/* schema_lines VOCAB.g4 COUNT - a filter for tests/test_schema_valid.py: each line of stdin is a JSON Schema, then JSON texts, with tabs
- * between them. Each line of stdout is {"error": ...}, or {"samples": [text, ...], "accepts": [0 or 1, ...], "dead": n}: what a model that
- * knows nothing writes under it, which of the texts it could write, and how often it was led into a dead end. */
+/* schema_lines VOCAB.g4 COUNT - a filter for tests/test_schema_valid.py: each line of stdin is a JSON Schema, then JSON
+ * texts, with tabs between them. Each line of stdout is {"error": ...}, or {"samples": [text, ...], "accepts": [0 or 1,
+ * ...], "dead": n}: what a model that knows nothing writes under it, which of the texts it could write, and how often
+ * it was led into a dead end. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,5 @@
-/* Replies taken apart: thoughts, text, calls; the forms models really write; any split gives the same parts; allocations fail. */
+/* Replies taken apart: thoughts, text, calls; the forms models really write; any split gives the same parts;
+ * allocations fail. */
 #include <stdlib.h>
 
 #include "answers.h"
@@ -32,27 +33,34 @@ static const g4_case g4_cases[] = {
     { "", "", 0 },
     { " \n ", "", 0 },
     /* calls as the family writes them */
-    { "<|tool_call>call:get_time{city:<|\"|>Oslo<|\"|>,n:3}<tool_call|><|tool_response>", "call{get_time|{\"city\":\"Oslo\",\"n\":3}}", 0 },
+    { "<|tool_call>call:get_time{city:<|\"|>Oslo<|\"|>,n:3}<tool_call|><|tool_response>",
+      "call{get_time|{\"city\":\"Oslo\",\"n\":3}}", 0 },
     { "<|tool_call>call:f{}<tool_call|><|tool_call>call:g{a:true}<tool_call|>", "call{f|{}}call{g|{\"a\":true}}", 0 },
     { "Wait.<|tool_call>call:f{a:[1,-2.5e3,<|\"|>x<|\"|>,null,{b:[]}],c:{d:false}}<tool_call|>",
       "text{Wait.}call{f|{\"a\":[1,-2.5e3,\"x\",null,{\"b\":[]}],\"c\":{\"d\":false}}}", 0 },
-    { "<|tool_call>call:f{a:<|\"|>{b:1},\"c\" <tag>\n'd'<|\"|>}<tool_call|>", "call{f|{\"a\":\"{b:1},\\\"c\\\" <tag>\\n'd'\"}}", 0 },
+    { "<|tool_call>call:f{a:<|\"|>{b:1},\"c\" <tag>\n'd'<|\"|>}<tool_call|>",
+      "call{f|{\"a\":\"{b:1},\\\"c\\\" <tag>\\n'd'\"}}", 0 },
     { "<|tool_call>call:f{<|\"|>k:1<|\"|>:2,a:<|\"|><|\"|>}<tool_call|>", "call{f|{\"k:1\":2,\"a\":\"\"}}", 0 },
-    { "<|channel>thought\nneed f\n<channel|><|tool_call>call:f{x:1}<tool_call|>", "thought{need f}call{f|{\"x\":1}}", 0 },
+    { "<|channel>thought\nneed f\n<channel|><|tool_call>call:f{x:1}<tool_call|>", "thought{need f}call{f|{\"x\":1}}",
+      0 },
     /* calls as they also come */
     { "<|tool_call>call:f{city=Paris, n = 2}<tool_call|>", "call{f|{\"city\":\"Paris\",\"n\":2}}", 0 },
     { "<|tool_call>call:f{\"city\": \"Paris\", \"list\": [1, 2], \"o\": {\"x\": null}}<tool_call|>",
       "call{f|{\"city\":\"Paris\",\"list\":[1,2],\"o\":{\"x\":null}}}", 0 },
-    { "<|tool_call>call:f{city: 'Par\\'is', ok: True, no: None}<tool_call|>", "call{f|{\"city\":\"Par'is\",\"ok\":true,\"no\":null}}", 0 },
+    { "<|tool_call>call:f{city: 'Par\\'is', ok: True, no: None}<tool_call|>",
+      "call{f|{\"city\":\"Par'is\",\"ok\":true,\"no\":null}}", 0 },
     { "<|tool_call>call:f{a:1 b:<|\"|>x<|\"|> c:true}<tool_call|>", "call{f|{\"a\":1,\"b\":\"x\",\"c\":true}}", 0 },
     { "<|tool_call>call:f{city:Paris, France,n:1}<tool_call|>", "call{f|{\"city\":\"Paris, France\",\"n\":1}}", 0 },
-    { "<|tool_call>call:f{url:https://a.b/c?d=e,n:1}<tool_call|>", "call{f|{\"url\":\"https://a.b/c?d=e\",\"n\":1}}", 0 },
+    { "<|tool_call>call:f{url:https://a.b/c?d=e,n:1}<tool_call|>", "call{f|{\"url\":\"https://a.b/c?d=e\",\"n\":1}}",
+      0 },
     { "<|tool_call>call:f{a:[x, y z, 3]}<tool_call|>", "call{f|{\"a\":[\"x\",\"y z\",3]}}", 0 },
     { "<|tool_call>call:f{a:{b:[1,2<tool_call|>", "call{f|{\"a\":{\"b\":[1,2]}}}", 0 },
     { "<|tool_call>call:f{a:<|\"|>no end<tool_call|>", "call{f|{\"a\":\"no end\"}}", 0 },
-    { "<|tool_call>call:f{a:,b:01,c:+5,d:1.}<tool_call|>", "call{f|{\"a\":null,\"b\":\"01\",\"c\":\"+5\",\"d\":\"1.\"}}", 0 },
+    { "<|tool_call>call:f{a:,b:01,c:+5,d:1.}<tool_call|>",
+      "call{f|{\"a\":null,\"b\":\"01\",\"c\":\"+5\",\"d\":\"1.\"}}", 0 },
     { "<|tool_call>f(a=1, b='x')<tool_call|>", "call{f|{\"a\":1,\"b\":\"x\"}}", 0 },
-    { "<|tool_call>call:f{a:\"\\u00e9\\ud83d\\ude42\\n\\q\"}<tool_call|>", "call{f|{\"a\":\"\xc3\xa9\xf0\x9f\x99\x82\\n\\\\q\"}}", 0 },
+    { "<|tool_call>call:f{a:\"\\u00e9\\ud83d\\ude42\\n\\q\"}<tool_call|>",
+      "call{f|{\"a\":\"\xc3\xa9\xf0\x9f\x99\x82\\n\\\\q\"}}", 0 },
     { "<|tool_call>call:f<tool_call|>", "call{f|{}}", 0 },
     { "<|tool_call><tool_call|>", "call{|{}}", 0 },
     { "<|tool_call>call:f{a:1}", "call{f|{\"a\":1}}", 0 },
@@ -87,8 +95,10 @@ static void g4_run_case(const g4_case *c, size_t piece, const g4_allocator *a)
     if (a == NULL) {
         g4_show_parts(&parts, r);
         if (stream.last >= 0) g4_buf_str(&stream.seen, "}");
-        const char *got = parts.data == NULL ? "" : parts.data, *seen = stream.seen.data == NULL ? "" : stream.seen.data;
-        G4_EXPECT(st == G4_OK && strcmp(got, c->parts) == 0, "%s in pieces of %zu: %s, want %s", c->reply, piece, got, c->parts);
+        const char *got = parts.data == NULL ? "" : parts.data,
+                   *seen = stream.seen.data == NULL ? "" : stream.seen.data;
+        G4_EXPECT(st == G4_OK && strcmp(got, c->parts) == 0, "%s in pieces of %zu: %s, want %s", c->reply, piece, got,
+                  c->parts);
         G4_EXPECT(strcmp(seen, c->parts) == 0, "%s streamed in pieces of %zu: %s", c->reply, piece, seen);
     }
     g4_response_close(r);
@@ -114,13 +124,15 @@ int main(void)
     G4_EXPECT(g4_response_finish(r, &err) == G4_OK, "%s", err.message);
     const g4_part *p = g4_response_parts(r, &n);
     const char *raw = "call:f{a = <|\"|>b<|\"|>  }";
-    G4_EXPECT(n == 1 && p[0].raw_len == strlen(raw) && memcmp(p[0].raw, raw, p[0].raw_len) == 0, "raw: %s", n > 0 ? p[0].raw : "none");
+    G4_EXPECT(n == 1 && p[0].raw_len == strlen(raw) && memcmp(p[0].raw, raw, p[0].raw_len) == 0, "raw: %s",
+              n > 0 ? p[0].raw : "none");
     g4_response_close(r);
 
     /* the callback can stop */
     g4_stream stream = { .last = -1, .ends = 2 };
     G4_EXPECT(g4_response_new(&r, NULL, NULL, 0, g4_collect, &stream, &err) == G4_OK, "%s", err.message);
-    G4_EXPECT(g4_response_feed(r, G4_CONTROL_NONE, "a", 1) == 0 && g4_response_feed(r, G4_CONTROL_NONE, "b", 1) != 0, "stop after two");
+    G4_EXPECT(g4_response_feed(r, G4_CONTROL_NONE, "a", 1) == 0 && g4_response_feed(r, G4_CONTROL_NONE, "b", 1) != 0,
+              "stop after two");
     g4_response_close(r);
     g4_buf_free(&stream.seen);
 

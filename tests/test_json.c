@@ -100,7 +100,9 @@ int main(void)
 
     const char *numbers = "[0.1, 123456789012345678901234567890, 1e400, -1.5e-400, 5e-324, 1.7976931348623157e308]";
     G4_EXPECT(g4_json_parse(&v, NULL, numbers, strlen(numbers), &err) == G4_OK, "%s", err.message);
-    const double want[] = { 0.1, 123456789012345678901234567890.0, (double)INFINITY, 0.0, 5e-324, 1.7976931348623157e308 };
+    const double want[] = {
+        0.1, 123456789012345678901234567890.0, (double)INFINITY, 0.0, 5e-324, 1.7976931348623157e308
+    };
     int i = 0;
     for (const g4_json *c = v->child; c != NULL; c = c->next, i++) {
         double d = c->number - want[i];
@@ -111,8 +113,10 @@ int main(void)
     const char *doc = "{\"a\":[1,2,3],\"b\":null,\"a\":\"last\"}";
     G4_EXPECT(g4_json_parse(&v, NULL, doc, strlen(doc), &err) == G4_OK, "%s", err.message);
     const g4_json *a = g4_json_get(v, "a");
-    G4_EXPECT(a != NULL && a->kind == G4_JSON_STRING && strcmp(a->text, "last") == 0 && v->child == a, "duplicate member");
-    G4_EXPECT(g4_json_get(v, "c") == NULL && g4_json_get(a, "a") == NULL && g4_json_get(NULL, "a") == NULL, "absent members");
+    G4_EXPECT(a != NULL && a->kind == G4_JSON_STRING && strcmp(a->text, "last") == 0 && v->child == a,
+              "duplicate member");
+    G4_EXPECT(g4_json_get(v, "c") == NULL && g4_json_get(a, "a") == NULL && g4_json_get(NULL, "a") == NULL,
+              "absent members");
     g4_json_free(NULL, v);
 
     g4_buf b = { 0 };

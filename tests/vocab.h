@@ -18,7 +18,8 @@ static inline uint8_t *g4_vocab_open(g4_tokenizer *t, const char *path)
     if (f == NULL) return NULL;
     if (fread(&h, sizeof h, 1, f) == 1 && fseek(f, (long)h.tokenizer_offset, SEEK_SET) == 0) {
         blob = malloc((size_t)h.tokenizer_size);
-        int ok = blob != NULL && h.tokenizer_size >= 20 && fread(blob, 1, (size_t)h.tokenizer_size, f) == h.tokenizer_size;
+        int ok =
+            blob != NULL && h.tokenizer_size >= 20 && fread(blob, 1, (size_t)h.tokenizer_size, f) == h.tokenizer_size;
         if (ok) memcpy(&n_vocab, blob + 16, 4);
         if (!ok || g4_tokenizer_bind(t, blob, (size_t)h.tokenizer_size, n_vocab, NULL) != G4_OK) {
             free(blob);

@@ -1,5 +1,6 @@
-/* Fuzz what comes from outside into chat.c: JSON, conversations, box answers, schemas and grammars. Byte 0 chooses the door and its options, the
- * rest is the text. Run from the repository root: grammars read tests/data/tokenizer_small.g4. */
+/* Fuzz what comes from outside into chat.c: JSON, conversations, box answers, schemas and grammars. Byte 0 chooses the
+ * door and its options, the rest is the text. Run from the repository root: grammars read
+ * tests/data/tokenizer_small.g4. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +48,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size--;
     if (data[0] % 4 == 0) {
         g4_chat *c;
-        g4_chat_options opt = { .template_name = templates[data[0] / 4 % 3], .openai = data[0] >> 6 & 1, .thinking = data[0] >> 7 };
+        g4_chat_options opt = { .template_name = templates[data[0] / 4 % 3],
+                                .openai = data[0] >> 6 & 1,
+                                .thinking = data[0] >> 7 };
         if (g4_chat_parse(&c, NULL, text, size, &opt, NULL) == G4_OK) {
             g4_chat_medium m;
             for (int i = 0; i < g4_chat_n_media(c); i++) g4_chat_media(c, i, &m, NULL);

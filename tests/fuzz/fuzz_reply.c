@@ -1,5 +1,6 @@
-/* Fuzz the reply parser: any bytes, with the written markers as control tokens. The parts must not depend on how the reply is split, hold no
- * control token, and a call's arguments must be one JSON object. Byte 0 of the input chooses the first state and the size of the pieces. */
+/* Fuzz the reply parser: any bytes, with the written markers as control tokens. The parts must not depend on how the
+ * reply is split, hold no control token, and a call's arguments must be one JSON object. Byte 0 of the input chooses
+ * the first state and the size of the pieces. */
 #include <stdint.h>
 #include <string.h>
 
@@ -17,7 +18,8 @@ static void g4_fuzz_parts(g4_buf *b, const uint8_t *data, size_t size, int in_th
         const g4_part *p = g4_response_parts(r, &n);
         for (int i = 0; i < n; i++) {
             g4_json *v = NULL;
-            if (p[i].kind == G4_PART_TOOL_CALL && (g4_json_parse(&v, NULL, p[i].text, p[i].text_len, NULL) != G4_OK || v->kind != G4_JSON_OBJECT))
+            if (p[i].kind == G4_PART_TOOL_CALL &&
+                (g4_json_parse(&v, NULL, p[i].text, p[i].text_len, NULL) != G4_OK || v->kind != G4_JSON_OBJECT))
                 __builtin_trap();
             g4_json_free(NULL, v);
         }
