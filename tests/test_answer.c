@@ -2,8 +2,9 @@
  * allocations fail. */
 #include <stdlib.h>
 
-#include "answers.h"
 #include "failing.h"
+#include "fuzz/fuzz_reply.c"
+#include "replay.h"
 #include "test.h"
 
 typedef struct { const char *reply, *parts; int in_thought; } g4_case;
@@ -160,5 +161,7 @@ int main(void)
         }
     }
     G4_EXPECT(1, "failing allocations");
+    int n_inputs = g4_replay("tests/fuzz/corpus_reply", LLVMFuzzerTestOneInput, 20);
+    G4_EXPECT(n_inputs > 100, "%d inputs in the corpus", n_inputs);
     return g4_test_end();
 }

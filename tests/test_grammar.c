@@ -1,0 +1,165 @@
+/* Grammars: what schemas and rules let through on the real vocabulary, errors with keyword and place, tools in the call
+ * syntax, memory, and the fuzz corpus. tests/test_schema_valid.py compares with the jsonschema package. */
+#include "failing.h"
+#include "fuzz/fuzz_chat.c"
+#include "replay.h"
+#include "test.h"
+
+static g4_tokenizer g4_real;
+
+/* Does the grammar accept this text, whole? Masks and reading must agree on every token on the way. */
+static int g4_accepts(g4_grammar *g, const char *text)
+{
+    g4_tokens ids = { 0 };
+    int32_t state = g4_grammar_start(g);
+    g4_tokenizer_encode(&g4_real, NULL, text, strlen(text), 1, &ids, NULL);
+    for (size_t i = 0; i < ids.n && state != 0; i++) {
+        const uint32_t *mask = g4_grammar_mask(g, state);
+        int allowed = (int)(mask[ids.ids[i] / 32] >> (ids.ids[i] % 32) & 1);
+        state = g4_grammar_read(g, state, ids.ids[i]);
+        G4_EXPECT(allowed == (state != 0), "%s: token %zu: mask %d, read %d", text, i, allowed, state != 0);
+    }
+    g4_free(NULL, ids.ids);
+    return g4_grammar_accepts(g, state);
+}
+
+/* Texts after the source: those it must accept, NULL, those it must not, NULL. */
+static void g4_try(int is_schema, const char *source, const char *const *texts)
+{
+    g4_grammar *g;
+    g4_error err = { 0 };
+    g4_status st = is_schema ? g4_grammar_schema(&g, NULL, &g4_real, source, strlen(source), &err)
+                             : g4_grammar_rules(&g, NULL, &g4_real, source, strlen(source), &err);
+    G4_EXPECT(st == G4_OK, "%s: %s", source, err.message);
+    if (st != G4_OK) return;
+    for (int want = 1; want >= 0; want--, texts++)
+        for (; *texts != NULL; texts++) G4_EXPECT(g4_accepts(g, *texts) == want, "%s: %s", source, *texts);
+    g4_grammar_close(g);
+}
+#define G4_SCHEMA(source, ...) g4_try(1, source, (const char *const[]){ __VA_ARGS__, NULL })
+#define G4_RULES(source, ...) g4_try(0, source, (const char *const[]){ __VA_ARGS__, NULL })
+
+static void g4_refused(int is_schema, const char *source, const char *want)
+{
+    g4_grammar *g;
+    g4_error err = { 0 };
+    g4_status st = is_schema ? g4_grammar_schema(&g, NULL, &g4_fuzz_vocab, source, strlen(source), &err)
+                             : g4_grammar_rules(&g, NULL, &g4_fuzz_vocab, source, strlen(source), &err);
+    G4_EXPECT(st != G4_OK && g == NULL && strcmp(err.message, want) == 0, "%s: %s", source, err.message);
+    g4_grammar_close(g);
+}
+
+static void g4_test_texts(void)
+{
+    G4_SCHEMA("{\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"integer\", \"minimum\": -3, \"maximum\": "
+              "120}, \"b\": "
+              "{\"type\": \"string\", \"minLength\": 1, \"maxLength\": 3}}, \"required\": [\"a\"]}",
+              "{\"a\": 1}", "{\"a\":-3,\"b\":\"xyz\"}", "{\n  \"a\": 120,\n  \"b\": \"\xc3\xa9\\n\\u00e9\"\n}", NULL,
+              "{}", "{\"b\": \"x\"}", "{\"a\": 121}", "{\"a\": -4}", "{\"a\": 01}", "{\"a\": 1, \"b\": \"\"}",
+              "{\"a\": 1, \"b\": \"wxyz\"}", "{\"a\": 1, \"c\": 1}", "{\"a\": 1.5}", "```json\n{\"a\": 1}\n```",
+              "{\"a\": 1} ", " {\"a\": 1}");
+    G4_SCHEMA("{\"type\": \"number\", \"exclusiveMinimum\": 0.25, \"maximum\": 10}", "0.3", "0.251", "10", "9.99",
+              "10.0", "1", NULL, "0.25", "0", "10.1", "11", "-1", "1e0", "00.3");
+    G4_SCHEMA("{\"type\": \"number\", \"minimum\": -2.5, \"exclusiveMaximum\": -0.5}", "-2.5", "-2.49", "-0.51", "-1",
+              NULL, "-2.51", "-0.5", "0", "-3", "1");
+    G4_SCHEMA("{\"type\": \"string\", \"pattern\": \"^a\\\\\\\\[0-9]+\\\"?$\"}", "\"a\\\\12\"", "\"a\\\\1\\\"\"", NULL,
+              "\"a12\"", "\"a\\\\\"", "\"a\\\\1\"x");
+    G4_SCHEMA("{\"enum\": [\"yes\", \"no\", 3, null, {\"k\": [1, true]}]}", "\"yes\"", "3", "null",
+              "{\"k\": [1, true]}", NULL, "yes", "\"maybe\"", "30");
+    G4_SCHEMA("{\"type\": \"array\", \"items\": {\"type\": \"boolean\"}, \"minItems\": 1, \"maxItems\": 3}", "[true]",
+              "[true, false,true]", "[\n true\n]", NULL, "[]", "[true,]", "[true, false, true, true]", "[1]");
+    G4_SCHEMA("{\"type\": \"object\", \"properties\": {\"ab\": {\"type\": \"null\"}}, \"additionalProperties\": "
+              "{\"type\": \"integer\"}}",
+              "{}", "{\"ab\": null}", "{\"a\": 1, \"abc\": 2}", "{\"ab\": null, \"\": 1}", NULL, "{\"ab\": 1}",
+              "{\"a\": null}", "{\"a\\u0062\": 1}");
+    G4_SCHEMA("{\"$ref\": \"#/$defs/a~1b\", \"$defs\": {\"a/b\": {\"type\": \"array\", \"items\": {\"$ref\": \"#\"}}}}",
+              "[]", "[[], [[]]]", NULL, "[1]", "[[]");
+    G4_SCHEMA("true", "{\"a\": [1, \"x\", null, -0.5e+10, {}]}", "\"x\"", NULL, "nul", "{a: 1}", "");
+    G4_RULES("root ::= item+ # a list\nitem ::= \"- \" [^\\n]{1,20} \"\\n\"", "- one\n", "- one\n- two\n", NULL,
+             "one\n", "- one", "- \n", "- 123456789012345678901\n");
+    G4_RULES("a ::= \"(\" a \")\" | \"x\"", "x", "((x))", NULL, "((x)", "()", "");
+    G4_RULES("root ::= [a-c\\x64]* (\"\\u00e9\" | \"\\\"\")? ", "", "abcd", "a\xc3\xa9", "\"", NULL, "e", "a\"\"");
+}
+
+static void g4_test_errors(void)
+{
+    g4_refused(1, "{\"type\": \"object\", \"properties\": {\"a\": {\"not\": {}}}}",
+               "schema #/properties/a/not: this keyword is not supported");
+    g4_refused(
+        1, "{\"items\": {\"type\": \"int\"}}",
+        "schema #/items/type: must be null, boolean, integer, number, string, array or object, or a list of these");
+    g4_refused(1, "{\"type\": \"string\", \"pattern\": \"(?=a)\"}",
+               "schema #/pattern: at character 2: lookaround and named groups are not supported");
+    g4_refused(1, "{\"pattern\": \"a(\"}", "schema #/pattern: at character 3: a group without )");
+    g4_refused(1, "{\"pattern\": \"a\", \"maxLength\": 3}",
+               "schema #/pattern: cannot be combined with minLength or maxLength here");
+    g4_refused(1, "{\"type\": \"number\", \"multipleOf\": 0.1}", "schema #/multipleOf: is not supported");
+    g4_refused(1, "{\"$ref\": \"#/$defs/x\"}", "schema #/$ref: #/$defs/x: there is no such place in the document");
+    g4_refused(1, "{\"$ref\": \"other.json\"}",
+               "schema #/$ref: only references into the document itself (#/...) are supported");
+    g4_refused(1, "{\"$ref\": \"#\"}", "schema: nothing can satisfy it");
+    g4_refused(1, "{\"oneOf\": [{\"type\": \"integer\"}, {\"type\": \"number\"}]}",
+               "schema #/oneOf: branches 0 and 1 may both fit one value: make them exclude each other, or use anyOf");
+    g4_refused(1, "{\"anyOf\": [{}], \"type\": \"string\"}", "schema #/anyOf: cannot be combined with type here");
+    g4_refused(1, "{\"type\": \"integer\", \"minimum\": 5, \"maximum\": 4}", "schema: nothing can satisfy it");
+    g4_refused(1, "{\"required\": [\"a\"], \"additionalProperties\": false}",
+               "schema #/required: names a property that properties does not have and additionalProperties forbids");
+    g4_refused(1, "{\"type\": \"string\", \"maxLength\": 100000}", "schema #/maxLength: too large for a grammar");
+    g4_refused(1, "{\"format\": \"hostname\"}", "schema #/format: this format is not supported");
+    g4_refused(1, "false", "schema: nothing can satisfy it");
+    g4_refused(1, "3", "schema #: a schema must be an object, true or false");
+    g4_refused(1, "{", "schema: JSON, line 1 column 2: expected a name in double quotes");
+    g4_refused(0, "", "grammar: no rules");
+    g4_refused(0, "a ::= b", "grammar: the rule b is used and not defined");
+    g4_refused(0, "a ::= a \"x\"", "grammar: nothing can satisfy it");
+    g4_refused(0, "a ::= a \"x\" | \"y\"", "grammar: a refers to itself before it reads anything");
+    g4_refused(0, "a ::= b \"x\" | \"y\"\nb ::= \"\" a", "grammar: a refers to itself before it reads anything");
+    g4_refused(0, "a ::= \"x\"\na ::= \"y\"", "grammar, line 2 column 1: this rule is defined already");
+    g4_refused(0, "a ::= \"x", "grammar, line 1 column 9: a text without its closing quote");
+    g4_refused(0, "a = \"x\"", "grammar, line 1 column 3: expected ::=");
+    g4_refused(0, "a ::= [z-a]", "grammar, line 1 column 11: a bad range in a class");
+    g4_refused(0, "a ::= \"x\"{3,2}", "grammar, line 1 column 15: {m,n} with n below m");
+    g4_refused(0, "a ::= )", "grammar, line 1 column 7: unexpected )");
+}
+
+/* Every allocation of compiling and of the first mask fails once. */
+static void g4_test_memory(void)
+{
+    const char *schema = "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\",\"maxLength\":4},\"b\":{"
+                         "\"enum\":[\"x\",1]},\"c\":{\"pattern\":"
+                         "\"^[a-c]+$\"}},\"additionalProperties\":{\"type\":\"number\",\"minimum\":0}}";
+    int done = 0, errors = 0;
+    for (long k = 0; k < 5000 && !done; k += k < 120 ? 1 : 9) {
+        g4_failing f = { 0, k, 0 };
+        g4_allocator al = g4_failing_allocator(&f);
+        g4_grammar *g;
+        g4_status st = g4_grammar_schema(&g, &al, &g4_fuzz_vocab, schema, strlen(schema), NULL);
+        if (st == G4_OK) {
+            int32_t state = g4_grammar_start(g);
+            if (state == 0 || g4_grammar_mask(g, state) == NULL) st = G4_ERR_MEMORY;
+        }
+        errors += st == G4_ERR_MEMORY;
+        done = f.calls <= k;
+        g4_grammar_close(g);
+        if (f.live != 0 || (st != G4_OK && st != G4_ERR_MEMORY))
+            G4_EXPECT(0, "allocation %ld: status %d, %ld live", k, st, f.live);
+    }
+    G4_EXPECT(done && errors > 60, "%d failures", errors);
+}
+
+int main(void)
+{
+    uint8_t *blob = g4_vocab_open(&g4_real, "tests/data/vocab.g4");
+    g4_fuzz_vocab_data = g4_vocab_open(&g4_fuzz_vocab, "tests/data/tokenizer_small.g4");
+    G4_EXPECT(blob != NULL && g4_fuzz_vocab_data != NULL, "no vocabulary");
+    if (blob != NULL && g4_fuzz_vocab_data != NULL) {
+        g4_test_texts();
+        g4_test_errors();
+        g4_test_memory();
+        int n = g4_replay("tests/fuzz/corpus_chat", LLVMFuzzerTestOneInput, 2);
+        G4_EXPECT(n > 100, "%d inputs in the corpus", n);
+    }
+    free(blob);
+    free(g4_fuzz_vocab_data);
+    return g4_test_end();
+}
