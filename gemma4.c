@@ -4897,6 +4897,24 @@ static g4_status g4_engine_choose(g4_engine *e, const g4_engine_options *opt, g4
     return status;
 }
 
+/* Big tables are looked up a row at a time, anywhere: reading ahead of a row would fetch its neighbours from disk for nothing. */
+#define G4_BIG_TABLE (16u << 20)
+static void g4_file_advise(const g4_file *f)
+{
+#if defined(MADV_RANDOM)
+    for (int i = 0; f->mapped && i < f->n_tensors; i++) {
+        const g4_tensor_entry *t = &f->table[i];
+        if (t->layout != G4_LAYOUT_ROWS || t->size < G4_BIG_TABLE) continue;
+        const long page = sysconf(_SC_PAGESIZE);
+        if (page <= 0) return;
+        const size_t from = g4_round_up((size_t)t->offset, (size_t)page), to = (size_t)(t->offset + t->size) / (size_t)page * (size_t)page;
+        if (from < to) madvise((void *)(uintptr_t)(f->data + from), to - from, MADV_RANDOM); /* advice: failure changes nothing */
+    }
+#else
+    (void)f;
+#endif
+}
+
 static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_error *err)
 {
     if (opt->n_threads < 0 || opt->n_threads > G4_MAX_THREADS)
@@ -4919,6 +4937,7 @@ static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_
         g4_audio_bind(e, &b);
         g4_bind_end(&b);
         if (b.status) return b.status;
+        g4_file_advise(&e->file);
         e->all_f32 = 1;
         for (int i = 0; i < e->file.n_tensors; i++)
             if (e->file.table[i].layout == G4_LAYOUT_GROUPS16 && e->file.table[i].type >= G4_TYPE_Q8_0) e->all_f32 = 0;
