@@ -24,6 +24,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -230,18 +231,21 @@ typedef struct { /* of the user message, in command-line order */
 struct g4_args {
     const g4_command *command;
     const char *model, *system, *isa, *session, *output, *tokens, *nll, *lengths, *ffmpeg, *template_name;
+    const char *messages, *tools, *tool_choice, *tool_exec, *json_schema, *grammar, *boxes;
+    g4_buf found_model; /* the default of -m */
     g4_arg *parts;
     int n_parts;
     const char *stop[G4_MAX_LIST];
     int n_stop;
     g4_logit_bias bias[G4_MAX_LIST];
     int n_bias;
-    int raw, specials, think, show_thoughts, json, quiet, no_guard, no_lookup, no_video_audio, bos, skip_specials, all, help, version;
+    int raw, specials, think, show_thoughts, yes, json, quiet, no_guard, no_lookup, no_video_audio, bos, skip_specials;
+    int all, help, version;
     int max_tokens, n_ctx, n_threads, top_k, logprobs, repeat, kv, frames, frame_tokens, image_tokens, block; /* -1: not given */
     double temperature, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty, seed, fps;  /* NAN: not given */
 };
 
-typedef enum { G4_IS_FLAG, G4_IS_INT, G4_IS_NUMBER, G4_IS_TEXT, G4_IS_PART, G4_IS_STOP, G4_IS_BIAS, G4_IS_KV, G4_IS_BUDGET } g4_option_kind;
+typedef enum { G4_IS_FLAG, G4_IS_INT, G4_IS_NUMBER, G4_IS_TEXT, G4_IS_PART, G4_IS_STOP, G4_IS_BIAS, G4_IS_KV, G4_IS_BUDGET, G4_IS_THINK } g4_option_kind;
 typedef struct {
     const char *letter, *name; /* "-m", "--model"; either may be NULL */
     const char *value;         /* what stands for it in the help; NULL for a flag */
@@ -276,11 +280,25 @@ static const g4_option g4_options[] = {
     { NULL, "--no-video-audio", NULL, G4_IS_FLAG, G4_AT(no_video_audio), 0, 0, G4_FOR_ANSWER, "leave the sound of videos out" },
     { NULL, "--ffmpeg", "NAME", G4_IS_TEXT, G4_AT(ffmpeg), 0, 0, G4_FOR_MEDIA | G4_FOR_MEL | G4_FOR_PATCHES, "the ffmpeg program (default ffmpeg)" },
     { NULL, "--system", "TEXT", G4_IS_TEXT, G4_AT(system), 0, 0, G4_FOR_ANSWER, "system prompt" },
+    { NULL, "--messages", "FILE", G4_IS_TEXT, G4_AT(messages), 0, 0, G4_FOR_ANSWER,
+      "answer this conversation in the OpenAI chat format; - is standard input" },
+    { NULL, "--tools", "FILE", G4_IS_TEXT, G4_AT(tools), 0, 0, G4_FOR_ANSWER, "JSON list of functions the model may call" },
+    { NULL, "--tool-choice", "WHICH", G4_IS_TEXT, G4_AT(tool_choice), 0, 0, G4_FOR_ANSWER,
+      "auto (default), none, required, or the name of a function" },
+    { NULL, "--tool-exec", "PROGRAM", G4_IS_TEXT, G4_AT(tool_exec), 0, 0, G4_FOR_ANSWER,
+      "answer calls by running PROGRAM NAME, arguments on its standard input; asks first" },
+    { NULL, "--yes", NULL, G4_IS_FLAG, G4_AT(yes), 0, 0, G4_FOR_ANSWER, "run it without asking" },
+    { NULL, "--json-schema", "S", G4_IS_TEXT, G4_AT(json_schema), 0, 0, G4_FOR_ANSWER,
+      "the answer is JSON that follows this schema: a file, or the schema itself" },
+    { NULL, "--grammar", "FILE", G4_IS_TEXT, G4_AT(grammar), 0, 0, G4_FOR_ANSWER, "the answer follows these rules" },
+    { NULL, "--boxes", "OUT.png", G4_IS_TEXT, G4_AT(boxes), 0, 0, G4_FOR_ANSWER,
+      "draw the boxes and points of the answer on the last picture" },
     { NULL, "--raw", NULL, G4_IS_FLAG, G4_AT(raw), 0, 0, G4_FOR_ANSWER,
       "no chat template: continue the text, begin-of-sequence token in front" },
     { NULL, "--specials", NULL, G4_IS_FLAG, G4_AT(specials), 0, 0, G4_FOR_ANSWER | G4_FOR_TOKENIZE,
       "read markers such as <|turn> in the text as control tokens (with --raw)" },
-    { NULL, "--think", NULL, G4_IS_FLAG, G4_AT(think), 0, 0, G4_FOR_ANSWER, "let the model think before it answers" },
+    { NULL, "--think", "[=N]", G4_IS_THINK, G4_AT(think), 0, 0, G4_FOR_ANSWER,
+      "let the model think before it answers, N tokens at most" },
     { NULL, "--show-thoughts", NULL, G4_IS_FLAG, G4_AT(show_thoughts), 0, 0, G4_FOR_ANSWER, "thoughts on stderr" },
     { "-n", NULL, "N", G4_IS_INT, G4_AT(max_tokens), 0, INT_MAX, G4_FOR_ANSWER | G4_FOR_BENCH,
       "tokens to generate at most (default: until the answer or the context ends)" },
@@ -397,6 +415,12 @@ static int g4_option_set(g4_args *a, const g4_option *o, const char *value)
         }
         *(int *)field = (int)x;
         return G4_EXIT_DONE;
+    case G4_IS_THINK: /* 1: without a limit; above: the limit + 1 */
+        if (value != NULL && (g4_parse_number(value, &x) || x != floor(x) || x < 1 || x >= INT_MAX)) {
+            return g4_wrong_value(o, value, "a whole number from 1");
+        }
+        *(int *)field = 1 + (int)x;
+        return G4_EXIT_DONE;
     case G4_IS_KV:
         if (strcmp(value, "f16") == 0) a->kv = G4_KV_USE_F16;
         else if (strcmp(value, "f32") == 0) a->kv = G4_KV_USE_F32;
@@ -439,7 +463,7 @@ static int g4_args_parse(g4_args *a, int argc, char **argv, int first)
                           a->command->name[0] != '\0' ? a->command->name : "an answer", a->command->name);
         }
         if (o->kind == G4_IS_FLAG && value != NULL) return g4_say(G4_EXIT_USAGE, "%s takes no value", o->name);
-        if (o->kind != G4_IS_FLAG && value == NULL) {
+        if (o->kind != G4_IS_FLAG && o->kind != G4_IS_THINK && value == NULL) {
             if (i + 1 >= argc) return g4_say(G4_EXIT_USAGE, "%s needs a value: %s", argv[i], o->value);
             value = argv[++i];
         }
@@ -567,7 +591,13 @@ static int g4_is_checkpoint(const char *path)
 static int g4_open_engine(g4_engine **e, g4_args *a)
 {
     g4_error err;
-    if (a->model == NULL) return g4_say(G4_EXIT_USAGE, "no model: give one with -m FILE");
+    if (a->model == NULL) { /* the one that comes with the program */
+        if (!g4_companion("models/tiny.g4", &a->found_model) && !g4_companion("tiny.g4", &a->found_model)) {
+            return g4_say(G4_EXIT_USAGE, "no model: give one with -m FILE");
+        }
+        a->model = a->found_model.data;
+        if (!a->quiet) g4_say(0, "using %s", a->model);
+    }
     if (g4_is_checkpoint(a->model)) return G4_EXIT_FAILED;
     g4_engine_options opt = { .model_path = a->model, .n_threads = a->n_threads < 0 ? 0 : a->n_threads, .isa = a->isa,
                               .log = g4_on_log, .user = a };
@@ -926,6 +956,7 @@ typedef struct {
     g4_buf logprobs;   /* members of the JSON list, or lines for stderr */
     int to_terminal;
     int in_thought;    /* a thought is being shown on stderr */
+    int called;        /* a call was shown, on a line of its own */
     int stopped;       /* a stop string of a chat was found */
     int failed;        /* standard output took no more: errno */
 } g4_writer;
@@ -1027,7 +1058,7 @@ typedef struct {
 
 /* Generate into w. -n 0 reads the prompt and generates nothing. The stop strings of a chat count in its text, not in
  * thoughts and calls, so they are looked for there. */
-static int g4_generate(g4_writer *w, g4_session *s, g4_figures *f)
+static int g4_generate(g4_writer *w, g4_session *s, const g4_constraint *constraint, g4_figures *f)
 {
     const g4_args *a = w->args;
     g4_sampling sampling = g4_sampling_of(a, w->engine);
@@ -1035,7 +1066,7 @@ static int g4_generate(g4_writer *w, g4_session *s, g4_figures *f)
                                 .n_stop = w->reply == NULL ? a->n_stop : 0, .no_guard = a->no_guard || w->reply == NULL,
                                 .no_lookup = a->no_lookup,
                                 .want_logprobs = a->logprobs >= 0, .n_top = a->logprobs > 0 ? a->logprobs : 0,
-                                .output = g4_on_output, .user = w };
+                                .constraint = constraint, .output = g4_on_output, .user = w };
     g4_error err;
     f->result = (g4_result){ .stop = G4_STOP_MAX_TOKENS, .stop_token = -1 };
     if (a->max_tokens != 0 && g4_session_generate(s, &opt, &f->result, &err) != G4_OK) return g4_failed(&err);
@@ -1062,7 +1093,8 @@ static int g4_answer_end(g4_writer *w, const g4_figures *f, const char *extra)
         status = g4_print_buf(&b);
         g4_buf_free(&b);
     } else {
-        if (w->text.len == 0 || w->text.data[w->text.len - 1] != '\n') putchar('\n');
+        int open = w->text.len == 0 ? !w->called : w->text.data[w->text.len - 1] != '\n';
+        if (open) putchar('\n');
         if (fflush(stdout) != 0 || w->failed) {
             status = g4_say(G4_EXIT_FAILED, "cannot write standard output: %s", strerror(w->failed ? w->failed : errno));
         }
@@ -1101,7 +1133,9 @@ typedef struct { /* an engine, a session and, for a chat, what was said */
     g4_session *session;
     g4_engine_info info;
     g4_meter meter;
-    int raw, thinking;
+    int raw, thinking, chats; /* chats: on a terminal, the user can be asked */
+    g4_buf tools, document;   /* of --tools, of --messages */
+    g4_guide_options guide;
     g4_talk_message *messages;
     int n;
     g4_talk_part *pending; /* media for the next message */
@@ -1190,10 +1224,65 @@ static int g4_part_load(const g4_talk *t, g4_talk_part *p)
     return G4_EXIT_DONE;
 }
 
+/* The media of --messages: paths, or data in the document. What is loaded belongs to t, as a message of its own. */
+static int g4_talk_load_media(g4_talk *t, g4_chat *chat)
+{
+    g4_media_options media = g4_media_setup(t->args, t->info.has_audio);
+    g4_error err;
+    int n = 0, n_media = g4_chat_n_media(chat), status = G4_EXIT_DONE;
+    g4_talk_part *parts = g4_alloc(NULL, (size_t)n_media + 1, sizeof *parts);
+    if (parts == NULL) return g4_say(G4_EXIT_FAILED, "no memory for the media");
+    for (int i = 0; status == G4_EXIT_DONE && i < n_media; i++) {
+        g4_chat_medium m;
+        g4_talk_part *p = &parts[n];
+        g4_status result = g4_chat_media(chat, i, &m, &err);
+        const char *source = result == G4_OK ? m.source : NULL;
+        if (result != G4_OK) return g4_parts_free(t, parts, n), g4_failed(&err);
+        p->kind = m.kind;
+        p->budget = m.kind == G4_PART_IMAGE && t->args->image_tokens > 0 ? t->args->image_tokens : 0;
+        n++;
+        if (source != NULL && strncmp(source, "file://", 7) == 0) source += 7;
+        if (source != NULL && strstr(source, "://") != NULL) {
+            status = g4_say(G4_EXIT_FAILED, "%s: addresses are not fetched; give a path or data", source);
+        } else if (source != NULL) {
+            g4_buf_str(&p->text, source);
+            status = g4_part_load(t, p);
+        } else if (m.data == NULL) {
+            status = g4_say(G4_EXIT_FAILED, "message %d has a medium without a path or data", m.message);
+        } else {
+            if (m.kind == G4_PART_IMAGE) result = g4_image_decode(&p->image, m.data, m.size, &media, &err);
+            if (m.kind == G4_PART_AUDIO) result = g4_audio_decode(&p->audio, m.data, m.size, &media, &err);
+            if (m.kind == G4_PART_VIDEO) result = g4_video_decode(&p->video, m.data, m.size, &media, &err);
+            if (result != G4_OK) status = g4_failed(&err);
+            p->loaded = result == G4_OK;
+            p->image.max_tokens = p->budget;
+        }
+        if (status != G4_EXIT_DONE) break;
+        if (m.kind == G4_PART_IMAGE) result = g4_chat_set_image(chat, i, &p->image, &err);
+        if (m.kind == G4_PART_AUDIO) result = g4_chat_set_audio(chat, i, &p->audio, &err);
+        if (m.kind == G4_PART_VIDEO) result = g4_chat_set_video(chat, i, &p->video, &err);
+        if (result != G4_OK) status = g4_failed(&err);
+    }
+    if (status == G4_EXIT_DONE) return g4_message_add(t, G4_ROLE_USER, parts, n);
+    g4_parts_free(t, parts, n);
+    return status;
+}
+
+static int g4_talk_parse_messages(g4_talk *t, g4_chat **chat)
+{
+    g4_chat_options opt = { .tools = t->tools.data, .tools_len = t->tools.len, .thinking = t->thinking, .openai = 1 };
+    g4_error err;
+    const char *json = t->document.len > 0 ? t->document.data : "";
+    if (g4_chat_parse(chat, t->engine, json, t->document.len, &opt, &err) != G4_OK) {
+        return g4_say(G4_EXIT_FAILED, "%s: %s", t->args->messages, err.message);
+    }
+    return g4_talk_load_media(t, *chat);
+}
+
 /* The conversation as the library takes it: *chat borrows from t. */
 static int g4_talk_chat(g4_talk *t, g4_chat **chat)
 {
-    g4_chat_options opt = { .tools = NULL, .thinking = t->thinking };
+    g4_chat_options opt = { .tools = t->tools.data, .tools_len = t->tools.len, .thinking = t->thinking };
     g4_error err;
     size_t n_parts = 0, k = 0;
     int status = G4_EXIT_DONE;
@@ -1370,6 +1459,15 @@ static int g4_on_part(void *user, int index, const g4_part *delta)
         g4_show(stderr, on_terminal, delta->text, delta->text_len);
         fflush(stderr);
     }
+    if (delta->kind == G4_PART_TOOL_CALL && !w->args->json) {
+        FILE *f = w->args->tool_exec != NULL ? stderr : stdout;
+        g4_show(f, isatty(fileno(f)), delta->name, strlen(delta->name));
+        fputc(' ', f);
+        g4_show(f, isatty(fileno(f)), delta->text, delta->text_len);
+        fputc('\n', f);
+        if (fflush(f) != 0 && f == stdout) w->failed = errno;
+        w->called = 1;
+    }
     return delta->kind == G4_PART_TEXT && g4_emit_until_stop(w, delta->text, delta->text_len);
 }
 
@@ -1411,43 +1509,236 @@ static int g4_talk_keep(g4_talk *t, g4_writer *w, g4_buf *extra)
     return g4_message_add(t, G4_ROLE_MODEL, kept, n);
 }
 
-/* Let the model answer the conversation as it stands, and add the answer to it. An interrupted answer is kept as far as it
- * came; after a failure the conversation is as it was. */
-static int g4_talk_answer(g4_talk *t)
+/* Run `program name` without a shell, the arguments on its standard input; what it prints is the result. */
+static int g4_tool_run(const char *program, const char *name, const g4_buf *arguments, g4_buf *result)
+{
+    FILE *input = tmpfile(); /* a file, so that neither side waits for the other */
+    int ends[2], code = 0, status = G4_EXIT_DONE;
+    char block[4096];
+    if (input == NULL || fwrite(arguments->data, 1, arguments->len, input) != arguments->len || fflush(input) != 0) {
+        if (input != NULL) fclose(input);
+        return g4_say(G4_EXIT_FAILED, "cannot hand arguments to %s: %s", program, strerror(errno));
+    }
+    rewind(input);
+    pid_t pid = pipe(ends) == 0 ? fork() : -1;
+    if (pid == 0) {
+        dup2(fileno(input), STDIN_FILENO);
+        dup2(ends[1], STDOUT_FILENO);
+        close(ends[0]);
+        close(ends[1]);
+        execlp(program, program, name, (char *)NULL);
+        _exit(127);
+    }
+    fclose(input);
+    if (pid < 0) return g4_say(G4_EXIT_FAILED, "cannot run %s: %s", program, strerror(errno));
+    close(ends[1]);
+    for (;;) {
+        ssize_t n = read(ends[0], block, sizeof block);
+        if (n > 0) g4_buf_add(result, block, (size_t)n);
+        else if (n == 0 || errno != EINTR || g4_interrupted()) break;
+    }
+    close(ends[0]);
+    if (g4_interrupted()) kill(pid, SIGTERM);
+    while (waitpid(pid, &code, 0) < 0 && errno == EINTR) {
+    }
+    while (result->len > 0 && (result->data[result->len - 1] == '\n' || result->data[result->len - 1] == '\r')) result->len--;
+    if (g4_interrupted()) return g4_interrupted();
+    if (WIFEXITED(code) && WEXITSTATUS(code) == 127) status = g4_say(G4_EXIT_FAILED, "cannot run %s", program);
+    else if (code != 0) g4_say(0, "%s %s failed; the model is told what it printed", program, name);
+    return status;
+}
+
+/* Answer the calls of the last message: by the program, or by the user. *answered says whether there were any. */
+static int g4_talk_call_tools(g4_talk *t, int *answered)
+{
+    const g4_args *a = t->args;
+    g4_talk_part *results = NULL;
+    int n = 0, status = G4_EXIT_DONE, asked = t->n - 1;
+    *answered = 0;
+    if (a->tool_exec == NULL && !t->chats) return status;
+    for (int i = 0; status == G4_EXIT_DONE && i < t->messages[asked].n; i++) {
+        const g4_talk_part *call = &t->messages[asked].parts[i];
+        g4_history none = { 0 };
+        g4_buf line = { 0 };
+        if (call->kind != G4_PART_TOOL_CALL) continue;
+        g4_talk_part *p = g4_part_add(&results, &n, G4_PART_TOOL_RESULT);
+        if (p == NULL) break;
+        g4_buf_add(&p->name, call->name.data, call->name.len);
+        g4_buf_add(&p->id, call->id.data, call->id.len);
+        if (a->tool_exec == NULL) {
+            if (g4_line_read("result: ", &none, &p->text) != G4_LINE_READ) status = G4_EXIT_FAILED;
+        } else {
+            int run = a->yes;
+            if (!run && isatty(STDIN_FILENO)) {
+                fprintf(stderr, "run %s %s? [y/N] ", a->tool_exec, call->name.data);
+                run = g4_line_read("", &none, &line) == G4_LINE_READ && line.len > 0 && (line.data[0] == 'y' || line.data[0] == 'Y');
+            }
+            if (run) status = g4_tool_run(a->tool_exec, call->name.data, &call->text, &p->text);
+            else status = g4_say(G4_EXIT_FAILED, "%s was not run%s", a->tool_exec, isatty(STDIN_FILENO) ? "" : ": it needs --yes");
+        }
+        g4_buf_free(&line);
+        g4_history_free(&none);
+    }
+    if (status == G4_EXIT_DONE && n > 0) {
+        *answered = 1;
+        return g4_message_add(t, G4_ROLE_TOOL, results, n);
+    }
+    g4_parts_free(t, results, n);
+    return status;
+}
+
+/* Draw what the answer points at on the last picture of the conversation. */
+static int g4_talk_draw(const g4_talk *t, const g4_buf *text)
+{
+    static const uint8_t colours[][3] = { { 230, 25, 75 }, { 0, 130, 200 }, { 60, 180, 75 }, { 245, 130, 48 }, { 145, 30, 180 } };
+    const g4_image *image = NULL;
+    g4_box *boxes = NULL;
+    g4_out out;
+    g4_error err;
+    int n = 0;
+    for (int i = 0; i < t->n; i++) {
+        for (int j = 0; j < t->messages[i].n; j++) {
+            if (t->messages[i].parts[j].kind == G4_PART_IMAGE) image = &t->messages[i].parts[j].image;
+        }
+    }
+    if (image == NULL) return g4_say(G4_EXIT_FAILED, "--boxes: there is no picture to draw on");
+    if (g4_boxes_read(&boxes, &n, text->len > 0 ? text->data : "", text->len, image->width, image->height, NULL, &err) != G4_OK) {
+        return g4_failed(&err);
+    }
+    size_t stride = image->stride != 0 ? image->stride : 3 * (size_t)image->width;
+    uint8_t *pixels = g4_alloc(NULL, stride, (size_t)image->height);
+    int status = pixels == NULL ? g4_say(G4_EXIT_FAILED, "no memory for the picture") : g4_out_open(&out, t->args->boxes);
+    if (status == G4_EXIT_DONE) {
+        g4_image drawn = *image;
+        memcpy(pixels, image->pixels, stride * (size_t)image->height);
+        for (int i = 0; i < n; i++) {
+            int margin = boxes[i].is_point ? 3 : 0; /* a point is shown as a small box */
+            const int box[4] = { boxes[i].x0 - margin, boxes[i].y0 - margin, boxes[i].x1 + margin, boxes[i].y1 + margin };
+            g4_draw_box(pixels, image->width, image->height, stride, box, boxes[i].label, colours[i % 5]);
+        }
+        drawn.pixels = pixels;
+        if (g4_png_write(&drawn, g4_out_write, &out, NULL, &err) != G4_OK && !ferror(out.f)) status = g4_failed(&err);
+        status = g4_out_close(&out, status);
+    }
+    if (status == G4_EXIT_DONE && !t->args->quiet) g4_say(0, "%d boxes drawn to %s", n, t->args->boxes);
+    g4_free(NULL, pixels);
+    g4_boxes_free(boxes, n, NULL);
+    return status;
+}
+
+/* One answer to the conversation as it stands, added to it. An interrupted answer is kept as far as it came. When it calls
+ * tools that can be answered here, *again is set and their results stand behind it. */
+static int g4_talk_step(g4_talk *t, int *again)
 {
     g4_writer w = { .args = t->args, .engine = t->engine, .to_terminal = isatty(STDOUT_FILENO) };
     g4_sync_counts counts;
     g4_chat *chat = NULL;
+    g4_guide *guide = NULL;
     g4_buf extra = { 0 };
     g4_error err;
     double start = g4_now();
-    int status = g4_talk_chat(t, &chat);
-    if (status == G4_EXIT_DONE) {
-        static const char cue[] = "<|channel>thought\n";
-        size_t len, cue_len = sizeof cue - 1;
-        const char *prompt = g4_chat_text(chat, &len);
-        int in_thought = len >= cue_len && memcmp(prompt + len - cue_len, cue, cue_len) == 0;
-        if (g4_session_sync_chat(t->session, chat, &counts, &err) != G4_OK) status = g4_failed(&err);
-        g4_meter_end(&t->meter);
-        if (status == G4_EXIT_DONE && g4_response_open(&w.reply, t->engine, in_thought, g4_on_part, &w, &err) != G4_OK) {
-            status = g4_failed(&err);
-        }
+    int status = t->args->messages != NULL ? g4_talk_parse_messages(t, &chat) : g4_talk_chat(t, &chat);
+    *again = 0;
+    if (status == G4_EXIT_DONE && g4_guide_open(&guide, chat, &t->guide, &err) != G4_OK) status = g4_failed(&err);
+    if (status == G4_EXIT_DONE && g4_session_sync_chat(t->session, chat, &counts, &err) != G4_OK) status = g4_failed(&err);
+    g4_meter_end(&t->meter);
+    if (status == G4_EXIT_DONE &&
+        g4_response_open(&w.reply, t->engine, g4_chat_in_thought(chat), g4_on_part, &w, &err) != G4_OK) {
+        status = g4_failed(&err);
     }
     if (status == G4_EXIT_DONE) {
         t->last = (g4_figures){ .prompt_tokens = counts.prompt, .reused = counts.reused, .prompt_seconds = g4_now() - start };
-        status = g4_generate(&w, t->session, &t->last);
+        status = g4_generate(&w, t->session, g4_guide_constraint(guide), &t->last);
     }
     if (status == G4_EXIT_DONE && g4_response_finish(w.reply, &err) != G4_OK) status = g4_failed(&err);
     if (status == G4_EXIT_DONE && w.held.len > 0) g4_emit(&w, w.held.data, w.held.len);
     if (w.in_thought) fputs(isatty(STDERR_FILENO) ? "\033[0m\n" : "\n", stderr);
-    if (status == G4_EXIT_DONE && t->args->max_tokens != 0) status = g4_talk_keep(t, &w, &extra);
+    if (status == G4_EXIT_DONE && t->args->max_tokens != 0) {
+        status = g4_talk_keep(t, &w, &extra);
+        if (status == G4_EXIT_DONE && !g4_interrupted()) status = g4_talk_call_tools(t, again);
+    }
     if (status == G4_EXIT_DONE && g4_interrupted() && t->args->json) status = g4_interrupted();
     if (status == G4_EXIT_DONE && extra.failed) status = g4_say(G4_EXIT_FAILED, "no memory for the answer");
-    if (status == G4_EXIT_DONE) status = g4_answer_end(&w, &t->last, extra.len > 0 ? extra.data : "");
+    if (status == G4_EXIT_DONE && !*again) status = g4_answer_end(&w, &t->last, extra.len > 0 ? extra.data : "");
+    if (status == G4_EXIT_DONE && !*again && t->args->boxes != NULL) status = g4_talk_draw(t, &w.text);
     if (status == G4_EXIT_DONE) status = g4_interrupted();
     g4_buf_free(&extra);
     g4_writer_free(&w);
+    g4_guide_close(guide);
     g4_chat_close(chat);
+    return status;
+}
+
+/* Let the model answer, calls and their results included, until it has said what it has to say. */
+static int g4_talk_answer(g4_talk *t)
+{
+    enum { MAX_CALLS = 32 }; /* in a row: a model that only calls must not go on for ever */
+    g4_tool_choice choice = t->guide.tool_choice;
+    int again = 1, status = G4_EXIT_DONE;
+    for (int i = 0; status == G4_EXIT_DONE && again; i++) {
+        if (i == MAX_CALLS) status = g4_say(G4_EXIT_FAILED, "the model called tools %d times in a row", MAX_CALLS);
+        if (i == MAX_CALLS) break;
+        status = g4_talk_step(t, &again);
+        if (choice != G4_TOOLS_NONE) t->guide.tool_choice = G4_TOOLS_AUTO; /* what was required has been called */
+    }
+    t->guide.tool_choice = choice;
+    return status;
+}
+
+/* What guides the answers: tools, a schema or rules, the budget of thoughts. */
+static int g4_talk_set_tools(g4_talk *t, const char *path)
+{
+    const g4_args *a = t->args;
+    const char *choice = a->tool_choice != NULL ? a->tool_choice : "auto";
+    g4_buf json = { 0 };
+    g4_grammar *grammar = NULL;
+    g4_error err;
+    t->guide.tool_choice = strcmp(choice, "auto") == 0       ? G4_TOOLS_AUTO
+                           : strcmp(choice, "none") == 0     ? G4_TOOLS_NONE
+                           : strcmp(choice, "required") == 0 ? G4_TOOLS_REQUIRED
+                                                             : G4_TOOLS_NAMED;
+    t->guide.tool_name = t->guide.tool_choice == G4_TOOLS_NAMED ? choice : NULL;
+    int status = g4_file_read(path, &json);
+    if (status == G4_EXIT_DONE && t->guide.tool_choice != G4_TOOLS_NONE &&
+        g4_grammar_from_tools(&grammar, t->engine, json.len > 0 ? json.data : "", json.len, t->guide.tool_name, &err) != G4_OK) {
+        status = g4_say(G4_EXIT_FAILED, "%s: %s", path, err.message);
+    }
+    if (status != G4_EXIT_DONE) {
+        g4_buf_free(&json);
+        return status;
+    }
+    g4_grammar_close(t->guide.tools);
+    g4_buf_free(&t->tools);
+    t->guide.tools = grammar;
+    t->tools = json;
+    return status;
+}
+
+static int g4_talk_set_guide(g4_talk *t)
+{
+    const g4_args *a = t->args;
+    g4_buf text = { 0 };
+    g4_error err;
+    g4_status result = G4_OK;
+    int status = a->tools != NULL ? g4_talk_set_tools(t, a->tools) : G4_EXIT_DONE;
+    t->guide.think_budget = a->think > 1 ? a->think - 1 : 0;
+    if (status != G4_EXIT_DONE) return status;
+    if (a->json_schema != NULL) {
+        int is_text = a->json_schema[strspn(a->json_schema, " \t\n")] == '{';
+        if (is_text) g4_buf_str(&text, a->json_schema);
+        else status = g4_file_read(a->json_schema, &text);
+        if (status == G4_EXIT_DONE) {
+            result = g4_grammar_from_schema(&t->guide.grammar, t->engine, text.len > 0 ? text.data : "", text.len, &err);
+        }
+        if (result != G4_OK) status = g4_say(G4_EXIT_FAILED, "%s: %s", is_text ? "--json-schema" : a->json_schema, err.message);
+    } else if (a->grammar != NULL) {
+        status = g4_file_read(a->grammar, &text);
+        if (status == G4_EXIT_DONE) {
+            result = g4_grammar_from_rules(&t->guide.grammar, t->engine, text.len > 0 ? text.data : "", text.len, &err);
+        }
+        if (result != G4_OK) status = g4_say(G4_EXIT_FAILED, "%s: %s", a->grammar, err.message);
+    }
+    g4_buf_free(&text);
     return status;
 }
 
@@ -1529,6 +1820,14 @@ static int g4_chat_attach(g4_talk *t, const char *rest, g4_part_kind kind)
 static int g4_chat_image(g4_talk *t, const char *rest, g4_buf *line) { return (void)line, g4_chat_attach(t, rest, G4_PART_IMAGE); }
 static int g4_chat_audio(g4_talk *t, const char *rest, g4_buf *line) { return (void)line, g4_chat_attach(t, rest, G4_PART_AUDIO); }
 static int g4_chat_video(g4_talk *t, const char *rest, g4_buf *line) { return (void)line, g4_chat_attach(t, rest, G4_PART_VIDEO); }
+
+static int g4_chat_tools(g4_talk *t, const char *rest, g4_buf *line)
+{
+    (void)line;
+    if (rest[0] != '\0') return g4_talk_set_tools(t, rest);
+    printf("%s\n", t->tools.len > 0 ? t->tools.data : "(no tools)");
+    return G4_EXIT_DONE;
+}
 
 static int g4_chat_save(g4_talk *t, const char *rest, g4_buf *line)
 {
@@ -1617,6 +1916,7 @@ static const struct { const char *name, *rest, *help; g4_chat_fn run; } g4_chat_
     { "video", " FILE", "let it see a video", g4_chat_video },
     { "system", " [TEXT]", "set the system prompt, or show it", g4_chat_system },
     { "think", " [on|off]", "let the model think before it answers", g4_chat_think },
+    { "tools", " [FILE]", "functions the model may call, or show them", g4_chat_tools },
     { "retry", "", "another answer to your last message", g4_chat_retry },
     { "edit", " [TEXT]", "change your last message (in the line, or to TEXT)", g4_chat_edit },
     { "undo", "", "forget your last message and its answer", g4_chat_undo },
@@ -1730,7 +2030,7 @@ static int g4_talk_raw(g4_talk *t)
         f.reused = had;
         f.prompt_seconds = g4_now() - start;
     }
-    if (status == G4_EXIT_DONE) status = g4_generate(&w, t->session, &f);
+    if (status == G4_EXIT_DONE) status = g4_generate(&w, t->session, NULL, &f);
     if (status == G4_EXIT_DONE && g4_interrupted()) {
         if (!a->json) putchar('\n');
         status = g4_interrupted();
@@ -1743,17 +2043,62 @@ static int g4_talk_raw(g4_talk *t)
     return status;
 }
 
+/* The first of the given options that needs what raw text does not have, or NULL. */
+static const char *g4_needs_chat(const g4_args *a)
+{
+    const struct { int given; const char *name; } options[] = {
+        { a->think, "--think" }, { a->system != NULL, "--system" }, { a->messages != NULL, "--messages" },
+        { a->tools != NULL, "--tools" }, { a->json_schema != NULL, "--json-schema" }, { a->grammar != NULL, "--grammar" },
+        { a->boxes != NULL, "--boxes" },
+    };
+    for (int i = 0; i < a->n_parts; i++) {
+        if (a->parts[i].kind == G4_ARG_IMAGE) return "--image";
+        if (a->parts[i].kind == G4_ARG_AUDIO) return "--audio";
+        if (a->parts[i].kind == G4_ARG_VIDEO) return "--video";
+    }
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
+        if (options[i].given) return options[i].name;
+    }
+    return NULL;
+}
+
+/* A chat model: one question, or a conversation on the terminal. */
+static int g4_talk_run(g4_talk *t)
+{
+    const g4_args *a = t->args;
+    int has_text = a->messages != NULL;
+    for (int i = 0; i < a->n_parts; i++) has_text |= a->parts[i].kind <= G4_ARG_FILE;
+    t->chats = !has_text && isatty(STDIN_FILENO);
+    int status = g4_talk_set_guide(t);
+    if (status == G4_EXIT_DONE && a->messages != NULL) status = g4_file_read(a->messages, &t->document);
+    if (status == G4_EXIT_DONE) status = g4_talk_open(t, a->session);
+    if (status == G4_EXIT_DONE && a->system != NULL) status = g4_chat_system(t, a->system, NULL);
+    if (status != G4_EXIT_DONE) return status;
+    if (t->chats) {
+        for (int i = 0; status == G4_EXIT_DONE && i < a->n_parts; i++) {
+            t->args->image_tokens = a->parts[i].budget;
+            status = g4_chat_attach(t, a->parts[i].value, (g4_part_kind)(a->parts[i].kind - G4_ARG_IMAGE + G4_PART_IMAGE));
+        }
+        if (status == G4_EXIT_DONE) status = g4_talk_chat_loop(t);
+    } else {
+        if (a->messages == NULL) status = g4_talk_ask(t);
+        if (status == G4_EXIT_DONE) status = g4_talk_answer(t);
+    }
+    if (status == G4_EXIT_DONE && a->session != NULL) status = g4_talk_save(t, a->session);
+    return status;
+}
+
 static int g4_run_answer(g4_args *a)
 {
-    g4_talk t = { .args = a, .thinking = a->think };
-    int has_media = 0, has_text = 0;
-    for (int i = 0; i < a->n_parts; i++) {
-        if (a->parts[i].kind >= G4_ARG_IMAGE) has_media = 1;
-        else has_text = 1;
+    g4_talk t = { .args = a, .thinking = a->think != 0 };
+    const char *chat_option = g4_needs_chat(a);
+    if (a->raw && chat_option != NULL) {
+        return g4_say(G4_EXIT_USAGE, "%s belongs to the chat template, which --raw leaves out", chat_option);
     }
-    if (a->raw && (a->system != NULL || a->think || has_media)) {
-        return g4_say(G4_EXIT_USAGE, "%s belongs to the chat template, which --raw leaves out",
-                      a->think ? "--think" : a->system != NULL ? "--system" : "a picture, sound or video");
+    if (a->json_schema != NULL && a->grammar != NULL) return g4_say(G4_EXIT_USAGE, "give --json-schema or --grammar, not both");
+    if (a->tool_choice != NULL && a->tools == NULL) return g4_say(G4_EXIT_USAGE, "--tool-choice needs --tools");
+    if (a->messages != NULL && (a->n_parts > 0 || a->session != NULL || a->system != NULL || a->tool_exec != NULL)) {
+        return g4_say(G4_EXIT_USAGE, "--messages holds the whole conversation: no prompt, --system, --session or --tool-exec");
     }
     int status = g4_open_engine(&t.engine, a);
     if (status != G4_EXIT_DONE) return status;
@@ -1765,33 +2110,21 @@ static int g4_run_answer(g4_args *a)
                             (int)a->bias[i].token, t.info.n_vocab - 1);
         }
     }
-    if (status == G4_EXIT_DONE && t.raw && (a->system != NULL || a->think || has_media)) {
-        status = g4_say(G4_EXIT_FAILED, "%s is a base model: it has no chat template, so no %s", t.info.name,
-                        a->think ? "thinking" : a->system != NULL ? "system prompt" : "pictures, sound or video");
+    if (status == G4_EXIT_DONE && t.raw && chat_option != NULL) {
+        status = g4_say(G4_EXIT_FAILED, "%s is a base model: it has no chat template, so no %s", t.info.name, chat_option);
     }
     if (status == G4_EXIT_DONE && !t.raw && a->specials) status = g4_say(G4_EXIT_USAGE, "--specials needs --raw");
-    if (status == G4_EXIT_DONE && t.raw) {
-        if (!a->raw && !a->quiet) g4_say(0, "%s is a base model: it continues the text, as with --raw", t.info.name);
-        status = g4_talk_raw(&t);
-    } else if (status == G4_EXIT_DONE) {
-        int chats = !has_text && isatty(STDIN_FILENO);
-        status = g4_talk_open(&t, a->session);
-        if (status == G4_EXIT_DONE && a->system != NULL) status = g4_chat_system(&t, a->system, NULL);
-        if (status == G4_EXIT_DONE && !chats) {
-            status = g4_talk_ask(&t);
-            if (status == G4_EXIT_DONE) status = g4_talk_answer(&t);
-        } else if (status == G4_EXIT_DONE) {
-            for (int i = 0; status == G4_EXIT_DONE && i < a->n_parts; i++) {
-                a->image_tokens = a->parts[i].budget;
-                status = g4_chat_attach(&t, a->parts[i].value, (g4_part_kind)(a->parts[i].kind - G4_ARG_IMAGE + G4_PART_IMAGE));
-            }
-            if (status == G4_EXIT_DONE) status = g4_talk_chat_loop(&t);
-        }
-        if (status == G4_EXIT_DONE && a->session != NULL) status = g4_talk_save(&t, a->session);
+    if (status == G4_EXIT_DONE && t.raw && !a->raw && !a->quiet) {
+        g4_say(0, "%s is a base model: it continues the text, as with --raw", t.info.name);
     }
+    if (status == G4_EXIT_DONE) status = t.raw ? g4_talk_raw(&t) : g4_talk_run(&t);
     g4_talk_cut(&t, 0);
     g4_free(NULL, t.messages);
     g4_parts_free(&t, t.pending, t.n_pending);
+    g4_grammar_close(t.guide.grammar);
+    g4_grammar_close(t.guide.tools);
+    g4_buf_free(&t.tools);
+    g4_buf_free(&t.document);
     g4_session_close(t.session);
     g4_engine_close(t.engine);
     return status;
@@ -2438,8 +2771,9 @@ static int g4_help(const g4_command *c)
         const g4_option *o = &g4_options[i];
         char left[64];
         if ((o->commands & c->bit) == 0) continue;
-        snprintf(left, sizeof left, "%s%s%s %s", o->letter != NULL ? o->letter : "",
-                 o->letter != NULL && o->name != NULL ? ", " : "", o->name != NULL ? o->name : "", o->value != NULL ? o->value : "");
+        snprintf(left, sizeof left, "%s%s%s%s%s", o->letter != NULL ? o->letter : "",
+                 o->letter != NULL && o->name != NULL ? ", " : "", o->name != NULL ? o->name : "",
+                 o->value != NULL && o->value[0] != '[' ? " " : "", o->value != NULL ? o->value : "");
         g4_buf_fmt(&b, "  %-24s %s\n", left, o->help);
     }
     g4_buf_str(&b, "\nExit status: 0 done, 1 a file, a model or the run failed, 2 wrong usage, 130 interrupted.\n");
@@ -2479,5 +2813,6 @@ int main(int argc, char **argv)
         }
     }
     g4_free(NULL, a.parts);
+    g4_buf_free(&a.found_model);
     return status;
 }

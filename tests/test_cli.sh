@@ -57,7 +57,10 @@ fails 2 "unknown command" nonsense
 fails 2 "what is \"stray\"" -m $base stray
 fails 2 "-m needs a value" -p x -m
 fails 2 "--temp is not an option of tokenize" tokenize -m $base --temp 1
+cp "$g4" "$tmp/gemma4"
+here=$g4; g4=$tmp/gemma4
 fails 2 "no model" -p x
+g4=$here
 fails 2 "-n needs a whole number" -m $base -n many -p x
 fails 2 "-n needs a whole number" -m $base -n 1.5 -p x
 fails 2 "-n needs a whole number" -m $base -n -1 -p x
@@ -198,6 +201,46 @@ ok "render" same "$tmp/out" "$tmp/want"
 ok "an unknown template exits 1" test "$rc" -eq 1 -a ! -s "$tmp/out" -a -s "$tmp/err"
 echo '{"messages": "none"}' | "$g4" render -m $chat > "$tmp/out" 2> "$tmp/err"; rc=$?
 ok "what the template refuses exits 1" test "$rc" -eq 1 -a ! -s "$tmp/out" -a -s "$tmp/err"
+
+# ---- Guided answers, with the model that comes along ---------------------------------------------------------
+if [ -f models/tiny.g4 ]; then
+    tiny=models/tiny.g4
+    cat > "$tmp/tools.json" <<'END'
+[{"type": "function", "function": {"name": "get_weather", "description": "Weather of a city",
+  "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}]
+END
+    run -m $tiny --tools "$tmp/tools.json" --tool-choice required -p "What is the weather in Paris?" -n 60 --temp 0 --json
+    ok "a required call" json 'd["tool_calls"][0]["function"]["name"] == "get_weather" and d["finish_reason"] == "tool_calls"'
+    ok "its arguments are JSON" json '"city" in __import__("json").loads(d["tool_calls"][0]["function"]["arguments"])'
+    printf '#!/bin/sh\ncat > "%s"; echo "{\\"celsius\\": 12}"\n' "$tmp/arguments" > "$tmp/tool"; chmod +x "$tmp/tool"
+    run -m $tiny --tools "$tmp/tools.json" --tool-choice required -p "What is the weather in Paris?" -n 60 --temp 0 --quiet \
+        --tool-exec "$tmp/tool" --yes
+    ok "--tool-exec runs it, arguments on standard input" grep -q '"city"' "$tmp/arguments"
+    run -m $tiny --tools "$tmp/tools.json" --tool-choice required -p "What is the weather?" -n 60 --temp 0 --tool-exec "$tmp/tool"
+    ok "without --yes nothing runs" grep -q "needs --yes" "$tmp/err"
+    run -m $tiny --json-schema '{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}' -p hi --quiet -n 40
+    ok "--json-schema" json 'isinstance(d["a"], int)'
+    fails 1 "#/type" -m $tiny --quiet --json-schema '{"type": "nonsense"}' -p hi
+    printf 'root ::= "yes" | "no"\n' > "$tmp/rules"
+    run -m $tiny --grammar "$tmp/rules" -p "Is it?" --quiet -n 9
+    ok "--grammar" grep -qxE "yes|no" "$tmp/out"
+    fails 2 "needs --tools" -m $tiny --tool-choice none -p hi
+    fails 2 "not both" -m $tiny --grammar "$tmp/rules" --json-schema '{}' -p hi
+    echo '[{"role": "user", "content": [{"type": "text", "text": "Describe the picture."},
+           {"type": "image", "path": "'"$tmp/i.ppm"'"}]}]' > "$tmp/messages"
+    run -m $tiny --messages "$tmp/messages" --json -n 20
+    ok "--messages with a picture" json 'd["role"] == "assistant" and d["usage"]["prompt_tokens"] > 30'
+    echo '[{"role": "user", "content": [{"type": "image", "path": "https://example.org/x.png"}]}]' > "$tmp/messages"
+    fails 1 "not fetched" -m $tiny --quiet --messages "$tmp/messages" --json
+    echo '[{"role": "user", "content": 5' > "$tmp/messages"
+    fails 1 "line" -m $tiny --quiet --messages "$tmp/messages"
+    run -m $tiny --image "$tmp/i.ppm" -p "Find the red circle." -n 60 --temp 0 --quiet --boxes "$tmp/boxes.png"
+    ok "--boxes writes a PNG" sh -c "head -c 4 '$tmp/boxes.png' | grep -q PNG"
+    run -p "hello" -n 2
+    ok "the model beside the program is the default, and it says so" grep -q "using .*models/tiny.g4" "$tmp/err"
+else
+    echo "no models/tiny.g4"; skipped=$((skipped + 1))
+fi
 
 # ---- Tokens ------------------------------------------------------------------------------------------------
 tokenize() { printf "$1" | "$g4" tokenize -m $vocab $2 > "$tmp/out" 2> "$tmp/err"; rc=$?; }
