@@ -241,11 +241,24 @@ struct g4_args {
     int n_bias;
     int raw, specials, think, show_thoughts, yes, json, quiet, no_guard, no_lookup, no_video_audio, bos, skip_specials;
     int all, help, version;
-    int max_tokens, n_ctx, n_threads, top_k, logprobs, repeat, kv, frames, frame_tokens, image_tokens, block; /* -1: not given */
-    double temperature, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty, seed, fps;  /* NAN: not given */
+    int max_tokens, n_ctx, n_threads, top_k, logprobs, repeat, kv, frames, frame_tokens, image_tokens;
+    int block; /* these numbers: -1: not given */
+    double temperature, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty, seed;
+    double fps; /* these: NAN: not given */
 };
 
-typedef enum { G4_IS_FLAG, G4_IS_INT, G4_IS_NUMBER, G4_IS_TEXT, G4_IS_PART, G4_IS_STOP, G4_IS_BIAS, G4_IS_KV, G4_IS_BUDGET, G4_IS_THINK } g4_option_kind;
+typedef enum {
+    G4_IS_FLAG,
+    G4_IS_INT,
+    G4_IS_NUMBER,
+    G4_IS_TEXT,
+    G4_IS_PART,
+    G4_IS_STOP,
+    G4_IS_BIAS,
+    G4_IS_KV,
+    G4_IS_BUDGET,
+    G4_IS_THINK
+} g4_option_kind;
 typedef struct {
     const char *letter, *name; /* "-m", "--model"; either may be NULL */
     const char *value;         /* what stands for it in the help; NULL for a flag */
@@ -264,11 +277,14 @@ static const g4_option g4_options[] = {
       G4_FOR_ANSWER | G4_FOR_TOKENIZE | G4_FOR_DETOKENIZE | G4_FOR_PERPLEXITY,
       "the exact bytes of FILE as text; - is standard input" },
     { "-f", NULL, "FILE", G4_IS_PART, G4_ARG_AUDIO, 0, 0, G4_FOR_MEL, "a sound: WAV, or what ffmpeg reads" },
-    { "-f", NULL, "FILE", G4_IS_PART, G4_ARG_IMAGE, 0, 0, G4_FOR_PATCHES, "a picture: PNG, JPEG, PPM, or what ffmpeg reads" },
-    { NULL, "--block", "N", G4_IS_INT, G4_AT(block), 0, INT_MAX, G4_FOR_MEL, "which block of at most 30 s (default 0)" },
+    { "-f", NULL, "FILE", G4_IS_PART, G4_ARG_IMAGE, 0, 0, G4_FOR_PATCHES,
+      "a picture: PNG, JPEG, PPM, or what ffmpeg reads" },
+    { NULL, "--block", "N", G4_IS_INT, G4_AT(block), 0, INT_MAX, G4_FOR_MEL,
+      "which block of at most 30 s (default 0)" },
     { NULL, "--template", "NAME", G4_IS_TEXT, G4_AT(template_name), 0, 0, G4_FOR_RENDER,
       "31b-2026-07, e2b-2026-07 or 31b-2026-04 (default: the model's)" },
-    { NULL, "--image", "FILE", G4_IS_PART, G4_ARG_IMAGE, 0, 0, G4_FOR_MEDIA, "a picture: PNG, JPEG, PPM, or what ffmpeg reads" },
+    { NULL, "--image", "FILE", G4_IS_PART, G4_ARG_IMAGE, 0, 0, G4_FOR_MEDIA,
+      "a picture: PNG, JPEG, PPM, or what ffmpeg reads" },
     { NULL, "--audio", "FILE", G4_IS_PART, G4_ARG_AUDIO, 0, 0, G4_FOR_MEDIA, "a sound: WAV, or what ffmpeg reads" },
     { NULL, "--video", "FILE", G4_IS_PART, G4_ARG_VIDEO, 0, 0, G4_FOR_MEDIA, "a video: y4m, or what ffmpeg reads" },
     { NULL, "--image-tokens", "N", G4_IS_BUDGET, G4_AT(image_tokens), 0, 0, G4_FOR_MEDIA | G4_FOR_PATCHES,
@@ -277,12 +293,15 @@ static const g4_option g4_options[] = {
       "soft tokens of a frame of the videos behind it (default 70)" },
     { NULL, "--frames", "N", G4_IS_INT, G4_AT(frames), 1, 1024, G4_FOR_MEDIA, "frames of a video (default 32)" },
     { NULL, "--fps", "X", G4_IS_NUMBER, G4_AT(fps), 0.001, 1000, G4_FOR_MEDIA, "frames a second instead" },
-    { NULL, "--no-video-audio", NULL, G4_IS_FLAG, G4_AT(no_video_audio), 0, 0, G4_FOR_ANSWER, "leave the sound of videos out" },
-    { NULL, "--ffmpeg", "NAME", G4_IS_TEXT, G4_AT(ffmpeg), 0, 0, G4_FOR_MEDIA | G4_FOR_MEL | G4_FOR_PATCHES, "the ffmpeg program (default ffmpeg)" },
+    { NULL, "--no-video-audio", NULL, G4_IS_FLAG, G4_AT(no_video_audio), 0, 0, G4_FOR_ANSWER,
+      "leave the sound of videos out" },
+    { NULL, "--ffmpeg", "NAME", G4_IS_TEXT, G4_AT(ffmpeg), 0, 0, G4_FOR_MEDIA | G4_FOR_MEL | G4_FOR_PATCHES,
+      "the ffmpeg program (default ffmpeg)" },
     { NULL, "--system", "TEXT", G4_IS_TEXT, G4_AT(system), 0, 0, G4_FOR_ANSWER, "system prompt" },
     { NULL, "--messages", "FILE", G4_IS_TEXT, G4_AT(messages), 0, 0, G4_FOR_ANSWER,
       "answer this conversation in the OpenAI chat format; - is standard input" },
-    { NULL, "--tools", "FILE", G4_IS_TEXT, G4_AT(tools), 0, 0, G4_FOR_ANSWER, "JSON list of functions the model may call" },
+    { NULL, "--tools", "FILE", G4_IS_TEXT, G4_AT(tools), 0, 0, G4_FOR_ANSWER,
+      "JSON list of functions the model may call" },
     { NULL, "--tool-choice", "WHICH", G4_IS_TEXT, G4_AT(tool_choice), 0, 0, G4_FOR_ANSWER,
       "auto (default), none, required, or the name of a function" },
     { NULL, "--tool-exec", "PROGRAM", G4_IS_TEXT, G4_AT(tool_exec), 0, 0, G4_FOR_ANSWER,
@@ -309,7 +328,8 @@ static const g4_option g4_options[] = {
     { NULL, "--temp", "X", G4_IS_NUMBER, G4_AT(temperature), 0, 1e6, G4_FOR_ANSWER,
       "temperature, 0 takes the best token (default: what the model recommends)" },
     { NULL, "--top-k", "N", G4_IS_INT, G4_AT(top_k), 0, INT_MAX, G4_FOR_ANSWER, "choose among the N best, 0: all" },
-    { NULL, "--top-p", "X", G4_IS_NUMBER, G4_AT(top_p), 0, 1, G4_FOR_ANSWER, "smallest set of this probability, 1: all" },
+    { NULL, "--top-p", "X", G4_IS_NUMBER, G4_AT(top_p), 0, 1, G4_FOR_ANSWER,
+      "smallest set of this probability, 1: all" },
     { NULL, "--min-p", "X", G4_IS_NUMBER, G4_AT(min_p), 0, 1, G4_FOR_ANSWER, "at least X times the best probability" },
     { NULL, "--repeat-penalty", "X", G4_IS_NUMBER, G4_AT(repeat_penalty), 0, 1e6, G4_FOR_ANSWER,
       "make tokens seen before less likely, 1: off" },
@@ -382,7 +402,8 @@ static int g4_option_set(g4_args *a, const g4_option *o, const char *value)
         return G4_EXIT_DONE;
     case G4_IS_INT:
         snprintf(wanted, sizeof wanted, "a whole number from %.0f to %.0f", o->min, o->max);
-        if (g4_parse_number(value, &x) || x != floor(x) || x < o->min || x > o->max) return g4_wrong_value(o, value, wanted);
+        if (g4_parse_number(value, &x) || x != floor(x) || x < o->min || x > o->max)
+            return g4_wrong_value(o, value, wanted);
         *(int *)field = (int)x;
         return G4_EXIT_DONE;
     case G4_IS_NUMBER:
@@ -431,8 +452,8 @@ static int g4_option_set(g4_args *a, const g4_option *o, const char *value)
     return G4_EXIT_DONE;
 }
 
-/* The option that `arg` names; of two with one name, the one of this command. For --name=value, *value points behind the
- * equals sign. */
+/* The option that `arg` names; of two with one name, the one of this command. For --name=value, *value points behind
+ * the equals sign. */
 static const g4_option *g4_option_find(const char *arg, unsigned bit, const char **value)
 {
     size_t n = strcspn(arg, "=");
@@ -510,7 +531,8 @@ static int g4_parse_ids(const char *text, size_t len, int n_vocab, g4_token **id
         }
         if (wrong) return g4_say(G4_EXIT_FAILED, "\"%.*s\" is not a token id", shown, word);
         if (id >= n_vocab) {
-            return g4_say(G4_EXIT_FAILED, "token id %.*s is out of range: the vocabulary ends at %d", shown, word, n_vocab - 1);
+            return g4_say(G4_EXIT_FAILED, "token id %.*s is out of range: the vocabulary ends at %d", shown, word,
+                          n_vocab - 1);
         }
         (*ids)[count++] = (g4_token)id;
     }
@@ -529,7 +551,8 @@ static void g4_on_log(void *user, g4_log_level level, const char *message)
 /* text as one word of a shell command. */
 static void g4_shell_word(g4_buf *b, const char *text)
 {
-    if (text[0] != '\0' && strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-") == strlen(text)) {
+    if (text[0] != '\0' &&
+        strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-") == strlen(text)) {
         g4_buf_str(b, text);
         return;
     }
@@ -616,7 +639,8 @@ static int g4_on_progress(void *user, uint64_t done, uint64_t total)
     double now = g4_now();
     if (m->enabled && m->start == 0) m->start = now;
     if (m->enabled && (m->shown || now - m->start > 0.5)) {
-        fprintf(stderr, "\rreading the prompt: %llu of %llu tokens", (unsigned long long)done, (unsigned long long)total);
+        fprintf(stderr, "\rreading the prompt: %llu of %llu tokens", (unsigned long long)done,
+                (unsigned long long)total);
         m->shown = 1;
     }
     return g4_interrupted();
@@ -633,8 +657,10 @@ static g4_session_options g4_session_setup(const g4_args *a, g4_meter *m)
 {
     memset(m, 0, sizeof *m);
     m->enabled = !a->quiet && isatty(STDERR_FILENO);
-    return (g4_session_options){ .n_ctx = a->n_ctx < 0 ? 0 : a->n_ctx, .kv = a->kv < 0 ? G4_KV_DEFAULT : (g4_kv_choice)a->kv,
-                                 .progress = g4_on_progress, .user = m };
+    return (g4_session_options){ .n_ctx = a->n_ctx < 0 ? 0 : a->n_ctx,
+                                 .kv = a->kv < 0 ? G4_KV_DEFAULT : (g4_kv_choice)a->kv,
+                                 .progress = g4_on_progress,
+                                 .user = m };
 }
 
 /* BOS and the ids of text in new memory; *n counts both. */
@@ -1062,11 +1088,17 @@ static int g4_generate(g4_writer *w, g4_session *s, const g4_constraint *constra
 {
     const g4_args *a = w->args;
     g4_sampling sampling = g4_sampling_of(a, w->engine);
-    g4_generate_options opt = { .sampling = &sampling, .max_tokens = a->max_tokens > 0 ? a->max_tokens : 0, .stop = a->stop,
-                                .n_stop = w->reply == NULL ? a->n_stop : 0, .no_guard = a->no_guard || w->reply == NULL,
+    g4_generate_options opt = { .sampling = &sampling,
+                                .max_tokens = a->max_tokens > 0 ? a->max_tokens : 0,
+                                .stop = a->stop,
+                                .n_stop = w->reply == NULL ? a->n_stop : 0,
+                                .no_guard = a->no_guard || w->reply == NULL,
                                 .no_lookup = a->no_lookup,
-                                .want_logprobs = a->logprobs >= 0, .n_top = a->logprobs > 0 ? a->logprobs : 0,
-                                .constraint = constraint, .output = g4_on_output, .user = w };
+                                .want_logprobs = a->logprobs >= 0,
+                                .n_top = a->logprobs > 0 ? a->logprobs : 0,
+                                .constraint = constraint,
+                                .output = g4_on_output,
+                                .user = w };
     g4_error err;
     f->result = (g4_result){ .stop = G4_STOP_MAX_TOKENS, .stop_token = -1 };
     if (a->max_tokens != 0 && g4_session_generate(s, &opt, &f->result, &err) != G4_OK) return g4_failed(&err);
@@ -1074,8 +1106,8 @@ static int g4_generate(g4_writer *w, g4_session *s, const g4_constraint *constra
     return G4_EXIT_DONE;
 }
 
-/* What follows the text of an answer: its end on stdout, log-probabilities, warnings and figures on stderr; or all of it as
- * one JSON object. `extra` holds further members of that object, each with a comma in front. */
+/* What follows the text of an answer: its end on stdout, log-probabilities, warnings and figures on stderr; or all of
+ * it as one JSON object. `extra` holds further members of that object, each with a comma in front. */
 static int g4_answer_end(g4_writer *w, const g4_figures *f, const char *extra)
 {
     const g4_args *a = w->args;
@@ -1085,8 +1117,9 @@ static int g4_answer_end(g4_writer *w, const g4_figures *f, const char *extra)
         g4_buf_str(&b, "{\"role\":\"assistant\",\"content\":");
         g4_json_quote(&b, w->text.data, w->text.len);
         g4_buf_fmt(&b, "%s,\"finish_reason\":\"%s\"", extra, f->finish);
-        g4_buf_fmt(&b, ",\"usage\":{\"prompt_tokens\":%d,\"cached_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d}",
-                   f->prompt_tokens, f->reused, n, f->prompt_tokens + n);
+        g4_buf_fmt(
+            &b, ",\"usage\":{\"prompt_tokens\":%d,\"cached_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d}",
+            f->prompt_tokens, f->reused, n, f->prompt_tokens + n);
         g4_buf_fmt(&b, ",\"seconds\":{\"prompt\":%.4f,\"answer\":%.4f}", f->prompt_seconds, f->result.seconds);
         if (a->logprobs >= 0) g4_buf_fmt(&b, ",\"logprobs\":[%s]", w->logprobs.len > 0 ? w->logprobs.data : "");
         g4_buf_str(&b, "}\n");
@@ -1096,12 +1129,14 @@ static int g4_answer_end(g4_writer *w, const g4_figures *f, const char *extra)
         int open = w->text.len == 0 ? !w->called : w->text.data[w->text.len - 1] != '\n';
         if (open) putchar('\n');
         if (fflush(stdout) != 0 || w->failed) {
-            status = g4_say(G4_EXIT_FAILED, "cannot write standard output: %s", strerror(w->failed ? w->failed : errno));
+            status =
+                g4_say(G4_EXIT_FAILED, "cannot write standard output: %s", strerror(w->failed ? w->failed : errno));
         }
         if (w->logprobs.len > 0) fputs(w->logprobs.data, stderr);
     }
     if (f->result.stop == G4_STOP_CONTEXT) g4_say(0, "the context is full; -c N gives more room");
-    if (f->result.stop == G4_STOP_REPEAT) g4_say(0, "the answer repeated itself and was ended; --no-guard lets it go on");
+    if (f->result.stop == G4_STOP_REPEAT)
+        g4_say(0, "the answer repeated itself and was ended; --no-guard lets it go on");
     if (!a->quiet && !a->json) {
         g4_say(0, "prompt %d tokens, %d of them reused, %.1f/s; answer %d tokens, %.1f/s", f->prompt_tokens, f->reused,
                g4_rate(f->prompt_tokens - f->reused, f->prompt_seconds), n, g4_rate(n, f->result.seconds));
@@ -1186,7 +1221,8 @@ static int g4_message_add(g4_talk *t, g4_role role, g4_talk_part *parts, int n)
 {
     g4_talk_message *grown = g4_realloc(NULL, t->messages, (size_t)t->n + 1, sizeof *grown);
     int failed = grown == NULL || (parts == NULL && n > 0);
-    for (int i = 0; i < n && parts != NULL; i++) failed |= parts[i].text.failed || parts[i].name.failed || parts[i].id.failed;
+    for (int i = 0; i < n && parts != NULL; i++)
+        failed |= parts[i].text.failed || parts[i].name.failed || parts[i].id.failed;
     if (grown != NULL) t->messages = grown;
     if (failed) {
         g4_parts_free(t, parts, parts == NULL ? 0 : n);
@@ -1300,7 +1336,8 @@ static int g4_talk_chat(g4_talk *t, g4_chat **chat)
                                   .video = &p->video };
         }
     }
-    if (status == G4_EXIT_DONE && g4_chat_open(chat, t->engine, messages, t->n, &opt, &err) != G4_OK) status = g4_failed(&err);
+    if (status == G4_EXIT_DONE && g4_chat_open(chat, t->engine, messages, t->n, &opt, &err) != G4_OK)
+        status = g4_failed(&err);
     g4_free(NULL, messages);
     g4_free(NULL, parts);
     return status;
@@ -1313,7 +1350,8 @@ static int g4_talk_chat(g4_talk *t, g4_chat **chat)
 
 static void g4_put_u32(g4_buf *b, uint64_t x)
 {
-    unsigned char bytes[4] = { (unsigned char)x, (unsigned char)(x >> 8), (unsigned char)(x >> 16), (unsigned char)(x >> 24) };
+    unsigned char bytes[4] = { (unsigned char)x, (unsigned char)(x >> 8), (unsigned char)(x >> 16),
+                               (unsigned char)(x >> 24) };
     g4_buf_add(b, bytes, 4);
 }
 
@@ -1354,8 +1392,10 @@ static int g4_talk_open(g4_talk *t, const char *path)
     uint64_t len = 0;
     int status = G4_EXIT_DONE;
     FILE *f = path != NULL ? fopen(path, "rb") : NULL;
-    if (path != NULL && f == NULL && errno != ENOENT) return g4_say(G4_EXIT_FAILED, "cannot read %s: %s", path, strerror(errno));
-    if (f == NULL) return g4_session_open(&t->session, t->engine, &setup, &err) == G4_OK ? G4_EXIT_DONE : g4_failed(&err);
+    if (path != NULL && f == NULL && errno != ENOENT)
+        return g4_say(G4_EXIT_FAILED, "cannot read %s: %s", path, strerror(errno));
+    if (f == NULL)
+        return g4_session_open(&t->session, t->engine, &setup, &err) == G4_OK ? G4_EXIT_DONE : g4_failed(&err);
     if (fread(head, 1, sizeof head, f) != sizeof head || memcmp(head, G4_TALK_MAGIC, 8) != 0) {
         status = g4_say(G4_EXIT_FAILED, "%s is not a session file", path);
         goto done;
@@ -1364,7 +1404,8 @@ static int g4_talk_open(g4_talk *t, const char *path)
     if (len > 1u << 30) status = g4_say(G4_EXIT_FAILED, "%s is damaged", path);
     else if (len == 0 && !t->raw) status = g4_say(G4_EXIT_FAILED, "%s holds raw text: go on with --raw", path);
     else if (len > 0 && t->raw) status = g4_say(G4_EXIT_FAILED, "%s holds a chat: go on without --raw", path);
-    else if ((messages = g4_alloc(NULL, (size_t)len + 1, 1)) == NULL) status = g4_say(G4_EXIT_FAILED, "no memory for %s", path);
+    else if ((messages = g4_alloc(NULL, (size_t)len + 1, 1)) == NULL)
+        status = g4_say(G4_EXIT_FAILED, "no memory for %s", path);
     else if (fread(messages, 1, (size_t)len, f) != len) status = g4_say(G4_EXIT_FAILED, "%s is truncated", path);
     else if (g4_session_load(&session, t->engine, &setup, g4_on_read, f, &err) != G4_OK) {
         status = g4_say(G4_EXIT_FAILED, "%s: %s", path, err.message);
@@ -1541,7 +1582,8 @@ static int g4_tool_run(const char *program, const char *name, const g4_buf *argu
     if (g4_interrupted()) kill(pid, SIGTERM);
     while (waitpid(pid, &code, 0) < 0 && errno == EINTR) {
     }
-    while (result->len > 0 && (result->data[result->len - 1] == '\n' || result->data[result->len - 1] == '\r')) result->len--;
+    while (result->len > 0 && (result->data[result->len - 1] == '\n' || result->data[result->len - 1] == '\r'))
+        result->len--;
     if (g4_interrupted()) return g4_interrupted();
     if (WIFEXITED(code) && WEXITSTATUS(code) == 127) status = g4_say(G4_EXIT_FAILED, "cannot run %s", program);
     else if (code != 0) g4_say(0, "%s %s failed; the model is told what it printed", program, name);
@@ -1571,10 +1613,13 @@ static int g4_talk_call_tools(g4_talk *t, int *answered)
             int run = a->yes;
             if (!run && isatty(STDIN_FILENO)) {
                 fprintf(stderr, "run %s %s? [y/N] ", a->tool_exec, call->name.data);
-                run = g4_line_read("", &none, &line) == G4_LINE_READ && line.len > 0 && (line.data[0] == 'y' || line.data[0] == 'Y');
+                run = g4_line_read("", &none, &line) == G4_LINE_READ && line.len > 0 &&
+                      (line.data[0] == 'y' || line.data[0] == 'Y');
             }
             if (run) status = g4_tool_run(a->tool_exec, call->name.data, &call->text, &p->text);
-            else status = g4_say(G4_EXIT_FAILED, "%s was not run%s", a->tool_exec, isatty(STDIN_FILENO) ? "" : ": it needs --yes");
+            else
+                status = g4_say(G4_EXIT_FAILED, "%s was not run%s", a->tool_exec,
+                                isatty(STDIN_FILENO) ? "" : ": it needs --yes");
         }
         g4_buf_free(&line);
         g4_history_free(&none);
@@ -1590,7 +1635,9 @@ static int g4_talk_call_tools(g4_talk *t, int *answered)
 /* Draw what the answer points at on the last picture of the conversation. */
 static int g4_talk_draw(const g4_talk *t, const g4_buf *text)
 {
-    static const uint8_t colours[][3] = { { 230, 25, 75 }, { 0, 130, 200 }, { 60, 180, 75 }, { 245, 130, 48 }, { 145, 30, 180 } };
+    static const uint8_t colours[][3] = {
+        { 230, 25, 75 }, { 0, 130, 200 }, { 60, 180, 75 }, { 245, 130, 48 }, { 145, 30, 180 }
+    };
     const g4_image *image = NULL;
     g4_box *boxes = NULL;
     g4_out out;
@@ -1602,18 +1649,21 @@ static int g4_talk_draw(const g4_talk *t, const g4_buf *text)
         }
     }
     if (image == NULL) return g4_say(G4_EXIT_FAILED, "--boxes: there is no picture to draw on");
-    if (g4_boxes_read(&boxes, &n, text->len > 0 ? text->data : "", text->len, image->width, image->height, NULL, &err) != G4_OK) {
+    if (g4_boxes_read(&boxes, &n, text->len > 0 ? text->data : "", text->len, image->width, image->height, NULL,
+                      &err) != G4_OK) {
         return g4_failed(&err);
     }
     size_t stride = image->stride != 0 ? image->stride : 3 * (size_t)image->width;
     uint8_t *pixels = g4_alloc(NULL, stride, (size_t)image->height);
-    int status = pixels == NULL ? g4_say(G4_EXIT_FAILED, "no memory for the picture") : g4_out_open(&out, t->args->boxes);
+    int status =
+        pixels == NULL ? g4_say(G4_EXIT_FAILED, "no memory for the picture") : g4_out_open(&out, t->args->boxes);
     if (status == G4_EXIT_DONE) {
         g4_image drawn = *image;
         memcpy(pixels, image->pixels, stride * (size_t)image->height);
         for (int i = 0; i < n; i++) {
             int margin = boxes[i].is_point ? 3 : 0; /* a point is shown as a small box */
-            const int box[4] = { boxes[i].x0 - margin, boxes[i].y0 - margin, boxes[i].x1 + margin, boxes[i].y1 + margin };
+            const int box[4] = { boxes[i].x0 - margin, boxes[i].y0 - margin, boxes[i].x1 + margin,
+                                 boxes[i].y1 + margin };
             g4_draw_box(pixels, image->width, image->height, stride, box, boxes[i].label, colours[i % 5]);
         }
         drawn.pixels = pixels;
@@ -1626,8 +1676,8 @@ static int g4_talk_draw(const g4_talk *t, const g4_buf *text)
     return status;
 }
 
-/* One answer to the conversation as it stands, added to it. An interrupted answer is kept as far as it came. When it calls
- * tools that can be answered here, *again is set and their results stand behind it. */
+/* One answer to the conversation as it stands, added to it. An interrupted answer is kept as far as it came. When it
+ * calls tools that can be answered here, *again is set and their results stand behind it. */
 static int g4_talk_step(g4_talk *t, int *again)
 {
     g4_writer w = { .args = t->args, .engine = t->engine, .to_terminal = isatty(STDOUT_FILENO) };
@@ -1640,14 +1690,16 @@ static int g4_talk_step(g4_talk *t, int *again)
     int status = t->args->messages != NULL ? g4_talk_parse_messages(t, &chat) : g4_talk_chat(t, &chat);
     *again = 0;
     if (status == G4_EXIT_DONE && g4_guide_open(&guide, chat, &t->guide, &err) != G4_OK) status = g4_failed(&err);
-    if (status == G4_EXIT_DONE && g4_session_sync_chat(t->session, chat, &counts, &err) != G4_OK) status = g4_failed(&err);
+    if (status == G4_EXIT_DONE && g4_session_sync_chat(t->session, chat, &counts, &err) != G4_OK)
+        status = g4_failed(&err);
     g4_meter_end(&t->meter);
     if (status == G4_EXIT_DONE &&
         g4_response_open(&w.reply, t->engine, g4_chat_in_thought(chat), g4_on_part, &w, &err) != G4_OK) {
         status = g4_failed(&err);
     }
     if (status == G4_EXIT_DONE) {
-        t->last = (g4_figures){ .prompt_tokens = counts.prompt, .reused = counts.reused, .prompt_seconds = g4_now() - start };
+        t->last =
+            (g4_figures){ .prompt_tokens = counts.prompt, .reused = counts.reused, .prompt_seconds = g4_now() - start };
         status = g4_generate(&w, t->session, g4_guide_constraint(guide), &t->last);
     }
     if (status == G4_EXIT_DONE && g4_response_finish(w.reply, &err) != G4_OK) status = g4_failed(&err);
@@ -1700,7 +1752,8 @@ static int g4_talk_set_tools(g4_talk *t, const char *path)
     t->guide.tool_name = t->guide.tool_choice == G4_TOOLS_NAMED ? choice : NULL;
     int status = g4_file_read(path, &json);
     if (status == G4_EXIT_DONE && t->guide.tool_choice != G4_TOOLS_NONE &&
-        g4_grammar_from_tools(&grammar, t->engine, json.len > 0 ? json.data : "", json.len, t->guide.tool_name, &err) != G4_OK) {
+        g4_grammar_from_tools(&grammar, t->engine, json.len > 0 ? json.data : "", json.len, t->guide.tool_name, &err) !=
+            G4_OK) {
         status = g4_say(G4_EXIT_FAILED, "%s: %s", path, err.message);
     }
     if (status != G4_EXIT_DONE) {
@@ -1728,9 +1781,11 @@ static int g4_talk_set_guide(g4_talk *t)
         if (is_text) g4_buf_str(&text, a->json_schema);
         else status = g4_file_read(a->json_schema, &text);
         if (status == G4_EXIT_DONE) {
-            result = g4_grammar_from_schema(&t->guide.grammar, t->engine, text.len > 0 ? text.data : "", text.len, &err);
+            result =
+                g4_grammar_from_schema(&t->guide.grammar, t->engine, text.len > 0 ? text.data : "", text.len, &err);
         }
-        if (result != G4_OK) status = g4_say(G4_EXIT_FAILED, "%s: %s", is_text ? "--json-schema" : a->json_schema, err.message);
+        if (result != G4_OK)
+            status = g4_say(G4_EXIT_FAILED, "%s: %s", is_text ? "--json-schema" : a->json_schema, err.message);
     } else if (a->grammar != NULL) {
         status = g4_file_read(a->grammar, &text);
         if (status == G4_EXIT_DONE) {
@@ -1769,7 +1824,8 @@ static int g4_talk_ask(g4_talk *t)
     return status;
 }
 
-/* What a line of the user that begins with a slash does. Returns an exit status; -1 ends the chat, -2 asks for an answer. */
+/* What a line of the user that begins with a slash does. Returns an exit status; -1 ends the chat, -2 asks for an
+ * answer. */
 enum { G4_CHAT_QUIT = -1, G4_CHAT_ANSWER = -2 };
 typedef int (*g4_chat_fn)(g4_talk *t, const char *rest, g4_buf *line);
 
@@ -1784,8 +1840,9 @@ static int g4_chat_system(g4_talk *t, const char *rest, g4_buf *line)
     (void)line;
     int has = t->n > 0 && t->messages[0].role == G4_ROLE_SYSTEM;
     if (rest[0] == '\0') {
-        printf("%s\n", has && t->messages[0].n > 0 && t->messages[0].parts[0].text.len > 0 ? t->messages[0].parts[0].text.data
-                                                                                          : "(no system prompt)");
+        printf("%s\n", has && t->messages[0].n > 0 && t->messages[0].parts[0].text.len > 0
+                           ? t->messages[0].parts[0].text.data
+                           : "(no system prompt)");
         return G4_EXIT_DONE;
     }
     int status = g4_message_add_text(t, G4_ROLE_SYSTEM, rest, strlen(rest));
@@ -1817,9 +1874,18 @@ static int g4_chat_attach(g4_talk *t, const char *rest, g4_part_kind kind)
     else printf("goes with your next message\n");
     return status;
 }
-static int g4_chat_image(g4_talk *t, const char *rest, g4_buf *line) { return (void)line, g4_chat_attach(t, rest, G4_PART_IMAGE); }
-static int g4_chat_audio(g4_talk *t, const char *rest, g4_buf *line) { return (void)line, g4_chat_attach(t, rest, G4_PART_AUDIO); }
-static int g4_chat_video(g4_talk *t, const char *rest, g4_buf *line) { return (void)line, g4_chat_attach(t, rest, G4_PART_VIDEO); }
+static int g4_chat_image(g4_talk *t, const char *rest, g4_buf *line)
+{
+    return (void)line, g4_chat_attach(t, rest, G4_PART_IMAGE);
+}
+static int g4_chat_audio(g4_talk *t, const char *rest, g4_buf *line)
+{
+    return (void)line, g4_chat_attach(t, rest, G4_PART_AUDIO);
+}
+static int g4_chat_video(g4_talk *t, const char *rest, g4_buf *line)
+{
+    return (void)line, g4_chat_attach(t, rest, G4_PART_VIDEO);
+}
 
 static int g4_chat_tools(g4_talk *t, const char *rest, g4_buf *line)
 {
@@ -1931,8 +1997,8 @@ static int g4_chat_help(g4_talk *t, const char *rest, g4_buf *line)
 {
     (void)t, (void)rest, (void)line;
     for (int i = 0; i < G4_N_CHAT_COMMANDS; i++) {
-        printf("  /%s%-*s %s\n", g4_chat_commands[i].name, 18 - (int)strlen(g4_chat_commands[i].name), g4_chat_commands[i].rest,
-               g4_chat_commands[i].help);
+        printf("  /%s%-*s %s\n", g4_chat_commands[i].name, 18 - (int)strlen(g4_chat_commands[i].name),
+               g4_chat_commands[i].rest, g4_chat_commands[i].help);
     }
     puts("Anything else goes to the model (// for a line that begins with a slash). Alt-Enter starts a new\n"
          "line, Ctrl-C stops an answer.");
@@ -2024,7 +2090,8 @@ static int g4_talk_raw(g4_talk *t)
     if (status == G4_EXIT_DONE) {
         double start = g4_now();
         int had = g4_session_n(t->session), skip = had > 0; /* BOS only in front of everything */
-        if ((int)n > skip && g4_session_eval(t->session, ids + skip, (int)n - skip, &err) != G4_OK) status = g4_failed(&err);
+        if ((int)n > skip && g4_session_eval(t->session, ids + skip, (int)n - skip, &err) != G4_OK)
+            status = g4_failed(&err);
         g4_meter_end(&t->meter);
         f.prompt_tokens = g4_session_n(t->session);
         f.reused = had;
@@ -2046,9 +2113,14 @@ static int g4_talk_raw(g4_talk *t)
 /* The first of the given options that needs what raw text does not have, or NULL. */
 static const char *g4_needs_chat(const g4_args *a)
 {
-    const struct { int given; const char *name; } options[] = {
-        { a->think, "--think" }, { a->system != NULL, "--system" }, { a->messages != NULL, "--messages" },
-        { a->tools != NULL, "--tools" }, { a->json_schema != NULL, "--json-schema" }, { a->grammar != NULL, "--grammar" },
+    const struct { int given; const char *name;
+    } options[] = {
+        { a->think, "--think" },
+        { a->system != NULL, "--system" },
+        { a->messages != NULL, "--messages" },
+        { a->tools != NULL, "--tools" },
+        { a->json_schema != NULL, "--json-schema" },
+        { a->grammar != NULL, "--grammar" },
         { a->boxes != NULL, "--boxes" },
     };
     for (int i = 0; i < a->n_parts; i++) {
@@ -2077,7 +2149,8 @@ static int g4_talk_run(g4_talk *t)
     if (t->chats) {
         for (int i = 0; status == G4_EXIT_DONE && i < a->n_parts; i++) {
             t->args->image_tokens = a->parts[i].budget;
-            status = g4_chat_attach(t, a->parts[i].value, (g4_part_kind)(a->parts[i].kind - G4_ARG_IMAGE + G4_PART_IMAGE));
+            status =
+                g4_chat_attach(t, a->parts[i].value, (g4_part_kind)(a->parts[i].kind - G4_ARG_IMAGE + G4_PART_IMAGE));
         }
         if (status == G4_EXIT_DONE) status = g4_talk_chat_loop(t);
     } else {
@@ -2095,10 +2168,12 @@ static int g4_run_answer(g4_args *a)
     if (a->raw && chat_option != NULL) {
         return g4_say(G4_EXIT_USAGE, "%s belongs to the chat template, which --raw leaves out", chat_option);
     }
-    if (a->json_schema != NULL && a->grammar != NULL) return g4_say(G4_EXIT_USAGE, "give --json-schema or --grammar, not both");
+    if (a->json_schema != NULL && a->grammar != NULL)
+        return g4_say(G4_EXIT_USAGE, "give --json-schema or --grammar, not both");
     if (a->tool_choice != NULL && a->tools == NULL) return g4_say(G4_EXIT_USAGE, "--tool-choice needs --tools");
     if (a->messages != NULL && (a->n_parts > 0 || a->session != NULL || a->system != NULL || a->tool_exec != NULL)) {
-        return g4_say(G4_EXIT_USAGE, "--messages holds the whole conversation: no prompt, --system, --session or --tool-exec");
+        return g4_say(G4_EXIT_USAGE,
+                      "--messages holds the whole conversation: no prompt, --system, --session or --tool-exec");
     }
     int status = g4_open_engine(&t.engine, a);
     if (status != G4_EXIT_DONE) return status;
@@ -2111,7 +2186,8 @@ static int g4_run_answer(g4_args *a)
         }
     }
     if (status == G4_EXIT_DONE && t.raw && chat_option != NULL) {
-        status = g4_say(G4_EXIT_FAILED, "%s is a base model: it has no chat template, so no %s", t.info.name, chat_option);
+        status =
+            g4_say(G4_EXIT_FAILED, "%s is a base model: it has no chat template, so no %s", t.info.name, chat_option);
     }
     if (status == G4_EXIT_DONE && !t.raw && a->specials) status = g4_say(G4_EXIT_USAGE, "--specials needs --raw");
     if (status == G4_EXIT_DONE && t.raw && !a->raw && !a->quiet) {
@@ -2245,9 +2321,9 @@ static int g4_softs_encode(g4_softs *s, g4_engine *e, const g4_args *a, const g4
     return status;
 }
 
-/* A prompt of `logits`: ids, with placeholders expanded to the soft tokens of the media options, in order. One picture or
- * sound placeholder stands for all of its file, one video placeholder for a frame. Without any media option a placeholder
- * is left to the engine, which reads it as pad. */
+/* A prompt of `logits`: ids, with placeholders expanded to the soft tokens of the media options, in order. One picture
+ * or sound placeholder stands for all of its file, one video placeholder for a frame. Without any media option a
+ * placeholder is left to the engine, which reads it as pad. */
 typedef struct {
     g4_token *ids;
     g4_run *runs;
@@ -2301,7 +2377,8 @@ static int g4_expand(g4_expanded *x, g4_engine *e, const g4_args *a, const g4_to
             continue;
         }
         int file = g4_expand_file(a, x, media[k].kind);
-        if (file < 0) return g4_say(G4_EXIT_FAILED, "--tokens has more %s placeholders than there are files", media[k].name);
+        if (file < 0)
+            return g4_say(G4_EXIT_FAILED, "--tokens has more %s placeholders than there are files", media[k].name);
         g4_softs *s = &x->files[file];
         int end = media[k].kind == G4_ARG_VIDEO ? s->next + 1 : s->n;
         for (; s->next < end; s->next++) {
@@ -2311,8 +2388,8 @@ static int g4_expand(g4_expanded *x, g4_engine *e, const g4_args *a, const g4_to
     }
     for (int i = 0; i < a->n_parts; i++) {
         if (x->files[i].next < x->files[i].n) {
-            return g4_say(G4_EXIT_FAILED, "--tokens has no placeholder for %s%s", x->files[i].next > 0 ? "all frames of " : "",
-                          a->parts[i].value);
+            return g4_say(G4_EXIT_FAILED, "--tokens has no placeholder for %s%s",
+                          x->files[i].next > 0 ? "all frames of " : "", a->parts[i].value);
         }
     }
     return x->n <= INT_MAX ? G4_EXIT_DONE : g4_say(G4_EXIT_FAILED, "the prompt is too long");
@@ -2328,7 +2405,8 @@ static int g4_run_render(g4_args *a)
     g4_error err;
     int status = a->model == NULL && a->template_name != NULL ? G4_EXIT_DONE : g4_open_engine(&e, a);
     if (status == G4_EXIT_DONE) status = g4_args_text(a, &json);
-    if (status == G4_EXIT_DONE && g4_chat_parse(&chat, e, json.len > 0 ? json.data : "", json.len, &opt, &err) != G4_OK) {
+    if (status == G4_EXIT_DONE &&
+        g4_chat_parse(&chat, e, json.len > 0 ? json.data : "", json.len, &opt, &err) != G4_OK) {
         status = g4_failed(&err);
     }
     if (status == G4_EXIT_DONE) {
@@ -2427,7 +2505,8 @@ static int g4_run_encode(g4_args *a)
     for (int i = 0; status == G4_EXIT_DONE && i < softs.n; i++) {
         int rows = g4_soft_n(softs.soft[i]);
         n += rows;
-        if (g4_out_write(&out, g4_soft_rows(softs.soft[i]), (size_t)rows * (size_t)info.hidden * sizeof(float)) != 0) break;
+        if (g4_out_write(&out, g4_soft_rows(softs.soft[i]), (size_t)rows * (size_t)info.hidden * sizeof(float)) != 0)
+            break;
     }
     status = g4_out_close(&out, status);
     if (status == G4_EXIT_DONE) fprintf(stderr, "shape %ld %d\n", n, info.hidden);
@@ -2455,8 +2534,11 @@ static int g4_run_mel(g4_args *a)
     }
     g4_audio piece = { .samples = audio.samples + from, .n_samples = n };
     if (n > 0) frames = g4_audio_mel(&piece, NULL);
-    if (n == 0) status = g4_say(G4_EXIT_FAILED, "%s has no block %d: it ends with block %d", a->parts[0].value, wanted, block - 1);
-    else if (frames <= 0) status = g4_say(G4_EXIT_FAILED, "%s: block %d is too short for a frame", a->parts[0].value, wanted);
+    if (n == 0)
+        status =
+            g4_say(G4_EXIT_FAILED, "%s has no block %d: it ends with block %d", a->parts[0].value, wanted, block - 1);
+    else if (frames <= 0)
+        status = g4_say(G4_EXIT_FAILED, "%s: block %d is too short for a frame", a->parts[0].value, wanted);
     float *mel = frames > 0 ? g4_alloc(NULL, (size_t)frames, 128 * sizeof *mel) : NULL;
     if (status == G4_EXIT_DONE && mel == NULL) status = g4_say(G4_EXIT_FAILED, "no memory for the frames");
     if (status == G4_EXIT_DONE) status = g4_out_open(&out, a->output);
@@ -2517,8 +2599,8 @@ static int g4_on_score(void *user, int index, const float *logits)
     return 0;
 }
 
-/* Every token of the text once. A text longer than the context is read in windows of that size that overlap by half, each
- * with BOS in front; a token counts in the first window that holds it. */
+/* Every token of the text once. A text longer than the context is read in windows of that size that overlap by half,
+ * each with BOS in front; a token counts in the first window that holds it. */
 static int g4_run_perplexity(g4_args *a)
 {
     g4_engine *e = NULL;
@@ -2614,13 +2696,15 @@ static int g4_run_info(g4_args *a)
     }
     g4_buf_fmt(&b, "head            %s", c->flags & G4_CONFIG_TIED ? "tied to the embedding" : "its own");
     if (c->softcap > 0) g4_buf_fmt(&b, ", softcap %g", (double)c->softcap);
-    g4_buf_fmt(&b, "\nvocabulary      %d (bos %d, eos %d, pad %d)\n", info.n_vocab, (int)info.bos, (int)info.eos, (int)info.pad);
+    g4_buf_fmt(&b, "\nvocabulary      %d (bos %d, eos %d, pad %d)\n", info.n_vocab, (int)info.bos, (int)info.eos,
+               (int)info.pad);
     g4_buf_fmt(&b, "context         up to %d\n", info.max_ctx);
     if (info.has_image) {
         g4_buf_fmt(&b, "vision          %u layers, hidden %u, %u soft tokens by default\n", (unsigned)c->v_layers,
                    (unsigned)c->v_hidden, (unsigned)c->v_default_tokens);
     }
-    if (info.has_audio) g4_buf_fmt(&b, "audio           %u layers, hidden %u\n", (unsigned)c->a_layers, (unsigned)c->a_hidden);
+    if (info.has_audio)
+        g4_buf_fmt(&b, "audio           %u layers, hidden %u\n", (unsigned)c->a_layers, (unsigned)c->a_hidden);
     g4_buf_fmt(&b, "kernels         %s, %d threads\n\ntensors\n", info.isa, info.n_threads);
     for (int i = 0; g4_engine_get_tensor(e, i, &t); i++) {
         int k = 0;
@@ -2637,7 +2721,8 @@ static int g4_run_info(g4_args *a)
         kinds[k].bytes += t.bytes;
     }
     for (int k = 0; k < n_kinds; k++) {
-        g4_buf_fmt(&b, "  %-5s %-9s %5d tensors %10.1f MB\n", kinds[k].type, kinds[k].layout, kinds[k].n, g4_mb(kinds[k].bytes));
+        g4_buf_fmt(&b, "  %-5s %-9s %5d tensors %10.1f MB\n", kinds[k].type, kinds[k].layout, kinds[k].n,
+                   g4_mb(kinds[k].bytes));
     }
     g4_session_options setup = g4_session_setup(a, &meter);
     g4_session_plan(e, &setup, &plan);
@@ -2679,7 +2764,8 @@ static int g4_run_bench(g4_args *a)
     g4_buf b = { 0 };
     g4_token *ids = NULL;
     double *prefill = NULL, *decode = NULL;
-    int lengths[MAX_LENGTHS], longest = 0, runs = a->repeat > 0 ? a->repeat : 3, n = a->max_tokens > 0 ? a->max_tokens : 64;
+    int lengths[MAX_LENGTHS], longest = 0, runs = a->repeat > 0 ? a->repeat : 3,
+                              n = a->max_tokens > 0 ? a->max_tokens : 64;
     int n_lengths = g4_parse_lengths(a->lengths != NULL ? a->lengths : "128,512", lengths, MAX_LENGTHS);
     if (n_lengths == 0) return g4_say(G4_EXIT_USAGE, "--lengths needs numbers like 128,512, not \"%s\"", a->lengths);
     for (int i = 0; i < n_lengths; i++) longest = g4_max_int(longest, lengths[i]);
@@ -2694,7 +2780,8 @@ static int g4_run_bench(g4_args *a)
     prefill = g4_alloc(NULL, (size_t)runs, sizeof *prefill);
     decode = g4_alloc(NULL, (size_t)runs, sizeof *decode);
     if (ids == NULL || prefill == NULL || decode == NULL) status = g4_say(G4_EXIT_FAILED, "no memory for the bench");
-    for (int i = 0; status == G4_EXIT_DONE && i < longest; i++) { /* spread over the vocabulary, the same in every run */
+    for (int i = 0; status == G4_EXIT_DONE && i < longest;
+         i++) { /* spread over the vocabulary, the same in every run */
         ids[i] = (g4_token)(((uint64_t)i * 2654435761u + 12345u) % (uint64_t)info.n_vocab);
     }
     if (status == G4_EXIT_DONE && a->json) {
@@ -2709,23 +2796,27 @@ static int g4_run_bench(g4_args *a)
     }
     for (int i = 0; status == G4_EXIT_DONE && i < n_lengths; i++) {
         g4_sampling greedy = { 0 };
-        g4_generate_options opt = { .sampling = &greedy, .max_tokens = n, .no_guard = 1, .ignore_stop_ids = 1, .no_lookup = 1 };
+        g4_generate_options opt = {
+            .sampling = &greedy, .max_tokens = n, .no_guard = 1, .ignore_stop_ids = 1, .no_lookup = 1
+        };
         g4_result result = { 0 };
         for (int r = 0; status == G4_EXIT_DONE && r < runs; r++) {
             if (g4_session_rewind(s, 0, &err) != G4_OK) status = g4_failed(&err);
             double start = g4_now();
             if (status == G4_EXIT_DONE && g4_session_eval(s, ids, lengths[i], &err) != G4_OK) status = g4_failed(&err);
             double read = g4_now();
-            if (status == G4_EXIT_DONE && g4_session_generate(s, &opt, &result, &err) != G4_OK) status = g4_failed(&err);
+            if (status == G4_EXIT_DONE && g4_session_generate(s, &opt, &result, &err) != G4_OK)
+                status = g4_failed(&err);
             if (status == G4_EXIT_DONE) status = g4_interrupted();
             prefill[r] = g4_rate(lengths[i], read - start);
             decode[r] = g4_rate(result.n_tokens, g4_now() - read);
         }
         if (status != G4_EXIT_DONE) break;
         double p = g4_median(prefill, runs), d = g4_median(decode, runs), gb = d * (double)info.decode_bytes / 1e9;
-        g4_buf_fmt(&b, a->json ? "%s{\"length\":%d,\"prefill_tokens_per_second\":%.3f,\"decode_tokens_per_second\":%.3f,"
-                                 "\"decode_gb_per_second\":%.3f}"
-                               : "%s%8d   %16.1f   %15.1f   %11.2f\n",
+        g4_buf_fmt(&b,
+                   a->json ? "%s{\"length\":%d,\"prefill_tokens_per_second\":%.3f,\"decode_tokens_per_second\":%.3f,"
+                             "\"decode_gb_per_second\":%.3f}"
+                           : "%s%8d   %16.1f   %15.1f   %11.2f\n",
                    a->json && i > 0 ? "," : "", lengths[i], p, d, gb);
     }
     if (status == G4_EXIT_DONE && a->json) g4_buf_str(&b, "]}\n");
@@ -2747,14 +2838,17 @@ static const g4_command g4_commands[] = {
     { "info", g4_run_info, G4_FOR_INFO, "-m MODEL [-c N]", "what the model is and the memory it needs" },
     { "bench", g4_run_bench, G4_FOR_BENCH, "-m MODEL [--lengths LIST]", "speed of reading and of answering" },
     { "tokenize", g4_run_tokenize, G4_FOR_TOKENIZE, "-m MODEL [-f FILE]", "token ids of FILE or standard input" },
-    { "detokenize", g4_run_detokenize, G4_FOR_DETOKENIZE, "-m MODEL [-f FILE]", "bytes of the token ids in FILE or standard input" },
-    { "render", g4_run_render, G4_FOR_RENDER, "-m MODEL < JSON", "the prompt of a conversation, as the chat template makes it" },
+    { "detokenize", g4_run_detokenize, G4_FOR_DETOKENIZE, "-m MODEL [-f FILE]",
+      "bytes of the token ids in FILE or standard input" },
+    { "render", g4_run_render, G4_FOR_RENDER, "-m MODEL < JSON",
+      "the prompt of a conversation, as the chat template makes it" },
     { "perplexity", g4_run_perplexity, G4_FOR_PERPLEXITY, "-m MODEL -f TEXT", "how well the model predicts a text" },
     { "logits", g4_run_logits, G4_FOR_LOGITS, "-m MODEL --tokens LIST -o FILE", "scores of the next token" },
     { "encode", g4_run_encode, G4_FOR_ENCODE, "-m MODEL (--image F | --audio F | --video F) -o FILE",
       "soft tokens of a picture, a sound or a video" },
     { "mel", g4_run_mel, G4_FOR_MEL, "-f WAV -o FILE", "log-mel frames of a sound, as the audio tower reads them" },
-    { "patches", g4_run_patches, G4_FOR_PATCHES, "-f PICTURE -o FILE", "patches of a picture, as the vision tower reads them" },
+    { "patches", g4_run_patches, G4_FOR_PATCHES, "-f PICTURE -o FILE",
+      "patches of a picture, as the vision tower reads them" },
 };
 #define G4_N_COMMANDS (sizeof g4_commands / sizeof g4_commands[0])
 
@@ -2764,7 +2858,8 @@ static int g4_help(const g4_command *c)
     g4_buf_fmt(&b, "usage: gemma4%s%s %s\n%s.\n", c->name[0] != '\0' ? " " : "", c->name, c->usage, c->help);
     if (c->name[0] == '\0') {
         g4_buf_str(&b, "\ncommands (gemma4 COMMAND --help says more):\n");
-        for (size_t i = 1; i < G4_N_COMMANDS; i++) g4_buf_fmt(&b, "  %-12s%s\n", g4_commands[i].name, g4_commands[i].help);
+        for (size_t i = 1; i < G4_N_COMMANDS; i++)
+            g4_buf_fmt(&b, "  %-12s%s\n", g4_commands[i].name, g4_commands[i].help);
     }
     g4_buf_str(&b, "\noptions:\n");
     for (size_t i = 0; i < G4_N_OPTIONS; i++) {
@@ -2784,9 +2879,26 @@ static int g4_help(const g4_command *c)
 
 int main(int argc, char **argv)
 {
-    g4_args a = { .command = &g4_commands[0], .max_tokens = -1, .n_ctx = -1, .n_threads = -1, .top_k = -1, .logprobs = -1,
-                  .repeat = -1, .kv = -1, .frames = -1, .frame_tokens = -1, .image_tokens = -1, .block = -1, .fps = NAN, .temperature = NAN, .top_p = NAN, .min_p = NAN, .repeat_penalty = NAN,
-                  .presence_penalty = NAN, .frequency_penalty = NAN, .seed = NAN };
+    g4_args a = { .command = &g4_commands[0],
+                  .max_tokens = -1,
+                  .n_ctx = -1,
+                  .n_threads = -1,
+                  .top_k = -1,
+                  .logprobs = -1,
+                  .repeat = -1,
+                  .kv = -1,
+                  .frames = -1,
+                  .frame_tokens = -1,
+                  .image_tokens = -1,
+                  .block = -1,
+                  .fps = NAN,
+                  .temperature = NAN,
+                  .top_p = NAN,
+                  .min_p = NAN,
+                  .repeat_penalty = NAN,
+                  .presence_penalty = NAN,
+                  .frequency_penalty = NAN,
+                  .seed = NAN };
     struct sigaction action = { .sa_handler = g4_on_signal }; /* no SA_RESTART: a blocked read must notice */
     int first = 1;
     sigaction(SIGINT, &action, NULL);

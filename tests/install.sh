@@ -19,7 +19,8 @@ export PKG_CONFIG_PATH="$lib/pkgconfig"
 CC=${CC:-cc}; CXX=${CXX:-c++}; model=${1:-tests/data/text_e2b.g4}
 
 ok "make install" make -s install PREFIX="$root/usr"
-for f in bin/gemma4 include/gemma4.h lib/libgemma4.a "lib/libgemma4.so.$version" lib/pkgconfig/gemma4.pc share/gemma4/export.py; do
+for f in bin/gemma4 include/gemma4.h lib/libgemma4.a "lib/libgemma4.so.$version" lib/pkgconfig/gemma4.pc \
+    share/gemma4/export.py; do
     ok "$f is there" test -f "$root/usr/$f"
 done
 ok "the linker's name leads to the library" test "$(readlink "$lib/libgemma4.so")" = "libgemma4.so.$major"
@@ -30,7 +31,8 @@ ok "it exports g4_ names only" sh -c "! nm -D --defined-only '$lib/libgemma4.so'
 ok "it exports what the header declares" sh -c "nm -D --defined-only '$lib/libgemma4.so' | grep -q ' g4_engine_open'"
 ok "it hides the rest" sh -c "! nm -D --defined-only '$lib/libgemma4.so' | grep -q g4_alloc"
 
-flags=$(pkg-config --cflags gemma4); shared=$(pkg-config --libs gemma4); static=$(pkg-config --static --libs-only-l gemma4)
+flags=$(pkg-config --cflags gemma4); shared=$(pkg-config --libs gemma4)
+static=$(pkg-config --static --libs-only-l gemma4)
 # shellcheck disable=SC2086
 {
 ok "C11, shared" $CC -std=c11 tests/use_c11.c -o "$root/c_shared" $flags $shared

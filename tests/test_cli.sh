@@ -37,7 +37,8 @@ same() { cmp -s "$1" "$2"; }
 size_is() { [ "$(wc -c < "$1")" -eq "$2" ]; }
 no_leftovers() { [ -z "$(find "$tmp" -name '*.tmp')" ]; }
 if command -v python3 > /dev/null; then
-    json() { python3 -c 'import json,sys; d=json.load(open(sys.argv[1])); assert eval(sys.argv[2], {"d": d}), d' "$tmp/out" "$1"; }
+    check='import json, sys; d = json.load(open(sys.argv[1])); assert eval(sys.argv[2], {"d": d}), d'
+    json() { python3 -c "$check" "$tmp/out" "$1"; }
 else
     json() { grep -q '^{.*}$' "$tmp/out"; }
 fi
@@ -144,7 +145,8 @@ ok "-n 0 reads and says nothing" test "$rc" -eq 0
 run -m $base -p "the cat" -n 3 --json --logprobs 2 --temp 0
 ok "--json is one object" json 'd["role"] == "assistant"'
 ok "--json counts tokens" json 'd["usage"]["completion_tokens"] == 3 and d["finish_reason"] == "length"'
-ok "--logprobs 2 lists two for each token" json 'len(d["logprobs"]) == 3 and all(len(x["top"]) == 2 for x in d["logprobs"])'
+ok "--logprobs 2 lists two for each token" \
+    json 'len(d["logprobs"]) == 3 and all(len(x["top"]) == 2 for x in d["logprobs"])'
 ok "greedy takes the best" json 'all(x["id"] == x["top"][0]["id"] and x["logprob"] <= 0 for x in d["logprobs"])'
 run -m $base --quiet -p "the cat" -n 3 --logprobs 1 --temp 0
 ok "--logprobs without --json is on stderr" test "$(wc -l < "$tmp/err")" -eq 3
@@ -209,16 +211,18 @@ if [ -f models/tiny.g4 ]; then
 [{"type": "function", "function": {"name": "get_weather", "description": "Weather of a city",
   "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}]
 END
-    run -m $tiny --tools "$tmp/tools.json" --tool-choice required -p "What is the weather in Paris?" -n 60 --temp 0 --json
-    ok "a required call" json 'd["tool_calls"][0]["function"]["name"] == "get_weather" and d["finish_reason"] == "tool_calls"'
+    asks="-m $tiny --tools $tmp/tools.json --tool-choice required -n 60 --temp 0"
+    run $asks -p "What is the weather in Paris?" --json
+    ok "a required call" \
+        json 'd["tool_calls"][0]["function"]["name"] == "get_weather" and d["finish_reason"] == "tool_calls"'
     ok "its arguments are JSON" json '"city" in __import__("json").loads(d["tool_calls"][0]["function"]["arguments"])'
     printf '#!/bin/sh\ncat > "%s"; echo "{\\"celsius\\": 12}"\n' "$tmp/arguments" > "$tmp/tool"; chmod +x "$tmp/tool"
-    run -m $tiny --tools "$tmp/tools.json" --tool-choice required -p "What is the weather in Paris?" -n 60 --temp 0 --quiet \
-        --tool-exec "$tmp/tool" --yes
+    run $asks -p "What is the weather in Paris?" --quiet --tool-exec "$tmp/tool" --yes
     ok "--tool-exec runs it, arguments on standard input" grep -q '"city"' "$tmp/arguments"
-    run -m $tiny --tools "$tmp/tools.json" --tool-choice required -p "What is the weather?" -n 60 --temp 0 --tool-exec "$tmp/tool"
+    run $asks -p "What is the weather?" --tool-exec "$tmp/tool"
     ok "without --yes nothing runs" grep -q "needs --yes" "$tmp/err"
-    run -m $tiny --json-schema '{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}' -p hi --quiet -n 40
+    schema='{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}'
+    run -m $tiny --json-schema "$schema" -p hi --quiet -n 40
     ok "--json-schema" json 'isinstance(d["a"], int)'
     fails 1 "#/type" -m $tiny --quiet --json-schema '{"type": "nonsense"}' -p hi
     printf 'root ::= "yes" | "no"\n' > "$tmp/rules"
@@ -305,7 +309,8 @@ run encode -m $base --image "$tmp/i.ppm" -o "$tmp/x.f32"
 ok "a model that cannot see says so" test "$rc" -eq 1 -a -s "$tmp/err" -a ! -e "$tmp/x.f32"
 run patches -f LICENSE -o "$tmp/x.f32" --ffmpeg ""
 ok "what is no picture exits 1" test "$rc" -eq 1 -a ! -e "$tmp/x.f32"
-{ printf 'RIFF\244>\0\0WAVEfmt \20\0\0\0\1\0\1\0\200>\0\0\0\175\0\0\2\0\20\0data\200>\0\0'; head -c 16000 /dev/zero; } > "$tmp/s.wav"
+printf 'RIFF\244>\0\0WAVEfmt \20\0\0\0\1\0\1\0\200>\0\0\0\175\0\0\2\0\20\0data\200>\0\0' > "$tmp/s.wav"
+head -c 16000 /dev/zero >> "$tmp/s.wav"
 run mel -f "$tmp/s.wav" -o "$tmp/m.f32"
 ok "mel of half a second" grep -q "^shape 49 128$" "$tmp/err"
 ok "mel writes that shape" size_is "$tmp/m.f32" $((49 * 128 * 4))
@@ -314,7 +319,8 @@ ok "a block that is not there exits 1" test "$rc" -eq 1 -a ! -e "$tmp/x.f32"
 
 # ---- Where output cannot go -------------------------------------------------------------------------------------
 if [ -w /dev/full ]; then
-    for command in "-m $base --quiet -p x -n 1" "tokenize -m $vocab -f LICENSE" "info -m $base" "--help" "-m $base --quiet -p x -n 1 --json"; do
+    for command in "-m $base --quiet -p x -n 1" "-m $base --quiet -p x -n 1 --json" "tokenize -m $vocab -f LICENSE" \
+        "info -m $base" --help; do
         "$g4" $command > /dev/full 2> "$tmp/err" < /dev/null; rc=$?
         ok "$command > /dev/full exits 1" test "$rc" -eq 1
         ok "$command > /dev/full says why" grep -q "No space left" "$tmp/err"

@@ -55,14 +55,18 @@ int main(void)
         alone[i].engine = together[i].engine = engines[i % G4_ENGINES];
         alone[i].seed = together[i].seed = i + 1;
         g4_work(&alone[i]);
-        G4_EXPECT(alone[i].n == 1 + G4_PROMPT + G4_NEW, "session %d: %d tokens, %s", i, alone[i].n, alone[i].err.message);
+        G4_EXPECT(alone[i].n == 1 + G4_PROMPT + G4_NEW, "session %d: %d tokens, %s", i, alone[i].n,
+                  alone[i].err.message);
     }
     int started = 0;
-    while (started < G4_ENGINES * G4_SESSIONS && pthread_create(&threads[started], NULL, g4_work, &together[started]) == 0) started++;
+    while (started < G4_ENGINES * G4_SESSIONS &&
+           pthread_create(&threads[started], NULL, g4_work, &together[started]) == 0)
+        started++;
     G4_EXPECT(started == G4_ENGINES * G4_SESSIONS, "only %d threads", started);
     for (int i = 0; i < started; i++) {
         pthread_join(threads[i], NULL);
-        G4_EXPECT(together[i].n == alone[i].n && memcmp(together[i].tokens, alone[i].tokens, sizeof alone[i].tokens) == 0,
+        G4_EXPECT(together[i].n == alone[i].n &&
+                      memcmp(together[i].tokens, alone[i].tokens, sizeof alone[i].tokens) == 0,
                   "session %d: other tokens beside others than alone (%d, %d)", i, together[i].n, alone[i].n);
     }
     for (int i = 0; i < G4_ENGINES; i++) g4_engine_close(engines[i]);

@@ -65,9 +65,9 @@ static pid_t g4_start(const char *term, const char *limit)
         dup2(terminal, 1);
         dup2(terminal, 2);
         setenv("TERM", term, 1);
-        execl(program != NULL ? program : "./gemma4", "gemma4", "-m", G4_CHAT_MODEL, "--temp", "0", "-n", limit, "--no-guard", "-c",
-              "4000", "-t", "1", "--isa", "scalar", "--logit-bias", "1:-999", "--logit-bias", "16:-999", "--logit-bias", "9:-999",
-              (char *)NULL); /* the three ids would end an answer */
+        execl(program != NULL ? program : "./gemma4", "gemma4", "-m", G4_CHAT_MODEL, "--temp", "0", "-n", limit,
+              "--no-guard", "-c", "4000", "-t", "1", "--isa", "scalar", "--logit-bias", "1:-999", "--logit-bias",
+              "16:-999", "--logit-bias", "9:-999", (char *)NULL); /* the three ids would end an answer */
         _exit(127);
     }
     return pid;
