@@ -70,7 +70,7 @@ SCRIPTS := $(wildcard tests/test_*.sh)
 $(B)/test_%: tests/test_%.c tests/test.h $(B)/libgemma4.a
 	$(CC) $(ALL_CFLAGS) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
 
-$(B)/test_media: $(wildcard tests/fuzz/fuzz_*.c)
+$(B)/test_media $(B)/test_tokenizer: $(wildcard tests/fuzz/fuzz_*.c)
 
 # Those that bring the whole library with them are built quickly: it is the form that is tested.
 QUICK := $(patsubst -O3,-O1,$(ALL_CFLAGS))
