@@ -3072,6 +3072,7 @@ struct g4_grammar {
     uint8_t *word_same;           /* (n_words): leading bytes shared with the word before */
     char *word_bytes;
     int32_t byte_at[257];         /* first word that begins with this byte */
+    int longest;                  /* characters of the longest word */
     g4_token control[G4_N_CONTROLS];
     uint32_t n_vocab;
     /* numbered stacks: a return node on another stack; 0 is empty, 1 the unknown rest below a rule */
@@ -3570,6 +3571,9 @@ static int g4_vocabulary(g4_grammar *g)
         by_id[i] = (uint32_t)at;
         if (special || len == 0) continue;
         memcpy(text + at, piece, len);
+        int chars = 0;
+        for (size_t k = 0; k < len; k++) chars += ((unsigned char)piece[k] & 0xc0) != 0x80;
+        g->longest = g4_max_int(g->longest, chars);
         uint32_t key = 0;
         for (size_t k = 0; k < 4; k++) key = key << 8 | (k < len ? (unsigned char)piece[k] : 0u);
         words[used++] = (g4_word){ key, i, g };
@@ -3836,7 +3840,7 @@ static g4_grammar *g4_grammar_new(const g4_allocator *a, const g4_tokenizer *t)
     g->n_states = 1;
     g->cap_states = 16;
     g->states = g4_alloc(a, 16, sizeof *g->states);
-    if (g->stacks == NULL || g->states == NULL) {
+    if (g->stacks == NULL || g->states == NULL || !g4_vocabulary(g)) {
         g4_grammar_close(g);
         return NULL;
     }
@@ -3860,7 +3864,7 @@ static g4_status g4_grammar_finish(g4_grammar *g, const char *what, g4_error *er
             return g4_fail(err, G4_ERR_UNSUPPORTED, "%s: %.*s refers to itself before it reads anything", what,
                            g->rules[r].name != NULL ? (int)g->rules[r].name_len : 6,
                            g->rules[r].name != NULL ? g->rules[r].name : "a rule");
-        if (r == -2 || !g4_vocabulary(g)) g->failed = 1;
+        if (r == -2) g->failed = 1;
     }
     return g->failed ? g4_fail(err, G4_ERR_MEMORY, "%s: no memory for the grammar", what) : G4_OK;
 }
@@ -4573,7 +4577,6 @@ static int g4_schema_count(g4_schema *c, const g4_json *s, const char *keyword, 
     return (int)v->number;
 }
 
-#define G4_LONGEST_TOKEN 48 /* code points, with room to spare: 31 in the family's vocabulary */
 #define G4_MAX_COUNT 4096
 
 static void g4_schema_string(g4_schema *c, const g4_json *s, int32_t from, int32_t to)
@@ -4626,7 +4629,7 @@ static void g4_schema_string(g4_schema *c, const g4_json *s, int32_t from, int32
             int32_t next = g4_net_node(c->g);
             if (i >= min) g4_net_empty(c->g, at, end);
             g4_schema_any_char(c, at, next);
-            if (max >= 0 && i >= min && max - i > G4_LONGEST_TOKEN) {
+            if (max >= 0 && i >= min && max - i > c->g->longest) {
                 if (shared < 0) shared = at;
                 c->g->nodes[at].alias = shared;
             }

@@ -229,6 +229,16 @@ static void g4_test_guided(g4_engine *e)
                   "seed %d: %s", seed, n >= 1 ? p[n - 1].text : "nothing");
         G4_EXPECT(result.stop == G4_STOP_END, "seed %d: %s", seed, g4_stop_name(result.stop));
         g4_json_free(NULL, v);
+        /* guessing ahead changes nothing */
+        g4_response *again = NULL;
+        int n_again = 0;
+        gen.no_lookup = 1;
+        g4_sync(s, c, NULL);
+        G4_EXPECT(g4_session_respond(s, c, &opt, &again, &result, &err) == G4_OK, "%s", err.message);
+        const g4_part *q = g4_response_parts(again, &n_again);
+        G4_EXPECT(n == n_again && n > 0 && strcmp(p[n - 1].text, q[n - 1].text) == 0,
+                  "seed %d: another text without lookup", seed);
+        g4_response_close(again);
         g4_response_close(r);
         g4_chat_close(c);
     }
