@@ -347,43 +347,50 @@ done:
     return status;
 }
 
-/* *out = img scaled to (h, w, 3) when that changes anything: horizontal pass, round to 8 bits, vertical pass; a
- * direction that keeps its size is skipped. *out is NULL when both do. */
+/* One pass into memory of its own. vertical: columns, else rows. */
+static g4_status g4_resize_pass(const g4_allocator *a, int vertical, const uint8_t *src, size_t stride, int w, int h,
+                                int n_out, uint8_t **out, g4_error *err)
+{
+    size_t bytes;
+    int too_big = g4_mul_overflows((size_t)(vertical ? w : h), (size_t)n_out * 3, &bytes);
+    *out = too_big ? NULL : g4_alloc(a, bytes, 1);
+    if (!*out) return g4_fail(err, G4_ERR_MEMORY, "resizing a picture of %d x %d: out of memory", w, h);
+    g4_status s = vertical ? g4_resize_columns(a, src, stride, h, (size_t)w * 3, *out, n_out, err)
+                           : g4_resize_rows(a, src, stride, h, w, *out, n_out, err);
+    if (s) {
+        g4_free(a, *out);
+        *out = NULL;
+    }
+    return s;
+}
+
+/* *out = img scaled to (h, w, 3) when that changes anything: one pass, rounding to 8 bits, the other pass; a direction
+ * that keeps its size is skipped. *out is NULL when both do. The order is that of Pillow 13.0 (Resample.c,
+ * horizontal_first): horizontal first, but for pictures that lose more than twice as many rows as columns. Pillow up to
+ * 12 always began horizontally. */
 static g4_status g4_resize(const g4_allocator *a, const g4_image *img, size_t stride, int w, int h, uint8_t **out,
                            g4_error *err)
 {
+    int64_t rows_lost = (int64_t)img->height - h, columns_lost = (int64_t)img->width - w;
+    int vertical = rows_lost > 0 && rows_lost > 2 * columns_lost; /* of the present pass */
+    int cw = img->width, ch = img->height;
     const uint8_t *src = img->pixels;
-    uint8_t *wide = NULL, *dst = NULL;
-    size_t bytes;
+    g4_status s = G4_OK;
     *out = NULL;
-    if (w != img->width) {
-        wide = g4_mul_overflows((size_t)img->height, (size_t)w * 3, &bytes) ? NULL : g4_alloc(a, bytes, 1);
-        if (!wide)
-            return g4_fail(err, G4_ERR_MEMORY, "resizing %d x %d to %d x %d: out of memory", img->width, img->height, w,
-                           h);
-        g4_status s = g4_resize_rows(a, src, stride, img->height, img->width, wide, w, err);
-        if (s) {
-            g4_free(a, wide);
-            return s;
-        }
-        src = wide;
-        stride = (size_t)w * 3;
+    for (int pass = 0; !s && pass < 2; pass++, vertical = !vertical) {
+        uint8_t *dst, *before = *out;
+        if (vertical ? ch == h : cw == w) continue;
+        s = g4_resize_pass(a, vertical, src, stride, cw, ch, vertical ? h : w, &dst, err);
+        g4_free(a, before);
+        *out = dst;
+        src = dst;
+        if (vertical)
+            ch = h;
+        else
+            cw = w;
+        stride = (size_t)cw * 3;
     }
-    if (h == img->height) {
-        *out = wide;
-        return G4_OK;
-    }
-    dst = g4_alloc(a, (size_t)h * (size_t)w, 3);
-    g4_status s = dst ? g4_resize_columns(a, src, stride, img->height, (size_t)w * 3, dst, h, err)
-                      : g4_fail(err, G4_ERR_MEMORY, "resizing %d x %d to %d x %d: out of memory", img->width,
-                                img->height, w, h);
-    g4_free(a, wide);
-    if (s) {
-        g4_free(a, dst);
-        return s;
-    }
-    *out = dst;
-    return G4_OK;
+    return s;
 }
 
 void g4_patches_free(const g4_allocator *a, g4_patches *p)

@@ -3,7 +3,7 @@
 
     python3 tests/make_pictures_data.py [OUT]      (OUT: tests/data/pictures.bin)
 
-Needs Pillow, numpy, transformers, and libjpeg-turbo's cjpeg for the sampling factors Pillow cannot write. Pixels and patches are kept
+Needs Pillow 13 (12 and older resize tall pictures in another order), numpy, transformers, and libjpeg-turbo's cjpeg for the sampling factors Pillow cannot write. Pixels and patches are kept
 as checksums. PNG files come from a small encoder here, because Pillow writes neither interlaced nor most odd ones; their
 pixels are computed from the samples by the PNG standard and must equal Pillow's, but for the cases in `differs`.
 
@@ -312,7 +312,9 @@ def make_patches():
     sizes = [(1, 1), (3, 2), (16, 16), (48, 48), (47, 49), (224, 224), (640, 480), (768, 768), (480, 853), (1920, 1080), (1, 500), (700, 4)]
     cases = [(w, h, 280, i % 3) for i, (w, h) in enumerate(sizes)]
     cases += [(333, 222, b, i % 3) for i, b in enumerate((70, 140, 560, 1120))]
-    cases += [(912, 672, 280, 0), (912, 1000, 280, 1), (3000, 7, 70, 0), (5, 2500, 1120, 1), (4000, 3000, 280, 0), (1080, 2400, 1120, 1), (13000, 50, 280, 0)]
+    cases += [(912, 672, 280, 0), (912, 1000, 280, 1), (3000, 7, 70, 0), (5, 2500, 1120, 1), (4000, 3000, 280, 0),
+              (1080, 2400, 1120, 1), (13000, 50, 280, 0),
+              (1080, 2400, 280, 0), (900, 1200, 70, 1), (48, 3000, 280, 0), (1440, 1440, 280, 0), (700, 1600, 140, 1)]
     for w, h, budget, kind in cases:
         image = Image.fromarray(pattern(kind, w, h))
         out = processor(image, max_soft_tokens=budget, return_tensors="np", input_data_format="channels_first")
