@@ -108,6 +108,18 @@ test-chat-reference: $(B)/render_lines $(B)/schema_lines ## prompts against jinj
 	$(VENV)/bin/python tests/test_render_jinja.py $(B)/render_lines
 	$(VENV)/bin/python tests/test_schema_valid.py $(B)/schema_lines tests/data/vocab.g4 --suite $(B)/jsonschema/json/tests/draft2020-12
 
+# Comparisons with the reference implementations, live and of the golden data. Pinned packages are installed in $(VENV) unless
+# $(PYTHON) has them.
+REFERENCE_CHECK := import torch, transformers, safetensors, gguf, PIL, jinja2, jsonschema, sentencepiece; \
+    assert transformers.__version__ == "5.23.0" and torch.__version__.startswith("2.13.0")
+.PHONY: test-reference test-real
+test-reference: all $(B)/libgemma4.so $(B)/render_lines $(B)/schema_lines ## everything against transformers and other references (Python)
+	@py=$$(sh tests/python.sh '$(PYTHON)' '$(VENV)' '$(REFERENCE_CHECK)' -r tests/requirements.txt) && G4_RUNNER='sh -c' sh tests/run.sh \
+	    "$$py tests/test_export.py" "$$py tests/test_media_reference.py" "$$py tests/test_tokenizer_reference.py $(B)/libgemma4.so" \
+	    "$$py tests/test_render_jinja.py $(B)/render_lines" "$$py tests/test_schema_valid.py $(B)/schema_lines tests/data/vocab.g4"
+test-real: all models/gemma3-270m.gguf ## Gemma 3 270M, fetched once: its answers against transformers', perplexity by type
+	@py=$$(sh tests/python.sh '$(PYTHON)' '$(VENV)' 'import numpy, gguf' numpy gguf) && G4_RUNNER='sh -c' sh tests/run.sh "$$py tests/real_270m.py"
+
 # The examples with the bundled model, or with a random one that is made to converse: then only how they end is tested.
 EXAMPLES := $(patsubst examples/%.c,$(B)/example_%,$(wildcard examples/*.c))
 EXAMPLE_MODEL := $(if $(wildcard models/tiny.g4),models/tiny.g4,$(B)/chat_model.g4)

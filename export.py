@@ -77,7 +77,7 @@ def largest(x):
 
 def quantize_q4_0(x, what):
     """x (n, 32) -> q (n, 32) int8 in -8..7, scale bits (n,) f16. The largest magnitude becomes -8: d = largest / -8."""
-    d = largest(x) / np.float32(-8)
+    d = largest(x) / np.float32(-8) + np.float32(0)  # + 0: the scale of an all-zero block is 0 and not -0
     inverse = np.divide(np.float32(1), d, out=np.zeros_like(d), where=d != 0)
     y = x * inverse[:, None]
     y += np.float32(8.5)
@@ -89,7 +89,7 @@ def quantize_q4_0(x, what):
 def quantize_q4_0_bf16(x):
     """The same with a bf16 scale, for the odd block of a lattice tensor that is on no lattice. The scale is coarse, so q is
     found with the rounded one."""
-    d = f32_to_bf16(largest(x) / np.float32(-8))
+    d = f32_to_bf16(largest(x) / np.float32(-8) + np.float32(0))
     scale = bf16_to_f32(d)
     inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
     return np.clip(np.rint(x * inverse[:, None]), -8, 7).astype(np.int8), d

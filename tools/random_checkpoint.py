@@ -96,16 +96,17 @@ def find_tokenizer(path):
 
 
 class RandomTensor(export.Stored):
-    """Any rows are cut from one pool of random numbers at a place that depends on the tensor's name, so they cost next to nothing."""
+    """Any rows are cut from pools of random numbers at a place that depends on the tensor's name, so they cost next to nothing.
+    The pools repeat after SIZE elements, so that a row is the same however the tensor is cut into slices."""
 
     SIZE = 1 << 22
     rng = np.random.default_rng(1)
-    q8 = rng.integers(-127, 128, 2 * SIZE, np.int8)
-    q4 = rng.integers(-8, 8, 2 * SIZE, np.int8)
-    spread = (1 + 0.2 * rng.standard_normal(SIZE // 16)).astype(np.float32)  # of scales, norms and the like
+    q8 = np.tile(rng.integers(-127, 128, SIZE, np.int8), 2)
+    q4 = np.tile(rng.integers(-8, 8, SIZE, np.int8), 2)
+    spread = np.tile((1 + 0.2 * rng.standard_normal(SIZE // 32)).astype(np.float32), 2)  # of block scales, norms and the like
 
     def __init__(self, name, shape):
-        self.seed = sum(name.encode()) * 7919
+        self.seed = sum(name.encode()) * 7919 * 64
         super().__init__(name, shape, "BF16", None)
 
     @property
@@ -117,28 +118,28 @@ class RandomTensor(export.Stored):
     def data(self, _):
         pass
 
-    def place(self, r0, n, unit=64):
-        if n > self.SIZE:
+    def cut(self, pool, at, n):
+        if 2 * n > len(pool):
             raise ValueError(f"{self.name}: {n} elements at once")
-        return (self.seed + r0 * self.cols) % self.SIZE // unit * unit
+        start = (self.seed + at) % (len(pool) // 2)
+        return pool[start:start + n]
 
     def f32(self, r0=0, r1=None):
         r1 = self.rows if r1 is None else r1
         n = (r1 - r0) * self.cols
         if len(self.shape) == 1:  # norms, scalars, scales
-            return self.spread[:n].reshape(r1 - r0, self.cols)
-        if n > self.SIZE:  # a small table that is asked for whole
-            return np.concatenate([self.f32(r, min(r1, r + self.SIZE // self.cols)) for r in range(r0, r1, self.SIZE // self.cols)])
-        a = self.place(r0, n)
-        return self.q8[a:a + n].reshape(r1 - r0, self.cols) * np.float32(self.cols ** -0.5 / 73)
+            return self.cut(self.spread, 0, n).reshape(r1 - r0, self.cols)
+        if n > self.SIZE:  # a table that is asked for whole
+            step = self.SIZE // self.cols
+            return np.concatenate([self.f32(r, min(r1, r + step)) for r in range(r0, r1, step)])
+        return self.cut(self.q8, r0 * self.cols, n).reshape(r1 - r0, self.cols) * np.float32(self.cols ** -0.5 / 73)
 
     def kept(self, type_, r0, r1):
-        n = (r1 - r0) * self.cols
-        a = self.place(r0, n)
         pool, deviation = (self.q8, 73.0) if type_ == export.Q8_0 else (self.q4, 4.6)
-        blocks = (r1 - r0) * (self.cols // 32)
-        scales = (np.resize(self.spread, blocks) * np.float32(self.cols ** -0.5 / deviation)).astype(np.float16).view(np.uint16)
-        return pool[a:a + n].reshape(r1 - r0, self.cols), scales.reshape(r1 - r0, -1)
+        per_row = self.cols // 32
+        scales = self.cut(self.spread, r0 * per_row, (r1 - r0) * per_row) * np.float32(self.cols ** -0.5 / deviation)
+        return (self.cut(pool, r0 * self.cols, (r1 - r0) * self.cols).reshape(r1 - r0, self.cols),
+                scales.astype(np.float16).view(np.uint16).reshape(r1 - r0, per_row))
 
 
 class RandomSource(export.Source):
