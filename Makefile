@@ -137,6 +137,10 @@ TSAN     := -O1 -g -fsanitize=thread
 test-kernels: $(B)/test_kernels ## check every kernel table that this CPU can run, and print its rates
 	@$(B)/test_kernels --time
 
+.PHONY: test-emulated
+test-emulated: $(B)/libgemma4.a ## check the AVX-512 and AVX-VNNI kernels on a CPU with AVX2, their intrinsics emulated
+	@CC='$(CC)' sh tests/emulated.sh $(B)
+
 .PHONY: sanitize tsan debug test-scalar test-aarch64
 sanitize: ## the tests under the address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory B=build/sanitize PROGRAM=build/sanitize/gemma4 CFLAGS='$(SANITIZE)' test
