@@ -3297,28 +3297,19 @@ static void g4_audio_subsample_piece(void *ctx, int piece, int worker)
         memcpy(r->x + ((size_t)t0 + t) * c->a_hidden, w->b + t * r->wide, c->a_hidden * sizeof(float));
 }
 
-/* exp(x) within 2 units in the last place, in operations that a compiler turns into vectors; the polynomial is Cephes'
- * expf. Below -87 and above 88 it stays at the ends, which no use here can tell from the limit. */
-static inline float g4_exp(float x)
+/* s = 1 / (1 + exp(-x)) = 1/2 + tanh(x / 2) / 2, by the kernel for 2 tanh(x / 2) */
+static void g4_sigmoid(const g4_kernels *kernels, float *s, const float *x, size_t n)
 {
-    const float round = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
-    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    const float n = (x * 1.44269504088896341f + round) - round;
-    const float r = x - n * 0.693359375f + n * 2.12194440e-4f; /* ln 2 in two parts */
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    const union { uint32_t u; float f; } scale = { (uint32_t)((int32_t)n + 127) << 23 };
-    return (p * r * r + r + 1.0f) * scale.f;
+    memcpy(s, x, n * sizeof *s);
+    kernels->softcap(s, (int)n, 2.0f);
+    for (size_t i = 0; i < n; i++) s[i] = 0.5f + 0.25f * s[i];
 }
 
-/* x = x * sigmoid(x) */
-static void g4_silu(float *x, size_t n)
+/* x = x * sigmoid(x); s has room for n. */
+static void g4_silu(const g4_kernels *kernels, float *x, float *s, size_t n)
 {
-    for (size_t i = 0; i < n; i++) x[i] = x[i] / (1.0f + g4_exp(-x[i]));
+    g4_sigmoid(kernels, s, x, n);
+    for (size_t i = 0; i < n; i++) x[i] *= s[i];
 }
 
 /* y = norm(clamp(x)) */
@@ -3338,7 +3329,7 @@ static void g4_audio_feed_forward(const g4_audio_run *r, g4_audio_work *w, float
     size_t hidden = c->a_hidden;
     for (size_t t = 0; t < (size_t)n; t++) g4_audio_norm(r, w->a + t * r->wide, x + t * hidden, norm);
     g4_linear_apply(r->e->kernels, &w->linear, up, w->b, r->wide, w->a, r->wide, n);
-    for (size_t t = 0; t < (size_t)n; t++) g4_silu(w->b + t * r->wide, 4 * hidden);
+    for (size_t t = 0; t < (size_t)n; t++) g4_silu(r->e->kernels, w->b + t * r->wide, w->a + t * r->wide, 4 * hidden);
     g4_linear_apply(r->e->kernels, &w->linear, down, w->a, r->wide, w->b, r->wide, n);
     for (size_t t = 0; t < (size_t)n; t++) {
         float *y = w->a + t * r->wide;
@@ -3436,7 +3427,8 @@ static void g4_audio_attention_piece(void *ctx, int piece, int worker)
     for (size_t t = 0; t < (size_t)n; t++) {
         const float *y = w->b + t * r->wide;
         float *glu = r->glu + ((size_t)t0 + t) * hidden;
-        for (size_t i = 0; i < hidden; i++) glu[i] = y[i] / (1.0f + g4_exp(-y[hidden + i]));
+        g4_sigmoid(r->e->kernels, glu, y + hidden, hidden);
+        for (size_t i = 0; i < hidden; i++) glu[i] *= y[i];
     }
 }
 
@@ -3462,7 +3454,7 @@ static void g4_audio_conv_piece(void *ctx, int piece, int worker)
         }
         g4_clamp(y, hidden, -c->a_clip, c->a_clip);
         r->e->kernels->rmsnorm(y, y, l->conv_mid_norm, (int)hidden, c->a_eps);
-        g4_silu(y, hidden);
+        g4_silu(r->e->kernels, y, w->b, hidden);
     }
     g4_linear_apply(r->e->kernels, &w->linear, &l->conv_out, w->b, r->wide, w->a, r->wide, n);
     for (size_t t = 0; t < (size_t)n; t++)
