@@ -1,9 +1,9 @@
 /* test_text.c - the text decoder against transformers, and against itself in every way of evaluating the same tokens.
  *
- * tests/data/text_<member>.g4 are tiny random models of every family member (type f32, and e2b and 26b in other types), made with
- * text_<member>.ref by tests/make_data.py. A .ref is little-endian:
- *   char magic[8] "G4TEXT1\n"; uint32 n_tokens, n_vocab, n_greedy, n_layers, hidden; float32 margin
- *   int32 tokens[n_tokens], greedy[n_greedy]; float32 logits[n_tokens][n_vocab], states[n_layers + 1][hidden]
+ * tests/data/text_<member>.g4 are tiny random models of every family member (type f32, and e2b and 26b in other types),
+ * made with text_<member>.ref by tests/make_data.py. A .ref is little-endian: char magic[8] "G4TEXT1\n"; uint32
+ * n_tokens, n_vocab, n_greedy, n_layers, hidden; float32 margin int32 tokens[n_tokens], greedy[n_greedy]; float32
+ * logits[n_tokens][n_vocab], states[n_layers + 1][hidden]
  */
 #include <math.h>
 #include <stdint.h>
@@ -88,7 +88,10 @@ static g4_session *g4_start(g4_engine *e, int chunk, g4_kv_choice kv)
     return s;
 }
 
-typedef struct { float *rows; int n_vocab, n; } g4_rows;
+typedef struct {
+    float *rows;
+    int n_vocab, n;
+} g4_rows;
 
 static int g4_keep_row(void *user, int index, const float *logits)
 {
@@ -146,7 +149,10 @@ static int g4_same(g4_session *s, const float *want, int n_vocab)
     return got && memcmp(got, want, (size_t)n_vocab * sizeof *got) == 0;
 }
 
-typedef struct { int32_t ids[64]; int n; } g4_reply;
+typedef struct {
+    int32_t ids[64];
+    int n;
+} g4_reply;
 
 static int g4_keep_token(void *user, const g4_output *out)
 {
@@ -159,14 +165,18 @@ static void g4_check_greedy(g4_session *s, const g4_ref *r, const char *what)
 {
     g4_reply reply = { .n = 0 };
     g4_sampling greedy = { .temperature = 0 };
-    g4_generate_options opt = { .sampling = &greedy, .max_tokens = (int)r->n_greedy, .no_guard = 1, .ignore_stop_ids = 1,
-                                .output = g4_keep_token, .user = &reply };
+    g4_generate_options opt = { .sampling = &greedy,
+                                .max_tokens = (int)r->n_greedy,
+                                .no_guard = 1,
+                                .ignore_stop_ids = 1,
+                                .output = g4_keep_token,
+                                .user = &reply };
     g4_error err = { G4_OK, "" };
     const g4_status status = g4_session_generate(s, &opt, NULL, &err);
     int same = 0;
     while (same < reply.n && same < (int)r->n_greedy && reply.ids[same] == r->greedy[same]) same++;
-    G4_EXPECT(status == G4_OK && reply.n == (int)r->n_greedy && same == reply.n, "%s: %s; %d tokens, the first %d as expected", what,
-              err.message, reply.n, same);
+    G4_EXPECT(status == G4_OK && reply.n == (int)r->n_greedy && same == reply.n,
+              "%s: %s; %d tokens, the first %d as expected", what, err.message, reply.n, same);
 }
 
 /* ---- Against the reference ------------------------------------------------------------------- */
@@ -192,20 +202,29 @@ static void g4_test_reference(const char *member, const g4_ref *r)
 }
 
 /* Other weight types and key/value types: how far from float32 the distribution moves. The bounds are about
- * twice what was measured; in a model as small as these a block of 32 is most of a row, and an expert changes with a rounding. */
+ * twice what was measured; in a model as small as these a block of 32 is most of a row, and an expert changes with a
+ * rounding. */
 static void g4_test_types(const char *member, const g4_ref *r)
 {
-    static const struct { const char *member, *type; g4_kv_choice kv; double max_kl; } cases[] = {
-        { "e2b", "f32", G4_KV_USE_F16, 3e-6 },    { "e2b", "f32", G4_KV_USE_Q8_0, 1.5e-3 }, { "e2b", "bf16", G4_KV_DEFAULT, 2e-3 },
-        { "e2b", "q8_0", G4_KV_DEFAULT, 1.5e-2 }, { "e2b", "q8_0", G4_KV_USE_Q8_0, 2e-2 },  { "e2b", "q4_0", G4_KV_DEFAULT, 1.5 },
-        { "26b", "f32", G4_KV_USE_F16, 3e-6 },    { "26b", "q8_0", G4_KV_DEFAULT, 0.15 },   { "26b", "q4_0", G4_KV_DEFAULT, 1.6 },
+    static const struct {
+        const char *member, *type;
+        g4_kv_choice kv;
+        double max_kl;
+    } cases[] = {
+        { "e2b", "f32", G4_KV_USE_F16, 3e-6 },   { "e2b", "f32", G4_KV_USE_Q8_0, 1.5e-3 },
+        { "e2b", "bf16", G4_KV_DEFAULT, 2e-3 },  { "e2b", "q8_0", G4_KV_DEFAULT, 1.5e-2 },
+        { "e2b", "q8_0", G4_KV_USE_Q8_0, 2e-2 }, { "e2b", "q4_0", G4_KV_DEFAULT, 1.5 },
+        { "26b", "f32", G4_KV_USE_F16, 3e-6 },   { "26b", "q8_0", G4_KV_DEFAULT, 0.15 },
+        { "26b", "q4_0", G4_KV_DEFAULT, 1.6 },
     };
     static const char *const kv_names[] = { "default", "f16", "f32", "q8_0" };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if (strcmp(cases[i].member, member) != 0) continue;
         char path[64];
-        if (strcmp(cases[i].type, "f32") == 0) snprintf(path, sizeof path, "tests/data/text_%s.g4", member);
-        else snprintf(path, sizeof path, "tests/data/text_%s.%s.g4", member, cases[i].type);
+        if (strcmp(cases[i].type, "f32") == 0)
+            snprintf(path, sizeof path, "tests/data/text_%s.g4", member);
+        else
+            snprintf(path, sizeof path, "tests/data/text_%s.%s.g4", member, cases[i].type);
         g4_engine *e = g4_open(path, 1, NULL);
         g4_session *s = e ? g4_start(e, 0, cases[i].kv) : NULL;
         float *rows = s ? g4_all_logits(s, r->tokens, (int)r->n, (int)r->n_vocab) : NULL;
@@ -232,7 +251,8 @@ static void g4_test_chunks(g4_engine *e, const g4_ref *r, const float *want, g4_
         g4_session *s = g4_start(e, chunks[i], kv);
         if (!s) return;
         float *rows = g4_all_logits(s, r->tokens, n, v);
-        G4_EXPECT(rows && memcmp(rows, want, (size_t)n * r->n_vocab * sizeof *rows) == 0, "%s: chunk %d, all logits", what, chunks[i]);
+        G4_EXPECT(rows && memcmp(rows, want, (size_t)n * r->n_vocab * sizeof *rows) == 0, "%s: chunk %d, all logits",
+                  what, chunks[i]);
         free(rows);
         g4_session_close(s);
         /* the layers after the last key/value owner are skipped for all tokens but the last */
@@ -244,20 +264,27 @@ static void g4_test_chunks(g4_engine *e, const g4_ref *r, const float *want, g4_
     }
     g4_session *s = g4_start(e, 0, kv);
     int same = 0;
-    for (int i = 0; s && i < n; i++) same += g4_session_eval(s, r->tokens + i, 1, &err) == G4_OK && g4_same(s, want + (size_t)i * r->n_vocab, v);
+    for (int i = 0; s && i < n; i++)
+        same += g4_session_eval(s, r->tokens + i, 1, &err) == G4_OK && g4_same(s, want + (size_t)i * r->n_vocab, v);
     G4_EXPECT(same == n, "%s: %d of %d one-token steps", what, same, n);
     g4_session_close(s);
     /* in three pieces of odd lengths */
     s = g4_start(e, 0, kv);
     const int a = n / 3, b = n - 5;
-    G4_EXPECT(s && g4_session_eval(s, r->tokens, a, &err) == G4_OK && g4_same(s, want + (size_t)(a - 1) * r->n_vocab, v) &&
-              g4_session_eval(s, r->tokens + a, b - a, &err) == G4_OK && g4_same(s, want + (size_t)(b - 1) * r->n_vocab, v) &&
-              g4_session_eval(s, r->tokens + b, n - b, &err) == G4_OK && g4_same(s, want + (size_t)(n - 1) * r->n_vocab, v),
+    G4_EXPECT(s && g4_session_eval(s, r->tokens, a, &err) == G4_OK &&
+                  g4_same(s, want + (size_t)(a - 1) * r->n_vocab, v) &&
+                  g4_session_eval(s, r->tokens + a, b - a, &err) == G4_OK &&
+                  g4_same(s, want + (size_t)(b - 1) * r->n_vocab, v) &&
+                  g4_session_eval(s, r->tokens + b, n - b, &err) == G4_OK &&
+                  g4_same(s, want + (size_t)(n - 1) * r->n_vocab, v),
               "%s: three pieces", what);
     g4_session_close(s);
 }
 
-typedef struct { unsigned char *data; size_t n, cap, at; } g4_bytes;
+typedef struct {
+    unsigned char *data;
+    size_t n, cap, at;
+} g4_bytes;
 
 static int g4_write_bytes(void *user, const void *data, size_t size)
 {
@@ -296,37 +323,49 @@ static void g4_test_timeline(g4_engine *e, const g4_ref *r, const float *want, g
         const int at = places[i];
         /* to the end (marking a place on the way), back to `at`, and to the end again */
         int ok = g4_session_eval(s, r->tokens + g4_session_n(s), n - g4_session_n(s), &err) == G4_OK;
-        ok = ok && g4_session_rewind(s, at, &err) == G4_OK && g4_session_n(s) == at && g4_same(s, want + (size_t)(at - 1) * r->n_vocab, v);
+        ok = ok && g4_session_rewind(s, at, &err) == G4_OK && g4_session_n(s) == at &&
+             g4_same(s, want + (size_t)(at - 1) * r->n_vocab, v);
         G4_EXPECT(ok, "%s: back to %d: %s", what, at, err.message);
         if (i % 2) G4_EXPECT(g4_session_mark(s, &err) == G4_OK, "%s", err.message);
-        ok = at == n || (g4_session_eval(s, r->tokens + at, n - at, &err) == G4_OK && g4_same(s, want + (size_t)(n - 1) * r->n_vocab, v));
+        ok = at == n || (g4_session_eval(s, r->tokens + at, n - at, &err) == G4_OK &&
+                         g4_same(s, want + (size_t)(n - 1) * r->n_vocab, v));
         G4_EXPECT(ok, "%s: on from %d: %s", what, at, err.message);
     }
-    G4_EXPECT(g4_session_rewind(s, 0, &err) == G4_OK && g4_session_n(s) == 0 && g4_session_logits(s) == NULL, "%s: back to the start", what);
-    G4_EXPECT(g4_session_rewind(s, 1, &err) == G4_ERR_ARGUMENT && g4_session_rewind(s, -1, &err) == G4_ERR_ARGUMENT, "%s: places that are not there", what);
+    G4_EXPECT(g4_session_rewind(s, 0, &err) == G4_OK && g4_session_n(s) == 0 && g4_session_logits(s) == NULL,
+              "%s: back to the start", what);
+    G4_EXPECT(g4_session_rewind(s, 1, &err) == G4_ERR_ARGUMENT && g4_session_rewind(s, -1, &err) == G4_ERR_ARGUMENT,
+              "%s: places that are not there", what);
 
     /* two sessions from position 50, one of them led astray */
     g4_session *fork = NULL;
-    G4_EXPECT(g4_session_eval(s, r->tokens, 50, &err) == G4_OK && g4_session_fork(&fork, s, &err) == G4_OK, "%s: %s", what, err.message);
+    G4_EXPECT(g4_session_eval(s, r->tokens, 50, &err) == G4_OK && g4_session_fork(&fork, s, &err) == G4_OK, "%s: %s",
+              what, err.message);
     if (fork) {
         G4_EXPECT(g4_same(fork, want + (size_t)49 * r->n_vocab, v), "%s: fork", what);
         G4_EXPECT(g4_session_eval(fork, r->tokens + 3, 40, &err) == G4_OK, "%s: %s", what, err.message);
-        G4_EXPECT(g4_session_eval(s, r->tokens + 50, n - 50, &err) == G4_OK && g4_same(s, want + (size_t)(n - 1) * r->n_vocab, v), "%s: after a fork", what);
-        G4_EXPECT(g4_session_rewind(fork, 50, &err) == G4_OK && g4_session_eval(fork, r->tokens + 50, n - 50, &err) == G4_OK &&
-                  g4_same(fork, want + (size_t)(n - 1) * r->n_vocab, v), "%s: the fork comes back", what);
+        G4_EXPECT(g4_session_eval(s, r->tokens + 50, n - 50, &err) == G4_OK &&
+                      g4_same(s, want + (size_t)(n - 1) * r->n_vocab, v),
+                  "%s: after a fork", what);
+        G4_EXPECT(g4_session_rewind(fork, 50, &err) == G4_OK &&
+                      g4_session_eval(fork, r->tokens + 50, n - 50, &err) == G4_OK &&
+                      g4_same(fork, want + (size_t)(n - 1) * r->n_vocab, v),
+                  "%s: the fork comes back", what);
         /* a whole prompt that agrees with the timeline up to 70, then up to the end */
         int32_t other[512];
         int reused = -1;
         memcpy(other, r->tokens, (size_t)n * sizeof *other);
         other[70] = other[70] == 9 ? 10 : 9;
         g4_prompt p = { .tokens = other, .n = n };
-        G4_EXPECT(g4_session_sync(fork, &p, &reused, &err) == G4_OK && reused <= 70 && !g4_same(fork, want + (size_t)(n - 1) * r->n_vocab, v),
+        G4_EXPECT(g4_session_sync(fork, &p, &reused, &err) == G4_OK && reused <= 70 &&
+                      !g4_same(fork, want + (size_t)(n - 1) * r->n_vocab, v),
                   "%s: another prompt, %d reused: %s", what, reused, err.message);
         p.tokens = r->tokens;
-        G4_EXPECT(g4_session_sync(fork, &p, &reused, &err) == G4_OK && g4_same(fork, want + (size_t)(n - 1) * r->n_vocab, v), "%s: the prompt again, %d reused",
-                  what, reused);
+        G4_EXPECT(g4_session_sync(fork, &p, &reused, &err) == G4_OK &&
+                      g4_same(fork, want + (size_t)(n - 1) * r->n_vocab, v),
+                  "%s: the prompt again, %d reused", what, reused);
         const uint64_t evaluated = g4_session_n_evaluated(fork);
-        G4_EXPECT(g4_session_sync(fork, &p, &reused, &err) == G4_OK && g4_session_n_evaluated(fork) - evaluated <= 1, "%s: nothing new", what);
+        G4_EXPECT(g4_session_sync(fork, &p, &reused, &err) == G4_OK && g4_session_n_evaluated(fork) - evaluated <= 1,
+                  "%s: nothing new", what);
     }
 
     /* saved and loaded in the middle and at the end */
@@ -337,11 +376,14 @@ static void g4_test_timeline(g4_engine *e, const g4_ref *r, const float *want, g
         g4_session *loaded = NULL;
         const g4_session_options opt = { .n_ctx = 512, .kv = kv };
         int ok = g4_session_rewind(s, 0, &err) == G4_OK && g4_session_eval(s, r->tokens, at, &err) == G4_OK &&
-                 g4_session_save(s, g4_write_bytes, &file, &err) == G4_OK && g4_session_load(&loaded, e, &opt, g4_read_saved, &file, &err) == G4_OK;
+                 g4_session_save(s, g4_write_bytes, &file, &err) == G4_OK &&
+                 g4_session_load(&loaded, e, &opt, g4_read_saved, &file, &err) == G4_OK;
         G4_EXPECT(ok && file.at == file.n, "%s: saved at %d: %s", what, at, err.message);
         if (loaded) {
-            G4_EXPECT(g4_session_n(loaded) == at && g4_same(loaded, want + (size_t)(at - 1) * r->n_vocab, v), "%s: loaded at %d", what, at);
-            G4_EXPECT(at == n || (g4_session_eval(loaded, r->tokens + at, n - at, &err) == G4_OK && g4_same(loaded, want + (size_t)(n - 1) * r->n_vocab, v)),
+            G4_EXPECT(g4_session_n(loaded) == at && g4_same(loaded, want + (size_t)(at - 1) * r->n_vocab, v),
+                      "%s: loaded at %d", what, at);
+            G4_EXPECT(at == n || (g4_session_eval(loaded, r->tokens + at, n - at, &err) == G4_OK &&
+                                  g4_same(loaded, want + (size_t)(n - 1) * r->n_vocab, v)),
                       "%s: on after loading at %d", what, at);
         }
         g4_session_close(loaded);
@@ -362,8 +404,7 @@ static void g4_test_bits(const char *member, const char *suffix, const g4_ref *r
         g4_engine *e = g4_open(path, threads[t], NULL);
         g4_session *s = e ? g4_start(e, 0, kv) : NULL;
         float *rows = s ? g4_all_logits(s, r->tokens, (int)r->n, (int)r->n_vocab) : NULL;
-        if (rows && want)
-            G4_EXPECT(memcmp(rows, want, (size_t)r->n * r->n_vocab * sizeof *rows) == 0, "%s", what);
+        if (rows && want) G4_EXPECT(memcmp(rows, want, (size_t)r->n * r->n_vocab * sizeof *rows) == 0, "%s", what);
         if (rows && !want) {
             want = rows;
             rows = NULL;
@@ -386,9 +427,11 @@ static void g4_test_other_model(const g4_ref *r)
     g4_session *s = a && b ? g4_start(a, 0, G4_KV_DEFAULT) : NULL, *loaded = NULL;
     g4_bytes file = { NULL, 0, 0, 0 };
     g4_error err = { G4_OK, "" };
-    if (s && g4_session_eval(s, r->tokens, 10, &err) == G4_OK && g4_session_save(s, g4_write_bytes, &file, &err) == G4_OK) {
+    if (s && g4_session_eval(s, r->tokens, 10, &err) == G4_OK &&
+        g4_session_save(s, g4_write_bytes, &file, &err) == G4_OK) {
         const g4_session_options opt = { .n_ctx = 512 };
-        G4_EXPECT(g4_session_load(&loaded, b, &opt, g4_read_saved, &file, &err) == G4_ERR_MISMATCH && !loaded, "%s", err.message);
+        G4_EXPECT(g4_session_load(&loaded, b, &opt, g4_read_saved, &file, &err) == G4_ERR_MISMATCH && !loaded, "%s",
+                  err.message);
     } else {
         G4_EXPECT(0, "%s", err.message);
     }
