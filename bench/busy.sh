@@ -6,7 +6,10 @@ model=$1
 rounds=${2:-3}
 program=${PROGRAM:-./gemma4}
 
-rate() { "$program" bench -m "$model" --lengths 16 -n 24 --repeat 1 --json | sed 's/.*"decode_tokens_per_second":\([0-9.]*\).*/\1/'; }
+rate() {
+    "$program" bench -m "$model" --lengths 16 -n 24 --repeat 1 --json |
+        sed 's/.*"decode_tokens_per_second":\([0-9.]*\).*/\1/'
+}
 
 i=0
 while [ "$i" -lt "$rounds" ]; do
@@ -18,6 +21,7 @@ while [ "$i" -lt "$rounds" ]; do
     kill "$spinner"
     wait "$spinner" 2> /dev/null || true
     trap - EXIT INT TERM
-    echo "$alone $beside" | awk '{ printf "alone %.2f tokens/s, beside a spinning program %.2f: %.0f %%\n", $1, $2, 100 * $2 / $1 }'
+    echo "$alone $beside" |
+        awk '{ printf "alone %.2f tokens/s, beside a spinning program %.2f: %.0f %%\n", $1, $2, 100 * $2 / $1 }'
     i=$((i + 1))
 done
