@@ -1063,6 +1063,8 @@ static void g4_format_items(g4_renderer *r, const g4_json *items)
                     if (t->next != NULL) g4_lit(r, ",");
                 }
                 g4_lit(r, "]");
+            } else if (!g4_truthy(c)) { /* 0 and false are lists of nothing to Jinja's map */
+                g4_lit(r, "[]");
             } else {
                 g4_refuse(r, "type of items must be a string or a list");
             }
