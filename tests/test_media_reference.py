@@ -4,9 +4,9 @@ command line.
 
     python3 tests/test_media_reference.py [--gemma4 PROGRAM] [--seed N]
 
-Files a user has (PNG in several modes, WAV, a lossless video) -> `gemma4 patches`, `mel`, `encode` and `logits` against
-the reference on the same pixels and samples. Then the same checkpoint as GGUF with its mmproj: its tensors must be those
-of the folder.
+Files a user has (PNG in several modes, WAV, a lossless video) -> `gemma4 patches`, `mel`, `encode` and `logits`
+against the reference on the same pixels and samples. Then the same checkpoint as GGUF with its mmproj: its tensors must
+be those of the folder.
 Needs torch, transformers, Pillow, gguf; the video part needs ffmpeg. The last line is "N passed, N failed".
 """
 
@@ -278,7 +278,7 @@ def write_gguf(path, arch, meta, tensors):
 
 
 def mmproj_of(state, config):
-    """A checkpoint's towers as an mmproj has them: other names, softplus done, patches channel first, bounds missing."""
+    """A checkpoint's towers as an mmproj has them: other names, softplus done, channels first, bounds missing."""
     names = {b: a for a, b in export.MMPROJ_NAMES.items()}
     tensors = {}
     for name, w in state.items():
