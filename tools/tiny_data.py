@@ -19,6 +19,7 @@ import os
 import random
 import re
 import subprocess
+import wave
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -1084,11 +1085,65 @@ def make_base(folder):
         json.dump(train_tokenizer(texts, 2048), f, ensure_ascii=False)
 
 
+def write_y4m(path, frames, fps=1, k444=False):
+    """Frames (Pillow) as y4m, BT.601 in its limited range, 4:2:0 or 4:4:4."""
+    w, h = frames[0].size
+    with open(path, "wb") as f:
+        f.write(f"YUV4MPEG2 W{w} H{h} F{fps}:1 Ip A1:1 C{'444' if k444 else '420jpeg'}\n".encode())
+        for im in frames:
+            r, g, b = np.moveaxis(np.asarray(im, np.float64), 2, 0)
+            y = 16 + (65.481 * r + 128.553 * g + 24.966 * b) / 255
+            u = 128 + (-37.797 * r - 74.203 * g + 112. * b) / 255
+            v = 128 + (112. * r - 93.786 * g - 18.214 * b) / 255
+            f.write(b"FRAME\n" + np.rint(y).astype(np.uint8).tobytes())
+            for c in (u, v):
+                c = c if k444 else c.reshape(h // 2, 2, w // 2, 2).mean((1, 3))
+                f.write(np.rint(c).astype(np.uint8).tobytes())
+
+
+def write_wav(path, samples):
+    with wave.open(path, "wb") as f:
+        f.setnchannels(1)
+        f.setsampwidth(2)
+        f.setframerate(16000)
+        f.writeframes(samples.tobytes())
+
+
+def make_examples(folder, seed=2026):
+    """The inputs that the project ships; their seed is not one of training."""
+    rng = random.Random(f"examples/{seed}")
+    os.makedirs(folder, exist_ok=True)
+    at = lambda name: os.path.join(folder, name)  # noqa: E731
+    says = {}
+    things, text, _ = scene(rng, 192, 192, 2)
+    paint(things, 192, 192, (255, 255, 255)).save(at("scene.png"), optimize=True)
+    says["scene.png"] = sentence(text)
+    things, text, _ = scene(rng, 256, 192, 3)
+    paint(things, 256, 192, (250, 246, 232)).save(at("shapes.png"), optimize=True)
+    says["shapes.png"] = box_json(sorted(things, key=lambda o: o.x), 256, 192)
+    text_picture(rng, 256, 128, ["bridge", "417"]).save(at("words.png"), optimize=True)
+    says["words.png"] = "bridge 417"
+    text_picture(rng, 192, 128, ["25"]).save(at("number.png"), optimize=True)
+    says["number.png"] = "25"
+    speaker = Speaker()
+    write_wav(at("speech.wav"), speaker.say("the green train near the river", "en-us+f3", 160, 50))
+    says["speech.wav"] = "the green train near the river"
+    frames, text, _, _ = moving(rng, 96, 96, 5)
+    write_y4m(at("clip.y4m"), frames)
+    write_wav(at("clip.wav"), speaker.say("seven", "en", 150, 45))
+    says["clip.y4m"], says["clip.wav"] = text, "The digit is 7."
+    with open(at("tools.json"), "w", encoding="utf-8") as f:
+        json.dump([TOOLS[n] for n in ("get_weather", "set_timer", "send_message", "draw_shape")], f, indent=1)
+    return says
+
+
 if __name__ == "__main__":
     import sys
     import time
     if sys.argv[1] == "base":
         make_base(sys.argv[2])
+    elif sys.argv[1] == "examples":
+        print(json.dumps(make_examples(*sys.argv[2:]), indent=1))
     else:
         m = Maker(sys.argv[2] + "/tokenizer.json", sys.argv[2] + "/corpus.txt")
         for kind in sys.argv[3:] or ["txt", "img", "aud", "vid"]:
