@@ -97,7 +97,7 @@ test-install: ## install into a scratch folder and build users against it throug
 	@sh tests/run.sh tests/install.sh
 
 # Conversations against the official templates and jsonschema: only with Python, and templates in ../shared.
-$(B)/render_lines $(B)/schema_lines $(B)/chat_model: $(B)/%: tests/%.c tests/vocab.h tests/sampler.h $(B)/libgemma4.a
+$(B)/render_lines $(B)/schema_lines $(B)/chat_model $(B)/answer_lines: $(B)/%: tests/%.c tests/vocab.h tests/sampler.h tests/tiny.h $(B)/libgemma4.a
 	$(CC) $(ALL_CFLAGS) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
 .PHONY: test-chat-reference
 test-chat-reference: $(B)/render_lines $(B)/schema_lines ## prompts against jinja2, constrained output against jsonschema

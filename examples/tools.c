@@ -45,7 +45,7 @@ int main(int argc, char **argv)
             printf("call %s(%s)\n", parts[i].name, parts[i].text); /* the arguments are one JSON object */
             results[turn][calls++] = (g4_part){ .kind = G4_PART_TOOL_RESULT,
                                                 .name = parts[i].name,
-                                                .text = "{\"sky\": \"clear\", \"degrees\": 21}" };
+                                                .text = "{\"sky\": \"sunny\", \"temperature\": 21}" };
         }
         if (calls > 0) messages[n++] = (g4_message){ .role = G4_ROLE_TOOL, .parts = results[turn], .n_parts = calls };
     }
