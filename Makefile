@@ -55,9 +55,13 @@ models/gemma3-270m.gguf:
 models/gemma3-270m.g4: models/gemma3-270m.gguf
 	$(VENV)/bin/python export.py $< -o $@ --type q8_0
 
-.PHONY: run
-run: all models/gemma3-270m.g4 ## fetch Gemma 3 270M, convert it once, complete a prompt
+.PHONY: run run-270m quality
+run: all ## a tour of what the bundled model can do, on the inputs in examples/
+	@sh tools/tour.sh ./$(PROGRAM) $(B)/boxes.png
+run-270m: all models/gemma3-270m.g4 ## fetch Gemma 3 270M, convert it once, complete a prompt
 	./$(PROGRAM) -m models/gemma3-270m.g4 -p "The three primary colours are" -n 48 --temp 0
+quality: all $(B)/quality ## scores and KL divergence of the bundled model by weight type and key/value type
+	@$(B)/quality
 
 # ---- Tests ------------------------------------------------------------------------------------
 # tests/test_*.c are C tests linked with the library, tests/use_* small programs that use it in each promised way,
@@ -97,7 +101,7 @@ test-install: ## install into a scratch folder and build users against it throug
 	@sh tests/run.sh tests/install.sh
 
 # Conversations against the official templates and jsonschema: only with Python, and templates in ../shared.
-$(B)/render_lines $(B)/schema_lines $(B)/chat_model $(B)/answer_lines: $(B)/%: tests/%.c tests/vocab.h tests/sampler.h tests/tiny.h $(B)/libgemma4.a
+$(B)/render_lines $(B)/schema_lines $(B)/chat_model $(B)/answer_lines $(B)/quality: $(B)/%: tests/%.c tests/vocab.h tests/sampler.h tests/tiny.h $(B)/libgemma4.a
 	$(CC) $(ALL_CFLAGS) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
 .PHONY: test-chat-reference
 test-chat-reference: $(B)/render_lines $(B)/schema_lines ## prompts against jinja2, constrained output against jsonschema

@@ -37,6 +37,7 @@ int main(int argc, char **argv)
         fflush(stdout);
         g4_buf_free(&out);
         g4_buf_free(&a.text);
+        free(a.first);
         g4_session_close(s);
     }
     free(line);

@@ -40,6 +40,7 @@ static void g4_test_model(const char *path, const char *isa, int most_media)
         }
         g4_buf_free(&got);
         g4_buf_free(&a.text);
+        free(a.first);
         g4_session_close(s);
     }
     free(ask);

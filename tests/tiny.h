@@ -17,6 +17,8 @@ typedef struct {
     float margin;  /* smallest distance of the best logit to the second best */
     double nll;    /* mean negative log-likelihood of the chosen tokens */
     int n;
+    float *first;  /* log-probabilities of the first token, n_vocab of them; the caller frees */
+    int n_vocab;
 } g4_tiny_answer;
 
 typedef struct {
@@ -70,6 +72,12 @@ static inline g4_status g4_tiny_decode(g4_session *s, g4_engine *e, g4_tiny_answ
         double sum = 0;
         for (g4_token i = 0; i < info.n_vocab; i++) sum += exp((double)z[i] - z[best]);
         out->nll += log(sum);
+        if (out->n == 0) {
+            out->n_vocab = info.n_vocab;
+            out->first = malloc((size_t)info.n_vocab * sizeof *out->first);
+            if (out->first == NULL) return g4_fail(err, G4_ERR_MEMORY, "out of memory");
+            for (g4_token i = 0; i < info.n_vocab; i++) out->first[i] = (float)((double)z[i] - z[best] - log(sum));
+        }
         out->n++;
         if (z[best] - second < out->margin) out->margin = z[best] - second;
         char bytes[257];
