@@ -1,6 +1,6 @@
 #!/bin/sh
-# Test the AVX-512 and AVX-VNNI kernels without such a CPU: tests/test_kernels.c on a copy of the kernels whose intrinsics are those of
-# tests/emulated.h. Needs AVX2. usage: emulated.sh BUILD_FOLDER
+# Test the AVX-512 and AVX-VNNI kernels without such a CPU: tests/test_kernels.c on a copy of the kernels whose
+# intrinsics are those of tests/emulated.h. Needs AVX2. usage: emulated.sh BUILD_FOLDER
 set -eu
 out=$1/emulated
 cc=${CC:-cc}
@@ -11,7 +11,8 @@ sed -e 's/_mm512_/G4_512_/g; s/__m512i/g4_v512i/g; s/__m512\b/g4_v512/g; s/__mma
     -e 's/^#define G4_AVX512VNNI .*/#define G4_AVX512VNNI G4_AVX2/' \
     -e 's/return (g4_x86_features() & G4_HAS_AVX[A-Z0-9]*) != 0;/return g4_x86_features() != 0;/' \
     -e 's/^#define G4_KEEP(v).*/#define G4_KEEP(v) ((void)0)/' \
-    -e 's/^#include <immintrin.h>/#include <immintrin.h>\n#include "emulated.h"/' gemma4_simd.h > "$out/gemma4_simd.h"
+    -e 's/^#include <immintrin.h>/#include <immintrin.h>\n#include "emulated.h"/' \
+    gemma4_simd.h > "$out/gemma4_simd.h"
 cp gemma4.c gemma4.h gemma4_internal.h tests/emulated.h "$out/"
 "$cc" -std=gnu11 -O1 -ffp-contract=off -pthread -I"$out" -c "$out/gemma4.c" -o "$out/gemma4.o"
 "$cc" -std=gnu11 -O1 -pthread -I"$out" -Itests tests/test_kernels.c "$out/gemma4.o" "$1/libgemma4.a" -o "$out/test_kernels" -lm

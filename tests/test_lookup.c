@@ -1,5 +1,5 @@
-/* test_lookup.c - prompt-lookup drafting changes no token and no bit: greedy and sampled, with penalties, across the sliding
- * window, and in what follows the reply. */
+/* test_lookup.c - prompt-lookup drafting changes no token and no bit: greedy and sampled, with penalties, across the
+ * sliding window, and in what follows the reply. */
 #include "gemma4.h"
 
 #include <stdlib.h>
@@ -40,8 +40,13 @@ static void g4_compare(const char *path, const g4_sampling *sampling, int period
     for (int off = 0; off < 2; off++) {
         g4_session *s = NULL;
         heard[off].stop_at = stop_at;
-        const g4_generate_options opt = { .sampling = sampling, .max_tokens = REPLY, .no_guard = 1, .ignore_stop_ids = 1,
-                                          .no_lookup = off, .output = g4_hear, .user = &heard[off] };
+        const g4_generate_options opt = { .sampling = sampling,
+                                          .max_tokens = REPLY,
+                                          .no_guard = 1,
+                                          .ignore_stop_ids = 1,
+                                          .no_lookup = off,
+                                          .output = g4_hear,
+                                          .user = &heard[off] };
         const int bad = g4_session_open(&s, e, &(g4_session_options){ .n_ctx = PROMPT + REPLY + 8 }, &err) ||
                         g4_session_eval(s, prompt, PROMPT, &err) || g4_session_generate(s, &opt, NULL, &err) ||
                         g4_session_eval(s, prompt, 3, &err); /* what comes behind reads the same keys */
@@ -53,9 +58,11 @@ static void g4_compare(const char *path, const g4_sampling *sampling, int period
     }
     G4_EXPECT(heard[0].n == heard[1].n && !memcmp(heard[0].tokens, heard[1].tokens, sizeof heard[0].tokens),
               "%s: drafts changed the reply (%d and %d tokens)", path, heard[0].n, heard[1].n);
-    G4_EXPECT(evaluated[0] == evaluated[1], "%s: %d and %d tokens evaluated", path, (int)evaluated[0], (int)evaluated[1]);
+    G4_EXPECT(evaluated[0] == evaluated[1], "%s: %d and %d tokens evaluated", path, (int)evaluated[0],
+              (int)evaluated[1]);
     if (logits[0] && logits[1])
-        G4_EXPECT(!memcmp(logits[0], logits[1], (size_t)info.n_vocab * sizeof **logits), "%s: drafts changed what follows", path);
+        G4_EXPECT(!memcmp(logits[0], logits[1], (size_t)info.n_vocab * sizeof **logits),
+                  "%s: drafts changed what follows", path);
     free(logits[0]);
     free(logits[1]);
     g4_engine_close(e);
@@ -63,9 +70,12 @@ static void g4_compare(const char *path, const g4_sampling *sampling, int period
 
 int main(void)
 {
-    static const char *const paths[] = { "tests/data/text_e2b.g4", "tests/data/text_e2b.q4_0.g4", "tests/data/text_26b.q8_0.g4",
-                                         "tests/data/text_31b.g4", "tests/data/text_gemma3.g4" };
-    const g4_logit_bias bias[] = { { 11, 6.0f }, { 48, 6.0f }, { 85, 6.0f } }; /* keeps the reply among a few tokens, so guesses hold */
+    static const char *const paths[] = { "tests/data/text_e2b.g4", "tests/data/text_e2b.q4_0.g4",
+                                         "tests/data/text_26b.q8_0.g4", "tests/data/text_31b.g4",
+                                         "tests/data/text_gemma3.g4" };
+    const g4_logit_bias bias[] = { { 11, 6.0f },
+                                   { 48, 6.0f },
+                                   { 85, 6.0f } }; /* keeps the reply among a few tokens, so guesses hold */
     const g4_sampling ways[] = {
         { .temperature = 0 },
         { .temperature = 0, .bias = bias, .n_bias = 3 },
