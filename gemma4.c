@@ -10,8 +10,9 @@
  *    8  Attention                                 17  Engine
  *    9  Feed-forward, experts, per-layer inputs
  *
- * It reads files that export.py wrote and nothing else, and it is meant to fail in two places only: when a model file is opened
- * (everything in it is checked there, so that inner loops check nothing) and when a session needs memory (before a chunk starts). */
+ * It reads files that export.py wrote and nothing else, and it is meant to fail in two places only: when a model file
+ * is opened (everything in it is checked there, so that inner loops check nothing) and when a session needs memory
+ * (before a chunk starts). */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -41,9 +42,9 @@
 
 /* ---- 1. Memory, errors, checked arithmetic -----------------------------------------------------
  *
- * One allocation function for the whole library. A block starts with a head that remembers where it came from, so that it can be
- * freed, grown and counted through the caller's allocator. Large blocks come from calloc, whose pages cost nothing until touched:
- * work buffers are sized for the largest chunk and only what is used becomes resident. */
+ * One allocation function for the whole library. A block starts with a head that remembers where it came from, so
+ * that it can be freed, grown and counted through the caller's allocator. Large blocks come from calloc, whose pages
+ * cost nothing until touched: work buffers are sized for the largest chunk and only what is used becomes resident. */
 
 #define G4_ALIGN 64 /* a cache line, and one 512-bit vector */
 
@@ -76,8 +77,10 @@ void g4_free(const g4_allocator *a, void *ptr)
     if (!ptr) return;
     g4_block_head head;
     memcpy(&head, (unsigned char *)ptr - G4_ALIGN, sizeof head);
-    if (a && a->alloc_fn) a->free_fn(a->user, head.base, head.total);
-    else free(head.base);
+    if (a && a->alloc_fn)
+        a->free_fn(a->user, head.base, head.total);
+    else
+        free(head.base);
 }
 
 void *g4_realloc(const g4_allocator *a, void *ptr, size_t count, size_t size)
@@ -202,25 +205,25 @@ uint64_t g4_read_u64(g4_reader *r)
 
 /* ---- 2. Model file -----------------------------------------------------------------------------
  *
- * In: a path or bytes. Out: a g4_file whose header, configuration, tokenizer and table have been checked against the file's size and
- * against each other. The format is described field by field in gemma4_internal.h, section 4. */
+ * In: a path or bytes. Out: a g4_file whose header, configuration, tokenizer and table have been checked against the
+ * file's size and against each other. The format is described field by field in gemma4_internal.h, section 4. */
 
 _Static_assert(sizeof(g4_file_header) == 128, "the header is 128 bytes on disk");
 _Static_assert(sizeof(g4_tensor_entry) == 128, "a table entry is 128 bytes on disk");
 _Static_assert(sizeof(g4_layer_config) == 32, "a layer record is 32 bytes on disk");
 
 #define G4_CHECKSUM_START 48 /* the checksum covers everything after itself up to the tensor data */
-#define G4_MAX_LAYERS 512    /* sanity bounds, far above any family member: they keep products of sizes within 64 bits */
+#define G4_MAX_LAYERS 512 /* sanity bounds, far above any family member: they keep products of sizes within 64 bits */
 #define G4_MAX_DIM (1u << 24)
 #define G4_MAX_HEAD_DIM 1024
 #define G4_MAX_PLE_DIM 1024
 #define G4_MAX_AUDIO_CONTEXT 64
-#define G4_ATTEND_GROUP 64   /* queries (tokens x heads of a group) that read one key/value head together */
+#define G4_ATTEND_GROUP 64 /* queries (tokens x heads of a group) that read one key/value head together */
 
 typedef struct {
     const uint8_t *data;
     size_t size;
-    int mapped;                   /* munmap at close */
+    int mapped; /* munmap at close */
     g4_config config;
     g4_layer_config *layers;      /* (n_layers) */
     const g4_tensor_entry *table; /* (n_tensors), in the file */
@@ -265,7 +268,8 @@ static const char *g4_type_name(uint32_t type)
     return type < G4_N_TYPES ? names[type] : "?";
 }
 
-/* Bytes of one row of `cols` values (a multiple of 64) in the rows layout; of one value column group in groups16, times 16. */
+/* Bytes of one row of `cols` values (a multiple of 64) in the rows layout; of one value column group in groups16,
+ * times 16. */
 static uint64_t g4_row_bytes(uint32_t type, uint64_t cols)
 {
     switch (type) {
@@ -290,25 +294,30 @@ static uint64_t g4_entry_bytes(const g4_tensor_entry *t)
 static g4_status g4_file_check_entry(const g4_file *f, const g4_file_header *h, int i, uint64_t *end, g4_error *err)
 {
     const g4_tensor_entry *t = &f->table[i];
-    if (!memchr(t->name, 0, sizeof t->name) || t->name[0] == 0) return g4_fail(err, G4_ERR_FORMAT, "tensor %d has no proper name", i);
+    if (!memchr(t->name, 0, sizeof t->name) || t->name[0] == 0)
+        return g4_fail(err, G4_ERR_FORMAT, "tensor %d has no proper name", i);
     if (t->type >= G4_N_TYPES || t->layout > G4_LAYOUT_GROUPS16 || t->scale_type > G4_SCALE_BF16)
-        return g4_fail(err, G4_ERR_FORMAT, "tensor %s: unknown type %u, layout %u or scale type %u", t->name, t->type, t->layout, t->scale_type);
+        return g4_fail(err, G4_ERR_FORMAT, "tensor %s: unknown type %u, layout %u or scale type %u", t->name, t->type,
+                       t->layout, t->scale_type);
     const int quantised = t->type >= G4_TYPE_Q8_0;
     if (quantised != (t->scale_type != G4_SCALE_NONE) || (t->layout == G4_LAYOUT_PLAIN && t->type != G4_TYPE_F32))
-        return g4_fail(err, G4_ERR_FORMAT, "tensor %s: type %s does not go with its layout or scales", t->name, g4_type_name(t->type));
+        return g4_fail(err, G4_ERR_FORMAT, "tensor %s: type %s does not go with its layout or scales", t->name,
+                       g4_type_name(t->type));
     const uint32_t least = t->layout == G4_LAYOUT_PLAIN ? 1 : 2;
-    if (t->n_dims < least || t->n_dims > 3) return g4_fail(err, G4_ERR_FORMAT, "tensor %s: %u dimensions", t->name, t->n_dims);
+    if (t->n_dims < least || t->n_dims > 3)
+        return g4_fail(err, G4_ERR_FORMAT, "tensor %s: %u dimensions", t->name, t->n_dims);
     uint64_t elements = 1;
     for (uint32_t d = 0; d < 3; d++) {
         if (t->dims[d] < 1 || t->dims[d] > G4_MAX_DIM || (d >= t->n_dims && t->dims[d] != 1))
-            return g4_fail(err, G4_ERR_FORMAT, "tensor %s: dimension %u is %llu", t->name, d, (unsigned long long)t->dims[d]);
+            return g4_fail(err, G4_ERR_FORMAT, "tensor %s: dimension %u is %llu", t->name, d,
+                           (unsigned long long)t->dims[d]);
         elements *= t->dims[d];
         if (elements > UINT64_C(1) << 40) return g4_fail(err, G4_ERR_FORMAT, "tensor %s: too many elements", t->name);
     }
     const uint64_t bytes = g4_entry_bytes(t);
     if (t->size != bytes)
-        return g4_fail(err, G4_ERR_FORMAT, "tensor %s: %llu bytes expected, %llu given", t->name, (unsigned long long)bytes,
-                       (unsigned long long)t->size);
+        return g4_fail(err, G4_ERR_FORMAT, "tensor %s: %llu bytes expected, %llu given", t->name,
+                       (unsigned long long)bytes, (unsigned long long)t->size);
     if (t->offset % G4_ALIGN != 0 || t->offset < *end || !g4_inside(t->offset, t->size, h->file_size))
         return g4_fail(err, G4_ERR_FORMAT, "tensor %s: offset %llu is not free, aligned and inside the file", t->name,
                        (unsigned long long)t->offset);
@@ -320,7 +329,8 @@ static g4_status g4_file_check_config(g4_file *f, const g4_allocator *a, const g
 {
     const uint8_t *p = f->data + h->config_offset;
     uint32_t sizes[2];
-    if (h->config_size < sizeof sizes) return g4_fail(err, G4_ERR_FORMAT, "configuration of %llu bytes", (unsigned long long)h->config_size);
+    if (h->config_size < sizeof sizes)
+        return g4_fail(err, G4_ERR_FORMAT, "configuration of %llu bytes", (unsigned long long)h->config_size);
     memcpy(sizes, p, sizeof sizes);
     g4_config *c = &f->config;
     memset(c, 0, sizeof *c);
@@ -331,54 +341,76 @@ static g4_status g4_file_check_config(g4_file *f, const g4_allocator *a, const g
     memcpy(c, p, fixed);
     c->name[sizeof c->name - 1] = 0;
     if (c->n_layers > G4_MAX_LAYERS || (uint64_t)c->n_layers * sizes[1] != h->config_size - sizes[0])
-        return g4_fail(err, G4_ERR_FORMAT, "configuration of %llu bytes does not hold %u layers", (unsigned long long)h->config_size, c->n_layers);
+        return g4_fail(err, G4_ERR_FORMAT, "configuration of %llu bytes does not hold %u layers",
+                       (unsigned long long)h->config_size, c->n_layers);
     f->layers = g4_alloc(a, (size_t)c->n_layers + 1, sizeof *f->layers);
     if (!f->layers) return g4_fail(err, G4_ERR_MEMORY, "no memory for the configuration");
     const size_t layer = sizes[1] < sizeof *f->layers ? sizes[1] : sizeof *f->layers;
     for (uint32_t l = 0; l < c->n_layers; l++) memcpy(&f->layers[l], p + sizes[0] + (size_t)l * sizes[1], layer);
 
-    struct { const char *name; uint32_t value, low, high; } const ranges[] = {
-        { "n_vocab", c->n_vocab, 1, 1u << 22 },          { "bos", c->bos, 0, c->n_vocab - 1 },
-        { "eos", c->eos, 0, c->n_vocab - 1 },            { "pad", c->pad, 0, c->n_vocab - 1 },
-        { "n_stop", c->n_stop, 0, 7 },                   { "chat_template", c->chat_template, 0, G4_TEMPLATE_31B_2026_04 },
-        { "hidden", c->hidden, c->n_layers > 0, 1u << 16 }, { "n_heads", c->n_heads, c->n_layers > 0, 1024 },
-        { "window", c->window, c->n_layers > 0, 1u << 24 }, { "max_ctx", c->max_ctx, c->n_layers > 0, 1u << 24 },
-        { "ple_dim", c->ple_dim, 0, G4_MAX_PLE_DIM },          { "n_experts", c->n_experts, 0, 1024 },
+    struct {
+        const char *name;
+        uint32_t value, low, high;
+    } const ranges[] = {
+        { "n_vocab", c->n_vocab, 1, 1u << 22 },
+        { "bos", c->bos, 0, c->n_vocab - 1 },
+        { "eos", c->eos, 0, c->n_vocab - 1 },
+        { "pad", c->pad, 0, c->n_vocab - 1 },
+        { "n_stop", c->n_stop, 0, 7 },
+        { "chat_template", c->chat_template, 0, G4_TEMPLATE_31B_2026_04 },
+        { "hidden", c->hidden, c->n_layers > 0, 1u << 16 },
+        { "n_heads", c->n_heads, c->n_layers > 0, 1024 },
+        { "window", c->window, c->n_layers > 0, 1u << 24 },
+        { "max_ctx", c->max_ctx, c->n_layers > 0, 1u << 24 },
+        { "ple_dim", c->ple_dim, 0, G4_MAX_PLE_DIM },
+        { "n_experts", c->n_experts, 0, 1024 },
         { "n_experts_used", c->n_experts_used, c->n_experts > 0, c->n_experts },
         { "expert_dim", c->expert_dim, c->n_experts > 0, 1u << 17 },
-        { "image_token", c->image_token, 0, c->n_vocab - 1 }, { "audio_token", c->audio_token, 0, c->n_vocab - 1 },
+        { "image_token", c->image_token, 0, c->n_vocab - 1 },
+        { "audio_token", c->audio_token, 0, c->n_vocab - 1 },
         { "video_token", c->video_token, 0, c->n_vocab - 1 },
-        { "v_layers", c->v_layers, 0, c->n_layers > 0 ? G4_MAX_LAYERS : 0 }, { "v_hidden", c->v_hidden, c->v_layers > 0, 1u << 14 },
-        { "v_heads", c->v_heads, c->v_layers > 0, 256 },  { "v_head_dim / 4", c->v_head_dim / 4, c->v_layers > 0, 256 },
-        { "v_head_dim % 4", c->v_head_dim % 4, 0, 0 },   { "v_mlp", c->v_mlp, c->v_layers > 0, 1u << 16 },
-        { "v_patch", c->v_patch, c->v_layers > 0, 64 },   { "v_pool", c->v_pool, c->v_layers > 0, 16 },
+        { "v_layers", c->v_layers, 0, c->n_layers > 0 ? G4_MAX_LAYERS : 0 },
+        { "v_hidden", c->v_hidden, c->v_layers > 0, 1u << 14 },
+        { "v_heads", c->v_heads, c->v_layers > 0, 256 },
+        { "v_head_dim / 4", c->v_head_dim / 4, c->v_layers > 0, 256 },
+        { "v_head_dim % 4", c->v_head_dim % 4, 0, 0 },
+        { "v_mlp", c->v_mlp, c->v_layers > 0, 1u << 16 },
+        { "v_patch", c->v_patch, c->v_layers > 0, 64 },
+        { "v_pool", c->v_pool, c->v_layers > 0, 16 },
         { "v_n_pos", c->v_n_pos, c->v_layers > 0, 1u << 16 },
-        { "a_layers", c->a_layers, 0, c->n_layers > 0 ? G4_MAX_LAYERS : 0 }, { "a_hidden", c->a_hidden, c->a_layers > 0, 1u << 14 },
-        { "a_heads", c->a_heads, c->a_layers > 0, c->a_hidden }, { "a_conv0", c->a_conv0, c->a_layers > 0, 1024 },
-        { "a_conv1", c->a_conv1, c->a_layers > 0, 1024 }, { "a_kernel", c->a_kernel, c->a_layers > 0, 64 },
-        { "a_context", c->a_context, c->a_layers > 0, G4_MAX_AUDIO_CONTEXT }, { "a_out", c->a_out, c->a_layers > 0, 1u << 16 },
+        { "a_layers", c->a_layers, 0, c->n_layers > 0 ? G4_MAX_LAYERS : 0 },
+        { "a_hidden", c->a_hidden, c->a_layers > 0, 1u << 14 },
+        { "a_heads", c->a_heads, c->a_layers > 0, c->a_hidden },
+        { "a_conv0", c->a_conv0, c->a_layers > 0, 1024 },
+        { "a_conv1", c->a_conv1, c->a_layers > 0, 1024 },
+        { "a_kernel", c->a_kernel, c->a_layers > 0, 64 },
+        { "a_context", c->a_context, c->a_layers > 0, G4_MAX_AUDIO_CONTEXT },
+        { "a_out", c->a_out, c->a_layers > 0, 1u << 16 },
         { "a_hidden % a_heads", c->a_heads > 0 ? c->a_hidden % c->a_heads : 0, 0, 0 },
     };
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
         if (ranges[i].value < ranges[i].low || ranges[i].value > ranges[i].high)
-            return g4_fail(err, G4_ERR_FORMAT, "configuration: %s is %u, expected %u to %u", ranges[i].name, ranges[i].value, ranges[i].low,
-                           ranges[i].high);
-    const float floats[] = { c->eps, c->attn_scale, c->softcap, c->embed_scale, c->temperature, c->top_p,
-                             c->v_eps, c->v_rope_theta, c->a_eps, c->a_residual_weight, c->a_logit_cap, c->a_clip };
+            return g4_fail(err, G4_ERR_FORMAT, "configuration: %s is %u, expected %u to %u", ranges[i].name,
+                           ranges[i].value, ranges[i].low, ranges[i].high);
+    const float floats[] = { c->eps,   c->attn_scale,   c->softcap, c->embed_scale,       c->temperature, c->top_p,
+                             c->v_eps, c->v_rope_theta, c->a_eps,   c->a_residual_weight, c->a_logit_cap, c->a_clip };
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
-        if (!isfinite(floats[i]) || floats[i] < 0) return g4_fail(err, G4_ERR_FORMAT, "configuration: a scale is %g", (double)floats[i]);
+        if (!isfinite(floats[i]) || floats[i] < 0)
+            return g4_fail(err, G4_ERR_FORMAT, "configuration: a scale is %g", (double)floats[i]);
     for (uint32_t l = 0; l < c->n_layers; l++) {
         const g4_layer_config *lc = &f->layers[l];
         const g4_layer_config *source = lc->kv_source <= l ? &f->layers[lc->kv_source] : NULL;
         if (lc->n_kv_heads < 1 || lc->n_kv_heads > c->n_heads || c->n_heads % lc->n_kv_heads != 0 || lc->head_dim < 2 ||
             lc->head_dim > G4_MAX_HEAD_DIM || lc->head_dim % 2 != 0 || lc->mlp_dim < 1 || lc->mlp_dim > 1u << 18 ||
             c->n_heads / lc->n_kv_heads > G4_ATTEND_GROUP)
-            return g4_fail(err, G4_ERR_FORMAT, "configuration of layer %u: %u kv heads of %u, mlp of %u", l, lc->n_kv_heads, lc->head_dim,
-                           lc->mlp_dim);
-        if (!source || source->kv_source != lc->kv_source || source->head_dim != lc->head_dim || source->n_kv_heads != lc->n_kv_heads ||
-            (source->flags & G4_LAYER_FULL) != (lc->flags & G4_LAYER_FULL))
-            return g4_fail(err, G4_ERR_FORMAT, "configuration of layer %u: cannot read the keys of layer %u", l, lc->kv_source);
-        if ((lc->flags & G4_LAYER_MOE) && c->n_experts == 0) return g4_fail(err, G4_ERR_FORMAT, "layer %u has no experts to choose from", l);
+            return g4_fail(err, G4_ERR_FORMAT, "configuration of layer %u: %u kv heads of %u, mlp of %u", l,
+                           lc->n_kv_heads, lc->head_dim, lc->mlp_dim);
+        if (!source || source->kv_source != lc->kv_source || source->head_dim != lc->head_dim ||
+            source->n_kv_heads != lc->n_kv_heads || (source->flags & G4_LAYER_FULL) != (lc->flags & G4_LAYER_FULL))
+            return g4_fail(err, G4_ERR_FORMAT, "configuration of layer %u: cannot read the keys of layer %u", l,
+                           lc->kv_source);
+        if ((lc->flags & G4_LAYER_MOE) && c->n_experts == 0)
+            return g4_fail(err, G4_ERR_FORMAT, "layer %u has no experts to choose from", l);
     }
     return G4_OK;
 }
@@ -391,23 +423,29 @@ static g4_status g4_file_check(g4_file *f, const g4_allocator *a, g4_error *err)
         return g4_fail(err, G4_ERR_FORMAT, "not a model file: %zu bytes, the header alone has %zu", f->size, sizeof h);
     }
     memcpy(&h, f->data, sizeof h);
-    if (memcmp(h.magic, "GGUF", 4) == 0) return g4_fail(err, G4_ERR_FORMAT, "this is a GGUF file: convert it with export.py");
-    if (memcmp(h.magic, G4_FILE_MAGIC, sizeof h.magic) != 0) return g4_fail(err, G4_ERR_FORMAT, "not a gemma4.c model file (wrong magic)");
+    if (memcmp(h.magic, "GGUF", 4) == 0)
+        return g4_fail(err, G4_ERR_FORMAT, "this is a GGUF file: convert it with export.py");
+    if (memcmp(h.magic, G4_FILE_MAGIC, sizeof h.magic) != 0)
+        return g4_fail(err, G4_ERR_FORMAT, "not a gemma4.c model file (wrong magic)");
     if (h.endian != G4_FILE_ENDIAN)
-        return g4_fail(err, G4_ERR_FORMAT, "byte order mark is %08x, expected %08x: another endianness, or damaged", h.endian, G4_FILE_ENDIAN);
+        return g4_fail(err, G4_ERR_FORMAT, "byte order mark is %08x, expected %08x: another endianness, or damaged",
+                       h.endian, G4_FILE_ENDIAN);
     if (h.version != G4_FILE_VERSION)
-        return g4_fail(err, G4_ERR_VERSION, "model file version %u, this library reads version %u", h.version, G4_FILE_VERSION);
+        return g4_fail(err, G4_ERR_VERSION, "model file version %u, this library reads version %u", h.version,
+                       G4_FILE_VERSION);
     if (h.file_size != f->size)
-        return g4_fail(err, G4_ERR_FORMAT, "truncated or extended: %zu bytes, the header says %llu", f->size, (unsigned long long)h.file_size);
+        return g4_fail(err, G4_ERR_FORMAT, "truncated or extended: %zu bytes, the header says %llu", f->size,
+                       (unsigned long long)h.file_size);
     if (h.data_offset < sizeof h || h.data_offset > f->size || h.n_tensors > 1u << 20 ||
-        !g4_inside(h.config_offset, h.config_size, h.data_offset) || !g4_inside(h.tokenizer_offset, h.tokenizer_size, h.data_offset) ||
+        !g4_inside(h.config_offset, h.config_size, h.data_offset) ||
+        !g4_inside(h.tokenizer_offset, h.tokenizer_size, h.data_offset) ||
         !g4_inside(h.table_offset, h.n_tensors * sizeof(g4_tensor_entry), h.data_offset) || h.config_offset % 4 != 0 ||
         h.tokenizer_offset % G4_ALIGN != 0 || h.table_offset % 8 != 0)
         return g4_fail(err, G4_ERR_FORMAT, "the header's offsets lie outside the file");
     const uint64_t sum = g4_checksum(f->data + G4_CHECKSUM_START, (size_t)h.data_offset - G4_CHECKSUM_START);
     if (sum != h.checksum)
-        return g4_fail(err, G4_ERR_FORMAT, "header or tables are damaged: checksum %016llx, expected %016llx", (unsigned long long)sum,
-                       (unsigned long long)h.checksum);
+        return g4_fail(err, G4_ERR_FORMAT, "header or tables are damaged: checksum %016llx, expected %016llx",
+                       (unsigned long long)sum, (unsigned long long)h.checksum);
     f->n_tensors = (int)h.n_tensors;
     f->table = (const g4_tensor_entry *)(const void *)(f->data + h.table_offset);
     f->tokenizer = f->data + h.tokenizer_offset;
@@ -443,7 +481,8 @@ static g4_status g4_file_map(g4_file *f, const char *path, g4_error *err)
     } else if (!S_ISREG(st.st_mode)) {
         status = g4_fail(err, G4_ERR_FORMAT, "not a regular file");
     } else if (st.st_size > 0) {
-        void *p = (uint64_t)st.st_size > SIZE_MAX ? MAP_FAILED : mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        void *p =
+            (uint64_t)st.st_size > SIZE_MAX ? MAP_FAILED : mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
         if (p == MAP_FAILED) {
             status = g4_fail(err, G4_ERR_IO, "cannot map %lld bytes: %s", (long long)st.st_size, strerror(errno));
         } else {
@@ -482,30 +521,31 @@ static g4_status g4_file_open(g4_file *f, const g4_engine_options *opt, const g4
 
 /* ---- 3. Configuration and weights --------------------------------------------------------------
  *
- * In: the checked file. Out: structs whose fields have the reference's meanings. Tensor names are looked up here once; after that no
- * code sees a string. Every tensor must be bound by exactly one field and every field must find its tensor, of the expected shape. */
+ * In: the checked file. Out: structs whose fields have the reference's meanings. Tensor names are looked up here
+ * once; after that no code sees a string. Every tensor must be bound by exactly one field and every field must find
+ * its tensor, of the expected shape. */
 
 typedef struct {
     g4_layer_config cfg;
-    int has_kv;                    /* owns keys and values */
-    int slot;                      /* index among the owners of the layer whose keys and values it reads */
+    int has_kv; /* owns keys and values */
+    int slot;   /* index among the owners of the layer whose keys and values it reads */
     const float *attn_norm, *attn_post_norm, *mlp_norm, *mlp_post_norm; /* (hidden) */
-    const float *q_norm, *k_norm;  /* (head_dim); k_norm: owners only */
-    g4_matrix q, o;                /* (n_heads * head_dim, hidden), (hidden, n_heads * head_dim); no bias */
-    g4_matrix k, v;                /* (n_kv_heads * head_dim, hidden): owners only; no v when V is K */
-    g4_matrix gate_up, down;       /* (2 * pad16(mlp_dim), hidden) in alternating groups, (hidden, mlp_dim) */
-    float scalar;                  /* layer_scalar, else 1 */
-    g4_matrix ple_gate, ple_proj;  /* (ple_dim, hidden), (hidden, ple_dim); models with per-layer inputs */
-    const float *ple_norm;         /* (hidden) */
+    const float *q_norm, *k_norm;                                       /* (head_dim); k_norm: owners only */
+    g4_matrix q, o;               /* (n_heads * head_dim, hidden), (hidden, n_heads * head_dim); no bias */
+    g4_matrix k, v;               /* (n_kv_heads * head_dim, hidden): owners only; no v when V is K */
+    g4_matrix gate_up, down;      /* (2 * pad16(mlp_dim), hidden) in alternating groups, (hidden, mlp_dim) */
+    float scalar;                 /* layer_scalar, else 1 */
+    g4_matrix ple_gate, ple_proj; /* (ple_dim, hidden), (hidden, ple_dim); models with per-layer inputs */
+    const float *ple_norm;        /* (hidden) */
     /* mixture of experts, beside the dense MLP */
-    g4_matrix router;              /* (n_experts, hidden) f32 */
-    const float *router_scale, *expert_scale; /* (hidden), (n_experts) */
+    g4_matrix router;                                        /* (n_experts, hidden) f32 */
+    const float *router_scale, *expert_scale;                /* (hidden), (n_experts) */
     const float *moe_norm, *mlp_post_norm1, *mlp_post_norm2; /* (hidden) */
-    g4_matrix experts_gate_up, experts_down;  /* the first expert; the others follow every `expert_bytes` */
+    g4_matrix experts_gate_up, experts_down; /* the first expert; the others follow every `expert_bytes` */
     size_t gate_up_bytes, down_bytes;
 } g4_layer;
 
-typedef struct {                   /* a table looked up by row */
+typedef struct { /* a table looked up by row */
     const uint8_t *data;
     g4_type type;
     g4_scale_type scale_type;
@@ -514,23 +554,23 @@ typedef struct {                   /* a table looked up by row */
 } g4_table;
 
 typedef struct {
-    g4_matrix head;                /* (n_vocab, hidden); the embedding too when tied */
-    g4_table embed;                /* (n_vocab, hidden), untied only */
-    const float *norm;             /* (hidden) */
-    const float *rope[2];          /* inverse frequencies (rope_half) of sliding and full layers */
-    int rope_half[2];              /* head_dim / 2; 0 when there is no such layer */
-    g4_table ple_embed;            /* (n_vocab, n_layers * ple_dim) */
-    g4_matrix ple_in;              /* per_layer_model_projection (n_layers * ple_dim, hidden) */
-    const float *ple_norm;         /* (ple_dim): one for all layers */
+    g4_matrix head;        /* (n_vocab, hidden); the embedding too when tied */
+    g4_table embed;        /* (n_vocab, hidden), untied only */
+    const float *norm;     /* (hidden) */
+    const float *rope[2];  /* inverse frequencies (rope_half) of sliding and full layers */
+    int rope_half[2];      /* head_dim / 2; 0 when there is no such layer */
+    g4_table ple_embed;    /* (n_vocab, n_layers * ple_dim) */
+    g4_matrix ple_in;      /* per_layer_model_projection (n_layers * ple_dim, hidden) */
+    const float *ple_norm; /* (ple_dim): one for all layers */
     g4_layer *layers;
 } g4_weights;
 
-typedef struct {                   /* the state of binding */
+typedef struct { /* the state of binding */
     g4_file *file;
-    int cursor;                    /* tensors mostly stand in the order in which they are asked for */
-    int optional;                  /* absence is no error for the next find */
+    int cursor;   /* tensors mostly stand in the order in which they are asked for */
+    int optional; /* absence is no error for the next find */
     g4_error *err;
-    g4_status status;              /* the first failure; later calls do nothing */
+    g4_status status; /* the first failure; later calls do nothing */
 } g4_binder;
 
 static const g4_tensor_entry *g4_bind_find(g4_binder *b, const char *name)
@@ -548,12 +588,14 @@ static const g4_tensor_entry *g4_bind_find(g4_binder *b, const char *name)
 
 static void g4_bind_name(char out[64], const char *prefix, int layer, const char *name)
 {
-    if (layer < 0) snprintf(out, 64, "%s%s", prefix, name);
-    else snprintf(out, 64, "%s.%d.%s", prefix, layer, name);
+    if (layer < 0)
+        snprintf(out, 64, "%s%s", prefix, name);
+    else
+        snprintf(out, 64, "%s.%d.%s", prefix, layer, name);
 }
 
-static const g4_tensor_entry *g4_bind(g4_binder *b, const char *prefix, int layer, const char *field, g4_layout layout, int n_dims,
-                                      uint64_t d0, uint64_t d1, uint64_t d2)
+static const g4_tensor_entry *g4_bind(g4_binder *b, const char *prefix, int layer, const char *field, g4_layout layout,
+                                      int n_dims, uint64_t d0, uint64_t d1, uint64_t d2)
 {
     if (b->status) return NULL;
     char name[64];
@@ -565,9 +607,11 @@ static const g4_tensor_entry *g4_bind(g4_binder *b, const char *prefix, int laye
         return NULL;
     }
     if (t->layout != layout || (int)t->n_dims != n_dims || t->dims[0] != d0 || t->dims[1] != d1 || t->dims[2] != d2) {
-        b->status = g4_fail(b->err, G4_ERR_FORMAT, "tensor %s: shape (%llu, %llu, %llu) layout %u, expected (%llu, %llu, %llu) layout %d",
-                            name, (unsigned long long)t->dims[0], (unsigned long long)t->dims[1], (unsigned long long)t->dims[2],
-                            t->layout, (unsigned long long)d0, (unsigned long long)d1, (unsigned long long)d2, (int)layout);
+        b->status =
+            g4_fail(b->err, G4_ERR_FORMAT,
+                    "tensor %s: shape (%llu, %llu, %llu) layout %u, expected (%llu, %llu, %llu) layout %d", name,
+                    (unsigned long long)t->dims[0], (unsigned long long)t->dims[1], (unsigned long long)t->dims[2],
+                    t->layout, (unsigned long long)d0, (unsigned long long)d1, (unsigned long long)d2, (int)layout);
         return NULL;
     }
     return t;
@@ -589,28 +633,30 @@ static g4_matrix g4_matrix_at(const uint8_t *data, const g4_tensor_entry *t, uin
     return m;
 }
 
-static g4_matrix g4_bind_matrix(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols)
+static g4_matrix g4_bind_matrix(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows,
+                                uint64_t cols)
 {
     const g4_tensor_entry *t = g4_bind(b, prefix, layer, field, G4_LAYOUT_GROUPS16, 2, rows, cols, 1);
-    return t ? g4_matrix_at(b->file->data + t->offset, t, rows, cols) : (g4_matrix){ 0 };
+    return t ? g4_matrix_at(b->file->data + t->offset, t, rows, cols) : (g4_matrix) { 0 };
 }
 
 /* The first of n matrices; *bytes gets the distance from one to the next. */
-static g4_matrix g4_bind_experts(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t n, uint64_t rows, uint64_t cols,
-                                 size_t *bytes)
+static g4_matrix g4_bind_experts(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t n,
+                                 uint64_t rows, uint64_t cols, size_t *bytes)
 {
     const g4_tensor_entry *t = g4_bind(b, prefix, layer, field, G4_LAYOUT_GROUPS16, 3, n, rows, cols);
-    if (!t) return (g4_matrix){ 0 };
+    if (!t) return (g4_matrix) { 0 };
     *bytes = (size_t)(t->size / n);
     return g4_matrix_at(b->file->data + t->offset, t, rows, cols);
 }
 
-static g4_table g4_bind_table(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols)
+static g4_table g4_bind_table(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows,
+                              uint64_t cols)
 {
     const g4_tensor_entry *t = g4_bind(b, prefix, layer, field, G4_LAYOUT_ROWS, 2, rows, cols, 1);
-    if (!t) return (g4_table){ 0 };
-    return (g4_table){ b->file->data + t->offset, (g4_type)t->type, (g4_scale_type)t->scale_type, (int)rows, (int)cols,
-                       (size_t)(t->size / rows) };
+    if (!t) return (g4_table) { 0 };
+    return (g4_table) { b->file->data + t->offset, (g4_type)t->type, (g4_scale_type)t->scale_type, (int)rows, (int)cols,
+                        (size_t)(t->size / rows) };
 }
 
 static void g4_bind_layer(g4_binder *b, g4_layer *w, const g4_config *c, int l)
@@ -645,8 +691,8 @@ static void g4_bind_layer(g4_binder *b, g4_layer *w, const g4_config *c, int l)
         w->moe_norm = g4_bind_vector(b, "l", l, "moe_norm", h);
         w->mlp_post_norm1 = g4_bind_vector(b, "l", l, "mlp_post_norm1", h);
         w->mlp_post_norm2 = g4_bind_vector(b, "l", l, "mlp_post_norm2", h);
-        w->experts_gate_up = g4_bind_experts(b, "l", l, "experts.gate_up", c->n_experts, 2 * g4_round_up(c->expert_dim, 16), h,
-                                             &w->gate_up_bytes);
+        w->experts_gate_up = g4_bind_experts(b, "l", l, "experts.gate_up", c->n_experts,
+                                             2 * g4_round_up(c->expert_dim, 16), h, &w->gate_up_bytes);
         w->experts_down = g4_bind_experts(b, "l", l, "experts.down", c->n_experts, h, c->expert_dim, &w->down_bytes);
     }
 }
@@ -679,8 +725,10 @@ static void g4_bind_text(g4_binder *b, g4_weights *w)
         for (uint32_t l = 0; l < c->n_layers; l++)
             if ((int)(b->file->layers[l].flags & G4_LAYER_FULL) == full) {
                 if (dim && dim != b->file->layers[l].head_dim) {
-                    b->status = b->status ? b->status : g4_fail(b->err, G4_ERR_FORMAT, "layer %u: head dimension %u where others of its kind have %llu", l,
-                                                               b->file->layers[l].head_dim, (unsigned long long)dim);
+                    b->status = b->status ? b->status
+                                          : g4_fail(b->err, G4_ERR_FORMAT,
+                                                    "layer %u: head dimension %u where others of its kind have %llu", l,
+                                                    b->file->layers[l].head_dim, (unsigned long long)dim);
                 }
                 dim = b->file->layers[l].head_dim;
             }
@@ -699,19 +747,25 @@ static void g4_bind_text(g4_binder *b, g4_weights *w)
 static void g4_bind_end(g4_binder *b)
 {
     for (int i = 0; i < b->file->n_tensors && !b->status; i++)
-        if (!b->file->bound[i]) b->status = g4_fail(b->err, G4_ERR_FORMAT, "tensor %s is not one this model has", b->file->table[i].name);
+        if (!b->file->bound[i])
+            b->status = g4_fail(b->err, G4_ERR_FORMAT, "tensor %s is not one this model has", b->file->table[i].name);
 }
 
 /* ---- 4. Scalar kernels --------------------------------------------------------------------------
  *
- * The definition of every kernel: equation, shapes, order of sums. Vector kernels (gemma4_simd.h) are proved against these. They are
- * written for the compiler's vectoriser: inner loops run over 16 rows, 64 positions or one head, with no branch and no reduction. */
+ * The definition of every kernel: equation, shapes, order of sums. Vector kernels (gemma4_simd.h) are proved against
+ * these. They are written for the compiler's vectoriser: inner loops run over 16 rows, 64 positions or one head, with
+ * no branch and no reduction. */
 
-/* Exponent and mantissa moved into place and multiplied by 2^112, the difference of the biases: exact for every finite value, subnormals
- * included, and without a branch. (Infinities would become 65536 and more: neither scales nor the cache hold any.) */
+/* Exponent and mantissa moved into place and multiplied by 2^112, the difference of the biases: exact for every
+ * finite value, subnormals included, and without a branch. (Infinities would become 65536 and more: neither scales
+ * nor the cache hold any.) */
 float g4_f16_to_f32(uint16_t h)
 {
-    union { uint32_t u; float f; } x = { (uint32_t)(h & 0x7FFF) << 13 };
+    union {
+        uint32_t u;
+        float f;
+    } x = { (uint32_t)(h & 0x7FFF) << 13 };
     x.f *= 0x1p112f;
     x.u |= (uint32_t)(h & 0x8000) << 16;
     return x.f;
@@ -719,12 +773,15 @@ float g4_f16_to_f32(uint16_t h)
 
 uint16_t g4_f32_to_f16(float f)
 {
-    union { float f; uint32_t u; } x = { f };
+    union {
+        float f;
+        uint32_t u;
+    } x = { f };
     const uint16_t sign = (uint16_t)(x.u >> 16 & 0x8000);
     x.u &= 0x7FFFFFFF;
-    if (x.u > 0x7F800000u) return (uint16_t)(sign | 0x7E00);  /* NaN */
-    if (x.f >= 65504.0f) return (uint16_t)(sign | 0x7BFF);    /* saturate: the cache must hold finite values */
-    if (x.f < 0x1p-14f) {                                     /* subnormal: let the float adder round at 2^-24 */
+    if (x.u > 0x7F800000u) return (uint16_t)(sign | 0x7E00); /* NaN */
+    if (x.f >= 65504.0f) return (uint16_t)(sign | 0x7BFF);   /* saturate: the cache must hold finite values */
+    if (x.f < 0x1p-14f) {                                    /* subnormal: let the float adder round at 2^-24 */
         x.f += 0.5f;
         return (uint16_t)(sign | (uint16_t)(x.u - 0x3F000000u));
     }
@@ -761,7 +818,10 @@ static void g4_group_bf16(float *y, const uint8_t *w, const float *x, int cols)
     float acc[16] = { 0 };
     for (int c = 0; c < cols / 2; c++)
         for (int r = 0; r < 16; r++) {
-            union { uint32_t u; float f; } even = { p[16 * c + r] << 16 }, odd = { p[16 * c + r] & 0xFFFF0000u };
+            union {
+                uint32_t u;
+                float f;
+            } even = { p[16 * c + r] << 16 }, odd = { p[16 * c + r] & 0xFFFF0000u };
             acc[r] += even.f * x[2 * c];
             acc[r] += odd.f * x[2 * c + 1];
         }
@@ -769,7 +829,8 @@ static void g4_group_bf16(float *y, const uint8_t *w, const float *x, int cols)
 }
 
 /* acc[r] += (scale_w[r] * scale_x) * sum over one block of 32 inputs; sums[4 r + j] are its four partial sums. */
-static void g4_block_add(float *acc, const uint8_t *scales, g4_scale_type type, float d, const int32_t sums[64], int32_t offset)
+static void g4_block_add(float *acc, const uint8_t *scales, g4_scale_type type, float d, const int32_t sums[64],
+                         int32_t offset)
 {
     uint16_t bits[16];
     float scale[16];
@@ -784,14 +845,16 @@ static void g4_block_add(float *acc, const uint8_t *scales, g4_scale_type type, 
     }
 }
 
-/* The four inputs of each chunk of a block, repeated for the 16 rows: what the weights of a chunk are multiplied with, element by element. */
+/* The four inputs of each chunk of a block, repeated for the 16 rows: what the weights of a chunk are multiplied
+ * with, element by element. */
 static void g4_block_pattern(int16_t pattern[8][64], const int8_t *x)
 {
     for (int c = 0; c < 8; c++)
         for (int i = 0; i < 64; i++) pattern[c][i] = x[4 * c + i % 4];
 }
 
-/* q8_0, one block of 16 rows: [8 chunks][16 rows][4] int8. Two chunks are summed in 16 bits (at most 2 * 128 * 127 = 32512), then widened. */
+/* q8_0, one block of 16 rows: [8 chunks][16 rows][4] int8. Two chunks are summed in 16 bits (at most 2 * 128 * 127 =
+ * 32512), then widened. */
 static void g4_block_q8_0(int32_t sums[64], const int8_t *w, int16_t pattern[8][64])
 {
     memset(sums, 0, 64 * sizeof *sums);
@@ -801,14 +864,15 @@ static void g4_block_q8_0(int32_t sums[64], const int8_t *w, int16_t pattern[8][
     }
 }
 
-/* q4_0: [4 runs][16 rows][4] bytes of two nibbles. Nibbles are unsigned, so eight products fit in 16 bits (15 * 127 * 8 = 15240); the offset of
- * 8 is taken off once per block: 8 * sum of its activations. */
+/* q4_0: [4 runs][16 rows][4] bytes of two nibbles. Nibbles are unsigned, so eight products fit in 16 bits (15 * 127 *
+ * 8 = 15240); the offset of 8 is taken off once per block: 8 * sum of its activations. */
 static void g4_block_q4_0(int32_t sums[64], const uint8_t *w, int16_t pattern[8][64])
 {
     int16_t sums16[64] = { 0 };
     for (int run = 0; run < 4; run++) {
         const int16_t *x0 = pattern[2 * run], *x1 = pattern[2 * run + 1];
-        for (int i = 0; i < 64; i++) sums16[i] = (int16_t)(sums16[i] + (w[64 * run + i] & 15) * x0[i] + (w[64 * run + i] >> 4) * x1[i]);
+        for (int i = 0; i < 64; i++)
+            sums16[i] = (int16_t)(sums16[i] + (w[64 * run + i] & 15) * x0[i] + (w[64 * run + i] >> 4) * x1[i]);
     }
     for (int i = 0; i < 64; i++) sums[i] = sums16[i];
 }
@@ -829,9 +893,10 @@ static void g4_gemm_bf16(float *y, size_t stride, const g4_matrix *w, const g4_a
                           x->x + (size_t)t * x->x_stride, 64 * w->steps);
 }
 
-/* Both quantised types: y gathers block after block, so that a block's pattern serves all groups. A step of 64 inputs is 32 scales, then the
- * weights of its two blocks. */
-static void g4_gemm_quantised(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)
+/* Both quantised types: y gathers block after block, so that a block's pattern serves all groups. A step of 64 inputs
+ * is 32 scales, then the weights of its two blocks. */
+static void g4_gemm_quantised(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0,
+                              int g1)
 {
     const size_t block_bytes = w->type == G4_TYPE_Q8_0 ? 512 : 256, step_bytes = 64 + 2 * block_bytes;
     for (int t = t0; t < t1; t++, y += stride) {
@@ -844,8 +909,10 @@ static void g4_gemm_quantised(float *y, size_t stride, const g4_matrix *w, const
             for (int g = g0; g < g1; g++) {
                 const uint8_t *step = w->data + (size_t)g * w->group_bytes + (size_t)(block / 2) * step_bytes;
                 const uint8_t *values = step + 64 + (size_t)(block % 2) * block_bytes;
-                if (w->type == G4_TYPE_Q8_0) g4_block_q8_0(sums, (const int8_t *)values, pattern);
-                else g4_block_q4_0(sums, values, pattern);
+                if (w->type == G4_TYPE_Q8_0)
+                    g4_block_q8_0(sums, (const int8_t *)values, pattern);
+                else
+                    g4_block_q4_0(sums, values, pattern);
                 g4_block_add(y + 16 * (g - g0), step + block % 2 * 32, w->scale_type, x->d[at], sums,
                              w->type == G4_TYPE_Q8_0 ? 0 : 8 * x->sum[at]);
             }
@@ -853,8 +920,8 @@ static void g4_gemm_quantised(float *y, size_t stride, const g4_matrix *w, const
     }
 }
 
-/* d = max|x| / 127 over each 32 inputs, q = round half to even (x * (127 / max)): x is near d * q. A block of zeros, or of values below
- * G4_QUANT_LEAST, has d = 0; one with an infinity keeps it in d. */
+/* d = max|x| / 127 over each 32 inputs, q = round half to even (x * (127 / max)): x is near d * q. A block of zeros,
+ * or of values below G4_QUANT_LEAST, has d = 0; one with an infinity keeps it in d. */
 static void g4_quantize(int8_t *q, float *d, int32_t *sum, const float *x, int cols)
 {
     for (int b = 0; b < cols / 32; b++) {
@@ -873,7 +940,8 @@ static void g4_quantize(int8_t *q, float *d, int32_t *sum, const float *x, int c
     }
 }
 
-/* y[i] = x[i] * (mean(x^2) + eps)^-0.5 * w[i]      Gemma4RMSNorm; by w and not 1 + w. Sixteen partial sums, added in order. */
+/* y[i] = x[i] * (mean(x^2) + eps)^-0.5 * w[i]      Gemma4RMSNorm; by w and not 1 + w. Sixteen partial sums, added in
+ * order. */
 static void g4_rmsnorm(float *y, const float *x, const float *w, int n, float eps)
 {
     float part[16] = { 0 };
@@ -890,7 +958,8 @@ static void g4_rmsnorm(float *y, const float *x, const float *w, int n, float ep
         for (i = 0; i < n; i++) y[i] = x[i] * r;
 }
 
-/* gelu(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), the tanh form everywhere in text and vision (gelu_pytorch_tanh). */
+/* gelu(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), the tanh form everywhere in text and vision
+ * (gelu_pytorch_tanh). */
 static float g4_gelu(float x)
 {
     const float c = 0.7978845608028654f; /* sqrt(2 / pi) */
@@ -922,8 +991,8 @@ static void g4_kv_row(float *out, const void *data, g4_kv_type type, size_t row,
 /* See g4_attend_fn. Four queries share each widened row of keys and of values. */
 #define G4_ATTEND_QUERIES 4
 
-static void g4_attend_few(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q, const int *lo, const int *hi,
-                          float *m, float *l, float *o)
+static void g4_attend_few(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q, const int *lo,
+                          const int *hi, float *m, float *l, float *o)
 {
     float s[G4_ATTEND_QUERIES][G4_PAGE], row[G4_MAX_HEAD_DIM];
     memset(s, 0, sizeof s);
@@ -969,25 +1038,27 @@ static void g4_attend_few(const g4_kv_tile *tile, g4_kv_type type, int head_dim,
     }
 }
 
-static void g4_attend(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q, const int *lo, const int *hi, float *m,
-                      float *l, float *o)
+static void g4_attend(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q, const int *lo,
+                      const int *hi, float *m, float *l, float *o)
 {
     for (int i = 0; i < n_q; i += G4_ATTEND_QUERIES) {
         const size_t at = (size_t)i * (size_t)head_dim;
-        g4_attend_few(tile, type, head_dim, q + at, g4_min_int(G4_ATTEND_QUERIES, n_q - i), lo + i, hi + i, m + i, l + i, o + at);
+        g4_attend_few(tile, type, head_dim, q + at, g4_min_int(G4_ATTEND_QUERIES, n_q - i), lo + i, hi + i, m + i,
+                      l + i, o + at);
     }
 }
 
 /* ---- 5. Threads ---------------------------------------------------------------------------------
  *
- * g4_parallel_for hands out pieces one by one. All state of a job that a thread needs to claim a piece is one 64-bit ticket: the number
- * of the next piece, the number of pieces and a generation. Claiming is a compare-and-swap, so a thread that was descheduled for
- * a while can only claim a piece of the job that is current when it swaps. A job ends when its pieces are done, not when every
- * thread has come by: a core that is busy elsewhere delays at most the piece it holds. */
+ * g4_parallel_for hands out pieces one by one. All state of a job that a thread needs to claim a piece is one 64-bit
+ * ticket: the number of the next piece, the number of pieces and a generation. Claiming is a compare-and-swap, so a
+ * thread that was descheduled for a while can only claim a piece of the job that is current when it swaps. A job ends
+ * when its pieces are done, not when every thread has come by: a core that is busy elsewhere delays at most the piece
+ * it holds. */
 
 #define G4_TICKET_BITS 24 /* pieces a job may have: 16 million */
 #define G4_TICKET_MASK ((UINT64_C(1) << G4_TICKET_BITS) - 1)
-#define G4_SPINS 4000     /* looks before sleeping: some 40 us, the gap between two jobs of a token (measured on Zen 3) */
+#define G4_SPINS 4000 /* looks before sleeping: some 40 us, the gap between two jobs of a token (measured on Zen 3) */
 #define G4_MAX_THREADS 256
 
 typedef struct {
@@ -997,16 +1068,16 @@ typedef struct {
 
 struct g4_pool {
     const g4_allocator *a;
-    int n;                      /* threads, the caller included */
-    pthread_t *threads;         /* (n - 1) */
-    g4_worker *workers;         /* (n - 1) */
+    int n;              /* threads, the caller included */
+    pthread_t *threads; /* (n - 1) */
+    g4_worker *workers; /* (n - 1) */
     int n_started;
-    g4_piece_fn fn;             /* of the current job; written before the ticket is published */
+    g4_piece_fn fn; /* of the current job; written before the ticket is published */
     void *ctx;
-    _Atomic uint64_t ticket;    /* generation << 48 | number of pieces << 24 | next piece */
+    _Atomic uint64_t ticket; /* generation << 48 | number of pieces << 24 | next piece */
     atomic_int n_done;
     atomic_int n_sleeping, caller_sleeps, quit;
-    pthread_mutex_t lock;       /* for sleeping only */
+    pthread_mutex_t lock; /* for sleeping only */
     pthread_cond_t wake, finished;
 };
 
@@ -1096,7 +1167,7 @@ g4_pool *g4_pool_open(const g4_allocator *a, int n_threads)
         return NULL;
     }
     for (int i = 0; i < n_threads - 1; i++) {
-        p->workers[i] = (g4_worker){ p, i + 1 };
+        p->workers[i] = (g4_worker) { p, i + 1 };
         if (pthread_create(&p->threads[i], NULL, g4_pool_main, &p->workers[i]) != 0) {
             g4_pool_close(p);
             return NULL;
@@ -1148,7 +1219,8 @@ static int g4_read_line(const char *path, char *out, int cap)
     return ok;
 }
 
-/* Physical cores this process may use: distinct first siblings among the CPUs of its affinity mask, at most the control group's quota. */
+/* Physical cores this process may use: distinct first siblings among the CPUs of its affinity mask, at most the
+ * control group's quota. */
 static int g4_default_threads(void)
 {
     long n = sysconf(_SC_NPROCESSORS_ONLN);
@@ -1161,7 +1233,8 @@ static int g4_default_threads(void)
             char path[96], line[64];
             snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/topology/thread_siblings_list", cpu);
             const size_t first = g4_read_line(path, line, sizeof line) ? (size_t)strtoul(line, NULL, 10) : cpu;
-            if (first == cpu || first >= CPU_SETSIZE || !CPU_ISSET(first, &set)) cores++; /* its first sibling is not ours */
+            if (first == cpu || first >= CPU_SETSIZE || !CPU_ISSET(first, &set))
+                cores++; /* its first sibling is not ours */
         }
         if (cores > 0) n = cores;
     }
@@ -1185,14 +1258,16 @@ static int g4_default_threads(void)
 static int g4_always(void) { return 1; }
 
 const g4_kernels g4_kernels_scalar = {
-    "scalar", g4_always, { g4_gemm_f32, g4_gemm_bf16, g4_gemm_quantised, g4_gemm_quantised }, g4_quantize, g4_attend, g4_rmsnorm, g4_geglu, g4_softcap,
+    "scalar",    g4_always,  { g4_gemm_f32, g4_gemm_bf16, g4_gemm_quantised, g4_gemm_quantised },
+    g4_quantize, g4_attend,  g4_rmsnorm,
+    g4_geglu,    g4_softcap,
 };
 
 static const g4_kernels *const g4_tables[] = {
 #if !defined(G4_SCALAR_ONLY) && defined(G4_SIMD_TABLES)
     G4_SIMD_TABLES
 #endif
-    &g4_kernels_scalar,
+        & g4_kernels_scalar,
 };
 
 const g4_kernels *const *g4_kernel_tables(int *n)
@@ -1217,74 +1292,77 @@ const char *g4_isa_name(int i)
 
 /* ---- 7. Keys and values -------------------------------------------------------------------------
  *
- * Pages of 64 positions, one per owning layer, counted references. A full layer holds all pages of the timeline, a sliding layer those that
- * its window (and one page more, for going back a little) can reach. Inside a page, per KV head: K transposed (head_dim, 64), V (64,
- * head_dim), and for q8_0 one scale per position for each. Pages change hands under the engine's lock only. */
+ * Pages of 64 positions, one per owning layer, counted references. A full layer holds all pages of the timeline, a
+ * sliding layer those that its window (and one page more, for going back a little) can reach. Inside a page, per KV
+ * head: K transposed (head_dim, 64), V (64, head_dim), and for q8_0 one scale per position for each. Pages change
+ * hands under the engine's lock only. */
 
 typedef struct {
-    int refs;               /* timelines and snapshots that hold it */
-    int snapshot_refs;      /* snapshots among them */
-    int forked;             /* another session may hold it: copy before writing while refs > 1 */
-    unsigned char *data;    /* page_bytes */
+    int refs;            /* timelines and snapshots that hold it */
+    int snapshot_refs;   /* snapshots among them */
+    int forked;          /* another session may hold it: copy before writing while refs > 1 */
+    unsigned char *data; /* page_bytes */
 } g4_page;
 
-typedef struct {            /* the cache of one owning layer */
-    int window;             /* 0: full */
+typedef struct { /* the cache of one owning layer */
+    int window;  /* 0: full */
     int n_heads, head_dim;
     size_t head_bytes, page_bytes;
-    int first, end;         /* pages held: [first, end) */
-    g4_page **pages;        /* (n_ctx / 64 + 1) */
+    int first, end;  /* pages held: [first, end) */
+    g4_page **pages; /* (n_ctx / 64 + 1) */
 } g4_cache;
 
-typedef struct {            /* a position that can be returned to: the sliding layers' pages as they were; full layers keep theirs */
+typedef struct
+{ /* a position that can be returned to: the sliding layers' pages as they were; full layers keep theirs */
     int pos;
     int n_pages;
-    int *first;             /* (n_owners): first page of each sliding layer */
-    int *count;             /* (n_owners): pages of each, 0 for full layers */
-    g4_page **pages;        /* (n_pages) */
+    int *first;      /* (n_owners): first page of each sliding layer */
+    int *count;      /* (n_owners): pages of each, 0 for full layers */
+    g4_page **pages; /* (n_pages) */
 } g4_snapshot;
 
 /* Buffers of one forward pass, sized for the largest chunk; (rows, columns), columns padded to 64 with zeros. */
 typedef struct {
-    int cap;                /* tokens */
-    float *x;               /* (cap, hidden): the residual stream */
-    g4_acts normed;         /* (cap, hidden): what the projections read */
-    g4_acts wide;           /* (cap, wide): attention output, MLP hidden layer or per-layer gate */
-    float *q, *k, *v;       /* (cap, q_cols), (cap, kv_cols) */
+    int cap;          /* tokens */
+    float *x;         /* (cap, hidden): the residual stream */
+    g4_acts normed;   /* (cap, hidden): what the projections read */
+    g4_acts wide;     /* (cap, wide): attention output, MLP hidden layer or per-layer gate */
+    float *q, *k, *v; /* (cap, q_cols), (cap, kv_cols) */
     int q_cols, kv_cols;
-    float *out;             /* (cap, hidden): what a block adds to the stream */
-    float *ple;             /* (cap, ple_cols): per-layer inputs */
+    float *out; /* (cap, hidden): what a block adds to the stream */
+    float *ple; /* (cap, ple_cols): per-layer inputs */
     int ple_cols;
     float *cos[2], *sin[2]; /* (cap, max head_dim / 2) for sliding and full layers */
     int rope_cols;
-    const float **soft;     /* (cap): the soft token that stands at this position, or NULL */
-    int *see;               /* (cap): last position that a sliding layer lets this token see */
+    const float **soft; /* (cap): the soft token that stands at this position, or NULL */
+    int *see;           /* (cap): last position that a sliding layer lets this token see */
     /* experts */
-    float *route;           /* (cap, n_experts) */
-    int *expert, *slot;     /* (cap, used): chosen experts by ascending id; their rows in the gathered buffers */
-    float *gain;            /* (cap, used) */
-    int *expert_first;      /* (n_experts + 1): rows of each expert */
-    g4_acts gathered;       /* (cap * used, hidden) */
-    g4_acts expert_hidden;  /* (cap * used, expert_dim) */
-    float *expert_out;      /* (cap * used, hidden) */
-    float *dense;           /* (cap, hidden): output of the dense MLP beside the experts */
-    float *logits;          /* (G4_LOGIT_ROWS, vocab) */
-    float *worker;          /* (threads, worker_floats): per-thread room for attention and GeGLU tiles */
+    float *route;          /* (cap, n_experts) */
+    int *expert, *slot;    /* (cap, used): chosen experts by ascending id; their rows in the gathered buffers */
+    float *gain;           /* (cap, used) */
+    int *expert_first;     /* (n_experts + 1): rows of each expert */
+    g4_acts gathered;      /* (cap * used, hidden) */
+    g4_acts expert_hidden; /* (cap * used, expert_dim) */
+    float *expert_out;     /* (cap * used, hidden) */
+    float *dense;          /* (cap, hidden): output of the dense MLP beside the experts */
+    float *logits;         /* (G4_LOGIT_ROWS, vocab) */
+    float *worker;         /* (threads, worker_floats): per-thread room for attention and GeGLU tiles */
     size_t worker_floats;
 } g4_scratch;
 
-#define G4_CHUNK_MAX 512     /* tokens evaluated together at most ... */
-#define G4_CHUNK_PICTURE 1120 /* ... or the largest picture, where its tokens see each other */
-#define G4_LOGIT_ROWS 8      /* positions whose logits are computed together when all are wanted */
-#define G4_SOFT_CACHE_SLOTS 256 /* soft tokens the engine remembers, ... */
+#define G4_CHUNK_MAX 512                       /* tokens evaluated together at most ... */
+#define G4_CHUNK_PICTURE 1120                  /* ... or the largest picture, where its tokens see each other */
+#define G4_LOGIT_ROWS 8                        /* positions whose logits are computed together when all are wanted */
+#define G4_SOFT_CACHE_SLOTS 256                /* soft tokens the engine remembers, ... */
 #define G4_SOFT_CACHE_BYTES ((size_t)64 << 20) /* ... and their size together; one is always kept */
-#define G4_SPAN 256          /* positions after which partial results are combined: decode splits a long context there */
-#define G4_GEGLU_TOKENS 32   /* tokens whose gate and up values stay in cache together */
-#define G4_PIECE_BYTES 65536 /* weights of one piece of a product: some microseconds of reading, far above the cost of a hand-out */
+#define G4_SPAN 256        /* positions after which partial results are combined: decode splits a long context there */
+#define G4_GEGLU_TOKENS 32 /* tokens whose gate and up values stay in cache together */
+#define G4_PIECE_BYTES                                                                                                 \
+    65536 /* weights of one piece of a product: some microseconds of reading, far above the cost of a hand-out */
 
 struct g4_engine {
     g4_allocator allocator;
-    const g4_allocator *a;       /* &allocator, or NULL for malloc */
+    const g4_allocator *a; /* &allocator, or NULL for malloc */
     g4_log_fn log;
     void *log_user;
     g4_file file;
@@ -1292,17 +1370,17 @@ struct g4_engine {
     g4_tokenizer tokenizer;
     const g4_kernels *kernels;
     g4_pool *pool;
-    pthread_mutex_t lock;        /* the pool, the scratch buffers, pages and soft tokens */
+    pthread_mutex_t lock; /* the pool, the scratch buffers, pages and soft tokens */
     int lock_ready;
     g4_scratch scratch;
     uint64_t scratch_bytes;
-    int n_owners, last_owner;    /* layers with keys and values of their own; the last of them */
-    int all_f32;                 /* every matrix is float32: keys and values default to float32 too */
-    struct g4_vision *vision;    /* NULL: the file has none */
+    int n_owners, last_owner; /* layers with keys and values of their own; the last of them */
+    int all_f32;              /* every matrix is float32: keys and values default to float32 too */
+    struct g4_vision *vision; /* NULL: the file has none */
     struct g4_audio_tower *audio;
     g4_soft *softs[G4_SOFT_CACHE_SLOTS]; /* encoded pictures and sounds, the latest last; one reference each */
     int n_softs;
-    uint64_t fingerprint;        /* of configuration and weights, for saved states; computed at the first save or load */
+    uint64_t fingerprint; /* of configuration and weights, for saved states; computed at the first save or load */
 };
 
 struct g4_session {
@@ -1312,24 +1390,27 @@ struct g4_session {
     uint64_t snapshot_budget;
     g4_progress_fn progress;
     void *user;
-    int n;                       /* positions evaluated */
-    g4_token *tokens;            /* (n_ctx) */
-    g4_run *runs;                /* media in the timeline, by position */
+    int n;            /* positions evaluated */
+    g4_token *tokens; /* (n_ctx) */
+    g4_run *runs;     /* media in the timeline, by position */
     int n_runs, cap_runs;
-    g4_cache *caches;            /* (n_owners) */
-    g4_snapshot *snapshots;      /* by position */
+    g4_cache *caches;       /* (n_owners) */
+    g4_snapshot *snapshots; /* by position */
     int n_snapshots, cap_snapshots;
-    float *logits;               /* (vocab): of the last position, if logits_ready */
+    float *logits; /* (vocab): of the last position, if logits_ready */
     int logits_ready;
-    float *partial;              /* attention split over spans: (n_heads * spans, head_dim + 2) */
+    float *partial; /* attention split over spans: (n_heads * spans, head_dim + 2) */
     size_t partial_floats;
-    float *work;                 /* (vocab): logits after penalties */
-    g4_candidate *candidates;    /* (vocab) */
-    uint32_t *mask;              /* (vocab / 32 + 1) */
+    float *work;              /* (vocab): logits after penalties */
+    g4_candidate *candidates; /* (vocab) */
+    uint32_t *mask;           /* (vocab / 32 + 1) */
     uint64_t n_evaluated;
 };
 
-static g4_status g4_lock(const g4_engine *e) { return pthread_mutex_lock((pthread_mutex_t *)(uintptr_t)&e->lock) == 0 ? G4_OK : G4_ERR_ARGUMENT; }
+static g4_status g4_lock(const g4_engine *e)
+{
+    return pthread_mutex_lock((pthread_mutex_t *)(uintptr_t)&e->lock) == 0 ? G4_OK : G4_ERR_ARGUMENT;
+}
 static void g4_unlock(const g4_engine *e) { pthread_mutex_unlock((pthread_mutex_t *)(uintptr_t)&e->lock); }
 
 static size_t g4_kv_size(g4_kv_type type) { return type == G4_KV_F32 ? 4 : type == G4_KV_F16 ? 2 : 1; }
@@ -1359,7 +1440,7 @@ static g4_kv_tile g4_cache_tile(const g4_cache *c, g4_kv_type type, int page, in
     const unsigned char *p = c->pages[page]->data + (size_t)head * c->head_bytes;
     const size_t values = (size_t)c->head_dim * G4_PAGE * g4_kv_size(type);
     const float *scales = type == G4_KV_Q8_0 ? (const float *)(const void *)(p + 2 * values) : NULL;
-    return (g4_kv_tile){ p, p + values, scales, scales ? scales + G4_PAGE : NULL };
+    return (g4_kv_tile) { p, p + values, scales, scales ? scales + G4_PAGE : NULL };
 }
 
 /* Drop the pages that only positions from n on need. */
@@ -1397,7 +1478,8 @@ static g4_status g4_session_reserve(g4_session *s, int n, g4_error *err)
     for (int i = 0; i < s->e->n_owners; i++) {
         if (g4_cache_reserve(s->e, &s->caches[i], s->n, n)) continue;
         for (int j = 0; j <= i; j++) g4_cache_truncate(s->e, &s->caches[j], s->n);
-        return g4_fail(err, G4_ERR_MEMORY, "no memory for the keys and values of positions %d to %d", s->n, s->n + n - 1);
+        return g4_fail(err, G4_ERR_MEMORY, "no memory for the keys and values of positions %d to %d", s->n,
+                       s->n + n - 1);
     }
     return G4_OK;
 }
@@ -1405,7 +1487,8 @@ static g4_status g4_session_reserve(g4_session *s, int n, g4_error *err)
 /* First position a sliding layer must hold so that a timeline of n tokens can evaluate its last one again. */
 static int g4_window_start(int n, int window) { return g4_max_int(0, n - window); }
 
-/* Let go of what sliding windows have left behind, keeping one page more than needed: going back a few tokens then costs nothing. */
+/* Let go of what sliding windows have left behind, keeping one page more than needed: going back a few tokens then
+ * costs nothing. */
 static void g4_session_slide(g4_session *s)
 {
     for (int i = 0; i < s->e->n_owners; i++) {
@@ -1509,7 +1592,8 @@ static void g4_snapshot_restore(g4_session *s, int i)
     s->logits_ready = 0;
 }
 
-/* Write one token's keys (n_heads, head_dim) and values into its lane of the page. q8_0: q = round(x * 127 / max), scale = max / 127. */
+/* Write one token's keys (n_heads, head_dim) and values into its lane of the page. q8_0: q = round(x * 127 / max),
+ * scale = max / 127. */
 static void g4_cache_store(const g4_cache *c, g4_kv_type type, int pos, const float *k, const float *v)
 {
     const int lane = pos % G4_PAGE, dim = c->head_dim;
@@ -1543,21 +1627,22 @@ static void g4_cache_store(const g4_cache *c, g4_kv_type type, int pos, const fl
 
 /* ---- 8. Attention -------------------------------------------------------------------------------
  *
- * In: q (n, n_heads, head_dim) after norm, RoPE and scale; keys and values in pages. Out: (n, n_heads * head_dim). Full layers see every
- * position up to their own, sliding layers the last `window`, themselves included, and inside a two-way picture block its future too.
+ * In: q (n, n_heads, head_dim) after norm, RoPE and scale; keys and values in pages. Out: (n, n_heads * head_dim).
+ * Full layers see every position up to their own, sliding layers the last `window`, themselves included, and inside a
+ * two-way picture block its future too.
  *
- * A query's result is defined over spans of 256 positions (absolute): inside a span the online softmax runs over tiles of 64 in
- * order; the spans' results (m, l, o) are combined in order. So it does not matter whether one thread runs all spans of a query
- * (prompts) or each span has its own (a long context and one token). */
+ * A query's result is defined over spans of 256 positions (absolute): inside a span the online softmax runs over
+ * tiles of 64 in order; the spans' results (m, l, o) are combined in order. So it does not matter whether one thread
+ * runs all spans of a query (prompts) or each span has its own (a long context and one token). */
 
 typedef struct {
     g4_engine *e;
     g4_session *s;
     const g4_layer *layer;
-    int t0, n, pos;         /* tokens [t0, n) of the chunk; token t stands at position pos + t */
-    int group;              /* tokens per unit */
-    int heads;              /* query heads per KV head */
-    int span0, n_spans;     /* spans any token of this chunk sees; n_spans partial results when split */
+    int t0, n, pos;     /* tokens [t0, n) of the chunk; token t stands at position pos + t */
+    int group;          /* tokens per unit */
+    int heads;          /* query heads per KV head */
+    int span0, n_spans; /* spans any token of this chunk sees; n_spans partial results when split */
     int split;
 } g4_attention;
 
@@ -1570,8 +1655,8 @@ static void g4_visible(const g4_attention *at, int t, int *lo, int *hi)
 }
 
 /* One span for n_q queries: m, l, o start empty here. */
-static void g4_attend_span(const g4_attention *at, int kv_head, int span, const float *q, int n_q, const int *lo, const int *hi, float *m,
-                           float *l, float *o)
+static void g4_attend_span(const g4_attention *at, int kv_head, int span, const float *q, int n_q, const int *lo,
+                           const int *hi, float *m, float *l, float *o)
 {
     const g4_cache *c = &at->s->caches[at->layer->slot];
     int tile_lo[G4_ATTEND_GROUP], tile_hi[G4_ATTEND_GROUP];
@@ -1603,8 +1688,10 @@ static void g4_attend_merge(float *M, float *L, float *O, float m, float l, cons
     *M = most;
 }
 
-/* A unit is a group of tokens and a KV head. Gathers its queries (tokens x heads, head_dim) and their visible ranges; returns their number. */
-static int g4_attend_gather(const g4_attention *at, int unit, float *q, int *lo, int *hi, int *first_token, int *kv_head)
+/* A unit is a group of tokens and a KV head. Gathers its queries (tokens x heads, head_dim) and their visible ranges;
+ * returns their number. */
+static int g4_attend_gather(const g4_attention *at, int unit, float *q, int *lo, int *hi, int *first_token,
+                            int *kv_head)
 {
     const g4_scratch *b = &at->e->scratch;
     const int n_kv = (int)at->layer->cfg.n_kv_heads, dim = (int)at->layer->cfg.head_dim;
@@ -1620,7 +1707,8 @@ static int g4_attend_gather(const g4_attention *at, int unit, float *q, int *lo,
     return n_q;
 }
 
-static void g4_attend_finish(const g4_attention *at, int first_token, int kv_head, int n_q, const float *L, const float *O)
+static void g4_attend_finish(const g4_attention *at, int first_token, int kv_head, int n_q, const float *L,
+                             const float *O)
 {
     g4_acts *out = &at->e->scratch.wide;
     const int dim = (int)at->layer->cfg.head_dim;
@@ -1652,7 +1740,8 @@ static void g4_attend_unit(void *ctx, int piece, int worker)
     memset(O, 0, (size_t)n_q * dim * sizeof *O);
     for (int span = from / G4_SPAN; span <= (to - 1) / G4_SPAN; span++) {
         g4_attend_span(at, kv_head, span, q, n_q, lo, hi, m, l, o);
-        for (int i = 0; i < n_q; i++) g4_attend_merge(&M[i], &L[i], O + (size_t)i * dim, m[i], l[i], o + (size_t)i * dim, (int)dim);
+        for (int i = 0; i < n_q; i++)
+            g4_attend_merge(&M[i], &L[i], O + (size_t)i * dim, m[i], l[i], o + (size_t)i * dim, (int)dim);
     }
     g4_attend_finish(at, first_token, kv_head, n_q, L, O);
 }
@@ -1693,7 +1782,8 @@ static void g4_attend_combine(void *ctx, int piece, int worker)
     for (int span = 0; span < at->n_spans; span++) {
         const float *m = g4_attend_partial(at, piece * at->n_spans + span);
         for (int i = 0; i < n_q; i++)
-            g4_attend_merge(&M[i], &L[i], O + (size_t)i * dim, m[i], m[most + i], m + 2 * most + (size_t)i * dim, (int)dim);
+            g4_attend_merge(&M[i], &L[i], O + (size_t)i * dim, m[i], m[most + i], m + 2 * most + (size_t)i * dim,
+                            (int)dim);
     }
     g4_attend_finish(at, first_token, kv_head, n_q, L, O);
 }
@@ -1713,7 +1803,8 @@ static void g4_attention_run(g4_engine *e, g4_session *s, const g4_layer *layer,
     at.span0 = lo / G4_SPAN;
     at.n_spans = (hi - 1) / G4_SPAN + 1 - at.span0;
     if (n - t0 < at.group) at.group = n - t0;
-    const size_t partial = (size_t)units * (size_t)at.n_spans * (size_t)(at.group * at.heads) * (layer->cfg.head_dim + 2);
+    const size_t partial =
+        (size_t)units * (size_t)at.n_spans * (size_t)(at.group * at.heads) * (layer->cfg.head_dim + 2);
     if (units < 2 * g4_pool_size(e->pool) && at.n_spans > 1 && partial <= s->partial_floats) {
         g4_parallel_for(e->pool, units * at.n_spans, g4_attend_split, &at);
         g4_parallel_for(e->pool, units, g4_attend_combine, &at);
@@ -1736,7 +1827,8 @@ static void g4_acts_ready(const g4_engine *e, const g4_acts *a, int t, int cols)
     memset(x + cols, 0, (size_t)(padded - cols) * sizeof *x);
     if (e->all_f32) return;
     const size_t steps = (size_t)a->steps;
-    e->kernels->quantize((int8_t *)(uintptr_t)a->q + (size_t)t * 64 * steps, (float *)(uintptr_t)a->d + (size_t)t * 2 * steps,
+    e->kernels->quantize((int8_t *)(uintptr_t)a->q + (size_t)t * 64 * steps,
+                         (float *)(uintptr_t)a->d + (size_t)t * 2 * steps,
                          (int32_t *)(uintptr_t)a->sum + (size_t)t * 2 * steps, x, padded);
 }
 
@@ -1756,16 +1848,17 @@ typedef struct {
     int n;
     struct {
         const g4_matrix *w;
-        float *y;            /* token t0, row 0 */
+        float *y; /* token t0, row 0 */
         size_t stride;
         int t0, t1, g0, g1;
-        int per_piece;       /* groups of one piece */
+        int per_piece; /* groups of one piece */
         int first_piece;
     } p[G4_MAX_PRODUCTS];
     int n_pieces;
 } g4_products;
 
-static void g4_products_add(g4_products *job, const g4_matrix *w, float *y, size_t stride, int t0, int t1, int g0, int g1)
+static void g4_products_add(g4_products *job, const g4_matrix *w, float *y, size_t stride, int t0, int t1, int g0,
+                            int g1)
 {
     if (!w->data || t0 >= t1 || g0 >= g1) return;
     const int per_piece = g4_max_int(1, (int)(G4_PIECE_BYTES / w->group_bytes));
@@ -1791,7 +1884,8 @@ static void g4_products_piece(void *ctx, int piece, int worker)
     const int g0 = job->p[i].g0 + (piece - job->p[i].first_piece) * job->p[i].per_piece;
     const int g1 = g4_min_int(g0 + job->p[i].per_piece, job->p[i].g1);
     float *y = job->p[i].y + 16 * (size_t)g0;
-    job->e->kernels->gemm[job->p[i].w->type](y, job->p[i].stride, job->p[i].w, job->x, job->p[i].t0, job->p[i].t1, g0, g1);
+    job->e->kernels->gemm[job->p[i].w->type](y, job->p[i].stride, job->p[i].w, job->x, job->p[i].t0, job->p[i].t1, g0,
+                                             g1);
 }
 
 /* y[t] = W x[t] for tokens [t0, t1); y points at token 0. */
@@ -1802,9 +1896,10 @@ static void g4_matmul(g4_engine *e, float *y, size_t stride, const g4_matrix *w,
     g4_parallel_for(e->pool, job.n_pieces, g4_products_piece, &job);
 }
 
-/* h[t][i] = gelu(gate row i . x[t]) * (up row i . x[t]) for one range of groups of a gate_up matrix; tile: G4_GEGLU_TOKENS x 16 (g1 - g0). */
-static void g4_geglu_groups(const g4_engine *e, float *h, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1,
-                            float *tile)
+/* h[t][i] = gelu(gate row i . x[t]) * (up row i . x[t]) for one range of groups of a gate_up matrix; tile:
+ * G4_GEGLU_TOKENS x 16 (g1 - g0). */
+static void g4_geglu_groups(const g4_engine *e, float *h, size_t stride, const g4_matrix *w, const g4_acts *x, int t0,
+                            int t1, int g0, int g1, float *tile)
 {
     const size_t width = 16 * (size_t)(g1 - g0);
     for (int t = t0; t < t1; t += G4_GEGLU_TOKENS) {
@@ -1873,8 +1968,9 @@ static void g4_mlp_run(g4_engine *e, const g4_layer *layer, float *out, int t0, 
     g4_matmul(e, out, b->normed.x_stride, &layer->down, &h, t0, n);
 }
 
-/* Router: softmax over all experts of router(norm(x) * router_scale * hidden^-0.5), the best n_experts_used of them, their weights
- * renormalised and multiplied by expert_scale (Gemma4TextRouter). Leaves them by ascending expert id: the order of the reference's sum. */
+/* Router: softmax over all experts of router(norm(x) * router_scale * hidden^-0.5), the best n_experts_used of them,
+ * their weights renormalised and multiplied by expert_scale (Gemma4TextRouter). Leaves them by ascending expert id:
+ * the order of the reference's sum. */
 static void g4_route_choose(const g4_engine *e, const g4_layer *layer, int t)
 {
     const g4_scratch *b = &e->scratch;
@@ -1919,9 +2015,9 @@ typedef struct {
     g4_engine *e;
     const g4_layer *layer;
     int t0, n;
-    g4_acts in, h;            /* gathered inputs; hidden layer of the experts */
-    const int *active;        /* experts that have rows */
-    int per_piece, pieces;    /* of one expert */
+    g4_acts in, h;         /* gathered inputs; hidden layer of the experts */
+    const int *active;     /* experts that have rows */
+    int per_piece, pieces; /* of one expert */
 } g4_moe;
 
 static void g4_moe_router_input(void *ctx, int piece, int worker)
@@ -1931,7 +2027,8 @@ static void g4_moe_router_input(void *ctx, int piece, int worker)
     const g4_config *c = &job->e->file.config;
     const int t = job->t0 + piece, h = (int)c->hidden;
     float *y = g4_row(&job->e->scratch.wide, t);
-    job->e->kernels->rmsnorm(y, job->e->scratch.x + (size_t)t * job->e->scratch.normed.x_stride, job->layer->router_scale, h, c->eps);
+    job->e->kernels->rmsnorm(y, job->e->scratch.x + (size_t)t * job->e->scratch.normed.x_stride,
+                             job->layer->router_scale, h, c->eps);
     const float scale = 1.0f / sqrtf((float)h);
     for (int i = 0; i < h; i++) y[i] *= scale;
     memset(y + h, 0, (job->e->scratch.normed.x_stride - (size_t)h) * sizeof *y);
@@ -1944,7 +2041,8 @@ static void g4_moe_choose(void *ctx, int piece, int worker)
     g4_route_choose(job->e, job->layer, job->t0 + piece);
 }
 
-/* The experts read the stream through a norm of their own; every (token, expert) has a row in the gathered buffer, grouped by expert. */
+/* The experts read the stream through a norm of their own; every (token, expert) has a row in the gathered buffer,
+ * grouped by expert. */
 static void g4_moe_gather(void *ctx, int piece, int worker)
 {
     (void)worker;
@@ -1953,8 +2051,8 @@ static void g4_moe_gather(void *ctx, int piece, int worker)
     const int t = job->t0 + piece, used = (int)e->file.config.n_experts_used, h = (int)e->file.config.hidden;
     for (int k = 0; k < used; k++) {
         const int slot = e->scratch.slot[t * used + k];
-        e->kernels->rmsnorm(g4_row(&job->in, slot), e->scratch.x + (size_t)t * e->scratch.normed.x_stride, job->layer->moe_norm, h,
-                            e->file.config.eps);
+        e->kernels->rmsnorm(g4_row(&job->in, slot), e->scratch.x + (size_t)t * e->scratch.normed.x_stride,
+                            job->layer->moe_norm, h, e->file.config.eps);
         g4_acts_ready(e, &job->in, slot, h);
     }
 }
@@ -1981,7 +2079,8 @@ static void g4_moe_down_piece(void *ctx, int piece, int worker)
     w.data += (size_t)x * job->layer->down_bytes;
     const int g0 = piece % job->pieces * job->per_piece, g1 = g4_min_int(g0 + job->per_piece, w.groups);
     float *y = b->expert_out + (size_t)b->expert_first[x] * b->normed.x_stride + 16 * (size_t)g0;
-    job->e->kernels->gemm[w.type](y, b->normed.x_stride, &w, &job->h, b->expert_first[x], b->expert_first[x + 1], g0, g1);
+    job->e->kernels->gemm[w.type](y, b->normed.x_stride, &w, &job->h, b->expert_first[x], b->expert_first[x + 1], g0,
+                                  g1);
 }
 
 static void g4_moe_combine(void *ctx, int piece, int worker)
@@ -1991,7 +2090,8 @@ static void g4_moe_combine(void *ctx, int piece, int worker)
     const g4_scratch *b = &job->e->scratch;
     const g4_config *c = &job->e->file.config;
     const int t = job->t0 + piece, used = (int)c->n_experts_used, h = (int)c->hidden;
-    float *sum = g4_row(&b->wide, t), *out = b->out + (size_t)t * b->normed.x_stride, *dense = b->dense + (size_t)t * b->normed.x_stride;
+    float *sum = g4_row(&b->wide, t), *out = b->out + (size_t)t * b->normed.x_stride,
+          *dense = b->dense + (size_t)t * b->normed.x_stride;
     memset(sum, 0, (size_t)h * sizeof *sum);
     for (int k = 0; k < used; k++) {
         const float *y = b->expert_out + (size_t)b->slot[t * used + k] * b->normed.x_stride, g = b->gain[t * used + k];
@@ -2002,8 +2102,9 @@ static void g4_moe_combine(void *ctx, int piece, int worker)
     for (int i = 0; i < h; i++) out[i] = dense[i] + sum[i];
 }
 
-/* out = post_1(dense MLP) + post_2(sum of the chosen experts), Gemma4TextDecoderLayer with enable_moe_block. The router and the experts read
- * the residual stream, not the dense branch's norm. Prompts go expert by expert, so each expert's weights are read once. */
+/* out = post_1(dense MLP) + post_2(sum of the chosen experts), Gemma4TextDecoderLayer with enable_moe_block. The
+ * router and the experts read the residual stream, not the dense branch's norm. Prompts go expert by expert, so each
+ * expert's weights are read once. */
 static void g4_moe_run(g4_engine *e, const g4_layer *layer, int t0, int n)
 {
     g4_scratch *b = &e->scratch;
@@ -2038,10 +2139,12 @@ static void g4_moe_run(g4_engine *e, const g4_layer *layer, int t0, int n)
 
 /* ---- 10. Text decoder -----------------------------------------------------------------------------
  *
- * In: token ids (and soft tokens) at positions pos.. of a session. Out: keys and values in its pages, and the final hidden states of the last
- * n_full tokens. A token whose logits nobody asked for stops at the last layer that owns keys and values, and needs only K and V there.
+ * In: token ids (and soft tokens) at positions pos.. of a session. Out: keys and values in its pages, and the final
+ * hidden states of the last n_full tokens. A token whose logits nobody asked for stops at the last layer that owns
+ * keys and values, and needs only K and V there.
  *
- * Residual order (Gemma4TextDecoderLayer): norm, attention, norm, add; norm, MLP, norm, add; per-layer input block; times layer_scalar. */
+ * Residual order (Gemma4TextDecoderLayer): norm, attention, norm, add; norm, MLP, norm, add; per-layer input block;
+ * times layer_scalar. */
 
 /* Values [c0, c0 + n) of one row of a table as float32; c0 and n multiples of 1, any alignment. */
 static void g4_table_row(float *out, const g4_table *t, int row, int c0, int n)
@@ -2059,7 +2162,8 @@ static void g4_table_row(float *out, const g4_table *t, int row, int c0, int n)
             break;
         default: {
             const uint8_t byte = values[c / 32 * 16 + c % 16];
-            out[i] = g4_scale_value(g4_load_u16(p + c / 32 * 2), t->scale_type) * (float)((c % 32 < 16 ? byte & 15 : byte >> 4) - 8);
+            out[i] = g4_scale_value(g4_load_u16(p + c / 32 * 2), t->scale_type) *
+                     (float)((c % 32 < 16 ? byte & 15 : byte >> 4) - 8);
         }
         }
     }
@@ -2074,7 +2178,9 @@ static void g4_matrix_row(float *out, const g4_matrix *m, int row)
         const int in_step = c % 64, chunk = in_step / 4, at = r * 4 + c % 4;
         switch (m->type) {
         case G4_TYPE_F32: memcpy(&out[c], group + 4 * ((size_t)c * 16 + (size_t)r), 4); break;
-        case G4_TYPE_BF16: out[c] = g4_bf16_to_f32(g4_load_u16(group + 2 * ((size_t)(c / 2) * 32 + (size_t)(2 * r + c % 2)))); break;
+        case G4_TYPE_BF16:
+            out[c] = g4_bf16_to_f32(g4_load_u16(group + 2 * ((size_t)(c / 2) * 32 + (size_t)(2 * r + c % 2))));
+            break;
         case G4_TYPE_Q8_0: {
             const uint8_t *step = group + (size_t)(c / 64) * 1088;
             const float scale = g4_scale_value(g4_load_u16(step + (in_step / 32 * 16 + r) * 2), m->scale_type);
@@ -2091,15 +2197,15 @@ static void g4_matrix_row(float *out, const g4_matrix *m, int row)
     }
 }
 
-typedef struct {             /* one chunk on its way through the layers */
+typedef struct { /* one chunk on its way through the layers */
     g4_engine *e;
     g4_session *s;
-    const g4_token *tokens;  /* (n) */
+    const g4_token *tokens; /* (n) */
     int pos, n, n_full;
-    int t0;                  /* first token still on its way */
+    int t0; /* first token still on its way */
     const g4_layer *layer;
-    int t1, ple_layers;      /* per-layer inputs of tokens [t0, t1) for layers [0, ple_layers) */
-    int kv_only_before;      /* tokens before this one need no query */
+    int t1, ple_layers; /* per-layer inputs of tokens [t0, t1) for layers [0, ple_layers) */
+    int kv_only_before; /* tokens before this one need no query */
 } g4_chunk;
 
 /* A placeholder id reads as pad in both tables (Gemma4Model masks placeholders before the embedding). */
@@ -2122,8 +2228,10 @@ static void g4_embed_piece(void *ctx, int t, int worker)
         memcpy(x, b->soft[t], c->hidden * sizeof *x); /* soft tokens are not scaled */
     } else {
         const int id = g4_lookup_id(c, j->tokens[t]);
-        if (c->flags & G4_CONFIG_TIED) g4_matrix_row(x, &j->e->weights.head, id);
-        else g4_table_row(x, &j->e->weights.embed, id, 0, (int)c->hidden);
+        if (c->flags & G4_CONFIG_TIED)
+            g4_matrix_row(x, &j->e->weights.head, id);
+        else
+            g4_table_row(x, &j->e->weights.embed, id, 0, (int)c->hidden);
         for (uint32_t i = 0; i < c->hidden; i++) x[i] *= c->embed_scale;
     }
     memcpy(g4_row(&b->normed, t), x, c->hidden * sizeof *x);
@@ -2139,8 +2247,8 @@ static void g4_embed_piece(void *ctx, int t, int worker)
     }
 }
 
-/* Per-layer inputs: (norm(projection of the embeddings * hidden^-0.5) + row of the big table * sqrt(dim)) * 2^-0.5, layer by layer with one
- * norm weight (Gemma4TextModel.project_per_layer_inputs). Soft tokens read the pad row. */
+/* Per-layer inputs: (norm(projection of the embeddings * hidden^-0.5) + row of the big table * sqrt(dim)) * 2^-0.5,
+ * layer by layer with one norm weight (Gemma4TextModel.project_per_layer_inputs). Soft tokens read the pad row. */
 static void g4_ple_piece(void *ctx, int piece, int worker)
 {
     (void)worker;
@@ -2164,7 +2272,8 @@ static void g4_ple_inputs(g4_chunk *j, int t0, int t1, int n_layers)
     g4_scratch *b = &j->e->scratch;
     g4_products job = { .e = j->e, .x = &b->normed };
     const int groups = (n_layers * (int)j->e->file.config.ple_dim + 15) / 16;
-    g4_products_add(&job, &j->e->weights.ple_in, b->ple + (size_t)t0 * (size_t)b->ple_cols, (size_t)b->ple_cols, t0, t1, 0, groups);
+    g4_products_add(&job, &j->e->weights.ple_in, b->ple + (size_t)t0 * (size_t)b->ple_cols, (size_t)b->ple_cols, t0, t1,
+                    0, groups);
     g4_parallel_for(j->e->pool, job.n_pieces, g4_products_piece, &job);
     g4_chunk part = *j;
     part.t0 = t0;
@@ -2182,7 +2291,8 @@ static void g4_rope(float *x, const float *cosine, const float *sine, int half)
     }
 }
 
-/* After the projections: per head norm with weight (q, k) or without (v), RoPE on q and k, scale on q, keys and values to their page. */
+/* After the projections: per head norm with weight (q, k) or without (v), RoPE on q and k, scale on q, keys and
+ * values to their page. */
 static void g4_heads_piece(void *ctx, int piece, int worker)
 {
     (void)worker;
@@ -2192,7 +2302,8 @@ static void g4_heads_piece(void *ctx, int piece, int worker)
     const g4_config *c = &j->e->file.config;
     const g4_kernels *kernels = j->e->kernels;
     const int t = j->t0 + piece, dim = (int)w->cfg.head_dim, full = (int)(w->cfg.flags & G4_LAYER_FULL);
-    const float *cosine = b->cos[full] + (size_t)t * (size_t)b->rope_cols, *sine = b->sin[full] + (size_t)t * (size_t)b->rope_cols;
+    const float *cosine = b->cos[full] + (size_t)t * (size_t)b->rope_cols,
+                *sine = b->sin[full] + (size_t)t * (size_t)b->rope_cols;
     if (w->has_kv) {
         float *k = b->k + (size_t)t * (size_t)b->kv_cols, *v = b->v + (size_t)t * (size_t)b->kv_cols;
         for (int h = 0; h < (int)w->cfg.n_kv_heads; h++, k += dim, v += dim) {
@@ -2201,7 +2312,8 @@ static void g4_heads_piece(void *ctx, int piece, int worker)
             kernels->rmsnorm(k, k, w->k_norm, dim, c->eps);
             g4_rope(k, cosine, sine, dim / 2);
         }
-        g4_cache_store(&j->s->caches[w->slot], j->s->kv, j->pos + t, b->k + (size_t)t * (size_t)b->kv_cols, b->v + (size_t)t * (size_t)b->kv_cols);
+        g4_cache_store(&j->s->caches[w->slot], j->s->kv, j->pos + t, b->k + (size_t)t * (size_t)b->kv_cols,
+                       b->v + (size_t)t * (size_t)b->kv_cols);
     }
     if (t < j->kv_only_before) return;
     float *q = b->q + (size_t)t * (size_t)b->q_cols;
@@ -2229,8 +2341,10 @@ static void g4_norm_input(const g4_chunk *j, int t, const float *weight)
     const g4_scratch *b = &j->e->scratch;
     const g4_config *c = &j->e->file.config;
     const float *x = b->x + (size_t)t * b->normed.x_stride;
-    if (weight) j->e->kernels->rmsnorm(g4_row(&b->normed, t), x, weight, (int)c->hidden, c->eps);
-    else memcpy(g4_row(&b->normed, t), x, c->hidden * sizeof *x);
+    if (weight)
+        j->e->kernels->rmsnorm(g4_row(&b->normed, t), x, weight, (int)c->hidden, c->eps);
+    else
+        memcpy(g4_row(&b->normed, t), x, c->hidden * sizeof *x);
     g4_acts_ready(j->e, &b->normed, t, (int)c->hidden);
 }
 
@@ -2299,7 +2413,8 @@ static int g4_layer_run(g4_chunk *j, int l)
 
     g4_each_token(j, g4_layer_begin);
     g4_products qkv = { .e = e, .x = &b->normed };
-    g4_products_add(&qkv, &w->q, b->q + (size_t)j->kv_only_before * (size_t)b->q_cols, (size_t)b->q_cols, j->kv_only_before, j->n, 0, w->q.groups);
+    g4_products_add(&qkv, &w->q, b->q + (size_t)j->kv_only_before * (size_t)b->q_cols, (size_t)b->q_cols,
+                    j->kv_only_before, j->n, 0, w->q.groups);
     if (w->has_kv) {
         const size_t at = (size_t)j->t0 * (size_t)b->kv_cols;
         g4_products_add(&qkv, &w->k, b->k + at, (size_t)b->kv_cols, j->t0, j->n, 0, w->k.groups);
@@ -2936,7 +3051,7 @@ static g4_soft *g4_soft_new(const g4_engine *e, uint32_t token, const uint64_t k
     const g4_allocator *a = e->a;
     g4_soft *s = g4_alloc(a, 1, sizeof *s);
     if (!s) return NULL;
-    *s = (g4_soft){ .refs = 1, .token = (g4_token)token, .key = { key[0], key[1] }, .n = n };
+    *s = (g4_soft) { .refs = 1, .token = (g4_token)token, .key = { key[0], key[1] }, .n = n };
     s->rows = g4_alloc(a, (size_t)n, e->file.config.hidden * sizeof *s->rows);
     if (s->rows) return s;
     g4_free(a, s);
@@ -3272,8 +3387,10 @@ static void g4_audio_subsample_piece(void *ctx, int piece, int worker)
     int n, t0 = g4_audio_span(piece, r->n, &n), bands = G4_MEL_BANDS / 4;
     for (int i = 0; i < 2 * n + 1; i++) { /* times 2 t0 - 1 .. */
         int t = 2 * t0 - 1 + i;
-        if (t >= 0 && t < r->half) g4_audio_conv0(r, t, w->rows + (size_t)i * row);
-        else memset(w->rows + (size_t)i * row, 0, row * sizeof(float));
+        if (t >= 0 && t < r->half)
+            g4_audio_conv0(r, t, w->rows + (size_t)i * row);
+        else
+            memset(w->rows + (size_t)i * row, 0, row * sizeof(float));
     }
     for (int t = 0; t < n; t++) {
         memset(w->taps, 0, (size_t)bands * 9 * c0 * sizeof(float));
@@ -3592,12 +3709,15 @@ g4_status g4_audio_encode(g4_soft **out, g4_engine *e, const g4_audio *block, g4
 
 /* ---- 13. Sampling --------------------------------------------------------------------------------
  *
- * In: softcapped logits and the timeline. Out: the next token. Order: penalties and bias, mask, temperature, top-k, top-p, min-p. Ties go to
- * the lowest id, and one random number, a function of (seed, position), decides: the same choice whatever was computed before. */
+ * In: softcapped logits and the timeline. Out: the next token. Order: penalties and bias, mask, temperature, top-k,
+ * top-p, min-p. Ties go to the lowest id, and one random number, a function of (seed, position), decides: the same
+ * choice whatever was computed before. */
 
 void g4_sampling_recommended(const g4_engine *e, g4_sampling *out)
 {
-    *out = (g4_sampling){ .temperature = e->file.config.temperature, .top_k = (int)e->file.config.top_k, .top_p = e->file.config.top_p };
+    *out = (g4_sampling) { .temperature = e->file.config.temperature,
+                           .top_k = (int)e->file.config.top_k,
+                           .top_p = e->file.config.top_p };
 }
 
 /* Uniform in [0, 1) from a seed and a position: two rounds of the splitmix64 finaliser. */
@@ -3614,14 +3734,18 @@ static double g4_random(uint64_t seed, uint64_t position)
 }
 
 /* Does candidate a come before b? */
-static int g4_better(float a_score, g4_token a, float b_score, g4_token b) { return a_score > b_score || (a_score == b_score && a < b); }
+static int g4_better(float a_score, g4_token a, float b_score, g4_token b)
+{
+    return a_score > b_score || (a_score == b_score && a < b);
+}
 
 static void g4_heap_down(g4_candidate *heap, int n, int i)
 {
     for (;;) { /* the worst stands at the root */
         int worst = i;
         for (int child = 2 * i + 1; child <= 2 * i + 2 && child < n; child++)
-            if (g4_better(heap[worst].logprob, heap[worst].token, heap[child].logprob, heap[child].token)) worst = child;
+            if (g4_better(heap[worst].logprob, heap[worst].token, heap[child].logprob, heap[child].token))
+                worst = child;
         if (worst == i) return;
         const g4_candidate swap = heap[i];
         heap[i] = heap[worst];
@@ -3630,13 +3754,15 @@ static void g4_heap_down(g4_candidate *heap, int n, int i)
     }
 }
 
-/* The k best of n scores, best first, in out (k): a heap of the best so far, then sorted. -INFINITY scores never enter. Returns their number. */
+/* The k best of n scores, best first, in out (k): a heap of the best so far, then sorted. -INFINITY scores never
+ * enter. Returns their number. */
 static int g4_top(const float *score, int n, int k, g4_candidate *out)
 {
     enum { BLOCK = 64 };
     int have = 0;
     for (int i = 0; i < n; i++) {
-        if (have == k && i % BLOCK == 0 && i + BLOCK <= n) { /* most blocks have nothing better: one branch for all of them */
+        if (have == k && i % BLOCK == 0 &&
+            i + BLOCK <= n) { /* most blocks have nothing better: one branch for all of them */
             int any = 0;
             for (int j = 0; j < BLOCK; j++) any |= score[i + j] > out[0].logprob;
             if (!any) {
@@ -3646,10 +3772,10 @@ static int g4_top(const float *score, int n, int k, g4_candidate *out)
         }
         if (have == k) {
             if (!(score[i] > out[0].logprob)) continue; /* an equal score has a higher id than what is there */
-            out[0] = (g4_candidate){ i, score[i] };
+            out[0] = (g4_candidate) { i, score[i] };
             g4_heap_down(out, have, 0);
         } else if (score[i] > -INFINITY) {
-            out[have++] = (g4_candidate){ i, score[i] };
+            out[have++] = (g4_candidate) { i, score[i] };
             if (have == k)
                 for (int j = k / 2 - 1; j >= 0; j--) g4_heap_down(out, k, j);
         }
@@ -3669,7 +3795,8 @@ static void g4_penalise(const g4_session *s, const g4_sampling *p, int reply_sta
 {
     const int n_vocab = (int)s->e->file.config.n_vocab;
     if (p->repeat_penalty > 0 && p->repeat_penalty != 1.0f) {
-        /* every token of the timeline once: mark those done by their sign bit in the mask, which is free between two choices */
+        /* every token of the timeline once: mark those done by their sign bit in the mask, which is free between two
+         * choices */
         memset(s->mask, 0, ((size_t)n_vocab / 32 + 1) * sizeof *s->mask);
         for (int i = 0; i < s->n; i++) {
             const uint32_t id = (uint32_t)s->tokens[i];
@@ -3696,8 +3823,8 @@ static g4_token g4_sample(g4_session *s, const g4_sampling *p, const g4_constrai
 {
     const int n_vocab = (int)s->e->file.config.n_vocab;
     const float *logits = s->logits;
-    const int penalised = (p->repeat_penalty > 0 && p->repeat_penalty != 1.0f) || p->presence_penalty != 0 || p->frequency_penalty != 0 ||
-                          p->n_bias > 0;
+    const int penalised = (p->repeat_penalty > 0 && p->repeat_penalty != 1.0f) || p->presence_penalty != 0 ||
+                          p->frequency_penalty != 0 || p->n_bias > 0;
     if (penalised || constraint) {
         memcpy(s->work, logits, (size_t)n_vocab * sizeof *s->work);
         logits = s->work;
@@ -3754,8 +3881,8 @@ static float g4_log_sum(const float *logits, int n)
 
 /* ---- 14. Sessions --------------------------------------------------------------------------------
  *
- * A session is a timeline: tokens, the media among them, and the keys and values of every owning layer. All calls end in g4_session_run,
- * which evaluates what has been written into the timeline but not evaluated yet. */
+ * A session is a timeline: tokens, the media among them, and the keys and values of every owning layer. All calls end
+ * in g4_session_run, which evaluates what has been written into the timeline but not evaluated yet. */
 
 /* Bytes available without swapping, by the system's own estimate and the control group's limit; 0 if unknown. */
 static uint64_t g4_available_memory(void)
@@ -3803,7 +3930,8 @@ static void g4_cache_shape(const g4_engine *e, const g4_layer *l, g4_kv_type kv,
     c->window = l->cfg.flags & G4_LAYER_FULL ? 0 : (int)e->file.config.window;
     c->n_heads = (int)l->cfg.n_kv_heads;
     c->head_dim = (int)l->cfg.head_dim;
-    c->head_bytes = g4_round_up(2 * (size_t)c->head_dim * G4_PAGE * g4_kv_size(kv) + (kv == G4_KV_Q8_0 ? 2 * G4_PAGE * sizeof(float) : 0), 64);
+    c->head_bytes = g4_round_up(
+        2 * (size_t)c->head_dim * G4_PAGE * g4_kv_size(kv) + (kv == G4_KV_Q8_0 ? 2 * G4_PAGE * sizeof(float) : 0), 64);
     c->page_bytes = (size_t)c->n_heads * c->head_bytes;
 }
 
@@ -3833,8 +3961,8 @@ void g4_session_plan(const g4_engine *e, const g4_session_options *opt, g4_memor
         out->kv += (uint64_t)(held / G4_PAGE + 1) * c.page_bytes;
     }
     const uint64_t vocab = e->file.config.n_vocab;
-    out->work = e->scratch_bytes + g4_partial_floats(e, n_ctx) * sizeof(float) + vocab * (2 * sizeof(float) + sizeof(g4_candidate)) +
-                (uint64_t)n_ctx * sizeof(g4_token);
+    out->work = e->scratch_bytes + g4_partial_floats(e, n_ctx) * sizeof(float) +
+                vocab * (2 * sizeof(float) + sizeof(g4_candidate)) + (uint64_t)n_ctx * sizeof(g4_token);
     out->available = g4_available_memory();
 }
 
@@ -3878,12 +4006,15 @@ g4_status g4_session_open(g4_session **out, g4_engine *e, const g4_session_optio
     const int n_ctx = g4_plan_ctx(e, opt);
     if (n_ctx < 1 || n_ctx > (int)c->max_ctx)
         return g4_fail(err, G4_ERR_ARGUMENT, "context of %d tokens: this model has 1 to %u", n_ctx, c->max_ctx);
-    if (opt && (opt->chunk < 0 || (unsigned)opt->kv > G4_KV_USE_Q8_0)) return g4_fail(err, G4_ERR_ARGUMENT, "chunk %d or kv type %d", opt->chunk, (int)opt->kv);
+    if (opt && (opt->chunk < 0 || (unsigned)opt->kv > G4_KV_USE_Q8_0))
+        return g4_fail(err, G4_ERR_ARGUMENT, "chunk %d or kv type %d", opt->chunk, (int)opt->kv);
     g4_memory_plan plan;
     g4_session_plan(e, opt, &plan);
     if (plan.available > 0 && plan.kv + plan.work > plan.available)
-        return g4_fail(err, G4_ERR_MEMORY, "a context of %d tokens needs %.1f MB of memory, %.1f MB are free: choose a smaller context or kv type",
-                       n_ctx, (double)(plan.kv + plan.work) / 1e6, (double)plan.available / 1e6);
+        return g4_fail(
+            err, G4_ERR_MEMORY,
+            "a context of %d tokens needs %.1f MB of memory, %.1f MB are free: choose a smaller context or kv type",
+            n_ctx, (double)(plan.kv + plan.work) / 1e6, (double)plan.available / 1e6);
 
     g4_session *s = g4_alloc(e->a, 1, sizeof *s);
     if (!s) return g4_fail(err, G4_ERR_MEMORY, "no memory for a session");
@@ -3938,8 +4069,9 @@ static void g4_drop_runs(g4_session *s, int n)
     while (s->n_runs > 0 && s->runs[s->n_runs - 1].pos >= n) g4_soft_drop(s->e, s->runs[--s->n_runs].soft);
 }
 
-/* Cut the timeline to at most n positions without evaluating anything; with the lock held. Returns the position reached: n itself when the
- * windows still hold what its last token saw, else the nearest snapshot before it, else 0. */
+/* Cut the timeline to at most n positions without evaluating anything; with the lock held. Returns the position
+ * reached: n itself when the windows still hold what its last token saw, else the nearest snapshot
+ * before it, else 0. */
 static int g4_go_back(g4_session *s, int n)
 {
     n = g4_outside_runs(s->runs, s->n_runs, n);
@@ -3972,15 +4104,16 @@ static int g4_chunk_end(const g4_session *s, int from, int to)
         const int first = s->runs[i].pos;
         if ((uint32_t)s->runs[i].soft->token == c->audio_token) continue;
         int last = first + s->runs[i].soft->n; /* of the block: adjacent runs belong to it */
-        while (i + 1 < s->n_runs && s->runs[i + 1].pos == last && (uint32_t)s->runs[i + 1].soft->token != c->audio_token)
+        while (i + 1 < s->n_runs && s->runs[i + 1].pos == last &&
+               (uint32_t)s->runs[i + 1].soft->token != c->audio_token)
             last += s->runs[++i].soft->n;
         if (first < end && end < last) return first > from ? first : last;
     }
     return end;
 }
 
-/* Evaluate positions [s->n, to) of the timeline, whose tokens and runs are in place. row: logits of every position. On failure the
- * timeline is cut back to where it was. */
+/* Evaluate positions [s->n, to) of the timeline, whose tokens and runs are in place. row: logits of every position.
+ * On failure the timeline is cut back to where it was. */
 static g4_status g4_session_run(g4_session *s, int to, g4_logits_row_fn row, void *user, g4_error *err)
 {
     g4_engine *e = s->e;
@@ -4001,7 +4134,9 @@ static g4_status g4_session_run(g4_session *s, int to, g4_logits_row_fn row, voi
         }
         status = g4_session_reserve(s, n, err);
         if (status) break;
-        g4_chunk chunk = { .e = e, .s = s, .tokens = s->tokens + s->n, .pos = s->n, .n = n, .n_full = row ? n : end == to };
+        g4_chunk chunk = {
+            .e = e, .s = s, .tokens = s->tokens + s->n, .pos = s->n, .n = n, .n_full = row ? n : end == to
+        };
         g4_forward(&chunk);
         s->n_evaluated += (uint64_t)n;
         const size_t vocab = g4_round_up(e->file.config.n_vocab, 16);
@@ -4010,8 +4145,10 @@ static g4_status g4_session_run(g4_session *s, int to, g4_logits_row_fn row, voi
             g4_logits_run(&chunk, t, rows, e->scratch.logits, vocab);
             for (int i = 0; i < rows && !status; i++)
                 if (row(user, s->n - start + t + i, e->scratch.logits + (size_t)i * vocab))
-                    status = g4_fail(err, G4_ERR_CANCELED, "stopped by the caller after %d of %d tokens", s->n - start + t + i + 1, total);
-            if (t + rows == n && end == to) memcpy(s->logits, e->scratch.logits + (size_t)(rows - 1) * vocab, vocab * sizeof *s->logits);
+                    status = g4_fail(err, G4_ERR_CANCELED, "stopped by the caller after %d of %d tokens",
+                                     s->n - start + t + i + 1, total);
+            if (t + rows == n && end == to)
+                memcpy(s->logits, e->scratch.logits + (size_t)(rows - 1) * vocab, vocab * sizeof *s->logits);
         }
         if (!row && end == to) g4_logits_run(&chunk, n - 1, 1, s->logits, vocab);
         if (status) break;
@@ -4021,7 +4158,8 @@ static g4_status g4_session_run(g4_session *s, int to, g4_logits_row_fn row, voi
             g4_unlock(e);
             const int stop = s->progress(s->user, (uint64_t)(s->n - start), (uint64_t)total);
             g4_lock(e);
-            if (stop && s->n < to) status = g4_fail(err, G4_ERR_CANCELED, "canceled after %d of %d tokens", s->n - start, total);
+            if (stop && s->n < to)
+                status = g4_fail(err, G4_ERR_CANCELED, "canceled after %d of %d tokens", s->n - start, total);
         }
     }
     if (status) {
@@ -4044,7 +4182,8 @@ static g4_status g4_session_run(g4_session *s, int to, g4_logits_row_fn row, voi
 }
 
 /* Check and append part of a prompt: its tokens from `from` on, with the runs that start there. */
-static g4_status g4_session_append(g4_session *s, const g4_prompt *p, int from, g4_logits_row_fn row, void *user, g4_error *err)
+static g4_status g4_session_append(g4_session *s, const g4_prompt *p, int from, g4_logits_row_fn row, void *user,
+                                   g4_error *err)
 {
     g4_engine *e = s->e;
     const g4_config *c = &e->file.config;
@@ -4055,16 +4194,19 @@ static g4_status g4_session_append(g4_session *s, const g4_prompt *p, int from, 
         return g4_fail(err, G4_ERR_CONTEXT, "%d tokens after %d do not fit in the context of %d", n, s->n, s->n_ctx);
     for (int i = from; i < p->n; i++)
         if (p->tokens[i] < 0 || (uint32_t)p->tokens[i] >= c->n_vocab)
-            return g4_fail(err, G4_ERR_ARGUMENT, "token %d is %d: the vocabulary has ids 0 to %u", i, (int)p->tokens[i], c->n_vocab - 1);
+            return g4_fail(err, G4_ERR_ARGUMENT, "token %d is %d: the vocabulary has ids 0 to %u", i, (int)p->tokens[i],
+                           c->n_vocab - 1);
     int n_runs = 0, free_from = from;
     for (int i = 0; i < p->n_runs; i++) {
         const g4_run *r = &p->runs[i];
         if (r->pos + r->soft->n <= from) continue;
         if (r->pos < free_from || r->soft->n > p->n - r->pos)
-            return g4_fail(err, G4_ERR_ARGUMENT, "media %d: its %d soft tokens at %d overlap or leave the prompt", i, r->soft->n, r->pos);
+            return g4_fail(err, G4_ERR_ARGUMENT, "media %d: its %d soft tokens at %d overlap or leave the prompt", i,
+                           r->soft->n, r->pos);
         for (int t = r->pos; t < r->pos + r->soft->n; t++)
             if (p->tokens[t] != r->soft->token)
-                return g4_fail(err, G4_ERR_ARGUMENT, "media %d: token %d is %d, expected its placeholder %d", i, t, (int)p->tokens[t], (int)r->soft->token);
+                return g4_fail(err, G4_ERR_ARGUMENT, "media %d: token %d is %d, expected its placeholder %d", i, t,
+                               (int)p->tokens[t], (int)r->soft->token);
         free_from = r->pos + r->soft->n;
         n_runs++;
     }
@@ -4077,7 +4219,7 @@ static g4_status g4_session_append(g4_session *s, const g4_prompt *p, int from, 
     for (int i = 0; i < p->n_runs; i++) {
         if (p->runs[i].pos < from) continue;
         g4_soft_retain(e, p->runs[i].soft);
-        s->runs[s->n_runs++] = (g4_run){ s->n + p->runs[i].pos - from, p->runs[i].soft };
+        s->runs[s->n_runs++] = (g4_run) { s->n + p->runs[i].pos - from, p->runs[i].soft };
     }
     memmove(s->tokens + s->n, p->tokens + from, (size_t)n * sizeof *s->tokens); /* a rewind appends its own tokens */
     return g4_session_run(s, s->n + n, row, user, err);
@@ -4123,7 +4265,8 @@ g4_status g4_session_eval_text(g4_session *s, const char *text, size_t len, g4_e
     return status;
 }
 
-/* Logits of the last position when only its keys and values are there: evaluate that token once more (the same bits). */
+/* Logits of the last position when only its keys and values are there: evaluate that token once more: the same
+ * bits. */
 static g4_status g4_session_refresh(g4_session *s, g4_error *err)
 {
     if (s->n == 0 || s->logits_ready) return G4_OK;
@@ -4154,7 +4297,9 @@ static int g4_common_prefix(const g4_session *s, const g4_prompt *p)
     while (n < s->n && n < p->n && s->tokens[n] == p->tokens[n]) n++;
     for (int i = 0; i < s->n_runs || i < p->n_runs; i++) {
         const g4_run *a = i < s->n_runs ? &s->runs[i] : NULL, *b = i < p->n_runs ? &p->runs[i] : NULL;
-        if (a && b && a->pos == b->pos && a->soft->n == b->soft->n && memcmp(a->soft->key, b->soft->key, sizeof a->soft->key) == 0) continue;
+        if (a && b && a->pos == b->pos && a->soft->n == b->soft->n &&
+            memcmp(a->soft->key, b->soft->key, sizeof a->soft->key) == 0)
+            continue;
         const int differ = g4_min_int(a ? a->pos : INT_MAX, b ? b->pos : INT_MAX);
         return g4_min_int(n, differ);
     }
@@ -4165,21 +4310,24 @@ g4_status g4_session_sync(g4_session *s, const g4_prompt *prompt, int *reused, g
 {
     if (reused) *reused = 0;
     if (prompt->n > s->n_ctx)
-        return g4_fail(err, G4_ERR_CONTEXT, "a prompt of %d tokens does not fit in the context of %d", prompt->n, s->n_ctx);
+        return g4_fail(err, G4_ERR_CONTEXT, "a prompt of %d tokens does not fit in the context of %d", prompt->n,
+                       s->n_ctx);
     int common = g4_common_prefix(s, prompt);
     if (g4_run_at(prompt->runs, prompt->n_runs, common)) common = g4_outside_runs(prompt->runs, prompt->n_runs, common);
     g4_lock(s->e);
     int at = g4_go_back(s, common);
     g4_unlock(s->e);
     const uint64_t before = s->n_evaluated;
-    const g4_status status = at < prompt->n ? g4_session_append(s, prompt, at, NULL, NULL, err) : g4_session_refresh(s, err);
+    const g4_status status =
+        at < prompt->n ? g4_session_append(s, prompt, at, NULL, NULL, err) : g4_session_refresh(s, err);
     if (reused && !status) *reused = prompt->n - (int)(s->n_evaluated - before);
     return status;
 }
 
 g4_status g4_session_rewind(g4_session *s, int n, g4_error *err)
 {
-    if (n < 0 || n > s->n) return g4_fail(err, G4_ERR_ARGUMENT, "cannot go back to %d: the timeline has %d tokens", n, s->n);
+    if (n < 0 || n > s->n)
+        return g4_fail(err, G4_ERR_ARGUMENT, "cannot go back to %d: the timeline has %d tokens", n, s->n);
     n = g4_outside_runs(s->runs, s->n_runs, n);
     /* what lies between the position reached and n is evaluated again: its media must outlive the cut */
     int n_runs = 0;
@@ -4212,8 +4360,10 @@ g4_status g4_session_mark(g4_session *s, g4_error *err)
 
 static g4_session_options g4_session_options_of(const g4_session *s)
 {
-    static const g4_kv_choice choice[] = { [G4_KV_F16] = G4_KV_USE_F16, [G4_KV_F32] = G4_KV_USE_F32, [G4_KV_Q8_0] = G4_KV_USE_Q8_0 };
-    return (g4_session_options){ s->n_ctx, choice[s->kv], s->chunk, s->snapshot_budget, s->progress, s->user };
+    static const g4_kv_choice choice[] = {
+        [G4_KV_F16] = G4_KV_USE_F16, [G4_KV_F32] = G4_KV_USE_F32, [G4_KV_Q8_0] = G4_KV_USE_Q8_0
+    };
+    return (g4_session_options) { s->n_ctx, choice[s->kv], s->chunk, s->snapshot_budget, s->progress, s->user };
 }
 
 g4_status g4_session_fork(g4_session **out, const g4_session *s, g4_error *err)
@@ -4256,9 +4406,10 @@ g4_status g4_session_fork(g4_session **out, const g4_session *s, g4_error *err)
 
 /* ---- 15. Saved state -------------------------------------------------------------------------------
  *
- * Little-endian: magic "G4STATE1", u32 version, u32 byte order mark, u64 fingerprint of the model, u32 kv type, u32 n, u32 n_runs, u32 n_owners;
- * n token ids (i32); per run: u32 pos, u32 placeholder id, u32 n, u32 0, u64 key[2], then (n, hidden) f32; per owner: u32 first page, u32 end, then
- * the pages; at the end u64 checksum of all before. The last token is evaluated again on loading. */
+ * Little-endian: magic "G4STATE1", u32 version, u32 byte order mark, u64 fingerprint of the model, u32 kv type, u32
+ * n, u32 n_runs, u32 n_owners; n token ids (i32); per run: u32 pos, u32 placeholder id, u32 n, u32 0, u64 key[2],
+ * then (n, hidden) f32; per owner: u32 first page, u32 end, then the pages; at the end u64 checksum of all before.
+ * The last token is evaluated again on loading. */
 
 #define G4_STATE_MAGIC "G4STATE1"
 #define G4_STATE_VERSION 1u
@@ -4293,8 +4444,10 @@ static void g4_state_put(g4_state_io *io, const void *data, size_t n)
 static void g4_state_get(g4_state_io *io, void *data, size_t n)
 {
     if (io->status) return;
-    if (io->read(io->user, data, n)) io->status = g4_fail(io->err, G4_ERR_IO, "the saved session cannot be read, or is truncated");
-    else io->sum = g4_checksum_step(io->sum, g4_checksum(data, n));
+    if (io->read(io->user, data, n))
+        io->status = g4_fail(io->err, G4_ERR_IO, "the saved session cannot be read, or is truncated");
+    else
+        io->sum = g4_checksum_step(io->sum, g4_checksum(data, n));
 }
 
 /* Tells models apart: configuration, tokenizer and table by their checksum, and the first 4 KB of every tensor. */
@@ -4320,13 +4473,15 @@ g4_status g4_session_save(const g4_session *s, g4_write_fn write, void *user, g4
 {
     const g4_engine *e = s->e;
     g4_state_io io = { .write = write, .user = user, .err = err };
-    const g4_state_header h = { G4_STATE_MAGIC, G4_STATE_VERSION, G4_FILE_ENDIAN, g4_engine_fingerprint(s->e), (uint32_t)s->kv, (uint32_t)s->n,
-                                (uint32_t)s->n_runs, (uint32_t)e->n_owners };
+    const g4_state_header h = { G4_STATE_MAGIC,  G4_STATE_VERSION, G4_FILE_ENDIAN,      g4_engine_fingerprint(s->e),
+                                (uint32_t)s->kv, (uint32_t)s->n,   (uint32_t)s->n_runs, (uint32_t)e->n_owners };
     g4_state_put(&io, &h, sizeof h);
     g4_state_put(&io, s->tokens, (size_t)s->n * sizeof *s->tokens);
     for (int i = 0; i < s->n_runs; i++) {
         const g4_soft *soft = s->runs[i].soft;
-        const g4_state_run r = { (uint32_t)s->runs[i].pos, (uint32_t)soft->token, (uint32_t)soft->n, 0, { soft->key[0], soft->key[1] } };
+        const g4_state_run r = {
+            (uint32_t)s->runs[i].pos, (uint32_t)soft->token, (uint32_t)soft->n, 0, { soft->key[0], soft->key[1] }
+        };
         g4_state_put(&io, &r, sizeof r);
         g4_state_put(&io, soft->rows, (size_t)soft->n * e->file.config.hidden * sizeof *soft->rows);
     }
@@ -4353,13 +4508,16 @@ static g4_status g4_state_load_runs(g4_session *s, g4_state_io *io, uint32_t n_r
         g4_state_run r = { 0 };
         g4_state_get(io, &r, sizeof r);
         if (io->status) break;
-        if (r.pos < free_from || r.n < 1 || r.n > (uint32_t)s->n || r.pos > (uint32_t)s->n - r.n || r.token >= e->file.config.n_vocab)
+        if (r.pos < free_from || r.n < 1 || r.n > (uint32_t)s->n || r.pos > (uint32_t)s->n - r.n ||
+            r.token >= e->file.config.n_vocab)
             return g4_fail(io->err, G4_ERR_FORMAT, "saved session: media %u at %u lies outside", i, r.pos);
         free_from = r.pos + r.n;
         g4_soft *soft = g4_alloc(e->a, 1, sizeof *soft);
         if (!soft) return g4_fail(io->err, G4_ERR_MEMORY, "no memory for media %u", i);
-        *soft = (g4_soft){ 1, (g4_token)r.token, { r.key[0], r.key[1] }, (int)r.n, g4_alloc(e->a, (size_t)r.n * hidden, sizeof(float)) };
-        s->runs[s->n_runs++] = (g4_run){ (int)r.pos, soft };
+        *soft = (g4_soft) {
+            1, (g4_token)r.token, { r.key[0], r.key[1] }, (int)r.n, g4_alloc(e->a, (size_t)r.n * hidden, sizeof(float))
+        };
+        s->runs[s->n_runs++] = (g4_run) { (int)r.pos, soft };
         if (!soft->rows) return g4_fail(io->err, G4_ERR_MEMORY, "no memory for media %u", i);
         g4_state_get(io, soft->rows, (size_t)r.n * hidden * sizeof *soft->rows);
     }
@@ -4374,34 +4532,41 @@ static g4_status g4_state_load_pages(g4_session *s, g4_state_io *io)
         g4_state_get(io, range, sizeof range);
         if (io->status) break;
         const uint32_t end = (uint32_t)((s->n + G4_PAGE - 1) / G4_PAGE);
-        if (range[1] != end || range[0] > range[1] || range[0] * G4_PAGE > (uint32_t)(c->window ? g4_window_start(s->n, c->window) : 0))
-            return g4_fail(io->err, G4_ERR_FORMAT, "saved session: pages %u to %u of cache %d do not hold %d positions", range[0], range[1], i, s->n);
+        if (range[1] != end || range[0] > range[1] ||
+            range[0] * G4_PAGE > (uint32_t)(c->window ? g4_window_start(s->n, c->window) : 0))
+            return g4_fail(io->err, G4_ERR_FORMAT, "saved session: pages %u to %u of cache %d do not hold %d positions",
+                           range[0], range[1], i, s->n);
         c->first = c->end = (int)range[0];
         for (; c->end < (int)range[1] && !io->status; c->end++) {
-            if (!(c->pages[c->end] = g4_page_new(s->e, c->page_bytes))) return g4_fail(io->err, G4_ERR_MEMORY, "no memory for keys and values");
+            if (!(c->pages[c->end] = g4_page_new(s->e, c->page_bytes)))
+                return g4_fail(io->err, G4_ERR_MEMORY, "no memory for keys and values");
             g4_state_get(io, c->pages[c->end]->data, c->page_bytes);
         }
     }
     return io->status;
 }
 
-g4_status g4_session_load(g4_session **out, g4_engine *e, const g4_session_options *opt, g4_read_fn read, void *user, g4_error *err)
+g4_status g4_session_load(g4_session **out, g4_engine *e, const g4_session_options *opt, g4_read_fn read, void *user,
+                          g4_error *err)
 {
     *out = NULL;
     g4_state_io io = { .read = read, .user = user, .err = err };
     g4_state_header h;
     g4_state_get(&io, &h, sizeof h);
     if (io.status) return io.status;
-    if (memcmp(h.magic, G4_STATE_MAGIC, sizeof h.magic) != 0 || h.endian != G4_FILE_ENDIAN) return g4_fail(err, G4_ERR_FORMAT, "not a saved session");
+    if (memcmp(h.magic, G4_STATE_MAGIC, sizeof h.magic) != 0 || h.endian != G4_FILE_ENDIAN)
+        return g4_fail(err, G4_ERR_FORMAT, "not a saved session");
     if (h.version != G4_STATE_VERSION)
-        return g4_fail(err, G4_ERR_VERSION, "saved session of version %u, this library reads version %u", h.version, G4_STATE_VERSION);
+        return g4_fail(err, G4_ERR_VERSION, "saved session of version %u, this library reads version %u", h.version,
+                       G4_STATE_VERSION);
     if (h.fingerprint != g4_engine_fingerprint(e) || h.n_owners != (uint32_t)e->n_owners)
         return g4_fail(err, G4_ERR_MISMATCH, "this session was saved with another model");
     g4_session *s;
     g4_status status = g4_session_open(&s, e, opt, err);
     if (status) return status;
     if (h.kv != (uint32_t)s->kv) {
-        status = g4_fail(err, G4_ERR_MISMATCH, "this session was saved with another key/value type (%u, not %u)", h.kv, (unsigned)s->kv);
+        status = g4_fail(err, G4_ERR_MISMATCH, "this session was saved with another key/value type (%u, not %u)", h.kv,
+                         (unsigned)s->kv);
     } else if (h.n > (uint32_t)s->n_ctx) {
         status = g4_fail(err, G4_ERR_CONTEXT, "the saved session has %u tokens, the context %d", h.n, s->n_ctx);
     } else if (h.n_runs > h.n) {
@@ -4411,7 +4576,8 @@ g4_status g4_session_load(g4_session **out, g4_engine *e, const g4_session_optio
         g4_state_get(&io, s->tokens, (size_t)s->n * sizeof *s->tokens);
         status = io.status;
         for (int i = 0; i < s->n && !status; i++)
-            if ((uint32_t)s->tokens[i] >= e->file.config.n_vocab) status = g4_fail(err, G4_ERR_FORMAT, "saved session: token %d is %d", i, (int)s->tokens[i]);
+            if ((uint32_t)s->tokens[i] >= e->file.config.n_vocab)
+                status = g4_fail(err, G4_ERR_FORMAT, "saved session: token %d is %d", i, (int)s->tokens[i]);
         if (!status) status = g4_state_load_runs(s, &io, h.n_runs);
         if (!status) status = g4_state_load_pages(s, &io);
         const uint64_t expected = io.sum;
@@ -4421,8 +4587,10 @@ g4_status g4_session_load(g4_session **out, g4_engine *e, const g4_session_optio
         if (!status && sum != expected) status = g4_fail(err, G4_ERR_FORMAT, "the saved session is damaged (checksum)");
         if (!status) status = g4_session_refresh(s, err);
     }
-    if (status) g4_session_close(s);
-    else *out = s;
+    if (status)
+        g4_session_close(s);
+    else
+        *out = s;
     return status;
 }
 
@@ -4430,13 +4598,14 @@ g4_status g4_session_load(g4_session **out, g4_engine *e, const g4_session_optio
  *
  * Choose, tell, append, evaluate, until something ends the reply. */
 
-#define G4_GUARD_TOKENS 64  /* repeated tokens that count as runaway: 64 equal ones, or 8 equal blocks that fill as many */
+#define G4_GUARD_TOKENS                                                                                                \
+    64 /* repeated tokens that count as runaway: 64 equal ones, or 8 equal blocks that fill as many */
 #define G4_GUARD_BLOCKS 8
 #define G4_GUARD_PERIOD 256 /* longest block looked for */
 #define G4_MAX_TOP 64
-#define G4_DRAFT_MAX 7      /* drafted tokens evaluated together with a chosen one */
-#define G4_DRAFT_MATCH 3    /* tokens in a row that must have stood before */
-#define G4_DRAFT_REST 8     /* tokens without drafts after they did not pay, doubled each time ... */
+#define G4_DRAFT_MAX 7        /* drafted tokens evaluated together with a chosen one */
+#define G4_DRAFT_MATCH 3      /* tokens in a row that must have stood before */
+#define G4_DRAFT_REST 8       /* tokens without drafts after they did not pay, doubled each time ... */
 #define G4_DRAFT_REST_MAX 128 /* ... up to this */
 
 const char *g4_stop_name(g4_stop stop)
@@ -4456,16 +4625,16 @@ const char *g4_stop_name(g4_stop stop)
 typedef struct {
     g4_session *s;
     const g4_generate_options *opt;
-    int start;                          /* of the reply in the timeline */
+    int start; /* of the reply in the timeline */
     g4_utf8 utf8;
-    g4_buf pending;                     /* complete characters not yet output: they may begin a stop string */
-    int same[G4_GUARD_PERIOD + 1];      /* tokens in a row equal to the one `period` before */
+    g4_buf pending;                /* complete characters not yet output: they may begin a stop string */
+    int same[G4_GUARD_PERIOD + 1]; /* tokens in a row equal to the one `period` before */
     g4_candidate top[G4_MAX_TOP];
     /* drafting: positions past the timeline that are evaluated already, with tokens that were guessed */
-    float *rows;                        /* (1 + G4_DRAFT_MAX, vocab): logits behind the chosen token and each guess; NULL: no drafts */
-    int ahead, row;                     /* guesses not yet confirmed; row of the present logits */
-    int length, rest, next_rest;        /* guesses to make next time; tokens to wait first, and next time */
-    double one, batch, gain;            /* seconds of a token alone, of the last batch, and what a batch gained lately */
+    float *rows;    /* (1 + G4_DRAFT_MAX, vocab): logits behind the chosen token and each guess; NULL: no drafts */
+    int ahead, row; /* guesses not yet confirmed; row of the present logits */
+    int length, rest, next_rest; /* guesses to make next time; tokens to wait first, and next time */
+    double one, batch, gain;     /* seconds of a token alone, of the last batch, and what a batch gained lately */
 } g4_reply;
 
 static double g4_seconds(void)
@@ -4475,13 +4644,14 @@ static double g4_seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Prompt lookup: where the last tokens stood before, what followed is a guess. A guess is evaluated together with the token before it (the
- * weights are read once) and holds if it is the token that g4_sample would have chosen anyway: the random number of a position does not
- * depend on how it was reached, and neither do logits, so the text is the same with and without. */
+/* Prompt lookup: where the last tokens stood before, what followed is a guess. A guess is evaluated together with the
+ * token before it (the weights are read once) and holds if it is the token that g4_sample would have chosen anyway:
+ * the random number of a position does not depend on how it was reached, and neither do logits, so the text is the
+ * same with and without. */
 static int g4_draft_find(const g4_session *s, int most, g4_token *out)
 {
     const g4_token *t = s->tokens;
-    const int n = s->n + 1; /* the chosen token is in place */
+    const int n = s->n + 1;                               /* the chosen token is in place */
     for (int end = n - 1; end >= G4_DRAFT_MATCH; end--) { /* t[end - G4_DRAFT_MATCH .. end) equals the last ones */
         if (memcmp(t + end - G4_DRAFT_MATCH, t + n - G4_DRAFT_MATCH, G4_DRAFT_MATCH * sizeof *t) != 0) continue;
         for (int i = 0; i < most; i++) out[i] = t[end + i]; /* out stands behind t, so a period goes on by itself */
@@ -4544,7 +4714,8 @@ static g4_status g4_reply_advance(g4_reply *r, g4_token token, g4_error *err)
     s->tokens[s->n] = token;
     int n = 0;
     if (r->rows && r->one > 0 && r->rest == 0)
-        n = g4_draft_find(s, g4_min_int(g4_min_int(r->length, s->chunk - 1), s->n_ctx - s->n - 1), s->tokens + s->n + 1);
+        n = g4_draft_find(s, g4_min_int(g4_min_int(r->length, s->chunk - 1), s->n_ctx - s->n - 1),
+                          s->tokens + s->n + 1);
     if (r->rest > 0) r->rest--;
     if (n > 0) {
         const g4_progress_fn progress = s->progress; /* of prompts, which this is not */
@@ -4584,7 +4755,8 @@ static int g4_guard(g4_reply *r)
     return 0;
 }
 
-/* Where the first stop string begins in the pending text, or its length; *held gets how many bytes at the end may begin one. */
+/* Where the first stop string begins in the pending text, or its length; *held gets how many bytes at the end may
+ * begin one. */
 static size_t g4_find_stop(const g4_reply *r, size_t *held)
 {
     const char *text = r->pending.data;
@@ -4704,16 +4876,22 @@ g4_status g4_session_generate(g4_session *s, const g4_generate_options *opt, g4_
     g4_result result = { .stop_token = -1 };
     if (s->n == 0) return g4_fail(err, G4_ERR_ARGUMENT, "nothing to continue: the timeline is empty");
     if (opt->max_tokens < 0 || opt->n_top < 0 || opt->n_top > G4_MAX_TOP || (opt->n_stop > 0 && !opt->stop))
-        return g4_fail(err, G4_ERR_ARGUMENT, "max_tokens %d, n_top %d (at most %d) or n_stop %d", opt->max_tokens, opt->n_top, G4_MAX_TOP, opt->n_stop);
+        return g4_fail(err, G4_ERR_ARGUMENT, "max_tokens %d, n_top %d (at most %d) or n_stop %d", opt->max_tokens,
+                       opt->n_top, G4_MAX_TOP, opt->n_stop);
     g4_sampling recommended;
     g4_sampling_recommended(s->e, &recommended);
     const g4_sampling *p = opt->sampling ? opt->sampling : &recommended;
-    if (!(p->temperature >= 0) || !isfinite(p->temperature) || p->top_k < 0 || !(p->top_p >= 0 && p->top_p <= 1) || !(p->min_p >= 0 && p->min_p <= 1) ||
-        !(p->repeat_penalty >= 0) || !isfinite(p->presence_penalty) || !isfinite(p->frequency_penalty))
-        return g4_fail(err, G4_ERR_ARGUMENT, "sampling: temperature, top_k and penalties must not be negative, top_p and min_p lie in 0..1");
-    g4_reply reply = { .s = s, .opt = opt, .start = s->n, .pending = { .a = s->e->a }, .length = 3, .next_rest = G4_DRAFT_REST };
+    if (!(p->temperature >= 0) || !isfinite(p->temperature) || p->top_k < 0 || !(p->top_p >= 0 && p->top_p <= 1) ||
+        !(p->min_p >= 0 && p->min_p <= 1) || !(p->repeat_penalty >= 0) || !isfinite(p->presence_penalty) ||
+        !isfinite(p->frequency_penalty))
+        return g4_fail(err, G4_ERR_ARGUMENT,
+                       "sampling: temperature, top_k and penalties must not be negative, top_p and min_p lie in 0..1");
+    g4_reply reply = {
+        .s = s, .opt = opt, .start = s->n, .pending = { .a = s->e->a }, .length = 3, .next_rest = G4_DRAFT_REST
+    };
     /* without the memory for it there are no drafts; pages that are not used are not resident */
-    if (!opt->no_lookup) reply.rows = g4_alloc(s->e->a, 1 + G4_DRAFT_MAX, s->e->file.config.n_vocab * sizeof *reply.rows);
+    if (!opt->no_lookup)
+        reply.rows = g4_alloc(s->e->a, 1 + G4_DRAFT_MAX, s->e->file.config.n_vocab * sizeof *reply.rows);
     const double start = g4_seconds();
     const g4_status status = g4_generate_checked(&reply, p, &result, err);
     result.seconds = g4_seconds() - start;
@@ -4728,7 +4906,7 @@ g4_status g4_session_generate(g4_session *s, const g4_generate_options *opt, g4_
  *
  * Opening: file, weights, tokenizer, kernel table, threads, buffers. */
 
-typedef struct {             /* hands out the scratch buffers and counts */
+typedef struct { /* hands out the scratch buffers and counts */
     g4_engine *e;
     uint64_t bytes;
     int failed;
@@ -4818,10 +4996,12 @@ static g4_status g4_scratch_open(g4_engine *e, g4_error *err)
     }
     b->logits = g4_plan_buffer(&p, G4_LOGIT_ROWS, g4_round_up(c->n_vocab, 16), sizeof(float));
     b->worker_floats = 3 * G4_ATTEND_GROUP * g4_round_up(dim, 16);
-    if (b->worker_floats < G4_GEGLU_TOKENS * 16 * G4_GEGLU_GROUPS) b->worker_floats = G4_GEGLU_TOKENS * 16 * G4_GEGLU_GROUPS;
+    if (b->worker_floats < G4_GEGLU_TOKENS * 16 * G4_GEGLU_GROUPS)
+        b->worker_floats = G4_GEGLU_TOKENS * 16 * G4_GEGLU_GROUPS;
     b->worker = g4_plan_buffer(&p, threads, b->worker_floats, sizeof(float));
     e->scratch_bytes = p.bytes;
-    return p.failed ? g4_fail(err, G4_ERR_MEMORY, "no memory for work buffers of %.1f MB", (double)p.bytes / 1e6) : G4_OK;
+    return p.failed ? g4_fail(err, G4_ERR_MEMORY, "no memory for work buffers of %.1f MB", (double)p.bytes / 1e6)
+                    : G4_OK;
 }
 
 static void g4_scratch_close(g4_engine *e)
@@ -4831,8 +5011,27 @@ static void g4_scratch_close(g4_engine *e)
     g4_acts_free(e, &b->wide);
     g4_acts_free(e, &b->gathered);
     g4_acts_free(e, &b->expert_hidden);
-    void *const plain[] = { b->x, b->out, b->q, b->k, b->v, b->ple, b->cos[0], b->cos[1], b->sin[0], b->sin[1], (void *)(uintptr_t)b->soft, b->see,
-                            b->route, b->expert, b->slot, b->gain, b->expert_first, b->expert_out, b->dense, b->logits, b->worker };
+    void *const plain[] = { b->x,
+                            b->out,
+                            b->q,
+                            b->k,
+                            b->v,
+                            b->ple,
+                            b->cos[0],
+                            b->cos[1],
+                            b->sin[0],
+                            b->sin[1],
+                            (void *)(uintptr_t)b->soft,
+                            b->see,
+                            b->route,
+                            b->expert,
+                            b->slot,
+                            b->gain,
+                            b->expert_first,
+                            b->expert_out,
+                            b->dense,
+                            b->logits,
+                            b->worker };
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) g4_free(e->a, plain[i]);
     memset(b, 0, sizeof *b);
 }
@@ -4884,12 +5083,14 @@ static g4_status g4_engine_choose(g4_engine *e, const g4_engine_options *opt, g4
     }
     g4_buf names = { .a = e->a };
     for (int i = 0; (k = g4_usable_table(i)) != NULL; i++) g4_buf_fmt(&names, " %s", k->isa);
-    const g4_status status = g4_fail(err, G4_ERR_ARGUMENT, "isa %.32s is not one this CPU and build have:%.120s", opt->isa, names.data ? names.data : "");
+    const g4_status status = g4_fail(err, G4_ERR_ARGUMENT, "isa %.32s is not one this CPU and build have:%.120s",
+                                     opt->isa, names.data ? names.data : "");
     g4_buf_free(&names);
     return status;
 }
 
-/* Big tables are looked up a row at a time, anywhere: reading ahead of a row would fetch its neighbours from disk for nothing. */
+/* Big tables are looked up a row at a time, anywhere: reading ahead of a row would fetch its neighbours from disk for
+ * nothing. */
 #define G4_BIG_TABLE (16u << 20)
 static void g4_file_advise(const g4_file *f)
 {
@@ -4899,8 +5100,10 @@ static void g4_file_advise(const g4_file *f)
         if (t->layout != G4_LAYOUT_ROWS || t->size < G4_BIG_TABLE) continue;
         const long page = sysconf(_SC_PAGESIZE);
         if (page <= 0) return;
-        const size_t from = g4_round_up((size_t)t->offset, (size_t)page), to = (size_t)(t->offset + t->size) / (size_t)page * (size_t)page;
-        if (from < to) madvise((void *)(uintptr_t)(f->data + from), to - from, MADV_RANDOM); /* advice: failure changes nothing */
+        const size_t from = g4_round_up((size_t)t->offset, (size_t)page),
+                     to = (size_t)(t->offset + t->size) / (size_t)page * (size_t)page;
+        if (from < to)
+            madvise((void *)(uintptr_t)(f->data + from), to - from, MADV_RANDOM); /* advice: failure changes nothing */
     }
 #else
     (void)f;
@@ -4910,7 +5113,8 @@ static void g4_file_advise(const g4_file *f)
 static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_error *err)
 {
     if (opt->n_threads < 0 || opt->n_threads > G4_MAX_THREADS)
-        return g4_fail(err, G4_ERR_ARGUMENT, "%d threads: 1 to %d, or 0 for one per core", opt->n_threads, G4_MAX_THREADS);
+        return g4_fail(err, G4_ERR_ARGUMENT, "%d threads: 1 to %d, or 0 for one per core", opt->n_threads,
+                       G4_MAX_THREADS);
     g4_status status = g4_file_open(&e->file, opt, e->a, err);
     if (!status) status = g4_engine_choose(e, opt, err); /* asks the CPU, which a virtual machine answers slowly */
     if (status) return status;
@@ -4952,35 +5156,40 @@ g4_status g4_engine_open(g4_engine **out, const g4_engine_options *opt, g4_error
     e->log_user = opt->user;
     e->lock_ready = pthread_mutex_init(&e->lock, NULL) == 0;
     const g4_status status = g4_engine_build(e, opt, err);
-    if (status) g4_engine_close(e);
-    else *out = e;
+    if (status)
+        g4_engine_close(e);
+    else
+        *out = e;
     return status;
 }
 
 void g4_engine_get_info(const g4_engine *e, g4_engine_info *out)
 {
     const g4_config *c = &e->file.config;
-    *out = (g4_engine_info){ .name = c->name,
-                             .isa = e->kernels->isa,
-                             .n_layers = (int)c->n_layers,
-                             .hidden = (int)c->hidden,
-                             .n_vocab = (int)c->n_vocab,
-                             .n_threads = g4_pool_size(e->pool),
-                             .max_ctx = (int)c->max_ctx,
-                             .is_chat = (c->flags & G4_CONFIG_CHAT) != 0,
-                             .has_image = c->v_layers > 0,
-                             .has_audio = c->a_layers > 0,
-                             .file_bytes = e->file.size,
-                             .bos = (g4_token)c->bos,
-                             .eos = (g4_token)c->eos,
-                             .pad = (g4_token)c->pad };
+    *out = (g4_engine_info) { .name = c->name,
+                              .isa = e->kernels->isa,
+                              .n_layers = (int)c->n_layers,
+                              .hidden = (int)c->hidden,
+                              .n_vocab = (int)c->n_vocab,
+                              .n_threads = g4_pool_size(e->pool),
+                              .max_ctx = (int)c->max_ctx,
+                              .is_chat = (c->flags & G4_CONFIG_CHAT) != 0,
+                              .has_image = c->v_layers > 0,
+                              .has_audio = c->a_layers > 0,
+                              .file_bytes = e->file.size,
+                              .bos = (g4_token)c->bos,
+                              .eos = (g4_token)c->eos,
+                              .pad = (g4_token)c->pad };
     for (int i = 0; i < e->file.n_tensors; i++) {
         const g4_tensor_entry *t = &e->file.table[i];
         out->n_params += t->dims[0] * t->dims[1] * t->dims[2];
         const int tower = strncmp(t->name, "v.", 2) == 0 || strncmp(t->name, "a.", 2) == 0;
-        if (t->layout == G4_LAYOUT_ROWS) out->lookup_bytes += t->size;
-        else if (t->n_dims == 3 && c->n_experts) out->decode_bytes += t->size / c->n_experts * c->n_experts_used;
-        else if (!tower) out->decode_bytes += t->size;
+        if (t->layout == G4_LAYOUT_ROWS)
+            out->lookup_bytes += t->size;
+        else if (t->n_dims == 3 && c->n_experts)
+            out->decode_bytes += t->size / c->n_experts * c->n_experts_used;
+        else if (!tower)
+            out->decode_bytes += t->size;
     }
 }
 
@@ -4989,11 +5198,15 @@ int g4_engine_get_tensor(const g4_engine *e, int i, g4_tensor_info *out)
     static const char *const layouts[] = { "plain", "rows", "groups16" };
     if (i < 0 || i >= e->file.n_tensors) return 0;
     const g4_tensor_entry *t = &e->file.table[i];
-    *out = (g4_tensor_info){ t->name, g4_type_name(t->type), layouts[t->layout], (int)t->n_dims, { t->dims[0], t->dims[1], t->dims[2] }, t->size };
+    *out = (g4_tensor_info) {
+        t->name, g4_type_name(t->type), layouts[t->layout], (int)t->n_dims, { t->dims[0], t->dims[1], t->dims[2] },
+        t->size
+    };
     return 1;
 }
 
-g4_status g4_tokenize(const g4_engine *e, const char *text, size_t len, int specials, g4_token *out, size_t cap, size_t *n, g4_error *err)
+g4_status g4_tokenize(const g4_engine *e, const char *text, size_t len, int specials, g4_token *out, size_t cap,
+                      size_t *n, g4_error *err)
 {
     g4_tokens ids = { NULL, 0, 0 };
     *n = 0;

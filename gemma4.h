@@ -14,7 +14,8 @@
  * ERRORS   A function that can fail returns g4_status (0 is success) and takes a g4_error last, which may be NULL.
  *          On failure *out is NULL and the objects passed in are as before, unless a comment says otherwise.
  *          The library never exits, aborts, prints or reads the environment.
- * MEMORY   Each *_open has a *_close, which accepts NULL. Pointers passed in are borrowed for the call. A zeroed options
+ * MEMORY   Each *_open has a *_close, which accepts NULL. Pointers passed in are borrowed for the call. A zeroed
+ * options
  *          struct is valid: zero always means "the default", and so does a NULL options pointer.
  * THREADS  No mutable globals. An open engine is read-only and serves any number of sessions on any threads; their
  *          forward passes take turns on its workers. A session and its callbacks belong to one thread at a time.
@@ -41,16 +42,16 @@ extern "C" {
 /* ---- Errors --------------------------------------------------------------------------------- */
 
 typedef enum {
-    G4_OK              =   0,
-    G4_ERR_ARGUMENT    =  -1, /* NULL or out of range */
-    G4_ERR_MEMORY      =  -2, /* an allocation failed, or a plan does not fit */
-    G4_ERR_IO          =  -3, /* open, map, read or write failed */
-    G4_ERR_FORMAT      =  -4, /* not such a file, truncated, or at odds with itself */
-    G4_ERR_VERSION     =  -5, /* a sound file of a version this library cannot read */
-    G4_ERR_UNSUPPORTED =  -6, /* for example audio, for a model without an audio tower */
-    G4_ERR_CONTEXT     =  -7, /* the input does not fit in the context window */
-    G4_ERR_MISMATCH    =  -8, /* saved state made for another model */
-    G4_ERR_CANCELED    =  -9  /* a progress callback returned nonzero */
+    G4_OK = 0,
+    G4_ERR_ARGUMENT = -1,    /* NULL or out of range */
+    G4_ERR_MEMORY = -2,      /* an allocation failed, or a plan does not fit */
+    G4_ERR_IO = -3,          /* open, map, read or write failed */
+    G4_ERR_FORMAT = -4,      /* not such a file, truncated, or at odds with itself */
+    G4_ERR_VERSION = -5,     /* a sound file of a version this library cannot read */
+    G4_ERR_UNSUPPORTED = -6, /* for example audio, for a model without an audio tower */
+    G4_ERR_CONTEXT = -7,     /* the input does not fit in the context window */
+    G4_ERR_MISMATCH = -8,    /* saved state made for another model */
+    G4_ERR_CANCELED = -9     /* a progress callback returned nonzero */
 } g4_status;
 
 typedef struct {
@@ -79,8 +80,8 @@ typedef int32_t g4_token;
 typedef struct g4_engine g4_engine;
 
 typedef struct {
-    const char *model_path;        /* a .g4 file written by export.py, mapped and not copied; or ... */
-    const void *model_data;        /* ... its bytes, 64-byte aligned, valid until the engine closes */
+    const char *model_path; /* a .g4 file written by export.py, mapped and not copied; or ... */
+    const void *model_data; /* ... its bytes, 64-byte aligned, valid until the engine closes */
     size_t model_size;
     int n_threads;                 /* 0: physical cores allowed by affinity and control-group quota */
     const char *isa;               /* NULL: the best here; else the name of a table, as g4_isa_name lists them */
@@ -90,14 +91,14 @@ typedef struct {
 } g4_engine_options;
 
 typedef struct {
-    const char *name, *isa;        /* owned by the engine */
+    const char *name, *isa; /* owned by the engine */
     int n_layers, hidden, n_vocab, n_threads, max_ctx;
-    int is_chat;                   /* instruction tuned: has a chat template */
+    int is_chat; /* instruction tuned: has a chat template */
     int has_image, has_audio;
-    uint64_t n_params;             /* elements of all tensors */
+    uint64_t n_params; /* elements of all tensors */
     uint64_t file_bytes;
-    uint64_t lookup_bytes;         /* tables read a row at a time (per-layer embeddings): mostly stay on disk */
-    uint64_t decode_bytes;         /* weights one generated token reads */
+    uint64_t lookup_bytes; /* tables read a row at a time (per-layer embeddings): mostly stay on disk */
+    uint64_t decode_bytes; /* weights one generated token reads */
     g4_token bos, eos, pad;
 } g4_engine_info;
 
@@ -116,17 +117,21 @@ G4_API int g4_engine_get_tensor(const g4_engine *e, int i, g4_tensor_info *out);
 
 /* ---- Tokens ----------------------------------------------------------------------------------- */
 
-/* Token ids of text (UTF-8; malformed bytes become byte tokens), no BOS. Writes up to cap ids and sets *n to the full number.
- * specials nonzero: markers such as <|turn> become control tokens (trusted text only). */
-G4_API g4_status g4_tokenize(const g4_engine *e, const char *text, size_t len, int specials, g4_token *out, size_t cap, size_t *n,
-                             g4_error *err);
+/* Token ids of text (UTF-8; malformed bytes become byte tokens), no BOS. Writes up to cap ids and sets *n to the full
+ * number. specials nonzero: markers such as <|turn> become control tokens (trusted text only). */
+G4_API g4_status g4_tokenize(const g4_engine *e, const char *text, size_t len, int specials, g4_token *out, size_t cap,
+                             size_t *n, g4_error *err);
 /* Bytes of one token into out (at least 256), returns their number; a control token gives its name, or nothing with
  * skip_special. An id outside the vocabulary gives 0 bytes. */
 G4_API size_t g4_token_bytes(const g4_engine *e, g4_token id, int skip_special, char *out);
 
-/* Streaming text: feed bytes, get whole UTF-8 characters. Zero to start. g4_utf8_push copies to out (room for n + 4) everything that
- * is complete, keeping at most 3 bytes back; flush (n = 0, data = NULL) gives what is left, malformed or not. */
-typedef struct { unsigned char held[4]; int n_held; } g4_utf8;
+/* Streaming text: feed bytes, get whole UTF-8 characters. Zero to start. g4_utf8_push copies to out (room for n + 4)
+ * everything that is complete, keeping at most 3 bytes back; flush (n = 0, data = NULL) gives what is left, malformed
+ * or not. */
+typedef struct {
+    unsigned char held[4];
+    int n_held;
+} g4_utf8;
 G4_API size_t g4_utf8_push(g4_utf8 *u, const char *data, size_t n, char *out);
 
 /* ---- Media ------------------------------------------------------------------------------------ */
@@ -137,7 +142,10 @@ typedef struct { /* 8-bit RGB; g4_image_load reads files into it */
     size_t stride;  /* bytes from row to row; 0: 3 * width */
     int max_tokens; /* 0: the model's default (280); else 70, 140, 280, 560 or 1120 */
 } g4_image;
-typedef struct { const float *samples; size_t n_samples; } g4_audio; /* mono, 16 kHz, -1..1 */
+typedef struct {
+    const float *samples;
+    size_t n_samples;
+} g4_audio;      /* mono, 16 kHz, -1..1 */
 typedef struct { /* frames in order; the model is told the time of each */
     const g4_image *frames;
     const double *seconds;
@@ -145,8 +153,9 @@ typedef struct { /* frames in order; the model is told the time of each */
     const g4_audio *sound; /* NULL: silent */
 } g4_video;
 
-/* Files to pixels, samples and frames (media.c). PNG, JPEG, PPM/PGM/PAM, WAV and y4m are read here; everything else by the ffmpeg program,
- * started without a shell. What a load or decode call made is freed by the *_free of its kind with the same options. */
+/* Files to pixels, samples and frames (media.c). PNG, JPEG, PPM/PGM/PAM, WAV and y4m are read here; everything else
+ * by the ffmpeg program, started without a shell. What a load or decode call made is freed by the *_free of its kind
+ * with the same options. */
 typedef struct {
     const g4_allocator *allocator; /* NULL: malloc and free */
     const char *ffmpeg;            /* program name or path; NULL: "ffmpeg"; "": start no program */
@@ -159,31 +168,38 @@ typedef struct {
     int want_sound;                /* video: nonzero loads the sound track, if there is one */
 } g4_media_options;
 
-/* A picture as 8-bit RGB: transparency composited on white, EXIF orientation applied, 16-bit samples by their high byte. */
+/* A picture as 8-bit RGB: transparency composited on white, EXIF orientation applied, 16-bit samples by their high
+ * byte. */
 G4_API g4_status g4_image_load(g4_image *out, const char *path, const g4_media_options *opt, g4_error *err);
-G4_API g4_status g4_image_decode(g4_image *out, const void *data, size_t size, const g4_media_options *opt, g4_error *err);
+G4_API g4_status g4_image_decode(g4_image *out, const void *data, size_t size, const g4_media_options *opt,
+                                 g4_error *err);
 G4_API void g4_image_free(g4_image *image, const g4_media_options *opt);
 /* Sound as 16 kHz mono: channels averaged, rate converted by a windowed sinc. */
 G4_API g4_status g4_audio_load(g4_audio *out, const char *path, const g4_media_options *opt, g4_error *err);
-G4_API g4_status g4_audio_decode(g4_audio *out, const void *data, size_t size, const g4_media_options *opt, g4_error *err);
+G4_API g4_status g4_audio_decode(g4_audio *out, const void *data, size_t size, const g4_media_options *opt,
+                                 g4_error *err);
 G4_API void g4_audio_free(g4_audio *audio, const g4_media_options *opt);
 /* Frames i * total / n for i = 0..n-1, with seconds = index / average frame rate; only those are kept in memory. */
 G4_API g4_status g4_video_load(g4_video *out, const char *path, const g4_media_options *opt, g4_error *err);
-G4_API g4_status g4_video_decode(g4_video *out, const void *data, size_t size, const g4_media_options *opt, g4_error *err);
+G4_API g4_status g4_video_decode(g4_video *out, const void *data, size_t size, const g4_media_options *opt,
+                                 g4_error *err);
 G4_API void g4_video_free(g4_video *video, const g4_media_options *opt);
 
-/* The size a picture is scaled to for a budget of soft tokens, and how many it becomes; 0 tokens when an argument is out of range. */
+/* The size a picture is scaled to for a budget of soft tokens, and how many it becomes; 0 tokens when an argument is
+ * out of range. */
 G4_API int g4_image_tokens(int width, int height, int max_tokens, int *target_width, int *target_height);
 
 /* Write a picture as PNG (8-bit RGB, compressed). */
-G4_API g4_status g4_png_write(const g4_image *image, g4_write_fn write, void *user, const g4_media_options *opt, g4_error *err);
-/* Draw a frame of pixels [x0, x1) x [y0, y1) and a label (ASCII; NULL: none) into pixels that are the caller's to change, as a loaded
- * picture's are; what lies outside the picture is left out. box = { x0, y0, x1, y1 }. */
-G4_API void g4_draw_box(uint8_t *pixels, int width, int height, size_t stride, const int box[4], const char *label, const uint8_t rgb[3]);
+G4_API g4_status g4_png_write(const g4_image *image, g4_write_fn write, void *user, const g4_media_options *opt,
+                              g4_error *err);
+/* Draw a frame of pixels [x0, x1) x [y0, y1) and a label (ASCII; NULL: none) into pixels that are the caller's to
+ * change, as a loaded picture's are; what lies outside the picture is left out. box = { x0, y0, x1, y1 }. */
+G4_API void g4_draw_box(uint8_t *pixels, int width, int height, size_t stride, const int box[4], const char *label,
+                        const uint8_t rgb[3]);
 
 /* The soft tokens of one picture, one video frame or one audio block of at most 30 s: what a tower makes of it. The
- * engine remembers the latest by a hash of their pixels or samples, so that the same picture is not encoded twice. Close
- * each one that was given out. */
+ * engine remembers the latest by a hash of their pixels or samples, so that the same picture is not encoded twice.
+ * Close each one that was given out. */
 typedef struct g4_soft g4_soft;
 /* max_tokens 0: the model's default (280). */
 G4_API g4_status g4_image_encode(g4_soft **out, g4_engine *e, const g4_image *image, g4_error *err);
@@ -203,61 +219,74 @@ G4_API size_t g4_audio_block(const g4_audio *audio, size_t from);
  * frames: one per 160 samples, 2999 for 30 s; samples beyond 30 s are not read. */
 G4_API int g4_audio_mel(const g4_audio *block, float *out);
 
-typedef struct { int pos; g4_soft *soft; } g4_run; /* soft stands at placeholders tokens[pos .. pos + its length) */
-typedef struct {            /* tokens, some of which are placeholders of soft tokens */
+typedef struct {
+    int pos;
+    g4_soft *soft;
+} g4_run;        /* soft stands at placeholders tokens[pos .. pos + its length) */
+typedef struct { /* tokens, some of which are placeholders of soft tokens */
     const g4_token *tokens;
     int n;
-    const g4_run *runs;     /* by ascending pos; NULL when n_runs is 0. The session keeps references of its own */
+    const g4_run *runs; /* by ascending pos; NULL when n_runs is 0. The session keeps references of its own */
     int n_runs;
 } g4_prompt;
 
 /* ---- Session: one timeline of tokens and its keys and values ------------------------------------- */
 
 typedef struct g4_session g4_session;
-typedef enum { G4_KV_DEFAULT = 0, G4_KV_USE_F16 = 1, G4_KV_USE_F32 = 2, G4_KV_USE_Q8_0 = 3 } g4_kv_choice; /* default: f16; f32 for f32 files */
+typedef enum {
+    G4_KV_DEFAULT = 0,
+    G4_KV_USE_F16 = 1,
+    G4_KV_USE_F32 = 2,
+    G4_KV_USE_Q8_0 = 3
+} g4_kv_choice; /* default: f16; f32 for f32 files */
 
 typedef struct {
-    int n_ctx;                 /* positions at most; 0: 8192, or max_ctx if that is less. Memory is taken as it fills */
+    int n_ctx; /* positions at most; 0: 8192, or max_ctx if that is less. Memory is taken as it fills */
     g4_kv_choice kv;
-    int chunk;                 /* prompt tokens evaluated together; 0: 256. Changes speed, never results */
-    uint64_t snapshot_bytes;   /* budget of what only snapshots keep; 0: 512 MB */
-    g4_progress_fn progress;   /* prompt evaluation */
+    int chunk;               /* prompt tokens evaluated together; 0: 256. Changes speed, never results */
+    uint64_t snapshot_bytes; /* budget of what only snapshots keep; 0: 512 MB */
+    g4_progress_fn progress; /* prompt evaluation */
     void *user;
 } g4_session_options;
 
-typedef struct {               /* bytes; what a session of that size needs at most */
-    uint64_t weights;          /* read for each token */
-    uint64_t lookup;           /* per-layer table and untied embedding, read by row from disk */
-    uint64_t kv;               /* keys and values at n_ctx */
-    uint64_t work;             /* buffers of engine and session */
-    uint64_t available;        /* free memory now, 0 if the system does not say */
+typedef struct {        /* bytes; what a session of that size needs at most */
+    uint64_t weights;   /* read for each token */
+    uint64_t lookup;    /* per-layer table and untied embedding, read by row from disk */
+    uint64_t kv;        /* keys and values at n_ctx */
+    uint64_t work;      /* buffers of engine and session */
+    uint64_t available; /* free memory now, 0 if the system does not say */
 } g4_memory_plan;
 G4_API void g4_session_plan(const g4_engine *e, const g4_session_options *opt, g4_memory_plan *out);
 G4_API uint64_t g4_session_bytes(const g4_engine *e, const g4_session_options *opt); /* kv + work */
 
 G4_API g4_status g4_session_open(g4_session **out, g4_engine *e, const g4_session_options *opt, g4_error *err);
 G4_API void g4_session_close(g4_session *s);
-G4_API int g4_session_n(const g4_session *s);     /* tokens in the timeline */
+G4_API int g4_session_n(const g4_session *s); /* tokens in the timeline */
 G4_API int g4_session_n_ctx(const g4_session *s);
 G4_API const g4_token *g4_session_tokens(const g4_session *s); /* n of them, until the next call */
-G4_API uint64_t g4_session_n_evaluated(const g4_session *s); /* tokens run through the model since open, for tests and statistics */
+G4_API uint64_t
+g4_session_n_evaluated(const g4_session *s); /* tokens run through the model since open, for tests and statistics */
 
-/* Append tokens and evaluate them; the last one's logits are then ready. A failed or cancelled call leaves the session as it was. */
+/* Append tokens and evaluate them; the last one's logits are then ready. A failed or cancelled call leaves the
+ * session as it was. */
 G4_API g4_status g4_session_eval(g4_session *s, const g4_token *tokens, int n, g4_error *err);
 /* The same with pictures and sound in it. */
 G4_API g4_status g4_session_eval_prompt(g4_session *s, const g4_prompt *prompt, g4_error *err);
 /* The same for raw text: BOS first if the session is empty; len 0: up to the NUL. */
 G4_API g4_status g4_session_eval_text(g4_session *s, const char *text, size_t len, g4_error *err);
-/* As g4_session_eval, and every appended token's softcapped logits go to `row(user, index, logits)`; nonzero stops with G4_ERR_CANCELED. */
+/* As g4_session_eval, and every appended token's softcapped logits go to `row(user, index, logits)`; nonzero stops
+ * with G4_ERR_CANCELED. */
 typedef int (*g4_logits_row_fn)(void *user, int index, const float *logits);
-G4_API g4_status g4_session_eval_all(g4_session *s, const g4_prompt *prompt, g4_logits_row_fn row, void *user, g4_error *err);
+G4_API g4_status g4_session_eval_all(g4_session *s, const g4_prompt *prompt, g4_logits_row_fn row, void *user,
+                                     g4_error *err);
 /* n_vocab softcapped logits of the last token, until the next call; NULL when the timeline is empty. */
 G4_API const float *g4_session_logits(g4_session *s);
 
-/* Make the timeline equal to the prompt, keeping the longest common prefix it can (ids and media keys are compared); *reused, if
- * not NULL, gets the number of leading positions that were not evaluated again. */
+/* Make the timeline equal to the prompt, keeping the longest common prefix it can (ids and media keys are compared);
+ * *reused, if not NULL, gets the number of leading positions that were not evaluated again. */
 G4_API g4_status g4_session_sync(g4_session *s, const g4_prompt *prompt, int *reused, g4_error *err);
-/* Go back to the first n tokens (inside a picture or sound: to its start). What must be evaluated again, is; n may be 0. */
+/* Go back to the first n tokens (inside a picture or sound: to its start). What must be evaluated again, is; n may be
+ * 0. */
 G4_API g4_status g4_session_rewind(g4_session *s, int n, g4_error *err);
 /* Keep the present position cheap to come back to (a snapshot holds references, not copies). */
 G4_API g4_status g4_session_mark(g4_session *s, g4_error *err);
@@ -265,20 +294,24 @@ G4_API g4_status g4_session_mark(g4_session *s, g4_error *err);
 G4_API g4_status g4_session_fork(g4_session **out, const g4_session *s, g4_error *err);
 /* Timeline and caches, to go on later with the same model; load checks both. */
 G4_API g4_status g4_session_save(const g4_session *s, g4_write_fn write, void *user, g4_error *err);
-G4_API g4_status g4_session_load(g4_session **out, g4_engine *e, const g4_session_options *opt, g4_read_fn read, void *user, g4_error *err);
+G4_API g4_status g4_session_load(g4_session **out, g4_engine *e, const g4_session_options *opt, g4_read_fn read,
+                                 void *user, g4_error *err);
 
 /* ---- Generation -------------------------------------------------------------------------------- */
 
-typedef struct { g4_token token; float bias; } g4_logit_bias;
-
-/* Order: penalties and bias, mask, temperature, top-k, top-p, min-p; ties go to the lowest id; one random number per position,
- * from (seed, position). */
 typedef struct {
-    float temperature;         /* 0: greedy */
-    int top_k;                 /* 0: off */
-    float top_p;               /* 0 or 1: off */
-    float min_p;               /* 0: off */
-    float repeat_penalty;      /* 0 or 1: off. Divides positive and multiplies negative logits of tokens in the timeline */
+    g4_token token;
+    float bias;
+} g4_logit_bias;
+
+/* Order: penalties and bias, mask, temperature, top-k, top-p, min-p; ties go to the lowest id; one random number per
+ * position, from (seed, position). */
+typedef struct {
+    float temperature;    /* 0: greedy */
+    int top_k;            /* 0: off */
+    float top_p;          /* 0 or 1: off */
+    float min_p;          /* 0: off */
+    float repeat_penalty; /* 0 or 1: off. Divides positive and multiplies negative logits of tokens in the timeline */
     float presence_penalty, frequency_penalty; /* subtracted, once or per occurrence in the reply */
     uint64_t seed;
     const g4_logit_bias *bias;
@@ -286,22 +319,26 @@ typedef struct {
 } g4_sampling;
 G4_API void g4_sampling_recommended(const g4_engine *e, g4_sampling *out); /* what the model file says */
 
-typedef struct { g4_token token; float logprob; } g4_candidate;
+typedef struct {
+    g4_token token;
+    float logprob;
+} g4_candidate;
 
-/* One new token. text holds the bytes that became complete UTF-8 with it (may be empty) and is valid during the call. */
+/* One new token. text holds the bytes that became complete UTF-8 with it (may be empty) and is valid during the
+ * call. */
 typedef struct {
     g4_token token;
     const char *text;
     size_t text_len;
-    int is_special;            /* a control token; text is empty */
-    float logprob;             /* natural logarithm, of the softcapped logits before penalties and temperature; if asked for */
-    const g4_candidate *top;   /* n_top most likely tokens, best first */
+    int is_special; /* a control token; text is empty */
+    float logprob;  /* natural logarithm, of the softcapped logits before penalties and temperature; if asked for */
+    const g4_candidate *top; /* n_top most likely tokens, best first */
     int n_top;
 } g4_output;
 typedef int (*g4_output_fn)(void *user, const g4_output *out); /* nonzero ends the reply after this token */
 
-/* Which tokens may come next: set mask bits (bit id % 32 of word id / 32, all set on entry) or leave them; nonzero return: no token fits,
- * the reply ends. Called before each token is chosen; `accept` tells the one that was. */
+/* Which tokens may come next: set mask bits (bit id % 32 of word id / 32, all set on entry) or leave them; nonzero
+ * return: no token fits, the reply ends. Called before each token is chosen; `accept` tells the one that was. */
 typedef struct {
     int (*mask)(void *user, uint32_t *mask, int n_vocab);
     void (*accept)(void *user, g4_token token);
@@ -313,30 +350,31 @@ typedef struct {
     int max_tokens;              /* 0: until the reply or the context ends */
     const char *const *stop;     /* strings that end the reply and are not output */
     int n_stop;
-    int no_guard;                /* nonzero: do not end runaway repetition */
-    int ignore_stop_ids;         /* nonzero: stop ids do not end the reply */
-    int want_logprobs, n_top;    /* log-probabilities of the chosen and of the n_top best tokens (at most 64) */
+    int no_guard;             /* nonzero: do not end runaway repetition */
+    int ignore_stop_ids;      /* nonzero: stop ids do not end the reply */
+    int want_logprobs, n_top; /* log-probabilities of the chosen and of the n_top best tokens (at most 64) */
     const g4_constraint *constraint;
     g4_output_fn output;
     void *user;
-    int no_lookup;               /* nonzero: do not guess from the timeline what may follow. Changes speed, never the text */
+    int no_lookup; /* nonzero: do not guess from the timeline what may follow. Changes speed, never the text */
 } g4_generate_options;
 
 typedef enum {
-    G4_STOP_END,        /* a stop id of the model file (it is in stop_token) */
+    G4_STOP_END, /* a stop id of the model file (it is in stop_token) */
     G4_STOP_MAX_TOKENS,
     G4_STOP_STRING,
     G4_STOP_CALLBACK,
-    G4_STOP_CONTEXT,    /* the context is full; the reply so far is kept */
-    G4_STOP_REPEAT,     /* 64 equal tokens or 8 equal blocks in a row */
-    G4_STOP_CONSTRAINT  /* the constraint allowed nothing more */
+    G4_STOP_CONTEXT,   /* the context is full; the reply so far is kept */
+    G4_STOP_REPEAT,    /* 64 equal tokens or 8 equal blocks in a row */
+    G4_STOP_CONSTRAINT /* the constraint allowed nothing more */
 } g4_stop;
-G4_API const char *g4_stop_name(g4_stop stop); /* "stop", "length", "stop_string", "callback", "context", "repetition", "constraint" */
+G4_API const char *g4_stop_name(
+    g4_stop stop); /* "stop", "length", "stop_string", "callback", "context", "repetition", "constraint" */
 
 typedef struct {
     g4_stop stop;
-    g4_token stop_token;         /* the stop id that ended it, or -1; it is not in the timeline */
-    int n_tokens;                /* generated and kept in the timeline */
+    g4_token stop_token; /* the stop id that ended it, or -1; it is not in the timeline */
+    int n_tokens;        /* generated and kept in the timeline */
     double seconds;
 } g4_result;
 
@@ -350,32 +388,34 @@ G4_API g4_status g4_session_generate(g4_session *s, const g4_generate_options *o
  * tokens. */
 
 typedef enum {
-    G4_ROLE_SYSTEM,     /* instructions; first message only */
-    G4_ROLE_DEVELOPER,  /* the same under another name */
+    G4_ROLE_SYSTEM,    /* instructions; first message only */
+    G4_ROLE_DEVELOPER, /* the same under another name */
     G4_ROLE_USER,
     G4_ROLE_MODEL,
-    G4_ROLE_TOOL,       /* answers the calls of the model message before it, with parts of kind TOOL_RESULT */
-    G4_ROLE_OTHER       /* role_name */
+    G4_ROLE_TOOL, /* answers the calls of the model message before it, with parts of kind TOOL_RESULT */
+    G4_ROLE_OTHER /* role_name */
 } g4_role;
 
 typedef enum {
-    G4_PART_TEXT,        /* text */
-    G4_PART_IMAGE, G4_PART_AUDIO, G4_PART_VIDEO, /* the member of that name */
-    G4_PART_THOUGHT,     /* text; from the model. Kept where the family keeps it, dropped elsewhere */
-    G4_PART_TOOL_CALL,   /* name, id, and text: the arguments as one JSON object; from the model */
-    G4_PART_TOOL_RESULT  /* name or id of the call, and text: what the function returned; a JSON object counts as one */
+    G4_PART_TEXT, /* text */
+    G4_PART_IMAGE,
+    G4_PART_AUDIO,
+    G4_PART_VIDEO,      /* the member of that name */
+    G4_PART_THOUGHT,    /* text; from the model. Kept where the family keeps it, dropped elsewhere */
+    G4_PART_TOOL_CALL,  /* name, id, and text: the arguments as one JSON object; from the model */
+    G4_PART_TOOL_RESULT /* name or id of the call, and text: what the function returned; a JSON object counts as one */
 } g4_part_kind;
 
 typedef struct {
     g4_part_kind kind;
-    const char *text;      /* UTF-8 */
-    size_t text_len;       /* 0: text ends at its NUL */
+    const char *text; /* UTF-8 */
+    size_t text_len;  /* 0: text ends at its NUL */
     const char *name;
-    const char *id;        /* may be NULL: the order of calls and results tells */
+    const char *id; /* may be NULL: the order of calls and results tells */
     const g4_image *image;
     const g4_audio *audio;
     const g4_video *video;
-    const char *raw;       /* TOOL_CALL of a reply: what the model wrote between the markers; raw_len bytes */
+    const char *raw; /* TOOL_CALL of a reply: what the model wrote between the markers; raw_len bytes */
     size_t raw_len;
 } g4_part;
 
@@ -415,10 +455,10 @@ G4_API int g4_chat_thinking(const g4_chat *c); /* is thinking on? */
 /* Media of a parsed chat, in the order of the prompt: where each comes from. The caller loads it (g4_image_load,
  * g4_image_decode and so on) and sets it before the chat is used; its memory must live until the chat closes. */
 typedef struct {
-    g4_part_kind kind;         /* G4_PART_IMAGE, _AUDIO or _VIDEO */
-    int message;               /* index of its message */
-    const char *source; /* path or URL as the document gives it; NULL when data is given or the part names none */
-    const uint8_t *data;       /* decoded from a data: URL or from base64 */
+    g4_part_kind kind;   /* G4_PART_IMAGE, _AUDIO or _VIDEO */
+    int message;         /* index of its message */
+    const char *source;  /* path or URL as the document gives it; NULL when data is given or the part names none */
+    const uint8_t *data; /* decoded from a data: URL or from base64 */
     size_t size;
     int is_set;
 } g4_chat_medium;
@@ -432,9 +472,9 @@ G4_API g4_status g4_chat_set_video(g4_chat *c, int i, const g4_video *video, g4_
 G4_API g4_status g4_chat_prompt(g4_chat *c, g4_prompt *out, g4_error *err);
 
 typedef struct {
-    int prompt;                /* tokens of the whole conversation */
-    int reused;                /* leading ones that were there already */
-    int evaluated;             /* run through the model by this call */
+    int prompt;    /* tokens of the whole conversation */
+    int reused;    /* leading ones that were there already */
+    int evaluated; /* run through the model by this call */
 } g4_sync_counts;
 /* Make the session's timeline equal to the conversation, as a stateless server receives it, evaluating from the first
  * token that differs. What the model wrote keeps its tokens when the text is the same. Each start of a model turn is
@@ -475,20 +515,20 @@ G4_API g4_status g4_grammar_from_tools(g4_grammar **out, const g4_engine *e, con
 G4_API void g4_grammar_close(g4_grammar *g);
 
 typedef enum {
-    G4_TOOLS_AUTO,             /* the model decides */
-    G4_TOOLS_NONE,             /* no call */
-    G4_TOOLS_REQUIRED,         /* at least one call, nothing else */
-    G4_TOOLS_NAMED             /* one call of tool_name */
+    G4_TOOLS_AUTO,     /* the model decides */
+    G4_TOOLS_NONE,     /* no call */
+    G4_TOOLS_REQUIRED, /* at least one call, nothing else */
+    G4_TOOLS_NAMED     /* one call of tool_name */
 } g4_tool_choice;
 
 typedef struct {
-    g4_grammar *grammar;       /* of the text, from the end of the thought on; NULL: free */
+    g4_grammar *grammar; /* of the text, from the end of the thought on; NULL: free */
     g4_tool_choice tool_choice;
     const char *tool_name;
-    int loose_tools;           /* nonzero: calls need not follow the declared parameters */
+    int loose_tools;   /* nonzero: calls need not follow the declared parameters */
     g4_grammar *tools; /* g4_grammar_from_tools of the chat's tools, to make it once and not for each answer; NULL: made
                           when needed */
-    int think_budget;          /* above 0: a thought of so many tokens is closed, cleanly */
+    int think_budget;  /* above 0: a thought of so many tokens is closed, cleanly */
 } g4_guide_options;
 
 /* A guide masks the tokens of one answer to a chat; its constraint goes into g4_generate_options (NULL when nothing is
@@ -503,7 +543,7 @@ typedef struct {
     const g4_generate_options
         *generate; /* sampling, limits, stop strings, logprobs, output of tokens; NULL: defaults */
     g4_guide_options guide;
-    g4_part_fn part;           /* pieces of thought, text and calls as they come; may be NULL */
+    g4_part_fn part; /* pieces of thought, text and calls as they come; may be NULL */
     void *user;
 } g4_respond_options;
 /* The model's answer to a chat that the session was synced to. *out is finished and the caller's to close; result may
@@ -514,9 +554,9 @@ G4_API g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_re
 /* ---- Boxes and points --------------------------------------------------------------------------- */
 
 typedef struct {
-    int is_point;              /* then x0 == x1 and y0 == y1 */
-    int x0, y0, x1, y1;        /* pixels of the picture; x1 and y1 may be its width and height */
-    char *label;               /* never NULL, may be empty */
+    int is_point;       /* then x0 == x1 and y0 == y1 */
+    int x0, y0, x1, y1; /* pixels of the picture; x1 and y1 may be its width and height */
+    char *label;        /* never NULL, may be empty */
 } g4_box;
 /* Boxes and points of an answer (box_2d and point, y first, 0..1000), in pixels of a picture of that size. None is no
  * error. */

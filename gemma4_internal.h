@@ -51,7 +51,8 @@ static inline int g4_max_int(int a, int b) { return a > b ? a : b; }
 /* All memory of the library. A block remembers its size, is aligned to 64 bytes and filled with zeros.
  * A NULL allocator means malloc and free. g4_alloc returns NULL when count * size overflows or memory is out. */
 void *g4_alloc(const g4_allocator *a, size_t count, size_t size);
-/* Grow or shrink to count * size, keeping the contents and zeroing the rest. On failure returns NULL and leaves ptr valid. */
+/* Grow or shrink to count * size, keeping the contents and zeroing the rest. On failure returns NULL and leaves ptr
+ * valid. */
 void *g4_realloc(const g4_allocator *a, void *ptr, size_t count, size_t size);
 void g4_free(const g4_allocator *a, void *ptr); /* NULL is fine */
 
@@ -82,9 +83,9 @@ uint64_t g4_read_u64(g4_reader *r);
 
 /* ---- 3. Threads --------------------------------------------------------------------------------- */
 
-/* A pool of n_threads - 1 workers; the caller is the last. g4_parallel_for hands out pieces 0..n_pieces-1 as threads become
- * free and returns when all are done. What a piece computes must not depend on who computes it; `worker` (0..n-1)
- * only selects scratch memory. One g4_parallel_for at a time per pool; the engine's lock sees to that. */
+/* A pool of n_threads - 1 workers; the caller is the last. g4_parallel_for hands out pieces 0..n_pieces-1 as threads
+ * become free and returns when all are done. What a piece computes must not depend on who computes it; `worker`
+ * (0..n-1) only selects scratch memory. One g4_parallel_for at a time per pool; the engine's lock sees to that. */
 typedef struct g4_pool g4_pool;
 typedef void (*g4_piece_fn)(void *ctx, int piece, int worker);
 g4_pool *g4_pool_open(const g4_allocator *a, int n_threads); /* NULL when out of memory or threads */
@@ -98,31 +99,36 @@ void g4_parallel_for(g4_pool *p, int n_pieces, g4_piece_fn fn, void *ctx);
  *
  *   header      128 bytes: g4_file_header
  *   config      at config_offset: g4_config, then n_layers records of g4_layer_config, then nothing.
- *               config_size = g4_config.size + n_layers * g4_config.layer_size; a later version may append fields to both
- *               structs, a reader takes the prefix it knows and reads missing fields as 0.
+ *               config_size = g4_config.size + n_layers * g4_config.layer_size; a later version may append fields
+ *               to both structs, a reader takes the prefix it knows and reads missing fields as 0.
  *   tokenizer   at tokenizer_offset, 64-byte aligned: one blob, described in tokenizer.c
  *   tensors     at table_offset: n_tensors records of g4_tensor_entry (128 bytes each)
- *   data        from data_offset: the tensors in table order, each 64-byte aligned, big tables (16 MiB and more) and every
- *               expert on a 4096-byte page; gaps are zero. file_size is the end of the last tensor.
+ *   data        from data_offset: the tensors in table order, each 64-byte aligned, big tables (16 MiB and more)
+ *               and every expert on a 4096-byte page; gaps are zero. file_size is the end of the last tensor.
  *
- * checksum: g4_checksum over bytes [48, data_offset) (everything after the checksum field itself: sizes, configuration,
- * tokenizer and table), so an edit there is noticed before anything is believed. Tensor data is not read at open.
+ * checksum: g4_checksum over bytes [48, data_offset) (everything after the checksum field itself: sizes,
+ * configuration, tokenizer and table), so an edit there is noticed before anything is believed. Tensor data is not
+ * read at open.
  *
- * Layouts. `cols` is padded to a multiple of 64 and, in groups16, `rows` to 16, with zeros; the padded values and scales are zeros.
+ * Layouts. `cols` is padded to a multiple of 64 and, in groups16, `rows` to 16, with zeros; the padded values and
+ * scales are zeros.
  *
  *   G4_LAYOUT_PLAIN    f32, C order, no padding (vectors, small tables)
  *   G4_LAYOUT_ROWS     looked up by row, never multiplied. One row after the other, each:
  *                      f32/bf16: cols values;  q8_0: cols/32 scales (2 bytes each), then cols int8;
- *                      q4_0: cols/32 scales, then cols/2 bytes; byte i of a block of 32 holds element i in the low and element
- *                      i + 16 in the high nibble, stored + 8 (as in GGUF).
+ *                      q4_0: cols/32 scales, then cols/2 bytes; byte i of a block of 32 holds element i in the low
+ *                      and element i + 16 in the high nibble, stored + 8 (as in GGUF).
  *   G4_LAYOUT_GROUPS16 multiplied. [rows/16] groups of 16 output rows:
  *                      f32:  [cols][16]            bf16: [cols/2][16][2]
  *                      q8_0: [cols/64]{ scale[2][16]; int8 w[16 chunks][16 rows][4] }       64 + 1024 bytes
  *                      q4_0: [cols/64]{ scale[2][16]; uint8 w[8 runs][16 rows][4] }         64 +  512 bytes
- *                      chunk c holds inputs 4c..4c+3 of the step of 64; block 0 is chunks 0-7, block 1 chunks 8-15. In q4_0 run r
- *                      holds chunk 2r in its low and chunk 2r + 1 in its high nibbles, each value stored + 8 (0..15).
- *                      With three dimensions (experts, rows, cols): one such matrix after the other, each padded to 4096 bytes.
- *   gate_up            rows = 2 * pad16(mlp): group 2i is rows 16i.. of the gate, group 2i + 1 the same rows of the up projection.
+ *                      chunk c holds inputs 4c..4c+3 of the step of 64; block 0 is chunks 0-7, block 1 chunks 8-15.
+ *                      In q4_0 run r holds chunk 2r in its low and chunk 2r + 1 in its high nibbles, each value
+ *                      stored + 8 (0..15).
+ *                      With three dimensions (experts, rows, cols): one such matrix after the other, each padded
+ *                      to 4096 bytes.
+ *   gate_up            rows = 2 * pad16(mlp): group 2i is rows 16i.. of the gate, group 2i + 1 the same rows of the
+ *                      up projection.
  *
  * value = scale * q, scale f16 or bf16 by the tensor's scale_type; q8_0: q in -128..127; q4_0: q in -8..7.
  */
@@ -133,10 +139,10 @@ void g4_parallel_for(g4_pool *p, int n_pieces, g4_piece_fn fn, void *ctx);
 typedef struct {
     char magic[8];
     uint32_t version;
-    uint32_t endian;          /* G4_FILE_ENDIAN as the writer stores it */
+    uint32_t endian; /* G4_FILE_ENDIAN as the writer stores it */
     uint64_t file_size;
     uint64_t reserved0[2];
-    uint64_t checksum;        /* offset 40: over [48, data_offset) */
+    uint64_t checksum; /* offset 40: over [48, data_offset) */
     uint64_t config_offset, config_size;
     uint64_t tokenizer_offset, tokenizer_size;
     uint64_t table_offset, n_tensors;
@@ -144,8 +150,9 @@ typedef struct {
     uint64_t reserved1[3];
 } g4_file_header; /* 128 bytes */
 
-/* Sum of 64-bit words in four lanes, each lane h = (h ^ word) * 0x9E3779B97F4A7C15 rotated left by 29; starts 1, 2, 3, 4;
- * the tail is padded with zeros to 32 bytes; result = fold of the lanes by the same step, then xor the byte count. */
+/* Sum of 64-bit words in four lanes, each lane h = (h ^ word) * 0x9E3779B97F4A7C15 rotated left by 29; starts 1, 2,
+ * 3, 4; the tail is padded with zeros to 32 bytes; result = fold of the lanes by the same step, then xor the byte
+ * count. */
 uint64_t g4_checksum(const void *data, size_t n);
 
 typedef enum { G4_TYPE_F32 = 0, G4_TYPE_BF16 = 1, G4_TYPE_Q8_0 = 2, G4_TYPE_Q4_0 = 3, G4_N_TYPES = 4 } g4_type;
@@ -153,17 +160,17 @@ typedef enum { G4_LAYOUT_PLAIN = 0, G4_LAYOUT_ROWS = 1, G4_LAYOUT_GROUPS16 = 2 }
 typedef enum { G4_SCALE_NONE = 0, G4_SCALE_F16 = 1, G4_SCALE_BF16 = 2 } g4_scale_type;
 
 typedef struct {
-    char name[64];            /* NUL-padded */
+    char name[64]; /* NUL-padded */
     uint32_t type, layout, scale_type, n_dims;
-    uint64_t dims[3];         /* unpadded; (n), (rows, cols) or (experts, rows, cols); unused are 1. gate_up: padded rows */
-    uint64_t offset, size;    /* of the data, in bytes */
+    uint64_t dims[3]; /* unpadded; (n), (rows, cols) or (experts, rows, cols); unused are 1. gate_up: padded rows */
+    uint64_t offset, size; /* of the data, in bytes */
     uint64_t reserved;
 } g4_tensor_entry; /* 128 bytes */
 
 /* Tensor names. P = plain f32, G = groups16, R = rows; (rows, cols). Norm weights are the factor itself (never 1 + w).
  *   embed (n_vocab, hidden) G when tied, R when untied      head (n_vocab, hidden) G, untied only
- *   norm (hidden) P                                          rope.sliding, rope.full (head_dim / 2) P: inverse frequencies,
- *                                                            zero for unrotated pairs (i, i + head_dim / 2)
+ *   norm (hidden) P
+ *   rope.sliding, rope.full (head_dim / 2) P: inverse frequencies, zero for unrotated pairs (i, i + head_dim / 2)
  *   ple.embed (n_vocab, n_layers * ple_dim) R    ple.proj (n_layers * ple_dim, hidden) G    ple.norm (ple_dim) P
  *   l.N.attn_norm l.N.attn_post_norm l.N.mlp_norm l.N.mlp_post_norm (hidden) P    l.N.scalar (1) P
  *   l.N.q (n_heads * head_dim, hidden) G   l.N.o (hidden, n_heads * head_dim) G   l.N.q_norm (head_dim) P
@@ -171,8 +178,10 @@ typedef struct {
  *   l.N.gate_up (2 * pad16(mlp_dim), hidden) G   l.N.down (hidden, mlp_dim) G
  *   l.N.ple_gate (ple_dim, hidden) G   l.N.ple_proj (hidden, ple_dim) G   l.N.ple_norm (hidden) P
  *   l.N.router (n_experts, hidden) G f32   l.N.router_scale (hidden) P   l.N.expert_scale (n_experts) P
- *   l.N.moe_norm (hidden) P: pre_feedforward_layernorm_2   l.N.mlp_post_norm1, l.N.mlp_post_norm2 (hidden) P: post_..._1, _2
- *   l.N.experts.gate_up (n_experts, 2 * pad16(expert_dim), hidden) G   l.N.experts.down (n_experts, hidden, expert_dim) G
+ *   l.N.moe_norm (hidden) P: pre_feedforward_layernorm_2
+ *   l.N.mlp_post_norm1, l.N.mlp_post_norm2 (hidden) P: post_feedforward_layernorm_1, _2
+ *   l.N.experts.gate_up (n_experts, 2 * pad16(expert_dim), hidden) G
+ *   l.N.experts.down (n_experts, hidden, expert_dim) G
  * Vision: v.patch (hidden, 3 * patch^2) G   v.pos (2 * n_pos, hidden) R f32 or bf16: x rows, then y rows
  *   v.proj (text hidden, hidden) G   v.std_bias v.std_scale (hidden) P, with G4_VISION_STANDARDIZE
  *   v.N.attn_norm .attn_post_norm .mlp_norm .mlp_post_norm (hidden) P   .q_norm .k_norm (head_dim) P
@@ -189,111 +198,123 @@ typedef struct {
  *   .rel_k (context, hidden) P: relative_k_proj of the sin|cos of distance 0, 1, .., constant and so computed by the
  *   exporter   .bounds (10, 4) P: as above, of ff1_up ff1_down q k v post conv_in conv_out ff2_up ff2_down */
 
-#define G4_CONFIG_TIED 1u         /* the head is the embedding */
-#define G4_CONFIG_V_NORM 2u       /* values pass a weightless RMSNorm */
-#define G4_CONFIG_IMAGE_BIDIR 4u  /* image blocks see themselves both ways on sliding layers */
-#define G4_CONFIG_CHAT 8u         /* instruction tuned: has a chat template */
+#define G4_CONFIG_TIED 1u        /* the head is the embedding */
+#define G4_CONFIG_V_NORM 2u      /* values pass a weightless RMSNorm */
+#define G4_CONFIG_IMAGE_BIDIR 4u /* image blocks see themselves both ways on sliding layers */
+#define G4_CONFIG_CHAT 8u        /* instruction tuned: has a chat template */
 
-#define G4_VISION_STANDARDIZE 1u  /* v.std_bias and v.std_scale exist */
-#define G4_VISION_CLIPPED 2u      /* some bounds may be finite; for listings */
-#define G4_FRAME_TOKENS 70        /* budget of a video frame, if none is given */
+#define G4_VISION_STANDARDIZE 1u /* v.std_bias and v.std_scale exist */
+#define G4_VISION_CLIPPED 2u     /* some bounds may be finite; for listings */
+#define G4_FRAME_TOKENS 70       /* budget of a video frame, if none is given */
 
-#define G4_LAYER_FULL 1u          /* else sliding */
-#define G4_LAYER_K_EQ_V 2u        /* V is the raw k projection */
+#define G4_LAYER_FULL 1u   /* else sliding */
+#define G4_LAYER_K_EQ_V 2u /* V is the raw k projection */
 #define G4_LAYER_MOE 4u
-#define G4_LAYER_SCALAR 8u        /* the stream is multiplied by l.N.scalar */
+#define G4_LAYER_SCALAR 8u /* the stream is multiplied by l.N.scalar */
 
 typedef struct {
-    uint32_t flags;               /* G4_LAYER_* */
+    uint32_t flags; /* G4_LAYER_* */
     uint32_t n_kv_heads, head_dim;
-    uint32_t mlp_dim;             /* dense MLP width of this layer */
-    uint32_t kv_source;           /* the layer whose keys and values it reads; its own index when it owns them */
+    uint32_t mlp_dim;   /* dense MLP width of this layer */
+    uint32_t kv_source; /* the layer whose keys and values it reads; its own index when it owns them */
     uint32_t reserved[3];
 } g4_layer_config; /* 32 bytes */
 
-typedef enum { G4_TEMPLATE_NONE = 0, G4_TEMPLATE_31B_2026_07 = 1, G4_TEMPLATE_E2B_2026_07 = 2, G4_TEMPLATE_31B_2026_04 = 3 } g4_template;
+typedef enum {
+    G4_TEMPLATE_NONE = 0,
+    G4_TEMPLATE_31B_2026_07 = 1,
+    G4_TEMPLATE_E2B_2026_07 = 2,
+    G4_TEMPLATE_31B_2026_04 = 3
+} g4_template;
 
-typedef struct { /* every field is 4 bytes, so it is packed as it stands */
-    uint32_t size, layer_size;    /* bytes of this struct and of one g4_layer_config in this file */
-    char name[64];                /* shown by info, NUL-padded */
-    uint32_t flags;               /* G4_CONFIG_* */
+typedef struct {               /* every field is 4 bytes, so it is packed as it stands */
+    uint32_t size, layer_size; /* bytes of this struct and of one g4_layer_config in this file */
+    char name[64];             /* shown by info, NUL-padded */
+    uint32_t flags;            /* G4_CONFIG_* */
     uint32_t n_layers, hidden, n_vocab, n_heads, window, max_ctx;
-    uint32_t ple_dim;             /* 0: no per-layer embeddings */
+    uint32_t ple_dim; /* 0: no per-layer embeddings */
     uint32_t n_experts, n_experts_used, expert_dim;
     float eps, attn_scale, softcap, embed_scale; /* softcap 0: none */
-    uint32_t chat_template;       /* g4_template */
-    uint32_t bos, eos, pad, unk;  /* token ids */
-    uint32_t n_stop, stop[7];     /* ids that end a reply */
-    float temperature, top_p;     /* recommended sampling; temperature 0: greedy */
+    uint32_t chat_template;                      /* g4_template */
+    uint32_t bos, eos, pad, unk;                 /* token ids */
+    uint32_t n_stop, stop[7];                    /* ids that end a reply */
+    float temperature, top_p;                    /* recommended sampling; temperature 0: greedy */
     uint32_t top_k;
     uint32_t image_begin, image_token, image_end; /* 0 when the model has none */
     uint32_t audio_begin, audio_token, audio_end, video_token;
     /* vision tower; v_layers 0: none */
     uint32_t v_layers, v_hidden, v_heads, v_head_dim, v_mlp, v_patch, v_pool, v_n_pos, v_default_tokens;
-    uint32_t v_flags;             /* G4_VISION_* */
+    uint32_t v_flags; /* G4_VISION_* */
     float v_eps, v_rope_theta;
     /* audio tower; a_layers 0: none */
-    uint32_t a_layers, a_hidden, a_heads, a_conv0, a_conv1, a_kernel, a_context, a_out; /* a_context: keys seen, itself included (12) */
+    uint32_t a_layers, a_hidden, a_heads, a_conv0, a_conv1, a_kernel, a_context,
+        a_out; /* a_context: keys seen, itself included (12) */
     float a_eps, a_residual_weight, a_logit_cap, a_clip;
-    uint32_t a_flags;             /* reserved */
+    uint32_t a_flags; /* reserved */
     uint32_t reserved[16];
 } g4_config;
 
 /* ---- 5. Matrices, activations and the kernel table ----------------------------------------------- */
 
 typedef struct {
-    const uint8_t *data;          /* in the mapped file; NULL: absent */
+    const uint8_t *data; /* in the mapped file; NULL: absent */
     g4_type type;
     g4_scale_type scale_type;
-    int rows, cols;               /* as in the checkpoint */
-    int groups, steps;            /* pad16(rows) / 16, pad64(cols) / 64 */
-    size_t group_bytes;           /* from one group of 16 rows to the next */
+    int rows, cols;     /* as in the checkpoint */
+    int groups, steps;  /* pad16(rows) / 16, pad64(cols) / 64 */
+    size_t group_bytes; /* from one group of 16 rows to the next */
 } g4_matrix;
 
 /* Activations of n tokens. Quantised matrices read q, d, sum; f32 and bf16 matrices read x. */
 typedef struct {
-    const float *x;               /* (n, x_stride) float32, may be NULL when only quantised matrices read it; values from cols to pad64(cols) are zero */
-    size_t x_stride;              /* floats from token to token */
-    const int8_t *q;              /* (n, 64 * steps): -127..127, x = d * q */
-    const float *d;               /* (n, 2 * steps): one scale per 32 inputs */
-    const int32_t *sum;           /* (n, 2 * steps): sum of q over those 32, for q4_0's offset of 8 */
+    const float *
+        /* (n, x_stride) float32, may be NULL when only quantised matrices read it; values from cols to pad64(cols)
+         * are zero */
+        x;
+    size_t x_stride;    /* floats from token to token */
+    const int8_t *q;    /* (n, 64 * steps): -127..127, x = d * q */
+    const float *d;     /* (n, 2 * steps): one scale per 32 inputs */
+    const int32_t *sum; /* (n, 2 * steps): sum of q over those 32, for q4_0's offset of 8 */
     int steps;
 } g4_acts;
 
-/* y[t * y_stride + r] = sum_c w[r][c] * x[t][c] for tokens [t0, t1) and rows [16 g0, 16 g1). y points at token t0, row 16 * g0, and
- * has room for rows padded to 16. A row adds its blocks in order: acc = fma-or-mul-add(scale_w * scale_x, integer sum, acc), the same operations
- * whatever the tile, so a token's value does not depend on its neighbours. */
-typedef void (*g4_gemm_fn)(float *y, size_t y_stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1);
+/* y[t * y_stride + r] = sum_c w[r][c] * x[t][c] for tokens [t0, t1) and rows [16 g0, 16 g1). y points at token t0,
+ * row 16 * g0, and has room for rows padded to 16. A row adds its blocks in order: acc = fma-or-mul-add(scale_w *
+ * scale_x, integer sum, acc), the same operations whatever the tile, so a token's value does not depend on its
+ * neighbours. */
+typedef void (*g4_gemm_fn)(float *y, size_t y_stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0,
+                           int g1);
 
 /* Keys and values of one KV head at 64 consecutive positions (one page). */
 typedef enum { G4_KV_F16 = 0, G4_KV_F32 = 1, G4_KV_Q8_0 = 2 } g4_kv_type; /* as g4_session_options numbers them */
 #define G4_PAGE 64
 typedef struct {
-    const void *k;                /* (head_dim, 64): transposed, so that 64 positions are the lanes */
-    const void *v;                /* (64, head_dim) */
+    const void *k;                  /* (head_dim, 64): transposed, so that 64 positions are the lanes */
+    const void *v;                  /* (64, head_dim) */
     const float *k_scale, *v_scale; /* (64) for q8_0, else NULL */
 } g4_kv_tile;
 
 /* One attention tile for n_q queries that read the same KV head: scores, online softmax, weighted sum.
- *   s[j] = q . k[j] (summed over dims in order), for j in [lo[i], hi[i]) of this tile; an empty range leaves query i alone
+ *   s[j] = q . k[j] (summed over dims in order), for j in [lo[i], hi[i]) of this tile; an empty range leaves query
+ *   i alone
  *   m' = max(m, max s);  o = o * exp(m - m') + sum_j exp(s[j] - m') v[j] (j in order);  l likewise
  * q (n_q, head_dim) is already scaled. State: m (n_q), l (n_q), o (n_q, head_dim); start m = -INFINITY, l = 0, o = 0.
  * What a query gets must not depend on which other queries stand beside it. */
-typedef void (*g4_attend_fn)(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q, const int *lo, const int *hi,
-                             float *m, float *l, float *o);
+typedef void (*g4_attend_fn)(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q,
+                             const int *lo, const int *hi, float *m, float *l, float *o);
 
-#define G4_QUANT_LEAST 0x1p-100f  /* a block whose largest magnitude is below is all zeros: 127 / max must stay finite */
+#define G4_QUANT_LEAST 0x1p-100f /* a block whose largest magnitude is below is all zeros: 127 / max must stay finite */
 
 typedef struct {
     const char *isa;
-    int (*usable)(void);          /* does this CPU (and operating system) have it? */
+    int (*usable)(void); /* does this CPU (and operating system) have it? */
     g4_gemm_fn gemm[G4_N_TYPES];
     /* q, d, sum of one token; cols a multiple of 32. d = max|x| / 127, q = round-half-to-even(x * (127 / max|x|)) */
     void (*quantize)(int8_t *q, float *d, int32_t *sum, const float *x, int cols);
     g4_attend_fn attend;
     void (*rmsnorm)(float *y, const float *x, const float *w, int n, float eps); /* w NULL: none; y may be x */
-    void (*geglu)(float *y, const float *gate, const float *up, int n);          /* y = gelu_tanh(gate) * up; y may be either */
-    void (*softcap)(float *x, int n, float cap);                                 /* x = cap * tanh(x / cap) */
+    void (*geglu)(float *y, const float *gate, const float *up, int n); /* y = gelu_tanh(gate) * up; y may be either */
+    void (*softcap)(float *x, int n, float cap);                        /* x = cap * tanh(x / cap) */
 } g4_kernels;
 extern const g4_kernels g4_kernels_scalar;
 /* All tables of this build, best first, scalar last; *n gets their number. */
@@ -303,7 +324,10 @@ float g4_f16_to_f32(uint16_t h);
 uint16_t g4_f32_to_f16(float f); /* round to nearest even; beyond +-65504 becomes +-65504 so that 0 * value stays 0 */
 static inline float g4_bf16_to_f32(uint16_t h)
 {
-    union { uint32_t u; float f; } x = { (uint32_t)h << 16 };
+    union {
+        uint32_t u;
+        float f;
+    } x = { (uint32_t)h << 16 };
     return x.f;
 }
 
@@ -318,14 +342,16 @@ typedef struct {
 typedef struct g4_tokenizer {
     const uint8_t *blob;
     size_t size;
-    const void *part[16];         /* tables inside the blob; tokenizer.c names them */
+    const void *part[16]; /* tables inside the blob; tokenizer.c names them */
     uint32_t n_vocab, info[15];
 } g4_tokenizer;
 g4_status g4_tokenizer_bind(g4_tokenizer *t, const void *blob, size_t size, uint32_t n_vocab, g4_error *err);
-/* Append the ids of text to out. specials nonzero: markers such as <|turn> become control tokens (trusted text only). No BOS. */
+/* Append the ids of text to out. specials nonzero: markers such as <|turn> become control tokens (trusted text only).
+ * No BOS. */
 g4_status g4_tokenizer_encode(const g4_tokenizer *t, const g4_allocator *a, const char *text, size_t len, int specials,
                               g4_tokens *out, g4_error *err);
-/* The bytes of one token; *special says whether it is a control token. id must be < n_vocab. At most 255 bytes, written to out[256]. */
+/* The bytes of one token; *special says whether it is a control token. id must be < n_vocab. At most 255 bytes,
+ * written to out[256]. */
 size_t g4_tokenizer_piece(const g4_tokenizer *t, g4_token id, char *out, int *special);
 /* The control token of that exact name, or -1. */
 g4_token g4_tokenizer_special(const g4_tokenizer *t, const char *name, size_t len);
@@ -333,11 +359,11 @@ g4_token g4_tokenizer_special(const g4_tokenizer *t, const char *name, size_t le
 /* ---- 7. Prompts: token ids and soft tokens ------------------------------------------------------ */
 
 struct g4_soft {
-    int refs;                     /* changed under the engine's lock only */
-    g4_token token;               /* its placeholder id */
-    uint64_t key[2];              /* hash of the decoded data, kind, budget: equal keys are equal pictures */
-    int n;                        /* soft tokens */
-    float *rows;                  /* (n, hidden) */
+    int refs;        /* changed under the engine's lock only */
+    g4_token token;  /* its placeholder id */
+    uint64_t key[2]; /* hash of the decoded data, kind, budget: equal keys are equal pictures */
+    int n;           /* soft tokens */
+    float *rows;     /* (n, hidden) */
 };
 void g4_soft_retain(g4_engine *e, g4_soft *soft);
 void g4_soft_release(g4_engine *e, g4_soft *soft); /* frees it with the last reference; NULL is fine */
@@ -349,19 +375,27 @@ void g4_engine_log(const g4_engine *e, g4_log_level level, const char *fmt, ...)
 
 /* ---- 8. JSON ---------------------------------------------------------------------------------- */
 
-typedef enum { G4_JSON_NULL, G4_JSON_FALSE, G4_JSON_TRUE, G4_JSON_NUMBER, G4_JSON_STRING, G4_JSON_ARRAY, G4_JSON_OBJECT } g4_json_kind;
+typedef enum {
+    G4_JSON_NULL,
+    G4_JSON_FALSE,
+    G4_JSON_TRUE,
+    G4_JSON_NUMBER,
+    G4_JSON_STRING,
+    G4_JSON_ARRAY,
+    G4_JSON_OBJECT
+} g4_json_kind;
 typedef struct g4_json g4_json;
-struct g4_json {                  /* one node; children are a linked list */
+struct g4_json { /* one node; children are a linked list */
     g4_json_kind kind;
-    const char *key;              /* member name inside an object, else NULL; NUL-terminated, key_len bytes */
+    const char *key; /* member name inside an object, else NULL; NUL-terminated, key_len bytes */
     size_t key_len;
-    const char *text;             /* string: its UTF-8 bytes (may hold NUL), number: as written in the document */
+    const char *text; /* string: its UTF-8 bytes (may hold NUL), number: as written in the document */
     size_t text_len;
     double number;
     g4_json *child, *next;
 };
-/* Parse one document (RFC 8259, whole input). All nodes and strings live in one arena, freed by g4_json_free(root). On error err names the
- * line, column and what was expected. Nesting beyond 512 is an error. */
+/* Parse one document (RFC 8259, whole input). All nodes and strings live in one arena, freed by g4_json_free(root).
+ * On error err names the line, column and what was expected. Nesting beyond 512 is an error. */
 g4_status g4_json_parse(g4_json **root, const g4_allocator *a, const char *text, size_t len, g4_error *err);
 void g4_json_free(const g4_allocator *a, g4_json *root);
 const g4_json *g4_json_get(const g4_json *object, const char *key); /* NULL when absent; the last of duplicates wins */
@@ -370,36 +404,53 @@ void g4_json_quote(g4_buf *b, const char *s, size_t len);
 
 /* ---- 9. Pictures to patches (media.c) --------------------------------------------------------- */
 
-typedef struct {                  /* what the vision tower reads: the real patches, no padding */
-    int n;                        /* grid_w * grid_h, row by row */
-    int grid_w, grid_h;           /* patches; multiples of pool */
-    int n_tokens;                 /* n / (pool * pool) */
-    float *pixels;                /* (n, patch rows, patch columns, 3): 0..1, channel fastest */
-    int32_t *pos;                 /* (n, 2): x, y in the grid */
+typedef struct {        /* what the vision tower reads: the real patches, no padding */
+    int n;              /* grid_w * grid_h, row by row */
+    int grid_w, grid_h; /* patches; multiples of pool */
+    int n_tokens;       /* n / (pool * pool) */
+    float *pixels;      /* (n, patch rows, patch columns, 3): 0..1, channel fastest */
+    int32_t *pos;       /* (n, 2): x, y in the grid */
 } g4_patches;
 /* budget: 70, 140, 280, 560 or 1120, or 0 for img->max_tokens or 280; anything else is G4_ERR_ARGUMENT. */
-g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budget, int patch, int pool, g4_patches *out, g4_error *err);
+g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budget, int patch, int pool, g4_patches *out,
+                           g4_error *err);
 void g4_patches_free(const g4_allocator *a, g4_patches *p);
 
 /* ---- 10. Conversations and answers (chat.c) ------------------------------------------------------- */
 
 /* g4_chat_parse without an engine, with an allocator of one's own. */
-g4_status g4_chat_parse_with(g4_chat **out, const g4_allocator *a, const char *json, size_t len, const g4_chat_options *opt, g4_error *err);
+g4_status g4_chat_parse_with(g4_chat **out, const g4_allocator *a, const char *json, size_t len,
+                             const g4_chat_options *opt, g4_error *err);
 
-typedef enum {                    /* what an answer is made of: bytes, or one of these control tokens */
-    G4_CONTROL_NONE, G4_CONTROL_CHANNEL, G4_CONTROL_CHANNEL_END, G4_CONTROL_CALL, G4_CONTROL_CALL_END, G4_CONTROL_RESPONSE, G4_CONTROL_QUOTE,
-    G4_CONTROL_TURN, G4_CONTROL_TURN_END, G4_CONTROL_OTHER, G4_N_CONTROLS
+typedef enum { /* what an answer is made of: bytes, or one of these control tokens */
+               G4_CONTROL_NONE,
+               G4_CONTROL_CHANNEL,
+               G4_CONTROL_CHANNEL_END,
+               G4_CONTROL_CALL,
+               G4_CONTROL_CALL_END,
+               G4_CONTROL_RESPONSE,
+               G4_CONTROL_QUOTE,
+               G4_CONTROL_TURN,
+               G4_CONTROL_TURN_END,
+               G4_CONTROL_OTHER,
+               G4_N_CONTROLS
 } g4_control;
-/* g4_response_open without an engine; t may be NULL when only g4_response_feed is used, which g4_response_push calls for each token. */
-g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tokenizer *t, int in_thought, g4_part_fn fn, void *user, g4_error *err);
+/* g4_response_open without an engine; t may be NULL when only g4_response_feed is used, which g4_response_push calls
+ * for each token. */
+g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tokenizer *t, int in_thought,
+                          g4_part_fn fn, void *user, g4_error *err);
 int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size_t n);
 /* Grammars without an engine. A state is a number; 0: nothing fits. */
-g4_status g4_grammar_schema(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *schema, size_t len, g4_error *err);
-g4_status g4_grammar_rules(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *rules, size_t len, g4_error *err);
+g4_status g4_grammar_schema(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *schema,
+                            size_t len, g4_error *err);
+g4_status g4_grammar_rules(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *rules,
+                           size_t len, g4_error *err);
 int32_t g4_grammar_start(g4_grammar *g);
 int32_t g4_grammar_read(g4_grammar *g, int32_t state, g4_token token);
-int32_t g4_grammar_settle(g4_grammar *g, int32_t state);          /* give memory back when many states are known: the state's new number */
-const uint32_t *g4_grammar_mask(g4_grammar *g, int32_t state);    /* of the state, which owns it, until the next settle; NULL: no memory */
-int g4_grammar_accepts(const g4_grammar *g, int32_t state);       /* may the text end here? */
+int32_t g4_grammar_settle(g4_grammar *g,
+                          int32_t state); /* give memory back when many states are known: the state's new number */
+const uint32_t *g4_grammar_mask(
+    g4_grammar *g, int32_t state); /* of the state, which owns it, until the next settle; NULL: no memory */
+int g4_grammar_accepts(const g4_grammar *g, int32_t state); /* may the text end here? */
 
 #endif /* GEMMA4_INTERNAL_H */

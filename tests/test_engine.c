@@ -1,7 +1,8 @@
 /* test_engine.c - the loader against damaged files, and the engine without memory.
  *
- * Every truncation, every flipped byte of header and tables (with the checksum left wrong and with it made right again), every allocation
- * that fails: one clear error each, never a crash, nothing leaked. Run under the sanitizers by `make sanitize`. */
+ * Every truncation, every flipped byte of header and tables (with the checksum left wrong and with it made right
+ * again), every allocation that fails: one clear error each, never a crash, nothing leaked. Run under the sanitizers
+ * by `make sanitize`. */
 #define _GNU_SOURCE /* mkstemp */
 #include <stdint.h>
 #include <stdlib.h>
@@ -54,7 +55,7 @@ static void g4_repair(unsigned char *data, size_t size)
 
 static g4_status g4_open_bytes(g4_engine **e, const unsigned char *data, size_t size, g4_error *err)
 {
-    return g4_engine_open(e, &(g4_engine_options){ .model_data = data, .model_size = size, .n_threads = 1 }, err);
+    return g4_engine_open(e, &(g4_engine_options) { .model_data = data, .model_size = size, .n_threads = 1 }, err);
 }
 
 /* Opens, and if that works evaluates a little: whatever was accepted must be safe to use. */
@@ -64,9 +65,10 @@ static g4_status g4_try(const unsigned char *data, size_t size, g4_error *err)
     g4_status st = g4_open_bytes(&e, data, size, err);
     if (st) return st;
     g4_session *s;
-    if (!g4_session_open(&s, e, &(g4_session_options){ .n_ctx = 8 }, NULL)) {
+    if (!g4_session_open(&s, e, &(g4_session_options) { .n_ctx = 8 }, NULL)) {
         const g4_token ids[3] = { 2, 7, 9 };
-        if (!g4_session_eval(s, ids, 3, NULL)) g4_session_generate(s, &(g4_generate_options){ .max_tokens = 2 }, NULL, NULL);
+        if (!g4_session_eval(s, ids, 3, NULL))
+            g4_session_generate(s, &(g4_generate_options) { .max_tokens = 2 }, NULL, NULL);
         g4_session_close(s);
     }
     g4_engine_close(e);
@@ -80,8 +82,10 @@ static void g4_test_truncation(const g4_bytes *file)
     size_t opened = 0, unclear = 0;
     for (size_t n = 0; n < file->size; n++) {
         err.message[0] = 0;
-        if (!g4_try(file->data, n, &err)) opened++;
-        else if (!err.message[0]) unclear++;
+        if (!g4_try(file->data, n, &err))
+            opened++;
+        else if (!err.message[0])
+            unclear++;
     }
     G4_EXPECT(opened == 0 && unclear == 0, "%zu truncated files opened, %zu without a message", opened, unclear);
     /* the same with a header that agrees: now the tables themselves must notice */
@@ -91,8 +95,10 @@ static void g4_test_truncation(const g4_bytes *file)
         memcpy(copy, file->data, n);
         g4_repair(copy, n);
         err.message[0] = 0;
-        if (!g4_try(copy, n, &err)) opened++;
-        else if (!err.message[0]) unclear++;
+        if (!g4_try(copy, n, &err))
+            opened++;
+        else if (!err.message[0])
+            unclear++;
     }
     G4_EXPECT(opened == 0 && unclear == 0, "%zu shortened files opened, %zu without a message", opened, unclear);
     g4_free(NULL, copy);
@@ -110,8 +116,10 @@ static void g4_test_flips(const g4_bytes *file)
         const unsigned char was = file->data[at];
         file->data[at] = (unsigned char)(was ^ (1u << (at % 8)));
         err.message[0] = 0;
-        if (!g4_try(file->data, file->size, &err)) accepted += at < 24 || at >= 40; /* bytes 24..39 are reserved and unchecked */
-        else if (!err.message[0]) unclear++;
+        if (!g4_try(file->data, file->size, &err))
+            accepted += at < 24 || at >= 40; /* bytes 24..39 are reserved and unchecked */
+        else if (!err.message[0])
+            unclear++;
         file->data[at] = was;
     }
     G4_EXPECT(accepted == 0 && unclear == 0, "%zu flipped files opened, %zu without a message", accepted, unclear);
@@ -149,8 +157,9 @@ static void g4_test_path_error(const char *path, g4_status status, const char *w
 {
     g4_error err;
     g4_engine *e;
-    const g4_status st = g4_engine_open(&e, &(g4_engine_options){ .model_path = path }, &err);
-    G4_EXPECT(st == status && !e && strstr(err.message, words) && strstr(err.message, path), "%s: %s", g4_status_name(st), st ? err.message : "opened");
+    const g4_status st = g4_engine_open(&e, &(g4_engine_options) { .model_path = path }, &err);
+    G4_EXPECT(st == status && !e && strstr(err.message, words) && strstr(err.message, path), "%s: %s",
+              g4_status_name(st), st ? err.message : "opened");
 }
 
 static void g4_test_paths(void)
@@ -199,13 +208,16 @@ static g4_status g4_life(const g4_bytes *file, const g4_allocator *a, g4_error *
     g4_token ids[100];
     for (int i = 0; i < 100; i++) ids[i] = 5 + i % 90;
     const g4_session_options opt = { .n_ctx = 160, .chunk = 16 };
-    g4_status st = g4_engine_open(&e, &(g4_engine_options){ .model_data = file->data, .model_size = file->size, .n_threads = 2, .allocator = a }, err);
+    g4_status st = g4_engine_open(
+        &e, &(g4_engine_options) { .model_data = file->data, .model_size = file->size, .n_threads = 2, .allocator = a },
+        err);
     if (!st) st = g4_session_open(&s, e, &opt, err);
     if (!st) st = g4_session_eval(s, ids, 90, err);
     if (!st) st = g4_session_mark(s, err);
     if (!st) st = g4_session_eval_text(s, "hello world", 0, err);
     if (!st) st = g4_session_fork(&fork, s, err);
-    if (!st) st = g4_session_generate(fork, &(g4_generate_options){ .max_tokens = 3, .ignore_stop_ids = 1 }, NULL, err);
+    if (!st)
+        st = g4_session_generate(fork, &(g4_generate_options) { .max_tokens = 3, .ignore_stop_ids = 1 }, NULL, err);
     if (!st) st = g4_session_rewind(s, 20, err);
     if (!st) st = g4_session_save(fork, g4_store_write, &store, err);
     if (!st) st = g4_session_load(&loaded, e, &opt, g4_store_read, &store, err);
@@ -248,7 +260,11 @@ static void g4_test_unchanged(const g4_bytes *file)
     g4_token ids[120];
     for (int i = 0; i < 120; i++) ids[i] = 5 + i % 90;
     if (g4_open_bytes(&e, file->data, file->size, &err)) return;
-    G4_EXPECT(!g4_session_open(&s, e, &(g4_session_options){ .n_ctx = 128, .chunk = 8, .progress = g4_cancel_at, .user = &cancel_at }, &err), "%s", err.message);
+    G4_EXPECT(!g4_session_open(
+                  &s, e,
+                  &(g4_session_options) { .n_ctx = 128, .chunk = 8, .progress = g4_cancel_at, .user = &cancel_at },
+                  &err),
+              "%s", err.message);
     G4_EXPECT(!g4_session_eval(s, ids, 50, &err), "%s", err.message);
     g4_engine_info info;
     g4_engine_get_info(e, &info);
@@ -260,13 +276,14 @@ static void g4_test_unchanged(const g4_bytes *file)
     G4_EXPECT(g4_session_eval(s, &bad, 1, &err) == G4_ERR_ARGUMENT, "%s", err.message);
     for (cancel_at = 8; cancel_at < 70; cancel_at += 8) {
         G4_EXPECT(g4_session_eval(s, ids, 70, &err) == G4_ERR_CANCELED, "%s", err.message);
-        G4_EXPECT(g4_session_n(s) == 50 && !memcmp(g4_session_logits(s), before, bytes), "changed by cancelling at %d", (int)cancel_at);
+        G4_EXPECT(g4_session_n(s) == 50 && !memcmp(g4_session_logits(s), before, bytes), "changed by cancelling at %d",
+                  (int)cancel_at);
     }
     cancel_at = UINT64_MAX;
     G4_EXPECT(!g4_session_eval(s, ids, 70, &err), "%s", err.message);
     memcpy(after, g4_session_logits(s), bytes);
     g4_session *fresh;
-    G4_EXPECT(!g4_session_open(&fresh, e, &(g4_session_options){ .n_ctx = 128 }, &err), "%s", err.message);
+    G4_EXPECT(!g4_session_open(&fresh, e, &(g4_session_options) { .n_ctx = 128 }, &err), "%s", err.message);
     G4_EXPECT(!g4_session_eval(fresh, ids, 50, &err) && !g4_session_eval(fresh, ids, 70, &err), "%s", err.message);
     G4_EXPECT(!memcmp(g4_session_logits(fresh), after, bytes), "not the bits of an undisturbed session");
     free(before);
