@@ -15,5 +15,6 @@ sed -e 's/_mm512_/G4_512_/g; s/__m512i/g4_v512i/g; s/__m512\b/g4_v512/g; s/__mma
     gemma4_simd.h > "$out/gemma4_simd.h"
 cp gemma4.c gemma4.h gemma4_internal.h tests/emulated.h "$out/"
 "$cc" -std=gnu11 -O1 -ffp-contract=off -pthread -I"$out" -c "$out/gemma4.c" -o "$out/gemma4.o"
-"$cc" -std=gnu11 -O1 -pthread -I"$out" -Itests tests/test_kernels.c "$out/gemma4.o" "$1/libgemma4.a" -o "$out/test_kernels" -lm
+"$cc" -std=gnu11 -O1 -pthread -I"$out" -Itests tests/test_kernels.c "$out/gemma4.o" "$1/libgemma4.a" \
+    -o "$out/test_kernels" -lm
 "$out/test_kernels"
