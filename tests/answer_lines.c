@@ -1,5 +1,6 @@
-/* answer_lines MODEL [KV [ISA]] - a filter for tools/eval_tiny.py: each line of stdin is a conversation as `gemma4 render` takes it, with
- * media by path; each line of stdout is {"answer": ..., "margin": ..., "nll": ...} or {"error": ...}. KV: f16, f32 or q8_0. */
+/* answer_lines MODEL [KV [ISA]] - a filter for tools/eval_tiny.py: each line of stdin is a conversation as `gemma4
+ * render` takes it, with media by path; each line of stdout is {"answer": ..., "margin": ..., "nll": ...} or {"error":
+ * ...}. KV: f16, f32 or q8_0. */
 #include "tiny.h"
 
 int main(int argc, char **argv)
@@ -11,8 +12,11 @@ int main(int argc, char **argv)
         return 2;
     }
     const char *kv = argc > 2 ? argv[2] : "";
-    g4_session_options so = { .kv = strcmp(kv, "f32") == 0 ? G4_KV_USE_F32 : strcmp(kv, "q8_0") == 0 ? G4_KV_USE_Q8_0 : G4_KV_DEFAULT };
-    if (g4_engine_open(&e, &(g4_engine_options){ .model_path = argv[1], .isa = argc > 3 ? argv[3] : NULL }, &err) != G4_OK) {
+    g4_session_options so = { .kv = strcmp(kv, "f32") == 0    ? G4_KV_USE_F32
+                                    : strcmp(kv, "q8_0") == 0 ? G4_KV_USE_Q8_0
+                                                              : G4_KV_DEFAULT };
+    if (g4_engine_open(&e, &(g4_engine_options){ .model_path = argv[1], .isa = argc > 3 ? argv[3] : NULL }, &err) !=
+        G4_OK) {
         fprintf(stderr, "answer_lines: %s\n", err.message);
         return 1;
     }

@@ -1,6 +1,7 @@
-/* The bundled model, as it ships (q8_0) and in q4_0, on every kernel table: each ability on a fixed set of questions whose answers are
- * known. tests/data/tiny.jsonl: a line with a conversation, then a line with the reply as a JSON string; made by tools/eval_tiny.py,
- * which takes only answers that are right in both files by a logit margin above 0.5. */
+/* The bundled model, as it ships (q8_0) and in q4_0, on every kernel table: each ability on a fixed set of questions
+ * whose answers are known. tests/data/tiny.jsonl: a line with a conversation, then a line with the reply as a JSON
+ * string; made by tools/eval_tiny.py, which takes only answers that are right in both files by a logit margin above
+ * 0.5. */
 #include "test.h"
 #include "tiny.h"
 
@@ -25,7 +26,8 @@ static void g4_test_model(const char *path, const char *isa, int most_media)
     G4_EXPECT(st == G4_OK, "%s: %s", path, err.message);
     char *ask = NULL, *want = NULL;
     size_t ask_cap = 0, want_cap = 0, len, want_len;
-    while (f != NULL && st == G4_OK && g4_tiny_line(f, &ask, &ask_cap, &len) && g4_tiny_line(f, &want, &want_cap, &want_len)) {
+    while (f != NULL && st == G4_OK && g4_tiny_line(f, &ask, &ask_cap, &len) &&
+           g4_tiny_line(f, &want, &want_cap, &want_len)) {
         if (strstr(ask, "\"path\"") != NULL && most_media-- <= 0) continue;
         g4_session *s = NULL;
         g4_tiny_answer a = { 0 };
@@ -35,8 +37,8 @@ static void g4_test_model(const char *path, const char *isa, int most_media)
         G4_EXPECT(answered == G4_OK, "%s, %s: %s: %s", path, isa, ask, err.message);
         if (answered == G4_OK) {
             g4_json_quote(&got, a.text.data ? a.text.data : "", a.text.len);
-            G4_EXPECT(got.len == want_len && memcmp(got.data, want, want_len) == 0, "%s, %s: %s: %s, expected %s", path, isa, ask,
-                      got.data, want);
+            G4_EXPECT(got.len == want_len && memcmp(got.data, want, want_len) == 0, "%s, %s: %s: %s, expected %s", path,
+                      isa, ask, got.data, want);
         }
         g4_buf_free(&got);
         g4_buf_free(&a.text);
@@ -52,10 +54,12 @@ static void g4_test_model(const char *path, const char *isa, int most_media)
 int main(void)
 {
     static const char *const models[] = { "models/tiny.g4", "tests/data/tiny-q4_0.g4" };
-    int slow = G4_SLOW_BUILD || getenv("G4_RUNNER") != NULL; /* sanitizers, an emulated CPU: fewer pictures, the best table */
+    int slow =
+        G4_SLOW_BUILD || getenv("G4_RUNNER") != NULL; /* sanitizers, an emulated CPU: fewer pictures, the best table */
     for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
         const char *isa;
-        for (int i = 0; (isa = g4_isa_name(i)) != NULL && !(slow && i > 0); i++) g4_test_model(models[m], isa, slow ? 2 : 1000);
+        for (int i = 0; (isa = g4_isa_name(i)) != NULL && !(slow && i > 0); i++)
+            g4_test_model(models[m], isa, slow ? 2 : 1000);
     }
     return g4_test_end();
 }

@@ -1,5 +1,5 @@
-/* tiny.h - one answer of the bundled model: a conversation as a line of JSON, its media named by path, to the whole reply with its
- * markers, the most likely token each time. Shared by test_tiny.c and answer_lines.c. */
+/* tiny.h - one answer of the bundled model: a conversation as a line of JSON, its media named by path, to the whole
+ * reply with its markers, the most likely token each time. Shared by test_tiny.c and answer_lines.c. */
 #ifndef G4_TINY_H
 #define G4_TINY_H
 
@@ -13,11 +13,11 @@
 enum { G4_TINY_MEDIA = 8, G4_TINY_TOKENS = 320 };
 
 typedef struct {
-    g4_buf text;   /* without the stop token */
-    float margin;  /* smallest distance of the best logit to the second best */
-    double nll;    /* mean negative log-likelihood of the chosen tokens */
+    g4_buf text;  /* without the stop token */
+    float margin; /* smallest distance of the best logit to the second best */
+    double nll;   /* mean negative log-likelihood of the chosen tokens */
     int n;
-    float *first;  /* log-probabilities of the first token, n_vocab of them; the caller frees */
+    float *first; /* log-probabilities of the first token, n_vocab of them; the caller frees */
     int n_vocab;
 } g4_tiny_answer;
 
@@ -92,7 +92,8 @@ static inline g4_status g4_tiny_decode(g4_session *s, g4_engine *e, g4_tiny_answ
     return G4_OK;
 }
 
-static inline g4_status g4_tiny_ask(g4_session *s, g4_engine *e, const char *json, size_t len, g4_tiny_answer *out, g4_error *err)
+static inline g4_status g4_tiny_ask(g4_session *s, g4_engine *e, const char *json, size_t len, g4_tiny_answer *out,
+                                    g4_error *err)
 {
     g4_chat *c = NULL;
     g4_tiny_media *m = calloc(1, sizeof *m);
