@@ -325,7 +325,7 @@ typedef struct {
 } g4_candidate;
 
 /* One new token. text holds the bytes that became complete UTF-8 with it (may be empty) and is valid during the
- * call. */
+ * call. Text that was held back, because a stop string might have begun with it, comes at the end with token -1. */
 typedef struct {
     g4_token token;
     const char *text;
