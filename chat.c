@@ -3415,7 +3415,7 @@ static int g4_place_compare(const void *pa, const void *pb)
 /* The number of the state that is this sorted set; a new one is made from it. */
 static int32_t g4_state_of(g4_grammar *g, const g4_place *at, int n, int accept, int escaped)
 {
-    uint64_t hash = g4_mix(3, (uint64_t)(accept * 2 + escaped));
+    uint64_t hash = g4_mix(3, (uint64_t)accept * 2 + (uint64_t)escaped);
     for (int i = 0; i < n; i++) hash = g4_mix(g4_mix(hash, (uint32_t)at[i].node), (uint32_t)at[i].stack);
     if (g->n_states * 2 >= g->n_state_slots) {
         int slots = g->n_state_slots == 0 ? 1024 : g->n_state_slots * 2;

@@ -1749,7 +1749,7 @@ static void g4_attend_unit(void *ctx, int piece, int worker)
 /* Partial results of (unit, span): m and l of G4_ATTEND_GROUP queries, then o. */
 static float *g4_attend_partial(const g4_attention *at, int piece)
 {
-    const size_t dim = at->layer->cfg.head_dim, n_q = (size_t)(at->group * at->heads);
+    const size_t dim = at->layer->cfg.head_dim, n_q = (size_t)at->group * (size_t)at->heads;
     return at->s->partial + (size_t)piece * n_q * (dim + 2);
 }
 
@@ -2146,13 +2146,13 @@ static void g4_moe_run(g4_engine *e, const g4_layer *layer, int t0, int n)
  * Residual order (Gemma4TextDecoderLayer): norm, attention, norm, add; norm, MLP, norm, add; per-layer input block;
  * times layer_scalar. */
 
-/* Values [c0, c0 + n) of one row of a table as float32; c0 and n multiples of 1, any alignment. */
+/* Values [c0, c0 + n) of one row of a table as float32. */
 static void g4_table_row(float *out, const g4_table *t, int row, int c0, int n)
 {
     const uint8_t *p = t->data + (size_t)row * t->row_bytes;
     const size_t cols = g4_round_up((size_t)t->cols, 64);
     for (int i = 0; i < n; i++) {
-        const size_t c = (size_t)(c0 + i);
+        const size_t c = (size_t)c0 + (size_t)i;
         const uint8_t *values = p + cols / 32 * 2; /* after the scales of quantised rows */
         switch (t->type) {
         case G4_TYPE_F32: memcpy(&out[i], p + 4 * c, 4); break;
@@ -4211,7 +4211,7 @@ static g4_status g4_session_append(g4_session *s, const g4_prompt *p, int from, 
         n_runs++;
     }
     if (s->n_runs + n_runs > s->cap_runs) {
-        g4_run *grown = g4_realloc(e->a, s->runs, (size_t)(s->n_runs + n_runs), sizeof *grown);
+        g4_run *grown = g4_realloc(e->a, s->runs, (size_t)s->n_runs + (size_t)n_runs, sizeof *grown);
         if (!grown) return g4_fail(err, G4_ERR_MEMORY, "no memory for %d media", s->n_runs + n_runs);
         s->runs = grown;
         s->cap_runs = s->n_runs + n_runs;

@@ -1530,7 +1530,8 @@ static int g4_talk_keep(g4_talk *t, g4_writer *w, g4_buf *extra)
             g4_buf_fmt(&p->id, "call_%d_%d", t->n, n_calls++);
             g4_buf_fmt(&calls, "%s{\"id\":\"%s\",\"type\":\"function\",\"function\":{\"name\":", n_calls > 1 ? "," : "",
                        p->id.failed ? "" : p->id.data);
-            g4_json_quote(&calls, parts[i].name, strlen(parts[i].name));
+            const char *name = parts[i].name ? parts[i].name : ""; /* a call that never got to its name */
+            g4_json_quote(&calls, name, strlen(name));
             g4_buf_str(&calls, ",\"arguments\":");
             g4_json_quote(&calls, parts[i].text, parts[i].text_len);
             g4_buf_str(&calls, "}}");
