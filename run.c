@@ -156,7 +156,7 @@ static int g4_out_open(g4_out *o, const char *path)
 static int g4_out_write(void *user, const void *data, size_t size) /* a g4_write_fn */
 {
     g4_out *o = user;
-    return fwrite(data, 1, size, o->f) != size || g4_interrupted();
+    return (size > 0 && fwrite(data, 1, size, o->f) != size) || g4_interrupted(); /* no bytes may be no pointer */
 }
 
 /* Finish: with status 0 the file gets its name, with any other it goes away. Returns the status of the whole. */
