@@ -240,7 +240,10 @@ END
     fails 1 "line" -m $tiny --quiet --messages "$tmp/messages"
     run -m $tiny --image "$tmp/i.ppm" -p "Find the red circle." -n 60 --temp 0 --quiet --boxes "$tmp/boxes.png"
     ok "--boxes writes a PNG" sh -c "head -c 4 '$tmp/boxes.png' | grep -q PNG"
-    run -p "hello" -n 2
+    mkdir -p "$tmp/beside/models" # wherever the program was built, here it has a model beside it
+    cp "$g4" "$tmp/beside/gemma4"
+    cp $tiny "$tmp/beside/models/tiny.g4"
+    "$tmp/beside/gemma4" -p "hello" -n 2 > "$tmp/out" 2> "$tmp/err" < /dev/null
     ok "the model beside the program is the default, and it says so" grep -q "using .*models/tiny.g4" "$tmp/err"
 else
     echo "no models/tiny.g4"; skipped=$((skipped + 1))
