@@ -1189,7 +1189,9 @@ void g4_parallel_for(g4_pool *p, int n_pieces, g4_piece_fn fn, void *ctx)
     p->ctx = ctx;
     atomic_store(&p->n_done, 0);
     const uint64_t generation = (atomic_load(&p->ticket) >> (2 * G4_TICKET_BITS)) + 1;
-    atomic_store(&p->ticket, generation << (2 * G4_TICKET_BITS) | (uint64_t)n_pieces << G4_TICKET_BITS);
+    /* An exchange, not a store: what is read behind it decides about waking, and an emulator may let a load overtake a
+     * store (qemu 7.2 does). */
+    atomic_exchange(&p->ticket, generation << (2 * G4_TICKET_BITS) | (uint64_t)n_pieces << G4_TICKET_BITS);
     if (atomic_load(&p->n_sleeping) > 0) {
         pthread_mutex_lock(&p->lock);
         pthread_cond_broadcast(&p->wake);
@@ -1202,7 +1204,7 @@ void g4_parallel_for(g4_pool *p, int n_pieces, g4_piece_fn fn, void *ctx)
             continue;
         }
         pthread_mutex_lock(&p->lock);
-        atomic_store(&p->caller_sleeps, 1);
+        atomic_exchange(&p->caller_sleeps, 1);
         while (atomic_load(&p->n_done) < n_pieces) pthread_cond_wait(&p->finished, &p->lock);
         atomic_store(&p->caller_sleeps, 0);
         pthread_mutex_unlock(&p->lock);
