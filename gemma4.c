@@ -1385,6 +1385,8 @@ struct g4_engine {
     uint64_t fingerprint; /* of configuration and weights, for saved states; computed at the first save or load */
 };
 
+typedef enum { G4_READY_NOTHING, G4_READY_STATE, G4_READY_LOGITS } g4_readiness;
+
 struct g4_session {
     g4_engine *e;
     int n_ctx, chunk;
@@ -1399,13 +1401,15 @@ struct g4_session {
     g4_cache *caches;       /* (n_owners) */
     g4_snapshot *snapshots; /* by position */
     int n_snapshots, cap_snapshots;
-    float *logits; /* (vocab): of the last position, if logits_ready */
-    int logits_ready;
+    float *state;  /* (hidden): final state of the last position, before its norm, if ready is G4_READY_STATE */
+    float *logits; /* (vocab): of the last position, if ready is G4_READY_LOGITS */
+    g4_readiness ready;
+    uint64_t n_head_rows; /* rows of the vocabulary head computed so far */
     float *partial; /* attention split over spans: (n_heads * spans, head_dim + 2) */
     size_t partial_floats;
     float *work;              /* (vocab): logits after penalties */
     g4_candidate *candidates; /* (vocab) */
-    uint32_t *mask;           /* (vocab / 32 + 1) */
+    uint32_t *mask, *seen;    /* (vocab / 32 + 1): what the constraint allows; what the timeline holds */
     uint64_t n_evaluated;
 };
 
@@ -1591,7 +1595,7 @@ static void g4_snapshot_restore(g4_session *s, int i)
     }
     while (s->n_snapshots > i + 1) g4_snapshot_drop(s, s->n_snapshots - 1);
     s->n = snap->pos;
-    s->logits_ready = 0;
+    s->ready = G4_READY_NOTHING;
 }
 
 /* Write one token's keys (n_heads, head_dim) and values into its lane of the page. q8_0: q = round(x * 127 / max),
@@ -2531,6 +2535,28 @@ static void g4_logits_run(const g4_chunk *j, int first, int n, float *logits, si
     if (c->softcap == 0) return;
     for (int i = 0; i < n; i++, job.logits += stride)
         g4_parallel_for(e->pool, ((int)c->n_vocab + G4_SOFTCAP_PIECE - 1) / G4_SOFTCAP_PIECE, g4_softcap_piece, &job);
+}
+
+typedef struct {
+    const g4_chunk *chunk;
+    float *logits;
+    int *group; /* (n) */
+    int n, per_piece;
+} g4_head_some;
+
+static void g4_head_some_piece(void *ctx, int piece, int worker)
+{
+    (void)worker;
+    const g4_head_some *job = ctx;
+    const g4_engine *e = job->chunk->e;
+    const g4_matrix *w = &e->weights.head;
+    const g4_config *c = &e->file.config;
+    for (int i = piece * job->per_piece; i < g4_min_int((piece + 1) * job->per_piece, job->n); i++) {
+        const int row = 16 * job->group[i];
+        e->kernels->gemm[w->type](job->logits + row, 16, w, &e->scratch.normed, 0, 1, job->group[i], job->group[i] + 1);
+        if (c->softcap != 0)
+            e->kernels->softcap(job->logits + row, g4_min_int(16, (int)c->n_vocab - row), c->softcap);
+    }
 }
 
 /* ---- 11. Vision ------------------------------------------------------------------------------------
@@ -3797,22 +3823,21 @@ static void g4_penalise(const g4_session *s, const g4_sampling *p, int reply_sta
 {
     const int n_vocab = (int)s->e->file.config.n_vocab;
     if (p->repeat_penalty > 0 && p->repeat_penalty != 1.0f) {
-        /* every token of the timeline once: mark those done by their sign bit in the mask, which is free between two
-         * choices */
-        memset(s->mask, 0, ((size_t)n_vocab / 32 + 1) * sizeof *s->mask);
+        /* every token of the timeline once */
+        memset(s->seen, 0, ((size_t)n_vocab / 32 + 1) * sizeof *s->seen);
         for (int i = 0; i < s->n; i++) {
             const uint32_t id = (uint32_t)s->tokens[i];
-            if (s->mask[id / 32] >> (id % 32) & 1) continue;
-            s->mask[id / 32] |= 1u << (id % 32);
+            if (s->seen[id / 32] >> (id % 32) & 1) continue;
+            s->seen[id / 32] |= 1u << (id % 32);
             logits[id] = logits[id] > 0 ? logits[id] / p->repeat_penalty : logits[id] * p->repeat_penalty;
         }
     }
     if (p->presence_penalty != 0 || p->frequency_penalty != 0) {
-        memset(s->mask, 0, ((size_t)n_vocab / 32 + 1) * sizeof *s->mask);
+        memset(s->seen, 0, ((size_t)n_vocab / 32 + 1) * sizeof *s->seen);
         for (int i = reply_start; i < s->n; i++) {
             const uint32_t id = (uint32_t)s->tokens[i];
-            if (!(s->mask[id / 32] >> (id % 32) & 1)) logits[id] -= p->presence_penalty;
-            s->mask[id / 32] |= 1u << (id % 32);
+            if (!(s->seen[id / 32] >> (id % 32) & 1)) logits[id] -= p->presence_penalty;
+            s->seen[id / 32] |= 1u << (id % 32);
             logits[id] -= p->frequency_penalty;
         }
     }
@@ -3820,27 +3845,35 @@ static void g4_penalise(const g4_session *s, const g4_sampling *p, int reply_sta
         if (p->bias[i].token >= 0 && p->bias[i].token < n_vocab) logits[p->bias[i].token] += p->bias[i].bias;
 }
 
-/* The next token, or -1 when the mask allows none. */
-static g4_token g4_sample(g4_session *s, const g4_sampling *p, const g4_constraint *constraint, int reply_start)
+static int g4_penalises(const g4_sampling *p)
+{
+    return (p->repeat_penalty > 0 && p->repeat_penalty != 1.0f) || p->presence_penalty != 0 ||
+           p->frequency_penalty != 0 || p->n_bias > 0;
+}
+
+/* The next token, or -1 when the mask allows none. few (n_few): all tokens that the mask allows, ascending, whose
+ * logits alone are in s->work; NULL: all are in s->logits, and s->mask counts where `masked`. */
+static g4_token g4_sample(g4_session *s, const g4_sampling *p, const g4_token *few, int n_few, int masked,
+                          int reply_start)
 {
     const int n_vocab = (int)s->e->file.config.n_vocab;
-    const float *logits = s->logits;
-    const int penalised = (p->repeat_penalty > 0 && p->repeat_penalty != 1.0f) || p->presence_penalty != 0 ||
-                          p->frequency_penalty != 0 || p->n_bias > 0;
-    if (penalised || constraint) {
-        memcpy(s->work, logits, (size_t)n_vocab * sizeof *s->work);
-        logits = s->work;
-        g4_penalise(s, p, reply_start, s->work);
+    const float *score = s->logits;
+    if (!few && (g4_penalises(p) || masked)) {
+        memcpy(s->work, s->logits, (size_t)n_vocab * sizeof *s->work);
+        score = s->work;
     }
-    if (constraint) {
-        memset(s->mask, 0xFF, ((size_t)n_vocab / 32 + 1) * sizeof *s->mask);
-        if (constraint->mask(constraint->user, s->mask, n_vocab)) return -1;
+    if (few || score == s->work) g4_penalise(s, p, reply_start, s->work);
+    if (few) { /* side by side, in place: id[i] >= i */
+        for (int i = 0; i < n_few; i++) s->work[i] = s->work[few[i]];
+        score = s->work;
+    } else if (masked) {
         for (int i = 0; i < n_vocab; i++)
             if (!(s->mask[i / 32] >> (i % 32) & 1)) s->work[i] = -INFINITY;
     }
     const int k = p->temperature <= 0 ? 1 : p->top_k > 0 ? g4_min_int(p->top_k, n_vocab) : n_vocab;
     g4_candidate *c = s->candidates;
-    int n = g4_top(logits, n_vocab, k, c);
+    int n = g4_top(score, few ? n_few : n_vocab, k, c);
+    for (int i = 0; few && i < n; i++) c[i].token = few[c[i].token];
     if (n == 0) return -1;
     if (n == 1 || p->temperature <= 0) return c[0].token;
 
@@ -3964,7 +3997,8 @@ void g4_session_plan(const g4_engine *e, const g4_session_options *opt, g4_memor
     }
     const uint64_t vocab = e->file.config.n_vocab;
     out->work = e->scratch_bytes + g4_partial_floats(e, n_ctx) * sizeof(float) +
-                vocab * (2 * sizeof(float) + sizeof(g4_candidate)) + (uint64_t)n_ctx * sizeof(g4_token);
+                vocab * (2 * sizeof(float) + sizeof(g4_candidate)) + vocab / 16 * sizeof(uint32_t) +
+                e->file.config.hidden * sizeof(float) + (uint64_t)n_ctx * sizeof(g4_token);
     out->available = g4_available_memory();
 }
 
@@ -3992,10 +4026,12 @@ void g4_session_close(g4_session *s)
     g4_free(e->a, s->snapshots);
     g4_free(e->a, s->runs);
     g4_free(e->a, s->tokens);
+    g4_free(e->a, s->state);
     g4_free(e->a, s->logits);
     g4_free(e->a, s->work);
     g4_free(e->a, s->candidates);
     g4_free(e->a, s->mask);
+    g4_free(e->a, s->seen);
     g4_free(e->a, s->partial);
     g4_free(e->a, s);
 }
@@ -4030,13 +4066,16 @@ g4_status g4_session_open(g4_session **out, g4_engine *e, const g4_session_optio
     s->partial_floats = g4_partial_floats(e, n_ctx);
     const size_t vocab = g4_round_up(c->n_vocab, 16);
     s->tokens = g4_alloc(e->a, (size_t)n_ctx, sizeof *s->tokens);
+    s->state = g4_alloc(e->a, c->hidden, sizeof *s->state);
     s->logits = g4_alloc(e->a, vocab, sizeof *s->logits);
     s->work = g4_alloc(e->a, vocab, sizeof *s->work);
     s->candidates = g4_alloc(e->a, vocab, sizeof *s->candidates);
     s->mask = g4_alloc(e->a, vocab / 32 + 1, sizeof *s->mask);
+    s->seen = g4_alloc(e->a, vocab / 32 + 1, sizeof *s->seen);
     s->partial = g4_alloc(e->a, s->partial_floats, sizeof *s->partial);
     s->caches = g4_alloc(e->a, (size_t)e->n_owners, sizeof *s->caches);
-    int ok = s->tokens && s->logits && s->work && s->candidates && s->mask && s->partial && s->caches;
+    int ok = s->tokens && s->state && s->logits && s->work && s->candidates && s->mask && s->seen && s->partial &&
+             s->caches;
     for (int l = 0; l < (int)c->n_layers && ok; l++) {
         const g4_layer *w = &e->weights.layers[l];
         if (!w->has_kv) continue;
@@ -4090,7 +4129,7 @@ static int g4_go_back(g4_session *s, int n)
         if (!held) n = 0;
         for (int i = 0; i < s->e->n_owners; i++) g4_cache_truncate(s->e, &s->caches[i], n);
         s->n = n;
-        s->logits_ready = 0;
+        s->ready = G4_READY_NOTHING;
     }
     g4_drop_runs(s, s->n);
     return s->n;
@@ -4114,9 +4153,48 @@ static int g4_chunk_end(const g4_session *s, int from, int to)
     return end;
 }
 
+/* Softcapped logits (n, stride) behind final states (n, hidden); n <= G4_LOGIT_ROWS. */
+static void g4_session_head(g4_session *s, const float *states, int n, float *logits, size_t stride)
+{
+    g4_engine *e = s->e;
+    const size_t hidden = e->file.config.hidden;
+    const g4_chunk chunk = { .e = e, .s = s, .n = n, .n_full = n };
+    g4_lock(e);
+    for (int i = 0; i < n; i++)
+        memcpy(e->scratch.x + (size_t)i * e->scratch.normed.x_stride, states + (size_t)i * hidden,
+               hidden * sizeof *states);
+    g4_logits_run(&chunk, 0, n, logits, stride);
+    s->n_head_rows += (uint64_t)n * e->file.config.n_vocab;
+    g4_unlock(e);
+}
+
+#define G4_FEW 1024 /* allowed tokens up to which only their groups of rows are computed */
+
+/* The same for some tokens (n, ascending, at most G4_FEW) of the last position; other logits are left as they are. */
+static void g4_session_head_some(g4_session *s, const g4_token *id, int n, float *logits)
+{
+    g4_engine *e = s->e;
+    int group[G4_FEW];
+    const g4_chunk chunk = { .e = e, .s = s, .n = 1, .n_full = 1 };
+    g4_head_some job = { &chunk, logits, group, 0,
+                         g4_max_int(1, (int)(G4_PIECE_BYTES / e->weights.head.group_bytes)) };
+    for (int i = 0; i < n; i++)
+        if (job.n == 0 || group[job.n - 1] != id[i] / 16) group[job.n++] = id[i] / 16;
+    g4_lock(e);
+    memcpy(e->scratch.x, s->state, e->file.config.hidden * sizeof *s->state);
+    g4_norm_input(&chunk, 0, e->weights.norm);
+    g4_parallel_for(e->pool, (job.n + job.per_piece - 1) / job.per_piece, g4_head_some_piece, &job);
+    s->n_head_rows += 16 * (uint64_t)job.n;
+    g4_unlock(e);
+}
+
+uint64_t g4_session_n_head_rows(const g4_session *s) { return s->n_head_rows; }
+
 /* Evaluate positions [s->n, to) of the timeline, whose tokens and runs are in place. row: logits of every position.
- * On failure the timeline is cut back to where it was. */
-static g4_status g4_session_run(g4_session *s, int to, g4_logits_row_fn row, void *user, g4_error *err)
+ * states: final states (n_states, hidden) of the last n_states positions, and no logits. Neither: logits of the last
+ * position. On failure the timeline is cut back to where it was. */
+static g4_status g4_session_run(g4_session *s, int to, g4_logits_row_fn row, void *user, float *states, int n_states,
+                                g4_error *err)
 {
     g4_engine *e = s->e;
     const int start = s->n, total = to - start;
@@ -4136,15 +4214,19 @@ static g4_status g4_session_run(g4_session *s, int to, g4_logits_row_fn row, voi
         }
         status = g4_session_reserve(s, n, err);
         if (status) break;
-        g4_chunk chunk = {
-            .e = e, .s = s, .tokens = s->tokens + s->n, .pos = s->n, .n = n, .n_full = row ? n : end == to
-        };
+        const int n_full = row ? n : states ? g4_min_int(g4_max_int(end - to + n_states, 0), n) : end == to;
+        g4_chunk chunk = { .e = e, .s = s, .tokens = s->tokens + s->n, .pos = s->n, .n = n, .n_full = n_full };
         g4_forward(&chunk);
+        for (int i = 0; states && i < n_full; i++)
+            memcpy(states + (size_t)(end - n_full + i - to + n_states) * e->file.config.hidden,
+                   e->scratch.x + (size_t)(n - n_full + i) * e->scratch.normed.x_stride,
+                   e->file.config.hidden * sizeof *states);
         s->n_evaluated += (uint64_t)n;
         const size_t vocab = g4_round_up(e->file.config.n_vocab, 16);
         for (int t = 0; row && t < n && !status; t += G4_LOGIT_ROWS) {
             const int rows = g4_min_int(G4_LOGIT_ROWS, n - t);
             g4_logits_run(&chunk, t, rows, e->scratch.logits, vocab);
+            s->n_head_rows += (uint64_t)rows * e->file.config.n_vocab;
             for (int i = 0; i < rows && !status; i++)
                 if (row(user, s->n - start + t + i, e->scratch.logits + (size_t)i * vocab))
                     status = g4_fail(err, G4_ERR_CANCELED, "stopped by the caller after %d of %d tokens",
@@ -4152,7 +4234,10 @@ static g4_status g4_session_run(g4_session *s, int to, g4_logits_row_fn row, voi
             if (t + rows == n && end == to)
                 memcpy(s->logits, e->scratch.logits + (size_t)(rows - 1) * vocab, vocab * sizeof *s->logits);
         }
-        if (!row && end == to) g4_logits_run(&chunk, n - 1, 1, s->logits, vocab);
+        if (!row && !states && end == to) {
+            g4_logits_run(&chunk, n - 1, 1, s->logits, vocab);
+            s->n_head_rows += e->file.config.n_vocab;
+        }
         if (status) break;
         s->n = end;
         g4_session_slide(s);
@@ -4165,7 +4250,7 @@ static g4_status g4_session_run(g4_session *s, int to, g4_logits_row_fn row, voi
         }
     }
     if (status) {
-        const int ready = s->logits_ready;
+        const g4_readiness ready = s->ready;
         s->n = to; /* so that everything after `start` is cut, runs included */
         if (guard || (s->n_snapshots > 0 && s->snapshots[s->n_snapshots - 1].pos == start && total > s->chunk)) {
             g4_snapshot_restore(s, s->n_snapshots - 1);
@@ -4174,9 +4259,9 @@ static g4_status g4_session_run(g4_session *s, int to, g4_logits_row_fn row, voi
             s->n = start;
         }
         g4_drop_runs(s, start);
-        s->logits_ready = ready;
+        s->ready = ready;
     } else {
-        s->logits_ready = 1;
+        s->ready = states ? G4_READY_NOTHING : G4_READY_LOGITS;
     }
     if (guard) g4_snapshot_drop(s, s->n_snapshots - 1);
     g4_unlock(e);
@@ -4224,7 +4309,7 @@ static g4_status g4_session_append(g4_session *s, const g4_prompt *p, int from, 
         s->runs[s->n_runs++] = (g4_run) { s->n + p->runs[i].pos - from, p->runs[i].soft };
     }
     memmove(s->tokens + s->n, p->tokens + from, (size_t)n * sizeof *s->tokens); /* a rewind appends its own tokens */
-    return g4_session_run(s, s->n + n, row, user, err);
+    return g4_session_run(s, s->n + n, row, user, NULL, 0, err);
 }
 
 g4_status g4_session_eval_prompt(g4_session *s, const g4_prompt *prompt, g4_error *err)
@@ -4267,14 +4352,19 @@ g4_status g4_session_eval_text(g4_session *s, const char *text, size_t len, g4_e
     return status;
 }
 
-/* Logits of the last position when only its keys and values are there: evaluate that token once more: the same
- * bits. */
+/* Logits of the last position: the head behind its final state, or, when only its keys and values are there, that
+ * token evaluated once more: the same bits. */
 static g4_status g4_session_refresh(g4_session *s, g4_error *err)
 {
-    if (s->n == 0 || s->logits_ready) return G4_OK;
+    if (s->n == 0 || s->ready == G4_READY_LOGITS) return G4_OK;
+    if (s->ready == G4_READY_STATE) {
+        g4_session_head(s, s->state, 1, s->logits, g4_round_up(s->e->file.config.n_vocab, 16));
+        s->ready = G4_READY_LOGITS;
+        return G4_OK;
+    }
     const int n = s->n;
     s->n = n - 1;
-    const g4_status status = g4_session_run(s, n, NULL, NULL, err);
+    const g4_status status = g4_session_run(s, n, NULL, NULL, NULL, 0, err);
     s->n = n;
     return status;
 }
@@ -4384,7 +4474,8 @@ g4_status g4_session_fork(g4_session **out, const g4_session *s, g4_error *err)
     f->cap_runs = s->n_runs;
     memcpy(f->tokens, s->tokens, (size_t)s->n * sizeof *f->tokens);
     memcpy(f->logits, s->logits, e->file.config.n_vocab * sizeof *f->logits);
-    f->logits_ready = s->logits_ready;
+    memcpy(f->state, s->state, e->file.config.hidden * sizeof *f->state);
+    f->ready = s->ready;
     f->n = s->n;
     g4_lock(e);
     for (int i = 0; i < s->n_runs; i++) {
@@ -4598,7 +4689,9 @@ g4_status g4_session_load(g4_session **out, g4_engine *e, const g4_session_optio
 
 /* ---- 16. Generation --------------------------------------------------------------------------------
  *
- * Choose, tell, append, evaluate, until something ends the reply. */
+ * Choose, tell, append, until something ends the reply. What was chosen is evaluated as late as possible: where a
+ * constraint leaves one token only, that is after it, so that tokens in a row that had to come are read together and
+ * skip what a prompt skips. */
 
 #define G4_GUARD_TOKENS                                                                                                \
     64 /* repeated tokens that count as runaway: 64 equal ones, or 8 equal blocks that fill as many */
@@ -4609,6 +4702,7 @@ g4_status g4_session_load(g4_session **out, g4_engine *e, const g4_session_optio
 #define G4_DRAFT_MATCH 3      /* tokens in a row that must have stood before */
 #define G4_DRAFT_REST 8       /* tokens without drafts after they did not pay, doubled each time ... */
 #define G4_DRAFT_REST_MAX 128 /* ... up to this */
+#define G4_WAIT_MAX 32        /* tokens chosen without logits that are evaluated together */
 
 const char *g4_stop_name(g4_stop stop)
 {
@@ -4632,9 +4726,12 @@ typedef struct {
     g4_buf pending;                /* complete characters not yet output: they may begin a stop string */
     int same[G4_GUARD_PERIOD + 1]; /* tokens in a row equal to the one `period` before */
     g4_candidate top[G4_MAX_TOP];
+    int waiting; /* chosen tokens behind the timeline that are not evaluated yet: no logits were needed since */
     /* drafting: positions past the timeline that are evaluated already, with tokens that were guessed */
-    float *rows;    /* (1 + G4_DRAFT_MAX, vocab): logits behind the chosen token and each guess; NULL: no drafts */
-    int ahead, row; /* guesses not yet confirmed; row of the present logits */
+    float *states;  /* (1 + G4_DRAFT_MAX, hidden): final states behind the chosen token and each guess, or NULL */
+    float *rows;    /* (1 + G4_DRAFT_MAX, pad16(vocab)): their logits, if rows_ready */
+    int rows_ready;
+    int ahead, row; /* guesses not yet confirmed; row of the present state */
     int length, rest, next_rest; /* guesses to make next time; tokens to wait first, and next time */
     double one, batch, gain;     /* seconds of a token alone, of the last batch, and what a batch gained lately */
 } g4_reply;
@@ -4650,10 +4747,8 @@ static double g4_seconds(void)
  * token before it (the weights are read once) and holds if it is the token that g4_sample would have chosen anyway:
  * the random number of a position does not depend on how it was reached, and neither do logits, so the text is the
  * same with and without. */
-static int g4_draft_find(const g4_session *s, int most, g4_token *out)
+static int g4_draft_find(const g4_token *t, int n, int most, g4_token *out)
 {
-    const g4_token *t = s->tokens;
-    const int n = s->n + 1;                               /* the chosen token is in place */
     for (int end = n - 1; end >= G4_DRAFT_MATCH; end--) { /* t[end - G4_DRAFT_MATCH .. end) equals the last ones */
         if (memcmp(t + end - G4_DRAFT_MATCH, t + n - G4_DRAFT_MATCH, G4_DRAFT_MATCH * sizeof *t) != 0) continue;
         for (int i = 0; i < most; i++) out[i] = t[end + i]; /* out stands behind t, so a period goes on by itself */
@@ -4662,19 +4757,17 @@ static int g4_draft_find(const g4_session *s, int most, g4_token *out)
     return 0;
 }
 
-static int g4_draft_row(void *user, int index, const float *logits)
-{
-    g4_reply *r = user;
-    const size_t vocab = r->s->e->file.config.n_vocab;
-    memcpy(r->rows + (size_t)index * vocab, logits, vocab * sizeof *logits);
-    return 0;
-}
-
+/* Go on to a position that was evaluated with the guesses. */
 static void g4_draft_use(g4_reply *r, int row)
 {
-    const size_t vocab = r->s->e->file.config.n_vocab;
+    g4_session *s = r->s;
+    const g4_config *c = &s->e->file.config;
     r->row = row;
-    memcpy(r->s->logits, r->rows + (size_t)row * vocab, vocab * sizeof *r->rows);
+    if (r->rows_ready)
+        memcpy(s->logits, r->rows + (size_t)row * g4_round_up(c->n_vocab, 16), c->n_vocab * sizeof *s->logits);
+    else
+        memcpy(s->state, r->states + (size_t)row * c->hidden, c->hidden * sizeof *s->state);
+    s->ready = r->rows_ready ? G4_READY_LOGITS : G4_READY_STATE;
 }
 
 /* The guesses of a batch are used up, or the next one was wrong: forget the rest and learn from it. */
@@ -4696,11 +4789,11 @@ static void g4_draft_end(g4_reply *r)
         for (int i = 0; i < s->e->n_owners; i++) g4_cache_truncate(s->e, &s->caches[i], s->n);
         g4_unlock(s->e);
     }
-    r->ahead = r->row = 0;
+    r->ahead = r->row = r->rows_ready = 0;
 }
 
-/* Append a chosen token and get the logits behind it. */
-static g4_status g4_reply_advance(g4_reply *r, g4_token token, g4_error *err)
+/* Append a chosen token; it is evaluated when something depends on it. */
+static void g4_reply_append(g4_reply *r, g4_token token)
 {
     g4_session *s = r->s;
     if (r->ahead > 0 && s->tokens[s->n] == token) {
@@ -4709,34 +4802,105 @@ static g4_status g4_reply_advance(g4_reply *r, g4_token token, g4_error *err)
         r->ahead--;
         g4_draft_use(r, r->row + 1);
         if (r->ahead == 0) g4_draft_end(r);
-        return G4_OK;
+        return;
     }
     if (r->ahead > 0) g4_draft_end(r);
-    const double start = g4_seconds();
-    s->tokens[s->n] = token;
+    s->tokens[s->n + r->waiting++] = token;
+}
+
+/* Evaluate the tokens that wait, together with guesses at what follows. Of those before the last only keys and values
+ * are needed. Afterwards the state behind the last one is there. */
+static g4_status g4_reply_evaluate(g4_reply *r, int guess, g4_error *err)
+{
+    g4_session *s = r->s;
+    const int end = s->n + r->waiting;
     int n = 0;
-    if (r->rows && r->one > 0 && r->rest == 0)
-        n = g4_draft_find(s, g4_min_int(g4_min_int(r->length, s->chunk - 1), s->n_ctx - s->n - 1),
-                          s->tokens + s->n + 1);
+    if (r->waiting == 0) return G4_OK;
+    if (guess && r->states && r->one > 0 && r->rest == 0)
+        n = g4_draft_find(s->tokens, end, g4_min_int(g4_min_int(r->length, s->chunk - r->waiting), s->n_ctx - end),
+                          s->tokens + end);
     if (r->rest > 0) r->rest--;
-    if (n > 0) {
-        const g4_progress_fn progress = s->progress; /* of prompts, which this is not */
-        s->progress = NULL;
-        const g4_status status = g4_session_run(s, s->n + 1 + n, g4_draft_row, r, NULL);
-        s->progress = progress;
-        if (!status) {
-            s->n -= n;
-            s->n_evaluated -= (uint64_t)n;
-            r->ahead = n;
-            r->batch = g4_seconds() - start;
-            g4_draft_use(r, 0);
-            return G4_OK;
+    const g4_progress_fn progress = s->progress; /* of prompts, which this is not */
+    s->progress = NULL;
+    g4_status status = G4_OK;
+    if (n > 0 && g4_session_run(s, end + n, NULL, NULL, r->states, 1 + n, NULL)) n = 0;
+    if (n == 0) status = g4_session_run(s, end, NULL, NULL, s->state, 1, err);
+    s->progress = progress;
+    if (status) return status;
+    r->waiting = 0;
+    s->n = end;
+    s->n_evaluated -= (uint64_t)n;
+    r->ahead = n;
+    if (n > 0)
+        g4_draft_use(r, 0);
+    else
+        s->ready = G4_READY_STATE;
+    return G4_OK;
+}
+
+/* Logits of the last position, and at the same time those behind the guesses: the weights are read once. */
+static g4_status g4_reply_logits(g4_reply *r, g4_error *err)
+{
+    g4_session *s = r->s;
+    const g4_config *c = &s->e->file.config;
+    const size_t stride = g4_round_up(c->n_vocab, 16);
+    if (r->ahead == 0 || s->ready == G4_READY_LOGITS) return g4_session_refresh(s, err);
+    g4_session_head(s, r->states + (size_t)r->row * c->hidden, 1 + r->ahead, r->rows + (size_t)r->row * stride, stride);
+    r->rows_ready = 1;
+    g4_draft_use(r, r->row);
+    return G4_OK;
+}
+
+/* The tokens that a mask allows, in id (G4_FEW), ascending; -1: more. */
+static int g4_mask_few(const uint32_t *mask, int n_vocab, g4_token *id)
+{
+    int n = 0;
+    for (int word = 0; 32 * word < n_vocab; word++)
+        for (int i = 32 * word; mask[word] && i < g4_min_int(32 * word + 32, n_vocab); i++) {
+            if (!(mask[word] >> (i % 32) & 1)) continue;
+            if (n == G4_FEW) return -1;
+            id[n++] = i;
+        }
+    return n;
+}
+
+/* The next token, -1 when none is allowed. What the constraint decides alone is not evaluated yet, and of the head only
+ * what it allows is computed, unless log-probabilities are wanted. */
+static g4_status g4_reply_choose(g4_reply *r, const g4_sampling *sampling, g4_token *token, g4_error *err)
+{
+    g4_session *s = r->s;
+    const g4_constraint *constraint = r->opt->constraint;
+    const int n_vocab = (int)s->e->file.config.n_vocab, waited = r->waiting;
+    g4_token few[G4_FEW];
+    int n_few = -1;
+    *token = -1;
+    if (constraint) {
+        memset(s->mask, 0xFF, ((size_t)n_vocab / 32 + 1) * sizeof *s->mask);
+        if (constraint->mask(constraint->user, s->mask, n_vocab)) return G4_OK;
+        if (!r->opt->want_logprobs) n_few = g4_mask_few(s->mask, n_vocab, few);
+        if (n_few == 0) return G4_OK;
+        if (n_few == 1 && !g4_penalises(sampling)) {
+            *token = few[0];
+            return r->waiting < g4_min_int(G4_WAIT_MAX, s->chunk) ? G4_OK : g4_reply_evaluate(r, 0, err);
         }
     }
-    const g4_status status = g4_session_eval(s, &token, 1, err);
+    const double start = g4_seconds();
+    g4_status status = g4_reply_evaluate(r, 1, err);
+    if (status) return status;
+    if (n_few > 0 && s->ready == G4_READY_STATE) {
+        g4_session_head_some(s, few, n_few, s->work);
+    } else {
+        status = g4_reply_logits(r, err);
+        for (int i = 0; i < n_few; i++) s->work[few[i]] = s->logits[few[i]];
+    }
+    if (status) return status;
     const double seconds = g4_seconds() - start;
-    r->one = r->one > 0 ? 0.8 * r->one + 0.2 * seconds : seconds;
-    return status;
+    if (r->ahead > 0)
+        r->batch = waited > 0 ? seconds : r->batch + seconds;
+    else if (waited == 1)
+        r->one = r->one > 0 ? 0.8 * r->one + 0.2 * seconds : seconds;
+    *token = g4_sample(s, sampling, n_few > 0 ? few : NULL, n_few, constraint != NULL, r->start);
+    return G4_OK;
 }
 
 static int g4_is_stop(const g4_config *c, g4_token id)
@@ -4749,9 +4913,10 @@ static int g4_is_stop(const g4_config *c, g4_token id)
 /* Has the reply run away with its newest token? */
 static int g4_guard(g4_reply *r)
 {
-    const g4_session *s = r->s;
-    for (int period = 1; period <= G4_GUARD_PERIOD && s->n - period > r->start; period++) {
-        r->same[period] = s->tokens[s->n - 1] == s->tokens[s->n - 1 - period] ? r->same[period] + 1 : 0;
+    const g4_token *t = r->s->tokens;
+    const int n = r->s->n + r->waiting;
+    for (int period = 1; period <= G4_GUARD_PERIOD && n - period > r->start; period++) {
+        r->same[period] = t[n - 1] == t[n - 1 - period] ? r->same[period] + 1 : 0;
         if (r->same[period] + period >= g4_max_int(G4_GUARD_TOKENS, G4_GUARD_BLOCKS * period)) return 1;
     }
     return 0;
@@ -4811,8 +4976,7 @@ static g4_status g4_reply_take(g4_reply *r, g4_token token, int *stopped, g4_sto
         for (int i = 0; i < about.n_top; i++) r->top[i].logprob -= sum;
         about.top = r->top;
     }
-    const g4_status status = g4_reply_advance(r, token, err);
-    if (status) return status;
+    g4_reply_append(r, token);
     size_t held = 0;
     const size_t found = r->pending.len ? g4_find_stop(r, &held) : 0;
     const int hit = found < r->pending.len;
@@ -4837,17 +5001,19 @@ static g4_status g4_generate_checked(g4_reply *r, const g4_sampling *sampling, g
     g4_session *s = r->s;
     const g4_generate_options *opt = r->opt;
     int stopped = 0;
-    g4_status status = g4_session_refresh(s, err);
+    g4_status status = s->ready == G4_READY_NOTHING ? g4_session_refresh(s, err) : G4_OK;
     while (!status && !stopped) {
         if (opt->max_tokens > 0 && result->n_tokens >= opt->max_tokens) {
             result->stop = G4_STOP_MAX_TOKENS;
             break;
         }
-        if (s->n >= s->n_ctx) {
+        if (s->n + r->waiting >= s->n_ctx) {
             result->stop = G4_STOP_CONTEXT;
             break;
         }
-        const g4_token token = g4_sample(s, sampling, opt->constraint, r->start);
+        g4_token token;
+        status = g4_reply_choose(r, sampling, &token, err);
+        if (status) break;
         if (token < 0) {
             result->stop = G4_STOP_CONSTRAINT;
             break;
@@ -4861,6 +5027,8 @@ static g4_status g4_generate_checked(g4_reply *r, const g4_sampling *sampling, g
         status = g4_reply_take(r, token, &stopped, &result->stop, err);
         if (!status) result->n_tokens++;
     }
+    if (!status) status = g4_reply_evaluate(r, 0, err);
+    result->n_tokens -= r->waiting; /* those that could not be evaluated are not in the timeline */
     /* what was held back, malformed bytes included */
     char rest[8];
     g4_buf_add(&r->pending, rest, g4_utf8_push(&r->utf8, NULL, 0, rest));
@@ -4892,8 +5060,10 @@ g4_status g4_session_generate(g4_session *s, const g4_generate_options *opt, g4_
         .s = s, .opt = opt, .start = s->n, .pending = { .a = s->e->a }, .length = 3, .next_rest = G4_DRAFT_REST
     };
     /* without the memory for it there are no drafts; pages that are not used are not resident */
+    const size_t vocab = g4_round_up(s->e->file.config.n_vocab, 16);
     if (!opt->no_lookup)
-        reply.rows = g4_alloc(s->e->a, 1 + G4_DRAFT_MAX, s->e->file.config.n_vocab * sizeof *reply.rows);
+        reply.rows = g4_alloc(s->e->a, 1 + G4_DRAFT_MAX, (vocab + s->e->file.config.hidden) * sizeof *reply.rows);
+    if (reply.rows) reply.states = reply.rows + (1 + G4_DRAFT_MAX) * vocab;
     const double start = g4_seconds();
     const g4_status status = g4_generate_checked(&reply, p, &result, err);
     result.seconds = g4_seconds() - start;

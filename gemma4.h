@@ -378,7 +378,8 @@ typedef struct {
     double seconds;
 } g4_result;
 
-/* Continue the timeline. Every token that was output is in the timeline and evaluated, so that more can follow. */
+/* Continue the timeline. When this returns, every token that was output is in the timeline and evaluated, so that more
+ * can follow. */
 G4_API g4_status g4_session_generate(g4_session *s, const g4_generate_options *opt, g4_result *out, g4_error *err);
 
 /* ---- Conversations -------------------------------------------------------------------------------

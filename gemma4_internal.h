@@ -373,6 +373,8 @@ const g4_tokenizer *g4_engine_tokenizer(const g4_engine *e);
 const g4_config *g4_engine_config(const g4_engine *e);
 void g4_engine_log(const g4_engine *e, g4_log_level level, const char *fmt, ...) G4_PRINTF(3, 4);
 
+uint64_t g4_session_n_head_rows(const g4_session *s); /* rows of the vocabulary head computed so far, for tests */
+
 /* ---- 8. JSON ---------------------------------------------------------------------------------- */
 
 typedef enum {
