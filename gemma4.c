@@ -5282,6 +5282,66 @@ static void g4_file_advise(const g4_file *f)
 #endif
 }
 
+/* Whether every token reads this tensor, or with experts may read it: no lookup table, no encoder. */
+static int g4_is_weight(const g4_tensor_entry *t)
+{
+    return t->layout != G4_LAYOUT_ROWS && strncmp(t->name, "v.", 2) != 0 && strncmp(t->name, "a.", 2) != 0;
+}
+
+static g4_status g4_file_lock(const g4_file *f, g4_error *err)
+{
+    for (int i = 0; i < f->n_tensors; i++) {
+        const g4_tensor_entry *t = &f->table[i];
+        if (g4_is_weight(t) && mlock(f->data + t->offset, (size_t)t->size) != 0)
+            return g4_fail(err, G4_ERR_MEMORY, "cannot lock %s in memory: %s (ulimit -l says how much may be locked)",
+                           t->name, strerror(errno));
+    }
+    return G4_OK; /* unmapping unlocks */
+}
+
+#define G4_PREFAULT_STEP ((size_t)16 << 20)
+#define G4_RESIDENCE_STEP ((size_t)2 << 20) /* one page of each is looked at */
+
+void g4_engine_residence(const g4_engine *e, uint64_t *resident, uint64_t *total)
+{
+    *resident = *total = 0;
+    for (int i = 0; i < e->file.n_tensors; i++) {
+        const g4_tensor_entry *t = &e->file.table[i];
+        if (!g4_is_weight(t)) continue;
+        *total += t->size;
+#if defined(__linux__)
+        const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+        for (size_t at = 0; e->file.mapped && at < t->size; at += G4_RESIDENCE_STEP) {
+            unsigned char in = 1;
+            const size_t n = t->size - at < G4_RESIDENCE_STEP ? (size_t)t->size - at : G4_RESIDENCE_STEP;
+            mincore((void *)(uintptr_t)(e->file.data + (t->offset + at) / page * page), 1, &in);
+            if (in & 1) *resident += n;
+        }
+        if (!e->file.mapped) *resident += t->size;
+#else
+        *resident += t->size;
+#endif
+    }
+}
+
+g4_status g4_engine_prefault(const g4_engine *e, g4_progress_fn progress, void *user, g4_error *err)
+{
+    uint64_t resident, total, done = 0;
+    g4_engine_residence(e, &resident, &total);
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    for (int i = 0; i < e->file.n_tensors; i++) {
+        const g4_tensor_entry *t = &e->file.table[i];
+        for (size_t at = 0; g4_is_weight(t) && at < t->size; at += G4_PREFAULT_STEP) {
+            const size_t n = t->size - at < G4_PREFAULT_STEP ? (size_t)t->size - at : G4_PREFAULT_STEP;
+            const volatile uint8_t *p = e->file.data + t->offset + at;
+            for (size_t k = 0; k < n; k += page) (void)p[k];
+            done += n;
+            if (progress && progress(user, done, total)) return g4_fail(err, G4_ERR_CANCELED, "canceled");
+        }
+    }
+    return G4_OK;
+}
+
 static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_error *err)
 {
     if (opt->n_threads < 0 || opt->n_threads > G4_MAX_THREADS)
@@ -5306,6 +5366,7 @@ static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_
         g4_bind_end(&b);
         if (b.status) return b.status;
         g4_file_advise(&e->file);
+        if (opt->lock_memory && (status = g4_file_lock(&e->file, err)) != G4_OK) return status;
         e->all_f32 = 1;
         for (int i = 0; i < e->file.n_tensors; i++)
             if (e->file.table[i].layout == G4_LAYOUT_GROUPS16 && e->file.table[i].type >= G4_TYPE_Q8_0) e->all_f32 = 0;
@@ -5335,6 +5396,41 @@ g4_status g4_engine_open(g4_engine **out, const g4_engine_options *opt, g4_error
     return status;
 }
 
+static uint64_t g4_matrix_products(const g4_matrix *m) { return (uint64_t)m->rows * (uint64_t)m->cols; }
+
+/* Multiply-adds with the weights of one layer for one token. */
+static uint64_t g4_layer_products(const g4_config *c, const g4_layer *w)
+{
+    const g4_matrix *const all[] = { &w->q, &w->k, &w->v, &w->o, &w->gate_up, &w->down, &w->ple_gate, &w->ple_proj,
+                                     &w->router };
+    uint64_t n = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i]->data) n += g4_matrix_products(all[i]);
+    if (w->cfg.flags & G4_LAYER_MOE)
+        n += c->n_experts_used * (g4_matrix_products(&w->experts_gate_up) + g4_matrix_products(&w->experts_down));
+    return n;
+}
+
+/* Behind the last layer with keys and values of its own only the last token of a prompt goes on (see
+ * g4_layer_run), and of that layer the others need but those keys and values. */
+static void g4_count_products(const g4_engine *e, g4_engine_info *out)
+{
+    const g4_config *c = &e->file.config;
+    for (int l = 0; l < (int)c->n_layers; l++) {
+        const g4_layer *w = &e->weights.layers[l];
+        const uint64_t n = g4_layer_products(c, w);
+        out->decode_products += n;
+        if (l < e->last_owner) out->prompt_products += n;
+        if (l == e->last_owner) out->prompt_products += g4_matrix_products(&w->k) + g4_matrix_products(&w->v);
+    }
+    if (!c->n_layers) return;
+    out->decode_products += g4_matrix_products(&e->weights.head);
+    if (c->ple_dim) {
+        out->decode_products += g4_matrix_products(&e->weights.ple_in);
+        out->prompt_products += (uint64_t)e->last_owner * c->ple_dim * c->hidden;
+    }
+}
+
 void g4_engine_get_info(const g4_engine *e, g4_engine_info *out)
 {
     const g4_config *c = &e->file.config;
@@ -5355,14 +5451,14 @@ void g4_engine_get_info(const g4_engine *e, g4_engine_info *out)
     for (int i = 0; i < e->file.n_tensors; i++) {
         const g4_tensor_entry *t = &e->file.table[i];
         out->n_params += t->dims[0] * t->dims[1] * t->dims[2];
-        const int tower = strncmp(t->name, "v.", 2) == 0 || strncmp(t->name, "a.", 2) == 0;
         if (t->layout == G4_LAYOUT_ROWS)
             out->lookup_bytes += t->size;
         else if (t->n_dims == 3 && c->n_experts)
             out->decode_bytes += t->size / c->n_experts * c->n_experts_used;
-        else if (!tower)
+        else if (g4_is_weight(t))
             out->decode_bytes += t->size;
     }
+    g4_count_products(e, out);
 }
 
 int g4_engine_get_tensor(const g4_engine *e, int i, g4_tensor_info *out)

@@ -64,7 +64,7 @@ G4_API const char *g4_status_name(g4_status code); /* "G4_ERR_FORMAT"; never NUL
 
 typedef enum { G4_LOG_WARNING = 1, G4_LOG_INFO, G4_LOG_DEBUG } g4_log_level;
 typedef void (*g4_log_fn)(void *user, g4_log_level level, const char *message);
-typedef int (*g4_progress_fn)(void *user, uint64_t done, uint64_t total); /* tokens of a prompt; nonzero cancels */
+typedef int (*g4_progress_fn)(void *user, uint64_t done, uint64_t total); /* tokens or bytes; nonzero cancels */
 typedef int (*g4_read_fn)(void *user, void *data, size_t size);           /* nonzero is failure */
 typedef int (*g4_write_fn)(void *user, const void *data, size_t size);    /* nonzero is failure */
 
@@ -85,6 +85,7 @@ typedef struct {
     size_t model_size;
     int n_threads;                 /* 0: physical cores allowed by affinity and control-group quota */
     const char *isa;               /* NULL: the best here; else the name of a table, as g4_isa_name lists them */
+    int lock_memory;               /* mlock what every token reads; G4_ERR_MEMORY when the system forbids it */
     const g4_allocator *allocator; /* NULL: malloc and free; copied */
     g4_log_fn log;                 /* NULL: silent */
     void *user;                    /* for log */
@@ -99,12 +100,17 @@ typedef struct {
     uint64_t file_bytes;
     uint64_t lookup_bytes; /* tables read a row at a time (per-layer embeddings): mostly stay on disk */
     uint64_t decode_bytes; /* weights one generated token reads */
+    uint64_t decode_products, prompt_products; /* multiply-adds with weights for one token: generated; inside a prompt */
     g4_token bos, eos, pad;
 } g4_engine_info;
 
 G4_API g4_status g4_engine_open(g4_engine **out, const g4_engine_options *opt, g4_error *err);
 G4_API void g4_engine_close(g4_engine *e); /* after its sessions */
 G4_API void g4_engine_get_info(const g4_engine *e, g4_engine_info *out);
+/* The weights that every token reads, in bytes, and (an estimate) how many of them are in memory and not on disk only. */
+G4_API void g4_engine_residence(const g4_engine *e, uint64_t *resident, uint64_t *total);
+/* Bring them into memory, in file order; on any thread, beside sessions too. progress: bytes, every 16 MB. */
+G4_API g4_status g4_engine_prefault(const g4_engine *e, g4_progress_fn progress, void *user, g4_error *err);
 G4_API const char *g4_isa_name(int i); /* the i-th kernel table this CPU can run, best first; NULL past the last */
 
 /* A tensor of the model file, for listings; returns 0 past the last. */

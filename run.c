@@ -18,7 +18,9 @@
 #include <limits.h>
 #include <math.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -241,7 +243,7 @@ struct g4_args {
     int n_bias;
     int raw, specials, think, show_thoughts, yes, json, quiet, no_guard, no_lookup, no_video_audio, bos, skip_specials;
     int all, help, version;
-    int max_tokens, n_ctx, n_threads, top_k, logprobs, repeat, kv, frames, frame_tokens, image_tokens;
+    int mlock, max_tokens, n_ctx, n_threads, top_k, logprobs, repeat, kv, frames, frame_tokens, image_tokens;
     int block; /* these numbers: -1: not given */
     double temperature, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty, seed;
     double fps; /* these: NAN: not given */
@@ -363,6 +365,8 @@ static const g4_option g4_options[] = {
     { NULL, "--repeat", "N", G4_IS_INT, G4_AT(repeat), 1, 1000, G4_FOR_BENCH, "runs, of which the median (default 3)" },
     { NULL, "--kv", "TYPE", G4_IS_KV, G4_AT(kv), 0, 0, G4_FOR_SESSIONS,
       "keys and values: f16, f32 or q8_0 (default f16; f32 for f32 models)" },
+    { NULL, "--mlock", NULL, G4_IS_FLAG, G4_AT(mlock), 0, 0, G4_FOR_SESSIONS,
+      "lock the weights in memory: nothing pages them out" },
     { NULL, "--isa", "NAME", G4_IS_TEXT, G4_AT(isa), 0, 0, G4_FOR_SESSIONS | G4_FOR_ENCODE,
       "kernels (default: the best of this CPU)" },
     { NULL, "--json", NULL, G4_IS_FLAG, G4_AT(json), 0, 0, G4_FOR_ANSWER | G4_FOR_BENCH | G4_FOR_PERPLEXITY,
@@ -623,14 +627,77 @@ static int g4_open_engine(g4_engine **e, g4_args *a)
     }
     if (g4_is_checkpoint(a->model)) return G4_EXIT_FAILED;
     g4_engine_options opt = { .model_path = a->model, .n_threads = a->n_threads < 0 ? 0 : a->n_threads, .isa = a->isa,
-                              .log = g4_on_log, .user = a };
+                              .lock_memory = a->mlock, .log = g4_on_log, .user = a };
     return g4_engine_open(e, &opt, &err) == G4_OK ? G4_EXIT_DONE : g4_failed(&err);
+}
+
+/* A model that is not in memory yet is read by a thread of its own while the user types or the prompt is prepared,
+ * with a line on a terminal until the prompt's own progress or the answer takes its place. */
+typedef struct {
+    g4_engine *engine;
+    pthread_t thread;
+    pthread_mutex_t lock; /* of the line */
+    int started, hushed, shown;
+    atomic_int quit;
+} g4_loader;
+
+static int g4_on_load(void *user, uint64_t done, uint64_t total)
+{
+    g4_loader *l = user;
+    pthread_mutex_lock(&l->lock);
+    if (!l->hushed) {
+        fprintf(stderr, "\rreading the model: %llu of %llu MB", (unsigned long long)(done / 1000000),
+                (unsigned long long)(total / 1000000));
+        l->shown = 1;
+    }
+    pthread_mutex_unlock(&l->lock);
+    return atomic_load(&l->quit);
+}
+
+/* Leave the terminal to others. */
+static void g4_loader_hush(g4_loader *l)
+{
+    if (!l->started) return;
+    pthread_mutex_lock(&l->lock);
+    if (l->shown) fputs("\r\033[K", stderr);
+    l->shown = 0;
+    l->hushed = 1;
+    pthread_mutex_unlock(&l->lock);
+}
+
+static void *g4_loader_main(void *arg)
+{
+    g4_loader *l = arg;
+    g4_error err;
+    (void)g4_engine_prefault(l->engine, g4_on_load, l, &err); /* what it does not bring comes when it is needed */
+    return NULL;
+}
+
+static void g4_loader_start(g4_loader *l, g4_engine *e, int shows)
+{
+    uint64_t resident, total;
+    g4_engine_residence(e, &resident, &total);
+    if (resident + total / 20 >= total) return; /* 95 %: the rest is not worth a thread */
+    l->engine = e;
+    l->hushed = !shows;
+    pthread_mutex_init(&l->lock, NULL);
+    l->started = pthread_create(&l->thread, NULL, g4_loader_main, l) == 0;
+}
+
+static void g4_loader_end(g4_loader *l)
+{
+    if (!l->started) return;
+    g4_loader_hush(l);
+    atomic_store(&l->quit, 1);
+    pthread_join(l->thread, NULL);
+    l->started = 0;
 }
 
 /* Progress of a prompt: a line on a terminal once it has taken a while, and the place where Ctrl-C stops it. */
 typedef struct {
     int enabled, shown;
     double start;
+    g4_loader *loader; /* NULL, or whose line this one replaces */
 } g4_meter;
 
 static int g4_on_progress(void *user, uint64_t done, uint64_t total)
@@ -638,7 +705,8 @@ static int g4_on_progress(void *user, uint64_t done, uint64_t total)
     g4_meter *m = user;
     double now = g4_now();
     if (m->enabled && m->start == 0) m->start = now;
-    if (m->enabled && (m->shown || now - m->start > 0.5)) {
+    if (m->loader != NULL && done > 0) g4_loader_hush(m->loader);
+    if (m->enabled && (m->shown || (now - m->start > 0.5 && (m->loader == NULL || done > 0)))) {
         fprintf(stderr, "\rreading the prompt: %llu of %llu tokens", (unsigned long long)done,
                 (unsigned long long)total);
         m->shown = 1;
@@ -648,6 +716,7 @@ static int g4_on_progress(void *user, uint64_t done, uint64_t total)
 
 static void g4_meter_end(g4_meter *m)
 {
+    if (m->loader != NULL) g4_loader_hush(m->loader);
     if (m->shown) fputs("\r\033[K", stderr);
     m->shown = 0;
     m->start = 0;
@@ -1168,6 +1237,7 @@ typedef struct { /* an engine, a session and, for a chat, what was said */
     g4_session *session;
     g4_engine_info info;
     g4_meter meter;
+    g4_loader loader;
     int raw, thinking, chats; /* chats: on a terminal, the user can be asked */
     g4_buf tools, document;   /* of --tools, of --messages */
     g4_guide_options guide;
@@ -1386,6 +1456,7 @@ static int g4_on_read(void *user, void *data, size_t size) { return fread(data, 
 static int g4_talk_open(g4_talk *t, const char *path)
 {
     g4_session_options setup = g4_session_setup(t->args, &t->meter);
+    t->meter.loader = &t->loader;
     g4_session *session = NULL;
     g4_error err;
     unsigned char head[16], *messages = NULL;
@@ -2194,7 +2265,9 @@ static int g4_run_answer(g4_args *a)
     if (status == G4_EXIT_DONE && t.raw && !a->raw && !a->quiet) {
         g4_say(0, "%s is a base model: it continues the text, as with --raw", t.info.name);
     }
+    g4_loader_start(&t.loader, t.engine, !a->quiet && a->n_parts > 0 && isatty(STDERR_FILENO));
     if (status == G4_EXIT_DONE) status = t.raw ? g4_talk_raw(&t) : g4_talk_run(&t);
+    g4_loader_end(&t.loader);
     g4_talk_cut(&t, 0);
     g4_free(NULL, t.messages);
     g4_parts_free(&t, t.pending, t.n_pending);
@@ -2754,6 +2827,64 @@ static int g4_parse_lengths(const char *text, int *out, int cap)
     }
 }
 
+/* The name of the CPU, of the kernel's list; empty where it has none. */
+static void g4_cpu_name(char *out, size_t cap)
+{
+    char line[256];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    out[0] = '\0';
+    while (f != NULL && out[0] == '\0' && fgets(line, sizeof line, f) != NULL) {
+        const char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) != 0 || colon == NULL) continue;
+        colon += 1 + strspn(colon + 1, " ");
+        snprintf(out, cap, "%.*s", (int)strcspn(colon, "\n"), colon);
+    }
+    if (f != NULL) fclose(f);
+}
+
+/* Read bandwidth of this machine: each thread sums its part of a block far larger than the caches. */
+typedef struct {
+    const uint64_t *data;
+    size_t n;
+    uint64_t sum;
+} g4_reading;
+
+static void *g4_read_main(void *arg)
+{
+    g4_reading *r = arg;
+    uint64_t s[16] = { 0 }; /* two cache lines at a time, as many independent sums */
+    for (size_t i = 0; i + 16 <= r->n; i += 16)
+        for (size_t k = 0; k < 16; k++) s[k] += r->data[i + k];
+    for (size_t k = 0; k < 16; k++) r->sum += s[k];
+    return NULL;
+}
+
+/* GB/s, the best of five rounds over 512 MB; 0 when that cannot be had. */
+static double g4_bandwidth(int n_threads)
+{
+    enum { ROUNDS = 5, MOST = 256 };
+    const size_t words = (size_t)64 << 20, n = (size_t)g4_min_int(n_threads, MOST), share = words / n;
+    uint64_t *data = malloc(words * sizeof *data), sum = 0;
+    g4_reading parts[MOST];
+    pthread_t threads[MOST];
+    double best = 0;
+    if (data == NULL) return 0;
+    for (size_t i = 0; i < words; i++) data[i] = i;
+    for (int round = 0; round < ROUNDS; round++) {
+        size_t started = 1;
+        double start = g4_now();
+        for (size_t i = 0; i < n; i++) parts[i] = (g4_reading){ data + i * share, share, 0 };
+        while (started < n && pthread_create(&threads[started], NULL, g4_read_main, &parts[started]) == 0) started++;
+        (void)g4_read_main(&parts[0]);
+        for (size_t i = 1; i < started; i++) pthread_join(threads[i], NULL);
+        double seconds = g4_now() - start, rate = (double)(started * share * sizeof *data) / seconds * 1e-9;
+        for (size_t i = 0; i < started; i++) sum += parts[i].sum;
+        if (rate > best) best = rate;
+    }
+    free(data);
+    return sum == 1 ? 0 : best; /* never 1: keeps the sums */
+}
+
 static int g4_run_bench(g4_args *a)
 {
     enum { MAX_LENGTHS = 32 };
@@ -2767,12 +2898,16 @@ static int g4_run_bench(g4_args *a)
     double *prefill = NULL, *decode = NULL;
     int lengths[MAX_LENGTHS], longest = 0, runs = a->repeat > 0 ? a->repeat : 3,
                               n = a->max_tokens > 0 ? a->max_tokens : 64;
-    int n_lengths = g4_parse_lengths(a->lengths != NULL ? a->lengths : "128,512", lengths, MAX_LENGTHS);
+    int n_lengths = g4_parse_lengths(a->lengths != NULL ? a->lengths : "128,512,2048,8192", lengths, MAX_LENGTHS);
     if (n_lengths == 0) return g4_say(G4_EXIT_USAGE, "--lengths needs numbers like 128,512, not \"%s\"", a->lengths);
     for (int i = 0; i < n_lengths; i++) longest = g4_max_int(longest, lengths[i]);
     int status = g4_open_engine(&e, a);
     if (status != G4_EXIT_DONE) return status;
     g4_engine_get_info(e, &info);
+    char cpu[256];
+    g4_cpu_name(cpu, sizeof cpu);
+    (void)g4_engine_prefault(e, NULL, NULL, &err); /* from memory, not from disk; a failure shows in the figures */
+    const double bandwidth = g4_bandwidth(info.n_threads);
     g4_session_options setup = g4_session_setup(a, &meter);
     meter.enabled = 0;
     if (setup.n_ctx == 0) setup.n_ctx = longest + n;
@@ -2788,12 +2923,20 @@ static int g4_run_bench(g4_args *a)
     if (status == G4_EXIT_DONE && a->json) {
         g4_buf_str(&b, "{\"model\":");
         g4_json_quote(&b, info.name, strlen(info.name));
-        g4_buf_fmt(&b, ",\"isa\":\"%s\",\"threads\":%d,\"decode_bytes\":%llu,\"runs\":[", info.isa, info.n_threads,
-                   (unsigned long long)info.decode_bytes);
+        g4_buf_str(&b, ",\"cpu\":");
+        g4_json_quote(&b, cpu, strlen(cpu));
+        g4_buf_fmt(&b,
+                   ",\"isa\":\"%s\",\"threads\":%d,\"bandwidth_gb_per_second\":%.3f,\"decode_bytes\":%llu,"
+                   "\"decode_multiply_adds\":%llu,\"prefill_multiply_adds\":%llu,\"runs\":[",
+                   info.isa, info.n_threads, bandwidth, (unsigned long long)info.decode_bytes,
+                   (unsigned long long)info.decode_products, (unsigned long long)info.prompt_products);
     } else if (status == G4_EXIT_DONE) {
-        g4_buf_fmt(&b, "%s, %s, %d threads, median of %d; decode: %d tokens behind each length\n", info.name, info.isa,
-                   info.n_threads, runs, n);
-        g4_buf_str(&b, "  length   prefill tokens/s   decode tokens/s   decode GB/s\n");
+        g4_buf_fmt(&b, "%s on %s, %s, %d threads, memory read at %.1f GB/s\n", info.name,
+                   cpu[0] ? cpu : "an unnamed CPU", info.isa, info.n_threads, bandwidth);
+        g4_buf_fmt(&b, "median of %d; decode: %d tokens behind each length; Gmul: 10^9 multiply-adds with weights\n",
+                   runs, n);
+        g4_buf_str(&b, "          prefill              decode\n"
+                       "  length   tokens/s   Gmul/s   tokens/s     GB/s   of memory   Gmul/s\n");
     }
     for (int i = 0; status == G4_EXIT_DONE && i < n_lengths; i++) {
         g4_sampling greedy = { 0 };
@@ -2814,11 +2957,17 @@ static int g4_run_bench(g4_args *a)
         }
         if (status != G4_EXIT_DONE) break;
         double p = g4_median(prefill, runs), d = g4_median(decode, runs), gb = d * (double)info.decode_bytes / 1e9;
-        g4_buf_fmt(&b,
-                   a->json ? "%s{\"length\":%d,\"prefill_tokens_per_second\":%.3f,\"decode_tokens_per_second\":%.3f,"
-                             "\"decode_gb_per_second\":%.3f}"
-                           : "%s%8d   %16.1f   %15.1f   %11.2f\n",
-                   a->json && i > 0 ? "," : "", lengths[i], p, d, gb);
+        double reading = p * (double)info.prompt_products / 1e9, answering = d * (double)info.decode_products / 1e9;
+        double share = bandwidth > 0 ? gb / bandwidth : 0;
+        if (a->json)
+            g4_buf_fmt(&b,
+                       "%s{\"length\":%d,\"prefill_tokens_per_second\":%.3f,\"prefill_gmul_per_second\":%.3f,"
+                       "\"decode_tokens_per_second\":%.3f,\"decode_gb_per_second\":%.3f,"
+                       "\"share_of_bandwidth\":%.4f,\"decode_gmul_per_second\":%.3f}",
+                       i > 0 ? "," : "", lengths[i], p, reading, d, gb, share, answering);
+        else
+            g4_buf_fmt(&b, "%8d   %8.1f   %6.1f   %8.1f   %6.2f   %7.0f %%   %6.1f\n", lengths[i], p, reading, d, gb,
+                       100 * share, answering);
     }
     if (status == G4_EXIT_DONE && a->json) g4_buf_str(&b, "]}\n");
     if (status == G4_EXIT_DONE) status = g4_print_buf(&b);

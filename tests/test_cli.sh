@@ -149,6 +149,18 @@ ok "--logprobs 2 lists two for each token" \
     json 'len(d["logprobs"]) == 3 and all(len(x["top"]) == 2 for x in d["logprobs"])'
 ok "greedy takes the best" json 'all(x["id"] == x["top"][0]["id"] and x["logprob"] <= 0 for x in d["logprobs"])'
 run -m $base --quiet -p "the cat" -n 3 --logprobs 1 --temp 0
+run bench -m $base --lengths 16,32 -n 4 --repeat 1 --json
+ok "bench --json counts per length, with the bandwidth" \
+    json "d['bandwidth_gb_per_second'] > 0 and [r['length'] for r in d['runs']] == [16, 32] and all(
+        r['prefill_gmul_per_second'] > 0 and r['share_of_bandwidth'] > 0 for r in d['runs'])"
+run bench -m $base --lengths 16 -n 4 --repeat 1
+ok "bench names memory and share" grep -q 'of memory' "$tmp/out"
+run -m $base --quiet -p "the cat" -n 3 --temp 0
+cp "$tmp/out" "$tmp/free"
+run -m $base --quiet -p "the cat" -n 3 --temp 0 --mlock
+ok "--mlock changes nothing, or says what the limit is" \
+    sh -c "cmp -s '$tmp/out' '$tmp/free' || grep -q 'ulimit -l' '$tmp/err'"
+run -m $base --quiet -p "the cat" -n 3 --logprobs 1 --temp 0
 ok "--logprobs without --json is on stderr" test "$(wc -l < "$tmp/err")" -eq 3
 run -m $base --quiet -p "the cat" -n 40 --temp 1 --seed 7
 cp "$tmp/out" "$tmp/seven"

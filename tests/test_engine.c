@@ -141,6 +141,35 @@ static void g4_test_flips(const g4_bytes *file)
 }
 
 /* Patch 4 bytes of the header and expect that status and those words. */
+static int g4_stop_at_once(void *user, uint64_t done, uint64_t total)
+{
+    uint64_t *seen = user;
+    seen[0] = done;
+    seen[1] = total;
+    return 1;
+}
+
+/* Locked in memory, the same bytes; prefaulting counts what every token reads and can be stopped. */
+static void g4_test_memory_advice(void)
+{
+    g4_error err = { G4_OK, "" };
+    g4_engine *e = NULL;
+    g4_engine_info info = { 0 };
+    uint64_t resident = 0, total = 0, seen[2] = { 0, 0 };
+    const g4_status st = g4_engine_open(&e, &(g4_engine_options){ .model_path = G4_MODEL, .lock_memory = 1 }, &err);
+    G4_EXPECT(st == G4_OK || (st == G4_ERR_MEMORY && strstr(err.message, "ulimit")), "%s", err.message);
+    if (st) return;
+    g4_engine_get_info(e, &info);
+    g4_engine_residence(e, &resident, &total);
+    G4_EXPECT(total == info.decode_bytes && resident == total, "%d of %d bytes", (int)resident, (int)total);
+    G4_EXPECT(g4_engine_prefault(e, NULL, NULL, &err) == G4_OK, "%s", err.message);
+    G4_EXPECT(g4_engine_prefault(e, g4_stop_at_once, seen, &err) == G4_ERR_CANCELED, "%s", err.message);
+    G4_EXPECT(seen[0] > 0 && seen[0] < seen[1] && seen[1] == total, "%d of %d", (int)seen[0], (int)seen[1]);
+    G4_EXPECT(info.prompt_products > 0 && info.prompt_products < info.decode_products, "%d and %d multiply-adds",
+              (int)info.prompt_products, (int)info.decode_products);
+    g4_engine_close(e);
+}
+
 static void g4_test_header_error(const g4_bytes *file, size_t at, uint32_t value, g4_status status, const char *words)
 {
     unsigned char was[4];
@@ -301,6 +330,7 @@ int main(void)
         g4_error err = { G4_OK, "" };
         G4_EXPECT(!g4_try(file.data, file.size, &err), "%s", err.message);
         g4_test_paths();
+        g4_test_memory_advice();
         g4_test_header_error(&file, 0, 0x20202020, G4_ERR_FORMAT, "magic");
         g4_test_header_error(&file, 8, 99, G4_ERR_VERSION, "version 99");
         g4_test_header_error(&file, 12, 0x04030201, G4_ERR_FORMAT, "endian");
