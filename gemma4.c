@@ -5299,6 +5299,55 @@ static g4_status g4_file_lock(const g4_file *f, g4_error *err)
     return G4_OK; /* unmapping unlocks */
 }
 
+#define G4_HUGE_PAGE ((size_t)2 << 20)
+
+/* Replace [from, to) of the mapping by a private copy in huge pages, as far as whole ones fit: hardware does not prefetch
+ * across the border of a page, and 2 MB have 512 times fewer borders. Addresses stay as they are. */
+static g4_status g4_file_copy(const g4_file *f, int fd, size_t from, size_t to, g4_error *err)
+{
+#if defined(MADV_HUGEPAGE)
+    const uintptr_t base = (uintptr_t)f->data;
+    const uintptr_t first = (base + from + G4_HUGE_PAGE - 1) / G4_HUGE_PAGE * G4_HUGE_PAGE,
+                    last = (base + to) / G4_HUGE_PAGE * G4_HUGE_PAGE;
+    if (first >= last) return G4_OK;
+    const size_t size = last - first;
+    uint8_t *p = mmap((void *)first, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    if (p == MAP_FAILED) return g4_fail(err, G4_ERR_MEMORY, "no memory for %zu bytes of weights", size);
+    madvise(p, size, MADV_HUGEPAGE); /* advice: failure changes nothing */
+    for (size_t done = 0; done < size;) {
+        const ssize_t n = pread(fd, p + done, size - done, (off_t)(first - base + done));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return g4_fail(err, G4_ERR_IO, "cannot read the weights: %s", n < 0 ? strerror(errno) : "end");
+        done += (size_t)n;
+    }
+    mprotect(p, size, PROT_READ);
+#else
+    (void)f, (void)fd, (void)from, (void)to, (void)err;
+#endif
+    return G4_OK;
+}
+
+/* All weights, neighbours in one piece. */
+static g4_status g4_file_use_huge_pages(const g4_file *f, const char *path, g4_error *err)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return g4_fail(err, G4_ERR_IO, "%.100s: %s", path, strerror(errno));
+    g4_status status = G4_OK;
+    size_t from = 0, to = 0;
+    for (int i = 0; !status && i <= f->n_tensors; i++) {
+        const g4_tensor_entry *t = i < f->n_tensors ? &f->table[i] : NULL;
+        if (t && !g4_is_weight(t)) continue;
+        if (t && t->offset >= to && t->offset - to < G4_ALIGN) {
+            to = (size_t)(t->offset + t->size);
+            continue;
+        }
+        if (from < to) status = g4_file_copy(f, fd, from, to, err);
+        if (t) from = (size_t)t->offset, to = (size_t)(t->offset + t->size);
+    }
+    close(fd);
+    return status;
+}
+
 #define G4_PREFAULT_STEP ((size_t)16 << 20)
 #define G4_RESIDENCE_STEP ((size_t)2 << 20) /* one page of each is looked at */
 
@@ -5366,6 +5415,9 @@ static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_
         g4_bind_end(&b);
         if (b.status) return b.status;
         g4_file_advise(&e->file);
+        if (opt->huge_pages && opt->model_path &&
+            (status = g4_file_use_huge_pages(&e->file, opt->model_path, err)) != G4_OK)
+            return status;
         if (opt->lock_memory && (status = g4_file_lock(&e->file, err)) != G4_OK) return status;
         e->all_f32 = 1;
         for (int i = 0; i < e->file.n_tensors; i++)

@@ -86,6 +86,7 @@ typedef struct {
     int n_threads;                 /* 0: physical cores allowed by affinity and control-group quota */
     const char *isa;               /* NULL: the best here; else the name of a table, as g4_isa_name lists them */
     int lock_memory;               /* mlock what every token reads; G4_ERR_MEMORY when the system forbids it */
+    int huge_pages;                /* copy what every token reads into huge pages: slower to open, faster to answer */
     const g4_allocator *allocator; /* NULL: malloc and free; copied */
     g4_log_fn log;                 /* NULL: silent */
     void *user;                    /* for log */

@@ -243,7 +243,7 @@ struct g4_args {
     int n_bias;
     int raw, specials, think, show_thoughts, yes, json, quiet, no_guard, no_lookup, no_video_audio, bos, skip_specials;
     int all, help, version;
-    int mlock, max_tokens, n_ctx, n_threads, top_k, logprobs, repeat, kv, frames, frame_tokens, image_tokens;
+    int mlock, huge_pages, max_tokens, n_ctx, n_threads, top_k, logprobs, repeat, kv, frames, frame_tokens, image_tokens;
     int block; /* these numbers: -1: not given */
     double temperature, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty, seed;
     double fps; /* these: NAN: not given */
@@ -367,6 +367,8 @@ static const g4_option g4_options[] = {
       "keys and values: f16, f32 or q8_0 (default f16; f32 for f32 models)" },
     { NULL, "--mlock", NULL, G4_IS_FLAG, G4_AT(mlock), 0, 0, G4_FOR_SESSIONS,
       "lock the weights in memory: nothing pages them out" },
+    { NULL, "--huge-pages", NULL, G4_IS_FLAG, G4_AT(huge_pages), 0, 0, G4_FOR_SESSIONS,
+      "copy the weights into huge pages: opens slower, answers faster" },
     { NULL, "--isa", "NAME", G4_IS_TEXT, G4_AT(isa), 0, 0, G4_FOR_SESSIONS | G4_FOR_ENCODE,
       "kernels (default: the best of this CPU)" },
     { NULL, "--json", NULL, G4_IS_FLAG, G4_AT(json), 0, 0, G4_FOR_ANSWER | G4_FOR_BENCH | G4_FOR_PERPLEXITY,
@@ -627,7 +629,7 @@ static int g4_open_engine(g4_engine **e, g4_args *a)
     }
     if (g4_is_checkpoint(a->model)) return G4_EXIT_FAILED;
     g4_engine_options opt = { .model_path = a->model, .n_threads = a->n_threads < 0 ? 0 : a->n_threads, .isa = a->isa,
-                              .lock_memory = a->mlock, .log = g4_on_log, .user = a };
+                              .lock_memory = a->mlock, .huge_pages = a->huge_pages, .log = g4_on_log, .user = a };
     return g4_engine_open(e, &opt, &err) == G4_OK ? G4_EXIT_DONE : g4_failed(&err);
 }
 

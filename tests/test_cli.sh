@@ -160,6 +160,8 @@ cp "$tmp/out" "$tmp/free"
 run -m $base --quiet -p "the cat" -n 3 --temp 0 --mlock
 ok "--mlock changes nothing, or says what the limit is" \
     sh -c "cmp -s '$tmp/out' '$tmp/free' || grep -q 'ulimit -l' '$tmp/err'"
+run -m $base --quiet -p "the cat" -n 3 --temp 0 --huge-pages
+ok "--huge-pages changes nothing" same "$tmp/out" "$tmp/free"
 run -m $base --quiet -p "the cat" -n 3 --logprobs 1 --temp 0
 ok "--logprobs without --json is on stderr" test "$(wc -l < "$tmp/err")" -eq 3
 run -m $base --quiet -p "the cat" -n 40 --temp 1 --seed 7

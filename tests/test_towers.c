@@ -241,10 +241,9 @@ static void g4_test_damage(void)
 
 int main(void)
 {
-    const int slow = getenv("G4_RUNNER") != NULL; /* an emulated CPU: one model of each shape */
     g4_test_model("e2b", "e2b", G4_ROW_TOLERANCE);
-    g4_test_model("26b", "26b", G4_ROW_TOLERANCE);
-    if (!slow) {
+    if (getenv("G4_RUNNER") == NULL) { /* on an emulated CPU only the one with both towers */
+        g4_test_model("26b", "26b", G4_ROW_TOLERANCE);
         g4_test_model("e4b", "e4b", G4_ROW_TOLERANCE);
         g4_test_model("31b", "31b", G4_ROW_TOLERANCE);
         g4_test_model("e2b-q8_0", "e2b", 0);
