@@ -1404,7 +1404,8 @@ struct g4_session {
     float *state;  /* (hidden): final state of the last position, before its norm, if ready is G4_READY_STATE */
     float *logits; /* (vocab): of the last position, if ready is G4_READY_LOGITS */
     g4_readiness ready;
-    uint64_t n_head_rows; /* rows of the vocabulary head computed so far */
+    uint64_t n_head_rows;       /* rows of the vocabulary head computed so far ... */
+    uint64_t n_guessed, n_held; /* ... guesses evaluated, and those that were right: for tests and benches */
     float *partial; /* attention split over spans: (n_heads * spans, head_dim + 2) */
     size_t partial_floats;
     float *work;              /* (vocab): logits after penalties */
@@ -4775,6 +4776,8 @@ static void g4_draft_end(g4_reply *r)
 {
     g4_session *s = r->s;
     const int held = r->row; /* guesses that were right */
+    s->n_guessed += (uint64_t)(r->row + r->ahead);
+    s->n_held += (uint64_t)held;
     r->gain = 0.7 * r->gain + 0.3 * ((1 + held) * r->one - r->batch);
     if (r->gain < 0) {
         r->rest = r->next_rest;

@@ -142,7 +142,9 @@ static void g4_forced(const char *path)
     g4_result result;
     const g4_token prompt[3] = { 2, 5, 9 };
     const g4_constraint constraint = { g4_one_mask, NULL, NULL };
-    const g4_generate_options opt = { .max_tokens = 50, .no_guard = 1, .ignore_stop_ids = 1, .constraint = &constraint };
+    const g4_generate_options opt = {
+        .max_tokens = 50, .no_guard = 1, .ignore_stop_ids = 1, .constraint = &constraint
+    };
     const int bad = g4_engine_open(&e, &(g4_engine_options){ .model_path = path, .n_threads = 2 }, &err) ||
                     g4_session_open(&s, e, NULL, &err) || g4_session_eval(s, prompt, 3, &err);
     G4_EXPECT(!bad, "%s: %s", path, err.message);
