@@ -1,7 +1,6 @@
 /* bench_barrier [THREADS [MODEL.g4]] - what it costs to hand a job to the threads and to wait for its end: jobs one
- * behind the other, as a token makes them, of nothing or of some microseconds; with a model, also the jobs of its token.
- *
- * It brings the library with it, for what is measured is inside. */
+ * behind the other, as a token makes them, of nothing or of some microseconds; with a model, also the number of jobs
+ * of its token. It brings the library with it, for what is measured is inside. */
 #define _GNU_SOURCE 1 /* clock_gettime under -std=c11 */
 #define GEMMA4_IMPLEMENTATION
 #include "../gemma4.h"

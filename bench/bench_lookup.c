@@ -1,5 +1,5 @@
-/* bench_lookup MODEL.g4 [THREADS [TOKENS]] - what prompt lookup gains: answers that repeat parts of their prompt, with and
- * without guesses, by turns in one run.
+/* bench_lookup MODEL.g4 [THREADS [TOKENS]] - what prompt lookup gains: answers that repeat parts of their prompt, with
+ * and without guesses, by turns in one run.
  *
  * The prompts are texts to go on with, as a base model reads them; they were written for this file. "right" is the
  * share of guesses that held. It brings the library with it, for that is counted inside. */
