@@ -5304,8 +5304,8 @@ static g4_status g4_file_lock(const g4_file *f, g4_error *err)
 
 #define G4_HUGE_PAGE ((size_t)2 << 20)
 
-/* Replace [from, to) of the mapping by a private copy in huge pages, as far as whole ones fit: hardware does not prefetch
- * across the border of a page, and 2 MB have 512 times fewer borders. Addresses stay as they are. */
+/* Replace [from, to) of the mapping by a private copy in huge pages, as far as whole ones fit: hardware does not
+ * prefetch across the border of a page, and 2 MB have 512 times fewer borders. Addresses stay as they are. */
 static g4_status g4_file_copy(const g4_file *f, int fd, size_t from, size_t to, g4_error *err)
 {
 #if defined(MADV_HUGEPAGE)

@@ -101,14 +101,15 @@ typedef struct {
     uint64_t file_bytes;
     uint64_t lookup_bytes; /* tables read a row at a time (per-layer embeddings): mostly stay on disk */
     uint64_t decode_bytes; /* weights one generated token reads */
-    uint64_t decode_products, prompt_products; /* multiply-adds with weights for one token: generated; inside a prompt */
+    uint64_t decode_products; /* multiply-adds with weights for a generated token ... */
+    uint64_t prompt_products; /* ... and for a token inside a prompt */
     g4_token bos, eos, pad;
 } g4_engine_info;
 
 G4_API g4_status g4_engine_open(g4_engine **out, const g4_engine_options *opt, g4_error *err);
 G4_API void g4_engine_close(g4_engine *e); /* after its sessions */
 G4_API void g4_engine_get_info(const g4_engine *e, g4_engine_info *out);
-/* The weights that every token reads, in bytes, and (an estimate) how many of them are in memory and not on disk only. */
+/* The weights that every token reads, in bytes, and (an estimate) how many of them are in memory, not only on disk. */
 G4_API void g4_engine_residence(const g4_engine *e, uint64_t *resident, uint64_t *total);
 /* Bring them into memory, in file order; on any thread, beside sessions too. progress: bytes, every 16 MB. */
 G4_API g4_status g4_engine_prefault(const g4_engine *e, g4_progress_fn progress, void *user, g4_error *err);

@@ -243,7 +243,8 @@ struct g4_args {
     int n_bias;
     int raw, specials, think, show_thoughts, yes, json, quiet, no_guard, no_lookup, no_video_audio, bos, skip_specials;
     int all, help, version;
-    int mlock, huge_pages, max_tokens, n_ctx, n_threads, top_k, logprobs, repeat, kv, frames, frame_tokens, image_tokens;
+    int max_tokens, n_ctx, n_threads, top_k, logprobs, repeat, kv, frames, frame_tokens, image_tokens;
+    int mlock, huge_pages;
     int block; /* these numbers: -1: not given */
     double temperature, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty, seed;
     double fps; /* these: NAN: not given */

@@ -86,7 +86,7 @@ def find_tokenizer(path):
     print("random_checkpoint.py: no tokenizer found; a made-up one of the same size is used", file=sys.stderr)
     control = {0: "<pad>", 1: "<eos>", 2: "<bos>", 3: "<unk>", 105: "<|turn>", 106: "<turn|>", 255999: "<|image>", 256000: "<|audio>",
                258880: "<|image|>", 258881: "<|audio|>", 258882: "<image|>", 258883: "<audio|>", 258884: "<|video|>"}
-    texts = {**control, **{238 + b: f"<0x{b:02X}>" for b in range(256)}, 4: "\u2581", **{494 + i: chr(97 + i) for i in range(26)}}
+    texts = {**control, **{238 + b: f"<0x{b:02X}>" for b in range(256)}, 4: "\u2581", **{494 + i: chr(33 + i) for i in range(94)}}
     words = (f"\u2581{i}" for i in range(N_VOCAB))
     vocab = {texts[i] if i in texts else next(words): i for i in range(N_VOCAB)}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
