@@ -154,7 +154,7 @@ tsan: ## two engines and many sessions on threads, under the thread sanitizer
 	@sh tests/run.sh build/tsan/test_threads
 test-scalar: ## the C tests with -DG4_SCALAR_ONLY: no vector kernels in the build
 	@$(MAKE) --no-print-directory B=build/scalar PROGRAM=build/scalar/gemma4 CFLAGS='-O3 -g -DG4_SCALAR_ONLY' test-c
-# Those that an emulator finishes within minutes; the encoders and long texts take hours there.
+# Those that an emulator finishes within minutes; test_towers alone outlasts the limit of CI.
 EMULATED := answer boxes chat grammar json kernels respond text tokenizer
 test-aarch64: ## these C tests built for aarch64, under qemu-aarch64
 	@G4_RUNNER=qemu-aarch64 $(MAKE) --no-print-directory B=build/aarch64 PROGRAM=build/aarch64/gemma4 \
