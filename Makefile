@@ -76,6 +76,7 @@ QUICK := $(patsubst -O3,-O1,$(ALL_CFLAGS))
 $(B)/test_%: tests/test_%.c tests/test.h $(B)/libgemma4.a
 	$(CC) $(QUICK) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
 
+$(B)/test_masks $(B)/test_lookup: tests/heard.h
 $(B)/test_media $(B)/test_tokenizer: $(wildcard tests/fuzz/fuzz_*.c)
 
 # Those that bring the whole library with them are built as quickly: it is the form that is tested.

@@ -2268,8 +2268,10 @@ static int g4_run_answer(g4_args *a)
     if (status == G4_EXIT_DONE && t.raw && !a->raw && !a->quiet) {
         g4_say(0, "%s is a base model: it continues the text, as with --raw", t.info.name);
     }
-    g4_loader_start(&t.loader, t.engine, !a->quiet && a->n_parts > 0 && isatty(STDERR_FILENO));
-    if (status == G4_EXIT_DONE) status = t.raw ? g4_talk_raw(&t) : g4_talk_run(&t);
+    if (status == G4_EXIT_DONE) {
+        g4_loader_start(&t.loader, t.engine, !a->quiet && a->n_parts > 0 && isatty(STDERR_FILENO));
+        status = t.raw ? g4_talk_raw(&t) : g4_talk_run(&t);
+    }
     g4_loader_end(&t.loader);
     g4_talk_cut(&t, 0);
     g4_free(NULL, t.messages);
@@ -2867,7 +2869,7 @@ static double g4_bandwidth(int n_threads)
 {
     enum { ROUNDS = 5, MOST = 256 };
     const size_t words = (size_t)64 << 20, n = (size_t)g4_min_int(n_threads, MOST), share = words / n;
-    uint64_t *data = malloc(words * sizeof *data), sum = 0;
+    uint64_t *data = g4_alloc(NULL, words, sizeof *data), sum = 0;
     g4_reading parts[MOST];
     pthread_t threads[MOST];
     double best = 0;
@@ -2884,7 +2886,7 @@ static double g4_bandwidth(int n_threads)
         for (size_t i = 0; i < started; i++) sum += parts[i].sum;
         if (rate > best) best = rate;
     }
-    free(data);
+    g4_free(NULL, data);
     return sum == 1 ? 0 : best; /* never 1: keeps the sums */
 }
 

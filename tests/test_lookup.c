@@ -5,21 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "heard.h"
 #include "test.h"
 
 enum { REPLY = 120, PROMPT = 60 };
-
-typedef struct {
-    g4_token tokens[REPLY];
-    int n, stop_at;
-} g4_heard;
-
-static int g4_hear(void *user, const g4_output *out)
-{
-    g4_heard *h = user;
-    if (out->token >= 0 && h->n < REPLY) h->tokens[h->n++] = out->token;
-    return h->stop_at > 0 && h->n == h->stop_at;
-}
 
 static void g4_compare(const char *path, const g4_sampling *sampling, int period, int stop_at)
 {

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "heard.h"
 #include "test.h"
 
 enum { REPLY = 90, PROMPT = 40 };
@@ -42,18 +43,6 @@ static void g4_turns_accept(void *user, g4_token token)
     t->state += 977u * (uint32_t)token + 1u;
     g4_turns_next(&t->state);
     if (t->masks % 3 == 0) t->state %= 5; /* come back to the same places, so that guesses hold */
-}
-
-typedef struct {
-    g4_token tokens[REPLY];
-    int n, stop_at;
-} g4_heard;
-
-static int g4_hear(void *user, const g4_output *out)
-{
-    g4_heard *h = user;
-    if (out->token >= 0 && h->n < REPLY) h->tokens[h->n++] = out->token;
-    return h->stop_at > 0 && h->n == h->stop_at;
 }
 
 /* ways: 0 everything computed, 1 few rows, 2 few rows and guesses, 3 and chunks of three tokens */
