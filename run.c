@@ -963,9 +963,12 @@ static void g4_line_escape(g4_line *l)
 
 static g4_line_end g4_line_edit(g4_line *l)
 {
-    for (;;) {
+    struct pollfd in = { STDIN_FILENO, POLLIN, 0 };
+    int ahead = poll(&in, 1, 0) > 0; /* typed while the terminal still translated: Ctrl-D comes as a zero byte */
+    for (;; ahead = 0) {
         g4_line_draw(l);
         int c = g4_key_byte(-1);
+        if (ahead && c == 0 && l->text.len == 0) return G4_LINE_END;
         if (c < 0) return g4_interrupted() ? G4_LINE_INTERRUPTED : G4_LINE_END;
         switch (c) {
         case '\r':
