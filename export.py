@@ -1775,13 +1775,14 @@ class ModelFile:
             raise ExportError(f"{path}: needs {end / 1e9:.2f} GB, only {free / 1e9:.2f} GB are free there")
         fd, temporary = tempfile.mkstemp(prefix=os.path.basename(path) + ".", suffix=".partial", dir=folder)
         try:
-            with os.fdopen(fd, "wb") as f:
+            with os.fdopen(fd, "wb", buffering=0) as raw:
+                f = HugePageWriter(raw)
                 f.write(head)
                 crcs = self.write_tensors(f, progress)
                 f.flush()
-                if f.tell() != end:
-                    raise ExportError(f"{path}: wrote {f.tell()} bytes instead of {end}")
-                os.fsync(f.fileno())
+                if raw.tell() != end:
+                    raise ExportError(f"{path}: wrote {raw.tell()} bytes instead of {end}")
+                os.fsync(fd)
             check_file(temporary, head, self.entries, crcs)
             umask = os.umask(0)
             os.umask(umask)
@@ -1817,6 +1818,33 @@ class ModelFile:
             finally:
                 for _, future in ahead:
                     future.cancel()
+
+
+class HugePageWriter:
+    """Writes whole pieces of 2 MB at multiples of 2 MB. Linux then holds the new file in huge pages (ext4 from 6.16), and the
+    engine reads it faster than one written anyhow: until it leaves the cache, a file stays in the pages it was written with."""
+    PIECE = 2 << 20
+
+    def __init__(self, raw):
+        self.raw, self.pending, self.written = raw, bytearray(), 0
+
+    def tell(self):
+        return self.written + len(self.pending)
+
+    def write(self, data):
+        self.pending += data
+        self.hand_on(len(self.pending) // self.PIECE * self.PIECE)
+
+    def flush(self):
+        self.hand_on(len(self.pending))
+
+    def hand_on(self, n):
+        with memoryview(self.pending) as view:
+            done = 0
+            while done < n:
+                done += self.raw.write(view[done:n])
+        del self.pending[:n]
+        self.written += n
 
 
 def check_file(path, head, entries, crcs):

@@ -5264,21 +5264,25 @@ static g4_status g4_engine_choose(g4_engine *e, const g4_engine_options *opt, g4
     return status;
 }
 
-/* Big tables are looked up a row at a time, anywhere: reading ahead of a row would fetch its neighbours from disk for
- * nothing. */
+/* How the file is read. What is not in memory yet comes in huge pages where the file system has them (ext4 from Linux 6.16),
+ * and stays so for every process that maps it. Big tables are looked up a row at a time, anywhere: reading ahead of a row
+ * would fetch its neighbours from disk for nothing. Advice: failure changes nothing. */
 #define G4_BIG_TABLE (16u << 20)
 static void g4_file_advise(const g4_file *f)
 {
-#if defined(MADV_RANDOM)
-    for (int i = 0; f->mapped && i < f->n_tensors; i++) {
+#if defined(MADV_RANDOM) && defined(MADV_HUGEPAGE)
+    const long page = sysconf(_SC_PAGESIZE);
+    if (!f->mapped || page <= 0) return;
+    madvise((void *)(uintptr_t)f->data, f->size, MADV_HUGEPAGE);
+    for (int i = 0; i < f->n_tensors; i++) {
         const g4_tensor_entry *t = &f->table[i];
         if (t->layout != G4_LAYOUT_ROWS || t->size < G4_BIG_TABLE) continue;
-        const long page = sysconf(_SC_PAGESIZE);
-        if (page <= 0) return;
         const size_t from = g4_round_up((size_t)t->offset, (size_t)page),
                      to = (size_t)(t->offset + t->size) / (size_t)page * (size_t)page;
-        if (from < to)
-            madvise((void *)(uintptr_t)(f->data + from), to - from, MADV_RANDOM); /* advice: failure changes nothing */
+        if (from >= to) continue;
+        void *p = (void *)(uintptr_t)(f->data + from);
+        madvise(p, to - from, MADV_NOHUGEPAGE);
+        madvise(p, to - from, MADV_RANDOM);
     }
 #else
     (void)f;
@@ -5402,6 +5406,7 @@ static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_
     g4_status status = g4_file_open(&e->file, opt, e->a, err);
     if (!status) status = g4_engine_choose(e, opt, err); /* asks the CPU, which a virtual machine answers slowly */
     if (status) return status;
+    g4_file_advise(&e->file); /* before the first look at a weight */
     const g4_config *c = &e->file.config;
     status = g4_tokenizer_bind(&e->tokenizer, e->file.tokenizer, e->file.tokenizer_size, c->n_vocab, err);
     if (status) return status;
@@ -5417,7 +5422,6 @@ static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_
         g4_audio_bind(e, &b);
         g4_bind_end(&b);
         if (b.status) return b.status;
-        g4_file_advise(&e->file);
         if (opt->huge_pages && opt->model_path &&
             (status = g4_file_use_huge_pages(&e->file, opt->model_path, err)) != G4_OK)
             return status;
