@@ -2567,11 +2567,13 @@ static void g4_head_some_piece(void *ctx, int piece, int worker)
  * position; layers of attention (every patch sees every patch, no mask) and gated MLP; mean over 3 x 3; standardize
  * (26B, 31B); weightless norm; projection. E2B and E4B clip the inputs and outputs of the linears of the layers.
  *
- * A piece of work is a tile of 64 patches, which is also one tile of keys and values. Two passes over the tiles make a
- * layer: keys and values of all, then everything else of a tile with activations that stay in cache. So memory beyond
- * x, q, k and v does not grow with n. */
+ * A piece of work is a tile of 64 patches, which is also one tile of keys and values. Three passes make a layer:
+ * queries, keys and values of all tiles; attention, where a piece is one head for a group of tiles, and its result
+ * takes the place of its queries; everything else of a tile with activations that stay in cache. So memory beyond x, q,
+ * k and v does not grow with n. */
 
 #define G4_TOWER_TILE G4_PAGE /* tokens of a piece of work */
+#define G4_VISION_QUERIES (4 * G4_TOWER_TILE) /* that use a tile of keys and values while it is in L2 */
 
 /* Gemma4ClippableLinear: y = clamp(w . clamp(x, b0, b1), b2, b3), no bias. */
 typedef struct {
@@ -2711,7 +2713,7 @@ typedef struct {
     float *wide;      /* (TILE, pad16(max(heads * head_dim, hidden, text hidden))) */
     float *gate, *up; /* (TILE, pad16(mlp)) each, in one allocation */
     float *heads;     /* (TILE, heads * head_dim): attention output */
-    float *m, *l, *o; /* (TILE), (TILE), (TILE, head_dim): online softmax of a span of keys */
+    float *m, *l, *o; /* (QUERIES), (QUERIES), (QUERIES, head_dim): online softmax of a span of keys */
     float *M, *L, *O; /* the same, of the spans so far */
 } g4_vision_work;
 
@@ -2724,7 +2726,7 @@ typedef struct {
     int n, tiles;
     size_t wide_stride;
     float *x;             /* (n, hidden): the residual stream */
-    float *q;             /* (heads, tiles * 64, head_dim) */
+    float *q;             /* (heads, tiles * 64, head_dim): queries, then what they saw */
     float *k;             /* (heads, tiles, head_dim, 64) */
     float *val;           /* (heads, tiles, 64, head_dim) */
     float *cos_t, *sin_t; /* (longer side, head_dim / 4): angle = position * theta^(-2 i / (head_dim / 2)) */
@@ -2814,14 +2816,18 @@ static void g4_vision_keys_piece(void *ctx, int piece, int worker)
     }
 }
 
-/* All keys of one head for a tile of queries, over spans of keys as in the decoder: sums of 10,000 terms keep their
- * precision. */
-static void g4_vision_attend(const g4_vision_run *r, g4_vision_work *w, size_t head, int t0, int n)
+/* All keys of one head for a group of queries, over spans of keys as in the decoder: sums of 10,000 terms keep their
+ * precision. The pieces of a head stand together, so that all workers read the same keys and values. */
+static void g4_vision_attend_piece(void *ctx, int piece, int worker)
 {
-    const g4_config *c = &r->e->file.config;
-    const size_t dim = c->v_head_dim, tile_floats = G4_TOWER_TILE * dim, first = head * (size_t)r->tiles * tile_floats;
-    const int per_span = G4_SPAN / G4_TOWER_TILE;
-    int lo[G4_TOWER_TILE] = { 0 }, hi[G4_TOWER_TILE];
+    const g4_vision_run *r = ctx;
+    const g4_vision_work *w = &r->work[worker];
+    const size_t dim = r->e->file.config.v_head_dim, tile_floats = G4_TOWER_TILE * dim;
+    const int per_span = G4_SPAN / G4_TOWER_TILE, groups = (r->n + G4_VISION_QUERIES - 1) / G4_VISION_QUERIES;
+    const int t0 = piece % groups * G4_VISION_QUERIES, n = g4_min_int(r->n - t0, G4_VISION_QUERIES);
+    const size_t first = (size_t)(piece / groups) * (size_t)r->tiles * tile_floats;
+    float *q = r->q + first + (size_t)t0 * dim;
+    int lo[G4_VISION_QUERIES] = { 0 }, hi[G4_VISION_QUERIES];
     for (int t = 0; t < n; t++) {
         w->M[t] = -INFINITY;
         w->L[t] = 0;
@@ -2838,16 +2844,13 @@ static void g4_vision_attend(const g4_vision_run *r, g4_vision_work *w, size_t h
                                     r->val + first + (size_t)tile * tile_floats, NULL, NULL };
             const int end = g4_min_int(r->n - tile * G4_TOWER_TILE, G4_TOWER_TILE);
             for (int t = 0; t < n; t++) hi[t] = end;
-            r->e->kernels->attend(&kv, G4_KV_F32, (int)dim, r->q + first + (size_t)t0 * dim, n, lo, hi, w->m, w->l,
-                                  w->o);
+            r->e->kernels->attend(&kv, G4_KV_F32, (int)dim, q, n, lo, hi, w->m, w->l, w->o);
         }
         for (size_t t = 0; t < (size_t)n; t++)
             g4_attend_merge(&w->M[t], &w->L[t], w->O + t * dim, w->m[t], w->l[t], w->o + t * dim, (int)dim);
     }
-    for (size_t t = 0; t < (size_t)n; t++) {
-        float *y = w->heads + t * c->v_heads * dim + head * dim;
-        for (size_t i = 0; i < dim; i++) y[i] = w->O[t * dim + i] / w->L[t];
-    }
+    for (size_t t = 0; t < (size_t)n; t++)
+        for (size_t i = 0; i < dim; i++) q[t * dim + i] = w->O[t * dim + i] / w->L[t];
 }
 
 /* x += norm(o . attention);  x += norm(down . (gelu(gate . norm(x)) * up . norm(x))) */
@@ -2858,9 +2861,13 @@ static void g4_vision_layer_piece(void *ctx, int piece, int worker)
     const g4_vision_layer *l = r->layer;
     const g4_config *c = &r->e->file.config;
     const g4_kernels *kernels = r->e->kernels;
-    size_t hidden = c->v_hidden, all = c->v_heads * c->v_head_dim, mlp = c->v_mlp, mlp_stride = g4_round_up(mlp, 16);
+    size_t hidden = c->v_hidden, dim = c->v_head_dim, all = c->v_heads * dim, mlp = c->v_mlp,
+           mlp_stride = g4_round_up(mlp, 16);
     int n, t0 = g4_tile_span(piece, r->n, &n);
-    for (size_t h = 0; h < c->v_heads; h++) g4_vision_attend(r, w, h, t0, n);
+    for (size_t t = 0; t < (size_t)n; t++)
+        for (size_t h = 0; h < c->v_heads; h++)
+            memcpy(w->heads + t * all + h * dim,
+                   r->q + ((h * (size_t)r->tiles + (size_t)piece) * G4_TOWER_TILE + t) * dim, dim * sizeof *r->q);
     g4_linear_apply(kernels, &w->linear, &l->o, w->wide, r->wide_stride, w->heads, all, n);
     for (size_t t = 0; t < (size_t)n; t++) {
         float *x = r->x + ((size_t)t0 + t) * hidden, *y = w->wide + t * r->wide_stride;
@@ -2950,12 +2957,12 @@ static int g4_vision_run_open(g4_vision_run *r)
         w->wide = g4_alloc(a, tile, r->wide_stride * sizeof(float));
         w->gate = g4_alloc(a, tile, gates * sizeof(float));
         w->heads = g4_alloc(a, tile, all * sizeof(float));
-        w->m = g4_alloc(a, tile, sizeof(float));
-        w->l = g4_alloc(a, tile, sizeof(float));
-        w->o = g4_alloc(a, tile, dim * sizeof(float));
-        w->M = g4_alloc(a, tile, sizeof(float));
-        w->L = g4_alloc(a, tile, sizeof(float));
-        w->O = g4_alloc(a, tile, dim * sizeof(float));
+        w->m = g4_alloc(a, G4_VISION_QUERIES, sizeof(float));
+        w->l = g4_alloc(a, G4_VISION_QUERIES, sizeof(float));
+        w->o = g4_alloc(a, G4_VISION_QUERIES, dim * sizeof(float));
+        w->M = g4_alloc(a, G4_VISION_QUERIES, sizeof(float));
+        w->L = g4_alloc(a, G4_VISION_QUERIES, sizeof(float));
+        w->O = g4_alloc(a, G4_VISION_QUERIES, dim * sizeof(float));
         int ok = g4_linear_work_open(&w->linear, a, (int)(deepest > widest ? deepest : widest));
         if (!ok || !w->norm || !w->wide || !w->gate || !w->heads || !w->m || !w->l || !w->o || !w->M || !w->L || !w->O)
             return 0;
@@ -2988,6 +2995,8 @@ static g4_status g4_vision_forward(g4_engine *e, const g4_patches *patches, floa
     for (uint32_t i = 0; i < c->v_layers; i++) {
         r.layer = &e->vision->layers[i];
         g4_parallel_for(e->pool, r.tiles, g4_vision_keys_piece, &r);
+        g4_parallel_for(e->pool, (int)c->v_heads * ((r.n + G4_VISION_QUERIES - 1) / G4_VISION_QUERIES),
+                        g4_vision_attend_piece, &r);
         g4_parallel_for(e->pool, r.tiles, g4_vision_layer_piece, &r);
     }
     g4_parallel_for(e->pool, (patches->n_tokens + G4_TOWER_TILE - 1) / G4_TOWER_TILE, g4_vision_pool_piece, &r);

@@ -129,26 +129,31 @@ G4_BODY void g4_gemm_tiles(float *y, size_t y_stride, const g4_matrix *w, const 
     }
 
 /* Attention. Keys and values of the tile are widened once per block of queries, in strips that fit in L1, then used for
- * all its queries. Queries without keys are left out of the block, so nothing of theirs is touched. */
-#define G4_QUERY_BLOCK 64 /* its scores are 16 KB */
-#define G4_STRIP_DIMS 128 /* of a key strip (dims, 16): 8 KB */
-#define G4_STRIP_WIDTH 32 /* of a value strip (64, 32): 8 KB */
-#define G4_QUERY_TILE 12  /* the largest of any table */
+ * all its queries; float32 ones of a narrow head are read where they are. Queries without keys are left out of the
+ * block, so nothing of theirs is touched. */
+#define G4_QUERY_BLOCK 64  /* its scores are 16 KB */
+#define G4_STRIP_DIMS 128  /* of a key strip (dims, 16): 8 KB */
+#define G4_STRIP_WIDTH 32  /* of a value strip (64, 32): 8 KB */
+#define G4_QUERY_TILE 12   /* the largest of any table */
+#define G4_NARROW_HEAD 128 /* 64 rows of more floats share too few sets of L1 to be read in place */
 
 typedef struct {
     int tile; /* queries that the two products take at most */
-    /* s[i][0..15] += sum over dims of q[i][d0 + d] * k[d][0..15]; rows of s are G4_PAGE apart */
-    void (*scores)(float *s, const float *const *q, int d0, const float *k, int dims, int n);
+    /* s[i][0..15] = (d0 ? s[i] : 0) + sum over dims of q[i][d0 + d] * k[d][0..15]; rows of s are G4_PAGE, of k
+     * k_stride apart */
+    void (*scores)(float *s, const float *const *q, int d0, const float *k, int k_stride, int dims, int n);
     /* o[i][d0..d0+15] = o * alpha[i] + sum over j in [j0, j1) of p[i][j] * v[j][0..15]; rows of p are G4_PAGE, of v
-     * G4_STRIP_WIDTH apart */
-    void (*values)(float *const *o, int d0, const float *alpha, const float *p, const float *v, int j0, int j1, int n);
+     * v_stride apart */
+    void (*values)(float *const *o, int d0, const float *alpha, const float *p, const float *v, int v_stride, int j0,
+                   int j1, int n);
     /* k (dims, 64) at columns 16 c.. to out (dims, 16) */
     void (*widen_keys)(float *out, const g4_kv_tile *tile, g4_kv_type type, int d0, int dims, int c);
     /* v rows [j0, j1), dims d0..d0 + width - 1, to out (64, G4_STRIP_WIDTH), zeros behind width */
     void (*widen_values)(float *out, const g4_kv_tile *tile, g4_kv_type type, int head_dim, int d0, int width, int j0,
                          int j1);
-    /* scores of one query to weights: -inf outside [lo, hi), updates m and l, returns exp(m - m') */
-    float (*softmax)(float *s, int lo, int hi, float *m, float *l);
+    /* scores of n queries to weights, 0 outside [lo, hi); updates m and l; alpha = exp(m - m'), G4_QUERY_BLOCK long.
+     * All maxima come first: they are chains of latencies, and the exponentials then wait for none. */
+    void (*softmax)(float *s, int n, const int *lo, const int *hi, float *m, float *l, float *alpha);
 } g4_attend_ops;
 
 /* Queries of the next tile when `left` are left. */
@@ -165,40 +170,46 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
     _Alignas(64) float tail[G4_QUERY_TILE * 16];
     _Static_assert(G4_PAGE * G4_STRIP_WIDTH >= G4_STRIP_DIMS * 16, "one buffer serves key and value strips");
     const float *qs[G4_QUERY_BLOCK];
-    float *os[G4_QUERY_BLOCK], alpha[G4_QUERY_BLOCK];
-    int index[G4_QUERY_BLOCK];
+    float *os[G4_QUERY_BLOCK], ms[G4_QUERY_BLOCK], ls[G4_QUERY_BLOCK], alpha[G4_QUERY_BLOCK];
+    int los[G4_QUERY_BLOCK], his[G4_QUERY_BLOCK], index[G4_QUERY_BLOCK];
+    const int in_place = type == G4_KV_F32 && head_dim <= G4_NARROW_HEAD;
     for (int q0 = 0; q0 < n_q; q0 += G4_QUERY_BLOCK) {
         int n = 0, j0 = G4_PAGE, j1 = 0;
         for (int i = q0; i < g4_min_int(q0 + G4_QUERY_BLOCK, n_q); i++) {
             if (lo[i] >= hi[i]) continue;
             qs[n] = q + (size_t)i * (size_t)head_dim;
             os[n] = o + (size_t)i * (size_t)head_dim;
+            ms[n] = m[i], ls[n] = l[i], los[n] = lo[i], his[n] = hi[i];
             index[n++] = i;
             j0 = g4_min_int(j0, lo[i]);
             j1 = g4_max_int(j1, hi[i]);
         }
         if (n == 0) continue;
-        memset(s, 0, (size_t)n * G4_PAGE * sizeof *s);
         for (int d0 = 0; d0 < head_dim; d0 += G4_STRIP_DIMS) {
             const int dims = g4_min_int(G4_STRIP_DIMS, head_dim - d0);
             for (int c = j0 / 16; c < (j1 + 15) / 16; c++) {
-                ops->widen_keys(strip, tile, type, d0, dims, c);
+                const float *keys = strip;
+                if (in_place) keys = (const float *)tile->k + d0 * G4_PAGE + 16 * c;
+                else ops->widen_keys(strip, tile, type, d0, dims, c);
                 for (int i = 0, k; i < n; i += k) {
                     k = g4_query_tile(n - i, ops->tile);
-                    ops->scores(s + i * G4_PAGE + 16 * c, qs + i, d0, strip, dims, k);
+                    ops->scores(s + i * G4_PAGE + 16 * c, qs + i, d0, keys, in_place ? G4_PAGE : 16, dims, k);
                 }
             }
         }
-        for (int i = 0; i < n; i++)
-            alpha[i] = ops->softmax(s + i * G4_PAGE, lo[index[i]], hi[index[i]], m + index[i], l + index[i]);
-        for (int d0 = 0; d0 < head_dim; d0 += G4_STRIP_WIDTH) {
-            const int width = g4_min_int(G4_STRIP_WIDTH, head_dim - d0);
-            ops->widen_values(strip, tile, type, head_dim, d0, width, j0, j1);
+        ops->softmax(s, n, los, his, ms, ls, alpha);
+        for (int i = 0; i < n; i++) m[index[i]] = ms[i], l[index[i]] = ls[i];
+        for (int d0 = 0, width; d0 < head_dim; d0 += width) {
+            const float *values = strip;
+            width = g4_min_int(in_place ? 16 : G4_STRIP_WIDTH, head_dim - d0);
+            const int direct = in_place && width == 16, stride = direct ? head_dim : G4_STRIP_WIDTH;
+            if (direct) values = (const float *)tile->v + d0;
+            else ops->widen_values(strip, tile, type, head_dim, d0, width, j0, j1);
             for (int c = 0; c < width; c += 16)
                 for (int i = 0, k; i < n; i += k) {
                     k = g4_query_tile(n - i, ops->tile);
                     if (width - c >= 16) {
-                        ops->values(os + i, d0 + c, alpha + i, s + i * G4_PAGE, strip + c, j0, j1, k);
+                        ops->values(os + i, d0 + c, alpha + i, s + i * G4_PAGE, values + c, stride, j0, j1, k);
                         continue;
                     }
                     float *part[G4_QUERY_TILE]; /* fewer than 16 dims are left: work on a padded copy */
@@ -206,7 +217,7 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
                         part[r] = memset(tail + 16 * r, 0, 16 * sizeof *tail);
                         memcpy(part[r], os[i + r] + d0 + c, (size_t)(width - c) * sizeof *tail);
                     }
-                    ops->values(part, 0, alpha + i, s + i * G4_PAGE, strip + c, j0, j1, k);
+                    ops->values(part, 0, alpha + i, s + i * G4_PAGE, values + c, stride, j0, j1, k);
                     for (int r = 0; r < k; r++) memcpy(os[i + r] + d0 + c, part[r], (size_t)(width - c) * sizeof *tail);
                 }
         }
@@ -214,26 +225,27 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
 }
 
 /* The two products for a constant number of queries, and the table entry. */
-#define G4_CASE_SCORES(SUFFIX, N)                      \
-    case N:                                            \
-        g4_scores_tile_##SUFFIX(s, q, d0, k, dims, N); \
+#define G4_CASE_SCORES(SUFFIX, N)                                \
+    case N:                                                      \
+        g4_scores_tile_##SUFFIX(s, q, d0, k, k_stride, dims, N); \
         break;
-#define G4_CASE_VALUES(SUFFIX, N)                               \
-    case N:                                                     \
-        g4_values_tile_##SUFFIX(o, d0, alpha, p, v, j0, j1, N); \
+#define G4_CASE_VALUES(SUFFIX, N)                                         \
+    case N:                                                               \
+        g4_values_tile_##SUFFIX(o, d0, alpha, p, v, v_stride, j0, j1, N); \
         break;
 #define G4_CASES_6(C, SUFFIX) C(SUFFIX, 1) C(SUFFIX, 2) C(SUFFIX, 3) C(SUFFIX, 4) C(SUFFIX, 5) C(SUFFIX, 6)
 #define G4_CASES_12(C, SUFFIX) \
     G4_CASES_6(C, SUFFIX) C(SUFFIX, 7) C(SUFFIX, 8) C(SUFFIX, 9) C(SUFFIX, 10) C(SUFFIX, 11) C(SUFFIX, 12)
 #define G4_ATTEND(SUFFIX, TARGET, TILE, KEYS, VALUES, SOFTMAX)                                                         \
-    TARGET static void g4_scores_##SUFFIX(float *s, const float *const *q, int d0, const float *k, int dims, int n)    \
+    TARGET static void g4_scores_##SUFFIX(float *s, const float *const *q, int d0, const float *k, int k_stride,       \
+                                          int dims, int n)                                                             \
     {                                                                                                                  \
         switch (n) {                                                                                                   \
             G4_CASES_##TILE(G4_CASE_SCORES, SUFFIX)                                                                    \
         }                                                                                                              \
     }                                                                                                                  \
     TARGET static void g4_values_##SUFFIX(float *const *o, int d0, const float *alpha, const float *p, const float *v, \
-                                          int j0, int j1, int n)                                                       \
+                                          int v_stride, int j0, int j1, int n)                                         \
     {                                                                                                                  \
         switch (n) {                                                                                                   \
             G4_CASES_##TILE(G4_CASE_VALUES, SUFFIX)                                                                    \
@@ -524,40 +536,39 @@ G4_AVX2 static void g4_quantize_avx2(int8_t *q, float *d, int32_t *sum, const fl
     }
 }
 
-/* e^x for x <= 88: 2^n * p(r), n = rint(x / ln 2), r = x - n ln 2 in two parts, p of degree 6 (Cephes expf). Relative
- * error below 2^-22; 0 below -87.33, also for -infinity. */
+/* e^x for x <= 88: 2^n * p(r), n = rint(x / ln 2), r = x - n ln 2, p = 1 + r + r^2 (..) of degree 6 with the least
+ * relative error. Error below 2^-23 for |x| <= 20 and 2^-21 anywhere; 1 at 0; 0 below -87.33, also for -infinity. */
 G4_BODY G4_AVX2 __m256 g4_exp_avx2(__m256 x)
 {
-    const __m256 least = _mm256_set1_ps(-87.33f);
-    const __m256 keep = _mm256_cmp_ps(x, least, _CMP_NLT_UQ); /* NaN stays */
-    const __m256 v = _mm256_max_ps(least, _mm256_min_ps(_mm256_set1_ps(88.3f), x));
-    const __m256 n = _mm256_round_ps(_mm256_mul_ps(v, _mm256_set1_ps(1.44269504088896341f)),
+    const __m256 keep = _mm256_cmp_ps(x, _mm256_set1_ps(-87.33f), _CMP_NLT_UQ); /* NaN stays */
+    const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504088896341f)),
                                      _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m256 r =
-        _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), v));
-    __m256 p = _mm256_set1_ps(1.9875691500e-4f);
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.3981999507e-3f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(8.3334519073e-3f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.1665795894e-2f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.6666665459e-1f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.0000001201e-1f));
-    p = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r), _mm256_set1_ps(1.0f));
+    const __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693147180559945309f), x);
+    __m256 p = _mm256_set1_ps(1.3814583654e-3f);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(8.3687240258e-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.1668388993e-2f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.6666521132e-1f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.9999994040e-1f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
     const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
     return _mm256_and_ps(keep, _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent)));
 }
 
 /* Attention: 6 queries x 16 positions, or 6 queries x 16 dims, keep 12 sums in registers. */
-G4_BODY G4_AVX2 void g4_scores_tile_avx2(float *s, const float *const *q, int d0, const float *k, int dims, const int n)
+G4_BODY G4_AVX2 void g4_scores_tile_avx2(float *s, const float *const *q, int d0, const float *k, int k_stride,
+                                         int dims, const int n)
 {
     __m256 a0[6], a1[6];
     const float *qp[6];
 #pragma GCC unroll 6
     for (int i = 0; i < n; i++) {
-        a0[i] = _mm256_load_ps(s + i * G4_PAGE), a1[i] = _mm256_load_ps(s + i * G4_PAGE + 8);
+        a0[i] = d0 ? _mm256_load_ps(s + i * G4_PAGE) : _mm256_setzero_ps();
+        a1[i] = d0 ? _mm256_load_ps(s + i * G4_PAGE + 8) : _mm256_setzero_ps();
         qp[i] = q[i] + d0;
     }
-    for (int c = 0; c < dims; c++) {
-        const __m256 k0 = _mm256_load_ps(k + 16 * c), k1 = _mm256_load_ps(k + 16 * c + 8);
+    for (int c = 0; c < dims; c++, k += k_stride) {
+        const __m256 k0 = _mm256_loadu_ps(k), k1 = _mm256_loadu_ps(k + 8);
 #pragma GCC unroll 6
         for (int i = 0; i < n; i++) {
             const __m256 v = _mm256_broadcast_ss(qp[i] + c);
@@ -571,7 +582,7 @@ G4_BODY G4_AVX2 void g4_scores_tile_avx2(float *s, const float *const *q, int d0
     for (int i = 0; i < n; i++) _mm256_store_ps(s + i * G4_PAGE, a0[i]), _mm256_store_ps(s + i * G4_PAGE + 8, a1[i]);
 }
 G4_BODY G4_AVX2 void g4_values_tile_avx2(float *const *o, int d0, const float *alpha, const float *p, const float *v,
-                                         int j0, int j1, const int n)
+                                         int v_stride, int j0, int j1, const int n)
 {
     __m256 a0[6], a1[6];
 #pragma GCC unroll 6
@@ -580,8 +591,9 @@ G4_BODY G4_AVX2 void g4_values_tile_avx2(float *const *o, int d0, const float *a
         a0[i] = _mm256_mul_ps(_mm256_loadu_ps(o[i] + d0), scale),
         a1[i] = _mm256_mul_ps(_mm256_loadu_ps(o[i] + d0 + 8), scale);
     }
-    for (int j = j0; j < j1; j++) {
-        const __m256 v0 = _mm256_load_ps(v + G4_STRIP_WIDTH * j), v1 = _mm256_load_ps(v + G4_STRIP_WIDTH * j + 8);
+    v += j0 * v_stride;
+    for (int j = j0; j < j1; j++, v += v_stride) {
+        const __m256 v0 = _mm256_loadu_ps(v), v1 = _mm256_loadu_ps(v + 8);
 #pragma GCC unroll 6
         for (int i = 0; i < n; i++) {
             const __m256 w = _mm256_broadcast_ss(p + i * G4_PAGE + j);
@@ -652,24 +664,30 @@ G4_AVX2 static void g4_widen_values_avx2(float *out, const g4_kv_tile *tile, g4_
     else g4_widen_rows_avx2(out, tile, G4_KV_Q8_0, head_dim, d0, width, j0, j1);
 }
 
-G4_AVX2 static float g4_softmax_avx2(float *s, int lo, int hi, float *m, float *l)
+G4_AVX2 static void g4_softmax_avx2(float *s, int n, const int *lo, const int *hi, float *m, float *l, float *alpha)
 {
-    for (int j = 0; j < lo; j++) s[j] = -INFINITY;
-    for (int j = hi; j < G4_PAGE; j++) s[j] = -INFINITY;
-    __m256 top = _mm256_load_ps(s);
-    for (int j = 8; j < G4_PAGE; j += 8) top = _mm256_max_ps(top, _mm256_load_ps(s + j));
-    const float m0 = *m, max = g4_hmax_avx2(top), m1 = max > m0 ? max : m0;
-    const __m256 vm = _mm256_set1_ps(m1);
-    __m256 sum = _mm256_setzero_ps();
-    for (int j = 0; j < G4_PAGE; j += 8) {
-        const __m256 p = g4_exp_avx2(_mm256_sub_ps(_mm256_load_ps(s + j), vm));
-        _mm256_store_ps(s + j, p);
-        sum = _mm256_add_ps(sum, p);
+    for (int i = 0; i < n; i++) {
+        float *row = s + i * G4_PAGE;
+        for (int j = 0; j < lo[i]; j++) row[j] = -INFINITY;
+        for (int j = hi[i]; j < G4_PAGE; j++) row[j] = -INFINITY;
+        __m256 top = _mm256_load_ps(row);
+        for (int j = 8; j < G4_PAGE; j += 8) top = _mm256_max_ps(top, _mm256_load_ps(row + j));
+        const float m0 = m[i], max = g4_hmax_avx2(top);
+        m[i] = max > m0 ? max : m0;
+        alpha[i] = m0 - m[i];
     }
-    const float alpha = _mm256_cvtss_f32(g4_exp_avx2(_mm256_set1_ps(m0 - m1)));
-    *l = *l * alpha + g4_hsum_avx2(sum);
-    *m = m1;
-    return alpha;
+    for (int i = n; i % 8; i++) alpha[i] = 0;
+    for (int i = 0; i < n; i += 8) _mm256_storeu_ps(alpha + i, g4_exp_avx2(_mm256_loadu_ps(alpha + i)));
+    for (int i = 0; i < n; i++) {
+        const __m256 top = _mm256_broadcast_ss(m + i);
+        __m256 sum = _mm256_setzero_ps();
+        for (float *row = s + i * G4_PAGE, *end = row + G4_PAGE; row < end; row += 8) {
+            const __m256 p = g4_exp_avx2(_mm256_sub_ps(_mm256_load_ps(row), top));
+            _mm256_store_ps(row, p);
+            sum = _mm256_add_ps(sum, p);
+        }
+        l[i] = l[i] * alpha[i] + g4_hsum_avx2(sum);
+    }
 }
 
 G4_ATTEND(avx2, G4_AVX2, 6, g4_widen_keys_avx2, g4_widen_values_avx2, g4_softmax_avx2)
@@ -727,7 +745,8 @@ G4_AVX2 static void g4_geglu_avx2(float *y, const float *gate, const float *up, 
 /* cap * tanh(x / cap) = cap - 2 cap / (1 + e^(2x / cap)); error below 2^-21 cap. */
 G4_BODY G4_AVX2 __m256 g4_cap_avx2(__m256 x, float cap)
 {
-    const __m256 e = g4_exp_avx2(_mm256_mul_ps(x, _mm256_set1_ps(2.0f / cap)));
+    const __m256 u = _mm256_mul_ps(x, _mm256_set1_ps(2.0f / cap));
+    const __m256 e = g4_exp_avx2(_mm256_min_ps(_mm256_set1_ps(88.0f), u)); /* NaN stays */
     return _mm256_sub_ps(_mm256_set1_ps(cap),
                          _mm256_div_ps(_mm256_set1_ps(2.0f * cap), _mm256_add_ps(_mm256_set1_ps(1.0f), e)));
 }
@@ -1009,15 +1028,15 @@ G4_GEMM_FLOAT(g4_gemm_f32_avx512, G4_AVX512, 3, 8, g4_float_tile_avx512, G4_TYPE
 G4_GEMM_FLOAT(g4_gemm_bf16_avx512, G4_AVX512, 6, 8, g4_float_tile_avx512, G4_TYPE_BF16)
 
 /* Attention: 12 queries x 16 positions or dims, one register each; the rest is that of AVX2. */
-G4_BODY G4_AVX512 void g4_scores_tile_avx512(float *s, const float *const *q, int d0, const float *k, int dims,
-                                             const int n)
+G4_BODY G4_AVX512 void g4_scores_tile_avx512(float *s, const float *const *q, int d0, const float *k, int k_stride,
+                                             int dims, const int n)
 {
     __m512 a[12];
     const float *qp[12];
 #pragma GCC unroll 12
-    for (int i = 0; i < n; i++) a[i] = _mm512_load_ps(s + i * G4_PAGE), qp[i] = q[i] + d0;
-    for (int c = 0; c < dims; c++) {
-        const __m512 kc = _mm512_load_ps(k + 16 * c);
+    for (int i = 0; i < n; i++) a[i] = d0 ? _mm512_load_ps(s + i * G4_PAGE) : _mm512_setzero_ps(), qp[i] = q[i] + d0;
+    for (int c = 0; c < dims; c++, k += k_stride) {
+        const __m512 kc = _mm512_loadu_ps(k);
 #pragma GCC unroll 12
         for (int i = 0; i < n; i++) a[i] = _mm512_fmadd_ps(kc, _mm512_set1_ps(qp[i][c]), a[i]);
     }
@@ -1025,13 +1044,14 @@ G4_BODY G4_AVX512 void g4_scores_tile_avx512(float *s, const float *const *q, in
     for (int i = 0; i < n; i++) _mm512_store_ps(s + i * G4_PAGE, a[i]);
 }
 G4_BODY G4_AVX512 void g4_values_tile_avx512(float *const *o, int d0, const float *alpha, const float *p,
-                                             const float *v, int j0, int j1, const int n)
+                                             const float *v, int v_stride, int j0, int j1, const int n)
 {
     __m512 a[12];
 #pragma GCC unroll 12
     for (int i = 0; i < n; i++) a[i] = _mm512_mul_ps(_mm512_loadu_ps(o[i] + d0), _mm512_set1_ps(alpha[i]));
-    for (int j = j0; j < j1; j++) {
-        const __m512 vj = _mm512_load_ps(v + G4_STRIP_WIDTH * j);
+    v += j0 * v_stride;
+    for (int j = j0; j < j1; j++, v += v_stride) {
+        const __m512 vj = _mm512_loadu_ps(v);
 #pragma GCC unroll 12
         for (int i = 0; i < n; i++) a[i] = _mm512_fmadd_ps(vj, _mm512_set1_ps(p[i * G4_PAGE + j]), a[i]);
     }
@@ -1260,24 +1280,23 @@ static void g4_quantize_neon(int8_t *q, float *d, int32_t *sum, const float *x, 
 /* As g4_exp_avx2. */
 G4_BODY float32x4_t g4_exp_neon(float32x4_t x)
 {
-    const float32x4_t least = vdupq_n_f32(-87.33f);
-    const uint32x4_t drop = vcltq_f32(x, least);
-    const float32x4_t v = vmaxq_f32(least, vminq_f32(vdupq_n_f32(88.3f), x));
-    const float32x4_t n = vrndnq_f32(vmulq_n_f32(v, 1.44269504088896341f));
-    const float32x4_t r = vfmsq_n_f32(vfmsq_n_f32(v, n, 0.693359375f), n, -2.12194440e-4f);
-    float32x4_t p = vdupq_n_f32(1.9875691500e-4f);
-    p = vfmaq_f32(vdupq_n_f32(1.3981999507e-3f), p, r);
-    p = vfmaq_f32(vdupq_n_f32(8.3334519073e-3f), p, r);
-    p = vfmaq_f32(vdupq_n_f32(4.1665795894e-2f), p, r);
-    p = vfmaq_f32(vdupq_n_f32(1.6666665459e-1f), p, r);
-    p = vfmaq_f32(vdupq_n_f32(5.0000001201e-1f), p, r);
-    p = vaddq_f32(vfmaq_f32(r, p, vmulq_f32(r, r)), vdupq_n_f32(1.0f));
+    const uint32x4_t drop = vcltq_f32(x, vdupq_n_f32(-87.33f));
+    const float32x4_t n = vrndnq_f32(vmulq_n_f32(x, 1.44269504088896341f));
+    const float32x4_t r = vfmsq_n_f32(x, n, 0.693147180559945309f);
+    float32x4_t p = vdupq_n_f32(1.3814583654e-3f);
+    p = vfmaq_f32(vdupq_n_f32(8.3687240258e-3f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(4.1668388993e-2f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.6666521132e-1f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(4.9999994040e-1f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.0f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.0f), p, r);
     const int32x4_t bits = vaddq_s32(vreinterpretq_s32_f32(p), vshlq_n_s32(vcvtnq_s32_f32(n), 23));
     return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_s32(bits), drop));
 }
 
 /* Attention: 6 queries x 16 positions or dims, 24 sums in registers. */
-G4_BODY void g4_scores_tile_neon(float *s, const float *const *q, int d0, const float *k, int dims, const int n)
+G4_BODY void g4_scores_tile_neon(float *s, const float *const *q, int d0, const float *k, int k_stride, int dims,
+                                 const int n)
 {
     float32x4_t a[6][4];
     const float *qp[6];
@@ -1285,11 +1304,10 @@ G4_BODY void g4_scores_tile_neon(float *s, const float *const *q, int d0, const 
     for (int i = 0; i < n; i++) {
         qp[i] = q[i] + d0;
 #pragma GCC unroll 4
-        for (int r = 0; r < 4; r++) a[i][r] = vld1q_f32(s + i * G4_PAGE + 4 * r);
+        for (int r = 0; r < 4; r++) a[i][r] = d0 ? vld1q_f32(s + i * G4_PAGE + 4 * r) : vdupq_n_f32(0);
     }
-    for (int c = 0; c < dims; c++) {
-        const float32x4_t k0 = vld1q_f32(k + 16 * c), k1 = vld1q_f32(k + 16 * c + 4);
-        const float32x4_t k2 = vld1q_f32(k + 16 * c + 8), k3 = vld1q_f32(k + 16 * c + 12);
+    for (int c = 0; c < dims; c++, k += k_stride) {
+        const float32x4_t k0 = vld1q_f32(k), k1 = vld1q_f32(k + 4), k2 = vld1q_f32(k + 8), k3 = vld1q_f32(k + 12);
 #pragma GCC unroll 6
         for (int i = 0; i < n; i++) {
             const float v = qp[i][c];
@@ -1302,18 +1320,17 @@ G4_BODY void g4_scores_tile_neon(float *s, const float *const *q, int d0, const 
 #pragma GCC unroll 4
         for (int r = 0; r < 4; r++) vst1q_f32(s + i * G4_PAGE + 4 * r, a[i][r]);
 }
-G4_BODY void g4_values_tile_neon(float *const *o, int d0, const float *alpha, const float *p, const float *v, int j0,
-                                 int j1, const int n)
+G4_BODY void g4_values_tile_neon(float *const *o, int d0, const float *alpha, const float *p, const float *v,
+                                 int v_stride, int j0, int j1, const int n)
 {
     float32x4_t a[6][4];
 #pragma GCC unroll 6
     for (int i = 0; i < n; i++)
 #pragma GCC unroll 4
         for (int r = 0; r < 4; r++) a[i][r] = vmulq_n_f32(vld1q_f32(o[i] + d0 + 4 * r), alpha[i]);
-    for (int j = j0; j < j1; j++) {
-        const float *row = v + G4_STRIP_WIDTH * j;
-        const float32x4_t v0 = vld1q_f32(row), v1 = vld1q_f32(row + 4), v2 = vld1q_f32(row + 8),
-                          v3 = vld1q_f32(row + 12);
+    v += j0 * v_stride;
+    for (int j = j0; j < j1; j++, v += v_stride) {
+        const float32x4_t v0 = vld1q_f32(v), v1 = vld1q_f32(v + 4), v2 = vld1q_f32(v + 8), v3 = vld1q_f32(v + 12);
 #pragma GCC unroll 6
         for (int i = 0; i < n; i++) {
             const float w = p[i * G4_PAGE + j];
@@ -1363,22 +1380,30 @@ static void g4_widen_values_neon(float *out, const g4_kv_tile *tile, g4_kv_type 
         for (; c < G4_STRIP_WIDTH; c++) row[c] = 0.0f;
     }
 }
-static float g4_softmax_neon(float *s, int lo, int hi, float *m, float *l)
+static void g4_softmax_neon(float *s, int n, const int *lo, const int *hi, float *m, float *l, float *alpha)
 {
-    for (int j = 0; j < lo; j++) s[j] = -INFINITY;
-    for (int j = hi; j < G4_PAGE; j++) s[j] = -INFINITY;
-    float32x4_t top = vld1q_f32(s), sum = vdupq_n_f32(0);
-    for (int j = 4; j < G4_PAGE; j += 4) top = vmaxq_f32(top, vld1q_f32(s + j));
-    const float m0 = *m, max = vmaxvq_f32(top), m1 = max > m0 ? max : m0;
-    for (int j = 0; j < G4_PAGE; j += 4) {
-        const float32x4_t p = g4_exp_neon(vsubq_f32(vld1q_f32(s + j), vdupq_n_f32(m1)));
-        vst1q_f32(s + j, p);
-        sum = vaddq_f32(sum, p);
+    for (int i = 0; i < n; i++) {
+        float *row = s + i * G4_PAGE;
+        for (int j = 0; j < lo[i]; j++) row[j] = -INFINITY;
+        for (int j = hi[i]; j < G4_PAGE; j++) row[j] = -INFINITY;
+        float32x4_t top = vld1q_f32(row);
+        for (int j = 4; j < G4_PAGE; j += 4) top = vmaxq_f32(top, vld1q_f32(row + j));
+        const float m0 = m[i], max = vmaxvq_f32(top);
+        m[i] = max > m0 ? max : m0;
+        alpha[i] = m0 - m[i];
     }
-    const float alpha = vgetq_lane_f32(g4_exp_neon(vdupq_n_f32(m0 - m1)), 0);
-    *l = *l * alpha + vaddvq_f32(sum);
-    *m = m1;
-    return alpha;
+    for (int i = n; i % 4; i++) alpha[i] = 0;
+    for (int i = 0; i < n; i += 4) vst1q_f32(alpha + i, g4_exp_neon(vld1q_f32(alpha + i)));
+    for (int i = 0; i < n; i++) {
+        const float32x4_t top = vdupq_n_f32(m[i]);
+        float32x4_t sum = vdupq_n_f32(0);
+        for (float *row = s + i * G4_PAGE, *end = row + G4_PAGE; row < end; row += 4) {
+            const float32x4_t p = g4_exp_neon(vsubq_f32(vld1q_f32(row), top));
+            vst1q_f32(row, p);
+            sum = vaddq_f32(sum, p);
+        }
+        l[i] = l[i] * alpha[i] + vaddvq_f32(sum);
+    }
 }
 G4_ATTEND(neon, , 6, g4_widen_keys_neon, g4_widen_values_neon, g4_softmax_neon)
 
@@ -1419,7 +1444,7 @@ static void g4_geglu_neon(float *y, const float *gate, const float *up, int n)
 /* As g4_cap_avx2. */
 G4_BODY float32x4_t g4_cap_neon(float32x4_t x, float cap)
 {
-    const float32x4_t e = g4_exp_neon(vmulq_n_f32(x, 2.0f / cap));
+    const float32x4_t e = g4_exp_neon(vminq_f32(vmulq_n_f32(x, 2.0f / cap), vdupq_n_f32(88.0f)));
     return vsubq_f32(vdupq_n_f32(cap), vdivq_f32(vdupq_n_f32(2.0f * cap), vaddq_f32(vdupq_n_f32(1.0f), e)));
 }
 static void g4_softcap_neon(float *x, int n, float cap)
