@@ -372,7 +372,8 @@ static const g4_option g4_options[] = {
       "copy the weights into huge pages: opens slower, answers faster" },
     { NULL, "--isa", "NAME", G4_IS_TEXT, G4_AT(isa), 0, 0, G4_FOR_SESSIONS | G4_FOR_ENCODE,
       "kernels (default: the best of this CPU)" },
-    { NULL, "--json", NULL, G4_IS_FLAG, G4_AT(json), 0, 0, G4_FOR_ANSWER | G4_FOR_BENCH | G4_FOR_PERPLEXITY,
+    { NULL, "--json", NULL, G4_IS_FLAG, G4_AT(json), 0, 0,
+      G4_FOR_ANSWER | G4_FOR_BENCH | G4_FOR_PERPLEXITY | G4_FOR_ENCODE,
       "print one JSON object" },
     { NULL, "--quiet", NULL, G4_IS_FLAG, G4_AT(quiet), 0, 0, G4_FOR_MODELS, "only errors and warnings on stderr" },
     { "-h", "--help", NULL, G4_IS_FLAG, G4_AT(help), 0, 0, ~0u, "this text" },
@@ -2340,7 +2341,8 @@ static int g4_run_detokenize(g4_args *a)
  * frame (its sound is left out). */
 typedef struct {
     g4_soft **soft;
-    int n, next; /* next: the first one not used yet */
+    int n, next;    /* next: the first one not used yet */
+    double seconds; /* of encoding, without reading the file */
 } g4_softs;
 
 static void g4_softs_free(g4_engine *e, g4_softs *s)
@@ -2369,15 +2371,18 @@ static int g4_softs_encode(g4_softs *s, g4_engine *e, const g4_args *a, const g4
     g4_video video = { 0 };
     g4_soft *soft;
     g4_error err;
+    double start;
     int status = G4_EXIT_DONE;
     if (file->kind == G4_ARG_IMAGE) {
         if (g4_image_load(&image, file->value, &media, &err) != G4_OK) return g4_failed(&err);
+        start = g4_now();
         image.max_tokens = file->budget;
         if (g4_image_encode(&soft, e, &image, &err) == G4_OK) status = g4_softs_add(s, soft, e);
         else status = g4_failed(&err);
         g4_image_free(&image, &media);
     } else if (file->kind == G4_ARG_AUDIO) {
         if (g4_audio_load(&audio, file->value, &media, &err) != G4_OK) return g4_failed(&err);
+        start = g4_now();
         size_t from = 0, n = g4_audio_block(&audio, 0);
         if (n == 0) status = g4_say(G4_EXIT_FAILED, "%s: there is no sound in it", file->value);
         for (; status == G4_EXIT_DONE && n > 0; from += n, n = g4_audio_block(&audio, from)) {
@@ -2392,6 +2397,7 @@ static int g4_softs_encode(g4_softs *s, g4_engine *e, const g4_args *a, const g4
         g4_audio_free(&audio, &media);
     } else {
         if (g4_video_load(&video, file->value, &media, &err) != G4_OK) return g4_failed(&err);
+        start = g4_now();
         for (int i = 0; status == G4_EXIT_DONE && i < video.n_frames; i++) {
             g4_image frame = video.frames[i];
             frame.max_tokens = file->budget;
@@ -2400,6 +2406,7 @@ static int g4_softs_encode(g4_softs *s, g4_engine *e, const g4_args *a, const g4
         }
         g4_video_free(&video, &media);
     }
+    s->seconds = g4_now() - start;
     return status;
 }
 
@@ -2579,6 +2586,8 @@ static int g4_run_encode(g4_args *a)
     long n = 0;
     if (a->n_parts != 1) return g4_say(G4_EXIT_USAGE, "encode needs one of --image, --audio and --video");
     if (a->output == NULL) return g4_say(G4_EXIT_USAGE, "encode needs -o FILE");
+    if (a->json && strcmp(a->output, "-") == 0)
+        return g4_say(G4_EXIT_USAGE, "--json is standard output: give -o a file, or /dev/null");
     int status = g4_open_engine(&e, a);
     if (status != G4_EXIT_DONE) return status;
     g4_engine_get_info(e, &info);
@@ -2592,6 +2601,7 @@ static int g4_run_encode(g4_args *a)
     }
     status = g4_out_close(&out, status);
     if (status == G4_EXIT_DONE) fprintf(stderr, "shape %ld %d\n", n, info.hidden);
+    if (status == G4_EXIT_DONE && a->json) printf("{\"tokens\":%ld,\"seconds\":%.4f}\n", n, softs.seconds);
     g4_softs_free(e, &softs);
     g4_engine_close(e);
     return status;

@@ -318,6 +318,10 @@ fails 1 "empty" perplexity -m $base -f "$tmp/empty.g4"
 run encode -m $chat --image "$tmp/i.ppm" --image-tokens 70 -o "$tmp/e.f32"
 ok "encode" grep -qE "^shape [0-9]+ [0-9]+$" "$tmp/err"
 ok "encode writes that shape" size_is "$tmp/e.f32" "$(awk '/^shape/ { print $2 * $3 * 4 }' "$tmp/err")"
+rows=$(awk '/^shape/ { print $2 }' "$tmp/err")
+run encode -m $chat --image "$tmp/i.ppm" --image-tokens 70 -o /dev/null --json
+ok "encode --json says what it took" json "d['tokens'] == $rows and d['seconds'] > 0"
+fails 2 "json" encode -m $chat --image "$tmp/i.ppm" -o - --json
 run patches -f "$tmp/i.ppm" --image-tokens 70 -o "$tmp/p.f32"
 ok "patches" grep -q "^shape [0-9]* 768$" "$tmp/err"
 ok "patches writes that shape" size_is "$tmp/p.f32" "$(awk '/^shape/ { print $2 * 768 * 4 }' "$tmp/err")"
