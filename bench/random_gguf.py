@@ -2,9 +2,11 @@
 """Write a GGUF of full size with random weights: as fast, and as slow, as the real model.
 
     python3 bench/random_gguf.py e2b q4_0 e2b-q4_0.gguf
+    python3 bench/random_gguf.py e2b q8_0 e2b-mmproj-q8_0.gguf --mmproj
 
 Every matrix has the one type asked for (what llama-quantize --pure gives), vectors are float32. llama.cpp runs the file as it is;
-export.py converts it block for block, so that both engines read the same integers and scales."""
+export.py converts it block for block, so that both engines read the same integers and scales. --mmproj writes the vision and audio
+towers instead. Their convolutions and the table of positions are float32 there, as llama.cpp's own converter has them."""
 import argparse
 import struct
 
@@ -20,6 +22,12 @@ SHAPES = {
     "31b": dict(hidden=5376, layers=60, mlp=21504, heads=32, kv=(16, 4), full=6, window=1024, shared=0, ple=0),
 }
 HEAD_DIM, HEAD_DIM_FULL, VOCAB = 256, 512, 262144
+MEDIA = ("<|image>", "<|image|>", "<image|>", "<|audio>", "<|audio|>", "<audio|>", "<|video|>")
+# The towers of e2b and e4b (MODEL.md, section 1).
+VISION = dict(hidden=768, layers=16, heads=12, mlp=3072, patch=16, pool=3, positions=10240)
+AUDIO = dict(hidden=1024, layers=12, heads=8, mlp=4096, mels=128, conv=(128, 32), kernel=5, out=1536)
+TOWERS = ("e2b", "e4b")
+BOUND = 1000.0  # of the clipped linears: the work is done, nothing is cut
 TYPES = {"q4_0": (2, 32, 18), "q8_0": (8, 32, 34), "bf16": (30, 1, 2), "f32": (0, 1, 4)}  # GGML number, block, bytes
 
 
@@ -100,10 +108,10 @@ def metadata(m, n_layers):
          "rope.freq_base_swa": 1e4, "rope.dimension_count": HEAD_DIM_FULL, "rope.dimension_count_swa": HEAD_DIM}
     if m.get("experts"):
         g.update(expert_count=m["experts"], expert_used_count=m["used"], expert_feed_forward_length=m["expert"])
-    # A vocabulary of the right size whose tokens are nobody's words.
-    tokens = ["<pad>", "<eos>", "<bos>", "<unk>"] + [f"<0x{b:02X}>" for b in range(256)] + ["a", "b", "ab"]
+    # A vocabulary of the right size whose tokens are nobody's words: 1 normal, 2 unknown, 3 control, 6 byte.
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>"] + [f"<0x{b:02X}>" for b in range(256)] + list(MEDIA) + ["a", "b", "ab"]
     tokens += [f"t{i}" for i in range(len(tokens), VOCAB)]
-    kinds = [3, 3, 3, 2] + [6] * 256 + [1] * (VOCAB - 260)
+    kinds = [3, 3, 3, 2] + [6] * 256 + [3] * len(MEDIA) + [1] * (VOCAB - 260 - len(MEDIA))
     t = {"model": "gemma4", "tokens": tokens, "token_type": kinds, "scores": [0.0] * VOCAB, "merges": ["a b"], "bos_token_id": 2,
          "eos_token_id": 1, "padding_token_id": 0, "unknown_token_id": 3, "add_bos_token": True, "add_space_prefix": False}
     out = {"general.architecture": "gemma4", "general.name": "random weights"}
@@ -112,9 +120,70 @@ def metadata(m, n_layers):
     return out
 
 
-def write(path, shape, kind, n_layers=0, seed=1):
-    m = SHAPES[shape]
-    n_layers = n_layers or m["layers"]
+def clipped(name, n_in, n_out):
+    """A linear whose input and output are clamped."""
+    yield name + ".weight", (n_in, n_out), True
+    for bound in ("input_min", "input_max", "output_min", "output_max"):
+        yield f"{name}.{bound}", (1,), False
+
+
+def tower_tensors(m):
+    v, a = VISION, AUDIO
+    h, dim = v["hidden"], v["hidden"] // v["heads"]
+    yield "v.patch_embd.weight", (v["patch"], v["patch"], 3, h), False
+    yield "v.position_embd.weight", (h, v["positions"], 2), False
+    yield "mm.input_projection.weight", (h, m["hidden"]), True
+    for i in range(v["layers"]):
+        b = f"v.blk.{i}."
+        for name in ("ln1", "ln2", "attn_post_norm", "ffn_post_norm"):
+            yield b + name + ".weight", (h,), False
+        for name in ("attn_q_norm", "attn_k_norm"):
+            yield b + name + ".weight", (dim,), False
+        for name in ("attn_q", "attn_k", "attn_v", "attn_out"):
+            yield from clipped(b + name, h, h)
+        yield from clipped(b + "ffn_gate", h, v["mlp"])
+        yield from clipped(b + "ffn_up", h, v["mlp"])
+        yield from clipped(b + "ffn_down", v["mlp"], h)
+    h, dim, (c0, c1) = a["hidden"], a["hidden"] // a["heads"], a["conv"]
+    yield "a.conv1d.0.weight", (3, 3, 1, c0), False
+    yield "a.conv1d.0.norm.weight", (c0,), False
+    yield "a.conv1d.1.weight", (3, 3, c0, c1), False
+    yield "a.conv1d.1.norm.weight", (c1,), False
+    yield "a.input_projection.weight", (a["mels"] // 4 * c1, h), True
+    yield "a.pre_encode.out.weight", (h, a["out"]), True
+    yield "a.pre_encode.out.bias", (a["out"],), False
+    yield "mm.a.input_projection.weight", (a["out"], m["hidden"]), True
+    for i in range(a["layers"]):
+        b = f"a.blk.{i}."
+        for name in ("ffn_norm", "ffn_post_norm", "ffn_norm_1", "ffn_post_norm_1", "attn_pre_norm", "attn_post_norm", "ln2",
+                     "conv_norm", "norm_conv"):
+            yield b + name + ".weight", (h,), False
+        for part in ("", "_1"):
+            yield from clipped(b + "ffn_up" + part, h, a["mlp"])
+            yield from clipped(b + "ffn_down" + part, a["mlp"], h)
+        for name in ("attn_q", "attn_k", "attn_v", "attn_out"):
+            yield from clipped(b + name, h, h)
+        yield b + "attn_k_rel.weight", (h, h), True
+        yield b + "per_dim_scale.weight", (dim,), False
+        yield from clipped(b + "conv_pw1", h, 2 * h)
+        yield b + "conv_dw.weight", (a["kernel"], h), False
+        yield from clipped(b + "conv_pw2", h, h)
+
+
+def tower_metadata(m):
+    g = {"has_vision_encoder": True, "vision.projector_type": "gemma4v", "vision.image_size": 224, "vision.patch_size": VISION["patch"],
+         "vision.projector.scale_factor": VISION["pool"], "vision.image_mean": [0.0, 0.0, 0.0], "vision.image_std": [1.0, 1.0, 1.0],
+         "has_audio_encoder": True, "audio.projector_type": "gemma4a", "audio.num_mel_bins": AUDIO["mels"]}
+    for name, t in (("vision", VISION), ("audio", AUDIO)):
+        g.update({f"{name}.embedding_length": t["hidden"], f"{name}.feed_forward_length": t["mlp"], f"{name}.block_count": t["layers"],
+                  f"{name}.projection_dim": m["hidden"], f"{name}.attention.head_count": t["heads"],
+                  f"{name}.attention.layer_norm_epsilon": 1e-6})
+    out = {"general.architecture": "clip", "general.name": "random towers"}
+    out.update({f"clip.{k}": v for k, v in g.items()})
+    return out
+
+
+def write(path, kind, meta, everything, seed=1):
     number, block, size = TYPES[kind]
     rng = np.random.default_rng(seed)
     # One pool of blocks, read from a different place each time: random enough for a clock.
@@ -140,12 +209,14 @@ def write(path, shape, kind, n_layers=0, seed=1):
                 at = 0
         elif name == "rope_freqs.weight":
             yield np.where(np.arange(dims[0]) < dims[0] // 4, 1.0, 1e30).astype(np.float32)
-        elif name.endswith("ffn_gate_inp.weight"):
-            yield rng.normal(0, 0.02, dims[0] * dims[1]).astype(np.float32)
+        elif name.endswith(("_min", "_max")):
+            yield np.full(1, -BOUND if name.endswith("_min") else BOUND, np.float32)
+        elif len(dims) > 1:
+            yield rng.normal(0, 0.02, int(np.prod(dims))).astype(np.float32)
         else:
             yield np.ones(dims[0], np.float32)
 
-    meta, table, offset, everything = metadata(m, n_layers), b"", 0, list(tensors(m, n_layers))
+    table, offset = b"", 0
     for name, dims, matrix in everything:
         table += text(name) + struct.pack("<I", len(dims)) + struct.pack(f"<{len(dims)}Q", *dims)
         table += struct.pack("<IQ", number if matrix else 0, offset)
@@ -169,5 +240,13 @@ if __name__ == "__main__":
     p.add_argument("type", choices=TYPES)
     p.add_argument("out")
     p.add_argument("--layers", type=int, default=0, help="only the first so many layers")
+    p.add_argument("--mmproj", action="store_true", help="the vision and audio towers instead of the decoder")
     a = p.parse_args()
-    write(a.out, a.shape, a.type, a.layers)
+    m = SHAPES[a.shape]
+    if a.mmproj and a.shape not in TOWERS:
+        p.error("--mmproj: only the towers of " + " and ".join(TOWERS))
+    if a.mmproj:
+        write(a.out, a.type, tower_metadata(m), list(tower_tensors(m)))
+    else:
+        n_layers = a.layers or m["layers"]
+        write(a.out, a.type, metadata(m, n_layers), list(tensors(m, n_layers)))

@@ -7,15 +7,24 @@ Builds llama.cpp from the source package of llama-cpp-python in the cache folder
 random weights there (bench/random_gguf.py, then export.py: both engines read the same blocks), reads the memory bandwidth with
 bench/bandwidth.c, runs both programs in turn and prints medians, ratios and every command.
 
+--encoders measures a picture of 768 x 768 and 10 s of sound instead of text: the seconds from pixels or samples to soft tokens, models
+open. llama.cpp's are those that llama-mtmd-cli prints, after its warm-up and without resizing and log-mel; ours contain both.
+
+--ik adds a column for ik_llama.cpp, whose llama-bench you have built (cmake --build build --target llama-bench). It repacks the
+weights when it opens the file (-rtr 1).
+
 On a machine that others use too, wall-clock rates say little. --cpu-time runs one thread and counts the CPU seconds of the process
 instead: what a core of its own would give."""
 import argparse
 import json
 import os
+import random
+import re
 import statistics
 import subprocess
 import sys
 import time
+import wave
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -32,27 +41,30 @@ def run(command, **kw):
     return subprocess.run([str(c) for c in command], check=True, **kw)
 
 
-def timed(command):
+def timed(command, stderr=subprocess.DEVNULL):
     """(stdout, wall seconds, CPU seconds) of a program."""
     start, before = time.monotonic(), os.times()
-    out = subprocess.run([str(c) for c in command], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+    out = subprocess.run([str(c) for c in command], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
+                         text=True, errors="replace").stdout
     after = os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return out, time.monotonic() - start, cpu
 
 
-def build_llama(cache, jobs):
-    exe = cache / "build" / "bin" / "llama-bench"
+def build_llama(cache, jobs, target="llama-bench"):
+    """A program of llama.cpp, built unless it is there. Only the package itself is source: pip would build CMake too."""
+    exe = cache / "build" / "bin" / target
     if exe.exists():
         return exe
     if not list(cache.glob("llama_cpp_python-*.tar.gz")):
-        run([sys.executable, "-m", "pip", "download", "-q", "--no-binary", ":all:", "--no-deps", "-d", cache, PACKAGE])
+        run([sys.executable, "-m", "pip", "download", "-q", "--no-binary", "llama-cpp-python", "--no-deps", "-d", cache, PACKAGE])
     archive = sorted(cache.glob("llama_cpp_python-*.tar.gz"))[-1]
-    run(["tar", "xzf", archive, "-C", cache])
     source = cache / archive.name[:-len(".tar.gz")] / "vendor" / "llama.cpp"
+    if not source.exists():
+        run(["tar", "xzf", archive, "-C", cache])
     run(["cmake", "-S", source, "-B", cache / "build", "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DLLAMA_CURL=OFF",
          "-DLLAMA_OPENSSL=OFF", "-DBUILD_SHARED_LIBS=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_SERVER=OFF"], stdout=subprocess.DEVNULL)
-    run(["cmake", "--build", cache / "build", "--target", "llama-bench", "-j", str(jobs)], stdout=subprocess.DEVNULL)
+    run(["cmake", "--build", cache / "build", "--target", target, "-j", str(jobs)], stdout=subprocess.DEVNULL)
     return exe
 
 
@@ -68,12 +80,96 @@ def make_model(cache, spec):
     return gguf, g4
 
 
-def llama_rate(exe, gguf, threads, n_prompt, n_decode, depth, cpu_time):
-    command = [exe, "-m", gguf, "-t", threads, "-p", n_prompt, "-n", n_decode, "-d", depth, "-r", 1, "-o", "json"]
-    if cpu_time:
-        command.append("--no-warmup")
+def make_towers(cache, shape, kind, towers):
+    """(text GGUF, mmproj GGUF, g4 with both) with towers of the type asked for."""
+    gguf, mmproj = cache / f"{shape}-{kind}.gguf", cache / f"{shape}-mmproj-{towers}.gguf"
+    g4 = cache / f"{shape}-{kind}-towers-{towers}.g4"
+    if not gguf.exists():
+        run([sys.executable, HERE / "random_gguf.py", shape, kind, gguf])
+    if not mmproj.exists():
+        run([sys.executable, HERE / "random_gguf.py", shape, towers, mmproj, "--mmproj"])
+    if not g4.exists():
+        run([sys.executable, ROOT / "export.py", gguf, "--mmproj", mmproj, "-o", g4, "--type", kind, "--ple-type", kind,
+             "--vision-type", towers, "--audio-type", towers, "--quiet"])
+    return gguf, mmproj, g4
+
+
+def make_media(cache):
+    """A picture of 768 x 768 that no encoder resizes, and 10 s of sound."""
+    picture, sound = cache / "picture.ppm", cache / "sound.wav"
+    rng = random.Random(1)
+    picture.write_bytes(b"P6 768 768 255\n" + rng.randbytes(768 * 768 * 3))
+    with wave.open(str(sound), "wb") as w:
+        w.setnchannels(1)
+        w.setsampwidth(2)
+        w.setframerate(16000)
+        w.writeframes(rng.randbytes(2 * 160000))
+    return picture, sound
+
+
+def llama_encoder(exe, gguf, mmproj, threads, file):
+    """(seconds, soft tokens) of one picture or sound. The text model then reads them and answers with one token."""
+    command = [exe, "-m", gguf, "--mmproj", mmproj, "--image" if file.suffix == ".ppm" else "--audio", file, "-t", threads, "-c", 2048,
+               "-n", 1, "--temp", 0, "--chat-template", "gemma", "--no-jinja", "-p", "a"]
+    out = timed(command, stderr=subprocess.STDOUT)[0]
+    seconds = [int(x) for x in re.findall(r"mtmd batch encoding done in (\d+) ms", out)]
+    tokens = [int(x) for x in re.findall(r"decoding \w+ batch \d+/\d+, n_tokens_batch = (\d+)", out)]
+    if len(seconds) != 1 or not tokens:
+        raise SystemExit(f"{exe} printed no time of its encoder:\n{out[-3000:]}")
+    return seconds[0] * 1e-3, sum(tokens), command
+
+
+def our_encoder(exe, g4, threads, file):
+    command = [exe, "encode", "-m", g4, "-t", threads, "--image" if file.suffix == ".ppm" else "--audio", file, "-o", "/dev/null", "--json"]
+    r = json.loads(timed(command)[0])
+    return r["seconds"], r["tokens"], command
+
+
+def encoders(a, threads):
+    """Rows and commands of both encoders."""
+    llama, ours = build_llama(a.cache, a.jobs, "llama-mtmd-cli"), ROOT / "gemma4"
+    commands, rows = [], []
+    for spec in a.models.split(","):
+        shape, kind = spec.split(":")[:2]
+        gguf, mmproj, g4 = make_towers(a.cache, shape, kind, a.towers)
+        for file, what in zip(make_media(a.cache), ("picture 768 x 768", "10 s of sound")):
+            theirs, mine = [], []
+            for round_ in range(a.rounds):
+                one, n, c1 = llama_encoder(llama, gguf, mmproj, threads, file)
+                two, m, c2 = our_encoder(ours, g4, threads, file)
+                if n != m:
+                    raise SystemExit(f"{what}: {n} soft tokens in llama.cpp, {m} here")
+                theirs.append(one)
+                mine.append(two)
+                say(f"  {what}: {one:.2f} {two:.2f} s")
+                if round_ == 0:
+                    commands += [c1, c2]
+            med, own = statistics.median(theirs), statistics.median(mine)
+            rows.append(f"| {shape} towers {a.towers} | {what}, {n} tokens | {med:.2f} | {own:.2f} | {med / own:.2f} |")
+    return rows, commands
+
+
+def cpu_name():
+    return next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
+
+
+def print_commands(commands, a):
+    print("\nCommands:\n")
+    for c in commands:
+        line = " ".join(str(x) for x in c)
+        for folder, name in ((a.ik, "$IK"), (a.cache, "$CACHE"), (ROOT, ".")):
+            line = line.replace(str(folder), name) if folder else line
+        print("   ", line)
+
+
+def llama_rate(exe, gguf, threads, n_prompt, n_decode, depth, cpu_time, ik=False):
+    command = [exe, "-m", gguf, "-t", threads, "-r", 1, "-o", "json"]
+    if ik:  # the same test has other names there
+        command += ["-rtr", 1, "-w", int(not cpu_time)] + (["-p", n_prompt, "-n", 0] if n_prompt else ["-p", 0, "-n", 0, "-gp", f"{depth},{n_decode}"])
+    else:
+        command += ["-p", n_prompt, "-n", n_decode, "-d", depth] + (["--no-warmup"] if cpu_time else [])
     out, _, cpu = timed(command)
-    rate = json.loads(out)[0]["avg_ts"]
+    rate = json.loads(out[out.index("["):])[0]["avg_ts"]
     return ((n_prompt or n_decode) / cpu if cpu_time else rate), command
 
 
@@ -98,40 +194,56 @@ def main():
     p.add_argument("-t", type=int, default=os.cpu_count(), help="threads")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--jobs", type=int, default=1, help="of the build of llama.cpp")
+    p.add_argument("--encoders", action="store_true", help="the vision and audio towers instead of text")
+    p.add_argument("--towers", default="q8_0", help="type of the towers' matrices")
+    p.add_argument("--ik", type=Path, metavar="FOLDER", help="where ik_llama.cpp was built, or its llama-bench")
     p.add_argument("--cpu-time", action="store_true", help="one thread, tokens per CPU second; prefill only")
     a = p.parse_args()
     a.cache.mkdir(parents=True, exist_ok=True)
     threads = 1 if a.cpu_time else a.t
-    llama, ours, bandwidth = build_llama(a.cache, a.jobs), ROOT / "gemma4", a.cache / "bandwidth"
     run(["make", "-s", "-C", ROOT, "all"])
+    if a.encoders:
+        rows, commands = encoders(a, threads)
+        print(f"{cpu_name()}, {threads} threads, median of {a.rounds} rounds, seconds, load {os.getloadavg()[0]:.1f}\n")
+        print("| model | input | llama.cpp | gemma4.c | ratio |\n|---|---|---|---|---|")
+        print("\n".join(rows))
+        return print_commands(commands, a)
+    llama, ours, bandwidth = build_llama(a.cache, a.jobs), ROOT / "gemma4", a.cache / "bandwidth"
+    ik = a.ik and (a.ik if a.ik.is_file() else a.ik / "bin" / "llama-bench")
     run([os.environ.get("CC", "cc"), "-O3", "-std=c11", "-pthread", HERE / "bandwidth.c", "-o", bandwidth])
     commands, rows, reads = [], [], []
     for spec in a.models.split(","):
         gguf, g4 = make_model(a.cache, spec)
         tests = [(int(n), None) for n in a.prompts.split(",") if n] + [(None, int(d)) for d in a.depths.split(",") if d and not a.cpu_time]
         for prompt, depth in tests:
-            theirs, mine, gbs = [], [], []
+            theirs, others, mine, gbs = [], [], [], []
             for round_ in range(a.rounds):
                 reads.append(float(timed([bandwidth, threads])[0].split()[0]))
-                rate, c1 = llama_rate(llama, gguf, threads, prompt or 0, 0 if prompt else a.n, depth or 0, a.cpu_time)
+                test = (gguf, threads, prompt or 0, 0 if prompt else a.n, depth or 0, a.cpu_time)
+                rate, c1 = llama_rate(llama, *test)
                 theirs.append(rate)
+                if ik:
+                    rate, c3 = llama_rate(ik, *test, ik=True)
+                    others.append(rate)
                 pre, dec, info, c2 = our_rates(ours, g4, threads, prompt or depth, a.n, a.cpu_time)
                 mine.append(pre if prompt else dec)
                 gbs.append(info["decode_bytes"] * 1e-9 * mine[-1] if depth else 0)
-                say(f"  {spec} {'prefill ' + str(prompt) if prompt else 'decode at ' + str(depth)}: {theirs[-1]:.2f} {mine[-1]:.2f}")
+                say(f"  {spec} {'prefill ' + str(prompt) if prompt else 'decode at ' + str(depth)}: {theirs[-1]:.2f} {mine[-1]:.2f}",
+                    f"ik {others[-1]:.2f}" if ik else "")
                 if round_ == 0:
-                    commands += [c1, c2]
+                    commands += [c1, c3, c2] if ik else [c1, c2]
             med, own = statistics.median(theirs), statistics.median(mine)
+            other = statistics.median(others) if ik else 0
             share = f"{100 * statistics.median(gbs) / max(reads):.0f} %" if depth else ""
             what = f"prefill {prompt}" if prompt else f"decode at {depth}"
-            rows.append(f"| {spec} | {what} | {med:.2f} | {own:.2f} | {own / med:.2f} | {share} |")
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
-    print(f"{cpu}, {threads} threads, {info['isa']}, read bandwidth {max(reads):.1f} GB/s (best of {len(reads)} runs of bench/bandwidth.c), "
+            extra = f" {other:.2f} | {own / other:.2f} |" if ik else ""
+            rows.append(f"| {spec} | {what} | {med:.2f} | {own:.2f} | {own / med:.2f} | {share} |{extra}")
+    print(f"{cpu_name()}, {threads} threads, {info['isa']}, read bandwidth {max(reads):.1f} GB/s (best of {len(reads)} runs of bench/bandwidth.c), "
           f"median of {a.rounds} rounds, tokens per {'CPU second' if a.cpu_time else 'second'}, load {os.getloadavg()[0]:.1f}\n")
-    print("| model | test | llama.cpp | gemma4.c | ratio | share of bandwidth |\n|---|---|---|---|---|---|")
-    print("\n".join(rows) + "\n\nCommands:\n")
-    for c in commands:
-        print("   ", " ".join(str(x).replace(str(a.cache), "$CACHE").replace(str(ROOT), ".") for x in c))
+    extra = (" ik_llama.cpp | ratio |", "---|---|") if ik else ("", "")
+    print(f"| model | test | llama.cpp | gemma4.c | ratio | share of bandwidth |{extra[0]}\n|---|---|---|---|---|---|{extra[1]}")
+    print("\n".join(rows))
+    print_commands(commands, a)
 
 
 if __name__ == "__main__":
