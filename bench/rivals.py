@@ -110,7 +110,7 @@ def make_media(cache):
 def llama_encoder(exe, gguf, mmproj, threads, file):
     """(seconds, soft tokens) of one picture or sound. The text model then reads them and answers with one token."""
     command = [exe, "-m", gguf, "--mmproj", mmproj, "--image" if file.suffix == ".ppm" else "--audio", file, "-t", threads, "-c", 2048,
-               "-n", 1, "--temp", 0, "--chat-template", "gemma", "--no-jinja", "-p", "a"]
+               "-n", 1, "--temp", 0, "--chat-template", "gemma", "--no-jinja", "-lv", 4, "-p", "a"]
     out = timed(command, stderr=subprocess.STDOUT)[0]
     seconds = [int(x) for x in re.findall(r"mtmd batch encoding done in (\d+) ms", out)]
     tokens = [int(x) for x in re.findall(r"decoding \w+ batch \d+/\d+, n_tokens_batch = (\d+)", out)]
