@@ -68,6 +68,15 @@ def build_llama(cache, jobs, target="llama-bench"):
     return exe
 
 
+def forget(*paths):
+    """Drop files from the page cache: what is read next comes as after a restart, not in the pages it was written with."""
+    for path in paths:
+        fd = os.open(path, os.O_RDONLY)
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+
+
 def make_model(cache, spec):
     """shape:type or shape:type:layers -> (GGUF, g4) with the same weights."""
     shape, kind, layers = (spec.split(":") + ["0"])[:3]
@@ -77,6 +86,7 @@ def make_model(cache, spec):
         run([sys.executable, HERE / "random_gguf.py", shape, kind, gguf, "--layers", layers])
     if not g4.exists():
         run([sys.executable, ROOT / "export.py", gguf, "-o", g4, "--type", kind, "--ple-type", kind, "--quiet"])
+    forget(gguf, g4)
     return gguf, g4
 
 
@@ -91,6 +101,7 @@ def make_towers(cache, shape, kind, towers):
     if not g4.exists():
         run([sys.executable, ROOT / "export.py", gguf, "--mmproj", mmproj, "-o", g4, "--type", kind, "--ple-type", kind,
              "--vision-type", towers, "--audio-type", towers, "--quiet"])
+    forget(gguf, mmproj, g4)
     return gguf, mmproj, g4
 
 
