@@ -5273,9 +5273,9 @@ static g4_status g4_engine_choose(g4_engine *e, const g4_engine_options *opt, g4
     return status;
 }
 
-/* How the file is read. What is not in memory yet comes in huge pages where the file system has them (ext4 from Linux 6.16),
- * and stays so for every process that maps it. Big tables are looked up a row at a time, anywhere: reading ahead of a row
- * would fetch its neighbours from disk for nothing. Advice: failure changes nothing. */
+/* How the file is read. What is not in memory yet comes in huge pages where the file system has them (ext4 from Linux
+ * 6.16), and stays so for every process that maps it. Big tables are looked up a row at a time, anywhere: reading ahead
+ * of a row would fetch its neighbours from disk for nothing. Advice: failure changes nothing. */
 #define G4_BIG_TABLE (16u << 20)
 static void g4_file_advise(const g4_file *f)
 {
