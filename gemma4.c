@@ -2723,7 +2723,7 @@ typedef struct {
     const g4_vision *v;
     const g4_patches *patches;
     const g4_vision_layer *layer;
-    int n, tiles;
+    int n, tiles, groups; /* patches, in TILEs, in QUERIES */
     size_t wide_stride;
     float *x;             /* (n, hidden): the residual stream */
     float *q;             /* (heads, tiles * 64, head_dim): queries, then what they saw */
@@ -2823,9 +2823,9 @@ static void g4_vision_attend_piece(void *ctx, int piece, int worker)
     const g4_vision_run *r = ctx;
     const g4_vision_work *w = &r->work[worker];
     const size_t dim = r->e->file.config.v_head_dim, tile_floats = G4_TOWER_TILE * dim;
-    const int per_span = G4_SPAN / G4_TOWER_TILE, groups = (r->n + G4_VISION_QUERIES - 1) / G4_VISION_QUERIES;
-    const int t0 = piece % groups * G4_VISION_QUERIES, n = g4_min_int(r->n - t0, G4_VISION_QUERIES);
-    const size_t first = (size_t)(piece / groups) * (size_t)r->tiles * tile_floats;
+    const int per_span = G4_SPAN / G4_TOWER_TILE;
+    const int t0 = piece % r->groups * G4_VISION_QUERIES, n = g4_min_int(r->n - t0, G4_VISION_QUERIES);
+    const size_t first = (size_t)(piece / r->groups) * (size_t)r->tiles * tile_floats;
     float *q = r->q + first + (size_t)t0 * dim;
     int lo[G4_VISION_QUERIES] = { 0 }, hi[G4_VISION_QUERIES];
     for (int t = 0; t < n; t++) {
@@ -2943,6 +2943,7 @@ static int g4_vision_run_open(g4_vision_run *r)
     size_t gates = 2 * mlp_stride > values ? 2 * mlp_stride : values; /* gate and up, or the pixels of a patch */
     r->wide_stride = g4_round_up(widest > c->hidden ? widest : c->hidden, 16);
     r->tiles = (r->n + G4_TOWER_TILE - 1) / G4_TOWER_TILE;
+    r->groups = (r->n + G4_VISION_QUERIES - 1) / G4_VISION_QUERIES;
     r->x = g4_alloc(a, n, hidden * sizeof(float));
     r->q = g4_alloc(a, (size_t)r->tiles * tile, all * sizeof(float));
     r->k = g4_alloc(a, (size_t)r->tiles * tile, all * sizeof(float));
@@ -2995,8 +2996,7 @@ static g4_status g4_vision_forward(g4_engine *e, const g4_patches *patches, floa
     for (uint32_t i = 0; i < c->v_layers; i++) {
         r.layer = &e->vision->layers[i];
         g4_parallel_for(e->pool, r.tiles, g4_vision_keys_piece, &r);
-        g4_parallel_for(e->pool, (int)c->v_heads * ((r.n + G4_VISION_QUERIES - 1) / G4_VISION_QUERIES),
-                        g4_vision_attend_piece, &r);
+        g4_parallel_for(e->pool, (int)c->v_heads * r.groups, g4_vision_attend_piece, &r);
         g4_parallel_for(e->pool, r.tiles, g4_vision_layer_piece, &r);
     }
     g4_parallel_for(e->pool, (patches->n_tokens + G4_TOWER_TILE - 1) / G4_TOWER_TILE, g4_vision_pool_piece, &r);
@@ -5279,10 +5279,12 @@ static g4_status g4_engine_choose(g4_engine *e, const g4_engine_options *opt, g4
 #define G4_BIG_TABLE (16u << 20)
 static void g4_file_advise(const g4_file *f)
 {
-#if defined(MADV_RANDOM) && defined(MADV_HUGEPAGE)
+#if defined(MADV_RANDOM)
     const long page = sysconf(_SC_PAGESIZE);
     if (!f->mapped || page <= 0) return;
+#if defined(MADV_HUGEPAGE)
     madvise((void *)(uintptr_t)f->data, f->size, MADV_HUGEPAGE);
+#endif
     for (int i = 0; i < f->n_tensors; i++) {
         const g4_tensor_entry *t = &f->table[i];
         if (t->layout != G4_LAYOUT_ROWS || t->size < G4_BIG_TABLE) continue;
@@ -5290,7 +5292,9 @@ static void g4_file_advise(const g4_file *f)
                      to = (size_t)(t->offset + t->size) / (size_t)page * (size_t)page;
         if (from >= to) continue;
         void *p = (void *)(uintptr_t)(f->data + from);
+#if defined(MADV_HUGEPAGE)
         madvise(p, to - from, MADV_NOHUGEPAGE);
+#endif
         madvise(p, to - from, MADV_RANDOM);
     }
 #else
