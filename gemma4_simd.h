@@ -437,7 +437,171 @@ G4_BODY G4_AVX2 void g4_q8_tile_avx2(G4_TILE_ARGS_CONST, const g4_scale_type typ
 }
 
 G4_GEMM_QUANT(g4_gemm_q4_avx2, G4_AVX2, 24, 4, g4_q4_tile_avx2)
-G4_GEMM_QUANT(g4_gemm_q8_avx2, G4_AVX2, 12, 4, g4_q8_tile_avx2)
+G4_GEMM_QUANT(g4_gemm_q8_few_avx2, G4_AVX2, 12, 4, g4_q8_tile_avx2)
+
+/* q8_0 for many tokens, by Winograd's inner product (1968). For each pair of inputs x and weights w
+ *
+ *     x0 w0 + x1 w1 = (x0 + w1)(x1 + w0) - x0 x1 - w0 w1
+ *
+ * so one multiplication serves two products, and what is taken off belongs to the token or to the row alone. 32
+ * products cost two additions, vpmaddwd and the addition to the sum: of the four vector pipes only the multiplication
+ * is choosy. |w| x sign(x, w) costs 4 operations too, but 3 of them share the two pipes that multiply. With the 3 that
+ * end a block the bound is 29 products a cycle against 20.
+ *
+ * A pair is inputs 0, 1 or 2, 3 of a chunk of four: two shifts widen a chunk's even inputs into one vector of int16,
+ * its odd ones into another. A strip of a group's weights is widened once, into half of L1, for up to 64 tokens, while
+ * the next strip is fetched. What a block sums to is below 2^22, so an addition to the bits of 1.5 * 2^23 makes it a
+ * float with that offset, and one subtraction takes off the offset and the token's pairs, exactly: the bits are those
+ * of the tiles above. */
+#define G4_PANEL_BLOCKS 16 /* of a strip at most: 16 KB */
+#define G4_PANEL_TOKENS 64
+#define G4_PANEL_LEAST 12 /* tokens: fewer do not pay for the widening */
+#define G4_PANEL_OFFSET 12582912.0f
+#define G4_PANEL_OFFSET_BITS 0x4b400000
+
+typedef struct {
+    _Alignas(64) int16_t w[G4_PANEL_BLOCKS][8][4][16]; /* (blocks, chunks, even and odd of rows 0-7, of rows 8-15) */
+    int32_t start[G4_PANEL_BLOCKS][16];                /* bits of the offset, less the row's pairs */
+    float scale[G4_PANEL_BLOCKS][16];
+    int16_t x[G4_PANEL_TOKENS / 4][G4_PANEL_BLOCKS][4][2][16]; /* (tiles, blocks, tokens, even and odd of 8 chunks) */
+    float pairs[G4_PANEL_BLOCKS][G4_PANEL_TOKENS];             /* the offset and the token's pairs */
+    float d[G4_PANEL_BLOCKS][G4_PANEL_TOKENS];
+    float y[4][16]; /* of a last tile with fewer than 4 tokens */
+} g4_panel;
+
+G4_BODY G4_AVX2 __m256i g4_even_avx2(__m256i v) { return _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8); }
+G4_BODY G4_AVX2 __m256i g4_odd_avx2(__m256i v) { return _mm256_srai_epi16(v, 8); }
+
+/* Blocks [b0, b0 + n) of one group. */
+G4_BODY G4_AVX2 void g4_panel_weights_avx2(g4_panel *p, const uint8_t *group, int b0, int n, const g4_scale_type type)
+{
+    for (int b = 0; b < n; b++) {
+        const uint8_t *step = group + (size_t)((b0 + b) / 2) * 1088, *scales = step + (b0 + b) % 2 * 32;
+        const __m256i *in = (const __m256i *)(const void *)(step + 64 + (b0 + b) % 2 * 512);
+        _mm256_store_ps(p->scale[b], g4_scales_avx2(scales, type));
+        _mm256_store_ps(p->scale[b] + 8, g4_scales_avx2(scales + 16, type));
+        for (int half = 0; half < 2; half++) {
+            __m256i start = _mm256_set1_epi32(G4_PANEL_OFFSET_BITS);
+            for (int c = 0; c < 8; c++) {
+                const __m256i v = _mm256_load_si256(in + 2 * c + half);
+                const __m256i even = g4_even_avx2(v), odd = g4_odd_avx2(v);
+                _mm256_store_si256((__m256i *)(void *)p->w[b][c][2 * half], even);
+                _mm256_store_si256((__m256i *)(void *)p->w[b][c][2 * half + 1], odd);
+                start = _mm256_sub_epi32(start, _mm256_madd_epi16(even, odd));
+            }
+            _mm256_store_si256((__m256i *)(void *)(p->start[b] + 8 * half), start);
+        }
+    }
+}
+
+/* Blocks [b0, b0 + n) of tokens [t0, t0 + tokens); the last one again where it does not end a tile. */
+G4_BODY G4_AVX2 void g4_panel_inputs_avx2(g4_panel *p, const g4_acts *x, int t0, int tokens, int b0, int n)
+{
+    for (int t = 0; t < tokens; t += 4) {
+        const __m256i *q[4];
+        const float *d[4];
+        for (int i = 0; i < 4; i++) {
+            const size_t row = (size_t)(t0 + g4_min_int(t + i, tokens - 1)) * 2 * (size_t)x->steps + (size_t)b0;
+            q[i] = (const __m256i *)(const void *)(x->q + 32 * row);
+            d[i] = x->d + row;
+        }
+        for (int b = 0; b < n; b++) {
+            __m256i *out = (__m256i *)(void *)p->x[t / 4][b], pairs[4];
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) {
+                const __m256i v = _mm256_loadu_si256(q[i] + b);
+                const __m256i even = g4_even_avx2(v), odd = g4_odd_avx2(v);
+                _mm256_store_si256(out + 2 * i, even);
+                _mm256_store_si256(out + 2 * i + 1, odd);
+                pairs[i] = _mm256_madd_epi16(even, odd);
+            }
+            const __m256i halves = _mm256_hadd_epi32(_mm256_hadd_epi32(pairs[0], pairs[1]),
+                                                     _mm256_hadd_epi32(pairs[2], pairs[3]));
+            const __m128i sums = _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
+            _mm_store_ps(p->pairs[b] + t, _mm_add_ps(_mm_cvtepi32_ps(sums), _mm_set1_ps(G4_PANEL_OFFSET)));
+            _mm_store_ps(p->d[b] + t, _mm_setr_ps(d[0][b], d[1][b], d[2][b], d[3][b]));
+        }
+    }
+}
+
+/* y (4, y_stride), tokens [t, t + 4), += the strip; starts y when `first`. */
+G4_AVX2 static void g4_panel_tile_avx2(float *y, size_t y_stride, const g4_panel *p, int t, int blocks, int first)
+{
+    for (int i = 0; i < 4 && first; i++) {
+        _mm256_storeu_ps(y + (size_t)i * y_stride, _mm256_setzero_ps());
+        _mm256_storeu_ps(y + (size_t)i * y_stride + 8, _mm256_setzero_ps());
+    }
+    for (int b = 0; b < blocks; b++) {
+        const __m256i *w = (const __m256i *)(const void *)p->w[b], *start = (const __m256i *)(const void *)p->start[b];
+        const int8_t *x = (const int8_t *)p->x[t / 4][b];
+        __m256i a0[4], a1[4];
+        a0[0] = a0[1] = a0[2] = a0[3] = _mm256_load_si256(start);
+        a1[0] = a1[1] = a1[2] = a1[3] = _mm256_load_si256(start + 1);
+#pragma GCC unroll 8
+        for (int c = 0; c < 8; c++) {
+            const __m256i even0 = _mm256_load_si256(w + 4 * c), odd0 = _mm256_load_si256(w + 4 * c + 1);
+            const __m256i even1 = _mm256_load_si256(w + 4 * c + 2), odd1 = _mm256_load_si256(w + 4 * c + 3);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) {
+                const __m256i even = g4_four_avx2(x + 64 * i + 4 * c), odd = g4_four_avx2(x + 64 * i + 32 + 4 * c);
+                __m256i m0 = _mm256_madd_epi16(_mm256_add_epi16(even, odd0), _mm256_add_epi16(odd, even0));
+                __m256i m1 = _mm256_madd_epi16(_mm256_add_epi16(even, odd1), _mm256_add_epi16(odd, even1));
+                G4_KEEP(m0);
+                G4_KEEP(m1);
+                a0[i] = _mm256_add_epi32(a0[i], m0);
+                a1[i] = _mm256_add_epi32(a1[i], m1);
+                G4_KEEP(a0[i]);
+                G4_KEEP(a1[i]);
+            }
+        }
+        const __m256 sw0 = _mm256_load_ps(p->scale[b]), sw1 = _mm256_load_ps(p->scale[b] + 8);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            const __m256 dx = _mm256_broadcast_ss(p->d[b] + t + i), pairs = _mm256_broadcast_ss(p->pairs[b] + t + i);
+            const __m256 f0 = _mm256_sub_ps(_mm256_castsi256_ps(a0[i]), pairs);
+            const __m256 f1 = _mm256_sub_ps(_mm256_castsi256_ps(a1[i]), pairs);
+            float *yi = y + (size_t)i * y_stride;
+            _mm256_storeu_ps(yi, _mm256_fmadd_ps(_mm256_mul_ps(sw0, dx), f0, _mm256_loadu_ps(yi)));
+            _mm256_storeu_ps(yi + 8, _mm256_fmadd_ps(_mm256_mul_ps(sw1, dx), f1, _mm256_loadu_ps(yi + 8)));
+        }
+    }
+}
+
+G4_BODY G4_AVX2 void g4_panel_walk_avx2(G4_GEMM_ARGS, const g4_scale_type type)
+{
+    const int strips = (2 * w->steps + G4_PANEL_BLOCKS - 1) / G4_PANEL_BLOCKS;
+    const int strip = (w->steps + strips - 1) / strips * 2; /* blocks: the strips about equal */
+    g4_panel p;
+    for (int ta = t0, n; ta < t1; ta += n) {
+        n = g4_min_int(G4_PANEL_TOKENS, t1 - ta);
+        for (int b = 0; b < 2 * w->steps; b += strip) {
+            const int nb = g4_min_int(strip, 2 * w->steps - b);
+            g4_panel_inputs_avx2(&p, x, ta, n, b, nb);
+            for (int g = g0; g < g1; g++) {
+                const uint8_t *group = w->data + (size_t)g * w->group_bytes;
+                const char *next = (const char *)group + w->group_bytes + (size_t)b * 544;
+                g4_panel_weights_avx2(&p, group, b, nb, type);
+                for (int t = 0; t < n; t += 4) {
+                    for (int at = nb * 544 * t / n; at < nb * 544 * (t + 4) / n; at += 64)
+                        _mm_prefetch(next + at, _MM_HINT_T0);
+                    float *yt = y + (size_t)(ta - t0 + t) * y_stride + (size_t)(g - g0) * 16;
+                    const int missing = t + 4 > n; /* tokens of the last tile: its rows pass through p.y */
+                    for (int i = 0; i < n - t && missing && b > 0; i++)
+                        memcpy(p.y[i], yt + (size_t)i * y_stride, sizeof p.y[i]);
+                    g4_panel_tile_avx2(missing ? p.y[0] : yt, missing ? 16 : y_stride, &p, t, nb, b == 0);
+                    for (int i = 0; i < n - t && missing; i++)
+                        memcpy(yt + (size_t)i * y_stride, p.y[i], sizeof p.y[i]);
+                }
+            }
+        }
+    }
+}
+G4_AVX2 static void g4_gemm_q8_avx2(G4_GEMM_ARGS)
+{
+    if (t1 - t0 < G4_PANEL_LEAST) g4_gemm_q8_few_avx2(y, y_stride, w, x, t0, t1, g0, g1);
+    else if (w->scale_type == G4_SCALE_F16) g4_panel_walk_avx2(y, y_stride, w, x, t0, t1, g0, g1, G4_SCALE_F16);
+    else g4_panel_walk_avx2(y, y_stride, w, x, t0, t1, g0, g1, G4_SCALE_BF16);
+}
 
 /* f32 and bf16: one chain of fused multiply-adds per row and token, columns in order; 4 tokens x 16 rows keep both
  * units busy. */

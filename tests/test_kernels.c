@@ -112,6 +112,7 @@ typedef struct {
     int8_t *q;
     int32_t *sum;
 } g4_test_acts;
+/* Activations up to size; -1: the largest numbers with signs in turn; -2: all negative. */
 static void g4_acts_make(g4_test_acts *t, const g4_kernels *k, int n, int cols, float size)
 {
     const size_t steps = g4_pad((size_t)cols, 64) / 64, stride = 64 * steps;
@@ -122,7 +123,7 @@ static void g4_acts_make(g4_test_acts *t, const g4_kernels *k, int n, int cols, 
     if (!t->x || !t->q || !t->d || !t->sum) exit(2);
     for (size_t i = 0; i < (size_t)n; i++) {
         for (size_t c = 0; c < (size_t)cols; c++)
-            t->x[i * stride + c] = size < 0 ? (c & 1 ? size : -size) : size * g4_randf();
+            t->x[i * stride + c] = size >= 0 ? size * g4_randf() : size > -2 && c % 2 == 0 ? -size : size;
         k->quantize(t->q + i * stride, t->d + i * 2 * steps, t->sum + i * 2 * steps, t->x + i * stride, (int)stride);
     }
     t->a = (g4_acts){ .x = t->x, .x_stride = stride, .q = t->q, .d = t->d, .sum = t->sum, .steps = (int)steps };
@@ -533,6 +534,14 @@ int main(int argc, char **argv)
                 for (int tokens = 1; tokens <= 9; tokens++) {
                     g4_test_gemm(k, scalar, (g4_type)type, scale, 40, 100, tokens, G4_FILL_RANDOM, 1.0f);
                     g4_test_gemm(k, scalar, (g4_type)type, scale, 33, 320, tokens, G4_FILL_UNIT, 1.0f);
+                }
+                static const int panels[] = { 12, 13, 14, 15, 16, 67 }; /* weights unpacked once for all: AVX2, q8_0 */
+                for (size_t p = 0; p < sizeof panels / sizeof *panels; p++) {
+                    g4_test_gemm(k, scalar, (g4_type)type, scale, 40, 100, panels[p], G4_FILL_RANDOM, 1.0f);
+                    g4_test_gemm(k, scalar, (g4_type)type, scale, 33, 320, panels[p], G4_FILL_UNIT, 1.0f);
+                    g4_test_gemm(k, scalar, (g4_type)type, scale, 17, 1100, panels[p], G4_FILL_RANDOM, 1.0f);
+                    g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 64, panels[p], G4_FILL_LEAST, -2.0f);
+                    g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 512, panels[p], G4_FILL_UNIT, -1.0f);
                 }
                 g4_test_gemm(k, scalar, (g4_type)type, scale, 1, 32, 3, G4_FILL_RANDOM, 1e4f);
                 g4_test_gemm(k, scalar, (g4_type)type, scale, 17, 1, 3, G4_FILL_UNIT, 1.0f);
