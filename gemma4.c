@@ -1358,7 +1358,8 @@ typedef struct {
 #define G4_SOFT_CACHE_SLOTS 256                /* soft tokens the engine remembers, ... */
 #define G4_SOFT_CACHE_BYTES ((size_t)64 << 20) /* ... and their size together; one is always kept */
 #define G4_SPAN 256        /* positions after which partial results are combined: decode splits a long context there */
-#define G4_GEGLU_TOKENS 32 /* tokens whose gate and up values stay in cache together */
+#define G4_GEGLU_TOKENS 64 /* tokens whose gate and up values stay in cache together, ... */
+#define G4_GEGLU_GROUPS 8  /* ... and groups of their matrix */
 #define G4_PIECE_BYTES                                                                                                 \
     65536 /* weights of one piece of a product: some microseconds of reading, far above the cost of a hand-out */
 
@@ -1864,11 +1865,20 @@ typedef struct {
     int n_pieces;
 } g4_products;
 
+/* Groups of a matrix in one piece. Many tokens: more, because a piece prepares its inputs once for all its groups, but
+ * every thread has 16 pieces. */
+static int g4_piece_groups(const g4_engine *e, const g4_matrix *w, int tokens)
+{
+    const int few = g4_max_int(1, (int)(G4_PIECE_BYTES / w->group_bytes));
+    if (tokens < G4_GEGLU_TOKENS) return few;
+    return g4_max_int(few, g4_min_int(G4_GEGLU_GROUPS, w->groups / (16 * g4_pool_size(e->pool))));
+}
+
 static void g4_products_add(g4_products *job, const g4_matrix *w, float *y, size_t stride, int t0, int t1, int g0,
                             int g1)
 {
     if (!w->data || t0 >= t1 || g0 >= g1) return;
-    const int per_piece = g4_max_int(1, (int)(G4_PIECE_BYTES / w->group_bytes));
+    const int per_piece = g4_piece_groups(job->e, w, t1 - t0);
     job->p[job->n].w = w;
     job->p[job->n].y = y;
     job->p[job->n].stride = stride;
@@ -1921,11 +1931,9 @@ static void g4_geglu_groups(const g4_engine *e, float *h, size_t stride, const g
 }
 
 /* Groups of a gate_up matrix in one piece: pairs, and few enough for the tile in the worker's buffer. */
-#define G4_GEGLU_GROUPS 8
-static int g4_geglu_per_piece(const g4_matrix *w)
+static int g4_geglu_per_piece(const g4_engine *e, const g4_matrix *w, int tokens)
 {
-    const int pairs = (int)(G4_PIECE_BYTES / (2 * w->group_bytes));
-    return 2 * g4_max_int(1, g4_min_int(pairs, G4_GEGLU_GROUPS / 2));
+    return 2 * g4_max_int(1, g4_min_int(g4_piece_groups(e, w, tokens), G4_GEGLU_GROUPS) / 2);
 }
 
 typedef struct {
@@ -1968,7 +1976,7 @@ static void g4_mlp_run(g4_engine *e, const g4_layer *layer, float *out, int t0, 
 {
     g4_scratch *b = &e->scratch;
     const g4_acts h = g4_acts_as(&b->wide, (int)layer->cfg.mlp_dim);
-    g4_mlp job = { e, layer, &b->normed, &h, t0, n, g4_geglu_per_piece(&layer->gate_up), 0 };
+    g4_mlp job = { e, layer, &b->normed, &h, t0, n, g4_geglu_per_piece(e, &layer->gate_up, n - t0), 0 };
     job.pieces = (layer->gate_up.groups + job.per_piece - 1) / job.per_piece;
     g4_parallel_for(e->pool, job.pieces, g4_mlp_piece, &job);
     g4_acts_ready_all(e, &h, t0, n, (int)layer->cfg.mlp_dim);
@@ -2134,11 +2142,11 @@ static void g4_moe_run(g4_engine *e, const g4_layer *layer, int t0, int n)
     job.active = active;
     g4_parallel_for(e->pool, n - t0, g4_moe_gather, &job);
 
-    job.per_piece = g4_geglu_per_piece(&layer->experts_gate_up);
+    job.per_piece = g4_geglu_per_piece(e, &layer->experts_gate_up, rows / g4_max_int(n_active, 1));
     job.pieces = (layer->experts_gate_up.groups + job.per_piece - 1) / job.per_piece;
     g4_parallel_for(e->pool, n_active * job.pieces, g4_moe_up_piece, &job);
     g4_acts_ready_all(e, &job.h, 0, rows, (int)c->expert_dim);
-    job.per_piece = g4_max_int(1, (int)(G4_PIECE_BYTES / layer->experts_down.group_bytes));
+    job.per_piece = g4_piece_groups(e, &layer->experts_down, rows / g4_max_int(n_active, 1));
     job.pieces = (layer->experts_down.groups + job.per_piece - 1) / job.per_piece;
     g4_parallel_for(e->pool, n_active * job.pieces, g4_moe_down_piece, &job);
     g4_parallel_for(e->pool, n - t0, g4_moe_combine, &job);
