@@ -2659,6 +2659,14 @@ static void g4_vision_bind(g4_engine *e, g4_binder *b)
     v->proj = g4_bind_linear(b, "v.proj", -1, "", c->hidden, h, NULL);
 }
 
+/* Floats from one token's row to the next: not a multiple of 4 KB, where a load waits for a store to the same place of
+ * another row. */
+static size_t g4_tower_stride(size_t cols)
+{
+    const size_t stride = g4_round_up(cols, 16);
+    return stride % 512 == 0 ? stride + 16 : stride;
+}
+
 /* What one worker needs for the linears of a tile. */
 typedef struct {
     float *x;     /* (TILE, pad64(cols)): clamped, zero-padded input */
@@ -2701,7 +2709,7 @@ static void g4_linear_apply(const g4_kernels *kernels, g4_linear_work *work, con
     g4_acts acts = { work->x, padded, work->q, work->d, work->sum, l->w.steps };
     int quantized = l->w.type == G4_TYPE_Q8_0 || l->w.type == G4_TYPE_Q4_0;
     for (size_t t = 0; t < (size_t)n; t++) {
-        float *row = work->x + t * padded;
+        float *row = work->x + (quantized ? 0 : t * padded); /* a quantised product reads q, d and sum only */
         memcpy(row, x + t * x_stride, cols * sizeof *row);
         memset(row + cols, 0, (padded - cols) * sizeof *row);
         if (l->bounds) g4_clamp(row, cols, l->bounds[0], l->bounds[1]);
@@ -2870,7 +2878,7 @@ static void g4_vision_layer_piece(void *ctx, int piece, int worker)
     const g4_config *c = &r->e->file.config;
     const g4_kernels *kernels = r->e->kernels;
     size_t hidden = c->v_hidden, dim = c->v_head_dim, all = c->v_heads * dim, mlp = c->v_mlp,
-           mlp_stride = g4_round_up(mlp, 16);
+           mlp_stride = g4_tower_stride(mlp);
     int n, t0 = g4_tile_span(piece, r->n, &n);
     for (size_t t = 0; t < (size_t)n; t++)
         for (size_t h = 0; h < c->v_heads; h++)
@@ -2946,10 +2954,10 @@ static int g4_vision_run_open(g4_vision_run *r)
     size_t n = (size_t)r->n, hidden = c->v_hidden, dim = c->v_head_dim, all = c->v_heads * dim, tile = G4_TOWER_TILE;
     size_t side = (size_t)g4_max_int(r->patches->grid_w, r->patches->grid_h);
     size_t values = 3 * (size_t)c->v_patch * c->v_patch;
-    size_t mlp_stride = g4_round_up(c->v_mlp, 16);
+    size_t mlp_stride = g4_tower_stride(c->v_mlp);
     size_t widest = hidden > all ? hidden : all, deepest = c->v_mlp > values ? c->v_mlp : values;
     size_t gates = 2 * mlp_stride > values ? 2 * mlp_stride : values; /* gate and up, or the pixels of a patch */
-    r->wide_stride = g4_round_up(widest > c->hidden ? widest : c->hidden, 16);
+    r->wide_stride = g4_tower_stride(widest > c->hidden ? widest : c->hidden);
     r->tiles = (r->n + G4_TOWER_TILE - 1) / G4_TOWER_TILE;
     r->groups = (r->n + G4_VISION_QUERIES - 1) / G4_VISION_QUERIES;
     r->x = g4_alloc(a, n, hidden * sizeof(float));
@@ -3164,7 +3172,7 @@ const float *g4_soft_rows(const g4_soft *soft) { return soft ? soft->rows : NULL
  * E2B and E4B. MODEL.md, "Audio tower". Log-mel frames every 10 ms; two 3 x 3 convolutions of stride 2 with a LayerNorm
  * over channels and ReLU; conformer layers: half a feed-forward, attention over the last 12 tokens with relative keys,
  * light convolution, half a feed-forward; projection with bias; weightless norm; projection. A piece of work is a tile
- * of 32 tokens. */
+ * of 64 tokens. */
 
 /* Feature extractor (feature_extraction_gemma4.py): frames of 20 ms every 10 ms, FFT of 512. */
 #define G4_MEL_HOP 160
@@ -3174,7 +3182,7 @@ const float *g4_soft_rows(const g4_soft *soft) { return soft ? soft->rows : NULL
 #define G4_MEL_BANDS 128
 #define G4_MEL_MAX_SAMPLES 480000 /* 30 s */
 #define G4_MEL_CUT_FROM 400000    /* a longer sound is cut in the last 5 s before that */
-#define G4_AUDIO_TILE 32
+#define G4_AUDIO_TILE 64
 #define G4_AUDIO_EPS 1e-6f /* of the norms that do not follow the configuration: Gemma4RMSNorm's default */
 
 typedef struct {
@@ -3671,7 +3679,7 @@ static int g4_audio_run_open(g4_audio_run *r)
     if (flat > widest) widest = flat;
     if (c->a_out > widest) widest = c->a_out;
     if (c->hidden > widest) widest = c->hidden;
-    r->wide = g4_round_up(widest, 16);
+    r->wide = g4_tower_stride(widest);
     r->mel = g4_alloc(a, (size_t)r->frames, G4_MEL_BANDS * sizeof(float));
     r->x = g4_alloc(a, n, hidden * sizeof(float));
     r->q = g4_alloc(a, n, hidden * sizeof(float));
