@@ -2701,13 +2701,14 @@ static void g4_clamp(float *x, size_t n, float lo, float hi)
     }
 }
 
-/* n <= TILE tokens: x (n, x_stride) to y (n, y_stride), y_stride >= pad16(rows). */
-static void g4_linear_apply(const g4_kernels *kernels, g4_linear_work *work, const g4_linear *l, float *y,
-                            size_t y_stride, const float *x, size_t x_stride, int n)
+static int g4_linear_is_quantized(const g4_linear *l) { return l->w.type == G4_TYPE_Q8_0 || l->w.type == G4_TYPE_Q4_0; }
+
+/* What l reads of x (n, x_stride), n <= TILE tokens: clamped, padded, quantised. */
+static void g4_linear_read(const g4_kernels *kernels, g4_linear_work *work, const g4_linear *l, const float *x,
+                           size_t x_stride, int n)
 {
-    size_t cols = (size_t)l->w.cols, padded = (size_t)l->w.steps * 64;
-    g4_acts acts = { work->x, padded, work->q, work->d, work->sum, l->w.steps };
-    int quantized = l->w.type == G4_TYPE_Q8_0 || l->w.type == G4_TYPE_Q4_0;
+    const size_t cols = (size_t)l->w.cols, padded = (size_t)l->w.steps * 64;
+    const int quantized = g4_linear_is_quantized(l);
     for (size_t t = 0; t < (size_t)n; t++) {
         float *row = work->x + (quantized ? 0 : t * padded); /* a quantised product reads q, d and sum only */
         memcpy(row, x + t * x_stride, cols * sizeof *row);
@@ -2717,10 +2718,33 @@ static void g4_linear_apply(const g4_kernels *kernels, g4_linear_work *work, con
             kernels->quantize(work->q + t * padded, work->d + t * padded / 32, work->sum + t * padded / 32, row,
                               (int)padded);
     }
+}
+
+/* Whether b finds what was read for a of the same x. */
+static int g4_linear_reads_alike(const g4_linear *a, const g4_linear *b)
+{
+    if (a->w.cols != b->w.cols || g4_linear_is_quantized(a) != g4_linear_is_quantized(b)) return 0;
+    if (!a->bounds || !b->bounds) return !a->bounds && !b->bounds;
+    return a->bounds[0] == b->bounds[0] && a->bounds[1] == b->bounds[1];
+}
+
+/* y (n, y_stride) of what was read; y_stride >= pad16(rows). */
+static void g4_linear_product(const g4_kernels *kernels, const g4_linear_work *work, const g4_linear *l, float *y,
+                              size_t y_stride, int n)
+{
+    const g4_acts acts = { work->x, (size_t)l->w.steps * 64, work->q, work->d, work->sum, l->w.steps };
     kernels->gemm[l->w.type](y, y_stride, &l->w, &acts, 0, n, 0, l->w.groups);
     if (l->bounds)
         for (size_t t = 0; t < (size_t)n; t++)
             g4_clamp(y + t * y_stride, (size_t)l->w.rows, l->bounds[2], l->bounds[3]);
+}
+
+/* n <= TILE tokens: x (n, x_stride) to y (n, y_stride). */
+static void g4_linear_apply(const g4_kernels *kernels, g4_linear_work *work, const g4_linear *l, float *y,
+                            size_t y_stride, const float *x, size_t x_stride, int n)
+{
+    g4_linear_read(kernels, work, l, x, x_stride, n);
+    g4_linear_product(kernels, work, l, y, y_stride, n);
 }
 
 typedef struct {
@@ -2813,7 +2837,9 @@ static void g4_vision_keys_piece(void *ctx, int piece, int worker)
                          c->v_eps);
     const g4_linear *const projections[] = { &l->q, &l->k, &l->v };
     for (int which = 0; which < 3; which++) {
-        g4_linear_apply(kernels, &w->linear, projections[which], w->wide, r->wide_stride, w->norm, hidden, n);
+        if (which == 0 || !g4_linear_reads_alike(projections[which - 1], projections[which]))
+            g4_linear_read(kernels, &w->linear, projections[which], w->norm, hidden, n);
+        g4_linear_product(kernels, &w->linear, projections[which], w->wide, r->wide_stride, n);
         for (int t = 0; t < n; t++) {
             const int32_t *pos = r->patches->pos + 2 * (size_t)(t0 + t);
             size_t px = (size_t)pos[0] * quarter, py = (size_t)pos[1] * quarter;
@@ -2892,7 +2918,8 @@ static void g4_vision_layer_piece(void *ctx, int piece, int worker)
         kernels->rmsnorm(w->norm + t * hidden, x, l->mlp_norm, (int)hidden, c->v_eps);
     }
     g4_linear_apply(kernels, &w->linear, &l->gate, w->gate, mlp_stride, w->norm, hidden, n);
-    g4_linear_apply(kernels, &w->linear, &l->up, w->up, mlp_stride, w->norm, hidden, n);
+    if (!g4_linear_reads_alike(&l->gate, &l->up)) g4_linear_read(kernels, &w->linear, &l->up, w->norm, hidden, n);
+    g4_linear_product(kernels, &w->linear, &l->up, w->up, mlp_stride, n);
     for (size_t t = 0; t < (size_t)n; t++) {
         float *gate = w->gate + t * mlp_stride;
         kernels->geglu(gate, gate, w->up + t * mlp_stride, (int)mlp);
@@ -3525,7 +3552,9 @@ static void g4_audio_keys_piece(void *ctx, int piece, int worker)
     const g4_linear *const projections[] = { &l->q, &l->k, &l->v };
     float *const targets[] = { r->q, r->k, r->v };
     for (int which = 0; which < 3; which++) {
-        g4_linear_apply(r->e->kernels, &w->linear, projections[which], w->b, r->wide, w->a, r->wide, n);
+        if (which == 0 || !g4_linear_reads_alike(projections[which - 1], projections[which]))
+            g4_linear_read(r->e->kernels, &w->linear, projections[which], w->a, r->wide, n);
+        g4_linear_product(r->e->kernels, &w->linear, projections[which], w->b, r->wide, n);
         for (size_t t = 0; t < (size_t)n; t++) {
             const float *y = w->b + t * r->wide;
             float *out = targets[which] + ((size_t)t0 + t) * hidden;
