@@ -1050,16 +1050,17 @@ static void g4_attend(const g4_kv_tile *tile, g4_kv_type type, int head_dim, con
 
 /* ---- 5. Threads ---------------------------------------------------------------------------------
  *
- * g4_parallel_for hands out pieces one by one. All state of a job that a thread needs to claim a piece is one 64-bit
- * ticket: the number of the next piece, the number of pieces and a generation. Claiming is a compare-and-swap, so a
- * thread that was descheduled for a while can only claim a piece of the job that is current when it swaps. A job ends
- * when its pieces are done, not when every thread has come by: a core that is busy elsewhere delays at most the piece
- * it holds. */
+ * g4_parallel_for hands out runs of pieces, shorter ones towards the end. All state of a job that a thread needs to
+ * claim some is one 64-bit ticket: the number of the next piece, the number of pieces and a generation. Claiming is a
+ * compare-and-swap, so a thread that was descheduled for a while can only claim pieces of the job that is current when
+ * it swaps. A job ends when its pieces are done, not when every thread has come by: a core that is busy elsewhere
+ * delays at most the run of pieces it holds. */
 
 #define G4_TICKET_BITS 24 /* pieces a job may have: 16 million */
 #define G4_TICKET_MASK ((UINT64_C(1) << G4_TICKET_BITS) - 1)
 #define G4_SPINS 4000 /* looks before sleeping: some 40 us, the gap between two jobs of a token (measured on Zen 3) */
 #define G4_MAX_THREADS 256
+#define G4_CLAIM_MAX 32 /* pieces: of a product, some 200 us; a slice of the scheduler is some milliseconds */
 
 typedef struct {
     g4_pool *pool;
@@ -1090,16 +1091,19 @@ static inline void g4_pause(void)
 #endif
 }
 
-/* Claim and run pieces until none is left. */
+/* Claim and run pieces until none is left: a third of a fair share of those left at once, which is one by one in the
+ * end. The ticket's cache line travels between cores with every claim, and long runs of weights are read faster:
+ * together 4 % of a token against one by one (Zen 3). */
 static void g4_pool_work(g4_pool *p, int worker)
 {
     uint64_t ticket = atomic_load(&p->ticket);
     for (;;) {
         const int next = (int)(ticket & G4_TICKET_MASK), n = (int)(ticket >> G4_TICKET_BITS & G4_TICKET_MASK);
         if (next >= n) return;
-        if (!atomic_compare_exchange_weak(&p->ticket, &ticket, ticket + 1)) continue;
-        p->fn(p->ctx, next, worker);
-        if (atomic_fetch_add(&p->n_done, 1) + 1 == n && atomic_load(&p->caller_sleeps)) {
+        const int some = g4_max_int(1, g4_min_int((n - next) / (3 * p->n), G4_CLAIM_MAX));
+        if (!atomic_compare_exchange_weak(&p->ticket, &ticket, ticket + (uint64_t)some)) continue;
+        for (int piece = next; piece < next + some; piece++) p->fn(p->ctx, piece, worker);
+        if (atomic_fetch_add(&p->n_done, some) + some == n && atomic_load(&p->caller_sleeps)) {
             pthread_mutex_lock(&p->lock);
             pthread_cond_signal(&p->finished);
             pthread_mutex_unlock(&p->lock);
