@@ -2743,12 +2743,18 @@ static void g4_linear_product(const g4_kernels *kernels, const g4_linear_work *w
             g4_clamp(y + t * y_stride, (size_t)l->w.rows, l->bounds[2], l->bounds[3]);
 }
 
-/* n <= TILE tokens: x (n, x_stride) to y (n, y_stride). */
+/* n <= TILE tokens: x (n, x_stride) to y (n, y_stride). `before` was applied to the same x just before, or is NULL. */
+static void g4_linear_apply_after(const g4_linear *before, const g4_kernels *kernels, g4_linear_work *work,
+                                  const g4_linear *l, float *y, size_t y_stride, const float *x, size_t x_stride, int n)
+{
+    if (!before || !g4_linear_reads_alike(before, l)) g4_linear_read(kernels, work, l, x, x_stride, n);
+    g4_linear_product(kernels, work, l, y, y_stride, n);
+}
+
 static void g4_linear_apply(const g4_kernels *kernels, g4_linear_work *work, const g4_linear *l, float *y,
                             size_t y_stride, const float *x, size_t x_stride, int n)
 {
-    g4_linear_read(kernels, work, l, x, x_stride, n);
-    g4_linear_product(kernels, work, l, y, y_stride, n);
+    g4_linear_apply_after(NULL, kernels, work, l, y, y_stride, x, x_stride, n);
 }
 
 typedef struct {
@@ -2841,9 +2847,8 @@ static void g4_vision_keys_piece(void *ctx, int piece, int worker)
                          c->v_eps);
     const g4_linear *const projections[] = { &l->q, &l->k, &l->v };
     for (int which = 0; which < 3; which++) {
-        if (which == 0 || !g4_linear_reads_alike(projections[which - 1], projections[which]))
-            g4_linear_read(kernels, &w->linear, projections[which], w->norm, hidden, n);
-        g4_linear_product(kernels, &w->linear, projections[which], w->wide, r->wide_stride, n);
+        g4_linear_apply_after(which ? projections[which - 1] : NULL, kernels, &w->linear, projections[which], w->wide,
+                              r->wide_stride, w->norm, hidden, n);
         for (int t = 0; t < n; t++) {
             const int32_t *pos = r->patches->pos + 2 * (size_t)(t0 + t);
             size_t px = (size_t)pos[0] * quarter, py = (size_t)pos[1] * quarter;
@@ -2922,8 +2927,7 @@ static void g4_vision_layer_piece(void *ctx, int piece, int worker)
         kernels->rmsnorm(w->norm + t * hidden, x, l->mlp_norm, (int)hidden, c->v_eps);
     }
     g4_linear_apply(kernels, &w->linear, &l->gate, w->gate, mlp_stride, w->norm, hidden, n);
-    if (!g4_linear_reads_alike(&l->gate, &l->up)) g4_linear_read(kernels, &w->linear, &l->up, w->norm, hidden, n);
-    g4_linear_product(kernels, &w->linear, &l->up, w->up, mlp_stride, n);
+    g4_linear_apply_after(&l->gate, kernels, &w->linear, &l->up, w->up, mlp_stride, w->norm, hidden, n);
     for (size_t t = 0; t < (size_t)n; t++) {
         float *gate = w->gate + t * mlp_stride;
         kernels->geglu(gate, gate, w->up + t * mlp_stride, (int)mlp);
@@ -3556,9 +3560,8 @@ static void g4_audio_keys_piece(void *ctx, int piece, int worker)
     const g4_linear *const projections[] = { &l->q, &l->k, &l->v };
     float *const targets[] = { r->q, r->k, r->v };
     for (int which = 0; which < 3; which++) {
-        if (which == 0 || !g4_linear_reads_alike(projections[which - 1], projections[which]))
-            g4_linear_read(r->e->kernels, &w->linear, projections[which], w->a, r->wide, n);
-        g4_linear_product(r->e->kernels, &w->linear, projections[which], w->b, r->wide, n);
+        g4_linear_apply_after(which ? projections[which - 1] : NULL, r->e->kernels, &w->linear, projections[which],
+                              w->b, r->wide, w->a, r->wide, n);
         for (size_t t = 0; t < (size_t)n; t++) {
             const float *y = w->b + t * r->wide;
             float *out = targets[which] + ((size_t)t0 + t) * hidden;
@@ -4235,8 +4238,7 @@ static void g4_session_head_some(g4_session *s, const g4_token *id, int n, float
     g4_engine *e = s->e;
     int group[G4_FEW];
     const g4_chunk chunk = { .e = e, .s = s, .n = 1, .n_full = 1 };
-    g4_head_some job = { &chunk, logits, group, 0,
-                         g4_max_int(1, (int)(G4_PIECE_BYTES / e->weights.head.group_bytes)) };
+    g4_head_some job = { &chunk, logits, group, 0, g4_piece_groups(e, &e->weights.head, 1) };
     for (int i = 0; i < n; i++)
         if (job.n == 0 || group[job.n - 1] != id[i] / 16) group[job.n++] = id[i] / 16;
     g4_lock(e);
