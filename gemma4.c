@@ -1048,6 +1048,46 @@ static void g4_attend(const g4_kv_tile *tile, g4_kv_type type, int head_dim, con
     }
 }
 
+static void g4_round16(int16_t *y, const float *x, float inverse, int n)
+{
+    for (int i = 0; i < n; i++) y[i] = (int16_t)rintf(fminf(fmaxf(x[i] * inverse, -32767.0f), 32767.0f));
+}
+
+/* See g4_attend16_fn. Sums are taken without signs: what is out of bounds because it was no number wraps. */
+static void g4_attend16(const g4_tile16 *tile, int n_keys, int head_dim, const int16_t *q, const float *q_unit, int n_q,
+                        float *m, float *l, float *o)
+{
+    const size_t width = g4_round_up((size_t)head_dim, 16);
+    for (int i = 0; i < n_q; i++, q += head_dim, o += width) {
+        float p[G4_PAGE], most = m[i], top = 0, sum = 0;
+        int16_t w[G4_PAGE] = { 0 };
+        for (int j = 0; j < n_keys; j++) {
+            uint32_t dot = 0;
+            for (int d = 0; d < head_dim; d++)
+                dot += (uint32_t)(q[d] * tile->k[(d / 2 * G4_PAGE + j) * 2 + d % 2]);
+            p[j] = (float)(int32_t)dot * (q_unit[i] * tile->k_unit[j]);
+            most = fmaxf(most, p[j]);
+        }
+        for (int j = 0; j < n_keys; j++) {
+            p[j] = expf(p[j] - most);
+            top = fmaxf(top, p[j]);
+            sum += p[j];
+        }
+        const float unit = fmaxf(fmaxf(top / 32767.0f, sum / (float)G4_WEIGHTS16), FLT_MIN), shrink = expf(m[i] - most);
+        g4_round16(w, p, 1.0f / unit, n_keys);
+        int32_t total = 0;
+        for (int j = 0; j < n_keys; j++) total += w[j];
+        m[i] = most;
+        l[i] = l[i] * shrink + unit * (float)total;
+        for (size_t d = 0; d < (size_t)head_dim; d++) {
+            uint32_t seen = 0;
+            for (size_t j = 0; j < (size_t)n_keys; j++)
+                seen += (uint32_t)(w[j] * tile->v[(j / 2 * width + d) * 2 + j % 2]);
+            o[d] = o[d] * shrink + unit * tile->v_unit * (float)(int32_t)seen;
+        }
+    }
+}
+
 /* ---- 5. Threads ---------------------------------------------------------------------------------
  *
  * g4_parallel_for hands out runs of pieces, shorter ones towards the end. All state of a job that a thread needs to
@@ -1264,9 +1304,10 @@ static int g4_default_threads(void)
 static int g4_always(void) { return 1; }
 
 const g4_kernels g4_kernels_scalar = {
-    "scalar",    g4_always,  { g4_gemm_f32, g4_gemm_bf16, g4_gemm_quantised, g4_gemm_quantised },
-    g4_quantize, g4_attend,  g4_rmsnorm,
-    g4_geglu,    g4_softcap,
+    "scalar",    g4_always,   { g4_gemm_f32, g4_gemm_bf16, g4_gemm_quantised, g4_gemm_quantised },
+    g4_quantize, g4_attend,   g4_attend16,
+    g4_round16,  g4_rmsnorm,  g4_geglu,
+    g4_softcap,
 };
 
 static const g4_kernels *const g4_tables[] = {
@@ -2580,9 +2621,9 @@ static void g4_head_some_piece(void *ctx, int piece, int worker)
  * (26B, 31B); weightless norm; projection. E2B and E4B clip the inputs and outputs of the linears of the layers.
  *
  * A piece of work is a tile of 64 patches, which is also one tile of keys and values. Three passes make a layer:
- * queries, keys and values of all tiles; attention, where a piece is one head for a group of tiles, and its result
- * takes the place of its queries; everything else of a tile with activations that stay in cache. So memory beyond x, q,
- * k and v does not grow with n. */
+ * queries, keys and values of all tiles; attention, where a piece is one head for a group of tiles; everything else of
+ * a tile with activations that stay in cache. So memory beyond x, q, k, v and what attention saw does not grow with n.
+ */
 
 #define G4_TOWER_TILE G4_PAGE /* tokens of a piece of work */
 #define G4_VISION_QUERIES (4 * G4_TOWER_TILE) /* that use a tile of keys and values while it is in L2 */
@@ -2762,8 +2803,7 @@ typedef struct {
     float *norm;      /* (TILE, hidden) */
     float *wide;      /* (TILE, pad16(max(heads * head_dim, hidden, text hidden))) */
     float *gate, *up; /* (TILE, pad16(mlp)) each, in one allocation */
-    float *heads;     /* (TILE, heads * head_dim): attention output */
-    float *m, *l, *o; /* (QUERIES), (QUERIES), (QUERIES, head_dim): online softmax of a span of keys */
+    float *m, *l, *o; /* (QUERIES), (QUERIES), (QUERIES, pad16(head_dim)): online softmax of a span of keys */
     float *M, *L, *O; /* the same, of the spans so far */
 } g4_vision_work;
 
@@ -2776,9 +2816,17 @@ typedef struct {
     int n, tiles, groups; /* patches, in TILEs, in QUERIES */
     size_t wide_stride;
     float *x;             /* (n, hidden): the residual stream */
-    float *q;             /* (heads, tiles * 64, head_dim): queries, then what they saw */
+    float *seen;          /* (n, heads * head_dim): attention output */
+    float *q;             /* (heads, tiles * 64, head_dim) */
     float *k;             /* (heads, tiles, head_dim, 64) */
     float *val;           /* (heads, tiles, 64, head_dim) */
+    int in16;             /* these instead of q, k and val, as g4_tile16 says: */
+    int16_t *q16;         /* (heads, tiles * 64, head_dim) */
+    int16_t *k16;         /* (heads, tiles, head_dim / 2, 64, 2) */
+    int16_t *val16;       /* (heads, tiles, 32, pad16(head_dim), 2) */
+    float *q_unit;        /* (heads, tiles * 64) */
+    float *k_unit;        /* (heads, tiles * 64) */
+    float v_unit;         /* values have a norm of sqrt(head_dim) at most */
     float *cos_t, *sin_t; /* (longer side, head_dim / 4): angle = position * theta^(-2 i / (head_dim / 2)) */
     float *rows;          /* (tokens, text hidden): the result */
     g4_vision_work *work; /* one per worker */
@@ -2832,6 +2880,49 @@ static void g4_vision_rope(float *x, int head_dim, const float *cos_x, const flo
     }
 }
 
+/* The unit of a row of queries or keys: g4_tile16. n is a multiple of 4. */
+static float g4_unit16(const float *x, int n)
+{
+    float squares[4] = { 0 }, most[4] = { 0 };
+    for (int i = 0; i < n; i += 4)
+        for (int j = 0; j < 4; j++) {
+            const float a = fabsf(x[i + j]);
+            squares[j] += a * a;
+            most[j] = a > most[j] ? a : most[j];
+        }
+    const float norm = sqrtf(squares[0] + squares[1] + squares[2] + squares[3]);
+    const float top = fmaxf(fmaxf(most[0], most[1]), fmaxf(most[2], most[3]));
+    return fmaxf(fmaxf(norm / (float)G4_NORM16, top / 32767.0f), FLT_MIN);
+}
+
+enum { G4_QUERY, G4_KEY, G4_VALUE };
+
+/* x (head_dim), what token t of a tile asks, is found by or gives in head h. */
+static void g4_vision_store(g4_vision_run *r, int which, size_t h, size_t tile, size_t t, const float *x)
+{
+    const size_t dim = r->e->file.config.v_head_dim, nth = h * (size_t)r->tiles + tile; /* tile of all heads */
+    if (!r->in16) {
+        const size_t at = nth * G4_TOWER_TILE * dim;
+        if (which == G4_QUERY) memcpy(r->q + at + t * dim, x, dim * sizeof *x);
+        if (which == G4_KEY)
+            for (size_t i = 0; i < dim; i++) r->k[at + i * G4_TOWER_TILE + t] = x[i];
+        if (which == G4_VALUE) memcpy(r->val + at + t * dim, x, dim * sizeof *x);
+        return;
+    }
+    const g4_kernels *kernels = r->e->kernels;
+    const size_t width = g4_round_up(dim, 16);
+    int16_t row[G4_MAX_HEAD_DIM];
+    float *units = which == G4_QUERY ? r->q_unit : r->k_unit;
+    const float unit = which == G4_VALUE ? r->v_unit : (units[nth * G4_TOWER_TILE + t] = g4_unit16(x, (int)dim));
+    kernels->round16(which == G4_QUERY ? r->q16 + (nth * G4_TOWER_TILE + t) * dim : row, x, 1.0f / unit, (int)dim);
+    int16_t *k = r->k16 + nth * G4_TOWER_TILE * dim + 2 * t;
+    int16_t *v = r->val16 + (nth * G4_TOWER_TILE + t / 2 * 2) * width + t % 2;
+    if (which == G4_KEY)
+        for (size_t i = 0; i < dim; i += 2) memcpy(k + i * G4_TOWER_TILE, row + i, 2 * sizeof *row);
+    if (which == G4_VALUE)
+        for (size_t i = 0; i < dim; i++) v[2 * i] = row[i];
+}
+
 /* norm; q, k, v; per-head norms (v without weight); RoPE on q and k */
 static void g4_vision_keys_piece(void *ctx, int piece, int worker)
 {
@@ -2846,7 +2937,8 @@ static void g4_vision_keys_piece(void *ctx, int piece, int worker)
         kernels->rmsnorm(w->norm + (size_t)t * hidden, r->x + (size_t)(t0 + t) * hidden, l->attn_norm, (int)hidden,
                          c->v_eps);
     const g4_linear *const projections[] = { &l->q, &l->k, &l->v };
-    for (int which = 0; which < 3; which++) {
+    const float *const norms[] = { l->q_norm, l->k_norm, NULL };
+    for (int which = G4_QUERY; which <= G4_VALUE; which++) {
         g4_linear_apply_after(which ? projections[which - 1] : NULL, kernels, &w->linear, projections[which], w->wide,
                               r->wide_stride, w->norm, hidden, n);
         for (int t = 0; t < n; t++) {
@@ -2854,14 +2946,10 @@ static void g4_vision_keys_piece(void *ctx, int piece, int worker)
             size_t px = (size_t)pos[0] * quarter, py = (size_t)pos[1] * quarter;
             for (size_t h = 0; h < c->v_heads; h++) {
                 float *x = w->wide + (size_t)t * r->wide_stride + h * dim;
-                kernels->rmsnorm(x, x, which == 0 ? l->q_norm : which == 1 ? l->k_norm : NULL, (int)dim, c->v_eps);
-                if (which < 2) g4_vision_rope(x, (int)dim, r->cos_t + px, r->sin_t + px, r->cos_t + py, r->sin_t + py);
-                /* where the tile of this head and piece begins in q, k and v */
-                const size_t tile = (h * (size_t)r->tiles + (size_t)piece) * G4_TOWER_TILE * dim;
-                if (which == 0) memcpy(r->q + tile + (size_t)t * dim, x, dim * sizeof *x);
-                if (which == 1)
-                    for (size_t i = 0; i < dim; i++) r->k[tile + i * G4_TOWER_TILE + (size_t)t] = x[i];
-                if (which == 2) memcpy(r->val + tile + (size_t)t * dim, x, dim * sizeof *x);
+                kernels->rmsnorm(x, x, norms[which], (int)dim, c->v_eps);
+                if (which != G4_VALUE)
+                    g4_vision_rope(x, (int)dim, r->cos_t + px, r->sin_t + px, r->cos_t + py, r->sin_t + py);
+                g4_vision_store(r, which, h, (size_t)piece, (size_t)t, x);
             }
         }
     }
@@ -2873,35 +2961,45 @@ static void g4_vision_attend_piece(void *ctx, int piece, int worker)
 {
     const g4_vision_run *r = ctx;
     const g4_vision_work *w = &r->work[worker];
-    const size_t dim = r->e->file.config.v_head_dim, tile_floats = G4_TOWER_TILE * dim;
+    const g4_config *c = &r->e->file.config;
+    const g4_kernels *kernels = r->e->kernels;
+    const size_t dim = c->v_head_dim, all = c->v_heads * dim, padded = g4_round_up(dim, 16);
+    const size_t width = r->in16 ? padded : dim; /* of a row of o */
     const int per_span = G4_SPAN / G4_TOWER_TILE;
     const int t0 = piece % r->groups * G4_VISION_QUERIES, n = g4_min_int(r->n - t0, G4_VISION_QUERIES);
-    const size_t first = (size_t)(piece / r->groups) * (size_t)r->tiles * tile_floats;
-    float *q = r->q + first + (size_t)t0 * dim;
+    const size_t head = (size_t)(piece / r->groups), first = head * (size_t)r->tiles; /* tile of this head */
+    const size_t query = first * G4_TOWER_TILE + (size_t)t0;
     int lo[G4_VISION_QUERIES] = { 0 }, hi[G4_VISION_QUERIES];
     for (int t = 0; t < n; t++) {
         w->M[t] = -INFINITY;
         w->L[t] = 0;
     }
-    memset(w->O, 0, (size_t)n * dim * sizeof *w->O);
+    memset(w->O, 0, (size_t)n * width * sizeof *w->O);
     for (int span = 0; span < r->tiles; span += per_span) {
         for (int t = 0; t < n; t++) {
             w->m[t] = -INFINITY;
             w->l[t] = 0;
         }
-        memset(w->o, 0, (size_t)n * dim * sizeof *w->o);
+        memset(w->o, 0, (size_t)n * width * sizeof *w->o);
         for (int tile = span; tile < span + per_span && tile < r->tiles; tile++) {
-            const g4_kv_tile kv = { r->k + first + (size_t)tile * tile_floats,
-                                    r->val + first + (size_t)tile * tile_floats, NULL, NULL };
             const int end = g4_min_int(r->n - tile * G4_TOWER_TILE, G4_TOWER_TILE);
+            const size_t key = (first + (size_t)tile) * G4_TOWER_TILE;
+            if (r->in16) {
+                const g4_tile16 kv = { r->k16 + key * dim, r->val16 + key * padded, r->k_unit + key, r->v_unit };
+                kernels->attend16(&kv, end, (int)dim, r->q16 + query * dim, r->q_unit + query, n, w->m, w->l, w->o);
+                continue;
+            }
+            const g4_kv_tile kv = { r->k + key * dim, r->val + key * dim, NULL, NULL };
             for (int t = 0; t < n; t++) hi[t] = end;
-            r->e->kernels->attend(&kv, G4_KV_F32, (int)dim, q, n, lo, hi, w->m, w->l, w->o);
+            kernels->attend(&kv, G4_KV_F32, (int)dim, r->q + query * dim, n, lo, hi, w->m, w->l, w->o);
         }
         for (size_t t = 0; t < (size_t)n; t++)
-            g4_attend_merge(&w->M[t], &w->L[t], w->O + t * dim, w->m[t], w->l[t], w->o + t * dim, (int)dim);
+            g4_attend_merge(&w->M[t], &w->L[t], w->O + t * width, w->m[t], w->l[t], w->o + t * width, (int)dim);
     }
-    for (size_t t = 0; t < (size_t)n; t++)
-        for (size_t i = 0; i < dim; i++) q[t * dim + i] = w->O[t * dim + i] / w->L[t];
+    for (size_t t = 0; t < (size_t)n; t++) {
+        float *seen = r->seen + ((size_t)t0 + t) * all + head * dim;
+        for (size_t i = 0; i < dim; i++) seen[i] = w->O[t * width + i] / w->L[t];
+    }
 }
 
 /* x += norm(o . attention);  x += norm(down . (gelu(gate . norm(x)) * up . norm(x))) */
@@ -2912,14 +3010,10 @@ static void g4_vision_layer_piece(void *ctx, int piece, int worker)
     const g4_vision_layer *l = r->layer;
     const g4_config *c = &r->e->file.config;
     const g4_kernels *kernels = r->e->kernels;
-    size_t hidden = c->v_hidden, dim = c->v_head_dim, all = c->v_heads * dim, mlp = c->v_mlp,
-           mlp_stride = g4_tower_stride(mlp);
+    size_t hidden = c->v_hidden, all = c->v_heads * (size_t)c->v_head_dim, mlp = c->v_mlp;
+    size_t mlp_stride = g4_tower_stride(mlp);
     int n, t0 = g4_tile_span(piece, r->n, &n);
-    for (size_t t = 0; t < (size_t)n; t++)
-        for (size_t h = 0; h < c->v_heads; h++)
-            memcpy(w->heads + t * all + h * dim,
-                   r->q + ((h * (size_t)r->tiles + (size_t)piece) * G4_TOWER_TILE + t) * dim, dim * sizeof *r->q);
-    g4_linear_apply(kernels, &w->linear, &l->o, w->wide, r->wide_stride, w->heads, all, n);
+    g4_linear_apply(kernels, &w->linear, &l->o, w->wide, r->wide_stride, r->seen + (size_t)t0 * all, all, n);
     for (size_t t = 0; t < (size_t)n; t++) {
         float *x = r->x + ((size_t)t0 + t) * hidden, *y = w->wide + t * r->wide_stride;
         kernels->rmsnorm(y, y, l->attn_post_norm, (int)hidden, c->v_eps);
@@ -2973,10 +3067,11 @@ static void g4_vision_run_close(g4_vision_run *r)
     for (int i = 0; r->work && i < g4_pool_size(r->e->pool); i++) {
         g4_vision_work *w = &r->work[i];
         g4_linear_work_close(&w->linear, a);
-        float *parts[] = { w->norm, w->wide, w->gate, w->heads, w->m, w->l, w->o, w->M, w->L, w->O };
+        float *parts[] = { w->norm, w->wide, w->gate, w->m, w->l, w->o, w->M, w->L, w->O };
         for (size_t p = 0; p < sizeof parts / sizeof *parts; p++) g4_free(a, parts[p]);
     }
-    float *parts[] = { r->x, r->q, r->k, r->val, r->cos_t, r->sin_t };
+    void *parts[] = { r->x,   r->seen,  r->q,      r->k,      r->val,   r->q16,
+                      r->k16, r->val16, r->q_unit, r->k_unit, r->cos_t, r->sin_t };
     for (size_t p = 0; p < sizeof parts / sizeof *parts; p++) g4_free(a, parts[p]);
     g4_free(a, r->work);
 }
@@ -2995,28 +3090,41 @@ static int g4_vision_run_open(g4_vision_run *r)
     r->wide_stride = g4_tower_stride(widest > c->hidden ? widest : c->hidden);
     r->tiles = (r->n + G4_TOWER_TILE - 1) / G4_TOWER_TILE;
     r->groups = (r->n + G4_VISION_QUERIES - 1) / G4_VISION_QUERIES;
+    const size_t padded = (size_t)r->tiles * tile; /* patches */
     r->x = g4_alloc(a, n, hidden * sizeof(float));
-    r->q = g4_alloc(a, (size_t)r->tiles * tile, all * sizeof(float));
-    r->k = g4_alloc(a, (size_t)r->tiles * tile, all * sizeof(float));
-    r->val = g4_alloc(a, (size_t)r->tiles * tile, all * sizeof(float));
+    r->seen = g4_alloc(a, n, all * sizeof(float));
+    r->in16 = r->e->kernels->attend16 && r->v->layers[0].q.w.type != G4_TYPE_F32;
+    if (r->in16) {
+        r->v_unit = sqrtf((float)dim) / (float)G4_VALUE16;
+        r->q16 = g4_alloc(a, padded, all * sizeof *r->q16);
+        r->k16 = g4_alloc(a, padded, all * sizeof *r->k16);
+        r->val16 = g4_alloc(a, padded, c->v_heads * g4_round_up(dim, 16) * sizeof *r->val16);
+        r->q_unit = g4_alloc(a, padded, c->v_heads * sizeof(float));
+        r->k_unit = g4_alloc(a, padded, c->v_heads * sizeof(float));
+        if (!r->q16 || !r->k16 || !r->val16 || !r->q_unit || !r->k_unit) return 0;
+    } else {
+        r->q = g4_alloc(a, padded, all * sizeof(float));
+        r->k = g4_alloc(a, padded, all * sizeof(float));
+        r->val = g4_alloc(a, padded, all * sizeof(float));
+        if (!r->q || !r->k || !r->val) return 0;
+    }
     r->cos_t = g4_alloc(a, side, dim / 4 * sizeof(float));
     r->sin_t = g4_alloc(a, side, dim / 4 * sizeof(float));
     r->work = g4_alloc(a, (size_t)g4_pool_size(r->e->pool), sizeof *r->work);
-    if (!r->x || !r->q || !r->k || !r->val || !r->cos_t || !r->sin_t || !r->work) return 0;
+    if (!r->x || !r->seen || !r->cos_t || !r->sin_t || !r->work) return 0;
     for (int i = 0; i < g4_pool_size(r->e->pool); i++) {
         g4_vision_work *w = &r->work[i];
         w->norm = g4_alloc(a, tile, hidden * sizeof(float));
         w->wide = g4_alloc(a, tile, r->wide_stride * sizeof(float));
         w->gate = g4_alloc(a, tile, gates * sizeof(float));
-        w->heads = g4_alloc(a, tile, all * sizeof(float));
         w->m = g4_alloc(a, G4_VISION_QUERIES, sizeof(float));
         w->l = g4_alloc(a, G4_VISION_QUERIES, sizeof(float));
-        w->o = g4_alloc(a, G4_VISION_QUERIES, dim * sizeof(float));
+        w->o = g4_alloc(a, G4_VISION_QUERIES, g4_round_up(dim, 16) * sizeof(float));
         w->M = g4_alloc(a, G4_VISION_QUERIES, sizeof(float));
         w->L = g4_alloc(a, G4_VISION_QUERIES, sizeof(float));
-        w->O = g4_alloc(a, G4_VISION_QUERIES, dim * sizeof(float));
+        w->O = g4_alloc(a, G4_VISION_QUERIES, g4_round_up(dim, 16) * sizeof(float));
         int ok = g4_linear_work_open(&w->linear, a, (int)(deepest > widest ? deepest : widest));
-        if (!ok || !w->norm || !w->wide || !w->gate || !w->heads || !w->m || !w->l || !w->o || !w->M || !w->L || !w->O)
+        if (!ok || !w->norm || !w->wide || !w->gate || !w->m || !w->l || !w->o || !w->M || !w->L || !w->O)
             return 0;
         w->up = w->gate + tile * mlp_stride;
     }

@@ -303,6 +303,29 @@ typedef struct {
 typedef void (*g4_attend_fn)(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q,
                              const int *lo, const int *hi, float *m, float *l, float *o);
 
+/* Attention in 16-bit integers: a multiplication of two vectors does twice what it does with float32. The vision tower
+ * uses it where its weights are not float32 and the table has it. It moves a soft token by 1e-4 of its size where
+ * weights of 8 bits move it by 1e-1. Units make the integers numbers again. No sum can leave 32 bits:
+ *   queries and keys: integers of at most 32767, a row's norm at most G4_NORM16, so that q . k < 2^31 (Cauchy-Schwarz)
+ *   values: integers of at most G4_VALUE16; the weights of a tile: of at most 32767, together G4_WEIGHTS16 + 32 */
+#define G4_NORM16 46300
+#define G4_VALUE16 16383
+#define G4_WEIGHTS16 131000
+typedef struct {
+    const int16_t *k;    /* (head_dim / 2, 64, 2): two dims of a position beside each other */
+    const int16_t *v;    /* (32, pad16(head_dim), 2): a dim of two positions beside each other */
+    const float *k_unit; /* (64) */
+    float v_unit;
+} g4_tile16;
+
+/* One tile, of which all queries see the first n_keys positions; q (n_q, head_dim), o (n_q, pad16(head_dim)).
+ *   s[j] = q . k[j] * (q_unit * k_unit[j]);  m' = max(m, max s);  p[j] = exp(s[j] - m')
+ *   unit = max(max p / 32767, sum p / G4_WEIGHTS16);  w[j] = round-half-to-even(p[j] / unit)
+ *   l = l * exp(m - m') + unit * sum_j w[j];  o = o * exp(m - m') + unit * v_unit * sum_j w[j] v[j]
+ * head_dim is even. Otherwise as g4_attend_fn. */
+typedef void (*g4_attend16_fn)(const g4_tile16 *tile, int n_keys, int head_dim, const int16_t *q, const float *q_unit,
+                               int n_q, float *m, float *l, float *o);
+
 #define G4_QUANT_LEAST 0x1p-100f /* a block whose largest magnitude is below is all zeros: 127 / max must stay finite */
 
 typedef struct {
@@ -312,6 +335,9 @@ typedef struct {
     /* q, d, sum of one token; cols a multiple of 32. d = max|x| / 127, q = round-half-to-even(x * (127 / max|x|)) */
     void (*quantize)(int8_t *q, float *d, int32_t *sum, const float *x, int cols);
     g4_attend_fn attend;
+    g4_attend16_fn attend16; /* NULL with round16: not faster than attend, or not measured */
+    /* y = round-half-to-even(x * inverse), at most 32767 each way */
+    void (*round16)(int16_t *y, const float *x, float inverse, int n);
     void (*rmsnorm)(float *y, const float *x, const float *w, int n, float eps); /* w NULL: none; y may be x */
     void (*geglu)(float *y, const float *gate, const float *up, int n); /* y = gelu_tanh(gate) * up; y may be either */
     void (*softcap)(float *x, int n, float cap);                        /* x = cap * tanh(x / cap) */

@@ -856,6 +856,165 @@ G4_AVX2 static void g4_softmax_avx2(float *s, int n, const int *lo, const int *h
 
 G4_ATTEND(avx2, G4_AVX2, 6, g4_widen_keys_avx2, g4_widen_values_avx2, g4_softmax_avx2)
 
+G4_AVX2 static void g4_round16_avx2(int16_t *y, const float *x, float inverse, int n)
+{
+    const __m256 by = _mm256_set1_ps(inverse), least = _mm256_set1_ps(-32767.0f), most = _mm256_set1_ps(32767.0f);
+    int i = 0;
+    for (; i + 16 <= n; i += 16) {
+        const __m256 a = _mm256_mul_ps(_mm256_loadu_ps(x + i), by), b = _mm256_mul_ps(_mm256_loadu_ps(x + i + 8), by);
+        const __m256i packed = _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(a, least), most)),
+                                                  _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(b, least), most)));
+        _mm256_storeu_si256((__m256i *)(void *)(y + i), _mm256_permute4x64_epi64(packed, 0xd8));
+    }
+    for (; i < n; i++) y[i] = (int16_t)rintf(fminf(fmaxf(x[i] * inverse, -32767.0f), 32767.0f));
+}
+
+/* Attention in 16 bits: g4_attend16_fn. 6 queries x 16 positions or dims keep 12 sums in registers; a step takes two
+ * dims or two positions. For 16 products it has one vpmaddwd, which only two pipes have, and one vpaddd, which all four
+ * have: 25 products a cycle are reached where two fused multiply-adds are 16. */
+G4_BODY G4_AVX2 __m256i g4_two_avx2(const int16_t *p)
+{
+    int32_t two;
+    memcpy(&two, p, sizeof two);
+    return _mm256_set1_epi32(two);
+}
+/* a += b, 32-bit lanes, where a stands: gcc would put the sum elsewhere and copy it back, and the loop below waits for
+ * instructions to be decoded. */
+#define G4_ADD_TO_AVX2(a, b) __asm__("vpaddd {%1, %0, %0|%0, %0, %1}" : "+x"(a) : "x"(b))
+G4_BODY G4_AVX2 void g4_products16_avx2(__m256i *a0, __m256i *a1, const int16_t *x, int x_stride, const int16_t *y,
+                                        int y_stride, int steps, const int n)
+{
+#pragma GCC unroll 6
+    for (int i = 0; i < n; i++) a0[i] = a1[i] = _mm256_setzero_si256();
+    for (int c = 0; c < steps; c++, x += 2, y += y_stride) {
+        const __m256i y0 = _mm256_loadu_si256((const __m256i *)(const void *)y),
+                      y1 = _mm256_loadu_si256((const __m256i *)(const void *)(y + 16));
+#pragma GCC unroll 6
+        for (int i = 0; i < n; i++) {
+            const __m256i v = g4_two_avx2(x + i * x_stride);
+            G4_ADD_TO_AVX2(a0[i], _mm256_madd_epi16(y0, v));
+            G4_ADD_TO_AVX2(a1[i], _mm256_madd_epi16(y1, v));
+        }
+    }
+}
+/* s (n, 64): positions c.. */
+G4_BODY G4_AVX2 void g4_scores16_tile_avx2(float *s, const g4_tile16 *tile, int c, int head_dim, const int16_t *q,
+                                           const float *q_unit, const int n)
+{
+    __m256i a0[6], a1[6];
+    g4_products16_avx2(a0, a1, q, head_dim, tile->k + 2 * c, 2 * G4_PAGE, head_dim / 2, n);
+    const __m256 u0 = _mm256_loadu_ps(tile->k_unit + c), u1 = _mm256_loadu_ps(tile->k_unit + c + 8);
+#pragma GCC unroll 6
+    for (int i = 0; i < n; i++, s += G4_PAGE) {
+        const __m256 u = _mm256_broadcast_ss(q_unit + i);
+        _mm256_store_ps(s, _mm256_mul_ps(_mm256_cvtepi32_ps(a0[i]), _mm256_mul_ps(u, u0)));
+        _mm256_store_ps(s + 8, _mm256_mul_ps(_mm256_cvtepi32_ps(a1[i]), _mm256_mul_ps(u, u1)));
+    }
+}
+/* o (n, width), dims d.., = o * shrink + unit * sum of w (n, 64) times values */
+G4_BODY G4_AVX2 void g4_values16_tile_avx2(float *o, const g4_tile16 *tile, int d, int width, int n_keys,
+                                           const int16_t *w, const float *shrink, const float *unit, const int n)
+{
+    __m256i a0[6], a1[6];
+    g4_products16_avx2(a0, a1, w, G4_PAGE, tile->v + 2 * d, 2 * width, (n_keys + 1) / 2, n);
+#pragma GCC unroll 6
+    for (int i = 0; i < n; i++, o += width) {
+        const __m256 by = _mm256_broadcast_ss(shrink + i), u = _mm256_set1_ps(unit[i] * tile->v_unit);
+        const __m256 o0 = _mm256_mul_ps(_mm256_loadu_ps(o), by), o1 = _mm256_mul_ps(_mm256_loadu_ps(o + 8), by);
+        _mm256_storeu_ps(o, _mm256_fmadd_ps(_mm256_cvtepi32_ps(a0[i]), u, o0));
+        _mm256_storeu_ps(o + 8, _mm256_fmadd_ps(_mm256_cvtepi32_ps(a1[i]), u, o1));
+    }
+}
+/* Scores s of n queries to weights w; updates m and l. shrink and unit are as long as a block of queries. */
+G4_AVX2 static void g4_softmax16_avx2(int16_t *w, float *s, int n, int n_keys, float *m, float *l, float *shrink,
+                                      float *unit)
+{
+    float sum[G4_QUERY_BLOCK], inverse[G4_QUERY_BLOCK];
+    for (int i = 0; i < n; i++) {
+        float *row = s + i * G4_PAGE;
+        for (int j = n_keys; j < G4_PAGE; j++) row[j] = -INFINITY;
+        __m256 top = _mm256_load_ps(row);
+        for (int j = 8; j < G4_PAGE; j += 8) top = _mm256_max_ps(top, _mm256_load_ps(row + j));
+        const float m0 = m[i], most = g4_hmax_avx2(top);
+        m[i] = most > m0 ? most : m0;
+        shrink[i] = m0 - m[i];
+        unit[i] = most - m[i];
+    }
+    for (int i = n; i % 8; i++) shrink[i] = unit[i] = sum[i] = 0;
+    for (int i = 0; i < n; i++) {
+        const __m256 top = _mm256_broadcast_ss(m + i);
+        __m256 all = _mm256_setzero_ps();
+        for (float *row = s + i * G4_PAGE, *end = row + G4_PAGE; row < end; row += 8) {
+            const __m256 p = g4_exp_avx2(_mm256_sub_ps(_mm256_load_ps(row), top));
+            _mm256_store_ps(row, p);
+            all = _mm256_add_ps(all, p);
+        }
+        sum[i] = g4_hsum_avx2(all);
+    }
+    for (int i = 0; i < n; i += 8) {
+        const __m256 peak = _mm256_div_ps(g4_exp_avx2(_mm256_loadu_ps(unit + i)), _mm256_set1_ps(32767.0f));
+        const __m256 share = _mm256_div_ps(_mm256_loadu_ps(sum + i), _mm256_set1_ps((float)G4_WEIGHTS16));
+        const __m256 u = _mm256_max_ps(_mm256_max_ps(peak, share), _mm256_set1_ps(FLT_MIN));
+        _mm256_storeu_ps(shrink + i, g4_exp_avx2(_mm256_loadu_ps(shrink + i)));
+        _mm256_storeu_ps(unit + i, u);
+        _mm256_storeu_ps(inverse + i, _mm256_div_ps(_mm256_set1_ps(1.0f), u));
+    }
+    for (int i = 0; i < n; i++, w += G4_PAGE) {
+        const __m256 by = _mm256_broadcast_ss(inverse + i);
+        __m256i total = _mm256_setzero_si256();
+        for (int j = 0; j < G4_PAGE; j += 16) {
+            const float *row = s + i * G4_PAGE + j;
+            const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_load_ps(row), by)),
+                          b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_load_ps(row + 8), by));
+            total = _mm256_add_epi32(total, _mm256_add_epi32(a, b));
+            _mm256_store_si256((__m256i *)(void *)(w + j), _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8));
+        }
+        l[i] = l[i] * shrink[i] + unit[i] * g4_hsum_avx2(_mm256_cvtepi32_ps(total));
+    }
+}
+#define G4_CASE_SCORES16(SUFFIX, N) \
+    case N: g4_scores16_tile_##SUFFIX(s, tile, c, head_dim, q, q_unit, N); break;
+#define G4_CASE_VALUES16(SUFFIX, N) \
+    case N: g4_values16_tile_##SUFFIX(o, tile, d, width, n_keys, w, shrink, unit, N); break;
+/* Of n <= 6 queries. */
+G4_AVX2 static void g4_scores16_avx2(float *s, const g4_tile16 *tile, int c, int head_dim, const int16_t *q,
+                                     const float *q_unit, int n)
+{
+    switch (n) {
+        G4_CASES_6(G4_CASE_SCORES16, avx2)
+    }
+}
+G4_AVX2 static void g4_values16_avx2(float *o, const g4_tile16 *tile, int d, int width, int n_keys, const int16_t *w,
+                                     const float *shrink, const float *unit, int n)
+{
+    switch (n) {
+        G4_CASES_6(G4_CASE_VALUES16, avx2)
+    }
+}
+static void g4_attend16_avx2(const g4_tile16 *tile, int n_keys, int head_dim, const int16_t *q, const float *q_unit,
+                             int n_q, float *m, float *l, float *o)
+{
+    _Alignas(64) float s[G4_QUERY_BLOCK * G4_PAGE];
+    _Alignas(64) int16_t w[G4_QUERY_BLOCK * G4_PAGE];
+    float shrink[G4_QUERY_BLOCK], unit[G4_QUERY_BLOCK];
+    const size_t dim = (size_t)head_dim, width = g4_round_up(dim, 16);
+    for (int n; n_q > 0; n_q -= n, m += n, l += n, q_unit += n, q += (size_t)n * dim, o += (size_t)n * width) {
+        n = g4_min_int(n_q, G4_QUERY_BLOCK);
+        for (int c = 0; c < n_keys; c += 16)
+            for (int i = 0, k; i < n; i += k) {
+                k = g4_query_tile(n - i, 6);
+                g4_scores16_avx2(s + i * G4_PAGE + c, tile, c, head_dim, q + (size_t)i * dim, q_unit + i, k);
+            }
+        g4_softmax16_avx2(w, s, n, n_keys, m, l, shrink, unit);
+        for (int d = 0; d < (int)width; d += 16)
+            for (int i = 0, k; i < n; i += k) {
+                k = g4_query_tile(n - i, 6);
+                g4_values16_avx2(o + (size_t)i * width + d, tile, d, (int)width, n_keys, w + i * G4_PAGE, shrink + i,
+                                 unit + i, k);
+            }
+    }
+}
+
 /* y = x / sqrt(mean(x^2) + eps) * w; the squares are summed in 32 lanes. */
 G4_AVX2 static void g4_rmsnorm_avx2(float *y, const float *x, const float *w, int n, float eps)
 {
@@ -934,6 +1093,8 @@ static const g4_kernels g4_kernels_avx2 = {
               [G4_TYPE_Q4_0] = g4_gemm_q4_avx2 },
     .quantize = g4_quantize_avx2,
     .attend = g4_attend_avx2,
+    .attend16 = g4_attend16_avx2,
+    .round16 = g4_round16_avx2,
     .rmsnorm = g4_rmsnorm_avx2,
     .geglu = g4_geglu_avx2,
     .softcap = g4_softcap_avx2,
@@ -1032,6 +1193,8 @@ static const g4_kernels g4_kernels_avxvnni = {
               [G4_TYPE_Q4_0] = g4_gemm_q4_avxvnni },
     .quantize = g4_quantize_avx2,
     .attend = g4_attend_avx2,
+    .attend16 = g4_attend16_avx2,
+    .round16 = g4_round16_avx2,
     .rmsnorm = g4_rmsnorm_avx2,
     .geglu = g4_geglu_avx2,
     .softcap = g4_softcap_avx2,

@@ -439,6 +439,105 @@ static void g4_test_attend(const g4_kernels *k, g4_kv_type type, int head_dim, i
     g4_free(NULL, kb), g4_free(NULL, vb), g4_free(NULL, q);
 }
 
+static int g4_rand_within(int most) { return (int)(g4_rand() % (2 * (unsigned)most + 1)) - most; }
+
+/* Two tiles, the second of n_keys positions: as close to the softmax in float64 of the same integers as half a unit of
+ * each weight allows, and each query alone gets the same bits. `size` of a score is at most that; flat: all equal, so
+ * that the sums of a tile come to their bounds. */
+static void g4_test_attend16(const g4_kernels *k, int head_dim, int n_q, int n_keys, float size, int flat)
+{
+    enum { TILES = 2, KEYS = TILES * G4_PAGE };
+    const size_t hd = (size_t)head_dim, width = (hd + 15) / 16 * 16;
+    int16_t *q = g4_alloc(NULL, (size_t)n_q * hd, sizeof *q), *kk = g4_alloc(NULL, KEYS * hd, sizeof *kk);
+    int16_t *v = g4_alloc(NULL, KEYS * width, sizeof *v);
+    float *q_unit = g4_alloc(NULL, (size_t)n_q, sizeof *q_unit), k_unit[KEYS], *o[2], *m[2], *l[2];
+    double *want = calloc(hd, sizeof *want), *off = calloc(hd, sizeof *off);
+    if (!q || !kk || !v || !q_unit || !want || !off) exit(2);
+    /* as large as a norm of G4_NORM16 lets every element be */
+    const int most = g4_min_int((int)(G4_NORM16 / sqrt((double)head_dim)), 32767);
+    for (size_t i = 0; i < (size_t)n_q * hd; i++) q[i] = (int16_t)(flat ? most : g4_rand_within(most));
+    for (size_t i = 0; i < KEYS * hd; i++) kk[i] = (int16_t)(flat ? -most : g4_rand_within(most));
+    for (size_t i = 0; i < KEYS * width; i++) v[i] = (int16_t)(flat ? G4_VALUE16 : g4_rand_within(G4_VALUE16));
+    for (int i = 0; i < n_q; i++) q_unit[i] = size / G4_NORM16;
+    for (int j = 0; j < KEYS; j++) k_unit[j] = (1.0f + (flat ? 0 : g4_randf())) / G4_NORM16;
+    const int keys[TILES] = { G4_PAGE, n_keys };
+    g4_tile16 tiles[TILES];
+    for (int t = 0; t < TILES; t++)
+        tiles[t] = (g4_tile16){ kk + (size_t)t * G4_PAGE * hd, v + (size_t)t * G4_PAGE * width, k_unit + t * G4_PAGE,
+                                1.0f / G4_VALUE16 };
+    for (int s = 0; s < 2; s++) { /* 0: all queries at once; 1: one by one */
+        o[s] = g4_alloc(NULL, (size_t)n_q * width, sizeof *o[s]), m[s] = g4_alloc(NULL, (size_t)n_q, sizeof *m[s]);
+        l[s] = g4_alloc(NULL, (size_t)n_q, sizeof *l[s]);
+        if (!o[s] || !m[s] || !l[s]) exit(2);
+        for (int i = 0; i < n_q; i++) m[s][i] = -INFINITY;
+        for (int t = 0; t < TILES; t++)
+            for (int i = 0; i < (s ? n_q : 1); i++) {
+                const size_t at = (size_t)i;
+                k->attend16(&tiles[t], keys[t], head_dim, q + at * hd, q_unit + at, s ? 1 : n_q, m[s] + at, l[s] + at,
+                            o[s] + at * width);
+            }
+    }
+    for (size_t i = 0; i < (size_t)n_q; i++)
+        G4_EXPECT_BITS(o[0] + i * width, o[1] + i * width, hd, "%s attend16 %d x %d: alone and together differ", k->isa,
+                       head_dim, n_q);
+    G4_EXPECT_BITS(l[0], l[1], (size_t)n_q, "%s attend16: l alone and together differ", k->isa);
+    double worst = 0;
+    for (size_t i = 0; i < (size_t)n_q; i++) {
+        double p[TILES][G4_PAGE], top = -INFINITY, sum = 0;
+        for (int t = 0; t < TILES; t++)
+            for (int j = 0; j < keys[t]; j++) {
+                double dot = 0;
+                for (size_t d = 0; d < hd; d++)
+                    dot += (double)q[i * hd + d] * tiles[t].k[(d / 2 * G4_PAGE + (size_t)j) * 2 + d % 2];
+                p[t][j] = dot * (double)q_unit[i] * (double)tiles[t].k_unit[j];
+                top = fmax(top, p[t][j]);
+            }
+        memset(want, 0, hd * sizeof *want);
+        memset(off, 0, hd * sizeof *off);
+        for (int t = 0; t < TILES; t++)
+            for (int j = 0; j < keys[t]; j++) sum += p[t][j] = exp(p[t][j] - top);
+        for (int pass = 0; pass < 2; pass++) /* what is wanted, then what rounding may do to it */
+            for (int t = 0; t < TILES; t++) {
+                double most_p = 0, all = 0;
+                for (int j = 0; j < keys[t]; j++) most_p = fmax(most_p, p[t][j]), all += p[t][j];
+                const double unit = fmax(most_p / 32767, all / G4_WEIGHTS16);
+                for (int j = 0; j < keys[t]; j++)
+                    for (size_t d = 0; d < hd; d++) {
+                        const int16_t integer = tiles[t].v[((size_t)j / 2 * width + d) * 2 + (size_t)j % 2];
+                        const double value = (double)integer / G4_VALUE16;
+                        if (pass == 0) want[d] += p[t][j] * value / sum;
+                        else off[d] += 0.51 * unit * fabs(value - want[d]) / sum;
+                    }
+            }
+        /* a score is off by 2^-22 of itself, exp by 2^-22, sums of 128 terms by 128 roundings */
+        for (size_t d = 0; d < hd; d++) {
+            const double got = (double)o[0][i * width + d] / (double)l[0][i];
+            worst = fmax(worst, fabs(got - want[d]) - off[d] - (double)size * 2e-6 - 2e-5);
+        }
+        if (isnan(o[0][i * width]) || isnan(l[0][i])) worst = INFINITY;
+    }
+    G4_EXPECT(worst <= 0, "%s attend16 %d x %d, %d keys: off by %g more than the bound", k->isa, head_dim, n_q, n_keys,
+              worst);
+    for (int s = 0; s < 2; s++) g4_free(NULL, o[s]), g4_free(NULL, m[s]), g4_free(NULL, l[s]);
+    g4_free(NULL, q), g4_free(NULL, kk), g4_free(NULL, v), g4_free(NULL, q_unit);
+    free(want), free(off);
+}
+
+/* Integers as the scalar kernel rounds them, ties, bounds and odd lengths among them. */
+static void g4_test_round16(const g4_kernels *k, const g4_kernels *scalar)
+{
+    float x[83];
+    int16_t y[84], want[84];
+    for (int i = 0; i < 83; i++) x[i] = i % 3 ? 3.0f * g4_randf() : (float)(i - 40) * 0.5f / 1024.0f;
+    x[5] = 1e30f, x[6] = -1e30f, x[7] = 32.0f, x[81] = -40.0f;
+    for (int n = 1; n <= 83; n++) {
+        y[n] = want[n] = 99; /* stays */
+        k->round16(y, x, 1024.0f, n);
+        scalar->round16(want, x, 1024.0f, n);
+        G4_EXPECT(!memcmp(y, want, (size_t)(n + 1) * sizeof *y), "%s round16: %d integers differ", k->isa, n);
+    }
+}
+
 /* ---- Rates ------------------------------------------------------------------------------------------------ */
 
 static double g4_now(void)
@@ -559,6 +658,13 @@ int main(int argc, char **argv)
                     if (dims[d] > 128 && queries[c] > 9) continue;
                     g4_test_attend(k, (g4_kv_type)type, dims[d], queries[c], c % 2 ? 0.3f : 3.0f);
                 }
+        for (size_t d = 0; k->attend16 && d < sizeof dims / sizeof *dims; d++)
+            for (size_t c = 0; dims[d] % 2 == 0 && c < sizeof queries / sizeof *queries; c++) {
+                if (dims[d] > 128 && queries[c] > 9) continue;
+                g4_test_attend16(k, dims[d], queries[c], 1 + (int)(c * 7 % 64), c % 2 ? 1.0f : 40.0f, 0);
+                g4_test_attend16(k, dims[d], queries[c], 64, 1.0f, 1);
+            }
+        if (k->round16) g4_test_round16(k, scalar);
         printf("%s: %d checks, %d failed\n", k->isa, g4_passed - passed + g4_failed - before, g4_failed - before);
         if (argc > 1 && !strcmp(argv[1], "--time")) g4_time(k);
     }
