@@ -13,6 +13,9 @@ open. llama.cpp's are those that llama-mtmd-cli prints, after its warm-up and wi
 --ik adds a column for ik_llama.cpp, whose llama-bench you have built (cmake --build build --target llama-bench). It repacks the
 weights when it opens the file (-rtr 1).
 
+--huge-pages gives gemma4.c its weights in memory of its own, as llama.cpp (which repacks q4_0 when it opens a file) and ik_llama.cpp
+have them; without it they are read where the page cache put the file.
+
 On a machine that others use too, wall-clock rates say little. --cpu-time runs one thread and counts the CPU seconds of the process
 instead: what a core of its own would give."""
 import argparse
@@ -184,9 +187,10 @@ def llama_rate(exe, gguf, threads, n_prompt, n_decode, depth, cpu_time, ik=False
     return ((n_prompt or n_decode) / cpu if cpu_time else rate), command
 
 
-def our_rates(exe, g4, threads, length, n_decode, cpu_time):
+def our_rates(exe, g4, threads, length, n_decode, cpu_time, huge_pages):
     """(prefill, decode) tokens/s; with cpu_time prefill only, one decoded token included."""
     command = [exe, "bench", "-m", g4, "-t", threads, "--lengths", length, "-n", 1 if cpu_time else n_decode, "--repeat", 1, "--json"]
+    command += ["--huge-pages"] if huge_pages else []
     out, _, cpu = timed(command)
     r = json.loads(out)
     one = r["runs"][0]
@@ -208,6 +212,7 @@ def main():
     p.add_argument("--encoders", action="store_true", help="the vision and audio towers instead of text")
     p.add_argument("--towers", default="q8_0", help="type of the towers' matrices")
     p.add_argument("--ik", type=Path, metavar="FOLDER", help="where ik_llama.cpp was built, or its llama-bench")
+    p.add_argument("--huge-pages", action="store_true", help="our weights copied into huge pages, not mapped")
     p.add_argument("--cpu-time", action="store_true", help="one thread, tokens per CPU second; prefill only")
     a = p.parse_args()
     a.cache.mkdir(parents=True, exist_ok=True)
@@ -236,7 +241,7 @@ def main():
                 if ik:
                     rate, c3 = llama_rate(ik, *test, ik=True)
                     others.append(rate)
-                pre, dec, info, c2 = our_rates(ours, g4, threads, prompt or depth, a.n, a.cpu_time)
+                pre, dec, info, c2 = our_rates(ours, g4, threads, prompt or depth, a.n, a.cpu_time, a.huge_pages)
                 mine.append(pre if prompt else dec)
                 gbs.append(info["decode_bytes"] * 1e-9 * mine[-1] if depth else 0)
                 say(f"  {spec} {'prefill ' + str(prompt) if prompt else 'decode at ' + str(depth)}: {theirs[-1]:.2f} {mine[-1]:.2f}",
