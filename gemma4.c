@@ -1061,11 +1061,14 @@ static void g4_attend16(const g4_tile16 *tile, int n_keys, int head_dim, const i
     for (int i = 0; i < n_q; i++, q += head_dim, o += width) {
         float p[G4_PAGE], most = m[i], top = 0, sum = 0;
         int16_t w[G4_PAGE] = { 0 };
+        uint32_t dots[G4_PAGE] = { 0 }, seen[G4_MAX_HEAD_DIM] = { 0 };
+        for (int d = 0; d < head_dim; d += 2) {
+            const int16_t *k = tile->k + d * G4_PAGE;
+            for (int j = 0; j < G4_PAGE; j++)
+                dots[j] += (uint32_t)(q[d] * k[2 * j]) + (uint32_t)(q[d + 1] * k[2 * j + 1]);
+        }
         for (int j = 0; j < n_keys; j++) {
-            uint32_t dot = 0;
-            for (int d = 0; d < head_dim; d++)
-                dot += (uint32_t)(q[d] * tile->k[(d / 2 * G4_PAGE + j) * 2 + d % 2]);
-            p[j] = (float)(int32_t)dot * (q_unit[i] * tile->k_unit[j]);
+            p[j] = (float)(int32_t)dots[j] * (q_unit[i] * tile->k_unit[j]);
             most = fmaxf(most, p[j]);
         }
         for (int j = 0; j < n_keys; j++) {
@@ -1079,12 +1082,13 @@ static void g4_attend16(const g4_tile16 *tile, int n_keys, int head_dim, const i
         for (int j = 0; j < n_keys; j++) total += w[j];
         m[i] = most;
         l[i] = l[i] * shrink + unit * (float)total;
-        for (size_t d = 0; d < (size_t)head_dim; d++) {
-            uint32_t seen = 0;
-            for (size_t j = 0; j < (size_t)n_keys; j++)
-                seen += (uint32_t)(w[j] * tile->v[(j / 2 * width + d) * 2 + j % 2]);
-            o[d] = o[d] * shrink + unit * tile->v_unit * (float)(int32_t)seen;
+        for (size_t j = 0; j < (size_t)n_keys; j += 2) {
+            const int16_t *v = tile->v + j * width;
+            for (size_t d = 0; d < (size_t)head_dim; d++)
+                seen[d] += (uint32_t)(w[j] * v[2 * d]) + (uint32_t)(w[j + 1] * v[2 * d + 1]);
         }
+        for (size_t d = 0; d < (size_t)head_dim; d++)
+            o[d] = o[d] * shrink + unit * tile->v_unit * (float)(int32_t)seen[d];
     }
 }
 
