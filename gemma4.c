@@ -1050,7 +1050,7 @@ static void g4_attend(const g4_kv_tile *tile, g4_kv_type type, int head_dim, con
 
 static void g4_round16(int16_t *y, const float *x, float inverse, int n)
 {
-    for (int i = 0; i < n; i++) y[i] = (int16_t)rintf(fminf(fmaxf(x[i] * inverse, -32767.0f), 32767.0f));
+    for (int i = 0; i < n; i++) y[i] = g4_to_int16(x[i] * inverse);
 }
 
 /* See g4_attend16_fn. Sums are taken without signs: what is out of bounds because it was no number wraps. */

@@ -14,6 +14,7 @@
 #ifndef GEMMA4_INTERNAL_H
 #define GEMMA4_INTERNAL_H
 
+#include <math.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -325,6 +326,9 @@ typedef struct {
  * head_dim is even. Otherwise as g4_attend_fn. */
 typedef void (*g4_attend16_fn)(const g4_tile16 *tile, int n_keys, int head_dim, const int16_t *q, const float *q_unit,
                                int n_q, float *m, float *l, float *o);
+
+/* To the nearest, half to even; at most 32767 each way. */
+static inline int16_t g4_to_int16(float x) { return (int16_t)rintf(fminf(fmaxf(x, -32767.0f), 32767.0f)); }
 
 #define G4_QUANT_LEAST 0x1p-100f /* a block whose largest magnitude is below is all zeros: 127 / max must stay finite */
 

@@ -828,30 +828,39 @@ G4_AVX2 static void g4_widen_values_avx2(float *out, const g4_kv_tile *tile, g4_
     else g4_widen_rows_avx2(out, tile, G4_KV_Q8_0, head_dim, d0, width, j0, j1);
 }
 
+/* The largest score of a row of 64. */
+G4_BODY G4_AVX2 float g4_row_top_avx2(const float *row)
+{
+    __m256 top = _mm256_load_ps(row);
+    for (int j = 8; j < G4_PAGE; j += 8) top = _mm256_max_ps(top, _mm256_load_ps(row + j));
+    return g4_hmax_avx2(top);
+}
+/* Scores of a row of 64 to e^(score - top); returns their sum. */
+G4_BODY G4_AVX2 float g4_row_exp_avx2(float *row, float top)
+{
+    const __m256 tops = _mm256_set1_ps(top);
+    __m256 sum = _mm256_setzero_ps();
+    for (const float *end = row + G4_PAGE; row < end; row += 8) {
+        const __m256 p = g4_exp_avx2(_mm256_sub_ps(_mm256_load_ps(row), tops));
+        _mm256_store_ps(row, p);
+        sum = _mm256_add_ps(sum, p);
+    }
+    return g4_hsum_avx2(sum);
+}
+
 G4_AVX2 static void g4_softmax_avx2(float *s, int n, const int *lo, const int *hi, float *m, float *l, float *alpha)
 {
     for (int i = 0; i < n; i++) {
         float *row = s + i * G4_PAGE;
         for (int j = 0; j < lo[i]; j++) row[j] = -INFINITY;
         for (int j = hi[i]; j < G4_PAGE; j++) row[j] = -INFINITY;
-        __m256 top = _mm256_load_ps(row);
-        for (int j = 8; j < G4_PAGE; j += 8) top = _mm256_max_ps(top, _mm256_load_ps(row + j));
-        const float m0 = m[i], max = g4_hmax_avx2(top);
+        const float m0 = m[i], max = g4_row_top_avx2(row);
         m[i] = max > m0 ? max : m0;
         alpha[i] = m0 - m[i];
     }
     for (int i = n; i % 8; i++) alpha[i] = 0;
     for (int i = 0; i < n; i += 8) _mm256_storeu_ps(alpha + i, g4_exp_avx2(_mm256_loadu_ps(alpha + i)));
-    for (int i = 0; i < n; i++) {
-        const __m256 top = _mm256_broadcast_ss(m + i);
-        __m256 sum = _mm256_setzero_ps();
-        for (float *row = s + i * G4_PAGE, *end = row + G4_PAGE; row < end; row += 8) {
-            const __m256 p = g4_exp_avx2(_mm256_sub_ps(_mm256_load_ps(row), top));
-            _mm256_store_ps(row, p);
-            sum = _mm256_add_ps(sum, p);
-        }
-        l[i] = l[i] * alpha[i] + g4_hsum_avx2(sum);
-    }
+    for (int i = 0; i < n; i++) l[i] = l[i] * alpha[i] + g4_row_exp_avx2(s + i * G4_PAGE, m[i]);
 }
 
 G4_ATTEND(avx2, G4_AVX2, 6, g4_widen_keys_avx2, g4_widen_values_avx2, g4_softmax_avx2)
@@ -866,7 +875,7 @@ G4_AVX2 static void g4_round16_avx2(int16_t *y, const float *x, float inverse, i
                                                   _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(b, least), most)));
         _mm256_storeu_si256((__m256i *)(void *)(y + i), _mm256_permute4x64_epi64(packed, 0xd8));
     }
-    for (; i < n; i++) y[i] = (int16_t)rintf(fminf(fmaxf(x[i] * inverse, -32767.0f), 32767.0f));
+    for (; i < n; i++) y[i] = g4_to_int16(x[i] * inverse);
 }
 
 /* Attention in 16 bits: g4_attend16_fn. 6 queries x 16 positions or dims keep 12 sums in registers; a step takes two
@@ -933,24 +942,13 @@ G4_AVX2 static void g4_softmax16_avx2(int16_t *w, float *s, int n, int n_keys, f
     for (int i = 0; i < n; i++) {
         float *row = s + i * G4_PAGE;
         for (int j = n_keys; j < G4_PAGE; j++) row[j] = -INFINITY;
-        __m256 top = _mm256_load_ps(row);
-        for (int j = 8; j < G4_PAGE; j += 8) top = _mm256_max_ps(top, _mm256_load_ps(row + j));
-        const float m0 = m[i], most = g4_hmax_avx2(top);
+        const float m0 = m[i], most = g4_row_top_avx2(row);
         m[i] = most > m0 ? most : m0;
         shrink[i] = m0 - m[i];
         unit[i] = most - m[i];
     }
     for (int i = n; i % 8; i++) shrink[i] = unit[i] = sum[i] = 0;
-    for (int i = 0; i < n; i++) {
-        const __m256 top = _mm256_broadcast_ss(m + i);
-        __m256 all = _mm256_setzero_ps();
-        for (float *row = s + i * G4_PAGE, *end = row + G4_PAGE; row < end; row += 8) {
-            const __m256 p = g4_exp_avx2(_mm256_sub_ps(_mm256_load_ps(row), top));
-            _mm256_store_ps(row, p);
-            all = _mm256_add_ps(all, p);
-        }
-        sum[i] = g4_hsum_avx2(all);
-    }
+    for (int i = 0; i < n; i++) sum[i] = g4_row_exp_avx2(s + i * G4_PAGE, m[i]);
     for (int i = 0; i < n; i += 8) {
         const __m256 peak = _mm256_div_ps(g4_exp_avx2(_mm256_loadu_ps(unit + i)), _mm256_set1_ps(32767.0f));
         const __m256 share = _mm256_div_ps(_mm256_loadu_ps(sum + i), _mm256_set1_ps((float)G4_WEIGHTS16));
