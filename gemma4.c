@@ -828,17 +828,29 @@ static void g4_group_bf16(float *y, const uint8_t *w, const float *x, int cols)
     memcpy(y, acc, sizeof acc);
 }
 
-/* acc[r] += (scale_w[r] * scale_x) * sum over one block of 32 inputs; sums[4 r + j] are its four partial sums. */
-static void g4_block_add(float *acc, const uint8_t *scales, g4_scale_type type, float d, const int32_t sums[64],
-                         int32_t offset)
+static float g4_clamp(float x, float lo, float hi) /* NaN stays */
+{
+    const float v = x < lo ? lo : x;
+    return v > hi ? hi : v;
+}
+
+/* The scales of a block of 32 inputs for 16 rows. */
+static void g4_block_scales(float scale[16], const uint8_t *scales, g4_scale_type type)
 {
     uint16_t bits[16];
-    float scale[16];
     memcpy(bits, scales, sizeof bits);
     if (type == G4_SCALE_BF16)
         for (int r = 0; r < 16; r++) scale[r] = g4_bf16_to_f32(bits[r]);
     else
         for (int r = 0; r < 16; r++) scale[r] = g4_f16_to_f32(bits[r]);
+}
+
+/* acc[r] += (scale_w[r] * scale_x) * sum over one block of 32 inputs; sums[4 r + j] are its four partial sums. */
+static void g4_block_add(float *acc, const uint8_t *scales, g4_scale_type type, float d, const int32_t sums[64],
+                         int32_t offset)
+{
+    float scale[16];
+    g4_block_scales(scale, scales, type);
     for (int r = 0; r < 16; r++) {
         const int32_t sum = sums[4 * r] + sums[4 * r + 1] + sums[4 * r + 2] + sums[4 * r + 3] - offset;
         acc[r] += scale[r] * d * (float)sum;
@@ -920,6 +932,56 @@ static void g4_gemm_quantised(float *y, size_t stride, const g4_matrix *w, const
     }
 }
 
+/* The weights of a block in units of their row, in the order of the inputs: the even ones, then the odd ones. q is
+ * [8 chunks][16 rows][4]. */
+static void g4_block_q16(int16_t v[16][32], const int8_t *q, const float scale[16], const float unit[16])
+{
+    for (int r = 0; r < 16; r++) {
+        const int m = g4_to_int16(scale[r] * (128.0f / unit[r]));
+        for (int c = 0; c < 32; c++)
+            v[r][c / 2 + c % 2 * 16] = (int16_t)((q[c / 4 * 64 + 4 * r + c % 4] * m + 64) >> 7);
+    }
+}
+
+/* See g4_product16_fn. Sums are taken without signs: what is out of bounds because it was no number wraps. */
+static void g4_product16(float *y, size_t stride, const g4_matrix *w, const int16_t *x, const float *x_unit, int n,
+                         float least, float most)
+{
+    const size_t cols = 64 * (size_t)w->steps;
+    for (int g = 0; g < w->groups; g++, y += 16) {
+        const uint8_t *group = w->data + (size_t)g * w->group_bytes;
+        float scale[16], squares[16] = { 0 }, unit[16];
+        for (int b = 0; b < 2 * w->steps; b++) {
+            g4_block_scales(scale, group + (size_t)(b / 2) * 1088 + (size_t)(b % 2) * 32, w->scale_type);
+            for (int r = 0; r < 16; r++) squares[r] += scale[r] * scale[r];
+        }
+        for (int r = 0; r < 16; r++) unit[r] = fmaxf(sqrtf(squares[r]) * G4_ROOT_PRODUCT16, FLT_MIN);
+        for (int t0 = 0; t0 < n; t0 += G4_PAGE) {
+            const int t1 = g4_min_int(t0 + G4_PAGE, n);
+            uint32_t sums[G4_PAGE][16] = { 0 };
+            for (int b = 0; b < 2 * w->steps; b++) {
+                const uint8_t *step = group + (size_t)(b / 2) * 1088;
+                int16_t v[16][32];
+                g4_block_scales(scale, step + b % 2 * 32, w->scale_type);
+                g4_block_q16(v, (const int8_t *)step + 64 + b % 2 * 512, scale, unit);
+                for (int t = t0; t < t1; t++) {
+                    const int16_t *p = x + (size_t)t * cols + 32 * (size_t)b;
+                    for (int r = 0; r < 16; r++) {
+                        uint32_t sum = 0;
+                        for (int i = 0; i < 32; i++) sum += (uint32_t)(v[r][i] * p[i]);
+                        sums[t - t0][r] += sum;
+                    }
+                }
+            }
+            for (int t = t0; t < t1; t++)
+                for (int r = 0; r < 16; r++) {
+                    const float sum = (float)(int32_t)sums[t - t0][r] * (unit[r] * x_unit[t]);
+                    y[(size_t)t * stride + (size_t)r] = g4_clamp(sum, least, most);
+                }
+        }
+    }
+}
+
 /* d = max|x| / 127 over each 32 inputs, q = round half to even (x * (127 / max)): x is near d * q. A block of zeros,
  * or of values below G4_QUANT_LEAST, has d = 0; one with an infinity keeps it in d. */
 static void g4_quantize(int8_t *q, float *d, int32_t *sum, const float *x, int cols)
@@ -938,6 +1000,21 @@ static void g4_quantize(int8_t *q, float *d, int32_t *sum, const float *x, int c
         d[b] = scale;
         sum[b] = total;
     }
+}
+
+static void g4_quantize16(int16_t *q, float *unit, const float *x, int cols)
+{
+    float part[16] = { 0 }, largest = 0;
+    for (int i = 0; i < cols; i += 16)
+        for (int j = 0; j < 16; j++) {
+            part[j] += x[i + j] * x[i + j];
+            largest = fmaxf(largest, fabsf(x[i + j]));
+        }
+    for (int j = 0; j < 8; j++) part[j] += part[j + 8];
+    const float squares = ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
+    *unit = fmaxf(fmaxf(sqrtf(squares) / G4_NORM_PRODUCT16, largest / G4_MOST_PRODUCT16), FLT_MIN);
+    const float inverse = 1.0f / *unit;
+    for (int i = 0; i < cols; i++) q[i / 32 * 32 + i % 32 / 2 + i % 2 * 16] = g4_to_int16(x[i] * inverse);
 }
 
 /* y[i] = x[i] * (mean(x^2) + eps)^-0.5 * w[i]      Gemma4RMSNorm; by w and not 1 + w. Sixteen partial sums, added in
@@ -1308,10 +1385,10 @@ static int g4_default_threads(void)
 static int g4_always(void) { return 1; }
 
 const g4_kernels g4_kernels_scalar = {
-    "scalar",    g4_always,   { g4_gemm_f32, g4_gemm_bf16, g4_gemm_quantised, g4_gemm_quantised },
-    g4_quantize, g4_attend,   g4_attend16,
-    g4_round16,  g4_rmsnorm,  g4_geglu,
-    g4_softcap,
+    "scalar",     g4_always,     { g4_gemm_f32, g4_gemm_bf16, g4_gemm_quantised, g4_gemm_quantised },
+    g4_quantize,  g4_attend,     g4_attend16,
+    g4_product16, g4_quantize16, g4_round16,
+    g4_rmsnorm,   g4_geglu,      g4_softcap,
 };
 
 static const g4_kernels *const g4_tables[] = {
@@ -2719,6 +2796,8 @@ static size_t g4_tower_stride(size_t cols)
 /* What one worker needs for the linears of a tile. */
 typedef struct {
     float *x;     /* (TILE, pad64(cols)): clamped, zero-padded input */
+    int16_t *x16; /* (TILE, pad64(cols)): in units of its token, as g4_product16_fn says */
+    float *unit;  /* (TILE) */
     int8_t *q;    /* (TILE, pad64(cols)) */
     float *d;     /* (TILE, pad64(cols) / 32) */
     int32_t *sum; /* likewise */
@@ -2728,51 +2807,59 @@ static int g4_linear_work_open(g4_linear_work *w, const g4_allocator *a, int max
 {
     size_t cols = g4_round_up((size_t)max_cols, 64);
     w->x = g4_alloc(a, G4_TOWER_TILE * cols, sizeof *w->x);
+    w->x16 = g4_alloc(a, G4_TOWER_TILE * cols, sizeof *w->x16);
+    w->unit = g4_alloc(a, G4_TOWER_TILE, sizeof *w->unit);
     w->q = g4_alloc(a, G4_TOWER_TILE * cols, sizeof *w->q);
     w->d = g4_alloc(a, G4_TOWER_TILE * cols / 32, sizeof *w->d);
     w->sum = g4_alloc(a, G4_TOWER_TILE * cols / 32, sizeof *w->sum);
-    return w->x && w->q && w->d && w->sum;
+    return w->x && w->x16 && w->unit && w->q && w->d && w->sum;
 }
 
 static void g4_linear_work_close(g4_linear_work *w, const g4_allocator *a)
 {
     g4_free(a, w->x);
+    g4_free(a, w->x16);
+    g4_free(a, w->unit);
     g4_free(a, w->q);
     g4_free(a, w->d);
     g4_free(a, w->sum);
 }
 
-static void g4_clamp(float *x, size_t n, float lo, float hi)
+static void g4_clamp_row(float *x, size_t n, float lo, float hi)
 {
-    for (size_t i = 0; i < n; i++) {
-        float v = x[i] < lo ? lo : x[i];
-        x[i] = v > hi ? hi : v;
-    }
+    for (size_t i = 0; i < n; i++) x[i] = g4_clamp(x[i], lo, hi);
 }
 
-static int g4_linear_is_quantized(const g4_linear *l) { return l->w.type == G4_TYPE_Q8_0 || l->w.type == G4_TYPE_Q4_0; }
+/* How a linear reads its inputs. */
+typedef enum { G4_READS_FLOAT, G4_READS_INT8, G4_READS_INT16 } g4_reads;
+static g4_reads g4_linear_reads(const g4_kernels *kernels, const g4_linear *l)
+{
+    if (l->w.type == G4_TYPE_Q8_0 && kernels->product16) return G4_READS_INT16;
+    return l->w.type == G4_TYPE_Q8_0 || l->w.type == G4_TYPE_Q4_0 ? G4_READS_INT8 : G4_READS_FLOAT;
+}
 
-/* What l reads of x (n, x_stride), n <= TILE tokens: clamped, padded, quantised. */
+/* What l reads of x (n, x_stride), n <= TILE tokens: clamped, padded, as integers if that is how it reads. */
 static void g4_linear_read(const g4_kernels *kernels, g4_linear_work *work, const g4_linear *l, const float *x,
                            size_t x_stride, int n)
 {
     const size_t cols = (size_t)l->w.cols, padded = (size_t)l->w.steps * 64;
-    const int quantized = g4_linear_is_quantized(l);
+    const g4_reads reads = g4_linear_reads(kernels, l);
     for (size_t t = 0; t < (size_t)n; t++) {
-        float *row = work->x + (quantized ? 0 : t * padded); /* a quantised product reads q, d and sum only */
+        float *row = work->x + (reads == G4_READS_FLOAT ? t * padded : 0); /* the others are done with it at once */
         memcpy(row, x + t * x_stride, cols * sizeof *row);
         memset(row + cols, 0, (padded - cols) * sizeof *row);
-        if (l->bounds) g4_clamp(row, cols, l->bounds[0], l->bounds[1]);
-        if (quantized)
+        if (l->bounds) g4_clamp_row(row, cols, l->bounds[0], l->bounds[1]);
+        if (reads == G4_READS_INT8)
             kernels->quantize(work->q + t * padded, work->d + t * padded / 32, work->sum + t * padded / 32, row,
                               (int)padded);
+        if (reads == G4_READS_INT16) kernels->quantize16(work->x16 + t * padded, work->unit + t, row, (int)padded);
     }
 }
 
 /* Whether b finds what was read for a of the same x. */
-static int g4_linear_reads_alike(const g4_linear *a, const g4_linear *b)
+static int g4_linear_reads_alike(const g4_kernels *kernels, const g4_linear *a, const g4_linear *b)
 {
-    if (a->w.cols != b->w.cols || g4_linear_is_quantized(a) != g4_linear_is_quantized(b)) return 0;
+    if (a->w.cols != b->w.cols || g4_linear_reads(kernels, a) != g4_linear_reads(kernels, b)) return 0;
     if (!a->bounds || !b->bounds) return !a->bounds && !b->bounds;
     return a->bounds[0] == b->bounds[0] && a->bounds[1] == b->bounds[1];
 }
@@ -2782,17 +2869,20 @@ static void g4_linear_product(const g4_kernels *kernels, const g4_linear_work *w
                               size_t y_stride, int n)
 {
     const g4_acts acts = { work->x, (size_t)l->w.steps * 64, work->q, work->d, work->sum, l->w.steps };
+    const float least = l->bounds ? l->bounds[2] : -INFINITY, most = l->bounds ? l->bounds[3] : INFINITY;
+    if (g4_linear_reads(kernels, l) == G4_READS_INT16) {
+        kernels->product16(y, y_stride, &l->w, work->x16, work->unit, n, least, most);
+        return;
+    }
     kernels->gemm[l->w.type](y, y_stride, &l->w, &acts, 0, n, 0, l->w.groups);
-    if (l->bounds)
-        for (size_t t = 0; t < (size_t)n; t++)
-            g4_clamp(y + t * y_stride, (size_t)l->w.rows, l->bounds[2], l->bounds[3]);
+    for (size_t t = 0; t < (size_t)n && l->bounds; t++) g4_clamp_row(y + t * y_stride, (size_t)l->w.rows, least, most);
 }
 
 /* n <= TILE tokens: x (n, x_stride) to y (n, y_stride). `before` was applied to the same x just before, or is NULL. */
 static void g4_linear_apply_after(const g4_linear *before, const g4_kernels *kernels, g4_linear_work *work,
                                   const g4_linear *l, float *y, size_t y_stride, const float *x, size_t x_stride, int n)
 {
-    if (!before || !g4_linear_reads_alike(before, l)) g4_linear_read(kernels, work, l, x, x_stride, n);
+    if (!before || !g4_linear_reads_alike(kernels, before, l)) g4_linear_read(kernels, work, l, x, x_stride, n);
     g4_linear_product(kernels, work, l, y, y_stride, n);
 }
 
@@ -3635,7 +3725,7 @@ static void g4_audio_norm(const g4_audio_run *r, float *y, const float *x, const
 {
     const g4_config *c = &r->e->file.config;
     if (y != x) memcpy(y, x, c->a_hidden * sizeof *y);
-    g4_clamp(y, c->a_hidden, -c->a_clip, c->a_clip);
+    g4_clamp_row(y, c->a_hidden, -c->a_clip, c->a_clip);
     r->e->kernels->rmsnorm(y, y, weight, (int)c->a_hidden, G4_AUDIO_EPS);
 }
 
@@ -3771,7 +3861,7 @@ static void g4_audio_conv_piece(void *ctx, int piece, int worker)
             const float *g = r->glu + (size_t)from * hidden, *k = l->conv + (size_t)tap * hidden;
             for (size_t i = 0; i < hidden; i++) y[i] += k[i] * g[i];
         }
-        g4_clamp(y, hidden, -c->a_clip, c->a_clip);
+        g4_clamp_row(y, hidden, -c->a_clip, c->a_clip);
         r->e->kernels->rmsnorm(y, y, l->conv_mid_norm, (int)hidden, c->a_eps);
         g4_silu(r->e->kernels, y, w->b, hidden);
     }

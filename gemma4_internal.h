@@ -327,6 +327,20 @@ typedef struct {
 typedef void (*g4_attend16_fn)(const g4_tile16 *tile, int n_keys, int head_dim, const int16_t *q, const float *q_unit,
                                int n_q, float *m, float *l, float *o);
 
+/* A q8_0 matrix times inputs of 16 bits, for the towers: one unit for a whole row of weights and one for all inputs of
+ * a token, so that sums stay integers from the first column to the last. Finer than inputs of 8 bits with a scale for
+ * each 32, and faster where no instruction multiplies signed bytes.
+ *   unit of a row = max(sqrt(sum of 32 * 128^2 * scale^2 over its blocks) / G4_NORM_PRODUCT16, FLT_MIN)
+ *   v[c] = (q[c] * m + 64) >> 7, m = round-half-to-even(scale * (128 / unit)): weight c in that unit
+ *   y[t * y_stride + r] = sum_c v[r][c] x[t][c] * (unit of r * x_unit[t]) within [least, most], all rows, n tokens
+ * Sums stay below 2^31 by Cauchy-Schwarz, since the norms of a row and a token are at most G4_NORM_PRODUCT16 before
+ * they are rounded (46000 leaves room for the rounding of 200,000 columns); an input plus a weight stays below 2^15. */
+#define G4_NORM_PRODUCT16 46000.0f
+#define G4_MOST_PRODUCT16 16383.0f
+#define G4_ROOT_PRODUCT16 (724.07734f / G4_NORM_PRODUCT16) /* sqrt(32 * 128^2) / norm */
+typedef void (*g4_product16_fn)(float *y, size_t y_stride, const g4_matrix *w, const int16_t *x, const float *x_unit,
+                                int n, float least, float most);
+
 /* To the nearest, half to even; at most 32767 each way. */
 static inline int16_t g4_to_int16(float x) { return (int16_t)rintf(fminf(fmaxf(x, -32767.0f), 32767.0f)); }
 
@@ -340,6 +354,10 @@ typedef struct {
     void (*quantize)(int8_t *q, float *d, int32_t *sum, const float *x, int cols);
     g4_attend_fn attend;
     g4_attend16_fn attend16; /* NULL with round16: not faster than attend, or not measured */
+    g4_product16_fn product16; /* NULL with quantize16: gemm of q8_0 is as fast, or not measured */
+    /* Its inputs, one token: unit = max(norm of x / G4_NORM_PRODUCT16, max|x| / G4_MOST_PRODUCT16, FLT_MIN),
+     * q = round-half-to-even(x / unit), of each 32 inputs the even ones and then the odd ones; cols a multiple of 32 */
+    void (*quantize16)(int16_t *q, float *unit, const float *x, int cols);
     /* y = round-half-to-even(x * inverse), at most 32767 each way */
     void (*round16)(int16_t *y, const float *x, float inverse, int n);
     void (*rmsnorm)(float *y, const float *x, const float *w, int n, float eps); /* w NULL: none; y may be x */

@@ -326,6 +326,23 @@ G4_BODY G4_AVX2 __m256i g4_four_avx2(const int8_t *q) /* 4 inputs of one token, 
     memcpy(&v, q, 4);
     return _mm256_set1_epi32(v);
 }
+G4_BODY G4_AVX2 __m256i g4_two_avx2(const int16_t *p) /* likewise 2 of 16 bits */
+{
+    int32_t two;
+    memcpy(&two, p, sizeof two);
+    return _mm256_set1_epi32(two);
+}
+
+/* To the nearest, half to even; at most 32767 each way. */
+G4_BODY G4_AVX2 __m256i g4_int32_avx2(__m256 x)
+{
+    const __m256 least = _mm256_set1_ps(-32767.0f), most = _mm256_set1_ps(32767.0f);
+    return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(x, least), most));
+}
+G4_BODY G4_AVX2 __m256i g4_int16_avx2(__m256 a, __m256 b)
+{
+    return _mm256_permute4x64_epi64(_mm256_packs_epi32(g4_int32_avx2(a), g4_int32_avx2(b)), 0xd8);
+}
 
 /* q4_0: unsigned nibbles x int8 in 16-bit lanes over a block of 32 (15 * 127 * 2 * 8 = 30480 fits), then pairs to 32
  * bits, less 8 * sum(q). 8 sums of 16 bits (4 tokens x 2 halves), 4 weights, mask and one broadcast fill the 16
@@ -524,6 +541,31 @@ G4_BODY G4_AVX2 void g4_panel_inputs_avx2(g4_panel *p, const g4_acts *x, int t0,
     }
 }
 
+/* A block of 16 rows for 4 tokens, each the even inputs of 8 chunks, then the odd ones. a0 and a1 take the sums of rows
+ * 0-7 and 8-15. */
+G4_BODY G4_AVX2 void g4_panel_block_avx2(__m256i a0[4], __m256i a1[4], const int16_t *weights,
+                                         const int16_t *const x[4])
+{
+    const __m256i *w = (const __m256i *)(const void *)weights;
+#pragma GCC unroll 8
+    for (int c = 0; c < 8; c++) {
+        const __m256i even0 = _mm256_load_si256(w + 4 * c), odd0 = _mm256_load_si256(w + 4 * c + 1);
+        const __m256i even1 = _mm256_load_si256(w + 4 * c + 2), odd1 = _mm256_load_si256(w + 4 * c + 3);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            const __m256i even = g4_two_avx2(x[i] + 2 * c), odd = g4_two_avx2(x[i] + 16 + 2 * c);
+            __m256i m0 = _mm256_madd_epi16(_mm256_add_epi16(even, odd0), _mm256_add_epi16(odd, even0));
+            __m256i m1 = _mm256_madd_epi16(_mm256_add_epi16(even, odd1), _mm256_add_epi16(odd, even1));
+            G4_KEEP(m0);
+            G4_KEEP(m1);
+            a0[i] = _mm256_add_epi32(a0[i], m0);
+            a1[i] = _mm256_add_epi32(a1[i], m1);
+            G4_KEEP(a0[i]);
+            G4_KEEP(a1[i]);
+        }
+    }
+}
+
 /* y (4, y_stride), tokens [t, t + 4), += the strip; starts y when `first`. */
 G4_AVX2 static void g4_panel_tile_avx2(float *y, size_t y_stride, const g4_panel *p, int t, int blocks, int first)
 {
@@ -532,28 +574,13 @@ G4_AVX2 static void g4_panel_tile_avx2(float *y, size_t y_stride, const g4_panel
         _mm256_storeu_ps(y + (size_t)i * y_stride + 8, _mm256_setzero_ps());
     }
     for (int b = 0; b < blocks; b++) {
-        const __m256i *w = (const __m256i *)(const void *)p->w[b], *start = (const __m256i *)(const void *)p->start[b];
-        const int8_t *x = (const int8_t *)p->x[t / 4][b];
+        const __m256i *start = (const __m256i *)(const void *)p->start[b];
         __m256i a0[4], a1[4];
         a0[0] = a0[1] = a0[2] = a0[3] = _mm256_load_si256(start);
         a1[0] = a1[1] = a1[2] = a1[3] = _mm256_load_si256(start + 1);
-#pragma GCC unroll 8
-        for (int c = 0; c < 8; c++) {
-            const __m256i even0 = _mm256_load_si256(w + 4 * c), odd0 = _mm256_load_si256(w + 4 * c + 1);
-            const __m256i even1 = _mm256_load_si256(w + 4 * c + 2), odd1 = _mm256_load_si256(w + 4 * c + 3);
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) {
-                const __m256i even = g4_four_avx2(x + 64 * i + 4 * c), odd = g4_four_avx2(x + 64 * i + 32 + 4 * c);
-                __m256i m0 = _mm256_madd_epi16(_mm256_add_epi16(even, odd0), _mm256_add_epi16(odd, even0));
-                __m256i m1 = _mm256_madd_epi16(_mm256_add_epi16(even, odd1), _mm256_add_epi16(odd, even1));
-                G4_KEEP(m0);
-                G4_KEEP(m1);
-                a0[i] = _mm256_add_epi32(a0[i], m0);
-                a1[i] = _mm256_add_epi32(a1[i], m1);
-                G4_KEEP(a0[i]);
-                G4_KEEP(a1[i]);
-            }
-        }
+        const int16_t(*x)[2][16] = p->x[t / 4][b];
+        const int16_t *const rows[] = { x[0][0], x[1][0], x[2][0], x[3][0] };
+        g4_panel_block_avx2(a0, a1, p->w[b][0][0], rows);
         const __m256 sw0 = _mm256_load_ps(p->scale[b]), sw1 = _mm256_load_ps(p->scale[b] + 8);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
@@ -601,6 +628,167 @@ G4_AVX2 static void g4_gemm_q8_avx2(G4_GEMM_ARGS)
     if (t1 - t0 < G4_PANEL_LEAST) g4_gemm_q8_few_avx2(y, y_stride, w, x, t0, t1, g0, g1);
     else if (w->scale_type == G4_SCALE_F16) g4_panel_walk_avx2(y, y_stride, w, x, t0, t1, g0, g1, G4_SCALE_F16);
     else g4_panel_walk_avx2(y, y_stride, w, x, t0, t1, g0, g1, G4_SCALE_BF16);
+}
+
+/* Weights and inputs of 16 bits (g4_product16_fn), by the same identity, with integer sums over all columns of a strip,
+ * which wait in y for the next strip. An input plus a weight fits in 16 bits; everything else may wrap, because what is
+ * left at the end does not. */
+#define G4_PANEL16_BLOCKS 24 /* of a strip at most: 24 KB */
+#define G4_PANEL16_GROUPS 16 /* whose strips take turns: their y, 64 KB, stays in L2 */
+typedef struct {
+    _Alignas(64) int16_t w[G4_PANEL16_BLOCKS][8][4][16];                /* as in g4_panel */
+    int32_t start[16];                                                  /* less the row's pairs of the strip */
+    int32_t pairs[G4_PANEL_TOKENS];                                     /* of all columns of a token */
+    float unit[G4_PANEL16_GROUPS][16], per_unit[G4_PANEL16_GROUPS][16]; /* of the rows, and 128 / unit */
+    float spare[16];                                                    /* y of tokens a last tile does not have */
+    float least, most;                                                  /* of what y may be in the end */
+} g4_panel16;
+
+G4_BODY const uint8_t *g4_q8_scales(const uint8_t *group, int b) { return group + b / 2 * 1088 + b % 2 * 32; }
+
+G4_BODY G4_AVX2 void g4_panel16_units_avx2(float *unit, float *per_unit, const uint8_t *group, int blocks,
+                                           const g4_scale_type type)
+{
+    __m256 squares[2] = { _mm256_setzero_ps(), _mm256_setzero_ps() };
+    for (int b = 0; b < blocks; b++)
+        for (int half = 0; half < 2; half++) {
+            const __m256 s = g4_scales_avx2(g4_q8_scales(group, b) + 16 * half, type);
+            squares[half] = _mm256_add_ps(squares[half], _mm256_mul_ps(s, s));
+        }
+    for (int half = 0; half < 2; half++) {
+        const __m256 norm = _mm256_mul_ps(_mm256_sqrt_ps(squares[half]), _mm256_set1_ps(G4_ROOT_PRODUCT16));
+        const __m256 u = _mm256_max_ps(norm, _mm256_set1_ps(FLT_MIN));
+        _mm256_storeu_ps(unit + 8 * half, u);
+        _mm256_storeu_ps(per_unit + 8 * half, _mm256_div_ps(_mm256_set1_ps(128.0f), u));
+    }
+}
+
+/* Blocks [b0, b0 + n) of one group. (256 q * m + 2^14) >> 15 is what vpmulhrsw computes. */
+G4_BODY G4_AVX2 void g4_panel16_weights_avx2(g4_panel16 *p, const uint8_t *group, const float *per_unit, int b0, int n,
+                                             const g4_scale_type type)
+{
+    const __m256i high = _mm256_set1_epi16(-256);
+    for (int half = 0; half < 2; half++) {
+        __m256i start = _mm256_setzero_si256();
+        for (int b = 0; b < n; b++) {
+            const uint8_t *scales = g4_q8_scales(group, b0 + b) + 16 * half;
+            const __m256i *in = (const __m256i *)(const void *)(group + (b0 + b) / 2 * 1088 + 64 + (b0 + b) % 2 * 512);
+            const __m256 s = _mm256_mul_ps(g4_scales_avx2(scales, type), _mm256_loadu_ps(per_unit + 8 * half));
+            const __m256i once = g4_int32_avx2(s);
+            const __m256i m = _mm256_blend_epi16(once, _mm256_slli_epi32(once, 16), 0xaa); /* for two inputs */
+            for (int c = 0; c < 8; c++) {
+                const __m256i v = _mm256_load_si256(in + 2 * c + half);
+                const __m256i even = _mm256_mulhrs_epi16(_mm256_slli_epi16(v, 8), m);
+                const __m256i odd = _mm256_mulhrs_epi16(_mm256_and_si256(v, high), m);
+                _mm256_store_si256((__m256i *)(void *)p->w[b][c][2 * half], even);
+                _mm256_store_si256((__m256i *)(void *)p->w[b][c][2 * half + 1], odd);
+                start = _mm256_sub_epi32(start, _mm256_madd_epi16(even, odd));
+            }
+        }
+        _mm256_storeu_si256((__m256i *)(void *)(p->start + 8 * half), start);
+    }
+}
+
+/* Sum of the products of an even and its odd input, of one token. */
+G4_BODY G4_AVX2 int32_t g4_pairs16_avx2(const int16_t *x, int blocks)
+{
+    __m256i pairs = _mm256_setzero_si256();
+    for (int b = 0; b < blocks; b++, x += 32)
+        pairs = _mm256_add_epi32(pairs, _mm256_madd_epi16(_mm256_loadu_si256((const __m256i *)(const void *)x),
+                                                          _mm256_loadu_si256((const __m256i *)(const void *)(x + 16))));
+    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+    sum = _mm_hadd_epi32(sum, sum);
+    return _mm_cvtsi128_si32(_mm_hadd_epi32(sum, sum));
+}
+
+/* y of 4 tokens += the strip, as integers; starts y where there are `pairs`, makes it numbers where there is `unit`. */
+G4_AVX2 static void g4_panel16_tile_avx2(float *const y[4], const g4_panel16 *p, const int16_t *const rows[4],
+                                         int blocks, const int32_t *pairs, const float *unit, const float x_unit[4])
+{
+    const __m256i *start = (const __m256i *)(const void *)p->start;
+    const int16_t *x[4] = { rows[0], rows[1], rows[2], rows[3] };
+    __m256i a0[4], a1[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        const __m256i *yi = (const __m256i *)(const void *)y[i];
+        const __m256i first = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_set1_epi32(pairs ? pairs[i] : 0));
+        a0[i] = _mm256_add_epi32(_mm256_loadu_si256(start), pairs ? first : _mm256_loadu_si256(yi));
+        a1[i] = _mm256_add_epi32(_mm256_loadu_si256(start + 1), pairs ? first : _mm256_loadu_si256(yi + 1));
+    }
+    for (int b = 0; b < blocks; b++) {
+        g4_panel_block_avx2(a0, a1, p->w[b][0][0], x);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) x[i] += 32;
+    }
+    const __m256 least = _mm256_set1_ps(p->least), most = _mm256_set1_ps(p->most);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        if (unit) {
+            const __m256 u = _mm256_set1_ps(x_unit[i]);
+            const __m256 u0 = _mm256_mul_ps(_mm256_loadu_ps(unit), u), u1 = _mm256_mul_ps(_mm256_loadu_ps(unit + 8), u);
+            const __m256 y0 = _mm256_mul_ps(_mm256_cvtepi32_ps(a0[i]), u0); /* NaN stays below */
+            const __m256 y1 = _mm256_mul_ps(_mm256_cvtepi32_ps(a1[i]), u1);
+            _mm256_storeu_ps(y[i], _mm256_min_ps(most, _mm256_max_ps(least, y0)));
+            _mm256_storeu_ps(y[i] + 8, _mm256_min_ps(most, _mm256_max_ps(least, y1)));
+        } else {
+            _mm256_storeu_si256((__m256i *)(void *)y[i], a0[i]);
+            _mm256_storeu_si256((__m256i *)(void *)(y[i] + 8), a1[i]);
+        }
+    }
+}
+
+/* Blocks [b, b + nb) of group g for n tokens. */
+G4_BODY G4_AVX2 void g4_panel16_strip_avx2(g4_panel16 *p, float *y, size_t y_stride, const g4_matrix *w,
+                                           const int16_t *x, const float *x_unit, int n, int g, int b, int nb,
+                                           const g4_scale_type type)
+{
+    const int blocks = 2 * w->steps, nth = g % G4_PANEL16_GROUPS;
+    const uint8_t *group = w->data + (size_t)g * w->group_bytes;
+    const char *next = (const char *)group + w->group_bytes + (size_t)b * 544;
+    if (b == 0) g4_panel16_units_avx2(p->unit[nth], p->per_unit[nth], group, blocks, type);
+    g4_panel16_weights_avx2(p, group, p->per_unit[nth], b, nb, type);
+    const int ahead = nb * 544 / (64 * ((n + 3) / 4)) + 1; /* lines of the next group for each tile */
+    for (int t = 0; t < n; t += 4) {
+        for (int i = 0; i < ahead; i++) _mm_prefetch(next + 64 * (ahead * t / 4 + i), _MM_HINT_T0);
+        const int16_t *rows[4];
+        float *yt[4], unit[4];
+        int32_t pairs[4];
+        for (int i = 0; i < 4; i++) {
+            const size_t token = (size_t)g4_min_int(t + i, n - 1);
+            rows[i] = x + 32 * (token * (size_t)blocks + (size_t)b);
+            unit[i] = x_unit[token];
+            pairs[i] = p->pairs[token];
+            yt[i] = t + i < n ? y + token * y_stride + 16 * (size_t)g : p->spare;
+        }
+        g4_panel16_tile_avx2(yt, p, rows, nb, b == 0 ? pairs : NULL, b + nb == blocks ? p->unit[nth] : NULL, unit);
+    }
+}
+
+G4_BODY G4_AVX2 void g4_panel16_walk_avx2(float *y, size_t y_stride, const g4_matrix *w, const int16_t *x,
+                                          const float *x_unit, int n, float least, float most, const g4_scale_type type)
+{
+    const int blocks = 2 * w->steps, strips = (blocks + G4_PANEL16_BLOCKS - 1) / G4_PANEL16_BLOCKS;
+    const int strip = (w->steps + strips - 1) / strips * 2; /* blocks: the strips about equal */
+    g4_panel16 p;
+    p.least = least;
+    p.most = most;
+    memset(p.spare, 0, sizeof p.spare);
+    for (int k; n > 0; n -= k, y += (size_t)k * y_stride, x += 32 * (size_t)k * (size_t)blocks, x_unit += k) {
+        k = g4_min_int(n, G4_PANEL_TOKENS);
+        for (int t = 0; t < k; t++) p.pairs[t] = g4_pairs16_avx2(x + 32 * (size_t)t * (size_t)blocks, blocks);
+        for (int set = 0; set < w->groups; set += G4_PANEL16_GROUPS)
+            for (int b = 0; b < blocks; b += strip)
+                for (int g = set; g < g4_min_int(set + G4_PANEL16_GROUPS, w->groups); g++)
+                    g4_panel16_strip_avx2(&p, y, y_stride, w, x, x_unit, k, g, b, g4_min_int(strip, blocks - b), type);
+    }
+}
+G4_AVX2 static void g4_product16_avx2(float *y, size_t y_stride, const g4_matrix *w, const int16_t *x,
+                                      const float *x_unit, int n, float least, float most)
+{
+    if (w->scale_type == G4_SCALE_F16)
+        g4_panel16_walk_avx2(y, y_stride, w, x, x_unit, n, least, most, G4_SCALE_F16);
+    else
+        g4_panel16_walk_avx2(y, y_stride, w, x, x_unit, n, least, most, G4_SCALE_BF16);
 }
 
 /* f32 and bf16: one chain of fused multiply-adds per row and token, columns in order; 4 tokens x 16 rows keep both
@@ -697,6 +885,34 @@ G4_AVX2 static void g4_quantize_avx2(int8_t *q, float *d, int32_t *sum, const fl
         s4 = _mm_add_epi32(s4, _mm_shuffle_epi32(s4, 0x4e));
         s4 = _mm_add_epi32(s4, _mm_shuffle_epi32(s4, 0xb1));
         sum[b] = _mm_cvtsi128_si32(s4);
+    }
+}
+
+G4_AVX2 static void g4_quantize16_avx2(int16_t *q, float *unit, const float *x, int cols)
+{
+    const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+    __m256 part0 = _mm256_setzero_ps(), part1 = part0, top = part0;
+    for (int i = 0; i < cols; i += 16) {
+        const __m256 a = _mm256_loadu_ps(x + i), b = _mm256_loadu_ps(x + i + 8);
+        part0 = _mm256_add_ps(part0, _mm256_mul_ps(a, a));
+        part1 = _mm256_add_ps(part1, _mm256_mul_ps(b, b));
+        top = _mm256_max_ps(_mm256_and_ps(b, magnitude), _mm256_max_ps(_mm256_and_ps(a, magnitude), top));
+    }
+    const float norm = sqrtf(g4_hsum_avx2(_mm256_add_ps(part0, part1)));
+    *unit = fmaxf(fmaxf(norm / G4_NORM_PRODUCT16, g4_hmax_avx2(top) / G4_MOST_PRODUCT16), FLT_MIN);
+    const __m256 by = _mm256_set1_ps(1.0f / *unit);
+    for (int b = 0; b < cols; b += 32) {
+        __m256i even[2], odd[2];
+        for (int half = 0; half < 2; half++) {
+            const float *p = x + b + 16 * half;
+            const __m256i v =
+                g4_int16_avx2(_mm256_mul_ps(_mm256_loadu_ps(p), by), _mm256_mul_ps(_mm256_loadu_ps(p + 8), by));
+            even[half] = _mm256_srai_epi32(_mm256_slli_epi32(v, 16), 16);
+            odd[half] = _mm256_srai_epi32(v, 16);
+        }
+        __m256i *out = (__m256i *)(void *)(q + b);
+        _mm256_storeu_si256(out, _mm256_permute4x64_epi64(_mm256_packs_epi32(even[0], even[1]), 0xd8));
+        _mm256_storeu_si256(out + 1, _mm256_permute4x64_epi64(_mm256_packs_epi32(odd[0], odd[1]), 0xd8));
     }
 }
 
@@ -867,26 +1083,17 @@ G4_ATTEND(avx2, G4_AVX2, 6, g4_widen_keys_avx2, g4_widen_values_avx2, g4_softmax
 
 G4_AVX2 static void g4_round16_avx2(int16_t *y, const float *x, float inverse, int n)
 {
-    const __m256 by = _mm256_set1_ps(inverse), least = _mm256_set1_ps(-32767.0f), most = _mm256_set1_ps(32767.0f);
+    const __m256 by = _mm256_set1_ps(inverse);
     int i = 0;
-    for (; i + 16 <= n; i += 16) {
-        const __m256 a = _mm256_mul_ps(_mm256_loadu_ps(x + i), by), b = _mm256_mul_ps(_mm256_loadu_ps(x + i + 8), by);
-        const __m256i packed = _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(a, least), most)),
-                                                  _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(b, least), most)));
-        _mm256_storeu_si256((__m256i *)(void *)(y + i), _mm256_permute4x64_epi64(packed, 0xd8));
-    }
+    for (; i + 16 <= n; i += 16)
+        _mm256_storeu_si256((__m256i *)(void *)(y + i), g4_int16_avx2(_mm256_mul_ps(_mm256_loadu_ps(x + i), by),
+                                                                      _mm256_mul_ps(_mm256_loadu_ps(x + i + 8), by)));
     for (; i < n; i++) y[i] = g4_to_int16(x[i] * inverse);
 }
 
 /* Attention in 16 bits: g4_attend16_fn. 6 queries x 16 positions or dims keep 12 sums in registers; a step takes two
  * dims or two positions. For 16 products it has one vpmaddwd, which only two pipes have, and one vpaddd, which all four
  * have: 25 products a cycle are reached where two fused multiply-adds are 16. */
-G4_BODY G4_AVX2 __m256i g4_two_avx2(const int16_t *p)
-{
-    int32_t two;
-    memcpy(&two, p, sizeof two);
-    return _mm256_set1_epi32(two);
-}
 /* a += b, 32-bit lanes, where a stands: gcc would put the sum elsewhere and copy it back, and the loop below waits for
  * instructions to be decoded. */
 #define G4_ADD_TO_AVX2(a, b) __asm__("vpaddd {%1, %0, %0|%0, %0, %1}" : "+x"(a) : "x"(b))
@@ -1092,6 +1299,8 @@ static const g4_kernels g4_kernels_avx2 = {
     .quantize = g4_quantize_avx2,
     .attend = g4_attend_avx2,
     .attend16 = g4_attend16_avx2,
+    .product16 = g4_product16_avx2,
+    .quantize16 = g4_quantize16_avx2,
     .round16 = g4_round16_avx2,
     .rmsnorm = g4_rmsnorm_avx2,
     .geglu = g4_geglu_avx2,

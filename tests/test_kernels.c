@@ -200,6 +200,77 @@ static void g4_test_gemm(const g4_kernels *k, const g4_kernels *scalar, g4_type 
     g4_acts_free(&x);
 }
 
+/* A q8_0 product with inputs of 16 bits: the same bits as the scalar one, inputs and outputs; as close to the product
+ * of the stored weights and the float32 inputs as half a unit of each input and a unit of each weight allow; nothing
+ * written outside; limits kept. `size` as in g4_acts_make; one sign everywhere brings a sum to its bound. */
+static void g4_test_product16(const g4_kernels *k, const g4_kernels *scalar, g4_scale_type scale, int rows, int cols,
+                              int n, int fill, float size)
+{
+    g4_matrix w;
+    g4_test_acts x;
+    g4_matrix_fill(&w, G4_TYPE_Q8_0, scale, rows, cols, fill);
+    g4_acts_make(&x, k, n, cols, size);
+    const size_t padded = x.a.x_stride, stride = (size_t)w.groups * 16 + 16, total = (size_t)n * stride;
+    int16_t *q[2];
+    float *unit[2], *y[2], *limited = g4_alloc(NULL, total, sizeof *limited);
+    for (int i = 0; i < 2; i++) {
+        q[i] = g4_alloc(NULL, (size_t)n * padded, sizeof *q[i]);
+        unit[i] = g4_alloc(NULL, (size_t)n, sizeof *unit[i]), y[i] = g4_alloc(NULL, total, sizeof *y[i]);
+        if (!q[i] || !unit[i] || !y[i] || !limited) exit(2);
+        for (size_t j = 0; j < total; j++) y[i][j] = limited[j] = 77.0f;
+        for (size_t t = 0; t < (size_t)n; t++)
+            (i ? scalar : k)->quantize16(q[i] + t * padded, unit[i] + t, x.x + t * padded, (int)padded);
+        (i ? scalar : k)->product16(y[i], stride, &w, q[i], unit[i], n, -INFINITY, INFINITY);
+    }
+    G4_EXPECT_BITS(q[0], q[1], (size_t)n * padded, "%s quantize16 of %d: integers differ from scalar", k->isa, cols);
+    G4_EXPECT_BITS(unit[0], unit[1], (size_t)n, "%s quantize16 of %d: units differ from scalar", k->isa, cols);
+    G4_EXPECT_BITS(y[0], y[1], total, "%s product16 %dx%d x %d differs from scalar", k->isa, rows, cols, n);
+    const float most = fabsf(y[0][0]) / 2;
+    k->product16(limited, stride, &w, q[0], unit[0], n, -most, most / 2);
+    int bad = 0, beyond = 0, outside = 0;
+    for (size_t t = 0; t < (size_t)n; t++) {
+        double norm = 0;
+        for (size_t c = 0; c < padded; c++) {
+            const int v = q[0][t * padded + c / 32 * 32 + c % 32 / 2 + c % 2 * 16];
+            const double off = fabs((double)x.x[t * padded + c] - v * (double)unit[0][t]);
+            beyond += abs(v) > (int)G4_MOST_PRODUCT16 || off > 0.51 * (double)unit[0][t];
+            norm += (double)v * v;
+        }
+        beyond += sqrt(norm) > (double)G4_NORM_PRODUCT16 + 0.5 * sqrt((double)padded) + 1;
+        for (int r = 0; r < rows; r++) {
+            double sum = 0, off = 0, squares = 0, s;
+            for (int b = 0; b < 2 * w.steps; b++) {
+                g4_element(&w, r, 32 * b, &s);
+                squares += s * s;
+            }
+            const double row_unit = sqrt(squares * 32) * 128 / (double)G4_NORM_PRODUCT16;
+            for (int c = 0; c < cols; c++) {
+                const double v = g4_element(&w, r, c, &s) * s, a = (double)x.x[t * padded + (size_t)c];
+                sum += v * a;
+                off += fabs(v) * 0.51 * (double)unit[0][t] + (fabs(a) + (double)unit[0][t]) * 1.01 * row_unit;
+            }
+            const float got = y[0][t * stride + (size_t)r], within = limited[t * stride + (size_t)r];
+            bad += !(fabs((double)got - sum) <= off);
+            bad += within != fminf(fmaxf(got, -most), most / 2);
+        }
+        for (size_t r = (size_t)w.groups * 16; r < stride; r++)
+            outside += y[0][t * stride + r] != 77.0f || limited[t * stride + r] != 77.0f;
+    }
+    G4_EXPECT(beyond == 0, "%s quantize16 of %d, size %g: %d values beyond their bounds", k->isa, cols, (double)size,
+              beyond);
+    G4_EXPECT(bad == 0, "%s product16 scale %d %dx%d x %d fill %d: %d values off", k->isa, (int)scale, rows, cols, n,
+              fill, bad);
+    G4_EXPECT(outside == 0, "%s product16: wrote outside its groups", k->isa);
+    x.x[1] = INFINITY; /* no number comes out, but no trap either */
+    k->quantize16(q[0], unit[0], x.x, (int)padded);
+    k->product16(y[0], stride, &w, q[0], unit[0], 1, -INFINITY, INFINITY);
+    G4_EXPECT(fill == G4_FILL_ZERO || !isfinite(y[0][0]), "%s product16: an infinite input gave %g", k->isa,
+              (double)y[0][0]);
+    for (int i = 0; i < 2; i++) g4_free(NULL, q[i]), g4_free(NULL, unit[i]), g4_free(NULL, y[i]);
+    g4_free(NULL, limited), g4_free(NULL, (void *)(uintptr_t)w.data);
+    g4_acts_free(&x);
+}
+
 /* ---- Small kernels ---------------------------------------------------------------------------------- */
 
 static void g4_test_quantize(const g4_kernels *k, const g4_kernels *scalar)
@@ -575,6 +646,16 @@ static void g4_time(const g4_kernels *k)
         G4_BEST(s, k->gemm[type](y, ROWS, &w, &x.a, 0, 1, 0, w.groups));
         printf("   one token %6.1f G, %6.1f GB/s from cache\n", macs / s * 1e-9,
                (double)w.groups * (double)w.group_bytes / s * 1e-9);
+        if (type == G4_TYPE_Q8_0 && k->product16) {
+            int16_t *x16 = g4_alloc(NULL, (size_t)TOKENS * COLS, sizeof *x16);
+            if (!x16) exit(2);
+            float unit[TOKENS];
+            for (size_t t = 0; t < TOKENS; t++) k->quantize16(x16 + t * COLS, unit + t, x.x + t * COLS, COLS);
+            G4_BEST(s, k->product16(y, ROWS, &w, x16, unit, TOKENS, -INFINITY, INFINITY));
+            printf("%-11s %-5s x 16 bits, panel %7.1f G multiply-adds/s\n", k->isa, names[type],
+                   macs * TOKENS / s * 1e-9);
+            g4_free(NULL, x16);
+        }
         g4_free(NULL, (void *)(uintptr_t)w.data);
     }
     G4_BEST(s, k->quantize(x.q, x.d, x.sum, x.x, COLS));
@@ -650,6 +731,20 @@ int main(int argc, char **argv)
                 g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 200, 5, G4_FILL_ZERO, 1.0f);
                 g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 200, 5, G4_FILL_RANDOM, 0.0f);
             }
+        for (g4_scale_type scale = G4_SCALE_F16; k->product16 && scale <= G4_SCALE_BF16; scale++) {
+            for (int tokens = 1; tokens <= 9; tokens++) {
+                g4_test_product16(k, scalar, scale, 40, 100, tokens, G4_FILL_RANDOM, 1.0f);
+                g4_test_product16(k, scalar, scale, 300, 33, tokens, G4_FILL_UNIT, 1e-6f);
+            }
+            g4_test_product16(k, scalar, scale, 17, 1100, 67, G4_FILL_RANDOM, 1e4f);
+            g4_test_product16(k, scalar, scale, 16, 3200, 130, G4_FILL_UNIT, 1.0f);
+            g4_test_product16(k, scalar, scale, 24, 768, 64, G4_FILL_LEAST, -2.0f);
+            g4_test_product16(k, scalar, scale, 24, 4096, 5, G4_FILL_LEAST, -2.0f);
+            g4_test_product16(k, scalar, scale, 24, 512, 5, G4_FILL_LEAST, -1.0f);
+            g4_test_product16(k, scalar, scale, 16, 32, 3, G4_FILL_LEAST, -2.0f);
+            g4_test_product16(k, scalar, scale, 24, 200, 5, G4_FILL_ZERO, 1.0f);
+            g4_test_product16(k, scalar, scale, 24, 200, 5, G4_FILL_RANDOM, 0.0f);
+        }
         static const int dims[] = { 1, 7, 20, 64, 72, 128, 200, 256, 512 },
                          queries[] = { 1, 2, 3, 5, 6, 7, 8, 9, 23, 70 };
         for (int type = G4_KV_F16; type <= G4_KV_Q8_0; type++)
