@@ -333,6 +333,13 @@ G4_BODY G4_AVX2 __m256i g4_two_avx2(const int16_t *p) /* likewise 2 of 16 bits *
     return _mm256_set1_epi32(two);
 }
 
+G4_BODY G4_AVX2 int32_t g4_hsum_int_avx2(__m256i v)
+{
+    __m128i a = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    a = _mm_add_epi32(a, _mm_shuffle_epi32(a, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(a, _mm_shuffle_epi32(a, 0xb1)));
+}
+
 /* To the nearest, half to even; at most 32767 each way. */
 G4_BODY G4_AVX2 __m256i g4_int32_avx2(__m256 x)
 {
@@ -483,8 +490,15 @@ typedef struct {
     int16_t x[G4_PANEL_TOKENS / 4][G4_PANEL_BLOCKS][4][2][16]; /* (tiles, blocks, tokens, even and odd of 8 chunks) */
     float pairs[G4_PANEL_BLOCKS][G4_PANEL_TOKENS];             /* the offset and the token's pairs */
     float d[G4_PANEL_BLOCKS][G4_PANEL_TOKENS];
-    float y[4][16]; /* of a last tile with fewer than 4 tokens */
+    float spare[16]; /* y of tokens a last tile does not have */
 } g4_panel;
+
+/* Block b of a group of q8_0: its scales; its weights, [8 chunks][rows 0-7, 8-15]. */
+G4_BODY const uint8_t *g4_q8_scales(const uint8_t *group, int b) { return group + b / 2 * 1088 + b % 2 * 32; }
+G4_BODY const __m256i *g4_q8_weights(const uint8_t *group, int b)
+{
+    return (const __m256i *)(const void *)(group + b / 2 * 1088 + 64 + b % 2 * 512);
+}
 
 G4_BODY G4_AVX2 __m256i g4_even_avx2(__m256i v) { return _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8); }
 G4_BODY G4_AVX2 __m256i g4_odd_avx2(__m256i v) { return _mm256_srai_epi16(v, 8); }
@@ -493,8 +507,8 @@ G4_BODY G4_AVX2 __m256i g4_odd_avx2(__m256i v) { return _mm256_srai_epi16(v, 8);
 G4_BODY G4_AVX2 void g4_panel_weights_avx2(g4_panel *p, const uint8_t *group, int b0, int n, const g4_scale_type type)
 {
     for (int b = 0; b < n; b++) {
-        const uint8_t *step = group + (size_t)((b0 + b) / 2) * 1088, *scales = step + (b0 + b) % 2 * 32;
-        const __m256i *in = (const __m256i *)(const void *)(step + 64 + (b0 + b) % 2 * 512);
+        const uint8_t *scales = g4_q8_scales(group, b0 + b);
+        const __m256i *in = g4_q8_weights(group, b0 + b);
         _mm256_store_ps(p->scale[b], g4_scales_avx2(scales, type));
         _mm256_store_ps(p->scale[b] + 8, g4_scales_avx2(scales + 16, type));
         for (int half = 0; half < 2; half++) {
@@ -566,12 +580,12 @@ G4_BODY G4_AVX2 void g4_panel_block_avx2(__m256i a0[4], __m256i a1[4], const int
     }
 }
 
-/* y (4, y_stride), tokens [t, t + 4), += the strip; starts y when `first`. */
-G4_AVX2 static void g4_panel_tile_avx2(float *y, size_t y_stride, const g4_panel *p, int t, int blocks, int first)
+/* y of tokens [t, t + 4) += the strip; starts y when `first`. */
+G4_AVX2 static void g4_panel_tile_avx2(float *const y[4], const g4_panel *p, int t, int blocks, int first)
 {
     for (int i = 0; i < 4 && first; i++) {
-        _mm256_storeu_ps(y + (size_t)i * y_stride, _mm256_setzero_ps());
-        _mm256_storeu_ps(y + (size_t)i * y_stride + 8, _mm256_setzero_ps());
+        _mm256_storeu_ps(y[i], _mm256_setzero_ps());
+        _mm256_storeu_ps(y[i] + 8, _mm256_setzero_ps());
     }
     for (int b = 0; b < blocks; b++) {
         const __m256i *start = (const __m256i *)(const void *)p->start[b];
@@ -587,9 +601,8 @@ G4_AVX2 static void g4_panel_tile_avx2(float *y, size_t y_stride, const g4_panel
             const __m256 dx = _mm256_broadcast_ss(p->d[b] + t + i), pairs = _mm256_broadcast_ss(p->pairs[b] + t + i);
             const __m256 f0 = _mm256_sub_ps(_mm256_castsi256_ps(a0[i]), pairs);
             const __m256 f1 = _mm256_sub_ps(_mm256_castsi256_ps(a1[i]), pairs);
-            float *yi = y + (size_t)i * y_stride;
-            _mm256_storeu_ps(yi, _mm256_fmadd_ps(_mm256_mul_ps(sw0, dx), f0, _mm256_loadu_ps(yi)));
-            _mm256_storeu_ps(yi + 8, _mm256_fmadd_ps(_mm256_mul_ps(sw1, dx), f1, _mm256_loadu_ps(yi + 8)));
+            _mm256_storeu_ps(y[i], _mm256_fmadd_ps(_mm256_mul_ps(sw0, dx), f0, _mm256_loadu_ps(y[i])));
+            _mm256_storeu_ps(y[i] + 8, _mm256_fmadd_ps(_mm256_mul_ps(sw1, dx), f1, _mm256_loadu_ps(y[i] + 8)));
         }
     }
 }
@@ -611,13 +624,10 @@ G4_BODY G4_AVX2 void g4_panel_walk_avx2(G4_GEMM_ARGS, const g4_scale_type type)
                 for (int t = 0; t < n; t += 4) {
                     for (int at = nb * 544 * t / n; at < nb * 544 * (t + 4) / n; at += 64)
                         _mm_prefetch(next + at, _MM_HINT_T0);
-                    float *yt = y + (size_t)(ta - t0 + t) * y_stride + (size_t)(g - g0) * 16;
-                    const int missing = t + 4 > n; /* tokens of the last tile: its rows pass through p.y */
-                    for (int i = 0; i < n - t && missing && b > 0; i++)
-                        memcpy(p.y[i], yt + (size_t)i * y_stride, sizeof p.y[i]);
-                    g4_panel_tile_avx2(missing ? p.y[0] : yt, missing ? 16 : y_stride, &p, t, nb, b == 0);
-                    for (int i = 0; i < n - t && missing; i++)
-                        memcpy(yt + (size_t)i * y_stride, p.y[i], sizeof p.y[i]);
+                    float *yt[4];
+                    for (int i = 0; i < 4; i++)
+                        yt[i] = t + i < n ? y + (size_t)(ta - t0 + t + i) * y_stride + (size_t)(g - g0) * 16 : p.spare;
+                    g4_panel_tile_avx2(yt, &p, t, nb, b == 0);
                 }
             }
         }
@@ -643,8 +653,6 @@ typedef struct {
     float spare[16];                                                    /* y of tokens a last tile does not have */
     float least, most;                                                  /* of what y may be in the end */
 } g4_panel16;
-
-G4_BODY const uint8_t *g4_q8_scales(const uint8_t *group, int b) { return group + b / 2 * 1088 + b % 2 * 32; }
 
 G4_BODY G4_AVX2 void g4_panel16_units_avx2(float *unit, float *per_unit, const uint8_t *group, int blocks,
                                            const g4_scale_type type)
@@ -672,7 +680,7 @@ G4_BODY G4_AVX2 void g4_panel16_weights_avx2(g4_panel16 *p, const uint8_t *group
         __m256i start = _mm256_setzero_si256();
         for (int b = 0; b < n; b++) {
             const uint8_t *scales = g4_q8_scales(group, b0 + b) + 16 * half;
-            const __m256i *in = (const __m256i *)(const void *)(group + (b0 + b) / 2 * 1088 + 64 + (b0 + b) % 2 * 512);
+            const __m256i *in = g4_q8_weights(group, b0 + b);
             const __m256 s = _mm256_mul_ps(g4_scales_avx2(scales, type), _mm256_loadu_ps(per_unit + 8 * half));
             const __m256i once = g4_int32_avx2(s);
             const __m256i m = _mm256_blend_epi16(once, _mm256_slli_epi32(once, 16), 0xaa); /* for two inputs */
@@ -696,9 +704,7 @@ G4_BODY G4_AVX2 int32_t g4_pairs16_avx2(const int16_t *x, int blocks)
     for (int b = 0; b < blocks; b++, x += 32)
         pairs = _mm256_add_epi32(pairs, _mm256_madd_epi16(_mm256_loadu_si256((const __m256i *)(const void *)x),
                                                           _mm256_loadu_si256((const __m256i *)(const void *)(x + 16))));
-    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
-    sum = _mm_hadd_epi32(sum, sum);
-    return _mm_cvtsi128_si32(_mm_hadd_epi32(sum, sum));
+    return g4_hsum_int_avx2(pairs);
 }
 
 /* y of 4 tokens += the strip, as integers; starts y where there are `pairs`, makes it numbers where there is `unit`. */
@@ -881,10 +887,7 @@ G4_AVX2 static void g4_quantize_avx2(int8_t *q, float *d, int32_t *sum, const fl
         const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(i0, i1), _mm256_packs_epi32(i2, i3));
         _mm256_storeu_si256((__m256i *)(void *)q, _mm256_permutevar8x32_epi32(packed, order));
         const __m256i s8 = _mm256_add_epi32(_mm256_add_epi32(i0, i1), _mm256_add_epi32(i2, i3));
-        __m128i s4 = _mm_add_epi32(_mm256_castsi256_si128(s8), _mm256_extracti128_si256(s8, 1));
-        s4 = _mm_add_epi32(s4, _mm_shuffle_epi32(s4, 0x4e));
-        s4 = _mm_add_epi32(s4, _mm_shuffle_epi32(s4, 0xb1));
-        sum[b] = _mm_cvtsi128_si32(s4);
+        sum[b] = g4_hsum_int_avx2(s8);
     }
 }
 
