@@ -460,8 +460,49 @@ G4_BODY G4_AVX2 void g4_q8_tile_avx2(G4_TILE_ARGS_CONST, const g4_scale_type typ
         }
 }
 
-G4_GEMM_QUANT(g4_gemm_q4_avx2, G4_AVX2, 24, 4, g4_q4_tile_avx2)
+G4_GEMM_QUANT(g4_gemm_q4_few_avx2, G4_AVX2, 24, 4, g4_q4_tile_avx2)
 G4_GEMM_QUANT(g4_gemm_q8_few_avx2, G4_AVX2, 12, 4, g4_q8_tile_avx2)
+
+/* Many tokens. A panel is a strip of a group's weights in the form that the products read, made once for up to 64
+ * tokens while the next strip is fetched, and what a strip of the tokens' inputs needs, made once for all groups. */
+#define G4_PANEL_TOKENS 64
+#define G4_PANEL_LEAST 12 /* tokens: fewer do not pay for it */
+typedef struct {
+    int blocks, block_bytes; /* of a strip at most; of a block of a group in the file */
+    /* blocks [b0, b0 + n) of tokens [t0, t0 + tokens); the last token again where it does not end a tile of 4 */
+    void (*inputs)(void *panel, const g4_acts *x, int t0, int tokens, int b0, int n);
+    /* blocks [b0, b0 + n) of a group */
+    void (*weights)(void *panel, const uint8_t *group, int b0, int n, g4_scale_type type);
+    /* y of tokens [t, t + 4) of the panel += the strip; starts y when `first` */
+    void (*tile)(float *const y[4], const void *panel, int t, int blocks, int first);
+} g4_panel_ops;
+
+static void g4_panel_walk_avx2(const g4_panel_ops *ops, void *panel, G4_GEMM_ARGS)
+{
+    const int blocks = 2 * w->steps, strips = (blocks + ops->blocks - 1) / ops->blocks;
+    const int strip = (w->steps + strips - 1) / strips * 2; /* blocks: the strips about equal */
+    float spare[16];                                        /* y of tokens a last tile does not have */
+    for (int ta = t0, n; ta < t1; ta += n) {
+        n = g4_min_int(G4_PANEL_TOKENS, t1 - ta);
+        for (int b = 0; b < blocks; b += strip) {
+            const int nb = g4_min_int(strip, blocks - b), bytes = nb * ops->block_bytes;
+            ops->inputs(panel, x, ta, n, b, nb);
+            for (int g = g0; g < g1; g++) {
+                const uint8_t *group = w->data + (size_t)g * w->group_bytes;
+                const char *next = (const char *)group + w->group_bytes + (size_t)(b * ops->block_bytes);
+                ops->weights(panel, group, b, nb, w->scale_type);
+                for (int t = 0; t < n; t += 4) {
+                    for (int at = bytes * t / n; at < bytes * (t + 4) / n; at += 64)
+                        _mm_prefetch(next + at, _MM_HINT_T0);
+                    float *yt[4];
+                    for (int i = 0; i < 4; i++)
+                        yt[i] = t + i < n ? y + (size_t)(ta - t0 + t + i) * y_stride + (size_t)(g - g0) * 16 : spare;
+                    ops->tile(yt, panel, t, nb, b == 0);
+                }
+            }
+        }
+    }
+}
 
 /* q8_0 for many tokens, by Winograd's inner product (1968). For each pair of inputs x and weights w
  *
@@ -473,25 +514,21 @@ G4_GEMM_QUANT(g4_gemm_q8_few_avx2, G4_AVX2, 12, 4, g4_q8_tile_avx2)
  * end a block the bound is 29 products a cycle against 20.
  *
  * A pair is inputs 0, 1 or 2, 3 of a chunk of four: two shifts widen a chunk's even inputs into one vector of int16,
- * its odd ones into another. A strip of a group's weights is widened once, into half of L1, for up to 64 tokens, while
- * the next strip is fetched. What a block sums to is below 2^22, so an addition to the bits of 1.5 * 2^23 makes it a
+ * its odd ones into another. What a block sums to is below 2^22, so an addition to the bits of 1.5 * 2^23 makes it a
  * float with that offset, and one subtraction takes off the offset and the token's pairs, exactly: the bits are those
  * of the tiles above. */
-#define G4_PANEL_BLOCKS 16 /* of a strip at most: 16 KB */
-#define G4_PANEL_TOKENS 64
-#define G4_PANEL_LEAST 12 /* tokens: fewer do not pay for the widening */
+#define G4_PANEL8_BLOCKS 16 /* 16 KB, half of L1 */
 #define G4_PANEL_OFFSET 12582912.0f
 #define G4_PANEL_OFFSET_BITS 0x4b400000
 
 typedef struct {
-    _Alignas(64) int16_t w[G4_PANEL_BLOCKS][8][4][16]; /* (blocks, chunks, even and odd of rows 0-7, of rows 8-15) */
-    int32_t start[G4_PANEL_BLOCKS][16];                /* bits of the offset, less the row's pairs */
-    float scale[G4_PANEL_BLOCKS][16];
-    int16_t x[G4_PANEL_TOKENS / 4][G4_PANEL_BLOCKS][4][2][16]; /* (tiles, blocks, tokens, even and odd of 8 chunks) */
-    float pairs[G4_PANEL_BLOCKS][G4_PANEL_TOKENS];             /* the offset and the token's pairs */
-    float d[G4_PANEL_BLOCKS][G4_PANEL_TOKENS];
-    float spare[16]; /* y of tokens a last tile does not have */
-} g4_panel;
+    _Alignas(64) int16_t w[G4_PANEL8_BLOCKS][8][4][16]; /* (blocks, chunks, even and odd of rows 0-7, of rows 8-15) */
+    int32_t start[G4_PANEL8_BLOCKS][16];                /* bits of the offset, less the row's pairs */
+    float scale[G4_PANEL8_BLOCKS][16];
+    int16_t x[G4_PANEL_TOKENS / 4][G4_PANEL8_BLOCKS][4][2][16]; /* (tiles, blocks, tokens, even and odd of 8 chunks) */
+    float pairs[G4_PANEL8_BLOCKS][G4_PANEL_TOKENS];             /* the offset and the token's pairs */
+    float d[G4_PANEL8_BLOCKS][G4_PANEL_TOKENS];
+} g4_panel8;
 
 /* Block b of a group of q8_0: its scales; its weights, [8 chunks][rows 0-7, 8-15]. */
 G4_BODY const uint8_t *g4_q8_scales(const uint8_t *group, int b) { return group + b / 2 * 1088 + b % 2 * 32; }
@@ -503,9 +540,9 @@ G4_BODY const __m256i *g4_q8_weights(const uint8_t *group, int b)
 G4_BODY G4_AVX2 __m256i g4_even_avx2(__m256i v) { return _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8); }
 G4_BODY G4_AVX2 __m256i g4_odd_avx2(__m256i v) { return _mm256_srai_epi16(v, 8); }
 
-/* Blocks [b0, b0 + n) of one group. */
-G4_BODY G4_AVX2 void g4_panel_weights_avx2(g4_panel *p, const uint8_t *group, int b0, int n, const g4_scale_type type)
+G4_AVX2 static void g4_panel8_weights_avx2(void *panel, const uint8_t *group, int b0, int n, g4_scale_type type)
 {
+    g4_panel8 *p = panel;
     for (int b = 0; b < n; b++) {
         const uint8_t *scales = g4_q8_scales(group, b0 + b);
         const __m256i *in = g4_q8_weights(group, b0 + b);
@@ -525,9 +562,9 @@ G4_BODY G4_AVX2 void g4_panel_weights_avx2(g4_panel *p, const uint8_t *group, in
     }
 }
 
-/* Blocks [b0, b0 + n) of tokens [t0, t0 + tokens); the last one again where it does not end a tile. */
-G4_BODY G4_AVX2 void g4_panel_inputs_avx2(g4_panel *p, const g4_acts *x, int t0, int tokens, int b0, int n)
+G4_AVX2 static void g4_panel8_inputs_avx2(void *panel, const g4_acts *x, int t0, int tokens, int b0, int n)
 {
+    g4_panel8 *p = panel;
     for (int t = 0; t < tokens; t += 4) {
         const __m256i *q[4];
         const float *d[4];
@@ -580,9 +617,9 @@ G4_BODY G4_AVX2 void g4_panel_block_avx2(__m256i a0[4], __m256i a1[4], const int
     }
 }
 
-/* y of tokens [t, t + 4) += the strip; starts y when `first`. */
-G4_AVX2 static void g4_panel_tile_avx2(float *const y[4], const g4_panel *p, int t, int blocks, int first)
+G4_AVX2 static void g4_panel8_tile_avx2(float *const y[4], const void *panel, int t, int blocks, int first)
 {
+    const g4_panel8 *p = panel;
     for (int i = 0; i < 4 && first; i++) {
         _mm256_storeu_ps(y[i], _mm256_setzero_ps());
         _mm256_storeu_ps(y[i] + 8, _mm256_setzero_ps());
@@ -607,37 +644,106 @@ G4_AVX2 static void g4_panel_tile_avx2(float *const y[4], const g4_panel *p, int
     }
 }
 
-G4_BODY G4_AVX2 void g4_panel_walk_avx2(G4_GEMM_ARGS, const g4_scale_type type)
+G4_AVX2 static void g4_gemm_q8_avx2(G4_GEMM_ARGS)
 {
-    const int strips = (2 * w->steps + G4_PANEL_BLOCKS - 1) / G4_PANEL_BLOCKS;
-    const int strip = (w->steps + strips - 1) / strips * 2; /* blocks: the strips about equal */
-    g4_panel p;
-    for (int ta = t0, n; ta < t1; ta += n) {
-        n = g4_min_int(G4_PANEL_TOKENS, t1 - ta);
-        for (int b = 0; b < 2 * w->steps; b += strip) {
-            const int nb = g4_min_int(strip, 2 * w->steps - b);
-            g4_panel_inputs_avx2(&p, x, ta, n, b, nb);
-            for (int g = g0; g < g1; g++) {
-                const uint8_t *group = w->data + (size_t)g * w->group_bytes;
-                const char *next = (const char *)group + w->group_bytes + (size_t)b * 544;
-                g4_panel_weights_avx2(&p, group, b, nb, type);
-                for (int t = 0; t < n; t += 4) {
-                    for (int at = nb * 544 * t / n; at < nb * 544 * (t + 4) / n; at += 64)
-                        _mm_prefetch(next + at, _MM_HINT_T0);
-                    float *yt[4];
-                    for (int i = 0; i < 4; i++)
-                        yt[i] = t + i < n ? y + (size_t)(ta - t0 + t + i) * y_stride + (size_t)(g - g0) * 16 : p.spare;
-                    g4_panel_tile_avx2(yt, &p, t, nb, b == 0);
-                }
-            }
+    static const g4_panel_ops ops = { G4_PANEL8_BLOCKS, 544, g4_panel8_inputs_avx2, g4_panel8_weights_avx2,
+                                      g4_panel8_tile_avx2 };
+    g4_panel8 p;
+    if (t1 - t0 < G4_PANEL_LEAST) g4_gemm_q8_few_avx2(y, y_stride, w, x, t0, t1, g0, g1);
+    else g4_panel_walk_avx2(&ops, &p, y, y_stride, w, x, t0, t1, g0, g1);
+}
+
+/* q4_0 for many tokens: a strip's nibbles become bytes and its scales floats once. What a block sums to, 8 * 127 * 32
+ * at most, fits in 16 bits, so both sums of a row may wrap: they start at 0 and -8 * sum(q), and a shift adds the lower
+ * one to the upper one. vpmaddwd would do it in fewer operations, but of the pipes that multiply. */
+#define G4_PANEL4_BLOCKS 16 /* 8 KB */
+typedef struct {
+    _Alignas(64) uint8_t w[G4_PANEL4_BLOCKS][8][2][32]; /* (blocks, chunks, rows 0-7 and 8-15) */
+    float scale[G4_PANEL4_BLOCKS][16];
+    const int8_t *q[G4_PANEL_TOKENS]; /* the strip of each token's inputs ... */
+    const float *d[G4_PANEL_TOKENS];  /* ... and of their scales */
+    int32_t start[G4_PANEL_TOKENS][G4_PANEL4_BLOCKS];
+} g4_panel4;
+
+G4_AVX2 static void g4_panel4_weights_avx2(void *panel, const uint8_t *group, int b0, int n, g4_scale_type type)
+{
+    g4_panel4 *p = panel;
+    const __m256i low = _mm256_set1_epi8(15);
+    for (int b = 0; b < n; b++) {
+        const uint8_t *step = group + (b0 + b) / 2 * 576, *scales = step + (b0 + b) % 2 * 32;
+        const __m256i *in = (const __m256i *)(const void *)(step + 64 + (b0 + b) % 2 * 256);
+        __m256i *out = (__m256i *)(void *)p->w[b];
+        _mm256_store_ps(p->scale[b], g4_scales_avx2(scales, type));
+        _mm256_store_ps(p->scale[b] + 8, g4_scales_avx2(scales + 16, type));
+        for (int r = 0; r < 4; r++, in += 2, out += 4) { /* two chunks */
+            const __m256i w0 = _mm256_load_si256(in), w1 = _mm256_load_si256(in + 1);
+            _mm256_store_si256(out, _mm256_and_si256(w0, low));
+            _mm256_store_si256(out + 1, _mm256_and_si256(w1, low));
+            _mm256_store_si256(out + 2, _mm256_and_si256(_mm256_srli_epi16(w0, 4), low));
+            _mm256_store_si256(out + 3, _mm256_and_si256(_mm256_srli_epi16(w1, 4), low));
         }
     }
 }
-G4_AVX2 static void g4_gemm_q8_avx2(G4_GEMM_ARGS)
+
+G4_AVX2 static void g4_panel4_inputs_avx2(void *panel, const g4_acts *x, int t0, int tokens, int b0, int n)
 {
-    if (t1 - t0 < G4_PANEL_LEAST) g4_gemm_q8_few_avx2(y, y_stride, w, x, t0, t1, g0, g1);
-    else if (w->scale_type == G4_SCALE_F16) g4_panel_walk_avx2(y, y_stride, w, x, t0, t1, g0, g1, G4_SCALE_F16);
-    else g4_panel_walk_avx2(y, y_stride, w, x, t0, t1, g0, g1, G4_SCALE_BF16);
+    g4_panel4 *p = panel;
+    for (int t = 0; t < (tokens + 3) / 4 * 4; t++) {
+        const size_t row = (size_t)(t0 + g4_min_int(t, tokens - 1)) * 2 * (size_t)x->steps + (size_t)b0;
+        p->q[t] = x->q + 32 * row;
+        p->d[t] = x->d + row;
+        for (int b = 0; b < n; b++) p->start[t][b] = x->sum[row + (size_t)b] * -8 * 65536;
+    }
+}
+
+G4_BODY G4_AVX2 __m256 g4_halves_avx2(__m256i v) /* the upper 16 bits of v + (v << 16), signed */
+{
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_add_epi32(v, _mm256_slli_epi32(v, 16)), 16));
+}
+
+G4_AVX2 static void g4_panel4_tile_avx2(float *const y[4], const void *panel, int t, int blocks, int first)
+{
+    const g4_panel4 *p = panel;
+    const int8_t *const q[] = { p->q[t], p->q[t + 1], p->q[t + 2], p->q[t + 3] };
+    const float *const d[] = { p->d[t], p->d[t + 1], p->d[t + 2], p->d[t + 3] };
+    for (int i = 0; i < 4 && first; i++) {
+        _mm256_storeu_ps(y[i], _mm256_setzero_ps());
+        _mm256_storeu_ps(y[i] + 8, _mm256_setzero_ps());
+    }
+    for (int b = 0; b < blocks; b++) {
+        const __m256i *w = (const __m256i *)(const void *)p->w[b];
+        __m256i a0[4], a1[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) a0[i] = a1[i] = _mm256_set1_epi32(p->start[t + i][b]);
+#pragma GCC unroll 8
+        for (int c = 0; c < 8; c++) {
+            const __m256i w0 = _mm256_load_si256(w + 2 * c), w1 = _mm256_load_si256(w + 2 * c + 1);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) {
+                const __m256i v = g4_four_avx2(q[i] + 32 * b + 4 * c);
+                a0[i] = _mm256_add_epi16(a0[i], _mm256_maddubs_epi16(w0, v));
+                a1[i] = _mm256_add_epi16(a1[i], _mm256_maddubs_epi16(w1, v));
+                G4_KEEP(a0[i]);
+                G4_KEEP(a1[i]);
+            }
+        }
+        const __m256 sw0 = _mm256_load_ps(p->scale[b]), sw1 = _mm256_load_ps(p->scale[b] + 8);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            const __m256 dx = _mm256_broadcast_ss(d[i] + b);
+            const __m256 f0 = g4_halves_avx2(a0[i]), f1 = g4_halves_avx2(a1[i]);
+            _mm256_storeu_ps(y[i], _mm256_fmadd_ps(_mm256_mul_ps(sw0, dx), f0, _mm256_loadu_ps(y[i])));
+            _mm256_storeu_ps(y[i] + 8, _mm256_fmadd_ps(_mm256_mul_ps(sw1, dx), f1, _mm256_loadu_ps(y[i] + 8)));
+        }
+    }
+}
+G4_AVX2 static void g4_gemm_q4_avx2(G4_GEMM_ARGS)
+{
+    static const g4_panel_ops ops = { G4_PANEL4_BLOCKS, 288, g4_panel4_inputs_avx2, g4_panel4_weights_avx2,
+                                      g4_panel4_tile_avx2 };
+    g4_panel4 p;
+    if (t1 - t0 < G4_PANEL_LEAST) g4_gemm_q4_few_avx2(y, y_stride, w, x, t0, t1, g0, g1);
+    else g4_panel_walk_avx2(&ops, &p, y, y_stride, w, x, t0, t1, g0, g1);
 }
 
 /* Weights and inputs of 16 bits (g4_product16_fn), by the same identity, with integer sums over all columns of a strip,
@@ -646,7 +752,7 @@ G4_AVX2 static void g4_gemm_q8_avx2(G4_GEMM_ARGS)
 #define G4_PANEL16_BLOCKS 24 /* of a strip at most: 24 KB */
 #define G4_PANEL16_GROUPS 16 /* whose strips take turns: their y, 64 KB, stays in L2 */
 typedef struct {
-    _Alignas(64) int16_t w[G4_PANEL16_BLOCKS][8][4][16];                /* as in g4_panel */
+    _Alignas(64) int16_t w[G4_PANEL16_BLOCKS][8][4][16];                /* as in g4_panel8 */
     int32_t start[16];                                                  /* less the row's pairs of the strip */
     int32_t pairs[G4_PANEL_TOKENS];                                     /* of all columns of a token */
     float unit[G4_PANEL16_GROUPS][16], per_unit[G4_PANEL16_GROUPS][16]; /* of the rows, and 128 / unit */

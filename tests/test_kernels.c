@@ -715,7 +715,7 @@ int main(int argc, char **argv)
                     g4_test_gemm(k, scalar, (g4_type)type, scale, 40, 100, tokens, G4_FILL_RANDOM, 1.0f);
                     g4_test_gemm(k, scalar, (g4_type)type, scale, 33, 320, tokens, G4_FILL_UNIT, 1.0f);
                 }
-                static const int panels[] = { 12, 13, 14, 15, 16, 67 }; /* weights unpacked once for all: AVX2, q8_0 */
+                static const int panels[] = { 12, 13, 14, 15, 16, 67 }; /* weights unpacked once for all: AVX2 */
                 for (size_t p = 0; p < sizeof panels / sizeof *panels; p++) {
                     g4_test_gemm(k, scalar, (g4_type)type, scale, 40, 100, panels[p], G4_FILL_RANDOM, 1.0f);
                     g4_test_gemm(k, scalar, (g4_type)type, scale, 33, 320, panels[p], G4_FILL_UNIT, 1.0f);
