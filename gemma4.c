@@ -1512,7 +1512,7 @@ struct g4_engine {
     uint64_t fingerprint; /* of configuration and weights, for saved states; computed at the first save or load */
 };
 
-typedef enum { G4_READY_NOTHING, G4_READY_STATE, G4_READY_LOGITS } g4_readiness;
+typedef enum { G4_READY_NOTHING, G4_READY_STATE, G4_READY_RAW, G4_READY_LOGITS } g4_readiness;
 
 struct g4_session {
     g4_engine *e;
@@ -1529,7 +1529,8 @@ struct g4_session {
     g4_snapshot *snapshots; /* by position */
     int n_snapshots, cap_snapshots;
     float *state;  /* (hidden): final state of the last position, before its norm, if ready is G4_READY_STATE */
-    float *logits; /* (vocab): of the last position, if ready is G4_READY_LOGITS */
+    float *logits; /* (vocab): of the last position; softcapped if ready is G4_READY_LOGITS, not yet if G4_READY_RAW */
+    float *group_max; /* (vocab / 16): then the largest of each group of the head */
     g4_readiness ready;
     uint64_t n_head_rows;       /* rows of the vocabulary head computed so far ... */
     uint64_t n_guessed, n_held; /* ... guesses evaluated, and those that were right: for tests and benches */
@@ -2633,10 +2634,34 @@ static void g4_forward(g4_chunk *j)
 }
 
 typedef struct {
-    const g4_chunk *chunk;
+    const g4_engine *e;
     float *logits;
-    size_t stride;
+} g4_softcap_job;
+
+/* Softcap: cap * tanh(x / cap), a range of the vocabulary a piece. */
+#define G4_SOFTCAP_PIECE 4096
+static void g4_softcap_piece(void *ctx, int piece, int worker)
+{
+    (void)worker;
+    const g4_softcap_job *job = ctx;
+    const g4_config *c = &job->e->file.config;
+    const int from = piece * G4_SOFTCAP_PIECE, to = g4_min_int(from + G4_SOFTCAP_PIECE, (int)c->n_vocab);
+    job->e->kernels->softcap(job->logits + from, to - from, c->softcap);
+}
+
+static void g4_softcap_run(const g4_engine *e, float *logits)
+{
+    const g4_config *c = &e->file.config;
+    g4_softcap_job job = { e, logits };
+    if (c->softcap == 0) return;
+    g4_parallel_for(e->pool, ((int)c->n_vocab + G4_SOFTCAP_PIECE - 1) / G4_SOFTCAP_PIECE, g4_softcap_piece, &job);
+}
+
+typedef struct {
+    const g4_chunk *chunk;
     int first;
+    g4_products product;
+    float *group_max; /* or NULL */
 } g4_head;
 
 static void g4_head_input(void *ctx, int piece, int worker)
@@ -2646,30 +2671,44 @@ static void g4_head_input(void *ctx, int piece, int worker)
     g4_norm_input(job->chunk, job->first + piece, job->chunk->e->weights.norm);
 }
 
-/* Softcap: cap * tanh(x / cap), a range of the vocabulary a piece. */
-#define G4_SOFTCAP_PIECE 4096
-static void g4_softcap_piece(void *ctx, int piece, int worker)
+/* The largest of a group's logits, as far as the vocabulary goes; four running maxima, so that they are one vector. */
+static float g4_group_max(const float *logits, int n)
 {
-    (void)worker;
-    const g4_head *job = ctx;
-    const g4_config *c = &job->chunk->e->file.config;
-    const int from = piece * G4_SOFTCAP_PIECE, to = g4_min_int(from + G4_SOFTCAP_PIECE, (int)c->n_vocab);
-    job->chunk->e->kernels->softcap(job->logits + from, to - from, c->softcap);
+    float most[4] = { -INFINITY, -INFINITY, -INFINITY, -INFINITY };
+    for (int i = 0; i + 4 <= n; i += 4)
+        for (int k = 0; k < 4; k++) most[k] = logits[i + k] > most[k] ? logits[i + k] : most[k];
+    for (int i = n / 4 * 4; i < n; i++) most[0] = logits[i] > most[0] ? logits[i] : most[0];
+    for (int k = 1; k < 4; k++) most[0] = most[k] > most[0] ? most[k] : most[0];
+    return most[0];
 }
 
-/* Softcapped logits (rows of `stride`) of tokens [first, first + n) of the chunk, whose final states are in x. */
-static void g4_logits_run(const g4_chunk *j, int first, int n, float *logits, size_t stride)
+static void g4_head_piece(void *ctx, int piece, int worker)
+{
+    g4_head *job = ctx;
+    g4_products_piece(&job->product, piece, worker);
+    if (!job->group_max) return;
+    const int n_vocab = (int)job->chunk->e->file.config.n_vocab, per_piece = job->product.p[0].per_piece;
+    const float *logits = job->product.p[0].y;
+    for (int g = piece * per_piece; g < g4_min_int((piece + 1) * per_piece, job->product.p[0].g1); g++)
+        job->group_max[g] = g4_group_max(logits + 16 * (size_t)g, g4_min_int(16, n_vocab - 16 * g));
+}
+
+/* Logits before softcap (rows of `stride`) of tokens [first, first + n) of the chunk, whose final states are in x.
+ * group_max: NULL, or for one token the largest of each group of rows, while they are in cache. */
+static void g4_head_run(const g4_chunk *j, int first, int n, float *logits, size_t stride, float *group_max)
 {
     g4_engine *e = j->e;
-    const g4_config *c = &e->file.config;
-    g4_head job = { j, logits, stride, first };
+    g4_head job = { j, first, { .e = e, .x = &e->scratch.normed }, group_max };
     g4_parallel_for(e->pool, n, g4_head_input, &job);
-    g4_products head = { .e = e, .x = &e->scratch.normed };
-    g4_products_add(&head, &e->weights.head, logits, stride, first, first + n, 0, e->weights.head.groups);
-    g4_parallel_for(e->pool, head.n_pieces, g4_products_piece, &head);
-    if (c->softcap == 0) return;
-    for (int i = 0; i < n; i++, job.logits += stride)
-        g4_parallel_for(e->pool, ((int)c->n_vocab + G4_SOFTCAP_PIECE - 1) / G4_SOFTCAP_PIECE, g4_softcap_piece, &job);
+    g4_products_add(&job.product, &e->weights.head, logits, stride, first, first + n, 0, e->weights.head.groups);
+    g4_parallel_for(e->pool, job.product.n_pieces, g4_head_piece, &job);
+}
+
+/* The same softcapped. */
+static void g4_logits_run(const g4_chunk *j, int first, int n, float *logits, size_t stride)
+{
+    g4_head_run(j, first, n, logits, stride, NULL);
+    for (int i = 0; i < n; i++) g4_softcap_run(j->e, logits + (size_t)i * stride);
 }
 
 typedef struct {
@@ -4115,7 +4154,7 @@ static int g4_penalises(const g4_sampling *p)
            p->frequency_penalty != 0 || p->n_bias > 0;
 }
 
-/* The next token, or -1 when the mask allows none. few (n_few): all tokens that the mask allows, ascending, whose
+/* The next token, or -1 when the mask allows none. few (n_few): all tokens that come into question, ascending, whose
  * logits alone are in s->work; NULL: all are in s->logits, and s->mask counts where `masked`. */
 static g4_token g4_sample(g4_session *s, const g4_sampling *p, const g4_token *few, int n_few, int masked,
                           int reply_start)
@@ -4261,7 +4300,7 @@ void g4_session_plan(const g4_engine *e, const g4_session_options *opt, g4_memor
     }
     const uint64_t vocab = e->file.config.n_vocab;
     out->work = e->scratch_bytes + g4_partial_floats(e, n_ctx) * sizeof(float) +
-                vocab * (2 * sizeof(float) + sizeof(g4_candidate)) + vocab / 16 * sizeof(uint32_t) +
+                vocab * (2 * sizeof(float) + sizeof(g4_candidate)) + vocab / 16 * (sizeof(uint32_t) + sizeof(float)) +
                 e->file.config.hidden * sizeof(float) + (uint64_t)n_ctx * sizeof(g4_token);
     out->available = g4_available_memory();
 }
@@ -4292,6 +4331,7 @@ void g4_session_close(g4_session *s)
     g4_free(e->a, s->tokens);
     g4_free(e->a, s->state);
     g4_free(e->a, s->logits);
+    g4_free(e->a, s->group_max);
     g4_free(e->a, s->work);
     g4_free(e->a, s->candidates);
     g4_free(e->a, s->mask);
@@ -4332,14 +4372,15 @@ g4_status g4_session_open(g4_session **out, g4_engine *e, const g4_session_optio
     s->tokens = g4_alloc(e->a, (size_t)n_ctx, sizeof *s->tokens);
     s->state = g4_alloc(e->a, c->hidden, sizeof *s->state);
     s->logits = g4_alloc(e->a, vocab, sizeof *s->logits);
+    s->group_max = g4_alloc(e->a, vocab / 16, sizeof *s->group_max);
     s->work = g4_alloc(e->a, vocab, sizeof *s->work);
     s->candidates = g4_alloc(e->a, vocab, sizeof *s->candidates);
     s->mask = g4_alloc(e->a, vocab / 32 + 1, sizeof *s->mask);
     s->seen = g4_alloc(e->a, vocab / 32 + 1, sizeof *s->seen);
     s->partial = g4_alloc(e->a, s->partial_floats, sizeof *s->partial);
     s->caches = g4_alloc(e->a, (size_t)e->n_owners, sizeof *s->caches);
-    int ok = s->tokens && s->state && s->logits && s->work && s->candidates && s->mask && s->seen && s->partial &&
-             s->caches;
+    int ok = s->tokens && s->state && s->logits && s->group_max && s->work && s->candidates && s->mask && s->seen &&
+             s->partial && s->caches;
     for (int l = 0; l < (int)c->n_layers && ok; l++) {
         const g4_layer *w = &e->weights.layers[l];
         if (!w->has_kv) continue;
@@ -4417,8 +4458,9 @@ static int g4_chunk_end(const g4_session *s, int from, int to)
     return end;
 }
 
-/* Softcapped logits (n, stride) behind final states (n, hidden); n <= G4_LOGIT_ROWS. */
-static void g4_session_head(g4_session *s, const float *states, int n, float *logits, size_t stride)
+/* Softcapped logits (n, stride) behind final states (n, hidden); n <= G4_LOGIT_ROWS. With group_max: of one state, as
+ * g4_head_run leaves them. */
+static void g4_session_head(g4_session *s, const float *states, int n, float *logits, size_t stride, float *group_max)
 {
     g4_engine *e = s->e;
     const size_t hidden = e->file.config.hidden;
@@ -4427,7 +4469,10 @@ static void g4_session_head(g4_session *s, const float *states, int n, float *lo
     for (int i = 0; i < n; i++)
         memcpy(e->scratch.x + (size_t)i * e->scratch.normed.x_stride, states + (size_t)i * hidden,
                hidden * sizeof *states);
-    g4_logits_run(&chunk, 0, n, logits, stride);
+    if (group_max)
+        g4_head_run(&chunk, 0, n, logits, stride, group_max);
+    else
+        g4_logits_run(&chunk, 0, n, logits, stride);
     s->n_head_rows += (uint64_t)n * e->file.config.n_vocab;
     g4_unlock(e);
 }
@@ -4454,8 +4499,8 @@ static void g4_session_head_some(g4_session *s, const g4_token *id, int n, float
 uint64_t g4_session_n_head_rows(const g4_session *s) { return s->n_head_rows; }
 
 /* Evaluate positions [s->n, to) of the timeline, whose tokens and runs are in place. row: logits of every position.
- * states: final states (n_states, hidden) of the last n_states positions, and no logits. Neither: logits of the last
- * position. On failure the timeline is cut back to where it was. */
+ * states: final states (n_states, hidden) of the last n_states positions, and no logits. Neither: raw logits of the
+ * last position. On failure the timeline is cut back to where it was. */
 static g4_status g4_session_run(g4_session *s, int to, g4_logits_row_fn row, void *user, float *states, int n_states,
                                 g4_error *err)
 {
@@ -4498,7 +4543,7 @@ static g4_status g4_session_run(g4_session *s, int to, g4_logits_row_fn row, voi
                 memcpy(s->logits, e->scratch.logits + (size_t)(rows - 1) * vocab, vocab * sizeof *s->logits);
         }
         if (!row && !states && end == to) {
-            g4_logits_run(&chunk, n - 1, 1, s->logits, vocab);
+            g4_head_run(&chunk, n - 1, 1, s->logits, vocab, s->group_max);
             s->n_head_rows += e->file.config.n_vocab;
         }
         if (status) break;
@@ -4524,7 +4569,7 @@ static g4_status g4_session_run(g4_session *s, int to, g4_logits_row_fn row, voi
         g4_drop_runs(s, start);
         s->ready = ready;
     } else {
-        s->ready = states ? G4_READY_NOTHING : G4_READY_LOGITS;
+        s->ready = states ? G4_READY_NOTHING : row ? G4_READY_LOGITS : G4_READY_RAW;
     }
     if (guard) g4_snapshot_drop(s, s->n_snapshots - 1);
     g4_unlock(e);
@@ -4615,14 +4660,14 @@ g4_status g4_session_eval_text(g4_session *s, const char *text, size_t len, g4_e
     return status;
 }
 
-/* Logits of the last position: the head behind its final state, or, when only its keys and values are there, that
- * token evaluated once more: the same bits. */
-static g4_status g4_session_refresh(g4_session *s, g4_error *err)
+/* Logits of the last position, raw or softcapped: the head behind its final state, or, when only its keys and values
+ * are there, that token evaluated once more: the same bits. */
+static g4_status g4_session_raw(g4_session *s, g4_error *err)
 {
-    if (s->n == 0 || s->ready == G4_READY_LOGITS) return G4_OK;
+    if (s->n == 0 || s->ready >= G4_READY_RAW) return G4_OK;
     if (s->ready == G4_READY_STATE) {
-        g4_session_head(s, s->state, 1, s->logits, g4_round_up(s->e->file.config.n_vocab, 16));
-        s->ready = G4_READY_LOGITS;
+        g4_session_head(s, s->state, 1, s->logits, g4_round_up(s->e->file.config.n_vocab, 16), s->group_max);
+        s->ready = G4_READY_RAW;
         return G4_OK;
     }
     const int n = s->n;
@@ -4630,6 +4675,50 @@ static g4_status g4_session_refresh(g4_session *s, g4_error *err)
     const g4_status status = g4_session_run(s, n, NULL, NULL, NULL, 0, err);
     s->n = n;
     return status;
+}
+
+/* Softcapped logits of the last position. */
+static g4_status g4_session_refresh(g4_session *s, g4_error *err)
+{
+    const g4_status status = g4_session_raw(s, err);
+    if (status || s->ready != G4_READY_RAW) return status;
+    g4_lock(s->e);
+    g4_softcap_run(s->e, s->logits);
+    g4_unlock(s->e);
+    s->ready = G4_READY_LOGITS;
+    return G4_OK;
+}
+
+/* The tokens that may be among the k best, in id (at most G4_FEW, ascending), and their softcapped logits in s->work;
+ * without a look at the others. 0: look at all.
+ *
+ * Raw logits keep their order under softcap unless they are so near that they round alike, or change places by the
+ * kernel's error, 2^-21 cap. Up to 4 cap tanh(x / cap) rises by sech(4)^2 = 1 / 746 at least, so G4_CAP_NEAR of the cap
+ * apart they keep it. */
+#define G4_CAP_FAR 4.0f
+#define G4_CAP_NEAR 0x1p-10f
+static int g4_session_candidates(g4_session *s, int k, g4_token *id)
+{
+    const int n_vocab = (int)s->e->file.config.n_vocab, n_groups = (n_vocab + 15) / 16;
+    const float cap = s->e->file.config.softcap;
+    float score[G4_FEW];
+    if (s->ready != G4_READY_RAW || k > G4_FEW / 4 || g4_top(s->group_max, n_groups, k, s->candidates) < k) return 0;
+    const float most = s->candidates[0].logprob, least = s->candidates[k - 1].logprob; /* k logits are that large */
+    if (cap != 0 && !(most <= G4_CAP_FAR * cap && least >= -G4_CAP_FAR * cap)) return 0;
+    const float bar = least - G4_CAP_NEAR * cap;
+    int n = 0;
+    for (int g = 0; g < n_groups; g++) {
+        if (s->group_max[g] < bar) continue;
+        for (int i = 16 * g; i < g4_min_int(16 * g + 16, n_vocab); i++) {
+            if (!(s->logits[i] >= bar)) continue;
+            if (n == G4_FEW) return 0;
+            score[n] = s->logits[i];
+            id[n++] = i;
+        }
+    }
+    if (cap != 0) s->e->kernels->softcap(score, n, cap);
+    for (int i = 0; i < n; i++) s->work[id[i]] = score[i];
+    return n;
 }
 
 const float *g4_session_logits(g4_session *s)
@@ -4674,7 +4763,7 @@ g4_status g4_session_sync(g4_session *s, const g4_prompt *prompt, int *reused, g
     g4_unlock(s->e);
     const uint64_t before = s->n_evaluated;
     const g4_status status =
-        at < prompt->n ? g4_session_append(s, prompt, at, NULL, NULL, err) : g4_session_refresh(s, err);
+        at < prompt->n ? g4_session_append(s, prompt, at, NULL, NULL, err) : g4_session_raw(s, err);
     if (reused && !status) *reused = prompt->n - (int)(s->n_evaluated - before);
     return status;
 }
@@ -4697,7 +4786,7 @@ g4_status g4_session_rewind(g4_session *s, int n, g4_error *err)
     const int at = g4_go_back(s, n);
     g4_unlock(s->e);
     const g4_prompt p = { s->tokens, n, runs, n_runs };
-    const g4_status status = at < n ? g4_session_append(s, &p, at, NULL, NULL, err) : g4_session_refresh(s, err);
+    const g4_status status = at < n ? g4_session_append(s, &p, at, NULL, NULL, err) : g4_session_raw(s, err);
     g4_lock(s->e);
     for (int i = 0; i < n_runs; i++) g4_soft_drop(s->e, runs[i].soft);
     g4_unlock(s->e);
@@ -4737,6 +4826,7 @@ g4_status g4_session_fork(g4_session **out, const g4_session *s, g4_error *err)
     f->cap_runs = s->n_runs;
     memcpy(f->tokens, s->tokens, (size_t)s->n * sizeof *f->tokens);
     memcpy(f->logits, s->logits, e->file.config.n_vocab * sizeof *f->logits);
+    memcpy(f->group_max, s->group_max, (e->file.config.n_vocab + 15) / 16 * sizeof *f->group_max);
     memcpy(f->state, s->state, e->file.config.hidden * sizeof *f->state);
     f->ready = s->ready;
     f->n = s->n;
@@ -4941,7 +5031,7 @@ g4_status g4_session_load(g4_session **out, g4_engine *e, const g4_session_optio
         if (!status) g4_state_get(&io, &sum, sizeof sum);
         if (!status) status = io.status;
         if (!status && sum != expected) status = g4_fail(err, G4_ERR_FORMAT, "the saved session is damaged (checksum)");
-        if (!status) status = g4_session_refresh(s, err);
+        if (!status) status = g4_session_raw(s, err);
     }
     if (status)
         g4_session_close(s);
@@ -5103,14 +5193,16 @@ static g4_status g4_reply_evaluate(g4_reply *r, int guess, g4_error *err)
     return G4_OK;
 }
 
-/* Logits of the last position, and at the same time those behind the guesses: the weights are read once. */
-static g4_status g4_reply_logits(g4_reply *r, g4_error *err)
+/* Logits of the last position, raw ones if `raw` will do, and at the same time those behind the guesses: the weights
+ * are read once. */
+static g4_status g4_reply_logits(g4_reply *r, int raw, g4_error *err)
 {
     g4_session *s = r->s;
     const g4_config *c = &s->e->file.config;
     const size_t stride = g4_round_up(c->n_vocab, 16);
-    if (r->ahead == 0 || s->ready == G4_READY_LOGITS) return g4_session_refresh(s, err);
-    g4_session_head(s, r->states + (size_t)r->row * c->hidden, 1 + r->ahead, r->rows + (size_t)r->row * stride, stride);
+    if (r->ahead == 0 || s->ready == G4_READY_LOGITS) return raw ? g4_session_raw(s, err) : g4_session_refresh(s, err);
+    g4_session_head(s, r->states + (size_t)r->row * c->hidden, 1 + r->ahead, r->rows + (size_t)r->row * stride, stride,
+                    NULL);
     r->rows_ready = 1;
     g4_draft_use(r, r->row);
     return G4_OK;
@@ -5127,6 +5219,13 @@ static int g4_mask_few(const uint32_t *mask, int n_vocab, g4_token *id)
             id[n++] = i;
         }
     return n;
+}
+
+/* On how many of the best tokens a choice depends; 0: on all. */
+static int g4_choice_width(const g4_reply *r, const g4_sampling *p)
+{
+    if (r->opt->constraint || r->opt->want_logprobs || g4_penalises(p)) return 0;
+    return p->temperature <= 0 ? 1 : p->top_k;
 }
 
 /* The next token, -1 when none is allowed. What the constraint decides alone is not evaluated yet, and of the head only
@@ -5152,11 +5251,14 @@ static g4_status g4_reply_choose(g4_reply *r, const g4_sampling *sampling, g4_to
     const double start = g4_seconds();
     g4_status status = g4_reply_evaluate(r, 1, err);
     if (status) return status;
+    const int k = g4_choice_width(r, sampling);
     if (n_few > 0 && s->ready == G4_READY_STATE) {
         g4_session_head_some(s, few, n_few, s->work);
     } else {
-        status = g4_reply_logits(r, err);
+        status = g4_reply_logits(r, k > 0, err);
         for (int i = 0; i < n_few; i++) s->work[few[i]] = s->logits[few[i]];
+        if (!status && k > 0) n_few = g4_session_candidates(s, k, few);
+        if (!status && k > 0 && n_few == 0) status = g4_session_refresh(s, err);
     }
     if (status) return status;
     const double seconds = g4_seconds() - start;
@@ -5266,7 +5368,7 @@ static g4_status g4_generate_checked(g4_reply *r, const g4_sampling *sampling, g
     g4_session *s = r->s;
     const g4_generate_options *opt = r->opt;
     int stopped = 0;
-    g4_status status = s->ready == G4_READY_NOTHING ? g4_session_refresh(s, err) : G4_OK;
+    g4_status status = s->ready == G4_READY_NOTHING ? g4_session_raw(s, err) : G4_OK;
     while (!status && !stopped) {
         if (opt->max_tokens > 0 && result->n_tokens >= opt->max_tokens) {
             result->stop = G4_STOP_MAX_TOKENS;
