@@ -2693,22 +2693,16 @@ static void g4_head_piece(void *ctx, int piece, int worker)
         job->group_max[g] = g4_group_max(logits + 16 * (size_t)g, g4_min_int(16, n_vocab - 16 * g));
 }
 
-/* Logits before softcap (rows of `stride`) of tokens [first, first + n) of the chunk, whose final states are in x.
- * group_max: NULL, or for one token the largest of each group of rows, while they are in cache. */
-static void g4_head_run(const g4_chunk *j, int first, int n, float *logits, size_t stride, float *group_max)
+/* Softcapped logits (rows of `stride`) of tokens [first, first + n) of the chunk, whose final states are in x. With
+ * group_max those of one token, not softcapped, and the largest of each group, noted while they are in cache. */
+static void g4_logits_run(const g4_chunk *j, int first, int n, float *logits, size_t stride, float *group_max)
 {
     g4_engine *e = j->e;
     g4_head job = { j, first, { .e = e, .x = &e->scratch.normed }, group_max };
     g4_parallel_for(e->pool, n, g4_head_input, &job);
     g4_products_add(&job.product, &e->weights.head, logits, stride, first, first + n, 0, e->weights.head.groups);
     g4_parallel_for(e->pool, job.product.n_pieces, g4_head_piece, &job);
-}
-
-/* The same softcapped. */
-static void g4_logits_run(const g4_chunk *j, int first, int n, float *logits, size_t stride)
-{
-    g4_head_run(j, first, n, logits, stride, NULL);
-    for (int i = 0; i < n; i++) g4_softcap_run(j->e, logits + (size_t)i * stride);
+    for (int i = 0; i < n && !group_max; i++) g4_softcap_run(e, logits + (size_t)i * stride);
 }
 
 typedef struct {
@@ -4458,8 +4452,7 @@ static int g4_chunk_end(const g4_session *s, int from, int to)
     return end;
 }
 
-/* Softcapped logits (n, stride) behind final states (n, hidden); n <= G4_LOGIT_ROWS. With group_max: of one state, as
- * g4_head_run leaves them. */
+/* Logits (n, stride) behind final states (n, hidden), as g4_logits_run leaves them; n <= G4_LOGIT_ROWS. */
 static void g4_session_head(g4_session *s, const float *states, int n, float *logits, size_t stride, float *group_max)
 {
     g4_engine *e = s->e;
@@ -4469,10 +4462,7 @@ static void g4_session_head(g4_session *s, const float *states, int n, float *lo
     for (int i = 0; i < n; i++)
         memcpy(e->scratch.x + (size_t)i * e->scratch.normed.x_stride, states + (size_t)i * hidden,
                hidden * sizeof *states);
-    if (group_max)
-        g4_head_run(&chunk, 0, n, logits, stride, group_max);
-    else
-        g4_logits_run(&chunk, 0, n, logits, stride);
+    g4_logits_run(&chunk, 0, n, logits, stride, group_max);
     s->n_head_rows += (uint64_t)n * e->file.config.n_vocab;
     g4_unlock(e);
 }
@@ -4533,7 +4523,7 @@ static g4_status g4_session_run(g4_session *s, int to, g4_logits_row_fn row, voi
         const size_t vocab = g4_round_up(e->file.config.n_vocab, 16);
         for (int t = 0; row && t < n && !status; t += G4_LOGIT_ROWS) {
             const int rows = g4_min_int(G4_LOGIT_ROWS, n - t);
-            g4_logits_run(&chunk, t, rows, e->scratch.logits, vocab);
+            g4_logits_run(&chunk, t, rows, e->scratch.logits, vocab, NULL);
             s->n_head_rows += (uint64_t)rows * e->file.config.n_vocab;
             for (int i = 0; i < rows && !status; i++)
                 if (row(user, s->n - start + t + i, e->scratch.logits + (size_t)i * vocab))
@@ -4543,7 +4533,7 @@ static g4_status g4_session_run(g4_session *s, int to, g4_logits_row_fn row, voi
                 memcpy(s->logits, e->scratch.logits + (size_t)(rows - 1) * vocab, vocab * sizeof *s->logits);
         }
         if (!row && !states && end == to) {
-            g4_head_run(&chunk, n - 1, 1, s->logits, vocab, s->group_max);
+            g4_logits_run(&chunk, n - 1, 1, s->logits, vocab, s->group_max);
             s->n_head_rows += e->file.config.n_vocab;
         }
         if (status) break;

@@ -320,6 +320,19 @@ G4_BODY G4_AVX2 __m256 g4_scales_avx2(const uint8_t *p, g4_scale_type type)
     if (type == G4_SCALE_F16) return _mm256_cvtph_ps(h);
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
 }
+
+/* y of 16 rows and one token starts at 0, then each block adds its sums (f0, f1) times both scales. */
+G4_BODY G4_AVX2 void g4_start_avx2(float *y)
+{
+    _mm256_storeu_ps(y, _mm256_setzero_ps());
+    _mm256_storeu_ps(y + 8, _mm256_setzero_ps());
+}
+G4_BODY G4_AVX2 void g4_add_block_avx2(float *y, __m256 sw0, __m256 sw1, __m256 dx, __m256 f0, __m256 f1)
+{
+    _mm256_storeu_ps(y, _mm256_fmadd_ps(_mm256_mul_ps(sw0, dx), f0, _mm256_loadu_ps(y)));
+    _mm256_storeu_ps(y + 8, _mm256_fmadd_ps(_mm256_mul_ps(sw1, dx), f1, _mm256_loadu_ps(y + 8)));
+}
+
 G4_BODY G4_AVX2 __m256i g4_four_avx2(const int8_t *q) /* 4 inputs of one token, for every row */
 {
     int32_t v;
@@ -361,11 +374,7 @@ G4_BODY G4_AVX2 void g4_q4_tile_avx2(G4_TILE_ARGS_CONST, const g4_scale_type typ
     const int8_t *q = x->q + (size_t)t * 64 * steps;
     const float *d = x->d + (size_t)t * 2 * steps;
     const int32_t *sum = x->sum + (size_t)t * 2 * steps;
-    if (s0 == 0)
-        for (int i = 0; i < n; i++) {
-            _mm256_storeu_ps(y + (size_t)i * y_stride, _mm256_setzero_ps());
-            _mm256_storeu_ps(y + (size_t)i * y_stride + 8, _mm256_setzero_ps());
-        }
+    for (int i = 0; i < n && s0 == 0; i++) g4_start_avx2(y + (size_t)i * y_stride);
     for (int s = s0; s < s1; s++)
         for (int b = 0; b < 2; b++) {
             const uint8_t *p = w + (size_t)s * 576;
@@ -403,11 +412,9 @@ G4_BODY G4_AVX2 void g4_q4_tile_avx2(G4_TILE_ARGS_CONST, const g4_scale_type typ
             for (int i = 0; i < n; i++) {
                 const __m256i off = _mm256_set1_epi32(8 * sum[(size_t)i * 2 * steps + blk]);
                 const __m256 dx = _mm256_set1_ps(d[(size_t)i * 2 * steps + blk]);
-                float *yi = y + (size_t)i * y_stride;
                 const __m256 f0 = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_madd_epi16(a0[i], ones), off));
                 const __m256 f1 = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_madd_epi16(a1[i], ones), off));
-                _mm256_storeu_ps(yi, _mm256_fmadd_ps(_mm256_mul_ps(sw0, dx), f0, _mm256_loadu_ps(yi)));
-                _mm256_storeu_ps(yi + 8, _mm256_fmadd_ps(_mm256_mul_ps(sw1, dx), f1, _mm256_loadu_ps(yi + 8)));
+                g4_add_block_avx2(y + (size_t)i * y_stride, sw0, sw1, dx, f0, f1);
             }
         }
 }
@@ -419,11 +426,7 @@ G4_BODY G4_AVX2 void g4_q8_tile_avx2(G4_TILE_ARGS_CONST, const g4_scale_type typ
     const size_t steps = (size_t)x->steps;
     const int8_t *q = x->q + (size_t)t * 64 * steps;
     const float *d = x->d + (size_t)t * 2 * steps;
-    if (s0 == 0)
-        for (int i = 0; i < n; i++) {
-            _mm256_storeu_ps(y + (size_t)i * y_stride, _mm256_setzero_ps());
-            _mm256_storeu_ps(y + (size_t)i * y_stride + 8, _mm256_setzero_ps());
-        }
+    for (int i = 0; i < n && s0 == 0; i++) g4_start_avx2(y + (size_t)i * y_stride);
     for (int s = s0; s < s1; s++)
         for (int b = 0; b < 2; b++) {
             const uint8_t *p = w + (size_t)s * 1088;
@@ -452,10 +455,8 @@ G4_BODY G4_AVX2 void g4_q8_tile_avx2(G4_TILE_ARGS_CONST, const g4_scale_type typ
 #pragma GCC unroll 4
             for (int i = 0; i < n; i++) {
                 const __m256 dx = _mm256_set1_ps(d[(size_t)i * 2 * steps + blk]);
-                float *yi = y + (size_t)i * y_stride;
                 const __m256 f0 = _mm256_cvtepi32_ps(a0[i]), f1 = _mm256_cvtepi32_ps(a1[i]);
-                _mm256_storeu_ps(yi, _mm256_fmadd_ps(_mm256_mul_ps(sw0, dx), f0, _mm256_loadu_ps(yi)));
-                _mm256_storeu_ps(yi + 8, _mm256_fmadd_ps(_mm256_mul_ps(sw1, dx), f1, _mm256_loadu_ps(yi + 8)));
+                g4_add_block_avx2(y + (size_t)i * y_stride, sw0, sw1, dx, f0, f1);
             }
         }
 }
@@ -620,10 +621,7 @@ G4_BODY G4_AVX2 void g4_panel_block_avx2(__m256i a0[4], __m256i a1[4], const int
 G4_AVX2 static void g4_panel8_tile_avx2(float *const y[4], const void *panel, int t, int blocks, int first)
 {
     const g4_panel8 *p = panel;
-    for (int i = 0; i < 4 && first; i++) {
-        _mm256_storeu_ps(y[i], _mm256_setzero_ps());
-        _mm256_storeu_ps(y[i] + 8, _mm256_setzero_ps());
-    }
+    for (int i = 0; i < 4 && first; i++) g4_start_avx2(y[i]);
     for (int b = 0; b < blocks; b++) {
         const __m256i *start = (const __m256i *)(const void *)p->start[b];
         __m256i a0[4], a1[4];
@@ -638,8 +636,7 @@ G4_AVX2 static void g4_panel8_tile_avx2(float *const y[4], const void *panel, in
             const __m256 dx = _mm256_broadcast_ss(p->d[b] + t + i), pairs = _mm256_broadcast_ss(p->pairs[b] + t + i);
             const __m256 f0 = _mm256_sub_ps(_mm256_castsi256_ps(a0[i]), pairs);
             const __m256 f1 = _mm256_sub_ps(_mm256_castsi256_ps(a1[i]), pairs);
-            _mm256_storeu_ps(y[i], _mm256_fmadd_ps(_mm256_mul_ps(sw0, dx), f0, _mm256_loadu_ps(y[i])));
-            _mm256_storeu_ps(y[i] + 8, _mm256_fmadd_ps(_mm256_mul_ps(sw1, dx), f1, _mm256_loadu_ps(y[i] + 8)));
+            g4_add_block_avx2(y[i], sw0, sw1, dx, f0, f1);
         }
     }
 }
@@ -706,10 +703,7 @@ G4_AVX2 static void g4_panel4_tile_avx2(float *const y[4], const void *panel, in
     const g4_panel4 *p = panel;
     const int8_t *const q[] = { p->q[t], p->q[t + 1], p->q[t + 2], p->q[t + 3] };
     const float *const d[] = { p->d[t], p->d[t + 1], p->d[t + 2], p->d[t + 3] };
-    for (int i = 0; i < 4 && first; i++) {
-        _mm256_storeu_ps(y[i], _mm256_setzero_ps());
-        _mm256_storeu_ps(y[i] + 8, _mm256_setzero_ps());
-    }
+    for (int i = 0; i < 4 && first; i++) g4_start_avx2(y[i]);
     for (int b = 0; b < blocks; b++) {
         const __m256i *w = (const __m256i *)(const void *)p->w[b];
         __m256i a0[4], a1[4];
@@ -732,8 +726,7 @@ G4_AVX2 static void g4_panel4_tile_avx2(float *const y[4], const void *panel, in
         for (int i = 0; i < 4; i++) {
             const __m256 dx = _mm256_broadcast_ss(d[i] + b);
             const __m256 f0 = g4_halves_avx2(a0[i]), f1 = g4_halves_avx2(a1[i]);
-            _mm256_storeu_ps(y[i], _mm256_fmadd_ps(_mm256_mul_ps(sw0, dx), f0, _mm256_loadu_ps(y[i])));
-            _mm256_storeu_ps(y[i] + 8, _mm256_fmadd_ps(_mm256_mul_ps(sw1, dx), f1, _mm256_loadu_ps(y[i] + 8)));
+            g4_add_block_avx2(y[i], sw0, sw1, dx, f0, f1);
         }
     }
 }
@@ -1433,11 +1426,7 @@ G4_BODY G4_AVXVNNI void g4_quant_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_type 
     const int8_t *q = x->q + (size_t)t * 64 * steps;
     const float *d = x->d + (size_t)t * 2 * steps;
     const int32_t *sum = x->sum + (size_t)t * 2 * steps;
-    if (s0 == 0)
-        for (int i = 0; i < n; i++) {
-            _mm256_storeu_ps(y + (size_t)i * y_stride, _mm256_setzero_ps());
-            _mm256_storeu_ps(y + (size_t)i * y_stride + 8, _mm256_setzero_ps());
-        }
+    for (int i = 0; i < n && s0 == 0; i++) g4_start_avx2(y + (size_t)i * y_stride);
     for (int s = s0; s < s1; s++)
         for (int b = 0; b < 2; b++) {
             const uint8_t *p = w + (size_t)s * step_bytes;
@@ -1482,10 +1471,8 @@ G4_BODY G4_AVXVNNI void g4_quant_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_type 
 #pragma GCC unroll 4
             for (int i = 0; i < n; i++) {
                 const __m256 dx = _mm256_set1_ps(d[(size_t)i * 2 * steps + blk]);
-                float *yi = y + (size_t)i * y_stride;
                 const __m256 f0 = _mm256_cvtepi32_ps(a0[i]), f1 = _mm256_cvtepi32_ps(a1[i]);
-                _mm256_storeu_ps(yi, _mm256_fmadd_ps(_mm256_mul_ps(sw0, dx), f0, _mm256_loadu_ps(yi)));
-                _mm256_storeu_ps(yi + 8, _mm256_fmadd_ps(_mm256_mul_ps(sw1, dx), f1, _mm256_loadu_ps(yi + 8)));
+                g4_add_block_avx2(y + (size_t)i * y_stride, sw0, sw1, dx, f0, f1);
             }
         }
 }
