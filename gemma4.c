@@ -215,7 +215,6 @@ _Static_assert(sizeof(g4_layer_config) == 32, "a layer record is 32 bytes on dis
 #define G4_CHECKSUM_START 48 /* the checksum covers everything after itself up to the tensor data */
 #define G4_MAX_LAYERS 512 /* sanity bounds, far above any family member: they keep products of sizes within 64 bits */
 #define G4_MAX_DIM (1u << 24)
-#define G4_MAX_HEAD_DIM 1024
 #define G4_MAX_PLE_DIM 1024
 #define G4_MAX_AUDIO_CONTEXT 64
 #define G4_ATTEND_GROUP 64 /* queries (tokens x heads of a group) that read one key/value head together */
@@ -1012,7 +1011,7 @@ static void g4_quantize16(int16_t *q, float *unit, const float *x, int cols)
         }
     for (int j = 0; j < 8; j++) part[j] += part[j + 8];
     const float squares = ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
-    *unit = fmaxf(fmaxf(sqrtf(squares) / G4_NORM_PRODUCT16, largest / G4_MOST_PRODUCT16), FLT_MIN);
+    *unit = fmaxf(fmaxf(sqrtf(squares) / G4_NORM_PRODUCT16, largest / (float)G4_MOST16), FLT_MIN);
     const float inverse = 1.0f / *unit;
     for (int i = 0; i < cols; i++) q[i / 32 * 32 + i % 32 / 2 + i % 2 * 16] = g4_to_int16(x[i] * inverse);
 }
@@ -1153,7 +1152,8 @@ static void g4_attend16(const g4_tile16 *tile, int n_keys, int head_dim, const i
             top = fmaxf(top, p[j]);
             sum += p[j];
         }
-        const float unit = fmaxf(fmaxf(top / 32767.0f, sum / (float)G4_WEIGHTS16), FLT_MIN), shrink = expf(m[i] - most);
+        const float unit = fmaxf(fmaxf(top / (float)G4_MOST16, sum / (float)G4_WEIGHTS16), FLT_MIN),
+                    shrink = expf(m[i] - most);
         g4_round16(w, p, 1.0f / unit, n_keys);
         int32_t total = 0;
         for (int j = 0; j < n_keys; j++) total += w[j];
@@ -3019,7 +3019,7 @@ static float g4_unit16(const float *x, int n)
         }
     const float norm = sqrtf(squares[0] + squares[1] + squares[2] + squares[3]);
     const float top = fmaxf(fmaxf(most[0], most[1]), fmaxf(most[2], most[3]));
-    return fmaxf(fmaxf(norm / (float)G4_NORM16, top / 32767.0f), FLT_MIN);
+    return fmaxf(fmaxf(norm / (float)G4_NORM16, top / (float)G4_MOST16), FLT_MIN);
 }
 
 enum { G4_QUERY, G4_KEY, G4_VALUE };
@@ -3222,7 +3222,7 @@ static int g4_vision_run_open(g4_vision_run *r)
     r->seen = g4_alloc(a, n, all * sizeof(float));
     r->in16 = r->e->kernels->attend16 && r->v->layers[0].q.w.type != G4_TYPE_F32;
     if (r->in16) {
-        r->v_unit = sqrtf((float)dim) / (float)G4_VALUE16;
+        r->v_unit = sqrtf((float)dim) / (float)G4_MOST16;
         r->q16 = g4_alloc(a, padded, all * sizeof *r->q16);
         r->k16 = g4_alloc(a, padded, all * sizeof *r->k16);
         r->val16 = g4_alloc(a, padded, c->v_heads * g4_round_up(dim, 16) * sizeof *r->val16);

@@ -289,6 +289,7 @@ typedef void (*g4_gemm_fn)(float *y, size_t y_stride, const g4_matrix *w, const 
 /* Keys and values of one KV head at 64 consecutive positions (one page). */
 typedef enum { G4_KV_F16 = 0, G4_KV_F32 = 1, G4_KV_Q8_0 = 2 } g4_kv_type; /* as g4_session_options numbers them */
 #define G4_PAGE 64
+#define G4_MAX_HEAD_DIM 1024
 typedef struct {
     const void *k;                  /* (head_dim, 64): transposed, so that 64 positions are the lanes */
     const void *v;                  /* (64, head_dim) */
@@ -304,15 +305,17 @@ typedef struct {
 typedef void (*g4_attend_fn)(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q,
                              const int *lo, const int *hi, float *m, float *l, float *o);
 
+/* Integers of 16 bits that are multiplied are of at most this, so that two of them can be added first. */
+#define G4_MOST16 16383
+
 /* Attention in 16-bit integers: a multiplication of two vectors does twice what it does with float32. The vision tower
  * uses it where its weights are not float32 and the table has it. It moves a soft token by 1e-4 of its size where
  * weights of 8 bits move it by 1e-1. Units make the integers numbers again. No sum can leave 32 bits:
- *   queries and keys: integers of at most 32767, a row's norm at most G4_NORM16, so that q . k < 2^31 (Cauchy-Schwarz)
- *   values: integers of at most G4_VALUE16; the weights of a tile: of at most 32767, together G4_WEIGHTS16 + 32 */
+ *   queries and keys: a row's norm is at most G4_NORM16, so that q . k < 2^31 (Cauchy-Schwarz)
+ *   the weights of a tile: together at most G4_WEIGHTS16 + 32 */
 #define G4_NORM16 46300
-#define G4_VALUE16 16383
 #define G4_WEIGHTS16 131000
-typedef struct {
+typedef struct {         /* all 64 positions within the bounds, also those that nobody sees */
     const int16_t *k;    /* (head_dim / 2, 64, 2): two dims of a position beside each other */
     const int16_t *v;    /* (32, pad16(head_dim), 2): a dim of two positions beside each other */
     const float *k_unit; /* (64) */
@@ -321,9 +324,9 @@ typedef struct {
 
 /* One tile, of which all queries see the first n_keys positions; q (n_q, head_dim), o (n_q, pad16(head_dim)).
  *   s[j] = q . k[j] * (q_unit * k_unit[j]);  m' = max(m, max s);  p[j] = exp(s[j] - m')
- *   unit = max(max p / 32767, sum p / G4_WEIGHTS16);  w[j] = round-half-to-even(p[j] / unit)
+ *   unit = max(max p / G4_MOST16, sum p / G4_WEIGHTS16);  w[j] = round-half-to-even(p[j] / unit)
  *   l = l * exp(m - m') + unit * sum_j w[j];  o = o * exp(m - m') + unit * v_unit * sum_j w[j] v[j]
- * head_dim is even. Otherwise as g4_attend_fn. */
+ * head_dim is a multiple of 4. Otherwise as g4_attend_fn. */
 typedef void (*g4_attend16_fn)(const g4_tile16 *tile, int n_keys, int head_dim, const int16_t *q, const float *q_unit,
                                int n_q, float *m, float *l, float *o);
 
@@ -336,7 +339,6 @@ typedef void (*g4_attend16_fn)(const g4_tile16 *tile, int n_keys, int head_dim, 
  * Sums stay below 2^31 by Cauchy-Schwarz, since the norms of a row and a token are at most G4_NORM_PRODUCT16 before
  * they are rounded (46000 leaves room for the rounding of 200,000 columns); an input plus a weight stays below 2^15. */
 #define G4_NORM_PRODUCT16 46000.0f
-#define G4_MOST_PRODUCT16 16383.0f
 #define G4_ROOT_PRODUCT16 (724.07734f / G4_NORM_PRODUCT16) /* sqrt(32 * 128^2) / norm */
 typedef void (*g4_product16_fn)(float *y, size_t y_stride, const g4_matrix *w, const int16_t *x, const float *x_unit,
                                 int n, float least, float most);
@@ -355,7 +357,7 @@ typedef struct {
     g4_attend_fn attend;
     g4_attend16_fn attend16; /* NULL with round16: not faster than attend, or not measured */
     g4_product16_fn product16; /* NULL with quantize16: gemm of q8_0 is as fast, or not measured */
-    /* Its inputs, one token: unit = max(norm of x / G4_NORM_PRODUCT16, max|x| / G4_MOST_PRODUCT16, FLT_MIN),
+    /* Its inputs, one token: unit = max(norm of x / G4_NORM_PRODUCT16, max|x| / G4_MOST16, FLT_MIN),
      * q = round-half-to-even(x / unit), of each 32 inputs the even ones and then the odd ones; cols a multiple of 32 */
     void (*quantize16)(int16_t *q, float *unit, const float *x, int cols);
     /* y = round-half-to-even(x * inverse), at most 32767 each way */

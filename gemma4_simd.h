@@ -233,7 +233,8 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
     case N:                                                               \
         g4_values_tile_##SUFFIX(o, d0, alpha, p, v, v_stride, j0, j1, N); \
         break;
-#define G4_CASES_6(C, SUFFIX) C(SUFFIX, 1) C(SUFFIX, 2) C(SUFFIX, 3) C(SUFFIX, 4) C(SUFFIX, 5) C(SUFFIX, 6)
+#define G4_CASES_4(C, SUFFIX) C(SUFFIX, 1) C(SUFFIX, 2) C(SUFFIX, 3) C(SUFFIX, 4)
+#define G4_CASES_6(C, SUFFIX) G4_CASES_4(C, SUFFIX) C(SUFFIX, 5) C(SUFFIX, 6)
 #define G4_CASES_12(C, SUFFIX) \
     G4_CASES_6(C, SUFFIX) C(SUFFIX, 7) C(SUFFIX, 8) C(SUFFIX, 9) C(SUFFIX, 10) C(SUFFIX, 11) C(SUFFIX, 12)
 #define G4_ATTEND(SUFFIX, TARGET, TILE, KEYS, VALUES, SOFTMAX)                                                         \
@@ -593,6 +594,14 @@ G4_AVX2 static void g4_panel8_inputs_avx2(void *panel, const g4_acts *x, int t0,
     }
 }
 
+/* Pairs of two inputs x0, x1 and two weights w0, w1: sum += (x0 + w1)(x1 + w0). In assembly the sum stays in its
+ * register: gcc would add elsewhere and copy it back, and loops of this wait for instructions to be decoded. */
+G4_BODY G4_AVX2 void g4_cross_avx2(__m256i *sum, __m256i x0, __m256i x1, __m256i w0, __m256i w1)
+{
+    const __m256i m = _mm256_madd_epi16(_mm256_add_epi16(x0, w1), _mm256_add_epi16(x1, w0));
+    __asm__("vpaddd {%1, %0, %0|%0, %0, %1}" : "+x"(*sum) : "x"(m));
+}
+
 /* A block of 16 rows for 4 tokens, each the even inputs of 8 chunks, then the odd ones. a0 and a1 take the sums of rows
  * 0-7 and 8-15. */
 G4_BODY G4_AVX2 void g4_panel_block_avx2(__m256i a0[4], __m256i a1[4], const int16_t *weights,
@@ -606,14 +615,8 @@ G4_BODY G4_AVX2 void g4_panel_block_avx2(__m256i a0[4], __m256i a1[4], const int
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             const __m256i even = g4_two_avx2(x[i] + 2 * c), odd = g4_two_avx2(x[i] + 16 + 2 * c);
-            __m256i m0 = _mm256_madd_epi16(_mm256_add_epi16(even, odd0), _mm256_add_epi16(odd, even0));
-            __m256i m1 = _mm256_madd_epi16(_mm256_add_epi16(even, odd1), _mm256_add_epi16(odd, even1));
-            G4_KEEP(m0);
-            G4_KEEP(m1);
-            a0[i] = _mm256_add_epi32(a0[i], m0);
-            a1[i] = _mm256_add_epi32(a1[i], m1);
-            G4_KEEP(a0[i]);
-            G4_KEEP(a1[i]);
+            g4_cross_avx2(&a0[i], even, odd, even0, odd0);
+            g4_cross_avx2(&a1[i], even, odd, even1, odd1);
         }
     }
 }
@@ -1001,7 +1004,7 @@ G4_AVX2 static void g4_quantize16_avx2(int16_t *q, float *unit, const float *x, 
         top = _mm256_max_ps(_mm256_and_ps(b, magnitude), _mm256_max_ps(_mm256_and_ps(a, magnitude), top));
     }
     const float norm = sqrtf(g4_hsum_avx2(_mm256_add_ps(part0, part1)));
-    *unit = fmaxf(fmaxf(norm / G4_NORM_PRODUCT16, g4_hmax_avx2(top) / G4_MOST_PRODUCT16), FLT_MIN);
+    *unit = fmaxf(fmaxf(norm / G4_NORM_PRODUCT16, g4_hmax_avx2(top) / (float)G4_MOST16), FLT_MIN);
     const __m256 by = _mm256_set1_ps(1.0f / *unit);
     for (int b = 0; b < cols; b += 32) {
         __m256i even[2], odd[2];
@@ -1193,132 +1196,172 @@ G4_AVX2 static void g4_round16_avx2(int16_t *y, const float *x, float inverse, i
     for (; i < n; i++) y[i] = g4_to_int16(x[i] * inverse);
 }
 
-/* Attention in 16 bits: g4_attend16_fn. 6 queries x 16 positions or dims keep 12 sums in registers; a step takes two
- * dims or two positions. For 16 products it has one vpmaddwd, which only two pipes have, and one vpaddd, which all four
- * have: 25 products a cycle are reached where two fused multiply-adds are 16. */
-/* a += b, 32-bit lanes, where a stands: gcc would put the sum elsewhere and copy it back, and the loop below waits for
- * instructions to be decoded. */
-#define G4_ADD_TO_AVX2(a, b) __asm__("vpaddd {%1, %0, %0|%0, %0, %1}" : "+x"(a) : "x"(b))
-G4_BODY G4_AVX2 void g4_products16_avx2(__m256i *a0, __m256i *a1, const int16_t *x, int x_stride, const int16_t *y,
-                                        int y_stride, int steps, const int n)
+/* Attention in 16 bits: g4_attend16_fn, by the same identity as the panels. 4 queries x 16 positions or dims keep 8
+ * sums in registers; a step takes four dims or four positions. */
+typedef struct {
+    _Alignas(64) float s[G4_QUERY_BLOCK * G4_PAGE];
+    _Alignas(64) int16_t w[G4_QUERY_BLOCK * G4_PAGE];
+    _Alignas(64) int32_t key_pairs[G4_PAGE], value_pairs[G4_MAX_HEAD_DIM]; /* sums of w0 w1 */
+    int32_t query_pairs[G4_QUERY_BLOCK], weight_pairs[G4_QUERY_BLOCK];     /* sums of x0 x1 */
+    float shrink[G4_QUERY_BLOCK], unit[G4_QUERY_BLOCK];
+} g4_attend16_work;
+
+/* Of n columns of y (2 * steps, columns, 2). */
+G4_BODY G4_AVX2 void g4_pairs_down16_avx2(int32_t *pairs, const int16_t *y, int y_stride, int n, int steps)
 {
-#pragma GCC unroll 6
-    for (int i = 0; i < n; i++) a0[i] = a1[i] = _mm256_setzero_si256();
-    for (int c = 0; c < steps; c++, x += 2, y += y_stride) {
-        const __m256i y0 = _mm256_loadu_si256((const __m256i *)(const void *)y),
-                      y1 = _mm256_loadu_si256((const __m256i *)(const void *)(y + 16));
-#pragma GCC unroll 6
+    for (int c = 0; c < n; c += 8) {
+        __m256i sum = _mm256_setzero_si256();
+        const int16_t *p = y + 2 * c;
+        for (int k = 0; k < steps; k++, p += 2 * y_stride)
+            sum = _mm256_add_epi32(
+                sum, _mm256_madd_epi16(_mm256_loadu_si256((const __m256i *)(const void *)p),
+                                       _mm256_loadu_si256((const __m256i *)(const void *)(p + y_stride))));
+        _mm256_store_si256((__m256i *)(void *)(pairs + c), sum);
+    }
+}
+/* Of a row of n inputs, a multiple of 4. */
+G4_BODY G4_AVX2 int32_t g4_pairs_along16_avx2(const int16_t *x, int n)
+{
+    __m256i twice = _mm256_setzero_si256(); /* each product stands in two lanes */
+    int i = 0;
+    for (; i + 16 <= n; i += 16) {
+        const __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(x + i));
+        twice = _mm256_add_epi32(twice, _mm256_madd_epi16(v, _mm256_shuffle_epi32(v, 0xb1)));
+    }
+    uint32_t sum = (uint32_t)g4_hsum_int_avx2(_mm256_srli_epi64(twice, 32));
+    for (; i < n; i += 4) sum += (uint32_t)(x[i] * x[i + 2]) + (uint32_t)(x[i + 1] * x[i + 3]);
+    return (int32_t)sum;
+}
+
+G4_BODY G4_AVX2 void g4_products16_avx2(__m256i *a0, __m256i *a1, const int16_t *x, int x_stride,
+                                        const int32_t *x_pairs, const int16_t *y, int y_stride, const int32_t *y_pairs,
+                                        int steps, const int n)
+{
+    const __m256i zero = _mm256_setzero_si256();
+    const __m256i p0 = _mm256_load_si256((const __m256i *)(const void *)y_pairs),
+                  p1 = _mm256_load_si256((const __m256i *)(const void *)(y_pairs + 8));
+#pragma GCC unroll 4
+    for (int i = 0; i < n; i++) {
+        const __m256i less = _mm256_sub_epi32(zero, _mm256_set1_epi32(x_pairs[i]));
+        a0[i] = _mm256_sub_epi32(less, p0);
+        a1[i] = _mm256_sub_epi32(less, p1);
+    }
+    for (int c = 0; c < steps; c++, x += 4, y += 2 * y_stride) {
+        const __m256i even0 = _mm256_loadu_si256((const __m256i *)(const void *)y),
+                      even1 = _mm256_loadu_si256((const __m256i *)(const void *)(y + 16));
+        const __m256i odd0 = _mm256_loadu_si256((const __m256i *)(const void *)(y + y_stride)),
+                      odd1 = _mm256_loadu_si256((const __m256i *)(const void *)(y + y_stride + 16));
+#pragma GCC unroll 4
         for (int i = 0; i < n; i++) {
-            const __m256i v = g4_two_avx2(x + i * x_stride);
-            G4_ADD_TO_AVX2(a0[i], _mm256_madd_epi16(y0, v));
-            G4_ADD_TO_AVX2(a1[i], _mm256_madd_epi16(y1, v));
+            const __m256i even = g4_two_avx2(x + i * x_stride), odd = g4_two_avx2(x + i * x_stride + 2);
+            g4_cross_avx2(&a0[i], even, odd, even0, odd0);
+            g4_cross_avx2(&a1[i], even, odd, even1, odd1);
         }
     }
 }
-/* s (n, 64): positions c.. */
-G4_BODY G4_AVX2 void g4_scores16_tile_avx2(float *s, const g4_tile16 *tile, int c, int head_dim, const int16_t *q,
-                                           const float *q_unit, const int n)
+/* Scores of queries i.. with positions c.. */
+G4_BODY G4_AVX2 void g4_scores16_tile_avx2(g4_attend16_work *a, const g4_tile16 *tile, int c, int head_dim,
+                                           const int16_t *q, const float *q_unit, int i0, const int n)
 {
-    __m256i a0[6], a1[6];
-    g4_products16_avx2(a0, a1, q, head_dim, tile->k + 2 * c, 2 * G4_PAGE, head_dim / 2, n);
+    __m256i a0[4], a1[4];
+    g4_products16_avx2(a0, a1, q + i0 * head_dim, head_dim, a->query_pairs + i0, tile->k + 2 * c, 2 * G4_PAGE,
+                       a->key_pairs + c, head_dim / 4, n);
     const __m256 u0 = _mm256_loadu_ps(tile->k_unit + c), u1 = _mm256_loadu_ps(tile->k_unit + c + 8);
-#pragma GCC unroll 6
+    float *s = a->s + i0 * G4_PAGE + c;
+#pragma GCC unroll 4
     for (int i = 0; i < n; i++, s += G4_PAGE) {
-        const __m256 u = _mm256_broadcast_ss(q_unit + i);
+        const __m256 u = _mm256_broadcast_ss(q_unit + i0 + i);
         _mm256_store_ps(s, _mm256_mul_ps(_mm256_cvtepi32_ps(a0[i]), _mm256_mul_ps(u, u0)));
         _mm256_store_ps(s + 8, _mm256_mul_ps(_mm256_cvtepi32_ps(a1[i]), _mm256_mul_ps(u, u1)));
     }
 }
-/* o (n, width), dims d.., = o * shrink + unit * sum of w (n, 64) times values */
-G4_BODY G4_AVX2 void g4_values16_tile_avx2(float *o, const g4_tile16 *tile, int d, int width, int n_keys,
-                                           const int16_t *w, const float *shrink, const float *unit, const int n)
+/* o (queries, width), dims d.. of queries i.., = o * shrink + unit * sum of w times values */
+G4_BODY G4_AVX2 void g4_values16_tile_avx2(g4_attend16_work *a, const g4_tile16 *tile, int d, int width, int n_keys,
+                                           float *o, int i0, const int n)
 {
-    __m256i a0[6], a1[6];
-    g4_products16_avx2(a0, a1, w, G4_PAGE, tile->v + 2 * d, 2 * width, (n_keys + 1) / 2, n);
-#pragma GCC unroll 6
+    __m256i a0[4], a1[4];
+    g4_products16_avx2(a0, a1, a->w + i0 * G4_PAGE, G4_PAGE, a->weight_pairs + i0, tile->v + 2 * d, 2 * width,
+                       a->value_pairs + d, (n_keys + 3) / 4, n);
+    o += i0 * width + d;
+#pragma GCC unroll 4
     for (int i = 0; i < n; i++, o += width) {
-        const __m256 by = _mm256_broadcast_ss(shrink + i), u = _mm256_set1_ps(unit[i] * tile->v_unit);
+        const __m256 by = _mm256_broadcast_ss(a->shrink + i0 + i), u = _mm256_set1_ps(a->unit[i0 + i] * tile->v_unit);
         const __m256 o0 = _mm256_mul_ps(_mm256_loadu_ps(o), by), o1 = _mm256_mul_ps(_mm256_loadu_ps(o + 8), by);
         _mm256_storeu_ps(o, _mm256_fmadd_ps(_mm256_cvtepi32_ps(a0[i]), u, o0));
         _mm256_storeu_ps(o + 8, _mm256_fmadd_ps(_mm256_cvtepi32_ps(a1[i]), u, o1));
     }
 }
-/* Scores s of n queries to weights w; updates m and l. shrink and unit are as long as a block of queries. */
-G4_AVX2 static void g4_softmax16_avx2(int16_t *w, float *s, int n, int n_keys, float *m, float *l, float *shrink,
-                                      float *unit)
+/* Scores of n queries to weights; updates m and l. */
+G4_AVX2 static void g4_softmax16_avx2(g4_attend16_work *a, int n, int n_keys, float *m, float *l)
 {
     float sum[G4_QUERY_BLOCK], inverse[G4_QUERY_BLOCK];
     for (int i = 0; i < n; i++) {
-        float *row = s + i * G4_PAGE;
+        float *row = a->s + i * G4_PAGE;
         for (int j = n_keys; j < G4_PAGE; j++) row[j] = -INFINITY;
         const float m0 = m[i], most = g4_row_top_avx2(row);
         m[i] = most > m0 ? most : m0;
-        shrink[i] = m0 - m[i];
-        unit[i] = most - m[i];
+        a->shrink[i] = m0 - m[i];
+        a->unit[i] = most - m[i];
     }
-    for (int i = n; i % 8; i++) shrink[i] = unit[i] = sum[i] = 0;
-    for (int i = 0; i < n; i++) sum[i] = g4_row_exp_avx2(s + i * G4_PAGE, m[i]);
+    for (int i = n; i % 8; i++) a->shrink[i] = a->unit[i] = sum[i] = 0;
+    for (int i = 0; i < n; i++) sum[i] = g4_row_exp_avx2(a->s + i * G4_PAGE, m[i]);
     for (int i = 0; i < n; i += 8) {
-        const __m256 peak = _mm256_div_ps(g4_exp_avx2(_mm256_loadu_ps(unit + i)), _mm256_set1_ps(32767.0f));
+        const __m256 peak = _mm256_div_ps(g4_exp_avx2(_mm256_loadu_ps(a->unit + i)), _mm256_set1_ps((float)G4_MOST16));
         const __m256 share = _mm256_div_ps(_mm256_loadu_ps(sum + i), _mm256_set1_ps((float)G4_WEIGHTS16));
         const __m256 u = _mm256_max_ps(_mm256_max_ps(peak, share), _mm256_set1_ps(FLT_MIN));
-        _mm256_storeu_ps(shrink + i, g4_exp_avx2(_mm256_loadu_ps(shrink + i)));
-        _mm256_storeu_ps(unit + i, u);
+        _mm256_storeu_ps(a->shrink + i, g4_exp_avx2(_mm256_loadu_ps(a->shrink + i)));
+        _mm256_storeu_ps(a->unit + i, u);
         _mm256_storeu_ps(inverse + i, _mm256_div_ps(_mm256_set1_ps(1.0f), u));
     }
-    for (int i = 0; i < n; i++, w += G4_PAGE) {
+    for (int i = 0; i < n; i++) {
         const __m256 by = _mm256_broadcast_ss(inverse + i);
+        int16_t *w = a->w + i * G4_PAGE;
         __m256i total = _mm256_setzero_si256();
         for (int j = 0; j < G4_PAGE; j += 16) {
-            const float *row = s + i * G4_PAGE + j;
-            const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_load_ps(row), by)),
-                          b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_load_ps(row + 8), by));
-            total = _mm256_add_epi32(total, _mm256_add_epi32(a, b));
-            _mm256_store_si256((__m256i *)(void *)(w + j), _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8));
+            const float *row = a->s + i * G4_PAGE + j;
+            const __m256i w0 = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_load_ps(row), by)),
+                          w1 = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_load_ps(row + 8), by));
+            total = _mm256_add_epi32(total, _mm256_add_epi32(w0, w1));
+            _mm256_store_si256((__m256i *)(void *)(w + j), _mm256_permute4x64_epi64(_mm256_packs_epi32(w0, w1), 0xd8));
         }
-        l[i] = l[i] * shrink[i] + unit[i] * g4_hsum_avx2(_mm256_cvtepi32_ps(total));
+        a->weight_pairs[i] = g4_pairs_along16_avx2(w, G4_PAGE);
+        l[i] = l[i] * a->shrink[i] + a->unit[i] * g4_hsum_avx2(_mm256_cvtepi32_ps(total));
     }
 }
 #define G4_CASE_SCORES16(SUFFIX, N) \
-    case N: g4_scores16_tile_##SUFFIX(s, tile, c, head_dim, q, q_unit, N); break;
+    case N: g4_scores16_tile_##SUFFIX(a, tile, c, head_dim, q, q_unit, i0, N); break;
 #define G4_CASE_VALUES16(SUFFIX, N) \
-    case N: g4_values16_tile_##SUFFIX(o, tile, d, width, n_keys, w, shrink, unit, N); break;
-/* Of n <= 6 queries. */
-G4_AVX2 static void g4_scores16_avx2(float *s, const g4_tile16 *tile, int c, int head_dim, const int16_t *q,
-                                     const float *q_unit, int n)
+    case N: g4_values16_tile_##SUFFIX(a, tile, d, width, n_keys, o, i0, N); break;
+/* Of n <= 4 queries. */
+G4_AVX2 static void g4_scores16_avx2(g4_attend16_work *a, const g4_tile16 *tile, int c, int head_dim, const int16_t *q,
+                                     const float *q_unit, int i0, int n)
 {
     switch (n) {
-        G4_CASES_6(G4_CASE_SCORES16, avx2)
+        G4_CASES_4(G4_CASE_SCORES16, avx2)
     }
 }
-G4_AVX2 static void g4_values16_avx2(float *o, const g4_tile16 *tile, int d, int width, int n_keys, const int16_t *w,
-                                     const float *shrink, const float *unit, int n)
+G4_AVX2 static void g4_values16_avx2(g4_attend16_work *a, const g4_tile16 *tile, int d, int width, int n_keys, float *o,
+                                     int i0, int n)
 {
     switch (n) {
-        G4_CASES_6(G4_CASE_VALUES16, avx2)
+        G4_CASES_4(G4_CASE_VALUES16, avx2)
     }
 }
-static void g4_attend16_avx2(const g4_tile16 *tile, int n_keys, int head_dim, const int16_t *q, const float *q_unit,
-                             int n_q, float *m, float *l, float *o)
+G4_AVX2 static void g4_attend16_avx2(const g4_tile16 *tile, int n_keys, int head_dim, const int16_t *q,
+                                     const float *q_unit, int n_q, float *m, float *l, float *o)
 {
-    _Alignas(64) float s[G4_QUERY_BLOCK * G4_PAGE];
-    _Alignas(64) int16_t w[G4_QUERY_BLOCK * G4_PAGE];
-    float shrink[G4_QUERY_BLOCK], unit[G4_QUERY_BLOCK];
-    const size_t dim = (size_t)head_dim, width = g4_round_up(dim, 16);
-    for (int n; n_q > 0; n_q -= n, m += n, l += n, q_unit += n, q += (size_t)n * dim, o += (size_t)n * width) {
+    g4_attend16_work a;
+    const int width = (int)g4_round_up((size_t)head_dim, 16);
+    g4_pairs_down16_avx2(a.key_pairs, tile->k, 2 * G4_PAGE, G4_PAGE, head_dim / 4);
+    g4_pairs_down16_avx2(a.value_pairs, tile->v, 2 * width, width, (n_keys + 3) / 4);
+    for (int n; n_q > 0; n_q -= n, m += n, l += n, q_unit += n, q += n * head_dim, o += n * width) {
         n = g4_min_int(n_q, G4_QUERY_BLOCK);
+        for (int i = 0; i < n; i++) a.query_pairs[i] = g4_pairs_along16_avx2(q + i * head_dim, head_dim);
         for (int c = 0; c < n_keys; c += 16)
-            for (int i = 0, k; i < n; i += k) {
-                k = g4_query_tile(n - i, 6);
-                g4_scores16_avx2(s + i * G4_PAGE + c, tile, c, head_dim, q + (size_t)i * dim, q_unit + i, k);
-            }
-        g4_softmax16_avx2(w, s, n, n_keys, m, l, shrink, unit);
-        for (int d = 0; d < (int)width; d += 16)
-            for (int i = 0, k; i < n; i += k) {
-                k = g4_query_tile(n - i, 6);
-                g4_values16_avx2(o + (size_t)i * width + d, tile, d, (int)width, n_keys, w + i * G4_PAGE, shrink + i,
-                                 unit + i, k);
-            }
+            for (int i = 0; i < n; i += 4) g4_scores16_avx2(&a, tile, c, head_dim, q, q_unit, i, g4_min_int(n - i, 4));
+        g4_softmax16_avx2(&a, n, n_keys, m, l);
+        for (int d = 0; d < width; d += 16)
+            for (int i = 0; i < n; i += 4) g4_values16_avx2(&a, tile, d, width, n_keys, o, i, g4_min_int(n - i, 4));
     }
 }
 

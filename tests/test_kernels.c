@@ -233,7 +233,7 @@ static void g4_test_product16(const g4_kernels *k, const g4_kernels *scalar, g4_
         for (size_t c = 0; c < padded; c++) {
             const int v = q[0][t * padded + c / 32 * 32 + c % 32 / 2 + c % 2 * 16];
             const double off = fabs((double)x.x[t * padded + c] - v * (double)unit[0][t]);
-            beyond += abs(v) > (int)G4_MOST_PRODUCT16 || off > 0.51 * (double)unit[0][t];
+            beyond += abs(v) > G4_MOST16 || off > 0.51 * (double)unit[0][t];
             norm += (double)v * v;
         }
         beyond += sqrt(norm) > (double)G4_NORM_PRODUCT16 + 0.5 * sqrt((double)padded) + 1;
@@ -525,17 +525,17 @@ static void g4_test_attend16(const g4_kernels *k, int head_dim, int n_q, int n_k
     double *want = calloc(hd, sizeof *want), *off = calloc(hd, sizeof *off);
     if (!q || !kk || !v || !q_unit || !want || !off) exit(2);
     /* as large as a norm of G4_NORM16 lets every element be */
-    const int most = g4_min_int((int)(G4_NORM16 / sqrt((double)head_dim)), 32767);
+    const int most = g4_min_int((int)(G4_NORM16 / sqrt((double)head_dim)), G4_MOST16);
     for (size_t i = 0; i < (size_t)n_q * hd; i++) q[i] = (int16_t)(flat ? most : g4_rand_within(most));
     for (size_t i = 0; i < KEYS * hd; i++) kk[i] = (int16_t)(flat ? -most : g4_rand_within(most));
-    for (size_t i = 0; i < KEYS * width; i++) v[i] = (int16_t)(flat ? G4_VALUE16 : g4_rand_within(G4_VALUE16));
+    for (size_t i = 0; i < KEYS * width; i++) v[i] = (int16_t)(flat ? G4_MOST16 : g4_rand_within(G4_MOST16));
     for (int i = 0; i < n_q; i++) q_unit[i] = size / G4_NORM16;
     for (int j = 0; j < KEYS; j++) k_unit[j] = (1.0f + (flat ? 0 : g4_randf())) / G4_NORM16;
     const int keys[TILES] = { G4_PAGE, n_keys };
     g4_tile16 tiles[TILES];
     for (int t = 0; t < TILES; t++)
         tiles[t] = (g4_tile16){ kk + (size_t)t * G4_PAGE * hd, v + (size_t)t * G4_PAGE * width, k_unit + t * G4_PAGE,
-                                1.0f / G4_VALUE16 };
+                                1.0f / G4_MOST16 };
     for (int s = 0; s < 2; s++) { /* 0: all queries at once; 1: one by one */
         o[s] = g4_alloc(NULL, (size_t)n_q * width, sizeof *o[s]), m[s] = g4_alloc(NULL, (size_t)n_q, sizeof *m[s]);
         l[s] = g4_alloc(NULL, (size_t)n_q, sizeof *l[s]);
@@ -571,11 +571,11 @@ static void g4_test_attend16(const g4_kernels *k, int head_dim, int n_q, int n_k
             for (int t = 0; t < TILES; t++) {
                 double most_p = 0, all = 0;
                 for (int j = 0; j < keys[t]; j++) most_p = fmax(most_p, p[t][j]), all += p[t][j];
-                const double unit = fmax(most_p / 32767, all / G4_WEIGHTS16);
+                const double unit = fmax(most_p / G4_MOST16, all / G4_WEIGHTS16);
                 for (int j = 0; j < keys[t]; j++)
                     for (size_t d = 0; d < hd; d++) {
                         const int16_t integer = tiles[t].v[((size_t)j / 2 * width + d) * 2 + (size_t)j % 2];
-                        const double value = (double)integer / G4_VALUE16;
+                        const double value = (double)integer / G4_MOST16;
                         if (pass == 0) want[d] += p[t][j] * value / sum;
                         else off[d] += 0.51 * unit * fabs(value - want[d]) / sum;
                     }
@@ -754,7 +754,7 @@ int main(int argc, char **argv)
                     g4_test_attend(k, (g4_kv_type)type, dims[d], queries[c], c % 2 ? 0.3f : 3.0f);
                 }
         for (size_t d = 0; k->attend16 && d < sizeof dims / sizeof *dims; d++)
-            for (size_t c = 0; dims[d] % 2 == 0 && c < sizeof queries / sizeof *queries; c++) {
+            for (size_t c = 0; dims[d] % 4 == 0 && c < sizeof queries / sizeof *queries; c++) {
                 if (dims[d] > 128 && queries[c] > 9) continue;
                 g4_test_attend16(k, dims[d], queries[c], 1 + (int)(c * 7 % 64), c % 2 ? 1.0f : 40.0f, 0);
                 g4_test_attend16(k, dims[d], queries[c], 64, 1.0f, 1);
