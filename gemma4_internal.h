@@ -309,7 +309,7 @@ typedef void (*g4_attend_fn)(const g4_kv_tile *tile, g4_kv_type type, int head_d
 #define G4_MOST16 16383
 
 /* Attention in 16-bit integers: a multiplication of two vectors does twice what it does with float32. The vision tower
- * uses it where its weights are not float32 and the table has it. It moves a soft token by 1e-4 of its size where
+ * uses it where its weights are not float32 and the table has it. It moves a soft token by 1e-3 of its size where
  * weights of 8 bits move it by 1e-1. Units make the integers numbers again. No sum can leave 32 bits:
  *   queries and keys: a row's norm is at most G4_NORM16, so that q . k < 2^31 (Cauchy-Schwarz)
  *   the weights of a tile: together at most G4_WEIGHTS16 + 32 */
