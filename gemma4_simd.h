@@ -1199,14 +1199,14 @@ G4_AVX2 static void g4_round16_avx2(int16_t *y, const float *x, float inverse, i
 /* Attention in 16 bits: g4_attend16_fn, by the same identity as the panels. 4 queries x 16 positions or dims keep 8
  * sums in registers; a step takes four dims or four positions. */
 typedef struct {
-    _Alignas(64) float s[G4_QUERY_BLOCK * G4_PAGE];
-    _Alignas(64) int16_t w[G4_QUERY_BLOCK * G4_PAGE];
+    _Alignas(64) float s[G4_QUERY_BLOCK * G4_PAGE];   /* (queries, 64): scores, then e^(score - m) */
+    _Alignas(64) int16_t w[G4_QUERY_BLOCK * G4_PAGE]; /* likewise: what that is in units of its query */
     _Alignas(64) int32_t key_pairs[G4_PAGE], value_pairs[G4_MAX_HEAD_DIM]; /* sums of w0 w1 */
     int32_t query_pairs[G4_QUERY_BLOCK], weight_pairs[G4_QUERY_BLOCK];     /* sums of x0 x1 */
-    float shrink[G4_QUERY_BLOCK], unit[G4_QUERY_BLOCK];
+    float shrink[G4_QUERY_BLOCK], unit[G4_QUERY_BLOCK];                    /* exp(m - m'), unit of the weights */
 } g4_attend16_work;
 
-/* Of n columns of y (2 * steps, columns, 2). */
+/* The pairs of n columns of y (2 * steps, columns, 2). */
 G4_BODY G4_AVX2 void g4_pairs_down16_avx2(int32_t *pairs, const int16_t *y, int y_stride, int n, int steps)
 {
     for (int c = 0; c < n; c += 8) {
@@ -1219,7 +1219,7 @@ G4_BODY G4_AVX2 void g4_pairs_down16_avx2(int32_t *pairs, const int16_t *y, int 
         _mm256_store_si256((__m256i *)(void *)(pairs + c), sum);
     }
 }
-/* Of a row of n inputs, a multiple of 4. */
+/* The pairs of a row of n inputs, a multiple of 4. */
 G4_BODY G4_AVX2 int32_t g4_pairs_along16_avx2(const int16_t *x, int n)
 {
     __m256i twice = _mm256_setzero_si256(); /* each product stands in two lanes */
@@ -1233,6 +1233,7 @@ G4_BODY G4_AVX2 int32_t g4_pairs_along16_avx2(const int16_t *x, int n)
     return (int32_t)sum;
 }
 
+/* a0, a1 = x (n, 4 * steps) . y (2 * steps, 16, 2), columns 0-7 and 8-15 */
 G4_BODY G4_AVX2 void g4_products16_avx2(__m256i *a0, __m256i *a1, const int16_t *x, int x_stride,
                                         const int32_t *x_pairs, const int16_t *y, int y_stride, const int32_t *y_pairs,
                                         int steps, const int n)
