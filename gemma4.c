@@ -1548,8 +1548,6 @@ static g4_status g4_lock(const g4_engine *e)
 }
 static void g4_unlock(const g4_engine *e) { pthread_mutex_unlock((pthread_mutex_t *)(uintptr_t)&e->lock); }
 
-static size_t g4_kv_size(g4_kv_type type) { return type == G4_KV_F32 ? 4 : type == G4_KV_F16 ? 2 : 1; }
-
 static void g4_page_release(const g4_engine *e, g4_page *p)
 {
     if (!p || --p->refs > 0) return;
@@ -1575,7 +1573,8 @@ static g4_kv_tile g4_cache_tile(const g4_cache *c, g4_kv_type type, int page, in
     const unsigned char *p = c->pages[page]->data + (size_t)head * c->head_bytes;
     const size_t values = (size_t)c->head_dim * G4_PAGE * g4_kv_size(type);
     const float *scales = type == G4_KV_Q8_0 ? (const float *)(const void *)(p + 2 * values) : NULL;
-    return (g4_kv_tile) { p, p + values, scales, scales ? scales + G4_PAGE : NULL };
+    const unsigned char *next = page + 1 < c->end ? c->pages[page + 1]->data + (size_t)head * c->head_bytes : NULL;
+    return (g4_kv_tile) { p, p + values, scales, scales ? scales + G4_PAGE : NULL, next };
 }
 
 /* Drop the pages that only positions from n on need. */
@@ -3116,7 +3115,7 @@ static void g4_vision_attend_piece(void *ctx, int piece, int worker)
                 kernels->attend16(&kv, end, (int)dim, r->q16 + query * dim, r->q_unit + query, n, w->m, w->l, w->o);
                 continue;
             }
-            const g4_kv_tile kv = { r->k + key * dim, r->val + key * dim, NULL, NULL };
+            const g4_kv_tile kv = { r->k + key * dim, r->val + key * dim, NULL, NULL, NULL };
             for (int t = 0; t < n; t++) hi[t] = end;
             kernels->attend(&kv, G4_KV_F32, (int)dim, r->q + query * dim, n, lo, hi, w->m, w->l, w->o);
         }

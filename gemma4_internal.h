@@ -288,12 +288,14 @@ typedef void (*g4_gemm_fn)(float *y, size_t y_stride, const g4_matrix *w, const 
 
 /* Keys and values of one KV head at 64 consecutive positions (one page). */
 typedef enum { G4_KV_F16 = 0, G4_KV_F32 = 1, G4_KV_Q8_0 = 2 } g4_kv_type; /* as g4_session_options numbers them */
+static inline size_t g4_kv_size(g4_kv_type type) { return type == G4_KV_F32 ? 4 : type == G4_KV_F16 ? 2 : 1; }
 #define G4_PAGE 64
 #define G4_MAX_HEAD_DIM 1024
 typedef struct {
     const void *k;                  /* (head_dim, 64): transposed, so that 64 positions are the lanes */
     const void *v;                  /* (64, head_dim) */
     const float *k_scale, *v_scale; /* (64) for q8_0, else NULL */
+    const void *next;               /* keys of the tile that will be read after this one, or NULL: a hint */
 } g4_kv_tile;
 
 /* One attention tile for n_q queries that read the same KV head: scores, online softmax, weighted sum.

@@ -137,15 +137,24 @@ G4_BODY void g4_gemm_tiles(float *y, size_t y_stride, const g4_matrix *w, const 
 #define G4_QUERY_TILE 12   /* the largest of any table */
 #define G4_NARROW_HEAD 128 /* 64 rows of more floats share too few sets of L1 to be read in place */
 
+/* Memory that is read next: the tile's values while scores are computed, the next tile's keys while values are summed.
+ * Both products ask for it from `at` on, `step` bytes further with every dim or position, so that it arrives meanwhile.
+ * Asked for all at once it would not: a core waits for some 20 lines at a time and stands still when there are more. */
+typedef struct {
+    const char *at;
+    size_t step;
+} g4_fetch;
+
 typedef struct {
     int tile; /* queries that the two products take at most */
     /* s[i][0..15] = (d0 ? s[i] : 0) + sum over dims of q[i][d0 + d] * k[d][0..15]; rows of s are G4_PAGE, of k
      * k_stride apart */
-    void (*scores)(float *s, const float *const *q, int d0, const float *k, int k_stride, int dims, int n);
+    void (*scores)(float *s, const float *const *q, int d0, const float *k, int k_stride, int dims, int n,
+                   g4_fetch fetch);
     /* o[i][d0..d0+15] = o * alpha[i] + sum over j in [j0, j1) of p[i][j] * v[j][0..15]; rows of p are G4_PAGE, of v
      * v_stride apart */
     void (*values)(float *const *o, int d0, const float *alpha, const float *p, const float *v, int v_stride, int j0,
-                   int j1, int n);
+                   int j1, int n, g4_fetch fetch);
     /* k (dims, 64) at columns 16 c.. to out (dims, 16) */
     void (*widen_keys)(float *out, const g4_kv_tile *tile, g4_kv_type type, int d0, int dims, int c);
     /* v rows [j0, j1), dims d0..d0 + width - 1, to out (64, G4_STRIP_WIDTH), zeros behind width */
@@ -162,6 +171,16 @@ static inline int g4_query_tile(int left, int most)
     return left <= most ? left : left >= most + 4 ? most : (left + 1) / 2;
 }
 
+/* Tiles of n queries. */
+static inline int g4_query_tiles(int n, int most)
+{
+    int tiles = 0;
+    for (; n > 0; n -= g4_query_tile(n, most)) tiles++;
+    return tiles;
+}
+/* Bytes for each of `steps`, which take all of them. */
+static inline size_t g4_share(size_t bytes, int steps) { return (bytes + (size_t)steps - 1) / (size_t)steps; }
+
 static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_kv_type type, int head_dim,
                            const float *q, int n_q, const int *lo, const int *hi, float *m, float *l, float *o)
 {
@@ -173,6 +192,7 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
     float *os[G4_QUERY_BLOCK], ms[G4_QUERY_BLOCK], ls[G4_QUERY_BLOCK], alpha[G4_QUERY_BLOCK];
     int los[G4_QUERY_BLOCK], his[G4_QUERY_BLOCK], index[G4_QUERY_BLOCK];
     const int in_place = type == G4_KV_F32 && head_dim <= G4_NARROW_HEAD;
+    const size_t row = (size_t)head_dim * g4_kv_size(type);
     for (int q0 = 0; q0 < n_q; q0 += G4_QUERY_BLOCK) {
         int n = 0, j0 = G4_PAGE, j1 = 0;
         for (int i = q0; i < g4_min_int(q0 + G4_QUERY_BLOCK, n_q); i++) {
@@ -185,20 +205,26 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
             j1 = g4_max_int(j1, hi[i]);
         }
         if (n == 0) continue;
+        const int c0 = j0 / 16, c1 = (j1 + 15) / 16, tiles = g4_query_tiles(n, ops->tile);
+        g4_fetch fetch = { (const char *)tile->v + row * (size_t)j0, 0 };
+        fetch.step = g4_share(row * (size_t)(j1 - j0), tiles * (c1 - c0) * head_dim);
         for (int d0 = 0; d0 < head_dim; d0 += G4_STRIP_DIMS) {
             const int dims = g4_min_int(G4_STRIP_DIMS, head_dim - d0);
-            for (int c = j0 / 16; c < (j1 + 15) / 16; c++) {
+            for (int c = c0; c < c1; c++) {
                 const float *keys = strip;
                 if (in_place) keys = (const float *)tile->k + d0 * G4_PAGE + 16 * c;
                 else ops->widen_keys(strip, tile, type, d0, dims, c);
                 for (int i = 0, k; i < n; i += k) {
                     k = g4_query_tile(n - i, ops->tile);
-                    ops->scores(s + i * G4_PAGE + 16 * c, qs + i, d0, keys, in_place ? G4_PAGE : 16, dims, k);
+                    ops->scores(s + i * G4_PAGE + 16 * c, qs + i, d0, keys, in_place ? G4_PAGE : 16, dims, k, fetch);
+                    fetch.at += fetch.step * (size_t)dims;
                 }
             }
         }
         ops->softmax(s, n, los, his, ms, ls, alpha);
         for (int i = 0; i < n; i++) m[index[i]] = ms[i], l[index[i]] = ls[i];
+        fetch.at = tile->next ? tile->next : tile->v;
+        fetch.step = tile->next ? g4_share(row * G4_PAGE, tiles * ((head_dim + 15) / 16) * (j1 - j0)) : 0;
         for (int d0 = 0, width; d0 < head_dim; d0 += width) {
             const float *values = strip;
             width = g4_min_int(in_place ? 16 : G4_STRIP_WIDTH, head_dim - d0);
@@ -209,7 +235,8 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
                 for (int i = 0, k; i < n; i += k) {
                     k = g4_query_tile(n - i, ops->tile);
                     if (width - c >= 16) {
-                        ops->values(os + i, d0 + c, alpha + i, s + i * G4_PAGE, values + c, stride, j0, j1, k);
+                        ops->values(os + i, d0 + c, alpha + i, s + i * G4_PAGE, values + c, stride, j0, j1, k, fetch);
+                        fetch.at += fetch.step * (size_t)(j1 - j0);
                         continue;
                     }
                     float *part[G4_QUERY_TILE]; /* fewer than 16 dims are left: work on a padded copy */
@@ -217,7 +244,7 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
                         part[r] = memset(tail + 16 * r, 0, 16 * sizeof *tail);
                         memcpy(part[r], os[i + r] + d0 + c, (size_t)(width - c) * sizeof *tail);
                     }
-                    ops->values(part, 0, alpha + i, s + i * G4_PAGE, values + c, stride, j0, j1, k);
+                    ops->values(part, 0, alpha + i, s + i * G4_PAGE, values + c, stride, j0, j1, k, fetch);
                     for (int r = 0; r < k; r++) memcpy(os[i + r] + d0 + c, part[r], (size_t)(width - c) * sizeof *tail);
                 }
         }
@@ -225,13 +252,13 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
 }
 
 /* The two products for a constant number of queries, and the table entry. */
-#define G4_CASE_SCORES(SUFFIX, N)                                \
-    case N:                                                      \
-        g4_scores_tile_##SUFFIX(s, q, d0, k, k_stride, dims, N); \
+#define G4_CASE_SCORES(SUFFIX, N)                                       \
+    case N:                                                             \
+        g4_scores_tile_##SUFFIX(s, q, d0, k, k_stride, dims, N, fetch); \
         break;
-#define G4_CASE_VALUES(SUFFIX, N)                                         \
-    case N:                                                               \
-        g4_values_tile_##SUFFIX(o, d0, alpha, p, v, v_stride, j0, j1, N); \
+#define G4_CASE_VALUES(SUFFIX, N)                                                \
+    case N:                                                                      \
+        g4_values_tile_##SUFFIX(o, d0, alpha, p, v, v_stride, j0, j1, N, fetch); \
         break;
 #define G4_CASES_4(C, SUFFIX) C(SUFFIX, 1) C(SUFFIX, 2) C(SUFFIX, 3) C(SUFFIX, 4)
 #define G4_CASES_6(C, SUFFIX) G4_CASES_4(C, SUFFIX) C(SUFFIX, 5) C(SUFFIX, 6)
@@ -239,14 +266,14 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
     G4_CASES_6(C, SUFFIX) C(SUFFIX, 7) C(SUFFIX, 8) C(SUFFIX, 9) C(SUFFIX, 10) C(SUFFIX, 11) C(SUFFIX, 12)
 #define G4_ATTEND(SUFFIX, TARGET, TILE, KEYS, VALUES, SOFTMAX)                                                         \
     TARGET static void g4_scores_##SUFFIX(float *s, const float *const *q, int d0, const float *k, int k_stride,       \
-                                          int dims, int n)                                                             \
+                                          int dims, int n, g4_fetch fetch)                                             \
     {                                                                                                                  \
         switch (n) {                                                                                                   \
             G4_CASES_##TILE(G4_CASE_SCORES, SUFFIX)                                                                    \
         }                                                                                                              \
     }                                                                                                                  \
     TARGET static void g4_values_##SUFFIX(float *const *o, int d0, const float *alpha, const float *p, const float *v, \
-                                          int v_stride, int j0, int j1, int n)                                         \
+                                          int v_stride, int j0, int j1, int n, g4_fetch fetch)                         \
     {                                                                                                                  \
         switch (n) {                                                                                                   \
             G4_CASES_##TILE(G4_CASE_VALUES, SUFFIX)                                                                    \
@@ -1042,7 +1069,7 @@ G4_BODY G4_AVX2 __m256 g4_exp_avx2(__m256 x)
 
 /* Attention: 6 queries x 16 positions, or 6 queries x 16 dims, keep 12 sums in registers. */
 G4_BODY G4_AVX2 void g4_scores_tile_avx2(float *s, const float *const *q, int d0, const float *k, int k_stride,
-                                         int dims, const int n)
+                                         int dims, const int n, g4_fetch fetch)
 {
     __m256 a0[6], a1[6];
     const float *qp[6];
@@ -1052,7 +1079,8 @@ G4_BODY G4_AVX2 void g4_scores_tile_avx2(float *s, const float *const *q, int d0
         a1[i] = d0 ? _mm256_load_ps(s + i * G4_PAGE + 8) : _mm256_setzero_ps();
         qp[i] = q[i] + d0;
     }
-    for (int c = 0; c < dims; c++, k += k_stride) {
+    for (int c = 0; c < dims; c++, k += k_stride, fetch.at += fetch.step) {
+        __builtin_prefetch(fetch.at);
         const __m256 k0 = _mm256_loadu_ps(k), k1 = _mm256_loadu_ps(k + 8);
 #pragma GCC unroll 6
         for (int i = 0; i < n; i++) {
@@ -1067,7 +1095,7 @@ G4_BODY G4_AVX2 void g4_scores_tile_avx2(float *s, const float *const *q, int d0
     for (int i = 0; i < n; i++) _mm256_store_ps(s + i * G4_PAGE, a0[i]), _mm256_store_ps(s + i * G4_PAGE + 8, a1[i]);
 }
 G4_BODY G4_AVX2 void g4_values_tile_avx2(float *const *o, int d0, const float *alpha, const float *p, const float *v,
-                                         int v_stride, int j0, int j1, const int n)
+                                         int v_stride, int j0, int j1, const int n, g4_fetch fetch)
 {
     __m256 a0[6], a1[6];
 #pragma GCC unroll 6
@@ -1077,7 +1105,8 @@ G4_BODY G4_AVX2 void g4_values_tile_avx2(float *const *o, int d0, const float *a
         a1[i] = _mm256_mul_ps(_mm256_loadu_ps(o[i] + d0 + 8), scale);
     }
     v += j0 * v_stride;
-    for (int j = j0; j < j1; j++, v += v_stride) {
+    for (int j = j0; j < j1; j++, v += v_stride, fetch.at += fetch.step) {
+        __builtin_prefetch(fetch.at);
         const __m256 v0 = _mm256_loadu_ps(v), v1 = _mm256_loadu_ps(v + 8);
 #pragma GCC unroll 6
         for (int i = 0; i < n; i++) {
@@ -1703,13 +1732,14 @@ G4_GEMM_FLOAT(g4_gemm_bf16_avx512, G4_AVX512, 6, 8, g4_float_tile_avx512, G4_TYP
 
 /* Attention: 12 queries x 16 positions or dims, one register each; the rest is that of AVX2. */
 G4_BODY G4_AVX512 void g4_scores_tile_avx512(float *s, const float *const *q, int d0, const float *k, int k_stride,
-                                             int dims, const int n)
+                                             int dims, const int n, g4_fetch fetch)
 {
     __m512 a[12];
     const float *qp[12];
 #pragma GCC unroll 12
     for (int i = 0; i < n; i++) a[i] = d0 ? _mm512_load_ps(s + i * G4_PAGE) : _mm512_setzero_ps(), qp[i] = q[i] + d0;
-    for (int c = 0; c < dims; c++, k += k_stride) {
+    for (int c = 0; c < dims; c++, k += k_stride, fetch.at += fetch.step) {
+        __builtin_prefetch(fetch.at);
         const __m512 kc = _mm512_loadu_ps(k);
 #pragma GCC unroll 12
         for (int i = 0; i < n; i++) a[i] = _mm512_fmadd_ps(kc, _mm512_set1_ps(qp[i][c]), a[i]);
@@ -1718,13 +1748,14 @@ G4_BODY G4_AVX512 void g4_scores_tile_avx512(float *s, const float *const *q, in
     for (int i = 0; i < n; i++) _mm512_store_ps(s + i * G4_PAGE, a[i]);
 }
 G4_BODY G4_AVX512 void g4_values_tile_avx512(float *const *o, int d0, const float *alpha, const float *p,
-                                             const float *v, int v_stride, int j0, int j1, const int n)
+                                             const float *v, int v_stride, int j0, int j1, const int n, g4_fetch fetch)
 {
     __m512 a[12];
 #pragma GCC unroll 12
     for (int i = 0; i < n; i++) a[i] = _mm512_mul_ps(_mm512_loadu_ps(o[i] + d0), _mm512_set1_ps(alpha[i]));
     v += j0 * v_stride;
-    for (int j = j0; j < j1; j++, v += v_stride) {
+    for (int j = j0; j < j1; j++, v += v_stride, fetch.at += fetch.step) {
+        __builtin_prefetch(fetch.at);
         const __m512 vj = _mm512_loadu_ps(v);
 #pragma GCC unroll 12
         for (int i = 0; i < n; i++) a[i] = _mm512_fmadd_ps(vj, _mm512_set1_ps(p[i * G4_PAGE + j]), a[i]);
@@ -1970,7 +2001,7 @@ G4_BODY float32x4_t g4_exp_neon(float32x4_t x)
 
 /* Attention: 6 queries x 16 positions or dims, 24 sums in registers. */
 G4_BODY void g4_scores_tile_neon(float *s, const float *const *q, int d0, const float *k, int k_stride, int dims,
-                                 const int n)
+                                 const int n, g4_fetch fetch)
 {
     float32x4_t a[6][4];
     const float *qp[6];
@@ -1980,7 +2011,8 @@ G4_BODY void g4_scores_tile_neon(float *s, const float *const *q, int d0, const 
 #pragma GCC unroll 4
         for (int r = 0; r < 4; r++) a[i][r] = d0 ? vld1q_f32(s + i * G4_PAGE + 4 * r) : vdupq_n_f32(0);
     }
-    for (int c = 0; c < dims; c++, k += k_stride) {
+    for (int c = 0; c < dims; c++, k += k_stride, fetch.at += fetch.step) {
+        __builtin_prefetch(fetch.at);
         const float32x4_t k0 = vld1q_f32(k), k1 = vld1q_f32(k + 4), k2 = vld1q_f32(k + 8), k3 = vld1q_f32(k + 12);
 #pragma GCC unroll 6
         for (int i = 0; i < n; i++) {
@@ -1995,7 +2027,7 @@ G4_BODY void g4_scores_tile_neon(float *s, const float *const *q, int d0, const 
         for (int r = 0; r < 4; r++) vst1q_f32(s + i * G4_PAGE + 4 * r, a[i][r]);
 }
 G4_BODY void g4_values_tile_neon(float *const *o, int d0, const float *alpha, const float *p, const float *v,
-                                 int v_stride, int j0, int j1, const int n)
+                                 int v_stride, int j0, int j1, const int n, g4_fetch fetch)
 {
     float32x4_t a[6][4];
 #pragma GCC unroll 6
@@ -2003,7 +2035,8 @@ G4_BODY void g4_values_tile_neon(float *const *o, int d0, const float *alpha, co
 #pragma GCC unroll 4
         for (int r = 0; r < 4; r++) a[i][r] = vmulq_n_f32(vld1q_f32(o[i] + d0 + 4 * r), alpha[i]);
     v += j0 * v_stride;
-    for (int j = j0; j < j1; j++, v += v_stride) {
+    for (int j = j0; j < j1; j++, v += v_stride, fetch.at += fetch.step) {
+        __builtin_prefetch(fetch.at);
         const float32x4_t v0 = vld1q_f32(v), v1 = vld1q_f32(v + 4), v2 = vld1q_f32(v + 8), v3 = vld1q_f32(v + 12);
 #pragma GCC unroll 6
         for (int i = 0; i < n; i++) {

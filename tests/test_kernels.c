@@ -451,7 +451,8 @@ static void g4_test_attend(const g4_kernels *k, g4_kv_type type, int head_dim, i
             const g4_kv_tile tile = { .k = kb + (size_t)t * page * width,
                                       .v = vb + (size_t)t * page * width,
                                       .k_scale = type == G4_KV_Q8_0 ? scales[0][t] : NULL,
-                                      .v_scale = type == G4_KV_Q8_0 ? scales[1][t] : NULL };
+                                      .v_scale = type == G4_KV_Q8_0 ? scales[1][t] : NULL,
+                                      .next = t % 2 ? kb : NULL };
             const int *lt = lo + t * n_q, *ht = hi + t * n_q;
             if (s == 0) k->attend(&tile, type, head_dim, q, n_q, lt, ht, m[s], l[s], o[s]);
             else
@@ -677,7 +678,7 @@ static void g4_time(const g4_kernels *k)
             for (int j = 0; j < G4_PAGE; j++) scale[j] = 1.0f;
             for (int i = 0; i < TOKENS; i++) lo[i] = 0, hi[i] = G4_PAGE, m[i] = 0.0f, l[i] = 0.0f;
             const g4_kv_tile tile = { keys, values, type == G4_KV_Q8_0 ? scale : NULL,
-                                      type == G4_KV_Q8_0 ? scale : NULL };
+                                      type == G4_KV_Q8_0 ? scale : NULL, keys };
             printf("%-11s attend %-4s %d:", k->isa, kv[type], hd);
             static const int counts[] = { 1, 2, 4, 8, 64 };
             for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
