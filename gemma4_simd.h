@@ -130,7 +130,7 @@ G4_BODY void g4_gemm_tiles(float *y, size_t y_stride, const g4_matrix *w, const 
 
 /* Attention. Keys and values of the tile are widened once per block of queries, in strips that fit in L1, then used for
  * all its queries; float32 ones of a narrow head are read where they are. Queries without keys are left out of the
- * block, so nothing of theirs is touched. */
+ * block, so nothing of theirs is touched. A table may widen while it multiplies for the first queries. */
 #define G4_QUERY_BLOCK 64  /* its scores are 16 KB */
 #define G4_STRIP_DIMS 128  /* of a key strip (dims, 16): 8 KB */
 #define G4_STRIP_WIDTH 32  /* of a value strip (64, 32): 8 KB */
@@ -155,7 +155,13 @@ typedef struct {
      * v_stride apart */
     void (*values)(float *const *o, int d0, const float *alpha, const float *p, const float *v, int v_stride, int j0,
                    int j1, int n, g4_fetch fetch);
-    /* k (dims, 64) at columns 16 c.. to out (dims, 16) */
+    /* The same with keys (columns 16 c..) and values (dims d0..) of the tile, which are widened to the strip on the
+     * way: conversions and stores find room beside the multiplications. NULL: not measured. */
+    void (*scores_widening)(float *s, const float *const *q, int d0, const g4_kv_tile *tile, g4_kv_type type, int c,
+                            float *strip, int dims, int n, g4_fetch fetch);
+    void (*values_widening)(float *const *o, int d0, const float *alpha, const float *p, const g4_kv_tile *tile,
+                            g4_kv_type type, int head_dim, float *strip, int j0, int j1, int n, g4_fetch fetch);
+    /* k (dims, 64) at columns 16 c.. to out (dims, 16); NULL with scores_widening */
     void (*widen_keys)(float *out, const g4_kv_tile *tile, g4_kv_type type, int d0, int dims, int c);
     /* v rows [j0, j1), dims d0..d0 + width - 1, to out (64, G4_STRIP_WIDTH), zeros behind width */
     void (*widen_values)(float *out, const g4_kv_tile *tile, g4_kv_type type, int head_dim, int d0, int width, int j0,
@@ -211,12 +217,14 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
         for (int d0 = 0; d0 < head_dim; d0 += G4_STRIP_DIMS) {
             const int dims = g4_min_int(G4_STRIP_DIMS, head_dim - d0);
             for (int c = c0; c < c1; c++) {
-                const float *keys = strip;
-                if (in_place) keys = (const float *)tile->k + d0 * G4_PAGE + 16 * c;
-                else ops->widen_keys(strip, tile, type, d0, dims, c);
+                const float *keys = in_place ? (const float *)tile->k + d0 * G4_PAGE + 16 * c : strip;
+                const int stride = in_place ? G4_PAGE : 16, widening = !in_place && ops->scores_widening;
+                if (!in_place && !widening) ops->widen_keys(strip, tile, type, d0, dims, c);
                 for (int i = 0, k; i < n; i += k) {
+                    float *to = s + i * G4_PAGE + 16 * c;
                     k = g4_query_tile(n - i, ops->tile);
-                    ops->scores(s + i * G4_PAGE + 16 * c, qs + i, d0, keys, in_place ? G4_PAGE : 16, dims, k, fetch);
+                    if (i == 0 && widening) ops->scores_widening(to, qs, d0, tile, type, c, strip, dims, k, fetch);
+                    else ops->scores(to, qs + i, d0, keys, stride, dims, k, fetch);
                     fetch.at += fetch.step * (size_t)dims;
                 }
             }
@@ -229,13 +237,19 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
             const float *values = strip;
             width = g4_min_int(in_place ? 16 : G4_STRIP_WIDTH, head_dim - d0);
             const int direct = in_place && width == 16, stride = direct ? head_dim : G4_STRIP_WIDTH;
+            const int widening = !direct && width % 16 == 0 && ops->values_widening;
             if (direct) values = (const float *)tile->v + d0;
-            else ops->widen_values(strip, tile, type, head_dim, d0, width, j0, j1);
+            else if (!widening) ops->widen_values(strip, tile, type, head_dim, d0, width, j0, j1);
             for (int c = 0; c < width; c += 16)
                 for (int i = 0, k; i < n; i += k) {
                     k = g4_query_tile(n - i, ops->tile);
                     if (width - c >= 16) {
-                        ops->values(os + i, d0 + c, alpha + i, s + i * G4_PAGE, values + c, stride, j0, j1, k, fetch);
+                        const float *p = s + i * G4_PAGE;
+                        if (i == 0 && widening)
+                            ops->values_widening(os, d0 + c, alpha, p, tile, type, head_dim, strip + c, j0, j1, k,
+                                                 fetch);
+                        else
+                            ops->values(os + i, d0 + c, alpha + i, p, values + c, stride, j0, j1, k, fetch);
                         fetch.at += fetch.step * (size_t)(j1 - j0);
                         continue;
                     }
@@ -260,11 +274,12 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
     case N:                                                                      \
         g4_values_tile_##SUFFIX(o, d0, alpha, p, v, v_stride, j0, j1, N, fetch); \
         break;
+#define G4_NOT_WIDENING NULL, NULL
 #define G4_CASES_4(C, SUFFIX) C(SUFFIX, 1) C(SUFFIX, 2) C(SUFFIX, 3) C(SUFFIX, 4)
 #define G4_CASES_6(C, SUFFIX) G4_CASES_4(C, SUFFIX) C(SUFFIX, 5) C(SUFFIX, 6)
 #define G4_CASES_12(C, SUFFIX) \
     G4_CASES_6(C, SUFFIX) C(SUFFIX, 7) C(SUFFIX, 8) C(SUFFIX, 9) C(SUFFIX, 10) C(SUFFIX, 11) C(SUFFIX, 12)
-#define G4_ATTEND(SUFFIX, TARGET, TILE, KEYS, VALUES, SOFTMAX)                                                         \
+#define G4_ATTEND(SUFFIX, TARGET, TILE, WIDENING, KEYS, VALUES, SOFTMAX)                                               \
     TARGET static void g4_scores_##SUFFIX(float *s, const float *const *q, int d0, const float *k, int k_stride,       \
                                           int dims, int n, g4_fetch fetch)                                             \
     {                                                                                                                  \
@@ -282,7 +297,8 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
     static void g4_attend_##SUFFIX(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q,     \
                                    const int *lo, const int *hi, float *m, float *l, float *o)                         \
     {                                                                                                                  \
-        static const g4_attend_ops ops = { TILE, g4_scores_##SUFFIX, g4_values_##SUFFIX, KEYS, VALUES, SOFTMAX };      \
+        static const g4_attend_ops ops = { TILE, g4_scores_##SUFFIX, g4_values_##SUFFIX, WIDENING, KEYS, VALUES,       \
+                                           SOFTMAX };                                                                  \
         g4_attend_walk(&ops, tile, type, head_dim, q, n_q, lo, hi, m, l, o);                                           \
     }
 #endif
@@ -1067,10 +1083,24 @@ G4_BODY G4_AVX2 __m256 g4_exp_avx2(__m256 x)
     return _mm256_and_ps(keep, _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent)));
 }
 
-/* Attention: 6 queries x 16 positions, or 6 queries x 16 dims, keep 12 sums in registers. */
-G4_BODY G4_AVX2 void g4_scores_tile_avx2(float *s, const float *const *q, int d0, const float *k, int k_stride,
-                                         int dims, const int n, g4_fetch fetch)
+/* Eight cached numbers from element `at` on, times scale for q8_0. */
+G4_BODY G4_AVX2 __m256 g4_widen_avx2(const void *data, size_t at, const g4_kv_type type, __m256 scale)
 {
+    if (type == G4_KV_F16)
+        return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)((const uint16_t *)data + at)));
+    if (type == G4_KV_F32) return _mm256_loadu_ps((const float *)data + at);
+    const __m128i b = _mm_loadl_epi64((const __m128i *)(const void *)((const int8_t *)data + at));
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b)), scale);
+}
+
+/* Attention: 6 queries x 16 positions, or 6 queries x 16 dims, keep 12 sums in registers. Keys and values come from a
+ * strip (float32, `strip` NULL), or from the tile and are kept in a strip. */
+G4_BODY G4_AVX2 void g4_scores_body_avx2(float *s, const float *const *q, int d0, const void *k, size_t k_stride,
+                                         const g4_kv_type type, const float *scale, float *strip, int dims, const int n,
+                                         g4_fetch fetch)
+{
+    const __m256 s0 = type == G4_KV_Q8_0 ? _mm256_loadu_ps(scale) : _mm256_setzero_ps();
+    const __m256 s1 = type == G4_KV_Q8_0 ? _mm256_loadu_ps(scale + 8) : _mm256_setzero_ps();
     __m256 a0[6], a1[6];
     const float *qp[6];
 #pragma GCC unroll 6
@@ -1079,9 +1109,11 @@ G4_BODY G4_AVX2 void g4_scores_tile_avx2(float *s, const float *const *q, int d0
         a1[i] = d0 ? _mm256_load_ps(s + i * G4_PAGE + 8) : _mm256_setzero_ps();
         qp[i] = q[i] + d0;
     }
-    for (int c = 0; c < dims; c++, k += k_stride, fetch.at += fetch.step) {
+    size_t at = 0;
+    for (int c = 0; c < dims; c++, at += k_stride, fetch.at += fetch.step) {
         __builtin_prefetch(fetch.at);
-        const __m256 k0 = _mm256_loadu_ps(k), k1 = _mm256_loadu_ps(k + 8);
+        const __m256 k0 = g4_widen_avx2(k, at, type, s0), k1 = g4_widen_avx2(k, at + 8, type, s1);
+        if (strip) _mm256_store_ps(strip + 16 * c, k0), _mm256_store_ps(strip + 16 * c + 8, k1);
 #pragma GCC unroll 6
         for (int i = 0; i < n; i++) {
             const __m256 v = _mm256_broadcast_ss(qp[i] + c);
@@ -1094,8 +1126,9 @@ G4_BODY G4_AVX2 void g4_scores_tile_avx2(float *s, const float *const *q, int d0
 #pragma GCC unroll 6
     for (int i = 0; i < n; i++) _mm256_store_ps(s + i * G4_PAGE, a0[i]), _mm256_store_ps(s + i * G4_PAGE + 8, a1[i]);
 }
-G4_BODY G4_AVX2 void g4_values_tile_avx2(float *const *o, int d0, const float *alpha, const float *p, const float *v,
-                                         int v_stride, int j0, int j1, const int n, g4_fetch fetch)
+G4_BODY G4_AVX2 void g4_values_body_avx2(float *const *o, int d0, const float *alpha, const float *p, const void *v,
+                                         size_t v_stride, const g4_kv_type type, const float *scales, float *strip,
+                                         int j0, int j1, const int n, g4_fetch fetch)
 {
     __m256 a0[6], a1[6];
 #pragma GCC unroll 6
@@ -1104,10 +1137,15 @@ G4_BODY G4_AVX2 void g4_values_tile_avx2(float *const *o, int d0, const float *a
         a0[i] = _mm256_mul_ps(_mm256_loadu_ps(o[i] + d0), scale),
         a1[i] = _mm256_mul_ps(_mm256_loadu_ps(o[i] + d0 + 8), scale);
     }
-    v += j0 * v_stride;
-    for (int j = j0; j < j1; j++, v += v_stride, fetch.at += fetch.step) {
+    size_t at = (size_t)j0 * v_stride;
+    for (int j = j0; j < j1; j++, at += v_stride, fetch.at += fetch.step) {
         __builtin_prefetch(fetch.at);
-        const __m256 v0 = _mm256_loadu_ps(v), v1 = _mm256_loadu_ps(v + 8);
+        const __m256 scale = type == G4_KV_Q8_0 ? _mm256_broadcast_ss(scales + j) : _mm256_setzero_ps();
+        const __m256 v0 = g4_widen_avx2(v, at, type, scale), v1 = g4_widen_avx2(v, at + 8, type, scale);
+        if (strip) {
+            _mm256_store_ps(strip + G4_STRIP_WIDTH * j, v0);
+            _mm256_store_ps(strip + G4_STRIP_WIDTH * j + 8, v1);
+        }
 #pragma GCC unroll 6
         for (int i = 0; i < n; i++) {
             const __m256 w = _mm256_broadcast_ss(p + i * G4_PAGE + j);
@@ -1120,14 +1158,47 @@ G4_BODY G4_AVX2 void g4_values_tile_avx2(float *const *o, int d0, const float *a
 #pragma GCC unroll 6
     for (int i = 0; i < n; i++) _mm256_storeu_ps(o[i] + d0, a0[i]), _mm256_storeu_ps(o[i] + d0 + 8, a1[i]);
 }
-/* Eight cached numbers from element `at` on, times scale for q8_0. */
-G4_BODY G4_AVX2 __m256 g4_widen_avx2(const void *data, size_t at, const g4_kv_type type, __m256 scale)
+G4_BODY G4_AVX2 void g4_scores_tile_avx2(float *s, const float *const *q, int d0, const float *k, int k_stride,
+                                         int dims, const int n, g4_fetch fetch)
 {
-    if (type == G4_KV_F16)
-        return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)((const uint16_t *)data + at)));
-    if (type == G4_KV_F32) return _mm256_loadu_ps((const float *)data + at);
-    const __m128i b = _mm_loadl_epi64((const __m128i *)(const void *)((const int8_t *)data + at));
-    return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b)), scale);
+    g4_scores_body_avx2(s, q, d0, k, (size_t)k_stride, G4_KV_F32, NULL, NULL, dims, n, fetch);
+}
+G4_BODY G4_AVX2 void g4_values_tile_avx2(float *const *o, int d0, const float *alpha, const float *p, const float *v,
+                                         int v_stride, int j0, int j1, const int n, g4_fetch fetch)
+{
+    g4_values_body_avx2(o, d0, alpha, p, v, (size_t)v_stride, G4_KV_F32, NULL, NULL, j0, j1, n, fetch);
+}
+#define G4_CASE_SCORES_WIDENING(TYPE, N)                                               \
+    case N:                                                                            \
+        g4_scores_body_avx2(s, q, d0, k, G4_PAGE, TYPE, scale, strip, dims, N, fetch); \
+        break;
+#define G4_CASE_VALUES_WIDENING(TYPE, N)                                                        \
+    case N:                                                                                     \
+        g4_values_body_avx2(o, d0, alpha, p, v, stride, TYPE, scales, strip, j0, j1, N, fetch); \
+        break;
+#define G4_SWITCH_WIDENING(C)                    \
+    if (type == G4_KV_F16) {                     \
+        switch (n) { G4_CASES_6(C, G4_KV_F16) }  \
+    } else if (type == G4_KV_F32) {              \
+        switch (n) { G4_CASES_6(C, G4_KV_F32) }  \
+    } else {                                     \
+        switch (n) { G4_CASES_6(C, G4_KV_Q8_0) } \
+    }
+G4_AVX2 static void g4_scores_widening_avx2(float *s, const float *const *q, int d0, const g4_kv_tile *tile,
+                                            g4_kv_type type, int c, float *strip, int dims, int n, g4_fetch fetch)
+{
+    const void *k = (const char *)tile->k + ((size_t)d0 * G4_PAGE + 16 * (size_t)c) * g4_kv_size(type);
+    const float *scale = type == G4_KV_Q8_0 ? tile->k_scale + 16 * c : NULL;
+    G4_SWITCH_WIDENING(G4_CASE_SCORES_WIDENING)
+}
+G4_AVX2 static void g4_values_widening_avx2(float *const *o, int d0, const float *alpha, const float *p,
+                                            const g4_kv_tile *tile, g4_kv_type type, int head_dim, float *strip, int j0,
+                                            int j1, int n, g4_fetch fetch)
+{
+    const size_t stride = (size_t)head_dim;
+    const float *scales = tile->v_scale;
+    const void *v = (const char *)tile->v + (size_t)d0 * g4_kv_size(type);
+    G4_SWITCH_WIDENING(G4_CASE_VALUES_WIDENING)
 }
 G4_BODY G4_AVX2 void g4_widen_columns_avx2(float *out, const g4_kv_tile *tile, const g4_kv_type type, int d0, int dims,
                                            int c)
@@ -1213,7 +1284,8 @@ G4_AVX2 static void g4_softmax_avx2(float *s, int n, const int *lo, const int *h
     for (int i = 0; i < n; i++) l[i] = l[i] * alpha[i] + g4_row_exp_avx2(s + i * G4_PAGE, m[i]);
 }
 
-G4_ATTEND(avx2, G4_AVX2, 6, g4_widen_keys_avx2, g4_widen_values_avx2, g4_softmax_avx2)
+#define G4_WIDENING_AVX2 g4_scores_widening_avx2, g4_values_widening_avx2
+G4_ATTEND(avx2, G4_AVX2, 6, G4_WIDENING_AVX2, NULL, g4_widen_values_avx2, g4_softmax_avx2)
 
 G4_AVX2 static void g4_round16_avx2(int16_t *y, const float *x, float inverse, int n)
 {
@@ -1763,7 +1835,7 @@ G4_BODY G4_AVX512 void g4_values_tile_avx512(float *const *o, int d0, const floa
 #pragma GCC unroll 12
     for (int i = 0; i < n; i++) _mm512_storeu_ps(o[i] + d0, a[i]);
 }
-G4_ATTEND(avx512, G4_AVX512, 12, g4_widen_keys_avx2, g4_widen_values_avx2, g4_softmax_avx2)
+G4_ATTEND(avx512, G4_AVX512, 12, G4_NOT_WIDENING, g4_widen_keys_avx2, g4_widen_values_avx2, g4_softmax_avx2)
 
 static const g4_kernels g4_kernels_avx512 = {
     .isa = "avx512",
@@ -2112,7 +2184,7 @@ static void g4_softmax_neon(float *s, int n, const int *lo, const int *hi, float
         l[i] = l[i] * alpha[i] + vaddvq_f32(sum);
     }
 }
-G4_ATTEND(neon, , 6, g4_widen_keys_neon, g4_widen_values_neon, g4_softmax_neon)
+G4_ATTEND(neon, , 6, G4_NOT_WIDENING, g4_widen_keys_neon, g4_widen_values_neon, g4_softmax_neon)
 
 static void g4_rmsnorm_neon(float *y, const float *x, const float *w, int n, float eps)
 {
