@@ -1570,10 +1570,10 @@ static g4_page *g4_page_new(const g4_engine *e, size_t bytes)
 
 static g4_kv_tile g4_cache_tile(const g4_cache *c, g4_kv_type type, int page, int head)
 {
-    const unsigned char *p = c->pages[page]->data + (size_t)head * c->head_bytes;
-    const size_t values = (size_t)c->head_dim * G4_PAGE * g4_kv_size(type);
+    const size_t at = (size_t)head * c->head_bytes, values = (size_t)c->head_dim * G4_PAGE * g4_kv_size(type);
+    const unsigned char *p = c->pages[page]->data + at;
     const float *scales = type == G4_KV_Q8_0 ? (const float *)(const void *)(p + 2 * values) : NULL;
-    const unsigned char *next = page + 1 < c->end ? c->pages[page + 1]->data + (size_t)head * c->head_bytes : NULL;
+    const unsigned char *next = page + 1 < c->end ? c->pages[page + 1]->data + at : NULL;
     return (g4_kv_tile) { p, p + values, scales, scales ? scales + G4_PAGE : NULL, next };
 }
 

@@ -184,8 +184,11 @@ static inline int g4_query_tiles(int n, int most)
     for (; n > 0; n -= g4_query_tile(n, most)) tiles++;
     return tiles;
 }
-/* Bytes for each of `steps`, which take all of them. */
-static inline size_t g4_share(size_t bytes, int steps) { return (bytes + (size_t)steps - 1) / (size_t)steps; }
+/* All of `bytes` from p on, within `steps` steps. */
+static inline g4_fetch g4_fetch_from(const void *p, size_t bytes, int steps)
+{
+    return (g4_fetch) { p, (bytes + (size_t)steps - 1) / (size_t)steps };
+}
 
 static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_kv_type type, int head_dim,
                            const float *q, int n_q, const int *lo, const int *hi, float *m, float *l, float *o)
@@ -212,8 +215,8 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
         }
         if (n == 0) continue;
         const int c0 = j0 / 16, c1 = (j1 + 15) / 16, tiles = g4_query_tiles(n, ops->tile);
-        g4_fetch fetch = { (const char *)tile->v + row * (size_t)j0, 0 };
-        fetch.step = g4_share(row * (size_t)(j1 - j0), tiles * (c1 - c0) * head_dim);
+        g4_fetch fetch = g4_fetch_from((const char *)tile->v + row * (size_t)j0, row * (size_t)(j1 - j0),
+                                       tiles * (c1 - c0) * head_dim);
         for (int d0 = 0; d0 < head_dim; d0 += G4_STRIP_DIMS) {
             const int dims = g4_min_int(G4_STRIP_DIMS, head_dim - d0);
             for (int c = c0; c < c1; c++) {
@@ -231,8 +234,8 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
         }
         ops->softmax(s, n, los, his, ms, ls, alpha);
         for (int i = 0; i < n; i++) m[index[i]] = ms[i], l[index[i]] = ls[i];
-        fetch.at = tile->next ? tile->next : tile->v;
-        fetch.step = tile->next ? g4_share(row * G4_PAGE, tiles * ((head_dim + 15) / 16) * (j1 - j0)) : 0;
+        fetch = g4_fetch_from(tile->next ? tile->next : tile->v, tile->next ? row * G4_PAGE : 0,
+                              tiles * ((head_dim + 15) / 16) * (j1 - j0));
         for (int d0 = 0, width; d0 < head_dim; d0 += width) {
             const float *values = strip;
             width = g4_min_int(in_place ? 16 : G4_STRIP_WIDTH, head_dim - d0);
