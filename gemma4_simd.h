@@ -49,7 +49,7 @@
  *
  * Products. A tile is 16 rows (one group) x a few tokens, for steps [s0, s1): it adds to y, or starts it when s0 is 0.
  * The walk keeps the activations of a block of tokens in L2 while weights pass through L1: per group, k_steps steps of
- * its weights (at most 14 KB) are used for every tile of the block before the next ones are touched. The sums wait in
+ * its weights (at most 14 KB) are used for every tile of the block while the next ones are fetched. The sums wait in
  * y, where the block order of a row is the same for any tile. */
 
 typedef void (*g4_tile_fn)(float *y, size_t y_stride, const uint8_t *w, const g4_acts *x, int t, int n, int s0, int s1);
@@ -61,18 +61,23 @@ G4_BODY void g4_gemm_tiles(float *y, size_t y_stride, const g4_matrix *w, const 
                            int g1, int k_steps, size_t token_bytes, int tile_tokens, g4_tile_fn tile)
 {
     int block = (int)(G4_L2_ACTS / (token_bytes * (size_t)w->steps)) / 8 * 8;
+    const size_t step_bytes = w->group_bytes / (size_t)w->steps;
     if (block < 8) block = 8;
     if (t1 - t0 <= tile_tokens) k_steps = w->steps; /* nothing to reuse */
     for (int ta = t0; ta < t1; ta += block) {
-        const int tb = g4_min_int(ta + block, t1);
+        const int tb = g4_min_int(ta + block, t1), tiles = (tb - ta + tile_tokens - 1) / tile_tokens;
         for (int g = g0; g < g1; g++) {
             const uint8_t *group = w->data + (size_t)g * w->group_bytes;
             float *yg = y + (size_t)(g - g0) * 16;
             for (int s = 0; s < w->steps; s += k_steps) {
                 const int se = g4_min_int(s + k_steps, w->steps);
-                for (int t = ta; t < tb; t += tile_tokens)
+                const char *next = (const char *)group + (size_t)se * step_bytes;
+                const size_t share = tiles == 1 ? 0 : (size_t)(se - s) * step_bytes / (size_t)tiles + 1;
+                for (int t = ta; t < tb; t += tile_tokens, next += share) {
+                    for (size_t i = 0; i < share; i += 64) __builtin_prefetch(next + i, 0, 2); /* to L2 */
                     tile(yg + (size_t)(t - t0) * y_stride, y_stride, group, x, t, g4_min_int(tile_tokens, tb - t), s,
                          se);
+                }
             }
         }
     }
@@ -277,11 +282,11 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
     case N:                                                                      \
         g4_values_tile_##SUFFIX(o, d0, alpha, p, v, v_stride, j0, j1, N, fetch); \
         break;
-#define G4_NOT_WIDENING NULL, NULL
 #define G4_CASES_4(C, SUFFIX) C(SUFFIX, 1) C(SUFFIX, 2) C(SUFFIX, 3) C(SUFFIX, 4)
 #define G4_CASES_6(C, SUFFIX) G4_CASES_4(C, SUFFIX) C(SUFFIX, 5) C(SUFFIX, 6)
+#define G4_CASES_8(C, SUFFIX) G4_CASES_6(C, SUFFIX) C(SUFFIX, 7) C(SUFFIX, 8)
 #define G4_CASES_12(C, SUFFIX) \
-    G4_CASES_6(C, SUFFIX) C(SUFFIX, 7) C(SUFFIX, 8) C(SUFFIX, 9) C(SUFFIX, 10) C(SUFFIX, 11) C(SUFFIX, 12)
+    G4_CASES_8(C, SUFFIX) C(SUFFIX, 9) C(SUFFIX, 10) C(SUFFIX, 11) C(SUFFIX, 12)
 #define G4_ATTEND(SUFFIX, TARGET, TILE, WIDENING, KEYS, VALUES, SOFTMAX)                                               \
     TARGET static void g4_scores_##SUFFIX(float *s, const float *const *q, int d0, const float *k, int k_stride,       \
                                           int dims, int n, g4_fetch fetch)                                             \
@@ -303,6 +308,62 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
         static const g4_attend_ops ops = { TILE, g4_scores_##SUFFIX, g4_values_##SUFFIX, WIDENING, KEYS, VALUES,       \
                                            SOFTMAX };                                                                  \
         g4_attend_walk(&ops, tile, type, head_dim, q, n_q, lo, hi, m, l, o);                                           \
+    }
+
+/* A table whose bodies of the two products take a type, scales and a strip that they fill (NULL: none) has from them
+ * the products with a strip and, for its first queries, those that widen on the way. */
+#define G4_NOT_WIDENING NULL, NULL
+#define G4_WIDENS(SUFFIX) g4_scores_widening_##SUFFIX, g4_values_widening_##SUFFIX
+#define G4_CASE_SCORES_WIDENING(SUFFIX, TYPE, N)                                           \
+    case N:                                                                                \
+        g4_scores_body_##SUFFIX(s, q, d0, k, G4_PAGE, TYPE, scale, strip, dims, N, fetch); \
+        break;
+#define G4_CASE_SCORES_F16(SUFFIX, N) G4_CASE_SCORES_WIDENING(SUFFIX, G4_KV_F16, N)
+#define G4_CASE_SCORES_F32(SUFFIX, N) G4_CASE_SCORES_WIDENING(SUFFIX, G4_KV_F32, N)
+#define G4_CASE_SCORES_Q8_0(SUFFIX, N) G4_CASE_SCORES_WIDENING(SUFFIX, G4_KV_Q8_0, N)
+#define G4_CASE_VALUES_WIDENING(SUFFIX, TYPE, N)                                                    \
+    case N:                                                                                         \
+        g4_values_body_##SUFFIX(o, d0, alpha, p, v, stride, TYPE, scales, strip, j0, j1, N, fetch); \
+        break;
+#define G4_CASE_VALUES_F16(SUFFIX, N) G4_CASE_VALUES_WIDENING(SUFFIX, G4_KV_F16, N)
+#define G4_CASE_VALUES_F32(SUFFIX, N) G4_CASE_VALUES_WIDENING(SUFFIX, G4_KV_F32, N)
+#define G4_CASE_VALUES_Q8_0(SUFFIX, N) G4_CASE_VALUES_WIDENING(SUFFIX, G4_KV_Q8_0, N)
+#define G4_SWITCH_TYPE(C, TILE, SUFFIX)                  \
+    if (type == G4_KV_F16) {                             \
+        switch (n) { G4_CASES_##TILE(C##_F16, SUFFIX) }  \
+    } else if (type == G4_KV_F32) {                      \
+        switch (n) { G4_CASES_##TILE(C##_F32, SUFFIX) }  \
+    } else {                                             \
+        switch (n) { G4_CASES_##TILE(C##_Q8_0, SUFFIX) } \
+    }
+#define G4_WIDENING(SUFFIX, TARGET, TILE)                                                                             \
+    G4_BODY TARGET void g4_scores_tile_##SUFFIX(float *s, const float *const *q, int d0, const float *k,              \
+                                                int k_stride, int dims, const int n, g4_fetch fetch)                  \
+    {                                                                                                                 \
+        g4_scores_body_##SUFFIX(s, q, d0, k, (size_t)k_stride, G4_KV_F32, NULL, NULL, dims, n, fetch);                \
+    }                                                                                                                 \
+    G4_BODY TARGET void g4_values_tile_##SUFFIX(float *const *o, int d0, const float *alpha, const float *p,          \
+                                                const float *v, int v_stride, int j0, int j1, const int n,            \
+                                                g4_fetch fetch)                                                       \
+    {                                                                                                                 \
+        g4_values_body_##SUFFIX(o, d0, alpha, p, v, (size_t)v_stride, G4_KV_F32, NULL, NULL, j0, j1, n, fetch);       \
+    }                                                                                                                 \
+    TARGET static void g4_scores_widening_##SUFFIX(float *s, const float *const *q, int d0, const g4_kv_tile *tile,   \
+                                                   g4_kv_type type, int c, float *strip, int dims, int n,             \
+                                                   g4_fetch fetch)                                                    \
+    {                                                                                                                 \
+        const void *k = (const char *)tile->k + ((size_t)d0 * G4_PAGE + 16 * (size_t)c) * g4_kv_size(type);           \
+        const float *scale = type == G4_KV_Q8_0 ? tile->k_scale + 16 * c : NULL;                                      \
+        G4_SWITCH_TYPE(G4_CASE_SCORES, TILE, SUFFIX)                                                                  \
+    }                                                                                                                 \
+    TARGET static void g4_values_widening_##SUFFIX(float *const *o, int d0, const float *alpha, const float *p,       \
+                                                   const g4_kv_tile *tile, g4_kv_type type, int head_dim,             \
+                                                   float *strip, int j0, int j1, int n, g4_fetch fetch)               \
+    {                                                                                                                 \
+        const size_t stride = (size_t)head_dim;                                                                       \
+        const float *scales = tile->v_scale;                                                                          \
+        const void *v = (const char *)tile->v + (size_t)d0 * g4_kv_size(type);                                        \
+        G4_SWITCH_TYPE(G4_CASE_VALUES, TILE, SUFFIX)                                                                  \
     }
 #endif
 
@@ -1161,66 +1222,8 @@ G4_BODY G4_AVX2 void g4_values_body_avx2(float *const *o, int d0, const float *a
 #pragma GCC unroll 6
     for (int i = 0; i < n; i++) _mm256_storeu_ps(o[i] + d0, a0[i]), _mm256_storeu_ps(o[i] + d0 + 8, a1[i]);
 }
-G4_BODY G4_AVX2 void g4_scores_tile_avx2(float *s, const float *const *q, int d0, const float *k, int k_stride,
-                                         int dims, const int n, g4_fetch fetch)
-{
-    g4_scores_body_avx2(s, q, d0, k, (size_t)k_stride, G4_KV_F32, NULL, NULL, dims, n, fetch);
-}
-G4_BODY G4_AVX2 void g4_values_tile_avx2(float *const *o, int d0, const float *alpha, const float *p, const float *v,
-                                         int v_stride, int j0, int j1, const int n, g4_fetch fetch)
-{
-    g4_values_body_avx2(o, d0, alpha, p, v, (size_t)v_stride, G4_KV_F32, NULL, NULL, j0, j1, n, fetch);
-}
-#define G4_CASE_SCORES_WIDENING(TYPE, N)                                               \
-    case N:                                                                            \
-        g4_scores_body_avx2(s, q, d0, k, G4_PAGE, TYPE, scale, strip, dims, N, fetch); \
-        break;
-#define G4_CASE_VALUES_WIDENING(TYPE, N)                                                        \
-    case N:                                                                                     \
-        g4_values_body_avx2(o, d0, alpha, p, v, stride, TYPE, scales, strip, j0, j1, N, fetch); \
-        break;
-#define G4_SWITCH_WIDENING(C)                    \
-    if (type == G4_KV_F16) {                     \
-        switch (n) { G4_CASES_6(C, G4_KV_F16) }  \
-    } else if (type == G4_KV_F32) {              \
-        switch (n) { G4_CASES_6(C, G4_KV_F32) }  \
-    } else {                                     \
-        switch (n) { G4_CASES_6(C, G4_KV_Q8_0) } \
-    }
-G4_AVX2 static void g4_scores_widening_avx2(float *s, const float *const *q, int d0, const g4_kv_tile *tile,
-                                            g4_kv_type type, int c, float *strip, int dims, int n, g4_fetch fetch)
-{
-    const void *k = (const char *)tile->k + ((size_t)d0 * G4_PAGE + 16 * (size_t)c) * g4_kv_size(type);
-    const float *scale = type == G4_KV_Q8_0 ? tile->k_scale + 16 * c : NULL;
-    G4_SWITCH_WIDENING(G4_CASE_SCORES_WIDENING)
-}
-G4_AVX2 static void g4_values_widening_avx2(float *const *o, int d0, const float *alpha, const float *p,
-                                            const g4_kv_tile *tile, g4_kv_type type, int head_dim, float *strip, int j0,
-                                            int j1, int n, g4_fetch fetch)
-{
-    const size_t stride = (size_t)head_dim;
-    const float *scales = tile->v_scale;
-    const void *v = (const char *)tile->v + (size_t)d0 * g4_kv_size(type);
-    G4_SWITCH_WIDENING(G4_CASE_VALUES_WIDENING)
-}
-G4_BODY G4_AVX2 void g4_widen_columns_avx2(float *out, const g4_kv_tile *tile, const g4_kv_type type, int d0, int dims,
-                                           int c)
-{
-    const size_t at = (size_t)d0 * G4_PAGE + 16 * (size_t)c;
-    const __m256 s0 = type == G4_KV_Q8_0 ? _mm256_loadu_ps(tile->k_scale + 16 * c) : _mm256_setzero_ps();
-    const __m256 s1 = type == G4_KV_Q8_0 ? _mm256_loadu_ps(tile->k_scale + 16 * c + 8) : _mm256_setzero_ps();
-#pragma GCC unroll 2
-    for (size_t d = 0; d < (size_t)dims; d++) {
-        _mm256_store_ps(out + 16 * d, g4_widen_avx2(tile->k, at + d * G4_PAGE, type, s0));
-        _mm256_store_ps(out + 16 * d + 8, g4_widen_avx2(tile->k, at + d * G4_PAGE + 8, type, s1));
-    }
-}
-G4_AVX2 static void g4_widen_keys_avx2(float *out, const g4_kv_tile *tile, g4_kv_type type, int d0, int dims, int c)
-{
-    if (type == G4_KV_F16) g4_widen_columns_avx2(out, tile, G4_KV_F16, d0, dims, c);
-    else if (type == G4_KV_F32) g4_widen_columns_avx2(out, tile, G4_KV_F32, d0, dims, c);
-    else g4_widen_columns_avx2(out, tile, G4_KV_Q8_0, d0, dims, c);
-}
+G4_WIDENING(avx2, G4_AVX2, 6)
+
 G4_BODY G4_AVX2 void g4_widen_rows_avx2(float *out, const g4_kv_tile *tile, const g4_kv_type type, int head_dim, int d0,
                                         int width, int j0, int j1)
 {
@@ -1287,8 +1290,7 @@ G4_AVX2 static void g4_softmax_avx2(float *s, int n, const int *lo, const int *h
     for (int i = 0; i < n; i++) l[i] = l[i] * alpha[i] + g4_row_exp_avx2(s + i * G4_PAGE, m[i]);
 }
 
-#define G4_WIDENING_AVX2 g4_scores_widening_avx2, g4_values_widening_avx2
-G4_ATTEND(avx2, G4_AVX2, 6, G4_WIDENING_AVX2, NULL, g4_widen_values_avx2, g4_softmax_avx2)
+G4_ATTEND(avx2, G4_AVX2, 6, G4_WIDENS(avx2), NULL, g4_widen_values_avx2, g4_softmax_avx2)
 
 G4_AVX2 static void g4_round16_avx2(int16_t *y, const float *x, float inverse, int n)
 {
@@ -1305,9 +1307,10 @@ G4_AVX2 static void g4_round16_avx2(int16_t *y, const float *x, float inverse, i
 typedef struct {
     _Alignas(64) float s[G4_QUERY_BLOCK * G4_PAGE];   /* (queries, 64): scores, then e^(score - m) */
     _Alignas(64) int16_t w[G4_QUERY_BLOCK * G4_PAGE]; /* likewise: what that is in units of its query */
+    float shrink[G4_QUERY_BLOCK], unit[G4_QUERY_BLOCK]; /* exp(m - m'), unit of the weights */
+    /* without vpdpwssd: */
     _Alignas(64) int32_t key_pairs[G4_PAGE], value_pairs[G4_MAX_HEAD_DIM]; /* sums of w0 w1 */
     int32_t query_pairs[G4_QUERY_BLOCK], weight_pairs[G4_QUERY_BLOCK];     /* sums of x0 x1 */
-    float shrink[G4_QUERY_BLOCK], unit[G4_QUERY_BLOCK];                    /* exp(m - m'), unit of the weights */
 } g4_attend16_work;
 
 /* The pairs of n columns of y (2 * steps, columns, 2). */
@@ -1429,7 +1432,6 @@ G4_AVX2 static void g4_softmax16_avx2(g4_attend16_work *a, int n, int n_keys, fl
             total = _mm256_add_epi32(total, _mm256_add_epi32(w0, w1));
             _mm256_store_si256((__m256i *)(void *)(w + j), _mm256_permute4x64_epi64(_mm256_packs_epi32(w0, w1), 0xd8));
         }
-        a->weight_pairs[i] = g4_pairs_along16_avx2(w, G4_PAGE);
         l[i] = l[i] * a->shrink[i] + a->unit[i] * g4_hsum_avx2(_mm256_cvtepi32_ps(total));
     }
 }
@@ -1465,6 +1467,7 @@ G4_AVX2 static void g4_attend16_avx2(const g4_tile16 *tile, int n_keys, int head
         for (int c = 0; c < n_keys; c += 16)
             for (int i = 0; i < n; i += 4) g4_scores16_avx2(&a, tile, c, head_dim, q, q_unit, i, g4_min_int(n - i, 4));
         g4_softmax16_avx2(&a, n, n_keys, m, l);
+        for (int i = 0; i < n; i++) a.weight_pairs[i] = g4_pairs_along16_avx2(a.w + i * G4_PAGE, G4_PAGE);
         for (int d = 0; d < width; d += 16)
             for (int i = 0; i < n; i += 4) g4_values16_avx2(&a, tile, d, width, n_keys, o, i, g4_min_int(n - i, 4));
     }
@@ -1805,40 +1808,58 @@ G4_BODY G4_AVX512 void g4_float_tile_avx512(G4_TILE_ARGS_CONST, const g4_type ty
 G4_GEMM_FLOAT(g4_gemm_f32_avx512, G4_AVX512, 3, 8, g4_float_tile_avx512, G4_TYPE_F32)
 G4_GEMM_FLOAT(g4_gemm_bf16_avx512, G4_AVX512, 6, 8, g4_float_tile_avx512, G4_TYPE_BF16)
 
-/* Attention: 12 queries x 16 positions or dims, one register each; the rest is that of AVX2. */
-G4_BODY G4_AVX512 void g4_scores_tile_avx512(float *s, const float *const *q, int d0, const float *k, int k_stride,
-                                             int dims, const int n, g4_fetch fetch)
+/* Sixteen cached numbers from element `at` on, times scale for q8_0. */
+G4_BODY G4_AVX512 __m512 g4_widen_avx512(const void *data, size_t at, const g4_kv_type type, __m512 scale)
 {
+    if (type == G4_KV_F16)
+        return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)((const uint16_t *)data + at)));
+    if (type == G4_KV_F32) return _mm512_loadu_ps((const float *)data + at);
+    const __m128i b = _mm_loadu_si128((const __m128i *)(const void *)((const int8_t *)data + at));
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b)), scale);
+}
+
+/* Attention: 12 queries x 16 positions or dims, one register each; otherwise as in AVX2. */
+G4_BODY G4_AVX512 void g4_scores_body_avx512(float *s, const float *const *q, int d0, const void *k, size_t k_stride,
+                                             const g4_kv_type type, const float *scale, float *strip, int dims,
+                                             const int n, g4_fetch fetch)
+{
+    const __m512 by = type == G4_KV_Q8_0 ? _mm512_loadu_ps(scale) : _mm512_setzero_ps();
     __m512 a[12];
     const float *qp[12];
 #pragma GCC unroll 12
     for (int i = 0; i < n; i++) a[i] = d0 ? _mm512_load_ps(s + i * G4_PAGE) : _mm512_setzero_ps(), qp[i] = q[i] + d0;
-    for (int c = 0; c < dims; c++, k += k_stride, fetch.at += fetch.step) {
+    size_t at = 0;
+    for (int c = 0; c < dims; c++, at += k_stride, fetch.at += fetch.step) {
         __builtin_prefetch(fetch.at);
-        const __m512 kc = _mm512_loadu_ps(k);
+        const __m512 kc = g4_widen_avx512(k, at, type, by);
+        if (strip) _mm512_store_ps(strip + 16 * c, kc);
 #pragma GCC unroll 12
         for (int i = 0; i < n; i++) a[i] = _mm512_fmadd_ps(kc, _mm512_set1_ps(qp[i][c]), a[i]);
     }
 #pragma GCC unroll 12
     for (int i = 0; i < n; i++) _mm512_store_ps(s + i * G4_PAGE, a[i]);
 }
-G4_BODY G4_AVX512 void g4_values_tile_avx512(float *const *o, int d0, const float *alpha, const float *p,
-                                             const float *v, int v_stride, int j0, int j1, const int n, g4_fetch fetch)
+G4_BODY G4_AVX512 void g4_values_body_avx512(float *const *o, int d0, const float *alpha, const float *p, const void *v,
+                                             size_t v_stride, const g4_kv_type type, const float *scales, float *strip,
+                                             int j0, int j1, const int n, g4_fetch fetch)
 {
     __m512 a[12];
 #pragma GCC unroll 12
     for (int i = 0; i < n; i++) a[i] = _mm512_mul_ps(_mm512_loadu_ps(o[i] + d0), _mm512_set1_ps(alpha[i]));
-    v += j0 * v_stride;
-    for (int j = j0; j < j1; j++, v += v_stride, fetch.at += fetch.step) {
+    size_t at = (size_t)j0 * v_stride;
+    for (int j = j0; j < j1; j++, at += v_stride, fetch.at += fetch.step) {
         __builtin_prefetch(fetch.at);
-        const __m512 vj = _mm512_loadu_ps(v);
+        const __m512 by = type == G4_KV_Q8_0 ? _mm512_set1_ps(scales[j]) : _mm512_setzero_ps();
+        const __m512 vj = g4_widen_avx512(v, at, type, by);
+        if (strip) _mm512_store_ps(strip + G4_STRIP_WIDTH * j, vj);
 #pragma GCC unroll 12
         for (int i = 0; i < n; i++) a[i] = _mm512_fmadd_ps(vj, _mm512_set1_ps(p[i * G4_PAGE + j]), a[i]);
     }
 #pragma GCC unroll 12
     for (int i = 0; i < n; i++) _mm512_storeu_ps(o[i] + d0, a[i]);
 }
-G4_ATTEND(avx512, G4_AVX512, 12, G4_NOT_WIDENING, g4_widen_keys_avx2, g4_widen_values_avx2, g4_softmax_avx2)
+G4_WIDENING(avx512, G4_AVX512, 12)
+G4_ATTEND(avx512, G4_AVX512, 12, G4_WIDENS(avx512), NULL, g4_widen_values_avx2, g4_softmax_avx2)
 
 static const g4_kernels g4_kernels_avx512 = {
     .isa = "avx512",
@@ -1853,6 +1874,99 @@ static const g4_kernels g4_kernels_avx512 = {
     .geglu = g4_geglu_avx2,
     .softcap = g4_softcap_avx2,
 };
+/* Attention in 16 bits: g4_attend16_fn. vpdpwssd adds two products of int16 to a 32-bit lane, a position or a dim; 8
+ * queries x 32 of them keep 16 sums in registers. */
+G4_BODY G4_AVX512VNNI __m512i g4_two_avx512(const int16_t *p)
+{
+    int32_t two;
+    memcpy(&two, p, sizeof two);
+    return _mm512_set1_epi32(two);
+}
+/* a[i][k] = x (n, 2 * steps) . y (steps, 16 * sets, 2), columns 16 k.. */
+G4_BODY G4_AVX512VNNI void g4_products16_avx512vnni(__m512i a[8][2], const int16_t *x, int x_stride, const int16_t *y,
+                                                    int y_stride, int steps, const int n, const int sets)
+{
+    G4_UNROLL_8 for (int i = 0; i < n; i++) a[i][0] = a[i][1] = _mm512_setzero_si512();
+    for (int c = 0; c < steps; c++, x += 2, y += y_stride) {
+        const __m512i y0 = _mm512_loadu_si512(y), y1 = sets == 2 ? _mm512_loadu_si512(y + 32) : y0;
+        G4_UNROLL_8 for (int i = 0; i < n; i++)
+        {
+            const __m512i xi = g4_two_avx512(x + i * x_stride);
+            a[i][0] = _mm512_dpwssd_epi32(a[i][0], xi, y0);
+            if (sets == 2) a[i][1] = _mm512_dpwssd_epi32(a[i][1], xi, y1);
+        }
+    }
+}
+/* Scores of queries i.. with positions c..c + 31; those from n_keys on are of no use to anyone. */
+G4_BODY G4_AVX512VNNI void g4_scores16_tile_avx512vnni(g4_attend16_work *a, const g4_tile16 *tile, int c, int head_dim,
+                                                       const int16_t *q, const float *q_unit, int i0, const int n)
+{
+    __m512i sums[8][2];
+    g4_products16_avx512vnni(sums, q + i0 * head_dim, head_dim, tile->k + 2 * c, 2 * G4_PAGE, head_dim / 2, n, 2);
+    const __m512 u0 = _mm512_loadu_ps(tile->k_unit + c), u1 = _mm512_loadu_ps(tile->k_unit + c + 16);
+    float *s = a->s + i0 * G4_PAGE + c;
+    G4_UNROLL_8 for (int i = 0; i < n; i++)
+    {
+        const __m512 u = _mm512_set1_ps(q_unit[i0 + i]);
+        _mm512_store_ps(s + i * G4_PAGE, _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i][0]), _mm512_mul_ps(u, u0)));
+        _mm512_store_ps(s + i * G4_PAGE + 16, _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i][1]), _mm512_mul_ps(u, u1)));
+    }
+}
+/* o (queries, width), 16 * sets dims from d on of queries i.., = o * shrink + unit * sum of w times values */
+G4_BODY G4_AVX512VNNI void g4_values16_sets_avx512vnni(g4_attend16_work *a, const g4_tile16 *tile, int d, int width,
+                                                       int n_keys, float *o, int i0, const int n, const int sets)
+{
+    __m512i sums[8][2];
+    g4_products16_avx512vnni(sums, a->w + i0 * G4_PAGE, G4_PAGE, tile->v + 2 * d, 2 * width, (n_keys + 1) / 2, n, sets);
+    o += i0 * width + d;
+    G4_UNROLL_8 for (int i = 0; i < n; i++)
+    {
+        const __m512 by = _mm512_set1_ps(a->shrink[i0 + i]), u = _mm512_set1_ps(a->unit[i0 + i] * tile->v_unit);
+        for (int k = 0; k < sets; k++) {
+            float *to = o + i * width + 16 * k;
+            _mm512_storeu_ps(
+                to, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i][k]), u, _mm512_mul_ps(_mm512_loadu_ps(to), by)));
+        }
+    }
+}
+G4_BODY G4_AVX512VNNI void g4_values16_tile_avx512vnni(g4_attend16_work *a, const g4_tile16 *tile, int d, int width,
+                                                       int n_keys, float *o, int i0, const int n)
+{
+    if (width - d >= 32) g4_values16_sets_avx512vnni(a, tile, d, width, n_keys, o, i0, n, 2);
+    else g4_values16_sets_avx512vnni(a, tile, d, width, n_keys, o, i0, n, 1);
+}
+/* Of n <= 8 queries. */
+G4_AVX512VNNI static void g4_scores16_avx512vnni(g4_attend16_work *a, const g4_tile16 *tile, int c, int head_dim,
+                                                 const int16_t *q, const float *q_unit, int i0, int n)
+{
+    switch (n) {
+        G4_CASES_8(G4_CASE_SCORES16, avx512vnni)
+    }
+}
+G4_AVX512VNNI static void g4_values16_avx512vnni(g4_attend16_work *a, const g4_tile16 *tile, int d, int width,
+                                                 int n_keys, float *o, int i0, int n)
+{
+    switch (n) {
+        G4_CASES_8(G4_CASE_VALUES16, avx512vnni)
+    }
+}
+static void g4_attend16_avx512vnni(const g4_tile16 *tile, int n_keys, int head_dim, const int16_t *q,
+                                   const float *q_unit, int n_q, float *m, float *l, float *o)
+{
+    g4_attend16_work a;
+    const int width = (int)g4_round_up((size_t)head_dim, 16);
+    for (int n; n_q > 0; n_q -= n, m += n, l += n, q_unit += n, q += n * head_dim, o += n * width) {
+        n = g4_min_int(n_q, G4_QUERY_BLOCK);
+        for (int c = 0; c < n_keys; c += 32)
+            for (int i = 0; i < n; i += 8)
+                g4_scores16_avx512vnni(&a, tile, c, head_dim, q, q_unit, i, g4_min_int(n - i, 8));
+        g4_softmax16_avx2(&a, n, n_keys, m, l);
+        for (int d = 0; d < width; d += 32)
+            for (int i = 0; i < n; i += 8)
+                g4_values16_avx512vnni(&a, tile, d, width, n_keys, o, i, g4_min_int(n - i, 8));
+    }
+}
+
 static const g4_kernels g4_kernels_avx512vnni = {
     .isa = "avx512vnni",
     .usable = g4_usable_avx512vnni,
@@ -1862,6 +1976,8 @@ static const g4_kernels g4_kernels_avx512vnni = {
               [G4_TYPE_Q4_0] = g4_gemm_q4_avx512vnni },
     .quantize = g4_quantize_avx2,
     .attend = g4_attend_avx512,
+    .attend16 = g4_attend16_avx512vnni,
+    .round16 = g4_round16_avx2,
     .rmsnorm = g4_rmsnorm_avx2,
     .geglu = g4_geglu_avx2,
     .softcap = g4_softcap_avx2,

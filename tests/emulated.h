@@ -51,6 +51,10 @@ G4_EMULATED g4_v512i G4_512_load_si512(const void *p)
     if ((uintptr_t)p % 64) __builtin_trap();
     return (g4_v512i){ _mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)p + 1) };
 }
+G4_EMULATED g4_v512i G4_512_loadu_si512(const void *p)
+{
+    return (g4_v512i){ _mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)p + 1) };
+}
 #define G4_BOTH_HALVES(n, f) \
     G4_EMULATED g4_v512i G4_512_##n(g4_v512i a, g4_v512i b) { return (g4_v512i){ f(a.l, b.l), f(a.h, b.h) }; }
 
@@ -98,6 +102,11 @@ G4_EMULATED g4_v512i G4_512_dpbusd_epi32(g4_v512i acc, g4_v512i u, g4_v512i sx)
     memcpy(&o, r, 64);
     return o;
 }
+G4_EMULATED g4_v512i G4_512_dpwssd_epi32(g4_v512i acc, g4_v512i x, g4_v512i y)
+{
+    return (g4_v512i){ _mm256_add_epi32(acc.l, _mm256_madd_epi16(x.l, y.l)),
+                       _mm256_add_epi32(acc.h, _mm256_madd_epi16(x.h, y.h)) };
+}
 G4_EMULATED __m256i G4_256_dpbusd(__m256i acc, __m256i u, __m256i sx)
 {
     int32_t r[8];
@@ -130,6 +139,10 @@ G4_EMULATED g4_v512 G4_512_castsi512_ps(g4_v512i a)
 G4_EMULATED g4_v512 G4_512_cvtph_ps(__m256i a)
 {
     return (g4_v512){ _mm256_cvtph_ps(_mm256_castsi256_si128(a)), _mm256_cvtph_ps(_mm256_extracti128_si256(a, 1)) };
+}
+G4_EMULATED g4_v512i G4_512_cvtepi8_epi32(__m128i a)
+{
+    return (g4_v512i){ _mm256_cvtepi8_epi32(a), _mm256_cvtepi8_epi32(_mm_srli_si128(a, 8)) };
 }
 G4_EMULATED g4_v512i G4_512_cvtepu16_epi32(__m256i a)
 {

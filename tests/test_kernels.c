@@ -688,6 +688,19 @@ static void g4_time(const g4_kernels *k)
             printf("\n");
             g4_free(NULL, keys), g4_free(NULL, values), g4_free(NULL, q), g4_free(NULL, o);
         }
+    if (k->attend16) {
+        enum { HEAD = 64 };
+        int16_t *q = g4_alloc(NULL, 3 * TOKENS * HEAD, sizeof *q); /* keys and values behind it */
+        float *o = g4_alloc(NULL, TOKENS * HEAD, sizeof *o), unit[TOKENS], m[TOKENS], l[TOKENS];
+        if (!q || !o) exit(2);
+        for (int i = 0; i < 3 * TOKENS * HEAD; i++) q[i] = (int16_t)g4_rand_within(G4_NORM16 / 8);
+        for (int i = 0; i < TOKENS; i++) unit[i] = 1.0f / G4_NORM16, m[i] = 0.0f, l[i] = 0.0f;
+        const g4_tile16 tile = { q + TOKENS * HEAD, q + 2 * TOKENS * HEAD, unit, 1.0f };
+        G4_BEST(s, k->attend16(&tile, G4_PAGE, HEAD, q, unit, TOKENS, m, l, o));
+        printf("%-11s attend in 16 bits %d:  %d queries %5.1f G\n", k->isa, HEAD, TOKENS,
+               2.0 * HEAD * G4_PAGE * TOKENS / s * 1e-9);
+        g4_free(NULL, q), g4_free(NULL, o);
+    }
     g4_free(NULL, y);
     g4_acts_free(&x);
 }
