@@ -1305,10 +1305,10 @@ G4_AVX2 static void g4_round16_avx2(int16_t *y, const float *x, float inverse, i
 /* Attention in 16 bits: g4_attend16_fn, by the same identity as the panels. 4 queries x 16 positions or dims keep 8
  * sums in registers; a step takes four dims or four positions. */
 typedef struct {
-    _Alignas(64) float s[G4_QUERY_BLOCK * G4_PAGE];   /* (queries, 64): scores, then e^(score - m) */
-    _Alignas(64) int16_t w[G4_QUERY_BLOCK * G4_PAGE]; /* likewise: what that is in units of its query */
+    _Alignas(64) float s[G4_QUERY_BLOCK * G4_PAGE];     /* (queries, 64): scores, then e^(score - m) */
+    _Alignas(64) int16_t w[G4_QUERY_BLOCK * G4_PAGE];   /* likewise: what that is in units of its query */
     float shrink[G4_QUERY_BLOCK], unit[G4_QUERY_BLOCK]; /* exp(m - m'), unit of the weights */
-    /* without vpdpwssd: */
+    /* of AVX2 only: */
     _Alignas(64) int32_t key_pairs[G4_PAGE], value_pairs[G4_MAX_HEAD_DIM]; /* sums of w0 w1 */
     int32_t query_pairs[G4_QUERY_BLOCK], weight_pairs[G4_QUERY_BLOCK];     /* sums of x0 x1 */
 } g4_attend16_work;
@@ -1884,6 +1884,7 @@ static const g4_kernels g4_kernels_avx512 = {
     .geglu = g4_geglu_avx2,
     .softcap = g4_softcap_avx2,
 };
+
 /* Attention in 16 bits: g4_attend16_fn. vpdpwssd adds two products of int16 to a 32-bit lane, a position or a dim; 8
  * queries x 32 of them keep 16 sums in registers. */
 G4_BODY G4_AVX512VNNI __m512i g4_two_avx512(const int16_t *p)

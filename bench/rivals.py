@@ -234,7 +234,7 @@ def main():
         gguf, g4 = make_model(a.cache, spec)
         tests = [(int(n), None) for n in a.prompts.split(",") if n] + [(None, int(d)) for d in a.depths.split(",") if d and not a.cpu_time]
         for prompt, depth in tests:
-            theirs, others, mine, gbs = [], [], [], []
+            theirs, others, mine, shares = [], [], [], []
             for round_ in range(a.rounds):
                 reads.append(float(timed([bandwidth, threads])[0].split()[0]))
                 test = (gguf, threads, prompt or 0, 0 if prompt else a.n, depth or 0, a.cpu_time)
@@ -245,14 +245,14 @@ def main():
                     others.append(rate)
                 pre, dec, info, c2 = our_rates(ours, g4, threads, prompt or depth, a.n, a.cpu_time, a.huge_pages)
                 mine.append(pre if prompt else dec)
-                gbs.append(info["decode_bytes"] * 1e-9 * mine[-1] if depth else 0)
+                shares.append(info["decode_bytes"] * 1e-9 * mine[-1] / reads[-1] if depth else 0)
                 say(f"  {spec} {'prefill ' + str(prompt) if prompt else 'decode at ' + str(depth)}: {theirs[-1]:.2f} {mine[-1]:.2f}",
                     f"ik {others[-1]:.2f}" if ik else "")
                 if round_ == 0:
                     commands += [c1, c3, c2] if ik else [c1, c2]
             med, own = statistics.median(theirs), statistics.median(mine)
             other = statistics.median(others) if ik else 0
-            share = f"{100 * statistics.median(gbs) / max(reads):.0f} %" if depth else ""
+            share = f"{100 * statistics.median(shares):.0f} %" if depth else ""  # of what was read just before: it changes by the minute
             what = f"prefill {prompt}" if prompt else f"decode at {depth}"
             extra = f" {other:.2f} | {own / other:.2f} |" if ik else ""
             rows.append(f"| {spec} | {what} | {med:.2f} | {own:.2f} | {own / med:.2f} | {share} |{extra}")
