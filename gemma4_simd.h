@@ -52,6 +52,19 @@
  * its weights (at most 14 KB) are used for every tile of the block while the next ones are fetched. The sums wait in
  * y, where the block order of a row is the same for any tile. */
 
+/* Memory that is read next, asked for from `at` on, `step` bytes further with each step of what is read now, so that it
+ * arrives meanwhile. Asked for all at once it would not: a core waits for some 20 lines at a time and stands still when
+ * there are more. */
+typedef struct {
+    const char *at;
+    size_t step;
+} g4_fetch;
+/* All of `bytes` from p on, within `steps` steps. */
+static inline g4_fetch g4_fetch_from(const void *p, size_t bytes, int steps)
+{
+    return (g4_fetch) { p, (bytes + (size_t)steps - 1) / (size_t)steps };
+}
+
 typedef void (*g4_tile_fn)(float *y, size_t y_stride, const uint8_t *w, const g4_acts *x, int t, int n, int s0, int s1);
 #define G4_L2_ACTS 200000     /* bytes of activations per block of tokens: 512 KB of L2 less room for weights and y */
 #define G4_TOKEN_BYTES_INT 80 /* of one step: 64 int8, two scales, two sums */
@@ -71,10 +84,10 @@ G4_BODY void g4_gemm_tiles(float *y, size_t y_stride, const g4_matrix *w, const 
             float *yg = y + (size_t)(g - g0) * 16;
             for (int s = 0; s < w->steps; s += k_steps) {
                 const int se = g4_min_int(s + k_steps, w->steps);
-                const char *next = (const char *)group + (size_t)se * step_bytes;
-                const size_t share = tiles == 1 ? 0 : (size_t)(se - s) * step_bytes / (size_t)tiles + 1;
-                for (int t = ta; t < tb; t += tile_tokens, next += share) {
-                    for (size_t i = 0; i < share; i += 64) __builtin_prefetch(next + i, 0, 2); /* to L2 */
+                const size_t bytes = tiles == 1 ? 0 : (size_t)(se - s) * step_bytes;
+                g4_fetch fetch = g4_fetch_from(group + (size_t)se * step_bytes, bytes, tiles);
+                for (int t = ta; t < tb; t += tile_tokens, fetch.at += fetch.step) {
+                    for (size_t i = 0; i < fetch.step; i += 64) __builtin_prefetch(fetch.at + i, 0, 2); /* to L2 */
                     tile(yg + (size_t)(t - t0) * y_stride, y_stride, group, x, t, g4_min_int(tile_tokens, tb - t), s,
                          se);
                 }
@@ -135,20 +148,13 @@ G4_BODY void g4_gemm_tiles(float *y, size_t y_stride, const g4_matrix *w, const 
 
 /* Attention. Keys and values of the tile are widened once per block of queries, in strips that fit in L1, then used for
  * all its queries; float32 ones of a narrow head are read where they are. Queries without keys are left out of the
- * block, so nothing of theirs is touched. A table may widen while it multiplies for the first queries. */
+ * block, so nothing of theirs is touched. A table may widen while it multiplies for the first queries. The tile's
+ * values are fetched while scores are computed, the next tile's keys while values are summed. */
 #define G4_QUERY_BLOCK 64  /* its scores are 16 KB */
 #define G4_STRIP_DIMS 128  /* of a key strip (dims, 16): 8 KB */
 #define G4_STRIP_WIDTH 32  /* of a value strip (64, 32): 8 KB */
 #define G4_QUERY_TILE 12   /* the largest of any table */
 #define G4_NARROW_HEAD 128 /* 64 rows of more floats share too few sets of L1 to be read in place */
-
-/* Memory that is read next: the tile's values while scores are computed, the next tile's keys while values are summed.
- * Both products ask for it from `at` on, `step` bytes further with every dim or position, so that it arrives meanwhile.
- * Asked for all at once it would not: a core waits for some 20 lines at a time and stands still when there are more. */
-typedef struct {
-    const char *at;
-    size_t step;
-} g4_fetch;
 
 typedef struct {
     int tile; /* queries that the two products take at most */
@@ -188,11 +194,6 @@ static inline int g4_query_tiles(int n, int most)
     int tiles = 0;
     for (; n > 0; n -= g4_query_tile(n, most)) tiles++;
     return tiles;
-}
-/* All of `bytes` from p on, within `steps` steps. */
-static inline g4_fetch g4_fetch_from(const void *p, size_t bytes, int steps)
-{
-    return (g4_fetch) { p, (bytes + (size_t)steps - 1) / (size_t)steps };
 }
 
 static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_kv_type type, int head_dim,
@@ -314,28 +315,23 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
  * the products with a strip and, for its first queries, those that widen on the way. */
 #define G4_NOT_WIDENING NULL, NULL
 #define G4_WIDENS(SUFFIX) g4_scores_widening_##SUFFIX, g4_values_widening_##SUFFIX
-#define G4_CASE_SCORES_WIDENING(SUFFIX, TYPE, N)                                           \
-    case N:                                                                                \
-        g4_scores_body_##SUFFIX(s, q, d0, k, G4_PAGE, TYPE, scale, strip, dims, N, fetch); \
+#define G4_CASE_SCORES_WIDENING(SUFFIX, N)                                                  \
+    case N:                                                                                 \
+        g4_scores_body_##SUFFIX(s, q, d0, k, G4_PAGE, known, scale, strip, dims, N, fetch); \
         break;
-#define G4_CASE_SCORES_F16(SUFFIX, N) G4_CASE_SCORES_WIDENING(SUFFIX, G4_KV_F16, N)
-#define G4_CASE_SCORES_F32(SUFFIX, N) G4_CASE_SCORES_WIDENING(SUFFIX, G4_KV_F32, N)
-#define G4_CASE_SCORES_Q8_0(SUFFIX, N) G4_CASE_SCORES_WIDENING(SUFFIX, G4_KV_Q8_0, N)
-#define G4_CASE_VALUES_WIDENING(SUFFIX, TYPE, N)                                                    \
-    case N:                                                                                         \
-        g4_values_body_##SUFFIX(o, d0, alpha, p, v, stride, TYPE, scales, strip, j0, j1, N, fetch); \
+#define G4_CASE_VALUES_WIDENING(SUFFIX, N)                                                           \
+    case N:                                                                                          \
+        g4_values_body_##SUFFIX(o, d0, alpha, p, v, stride, known, scales, strip, j0, j1, N, fetch); \
         break;
-#define G4_CASE_VALUES_F16(SUFFIX, N) G4_CASE_VALUES_WIDENING(SUFFIX, G4_KV_F16, N)
-#define G4_CASE_VALUES_F32(SUFFIX, N) G4_CASE_VALUES_WIDENING(SUFFIX, G4_KV_F32, N)
-#define G4_CASE_VALUES_Q8_0(SUFFIX, N) G4_CASE_VALUES_WIDENING(SUFFIX, G4_KV_Q8_0, N)
-#define G4_SWITCH_TYPE(C, TILE, SUFFIX)                  \
-    if (type == G4_KV_F16) {                             \
-        switch (n) { G4_CASES_##TILE(C##_F16, SUFFIX) }  \
-    } else if (type == G4_KV_F32) {                      \
-        switch (n) { G4_CASES_##TILE(C##_F32, SUFFIX) }  \
-    } else {                                             \
-        switch (n) { G4_CASES_##TILE(C##_Q8_0, SUFFIX) } \
+#define G4_IF_TYPE(TYPE, CASES)        \
+    if (type == (TYPE)) {              \
+        const g4_kv_type known = TYPE; \
+        switch (n) { CASES }           \
     }
+#define G4_SWITCH_TYPE(CASES)     \
+    G4_IF_TYPE(G4_KV_F16, CASES)  \
+    G4_IF_TYPE(G4_KV_F32, CASES)  \
+    G4_IF_TYPE(G4_KV_Q8_0, CASES)
 #define G4_WIDENING(SUFFIX, TARGET, TILE)                                                                             \
     G4_BODY TARGET void g4_scores_tile_##SUFFIX(float *s, const float *const *q, int d0, const float *k,              \
                                                 int k_stride, int dims, const int n, g4_fetch fetch)                  \
@@ -354,7 +350,7 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
     {                                                                                                                 \
         const void *k = (const char *)tile->k + ((size_t)d0 * G4_PAGE + 16 * (size_t)c) * g4_kv_size(type);           \
         const float *scale = type == G4_KV_Q8_0 ? tile->k_scale + 16 * c : NULL;                                      \
-        G4_SWITCH_TYPE(G4_CASE_SCORES, TILE, SUFFIX)                                                                  \
+        G4_SWITCH_TYPE(G4_CASES_##TILE(G4_CASE_SCORES_WIDENING, SUFFIX))                                              \
     }                                                                                                                 \
     TARGET static void g4_values_widening_##SUFFIX(float *const *o, int d0, const float *alpha, const float *p,       \
                                                    const g4_kv_tile *tile, g4_kv_type type, int head_dim,             \
@@ -363,7 +359,7 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
         const size_t stride = (size_t)head_dim;                                                                       \
         const float *scales = tile->v_scale;                                                                          \
         const void *v = (const char *)tile->v + (size_t)d0 * g4_kv_size(type);                                        \
-        G4_SWITCH_TYPE(G4_CASE_VALUES, TILE, SUFFIX)                                                                  \
+        G4_SWITCH_TYPE(G4_CASES_##TILE(G4_CASE_VALUES_WIDENING, SUFFIX))                                              \
     }
 #endif
 
@@ -449,9 +445,7 @@ G4_BODY G4_AVX2 __m256i g4_four_avx2(const int8_t *q) /* 4 inputs of one token, 
 }
 G4_BODY G4_AVX2 __m256i g4_two_avx2(const int16_t *p) /* likewise 2 of 16 bits */
 {
-    int32_t two;
-    memcpy(&two, p, sizeof two);
-    return _mm256_set1_epi32(two);
+    return g4_four_avx2((const int8_t *)p);
 }
 
 G4_BODY G4_AVX2 int32_t g4_hsum_int_avx2(__m256i v)
@@ -1889,9 +1883,7 @@ static const g4_kernels g4_kernels_avx512 = {
  * queries x 32 of them keep 16 sums in registers. */
 G4_BODY G4_AVX512VNNI __m512i g4_two_avx512(const int16_t *p)
 {
-    int32_t two;
-    memcpy(&two, p, sizeof two);
-    return _mm512_set1_epi32(two);
+    return g4_four_avx512((const int8_t *)p);
 }
 /* a[i][k] = x (n, 2 * steps) . y (steps, 16 * sets, 2), columns 16 k.. */
 G4_BODY G4_AVX512VNNI void g4_products16_avx512vnni(__m512i a[8][2], const int16_t *x, int x_stride, const int16_t *y,

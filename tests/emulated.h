@@ -46,14 +46,14 @@ G4_EMULATED void G4_512_store_ps(float *p, g4_v512 v)
     if ((uintptr_t)p % 64) __builtin_trap();
     G4_512_storeu_ps(p, v);
 }
-G4_EMULATED g4_v512i G4_512_load_si512(const void *p)
-{
-    if ((uintptr_t)p % 64) __builtin_trap();
-    return (g4_v512i){ _mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)p + 1) };
-}
 G4_EMULATED g4_v512i G4_512_loadu_si512(const void *p)
 {
     return (g4_v512i){ _mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)p + 1) };
+}
+G4_EMULATED g4_v512i G4_512_load_si512(const void *p)
+{
+    if ((uintptr_t)p % 64) __builtin_trap();
+    return G4_512_loadu_si512(p);
 }
 #define G4_BOTH_HALVES(n, f) \
     G4_EMULATED g4_v512i G4_512_##n(g4_v512i a, g4_v512i b) { return (g4_v512i){ f(a.l, b.l), f(a.h, b.h) }; }
