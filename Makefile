@@ -19,8 +19,9 @@ LDLIBS   := -lm -lpthread
 VERSION  := $(shell sed -n 's/^.define G4_VERSION "\(.*\)"/\1/p' gemma4.h)
 SOVERSION := $(firstword $(subst ., ,$(VERSION)))
 
-LIB_SRC  := tokenizer.c chat.c media.c gemma4.c
-HEADERS  := gemma4.h gemma4_internal.h gemma4_simd.h
+# Lowest floor first, as in the implementation switch of gemma4.h.
+LIB_SRC  := engine/base.c engine/kernels.c engine/threads.c tokenizer.c media.c gemma4.c chat.c
+HEADERS  := gemma4.h $(wildcard engine/*.h media/*.h chat/*.h)
 B        := build
 PROGRAM  := gemma4
 OBJ      := $(LIB_SRC:%.c=$(B)/%.o)
@@ -29,7 +30,7 @@ OBJ      := $(LIB_SRC:%.c=$(B)/%.o)
 all: $(B)/libgemma4.a $(PROGRAM) ## build the program and the static library
 
 $(B)/%.o: %.c $(HEADERS) Makefile
-	@mkdir -p $(B)
+	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(EXPORT) -c $< -o $@
 
 $(B)/libgemma4.a: $(OBJ)
@@ -85,9 +86,11 @@ $(B)/use_%: tests/use_%.c tests/use.h tests/test.h $(LIB_SRC) $(HEADERS) gemma4_
 $(B)/use_%: tests/use_%.cc tests/use.h tests/test.h gemma4.h $(B)/libgemma4.a
 	$(CXX) $(ALL_CXXFLAGS) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
 
-# Without gemma4_simd.h: the folder holds a copy of everything else.
-$(B)/use_scalar: tests/use_scalar.c tests/use.h tests/test.h $(LIB_SRC) gemma4.h gemma4_internal.h
-	@rm -rf $(B)/scalar_only && mkdir -p $(B)/scalar_only && cp $(LIB_SRC) gemma4.h gemma4_internal.h $(B)/scalar_only
+# Without the vector kernels: the folder holds a copy of everything else.
+$(B)/use_scalar: tests/use_scalar.c tests/use.h tests/test.h $(LIB_SRC) $(HEADERS)
+	@rm -rf $(B)/scalar_only && mkdir -p $(B)/scalar_only
+	@for f in $(LIB_SRC) $(filter-out engine/kernels_%,$(HEADERS)); do \
+	    mkdir -p $(B)/scalar_only/$$(dirname $$f) && cp $$f $(B)/scalar_only/$$f; done
 	$(CC) $(QUICK) -DG4_SCALAR_ONLY -I$(B)/scalar_only -Itests $< -o $@ $(LDLIBS)
 
 # The chat, through a terminal of its own.
@@ -170,7 +173,7 @@ FUZZ ?= $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_SECONDS ?= 600
 FUZZ_FLAGS := -std=c11 -ffp-contract=off -O1 -g -pthread -fsanitize=address,undefined -fno-sanitize-recover=all
 build/fuzz/%.o: %.c $(HEADERS)
-	@mkdir -p build/fuzz
+	@mkdir -p $(@D)
 	clang $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -c $< -o $@
 build/fuzz/%: tests/fuzz/fuzz_%.c tests/test.h $(LIB_SRC:%.c=build/fuzz/%.o)
 	clang $(FUZZ_FLAGS) -fsanitize=fuzzer -DGEMMA4_IMPLEMENTED -I. -Itests $< $(LIB_SRC:%.c=build/fuzz/%.o) -o $@ $(LDLIBS)

@@ -16,8 +16,7 @@
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
-#include "gemma4.h"
-#include "gemma4_internal.h"
+#include "chat/chat.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
     python3 export.py SOURCE -o model.g4 [--type q4_0|q8_0|bf16|f32]
 
 Needs numpy; gguf for GGUF files with K-quants, huggingface_hub for hub ids, tqdm for a nicer progress bar. Never torch.
-The format is described in gemma4_internal.h, section 4; this is the only program that writes it.
+The format is described in engine/parts.h, "The model file"; this is the only program that writes it.
 """
 
 import argparse
@@ -136,7 +136,7 @@ def fit_lattice(x, rounded):
 
 
 def pack_groups16(type_, rows, d=None):
-    """rows (16 n, 64 m), d (16 n, 2 m) scale bits or None -> the bytes of layout groups16 (gemma4_internal.h, section 4)."""
+    """rows (16 n, 64 m), d (16 n, 2 m) scale bits or None -> the bytes of layout groups16 (engine/parts.h)."""
     groups, cols = rows.shape[0] // 16, rows.shape[1]
     if type_ == F32:
         return np.ascontiguousarray(rows.reshape(groups, 16, cols).transpose(0, 2, 1))

@@ -584,8 +584,11 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #error "the implementation of gemma4.h is C: define GEMMA4_IMPLEMENTATION in a .c file"
 #endif
 #define GEMMA4_IMPLEMENTED
+#include "engine/base.c"
+#include "engine/kernels.c"
+#include "engine/threads.c"
 #include "tokenizer.c"
-#include "chat.c"
 #include "media.c"
 #include "gemma4.c"
+#include "chat.c"
 #endif

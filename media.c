@@ -18,8 +18,7 @@
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
-#include "gemma4.h"
-#include "gemma4_internal.h"
+#include "media/media.h"
 
 #include <errno.h>
 #include <fcntl.h>

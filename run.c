@@ -31,8 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "gemma4.h"
-#include "gemma4_internal.h"
+#include "chat/chat.h"
 
 enum { G4_EXIT_DONE = 0, G4_EXIT_FAILED = 1, G4_EXIT_USAGE = 2 };
 

@@ -21,8 +21,7 @@
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
-#include "gemma4.h"
-#include "gemma4_internal.h"
+#include "engine/parts.h"
 
 #include <string.h>
 

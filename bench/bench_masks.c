@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "gemma4_internal.h"
+#include "chat/chat.h"
 
 enum { PROMPT = 64, MOST = 400 };
 

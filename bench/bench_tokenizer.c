@@ -10,7 +10,7 @@
 #include <time.h>
 
 #include "gemma4.h"
-#include "gemma4_internal.h"
+#include "chat/chat.h"
 
 static double g4_now(void)
 {

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#include "gemma4_internal.h"
+#include "chat/chat.h"
 
 static const struct { const char *name; g4_control control;
 } g4_markers[] = { { "<|channel>", G4_CONTROL_CHANNEL },

@@ -1,4 +1,4 @@
-/* emulated.h - the 512-bit intrinsics that gemma4_simd.h uses, as two halves of AVX2 or in plain C, and both widths of
+/* emulated.h - the 512-bit intrinsics that engine/kernels_simd.h uses, as two halves of AVX2 or in plain C, and both widths of
  * vpdpbusd. tests/emulated.sh puts them in their place, so that the logic of the wide kernels is tested on CPUs that
  * lack them. A load that must be aligned traps when it is not. */
 typedef struct {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gemma4_internal.h"
+#include "chat/chat.h"
 
 int main(int argc, char **argv)
 {

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#include "gemma4_internal.h"
+#include "chat/chat.h"
 
 typedef struct {
     uint64_t state;

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "failing.h"
-#include "gemma4_internal.h"
+#include "chat/chat.h"
 #include "test.h"
 
 static void g4_case(const char *text, const char *want)

@@ -1,7 +1,7 @@
 /* test_candidates.c - choosing among the few tokens that can be among the best k chooses what a look at all softcapped
  * logits chooses: greedy and sampled, with logits far inside the softcap, bent by it, and rounded to the same value. */
 #include "gemma4.h"
-#include "gemma4_internal.h"
+#include "chat/chat.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "failing.h"
-#include "gemma4_internal.h"
+#include "chat/chat.h"
 #include "test.h"
 
 static char *g4_read_all(const char *path, size_t *size)

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "gemma4.h"
-#include "gemma4_internal.h"
+#include "chat/chat.h"
 #include "failing.h"
 #include "test.h"
 

@@ -43,7 +43,7 @@ def expect(ok, what):
         print("FAILED  " + what, flush=True)
 
 
-# ---- Reading a model file, by gemma4_internal.h section 4 and nothing else --------------------------
+# ---- Reading a model file, by engine/parts.h and nothing else --------------------------
 
 def read_g4(path):
     """{name: (type, scale type, array)}; quantised arrays are values as float32, with q and scale bits behind them."""

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "failing.h"
-#include "gemma4_internal.h"
+#include "chat/chat.h"
 #include "test.h"
 
 static void g4_dump(g4_buf *b, const g4_json *v)

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "gemma4_internal.h"
+#include "chat/chat.h"
 #include "test.h"
 
 static uint64_t g4_seed = 1;

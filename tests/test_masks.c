@@ -1,7 +1,7 @@
 /* test_masks.c - generation under masks that allow few tokens computes few rows of the vocabulary head and skips what
  * nobody reads, and the text and everything behind it is the same as when all of it is computed, which asking for
  * log-probabilities enforces. */
-#include "gemma4_internal.h"
+#include "chat/chat.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "failing.h"
-#include "gemma4_internal.h"
+#include "chat/chat.h"
 
 /* The entries of the fuzzers, to replay their corpora. */
 #define LLVMFuzzerTestOneInput g4_fuzz_png

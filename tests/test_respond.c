@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "failing.h"
-#include "gemma4_internal.h"
+#include "chat/chat.h"
 #include "test.h"
 
 #define G4_MODEL "tests/data/text_e2b.g4"

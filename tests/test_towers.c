@@ -3,7 +3,7 @@
 #include "towers.h"
 
 #include "failing.h"
-#include "gemma4_internal.h"
+#include "chat/chat.h"
 
 #define G4_MEL_TOLERANCE 1e-3 /* float32 noise of the reference itself: 6e-4 in quiet bins */
 #define G4_ROW_TOLERANCE 5e-5

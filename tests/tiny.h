@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gemma4_internal.h"
+#include "chat/chat.h"
 
 enum { G4_TINY_MEDIA = 8, G4_TINY_TOKENS = 320 };
 

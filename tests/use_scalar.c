@@ -1,4 +1,4 @@
-/* The library without gemma4_simd.h, built in a folder that lacks it, with -DG4_SCALAR_ONLY. */
+/* The library without engine/kernels_simd.h, built in a folder that lacks it, with -DG4_SCALAR_ONLY. */
 #define GEMMA4_IMPLEMENTATION
 #include "gemma4.h"
 #include "use.h"

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gemma4_internal.h"
+#include "chat/chat.h"
 
 /* Reads and binds; returns the block to free, or NULL. */
 static inline uint8_t *g4_vocab_open(g4_tokenizer *t, const char *path)

@@ -8,6 +8,12 @@ echo ' *'
 sed -e 's/^/ * /' -e 's/ *$//' LICENSE
 echo ' */'
 awk '
+# The path of `name` as seen from `file`, without "folder/.." pairs.
+function resolve(file, name) {
+    if (file ~ /\//) { sub(/[^\/]*$/, "", file); name = file name }
+    while (name ~ /[^\/.]+\/\.\.\//) sub(/[^\/.]+\/\.\.\//, "", name)
+    return name
+}
 function put(file,   line, name) {
     if (file in seen) return
     seen[file] = 1
@@ -16,7 +22,7 @@ function put(file,   line, name) {
             name = line
             sub(/^#include "/, "", name)
             sub(/".*$/, "", name)
-            put(name)
+            put(resolve(file, name))
         } else {
             print line
         }

@@ -1,88 +1,12 @@
-/* gemma4_internal.h - what the .c files of gemma4.c share and users never see.
- *
- *  1  Errors, checked arithmetic, allocation      (gemma4.c)
- *  2  Growable bytes, byte cursor                 (gemma4.c)
- *  3  Threads                                     (gemma4.c)
- *  4  The model file                              (gemma4.c reads it, export.py writes it)
- *  5  Matrices, activations and the kernel table  (gemma4.c: scalar; gemma4_simd.h: vectors)
- *  6  Tokenizer                                   (tokenizer.c)
- *  7  Prompts: token ids and soft tokens          (gemma4.c)
- *  8  JSON                                        (chat.c)
- *  9  Pictures to patches                         (media.c)
- * 10  Conversations and answers                   (chat.c)
- */
-#ifndef GEMMA4_INTERNAL_H
-#define GEMMA4_INTERNAL_H
+/* parts.h - the floor of the parts that know nothing of each other: the model file (file.c), threads (threads.c), weight
+ * types and kernels (types.c, kernels.c), the tokenizer (tokenizer.c), sampling (sample.c). Media stand beside them, in
+ * a folder and with a header of their own. */
+#ifndef GEMMA4_PARTS_H
+#define GEMMA4_PARTS_H
 
-#include <math.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "base.h"
 
-#include "gemma4.h"
-
-/* ---- 1. Errors, checked arithmetic, allocation ---------------------------------------------- */
-
-#if defined(__GNUC__)
-#define G4_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
-#else
-#define G4_PRINTF(fmt, args)
-#endif
-
-/* Fill err (which may be NULL) and return code, so that a check is one line: return g4_fail(err, G4_ERR_IO, ...). */
-g4_status g4_fail(g4_error *err, g4_status code, const char *fmt, ...) G4_PRINTF(3, 4);
-
-/* *out = a * b or a + b; return nonzero, leaving *out alone, when it does not fit. */
-static inline int g4_mul_overflows(size_t a, size_t b, size_t *out)
-{
-    if (a != 0 && b > SIZE_MAX / a) return 1;
-    *out = a * b;
-    return 0;
-}
-static inline int g4_add_overflows(size_t a, size_t b, size_t *out)
-{
-    if (b > SIZE_MAX - a) return 1;
-    *out = a + b;
-    return 0;
-}
-static inline size_t g4_round_up(size_t n, size_t step) { return (n + step - 1) / step * step; }
-static inline int g4_min_int(int a, int b) { return a < b ? a : b; }
-static inline int g4_max_int(int a, int b) { return a > b ? a : b; }
-
-/* All memory of the library. A block remembers its size, is aligned to 64 bytes and filled with zeros.
- * A NULL allocator means malloc and free. g4_alloc returns NULL when count * size overflows or memory is out. */
-void *g4_alloc(const g4_allocator *a, size_t count, size_t size);
-/* Grow or shrink to count * size, keeping the contents and zeroing the rest. On failure returns NULL and leaves ptr
- * valid. */
-void *g4_realloc(const g4_allocator *a, void *ptr, size_t count, size_t size);
-void g4_free(const g4_allocator *a, void *ptr); /* NULL is fine */
-
-/* ---- 2. Growable bytes, byte cursor ------------------------------------------------------------ */
-
-/* A byte string that grows; data is NUL-terminated whenever it is not NULL. After a failed allocation `failed`
- * stays set and further appends do nothing, so a builder checks once, at its end. Zero it to start, with `a` set. */
-typedef struct {
-    const g4_allocator *a;
-    char *data;
-    size_t len, cap;
-    int failed;
-} g4_buf;
-void g4_buf_add(g4_buf *b, const void *data, size_t n);
-void g4_buf_str(g4_buf *b, const char *s);
-void g4_buf_fmt(g4_buf *b, const char *fmt, ...) G4_PRINTF(2, 3);
-void g4_buf_free(g4_buf *b);
-
-/* Reads little-endian fields and cannot run over: after a read past the end `bad` stays set and every read gives 0. */
-typedef struct {
-    const uint8_t *data;
-    size_t size, pos;
-    int bad;
-} g4_reader;
-const uint8_t *g4_read_bytes(g4_reader *r, size_t n); /* NULL when fewer are left */
-uint32_t g4_read_u32(g4_reader *r);
-uint64_t g4_read_u64(g4_reader *r);
-
-/* ---- 3. Threads --------------------------------------------------------------------------------- */
+/* ---- Threads --------------------------------------------------------------------------------- */
 
 /* A pool of n_threads - 1 workers; the caller is the last. g4_parallel_for hands out pieces 0..n_pieces-1 as threads
  * become free and returns when all are done. What a piece computes must not depend on who computes it; `worker`
@@ -92,9 +16,15 @@ typedef void (*g4_piece_fn)(void *ctx, int piece, int worker);
 g4_pool *g4_pool_open(const g4_allocator *a, int n_threads); /* NULL when out of memory or threads */
 void g4_pool_close(g4_pool *p);
 int g4_pool_size(const g4_pool *p);
+#define G4_MAX_THREADS 256
+/* Physical cores this process may use: distinct first siblings among the CPUs of its affinity mask, at most the
+ * control group's quota. */
+int g4_default_threads(void);
+/* First line of a small text file; 0 when there is none. */
+int g4_read_line(const char *path, char *out, int cap);
 void g4_parallel_for(g4_pool *p, int n_pieces, g4_piece_fn fn, void *ctx);
 
-/* ---- 4. The model file ---------------------------------------------------------------------------
+/* ---- The model file ---------------------------------------------------------------------------
  *
  * Little-endian throughout. Offsets count from the start of the file.
  *
@@ -255,7 +185,7 @@ typedef struct {               /* every field is 4 bytes, so it is packed as it 
     uint32_t reserved[16];
 } g4_config;
 
-/* ---- 5. Matrices, activations and the kernel table ----------------------------------------------- */
+/* ---- Matrices, activations and the kernel table ----------------------------------------------- */
 
 typedef struct {
     const uint8_t *data; /* in the mapped file; NULL: absent */
@@ -371,6 +301,7 @@ typedef struct {
 extern const g4_kernels g4_kernels_scalar;
 /* All tables of this build, best first, scalar last; *n gets their number. */
 const g4_kernels *const *g4_kernel_tables(int *n);
+const g4_kernels *g4_usable_table(int i); /* the i-th that this CPU can run, best first; NULL past the last */
 
 float g4_f16_to_f32(uint16_t h);
 uint16_t g4_f32_to_f16(float f); /* round to nearest even; beyond +-65504 becomes +-65504 so that 0 * value stays 0 */
@@ -382,8 +313,23 @@ static inline float g4_bf16_to_f32(uint16_t h)
     } x = { (uint32_t)h << 16 };
     return x.f;
 }
+static inline float g4_scale_value(uint16_t bits, g4_scale_type type)
+{
+    return type == G4_SCALE_BF16 ? g4_bf16_to_f32(bits) : g4_f16_to_f32(bits);
+}
+static inline uint16_t g4_load_u16(const uint8_t *p)
+{
+    uint16_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static inline float g4_clamp(float x, float lo, float hi) /* NaN stays */
+{
+    const float v = x < lo ? lo : x;
+    return v > hi ? hi : v;
+}
 
-/* ---- 6. Tokenizer ------------------------------------------------------------------------------ */
+/* ---- Tokenizer ------------------------------------------------------------------------------ */
 
 typedef struct {
     g4_token *ids;
@@ -408,103 +354,4 @@ size_t g4_tokenizer_piece(const g4_tokenizer *t, g4_token id, char *out, int *sp
 /* The control token of that exact name, or -1. */
 g4_token g4_tokenizer_special(const g4_tokenizer *t, const char *name, size_t len);
 
-/* ---- 7. Prompts: token ids and soft tokens ------------------------------------------------------ */
-
-struct g4_soft {
-    int refs;        /* changed under the engine's lock only */
-    g4_token token;  /* its placeholder id */
-    uint64_t key[2]; /* hash of the decoded data, kind, budget: equal keys are equal pictures */
-    int n;           /* soft tokens */
-    float *rows;     /* (n, hidden) */
-};
-void g4_soft_retain(g4_engine *e, g4_soft *soft);
-void g4_soft_release(g4_engine *e, g4_soft *soft); /* frees it with the last reference; NULL is fine */
-
-const g4_allocator *g4_engine_allocator(const g4_engine *e);
-const g4_tokenizer *g4_engine_tokenizer(const g4_engine *e);
-const g4_config *g4_engine_config(const g4_engine *e);
-void g4_engine_log(const g4_engine *e, g4_log_level level, const char *fmt, ...) G4_PRINTF(3, 4);
-
-uint64_t g4_session_n_head_rows(const g4_session *s); /* rows of the vocabulary head computed so far, for tests */
-
-/* ---- 8. JSON ---------------------------------------------------------------------------------- */
-
-typedef enum {
-    G4_JSON_NULL,
-    G4_JSON_FALSE,
-    G4_JSON_TRUE,
-    G4_JSON_NUMBER,
-    G4_JSON_STRING,
-    G4_JSON_ARRAY,
-    G4_JSON_OBJECT
-} g4_json_kind;
-typedef struct g4_json g4_json;
-struct g4_json { /* one node; children are a linked list */
-    g4_json_kind kind;
-    const char *key; /* member name inside an object, else NULL; NUL-terminated, key_len bytes */
-    size_t key_len;
-    const char *text; /* string: its UTF-8 bytes (may hold NUL), number: as written in the document */
-    size_t text_len;
-    double number;
-    g4_json *child, *next;
-};
-/* Parse one document (RFC 8259, whole input). All nodes and strings live in one arena, freed by g4_json_free(root).
- * On error err names the line, column and what was expected. Nesting beyond 512 is an error. */
-g4_status g4_json_parse(g4_json **root, const g4_allocator *a, const char *text, size_t len, g4_error *err);
-void g4_json_free(const g4_allocator *a, g4_json *root);
-const g4_json *g4_json_get(const g4_json *object, const char *key); /* NULL when absent; the last of duplicates wins */
-/* Append s as a JSON string with its quotes; invalid UTF-8 becomes U+FFFD. */
-void g4_json_quote(g4_buf *b, const char *s, size_t len);
-
-/* ---- 9. Pictures to patches (media.c) --------------------------------------------------------- */
-
-typedef struct {        /* what the vision tower reads: the real patches, no padding */
-    int n;              /* grid_w * grid_h, row by row */
-    int grid_w, grid_h; /* patches; multiples of pool */
-    int n_tokens;       /* n / (pool * pool) */
-    float *pixels;      /* (n, patch rows, patch columns, 3): 0..1, channel fastest */
-    int32_t *pos;       /* (n, 2): x, y in the grid */
-} g4_patches;
-/* budget: 70, 140, 280, 560 or 1120, or 0 for img->max_tokens or 280; anything else is G4_ERR_ARGUMENT. */
-g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budget, int patch, int pool, g4_patches *out,
-                           g4_error *err);
-void g4_patches_free(const g4_allocator *a, g4_patches *p);
-
-/* ---- 10. Conversations and answers (chat.c) ------------------------------------------------------- */
-
-/* g4_chat_parse without an engine, with an allocator of one's own. */
-g4_status g4_chat_parse_with(g4_chat **out, const g4_allocator *a, const char *json, size_t len,
-                             const g4_chat_options *opt, g4_error *err);
-
-typedef enum { /* what an answer is made of: bytes, or one of these control tokens */
-               G4_CONTROL_NONE,
-               G4_CONTROL_CHANNEL,
-               G4_CONTROL_CHANNEL_END,
-               G4_CONTROL_CALL,
-               G4_CONTROL_CALL_END,
-               G4_CONTROL_RESPONSE,
-               G4_CONTROL_QUOTE,
-               G4_CONTROL_TURN,
-               G4_CONTROL_TURN_END,
-               G4_CONTROL_OTHER,
-               G4_N_CONTROLS
-} g4_control;
-/* g4_response_open without an engine; t may be NULL when only g4_response_feed is used, which g4_response_push calls
- * for each token. */
-g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tokenizer *t, int in_thought,
-                          g4_part_fn fn, void *user, g4_error *err);
-int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size_t n);
-/* Grammars without an engine. A state is a number; 0: nothing fits. */
-g4_status g4_grammar_schema(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *schema,
-                            size_t len, g4_error *err);
-g4_status g4_grammar_rules(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *rules,
-                           size_t len, g4_error *err);
-int32_t g4_grammar_start(g4_grammar *g);
-int32_t g4_grammar_read(g4_grammar *g, int32_t state, g4_token token);
-int32_t g4_grammar_settle(g4_grammar *g,
-                          int32_t state); /* give memory back when many states are known: the state's new number */
-const uint32_t *g4_grammar_mask(
-    g4_grammar *g, int32_t state); /* of the state, which owns it, until the next settle; NULL: no memory */
-int g4_grammar_accepts(const g4_grammar *g, int32_t state); /* may the text end here? */
-
-#endif /* GEMMA4_INTERNAL_H */
+#endif /* GEMMA4_PARTS_H */

@@ -1,0 +1,170 @@
+/* base.c - errors, memory, growable bytes: what every other file stands on. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "base.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- Memory -------------------------------------------------------------------------------------
+ *
+ * One allocation function for the whole library. A block starts with a head that remembers where it came from, so
+ * that it can be freed, grown and counted through the caller's allocator. Large blocks come from calloc, whose pages
+ * cost nothing until touched: work buffers are sized for the largest chunk and only what is used becomes resident. */
+
+typedef struct {
+    void *base;         /* what the allocator returned */
+    size_t total, size; /* bytes from base; bytes asked for */
+} g4_block_head;
+_Static_assert(sizeof(g4_block_head) <= G4_ALIGN, "the head fits before the block");
+
+void *g4_alloc(const g4_allocator *a, size_t count, size_t size)
+{
+    size_t bytes, total;
+    if (g4_mul_overflows(count, size, &bytes) || g4_add_overflows(bytes, 2 * G4_ALIGN, &total)) return NULL;
+    unsigned char *base;
+    if (a && a->alloc_fn) {
+        base = a->alloc_fn(a->user, total, G4_ALIGN);
+        if (base) memset(base, 0, total);
+    } else {
+        base = calloc(1, total);
+    }
+    if (!base) return NULL;
+    unsigned char *p = base + G4_ALIGN + (G4_ALIGN - (uintptr_t)base % G4_ALIGN) % G4_ALIGN;
+    const g4_block_head head = { base, total, bytes };
+    memcpy(p - G4_ALIGN, &head, sizeof head);
+    return p;
+}
+
+void g4_free(const g4_allocator *a, void *ptr)
+{
+    if (!ptr) return;
+    g4_block_head head;
+    memcpy(&head, (unsigned char *)ptr - G4_ALIGN, sizeof head);
+    if (a && a->alloc_fn)
+        a->free_fn(a->user, head.base, head.total);
+    else
+        free(head.base);
+}
+
+void *g4_realloc(const g4_allocator *a, void *ptr, size_t count, size_t size)
+{
+    void *grown = g4_alloc(a, count, size);
+    if (!grown || !ptr) return grown;
+    g4_block_head head;
+    memcpy(&head, (unsigned char *)ptr - G4_ALIGN, sizeof head);
+    const size_t bytes = count * size;
+    memcpy(grown, ptr, head.size < bytes ? head.size : bytes);
+    g4_free(a, ptr);
+    return grown;
+}
+
+g4_status g4_fail(g4_error *err, g4_status code, const char *fmt, ...)
+{
+    if (!err) return code;
+    err->code = code;
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(err->message, sizeof err->message, fmt, args);
+    va_end(args);
+    return code;
+}
+
+const char *g4_status_name(g4_status code)
+{
+    switch (code) {
+    case G4_OK: return "G4_OK";
+    case G4_ERR_ARGUMENT: return "G4_ERR_ARGUMENT";
+    case G4_ERR_MEMORY: return "G4_ERR_MEMORY";
+    case G4_ERR_IO: return "G4_ERR_IO";
+    case G4_ERR_FORMAT: return "G4_ERR_FORMAT";
+    case G4_ERR_VERSION: return "G4_ERR_VERSION";
+    case G4_ERR_UNSUPPORTED: return "G4_ERR_UNSUPPORTED";
+    case G4_ERR_CONTEXT: return "G4_ERR_CONTEXT";
+    case G4_ERR_MISMATCH: return "G4_ERR_MISMATCH";
+    case G4_ERR_CANCELED: return "G4_ERR_CANCELED";
+    }
+    return "unknown g4_status";
+}
+
+void g4_buf_add(g4_buf *b, const void *data, size_t n)
+{
+    if (b->failed) return;
+    size_t need;
+    if (g4_add_overflows(b->len, n, &need) || g4_add_overflows(need, 1, &need)) {
+        b->failed = 1;
+        return;
+    }
+    if (need > b->cap) {
+        size_t cap = b->cap < 64 ? 64 : b->cap;
+        while (cap < need) cap = cap > SIZE_MAX / 2 ? need : 2 * cap;
+        char *grown = g4_realloc(b->a, b->data, cap, 1);
+        if (!grown) {
+            b->failed = 1;
+            return;
+        }
+        b->data = grown;
+        b->cap = cap;
+    }
+    if (n > 0) memcpy(b->data + b->len, data, n);
+    b->len += n;
+    b->data[b->len] = 0;
+}
+
+void g4_buf_str(g4_buf *b, const char *s) { g4_buf_add(b, s, strlen(s)); }
+
+void g4_buf_fmt(g4_buf *b, const char *fmt, ...)
+{
+    char small[256];
+    va_list args;
+    va_start(args, fmt);
+    const int n = vsnprintf(small, sizeof small, fmt, args);
+    va_end(args);
+    if (n >= 0 && (size_t)n < sizeof small) {
+        g4_buf_add(b, small, (size_t)n);
+        return;
+    }
+    char *big = n < 0 ? NULL : g4_alloc(b->a, (size_t)n + 1, 1);
+    if (!big) {
+        b->failed = 1;
+        return;
+    }
+    va_start(args, fmt);
+    vsnprintf(big, (size_t)n + 1, fmt, args);
+    va_end(args);
+    g4_buf_add(b, big, (size_t)n);
+    g4_free(b->a, big);
+}
+
+void g4_buf_free(g4_buf *b)
+{
+    g4_free(b->a, b->data);
+    b->data = NULL;
+    b->len = b->cap = 0;
+    b->failed = 0;
+}
+
+const uint8_t *g4_read_bytes(g4_reader *r, size_t n)
+{
+    if (r->bad || n > r->size || r->pos > r->size - n) {
+        r->bad = 1;
+        return NULL;
+    }
+    const uint8_t *p = r->data + r->pos;
+    r->pos += n;
+    return p;
+}
+
+uint32_t g4_read_u32(g4_reader *r)
+{
+    const uint8_t *p = g4_read_bytes(r, 4);
+    return p ? (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24 : 0;
+}
+
+uint64_t g4_read_u64(g4_reader *r)
+{
+    const uint64_t low = g4_read_u32(r);
+    return low | (uint64_t)g4_read_u32(r) << 32;
+}

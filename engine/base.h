@@ -1,0 +1,77 @@
+/* base.h - the lowest floor: errors, checked sizes, memory, growable bytes (base.c). Every other file stands on it. */
+#ifndef GEMMA4_BASE_H
+#define GEMMA4_BASE_H
+
+#include "../gemma4.h" /* first: it asks libc for all that the implementation needs */
+
+#include <math.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+
+/* ---- Errors, checked arithmetic, allocation ---------------------------------------------- */
+
+#if defined(__GNUC__)
+#define G4_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
+#else
+#define G4_PRINTF(fmt, args)
+#endif
+
+/* Fill err (which may be NULL) and return code, so that a check is one line: return g4_fail(err, G4_ERR_IO, ...). */
+g4_status g4_fail(g4_error *err, g4_status code, const char *fmt, ...) G4_PRINTF(3, 4);
+
+/* *out = a * b or a + b; return nonzero, leaving *out alone, when it does not fit. */
+static inline int g4_mul_overflows(size_t a, size_t b, size_t *out)
+{
+    if (a != 0 && b > SIZE_MAX / a) return 1;
+    *out = a * b;
+    return 0;
+}
+static inline int g4_add_overflows(size_t a, size_t b, size_t *out)
+{
+    if (b > SIZE_MAX - a) return 1;
+    *out = a + b;
+    return 0;
+}
+static inline size_t g4_round_up(size_t n, size_t step) { return (n + step - 1) / step * step; }
+static inline int g4_min_int(int a, int b) { return a < b ? a : b; }
+static inline int g4_max_int(int a, int b) { return a > b ? a : b; }
+
+#define G4_ALIGN 64 /* a cache line, and one 512-bit vector */
+
+/* All memory of the library. A block remembers its size, is aligned to 64 bytes and filled with zeros.
+ * A NULL allocator means malloc and free. g4_alloc returns NULL when count * size overflows or memory is out. */
+void *g4_alloc(const g4_allocator *a, size_t count, size_t size);
+/* Grow or shrink to count * size, keeping the contents and zeroing the rest. On failure returns NULL and leaves ptr
+ * valid. */
+void *g4_realloc(const g4_allocator *a, void *ptr, size_t count, size_t size);
+void g4_free(const g4_allocator *a, void *ptr); /* NULL is fine */
+
+/* ---- Growable bytes, byte cursor ------------------------------------------------------------ */
+
+/* A byte string that grows; data is NUL-terminated whenever it is not NULL. After a failed allocation `failed`
+ * stays set and further appends do nothing, so a builder checks once, at its end. Zero it to start, with `a` set. */
+typedef struct {
+    const g4_allocator *a;
+    char *data;
+    size_t len, cap;
+    int failed;
+} g4_buf;
+void g4_buf_add(g4_buf *b, const void *data, size_t n);
+void g4_buf_str(g4_buf *b, const char *s);
+void g4_buf_fmt(g4_buf *b, const char *fmt, ...) G4_PRINTF(2, 3);
+void g4_buf_free(g4_buf *b);
+
+/* Reads little-endian fields and cannot run over: after a read past the end `bad` stays set and every read gives 0. */
+typedef struct {
+    const uint8_t *data;
+    size_t size, pos;
+    int bad;
+} g4_reader;
+const uint8_t *g4_read_bytes(g4_reader *r, size_t n); /* NULL when fewer are left */
+uint32_t g4_read_u32(g4_reader *r);
+uint64_t g4_read_u64(g4_reader *r);
+
+#endif /* GEMMA4_BASE_H */
