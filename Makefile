@@ -20,7 +20,9 @@ VERSION  := $(shell sed -n 's/^.define G4_VERSION "\(.*\)"/\1/p' gemma4.h)
 SOVERSION := $(firstword $(subst ., ,$(VERSION)))
 
 # Lowest floor first, as in the implementation switch of gemma4.h.
-LIB_SRC  := engine/base.c engine/kernels.c engine/threads.c tokenizer.c media.c gemma4.c chat.c
+LIB_SRC  := engine/base.c engine/kernels.c engine/types.c engine/file.c engine/threads.c engine/sample.c tokenizer.c media.c \
+            engine/matmul.c engine/cache.c engine/soft.c gemma4.c engine/tower.c engine/vision.c engine/mel.c engine/audio.c \
+            engine/residency.c engine/engine.c engine/encode.c engine/session.c engine/state.c engine/draft.c engine/generate.c chat.c
 HEADERS  := gemma4.h $(wildcard engine/*.h media/*.h chat/*.h)
 B        := build
 PROGRAM  := gemma4
@@ -78,6 +80,14 @@ $(B)/test_%: tests/test_%.c tests/test.h $(B)/libgemma4.a
 	$(CC) $(QUICK) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
 
 $(B)/test_masks $(B)/test_lookup: tests/heard.h
+
+# The decoder once more, from nothing but a model file: tests/test_simple.c holds it against the library.
+$(B)/simple: examples/simple.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -O2 $(WARN) $(filter-out -O%,$(CFLAGS)) $< -o $@ -lm
+$(B)/test_simple: $(B)/simple
+.PHONY: simple
+simple: $(B)/simple ## build/simple MODEL.g4 2,651,9: the whole text decoder as one function, for reading
 $(B)/test_media $(B)/test_tokenizer: $(wildcard tests/fuzz/fuzz_*.c)
 
 # Those that bring the whole library with them are built as quickly: it is the form that is tested.
@@ -99,9 +109,9 @@ $(B)/tty: tests/tty.c tests/test.h $(PROGRAM)
 
 .PHONY: test test-c test-install
 test: all $(TESTS) $(USES) $(B)/tty ## all tests in C and of the program on the golden data: no network, no Python
-	@G4_PROGRAM=./$(PROGRAM) sh tests/run.sh $(TESTS) $(USES) $(B)/tty $(SCRIPTS)
+	@G4_PROGRAM=./$(PROGRAM) G4_SIMPLE=$(B)/simple sh tests/run.sh $(TESTS) $(USES) $(B)/tty $(SCRIPTS)
 test-c: $(TESTS) ## only the C tests
-	@sh tests/run.sh $(TESTS)
+	@G4_SIMPLE=$(B)/simple sh tests/run.sh $(TESTS)
 test-install: ## install into a scratch folder and build users against it through pkg-config
 	@sh tests/run.sh tests/install.sh
 
@@ -130,7 +140,7 @@ test-real: all models/gemma3-270m.gguf ## Gemma 3 270M, fetched once: its answer
 	@py=$$(sh tests/python.sh '$(PYTHON)' '$(VENV)' 'import numpy, gguf' numpy gguf) && G4_RUNNER='sh -c' sh tests/run.sh "$$py tests/real_270m.py"
 
 # The examples with the bundled model, or with a random one that is made to converse: then only how they end is tested.
-EXAMPLES := $(patsubst examples/%.c,$(B)/example_%,$(wildcard examples/*.c))
+EXAMPLES := $(patsubst examples/%.c,$(B)/example_%,$(filter-out examples/simple.c,$(wildcard examples/*.c)))
 EXAMPLE_MODEL := $(if $(wildcard models/tiny.g4),models/tiny.g4,$(B)/chat_model.g4)
 $(B)/example_%: examples/%.c gemma4.h $(B)/libgemma4.a
 	$(CC) $(ALL_CFLAGS) -I. $< $(B)/libgemma4.a -o $@ $(LDLIBS)
@@ -229,6 +239,10 @@ install: all $(B)/libgemma4.so ## install program, libraries, header, pkg-config
 	    > $(DESTDIR)$(PREFIX)/lib/pkgconfig/gemma4.pc
 	install -m 644 export.py $(DESTDIR)$(SHARE)/export.py
 	if [ -f models/tiny.g4 ]; then install -m 644 models/tiny.g4 $(DESTDIR)$(SHARE)/tiny.g4; fi
+
+.PHONY: print-lib
+print-lib:
+	@echo $(LIB_SRC)
 
 .PHONY: clean
 clean: ## remove everything built

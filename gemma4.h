@@ -227,15 +227,16 @@ G4_API size_t g4_audio_block(const g4_audio *audio, size_t from);
  * frames: one per 160 samples, 2999 for 30 s; samples beyond 30 s are not read. */
 G4_API int g4_audio_mel(const g4_audio *block, float *out);
 
-typedef struct {
-    int pos;
+typedef struct { /* a picture, frame or block of sound among tokens */
+    int pos;     /* it stands at placeholders tokens[pos .. pos + its length) */
     g4_soft *soft;
-} g4_run;        /* soft stands at placeholders tokens[pos .. pos + its length) */
-typedef struct { /* tokens, some of which are placeholders of soft tokens */
+} g4_medium;
+#define g4_run g4_medium /* its name up to 0.1 */
+typedef struct {         /* tokens, some of which are placeholders of soft tokens */
     const g4_token *tokens;
     int n;
-    const g4_run *runs; /* by ascending pos; NULL when n_runs is 0. The session keeps references of its own */
-    int n_runs;
+    const g4_medium *media; /* by ascending pos; NULL when n_media is 0. The session keeps references of its own */
+    int n_media;
 } g4_prompt;
 
 /* ---- Session: one timeline of tokens and its keys and values ------------------------------------- */
@@ -586,9 +587,26 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #define GEMMA4_IMPLEMENTED
 #include "engine/base.c"
 #include "engine/kernels.c"
+#include "engine/types.c"
+#include "engine/file.c"
 #include "engine/threads.c"
+#include "engine/sample.c"
 #include "tokenizer.c"
 #include "media.c"
+#include "engine/matmul.c"
+#include "engine/cache.c"
+#include "engine/soft.c"
 #include "gemma4.c"
+#include "engine/tower.c"
+#include "engine/vision.c"
+#include "engine/mel.c"
+#include "engine/audio.c"
+#include "engine/residency.c"
+#include "engine/engine.c"
+#include "engine/encode.c"
+#include "engine/session.c"
+#include "engine/state.c"
+#include "engine/draft.c"
+#include "engine/generate.c"
 #include "chat.c"
 #endif

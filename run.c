@@ -2559,7 +2559,7 @@ static int g4_run_logits(g4_args *a)
     if (status == G4_EXIT_DONE) status = g4_out_open(&out, a->output);
     if (status == G4_EXIT_DONE) {
         g4_row_writer writer = { &out, (size_t)info.n_vocab * sizeof(float) };
-        g4_prompt prompt = { .tokens = x.ids, .n = (int)x.n, .runs = x.runs, .n_runs = x.n_runs };
+        g4_prompt prompt = { .tokens = x.ids, .n = (int)x.n, .media = x.runs, .n_media = x.n_runs };
         g4_status result = a->all ? g4_session_eval_all(s, &prompt, g4_on_row, &writer, &err)
                                   : g4_session_eval_prompt(s, &prompt, &err);
         g4_meter_end(&meter);

@@ -12,10 +12,11 @@ typedef struct {
 } g4_load;
 
 /* Some microseconds of arithmetic, or nothing. */
-static void g4_load_piece(void *ctx, int piece, int worker)
+static void g4_load_piece(const g4_task *task, int piece)
 {
-    volatile float x = (float)(piece + worker);
-    for (int i = 0; i < ((const g4_load *)ctx)->work; i++) x = x * 0.5f + 1.0f;
+    const g4_load *load = task->job;
+    volatile float x = (float)(piece + task->worker);
+    for (int i = 0; i < load->work; i++) x = x * 0.5f + 1.0f;
 }
 
 static int g4_by_size(const void *a, const void *b)
@@ -36,7 +37,7 @@ static void g4_measure(g4_pool *pool, int pieces, int work, double ns[2])
             if (pool)
                 g4_parallel_for(pool, pieces, g4_load_piece, &load);
             else
-                g4_load_piece(&load, 0, 0);
+                g4_load_piece(&(g4_task) { &load, 0 }, 0);
         }
         took[b] = (g4_seconds() - from) * 1e9 / JOBS;
     }

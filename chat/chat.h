@@ -2,7 +2,7 @@
 #ifndef GEMMA4_CHAT_H
 #define GEMMA4_CHAT_H
 
-#include "../engine/session.h"
+#include "../engine/generate.h"
 
 /* ---- JSON ---------------------------------------------------------------------------------- */
 

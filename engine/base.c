@@ -61,6 +61,35 @@ void *g4_realloc(const g4_allocator *a, void *ptr, size_t count, size_t size)
     return grown;
 }
 
+void *g4_blocks_add(g4_blocks *b, size_t rows, size_t cols, size_t size)
+{
+    size_t n = 0, bytes = 0, total = 0;
+    unsigned char *block = NULL;
+    if (!g4_mul_overflows(rows, cols, &n) && !g4_mul_overflows(n, size, &bytes) &&
+        !g4_add_overflows(bytes, G4_ALIGN, &total))
+        block = g4_alloc(b->a, total, 1);
+    if (!block) {
+        b->failed = 1;
+        return NULL;
+    }
+    memcpy(block, &b->newest, sizeof b->newest); /* the line in front of what the caller gets */
+    b->newest = block;
+    b->bytes += bytes;
+    return block + G4_ALIGN;
+}
+
+void g4_blocks_free(g4_blocks *b)
+{
+    while (b->newest) {
+        void *before;
+        memcpy(&before, b->newest, sizeof before);
+        g4_free(b->a, b->newest);
+        b->newest = before;
+    }
+    b->bytes = 0;
+    b->failed = 0;
+}
+
 g4_status g4_fail(g4_error *err, g4_status code, const char *fmt, ...)
 {
     if (!err) return code;

@@ -10,7 +10,6 @@
 #include <stdint.h>
 #include <string.h>
 
-
 /* ---- Errors, checked arithmetic, allocation ---------------------------------------------- */
 
 #if defined(__GNUC__)
@@ -48,6 +47,18 @@ void *g4_alloc(const g4_allocator *a, size_t count, size_t size);
  * valid. */
 void *g4_realloc(const g4_allocator *a, void *ptr, size_t count, size_t size);
 void g4_free(const g4_allocator *a, void *ptr); /* NULL is fine */
+
+/* Blocks that are given back together. Zero it to start, with `a` set; a builder asks for all it needs and looks at
+ * `failed` once, at its end. */
+typedef struct {
+    const g4_allocator *a;
+    void *newest;   /* each block points to the one before it */
+    uint64_t bytes; /* asked for so far */
+    int failed;
+} g4_blocks;
+/* (rows, cols) elements, zeros; NULL, and `failed` from then on, when rows * cols * size overflows or memory is out. */
+void *g4_blocks_add(g4_blocks *b, size_t rows, size_t cols, size_t size);
+void g4_blocks_free(g4_blocks *b);
 
 /* ---- Growable bytes, byte cursor ------------------------------------------------------------ */
 

@@ -443,9 +443,3 @@ const g4_kernels *g4_usable_table(int i)
         if (g4_tables[t]->usable() && i-- == 0) return g4_tables[t];
     return NULL;
 }
-
-const char *g4_isa_name(int i)
-{
-    const g4_kernels *k = i < 0 ? NULL : g4_usable_table(i);
-    return k ? k->isa : NULL;
-}

@@ -9,10 +9,14 @@
 /* ---- Threads --------------------------------------------------------------------------------- */
 
 /* A pool of n_threads - 1 workers; the caller is the last. g4_parallel_for hands out pieces 0..n_pieces-1 as threads
- * become free and returns when all are done. What a piece computes must not depend on who computes it; `worker`
- * (0..n-1) only selects scratch memory. One g4_parallel_for at a time per pool; the engine's lock sees to that. */
+ * become free and returns when all are done. What a piece computes must not depend on who computes it. One
+ * g4_parallel_for at a time per pool; the engine's lock sees to that. */
 typedef struct g4_pool g4_pool;
-typedef void (*g4_piece_fn)(void *ctx, int piece, int worker);
+typedef struct {
+    void *job;  /* what the caller of g4_parallel_for passed */
+    int worker; /* 0..n-1: selects scratch memory, and nothing else */
+} g4_task;
+typedef void (*g4_piece_fn)(const g4_task *task, int piece);
 g4_pool *g4_pool_open(const g4_allocator *a, int n_threads); /* NULL when out of memory or threads */
 void g4_pool_close(g4_pool *p);
 int g4_pool_size(const g4_pool *p);
@@ -22,7 +26,7 @@ int g4_pool_size(const g4_pool *p);
 int g4_default_threads(void);
 /* First line of a small text file; 0 when there is none. */
 int g4_read_line(const char *path, char *out, int cap);
-void g4_parallel_for(g4_pool *p, int n_pieces, g4_piece_fn fn, void *ctx);
+void g4_parallel_for(g4_pool *p, int n_pieces, g4_piece_fn fn, void *job);
 
 /* ---- The model file ---------------------------------------------------------------------------
  *
@@ -85,6 +89,7 @@ typedef struct {
  * 3, 4; the tail is padded with zeros to 32 bytes; result = fold of the lanes by the same step, then xor the byte
  * count. */
 uint64_t g4_checksum(const void *data, size_t n);
+uint64_t g4_checksum_step(uint64_t h, uint64_t word); /* one step of one lane */
 
 typedef enum { G4_TYPE_F32 = 0, G4_TYPE_BF16 = 1, G4_TYPE_Q8_0 = 2, G4_TYPE_Q4_0 = 3, G4_N_TYPES = 4 } g4_type;
 typedef enum { G4_LAYOUT_PLAIN = 0, G4_LAYOUT_ROWS = 1, G4_LAYOUT_GROUPS16 = 2 } g4_layout;
@@ -196,16 +201,13 @@ typedef struct {
     size_t group_bytes; /* from one group of 16 rows to the next */
 } g4_matrix;
 
-/* Activations of n tokens. Quantised matrices read q, d, sum; f32 and bf16 matrices read x. */
+/* Activations of n rows. Quantised matrices read q, d, sum; f32 and bf16 matrices read x. */
 typedef struct {
-    const float *
-        /* (n, x_stride) float32, may be NULL when only quantised matrices read it; values from cols to pad64(cols)
-         * are zero */
-        x;
-    size_t x_stride;    /* floats from token to token */
-    const int8_t *q;    /* (n, 64 * steps): -127..127, x = d * q */
-    const float *d;     /* (n, 2 * steps): one scale per 32 inputs */
-    const int32_t *sum; /* (n, 2 * steps): sum of q over those 32, for q4_0's offset of 8 */
+    float *x;        /* (n, x_stride); values from cols to pad64(cols) are zero. NULL when only integers are read */
+    size_t x_stride; /* floats from row to row */
+    int8_t *q;       /* (n, 64 * steps): -127..127, x = d * q */
+    float *d;        /* (n, 2 * steps): one scale per 32 inputs */
+    int32_t *sum;    /* (n, 2 * steps): sum of q over those 32, for q4_0's offset of 8 */
     int steps;
 } g4_acts;
 
@@ -287,7 +289,7 @@ typedef struct {
     /* q, d, sum of one token; cols a multiple of 32. d = max|x| / 127, q = round-half-to-even(x * (127 / max|x|)) */
     void (*quantize)(int8_t *q, float *d, int32_t *sum, const float *x, int cols);
     g4_attend_fn attend;
-    g4_attend16_fn attend16; /* NULL with round16: not faster than attend, or not measured */
+    g4_attend16_fn attend16;   /* NULL with round16: not faster than attend, or not measured */
     g4_product16_fn product16; /* NULL with quantize16: gemm of q8_0 is as fast, or not measured */
     /* Its inputs, one token: unit = max(norm of x / G4_NORM_PRODUCT16, max|x| / G4_MOST16, FLT_MIN),
      * q = round-half-to-even(x / unit), of each 32 inputs the even ones and then the odd ones; cols a multiple of 32 */
@@ -329,6 +331,61 @@ static inline float g4_clamp(float x, float lo, float hi) /* NaN stays */
     return v > hi ? hi : v;
 }
 
+typedef struct { /* a table looked up by row */
+    const uint8_t *data;
+    g4_type type;
+    g4_scale_type scale_type;
+    int rows, cols;
+    size_t row_bytes;
+} g4_table;
+const char *g4_type_name(uint32_t type);
+uint64_t g4_row_bytes(uint32_t type, uint64_t cols);
+g4_matrix g4_matrix_at(const uint8_t *data, const g4_tensor_entry *t, uint64_t rows, uint64_t cols);
+void g4_table_row(float *out, const g4_table *t, int row, int c0, int n);
+void g4_matrix_row(float *out, const g4_matrix *m, int row);
+
+/* ---- The open model file (file.c) ------------------------------------------------------------------ */
+
+#define G4_MAX_PLE_DIM 1024
+#define G4_MAX_AUDIO_CONTEXT 64
+#define G4_ATTEND_QUERIES_MAX 64 /* queries (rows x heads of a group) that read one key/value head together */
+
+typedef struct {
+    const uint8_t *data;
+    size_t size;
+    uint8_t *mapping; /* the same place when it is a mapping of ours, to be advised and given back; else NULL */
+    g4_config config;
+    g4_layer_config *layers;      /* (n_layers) */
+    const g4_tensor_entry *table; /* (n_tensors), in the file */
+    uint8_t *bound;               /* (n_tensors): a weight has taken this tensor */
+    int n_tensors;
+    const uint8_t *tokenizer;
+    size_t tokenizer_size;
+} g4_file;
+/* Map opt->model_path or take the bytes at opt->model_data, then check everything but the tensors' values. Errors name
+ * the path. */
+g4_status g4_file_open(g4_file *f, const g4_engine_options *opt, const g4_allocator *a, g4_error *err);
+void g4_file_close(g4_file *f, const g4_allocator *a);
+
+/* What finds tensors by name and remembers the first failure; later calls do nothing. The name is PREFIX.LAYER.FIELD, or
+ * PREFIX alone where the layer is -1. */
+typedef struct {
+    g4_file *file;
+    int cursor; /* tensors mostly stand in the order in which they are asked for */
+    g4_error *err;
+    g4_status status;
+} g4_binder;
+const float *g4_bind_vector(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t n); /* plain f32 */
+const float *g4_bind_array(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows,
+                           uint64_t cols); /* plain f32 */
+g4_matrix g4_bind_matrix(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols);
+g4_table g4_bind_table(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols);
+/* The first of n matrices of one shape; *bytes gets the distance from one to the next. */
+g4_matrix g4_bind_experts(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t n, uint64_t rows,
+                          uint64_t cols, size_t *bytes);
+/* Fails unless every tensor was asked for: one that nobody reads means that writer and reader disagree. */
+void g4_bind_end(g4_binder *b);
+
 /* ---- Tokenizer ------------------------------------------------------------------------------ */
 
 typedef struct {
@@ -353,5 +410,30 @@ g4_status g4_tokenizer_encode(const g4_tokenizer *t, const g4_allocator *a, cons
 size_t g4_tokenizer_piece(const g4_tokenizer *t, g4_token id, char *out, int *special);
 /* The control token of that exact name, or -1. */
 g4_token g4_tokenizer_special(const g4_tokenizer *t, const char *name, size_t len);
+
+/* ---- Sampling (sample.c) ------------------------------------------------------------------------------------ */
+
+/* The k best of n scores with their indices as tokens, best first, in out (k); ties go to the lower index, and -INFINITY
+ * never enters. Returns their number. */
+int g4_top(const float *score, int n, int k, g4_candidate *out);
+/* Logarithm of the sum of exponentials of n softcapped logits: what log-probabilities are relative to. */
+float g4_log_sum(const float *logits, int n);
+int g4_penalises(const g4_sampling *p); /* does it change logits by penalties or bias? */
+
+typedef struct { /* what a token is chosen from; plain arrays of the caller */
+    int n_vocab;
+    const float *logits; /* (n_vocab), softcapped; not read where there are `few` */
+    float *work;         /* (n_vocab): scratch; with `few`, the logits of those tokens on entry */
+    const g4_token *few; /* (n_few), ascending: all tokens that come into question; NULL: any */
+    int n_few;
+    const uint32_t *mask; /* (n_vocab / 32 + 1): bits of allowed tokens; NULL: all. Not read where there are `few` */
+    uint32_t *seen;       /* (n_vocab / 32 + 1): scratch */
+    g4_candidate *candidates; /* (n_vocab): scratch */
+    const g4_token *tokens;   /* (n_tokens): the timeline; its length is the position that is chosen for */
+    int n_tokens, reply_start;
+} g4_choice;
+/* The next token: penalties and bias, mask, temperature, top-k, top-p, min-p, then one random number, a function of seed
+ * and position. -1 when nothing is allowed. */
+g4_token g4_sample(const g4_choice *c, const g4_sampling *p);
 
 #endif /* GEMMA4_PARTS_H */

@@ -23,12 +23,12 @@
 
 #define G4_TICKET_BITS 24 /* pieces a job may have: 16 million */
 #define G4_TICKET_MASK ((UINT64_C(1) << G4_TICKET_BITS) - 1)
-#define G4_SPINS 4000 /* looks before sleeping: some 40 us, the gap between two jobs of a token (measured on Zen 3) */
+#define G4_SPINS 4000   /* looks before sleeping: some 40 us, the gap between two jobs of a token (measured on Zen 3) */
 #define G4_CLAIM_MAX 32 /* pieces: of a product, some 200 us; a slice of the scheduler is some milliseconds */
 
 typedef struct {
     g4_pool *pool;
-    int index;
+    int index; /* 1..n - 1; the caller of g4_parallel_for is 0 */
 } g4_worker;
 
 struct g4_pool {
@@ -38,7 +38,7 @@ struct g4_pool {
     g4_worker *workers; /* (n - 1) */
     int n_started;
     g4_piece_fn fn; /* of the current job; written before the ticket is published */
-    void *ctx;
+    void *job;
     _Atomic uint64_t ticket; /* generation << 48 | number of pieces << 24 | next piece */
     atomic_int n_done;
     atomic_int n_sleeping, caller_sleeps, quit;
@@ -66,7 +66,8 @@ static void g4_pool_work(g4_pool *p, int worker)
         if (next >= n) return;
         const int some = g4_max_int(1, g4_min_int((n - next) / (3 * p->n), G4_CLAIM_MAX));
         if (!atomic_compare_exchange_weak(&p->ticket, &ticket, ticket + (uint64_t)some)) continue;
-        for (int piece = next; piece < next + some; piece++) p->fn(p->ctx, piece, worker);
+        const g4_task task = { p->job, worker };
+        for (int piece = next; piece < next + some; piece++) p->fn(&task, piece);
         if (atomic_fetch_add(&p->n_done, some) + some == n && atomic_load(&p->caller_sleeps)) {
             pthread_mutex_lock(&p->lock);
             pthread_cond_signal(&p->finished);
@@ -147,14 +148,15 @@ g4_pool *g4_pool_open(const g4_allocator *a, int n_threads)
 
 int g4_pool_size(const g4_pool *p) { return p->n; }
 
-void g4_parallel_for(g4_pool *p, int n_pieces, g4_piece_fn fn, void *ctx)
+void g4_parallel_for(g4_pool *p, int n_pieces, g4_piece_fn fn, void *job)
 {
     if (n_pieces <= 1 || p->n == 1) {
-        for (int i = 0; i < n_pieces; i++) fn(ctx, i, 0);
+        const g4_task task = { job, 0 };
+        for (int i = 0; i < n_pieces; i++) fn(&task, i);
         return;
     }
     p->fn = fn;
-    p->ctx = ctx;
+    p->job = job;
     atomic_store(&p->n_done, 0);
     const uint64_t generation = (atomic_load(&p->ticket) >> (2 * G4_TICKET_BITS)) + 1;
     /* An exchange, not a store: what is read behind it decides about waking, and an emulator may let a load overtake a

@@ -1,164 +1,115 @@
-/* simple.c - the text decoder of every Gemma 4 model (E2B, E4B, 26B-A4B, 31B) and of Gemma 3, as one function.
+/* simple.c - the text decoder of all Gemma 4 models (E2B, E4B, 26B-A4B, 31B) and of Gemma 3 (text), as one function.
  *
- *     simple MODEL.g4 2,651,9 [N [FILE]]
+ *     cc -std=c11 -O2 examples/simple.c -o build/simple -lm
+ *     build/simple MODEL.g4 2,651,9 [N [FILE]]
  *
- * evaluates the token ids, prints the N most likely ids that follow (8 if nothing is said), and writes the logits of
- * every given id to FILE: float32, one row of the vocabulary after the other.
+ * evaluates the token ids, prints the N ids that follow (8 if nothing is said), the most likely one each time, and
+ * writes the logits of every given id to FILE: float32, one row of n_vocab after the other.
  *
- * This is MODEL.md, sections 2 and 3, as a program: float32, one token at a time, plain loops, no threads. Read `forward`
- * (5) with that text beside it; what stands before it is the model file (1, 2, 3) and the building blocks (4). Nothing
- * but the C library is used, and no code is shared with the engine, so that each can prove the other right.
+ * It is MODEL.md, sections 2 and 3, as a program: float32, one token at a time, plain loops, no threads. Read `forward`
+ * (section 5 below) with that text beside it; what stands before it is the model file (1 to 3) and the building blocks
+ * (4). It includes the C library's headers only and shares no code with the engine, so each can prove the other right.
  *
- * What is not here: pictures and sound, text instead of ids, chat, sampling, and speed. The engine rounds the inputs of
- * quantised matrices to 8 bits and keeps keys and values in 16; here all is float32, and weights become float32 block by
- * block as they are read. The engine checks every field of a file before it believes any. This reader checks that the
- * file is whole and that its tensors have the shapes they should have, and trusts the numbers in it.
+ * Not here: pictures and sound, text instead of ids, chat, sampling, and speed. The engine rounds the inputs of
+ * quantised matrices to 8 bits and keeps keys and values in 16; here all is float32, and weights become float32 row by
+ * row, when they are used. The engine checks every field of a file before it believes any; this reader makes sure that
+ * the file is whole and that tensors have the shapes they should have, and trusts the rest.
  *
- * Shapes are (rows, cols), the last index contiguous. A matrix (out, in) maps `in` inputs to `out` outputs. No linear
- * layer of the decoder has a bias. */
+ * Shapes are (rows, cols), the last index contiguous; a matrix (out, in) maps `in` inputs to `out` outputs. No linear
+ * layer of the decoder has a bias. Arrays are declared with their shapes where they are first used, and so lie on the
+ * stack: less than 1 MB with the largest model, and 4 bytes a position. */
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-static _Noreturn void fail(int status, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fprintf(stderr, "simple: ");
-    vfprintf(stderr, format, args);
-    fprintf(stderr, "\n");
-    va_end(args);
-    exit(status);
-}
+#define FAIL(status, ...) (fprintf(stderr, "simple: " __VA_ARGS__), fputc('\n', stderr), exit(status))
 
 /* ---- 1. The model file ---------------------------------------------------------------------------
  *
- * A .g4 file is a header, a configuration, a tokenizer (not read here), a table of tensors, and the tensors. All of it
- * is little-endian, and offsets count from the start of the file. The structs below lie in the file as they stand. */
+ * A header, a configuration, a tokenizer (not read here), a table of tensors, and the tensors. All is little-endian,
+ * and offsets count from the start of the file. These structs lie in the file as they stand. */
 
 typedef struct {
-    char magic[8];    /* GEMMA4.C */
-    uint32_t version; /* 1 */
-    uint32_t endian;  /* 0x01020304 */
+    char magic[8];            /* GEMMA4.C */
+    uint32_t version, endian; /* 1, 0x01020304 */
     uint64_t file_size, reserved0[2], checksum;
     uint64_t config_offset, config_size; /* a config, then n_layers layer_configs */
     uint64_t tokenizer_offset, tokenizer_size;
-    uint64_t table_offset, n_tensors;
+    uint64_t table_offset, n_tensors; /* of table entries */
     uint64_t data_offset, reserved1[3];
 } header;
 
-enum { TIED = 1, V_NORM = 2 }; /* config.flags: the head is the embedding; values are normed */
+enum { TIED = 1, V_NORM = 2 }; /* flags of a config: the head is the embedding; the heads of v are normed */
 
 typedef struct {
-    uint32_t size, layer_size; /* bytes of this struct and of a layer_config in this file: later ones may be longer */
+    uint32_t size, layer_size; /* of this struct and of a layer_config, in this file: both may have grown */
     char name[64];
     uint32_t flags;
     uint32_t n_layers, hidden, n_vocab, n_heads, window, max_ctx;
-    uint32_t ple_dim; /* width of the per-layer embeddings; 0: none */
-    uint32_t n_experts, n_experts_used, expert_dim;
-    float eps, attn_scale, softcap, embed_scale; /* softcap 0: none */
+    uint32_t ple_dim;                               /* width of the per-layer embeddings; 0: none */
+    uint32_t n_experts, n_experts_used, expert_dim; /* 0: none */
+    float eps, attn_scale, softcap, embed_scale;    /* softcap 0: none */
     uint32_t chat_template, bos, eos, pad, unk, n_stop, stop[7];
     float temperature, top_p;
     uint32_t top_k;
-    uint32_t image_begin, image_token, image_end; /* ids; 0 when the model has none */
+    uint32_t image_begin, image_token, image_end; /* ids; 0: the model has none */
     uint32_t audio_begin, audio_token, audio_end, video_token;
-} config; /* the towers for pictures and sound follow */
+} config; /* what belongs to the towers for pictures and sound follows */
 
-enum { FULL = 1, K_EQ_V = 2, MOE = 4, SCALAR = 8 }; /* layer_config.flags: full (else sliding) attention; ... */
+enum { FULL = 1, K_EQ_V = 2, MOE = 4, SCALAR = 8 }; /* flags of a layer: full attention, else sliding; V is K; ... */
 
 typedef struct {
-    uint32_t flags;
-    uint32_t n_kv_heads, head_dim;
-    uint32_t mlp_dim;
-    uint32_t kv_source; /* the layer whose keys and values this one reads: itself when it owns some */
+    uint32_t flags, n_kv_heads, head_dim, mlp_dim;
+    uint32_t kv_source; /* the layer whose keys and values this one reads: itself, if it has its own */
 } layer_config;
 
-enum { F32 = 0, BF16 = 1, Q8_0 = 2, Q4_0 = 3 };         /* entry.type */
-enum { PLAIN = 0, ROWS = 1, GROUPS = 2 };               /* entry.layout */
-enum { SCALE_NONE = 0, SCALE_F16 = 1, SCALE_BF16 = 2 }; /* entry.scale_type */
+enum { F32 = 0, BF16 = 1, Q8_0 = 2, Q4_0 = 3 };
+enum { PLAIN = 0, ROWS = 1, GROUPS = 2 };
+enum { SCALE_F16 = 1, SCALE_BF16 = 2 };
 
 typedef struct {
-    char name[64];
+    char name[64]; /* l.N.name for a tensor of layer N */
     uint32_t type, layout, scale_type, n_dims;
-    uint64_t dims[3]; /* (n), (rows, cols) or (experts, rows, cols); unused ones are 1 */
+    uint64_t dims[3]; /* (n), (rows, cols) or (experts, rows, cols) */
     uint64_t offset, size, reserved;
 } entry;
 
-typedef struct { /* a matrix in the file, in one of the layouts below */
-    const uint8_t *data;
-    uint32_t type, layout, scale_type;
-    size_t rows, cols;
-    size_t width; /* cols, padded to a multiple of 64 with zeros: what the layouts count in */
-    size_t bytes; /* of one matrix: with experts, from one to the next */
-} matrix;
-
-typedef struct {
-    layer_config cfg;
-    const float *attn_norm, *attn_post_norm, *mlp_norm, *mlp_post_norm; /* (hidden) */
-    matrix q;                                                           /* (n_heads * head_dim, hidden) */
-    matrix k, v;           /* (n_kv_heads * head_dim, hidden); only where kv_source is the layer; no v with K_EQ_V */
-    matrix o;              /* (hidden, n_heads * head_dim) */
-    const float *q_norm;   /* (head_dim): one for all heads */
-    const float *k_norm;   /* (head_dim) */
-    matrix gate_up;        /* (2 * mlp_dim padded to 16, hidden): 16 rows of the gate, the same 16 of up, and so on */
-    matrix down;           /* (hidden, mlp_dim) */
-    float scalar;          /* 1 without SCALAR */
-    matrix ple_gate;       /* (ple_dim, hidden); this and the next two with per-layer embeddings */
-    matrix ple_proj;       /* (hidden, ple_dim) */
-    const float *ple_norm; /* (hidden) */
-    matrix router;         /* (n_experts, hidden); this and the rest with MOE */
-    const float *router_scale;                       /* (hidden) */
-    const float *expert_scale;                       /* (n_experts) */
-    const float *moe_norm, *post_norm1, *post_norm2; /* (hidden) */
-    matrix experts_gate_up; /* n_experts of (2 * expert_dim padded to 16, hidden), laid out as gate_up */
-    matrix experts_down;    /* n_experts of (hidden, expert_dim) */
-    float *keys, *values;   /* (n_pos, n_kv_heads * head_dim): what owners keep of each position, after norm and RoPE */
-} layer;
-
 typedef struct {
     const char *path;
-    const uint8_t *file; /* mapped: only what is used is read from disk */
+    const uint8_t *file; /* (size) bytes, mapped: what is not used is not read from disk */
     size_t size;
     header head;
     config cfg;
-    matrix embed;          /* (n_vocab, hidden) */
-    matrix output;         /* (n_vocab, hidden): the head; the embedding itself when TIED */
-    const float *norm;     /* (hidden) */
-    const float *rope[2];  /* (head_dim / 2) of sliding and of full layers: the angle per position of each pair */
-    matrix ple_embed;      /* (n_vocab, n_layers * ple_dim) */
-    matrix ple_context;    /* (n_layers * ple_dim, hidden) */
-    const float *ple_norm; /* (ple_dim): one for all layers */
-    layer *layers;         /* (n_layers) */
-    /* The activations of one token. */
-    float *x;            /* (hidden): the residual stream */
-    float *normed;       /* (hidden): x after a norm */
-    float *out;          /* (hidden): what a branch adds to x */
-    float *one, *sum;    /* (hidden): one expert's output; the sum of all */
-    float *q, *heads;    /* (n_heads * head_dim): queries; what attention read for them */
-    float *scores;       /* (n_pos) */
-    float *wide;         /* (the widest mlp_dim, expert_dim or ple_dim): inside a feed-forward */
-    float *share, *gain; /* (n_experts): what the router says; the same for those that are taken, else 0 */
-    float *per_layer;    /* (n_layers * ple_dim): the token's per-layer inputs */
-    float *context;      /* (n_layers * ple_dim): their context part */
-    float *logits;       /* (n_vocab) */
+    layer_config *layers;   /* (n_layers) */
+    float **keys, **values; /* (n_layers) of (n_pos, n_kv_heads * head_dim): what is remembered of earlier tokens */
 } model;
 
 /* ---- 2. Weights --------------------------------------------------------------------------------
  *
- * Four types: float32; bf16, which is the upper half of a float32; and two with a scale d of 16 bits for each 32 values
- * of a row, q8_0 with values d * (-128..127) and q4_0 with values d * (-8..7), stored + 8.
+ * Four types: float32; bf16, the upper half of a float32; and two with a scale d for each 32 values of a row: q8_0,
+ * values d * q with q from -128 to 127, and q4_0, values d * (q - 8) with q from 0 to 15.
  *
- * Two layouts. ROWS is for tables that are looked up: one row after the other, its scales in front. GROUPS is for
- * matrices that are multiplied, and it suits vector instructions, whose lanes are 16 rows: rows come in groups of 16,
- * inside a group columns in steps of 64, inside a step 4 columns (2 for bf16, 1 for float32) of all 16 rows side by
- * side. A reader gives the 32 values of one row from column c on, a multiple of 32. r is the row in its group. */
+ * Three layouts. PLAIN is float32 for vectors. ROWS is for tables that are looked up: one row after the other, the
+ * scales of a row in front of it. GROUPS is for matrices that are multiplied and suits vector instructions, whose lanes
+ * are 16 rows: rows come in groups of 16, the columns of a group in steps of 64, and inside a step 4 columns (2 for
+ * bf16, 1 for float32) of all 16 rows stand side by side. The scales of a step, 2 for each row, are in front of it.
+ *
+ * A reader gives the 32 values of one row from column c on, a multiple of 32. */
+
+typedef struct {
+    const uint8_t *data;
+    uint32_t type, layout, scale_type;
+    size_t rows, cols;
+    size_t width; /* cols padded with zeros to a multiple of 64 */
+    size_t bytes; /* from one expert to the next */
+} matrix;
 
 static float from_bf16(uint16_t bits)
 {
@@ -168,7 +119,7 @@ static float from_bf16(uint16_t bits)
     return x;
 }
 
-/* Exponent and mantissa, moved to their places in a float32, stand for 2^-112 of the value: the biases are 15, 127. */
+/* A float32 with the same exponent and mantissa bits is 2^-112 of the value, since the biases are 15 and 127. */
 static float from_f16(uint16_t bits)
 {
     const uint32_t wide = (uint32_t)(bits & 0x7fff) << 13;
@@ -194,252 +145,97 @@ static void read_bf16(float out[32], const matrix *w, size_t row, size_t c)
 {
     const uint16_t *p = (const uint16_t *)(const void *)w->data, *group = p + row / 16 * 16 * w->width;
     for (size_t i = 0; i < 32; i++) {
-        const size_t in_group = (c + i) / 2 * 32 + row % 16 * 2 + i % 2;
-        out[i] = from_bf16(w->layout == ROWS ? p[row * w->width + c + i] : group[in_group]);
+        const size_t at = (c + i) / 2 * 32 + row % 16 * 2 + i % 2;
+        out[i] = from_bf16(w->layout == ROWS ? p[row * w->width + c + i] : group[at]);
     }
 }
 
 static void read_q8_0(float out[32], const matrix *w, size_t row, size_t c)
 {
-    const size_t r = row % 16, step_bytes = 2 * 16 * 2 + 64 * 16, scales = w->width / 32 * 2;
+    const size_t r = row % 16, b = c / 32 % 2, scales = w->width / 32 * 2; /* b: which half of the step */
     const uint8_t *line = w->data + row * (scales + w->width);
-    const uint8_t *step = w->data + (row / 16 * (w->width / 64) + c / 64) * step_bytes, *block = step + c / 32 % 2 * 32;
-    const float d = scale_at(w, w->layout == ROWS ? line + c / 32 * 2 : block + 2 * r);
+    const uint8_t *step = w->data + (row / 16 * (w->width / 64) + c / 64) * (64 + 1024);
+    const float d = scale_at(w, w->layout == ROWS ? line + c / 32 * 2 : step + (b * 16 + r) * 2);
     for (size_t i = 0; i < 32; i++) {
-        const size_t in_step = c % 64 + i;
-        out[i] = d * (float)(int8_t)(w->layout == ROWS ? line[scales + c + i]
-                                                       : step[64 + in_step / 4 * 64 + r * 4 + in_step % 4]);
+        const uint8_t *q = w->layout == ROWS ? line + scales + c + i : step + 64 + (b * 8 + i / 4) * 64 + r * 4 + i % 4;
+        out[i] = d * (float)(int8_t)*q;
     }
 }
 
-/* A byte holds two values. In ROWS these are i and i + 16 of a block; in GROUPS a run of 8 columns holds its first 4 in
- * the low and its last 4 in the high halves. */
+/* A byte holds two values: in ROWS those of columns i and i + 16 of the 32, in GROUPS of i and i + 4 of 8 columns. */
 static void read_q4_0(float out[32], const matrix *w, size_t row, size_t c)
 {
-    const size_t r = row % 16, step_bytes = 2 * 16 * 2 + 64 * 16 / 2, scales = w->width / 32 * 2;
-    const uint8_t *line = w->data + row * (scales + w->width / 2), *block = line + scales + c / 2;
-    const uint8_t *step = w->data + (row / 16 * (w->width / 64) + c / 64) * step_bytes;
-    const float d = scale_at(w, w->layout == ROWS ? line + c / 32 * 2 : step + c / 32 % 2 * 32 + 2 * r);
+    const size_t r = row % 16, b = c / 32 % 2, scales = w->width / 32 * 2;
+    const uint8_t *line = w->data + row * (scales + w->width / 2);
+    const uint8_t *step = w->data + (row / 16 * (w->width / 64) + c / 64) * (64 + 512);
+    const float d = scale_at(w, w->layout == ROWS ? line + c / 32 * 2 : step + (b * 16 + r) * 2);
     for (size_t i = 0; i < 32; i++) {
-        const uint8_t both = w->layout == ROWS ? block[i % 16] : step[64 + (c % 64 + i) / 8 * 64 + r * 4 + i % 4];
-        const int high = (w->layout == ROWS ? i / 16 : i / 4 % 2) != 0;
+        const size_t high = w->layout == ROWS ? i / 16 : i / 4 % 2, at = (b * 4 + i / 8) * 64 + r * 4 + i % 4;
+        const int both = w->layout == ROWS ? line[scales + c / 2 + i % 16] : step[64 + at];
         out[i] = d * (float)((high ? both >> 4 : both & 15) - 8);
     }
 }
 
-static void read_block(float out[32], const matrix *w, size_t row, size_t c)
-{
-    switch (w->type) {
-    case F32: read_f32(out, w, row, c); break;
-    case BF16: read_bf16(out, w, row, c); break;
-    case Q8_0: read_q8_0(out, w, row, c); break;
-    default: read_q4_0(out, w, row, c);
-    }
-}
-
-static size_t block_end(const matrix *w, size_t c) { return c + 32 < w->cols ? c + 32 : w->cols; }
-
-/* out (cols): one row of a table. */
+/* out (width): one row, its padding too. */
 static void read_row(float *out, const matrix *w, size_t row)
 {
-    float block[32];
-    for (size_t c = 0; c < w->cols; c += 32) {
-        read_block(block, w, row, c);
-        memcpy(out + c, block, (block_end(w, c) - c) * sizeof *out);
-    }
+    static void (*const read[])(float *, const matrix *, size_t, size_t) = { read_f32, read_bf16, read_q8_0,
+                                                                             read_q4_0 };
+    for (size_t c = 0; c < w->width; c += 32) read[w->type](out + c, w, row, c);
 }
 
-/* Row `row` of w times x (cols). */
-static float row_times(const matrix *w, size_t row, const float *x)
-{
-    float block[32], sum = 0;
-    for (size_t c = 0; c < w->cols; c += 32) {
-        float part = 0;
-        read_block(block, w, row, c);
-        for (size_t i = c; i < block_end(w, c); i++) part += block[i - c] * x[i];
-        sum += part;
-    }
-    return sum;
-}
+/* ---- 3. Tensors by name ------------------------------------------------------------------------- */
 
-/* ---- 3. Opening a model ------------------------------------------------------------------------- */
+enum { GLOBAL = -1 }; /* in place of a layer */
 
-/* The tensor called `name`, or `l.L.name` of layer l when that is not negative. Its shape must be (d0), (d0, d1) or
- * (d0, d1, d2), where unused dimensions are 1. */
-static matrix find(const model *m, int l, const char *name, uint64_t d0, uint64_t d1, uint64_t d2)
+/* The tensor `name` of layer l, whose dimensions must be these. */
+static matrix find(const model *m, int l, const char *name, uint32_t n_dims, const uint64_t dims[3])
 {
     static const uint64_t bytes_of_64[] = { 64 * 4, 64 * 2, 64 + 2 * 2, 32 + 2 * 2 }; /* by type */
-    char full[64];
-    if (l < 0)
-        snprintf(full, sizeof full, "%s", name);
-    else
-        snprintf(full, sizeof full, "l.%d.%s", l, name);
+    char prefix[16] = "", full[64];
+    if (l != GLOBAL) snprintf(prefix, sizeof prefix, "l.%d.", l);
+    snprintf(full, sizeof full, "%s%s", prefix, name);
     const entry *t = (const entry *)(const void *)(m->file + m->head.table_offset), *end = t + m->head.n_tensors;
     while (t < end && strncmp(t->name, full, sizeof t->name) != 0) t++;
-    if (t == end) fail(1, "%s: tensor %s is missing", m->path, full);
-    if (t->type > Q4_0 || t->n_dims < 1 || t->n_dims > 3 || t->dims[0] != d0 || t->dims[1] != d1 || t->dims[2] != d2)
-        fail(1, "%s: tensor %s has another shape than the configuration says", m->path, full);
-    matrix w = { .type = t->type, .layout = t->layout, .scale_type = t->scale_type, .cols = t->dims[t->n_dims - 1] };
-    const uint64_t n = t->n_dims == 3 ? d0 : 1;
-    w.rows = t->n_dims == 1 ? 1 : t->dims[t->n_dims - 2];
-    w.width = (w.cols + 63) / 64 * 64;
-    w.bytes = t->size / n;
-    const uint64_t stored_rows = t->layout == GROUPS ? (w.rows + 15) / 16 * 16 : w.rows;
-    const uint64_t need = t->layout == PLAIN ? w.rows * w.cols * 4 : stored_rows * (w.width / 64) * bytes_of_64[w.type];
-    if (w.bytes < need || t->size > m->size || t->offset > m->size - t->size || t->offset % 64 != 0)
-        fail(1, "%s: tensor %s does not lie in the file", m->path, full);
-    w.data = m->file + t->offset;
+    if (t == end) FAIL(1, "%s: there is no tensor %s", m->path, full);
+    if (t->type > Q4_0 || t->n_dims != n_dims || memcmp(t->dims, dims, sizeof t->dims) != 0)
+        FAIL(1, "%s: tensor %s has a type or a shape that it should not have", m->path, full);
+
+    const uint64_t n = n_dims == 3 ? dims[0] : 1, rows = n_dims == 1 ? 1 : dims[n_dims - 2], cols = dims[n_dims - 1];
+    const uint64_t width = (cols + 63) / 64 * 64, stored_rows = t->layout == GROUPS ? (rows + 15) / 16 * 16 : rows;
+    const uint64_t bytes = t->size / n, least = stored_rows * (width / 64) * bytes_of_64[t->type];
+    if (bytes < (t->layout == PLAIN ? 4 * cols : least) || t->size > m->size || t->offset > m->size - t->size)
+        FAIL(1, "%s: tensor %s is cut off", m->path, full);
+    return (matrix) { m->file + t->offset, t->type, t->layout, t->scale_type, rows, cols, width, bytes };
+}
+
+/* A vector of n float32, such as the weight of a norm. */
+static const float *vector(const model *m, int l, const char *name, size_t n)
+{
+    return (const float *)(const void *)find(m, l, name, 1, (uint64_t[]) { n, 1, 1 }).data;
+}
+
+static matrix weight(const model *m, int l, const char *name, size_t rows, size_t cols)
+{
+    return find(m, l, name, 2, (uint64_t[]) { rows, cols, 1 });
+}
+
+static matrix expert(const model *m, int l, const char *name, size_t e, size_t rows, size_t cols)
+{
+    matrix w = find(m, l, name, 3, (uint64_t[]) { m->cfg.n_experts, rows, cols });
+    w.data += e * w.bytes;
     return w;
-}
-
-/* A vector of n float32. */
-static const float *find_vector(const model *m, int l, const char *name, size_t n)
-{
-    const matrix w = find(m, l, name, n, 1, 1);
-    if (w.layout != PLAIN || w.type != F32) fail(1, "%s: tensor %s is not float32", m->path, name);
-    return (const float *)(const void *)w.data;
-}
-
-static void find_layer(const model *m, layer *w, int l)
-{
-    const config *c = &m->cfg;
-    const size_t hidden = c->hidden, q_dim = (size_t)c->n_heads * w->cfg.head_dim;
-    const size_t kv_dim = (size_t)w->cfg.n_kv_heads * w->cfg.head_dim;
-    w->attn_norm = find_vector(m, l, "attn_norm", hidden);
-    w->attn_post_norm = find_vector(m, l, "attn_post_norm", hidden);
-    w->mlp_norm = find_vector(m, l, "mlp_norm", hidden);
-    w->mlp_post_norm = find_vector(m, l, "mlp_post_norm", hidden);
-    w->q = find(m, l, "q", q_dim, hidden, 1);
-    w->o = find(m, l, "o", hidden, q_dim, 1);
-    w->q_norm = find_vector(m, l, "q_norm", w->cfg.head_dim);
-    if (w->cfg.kv_source == (uint32_t)l) {
-        w->k = find(m, l, "k", kv_dim, hidden, 1);
-        w->k_norm = find_vector(m, l, "k_norm", w->cfg.head_dim);
-        if (!(w->cfg.flags & K_EQ_V)) w->v = find(m, l, "v", kv_dim, hidden, 1);
-    }
-    w->gate_up = find(m, l, "gate_up", 2 * ((w->cfg.mlp_dim + 15) / 16 * 16), hidden, 1);
-    w->down = find(m, l, "down", hidden, w->cfg.mlp_dim, 1);
-    w->scalar = w->cfg.flags & SCALAR ? *find_vector(m, l, "scalar", 1) : 1;
-    if (c->ple_dim) {
-        w->ple_gate = find(m, l, "ple_gate", c->ple_dim, hidden, 1);
-        w->ple_proj = find(m, l, "ple_proj", hidden, c->ple_dim, 1);
-        w->ple_norm = find_vector(m, l, "ple_norm", hidden);
-    }
-    if (w->cfg.flags & MOE) {
-        w->router = find(m, l, "router", c->n_experts, hidden, 1);
-        w->router_scale = find_vector(m, l, "router_scale", hidden);
-        w->expert_scale = find_vector(m, l, "expert_scale", c->n_experts);
-        w->moe_norm = find_vector(m, l, "moe_norm", hidden);
-        w->post_norm1 = find_vector(m, l, "mlp_post_norm1", hidden);
-        w->post_norm2 = find_vector(m, l, "mlp_post_norm2", hidden);
-        w->experts_gate_up = find(m, l, "experts.gate_up", c->n_experts, 2 * ((c->expert_dim + 15) / 16 * 16), hidden);
-        w->experts_down = find(m, l, "experts.down", c->n_experts, hidden, c->expert_dim);
-    }
-}
-
-static void open_model(model *m, const char *path)
-{
-    *m = (model) { .path = path };
-    const int fd = open(path, O_RDONLY);
-    const off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
-    if (size < 0) fail(1, "%s: %s", path, strerror(errno));
-    if ((size_t)size < sizeof m->head) fail(1, "%s: too short for a model file", path);
-    void *file = mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED, fd, 0);
-    if (file == MAP_FAILED) fail(1, "%s: %s", path, strerror(errno));
-    close(fd);
-    m->file = file;
-    m->size = (size_t)size;
-    memcpy(&m->head, m->file, sizeof m->head);
-
-    const header *h = &m->head;
-    if (memcmp(h->magic, "GEMMA4.C", 8) != 0) fail(1, "%s: not a model file: wrong magic", path);
-    if (h->endian != 0x01020304 || h->version != 1) fail(1, "%s: not a little-endian file of version 1", path);
-    if (h->file_size != m->size)
-        fail(1, "%s: cut off: %zu bytes of %llu", path, m->size, (unsigned long long)h->file_size);
-    if (h->table_offset > m->size || h->table_offset % 8 ||
-        h->n_tensors > (m->size - h->table_offset) / sizeof(entry) || h->config_offset > m->size ||
-        h->config_size > m->size - h->config_offset || h->config_size < 8)
-        fail(1, "%s: the configuration or the table does not lie in the file", path);
-
-    config *c = &m->cfg;
-    const uint8_t *at = m->file + h->config_offset;
-    memcpy(c, at, 8); /* both sizes; what an older file lacks stays 0 */
-    const size_t fixed = c->size, each = c->layer_size;
-    if (fixed > h->config_size) fail(1, "%s: the configuration is cut off", path);
-    memcpy(c, at, fixed < sizeof *c ? fixed : sizeof *c);
-    if (c->n_layers == 0) fail(1, "%s: there is no text decoder in it", path);
-    if (each < sizeof(layer_config) || c->n_layers > (h->config_size - fixed) / each)
-        fail(1, "%s: the configuration is cut off", path);
-
-    const size_t hidden = c->hidden, all_ple = (size_t)c->n_layers * c->ple_dim;
-    m->embed = find(m, -1, "embed", c->n_vocab, hidden, 1);
-    m->output = c->flags & TIED ? m->embed : find(m, -1, "head", c->n_vocab, hidden, 1);
-    m->norm = find_vector(m, -1, "norm", hidden);
-    if (c->ple_dim) {
-        m->ple_embed = find(m, -1, "ple.embed", c->n_vocab, all_ple, 1);
-        m->ple_context = find(m, -1, "ple.proj", all_ple, hidden, 1);
-        m->ple_norm = find_vector(m, -1, "ple.norm", c->ple_dim);
-    }
-    m->layers = calloc(c->n_layers, sizeof *m->layers);
-    if (!m->layers) fail(1, "out of memory");
-    for (uint32_t l = 0; l < c->n_layers; l++) {
-        layer *w = &m->layers[l];
-        memcpy(&w->cfg, at + fixed + l * each, sizeof w->cfg);
-        if (w->cfg.kv_source > l || w->cfg.n_kv_heads == 0 || w->cfg.n_kv_heads > c->n_heads)
-            fail(1, "%s: layer %u has no keys to read", path, l);
-        find_layer(m, w, (int)l);
-        const uint32_t full = w->cfg.flags & FULL;
-        m->rope[full] = find_vector(m, -1, full ? "rope.full" : "rope.sliding", w->cfg.head_dim / 2);
-    }
-}
-
-static float *floats(size_t rows, size_t cols)
-{
-    float *p = calloc(rows * cols + 1, sizeof *p);
-    if (!p) fail(1, "out of memory");
-    return p;
-}
-
-/* Room for the activations of one token, and for the keys and values of n_pos positions. The engine keeps a ring of
- * `window` positions for sliding layers. */
-static void allocate(model *m, size_t n_pos)
-{
-    const config *c = &m->cfg;
-    size_t q_dim = 0, wide = c->expert_dim > c->ple_dim ? c->expert_dim : c->ple_dim;
-    for (uint32_t l = 0; l < c->n_layers; l++) {
-        layer *w = &m->layers[l];
-        if (w->cfg.kv_source == l) {
-            w->keys = floats(n_pos, (size_t)w->cfg.n_kv_heads * w->cfg.head_dim);
-            w->values = floats(n_pos, (size_t)w->cfg.n_kv_heads * w->cfg.head_dim);
-        }
-        if (w->q.rows > q_dim) q_dim = w->q.rows;
-        if (w->cfg.mlp_dim > wide) wide = w->cfg.mlp_dim;
-    }
-    m->x = floats(1, c->hidden);
-    m->normed = floats(1, c->hidden);
-    m->out = floats(1, c->hidden);
-    m->one = floats(1, c->hidden);
-    m->sum = floats(1, c->hidden);
-    m->q = floats(1, q_dim);
-    m->heads = floats(1, q_dim);
-    m->scores = floats(1, n_pos);
-    m->wide = floats(1, wide);
-    m->share = floats(1, c->n_experts);
-    m->gain = floats(1, c->n_experts);
-    m->logits = floats(1, c->n_vocab);
-    m->per_layer = floats(c->n_layers, c->ple_dim);
-    m->context = floats(c->n_layers, c->ple_dim);
 }
 
 /* ---- 4. Building blocks ------------------------------------------------------------------------- */
 
-/* y[i] = x[i] * (mean(x^2) + eps)^-0.5 * w[i]; without w when it is NULL. y may be x. All (n). */
+/* y[i] = x[i] * (mean(x^2) + eps)^-0.5 * w[i], times w and not 1 + w; w NULL: no weight. y may be x. All (n). */
 static void rmsnorm(float *y, const float *x, const float *w, size_t n, float eps)
 {
     float squares = 0;
     for (size_t i = 0; i < n; i++) squares += x[i] * x[i];
-    const float inverse = 1 / sqrtf(squares / (float)n + eps);
-    for (size_t i = 0; i < n; i++) y[i] = x[i] * inverse * (w ? w[i] : 1);
+    const float scale = 1 / sqrtf(squares / (float)n + eps);
+    for (size_t i = 0; i < n; i++) y[i] = x[i] * scale * (w ? w[i] : 1);
 }
 
 static float gelu(float x)
@@ -448,7 +244,7 @@ static float gelu(float x)
     return 0.5f * x * (1 + tanhf(root * (x + 0.044715f * x * x * x)));
 }
 
-/* x (n) becomes exp(x) / sum(exp(x)); the largest is subtracted first, so that nothing overflows. */
+/* x[i] = exp(x[i]) / sum(exp(x)), x (n). The largest is subtracted first, so that nothing overflows. */
 static void softmax(float *x, size_t n)
 {
     float most = x[0], sum = 0;
@@ -457,236 +253,298 @@ static void softmax(float *x, size_t n)
     for (size_t i = 0; i < n; i++) x[i] /= sum;
 }
 
-/* The pairs (i, i + d/2) of a head x (d) turn by pos * frequency[i], frequency (d / 2). The file holds the frequencies:
- * theta^(-2i/d) for sliding layers; for full layers 0 behind the first quarter of the pairs, which so never turn. */
-static void rope(float *x, const float *frequency, size_t d, size_t pos)
+/* The pairs (i, i + d/2) of a head x (d) turn by the angle pos * f[i], f (d/2), so that q . k depends on how far apart
+ * two positions are. The file holds f: theta^(-2i/d) on sliding layers; on full layers the same with a larger theta,
+ * and 0 behind the first quarter of the pairs (Gemma 4: these never turn), or an eighth of it (Gemma 3 from 4B on). */
+static void rope(float *x, const float *f, size_t d, size_t pos)
 {
     for (size_t i = 0; i < d / 2; i++) {
-        const float angle = (float)pos * frequency[i], cosine = cosf(angle), sine = sinf(angle);
-        const float a = x[i], b = x[i + d / 2];
-        x[i] = a * cosine - b * sine;
-        x[i + d / 2] = b * cosine + a * sine;
+        const float angle = (float)pos * f[i], a = x[i], b = x[i + d / 2];
+        x[i] = a * cosf(angle) - b * sinf(angle);
+        x[i + d / 2] = b * cosf(angle) + a * sinf(angle);
     }
 }
 
-/* y = w x; y (rows), x (cols). Nearly all the time goes here. */
-static void matmul(float *y, const matrix *w, const float *x)
+/* Row `row` of w times x (cols). Nearly all the time goes here. */
+static float row_times(const matrix *w, size_t row, const float *x)
 {
-    for (size_t r = 0; r < w->rows; r++) y[r] = row_times(w, r, x);
+    float values[w->width], sum = 0;
+    read_row(values, w, row);
+    for (size_t i = 0; i < w->cols; i++) sum += values[i] * x[i];
+    return sum;
 }
 
-/* y = down(gelu(gate x) * (up x)); x, y (hidden), scratch (down.cols). Row i of the gate and of up stand 16 apart. */
-static void mlp(float *y, const matrix *gate_up, const matrix *down, const float *x, float *scratch)
+/* y = w x, y (rows), x (cols). */
+static void matmul(float *y, matrix w, const float *x)
 {
-    for (size_t i = 0; i < down->cols; i++) {
+    for (size_t r = 0; r < w.rows; r++) y[r] = row_times(&w, r, x);
+}
+
+/* y = down(gelu(gate(x)) * up(x)); x, y (hidden), down (hidden, n). gate_up holds 16 rows of the gate, the same rows of
+ * up, the next 16 of the gate, and so on, so that the engine meets both at once. */
+static void mlp(float *y, matrix gate_up, matrix down, const float *x)
+{
+    float h[down.cols];
+    for (size_t i = 0; i < down.cols; i++) {
         const size_t row = i / 16 * 32 + i % 16;
-        scratch[i] = gelu(row_times(gate_up, row, x)) * row_times(gate_up, row + 16, x);
+        h[i] = gelu(row_times(&gate_up, row, x)) * row_times(&gate_up, row + 16, x);
     }
-    matmul(y, down, scratch);
+    matmul(y, down, h);
 }
+static size_t gate_up_rows(size_t n) { return 2 * ((n + 15) / 16 * 16); }
 
-static matrix expert(const matrix *all, size_t e)
-{
-    matrix one = *all;
-    one.data += e * all->bytes;
-    return one;
-}
+/* ---- 5. The decoder ------------------------------------------------------------------------------
+ *
+ * In: the id of the token at position pos; those before it have been here. Out: logits (n_vocab), a score for each id
+ * that may come next.
+ *
+ * A token is a vector x of `hidden` numbers, the residual stream. Layer by layer something is added to it: what
+ * attention reads from the tokens before it, and what an MLP makes of the sum. At the end, the more x points along an
+ * embedding, the likelier is its token. Every branch reads x through a norm and passes a norm before it is added. */
 
-/* ---- 5. The decoder ------------------------------------------------------------------------------ */
-
-/* Token at position pos, behind the tokens that were given before: logits (n_vocab) of what comes next. */
 static void forward(model *m, size_t token, size_t pos, float *logits)
 {
     const config *c = &m->cfg;
-    const size_t hidden = c->hidden, ple_dim = c->ple_dim;
-    float *x = m->x, *a = m->normed, *out = m->out;
+    const size_t hidden = c->hidden, n_layers = c->n_layers, n_heads = c->n_heads, ple = c->ple_dim;
+    const float eps = c->eps;
+    float x[hidden], a[hidden], out[hidden]; /* the residual stream; what a branch reads; what it adds */
 
-    /* Embedding: x = embed[token] * sqrt(hidden). The soft tokens of a medium would stand here in place of x, unscaled.
-     * A placeholder id with no medium behind it reads as the pad token, in both tables. */
-    const int is_image = c->image_token && token == c->image_token,
-              is_video = c->video_token && token == c->video_token;
-    if (is_image || is_video || (c->audio_token && token == c->audio_token)) token = c->pad;
-    read_row(x, &m->embed, token);
-    for (size_t i = 0; i < hidden; i++) x[i] *= c->embed_scale;
+    /* Embedding: x = embed[token] * sqrt(hidden). The placeholder of a picture, sound or video (0: the model has none)
+     * with no medium behind it reads as the pad token, in both tables. The soft tokens of a medium would take the place
+     * of x, without the factor, and read the pad token in the second table. */
+    if (token != 0 && (token == c->image_token || token == c->audio_token || token == c->video_token)) token = c->pad;
+    const matrix embed = weight(m, GLOBAL, "embed", c->n_vocab, hidden);
+    float embedding[embed.width];
+    read_row(embedding, &embed, token);
+    for (size_t i = 0; i < hidden; i++) x[i] = embedding[i] * c->embed_scale;
 
-    /* Per-layer embeddings (E2B, E4B): one vector for each layer, the sum of a token part, which is looked up, and a
-     * context part, which is projected from x and normed layer by layer with one weight vector. */
-    if (ple_dim) {
-        read_row(m->per_layer, &m->ple_embed, token);
-        matmul(m->context, &m->ple_context, x);
-        for (size_t l = 0; l < c->n_layers; l++) {
-            float *p = m->per_layer + l * ple_dim, *context = m->context + l * ple_dim; /* (ple_dim) */
-            for (size_t i = 0; i < ple_dim; i++) context[i] /= sqrtf((float)hidden);
-            rmsnorm(context, context, m->ple_norm, ple_dim, c->eps);
-            for (size_t i = 0; i < ple_dim; i++) p[i] = (p[i] * sqrtf((float)ple_dim) + context[i]) * sqrtf(0.5f);
-        }
+    /* Per-layer embeddings (E2B, E4B): every layer l has a second input p[l], (token part + context part) * 2^-0.5.
+     *     token part    ple_embed[token] * sqrt(ple_dim)
+     *     context part  rmsnorm(ple_proj(x) * hidden^-0.5), each layer's slice on its own, all with one weight */
+    float p[n_layers * ple + 1]; /* (n_layers, ple_dim) */
+    if (ple > 0) {
+        const matrix table = weight(m, GLOBAL, "ple.embed", c->n_vocab, n_layers * ple);
+        const float *norm = vector(m, GLOBAL, "ple.norm", ple);
+        float row[table.width];
+        read_row(row, &table, token);
+        matmul(p, weight(m, GLOBAL, "ple.proj", n_layers * ple, hidden), x);
+        for (size_t i = 0; i < n_layers * ple; i++) p[i] *= powf((float)hidden, -0.5f);
+        for (size_t l = 0; l < n_layers; l++) rmsnorm(p + l * ple, p + l * ple, norm, ple, eps);
+        for (size_t i = 0; i < n_layers * ple; i++) p[i] = (row[i] * sqrtf((float)ple) + p[i]) * powf(2, -0.5f);
     }
 
-    for (size_t l = 0; l < c->n_layers; l++) {
-        const layer *w = &m->layers[l];
-        const layer *source = &m->layers[w->cfg.kv_source]; /* the owner of the keys and values, mostly w itself */
-        const int full = (w->cfg.flags & FULL) != 0;
-        const float *frequency = m->rope[full];
-        const size_t d = w->cfg.head_dim, n_kv = w->cfg.n_kv_heads, kv_dim = n_kv * d;
+    for (int l = 0; l < (int)n_layers; l++) {
+        const layer_config *layer = &m->layers[l];
+        const int full = (layer->flags & FULL) != 0, owner = layer->kv_source == (uint32_t)l;
+        const size_t d = layer->head_dim, q_dim = n_heads * d, kv_dim = layer->n_kv_heads * d;
+        const float *f = vector(m, GLOBAL, full ? "rope.full" : "rope.sliding", d / 2);
 
-        /* Attention. Queries: each head is normed and then turned by its position. */
-        rmsnorm(a, x, w->attn_norm, hidden, c->eps);
-        matmul(m->q, &w->q, a);
-        for (float *q = m->q; q < m->q + c->n_heads * d; q += d) {
-            rmsnorm(q, q, w->q_norm, d, c->eps);
-            rope(q, frequency, d, pos);
+        /* Attention: x = x + rmsnorm(o(attention(q(a), k(a), v(a)))), a = rmsnorm(x). Each head of q passes a norm, one
+         * weight for all heads, and is then turned by its position. */
+        float q[q_dim], heads[q_dim]; /* (n_heads, head_dim): queries; what each of them reads */
+        rmsnorm(a, x, vector(m, l, "attn_norm", hidden), hidden, eps);
+        matmul(q, weight(m, l, "q", q_dim, hidden), a);
+        for (size_t h = 0; h < q_dim; h += d) {
+            rmsnorm(q + h, q + h, vector(m, l, "q_norm", d), d, eps);
+            rope(q + h, f, d, pos);
         }
 
-        /* Keys and values. The last layers of E2B and E4B own none: they read those of the last owner of their type.
-         * On full layers of the large models V is K, as it leaves the matrix, before its norm and RoPE. In Gemma 4 the
-         * heads of v are normed, without a weight. */
-        if (source == w) {
-            float *keys = w->keys + pos * kv_dim, *values = w->values + pos * kv_dim; /* (n_kv_heads * head_dim) */
-            matmul(keys, &w->k, a);
-            if (w->cfg.flags & K_EQ_V)
-                memcpy(values, keys, kv_dim * sizeof *values);
+        /* So does each head of k. A head of v passes a weightless norm (not in Gemma 3). Where V is K, on full layers
+         * of 26B-A4B and 31B, v is k as it leaves the matrix. The last layers of E2B and E4B have neither k nor v. */
+        if (owner) {
+            float *k = m->keys[l] + pos * kv_dim, *v = m->values[l] + pos * kv_dim; /* (n_kv_heads, head_dim) */
+            matmul(k, weight(m, l, "k", kv_dim, hidden), a);
+            if (layer->flags & K_EQ_V)
+                memcpy(v, k, kv_dim * sizeof *v);
             else
-                matmul(values, &w->v, a);
-            for (size_t h = 0; h < n_kv; h++) {
-                if (c->flags & V_NORM) rmsnorm(values + h * d, values + h * d, NULL, d, c->eps);
-                rmsnorm(keys + h * d, keys + h * d, w->k_norm, d, c->eps);
-                rope(keys + h * d, frequency, d, pos);
+                matmul(v, weight(m, l, "v", kv_dim, hidden), a);
+            for (size_t h = 0; h < kv_dim; h += d) {
+                if (c->flags & V_NORM) rmsnorm(v + h, v + h, NULL, d, eps);
+                rmsnorm(k + h, k + h, vector(m, l, "k_norm", d), d, eps);
+                rope(k + h, f, d, pos);
             }
         }
 
-        /* Each query head weighs the values of its key/value head, which n_heads / n_kv_heads of them share. A full
-         * layer sees all positions so far; a sliding one the last `window`, its own among them. attn_scale is 1 in
-         * Gemma 4, where the norms of q and k took its place. */
-        const size_t first = full || pos < c->window ? 0 : pos - c->window + 1;
-        for (size_t h = 0; h < c->n_heads; h++) {
-            const size_t at = h / (c->n_heads / n_kv) * d; /* of the key/value head in a row of keys and values */
-            const float *q = m->q + h * d;                 /* (head_dim) */
-            float *head = m->heads + h * d;                /* (head_dim) */
+        /* They read those of the last layer of their type, sliding or full, that has some. A query head weighs the
+         * values of the positions it sees by softmax(scale * q . k). Full layers see all positions up to their own,
+         * sliding layers the last `window` of these. Query head h reads key/value head h / (n_heads / n_kv_heads). The
+         * scale is 1 in Gemma 4, where the norms of q and k took its place. */
+        const float *keys = m->keys[layer->kv_source], *values = m->values[layer->kv_source]; /* (n_pos, kv_dim) */
+        const size_t first = full || pos < c->window ? 0 : pos + 1 - c->window;
+        for (size_t h = 0; h < n_heads; h++) {
+            const size_t at = h / (n_heads / layer->n_kv_heads) * d; /* where its key/value head begins */
+            float score[pos + 1], *head = heads + h * d;             /* used from `first` on; (head_dim) */
             for (size_t j = first; j <= pos; j++) {
-                const float *k = source->keys + j * kv_dim + at;
-                float score = 0;
-                for (size_t i = 0; i < d; i++) score += q[i] * k[i];
-                m->scores[j - first] = score * c->attn_scale;
+                score[j] = 0;
+                for (size_t i = 0; i < d; i++) score[j] += q[h * d + i] * keys[j * kv_dim + at + i];
+                score[j] *= c->attn_scale;
             }
-            softmax(m->scores, pos - first + 1);
-            memset(head, 0, d * sizeof *head);
-            for (size_t j = first; j <= pos; j++) {
-                const float *v = source->values + j * kv_dim + at;
-                for (size_t i = 0; i < d; i++) head[i] += m->scores[j - first] * v[i];
-            }
+            softmax(score + first, pos + 1 - first);
+            for (size_t i = 0; i < d; i++) head[i] = 0;
+            for (size_t j = first; j <= pos; j++)
+                for (size_t i = 0; i < d; i++) head[i] += score[j] * values[j * kv_dim + at + i];
         }
-        matmul(out, &w->o, m->heads);
-        rmsnorm(out, out, w->attn_post_norm, hidden, c->eps);
+        matmul(out, weight(m, l, "o", hidden, q_dim), heads);
+        rmsnorm(out, out, vector(m, l, "attn_post_norm", hidden), hidden, eps);
         for (size_t i = 0; i < hidden; i++) x[i] += out[i];
 
-        /* MLP, dense. The layers of E2B without keys of their own have twice the width. */
-        rmsnorm(a, x, w->mlp_norm, hidden, c->eps);
-        mlp(out, &w->gate_up, &w->down, a, m->wide);
+        /* MLP: x = x + rmsnorm(mlp(rmsnorm(x))). In E2B it is twice as wide on layers without keys of their own. */
+        const size_t wide = layer->mlp_dim;
+        rmsnorm(a, x, vector(m, l, "mlp_norm", hidden), hidden, eps);
+        mlp(out, weight(m, l, "gate_up", gate_up_rows(wide), hidden), weight(m, l, "down", hidden, wide), a);
 
-        /* Experts (26B-A4B), beside the dense MLP. Router and experts read the residual stream, each through a norm of
-         * its own. The n_experts_used best are taken, ties to the lower index, and their shares divided by their sum. */
-        if (w->cfg.flags & MOE) {
-            float *share = m->share, *gain = m->gain, total = 0; /* (n_experts) */
-            rmsnorm(a, x, w->router_scale, hidden, c->eps);      /* the weightless norm, times router_scale */
-            for (size_t i = 0; i < hidden; i++) a[i] /= sqrtf((float)hidden);
-            matmul(share, &w->router, a);
-            softmax(share, c->n_experts);
-            for (size_t e = 0; e < c->n_experts; e++) {
+        /* Experts (26B-A4B): small MLPs beside that one, of which a token uses the n_experts_used with the largest r,
+         * ties to the lower index. Router and experts read x, not a, each through a norm of its own.
+         *     r   = softmax(router(rmsnorm(x) * router_scale * hidden^-0.5))
+         *     out = rmsnorm(out) + rmsnorm(sum of r[e] / (sum of those r) * expert_scale[e] * mlp_e(rmsnorm(x))) */
+        if (layer->flags & MOE) {
+            const size_t n = c->n_experts, expert_dim = c->expert_dim;
+            const float *expert_scale = vector(m, l, "expert_scale", n);
+            float r[n], taken[n], total = 0, one[hidden], sum[hidden];
+            rmsnorm(a, x, vector(m, l, "router_scale", hidden), hidden, eps); /* the weightless norm, times the scale */
+            for (size_t i = 0; i < hidden; i++) a[i] *= powf((float)hidden, -0.5f);
+            matmul(r, weight(m, l, "router", n, hidden), a);
+            softmax(r, n);
+            for (size_t e = 0; e < n; e++) {
                 size_t better = 0;
-                for (size_t i = 0; i < c->n_experts; i++)
-                    better += share[i] > share[e] || (share[i] == share[e] && i < e);
-                gain[e] = better < c->n_experts_used ? share[e] : 0;
-                total += gain[e];
+                for (size_t i = 0; i < n; i++) better += r[i] > r[e] || (r[i] == r[e] && i < e);
+                taken[e] = better < c->n_experts_used ? r[e] : 0;
+                total += taken[e];
             }
-            rmsnorm(a, x, w->moe_norm, hidden, c->eps);
-            memset(m->sum, 0, hidden * sizeof *m->sum);
-            for (size_t e = 0; e < c->n_experts; e++) {
-                if (gain[e] == 0) continue;
-                const matrix gate_up = expert(&w->experts_gate_up, e), down = expert(&w->experts_down, e);
-                mlp(m->one, &gate_up, &down, a, m->wide);
-                for (size_t i = 0; i < hidden; i++) m->sum[i] += gain[e] / total * w->expert_scale[e] * m->one[i];
+            rmsnorm(a, x, vector(m, l, "moe_norm", hidden), hidden, eps);
+            for (size_t i = 0; i < hidden; i++) sum[i] = 0;
+            for (size_t e = 0; e < n; e++) {
+                if (taken[e] == 0) continue;
+                mlp(one, expert(m, l, "experts.gate_up", e, gate_up_rows(expert_dim), hidden),
+                    expert(m, l, "experts.down", e, hidden, expert_dim), a);
+                for (size_t i = 0; i < hidden; i++) sum[i] += taken[e] / total * expert_scale[e] * one[i];
             }
-            rmsnorm(out, out, w->post_norm1, hidden, c->eps);
-            rmsnorm(m->sum, m->sum, w->post_norm2, hidden, c->eps);
-            for (size_t i = 0; i < hidden; i++) out[i] += m->sum[i];
+            rmsnorm(out, out, vector(m, l, "mlp_post_norm1", hidden), hidden, eps);
+            rmsnorm(sum, sum, vector(m, l, "mlp_post_norm2", hidden), hidden, eps);
+            for (size_t i = 0; i < hidden; i++) out[i] += sum[i];
         }
-        rmsnorm(out, out, w->mlp_post_norm, hidden, c->eps);
+        rmsnorm(out, out, vector(m, l, "mlp_post_norm", hidden), hidden, eps);
         for (size_t i = 0; i < hidden; i++) x[i] += out[i];
 
-        /* The layer's own input. Its gate reads the residual stream without a norm. */
-        if (ple_dim) {
-            matmul(m->wide, &w->ple_gate, x);
-            for (size_t i = 0; i < ple_dim; i++) m->wide[i] = gelu(m->wide[i]) * m->per_layer[l * ple_dim + i];
-            matmul(out, &w->ple_proj, m->wide);
-            rmsnorm(out, out, w->ple_norm, hidden, c->eps);
+        /* Per-layer input: x = x + rmsnorm(proj(gelu(gate(x)) * p[l])). The gate reads x without a norm. */
+        if (ple > 0) {
+            float g[ple];
+            matmul(g, weight(m, l, "ple_gate", ple, hidden), x);
+            for (size_t i = 0; i < ple; i++) g[i] = gelu(g[i]) * p[(size_t)l * ple + i];
+            matmul(out, weight(m, l, "ple_proj", hidden, ple), g);
+            rmsnorm(out, out, vector(m, l, "ple_norm", hidden), hidden, eps);
             for (size_t i = 0; i < hidden; i++) x[i] += out[i];
         }
 
-        /* One number per layer, behind everything else. */
-        for (size_t i = 0; i < hidden; i++) x[i] *= w->scalar;
+        /* Behind everything else, one number for each layer (not in Gemma 3). */
+        const float scalar = layer->flags & SCALAR ? *vector(m, l, "scalar", 1) : 1;
+        for (size_t i = 0; i < hidden; i++) x[i] *= scalar;
     }
 
-    /* Head: logits = 30 * tanh(embed . rmsnorm(x, norm) / 30). */
-    rmsnorm(a, x, m->norm, hidden, c->eps);
-    matmul(logits, &m->output, a);
-    for (size_t i = 0; c->softcap > 0 && i < c->n_vocab; i++) logits[i] = c->softcap * tanhf(logits[i] / c->softcap);
+    /* Head: logits = 30 tanh(embed . rmsnorm(x) / 30), with a matrix of its own where it is not tied to the embedding,
+     * and without the cap in Gemma 3. */
+    rmsnorm(a, x, vector(m, GLOBAL, "norm", hidden), hidden, eps);
+    matmul(logits, c->flags & TIED ? embed : weight(m, GLOBAL, "head", c->n_vocab, hidden), a);
+    if (c->softcap > 0)
+        for (size_t i = 0; i < c->n_vocab; i++) logits[i] = c->softcap * tanhf(logits[i] / c->softcap);
 }
 
 /* ---- 6. The command line -------------------------------------------------------------------------- */
 
-/* A whole number from *text on, which ends at one of the characters of `ends` or at the end of the text. *text moves
- * there. -1: there is none. */
-static long read_number(const char **text, char ends)
+static void *zeros(size_t n, size_t size)
 {
-    char *end;
-    errno = 0;
-    const long n = strtol(*text, &end, 10);
-    const int sound = **text >= '0' && **text <= '9' && errno == 0 && (*end == 0 || *end == ends);
-    *text = end;
-    return sound ? n : -1;
+    void *p = calloc(n, size);
+    if (!p) FAIL(1, "out of memory");
+    return p;
+}
+
+static void open_model(model *m, const char *path)
+{
+    m->path = path;
+    const int fd = open(path, O_RDONLY);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) != 0) FAIL(1, "%s: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode)) FAIL(1, "%s: not a file", path);
+    if ((size_t)st.st_size < sizeof m->head) FAIL(1, "%s: too short for a model file", path);
+    m->size = (size_t)st.st_size;
+    m->file = mmap(NULL, m->size, PROT_READ, MAP_SHARED, fd, 0);
+    if (m->file == MAP_FAILED) FAIL(1, "%s: %s", path, strerror(errno));
+    close(fd);
+
+    memcpy(&m->head, m->file, sizeof m->head);
+    const header *h = &m->head;
+    if (memcmp(h->magic, "GEMMA4.C", 8) != 0) FAIL(1, "%s: not a model file (wrong magic)", path);
+    if (h->endian != 0x01020304 || h->version != 1) FAIL(1, "%s: not a little-endian file of version 1", path);
+    if (h->file_size != m->size)
+        FAIL(1, "%s: %zu bytes, but the header says %llu", path, m->size, (unsigned long long)h->file_size);
+    if (h->table_offset > m->size || h->n_tensors > (m->size - h->table_offset) / sizeof(entry) ||
+        h->config_offset > m->size || h->config_size > m->size - h->config_offset || h->config_size < 8)
+        FAIL(1, "%s: the header points outside the file", path);
+
+    config *c = &m->cfg;
+    const uint8_t *at = m->file + h->config_offset;
+    memcpy(c, at, 8); /* the two sizes; of what follows, fields that the file lacks stay 0 */
+    const size_t fixed = c->size, each = c->layer_size;
+    if (fixed <= h->config_size) memcpy(c, at, fixed < sizeof *c ? fixed : sizeof *c);
+    if (c->n_layers == 0 || each < sizeof(layer_config) || c->n_layers > (h->config_size - fixed) / each)
+        FAIL(1, "%s: there is no text decoder in it", path);
+    m->layers = zeros(c->n_layers, sizeof *m->layers);
+    for (size_t l = 0; l < c->n_layers; l++) {
+        memcpy(&m->layers[l], at + fixed + l * each, sizeof *m->layers);
+        if (m->layers[l].kv_source > l || m->layers[l].n_kv_heads == 0 || m->layers[l].n_kv_heads > c->n_heads)
+            FAIL(1, "%s: layer %zu has no keys to read", path, l);
+    }
 }
 
 int main(int argc, char **argv)
 {
-    if (argc < 3 || argc > 5) fail(2, "usage: simple MODEL.g4 2,651,9 [N [FILE]]");
-    const char *ids = argv[2], *count = argc > 3 ? argv[3] : "8";
-    size_t n_ids = 1;
-    for (const char *p = ids; *p; p++) n_ids += *p == ',';
-    const long n_new = read_number(&count, 0);
-    if (n_new < 0) fail(2, "N is %s: it must be a number", argv[3]);
-
-    long *given = calloc(n_ids, sizeof *given);
-    if (!given) fail(1, "out of memory");
-    for (size_t i = 0; i < n_ids; i++, ids++) /* behind its comma */
-        if ((given[i] = read_number(&ids, ',')) < 0) fail(2, "%s: ids are numbers with commas between them", argv[2]);
-
-    static model m; /* its memory goes with the process */
+    if (argc < 3 || argc > 5) FAIL(2, "usage: simple MODEL.g4 2,651,9 [N [FILE]]");
+    const char *n_text = argc > 3 ? argv[3] : "8", *path = argc > 4 ? argv[4] : NULL;
+    static model m; /* the system takes its memory back at the end */
     open_model(&m, argv[1]);
-    const size_t n_vocab = m.cfg.n_vocab;
-    if (n_ids > m.cfg.max_ctx || (size_t)n_new > m.cfg.max_ctx - n_ids)
-        fail(2, "%zu ids and %ld new ones: the model reads at most %u", n_ids, n_new, m.cfg.max_ctx);
-    for (size_t i = 0; i < n_ids; i++)
-        if ((size_t)given[i] >= n_vocab) fail(2, "id %ld: the vocabulary ends at %zu", given[i], n_vocab - 1);
-    FILE *out = argc > 4 ? fopen(argv[4], "wb") : NULL;
-    if (argc > 4 && !out) fail(1, "%s: %s", argv[4], strerror(errno));
-    allocate(&m, n_ids + (size_t)n_new);
+    const config *c = &m.cfg;
 
-    size_t pos = 0;
-    for (; pos < n_ids; pos++) {
-        forward(&m, (size_t)given[pos], pos, m.logits);
-        if (out && fwrite(m.logits, sizeof *m.logits, n_vocab, out) != n_vocab) fail(1, "%s: cannot write", argv[4]);
+    char *rest = argv[2];
+    size_t n_ids = 1;
+    for (const char *p = rest; *p; p++) n_ids += *p == ',';
+    size_t *ids = zeros(n_ids, sizeof *ids); /* (n_ids) */
+    for (size_t i = 0; i < n_ids; i++) {
+        const char *digits = i == 0 ? rest : rest + 1; /* behind the comma */
+        const long id = strtol(digits, &rest, 10);
+        if (rest == digits || (*rest != 0 && *rest != ',') || id < 0 || id >= (long)c->n_vocab)
+            FAIL(2, "%s: expected ids from 0 to %u with commas between them", argv[2], c->n_vocab - 1);
+        ids[i] = (size_t)id;
     }
-    if (out && fclose(out) != 0) fail(1, "%s: cannot write", argv[4]);
-    free(given);
+    const long n_new = strtol(n_text, &rest, 10);
+    if (rest == n_text || *rest != 0 || n_new < 0 || n_new > (long)c->max_ctx - (long)n_ids)
+        FAIL(2, "%zu ids and %s new ones: expected a number, and at most %u together", n_ids, n_text, c->max_ctx);
+    FILE *file = path ? fopen(path, "wb") : NULL;
+    if (path && !file) FAIL(1, "%s: %s", path, strerror(errno));
 
-    for (long i = 0; i < n_new; i++, pos++) {
+    m.keys = zeros(c->n_layers, sizeof *m.keys);
+    m.values = zeros(c->n_layers, sizeof *m.values);
+    for (size_t l = 0; l < c->n_layers; l++) { /* room for all positions; on sliding layers a ring would do */
+        const size_t n = (n_ids + (size_t)n_new) * m.layers[l].n_kv_heads * m.layers[l].head_dim;
+        m.keys[l] = m.layers[l].kv_source == l ? zeros(n, sizeof(float)) : NULL;
+        m.values[l] = m.layers[l].kv_source == l ? zeros(n, sizeof(float)) : NULL;
+    }
+
+    float *logits = zeros(c->n_vocab, sizeof *logits); /* (n_vocab) */
+    for (size_t pos = 0; pos < n_ids; pos++) {
+        forward(&m, ids[pos], pos, logits);
+        if (file && fwrite(logits, sizeof *logits, c->n_vocab, file) != c->n_vocab) FAIL(1, "%s: cannot write", path);
+    }
+    if (file && fclose(file) != 0) FAIL(1, "%s: cannot write", path);
+    for (size_t i = 0; i < (size_t)n_new; i++) {
         size_t best = 0; /* ties to the lower id */
-        for (size_t id = 1; id < n_vocab; id++)
-            if (m.logits[id] > m.logits[best]) best = id;
+        for (size_t id = 1; id < c->n_vocab; id++)
+            if (logits[id] > logits[best]) best = id;
         printf(i > 0 ? ",%zu" : "%zu", best);
         fflush(stdout);
-        if (i + 1 < n_new) forward(&m, best, pos, m.logits);
+        if (i + 1 < (size_t)n_new) forward(&m, best, n_ids + i, logits);
     }
     printf("\n");
+    free(logits);
+    free(ids);
     return 0;
 }

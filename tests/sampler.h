@@ -22,7 +22,7 @@ static inline uint32_t g4_sampler_random(g4_sampler *r, uint32_t n)
 
 /* Appends the bytes of a random sentence of the grammar. Returns 1 when it is whole, 0 when it got too long, -1 on a
  * dead end. */
-static inline int g4_sample(g4_sampler *r, g4_grammar *g, const g4_tokenizer *t, int max_tokens, g4_buf *out)
+static inline int g4_sample_text(g4_sampler *r, g4_grammar *g, const g4_tokenizer *t, int max_tokens, g4_buf *out)
 {
     static const char *const closers[] = { "\"", "}", "]", "\"}", "\"]", "<|\"|>" };
     int32_t state = g4_grammar_start(g);

@@ -60,7 +60,7 @@ int main(int argc, char **argv)
             int written = 0, dead = 0;
             for (int i = 0; i < atoi(argv[2]); i++) {
                 g4_buf text = { 0 };
-                int whole = g4_sample(&r, g, &t, 300, &text);
+                int whole = g4_sample_text(&r, g, &t, 300, &text);
                 dead |= whole < 0;
                 if (whole == 1) {
                     if (written++ > 0) g4_buf_str(&out, ", ");

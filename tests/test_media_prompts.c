@@ -8,7 +8,7 @@ enum { G4_MAX_MEDIA = 8, G4_MAX_PROMPT = 2048 };
 
 typedef struct {
     g4_token tokens[G4_MAX_PROMPT];
-    g4_run runs[G4_MAX_MEDIA];
+    g4_medium media[G4_MAX_MEDIA];
     g4_prompt p; /* of the two above */
 } g4_case;
 
@@ -50,16 +50,16 @@ static int g4_case_open(g4_case *k, g4_engine *e, const g4_ref_file *f, int i)
     const int32_t *ids = tokens.data, *files = media.data;
     const int n_media = (int)media.head.dims[0];
     memset(k, 0, sizeof *k);
-    k->p = (g4_prompt){ k->tokens, 0, k->runs, 0 };
+    k->p = (g4_prompt){ k->tokens, 0, k->media, 0 };
     for (size_t t = 0; t < tokens.n; t++) {
         int n = 1;
-        if (k->p.n_runs < n_media && n_media > 0) {
+        if (k->p.n_media < n_media && n_media > 0) {
             /* placeholders of pictures, sound and frames are 19, 22 and 23 in the tiny vocabulary */
             static const int placeholder[] = { 19, 23, 22 };
-            if (ids[t] == placeholder[files[2 * k->p.n_runs]]) {
-                g4_soft *soft = g4_encode_case(e, f, files[2 * k->p.n_runs], files[2 * k->p.n_runs + 1]);
+            if (ids[t] == placeholder[files[2 * k->p.n_media]]) {
+                g4_soft *soft = g4_encode_case(e, f, files[2 * k->p.n_media], files[2 * k->p.n_media + 1]);
                 if (!soft) return 0;
-                k->runs[k->p.n_runs++] = (g4_run){ k->p.n, soft };
+                k->media[k->p.n_media++] = (g4_medium){ k->p.n, soft };
                 n = g4_soft_n(soft);
                 G4_EXPECT(g4_soft_token(soft) == ids[t], "placeholder %d, expected %d", (int)g4_soft_token(soft),
                           ids[t]);
@@ -76,7 +76,7 @@ static int g4_case_open(g4_case *k, g4_engine *e, const g4_ref_file *f, int i)
 
 static void g4_case_close(g4_case *k, g4_engine *e)
 {
-    for (int i = 0; i < k->p.n_runs; i++) g4_soft_close(e, k->runs[i].soft);
+    for (int i = 0; i < k->p.n_media; i++) g4_soft_close(e, k->media[i].soft);
 }
 
 typedef struct {
@@ -193,10 +193,10 @@ static void g4_test_turns(const char *name, const char *ref)
     g4_case *k = malloc(sizeof *k);
     g4_session *s = NULL, *fresh = NULL;
     if (e && k && f.bytes && g4_case_open(k, e, &f, 0)) {
-        const int at = k->runs[0].pos, n_soft = g4_soft_n(k->runs[0].soft), n = at + n_soft + 12;
+        const int at = k->media[0].pos, n_soft = g4_soft_n(k->media[0].soft), n = at + n_soft + 12;
         g4_soft *again = g4_encode_case(e, &f, 0, 0), *other = g4_encode_case(e, &f, 0, 1),
                 *frame = g4_encode_case(e, &f, 1, 0);
-        G4_EXPECT(again == k->runs[0].soft, "%s: the same picture was encoded again", name);
+        G4_EXPECT(again == k->media[0].soft, "%s: the same picture was encoded again", name);
         G4_EXPECT(other && other != again, "%s: another picture got the first one's tokens", name);
         G4_EXPECT(frame && frame != again && g4_soft_token(frame) != g4_soft_token(again),
                   "%s: a frame got a picture's tokens", name);
@@ -220,18 +220,18 @@ static void g4_test_turns(const char *name, const char *ref)
         /* another picture of the same size at the same place is not the same prompt */
         float *first = malloc(bytes);
         if (first) memcpy(first, g4_session_logits(s), bytes);
-        g4_soft *mine = k->runs[0].soft;
+        g4_soft *mine = k->media[0].soft;
         uint8_t *pixels = g4_picture(200, 150, 99);
         g4_soft *changed = NULL;
         g4_image_encode(&changed, e, &(g4_image){ pixels, 200, 150, 0, 70 }, NULL);
         free(pixels);
         if (changed && g4_soft_n(changed) == n_soft) {
-            k->runs[0].soft = changed;
+            k->media[0].soft = changed;
             G4_EXPECT(!g4_session_sync(s, &k->p, &reused, NULL) && reused <= at, "%s: %d reused behind another picture",
                       name, reused);
             G4_EXPECT(first && memcmp(first, g4_session_logits(s), bytes) != 0, "%s: another picture, the same answer",
                       name);
-            k->runs[0].soft = mine;
+            k->media[0].soft = mine;
         }
         free(first);
         /* go back into the middle of the picture: it is evaluated whole */

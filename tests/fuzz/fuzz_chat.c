@@ -18,7 +18,7 @@ static void g4_fuzz_grammar(g4_grammar *g)
     g4_sampler r = { .state = 1 };
     g4_buf text = { 0 };
     g4_tokens ids = { 0 };
-    int whole = g4_sample(&r, g, &g4_fuzz_vocab, 24, &text);
+    int whole = g4_sample_text(&r, g, &g4_fuzz_vocab, 24, &text);
     if (whole < 0) __builtin_trap(); /* a dead end */
     /* what was written can be read again, token by token, and the mask agrees */
     if (text.len > 0 && strstr(text.data, "<|") == NULL) {

@@ -1,0 +1,168 @@
+/* compute.h - the floor of what a model calls and does not implement: products of matrices on all threads (matmul.c), keys
+ * and values (cache.c), soft tokens (soft.c). */
+#ifndef GEMMA4_COMPUTE_H
+#define GEMMA4_COMPUTE_H
+
+#include "parts.h"
+
+#include <stdatomic.h>
+
+/* ---- Products (matmul.c) -------------------------------------------------------------------------- */
+
+/* What computes: a kernel table, the threads, and room for each of them. One per engine, used under its lock. */
+typedef struct {
+    const g4_kernels *kernels;
+    g4_pool *pool;
+    int reads_ints; /* some matrix of the text decoder reads integers: rows that are ready are rounded too */
+    float *room;    /* (threads, room_floats): what a worker may write while it runs a piece */
+    size_t room_floats;
+} g4_compute;
+#define G4_ROOM_FLOATS (64 * 128) /* that products need of it */
+static inline float *g4_room(const g4_compute *c, const g4_task *task)
+{
+    return c->room + (size_t)task->worker * c->room_floats;
+}
+
+/* Rows of `cols` columns, padded to 64 with zeros; with integers beside them where reads_ints says so. */
+g4_acts g4_acts_open(g4_blocks *b, size_t rows, int cols, int reads_ints);
+/* The same memory seen as rows of fewer columns. Strides follow the width, so that a row is one unbroken piece. */
+g4_acts g4_acts_as(const g4_acts *a, int cols);
+static inline float *g4_acts_row(const g4_acts *a, int row) { return a->x + (size_t)row * a->x_stride; }
+/* Row is complete in its first `cols` columns: clear its padding and round it, so that it can be multiplied. */
+void g4_acts_ready(const g4_compute *c, const g4_acts *a, int row, int cols);
+void g4_acts_ready_rows(const g4_compute *c, const g4_acts *a, int first, int end, int cols);
+
+/* y[r] = W x[r] for rows [first, end) of x. */
+typedef struct {
+    const g4_matrix *w; /* absent (data is NULL): nothing is done */
+    float *y;           /* (rows, stride), from row 0 on; has room for outputs padded to 16 */
+    size_t stride;
+    int first, end;
+    int groups; /* of 16 outputs: the first so many, or, with `which`, so many of that list; 0: all */
+    const int *which;
+    void (*then)(void *user, int group); /* NULL, or called with each finished group, while it is in cache */
+    void *user;
+} g4_product;
+#define G4_MAX_PRODUCTS 3
+/* Up to G4_MAX_PRODUCTS products that read the same x, in one job. */
+void g4_matmul(const g4_compute *c, const g4_product *p, int n, const g4_acts *x);
+
+/* Rows [first, end) of activations and the matrix of a stack that multiplies them: an expert's rows, or all. */
+typedef struct {
+    size_t offset; /* bytes from the first matrix of the stack to this one */
+    int first, end;
+} g4_share;
+/* y[r] = W x[r] for the rows of each share. */
+void g4_matmul_shares(const g4_compute *c, float *y, size_t stride, const g4_matrix *w, const g4_acts *x,
+                      const g4_share *shares, int n);
+/* h[r][i] = gelu(gate row i . x[r]) * (up row i . x[r]) for the rows of each share; w holds gate and up in alternating
+ * groups, so that both are in cache together. */
+void g4_matmul_geglu(const g4_compute *c, const g4_acts *h, const g4_matrix *w, const g4_acts *x,
+                     const g4_share *shares, int n);
+
+/* ---- Keys and values (cache.c) --------------------------------------------------------------------
+ *
+ * Pages of 64 positions, one per owning layer, with counted references. A full layer holds all pages of the timeline, a
+ * sliding layer those that its window (and one page more, for going back a little) can reach. Inside a page, per KV
+ * head: K transposed (head_dim, 64), V (64, head_dim), and for q8_0 one scale per position for each. References change
+ * under the engine's lock only. */
+
+#define G4_SPAN 256 /* positions after which partial results of attention are combined: a long context is split there */
+
+typedef struct {
+    int refs;            /* timelines and snapshots that hold it */
+    int snapshot_refs;   /* snapshots among them */
+    int forked;          /* another timeline may hold it: copy before writing while refs > 1 */
+    unsigned char *data; /* (page_bytes) */
+} g4_page;
+
+typedef struct { /* what a layer that owns keys and values keeps of a position */
+    int window;  /* 0: full */
+    int n_heads, head_dim;
+} g4_kv_shape;
+
+typedef struct { /* the cache of one owning layer */
+    g4_kv_shape shape;
+    size_t head_bytes, page_bytes;
+    int first, end;  /* pages held: [first, end) */
+    g4_page **pages; /* (n_ctx / 64 + 1) */
+} g4_cache;
+
+typedef struct { /* keys and values of one timeline */
+    const g4_allocator *a;
+    g4_kv_type type;
+    int n_caches;
+    g4_cache *caches; /* (n_caches), in the order of the owning layers */
+    float *partial;   /* room for attention split over spans: one row's queries at full depth */
+    size_t partial_floats, partial_used;
+} g4_kv;
+
+/* The pages of sliding layers as they were at a position, to return to it; full layers keep theirs. */
+typedef struct {
+    int n_pages;
+    int *first;      /* (n_caches): first page of each sliding layer */
+    int *count;      /* (n_caches): pages of each, 0 for full layers */
+    g4_page **pages; /* (n_pages) */
+} g4_kv_snapshot;
+
+/* Tables for up to n_ctx positions, no pages. On failure returns 0 and kv is closed. */
+int g4_kv_open(g4_kv *kv, const g4_allocator *a, g4_kv_type type, const g4_kv_shape *shapes, int n, int n_ctx,
+               size_t partial_floats);
+void g4_kv_close(g4_kv *kv); /* releases its pages */
+/* Bytes of the pages for n_ctx positions at most, evaluated in chunks of that many. */
+uint64_t g4_kv_bytes(g4_kv_type type, const g4_kv_shape *shapes, int n, int n_ctx, int chunk);
+
+/* Pages for positions [pos, pos + n) that this timeline alone may write. Returns 0 when memory is out; then it holds the
+ * positions before pos and no others. */
+int g4_kv_reserve(g4_kv *kv, int pos, int n);
+/* Drop the pages that only positions from n on need. */
+void g4_kv_truncate(g4_kv *kv, int n);
+/* With n positions evaluated, let go of what sliding windows have left behind, but for one page: going back a few
+ * positions then costs nothing. */
+void g4_kv_slide(g4_kv *kv, int n);
+/* First position that a sliding layer must hold so that the last of n positions can be evaluated again. */
+static inline int g4_window_start(int n, int window) { return g4_max_int(0, n - window); }
+/* Do the windows still hold what the last of n positions saw? */
+int g4_kv_holds(const g4_kv *kv, int n);
+/* `to`, which is empty, holds the same pages. */
+void g4_kv_fork(g4_kv *to, const g4_kv *from);
+g4_page *g4_page_open(const g4_allocator *a, size_t bytes); /* NULL when memory is out */
+
+/* Write the keys (n_heads, head_dim) and values of one position. */
+void g4_kv_store(g4_kv *kv, int cache, int pos, const float *k, const float *v);
+/* Keys and values of one head in one page. */
+g4_kv_tile g4_kv_read(const g4_kv *kv, int cache, int page, int head);
+
+int g4_kv_snapshot_take(g4_kv *kv, g4_kv_snapshot *out); /* 0 when memory is out */
+/* Put the snapshot's pages in place of the present ones and drop everything from position pos on. */
+void g4_kv_snapshot_restore(g4_kv *kv, const g4_kv_snapshot *snapshot, int pos);
+void g4_kv_snapshot_drop(g4_kv *kv, g4_kv_snapshot *snapshot);
+/* Bytes of the pages that only snapshots hold, those of this one; a page held by k snapshots counts a k-th in each. */
+uint64_t g4_kv_snapshot_bytes(const g4_kv *kv, const g4_kv_snapshot *snapshot);
+
+/* ---- Soft tokens (soft.c) --------------------------------------------------------------------------- */
+
+struct g4_soft { /* what a tower makes of a picture, a frame or a block of sound; does not change once it is filled */
+    const g4_allocator *a;
+    atomic_int refs;
+    g4_token token;  /* its placeholder id */
+    uint64_t key[2]; /* hash of the decoded data, kind, budget: equal keys are equal pictures */
+    int n;           /* soft tokens */
+    float *rows;     /* (n, hidden) */
+};
+g4_soft *g4_soft_new(const g4_allocator *a, g4_token token, const uint64_t key[2], int n, size_t hidden); /* or NULL */
+void g4_soft_retain(g4_soft *soft);
+void g4_soft_release(g4_soft *soft); /* frees it with the last reference; NULL is fine */
+/* Mix `size` bytes of decoded data into a key. Not against an attacker: against one picture answered with another. */
+void g4_soft_hash(uint64_t key[2], const void *data, size_t size);
+
+#define G4_SOFT_SLOTS 256 /* soft tokens an engine remembers */
+typedef struct {          /* the latest pictures and sounds, the latest last; one reference each. Used under a lock */
+    g4_soft *slots[G4_SOFT_SLOTS];
+    int n;
+} g4_soft_cache;
+g4_soft *g4_soft_cache_find(g4_soft_cache *c, const uint64_t key[2]); /* with one more reference, or NULL */
+void g4_soft_cache_add(g4_soft_cache *c, g4_soft *soft, size_t hidden);
+void g4_soft_cache_close(g4_soft_cache *c);
+
+#endif /* GEMMA4_COMPUTE_H */

@@ -1,0 +1,142 @@
+/* draft.c - guesses at what follows, by looking up where the last tokens stood before.
+ *
+ * A guess is evaluated together with the token before it (the weights are read once) and holds if it is the token that
+ * would have been chosen anyway: the random number of a position does not depend on how it was reached, and neither do
+ * logits, so the text is the same with and without. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "generate.h"
+
+#define G4_DRAFT_FIRST 3      /* guesses made the first time */
+#define G4_DRAFT_MATCH 3      /* tokens in a row that must have stood before */
+#define G4_DRAFT_REST 8       /* tokens without guesses after they did not pay, doubled each time ... */
+#define G4_DRAFT_REST_MAX 128 /* ... up to this */
+
+void g4_draft_open(g4_draft *d, g4_session *s, int wanted)
+{
+    const g4_config *c = &s->e->file.config;
+    const size_t vocab = g4_round_up(c->n_vocab, 16);
+    *d = (g4_draft) { .s = s, .length = G4_DRAFT_FIRST, .next_rest = G4_DRAFT_REST };
+    if (wanted) d->rows = g4_alloc(s->e->a, 1 + G4_DRAFT_MAX, (vocab + c->hidden) * sizeof *d->rows);
+    if (d->rows) d->states = d->rows + (1 + G4_DRAFT_MAX) * vocab;
+}
+
+/* Write up to max guesses behind the n tokens t; returns their number. */
+static int g4_draft_find(g4_token *t, int n, int max)
+{
+    for (int end = n - 1; end >= G4_DRAFT_MATCH; end--) { /* t[end - G4_DRAFT_MATCH .. end) equals the last ones */
+        if (memcmp(t + end - G4_DRAFT_MATCH, t + n - G4_DRAFT_MATCH, G4_DRAFT_MATCH * sizeof *t) != 0) continue;
+        for (int i = 0; i < max; i++) t[n + i] = t[end + i]; /* a period goes on by itself */
+        return max;
+    }
+    return 0;
+}
+
+/* Go on to a position that was evaluated with the guesses. */
+static void g4_draft_use(g4_draft *d, int row)
+{
+    g4_session *s = d->s;
+    const g4_config *c = &s->e->file.config;
+    d->row = row;
+    if (d->rows_ready)
+        memcpy(s->logits, d->rows + (size_t)row * g4_round_up(c->n_vocab, 16), c->n_vocab * sizeof *s->logits);
+    else
+        memcpy(s->state, d->states + (size_t)row * c->hidden, c->hidden * sizeof *s->state);
+    s->ready = d->rows_ready ? G4_READY_LOGITS : G4_READY_STATE;
+}
+
+/* The guesses of a batch are used up, or the next one was wrong: forget the rest and learn from it. */
+static void g4_draft_end(g4_draft *d)
+{
+    g4_session *s = d->s;
+    const int held = d->row; /* guesses that were right */
+    s->n_guessed += (uint64_t)(d->row + d->ahead);
+    s->n_held += (uint64_t)held;
+    d->gain = 0.7 * d->gain + 0.3 * ((1 + held) * d->one - d->batch);
+    if (d->gain < 0) {
+        d->rest = d->next_rest;
+        d->next_rest = g4_min_int(2 * d->next_rest, G4_DRAFT_REST_MAX);
+        d->gain = 0;
+    } else if (held > 0) {
+        d->next_rest = G4_DRAFT_REST;
+    }
+    d->length = d->ahead > 0 ? g4_max_int(1, held) : g4_min_int(d->length + 2, G4_DRAFT_MAX);
+    if (d->ahead > 0) {
+        g4_engine_lock(s->e);
+        g4_kv_truncate(&s->kv, s->n);
+        g4_engine_unlock(s->e);
+    }
+    d->ahead = d->row = d->rows_ready = 0;
+}
+
+void g4_draft_close(g4_draft *d)
+{
+    if (d->ahead > 0) g4_draft_end(d);
+    g4_free(d->s->e->a, d->rows);
+}
+
+int g4_draft_accept(g4_draft *d, g4_token token)
+{
+    g4_session *s = d->s;
+    if (d->ahead == 0) return 0;
+    const int held = s->tokens[s->n] == token;
+    if (held) {
+        s->n++;
+        s->n_evaluated++;
+        d->ahead--;
+        g4_draft_use(d, d->row + 1);
+    }
+    if (!held || d->ahead == 0) g4_draft_end(d);
+    return held;
+}
+
+g4_status g4_draft_evaluate(g4_draft *d, int waiting, int guess, g4_error *err)
+{
+    g4_session *s = d->s;
+    const int end = s->n + waiting;
+    int n = 0;
+    if (waiting == 0) return G4_OK;
+    if (guess && d->states && d->one > 0 && d->rest == 0) {
+        const int room = g4_min_int(s->chunk - waiting, s->n_ctx - end);
+        n = g4_draft_find(s->tokens, end, g4_min_int(d->length, room));
+    }
+    if (d->rest > 0) d->rest--;
+    const g4_progress_fn progress = s->progress; /* of prompts, which this is not */
+    const g4_wish guessed = { .states = d->states, .n_states = 1 + n }, alone = { .states = s->state, .n_states = 1 };
+    s->progress = NULL;
+    g4_status status = G4_OK;
+    if (n > 0 && g4_session_run(s, end + n, &guessed, NULL)) n = 0;
+    if (n == 0) status = g4_session_run(s, end, &alone, err);
+    s->progress = progress;
+    if (status) return status;
+    s->n = end;
+    s->n_evaluated -= (uint64_t)n;
+    d->ahead = n;
+    if (n > 0)
+        g4_draft_use(d, 0);
+    else
+        s->ready = G4_READY_STATE;
+    return G4_OK;
+}
+
+g4_status g4_draft_logits(g4_draft *d, int raw, g4_error *err)
+{
+    g4_session *s = d->s;
+    const g4_config *c = &s->e->file.config;
+    const size_t stride = g4_round_up(c->n_vocab, 16), row = (size_t)d->row;
+    if (d->ahead == 0 || s->ready == G4_READY_LOGITS)
+        return raw ? g4_session_need_raw(s, err) : g4_session_need_logits(s, err);
+    g4_session_head(s, d->states + row * c->hidden, 1 + d->ahead, d->rows + row * stride, stride);
+    d->rows_ready = 1;
+    g4_draft_use(d, d->row);
+    return G4_OK;
+}
+
+void g4_draft_measure(g4_draft *d, int waited, double seconds)
+{
+    if (d->ahead > 0)
+        d->batch = waited > 0 ? seconds : d->batch + seconds;
+    else if (waited == 1)
+        d->one = d->one > 0 ? 0.8 * d->one + 0.2 * seconds : seconds;
+}

@@ -1,0 +1,260 @@
+/* engine.c - opening a model: file, weights, kernel table, threads, buffers; what it tells about itself; and the public
+ * calls that need no more than an open engine. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "session.h"
+
+#include <stdio.h>
+
+/* ---- Access ------------------------------------------------------------------------------------------------ */
+
+void g4_engine_lock(const g4_engine *e) { pthread_mutex_lock(e->lock); }
+void g4_engine_unlock(const g4_engine *e) { pthread_mutex_unlock(e->lock); }
+const g4_allocator *g4_engine_allocator(const g4_engine *e) { return e->a; }
+const g4_tokenizer *g4_engine_tokenizer(const g4_engine *e) { return &e->tokenizer; }
+const g4_config *g4_engine_config(const g4_engine *e) { return &e->file.config; }
+
+void g4_engine_log(const g4_engine *e, g4_log_level level, const char *fmt, ...)
+{
+    if (!e->log) return;
+    char line[512];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    e->log(e->log_user, level, line);
+}
+
+/* ---- Opening and closing ------------------------------------------------------------------------------------ */
+
+static g4_status g4_choose_kernels(g4_engine *e, const char *isa, g4_error *err)
+{
+    const g4_kernels *k;
+    for (int i = 0; (k = g4_usable_table(i)) != NULL; i++) {
+        if (isa && strcmp(isa, k->isa) != 0) continue;
+        e->compute.kernels = k;
+        return G4_OK;
+    }
+    g4_buf names = { .a = e->a };
+    for (int i = 0; (k = g4_usable_table(i)) != NULL; i++) g4_buf_fmt(&names, " %s", k->isa);
+    const g4_status status = g4_fail(err, G4_ERR_ARGUMENT, "isa %.32s is not one this CPU and build have:%.120s", isa,
+                                     names.data ? names.data : "");
+    g4_buf_free(&names);
+    return status;
+}
+
+/* Does any multiplied matrix read integers? */
+static int g4_reads_ints(const g4_file *f)
+{
+    for (int i = 0; i < f->n_tensors; i++)
+        if (f->table[i].layout == G4_LAYOUT_GROUPS16 && f->table[i].type >= G4_TYPE_Q8_0) return 1;
+    return 0;
+}
+
+static g4_status g4_bind_weights(g4_engine *e, g4_error *err)
+{
+    g4_binder b = { .file = &e->file, .err = err };
+    g4_model_bind(&e->model, &b, &e->compute, e->a);
+    g4_vision_bind(&e->vision, &b, &e->compute, e->a);
+    g4_hearing_bind(&e->hearing, &b, &e->compute, e->a);
+    g4_bind_end(&b);
+    return b.status;
+}
+
+static g4_status g4_open_buffers(g4_engine *e, g4_error *err)
+{
+    g4_status status = g4_model_open(&e->model, err);
+    if (status) return status;
+    e->compute.room_floats = g4_model_room_floats(&e->model);
+    e->compute.room = g4_blocks_add(&e->blocks, (size_t)g4_pool_size(e->compute.pool), e->compute.room_floats,
+                                    sizeof *e->compute.room);
+    e->rows = g4_blocks_add(&e->blocks, (size_t)g4_model_max_rows(&e->model), 1, sizeof *e->rows);
+    e->logits = g4_blocks_add(&e->blocks, G4_HEAD_ROWS, g4_round_up(e->file.config.n_vocab, 16), sizeof *e->logits);
+    e->work_bytes = e->model.pass_bytes + e->blocks.bytes;
+    return e->blocks.failed
+               ? g4_fail(err, G4_ERR_MEMORY, "no memory for work buffers of %.1f MB", (double)e->work_bytes / 1e6)
+               : G4_OK;
+}
+
+/* Where the weights that every token reads are to lie. */
+static g4_status g4_place_weights(g4_engine *e, const g4_engine_options *opt, g4_error *err)
+{
+    g4_status status = G4_OK;
+    if (opt->huge_pages && opt->model_path) status = g4_file_use_huge_pages(&e->file, opt->model_path, err);
+    if (!status && opt->lock_memory) status = g4_file_lock(&e->file, err);
+    return status;
+}
+
+static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_error *err)
+{
+    if (opt->n_threads < 0 || opt->n_threads > G4_MAX_THREADS)
+        return g4_fail(err, G4_ERR_ARGUMENT, "%d threads: 1 to %d, or 0 for one per core", opt->n_threads,
+                       G4_MAX_THREADS);
+    g4_status status = g4_file_open(&e->file, opt, e->a, err);
+    if (!status)
+        status = g4_choose_kernels(e, opt->isa, err); /* asks the CPU, which a virtual machine answers slowly */
+    if (status) return status;
+    g4_file_advise(&e->file);                          /* before the first look at a weight */
+    const int has_model = e->file.config.n_layers > 0; /* else the file holds a tokenizer only */
+    status = g4_tokenizer_bind(&e->tokenizer, e->file.tokenizer, e->file.tokenizer_size, e->file.config.n_vocab, err);
+    if (!status && has_model) status = g4_bind_weights(e, err);
+    if (!status && has_model) status = g4_place_weights(e, opt, err);
+    if (status) return status;
+    e->compute.reads_ints = g4_reads_ints(&e->file);
+    e->compute.pool = g4_pool_open(e->a, opt->n_threads ? opt->n_threads : g4_default_threads());
+    if (!e->compute.pool) return g4_fail(err, G4_ERR_MEMORY, "cannot start %d threads", opt->n_threads);
+    return has_model ? g4_open_buffers(e, err) : G4_OK;
+}
+
+g4_status g4_engine_open(g4_engine **out, const g4_engine_options *opt, g4_error *err)
+{
+    *out = NULL;
+    static const g4_engine_options none = { 0 };
+    if (!opt) opt = &none;
+    g4_engine *e = g4_alloc(opt->allocator, 1, sizeof *e);
+    if (!e) return g4_fail(err, G4_ERR_MEMORY, "no memory for an engine");
+    if (opt->allocator) e->allocator = *opt->allocator;
+    e->a = e->allocator.alloc_fn ? &e->allocator : NULL;
+    e->blocks.a = e->a;
+    e->log = opt->log;
+    e->log_user = opt->user;
+    e->lock = &e->own_lock;
+    e->lock_ready = pthread_mutex_init(&e->own_lock, NULL) == 0;
+    const g4_status status = g4_engine_build(e, opt, err);
+    if (status)
+        g4_engine_close(e);
+    else
+        *out = e;
+    return status;
+}
+
+void g4_engine_close(g4_engine *e)
+{
+    if (!e) return;
+    g4_pool_close(e->compute.pool);
+    g4_model_close(&e->model);
+    g4_vision_close(e->vision);
+    g4_hearing_close(e->hearing);
+    g4_soft_cache_close(&e->softs);
+    g4_blocks_free(&e->blocks);
+    g4_file_close(&e->file, e->a);
+    if (e->lock_ready) pthread_mutex_destroy(&e->own_lock);
+    const g4_allocator a = e->allocator;
+    g4_free(a.alloc_fn ? &a : NULL, e);
+}
+
+/* ---- What it tells about itself ------------------------------------------------------------------------------- */
+
+static uint64_t g4_products(const g4_matrix *m) { return (uint64_t)m->rows * (uint64_t)m->cols; }
+
+/* Multiply-adds with the weights of one layer for one token; absent matrices have no rows. */
+static uint64_t g4_layer_products(const g4_config *c, const g4_layer *w)
+{
+    const g4_matrix *const all[] = { &w->q,    &w->k,        &w->v,        &w->o,     &w->gate_up,
+                                     &w->down, &w->ple_gate, &w->ple_proj, &w->router };
+    uint64_t n = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) n += g4_products(all[i]);
+    return n + c->n_experts_used * (g4_products(&w->experts_gate_up) + g4_products(&w->experts_down));
+}
+
+/* Behind the last layer with keys and values of its own only the last token of a prompt goes on, and of that layer the
+ * others need but those keys and values (gemma4.c, section 8). */
+static void g4_count_products(const g4_model *m, g4_engine_info *out)
+{
+    const g4_config *c = m->config;
+    for (int l = 0; l < (int)c->n_layers; l++) {
+        const g4_layer *w = &m->layers[l];
+        const uint64_t n = g4_layer_products(c, w);
+        out->decode_products += n;
+        if (l < m->last_owner) out->prompt_products += n;
+        if (l == m->last_owner) out->prompt_products += g4_products(&w->k) + g4_products(&w->v);
+    }
+    out->decode_products += g4_products(&m->head) + g4_products(&m->ple_in);
+    out->prompt_products += (uint64_t)m->last_owner * c->ple_dim * c->hidden;
+}
+
+static void g4_count_bytes(const g4_file *f, g4_engine_info *out)
+{
+    const g4_config *c = &f->config;
+    for (int i = 0; i < f->n_tensors; i++) {
+        const g4_tensor_entry *t = &f->table[i];
+        out->n_params += t->dims[0] * t->dims[1] * t->dims[2];
+        if (t->layout == G4_LAYOUT_ROWS)
+            out->lookup_bytes += t->size;
+        else if (t->n_dims == 3 && c->n_experts)
+            out->decode_bytes += t->size / c->n_experts * c->n_experts_used;
+        else if (g4_is_weight(t))
+            out->decode_bytes += t->size;
+    }
+}
+
+void g4_engine_get_info(const g4_engine *e, g4_engine_info *out)
+{
+    const g4_config *c = &e->file.config;
+    *out = (g4_engine_info) { .name = c->name,
+                              .isa = e->compute.kernels->isa,
+                              .n_layers = (int)c->n_layers,
+                              .hidden = (int)c->hidden,
+                              .n_vocab = (int)c->n_vocab,
+                              .n_threads = g4_pool_size(e->compute.pool),
+                              .max_ctx = (int)c->max_ctx,
+                              .is_chat = (c->flags & G4_CONFIG_CHAT) != 0,
+                              .has_image = c->v_layers > 0,
+                              .has_audio = c->a_layers > 0,
+                              .file_bytes = e->file.size,
+                              .bos = (g4_token)c->bos,
+                              .eos = (g4_token)c->eos,
+                              .pad = (g4_token)c->pad };
+    g4_count_bytes(&e->file, out);
+    if (c->n_layers > 0) g4_count_products(&e->model, out);
+}
+
+int g4_engine_get_tensor(const g4_engine *e, int i, g4_tensor_info *out)
+{
+    static const char *const layouts[] = { "plain", "rows", "groups16" };
+    if (i < 0 || i >= e->file.n_tensors) return 0;
+    const g4_tensor_entry *t = &e->file.table[i];
+    *out = (g4_tensor_info) {
+        t->name, g4_type_name(t->type), layouts[t->layout], (int)t->n_dims, { t->dims[0], t->dims[1], t->dims[2] },
+        t->size
+    };
+    return 1;
+}
+
+const char *g4_isa_name(int i)
+{
+    const g4_kernels *k = i < 0 ? NULL : g4_usable_table(i);
+    return k ? k->isa : NULL;
+}
+
+void g4_sampling_recommended(const g4_engine *e, g4_sampling *out)
+{
+    const g4_config *c = &e->file.config;
+    *out = (g4_sampling) { .temperature = c->temperature, .top_k = (int)c->top_k, .top_p = c->top_p };
+}
+
+/* ---- Tokens --------------------------------------------------------------------------------------------------- */
+
+g4_status g4_tokenize(const g4_engine *e, const char *text, size_t len, int specials, g4_token *out, size_t cap,
+                      size_t *n, g4_error *err)
+{
+    g4_tokens ids = { NULL, 0, 0 };
+    *n = 0;
+    const g4_status status = g4_tokenizer_encode(&e->tokenizer, e->a, text, len, specials, &ids, err);
+    if (!status) {
+        *n = ids.n;
+        const size_t fits = ids.n < cap ? ids.n : cap;
+        if (fits > 0) memcpy(out, ids.ids, fits * sizeof *out);
+    }
+    g4_free(e->a, ids.ids);
+    return status;
+}
+
+size_t g4_token_bytes(const g4_engine *e, g4_token id, int skip_special, char *out)
+{
+    int special = 0;
+    if (id < 0 || (uint32_t)id >= e->file.config.n_vocab) return 0;
+    const size_t n = g4_tokenizer_piece(&e->tokenizer, id, out, &special);
+    return special && skip_special ? 0 : n;
+}

@@ -1,0 +1,207 @@
+/* matmul.c - the one way in which the matrices of the text decoder are multiplied: rows of activations made ready once,
+ * products cut into pieces that do not depend on the number of rows' neighbours, every piece one call of a kernel.
+ *
+ * A piece is some groups of 16 outputs for all rows, so that its weights are read once and its inputs stay in cache. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "compute.h"
+
+#define G4_TILE_ROWS 64      /* rows whose gate and up values stay in cache together, ... */
+#define G4_TILE_GROUPS 8     /* ... and groups of their matrix */
+#define G4_PIECE_BYTES 65536 /* weights of a piece: some microseconds of reading, far above the cost of a hand-out */
+#define G4_PIECES_PER_THREAD 16
+_Static_assert(G4_TILE_ROWS * 16 * G4_TILE_GROUPS <= G4_ROOM_FLOATS, "a tile of gate and up values fits in the room");
+
+/* ---- Activations ------------------------------------------------------------------------------------- */
+
+g4_acts g4_acts_open(g4_blocks *b, size_t rows, int cols, int reads_ints)
+{
+    g4_acts a = { 0 };
+    a.steps = (cols + 63) / 64;
+    a.x_stride = 64 * (size_t)a.steps;
+    const size_t steps = (size_t)a.steps;
+    a.x = g4_blocks_add(b, rows, a.x_stride, sizeof *a.x);
+    if (reads_ints) {
+        a.q = g4_blocks_add(b, rows, a.x_stride, sizeof *a.q);
+        a.d = g4_blocks_add(b, rows, 2 * steps, sizeof *a.d);
+        a.sum = g4_blocks_add(b, rows, 2 * steps, sizeof *a.sum);
+    }
+    return a;
+}
+
+g4_acts g4_acts_as(const g4_acts *a, int cols)
+{
+    g4_acts view = *a;
+    view.steps = (cols + 63) / 64;
+    view.x_stride = 64 * (size_t)view.steps;
+    return view;
+}
+
+void g4_acts_ready(const g4_compute *c, const g4_acts *a, int row, int cols)
+{
+    float *x = g4_acts_row(a, row);
+    const size_t padded = g4_round_up((size_t)cols, 64), steps = (size_t)a->steps, r = (size_t)row;
+    memset(x + cols, 0, (padded - (size_t)cols) * sizeof *x);
+    if (c->reads_ints)
+        c->kernels->quantize(a->q + r * 64 * steps, a->d + r * 2 * steps, a->sum + r * 2 * steps, x, (int)padded);
+}
+
+typedef struct {
+    const g4_compute *c;
+    const g4_acts *a;
+    int first, cols;
+} g4_ready_job;
+
+static void g4_ready_row(const g4_task *task, int piece)
+{
+    const g4_ready_job *job = task->job;
+    g4_acts_ready(job->c, job->a, job->first + piece, job->cols);
+}
+
+void g4_acts_ready_rows(const g4_compute *c, const g4_acts *a, int first, int end, int cols)
+{
+    g4_ready_job job = { c, a, first, cols };
+    g4_parallel_for(c->pool, end - first, g4_ready_row, &job);
+}
+
+/* ---- Products of the same inputs ----------------------------------------------------------------------- */
+
+/* Groups of a matrix in one piece. Many rows: more, because a piece prepares its inputs once for all its groups, but
+ * every thread has some pieces. */
+static int g4_piece_groups(const g4_compute *c, const g4_matrix *w, int rows)
+{
+    const int few = g4_max_int(1, (int)(G4_PIECE_BYTES / w->group_bytes));
+    if (rows < G4_TILE_ROWS) return few;
+    const int share = w->groups / (G4_PIECES_PER_THREAD * g4_pool_size(c->pool));
+    return g4_max_int(few, g4_min_int(G4_TILE_GROUPS, share));
+}
+
+typedef struct {
+    const g4_compute *c;
+    const g4_acts *x;
+    int n;
+    struct {
+        const g4_product *p;
+        int groups, per_piece, first_piece;
+    } part[G4_MAX_PRODUCTS];
+} g4_matmul_job;
+
+/* Groups [first, end) of a product. */
+static void g4_product_groups(const g4_matmul_job *job, const g4_product *p, int first, int end)
+{
+    float *y = p->y + (size_t)p->first * p->stride + 16 * (size_t)first;
+    job->c->kernels->gemm[p->w->type](y, p->stride, p->w, job->x, p->first, p->end, first, end);
+    for (int g = first; p->then && g < end; g++) p->then(p->user, g);
+}
+
+static void g4_matmul_piece(const g4_task *task, int piece)
+{
+    const g4_matmul_job *job = task->job;
+    int i = job->n - 1;
+    while (piece < job->part[i].first_piece) i--;
+    const g4_product *p = job->part[i].p;
+    const int first = (piece - job->part[i].first_piece) * job->part[i].per_piece;
+    const int end = g4_min_int(first + job->part[i].per_piece, job->part[i].groups);
+    if (!p->which) g4_product_groups(job, p, first, end);
+    for (int k = first; p->which && k < end; k++) g4_product_groups(job, p, p->which[k], p->which[k] + 1);
+}
+
+void g4_matmul(const g4_compute *c, const g4_product *p, int n, const g4_acts *x)
+{
+    g4_matmul_job job = { .c = c, .x = x };
+    int pieces = 0;
+    for (int i = 0; i < n; i++) {
+        if (!p[i].w->data || p[i].first >= p[i].end) continue;
+        const int groups = p[i].groups ? p[i].groups : p[i].w->groups;
+        const int per_piece = g4_piece_groups(c, p[i].w, p[i].end - p[i].first);
+        job.part[job.n].p = &p[i];
+        job.part[job.n].groups = groups;
+        job.part[job.n].per_piece = per_piece;
+        job.part[job.n].first_piece = pieces;
+        pieces += (groups + per_piece - 1) / per_piece;
+        job.n++;
+    }
+    g4_parallel_for(c->pool, pieces, g4_matmul_piece, &job);
+}
+
+/* ---- Products of shares of the inputs -------------------------------------------------------------------- */
+
+typedef struct {
+    const g4_compute *c;
+    const g4_matrix *w;
+    const g4_acts *x;
+    const g4_share *shares;
+    float *y; /* row 0 */
+    size_t stride;
+    int per_piece, pieces; /* of each share */
+} g4_shares_job;
+
+/* The matrix of a share, and which of its groups are this piece. */
+static g4_matrix g4_share_piece(const g4_shares_job *job, int piece, const g4_share **share, int *first, int *end)
+{
+    g4_matrix w = *job->w;
+    *share = &job->shares[piece / job->pieces];
+    *first = piece % job->pieces * job->per_piece;
+    *end = g4_min_int(*first + job->per_piece, w.groups);
+    w.data += (*share)->offset;
+    return w;
+}
+
+static void g4_shares_run(g4_shares_job *job, int n, g4_piece_fn fn)
+{
+    job->pieces = (job->w->groups + job->per_piece - 1) / job->per_piece;
+    g4_parallel_for(job->c->pool, n * job->pieces, fn, job);
+}
+
+static int g4_rows_per_share(const g4_share *shares, int n)
+{
+    return n > 0 ? (shares[n - 1].end - shares[0].first) / n : 0;
+}
+
+static void g4_shares_piece(const g4_task *task, int piece)
+{
+    const g4_shares_job *job = task->job;
+    const g4_share *s;
+    int first, end;
+    const g4_matrix w = g4_share_piece(job, piece, &s, &first, &end);
+    float *y = job->y + (size_t)s->first * job->stride + 16 * (size_t)first;
+    job->c->kernels->gemm[w.type](y, job->stride, &w, job->x, s->first, s->end, first, end);
+}
+
+void g4_matmul_shares(const g4_compute *c, float *y, size_t stride, const g4_matrix *w, const g4_acts *x,
+                      const g4_share *shares, int n)
+{
+    g4_shares_job job = { c, w, x, shares, y, stride, g4_piece_groups(c, w, g4_rows_per_share(shares, n)), 0 };
+    g4_shares_run(&job, n, g4_shares_piece);
+}
+
+static void g4_geglu_piece(const g4_task *task, int piece)
+{
+    const g4_shares_job *job = task->job;
+    const g4_kernels *kernels = job->c->kernels;
+    const g4_share *s;
+    int first, end;
+    const g4_matrix w = g4_share_piece(job, piece, &s, &first, &end);
+    const size_t width = 16 * (size_t)(end - first);
+    float *tile = g4_room(job->c, task); /* (G4_TILE_ROWS, width): gate and up in turn */
+    for (int r0 = s->first; r0 < s->end; r0 += G4_TILE_ROWS) {
+        const int r1 = g4_min_int(r0 + G4_TILE_ROWS, s->end);
+        kernels->gemm[w.type](tile, width, &w, job->x, r0, r1, first, end);
+        for (int r = r0; r < r1; r++)
+            for (int g = first; g < end; g += 2) {
+                const float *gate = tile + (size_t)(r - r0) * width + 16 * (size_t)(g - first);
+                kernels->geglu(job->y + (size_t)r * job->stride + 8 * (size_t)g, gate, gate + 16, 16);
+            }
+    }
+}
+
+void g4_matmul_geglu(const g4_compute *c, const g4_acts *h, const g4_matrix *w, const g4_acts *x,
+                     const g4_share *shares, int n)
+{
+    const int groups = g4_piece_groups(c, w, g4_rows_per_share(shares, n));
+    /* Pairs of groups, and few enough for the tile. */
+    const int per_piece = 2 * g4_max_int(1, g4_min_int(groups, G4_TILE_GROUPS) / 2);
+    g4_shares_job job = { c, w, x, shares, h->x, h->x_stride, per_piece, 0 };
+    g4_shares_run(&job, n, g4_geglu_piece);
+}

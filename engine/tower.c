@@ -1,0 +1,152 @@
+/* tower.c - what the vision and the audio tower share: tiles of tokens, and linears that clip what they read and give. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "towers.h"
+
+#include <float.h>
+
+/* ---- Tiles of tokens ----------------------------------------------------------------------------------- */
+
+g4_view g4_tower_tile(float *all, size_t cols, int n, int piece)
+{
+    const int first = piece * G4_TOWER_TILE;
+    return (g4_view) { all + (size_t)first * cols, (size_t)g4_min_int(n - first, G4_TOWER_TILE), cols, cols };
+}
+
+size_t g4_tower_stride(size_t cols)
+{
+    const size_t stride = g4_round_up(cols, 16);
+    return stride % 512 == 0 ? stride + 16 : stride;
+}
+
+g4_view g4_tower_room(g4_blocks *b, size_t cols)
+{
+    const size_t stride = g4_tower_stride(cols);
+    return (g4_view) { g4_blocks_add(b, G4_TOWER_TILE, stride, sizeof(float)), G4_TOWER_TILE, cols, stride };
+}
+
+static void g4_clamp_row(float *x, size_t n, float lo, float hi)
+{
+    for (size_t i = 0; i < n; i++) x[i] = g4_clamp(x[i], lo, hi);
+}
+
+void g4_view_clamp(g4_view x, float lo, float hi)
+{
+    for (size_t t = 0; t < x.n; t++) g4_clamp_row(g4_view_row(x, t), x.cols, lo, hi);
+}
+
+void g4_view_add(g4_view x, float scale, g4_view y)
+{
+    for (size_t t = 0; t < x.n; t++) {
+        float *to = g4_view_row(x, t);
+        const float *from = g4_view_row(y, t);
+        for (size_t i = 0; i < x.cols; i++) to[i] += scale * from[i];
+    }
+}
+
+g4_view g4_view_copy(g4_view y, g4_view x)
+{
+    for (size_t t = 0; t < x.n && y.x != x.x; t++) memcpy(g4_view_row(y, t), g4_view_row(x, t), x.cols * sizeof(float));
+    return g4_view_as(y, x.n, x.cols);
+}
+
+g4_view g4_view_norm(const g4_kernels *kernels, g4_view y, g4_view x, const float *weight, float eps)
+{
+    for (size_t t = 0; t < x.n; t++) kernels->rmsnorm(g4_view_row(y, t), g4_view_row(x, t), weight, (int)x.cols, eps);
+    return g4_view_as(y, x.n, x.cols);
+}
+
+/* ---- Clipped linears ------------------------------------------------------------------------------------ */
+
+g4_linear g4_bind_linear(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols)
+{
+    return (g4_linear) { g4_bind_matrix(b, prefix, layer, field, rows, cols), NULL };
+}
+
+g4_linear g4_bind_clipped(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols,
+                          const float *bounds, int index)
+{
+    g4_linear l = g4_bind_linear(b, prefix, layer, field, rows, cols);
+    if (!bounds) return l; /* the binder has failed */
+    const float *own = bounds + 4 * index;
+    if (own[0] > -FLT_MAX || own[1] < FLT_MAX || own[2] > -FLT_MAX || own[3] < FLT_MAX) l.bounds = own;
+    return l;
+}
+
+/* How a linear reads its inputs. Here and in the next function stands all that towers ask of a weight type. */
+typedef enum { G4_READS_FLOAT, G4_READS_INT8, G4_READS_INT16 } g4_reads;
+static g4_reads g4_linear_reads(const g4_kernels *kernels, const g4_linear *l)
+{
+    if (l->w.type == G4_TYPE_Q8_0 && kernels->product16) return G4_READS_INT16;
+    return l->w.type == G4_TYPE_Q8_0 || l->w.type == G4_TYPE_Q4_0 ? G4_READS_INT8 : G4_READS_FLOAT;
+}
+
+int g4_linear_is_float32(const g4_linear *l) { return l->w.type == G4_TYPE_F32; }
+
+/* Whether b finds what was read for a of the same x. */
+static int g4_linear_reads_alike(const g4_kernels *kernels, const g4_linear *a, const g4_linear *b)
+{
+    if (a->w.cols != b->w.cols || g4_linear_reads(kernels, a) != g4_linear_reads(kernels, b)) return 0;
+    if (!a->bounds || !b->bounds) return !a->bounds && !b->bounds;
+    return a->bounds[0] == b->bounds[0] && a->bounds[1] == b->bounds[1];
+}
+
+void g4_linear_work_open(g4_linear_work *work, g4_blocks *b, const g4_kernels *kernels, size_t max_cols)
+{
+    const size_t cols = g4_round_up(max_cols, 64);
+    work->kernels = kernels;
+    work->x = g4_blocks_add(b, G4_TOWER_TILE, cols, sizeof *work->x);
+    work->x16 = g4_blocks_add(b, G4_TOWER_TILE, cols, sizeof *work->x16);
+    work->unit = g4_blocks_add(b, G4_TOWER_TILE, 1, sizeof *work->unit);
+    work->q = g4_blocks_add(b, G4_TOWER_TILE, cols, sizeof *work->q);
+    work->d = g4_blocks_add(b, G4_TOWER_TILE, cols / 32, sizeof *work->d);
+    work->sum = g4_blocks_add(b, G4_TOWER_TILE, cols / 32, sizeof *work->sum);
+}
+
+/* What l reads of x: clamped, padded, as integers if that is how it reads. */
+static void g4_linear_read(const g4_linear_work *work, const g4_linear *l, g4_view x)
+{
+    const g4_kernels *kernels = work->kernels;
+    const size_t cols = (size_t)l->w.cols, padded = (size_t)l->w.steps * 64;
+    const g4_reads reads = g4_linear_reads(kernels, l);
+    for (size_t t = 0; t < x.n; t++) {
+        float *row = work->x + (reads == G4_READS_FLOAT ? t * padded : 0); /* the others are done with it at once */
+        memcpy(row, g4_view_row(x, t), cols * sizeof *row);
+        memset(row + cols, 0, (padded - cols) * sizeof *row);
+        if (l->bounds) g4_clamp_row(row, cols, l->bounds[0], l->bounds[1]);
+        if (reads == G4_READS_INT8)
+            kernels->quantize(work->q + t * padded, work->d + t * padded / 32, work->sum + t * padded / 32, row,
+                              (int)padded);
+        if (reads == G4_READS_INT16) kernels->quantize16(work->x16 + t * padded, work->unit + t, row, (int)padded);
+    }
+}
+
+/* y of the n tokens that were read. */
+static g4_view g4_linear_product(const g4_linear_work *work, const g4_linear *l, g4_view room, size_t n)
+{
+    const g4_kernels *kernels = work->kernels;
+    const g4_view y = g4_view_as(room, n, (size_t)l->w.rows);
+    const float lo = l->bounds ? l->bounds[2] : -INFINITY, hi = l->bounds ? l->bounds[3] : INFINITY;
+    if (g4_linear_reads(kernels, l) == G4_READS_INT16) {
+        kernels->product16(y.x, y.stride, &l->w, work->x16, work->unit, (int)n, lo, hi);
+        return y;
+    }
+    const g4_acts acts = { work->x, (size_t)l->w.steps * 64, work->q, work->d, work->sum, l->w.steps };
+    kernels->gemm[l->w.type](y.x, y.stride, &l->w, &acts, 0, (int)n, 0, l->w.groups);
+    if (l->bounds) g4_view_clamp(y, lo, hi);
+    return y;
+}
+
+g4_view g4_linear_apply(const g4_linear_work *work, const g4_linear *l, g4_view y, g4_view x)
+{
+    g4_linear_read(work, l, x);
+    return g4_linear_product(work, l, y, x.n);
+}
+
+g4_view g4_linear_apply_next(const g4_linear_work *work, const g4_linear *l, g4_view y, g4_view x,
+                             const g4_linear *before)
+{
+    if (!g4_linear_reads_alike(work->kernels, before, l)) g4_linear_read(work, l, x);
+    return g4_linear_product(work, l, y, x.n);
+}
