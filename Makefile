@@ -19,10 +19,8 @@ LDLIBS   := -lm -lpthread
 VERSION  := $(shell sed -n 's/^.define G4_VERSION "\(.*\)"/\1/p' gemma4.h)
 SOVERSION := $(firstword $(subst ., ,$(VERSION)))
 
-# Lowest floor first, as in the implementation switch of gemma4.h.
-LIB_SRC  := engine/base.c engine/kernels.c engine/types.c engine/file.c engine/threads.c engine/sample.c tokenizer.c media.c \
-            engine/matmul.c engine/cache.c engine/soft.c gemma4.c engine/tower.c engine/vision.c engine/mel.c engine/audio.c \
-            engine/residency.c engine/engine.c engine/encode.c engine/session.c engine/state.c engine/draft.c engine/generate.c chat.c
+# Lowest floor first: tools/floors says which file may call which.
+LIB_SRC  := $(shell awk '!/^\#/ { for (i = 3; i <= NF; i++) print $$i }' tools/floors)
 HEADERS  := gemma4.h $(wildcard engine/*.h media/*.h chat/*.h)
 B        := build
 PROGRAM  := gemma4
@@ -239,10 +237,6 @@ install: all $(B)/libgemma4.so ## install program, libraries, header, pkg-config
 	    > $(DESTDIR)$(PREFIX)/lib/pkgconfig/gemma4.pc
 	install -m 644 export.py $(DESTDIR)$(SHARE)/export.py
 	if [ -f models/tiny.g4 ]; then install -m 644 models/tiny.g4 $(DESTDIR)$(SHARE)/tiny.g4; fi
-
-.PHONY: print-lib
-print-lib:
-	@echo $(LIB_SRC)
 
 .PHONY: clean
 clean: ## remove everything built

@@ -1,5 +1,5 @@
-/* gemma4.c - the model, to be read from top to bottom beside MODEL.md: how rows of tokens become keys, values, states and
- * logits. It calls threads, products and caches and implements none of them; it knows nothing of what users hold.
+/* gemma4.c - the model, to be read from top to bottom beside MODEL.md: how rows of tokens become keys, values, states
+ * and logits. It calls threads, products and caches and implements none of them; it knows nothing of what users hold.
  *
  *   1  Configuration and weights by name        6  Per-layer inputs
  *   2  Norms and RoPE                           7  The layer
@@ -9,8 +9,8 @@
  *
  * Everything is float32 between the products. A step that is done for every row has one form, a function of the task
  * and the row's number, and runs on all threads; where steps share a row's data they are one function, so that the row
- * stays in cache. A row's values do not depend on the rows beside it. examples/simple.c is the same decoder for one token
- * at a time, without threads and vectors. */
+ * stays in cache. A row's values do not depend on the rows beside it. examples/simple.c is the same decoder for one
+ * token at a time, without threads and vectors. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -321,7 +321,8 @@ static void g4_scale_row(const g4_task *task, int i)
 static void g4_scale(g4_pass *p) { g4_each_row(p, g4_scale_row); }
 
 /* Angles of a position: pos * f[i] for every pair i, in float32 as the reference. Sliding layers turn all pairs with
- * f[i] = theta^(-2i/d); in full layers f is 0 behind the first quarter ("proportional" RoPE: computed by the exporter). */
+ * f[i] = theta^(-2i/d); in full layers f is 0 behind the first quarter ("proportional" RoPE: computed by the exporter).
+ * */
 static void g4_rope_angles(const g4_pass *p, int row)
 {
     for (int full = 0; full < 2; full++) {
@@ -348,8 +349,8 @@ static void g4_rope(float *x, const float *cosine, const float *sine, int half)
 
 /* ---- 3. Attention ---------------------------------------------------------------------------------------
  *
- * In: q, k, v as they leave their matrices. Out: softmax(q . keys) values, (rows, n_heads * head_dim), for the matrix o.
- * Scores have no scale where heads are normed (attn_scale 1; Gemma 3 has another) and no cap. Query head h reads
+ * In: q, k, v as they leave their matrices. Out: softmax(q . keys) values, (rows, n_heads * head_dim), for the matrix
+ * o. Scores have no scale where heads are normed (attn_scale 1; Gemma 3 has another) and no cap. Query head h reads
  * key/value head h / (n_heads / n_kv_heads), as rounded by the cache, also inside a pass.
  *
  * A query's result is defined over spans of 256 positions (absolute): inside a span the online softmax runs over
@@ -395,8 +396,8 @@ static void g4_heads_row(const g4_task *task, int i)
     }
 }
 
-/* The positions [*lo, *hi) that a row sees. A sliding layer shows the last `window` positions, the row's own among them,
- * and inside a two-way picture block its future too; a full layer everything up to the row's own. */
+/* The positions [*lo, *hi) that a row sees. A sliding layer shows the last `window` positions, the row's own among
+ * them, and inside a two-way picture block its future too; a full layer everything up to the row's own. */
 static void g4_visible(const g4_pass *p, int row, int *lo, int *hi)
 {
     const g4_row *r = &p->rows[row];
@@ -412,8 +413,8 @@ typedef struct { /* the queries of a unit that read one key/value head */
     float *q;                                                 /* (n, head_dim) */
 } g4_queries;
 
-/* (M, L, O) of the spans so far += (m, l, o) of the next one, for one query: their largest score, sum of exponentials and
- * weighted sum of values. */
+/* (M, L, O) of the spans so far += (m, l, o) of the next one, for one query: their largest score, sum of exponentials
+ * and weighted sum of values. */
 void g4_attend_merge(float *M, float *L, float *O, float m, float l, const float *o, int dim)
 {
     if (m == -INFINITY) return;
@@ -709,7 +710,8 @@ static void g4_route_row(const g4_task *task, int i)
     g4_sort_experts(used, expert, gain);
 }
 
-/* Give every (row, expert) a row in the gathered buffers, expert by expert. Returns the number of experts that have any. */
+/* Give every (row, expert) a row in the gathered buffers, expert by expert. Returns the number of experts that have
+ * any. */
 static int g4_assign_experts(g4_pass *p, g4_share *gate_up, g4_share *down)
 {
     const int n_experts = (int)p->model->config->n_experts, used = (int)p->model->config->n_experts_used;
@@ -804,8 +806,8 @@ static int g4_lookup_id(const g4_config *c, g4_token id)
     return placeholder ? (int)c->pad : id;
 }
 
-/* Per layer: (rmsnorm(context part * hidden^-0.5) + token part * sqrt(dim)) * 2^-0.5, with one norm weight for all layers
- * (Gemma4TextModel.project_per_layer_inputs). Soft tokens read the pad row. */
+/* Per layer: (rmsnorm(context part * hidden^-0.5) + token part * sqrt(dim)) * 2^-0.5, with one norm weight for all
+ * layers (Gemma4TextModel.project_per_layer_inputs). Soft tokens read the pad row. */
 static void g4_ple_input_row(const g4_task *task, int i)
 {
     const g4_ple_job *job = task->job;
@@ -905,11 +907,11 @@ static int g4_layer_run(g4_pass *p, int index)
 /* ---- 8. The decoder, and what a prompt skips -------------------------------------------------------------------
  *
  * In: rows. Out: keys and values in their pages, and the final states of the rows that want logits. The last layers of
- * E2B and E4B write no keys: a row whose logits nobody wants needs the layers before the last owner of keys, and of that
- * owner only k and v. */
+ * E2B and E4B write no keys: a row whose logits nobody wants needs the layers before the last owner of keys, and of
+ * that owner only k and v. */
 
-/* x = embed[token] * sqrt(hidden), or the soft token as it is; beside it, as per-layer inputs read it; and the angles of
- * its position. */
+/* x = embed[token] * sqrt(hidden), or the soft token as it is; beside it, as per-layer inputs read it; and the angles
+ * of its position. */
 static void g4_embed_row(const g4_task *task, int row)
 {
     const g4_pass *p = task->job;

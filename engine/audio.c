@@ -1,8 +1,8 @@
-/* audio.c - the audio tower, MODEL.md section 9: at most 30 s of 16 kHz mono samples to one soft token of the text model's
- * width for each 40 ms, at most 750. E2B and E4B. Two 3 x 3 convolutions of stride 2 over log-mel frames, with a LayerNorm
- * over channels and ReLU; conformer layers: half a feed-forward, attention over the last 12 tokens with relative keys,
- * light convolution, half a feed-forward; projection with bias; weightless norm; projection. A piece of work is a tile of
- * 64 tokens. */
+/* audio.c - the audio tower, MODEL.md section 9: at most 30 s of 16 kHz mono samples to one soft token of the text
+ * model's width for each 40 ms, at most 750. E2B and E4B. Two 3 x 3 convolutions of stride 2 over log-mel frames, with
+ * a LayerNorm over channels and ReLU; conformer layers: half a feed-forward, attention over the last 12 tokens with
+ * relative keys, light convolution, half a feed-forward; projection with bias; weightless norm; projection. A piece of
+ * work is a tile of 64 tokens. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -221,8 +221,8 @@ static g4_view g4_hearing_norm(const g4_hearing_run *r, g4_view y, g4_view x, co
     return g4_view_norm(r->kernels, clamped, clamped, weight, G4_HEARING_EPS);
 }
 
-/* y = x * sigmoid(gate), n values; y is neither of the two. 1 / (1 + exp(-g)) = 1/2 + tanh(g / 2) / 2, by the kernel for
- * 2 tanh(g / 2). */
+/* y = x * sigmoid(gate), n values; y is neither of the two. 1 / (1 + exp(-g)) = 1/2 + tanh(g / 2) / 2, by the kernel
+ * for 2 tanh(g / 2). */
 static void g4_hearing_gate(const g4_kernels *kernels, float *y, const float *x, const float *gate, size_t n)
 {
     memcpy(y, gate, n * sizeof *y);
@@ -347,7 +347,8 @@ static void g4_hearing_depthwise(const g4_hearing_run *r, int t, float *y)
     }
 }
 
-/* h = h + conv_out(silu(rmsnorm(clamp(depthwise(gated)))));  the second half of the feed-forward;  h = rmsnorm(clamp(h)) */
+/* h = h + conv_out(silu(rmsnorm(clamp(depthwise(gated)))));  the second half of the feed-forward;  h =
+ * rmsnorm(clamp(h)) */
 static void g4_hearing_conv_piece(const g4_task *task, int piece)
 {
     const g4_hearing_run *r = task->job;
@@ -364,7 +365,7 @@ static void g4_hearing_conv_piece(const g4_task *task, int piece)
     g4_hearing_norm(r, h, h, l->norm);
 }
 
-/* ---- Out ---------------------------------------------------------------------------------------------------------- */
+/* ---- Out ---------------------------------------------------------------------------------------- */
 
 /* rows = proj(rmsnorm(out(h) + bias)) */
 static void g4_hearing_out_piece(const g4_task *task, int piece)
@@ -381,7 +382,7 @@ static void g4_hearing_out_piece(const g4_task *task, int piece)
     g4_view_copy(rows, g4_linear_apply(&w->linear, &r->tower->proj, w->outputs, x));
 }
 
-/* ---- The tower ------------------------------------------------------------------------------------------------------ */
+/* ---- The tower ---------------------------------------------------------------------------------- */
 
 static void g4_hearing_work_open(g4_hearing_work *w, g4_blocks *b, const g4_hearing *tower)
 {

@@ -1,5 +1,5 @@
-/* compute.h - the floor of what a model calls and does not implement: products of matrices on all threads (matmul.c), keys
- * and values (cache.c), soft tokens (soft.c). */
+/* compute.h - the floor of what a model calls and does not implement: products of matrices on all threads (matmul.c),
+ * keys and values (cache.c), soft tokens (soft.c). */
 #ifndef GEMMA4_COMPUTE_H
 #define GEMMA4_COMPUTE_H
 
@@ -112,8 +112,8 @@ void g4_kv_close(g4_kv *kv); /* releases its pages */
 /* Bytes of the pages for n_ctx positions at most, evaluated in chunks of that many. */
 uint64_t g4_kv_bytes(g4_kv_type type, const g4_kv_shape *shapes, int n, int n_ctx, int chunk);
 
-/* Pages for positions [pos, pos + n) that this timeline alone may write. Returns 0 when memory is out; then it holds the
- * positions before pos and no others. */
+/* Pages for positions [pos, pos + n) that this timeline alone may write. Returns 0 when memory is out; then it holds
+ * the positions before pos and no others. */
 int g4_kv_reserve(g4_kv *kv, int pos, int n);
 /* Drop the pages that only positions from n on need. */
 void g4_kv_truncate(g4_kv *kv, int n);

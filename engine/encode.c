@@ -70,7 +70,8 @@ static g4_status g4_picture_run(g4_engine *e, const g4_patches *patches, g4_soft
     return status;
 }
 
-/* token: the placeholder it stands for, 0 when the model has none; budget: of soft tokens, unless the picture has one. */
+/* token: the placeholder it stands for, 0 when the model has none; budget: of soft tokens, unless the picture has one.
+ * */
 static g4_status g4_picture_encode(g4_soft **out, g4_engine *e, const g4_image *image, uint32_t token, int budget,
                                    g4_error *err)
 {

@@ -308,8 +308,8 @@ g4_status g4_file_open(g4_file *f, const g4_engine_options *opt, const g4_alloca
 
 /* ---- Tensors by name -----------------------------------------------------------------------------
  *
- * Names are looked up once, when a model is opened. Every tensor must be bound by exactly one field and every field must
- * find its tensor, of the expected shape. */
+ * Names are looked up once, when a model is opened. Every tensor must be bound by exactly one field and every field
+ * must find its tensor, of the expected shape. */
 
 static const g4_tensor_entry *g4_bind_find(g4_binder *b, const char *name)
 {

@@ -1,8 +1,8 @@
 /* generate.c - answers: choose, tell, append, until something ends the reply.
  *
  * What was chosen is evaluated as late as possible: where a constraint leaves one token only, that is after it, so that
- * tokens in a row that had to come are read together and skip what a prompt skips. Of the head only as much is looked at
- * as the choice depends on. */
+ * tokens in a row that had to come are read together and skip what a prompt skips. Of the head only as much is looked
+ * at as the choice depends on. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -137,8 +137,8 @@ static void g4_ask_constraint(g4_reply *r, g4_token *few, int *n_few)
         *n_few = g4_mask_few(s->mask, n_vocab, few);
 }
 
-/* Logits that the choice depends on: of n_few tokens in s->work, or all in s->logits; *n_few becomes their number, or is
- * not above 0. */
+/* Logits that the choice depends on: of n_few tokens in s->work, or all in s->logits; *n_few becomes their number, or
+ * is not above 0. */
 static g4_status g4_reply_logits(g4_reply *r, g4_token *few, int *n_few, g4_error *err)
 {
     g4_session *s = r->s;

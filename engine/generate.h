@@ -9,8 +9,8 @@
 #define G4_DRAFT_MAX 7 /* guessed tokens evaluated together with a chosen one */
 _Static_assert(G4_DRAFT_MAX < G4_HEAD_ROWS, "the head computes the logits of a chosen token and its guesses at once");
 
-/* Positions past the timeline that are evaluated already, with tokens that were guessed. A session's one; zeroed it makes
- * no guesses. */
+/* Positions past the timeline that are evaluated already, with tokens that were guessed. A session's one; zeroed it
+ * makes no guesses. */
 typedef struct {
     g4_session *s;
     float *states; /* (1 + G4_DRAFT_MAX, hidden): final states behind the chosen token and each guess, or NULL */

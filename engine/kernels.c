@@ -12,9 +12,9 @@
 
 /* ---- Scalar kernels --------------------------------------------------------------------------
  *
- * The definition of every kernel: equation, shapes, order of sums. Vector kernels (engine/kernels_simd.h) are proved against
- * these. They are written for the compiler's vectoriser: inner loops run over 16 rows, 64 positions or one head, with
- * no branch and no reduction. */
+ * The definition of every kernel: equation, shapes, order of sums. Vector kernels (engine/kernels_simd.h) are proved
+ * against these. They are written for the compiler's vectoriser: inner loops run over 16 rows, 64 positions or one
+ * head, with no branch and no reduction. */
 
 /* Exponent and mantissa moved into place and multiplied by 2^112, the difference of the biases: exact for every
  * finite value, subnormals included, and without a branch. (Infinities would become 65536 and more: neither scales

@@ -1,5 +1,5 @@
-/* mel.c - sound to log-mel frames, MODEL.md section 8 (feature_extraction_gemma4.py), and long sound to blocks of at most 30 s.
- * Samples are 16 kHz mono, -1..1; a frame of 20 ms stands every 10 ms. */
+/* mel.c - sound to log-mel frames, MODEL.md section 8 (feature_extraction_gemma4.py), and long sound to blocks of at
+ * most 30 s. Samples are 16 kHz mono, -1..1; a frame of 20 ms stands every 10 ms. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -11,8 +11,8 @@
 
 /* ---- Tables ---------------------------------------------------------------------------------------------- */
 
-/* Triangles of height 1 over the bins of the FFT; corners equally spaced on the HTK scale, mel = 2595 log10(1 + f / 700),
- * from 0 to 8000 Hz. */
+/* Triangles of height 1 over the bins of the FFT; corners equally spaced on the HTK scale, mel = 2595 log10(1 + f /
+ * 700), from 0 to 8000 Hz. */
 static void g4_mel_triangles(g4_mel *m)
 {
     const double hz = 16000.0 / G4_MEL_FFT; /* between bins */

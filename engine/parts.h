@@ -1,6 +1,6 @@
-/* parts.h - the floor of the parts that know nothing of each other: the model file (file.c), threads (threads.c), weight
- * types and kernels (types.c, kernels.c), the tokenizer (tokenizer.c), sampling (sample.c). Media stand beside them, in
- * a folder and with a header of their own. */
+/* parts.h - the floor of the parts that know nothing of each other: the model file (file.c), threads (threads.c),
+ * weight types and kernels (types.c, kernels.c), the tokenizer (tokenizer.c), sampling (sample.c). Media stand beside
+ * them, in a folder and with a header of their own. */
 #ifndef GEMMA4_PARTS_H
 #define GEMMA4_PARTS_H
 
@@ -367,8 +367,8 @@ typedef struct {
 g4_status g4_file_open(g4_file *f, const g4_engine_options *opt, const g4_allocator *a, g4_error *err);
 void g4_file_close(g4_file *f, const g4_allocator *a);
 
-/* What finds tensors by name and remembers the first failure; later calls do nothing. The name is PREFIX.LAYER.FIELD, or
- * PREFIX alone where the layer is -1. */
+/* What finds tensors by name and remembers the first failure; later calls do nothing. The name is PREFIX.LAYER.FIELD,
+ * or PREFIX alone where the layer is -1. */
 typedef struct {
     g4_file *file;
     int cursor; /* tensors mostly stand in the order in which they are asked for */
@@ -413,8 +413,8 @@ g4_token g4_tokenizer_special(const g4_tokenizer *t, const char *name, size_t le
 
 /* ---- Sampling (sample.c) ------------------------------------------------------------------------------------ */
 
-/* The k best of n scores with their indices as tokens, best first, in out (k); ties go to the lower index, and -INFINITY
- * never enters. Returns their number. */
+/* The k best of n scores with their indices as tokens, best first, in out (k); ties go to the lower index, and
+ * -INFINITY never enters. Returns their number. */
 int g4_top(const float *score, int n, int k, g4_candidate *out);
 /* Logarithm of the sum of exponentials of n softcapped logits: what log-probabilities are relative to. */
 float g4_log_sum(const float *logits, int n);
@@ -432,8 +432,8 @@ typedef struct { /* what a token is chosen from; plain arrays of the caller */
     const g4_token *tokens;   /* (n_tokens): the timeline; its length is the position that is chosen for */
     int n_tokens, reply_start;
 } g4_choice;
-/* The next token: penalties and bias, mask, temperature, top-k, top-p, min-p, then one random number, a function of seed
- * and position. -1 when nothing is allowed. */
+/* The next token: penalties and bias, mask, temperature, top-k, top-p, min-p, then one random number, a function of
+ * seed and position. -1 when nothing is allowed. */
 g4_token g4_sample(const g4_choice *c, const g4_sampling *p);
 
 #endif /* GEMMA4_PARTS_H */

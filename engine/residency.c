@@ -1,5 +1,5 @@
-/* residency.c - where the weights lie: how the file is read, huge pages, locked memory, what is in memory already, and how
- * much memory is free.
+/* residency.c - where the weights lie: how the file is read, huge pages, locked memory, what is in memory already, and
+ * how much memory is free.
  *
  * Decoding reads every weight once a token, so it runs at the speed of memory; what the system is told here decides
  * whether that speed is reached. */
@@ -53,8 +53,8 @@ int g4_is_weight(const g4_tensor_entry *t)
 }
 
 /* What is not in memory yet comes in huge pages where the file system has them (ext4 from Linux 6.16), and stays so for
- * every process that maps it. Big tables are looked up a row at a time, anywhere: reading ahead of a row would fetch its
- * neighbours from disk for nothing. */
+ * every process that maps it. Big tables are looked up a row at a time, anywhere: reading ahead of a row would fetch
+ * its neighbours from disk for nothing. */
 void g4_file_advise(const g4_file *f)
 {
     const long page = sysconf(_SC_PAGESIZE);
@@ -82,8 +82,8 @@ g4_status g4_file_lock(const g4_file *f, g4_error *err)
     return G4_OK;
 }
 
-/* Replace bytes [first, end) of the mapping by a private copy in huge pages, as far as whole ones fit: hardware does not
- * prefetch across the border of a page, and 2 MB have 512 times fewer borders. Addresses stay as they are. */
+/* Replace bytes [first, end) of the mapping by a private copy in huge pages, as far as whole ones fit: hardware does
+ * not prefetch across the border of a page, and 2 MB have 512 times fewer borders. Addresses stay as they are. */
 static g4_status g4_file_copy(const g4_file *f, int fd, size_t first, size_t end, g4_error *err)
 {
 #if defined(MAP_ANONYMOUS) && defined(MADV_HUGEPAGE)

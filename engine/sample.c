@@ -1,7 +1,7 @@
 /* sample.c - from logits to the next token.
  *
- * Ties go to the lowest id, and one random number, a function of (seed, position), decides: the same choice whatever was
- * computed before. */
+ * Ties go to the lowest id, and one random number, a function of (seed, position), decides: the same choice whatever
+ * was computed before. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif

@@ -1,8 +1,8 @@
 /* session.c - a session is a timeline: tokens, the media among them, and the keys and values of every owning layer.
  *
  * All calls end in g4_session_run, which evaluates what has been written into the timeline but not evaluated yet, in
- * chunks that become rows of forward passes. Going back means restoring the nearest snapshot at or before a position and
- * evaluating from there, where the windows of sliding layers no longer hold what is needed. */
+ * chunks that become rows of forward passes. Going back means restoring the nearest snapshot at or before a position
+ * and evaluating from there, where the windows of sliding layers no longer hold what is needed. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -209,8 +209,8 @@ static int g4_two_way(const g4_config *c, const g4_medium *m)
     return (c->flags & G4_CONFIG_IMAGE_BIDIR) && (uint32_t)m->soft->token != c->audio_token;
 }
 
-/* The two-way block [*first, *end) that begins at medium *i or behind it; pictures without a marker between them are one
- * block. *i goes behind it; returns 0 when there is none. */
+/* The two-way block [*first, *end) that begins at medium *i or behind it; pictures without a marker between them are
+ * one block. *i goes behind it; returns 0 when there is none. */
 static int g4_next_block(const g4_session *s, int *i, int *first, int *end)
 {
     const g4_config *c = &s->e->file.config;
@@ -272,8 +272,8 @@ static void g4_fill_rows(g4_session *s, g4_row *rows, int n, int n_wanted)
             rows[pos - start].last_visible = block_end - 1;
 }
 
-/* Softcapped logits of the n rows of the last pass, which begin with token `index` of this call, to the callback; those of
- * the last token stay in s->logits if this chunk is the last. */
+/* Softcapped logits of the n rows of the last pass, which begin with token `index` of this call, to the callback; those
+ * of the last token stay in s->logits if this chunk is the last. */
 static g4_status g4_deliver_logits(g4_session *s, const g4_wish *wish, int n, int index, int total, g4_error *err)
 {
     g4_engine *e = s->e;
@@ -397,8 +397,8 @@ void g4_session_head_groups(g4_session *s, const int *groups, int n, float *logi
     g4_engine_unlock(s->e);
 }
 
-/* The head behind the final state, or, when only keys and values are there, the last token evaluated once more: the same
- * bits. */
+/* The head behind the final state, or, when only keys and values are there, the last token evaluated once more: the
+ * same bits. */
 g4_status g4_session_need_raw(g4_session *s, g4_error *err)
 {
     if (s->n == 0 || s->ready >= G4_READY_RAW) return G4_OK;
@@ -531,8 +531,9 @@ g4_status g4_session_eval_text(g4_session *s, const char *text, size_t len, g4_e
 
 /* ---- Going back, prefix reuse, forks --------------------------------------------------------------------------- */
 
-/* Cut the timeline to at most n positions without evaluating anything; with the lock held. Returns the position reached:
- * n itself when the windows still hold what its last token saw, else the nearest snapshot before it, else 0. */
+/* Cut the timeline to at most n positions without evaluating anything; with the lock held. Returns the position
+ * reached: n itself when the windows still hold what its last token saw, else the nearest snapshot before it, else 0.
+ * */
 static int g4_go_back(g4_session *s, int n)
 {
     n = g4_outside_media(s->media, s->n_media, n);

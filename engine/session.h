@@ -1,5 +1,5 @@
-/* session.h - the floor of the objects that users hold: engines and sessions (engine.c, residency.c, encode.c, session.c,
- * state.c). */
+/* session.h - the floor of the objects that users hold: engines and sessions (engine.c, residency.c, encode.c,
+ * session.c, state.c). */
 #ifndef GEMMA4_SESSION_H
 #define GEMMA4_SESSION_H
 

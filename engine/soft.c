@@ -1,5 +1,5 @@
-/* soft.c - soft tokens: counted references, and the few that an engine remembers so that the same picture is not encoded
- * twice. */
+/* soft.c - soft tokens: counted references, and the few that an engine remembers so that the same picture is not
+ * encoded twice. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif

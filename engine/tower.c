@@ -1,4 +1,5 @@
-/* tower.c - what the vision and the audio tower share: tiles of tokens, and linears that clip what they read and give. */
+/* tower.c - what the vision and the audio tower share: tiles of tokens, and linears that clip what they read and give.
+ * */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif

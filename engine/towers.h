@@ -1,5 +1,5 @@
-/* towers.h - the floor of the towers: pictures (vision.c) and sounds (mel.c, audio.c) to soft tokens of the text model's
- * width, and what both towers share (tower.c). They know no engine and no session. */
+/* towers.h - the floor of the towers: pictures (vision.c) and sounds (mel.c, audio.c) to soft tokens of the text
+ * model's width, and what both towers share (tower.c). They know no engine and no session. */
 #ifndef GEMMA4_TOWERS_H
 #define GEMMA4_TOWERS_H
 
@@ -71,8 +71,8 @@ g4_view g4_linear_apply_next(const g4_linear_work *work, const g4_linear *l, g4_
 /* ---- Vision (vision.c) ---------------------------------------------------------------------------------- */
 
 typedef struct g4_vision g4_vision;
-/* Bind the vision tower's tensors; *out is NULL when the file has none. Failures stand in the binder, and what was built
- * until then is closed like the rest. The file, `compute` and `a` must outlive the tower. */
+/* Bind the vision tower's tensors; *out is NULL when the file has none. Failures stand in the binder, and what was
+ * built until then is closed like the rest. The file, `compute` and `a` must outlive the tower. */
 void g4_vision_bind(g4_vision **out, g4_binder *b, const g4_compute *compute, const g4_allocator *a);
 void g4_vision_close(g4_vision *tower); /* NULL is fine */
 /* Patches to rows (n_tokens, text hidden). */

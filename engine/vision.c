@@ -1,12 +1,12 @@
-/* vision.c - the vision tower, MODEL.md section 7: a picture as patches of 16 x 16 pixels, row by row (g4_image_patches), to
- * one soft token of the text model's width for each 3 x 3 patches. Patch projection and learned 2-D position; layers of
- * attention (every patch sees every patch, no mask) and gated MLP; mean over 3 x 3; standardize (26B, 31B); weightless
- * norm; projection. E2B and E4B clip the inputs and outputs of the linears of the layers.
+/* vision.c - the vision tower, MODEL.md section 7: a picture as patches of 16 x 16 pixels, row by row
+ * (g4_image_patches), to one soft token of the text model's width for each 3 x 3 patches. Patch projection and learned
+ * 2-D position; layers of attention (every patch sees every patch, no mask) and gated MLP; mean over 3 x 3; standardize
+ * (26B, 31B); weightless norm; projection. E2B and E4B clip the inputs and outputs of the linears of the layers.
  *
- * A piece of work is a tile of 64 patches, which is also one tile of keys and values. Three passes make a layer: queries,
- * keys and values of all tiles; attention, where a piece is one head for a group of tiles; everything else of a tile with
- * activations that stay in cache. So memory beyond h, q, k, v and what attention gave does not grow with the picture,
- * which has at most 10,080 patches. */
+ * A piece of work is a tile of 64 patches, which is also one tile of keys and values. Three passes make a layer:
+ * queries, keys and values of all tiles; attention, where a piece is one head for a group of tiles; everything else of
+ * a tile with activations that stay in cache. So memory beyond h, q, k, v and what attention gave does not grow with
+ * the picture, which has at most 10,080 patches. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif

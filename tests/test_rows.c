@@ -1,6 +1,6 @@
-/* test_rows.c - a forward pass holds rows of any number of timelines, and each row gets the bits it would get alone: eight
- * timelines with their next token each, in one product a matrix; and a piece of a prompt with a picture in it beside the
- * next tokens of three others. */
+/* test_rows.c - a forward pass holds rows of any number of timelines, and each row gets the bits it would get alone:
+ * eight timelines with their next token each, in one product a matrix; and a piece of a prompt with a picture in it
+ * beside the next tokens of three others. */
 #include "engine/generate.h"
 
 #include <stdio.h>

@@ -1,11 +1,15 @@
 #!/bin/sh
-# House rules that a machine can check. Ends with "N passed, N failed". usage: lint.sh   (from the repository root)
-lib=$(make -s print-lib)
+# House rules that a machine can check. Prints the floors of the library; ends with "N passed, N failed".
+# usage: lint.sh   (from the repository root)
+lib=$(awk '!/^#/ { for (i = 3; i <= NF; i++) print $i }' tools/floors)
+cli="run.c $(find cli -name '*.c' | sort)"
 forbidden="exit|_exit|_Exit|quick_exit|abort|(__)?v?printf(_chk)?|puts|putchar|perror|stdin|stdout|stderr|__assert_fail"
 forbidden="$forbidden|getenv|secure_getenv|system|popen|setlocale|strtok|s?rand|signal|sigaction"
 warn="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror"
 out=build/lint
+jobs=$(nproc 2> /dev/null || echo 2)
 skipped=0
+rm -rf "$out"
 mkdir -p "$out"
 : > "$out/score"
 
@@ -21,6 +25,16 @@ check() {
     fi
 }
 
+# each NAME COMMAND: run COMMAND FILE for every file on stdin, some at a time, and check what each of them prints.
+each() {
+    name=$1; shift
+    mkdir -p "$out/said"
+    list=$(cat)
+    echo "$list" | xargs -P "$jobs" -I '{}' sh -c \
+        'f=$1; shift; "$@" "$f" > "$0/said/$(echo "$f" | tr / _)" 2>&1' "$out" '{}' "$@"
+    for f in $list; do check "$name $f" < "$out/said/$(echo "$f" | tr / _)"; done
+}
+
 # ---- Warnings: every file alone, and all in one translation unit, under both compilers ----------
 compilers=
 for cc in gcc clang; do
@@ -30,21 +44,41 @@ printf '#define GEMMA4_IMPLEMENTATION\n#include "gemma4.h"\n' > "$out/one.c"
 printf '#include "gemma4.h"\nint main(void) { return 0; }\n' > "$out/head.c"
 for cc in $compilers; do
     mkdir -p "$out/$cc"
-    for c in $lib run.c "$out/one.c" "$out/head.c"; do
-        "$cc" -std=c11 -O2 -fPIC -ffp-contract=off -pthread $warn -I. -c "$c" -o "$out/$cc/$(basename "$c" .c).o" 2>&1 |
-            check "$cc warnings in $c"
-    done
-    "$cc" -std=c11 -O2 -ffp-contract=off -DG4_SCALAR_ONLY $warn -I. -c "$out/one.c" -o "$out/$cc/scalar.o" 2>&1 |
+    # shellcheck disable=SC2016
+    compile='f=$1; exec '$cc' -std=c11 -O1 -fPIC -ffp-contract=off -pthread '$warn' -I. -c "$f" -o '$out/$cc'/$(echo "${f%.c}" | tr / _).o'
+    echo "$lib $cli $out/one.c $out/head.c examples/simple.c" | tr ' ' '\n' | each "$cc warnings in" sh -c "$compile" sh
+    mv "$out/$cc/$(echo "$out/one" | tr / _).o" "$out/$cc/one.o"
+    "$cc" -std=c11 -O1 -ffp-contract=off -DG4_SCALAR_ONLY $warn -I. -c "$out/one.c" -o "$out/$cc/scalar.o" 2>&1 |
         check "$cc warnings with G4_SCALAR_ONLY"
     "$cc" -x c++ -std=c++11 $warn -I. -fsyntax-only "$out/head.c" 2>&1 | check "$cc warnings in gemma4.h as C++11"
+done
+
+# ---- Floors ----------------------------------------------------------------------------------------
+cc=${compilers# }
+cc=${cc%% *}
+sh tools/floors.sh "$out/$cc" > "$out/floors"
+grep -v '^!!' "$out/floors"
+grep '^!!' "$out/floors" | check "floors"
+echo "$lib" | tr ' ' '\n' > "$out/order"
+sed -n '/defined(GEMMA4_IMPLEMENTATION) && !defined/,$s/^#include "\(.*\)"/\1/p' gemma4.h | diff "$out/order" - |
+    check "the implementation switch of gemma4.h against tools/floors"
+grep -nE 'g4_session|pthread|mmap|madvise|fopen' gemma4.c | check "words that gemma4.c must not know"
+grep -hE '^#include "' examples/simple.c | check "examples/simple.c includes libc's headers only"
+
+# The command line is a client: the public interface, and of the private one growable bytes and JSON.
+sed -nE 's/.*G4_API .*[ *](g4_[a-z0-9_]+)\(.*/\1/p' gemma4.h > "$out/public"
+for f in $cli; do
+    nm "$out/$cc/$(echo "${f%.c}" | tr / _).o" | awk '$1 == "U" && $2 ~ /^g4_/ { print $2 }' | grep -vxFf "$out/public" |
+        grep -vE '^g4_(buf|json)_' | check "private names of the library in $f"
+    nm "$out/$cc/$(echo "${f%.c}" | tr / _).o" | awk 'NF == 3 && $3 ~ /^(g4_|G4_)/ { print $3 }' | check "names that begin with g4_ in $f"
 done
 
 # ---- Symbols of the library: prefix, forbidden calls, no state ------------------------------------
 # Compilers add suffixes after a dot (.part.0, .constprop.0); a static inside a function is NAME.0 in gcc; clang
 # names tables of its own reltable.FUNCTION.
 for cc in $compilers; do
-    for o in $(for f in $lib; do basename "$f" .c; done) one; do
-        obj="$out/$cc/$o.o"
+    for f in $lib one.c; do
+        obj="$out/$cc/$(echo "${f%.c}" | tr / _).o"
         [ -f "$obj" ] || continue
         nm "$obj" | awk 'NF == 3 && $3 !~ /^_?g4_/ && $3 !~ /^[A-Za-z_]+[.](g4_|[0-9])/ && $3 !~ /^[.]L/' |
             check "names without g4_ in $obj"
@@ -55,11 +89,18 @@ for cc in $compilers; do
     done
 done
 grep -nE '^#define ' gemma4.h engine/*.h media/*.h chat/*.h $lib |
-    grep -vE '#define (G4_|GEMMA4_|_GNU_SOURCE)' | check "macros without a prefix"
+    grep -vE '#define (G4_|GEMMA4_|_GNU_SOURCE|g4_)' | check "macros without a prefix"
 
-# ---- Text: width, tabs, trailing blanks, machine paths ----------------------------------------------
+# ---- Text: format, width, tabs, trailing blanks, machine paths ---------------------------------------
 files=$(git ls-files 2>/dev/null || find . -type f | sed 's|^\./||' | grep -v '^build/')
 code=$(echo "$files" | grep -E '\.(c|h|cc|py|sh)$|^\.ci/run$')
+if clang-format --version 2> /dev/null | grep -q 'version 14\.'; then
+    echo "$code" | grep -E '\.(c|h|cc)$' | xargs -P "$jobs" -n 8 clang-format --dry-run 2>&1 | grep 'warning:' |
+        check "what clang-format 14 would change"
+else
+    echo "no clang-format 14"
+    skipped=$((skipped + 1))
+fi
 awk 'length($0) > 120 { print FILENAME ":" FNR ": " length($0) " columns" }' $(echo "$code" | grep -v '\.py$') |
     check "lines over 120 columns"
 grep -nE "$(printf '\t')" $code | check "tabs"
@@ -67,16 +108,14 @@ grep -nE ' +$' $code | check "blanks at the end of a line"
 echo "$files" | grep -vE '^(tests/(data|fuzz)|models|examples)/|\.(g4|png|jpg|wav|y4m)$' |
     xargs grep -nIE '/wor[k]/|/far[m]/|/roo[t]/|pyp[i]\.org|deb\.debia[n]' | check "machine paths or registry hosts"
 
-# The analyser reads one file and cannot see that g4_fail returns a failure: what follows a check looks like NULL to it.
 # ---- clang-tidy, where it is there ------------------------------------------------------------------
+# The analyser reads one file and cannot see that g4_fail returns a failure: what follows a check looks like NULL to it.
 if command -v clang-tidy > /dev/null; then
-    for c in $lib run.c; do
-        clang-tidy --quiet --checks="-*,clang-analyzer-core.*,clang-analyzer-unix.*,clang-analyzer-deadcode.*,\
--clang-analyzer-core.NullDereference,\
-bugprone-suspicious-*,-bugprone-suspicious-include,bugprone-infinite-loop,bugprone-macro-parentheses,\
-bugprone-misplaced-*,bugprone-too-small-loop-variable,misc-redundant-expression" "$c" -- -std=c11 -I. 2> /dev/null |
-            grep -E 'warning:|error:' | check "clang-tidy in $c"
-    done
+    checks="-*,clang-analyzer-core.*,clang-analyzer-unix.*,clang-analyzer-deadcode.*,-clang-analyzer-core.NullDereference"
+    checks="$checks,bugprone-suspicious-*,-bugprone-suspicious-include,bugprone-infinite-loop,bugprone-macro-parentheses"
+    checks="$checks,bugprone-misplaced-*,bugprone-too-small-loop-variable,misc-redundant-expression"
+    echo "$lib $cli" | tr ' ' '\n' | each "clang-tidy in" sh -c \
+        "clang-tidy --quiet --checks='$checks' \"\$1\" -- -std=c11 -I. 2> /dev/null | grep -E 'warning:|error:'" sh
 else
     echo "no clang-tidy"
     skipped=$((skipped + 1))
