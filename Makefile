@@ -17,7 +17,8 @@ ALL_CFLAGS := -std=c11 -ffp-contract=off -pthread $(WARN) $(CFLAGS)
 ALL_CXXFLAGS := -std=c++11 -pthread $(WARN) $(CFLAGS)
 LDLIBS   := -lm -lpthread
 VERSION  := $(shell sed -n 's/^.define G4_VERSION "\(.*\)"/\1/p' gemma4.h)
-SOVERSION := $(firstword $(subst ., ,$(VERSION)))
+# A version 0.N may break what 0.N-1 promised: the soname carries both numbers until 1.0.
+SOVERSION := $(basename $(VERSION))
 
 # Lowest floor first: tools/floors says which file may call which.
 LIB_SRC  := $(shell awk '!/^\#/ { for (i = 3; i <= NF; i++) print $$i }' tools/floors)
@@ -172,8 +173,8 @@ test-aarch64: ## these C tests built for aarch64, under qemu-aarch64
 	@G4_RUNNER=qemu-aarch64 $(MAKE) --no-print-directory B=build/aarch64 PROGRAM=build/aarch64/gemma4 \
 	    CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar LDLIBS='-static $(LDLIBS)' \
 	    TESTS='$(patsubst %,build/aarch64/test_%,$(EMULATED))' test-c
-debug: ## unoptimised build with checks in build/debug
-	@$(MAKE) --no-print-directory B=build/debug PROGRAM=build/debug/gemma4 CFLAGS='-O0 -g3 -DG4_DEBUG' all
+debug: ## unoptimised build in build/debug
+	@$(MAKE) --no-print-directory B=build/debug PROGRAM=build/debug/gemma4 CFLAGS='-O0 -g3' all
 
 # tests/fuzz/fuzz_NAME.c with libFuzzer and the sanitizers, each for FUZZ_SECONDS on tests/fuzz/corpus_NAME and what it
 # found before (build/fuzz/found_NAME). FUZZ="png wav" runs only those. A crash leaves its input in build/fuzz.
@@ -225,10 +226,12 @@ gemma4_single.h: $(LIB_SRC) $(HEADERS) LICENSE tools/single.sh
 
 SHARE := $(PREFIX)/share/gemma4
 .PHONY: install
-install: all $(B)/libgemma4.so ## install program, libraries, header, pkg-config file (PREFIX=, DESTDIR=)
+install: all $(B)/libgemma4.so gemma4_single.h ## install program, libraries, headers, pkg-config file (PREFIX=, DESTDIR=)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(SHARE)
 	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/gemma4
-	install -m 644 gemma4.h $(DESTDIR)$(PREFIX)/include/gemma4.h
+	sh tools/installed_header.sh > $(DESTDIR)$(PREFIX)/include/gemma4.h
+	chmod 644 $(DESTDIR)$(PREFIX)/include/gemma4.h
+	install -m 644 gemma4_single.h $(DESTDIR)$(PREFIX)/include/gemma4_single.h
 	install -m 644 $(B)/libgemma4.a $(DESTDIR)$(PREFIX)/lib/libgemma4.a
 	install -m 755 $(B)/libgemma4.so $(DESTDIR)$(PREFIX)/lib/libgemma4.so.$(VERSION)
 	ln -sf libgemma4.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libgemma4.so.$(SOVERSION)

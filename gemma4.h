@@ -31,7 +31,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define G4_VERSION "0.1.0"
+#define G4_VERSION "0.2.0"
 #ifndef G4_API
 #define G4_API extern /* override to export from a shared library */
 #endif

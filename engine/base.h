@@ -1,4 +1,31 @@
-/* base.h - the lowest floor: errors, checked sizes, memory, growable bytes (base.c). Every other file stands on it. */
+/* base.h - the lowest floor: errors, checked sizes, memory, growable bytes (base.c). Every other file stands on it.
+ *
+ * The project's own words:
+ *
+ *   row         One token or soft token of one timeline on its way through the model. Also a row of a matrix or table.
+ *   pass        One run of the model over a list of rows.
+ *   wanted      A row whose logits somebody will read. The others stop behind the last owner.
+ *   owner       A layer with keys and values of its own. Layers that share read those of the last owner of their kind.
+ *   timeline    The tokens of a session and their keys and values.
+ *   medium      A picture, a video frame or a block of sound among the tokens of a prompt.
+ *   soft token  A vector from a tower that stands where a token's embedding would.
+ *   two-way block  Soft tokens of one picture, or of pictures side by side, that see each other on sliding layers.
+ *   page        Keys and values of 64 positions of one layer.
+ *   tile        64 positions of one key/value head: what an attention kernel reads at once. In towers: 64 tokens.
+ *   span        256 positions, after which partial results of attention are combined.
+ *   unit        Neighbouring rows of one timeline that are attended together.
+ *   snapshot    A position of a timeline that can be returned to; it holds pages instead of copies.
+ *   group       16 outputs of a matrix, stored together; also the 16 logits they make.
+ *   step        64 inputs of a group: the scales and weights of two blocks.
+ *   block       32 inputs that share a scale.
+ *   chunk       Positions that are evaluated in one pass; in stored weights, 4 inputs of each row of a group.
+ *   piece       What a thread claims at once. Pieces are fixed; only who runs them is free.
+ *   room        Memory that a worker may write while it runs a piece.
+ *   share       The rows of a pass that one expert multiplies.
+ *   ready       Of a row of activations: padded and, where matrices read integers, rounded.
+ *   guess       A token that prompt lookup expects, evaluated together with the one before it.
+ *   table       The kernels of one instruction set; or weights that are looked up by row and never multiplied.
+ */
 #ifndef GEMMA4_BASE_H
 #define GEMMA4_BASE_H
 

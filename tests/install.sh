@@ -13,20 +13,20 @@ ok() { # ok NAME COMMAND...
     fi
 }
 version=$(sed -n 's/^.define G4_VERSION "\(.*\)"/\1/p' gemma4.h)
-major=${version%%.*}
+soversion=${version%.*}
 lib=$root/usr/lib
 export PKG_CONFIG_PATH="$lib/pkgconfig"
 CC=${CC:-cc}; CXX=${CXX:-c++}; model=${1:-tests/data/text_e2b.g4}
 
 ok "make install" make -s install PREFIX="$root/usr"
-for f in bin/gemma4 include/gemma4.h lib/libgemma4.a "lib/libgemma4.so.$version" lib/pkgconfig/gemma4.pc \
+for f in bin/gemma4 include/gemma4.h include/gemma4_single.h lib/libgemma4.a "lib/libgemma4.so.$version" lib/pkgconfig/gemma4.pc \
     share/gemma4/export.py; do
     ok "$f is there" test -f "$root/usr/$f"
 done
-ok "the linker's name leads to the library" test "$(readlink "$lib/libgemma4.so")" = "libgemma4.so.$major"
-ok "only the header was installed" test "$(ls "$root/usr/include")" = gemma4.h
+ok "the linker's name leads to the library" test "$(readlink "$lib/libgemma4.so")" = "libgemma4.so.$soversion"
+ok "only the two headers were installed" test "$(ls "$root/usr/include" | tr '\n' ' ')" = "gemma4.h gemma4_single.h "
 ok "pkg-config knows the version" test "$(pkg-config --modversion gemma4)" = "$version"
-ok "the shared library has a soname" sh -c "readelf -d '$lib/libgemma4.so' | grep -q 'soname.*libgemma4.so.$major'"
+ok "the shared library has a soname" sh -c "readelf -d '$lib/libgemma4.so' | grep -q 'soname.*libgemma4.so.$soversion'"
 ok "it exports g4_ names only" sh -c "! nm -D --defined-only '$lib/libgemma4.so' | grep -v ' g4_'"
 ok "it exports what the header declares" sh -c "nm -D --defined-only '$lib/libgemma4.so' | grep -q ' g4_engine_open'"
 ok "it hides the rest" sh -c "! nm -D --defined-only '$lib/libgemma4.so' | grep -q g4_alloc"
@@ -39,6 +39,31 @@ ok "C11, shared" $CC -std=c11 tests/use_c11.c -o "$root/c_shared" $flags $shared
 ok "C++11, shared" $CXX -std=c++11 tests/use_cxx.cc -o "$root/cxx_shared" $flags $shared
 ok "C11, static" $CC -std=c11 -pthread tests/use_c11.c -o "$root/c_static" $flags "$lib/libgemma4.a" ${static#-lgemma4}
 }
+# From an empty folder, whose only way to the library is the installed header: as a library and with the implementation.
+mkdir "$root/empty"
+cp tests/use_c11.c "$root/empty/linked.c"
+cp tests/use_header.c "$root/empty/header.c"
+cp tests/use_single.c "$root/empty/single.c"
+cp tests/use_cxx.cc "$root/empty/linked.cc"
+cp tests/use.h tests/test.h "$root/empty"
+here=$PWD
+in_empty() { (cd "$root/empty" && "$@"); } # the model's path is absolute
+for cc in gcc clang; do
+    command -v $cc > /dev/null || continue
+    # shellcheck disable=SC2086
+    {
+    ok "$cc, header's implementation" in_empty $cc -std=c11 -O1 header.c -o header $flags -lm -lpthread
+    ok "$cc, single file" in_empty $cc -std=c11 -O1 single.c -o single $flags -lm -lpthread
+    ok "$cc, library" in_empty $cc -std=c11 linked.c -o linked $flags $shared
+    }
+    ok "$cc, header's implementation, runs" in_empty ./header "$here/$model"
+    ok "$cc, single file, runs" in_empty ./single "$here/$model"
+    ok "$cc, library, runs" in_empty env LD_LIBRARY_PATH="$lib" ./linked "$here/$model"
+done
+# shellcheck disable=SC2086
+ok "C++11 from there" in_empty $CXX -std=c++11 linked.cc -o linked_cxx $flags $shared
+ok "C++11 from there, runs" in_empty env LD_LIBRARY_PATH="$lib" ./linked_cxx "$here/$model"
+
 ok "C11, shared, runs" env LD_LIBRARY_PATH="$lib" "$root/c_shared" "$model"
 ok "C++11, shared, runs" env LD_LIBRARY_PATH="$lib" "$root/cxx_shared" "$model"
 ok "C11, static, runs" "$root/c_static" "$model"

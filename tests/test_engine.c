@@ -273,6 +273,33 @@ static void g4_test_allocation(const g4_bytes *file)
     G4_EXPECT(n > 60 && wrong == 0 && leaked == 0, "%ld allocations: %ld wrong errors, %ld leaks", n, wrong, leaked);
 }
 
+/* After its session is open, evaluation allocates pages of keys and values and nothing else: none for a position whose
+ * page is there, a page and its data for each owning layer where a page begins. */
+static void g4_test_only_pages(const g4_bytes *file)
+{
+    g4_engine *e = NULL;
+    g4_session *s = NULL;
+    g4_failing counted = { 0, -1, 0 };
+    const g4_allocator a = g4_failing_allocator(&counted);
+    g4_error err = { G4_OK, "" };
+    const g4_engine_options opt = {
+        .model_data = file->data, .model_size = file->size, .n_threads = 2, .allocator = &a
+    };
+    g4_token id = 5;
+    int ok = !g4_engine_open(&e, &opt, &err) && !g4_session_open(&s, e, NULL, &err);
+    for (int pos = 0; ok && pos < 200; pos++) {
+        const long before = counted.calls, pages = pos % 64 == 0 ? 2L * e->model.n_owners : 0;
+        ok = !g4_session_eval(s, &id, 1, &err) && g4_session_logits(s) != NULL;
+        G4_EXPECT(counted.calls - before == pages, "position %d: %ld allocations, not %ld", pos, counted.calls - before,
+                  pages);
+        id = (g4_token)(5 + pos % 90);
+    }
+    G4_EXPECT(ok, "%s", err.message);
+    g4_session_close(s);
+    g4_engine_close(e);
+    G4_EXPECT(counted.live == 0, "%ld blocks are left", counted.live);
+}
+
 /* A failed or cancelled prompt leaves the session as it was; ids outside and prompts too long are refused. */
 static int g4_cancel_at(void *user, uint64_t done, uint64_t total)
 {
@@ -336,6 +363,7 @@ int main(void)
         g4_test_header_error(&file, 12, 0x04030201, G4_ERR_FORMAT, "endian");
         g4_test_unchanged(&file);
         g4_test_allocation(&file);
+        g4_test_only_pages(&file);
         g4_test_truncation(&file);
         g4_test_flips(&file);
     }
