@@ -16,8 +16,6 @@
 #endif
 #include "engine/model.h"
 
-#include <limits.h>
-
 /* ---- 1. Configuration and weights by name --------------------------------------------------------------
  *
  * In: the checked model file. Out: structs whose fields have the reference's meanings. Tensor names are looked up here
@@ -133,13 +131,6 @@ void g4_model_bind(g4_model *m, g4_binder *b, const g4_compute *compute, const g
 #define G4_PASS_ROWS 512          /* rows of one pass at most ... */
 #define G4_PASS_ROWS_PICTURE 1120 /* ... or the largest picture, where its tokens see each other */
 
-typedef struct { /* rows of one timeline, side by side, that are attended together */
-    int first, end;
-    int first_span, n_spans; /* spans of positions that any of them sees */
-    int first_piece;         /* if each span is a piece of its own, its first, ... */
-    float *partial;          /* ... and where the results of the spans wait */
-} g4_unit;
-
 struct g4_pass {
     g4_model *model;
     g4_blocks blocks;      /* all buffers below */
@@ -157,8 +148,8 @@ struct g4_pass {
     int q_cols, kv_cols;
     float *cos[2], *sin[2]; /* (rows, rope_cols): angles of sliding and full layers */
     int rope_cols;
-    g4_unit *units; /* (rows) */
-    int n_units;
+    g4_query *queries; /* (rows): what each asks of the keys and values it sees, */
+    g4_unit *units;    /* (rows) and which do so together */
     g4_acts inner;     /* (rows, widest): what is inside a block, one after the other: attention output, MLP, gates */
     float *out;        /* (rows, hidden): what a block adds to the stream */
     float *ple_inputs; /* (rows, ple_cols): per-layer inputs */
@@ -216,6 +207,7 @@ g4_status g4_model_open(g4_model *m, g4_error *err)
     g4_blocks *b = &p->blocks;
     p->rows = g4_blocks_add(b, rows, 1, sizeof *p->rows);
     p->place = g4_blocks_add(b, rows, 1, sizeof *p->place);
+    p->queries = g4_blocks_add(b, rows, 1, sizeof *p->queries);
     p->units = g4_blocks_add(b, rows, 1, sizeof *p->units);
     p->normed = g4_acts_open(b, rows, (int)c->hidden, reads_ints);
     p->inner = g4_acts_open(b, rows, widest, reads_ints);
@@ -233,6 +225,17 @@ g4_status g4_model_open(g4_model *m, g4_error *err)
     m->pass_bytes = b->bytes;
     return b->failed ? g4_fail(err, G4_ERR_MEMORY, "no memory for work buffers of %.1f MB", (double)b->bytes / 1e6)
                      : G4_OK;
+}
+
+size_t g4_model_room_floats(const g4_model *m)
+{
+    const size_t attention = g4_attend_room_floats(m->max_head_dim);
+    return attention > G4_ROOM_FLOATS ? attention : G4_ROOM_FLOATS;
+}
+
+size_t g4_model_partial_floats(const g4_model *m, int n_ctx)
+{
+    return g4_attend_partial_floats(n_ctx, (int)m->config->n_heads, m->max_head_dim);
 }
 
 void g4_model_close(g4_model *m)
@@ -351,17 +354,13 @@ static void g4_rope(float *x, const float *cosine, const float *sine, int half)
  *
  * In: q, k, v as they leave their matrices. Out: softmax(q . keys) values, (rows, n_heads * head_dim), for the matrix
  * o. Scores have no scale where heads are normed (attn_scale 1; Gemma 3 has another) and no cap. Query head h reads
- * key/value head h / (n_heads / n_kv_heads), as rounded by the cache, also inside a pass.
- *
- * A query's result is defined over spans of 256 positions (absolute): inside a span the online softmax runs over
- * tiles of 64 in order; the spans' results (max, sum, out) are combined in order. So it does not matter whether one
- * thread runs all spans of a query (prompts) or each span has its own (a long context and one token). */
+ * key/value head h / (n_heads / n_kv_heads), as rounded by the cache, also inside a pass. */
 
 /* At the last owner of keys, rows whose logits nobody wants need no query. */
 static int g4_first_query(const g4_pass *p)
 {
-    const int at_last_owner = p->layer == &p->model->layers[p->model->last_owner];
-    return at_last_owner ? p->first_wanted : p->first;
+    const int in_last_owner = p->layer == &p->model->layers[p->model->last_owner];
+    return in_last_owner ? p->first_wanted : p->first;
 }
 
 /* Heads of one row: rmsnorm with weight on q and k and without on v, RoPE on q and k, scale on q, keys and values to
@@ -396,223 +395,24 @@ static void g4_heads_row(const g4_task *task, int i)
     }
 }
 
-/* The positions [*lo, *hi) that a row sees. A sliding layer shows the last `window` positions, the row's own among
- * them, and inside a two-way picture block its future too; a full layer everything up to the row's own. */
-static void g4_visible(const g4_pass *p, int row, int *lo, int *hi)
+/* attention = softmax(q . keys) values for rows [first, n). A sliding layer shows a row the last `window` positions,
+ * its own among them, and inside a two-way picture block its future too; a full layer everything up to the row's own.
+ * */
+static void g4_attention(g4_pass *p, const g4_acts *attention)
 {
-    const g4_row *r = &p->rows[row];
-    const int full = (int)(p->layer->cfg.flags & G4_LAYER_FULL);
-    *lo = full ? 0 : g4_max_int(0, r->pos + 1 - (int)p->model->config->window);
-    *hi = (full ? r->pos : r->last_visible) + 1;
-}
-
-typedef struct { /* the queries of a unit that read one key/value head */
-    const g4_unit *unit;
-    int kv_head, n;                                           /* rows x heads of the group */
-    int lo[G4_ATTEND_QUERIES_MAX], hi[G4_ATTEND_QUERIES_MAX]; /* positions that each sees */
-    float *q;                                                 /* (n, head_dim) */
-} g4_queries;
-
-/* (M, L, O) of the spans so far += (m, l, o) of the next one, for one query: their largest score, sum of exponentials
- * and weighted sum of values. */
-void g4_attend_merge(float *M, float *L, float *O, float m, float l, const float *o, int dim)
-{
-    if (m == -INFINITY) return;
-    const float largest = fmaxf(*M, m), old = expf(*M - largest), add = expf(m - largest);
-    *L = *L * old + l * add;
-    for (int d = 0; d < dim; d++) O[d] = O[d] * old + o[d] * add;
-    *M = largest;
-}
-
-static int g4_group_heads(const g4_pass *p) { return (int)(p->model->config->n_heads / p->layer->cfg.n_kv_heads); }
-
-static void g4_gather_queries(const g4_pass *p, const g4_unit *unit, int kv_head, float *q, g4_queries *out)
-{
-    const int dim = (int)p->layer->cfg.head_dim, heads = g4_group_heads(p);
-    out->unit = unit;
-    out->kv_head = kv_head;
-    out->q = q;
-    out->n = 0;
-    for (int row = unit->first; row < unit->end; row++) {
-        const float *from = p->q + (size_t)row * (size_t)p->q_cols + (size_t)(kv_head * heads * dim);
-        memcpy(q + (size_t)out->n * (size_t)dim, from, (size_t)(heads * dim) * sizeof *q);
-        for (int h = 0; h < heads; h++, out->n++) g4_visible(p, row, &out->lo[out->n], &out->hi[out->n]);
+    const g4_layer *w = p->layer;
+    const int full = (int)(w->cfg.flags & G4_LAYER_FULL), window = (int)p->model->config->window;
+    const int n_kv_heads = (int)w->cfg.n_kv_heads, group = (int)p->model->config->n_heads / n_kv_heads;
+    for (int row = p->first; row < p->n; row++) {
+        const g4_row *r = &p->rows[row];
+        p->queries[row] = (g4_query) { .kv = r->kv,
+                                       .q = p->q + (size_t)row * (size_t)p->q_cols,
+                                       .out = g4_acts_row(attention, row),
+                                       .first = full ? 0 : g4_max_int(0, r->pos + 1 - window),
+                                       .end = (full ? r->pos : r->last_visible) + 1 };
     }
-}
-
-/* One span for all queries: m, l (n) and o (n, head_dim) start empty here. */
-static void g4_attend_span(const g4_pass *p, const g4_queries *s, int span, float *m, float *l, float *o)
-{
-    const g4_kv *kv = p->rows[s->unit->first].kv;
-    const int dim = (int)p->layer->cfg.head_dim, pages = G4_SPAN / G4_PAGE;
-    int lo[G4_ATTEND_QUERIES_MAX], hi[G4_ATTEND_QUERIES_MAX];
-    for (int i = 0; i < s->n; i++) {
-        m[i] = -INFINITY;
-        l[i] = 0;
-    }
-    memset(o, 0, (size_t)s->n * (size_t)dim * sizeof *o);
-    for (int page = span * pages; page < (span + 1) * pages; page++) {
-        int any = 0;
-        for (int i = 0; i < s->n; i++) {
-            lo[i] = g4_max_int(s->lo[i] - page * G4_PAGE, 0);
-            hi[i] = g4_min_int(s->hi[i] - page * G4_PAGE, G4_PAGE);
-            any |= lo[i] < hi[i];
-        }
-        if (!any) continue;
-        const g4_kv_tile tile = g4_kv_read(kv, p->layer->cache, page, s->kv_head);
-        p->model->compute->kernels->attend(&tile, kv->type, dim, s->q, s->n, lo, hi, m, l, o);
-    }
-}
-
-/* attention = O / L, to each query's place in the row. */
-static void g4_attend_finish(const g4_pass *p, const g4_queries *s, const float *L, const float *O)
-{
-    const int dim = (int)p->layer->cfg.head_dim, heads = g4_group_heads(p);
-    const g4_acts attention = g4_acts_as(&p->inner, (int)p->model->config->n_heads * dim);
-    for (int i = 0; i < s->n; i++, O += dim) {
-        float *y = g4_acts_row(&attention, s->unit->first + i / heads) + (s->kv_head * heads + i % heads) * dim;
-        const float r = 1.0f / L[i];
-        for (int d = 0; d < dim; d++) y[d] = O[d] * r;
-    }
-}
-
-/* A piece: one key/value head of one unit over all its spans. */
-static void g4_attend_unit(const g4_task *task, int piece)
-{
-    const g4_pass *p = task->job;
-    const int n_kv = (int)p->layer->cfg.n_kv_heads;
-    const size_t dim = p->layer->cfg.head_dim;
-    float *q = g4_room(p->model->compute, task), *o = q + G4_ATTEND_QUERIES_MAX * dim;
-    float *O = o + G4_ATTEND_QUERIES_MAX * dim;
-    float m[G4_ATTEND_QUERIES_MAX], l[G4_ATTEND_QUERIES_MAX], M[G4_ATTEND_QUERIES_MAX], L[G4_ATTEND_QUERIES_MAX];
-    const g4_unit *unit = &p->units[piece / n_kv];
-    g4_queries s;
-    g4_gather_queries(p, unit, piece % n_kv, q, &s);
-    for (int i = 0; i < s.n; i++) {
-        M[i] = -INFINITY;
-        L[i] = 0;
-    }
-    memset(O, 0, (size_t)s.n * dim * sizeof *O);
-    for (int span = unit->first_span; span < unit->first_span + unit->n_spans; span++) {
-        g4_attend_span(p, &s, span, m, l, o);
-        for (int i = 0; i < s.n; i++)
-            g4_attend_merge(&M[i], &L[i], O + (size_t)i * dim, m[i], l[i], o + (size_t)i * dim, (int)dim);
-    }
-    g4_attend_finish(p, &s, L, O);
-}
-
-/* Floats of the result of one span of a unit for one key/value head: m, l, then o of all its queries. */
-static size_t g4_partial_size(const g4_pass *p, const g4_unit *unit)
-{
-    return (size_t)(unit->end - unit->first) * (size_t)g4_group_heads(p) * (p->layer->cfg.head_dim + 2);
-}
-
-static float *g4_partial(const g4_pass *p, const g4_unit *unit, int kv_head, int span)
-{
-    return unit->partial + (size_t)(kv_head * unit->n_spans + span) * g4_partial_size(p, unit);
-}
-
-/* A piece: one span of one key/value head of one unit. */
-static void g4_attend_split(const g4_task *task, int piece)
-{
-    const g4_pass *p = task->job;
-    const g4_unit *unit = &p->units[p->n_units - 1];
-    while (piece < unit->first_piece) unit--;
-    const int kv_head = (piece - unit->first_piece) / unit->n_spans, span = (piece - unit->first_piece) % unit->n_spans;
-    g4_queries s;
-    g4_gather_queries(p, unit, kv_head, g4_room(p->model->compute, task), &s);
-    float *m = g4_partial(p, unit, kv_head, span);
-    g4_attend_span(p, &s, unit->first_span + span, m, m + s.n, m + 2 * s.n);
-}
-
-/* A piece: combine the spans of one key/value head of one unit. */
-static void g4_attend_combine(const g4_task *task, int piece)
-{
-    const g4_pass *p = task->job;
-    const int n_kv = (int)p->layer->cfg.n_kv_heads;
-    const size_t dim = p->layer->cfg.head_dim;
-    float *q = g4_room(p->model->compute, task), *O = q + G4_ATTEND_QUERIES_MAX * dim;
-    float M[G4_ATTEND_QUERIES_MAX], L[G4_ATTEND_QUERIES_MAX];
-    const g4_unit *unit = &p->units[piece / n_kv];
-    g4_queries s;
-    g4_gather_queries(p, unit, piece % n_kv, q, &s);
-    for (int i = 0; i < s.n; i++) {
-        M[i] = -INFINITY;
-        L[i] = 0;
-    }
-    memset(O, 0, (size_t)s.n * dim * sizeof *O);
-    for (int span = 0; span < unit->n_spans; span++) {
-        const float *m = g4_partial(p, unit, s.kv_head, span), *l = m + s.n, *o = l + s.n;
-        for (int i = 0; i < s.n; i++)
-            g4_attend_merge(&M[i], &L[i], O + (size_t)i * dim, m[i], l[i], o + (size_t)i * dim, (int)dim);
-    }
-    g4_attend_finish(p, &s, L, O);
-}
-
-/* Rows [first, n) as units: neighbours of one timeline, as many as read a head together. */
-static void g4_make_units(g4_pass *p)
-{
-    const int max_rows = g4_max_int(1, G4_ATTEND_QUERIES_MAX / g4_group_heads(p));
-    p->n_units = 0;
-    for (int row = p->first; row < p->n;) {
-        g4_unit *unit = &p->units[p->n_units++];
-        int lo = INT_MAX, hi = 0;
-        unit->first = row;
-        for (; row < p->n && row < unit->first + max_rows && p->rows[row].kv == p->rows[unit->first].kv; row++) {
-            int a, b;
-            g4_visible(p, row, &a, &b);
-            lo = g4_min_int(lo, a);
-            hi = g4_max_int(hi, b);
-        }
-        unit->end = row;
-        unit->first_span = lo / G4_SPAN;
-        unit->n_spans = (hi - 1) / G4_SPAN + 1 - unit->first_span;
-    }
-}
-
-/* Make every span a piece, if threads would idle otherwise and there is room for the results. Returns the number of
- * pieces, or 0. */
-static int g4_split_units(g4_pass *p)
-{
-    const int n_kv = (int)p->layer->cfg.n_kv_heads;
-    int pieces = 0;
-    if (p->n_units * n_kv >= 2 * g4_pool_size(p->model->compute->pool)) return 0;
-    for (int u = 0; u < p->n_units; u++) p->rows[p->units[u].first].kv->partial_used = 0;
-    for (int u = 0; u < p->n_units; u++) {
-        g4_unit *unit = &p->units[u];
-        g4_kv *kv = p->rows[unit->first].kv;
-        unit->partial = kv->partial + kv->partial_used;
-        kv->partial_used += (size_t)(n_kv * unit->n_spans) * g4_partial_size(p, unit);
-        if (kv->partial_used > kv->partial_floats) return 0;
-        unit->first_piece = pieces;
-        pieces += n_kv * unit->n_spans;
-    }
-    return pieces > p->n_units * n_kv ? pieces : 0;
-}
-
-/* attention: softmax(q . keys) values of rows [first, n). */
-static void g4_attention(g4_pass *p)
-{
-    g4_pool *pool = p->model->compute->pool;
-    g4_make_units(p);
-    const int n_kv = (int)p->layer->cfg.n_kv_heads, pieces = g4_split_units(p);
-    if (pieces) {
-        g4_parallel_for(pool, pieces, g4_attend_split, p);
-        g4_parallel_for(pool, p->n_units * n_kv, g4_attend_combine, p);
-    } else {
-        g4_parallel_for(pool, p->n_units * n_kv, g4_attend_unit, p);
-    }
-}
-
-size_t g4_model_room_floats(const g4_model *m)
-{
-    const size_t attention = 3 * G4_ATTEND_QUERIES_MAX * g4_round_up((size_t)m->max_head_dim, 16);
-    return attention > G4_ROOM_FLOATS ? attention : G4_ROOM_FLOATS;
-}
-
-size_t g4_model_partial_floats(const g4_model *m, int n_ctx)
-{
-    return ((size_t)n_ctx / G4_SPAN + 2) * m->config->n_heads * ((size_t)m->max_head_dim + 2);
+    g4_attend(p->model->compute, p->queries + p->first, p->n - p->first, w->cache, n_kv_heads, group,
+              (int)w->cfg.head_dim, p->units);
 }
 
 /* ---- 4. Feed-forward -------------------------------------------------------------------------------------
@@ -874,7 +674,7 @@ static int g4_layer_run(g4_pass *p, int index)
     g4_each_row(p, g4_heads_row);
     p->first = first_query;
     if (p->first == p->n) return 0;
-    g4_attention(p);
+    g4_attention(p, &attention);
     g4_acts_ready_rows(m->compute, &attention, p->first, p->n, attention_dim);
     const g4_product o = { .w = &w->o, .y = p->out, .stride = hidden, .first = p->first, .end = p->n };
     g4_matmul(m->compute, &o, 1, &attention);

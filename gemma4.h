@@ -595,6 +595,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "media.c"
 #include "engine/matmul.c"
 #include "engine/cache.c"
+#include "engine/attend.c"
 #include "engine/soft.c"
 #include "gemma4.c"
 #include "engine/tower.c"

@@ -1,5 +1,5 @@
 /* compute.h - the floor of what a model calls and does not implement: products of matrices on all threads (matmul.c),
- * keys and values (cache.c), soft tokens (soft.c). */
+ * keys and values (cache.c), attention over them (attend.c), soft tokens (soft.c). */
 #ifndef GEMMA4_COMPUTE_H
 #define GEMMA4_COMPUTE_H
 
@@ -139,6 +139,33 @@ void g4_kv_snapshot_restore(g4_kv *kv, const g4_kv_snapshot *snapshot, int pos);
 void g4_kv_snapshot_drop(g4_kv *kv, g4_kv_snapshot *snapshot);
 /* Bytes of the pages that only snapshots hold, those of this one; a page held by k snapshots counts a k-th in each. */
 uint64_t g4_kv_snapshot_bytes(const g4_kv *kv, const g4_kv_snapshot *snapshot);
+
+/* ---- Attention (attend.c) --------------------------------------------------------------------------- */
+
+typedef struct { /* what one row asks of the keys and values of its timeline */
+    g4_kv *kv;
+    const float *q; /* (n_kv_heads * group, head_dim), after norm, RoPE and scale */
+    float *out;     /* the same shape: softmax(q . keys) values */
+    int first, end; /* positions it sees: [first, end) */
+} g4_query;
+
+typedef struct { /* queries of one timeline, side by side, that are attended together */
+    int first, end;
+    int first_span, n_spans; /* spans of positions that any of them sees */
+    int first_piece;         /* if each span is a piece of its own, its first, ... */
+    float *partial;          /* ... and where the results of the spans wait */
+} g4_unit;
+
+/* Answer n queries from the cache with that index; `group` query heads read each key/value head. units (n): scratch.
+ * What a query gets does not depend on the queries beside it. */
+void g4_attend(const g4_compute *c, const g4_query *queries, int n, int cache, int n_kv_heads, int group, int head_dim,
+               g4_unit *units);
+size_t g4_attend_room_floats(int head_dim); /* that compute->room needs for it */
+/* That g4_kv.partial needs so that one query can be split over the spans of n_ctx positions. */
+size_t g4_attend_partial_floats(int n_ctx, int n_heads, int head_dim);
+/* (M, L, O) of one query head += (m, l, o) of its next span: the largest score, the sum of exponentials, and the
+ * weighted sum of values (dim). */
+void g4_attend_merge(float *M, float *L, float *O, float m, float l, const float *o, int dim);
 
 /* ---- Soft tokens (soft.c) --------------------------------------------------------------------------- */
 

@@ -78,10 +78,6 @@ void g4_forward(g4_model *m, const g4_row *rows, int n);
 /* (hidden): the final state, before its norm, of row i of the last pass, which wanted logits; until the next pass. */
 const float *g4_final_state(const g4_model *m, int i);
 
-/* (M, L, O) of one query += (m, l, o) of the next span: its largest score, the sum of exponentials, and the weighted
- * sum of values (dim). The towers combine spans as the decoder does. */
-void g4_attend_merge(float *M, float *L, float *O, float m, float l, const float *o, int dim);
-
 #define G4_HEAD_ROWS 8 /* states whose logits are computed together at most: the weights of the head are read once */
 /* Softcapped logits (n, stride >= pad16(n_vocab)) behind n final states. */
 void g4_head(g4_model *m, const float *const *states, int n, float *logits, size_t stride);
