@@ -15,7 +15,7 @@ sed -e 's/_mm512_/G4_512_/g; s/__m512i/g4_v512i/g; s/__m512\b/g4_v512/g; s/__mma
     engine/kernels_simd.h > "$out/engine/kernels_simd.h"
 cp gemma4.h tests/emulated.h "$out/"
 cp engine/kernels.c engine/parts.h engine/base.h tests/emulated.h "$out/engine/"
-"$cc" -std=gnu11 -O1 -ffp-contract=off -pthread -c "$out/engine/kernels.c" -o "$out/kernels.o"
+"$cc" -std=gnu11 -O1 -pthread -c "$out/engine/kernels.c" -o "$out/kernels.o"
 "$cc" -std=gnu11 -O1 -pthread -I. -Itests tests/test_kernels.c "$out/kernels.o" "$1/libgemma4.a" \
     -o "$out/test_kernels" -lm
 "$out/test_kernels"

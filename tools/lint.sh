@@ -31,10 +31,10 @@ printf '#include "gemma4.h"\nint main(void) { return 0; }\n' > "$out/head.c"
 for cc in $compilers; do
     mkdir -p "$out/$cc"
     for c in $lib run.c "$out/one.c" "$out/head.c"; do
-        "$cc" -std=c11 -O2 -fPIC -ffp-contract=off -pthread $warn -I. -c "$c" -o "$out/$cc/$(basename "$c" .c).o" 2>&1 |
+        "$cc" -std=c11 -O2 -fPIC -pthread $warn -I. -c "$c" -o "$out/$cc/$(basename "$c" .c).o" 2>&1 |
             check "$cc warnings in $c"
     done
-    "$cc" -std=c11 -O2 -ffp-contract=off -DG4_SCALAR_ONLY $warn -I. -c "$out/one.c" -o "$out/$cc/scalar.o" 2>&1 |
+    "$cc" -std=c11 -O2 -DG4_SCALAR_ONLY $warn -I. -c "$out/one.c" -o "$out/$cc/scalar.o" 2>&1 |
         check "$cc warnings with G4_SCALAR_ONLY"
     "$cc" -x c++ -std=c++11 $warn -I. -fsyntax-only "$out/head.c" 2>&1 | check "$cc warnings in gemma4.h as C++11"
 done
