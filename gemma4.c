@@ -94,30 +94,11 @@ uint64_t g4_checksum(const void *data, size_t n)
 /* Is [offset, offset + size) inside a file of n bytes? */
 static int g4_inside(uint64_t offset, uint64_t size, uint64_t n) { return size <= n && offset <= n - size; }
 
-static const char *g4_type_name(uint32_t type)
-{
-    static const char *const names[G4_N_TYPES] = { "f32", "bf16", "q8_0", "q4_0" };
-    return type < G4_N_TYPES ? names[type] : "?";
-}
-
-/* Bytes of one row of `cols` values (a multiple of 64) in the rows layout; of one value column group in groups16,
- * times 16. */
-static uint64_t g4_row_bytes(uint32_t type, uint64_t cols)
-{
-    switch (type) {
-    case G4_TYPE_F32: return 4 * cols;
-    case G4_TYPE_BF16: return 2 * cols;
-    case G4_TYPE_Q8_0: return cols / 32 * 2 + cols;
-    default: return cols / 32 * 2 + cols / 2;
-    }
-}
-
 /* The bytes a tensor of this entry must have. Dimensions have been bounded before, so nothing overflows. */
 static uint64_t g4_entry_bytes(const g4_tensor_entry *t)
 {
     if (t->layout == G4_LAYOUT_PLAIN) return 4 * t->dims[0] * t->dims[1] * t->dims[2];
-    const uint64_t rows = t->dims[t->n_dims - 2], cols = (t->dims[t->n_dims - 1] + 63) / 64 * 64;
-    const uint64_t row = g4_row_bytes(t->type, cols);
+    const uint64_t rows = t->dims[t->n_dims - 2], row = g4_row_bytes(t->type, t->dims[t->n_dims - 1]);
     if (t->layout == G4_LAYOUT_ROWS) return rows * row;
     const uint64_t matrix = (rows + 15) / 16 * 16 * row;
     return t->n_dims == 3 ? t->dims[0] * ((matrix + 4095) / 4096 * 4096) : matrix;
@@ -128,13 +109,13 @@ static g4_status g4_file_check_entry(const g4_file *f, const g4_file_header *h, 
     const g4_tensor_entry *t = &f->table[i];
     if (!memchr(t->name, 0, sizeof t->name) || t->name[0] == 0)
         return g4_fail(err, G4_ERR_FORMAT, "tensor %d has no proper name", i);
-    if (t->type >= G4_N_TYPES || t->layout > G4_LAYOUT_GROUPS16 || t->scale_type > G4_SCALE_BF16)
+    const g4_type_info *type = g4_type_get(t->type);
+    if (!type || t->layout > G4_LAYOUT_GROUPS16 || t->scale_type > G4_SCALE_BF16)
         return g4_fail(err, G4_ERR_FORMAT, "tensor %s: unknown type %u, layout %u or scale type %u", t->name, t->type,
                        t->layout, t->scale_type);
-    const int quantised = t->type >= G4_TYPE_Q8_0;
-    if (quantised != (t->scale_type != G4_SCALE_NONE) || (t->layout == G4_LAYOUT_PLAIN && t->type != G4_TYPE_F32))
+    if (type->has_scales != (t->scale_type != G4_SCALE_NONE) || (t->layout == G4_LAYOUT_PLAIN && !type->is_float32))
         return g4_fail(err, G4_ERR_FORMAT, "tensor %s: type %s does not go with its layout or scales", t->name,
-                       g4_type_name(t->type));
+                       type->name);
     const uint32_t least = t->layout == G4_LAYOUT_PLAIN ? 1 : 2;
     if (t->n_dims < least || t->n_dims > 3)
         return g4_fail(err, G4_ERR_FORMAT, "tensor %s: %u dimensions", t->name, t->n_dims);
@@ -377,14 +358,6 @@ typedef struct {
     size_t gate_up_bytes, down_bytes;
 } g4_layer;
 
-typedef struct { /* a table looked up by row */
-    const uint8_t *data;
-    g4_type type;
-    g4_scale_type scale_type;
-    int rows, cols;
-    size_t row_bytes;
-} g4_table;
-
 typedef struct {
     g4_matrix head;        /* (n_vocab, hidden); the embedding too when tied */
     g4_table embed;        /* (n_vocab, hidden), untied only */
@@ -454,15 +427,6 @@ static const float *g4_bind_vector(g4_binder *b, const char *prefix, int layer, 
 {
     const g4_tensor_entry *t = g4_bind(b, prefix, layer, field, G4_LAYOUT_PLAIN, 1, n, 1, 1);
     return t ? (const float *)(const void *)(b->file->data + t->offset) : NULL;
-}
-
-static g4_matrix g4_matrix_at(const uint8_t *data, const g4_tensor_entry *t, uint64_t rows, uint64_t cols)
-{
-    g4_matrix m = { data, (g4_type)t->type, (g4_scale_type)t->scale_type, (int)rows, (int)cols, 0, 0, 0 };
-    m.groups = (int)((rows + 15) / 16);
-    m.steps = (int)((cols + 63) / 64);
-    m.group_bytes = (size_t)(16 * g4_row_bytes(t->type, (uint64_t)m.steps * 64));
-    return m;
 }
 
 static g4_matrix g4_bind_matrix(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows,
@@ -1013,7 +977,7 @@ static void g4_attend_finish(const g4_attention *at, int first_token, int kv_hea
     const int dim = (int)at->layer->cfg.head_dim;
     for (int i = 0; i < n_q; i++) {
         const int t = first_token + i / at->heads, h = kv_head * at->heads + i % at->heads;
-        float *y = (float *)(uintptr_t)out->x + (size_t)t * out->x_stride + (size_t)h * (size_t)dim;
+        float *y = out->x + (size_t)t * out->x_stride + (size_t)h * (size_t)dim;
         const float r = 1.0f / L[i];
         for (int d = 0; d < dim; d++) y[d] = O[(size_t)i * (size_t)dim + (size_t)d] * r;
     }
@@ -1116,7 +1080,7 @@ static void g4_attention_run(g4_engine *e, g4_session *s, const g4_layer *layer,
  *
  * First the one way in which all matrices are multiplied, then what a layer adds to the stream besides attention. */
 
-static float *g4_row(const g4_acts *a, int t) { return (float *)(uintptr_t)a->x + (size_t)t * a->x_stride; }
+static float *g4_row(const g4_acts *a, int t) { return a->x + (size_t)t * a->x_stride; }
 
 /* Row t is complete in its first `cols` columns: clear the padding and quantise. */
 static void g4_acts_ready(const g4_engine *e, const g4_acts *a, int t, int cols)
@@ -1126,9 +1090,8 @@ static void g4_acts_ready(const g4_engine *e, const g4_acts *a, int t, int cols)
     memset(x + cols, 0, (size_t)(padded - cols) * sizeof *x);
     if (e->all_f32) return;
     const size_t steps = (size_t)a->steps;
-    e->kernels->quantize((int8_t *)(uintptr_t)a->q + (size_t)t * 64 * steps,
-                         (float *)(uintptr_t)a->d + (size_t)t * 2 * steps,
-                         (int32_t *)(uintptr_t)a->sum + (size_t)t * 2 * steps, x, padded);
+    e->kernels->quantize(a->q + (size_t)t * 64 * steps, a->d + (size_t)t * 2 * steps, a->sum + (size_t)t * 2 * steps, x,
+                         padded);
 }
 
 /* The same buffer seen as rows of `cols` columns: strides follow the width, so that a row is one unbroken piece. */
@@ -1451,57 +1414,6 @@ static void g4_moe_run(g4_engine *e, const g4_layer *layer, int t0, int n)
  *
  * Residual order (Gemma4TextDecoderLayer): norm, attention, norm, add; norm, MLP, norm, add; per-layer input block;
  * times layer_scalar. */
-
-/* Values [c0, c0 + n) of one row of a table as float32. */
-static void g4_table_row(float *out, const g4_table *t, int row, int c0, int n)
-{
-    const uint8_t *p = t->data + (size_t)row * t->row_bytes;
-    const size_t cols = g4_round_up((size_t)t->cols, 64);
-    for (int i = 0; i < n; i++) {
-        const size_t c = (size_t)c0 + (size_t)i;
-        const uint8_t *values = p + cols / 32 * 2; /* after the scales of quantised rows */
-        switch (t->type) {
-        case G4_TYPE_F32: memcpy(&out[i], p + 4 * c, 4); break;
-        case G4_TYPE_BF16: out[i] = g4_bf16_to_f32(g4_load_u16(p + 2 * c)); break;
-        case G4_TYPE_Q8_0:
-            out[i] = g4_scale_value(g4_load_u16(p + c / 32 * 2), t->scale_type) * (float)(int8_t)values[c];
-            break;
-        default: {
-            const uint8_t byte = values[c / 32 * 16 + c % 16];
-            out[i] = g4_scale_value(g4_load_u16(p + c / 32 * 2), t->scale_type) *
-                     (float)((c % 32 < 16 ? byte & 15 : byte >> 4) - 8);
-        }
-        }
-    }
-}
-
-/* One row of a multiplied matrix: a tied embedding is looked up inside its group of 16. */
-static void g4_matrix_row(float *out, const g4_matrix *m, int row)
-{
-    const uint8_t *group = m->data + (size_t)(row / 16) * m->group_bytes;
-    const int r = row % 16;
-    for (int c = 0; c < m->cols; c++) {
-        const int in_step = c % 64, chunk = in_step / 4, at = r * 4 + c % 4;
-        switch (m->type) {
-        case G4_TYPE_F32: memcpy(&out[c], group + 4 * ((size_t)c * 16 + (size_t)r), 4); break;
-        case G4_TYPE_BF16:
-            out[c] = g4_bf16_to_f32(g4_load_u16(group + 2 * ((size_t)(c / 2) * 32 + (size_t)(2 * r + c % 2))));
-            break;
-        case G4_TYPE_Q8_0: {
-            const uint8_t *step = group + (size_t)(c / 64) * 1088;
-            const float scale = g4_scale_value(g4_load_u16(step + (in_step / 32 * 16 + r) * 2), m->scale_type);
-            out[c] = scale * (float)(int8_t)step[64 + 64 * chunk + at];
-            break;
-        }
-        default: {
-            const uint8_t *step = group + (size_t)(c / 64) * 576;
-            const float scale = g4_scale_value(g4_load_u16(step + (in_step / 32 * 16 + r) * 2), m->scale_type);
-            const uint8_t byte = step[64 + 64 * (chunk / 2) + at];
-            out[c] = scale * (float)((chunk % 2 ? byte >> 4 : byte & 15) - 8);
-        }
-        }
-    }
-}
 
 typedef struct { /* one chunk on its way through the layers */
     g4_engine *e;
@@ -2028,11 +1940,9 @@ static void g4_clamp_row(float *x, size_t n, float lo, float hi)
 }
 
 /* How a linear reads its inputs. */
-typedef enum { G4_READS_FLOAT, G4_READS_INT8, G4_READS_INT16 } g4_reads;
 static g4_reads g4_linear_reads(const g4_kernels *kernels, const g4_linear *l)
 {
-    if (l->w.type == G4_TYPE_Q8_0 && kernels->product16) return G4_READS_INT16;
-    return l->w.type == G4_TYPE_Q8_0 || l->w.type == G4_TYPE_Q4_0 ? G4_READS_INT8 : G4_READS_FLOAT;
+    return kernels->product16[l->w.type] ? G4_READS_INT16 : g4_type_get(l->w.type)->reads;
 }
 
 /* What l reads of x (n, x_stride), n <= TILE tokens: clamped, padded, as integers if that is how it reads. */
@@ -2068,7 +1978,7 @@ static void g4_linear_product(const g4_kernels *kernels, const g4_linear_work *w
     const g4_acts acts = { work->x, (size_t)l->w.steps * 64, work->q, work->d, work->sum, l->w.steps };
     const float least = l->bounds ? l->bounds[2] : -INFINITY, most = l->bounds ? l->bounds[3] : INFINITY;
     if (g4_linear_reads(kernels, l) == G4_READS_INT16) {
-        kernels->product16(y, y_stride, &l->w, work->x16, work->unit, n, least, most);
+        kernels->product16[l->w.type](y, y_stride, &l->w, work->x16, work->unit, n, least, most);
         return;
     }
     kernels->gemm[l->w.type](y, y_stride, &l->w, &acts, 0, n, 0, l->w.groups);
@@ -2183,7 +2093,7 @@ static float g4_unit16(const float *x, int n)
         }
     const float norm = sqrtf(squares[0] + squares[1] + squares[2] + squares[3]);
     const float top = fmaxf(fmaxf(most[0], most[1]), fmaxf(most[2], most[3]));
-    return fmaxf(fmaxf(norm / (float)G4_NORM16, top / (float)G4_MOST16), FLT_MIN);
+    return fmaxf(fmaxf(norm / (float)G4_NORM16, top / (float)G4_MAX_FACTOR16), FLT_MIN);
 }
 
 enum { G4_QUERY, G4_KEY, G4_VALUE };
@@ -2384,9 +2294,9 @@ static int g4_vision_run_open(g4_vision_run *r)
     const size_t padded = (size_t)r->tiles * tile; /* patches */
     r->x = g4_alloc(a, n, hidden * sizeof(float));
     r->seen = g4_alloc(a, n, all * sizeof(float));
-    r->in16 = r->e->kernels->attend16 && r->v->layers[0].q.w.type != G4_TYPE_F32;
+    r->in16 = r->e->kernels->attend16 && !g4_type_get(r->v->layers[0].q.w.type)->is_float32;
     if (r->in16) {
-        r->v_unit = sqrtf((float)dim) / (float)G4_MOST16;
+        r->v_unit = sqrtf((float)dim) / (float)G4_MAX_FACTOR16;
         r->q16 = g4_alloc(a, padded, all * sizeof *r->q16);
         r->k16 = g4_alloc(a, padded, all * sizeof *r->k16);
         r->val16 = g4_alloc(a, padded, c->v_heads * g4_round_up(dim, 16) * sizeof *r->val16);
@@ -4635,10 +4545,10 @@ static g4_acts g4_plan_acts(g4_planner *p, size_t rows, int cols)
 
 static void g4_acts_free(const g4_engine *e, const g4_acts *a)
 {
-    g4_free(e->a, (void *)(uintptr_t)a->x);
-    g4_free(e->a, (void *)(uintptr_t)a->q);
-    g4_free(e->a, (void *)(uintptr_t)a->d);
-    g4_free(e->a, (void *)(uintptr_t)a->sum);
+    g4_free(e->a, a->x);
+    g4_free(e->a, a->q);
+    g4_free(e->a, a->d);
+    g4_free(e->a, a->sum);
 }
 
 static g4_status g4_scratch_open(g4_engine *e, g4_error *err)
@@ -4950,7 +4860,9 @@ static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_
         if (opt->lock_memory && (status = g4_file_lock(&e->file, err)) != G4_OK) return status;
         e->all_f32 = 1;
         for (int i = 0; i < e->file.n_tensors; i++)
-            if (e->file.table[i].layout == G4_LAYOUT_GROUPS16 && e->file.table[i].type >= G4_TYPE_Q8_0) e->all_f32 = 0;
+            if (e->file.table[i].layout == G4_LAYOUT_GROUPS16 &&
+                g4_type_get(e->file.table[i].type)->reads == G4_READS_INT8)
+                e->all_f32 = 0;
     }
     e->pool = g4_pool_open(e->a, opt->n_threads ? opt->n_threads : g4_default_threads());
     if (!e->pool) return g4_fail(err, G4_ERR_MEMORY, "cannot start %d threads", opt->n_threads);

@@ -589,6 +589,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #endif
 #include "engine/base.c"
 #include "engine/kernels.c"
+#include "engine/types.c"
 #include "engine/threads.c"
 #include "tokenizer.c"
 #include "media.c"

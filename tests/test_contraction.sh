@@ -55,8 +55,8 @@ for cc in $compilers; do
         "$cc" $native -E -x c /dev/null > /dev/null 2>&1 && break
     done
     flags="-O3 $native -std=gnu11"
-    # What this compiler does to a user who has no library in the file.
-    "$cc" $flags -c "$tmp/engine/base.c" -o "$tmp/base.o" && "$cc" $flags "$tmp/user.c" "$tmp/base.o" -o "$tmp/objects" &&
+    "$cc" $flags -c "$tmp/engine/base.c" -o "$tmp/base.o" &&
+        "$cc" $flags "$tmp/user.c" "$tmp/base.o" -o "$tmp/objects" &&
         "$cc" $flags -DHEADER='"gemma4.h"' "$tmp/user.c" -o "$tmp/header" &&
         "$cc" $flags -DHEADER='"gemma4_single.h"' "$tmp/user.c" -o "$tmp/single"
     ok "$cc builds the switch" test $? -eq 0
