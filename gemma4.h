@@ -585,6 +585,9 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #error "the implementation of gemma4.h is C: define GEMMA4_IMPLEMENTATION in a .c file"
 #endif
 #define GEMMA4_IMPLEMENTED
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC push_options /* the implementation changes them: engine/base.h */
+#endif
 #include "engine/base.c"
 #include "engine/kernels.c"
 #include "engine/types.c"
@@ -610,4 +613,9 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "engine/draft.c"
 #include "engine/generate.c"
 #include "chat.c"
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC pop_options
+#else
+#pragma STDC FP_CONTRACT DEFAULT
+#endif
 #endif

@@ -31,6 +31,16 @@
 
 #include "../gemma4.h" /* first: it asks libc for all that the implementation needs */
 
+/* Results are equal bits wherever they are computed, so a * b + c rounds twice unless the source asks for a fused
+ * multiply-add. gcc fuses across statements and through intrinsics, in its default language and wherever the target can
+ * do it; clang fuses within an expression. Whatever the flags, from here to the end of the implementation neither does;
+ * the end of gemma4.h hands the user's code its own rules back. (Only clang with -ffp-contract=fast cannot be told.) */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("fp-contract=off")
+#else
+#pragma STDC FP_CONTRACT OFF
+#endif
+
 #include <math.h>
 #include <stdarg.h>
 #include <stddef.h>

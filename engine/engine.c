@@ -48,7 +48,7 @@ static g4_status g4_choose_kernels(g4_engine *e, const char *isa, g4_error *err)
 static int g4_reads_ints(const g4_file *f)
 {
     for (int i = 0; i < f->n_tensors; i++)
-        if (f->table[i].layout == G4_LAYOUT_GROUPS16 && f->table[i].type >= G4_TYPE_Q8_0) return 1;
+        if (f->table[i].layout == G4_LAYOUT_GROUPS16 && g4_type_get(f->table[i].type)->reads == G4_READS_INT8) return 1;
     return 0;
 }
 

@@ -58,8 +58,7 @@ static int g4_inside(uint64_t offset, uint64_t size, uint64_t n) { return size <
 static uint64_t g4_entry_bytes(const g4_tensor_entry *t)
 {
     if (t->layout == G4_LAYOUT_PLAIN) return 4 * t->dims[0] * t->dims[1] * t->dims[2];
-    const uint64_t rows = t->dims[t->n_dims - 2], cols = (t->dims[t->n_dims - 1] + 63) / 64 * 64;
-    const uint64_t row = g4_row_bytes(t->type, cols);
+    const uint64_t rows = t->dims[t->n_dims - 2], row = g4_row_bytes(t->type, t->dims[t->n_dims - 1]);
     if (t->layout == G4_LAYOUT_ROWS) return rows * row;
     const uint64_t matrix = (rows + 15) / 16 * 16 * row;
     return t->n_dims == 3 ? t->dims[0] * ((matrix + 4095) / 4096 * 4096) : matrix;
@@ -70,13 +69,13 @@ static g4_status g4_file_check_entry(const g4_file *f, const g4_file_header *h, 
     const g4_tensor_entry *t = &f->table[i];
     if (!memchr(t->name, 0, sizeof t->name) || t->name[0] == 0)
         return g4_fail(err, G4_ERR_FORMAT, "tensor %d has no proper name", i);
-    if (t->type >= G4_N_TYPES || t->layout > G4_LAYOUT_GROUPS16 || t->scale_type > G4_SCALE_BF16)
+    const g4_type_info *type = g4_type_get(t->type);
+    if (!type || t->layout > G4_LAYOUT_GROUPS16 || t->scale_type > G4_SCALE_BF16)
         return g4_fail(err, G4_ERR_FORMAT, "tensor %s: unknown type %u, layout %u or scale type %u", t->name, t->type,
                        t->layout, t->scale_type);
-    const int quantised = t->type >= G4_TYPE_Q8_0;
-    if (quantised != (t->scale_type != G4_SCALE_NONE) || (t->layout == G4_LAYOUT_PLAIN && t->type != G4_TYPE_F32))
+    if (type->has_scales != (t->scale_type != G4_SCALE_NONE) || (t->layout == G4_LAYOUT_PLAIN && !type->is_float32))
         return g4_fail(err, G4_ERR_FORMAT, "tensor %s: type %s does not go with its layout or scales", t->name,
-                       g4_type_name(t->type));
+                       type->name);
     if (t->n_dims < (t->layout == G4_LAYOUT_PLAIN ? 1u : 2u) || t->n_dims > 3)
         return g4_fail(err, G4_ERR_FORMAT, "tensor %s: %u dimensions", t->name, t->n_dims);
     uint64_t elements = 1;

@@ -1,4 +1,8 @@
-/* kernels.c - the scalar kernels, which define what every kernel computes, and the choice of a table of them. */
+/* kernels.c - the scalar kernels, which define what every kernel computes, and the choice of a table of them.
+ *
+ * Each says its equation, its shapes and its order of sums. The vector kernels (kernels_*.h) stand in the same order
+ * and are proved against these. They are written for the compiler's vectoriser: inner loops run over 16 rows, 64
+ * positions or one head, with no branch and no reduction. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -6,15 +10,29 @@
 
 #include <float.h>
 #include <string.h>
-#if !defined(G4_SCALAR_ONLY)
-#include "kernels_simd.h"
+
+/* Only this file includes the vector kernels. With G4_SCALAR_ONLY, or a compiler without GNU extensions, there are
+ * none. */
+#if !defined(G4_SCALAR_ONLY) && defined(__GNUC__) && defined(__x86_64__)
+#define G4_SIMD_X86 1
+#elif !defined(G4_SCALAR_ONLY) && defined(__GNUC__) && defined(__aarch64__) && defined(__AARCH64EL__)
+#define G4_SIMD_ARM 1
 #endif
 
-/* ---- Scalar kernels --------------------------------------------------------------------------
- *
- * The definition of every kernel: equation, shapes, order of sums. Vector kernels (engine/kernels_simd.h) are proved
- * against these. They are written for the compiler's vectoriser: inner loops run over 16 rows, 64 positions or one
- * head, with no branch and no reduction. */
+#if defined(G4_SIMD_X86) || defined(G4_SIMD_ARM)
+#include "kernels_walks.h"
+#endif
+#if defined(G4_SIMD_X86)
+#include "kernels_x86.h"
+#include "kernels_avx2.h"
+#include "kernels_avxvnni.h"
+#include "kernels_avx512.h"
+#endif
+#if defined(G4_SIMD_ARM)
+#include "kernels_neon.h"
+#endif
+
+/* ---- Half floats ----------------------------------------------------------------------------------------------- */
 
 /* Exponent and mantissa moved into place and multiplied by 2^112, the difference of the biases: exact for every
  * finite value, subnormals included, and without a branch. (Infinities would become 65536 and more: neither scales
@@ -48,22 +66,43 @@ uint16_t g4_f32_to_f16(float f)
     return (uint16_t)(sign | (uint16_t)((rounded - 0x38000000u) >> 13));
 }
 
-/* y[r] = sum_c w[c][r] x[c], one group of 16 rows, float32 weights [cols][16]. */
-static void g4_group_f32(float *y, const uint8_t *w, const float *x, int cols)
+/* ---- Products ----------------------------------------------------------------------------------------------------
+ *
+ * See g4_gemm_fn. */
+
+/* With float32 inputs: y[r] = sum_c w[c][r] x[c] for group g of 16 rows. */
+typedef void (*g4_group_fn)(float *y, const g4_matrix *w, int g, const float *x);
+
+static void g4_gemm_groups(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0,
+                           int g1, g4_group_fn group)
 {
-    const float *p = (const float *)(const void *)w;
+    for (int g = g0; g < g1; g++)
+        for (int t = t0; t < t1; t++)
+            group(y + (size_t)(t - t0) * stride + 16 * (size_t)(g - g0), w, g, x->x + (size_t)t * x->x_stride);
+}
+
+/* Float32 weights [cols][16]. */
+static void g4_group_f32(float *y, const g4_matrix *w, int g, const float *x)
+{
+    const float *p = (const float *)(const void *)(w->data + (size_t)g * w->group_bytes);
     float acc[16] = { 0 };
-    for (int c = 0; c < cols; c++)
+    for (int c = 0; c < w->cols; c++)
         for (int r = 0; r < 16; r++) acc[r] += p[16 * c + r] * x[c];
     memcpy(y, acc, sizeof acc);
 }
 
-/* The same with bf16 weights [cols / 2][16][2], widened to float32. */
-static void g4_group_bf16(float *y, const uint8_t *w, const float *x, int cols)
+static void g4_gemm_f32(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)
 {
-    const uint32_t *p = (const uint32_t *)(const void *)w; /* two columns of one row: the even one in the low half */
+    g4_gemm_groups(y, stride, w, x, t0, t1, g0, g1, g4_group_f32);
+}
+
+/* The same with bf16 weights [cols / 2][16][2], widened to float32. */
+static void g4_group_bf16(float *y, const g4_matrix *w, int g, const float *x)
+{
+    /* two columns of one row: the even one in the low half */
+    const uint32_t *p = (const uint32_t *)(const void *)(w->data + (size_t)g * w->group_bytes);
     float acc[16] = { 0 };
-    for (int c = 0; c < cols / 2; c++)
+    for (int c = 0; c < 32 * w->steps; c++)
         for (int r = 0; r < 16; r++) {
             union {
                 uint32_t u;
@@ -73,6 +112,46 @@ static void g4_group_bf16(float *y, const uint8_t *w, const float *x, int cols)
             acc[r] += odd.f * x[2 * c + 1];
         }
     memcpy(y, acc, sizeof acc);
+}
+
+static void g4_gemm_bf16(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)
+{
+    g4_gemm_groups(y, stride, w, x, t0, t1, g0, g1, g4_group_bf16);
+}
+
+/* With int8 inputs, of types whose step is two blocks of 32 columns: y gathers block after block, so that what
+ * is prepared of a block's inputs serves all groups. */
+typedef struct {
+    int index; /* of the block in its row */
+    float d;   /* x = d * q */
+    int32_t sum;
+    int16_t pattern[8][64]; /* the four inputs of each chunk, repeated for the 16 rows: what its weights meet */
+} g4_block;
+/* Adds the products of a block to y (16 (g1 - g0)). */
+typedef void (*g4_block_fn)(float *y, const g4_matrix *w, int g0, int g1, const g4_block *x);
+
+static void g4_block_read(g4_block *block, const g4_acts *x, int t, int index)
+{
+    const size_t i = (size_t)t * 2 * (size_t)x->steps + (size_t)index;
+    const int8_t *q = x->q + 32 * i;
+    block->index = index;
+    block->d = x->d[i];
+    block->sum = x->sum[i];
+    for (int c = 0; c < 8; c++)
+        for (int k = 0; k < 64; k++) block->pattern[c][k] = q[4 * c + k % 4];
+}
+
+static void g4_gemm_blocks(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0,
+                           int g1, g4_block_fn add)
+{
+    for (int t = t0; t < t1; t++, y += stride) {
+        memset(y, 0, 16 * (size_t)(g1 - g0) * sizeof *y);
+        for (int b = 0; b < 2 * w->steps; b++) {
+            g4_block block;
+            g4_block_read(&block, x, t, b);
+            add(y, w, g0, g1, &block);
+        }
+    }
 }
 
 /* The scales of a block of 32 inputs for 16 rows. */
@@ -98,83 +177,54 @@ static void g4_block_add(float *acc, const uint8_t *scales, g4_scale_type type, 
     }
 }
 
-/* The four inputs of each chunk of a block, repeated for the 16 rows: what the weights of a chunk are multiplied
- * with, element by element. */
-static void g4_block_pattern(int16_t pattern[8][64], const int8_t *x)
+/* q8_0: [8 chunks][16 rows][4] int8. Two chunks are summed in 16 bits (at most 2 * 128 * 127 = 32512), then widened. */
+static void g4_block_q8_0(float *y, const g4_matrix *w, int g0, int g1, const g4_block *x)
 {
-    for (int c = 0; c < 8; c++)
-        for (int i = 0; i < 64; i++) pattern[c][i] = x[4 * c + i % 4];
+    for (int g = g0; g < g1; g++, y += 16) {
+        const uint8_t *step = w->data + (size_t)g * w->group_bytes + (size_t)(x->index / 2) * G4_Q8_STEP;
+        const int8_t *q = (const int8_t *)step + G4_STEP_SCALES + x->index % 2 * G4_Q8_BLOCK;
+        int32_t sums[64] = { 0 };
+        for (int c = 0; c < 8; c += 2) {
+            const int16_t *x0 = x->pattern[c], *x1 = x->pattern[c + 1];
+            for (int i = 0; i < 64; i++) sums[i] += (int16_t)(q[64 * c + i] * x0[i] + q[64 * c + 64 + i] * x1[i]);
+        }
+        g4_block_add(y, step + x->index % 2 * G4_BLOCK_SCALES, w->scale_type, x->d, sums, 0);
+    }
 }
 
-/* q8_0, one block of 16 rows: [8 chunks][16 rows][4] int8. Two chunks are summed in 16 bits (at most 2 * 128 * 127 =
- * 32512), then widened. */
-static void g4_block_q8_0(int32_t sums[64], const int8_t *w, int16_t pattern[8][64])
+static void g4_gemm_q8_0(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)
 {
-    memset(sums, 0, 64 * sizeof *sums);
-    for (int c = 0; c < 8; c += 2) {
-        const int16_t *x0 = pattern[c], *x1 = pattern[c + 1];
-        for (int i = 0; i < 64; i++) sums[i] += (int16_t)(w[64 * c + i] * x0[i] + w[64 * c + 64 + i] * x1[i]);
-    }
+    g4_gemm_blocks(y, stride, w, x, t0, t1, g0, g1, g4_block_q8_0);
 }
 
 /* q4_0: [4 runs][16 rows][4] bytes of two nibbles. Nibbles are unsigned, so eight products fit in 16 bits (15 * 127 *
  * 8 = 15240); the offset of 8 is taken off once per block: 8 * sum of its activations. */
-static void g4_block_q4_0(int32_t sums[64], const uint8_t *w, int16_t pattern[8][64])
+static void g4_block_q4_0(float *y, const g4_matrix *w, int g0, int g1, const g4_block *x)
 {
-    int16_t sums16[64] = { 0 };
-    for (int run = 0; run < 4; run++) {
-        const int16_t *x0 = pattern[2 * run], *x1 = pattern[2 * run + 1];
-        for (int i = 0; i < 64; i++)
-            sums16[i] = (int16_t)(sums16[i] + (w[64 * run + i] & 15) * x0[i] + (w[64 * run + i] >> 4) * x1[i]);
-    }
-    for (int i = 0; i < 64; i++) sums[i] = sums16[i];
-}
-
-static void g4_gemm_f32(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)
-{
-    for (int g = g0; g < g1; g++)
-        for (int t = t0; t < t1; t++)
-            g4_group_f32(y + (size_t)(t - t0) * stride + 16 * (size_t)(g - g0), w->data + (size_t)g * w->group_bytes,
-                         x->x + (size_t)t * x->x_stride, w->cols);
-}
-
-static void g4_gemm_bf16(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)
-{
-    for (int g = g0; g < g1; g++)
-        for (int t = t0; t < t1; t++)
-            g4_group_bf16(y + (size_t)(t - t0) * stride + 16 * (size_t)(g - g0), w->data + (size_t)g * w->group_bytes,
-                          x->x + (size_t)t * x->x_stride, 64 * w->steps);
-}
-
-/* Both quantised types: y gathers block after block, so that a block's pattern serves all groups. A step of 64 inputs
- * is 32 scales, then the weights of its two blocks. */
-static void g4_gemm_quantised(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0,
-                              int g1)
-{
-    const size_t block_bytes = w->type == G4_TYPE_Q8_0 ? 512 : 256, step_bytes = 64 + 2 * block_bytes;
-    for (int t = t0; t < t1; t++, y += stride) {
-        memset(y, 0, 16 * (size_t)(g1 - g0) * sizeof *y);
-        for (int block = 0; block < 2 * w->steps; block++) {
-            const size_t at = (size_t)t * 2 * (size_t)x->steps + (size_t)block;
-            int16_t pattern[8][64];
-            int32_t sums[64];
-            g4_block_pattern(pattern, x->q + 32 * at);
-            for (int g = g0; g < g1; g++) {
-                const uint8_t *step = w->data + (size_t)g * w->group_bytes + (size_t)(block / 2) * step_bytes;
-                const uint8_t *values = step + 64 + (size_t)(block % 2) * block_bytes;
-                if (w->type == G4_TYPE_Q8_0)
-                    g4_block_q8_0(sums, (const int8_t *)values, pattern);
-                else
-                    g4_block_q4_0(sums, values, pattern);
-                g4_block_add(y + 16 * (g - g0), step + block % 2 * 32, w->scale_type, x->d[at], sums,
-                             w->type == G4_TYPE_Q8_0 ? 0 : 8 * x->sum[at]);
-            }
+    for (int g = g0; g < g1; g++, y += 16) {
+        const uint8_t *step = w->data + (size_t)g * w->group_bytes + (size_t)(x->index / 2) * G4_Q4_STEP;
+        const uint8_t *q = step + G4_STEP_SCALES + x->index % 2 * G4_Q4_BLOCK;
+        int16_t sums16[64] = { 0 };
+        int32_t sums[64];
+        for (int run = 0; run < 4; run++) {
+            const int16_t *x0 = x->pattern[2 * run], *x1 = x->pattern[2 * run + 1];
+            for (int i = 0; i < 64; i++)
+                sums16[i] = (int16_t)(sums16[i] + (q[64 * run + i] & 15) * x0[i] + (q[64 * run + i] >> 4) * x1[i]);
         }
+        for (int i = 0; i < 64; i++) sums[i] = sums16[i];
+        g4_block_add(y, step + x->index % 2 * G4_BLOCK_SCALES, w->scale_type, x->d, sums, 8 * x->sum);
     }
 }
 
-/* The weights of a block in units of their row, in the order of the inputs: the even ones, then the odd ones. q is
- * [8 chunks][16 rows][4]. */
+static void g4_gemm_q4_0(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)
+{
+    g4_gemm_blocks(y, stride, w, x, t0, t1, g0, g1, g4_block_q4_0);
+}
+
+/* ---- Products with inputs of 16 bits -------------------------------------------------------------------------- */
+
+/* A block's weights q [8 chunks][16 rows][4] in units of their row, in the order of the
+ * inputs: the even ones, then the odd ones. */
 static void g4_block_q16(int16_t v[16][32], const int8_t *q, const float scale[16], const float unit[16])
 {
     for (int r = 0; r < 16; r++) {
@@ -185,15 +235,16 @@ static void g4_block_q16(int16_t v[16][32], const int8_t *q, const float scale[1
 }
 
 /* See g4_product16_fn. Sums are taken without signs: what is out of bounds because it was no number wraps. */
-static void g4_product16(float *y, size_t stride, const g4_matrix *w, const int16_t *x, const float *x_unit, int n,
-                         float least, float most)
+static void g4_product16_q8_0(float *y, size_t stride, const g4_matrix *w, const int16_t *x, const float *x_unit, int n,
+                              float min, float max)
 {
     const size_t cols = 64 * (size_t)w->steps;
     for (int g = 0; g < w->groups; g++, y += 16) {
         const uint8_t *group = w->data + (size_t)g * w->group_bytes;
         float scale[16], squares[16] = { 0 }, unit[16];
         for (int b = 0; b < 2 * w->steps; b++) {
-            g4_block_scales(scale, group + (size_t)(b / 2) * 1088 + (size_t)(b % 2) * 32, w->scale_type);
+            g4_block_scales(scale, group + (size_t)(b / 2) * G4_Q8_STEP + (size_t)(b % 2) * G4_BLOCK_SCALES,
+                            w->scale_type);
             for (int r = 0; r < 16; r++) squares[r] += scale[r] * scale[r];
         }
         for (int r = 0; r < 16; r++) unit[r] = fmaxf(sqrtf(squares[r]) * G4_ROOT_PRODUCT16, FLT_MIN);
@@ -201,10 +252,10 @@ static void g4_product16(float *y, size_t stride, const g4_matrix *w, const int1
             const int t1 = g4_min_int(t0 + G4_PAGE, n);
             uint32_t sums[G4_PAGE][16] = { 0 };
             for (int b = 0; b < 2 * w->steps; b++) {
-                const uint8_t *step = group + (size_t)(b / 2) * 1088;
+                const uint8_t *step = group + (size_t)(b / 2) * G4_Q8_STEP;
                 int16_t v[16][32];
-                g4_block_scales(scale, step + b % 2 * 32, w->scale_type);
-                g4_block_q16(v, (const int8_t *)step + 64 + b % 2 * 512, scale, unit);
+                g4_block_scales(scale, step + b % 2 * G4_BLOCK_SCALES, w->scale_type);
+                g4_block_q16(v, (const int8_t *)step + G4_STEP_SCALES + b % 2 * G4_Q8_BLOCK, scale, unit);
                 for (int t = t0; t < t1; t++) {
                     const int16_t *p = x + (size_t)t * cols + 32 * (size_t)b;
                     for (int r = 0; r < 16; r++) {
@@ -217,21 +268,23 @@ static void g4_product16(float *y, size_t stride, const g4_matrix *w, const int1
             for (int t = t0; t < t1; t++)
                 for (int r = 0; r < 16; r++) {
                     const float sum = (float)(int32_t)sums[t - t0][r] * (unit[r] * x_unit[t]);
-                    y[(size_t)t * stride + (size_t)r] = g4_clamp(sum, least, most);
+                    y[(size_t)t * stride + (size_t)r] = g4_clamp(sum, min, max);
                 }
         }
     }
 }
 
+/* ---- Rounding of inputs ---------------------------------------------------------------------------------------- */
+
 /* d = max|x| / 127 over each 32 inputs, q = round half to even (x * (127 / max)): x is near d * q. A block of zeros,
- * or of values below G4_QUANT_LEAST, has d = 0; one with an infinity keeps it in d. */
+ * or of values below G4_QUANT_MIN, has d = 0; one with an infinity keeps it in d. */
 static void g4_quantize(int8_t *q, float *d, int32_t *sum, const float *x, int cols)
 {
     for (int b = 0; b < cols / 32; b++) {
-        float most = 0;
-        for (int i = 0; i < 32; i++) most = fmaxf(most, fabsf(x[32 * b + i]));
-        const int usable = most >= G4_QUANT_LEAST && most <= FLT_MAX;
-        const float scale = most < G4_QUANT_LEAST ? 0.0f : most / 127.0f, inverse = usable ? 127.0f / most : 0.0f;
+        float max = 0;
+        for (int i = 0; i < 32; i++) max = fmaxf(max, fabsf(x[32 * b + i]));
+        const int usable = max >= G4_QUANT_MIN && max <= FLT_MAX;
+        const float scale = max < G4_QUANT_MIN ? 0.0f : max / 127.0f, inverse = usable ? 127.0f / max : 0.0f;
         int32_t total = 0;
         for (int i = 0; i < 32; i++) {
             const int32_t v = usable ? (int32_t)rintf(x[32 * b + i] * inverse) : 0;
@@ -243,56 +296,23 @@ static void g4_quantize(int8_t *q, float *d, int32_t *sum, const float *x, int c
     }
 }
 
+/* Squares in sixteen partial sums, added in pairs. */
 static void g4_quantize16(int16_t *q, float *unit, const float *x, int cols)
 {
-    float part[16] = { 0 }, largest = 0;
+    float part[16] = { 0 }, max = 0;
     for (int i = 0; i < cols; i += 16)
         for (int j = 0; j < 16; j++) {
             part[j] += x[i + j] * x[i + j];
-            largest = fmaxf(largest, fabsf(x[i + j]));
+            max = fmaxf(max, fabsf(x[i + j]));
         }
     for (int j = 0; j < 8; j++) part[j] += part[j + 8];
     const float squares = ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
-    *unit = fmaxf(fmaxf(sqrtf(squares) / G4_NORM_PRODUCT16, largest / (float)G4_MOST16), FLT_MIN);
+    *unit = fmaxf(fmaxf(sqrtf(squares) / G4_NORM_PRODUCT16, max / (float)G4_MAX_FACTOR16), FLT_MIN);
     const float inverse = 1.0f / *unit;
     for (int i = 0; i < cols; i++) q[i / 32 * 32 + i % 32 / 2 + i % 2 * 16] = g4_to_int16(x[i] * inverse);
 }
 
-/* y[i] = x[i] * (mean(x^2) + eps)^-0.5 * w[i]      Gemma4RMSNorm; by w and not 1 + w. Sixteen partial sums, added in
- * order. */
-static void g4_rmsnorm(float *y, const float *x, const float *w, int n, float eps)
-{
-    float part[16] = { 0 };
-    int i = 0;
-    for (; i + 16 <= n; i += 16)
-        for (int j = 0; j < 16; j++) part[j] += x[i + j] * x[i + j];
-    for (int j = 0; i + j < n; j++) part[j] += x[i + j] * x[i + j];
-    float total = 0;
-    for (int j = 0; j < 16; j++) total += part[j];
-    const float r = 1.0f / sqrtf(total / (float)n + eps);
-    if (w)
-        for (i = 0; i < n; i++) y[i] = x[i] * r * w[i];
-    else
-        for (i = 0; i < n; i++) y[i] = x[i] * r;
-}
-
-/* gelu(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), the tanh form everywhere in text and vision
- * (gelu_pytorch_tanh). */
-static float g4_gelu(float x)
-{
-    const float c = 0.7978845608028654f; /* sqrt(2 / pi) */
-    return 0.5f * x * (1.0f + tanhf(c * (x + 0.044715f * x * x * x)));
-}
-
-static void g4_geglu(float *y, const float *gate, const float *up, int n)
-{
-    for (int i = 0; i < n; i++) y[i] = g4_gelu(gate[i]) * up[i];
-}
-
-static void g4_softcap(float *x, int n, float cap)
-{
-    for (int i = 0; i < n; i++) x[i] = cap * tanhf(x[i] / cap);
-}
+/* ---- Attention ------------------------------------------------------------------------------------------------- */
 
 /* One row of 64 cached values as float32. */
 static void g4_kv_row(float *out, const void *data, g4_kv_type type, size_t row, int n)
@@ -332,16 +352,16 @@ static void g4_attend_few(const g4_kv_tile *tile, g4_kv_type type, int head_dim,
         if (lo[i] >= hi[i]) continue;
         if (tile->k_scale)
             for (int j = lo[i]; j < hi[i]; j++) s[i][j] *= tile->k_scale[j];
-        float most = m[i];
-        for (int j = lo[i]; j < hi[i]; j++) most = fmaxf(most, s[i][j]);
-        const float shrink = expf(m[i] - most); /* exp(-inf) = 0 the first time */
+        float max = m[i];
+        for (int j = lo[i]; j < hi[i]; j++) max = fmaxf(max, s[i][j]);
+        const float shrink = expf(m[i] - max); /* exp(-inf) = 0 the first time */
         float total = l[i] * shrink;
         for (int j = lo[i]; j < hi[i]; j++) {
-            s[i][j] = expf(s[i][j] - most);
+            s[i][j] = expf(s[i][j] - max);
             total += s[i][j];
             if (tile->v_scale) s[i][j] *= tile->v_scale[j];
         }
-        m[i] = most;
+        m[i] = max;
         l[i] = total;
         float *oi = o + (size_t)i * (size_t)head_dim;
         for (int d = 0; d < head_dim; d++) oi[d] *= shrink;
@@ -360,9 +380,9 @@ static void g4_attend(const g4_kv_tile *tile, g4_kv_type type, int head_dim, con
                       const int *hi, float *m, float *l, float *o)
 {
     for (int i = 0; i < n_q; i += G4_ATTEND_QUERIES) {
-        const size_t at = (size_t)i * (size_t)head_dim;
-        g4_attend_few(tile, type, head_dim, q + at, g4_min_int(G4_ATTEND_QUERIES, n_q - i), lo + i, hi + i, m + i,
-                      l + i, o + at);
+        const size_t first = (size_t)i * (size_t)head_dim;
+        g4_attend_few(tile, type, head_dim, q + first, g4_min_int(G4_ATTEND_QUERIES, n_q - i), lo + i, hi + i, m + i,
+                      l + i, o + first);
     }
 }
 
@@ -377,7 +397,7 @@ static void g4_attend16(const g4_tile16 *tile, int n_keys, int head_dim, const i
 {
     const size_t width = g4_round_up((size_t)head_dim, 16);
     for (int i = 0; i < n_q; i++, q += head_dim, o += width) {
-        float p[G4_PAGE], most = m[i], top = 0, sum = 0;
+        float p[G4_PAGE], max = m[i], max_p = 0, sum = 0;
         int16_t w[G4_PAGE] = { 0 };
         uint32_t dots[G4_PAGE] = { 0 }, seen[G4_MAX_HEAD_DIM] = { 0 };
         for (int d = 0; d < head_dim; d += 2) {
@@ -387,19 +407,19 @@ static void g4_attend16(const g4_tile16 *tile, int n_keys, int head_dim, const i
         }
         for (int j = 0; j < n_keys; j++) {
             p[j] = (float)(int32_t)dots[j] * (q_unit[i] * tile->k_unit[j]);
-            most = fmaxf(most, p[j]);
+            max = fmaxf(max, p[j]);
         }
         for (int j = 0; j < n_keys; j++) {
-            p[j] = expf(p[j] - most);
-            top = fmaxf(top, p[j]);
+            p[j] = expf(p[j] - max);
+            max_p = fmaxf(max_p, p[j]);
             sum += p[j];
         }
-        const float unit = fmaxf(fmaxf(top / (float)G4_MOST16, sum / (float)G4_WEIGHTS16), FLT_MIN),
-                    shrink = expf(m[i] - most);
+        const float unit = fmaxf(fmaxf(max_p / (float)G4_MAX_FACTOR16, sum / (float)G4_WEIGHTS16), FLT_MIN),
+                    shrink = expf(m[i] - max);
         g4_round16(w, p, 1.0f / unit, n_keys);
         int32_t total = 0;
         for (int j = 0; j < n_keys; j++) total += w[j];
-        m[i] = most;
+        m[i] = max;
         l[i] = l[i] * shrink + unit * (float)total;
         for (size_t j = 0; j < (size_t)n_keys; j += 2) {
             const int16_t *v = tile->v + j * width;
@@ -411,24 +431,83 @@ static void g4_attend16(const g4_tile16 *tile, int n_keys, int head_dim, const i
     }
 }
 
-/* ---- Kernel tables and CPU choice ------------------------------------------------------------
+/* ---- Norms and activations ------------------------------------------------------------------------------------- */
+
+/* y[i] = x[i] * (mean(x^2) + eps)^-0.5 * w[i]      Gemma4RMSNorm; by w and not 1 + w. Sixteen partial sums, added in
+ * order. */
+static void g4_rmsnorm(float *y, const float *x, const float *w, int n, float eps)
+{
+    float part[16] = { 0 };
+    int i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int j = 0; j < 16; j++) part[j] += x[i + j] * x[i + j];
+    for (int j = 0; i + j < n; j++) part[j] += x[i + j] * x[i + j];
+    float total = 0;
+    for (int j = 0; j < 16; j++) total += part[j];
+    const float r = 1.0f / sqrtf(total / (float)n + eps);
+    if (w)
+        for (i = 0; i < n; i++) y[i] = x[i] * r * w[i];
+    else
+        for (i = 0; i < n; i++) y[i] = x[i] * r;
+}
+
+/* gelu(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), the tanh form everywhere in text and vision
+ * (gelu_pytorch_tanh). */
+static float g4_gelu(float x)
+{
+    const float c = 0.7978845608028654f; /* sqrt(2 / pi) */
+    return 0.5f * x * (1.0f + tanhf(c * (x + 0.044715f * x * x * x)));
+}
+
+static void g4_geglu(float *y, const float *gate, const float *up, int n)
+{
+    for (int i = 0; i < n; i++) y[i] = g4_gelu(gate[i]) * up[i];
+}
+
+static void g4_softcap(float *x, int n, float cap)
+{
+    for (int i = 0; i < n; i++) x[i] = cap * tanhf(x[i] / cap);
+}
+
+/* ---- Kernel tables and CPU choice ---------------------------------------------------------------------------------
  *
  * One table per instruction set, best first, scalar last; an engine points to one of them. */
 
-static int g4_always(void) { return 1; }
+static int g4_usable_scalar(void) { return 1; }
 
-const g4_kernels g4_kernels_scalar = {
-    "scalar",     g4_always,     { g4_gemm_f32, g4_gemm_bf16, g4_gemm_quantised, g4_gemm_quantised },
-    g4_quantize,  g4_attend,     g4_attend16,
-    g4_product16, g4_quantize16, g4_round16,
-    g4_rmsnorm,   g4_geglu,      g4_softcap,
+static const g4_kernels g4_kernels_scalar = {
+    .isa = "scalar",
+    .usable = g4_usable_scalar,
+    .gemm = { [G4_TYPE_F32] = g4_gemm_f32,
+              [G4_TYPE_BF16] = g4_gemm_bf16,
+              [G4_TYPE_Q8_0] = g4_gemm_q8_0,
+              [G4_TYPE_Q4_0] = g4_gemm_q4_0 },
+    .product16 = { [G4_TYPE_Q8_0] = g4_product16_q8_0 },
+    .quantize = g4_quantize,
+    .quantize16 = g4_quantize16,
+    .attend = g4_attend,
+    .round16 = g4_round16,
+    .attend16 = g4_attend16,
+    .rmsnorm = g4_rmsnorm,
+    .geglu = g4_geglu,
+    .softcap = g4_softcap,
 };
 
 static const g4_kernels *const g4_tables[] = {
-#if !defined(G4_SCALAR_ONLY) && defined(G4_SIMD_TABLES)
-    G4_SIMD_TABLES
+#if defined(G4_SIMD_X86)
+    &g4_kernels_avx512vnni, &g4_kernels_avx512,
+#if defined(G4_SIMD_AVXVNNI)
+    &g4_kernels_avxvnni,
 #endif
-        & g4_kernels_scalar,
+    &g4_kernels_avx2,
+#endif
+#if defined(G4_SIMD_ARM)
+#if defined(G4_SIMD_DOTPROD)
+    &g4_kernels_dotprod,
+#endif
+    &g4_kernels_neon,
+#endif
+    &g4_kernels_scalar,
 };
 
 const g4_kernels *const *g4_kernel_tables(int *n)

@@ -46,26 +46,14 @@ void g4_parallel_for(g4_pool *p, int n_pieces, g4_piece_fn fn, void *job);
  * read at open.
  *
  * Layouts. `cols` is padded to a multiple of 64 and, in groups16, `rows` to 16, with zeros; the padded values and
- * scales are zeros.
+ * scales are zeros. What a row and a step of 64 columns hold is told with the types below.
  *
  *   G4_LAYOUT_PLAIN    f32, C order, no padding (vectors, small tables)
- *   G4_LAYOUT_ROWS     looked up by row, never multiplied. One row after the other, each:
- *                      f32/bf16: cols values;  q8_0: cols/32 scales (2 bytes each), then cols int8;
- *                      q4_0: cols/32 scales, then cols/2 bytes; byte i of a block of 32 holds element i in the low
- *                      and element i + 16 in the high nibble, stored + 8 (as in GGUF).
- *   G4_LAYOUT_GROUPS16 multiplied. [rows/16] groups of 16 output rows:
- *                      f32:  [cols][16]            bf16: [cols/2][16][2]
- *                      q8_0: [cols/64]{ scale[2][16]; int8 w[16 chunks][16 rows][4] }       64 + 1024 bytes
- *                      q4_0: [cols/64]{ scale[2][16]; uint8 w[8 runs][16 rows][4] }         64 +  512 bytes
- *                      chunk c holds inputs 4c..4c+3 of the step of 64; block 0 is chunks 0-7, block 1 chunks 8-15.
- *                      In q4_0 run r holds chunk 2r in its low and chunk 2r + 1 in its high nibbles, each value
- *                      stored + 8 (0..15).
- *                      With three dimensions (experts, rows, cols): one such matrix after the other, each padded
- *                      to 4096 bytes.
+ *   G4_LAYOUT_ROWS     looked up by row, never multiplied: one row after the other
+ *   G4_LAYOUT_GROUPS16 multiplied: [rows/16] groups of 16 output rows, each one step after the other. With three
+ *                      dimensions (experts, rows, cols): one such matrix after the other, each padded to 4096 bytes.
  *   gate_up            rows = 2 * pad16(mlp): group 2i is rows 16i.. of the gate, group 2i + 1 the same rows of the
  *                      up projection.
- *
- * value = scale * q, scale f16 or bf16 by the tensor's scale_type; q8_0: q in -128..127; q4_0: q in -8..7.
  */
 #define G4_FILE_MAGIC "GEMMA4.C" /* 8 bytes, no terminator */
 #define G4_FILE_VERSION 1u
@@ -91,9 +79,7 @@ typedef struct {
 uint64_t g4_checksum(const void *data, size_t n);
 uint64_t g4_checksum_step(uint64_t h, uint64_t word); /* one step of one lane */
 
-typedef enum { G4_TYPE_F32 = 0, G4_TYPE_BF16 = 1, G4_TYPE_Q8_0 = 2, G4_TYPE_Q4_0 = 3, G4_N_TYPES = 4 } g4_type;
 typedef enum { G4_LAYOUT_PLAIN = 0, G4_LAYOUT_ROWS = 1, G4_LAYOUT_GROUPS16 = 2 } g4_layout;
-typedef enum { G4_SCALE_NONE = 0, G4_SCALE_F16 = 1, G4_SCALE_BF16 = 2 } g4_scale_type;
 
 typedef struct {
     char name[64]; /* NUL-padded */
@@ -190,24 +176,88 @@ typedef struct {               /* every field is 4 bytes, so it is packed as it 
     uint32_t reserved[16];
 } g4_config;
 
-/* ---- Matrices, activations and the kernel table ----------------------------------------------- */
+/* ---- Weight types ---------------------------------------------------------------------------------
+ *
+ * Columns run in steps of 64, and a step of a quantised type in two blocks of 32 that have one scale each:
+ * value = scale * q, scale f16 or bf16 by the tensor's scale_type. A step takes as many bytes in both layouts.
+ *
+ *         a row of the layout rows                           a group of 16 rows in groups16
+ *   f32   cols values                                        [cols][16]
+ *   bf16  cols values                                        [cols/2][16][2]
+ *   q8_0  cols/32 scales, then cols int8                     [cols/64]{ scale[2][16]; int8 w[16 chunks][16 rows][4] }
+ *   q4_0  cols/32 scales, then cols/2 bytes; byte i of a     [cols/64]{ scale[2][16]; uint8 w[8 runs][16 rows][4] }
+ *         block holds element i in its low and element
+ *         i + 16 in its high nibble, stored + 8 (as GGUF)
+ *
+ * Chunk c holds columns 4c..4c+3 of the step: block 0 is chunks 0-7, block 1 chunks 8-15. In q4_0, run r holds chunk 2r
+ * in its low and chunk 2r + 1 in its high nibbles, stored + 8. q8_0: q in -128..127; q4_0: q in -8..7.
+ *
+ * A new type is an enumerator and its block above, a row of the table in types.c, a scalar product in kernels.c, vector
+ * products in kernels_*.h, and its writer in export.py. No other file names a type. */
 
-typedef struct {
+typedef enum { G4_TYPE_F32, G4_TYPE_BF16, G4_TYPE_Q8_0, G4_TYPE_Q4_0, G4_N_TYPES } g4_type; /* as files number them */
+typedef enum { G4_SCALE_NONE, G4_SCALE_F16, G4_SCALE_BF16 } g4_scale_type;
+
+/* Bytes in groups16 of what the quantised types above are made of: the scales of a block and of a step, behind which
+ * the weights begin; the weights of a block; a step. */
+#define G4_BLOCK_SCALES 32
+#define G4_STEP_SCALES (2 * G4_BLOCK_SCALES)
+#define G4_Q8_BLOCK 512
+#define G4_Q8_STEP (G4_STEP_SCALES + 2 * G4_Q8_BLOCK)
+#define G4_Q4_BLOCK 256
+#define G4_Q4_STEP (G4_STEP_SCALES + 2 * G4_Q4_BLOCK)
+
+typedef struct {         /* multiplied: layout groups16 */
     const uint8_t *data; /* in the mapped file; NULL: absent */
     g4_type type;
     g4_scale_type scale_type;
     int rows, cols;     /* as in the checkpoint */
-    int groups, steps;  /* pad16(rows) / 16, pad64(cols) / 64 */
+    int groups, steps;  /* pad16(rows) / 16, padded columns / columns of a step */
     size_t group_bytes; /* from one group of 16 rows to the next */
 } g4_matrix;
 
-/* Activations of n rows. Quantised matrices read q, d, sum; f32 and bf16 matrices read x. */
+typedef struct { /* looked up by row: layout rows */
+    const uint8_t *data;
+    g4_type type;
+    g4_scale_type scale_type;
+    int rows, cols;
+    size_t row_bytes;
+} g4_table;
+
+/* What the products of a type read of their inputs. Int16 is what a table of kernels may have beside a type's own
+ * products: product16 below. */
+typedef enum { G4_READS_FLOAT, G4_READS_INT8, G4_READS_INT16 } g4_reads;
+
 typedef struct {
-    float *x;        /* (n, x_stride); values from cols to pad64(cols) are zero. NULL when only integers are read */
-    size_t x_stride; /* floats from row to row */
+    const char *name;    /* as listings and export.py say it */
+    uint32_t step_cols;  /* columns are padded to a multiple of it */
+    uint32_t step_bytes; /* of 16 rows: their weights, and their scales and what else a block has */
+    int has_scales;      /* then its tensors name the type of their scales */
+    int is_float32;      /* then plain arrays are of it, and towers compute in float32 */
+    g4_reads reads;
+    void (*table_row)(float *out, const g4_table *t, int row, int col, int n);
+    void (*matrix_row)(float *out, const g4_matrix *m, int row);
+} g4_type_info;
+const g4_type_info *g4_type_get(uint32_t type); /* NULL: no such type */
+const char *g4_type_name(uint32_t type);        /* "?": no such type */
+/* Bytes of one row of the layout rows; of one sixteenth of a group in groups16. */
+uint64_t g4_row_bytes(uint32_t type, uint64_t cols);
+/* The matrix of an entry's type whose groups begin at data: all of a tensor, or one of its experts. */
+g4_matrix g4_matrix_at(const uint8_t *data, const g4_tensor_entry *t, uint64_t rows, uint64_t cols);
+/* Values [col, col + n) of one row of a table as float32. */
+void g4_table_row(float *out, const g4_table *t, int row, int col, int n);
+/* One row of a matrix as float32: a tied embedding is looked up inside its group of 16. */
+void g4_matrix_row(float *out, const g4_matrix *m, int row);
+
+/* ---- Activations and the kernel table ------------------------------------------------------------- */
+
+/* Activations of n tokens. Products of int8 read q, d, sum, those of float32 read x. */
+typedef struct {
+    float *x;        /* (n, x_stride): values from cols to pad64(cols) are zero; NULL when only int8 is read */
+    size_t x_stride; /* floats from token to token */
     int8_t *q;       /* (n, 64 * steps): -127..127, x = d * q */
     float *d;        /* (n, 2 * steps): one scale per 32 inputs */
-    int32_t *sum;    /* (n, 2 * steps): sum of q over those 32, for q4_0's offset of 8 */
+    int32_t *sum;    /* (n, 2 * steps): sum of q over those 32, for weights that are stored with an offset */
     int steps;
 } g4_acts;
 
@@ -239,8 +289,8 @@ typedef struct {
 typedef void (*g4_attend_fn)(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q,
                              const int *lo, const int *hi, float *m, float *l, float *o);
 
-/* Integers of 16 bits that are multiplied are of at most this, so that two of them can be added first. */
-#define G4_MOST16 16383
+/* The largest magnitude of a factor of 16 bits: a factor of each side can be added before they are multiplied. */
+#define G4_MAX_FACTOR16 16383
 
 /* Attention in 16-bit integers: a multiplication of two vectors does twice what it does with float32. The vision tower
  * uses it where its weights are not float32 and the table has it. It moves a soft token by 1e-3 of its size where
@@ -258,7 +308,7 @@ typedef struct {         /* all 64 positions within the bounds, also those that 
 
 /* One tile, of which all queries see the first n_keys positions; q (n_q, head_dim), o (n_q, pad16(head_dim)).
  *   s[j] = q . k[j] * (q_unit * k_unit[j]);  m' = max(m, max s);  p[j] = exp(s[j] - m')
- *   unit = max(max p / G4_MOST16, sum p / G4_WEIGHTS16);  w[j] = round-half-to-even(p[j] / unit)
+ *   unit = max(max p / G4_MAX_FACTOR16, sum p / G4_WEIGHTS16);  w[j] = round-half-to-even(p[j] / unit)
  *   l = l * exp(m - m') + unit * sum_j w[j];  o = o * exp(m - m') + unit * v_unit * sum_j w[j] v[j]
  * head_dim is a multiple of 4. Otherwise as g4_attend_fn. */
 typedef void (*g4_attend16_fn)(const g4_tile16 *tile, int n_keys, int head_dim, const int16_t *q, const float *q_unit,
@@ -269,38 +319,39 @@ typedef void (*g4_attend16_fn)(const g4_tile16 *tile, int n_keys, int head_dim, 
  * each 32, and faster where no instruction multiplies signed bytes.
  *   unit of a row = max(sqrt(sum of 32 * 128^2 * scale^2 over its blocks) / G4_NORM_PRODUCT16, FLT_MIN)
  *   v[c] = (q[c] * m + 64) >> 7, m = round-half-to-even(scale * (128 / unit)): weight c in that unit
- *   y[t * y_stride + r] = sum_c v[r][c] x[t][c] * (unit of r * x_unit[t]) within [least, most], all rows, n tokens
+ *   y[t * y_stride + r] = sum_c v[r][c] x[t][c] * (unit of r * x_unit[t]) within [min, max], all rows, n tokens
  * Sums stay below 2^31 by Cauchy-Schwarz, since the norms of a row and a token are at most G4_NORM_PRODUCT16 before
  * they are rounded (46000 leaves room for the rounding of 200,000 columns); an input plus a weight stays below 2^15. */
 #define G4_NORM_PRODUCT16 46000.0f
 #define G4_ROOT_PRODUCT16 (724.07734f / G4_NORM_PRODUCT16) /* sqrt(32 * 128^2) / norm */
 typedef void (*g4_product16_fn)(float *y, size_t y_stride, const g4_matrix *w, const int16_t *x, const float *x_unit,
-                                int n, float least, float most);
+                                int n, float min, float max);
 
 /* To the nearest, half to even; at most 32767 each way. */
 static inline int16_t g4_to_int16(float x) { return (int16_t)rintf(fminf(fmaxf(x, -32767.0f), 32767.0f)); }
 
-#define G4_QUANT_LEAST 0x1p-100f /* a block whose largest magnitude is below is all zeros: 127 / max must stay finite */
+#define G4_QUANT_MIN 0x1p-100f /* a block whose largest magnitude is below is all zeros: 127 / max must stay finite */
 
 typedef struct {
     const char *isa;
     int (*usable)(void); /* does this CPU (and operating system) have it? */
     g4_gemm_fn gemm[G4_N_TYPES];
+    /* NULL for a type without such a product, and where gemm is as fast or it was not measured; quantize16 is there
+     * when one of them is. */
+    g4_product16_fn product16[G4_N_TYPES];
     /* q, d, sum of one token; cols a multiple of 32. d = max|x| / 127, q = round-half-to-even(x * (127 / max|x|)) */
     void (*quantize)(int8_t *q, float *d, int32_t *sum, const float *x, int cols);
-    g4_attend_fn attend;
-    g4_attend16_fn attend16;   /* NULL with round16: not faster than attend, or not measured */
-    g4_product16_fn product16; /* NULL with quantize16: gemm of q8_0 is as fast, or not measured */
-    /* Its inputs, one token: unit = max(norm of x / G4_NORM_PRODUCT16, max|x| / G4_MOST16, FLT_MIN),
+    /* Inputs of product16, one token: unit = max(norm of x / G4_NORM_PRODUCT16, max|x| / G4_MAX_FACTOR16, FLT_MIN),
      * q = round-half-to-even(x / unit), of each 32 inputs the even ones and then the odd ones; cols a multiple of 32 */
     void (*quantize16)(int16_t *q, float *unit, const float *x, int cols);
+    g4_attend_fn attend;
     /* y = round-half-to-even(x * inverse), at most 32767 each way */
     void (*round16)(int16_t *y, const float *x, float inverse, int n);
+    g4_attend16_fn attend16; /* NULL with round16: not faster than attend, or not measured */
     void (*rmsnorm)(float *y, const float *x, const float *w, int n, float eps); /* w NULL: none; y may be x */
     void (*geglu)(float *y, const float *gate, const float *up, int n); /* y = gelu_tanh(gate) * up; y may be either */
     void (*softcap)(float *x, int n, float cap);                        /* x = cap * tanh(x / cap) */
 } g4_kernels;
-extern const g4_kernels g4_kernels_scalar;
 /* All tables of this build, best first, scalar last; *n gets their number. */
 const g4_kernels *const *g4_kernel_tables(int *n);
 const g4_kernels *g4_usable_table(int i); /* the i-th that this CPU can run, best first; NULL past the last */
@@ -330,19 +381,6 @@ static inline float g4_clamp(float x, float lo, float hi) /* NaN stays */
     const float v = x < lo ? lo : x;
     return v > hi ? hi : v;
 }
-
-typedef struct { /* a table looked up by row */
-    const uint8_t *data;
-    g4_type type;
-    g4_scale_type scale_type;
-    int rows, cols;
-    size_t row_bytes;
-} g4_table;
-const char *g4_type_name(uint32_t type);
-uint64_t g4_row_bytes(uint32_t type, uint64_t cols);
-g4_matrix g4_matrix_at(const uint8_t *data, const g4_tensor_entry *t, uint64_t rows, uint64_t cols);
-void g4_table_row(float *out, const g4_table *t, int row, int c0, int n);
-void g4_matrix_row(float *out, const g4_matrix *m, int row);
 
 /* ---- The open model file (file.c) ------------------------------------------------------------------ */
 

@@ -76,14 +76,12 @@ g4_linear g4_bind_clipped(g4_binder *b, const char *prefix, int layer, const cha
 }
 
 /* How a linear reads its inputs. Here and in the next function stands all that towers ask of a weight type. */
-typedef enum { G4_READS_FLOAT, G4_READS_INT8, G4_READS_INT16 } g4_reads;
 static g4_reads g4_linear_reads(const g4_kernels *kernels, const g4_linear *l)
 {
-    if (l->w.type == G4_TYPE_Q8_0 && kernels->product16) return G4_READS_INT16;
-    return l->w.type == G4_TYPE_Q8_0 || l->w.type == G4_TYPE_Q4_0 ? G4_READS_INT8 : G4_READS_FLOAT;
+    return kernels->product16[l->w.type] ? G4_READS_INT16 : g4_type_get(l->w.type)->reads;
 }
 
-int g4_linear_is_float32(const g4_linear *l) { return l->w.type == G4_TYPE_F32; }
+int g4_linear_is_float32(const g4_linear *l) { return g4_type_get(l->w.type)->is_float32; }
 
 /* Whether b finds what was read for a of the same x. */
 static int g4_linear_reads_alike(const g4_kernels *kernels, const g4_linear *a, const g4_linear *b)
@@ -130,7 +128,7 @@ static g4_view g4_linear_product(const g4_linear_work *work, const g4_linear *l,
     const g4_view y = g4_view_as(room, n, (size_t)l->w.rows);
     const float lo = l->bounds ? l->bounds[2] : -INFINITY, hi = l->bounds ? l->bounds[3] : INFINITY;
     if (g4_linear_reads(kernels, l) == G4_READS_INT16) {
-        kernels->product16(y.x, y.stride, &l->w, work->x16, work->unit, (int)n, lo, hi);
+        kernels->product16[l->w.type](y.x, y.stride, &l->w, work->x16, work->unit, (int)n, lo, hi);
         return y;
     }
     const g4_acts acts = { work->x, (size_t)l->w.steps * 64, work->q, work->d, work->sum, l->w.steps };

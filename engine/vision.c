@@ -191,7 +191,7 @@ static float g4_unit16(const float *x, size_t n)
         }
     const float norm = sqrtf(squares[0] + squares[1] + squares[2] + squares[3]);
     const float top = fmaxf(fmaxf(max[0], max[1]), fmaxf(max[2], max[3]));
-    return fmaxf(fmaxf(norm / (float)G4_NORM16, top / (float)G4_MOST16), FLT_MIN);
+    return fmaxf(fmaxf(norm / (float)G4_NORM16, top / (float)G4_MAX_FACTOR16), FLT_MIN);
 }
 
 typedef enum { G4_QUERY, G4_KEY, G4_VALUE } g4_vision_role;
@@ -392,7 +392,7 @@ static void g4_vision_qkv_open(g4_vision_qkv *s, g4_blocks *b, const g4_vision *
     s->v16 = g4_blocks_add(b, slots, g4_round_up(dim, 16), sizeof *s->v16);
     s->q_unit = g4_blocks_add(b, slots, 1, sizeof *s->q_unit);
     s->k_unit = g4_blocks_add(b, slots, 1, sizeof *s->k_unit);
-    s->v_unit = sqrtf((float)dim) / (float)G4_MOST16;
+    s->v_unit = sqrtf((float)dim) / (float)G4_MAX_FACTOR16;
 }
 
 static void g4_vision_softmax_open(g4_vision_softmax *s, g4_blocks *b, size_t head_dim)

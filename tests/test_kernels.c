@@ -55,11 +55,11 @@ static double g4_element(const g4_matrix *w, int r, int c, double *scale)
     return (double)((chunk % 2 ? b >> 4 : b & 15) - 8);
 }
 
-enum { G4_FILL_RANDOM, G4_FILL_ZERO, G4_FILL_LEAST, G4_FILL_UNIT }; /* UNIT: random weights, every scale 1 */
+enum { G4_FILL_RANDOM, G4_FILL_ZERO, G4_FILL_MIN, G4_FILL_UNIT }; /* UNIT: random weights, every scale 1 */
 
 static void g4_matrix_fill(g4_matrix *w, g4_type type, g4_scale_type scale, int rows, int cols, int fill)
 {
-    *w = (g4_matrix){ .type = type, .scale_type = scale, .rows = rows, .cols = cols };
+    *w = (g4_matrix) { .type = type, .scale_type = scale, .rows = rows, .cols = cols };
     w->groups = (int)(g4_pad((size_t)rows, 16) / 16);
     w->steps = (int)(g4_pad((size_t)cols, 64) / 64);
     w->group_bytes = (size_t)w->steps * g4_step_bytes(type);
@@ -93,12 +93,10 @@ static void g4_matrix_fill(g4_matrix *w, g4_type type, g4_scale_type scale, int 
                 }
                 const size_t chunk = col % 64 / 4;
                 if (type == G4_TYPE_Q8_0) {
-                    const int v = fill == G4_FILL_LEAST  ? -128
-                                  : fill == G4_FILL_ZERO ? 0
-                                                         : (int)(g4_rand() % 256) - 128;
+                    const int v = fill == G4_FILL_MIN ? -128 : fill == G4_FILL_ZERO ? 0 : (int)(g4_rand() % 256) - 128;
                     step[64 + chunk * 64 + row * 4 + col % 4] = (uint8_t)(inside ? v : 0);
                 } else {
-                    const unsigned v = !inside || fill == G4_FILL_ZERO ? 8 : fill == G4_FILL_LEAST ? 0 : g4_rand() % 16;
+                    const unsigned v = !inside || fill == G4_FILL_ZERO ? 8 : fill == G4_FILL_MIN ? 0 : g4_rand() % 16;
                     uint8_t *b = step + 64 + chunk / 2 * 64 + row * 4 + col % 4;
                     *b = (uint8_t)(chunk % 2 ? (*b & 15) | v << 4 : (*b & 0xf0u) | v);
                 }
@@ -106,16 +104,92 @@ static void g4_matrix_fill(g4_matrix *w, g4_type type, g4_scale_type scale, int 
         }
 }
 
-typedef struct {
-    g4_acts a;
-    float *x, *d;
-    int8_t *q;
-    int32_t *sum;
-} g4_test_acts;
+/* ---- The table of types ------------------------------------------------------------------------------ */
+
+/* The table says what the layouts above are made of, and reads their rows. */
+static void g4_test_type(g4_type type, g4_scale_type scale, int rows, int cols)
+{
+    const g4_type_info *info = g4_type_get(type);
+    const uint64_t steps = ((uint64_t)cols + 63) / 64;
+    G4_EXPECT(info && info->step_bytes == g4_step_bytes(type), "type %d: bytes of a step", (int)type);
+    G4_EXPECT(g4_row_bytes(type, (uint64_t)cols) == steps * g4_step_bytes(type) / 16, "%s: bytes of a row", info->name);
+    g4_matrix w;
+    g4_matrix_fill(&w, type, scale, rows, cols, G4_FILL_RANDOM);
+    const g4_tensor_entry entry = { .type = type, .scale_type = scale };
+    const g4_matrix m = g4_matrix_at(w.data, &entry, (uint64_t)rows, (uint64_t)cols);
+    G4_EXPECT(m.type == w.type && m.groups == w.groups && m.steps == w.steps && m.group_bytes == w.group_bytes,
+              "%s %dx%d: another shape", info->name, rows, cols);
+    float *x = g4_alloc(NULL, (size_t)cols, sizeof *x);
+    if (!x) exit(2);
+    int bad = 0;
+    for (int r = 0; r < rows; r++) {
+        g4_matrix_row(x, &m, r);
+        for (int c = 0; c < cols; c++) {
+            double s;
+            const double v = g4_element(&w, r, c, &s);
+            bad += x[c] != (float)s * (float)v;
+        }
+    }
+    G4_EXPECT(bad == 0, "%s %dx%d: %d values of matrix rows differ", info->name, rows, cols, bad);
+    g4_free(NULL, x);
+    g4_free(NULL, (void *)(uintptr_t)w.data);
+}
+
+/* Value c of a row of a table, read as parts.h describes the layout. */
+static float g4_table_value(const uint8_t *row, g4_type type, g4_scale_type scale, size_t cols, size_t c)
+{
+    float f;
+    memcpy(&f, row + (type == G4_TYPE_F32 ? 4 * c : 0), sizeof f);
+    if (type == G4_TYPE_F32) return f;
+    if (type == G4_TYPE_BF16) return g4_bf16_to_f32(g4_load_u16(row + 2 * c));
+    const uint8_t *values = row + cols / 32 * 2, byte = values[type == G4_TYPE_Q8_0 ? c : c / 32 * 16 + c % 16];
+    const int q = type == G4_TYPE_Q8_0 ? (int8_t)byte : (c % 32 < 16 ? byte & 15 : byte >> 4) - 8;
+    return g4_scale_value(g4_load_u16(row + c / 32 * 2), scale) * (float)q;
+}
+
+/* Any part of a row of a table, with any bytes that are numbers. */
+static void g4_test_table(g4_type type, g4_scale_type scale)
+{
+    enum { ROWS = 3, COLS = 192 };
+    const size_t row_bytes = (size_t)g4_row_bytes(type, COLS);
+    uint8_t *data = g4_alloc(NULL, ROWS, row_bytes);
+    if (!data) exit(2);
+    for (size_t i = 0; i < ROWS * row_bytes; i++) data[i] = (uint8_t)(g4_rand() % 64); /* no infinite exponent */
+    const g4_table t = { data, type, scale, ROWS, COLS, row_bytes };
+    int bad = 0;
+    for (int row = 0; row < ROWS; row++)
+        for (int col = 0; col < COLS; col += 7) {
+            float x[COLS];
+            g4_table_row(x, &t, row, col, COLS - col);
+            for (int i = 0; i < COLS - col; i++)
+                bad += x[i] != g4_table_value(data + (size_t)row * row_bytes, type, scale, COLS, (size_t)(col + i));
+        }
+    G4_EXPECT(bad == 0, "%s: %d values of table rows differ", g4_type_name(type), bad);
+    g4_free(NULL, data);
+}
+
+static void g4_test_types(void)
+{
+    G4_EXPECT(!g4_type_get(G4_N_TYPES) && !strcmp(g4_type_name(G4_N_TYPES), "?"), "a type too many");
+    for (g4_type type = G4_TYPE_F32; type < G4_N_TYPES; type++) {
+        const int has_scales = g4_type_get(type)->has_scales;
+        for (g4_scale_type scale = has_scales ? G4_SCALE_F16 : G4_SCALE_NONE;
+             scale <= (has_scales ? G4_SCALE_BF16 : G4_SCALE_NONE); scale++) {
+            g4_test_type(type, scale, 33, 100);
+            g4_test_type(type, scale, 16, 64);
+            g4_test_table(type, scale);
+        }
+    }
+}
+
+/* ---- Activations ------------------------------------------------------------------------------------- */
+
 /* Activations up to size; -1: the largest numbers with signs in turn; -2: all negative. */
-static void g4_acts_make(g4_test_acts *t, const g4_kernels *k, int n, int cols, float size)
+static void g4_acts_make(g4_acts *t, const g4_kernels *k, int n, int cols, float size)
 {
     const size_t steps = g4_pad((size_t)cols, 64) / 64, stride = 64 * steps;
+    t->x_stride = stride;
+    t->steps = (int)steps;
     t->x = g4_alloc(NULL, (size_t)n * stride, sizeof *t->x);
     t->q = g4_alloc(NULL, (size_t)n * stride, 1);
     t->d = g4_alloc(NULL, (size_t)n * 2 * steps, sizeof *t->d);
@@ -126,9 +200,8 @@ static void g4_acts_make(g4_test_acts *t, const g4_kernels *k, int n, int cols, 
             t->x[i * stride + c] = size >= 0 ? size * g4_randf() : size > -2 && c % 2 == 0 ? -size : size;
         k->quantize(t->q + i * stride, t->d + i * 2 * steps, t->sum + i * 2 * steps, t->x + i * stride, (int)stride);
     }
-    t->a = (g4_acts){ .x = t->x, .x_stride = stride, .q = t->q, .d = t->d, .sum = t->sum, .steps = (int)steps };
 }
-static void g4_acts_free(g4_test_acts *t)
+static void g4_acts_free(g4_acts *t)
 {
     g4_free(NULL, t->x), g4_free(NULL, t->q), g4_free(NULL, t->d), g4_free(NULL, t->sum);
 }
@@ -139,7 +212,7 @@ static void g4_test_gemm(const g4_kernels *k, const g4_kernels *scalar, g4_type 
                          int cols, int n, int fill, float size)
 {
     g4_matrix w;
-    g4_test_acts x;
+    g4_acts x;
     g4_matrix_fill(&w, type, scale, rows, cols, fill);
     g4_acts_make(&x, k, n, cols, size);
     const size_t stride = (size_t)w.groups * 16 + 16, total = (size_t)n * stride;
@@ -147,10 +220,10 @@ static void g4_test_gemm(const g4_kernels *k, const g4_kernels *scalar, g4_type 
           *ref = g4_alloc(NULL, total, sizeof *ref);
     if (!y || !one || !ref) exit(2);
     for (size_t i = 0; i < total; i++) y[i] = one[i] = ref[i] = 77.0f;
-    k->gemm[type](y, stride, &w, &x.a, 0, n, 0, w.groups);
+    k->gemm[type](y, stride, &w, &x, 0, n, 0, w.groups);
     for (int g = w.groups - 1; g >= 0; g--)
         for (int t = 0; t < n; t++)
-            k->gemm[type](one + (size_t)t * stride + 16 * (size_t)g, stride, &w, &x.a, t, t + 1, g, g + 1);
+            k->gemm[type](one + (size_t)t * stride + 16 * (size_t)g, stride, &w, &x, t, t + 1, g, g + 1);
     G4_EXPECT_BITS(y, one, total, "%s type %d %dx%d x %d: one token and panel differ", k->isa, (int)type, rows, cols,
                    n);
     int bad = 0, outside = 0;
@@ -161,9 +234,9 @@ static void g4_test_gemm(const g4_kernels *k, const g4_kernels *scalar, g4_type 
             for (int c = 0; c < cols; c++) {
                 double s;
                 const double v = g4_element(&w, r, c, &s);
-                const double a = quantised ? (double)x.q[(size_t)t * x.a.x_stride + (size_t)c] *
+                const double a = quantised ? (double)x.q[(size_t)t * x.x_stride + (size_t)c] *
                                                  (double)x.d[(size_t)t * 2 * (size_t)w.steps + (size_t)c / 32]
-                                           : (double)x.x[(size_t)t * x.a.x_stride + (size_t)c];
+                                           : (double)x.x[(size_t)t * x.x_stride + (size_t)c];
                 sum += v * s * a;
                 magnitude += fabs(v * s * a);
             }
@@ -178,16 +251,16 @@ static void g4_test_gemm(const g4_kernels *k, const g4_kernels *scalar, g4_type 
     /* Unit scales and unit steps: the sums are integers below 2^24, so every table must give the same bits. */
     if (quantised && fill == G4_FILL_UNIT && cols <= 512) {
         for (size_t i = 0; i < (size_t)n * 2 * (size_t)w.steps; i++) x.d[i] = 1.0f;
-        k->gemm[type](y, stride, &w, &x.a, 0, n, 0, w.groups);
-        scalar->gemm[type](ref, stride, &w, &x.a, 0, n, 0, w.groups);
+        k->gemm[type](y, stride, &w, &x, 0, n, 0, w.groups);
+        scalar->gemm[type](ref, stride, &w, &x, 0, n, 0, w.groups);
         G4_EXPECT_BITS(y, ref, total, "%s type %d: integer sums differ from scalar", k->isa, (int)type);
     }
     /* Part of the tokens and groups only. */
     if (n > 2 && w.groups > 1) {
         for (size_t i = 0; i < total; i++) one[i] = 77.0f;
-        k->gemm[type](one + stride + 16, stride, &w, &x.a, 1, n - 1, 1, w.groups);
-        k->gemm[type](one, stride, &w, &x.a, 2, 2, 0, w.groups);
-        k->gemm[type](one, stride, &w, &x.a, 0, n, 1, 1);
+        k->gemm[type](one + stride + 16, stride, &w, &x, 1, n - 1, 1, w.groups);
+        k->gemm[type](one, stride, &w, &x, 2, 2, 0, w.groups);
+        k->gemm[type](one, stride, &w, &x, 0, n, 1, 1);
         outside = 0;
         for (size_t i = 0; i < total; i++) {
             const size_t t = i / stride, r = i % stride;
@@ -207,10 +280,10 @@ static void g4_test_product16(const g4_kernels *k, const g4_kernels *scalar, g4_
                               int n, int fill, float size)
 {
     g4_matrix w;
-    g4_test_acts x;
+    g4_acts x;
     g4_matrix_fill(&w, G4_TYPE_Q8_0, scale, rows, cols, fill);
     g4_acts_make(&x, k, n, cols, size);
-    const size_t padded = x.a.x_stride, stride = (size_t)w.groups * 16 + 16, total = (size_t)n * stride;
+    const size_t padded = x.x_stride, stride = (size_t)w.groups * 16 + 16, total = (size_t)n * stride;
     int16_t *q[2];
     float *unit[2], *y[2], *limited = g4_alloc(NULL, total, sizeof *limited);
     for (int i = 0; i < 2; i++) {
@@ -220,20 +293,20 @@ static void g4_test_product16(const g4_kernels *k, const g4_kernels *scalar, g4_
         for (size_t j = 0; j < total; j++) y[i][j] = limited[j] = 77.0f;
         for (size_t t = 0; t < (size_t)n; t++)
             (i ? scalar : k)->quantize16(q[i] + t * padded, unit[i] + t, x.x + t * padded, (int)padded);
-        (i ? scalar : k)->product16(y[i], stride, &w, q[i], unit[i], n, -INFINITY, INFINITY);
+        (i ? scalar : k)->product16[G4_TYPE_Q8_0](y[i], stride, &w, q[i], unit[i], n, -INFINITY, INFINITY);
     }
     G4_EXPECT_BITS(q[0], q[1], (size_t)n * padded, "%s quantize16 of %d: integers differ from scalar", k->isa, cols);
     G4_EXPECT_BITS(unit[0], unit[1], (size_t)n, "%s quantize16 of %d: units differ from scalar", k->isa, cols);
     G4_EXPECT_BITS(y[0], y[1], total, "%s product16 %dx%d x %d differs from scalar", k->isa, rows, cols, n);
     const float most = fabsf(y[0][0]) / 2;
-    k->product16(limited, stride, &w, q[0], unit[0], n, -most, most / 2);
+    k->product16[G4_TYPE_Q8_0](limited, stride, &w, q[0], unit[0], n, -most, most / 2);
     int bad = 0, beyond = 0, outside = 0;
     for (size_t t = 0; t < (size_t)n; t++) {
         double norm = 0;
         for (size_t c = 0; c < padded; c++) {
             const int v = q[0][t * padded + c / 32 * 32 + c % 32 / 2 + c % 2 * 16];
             const double off = fabs((double)x.x[t * padded + c] - v * (double)unit[0][t]);
-            beyond += abs(v) > G4_MOST16 || off > 0.51 * (double)unit[0][t];
+            beyond += abs(v) > G4_MAX_FACTOR16 || off > 0.51 * (double)unit[0][t];
             norm += (double)v * v;
         }
         beyond += sqrt(norm) > (double)G4_NORM_PRODUCT16 + 0.5 * sqrt((double)padded) + 1;
@@ -263,7 +336,7 @@ static void g4_test_product16(const g4_kernels *k, const g4_kernels *scalar, g4_
     G4_EXPECT(outside == 0, "%s product16: wrote outside its groups", k->isa);
     x.x[1] = INFINITY; /* no number comes out, but no trap either */
     k->quantize16(q[0], unit[0], x.x, (int)padded);
-    k->product16(y[0], stride, &w, q[0], unit[0], 1, -INFINITY, INFINITY);
+    k->product16[G4_TYPE_Q8_0](y[0], stride, &w, q[0], unit[0], 1, -INFINITY, INFINITY);
     G4_EXPECT(fill == G4_FILL_ZERO || !isfinite(y[0][0]), "%s product16: an infinite input gave %g", k->isa,
               (double)y[0][0]);
     for (int i = 0; i < 2; i++) g4_free(NULL, q[i]), g4_free(NULL, unit[i]), g4_free(NULL, y[i]);
@@ -454,7 +527,8 @@ static void g4_test_attend(const g4_kernels *k, g4_kv_type type, int head_dim, i
                                       .v_scale = type == G4_KV_Q8_0 ? scales[1][t] : NULL,
                                       .next = t % 2 ? kb : NULL };
             const int *lt = lo + t * n_q, *ht = hi + t * n_q;
-            if (s == 0) k->attend(&tile, type, head_dim, q, n_q, lt, ht, m[s], l[s], o[s]);
+            if (s == 0)
+                k->attend(&tile, type, head_dim, q, n_q, lt, ht, m[s], l[s], o[s]);
             else
                 for (int i = 0; i < n_q; i++)
                     k->attend(&tile, type, head_dim, q + (size_t)i * hd, 1, lt + i, ht + i, m[s] + i, l[s] + i,
@@ -526,17 +600,18 @@ static void g4_test_attend16(const g4_kernels *k, int head_dim, int n_q, int n_k
     double *want = calloc(hd, sizeof *want), *off = calloc(hd, sizeof *off);
     if (!q || !kk || !v || !q_unit || !want || !off) exit(2);
     /* as large as a norm of G4_NORM16 lets every element be */
-    const int most = g4_min_int((int)(G4_NORM16 / sqrt((double)head_dim)), G4_MOST16);
+    const int most = g4_min_int((int)(G4_NORM16 / sqrt((double)head_dim)), G4_MAX_FACTOR16);
     for (size_t i = 0; i < (size_t)n_q * hd; i++) q[i] = (int16_t)(flat ? most : g4_rand_within(most));
     for (size_t i = 0; i < KEYS * hd; i++) kk[i] = (int16_t)(flat ? -most : g4_rand_within(most));
-    for (size_t i = 0; i < KEYS * width; i++) v[i] = (int16_t)(flat ? G4_MOST16 : g4_rand_within(G4_MOST16));
+    for (size_t i = 0; i < KEYS * width; i++)
+        v[i] = (int16_t)(flat ? G4_MAX_FACTOR16 : g4_rand_within(G4_MAX_FACTOR16));
     for (int i = 0; i < n_q; i++) q_unit[i] = size / G4_NORM16;
     for (int j = 0; j < KEYS; j++) k_unit[j] = (1.0f + (flat ? 0 : g4_randf())) / G4_NORM16;
     const int keys[TILES] = { G4_PAGE, n_keys };
     g4_tile16 tiles[TILES];
     for (int t = 0; t < TILES; t++)
-        tiles[t] = (g4_tile16){ kk + (size_t)t * G4_PAGE * hd, v + (size_t)t * G4_PAGE * width, k_unit + t * G4_PAGE,
-                                1.0f / G4_MOST16 };
+        tiles[t] = (g4_tile16) { kk + (size_t)t * G4_PAGE * hd, v + (size_t)t * G4_PAGE * width, k_unit + t * G4_PAGE,
+                                 1.0f / G4_MAX_FACTOR16 };
     for (int s = 0; s < 2; s++) { /* 0: all queries at once; 1: one by one */
         o[s] = g4_alloc(NULL, (size_t)n_q * width, sizeof *o[s]), m[s] = g4_alloc(NULL, (size_t)n_q, sizeof *m[s]);
         l[s] = g4_alloc(NULL, (size_t)n_q, sizeof *l[s]);
@@ -572,13 +647,15 @@ static void g4_test_attend16(const g4_kernels *k, int head_dim, int n_q, int n_k
             for (int t = 0; t < TILES; t++) {
                 double most_p = 0, all = 0;
                 for (int j = 0; j < keys[t]; j++) most_p = fmax(most_p, p[t][j]), all += p[t][j];
-                const double unit = fmax(most_p / G4_MOST16, all / G4_WEIGHTS16);
+                const double unit = fmax(most_p / G4_MAX_FACTOR16, all / G4_WEIGHTS16);
                 for (int j = 0; j < keys[t]; j++)
                     for (size_t d = 0; d < hd; d++) {
                         const int16_t integer = tiles[t].v[((size_t)j / 2 * width + d) * 2 + (size_t)j % 2];
-                        const double value = (double)integer / G4_MOST16;
-                        if (pass == 0) want[d] += p[t][j] * value / sum;
-                        else off[d] += 0.51 * unit * fabs(value - want[d]) / sum;
+                        const double value = (double)integer / G4_MAX_FACTOR16;
+                        if (pass == 0)
+                            want[d] += p[t][j] * value / sum;
+                        else
+                            off[d] += 0.51 * unit * fabs(value - want[d]) / sum;
                     }
             }
         /* a score is off by 2^-22 of itself, exp by 2^-22, sums of 128 terms by 128 roundings */
@@ -619,21 +696,21 @@ static double g4_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 /* Best seconds of one call, over about 0.2 s. */
-#define G4_BEST(seconds, call)                                 \
-    do {                                                       \
-        (seconds) = 1e9;                                       \
-        for (double end_ = g4_now() + 0.2; g4_now() < end_;) { \
-            const double start_ = g4_now();                    \
-            call;                                              \
-            (seconds) = fmin((seconds), g4_now() - start_);    \
-        }                                                      \
+#define G4_BEST(seconds, call)                                                                                         \
+    do {                                                                                                               \
+        (seconds) = 1e9;                                                                                               \
+        for (double end_ = g4_now() + 0.2; g4_now() < end_;) {                                                         \
+            const double start_ = g4_now();                                                                            \
+            call;                                                                                                      \
+            (seconds) = fmin((seconds), g4_now() - start_);                                                            \
+        }                                                                                                              \
     } while (0)
 
 static void g4_time(const g4_kernels *k)
 {
     static const char *const names[] = { "f32", "bf16", "q8_0", "q4_0" };
     enum { ROWS = 256, COLS = 1536, TOKENS = 64 };
-    g4_test_acts x;
+    g4_acts x;
     g4_acts_make(&x, k, TOKENS, COLS, 1.0f);
     float *y = g4_alloc(NULL, (size_t)TOKENS * ROWS, sizeof *y);
     if (!y) exit(2);
@@ -642,17 +719,17 @@ static void g4_time(const g4_kernels *k)
         g4_matrix w;
         g4_matrix_fill(&w, (g4_type)type, G4_SCALE_F16, ROWS, COLS, G4_FILL_RANDOM);
         const double macs = (double)ROWS * COLS;
-        G4_BEST(s, k->gemm[type](y, ROWS, &w, &x.a, 0, TOKENS, 0, w.groups));
+        G4_BEST(s, k->gemm[type](y, ROWS, &w, &x, 0, TOKENS, 0, w.groups));
         printf("%-11s %-5s panel %7.1f G multiply-adds/s", k->isa, names[type], macs * TOKENS / s * 1e-9);
-        G4_BEST(s, k->gemm[type](y, ROWS, &w, &x.a, 0, 1, 0, w.groups));
+        G4_BEST(s, k->gemm[type](y, ROWS, &w, &x, 0, 1, 0, w.groups));
         printf("   one token %6.1f G, %6.1f GB/s from cache\n", macs / s * 1e-9,
                (double)w.groups * (double)w.group_bytes / s * 1e-9);
-        if (type == G4_TYPE_Q8_0 && k->product16) {
+        if (k->product16[type]) {
             int16_t *x16 = g4_alloc(NULL, (size_t)TOKENS * COLS, sizeof *x16);
             if (!x16) exit(2);
             float unit[TOKENS];
             for (size_t t = 0; t < TOKENS; t++) k->quantize16(x16 + t * COLS, unit + t, x.x + t * COLS, COLS);
-            G4_BEST(s, k->product16(y, ROWS, &w, x16, unit, TOKENS, -INFINITY, INFINITY));
+            G4_BEST(s, k->product16[G4_TYPE_Q8_0](y, ROWS, &w, x16, unit, TOKENS, -INFINITY, INFINITY));
             printf("%-11s %-5s x 16 bits, panel %7.1f G multiply-adds/s\n", k->isa, names[type],
                    macs * TOKENS / s * 1e-9);
             g4_free(NULL, x16);
@@ -710,6 +787,7 @@ int main(int argc, char **argv)
     int n;
     const g4_kernels *const *tables = g4_kernel_tables(&n);
     const g4_kernels *scalar = tables[n - 1];
+    g4_test_types();
     for (int i = 0; i < n; i++) {
         const g4_kernels *k = tables[i];
         if (!k->usable()) {
@@ -734,28 +812,28 @@ int main(int argc, char **argv)
                     g4_test_gemm(k, scalar, (g4_type)type, scale, 40, 100, panels[p], G4_FILL_RANDOM, 1.0f);
                     g4_test_gemm(k, scalar, (g4_type)type, scale, 33, 320, panels[p], G4_FILL_UNIT, 1.0f);
                     g4_test_gemm(k, scalar, (g4_type)type, scale, 17, 1100, panels[p], G4_FILL_RANDOM, 1.0f);
-                    g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 64, panels[p], G4_FILL_LEAST, -2.0f);
+                    g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 64, panels[p], G4_FILL_MIN, -2.0f);
                     g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 512, panels[p], G4_FILL_UNIT, -1.0f);
                 }
                 g4_test_gemm(k, scalar, (g4_type)type, scale, 1, 32, 3, G4_FILL_RANDOM, 1e4f);
                 g4_test_gemm(k, scalar, (g4_type)type, scale, 17, 1, 3, G4_FILL_UNIT, 1.0f);
                 g4_test_gemm(k, scalar, (g4_type)type, scale, 16, 3200, 19, G4_FILL_RANDOM, 1e-3f);
-                g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 512, 5, G4_FILL_LEAST, -1.0f);
+                g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 512, 5, G4_FILL_MIN, -1.0f);
                 g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 512, 5, G4_FILL_UNIT, -1.0f);
                 g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 200, 5, G4_FILL_ZERO, 1.0f);
                 g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 200, 5, G4_FILL_RANDOM, 0.0f);
             }
-        for (g4_scale_type scale = G4_SCALE_F16; k->product16 && scale <= G4_SCALE_BF16; scale++) {
+        for (g4_scale_type scale = G4_SCALE_F16; k->product16[G4_TYPE_Q8_0] && scale <= G4_SCALE_BF16; scale++) {
             for (int tokens = 1; tokens <= 9; tokens++) {
                 g4_test_product16(k, scalar, scale, 40, 100, tokens, G4_FILL_RANDOM, 1.0f);
                 g4_test_product16(k, scalar, scale, 300, 33, tokens, G4_FILL_UNIT, 1e-6f);
             }
             g4_test_product16(k, scalar, scale, 17, 1100, 67, G4_FILL_RANDOM, 1e4f);
             g4_test_product16(k, scalar, scale, 16, 3200, 130, G4_FILL_UNIT, 1.0f);
-            g4_test_product16(k, scalar, scale, 24, 768, 64, G4_FILL_LEAST, -2.0f);
-            g4_test_product16(k, scalar, scale, 24, 4096, 5, G4_FILL_LEAST, -2.0f);
-            g4_test_product16(k, scalar, scale, 24, 512, 5, G4_FILL_LEAST, -1.0f);
-            g4_test_product16(k, scalar, scale, 16, 32, 3, G4_FILL_LEAST, -2.0f);
+            g4_test_product16(k, scalar, scale, 24, 768, 64, G4_FILL_MIN, -2.0f);
+            g4_test_product16(k, scalar, scale, 24, 4096, 5, G4_FILL_MIN, -2.0f);
+            g4_test_product16(k, scalar, scale, 24, 512, 5, G4_FILL_MIN, -1.0f);
+            g4_test_product16(k, scalar, scale, 16, 32, 3, G4_FILL_MIN, -2.0f);
             g4_test_product16(k, scalar, scale, 24, 200, 5, G4_FILL_ZERO, 1.0f);
             g4_test_product16(k, scalar, scale, 24, 200, 5, G4_FILL_RANDOM, 0.0f);
         }

@@ -15,6 +15,39 @@ static int g4_count_output(void *user, const g4_output *out)
     return out->token < 0;
 }
 
+/* Prints a hash of the logits after a short prompt. tests/test_contraction.sh compares what the programs print: however
+ * the library was built, the bits are the same. */
+static void g4_use_logits(const char *model, const char *isa)
+{
+    g4_error err;
+    g4_engine *e = NULL;
+    g4_session *s = NULL;
+    g4_engine_options opt;
+    g4_engine_info info;
+    const g4_token ids[6] = { 2, 5, 7, 11, 13, 17 };
+    memset(&opt, 0, sizeof opt);
+    opt.model_path = model;
+    opt.isa = isa;
+    if (g4_engine_open(&e, &opt, &err) == G4_OK && g4_session_open(&s, e, NULL, &err) == G4_OK &&
+        g4_session_eval(s, ids, 6, &err) == G4_OK) {
+        const float *logits = g4_session_logits(s);
+        uint64_t hash = 0;
+        g4_engine_get_info(e, &info);
+        for (int i = 0; i < info.n_vocab; i++) {
+            uint32_t bits;
+            memcpy(&bits, &logits[i], sizeof bits);
+            hash = (hash ^ bits) * 0x9E3779B97F4A7C15u;
+            hash ^= hash >> 32;
+        }
+        printf("logits of %s, %s: %08lx%08lx\n", model, info.isa, (unsigned long)(hash >> 32),
+               (unsigned long)(hash & 0xFFFFFFFFu));
+        err.message[0] = 0;
+    }
+    G4_EXPECT(s != NULL, "%s, %s: %s", model, isa ? isa : "best table", err.message);
+    g4_session_close(s);
+    g4_engine_close(e);
+}
+
 static int g4_use(const char *model)
 {
     g4_error err;
@@ -47,6 +80,8 @@ static int g4_use(const char *model)
     }
     g4_session_close(s);
     g4_engine_close(e);
+    g4_use_logits(model, NULL);
+    g4_use_logits(model, "scalar");
     return g4_test_end();
 }
 

@@ -45,10 +45,10 @@ printf '#include "gemma4.h"\nint main(void) { return 0; }\n' > "$out/head.c"
 for cc in $compilers; do
     mkdir -p "$out/$cc"
     # shellcheck disable=SC2016
-    compile='f=$1; exec '$cc' -std=c11 -O1 -fPIC -ffp-contract=off -pthread '$warn' -I. -c "$f" -o '$out/$cc'/$(echo "${f%.c}" | tr / _).o'
+    compile='f=$1; exec '$cc' -std=c11 -O1 -fPIC -pthread '$warn' -I. -c "$f" -o '$out/$cc'/$(echo "${f%.c}" | tr / _).o'
     echo "$lib $cli $out/one.c $out/head.c examples/simple.c" | tr ' ' '\n' | each "$cc warnings in" sh -c "$compile" sh
     mv "$out/$cc/$(echo "$out/one" | tr / _).o" "$out/$cc/one.o"
-    "$cc" -std=c11 -O1 -ffp-contract=off -DG4_SCALAR_ONLY $warn -I. -c "$out/one.c" -o "$out/$cc/scalar.o" 2>&1 |
+    "$cc" -std=c11 -O1 -DG4_SCALAR_ONLY $warn -I. -c "$out/one.c" -o "$out/$cc/scalar.o" 2>&1 |
         check "$cc warnings with G4_SCALAR_ONLY"
     "$cc" -x c++ -std=c++11 $warn -I. -fsyntax-only "$out/head.c" 2>&1 | check "$cc warnings in gemma4.h as C++11"
 done
