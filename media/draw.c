@@ -1,11 +1,18 @@
-/* draw.c - boxes and their labels. */
+/* draw.c - frames and their labels, drawn into RGB pixels. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
 #include "media.h"
 
+/* ---- Letters -------------------------------------------------------------------------------- */
+
+#define G4_FONT_FIRST 32 /* the blank */
+#define G4_FONT_LAST 95  /* the underscore */
+#define G4_FONT_WIDTH 5
+#define G4_FONT_HEIGHT 7
+
 /* Characters 32 to 95 in 7 rows of 5 bits, the left column highest. Small letters are drawn as capitals. */
-static const uint8_t g4_font[64][7] = {
+static const uint8_t g4_font[G4_FONT_LAST - G4_FONT_FIRST + 1][G4_FONT_HEIGHT] = {
     { 0, 0, 0, 0, 0, 0, 0 },        { 4, 4, 4, 4, 4, 0, 4 },        { 10, 10, 0, 0, 0, 0, 0 },
     { 10, 10, 31, 10, 31, 10, 10 }, { 4, 15, 20, 14, 5, 30, 4 },    { 25, 25, 2, 4, 8, 19, 19 },
     { 12, 18, 18, 12, 21, 18, 13 }, { 4, 4, 0, 0, 0, 0, 0 },        { 2, 4, 8, 8, 8, 4, 2 },
@@ -30,48 +37,78 @@ static const uint8_t g4_font[64][7] = {
     { 0, 0, 0, 0, 0, 0, 31 },
 };
 
-static void g4_fill(uint8_t *pixels, int width, int height, size_t stride, int64_t x0, int64_t y0, int64_t x1,
-                    int64_t y1, const uint8_t rgb[3])
+static const uint8_t *g4_glyph(char letter)
 {
-    for (int64_t y = y0 < 0 ? 0 : y0; y < y1 && y < height; y++) {
-        for (int64_t x = x0 < 0 ? 0 : x0; x < x1 && x < width; x++)
-            memcpy(pixels + (size_t)y * stride + 3 * (size_t)x, rgb, 3);
+    int c = (unsigned char)letter;
+    if (c >= 'a' && c <= 'z') c += 'A' - 'a';
+    if (c < G4_FONT_FIRST || c > G4_FONT_LAST) c = '?';
+    return g4_font[c - G4_FONT_FIRST];
+}
+
+/* ---- Areas ---------------------------------------------------------------------------------- */
+
+typedef struct {
+    uint8_t *pixels; /* (height, stride bytes), RGB */
+    int64_t width, height;
+    size_t stride;
+} g4_canvas;
+
+/* Fill [x0, x1) x [y0, y1) as far as it lies in the picture. */
+static void g4_fill(const g4_canvas *c, int64_t x0, int64_t y0, int64_t x1, int64_t y1, const uint8_t rgb[3])
+{
+    for (int64_t y = y0 < 0 ? 0 : y0; y < y1 && y < c->height; y++) {
+        for (int64_t x = x0 < 0 ? 0 : x0; x < x1 && x < c->width; x++)
+            memcpy(c->pixels + (size_t)y * c->stride + 3 * (size_t)x, rgb, 3);
     }
+}
+
+static int64_t g4_min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t g4_max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static void g4_draw_frame(const g4_canvas *c, const int box[4], int64_t line, const uint8_t rgb[3])
+{
+    const int64_t x0 = box[0], y0 = box[1], x1 = box[2], y1 = box[3];
+    g4_fill(c, x0, y0, x1, g4_min_i64(y0 + line, y1), rgb);
+    g4_fill(c, x0, g4_max_i64(y1 - line, y0), x1, y1, rgb);
+    g4_fill(c, x0, y0, g4_min_i64(x0 + line, x1), y1, rgb);
+    g4_fill(c, g4_max_i64(x1 - line, x0), y0, x1, y1, rgb);
+}
+
+/* A letter whose upper left corner is at x, y, in dots of `dot` pixels. */
+static void g4_draw_letter(const g4_canvas *c, char letter, int64_t x, int64_t y, int64_t dot, const uint8_t rgb[3])
+{
+    const uint8_t *rows = g4_glyph(letter);
+    for (int row = 0; row < G4_FONT_HEIGHT; row++) {
+        for (int column = 0; column < G4_FONT_WIDTH; column++) {
+            if (!(rows[row] >> (G4_FONT_WIDTH - 1 - column) & 1)) continue;
+            const int64_t left = x + column * dot, top = y + row * dot;
+            g4_fill(c, left, top, left + dot, top + dot, rgb);
+        }
+    }
+}
+
+/* A label on a ground of that colour above the corner x, y, or below it at the top of the picture; a dot of margin
+ * around the letters and between them. */
+static void g4_draw_label(const g4_canvas *c, const char *label, int64_t x, int64_t y, int64_t dot,
+                          const uint8_t rgb[3])
+{
+    const uint8_t dark[3] = { 0, 0, 0 }, light[3] = { 255, 255, 255 };
+    const int64_t n = (int64_t)strnlen(label, 200), advance = (G4_FONT_WIDTH + 1) * dot;
+    const int64_t width = n * advance + dot, height = (G4_FONT_HEIGHT + 2) * dot;
+    const int64_t left = g4_max_i64(0, g4_min_i64(x, c->width - width));
+    const int64_t top = g4_max_i64(0, y - height >= 0 ? y - height : y);
+    const int is_bright = 299 * rgb[0] + 587 * rgb[1] + 114 * rgb[2] > 128000; /* its luma, in thousandths */
+    g4_fill(c, left, top, left + width, top + height, rgb);
+    for (int64_t i = 0; i < n; i++)
+        g4_draw_letter(c, label[i], left + dot + i * advance, top + dot, dot, is_bright ? dark : light);
 }
 
 G4_API void g4_draw_box(uint8_t *pixels, int width, int height, size_t stride, const int box[4], const char *label,
                         const uint8_t rgb[3])
 {
     if (!pixels || width <= 0 || height <= 0) return;
-    if (stride == 0) stride = (size_t)width * 3;
-    int64_t x0 = box[0], y0 = box[1], x1 = box[2], y1 = box[3];
-    int64_t line = g4_max_int(1, g4_min_int(width, height) / 240),
-            dot = g4_max_int(1, g4_min_int(width, height) / 320); /* thickness grows with the picture */
-    g4_fill(pixels, width, height, stride, x0, y0, x1, y0 + line < y1 ? y0 + line : y1, rgb);
-    g4_fill(pixels, width, height, stride, x0, y1 - line > y0 ? y1 - line : y0, x1, y1, rgb);
-    g4_fill(pixels, width, height, stride, x0, y0, x0 + line < x1 ? x0 + line : x1, y1, rgb);
-    g4_fill(pixels, width, height, stride, x1 - line > x0 ? x1 - line : x0, y0, x1, y1, rgb);
-    if (!label || !label[0]) return;
-    int64_t n = 0, tall = 9 * dot;
-    while (label[n] && n < 200) n++;
-    int64_t wide = (6 * n + 1) * dot;
-    int64_t tx = x0 + wide > width ? width - wide : x0,
-            ty = y0 - tall >= 0 ? y0 - tall : y0; /* above the box, or inside at its top */
-    if (tx < 0) tx = 0;
-    if (ty < 0) ty = 0;
-    const uint8_t dark[3] = { 0, 0, 0 }, light[3] = { 255, 255, 255 };
-    const uint8_t *ink = 299 * rgb[0] + 587 * rgb[1] + 114 * rgb[2] > 128000 ? dark : light;
-    g4_fill(pixels, width, height, stride, tx, ty, tx + wide, ty + tall, rgb);
-    for (int64_t i = 0; i < n; i++) {
-        int c = (unsigned char)label[i];
-        if (c >= 'a' && c <= 'z') c -= 32;
-        if (c < 32 || c > 95) c = '?';
-        for (int y = 0; y < 7; y++) {
-            for (int x = 0; x < 5; x++) {
-                if (!(g4_font[c - 32][y] >> (4 - x) & 1)) continue;
-                int64_t px = tx + (1 + 6 * i + x) * dot, py = ty + (1 + y) * dot;
-                g4_fill(pixels, width, height, stride, px, py, px + dot, py + dot, ink);
-            }
-        }
-    }
+    const g4_canvas canvas = { pixels, width, height, stride ? stride : (size_t)width * 3 };
+    const int side = g4_min_int(width, height); /* lines and letters grow with the picture */
+    g4_draw_frame(&canvas, box, g4_max_int(1, side / 240), rgb);
+    if (label && label[0]) g4_draw_label(&canvas, label, box[0], box[1], g4_max_int(1, side / 320), rgb);
 }

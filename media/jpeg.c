@@ -1,4 +1,8 @@
-/* jpeg.c - reading JPEG, baseline and progressive; libjpeg's integer IDCT and fancy upsampling, bit for bit. */
+/* jpeg.c - JPEG (ITU-T T.81): baseline, extended and progressive Huffman files of 8 bits, grey, YCbCr, RGB, CMYK and
+ * YCCK, as RGB. The pixels equal libjpeg-turbo's defaults bit for bit (accurate integer IDCT of jidctint.c, fancy
+ * upsampling of jdsample.c, colour tables of jdcolor.c), and CMYK is turned into RGB as Pillow does. A sequential scan
+ * is transformed as it is read; progressive ones keep all coefficients until the end. Damage that libjpeg would paint
+ * over with a warning is an error here. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -6,18 +10,11 @@
 
 #include <inttypes.h>
 
-/* ---- JPEG --------------------------------------------------------------------------------------------
- *
- * In: ITU-T T.81 baseline, extended and progressive Huffman files of 8 bits, grey, YCbCr, RGB, CMYK and YCCK. Out: RGB,
- * equal bit for bit to libjpeg-turbo's defaults (accurate integer IDCT of jidctint.c, fancy upsampling of jdsample.c,
- * colour tables of jdcolor.c), CMYK turned into RGB as Pillow does. A sequential scan is transformed as it is read;
- * progressive ones keep all coefficients until the end. Damage that libjpeg would paint over with a warning is an error
- * here. */
-
-#define G4_JPEG_MAX_SCANS 256 /* a progressive file of many empty scans would otherwise cost hours */
+#define G4_JPEG_SCANS_MAX 256 /* a progressive file of many empty scans would otherwise cost hours */
+#define G4_JPEG_BLOCK 64      /* coefficients: 8 rows of 8 */
 
 typedef struct {
-    uint16_t fast[512]; /* symbol << 4 | length, by the next 9 bits; 0: longer code */
+    uint16_t fast[512]; /* symbol << 4 | length, by the next 9 bits; 0: a longer code */
     int32_t last[17];   /* largest code of each length, -1: none */
     int32_t offset[17]; /* index of a code's symbol = code + offset[length] */
     uint8_t symbol[256];
@@ -25,52 +22,55 @@ typedef struct {
 } g4_jpeg_huff;
 
 typedef struct {
-    int id, h, v, tq;             /* sampling factors, quantisation table */
-    int blocks_w, blocks_h;       /* blocks with pixels in them */
-    int stored_w, stored_h;       /* the same, rounded up to whole MCUs */
-    int width, height;            /* samples: libjpeg's downsampled_width and _height */
-    int dc_table, ac_table, pred; /* of the present scan */
-    int seen, has_quant;          /* its DC was in some scan; quant is set */
-    uint16_t quant[64];           /* as it was when the component's first scan began */
-    uint8_t *plane;               /* (8 stored_h, 8 stored_w) */
-    int16_t *coef;                /* (stored_h, stored_w, 64) in natural order, progressive only */
+    int id, h, v, tq;              /* sampling factors, quantisation table */
+    int blocks_w, blocks_h;        /* blocks with pixels in them */
+    int stored_w, stored_h;        /* the same, rounded up to whole MCUs */
+    int width, height;             /* samples: libjpeg's downsampled_width and _height */
+    int dc_table, ac_table, pred;  /* of the present scan */
+    int seen, has_quant;           /* its DC was in some scan; quant is set */
+    uint16_t quant[G4_JPEG_BLOCK]; /* as it was when the component's first scan began */
+    uint8_t *plane;                /* (8 stored_h, 8 stored_w) */
+    int16_t *coef;                 /* (stored_h, stored_w, 64) in natural order, progressive only */
 } g4_jpeg_comp;
 
 typedef struct {
     const g4_media *m;
     const uint8_t *data;
-    size_t size, at;
+    size_t size, pos;
     int w, h, n_comps, progressive, max_h, max_v, mcus_w, mcus_h;
     g4_jpeg_comp comp[4];
-    uint16_t quant[4][64];
+    uint16_t quant[4][G4_JPEG_BLOCK];
     int has_quant[4];
     g4_jpeg_huff *huff;               /* (2, 4): DC, AC */
     uint32_t restart;                 /* MCUs between restart markers, 0: none */
     int has_jfif, adobe, orientation; /* adobe: colour transform of its marker, -1 without one */
     int scans;
-    /* the scan being read */
+    /* the scan being read: components in order, coefficients ss to se, their bits ah (before) and al */
     int n_scan, order[4], ss, se, ah, al;
-    uint32_t eob_run;
-    uint64_t bits;        /* n_bits of them, the next one highest */
-    int n_bits, invented; /* invented: zero bytes put in where the data had ended */
+    uint32_t eob_run; /* blocks that end at once */
+    uint64_t bits;    /* n_bits of them, the next one highest */
+    int n_bits;
+    int invented; /* zero bytes put in where the data had ended */
 } g4_jpeg;
 
-static const uint8_t g4_zigzag[64] = { 0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,
-                                       12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28,
-                                       35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
-                                       58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63 };
+static const uint8_t g4_zigzag[G4_JPEG_BLOCK] = { 0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,
+                                                  12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28,
+                                                  35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
+                                                  58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63 };
+
+/* ---- Bits of a scan ------------------------------------------------------------------------- */
 
 static void g4_jpeg_fill(g4_jpeg *j)
 {
     while (j->n_bits <= 56) {
         uint64_t byte = 0;
-        if (j->at < j->size && j->data[j->at] != 0xff) {
-            byte = j->data[j->at++];
+        if (j->pos < j->size && j->data[j->pos] != 0xff) {
+            byte = j->data[j->pos++];
         } else {
-            while (j->size - j->at >= 2 && j->data[j->at + 1] == 0xff) j->at++; /* fill bytes */
-            if (j->size - j->at >= 2 && j->data[j->at + 1] == 0) {
+            while (j->size - j->pos >= 2 && j->data[j->pos + 1] == 0xff) j->pos++; /* fill bytes */
+            if (j->size - j->pos >= 2 && j->data[j->pos + 1] == 0) {
                 byte = 0xff;
-                j->at += 2;
+                j->pos += 2;
             } else {
                 j->invented++; /* a marker, or the end of the file: stay before it */
             }
@@ -79,24 +79,27 @@ static void g4_jpeg_fill(g4_jpeg *j)
         j->n_bits += 8;
     }
 }
+
 static int g4_jpeg_get(g4_jpeg *j, int n) /* n <= 16 */
 {
     if (j->n_bits < n) g4_jpeg_fill(j);
     j->n_bits -= n;
     return (int)(j->bits >> j->n_bits & ((UINT64_C(1) << n) - 1));
 }
+
+/* Were bits used that the scan does not have? */
 static int g4_jpeg_overrun(const g4_jpeg *j) { return j->invented * 8 > j->n_bits; }
 
-static int g4_jpeg_symbol(g4_jpeg *j, const g4_jpeg_huff *h) /* -1: no such code */
+static int g4_jpeg_symbol(g4_jpeg *j, const g4_jpeg_huff *h) /* -1: there is no such code */
 {
     if (j->n_bits < 16) g4_jpeg_fill(j);
-    unsigned e = h->fast[j->bits >> (j->n_bits - 9) & 511];
-    if (e) {
-        j->n_bits -= (int)(e & 15);
-        return (int)(e >> 4);
+    const unsigned entry = h->fast[j->bits >> (j->n_bits - 9) & 511];
+    if (entry) {
+        j->n_bits -= (int)(entry & 15);
+        return (int)(entry >> 4);
     }
     for (int l = 10; l <= 16; l++) {
-        int32_t code = (int32_t)(j->bits >> (j->n_bits - l) & ((1u << l) - 1));
+        const int32_t code = (int32_t)(j->bits >> (j->n_bits - l) & ((1u << l) - 1));
         if (code <= h->last[l]) {
             j->n_bits -= l;
             return h->symbol[(code + h->offset[l]) & 255];
@@ -105,15 +108,50 @@ static int g4_jpeg_symbol(g4_jpeg *j, const g4_jpeg_huff *h) /* -1: no such code
     return -1;
 }
 
-/* A number of s bits whose first half of the range is negative (T.81, F.2.2.1). s <= 15. */
+/* A number of s <= 15 bits, the first half of whose range is negative (T.81, F.2.2.1). */
 static int g4_jpeg_signed(g4_jpeg *j, int s)
 {
     if (s == 0) return 0;
-    int v = g4_jpeg_get(j, s);
+    const int v = g4_jpeg_get(j, s);
     return v < 1 << (s - 1) ? v - (1 << s) + 1 : v;
 }
 
-static g4_status g4_jpeg_tables(g4_jpeg *j, const uint8_t *p, size_t n, g4_error *err) /* DHT */
+/* Move to the next marker and return its code, or -1 at the end of the file. */
+static int g4_jpeg_marker(g4_jpeg *j)
+{
+    for (;;) {
+        while (j->pos < j->size && j->data[j->pos] != 0xff) j->pos++;
+        while (j->pos < j->size && j->data[j->pos] == 0xff) j->pos++;
+        if (j->pos >= j->size) return -1;
+        const int code = j->data[j->pos++];
+        if (code) return code;
+    }
+}
+
+/* ---- Tables --------------------------------------------------------------------------------- */
+
+/* Codes of lengths 1 to 16: count[l] of each, whose symbols are in h already. */
+static g4_status g4_jpeg_huff_build(g4_jpeg_huff *h, const uint8_t *count, int name, g4_error *err)
+{
+    int32_t code = 0, index = 0;
+    for (int l = 1; l <= 16; l++, code <<= 1) {
+        h->offset[l] = index - code;
+        for (int i = 0; i < count[l]; i++, code++, index++) {
+            if (code >= 1 << l)
+                return g4_fail(err, G4_ERR_FORMAT, "JPEG: Huffman table 0x%02x has too many codes", name);
+            if (name < 16 && h->symbol[index] > 15)
+                return g4_fail(err, G4_ERR_FORMAT, "JPEG: DC size %d, expected at most 15", h->symbol[index]);
+            for (int rest = 0; l <= 9 && rest < 1 << (9 - l); rest++)
+                h->fast[code << (9 - l) | rest] = (uint16_t)(h->symbol[index] << 4 | l);
+        }
+        h->last[l] = count[l] ? code - 1 : -1;
+    }
+    h->present = 1;
+    return G4_OK;
+}
+
+/* DHT: tables of a name (class << 4 | index), 16 counts and the symbols. */
+static g4_status g4_jpeg_huff_tables(g4_jpeg *j, const uint8_t *p, size_t n, g4_error *err)
 {
     while (n > 0) {
         if (n < 17) return g4_fail(err, G4_ERR_FORMAT, "JPEG: Huffman table of %zu bytes, expected 17 or more", n);
@@ -124,37 +162,87 @@ static g4_status g4_jpeg_tables(g4_jpeg *j, const uint8_t *p, size_t n, g4_error
         g4_jpeg_huff *h = &j->huff[(p[0] >> 4) * 4 + (p[0] & 3)];
         memset(h, 0, sizeof *h);
         memcpy(h->symbol, p + 17, total);
-        int32_t code = 0, k = 0;
-        for (int l = 1; l <= 16; l++, code <<= 1) {
-            h->offset[l] = k - code;
-            for (int i = 0; i < p[l]; i++, code++, k++) {
-                if (code >= 1 << l)
-                    return g4_fail(err, G4_ERR_FORMAT, "JPEG: Huffman table 0x%02x has too many codes", p[0]);
-                if (p[0] < 16 && h->symbol[k] > 15)
-                    return g4_fail(err, G4_ERR_FORMAT, "JPEG: DC size %d, expected at most 15", h->symbol[k]);
-                for (int r = 0; l <= 9 && r < 1 << (9 - l); r++)
-                    h->fast[code << (9 - l) | r] = (uint16_t)(h->symbol[k] << 4 | l);
-            }
-            h->last[l] = p[l] ? code - 1 : -1;
-        }
-        h->present = 1;
+        const g4_status s = g4_jpeg_huff_build(h, p, p[0], err);
+        if (s) return s;
         p += 17 + total;
         n -= 17 + total;
     }
     return G4_OK;
 }
 
-static g4_status g4_jpeg_quant(g4_jpeg *j, const uint8_t *p, size_t n, g4_error *err) /* DQT */
+/* DQT: tables of a name (wide << 4 | index) and 64 numbers in zigzag order. */
+static g4_status g4_jpeg_quant_tables(g4_jpeg *j, const uint8_t *p, size_t n, g4_error *err)
 {
     while (n > 0) {
-        size_t wide = p[0] >> 4 ? 2 : 1;
-        if (p[0] & 0xec || n < 1 + 64 * wide)
+        const size_t wide = p[0] >> 4 ? 2 : 1, size = 1 + G4_JPEG_BLOCK * wide;
+        if (p[0] & 0xec || n < size)
             return g4_fail(err, G4_ERR_FORMAT, "JPEG: quantisation table 0x%02x in %zu bytes", p[0], n);
-        for (size_t i = 0; i < 64; i++)
+        for (size_t i = 0; i < G4_JPEG_BLOCK; i++)
             j->quant[p[0] & 3][g4_zigzag[i]] = (uint16_t)(wide == 2 ? g4_be16(p + 1 + 2 * i) : p[1 + i]);
         j->has_quant[p[0] & 3] = 1;
-        p += 1 + 64 * wide;
-        n -= 1 + 64 * wide;
+        p += size;
+        n -= size;
+    }
+    return G4_OK;
+}
+
+/* ---- The frame ------------------------------------------------------------------------------ */
+
+/* The components of a frame header: id, factors and table of each in three bytes. */
+static g4_status g4_jpeg_factors(g4_jpeg *j, const uint8_t *p, int n, g4_error *err)
+{
+    j->max_h = j->max_v = 1;
+    for (int i = 0; i < n; i++, p += 3) {
+        g4_jpeg_comp *c = &j->comp[i];
+        c->id = p[0];
+        c->h = p[1] >> 4;
+        c->v = p[1] & 15;
+        c->tq = p[2];
+        if (c->h < 1 || c->h > 4 || c->v < 1 || c->v > 4 || c->tq > 3)
+            return g4_fail(err, G4_ERR_FORMAT, "JPEG: component %d samples %d x %d, quantisation table %d", i, c->h,
+                           c->v, c->tq);
+        j->max_h = g4_max_int(j->max_h, c->h);
+        j->max_v = g4_max_int(j->max_v, c->v);
+    }
+    return G4_OK;
+}
+
+static int g4_jpeg_div_up(int a, int b) { return (a + b - 1) / b; }
+
+/* Sizes in samples and blocks, once all factors are known. */
+static g4_status g4_jpeg_layout(g4_jpeg *j, int n, g4_error *err)
+{
+    uint64_t blocks = 0;
+    j->mcus_w = g4_jpeg_div_up(j->w, 8 * j->max_h);
+    j->mcus_h = g4_jpeg_div_up(j->h, 8 * j->max_v);
+    for (int i = 0; i < n; i++) {
+        g4_jpeg_comp *c = &j->comp[i];
+        if (j->max_h % c->h || j->max_v % c->v)
+            return g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG: component %d samples %d x %d of %d x %d: not a whole ratio",
+                           i, c->h, c->v, j->max_h, j->max_v);
+        c->width = g4_jpeg_div_up(j->w * c->h, j->max_h);
+        c->height = g4_jpeg_div_up(j->h * c->v, j->max_v);
+        c->blocks_w = g4_jpeg_div_up(c->width, 8);
+        c->blocks_h = g4_jpeg_div_up(c->height, 8);
+        c->stored_w = j->mcus_w * c->h;
+        c->stored_h = j->mcus_h * c->v;
+        blocks += (uint64_t)c->blocks_w * (uint64_t)c->blocks_h;
+    }
+    if (blocks / 8 > j->size) /* a block takes one bit or more */
+        return g4_fail(err, G4_ERR_FORMAT, "JPEG: truncated: %zu bytes cannot hold %d x %d pixels", j->size, j->w,
+                       j->h);
+    return G4_OK;
+}
+
+static g4_status g4_jpeg_planes(g4_jpeg *j, int n, g4_error *err)
+{
+    for (int i = 0; i < n; i++) {
+        g4_jpeg_comp *c = &j->comp[i];
+        const size_t n_blocks = (size_t)c->stored_w * (size_t)c->stored_h;
+        c->plane = g4_alloc(j->m->a, n_blocks, G4_JPEG_BLOCK);
+        if (j->progressive) c->coef = g4_alloc(j->m->a, n_blocks, G4_JPEG_BLOCK * sizeof *c->coef);
+        if (!c->plane || (j->progressive && !c->coef))
+            return g4_fail(err, G4_ERR_MEMORY, "JPEG: %d x %d pixels: out of memory", j->w, j->h);
     }
     return G4_OK;
 }
@@ -164,61 +252,24 @@ static g4_status g4_jpeg_frame(g4_jpeg *j, const uint8_t *p, size_t n, g4_error 
     if (j->n_comps) return g4_fail(err, G4_ERR_FORMAT, "JPEG: a second frame header");
     if (n < 6 || n != 6 + 3 * (size_t)p[5]) return g4_fail(err, G4_ERR_FORMAT, "JPEG: frame header of %zu bytes", n);
     if (p[0] != 8) return g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG: %d bits a sample, only 8 can be read", p[0]);
-    uint32_t h = g4_be16(p + 1), w = g4_be16(p + 3);
-    int comps = p[5];
+    const uint32_t h = g4_be16(p + 1), w = g4_be16(p + 3);
+    const int n_comps = p[5];
     if (w == 0 || h == 0) return g4_fail(err, G4_ERR_FORMAT, "JPEG: size %u x %u", (unsigned)w, (unsigned)h);
-    if (comps != 1 && comps != 3 && comps != 4)
-        return g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG: %d components, expected 1, 3 or 4", comps);
-    if ((uint64_t)w * h > j->m->max_pixels)
-        return g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG: %u x %u pixels are more than the limit of %" PRIu64, (unsigned)w,
-                       (unsigned)h, j->m->max_pixels);
+    if (n_comps != 1 && n_comps != 3 && n_comps != 4)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG: %d components, expected 1, 3 or 4", n_comps);
     j->w = (int)w;
     j->h = (int)h;
-    j->max_h = j->max_v = 1;
-    for (int i = 0; i < comps; i++) {
-        g4_jpeg_comp *c = &j->comp[i];
-        c->id = p[6 + 3 * i];
-        c->h = p[7 + 3 * i] >> 4;
-        c->v = p[7 + 3 * i] & 15;
-        c->tq = p[8 + 3 * i];
-        if (c->h < 1 || c->h > 4 || c->v < 1 || c->v > 4 || c->tq > 3)
-            return g4_fail(err, G4_ERR_FORMAT, "JPEG: component %d samples %d x %d, quantisation table %d", i, c->h,
-                           c->v, c->tq);
-        j->max_h = g4_max_int(j->max_h, c->h);
-        j->max_v = g4_max_int(j->max_v, c->v);
-    }
-    j->mcus_w = (j->w + 8 * j->max_h - 1) / (8 * j->max_h);
-    j->mcus_h = (j->h + 8 * j->max_v - 1) / (8 * j->max_v);
-    uint64_t blocks = 0;
-    for (int i = 0; i < comps; i++) {
-        g4_jpeg_comp *c = &j->comp[i];
-        if (j->max_h % c->h || j->max_v % c->v)
-            return g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG: component %d samples %d x %d of %d x %d: not a whole ratio",
-                           i, c->h, c->v, j->max_h, j->max_v);
-        c->width = (j->w * c->h + j->max_h - 1) / j->max_h;
-        c->height = (j->h * c->v + j->max_v - 1) / j->max_v;
-        c->blocks_w = (c->width + 7) / 8;
-        c->blocks_h = (c->height + 7) / 8;
-        c->stored_w = j->mcus_w * c->h;
-        c->stored_h = j->mcus_h * c->v;
-        blocks += (uint64_t)c->blocks_w * (uint64_t)c->blocks_h;
-    }
-    if (blocks / 8 > j->size) /* a block takes one bit or more */
-        return g4_fail(err, G4_ERR_FORMAT, "JPEG: truncated: %zu bytes cannot hold %u x %u pixels", j->size,
-                       (unsigned)w, (unsigned)h);
-    for (int i = 0; i < comps; i++) {
-        g4_jpeg_comp *c = &j->comp[i];
-        size_t n_blocks = (size_t)c->stored_w * (size_t)c->stored_h;
-        c->plane = g4_alloc(j->m->a, n_blocks, 64);
-        if (j->progressive) c->coef = g4_alloc(j->m->a, n_blocks, 64 * sizeof *c->coef);
-        if (!c->plane || (j->progressive && !c->coef))
-            return g4_fail(err, G4_ERR_MEMORY, "JPEG: %u x %u pixels: out of memory", (unsigned)w, (unsigned)h);
-    }
-    j->n_comps = comps;
-    return G4_OK;
+    g4_status s = g4_pixels_check(j->m, "JPEG", w, h, err);
+    if (!s) s = g4_jpeg_factors(j, p + 6, n_comps, err);
+    if (!s) s = g4_jpeg_layout(j, n_comps, err);
+    if (!s) s = g4_jpeg_planes(j, n_comps, err);
+    if (!s) j->n_comps = n_comps;
+    return s;
 }
 
-/* One direction of the 8-point inverse DCT of jidctint.c: 13 fraction bits, results rounded down to the given shift. in
+/* ---- Inverse DCT ---------------------------------------------------------------------------- */
+
+/* One direction of the 8-point inverse DCT of jidctint.c: 13 fraction bits, results rounded to `shift` bits less. In
  * and out step by `step`. Unsigned, so that the sums of hostile coefficients wrap instead of being undefined. */
 static void g4_idct_8(int32_t *v, size_t step, int shift)
 {
@@ -252,13 +303,13 @@ static void g4_idct_8(int32_t *v, size_t step, int shift)
 /* coef (64), natural order -> 8 x 8 samples. dc_only: all others are zero. */
 static void g4_jpeg_idct(const int16_t *coef, const uint16_t *quant, int dc_only, uint8_t *out, size_t stride)
 {
-    int32_t v[64];
     if (dc_only) {
-        uint8_t level = g4_clamp_u8((((int16_t)(uint32_t)(coef[0] * (int32_t)quant[0]) + 4) >> 3) + 128);
+        const uint8_t level = g4_clamp_u8((((int16_t)(uint32_t)(coef[0] * (int32_t)quant[0]) + 4) >> 3) + 128);
         for (size_t y = 0; y < 8; y++) memset(out + y * stride, level, 8);
         return;
     }
-    for (int i = 0; i < 64; i++)
+    int32_t v[G4_JPEG_BLOCK];
+    for (int i = 0; i < G4_JPEG_BLOCK; i++)
         v[i] = (int16_t)(uint32_t)(coef[i] * (int32_t)quant[i]); /* 16 bits, as libjpeg-turbo's vector code */
     for (size_t x = 0; x < 8; x++) g4_idct_8(v + x, 8, 13 - 2);  /* columns keep 2 fraction bits */
     for (size_t y = 0; y < 8; y++) {
@@ -267,28 +318,55 @@ static void g4_jpeg_idct(const int16_t *coef, const uint16_t *quant, int dc_only
     }
 }
 
-/* The block readers return NULL or what is wrong. */
-static const char *g4_jpeg_block(g4_jpeg *j, g4_jpeg_comp *c, int16_t *b,
-                                 int *dc_only) /* sequential: b is zero on entry */
+/* The samples of the block at column bx, row by. */
+static void g4_jpeg_put_block(const g4_jpeg_comp *c, int bx, int by, const int16_t *coef, int dc_only)
 {
-    int s = g4_jpeg_symbol(j, &j->huff[c->dc_table]);
-    if (s < 0) return "bad DC code";
+    const size_t stride = (size_t)c->stored_w * 8;
+    g4_jpeg_idct(coef, c->quant, dc_only, c->plane + (size_t)by * 8 * stride + (size_t)bx * 8, stride);
+}
+
+/* Where a progressive file keeps the coefficients of that block. */
+static int16_t *g4_jpeg_coefs(const g4_jpeg_comp *c, int bx, int by)
+{
+    return c->coef + G4_JPEG_BLOCK * ((size_t)by * (size_t)c->stored_w + (size_t)bx);
+}
+
+/* ---- Blocks ---------------------------------------------------------------------------------
+ *
+ * Each reader returns NULL or what is wrong. */
+
+static const char g4_jpeg_bad_dc[] = "bad DC code";
+static const char g4_jpeg_bad_ac[] = "bad AC code";
+static const char g4_jpeg_runs_over[] = "coefficients run over the block";
+
+/* The DC coefficient as a difference to the block before. Nonzero: there is no such code. */
+static int g4_jpeg_predict(g4_jpeg *j, g4_jpeg_comp *c)
+{
+    const int s = g4_jpeg_symbol(j, &j->huff[c->dc_table]);
+    if (s < 0) return 1;
     c->pred = (int16_t)(uint32_t)(c->pred + g4_jpeg_signed(j, s));
-    b[0] = (int16_t)c->pred;
+    return 0;
+}
+
+/* All coefficients of a block of a sequential file; b is zero on entry. */
+static const char *g4_jpeg_sequential(g4_jpeg *j, g4_jpeg_comp *c, int16_t *b, int *dc_only)
+{
     const g4_jpeg_huff *ac = &j->huff[4 + c->ac_table];
+    if (g4_jpeg_predict(j, c)) return g4_jpeg_bad_dc;
+    b[0] = (int16_t)c->pred;
     *dc_only = 1;
-    for (int k = 1; k < 64; k++) {
-        int rs = g4_jpeg_symbol(j, ac);
-        if (rs < 0) return "bad AC code";
-        s = rs & 15;
-        if (s == 0) {
-            if (rs != 0xf0) break;
+    for (int k = 1; k < G4_JPEG_BLOCK; k++) {
+        const int symbol = g4_jpeg_symbol(j, ac); /* zeros before, size */
+        if (symbol < 0) return g4_jpeg_bad_ac;
+        const int size = symbol & 15;
+        if (size == 0) {
+            if (symbol != 0xf0) break; /* the end of the block, else 16 zeros */
             k += 15;
             continue;
         }
-        k += rs >> 4;
-        if (k > 63) return "coefficients run over the block";
-        b[g4_zigzag[k]] = (int16_t)g4_jpeg_signed(j, s);
+        k += symbol >> 4;
+        if (k >= G4_JPEG_BLOCK) return g4_jpeg_runs_over;
+        b[g4_zigzag[k]] = (int16_t)g4_jpeg_signed(j, size);
         *dc_only = 0;
     }
     return NULL;
@@ -300,9 +378,7 @@ static const char *g4_jpeg_dc(g4_jpeg *j, g4_jpeg_comp *c, int16_t *b) /* progre
         if (g4_jpeg_get(j, 1)) b[0] = (int16_t)(b[0] | 1 << j->al);
         return NULL;
     }
-    int s = g4_jpeg_symbol(j, &j->huff[c->dc_table]);
-    if (s < 0) return "bad DC code";
-    c->pred = (int16_t)(uint32_t)(c->pred + g4_jpeg_signed(j, s));
+    if (g4_jpeg_predict(j, c)) return g4_jpeg_bad_dc;
     b[0] = (int16_t)(uint32_t)(c->pred * (1 << j->al));
     return NULL;
 }
@@ -315,28 +391,37 @@ static const char *g4_jpeg_ac_first(g4_jpeg *j, const g4_jpeg_comp *c, int16_t *
         return NULL;
     }
     for (int k = j->ss; k <= j->se; k++) {
-        int rs = g4_jpeg_symbol(j, ac), r = rs >> 4, s = rs & 15;
-        if (rs < 0) return "bad AC code";
-        if (s == 0) {
-            if (r < 15) {
-                j->eob_run = (1u << r) - 1 + (uint32_t)g4_jpeg_get(j, r);
+        const int symbol = g4_jpeg_symbol(j, ac), run = symbol >> 4, size = symbol & 15;
+        if (symbol < 0) return g4_jpeg_bad_ac;
+        if (size == 0) {
+            if (run < 15) {
+                j->eob_run = (1u << run) - 1 + (uint32_t)g4_jpeg_get(j, run);
                 break;
             }
             k += 15;
             continue;
         }
-        k += r;
-        if (k > 63) return "coefficients run over the block";
-        b[g4_zigzag[k]] = (int16_t)(uint32_t)(g4_jpeg_signed(j, s) * (1 << j->al));
+        k += run;
+        if (k >= G4_JPEG_BLOCK) return g4_jpeg_runs_over;
+        b[g4_zigzag[k]] = (int16_t)(uint32_t)(g4_jpeg_signed(j, size) * (1 << j->al));
     }
     return NULL;
 }
 
-/* One more bit of a coefficient that is not zero. */
-static void g4_jpeg_correct(g4_jpeg *j, int16_t *coef)
+/* From coefficient k on, pass `zeros` of those that are zero, refining the others by one more bit. Returns where the
+ * next zero is, or se + 1. */
+static int g4_jpeg_refine(g4_jpeg *j, int16_t *b, int k, int zeros)
 {
-    int bit = 1 << j->al;
-    if (g4_jpeg_get(j, 1) && !(*coef & bit)) *coef = (int16_t)(*coef >= 0 ? *coef + bit : *coef - bit);
+    const int bit = 1 << j->al;
+    for (; k <= j->se; k++) {
+        int16_t *coef = b + g4_zigzag[k];
+        if (*coef == 0) {
+            if (zeros-- == 0) break;
+        } else if (g4_jpeg_get(j, 1) && !(*coef & bit)) {
+            *coef = (int16_t)(*coef >= 0 ? *coef + bit : *coef - bit);
+        }
+    }
+    return k;
 }
 
 static const char *g4_jpeg_ac_refine(g4_jpeg *j, const g4_jpeg_comp *c, int16_t *b)
@@ -344,64 +429,90 @@ static const char *g4_jpeg_ac_refine(g4_jpeg *j, const g4_jpeg_comp *c, int16_t 
     const g4_jpeg_huff *ac = &j->huff[4 + c->ac_table];
     int k = j->ss;
     while (j->eob_run == 0 && k <= j->se) {
-        int rs = g4_jpeg_symbol(j, ac), r = rs >> 4, s = rs & 15, value = 0;
-        if (rs < 0) return "bad AC code";
-        if (s > 1) return "a refinement of more than one bit";
-        if (s) {
+        const int symbol = g4_jpeg_symbol(j, ac), run = symbol >> 4, size = symbol & 15;
+        int value = 0;
+        if (symbol < 0) return g4_jpeg_bad_ac;
+        if (size > 1) return "a refinement of more than one bit";
+        if (size) {
             value = g4_jpeg_get(j, 1) ? 1 << j->al : -(1 << j->al);
-        } else if (r < 15) {
-            j->eob_run = (1u << r) + (uint32_t)g4_jpeg_get(j, r); /* this block included */
+        } else if (run < 15) {
+            j->eob_run = (1u << run) + (uint32_t)g4_jpeg_get(j, run); /* this block included */
             break;
         }
-        for (; k <= j->se; k++) { /* skip r zeros, correcting what is not zero on the way */
-            int16_t *coef = b + g4_zigzag[k];
-            if (*coef)
-                g4_jpeg_correct(j, coef);
-            else if (r-- == 0)
-                break;
-        }
+        k = g4_jpeg_refine(j, b, k, run);
         if (value) {
-            if (k > j->se) return "coefficients run over the block";
+            if (k > j->se) return g4_jpeg_runs_over;
             b[g4_zigzag[k]] = (int16_t)value;
         }
         k++;
     }
     if (j->eob_run > 0) {
-        for (; k <= j->se; k++) {
-            int16_t *coef = b + g4_zigzag[k];
-            if (*coef) g4_jpeg_correct(j, coef);
-        }
+        g4_jpeg_refine(j, b, k, G4_JPEG_BLOCK);
         j->eob_run--;
     }
     return NULL;
 }
 
-static const char *g4_jpeg_one(g4_jpeg *j, g4_jpeg_comp *c, int bx, int by) /* the block at column bx, row by */
+static const char *g4_jpeg_block(g4_jpeg *j, g4_jpeg_comp *c, int bx, int by) /* the one at column bx, row by */
 {
-    size_t at = (size_t)by * (size_t)c->stored_w + (size_t)bx;
-    if (!j->progressive) {
-        int16_t b[64] = { 0 };
-        int dc_only;
-        const char *wrong = g4_jpeg_block(j, c, b, &dc_only);
-        size_t stride = (size_t)c->stored_w * 8;
-        if (!wrong) g4_jpeg_idct(b, c->quant, dc_only, c->plane + (size_t)by * 8 * stride + (size_t)bx * 8, stride);
-        return wrong;
+    if (j->progressive) {
+        int16_t *b = g4_jpeg_coefs(c, bx, by);
+        if (j->ss == 0) return g4_jpeg_dc(j, c, b);
+        return j->ah ? g4_jpeg_ac_refine(j, c, b) : g4_jpeg_ac_first(j, c, b);
     }
-    int16_t *b = c->coef + 64 * at;
-    if (j->ss == 0) return g4_jpeg_dc(j, c, b);
-    return j->ah ? g4_jpeg_ac_refine(j, c, b) : g4_jpeg_ac_first(j, c, b);
+    int16_t b[G4_JPEG_BLOCK] = { 0 };
+    int dc_only;
+    const char *wrong = g4_jpeg_sequential(j, c, b, &dc_only);
+    if (!wrong) g4_jpeg_put_block(c, bx, by, b, dc_only);
+    return wrong;
 }
 
-/* Move to the next marker and return its code, or -1 at the end of the file. */
-static int g4_jpeg_marker(g4_jpeg *j)
+/* ---- Scans ---------------------------------------------------------------------------------- */
+
+/* The component that a scan header names as its i-th, with its tables; -1 when it is unknown or named twice. */
+static int g4_jpeg_scan_index(const g4_jpeg *j, int id, int i)
 {
-    for (;;) {
-        while (j->at < j->size && j->data[j->at] != 0xff) j->at++;
-        while (j->at < j->size && j->data[j->at] == 0xff) j->at++;
-        if (j->at >= j->size) return -1;
-        int code = j->data[j->at++];
-        if (code) return code;
+    int k = 0;
+    while (k < j->n_comps && j->comp[k].id != id) k++;
+    if (k == j->n_comps) return -1;
+    for (int before = 0; before < i; before++)
+        if (j->order[before] == k) return -1;
+    return k;
+}
+
+/* Tables of component k in the present scan, which reads DC and AC coefficients or one of both. */
+static g4_status g4_jpeg_scan_tables(g4_jpeg *j, int k, int tables, int dc, int ac, g4_error *err)
+{
+    g4_jpeg_comp *c = &j->comp[k];
+    c->dc_table = tables >> 4;
+    c->ac_table = tables & 15;
+    if (c->dc_table > 3 || c->ac_table > 3 || (dc && !j->ah && !j->huff[c->dc_table].present) ||
+        (ac && !j->huff[4 + c->ac_table].present))
+        return g4_fail(err, G4_ERR_FORMAT, "JPEG: the scan uses Huffman tables %d and %d, which are not there",
+                       c->dc_table, c->ac_table);
+    if (!c->has_quant) {
+        if (!j->has_quant[c->tq])
+            return g4_fail(err, G4_ERR_FORMAT, "JPEG: component %d uses quantisation table %d, which is not there", k,
+                           c->tq);
+        memcpy(c->quant, j->quant[c->tq], sizeof c->quant);
+        c->has_quant = 1;
     }
+    if (dc) c->seen = 1;
+    return G4_OK;
+}
+
+/* Coefficients and bits of the scan from the last three bytes of its header. */
+static g4_status g4_jpeg_scan_range(g4_jpeg *j, const uint8_t *p, g4_error *err)
+{
+    j->ss = p[0];
+    j->se = p[1];
+    j->ah = p[2] >> 4;
+    j->al = p[2] & 15;
+    if (j->progressive && (j->se > 63 || j->ss > j->se || (j->ss == 0 && j->se != 0) || (j->ss > 0 && j->n_scan != 1) ||
+                           j->al > 13 || (j->ah != 0 && j->ah != j->al + 1)))
+        return g4_fail(err, G4_ERR_FORMAT, "JPEG: scan of coefficients %d..%d, bits %d..%d of %d components", j->ss,
+                       j->se, j->ah, j->al, j->n_scan);
+    return G4_OK;
 }
 
 static g4_status g4_jpeg_scan_header(g4_jpeg *j, const uint8_t *p, size_t n, g4_error *err) /* SOS */
@@ -409,147 +520,162 @@ static g4_status g4_jpeg_scan_header(g4_jpeg *j, const uint8_t *p, size_t n, g4_
     if (!j->n_comps) return g4_fail(err, G4_ERR_FORMAT, "JPEG: a scan before the frame header");
     if (n < 1 || p[0] < 1 || p[0] > 4 || n != 4 + 2 * (size_t)p[0])
         return g4_fail(err, G4_ERR_FORMAT, "JPEG: scan header of %zu bytes", n);
-    if (++j->scans > G4_JPEG_MAX_SCANS)
-        return g4_fail(err, G4_ERR_FORMAT, "JPEG: more than %d scans", G4_JPEG_MAX_SCANS);
+    if (++j->scans > G4_JPEG_SCANS_MAX)
+        return g4_fail(err, G4_ERR_FORMAT, "JPEG: more than %d scans", G4_JPEG_SCANS_MAX);
     j->n_scan = p[0];
-    const uint8_t *tail = p + 1 + 2 * j->n_scan;
-    j->ss = tail[0];
-    j->se = tail[1];
-    j->ah = tail[2] >> 4;
-    j->al = tail[2] & 15;
-    int dc = !j->progressive || j->ss == 0, ac = !j->progressive || j->ss > 0, blocks = 0;
-    if (j->progressive && (j->se > 63 || j->ss > j->se || (j->ss == 0 && j->se != 0) || (j->ss > 0 && j->n_scan != 1) ||
-                           j->al > 13 || (j->ah != 0 && j->ah != j->al + 1)))
-        return g4_fail(err, G4_ERR_FORMAT, "JPEG: scan of coefficients %d..%d, bits %d..%d of %d components", j->ss,
-                       j->se, j->ah, j->al, j->n_scan);
+    g4_status s = g4_jpeg_scan_range(j, p + 1 + 2 * j->n_scan, err);
+    if (s) return s;
+    const int dc = !j->progressive || j->ss == 0, ac = !j->progressive || j->ss > 0;
+    int blocks = 0; /* of an MCU */
     for (int i = 0; i < j->n_scan; i++) {
-        int k = 0;
-        while (k < j->n_comps && j->comp[k].id != p[1 + 2 * i]) k++;
-        for (int e = 0; e < i; e++) {
-            if (j->order[e] == k) k = j->n_comps;
-        }
-        if (k >= j->n_comps)
+        const uint8_t *entry = p + 1 + 2 * i;
+        const int k = g4_jpeg_scan_index(j, entry[0], i);
+        if (k < 0)
             return g4_fail(err, G4_ERR_FORMAT, "JPEG: the scan names component %d, which is unknown or named twice",
-                           p[1 + 2 * i]);
-        g4_jpeg_comp *c = &j->comp[k];
+                           entry[0]);
         j->order[i] = k;
-        c->dc_table = p[2 + 2 * i] >> 4;
-        c->ac_table = p[2 + 2 * i] & 15;
-        blocks += c->h * c->v;
-        if (c->dc_table > 3 || c->ac_table > 3 || (dc && !j->ah && !j->huff[c->dc_table].present) ||
-            (ac && !j->huff[4 + c->ac_table].present))
-            return g4_fail(err, G4_ERR_FORMAT, "JPEG: the scan uses Huffman tables %d and %d, which are not there",
-                           c->dc_table, c->ac_table);
-        if (!c->has_quant) {
-            if (!j->has_quant[c->tq])
-                return g4_fail(err, G4_ERR_FORMAT, "JPEG: component %d uses quantisation table %d, which is not there",
-                               k, c->tq);
-            memcpy(c->quant, j->quant[c->tq], sizeof c->quant);
-            c->has_quant = 1;
-        }
-        if (dc) c->seen = 1;
+        blocks += j->comp[k].h * j->comp[k].v;
+        s = g4_jpeg_scan_tables(j, k, entry[1], dc, ac, err);
+        if (s) return s;
     }
     if (j->n_scan > 1 && blocks > 10)
         return g4_fail(err, G4_ERR_FORMAT, "JPEG: %d blocks in one unit, expected at most 10", blocks);
     return G4_OK;
 }
 
-static g4_status g4_jpeg_scan(g4_jpeg *j, g4_error *err)
+/* What holds at the start of a scan and behind each restart marker. */
+static void g4_jpeg_reset(g4_jpeg *j)
 {
-    g4_jpeg_comp *only = &j->comp[j->order[0]];
-    int single = j->n_scan == 1, mw = single ? only->blocks_w : j->mcus_w, mh = single ? only->blocks_h : j->mcus_h;
-    uint32_t left = j->restart, rst = 0;
     j->bits = 0;
     j->n_bits = j->invented = 0;
     j->eob_run = 0;
     for (int i = 0; i < 4; i++) j->comp[i].pred = 0;
+}
+
+static g4_status g4_jpeg_restart(g4_jpeg *j, int index, g4_error *err)
+{
+    const int code = g4_jpeg_overrun(j) ? -1 : g4_jpeg_marker(j);
+    if (code != 0xd0 + index)
+        return g4_fail(err, G4_ERR_FORMAT, "JPEG: byte %zu: expected restart marker %d", j->pos, index);
+    g4_jpeg_reset(j);
+    return G4_OK;
+}
+
+/* The MCU at column mx, row my: a block when the scan has one component, else some of each. */
+static const char *g4_jpeg_mcu(g4_jpeg *j, int mx, int my)
+{
+    if (j->n_scan == 1) return g4_jpeg_block(j, &j->comp[j->order[0]], mx, my);
+    for (int i = 0; i < j->n_scan; i++) {
+        g4_jpeg_comp *c = &j->comp[j->order[i]];
+        for (int b = 0; b < c->h * c->v; b++) {
+            const char *wrong = g4_jpeg_block(j, c, mx * c->h + b % c->h, my * c->v + b / c->h);
+            if (wrong) return wrong;
+        }
+    }
+    return NULL;
+}
+
+static g4_status g4_jpeg_scan(g4_jpeg *j, g4_error *err)
+{
+    const g4_jpeg_comp *only = &j->comp[j->order[0]];
+    const int mw = j->n_scan == 1 ? only->blocks_w : j->mcus_w, mh = j->n_scan == 1 ? only->blocks_h : j->mcus_h;
+    uint32_t left = j->restart;
+    int restarts = 0;
+    g4_jpeg_reset(j);
     for (int my = 0; my < mh; my++) {
         for (int mx = 0; mx < mw; mx++) {
-            const char *wrong = NULL;
             if (j->restart && left == 0) {
-                int code = g4_jpeg_overrun(j) ? -1 : g4_jpeg_marker(j);
-                if (code != (int)(0xd0 + rst))
-                    return g4_fail(err, G4_ERR_FORMAT, "JPEG: byte %zu: expected restart marker %u", j->at,
-                                   (unsigned)rst);
-                rst = (rst + 1) & 7;
+                const g4_status s = g4_jpeg_restart(j, restarts++ & 7, err);
+                if (s) return s;
                 left = j->restart;
-                j->n_bits = j->invented = 0;
-                j->eob_run = 0;
-                for (int i = 0; i < 4; i++) j->comp[i].pred = 0;
             }
             left--;
-            if (single) {
-                wrong = g4_jpeg_one(j, only, mx, my);
-            } else {
-                for (int i = 0; i < j->n_scan; i++) {
-                    g4_jpeg_comp *c = &j->comp[j->order[i]];
-                    for (int b = 0; !wrong && b < c->h * c->v; b++)
-                        wrong = g4_jpeg_one(j, c, mx * c->h + b % c->h, my * c->v + b / c->h);
-                }
-            }
-            if (!wrong && g4_jpeg_overrun(j)) wrong = j->at >= j->size ? "truncated" : "the data ends early";
+            const char *wrong = g4_jpeg_mcu(j, mx, my);
+            if (!wrong && g4_jpeg_overrun(j)) wrong = j->pos >= j->size ? "truncated" : "the data ends early";
             if (wrong)
                 return g4_fail(err, G4_ERR_FORMAT, "JPEG: scan %d, unit %d of row %d of %d, before byte %zu: %s",
-                               j->scans, mx, my, mh, j->at, wrong);
+                               j->scans, mx, my, mh, j->pos, wrong);
         }
     }
     return G4_OK;
 }
 
-/* Row y of component c, scaled to `n` output columns (jdsample.c: fullsize, h2v1, h1v2, h2v2 fancy, int_upsample). */
+/* The samples of all blocks that a progressive file has kept. */
+static void g4_jpeg_transform(const g4_jpeg *j)
+{
+    for (int i = 0; i < j->n_comps; i++) {
+        const g4_jpeg_comp *c = &j->comp[i];
+        for (int by = 0; by < c->blocks_h; by++)
+            for (int bx = 0; bx < c->blocks_w; bx++) g4_jpeg_put_block(c, bx, by, g4_jpeg_coefs(c, bx, by), 0);
+    }
+}
+
+/* ---- Upsampling -----------------------------------------------------------------------------
+ *
+ * One row of samples to twice as many columns (h2) or between two rows (v2), weighted 3 to 1 towards the nearer sample:
+ * jdsample.c's fancy upsampling, with its alternating roundings. */
+
+static void g4_jpeg_h1v2(const uint8_t *row, const uint8_t *near, int n, int bias, uint8_t *out)
+{
+    for (int x = 0; x < n; x++) out[x] = (uint8_t)((row[x] * 3 + near[x] + bias) >> 2);
+}
+
+static void g4_jpeg_h2v1(const uint8_t *row, int width, uint8_t *out) /* width > 2 */
+{
+    const int last = width - 1;
+    out[0] = row[0];
+    out[1] = (uint8_t)((row[0] * 3 + row[1] + 2) >> 2);
+    for (int x = 1; x < last; x++) {
+        out[2 * x] = (uint8_t)((row[x] * 3 + row[x - 1] + 1) >> 2);
+        out[2 * x + 1] = (uint8_t)((row[x] * 3 + row[x + 1] + 2) >> 2);
+    }
+    out[2 * last] = (uint8_t)((row[last] * 3 + row[last - 1] + 1) >> 2);
+    out[2 * last + 1] = row[last];
+}
+
+static void g4_jpeg_h2v2(const uint8_t *row, const uint8_t *near, int width, uint8_t *out) /* width > 2 */
+{
+    const int last = width - 1;
+    int before, here = row[0] * 3 + near[0], next = row[1] * 3 + near[1]; /* sums of columns */
+    out[0] = (uint8_t)((here * 4 + 8) >> 4);
+    out[1] = (uint8_t)((here * 3 + next + 7) >> 4);
+    for (int x = 1; x < last; x++) {
+        before = here;
+        here = next;
+        next = row[x + 1] * 3 + near[x + 1];
+        out[2 * x] = (uint8_t)((here * 3 + before + 8) >> 4);
+        out[2 * x + 1] = (uint8_t)((here * 3 + next + 7) >> 4);
+    }
+    out[2 * last] = (uint8_t)((next * 3 + here + 8) >> 4);
+    out[2 * last + 1] = (uint8_t)((next * 4 + 7) >> 4);
+}
+
+/* Row y of component c, scaled to n output columns. out has room for 2 * width. */
 static void g4_jpeg_upsample(const g4_jpeg *j, const g4_jpeg_comp *c, int y, uint8_t *out, int n)
 {
-    int eh = j->max_h / c->h, ev = j->max_v / c->v, last = c->width - 1;
-    size_t stride = (size_t)c->stored_w * 8;
-    int row = y / ev;
-    const uint8_t *in = c->plane + (size_t)row * stride;
-    if (eh == 1 && ev == 1) {
-        memcpy(out, in, (size_t)n);
-        return;
-    }
-    int near_row = y & 1 ? g4_min_int(row + 1, c->height - 1)
-                         : g4_max_int(row - 1, 0); /* beyond the picture the edge row repeats */
-    const uint8_t *near = c->plane + (size_t)near_row * stride;
-    if (eh == 1 && ev == 2) {
-        int bias = y & 1 ? 2 : 1;
-        for (int x = 0; x < n; x++) out[x] = (uint8_t)((in[x] * 3 + near[x] + bias) >> 2);
-    } else if (eh == 2 && ev == 1 && c->width > 2) {
-        out[0] = in[0]; /* out has room for 2 * width */
-        out[1] = (uint8_t)((in[0] * 3 + in[1] + 2) >> 2);
-        for (int x = 1; x < last; x++) {
-            out[2 * x] = (uint8_t)((in[x] * 3 + in[x - 1] + 1) >> 2);
-            out[2 * x + 1] = (uint8_t)((in[x] * 3 + in[x + 1] + 2) >> 2);
-        }
-        out[2 * last] = (uint8_t)((in[last] * 3 + in[last - 1] + 1) >> 2);
-        out[2 * last + 1] = in[last];
-    } else if (eh == 2 && ev == 2 && c->width > 2) {
-        int prev = 0, here = in[0] * 3 + near[0], next = in[1] * 3 + near[1];
-        out[0] = (uint8_t)((here * 4 + 8) >> 4);
-        out[1] = (uint8_t)((here * 3 + next + 7) >> 4);
-        for (int x = 1; x < last; x++) {
-            prev = here;
-            here = next;
-            next = in[x + 1] * 3 + near[x + 1];
-            out[2 * x] = (uint8_t)((here * 3 + prev + 8) >> 4);
-            out[2 * x + 1] = (uint8_t)((here * 3 + next + 7) >> 4);
-        }
-        out[2 * last] = (uint8_t)((next * 3 + here + 8) >> 4);
-        out[2 * last + 1] = (uint8_t)((next * 4 + 7) >> 4);
-    } else {
-        for (int x = 0; x < n; x++) out[x] = in[x / eh];
-    }
+    const int by_h = j->max_h / c->h, by_v = j->max_v / c->v, index = y / by_v;
+    const size_t stride = (size_t)c->stored_w * 8;
+    const uint8_t *row = c->plane + (size_t)index * stride;
+    /* beyond the picture the edge row repeats */
+    const int near_index = y & 1 ? g4_min_int(index + 1, c->height - 1) : g4_max_int(index - 1, 0);
+    const uint8_t *near = c->plane + (size_t)near_index * stride;
+    if (by_h == 1 && by_v == 1)
+        memcpy(out, row, (size_t)n);
+    else if (by_h == 1 && by_v == 2)
+        g4_jpeg_h1v2(row, near, n, y & 1 ? 2 : 1, out);
+    else if (by_h == 2 && by_v == 1 && c->width > 2)
+        g4_jpeg_h2v1(row, c->width, out);
+    else if (by_h == 2 && by_v == 2 && c->width > 2)
+        g4_jpeg_h2v2(row, near, c->width, out);
+    else
+        for (int x = 0; x < n; x++) out[x] = row[x / by_h];
 }
 
-/* Pillow's product of two levels, rounded: a * b / 255. */
-static int g4_mul_255(int a, int b)
-{
-    int t = a * b + 128;
-    return ((t >> 8) + t) >> 8;
-}
+/* ---- Colours -------------------------------------------------------------------------------- */
 
-enum { G4_JPEG_GREY, G4_JPEG_RGB, G4_JPEG_YCC, G4_JPEG_CMYK, G4_JPEG_YCCK };
+typedef enum { G4_JPEG_GREY, G4_JPEG_RGB, G4_JPEG_YCC, G4_JPEG_CMYK, G4_JPEG_YCCK } g4_jpeg_colours;
 
-static int g4_jpeg_colours(const g4_jpeg *j) /* jdapimin.c, default_decompress_parms */
+static g4_jpeg_colours g4_jpeg_guess_colours(const g4_jpeg *j) /* jdapimin.c, default_decompress_parms */
 {
     const g4_jpeg_comp *c = j->comp;
     if (j->n_comps == 1) return G4_JPEG_GREY;
@@ -559,48 +685,107 @@ static int g4_jpeg_colours(const g4_jpeg *j) /* jdapimin.c, default_decompress_p
     return c[0].id == 'R' && c[1].id == 'G' && c[2].id == 'B' ? G4_JPEG_RGB : G4_JPEG_YCC;
 }
 
-/* Upsample and convert: jdcolor.c's tables with 16 fraction bits. CMYK is stored inverted, as everybody does since
- * Adobe. */
-static g4_status g4_jpeg_output(const g4_jpeg *j, uint8_t *dst, g4_error *err)
-{
-    int colours = g4_jpeg_colours(j), n = j->w;
-    size_t room = (size_t)j->mcus_w * 8 * (size_t)j->max_h + 8;
-    uint8_t *rows = g4_alloc(j->m->a, room, 4);
+/* What Cb and Cr add to Y, jdcolor.c's tables: whole levels, and those of green with 16 fraction bits. */
+typedef struct {
     int32_t cr_r[256], cb_b[256], cr_g[256], cb_g[256];
-    if (!rows) return g4_fail(err, G4_ERR_MEMORY, "JPEG: out of memory");
+} g4_jpeg_ycc;
+
+static void g4_jpeg_ycc_make(g4_jpeg_ycc *t)
+{
     for (int i = 0; i < 256; i++) {
-        int32_t x = i - 128;
-        cr_r[i] = (91881 * x + 32768) >> 16;  /* 1.402   */
-        cb_b[i] = (116130 * x + 32768) >> 16; /* 1.772   */
-        cr_g[i] = -46802 * x;                 /* 0.71414 */
-        cb_g[i] = -22554 * x + 32768;         /* 0.34414 */
+        const int32_t x = i - 128;
+        t->cr_r[i] = (91881 * x + 32768) >> 16;  /* 1.402   */
+        t->cb_b[i] = (116130 * x + 32768) >> 16; /* 1.772   */
+        t->cr_g[i] = -46802 * x;                 /* 0.71414 */
+        t->cb_g[i] = -22554 * x + 32768;         /* 0.34414 */
     }
-    for (int y = 0; y < j->h; y++) {
-        const uint8_t *p[4] = { rows, rows + room, rows + 2 * room, rows + 3 * room };
-        for (int i = 0; i < j->n_comps; i++) g4_jpeg_upsample(j, &j->comp[i], y, rows + (size_t)i * room, n);
-        for (int x = 0; x < n; x++, dst += 3) {
-            int a = p[0][x], b = p[1][x], c = p[2][x];
-            if (colours == G4_JPEG_GREY) {
-                b = c = a;
-            } else if (colours == G4_JPEG_YCC || colours == G4_JPEG_YCCK) {
-                int r = a + cr_r[c], g = a + ((cb_g[b] + cr_g[c]) >> 16), blue = a + cb_b[b];
-                int flip = colours == G4_JPEG_YCCK; /* YCCK holds C = 255 - R, M = 255 - G, Y = 255 - B */
-                a = g4_clamp_u8(flip ? 255 - r : r);
-                b = g4_clamp_u8(flip ? 255 - g : g);
-                c = g4_clamp_u8(flip ? 255 - blue : blue);
-            }
-            if (colours >= G4_JPEG_CMYK) {
-                int k = p[3][x]; /* stored inverted: this is 255 - K */
-                a = k - g4_mul_255(255 - a, k);
-                b = k - g4_mul_255(255 - b, k);
-                c = k - g4_mul_255(255 - c, k);
-            }
-            dst[0] = (uint8_t)a;
-            dst[1] = (uint8_t)b;
-            dst[2] = (uint8_t)c;
+}
+
+/* Pillow's product of two levels, rounded: a * b / 255. */
+static inline int g4_mul_255(int a, int b)
+{
+    const int t = a * b + 128;
+    return ((t >> 8) + t) >> 8;
+}
+
+/* n pixels of the rows p of all components to RGB. CMYK is stored inverted, as everybody does since Adobe. */
+static void g4_jpeg_convert(g4_jpeg_colours colours, const g4_jpeg_ycc *t, const uint8_t *const p[4], int n,
+                            uint8_t *dst)
+{
+    for (int x = 0; x < n; x++, dst += 3) {
+        int a = p[0][x], b = p[1][x], c = p[2][x];
+        if (colours == G4_JPEG_GREY) {
+            b = c = a;
+        } else if (colours == G4_JPEG_YCC || colours == G4_JPEG_YCCK) {
+            const int r = a + t->cr_r[c], g = a + ((t->cb_g[b] + t->cr_g[c]) >> 16), blue = a + t->cb_b[b];
+            const int flip = colours == G4_JPEG_YCCK; /* YCCK holds C = 255 - R, M = 255 - G, Y = 255 - B */
+            a = g4_clamp_u8(flip ? 255 - r : r);
+            b = g4_clamp_u8(flip ? 255 - g : g);
+            c = g4_clamp_u8(flip ? 255 - blue : blue);
         }
+        if (colours >= G4_JPEG_CMYK) {
+            const int k = p[3][x]; /* 255 - K */
+            a = k - g4_mul_255(255 - a, k);
+            b = k - g4_mul_255(255 - b, k);
+            c = k - g4_mul_255(255 - c, k);
+        }
+        dst[0] = (uint8_t)a;
+        dst[1] = (uint8_t)b;
+        dst[2] = (uint8_t)c;
+    }
+}
+
+static g4_status g4_jpeg_output(const g4_jpeg *j, uint8_t *rgb, g4_error *err)
+{
+    const g4_jpeg_colours colours = g4_jpeg_guess_colours(j);
+    const size_t room = (size_t)j->mcus_w * 8 * (size_t)j->max_h + 8;
+    uint8_t *rows = g4_alloc(j->m->a, room, 4);
+    if (!rows) return g4_fail(err, G4_ERR_MEMORY, "JPEG: out of memory");
+    const uint8_t *const p[4] = { rows, rows + room, rows + 2 * room, rows + 3 * room };
+    g4_jpeg_ycc ycc;
+    g4_jpeg_ycc_make(&ycc);
+    for (int y = 0; y < j->h; y++) {
+        for (int i = 0; i < j->n_comps; i++) g4_jpeg_upsample(j, &j->comp[i], y, rows + (size_t)i * room, j->w);
+        g4_jpeg_convert(colours, &ycc, p, j->w, rgb + 3 * (size_t)y * (size_t)j->w);
     }
     g4_free(j->m->a, rows);
+    return G4_OK;
+}
+
+/* ---- Segments ------------------------------------------------------------------------------- */
+
+/* A segment of that marker with n bytes at p. */
+static g4_status g4_jpeg_segment(g4_jpeg *j, int code, const uint8_t *p, size_t n, g4_error *err)
+{
+    switch (code) {
+    case 0xc4: return g4_jpeg_huff_tables(j, p, n, err);
+    case 0xdb: return g4_jpeg_quant_tables(j, p, n, err);
+    case 0xc0:
+    case 0xc1:
+    case 0xc2: j->progressive = code == 0xc2; return g4_jpeg_frame(j, p, n, err);
+    case 0xdd:
+        if (n != 2) return g4_fail(err, G4_ERR_FORMAT, "JPEG: restart interval of %zu bytes, expected 2", n);
+        j->restart = g4_be16(p);
+        return G4_OK;
+    case 0xda: {
+        const g4_status s = g4_jpeg_scan_header(j, p, n, err);
+        return s ? s : g4_jpeg_scan(j, err);
+    }
+    case 0xe0:
+        if (n >= 5 && !memcmp(p, "JFIF", 5)) j->has_jfif = 1;
+        return G4_OK;
+    case 0xe1:
+        if (n >= 6 && !memcmp(p, "Exif\0", 6) && j->orientation == 0)
+            j->orientation = g4_exif_orientation(p + 6, n - 6);
+        return G4_OK;
+    case 0xee:
+        if (n >= 12 && !memcmp(p, "Adobe", 5)) j->adobe = p[11];
+        return G4_OK;
+    default: break;
+    }
+    if (code >= 0xc3 && code <= 0xcf)
+        return g4_fail(err, G4_ERR_UNSUPPORTED,
+                       "JPEG: frame type 0x%02x (lossless, hierarchical or arithmetic) cannot be read", code);
     return G4_OK;
 }
 
@@ -608,82 +793,46 @@ static g4_status g4_jpeg_output(const g4_jpeg *j, uint8_t *dst, g4_error *err)
 static g4_status g4_jpeg_segments(g4_jpeg *j, g4_error *err)
 {
     for (;;) {
-        int code = g4_jpeg_marker(j);
+        const int code = g4_jpeg_marker(j);
         if (code < 0) return g4_fail(err, G4_ERR_FORMAT, "JPEG: truncated: no end marker in %zu bytes", j->size);
         if (code == 0xd9) return G4_OK;
-        if (code == 0x01 || (code >= 0xd0 && code <= 0xd8)) continue; /* these have no length */
-        size_t n = j->size - j->at >= 2 ? g4_be16(j->data + j->at) : 0;
-        if (n < 2 || n > j->size - j->at)
-            return g4_fail(err, G4_ERR_FORMAT, "JPEG: truncated in segment 0x%02x at byte %zu of %zu", code, j->at,
+        if (code == 0x01 || (code >= 0xd0 && code <= 0xd8)) continue;           /* these have no length */
+        const size_t n = j->size - j->pos >= 2 ? g4_be16(j->data + j->pos) : 0; /* with its own two bytes */
+        if (n < 2 || n > j->size - j->pos)
+            return g4_fail(err, G4_ERR_FORMAT, "JPEG: truncated in segment 0x%02x at byte %zu of %zu", code, j->pos,
                            j->size);
-        const uint8_t *p = j->data + j->at + 2;
-        j->at += n;
-        n -= 2;
-        g4_status s = G4_OK;
-        if (code == 0xc4) {
-            s = g4_jpeg_tables(j, p, n, err);
-        } else if (code == 0xdb) {
-            s = g4_jpeg_quant(j, p, n, err);
-        } else if (code >= 0xc0 && code <= 0xc2) {
-            j->progressive = code == 0xc2;
-            s = g4_jpeg_frame(j, p, n, err);
-        } else if (code >= 0xc3 && code <= 0xcf) {
-            s = g4_fail(err, G4_ERR_UNSUPPORTED,
-                        "JPEG: frame type 0x%02x (lossless, hierarchical or arithmetic) cannot be read", code);
-        } else if (code == 0xdd) {
-            if (n != 2) return g4_fail(err, G4_ERR_FORMAT, "JPEG: restart interval of %zu bytes, expected 2", n);
-            j->restart = g4_be16(p);
-        } else if (code == 0xe0 && n >= 5 && !memcmp(p, "JFIF", 5)) {
-            j->has_jfif = 1;
-        } else if (code == 0xe1 && n >= 6 && !memcmp(p, "Exif\0", 6) && j->orientation == 0) {
-            j->orientation = g4_exif_orientation(p + 6, n - 6);
-        } else if (code == 0xee && n >= 12 && !memcmp(p, "Adobe", 5)) {
-            j->adobe = p[11];
-        } else if (code == 0xda) {
-            s = g4_jpeg_scan_header(j, p, n, err);
-            if (!s) s = g4_jpeg_scan(j, err);
-        }
+        const uint8_t *p = j->data + j->pos + 2;
+        j->pos += n;
+        const g4_status s = g4_jpeg_segment(j, code, p, n - 2, err);
         if (s) return s;
     }
 }
 
-g4_status g4_jpeg_decode(const g4_media *m, const uint8_t *data, size_t size, uint8_t **pixels, int *w, int *h,
-                         g4_error *err)
+/* Is there a picture, with every component in it? */
+static g4_status g4_jpeg_is_whole(const g4_jpeg *j, g4_error *err)
 {
-    g4_jpeg j = { 0 };
-    j.m = m;
-    j.data = data;
-    j.size = size;
-    j.at = 2;
-    j.adobe = -1;
-    *pixels = NULL;
+    if (!j->n_comps) return g4_fail(err, G4_ERR_FORMAT, "JPEG: no picture in it");
+    for (int i = 0; i < j->n_comps; i++)
+        if (!j->comp[i].seen) return g4_fail(err, G4_ERR_FORMAT, "JPEG: component %d is in no scan", i);
+    return G4_OK;
+}
+
+g4_status g4_jpeg_decode(const g4_media *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err)
+{
+    g4_jpeg j = { .m = m, .data = data, .size = size, .pos = 2, .adobe = -1 };
+    memset(out, 0, sizeof *out);
     j.huff = g4_alloc(m->a, 8, sizeof *j.huff);
     g4_status s = j.huff ? g4_jpeg_segments(&j, err) : g4_fail(err, G4_ERR_MEMORY, "JPEG: out of memory");
-    if (!s && !j.n_comps) s = g4_fail(err, G4_ERR_FORMAT, "JPEG: no picture in it");
-    for (int i = 0; !s && i < j.n_comps; i++) {
-        g4_jpeg_comp *c = &j.comp[i];
-        if (!c->seen) s = g4_fail(err, G4_ERR_FORMAT, "JPEG: component %d is in no scan", i);
-        for (int by = 0; !s && j.progressive && by < c->blocks_h; by++) {
-            for (int bx = 0; bx < c->blocks_w; bx++) {
-                size_t stride = (size_t)c->stored_w * 8;
-                const int16_t *b = c->coef + 64 * ((size_t)by * (size_t)c->stored_w + (size_t)bx);
-                g4_jpeg_idct(b, c->quant, 0, c->plane + (size_t)by * 8 * stride + (size_t)bx * 8, stride);
-            }
-        }
-    }
-    if (!s) s = g4_pixels_alloc(m, "JPEG", (uint64_t)j.w, (uint64_t)j.h, pixels, err);
-    if (!s) s = g4_jpeg_output(&j, *pixels, err);
-    *w = j.w;
-    *h = j.h;
-    if (!s) s = g4_orient(m, pixels, w, h, j.orientation, err);
+    if (!s) s = g4_jpeg_is_whole(&j, err);
+    if (!s && j.progressive) g4_jpeg_transform(&j);
+    if (!s) s = g4_pixels_alloc(m, "JPEG", (uint64_t)j.w, (uint64_t)j.h, out, err);
+    if (!s) s = g4_jpeg_output(&j, out->rgb, err);
+    if (!s) s = g4_pixels_orient(m, out, j.orientation, err);
     for (int i = 0; i < 4; i++) {
         g4_free(m->a, j.comp[i].plane);
         g4_free(m->a, j.comp[i].coef);
     }
     g4_free(m->a, j.huff);
-    if (s) {
-        g4_free(m->a, *pixels);
-        *pixels = NULL;
-    }
+    if (s) g4_pixels_free(m, out);
     return s;
 }

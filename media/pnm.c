@@ -1,4 +1,5 @@
-/* pnm.c - reading PPM, PGM, PBM and PAM. */
+/* pnm.c - Netpbm files P1 to P7 (PBM, PGM, PPM, PAM), the first picture of each, as RGB: samples scaled to
+ * round(v / maxval * 255) as Pillow does, halves to even, and alpha of PAM over white. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -7,134 +8,173 @@
 #include <inttypes.h>
 #include <math.h>
 
-/* ---- PPM, PGM, PBM, PAM ---------------------------------------------------------------------------
- *
- * In: Netpbm files P1 to P7, the first picture of each. Out: RGB, samples scaled to round(v / maxval * 255) as Pillow
- * does (halves to even), alpha of PAM over white. */
+enum { G4_PNM_BITMAP_TEXT = 1, G4_PNM_PIXMAP_TEXT = 3, G4_PNM_BITMAP = 4, G4_PNM_PIXMAP = 6, G4_PAM = 7 }; /* kinds */
+#define G4_PNM_DIGITS 9 /* of a number in a header: it fits in 32 bits */
 
-/* Skip blanks and # comments, then read a decimal number of at most 9 digits; -1: none. */
-int64_t g4_pnm_number(g4_pnm *p, int max_digits)
-{
-    while (p->at < p->size) {
-        uint8_t c = p->data[p->at];
-        if (c == '#') {
-            while (p->at < p->size && p->data[p->at] != '\n' && p->data[p->at] != '\r') p->at++;
-        } else if (c == ' ' || (c >= 9 && c <= 13)) {
-            p->at++;
-        } else {
-            break;
-        }
-    }
-    int64_t v = 0;
-    int digits = 0;
-    for (; p->at < p->size && p->data[p->at] >= '0' && p->data[p->at] <= '9' && digits < max_digits; digits++)
-        v = 10 * v + (p->data[p->at++] - '0');
-    return digits ? v : -1;
-}
+typedef struct {
+    g4_reader in;
+    int kind; /* the digit behind P */
+    int64_t width, height, channels, maxval;
+    uint8_t *level; /* (65536): the 8-bit level of each sample value */
+} g4_pnm;
 
-/* Fields of a PAM header: lines "NAME value" up to ENDHDR. */
-static g4_status g4_pam_header(g4_pnm *p, int64_t field[4], g4_error *err)
+static int g4_pnm_is_bitmap(const g4_pnm *p) { return p->kind == G4_PNM_BITMAP_TEXT || p->kind == G4_PNM_BITMAP; }
+static int g4_pnm_is_text(const g4_pnm *p) { return p->kind <= G4_PNM_PIXMAP_TEXT; }
+static uint32_t g4_pnm_sample_bytes(const g4_pnm *p) { return p->maxval > 255 ? 2 : 1; }
+
+/* ---- Headers -------------------------------------------------------------------------------- */
+
+/* Lines "NAME value" up to ENDHDR. */
+static g4_status g4_pam_header(g4_pnm *p, g4_error *err)
 {
-    static const char *const names[4] = { "WIDTH", "HEIGHT", "DEPTH", "MAXVAL" };
-    p->at = 3;
-    while (p->at < p->size) {
-        const uint8_t *line = p->data + p->at, *nl = memchr(line, '\n', p->size - p->at);
-        if (!nl) break;
-        size_t n = (size_t)(nl - line);
-        if (n == 6 && !memcmp(line, "ENDHDR", 6)) {
-            p->at += n + 1;
-            return G4_OK;
-        }
+    const struct {
+        const char *name;
+        int64_t *value;
+    } fields[4] = {
+        { "WIDTH", &p->width }, { "HEIGHT", &p->height }, { "DEPTH", &p->channels }, { "MAXVAL", &p->maxval }
+    };
+    g4_reader *in = &p->in;
+    in->pos = 3;
+    while (in->pos < in->size) {
+        const uint8_t *line = in->data + in->pos, *newline = memchr(line, '\n', in->size - in->pos);
+        if (!newline) break;
+        const size_t n = (size_t)(newline - line);
+        in->pos += n + 1;
+        if (n == 6 && !memcmp(line, "ENDHDR", 6)) return G4_OK;
         for (int i = 0; i < 4; i++) {
-            size_t k = strlen(names[i]);
-            if (n > k && !memcmp(line, names[i], k) && line[k] == ' ') {
-                g4_pnm value = { line + k, n - k, 0 };
-                field[i] = g4_pnm_number(&value, 9);
-            }
+            const size_t k = strlen(fields[i].name);
+            if (n <= k || memcmp(line, fields[i].name, k) != 0 || line[k] != ' ') continue;
+            g4_reader value = { line + k, n - k, 0, 0 };
+            *fields[i].value = g4_scan_number(&value, G4_PNM_DIGITS);
         }
-        p->at += n + 1;
     }
-    return g4_fail(err, G4_ERR_FORMAT, "PAM: truncated: no ENDHDR in %zu bytes", p->size);
+    return g4_fail(err, G4_ERR_FORMAT, "PAM: truncated: no ENDHDR in %zu bytes", in->size);
 }
 
-g4_status g4_pnm_decode(const g4_media *m, const uint8_t *data, size_t size, uint8_t **pixels, int *w, int *h,
-                        g4_error *err)
+static g4_status g4_pnm_header(g4_pnm *p, g4_error *err)
 {
-    g4_pnm p = { data, size, 2 };
-    int kind = data[1] - '0', bitmap = kind == 1 || kind == 4;
-    int64_t f[4] = { -1, -1, kind == 3 || kind == 6 ? 3 : 1, 1 }; /* width, height, channels, maxval */
-    *pixels = NULL;
-    if (kind == 7) {
-        g4_status s = g4_pam_header(&p, f, err);
+    p->width = p->height = -1;
+    p->channels = p->kind == G4_PNM_PIXMAP_TEXT || p->kind == G4_PNM_PIXMAP ? 3 : 1;
+    p->maxval = 1;
+    if (p->kind == G4_PAM) {
+        const g4_status s = g4_pam_header(p, err);
         if (s) return s;
     } else {
-        f[0] = g4_pnm_number(&p, 9);
-        f[1] = g4_pnm_number(&p, 9);
-        if (!bitmap) f[3] = g4_pnm_number(&p, 9);
-        if (p.at >= size) return g4_fail(err, G4_ERR_FORMAT, "PNM: truncated header of %zu bytes", size);
-        p.at++; /* exactly one blank before the pixels */
+        p->width = g4_scan_number(&p->in, G4_PNM_DIGITS);
+        p->height = g4_scan_number(&p->in, G4_PNM_DIGITS);
+        if (!g4_pnm_is_bitmap(p)) p->maxval = g4_scan_number(&p->in, G4_PNM_DIGITS);
+        if (p->in.pos >= p->in.size)
+            return g4_fail(err, G4_ERR_FORMAT, "PNM: truncated header of %zu bytes", p->in.size);
+        p->in.pos++; /* exactly one blank before the pixels */
     }
-    if (f[0] < 1 || f[1] < 1 || f[2] < 1 || f[2] > 4 || f[3] < 1 || f[3] > 65535)
+    if (p->width < 1 || p->height < 1 || p->channels < 1 || p->channels > 4 || p->maxval < 1 || p->maxval > 65535)
         return g4_fail(err, G4_ERR_FORMAT,
-                       "PNM: width %lld, height %lld, channels %lld, maxval %lld: expected 1.., 1.., 1..4, 1..65535",
-                       (long long)f[0], (long long)f[1], (long long)f[2], (long long)f[3]);
-    uint64_t pw = (uint64_t)f[0], ph = (uint64_t)f[1], channels = (uint64_t)f[2],
-             wide = f[3] > 255 ? 2 : 1; /* < 10^9 each */
-    uint64_t need = kind == 4   ? ph * ((pw + 7) / 8)
-                    : kind == 1 ? ph * pw
-                    : kind <= 3 ? ph * pw * channels * 2 - 1
-                                : ph * pw * channels * wide;
-    if (need > size - p.at)
-        return g4_fail(err, G4_ERR_FORMAT,
-                       "PNM: truncated: %" PRIu64 " x %" PRIu64 " pixels need %" PRIu64 " bytes, found %zu", pw, ph,
-                       need, size - p.at);
-    g4_status s = g4_pixels_alloc(m, "PNM", pw, ph, pixels, err);
-    uint8_t *lut = s ? NULL : g4_alloc(m->a, 65536, 1);
-    if (!s && !lut) s = g4_fail(err, G4_ERR_MEMORY, "PNM: out of memory");
-    if (s || !lut) {
-        g4_free(m->a, *pixels);
-        *pixels = NULL;
-        return s;
-    }
-    for (int64_t v = 0; v < 65536; v++) lut[v] = v >= f[3] ? 255 : (uint8_t)rint((double)v / (double)f[3] * 255);
-    if (bitmap) {
-        lut[0] = 255; /* 1 is black */
-        lut[1] = 0;
-    }
-    uint8_t *d = *pixels;
-    const uint8_t *q = data + p.at;
-    for (uint64_t y = 0; !s && y < ph; y++) {
-        for (uint64_t x = 0; !s && x < pw; x++, d += 3) {
-            uint8_t v[4] = { 0 };
-            for (uint64_t c = 0; c < channels; c++) {
-                int64_t sample;
-                if (kind == 4) {
-                    sample = q[x >> 3] >> (7 - (x & 7)) & 1;
-                } else if (kind <= 3) {
-                    sample = g4_pnm_number(&p, kind == 1 ? 1 : 5);
-                    if (sample < 0 || sample > f[3]) {
-                        s = g4_fail(err, G4_ERR_FORMAT, "PNM: byte %zu: expected a sample of 0 to %lld", p.at,
-                                    (long long)f[3]);
-                        break;
-                    }
-                } else {
-                    sample = wide == 2 ? (int64_t)g4_be16(q) : *q;
-                    q += wide;
-                }
-                v[c] = lut[sample];
-            }
-            uint8_t alpha = channels == 2 ? v[1] : channels == 4 ? v[3] : 255;
-            for (uint64_t c = 0; c < 3; c++) d[c] = g4_over_white(v[channels >= 3 ? c : 0], alpha);
-        }
-        if (kind == 4) q += (pw + 7) / 8;
-    }
-    g4_free(m->a, lut);
-    if (s) {
-        g4_free(m->a, *pixels);
-        *pixels = NULL;
-        return s;
-    }
-    *w = (int)pw;
-    *h = (int)ph;
+                       "PNM: width %" PRId64 ", height %" PRId64 ", channels %" PRId64 ", maxval %" PRId64
+                       ": expected 1.., 1.., 1..4, 1..65535",
+                       p->width, p->height, p->channels, p->maxval);
     return G4_OK;
+}
+
+/* Are there as many bytes as the pixels need at least? All numbers are below 10^9. */
+static g4_status g4_pnm_check_size(const g4_pnm *p, g4_error *err)
+{
+    const uint64_t w = (uint64_t)p->width, h = (uint64_t)p->height, samples = h * w * (uint64_t)p->channels;
+    const size_t found = p->in.size - p->in.pos;
+    uint64_t need = samples * g4_pnm_sample_bytes(p);
+    if (p->kind == G4_PNM_BITMAP_TEXT)
+        need = samples; /* digits without blanks */
+    else if (p->kind == G4_PNM_BITMAP)
+        need = h * ((w + 7) / 8);
+    else if (g4_pnm_is_text(p))
+        need = samples * 2 - 1; /* digits with a blank between them */
+    if (need > found)
+        return g4_fail(err, G4_ERR_FORMAT,
+                       "PNM: truncated: %" PRIu64 " x %" PRIu64 " pixels need %" PRIu64 " bytes, found %zu", w, h, need,
+                       found);
+    return G4_OK;
+}
+
+/* ---- Pixels --------------------------------------------------------------------------------- */
+
+static void g4_pnm_levels(g4_pnm *p)
+{
+    for (int64_t v = 0; v < 65536; v++)
+        p->level[v] = v >= p->maxval ? 255 : (uint8_t)rint((double)v / (double)p->maxval * 255);
+    if (g4_pnm_is_bitmap(p)) {
+        p->level[0] = 255; /* 1 is black */
+        p->level[1] = 0;
+    }
+}
+
+/* A pixel of that many channels, of levels v, over white. */
+static inline void g4_pnm_pixel(const uint8_t v[4], int channels, uint8_t *dst)
+{
+    const uint8_t alpha = channels == 2 ? v[1] : channels == 4 ? v[3] : 255;
+    for (int c = 0; c < 3; c++) dst[c] = g4_over_white(v[channels >= 3 ? c : 0], alpha);
+}
+
+static g4_status g4_pnm_text_row(g4_pnm *p, uint8_t *dst, g4_error *err)
+{
+    const int channels = (int)p->channels, max_digits = g4_pnm_is_bitmap(p) ? 1 : 5;
+    for (int64_t x = 0; x < p->width; x++, dst += 3) {
+        uint8_t v[4] = { 0 };
+        for (int c = 0; c < 4 && c < channels; c++) {
+            const int64_t sample = g4_scan_number(&p->in, max_digits);
+            if (sample < 0 || sample > p->maxval)
+                return g4_fail(err, G4_ERR_FORMAT, "PNM: byte %zu: expected a sample of 0 to %" PRId64, p->in.pos,
+                               p->maxval);
+            v[c] = p->level[sample];
+        }
+        g4_pnm_pixel(v, channels, dst);
+    }
+    return G4_OK;
+}
+
+static void g4_pnm_bit_row(g4_pnm *p, uint8_t *dst)
+{
+    const uint8_t *row = p->in.data + p->in.pos;
+    for (int64_t x = 0; x < p->width; x++, dst += 3) memset(dst, p->level[row[x >> 3] >> (7 - (x & 7)) & 1], 3);
+    p->in.pos += (size_t)(p->width + 7) / 8;
+}
+
+static void g4_pnm_byte_row(g4_pnm *p, uint8_t *dst)
+{
+    const uint8_t *q = p->in.data + p->in.pos, *const level = p->level;
+    const int channels = (int)p->channels, wide = (int)g4_pnm_sample_bytes(p);
+    const int64_t width = p->width;
+    for (int64_t x = 0; x < width; x++, dst += 3) {
+        uint8_t v[4] = { 0 };
+        for (int c = 0; c < 4 && c < channels; c++, q += wide) v[c] = level[wide == 2 ? g4_be16(q) : *q];
+        g4_pnm_pixel(v, channels, dst);
+    }
+    p->in.pos = (size_t)(q - p->in.data);
+}
+
+static g4_status g4_pnm_row(g4_pnm *p, uint8_t *dst, g4_error *err)
+{
+    if (g4_pnm_is_text(p)) return g4_pnm_text_row(p, dst, err);
+    if (p->kind == G4_PNM_BITMAP)
+        g4_pnm_bit_row(p, dst);
+    else
+        g4_pnm_byte_row(p, dst);
+    return G4_OK;
+}
+
+g4_status g4_pnm_decode(const g4_media *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err)
+{
+    g4_pnm p = { .in = { data, size, 2, 0 }, .kind = data[1] - '0' };
+    memset(out, 0, sizeof *out);
+    g4_status s = g4_pnm_header(&p, err);
+    if (!s) s = g4_pnm_check_size(&p, err);
+    if (!s) s = g4_pixels_alloc(m, "PNM", (uint64_t)p.width, (uint64_t)p.height, out, err);
+    if (s) return s;
+    p.level = g4_alloc(m->a, 65536, 1);
+    if (p.level)
+        g4_pnm_levels(&p);
+    else
+        s = g4_fail(err, G4_ERR_MEMORY, "PNM: out of memory");
+    for (int64_t y = 0; !s && y < p.height; y++) s = g4_pnm_row(&p, out->rgb + 3 * (size_t)(y * p.width), err);
+    g4_free(m->a, p.level);
+    if (s) g4_pixels_free(m, out);
+    return s;
 }

@@ -1,4 +1,6 @@
-/* wav.c - reading WAV, and resampling to 16 kHz. */
+/* wav.c - RIFF WAVE with integers of 8, 16, 24 or 32 bits or floats of 32 or 64, any rate from 1 to 768 kHz and any
+ * number of channels, as 16 kHz mono float: integers are divided by 2^(bits - 1), channels averaged, then the rate is
+ * converted. Other codings are left to ffmpeg. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -7,15 +9,12 @@
 #include <inttypes.h>
 #include <math.h>
 
-/* ---- WAV and resampling -------------------------------------------------------------------------------
- *
- * In: RIFF WAVE with integer PCM of 8, 16, 24 or 32 bits or float of 32 or 64, any rate from 1 to 768 kHz, any number
- * of channels. Out: 16 kHz mono float: integers divided by 2^(bits - 1), channels averaged, then resampled. Other
- * codings go to ffmpeg. */
+/* ---- Resampling ----------------------------------------------------------------------------- */
 
 #define G4_SINC_ZEROS 64     /* zero crossings of the filter on each side */
 #define G4_SINC_CUTOFF 0.947 /* of the lower Nyquist frequency: the transition band ends there or just beyond it */
 #define G4_SINC_BETA 10.0    /* Kaiser window: side lobes about 100 dB down */
+#define G4_SINC_LANES 8      /* sums side by side: the compiler may keep them in vectors */
 
 static double g4_bessel_i0(double x) /* modified Bessel function of order 0, by its series */
 {
@@ -29,72 +28,97 @@ static double g4_bessel_i0(double x) /* modified Bessel function of order 0, by 
 
 static uint64_t g4_gcd(uint64_t a, uint64_t b) /* b > 0 */
 {
-    uint64_t r = a % b;
+    const uint64_t r = a % b;
     return r ? g4_gcd(b, r) : b;
 }
 
-/* y[n] = sum_k x[k] h(n * rate / 16000 - k), h a Kaiser-windowed sinc at 0.947 of the lower Nyquist frequency. With
- * 16000 / rate = L / M in lowest terms, output n has phase n * M mod L; each phase's coefficients are made once and
- * scaled to sum 1. Takes x (n_in) and frees it. */
-g4_status g4_resample(const g4_media *m, float *x, uint64_t n_in, uint32_t rate, g4_audio *out, g4_error *err)
+static double g4_sinc(double t)
 {
-    uint64_t g = g4_gcd(G4_RATE, rate), up = G4_RATE / g, down = rate / g;
-    uint64_t n_out = (n_in * up + down - 1) / down; /* n_in < 2^34, up <= 16000 */
-    if (rate == G4_RATE) {
-        out->samples = x;
-        out->n_samples = (size_t)n_in;
-        return G4_OK;
-    }
-    double cutoff =
-        G4_SINC_CUTOFF * (rate > G4_RATE ? (double)G4_RATE / rate : 1.0); /* of the input's Nyquist frequency */
-    int half = (int)ceil(G4_SINC_ZEROS / cutoff), taps = 2 * half, padded = (taps + 7) & ~7;
-    float *y = g4_alloc(m->a, (size_t)n_out, sizeof *y), *h = g4_alloc(m->a, (size_t)padded, sizeof *h);
-    if (!y || !h) {
-        g4_free(m->a, x);
-        g4_free(m->a, y);
-        g4_free(m->a, h);
-        return g4_fail(err, G4_ERR_MEMORY, "resampling to %" PRIu64 " samples: out of memory", n_out);
-    }
-    double scale = 1.0 / g4_bessel_i0(G4_SINC_BETA);
-    for (uint64_t first = 0; first < up && first < n_out; first++) {
-        double frac = (double)(first * down % up) / (double)up, sum = 0;
-        for (int pass = 0; pass < 2; pass++) { /* the sum, then the coefficients */
-            for (int i = 0; i < taps; i++) {
-                double t = (i - half + 1 - frac) * cutoff, u = (i - half + 1 - frac) / half, v = 0;
-                if (u * u < 1)
-                    v = (t == 0 ? 1 : sin(3.14159265358979323846 * t) / (3.14159265358979323846 * t)) *
-                        g4_bessel_i0(G4_SINC_BETA * sqrt(1 - u * u)) * scale;
-                if (pass == 0)
-                    sum += v;
-                else
-                    h[i] = (float)(v / sum);
-            }
-        }
-        for (uint64_t n = first; n < n_out; n += up) {
-            int64_t start = (int64_t)(n * down / up) - half + 1;
-            float acc[8] = { 0 }; /* eight sums side by side: the compiler may keep them in vectors */
-            if (start >= 0 && (uint64_t)start + (uint64_t)padded <= n_in) {
-                const float *p = x + start;
-                for (int i = 0; i < padded; i += 8) {
-                    for (int k = 0; k < 8; k++) acc[k] += p[i + k] * h[i + k];
-                }
-            } else {
-                for (int i = 0; i < taps; i++) {
-                    int64_t k = start + i;
-                    if (k >= 0 && (uint64_t)k < n_in) acc[i & 7] += x[k] * h[i];
-                }
-            }
-            y[n] = ((acc[0] + acc[4]) + (acc[1] + acc[5])) + ((acc[2] + acc[6]) + (acc[3] + acc[7]));
-        }
-    }
-    g4_free(m->a, x);
-    g4_free(m->a, h);
-    out->samples = y;
-    out->n_samples = (size_t)n_out;
-    return G4_OK;
+    const double pi = 3.14159265358979323846;
+    return t == 0 ? 1 : sin(pi * t) / (pi * t);
 }
 
-g4_status g4_wav_fmt(g4_wav_format *f, const uint8_t *p, size_t n, int *foreign, g4_error *err)
+/* A Kaiser-windowed sinc. */
+typedef struct {
+    double cutoff, scale; /* cutoff of the input's Nyquist frequency; scale: 1 over the window's height */
+    int half, taps;       /* inputs on each side, and of both */
+    size_t padded;        /* taps with zeros up to a multiple of G4_SINC_LANES */
+    double *weight;       /* (taps) of the present phase, before they are scaled to sum 1 */
+    float *h;             /* (padded) of the present phase */
+} g4_sinc_filter;
+
+/* Coefficients for an output that lies `fraction` of an input behind input `half` - 1. */
+static void g4_sinc_phase(g4_sinc_filter *f, double fraction)
+{
+    double sum = 0;
+    for (int i = 0; i < f->taps; i++) {
+        const double t = i - f->half + 1 - fraction, u = t / f->half;
+        f->weight[i] = 0;
+        if (u * u < 1) f->weight[i] = g4_sinc(t * f->cutoff) * g4_bessel_i0(G4_SINC_BETA * sqrt(1 - u * u)) * f->scale;
+        sum += f->weight[i];
+    }
+    for (int i = 0; i < f->taps; i++) f->h[i] = (float)(f->weight[i] / sum);
+}
+
+/* sum_i x[start + i] h[i] over those of n_in inputs that are there. */
+static float g4_sinc_apply(const g4_sinc_filter *f, const float *x, uint64_t n_in, int64_t start)
+{
+    float acc[G4_SINC_LANES] = { 0 };
+    if (start >= 0 && (uint64_t)start + f->padded <= n_in) {
+        const float *p = x + start;
+        for (size_t i = 0; i < f->padded; i += G4_SINC_LANES)
+            for (size_t k = 0; k < G4_SINC_LANES; k++) acc[k] += p[i + k] * f->h[i + k];
+    } else {
+        for (int i = 0; i < f->taps; i++) {
+            const int64_t k = start + i;
+            if (k >= 0 && (uint64_t)k < n_in) acc[i % G4_SINC_LANES] += x[k] * f->h[i];
+        }
+    }
+    return ((acc[0] + acc[4]) + (acc[1] + acc[5])) + ((acc[2] + acc[6]) + (acc[3] + acc[7]));
+}
+
+/* y[n] = sum_k x[k] h(n * rate / 16000 - k). With 16000 / rate = up / down in lowest terms, output n has phase
+ * n * down mod up; the coefficients of each phase are made once. */
+g4_status g4_resample(const g4_media *m, float *x, uint64_t n_in, uint32_t rate, g4_audio *out, g4_error *err)
+{
+    if (rate == G4_AUDIO_RATE) {
+        *out = (g4_audio) { x, (size_t)n_in };
+        return G4_OK;
+    }
+    const uint64_t common = g4_gcd(G4_AUDIO_RATE, rate), up = G4_AUDIO_RATE / common, down = rate / common;
+    const uint64_t n_out = (n_in * up + down - 1) / down; /* n_in < 2^34, up <= 16000 */
+    g4_sinc_filter f = { .scale = 1.0 / g4_bessel_i0(G4_SINC_BETA) };
+    f.cutoff = G4_SINC_CUTOFF * (rate > G4_AUDIO_RATE ? (double)G4_AUDIO_RATE / rate : 1.0);
+    f.half = (int)ceil(G4_SINC_ZEROS / f.cutoff);
+    f.taps = 2 * f.half;
+    f.padded = g4_round_up((size_t)f.taps, G4_SINC_LANES);
+    f.weight = g4_alloc(m->a, (size_t)f.taps, sizeof *f.weight);
+    f.h = g4_alloc(m->a, f.padded, sizeof *f.h);
+    float *y = g4_alloc(m->a, (size_t)n_out, sizeof *y);
+    g4_status s = G4_OK;
+    if (y && f.h && f.weight) {
+        for (uint64_t first = 0; first < up && first < n_out; first++) {
+            g4_sinc_phase(&f, (double)(first * down % up) / (double)up);
+            for (uint64_t n = first; n < n_out; n += up)
+                y[n] = g4_sinc_apply(&f, x, n_in, (int64_t)(n * down / up) - f.half + 1);
+        }
+        *out = (g4_audio) { y, (size_t)n_out };
+    } else {
+        s = g4_fail(err, G4_ERR_MEMORY, "resampling to %" PRIu64 " samples: out of memory", n_out);
+        g4_free(m->a, y);
+    }
+    g4_free(m->a, f.weight);
+    g4_free(m->a, f.h);
+    g4_free(m->a, x);
+    return s;
+}
+
+/* ---- Chunks --------------------------------------------------------------------------------- */
+
+enum { G4_WAV_INTEGER = 1, G4_WAV_FLOAT = 3, G4_WAV_EXTENSIBLE = 0xfffe }; /* tags */
+#define G4_WAV_CHUNKS 12 /* offset of the first chunk: "RIFF", length, "WAVE" */
+
+static g4_status g4_wav_fmt(g4_wav_format *f, const uint8_t *p, size_t n, g4_error *err)
 {
     static const uint8_t guid[14] = {
         0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xaa, 0, 0x38, 0x9b, 0x71
@@ -103,18 +127,18 @@ g4_status g4_wav_fmt(g4_wav_format *f, const uint8_t *p, size_t n, int *foreign,
     f->tag = g4_le16(p);
     f->channels = g4_le16(p + 2);
     f->rate = g4_le32(p + 4);
-    uint32_t align = g4_le16(p + 12), bits = g4_le16(p + 14);
-    if (f->tag == 0xfffe && n >= 40 && !memcmp(p + 26, guid, 14)) f->tag = g4_le16(p + 24); /* WAVE_FORMAT_EXTENSIBLE */
-    if (f->tag != 1 && f->tag != 3) {
-        *foreign = 1;
+    const uint32_t frame = g4_le16(p + 12), bits = g4_le16(p + 14); /* frame: bytes of a sample of all channels */
+    if (f->tag == G4_WAV_EXTENSIBLE && n >= 40 && !memcmp(p + 26, guid, 14)) f->tag = g4_le16(p + 24);
+    if (f->tag != G4_WAV_INTEGER && f->tag != G4_WAV_FLOAT) {
+        f->foreign = 1;
         return g4_fail(err, G4_ERR_UNSUPPORTED, "WAV: coding 0x%04x, expected integer (1) or float (3)",
                        (unsigned)f->tag);
     }
-    if (f->channels == 0 || align % f->channels != 0)
-        return g4_fail(err, G4_ERR_FORMAT, "WAV: %u bytes for %u channels", (unsigned)align, (unsigned)f->channels);
-    f->bytes = align / f->channels;
-    if (bits == 0 || bits > 8 * f->bytes ||
-        (f->tag == 1 ? f->bytes < 1 || f->bytes > 4 : f->bytes != 4 && f->bytes != 8))
+    if (f->channels == 0 || frame % f->channels != 0)
+        return g4_fail(err, G4_ERR_FORMAT, "WAV: %u bytes for %u channels", (unsigned)frame, (unsigned)f->channels);
+    f->bytes = frame / f->channels;
+    const int fits = f->tag == G4_WAV_INTEGER ? f->bytes >= 1 && f->bytes <= 4 : f->bytes == 4 || f->bytes == 8;
+    if (bits == 0 || bits > 8 * f->bytes || !fits)
         return g4_fail(err, G4_ERR_UNSUPPORTED,
                        "WAV: %u bits in %u bytes: expected integers of 1 to 4 bytes or floats of 4 or 8",
                        (unsigned)bits, (unsigned)f->bytes);
@@ -123,77 +147,99 @@ g4_status g4_wav_fmt(g4_wav_format *f, const uint8_t *p, size_t n, int *foreign,
     return G4_OK;
 }
 
-static double g4_wav_sample(const g4_wav_format *f, const uint8_t *p)
+int g4_wav_has_samples(const uint8_t *data, size_t size, const g4_wav_format *f, size_t pos)
 {
-    if (f->tag == 3) {
-        union {
-            uint32_t u;
-            float v;
-        } a;
-        union {
-            uint64_t u;
-            double v;
-        } b;
-        a.u = g4_le32(p);
-        if (f->bytes == 4) return (double)a.v;
-        b.u = (uint64_t)g4_le32(p + 4) << 32 | g4_le32(p);
-        return b.v;
+    return pos <= size && size - pos >= G4_WAV_CHUNK_HEAD && memcmp(data + pos, "data", 4) == 0 && f->bytes > 0;
+}
+
+g4_status g4_wav_chunks(const uint8_t *data, size_t size, g4_wav_format *f, size_t *pos, g4_error *err)
+{
+    *pos = G4_WAV_CHUNKS;
+    while (*pos <= size && size - *pos >= G4_WAV_CHUNK_HEAD && !g4_wav_has_samples(data, size, f, *pos)) {
+        const uint8_t *name = data + *pos, *p = name + G4_WAV_CHUNK_HEAD;
+        const size_t n = g4_le32(name + 4);
+        if (n > size - *pos - G4_WAV_CHUNK_HEAD) break;
+        const g4_status s = memcmp(name, "fmt ", 4) == 0 ? g4_wav_fmt(f, p, n, err) : G4_OK;
+        if (s) return s;
+        *pos += G4_WAV_CHUNK_HEAD + n;
+        if (n & 1 && *pos < size) ++*pos; /* chunks are padded to even lengths */
     }
-    if (f->bytes == 1) return (p[0] - 128) / 128.0; /* the only unsigned one */
+    return G4_OK;
+}
+
+/* ---- Samples -------------------------------------------------------------------------------- */
+
+static double g4_wav_float(const uint8_t *p, uint32_t bytes)
+{
+    const uint32_t low = g4_le32(p);
+    if (bytes == 4) {
+        float v;
+        memcpy(&v, &low, sizeof v);
+        return (double)v;
+    }
+    const uint64_t bits = (uint64_t)g4_le32(p + 4) << 32 | low;
+    double v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+static double g4_wav_integer(const uint8_t *p, uint32_t bytes)
+{
+    if (bytes == 1) return (p[0] - 128) / 128.0; /* the only unsigned one */
     uint32_t v = 0;
-    for (uint32_t i = 0; i < f->bytes; i++)
-        v |= (uint32_t)p[i] << (32 - 8 * (f->bytes - i)); /* to the top of 32 bits */
+    for (uint32_t i = 0; i < bytes; i++) v |= (uint32_t)p[i] << (32 - 8 * (bytes - i)); /* to the top of 32 bits */
     return (int32_t)v / 2147483648.0;
 }
 
-float g4_wav_mono(const g4_wav_format *f, const uint8_t *frame) /* the mean of the channels */
+float g4_wav_mono(const g4_wav_format *f, const uint8_t *frame)
 {
     double sum = 0;
-    for (uint32_t c = 0; c < f->channels; c++) sum += g4_wav_sample(f, frame + (size_t)c * f->bytes);
+    for (uint32_t c = 0; c < f->channels; c++, frame += f->bytes)
+        sum += f->tag == G4_WAV_FLOAT ? g4_wav_float(frame, f->bytes) : g4_wav_integer(frame, f->bytes);
     return (float)(sum / f->channels);
 }
 
-/* *foreign is set when the file is sound that ffmpeg may be able to read. */
+uint64_t g4_wav_limit(const g4_media *m, const g4_wav_format *f)
+{
+    return m->max_samples * (uint64_t)f->rate / G4_AUDIO_RATE;
+}
+
+/* The samples in n bytes at p. */
+static g4_status g4_wav_samples(const g4_media *m, const g4_wav_format *f, const uint8_t *p, uint64_t n, g4_audio *out,
+                                g4_error *err)
+{
+    const uint64_t frame = (uint64_t)f->bytes * f->channels, n_in = n / frame;
+    if (n_in > g4_wav_limit(m, f))
+        return g4_fail(err, G4_ERR_UNSUPPORTED,
+                       "WAV: %" PRIu64 " samples at %u Hz are more than the limit of %" PRIu64 " at 16 kHz", n_in,
+                       (unsigned)f->rate, m->max_samples);
+    if (n_in == 0) return g4_fail(err, G4_ERR_FORMAT, "WAV: no samples");
+    float *x = g4_alloc(m->a, (size_t)n_in, sizeof *x);
+    if (!x) return g4_fail(err, G4_ERR_MEMORY, "WAV: %" PRIu64 " samples: out of memory", n_in);
+    for (uint64_t i = 0; i < n_in; i++) {
+        x[i] = g4_wav_mono(f, p + i * frame);
+        if (!isfinite(x[i])) {
+            g4_free(m->a, x);
+            return g4_fail(err, G4_ERR_FORMAT, "WAV: sample %" PRIu64 " is not a finite number", i);
+        }
+    }
+    return g4_resample(m, x, n_in, f->rate, out, err);
+}
+
 g4_status g4_wav_decode(const g4_media *m, const uint8_t *data, size_t size, g4_audio *out, int *foreign, g4_error *err)
 {
-    g4_wav_format f = { 0, 0, 0, 0 };
-    size_t at = 12;
-    for (;;) {
-        if (size - at < 8)
-            return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated: no %s chunk in %zu bytes", f.tag ? "data" : "fmt",
-                           size);
-        const uint8_t *name = data + at;
-        uint64_t n = g4_le32(data + at + 4);
-        at += 8;
-        if (!memcmp(name, "data", 4) && f.bytes && f.channels) {
-            if (n == 0xffffffffu) n = size - at; /* written to a pipe: the length was not known */
-            if (n > size - at)
-                return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated: data of %" PRIu64 " bytes, found %zu", n,
-                               size - at);
-            uint64_t frame = (uint64_t)f.bytes * f.channels, n_in = n / frame;
-            if (n_in > m->max_samples * (uint64_t)f.rate / G4_RATE)
-                return g4_fail(err, G4_ERR_UNSUPPORTED,
-                               "WAV: %" PRIu64 " samples at %u Hz are more than the limit of %" PRIu64 " at 16 kHz",
-                               n_in, (unsigned)f.rate, m->max_samples);
-            if (n_in == 0) return g4_fail(err, G4_ERR_FORMAT, "WAV: no samples");
-            float *x = g4_alloc(m->a, (size_t)n_in, sizeof *x);
-            if (!x) return g4_fail(err, G4_ERR_MEMORY, "WAV: %" PRIu64 " samples: out of memory", n_in);
-            for (uint64_t i = 0; i < n_in; i++) {
-                x[i] = g4_wav_mono(&f, data + at + i * frame);
-                if (!isfinite(x[i])) {
-                    g4_free(m->a, x);
-                    return g4_fail(err, G4_ERR_FORMAT, "WAV: sample %" PRIu64 " is not a finite number", i);
-                }
-            }
-            return g4_resample(m, x, n_in, f.rate, out, err);
-        }
-        if (n > size - at)
-            return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated in the chunk at byte %zu of %zu", at - 8, size);
-        if (!memcmp(name, "fmt ", 4)) {
-            g4_status s = g4_wav_fmt(&f, data + at, (size_t)n, foreign, err);
-            if (s) return s;
-        }
-        at += (size_t)n;
-        if (n & 1 && at < size) at++; /* chunks are padded to even lengths */
-    }
+    g4_wav_format f = { 0 };
+    size_t pos;
+    const g4_status s = g4_wav_chunks(data, size, &f, &pos, err);
+    *foreign = f.foreign;
+    if (s) return s;
+    if (size - pos < G4_WAV_CHUNK_HEAD)
+        return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated: no %s chunk in %zu bytes", f.tag ? "data" : "fmt", size);
+    if (!g4_wav_has_samples(data, size, &f, pos))
+        return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated in the chunk at byte %zu of %zu", pos, size);
+    uint64_t n = g4_le32(data + pos + 4);
+    const size_t found = size - pos - G4_WAV_CHUNK_HEAD;
+    if (n == 0xffffffffu) n = found; /* written to a pipe: the length was not known */
+    if (n > found) return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated: data of %" PRIu64 " bytes, found %zu", n, found);
+    return g4_wav_samples(m, &f, data + pos + G4_WAV_CHUNK_HEAD, n, out, err);
 }
