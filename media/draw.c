@@ -54,7 +54,7 @@ typedef struct {
 } g4_canvas;
 
 /* Fill [x0, x1) x [y0, y1) as far as it lies in the picture. */
-static void g4_fill(const g4_canvas *c, int64_t x0, int64_t y0, int64_t x1, int64_t y1, const uint8_t rgb[3])
+static void g4_draw_fill(const g4_canvas *c, int64_t x0, int64_t y0, int64_t x1, int64_t y1, const uint8_t rgb[3])
 {
     for (int64_t y = y0 < 0 ? 0 : y0; y < y1 && y < c->height; y++) {
         for (int64_t x = x0 < 0 ? 0 : x0; x < x1 && x < c->width; x++)
@@ -62,16 +62,16 @@ static void g4_fill(const g4_canvas *c, int64_t x0, int64_t y0, int64_t x1, int6
     }
 }
 
-static int64_t g4_min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t g4_max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t g4_draw_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t g4_draw_max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static void g4_draw_frame(const g4_canvas *c, const int box[4], int64_t line, const uint8_t rgb[3])
 {
     const int64_t x0 = box[0], y0 = box[1], x1 = box[2], y1 = box[3];
-    g4_fill(c, x0, y0, x1, g4_min_i64(y0 + line, y1), rgb);
-    g4_fill(c, x0, g4_max_i64(y1 - line, y0), x1, y1, rgb);
-    g4_fill(c, x0, y0, g4_min_i64(x0 + line, x1), y1, rgb);
-    g4_fill(c, g4_max_i64(x1 - line, x0), y0, x1, y1, rgb);
+    g4_draw_fill(c, x0, y0, x1, g4_draw_min(y0 + line, y1), rgb);
+    g4_draw_fill(c, x0, g4_draw_max(y1 - line, y0), x1, y1, rgb);
+    g4_draw_fill(c, x0, y0, g4_draw_min(x0 + line, x1), y1, rgb);
+    g4_draw_fill(c, g4_draw_max(x1 - line, x0), y0, x1, y1, rgb);
 }
 
 /* A letter whose upper left corner is at x, y, in dots of `dot` pixels. */
@@ -82,7 +82,7 @@ static void g4_draw_letter(const g4_canvas *c, char letter, int64_t x, int64_t y
         for (int column = 0; column < G4_FONT_WIDTH; column++) {
             if (!(rows[row] >> (G4_FONT_WIDTH - 1 - column) & 1)) continue;
             const int64_t left = x + column * dot, top = y + row * dot;
-            g4_fill(c, left, top, left + dot, top + dot, rgb);
+            g4_draw_fill(c, left, top, left + dot, top + dot, rgb);
         }
     }
 }
@@ -95,10 +95,10 @@ static void g4_draw_label(const g4_canvas *c, const char *label, int64_t x, int6
     const uint8_t dark[3] = { 0, 0, 0 }, light[3] = { 255, 255, 255 };
     const int64_t n = (int64_t)strnlen(label, 200), advance = (G4_FONT_WIDTH + 1) * dot;
     const int64_t width = n * advance + dot, height = (G4_FONT_HEIGHT + 2) * dot;
-    const int64_t left = g4_max_i64(0, g4_min_i64(x, c->width - width));
-    const int64_t top = g4_max_i64(0, y - height >= 0 ? y - height : y);
+    const int64_t left = g4_draw_max(0, g4_draw_min(x, c->width - width));
+    const int64_t top = g4_draw_max(0, y - height >= 0 ? y - height : y);
     const int is_bright = 299 * rgb[0] + 587 * rgb[1] + 114 * rgb[2] > 128000; /* its luma, in thousandths */
-    g4_fill(c, left, top, left + width, top + height, rgb);
+    g4_draw_fill(c, left, top, left + width, top + height, rgb);
     for (int64_t i = 0; i < n; i++)
         g4_draw_letter(c, label[i], left + dot + i * advance, top + dot, dot, is_bright ? dark : light);
 }

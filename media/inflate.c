@@ -8,16 +8,20 @@
 
 /* ---- What both directions know -------------------------------------------------------------- */
 
-#define G4_ZLIB_LITERALS 286 /* symbols of the first code: 256 bytes, the end of the block, 29 lengths */
+#define G4_ZLIB_LITERALS 286 /* symbols of the first code: 256 bytes, the end of the block, 29 match lengths */
 #define G4_ZLIB_DISTANCES 30 /* symbols of the second */
+#define G4_ZLIB_FIXED 288    /* symbols of the first code when it is the one that every decoder knows */
 #define G4_ZLIB_BITS_MAX 15  /* bits of their longest codes */
 #define G4_ZLIB_END 256      /* the symbol that ends a block */
+#define G4_ZLIB_MATCHES 29   /* symbols behind it: match lengths */
+#define G4_ZLIB_LENGTHS 19   /* symbols of the code in which the lengths of both codes are written */
 
 /* A match length or distance is a base plus extra bits (RFC 1951, 3.2.5). */
-static const uint16_t g4_zlib_length_base[29] = { 3,  4,  5,  6,  7,  8,  9,  10, 11,  13,  15,  17,  19,  23, 27,
-                                                  31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258 };
-static const uint8_t g4_zlib_length_extra[29] = { 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2,
-                                                  2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0 };
+static const uint16_t g4_zlib_length_base[G4_ZLIB_MATCHES] = { 3,  4,  5,  6,   7,   8,   9,   10,  11, 13,
+                                                               15, 17, 19, 23,  27,  31,  35,  43,  51, 59,
+                                                               67, 83, 99, 115, 131, 163, 195, 227, 258 };
+static const uint8_t g4_zlib_length_extra[G4_ZLIB_MATCHES] = { 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2,
+                                                               2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0 };
 static const uint16_t g4_zlib_distance_base[G4_ZLIB_DISTANCES] = { 1,    2,    3,    4,     5,     7,    9,    13,
                                                                    17,   25,   33,   49,    65,    97,   129,  193,
                                                                    257,  385,  513,  769,   1025,  1537, 2049, 3073,
@@ -25,7 +29,9 @@ static const uint16_t g4_zlib_distance_base[G4_ZLIB_DISTANCES] = { 1,    2,    3
 static inline unsigned g4_zlib_distance_extra(int code) { return code < 4 ? 0 : (unsigned)code / 2 - 1; }
 
 /* The order in which a block gives the lengths of the code of code lengths (RFC 1951, 3.2.7). */
-static const uint8_t g4_zlib_order[19] = { 16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15 };
+static const uint8_t g4_zlib_order[G4_ZLIB_LENGTHS] = {
+    16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15
+};
 
 /* A code as it stands in the stream, highest bit first, while everything else begins with the lowest. */
 static inline unsigned g4_zlib_reverse(unsigned code, int n_bits)
@@ -37,16 +43,18 @@ static inline unsigned g4_zlib_reverse(unsigned code, int n_bits)
 
 static uint32_t g4_adler32(const uint8_t *p, size_t n)
 {
+    const uint32_t modulus = 65521; /* the largest prime below 2^16 */
+    const size_t run_max = 5552;    /* bytes after which the sums are still below 2^32 */
     uint32_t a = 1, b = 0;
     while (n > 0) {
-        size_t run = n < 5552 ? n : 5552; /* the sums stay below 2^32 */
+        size_t run = n < run_max ? n : run_max;
         n -= run;
         while (run-- > 0) {
             a += *p++;
             b += a;
         }
-        a %= 65521;
-        b %= 65521;
+        a %= modulus;
+        b %= modulus;
     }
     return b << 16 | a;
 }
@@ -104,7 +112,7 @@ static int g4_bits_overrun(const g4_bits *b) { return b->invented * 8 > b->n_bit
 typedef struct {
     uint16_t fast[1 << G4_HUFF_FAST];     /* symbol << 4 | length, by the next bits; 0: a longer code */
     uint16_t count[G4_ZLIB_BITS_MAX + 1]; /* codes of each length */
-    uint16_t symbol[288];                 /* in order of code */
+    uint16_t symbol[G4_ZLIB_FIXED];       /* in order of code */
 } g4_huff;
 
 /* Every number of G4_HUFF_FAST bits that begins with the code. */
@@ -198,9 +206,9 @@ static const char *g4_inflate_stored(g4_inflater *z)
 /* The codes that every decoder knows (RFC 1951, 3.2.6). */
 static void g4_inflate_fixed_codes(g4_inflater *z)
 {
-    uint8_t length[288];
-    for (int i = 0; i < 288; i++) length[i] = i < 144 ? 8 : i < 256 ? 9 : i < 280 ? 7 : 8;
-    g4_huff_build(&z->literals, length, 288);
+    uint8_t length[G4_ZLIB_FIXED];
+    for (int i = 0; i < G4_ZLIB_FIXED; i++) length[i] = i < 144 ? 8 : i < 256 ? 9 : i < 280 ? 7 : 8;
+    g4_huff_build(&z->literals, length, G4_ZLIB_FIXED);
     memset(length, 5, 32);
     g4_huff_build(&z->distances, length, 32);
 }
@@ -235,8 +243,8 @@ static const char *g4_inflate_own_codes(g4_inflater *z)
     const int n_lengths = (int)g4_bits_get(&z->in, 4) + 4;
     if (n_literals > G4_ZLIB_LITERALS || n_distances > G4_ZLIB_DISTANCES) return "too many length or distance codes";
     for (int i = 0; i < n_lengths; i++) length[g4_zlib_order[i]] = (uint8_t)g4_bits_get(&z->in, 3);
-    if (!g4_huff_build(&z->literals, length, 19)) return "bad code of code lengths";
-    memset(length, 0, 19);
+    if (!g4_huff_build(&z->literals, length, G4_ZLIB_LENGTHS)) return "bad code of code lengths";
+    memset(length, 0, G4_ZLIB_LENGTHS);
     const char *wrong = g4_inflate_lengths(z, length, n_literals + n_distances);
     if (wrong) return wrong;
     if (length[G4_ZLIB_END] == 0) return "no end-of-block code";
@@ -263,7 +271,7 @@ static const char *g4_inflate_symbols(g4_inflater *z)
         }
         if (symbol == G4_ZLIB_END) break;
         const int index = symbol - G4_ZLIB_END - 1;
-        if (index > 28) return "bad length code in the data";
+        if (index >= G4_ZLIB_MATCHES) return "bad length code in the data";
         const size_t n = g4_zlib_length_base[index] + g4_bits_get(b, g4_zlib_length_extra[index]);
         const int d = g4_huff_get(b, &z->distances);
         if (d < 0 || d >= G4_ZLIB_DISTANCES) return "bad distance code in the data";
@@ -390,7 +398,7 @@ static int g4_base_index(const uint16_t *base, int n, int v)
     while (i + 1 < n && base[i + 1] <= v) i++;
     return i;
 }
-static int g4_length_index(int length) { return g4_base_index(g4_zlib_length_base, 29, length); }
+static int g4_length_index(int length) { return g4_base_index(g4_zlib_length_base, G4_ZLIB_MATCHES, length); }
 static int g4_distance_index(int distance) { return g4_base_index(g4_zlib_distance_base, G4_ZLIB_DISTANCES, distance); }
 
 /* ---- Packing -------------------------------------------------------------------------------- */
@@ -430,17 +438,17 @@ static void g4_deflate_put(g4_deflater *d, uint32_t value, unsigned n)
 /* The lengths of the block's two codes, in a code of their own. Without run lengths: that costs 100 bytes a block. */
 static void g4_deflate_put_codes(g4_deflater *d, const uint8_t *length)
 {
-    uint8_t small_length[19];
-    uint16_t small_code[19];
-    uint32_t freq[19] = { 0 };
+    uint8_t small_length[G4_ZLIB_LENGTHS];
+    uint16_t small_code[G4_ZLIB_LENGTHS];
+    uint32_t freq[G4_ZLIB_LENGTHS] = { 0 };
     const int n = G4_ZLIB_LITERALS + G4_ZLIB_DISTANCES;
     for (int i = 0; i < n; i++) freq[length[i]]++;
-    g4_code_lengths(freq, 19, 7, small_length);
-    g4_canonical_codes(small_length, 19, small_code);
+    g4_code_lengths(freq, G4_ZLIB_LENGTHS, 7, small_length);
+    g4_canonical_codes(small_length, G4_ZLIB_LENGTHS, small_code);
     g4_deflate_put(d, G4_ZLIB_LITERALS - 257, 5);
     g4_deflate_put(d, G4_ZLIB_DISTANCES - 1, 5);
-    g4_deflate_put(d, 19 - 4, 4);
-    for (int i = 0; i < 19; i++) g4_deflate_put(d, small_length[g4_zlib_order[i]], 3);
+    g4_deflate_put(d, G4_ZLIB_LENGTHS - 4, 4);
+    for (int i = 0; i < G4_ZLIB_LENGTHS; i++) g4_deflate_put(d, small_length[g4_zlib_order[i]], 3);
     for (int i = 0; i < n; i++) g4_deflate_put(d, small_code[length[i]], small_length[length[i]]);
 }
 

@@ -13,6 +13,25 @@
 #define G4_JPEG_SCANS_MAX 256 /* a progressive file of many empty scans would otherwise cost hours */
 #define G4_JPEG_BLOCK 64      /* coefficients: 8 rows of 8 */
 
+enum { /* markers, each behind a byte 0xff */
+       G4_JPEG_TEM = 0x01,
+       G4_JPEG_SOF0 = 0xc0, /* frames: baseline, extended, progressive */
+       G4_JPEG_SOF1 = 0xc1,
+       G4_JPEG_SOF2 = 0xc2,
+       G4_JPEG_SOF3 = 0xc3, /* up to SOF15: frames that cannot be read */
+       G4_JPEG_DHT = 0xc4,  /* Huffman tables */
+       G4_JPEG_SOF15 = 0xcf,
+       G4_JPEG_RST0 = 0xd0, /* up to 0xd7: restarts */
+       G4_JPEG_SOI = 0xd8,
+       G4_JPEG_EOI = 0xd9,
+       G4_JPEG_SOS = 0xda,  /* a scan */
+       G4_JPEG_DQT = 0xdb,  /* quantisation tables */
+       G4_JPEG_DRI = 0xdd,  /* restart interval */
+       G4_JPEG_APP0 = 0xe0, /* JFIF */
+       G4_JPEG_APP1 = 0xe1, /* EXIF */
+       G4_JPEG_APP14 = 0xee /* Adobe */
+};
+
 typedef struct {
     uint16_t fast[512]; /* symbol << 4 | length, by the next 9 bits; 0: a longer code */
     int32_t last[17];   /* largest code of each length, -1: none */
@@ -555,7 +574,7 @@ static void g4_jpeg_reset(g4_jpeg *j)
 static g4_status g4_jpeg_restart(g4_jpeg *j, int index, g4_error *err)
 {
     const int code = g4_jpeg_overrun(j) ? -1 : g4_jpeg_marker(j);
-    if (code != 0xd0 + index)
+    if (code != G4_JPEG_RST0 + index)
         return g4_fail(err, G4_ERR_FORMAT, "JPEG: byte %zu: expected restart marker %d", j->pos, index);
     g4_jpeg_reset(j);
     return G4_OK;
@@ -758,32 +777,32 @@ static g4_status g4_jpeg_output(const g4_jpeg *j, uint8_t *rgb, g4_error *err)
 static g4_status g4_jpeg_segment(g4_jpeg *j, int code, const uint8_t *p, size_t n, g4_error *err)
 {
     switch (code) {
-    case 0xc4: return g4_jpeg_huff_tables(j, p, n, err);
-    case 0xdb: return g4_jpeg_quant_tables(j, p, n, err);
-    case 0xc0:
-    case 0xc1:
-    case 0xc2: j->progressive = code == 0xc2; return g4_jpeg_frame(j, p, n, err);
-    case 0xdd:
+    case G4_JPEG_DHT: return g4_jpeg_huff_tables(j, p, n, err);
+    case G4_JPEG_DQT: return g4_jpeg_quant_tables(j, p, n, err);
+    case G4_JPEG_SOF0:
+    case G4_JPEG_SOF1:
+    case G4_JPEG_SOF2: j->progressive = code == G4_JPEG_SOF2; return g4_jpeg_frame(j, p, n, err);
+    case G4_JPEG_DRI:
         if (n != 2) return g4_fail(err, G4_ERR_FORMAT, "JPEG: restart interval of %zu bytes, expected 2", n);
         j->restart = g4_be16(p);
         return G4_OK;
-    case 0xda: {
+    case G4_JPEG_SOS: {
         const g4_status s = g4_jpeg_scan_header(j, p, n, err);
         return s ? s : g4_jpeg_scan(j, err);
     }
-    case 0xe0:
+    case G4_JPEG_APP0:
         if (n >= 5 && !memcmp(p, "JFIF", 5)) j->has_jfif = 1;
         return G4_OK;
-    case 0xe1:
+    case G4_JPEG_APP1:
         if (n >= 6 && !memcmp(p, "Exif\0", 6) && j->orientation == 0)
             j->orientation = g4_exif_orientation(p + 6, n - 6);
         return G4_OK;
-    case 0xee:
+    case G4_JPEG_APP14:
         if (n >= 12 && !memcmp(p, "Adobe", 5)) j->adobe = p[11];
         return G4_OK;
     default: break;
     }
-    if (code >= 0xc3 && code <= 0xcf)
+    if (code >= G4_JPEG_SOF3 && code <= G4_JPEG_SOF15)
         return g4_fail(err, G4_ERR_UNSUPPORTED,
                        "JPEG: frame type 0x%02x (lossless, hierarchical or arithmetic) cannot be read", code);
     return G4_OK;
@@ -795,9 +814,9 @@ static g4_status g4_jpeg_segments(g4_jpeg *j, g4_error *err)
     for (;;) {
         const int code = g4_jpeg_marker(j);
         if (code < 0) return g4_fail(err, G4_ERR_FORMAT, "JPEG: truncated: no end marker in %zu bytes", j->size);
-        if (code == 0xd9) return G4_OK;
-        if (code == 0x01 || (code >= 0xd0 && code <= 0xd8)) continue;           /* these have no length */
-        const size_t n = j->size - j->pos >= 2 ? g4_be16(j->data + j->pos) : 0; /* with its own two bytes */
+        if (code == G4_JPEG_EOI) return G4_OK;
+        if (code == G4_JPEG_TEM || (code >= G4_JPEG_RST0 && code <= G4_JPEG_SOI)) continue; /* these have no length */
+        const size_t n = j->size - j->pos >= 2 ? g4_be16(j->data + j->pos) : 0;             /* with its own two bytes */
         if (n < 2 || n > j->size - j->pos)
             return g4_fail(err, G4_ERR_FORMAT, "JPEG: truncated in segment 0x%02x at byte %zu of %zu", code, j->pos,
                            j->size);

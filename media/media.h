@@ -40,8 +40,7 @@ g4_status g4_pixels_orient(const g4_media *m, g4_pixels *p, int orientation, g4_
 /* Free what a call gave out: its user sees it as const, but the library made it. */
 void g4_free_given(const g4_allocator *a, const void *given);
 
-/* Skip blanks and # comments, then read a decimal number of at most max_digits digits (9 at most); -1: there is none.
- */
+/* Skip blanks and # comments, then read a decimal number of at most max_digits digits, up to 9; -1: there is none. */
 int64_t g4_scan_number(g4_reader *r, int max_digits);
 
 /* The frames of a video as a reader gathers them: frame i of those kept is frame i * total / n_wanted of the file

@@ -82,7 +82,8 @@ static float g4_sinc_apply(const g4_sinc_filter *f, const float *x, uint64_t n_i
 g4_status g4_resample(const g4_media *m, float *x, uint64_t n_in, uint32_t rate, g4_audio *out, g4_error *err)
 {
     if (rate == G4_AUDIO_RATE) {
-        *out = (g4_audio) { x, (size_t)n_in };
+        out->samples = x;
+        out->n_samples = (size_t)n_in;
         return G4_OK;
     }
     const uint64_t common = g4_gcd(G4_AUDIO_RATE, rate), up = G4_AUDIO_RATE / common, down = rate / common;
@@ -102,7 +103,8 @@ g4_status g4_resample(const g4_media *m, float *x, uint64_t n_in, uint32_t rate,
             for (uint64_t n = first; n < n_out; n += up)
                 y[n] = g4_sinc_apply(&f, x, n_in, (int64_t)(n * down / up) - f.half + 1);
         }
-        *out = (g4_audio) { y, (size_t)n_out };
+        out->samples = y;
+        out->n_samples = (size_t)n_out;
     } else {
         s = g4_fail(err, G4_ERR_MEMORY, "resampling to %" PRIu64 " samples: out of memory", n_out);
         g4_free(m->a, y);
@@ -116,6 +118,8 @@ g4_status g4_resample(const g4_media *m, float *x, uint64_t n_in, uint32_t rate,
 /* ---- Chunks --------------------------------------------------------------------------------- */
 
 enum { G4_WAV_INTEGER = 1, G4_WAV_FLOAT = 3, G4_WAV_EXTENSIBLE = 0xfffe }; /* tags */
+#define G4_WAV_RATE_MIN 1000                                               /* samples a second */
+#define G4_WAV_RATE_MAX 768000
 #define G4_WAV_CHUNKS 12 /* offset of the first chunk: "RIFF", length, "WAVE" */
 
 static g4_status g4_wav_fmt(g4_wav_format *f, const uint8_t *p, size_t n, g4_error *err)
@@ -142,8 +146,9 @@ static g4_status g4_wav_fmt(g4_wav_format *f, const uint8_t *p, size_t n, g4_err
         return g4_fail(err, G4_ERR_UNSUPPORTED,
                        "WAV: %u bits in %u bytes: expected integers of 1 to 4 bytes or floats of 4 or 8",
                        (unsigned)bits, (unsigned)f->bytes);
-    if (f->rate < 1000 || f->rate > 768000)
-        return g4_fail(err, G4_ERR_UNSUPPORTED, "WAV: %u samples a second, expected 1000 to 768000", (unsigned)f->rate);
+    if (f->rate < G4_WAV_RATE_MIN || f->rate > G4_WAV_RATE_MAX)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "WAV: %u samples a second, expected %d to %d", (unsigned)f->rate,
+                       G4_WAV_RATE_MIN, G4_WAV_RATE_MAX);
     return G4_OK;
 }
 

@@ -1,6 +1,7 @@
 /* y4m.c - YUV4MPEG2 of 8 bits, 4:2:0, 4:2:2, 4:4:4, 4:1:1 or mono, from memory or a seekable file: its sampled frames
  * as RGB. Chroma samples are repeated, not interpolated. BT.601, limited range (Y 16..235, U and V 16..240), each level
  * rounded to nearest with 16 fraction bits:
+ *
  *   R = 255/219 (Y - 16) + 1.402 * 255/224 (V - 128)
  *   G = 255/219 (Y - 16) - (0.344136 (U - 128) + 0.714136 (V - 128)) * 255/224
  *   B = 255/219 (Y - 16) + 1.772 * 255/224 (U - 128)
