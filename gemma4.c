@@ -411,8 +411,8 @@ static void g4_attention(g4_pass *p, const g4_acts *attention)
                                        .first = full ? 0 : g4_max_int(0, r->pos + 1 - window),
                                        .end = (full ? r->pos : r->last_visible) + 1 };
     }
-    g4_attend(p->model->compute, p->queries + p->first, p->n - p->first, w->cache, n_kv_heads, group,
-              (int)w->cfg.head_dim, p->units);
+    g4_attend_queries(p->model->compute, p->queries + p->first, p->n - p->first, w->cache, n_kv_heads, group,
+                      (int)w->cfg.head_dim, p->units);
 }
 
 /* ---- 4. Feed-forward -------------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ typedef struct { /* frames in order; the model is told the time of each */
     const g4_audio *sound; /* NULL: silent */
 } g4_video;
 
-/* Files to pixels, samples and frames (media.c). PNG, JPEG, PPM/PGM/PAM, WAV and y4m are read here; everything else
+/* Files to pixels, samples and frames (media/). PNG, JPEG, PPM/PGM/PAM, WAV and y4m are read here; everything else
  * by the ffmpeg program, started without a shell. What a load or decode call made is freed by the *_free of its kind
  * with the same options. */
 typedef struct {
@@ -595,7 +595,17 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "engine/threads.c"
 #include "engine/sample.c"
 #include "tokenizer.c"
-#include "media.c"
+#include "media/picture.c"
+#include "media/inflate.c"
+#include "media/patches.c"
+#include "media/png.c"
+#include "media/jpeg.c"
+#include "media/pnm.c"
+#include "media/wav.c"
+#include "media/y4m.c"
+#include "media/ffmpeg.c"
+#include "media/load.c"
+#include "media/draw.c"
 #include "engine/matmul.c"
 #include "engine/cache.c"
 #include "engine/attend.c"

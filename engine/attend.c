@@ -221,8 +221,8 @@ static int g4_split_units(g4_attend_job *job)
     return pieces > job->n_units * job->n_kv_heads ? pieces : 0;
 }
 
-void g4_attend(const g4_compute *c, const g4_query *queries, int n, int cache, int n_kv_heads, int group, int head_dim,
-               g4_unit *units)
+void g4_attend_queries(const g4_compute *c, const g4_query *queries, int n, int cache, int n_kv_heads, int group,
+                       int head_dim, g4_unit *units)
 {
     g4_attend_job job = { c, queries, cache, n_kv_heads, group, head_dim, units, 0 };
     g4_make_units(&job, n);

@@ -158,8 +158,8 @@ typedef struct { /* queries of one timeline, side by side, that are attended tog
 
 /* Answer n queries from the cache with that index; `group` query heads read each key/value head. units (n): scratch.
  * What a query gets does not depend on the queries beside it. */
-void g4_attend(const g4_compute *c, const g4_query *queries, int n, int cache, int n_kv_heads, int group, int head_dim,
-               g4_unit *units);
+void g4_attend_queries(const g4_compute *c, const g4_query *queries, int n, int cache, int n_kv_heads, int group,
+                       int head_dim, g4_unit *units);
 size_t g4_attend_room_floats(int head_dim); /* that compute->room needs for it */
 /* That g4_kv.partial needs so that one query can be split over the spans of n_ctx positions. */
 size_t g4_attend_partial_floats(int n_ctx, int n_heads, int head_dim);

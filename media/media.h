@@ -1,11 +1,93 @@
-/* media.h - what the files of media/ share: pictures, sound and video as people have them, to pixels, patches and samples.
- * They stand on the base floor and know nothing of models. */
+/* media.h - what the files of media/ share: pictures, sound and video as people have them, to pixels, patches and
+ * samples. They stand on the base floor and know nothing of models. Everything that comes out of a file is untrusted:
+ * sizes are checked against the limits before memory is taken, and a file that is truncated or at odds with itself
+ * gives G4_ERR_FORMAT with a message that says what was expected and what was found. */
 #ifndef GEMMA4_MEDIA_H
 #define GEMMA4_MEDIA_H
 
 #include "../engine/base.h"
 
-/* ---- Pictures to patches (media.c) --------------------------------------------------------- */
+#include <stdio.h>
+
+/* ---- Options, pixels, numbers, frames (picture.c) ------------------------------------------- */
+
+#define G4_AUDIO_RATE 16000 /* samples a second of all sound that is given out */
+
+/* The options of a call with every default filled in. */
+typedef struct {
+    const g4_allocator *a;
+    const char *ffmpeg;
+    uint64_t max_pixels, max_samples, max_file_bytes;
+    int max_frames, n_frames, want_sound;
+    double fps;
+} g4_media;
+g4_media g4_media_resolve(const g4_media_options *opt); /* opt may be NULL */
+
+/* A picture that its holder owns and may change. */
+typedef struct {
+    uint8_t *rgb; /* (h, w, 3) */
+    int w, h;
+} g4_pixels;
+/* Is a picture of that size within 1..INT32_MAX each way and within the limit? kind begins the message. */
+g4_status g4_pixels_check(const g4_media *m, const char *kind, uint64_t w, uint64_t h, g4_error *err);
+/* Memory for a picture, after that check. */
+g4_status g4_pixels_alloc(const g4_media *m, const char *kind, uint64_t w, uint64_t h, g4_pixels *out, g4_error *err);
+void g4_pixels_free(const g4_media *m, g4_pixels *p);
+/* Orientation (1..8) in a TIFF block, as EXIF holds it; 1 when there is none or it makes no sense. */
+int g4_exif_orientation(const uint8_t *tiff, size_t size);
+/* Turn a picture of that orientation upright. */
+g4_status g4_pixels_orient(const g4_media *m, g4_pixels *p, int orientation, g4_error *err);
+/* Free what a call gave out: its user sees it as const, but the library made it. */
+void g4_free_given(const g4_allocator *a, const void *given);
+
+/* Skip blanks and # comments, then read a decimal number of at most max_digits digits, up to 9; -1: there is none. */
+int64_t g4_scan_number(g4_reader *r, int max_digits);
+
+/* The frames of a video as a reader gathers them: frame i of those kept is frame i * total / n_wanted of the file
+ * (transformers, sample_frames of video_processing_utils.py), at that index / fps seconds. */
+typedef struct {
+    g4_image *frames; /* (n_wanted), the first n are there */
+    double *seconds;  /* (n_wanted) */
+    int n_wanted, n;
+    int64_t total; /* frames in the file */
+    double fps;    /* of the file, on average */
+} g4_frames;
+/* Choose how many frames are kept, and take memory for their list. */
+g4_status g4_frames_open(const g4_media *m, int64_t total, double fps, g4_frames *out, g4_error *err);
+int64_t g4_frames_next(const g4_frames *f);     /* index in the file of the frame that is wanted next */
+void g4_frames_add(g4_frames *f, g4_pixels *p); /* that frame; takes its pixels */
+void g4_frames_free(const g4_media *m, g4_frames *f);
+
+static inline uint32_t g4_be16(const uint8_t *p) { return (uint32_t)p[0] << 8 | p[1]; }
+static inline uint32_t g4_be32(const uint8_t *p) { return g4_be16(p) << 16 | g4_be16(p + 2); }
+static inline uint32_t g4_le16(const uint8_t *p) { return (uint32_t)p[1] << 8 | p[0]; }
+static inline uint32_t g4_le32(const uint8_t *p) { return g4_le16(p + 2) << 16 | g4_le16(p); }
+
+static inline uint8_t g4_clamp_u8(int32_t v) { return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v); }
+
+/* v with coverage alpha over white, rounded as Pillow's alpha_composite does (AlphaComposite.c, 7 extra bits). */
+static inline uint8_t g4_over_white(uint32_t v, uint32_t alpha)
+{
+    const uint32_t t = (v * alpha + 255 * (255 - alpha) + 0x80) << 7;
+    return (uint8_t)((((t >> 8) + t) >> 8) >> 7);
+}
+
+/* Bytes from row to row of a picture of the user's. */
+static inline size_t g4_image_stride(const g4_image *image)
+{
+    return image->stride ? image->stride : (size_t)image->width * 3;
+}
+
+/* ---- Zlib streams (inflate.c) --------------------------------------------------------------- */
+
+/* The next piece of a stream is *p up to *end, and may be empty; 0: there is none. */
+typedef int (*g4_next_piece_fn)(void *ctx, const uint8_t **p, const uint8_t **end);
+/* Unpack the zlib stream into out, which it must fill exactly. Returns NULL or what is wrong with it. */
+const char *g4_inflate(g4_next_piece_fn next, void *ctx, uint8_t *out, size_t size);
+/* Append raw (below 4 GiB) to out as a zlib stream. Nonzero: out of memory. */
+int g4_deflate(const g4_allocator *a, const uint8_t *raw, size_t size, g4_buf *out);
+
+/* ---- Pictures to patches (patches.c) -------------------------------------------------------- */
 
 typedef struct {        /* what the vision tower reads: the real patches, no padding */
     int n;              /* grid_w * grid_h, row by row */
@@ -18,5 +100,54 @@ typedef struct {        /* what the vision tower reads: the real patches, no pad
 g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budget, int patch, int pool, g4_patches *out,
                            g4_error *err);
 void g4_patches_free(const g4_allocator *a, g4_patches *p);
+
+/* ---- Pictures (png.c, jpeg.c, pnm.c) -------------------------------------------------------- */
+
+/* Each takes a file that begins with its signature. */
+g4_status g4_png_decode(const g4_media *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+g4_status g4_jpeg_decode(const g4_media *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+g4_status g4_pnm_decode(const g4_media *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+
+/* ---- Sound (wav.c) -------------------------------------------------------------------------- */
+
+#define G4_WAV_CHUNK_HEAD 8 /* bytes of a chunk before its data: name and length */
+
+typedef struct {
+    uint32_t tag, channels, rate; /* tag: 1 integer, 3 float */
+    uint32_t bytes;               /* of one sample of one channel; 0: no fmt chunk was read yet */
+    int foreign;                  /* sound of another tag, which ffmpeg may be able to read */
+} g4_wav_format;
+/* Read the chunks of a file of which `size` bytes are there, from its start up to the samples. *pos becomes the offset
+ * of the chunk that holds them, or of the first that cannot be passed yet. */
+g4_status g4_wav_chunks(const uint8_t *data, size_t size, g4_wav_format *f, size_t *pos, g4_error *err);
+/* Is the chunk at pos there, and the one that holds the samples? */
+int g4_wav_has_samples(const uint8_t *data, size_t size, const g4_wav_format *f, size_t pos);
+uint64_t g4_wav_limit(const g4_media *m, const g4_wav_format *f); /* samples of each channel that may be read */
+float g4_wav_mono(const g4_wav_format *f, const uint8_t *frame);  /* the mean of a sample of all channels */
+/* Sound of any rate to G4_AUDIO_RATE. Takes x (n_in) and frees it, or gives it out as it is. */
+g4_status g4_resample(const g4_media *m, float *x, uint64_t n_in, uint32_t rate, g4_audio *out, g4_error *err);
+/* *foreign is set when it fails for a coding that ffmpeg may be able to read. */
+g4_status g4_wav_decode(const g4_media *m, const uint8_t *data, size_t size, g4_audio *out, int *foreign,
+                        g4_error *err);
+
+/* ---- Video (y4m.c) -------------------------------------------------------------------------- */
+
+typedef struct {         /* bytes of a file in memory, or of one that is open and seekable */
+    const uint8_t *data; /* NULL: read file */
+    FILE *file;
+    uint64_t size, pos;
+} g4_source;
+/* *foreign is set when it fails for a colour format that ffmpeg may be able to read. */
+g4_status g4_y4m_decode(const g4_media *m, g4_source *src, g4_video *out, int *foreign, g4_error *err);
+
+/* ---- The ffmpeg program (ffmpeg.c) ---------------------------------------------------------- */
+
+typedef struct {
+    const char *path; /* the file to read; NULL: fd */
+    int fd;           /* an open file that becomes the program's standard input, or -1 */
+} g4_input;
+g4_status g4_ffmpeg_image(const g4_media *m, const g4_input *in, g4_image *out, g4_error *err);
+g4_status g4_ffmpeg_audio(const g4_media *m, const g4_input *in, g4_audio *out, g4_error *err);
+g4_status g4_ffmpeg_video(const g4_media *m, const g4_input *in, g4_video *out, g4_error *err);
 
 #endif /* GEMMA4_MEDIA_H */

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Golden data of media.c: small PNG, JPEG and Netpbm files with the pixels Pillow makes of them, and patches of the reference.
+"""Golden data of media/: small PNG, JPEG and Netpbm files with the pixels Pillow makes of them, and patches of the reference.
 
     python3 tests/make_pictures_data.py [OUT]      (OUT: tests/data/pictures.bin)
 

@@ -1,0 +1,281 @@
+/* load.c - files and bytes to pictures, sound and video, and the end of these. A reader is chosen by the first bytes;
+ * what none of ours reads goes to ffmpeg. A load call names its file in front of the message of whatever failed. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "media.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <sys/stat.h>
+
+/* ---- First bytes ---------------------------------------------------------------------------- */
+
+#define G4_FIRST_BYTES 16 /* as many as any of these look at, or more */
+
+typedef int (*g4_signature_fn)(const uint8_t *data, size_t n);
+
+static int g4_is_png(const uint8_t *d, size_t n) { return n >= 8 && !memcmp(d, "\x89PNG\r\n\x1a\n", 8); }
+static int g4_is_jpeg(const uint8_t *d, size_t n) { return n >= 3 && d[0] == 0xff && d[1] == 0xd8 && d[2] == 0xff; }
+static int g4_is_pnm(const uint8_t *d, size_t n)
+{
+    return n >= 3 && d[0] == 'P' && d[1] >= '1' && d[1] <= '7' &&
+           (d[2] == '#' || d[2] == ' ' || (d[2] >= '\t' && d[2] <= '\r'));
+}
+static int g4_is_picture(const uint8_t *d, size_t n) { return g4_is_png(d, n) || g4_is_jpeg(d, n) || g4_is_pnm(d, n); }
+static int g4_is_wav(const uint8_t *d, size_t n)
+{
+    return n >= 12 && !memcmp(d, "RIFF", 4) && !memcmp(d + 8, "WAVE", 4);
+}
+static int g4_is_y4m(const uint8_t *d, size_t n) { return n >= 10 && !memcmp(d, "YUV4MPEG2 ", 10); }
+
+/* ---- Reading files -------------------------------------------------------------------------- */
+
+/* Put the end of a path, which says more than its start, in front of the message of a failure. */
+static g4_status g4_media_name_failure(g4_error *err, const char *path, g4_status s)
+{
+    if (!s || !err) return s;
+    const g4_error inner = *err;
+    const size_t n = strlen(path), keep = 90;
+    return g4_fail(err, s, "%s%s: %s", n > keep ? "..." : "", n > keep ? path + n - keep : path, inner.message);
+}
+
+/* The rest of an open file behind its first *n bytes, which are in *data (cap). */
+static g4_status g4_media_read_rest(const g4_media *m, FILE *f, uint8_t **data, size_t cap, size_t *n, g4_error *err)
+{
+    for (;;) {
+        *n += fread(*data + *n, 1, cap - *n, f);
+        if (*n > m->max_file_bytes)
+            return g4_fail(err, G4_ERR_UNSUPPORTED, "more than the limit of %" PRIu64 " bytes", m->max_file_bytes);
+        if (ferror(f)) return g4_fail(err, G4_ERR_IO, "cannot read: %s", strerror(errno));
+        if (*n < cap) return G4_OK;
+        uint8_t *more = g4_realloc(m->a, *data, cap, 2); /* it is full: there may be more */
+        if (!more) return g4_fail(err, G4_ERR_MEMORY, "%zu bytes: out of memory", cap);
+        *data = more;
+        cap *= 2;
+    }
+}
+
+/* The whole of an open file. A regular one that `ours` refuses, or any if it is NULL, is left unread (*out NULL): what
+ * reads it can open it again. */
+static g4_status g4_media_read_open(const g4_media *m, FILE *f, g4_signature_fn ours, uint8_t **out, size_t *size,
+                                    g4_error *err)
+{
+    struct stat st;
+    const int regular = fstat(fileno(f), &st) == 0 && S_ISREG(st.st_mode);
+    uint8_t head[G4_FIRST_BYTES];
+    size_t cap = 65536;
+    *size = fread(head, 1, sizeof head, f);
+    if (ferror(f)) return g4_fail(err, G4_ERR_IO, "cannot read: %s", strerror(errno));
+    if (*size == 0) return g4_fail(err, G4_ERR_FORMAT, "the file is empty");
+    if (regular && !(ours && ours(head, *size))) return G4_OK;
+    if (regular && (uint64_t)st.st_size > m->max_file_bytes)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "%lld bytes are more than the limit of %" PRIu64, (long long)st.st_size,
+                       m->max_file_bytes);
+    if (regular && (size_t)st.st_size >= sizeof head) cap = (size_t)st.st_size + 1; /* one more shows where it ends */
+    uint8_t *data = g4_alloc(m->a, cap, 1);
+    if (!data) return g4_fail(err, G4_ERR_MEMORY, "%zu bytes: out of memory", cap);
+    memcpy(data, head, *size);
+    const g4_status s = g4_media_read_rest(m, f, &data, cap, size, err);
+    if (s)
+        g4_free(m->a, data);
+    else
+        *out = data;
+    return s;
+}
+
+/* The same for a path. */
+static g4_status g4_media_read(const g4_media *m, const char *path, g4_signature_fn ours, uint8_t **out, size_t *size,
+                               g4_error *err)
+{
+    *out = NULL;
+    FILE *f = fopen(path, "rb");
+    if (!f) return g4_fail(err, G4_ERR_IO, "cannot open: %s", strerror(errno));
+    const g4_status s = g4_media_read_open(m, f, ours, out, size, err);
+    fclose(f);
+    return s;
+}
+
+/* Put bytes into a nameless temporary file, which ffmpeg can seek in; NULL on failure. */
+static FILE *g4_media_spill(const void *data, size_t size, g4_error *err)
+{
+    FILE *f = tmpfile();
+    if (f && fwrite(data, 1, size, f) == size && fflush(f) == 0) return f;
+    g4_fail(err, G4_ERR_IO, "cannot write %zu bytes to a temporary file: %s", size, strerror(errno));
+    if (f) fclose(f);
+    return NULL;
+}
+
+/* ---- Any kind of medium --------------------------------------------------------------------- */
+
+/* Where the result goes: one of these is set. */
+typedef struct {
+    g4_image *image;
+    g4_audio *audio;
+    g4_video *video;
+} g4_media_target;
+
+static g4_status g4_media_decode_picture(const g4_media *m, const uint8_t *data, size_t size, g4_image *out,
+                                         g4_error *err)
+{
+    g4_pixels p;
+    const g4_status s = g4_is_png(data, size)    ? g4_png_decode(m, data, size, &p, err)
+                        : g4_is_jpeg(data, size) ? g4_jpeg_decode(m, data, size, &p, err)
+                                                 : g4_pnm_decode(m, data, size, &p, err);
+    if (!s) *out = (g4_image) { p.rgb, p.w, p.h, 0, 0 };
+    return s;
+}
+
+/* By a reader of ours. *foreign is set when there is none. */
+static g4_status g4_media_decode_ours(const g4_media *m, const uint8_t *data, size_t size, const g4_media_target *out,
+                                      int *foreign, g4_error *err)
+{
+    if (out->image && g4_is_picture(data, size)) return g4_media_decode_picture(m, data, size, out->image, err);
+    if (out->audio && g4_is_wav(data, size)) return g4_wav_decode(m, data, size, out->audio, foreign, err);
+    if (out->video && g4_is_y4m(data, size)) {
+        g4_source src = { data, NULL, size, 0 };
+        return g4_y4m_decode(m, &src, out->video, foreign, err);
+    }
+    *foreign = 1;
+    return G4_ERR_UNSUPPORTED;
+}
+
+static g4_status g4_media_decode_foreign(const g4_media *m, const g4_input *in, const g4_media_target *out,
+                                         g4_error *err)
+{
+    if (out->image) return g4_ffmpeg_image(m, in, out->image, err);
+    if (out->audio) return g4_ffmpeg_audio(m, in, out->audio, err);
+    return g4_ffmpeg_video(m, in, out->video, err);
+}
+
+static g4_status g4_media_decode_bytes(const g4_media *m, const uint8_t *data, size_t size, const g4_media_target *out,
+                                       g4_error *err)
+{
+    int foreign = 0;
+    g4_status s = g4_media_decode_ours(m, data, size, out, &foreign, err);
+    if (!foreign) return s;
+    FILE *f = g4_media_spill(data, size, err);
+    if (!f) return G4_ERR_IO;
+    s = g4_media_decode_foreign(m, &(g4_input) { NULL, fileno(f) }, out, err);
+    fclose(f);
+    return s;
+}
+
+/* A y4m file that stays on disk, since all of it may be more than memory holds. *foreign is set when it is another kind
+ * of file. */
+static g4_status g4_media_load_y4m(const g4_media *m, const char *path, g4_video *out, int *foreign, g4_error *err)
+{
+    g4_status s = G4_OK;
+    uint8_t head[G4_FIRST_BYTES];
+    struct stat st;
+    FILE *f = fopen(path, "rb");
+    if (f && fstat(fileno(f), &st) == 0 && g4_is_y4m(head, fread(head, 1, sizeof head, f))) {
+        rewind(f);
+        g4_source src = { NULL, f, (uint64_t)st.st_size, 0 };
+        s = g4_y4m_decode(m, &src, out, foreign, err);
+    } else {
+        *foreign = 1;
+    }
+    if (f) fclose(f);
+    return s;
+}
+
+/* A regular file that is not of ours, or is a video, is not read into memory. */
+static g4_status g4_media_load_file(const g4_media *m, const char *path, const g4_media_target *out, g4_error *err)
+{
+    const g4_signature_fn ours = out->image ? g4_is_picture : out->audio ? g4_is_wav : NULL;
+    uint8_t *data;
+    size_t size;
+    g4_status s = g4_media_read(m, path, ours, &data, &size, err);
+    if (s) return s;
+    if (data) {
+        s = g4_media_decode_bytes(m, data, size, out, err);
+        g4_free(m->a, data);
+        return s;
+    }
+    int foreign = !out->video;
+    if (out->video) s = g4_media_load_y4m(m, path, out->video, &foreign, err);
+    return foreign ? g4_media_decode_foreign(m, &(g4_input) { path, -1 }, out, err) : s;
+}
+
+static g4_status g4_media_load(const g4_media_target *out, const char *path, const g4_media_options *opt, g4_error *err)
+{
+    if (!path) return g4_fail(err, G4_ERR_ARGUMENT, "path is NULL");
+    const g4_media m = g4_media_resolve(opt);
+    return g4_media_name_failure(err, path, g4_media_load_file(&m, path, out, err));
+}
+
+static g4_status g4_media_decode(const g4_media_target *out, const char *kind, const void *data, size_t size,
+                                 const g4_media_options *opt, g4_error *err)
+{
+    if (!data || size == 0) return g4_fail(err, G4_ERR_ARGUMENT, "%s of 0 bytes", kind);
+    const g4_media m = g4_media_resolve(opt);
+    return g4_media_decode_bytes(&m, data, size, out, err);
+}
+
+/* ---- Pictures, sound, video ----------------------------------------------------------------- */
+
+G4_API g4_status g4_image_load(g4_image *out, const char *path, const g4_media_options *opt, g4_error *err)
+{
+    memset(out, 0, sizeof *out);
+    return g4_media_load(&(g4_media_target) { .image = out }, path, opt, err);
+}
+
+G4_API g4_status g4_image_decode(g4_image *out, const void *data, size_t size, const g4_media_options *opt,
+                                 g4_error *err)
+{
+    memset(out, 0, sizeof *out);
+    return g4_media_decode(&(g4_media_target) { .image = out }, "a picture", data, size, opt, err);
+}
+
+G4_API void g4_image_free(g4_image *image, const g4_media_options *opt)
+{
+    if (!image) return;
+    g4_free_given(opt ? opt->allocator : NULL, image->pixels);
+    memset(image, 0, sizeof *image);
+}
+
+G4_API g4_status g4_audio_load(g4_audio *out, const char *path, const g4_media_options *opt, g4_error *err)
+{
+    memset(out, 0, sizeof *out);
+    return g4_media_load(&(g4_media_target) { .audio = out }, path, opt, err);
+}
+
+G4_API g4_status g4_audio_decode(g4_audio *out, const void *data, size_t size, const g4_media_options *opt,
+                                 g4_error *err)
+{
+    memset(out, 0, sizeof *out);
+    return g4_media_decode(&(g4_media_target) { .audio = out }, "sound", data, size, opt, err);
+}
+
+G4_API void g4_audio_free(g4_audio *audio, const g4_media_options *opt)
+{
+    if (!audio) return;
+    g4_free_given(opt ? opt->allocator : NULL, audio->samples);
+    memset(audio, 0, sizeof *audio);
+}
+
+G4_API g4_status g4_video_load(g4_video *out, const char *path, const g4_media_options *opt, g4_error *err)
+{
+    memset(out, 0, sizeof *out);
+    return g4_media_load(&(g4_media_target) { .video = out }, path, opt, err);
+}
+
+G4_API g4_status g4_video_decode(g4_video *out, const void *data, size_t size, const g4_media_options *opt,
+                                 g4_error *err)
+{
+    memset(out, 0, sizeof *out);
+    return g4_media_decode(&(g4_media_target) { .video = out }, "a video", data, size, opt, err);
+}
+
+G4_API void g4_video_free(g4_video *video, const g4_media_options *opt)
+{
+    if (!video) return;
+    const g4_allocator *a = opt ? opt->allocator : NULL;
+    for (int i = 0; i < video->n_frames; i++) g4_free_given(a, video->frames[i].pixels);
+    g4_free_given(a, video->frames);
+    g4_free_given(a, video->seconds);
+    if (video->sound) g4_free_given(a, video->sound->samples);
+    g4_free_given(a, video->sound);
+    memset(video, 0, sizeof *video);
+}

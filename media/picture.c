@@ -1,0 +1,181 @@
+/* picture.c - what the readers of pictures, sound and video share: the options of a call with their defaults, limits,
+ * memory for pixels, the orientation that EXIF asks for, numbers in text, and the choice of a video's frames. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "media.h"
+
+#include <inttypes.h>
+
+/* ---- Options -------------------------------------------------------------------------------- */
+
+g4_media g4_media_resolve(const g4_media_options *opt)
+{
+    static const g4_media_options none = { 0 };
+    if (!opt) opt = &none;
+    return (g4_media) { .a = opt->allocator,
+                        .ffmpeg = opt->ffmpeg ? opt->ffmpeg : "ffmpeg",
+                        .max_pixels = opt->max_pixels ? opt->max_pixels : (uint64_t)64 << 20,
+                        .max_samples = opt->max_samples ? opt->max_samples : (uint64_t)4 * 3600 * G4_AUDIO_RATE,
+                        .max_file_bytes = opt->max_file_bytes ? opt->max_file_bytes : (uint64_t)4 << 30,
+                        .max_frames = opt->max_frames ? opt->max_frames : 1024,
+                        .n_frames = opt->n_frames ? opt->n_frames : 32,
+                        .want_sound = opt->want_sound,
+                        .fps = opt->fps };
+}
+
+void g4_free_given(const g4_allocator *a, const void *given) { g4_free(a, (void *)(uintptr_t)given); }
+
+/* ---- Pixels --------------------------------------------------------------------------------- */
+
+g4_status g4_pixels_check(const g4_media *m, const char *kind, uint64_t w, uint64_t h, g4_error *err)
+{
+    if (w == 0 || h == 0 || w > INT32_MAX || h > INT32_MAX)
+        return g4_fail(err, G4_ERR_FORMAT, "%s: size %" PRIu64 " x %" PRIu64 ", expected 1..2147483647 each way", kind,
+                       w, h);
+    if (w * h > m->max_pixels)
+        return g4_fail(err, G4_ERR_UNSUPPORTED,
+                       "%s: %" PRIu64 " x %" PRIu64 " pixels are more than the limit of %" PRIu64, kind, w, h,
+                       m->max_pixels);
+    return G4_OK;
+}
+
+g4_status g4_pixels_alloc(const g4_media *m, const char *kind, uint64_t w, uint64_t h, g4_pixels *out, g4_error *err)
+{
+    memset(out, 0, sizeof *out);
+    const g4_status s = g4_pixels_check(m, kind, w, h, err);
+    if (s) return s;
+    uint8_t *rgb = w * h > SIZE_MAX / 3 ? NULL : g4_alloc(m->a, (size_t)(w * h), 3);
+    if (!rgb) return g4_fail(err, G4_ERR_MEMORY, "%s: %" PRIu64 " x %" PRIu64 " pixels: out of memory", kind, w, h);
+    *out = (g4_pixels) { rgb, (int)w, (int)h };
+    return G4_OK;
+}
+
+void g4_pixels_free(const g4_media *m, g4_pixels *p)
+{
+    g4_free(m->a, p->rgb);
+    memset(p, 0, sizeof *p);
+}
+
+int g4_exif_orientation(const uint8_t *tiff, size_t size)
+{
+    if (size < 8) return 1;
+    const int big = tiff[0] == 'M' && tiff[1] == 'M';
+    if (!big && !(tiff[0] == 'I' && tiff[1] == 'I')) return 1;
+    uint32_t (*const u16)(const uint8_t *) = big ? g4_be16 : g4_le16;
+    uint32_t (*const u32)(const uint8_t *) = big ? g4_be32 : g4_le32;
+    const size_t ifd = u32(tiff + 4); /* the list of entries: their number, then 12 bytes for each */
+    if (u16(tiff + 2) != 42 || ifd > size - 2) return 1;
+    const uint32_t n = u16(tiff + ifd);
+    for (uint32_t i = 0; i < n && ifd + 2 + 12 * (size_t)(i + 1) <= size; i++) {
+        const uint8_t *entry = tiff + ifd + 2 + 12 * (size_t)i; /* tag, type, count, value */
+        if (u16(entry) != 0x0112) continue;
+        const uint32_t type = u16(entry + 2); /* 3 is SHORT, 4 is LONG */
+        const uint32_t value = type == 3 ? u16(entry + 8) : type == 4 ? u32(entry + 8) : 1;
+        return value >= 1 && value <= 8 ? (int)value : 1;
+    }
+    return 1;
+}
+
+/* 2 mirror, 3 half turn, 4 upside down, 5 transpose, 6 turn right, 7 transverse, 8 turn left. */
+g4_status g4_pixels_orient(const g4_media *m, g4_pixels *p, int orientation, g4_error *err)
+{
+    if (orientation <= 1) return G4_OK;
+    const int swap = orientation >= 5;
+    const int mirror_x = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+    const int mirror_y = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+    const size_t src_w = (size_t)p->w, src_h = (size_t)p->h, w = swap ? src_h : src_w, h = swap ? src_w : src_h;
+    uint8_t *rgb = g4_alloc(m->a, w * h, 3);
+    if (!rgb) return g4_fail(err, G4_ERR_MEMORY, "turning a picture of %zu x %zu: out of memory", src_w, src_h);
+    for (size_t y = 0; y < h; y++) {
+        for (size_t x = 0; x < w; x++) {
+            size_t src_x = swap ? y : x, src_y = swap ? x : y;
+            if (mirror_x) src_x = src_w - 1 - src_x;
+            if (mirror_y) src_y = src_h - 1 - src_y;
+            memcpy(rgb + 3 * (y * w + x), p->rgb + 3 * (src_y * src_w + src_x), 3);
+        }
+    }
+    g4_free(m->a, p->rgb);
+    *p = (g4_pixels) { rgb, (int)w, (int)h };
+    return G4_OK;
+}
+
+/* ---- Numbers in text ------------------------------------------------------------------------ */
+
+static void g4_skip_blanks(g4_reader *r)
+{
+    int in_comment = 0;
+    for (; r->pos < r->size; r->pos++) {
+        const uint8_t c = r->data[r->pos];
+        if (in_comment) {
+            in_comment = c != '\n' && c != '\r';
+        } else if (c == '#') {
+            in_comment = 1;
+        } else if (c != ' ' && (c < '\t' || c > '\r')) {
+            return;
+        }
+    }
+}
+
+int64_t g4_scan_number(g4_reader *r, int max_digits)
+{
+    g4_skip_blanks(r);
+    int64_t v = 0;
+    int digits = 0;
+    for (; digits < max_digits && r->pos < r->size; digits++, r->pos++) {
+        const uint8_t c = r->data[r->pos];
+        if (c < '0' || c > '9') break;
+        v = 10 * v + (c - '0');
+    }
+    return digits ? v : -1;
+}
+
+/* ---- Frames of a video ---------------------------------------------------------------------- */
+
+/* How many frames of a video are kept. */
+static g4_status g4_frames_wanted(const g4_media *m, int64_t total, double fps, int *n, g4_error *err)
+{
+    int64_t want = m->n_frames;
+    if (m->fps > 0) {
+        const double v = (double)total / fps * m->fps;
+        want = v > 1e9 ? 1000000000 : (int64_t)v;
+        if (want < 1) want = 1;
+    }
+    if (want < 1) return g4_fail(err, G4_ERR_ARGUMENT, "video: %" PRId64 " frames asked for, expected 1 or more", want);
+    if (want > total) want = total;
+    if (want > m->max_frames)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "video: %" PRId64 " frames to keep are more than the limit of %d", want,
+                       m->max_frames);
+    *n = (int)want;
+    return G4_OK;
+}
+
+g4_status g4_frames_open(const g4_media *m, int64_t total, double fps, g4_frames *out, g4_error *err)
+{
+    *out = (g4_frames) { .total = total, .fps = fps };
+    const g4_status s = g4_frames_wanted(m, total, fps, &out->n_wanted, err);
+    if (s) return s;
+    out->frames = g4_alloc(m->a, (size_t)out->n_wanted, sizeof *out->frames);
+    out->seconds = g4_alloc(m->a, (size_t)out->n_wanted, sizeof *out->seconds);
+    if (out->frames && out->seconds) return G4_OK;
+    g4_fail(err, G4_ERR_MEMORY, "video: %d frames: out of memory", out->n_wanted);
+    g4_frames_free(m, out);
+    return G4_ERR_MEMORY;
+}
+
+int64_t g4_frames_next(const g4_frames *f) { return f->n * f->total / f->n_wanted; }
+
+void g4_frames_add(g4_frames *f, g4_pixels *p)
+{
+    f->seconds[f->n] = (double)g4_frames_next(f) / f->fps;
+    f->frames[f->n++] = (g4_image) { p->rgb, p->w, p->h, 0, 0 };
+    memset(p, 0, sizeof *p);
+}
+
+void g4_frames_free(const g4_media *m, g4_frames *f)
+{
+    for (int i = 0; i < f->n; i++) g4_free_given(m->a, f->frames[i].pixels);
+    g4_free(m->a, f->frames);
+    g4_free(m->a, f->seconds);
+    memset(f, 0, sizeof *f);
+}

@@ -1,0 +1,443 @@
+/* png.c - PNG (W3C, third edition): the first picture of a file as RGB over white, of every colour type, depth,
+ * interlace and tRNS; and RGB pixels as a file. Chunks are checked by their CRC: a damaged ancillary chunk is skipped,
+ * a damaged critical one is an error. Gamma and colour profiles are not applied, as in Pillow. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "media.h"
+
+#include <inttypes.h>
+
+/* ---- What reading and writing share --------------------------------------------------------- */
+
+static const char g4_png_signature[8] = { '\x89', 'P', 'N', 'G', '\r', '\n', '\x1a', '\n' };
+
+#define G4_PNG_FRAMING 12 /* bytes of a chunk around its data: length and name before, CRC behind */
+
+/* Polynomial 0xedb88320, a byte at a time. */
+static void g4_crc_table(uint32_t table[256])
+{
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t c = i;
+        for (int k = 0; k < 8; k++) c = c & 1 ? 0xedb88320u ^ c >> 1 : c >> 1;
+        table[i] = c;
+    }
+}
+
+/* Go on with a CRC, which begins as 0xffffffff and is inverted at its end. */
+static uint32_t g4_crc(const uint32_t table[256], uint32_t crc, const uint8_t *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++) crc = table[(crc ^ p[i]) & 255] ^ crc >> 8;
+    return crc;
+}
+
+/* Of the neighbours left a, above b and above left c the one next to a + b - c. */
+static inline int g4_png_paeth(int a, int b, int c)
+{
+    int pa = b - c, pb = a - c, pc = pa + pb;
+    if (pa < 0) pa = -pa;
+    if (pb < 0) pb = -pb;
+    if (pc < 0) pc = -pc;
+    return pa <= pb && pa <= pc ? a : pb <= pc ? b : c;
+}
+
+/* ---- Chunks --------------------------------------------------------------------------------- */
+
+enum { G4_PNG_COLOURS = 2, G4_PNG_ALPHA = 4, G4_PNG_PALETTE = 3 }; /* bits of a colour type; the type with a palette */
+
+typedef struct {
+    const uint8_t *name, *data;
+    size_t n; /* bytes of data */
+} g4_png_chunk;
+
+typedef struct {
+    const uint8_t *data;
+    size_t size;
+    uint32_t w, h, depth, type, channels;
+    int interlaced, orientation;
+    g4_png_chunk plte, trns; /* name is NULL without one */
+    uint8_t palette[256][3]; /* over white; an index beyond the file's is black, as in Pillow */
+    int has_key;             /* tRNS of grey and RGB: this sample value is transparent */
+    uint32_t key[3];
+    size_t idat;         /* offset of the next chunk to read pixels from; 0: there is none */
+    uint64_t idat_bytes; /* of the unbroken row of those chunks */
+    int idat_done;
+    uint32_t crc[256];
+} g4_png;
+
+/* The chunk at pos; 0 when the file ends inside it. */
+static int g4_png_chunk_at(const g4_png *g, size_t pos, g4_png_chunk *out)
+{
+    if (pos > g->size || g->size - pos < G4_PNG_FRAMING) return 0;
+    out->n = g4_be32(g->data + pos);
+    if (out->n > g->size - pos - G4_PNG_FRAMING) return 0;
+    out->name = g->data + pos + 4;
+    out->data = g->data + pos + 8;
+    return 1;
+}
+
+static int g4_png_is(const g4_png_chunk *c, const char *name) { return memcmp(c->name, name, 4) == 0; }
+static int g4_png_is_critical(const g4_png_chunk *c) { return !(c->name[0] & 32); } /* an upper-case letter */
+
+static int g4_png_crc_fits(const g4_png *g, const g4_png_chunk *c)
+{
+    return (g4_crc(g->crc, 0xffffffffu, c->name, c->n + 4) ^ 0xffffffffu) == g4_be32(c->data + c->n);
+}
+
+static g4_status g4_png_header(g4_png *g, const g4_png_chunk *c, g4_error *err) /* IHDR */
+{
+    static const uint8_t channels[7] = { 1, 0, 3, 1, 2, 0, 4 }; /* by colour type */
+    static const uint8_t depths[7] = { 1 | 2 | 4 | 8 | 16, 0, 8 | 16, 1 | 2 | 4 | 8, 8 | 16, 0, 8 | 16 };
+    const uint8_t *d = c->data;
+    if (c->n != 13) return g4_fail(err, G4_ERR_FORMAT, "PNG: header of %zu bytes, expected 13", c->n);
+    g->w = g4_be32(d);
+    g->h = g4_be32(d + 4);
+    g->depth = d[8];
+    g->type = d[9];
+    g->interlaced = d[12];
+    if (g->type > 6 || channels[g->type] == 0 || g->depth == 0 || (g->depth & (g->depth - 1)) ||
+        !(depths[g->type] & g->depth))
+        return g4_fail(err, G4_ERR_FORMAT, "PNG: colour type %u with %u bits does not exist", (unsigned)g->type,
+                       (unsigned)g->depth);
+    if (d[10] != 0 || d[11] != 0 || d[12] > 1)
+        return g4_fail(err, G4_ERR_FORMAT, "PNG: compression %u, filter %u, interlace %u: expected 0, 0, 0 or 1", d[10],
+                       d[11], d[12]);
+    g->channels = channels[g->type];
+    return G4_OK;
+}
+
+/* Take note of a chunk other than IHDR and IEND. */
+static g4_status g4_png_note(g4_png *g, const g4_png_chunk *c, size_t pos, int intact, g4_error *err)
+{
+    if (g4_png_is(c, "IDAT")) {
+        if (g->idat == 0) g->idat = pos;
+        if (!g->idat_done) g->idat_bytes += c->n;
+        return G4_OK;
+    }
+    g->idat_done = g->idat != 0;
+    if (g4_png_is(c, "PLTE")) {
+        g->plte = *c;
+    } else if (g4_png_is_critical(c)) {
+        return g4_fail(err, G4_ERR_FORMAT, "PNG: unknown critical chunk at byte %zu", pos);
+    } else if (intact && g4_png_is(c, "tRNS") && g->idat == 0) {
+        g->trns = *c;
+    } else if (intact && g4_png_is(c, "eXIf")) {
+        g->orientation = g4_exif_orientation(c->data, c->n);
+    }
+    return G4_OK;
+}
+
+static g4_status g4_png_chunks(g4_png *g, g4_error *err)
+{
+    g4_png_chunk c;
+    for (size_t pos = sizeof g4_png_signature;; pos += G4_PNG_FRAMING + c.n) {
+        const int first = pos == sizeof g4_png_signature;
+        if (!g4_png_chunk_at(g, pos, &c))
+            return g4_fail(err, G4_ERR_FORMAT, "PNG: truncated in the chunk at byte %zu of %zu", pos, g->size);
+        const int intact = g4_png_crc_fits(g, &c);
+        if (!intact && g4_png_is_critical(&c))
+            return g4_fail(err, G4_ERR_FORMAT, "PNG: the critical chunk at byte %zu does not match its checksum", pos);
+        if (first != g4_png_is(&c, "IHDR"))
+            return g4_fail(err, G4_ERR_FORMAT, "PNG: IHDR must come first and once (byte %zu)", pos);
+        if (g4_png_is(&c, "IEND")) break;
+        const g4_status s = first ? g4_png_header(g, &c, err) : g4_png_note(g, &c, pos, intact, err);
+        if (s) return s;
+    }
+    return g->idat ? G4_OK : g4_fail(err, G4_ERR_FORMAT, "PNG: no IDAT chunk");
+}
+
+/* PLTE and tRNS, once all chunks are known. */
+static g4_status g4_png_colours(g4_png *g, g4_error *err)
+{
+    const g4_png_chunk *plte = &g->plte, *trns = &g->trns;
+    if (g->type == G4_PNG_PALETTE) {
+        if (plte->n == 0 || plte->n % 3 != 0 || plte->n > 768)
+            return g4_fail(err, G4_ERR_FORMAT, "PNG: palette of %zu bytes, expected 3 to 768 in threes", plte->n);
+        for (size_t i = 0; i < plte->n / 3; i++) {
+            const uint32_t alpha = i < trns->n ? trns->data[i] : 255;
+            for (size_t c = 0; c < 3; c++) g->palette[i][c] = g4_over_white(plte->data[3 * i + c], alpha);
+        }
+    } else if (trns->name && !(g->type & G4_PNG_ALPHA)) {
+        const uint32_t colours = g->type & G4_PNG_COLOURS ? 3 : 1;
+        if (trns->n != 2 * colours)
+            return g4_fail(err, G4_ERR_FORMAT, "PNG: tRNS of %zu bytes, expected %u", trns->n, (unsigned)(2 * colours));
+        g->has_key = 1;
+        for (uint32_t c = 0; c < colours; c++) g->key[c] = g4_be16(trns->data + 2 * c) & ((1u << g->depth) - 1);
+    }
+    return G4_OK;
+}
+
+/* ---- Rows ----------------------------------------------------------------------------------- */
+
+/* Undo the filter of a row of n bytes, whose upper neighbour is NULL for the first one. bpp: bytes back to the pixel on
+ * the left. 0: there is no such filter. */
+static int g4_png_unfilter(uint8_t filter, uint8_t *row, const uint8_t *above, size_t n, size_t bpp)
+{
+    switch (filter) {
+    case 0: return 1;
+    case 1:
+        for (size_t i = bpp; i < n; i++) row[i] = (uint8_t)(row[i] + row[i - bpp]);
+        return 1;
+    case 2:
+        for (size_t i = 0; above && i < n; i++) row[i] = (uint8_t)(row[i] + above[i]);
+        return 1;
+    case 3:
+        for (size_t i = 0; i < n; i++) {
+            const unsigned a = i < bpp ? 0 : row[i - bpp], b = above ? above[i] : 0;
+            row[i] = (uint8_t)(row[i] + ((a + b) >> 1));
+        }
+        return 1;
+    case 4:
+        for (size_t i = 0; i < n; i++) {
+            const int a = i < bpp ? 0 : row[i - bpp], b = above ? above[i] : 0;
+            row[i] = (uint8_t)(row[i] + g4_png_paeth(a, b, above && i >= bpp ? above[i - bpp] : 0));
+        }
+        return 1;
+    default: return 0;
+    }
+}
+
+/* n pixels of less than a byte, grey or of a palette, to RGB, `step` pixels apart. */
+static void g4_png_unpack(const g4_png *g, const uint8_t *row, uint32_t n, uint8_t *dst, size_t step)
+{
+    const uint32_t max = (1u << g->depth) - 1, scale = 255 / max;
+    for (uint32_t x = 0; x < n; x++, dst += 3 * step) {
+        const uint32_t bit = x * g->depth, v = (uint32_t)row[bit >> 3] >> (8 - g->depth - (bit & 7)) & max;
+        if (g->type == G4_PNG_PALETTE)
+            memcpy(dst, g->palette[v], 3);
+        else
+            memset(dst, g->has_key && v == g->key[0] ? 255 : (int)(v * scale), 3);
+    }
+}
+
+/* Is the pixel at p the one that tRNS makes transparent? */
+static int g4_png_is_key(const g4_png *g, const uint8_t *p, uint32_t colours, uint32_t wide)
+{
+    for (uint32_t c = 0; c < colours; c++)
+        if ((wide == 2 ? g4_be16(p + 2 * c) : p[c]) != g->key[c]) return 0;
+    return 1;
+}
+
+/* n pixels of whole bytes to RGB over white, `step` pixels apart. Samples of 16 bits count with their high byte. */
+static void g4_png_row(const g4_png *g, const uint8_t *row, uint32_t n, uint8_t *dst, size_t step)
+{
+    const uint32_t wide = g->depth == 16 ? 2 : 1, colours = g->type & G4_PNG_COLOURS ? 3 : 1;
+    for (uint32_t x = 0; x < n; x++, dst += 3 * step) {
+        const uint8_t *p = row + (size_t)x * g->channels * wide;
+        if (g->type == G4_PNG_PALETTE) {
+            memcpy(dst, g->palette[p[0]], 3);
+            continue;
+        }
+        uint32_t alpha = g->type & G4_PNG_ALPHA ? p[colours * wide] : 255;
+        if (g->has_key && g4_png_is_key(g, p, colours, wide)) alpha = 0;
+        for (uint32_t c = 0; c < 3; c++) {
+            const uint8_t v = p[colours == 3 ? c * wide : 0];
+            dst[c] = alpha == 255 ? v : g4_over_white(v, alpha);
+        }
+    }
+}
+
+/* ---- Pixels --------------------------------------------------------------------------------- */
+
+/* A pass over the picture: every dx-th column from x0 on, every dy-th row from y0 on. */
+typedef struct {
+    uint8_t x0, y0, dx, dy;
+} g4_png_pass;
+static const g4_png_pass g4_png_whole = { 0, 0, 1, 1 };
+static const g4_png_pass g4_png_adam7[7] = { { 0, 0, 8, 8 }, { 4, 0, 8, 8 }, { 0, 4, 4, 8 }, { 2, 0, 4, 4 },
+                                             { 0, 2, 2, 4 }, { 1, 0, 2, 2 }, { 0, 1, 1, 2 } };
+
+static const g4_png_pass *g4_png_passes(const g4_png *g, int *n)
+{
+    *n = g->interlaced ? 7 : 1;
+    return g->interlaced ? g4_png_adam7 : &g4_png_whole;
+}
+
+/* Columns and rows of a pass, and bytes of a row without its filter. A pass may be empty. */
+static void g4_png_pass_size(const g4_png *g, const g4_png_pass *pass, uint32_t *w, uint32_t *h, size_t *row)
+{
+    *w = g->w > pass->x0 ? (g->w - pass->x0 + pass->dx - 1u) / pass->dx : 0;
+    *h = g->h > pass->y0 ? (g->h - pass->y0 + pass->dy - 1u) / pass->dy : 0;
+    *row = ((size_t)*w * g->depth * g->channels + 7) / 8;
+}
+
+/* Bytes of all rows with their filters; the pixel limit keeps this far from 2^64. */
+static uint64_t g4_png_raw_size(const g4_png *g)
+{
+    int n;
+    const g4_png_pass *passes = g4_png_passes(g, &n);
+    uint64_t total = 0;
+    for (int i = 0; i < n; i++) {
+        uint32_t w, h;
+        size_t row;
+        g4_png_pass_size(g, &passes[i], &w, &h, &row);
+        if (w && h) total += h * ((uint64_t)row + 1);
+    }
+    return total;
+}
+
+static int g4_png_next_idat(void *ctx, const uint8_t **p, const uint8_t **end)
+{
+    g4_png *g = ctx;
+    g4_png_chunk c;
+    if (!g4_png_chunk_at(g, g->idat, &c) || !g4_png_is(&c, "IDAT")) return 0;
+    *p = c.data;
+    *end = c.data + c.n;
+    g->idat += G4_PNG_FRAMING + c.n;
+    return 1;
+}
+
+/* The rows of one pass at raw into the picture; *raw goes behind them. */
+static g4_status g4_png_put_pass(const g4_png *g, const g4_png_pass *pass, uint8_t **raw, uint8_t *rgb, g4_error *err)
+{
+    uint32_t w, h;
+    size_t n;
+    g4_png_pass_size(g, pass, &w, &h, &n);
+    if (w == 0 || h == 0) return G4_OK;
+    const uint32_t bits = g->depth * g->channels;
+    const uint8_t *above = NULL;
+    for (uint32_t y = 0; y < h; y++) {
+        uint8_t *row = *raw + 1;
+        if (!g4_png_unfilter((*raw)[0], row, above, n, bits < 8 ? 1 : bits / 8))
+            return g4_fail(err, G4_ERR_FORMAT, "PNG: unknown filter, expected 0 to 4");
+        uint8_t *dst = rgb + 3 * ((size_t)(y * pass->dy + pass->y0) * g->w + pass->x0);
+        if (g->depth < 8)
+            g4_png_unpack(g, row, w, dst, pass->dx);
+        else
+            g4_png_row(g, row, w, dst, pass->dx);
+        above = row;
+        *raw += n + 1;
+    }
+    return G4_OK;
+}
+
+static g4_status g4_png_pixels(const g4_media *m, g4_png *g, uint64_t raw_size, uint8_t *rgb, g4_error *err)
+{
+    uint8_t *raw = raw_size > SIZE_MAX ? NULL : g4_alloc(m->a, (size_t)raw_size, 1);
+    if (!raw) return g4_fail(err, G4_ERR_MEMORY, "PNG: %" PRIu64 " bytes of pixels: out of memory", raw_size);
+    const char *wrong = g4_inflate(g4_png_next_idat, g, raw, (size_t)raw_size);
+    g4_status s = wrong ? g4_fail(err, G4_ERR_FORMAT, "PNG: pixel data before byte %zu: %s", g->idat, wrong) : G4_OK;
+    int n;
+    const g4_png_pass *passes = g4_png_passes(g, &n);
+    uint8_t *p = raw;
+    for (int i = 0; !s && i < n; i++) s = g4_png_put_pass(g, &passes[i], &p, rgb, err);
+    g4_free(m->a, raw);
+    return s;
+}
+
+g4_status g4_png_decode(const g4_media *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err)
+{
+    g4_png g = { .data = data, .size = size, .orientation = 1 };
+    memset(out, 0, sizeof *out);
+    g4_crc_table(g.crc);
+    g4_status s = g4_png_chunks(&g, err);
+    if (!s) s = g4_png_colours(&g, err);
+    if (!s) s = g4_pixels_check(m, "PNG", g.w, g.h, err);
+    if (s) return s;
+    /* deflate cannot do better than 258 bytes for 2 bits: no memory is taken on the word of a file that cannot fill it
+     */
+    const uint64_t raw_size = g4_png_raw_size(&g);
+    if (raw_size / 1032 > g.idat_bytes)
+        return g4_fail(err, G4_ERR_FORMAT, "PNG: truncated: %" PRIu64 " bytes of IDAT cannot hold %u x %u pixels",
+                       g.idat_bytes, (unsigned)g.w, (unsigned)g.h);
+    s = g4_pixels_alloc(m, "PNG", g.w, g.h, out, err);
+    if (!s) s = g4_png_pixels(m, &g, raw_size, out->rgb, err);
+    if (!s) s = g4_pixels_orient(m, out, g.orientation, err);
+    if (s) g4_pixels_free(m, out);
+    return s;
+}
+
+/* ---- Writing -------------------------------------------------------------------------------- */
+
+/* row and above (n bytes of RGB; above is NULL for the first) with one filter -> dst (1 + n). Returns the sum of
+ * magnitudes. */
+static uint64_t g4_png_filter(uint8_t filter, const uint8_t *row, const uint8_t *above, size_t n, uint8_t *dst)
+{
+    uint64_t sum = 0;
+    dst[0] = filter;
+    for (size_t i = 0; i < n; i++) {
+        const int a = i < 3 ? 0 : row[i - 3], b = above ? above[i] : 0, c = above && i >= 3 ? above[i - 3] : 0;
+        int guess = 0;
+        if (filter == 1) guess = a;
+        if (filter == 2) guess = b;
+        if (filter == 3) guess = (a + b) >> 1;
+        if (filter == 4) guess = g4_png_paeth(a, b, c);
+        const uint8_t v = (uint8_t)(row[i] - guess);
+        dst[1 + i] = v;
+        sum += v < 128 ? v : 256u - v;
+    }
+    return sum;
+}
+
+/* The same with the filter that makes the sum smallest. */
+static void g4_png_filter_best(const uint8_t *row, const uint8_t *above, size_t n, uint8_t *dst)
+{
+    uint64_t smallest = UINT64_MAX;
+    uint8_t best = 0;
+    for (uint8_t filter = 0; filter < 5; filter++) {
+        const uint64_t sum = g4_png_filter(filter, row, above, n, dst);
+        if (sum < smallest) {
+            smallest = sum;
+            best = filter;
+        }
+    }
+    g4_png_filter(best, row, above, n, dst);
+}
+
+static void g4_png_put_be32(uint8_t *p, uint32_t v)
+{
+    for (int i = 0; i < 4; i++) p[i] = (uint8_t)(v >> (24 - 8 * i));
+}
+
+/* Nonzero: the callback failed. */
+static int g4_png_put_chunk(const uint32_t crc[256], g4_write_fn write, void *user, const char *name,
+                            const uint8_t *data, size_t n)
+{
+    uint8_t head[8], tail[4];
+    memcpy(head + 4, name, 4);
+    g4_png_put_be32(head, (uint32_t)n);
+    g4_png_put_be32(tail, g4_crc(crc, g4_crc(crc, 0xffffffffu, head + 4, 4), data, n) ^ 0xffffffffu);
+    return write(user, head, 8) || (n > 0 && write(user, data, n)) || write(user, tail, 4);
+}
+
+static int g4_png_put_file(const g4_image *image, const g4_buf *packed, g4_write_fn write, void *user)
+{
+    uint32_t crc[256];
+    uint8_t header[13] = { 0, 0, 0, 0, 0, 0, 0, 0, 8, 2, 0, 0, 0 }; /* 8 bits, RGB */
+    g4_png_put_be32(header, (uint32_t)image->width);
+    g4_png_put_be32(header + 4, (uint32_t)image->height);
+    g4_crc_table(crc);
+    return write(user, g4_png_signature, sizeof g4_png_signature) ||
+           g4_png_put_chunk(crc, write, user, "IHDR", header, sizeof header) ||
+           g4_png_put_chunk(crc, write, user, "IDAT", (const uint8_t *)packed->data, packed->len) ||
+           g4_png_put_chunk(crc, write, user, "IEND", header, 0);
+}
+
+G4_API g4_status g4_png_write(const g4_image *image, g4_write_fn write, void *user, const g4_media_options *opt,
+                              g4_error *err)
+{
+    const g4_media m = g4_media_resolve(opt);
+    if (!image || !image->pixels || image->width <= 0 || image->height <= 0 || !write)
+        return g4_fail(err, G4_ERR_ARGUMENT, "PNG: nothing to write");
+    const size_t row = (size_t)image->width * 3, stride = g4_image_stride(image);
+    size_t total;
+    if (stride < row)
+        return g4_fail(err, G4_ERR_ARGUMENT, "PNG: stride %zu is less than the %zu bytes of a row", stride, row);
+    if (g4_mul_overflows(row + 1, (size_t)image->height, &total) || total > INT32_MAX / 2)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "PNG: %d x %d pixels are too many to write", image->width,
+                       image->height);
+    g4_buf packed = { m.a, NULL, 0, 0, 0 };
+    uint8_t *raw = g4_alloc(m.a, total, 1);
+    for (size_t y = 0; raw && y < (size_t)image->height; y++) {
+        const uint8_t *p = image->pixels + y * stride;
+        g4_png_filter_best(p, y ? p - stride : NULL, row, raw + y * (row + 1));
+    }
+    g4_status s = G4_OK;
+    if (!raw || g4_deflate(m.a, raw, total, &packed))
+        s = g4_fail(err, G4_ERR_MEMORY, "PNG: %d x %d pixels: out of memory", image->width, image->height);
+    else if (g4_png_put_file(image, &packed, write, user))
+        s = g4_fail(err, G4_ERR_IO, "PNG: the write callback failed");
+    g4_buf_free(&packed);
+    g4_free(m.a, raw);
+    return s;
+}
