@@ -22,9 +22,13 @@ SOVERSION := $(firstword $(subst ., ,$(VERSION)))
 # Lowest floor first, as in the implementation switch of gemma4.h.
 LIB_SRC  := engine/base.c engine/kernels.c engine/threads.c tokenizer.c media.c gemma4.c chat.c
 HEADERS  := gemma4.h $(wildcard engine/*.h media/*.h chat/*.h)
+# The command line, in the order of cli/cli.h.
+CLI_SRC  := cli/files.c cli/model.c cli/inputs.c cli/line.c cli/answer.c cli/messages.c cli/tools.c cli/turn.c cli/talk.c \
+            cli/towers.c cli/inspect.c cli/bench.c run.c
 B        := build
 PROGRAM  := gemma4
 OBJ      := $(LIB_SRC:%.c=$(B)/%.o)
+CLI_OBJ  := $(CLI_SRC:%.c=$(B)/%.o)
 
 .PHONY: all
 all: $(B)/libgemma4.a $(PROGRAM) ## build the program and the static library
@@ -40,7 +44,8 @@ $(B)/libgemma4.a: $(OBJ)
 $(B)/libgemma4.so: $(OBJ)
 	$(CC) $(ALL_CFLAGS) -shared -Wl,-soname,libgemma4.so.$(SOVERSION) $^ -o $@ $(LDLIBS)
 
-$(PROGRAM): $(B)/run.o $(B)/libgemma4.a
+$(CLI_OBJ): cli/cli.h
+$(PROGRAM): $(CLI_OBJ) $(B)/libgemma4.a
 	$(CC) $(ALL_CFLAGS) $^ -o $@ $(LDLIBS)
 
 # ---- A first answer ---------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 #!/bin/sh
 # House rules that a machine can check. Ends with "N passed, N failed". usage: lint.sh   (from the repository root)
 lib="engine/base.c engine/kernels.c engine/threads.c tokenizer.c media.c gemma4.c chat.c"
+cli="cli/files.c cli/model.c cli/inputs.c cli/line.c cli/answer.c cli/messages.c cli/tools.c cli/turn.c cli/talk.c"
+cli="$cli cli/towers.c cli/inspect.c cli/bench.c run.c"
 forbidden="exit|_exit|_Exit|quick_exit|abort|(__)?v?printf(_chk)?|puts|putchar|perror|stdin|stdout|stderr|__assert_fail"
 forbidden="$forbidden|getenv|secure_getenv|system|popen|setlocale|strtok|s?rand|signal|sigaction"
 warn="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror"
@@ -29,9 +31,13 @@ done
 printf '#define GEMMA4_IMPLEMENTATION\n#include "gemma4.h"\n' > "$out/one.c"
 printf '#include "gemma4.h"\nint main(void) { return 0; }\n' > "$out/head.c"
 for cc in $compilers; do
-    mkdir -p "$out/$cc"
-    for c in $lib run.c "$out/one.c" "$out/head.c"; do
+    mkdir -p "$out/$cc/cli"
+    for c in $lib "$out/one.c" "$out/head.c"; do
         "$cc" -std=c11 -O2 -fPIC -ffp-contract=off -pthread $warn -I. -c "$c" -o "$out/$cc/$(basename "$c" .c).o" 2>&1 |
+            check "$cc warnings in $c"
+    done
+    for c in $cli; do
+        "$cc" -std=c11 -O2 -fPIC -pthread $warn -c "$c" -o "$out/$cc/cli/$(basename "$c" .c).o" 2>&1 |
             check "$cc warnings in $c"
     done
     "$cc" -std=c11 -O2 -ffp-contract=off -DG4_SCALAR_ONLY $warn -I. -c "$out/one.c" -o "$out/$cc/scalar.o" 2>&1 |
@@ -57,6 +63,22 @@ done
 grep -nE '^#define ' gemma4.h engine/*.h media/*.h chat/*.h $lib |
     grep -vE '#define (G4_|GEMMA4_|_GNU_SOURCE)' | check "macros without a prefix"
 
+# ---- The command line: names of its own, no call to a later file, no state but the signal's --------
+for cc in $compilers; do
+    : > "$out/later"
+    for c in $(echo "$cli" | tr ' ' '\n' | tac); do
+        obj="$out/$cc/cli/$(basename "$c" .c).o"
+        [ -f "$obj" ] || continue
+        nm "$obj" | awk 'NF == 3 && tolower($3) ~ /^(g4_|gemma4_)/' | check "names of the library in $obj"
+        nm -u "$obj" | awk '{ print $2 }' | grep -xF -f "$out/later" | check "calls in $c to a file behind it"
+        nm "$obj" | awk '$2 == "T" { print $3 }' >> "$out/later"
+        [ "$c" = cli/files.c ] || size -A "$obj" |
+            awk '($1 ~ /^\.(data|bss|tdata|tbss)(\.|$)/) && $1 !~ /^\.data\.rel\.ro/ && $2 > 0' |
+            check "writable state in $obj"
+    done
+done
+grep -niE '^# *define +(g4_|gemma4_)' $cli cli/*.h | check "macros of the library in the command line"
+
 # ---- Text: width, tabs, trailing blanks, machine paths ----------------------------------------------
 files=$(git ls-files 2>/dev/null || find . -type f | sed 's|^\./||' | grep -v '^build/')
 code=$(echo "$files" | grep -E '\.(c|h|cc|py|sh)$|^\.ci/run$')
@@ -70,7 +92,7 @@ echo "$files" | grep -vE '^(tests/(data|fuzz)|models|examples)/|\.(g4|png|jpg|wa
 # The analyser reads one file and cannot see that g4_fail returns a failure: what follows a check looks like NULL to it.
 # ---- clang-tidy, where it is there ------------------------------------------------------------------
 if command -v clang-tidy > /dev/null; then
-    for c in $lib run.c; do
+    for c in $lib $cli; do
         clang-tidy --quiet --checks="-*,clang-analyzer-core.*,clang-analyzer-unix.*,clang-analyzer-deadcode.*,\
 -clang-analyzer-core.NullDereference,\
 bugprone-suspicious-*,-bugprone-suspicious-include,bugprone-infinite-loop,bugprone-macro-parentheses,\
