@@ -21,11 +21,13 @@ VERSION  := $(shell sed -n 's/^.define G4_VERSION "\(.*\)"/\1/p' gemma4.h)
 SOVERSION := $(basename $(VERSION))
 
 # Lowest floor first: tools/floors says which file may call which.
-LIB_SRC  := $(shell awk '!/^\#/ { for (i = 3; i <= NF; i++) print $$i }' tools/floors)
+LIB_SRC  := $(shell awk '!/^\#/ && $$1 != "cli" { for (i = 3; i <= NF; i++) print $$i }' tools/floors)
+CLI_SRC  := $(shell awk '$$1 == "cli" { for (i = 3; i <= NF; i++) print $$i }' tools/floors)
 HEADERS  := gemma4.h $(wildcard engine/*.h media/*.h chat/*.h)
 B        := build
 PROGRAM  := gemma4
 OBJ      := $(LIB_SRC:%.c=$(B)/%.o)
+CLI_OBJ  := $(CLI_SRC:%.c=$(B)/%.o)
 
 .PHONY: all
 all: $(B)/libgemma4.a $(PROGRAM) ## build the program and the static library
@@ -41,7 +43,8 @@ $(B)/libgemma4.a: $(OBJ)
 $(B)/libgemma4.so: $(OBJ)
 	$(CC) $(ALL_CFLAGS) -shared -Wl,-soname,libgemma4.so.$(SOVERSION) $^ -o $@ $(LDLIBS)
 
-$(PROGRAM): $(B)/run.o $(B)/libgemma4.a
+$(CLI_OBJ): cli/cli.h
+$(PROGRAM): $(CLI_OBJ) $(B)/libgemma4.a
 	$(CC) $(ALL_CFLAGS) $^ -o $@ $(LDLIBS)
 
 # ---- A first answer ---------------------------------------------------------------------------

@@ -99,11 +99,18 @@ typedef struct {
     int has_image, has_audio;
     uint64_t n_params; /* elements of all tensors */
     uint64_t file_bytes;
-    uint64_t lookup_bytes; /* tables read a row at a time (per-layer embeddings): mostly stay on disk */
-    uint64_t decode_bytes; /* weights one generated token reads */
+    uint64_t lookup_bytes;    /* tables read a row at a time (per-layer embeddings): mostly stay on disk */
+    uint64_t decode_bytes;    /* weights one generated token reads */
     uint64_t decode_products; /* multiply-adds with weights for a generated token ... */
     uint64_t prompt_products; /* ... and for a token inside a prompt */
     g4_token bos, eos, pad;
+    int n_heads, window;                             /* query heads; positions that a sliding layer sees */
+    int ple_dim;                                     /* of per-layer embeddings; 0: none */
+    int n_experts, n_experts_used, expert_dim;       /* 0: none; of them for each token; their width */
+    int has_own_head;                                /* else the head is the embedding */
+    float softcap;                                   /* 0: none */
+    int vision_layers, vision_hidden, vision_tokens; /* 0: none; soft tokens of a picture by default */
+    int audio_layers, audio_hidden;
 } g4_engine_info;
 
 G4_API g4_status g4_engine_open(g4_engine **out, const g4_engine_options *opt, g4_error *err);
@@ -196,6 +203,18 @@ G4_API void g4_video_free(g4_video *video, const g4_media_options *opt);
 /* The size a picture is scaled to for a budget of soft tokens, and how many it becomes; 0 tokens when an argument is
  * out of range. */
 G4_API int g4_image_tokens(int width, int height, int max_tokens, int *target_width, int *target_height);
+
+/* A picture as the vision tower reads it: patches row by row, without padding. */
+typedef struct {
+    int n;              /* patches: grid_w * grid_h */
+    int grid_w, grid_h; /* multiples of 3 */
+    int n_tokens;       /* soft tokens that become of them: n / 9 */
+    float *pixels;      /* (n, 16 rows, 16 columns, RGB): 0..1 */
+    int32_t *pos;       /* (n, 2): x, y in the grid */
+} g4_patches;
+/* For image->max_tokens soft tokens. */
+G4_API g4_status g4_patches_make(g4_patches *out, const g4_image *image, const g4_media_options *opt, g4_error *err);
+G4_API void g4_patches_close(g4_patches *p, const g4_media_options *opt);
 
 /* Write a picture as PNG (8-bit RGB, compressed). */
 G4_API g4_status g4_png_write(const g4_image *image, g4_write_fn write, void *user, const g4_media_options *opt,

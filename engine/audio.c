@@ -14,7 +14,7 @@
 #define G4_HEARING_BANDS0 (G4_MEL_BANDS / 2)
 #define G4_HEARING_BANDS1 (G4_MEL_BANDS / 4)
 
-/* ---- Weights by name ------------------------------------------------------------------------------------ */
+/* ---- Weights by name ----------------------------------------------------------------------------- */
 
 typedef struct {
     const float *norm, *post_norm; /* (hidden) */
@@ -100,13 +100,13 @@ void g4_hearing_close(g4_hearing *tower)
     g4_free(tower->a, tower);
 }
 
-/* ---- A block of sound on its way through the tower ---------------------------------------------------------- */
+/* ---- A block of sound on its way through the tower ----------------------------------------------- */
 
 typedef struct { /* of one worker */
     g4_linear_work linear;
     g4_view inputs, outputs; /* (TILE, widest): what a linear reads and what it gives */
     g4_view taps;            /* (32, 9 * conv0): inputs of the second convolution, of one output time */
-    float *conv0;            /* (2 * TILE + 1, 64, conv0): outputs of the first convolution that a tile reads */
+    float *conv0_out;        /* (2 * TILE + 1, 64, conv0): outputs of the first convolution that a tile reads */
 } g4_hearing_work;
 
 typedef struct { /* shared by the pieces, each of which writes only its own tokens */
@@ -125,7 +125,7 @@ typedef struct { /* shared by the pieces, each of which writes only its own toke
     g4_blocks memory;
 } g4_hearing_run;
 
-/* ---- Subsampling ------------------------------------------------------------------------------------------- */
+/* ---- Subsampling --------------------------------------------------------------------------------- */
 
 static void g4_hearing_mel_piece(const g4_task *task, int piece)
 {
@@ -156,10 +156,10 @@ static void g4_hearing_conv0(const g4_hearing_run *r, int t, float *out)
 {
     const g4_config *c = r->tower->config;
     const size_t channels = c->a_conv0;
-    memset(out, 0, G4_HEARING_BANDS0 * channels * sizeof *out);
-    if (t < 0 || t >= r->times) return;
     for (int f = 0; f < G4_HEARING_BANDS0; f++) {
         float *y = out + (size_t)f * channels;
+        memset(y, 0, channels * sizeof *y);
+        if (t < 0 || t >= r->times) continue;
         for (int tap = 0; tap < 9; tap++) {
             const int time = 2 * t - 1 + tap / 3, band = 2 * f - 1 + tap % 3;
             if (time < 0 || time >= r->frames || band < 0 || band >= G4_MEL_BANDS) continue;
@@ -175,7 +175,7 @@ static void g4_hearing_conv0(const g4_hearing_run *r, int t, float *out)
 static g4_view g4_hearing_taps(const g4_hearing_run *r, g4_view taps, const float *conv0)
 {
     const size_t channels = r->tower->config->a_conv0;
-    memset(taps.x, 0, taps.n * taps.stride * sizeof(float));
+    memset(taps.data, 0, taps.n * taps.stride * sizeof(float));
     for (int f = 0; f < G4_HEARING_BANDS1; f++)
         for (int tap = 0; tap < 9; tap++) {
             const int band = 2 * f - 1 + tap % 3;
@@ -196,11 +196,11 @@ static void g4_hearing_subsample_piece(const g4_task *task, int piece)
     const size_t channels = c->a_conv1, time = G4_HEARING_BANDS0 * (size_t)c->a_conv0; /* floats of one time of conv0 */
     const g4_view h = g4_tower_tile(r->h, c->a_hidden, r->n, piece);
     const g4_view flat = g4_view_as(w->inputs, h.n, G4_HEARING_BANDS1 * channels);
-    const g4_view room = { w->outputs.x, G4_HEARING_BANDS1, channels, g4_round_up(channels, 16) };
+    const g4_view room = { w->outputs.data, G4_HEARING_BANDS1, channels, g4_round_up(channels, 16) };
     for (size_t i = 0; i < 2 * h.n + 1; i++)
-        g4_hearing_conv0(r, 2 * piece * G4_TOWER_TILE - 1 + (int)i, w->conv0 + i * time);
+        g4_hearing_conv0(r, 2 * piece * G4_TOWER_TILE - 1 + (int)i, w->conv0_out + i * time);
     for (size_t t = 0; t < h.n; t++) {
-        const g4_view taps = g4_hearing_taps(r, w->taps, w->conv0 + 2 * t * time);
+        const g4_view taps = g4_hearing_taps(r, w->taps, w->conv0_out + 2 * t * time);
         const g4_view y = g4_linear_apply(&w->linear, &tower->conv1, room, taps);
         for (size_t f = 0; f < y.n; f++) {
             g4_layernorm_relu(g4_view_row(y, f), tower->conv1_norm, channels, c->a_eps);
@@ -210,7 +210,7 @@ static void g4_hearing_subsample_piece(const g4_task *task, int piece)
     g4_view_copy(h, g4_linear_apply(&w->linear, &tower->in, w->outputs, flat));
 }
 
-/* ---- Feed-forward -------------------------------------------------------------------------------------------- */
+/* ---- Feed-forward -------------------------------------------------------------------------------- */
 
 /* y = rmsnorm(clamp(x)) */
 static g4_view g4_hearing_norm(const g4_hearing_run *r, g4_view y, g4_view x, const float *weight)
@@ -248,7 +248,7 @@ static void g4_hearing_feed_forward(const g4_hearing_run *r, const g4_hearing_wo
     g4_view_add(h, r->tower->config->a_residual_weight, g4_hearing_norm(r, y, y, ff->post_norm));
 }
 
-/* ---- Attention ------------------------------------------------------------------------------------------------ */
+/* ---- Attention ----------------------------------------------------------------------------------- */
 
 /* The first half of the feed-forward; q, k, v of the layer's attention. */
 static void g4_hearing_qkv_piece(const g4_task *task, int piece)
@@ -258,7 +258,8 @@ static void g4_hearing_qkv_piece(const g4_task *task, int piece)
     const g4_hearing_layer *l = r->layer;
     const size_t hidden = r->tower->config->a_hidden, dim = hidden / r->tower->config->a_heads;
     const g4_view h = g4_tower_tile(r->h, hidden, r->n, piece);
-    const g4_view q = g4_tower_tile(r->q, hidden, r->n, piece), k = g4_tower_tile(r->k, hidden, r->n, piece);
+    const g4_view q = g4_tower_tile(r->q, hidden, r->n, piece);
+    const g4_view k = g4_tower_tile(r->k, hidden, r->n, piece);
     const g4_view v = g4_tower_tile(r->v, hidden, r->n, piece);
     g4_hearing_feed_forward(r, w, &l->ff1, h);
     const g4_view x = g4_hearing_norm(r, w->inputs, h, l->attn_norm);
@@ -266,7 +267,7 @@ static void g4_hearing_qkv_piece(const g4_task *task, int piece)
     for (size_t t = 0; t < q.n; t++)
         for (size_t i = 0; i < hidden; i++) g4_view_row(q, t)[i] *= l->q_scale[i % dim];
     g4_view_copy(k, g4_linear_apply_next(&w->linear, &l->k, w->outputs, x, &l->q));
-    for (size_t i = 0; i < k.n * hidden; i++) k.x[i] *= G4_HEARING_K_SCALE; /* rows stand side by side */
+    for (size_t i = 0; i < k.n * hidden; i++) k.data[i] *= G4_HEARING_K_SCALE; /* rows stand side by side */
     g4_view_copy(v, g4_linear_apply_next(&w->linear, &l->v, w->outputs, x, &l->k));
 }
 
@@ -308,15 +309,16 @@ static void g4_hearing_attend(const g4_hearing_run *r, size_t t, float *out)
     }
 }
 
-/* h = h + rmsnorm(clamp(post(attention)));  the light convolution up to its gate: c = conv_in(rmsnorm(h)), gated =
- * c[:hidden] * sigmoid(c[hidden:]) */
+/* h = h + rmsnorm(clamp(post(attention)));  the light convolution up to its gate:
+ * c = conv_in(rmsnorm(h));  gated = c[:hidden] * sigmoid(c[hidden:]) */
 static void g4_hearing_attention_piece(const g4_task *task, int piece)
 {
     const g4_hearing_run *r = task->job;
     const g4_hearing_work *w = &r->works[task->worker];
     const g4_hearing_layer *l = r->layer;
     const size_t hidden = r->tower->config->a_hidden;
-    const g4_view h = g4_tower_tile(r->h, hidden, r->n, piece), gated = g4_tower_tile(r->gated, hidden, r->n, piece);
+    const g4_view h = g4_tower_tile(r->h, hidden, r->n, piece);
+    const g4_view gated = g4_tower_tile(r->gated, hidden, r->n, piece);
 
     const g4_view attended = g4_view_as(w->inputs, h.n, hidden);
     for (size_t t = 0; t < h.n; t++) g4_hearing_attend(r, (size_t)piece * G4_TOWER_TILE + t, g4_view_row(attended, t));
@@ -331,7 +333,7 @@ static void g4_hearing_attention_piece(const g4_task *task, int piece)
     }
 }
 
-/* ---- Light convolution and the end of a layer ------------------------------------------------------------------ */
+/* ---- Light convolution and the end of a layer ---------------------------------------------------- */
 
 /* y = depthwise(gated) of token t, causal: zeros stand before the first token. */
 static void g4_hearing_depthwise(const g4_hearing_run *r, int t, float *y)
@@ -347,8 +349,8 @@ static void g4_hearing_depthwise(const g4_hearing_run *r, int t, float *y)
     }
 }
 
-/* h = h + conv_out(silu(rmsnorm(clamp(depthwise(gated)))));  the second half of the feed-forward;  h =
- * rmsnorm(clamp(h)) */
+/* c = rmsnorm(clamp(depthwise(gated)));  h = h + conv_out(silu(c));  the second half of the feed-forward;
+ * h = rmsnorm(clamp(h)) */
 static void g4_hearing_conv_piece(const g4_task *task, int piece)
 {
     const g4_hearing_run *r = task->job;
@@ -365,7 +367,7 @@ static void g4_hearing_conv_piece(const g4_task *task, int piece)
     g4_hearing_norm(r, h, h, l->norm);
 }
 
-/* ---- Out ---------------------------------------------------------------------------------------- */
+/* ---- Out ----------------------------------------------------------------------------------------- */
 
 /* rows = proj(rmsnorm(out(h) + bias)) */
 static void g4_hearing_out_piece(const g4_task *task, int piece)
@@ -373,8 +375,8 @@ static void g4_hearing_out_piece(const g4_task *task, int piece)
     const g4_hearing_run *r = task->job;
     const g4_hearing_work *w = &r->works[task->worker];
     const g4_config *c = r->tower->config;
-    const g4_view h = g4_tower_tile(r->h, c->a_hidden, r->n, piece),
-                  rows = g4_tower_tile(r->rows, c->hidden, r->n, piece);
+    const g4_view h = g4_tower_tile(r->h, c->a_hidden, r->n, piece);
+    const g4_view rows = g4_tower_tile(r->rows, c->hidden, r->n, piece);
     const g4_view y = g4_linear_apply(&w->linear, &r->tower->out, w->outputs, h);
     for (size_t t = 0; t < y.n; t++)
         for (size_t i = 0; i < y.cols; i++) g4_view_row(y, t)[i] += r->tower->out_bias[i];
@@ -382,7 +384,7 @@ static void g4_hearing_out_piece(const g4_task *task, int piece)
     g4_view_copy(rows, g4_linear_apply(&w->linear, &r->tower->proj, w->outputs, x));
 }
 
-/* ---- The tower ---------------------------------------------------------------------------------- */
+/* ---- The tower ----------------------------------------------------------------------------------- */
 
 static void g4_hearing_work_open(g4_hearing_work *w, g4_blocks *b, const g4_hearing *tower)
 {
@@ -392,7 +394,8 @@ static void g4_hearing_work_open(g4_hearing_work *w, g4_blocks *b, const g4_hear
     w->inputs = g4_tower_room(b, widest);
     w->outputs = g4_tower_room(b, widest);
     w->taps = (g4_view) { g4_blocks_add(b, G4_HEARING_BANDS1, taps, sizeof(float)), G4_HEARING_BANDS1, taps, taps };
-    w->conv0 = g4_blocks_add(b, 2 * G4_TOWER_TILE + 1, G4_HEARING_BANDS0 * (size_t)c->a_conv0, sizeof *w->conv0);
+    w->conv0_out =
+        g4_blocks_add(b, 2 * G4_TOWER_TILE + 1, G4_HEARING_BANDS0 * (size_t)c->a_conv0, sizeof *w->conv0_out);
     g4_linear_work_open(&w->linear, b, tower->compute->kernels, g4_max_size(widest, taps));
 }
 

@@ -5,7 +5,7 @@
 #endif
 #include "session.h"
 
-/* ---- What the engine remembers ------------------------------------------------------------------------------ */
+/* ---- What the engine remembers ------------------------------------------------------------------- */
 
 /* The soft tokens with that key and one more reference, or NULL. */
 static g4_soft *g4_encode_find(g4_engine *e, const uint64_t key[2])
@@ -51,7 +51,7 @@ void g4_soft_close(g4_engine *e, g4_soft *soft)
     g4_soft_release(soft);
 }
 
-/* ---- Pictures and frames -------------------------------------------------------------------------------------- */
+/* ---- Pictures and frames ------------------------------------------------------------------------- */
 
 /* A picture is its pixels, its size, what it stands for and its budget. */
 static void g4_picture_key(uint64_t key[2], const g4_image *image, uint32_t token, int budget)
@@ -70,8 +70,7 @@ static g4_status g4_picture_run(g4_engine *e, const g4_patches *patches, g4_soft
     return status;
 }
 
-/* token: the placeholder it stands for, 0 when the model has none; budget: of soft tokens, unless the picture has one.
- * */
+/* token: its placeholder, 0 when the model has none; budget: of soft tokens, unless the picture has one. */
 static g4_status g4_picture_encode(g4_soft **out, g4_engine *e, const g4_image *image, uint32_t token, int budget,
                                    g4_error *err)
 {
@@ -112,7 +111,7 @@ g4_status g4_frame_encode(g4_soft **out, g4_engine *e, const g4_image *frame, g4
     return g4_picture_encode(out, e, frame, g4_engine_config(e)->video_token, G4_FRAME_TOKENS, err);
 }
 
-/* ---- Sound ------------------------------------------------------------------------------------------------------ */
+/* ---- Sound --------------------------------------------------------------------------------------- */
 
 static g4_status g4_sound_check(const g4_engine *e, const g4_audio *block, g4_error *err)
 {

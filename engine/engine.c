@@ -205,7 +205,20 @@ void g4_engine_get_info(const g4_engine *e, g4_engine_info *out)
                               .file_bytes = e->file.size,
                               .bos = (g4_token)c->bos,
                               .eos = (g4_token)c->eos,
-                              .pad = (g4_token)c->pad };
+                              .pad = (g4_token)c->pad,
+                              .n_heads = (int)c->n_heads,
+                              .window = (int)c->window,
+                              .ple_dim = (int)c->ple_dim,
+                              .n_experts = (int)c->n_experts,
+                              .n_experts_used = (int)c->n_experts_used,
+                              .expert_dim = (int)c->expert_dim,
+                              .has_own_head = !(c->flags & G4_CONFIG_TIED),
+                              .softcap = c->softcap,
+                              .vision_layers = (int)c->v_layers,
+                              .vision_hidden = (int)c->v_hidden,
+                              .vision_tokens = (int)c->v_default_tokens,
+                              .audio_layers = (int)c->a_layers,
+                              .audio_hidden = (int)c->a_hidden };
     g4_count_bytes(&e->file, out);
     if (c->n_layers > 0) g4_count_products(&e->model, out);
 }

@@ -5,14 +5,14 @@
 #endif
 #include "towers.h"
 
-#define G4_MEL_HOP 160           /* samples from frame to frame */
-#define G4_MEL_CUT_FROM 400000   /* a longer sound is cut in the last 5 s before G4_MEL_MAX_SAMPLES */
-#define G4_MEL_QUIET_REACH 1600u /* samples each way of a cut whose energy is compared: 200 ms together */
+#define G4_MEL_HOP 160         /* samples from frame to frame */
+#define G4_MEL_CUT_FROM 400000 /* a longer sound is cut in the last 5 s before G4_MEL_MAX_SAMPLES */
+#define G4_MEL_REACH 1600      /* samples each way of a cut whose energy is compared: 200 ms together */
 
-/* ---- Tables ---------------------------------------------------------------------------------------------- */
+/* ---- Tables -------------------------------------------------------------------------------------- */
 
-/* Triangles of height 1 over the bins of the FFT; corners equally spaced on the HTK scale, mel = 2595 log10(1 + f /
- * 700), from 0 to 8000 Hz. */
+/* Triangles of height 1 over the bins of the FFT; corners equally spaced from 0 to 8000 Hz on the HTK scale,
+ * mel = 2595 log10(1 + f / 700). */
 static void g4_mel_triangles(g4_mel *m)
 {
     const double hz = 16000.0 / G4_MEL_FFT; /* between bins */
@@ -44,7 +44,7 @@ void g4_mel_open(g4_mel *m)
     g4_mel_triangles(m);
 }
 
-/* ---- Frames ---------------------------------------------------------------------------------------------- */
+/* ---- Frames -------------------------------------------------------------------------------------- */
 
 /* A frame needs 321 samples to exist, the 160 zeros in front among them (one more than it reads: the reference's
  * pre-emphasis). */
@@ -110,7 +110,7 @@ int g4_audio_mel(const g4_audio *block, float *out)
     return frames;
 }
 
-/* ---- Blocks ---------------------------------------------------------------------------------------------- */
+/* ---- Blocks -------------------------------------------------------------------------------------- */
 
 static double g4_mel_energy(const float *samples, size_t first, size_t end)
 {
@@ -122,7 +122,7 @@ static double g4_mel_energy(const float *samples, size_t first, size_t end)
 size_t g4_audio_block(const g4_audio *audio, size_t from)
 {
     if (!audio || from >= audio->n_samples) return 0;
-    const size_t rest = audio->n_samples - from, reach = G4_MEL_QUIET_REACH;
+    const size_t rest = audio->n_samples - from, reach = G4_MEL_REACH;
     if (rest <= G4_MEL_MAX_SAMPLES) return rest;
     /* The quietest 200 ms, by energy, whose middle lies before the limit and leaves the next block at least as much:
      * the rest must not be too short to be heard. On a tie the later one. */

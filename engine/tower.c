@@ -1,5 +1,5 @@
-/* tower.c - what the vision and the audio tower share: tiles of tokens, and linears that clip what they read and give.
- * */
+/* tower.c - what the vision and the audio tower share: tiles of tokens, and linears that clip what they read and
+ * give. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -7,7 +7,7 @@
 
 #include <float.h>
 
-/* ---- Tiles of tokens ----------------------------------------------------------------------------------- */
+/* ---- Tiles of tokens ----------------------------------------------------------------------------- */
 
 g4_view g4_tower_tile(float *all, size_t cols, int n, int piece)
 {
@@ -48,7 +48,8 @@ void g4_view_add(g4_view x, float scale, g4_view y)
 
 g4_view g4_view_copy(g4_view y, g4_view x)
 {
-    for (size_t t = 0; t < x.n && y.x != x.x; t++) memcpy(g4_view_row(y, t), g4_view_row(x, t), x.cols * sizeof(float));
+    for (size_t t = 0; t < x.n && y.data != x.data; t++)
+        memcpy(g4_view_row(y, t), g4_view_row(x, t), x.cols * sizeof(float));
     return g4_view_as(y, x.n, x.cols);
 }
 
@@ -58,7 +59,7 @@ g4_view g4_view_norm(const g4_kernels *kernels, g4_view y, g4_view x, const floa
     return g4_view_as(y, x.n, x.cols);
 }
 
-/* ---- Clipped linears ------------------------------------------------------------------------------------ */
+/* ---- Clipped linears ----------------------------------------------------------------------------- */
 
 g4_linear g4_bind_linear(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols)
 {
@@ -128,11 +129,11 @@ static g4_view g4_linear_product(const g4_linear_work *work, const g4_linear *l,
     const g4_view y = g4_view_as(room, n, (size_t)l->w.rows);
     const float lo = l->bounds ? l->bounds[2] : -INFINITY, hi = l->bounds ? l->bounds[3] : INFINITY;
     if (g4_linear_reads(kernels, l) == G4_READS_INT16) {
-        kernels->product16[l->w.type](y.x, y.stride, &l->w, work->x16, work->unit, (int)n, lo, hi);
+        kernels->product16[l->w.type](y.data, y.stride, &l->w, work->x16, work->unit, (int)n, lo, hi);
         return y;
     }
     const g4_acts acts = { work->x, (size_t)l->w.steps * 64, work->q, work->d, work->sum, l->w.steps };
-    kernels->gemm[l->w.type](y.x, y.stride, &l->w, &acts, 0, (int)n, 0, l->w.groups);
+    kernels->gemm[l->w.type](y.data, y.stride, &l->w, &acts, 0, (int)n, 0, l->w.groups);
     if (l->bounds) g4_view_clamp(y, lo, hi);
     return y;
 }

@@ -6,7 +6,7 @@
 #include "../media/media.h"
 #include "model.h"
 
-/* ---- What towers share (tower.c) ----------------------------------------------------------------------
+/* ---- What towers share (tower.c) -----------------------------------------------------------------
  *
  * Memory that grows with a picture or a sound holds the residual stream and what attention reads. Everything between is
  * computed tile by tile in buffers of the worker, which stay in cache. */
@@ -18,14 +18,14 @@ static inline size_t g4_max_size(size_t a, size_t b) { return a > b ? a : b; }
 
 /* A strided view of some tokens' values; it owns nothing. */
 typedef struct {
-    float *x; /* (n, cols) */
+    float *data; /* (n, cols) */
     size_t n, cols;
     size_t stride; /* floats from one token's row to the next */
 } g4_view;
-static inline float *g4_view_row(g4_view v, size_t t) { return v.x + t * v.stride; }
+static inline float *g4_view_row(g4_view v, size_t t) { return v.data + t * v.stride; }
 static inline g4_view g4_view_as(g4_view room, size_t n, size_t cols)
 {
-    return (g4_view) { room.x, n, cols, room.stride };
+    return (g4_view) { room.data, n, cols, room.stride };
 }
 /* Tile `piece` of all (n, cols), whose rows stand side by side. */
 g4_view g4_tower_tile(float *all, size_t cols, int n, int piece);
@@ -68,7 +68,7 @@ g4_view g4_linear_apply(const g4_linear_work *work, const g4_linear *l, g4_view 
 g4_view g4_linear_apply_next(const g4_linear_work *work, const g4_linear *l, g4_view y, g4_view x,
                              const g4_linear *before);
 
-/* ---- Vision (vision.c) ---------------------------------------------------------------------------------- */
+/* ---- Vision (vision.c) --------------------------------------------------------------------------- */
 
 typedef struct g4_vision g4_vision;
 /* Bind the vision tower's tensors; *out is NULL when the file has none. Failures stand in the binder, and what was
@@ -78,7 +78,7 @@ void g4_vision_close(g4_vision *tower); /* NULL is fine */
 /* Patches to rows (n_tokens, text hidden). */
 g4_status g4_vision_forward(const g4_vision *tower, const g4_patches *patches, float *rows, g4_error *err);
 
-/* ---- Sound to log-mel (mel.c) --------------------------------------------------------------------------- */
+/* ---- Sound to log-mel (mel.c) -------------------------------------------------------------------- */
 
 #define G4_MEL_FRAME 320 /* samples of a frame */
 #define G4_MEL_FFT 512
@@ -97,7 +97,7 @@ int g4_mel_frames(size_t n_samples); /* that a block of so many samples gives */
 /* Frame f of the block's n samples (G4_MEL_BANDS). */
 void g4_mel_frame(const g4_mel *m, const float *samples, size_t n, int f, float *out);
 
-/* ---- Hearing (audio.c) ---------------------------------------------------------------------------------- */
+/* ---- Hearing (audio.c) --------------------------------------------------------------------------- */
 
 typedef struct g4_hearing g4_hearing;
 /* As g4_vision_bind. */

@@ -16,7 +16,7 @@
 
 #define G4_VISION_QUERIES (4 * G4_TOWER_TILE) /* that use a tile of keys and values while it is in L2 */
 
-/* ---- Weights by name ------------------------------------------------------------------------------------ */
+/* ---- Weights by name ----------------------------------------------------------------------------- */
 
 typedef struct {
     const float *attn_norm, *attn_post_norm, *mlp_norm, *mlp_post_norm; /* (hidden) */
@@ -84,7 +84,7 @@ void g4_vision_close(g4_vision *tower)
     g4_free(tower->a, tower);
 }
 
-/* ---- A picture on its way through the tower --------------------------------------------------------------- */
+/* ---- A picture on its way through the tower ------------------------------------------------------ */
 
 /* Queries, keys and values of a layer. The tiles of a head stand together, so that all workers read the same ones. */
 typedef struct {
@@ -137,7 +137,7 @@ static const int32_t *g4_vision_pos(const g4_vision_run *r, int piece, size_t t)
     return r->patches->pos + 2 * ((size_t)piece * G4_TOWER_TILE + t);
 }
 
-/* ---- Patch embedding ------------------------------------------------------------------------------------- */
+/* ---- Patch embedding ----------------------------------------------------------------------------- */
 
 /* h = patch(2 (p - 0.5)) + (pos_x[x] + pos_y[y])      Gemma4VisionPatchEmbedder */
 static void g4_vision_embed_piece(const g4_task *task, int piece)
@@ -148,7 +148,8 @@ static void g4_vision_embed_piece(const g4_task *task, int piece)
     const g4_view p = g4_tower_tile(r->patches->pixels, w->pixels.cols, r->patches->n, piece);
     const g4_view h = g4_tower_tile(r->h, c->v_hidden, r->patches->n, piece);
     const g4_view x = g4_view_as(w->pixels, p.n, p.cols);
-    for (size_t i = 0; i < p.n * p.cols; i++) x.x[i] = 2.0f * (p.x[i] - 0.5f); /* rows of both stand side by side */
+    for (size_t i = 0; i < p.n * p.cols; i++)
+        x.data[i] = 2.0f * (p.data[i] - 0.5f); /* rows of both stand side by side */
     const g4_view y = g4_linear_apply(&w->linear, &r->tower->patch, w->wide, x);
     float *pos_x = g4_view_row(w->norm, 0), *pos_y = g4_view_row(w->norm, 1);
     for (size_t t = 0; t < h.n; t++) {
@@ -161,7 +162,7 @@ static void g4_vision_embed_piece(const g4_task *task, int piece)
     }
 }
 
-/* ---- Attention ------------------------------------------------------------------------------------------- */
+/* ---- Attention ----------------------------------------------------------------------------------- */
 
 /* Rotate the pairs (i, i + d/4) of the first half of a head by the x angle and those of the second half by the y angle;
  * d = head_dim. The reference calls the first of the two "h", but its position is x: apply_multidimensional_rope. */
@@ -196,30 +197,38 @@ static float g4_unit16(const float *x, size_t n)
 
 typedef enum { G4_QUERY, G4_KEY, G4_VALUE } g4_vision_role;
 
+/* Token t of a tile in one head: x (head_dim) is what it asks, is found by or gives. */
 static void g4_vision_store_float(const g4_vision_qkv *s, g4_vision_role role, size_t tile, size_t t, const float *x)
 {
     const size_t dim = s->head_dim, first = tile * G4_TOWER_TILE * dim;
-    if (role == G4_QUERY) memcpy(s->q + first + t * dim, x, dim * sizeof *x);
-    if (role == G4_KEY)
+    switch (role) {
+    case G4_QUERY: memcpy(s->q + first + t * dim, x, dim * sizeof *x); break;
+    case G4_KEY:
         for (size_t i = 0; i < dim; i++) s->k[first + i * G4_TOWER_TILE + t] = x[i];
-    if (role == G4_VALUE) memcpy(s->v + first + t * dim, x, dim * sizeof *x);
+        break;
+    case G4_VALUE: memcpy(s->v + first + t * dim, x, dim * sizeof *x); break;
+    }
 }
 
 static void g4_vision_store_int16(const g4_vision_qkv *s, const g4_kernels *kernels, g4_vision_role role, size_t tile,
                                   size_t t, const float *x)
 {
-    const size_t dim = s->head_dim, width = g4_round_up(dim, 16), slot = tile * G4_TOWER_TILE + t;
-    int16_t row[G4_MAX_HEAD_DIM];
+    const size_t dim = s->head_dim, first = tile * G4_TOWER_TILE, slot = first + t, width = g4_round_up(dim, 16);
     const float unit = role == G4_VALUE ? s->v_unit : g4_unit16(x, dim);
-    if (role == G4_QUERY) s->q_unit[slot] = unit;
-    if (role == G4_KEY) s->k_unit[slot] = unit;
+    int16_t row[G4_MAX_HEAD_DIM];
     kernels->round16(role == G4_QUERY ? s->q16 + slot * dim : row, x, 1.0f / unit, (int)dim);
-    int16_t *k = s->k16 + tile * G4_TOWER_TILE * dim + 2 * t;                 /* pairs of dims */
-    int16_t *v = s->v16 + (tile * G4_TOWER_TILE + t / 2 * 2) * width + t % 2; /* pairs of positions */
-    if (role == G4_KEY)
-        for (size_t i = 0; i < dim; i += 2) memcpy(k + i * G4_TOWER_TILE, row + i, 2 * sizeof *row);
-    if (role == G4_VALUE)
-        for (size_t i = 0; i < dim; i++) v[2 * i] = row[i];
+    switch (role) {
+    case G4_QUERY: s->q_unit[slot] = unit; break;
+    case G4_KEY:
+        s->k_unit[slot] = unit;
+        for (size_t i = 0; i < dim; i += 2) /* two dims beside each other */
+            memcpy(s->k16 + first * dim + i * G4_TOWER_TILE + 2 * t, row + i, 2 * sizeof *row);
+        break;
+    case G4_VALUE:
+        for (size_t i = 0; i < dim; i++) /* a dim of two positions beside each other */
+            s->v16[(first + t / 2 * 2) * width + 2 * i + t % 2] = row[i];
+        break;
+    }
 }
 
 /* Norm, RoPE on queries and keys, and storage of the heads of a projection y. */
@@ -313,7 +322,7 @@ static void g4_vision_attend_piece(const g4_task *task, int piece)
     }
 }
 
-/* ---- The rest of a layer ----------------------------------------------------------------------------------- */
+/* ---- The rest of a layer ------------------------------------------------------------------------- */
 
 /* h = h + rmsnorm(o(attention), attn_post_norm)
  * h = h + rmsnorm(down(gelu(gate(m)) * up(m)), mlp_post_norm),  m = rmsnorm(h, mlp_norm) */
@@ -340,7 +349,7 @@ static void g4_vision_layer_piece(const g4_task *task, int piece)
     g4_view_add(h, 1, g4_view_norm(kernels, y, y, l->mlp_post_norm, c->v_eps));
 }
 
-/* ---- Pooling and projection ---------------------------------------------------------------------------------- */
+/* ---- Pooling and projection ---------------------------------------------------------------------- */
 
 /* Mean over pool x pool patches * sqrt(hidden); (h - bias) * scale. */
 static void g4_vision_pool(const g4_vision_run *r, float *y, size_t token)
@@ -372,7 +381,7 @@ static void g4_vision_out_piece(const g4_task *task, int piece)
     g4_view_copy(rows, g4_linear_apply(&w->linear, &r->tower->proj, w->wide, y));
 }
 
-/* ---- The tower ------------------------------------------------------------------------------------------------ */
+/* ---- The tower ----------------------------------------------------------------------------------- */
 
 static void g4_vision_qkv_open(g4_vision_qkv *s, g4_blocks *b, const g4_vision *tower, int n)
 {
@@ -460,9 +469,8 @@ g4_status g4_vision_forward(const g4_vision *tower, const g4_patches *patches, f
     if (patches->grid_w > (int)c->v_n_pos || patches->grid_h > (int)c->v_n_pos)
         return g4_fail(err, G4_ERR_ARGUMENT, "a picture of %d x %d patches: the model knows %u positions each way",
                        patches->grid_w, patches->grid_h, c->v_n_pos);
-    g4_vision_run r = {
-        .tower = tower, .kernels = tower->compute->kernels, .patches = patches, .rows = rows, .memory.a = tower->a
-    };
+    g4_vision_run r = { .tower = tower, .kernels = tower->compute->kernels, .patches = patches, .rows = rows };
+    r.memory.a = tower->a;
     if (!g4_vision_run_open(&r)) {
         g4_blocks_free(&r.memory);
         return g4_fail(err, G4_ERR_MEMORY, "encoding a picture of %d patches: out of memory", patches->n);

@@ -89,14 +89,8 @@ int g4_deflate(const g4_allocator *a, const uint8_t *raw, size_t size, g4_buf *o
 
 /* ---- Pictures to patches (patches.c) -------------------------------------------------------- */
 
-typedef struct {        /* what the vision tower reads: the real patches, no padding */
-    int n;              /* grid_w * grid_h, row by row */
-    int grid_w, grid_h; /* patches; multiples of pool */
-    int n_tokens;       /* n / (pool * pool) */
-    float *pixels;      /* (n, patch rows, patch columns, 3): 0..1, channel fastest */
-    int32_t *pos;       /* (n, 2): x, y in the grid */
-} g4_patches;
-/* budget: 70, 140, 280, 560 or 1120, or 0 for img->max_tokens or 280; anything else is G4_ERR_ARGUMENT. */
+/* The patches of a picture, for any size of them; g4_patches_make is this for the size that the family has. budget: 70, 140,
+ * 280, 560 or 1120, or 0 for img->max_tokens or 280; anything else is G4_ERR_ARGUMENT. */
 g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budget, int patch, int pool, g4_patches *out,
                            g4_error *err);
 void g4_patches_free(const g4_allocator *a, g4_patches *p);

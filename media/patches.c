@@ -10,8 +10,10 @@
 
 /* ---- The size of a budget ------------------------------------------------------------------- */
 
-#define G4_IMAGE_BUDGET 280 /* soft tokens of a picture when nobody says otherwise */
-#define G4_IMAGE_SIDE 48    /* pixels of a soft token's side: 3 patches of 16 */
+#define G4_IMAGE_BUDGET 280                            /* soft tokens of a picture when nobody says otherwise */
+#define G4_IMAGE_PATCH 16                              /* pixels of a patch's side, ... */
+#define G4_IMAGE_POOL 3                                /* ... patches of a soft token's, ... */
+#define G4_IMAGE_SIDE (G4_IMAGE_PATCH * G4_IMAGE_POOL) /* ... and its pixels */
 
 /* Soft tokens of a picture scaled to the largest multiples of `side` whose area is at most that of `budget` squares,
  * keeping the aspect ratio; 0 when an argument is out of range. float64 in the order of the reference: the floor
@@ -374,3 +376,11 @@ g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budge
     g4_free(a, scaled);
     return s;
 }
+
+g4_status g4_patches_make(g4_patches *out, const g4_image *image, const g4_media_options *opt, g4_error *err)
+{
+    const g4_allocator *a = opt ? opt->allocator : NULL;
+    return g4_image_patches(a, image, 0, G4_IMAGE_PATCH, G4_IMAGE_POOL, out, err);
+}
+
+void g4_patches_close(g4_patches *p, const g4_media_options *opt) { g4_patches_free(opt ? opt->allocator : NULL, p); }

@@ -32,7 +32,7 @@ done < "$objects/floors"
 awk '{ for (i = 3; i <= NF; i++) print ++n, $1, $i }' "$objects/floors" > "$objects/order"
 while read -r rank floor file; do
     nm "$objects/$(echo "${file%.c}" | tr / _).o" | awk -v rank="$rank" -v floor="$floor" -v file="$file" \
-        'NF == 3 && $2 ~ /[TDRBCG]/ { print "def", $3, rank, floor, file } $1 == "U" && $2 ~ /^g4_/ { print "use", $2, rank, floor, file }'
+        'NF == 3 && $2 ~ /[TDRBCG]/ { print "def", $3, rank, floor, file } $1 == "U" { print "use", $2, rank, floor, file }'
 done < "$objects/order" > "$objects/symbols"
 awk '
 $1 == "def" { rank[$2] = $3; floor[$2] = $4; file[$2] = $5 }
@@ -40,7 +40,10 @@ $1 == "use" { n++; symbol[n] = $2; from[n] = $3; from_floor[n] = $4; from_file[n
 END {
     for (i = 1; i <= n; i++) {
         s = symbol[i]
-        if (!(s in rank)) { print "!! " from_file[i] " needs " s ", which no file defines"; continue }
+        if (!(s in rank)) {
+            if (s ~ /^g4_/) print "!! " from_file[i] " needs " s ", which no file defines"
+            continue
+        }
         if (rank[s] >= from[i]) print "!! " from_file[i] " (floor " from_floor[i] ") calls up: " s " in " file[s] " (floor " floor[s] ")"
         if (floor[s] != from_floor[i]) calls[from_floor[i] " " floor[s]]++
     }

@@ -1,0 +1,272 @@
+/* answer.c - an answer on its way to the user: tokens become text on stdout, thoughts on stderr, calls on a line of their
+ * own, or members of one JSON object. The stop strings of a chat count in its text alone, not in thoughts and calls, so
+ * they are looked for here and not by the library. */
+#include "cli.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- Text ------------------------------------------------------------------------------------- */
+
+/* Text of the model to a stream. A terminal gets no control characters but newline and tab: a model must not be able to
+ * drive it. */
+static void show(FILE *f, int is_terminal, const char *text, size_t len)
+{
+    if (!is_terminal) {
+        fwrite(text, 1, len, f);
+        return;
+    }
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)text[i];
+        fputc((c < 0x20 && c != '\n' && c != '\t') || c == 0x7F ? '?' : c, f);
+    }
+}
+
+static void emit(answer_writer *w, const char *text, size_t len)
+{
+    g4_buf_add(&w->text, text, len);
+    if (w->args->json) return;
+    int to_terminal = isatty(STDOUT_FILENO);
+    errno = 0;
+    show(stdout, to_terminal, text, len);
+    if (fflush(stdout) != 0 || ferror(stdout)) w->write_error = errno != 0 ? errno : EIO;
+}
+
+/* Text of a chat's answer, up to the first stop string. What may be the start of one waits in w->held. Nonzero when the
+ * answer ends here. */
+static int emit_until_stop(answer_writer *w, const char *text, size_t len)
+{
+    const arguments *a = w->args;
+    size_t keep = 0; /* bytes at the end that may be the start of a stop string */
+    if (a->n_stop == 0) {
+        emit(w, text, len);
+        return 0;
+    }
+    g4_buf_add(&w->held, text, len);
+    for (size_t pos = 0; pos < w->held.len; pos++) {
+        for (int i = 0; i < a->n_stop; i++) {
+            size_t rest = w->held.len - pos, n = strlen(a->stop[i]);
+            if (memcmp(w->held.data + pos, a->stop[i], rest < n ? rest : n) != 0) continue;
+            if (rest >= n) {
+                emit(w, w->held.data, pos);
+                w->held.len = 0;
+                w->stopped = 1;
+                return 1;
+            }
+            if (rest > keep) keep = rest;
+        }
+    }
+    emit(w, w->held.data, w->held.len - keep);
+    memmove(w->held.data, w->held.data + w->held.len - keep, keep);
+    w->held.len = keep;
+    return 0;
+}
+
+/* ---- Thoughts and calls ------------------------------------------------------------------------- */
+
+static void show_thought(answer_writer *w, const g4_part *delta)
+{
+    int to_terminal = isatty(STDERR_FILENO);
+    if (!w->in_thought && to_terminal) fputs("\033[2m", stderr); /* dim */
+    w->in_thought = 1;
+    show(stderr, to_terminal, delta->text, delta->text_len);
+    fflush(stderr);
+}
+
+static void end_thought(answer_writer *w)
+{
+    if (w->in_thought) fputs(isatty(STDERR_FILENO) ? "\033[0m\n" : "\n", stderr);
+    w->in_thought = 0;
+}
+
+static void show_call(answer_writer *w, const g4_part *delta)
+{
+    FILE *f = w->args->tool_exec != NULL ? stderr : stdout;
+    int to_terminal = isatty(fileno(f));
+    show(f, to_terminal, delta->name, strlen(delta->name));
+    fputc(' ', f);
+    show(f, to_terminal, delta->text, delta->text_len);
+    fputc('\n', f);
+    if (fflush(f) != 0 && f == stdout) w->write_error = errno;
+    w->called = 1;
+}
+
+static int on_part(void *user, int index, const g4_part *delta)
+{
+    answer_writer *w = user;
+    (void)index; /* pieces come in the order of their parts */
+    if (delta->kind != G4_PART_THOUGHT)
+        end_thought(w);
+    else if (w->args->show_thoughts && !w->args->json)
+        show_thought(w, delta);
+    if (delta->kind == G4_PART_TOOL_CALL && !w->args->json) show_call(w, delta);
+    return delta->kind == G4_PART_TEXT && emit_until_stop(w, delta->text, delta->text_len);
+}
+
+int answer_open_chat(answer_writer *w, int in_thought)
+{
+    g4_error err;
+    return g4_response_open(&w->response, w->engine, in_thought, on_part, w, &err) == G4_OK ? DONE : report(&err);
+}
+
+int answer_finish_chat(answer_writer *w, int status)
+{
+    g4_error err;
+    if (status == DONE && g4_response_finish(w->response, &err) != G4_OK) status = report(&err);
+    if (status == DONE && w->held.len > 0) emit(w, w->held.data, w->held.len);
+    end_thought(w);
+    return status;
+}
+
+void answer_free(answer_writer *w)
+{
+    g4_response_close(w->response);
+    g4_buf_free(&w->text);
+    g4_buf_free(&w->held);
+    g4_buf_free(&w->logprobs);
+}
+
+/* ---- Log-probabilities ---------------------------------------------------------------------------- */
+
+static void add_quoted_token(g4_buf *b, const g4_engine *e, g4_token id)
+{
+    char bytes[256];
+    g4_json_quote(b, bytes, g4_token_bytes(e, id, 0, bytes));
+}
+
+/* The members that tell of one token, the object left open. */
+static void add_json_candidate(g4_buf *b, const g4_engine *e, g4_token id, float logprob)
+{
+    g4_buf_fmt(b, "{\"id\":%d,\"token\":", (int)id);
+    add_quoted_token(b, e, id);
+    g4_buf_fmt(b, ",\"logprob\":%.6g", (double)logprob);
+}
+
+static void add_json_logprobs(g4_buf *b, const g4_engine *e, const g4_output *o)
+{
+    if (b->len > 0) g4_buf_str(b, ",");
+    add_json_candidate(b, e, o->token, o->logprob);
+    g4_buf_str(b, ",\"top\":[");
+    for (int i = 0; i < o->n_top; i++) {
+        if (i > 0) g4_buf_str(b, ",");
+        add_json_candidate(b, e, o->top[i].token, o->top[i].logprob);
+        g4_buf_str(b, "}");
+    }
+    g4_buf_str(b, "]}");
+}
+
+static void add_line_of_logprobs(g4_buf *b, const g4_engine *e, const g4_output *o)
+{
+    g4_buf_fmt(b, "%9.4f %6d ", (double)o->logprob, (int)o->token);
+    add_quoted_token(b, e, o->token);
+    for (int i = 0; i < o->n_top; i++) {
+        g4_buf_str(b, i == 0 ? "  of " : ", ");
+        add_quoted_token(b, e, o->top[i].token);
+        g4_buf_fmt(b, " %.4f", (double)o->top[i].logprob);
+    }
+    g4_buf_str(b, "\n");
+}
+
+/* ---- Generating ------------------------------------------------------------------------------------ */
+
+static int on_output(void *user, const g4_output *o)
+{
+    answer_writer *w = user;
+    int stop = 0;
+    if (w->args->logprobs >= 0 && w->args->json)
+        add_json_logprobs(&w->logprobs, w->engine, o);
+    else if (w->args->logprobs >= 0)
+        add_line_of_logprobs(&w->logprobs, w->engine, o);
+    if (w->response != NULL)
+        stop = g4_response_push(w->response, o->token);
+    else
+        emit(w, o->text, o->text_len);
+    return stop || w->write_error || interrupted();
+}
+
+/* What the model recommends, changed by what the command line gives. */
+static g4_sampling sampling_of(const arguments *a, const g4_engine *e)
+{
+    g4_sampling s;
+    g4_sampling_recommended(e, &s);
+    if (!isnan(a->temperature)) s.temperature = (float)a->temperature;
+    if (a->top_k >= 0) s.top_k = a->top_k;
+    if (!isnan(a->top_p)) s.top_p = (float)a->top_p;
+    if (!isnan(a->min_p)) s.min_p = (float)a->min_p;
+    if (!isnan(a->repeat_penalty)) s.repeat_penalty = (float)a->repeat_penalty;
+    if (!isnan(a->presence_penalty)) s.presence_penalty = (float)a->presence_penalty;
+    if (!isnan(a->frequency_penalty)) s.frequency_penalty = (float)a->frequency_penalty;
+    s.seed = (uint64_t)a->seed;
+    s.bias = a->bias;
+    s.n_bias = a->n_bias;
+    return s;
+}
+
+int answer_generate(answer_writer *w, g4_session *s, const g4_constraint *constraint, figures *f)
+{
+    const arguments *a = w->args;
+    g4_sampling sampling = sampling_of(a, w->engine);
+    g4_generate_options opt = { .sampling = &sampling,
+                                .max_tokens = a->max_tokens > 0 ? a->max_tokens : 0,
+                                .stop = a->stop,
+                                .n_stop = w->response == NULL ? a->n_stop : 0,
+                                .no_guard = a->no_guard || w->response == NULL,
+                                .no_lookup = a->no_lookup,
+                                .want_logprobs = a->logprobs >= 0,
+                                .n_top = a->logprobs > 0 ? a->logprobs : 0,
+                                .constraint = constraint,
+                                .output = on_output,
+                                .user = w };
+    g4_error err;
+    f->result = (g4_result) { .stop = G4_STOP_MAX_TOKENS, .stop_token = -1 };
+    if (a->max_tokens != 0 && g4_session_generate(s, &opt, &f->result, &err) != G4_OK) return report(&err);
+    f->finish = g4_stop_name(w->stopped ? G4_STOP_STRING : f->result.stop);
+    return DONE;
+}
+
+/* ---- The end ---------------------------------------------------------------------------------------- */
+
+static int print_json(const answer_writer *w, const figures *f, const char *extra)
+{
+    g4_buf b = { 0 };
+    int n = f->result.n_tokens;
+    g4_buf_str(&b, "{\"role\":\"assistant\",\"content\":");
+    g4_json_quote(&b, w->text.data, w->text.len);
+    g4_buf_fmt(&b, "%s,\"finish_reason\":\"%s\"", extra, f->finish);
+    g4_buf_fmt(&b,
+               ",\"usage\":{\"prompt_tokens\":%d,\"cached_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d}",
+               f->prompt_tokens, f->reused, n, f->prompt_tokens + n);
+    g4_buf_fmt(&b, ",\"seconds\":{\"prompt\":%.4f,\"answer\":%.4f}", f->prompt_seconds, f->result.seconds);
+    if (w->args->logprobs >= 0) g4_buf_fmt(&b, ",\"logprobs\":[%s]", buffer_text(&w->logprobs));
+    g4_buf_str(&b, "}\n");
+    int status = print_buffer(&b);
+    g4_buf_free(&b);
+    return status;
+}
+
+static int print_end(const answer_writer *w)
+{
+    int status = DONE, open = w->text.len == 0 ? !w->called : w->text.data[w->text.len - 1] != '\n';
+    if (open) putchar('\n');
+    if (fflush(stdout) != 0 || w->write_error) {
+        status = say(FAILED, "cannot write standard output: %s", strerror(w->write_error ? w->write_error : errno));
+    }
+    fputs(buffer_text(&w->logprobs), stderr);
+    return status;
+}
+
+int answer_end(const answer_writer *w, const figures *f, const char *extra)
+{
+    const arguments *a = w->args;
+    int n = f->result.n_tokens, status = a->json ? print_json(w, f, extra) : print_end(w);
+    if (f->result.stop == G4_STOP_CONTEXT) say(DONE, "the context is full; -c N gives more room");
+    if (f->result.stop == G4_STOP_REPEAT) {
+        say(DONE, "the answer repeated itself and was ended; --no-guard lets it go on");
+    }
+    if (!a->quiet && !a->json) {
+        say(DONE, "prompt %d tokens, %d of them reused, %.1f/s; answer %d tokens, %.1f/s", f->prompt_tokens, f->reused,
+            per_second(f->prompt_tokens - f->reused, f->prompt_seconds), n, per_second(n, f->result.seconds));
+    }
+    return status;
+}

@@ -1,0 +1,268 @@
+/* bench.c - speed: how fast a model reads prompts of given lengths and how fast it answers behind them, beside what this
+ * machine's memory gives. Each figure is the median of several runs. */
+#include "cli.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- The machine -------------------------------------------------------------------------------- */
+
+/* The name of the CPU, of the kernel's list; empty where it has none. */
+static void cpu_name(char *out, size_t cap)
+{
+    static const char field[] = "model name";
+    char line[256];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    out[0] = '\0';
+    while (f != NULL && out[0] == '\0' && fgets(line, sizeof line, f) != NULL) {
+        const char *colon = strchr(line, ':');
+        if (strncmp(line, field, sizeof field - 1) != 0 || colon == NULL) continue;
+        colon += 1 + strspn(colon + 1, " ");
+        snprintf(out, cap, "%.*s", (int)strcspn(colon, "\n"), colon);
+    }
+    if (f != NULL) fclose(f);
+}
+
+/* Read bandwidth of this machine: each thread sums its part of a block far larger than the caches. */
+typedef struct {
+    const uint64_t *data;
+    size_t n;
+    uint64_t sum;
+} block_part;
+
+static void *sum_part(void *arg)
+{
+    block_part *p = arg;
+    uint64_t s[16] = { 0 }; /* two cache lines at a time, as many independent sums */
+    for (size_t i = 0; i + 16 <= p->n; i += 16)
+        for (size_t k = 0; k < 16; k++) s[k] += p->data[i + k];
+    for (size_t k = 0; k < 16; k++) p->sum += s[k];
+    return NULL;
+}
+
+/* Sum n parts on as many threads, or on those that start; returns how many parts were read. */
+static size_t sum_parts(block_part *parts, pthread_t *threads, size_t n)
+{
+    size_t started = 1;
+    while (started < n && pthread_create(&threads[started], NULL, sum_part, &parts[started]) == 0) started++;
+    sum_part(&parts[0]);
+    for (size_t i = 1; i < started; i++) pthread_join(threads[i], NULL);
+    return started;
+}
+
+/* GB/s, the best of five rounds over 512 MB; 0 when that cannot be had. */
+static double read_bandwidth(int n_threads)
+{
+    enum { ROUNDS = 5, MAX_PARTS = 256, CACHE_LINE = 64 };
+    const size_t words = (size_t)64 << 20, n = n_threads < MAX_PARTS ? (size_t)n_threads : MAX_PARTS, share = words / n;
+    uint64_t *data = aligned_alloc(CACHE_LINE, words * sizeof *data), sum = 0;
+    block_part parts[MAX_PARTS];
+    pthread_t threads[MAX_PARTS];
+    double best = 0;
+    if (data == NULL) return 0;
+    for (size_t i = 0; i < words; i++) data[i] = i;
+    for (int round = 0; round < ROUNDS; round++) {
+        double start = seconds_now();
+        for (size_t i = 0; i < n; i++) parts[i] = (block_part) { data + i * share, share, 0 };
+        size_t n_read = sum_parts(parts, threads, n);
+        double rate = (double)(n_read * share * sizeof *data) / (seconds_now() - start) * 1e-9;
+        for (size_t i = 0; i < n_read; i++) sum += parts[i].sum;
+        if (rate > best) best = rate;
+    }
+    free(data);
+    return sum == 1 ? 0 : best; /* never 1: keeps the sums */
+}
+
+/* ---- One length ------------------------------------------------------------------------------------ */
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *v, int n)
+{
+    qsort(v, (size_t)n, sizeof *v, compare_doubles);
+    return n % 2 != 0 ? v[n / 2] : 0.5 * (v[n / 2 - 1] + v[n / 2]);
+}
+
+typedef struct {
+    g4_session *session;
+    g4_engine_info info;
+    const char *cpu;
+    double bandwidth;         /* of memory, GB/s; 0: unknown */
+    g4_token *ids;            /* (longest length) */
+    int runs, n_answer;       /* n_answer: tokens that are decoded behind each length */
+    double *prefill, *decode; /* (runs): tokens/s */
+} speed_test;
+
+/* One run: a prompt of that length is read and answered. */
+static int time_run(speed_test *b, int length, int run)
+{
+    g4_sampling greedy = { 0 };
+    g4_generate_options opt = {
+        .sampling = &greedy, .max_tokens = b->n_answer, .no_guard = 1, .ignore_stop_ids = 1, .no_lookup = 1
+    };
+    g4_result result;
+    g4_error err;
+    if (g4_session_rewind(b->session, 0, &err) != G4_OK) return report(&err);
+    double start = seconds_now();
+    if (g4_session_eval(b->session, b->ids, length, &err) != G4_OK) return report(&err);
+    double read = seconds_now();
+    if (g4_session_generate(b->session, &opt, &result, &err) != G4_OK) return report(&err);
+    b->prefill[run] = per_second(length, read - start);
+    b->decode[run] = per_second(result.n_tokens, seconds_now() - read);
+    return interrupted();
+}
+
+typedef struct { /* medians of one length; Gmul: 10^9 multiply-adds with weights a second */
+    int length;
+    double prefill, prefill_gmul, decode, decode_gmul; /* tokens/s, and what they cost */
+    double decode_gb, share;                           /* GB/s of weights, of the bandwidth */
+} speed;
+
+static int time_length(speed_test *b, int length, speed *out)
+{
+    for (int run = 0; run < b->runs; run++) {
+        int status = time_run(b, length, run);
+        if (status != DONE) return status;
+    }
+    double prefill = median(b->prefill, b->runs), decode = median(b->decode, b->runs);
+    double gb = decode * (double)b->info.decode_bytes / 1e9;
+    *out = (speed) { .length = length,
+                     .prefill = prefill,
+                     .prefill_gmul = prefill * (double)b->info.prompt_products / 1e9,
+                     .decode = decode,
+                     .decode_gmul = decode * (double)b->info.decode_products / 1e9,
+                     .decode_gb = gb,
+                     .share = b->bandwidth > 0 ? gb / b->bandwidth : 0 };
+    return DONE;
+}
+
+/* ---- The report --------------------------------------------------------------------------------------- */
+
+static void add_json_head(g4_buf *out, const speed_test *b)
+{
+    g4_buf_str(out, "{\"model\":");
+    g4_json_quote(out, b->info.name, strlen(b->info.name));
+    g4_buf_str(out, ",\"cpu\":");
+    g4_json_quote(out, b->cpu, strlen(b->cpu));
+    g4_buf_fmt(out,
+               ",\"isa\":\"%s\",\"threads\":%d,\"bandwidth_gb_per_second\":%.3f,\"decode_bytes\":%llu,"
+               "\"decode_multiply_adds\":%llu,\"prefill_multiply_adds\":%llu,\"runs\":[",
+               b->info.isa, b->info.n_threads, b->bandwidth, (unsigned long long)b->info.decode_bytes,
+               (unsigned long long)b->info.decode_products, (unsigned long long)b->info.prompt_products);
+}
+
+static void add_json_speed(g4_buf *out, const speed *s, int is_first)
+{
+    g4_buf_fmt(out,
+               "%s{\"length\":%d,\"prefill_tokens_per_second\":%.3f,\"prefill_gmul_per_second\":%.3f,"
+               "\"decode_tokens_per_second\":%.3f,\"decode_gb_per_second\":%.3f,"
+               "\"share_of_bandwidth\":%.4f,\"decode_gmul_per_second\":%.3f}",
+               is_first ? "" : ",", s->length, s->prefill, s->prefill_gmul, s->decode, s->decode_gb, s->share,
+               s->decode_gmul);
+}
+
+static void add_table_head(g4_buf *out, const speed_test *b)
+{
+    g4_buf_fmt(out, "%s on %s, %s, %d threads, memory read at %.1f GB/s\n", b->info.name,
+               b->cpu[0] ? b->cpu : "an unnamed CPU", b->info.isa, b->info.n_threads, b->bandwidth);
+    g4_buf_fmt(out, "median of %d; decode: %d tokens behind each length; Gmul: 10^9 multiply-adds with weights\n",
+               b->runs, b->n_answer);
+    g4_buf_str(out, "          prefill              decode\n"
+                    "  length   tokens/s   Gmul/s   tokens/s     GB/s   of memory   Gmul/s\n");
+}
+
+static void add_table_row(g4_buf *out, const speed *s)
+{
+    g4_buf_fmt(out, "%8d   %8.1f   %6.1f   %8.1f   %6.2f   %7.0f %%   %6.1f\n", s->length, s->prefill, s->prefill_gmul,
+               s->decode, s->decode_gb, 100 * s->share, s->decode_gmul);
+}
+
+static int print_speeds(speed_test *b, const int *lengths, int n_lengths, int json)
+{
+    g4_buf out = { 0 };
+    int status = DONE;
+    if (json)
+        add_json_head(&out, b);
+    else
+        add_table_head(&out, b);
+    for (int i = 0; status == DONE && i < n_lengths; i++) {
+        speed s;
+        status = time_length(b, lengths[i], &s);
+        if (status != DONE) break;
+        if (json)
+            add_json_speed(&out, &s, i == 0);
+        else
+            add_table_row(&out, &s);
+    }
+    if (json) g4_buf_str(&out, "]}\n");
+    if (status == DONE) status = print_buffer(&out);
+    g4_buf_free(&out);
+    return status;
+}
+
+/* ---- The command ---------------------------------------------------------------------------------------- */
+
+/* Numbers of a list such as 128,512. Returns how many, 0 when the list is wrong. */
+static int parse_lengths(const char *text, int *out, int cap)
+{
+    int n = 0;
+    for (;;) {
+        char *end;
+        long x = strtol(text, &end, 10);
+        if (end == text || x < 1 || x > 1 << 20 || n == cap) return 0;
+        out[n++] = (int)x;
+        if (*end == '\0') return n;
+        if (*end != ',') return 0;
+        text = end + 1;
+    }
+}
+
+/* A session for prompts up to the longest, and the prompt: ids spread over the vocabulary, the same in every run. */
+static int speed_test_open(speed_test *b, g4_engine *e, const arguments *a, progress_line *progress, int longest)
+{
+    g4_error err;
+    g4_session_options setup = session_options(a, progress);
+    progress->enabled = 0;
+    if (setup.n_ctx == 0) setup.n_ctx = longest + b->n_answer;
+    if (g4_session_open(&b->session, e, &setup, &err) != G4_OK) return report(&err);
+    b->ids = calloc((size_t)longest, sizeof *b->ids);
+    b->prefill = calloc((size_t)b->runs, sizeof *b->prefill);
+    b->decode = calloc((size_t)b->runs, sizeof *b->decode);
+    if (b->ids == NULL || b->prefill == NULL || b->decode == NULL) return say(FAILED, "no memory for the bench");
+    for (int i = 0; i < longest; i++) {
+        b->ids[i] = (g4_token)(((uint64_t)i * 2654435761u + 12345u) % (uint64_t)b->info.n_vocab);
+    }
+    return DONE;
+}
+
+int run_bench(arguments *a)
+{
+    enum { MAX_LENGTHS = 32 };
+    g4_engine *e = NULL;
+    speed_test b = { .runs = a->repeat > 0 ? a->repeat : 3, .n_answer = a->max_tokens > 0 ? a->max_tokens : 64 };
+    progress_line progress;
+    int lengths[MAX_LENGTHS], longest = 0;
+    int n_lengths = parse_lengths(a->lengths != NULL ? a->lengths : "128,512,2048,8192", lengths, MAX_LENGTHS);
+    if (n_lengths == 0) return say(USAGE, "--lengths needs numbers like 128,512, not \"%s\"", a->lengths);
+    for (int i = 0; i < n_lengths; i++) longest = lengths[i] > longest ? lengths[i] : longest;
+    int status = model_open(&e, a);
+    if (status != DONE) return status;
+    g4_engine_get_info(e, &b.info);
+    char cpu[256];
+    cpu_name(cpu, sizeof cpu);
+    b.cpu = cpu;
+    g4_engine_prefault(e, NULL, NULL, NULL); /* from memory, not from disk; a failure shows in the figures */
+    b.bandwidth = read_bandwidth(b.info.n_threads);
+    status = speed_test_open(&b, e, a, &progress, longest);
+    if (status == DONE) status = print_speeds(&b, lengths, n_lengths, a->json);
+    free(b.ids);
+    free(b.prefill);
+    free(b.decode);
+    g4_session_close(b.session);
+    g4_engine_close(e);
+    return status;
+}

@@ -1,0 +1,294 @@
+/* cli.h - the floor of the command line: what run.c and the files of cli/ share. The command line is the library's first
+ * client. It uses gemma4.h, and of the private names only the growable buffer and JSON.
+ *
+ * Lowest first; a file calls only those before it:
+ *   files.c     messages to the user, signals, the clock, files read and written
+ *   model.c     a model is opened and read into memory; progress of a prompt; tokens of a text
+ *   inputs.c    what the command line names: texts, pictures, sounds, videos
+ *   line.c      the line editor
+ *   answer.c    an answer on its way to the user
+ *   messages.c  a conversation: what was said, and the file that keeps it
+ *   tools.c     the functions that a model calls
+ *   turn.c      a turn of the model: from the conversation to its answer
+ *   talk.c      the chat on a terminal
+ *   towers.c    what the towers read and make: encode, mel, patches
+ *   inspect.c   the other commands below the chat template
+ *   bench.c     speed
+ *   run.c       the options, one question and one answer, main
+ *
+ * Nearly every function returns the exit status of the program: DONE, FAILED, USAGE, or 128 and the number of the signal
+ * that interrupted it. Who returns FAILED or USAGE has said on stderr why. Answers go to stdout, everything else to
+ * stderr. */
+#ifndef CLI_H
+#define CLI_H
+
+#define _DEFAULT_SOURCE 1 /* sigaction, readlink, fileno under -std=c11 */
+
+#include "../gemma4.h"
+#include "../engine/base.h"
+#include "../chat/chat.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <pthread.h>
+
+#if defined(__GNUC__)
+#define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
+#else
+#define PRINTF_LIKE(fmt, args)
+#endif
+
+enum { DONE = 0, FAILED = 1, USAGE = 2 }; /* a file, a model or the run failed; the command line is wrong */
+
+/* ---- The command line, parsed (run.c) --------------------------------------------------------- */
+
+typedef enum { INPUT_TEXT, INPUT_FILE, INPUT_IMAGE, INPUT_AUDIO, INPUT_VIDEO } input_kind;
+typedef struct { /* -p, -f, --image, --audio, --video, in the order of the command line */
+    input_kind kind;
+    const char *value; /* the text, or the path of the file */
+    int budget;        /* soft tokens of a picture or of a frame; 0: the model's default */
+} input;
+
+enum { MAX_LIST = 64 }; /* of --stop, of --logit-bias */
+
+/* What an option sets. Zero, NULL, and -1 or NAN where zero is a value of its own, mean that it was not given. */
+typedef struct {
+    const char *model, *system, *isa, *session, *output, *tokens, *nll, *lengths, *ffmpeg, *template_name;
+    const char *messages, *tools, *tool_choice, *tool_exec, *json_schema, *grammar, *boxes;
+    g4_buf found_model; /* the default of -m */
+    input *inputs;
+    int n_inputs;
+    const char *stop[MAX_LIST];
+    int n_stop;
+    g4_logit_bias bias[MAX_LIST];
+    int n_bias;
+    int raw, specials, show_thoughts, yes, json, quiet, no_guard, no_lookup, no_video_audio, bos, skip_specials;
+    int all, help, version, lock_memory, huge_pages;
+    int think; /* 1: without a limit; above: the limit plus 1 */
+    int n_ctx, n_threads, repeat, kv, frames, frame_tokens, image_tokens, block;
+    int max_tokens, top_k, logprobs;                            /* -1 */
+    double temperature, top_p, min_p;                           /* NAN */
+    double repeat_penalty, presence_penalty, frequency_penalty; /* NAN */
+    double fps, seed;
+} arguments;
+
+/* ---- Messages, signals, clock, files (files.c) ------------------------------------------------- */
+
+/* One line on stderr. Returns status, so that a failure is one statement. */
+int say(int status, const char *format, ...) PRINTF_LIKE(2, 3);
+/* The exit status of a failed library call, its message on stderr. A cancelled call is an interrupt. */
+int report(const g4_error *err);
+
+/* From now on SIGINT, SIGTERM and SIGHUP ask the program to stop, and a second one stops it. A write to a closed pipe is
+ * an error like any other. */
+void watch_signals(void);
+int interrupted(void);       /* 0, or the exit status of a program that was asked to stop */
+void forget_interrupt(void); /* Ctrl-C stopped an answer, not the program; other signals still do */
+
+double seconds_now(void); /* of a clock that only goes forward */
+double per_second(double n, double seconds);
+
+/* All bytes of a file, or of standard input for "-", appended to out. */
+int file_read(const char *path, g4_buf *out);
+
+/* A file being written. It gets its name when it is complete, so a failure leaves nothing behind; what is not a plain
+ * file (a pipe, a device, "-") is written directly. Zeroed it is closed. */
+typedef struct {
+    FILE *f;
+    const char *path;
+    g4_buf temporary; /* its name until then; empty when written directly */
+} output_file;
+int output_open(output_file *o, const char *path);
+int output_write(void *o, const void *data, size_t size); /* a g4_write_fn. What failed, output_close says */
+/* With status DONE the file gets its name, with any other it goes away. Returns the status of the whole. */
+int output_close(output_file *o, int status);
+
+int print_buffer(const g4_buf *b); /* all of it to standard output */
+static inline const char *buffer_text(const g4_buf *b) { return b->len > 0 ? b->data : ""; }
+
+/* ---- Model and session (model.c) ---------------------------------------------------------------- */
+
+/* The model of -m, or the one that comes with the program: then a->model becomes its path. */
+int model_open(g4_engine **out, arguments *a);
+
+/* A model that is not in memory yet is read by a thread of its own while the user types or the prompt is prepared, with
+ * a line on a terminal until the prompt's own progress or the answer takes its place. Zeroed it has not started. */
+typedef struct {
+    g4_engine *engine;
+    pthread_t thread;
+    pthread_mutex_t lock; /* of the line */
+    int started, hushed, shown;
+    atomic_int quit;
+} model_loader;
+void loader_start(model_loader *l, g4_engine *e, int shows);
+void loader_hush(model_loader *l); /* leave the terminal to others */
+void loader_end(model_loader *l);
+
+/* Progress of a prompt: a line on a terminal once it has taken a while, and the place where Ctrl-C stops it. */
+typedef struct {
+    int enabled, shown;
+    double start;         /* 0: the prompt has not begun */
+    model_loader *loader; /* NULL, or whose line this one replaces */
+} progress_line;
+void progress_end(progress_line *p);
+
+/* The session that the command line asks for. Its prompts show their progress in p, which must outlive it. */
+g4_session_options session_options(const arguments *a, progress_line *p);
+
+/* BOS and the ids of text in new memory, the caller's to free also after a failure; *n counts both. */
+int text_tokens(const g4_engine *e, const g4_buf *text, int specials, g4_token **ids, size_t *n);
+
+/* ---- Inputs (inputs.c) --------------------------------------------------------------------------- */
+
+/* The texts and files in order, byte for byte, or standard input when there is none. */
+int inputs_text(const arguments *a, g4_buf *out);
+g4_part_kind input_part(input_kind kind); /* what it is in a message */
+
+g4_media_options media_options(const arguments *a, int want_sound);
+
+typedef struct {       /* a picture, a sound or a video in memory, with its budget of soft tokens; zeroed it is none */
+    g4_part_kind kind; /* G4_PART_IMAGE, _AUDIO or _VIDEO; else there is none */
+    g4_image image;
+    g4_audio audio;
+    g4_video loaded;  /* a video as it was loaded ... */
+    g4_video video;   /* ... and with these frames, which tell the budget */
+    g4_image *frames; /* (n_frames), their pixels those of loaded */
+} medium;
+int medium_load(medium *m, g4_part_kind kind, const char *path, int budget, const g4_media_options *opt);
+int medium_decode(medium *m, g4_part_kind kind, const void *data, size_t size, int budget, const g4_media_options *opt);
+void medium_free(medium *m);
+/* The block of sound that starts at sample `from`, at most 30 s; past the end one without samples. */
+g4_audio sound_block(const g4_audio *sound, size_t from);
+
+/* ---- Line editor (line.c) ------------------------------------------------------------------------ */
+
+typedef struct {
+    char **lines; /* oldest first */
+    int n;
+} line_history;
+void history_free(line_history *h);
+
+typedef enum { LINE_READ, LINE_ENDED, LINE_INTERRUPTED } line_end; /* Enter; end of input; Ctrl-C or a signal */
+/* One line of the user into out, which holds what stands in the line at first. history may be NULL. */
+line_end line_read(const char *prompt, line_history *history, g4_buf *out);
+
+/* ---- Answers (answer.c) -------------------------------------------------------------------------- */
+
+typedef struct { /* one answer on its way to the user; zeroed but for args and engine it is ready */
+    const arguments *args;
+    const g4_engine *engine;
+    g4_response *response; /* of a chat: takes thoughts, text and calls apart; NULL for raw text */
+    g4_buf text;           /* the answer so far */
+    g4_buf held;           /* of a chat: the end of it that may be the start of a stop string */
+    g4_buf logprobs;       /* members of the JSON list, or lines for stderr */
+    int in_thought;        /* a thought is being shown on stderr */
+    int called;            /* a call was shown, on a line of its own */
+    int stopped;           /* a stop string of a chat was found */
+    int write_error;       /* standard output took no more: errno */
+} answer_writer;
+
+typedef struct { /* of an answer, for the line on stderr and for --json */
+    int prompt_tokens, reused;
+    double prompt_seconds;
+    g4_result result;
+    const char *finish; /* why it ended */
+} figures;
+
+int answer_open_chat(answer_writer *w, int in_thought); /* what follows is a chat's answer */
+void answer_free(answer_writer *w);
+/* Generate into w; of the figures, result and finish. -n 0 reads the prompt and generates nothing. */
+int answer_generate(answer_writer *w, g4_session *s, const g4_constraint *constraint, figures *f);
+int answer_finish_chat(answer_writer *w,
+                       int status); /* the last of a chat's text; a thought on display ends in any case */
+/* What follows the text of an answer: its end on stdout, log-probabilities, warnings and figures on stderr; or all of it
+ * as one JSON object. `extra` holds further members of that object, each with a comma in front. */
+int answer_end(const answer_writer *w, const figures *f, const char *extra);
+
+/* ---- Conversations (messages.c) ------------------------------------------------------------------ */
+
+typedef struct { /* a part of a message and all it points to */
+    g4_part_kind kind;
+    g4_buf text, name, id; /* text: of a medium, its path */
+    int budget;            /* soft tokens of a picture or of a frame; 0: the model's default */
+    medium medium;         /* once it is loaded */
+} message_part;
+
+typedef struct {
+    g4_role role;
+    message_part *parts;
+    int n;
+} message;
+
+typedef struct { /* an engine, a session and, for a chat, what was said */
+    arguments *args;
+    g4_engine *engine;
+    g4_session *session;
+    g4_engine_info info;
+    progress_line progress;
+    model_loader loader;
+    int raw, thinking;
+    int on_terminal;        /* a chat with a user, who can be asked */
+    g4_buf tools, document; /* of --tools, of --messages */
+    g4_guide_options guide;
+    message *messages;
+    int n;
+    message_part *pending; /* media for the next message */
+    int n_pending;
+    figures last; /* of the last answer */
+} conversation;
+
+message_part *part_add(message_part **parts, int *n, g4_part_kind kind); /* NULL: no memory */
+void parts_free(message_part *parts, int n);
+int part_load(const conversation *c, message_part *p); /* a medium, unless it is loaded; other kinds are left alone */
+int message_add(conversation *c, g4_role role, message_part *parts, int n); /* takes the parts, also when it fails */
+void conversation_cut(conversation *c, int n);                              /* forget the messages from n on */
+void conversation_free(conversation *c);
+/* The conversation as the library takes it, that of --messages or what was said: *chat borrows from c. */
+int conversation_chat(conversation *c, g4_chat **chat);
+
+/* Open the session: from `path` when that file exists, else empty. */
+int conversation_open(conversation *c, const char *path);
+int conversation_save(const conversation *c, const char *path);
+
+/* ---- Tools (tools.c), turns (turn.c), the chat (talk.c) ------------------------------------------- */
+
+/* Declare the tools of a JSON file, as --tool-choice says. After a failure the former ones stay. */
+int tools_declare(conversation *c, const char *path);
+/* Answer the calls of the last message: by the program, or by the user. *answered says whether there were any. */
+int tools_answer(conversation *c, int *answered);
+
+int conversation_guide(conversation *c); /* what guides its answers: --tools, --json-schema, --grammar, --think */
+/* Let the model answer, calls and their results included, until it has said what it has to say. */
+int conversation_answer(conversation *c);
+
+/* A picture, sound or video of the user's next message. */
+int talk_attach(conversation *c, g4_part_kind kind, const char *path);
+int talk_system(conversation *c, const char *text); /* set the system prompt; without text, show it */
+int talk(conversation *c);                          /* a line, an answer, until the end of input */
+
+/* ---- Soft tokens (towers.c) ---------------------------------------------------------------------- */
+
+/* The soft tokens of one file, in order: of a picture one piece, of a sound one for each block, of a video one for each
+ * frame (its sound is left out). */
+typedef struct {
+    g4_soft **soft;
+    int n, next;    /* next: the first one not used yet */
+    double seconds; /* of encoding, without reading the file */
+} soft_list;
+int soft_list_encode(soft_list *s, g4_engine *e, const arguments *a, const input *file);
+void soft_list_free(g4_engine *e, soft_list *s);
+
+/* ---- Commands (towers.c, inspect.c, bench.c) --------------------------------------------------------------- */
+
+int run_tokenize(arguments *a);
+int run_detokenize(arguments *a);
+int run_render(arguments *a);
+int run_perplexity(arguments *a);
+int run_logits(arguments *a);
+int run_encode(arguments *a);
+int run_mel(arguments *a);
+int run_patches(arguments *a);
+int run_info(arguments *a);
+int run_bench(arguments *a);
+
+#endif /* CLI_H */

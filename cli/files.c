@@ -1,0 +1,167 @@
+/* files.c - what every other file of the command line stands on: messages to the user, the signals that ask the program
+ * to stop, the clock, and files read and written as a whole. A file that is being written has another name until it is
+ * complete, so that a failure or an interrupt leaves nothing behind. */
+#include "cli.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+/* ---- Messages --------------------------------------------------------------------------------- */
+
+int say(int status, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fputs("gemma4: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    return status;
+}
+
+int report(const g4_error *err)
+{
+    if (err->code == G4_ERR_CANCELED && interrupted()) return interrupted();
+    return say(FAILED, "%s", err->message);
+}
+
+/* ---- Signals ---------------------------------------------------------------------------------- */
+
+/* What a signal handler can reach: the signal that asked the program to stop, and the file to remove if it must stop at
+ * once. */
+static volatile sig_atomic_t signal_seen;
+static const char *volatile unfinished_path;
+
+static void on_signal(int number)
+{
+    if (signal_seen != 0) { /* asked twice: the loops that look at the first signal are not getting there */
+        if (unfinished_path != NULL) unlink(unfinished_path);
+        _exit(128 + number);
+    }
+    signal_seen = number;
+}
+
+void watch_signals(void)
+{
+    struct sigaction action = { .sa_handler = on_signal }; /* no SA_RESTART: a blocked read must notice */
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    if (signal(SIGHUP, SIG_IGN) != SIG_IGN) sigaction(SIGHUP, &action, NULL); /* nohup ignores it already */
+    signal(SIGPIPE, SIG_IGN);
+}
+
+int interrupted(void) { return signal_seen == 0 ? 0 : 128 + (int)signal_seen; }
+
+void forget_interrupt(void)
+{
+    if (signal_seen == SIGINT) signal_seen = 0;
+}
+
+/* ---- Clock ------------------------------------------------------------------------------------ */
+
+double seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+double per_second(double n, double seconds) { return seconds > 0 ? n / seconds : 0; }
+
+/* ---- Reading ---------------------------------------------------------------------------------- */
+
+int file_read(const char *path, g4_buf *out)
+{
+    int is_stdin = strcmp(path, "-") == 0, status = DONE;
+    FILE *f = is_stdin ? stdin : fopen(path, "rb");
+    char block[65536];
+    size_t n = sizeof block;
+    if (f == NULL) return say(FAILED, "cannot read %s: %s", path, strerror(errno));
+    while (status == DONE && n == sizeof block) {
+        n = fread(block, 1, sizeof block, f);
+        status = interrupted();
+        if (status != DONE) break;
+        g4_buf_add(out, block, n);
+        if (ferror(f)) {
+            status = say(FAILED, "cannot read %s: %s", is_stdin ? "standard input" : path, strerror(errno));
+        }
+    }
+    if (!is_stdin) fclose(f);
+    if (status == DONE && out->failed) status = say(FAILED, "no memory for %s", path);
+    return status;
+}
+
+/* ---- Writing ---------------------------------------------------------------------------------- */
+
+static int cannot_write(const char *path, int reason)
+{
+    return say(FAILED, "cannot write %s: %s", path, strerror(reason));
+}
+
+static int open_temporary(output_file *o)
+{
+    g4_buf_fmt(&o->temporary, "%s.%ld.tmp", o->path, (long)getpid());
+    if (o->temporary.failed) return say(FAILED, "no memory for %s", o->path);
+    o->f = fopen(o->temporary.data, "wb");
+    if (o->f != NULL) {
+        unfinished_path = o->temporary.data;
+        return DONE;
+    }
+    int status = cannot_write(o->path, errno);
+    g4_buf_free(&o->temporary);
+    return status;
+}
+
+int output_open(output_file *o, const char *path)
+{
+    struct stat st;
+    *o = (output_file) { .path = path };
+    if (strcmp(path, "-") == 0) {
+        o->path = "standard output";
+        o->f = stdout;
+        return DONE;
+    }
+    if (stat(path, &st) != 0 || S_ISREG(st.st_mode)) return open_temporary(o);
+    if (S_ISDIR(st.st_mode)) return cannot_write(path, EISDIR);
+    o->f = fopen(path, "wb");
+    return o->f != NULL ? DONE : cannot_write(path, errno);
+}
+
+int output_write(void *o, const void *data, size_t size)
+{
+    output_file *out = o;
+    return (size > 0 && fwrite(data, 1, size, out->f) != size) || interrupted(); /* no bytes may be no pointer */
+}
+
+int output_close(output_file *o, int status)
+{
+    if (o->f == NULL) return status;
+    if (status == DONE) status = interrupted();
+    int bad = fflush(o->f) != 0 || ferror(o->f);
+    int reason = errno;
+    if (o->f != stdout && fclose(o->f) != 0) {
+        bad = 1;
+        reason = errno;
+    }
+    if (status == DONE && o->temporary.len > 0 && !bad && rename(o->temporary.data, o->path) != 0) {
+        bad = 1;
+        reason = errno;
+    }
+    if (status == DONE && bad) status = cannot_write(o->path, reason);
+    if (status != DONE && o->temporary.len > 0) unlink(o->temporary.data);
+    unfinished_path = NULL;
+    g4_buf_free(&o->temporary);
+    o->f = NULL;
+    return status;
+}
+
+int print_buffer(const g4_buf *b)
+{
+    if (b->failed) return say(FAILED, "no memory for the output");
+    if (fwrite(buffer_text(b), 1, b->len, stdout) == b->len && fflush(stdout) == 0) return DONE;
+    return cannot_write("standard output", errno);
+}

@@ -1,0 +1,92 @@
+/* inputs.c - what the command line, a message or a document names: texts, and the media that become soft tokens. A
+ * medium is loaded with its budget of soft tokens, which is the caller's wish and not the file's. */
+#include "cli.h"
+
+#include <stdlib.h>
+
+int inputs_text(const arguments *a, g4_buf *out)
+{
+    if (a->n_inputs == 0) return file_read("-", out);
+    for (int i = 0; i < a->n_inputs; i++) {
+        if (a->inputs[i].kind == INPUT_TEXT) {
+            g4_buf_str(out, a->inputs[i].value);
+        } else {
+            int status = file_read(a->inputs[i].value, out);
+            if (status != DONE) return status;
+        }
+    }
+    return out->failed ? say(FAILED, "no memory for the prompt") : DONE;
+}
+
+g4_part_kind input_part(input_kind kind)
+{
+    switch (kind) {
+    case INPUT_IMAGE: return G4_PART_IMAGE;
+    case INPUT_AUDIO: return G4_PART_AUDIO;
+    case INPUT_VIDEO: return G4_PART_VIDEO;
+    case INPUT_TEXT:
+    case INPUT_FILE: break;
+    }
+    return G4_PART_TEXT;
+}
+
+g4_media_options media_options(const arguments *a, int want_sound)
+{
+    return (g4_media_options) {
+        .ffmpeg = a->ffmpeg, .n_frames = a->frames, .fps = a->fps, .want_sound = want_sound && !a->no_video_audio
+    };
+}
+
+/* What was just loaded tells its budget from here on: a picture by itself, a video by frames of our own. */
+static int medium_take(medium *m, g4_part_kind kind, int budget)
+{
+    m->kind = kind;
+    m->image.max_tokens = budget;
+    m->video = m->loaded;
+    if (kind != G4_PART_VIDEO) return DONE;
+    m->frames = calloc((size_t)m->loaded.n_frames + 1, sizeof *m->frames);
+    if (m->frames == NULL) {
+        medium_free(m);
+        return say(FAILED, "no memory for the frames");
+    }
+    for (int i = 0; i < m->loaded.n_frames; i++) {
+        m->frames[i] = m->loaded.frames[i];
+        m->frames[i].max_tokens = budget;
+    }
+    m->video.frames = m->frames;
+    return DONE;
+}
+
+int medium_load(medium *m, g4_part_kind kind, const char *path, int budget, const g4_media_options *opt)
+{
+    g4_error err;
+    g4_status result = G4_OK;
+    if (kind == G4_PART_IMAGE) result = g4_image_load(&m->image, path, opt, &err);
+    if (kind == G4_PART_AUDIO) result = g4_audio_load(&m->audio, path, opt, &err);
+    if (kind == G4_PART_VIDEO) result = g4_video_load(&m->loaded, path, opt, &err);
+    return result == G4_OK ? medium_take(m, kind, budget) : report(&err);
+}
+
+int medium_decode(medium *m, g4_part_kind kind, const void *data, size_t size, int budget, const g4_media_options *opt)
+{
+    g4_error err;
+    g4_status result = G4_OK;
+    if (kind == G4_PART_IMAGE) result = g4_image_decode(&m->image, data, size, opt, &err);
+    if (kind == G4_PART_AUDIO) result = g4_audio_decode(&m->audio, data, size, opt, &err);
+    if (kind == G4_PART_VIDEO) result = g4_video_decode(&m->loaded, data, size, opt, &err);
+    return result == G4_OK ? medium_take(m, kind, budget) : report(&err);
+}
+
+void medium_free(medium *m)
+{
+    if (m->kind == G4_PART_IMAGE) g4_image_free(&m->image, NULL);
+    if (m->kind == G4_PART_AUDIO) g4_audio_free(&m->audio, NULL);
+    if (m->kind == G4_PART_VIDEO) g4_video_free(&m->loaded, NULL);
+    free(m->frames);
+    *m = (medium) { 0 };
+}
+
+g4_audio sound_block(const g4_audio *sound, size_t from)
+{
+    return (g4_audio) { .samples = sound->samples + from, .n_samples = g4_audio_block(sound, from) };
+}

@@ -1,0 +1,495 @@
+/* inspect.c - the commands below the chat template: tokens, the rendered prompt, logits, perplexity, and what a model
+ * file holds. Each writes what it computed and nothing else to stdout or to its file; the shape of the file of -o goes to
+ * stderr. */
+#include "cli.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- Tokens and prompts --------------------------------------------------------------------------- */
+
+int run_tokenize(arguments *a)
+{
+    g4_engine *e = NULL;
+    g4_buf text = { 0 }, line = { 0 };
+    g4_token *ids = NULL;
+    size_t n = 0;
+    int status = model_open(&e, a);
+    if (status == DONE) status = inputs_text(a, &text);
+    if (status == DONE) status = text_tokens(e, &text, a->specials, &ids, &n);
+    if (status == DONE) {
+        for (size_t i = a->bos ? 0 : 1; i < n; i++) g4_buf_fmt(&line, "%d%s", (int)ids[i], i + 1 < n ? " " : "");
+        g4_buf_str(&line, "\n");
+        status = print_buffer(&line);
+    }
+    free(ids);
+    g4_buf_free(&line);
+    g4_buf_free(&text);
+    g4_engine_close(e);
+    return status;
+}
+
+static int is_separator(char c) { return c == ' ' || c == ',' || c == '\n' || c == '\r' || c == '\t'; }
+
+/* One token id, the whole of a word. */
+static int parse_id(const char *word, size_t len, int n_vocab, g4_token *out)
+{
+    const int shown = len < 20 ? (int)len : 20; /* of a wrong word */
+    int64_t id = 0;
+    for (size_t i = 0; i < len; i++) {
+        if (word[i] < '0' || word[i] > '9') return say(FAILED, "\"%.*s\" is not a token id", shown, word);
+        if (id <= INT_MAX) id = 10 * id + (word[i] - '0');
+    }
+    if (id >= n_vocab) {
+        return say(FAILED, "token id %.*s is out of range: the vocabulary ends at %d", shown, word, n_vocab - 1);
+    }
+    *out = (g4_token)id;
+    return DONE;
+}
+
+/* Ids between blanks, commas or newlines into new memory, the caller's to free also after a failure. */
+static int parse_ids(const g4_buf *list, int n_vocab, g4_token **ids, size_t *n)
+{
+    const char *text = buffer_text(list);
+    int status = DONE;
+    *n = 0;
+    *ids = calloc(list->len / 2 + 1, sizeof **ids);
+    if (*ids == NULL) return say(FAILED, "no memory for the token ids");
+    for (size_t pos = 0; status == DONE;) {
+        while (pos < list->len && is_separator(text[pos])) pos++;
+        if (pos == list->len) break;
+        size_t start = pos;
+        while (pos < list->len && !is_separator(text[pos])) pos++;
+        status = parse_id(text + start, pos - start, n_vocab, &(*ids)[*n]);
+        *n += 1;
+    }
+    return status;
+}
+
+int run_detokenize(arguments *a)
+{
+    g4_engine *e = NULL;
+    g4_engine_info info;
+    g4_buf list = { 0 }, text = { 0 };
+    g4_token *ids = NULL;
+    size_t n = 0;
+    int status = model_open(&e, a);
+    if (status == DONE) status = inputs_text(a, &list);
+    if (status == DONE) {
+        g4_engine_get_info(e, &info);
+        status = parse_ids(&list, info.n_vocab, &ids, &n);
+    }
+    if (status == DONE) {
+        char bytes[256];
+        for (size_t i = 0; i < n; i++) g4_buf_add(&text, bytes, g4_token_bytes(e, ids[i], a->skip_specials, bytes));
+        status = print_buffer(&text);
+    }
+    free(ids);
+    g4_buf_free(&text);
+    g4_buf_free(&list);
+    g4_engine_close(e);
+    return status;
+}
+
+/* One JSON object on stdin, the prompt on stdout, byte for byte and nothing else. */
+int run_render(arguments *a)
+{
+    g4_engine *e = NULL;
+    g4_chat *chat = NULL;
+    g4_chat_options opt = { .template_name = a->template_name };
+    g4_buf json = { 0 }, text = { 0 };
+    g4_error err;
+    int status = a->model == NULL && a->template_name != NULL ? DONE : model_open(&e, a);
+    if (status == DONE) status = inputs_text(a, &json);
+    if (status == DONE && g4_chat_parse(&chat, e, buffer_text(&json), json.len, &opt, &err) != G4_OK) {
+        status = report(&err);
+    }
+    if (status == DONE) {
+        size_t len;
+        const char *prompt = g4_chat_text(chat, &len);
+        g4_buf_add(&text, prompt, len);
+        status = print_buffer(&text);
+    }
+    g4_buf_free(&json);
+    g4_buf_free(&text);
+    g4_chat_close(chat);
+    g4_engine_close(e);
+    return status;
+}
+
+/* ---- Logits ------------------------------------------------------------------------------------------- */
+
+/* A prompt: ids, with placeholders expanded to the soft tokens of the media options, in order. One picture or sound
+ * placeholder stands for all of its file, one video placeholder for a frame. Without any media option a placeholder is
+ * left to the engine, which reads it as pad. */
+typedef struct {
+    g4_token *ids;
+    g4_medium *media;
+    size_t n;
+    int n_media;
+    soft_list *files; /* one for each media option */
+    int n_files;
+} expanded_prompt;
+
+static void expanded_free(g4_engine *e, expanded_prompt *x)
+{
+    for (int i = 0; i < x->n_files; i++) soft_list_free(e, &x->files[i]);
+    free(x->files);
+    free(x->ids);
+    free(x->media);
+}
+
+/* Encode the files, and take memory for n ids with all their soft tokens. */
+static int expanded_encode(expanded_prompt *x, g4_engine *e, const arguments *a, size_t n)
+{
+    size_t n_ids = n, n_media = 0;
+    x->files = calloc((size_t)a->n_inputs + 1, sizeof *x->files);
+    if (x->files == NULL) return say(FAILED, "no memory for the prompt");
+    x->n_files = a->n_inputs;
+    for (int i = 0; i < x->n_files; i++) {
+        soft_list *s = &x->files[i];
+        int status = soft_list_encode(s, e, a, &a->inputs[i]);
+        if (status != DONE) return status;
+        for (int j = 0; j < s->n; j++) n_ids += (size_t)g4_soft_n(s->soft[j]);
+        n_media += (size_t)s->n;
+    }
+    x->ids = calloc(n_ids + 1, sizeof *x->ids);
+    x->media = calloc(n_media + 1, sizeof *x->media);
+    return x->ids != NULL && x->media != NULL ? DONE : say(FAILED, "no memory for the prompt");
+}
+
+typedef struct {
+    const char *name; /* for messages */
+    g4_token token;   /* -1: the vocabulary has none */
+    input_kind kind;
+} placeholder;
+
+/* The control token of that name, -1 when the vocabulary has none. */
+static g4_token control_token(const g4_engine *e, const char *name)
+{
+    g4_token id;
+    size_t n = 0;
+    return g4_tokenize(e, name, strlen(name), 1, &id, 1, &n, NULL) == G4_OK && n == 1 ? id : -1;
+}
+
+/* The soft tokens of the next file of that kind in place of one placeholder. */
+static int expand_placeholder(expanded_prompt *x, const arguments *a, const placeholder *p)
+{
+    int file = 0;
+    while (file < x->n_files && (a->inputs[file].kind != p->kind || x->files[file].next == x->files[file].n)) file++;
+    if (file == x->n_files) return say(FAILED, "--tokens has more %s placeholders than there are files", p->name);
+    soft_list *s = &x->files[file];
+    int behind = p->kind == INPUT_VIDEO ? s->next + 1 : s->n;
+    for (; s->next < behind; s->next++) {
+        g4_soft *soft = s->soft[s->next];
+        x->media[x->n_media++] = (g4_medium) { (int)x->n, soft };
+        for (int i = 0; i < g4_soft_n(soft); i++) x->ids[x->n++] = g4_soft_token(soft);
+    }
+    return DONE;
+}
+
+static int expand(expanded_prompt *x, g4_engine *e, const arguments *a, const g4_token *ids, size_t n)
+{
+    const placeholder media[] = {
+        { "image", control_token(e, "<|image|>"), INPUT_IMAGE },
+        { "audio", control_token(e, "<|audio|>"), INPUT_AUDIO },
+        { "video", control_token(e, "<|video|>"), INPUT_VIDEO },
+    };
+    const size_t n_media = a->n_inputs > 0 ? sizeof media / sizeof media[0] : 0;
+    int status = expanded_encode(x, e, a, n);
+    for (size_t i = 0; status == DONE && i < n; i++) {
+        size_t k = 0;
+        while (k < n_media && media[k].token != ids[i]) k++;
+        if (k < n_media)
+            status = expand_placeholder(x, a, &media[k]);
+        else
+            x->ids[x->n++] = ids[i];
+    }
+    for (int i = 0; status == DONE && i < x->n_files; i++) {
+        if (x->files[i].next == x->files[i].n) continue;
+        status = say(FAILED, "--tokens has no placeholder for %s%s", x->files[i].next > 0 ? "all frames of " : "",
+                     a->inputs[i].value);
+    }
+    return status != DONE || x->n <= INT_MAX ? status : say(FAILED, "the prompt is too long");
+}
+
+/* The ids of --tokens: a list, or @FILE with one. */
+static int option_ids(const arguments *a, int n_vocab, g4_token **ids, size_t *n)
+{
+    g4_buf list = { 0 };
+    int status = DONE;
+    if (a->tokens[0] == '@')
+        status = file_read(a->tokens + 1, &list);
+    else
+        g4_buf_str(&list, a->tokens);
+    if (status == DONE) status = parse_ids(&list, n_vocab, ids, n);
+    if (status == DONE && *n == 0) status = say(USAGE, "--tokens holds no token id");
+    if (status == DONE && *n > INT_MAX) status = say(FAILED, "--tokens holds too many token ids");
+    g4_buf_free(&list);
+    return status;
+}
+
+typedef struct { /* rows of logits on their way to a file */
+    output_file out;
+    size_t bytes; /* of one row */
+    int n;        /* rows written */
+} logits_writer;
+
+static int on_row(void *user, int index, const float *logits)
+{
+    logits_writer *w = user;
+    w->n = index + 1;
+    return output_write(&w->out, logits, w->bytes);
+}
+
+static int write_logits(logits_writer *w, g4_session *s, const expanded_prompt *x, int all)
+{
+    g4_error err;
+    g4_prompt prompt = { .tokens = x->ids, .n = (int)x->n, .media = x->media, .n_media = x->n_media };
+    g4_status result =
+        all ? g4_session_eval_all(s, &prompt, on_row, w, &err) : g4_session_eval_prompt(s, &prompt, &err);
+    if (result == G4_ERR_CANCELED && !interrupted() && ferror(w->out.f)) return DONE; /* closing says why */
+    if (result != G4_OK) return report(&err);
+    if (!all) on_row(w, 0, g4_session_logits(s));
+    return DONE;
+}
+
+int run_logits(arguments *a)
+{
+    g4_engine *e = NULL;
+    g4_session *s = NULL;
+    g4_engine_info info;
+    g4_error err;
+    progress_line progress;
+    logits_writer writer = { 0 };
+    g4_token *ids = NULL;
+    expanded_prompt x = { 0 };
+    size_t n = 0;
+    if (a->tokens == NULL) return say(USAGE, "logits needs --tokens LIST or --tokens @FILE");
+    if (a->output == NULL) return say(USAGE, "logits needs -o FILE");
+    int status = model_open(&e, a);
+    if (status != DONE) return status;
+    g4_engine_get_info(e, &info);
+    g4_session_options setup = session_options(a, &progress);
+    status = option_ids(a, info.n_vocab, &ids, &n);
+    if (status == DONE) status = expand(&x, e, a, ids, n);
+    if (status == DONE && g4_session_open(&s, e, &setup, &err) != G4_OK) status = report(&err);
+    if (status == DONE) status = output_open(&writer.out, a->output);
+    writer.bytes = (size_t)info.n_vocab * sizeof(float);
+    if (status == DONE) status = write_logits(&writer, s, &x, a->all);
+    progress_end(&progress);
+    status = output_close(&writer.out, status);
+    if (status == DONE) fprintf(stderr, "shape %d %d\n", writer.n, info.n_vocab);
+    free(ids);
+    g4_session_close(s);
+    expanded_free(e, &x);
+    g4_engine_close(e);
+    return status;
+}
+
+/* ---- Perplexity ----------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const g4_token *ids; /* (n) of the text, without its BOS */
+    size_t n, start;     /* start: the first token of this window, behind its BOS */
+    size_t scored;       /* ids[0 .. scored) have their value */
+    int n_vocab;
+    float *nll; /* (n): -ln p(ids[i] | what stands before it) */
+} scorer;
+
+/* ln sum_i exp(x[i]), of n numbers. */
+static double log_sum_exp(const float *x, int n)
+{
+    float largest = x[0];
+    double sum = 0;
+    for (int i = 1; i < n; i++) largest = x[i] > largest ? x[i] : largest;
+    for (int i = 0; i < n; i++) sum += (double)expf(x[i] - largest);
+    return log(sum) + (double)largest;
+}
+
+static int on_score(void *user, int index, const float *logits)
+{
+    scorer *k = user;
+    size_t next = k->start + (size_t)index;
+    if (interrupted()) return 1;
+    if (next >= k->n || next < k->scored) return 0;
+    k->nll[next] = (float)(log_sum_exp(logits, k->n_vocab) - (double)logits[k->ids[next]]);
+    k->scored = next + 1;
+    return 0;
+}
+
+/* Every token of the text once. A text longer than the context is read in windows of that size that overlap by half,
+ * each with BOS in front; a token counts in the first window that holds it. */
+static int score(scorer *k, g4_session *s, g4_token bos, progress_line *progress)
+{
+    g4_error err;
+    size_t window = (size_t)g4_session_n_ctx(s), step = window > 1 ? window / 2 : 1;
+    g4_token *tokens = calloc(window, sizeof *tokens);
+    int status = tokens != NULL ? DONE : say(FAILED, "no memory for %zu tokens", window);
+    for (; status == DONE && k->scored < k->n; k->start += step) {
+        size_t n = k->n - k->start < window ? k->n - k->start : window; /* the last token is only predicted */
+        g4_prompt prompt = { .tokens = tokens, .n = (int)n };
+        tokens[0] = bos;
+        memcpy(tokens + 1, k->ids + k->start, (n - 1) * sizeof *tokens);
+        if (g4_session_rewind(s, 0, &err) != G4_OK || g4_session_eval_all(s, &prompt, on_score, k, &err) != G4_OK) {
+            status = report(&err);
+        }
+        progress_end(progress);
+    }
+    free(tokens);
+    return status;
+}
+
+static int print_perplexity(const scorer *k, double seconds, int json)
+{
+    g4_buf line = { 0 };
+    double total = 0;
+    for (size_t i = 0; i < k->n; i++) total += (double)k->nll[i];
+    double mean = total / (double)k->n;
+    g4_buf_fmt(&line,
+               json ? "{\"perplexity\":%.6g,\"nll\":%.6g,\"tokens\":%zu,\"seconds\":%.3f}\n"
+                    : "perplexity %.4f, %.5f nats a token, %zu tokens in %.1f s\n",
+               exp(mean), mean, k->n, seconds);
+    int status = print_buffer(&line);
+    g4_buf_free(&line);
+    return status;
+}
+
+int run_perplexity(arguments *a)
+{
+    g4_engine *e = NULL;
+    g4_session *s = NULL;
+    g4_engine_info info;
+    g4_error err;
+    progress_line progress;
+    output_file out = { 0 };
+    g4_buf text = { 0 };
+    g4_token *ids = NULL;
+    scorer k = { 0 };
+    size_t n = 0;
+    int status = model_open(&e, a);
+    if (status != DONE) return status;
+    g4_engine_get_info(e, &info);
+    g4_session_options setup = session_options(a, &progress);
+    status = inputs_text(a, &text);
+    if (status == DONE) status = text_tokens(e, &text, 0, &ids, &n);
+    if (status == DONE && n == 1) status = say(FAILED, "the text is empty: nothing to score");
+    if (status == DONE && g4_session_open(&s, e, &setup, &err) != G4_OK) status = report(&err);
+    if (status == DONE && a->nll != NULL) status = output_open(&out, a->nll);
+    if (status == DONE) {
+        k = (scorer) { .ids = ids + 1, .n = n - 1, .n_vocab = info.n_vocab };
+        k.nll = calloc(k.n, sizeof *k.nll);
+        if (k.nll == NULL) status = say(FAILED, "no memory for %zu tokens", k.n);
+    }
+    double start = seconds_now();
+    if (status == DONE) status = score(&k, s, info.bos, &progress);
+    if (status == DONE && out.f != NULL) output_write(&out, k.nll, k.n * sizeof *k.nll);
+    status = output_close(&out, status);
+    if (status == DONE) status = print_perplexity(&k, seconds_now() - start, a->json);
+    free(k.nll);
+    free(ids);
+    g4_buf_free(&text);
+    g4_session_close(s);
+    g4_engine_close(e);
+    return status;
+}
+
+/* ---- What a model is -------------------------------------------------------------------------------------- */
+
+static double megabytes(uint64_t bytes) { return (double)bytes / 1e6; }
+
+static void add_model(g4_buf *b, const g4_engine_info *info)
+{
+    g4_buf_fmt(b, "parameters      %.1f M\n", (double)info->n_params / 1e6);
+    g4_buf_fmt(b, "layers          %d, hidden %d, query heads %d, window %d\n", info->n_layers, info->hidden,
+               info->n_heads, info->window);
+    if (info->ple_dim > 0) g4_buf_fmt(b, "per layer       embeddings of %d\n", info->ple_dim);
+    if (info->n_experts > 0) {
+        g4_buf_fmt(b, "experts         %d of width %d, %d for each token\n", info->n_experts, info->expert_dim,
+                   info->n_experts_used);
+    }
+    g4_buf_fmt(b, "head            %s", info->has_own_head ? "its own" : "tied to the embedding");
+    if (info->softcap > 0) g4_buf_fmt(b, ", softcap %g", (double)info->softcap);
+    g4_buf_fmt(b, "\nvocabulary      %d (bos %d, eos %d, pad %d)\n", info->n_vocab, (int)info->bos, (int)info->eos,
+               (int)info->pad);
+    g4_buf_fmt(b, "context         up to %d\n", info->max_ctx);
+    if (info->has_image) {
+        g4_buf_fmt(b, "vision          %d layers, hidden %d, %d soft tokens by default\n", info->vision_layers,
+                   info->vision_hidden, info->vision_tokens);
+    }
+    if (info->has_audio) {
+        g4_buf_fmt(b, "audio           %d layers, hidden %d\n", info->audio_layers, info->audio_hidden);
+    }
+    g4_buf_fmt(b, "kernels         %s, %d threads\n", info->isa, info->n_threads);
+}
+
+/* The tensors by type and layout. */
+static void add_tensors(g4_buf *b, const g4_engine *e)
+{
+    struct {
+        const char *type, *layout;
+        int n;
+        uint64_t bytes;
+    } kinds[16];
+    const int max_kinds = sizeof kinds / sizeof kinds[0];
+    int n_kinds = 0;
+    g4_tensor_info t;
+    for (int i = 0; g4_engine_get_tensor(e, i, &t); i++) {
+        int k = 0;
+        while (k < n_kinds && (strcmp(kinds[k].type, t.type) != 0 || strcmp(kinds[k].layout, t.layout) != 0)) k++;
+        if (k == max_kinds) break;
+        if (k == n_kinds) {
+            kinds[k].type = t.type;
+            kinds[k].layout = t.layout;
+            kinds[k].n = 0;
+            kinds[k].bytes = 0;
+            n_kinds++;
+        }
+        kinds[k].n++;
+        kinds[k].bytes += t.bytes;
+    }
+    for (int k = 0; k < n_kinds; k++) {
+        g4_buf_fmt(b, "  %-5s %-9s %5d tensors %10.1f MB\n", kinds[k].type, kinds[k].layout, kinds[k].n,
+                   megabytes(kinds[k].bytes));
+    }
+}
+
+static void add_memory(g4_buf *b, const g4_memory_plan *plan)
+{
+    g4_buf_fmt(b, "  weights         %10.1f MB  mapped from the file, read for each token\n", megabytes(plan->weights));
+    g4_buf_fmt(b, "  tables by row   %10.1f MB  stay on disk but for the rows in use\n", megabytes(plan->lookup));
+    g4_buf_fmt(b, "  keys, values    %10.1f MB  at most, taken as the context fills\n", megabytes(plan->kv));
+    g4_buf_fmt(b, "  work buffers    %10.1f MB\n", megabytes(plan->work));
+    if (plan->available > 0) g4_buf_fmt(b, "  free now        %10.1f MB\n", megabytes(plan->available));
+}
+
+int run_info(arguments *a)
+{
+    const int default_ctx = 8192; /* of g4_session_options */
+    g4_engine *e = NULL;
+    g4_engine_info info;
+    g4_memory_plan plan;
+    progress_line progress;
+    g4_buf b = { 0 };
+    double start = seconds_now();
+    int status = model_open(&e, a);
+    if (status != DONE) return status;
+    double opened = seconds_now() - start;
+    g4_engine_get_info(e, &info);
+    g4_buf_fmt(&b, "model           %s (%s)\n", info.name, info.is_chat ? "chat" : "base");
+    g4_buf_fmt(&b, "file            %s, %.1f MB, opened in %.1f ms\n", a->model, megabytes(info.file_bytes),
+               1e3 * opened);
+    add_model(&b, &info);
+    g4_buf_str(&b, "\ntensors\n");
+    add_tensors(&b, e);
+    int n_ctx = a->n_ctx > 0 ? a->n_ctx : info.max_ctx < default_ctx ? info.max_ctx : default_ctx;
+    g4_session_options setup = session_options(a, &progress);
+    g4_session_plan(e, &setup, &plan);
+    g4_buf_fmt(&b, "\nmemory for a context of %d\n", n_ctx);
+    add_memory(&b, &plan);
+    status = print_buffer(&b);
+    g4_buf_free(&b);
+    g4_engine_close(e);
+    return status;
+}

@@ -1,0 +1,259 @@
+/* turn.c - a turn of the model: the conversation becomes a prompt, the prompt an answer, the answer a message of the
+ * conversation. When the model calls tools that can be answered here, it gets another turn with their results. */
+#include "cli.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- What guides the answers ---------------------------------------------------------------------- */
+
+static void choose_tools(conversation *c)
+{
+    const char *choice = c->args->tool_choice;
+    if (choice == NULL || strcmp(choice, "auto") == 0)
+        c->guide.tool_choice = G4_TOOLS_AUTO;
+    else if (strcmp(choice, "none") == 0)
+        c->guide.tool_choice = G4_TOOLS_NONE;
+    else if (strcmp(choice, "required") == 0)
+        c->guide.tool_choice = G4_TOOLS_REQUIRED;
+    else
+        c->guide.tool_choice = G4_TOOLS_NAMED;
+    if (c->guide.tool_choice == G4_TOOLS_NAMED) c->guide.tool_name = choice;
+}
+
+/* --json-schema is a file, or the schema itself. */
+static int schema_grammar(conversation *c, const char *schema)
+{
+    g4_buf text = { 0 };
+    g4_error err;
+    int status = DONE, is_text = schema[strspn(schema, " \t\n")] == '{';
+    if (is_text)
+        g4_buf_str(&text, schema);
+    else
+        status = file_read(schema, &text);
+    if (status == DONE &&
+        g4_grammar_from_schema(&c->guide.grammar, c->engine, buffer_text(&text), text.len, &err) != G4_OK) {
+        status = say(FAILED, "%s: %s", is_text ? "--json-schema" : schema, err.message);
+    }
+    g4_buf_free(&text);
+    return status;
+}
+
+static int rules_grammar(conversation *c, const char *path)
+{
+    g4_buf text = { 0 };
+    g4_error err;
+    int status = file_read(path, &text);
+    if (status == DONE &&
+        g4_grammar_from_rules(&c->guide.grammar, c->engine, buffer_text(&text), text.len, &err) != G4_OK) {
+        status = say(FAILED, "%s: %s", path, err.message);
+    }
+    g4_buf_free(&text);
+    return status;
+}
+
+int conversation_guide(conversation *c)
+{
+    const arguments *a = c->args;
+    choose_tools(c);
+    int status = a->tools != NULL ? tools_declare(c, a->tools) : DONE;
+    c->guide.think_budget = a->think > 1 ? a->think - 1 : 0;
+    if (status == DONE && a->json_schema != NULL) status = schema_grammar(c, a->json_schema);
+    if (status == DONE && a->grammar != NULL) status = rules_grammar(c, a->grammar);
+    return status;
+}
+
+/* ---- The answer as a message, and as JSON ----------------------------------------------------------- */
+
+static int keep_answer(conversation *c, const answer_writer *w)
+{
+    int n_parts = 0, n = 0, n_calls = 0;
+    const g4_part *parts = g4_response_parts(w->response, &n_parts);
+    message_part *kept = NULL;
+    for (int i = 0; i < n_parts; i++) {
+        message_part *p = part_add(&kept, &n, parts[i].kind);
+        if (p == NULL) {
+            parts_free(kept, n);
+            return FAILED;
+        }
+        if (p->kind == G4_PART_TEXT && w->stopped)
+            g4_buf_add(&p->text, w->text.data, w->text.len);
+        else
+            g4_buf_add(&p->text, parts[i].text, parts[i].text_len);
+        if (parts[i].name != NULL) g4_buf_str(&p->name, parts[i].name);
+        if (p->kind == G4_PART_TOOL_CALL) g4_buf_fmt(&p->id, "call_%d_%d", c->n, n_calls++);
+    }
+    return message_add(c, G4_ROLE_MODEL, kept, n);
+}
+
+static void add_json_call(g4_buf *b, const message_part *call)
+{
+    g4_buf_fmt(b, "{\"id\":\"%s\",\"type\":\"function\",\"function\":{\"name\":", buffer_text(&call->id));
+    g4_json_quote(b, buffer_text(&call->name), call->name.len); /* empty when the call never got to its name */
+    g4_buf_str(b, ",\"arguments\":");
+    g4_json_quote(b, call->text.data, call->text.len);
+    g4_buf_str(b, "}}");
+}
+
+/* The members of the --json object beyond its content; returns the number of calls. */
+static int add_json_members(g4_buf *b, const message *m)
+{
+    g4_buf thoughts = { 0 }, calls = { 0 };
+    int n_calls = 0;
+    for (int i = 0; i < m->n; i++) {
+        const message_part *p = &m->parts[i];
+        if (p->kind == G4_PART_THOUGHT) g4_buf_add(&thoughts, p->text.data, p->text.len);
+        if (p->kind != G4_PART_TOOL_CALL) continue;
+        if (n_calls++ > 0) g4_buf_str(&calls, ",");
+        add_json_call(&calls, p);
+    }
+    if (thoughts.len > 0) {
+        g4_buf_str(b, ",\"reasoning\":");
+        g4_json_quote(b, thoughts.data, thoughts.len);
+    }
+    if (n_calls > 0) g4_buf_fmt(b, ",\"tool_calls\":[%s]", buffer_text(&calls));
+    b->failed |= thoughts.failed | calls.failed;
+    g4_buf_free(&thoughts);
+    g4_buf_free(&calls);
+    return n_calls;
+}
+
+/* ---- Boxes ------------------------------------------------------------------------------------------ */
+
+static const g4_image *last_picture(const conversation *c)
+{
+    for (int i = c->n - 1; i >= 0; i--) {
+        for (int j = c->messages[i].n - 1; j >= 0; j--) {
+            if (c->messages[i].parts[j].kind == G4_PART_IMAGE) return &c->messages[i].parts[j].medium.image;
+        }
+    }
+    return NULL;
+}
+
+static void draw_boxes(uint8_t *pixels, const g4_image *image, const g4_box *boxes, int n)
+{
+    static const uint8_t colours[][3] = {
+        { 230, 25, 75 }, { 0, 130, 200 }, { 60, 180, 75 }, { 245, 130, 48 }, { 145, 30, 180 }
+    };
+    const int n_colours = sizeof colours / sizeof colours[0];
+    for (int i = 0; i < n; i++) {
+        const g4_box *b = &boxes[i];
+        int margin = b->is_point ? 3 : 0; /* a point is shown as a small box */
+        const int box[4] = { b->x0 - margin, b->y0 - margin, b->x1 + margin, b->y1 + margin };
+        g4_draw_box(pixels, image->width, image->height, image->stride, box, b->label, colours[i % n_colours]);
+    }
+}
+
+static int write_picture(const g4_image *image, const char *path)
+{
+    output_file out;
+    g4_error err;
+    int status = output_open(&out, path);
+    if (status != DONE) return status;
+    if (g4_png_write(image, output_write, &out, NULL, &err) != G4_OK && !ferror(out.f)) status = report(&err);
+    return output_close(&out, status);
+}
+
+/* Draw what the answer points at on the last picture of the conversation. */
+static int write_boxes(const conversation *c, const g4_buf *text)
+{
+    const g4_image *image = last_picture(c);
+    g4_box *boxes = NULL;
+    g4_error err;
+    int n = 0, status = DONE;
+    if (image == NULL) return say(FAILED, "--boxes: there is no picture to draw on");
+    if (g4_boxes_read(&boxes, &n, buffer_text(text), text->len, image->width, image->height, NULL, &err) != G4_OK) {
+        return report(&err);
+    }
+    g4_image drawn = *image;
+    if (drawn.stride == 0) drawn.stride = 3 * (size_t)image->width;
+    size_t size = drawn.stride * (size_t)image->height;
+    uint8_t *pixels = malloc(size);
+    if (pixels == NULL) {
+        status = say(FAILED, "no memory for the picture");
+    } else {
+        memcpy(pixels, image->pixels, size);
+        draw_boxes(pixels, &drawn, boxes, n);
+        drawn.pixels = pixels;
+        status = write_picture(&drawn, c->args->boxes);
+    }
+    if (status == DONE && !c->args->quiet) say(DONE, "%d boxes drawn to %s", n, c->args->boxes);
+    free(pixels);
+    g4_boxes_free(boxes, n, NULL);
+    return status;
+}
+
+/* ---- The turn --------------------------------------------------------------------------------------- */
+
+/* The conversation as a prompt, evaluated. *chat and *guide are the caller's to close also after a failure. */
+static int read_prompt(conversation *c, g4_chat **chat, g4_guide **guide)
+{
+    g4_sync_counts counts = { 0 };
+    g4_error err;
+    double start = seconds_now();
+    int status = conversation_chat(c, chat);
+    if (status == DONE && g4_guide_open(guide, *chat, &c->guide, &err) != G4_OK) status = report(&err);
+    if (status == DONE && g4_session_sync_chat(c->session, *chat, &counts, &err) != G4_OK) status = report(&err);
+    progress_end(&c->progress);
+    if (status == DONE) {
+        c->last = (figures) { .prompt_tokens = counts.prompt,
+                              .reused = counts.reused,
+                              .prompt_seconds = seconds_now() - start };
+    }
+    return status;
+}
+
+/* What is done with an answer: it joins the conversation and its calls are answered, or it ends here. An interrupted
+ * answer is kept as far as it came. */
+static int take_answer(conversation *c, const answer_writer *w, int *again)
+{
+    g4_buf extra = { 0 };
+    int status = DONE;
+    if (c->args->max_tokens != 0) {
+        status = keep_answer(c, w);
+        if (status == DONE && add_json_members(&extra, &c->messages[c->n - 1]) > 0) c->last.finish = "tool_calls";
+        if (status == DONE && !interrupted()) status = tools_answer(c, again);
+    }
+    if (status == DONE && c->args->json) status = interrupted();
+    if (status == DONE && extra.failed) status = say(FAILED, "no memory for the answer");
+    if (status == DONE && !*again) status = answer_end(w, &c->last, buffer_text(&extra));
+    if (status == DONE && !*again && c->args->boxes != NULL) status = write_boxes(c, &w->text);
+    g4_buf_free(&extra);
+    return status == DONE ? interrupted() : status;
+}
+
+/* One answer to the conversation as it stands. When it calls tools that can be answered here, *again is set and their
+ * results stand behind it. */
+static int take_turn(conversation *c, int *again)
+{
+    answer_writer w = { .args = c->args, .engine = c->engine };
+    g4_chat *chat = NULL;
+    g4_guide *guide = NULL;
+    *again = 0;
+    int status = read_prompt(c, &chat, &guide);
+    if (status == DONE) status = answer_open_chat(&w, g4_chat_in_thought(chat));
+    if (status == DONE) status = answer_generate(&w, c->session, g4_guide_constraint(guide), &c->last);
+    status = answer_finish_chat(&w, status);
+    if (status == DONE) status = take_answer(c, &w, again);
+    answer_free(&w);
+    g4_guide_close(guide);
+    g4_chat_close(chat);
+    return status;
+}
+
+int conversation_answer(conversation *c)
+{
+    enum { MAX_TURNS = 32 }; /* in a row: a model that only calls must not go on for ever */
+    g4_tool_choice choice = c->guide.tool_choice;
+    int again = 1, status = DONE;
+    for (int i = 0; status == DONE && again; i++) {
+        if (i == MAX_TURNS) {
+            status = say(FAILED, "the model called tools %d times in a row", MAX_TURNS);
+            break;
+        }
+        status = take_turn(c, &again);
+        if (choice != G4_TOOLS_NONE) c->guide.tool_choice = G4_TOOLS_AUTO; /* what was required has been called */
+    }
+    c->guide.tool_choice = choice;
+    return status;
+}
