@@ -75,40 +75,6 @@ static void g4_arena_free(const g4_allocator *a, g4_arena_chunk *c)
     }
 }
 
-/* Length of the well-formed UTF-8 sequence at s (n bytes left), 0 if there is none; *cp gets the code point. */
-static size_t g4_utf8_char(const char *s, size_t n, uint32_t *cp)
-{
-    const unsigned char *u = (const unsigned char *)s;
-    if (n == 0) return 0;
-    if (u[0] < 0x80) {
-        *cp = u[0];
-        return 1;
-    }
-    size_t len = u[0] >= 0xf0 ? 4 : u[0] >= 0xe0 ? 3 : 2;
-    if (u[0] < 0xc2 || u[0] > 0xf4 || n < len) return 0;
-    uint32_t c = u[0] & (0x7fu >> len);
-    for (size_t i = 1; i < len; i++) {
-        if ((u[i] & 0xc0) != 0x80) return 0;
-        c = c << 6 | (u[i] & 0x3fu);
-    }
-    if ((len == 3 && c < 0x800) || (len == 4 && c < 0x10000) || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff)) return 0;
-    *cp = c;
-    return len;
-}
-
-static size_t g4_utf8_put(uint32_t cp, char *out) /* at most 4 bytes */
-{
-    if (cp < 0x80) {
-        out[0] = (char)cp;
-        return 1;
-    }
-    size_t len = cp < 0x800 ? 2 : cp < 0x10000 ? 3 : 4;
-    static const unsigned char lead[5] = { 0, 0, 0xc0, 0xe0, 0xf0 };
-    for (size_t i = len - 1; i > 0; i--, cp >>= 6) out[i] = (char)(0x80 | (cp & 0x3f));
-    out[0] = (char)(lead[len] | cp);
-    return len;
-}
-
 /* The host program may have set a locale with a decimal comma: find out what strtod and snprintf use here. */
 static void g4_decimal_point(char out[8])
 {
@@ -198,7 +164,7 @@ static g4_status g4_json_string(g4_json_parser *p, const char **out, size_t *out
         if (c < 0x20) return g4_json_fail(p, p->pos, "a control character in a string must be written as an escape");
         if (c != '\\') {
             uint32_t cp;
-            size_t k = g4_utf8_char(p->text + p->pos, end - p->pos, &cp);
+            size_t k = g4_utf8_decode(p->text + p->pos, end - p->pos, &cp);
             if (k == 0) return g4_json_fail(p, p->pos, "malformed UTF-8");
             memcpy(s + n, p->text + p->pos, k);
             n += k;
@@ -225,7 +191,7 @@ static g4_status g4_json_string(g4_json_parser *p, const char **out, size_t *out
             hi = 0x10000 + ((hi - 0xd800) << 10) + (lo - 0xdc00);
             used = 12;
         }
-        n += g4_utf8_put(hi, s + n);
+        n += g4_utf8_encode(hi, s + n);
         p->pos += used;
     }
     p->pos = end + 1;
@@ -435,7 +401,7 @@ void g4_json_quote(g4_buf *b, const char *s, size_t len)
     g4_buf_add(b, "\"", 1);
     for (size_t i = 0; i < len;) {
         uint32_t cp = 0;
-        size_t k = g4_utf8_char(s + i, len - i, &cp);
+        size_t k = g4_utf8_decode(s + i, len - i, &cp);
         static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
         const char *hit = k == 1 && cp != 0 ? strchr(from, (int)cp) : NULL;
         if (k == 0) g4_buf_add(b, "\xef\xbf\xbd", 3);
@@ -544,7 +510,7 @@ static int g4_letter_beside(const char *s, size_t n, size_t at, int back)
             if (at == 0) return 0;
             do at--; while (at > 0 && ((unsigned char)s[at] & 0xc0) == 0x80);
         }
-        size_t k = g4_utf8_char(s + at, n - at, &cp);
+        size_t k = g4_utf8_decode(s + at, n - at, &cp);
         if (k == 0) return 0;
         if (g4_is_cased(cp)) return 1;
         int skip = cp == '\'' || cp == '.' || cp == ':' || cp == '^' || cp == '`' || cp == 0xa8 || cp == 0xad ||
@@ -559,7 +525,7 @@ static void g4_lower_text(g4_buf *b, const char *s, size_t n)
     for (size_t i = 0; i < n;) {
         uint32_t cp;
         char out[4];
-        size_t k = g4_utf8_char(s + i, n - i, &cp);
+        size_t k = g4_utf8_decode(s + i, n - i, &cp);
         if (k == 0) {
             g4_buf_add(b, s + i++, 1);
             continue;
@@ -568,7 +534,7 @@ static void g4_lower_text(g4_buf *b, const char *s, size_t n)
             g4_buf_add(b, "i\xcc\x87", 3);
         } else {
             int final_sigma = cp == 0x3a3 && g4_letter_beside(s, n, i, 1) && !g4_letter_beside(s, n, i + k, 0);
-            g4_buf_add(b, out, g4_utf8_put(final_sigma ? 0x3c2 : g4_lower(cp), out));
+            g4_buf_add(b, out, g4_utf8_encode(final_sigma ? 0x3c2 : g4_lower(cp), out));
         }
         i += k;
     }
@@ -579,10 +545,10 @@ static void g4_upper_text(g4_buf *b, const char *s, size_t n)
     for (size_t i = 0; i < n;) {
         uint32_t cp;
         char out[4];
-        size_t k = g4_utf8_char(s + i, n - i, &cp);
+        size_t k = g4_utf8_decode(s + i, n - i, &cp);
         if (k == 0) g4_buf_add(b, s + i, 1);
         else if (cp == 0xdf) g4_buf_str(b, "SS");
-        else g4_buf_add(b, out, g4_utf8_put(g4_upper(cp), out));
+        else g4_buf_add(b, out, g4_utf8_encode(g4_upper(cp), out));
         i += k == 0 ? 1 : k;
     }
 }
@@ -599,14 +565,14 @@ static void g4_trim(const char **s, size_t *n)
 {
     uint32_t cp;
     size_t k;
-    while ((k = g4_utf8_char(*s, *n, &cp)) > 0 && g4_is_space(cp)) {
+    while ((k = g4_utf8_decode(*s, *n, &cp)) > 0 && g4_is_space(cp)) {
         *s += k;
         *n -= k;
     }
     while (*n > 0) {
         size_t at = *n - 1;
         while (at > 0 && *n - at < 4 && ((unsigned char)(*s)[at] & 0xc0) == 0x80) at--;
-        if (g4_utf8_char(*s + at, *n - at, &cp) != *n - at || !g4_is_space(cp)) break;
+        if (g4_utf8_decode(*s + at, *n - at, &cp) != *n - at || !g4_is_space(cp)) break;
         *n = at;
     }
 }
@@ -674,7 +640,7 @@ static void g4_py_repr_text(g4_buf *b, const char *s, size_t n)
     g4_buf_add(b, &q, 1);
     for (size_t i = 0; i < n;) {
         uint32_t cp = 0;
-        size_t k = g4_utf8_char(s + i, n - i, &cp);
+        size_t k = g4_utf8_decode(s + i, n - i, &cp);
         if (k == 0) k = 1;
         if (cp == '\n') g4_buf_str(b, "\\n");
         else if (cp == '\r') g4_buf_str(b, "\\r");
@@ -1004,7 +970,7 @@ static void g4_format_required(g4_renderer *r, const g4_json *v)
     if (v->kind == G4_JSON_STRING) {
         for (size_t i = 0; i < v->text_len;) {
             uint32_t cp;
-            size_t k = g4_utf8_char(v->text + i, v->text_len - i, &cp);
+            size_t k = g4_utf8_decode(v->text + i, v->text_len - i, &cp);
             if (k == 0) k = 1;
             if (i > 0) g4_lit(r, ",");
             g4_quoted(r, v->text + i, k);
@@ -2177,16 +2143,6 @@ typedef struct {
     g4_error *err;
 } g4_tokeniser;
 
-/* Room for one more element of an int-counted array; NULL when out of memory. */
-static void *g4_one_more(const g4_allocator *a, void *ptr, int n, int *cap, size_t size)
-{
-    if (n < *cap) return ptr;
-    int more = *cap == 0 ? 16 : *cap > INT32_MAX / 2 ? 0 : *cap * 2;
-    void *p = more > 0 ? g4_realloc(a, ptr, (size_t)more, size) : NULL;
-    if (p != NULL) *cap = more;
-    return p;
-}
-
 static void g4_tok_fail(g4_tokeniser *k)
 {
     if (k->st == G4_OK) k->st = g4_fail(k->err, G4_ERR_MEMORY, "no memory for the tokens of a prompt");
@@ -2253,7 +2209,7 @@ static void g4_tok_flush(g4_tokeniser *k)
             spelled += g4_tokenizer_piece(k->t, k->c->ids.ids[i], piece, &special);
         }
         int *h = spelled == sizeof header - 1
-                     ? g4_one_more(k->c->a, k->c->headers, k->c->n_headers, &k->cap_headers, sizeof *h)
+                     ? g4_array_grow(k->c->a, k->c->headers, k->c->n_headers, &k->cap_headers, sizeof *h)
                      : NULL;
         if (h != NULL) {
             k->c->headers = h;
@@ -2278,7 +2234,7 @@ static void g4_tok_control(g4_tokeniser *k, const char *name, size_t len)
 static void g4_tok_soft(g4_tokeniser *k, g4_soft *soft, const char *begin, const char *end)
 {
     g4_tok_control(k, begin, strlen(begin));
-    g4_run *r = g4_one_more(k->c->a, k->c->runs, k->c->n_runs, &k->cap_runs, sizeof *r);
+    g4_run *r = g4_array_grow(k->c->a, k->c->runs, k->c->n_runs, &k->cap_runs, sizeof *r);
     if (r == NULL) {
         g4_tok_fail(k);
         return;
@@ -2295,7 +2251,7 @@ static g4_status g4_chat_encode_sound(g4_chat *c, g4_chat_item *item, const g4_a
     for (size_t from = 0, n; (n = g4_audio_block(sound, from)) > 0; from += n) {
         if (n < 161 && from > 0) break; /* a rest too short for a single token */
         g4_audio block = { sound->samples + from, n };
-        g4_soft **soft = g4_one_more(c->a, item->soft, item->n_soft, cap, sizeof *soft);
+        g4_soft **soft = g4_array_grow(c->a, item->soft, item->n_soft, cap, sizeof *soft);
         if (soft == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for a block of sound");
         item->soft = soft;
         g4_status st = g4_audio_encode(&soft[item->n_soft], c->e, &block, err);
@@ -2323,7 +2279,7 @@ static g4_status g4_chat_encode(g4_chat *c, g4_chat_item *item, g4_error *err)
         item->n_soft = st == G4_OK;
     } else if (item->kind == G4_PART_VIDEO && item->video != NULL) {
         for (int i = 0; i < item->video->n_frames && st == G4_OK; i++) {
-            g4_soft **soft = g4_one_more(c->a, item->soft, item->n_soft, &cap, sizeof *soft);
+            g4_soft **soft = g4_array_grow(c->a, item->soft, item->n_soft, &cap, sizeof *soft);
             if (soft == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for the frames of a video");
             item->soft = soft;
             st = g4_frame_encode(&soft[item->n_soft], c->e, &item->video->frames[i], err);
@@ -2509,7 +2465,7 @@ static void g4_call_quoted_string(g4_call_reader *r)
             } else if (cp >= 0xd800 && cp < 0xe000) {
                 cp = 0xfffd;
             }
-            g4_buf_add(&t, utf8, g4_utf8_put(cp, utf8));
+            g4_buf_add(&t, utf8, g4_utf8_encode(cp, utf8));
         } else {
             if (!g4_one_of("\"'\\/", e)) g4_buf_add(&t, &ch, 1); /* not an escape: both stay */
             g4_buf_add(&t, &e, 1);
@@ -2737,7 +2693,7 @@ static const char *const g4_control_names[G4_N_CONTROLS] = {
 static g4_response_part *g4_response_part_of(g4_response *r, g4_part_kind kind)
 {
     if (r->open && r->n_parts > 0 && r->parts[r->n_parts - 1].kind == kind) return &r->parts[r->n_parts - 1];
-    g4_response_part *p = g4_one_more(r->a, r->parts, r->n_parts, &r->cap_parts, sizeof *p);
+    g4_response_part *p = g4_array_grow(r->a, r->parts, r->n_parts, &r->cap_parts, sizeof *p);
     if (p == NULL) {
         r->failed = 1;
         return NULL;
@@ -2775,7 +2731,7 @@ static void g4_response_text(g4_response *r, const char *s, size_t n)
     size_t end = 0; /* behind the last character that is not space */
     for (size_t i = 0; i < n;) {
         uint32_t cp = 0;
-        size_t k = g4_utf8_char(s + i, n - i, &cp);
+        size_t k = g4_utf8_decode(s + i, n - i, &cp);
         int space = k > 0 && g4_is_space(cp);
         if (k == 0) k = 1;
         if (!space && end == 0 && !(r->open && r->n_parts > 0 && r->parts[r->n_parts - 1].kind == G4_PART_TEXT)) {
@@ -2903,7 +2859,7 @@ int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size
         break;
     case G4_CONTROL_QUOTE:
         if (r->state == G4_IN_CALL) {
-            size_t *q = g4_one_more(r->a, r->quotes, r->n_quotes, &r->cap_quotes, sizeof *q);
+            size_t *q = g4_array_grow(r->a, r->quotes, r->n_quotes, &r->cap_quotes, sizeof *q);
             if (q != NULL) {
                 r->quotes = q;
                 q[r->n_quotes++] = r->call.len;
@@ -3102,7 +3058,7 @@ struct g4_grammar {
 
 static int32_t g4_net_node(g4_grammar *g)
 {
-    g4_node *p = g->n_nodes < G4_MAX_NODES ? g4_one_more(g->a, g->nodes, g->n_nodes, &g->cap_nodes, sizeof *p) : NULL;
+    g4_node *p = g->n_nodes < G4_MAX_NODES ? g4_array_grow(g->a, g->nodes, g->n_nodes, &g->cap_nodes, sizeof *p) : NULL;
     if (p == NULL) {
         if (!g->failed) g->failed = g->n_nodes < G4_MAX_NODES ? 1 : 2;
         return 0;
@@ -3115,7 +3071,7 @@ static int32_t g4_net_node(g4_grammar *g)
 static void g4_net_edge(g4_grammar *g, g4_edge e, int32_t from)
 {
     if (g->failed) return;
-    g4_edge *p = g4_one_more(g->a, g->edges, g->n_edges, &g->cap_edges, sizeof *p);
+    g4_edge *p = g4_array_grow(g->a, g->edges, g->n_edges, &g->cap_edges, sizeof *p);
     if (p == NULL) {
         g->failed = 1;
         return;
@@ -3146,7 +3102,7 @@ static void g4_net_special(g4_grammar *g, int32_t from, int32_t to, g4_control c
 /* A rule with its two ends, to be filled in between. */
 static int g4_net_rule(g4_grammar *g, const char *name, size_t name_len)
 {
-    g4_rule *p = g4_one_more(g->a, g->rules, g->n_rules, &g->cap_rules, sizeof *p);
+    g4_rule *p = g4_array_grow(g->a, g->rules, g->n_rules, &g->cap_rules, sizeof *p);
     if (p == NULL) {
         g->failed = 1;
         return 0;
@@ -3200,7 +3156,7 @@ static void g4_net_chars(g4_grammar *g, int32_t from, int32_t to, uint32_t lo, u
             return;
         }
     char a[4], b[4];
-    size_t n = g4_utf8_put(lo, a);
+    size_t n = g4_utf8_encode(lo, a);
     for (uint32_t i = 1; i < n; i++) { /* the last i places must run over everything or stand still */
         uint32_t m = (1u << (6 * i)) - 1;
         if ((lo & ~m) == (hi & ~m)) continue;
@@ -3215,7 +3171,7 @@ static void g4_net_chars(g4_grammar *g, int32_t from, int32_t to, uint32_t lo, u
             return;
         }
     }
-    g4_utf8_put(hi, b);
+    g4_utf8_encode(hi, b);
     for (size_t i = 0; i < n; i++) {
         int32_t next = i + 1 < n ? g4_net_node(g) : to;
         g4_net_bytes(g, from, next, (unsigned char)a[i], (unsigned char)b[i]);
@@ -3348,7 +3304,7 @@ static int32_t g4_stack_push(g4_grammar *g, int32_t node, int32_t below)
         if (i == 0) break;
         if (g->stacks[i].node == node && g->stacks[i].stack == below) return i;
     }
-    g4_place *p = g4_one_more(g->a, g->stacks, g->n_stacks, &g->cap_stacks, sizeof *p);
+    g4_place *p = g4_array_grow(g->a, g->stacks, g->n_stacks, &g->cap_stacks, sizeof *p);
     if (p == NULL) {
         g->failed = 1;
         return G4_STACK_EMPTY;
@@ -3392,7 +3348,7 @@ static void g4_close_add(g4_grammar *g, int *n, int32_t node, int32_t stack)
         if (g->seen_stamp[at] != g->stamp) break;
         if (g->work[g->seen[at]].node == node && g->work[g->seen[at]].stack == stack) return;
     }
-    g4_place *p = g4_one_more(g->a, g->work, *n, &g->cap_work, sizeof *p);
+    g4_place *p = g4_array_grow(g->a, g->work, *n, &g->cap_work, sizeof *p);
     if (p == NULL) {
         g->failed = 1;
         return;
@@ -3441,7 +3397,7 @@ static int32_t g4_state_of(g4_grammar *g, const g4_place *at, int n, int accept,
             (n == 0 || memcmp(s->at, at, (size_t)n * sizeof *at) == 0))
             return i;
     }
-    g4_state **list = g4_one_more(g->a, g->states, g->n_states, &g->cap_states, sizeof *list);
+    g4_state **list = g4_array_grow(g->a, g->states, g->n_states, &g->cap_states, sizeof *list);
     if (list != NULL) g->states = list;
     g4_state *s = list != NULL ? g4_alloc(g->a, 1, sizeof *s + (size_t)n * sizeof *at) : NULL;
     if (s == NULL) {
@@ -3485,7 +3441,7 @@ static int32_t g4_close(g4_grammar *g, int n)
             }
         }
         if (reads) {
-            g4_place *core = g4_one_more(g->a, g->core, n_core, &g->cap_core, sizeof *core);
+            g4_place *core = g4_array_grow(g->a, g->core, n_core, &g->cap_core, sizeof *core);
             if (core == NULL) {
                 g->failed = 1;
                 break;
@@ -3676,7 +3632,7 @@ static const g4_ahead *g4_ahead_of(g4_grammar *g, int32_t node)
                 dead = d;
             }
             if (!left[dead]) continue;
-            uint32_t *p = g4_one_more(g->a, outside, n_outside, &cap_outside, sizeof *p);
+            uint32_t *p = g4_array_grow(g->a, outside, n_outside, &cap_outside, sizeof *p);
             if (p == NULL) {
                 g->failed = 1;
                 break;
@@ -3934,7 +3890,7 @@ static void g4_net_spelled(g4_grammar *g, int32_t from, int32_t to, uint32_t lo,
 
 static void g4_class_add(g4_pattern *p, g4_class *k, uint32_t lo, uint32_t hi)
 {
-    g4_range *r = g4_one_more(p->g->a, k->r, k->n, &k->cap, sizeof *r);
+    g4_range *r = g4_array_grow(p->g->a, k->r, k->n, &k->cap, sizeof *r);
     if (r == NULL) {
         p->g->failed = 1;
         return;
@@ -4000,7 +3956,7 @@ static void g4_class_shorthand(g4_pattern *p, g4_class *k, char kind)
 /* One character, escapes resolved. Returns 1 for a shorthand class, whose letter *cp gets. */
 static int g4_pattern_char(g4_pattern *p, uint32_t *cp)
 {
-    size_t k = g4_utf8_char(p->s + p->pos, p->n - p->pos, cp);
+    size_t k = g4_utf8_decode(p->s + p->pos, p->n - p->pos, cp);
     if (k == 0) {
         g4_pattern_fail(p, p->pos < p->n ? "malformed UTF-8" : "ends too early");
         *cp = 0;
@@ -4034,7 +3990,7 @@ static int g4_pattern_char(g4_pattern *p, uint32_t *cp)
         *cp = (unsigned char)e;
         if (((unsigned char)e & 0x80) != 0) { /* an escaped character beyond ASCII: itself */
             p->pos--;
-            p->pos += g4_utf8_char(p->s + p->pos, p->n - p->pos, cp);
+            p->pos += g4_utf8_decode(p->s + p->pos, p->n - p->pos, cp);
         }
     }
     return 0;
@@ -4879,7 +4835,7 @@ static void g4_schema_other_key(g4_schema *c, int32_t from, int32_t to, const g4
     uint32_t free_from = 0;
     while (i <= n && !c->g->failed) { /* the characters between those that names go on with */
         uint32_t cp = 0x110000;
-        size_t len = i < n ? g4_utf8_char(names[i].low + at, names[i].len - at, &cp) : 0, j = i + 1;
+        size_t len = i < n ? g4_utf8_decode(names[i].low + at, names[i].len - at, &cp) : 0, j = i + 1;
         for (int r = 0; r < k.n && cp > free_from; r++) {
             uint32_t a = k.r[r].lo > free_from ? k.r[r].lo : free_from, b = k.r[r].hi < cp - 1 ? k.r[r].hi : cp - 1;
             if (a <= b) g4_net_chars(c->g, from, rest, a, b);
@@ -5389,7 +5345,7 @@ static int g4_schema_rule(g4_schema *c, const g4_json *s)
         return 0;
     }
     int r = g4_net_rule(c->g, NULL, 0);
-    g4_schema_memo *m = says_nothing ? NULL : g4_one_more(c->g->a, c->memo, c->n_memo, &c->cap_memo, sizeof *m);
+    g4_schema_memo *m = says_nothing ? NULL : g4_array_grow(c->g->a, c->memo, c->n_memo, &c->cap_memo, sizeof *m);
     if (m != NULL) {
         c->memo = m;
         m[c->n_memo++] = (g4_schema_memo){ s, r };
@@ -5867,7 +5823,7 @@ g4_status g4_boxes_read(g4_box **out, int *n_out, const char *text, size_t len, 
         const g4_json *label;
         failed = st == G4_ERR_MEMORY;
         if (st == G4_OK && g4_box_read(v, width, height, &box, &label)) {
-            g4_box *p = g4_one_more(a, boxes, n, &cap, sizeof *p);
+            g4_box *p = g4_array_grow(a, boxes, n, &cap, sizeof *p);
             size_t label_len = g4_is(label, G4_JSON_STRING) ? label->text_len : 0;
             box.label = g4_alloc(a, label_len + 1, 1);
             if (box.label != NULL && label_len > 0) memcpy(box.label, label->text, label_len);
