@@ -22,397 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- 1. JSON -------------------------------------------------------------------------------------
- *
- * In: one document (RFC 8259; a byte order mark in front is skipped). Out: a tree in an arena. Stricter than needed
- * nowhere: what is refused cannot be turned into valid UTF-8 text (malformed bytes, lone surrogates) or is not JSON. Of
- * members with the same name the place of the first and the value of the last is kept, as Python's json does. */
-
-#define G4_JSON_MAX_DEPTH 512
-#define G4_ARENA_CHUNK 4096
-
-typedef struct g4_arena_chunk g4_arena_chunk;
-struct g4_arena_chunk {
-    g4_arena_chunk *next;
-    size_t used, size;            /* bytes of data[] */
-    union { g4_arena_chunk *p; double d; uint64_t u; } data[1]; /* aligned for every node */
-};
-
-typedef struct {
-    const g4_allocator *a;
-    g4_arena_chunk *chunks;             /* the newest first; only that one is filled */
-} g4_arena;
-
-typedef struct {
-    g4_json root;                 /* first, so that the root is the document */
-    g4_arena_chunk *chunks;
-} g4_json_doc;
-
-static void *g4_arena_alloc(g4_arena *m, size_t n)
-{
-    if (n > SIZE_MAX / 2) return NULL;
-    n = g4_round_up(n, sizeof(m->chunks->data[0]));
-    if (m->chunks == NULL || n > m->chunks->size - m->chunks->used) {
-        size_t size = n > G4_ARENA_CHUNK ? n : G4_ARENA_CHUNK, total;
-        if (g4_add_overflows(size, sizeof(g4_arena_chunk), &total)) return NULL;
-        g4_arena_chunk *c = g4_alloc(m->a, total, 1);
-        if (c == NULL) return NULL;
-        c->size = size;
-        c->next = m->chunks;
-        m->chunks = c;
-    }
-    void *p = (char *)m->chunks->data + m->chunks->used;
-    m->chunks->used += n;
-    return p;
-}
-
-static void g4_arena_free(const g4_allocator *a, g4_arena_chunk *c)
-{
-    while (c != NULL) {
-        g4_arena_chunk *next = c->next;
-        g4_free(a, c);
-        c = next;
-    }
-}
-
-/* The host program may have set a locale with a decimal comma: find out what strtod and snprintf use here. */
-static void g4_decimal_point(char out[8])
-{
-    char s[16];
-    snprintf(s, sizeof s, "%.1f", 0.5);
-    size_t n = strlen(s);
-    size_t k = n > 2 ? n - 2 : 0; /* "0" point "5" */
-    if (k > 7) k = 7;
-    memcpy(out, s + 1, k);
-    out[k] = '\0';
-}
-
-/* The double nearest to the NUL-terminated JSON number s; beyond the range it is infinite. Returns 0 when out of
- * memory. */
-static int g4_parse_double(g4_arena *m, const char *s, double *out)
-{
-    char point[8];
-    const char *dot = strchr(s, '.');
-    g4_decimal_point(point);
-    if (dot != NULL && strcmp(point, ".") != 0) {
-        size_t n = strlen(s), k = strlen(point), at = (size_t)(dot - s);
-        char *t = g4_arena_alloc(m, n + k);
-        if (t == NULL) return 0;
-        memcpy(t, s, at);
-        memcpy(t + at, point, k);
-        memcpy(t + at + k, dot + 1, n - at); /* with the NUL */
-        s = t;
-    }
-    *out = strtod(s, NULL);
-    return 1;
-}
-
-typedef struct {
-    g4_arena arena;
-    const char *text;
-    size_t len, pos;
-    g4_error *err;
-} g4_json_parser;
-
-/* Error at byte `at`, with line and column (in characters, from 1). */
-static g4_status g4_json_fail(g4_json_parser *p, size_t at, const char *what)
-{
-    size_t line = 1, column = 1;
-    for (size_t i = 0; i < at && i < p->len; i++) {
-        if (p->text[i] == '\n') {
-            line++;
-            column = 1;
-        } else if (((unsigned char)p->text[i] & 0xc0) != 0x80) {
-            column++;
-        }
-    }
-    return g4_fail(p->err, G4_ERR_FORMAT, "JSON, line %zu column %zu: %s", line, column, what);
-}
-
-static void g4_json_space(g4_json_parser *p)
-{
-    while (p->pos < p->len &&
-           (p->text[p->pos] == ' ' || p->text[p->pos] == '\t' || p->text[p->pos] == '\n' || p->text[p->pos] == '\r'))
-        p->pos++;
-}
-
-static int g4_hex4(const char *s, uint32_t *out)
-{
-    uint32_t v = 0;
-    for (int i = 0; i < 4; i++) {
-        char c = s[i];
-        uint32_t d = c >= '0' && c <= '9' ? (uint32_t)(c - '0') : c >= 'a' && c <= 'f' ? (uint32_t)(c - 'a' + 10)
-                     : c >= 'A' && c <= 'F' ? (uint32_t)(c - 'A' + 10) : 16u;
-        if (d > 15) return 0;
-        v = v << 4 | d;
-    }
-    *out = v;
-    return 1;
-}
-
-/* A string whose opening quote is at pos; *out is NUL-terminated in the arena. */
-static g4_status g4_json_string(g4_json_parser *p, const char **out, size_t *out_len)
-{
-    size_t start = p->pos++, end = p->pos;
-    while (end < p->len && p->text[end] != '"') end += p->text[end] == '\\' ? 2 : 1;
-    if (end >= p->len) return g4_json_fail(p, start, "this string has no closing quote");
-    char *s = g4_arena_alloc(&p->arena, end - p->pos + 1); /* an escape never grows */
-    if (s == NULL) return g4_fail(p->err, G4_ERR_MEMORY, "JSON: no memory for a string of %zu bytes", end - p->pos);
-    size_t n = 0;
-    while (p->pos < end) {
-        unsigned char c = (unsigned char)p->text[p->pos];
-        if (c < 0x20) return g4_json_fail(p, p->pos, "a control character in a string must be written as an escape");
-        if (c != '\\') {
-            uint32_t cp;
-            size_t k = g4_utf8_decode(p->text + p->pos, end - p->pos, &cp);
-            if (k == 0) return g4_json_fail(p, p->pos, "malformed UTF-8");
-            memcpy(s + n, p->text + p->pos, k);
-            n += k;
-            p->pos += k;
-            continue;
-        }
-        static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
-        char e = p->text[p->pos + 1];
-        const char *hit = e != '\0' ? strchr(from, e) : NULL;
-        if (hit != NULL) {
-            s[n++] = to[hit - from];
-            p->pos += 2;
-            continue;
-        }
-        uint32_t hi, lo;
-        if (e != 'u') return g4_json_fail(p, p->pos, "unknown escape in a string");
-        if (end - p->pos < 6 || !g4_hex4(p->text + p->pos + 2, &hi))
-            return g4_json_fail(p, p->pos, "\\u needs four hexadecimal digits");
-        size_t used = 6;
-        if (hi >= 0xd800 && hi <= 0xdfff) {
-            if (hi >= 0xdc00 || end - p->pos < 12 || p->text[p->pos + 6] != '\\' || p->text[p->pos + 7] != 'u' ||
-                !g4_hex4(p->text + p->pos + 8, &lo) || lo < 0xdc00 || lo > 0xdfff)
-                return g4_json_fail(p, p->pos, "half of a surrogate pair stands alone");
-            hi = 0x10000 + ((hi - 0xd800) << 10) + (lo - 0xdc00);
-            used = 12;
-        }
-        n += g4_utf8_encode(hi, s + n);
-        p->pos += used;
-    }
-    p->pos = end + 1;
-    s[n] = '\0';
-    *out = s;
-    *out_len = n;
-    return G4_OK;
-}
-
-static size_t g4_json_digits(g4_json_parser *p)
-{
-    size_t from = p->pos;
-    while (p->pos < p->len && p->text[p->pos] >= '0' && p->text[p->pos] <= '9') p->pos++;
-    return p->pos - from;
-}
-
-static g4_status g4_json_number(g4_json_parser *p, g4_json *node)
-{
-    size_t start = p->pos;
-    if (p->text[p->pos] == '-') p->pos++;
-    if (p->pos < p->len && p->text[p->pos] == '0') p->pos++;
-    else if (g4_json_digits(p) == 0) return g4_json_fail(p, p->pos, "expected a digit");
-    if (p->pos < p->len && p->text[p->pos] >= '0' && p->text[p->pos] <= '9')
-        return g4_json_fail(p, start, "a number must not start with 0");
-    if (p->pos < p->len && p->text[p->pos] == '.') {
-        p->pos++;
-        if (g4_json_digits(p) == 0) return g4_json_fail(p, p->pos, "expected a digit after the point");
-    }
-    if (p->pos < p->len && (p->text[p->pos] == 'e' || p->text[p->pos] == 'E')) {
-        p->pos++;
-        if (p->pos < p->len && (p->text[p->pos] == '+' || p->text[p->pos] == '-')) p->pos++;
-        if (g4_json_digits(p) == 0) return g4_json_fail(p, p->pos, "expected a digit in the exponent");
-    }
-    size_t n = p->pos - start;
-    char *s = g4_arena_alloc(&p->arena, n + 1);
-    if (s == NULL) return g4_fail(p->err, G4_ERR_MEMORY, "JSON: no memory for a number of %zu bytes", n);
-    memcpy(s, p->text + start, n);
-    s[n] = '\0';
-    node->kind = G4_JSON_NUMBER;
-    node->text = s;
-    node->text_len = n;
-    if (!g4_parse_double(&p->arena, s, &node->number))
-        return g4_fail(p->err, G4_ERR_MEMORY, "JSON: no memory for a number");
-    return G4_OK;
-}
-
-typedef struct { g4_json *node; size_t order; } g4_member;
-
-static int g4_member_key_compare(const g4_json *a, const g4_json *b)
-{
-    int c = memcmp(a->key, b->key, a->key_len < b->key_len ? a->key_len : b->key_len);
-    return c != 0 ? c : (a->key_len > b->key_len) - (a->key_len < b->key_len);
-}
-
-static int g4_member_compare(const void *pa, const void *pb)
-{
-    const g4_member *a = pa, *b = pb;
-    int c = g4_member_key_compare(a->node, b->node);
-    return c != 0 ? c : (a->order > b->order) - (a->order < b->order);
-}
-
-/* Of members with one name, the first place gets the last value and the others go. Sorted, so that hostile objects cost
- * n log n. */
-static g4_status g4_json_unique(g4_json_parser *p, g4_json *object, size_t n)
-{
-    if (n < 2) return G4_OK;
-    g4_member *m = g4_alloc(p->arena.a, n, sizeof *m);
-    if (m == NULL) return g4_fail(p->err, G4_ERR_MEMORY, "JSON: no memory for an object of %zu members", n);
-    size_t i = 0;
-    for (g4_json *c = object->child; c != NULL; c = c->next, i++) m[i] = (g4_member){ c, i };
-    qsort(m, n, sizeof *m, g4_member_compare);
-    int duplicates = 0;
-    for (i = 0; i < n;) {
-        size_t j = i + 1;
-        while (j < n && g4_member_key_compare(m[i].node, m[j].node) == 0) j++;
-        if (j > i + 1) {
-            g4_json *first = m[i].node, *last = m[j - 1].node, *next = first->next;
-            const char *key = first->key;
-            *first = *last;
-            first->key = key;
-            first->next = next;
-            for (size_t k = i + 1; k < j; k++) m[k].node->key = NULL; /* marks a member that goes */
-            duplicates = 1;
-        }
-        i = j;
-    }
-    g4_free(p->arena.a, m);
-    if (duplicates)
-        for (g4_json *c = object->child; c != NULL; c = c->next) /* the first member always stays */
-            while (c->next != NULL && c->next->key == NULL) c->next = c->next->next;
-    return G4_OK;
-}
-
-static g4_status g4_json_value(g4_json_parser *p, g4_json *node, int depth);
-
-/* Members of an object or elements of an array, up to its closing bracket. pos stands behind the opening one. */
-static g4_status g4_json_children(g4_json_parser *p, g4_json *node, int depth)
-{
-    int is_object = node->kind == G4_JSON_OBJECT;
-    char close = is_object ? '}' : ']';
-    if (depth >= G4_JSON_MAX_DEPTH) return g4_json_fail(p, p->pos - 1, "nested more than 512 deep");
-    g4_json **tail = &node->child;
-    size_t n = 0;
-    g4_json_space(p);
-    if (p->pos < p->len && p->text[p->pos] == close) {
-        p->pos++;
-        return G4_OK;
-    }
-    for (;; n++) {
-        g4_json *c = g4_arena_alloc(&p->arena, sizeof *c);
-        if (c == NULL) return g4_fail(p->err, G4_ERR_MEMORY, "JSON: no memory for a value");
-        memset(c, 0, sizeof *c);
-        g4_json_space(p);
-        g4_status st = G4_OK;
-        if (is_object) {
-            if (p->pos >= p->len || p->text[p->pos] != '"')
-                return g4_json_fail(p, p->pos, "expected a name in double quotes");
-            st = g4_json_string(p, &c->key, &c->key_len);
-            if (st != G4_OK) return st;
-            g4_json_space(p);
-            if (p->pos >= p->len || p->text[p->pos] != ':')
-                return g4_json_fail(p, p->pos, "expected ':' after the name");
-            p->pos++;
-        }
-        st = g4_json_value(p, c, depth + 1);
-        if (st != G4_OK) return st;
-        *tail = c;
-        tail = &c->next;
-        g4_json_space(p);
-        if (p->pos < p->len && p->text[p->pos] == ',') {
-            p->pos++;
-            continue;
-        }
-        if (p->pos < p->len && p->text[p->pos] == close) break;
-        return g4_json_fail(p, p->pos, is_object ? "expected ',' or '}'" : "expected ',' or ']'");
-    }
-    p->pos++;
-    return is_object ? g4_json_unique(p, node, n + 1) : G4_OK;
-}
-
-static g4_status g4_json_value(g4_json_parser *p, g4_json *node, int depth)
-{
-    g4_json_space(p);
-    if (p->pos >= p->len) return g4_json_fail(p, p->pos, "expected a value, found the end");
-    static const struct { const char *word; size_t n; g4_json_kind kind; } words[] = {
-        { "null", 4, G4_JSON_NULL }, { "false", 5, G4_JSON_FALSE }, { "true", 4, G4_JSON_TRUE }
-    };
-    char c = p->text[p->pos];
-    switch (c) {
-    case '{':
-    case '[':
-        node->kind = c == '{' ? G4_JSON_OBJECT : G4_JSON_ARRAY;
-        p->pos++;
-        return g4_json_children(p, node, depth);
-    case '"':
-        node->kind = G4_JSON_STRING;
-        return g4_json_string(p, &node->text, &node->text_len);
-    default:
-        if (c == '-' || (c >= '0' && c <= '9')) return g4_json_number(p, node);
-        for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
-            if (p->len - p->pos >= words[i].n && memcmp(p->text + p->pos, words[i].word, words[i].n) == 0) {
-                node->kind = words[i].kind;
-                p->pos += words[i].n;
-                return G4_OK;
-            }
-        return g4_json_fail(p, p->pos, "expected a value");
-    }
-}
-
-g4_status g4_json_parse(g4_json **root, const g4_allocator *a, const char *text, size_t len, g4_error *err)
-{
-    *root = NULL;
-    g4_json_parser p = { .arena = { .a = a }, .text = text, .len = len, .err = err };
-    if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) p.pos = 3;
-    g4_json_doc *doc = g4_alloc(a, 1, sizeof *doc);
-    if (doc == NULL) return g4_fail(err, G4_ERR_MEMORY, "JSON: no memory for a document");
-    g4_status st = g4_json_value(&p, &doc->root, 0);
-    if (st == G4_OK) {
-        g4_json_space(&p);
-        if (p.pos < len) st = g4_json_fail(&p, p.pos, "something follows the end of the document");
-    }
-    doc->chunks = p.arena.chunks;
-    if (st != G4_OK) g4_json_free(a, &doc->root);
-    else *root = &doc->root;
-    return st;
-}
-
-void g4_json_free(const g4_allocator *a, g4_json *root)
-{
-    if (root == NULL) return;
-    g4_json_doc *doc = (g4_json_doc *)root;
-    g4_arena_free(a, doc->chunks);
-    g4_free(a, doc);
-}
-
-const g4_json *g4_json_get(const g4_json *object, const char *key)
-{
-    if (object == NULL || object->kind != G4_JSON_OBJECT) return NULL;
-    size_t n = strlen(key);
-    for (const g4_json *c = object->child; c != NULL; c = c->next)
-        if (c->key_len == n && memcmp(c->key, key, n) == 0) return c;
-    return NULL;
-}
-
-void g4_json_quote(g4_buf *b, const char *s, size_t len)
-{
-    g4_buf_add(b, "\"", 1);
-    for (size_t i = 0; i < len;) {
-        uint32_t cp = 0;
-        size_t k = g4_utf8_decode(s + i, len - i, &cp);
-        static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
-        const char *hit = k == 1 && cp != 0 ? strchr(from, (int)cp) : NULL;
-        if (k == 0) g4_buf_add(b, "\xef\xbf\xbd", 3);
-        else if (hit != NULL) g4_buf_fmt(b, "\\%c", to[hit - from]);
-        else if (cp < 0x20 || cp == 0x7f) g4_buf_fmt(b, "\\u%04x", (unsigned)cp);
-        else g4_buf_add(b, s + i, k);
-        i += k == 0 ? 1 : k;
-    }
-    g4_buf_add(b, "\"", 1);
-}
-
 /* ---- 2. Text as Python sees it --------------------------------------------------------------------
  *
  * The chat templates are Jinja: what they print, trim, sort and upper-case follows Python's str. Lower case is the
@@ -697,30 +306,6 @@ static int g4_truthy(const g4_json *v)
     }
 }
 
-static int g4_is(const g4_json *v, g4_json_kind kind) { return v != NULL && v->kind == kind; }
-static int g4_is_text(const g4_json *v, const char *s)
-{
-    return g4_is(v, G4_JSON_STRING) && v->text_len == strlen(s) && memcmp(v->text, s, v->text_len) == 0;
-}
-
-/* a == b as Python compares them; NULL and null are both None. */
-static int g4_json_equal(const g4_json *a, const g4_json *b)
-{
-    int a_none = a == NULL || a->kind == G4_JSON_NULL, b_none = b == NULL || b->kind == G4_JSON_NULL;
-    if (a_none || b_none) return a_none && b_none;
-    if (a->kind != b->kind) return 0;
-    if (a->kind == G4_JSON_NUMBER) return a->number == b->number;
-    if (a->kind == G4_JSON_STRING) return a->text_len == b->text_len && memcmp(a->text, b->text, a->text_len) == 0;
-    size_t na = 0, nb = 0;
-    for (const g4_json *c = a->child; c != NULL; c = c->next) na++;
-    for (const g4_json *c = b->child; c != NULL; c = c->next) nb++;
-    if (na != nb) return 0;
-    const g4_json *d = b->child;
-    for (const g4_json *c = a->child; c != NULL; c = c->next, d = d->next)
-        if (!g4_json_equal(c, a->kind == G4_JSON_OBJECT ? g4_json_get(b, c->key) : d)) return 0;
-    return 1;
-}
-
 /* ---- 3. Prompt rendering ---------------------------------------------------------------------------
  *
  * In: messages and tools as JSON trees. Out: the prompt's text, byte for byte what the official Jinja template makes of
@@ -836,7 +421,7 @@ static void g4_quoted_str(g4_renderer *r, const g4_json *v, int upper)
 /* Does `value | upper` equal the name? */
 static int g4_upper_is(g4_renderer *r, const g4_json *v, const char *name)
 {
-    if (!g4_is(v, G4_JSON_STRING)) return 0; /* no other value prints as one of the names asked for */
+    if (!g4_json_is(v, G4_JSON_STRING)) return 0; /* no other value prints as one of the names asked for */
     g4_buf s = { .a = r->a };
     g4_upper_text(&s, v->text, v->text_len);
     int same = s.data != NULL && strcmp(s.data, name) == 0 && s.len == strlen(name);
@@ -848,7 +433,7 @@ static int g4_upper_is(g4_renderer *r, const g4_json *v, const char *name)
 /* text + value: the value must be a string. */
 static void g4_joined(g4_renderer *r, const g4_json *v, const char *what)
 {
-    if (!g4_is(v, G4_JSON_STRING)) {
+    if (!g4_json_is(v, G4_JSON_STRING)) {
         char why[120];
         snprintf(why, sizeof why, "%s must be a string", what);
         g4_refuse(r, why);
@@ -874,7 +459,7 @@ typedef struct { g4_sorted *m; size_t n; g4_buf low; } g4_dictsort;
 static void g4_dictsort_open(g4_renderer *r, g4_dictsort *d, const g4_json *map, const char *what)
 {
     *d = (g4_dictsort){ .low = { .a = r->a } };
-    if (!g4_is(map, G4_JSON_OBJECT)) {
+    if (!g4_json_is(map, G4_JSON_OBJECT)) {
         char why[120];
         snprintf(why, sizeof why, "%s must be an object", what);
         g4_refuse(r, why);
@@ -1010,13 +595,13 @@ static void g4_format_items(g4_renderer *r, const g4_json *items)
         if (c->kind == G4_JSON_NULL) continue;
         if (found_first) g4_lit(r, ",");
         found_first = 1;
-        if (g4_is_text(&key, "properties")) {
+        if (g4_json_is_text(&key, "properties")) {
             g4_lit(r, "properties:{");
             if (c->kind == G4_JSON_OBJECT) g4_format_parameters(r, c, 0);
             g4_lit(r, "}");
-        } else if (g4_is_text(&key, "required")) {
+        } else if (g4_json_is_text(&key, "required")) {
             g4_format_required(r, c);
-        } else if (g4_is_text(&key, "type")) {
+        } else if (g4_json_is_text(&key, "type")) {
             g4_lit(r, "type:");
             if (c->kind == G4_JSON_STRING) {
                 g4_quoted_str(r, c, 1);
@@ -1069,7 +654,7 @@ static void g4_format_property(g4_renderer *r, const g4_json *value)
         }
     } else if (g4_upper_is(r, type, "ARRAY")) {
         const g4_json *items = g4_json_get(value, "items");
-        if (g4_is(items, G4_JSON_OBJECT) && items->child != NULL) {
+        if (g4_json_is(items, G4_JSON_OBJECT) && items->child != NULL) {
             g4_comma(r, &comma);
             g4_format_items(r, items);
         }
@@ -1080,7 +665,7 @@ static void g4_format_property(g4_renderer *r, const g4_json *value)
     }
     if (g4_upper_is(r, type, "OBJECT")) {
         const g4_json *properties = g4_json_get(value, "properties"), *required = g4_json_get(value, "required");
-        int own = g4_is(properties, G4_JSON_OBJECT);
+        int own = g4_json_is(properties, G4_JSON_OBJECT);
         g4_comma(r, &comma);
         g4_lit(r, "properties:{");
         g4_format_parameters(r, own ? properties : value, !own);
@@ -1113,7 +698,7 @@ static void g4_format_parameters(g4_renderer *r, const g4_json *properties, int 
 static void g4_format_function_declaration(g4_renderer *r, const g4_json *tool)
 {
     const g4_json *f = g4_json_get(tool, "function");
-    if (!g4_is(f, G4_JSON_OBJECT)) {
+    if (!g4_json_is(f, G4_JSON_OBJECT)) {
         g4_refuse(r, "a tool must be an object with a member \"function\"");
         return;
     }
@@ -1176,7 +761,7 @@ static size_t g4_until(const char *s, size_t n, const char *word, int *found)
 /* The model's own text without the thoughts in it. */
 static void g4_strip_thinking(g4_renderer *r, const g4_json *text)
 {
-    if (!g4_is(text, G4_JSON_STRING)) {
+    if (!g4_json_is(text, G4_JSON_STRING)) {
         g4_refuse(r, "text of the model must be a string");
         return;
     }
@@ -1201,7 +786,7 @@ static void g4_strip_thinking(g4_renderer *r, const g4_json *text)
 
 static void g4_trimmed(g4_renderer *r, const g4_json *v) /* v | trim */
 {
-    if (g4_is(v, G4_JSON_STRING)) {
+    if (g4_json_is(v, G4_JSON_STRING)) {
         const char *t = v->text;
         size_t n = v->text_len;
         g4_trim(&t, &n);
@@ -1217,7 +802,7 @@ static void g4_format_tool_response_block(g4_renderer *r, const g4_json *name, c
     g4_lit(r, "response:");
     g4_joined(r, name, "the name of a tool response");
     g4_lit(r, "{");
-    if (g4_is(response, G4_JSON_OBJECT)) {
+    if (g4_json_is(response, G4_JSON_OBJECT)) {
         g4_format_pairs(r, response);
     } else {
         g4_lit(r, "value:");
@@ -1231,26 +816,19 @@ static void g4_format_tool_response_block(g4_renderer *r, const g4_json *name, c
 static int g4_media_placeholder(g4_renderer *r, const g4_json *part)
 {
     const g4_json *type = g4_json_get(part, "type");
-    if (g4_is_text(type, "image") || (!r->old && g4_is_text(type, "image_url")))
+    if (g4_json_is_text(type, "image") || (!r->old && g4_json_is_text(type, "image_url")))
         g4_mark_add(r, "<|image|>", G4_MARK_IMAGE, part);
-    else if (g4_is_text(type, "audio") || (!r->old && g4_is_text(type, "input_audio")))
+    else if (g4_json_is_text(type, "audio") || (!r->old && g4_json_is_text(type, "input_audio")))
         g4_mark_add(r, "<|audio|>", G4_MARK_AUDIO, part);
-    else if (g4_is_text(type, "video")) g4_mark_add(r, "<|video|>", G4_MARK_VIDEO, part);
+    else if (g4_json_is_text(type, "video")) g4_mark_add(r, "<|video|>", G4_MARK_VIDEO, part);
     else return 0;
     return 1;
-}
-
-/* A member of a message; null counts as absent. */
-static const g4_json *g4_field(const g4_json *message, const char *key)
-{
-    const g4_json *v = g4_json_get(message, key);
-    return g4_is(v, G4_JSON_NULL) ? NULL : v;
 }
 
 static void g4_render_call(g4_renderer *r, const g4_json *call)
 {
     const g4_json *f = g4_json_get(call, "function"), *arguments = g4_json_get(f, "arguments");
-    if (!g4_is(f, G4_JSON_OBJECT)) {
+    if (!g4_json_is(f, G4_JSON_OBJECT)) {
         g4_refuse(r, "a tool call must be an object with a member \"function\"");
         return;
     }
@@ -1258,9 +836,9 @@ static void g4_render_call(g4_renderer *r, const g4_json *call)
     g4_lit(r, "call:");
     g4_joined(r, g4_json_get(f, "name"), "the function name of a tool call");
     g4_lit(r, "{");
-    if (g4_is(arguments, G4_JSON_OBJECT)) g4_format_pairs(r, arguments);
-    else if (r->old && g4_is(arguments, G4_JSON_STRING)) g4_str(r, arguments);
-    else if (!r->old && !g4_is(arguments, G4_JSON_NULL))
+    if (g4_json_is(arguments, G4_JSON_OBJECT)) g4_format_pairs(r, arguments);
+    else if (r->old && g4_json_is(arguments, G4_JSON_STRING)) g4_str(r, arguments);
+    else if (!r->old && !g4_json_is(arguments, G4_JSON_NULL))
         g4_refuse(r, "arguments of a tool call must be a JSON object, not a string");
     g4_lit(r, "}");
     g4_ctl(r, "<tool_call|>");
@@ -1270,20 +848,20 @@ static void g4_render_call(g4_renderer *r, const g4_json *call)
 static void g4_render_tool_message(g4_renderer *r, const g4_json *calls, const g4_json *follow)
 {
     static const g4_json unknown = { .kind = G4_JSON_STRING, .text = "unknown", .text_len = 7 };
-    const g4_json *name = g4_json_get(follow, "name"), *body = g4_field(follow, "content");
+    const g4_json *name = g4_json_get(follow, "name"), *body = g4_json_given(follow, "content");
     if (!r->old && !g4_truthy(name)) name = &unknown;
     for (const g4_json *tc = calls->child; tc != NULL; tc = tc->next)
         if (g4_json_equal(g4_json_get(tc, "id"), g4_json_get(follow, "tool_call_id")))
             name = g4_json_get(g4_json_get(tc, "function"), "name");
-    if (g4_is(body, G4_JSON_OBJECT) && body->child != NULL) {
+    if (g4_json_is(body, G4_JSON_OBJECT) && body->child != NULL) {
         g4_refuse(r, "content of a tool message must be a string or a list of parts (a map goes into tool_responses)");
-    } else if (g4_is(body, G4_JSON_ARRAY) || g4_is(body, G4_JSON_OBJECT)) {
+    } else if (g4_json_is(body, G4_JSON_ARRAY) || g4_json_is(body, G4_JSON_OBJECT)) {
         g4_buf s = { .a = r->a };
         for (const g4_json *part = body->child; part != NULL; part = part->next) {
             const g4_json *text = g4_json_get(part, "text");
-            if (!g4_is(part, G4_JSON_OBJECT)) g4_refuse(r, "a content part must be an object");
-            else if (!g4_is_text(g4_json_get(part, "type"), "text")) continue;
-            else if (g4_is(text, G4_JSON_STRING)) g4_buf_add(&s, text->text, text->text_len);
+            if (!g4_json_is(part, G4_JSON_OBJECT)) g4_refuse(r, "a content part must be an object");
+            else if (!g4_json_is_text(g4_json_get(part, "type"), "text")) continue;
+            else if (g4_json_is(text, G4_JSON_STRING)) g4_buf_add(&s, text->text, text->text_len);
             else if (text != NULL) g4_refuse(r, "the text of a content part must be a string");
             else g4_refuse(r, "a content part of type text has no text");
         }
@@ -1303,16 +881,16 @@ static void g4_render_tool_message(g4_renderer *r, const g4_json *calls, const g
 static int g4_render_content(g4_renderer *r, const g4_json *content, int is_model)
 {
     int media = 0;
-    if (g4_is(content, G4_JSON_STRING)) {
+    if (g4_json_is(content, G4_JSON_STRING)) {
         if (is_model) g4_strip_thinking(r, content);
         else g4_trimmed(r, content);
-    } else if (g4_is(content, G4_JSON_ARRAY) || g4_is(content, G4_JSON_OBJECT)) {
+    } else if (g4_json_is(content, G4_JSON_ARRAY) || g4_json_is(content, G4_JSON_OBJECT)) {
         for (const g4_json *item = content->child; item != NULL && r->st == G4_OK; item = item->next) {
             if (!r->old && (content->kind == G4_JSON_OBJECT || item->kind != G4_JSON_OBJECT)) {
                 g4_refuse(r, "a content part must be an object");
             } else if (content->kind == G4_JSON_OBJECT) {
                 continue; /* 2026-04 sees the names only */
-            } else if (g4_is_text(g4_json_get(item, "type"), "text")) {
+            } else if (g4_json_is_text(g4_json_get(item, "type"), "text")) {
                 if (is_model) g4_strip_thinking(r, g4_json_get(item, "text"));
                 else g4_trimmed(r, g4_json_get(item, "text"));
             } else if (g4_media_placeholder(r, item)) {
@@ -1333,19 +911,19 @@ typedef struct {
 
 static void g4_render_message(g4_renderer *r, g4_render_state *s, const g4_json *m, int index)
 {
-    const g4_json *role = g4_field(m, "role"), *calls = g4_field(m, "tool_calls"),
-                  *responses = g4_field(m, "tool_responses");
-    int is_model = g4_is_text(role, "assistant") || g4_is_text(role, "model");
+    const g4_json *role = g4_json_given(m, "role"), *calls = g4_json_given(m, "tool_calls"),
+                  *responses = g4_json_given(m, "tool_responses");
+    int is_model = g4_json_is_text(role, "assistant") || g4_json_is_text(role, "model");
     s->prev = G4_PREV_NONE;
-    if (!(is_model && g4_is_text(s->prev_role, "assistant"))) {
+    if (!(is_model && g4_json_is_text(s->prev_role, "assistant"))) {
         g4_ctl(r, "<|turn>");
         if (is_model) g4_lit(r, "model");
         else g4_joined(r, role, "role");
         g4_lit(r, "\n");
     }
 
-    const g4_json *thought = g4_field(m, "reasoning");
-    if (!g4_truthy(thought)) thought = g4_field(m, "reasoning_content");
+    const g4_json *thought = g4_json_given(m, "reasoning");
+    if (!g4_truthy(thought)) thought = g4_json_given(m, "reasoning_content");
     int late = index > s->last_user, with_calls = g4_truthy(calls);
     int show = r->old ? late && with_calls : late || (r->in->preserve_thinking && with_calls);
     if (g4_truthy(thought) && show) {
@@ -1379,7 +957,7 @@ static void g4_render_message(g4_renderer *r, g4_render_state *s, const g4_json 
         }
     } else if (with_calls) {
         int at = r->message;
-        for (const g4_json *f = m->next; f != NULL && g4_is_text(g4_field(f, "role"), "tool") && r->st == G4_OK;
+        for (const g4_json *f = m->next; f != NULL && g4_json_is_text(g4_json_given(f, "role"), "tool") && r->st == G4_OK;
              f = f->next) {
             r->message++; /* errors are about the tool's message */
             r->role = "tool";
@@ -1391,7 +969,7 @@ static void g4_render_message(g4_renderer *r, g4_render_state *s, const g4_json 
     if (answered) s->prev = G4_PREV_RESPONSE;
 
     size_t start = r->out->text.len;
-    const g4_json *content = g4_field(m, "content");
+    const g4_json *content = g4_json_given(m, "content");
     if (g4_render_content(r, content, is_model) && r->old) s->prev = G4_PREV_OTHER;
     const char *t = r->out->text.data == NULL ? "" : r->out->text.data + start;
     size_t n = r->out->text.len - start;
@@ -1399,8 +977,8 @@ static void g4_render_message(g4_renderer *r, g4_render_state *s, const g4_json 
     int has_content = r->old ? g4_truthy(content) : n > 0;
 
     const g4_json *next = m->next;
-    while (next != NULL && g4_is_text(g4_field(next, "role"), "tool")) next = next->next;
-    int goes_on = !r->old && is_model && next != NULL && g4_is_text(g4_field(next, "role"), "assistant") &&
+    while (next != NULL && g4_json_is_text(g4_json_given(next, "role"), "tool")) next = next->next;
+    int goes_on = !r->old && is_model && next != NULL && g4_json_is_text(g4_json_given(next, "role"), "assistant") &&
                   (!with_calls || answered);
     if (s->prev == G4_PREV_CALL && !answered) {
         g4_ctl(r, "<|tool_response>");
@@ -1421,13 +999,13 @@ static void g4_render_system(g4_renderer *r, g4_render_state *s, const g4_json *
         s->prev = G4_PREV_OTHER;
     }
     if (system != NULL) {
-        const g4_json *content = g4_field(system, "content");
-        if (!r->old && (g4_is(content, G4_JSON_ARRAY) || g4_is(content, G4_JSON_OBJECT))) {
+        const g4_json *content = g4_json_given(system, "content");
+        if (!r->old && (g4_json_is(content, G4_JSON_ARRAY) || g4_json_is(content, G4_JSON_OBJECT))) {
             for (const g4_json *item = content->child; item != NULL; item = item->next) {
                 if (content->kind == G4_JSON_ARRAY) g4_trimmed(r, g4_json_get(item, "text"));
                 g4_lit(r, " ");
             }
-        } else if (g4_is(content, G4_JSON_STRING) || r->old) {
+        } else if (g4_json_is(content, G4_JSON_STRING) || r->old) {
             g4_trimmed(r, content);
         }
     }
@@ -1453,22 +1031,22 @@ static g4_status g4_render(g4_rendered *out, const g4_allocator *a, const g4_ren
     };
     g4_render_state s = { .last_user = -1 };
     out->text.a = a;
-    if (!g4_is(in->messages, G4_JSON_ARRAY)) return g4_fail(err, G4_ERR_ARGUMENT, "messages must be a list of objects");
+    if (!g4_json_is(in->messages, G4_JSON_ARRAY)) return g4_fail(err, G4_ERR_ARGUMENT, "messages must be a list of objects");
     if (g4_truthy(in->tools) && in->tools->kind != G4_JSON_ARRAY)
         return g4_fail(err, G4_ERR_ARGUMENT, "tools must be a list of objects");
     int n = 0;
     for (const g4_json *m = in->messages->child; m != NULL; m = m->next, n++) {
         r.message = n;
         if (m->kind != G4_JSON_OBJECT) g4_refuse(&r, "a message must be an object");
-        else if (g4_field(m, "role") == NULL) g4_refuse(&r, "a message must have a role");
-        else if (!g4_is(g4_field(m, "role"), G4_JSON_STRING)) g4_refuse(&r, "role must be a string");
+        else if (g4_json_given(m, "role") == NULL) g4_refuse(&r, "a message must have a role");
+        else if (!g4_json_is(g4_json_given(m, "role"), G4_JSON_STRING)) g4_refuse(&r, "role must be a string");
     }
     r.message = -1;
     if (r.old && n == 0) g4_refuse(&r, "messages is empty");
     const g4_json *m = in->messages->child;
     if (r.st == G4_OK) {
         int has_system =
-            m != NULL && (g4_is_text(g4_field(m, "role"), "system") || g4_is_text(g4_field(m, "role"), "developer"));
+            m != NULL && (g4_json_is_text(g4_json_given(m, "role"), "system") || g4_json_is_text(g4_json_given(m, "role"), "developer"));
         g4_ctl(&r, "<bos>");
         if (in->thinking || g4_truthy(in->tools) || has_system) {
             if (has_system) {
@@ -1480,12 +1058,12 @@ static g4_status g4_render(g4_rendered *out, const g4_allocator *a, const g4_ren
         if (has_system) m = m->next;
         int index = 0, first = has_system ? 1 : 0;
         for (const g4_json *c = m; c != NULL; c = c->next, index++)
-            if (g4_is_text(g4_field(c, "role"), "user")) s.last_user = index;
+            if (g4_json_is_text(g4_json_given(c, "role"), "user")) s.last_user = index;
         index = 0;
         for (; m != NULL && r.st == G4_OK; m = m->next, index++) {
-            if (g4_is_text(g4_field(m, "role"), "tool")) continue;
+            if (g4_json_is_text(g4_json_given(m, "role"), "tool")) continue;
             r.message = first + index;
-            r.role = g4_field(m, "role")->text;
+            r.role = g4_json_given(m, "role")->text;
             g4_render_message(&r, &s, m, index);
         }
         if (in->add_generation_prompt && s.prev != G4_PREV_RESPONSE && s.prev != G4_PREV_CALL) {
@@ -1529,14 +1107,10 @@ typedef struct {
     int n_soft, n_frames;
 } g4_chat_item;
 
-typedef struct g4_chat_doc g4_chat_doc;
-struct g4_chat_doc { g4_json *root; g4_chat_doc *next; };
-
 struct g4_chat {
     const g4_allocator *a;
     g4_engine *e;                 /* may be NULL */
     g4_arena arena;               /* built nodes */
-    g4_chat_doc *docs;            /* parsed texts */
     g4_render_input in;
     g4_rendered r;
     g4_chat_item *media;          /* in the order of the prompt */
@@ -1561,7 +1135,6 @@ void g4_chat_close(g4_chat *c)
 {
     if (c == NULL) return;
     const g4_allocator *a = c->a;
-    for (g4_chat_doc *d = c->docs; d != NULL; d = d->next) g4_json_free(a, d->root);
     for (int i = 0; i < c->n_media; i++) {
         for (int k = 0; k < c->media[i].n_soft; k++) g4_soft_close(c->e, c->media[i].soft[k]);
         g4_free(a, c->media[i].soft);
@@ -1572,7 +1145,7 @@ void g4_chat_close(g4_chat *c)
     g4_free(a, c->runs);
     g4_free(a, c->headers);
     g4_rendered_free(&c->r);
-    g4_arena_free(a, c->arena.chunks);
+    g4_arena_free(&c->arena);
     g4_free(a, c);
 }
 
@@ -1607,18 +1180,8 @@ static g4_status g4_chat_new(g4_chat **out, g4_engine *e, const g4_allocator *a,
 static g4_status g4_chat_json(g4_chat *c, g4_json **out, const char *text, size_t len, const char *what, g4_error *err)
 {
     g4_error why = { 0 };
-    g4_json *root;
-    *out = NULL;
-    g4_status st = g4_json_parse(&root, c->a, text, len, &why);
+    g4_status st = g4_json_parse_in(out, &c->arena, text, len, &why);
     if (st != G4_OK) return g4_fail(err, st, "%s%s%s", what, what[0] != '\0' ? ": " : "", why.message);
-    g4_chat_doc *d = g4_arena_alloc(&c->arena, sizeof *d);
-    if (d == NULL) {
-        g4_json_free(c->a, root);
-        return g4_fail(err, G4_ERR_MEMORY, "no memory for a conversation");
-    }
-    *d = (g4_chat_doc){ root, c->docs };
-    c->docs = d;
-    *out = root;
     return G4_OK;
 }
 
@@ -1894,14 +1457,14 @@ fail:
 static g4_status g4_chat_open_arguments(g4_chat *c, g4_json *messages, g4_error *err)
 {
     int at = 0;
-    if (!g4_is(messages, G4_JSON_ARRAY)) return G4_OK; /* rendering refuses it */
+    if (!g4_json_is(messages, G4_JSON_ARRAY)) return G4_OK; /* rendering refuses it */
     for (const g4_json *m = messages->child; m != NULL; m = m->next, at++) {
-        const g4_json *calls = g4_field(m, "tool_calls");
+        const g4_json *calls = g4_json_given(m, "tool_calls");
         int k = 0;
-        for (const g4_json *call = g4_is(calls, G4_JSON_ARRAY) ? calls->child : NULL; call != NULL;
+        for (const g4_json *call = g4_json_is(calls, G4_JSON_ARRAY) ? calls->child : NULL; call != NULL;
              call = call->next, k++) {
             g4_json *arguments = (g4_json *)(uintptr_t)g4_json_get(g4_json_get(call, "function"), "arguments"), *parsed;
-            if (!g4_is(arguments, G4_JSON_STRING)) continue;
+            if (!g4_json_is(arguments, G4_JSON_STRING)) continue;
             char what[96];
             snprintf(what, sizeof what, "messages[%d].tool_calls[%d].function.arguments", at, k);
             const char *t = arguments->text;
@@ -1944,11 +1507,11 @@ static g4_status g4_chat_read(g4_chat **out, g4_engine *e, const g4_allocator *a
         c->in.messages = doc;
     } else if (doc->kind == G4_JSON_OBJECT) {
         const g4_json *v;
-        c->in.messages = g4_field(doc, "messages");
-        if ((v = g4_field(doc, "tools")) != NULL) c->in.tools = v;
-        if ((v = g4_field(doc, "enable_thinking")) != NULL) c->in.thinking = g4_truthy(v);
-        if ((v = g4_field(doc, "preserve_thinking")) != NULL) c->in.preserve_thinking = g4_truthy(v);
-        if ((v = g4_field(doc, "add_generation_prompt")) != NULL) c->in.add_generation_prompt = g4_truthy(v);
+        c->in.messages = g4_json_given(doc, "messages");
+        if ((v = g4_json_given(doc, "tools")) != NULL) c->in.tools = v;
+        if ((v = g4_json_given(doc, "enable_thinking")) != NULL) c->in.thinking = g4_truthy(v);
+        if ((v = g4_json_given(doc, "preserve_thinking")) != NULL) c->in.preserve_thinking = g4_truthy(v);
+        if ((v = g4_json_given(doc, "add_generation_prompt")) != NULL) c->in.add_generation_prompt = g4_truthy(v);
     } else {
         st = g4_fail(err, G4_ERR_ARGUMENT, "a conversation must be a list of messages, or an object with messages");
         goto fail;
@@ -2045,8 +1608,8 @@ g4_status g4_chat_media(g4_chat *c, int i, g4_chat_medium *out, g4_error *err)
         const g4_json *inner = NULL;
         for (k = 0; k < sizeof members / sizeof members[0] && v == NULL && inner == NULL; k++) {
             const g4_json *m = g4_json_get(p, members[k]);
-            if (g4_is(m, G4_JSON_STRING)) v = m;
-            else if (g4_is(m, G4_JSON_OBJECT)) inner = m;
+            if (g4_json_is(m, G4_JSON_STRING)) v = m;
+            else if (g4_json_is(m, G4_JSON_OBJECT)) inner = m;
         }
         p = v == NULL ? inner : NULL;
     }
@@ -2422,11 +1985,9 @@ static int g4_call_quote(g4_call_reader *r)
 
 static int g4_call_peek(const g4_call_reader *r) { return r->at < r->n ? (unsigned char)r->s[r->at] : -1; }
 
-static int g4_one_of(const char *set, char ch) { return ch != '\0' && strchr(set, ch) != NULL; }
-
 static void g4_call_space(g4_call_reader *r)
 {
-    while (r->at < r->n && g4_one_of(" \t\r\n", r->s[r->at])) r->at++;
+    while (r->at < r->n && g4_is_one_of(" \t\r\n", r->s[r->at])) r->at++;
 }
 
 /* Text up to the next control token, which is passed. Without one: to the end. */
@@ -2456,10 +2017,10 @@ static void g4_call_quoted_string(g4_call_reader *r)
         const char *hit = e != '\0' ? strchr(from, e) : NULL;
         if (hit != NULL) {
             g4_buf_add(&t, &to[hit - from], 1);
-        } else if (e == 'u' && r->n - r->at >= 4 && g4_hex4(r->s + r->at, &cp)) {
+        } else if (e == 'u' && r->n - r->at >= 4 && g4_hex_read(r->s + r->at, 4, &cp)) {
             r->at += 4;
             if (cp >= 0xd800 && cp < 0xdc00 && r->n - r->at >= 6 && r->s[r->at] == '\\' && r->s[r->at + 1] == 'u' &&
-                g4_hex4(r->s + r->at + 2, &low) && low >= 0xdc00 && low < 0xe000) {
+                g4_hex_read(r->s + r->at + 2, 4, &low) && low >= 0xdc00 && low < 0xe000) {
                 cp = 0x10000 + ((cp - 0xd800) << 10) + (low - 0xdc00);
                 r->at += 6;
             } else if (cp >= 0xd800 && cp < 0xe000) {
@@ -2467,7 +2028,7 @@ static void g4_call_quoted_string(g4_call_reader *r)
             }
             g4_buf_add(&t, utf8, g4_utf8_encode(cp, utf8));
         } else {
-            if (!g4_one_of("\"'\\/", e)) g4_buf_add(&t, &ch, 1); /* not an escape: both stay */
+            if (!g4_is_one_of("\"'\\/", e)) g4_buf_add(&t, &ch, 1); /* not an escape: both stay */
             g4_buf_add(&t, &e, 1);
         }
     }
@@ -2498,26 +2059,6 @@ static int g4_call_is_key(const g4_call_reader *r, size_t i)
            !(i + 2 < r->n && r->s[i] == ':' && r->s[i + 1] == '/' && r->s[i + 2] == '/');
 }
 
-static int g4_is_json_number(const char *s, size_t n)
-{
-    g4_error ignored;
-    g4_json_parser p = { .text = s, .len = n, .err = &ignored };
-    if (n == 0 || (s[0] != '-' && (s[0] < '0' || s[0] > '9'))) return 0;
-    if (p.text[p.pos] == '-') p.pos++;
-    if (p.pos < n && s[p.pos] == '0') p.pos++;
-    else if (g4_json_digits(&p) == 0) return 0;
-    if (p.pos < n && s[p.pos] == '.') {
-        p.pos++;
-        if (g4_json_digits(&p) == 0) return 0;
-    }
-    if (p.pos < n && (s[p.pos] == 'e' || s[p.pos] == 'E')) {
-        p.pos++;
-        if (p.pos < n && (s[p.pos] == '+' || s[p.pos] == '-')) p.pos++;
-        if (g4_json_digits(&p) == 0) return 0;
-    }
-    return p.pos == n;
-}
-
 /* The JSON literal that a bare word means, or NULL. */
 static const char *g4_call_literal(const char *s, size_t n)
 {
@@ -2539,12 +2080,12 @@ static void g4_call_bare(g4_call_reader *r, int in_list)
         if (ch == ',' && (in_list || g4_call_is_key(r, r->at + 1))) break;
         if (ch == ',') {
             size_t i = r->at + 1;
-            while (i < r->n && g4_one_of(" \t\r\n", r->s[i])) i++;
+            while (i < r->n && g4_is_one_of(" \t\r\n", r->s[i])) i++;
             if (i >= r->n || r->s[i] == '}' || r->s[i] == ']' || (r->q < r->n_quotes && r->quotes[r->q] == i)) break;
         }
         if (ch == ' ' || ch == '\n' || ch == '\t') {
             size_t n = r->at - from;
-            if ((g4_is_json_number(r->s + from, n) || g4_call_literal(r->s + from, n) != NULL) &&
+            if ((g4_json_is_number(r->s + from, n) || g4_call_literal(r->s + from, n) != NULL) &&
                 (in_list || g4_call_is_key(r, r->at)))
                 break;
         }
@@ -2555,7 +2096,7 @@ static void g4_call_bare(g4_call_reader *r, int in_list)
     g4_trim(&t, &n);
     const char *literal = g4_call_literal(t, n);
     if (literal != NULL) g4_buf_str(r->out, literal);
-    else if (g4_is_json_number(t, n)) g4_buf_add(r->out, t, n);
+    else if (g4_json_is_number(t, n)) g4_buf_add(r->out, t, n);
     else g4_json_quote(r->out, t, n);
 }
 
@@ -2567,7 +2108,7 @@ static void g4_call_members(g4_call_reader *r, int depth, int is_list)
     int first = 1;
     g4_buf_str(r->out, is_list ? "[" : "{");
     for (;;) {
-        while (!g4_call_quote(r) && r->at < r->n && g4_one_of(" \t\r\n,;", r->s[r->at])) r->at++;
+        while (!g4_call_quote(r) && r->at < r->n && g4_is_one_of(" \t\r\n,;", r->s[r->at])) r->at++;
         int ch = g4_call_peek(r);
         if (ch < 0) break;
         if (!g4_call_quote(r) && (ch == '}' || ch == ']')) {
@@ -2583,7 +2124,7 @@ static void g4_call_members(g4_call_reader *r, int depth, int is_list)
                 g4_call_quoted_string(r);
             } else {
                 size_t from = r->at;
-                while (r->at < r->n && !g4_call_quote(r) && !g4_one_of(":=,{}[]", r->s[r->at])) r->at++;
+                while (r->at < r->n && !g4_call_quote(r) && !g4_is_one_of(":=,{}[]", r->s[r->at])) r->at++;
                 const char *t = r->s + from;
                 size_t n = r->at - from;
                 g4_trim(&t, &n);
@@ -3971,17 +3512,17 @@ static int g4_pattern_char(g4_pattern *p, uint32_t *cp)
     }
     char e = p->s[p->pos++];
     static const char from[] = "nrtfv0", to[] = "\n\r\t\f\v\0";
-    if (g4_one_of("dDwWsS", e)) {
+    if (g4_is_one_of("dDwWsS", e)) {
         *cp = (unsigned char)e;
         return 1;
     }
-    if (g4_one_of(from, e)) {
+    if (g4_is_one_of(from, e)) {
         *cp = (unsigned char)to[strchr(from, e) - from];
     } else if (e == 'u' || e == 'x') {
         size_t digits = e == 'u' ? 4 : 2;
         char hex[5] = "0000";
         if (p->n - p->pos >= digits) memcpy(hex + (4 - digits), p->s + p->pos, digits);
-        if (p->n - p->pos < digits || !g4_hex4(hex, cp) || (*cp >= 0xd800 && *cp <= 0xdfff))
+        if (p->n - p->pos < digits || !g4_hex_read(hex, 4, cp) || (*cp >= 0xd800 && *cp <= 0xdfff))
             g4_pattern_fail(p, "a bad \\u or \\x escape");
         p->pos += p->n - p->pos < digits ? p->n - p->pos : digits;
     } else if ((e >= 'a' && e <= 'z') || (e >= 'A' && e <= 'Z') || (e >= '1' && e <= '9')) {
@@ -4039,7 +3580,7 @@ static int g4_is_name_char(char ch)
 static void g4_notation_space(g4_pattern *p)
 {
     while (p->notation && p->pos < p->n) {
-        if (g4_one_of(" \t\r\n", p->s[p->pos])) {
+        if (g4_is_one_of(" \t\r\n", p->s[p->pos])) {
             p->pos++;
         } else if (p->s[p->pos] == '#') {
             while (p->pos < p->n && p->s[p->pos] != '\n') p->pos++;
@@ -4135,7 +3676,7 @@ static int32_t g4_pattern_atom(g4_pattern *p, int32_t from)
     } else if (p->notation) {
         g4_pattern_fail(p, "expected a text in quotes, a class, a name or a group");
         return to;
-    } else if (g4_one_of("*+?{", ch)) {
+    } else if (g4_is_one_of("*+?{", ch)) {
         g4_pattern_fail(p, "nothing to repeat");
         return to;
     } else if (ch == '^' || ch == '$') {
@@ -4201,7 +3742,7 @@ static int32_t g4_pattern_sequence(g4_pattern *p, int32_t from)
             return from;
         if (p->notation && g4_is_name_char(p->s[p->pos])) { /* the next rule's name ends this one */
             size_t at = g4_pattern_skip(p, p->pos);
-            while (at < p->n && g4_one_of(" \t\r\n", p->s[at])) at++;
+            while (at < p->n && g4_is_one_of(" \t\r\n", p->s[at])) at++;
             if (p->n - at >= 3 && memcmp(p->s + at, "::=", 3) == 0) return from;
         }
         size_t start = p->pos, after = g4_pattern_skip(p, start);
@@ -4562,7 +4103,7 @@ static void g4_schema_string(g4_schema *c, const g4_json *s, int32_t from, int32
         if (pattern != NULL) g4_schema_fail(c, "format", "cannot be combined with pattern here");
         keyword = "format";
         for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++)
-            if (g4_is_text(format, formats[i].name)) expression = formats[i].pattern;
+            if (g4_json_is_text(format, formats[i].name)) expression = formats[i].pattern;
         if (expression == NULL) g4_schema_fail(c, "format", "this format is not supported");
         else len = strlen(expression);
     }
@@ -4980,8 +4521,8 @@ static int g4_schema_type_bit(const g4_json *v)
 {
     static const char *const names[] = { "null", "boolean", "integer", "number", "string", "array", "object" };
     for (int i = 0; i < 7; i++)
-        if (g4_is_text(v, names[i])) return 1 << i;
-    if (g4_is(v, G4_JSON_STRING)) { /* the tools of some hosts write them in capitals */
+        if (g4_json_is_text(v, names[i])) return 1 << i;
+    if (g4_json_is(v, G4_JSON_STRING)) { /* the tools of some hosts write them in capitals */
         for (int i = 0; i < 7; i++) {
             size_t k = 0, n = strlen(names[i]);
             while (k < n && k < v->text_len && (v->text[k] | 0x20) == names[i][k]) k++;
@@ -5045,7 +4586,7 @@ static int g4_json_type_bit(const g4_json *v)
 static const g4_json *g4_schema_resolve(g4_schema *c, const g4_json *ref)
 {
     const g4_json *at = c->root;
-    if (!g4_is(ref, G4_JSON_STRING) || ref->text_len == 0 || ref->text[0] != '#' ||
+    if (!g4_json_is(ref, G4_JSON_STRING) || ref->text_len == 0 || ref->text[0] != '#' ||
         (ref->text_len > 1 && ref->text[1] != '/')) {
         g4_schema_fail(c, "$ref", "only references into the document itself (#/...) are supported");
         return NULL;
@@ -5060,7 +4601,7 @@ static const g4_json *g4_schema_resolve(g4_schema *c, const g4_json *ref)
             if (ch == '~' && i + 1 < ref->text_len) ch = ref->text[++i] == '1' ? '/' : '~';
             else if (ch == '%' && ref->text_len - i > 2) {
                 memcpy(four + 2, ref->text + i + 1, 2);
-                if (g4_hex4(four, &hex)) {
+                if (g4_hex_read(four, 4, &hex)) {
                     ch = (char)hex;
                     i += 2;
                 }
@@ -5088,7 +4629,7 @@ static const g4_json *g4_schema_resolve(g4_schema *c, const g4_json *ref)
 static int g4_schema_requires(const g4_json *s, const g4_json *name)
 {
     const g4_json *required = g4_json_get(s, "required");
-    for (const g4_json *q = g4_is(required, G4_JSON_ARRAY) ? required->child : NULL; q != NULL; q = q->next)
+    for (const g4_json *q = g4_json_is(required, G4_JSON_ARRAY) ? required->child : NULL; q != NULL; q = q->next)
         if (q->kind == G4_JSON_STRING && q->text_len == name->key_len && memcmp(q->text, name->key, q->text_len) == 0)
             return 1;
     return 0;
@@ -5098,12 +4639,12 @@ static int g4_schema_requires(const g4_json *s, const g4_json *name)
 static int g4_schema_needs_more(const g4_json *a, const g4_json *b)
 {
     const g4_json *required = g4_json_get(a, "required"), *pb = g4_json_get(b, "properties");
-    for (const g4_json *q = g4_is(required, G4_JSON_ARRAY) ? required->child : NULL; q != NULL; q = q->next)
+    for (const g4_json *q = g4_json_is(required, G4_JSON_ARRAY) ? required->child : NULL; q != NULL; q = q->next)
         if (q->kind == G4_JSON_STRING && g4_json_get(pb, q->text) == NULL) return 1;
     return 0;
 }
 
-static int g4_schema_closed(const g4_json *s) { return g4_is(g4_json_get(s, "additionalProperties"), G4_JSON_FALSE); }
+static int g4_schema_closed(const g4_json *s) { return g4_json_is(g4_json_get(s, "additionalProperties"), G4_JSON_FALSE); }
 
 /* Can no value made for one of these be valid for the other as well? Errs on the side of no. */
 static int g4_schema_disjoint(g4_schema *c, const g4_json *a, const g4_json *b, int depth)
@@ -5113,8 +4654,8 @@ static int g4_schema_disjoint(g4_schema *c, const g4_json *a, const g4_json *b, 
         return g4_schema_disjoint(c, g4_schema_resolve(c, g4_json_get(a, "$ref")), b, depth + 1);
     if (g4_json_get(b, "$ref") != NULL)
         return g4_schema_disjoint(c, a, g4_schema_resolve(c, g4_json_get(b, "$ref")), depth + 1);
-    if (!g4_is(a, G4_JSON_OBJECT) || !g4_is(b, G4_JSON_OBJECT))
-        return g4_is(a, G4_JSON_FALSE) || g4_is(b, G4_JSON_FALSE);
+    if (!g4_json_is(a, G4_JSON_OBJECT) || !g4_json_is(b, G4_JSON_OBJECT))
+        return g4_json_is(a, G4_JSON_FALSE) || g4_json_is(b, G4_JSON_FALSE);
     const g4_json *const s[2] = { a, b };
     const g4_json *values[2] = { NULL, NULL };
     g4_json single[2];
@@ -5125,7 +4666,7 @@ static int g4_schema_disjoint(g4_schema *c, const g4_json *a, const g4_json *b, 
             single[i] = *k;
             single[i].next = NULL;
             values[i] = &single[i];
-        } else if (g4_is(e, G4_JSON_ARRAY)) {
+        } else if (g4_json_is(e, G4_JSON_ARRAY)) {
             values[i] = e->child;
         }
         types[i] = 0;
@@ -5151,7 +4692,7 @@ static int g4_schema_disjoint(g4_schema *c, const g4_json *a, const g4_json *b, 
         if ((more_b || (more_a && g4_schema_closed(b))) && (more_a || (more_b && g4_schema_closed(a)))) return 1;
     }
     const g4_json *pa = g4_json_get(a, "properties"), *pb = g4_json_get(b, "properties");
-    for (const g4_json *p = g4_is(pa, G4_JSON_OBJECT) ? pa->child : NULL; p != NULL; p = p->next) {
+    for (const g4_json *p = g4_json_is(pa, G4_JSON_OBJECT) ? pa->child : NULL; p != NULL; p = p->next) {
         const g4_json *q = g4_json_get(pb, p->key);
         if (q != NULL && g4_schema_requires(a, p) && g4_schema_requires(b, p) && g4_schema_disjoint(c, p, q, depth + 1))
             return 1;
@@ -5184,7 +4725,7 @@ static void g4_schema_branches(g4_schema *c, const g4_json *s, const char *keywo
 {
     const g4_json *list = g4_json_get(s, keyword);
     const char *beside = g4_schema_beside(s, keyword, NULL);
-    if (!g4_is(list, G4_JSON_ARRAY) || list->child == NULL) g4_schema_fail(c, keyword, "must be a list of schemas");
+    if (!g4_json_is(list, G4_JSON_ARRAY) || list->child == NULL) g4_schema_fail(c, keyword, "must be a list of schemas");
     if (beside != NULL) {
         char why[160];
         snprintf(why, sizeof why, "cannot be combined with %.60s here", beside);
@@ -5217,7 +4758,7 @@ static void g4_schema_values(g4_schema *c, const g4_json *s, int32_t from, int32
     int types = g4_json_get(s, "type") != NULL ? g4_schema_types(s) : G4_T_ANY;
     if (types & G4_T_NUMBER) types |= G4_T_INTEGER;
     if (g4_truthy(g4_json_get(s, "nullable"))) types |= G4_T_NULL;
-    if (one == NULL && !g4_is(list, G4_JSON_ARRAY)) g4_schema_fail(c, "enum", "must be a list of values");
+    if (one == NULL && !g4_json_is(list, G4_JSON_ARRAY)) g4_schema_fail(c, "enum", "must be a list of values");
     if (beside != NULL) {
         char why[160];
         snprintf(why, sizeof why, "cannot be combined with %.60s here", beside);
@@ -5229,7 +4770,7 @@ static void g4_schema_values(g4_schema *c, const g4_json *s, int32_t from, int32
     for (const g4_json *v = one != NULL ? one : list->child; v != NULL && !c->g->failed;
          v = one != NULL ? NULL : v->next) {
         int in_list = one == NULL || list == NULL;
-        for (const g4_json *w = one != NULL && g4_is(list, G4_JSON_ARRAY) ? list->child : NULL; w != NULL; w = w->next)
+        for (const g4_json *w = one != NULL && g4_json_is(list, G4_JSON_ARRAY) ? list->child : NULL; w != NULL; w = w->next)
             in_list = in_list || g4_json_equal(v, w);
         if (in_list && (g4_json_type_bit(v) & types) != 0) g4_net_empty(c->g, g4_schema_literal(c, words, v, 0), to);
     }
@@ -5300,7 +4841,7 @@ static void g4_schema_build(g4_schema *c, const g4_json *s, int32_t from, int32_
     const g4_json *all = g4_json_get(s, "allOf");
     if (all != NULL) {
         const char *beside = g4_schema_beside(s, "allOf", NULL);
-        if (beside != NULL || !g4_is(all, G4_JSON_ARRAY) || all->child == NULL || all->child->next != NULL)
+        if (beside != NULL || !g4_json_is(all, G4_JSON_ARRAY) || all->child == NULL || all->child->next != NULL)
             g4_schema_fail(c, "allOf", "is supported with one schema and nothing beside it");
         else g4_schema_call(c, from, to, all->child);
         return;
@@ -5400,7 +4941,7 @@ static g4_status g4_grammar_of_tools(g4_grammar **out, const g4_allocator *a, co
 {
     static const g4_json none = { .kind = G4_JSON_OBJECT };
     *out = NULL;
-    if (!g4_is(tools, G4_JSON_ARRAY)) return g4_fail(err, G4_ERR_ARGUMENT, "tools must be a list of objects");
+    if (!g4_json_is(tools, G4_JSON_ARRAY)) return g4_fail(err, G4_ERR_ARGUMENT, "tools must be a list of objects");
     g4_grammar *g = g4_grammar_new(a, t);
     if (g == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for a grammar");
     g4_status st = G4_OK;
@@ -5411,13 +4952,13 @@ static g4_status g4_grammar_of_tools(g4_grammar **out, const g4_allocator *a, co
                       *parameters = g4_json_get(f, "parameters");
         char what[80];
         snprintf(what, sizeof what, "tools[%d].function.parameters ", i);
-        if (!g4_is(name, G4_JSON_STRING)) {
+        if (!g4_json_is(name, G4_JSON_STRING)) {
             st = g4_fail(err, G4_ERR_ARGUMENT, "tools[%d]: a tool must have a function with a name", i);
             break;
         }
-        if (only != NULL && !g4_is_text(name, only)) continue;
+        if (only != NULL && !g4_json_is_text(name, only)) continue;
         n++;
-        if (!g4_is(parameters, G4_JSON_OBJECT)) parameters = &none;
+        if (!g4_json_is(parameters, G4_JSON_OBJECT)) parameters = &none;
         g4_schema c = { .g = g, .root = parameters, .call = 1, .any = -1, .what = what, .err = err };
         int32_t at = g4_net_node(g);
         g4_net_empty(g, g->rules[g->root].start, at);
@@ -5739,7 +5280,7 @@ g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_o
 static int g4_box_numbers(const g4_json *list, double *v, int most)
 {
     int n = 0;
-    for (const g4_json *c = g4_is(list, G4_JSON_ARRAY) ? list->child : NULL; c != NULL; c = c->next, n++) {
+    for (const g4_json *c = g4_json_is(list, G4_JSON_ARRAY) ? list->child : NULL; c != NULL; c = c->next, n++) {
         if (c->kind != G4_JSON_NUMBER || n >= most) return 0;
         v[n] = c->number;
     }
@@ -5824,7 +5365,7 @@ g4_status g4_boxes_read(g4_box **out, int *n_out, const char *text, size_t len, 
         failed = st == G4_ERR_MEMORY;
         if (st == G4_OK && g4_box_read(v, width, height, &box, &label)) {
             g4_box *p = g4_array_grow(a, boxes, n, &cap, sizeof *p);
-            size_t label_len = g4_is(label, G4_JSON_STRING) ? label->text_len : 0;
+            size_t label_len = g4_json_is(label, G4_JSON_STRING) ? label->text_len : 0;
             box.label = g4_alloc(a, label_len + 1, 1);
             if (box.label != NULL && label_len > 0) memcpy(box.label, label->text, label_len);
             failed = p == NULL || box.label == NULL;

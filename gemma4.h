@@ -590,5 +590,6 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "tokenizer.c"
 #include "media.c"
 #include "gemma4.c"
+#include "chat/json.c"
 #include "chat.c"
 #endif

@@ -1,10 +1,26 @@
-/* chat.h - what the files of chat/ share: conversations, answers, grammars. */
+/* chat.h - what the files of chat/ share: conversations, answers, grammars. One section a file, in the order in which
+ * they stand on each other. */
 #ifndef GEMMA4_CHAT_H
 #define GEMMA4_CHAT_H
 
 #include "../engine/session.h"
 
-/* ---- JSON ---------------------------------------------------------------------------------- */
+/* ---- JSON (json.c) --------------------------------------------------------------------------- */
+
+/* Classes of characters that JSON, calls, patterns and rules share; ASCII only. */
+static inline int g4_is_digit(char ch) { return ch >= '0' && ch <= '9'; }
+static inline int g4_is_letter(char ch) { return (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z'); }
+static inline int g4_is_blank(char ch) { return ch == ' ' || ch == '\t' || ch == '\n' || ch == '\r'; }
+static inline int g4_is_one_of(const char *set, char ch) { return ch != '\0' && strchr(set, ch) != NULL; }
+
+/* Memory that is given back all at once. Zero it to start, with `a` set. */
+typedef struct g4_arena_chunk g4_arena_chunk;
+typedef struct {
+    const g4_allocator *a;
+    g4_arena_chunk *chunks; /* the newest first; only that one is filled */
+} g4_arena;
+void *g4_arena_alloc(g4_arena *m, size_t n); /* n bytes, all zero; NULL: no memory */
+void g4_arena_free(g4_arena *m);
 
 typedef enum {
     G4_JSON_NULL,
@@ -29,9 +45,25 @@ struct g4_json { /* one node; children are a linked list */
  * On error err names the line, column and what was expected. Nesting beyond 512 is an error. */
 g4_status g4_json_parse(g4_json **root, const g4_allocator *a, const char *text, size_t len, g4_error *err);
 void g4_json_free(const g4_allocator *a, g4_json *root);
+/* The same into an arena of the caller's, which frees it. */
+g4_status g4_json_parse_in(g4_json **root, g4_arena *m, const char *text, size_t len, g4_error *err);
+
 const g4_json *g4_json_get(const g4_json *object, const char *key); /* NULL when absent; the last of duplicates wins */
+g4_json *g4_json_find(const g4_json *object, const char *key);      /* the same, for the owner of the tree to change */
+const g4_json *g4_json_given(const g4_json *object, const char *key); /* the same, but null counts as absent */
+static inline int g4_json_is(const g4_json *v, g4_json_kind kind) { return v != NULL && v->kind == kind; }
+int g4_json_is_text(const g4_json *v, const char *s); /* is it a string, and this one? */
+int g4_json_key_is(const g4_json *member, const char *name);
+int g4_json_equal(const g4_json *a, const g4_json *b); /* NULL counts as null; members may stand in any order */
+
+int g4_json_is_number(const char *s, size_t n); /* are these bytes a number, and nothing else? */
 /* Append s as a JSON string with its quotes; invalid UTF-8 becomes U+FFFD. */
 void g4_json_quote(g4_buf *b, const char *s, size_t len);
+int g4_hex_read(const char *s, int n_digits, uint32_t *out); /* 0 when one of the n_digits characters is none */
+char g4_json_unescape(char letter);                          /* what a backslash before it means; NUL: nothing */
+/* \uXXXX, or two of them that are a surrogate pair, at the start of s: the bytes read, or 0. A surrogate without its
+ * partner is given out as it is. */
+size_t g4_json_unescape_unicode(const char *s, size_t n, uint32_t *cp);
 
 /* ---- Conversations and answers (chat.c) ------------------------------------------------------- */
 
