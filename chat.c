@@ -22,1068 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- 2. Text as Python sees it --------------------------------------------------------------------
- *
- * The chat templates are Jinja: what they print, trim, sort and upper-case follows Python's str. Lower case is the
- * simple mapping of Unicode 14, plus the two exceptions that Python's lower() has (capital sigma at the end of a word,
- * I with dot); upper case is its inverse, and is only ever applied to type names. */
-
-/* Runs of code points first, first + step, .. last whose lower case lies delta away. Made by tools/make_case_table.py.
- */
-static const struct { int32_t first, last, step, delta; } g4_case_runs[] = {
-    { 0x41, 0x5a, 1, 32 }, { 0xc0, 0xd6, 1, 32 }, { 0xd8, 0xde, 1, 32 }, { 0x100, 0x12e, 2, 1 }, { 0x132, 0x136, 2, 1 },
-    { 0x139, 0x147, 2, 1 }, { 0x14a, 0x176, 2, 1 }, { 0x178, 0x178, 1, -121 }, { 0x179, 0x17d, 2, 1 },
-    { 0x181, 0x181, 1, 210 }, { 0x182, 0x184, 2, 1 }, { 0x186, 0x186, 1, 206 }, { 0x187, 0x187, 1, 1 },
-    { 0x189, 0x18a, 1, 205 }, { 0x18b, 0x18b, 1, 1 }, { 0x18e, 0x18e, 1, 79 }, { 0x18f, 0x18f, 1, 202 },
-    { 0x190, 0x190, 1, 203 }, { 0x191, 0x191, 1, 1 }, { 0x193, 0x193, 1, 205 }, { 0x194, 0x194, 1, 207 },
-    { 0x196, 0x196, 1, 211 }, { 0x197, 0x197, 1, 209 }, { 0x198, 0x198, 1, 1 }, { 0x19c, 0x19c, 1, 211 },
-    { 0x19d, 0x19d, 1, 213 }, { 0x19f, 0x19f, 1, 214 }, { 0x1a0, 0x1a4, 2, 1 }, { 0x1a6, 0x1a6, 1, 218 },
-    { 0x1a7, 0x1a7, 1, 1 }, { 0x1a9, 0x1a9, 1, 218 }, { 0x1ac, 0x1ac, 1, 1 }, { 0x1ae, 0x1ae, 1, 218 },
-    { 0x1af, 0x1af, 1, 1 }, { 0x1b1, 0x1b2, 1, 217 }, { 0x1b3, 0x1b5, 2, 1 }, { 0x1b7, 0x1b7, 1, 219 },
-    { 0x1b8, 0x1b8, 1, 1 }, { 0x1bc, 0x1bc, 1, 1 }, { 0x1c4, 0x1c4, 1, 2 }, { 0x1c5, 0x1c5, 1, 1 },
-    { 0x1c7, 0x1c7, 1, 2 }, { 0x1c8, 0x1c8, 1, 1 }, { 0x1ca, 0x1ca, 1, 2 }, { 0x1cb, 0x1db, 2, 1 },
-    { 0x1de, 0x1ee, 2, 1 }, { 0x1f1, 0x1f1, 1, 2 }, { 0x1f2, 0x1f4, 2, 1 }, { 0x1f6, 0x1f6, 1, -97 },
-    { 0x1f7, 0x1f7, 1, -56 }, { 0x1f8, 0x21e, 2, 1 }, { 0x220, 0x220, 1, -130 }, { 0x222, 0x232, 2, 1 },
-    { 0x23a, 0x23a, 1, 10795 }, { 0x23b, 0x23b, 1, 1 }, { 0x23d, 0x23d, 1, -163 }, { 0x23e, 0x23e, 1, 10792 },
-    { 0x241, 0x241, 1, 1 }, { 0x243, 0x243, 1, -195 }, { 0x244, 0x244, 1, 69 }, { 0x245, 0x245, 1, 71 },
-    { 0x246, 0x24e, 2, 1 }, { 0x370, 0x372, 2, 1 }, { 0x376, 0x376, 1, 1 }, { 0x37f, 0x37f, 1, 116 },
-    { 0x386, 0x386, 1, 38 }, { 0x388, 0x38a, 1, 37 }, { 0x38c, 0x38c, 1, 64 }, { 0x38e, 0x38f, 1, 63 },
-    { 0x391, 0x3a1, 1, 32 }, { 0x3a3, 0x3ab, 1, 32 }, { 0x3cf, 0x3cf, 1, 8 }, { 0x3d8, 0x3ee, 2, 1 },
-    { 0x3f4, 0x3f4, 1, -60 }, { 0x3f7, 0x3f7, 1, 1 }, { 0x3f9, 0x3f9, 1, -7 }, { 0x3fa, 0x3fa, 1, 1 },
-    { 0x3fd, 0x3ff, 1, -130 }, { 0x400, 0x40f, 1, 80 }, { 0x410, 0x42f, 1, 32 }, { 0x460, 0x480, 2, 1 },
-    { 0x48a, 0x4be, 2, 1 }, { 0x4c0, 0x4c0, 1, 15 }, { 0x4c1, 0x4cd, 2, 1 }, { 0x4d0, 0x52e, 2, 1 },
-    { 0x531, 0x556, 1, 48 }, { 0x10a0, 0x10c5, 1, 7264 }, { 0x10c7, 0x10c7, 1, 7264 }, { 0x10cd, 0x10cd, 1, 7264 },
-    { 0x13a0, 0x13ef, 1, 38864 }, { 0x13f0, 0x13f5, 1, 8 }, { 0x1c90, 0x1cba, 1, -3008 }, { 0x1cbd, 0x1cbf, 1, -3008 },
-    { 0x1e00, 0x1e94, 2, 1 }, { 0x1e9e, 0x1e9e, 1, -7615 }, { 0x1ea0, 0x1efe, 2, 1 }, { 0x1f08, 0x1f0f, 1, -8 },
-    { 0x1f18, 0x1f1d, 1, -8 }, { 0x1f28, 0x1f2f, 1, -8 }, { 0x1f38, 0x1f3f, 1, -8 }, { 0x1f48, 0x1f4d, 1, -8 },
-    { 0x1f59, 0x1f5f, 2, -8 }, { 0x1f68, 0x1f6f, 1, -8 }, { 0x1f88, 0x1f8f, 1, -8 }, { 0x1f98, 0x1f9f, 1, -8 },
-    { 0x1fa8, 0x1faf, 1, -8 }, { 0x1fb8, 0x1fb9, 1, -8 }, { 0x1fba, 0x1fbb, 1, -74 }, { 0x1fbc, 0x1fbc, 1, -9 },
-    { 0x1fc8, 0x1fcb, 1, -86 }, { 0x1fcc, 0x1fcc, 1, -9 }, { 0x1fd8, 0x1fd9, 1, -8 }, { 0x1fda, 0x1fdb, 1, -100 },
-    { 0x1fe8, 0x1fe9, 1, -8 }, { 0x1fea, 0x1feb, 1, -112 }, { 0x1fec, 0x1fec, 1, -7 }, { 0x1ff8, 0x1ff9, 1, -128 },
-    { 0x1ffa, 0x1ffb, 1, -126 }, { 0x1ffc, 0x1ffc, 1, -9 }, { 0x2126, 0x2126, 1, -7517 }, { 0x212a, 0x212a, 1, -8383 },
-    { 0x212b, 0x212b, 1, -8262 }, { 0x2132, 0x2132, 1, 28 }, { 0x2160, 0x216f, 1, 16 }, { 0x2183, 0x2183, 1, 1 },
-    { 0x24b6, 0x24cf, 1, 26 }, { 0x2c00, 0x2c2f, 1, 48 }, { 0x2c60, 0x2c60, 1, 1 }, { 0x2c62, 0x2c62, 1, -10743 },
-    { 0x2c63, 0x2c63, 1, -3814 }, { 0x2c64, 0x2c64, 1, -10727 }, { 0x2c67, 0x2c6b, 2, 1 },
-    { 0x2c6d, 0x2c6d, 1, -10780 }, { 0x2c6e, 0x2c6e, 1, -10749 }, { 0x2c6f, 0x2c6f, 1, -10783 },
-    { 0x2c70, 0x2c70, 1, -10782 }, { 0x2c72, 0x2c72, 1, 1 }, { 0x2c75, 0x2c75, 1, 1 }, { 0x2c7e, 0x2c7f, 1, -10815 },
-    { 0x2c80, 0x2ce2, 2, 1 }, { 0x2ceb, 0x2ced, 2, 1 }, { 0x2cf2, 0x2cf2, 1, 1 }, { 0xa640, 0xa66c, 2, 1 },
-    { 0xa680, 0xa69a, 2, 1 }, { 0xa722, 0xa72e, 2, 1 }, { 0xa732, 0xa76e, 2, 1 }, { 0xa779, 0xa77b, 2, 1 },
-    { 0xa77d, 0xa77d, 1, -35332 }, { 0xa77e, 0xa786, 2, 1 }, { 0xa78b, 0xa78b, 1, 1 }, { 0xa78d, 0xa78d, 1, -42280 },
-    { 0xa790, 0xa792, 2, 1 }, { 0xa796, 0xa7a8, 2, 1 }, { 0xa7aa, 0xa7aa, 1, -42308 }, { 0xa7ab, 0xa7ab, 1, -42319 },
-    { 0xa7ac, 0xa7ac, 1, -42315 }, { 0xa7ad, 0xa7ad, 1, -42305 }, { 0xa7ae, 0xa7ae, 1, -42308 },
-    { 0xa7b0, 0xa7b0, 1, -42258 }, { 0xa7b1, 0xa7b1, 1, -42282 }, { 0xa7b2, 0xa7b2, 1, -42261 },
-    { 0xa7b3, 0xa7b3, 1, 928 }, { 0xa7b4, 0xa7c2, 2, 1 }, { 0xa7c4, 0xa7c4, 1, -48 }, { 0xa7c5, 0xa7c5, 1, -42307 },
-    { 0xa7c6, 0xa7c6, 1, -35384 }, { 0xa7c7, 0xa7c9, 2, 1 }, { 0xa7d0, 0xa7d0, 1, 1 }, { 0xa7d6, 0xa7d8, 2, 1 },
-    { 0xa7f5, 0xa7f5, 1, 1 }, { 0xff21, 0xff3a, 1, 32 }, { 0x10400, 0x10427, 1, 40 }, { 0x104b0, 0x104d3, 1, 40 },
-    { 0x10570, 0x1057a, 1, 39 }, { 0x1057c, 0x1058a, 1, 39 }, { 0x1058c, 0x10592, 1, 39 }, { 0x10594, 0x10595, 1, 39 },
-    { 0x10c80, 0x10cb2, 1, 64 }, { 0x118a0, 0x118bf, 1, 32 }, { 0x16e40, 0x16e5f, 1, 32 }, { 0x1e900, 0x1e921, 1, 34 },
-};
-#define G4_N_CASE_RUNS (sizeof g4_case_runs / sizeof g4_case_runs[0])
-
-static uint32_t g4_lower(uint32_t cp)
-{
-    if (cp < 0x80) return cp >= 'A' && cp <= 'Z' ? cp + 32 : cp;
-    size_t lo = 0, hi = G4_N_CASE_RUNS; /* the first run that ends at or after cp */
-    while (lo < hi) {
-        size_t mid = (lo + hi) / 2;
-        if ((uint32_t)g4_case_runs[mid].last < cp) lo = mid + 1;
-        else hi = mid;
-    }
-    if (lo == G4_N_CASE_RUNS) return cp;
-    int64_t d = (int64_t)cp - g4_case_runs[lo].first;
-    return d >= 0 && d % g4_case_runs[lo].step == 0 ? (uint32_t)((int64_t)cp + g4_case_runs[lo].delta) : cp;
-}
-
-static uint32_t g4_upper(uint32_t cp)
-{
-    if (cp < 0x80) return cp >= 'a' && cp <= 'z' ? cp - 32 : cp;
-    if (cp == 0x3c2) return 0x3a3; /* final sigma */
-    for (size_t i = 0; i < G4_N_CASE_RUNS; i++) {
-        int64_t c = (int64_t)cp - g4_case_runs[i].delta;
-        if (c >= g4_case_runs[i].first && c <= g4_case_runs[i].last &&
-            (c - g4_case_runs[i].first) % g4_case_runs[i].step == 0)
-            return (uint32_t)c;
-    }
-    return cp;
-}
-
-static int g4_is_cased(uint32_t cp) { return g4_lower(cp) != cp || g4_upper(cp) != cp || cp == 0xdf; }
-
-/* Is there a letter right before (back) or after position `at`? Accents, apostrophes and the like in between do not
- * count. */
-static int g4_letter_beside(const char *s, size_t n, size_t at, int back)
-{
-    for (;;) {
-        uint32_t cp = 0;
-        if (back) {
-            if (at == 0) return 0;
-            do at--; while (at > 0 && ((unsigned char)s[at] & 0xc0) == 0x80);
-        }
-        size_t k = g4_utf8_decode(s + at, n - at, &cp);
-        if (k == 0) return 0;
-        if (g4_is_cased(cp)) return 1;
-        int skip = cp == '\'' || cp == '.' || cp == ':' || cp == '^' || cp == '`' || cp == 0xa8 || cp == 0xad ||
-                   cp == 0xb7 || (cp >= 0x2b0 && cp <= 0x36f) || cp == 0x2019;
-        if (!skip) return 0;
-        if (!back) at += k;
-    }
-}
-
-static void g4_lower_text(g4_buf *b, const char *s, size_t n)
-{
-    for (size_t i = 0; i < n;) {
-        uint32_t cp;
-        char out[4];
-        size_t k = g4_utf8_decode(s + i, n - i, &cp);
-        if (k == 0) {
-            g4_buf_add(b, s + i++, 1);
-            continue;
-        }
-        if (cp == 0x130) { /* i and a combining dot above */
-            g4_buf_add(b, "i\xcc\x87", 3);
-        } else {
-            int final_sigma = cp == 0x3a3 && g4_letter_beside(s, n, i, 1) && !g4_letter_beside(s, n, i + k, 0);
-            g4_buf_add(b, out, g4_utf8_encode(final_sigma ? 0x3c2 : g4_lower(cp), out));
-        }
-        i += k;
-    }
-}
-
-static void g4_upper_text(g4_buf *b, const char *s, size_t n)
-{
-    for (size_t i = 0; i < n;) {
-        uint32_t cp;
-        char out[4];
-        size_t k = g4_utf8_decode(s + i, n - i, &cp);
-        if (k == 0) g4_buf_add(b, s + i, 1);
-        else if (cp == 0xdf) g4_buf_str(b, "SS");
-        else g4_buf_add(b, out, g4_utf8_encode(g4_upper(cp), out));
-        i += k == 0 ? 1 : k;
-    }
-}
-
-static int g4_is_space(uint32_t cp) /* str.isspace */
-{
-    return (cp >= 9 && cp <= 13) || (cp >= 0x1c && cp <= 0x20) || cp == 0x85 || cp == 0xa0 || cp == 0x1680 ||
-           (cp >= 0x2000 && cp <= 0x200a) || cp == 0x2028 || cp == 0x2029 || cp == 0x202f || cp == 0x205f ||
-           cp == 0x3000;
-}
-
-/* str.strip(): moves *s and shortens *n. */
-static void g4_trim(const char **s, size_t *n)
-{
-    uint32_t cp;
-    size_t k;
-    while ((k = g4_utf8_decode(*s, *n, &cp)) > 0 && g4_is_space(cp)) {
-        *s += k;
-        *n -= k;
-    }
-    while (*n > 0) {
-        size_t at = *n - 1;
-        while (at > 0 && *n - at < 4 && ((unsigned char)(*s)[at] & 0xc0) == 0x80) at--;
-        if (g4_utf8_decode(*s + at, *n - at, &cp) != *n - at || !g4_is_space(cp)) break;
-        *n = at;
-    }
-}
-
-/* A number as Python's json and str write it: integers digit by digit, the rest as the shortest digits that read back
- * the same. */
-static void g4_py_number(g4_buf *b, const g4_json *v)
-{
-    const char *t = v->text;
-    if (strcspn(t, ".eE") == v->text_len) {
-        g4_buf_str(b, strcmp(t, "-0") == 0 ? "0" : t);
-        return;
-    }
-    double x = v->number;
-    if (x - x != 0.0) { /* beyond the range of double */
-        g4_buf_str(b, x < 0 ? "-inf" : "inf");
-        return;
-    }
-    char s[64], digits[32];
-    int precision = 0, n = 0;
-    do snprintf(s, sizeof s, "%.*e", precision, x);
-    while (strtod(s, NULL) != x && ++precision < 17);
-    int negative = s[0] == '-';
-    const char *e = strchr(s, 'e');
-    for (const char *p = s; p < e; p++)
-        if (*p >= '0' && *p <= '9') digits[n++] = *p; /* skips the sign and whatever the decimal point is here */
-    int exponent = atoi(e + 1);
-    while (n > 1 && digits[n - 1] == '0') n--;
-    if (negative) g4_buf_str(b, "-");
-    if (exponent < -4 || exponent >= 16) {
-        g4_buf_add(b, digits, 1);
-        if (n > 1) g4_buf_str(b, ".");
-        g4_buf_add(b, digits + 1, (size_t)(n - 1));
-        g4_buf_fmt(b, "e%c%02d", exponent < 0 ? '-' : '+', exponent < 0 ? -exponent : exponent);
-        return;
-    }
-    if (exponent < 0) {
-        g4_buf_str(b, "0.");
-        for (int i = -1; i > exponent; i--) g4_buf_str(b, "0");
-        g4_buf_add(b, digits, (size_t)n);
-        return;
-    }
-    for (int i = 0; i < n || i <= exponent; i++) {
-        if (i == exponent + 1) g4_buf_str(b, ".");
-        g4_buf_add(b, i < n ? digits + i : "0", 1);
-    }
-    if (n <= exponent + 1) g4_buf_str(b, ".0");
-}
-
-/* Code points that repr() escapes: spaces, control and format characters, private use. (Python also escapes what its
- * version of Unicode has not assigned; those are kept here.) */
-static int g4_is_unprintable(uint32_t cp)
-{
-    return cp != ' ' &&
-           (g4_is_space(cp) || cp < 0x20 || (cp >= 0x7f && cp <= 0xa0) || cp == 0xad || (cp >= 0x600 && cp <= 0x605) ||
-            cp == 0x61c || cp == 0x6dd || cp == 0x70f || cp == 0x180e || (cp >= 0x200b && cp <= 0x200f) ||
-            (cp >= 0x202a && cp <= 0x202e) || (cp >= 0x2060 && cp <= 0x206f) || (cp >= 0xe000 && cp <= 0xf8ff) ||
-            cp == 0xfeff || (cp >= 0xfff9 && cp <= 0xfffb) || (cp & 0xfffe) == 0xfffe || cp >= 0xe0001);
-}
-
-/* repr(): inside lists and maps strings are quoted. */
-static void g4_py_repr_text(g4_buf *b, const char *s, size_t n)
-{
-    char q = memchr(s, '\'', n) != NULL && memchr(s, '"', n) == NULL ? '"' : '\'';
-    g4_buf_add(b, &q, 1);
-    for (size_t i = 0; i < n;) {
-        uint32_t cp = 0;
-        size_t k = g4_utf8_decode(s + i, n - i, &cp);
-        if (k == 0) k = 1;
-        if (cp == '\n') g4_buf_str(b, "\\n");
-        else if (cp == '\r') g4_buf_str(b, "\\r");
-        else if (cp == '\t') g4_buf_str(b, "\\t");
-        else if (cp == '\\' || cp == (uint32_t)q) g4_buf_fmt(b, "\\%c", (int)cp);
-        else if (!g4_is_unprintable(cp)) g4_buf_add(b, s + i, k);
-        else if (cp < 0x100) g4_buf_fmt(b, "\\x%02x", (unsigned)cp);
-        else if (cp < 0x10000) g4_buf_fmt(b, "\\u%04x", (unsigned)cp);
-        else g4_buf_fmt(b, "\\U%08x", (unsigned)cp);
-        i += k;
-    }
-    g4_buf_add(b, &q, 1);
-}
-
-/* str() of a value; NULL, Jinja's undefined, is nothing. */
-static void g4_py_str(g4_buf *b, const g4_json *v, int quoted)
-{
-    if (v == NULL) return;
-    switch (v->kind) {
-    case G4_JSON_NULL: g4_buf_str(b, "None"); break;
-    case G4_JSON_FALSE: g4_buf_str(b, "False"); break;
-    case G4_JSON_TRUE: g4_buf_str(b, "True"); break;
-    case G4_JSON_NUMBER: g4_py_number(b, v); break;
-    case G4_JSON_STRING:
-        if (quoted) g4_py_repr_text(b, v->text, v->text_len);
-        else g4_buf_add(b, v->text, v->text_len);
-        break;
-    case G4_JSON_ARRAY:
-    case G4_JSON_OBJECT:
-        g4_buf_str(b, v->kind == G4_JSON_ARRAY ? "[" : "{");
-        for (const g4_json *c = v->child; c != NULL; c = c->next) {
-            if (c != v->child) g4_buf_str(b, ", ");
-            if (v->kind == G4_JSON_OBJECT) {
-                g4_py_repr_text(b, c->key, c->key_len);
-                g4_buf_str(b, ": ");
-            }
-            g4_py_str(b, c, 1);
-        }
-        g4_buf_str(b, v->kind == G4_JSON_ARRAY ? "]" : "}");
-        break;
-    }
-}
-
-static int g4_truthy(const g4_json *v)
-{
-    if (v == NULL) return 0;
-    switch (v->kind) {
-    case G4_JSON_TRUE: return 1;
-    case G4_JSON_NUMBER: return v->number != 0.0;
-    case G4_JSON_STRING: return v->text_len > 0;
-    case G4_JSON_ARRAY:
-    case G4_JSON_OBJECT: return v->child != NULL;
-    default: return 0;
-    }
-}
-
-/* ---- 3. Prompt rendering ---------------------------------------------------------------------------
- *
- * In: messages and tools as JSON trees. Out: the prompt's text, byte for byte what the official Jinja template makes of
- * them, and the places of the control tokens in it. Those marks are what keeps user text harmless: the stretches
- * between them are tokenised as plain text, whatever they say. The functions follow the macros of the template in its
- * order and bear their names.
- *
- * What would make the template fail (an undefined value joined to text, a missing method) is an error that names the
- * message. */
-
-typedef enum { G4_MARK_CONTROL, G4_MARK_IMAGE, G4_MARK_AUDIO, G4_MARK_VIDEO } g4_mark_kind;
-
-typedef struct {
-    size_t at, len;               /* bytes of the control token's name in the text */
-    g4_mark_kind kind;
-    int message;                  /* the message it belongs to; -1: none */
-    const g4_json *part;          /* the content part a media placeholder stands for, else NULL */
-} g4_mark;
-
-typedef struct {
-    g4_buf text;
-    g4_mark *marks;               /* by ascending position */
-    size_t n_marks, cap_marks;
-} g4_rendered;
-
-typedef struct {
-    const g4_json *messages;      /* array */
-    const g4_json *tools;         /* NULL: none */
-    int thinking, add_generation_prompt, preserve_thinking;
-    g4_template kind;
-} g4_render_input;
-
-typedef struct {
-    const g4_allocator *a;
-    const g4_render_input *in;
-    g4_rendered *out;
-    int old;                      /* the template of 2026-04 */
-    int message, tool;            /* what is being rendered, for errors; -1: none */
-    const char *role;             /* of that message; may be NULL */
-    g4_status st;                 /* the first failure; everything after it is for nothing, and short */
-    g4_error *err;
-} g4_renderer;
-
-static void g4_rendered_free(g4_rendered *r)
-{
-    const g4_allocator *a = r->text.a;
-    g4_buf_free(&r->text);
-    g4_free(a, r->marks);
-    memset(r, 0, sizeof *r);
-}
-
-static void g4_refuse(g4_renderer *r, const char *why)
-{
-    if (r->st != G4_OK) return;
-    char role[40] = "";
-    if (r->role != NULL) snprintf(role, sizeof role, " (%.30s)", r->role);
-    if (r->tool >= 0) r->st = g4_fail(r->err, G4_ERR_ARGUMENT, "tools[%d]: %s", r->tool, why);
-    else if (r->message >= 0) r->st = g4_fail(r->err, G4_ERR_ARGUMENT, "messages[%d]%s: %s", r->message, role, why);
-    else r->st = g4_fail(r->err, G4_ERR_ARGUMENT, "%s", why);
-}
-
-static void g4_no_memory(g4_renderer *r)
-{
-    if (r->st == G4_OK) r->st = g4_fail(r->err, G4_ERR_MEMORY, "no memory for a prompt of %zu bytes", r->out->text.len);
-}
-
-static void g4_lit(g4_renderer *r, const char *s) { g4_buf_str(&r->out->text, s); }
-static void g4_str(g4_renderer *r, const g4_json *v) { g4_py_str(&r->out->text, v, 0); }
-
-static void g4_mark_add(g4_renderer *r, const char *name, g4_mark_kind kind, const g4_json *part)
-{
-    g4_rendered *o = r->out;
-    if (o->n_marks == o->cap_marks) {
-        size_t cap = o->cap_marks == 0 ? 64 : o->cap_marks * 2;
-        g4_mark *m = g4_realloc(r->a, o->marks, cap, sizeof *m);
-        if (m == NULL) {
-            g4_no_memory(r);
-            return;
-        }
-        o->marks = m;
-        o->cap_marks = cap;
-    }
-    o->marks[o->n_marks++] = (g4_mark){ o->text.len, strlen(name), kind, r->message, part };
-    g4_lit(r, name);
-}
-
-static void g4_ctl(g4_renderer *r, const char *name) { g4_mark_add(r, name, G4_MARK_CONTROL, NULL); }
-
-#define G4_QUOTE "<|\"|>"
-static void g4_quoted(g4_renderer *r, const char *s, size_t n)
-{
-    g4_ctl(r, G4_QUOTE);
-    g4_buf_add(&r->out->text, s, n);
-    g4_ctl(r, G4_QUOTE);
-}
-
-/* A value between quotes, printed as Python does and upper-cased when asked. */
-static void g4_quoted_str(g4_renderer *r, const g4_json *v, int upper)
-{
-    g4_buf s = { .a = r->a };
-    g4_ctl(r, G4_QUOTE);
-    if (upper) {
-        g4_py_str(&s, v, 0);
-        if (s.data != NULL) g4_upper_text(&r->out->text, s.data, s.len);
-        if (s.failed) g4_no_memory(r);
-        g4_buf_free(&s);
-    } else {
-        g4_str(r, v);
-    }
-    g4_ctl(r, G4_QUOTE);
-}
-
-/* Does `value | upper` equal the name? */
-static int g4_upper_is(g4_renderer *r, const g4_json *v, const char *name)
-{
-    if (!g4_json_is(v, G4_JSON_STRING)) return 0; /* no other value prints as one of the names asked for */
-    g4_buf s = { .a = r->a };
-    g4_upper_text(&s, v->text, v->text_len);
-    int same = s.data != NULL && strcmp(s.data, name) == 0 && s.len == strlen(name);
-    if (s.failed) g4_no_memory(r);
-    g4_buf_free(&s);
-    return same;
-}
-
-/* text + value: the value must be a string. */
-static void g4_joined(g4_renderer *r, const g4_json *v, const char *what)
-{
-    if (!g4_json_is(v, G4_JSON_STRING)) {
-        char why[120];
-        snprintf(why, sizeof why, "%s must be a string", what);
-        g4_refuse(r, why);
-        return;
-    }
-    g4_str(r, v);
-}
-
-/* Members of a map in the order of their lower-cased names (stable). Fill `it`, walk it, free it. */
-typedef struct { const g4_json *node; const char *low; size_t at, len, order; } g4_sorted;
-
-static int g4_sorted_compare(const void *pa, const void *pb)
-{
-    const g4_sorted *a = pa, *b = pb;
-    int c = memcmp(a->low, b->low, a->len < b->len ? a->len : b->len);
-    if (c != 0) return c;
-    if (a->len != b->len) return a->len > b->len ? 1 : -1;
-    return a->order > b->order ? 1 : -1;
-}
-
-typedef struct { g4_sorted *m; size_t n; g4_buf low; } g4_dictsort;
-
-static void g4_dictsort_open(g4_renderer *r, g4_dictsort *d, const g4_json *map, const char *what)
-{
-    *d = (g4_dictsort){ .low = { .a = r->a } };
-    if (!g4_json_is(map, G4_JSON_OBJECT)) {
-        char why[120];
-        snprintf(why, sizeof why, "%s must be an object", what);
-        g4_refuse(r, why);
-    }
-    if (r->st != G4_OK || map->child == NULL) return;
-    size_t n = 0;
-    for (const g4_json *c = map->child; c != NULL; c = c->next) n++;
-    d->m = g4_alloc(r->a, n, sizeof *d->m);
-    if (d->m == NULL) {
-        g4_no_memory(r);
-        return;
-    }
-    size_t i = 0;
-    for (const g4_json *c = map->child; c != NULL; c = c->next, i++) {
-        size_t at = d->low.len;
-        g4_lower_text(&d->low, c->key, c->key_len);
-        d->m[i] = (g4_sorted){ c, NULL, at, d->low.len - at, i };
-    }
-    if (d->low.failed) {
-        g4_no_memory(r);
-        return;
-    }
-    d->n = n;
-    for (i = 0; i < n; i++) d->m[i].low = d->low.data == NULL ? "" : d->low.data + d->m[i].at;
-    qsort(d->m, n, sizeof *d->m, g4_sorted_compare);
-}
-
-static void g4_dictsort_close(g4_renderer *r, g4_dictsort *d)
-{
-    g4_free(r->a, d->m);
-    g4_buf_free(&d->low);
-}
-
-static void g4_key(g4_renderer *r, const g4_json *member) { g4_buf_add(&r->out->text, member->key, member->key_len); }
-
-static void g4_format_argument(g4_renderer *r, const g4_json *v, int escape_keys)
-{
-    if (r->st != G4_OK) return;
-    g4_dictsort d;
-    if (v == NULL) { /* undefined is an empty sequence to Jinja */
-        g4_lit(r, "[]");
-        return;
-    }
-    switch (v->kind) {
-    case G4_JSON_NULL: g4_lit(r, r->old ? "None" : "null"); break;
-    case G4_JSON_STRING: g4_quoted(r, v->text, v->text_len); break;
-    case G4_JSON_TRUE: g4_lit(r, "true"); break;
-    case G4_JSON_FALSE: g4_lit(r, "false"); break;
-    case G4_JSON_NUMBER: g4_str(r, v); break;
-    case G4_JSON_OBJECT:
-        g4_lit(r, "{");
-        g4_dictsort_open(r, &d, v, "");
-        for (size_t i = 0; i < d.n; i++) {
-            const g4_json *c = d.m[i].node;
-            if (i > 0) g4_lit(r, ",");
-            if (escape_keys) g4_quoted(r, c->key, c->key_len);
-            else g4_key(r, c);
-            g4_lit(r, ":");
-            g4_format_argument(r, c, escape_keys);
-        }
-        g4_dictsort_close(r, &d);
-        g4_lit(r, "}");
-        break;
-    case G4_JSON_ARRAY:
-        g4_lit(r, "[");
-        for (const g4_json *c = v->child; c != NULL; c = c->next) {
-            g4_format_argument(r, c, escape_keys);
-            if (c->next != NULL) g4_lit(r, ",");
-        }
-        g4_lit(r, "]");
-        break;
-    }
-}
-
-/* key:value pairs of a map, keys bare */
-static void g4_format_pairs(g4_renderer *r, const g4_json *map)
-{
-    g4_dictsort d;
-    g4_dictsort_open(r, &d, map, "");
-    for (size_t i = 0; i < d.n; i++) {
-        if (i > 0) g4_lit(r, ",");
-        g4_key(r, d.m[i].node);
-        g4_lit(r, ":");
-        g4_format_argument(r, d.m[i].node, 0);
-    }
-    g4_dictsort_close(r, &d);
-}
-
-/* required:["a","b"]: any list; of a string its characters, of a map its keys, as Python iterates them */
-static void g4_format_required(g4_renderer *r, const g4_json *v)
-{
-    g4_lit(r, "required:[");
-    if (v->kind == G4_JSON_STRING) {
-        for (size_t i = 0; i < v->text_len;) {
-            uint32_t cp;
-            size_t k = g4_utf8_decode(v->text + i, v->text_len - i, &cp);
-            if (k == 0) k = 1;
-            if (i > 0) g4_lit(r, ",");
-            g4_quoted(r, v->text + i, k);
-            i += k;
-        }
-    } else if (v->kind == G4_JSON_ARRAY || v->kind == G4_JSON_OBJECT) {
-        for (const g4_json *c = v->child; c != NULL; c = c->next) {
-            if (c != v->child) g4_lit(r, ",");
-            if (v->kind == G4_JSON_OBJECT) g4_quoted(r, c->key, c->key_len);
-            else g4_quoted_str(r, c, 0);
-        }
-    } else {
-        g4_refuse(r, "required must be a list of names");
-    }
-    g4_lit(r, "]");
-}
-
-static int g4_is_standard_key(const g4_json *member)
-{
-    static const char *const names[] = { "description", "type", "properties", "required", "nullable" };
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (member->key_len == strlen(names[i]) && memcmp(member->key, names[i], member->key_len) == 0) return 1;
-    return 0;
-}
-
-static void g4_format_parameters(g4_renderer *r, const g4_json *properties, int filter_keys);
-
-static void g4_format_items(g4_renderer *r, const g4_json *items)
-{
-    g4_dictsort d;
-    int found_first = 0;
-    g4_lit(r, "items:{");
-    g4_dictsort_open(r, &d, items, "");
-    for (size_t i = 0; i < d.n; i++) {
-        const g4_json *c = d.m[i].node;
-        g4_json key = { .kind = G4_JSON_STRING, .text = c->key, .text_len = c->key_len };
-        if (c->kind == G4_JSON_NULL) continue;
-        if (found_first) g4_lit(r, ",");
-        found_first = 1;
-        if (g4_json_is_text(&key, "properties")) {
-            g4_lit(r, "properties:{");
-            if (c->kind == G4_JSON_OBJECT) g4_format_parameters(r, c, 0);
-            g4_lit(r, "}");
-        } else if (g4_json_is_text(&key, "required")) {
-            g4_format_required(r, c);
-        } else if (g4_json_is_text(&key, "type")) {
-            g4_lit(r, "type:");
-            if (c->kind == G4_JSON_STRING) {
-                g4_quoted_str(r, c, 1);
-            } else if (c->kind == G4_JSON_ARRAY || c->kind == G4_JSON_OBJECT) {
-                g4_lit(r, "[");
-                for (const g4_json *t = c->child; t != NULL; t = t->next) {
-                    g4_json name = { .kind = G4_JSON_STRING, .text = t->key, .text_len = t->key_len };
-                    g4_quoted_str(r, c->kind == G4_JSON_OBJECT ? &name : t, 1);
-                    if (t->next != NULL) g4_lit(r, ",");
-                }
-                g4_lit(r, "]");
-            } else if (!g4_truthy(c)) { /* 0 and false are lists of nothing to Jinja's map */
-                g4_lit(r, "[]");
-            } else {
-                g4_refuse(r, "type of items must be a string or a list");
-            }
-        } else {
-            g4_key(r, c);
-            g4_lit(r, ":");
-            g4_format_argument(r, c, 1);
-        }
-    }
-    g4_dictsort_close(r, &d);
-    g4_lit(r, "}");
-}
-
-static void g4_comma(g4_renderer *r, int *add_comma)
-{
-    if (*add_comma) g4_lit(r, ",");
-    *add_comma = 1;
-}
-
-/* name:{...} of one property */
-static void g4_format_property(g4_renderer *r, const g4_json *value)
-{
-    const g4_json *type = g4_json_get(value, "type"), *description = g4_json_get(value, "description");
-    int comma = 0;
-    g4_key(r, value);
-    g4_lit(r, ":{");
-    if (g4_truthy(description)) {
-        comma = 1;
-        g4_lit(r, "description:");
-        g4_quoted_str(r, description, 0);
-    }
-    if (g4_upper_is(r, type, "STRING")) {
-        if (g4_truthy(g4_json_get(value, "enum"))) {
-            g4_comma(r, &comma);
-            g4_lit(r, "enum:");
-            g4_format_argument(r, g4_json_get(value, "enum"), 1);
-        }
-    } else if (g4_upper_is(r, type, "ARRAY")) {
-        const g4_json *items = g4_json_get(value, "items");
-        if (g4_json_is(items, G4_JSON_OBJECT) && items->child != NULL) {
-            g4_comma(r, &comma);
-            g4_format_items(r, items);
-        }
-    }
-    if (g4_truthy(g4_json_get(value, "nullable"))) {
-        g4_comma(r, &comma);
-        g4_lit(r, "nullable:true");
-    }
-    if (g4_upper_is(r, type, "OBJECT")) {
-        const g4_json *properties = g4_json_get(value, "properties"), *required = g4_json_get(value, "required");
-        int own = g4_json_is(properties, G4_JSON_OBJECT);
-        g4_comma(r, &comma);
-        g4_lit(r, "properties:{");
-        g4_format_parameters(r, own ? properties : value, !own);
-        g4_lit(r, "}");
-        if (g4_truthy(required)) {
-            g4_comma(r, &comma);
-            g4_format_required(r, required);
-        }
-    }
-    g4_comma(r, &comma);
-    g4_lit(r, "type:");
-    g4_quoted_str(r, type, 1);
-    g4_lit(r, "}");
-}
-
-static void g4_format_parameters(g4_renderer *r, const g4_json *properties, int filter_keys)
-{
-    g4_dictsort d;
-    int found_first = 0;
-    g4_dictsort_open(r, &d, properties, "properties");
-    for (size_t i = 0; i < d.n && r->st == G4_OK; i++) {
-        if ((filter_keys || r->old) && g4_is_standard_key(d.m[i].node)) continue;
-        if (found_first) g4_lit(r, ",");
-        found_first = 1;
-        g4_format_property(r, d.m[i].node);
-    }
-    g4_dictsort_close(r, &d);
-}
-
-static void g4_format_function_declaration(g4_renderer *r, const g4_json *tool)
-{
-    const g4_json *f = g4_json_get(tool, "function");
-    if (!g4_json_is(f, G4_JSON_OBJECT)) {
-        g4_refuse(r, "a tool must be an object with a member \"function\"");
-        return;
-    }
-    g4_lit(r, "declaration:");
-    g4_str(r, g4_json_get(f, "name"));
-    g4_lit(r, "{description:");
-    g4_quoted_str(r, g4_json_get(f, "description"), 0);
-    const g4_json *params = g4_json_get(f, "parameters");
-    if (g4_truthy(params)) {
-        g4_lit(r, ",parameters:{");
-        if (g4_truthy(g4_json_get(params, "properties"))) {
-            g4_lit(r, "properties:{");
-            g4_format_parameters(r, g4_json_get(params, "properties"), 0);
-            g4_lit(r, "},");
-        }
-        if (g4_truthy(g4_json_get(params, "required"))) {
-            g4_format_required(r, g4_json_get(params, "required"));
-            g4_lit(r, ",");
-        }
-        if (g4_truthy(g4_json_get(params, "type"))) {
-            g4_lit(r, "type:");
-            g4_quoted_str(r, g4_json_get(params, "type"), 1);
-            g4_lit(r, "}");
-        }
-    }
-    const g4_json *response = g4_json_get(f, "response");
-    if (response != NULL) {
-        g4_lit(r, ",response:{");
-        if (g4_truthy(g4_json_get(response, "description"))) {
-            g4_lit(r, "description:");
-            g4_quoted_str(r, g4_json_get(response, "description"), 0);
-            g4_lit(r, ",");
-        }
-        if (g4_upper_is(r, g4_json_get(response, "type"), "OBJECT")) {
-            g4_lit(r, "type:");
-            g4_quoted_str(r, g4_json_get(response, "type"), 1);
-            g4_lit(r, "}");
-        }
-    }
-    g4_lit(r, "}");
-}
-
-/* `part` of [s, s + n) up to, not including, `word`; returns the length. */
-static size_t g4_until(const char *s, size_t n, const char *word, int *found)
-{
-    size_t k = strlen(word);
-    *found = 0;
-    for (size_t i = 0; i + k <= n; i++) {
-        const char *p = memchr(s + i, word[0], n - k + 1 - i);
-        if (p == NULL) return n;
-        i = (size_t)(p - s);
-        if (memcmp(p, word, k) == 0) {
-            *found = 1;
-            return i;
-        }
-    }
-    return n;
-}
-
-/* The model's own text without the thoughts in it. */
-static void g4_strip_thinking(g4_renderer *r, const g4_json *text)
-{
-    if (!g4_json_is(text, G4_JSON_STRING)) {
-        g4_refuse(r, "text of the model must be a string");
-        return;
-    }
-    g4_buf s = { .a = r->a };
-    const char *p = text->text;
-    size_t left = text->text_len;
-    for (;;) {
-        int more, cut;
-        size_t n = g4_until(p, left, "<channel|>", &more);
-        g4_buf_add(&s, p, g4_until(p, n, "<|channel>", &cut));
-        if (!more) break;
-        p += n + 10;
-        left -= n + 10;
-    }
-    const char *t = s.data == NULL ? "" : s.data;
-    size_t n = s.len;
-    g4_trim(&t, &n);
-    g4_buf_add(&r->out->text, t, n);
-    if (s.failed) g4_no_memory(r);
-    g4_buf_free(&s);
-}
-
-static void g4_trimmed(g4_renderer *r, const g4_json *v) /* v | trim */
-{
-    if (g4_json_is(v, G4_JSON_STRING)) {
-        const char *t = v->text;
-        size_t n = v->text_len;
-        g4_trim(&t, &n);
-        g4_buf_add(&r->out->text, t, n);
-    } else {
-        g4_str(r, v); /* nothing else prints with space around it */
-    }
-}
-
-static void g4_format_tool_response_block(g4_renderer *r, const g4_json *name, const g4_json *response)
-{
-    g4_ctl(r, "<|tool_response>");
-    g4_lit(r, "response:");
-    g4_joined(r, name, "the name of a tool response");
-    g4_lit(r, "{");
-    if (g4_json_is(response, G4_JSON_OBJECT)) {
-        g4_format_pairs(r, response);
-    } else {
-        g4_lit(r, "value:");
-        g4_format_argument(r, response, 0);
-    }
-    g4_lit(r, "}");
-    g4_ctl(r, "<tool_response|>");
-}
-
-/* The placeholder of a content part that is a picture, sound or video; 1 if it is one. */
-static int g4_media_placeholder(g4_renderer *r, const g4_json *part)
-{
-    const g4_json *type = g4_json_get(part, "type");
-    if (g4_json_is_text(type, "image") || (!r->old && g4_json_is_text(type, "image_url")))
-        g4_mark_add(r, "<|image|>", G4_MARK_IMAGE, part);
-    else if (g4_json_is_text(type, "audio") || (!r->old && g4_json_is_text(type, "input_audio")))
-        g4_mark_add(r, "<|audio|>", G4_MARK_AUDIO, part);
-    else if (g4_json_is_text(type, "video")) g4_mark_add(r, "<|video|>", G4_MARK_VIDEO, part);
-    else return 0;
-    return 1;
-}
-
-static void g4_render_call(g4_renderer *r, const g4_json *call)
-{
-    const g4_json *f = g4_json_get(call, "function"), *arguments = g4_json_get(f, "arguments");
-    if (!g4_json_is(f, G4_JSON_OBJECT)) {
-        g4_refuse(r, "a tool call must be an object with a member \"function\"");
-        return;
-    }
-    g4_ctl(r, "<|tool_call>");
-    g4_lit(r, "call:");
-    g4_joined(r, g4_json_get(f, "name"), "the function name of a tool call");
-    g4_lit(r, "{");
-    if (g4_json_is(arguments, G4_JSON_OBJECT)) g4_format_pairs(r, arguments);
-    else if (r->old && g4_json_is(arguments, G4_JSON_STRING)) g4_str(r, arguments);
-    else if (!r->old && !g4_json_is(arguments, G4_JSON_NULL))
-        g4_refuse(r, "arguments of a tool call must be a JSON object, not a string");
-    g4_lit(r, "}");
-    g4_ctl(r, "<tool_call|>");
-}
-
-/* One message of role tool, rendered inside the model turn whose calls it answers. */
-static void g4_render_tool_message(g4_renderer *r, const g4_json *calls, const g4_json *follow)
-{
-    static const g4_json unknown = { .kind = G4_JSON_STRING, .text = "unknown", .text_len = 7 };
-    const g4_json *name = g4_json_get(follow, "name"), *body = g4_json_given(follow, "content");
-    if (!r->old && !g4_truthy(name)) name = &unknown;
-    for (const g4_json *tc = calls->child; tc != NULL; tc = tc->next)
-        if (g4_json_equal(g4_json_get(tc, "id"), g4_json_get(follow, "tool_call_id")))
-            name = g4_json_get(g4_json_get(tc, "function"), "name");
-    if (g4_json_is(body, G4_JSON_OBJECT) && body->child != NULL) {
-        g4_refuse(r, "content of a tool message must be a string or a list of parts (a map goes into tool_responses)");
-    } else if (g4_json_is(body, G4_JSON_ARRAY) || g4_json_is(body, G4_JSON_OBJECT)) {
-        g4_buf s = { .a = r->a };
-        for (const g4_json *part = body->child; part != NULL; part = part->next) {
-            const g4_json *text = g4_json_get(part, "text");
-            if (!g4_json_is(part, G4_JSON_OBJECT)) g4_refuse(r, "a content part must be an object");
-            else if (!g4_json_is_text(g4_json_get(part, "type"), "text")) continue;
-            else if (g4_json_is(text, G4_JSON_STRING)) g4_buf_add(&s, text->text, text->text_len);
-            else if (text != NULL) g4_refuse(r, "the text of a content part must be a string");
-            else g4_refuse(r, "a content part of type text has no text");
-        }
-        if (s.failed) g4_no_memory(r);
-        g4_json text = { .kind = G4_JSON_STRING, .text = s.data == NULL ? "" : s.data, .text_len = s.len };
-        g4_format_tool_response_block(r, name, &text);
-        g4_buf_free(&s);
-        for (const g4_json *part = r->old ? NULL : body->child; part != NULL; part = part->next)
-            g4_media_placeholder(r, part);
-    } else {
-        static const g4_json none = { .kind = G4_JSON_NULL };
-        g4_format_tool_response_block(r, name, body == NULL ? &none : body);
-    }
-}
-
-/* The parts or the text of a message; returns 1 if the last part printed was media (2026-04 takes note of it). */
-static int g4_render_content(g4_renderer *r, const g4_json *content, int is_model)
-{
-    int media = 0;
-    if (g4_json_is(content, G4_JSON_STRING)) {
-        if (is_model) g4_strip_thinking(r, content);
-        else g4_trimmed(r, content);
-    } else if (g4_json_is(content, G4_JSON_ARRAY) || g4_json_is(content, G4_JSON_OBJECT)) {
-        for (const g4_json *item = content->child; item != NULL && r->st == G4_OK; item = item->next) {
-            if (!r->old && (content->kind == G4_JSON_OBJECT || item->kind != G4_JSON_OBJECT)) {
-                g4_refuse(r, "a content part must be an object");
-            } else if (content->kind == G4_JSON_OBJECT) {
-                continue; /* 2026-04 sees the names only */
-            } else if (g4_json_is_text(g4_json_get(item, "type"), "text")) {
-                if (is_model) g4_strip_thinking(r, g4_json_get(item, "text"));
-                else g4_trimmed(r, g4_json_get(item, "text"));
-            } else if (g4_media_placeholder(r, item)) {
-                media = 1;
-            }
-        }
-    }
-    return media;
-}
-
-typedef enum { G4_PREV_NONE, G4_PREV_OTHER, G4_PREV_CALL, G4_PREV_RESPONSE } g4_prev;
-
-typedef struct {
-    g4_prev prev;                 /* ns.prev_message_type */
-    const g4_json *prev_role;     /* role of the last message that was not a tool's */
-    int last_user;                /* index in the messages after the system's, -1: none */
-} g4_render_state;
-
-static void g4_render_message(g4_renderer *r, g4_render_state *s, const g4_json *m, int index)
-{
-    const g4_json *role = g4_json_given(m, "role"), *calls = g4_json_given(m, "tool_calls"),
-                  *responses = g4_json_given(m, "tool_responses");
-    int is_model = g4_json_is_text(role, "assistant") || g4_json_is_text(role, "model");
-    s->prev = G4_PREV_NONE;
-    if (!(is_model && g4_json_is_text(s->prev_role, "assistant"))) {
-        g4_ctl(r, "<|turn>");
-        if (is_model) g4_lit(r, "model");
-        else g4_joined(r, role, "role");
-        g4_lit(r, "\n");
-    }
-
-    const g4_json *thought = g4_json_given(m, "reasoning");
-    if (!g4_truthy(thought)) thought = g4_json_given(m, "reasoning_content");
-    int late = index > s->last_user, with_calls = g4_truthy(calls);
-    int show = r->old ? late && with_calls : late || (r->in->preserve_thinking && with_calls);
-    if (g4_truthy(thought) && show) {
-        g4_ctl(r, "<|channel>");
-        g4_lit(r, "thought\n");
-        g4_joined(r, thought, "reasoning");
-        g4_lit(r, "\n");
-        g4_ctl(r, "<channel|>");
-    }
-
-    if (with_calls) {
-        if (calls->kind != G4_JSON_ARRAY) {
-            g4_refuse(r, "tool_calls must be a list");
-            return;
-        }
-        for (const g4_json *c = calls->child; c != NULL && r->st == G4_OK; c = c->next) g4_render_call(r, c);
-        s->prev = G4_PREV_CALL;
-    }
-    int answered = 0;
-    if (g4_truthy(responses)) {
-        if (responses->kind != G4_JSON_ARRAY) {
-            g4_refuse(r, "tool_responses must be a list");
-            return;
-        }
-        static const g4_json unknown = { .kind = G4_JSON_STRING, .text = "unknown", .text_len = 7 };
-        for (const g4_json *c = responses->child; c != NULL && r->st == G4_OK; c = c->next) {
-            const g4_json *name = g4_json_get(c, "name");
-            if (name == NULL || (!r->old && !g4_truthy(name))) name = &unknown;
-            g4_format_tool_response_block(r, name, g4_json_get(c, "response"));
-            answered = 1;
-        }
-    } else if (with_calls) {
-        int at = r->message;
-        for (const g4_json *f = m->next; f != NULL && g4_json_is_text(g4_json_given(f, "role"), "tool") && r->st == G4_OK;
-             f = f->next) {
-            r->message++; /* errors are about the tool's message */
-            r->role = "tool";
-            g4_render_tool_message(r, calls, f);
-            answered = 1;
-        }
-        if (r->st == G4_OK) r->message = at;
-    }
-    if (answered) s->prev = G4_PREV_RESPONSE;
-
-    size_t start = r->out->text.len;
-    const g4_json *content = g4_json_given(m, "content");
-    if (g4_render_content(r, content, is_model) && r->old) s->prev = G4_PREV_OTHER;
-    const char *t = r->out->text.data == NULL ? "" : r->out->text.data + start;
-    size_t n = r->out->text.len - start;
-    g4_trim(&t, &n);
-    int has_content = r->old ? g4_truthy(content) : n > 0;
-
-    const g4_json *next = m->next;
-    while (next != NULL && g4_json_is_text(g4_json_given(next, "role"), "tool")) next = next->next;
-    int goes_on = !r->old && is_model && next != NULL && g4_json_is_text(g4_json_given(next, "role"), "assistant") &&
-                  (!with_calls || answered);
-    if (s->prev == G4_PREV_CALL && !answered) {
-        g4_ctl(r, "<|tool_response>");
-    } else if (!goes_on && !(answered && !has_content && (r->old || next == NULL))) {
-        g4_ctl(r, "<turn|>");
-        g4_lit(r, "\n");
-    }
-    s->prev_role = role;
-}
-
-static void g4_render_system(g4_renderer *r, g4_render_state *s, const g4_json *system)
-{
-    g4_ctl(r, "<|turn>");
-    g4_lit(r, "system\n");
-    if (r->in->thinking) {
-        g4_ctl(r, "<|think|>");
-        g4_lit(r, "\n");
-        s->prev = G4_PREV_OTHER;
-    }
-    if (system != NULL) {
-        const g4_json *content = g4_json_given(system, "content");
-        if (!r->old && (g4_json_is(content, G4_JSON_ARRAY) || g4_json_is(content, G4_JSON_OBJECT))) {
-            for (const g4_json *item = content->child; item != NULL; item = item->next) {
-                if (content->kind == G4_JSON_ARRAY) g4_trimmed(r, g4_json_get(item, "text"));
-                g4_lit(r, " ");
-            }
-        } else if (g4_json_is(content, G4_JSON_STRING) || r->old) {
-            g4_trimmed(r, content);
-        }
-    }
-    for (const g4_json *tool = g4_truthy(r->in->tools) ? r->in->tools->child : NULL; tool != NULL && r->st == G4_OK;
-         tool = tool->next) {
-        r->message = -1;
-        r->tool++;
-        g4_ctl(r, "<|tool>");
-        g4_format_function_declaration(r, tool);
-        g4_ctl(r, "<tool|>");
-        s->prev = G4_PREV_OTHER;
-    }
-    r->tool = -1;
-    g4_ctl(r, "<turn|>");
-    g4_lit(r, "\n");
-}
-
-/* out must be zero; on failure it stays empty. */
-static g4_status g4_render(g4_rendered *out, const g4_allocator *a, const g4_render_input *in, g4_error *err)
-{
-    g4_renderer r = {
-        .a = a, .in = in, .out = out, .old = in->kind == G4_TEMPLATE_31B_2026_04, .message = -1, .tool = -1, .err = err
-    };
-    g4_render_state s = { .last_user = -1 };
-    out->text.a = a;
-    if (!g4_json_is(in->messages, G4_JSON_ARRAY)) return g4_fail(err, G4_ERR_ARGUMENT, "messages must be a list of objects");
-    if (g4_truthy(in->tools) && in->tools->kind != G4_JSON_ARRAY)
-        return g4_fail(err, G4_ERR_ARGUMENT, "tools must be a list of objects");
-    int n = 0;
-    for (const g4_json *m = in->messages->child; m != NULL; m = m->next, n++) {
-        r.message = n;
-        if (m->kind != G4_JSON_OBJECT) g4_refuse(&r, "a message must be an object");
-        else if (g4_json_given(m, "role") == NULL) g4_refuse(&r, "a message must have a role");
-        else if (!g4_json_is(g4_json_given(m, "role"), G4_JSON_STRING)) g4_refuse(&r, "role must be a string");
-    }
-    r.message = -1;
-    if (r.old && n == 0) g4_refuse(&r, "messages is empty");
-    const g4_json *m = in->messages->child;
-    if (r.st == G4_OK) {
-        int has_system =
-            m != NULL && (g4_json_is_text(g4_json_given(m, "role"), "system") || g4_json_is_text(g4_json_given(m, "role"), "developer"));
-        g4_ctl(&r, "<bos>");
-        if (in->thinking || g4_truthy(in->tools) || has_system) {
-            if (has_system) {
-                r.message = 0;
-                r.role = "system";
-            }
-            g4_render_system(&r, &s, has_system ? m : NULL);
-        }
-        if (has_system) m = m->next;
-        int index = 0, first = has_system ? 1 : 0;
-        for (const g4_json *c = m; c != NULL; c = c->next, index++)
-            if (g4_json_is_text(g4_json_given(c, "role"), "user")) s.last_user = index;
-        index = 0;
-        for (; m != NULL && r.st == G4_OK; m = m->next, index++) {
-            if (g4_json_is_text(g4_json_given(m, "role"), "tool")) continue;
-            r.message = first + index;
-            r.role = g4_json_given(m, "role")->text;
-            g4_render_message(&r, &s, m, index);
-        }
-        if (in->add_generation_prompt && s.prev != G4_PREV_RESPONSE && s.prev != G4_PREV_CALL) {
-            g4_ctl(&r, "<|turn>");
-            g4_lit(&r, "model\n");
-            if (!in->thinking && in->kind != G4_TEMPLATE_E2B_2026_07) {
-                g4_ctl(&r, "<|channel>");
-                g4_lit(&r, "thought\n");
-                g4_ctl(&r, "<channel|>");
-            }
-        } else if (in->add_generation_prompt && s.prev == G4_PREV_RESPONSE && in->thinking && !r.old) {
-            g4_ctl(&r, "<|channel>");
-            g4_lit(&r, "thought\n");
-        }
-    }
-    if (out->text.failed) g4_no_memory(&r);
-    if (r.st != G4_OK) g4_rendered_free(out);
-    return r.st;
-}
-
 /* ---- 4. Conversations: messages or JSON to a prompt --------------------------------------------------
  *
  * Both doors lead to the same trees: g4_chat_open builds them from plain data, g4_chat_parse reads them. Media stay
@@ -1191,11 +129,11 @@ static g4_status g4_chat_finish(g4_chat *c, g4_error *err)
     g4_status st = g4_render(&c->r, c->a, &c->in, err);
     if (st != G4_OK) return st;
     int n = 0;
-    for (size_t i = 0; i < c->r.n_marks; i++) n += c->r.marks[i].kind != G4_MARK_CONTROL;
+    for (int i = 0; i < c->r.n_marks; i++) n += c->r.marks[i].kind != G4_MARK_CONTROL;
     g4_chat_item *media = g4_alloc(c->a, n > 0 ? (size_t)n : 1, sizeof *media);
     if (media == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for %d media parts", n);
     n = 0;
-    for (size_t i = 0; i < c->r.n_marks; i++) {
+    for (int i = 0; i < c->r.n_marks; i++) {
         const g4_mark *m = &c->r.marks[i];
         if (m->kind == G4_MARK_CONTROL) continue;
         size_t built = (size_t)m->part->number;
@@ -1317,7 +255,7 @@ static void g4_build_results(g4_builder *b, g4_json *model, const g4_message *ca
         const char *t = p->text == NULL ? "" : p->text;
         const char *first = t;
         size_t left = n;
-        g4_trim(&first, &left);
+        g4_py_strip(&first, &left);
         if (left > 0 && first[0] == '{') { /* text that only looks like an object stays text */
             g4_status st = g4_chat_json(b->c, &parsed, t, n, "", b->err);
             if (st == G4_ERR_MEMORY) b->st = st;
@@ -1469,7 +407,7 @@ static g4_status g4_chat_open_arguments(g4_chat *c, g4_json *messages, g4_error 
             snprintf(what, sizeof what, "messages[%d].tool_calls[%d].function.arguments", at, k);
             const char *t = arguments->text;
             size_t n = arguments->text_len;
-            g4_trim(&t, &n);
+            g4_py_strip(&t, &n);
             if (n == 0) {
                 arguments->kind = G4_JSON_NULL;
                 continue;
@@ -1509,9 +447,9 @@ static g4_status g4_chat_read(g4_chat **out, g4_engine *e, const g4_allocator *a
         const g4_json *v;
         c->in.messages = g4_json_given(doc, "messages");
         if ((v = g4_json_given(doc, "tools")) != NULL) c->in.tools = v;
-        if ((v = g4_json_given(doc, "enable_thinking")) != NULL) c->in.thinking = g4_truthy(v);
-        if ((v = g4_json_given(doc, "preserve_thinking")) != NULL) c->in.preserve_thinking = g4_truthy(v);
-        if ((v = g4_json_given(doc, "add_generation_prompt")) != NULL) c->in.add_generation_prompt = g4_truthy(v);
+        if ((v = g4_json_given(doc, "enable_thinking")) != NULL) c->in.thinking = g4_py_truthy(v);
+        if ((v = g4_json_given(doc, "preserve_thinking")) != NULL) c->in.preserve_thinking = g4_py_truthy(v);
+        if ((v = g4_json_given(doc, "add_generation_prompt")) != NULL) c->in.add_generation_prompt = g4_py_truthy(v);
     } else {
         st = g4_fail(err, G4_ERR_ARGUMENT, "a conversation must be a list of messages, or an object with messages");
         goto fail;
@@ -1891,12 +829,12 @@ static g4_status g4_chat_tokenise(g4_chat *c, const g4_token *old, int n_old, g4
     c->headers = NULL;
     size_t at = 0;
     int medium = 0;
-    for (size_t i = 0; i < c->r.n_marks && k.st == G4_OK; i++) {
+    for (int i = 0; i < c->r.n_marks && k.st == G4_OK; i++) {
         const g4_mark *m = &c->r.marks[i];
-        g4_buf_add(&k.plain, c->r.text.data + at, m->at - at);
-        if (m->kind == G4_MARK_CONTROL) g4_tok_control(&k, c->r.text.data + m->at, m->len);
+        g4_buf_add(&k.plain, c->r.text.data + at, m->offset - at);
+        if (m->kind == G4_MARK_CONTROL) g4_tok_control(&k, c->r.text.data + m->offset, m->len);
         else g4_tok_media(&k, &c->media[medium++]);
-        at = m->at + m->len;
+        at = m->offset + m->len;
     }
     g4_buf_add(&k.plain, c->r.text.data + at, c->r.text.len - at);
     g4_tok_flush(&k);
@@ -2093,7 +1031,7 @@ static void g4_call_bare(g4_call_reader *r, int in_list)
     }
     const char *t = r->s + from;
     size_t n = r->at - from;
-    g4_trim(&t, &n);
+    g4_py_strip(&t, &n);
     const char *literal = g4_call_literal(t, n);
     if (literal != NULL) g4_buf_str(r->out, literal);
     else if (g4_json_is_number(t, n)) g4_buf_add(r->out, t, n);
@@ -2127,7 +1065,7 @@ static void g4_call_members(g4_call_reader *r, int depth, int is_list)
                 while (r->at < r->n && !g4_call_quote(r) && !g4_is_one_of(":=,{}[]", r->s[r->at])) r->at++;
                 const char *t = r->s + from;
                 size_t n = r->at - from;
-                g4_trim(&t, &n);
+                g4_py_strip(&t, &n);
                 g4_json_quote(r->out, t, n);
             }
             g4_buf_str(r->out, ":");
@@ -2177,7 +1115,7 @@ static void g4_call_read(const char *s, size_t n, const size_t *quotes, size_t n
     while (r.at < n && !g4_call_quote(&r) && s[r.at] != '{' && s[r.at] != '(' && s[r.at] != '\n') r.at++;
     const char *t = s + from;
     size_t len = r.at - from;
-    g4_trim(&t, &len);
+    g4_py_strip(&t, &len);
     g4_buf_add(name, t, len);
     g4_call_space(&r);
     if (g4_call_peek(&r) == '(') { /* f(a=1) */
@@ -2209,7 +1147,7 @@ typedef struct {
 struct g4_response {
     const g4_allocator *a;
     const g4_tokenizer *t;        /* may be NULL: fed with bytes only */
-    g4_token control[G4_N_CONTROLS];
+    g4_controls controls;
     g4_response_state state;
     g4_utf8 utf8;
     g4_buf held; /* TEXT: white space that is dropped if nothing follows; THOUGHT: a line feed; NAME: the name so far */
@@ -2223,11 +1161,6 @@ struct g4_response {
     g4_part_fn fn;
     void *user;
     int stop, failed, finished;
-};
-
-static const char *const g4_control_names[G4_N_CONTROLS] = {
-    "", "<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", G4_QUOTE, "<|turn>", "<turn|>",
-    ""
 };
 
 /* The part that new text of this kind belongs to; NULL when out of memory. */
@@ -2273,7 +1206,7 @@ static void g4_response_text(g4_response *r, const char *s, size_t n)
     for (size_t i = 0; i < n;) {
         uint32_t cp = 0;
         size_t k = g4_utf8_decode(s + i, n - i, &cp);
-        int space = k > 0 && g4_is_space(cp);
+        int space = k > 0 && g4_py_is_space(cp);
         if (k == 0) k = 1;
         if (!space && end == 0 && !(r->open && r->n_parts > 0 && r->parts[r->n_parts - 1].kind == G4_PART_TEXT)) {
             s += i; /* leading space of a part is dropped */
@@ -2434,10 +1367,7 @@ g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tok
     r->held.a = r->call.a = a;
     r->fn = fn;
     r->user = user;
-    for (int i = 0; i < G4_N_CONTROLS; i++)
-        r->control[i] = t != NULL && g4_control_names[i][0] != '\0'
-                            ? g4_tokenizer_special(t, g4_control_names[i], strlen(g4_control_names[i]))
-                            : -1;
+    g4_controls_bind(&r->controls, t);
     return G4_OK;
 }
 
@@ -2472,9 +1402,8 @@ int g4_response_push(g4_response *r, g4_token token)
     int special = 0;
     if (r->t == NULL || token < 0 || (uint32_t)token >= r->t->n_vocab) return r->failed || r->stop;
     size_t n = g4_tokenizer_piece(r->t, token, piece, &special);
-    g4_control control = special ? G4_CONTROL_OTHER : G4_CONTROL_NONE;
-    for (int i = 1; special && i < G4_N_CONTROLS; i++)
-        if (r->control[i] == token) control = (g4_control)i;
+    g4_control control = special ? g4_controls_find(&r->controls, token) : G4_CONTROL_NONE;
+    if (special && control == G4_CONTROL_NONE) control = G4_CONTROL_OTHER;
     return g4_response_feed(r, control, piece, n);
 }
 
@@ -2571,7 +1500,7 @@ struct g4_grammar {
     char *word_bytes;
     int32_t byte_at[257];         /* first word that begins with this byte */
     int longest;                  /* characters of the longest word */
-    g4_token control[G4_N_CONTROLS];
+    g4_controls controls;
     uint32_t n_vocab;
     /* numbered stacks: a return node on another stack; 0 is empty, 1 the unknown rest below a rule */
     g4_place *stacks;
@@ -3222,8 +2151,8 @@ const uint32_t *g4_grammar_mask(g4_grammar *g, int32_t state)
     for (int i = 0; i < g->states[state]->n && !g->failed; i++) {
         int32_t node = g->states[state]->at[i].node;
         for (int32_t e = g->nodes[node].first; e >= 0; e = g->edges[e].next)
-            if (g->edges[e].kind == G4_EDGE_SPECIAL && g->control[g->edges[e].what] >= 0)
-                g4_bit_set(mask, (uint32_t)g->control[g->edges[e].what]);
+            if (g->edges[e].kind == G4_EDGE_SPECIAL && g->controls.id[g->edges[e].what] >= 0)
+                g4_bit_set(mask, (uint32_t)g->controls.id[g->edges[e].what]);
         if (i > 0 && g->nodes[g->states[state]->at[i - 1].node].alias == g->nodes[node].alias)
             continue; /* same node, other stack */
         const g4_ahead *ahead = g4_ahead_of(g, node);
@@ -3299,9 +2228,8 @@ int32_t g4_grammar_read(g4_grammar *g, int32_t state, g4_token token)
     if (state == 0 || token < 0 || (uint32_t)token >= g->n_vocab) return 0;
     size_t n = g4_tokenizer_piece(g->t, token, piece, &special);
     if (special) {
-        for (int i = 1; i < G4_N_CONTROLS; i++)
-            if (g->control[i] == token) return g4_step_slow(g, state, 0, (g4_control)i);
-        return 0;
+        g4_control control = g4_controls_find(&g->controls, token);
+        return control != G4_CONTROL_NONE ? g4_step_slow(g, state, 0, control) : 0;
     }
     for (size_t i = 0; i < n && state != 0; i++) state = g4_step(g, state, (unsigned char)piece[i]);
     return n == 0 ? 0 : state;
@@ -3342,10 +2270,7 @@ static g4_grammar *g4_grammar_new(const g4_allocator *a, const g4_tokenizer *t)
         g4_grammar_close(g);
         return NULL;
     }
-    for (int i = 0; i < G4_N_CONTROLS; i++)
-        g->control[i] = g4_control_names[i][0] != '\0'
-                            ? g4_tokenizer_special(t, g4_control_names[i], strlen(g4_control_names[i]))
-                            : -1;
+    g4_controls_bind(&g->controls, t);
     return g;
 }
 
@@ -4376,13 +3301,13 @@ static void g4_schema_other_key(g4_schema *c, int32_t from, int32_t to, const g4
     uint32_t free_from = 0;
     while (i <= n && !c->g->failed) { /* the characters between those that names go on with */
         uint32_t cp = 0x110000;
-        size_t len = i < n ? g4_utf8_decode(names[i].low + at, names[i].len - at, &cp) : 0, j = i + 1;
+        size_t len = i < n ? g4_utf8_decode(names[i].text + at, names[i].len - at, &cp) : 0, j = i + 1;
         for (int r = 0; r < k.n && cp > free_from; r++) {
             uint32_t a = k.r[r].lo > free_from ? k.r[r].lo : free_from, b = k.r[r].hi < cp - 1 ? k.r[r].hi : cp - 1;
             if (a <= b) g4_net_chars(c->g, from, rest, a, b);
         }
         if (i == n) break;
-        while (j < n && names[j].len >= at + len && memcmp(names[j].low + at, names[i].low + at, len) == 0) j++;
+        while (j < n && names[j].len >= at + len && memcmp(names[j].text + at, names[i].text + at, len) == 0) j++;
         int32_t next = g4_net_node(c->g);
         for (int r = 0; r < k.n; r++)
             if (cp >= k.r[r].lo && cp <= k.r[r].hi) g4_net_chars(c->g, from, next, cp, cp);
@@ -4409,7 +3334,7 @@ static int g4_schema_member(g4_schema *c, const g4_json *name, const g4_dictsort
     } else {
         if (!c->call) at = g4_schema_quote(c, at);
         int32_t key = g4_net_node(c->g);
-        g4_schema_other_key(c, at, key, d->m, d->n, 0);
+        g4_schema_other_key(c, at, key, d->members, d->n, 0);
         at = c->call ? key : g4_schema_quote(c, key);
     }
     at = g4_schema_space(c, g4_net_str(c->g, at, ":"), 0);
@@ -4429,13 +3354,9 @@ static void g4_schema_object(g4_schema *c, const g4_json *s, int32_t from, int32
         g4_schema_fail(c, "additionalProperties", "must be a schema");
     if (c->st != G4_OK) return;
     has_extra = extra == NULL ? properties == NULL && required == NULL : extra->kind != G4_JSON_FALSE;
-    g4_renderer r = { .a = c->g->a, .message = -1, .tool = -1 }; /* for g4_dictsort_open */
-    g4_rendered none = { .text = { .a = c->g->a } };
-    r.out = &none;
-    g4_dictsort names = { .m = NULL }, order = { .m = NULL };
+    g4_dictsort names = { .members = NULL }, order;
     static const g4_json empty = { .kind = G4_JSON_OBJECT };
-    g4_dictsort_open(&r, &order, properties != NULL ? properties : &empty, "");
-    if (r.st != G4_OK) c->g->failed = 1;
+    if (!g4_dictsort_open(&order, c->g->a, properties != NULL ? properties : &empty)) c->g->failed = 1;
     size_t n_extra_required = 0;
     for (const g4_json *q = required != NULL ? required->child : NULL; q != NULL; q = q->next) {
         if (q->kind != G4_JSON_STRING) g4_schema_fail(c, "required", "must be a list of names");
@@ -4448,15 +3369,15 @@ static void g4_schema_object(g4_schema *c, const g4_json *s, int32_t from, int32
     /* Required names without a schema of their own come last, then any others: both are kept apart from the declared
      * ones. */
     names.n = order.n + n_extra_required;
-    names.m = g4_alloc(c->g->a, names.n + 1, sizeof *names.m);
-    if (names.m == NULL) c->g->failed = 1;
+    names.members = g4_alloc(c->g->a, names.n + 1, sizeof *names.members);
+    if (names.members == NULL) c->g->failed = 1;
     if (c->st != G4_OK || c->g->failed) goto done;
     for (size_t i = 0; i < order.n; i++)
-        names.m[i] = (g4_sorted){ order.m[i].node, order.m[i].node->key, 0, order.m[i].node->key_len, i };
+        names.members[i] = (g4_sorted){ order.members[i].node, order.members[i].node->key, order.members[i].node->key_len, i };
     size_t k = order.n;
     for (const g4_json *q = required != NULL ? required->child : NULL; q != NULL; q = q->next)
         if (g4_json_get(properties, q->text) == NULL) {
-            names.m[k] = (g4_sorted){ q, q->text, 0, q->text_len, k };
+            names.members[k] = (g4_sorted){ q, q->text, q->text_len, k };
             k++;
         }
     int32_t none_yet = g4_net_node(c->g), some = g4_net_node(c->g);
@@ -4465,7 +3386,7 @@ static void g4_schema_object(g4_schema *c, const g4_json *s, int32_t from, int32
     const g4_json *declared = properties != NULL ? properties->child : NULL;
     for (size_t i = 0; i < names.n && c->st == G4_OK && !c->g->failed; i++, n++) {
         /* in JSON as written; in calls sorted as the template sorts */
-        const g4_json *node = i >= order.n || c->call ? names.m[i].node : declared;
+        const g4_json *node = i >= order.n || c->call ? names.members[i].node : declared;
         g4_json name = { .kind = G4_JSON_STRING,
                          .text = i < order.n ? node->key : node->text,
                          .text_len = i < order.n ? node->key_len : node->text_len };
@@ -4490,7 +3411,7 @@ static void g4_schema_object(g4_schema *c, const g4_json *s, int32_t from, int32
         if (i < order.n && declared != NULL) declared = declared->next;
     }
     if (has_extra && c->st == G4_OK && !c->g->failed) {
-        qsort(names.m, names.n, sizeof *names.m, g4_sorted_compare);
+        qsort(names.members, names.n, sizeof *names.members, g4_sorted_compare);
         size_t old = g4_schema_enter(c, "additionalProperties");
         int rule = g4_schema_member(c, NULL, &names, extra);
         g4_schema_leave(c, old);
@@ -4510,9 +3431,8 @@ static void g4_schema_object(g4_schema *c, const g4_json *s, int32_t from, int32
     close = g4_schema_space(c, close, 1);
     g4_net_bytes(c->g, close, to, '}', '}');
 done:
-    g4_dictsort_close(&r, &order);
-    g4_free(c->g->a, names.m);
-    g4_rendered_free(&none);
+    g4_dictsort_close(&order);
+    g4_free(c->g->a, names.members);
 }
 
 /* ---- schemas ---- */
@@ -4676,7 +3596,7 @@ static int g4_schema_disjoint(g4_schema *c, const g4_json *a, const g4_json *b, 
             return 0;
         if (values[i] == NULL) types[i] = g4_json_get(s[i], "type") == NULL ? G4_T_ANY : g4_schema_types(s[i]);
         if (types[i] & G4_T_INTEGER) types[i] |= G4_T_NUMBER;
-        if (g4_truthy(g4_json_get(s[i], "nullable"))) types[i] |= G4_T_NULL;
+        if (g4_py_truthy(g4_json_get(s[i], "nullable"))) types[i] |= G4_T_NULL;
     }
     if ((types[0] & types[1]) == 0) return 1;
     if (values[0] != NULL && values[1] != NULL) {
@@ -4757,7 +3677,7 @@ static void g4_schema_values(g4_schema *c, const g4_json *s, int32_t from, int32
     const char *keyword = one != NULL ? "const" : "enum", *beside = g4_schema_beside(s, keyword, allowed);
     int types = g4_json_get(s, "type") != NULL ? g4_schema_types(s) : G4_T_ANY;
     if (types & G4_T_NUMBER) types |= G4_T_INTEGER;
-    if (g4_truthy(g4_json_get(s, "nullable"))) types |= G4_T_NULL;
+    if (g4_py_truthy(g4_json_get(s, "nullable"))) types |= G4_T_NULL;
     if (one == NULL && !g4_json_is(list, G4_JSON_ARRAY)) g4_schema_fail(c, "enum", "must be a list of values");
     if (beside != NULL) {
         char why[160];
@@ -4856,7 +3776,7 @@ static void g4_schema_build(g4_schema *c, const g4_json *s, int32_t from, int32_
                        "must be null, boolean, integer, number, string, array or object, or a list of these");
         return;
     }
-    if (g4_truthy(g4_json_get(s, "nullable"))) types |= G4_T_NULL;
+    if (g4_py_truthy(g4_json_get(s, "nullable"))) types |= G4_T_NULL;
     int32_t start = g4_net_node(c->g);
     g4_net_empty(c->g, from, start);
     if (types & G4_T_NULL) g4_net_empty(c->g, g4_net_word(c->g, start, "null", 4), real);
@@ -5018,7 +3938,8 @@ struct g4_guide {
     int thinking, thoughts, begun;/* thinking is on; channels opened so far; the answer's text has begun */
     int thought_tokens, line_ended;
     int32_t state;                /* of the grammar in use */
-    g4_token control[G4_N_CONTROLS], newline;
+    g4_controls controls;
+    g4_token newline;
     g4_constraint constraint;
     int failed;
 };
@@ -5038,7 +3959,7 @@ static void g4_guide_ends(const g4_guide *g, uint32_t *mask, int response, int a
 {
     for (uint32_t i = 0; i < g->config->n_stop && i < sizeof g->config->stop / sizeof g->config->stop[0]; i++) {
         g4_token id = (g4_token)g->config->stop[i];
-        if (id == g->control[G4_CONTROL_RESPONSE] && !response) continue;
+        if (id == g->controls.id[G4_CONTROL_RESPONSE] && !response) continue;
         if (allow) g4_guide_allow(mask, id);
         else g4_guide_forbid(mask, id);
     }
@@ -5069,50 +3990,48 @@ static int g4_guide_mask(void *user, uint32_t *mask, int n_vocab)
     case G4_AT_THOUGHT:
         if (g->opt.think_budget > 0 && g->thought_tokens >= g->opt.think_budget) { /* the line ends, then the channel */
             g4_guide_only(mask, n_vocab);
-            g4_guide_allow(mask, g->line_ended ? g->control[G4_CONTROL_CHANNEL_END] : g->newline);
+            g4_guide_allow(mask, g->line_ended ? g->controls.id[G4_CONTROL_CHANNEL_END] : g->newline);
         } else if (g->grammar != NULL || g4_guide_must_call(g)) { /* what is asked for comes behind the thought */
             g4_guide_ends(g, mask, 1, 0);
-            g4_guide_forbid(mask, g->control[G4_CONTROL_CHANNEL]);
-            g4_guide_forbid(mask, g->control[G4_CONTROL_CALL]);
+            g4_guide_forbid(mask, g->controls.id[G4_CONTROL_CHANNEL]);
+            g4_guide_forbid(mask, g->controls.id[G4_CONTROL_CALL]);
         }
         return 0;
     case G4_AT_CALL:
         if (g->tools == NULL) return 0;
         if (g4_guide_grammar(g, g->tools, mask, n_vocab)) return 1;
-        if (g4_grammar_accepts(g->tools, g->state)) g4_guide_allow(mask, g->control[G4_CONTROL_CALL_END]);
+        if (g4_grammar_accepts(g->tools, g->state)) g4_guide_allow(mask, g->controls.id[G4_CONTROL_CALL_END]);
         return 0;
     case G4_AFTER_CALL: /* another call, or the host's turn */
         if (g->tools == NULL && !g4_guide_must_call(g)) return 0;
         g4_guide_only(mask, n_vocab);
         g4_guide_ends(g, mask, 1, 1);
-        if (g->opt.tool_choice != G4_TOOLS_NAMED) g4_guide_allow(mask, g->control[G4_CONTROL_CALL]);
+        if (g->opt.tool_choice != G4_TOOLS_NAMED) g4_guide_allow(mask, g->controls.id[G4_CONTROL_CALL]);
         return 0;
     default: break;
     }
     int may_think = g->thinking && !g->begun && g->thoughts == 0;
     if (g4_guide_must_call(g)) {
         g4_guide_only(mask, n_vocab);
-        g4_guide_allow(mask, g->control[G4_CONTROL_CALL]);
-        if (may_think) g4_guide_allow(mask, g->control[G4_CONTROL_CHANNEL]);
+        g4_guide_allow(mask, g->controls.id[G4_CONTROL_CALL]);
+        if (may_think) g4_guide_allow(mask, g->controls.id[G4_CONTROL_CHANNEL]);
         return 0;
     }
     if (g->grammar != NULL) {
         if (g4_guide_grammar(g, g->grammar, mask, n_vocab)) return 1;
         if (g4_grammar_accepts(g->grammar, g->state)) g4_guide_ends(g, mask, 0, 1);
-        if (may_think) g4_guide_allow(mask, g->control[G4_CONTROL_CHANNEL]);
-        if (g->tools != NULL && !g->begun) g4_guide_allow(mask, g->control[G4_CONTROL_CALL]);
+        if (may_think) g4_guide_allow(mask, g->controls.id[G4_CONTROL_CHANNEL]);
+        if (g->tools != NULL && !g->begun) g4_guide_allow(mask, g->controls.id[G4_CONTROL_CALL]);
         return 0;
     }
-    if (g->opt.tool_choice == G4_TOOLS_NONE) g4_guide_forbid(mask, g->control[G4_CONTROL_CALL]);
+    if (g->opt.tool_choice == G4_TOOLS_NONE) g4_guide_forbid(mask, g->controls.id[G4_CONTROL_CALL]);
     return 0;
 }
 
 static void g4_guide_accept(void *user, g4_token token)
 {
     g4_guide *g = user;
-    g4_control control = G4_CONTROL_NONE;
-    for (int i = 1; i < G4_N_CONTROLS; i++)
-        if (g->control[i] >= 0 && g->control[i] == token) control = (g4_control)i;
+    g4_control control = g4_controls_find(&g->controls, token);
     if (g->phase == G4_AT_THOUGHT) {
         char piece[256];
         int special;
@@ -5153,8 +4072,8 @@ int g4_chat_in_thought(const g4_chat *c)
 {
     static const char open[] = "<|channel>thought\n";
     const g4_mark *last = c->r.n_marks > 0 ? &c->r.marks[c->r.n_marks - 1] : NULL;
-    return last != NULL && c->r.text.len - last->at == sizeof open - 1 &&
-           memcmp(c->r.text.data + last->at, open, sizeof open - 1) == 0;
+    return last != NULL && c->r.text.len - last->offset == sizeof open - 1 &&
+           memcmp(c->r.text.data + last->offset, open, sizeof open - 1) == 0;
 }
 
 g4_status g4_guide_open(g4_guide **out, const g4_chat *c, const g4_guide_options *opt, g4_error *err)
@@ -5163,7 +4082,7 @@ g4_status g4_guide_open(g4_guide **out, const g4_chat *c, const g4_guide_options
     *out = NULL;
     if (opt == NULL) opt = &defaults;
     if (c->e == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "a chat without an engine has no answers");
-    int has_tools = g4_truthy(c->in.tools), named = opt->tool_choice == G4_TOOLS_NAMED;
+    int has_tools = g4_py_truthy(c->in.tools), named = opt->tool_choice == G4_TOOLS_NAMED;
     if (opt->think_budget < 0) return g4_fail(err, G4_ERR_ARGUMENT, "think_budget must not be negative");
     if (named && opt->tool_name == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "G4_TOOLS_NAMED needs tool_name");
     if ((named || opt->tool_choice == G4_TOOLS_REQUIRED) && !has_tools)
@@ -5178,10 +4097,7 @@ g4_status g4_guide_open(g4_guide **out, const g4_chat *c, const g4_guide_options
     g->grammar = opt->grammar;
     g->thinking = c->in.thinking;
     g->constraint = (g4_constraint){ g4_guide_mask, g4_guide_accept, g };
-    for (int i = 0; i < G4_N_CONTROLS; i++)
-        g->control[i] = g4_control_names[i][0] != '\0'
-                            ? g4_tokenizer_special(t, g4_control_names[i], strlen(g4_control_names[i]))
-                            : -1;
+    g4_controls_bind(&g->controls, t);
     g->newline = -1;
     g4_tokens line = { 0 };
     g4_status st = g4_tokenizer_encode(t, c->a, "\n", 1, 0, &line, err);

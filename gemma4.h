@@ -591,5 +591,8 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "media.c"
 #include "gemma4.c"
 #include "chat/json.c"
+#include "chat/pytext.c"
+#include "chat/control.c"
+#include "chat/template.c"
 #include "chat.c"
 #endif

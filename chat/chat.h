@@ -65,11 +65,33 @@ char g4_json_unescape(char letter);                          /* what a backslash
  * partner is given out as it is. */
 size_t g4_json_unescape_unicode(const char *s, size_t n, uint32_t *cp);
 
-/* ---- Conversations and answers (chat.c) ------------------------------------------------------- */
+/* ---- Text as Python sees it (pytext.c) --------------------------------------------------------- */
 
-/* g4_chat_parse without an engine, with an allocator of one's own. */
-g4_status g4_chat_parse_with(g4_chat **out, const g4_allocator *a, const char *json, size_t len,
-                             const g4_chat_options *opt, g4_error *err);
+void g4_py_lower(g4_buf *b, const char *s, size_t n); /* str.lower(), appended */
+void g4_py_upper(g4_buf *b, const char *s, size_t n); /* str.upper() of names, appended */
+int g4_py_is_space(uint32_t cp);                      /* str.isspace() */
+void g4_py_strip(const char **s, size_t *n);          /* str.strip(): moves *s and shortens *n */
+void g4_py_str(g4_buf *b, const g4_json *v);          /* str(), appended; NULL, Jinja's undefined, is nothing */
+int g4_py_truthy(const g4_json *v);                   /* bool(); NULL is false */
+
+typedef struct { /* a member of a map, and the text that it is sorted by */
+    const g4_json *node;
+    const char *text;
+    size_t len, order; /* order: its place in the map; equal texts keep theirs */
+} g4_sorted;
+int g4_sorted_compare(const void *pa, const void *pb);
+
+typedef struct {
+    g4_sorted *members;
+    size_t n;
+    g4_buf lowered; /* the texts */
+} g4_dictsort;
+/* Jinja's dictsort: the members of an object by their lower-cased names. Returns 0 when out of memory; close it in any
+ * case. */
+int g4_dictsort_open(g4_dictsort *d, const g4_allocator *a, const g4_json *object);
+void g4_dictsort_close(g4_dictsort *d);
+
+/* ---- Control tokens of answers (control.c) ----------------------------------------------------- */
 
 typedef enum { /* what an answer is made of: bytes, or one of these control tokens */
                G4_CONTROL_NONE,
@@ -84,6 +106,45 @@ typedef enum { /* what an answer is made of: bytes, or one of these control toke
                G4_CONTROL_OTHER,
                G4_N_CONTROLS
 } g4_control;
+#define G4_QUOTE "<|\"|>" /* the name of G4_CONTROL_QUOTE, which stands around strings in calls and tools */
+
+typedef struct {
+    g4_token id[G4_N_CONTROLS]; /* by g4_control; -1: the vocabulary has none */
+} g4_controls;
+void g4_controls_bind(g4_controls *c, const g4_tokenizer *t);      /* t may be NULL: none of them */
+g4_control g4_controls_find(const g4_controls *c, g4_token token); /* G4_CONTROL_NONE: it is none of them */
+
+/* ---- Prompts (template.c) ---------------------------------------------------------------------- */
+
+typedef struct {
+    const g4_json *messages; /* array */
+    const g4_json *tools;    /* NULL: none */
+    int thinking, add_generation_prompt, preserve_thinking;
+    g4_template kind;
+} g4_render_input;
+
+typedef enum { G4_MARK_CONTROL, G4_MARK_IMAGE, G4_MARK_AUDIO, G4_MARK_VIDEO } g4_mark_kind;
+typedef struct {
+    size_t offset, len; /* bytes of the control token's name in the text */
+    g4_mark_kind kind;
+    int message;         /* the message it belongs to; -1: none */
+    const g4_json *part; /* the content part a media placeholder stands for, else NULL */
+} g4_mark;
+typedef struct {
+    g4_buf text;
+    g4_mark *marks; /* by ascending offset */
+    int n_marks, cap_marks;
+} g4_rendered;
+/* out must be zero; on failure it stays empty. */
+g4_status g4_render(g4_rendered *out, const g4_allocator *a, const g4_render_input *in, g4_error *err);
+void g4_rendered_free(g4_rendered *r);
+
+/* ---- Conversations and answers (chat.c) ------------------------------------------------------- */
+
+/* g4_chat_parse without an engine, with an allocator of one's own. */
+g4_status g4_chat_parse_with(g4_chat **out, const g4_allocator *a, const char *json, size_t len,
+                             const g4_chat_options *opt, g4_error *err);
+
 /* g4_response_open without an engine; t may be NULL when only g4_response_feed is used, which g4_response_push calls
  * for each token. */
 g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tokenizer *t, int in_thought,
