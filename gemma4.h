@@ -594,5 +594,8 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "chat/pytext.c"
 #include "chat/control.c"
 #include "chat/template.c"
+#include "chat/messages.c"
+#include "chat/openai.c"
+#include "chat/conversation.c"
 #include "chat.c"
 #endif

@@ -45,8 +45,8 @@ struct g4_json { /* one node; children are a linked list */
  * On error err names the line, column and what was expected. Nesting beyond 512 is an error. */
 g4_status g4_json_parse(g4_json **root, const g4_allocator *a, const char *text, size_t len, g4_error *err);
 void g4_json_free(const g4_allocator *a, g4_json *root);
-/* The same into an arena of the caller's, which frees it. */
-g4_status g4_json_parse_in(g4_json **root, g4_arena *m, const char *text, size_t len, g4_error *err);
+/* The same into an arena of the caller's, which frees it. `what` stands before what err says; it may be NULL. */
+g4_status g4_json_parse_in(g4_json **root, g4_arena *m, const char *text, size_t len, const char *what, g4_error *err);
 
 const g4_json *g4_json_get(const g4_json *object, const char *key); /* NULL when absent; the last of duplicates wins */
 g4_json *g4_json_find(const g4_json *object, const char *key);      /* the same, for the owner of the tree to change */
@@ -93,18 +93,19 @@ void g4_dictsort_close(g4_dictsort *d);
 
 /* ---- Control tokens of answers (control.c) ----------------------------------------------------- */
 
-typedef enum { /* what an answer is made of: bytes, or one of these control tokens */
-               G4_CONTROL_NONE,
-               G4_CONTROL_CHANNEL,
-               G4_CONTROL_CHANNEL_END,
-               G4_CONTROL_CALL,
-               G4_CONTROL_CALL_END,
-               G4_CONTROL_RESPONSE,
-               G4_CONTROL_QUOTE,
-               G4_CONTROL_TURN,
-               G4_CONTROL_TURN_END,
-               G4_CONTROL_OTHER,
-               G4_N_CONTROLS
+/* What an answer is made of: bytes, or one of these control tokens. */
+typedef enum {
+    G4_CONTROL_NONE,
+    G4_CONTROL_CHANNEL,
+    G4_CONTROL_CHANNEL_END,
+    G4_CONTROL_CALL,
+    G4_CONTROL_CALL_END,
+    G4_CONTROL_RESPONSE,
+    G4_CONTROL_QUOTE,
+    G4_CONTROL_TURN,
+    G4_CONTROL_TURN_END,
+    G4_CONTROL_OTHER,
+    G4_N_CONTROLS
 } g4_control;
 #define G4_QUOTE "<|\"|>" /* the name of G4_CONTROL_QUOTE, which stands around strings in calls and tools */
 
@@ -139,11 +140,37 @@ typedef struct {
 g4_status g4_render(g4_rendered *out, const g4_allocator *a, const g4_render_input *in, g4_error *err);
 void g4_rendered_free(g4_rendered *r);
 
-/* ---- Conversations and answers (chat.c) ------------------------------------------------------- */
+/* ---- Messages to trees (messages.c) ------------------------------------------------------------ */
+
+/* The list of messages as template.c takes it, in the arena; texts stay the caller's. media, with room for all parts,
+ * gets those that are a picture, sound or video, and their nodes the place in it, from 1, as their number. */
+g4_status g4_messages_build(g4_json **list, const g4_part **media, g4_arena *m, const g4_message *messages, int n,
+                            g4_error *err);
+
+/* ---- What clients send (openai.c) -------------------------------------------------------------- */
+
+/* Arguments of tool calls that are JSON text become the objects that they say, in place; m owns the messages. */
+g4_status g4_openai_arguments(g4_arena *m, const g4_json *messages, g4_error *err);
+
+typedef struct {        /* where a medium comes from; all NULL: its part does not say */
+    const char *place;  /* path or URL, NUL-terminated */
+    const char *base64; /* or its bytes, encoded */
+    size_t n_base64;
+} g4_source;
+/* Of a content part of that message; the text stays in the document. */
+g4_status g4_source_find(g4_source *out, const g4_json *part, int message, g4_error *err);
+/* Base64 (either alphabet, white space skipped, padding optional) into out of n / 4 * 3 + 3 bytes; 0 when malformed. */
+int g4_base64_decode(const char *s, size_t n, uint8_t *out, size_t *size);
+
+/* ---- Conversations (conversation.c) ------------------------------------------------------------ */
 
 /* g4_chat_parse without an engine, with an allocator of one's own. */
 g4_status g4_chat_parse_with(g4_chat **out, const g4_allocator *a, const char *json, size_t len,
                              const g4_chat_options *opt, g4_error *err);
+const g4_engine *g4_chat_engine(const g4_chat *c); /* may be NULL */
+const g4_json *g4_chat_tools(const g4_chat *c);    /* the declared tools as given; may be NULL */
+
+/* ---- Answers (chat.c) ------------------------------------------------------- */
 
 /* g4_response_open without an engine; t may be NULL when only g4_response_feed is used, which g4_response_push calls
  * for each token. */

@@ -430,14 +430,16 @@ static g4_status g4_json_document(g4_json *root, g4_arena *m, const char *text, 
     return p.pos < len ? g4_json_fail(&p, p.pos, "something follows the end of the document") : G4_OK;
 }
 
-g4_status g4_json_parse_in(g4_json **root, g4_arena *m, const char *text, size_t len, g4_error *err)
+g4_status g4_json_parse_in(g4_json **root, g4_arena *m, const char *text, size_t len, const char *what, g4_error *err)
 {
+    g4_error why = { 0 };
     g4_json *node = g4_arena_alloc(m, sizeof *node);
     *root = NULL;
     if (node == NULL) return g4_fail(err, G4_ERR_MEMORY, "JSON: no memory for a document");
-    const g4_status st = g4_json_document(node, m, text, len, err);
-    if (st == G4_OK) *root = node;
-    return st;
+    const g4_status st = g4_json_document(node, m, text, len, what != NULL ? &why : err);
+    if (st != G4_OK) return what != NULL ? g4_fail(err, st, "%s: %s", what, why.message) : st;
+    *root = node;
+    return G4_OK;
 }
 
 typedef struct {
