@@ -597,5 +597,6 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "chat/messages.c"
 #include "chat/openai.c"
 #include "chat/conversation.c"
+#include "chat/reply.c"
 #include "chat.c"
 #endif

@@ -11,6 +11,12 @@
 static inline int g4_is_digit(char ch) { return ch >= '0' && ch <= '9'; }
 static inline int g4_is_letter(char ch) { return (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z'); }
 static inline int g4_is_blank(char ch) { return ch == ' ' || ch == '\t' || ch == '\n' || ch == '\r'; }
+/* Where the blanks of the n bytes of s end that begin at pos. */
+static inline size_t g4_skip_blanks(const char *s, size_t n, size_t pos)
+{
+    while (pos < n && g4_is_blank(s[pos])) pos++;
+    return pos;
+}
 static inline int g4_is_one_of(const char *set, char ch) { return ch != '\0' && strchr(set, ch) != NULL; }
 
 /* Memory that is given back all at once. Zero it to start, with `a` set. */
@@ -170,13 +176,16 @@ g4_status g4_chat_parse_with(g4_chat **out, const g4_allocator *a, const char *j
 const g4_engine *g4_chat_engine(const g4_chat *c); /* may be NULL */
 const g4_json *g4_chat_tools(const g4_chat *c);    /* the declared tools as given; may be NULL */
 
-/* ---- Answers (chat.c) ------------------------------------------------------- */
+/* ---- Answers (reply.c) ------------------------------------------------------------------------- */
 
 /* g4_response_open without an engine; t may be NULL when only g4_response_feed is used, which g4_response_push calls
  * for each token. */
 g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tokenizer *t, int in_thought,
                           g4_part_fn fn, void *user, g4_error *err);
 int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size_t n);
+
+/* ---- Grammars (chat.c) ------------------------------------------------------------------------- */
+
 /* Grammars without an engine. A state is a number; 0: nothing fits. */
 g4_status g4_grammar_schema(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *schema,
                             size_t len, g4_error *err);

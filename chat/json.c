@@ -215,10 +215,7 @@ static g4_status g4_json_fail(g4_json_parser *p, size_t offset, const char *what
     return g4_fail(p->err, G4_ERR_FORMAT, "JSON, line %zu column %zu: %s", line, column, what);
 }
 
-static void g4_json_skip_blanks(g4_json_parser *p)
-{
-    while (p->pos < p->len && g4_is_blank(p->text[p->pos])) p->pos++;
-}
+static void g4_json_skip_blanks(g4_json_parser *p) { p->pos = g4_skip_blanks(p->text, p->len, p->pos); }
 
 /* Is this the character that comes next? */
 static int g4_json_next_is(const g4_json_parser *p, char ch) { return p->pos < p->len && p->text[p->pos] == ch; }
