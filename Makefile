@@ -20,7 +20,7 @@ VERSION  := $(shell sed -n 's/^.define G4_VERSION "\(.*\)"/\1/p' gemma4.h)
 SOVERSION := $(firstword $(subst ., ,$(VERSION)))
 
 # Lowest floor first, as in the implementation switch of gemma4.h.
-LIB_SRC  := engine/base.c engine/kernels.c engine/threads.c tokenizer.c media.c gemma4.c chat/json.c chat/pytext.c chat/control.c chat/template.c chat/messages.c chat/openai.c chat/conversation.c chat/reply.c chat.c
+LIB_SRC  := engine/base.c engine/kernels.c engine/threads.c tokenizer.c media.c gemma4.c chat/json.c chat/pytext.c chat/control.c chat/template.c chat/messages.c chat/openai.c chat/conversation.c chat/reply.c chat/network.c chat/grammar.c chat/pattern.c chat/range.c chat/schema.c chat/guide.c chat/boxes.c
 HEADERS  := gemma4.h $(wildcard engine/*.h media/*.h chat/*.h)
 B        := build
 PROGRAM  := gemma4

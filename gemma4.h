@@ -598,5 +598,11 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "chat/openai.c"
 #include "chat/conversation.c"
 #include "chat/reply.c"
-#include "chat.c"
+#include "chat/network.c"
+#include "chat/grammar.c"
+#include "chat/pattern.c"
+#include "chat/range.c"
+#include "chat/schema.c"
+#include "chat/guide.c"
+#include "chat/boxes.c"
 #endif

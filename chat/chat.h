@@ -184,19 +184,140 @@ g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tok
                           g4_part_fn fn, void *user, g4_error *err);
 int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size_t n);
 
-/* ---- Grammars (chat.c) ------------------------------------------------------------------------- */
+/* ---- Networks of bytes (network.c) ------------------------------------------------------------- */
 
-/* Grammars without an engine. A state is a number; 0: nothing fits. */
-g4_status g4_grammar_schema(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *schema,
-                            size_t len, g4_error *err);
+typedef enum { G4_EDGE_EMPTY, G4_EDGE_BYTES, G4_EDGE_CALL, G4_EDGE_CONTROL } g4_edge_kind;
+typedef struct {
+    int32_t to, next;        /* next: index of the node's next edge, -1: none */
+    int32_t operand;         /* CALL: the rule; CONTROL: a g4_control */
+    uint8_t kind, low, high; /* BYTES: low..high */
+} g4_edge;
+typedef struct {
+    int32_t first;   /* edge, -1: none */
+    int32_t alias;   /* a node with the same tokens ahead; itself in general */
+    uint8_t is_end;  /* of its rule */
+    uint8_t is_live; /* the rule's end can be reached */
+} g4_node;
+typedef struct {
+    int32_t start, end; /* nodes */
+    const char *name;   /* for errors, until the network is finished; may be NULL */
+    size_t name_len;
+    uint8_t is_live;    /* it can end */
+    uint8_t is_defined; /* it was, and not only named */
+} g4_rule;
+typedef enum { G4_NET_FINE, G4_NET_NO_MEMORY, G4_NET_TOO_LARGE } g4_net_failure;
+
+/* Zero it to start, with `a` set. After a failure everything does nothing, and the end says what it was. */
+typedef struct {
+    const g4_allocator *a;
+    g4_node *nodes;
+    g4_edge *edges;
+    g4_rule *rules;
+    int n_nodes, cap_nodes, n_edges, cap_edges, n_rules, cap_rules;
+    int root;          /* the rule of the whole text */
+    int longest_token; /* characters; no token can tell apart what is further away */
+    g4_net_failure failed;
+} g4_net;
+void g4_net_free(g4_net *net);
+int32_t g4_net_node(g4_net *net);
+int g4_net_rule(g4_net *net, const char *name, size_t name_len); /* with its two ends, to be filled in between */
+void g4_net_empty(g4_net *net, int32_t from, int32_t to);
+void g4_net_byte(g4_net *net, int32_t from, int32_t to, int byte);
+void g4_net_bytes(g4_net *net, int32_t from, int32_t to, int low, int high);
+void g4_net_call(g4_net *net, int32_t from, int32_t to, int rule);
+void g4_net_control(g4_net *net, int32_t from, int32_t to, g4_control control);
+/* Text from a node on; returns the node behind it. */
+int32_t g4_net_text(g4_net *net, int32_t from, const char *s, size_t n);
+int32_t g4_net_str(g4_net *net, int32_t from, const char *s);
+/* The same in a tree of words that grows at `from`: leading bytes are shared. */
+int32_t g4_net_word(g4_net *net, int32_t from, const char *s, size_t n);
+/* One of the code points low..high, surrogates left out. */
+void g4_net_chars(g4_net *net, int32_t from, int32_t to, uint32_t low, uint32_t high);
+/* Check a network that is built and make it ready for use. `what` names its source in errors. */
+g4_status g4_net_finish(g4_net *net, const char *what, g4_error *err);
+
+/* ---- Grammars (grammar.c) ---------------------------------------------------------------------- */
+
+/* To build one: a new grammar, its network, and the end, where st says how building went; *out is NULL after a failure,
+ * and g is closed. */
+g4_status g4_grammar_new(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, g4_error *err);
+g4_net *g4_grammar_net(g4_grammar *g);
+g4_status g4_grammar_finish(g4_grammar **out, g4_grammar *g, g4_status st, const char *what, g4_error *err);
+
+/* A state is a number; 0: nothing fits. */
+int32_t g4_grammar_start(g4_grammar *g);
+int32_t g4_grammar_read(g4_grammar *g, int32_t state, g4_token token); /* behind a whole token */
+/* Give memory back when many states are known, all but this one: its new number. */
+int32_t g4_grammar_settle(g4_grammar *g, int32_t state);
+/* Of the state, which owns it, until the next settle; NULL: no memory. */
+const uint32_t *g4_grammar_mask(g4_grammar *g, int32_t state);
+int g4_grammar_accepts(const g4_grammar *g, int32_t state); /* may the text end here? */
+int g4_grammar_failed(const g4_grammar *g);                 /* out of memory, for good */
+uint32_t g4_grammar_n_vocab(const g4_grammar *g);           /* tokens of a mask */
+
+/* Masks over the vocabulary: a bit a token. */
+static inline size_t g4_mask_words(int n_vocab) { return ((size_t)n_vocab + 31) / 32; }
+static inline void g4_mask_set(uint32_t *mask, uint32_t id) { mask[id / 32] |= 1u << (id % 32); }
+static inline void g4_mask_allow(uint32_t *mask, g4_token id) /* id below 0: nothing */
+{
+    if (id >= 0) g4_mask_set(mask, (uint32_t)id);
+}
+static inline void g4_mask_forbid(uint32_t *mask, g4_token id) /* the same */
+{
+    if (id >= 0) mask[id / 32] &= ~(1u << (id % 32));
+}
+
+/* ---- Patterns and the grammar notation (pattern.c) --------------------------------------------- */
+
+typedef enum { G4_RAW, G4_ESCAPED } g4_spelling; /* characters as they are, or as inside a JSON string */
+typedef struct {
+    uint32_t low, high; /* code points */
+} g4_char_range;
+#define G4_N_PLAIN_RANGES 3
+extern const g4_char_range g4_plain_ranges[G4_N_PLAIN_RANGES]; /* what stands in a JSON string as it is */
+
+typedef struct { /* a class of characters; zero it to start */
+    g4_char_range *ranges;
+    int n, cap;
+} g4_class;
+void g4_class_add(g4_net *net, g4_class *k, uint32_t low, uint32_t high);
+void g4_class_shorthand(g4_net *net, g4_class *k, char letter); /* that of \d \w \s \D \W \S, in ASCII */
+void g4_class_free(const g4_net *net, g4_class *k);
+
+/* What contains a match of the regular expression, from `from`; *to gets the node behind it. */
+g4_status g4_net_pattern(g4_net *net, int32_t from, int32_t *to, const char *s, size_t n, g4_spelling spelling,
+                         const char *what, g4_error *err);
+/* A match of a regular expression that is known to be sound; returns the node behind it. */
+int32_t g4_net_expression(g4_net *net, int32_t from, const char *s);
+/* g4_grammar_from_rules without an engine. */
 g4_status g4_grammar_rules(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *rules,
                            size_t len, g4_error *err);
-int32_t g4_grammar_start(g4_grammar *g);
-int32_t g4_grammar_read(g4_grammar *g, int32_t state, g4_token token);
-int32_t g4_grammar_settle(g4_grammar *g,
-                          int32_t state); /* give memory back when many states are known: the state's new number */
-const uint32_t *g4_grammar_mask(
-    g4_grammar *g, int32_t state); /* of the state, which owns it, until the next settle; NULL: no memory */
-int g4_grammar_accepts(const g4_grammar *g, int32_t state); /* may the text end here? */
+
+/* ---- Ranges of numbers (range.c) --------------------------------------------------------------- */
+
+#define G4_DECIMAL_DIGITS 40 /* of either part, at most */
+typedef struct {
+    int is_negative;
+    int n[2]; /* digits of the integer part, without leading zeros, and of the fraction, without trailing ones */
+    char digits[2][G4_DECIMAL_DIGITS];
+} g4_decimal;
+int g4_decimal_read(g4_decimal *d, const char *s); /* a JSON number, exactly; 0: it has too many digits */
+typedef struct {
+    g4_decimal value;
+    int is_exclusive, is_given;
+} g4_bound;
+/* The numbers between two bounds, of which one may be missing. */
+void g4_net_between(g4_net *net, int32_t from, int32_t to, const g4_bound *low, const g4_bound *high, int is_integer);
+
+/* ---- JSON Schema (schema.c) -------------------------------------------------------------------- */
+
+/* g4_grammar_from_schema without an engine. */
+g4_status g4_grammar_schema(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *schema,
+                            size_t len, g4_error *err);
+/* g4_grammar_from_tools without an engine, of a list that is parsed already. */
+g4_status g4_grammar_tools(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const g4_json *tools,
+                           const char *only, g4_error *err);
+
+/* guide.c and boxes.c, which stand above these, share nothing: gemma4.h declares what they define. */
 
 #endif /* GEMMA4_CHAT_H */

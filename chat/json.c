@@ -431,12 +431,11 @@ g4_status g4_json_parse_in(g4_json **root, g4_arena *m, const char *text, size_t
 {
     g4_error why = { 0 };
     g4_json *node = g4_arena_alloc(m, sizeof *node);
-    *root = NULL;
-    if (node == NULL) return g4_fail(err, G4_ERR_MEMORY, "JSON: no memory for a document");
-    const g4_status st = g4_json_document(node, m, text, len, what != NULL ? &why : err);
-    if (st != G4_OK) return what != NULL ? g4_fail(err, st, "%s: %s", what, why.message) : st;
-    *root = node;
-    return G4_OK;
+    const g4_status st = node != NULL ? g4_json_document(node, m, text, len, &why)
+                                      : g4_fail(&why, G4_ERR_MEMORY, "JSON: no memory for a document");
+    *root = st == G4_OK ? node : NULL;
+    if (st == G4_OK) return st;
+    return g4_fail(err, st, "%s%s%s", what != NULL ? what : "", what != NULL ? ": " : "", why.message);
 }
 
 typedef struct {

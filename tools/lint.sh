@@ -1,6 +1,6 @@
 #!/bin/sh
 # House rules that a machine can check. Ends with "N passed, N failed". usage: lint.sh   (from the repository root)
-lib="engine/base.c engine/kernels.c engine/threads.c tokenizer.c media.c gemma4.c chat/json.c chat/pytext.c chat/control.c chat/template.c chat/messages.c chat/openai.c chat/conversation.c chat/reply.c chat.c"
+lib="engine/base.c engine/kernels.c engine/threads.c tokenizer.c media.c gemma4.c chat/json.c chat/pytext.c chat/control.c chat/template.c chat/messages.c chat/openai.c chat/conversation.c chat/reply.c chat/network.c chat/grammar.c chat/pattern.c chat/range.c chat/schema.c chat/guide.c chat/boxes.c"
 forbidden="exit|_exit|_Exit|quick_exit|abort|(__)?v?printf(_chk)?|puts|putchar|perror|stdin|stdout|stderr|__assert_fail"
 forbidden="$forbidden|getenv|secure_getenv|system|popen|setlocale|strtok|s?rand|signal|sigaction"
 warn="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror"
@@ -43,7 +43,7 @@ done
 # Compilers add suffixes after a dot (.part.0, .constprop.0); a static inside a function is NAME.0 in gcc; clang
 # names tables of its own reltable.FUNCTION.
 for cc in $compilers; do
-    for o in base kernels threads tokenizer media gemma4 json pytext control template messages openai conversation reply chat one; do
+    for o in base kernels threads tokenizer media gemma4 json pytext control template messages openai conversation reply network grammar pattern range schema guide boxes one; do
         obj="$out/$cc/$o.o"
         [ -f "$obj" ] || continue
         nm "$obj" | awk 'NF == 3 && $3 !~ /^_?g4_/ && $3 !~ /^[A-Za-z_]+[.](g4_|[0-9])/ && $3 !~ /^[.]L/' |
