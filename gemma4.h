@@ -641,7 +641,21 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "engine/state.c"
 #include "engine/draft.c"
 #include "engine/generate.c"
-#include "chat.c"
+#include "chat/json.c"
+#include "chat/pytext.c"
+#include "chat/control.c"
+#include "chat/template.c"
+#include "chat/messages.c"
+#include "chat/openai.c"
+#include "chat/conversation.c"
+#include "chat/reply.c"
+#include "chat/network.c"
+#include "chat/grammar.c"
+#include "chat/pattern.c"
+#include "chat/range.c"
+#include "chat/schema.c"
+#include "chat/guide.c"
+#include "chat/boxes.c"
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC pop_options
 #else

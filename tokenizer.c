@@ -160,32 +160,6 @@ g4_status g4_tokenizer_bind(g4_tokenizer *t, const void *blob, size_t size, uint
 
 /* ---- 2. Lookups ----------------------------------------------------------------------------------- */
 
-/* Length in bytes of the well-formed UTF-8 sequence that begins at p, its code point in *cp; 0 if there is none within
- * n bytes. */
-static inline size_t g4_tok_decode(const uint8_t *p, size_t n, uint32_t *cp)
-{
-    const uint32_t a = p[0];
-    if (a < 0x80) {
-        *cp = a;
-        return 1;
-    }
-    if (a < 0xC2 || n < 2 || (p[1] & 0xC0) != 0x80) return 0;
-    const uint32_t b = p[1] & 0x3Fu;
-    if (a < 0xE0) {
-        *cp = (a & 0x1F) << 6 | b;
-        return 2;
-    }
-    if (n < 3 || (p[2] & 0xC0) != 0x80) return 0;
-    const uint32_t c = p[2] & 0x3Fu;
-    if (a < 0xF0) {
-        *cp = (a & 0x0F) << 12 | b << 6 | c;
-        return *cp < 0x800 || (*cp >= 0xD800 && *cp <= 0xDFFF) ? 0 : 3;
-    }
-    if (a > 0xF4 || n < 4 || (p[3] & 0xC0) != 0x80) return 0;
-    *cp = (a & 0x07) << 18 | b << 12 | c << 6 | (p[3] & 0x3Fu);
-    return *cp < 0x10000 || *cp > 0x10FFFF ? 0 : 4;
-}
-
 /* Rank of the pair, or G4_TOK_NONE. A 64-bit mix of the key; its low half picks the bucket, whose displacement, mixed
  * into the high half, picks the only slot where the pair can be. */
 static inline uint32_t g4_tok_find(const g4_tokenizer *t, uint32_t l, uint32_t r)
@@ -309,7 +283,7 @@ static int g4_tok_reserve(g4_tok_encoder *e, size_t n)
 static inline size_t g4_tok_symbols(const g4_tokenizer *t, const uint8_t *p, size_t n, uint32_t ids[4], int *n_ids)
 {
     uint32_t cp = 0;
-    const size_t size = g4_tok_decode(p, n, &cp);
+    const size_t size = g4_utf8_decode(p, n, &cp);
     const uint32_t id = size == 0 ? G4_TOK_NONE : g4_tok_char(t, cp);
     *n_ids = 1;
     if (id != G4_TOK_NONE) {
@@ -476,7 +450,7 @@ static int g4_tok_encode_span(g4_tok_encoder *e, const uint8_t *text, size_t len
     for (size_t p = 0; p < len;) {
         const size_t start = p;
         uint32_t prev = 0;
-        size_t n = g4_tok_decode(text + p, len - p, &prev);
+        size_t n = g4_utf8_decode(text + p, len - p, &prev);
         if (n == 0) { /* malformed: this byte by itself */
             if (!g4_tok_reserve(e, 1)) return 0;
             e->out->ids[e->out->n++] = (g4_token)g4_tok_byte(t, text[p++]);
@@ -490,7 +464,7 @@ static int g4_tok_encode_span(g4_tok_encoder *e, const uint8_t *text, size_t len
                 if (!g4_tok_ascii_join(ascii, prev, cp)) break;
                 p++;
             } else {
-                n = g4_tok_decode(text + p, len - p, &cp);
+                n = g4_utf8_decode(text + p, len - p, &cp);
                 if (n == 0) break;
                 if (cp == 0x2581) cp = ' ';
                 if (cp >= 0x80 || prev >= 0x80) {
@@ -559,38 +533,4 @@ size_t g4_tokenizer_piece(const g4_tokenizer *t, g4_token id, char *out, int *sp
     if (from > to || to > t->info[G4_TOK_I_STRINGS] || to - from > G4_TOK_MAX_PIECE) return 0;
     memcpy(out, (const uint8_t *)t->part[G4_TOK_STRINGS] + from, to - from);
     return to - from;
-}
-
-/* How many of the last bytes begin a UTF-8 sequence that more bytes can complete: 0 to 3. */
-static int g4_utf8_unfinished(const uint8_t *p, size_t n)
-{
-    for (size_t k = 1; k <= 3 && k <= n; k++) {
-        const uint8_t a = p[n - k];
-        if ((a & 0xC0) == 0x80) continue; /* a continuation: its lead is further left */
-        const size_t size = a < 0xC2 || a > 0xF4 ? 1 : a < 0xE0 ? 2 : a < 0xF0 ? 3 : 4;
-        if (size <= k) return 0;
-        if (k > 1) { /* four leads narrow the second byte: no overlong forms, no surrogates, at most U+10FFFF */
-            const uint8_t b = p[n - k + 1];
-            if (a == 0xE0 && b < 0xA0) return 0;
-            if (a == 0xED && b > 0x9F) return 0;
-            if (a == 0xF0 && b < 0x90) return 0;
-            if (a == 0xF4 && b > 0x8F) return 0;
-        }
-        return (int)k;
-    }
-    return 0;
-}
-
-size_t g4_utf8_push(g4_utf8 *u, const char *data, size_t n, char *out)
-{
-    const size_t held = u->n_held > 0 && u->n_held <= 3 ? (size_t)u->n_held : 0;
-    u->n_held = 0;
-    memcpy(out, u->held, held);
-    if (data == NULL) return held; /* the end: nothing can complete it */
-    memcpy(out + held, data, n);
-    const int keep = g4_utf8_unfinished((const uint8_t *)out, held + n);
-    const size_t whole = held + n - (size_t)keep;
-    memcpy(u->held, out + whole, (size_t)keep);
-    u->n_held = keep;
-    return whole;
 }

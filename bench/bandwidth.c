@@ -56,7 +56,7 @@ int main(int argc, char **argv)
     pthread_barrier_t barrier;
     pthread_barrier_init(&barrier, NULL, (unsigned)n + 1);
     for (int i = 0; i < n; i++) {
-        parts[i] = (part){ data + words / (size_t)n * (size_t)i, words / (size_t)n, 0, &barrier };
+        parts[i] = (part) { data + words / (size_t)n * (size_t)i, words / (size_t)n, 0, &barrier };
         if (pthread_create(&threads[i], NULL, read_part, &parts[i])) return 1;
     }
     double best = 1e9;

@@ -17,7 +17,10 @@ static double g4_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-typedef struct { long tokens; double seconds, worst; } g4_cost;
+typedef struct {
+    long tokens;
+    double seconds, worst;
+} g4_cost;
 
 /* One text of at most `max` tokens; the tokens are random, but mostly short plain ones, so that strings come to an end.
  */
@@ -57,7 +60,8 @@ static void g4_write(g4_grammar *g, const g4_tokenizer *t, g4_sampler *r, int ma
 
 int main(int argc, char **argv)
 {
-    static const struct { const char *name, *schema;
+    static const struct {
+        const char *name, *schema;
     } cases[] = {
         { "person", "{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\"},\"age\":{\"type\":\"integer\","
                     "\"minimum\":0,\"maximum\":150},"

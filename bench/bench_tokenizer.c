@@ -68,7 +68,7 @@ int main(int argc, char **argv)
     g4_error err;
     const char *path = argc > 1 ? argv[1] : "tests/data/vocab.g4";
     const double start = g4_now();
-    if (g4_engine_open(&e, &(g4_engine_options){ .model_path = path, .n_threads = 1 }, &err) != G4_OK) {
+    if (g4_engine_open(&e, &(g4_engine_options) { .model_path = path, .n_threads = 1 }, &err) != G4_OK) {
         fprintf(stderr, "bench_tokenizer: %s\n", err.message);
         return 1;
     }
@@ -85,15 +85,19 @@ int main(int argc, char **argv)
     char *text = malloc(n);
     uint64_t x = 1;
     for (int kind = 0; text != NULL && kind < 6; kind++) {
-        static const char *const names[] = { "one letter", "one space", "one line feed", "random lower-case letters",
+        static const char *const names[] = { "one letter",    "one space",
+                                             "one line feed", "random lower-case letters",
                                              "random base64", "random bytes" };
         static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         for (size_t i = 0; i < n; i++) {
             x = x * 6364136223846793005u + 1442695040888963407u;
             const unsigned r = (unsigned)(x >> 40);
-            if (kind < 3) text[i] = "a \n"[kind];
-            else if (kind == 3) text[i] = (char)('a' + r % 26);
-            else text[i] = (char)(kind == 4 ? digits[r % 64] : (int)(r % 256));
+            if (kind < 3)
+                text[i] = "a \n"[kind];
+            else if (kind == 3)
+                text[i] = (char)('a' + r % 26);
+            else
+                text[i] = (char)(kind == 4 ? digits[r % 64] : (int)(r % 256));
         }
         g4_bench(t, names[kind], text, n);
     }

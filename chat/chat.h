@@ -1,10 +1,32 @@
-/* chat.h - what the files of chat/ share: conversations, answers, grammars. */
+/* chat.h - what the files of chat/ share: conversations, answers, grammars. One section a file, in the order in which
+ * they stand on each other. */
 #ifndef GEMMA4_CHAT_H
 #define GEMMA4_CHAT_H
 
 #include "../engine/generate.h"
 
-/* ---- JSON ---------------------------------------------------------------------------------- */
+/* ---- JSON (json.c) --------------------------------------------------------------------------- */
+
+/* Classes of characters that JSON, calls, patterns and rules share; ASCII only. */
+static inline int g4_is_digit(char ch) { return ch >= '0' && ch <= '9'; }
+static inline int g4_is_letter(char ch) { return (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z'); }
+static inline int g4_is_blank(char ch) { return ch == ' ' || ch == '\t' || ch == '\n' || ch == '\r'; }
+/* Where the blanks of the n bytes of s end that begin at pos. */
+static inline size_t g4_skip_blanks(const char *s, size_t n, size_t pos)
+{
+    while (pos < n && g4_is_blank(s[pos])) pos++;
+    return pos;
+}
+static inline int g4_is_one_of(const char *set, char ch) { return ch != '\0' && strchr(set, ch) != NULL; }
+
+/* Memory that is given back all at once. Zero it to start, with `a` set. */
+typedef struct g4_arena_chunk g4_arena_chunk;
+typedef struct {
+    const g4_allocator *a;
+    g4_arena_chunk *chunks; /* the newest first; only that one is filled */
+} g4_arena;
+void *g4_arena_alloc(g4_arena *m, size_t n); /* n bytes, all zero; NULL: no memory */
+void g4_arena_free(g4_arena *m);
 
 typedef enum {
     G4_JSON_NULL,
@@ -29,45 +51,273 @@ struct g4_json { /* one node; children are a linked list */
  * On error err names the line, column and what was expected. Nesting beyond 512 is an error. */
 g4_status g4_json_parse(g4_json **root, const g4_allocator *a, const char *text, size_t len, g4_error *err);
 void g4_json_free(const g4_allocator *a, g4_json *root);
+/* The same into an arena of the caller's, which frees it. `what` stands before what err says; it may be NULL. */
+g4_status g4_json_parse_in(g4_json **root, g4_arena *m, const char *text, size_t len, const char *what, g4_error *err);
+
 const g4_json *g4_json_get(const g4_json *object, const char *key); /* NULL when absent; the last of duplicates wins */
+g4_json *g4_json_find(const g4_json *object, const char *key);      /* the same, for the owner of the tree to change */
+const g4_json *g4_json_given(const g4_json *object, const char *key); /* the same, but null counts as absent */
+static inline int g4_json_is(const g4_json *v, g4_json_kind kind) { return v != NULL && v->kind == kind; }
+int g4_json_is_text(const g4_json *v, const char *s); /* is it a string, and this one? */
+int g4_json_key_is(const g4_json *member, const char *name);
+int g4_json_equal(const g4_json *a, const g4_json *b); /* NULL counts as null; members may stand in any order */
+
+int g4_json_is_number(const char *s, size_t n); /* are these bytes a number, and nothing else? */
 /* Append s as a JSON string with its quotes; invalid UTF-8 becomes U+FFFD. */
 void g4_json_quote(g4_buf *b, const char *s, size_t len);
+int g4_hex_read(const char *s, int n_digits, uint32_t *out); /* 0 when one of the n_digits characters is none */
+char g4_json_unescape(char letter);                          /* what a backslash before it means; NUL: nothing */
+/* \uXXXX, or two of them that are a surrogate pair, at the start of s: the bytes read, or 0. A surrogate without its
+ * partner is given out as it is. */
+size_t g4_json_unescape_unicode(const char *s, size_t n, uint32_t *cp);
 
-/* ---- Conversations and answers (chat.c) ------------------------------------------------------- */
+/* ---- Text as Python sees it (pytext.c) --------------------------------------------------------- */
+
+void g4_py_lower(g4_buf *b, const char *s, size_t n); /* str.lower(), appended */
+void g4_py_upper(g4_buf *b, const char *s, size_t n); /* str.upper() of names, appended */
+int g4_py_is_space(uint32_t cp);                      /* str.isspace() */
+void g4_py_strip(const char **s, size_t *n);          /* str.strip(): moves *s and shortens *n */
+void g4_py_str(g4_buf *b, const g4_json *v);          /* str(), appended; NULL, Jinja's undefined, is nothing */
+int g4_py_truthy(const g4_json *v);                   /* bool(); NULL is false */
+
+typedef struct { /* a member of a map, and the text that it is sorted by */
+    const g4_json *node;
+    const char *text;
+    size_t len, order; /* order: its place in the map; equal texts keep theirs */
+} g4_sorted;
+int g4_sorted_compare(const void *pa, const void *pb);
+
+typedef struct {
+    g4_sorted *members;
+    size_t n;
+    g4_buf lowered; /* the texts */
+} g4_dictsort;
+/* Jinja's dictsort: the members of an object by their lower-cased names. Returns 0 when out of memory; close it in any
+ * case. */
+int g4_dictsort_open(g4_dictsort *d, const g4_allocator *a, const g4_json *object);
+void g4_dictsort_close(g4_dictsort *d);
+
+/* ---- Control tokens of answers (control.c) ----------------------------------------------------- */
+
+/* What an answer is made of: bytes, or one of these control tokens. */
+typedef enum {
+    G4_CONTROL_NONE,
+    G4_CONTROL_CHANNEL,
+    G4_CONTROL_CHANNEL_END,
+    G4_CONTROL_CALL,
+    G4_CONTROL_CALL_END,
+    G4_CONTROL_RESPONSE,
+    G4_CONTROL_QUOTE,
+    G4_CONTROL_TURN,
+    G4_CONTROL_TURN_END,
+    G4_CONTROL_OTHER,
+    G4_N_CONTROLS
+} g4_control;
+#define G4_QUOTE "<|\"|>" /* the name of G4_CONTROL_QUOTE, which stands around strings in calls and tools */
+
+typedef struct {
+    g4_token id[G4_N_CONTROLS]; /* by g4_control; -1: the vocabulary has none */
+} g4_controls;
+void g4_controls_bind(g4_controls *c, const g4_tokenizer *t);      /* t may be NULL: none of them */
+g4_control g4_controls_find(const g4_controls *c, g4_token token); /* G4_CONTROL_NONE: it is none of them */
+
+/* ---- Prompts (template.c) ---------------------------------------------------------------------- */
+
+typedef struct {
+    const g4_json *messages; /* array */
+    const g4_json *tools;    /* NULL: none */
+    int thinking, add_generation_prompt, preserve_thinking;
+    g4_template kind;
+} g4_render_input;
+
+typedef enum { G4_MARK_CONTROL, G4_MARK_IMAGE, G4_MARK_AUDIO, G4_MARK_VIDEO } g4_mark_kind;
+typedef struct {
+    size_t offset, len; /* bytes of the control token's name in the text */
+    g4_mark_kind kind;
+    int message;         /* the message it belongs to; -1: none */
+    const g4_json *part; /* the content part a media placeholder stands for, else NULL */
+} g4_mark;
+typedef struct {
+    g4_buf text;
+    g4_mark *marks; /* by ascending offset */
+    int n_marks, cap_marks;
+} g4_rendered;
+/* out must be zero; on failure it stays empty. */
+g4_status g4_render(g4_rendered *out, const g4_allocator *a, const g4_render_input *in, g4_error *err);
+void g4_rendered_free(g4_rendered *r);
+
+/* ---- Messages to trees (messages.c) ------------------------------------------------------------ */
+
+/* The list of messages as template.c takes it, in the arena; texts stay the caller's. media, with room for all parts,
+ * gets those that are a picture, sound or video, and their nodes the place in it, from 1, as their number. */
+g4_status g4_messages_build(g4_json **list, const g4_part **media, g4_arena *m, const g4_message *messages, int n,
+                            g4_error *err);
+
+/* ---- What clients send (openai.c) -------------------------------------------------------------- */
+
+/* Arguments of tool calls that are JSON text become the objects that they say, in place; m owns the messages. */
+g4_status g4_openai_arguments(g4_arena *m, const g4_json *messages, g4_error *err);
+
+typedef struct {        /* where a medium comes from; all NULL: its part does not say */
+    const char *place;  /* path or URL, NUL-terminated */
+    const char *base64; /* or its bytes, encoded */
+    size_t n_base64;
+} g4_medium_source;
+/* Of a content part of that message; the text stays in the document. */
+g4_status g4_source_find(g4_medium_source *out, const g4_json *part, int message, g4_error *err);
+/* Base64 (either alphabet, white space skipped, padding optional) into out of n / 4 * 3 + 3 bytes; 0 when malformed. */
+int g4_base64_decode(const char *s, size_t n, uint8_t *out, size_t *size);
+
+/* ---- Conversations (conversation.c) ------------------------------------------------------------ */
 
 /* g4_chat_parse without an engine, with an allocator of one's own. */
 g4_status g4_chat_parse_with(g4_chat **out, const g4_allocator *a, const char *json, size_t len,
                              const g4_chat_options *opt, g4_error *err);
+const g4_engine *g4_chat_engine(const g4_chat *c); /* may be NULL */
+const g4_json *g4_chat_tools(const g4_chat *c);    /* the declared tools as given; may be NULL */
 
-typedef enum { /* what an answer is made of: bytes, or one of these control tokens */
-               G4_CONTROL_NONE,
-               G4_CONTROL_CHANNEL,
-               G4_CONTROL_CHANNEL_END,
-               G4_CONTROL_CALL,
-               G4_CONTROL_CALL_END,
-               G4_CONTROL_RESPONSE,
-               G4_CONTROL_QUOTE,
-               G4_CONTROL_TURN,
-               G4_CONTROL_TURN_END,
-               G4_CONTROL_OTHER,
-               G4_N_CONTROLS
-} g4_control;
+/* ---- Answers (reply.c) ------------------------------------------------------------------------- */
+
 /* g4_response_open without an engine; t may be NULL when only g4_response_feed is used, which g4_response_push calls
  * for each token. */
 g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tokenizer *t, int in_thought,
                           g4_part_fn fn, void *user, g4_error *err);
 int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size_t n);
-/* Grammars without an engine. A state is a number; 0: nothing fits. */
-g4_status g4_grammar_schema(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *schema,
-                            size_t len, g4_error *err);
+
+/* ---- Networks of bytes (network.c) ------------------------------------------------------------- */
+
+typedef enum { G4_EDGE_EMPTY, G4_EDGE_BYTES, G4_EDGE_CALL, G4_EDGE_CONTROL } g4_edge_kind;
+typedef struct {
+    int32_t to, next;        /* next: index of the node's next edge, -1: none */
+    int32_t operand;         /* CALL: the rule; CONTROL: a g4_control */
+    uint8_t kind, low, high; /* BYTES: low..high */
+} g4_edge;
+typedef struct {
+    int32_t first;   /* edge, -1: none */
+    int32_t alias;   /* a node with the same tokens ahead; itself in general */
+    uint8_t is_end;  /* of its rule */
+    uint8_t is_live; /* the rule's end can be reached */
+} g4_node;
+typedef struct {
+    int32_t start, end; /* nodes */
+    const char *name;   /* for errors, until the network is finished; may be NULL */
+    size_t name_len;
+    uint8_t is_live;    /* it can end */
+    uint8_t is_defined; /* it was, and not only named */
+} g4_rule;
+typedef enum { G4_NET_FINE, G4_NET_NO_MEMORY, G4_NET_TOO_LARGE } g4_net_failure;
+
+/* Zero it to start, with `a` set. After a failure everything does nothing, and the end says what it was. */
+typedef struct {
+    const g4_allocator *a;
+    g4_node *nodes;
+    g4_edge *edges;
+    g4_rule *rules;
+    int n_nodes, cap_nodes, n_edges, cap_edges, n_rules, cap_rules;
+    int root;          /* the rule of the whole text */
+    int longest_token; /* characters; no token can tell apart what is further away */
+    g4_net_failure failed;
+} g4_net;
+void g4_net_free(g4_net *net);
+int32_t g4_net_node(g4_net *net);
+int g4_net_rule(g4_net *net, const char *name, size_t name_len); /* with its two ends, to be filled in between */
+void g4_net_empty(g4_net *net, int32_t from, int32_t to);
+void g4_net_byte(g4_net *net, int32_t from, int32_t to, int byte);
+void g4_net_bytes(g4_net *net, int32_t from, int32_t to, int low, int high);
+void g4_net_call(g4_net *net, int32_t from, int32_t to, int rule);
+void g4_net_control(g4_net *net, int32_t from, int32_t to, g4_control control);
+/* Text from a node on; returns the node behind it. */
+int32_t g4_net_text(g4_net *net, int32_t from, const char *s, size_t n);
+int32_t g4_net_str(g4_net *net, int32_t from, const char *s);
+/* The same in a tree of words that grows at `from`: leading bytes are shared. */
+int32_t g4_net_word(g4_net *net, int32_t from, const char *s, size_t n);
+/* One of the code points low..high, surrogates left out. */
+void g4_net_chars(g4_net *net, int32_t from, int32_t to, uint32_t low, uint32_t high);
+/* Check a network that is built and make it ready for use. `what` names its source in errors. */
+g4_status g4_net_finish(g4_net *net, const char *what, g4_error *err);
+
+/* ---- Grammars (grammar.c) ---------------------------------------------------------------------- */
+
+/* To build one: a new grammar, its network, and the end, where st says how building went; *out is NULL after a failure,
+ * and g is closed. */
+g4_status g4_grammar_new(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, g4_error *err);
+g4_net *g4_grammar_net(g4_grammar *g);
+g4_status g4_grammar_finish(g4_grammar **out, g4_grammar *g, g4_status st, const char *what, g4_error *err);
+
+/* A state is a number; 0: nothing fits. */
+int32_t g4_grammar_start(g4_grammar *g);
+int32_t g4_grammar_read(g4_grammar *g, int32_t state, g4_token token); /* behind a whole token */
+/* Give memory back when many states are known, all but this one: its new number. */
+int32_t g4_grammar_settle(g4_grammar *g, int32_t state);
+/* Of the state, which owns it, until the next settle; NULL: no memory. */
+const uint32_t *g4_grammar_mask(g4_grammar *g, int32_t state);
+int g4_grammar_accepts(const g4_grammar *g, int32_t state); /* may the text end here? */
+int g4_grammar_failed(const g4_grammar *g);                 /* out of memory, for good */
+uint32_t g4_grammar_n_vocab(const g4_grammar *g);           /* tokens of a mask */
+
+/* Masks over the vocabulary: a bit a token. */
+static inline size_t g4_mask_words(int n_vocab) { return ((size_t)n_vocab + 31) / 32; }
+static inline void g4_mask_set(uint32_t *mask, uint32_t id) { mask[id / 32] |= 1u << (id % 32); }
+static inline void g4_mask_allow(uint32_t *mask, g4_token id) /* id below 0: nothing */
+{
+    if (id >= 0) g4_mask_set(mask, (uint32_t)id);
+}
+static inline void g4_mask_forbid(uint32_t *mask, g4_token id) /* the same */
+{
+    if (id >= 0) mask[id / 32] &= ~(1u << (id % 32));
+}
+
+/* ---- Patterns and the grammar notation (pattern.c) --------------------------------------------- */
+
+typedef enum { G4_RAW, G4_ESCAPED } g4_spelling; /* characters as they are, or as inside a JSON string */
+typedef struct {
+    uint32_t low, high; /* code points */
+} g4_char_range;
+#define G4_N_PLAIN_RANGES 3
+extern const g4_char_range g4_plain_ranges[G4_N_PLAIN_RANGES]; /* what stands in a JSON string as it is */
+
+typedef struct { /* a class of characters; zero it to start */
+    g4_char_range *ranges;
+    int n, cap;
+} g4_class;
+void g4_class_add(g4_net *net, g4_class *k, uint32_t low, uint32_t high);
+void g4_class_shorthand(g4_net *net, g4_class *k, char letter); /* that of \d \w \s \D \W \S, in ASCII */
+void g4_class_free(const g4_net *net, g4_class *k);
+
+/* What contains a match of the regular expression, from `from`; *to gets the node behind it. */
+g4_status g4_net_pattern(g4_net *net, int32_t from, int32_t *to, const char *s, size_t n, g4_spelling spelling,
+                         const char *what, g4_error *err);
+/* A match of a regular expression that is known to be sound; returns the node behind it. */
+int32_t g4_net_expression(g4_net *net, int32_t from, const char *s);
+/* g4_grammar_from_rules without an engine. */
 g4_status g4_grammar_rules(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *rules,
                            size_t len, g4_error *err);
-int32_t g4_grammar_start(g4_grammar *g);
-int32_t g4_grammar_read(g4_grammar *g, int32_t state, g4_token token);
-int32_t g4_grammar_settle(g4_grammar *g,
-                          int32_t state); /* give memory back when many states are known: the state's new number */
-const uint32_t *g4_grammar_mask(
-    g4_grammar *g, int32_t state); /* of the state, which owns it, until the next settle; NULL: no memory */
-int g4_grammar_accepts(const g4_grammar *g, int32_t state); /* may the text end here? */
+
+/* ---- Ranges of numbers (range.c) --------------------------------------------------------------- */
+
+#define G4_DECIMAL_DIGITS 40 /* of either part, at most */
+typedef struct {
+    int is_negative;
+    int n[2]; /* digits of the integer part, without leading zeros, and of the fraction, without trailing ones */
+    char digits[2][G4_DECIMAL_DIGITS];
+} g4_decimal;
+int g4_decimal_read(g4_decimal *d, const char *s); /* a JSON number, exactly; 0: it has too many digits */
+typedef struct {
+    g4_decimal value;
+    int is_exclusive, is_given;
+} g4_bound;
+/* The numbers between two bounds, of which one may be missing. */
+void g4_net_between(g4_net *net, int32_t from, int32_t to, const g4_bound *low, const g4_bound *high, int is_integer);
+
+/* ---- JSON Schema (schema.c) -------------------------------------------------------------------- */
+
+/* g4_grammar_from_schema without an engine. */
+g4_status g4_grammar_schema(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *schema,
+                            size_t len, g4_error *err);
+/* g4_grammar_from_tools without an engine, of a list that is parsed already. */
+g4_status g4_grammar_tools(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const g4_json *tools,
+                           const char *only, g4_error *err);
+
+/* guide.c and boxes.c, which stand above these, share nothing: gemma4.h declares what they define. */
 
 #endif /* GEMMA4_CHAT_H */

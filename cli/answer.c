@@ -1,6 +1,6 @@
-/* answer.c - an answer on its way to the user: tokens become text on stdout, thoughts on stderr, calls on a line of their
- * own, or members of one JSON object. The stop strings of a chat count in its text alone, not in thoughts and calls, so
- * they are looked for here and not by the library. */
+/* answer.c - an answer on its way to the user: tokens become text on stdout, thoughts on stderr, calls on a line of
+ * their own, or members of one JSON object. The stop strings of a chat count in its text alone, not in thoughts and
+ * calls, so they are looked for here and not by the library. */
 #include "cli.h"
 
 #include <errno.h>

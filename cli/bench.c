@@ -1,5 +1,5 @@
-/* bench.c - speed: how fast a model reads prompts of given lengths and how fast it answers behind them, beside what this
- * machine's memory gives. Each figure is the median of several runs. */
+/* bench.c - speed: how fast a model reads prompts of given lengths and how fast it answers behind them, beside what
+ * this machine's memory gives. Each figure is the median of several runs. */
 #include "cli.h"
 
 #include <stdlib.h>

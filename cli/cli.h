@@ -1,5 +1,6 @@
-/* cli.h - the floor of the command line: what run.c and the files of cli/ share. The command line is the library's first
- * client. It uses gemma4.h, and of the private names only the growable buffer and JSON.
+/* cli.h - the floor of the command line: what run.c and the files of cli/ share. The command line is the library's
+ * first client. It uses gemma4.h, and of the private names the growable buffer and JSON; besides, as long as
+ * gemma4.h has no equal, the configuration that info prints (inspect.c) and the patches of a picture (towers.c).
  *
  * Lowest first; a file calls only those before it:
  *   files.c     messages to the user, signals, the clock, files read and written
@@ -16,9 +17,9 @@
  *   bench.c     speed
  *   run.c       the options, one question and one answer, main
  *
- * Nearly every function returns the exit status of the program: DONE, FAILED, USAGE, or 128 and the number of the signal
- * that interrupted it. Who returns FAILED or USAGE has said on stderr why. Answers go to stdout, everything else to
- * stderr. */
+ * Nearly every function returns the exit status of the program: DONE, FAILED, USAGE, or 128 and the number of the
+ * signal that interrupted it. Who returns FAILED or USAGE has said on stderr why. Answers go to stdout, everything
+ * else to stderr. */
 #ifndef CLI_H
 #define CLI_H
 
@@ -79,8 +80,8 @@ int say(int status, const char *format, ...) PRINTF_LIKE(2, 3);
 /* The exit status of a failed library call, its message on stderr. A cancelled call is an interrupt. */
 int report(const g4_error *err);
 
-/* From now on SIGINT, SIGTERM and SIGHUP ask the program to stop, and a second one stops it. A write to a closed pipe is
- * an error like any other. */
+/* From now on SIGINT, SIGTERM and SIGHUP ask the program to stop, and a second one stops it. A write to a closed
+ * pipe is an error like any other. */
 void watch_signals(void);
 int interrupted(void);       /* 0, or the exit status of a program that was asked to stop */
 void forget_interrupt(void); /* Ctrl-C stopped an answer, not the program; other signals still do */
@@ -198,10 +199,10 @@ int answer_open_chat(answer_writer *w, int in_thought); /* what follows is a cha
 void answer_free(answer_writer *w);
 /* Generate into w; of the figures, result and finish. -n 0 reads the prompt and generates nothing. */
 int answer_generate(answer_writer *w, g4_session *s, const g4_constraint *constraint, figures *f);
-int answer_finish_chat(answer_writer *w,
-                       int status); /* the last of a chat's text; a thought on display ends in any case */
-/* What follows the text of an answer: its end on stdout, log-probabilities, warnings and figures on stderr; or all of it
- * as one JSON object. `extra` holds further members of that object, each with a comma in front. */
+/* The last of a chat's text, unless status tells of a failure. A thought on display ends in any case. */
+int answer_finish_chat(answer_writer *w, int status);
+/* What follows the text of an answer: its end on stdout, log-probabilities, warnings and figures on stderr; or all
+ * of it as one JSON object. `extra` holds further members of that object, each with a comma in front. */
 int answer_end(const answer_writer *w, const figures *f, const char *extra);
 
 /* ---- Conversations (messages.c) ------------------------------------------------------------------ */

@@ -1,6 +1,6 @@
-/* inspect.c - the commands below the chat template: tokens, the rendered prompt, logits, perplexity, and what a model
- * file holds. Each writes what it computed and nothing else to stdout or to its file; the shape of the file of -o goes to
- * stderr. */
+/* inspect.c - the commands below the chat template: tokens, the rendered prompt, logits, perplexity, and what a
+ * model file holds. Each writes what it computed and nothing else to stdout or to its file; the shape of the file of
+ * -o goes to stderr. */
 #include "cli.h"
 
 #include <limits.h>

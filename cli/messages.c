@@ -1,5 +1,5 @@
-/* messages.c - a conversation as the command line keeps it: messages of parts, which own their text and their media; the
- * document of --messages; and the file of --session, /save and /load. */
+/* messages.c - a conversation as the command line keeps it: messages of parts, which own their text and their media;
+ * the document of --messages; and the file of --session, /save and /load. */
 #include "cli.h"
 
 #include <errno.h>

@@ -50,8 +50,8 @@ static void add_shell_word(g4_buf *b, const char *text)
     g4_buf_str(b, "'");
 }
 
-/* Say how a checkpoint becomes a model file. Its path without the ending, or without slashes at its end, is `stem` bytes
- * long. */
+/* Say how a checkpoint becomes a model file. Its path without the ending, or without slashes at its end, is `stem`
+ * bytes long. */
 static int advise_export(const char *path, size_t stem, const char *what)
 {
     g4_buf command = { 0 }, script = { 0 }, target = { 0 };

@@ -90,8 +90,8 @@ static void talk_retry(conversation *c)
     conversation_answer(c);
 }
 
-/* The last message comes back to be sent again, as `text` or into the line to be changed there: *line gets it. Its media
- * stay with it. Nonzero when it is to be sent. */
+/* The last message comes back to be sent again, as `text` or into the line to be changed there: *line gets it. Its
+ * media stay with it. Nonzero when it is to be sent. */
 static int talk_edit(conversation *c, const char *text, g4_buf *line)
 {
     int i = last_question(c);
@@ -204,7 +204,8 @@ static void talk_help(void)
 
 typedef enum { READ_LINE, SEND_LINE, LEAVE } next_step;
 
-/* Do what a line says that begins with a slash. The line becomes what the next one begins with, or what is to be sent. */
+/* Do what a line says that begins with a slash. The line becomes what the next one begins with, or what is to be
+ * sent. */
 static next_step talk_do(conversation *c, g4_buf *line)
 {
     g4_buf next_line = { 0 };

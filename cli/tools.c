@@ -1,5 +1,5 @@
-/* tools.c - the functions that a model may call: their declarations, and the results of its calls, which a program gives
- * (--tool-exec) or the user types. */
+/* tools.c - the functions that a model may call: their declarations, and the results of its calls, which a program
+ * gives (--tool-exec) or the user types. */
 #include "cli.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
-/* towers.c - what the towers of a model read and what they make of it: soft tokens of a picture, a sound or a video, the
- * log-mel frames of a sound, the patches of a picture, each into the file of -o. */
+/* towers.c - what the towers of a model read and what they make of it: soft tokens of a picture, a sound or a video,
+ * the log-mel frames of a sound, the patches of a picture, each into the file of -o. */
 #include "cli.h"
 
 #include <stdlib.h>

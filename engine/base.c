@@ -1,4 +1,4 @@
-/* base.c - errors, memory, growable bytes: what every other file stands on. */
+/* base.c - errors, memory, growable bytes, UTF-8: what every other file stands on. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -90,6 +90,17 @@ void g4_blocks_free(g4_blocks *b)
     b->failed = 0;
 }
 
+void *g4_array_grow(const g4_allocator *a, void *array, int n, int *cap, size_t size)
+{
+    if (n < *cap) return array;
+    const int more = *cap == 0 ? 16 : *cap > INT32_MAX / 2 ? 0 : *cap * 2;
+    void *grown = more > 0 ? g4_realloc(a, array, (size_t)more, size) : NULL;
+    if (grown) *cap = more;
+    return grown;
+}
+
+/* ---- Errors ------------------------------------------------------------------------------------ */
+
 g4_status g4_fail(g4_error *err, g4_status code, const char *fmt, ...)
 {
     if (!err) return code;
@@ -117,6 +128,8 @@ const char *g4_status_name(g4_status code)
     }
     return "unknown g4_status";
 }
+
+/* ---- Growable bytes ---------------------------------------------------------------------------- */
 
 void g4_buf_add(g4_buf *b, const void *data, size_t n)
 {
@@ -174,6 +187,57 @@ void g4_buf_free(g4_buf *b)
     b->len = b->cap = 0;
     b->failed = 0;
 }
+
+/* ---- UTF-8 ------------------------------------------------------------------------------------- */
+
+size_t g4_utf8_encode(uint32_t cp, char out[4])
+{
+    if (cp < 0x80) {
+        out[0] = (char)cp;
+        return 1;
+    }
+    static const unsigned char lead[5] = { 0, 0, 0xc0, 0xe0, 0xf0 };
+    const size_t n = cp < 0x800 ? 2 : cp < 0x10000 ? 3 : 4;
+    for (size_t i = n - 1; i > 0; i--, cp >>= 6) out[i] = (char)(0x80 | (cp & 0x3f));
+    out[0] = (char)(lead[n] | cp);
+    return n;
+}
+
+/* How many of the last bytes begin a UTF-8 sequence that more bytes can complete: 0 to 3. */
+static int g4_utf8_unfinished(const uint8_t *p, size_t n)
+{
+    for (size_t k = 1; k <= 3 && k <= n; k++) {
+        const uint8_t a = p[n - k];
+        if ((a & 0xc0) == 0x80) continue; /* a continuation: its lead is further left */
+        const size_t size = a < 0xc2 || a > 0xf4 ? 1 : a < 0xe0 ? 2 : a < 0xf0 ? 3 : 4;
+        if (size <= k) return 0;
+        if (k > 1) { /* four leads narrow the second byte: no overlong forms, no surrogates, at most U+10FFFF */
+            const uint8_t b = p[n - k + 1];
+            if (a == 0xe0 && b < 0xa0) return 0;
+            if (a == 0xed && b > 0x9f) return 0;
+            if (a == 0xf0 && b < 0x90) return 0;
+            if (a == 0xf4 && b > 0x8f) return 0;
+        }
+        return (int)k;
+    }
+    return 0;
+}
+
+size_t g4_utf8_push(g4_utf8 *u, const char *data, size_t n, char *out)
+{
+    const size_t held = u->n_held > 0 && u->n_held <= 3 ? (size_t)u->n_held : 0;
+    u->n_held = 0;
+    memcpy(out, u->held, held);
+    if (data == NULL) return held; /* the end: nothing can complete it */
+    memcpy(out + held, data, n);
+    const int keep = g4_utf8_unfinished((const uint8_t *)out, held + n);
+    const size_t whole = held + n - (size_t)keep;
+    memcpy(u->held, out + whole, (size_t)keep);
+    u->n_held = keep;
+    return whole;
+}
+
+/* ---- Byte cursor -------------------------------------------------------------------------------- */
 
 const uint8_t *g4_read_bytes(g4_reader *r, size_t n)
 {

@@ -1,4 +1,4 @@
-/* base.h - the lowest floor: errors, checked sizes, memory, growable bytes (base.c). Every other file stands on it.
+/* base.h - the lowest floor: errors, checked sizes, memory, growable bytes, UTF-8 (base.c). Every other file stands on it.
  *
  * The project's own words:
  *
@@ -84,6 +84,9 @@ void *g4_alloc(const g4_allocator *a, size_t count, size_t size);
  * valid. */
 void *g4_realloc(const g4_allocator *a, void *ptr, size_t count, size_t size);
 void g4_free(const g4_allocator *a, void *ptr); /* NULL is fine */
+/* An array of n elements that has room for *cap gets room for one more: returns where it is now. NULL: no memory, and
+ * the array is as it was. */
+void *g4_array_grow(const g4_allocator *a, void *array, int n, int *cap, size_t size);
 
 /* Blocks that are given back together. Zero it to start, with `a` set; a builder asks for all it needs and looks at
  * `failed` once, at its end. */
@@ -97,7 +100,7 @@ typedef struct {
 void *g4_blocks_add(g4_blocks *b, size_t rows, size_t cols, size_t size);
 void g4_blocks_free(g4_blocks *b);
 
-/* ---- Growable bytes, byte cursor ------------------------------------------------------------ */
+/* ---- Growable bytes ---------------------------------------------------------------------------- */
 
 /* A byte string that grows; data is NUL-terminated whenever it is not NULL. After a failed allocation `failed`
  * stays set and further appends do nothing, so a builder checks once, at its end. Zero it to start, with `a` set. */
@@ -111,6 +114,46 @@ void g4_buf_add(g4_buf *b, const void *data, size_t n);
 void g4_buf_str(g4_buf *b, const char *s);
 void g4_buf_fmt(g4_buf *b, const char *fmt, ...) G4_PRINTF(2, 3);
 void g4_buf_free(g4_buf *b);
+
+/* ---- UTF-8 ------------------------------------------------------------------------------------- */
+
+/* Bytes of the well-formed sequence at the start of text, of which n bytes are left, and its code point in *cp. 0: there
+ * is none (it ends early, has a stray byte, is overlong, a surrogate or beyond U+10FFFF), and *cp is as it was. */
+static inline size_t g4_utf8_decode(const void *text, size_t n, uint32_t *cp)
+{
+    const uint8_t *p = (const uint8_t *)text;
+    if (n == 0) return 0;
+    const uint32_t a = p[0];
+    if (a < 0x80) {
+        *cp = a;
+        return 1;
+    }
+    if (a < 0xc2 || n < 2 || (p[1] & 0xc0) != 0x80) return 0;
+    const uint32_t b = p[1] & 0x3fu;
+    if (a < 0xe0) {
+        *cp = (a & 0x1f) << 6 | b;
+        return 2;
+    }
+    if (n < 3 || (p[2] & 0xc0) != 0x80) return 0;
+    const uint32_t c = p[2] & 0x3fu;
+    if (a < 0xf0) {
+        const uint32_t three = (a & 0x0f) << 12 | b << 6 | c;
+        if (three < 0x800 || (three >= 0xd800 && three <= 0xdfff)) return 0;
+        *cp = three;
+        return 3;
+    }
+    if (a > 0xf4 || n < 4 || (p[3] & 0xc0) != 0x80) return 0;
+    const uint32_t four = (a & 0x07) << 18 | b << 12 | c << 6 | (p[3] & 0x3fu);
+    if (four < 0x10000 || four > 0x10ffff) return 0;
+    *cp = four;
+    return 4;
+}
+/* The sequence of a code point into out; returns its bytes. */
+size_t g4_utf8_encode(uint32_t cp, char out[4]);
+/* Does this byte go on with a sequence that began before it? */
+static inline int g4_utf8_continues(char byte) { return ((unsigned char)byte & 0xc0) == 0x80; }
+
+/* ---- Byte cursor -------------------------------------------------------------------------------- */
 
 /* Reads little-endian fields and cannot run over: after a read past the end `bad` stays set and every read gives 0. */
 typedef struct {

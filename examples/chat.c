@@ -24,19 +24,19 @@ int main(int argc, char **argv)
     g4_session *s = NULL;
     g4_respond_options options = { .part = print };
     int n = 0;
-    if (g4_engine_open(&e, &(g4_engine_options){ .model_path = argc > 1 ? argv[1] : "models/tiny.g4" }, &err))
+    if (g4_engine_open(&e, &(g4_engine_options) { .model_path = argc > 1 ? argv[1] : "models/tiny.g4" }, &err))
         goto done;
     if (g4_session_open(&s, e, NULL, &err)) goto done;
     for (; n < TURNS && fgets(line[n], sizeof line[n], stdin) != NULL; n++) {
         g4_chat *chat = NULL;
-        ask[n] = (g4_part){ .kind = G4_PART_TEXT, .text = line[n] };
-        messages[2 * n] = (g4_message){ .role = G4_ROLE_USER, .parts = &ask[n], .n_parts = 1 };
+        ask[n] = (g4_part) { .kind = G4_PART_TEXT, .text = line[n] };
+        messages[2 * n] = (g4_message) { .role = G4_ROLE_USER, .parts = &ask[n], .n_parts = 1 };
         g4_status st = g4_chat_open(&chat, e, messages, 2 * n + 1, NULL, &err);
         if (st == G4_OK) st = g4_session_sync_chat(s, chat, NULL, &err);
         if (st == G4_OK) st = g4_session_respond(s, chat, &options, &answers[n], NULL, &err);
         g4_chat_close(chat);
         if (st != G4_OK) break;
-        messages[2 * n + 1] = (g4_message){ .role = G4_ROLE_MODEL };
+        messages[2 * n + 1] = (g4_message) { .role = G4_ROLE_MODEL };
         messages[2 * n + 1].parts = g4_response_parts(answers[n], &messages[2 * n + 1].n_parts);
         printf("\n");
     }

@@ -26,7 +26,7 @@ int main(int argc, char **argv)
         return 2;
     }
     if (g4_image_load(&image, argv[2], NULL, &err)) goto done;
-    if (g4_engine_open(&e, &(g4_engine_options){ .model_path = argv[1] }, &err)) goto done;
+    if (g4_engine_open(&e, &(g4_engine_options) { .model_path = argv[1] }, &err)) goto done;
     if (g4_session_open(&s, e, NULL, &err)) goto done;
     g4_part parts[2] = { { .kind = G4_PART_IMAGE, .image = &image },
                          { .kind = G4_PART_TEXT, .text = argc > 3 ? argv[3] : "What is in this picture?" } };

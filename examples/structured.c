@@ -22,7 +22,7 @@ int main(int argc, char **argv)
     g4_chat_options think = { .thinking = 1 };
     g4_generate_options limits = { .max_tokens = 600 };
     g4_respond_options options = { .generate = &limits };
-    if (g4_engine_open(&e, &(g4_engine_options){ .model_path = argc > 1 ? argv[1] : "models/tiny.g4" }, &err))
+    if (g4_engine_open(&e, &(g4_engine_options) { .model_path = argc > 1 ? argv[1] : "models/tiny.g4" }, &err))
         goto done;
     if (g4_session_open(&s, e, NULL, &err)) goto done;
     if (g4_grammar_from_schema(&grammar, e, schema, 0, &err)) goto done;

@@ -44,7 +44,7 @@ int main(int argc, char **argv)
     job jobs[2] = { { .question = "Name three rivers." }, { .question = "Name three mountains." } };
     pthread_t threads[2];
     int failed =
-        g4_engine_open(&e, &(g4_engine_options){ .model_path = argc > 1 ? argv[1] : "models/tiny.g4" }, &err) != G4_OK;
+        g4_engine_open(&e, &(g4_engine_options) { .model_path = argc > 1 ? argv[1] : "models/tiny.g4" }, &err) != G4_OK;
     if (failed) fprintf(stderr, "threads: %s\n", err.message);
     int started = 0;
     for (; started < 2 && !failed; started++) {
@@ -54,8 +54,10 @@ int main(int argc, char **argv)
     }
     for (int i = 0; i < started; i++) {
         pthread_join(threads[i], NULL);
-        if (jobs[i].err.code != G4_OK) fprintf(stderr, "threads: %s\n", jobs[i].err.message);
-        else printf("%s\n%s\n", jobs[i].question, jobs[i].answer);
+        if (jobs[i].err.code != G4_OK)
+            fprintf(stderr, "threads: %s\n", jobs[i].err.message);
+        else
+            printf("%s\n%s\n", jobs[i].question, jobs[i].answer);
         failed = failed || jobs[i].err.code != G4_OK;
     }
     g4_engine_close(e);

@@ -22,7 +22,7 @@ int main(int argc, char **argv)
     g4_chat_options declared = { .tools = tools };
     g4_generate_options limits = { .max_tokens = 300 };
     int n = 1, calls = 1;
-    if (g4_engine_open(&e, &(g4_engine_options){ .model_path = argc > 1 ? argv[1] : "models/tiny.g4" }, &err))
+    if (g4_engine_open(&e, &(g4_engine_options) { .model_path = argc > 1 ? argv[1] : "models/tiny.g4" }, &err))
         goto done;
     if (g4_session_open(&s, e, NULL, &err)) goto done;
     for (int turn = 0; turn < 4 && calls > 0; turn++) {
@@ -37,17 +37,17 @@ int main(int argc, char **argv)
         if (st != G4_OK) break;
         int n_parts;
         const g4_part *parts = g4_response_parts(answer[turn], &n_parts);
-        messages[n++] = (g4_message){ .role = G4_ROLE_MODEL, .parts = parts, .n_parts = n_parts };
+        messages[n++] = (g4_message) { .role = G4_ROLE_MODEL, .parts = parts, .n_parts = n_parts };
         calls = 0;
         for (int i = 0; i < n_parts; i++) {
             if (parts[i].kind == G4_PART_TEXT) printf("%s\n", parts[i].text);
             if (parts[i].kind != G4_PART_TOOL_CALL || calls == 8) continue;
             printf("call %s(%s)\n", parts[i].name, parts[i].text); /* the arguments are one JSON object */
-            results[turn][calls++] = (g4_part){ .kind = G4_PART_TOOL_RESULT,
-                                                .name = parts[i].name,
-                                                .text = "{\"sky\": \"sunny\", \"temperature\": 21}" };
+            results[turn][calls++] = (g4_part) { .kind = G4_PART_TOOL_RESULT,
+                                                 .name = parts[i].name,
+                                                 .text = "{\"sky\": \"sunny\", \"temperature\": 21}" };
         }
-        if (calls > 0) messages[n++] = (g4_message){ .role = G4_ROLE_TOOL, .parts = results[turn], .n_parts = calls };
+        if (calls > 0) messages[n++] = (g4_message) { .role = G4_ROLE_TOOL, .parts = results[turn], .n_parts = calls };
     }
 done:
     if (err.code != G4_OK) fprintf(stderr, "tools: %s\n", err.message);

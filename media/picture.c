@@ -102,7 +102,7 @@ g4_status g4_pixels_orient(const g4_media *m, g4_pixels *p, int orientation, g4_
 
 /* ---- Numbers in text ------------------------------------------------------------------------ */
 
-static void g4_skip_blanks(g4_reader *r)
+static void g4_pass_blanks(g4_reader *r)
 {
     int in_comment = 0;
     for (; r->pos < r->size; r->pos++) {
@@ -119,7 +119,7 @@ static void g4_skip_blanks(g4_reader *r)
 
 int64_t g4_scan_number(g4_reader *r, int max_digits)
 {
-    g4_skip_blanks(r);
+    g4_pass_blanks(r);
     int64_t v = 0;
     int digits = 0;
     for (; digits < max_digits && r->pos < r->size; digits++, r->pos++) {

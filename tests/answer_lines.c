@@ -15,7 +15,7 @@ int main(int argc, char **argv)
     g4_session_options so = { .kv = strcmp(kv, "f32") == 0    ? G4_KV_USE_F32
                                     : strcmp(kv, "q8_0") == 0 ? G4_KV_USE_Q8_0
                                                               : G4_KV_DEFAULT };
-    if (g4_engine_open(&e, &(g4_engine_options){ .model_path = argv[1], .isa = argc > 3 ? argv[3] : NULL }, &err) !=
+    if (g4_engine_open(&e, &(g4_engine_options) { .model_path = argv[1], .isa = argc > 3 ? argv[3] : NULL }, &err) !=
         G4_OK) {
         fprintf(stderr, "answer_lines: %s\n", err.message);
         return 1;

@@ -7,7 +7,9 @@
 
 #include "chat/chat.h"
 
-static const struct { const char *name; g4_control control;
+static const struct {
+    const char *name;
+    g4_control control;
 } g4_markers[] = { { "<|channel>", G4_CONTROL_CHANNEL },
                    { "<channel|>", G4_CONTROL_CHANNEL_END },
                    { "<|tool_call>", G4_CONTROL_CALL },
@@ -47,9 +49,12 @@ static inline void g4_show_parts(g4_buf *b, const g4_response *r)
     int n;
     const g4_part *p = g4_response_parts(r, &n);
     for (int i = 0; i < n; i++) {
-        if (p[i].kind == G4_PART_THOUGHT) g4_buf_str(b, "thought{");
-        else if (p[i].kind == G4_PART_TEXT) g4_buf_str(b, "text{");
-        else g4_buf_fmt(b, "call{%s|", p[i].name);
+        if (p[i].kind == G4_PART_THOUGHT)
+            g4_buf_str(b, "thought{");
+        else if (p[i].kind == G4_PART_TEXT)
+            g4_buf_str(b, "text{");
+        else
+            g4_buf_fmt(b, "call{%s|", p[i].name);
         g4_buf_add(b, p[i].text, p[i].text_len);
         g4_buf_str(b, "}");
     }

@@ -17,7 +17,7 @@ static g4_status g4_measure(const char *model, g4_kv_choice kv, g4_row rows[G4_Q
     g4_engine *e = NULL;
     FILE *f = fopen("tests/data/tiny.jsonl", "rb");
     if (f == NULL) return g4_fail(err, G4_ERR_IO, "tests/data/tiny.jsonl: cannot be read");
-    g4_status st = g4_engine_open(&e, &(g4_engine_options){ .model_path = model }, err);
+    g4_status st = g4_engine_open(&e, &(g4_engine_options) { .model_path = model }, err);
     char *ask = NULL, *want = NULL;
     size_t ask_cap = 0, want_cap = 0, len, want_len;
     *n = *right = 0;
@@ -26,7 +26,7 @@ static g4_status g4_measure(const char *model, g4_kv_choice kv, g4_row rows[G4_Q
         g4_session *s = NULL;
         g4_tiny_answer a = { 0 };
         g4_buf got = { 0 };
-        st = g4_session_open(&s, e, &(g4_session_options){ .kv = kv }, err);
+        st = g4_session_open(&s, e, &(g4_session_options) { .kv = kv }, err);
         if (st == G4_OK) st = g4_tiny_ask(s, e, ask, len, &a, err);
         if (st == G4_OK) {
             g4_json_quote(&got, a.text.data ? a.text.data : "", a.text.len);

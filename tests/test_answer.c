@@ -7,7 +7,10 @@
 #include "replay.h"
 #include "test.h"
 
-typedef struct { const char *reply, *parts; int in_thought; } g4_case;
+typedef struct {
+    const char *reply, *parts;
+    int in_thought;
+} g4_case;
 
 static const g4_case g4_cases[] = {
     { "Hello.", "text{Hello.}", 0 },
@@ -68,7 +71,10 @@ static const g4_case g4_cases[] = {
     { "<tool_call|>x", "text{x}", 0 },
 };
 
-typedef struct { g4_buf seen; int last, kind, ends; } g4_stream;
+typedef struct {
+    g4_buf seen;
+    int last, kind, ends;
+} g4_stream;
 
 /* Deltas put together must be the parts. */
 static int g4_collect(void *user, int index, const g4_part *d)
@@ -76,8 +82,10 @@ static int g4_collect(void *user, int index, const g4_part *d)
     g4_stream *s = user;
     if (index != s->last) {
         if (s->last >= 0) g4_buf_str(&s->seen, "}");
-        if (d->kind == G4_PART_TOOL_CALL) g4_buf_fmt(&s->seen, "call{%s|", d->name);
-        else g4_buf_str(&s->seen, d->kind == G4_PART_TEXT ? "text{" : "thought{");
+        if (d->kind == G4_PART_TOOL_CALL)
+            g4_buf_fmt(&s->seen, "call{%s|", d->name);
+        else
+            g4_buf_str(&s->seen, d->kind == G4_PART_TEXT ? "text{" : "thought{");
     }
     s->last = index;
     g4_buf_add(&s->seen, d->text, d->text_len);

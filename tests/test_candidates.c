@@ -27,7 +27,7 @@ static void g4_reply_of(g4_engine *e, const g4_sampling *sampling, int all, int 
                                       .want_logprobs = all,
                                       .output = g4_hear,
                                       .user = heard };
-    int bad = g4_session_open(&s, e, &(g4_session_options){ .n_ctx = PROMPT + REPLY + 8 }, &err) ||
+    int bad = g4_session_open(&s, e, &(g4_session_options) { .n_ctx = PROMPT + REPLY + 8 }, &err) ||
               g4_session_eval(s, prompt, PROMPT, &err);
     if (!bad && fork) bad = g4_session_fork(&other, s, &err) != G4_OK; /* takes over logits that nobody has read yet */
     bad = bad || g4_session_generate(fork ? other : s, &opt, NULL, &err);
@@ -47,7 +47,7 @@ static void g4_compare(const char *path, float cap)
     };
     g4_engine *e = NULL;
     g4_error err = { 0 };
-    if (g4_engine_open(&e, &(g4_engine_options){ .model_path = path, .n_threads = 2 }, &err)) {
+    if (g4_engine_open(&e, &(g4_engine_options) { .model_path = path, .n_threads = 2 }, &err)) {
         G4_EXPECT(0, "%s: %s", path, err.message);
         return;
     }

@@ -93,7 +93,8 @@ static void g4_test_messages(void)
 {
     g4_image image = { 0 };
     const g4_part system = { .kind = G4_PART_TEXT, .text = " Be brief. " };
-    const g4_part ask[] = { { .kind = G4_PART_TEXT, .text = " What is " }, { .kind = G4_PART_IMAGE, .image = &image },
+    const g4_part ask[] = { { .kind = G4_PART_TEXT, .text = " What is " },
+                            { .kind = G4_PART_IMAGE, .image = &image },
                             { .kind = G4_PART_TEXT, .text = "this<turn|>? xx", .text_len = 13 } };
     const g4_part call[] = {
         { .kind = G4_PART_THOUGHT, .text = "I need f." },
@@ -158,9 +159,9 @@ static void g4_test_messages(void)
                      "messages[0] part 0: a tool result belongs in a tool message right after the calls");
     wrong.parts = &hollow;
     g4_expect_prompt(&wrong, 1, &plain, "messages[0] part 0: a media part without its data");
-    wrong = (g4_message){ .role = G4_ROLE_OTHER };
+    wrong = (g4_message) { .role = G4_ROLE_OTHER };
     g4_expect_prompt(&wrong, 1, &plain, "messages[0]: no such role");
-    wrong = (g4_message){ .role = G4_ROLE_TOOL, .parts = &stranger, .n_parts = 1 };
+    wrong = (g4_message) { .role = G4_ROLE_TOOL, .parts = &stranger, .n_parts = 1 };
     g4_message pair[2] = { m[2], wrong };
     g4_expect_prompt(pair, 2, &plain,
                      "messages[1] part 0: this tool result answers no call: give its name, or the id of a call of the "
@@ -263,7 +264,7 @@ static void g4_test_memory(void)
         if (tools != NULL && g4_json_get(doc, "prompt")->kind == G4_JSON_STRING) {
             checked++;
             for (long k = 0; k < 2000; k++) {
-                f = (g4_failing){ 0, k, 0 };
+                f = (g4_failing) { 0, k, 0 };
                 g4_chat *c;
                 g4_chat_options opt = { .template_name = g4_json_get(doc, "template")->text };
                 g4_status st = g4_chat_parse_with(&c, &al, p, (size_t)(end - p), &opt, NULL);

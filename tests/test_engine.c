@@ -156,7 +156,7 @@ static void g4_test_memory_advice(void)
     g4_engine *e = NULL;
     g4_engine_info info = { 0 };
     uint64_t resident = 0, total = 0, seen[2] = { 0, 0 };
-    const g4_status st = g4_engine_open(&e, &(g4_engine_options){ .model_path = G4_MODEL, .lock_memory = 1 }, &err);
+    const g4_status st = g4_engine_open(&e, &(g4_engine_options) { .model_path = G4_MODEL, .lock_memory = 1 }, &err);
     G4_EXPECT(st == G4_OK || (st == G4_ERR_MEMORY && strstr(err.message, "ulimit")), "%s", err.message);
     if (st) return;
     g4_engine_get_info(e, &info);

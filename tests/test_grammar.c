@@ -36,8 +36,8 @@ static void g4_try(int is_schema, const char *source, const char *const *texts)
         for (; *texts != NULL; texts++) G4_EXPECT(g4_accepts(g, *texts) == want, "%s: %s", source, *texts);
     g4_grammar_close(g);
 }
-#define G4_SCHEMA(source, ...) g4_try(1, source, (const char *const[]){ __VA_ARGS__, NULL })
-#define G4_RULES(source, ...) g4_try(0, source, (const char *const[]){ __VA_ARGS__, NULL })
+#define G4_SCHEMA(source, ...) g4_try(1, source, (const char *const[]) { __VA_ARGS__, NULL })
+#define G4_RULES(source, ...) g4_try(0, source, (const char *const[]) { __VA_ARGS__, NULL })
 
 static void g4_refused(int is_schema, const char *source, const char *want)
 {

@@ -134,7 +134,7 @@ int main(void)
     long calls = f.calls;
     G4_EXPECT(calls >= 4 && f.live == 0, "%ld calls, %ld live", calls, f.live);
     for (long k = 0; k < calls; k++) {
-        f = (g4_failing){ 0, k, 0 };
+        f = (g4_failing) { 0, k, 0 };
         g4_status st = g4_json_parse(&v, &al, big, (size_t)len, &err);
         G4_EXPECT(st == G4_ERR_MEMORY && v == NULL && f.live == 0, "allocation %ld: %d, %ld live", k, st, f.live);
     }

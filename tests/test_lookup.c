@@ -19,7 +19,7 @@ static void g4_compare(const char *path, const g4_sampling *sampling, int period
     float *logits[2] = { NULL, NULL };
     uint64_t evaluated[2] = { 0, 0 };
     memset(heard, 0, sizeof heard);
-    if (g4_engine_open(&e, &(g4_engine_options){ .model_path = path, .n_threads = 2 }, &err)) {
+    if (g4_engine_open(&e, &(g4_engine_options) { .model_path = path, .n_threads = 2 }, &err)) {
         G4_EXPECT(0, "%s: %s", path, err.message);
         return;
     }
@@ -36,7 +36,7 @@ static void g4_compare(const char *path, const g4_sampling *sampling, int period
                                           .no_lookup = off,
                                           .output = g4_hear,
                                           .user = &heard[off] };
-        const int bad = g4_session_open(&s, e, &(g4_session_options){ .n_ctx = PROMPT + REPLY + 8 }, &err) ||
+        const int bad = g4_session_open(&s, e, &(g4_session_options) { .n_ctx = PROMPT + REPLY + 8 }, &err) ||
                         g4_session_eval(s, prompt, PROMPT, &err) || g4_session_generate(s, &opt, NULL, &err) ||
                         g4_session_eval(s, prompt, 3, &err); /* what comes behind reads the same keys */
         G4_EXPECT(!bad, "%s: %s", path, err.message);

@@ -58,7 +58,7 @@ static void g4_compare(const char *path, const g4_sampling *sampling, int stop_a
     g4_result result[WAYS];
     memset(heard, 0, sizeof heard);
     memset(result, 0, sizeof result);
-    if (g4_engine_open(&e, &(g4_engine_options){ .model_path = path, .n_threads = 2 }, &err)) {
+    if (g4_engine_open(&e, &(g4_engine_options) { .model_path = path, .n_threads = 2 }, &err)) {
         G4_EXPECT(0, "%s: %s", path, err.message);
         return;
     }
@@ -68,7 +68,7 @@ static void g4_compare(const char *path, const g4_sampling *sampling, int stop_a
     g4_turns turns = { 0 };
     for (int way = 0; way < WAYS; way++) {
         g4_session *s = NULL, *fork = NULL;
-        turns = (g4_turns){ .end_at = end_at };
+        turns = (g4_turns) { .end_at = end_at };
         const g4_constraint constraint = { g4_turns_mask, g4_turns_accept, &turns };
         heard[way].stop_at = stop_at;
         const g4_generate_options opt = { .sampling = sampling,
@@ -134,7 +134,7 @@ static void g4_forced(const char *path)
     const g4_generate_options opt = {
         .max_tokens = 50, .no_guard = 1, .ignore_stop_ids = 1, .constraint = &constraint
     };
-    const int bad = g4_engine_open(&e, &(g4_engine_options){ .model_path = path, .n_threads = 2 }, &err) ||
+    const int bad = g4_engine_open(&e, &(g4_engine_options) { .model_path = path, .n_threads = 2 }, &err) ||
                     g4_session_open(&s, e, NULL, &err) || g4_session_eval(s, prompt, 3, &err);
     G4_EXPECT(!bad, "%s: %s", path, err.message);
     if (!bad) {
@@ -149,9 +149,12 @@ static void g4_forced(const char *path)
 
 int main(void)
 {
-    static const char *const paths[] = { "models/tiny.g4",                "tests/data/text_e2b.g4",
-                                         "tests/data/text_e2b.q4_0.g4",   "tests/data/text_e2b.bf16.g4",
-                                         "tests/data/text_26b.q8_0.g4",   "tests/data/text_31b.g4",
+    static const char *const paths[] = { "models/tiny.g4",
+                                         "tests/data/text_e2b.g4",
+                                         "tests/data/text_e2b.q4_0.g4",
+                                         "tests/data/text_e2b.bf16.g4",
+                                         "tests/data/text_26b.q8_0.g4",
+                                         "tests/data/text_31b.g4",
                                          "tests/data/text_gemma3.g4" };
     const g4_logit_bias bias[] = { { 11, 3.0f }, { 48, -3.0f } };
     const g4_sampling ways[] = {

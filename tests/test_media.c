@@ -53,7 +53,7 @@ static int g4_put_fn(void *user, const void *data, size_t n)
 }
 static void g4_put_int(g4_bytes *b, uint64_t v, int n)
 {
-    for (int i = 0; i < n; i++, v >>= 8) g4_put(b, &(uint8_t){ (uint8_t)v }, 1);
+    for (int i = 0; i < n; i++, v >>= 8) g4_put(b, &(uint8_t) { (uint8_t)v }, 1);
 }
 static int g4_read_all(const char *path, g4_bytes *b)
 {
@@ -100,7 +100,7 @@ static uint32_t g4_sum_adler(uint32_t sum, const void *data, size_t n)
 /* No program is started, and a damaged header cannot ask for much. */
 static g4_media_options g4_strict(void)
 {
-    return (g4_media_options){ .ffmpeg = "", .max_pixels = 1 << 20, .max_samples = 1 << 22 };
+    return (g4_media_options) { .ffmpeg = "", .max_pixels = 1 << 20, .max_samples = 1 << 22 };
 }
 
 /* ---- Pictures and patches of the golden file ------------------------------------------------------ */
@@ -413,8 +413,8 @@ static g4_bytes g4_y4m_file(int n, int w, int h, const char *header, size_t chro
     g4_put(&b, header, strlen(header));
     for (int i = 0; i < n; i++) {
         g4_put(&b, i % 2 ? "FRAME Ip\n" : "FRAME\n", i % 2 ? 9 : 6);
-        for (int k = 0; k < w * h; k++) g4_put(&b, &(uint8_t){ (uint8_t)(16 + i) }, 1);
-        for (size_t k = 0; k < chroma_bytes; k++) g4_put(&b, &(uint8_t){ 128 }, 1);
+        for (int k = 0; k < w * h; k++) g4_put(&b, &(uint8_t) { (uint8_t)(16 + i) }, 1);
+        for (size_t k = 0; k < chroma_bytes; k++) g4_put(&b, &(uint8_t) { 128 }, 1);
     }
     return b;
 }
@@ -601,7 +601,7 @@ static void g4_test_allocations(void)
         g4_patches_free(&a, &p);
         G4_EXPECT(f.live == 0, "patches: %ld blocks left", f.live);
         done = s == G4_OK;
-        f = (g4_failing){ 0, at, 0 };
+        f = (g4_failing) { 0, at, 0 };
         s = g4_png_write(&img, g4_put_fn, &out, &opt, NULL);
         G4_EXPECT(s == (at < f.calls ? G4_ERR_MEMORY : G4_OK) && f.live == 0,
                   "PNG: allocation %ld failed: %s, %ld blocks left", at, g4_status_name(s), f.live);
@@ -632,7 +632,7 @@ static void g4_test_limits(void)
     static const uint8_t jpeg[] = {
         0xff, 0xd8, 0xff, 0xc0, 0, 11, 8, 0x1f, 0xff, 0x1f, 0xff, 1, 1, 0x11, 0, 0xff, 0xd9
     };
-    opt = (g4_media_options){ .allocator = &a, .ffmpeg = "" };
+    opt = (g4_media_options) { .allocator = &a, .ffmpeg = "" };
     G4_EXPECT(g4_image_decode(&img, jpeg, sizeof jpeg, &opt, &err) == G4_ERR_FORMAT && f.calls <= 1,
               "%s, %ld allocations", err.message, f.calls);
     f.calls = 0;
@@ -653,14 +653,14 @@ static void g4_test_limits(void)
                   strstr(err.message, "no-such-file"),
               "%s", err.message);
     G4_EXPECT(g4_image_load(&img, "tests", NULL, &err) == G4_ERR_IO, "%s", err.message);
-    opt = (g4_media_options){ .ffmpeg = "no-such-ffmpeg" };
+    opt = (g4_media_options) { .ffmpeg = "no-such-ffmpeg" };
     G4_EXPECT(g4_image_load(&img, "tests/test_media.c", &opt, &err) == G4_ERR_UNSUPPORTED &&
                   strstr(err.message, "no-such-ffmpeg"),
               "%s", err.message);
     double x[200] = { 0 };
     g4_bytes wav = g4_wav(x, 200, 16000, G4_S16, 1, NULL, 0);
     g4_audio audio;
-    opt = (g4_media_options){ .ffmpeg = "", .max_samples = 199 };
+    opt = (g4_media_options) { .ffmpeg = "", .max_samples = 199 };
     G4_EXPECT(g4_audio_decode(&audio, wav.data, wav.n, &opt, &err) == G4_ERR_UNSUPPORTED && strstr(err.message, "199"),
               "%s", err.message);
     free(wav.data);
@@ -745,16 +745,16 @@ static void g4_test_ffmpeg(void)
     G4_EXPECT(!g4_image_load(&img, "build/test_media.bmp", NULL, &err) && img.width == 32 && img.height == 32, "%s",
               err.message);
     g4_image_free(&img, NULL);
-    opt = (g4_media_options){ .max_pixels = 1000 };
+    opt = (g4_media_options) { .max_pixels = 1000 };
     G4_EXPECT(g4_image_load(&img, "build/test_media.bmp", &opt, &err) == G4_ERR_UNSUPPORTED, "%s", err.message);
     G4_EXPECT(g4_video_load(&v, "build/test_media.mkv", &opt, &err) == G4_ERR_UNSUPPORTED && !v.frames, "%s",
               err.message);
-    opt = (g4_media_options){ .max_samples = 1000 };
+    opt = (g4_media_options) { .max_samples = 1000 };
     G4_EXPECT(g4_audio_load(&a, "build/test_media.flac", &opt, &err) == G4_ERR_UNSUPPORTED, "%s", err.message);
     for (long at = 0; at < 40; at++) {
         g4_failing f = { 0, at, 0 };
         g4_allocator al = g4_failing_allocator(&f);
-        opt = (g4_media_options){ .allocator = &al, .want_sound = 1, .n_frames = 2 };
+        opt = (g4_media_options) { .allocator = &al, .want_sound = 1, .n_frames = 2 };
         s = g4_video_load(&v, "build/test_media.mkv", &opt, &err);
         G4_EXPECT(s == (at < f.calls ? G4_ERR_MEMORY : G4_OK), "allocation %ld of %ld failed: %s", at, f.calls,
                   s ? err.message : "no error");

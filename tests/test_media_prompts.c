@@ -18,7 +18,7 @@ static g4_engine *g4_open(const char *name, int n_threads, const char *isa)
     snprintf(path, sizeof path, "tests/data/media/%s.g4", name);
     g4_engine *e = NULL;
     g4_error err = { G4_OK, "" };
-    g4_engine_open(&e, &(g4_engine_options){ .model_path = path, .n_threads = n_threads, .isa = isa }, &err);
+    g4_engine_open(&e, &(g4_engine_options) { .model_path = path, .n_threads = n_threads, .isa = isa }, &err);
     G4_EXPECT(e != NULL, "%s: %s", path, err.message);
     return e;
 }
@@ -30,14 +30,16 @@ static g4_soft *g4_encode_case(g4_engine *e, const g4_ref_file *f, int kind, int
     if (kind == 2) {
         const int32_t *sound = (const int32_t *)g4_ref_get(f, "sounds", 0, 0).data + 2 * c;
         float *samples = g4_sound((size_t)sound[0], sound[1], (uint32_t)c);
-        g4_audio_encode(&soft, e, &(g4_audio){ samples, (size_t)sound[0] }, NULL);
+        g4_audio_encode(&soft, e, &(g4_audio) { samples, (size_t)sound[0] }, NULL);
         free(samples);
     } else {
         const int32_t *size = (const int32_t *)g4_ref_get(f, "pictures", 0, 0).data + 3 * c;
         uint8_t *pixels = g4_picture(size[0], size[1], (uint32_t)c);
         const g4_image image = { pixels, size[0], size[1], 0, size[2] };
-        if (kind == 0) g4_image_encode(&soft, e, &image, NULL);
-        else g4_frame_encode(&soft, e, &image, NULL);
+        if (kind == 0)
+            g4_image_encode(&soft, e, &image, NULL);
+        else
+            g4_frame_encode(&soft, e, &image, NULL);
         free(pixels);
     }
     return soft;
@@ -50,7 +52,7 @@ static int g4_case_open(g4_case *k, g4_engine *e, const g4_ref_file *f, int i)
     const int32_t *ids = tokens.data, *files = media.data;
     const int n_media = (int)media.head.dims[0];
     memset(k, 0, sizeof *k);
-    k->p = (g4_prompt){ k->tokens, 0, k->media, 0 };
+    k->p = (g4_prompt) { k->tokens, 0, k->media, 0 };
     for (size_t t = 0; t < tokens.n; t++) {
         int n = 1;
         if (k->p.n_media < n_media && n_media > 0) {
@@ -59,7 +61,7 @@ static int g4_case_open(g4_case *k, g4_engine *e, const g4_ref_file *f, int i)
             if (ids[t] == placeholder[files[2 * k->p.n_media]]) {
                 g4_soft *soft = g4_encode_case(e, f, files[2 * k->p.n_media], files[2 * k->p.n_media + 1]);
                 if (!soft) return 0;
-                k->media[k->p.n_media++] = (g4_medium){ k->p.n, soft };
+                k->media[k->p.n_media++] = (g4_medium) { k->p.n, soft };
                 n = g4_soft_n(soft);
                 G4_EXPECT(g4_soft_token(soft) == ids[t], "placeholder %d, expected %d", (int)g4_soft_token(soft),
                           ids[t]);
@@ -119,7 +121,7 @@ static void g4_test_logits(const char *name, const char *ref, const char *isa, d
         g4_check c = { keep.data, want.data, keep.n, want.head.dims[1], 0, 0, 0 };
         g4_session *s = NULL;
         g4_error err = { G4_OK, "" };
-        const int ok = !g4_session_open(&s, e, &(g4_session_options){ .n_ctx = G4_MAX_PROMPT }, &err) &&
+        const int ok = !g4_session_open(&s, e, &(g4_session_options) { .n_ctx = G4_MAX_PROMPT }, &err) &&
                        !g4_session_eval_all(s, &k->p, g4_on_row, &c, &err);
         G4_EXPECT(ok && c.at == c.n_keep, "%s prompt %d: %zu of %zu rows %s", name, n, c.at, c.n_keep, err.message);
         if (tolerance > 0)
@@ -149,7 +151,7 @@ static float *g4_last(const char *name, const g4_ref_file *f, int i, int n_threa
     if (e && k && g4_case_open(k, e, f, i)) {
         g4_engine_info info;
         g4_engine_get_info(e, &info);
-        if (!g4_session_open(&s, e, &(g4_session_options){ .n_ctx = G4_MAX_PROMPT, .chunk = chunk }, NULL) &&
+        if (!g4_session_open(&s, e, &(g4_session_options) { .n_ctx = G4_MAX_PROMPT, .chunk = chunk }, NULL) &&
             !g4_session_eval_prompt(s, &k->p, NULL) && (out = malloc((size_t)info.n_vocab * sizeof *out)) != NULL)
             memcpy(out, g4_session_logits(s), (size_t)info.n_vocab * sizeof *out);
         g4_session_close(s);
@@ -175,8 +177,10 @@ static void g4_test_bits(const char *name, int prompt, const char *isa)
         if (first && out)
             G4_EXPECT(memcmp(first, out, n_vocab * sizeof *out) == 0,
                       "%s prompt %d: %d threads, chunk %d give other bits", name, prompt, ways[w][0], ways[w][1]);
-        if (!first) first = out;
-        else free(out);
+        if (!first)
+            first = out;
+        else
+            free(out);
     }
     free(first);
     free(f.bytes);
@@ -223,7 +227,7 @@ static void g4_test_turns(const char *name, const char *ref)
         g4_soft *mine = k->media[0].soft;
         uint8_t *pixels = g4_picture(200, 150, 99);
         g4_soft *changed = NULL;
-        g4_image_encode(&changed, e, &(g4_image){ pixels, 200, 150, 0, 70 }, NULL);
+        g4_image_encode(&changed, e, &(g4_image) { pixels, 200, 150, 0, 70 }, NULL);
         free(pixels);
         if (changed && g4_soft_n(changed) == n_soft) {
             k->media[0].soft = changed;
@@ -265,24 +269,24 @@ static void g4_test_refusals(void)
     float samples[161] = { 0 };
     g4_soft *soft = NULL;
     g4_error err;
-    G4_EXPECT(g4_image_encode(&soft, e2b, &(g4_image){ pixels, 1, 1, 0, 71 }, &err) == G4_ERR_ARGUMENT && !soft,
+    G4_EXPECT(g4_image_encode(&soft, e2b, &(g4_image) { pixels, 1, 1, 0, 71 }, &err) == G4_ERR_ARGUMENT && !soft,
               "budget 71");
-    G4_EXPECT(g4_image_encode(&soft, e2b, &(g4_image){ pixels, 0, 1, 0, 70 }, &err) == G4_ERR_ARGUMENT && !soft,
+    G4_EXPECT(g4_image_encode(&soft, e2b, &(g4_image) { pixels, 0, 1, 0, 70 }, &err) == G4_ERR_ARGUMENT && !soft,
               "an empty picture");
     G4_EXPECT(g4_image_encode(&soft, e2b, NULL, &err) == G4_ERR_ARGUMENT && !soft, "no picture");
-    G4_EXPECT(g4_audio_encode(&soft, e2b, &(g4_audio){ samples, 160 }, &err) == G4_ERR_ARGUMENT && !soft,
+    G4_EXPECT(g4_audio_encode(&soft, e2b, &(g4_audio) { samples, 160 }, &err) == G4_ERR_ARGUMENT && !soft,
               "160 samples");
-    G4_EXPECT(g4_audio_encode(&soft, e2b, &(g4_audio){ samples, 480001 }, &err) == G4_ERR_ARGUMENT && !soft,
+    G4_EXPECT(g4_audio_encode(&soft, e2b, &(g4_audio) { samples, 480001 }, &err) == G4_ERR_ARGUMENT && !soft,
               "480001 samples");
-    G4_EXPECT(g4_audio_encode(&soft, large, &(g4_audio){ samples, 161 }, &err) == G4_ERR_UNSUPPORTED &&
+    G4_EXPECT(g4_audio_encode(&soft, large, &(g4_audio) { samples, 161 }, &err) == G4_ERR_UNSUPPORTED &&
                   strstr(err.message, "audio"),
               "%s", err.message);
-    G4_EXPECT(g4_audio_encode(&soft, e2b, &(g4_audio){ samples, 161 }, &err) == G4_OK && g4_soft_n(soft) == 1,
+    G4_EXPECT(g4_audio_encode(&soft, e2b, &(g4_audio) { samples, 161 }, &err) == G4_OK && g4_soft_n(soft) == 1,
               "161 samples are one token");
     g4_soft_close(e2b, soft);
-    G4_EXPECT(g4_audio_mel(&(g4_audio){ samples, 160 }, NULL) == 0 &&
-                  g4_audio_mel(&(g4_audio){ samples, 161 }, NULL) == 1 &&
-                  g4_audio_mel(&(g4_audio){ samples, 480000 }, NULL) == 2999,
+    G4_EXPECT(g4_audio_mel(&(g4_audio) { samples, 160 }, NULL) == 0 &&
+                  g4_audio_mel(&(g4_audio) { samples, 161 }, NULL) == 1 &&
+                  g4_audio_mel(&(g4_audio) { samples, 480000 }, NULL) == 2999,
               "counts of frames");
     g4_engine_close(e2b);
     g4_engine_close(large);

@@ -9,7 +9,7 @@
 
 #define G4_MODEL "tests/data/text_e2b.g4"
 
-static g4_part g4_text(const char *s) { return (g4_part){ .kind = G4_PART_TEXT, .text = s }; }
+static g4_part g4_text(const char *s) { return (g4_part) { .kind = G4_PART_TEXT, .text = s }; }
 
 static g4_chat *g4_open_chat(g4_engine *e, const g4_message *m, int n, const char *name, int thinking,
                              const char *tools)
@@ -76,7 +76,7 @@ static void g4_test_turns(g4_engine *e, const char *name, int keeps_reply)
     g4_sync_counts counts;
     int before = 0;
     for (int turn = 0; turn < 4; turn++) {
-        m[2 * turn] = (g4_message){ .role = G4_ROLE_USER, .parts = &user[turn], .n_parts = 1 };
+        m[2 * turn] = (g4_message) { .role = G4_ROLE_USER, .parts = &user[turn], .n_parts = 1 };
         g4_chat *c = g4_open_chat(e, m, 2 * turn + 1, name, 0, NULL);
         g4_sync(s, c, &counts);
         g4_prompt p;
@@ -101,7 +101,7 @@ static void g4_test_turns(g4_engine *e, const char *name, int keeps_reply)
         G4_EXPECT(n == 1 && parts[0].kind == G4_PART_TEXT && result.n_tokens == 12, "%d parts, %d tokens", n,
                   result.n_tokens);
         if (n == 1) model[turn] = parts[0];
-        m[2 * turn + 1] = (g4_message){ .role = G4_ROLE_MODEL, .parts = &model[turn], .n_parts = 1 };
+        m[2 * turn + 1] = (g4_message) { .role = G4_ROLE_MODEL, .parts = &model[turn], .n_parts = 1 };
         before = g4_session_n(s);
         g4_grammar_close(g);
         g4_chat_close(c);
@@ -172,8 +172,8 @@ static void g4_test_tool_turn(g4_engine *e)
             int before = g4_session_n(s);
             g4_part result_part = { .kind = G4_PART_TOOL_RESULT, .name = "f", .text = "{\"ok\": true}" };
             answer = parts[0];
-            m[1] = (g4_message){ .role = G4_ROLE_MODEL, .parts = &answer, .n_parts = 1 };
-            m[2] = (g4_message){ .role = G4_ROLE_TOOL, .parts = &result_part, .n_parts = 1 };
+            m[1] = (g4_message) { .role = G4_ROLE_MODEL, .parts = &answer, .n_parts = 1 };
+            m[2] = (g4_message) { .role = G4_ROLE_TOOL, .parts = &result_part, .n_parts = 1 };
             g4_chat *next = g4_open_chat(e, m, 3, "31b-2026-07", 0, tools);
             g4_sync(s, next, &counts);
             /* the empty channel that opened the turn is not repeated: from the header on. It is 11 tokens long at most.
@@ -250,9 +250,9 @@ static void g4_test_guided(g4_engine *e)
     g4_guide *guide;
     g4_guide_options go = { .tool_choice = G4_TOOLS_REQUIRED };
     G4_EXPECT(g4_guide_open(&guide, c, &go, &err) == G4_ERR_ARGUMENT && guide == NULL, "required without tools");
-    go = (g4_guide_options){ .tool_choice = G4_TOOLS_NAMED };
+    go = (g4_guide_options) { .tool_choice = G4_TOOLS_NAMED };
     G4_EXPECT(g4_guide_open(&guide, c, &go, &err) == G4_ERR_ARGUMENT, "named without a name");
-    go = (g4_guide_options){ .think_budget = -1 };
+    go = (g4_guide_options) { .think_budget = -1 };
     G4_EXPECT(g4_guide_open(&guide, c, &go, &err) == G4_ERR_ARGUMENT, "negative budget");
     G4_EXPECT(g4_guide_open(&guide, c, NULL, &err) == G4_OK && g4_guide_constraint(guide) == NULL,
               "nothing asked for, nothing masked");

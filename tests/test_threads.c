@@ -13,7 +13,7 @@ enum { G4_ENGINES = 2, G4_SESSIONS = 3, G4_PROMPT = 40, G4_NEW = 24 };
 typedef struct {
     g4_engine *engine;
     int seed;
-    int n;                               /* tokens it ended with, -1 after a failure */
+    int n; /* tokens it ended with, -1 after a failure */
     g4_token tokens[1 + G4_PROMPT + G4_NEW];
     g4_error err;
 } g4_job;

@@ -21,7 +21,7 @@ static void g4_test_model(const char *path, const char *isa, int most_media)
     g4_error err;
     g4_engine *e = NULL;
     FILE *f = fopen("tests/data/tiny.jsonl", "rb");
-    g4_status st = g4_engine_open(&e, &(g4_engine_options){ .model_path = path, .isa = isa }, &err);
+    g4_status st = g4_engine_open(&e, &(g4_engine_options) { .model_path = path, .isa = isa }, &err);
     G4_EXPECT(f != NULL, "tests/data/tiny.jsonl");
     G4_EXPECT(st == G4_OK, "%s: %s", path, err.message);
     char *ask = NULL, *want = NULL;

@@ -154,8 +154,10 @@ static uint32_t g4_slow_rank(const g4_slow *s, uint32_t l, uint32_t r)
     size_t lo = 0, hi = s->n;
     while (lo < hi) {
         const size_t mid = (lo + hi) / 2;
-        if (s->merges[mid] >> 24 < key) lo = mid + 1;
-        else hi = mid;
+        if (s->merges[mid] >> 24 < key)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return lo < s->n && s->merges[lo] >> 24 == key ? (uint32_t)(s->merges[lo] & 0xffffff) : UINT32_MAX;
 }
@@ -242,8 +244,8 @@ static size_t g4_random_text(const g4_vocab *v, uint8_t *text, size_t cap)
 /* A token of the trie that is always matched makes the reference wrong: none of the texts above may hold one. */
 static int g4_has_whole(const g4_vocab *v, const uint8_t *text, size_t len)
 {
-    static const char *const always[] = { "<b>",     "</b>",         "<box>", "</box>",
-                                          "<table>", "[multimodal]", "\r\n",  "\t", "\n" };
+    static const char *const always[] = { "<b>",          "</b>", "<box>", "</box>", "<table>",
+                                          "[multimodal]", "\r\n", "\t",    "\n" };
     if (strstr(v->name, "vocab.g4") != NULL) return 0;
     for (size_t i = 0; i < sizeof always / sizeof *always; i++) {
         const size_t k = strlen(always[i]);
@@ -284,9 +286,12 @@ static size_t g4_base64(const char *s, size_t n, uint8_t *out)
     for (size_t i = 0; i < n && s[i] != '='; i++) {
         const char c = s[i];
         int x = c == '+' ? 62 : 63;
-        if (c >= 'A' && c <= 'Z') x = c - 'A';
-        else if (c >= 'a' && c <= 'z') x = c - 'a' + 26;
-        else if (c >= '0' && c <= '9') x = c - '0' + 52;
+        if (c >= 'A' && c <= 'Z')
+            x = c - 'A';
+        else if (c >= 'a' && c <= 'z')
+            x = c - 'a' + 26;
+        else if (c >= '0' && c <= '9')
+            x = c - '0' + 52;
         acc = acc << 6 | (uint32_t)x;
         if ((bits += 6) >= 8) {
             bits -= 8;
@@ -308,8 +313,10 @@ static void g4_check_tokenize(const g4_vocab *v, const g4_json *o)
     const g4_json *src = text != NULL ? text : b64;
     uint8_t *bytes = malloc(src->text_len + 1);
     size_t len = src->text_len;
-    if (src == b64) len = g4_base64(src->text, src->text_len, bytes);
-    else memcpy(bytes, src->text, len);
+    if (src == b64)
+        len = g4_base64(src->text, src->text_len, bytes);
+    else
+        memcpy(bytes, src->text, len);
     g4_tokens ids = g4_encode(&v->t, bytes, len, g4_is_true(o, "parse_special"));
     size_t i = 0;
     int ok = 1;
@@ -386,12 +393,15 @@ static void g4_each_line(const g4_vocab *v, const char *path, void (*fn)(const g
         return;
     }
     for (size_t p = 0, end; p < size; p = end + 1) {
-        for (end = p; end < size && data[end] != '\n'; end++) {}
+        for (end = p; end < size && data[end] != '\n'; end++) {
+        }
         g4_error err = { 0 };
         g4_json *o = NULL;
         if (end == p) continue;
-        if (g4_json_parse(&o, NULL, (const char *)data + p, end - p, &err) == G4_OK) fn(v, o);
-        else G4_EXPECT(0, "%s: %s", path, err.message);
+        if (g4_json_parse(&o, NULL, (const char *)data + p, end - p, &err) == G4_OK)
+            fn(v, o);
+        else
+            G4_EXPECT(0, "%s: %s", path, err.message);
         g4_json_free(NULL, o);
     }
     free(data);
@@ -400,11 +410,25 @@ static void g4_each_line(const g4_vocab *v, const char *path, void (*fn)(const g
 /* Every byte outside a well-formed sequence is its byte token: overlong forms, surrogates, cut and impossible ones. */
 static void g4_test_malformed(const g4_vocab *v)
 {
-    static const char *const broken[] = {
-        "\xc1\x81", "\xc0\xa0", "\xe0\x81\x81", "\xe0\x83\xa9", "\xe0\x9f\xbf", "\xf0\x80\x81\x81",
-        "\xf0\x80\x83\xa9", "\xf0\x82\x96\x81", "\xed\xa0\x80", "\xed\xbf\xbf", "\xf4\x90\x80\x80",
-        "\xf5\x80\x80\x80", "\xe4\xb8", "\xf0\x9f\xa7", "\x80", "\xbf\xbf", "\xff", "\xe4\xb8\xe4\xb8", "\xc3\xc3"
-    };
+    static const char *const broken[] = { "\xc1\x81",
+                                          "\xc0\xa0",
+                                          "\xe0\x81\x81",
+                                          "\xe0\x83\xa9",
+                                          "\xe0\x9f\xbf",
+                                          "\xf0\x80\x81\x81",
+                                          "\xf0\x80\x83\xa9",
+                                          "\xf0\x82\x96\x81",
+                                          "\xed\xa0\x80",
+                                          "\xed\xbf\xbf",
+                                          "\xf4\x90\x80\x80",
+                                          "\xf5\x80\x80\x80",
+                                          "\xe4\xb8",
+                                          "\xf0\x9f\xa7",
+                                          "\x80",
+                                          "\xbf\xbf",
+                                          "\xff",
+                                          "\xe4\xb8\xe4\xb8",
+                                          "\xc3\xc3" };
     for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
         char text[16];
         const int n = snprintf(text, sizeof text, "a%sb", broken[i]), k = n - 2;
@@ -420,11 +444,22 @@ static void g4_test_malformed(const g4_vocab *v)
 
 static void g4_test_specials(const g4_vocab *v)
 {
-    static const struct { const char *name; g4_token id; } real[] = {
-        { "<pad>", 0 }, { "<bos>", 2 }, { "<|tool_call>", 48 }, { "<|\"|>", 52 }, { "<channel|>", 101 },
-        { "<|turn>", 105 }, { "<|image>", 255999 }, { "<|video|>", 258884 }, { "<|turn", -1 }, { "<|turn>x", -1 },
-        { "", -1 }, { "<unused3>", -1 }, { "a", -1 }
-    };
+    static const struct {
+        const char *name;
+        g4_token id;
+    } real[] = { { "<pad>", 0 },
+                 { "<bos>", 2 },
+                 { "<|tool_call>", 48 },
+                 { "<|\"|>", 52 },
+                 { "<channel|>", 101 },
+                 { "<|turn>", 105 },
+                 { "<|image>", 255999 },
+                 { "<|video|>", 258884 },
+                 { "<|turn", -1 },
+                 { "<|turn>x", -1 },
+                 { "", -1 },
+                 { "<unused3>", -1 },
+                 { "a", -1 } };
     for (size_t i = 0; i < sizeof real / sizeof *real; i++) {
         const g4_token id = g4_tokenizer_special(&v->t, real[i].name, strlen(real[i].name));
         G4_EXPECT(id == real[i].id, "%s: %d", real[i].name, id);
@@ -630,7 +665,7 @@ static void g4_test_engine(void)
     g4_engine *e = NULL;
     g4_error err = { 0 };
     const g4_status st =
-        g4_engine_open(&e, &(g4_engine_options){ .model_path = "tests/data/vocab.g4", .n_threads = 1 }, &err);
+        g4_engine_open(&e, &(g4_engine_options) { .model_path = "tests/data/vocab.g4", .n_threads = 1 }, &err);
     G4_EXPECT(st == G4_OK, "%s", err.message);
     if (st != G4_OK) return;
     g4_token ids[8];

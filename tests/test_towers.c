@@ -12,7 +12,7 @@ static g4_engine *g4_open(const char *path, int n_threads, const char *isa)
 {
     g4_engine *e = NULL;
     g4_error err = { G4_OK, "" };
-    g4_engine_open(&e, &(g4_engine_options){ .model_path = path, .n_threads = n_threads, .isa = isa }, &err);
+    g4_engine_open(&e, &(g4_engine_options) { .model_path = path, .n_threads = n_threads, .isa = isa }, &err);
     G4_EXPECT(e != NULL, "%s: %s", path, err.message);
     return e;
 }
@@ -164,7 +164,7 @@ static void g4_test_memory(void)
     const g4_allocator allocator = g4_failing_allocator(&memory);
     g4_engine *e = NULL;
     g4_engine_open(
-        &e, &(g4_engine_options){ .model_path = "tests/data/media/e2b.g4", .n_threads = 2, .allocator = &allocator },
+        &e, &(g4_engine_options) { .model_path = "tests/data/media/e2b.g4", .n_threads = 2, .allocator = &allocator },
         NULL);
     G4_EXPECT(e != NULL, "cannot be opened");
     uint8_t *pixels = g4_picture(60, 40, 5);
@@ -217,17 +217,17 @@ static void g4_test_damage(void)
             memcpy(file + offsetof(g4_file_header, checksum), &sum, sizeof sum);
             g4_engine *e = NULL;
             g4_error err = { G4_OK, "" };
-            if (g4_engine_open(&e, &(g4_engine_options){ .model_data = file, .model_size = f.size, .n_threads = 1 },
+            if (g4_engine_open(&e, &(g4_engine_options) { .model_data = file, .model_size = f.size, .n_threads = 1 },
                                &err)) {
                 refused++;
                 G4_EXPECT(err.message[0] != 0 && !e, "field at %zu = %u: no message", at, values[v]);
                 continue;
             }
             g4_soft *soft = NULL; /* whatever comes of it */
-            g4_image_encode(&soft, e, &(g4_image){ pixels, 60, 40, 0, 70 }, NULL);
+            g4_image_encode(&soft, e, &(g4_image) { pixels, 60, 40, 0, 70 }, NULL);
             g4_soft_close(e, soft);
             soft = NULL;
-            g4_audio_encode(&soft, e, &(g4_audio){ samples, 3000 }, NULL);
+            g4_audio_encode(&soft, e, &(g4_audio) { samples, 3000 }, NULL);
             g4_soft_close(e, soft);
             g4_engine_close(e);
         }

@@ -98,11 +98,14 @@ int main(void)
     G4_TYPE("\x7F\x7F", "> h\xC3\xA9llo \x1B[K");
     G4_TYPE("\x01say \x05!\r", "> say h\xC3\xA9llo !");
     G4_EXPECT(g4_wait_for("answer 5 tokens"), "saw: %s", g4_seen);
-    G4_TYPE("\x1B[A", "> say h\xC3\xA9llo !");      /* up: the line before */
-    G4_TYPE("\x15gone\x03", "> ");                  /* Ctrl-U, then Ctrl-C: a fresh line */
-    G4_TYPE("one two\x1B[1;5D\x0B" "2\r", "> one 2"); /* word left, Ctrl-K */
+    G4_TYPE("\x1B[A", "> say h\xC3\xA9llo !"); /* up: the line before */
+    G4_TYPE("\x15gone\x03", "> ");             /* Ctrl-U, then Ctrl-C: a fresh line */
+    G4_TYPE("one two\x1B[1;5D\x0B"
+            "2\r",
+            "> one 2"); /* word left, Ctrl-K */
     G4_EXPECT(g4_wait_for("answer 5 tokens"), "saw: %s", g4_seen);
-    G4_TYPE("\x1B[200~a\nb\x1B[201~", "a\xE2\x86\xB5" "b"); /* a pasted newline does not send */
+    G4_TYPE("\x1B[200~a\nb\x1B[201~", "a\xE2\x86\xB5"
+                                      "b"); /* a pasted newline does not send */
     G4_TYPE("\r", "answer 5 tokens");
     G4_TYPE("this line is much longer than the terminal is wide, so it scrolls", "it scrolls");
     G4_TYPE("\x15/stats\r", "6 messages");

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Print chat.c's table of Unicode lower-case letters: runs of code points with one distance to their lower case."""
+"""Print the table of chat/pytext.c, Unicode lower-case letters: runs of code points with one distance to their lower case."""
 
 
 def main():

@@ -50,8 +50,10 @@ static void g4_fuzz_round_trip(const g4_tokenizer *t, const g4_tokens *ids, cons
         int special;
         const size_t n = g4_tokenizer_piece(t, ids->ids[i], piece, &special);
         for (size_t j = 0; j < n; j++) {
-            if (piece[j] == ' ' && p + 3 <= len && memcmp(text + p, "\xe2\x96\x81", 3) == 0) p += 3;
-            else g4_fuzz_check(p < len && text[p++] == (uint8_t)piece[j]);
+            if (piece[j] == ' ' && p + 3 <= len && memcmp(text + p, "\xe2\x96\x81", 3) == 0)
+                p += 3;
+            else
+                g4_fuzz_check(p < len && text[p++] == (uint8_t)piece[j]);
         }
     }
     g4_fuzz_check(p == len);

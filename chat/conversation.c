@@ -1,0 +1,644 @@
+/* conversation.c - conversations: from messages or a document to a prompt, its media, its tokens, and the session that
+ * follows it. Both doors lead to the same trees, which template.c renders: g4_chat_open has them built from plain data,
+ * g4_chat_parse reads them. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "chat.h"
+
+#include <string.h>
+
+typedef struct { /* a picture, sound or video of the prompt */
+    g4_part_kind kind;
+    int message;
+    const g4_json *part; /* its content part in the tree */
+    const g4_image *image;
+    const g4_audio *audio;
+    const g4_video *video;
+    uint8_t *data; /* decoded, owned */
+    size_t size;
+    g4_soft **soft; /* what the towers made of it: of a video the frames, then the blocks of its sound */
+    int n_soft, cap_soft, n_frames;
+} g4_chat_item;
+
+struct g4_chat {
+    const g4_allocator *a;
+    g4_engine *e;   /* may be NULL */
+    g4_arena arena; /* nodes, built or parsed */
+    g4_render_input in;
+    g4_rendered rendered;
+    g4_chat_item *media; /* in the order of the prompt */
+    int n_media;
+    g4_tokens ids; /* the prompt's tokens as last made, with their media and turn headers */
+    g4_medium *placed;
+    int n_placed, cap_placed;
+    int *headers; /* positions right behind each "<|turn>model" line */
+    int n_headers, cap_headers;
+};
+
+/* ---- Opening and closing ------------------------------------------------------------------------- */
+
+/* Forget what the towers made of an item. */
+static void g4_chat_item_clear(const g4_chat *c, g4_chat_item *item)
+{
+    for (int k = 0; k < item->n_soft; k++) g4_soft_close(c->e, item->soft[k]);
+    g4_free(c->a, item->soft);
+    item->soft = NULL;
+    item->n_soft = item->cap_soft = item->n_frames = 0;
+}
+
+void g4_chat_close(g4_chat *c)
+{
+    if (c == NULL) return;
+    const g4_allocator *a = c->a;
+    for (int i = 0; i < c->n_media; i++) {
+        g4_chat_item_clear(c, &c->media[i]);
+        g4_free(a, c->media[i].data);
+    }
+    g4_free(a, c->media);
+    g4_free(a, c->ids.ids);
+    g4_free(a, c->placed);
+    g4_free(a, c->headers);
+    g4_rendered_free(&c->rendered);
+    g4_arena_free(&c->arena);
+    g4_free(a, c);
+}
+
+/* The template that is named, or the model's. */
+static g4_status g4_chat_template(g4_template *out, const g4_engine *e, const char *name, g4_error *err)
+{
+    static const char *const names[] = { [G4_TEMPLATE_31B_2026_07] = "31b-2026-07",
+                                         [G4_TEMPLATE_E2B_2026_07] = "e2b-2026-07",
+                                         [G4_TEMPLATE_31B_2026_04] = "31b-2026-04" };
+    *out = e != NULL ? (g4_template)g4_engine_config(e)->chat_template : G4_TEMPLATE_NONE;
+    if (name != NULL) {
+        for (int i = G4_TEMPLATE_31B_2026_07; i <= G4_TEMPLATE_31B_2026_04; i++) {
+            if (strcmp(name, names[i]) != 0) continue;
+            *out = (g4_template)i;
+            return G4_OK;
+        }
+        return g4_fail(err, G4_ERR_ARGUMENT,
+                       "no chat template named \"%.60s\": there are 31b-2026-07, e2b-2026-07 and 31b-2026-04", name);
+    }
+    if (*out >= G4_TEMPLATE_31B_2026_07 && *out <= G4_TEMPLATE_31B_2026_04) return G4_OK;
+    return g4_fail(err, G4_ERR_UNSUPPORTED,
+                   "this model has no chat template: it is not instruction tuned (a template can be named)");
+}
+
+static g4_status g4_chat_new(g4_chat **out, g4_engine *e, const g4_allocator *a, const g4_chat_options *opt,
+                             g4_error *err)
+{
+    g4_template kind;
+    *out = NULL;
+    const g4_status st = g4_chat_template(&kind, e, opt->template_name, err);
+    if (st != G4_OK) return st;
+    g4_chat *c = g4_alloc(a, 1, sizeof *c);
+    if (c == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for a conversation");
+    c->a = a;
+    c->e = e;
+    c->arena.a = a;
+    c->in = (g4_render_input) { .thinking = opt->thinking, .preserve_thinking = opt->preserve_thinking, .kind = kind };
+    *out = c;
+    return G4_OK;
+}
+
+static g4_status g4_chat_read_tools(g4_chat *c, const g4_chat_options *opt, g4_error *err)
+{
+    g4_json *tools;
+    if (opt->tools == NULL) return G4_OK;
+    const size_t len = opt->tools_len > 0 ? opt->tools_len : strlen(opt->tools);
+    const g4_status st = g4_json_parse_in(&tools, &c->arena, opt->tools, len, "tools", err);
+    c->in.tools = tools;
+    return st;
+}
+
+/* The medium that a mark stands for. built: the media of messages, NULL for a parsed chat, whose media are set later. */
+static g4_chat_item g4_chat_item_of(const g4_mark *m, const g4_part *const *built)
+{
+    static const g4_part_kind kinds[] = {
+        [G4_MARK_IMAGE] = G4_PART_IMAGE, [G4_MARK_AUDIO] = G4_PART_AUDIO, [G4_MARK_VIDEO] = G4_PART_VIDEO
+    };
+    g4_chat_item item = { .kind = kinds[m->kind], .message = m->message, .part = m->part };
+    if (built != NULL) {
+        const g4_part *p = built[(size_t)m->part->number - 1];
+        item.image = p->image;
+        item.audio = p->audio;
+        item.video = p->video;
+    }
+    return item;
+}
+
+/* Render, and list the media in prompt order. */
+static g4_status g4_chat_finish(g4_chat *c, const g4_part *const *built, g4_error *err)
+{
+    const g4_status st = g4_render(&c->rendered, c->a, &c->in, err);
+    if (st != G4_OK) return st;
+    const g4_rendered *r = &c->rendered;
+    int n = 0;
+    for (int i = 0; i < r->n_marks; i++) n += r->marks[i].kind != G4_MARK_CONTROL;
+    c->media = g4_alloc(c->a, n > 0 ? (size_t)n : 1, sizeof *c->media);
+    if (c->media == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for %d media parts", n);
+    for (int i = 0; i < r->n_marks; i++)
+        if (r->marks[i].kind != G4_MARK_CONTROL) c->media[c->n_media++] = g4_chat_item_of(&r->marks[i], built);
+    return G4_OK;
+}
+
+static g4_status g4_chat_build(g4_chat *c, const g4_message *messages, int n, const g4_chat_options *opt, g4_error *err)
+{
+    g4_json *list;
+    size_t n_parts = 1;
+    for (int i = 0; i < n; i++) n_parts += messages[i].n_parts > 0 ? (size_t)messages[i].n_parts : 0;
+    const g4_part **media = g4_alloc(c->a, n_parts, sizeof *media);
+    if (media == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for %zu parts", n_parts);
+    g4_status st = g4_messages_build(&list, media, &c->arena, messages, n, err);
+    c->in.messages = list;
+    if (st == G4_OK) st = g4_chat_read_tools(c, opt, err);
+    if (st == G4_OK) st = g4_chat_finish(c, media, err);
+    g4_free(c->a, media);
+    return st;
+}
+
+g4_status g4_chat_open(g4_chat **out, g4_engine *e, const g4_message *messages, int n, const g4_chat_options *opt,
+                       g4_error *err)
+{
+    static const g4_chat_options defaults = { 0 };
+    if (opt == NULL) opt = &defaults;
+    *out = NULL;
+    if (n < 0 || (n > 0 && messages == NULL)) return g4_fail(err, G4_ERR_ARGUMENT, "messages are missing");
+    g4_chat *c;
+    g4_status st = g4_chat_new(&c, e, e != NULL ? g4_engine_allocator(e) : NULL, opt, err);
+    if (st != G4_OK) return st;
+    c->in.add_generation_prompt = !opt->no_generation_prompt;
+    st = g4_chat_build(c, messages, n, opt, err);
+    if (st == G4_OK)
+        *out = c;
+    else
+        g4_chat_close(c);
+    return st;
+}
+
+/* ---- From JSON ----------------------------------------------------------------------------------- */
+
+/* The messages of a document, and what it says beside them, which wins over the options. */
+static g4_status g4_chat_read_document(g4_chat *c, const g4_json *doc, g4_error *err)
+{
+    const g4_json *v;
+    if (doc->kind == G4_JSON_ARRAY) {
+        c->in.messages = doc;
+        return G4_OK;
+    }
+    if (doc->kind != G4_JSON_OBJECT)
+        return g4_fail(err, G4_ERR_ARGUMENT, "a conversation must be a list of messages, or an object with messages");
+    c->in.messages = g4_json_given(doc, "messages");
+    if ((v = g4_json_given(doc, "tools")) != NULL) c->in.tools = v;
+    if ((v = g4_json_given(doc, "enable_thinking")) != NULL) c->in.thinking = g4_py_truthy(v);
+    if ((v = g4_json_given(doc, "preserve_thinking")) != NULL) c->in.preserve_thinking = g4_py_truthy(v);
+    if ((v = g4_json_given(doc, "add_generation_prompt")) != NULL) c->in.add_generation_prompt = g4_py_truthy(v);
+    return G4_OK;
+}
+
+static g4_status g4_chat_read(g4_chat **out, g4_engine *e, const g4_allocator *a, const char *json, size_t len,
+                              const g4_chat_options *opt, g4_error *err)
+{
+    static const g4_chat_options defaults = { 0 };
+    if (opt == NULL) opt = &defaults;
+    g4_chat *c;
+    g4_json *doc;
+    *out = NULL;
+    g4_status st = g4_chat_new(&c, e, a, opt, err);
+    if (st != G4_OK) return st;
+    c->in.add_generation_prompt = opt->openai && !opt->no_generation_prompt;
+    st = g4_json_parse_in(&doc, &c->arena, json, len, NULL, err);
+    if (st == G4_OK) st = g4_chat_read_tools(c, opt, err);
+    if (st == G4_OK) st = g4_chat_read_document(c, doc, err);
+    if (st == G4_OK && opt->openai) st = g4_openai_arguments(&c->arena, c->in.messages, err);
+    if (st == G4_OK) st = g4_chat_finish(c, NULL, err);
+    if (st == G4_OK)
+        *out = c;
+    else
+        g4_chat_close(c);
+    return st;
+}
+
+g4_status g4_chat_parse(g4_chat **out, g4_engine *e, const char *json, size_t len, const g4_chat_options *opt,
+                        g4_error *err)
+{
+    return g4_chat_read(out, e, e != NULL ? g4_engine_allocator(e) : NULL, json, len, opt, err);
+}
+
+g4_status g4_chat_parse_with(g4_chat **out, const g4_allocator *a, const char *json, size_t len,
+                             const g4_chat_options *opt, g4_error *err)
+{
+    return g4_chat_read(out, NULL, a, json, len, opt, err);
+}
+
+/* ---- What a chat says of itself ------------------------------------------------------------------ */
+
+const char *g4_chat_text(const g4_chat *c, size_t *len)
+{
+    if (len != NULL) *len = c->rendered.text.len;
+    return c->rendered.text.data;
+}
+
+int g4_chat_thinking(const g4_chat *c) { return c->in.thinking; }
+const g4_engine *g4_chat_engine(const g4_chat *c) { return c->e; }
+const g4_json *g4_chat_tools(const g4_chat *c) { return c->in.tools; }
+
+int g4_chat_in_thought(const g4_chat *c)
+{
+    static const char open[] = "<|channel>thought\n";
+    const g4_rendered *r = &c->rendered;
+    const g4_mark *last = r->n_marks > 0 ? &r->marks[r->n_marks - 1] : NULL;
+    return last != NULL && r->text.len - last->offset == sizeof open - 1 &&
+           memcmp(r->text.data + last->offset, open, sizeof open - 1) == 0;
+}
+
+/* ---- Media --------------------------------------------------------------------------------------- */
+
+int g4_chat_n_media(const g4_chat *c) { return c->n_media; }
+
+static g4_status g4_chat_get_item(g4_chat *c, int i, g4_chat_item **out, g4_error *err)
+{
+    if (c == NULL || i < 0 || i >= c->n_media) return g4_fail(err, G4_ERR_ARGUMENT, "the chat has no medium %d", i);
+    *out = &c->media[i];
+    return G4_OK;
+}
+
+/* The bytes that its part holds as base64, decoded once. */
+static g4_status g4_chat_item_decode(g4_chat *c, g4_chat_item *item, const g4_medium_source *source, g4_error *err)
+{
+    if (item->data != NULL) return G4_OK;
+    uint8_t *data = g4_alloc(c->a, source->n_base64 / 4 * 3 + 4, 1);
+    if (data == NULL)
+        return g4_fail(err, G4_ERR_MEMORY, "messages[%d]: no memory for %zu bytes of base64", item->message,
+                       source->n_base64);
+    if (!g4_base64_decode(source->base64, source->n_base64, data, &item->size)) {
+        g4_free(c->a, data);
+        return g4_fail(err, G4_ERR_FORMAT, "messages[%d]: malformed base64", item->message);
+    }
+    item->data = data;
+    return G4_OK;
+}
+
+g4_status g4_chat_media(g4_chat *c, int i, g4_chat_medium *out, g4_error *err)
+{
+    g4_chat_item *item = NULL;
+    g4_medium_source source;
+    memset(out, 0, sizeof *out);
+    g4_status st = g4_chat_get_item(c, i, &item, err);
+    if (st != G4_OK) return st;
+    out->kind = item->kind;
+    out->message = item->message;
+    out->is_set = item->image != NULL || item->audio != NULL || item->video != NULL;
+    st = g4_source_find(&source, item->part, item->message, err);
+    if (st == G4_OK && source.base64 != NULL) st = g4_chat_item_decode(c, item, &source, err);
+    if (st != G4_OK) return st;
+    out->source = source.place;
+    out->data = source.base64 != NULL ? item->data : NULL;
+    out->size = source.base64 != NULL ? item->size : 0;
+    return G4_OK;
+}
+
+/* The item to be set, which must be of that kind; what was made of an older picture or sound is forgotten. */
+static g4_status g4_chat_reset_item(g4_chat *c, int i, g4_part_kind kind, g4_chat_item **out, g4_error *err)
+{
+    static const char *const names[] = { "text", "a picture", "sound", "a video" };
+    const g4_status st = g4_chat_get_item(c, i, out, err);
+    if (st != G4_OK) return st;
+    if ((*out)->kind != kind)
+        return g4_fail(err, G4_ERR_ARGUMENT, "medium %d of the chat is %s, not %s", i, names[(*out)->kind],
+                       names[kind]);
+    g4_chat_item_clear(c, *out);
+    return G4_OK;
+}
+
+g4_status g4_chat_set_image(g4_chat *c, int i, const g4_image *image, g4_error *err)
+{
+    g4_chat_item *item = NULL;
+    const g4_status st = g4_chat_reset_item(c, i, G4_PART_IMAGE, &item, err);
+    if (st == G4_OK) item->image = image;
+    return st;
+}
+
+g4_status g4_chat_set_audio(g4_chat *c, int i, const g4_audio *audio, g4_error *err)
+{
+    g4_chat_item *item = NULL;
+    const g4_status st = g4_chat_reset_item(c, i, G4_PART_AUDIO, &item, err);
+    if (st == G4_OK) item->audio = audio;
+    return st;
+}
+
+g4_status g4_chat_set_video(g4_chat *c, int i, const g4_video *video, g4_error *err)
+{
+    g4_chat_item *item = NULL;
+    const g4_status st = g4_chat_reset_item(c, i, G4_PART_VIDEO, &item, err);
+    if (st == G4_OK) item->video = video;
+    return st;
+}
+
+/* Room for one more g4_soft; NULL: no memory. The caller counts it when it has filled it. */
+static g4_soft **g4_chat_item_grow(const g4_chat *c, g4_chat_item *item)
+{
+    g4_soft **soft = g4_array_grow(c->a, item->soft, item->n_soft, &item->cap_soft, sizeof *soft);
+    if (soft == NULL) return NULL;
+    item->soft = soft;
+    return &soft[item->n_soft];
+}
+
+#define G4_CHAT_RATE 16000    /* samples a second */
+#define G4_CHAT_MIN_SOUND 161 /* samples of the shortest sound that becomes a token; see g4_audio_encode */
+
+/* Blocks of a sound of any length. */
+static g4_status g4_chat_encode_sound(g4_chat *c, g4_chat_item *item, const g4_audio *sound, g4_error *err)
+{
+    for (size_t from = 0, n; (n = g4_audio_block(sound, from)) > 0; from += n) {
+        if (n < G4_CHAT_MIN_SOUND && from > 0) break; /* a rest too short for a single token */
+        const g4_audio block = { sound->samples + from, n };
+        g4_soft **soft = g4_chat_item_grow(c, item);
+        if (soft == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for a block of sound");
+        const g4_status st = g4_audio_encode(soft, c->e, &block, err);
+        if (st != G4_OK) return st;
+        item->n_soft++;
+        if (from + n < sound->n_samples)
+            g4_engine_log(c->e, G4_LOG_INFO,
+                          "%.1f s of sound are more than the 30 s of a block: cut at %.2f s, where it is quiet",
+                          (double)sound->n_samples / G4_CHAT_RATE, (double)(from + n) / G4_CHAT_RATE);
+    }
+    return G4_OK;
+}
+
+static g4_status g4_chat_encode_image(g4_chat *c, g4_chat_item *item, g4_error *err)
+{
+    g4_soft **soft = g4_chat_item_grow(c, item);
+    if (soft == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for a picture");
+    const g4_status st = g4_image_encode(soft, c->e, item->image, err);
+    item->n_soft += st == G4_OK;
+    return st;
+}
+
+static g4_status g4_chat_encode_video(g4_chat *c, g4_chat_item *item, g4_error *err)
+{
+    for (int i = 0; i < item->video->n_frames; i++) {
+        g4_soft **soft = g4_chat_item_grow(c, item);
+        if (soft == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for the frames of a video");
+        const g4_status st = g4_frame_encode(soft, c->e, &item->video->frames[i], err);
+        if (st != G4_OK) return st;
+        item->n_soft++;
+    }
+    item->n_frames = item->n_soft;
+    return item->video->sound != NULL ? g4_chat_encode_sound(c, item, item->video->sound, err) : G4_OK;
+}
+
+/* Soft tokens of an item, all of them or none, unless they are there already. */
+static g4_status g4_chat_encode(g4_chat *c, g4_chat_item *item, g4_error *err)
+{
+    g4_status st;
+    if (item->n_soft > 0) return G4_OK;
+    if (item->kind == G4_PART_AUDIO && item->audio != NULL)
+        st = g4_chat_encode_sound(c, item, item->audio, err);
+    else if (item->kind == G4_PART_IMAGE && item->image != NULL)
+        st = g4_chat_encode_image(c, item, err);
+    else if (item->kind == G4_PART_VIDEO && item->video != NULL)
+        st = g4_chat_encode_video(c, item, err);
+    else
+        return g4_fail(err, G4_ERR_ARGUMENT, "messages[%d]: its picture, sound or video was not loaded", item->message);
+    if (st != G4_OK) g4_chat_item_clear(c, item);
+    return st;
+}
+
+/* ---- Prompt tokens -------------------------------------------------------------------------------
+ *
+ * Between two control tokens stands a stretch of plain text, tokenised as one piece. A stretch whose bytes are those of
+ * the tokens that the session already holds there keeps these: what the model wrote may not be how the tokenizer would
+ * split it. Media placeholders become their soft tokens between begin and end markers; the time stamps of video frames
+ * belong to the text around them. */
+
+typedef struct {
+    g4_chat *c;
+    const g4_tokenizer *t;
+    g4_buf plain;        /* the stretch so far */
+    const g4_token *old; /* the session's timeline */
+    int n_old;
+    int same;       /* everything so far equals the timeline */
+    int after_turn; /* the last control token was <|turn> */
+    g4_status st;
+    g4_error *err;
+} g4_prompter;
+
+static void g4_prompter_no_memory(g4_prompter *p)
+{
+    if (p->st == G4_OK) p->st = g4_fail(p->err, G4_ERR_MEMORY, "no memory for the tokens of a prompt");
+}
+
+static void g4_prompter_id(g4_prompter *p, g4_token id)
+{
+    g4_tokens *ids = &p->c->ids;
+    if (p->st != G4_OK) return;
+    if (ids->n == ids->cap) {
+        const size_t cap = ids->cap == 0 ? 256 : ids->cap * 2;
+        g4_token *grown = ids->n < INT32_MAX / 2 ? g4_realloc(p->c->a, ids->ids, cap, sizeof *grown) : NULL;
+        if (grown == NULL) {
+            g4_prompter_no_memory(p);
+            return;
+        }
+        ids->ids = grown;
+        ids->cap = cap;
+    }
+    p->same = p->same && ids->n < (size_t)p->n_old && p->old[ids->n] == id;
+    ids->ids[ids->n++] = id;
+}
+
+/* The number of the timeline's tokens that spell exactly these bytes from here on, or -1. */
+static int g4_prompter_spelled(const g4_prompter *p, const char *s, size_t n)
+{
+    const int from = (int)p->c->ids.n;
+    int pos = from;
+    size_t done = 0;
+    if (!p->same) return -1;
+    while (done < n) {
+        char piece[256];
+        int special;
+        if (pos >= p->n_old || (uint32_t)p->old[pos] >= p->t->n_vocab) return -1;
+        const size_t len = g4_tokenizer_piece(p->t, p->old[pos], piece, &special);
+        if (special || len == 0 || len > n - done || memcmp(piece, s + done, len) != 0) return -1;
+        done += len;
+        pos++;
+    }
+    return pos - from;
+}
+
+/* A header is the line behind <|turn> that begins the model's turn: it is marked behind its last token, if its tokens
+ * end where it does. start: the first token of the stretch that begins with it. */
+static void g4_prompter_header(g4_prompter *p, size_t start)
+{
+    static const char line[] = "model\n";
+    g4_chat *c = p->c;
+    size_t spelled = 0, pos = start;
+    if (!p->after_turn || p->plain.len < sizeof line - 1 || memcmp(p->plain.data, line, sizeof line - 1) != 0) return;
+    for (; pos < c->ids.n && spelled < sizeof line - 1; pos++) {
+        char piece[256];
+        int special;
+        spelled += g4_tokenizer_piece(p->t, c->ids.ids[pos], piece, &special);
+    }
+    if (spelled != sizeof line - 1) return;
+    int *headers = g4_array_grow(c->a, c->headers, c->n_headers, &c->cap_headers, sizeof *headers);
+    if (headers == NULL) {
+        g4_prompter_no_memory(p);
+        return;
+    }
+    c->headers = headers;
+    headers[c->n_headers++] = (int)pos;
+}
+
+/* The stretch of plain text is at its end. */
+static void g4_prompter_flush(g4_prompter *p)
+{
+    g4_tokens *ids = &p->c->ids;
+    const size_t start = ids->n;
+    if (p->plain.failed) g4_prompter_no_memory(p);
+    if (p->st != G4_OK || p->plain.len == 0) return;
+    const int kept = g4_prompter_spelled(p, p->plain.data, p->plain.len);
+    for (int i = 0; i < kept; i++) g4_prompter_id(p, p->old[ids->n]);
+    if (kept < 0) {
+        p->st = g4_tokenizer_encode(p->t, p->c->a, p->plain.data, p->plain.len, 0, ids, p->err);
+        if (ids->n > INT32_MAX / 2) g4_prompter_no_memory(p);
+        for (size_t i = start; i < ids->n && p->same; i++) p->same = i < (size_t)p->n_old && p->old[i] == ids->ids[i];
+    }
+    if (p->st == G4_OK) g4_prompter_header(p, start);
+    p->plain.len = 0;
+}
+
+static void g4_prompter_control(g4_prompter *p, const char *name, size_t len)
+{
+    g4_prompter_flush(p);
+    const g4_token id = g4_tokenizer_special(p->t, name, len);
+    if (id < 0 && p->st == G4_OK)
+        p->st = g4_fail(p->err, G4_ERR_UNSUPPORTED, "the model's vocabulary has no token %.*s", (int)len, name);
+    p->after_turn = len == 7 && memcmp(name, "<|turn>", 7) == 0;
+    g4_prompter_id(p, id);
+}
+
+static void g4_prompter_soft(g4_prompter *p, g4_soft *soft, const char *begin, const char *end)
+{
+    g4_chat *c = p->c;
+    g4_prompter_control(p, begin, strlen(begin));
+    g4_medium *placed = g4_array_grow(c->a, c->placed, c->n_placed, &c->cap_placed, sizeof *placed);
+    if (placed == NULL) {
+        g4_prompter_no_memory(p);
+        return;
+    }
+    c->placed = placed;
+    placed[c->n_placed++] = (g4_medium) { (int)c->ids.n, soft };
+    for (int i = 0; i < g4_soft_n(soft); i++) g4_prompter_id(p, g4_soft_token(soft));
+    g4_prompter_control(p, end, strlen(end));
+}
+
+static void g4_prompter_medium(g4_prompter *p, g4_chat_item *item)
+{
+    if (p->st == G4_OK) p->st = g4_chat_encode(p->c, item, p->err);
+    for (int i = 0; i < item->n_soft && p->st == G4_OK; i++) {
+        const int is_frame = i < item->n_frames;
+        if (is_frame) { /* its time in minutes and seconds */
+            const double time = item->video->seconds[i];
+            const long long seconds = time > 0 && time < 1e15 ? (long long)time : 0;
+            g4_buf_fmt(&p->plain, "%s%02lld:%02lld ", i > 0 ? " " : "", seconds / 60, seconds % 60);
+        }
+        if (is_frame || item->kind == G4_PART_IMAGE)
+            g4_prompter_soft(p, item->soft[i], "<|image>", "<image|>");
+        else
+            g4_prompter_soft(p, item->soft[i], "<|audio>", "<audio|>");
+    }
+}
+
+/* Make c->ids, placed and headers, keeping the spelling of the timeline `old` where the bytes agree. */
+static g4_status g4_chat_tokenise(g4_chat *c, const g4_token *old, int n_old, g4_error *err)
+{
+    if (c->e == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "a chat without an engine has no tokens");
+    g4_prompter p = { .c = c,
+                      .t = g4_engine_tokenizer(c->e),
+                      .plain = { .a = c->a },
+                      .old = old,
+                      .n_old = n_old,
+                      .same = 1,
+                      .err = err };
+    const g4_buf *text = &c->rendered.text;
+    c->ids.n = 0;
+    c->n_placed = c->n_headers = 0;
+    size_t done = 0;
+    int medium = 0;
+    for (int i = 0; i < c->rendered.n_marks && p.st == G4_OK; i++) {
+        const g4_mark *m = &c->rendered.marks[i];
+        g4_buf_add(&p.plain, text->data + done, m->offset - done);
+        if (m->kind == G4_MARK_CONTROL)
+            g4_prompter_control(&p, text->data + m->offset, m->len);
+        else
+            g4_prompter_medium(&p, &c->media[medium++]);
+        done = m->offset + m->len;
+    }
+    g4_buf_add(&p.plain, text->data + done, text->len - done);
+    g4_prompter_flush(&p);
+    g4_buf_free(&p.plain);
+    return p.st;
+}
+
+g4_status g4_chat_prompt(g4_chat *c, g4_prompt *out, g4_error *err)
+{
+    memset(out, 0, sizeof *out);
+    const g4_status st = g4_chat_tokenise(c, NULL, 0, err);
+    if (st == G4_OK) *out = (g4_prompt) { c->ids.ids, (int)c->ids.n, c->placed, c->n_placed };
+    return st;
+}
+
+/* ---- The session that follows a conversation ----------------------------------------------------- */
+
+/* Evaluate prompt tokens [from, to) behind those already there; runs has room for all of the chat's. */
+static g4_status g4_chat_eval(g4_session *s, const g4_chat *c, int from, int to, g4_medium *placed, g4_error *err)
+{
+    int n = 0;
+    for (int i = 0; i < c->n_placed; i++)
+        if (c->placed[i].pos >= from && c->placed[i].pos < to)
+            placed[n++] = (g4_medium) { c->placed[i].pos - from, c->placed[i].soft };
+    const g4_prompt part = { c->ids.ids + from, to - from, placed, n };
+    return g4_session_eval_prompt(s, &part, err);
+}
+
+/* Make the timeline the chat's tokens, of which the first `common` are there: up to the first header that is new, then
+ * from header to header, with a mark at each, which are places to come back to. */
+static g4_status g4_chat_follow(g4_session *s, const g4_chat *c, int common, int *reused, g4_error *err)
+{
+    const int n = (int)c->ids.n;
+    g4_medium *placed = g4_alloc(c->a, (size_t)c->n_placed + 1, sizeof *placed);
+    if (placed == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for %d media", c->n_placed);
+    int next = 0, n_placed = 0;
+    while (next < c->n_headers && c->headers[next] <= common) next++;
+    int to = next < c->n_headers ? c->headers[next] : n;
+    while (n_placed < c->n_placed && c->placed[n_placed].pos < to) n_placed++;
+    const g4_prompt first = { c->ids.ids, to, c->placed, n_placed };
+    g4_status st = g4_session_sync(s, &first, reused, err);
+    while (st == G4_OK && next < c->n_headers) {
+        st = g4_session_mark(s, err);
+        const int from = c->headers[next++];
+        to = next < c->n_headers ? c->headers[next] : n;
+        if (st == G4_OK && to > from) st = g4_chat_eval(s, c, from, to, placed, err);
+    }
+    g4_free(c->a, placed);
+    return st;
+}
+
+g4_status g4_session_sync_chat(g4_session *s, g4_chat *c, g4_sync_counts *counts, g4_error *err)
+{
+    const int n_old = g4_session_n(s);
+    const g4_token *old = g4_session_tokens(s);
+    const uint64_t before = g4_session_n_evaluated(s);
+    int common = 0, reused = 0;
+    if (counts != NULL) *counts = (g4_sync_counts) { 0 };
+    g4_status st = g4_chat_tokenise(c, old, n_old, err);
+    if (st != G4_OK) return st;
+    const int n = (int)c->ids.n;
+    if (n > g4_session_n_ctx(s))
+        return g4_fail(err, G4_ERR_CONTEXT, "the conversation has %d tokens, the context %d", n, g4_session_n_ctx(s));
+    while (common < n && common < n_old && old[common] == c->ids.ids[common]) common++;
+    st = g4_chat_follow(s, c, common, &reused, err);
+    if (counts != NULL) *counts = (g4_sync_counts) { n, reused, (int)(g4_session_n_evaluated(s) - before) };
+    return st;
+}

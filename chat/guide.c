@@ -1,0 +1,339 @@
+/* guide.c - what may come next in an answer, and the answer itself. A guide follows the control tokens of an answer and
+ * lays the right mask over each place: a thought that has used up its budget is closed, the text after it follows the
+ * grammar, a call follows the declared parameters, and so on. Where nothing is asked for, nothing is masked. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "chat.h"
+
+#include <string.h>
+
+typedef enum { G4_AT_TEXT, G4_AT_THOUGHT, G4_AT_CALL, G4_AFTER_CALL } g4_guide_phase;
+
+struct g4_guide {
+    const g4_allocator *a;
+    const g4_config *config;
+    const g4_tokenizer *t;
+    g4_grammar *grammar, *tools; /* NULL: free */
+    int owns_tools;              /* tools is this guide's to close */
+    g4_tool_choice tool_choice;
+    int think_budget;   /* 0: none */
+    int thinking;       /* thinking is on */
+    int n_channels;     /* opened so far */
+    int has_begun;      /* the answer's text or a call has */
+    int thought_tokens; /* of the thought so far */
+    int line_ended;     /* its last token ended a line */
+    g4_guide_phase phase;
+    int32_t state; /* of the grammar in use */
+    g4_controls controls;
+    g4_token newline;
+    g4_constraint constraint;
+    int failed; /* out of memory */
+};
+
+/* ---- Masks --------------------------------------------------------------------------------------- */
+
+static void g4_mask_clear(uint32_t *mask, int n_vocab) { memset(mask, 0, g4_mask_words(n_vocab) * sizeof *mask); }
+
+static void g4_guide_allow(const g4_guide *g, uint32_t *mask, g4_control control)
+{
+    g4_mask_allow(mask, g->controls.id[control]);
+}
+
+static void g4_guide_forbid(const g4_guide *g, uint32_t *mask, g4_control control)
+{
+    g4_mask_forbid(mask, g->controls.id[control]);
+}
+
+/* The i-th id that ends an answer, or -1 past the last. */
+static g4_token g4_guide_stop_id(const g4_guide *g, uint32_t i)
+{
+    const uint32_t max = sizeof g->config->stop / sizeof g->config->stop[0];
+    return i < g->config->n_stop && i < max ? (g4_token)g->config->stop[i] : -1;
+}
+
+static void g4_guide_allow_stops(const g4_guide *g, uint32_t *mask)
+{
+    g4_token id;
+    for (uint32_t i = 0; (id = g4_guide_stop_id(g, i)) >= 0; i++) g4_mask_allow(mask, id);
+}
+
+static void g4_guide_forbid_stops(const g4_guide *g, uint32_t *mask)
+{
+    g4_token id;
+    for (uint32_t i = 0; (id = g4_guide_stop_id(g, i)) >= 0; i++) g4_mask_forbid(mask, id);
+}
+
+/* An answer that calls nothing does not end with <|tool_response>. */
+static void g4_guide_allow_text_stops(const g4_guide *g, uint32_t *mask)
+{
+    g4_token id;
+    for (uint32_t i = 0; (id = g4_guide_stop_id(g, i)) >= 0; i++)
+        if (id != g->controls.id[G4_CONTROL_RESPONSE]) g4_mask_allow(mask, id);
+}
+
+static int g4_guide_must_call(const g4_guide *g)
+{
+    return g->tool_choice == G4_TOOLS_REQUIRED || g->tool_choice == G4_TOOLS_NAMED;
+}
+
+/* The grammar's mask for its state; nonzero when nothing fits. */
+static int g4_guide_grammar(g4_guide *g, g4_grammar *grammar, uint32_t *mask, int n_vocab)
+{
+    g->state = g4_grammar_settle(grammar, g->state);
+    const uint32_t *m = g->state > 0 ? g4_grammar_mask(grammar, g->state) : NULL;
+    if (m == NULL || g4_grammar_n_vocab(grammar) != (uint32_t)n_vocab) {
+        g->failed = g4_grammar_failed(grammar);
+        return 1;
+    }
+    memcpy(mask, m, g4_mask_words(n_vocab) * sizeof *mask);
+    return 0;
+}
+
+/* ---- The phases of an answer --------------------------------------------------------------------- */
+
+static void g4_guide_mask_thought(const g4_guide *g, uint32_t *mask, int n_vocab)
+{
+    if (g->think_budget > 0 && g->thought_tokens >= g->think_budget) { /* the line ends, then the channel */
+        g4_mask_clear(mask, n_vocab);
+        if (g->line_ended)
+            g4_guide_allow(g, mask, G4_CONTROL_CHANNEL_END);
+        else
+            g4_mask_allow(mask, g->newline);
+    } else if (g->grammar != NULL || g4_guide_must_call(g)) { /* what is asked for comes behind the thought */
+        g4_guide_forbid_stops(g, mask);
+        g4_guide_forbid(g, mask, G4_CONTROL_CHANNEL);
+        g4_guide_forbid(g, mask, G4_CONTROL_CALL);
+    }
+}
+
+static int g4_guide_mask_call(g4_guide *g, uint32_t *mask, int n_vocab)
+{
+    if (g->tools == NULL) return 0;
+    if (g4_guide_grammar(g, g->tools, mask, n_vocab)) return 1;
+    if (g4_grammar_accepts(g->tools, g->state)) g4_guide_allow(g, mask, G4_CONTROL_CALL_END);
+    return 0;
+}
+
+/* Another call, or the host's turn. */
+static void g4_guide_mask_after_call(const g4_guide *g, uint32_t *mask, int n_vocab)
+{
+    if (g->tools == NULL && !g4_guide_must_call(g)) return;
+    g4_mask_clear(mask, n_vocab);
+    g4_guide_allow_stops(g, mask);
+    if (g->tool_choice != G4_TOOLS_NAMED) g4_guide_allow(g, mask, G4_CONTROL_CALL);
+}
+
+static int g4_guide_mask_text(g4_guide *g, uint32_t *mask, int n_vocab)
+{
+    const int may_think = g->thinking && !g->has_begun && g->n_channels == 0;
+    if (g4_guide_must_call(g)) {
+        g4_mask_clear(mask, n_vocab);
+        g4_guide_allow(g, mask, G4_CONTROL_CALL);
+        if (may_think) g4_guide_allow(g, mask, G4_CONTROL_CHANNEL);
+    } else if (g->grammar != NULL) {
+        if (g4_guide_grammar(g, g->grammar, mask, n_vocab)) return 1;
+        if (g4_grammar_accepts(g->grammar, g->state)) g4_guide_allow_text_stops(g, mask);
+        if (may_think) g4_guide_allow(g, mask, G4_CONTROL_CHANNEL);
+        if (g->tools != NULL && !g->has_begun) g4_guide_allow(g, mask, G4_CONTROL_CALL);
+    } else if (g->tool_choice == G4_TOOLS_NONE) {
+        g4_guide_forbid(g, mask, G4_CONTROL_CALL);
+    }
+    return 0;
+}
+
+static int g4_guide_mask(void *user, uint32_t *mask, int n_vocab)
+{
+    g4_guide *g = user;
+    switch (g->phase) {
+    case G4_AT_TEXT: return g4_guide_mask_text(g, mask, n_vocab);
+    case G4_AT_CALL: return g4_guide_mask_call(g, mask, n_vocab);
+    case G4_AT_THOUGHT: g4_guide_mask_thought(g, mask, n_vocab); break;
+    case G4_AFTER_CALL: g4_guide_mask_after_call(g, mask, n_vocab); break;
+    }
+    return 0;
+}
+
+static void g4_guide_accept_thought(g4_guide *g, g4_token token, g4_control control)
+{
+    char piece[256];
+    int special;
+    g->thought_tokens++;
+    if (control == G4_CONTROL_CHANNEL_END) {
+        g->phase = G4_AT_TEXT;
+        if (g->grammar != NULL) g->state = g4_grammar_start(g->grammar);
+        return;
+    }
+    const size_t n = g4_tokenizer_piece(g->t, token, piece, &special);
+    g->line_ended = !special && n > 0 && piece[n - 1] == '\n';
+}
+
+static void g4_guide_accept(void *user, g4_token token)
+{
+    g4_guide *g = user;
+    const g4_control control = g4_controls_find(&g->controls, token);
+    if (g->phase == G4_AT_THOUGHT) {
+        g4_guide_accept_thought(g, token, control);
+        if (g->phase == G4_AT_TEXT) return;
+    } else if (control == G4_CONTROL_CHANNEL) {
+        g->phase = G4_AT_THOUGHT;
+        g->n_channels++;
+        g->thought_tokens = g->line_ended = 0;
+    } else if (control == G4_CONTROL_CALL) {
+        g->phase = G4_AT_CALL;
+        g->has_begun = 1;
+        if (g->tools != NULL) g->state = g4_grammar_start(g->tools);
+    } else if (g->phase == G4_AT_CALL) {
+        if (control == G4_CONTROL_CALL_END)
+            g->phase = G4_AFTER_CALL;
+        else if (g->tools != NULL)
+            g->state = g4_grammar_read(g->tools, g->state, token);
+    } else if (g->phase == G4_AT_TEXT) {
+        g->has_begun = 1;
+        if (g->grammar != NULL) g->state = g4_grammar_read(g->grammar, g->state, token);
+    }
+    if (g->grammar != NULL && g4_grammar_failed(g->grammar)) g->failed = 1;
+    if (g->tools != NULL && g4_grammar_failed(g->tools)) g->failed = 1;
+}
+
+/* ---- Opening and closing ------------------------------------------------------------------------- */
+
+void g4_guide_close(g4_guide *g)
+{
+    if (g == NULL) return;
+    if (g->owns_tools) g4_grammar_close(g->tools);
+    g4_free(g->a, g);
+}
+
+static g4_status g4_guide_check(const g4_chat *c, const g4_guide_options *opt, g4_error *err)
+{
+    const int is_named = opt->tool_choice == G4_TOOLS_NAMED;
+    if (g4_chat_engine(c) == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "a chat without an engine has no answers");
+    if (opt->think_budget < 0) return g4_fail(err, G4_ERR_ARGUMENT, "think_budget must not be negative");
+    if (is_named && opt->tool_name == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "G4_TOOLS_NAMED needs tool_name");
+    if ((is_named || opt->tool_choice == G4_TOOLS_REQUIRED) && !g4_py_truthy(g4_chat_tools(c)))
+        return g4_fail(err, G4_ERR_ARGUMENT, "a tool must be called, and the conversation declares none");
+    return G4_OK;
+}
+
+/* The token of a line feed, or -1 when it is not one token. */
+static g4_status g4_guide_find_newline(g4_guide *g, g4_error *err)
+{
+    g4_tokens line = { 0 };
+    const g4_status st = g4_tokenizer_encode(g->t, g->a, "\n", 1, 0, &line, err);
+    g->newline = st == G4_OK && line.n == 1 ? line.ids[0] : -1;
+    g4_free(g->a, line.ids);
+    return st;
+}
+
+/* The grammar of calls: the caller's, or one of the declared tools. */
+static g4_status g4_guide_find_tools(g4_guide *g, const g4_json *tools, const g4_guide_options *opt, g4_error *err)
+{
+    if (!g4_py_truthy(tools) || opt->tool_choice == G4_TOOLS_NONE || opt->loose_tools) return G4_OK;
+    g->tools = opt->tools;
+    if (g->tools != NULL) return G4_OK;
+    g->owns_tools = 1;
+    return g4_grammar_tools(&g->tools, g->a, g->t, tools, opt->tool_choice == G4_TOOLS_NAMED ? opt->tool_name : NULL,
+                            err);
+}
+
+g4_status g4_guide_open(g4_guide **out, const g4_chat *c, const g4_guide_options *opt, g4_error *err)
+{
+    static const g4_guide_options defaults = { 0 };
+    *out = NULL;
+    if (opt == NULL) opt = &defaults;
+    g4_status st = g4_guide_check(c, opt, err);
+    if (st != G4_OK) return st;
+    const g4_engine *e = g4_chat_engine(c);
+    g4_guide *g = g4_alloc(g4_engine_allocator(e), 1, sizeof *g);
+    if (g == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for a guide");
+    g->a = g4_engine_allocator(e);
+    g->config = g4_engine_config(e);
+    g->t = g4_engine_tokenizer(e);
+    g->grammar = opt->grammar;
+    g->tool_choice = opt->tool_choice;
+    g->think_budget = opt->think_budget;
+    g->thinking = g4_chat_thinking(c);
+    g->constraint = (g4_constraint) { g4_guide_mask, g4_guide_accept, g };
+    g4_controls_bind(&g->controls, g->t);
+    st = g4_guide_find_newline(g, err);
+    if (st == G4_OK) st = g4_guide_find_tools(g, g4_chat_tools(c), opt, err);
+    if (st != G4_OK) {
+        g4_guide_close(g);
+        return st;
+    }
+    if (g4_chat_in_thought(c)) {
+        g->phase = G4_AT_THOUGHT;
+        g->n_channels = 1;
+        g->line_ended = 1;
+    } else if (g->grammar != NULL) {
+        g->state = g4_grammar_start(g->grammar);
+    }
+    *out = g;
+    return G4_OK;
+}
+
+const g4_constraint *g4_guide_constraint(g4_guide *g)
+{
+    const int is_asked =
+        g->grammar != NULL || g->tools != NULL || g->think_budget > 0 || g->tool_choice != G4_TOOLS_AUTO;
+    return is_asked ? &g->constraint : NULL;
+}
+
+/* ---- The answer ---------------------------------------------------------------------------------- */
+
+typedef struct {
+    g4_response *response;
+    const g4_generate_options *generate; /* the caller's */
+} g4_responder;
+
+static int g4_respond_output(void *user, const g4_output *o)
+{
+    g4_responder *r = user;
+    int stop = 0;
+    if (r->generate->n_stop > 0) { /* text that may be a stop string is held back, so the tokens say too much */
+        if (o->text_len > 0) stop = g4_response_feed(r->response, G4_CONTROL_NONE, o->text, o->text_len);
+        if (o->is_special) stop |= g4_response_push(r->response, o->token);
+    } else if (o->token >= 0) {
+        stop = g4_response_push(r->response, o->token);
+    }
+    if (r->generate->output != NULL) stop |= r->generate->output(r->generate->user, o);
+    return stop;
+}
+
+/* Generate under the guide into the response that is being made. */
+static g4_status g4_respond_generate(g4_session *s, g4_guide *guide, g4_responder *r, g4_result *result, g4_error *err)
+{
+    g4_generate_options generate = *r->generate;
+    const g4_constraint *constraint = g4_guide_constraint(guide);
+    if (constraint != NULL && generate.constraint != NULL)
+        return g4_fail(err, G4_ERR_ARGUMENT, "a constraint of one's own cannot be combined with a guide");
+    if (constraint != NULL) generate.constraint = constraint;
+    generate.output = g4_respond_output;
+    generate.user = r;
+    const g4_status st = g4_session_generate(s, &generate, result, err);
+    if (st == G4_OK && guide->failed) return g4_fail(err, G4_ERR_MEMORY, "no memory for the token masks");
+    return st;
+}
+
+g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_options *opt, g4_response **out,
+                             g4_result *result, g4_error *err)
+{
+    static const g4_respond_options defaults = { 0 };
+    static const g4_generate_options plain = { 0 };
+    g4_guide *guide = NULL;
+    if (opt == NULL) opt = &defaults;
+    *out = NULL;
+    g4_responder r = { .generate = opt->generate != NULL ? opt->generate : &plain };
+    g4_status st = g4_guide_open(&guide, c, &opt->guide, err);
+    if (st == G4_OK)
+        st = g4_response_open(&r.response, g4_chat_engine(c), g4_chat_in_thought(c), opt->part, opt->user, err);
+    if (st == G4_OK) st = g4_respond_generate(s, guide, &r, result, err);
+    if (st == G4_OK) st = g4_response_finish(r.response, err);
+    g4_guide_close(guide);
+    if (st == G4_OK)
+        *out = r.response;
+    else
+        g4_response_close(r.response);
+    return st;
+}

@@ -1,0 +1,575 @@
+/* reply.c - what a model writes to what it says: tokens to thoughts, text and tool calls, and the calls, which the family
+ * writes in a syntax of its own, to JSON. Neither reader ever refuses anything: models forget markers, commas and
+ * brackets, and what they meant is still clear. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "chat.h"
+
+#include <string.h>
+
+/* ---- Calls: what a model writes between the markers to JSON ----------------------------------------
+ *
+ * In: call:NAME{key:<|"|>text<|"|>,n:1,list:[true,{a:null}]}, where <|"|> is a control token (its places are given).
+ * Out: the name, and the arguments as one JSON object. Models also write key=value, plain JSON, single quotes, and
+ * forget commas and closing brackets. This reader takes all of it and never fails: what has no sense as JSON becomes a
+ * string. */
+
+#define G4_CALL_DEPTH 64
+
+typedef struct {
+    const char *s;
+    size_t n, pos;
+    const size_t *quotes; /* offsets of the quoting control token, ascending */
+    size_t n_quotes;
+    size_t next_quote; /* index of the first of them at or after pos */
+    g4_buf *out;
+} g4_call_reader;
+
+/* Is there a quoting control token here? */
+static int g4_call_at_quote(g4_call_reader *r)
+{
+    while (r->next_quote < r->n_quotes && r->quotes[r->next_quote] < r->pos) r->next_quote++;
+    return r->next_quote < r->n_quotes && r->quotes[r->next_quote] == r->pos;
+}
+
+/* The character that comes next; -1 at the end. */
+static int g4_call_peek(const g4_call_reader *r) { return r->pos < r->n ? (unsigned char)r->s[r->pos] : -1; }
+
+static void g4_call_skip_blanks(g4_call_reader *r) { r->pos = g4_skip_blanks(r->s, r->n, r->pos); }
+
+/* The text from `from` to pos, trimmed, as a JSON string. */
+static void g4_call_put_trimmed(g4_call_reader *r, size_t from)
+{
+    const char *s = r->s + from;
+    size_t n = r->pos - from;
+    g4_py_strip(&s, &n);
+    g4_json_quote(r->out, s, n);
+}
+
+/* Text up to the next control token, which is passed. Without one: to the end. */
+static void g4_call_control_string(g4_call_reader *r)
+{
+    const size_t quote = strlen(G4_QUOTE), from = r->pos + quote;
+    size_t to = r->next_quote + 1 < r->n_quotes ? r->quotes[r->next_quote + 1] : r->n;
+    if (to < from) to = from; /* cannot be: quotes do not overlap */
+    g4_json_quote(r->out, r->s + from, to - from);
+    r->pos = to < r->n ? to + quote : r->n;
+}
+
+/* The escape whose backslash is at pos, into t; what is none stays as it is. */
+static void g4_call_escape(g4_call_reader *r, g4_buf *t)
+{
+    uint32_t cp;
+    char utf8[4];
+    const char letter = r->s[r->pos + 1], value = g4_json_unescape(letter);
+    const size_t used = g4_json_unescape_unicode(r->s + r->pos, r->n - r->pos, &cp);
+    if (used > 0) {
+        if (cp >= 0xd800 && cp <= 0xdfff) cp = 0xfffd;
+        g4_buf_add(t, utf8, g4_utf8_encode(cp, utf8));
+        r->pos += used;
+        return;
+    }
+    if (value != '\0')
+        g4_buf_add(t, &value, 1);
+    else if (letter == '\'')
+        g4_buf_add(t, &letter, 1);
+    else
+        g4_buf_add(t, r->s + r->pos, 2);
+    r->pos += 2;
+}
+
+/* "..." or '...' with JSON's escapes (and \'); a missing end is the end of the call. */
+static void g4_call_quoted_string(g4_call_reader *r)
+{
+    const char mark = r->s[r->pos++];
+    g4_buf t = { .a = r->out->a };
+    while (r->pos < r->n && r->s[r->pos] != mark) {
+        if (r->s[r->pos] == '\\' && r->pos + 1 < r->n)
+            g4_call_escape(r, &t);
+        else
+            g4_buf_add(&t, r->s + r->pos++, 1);
+    }
+    if (r->pos < r->n) r->pos++;
+    g4_json_quote(r->out, t.data == NULL ? "" : t.data, t.len);
+    if (t.failed) r->out->failed = 1;
+    g4_buf_free(&t);
+}
+
+static int g4_call_is_key_char(char ch)
+{
+    return g4_is_letter(ch) || g4_is_digit(ch) || g4_is_one_of("_-.$", ch) || ((unsigned char)ch & 0x80) != 0;
+}
+
+/* Does a `key:` or `key=` begin at i? Then a new member begins there. */
+static int g4_call_is_key(const g4_call_reader *r, size_t i)
+{
+    char mark = '\0';
+    i = g4_skip_blanks(r->s, r->n, i);
+    if (i < r->n && (r->s[i] == '"' || r->s[i] == '\'')) mark = r->s[i++];
+    const size_t from = i;
+    while (i < r->n && (mark != '\0' ? r->s[i] != mark : g4_call_is_key_char(r->s[i]))) i++;
+    if (i == from) return 0;
+    if (mark != '\0') i++;
+    while (i < r->n && r->s[i] == ' ') i++;
+    const int is_url = i + 2 < r->n && r->s[i] == ':' && r->s[i + 1] == '/' && r->s[i + 2] == '/';
+    return i < r->n && (r->s[i] == ':' || r->s[i] == '=') && !is_url;
+}
+
+/* The JSON literal that a bare word means, or NULL. */
+static const char *g4_call_literal(const char *s, size_t n)
+{
+    static const char *const words[][2] = { { "true", "true" }, { "false", "false" }, { "null", "null" },
+                                            { "True", "true" }, { "False", "false" }, { "None", "null" } };
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (n == strlen(words[i][0]) && memcmp(s, words[i][0], n) == 0) return words[i][1];
+    return NULL;
+}
+
+/* Does a value without quotes that began at `from` end here? It does at a closing bracket, at a comma (inside an object
+ * only where a key follows, so that `city:Paris, France` is one value), or where a number or literal is followed by a
+ * key. */
+static int g4_call_bare_ends(g4_call_reader *r, size_t from, int in_list)
+{
+    const char ch = r->s[r->pos];
+    if (g4_call_at_quote(r) || ch == '}' || ch == ']') return 1;
+    if (ch == ',') {
+        if (in_list || g4_call_is_key(r, r->pos + 1)) return 1;
+        const size_t i = g4_skip_blanks(r->s, r->n, r->pos + 1);
+        return i >= r->n || r->s[i] == '}' || r->s[i] == ']' ||
+               (r->next_quote < r->n_quotes && r->quotes[r->next_quote] == i);
+    }
+    if (ch != ' ' && ch != '\n' && ch != '\t') return 0;
+    const size_t n = r->pos - from;
+    return (g4_json_is_number(r->s + from, n) || g4_call_literal(r->s + from, n) != NULL) &&
+           (in_list || g4_call_is_key(r, r->pos));
+}
+
+static void g4_call_bare(g4_call_reader *r, int in_list)
+{
+    const size_t from = r->pos;
+    while (r->pos < r->n && !g4_call_bare_ends(r, from, in_list)) r->pos++;
+    const char *s = r->s + from;
+    size_t n = r->pos - from;
+    g4_py_strip(&s, &n);
+    const char *literal = g4_call_literal(s, n);
+    if (literal != NULL)
+        g4_buf_str(r->out, literal);
+    else if (g4_json_is_number(s, n))
+        g4_buf_add(r->out, s, n);
+    else
+        g4_json_quote(r->out, s, n);
+}
+
+/* The key of a member and what separates it from its value; returns 0 if it stands alone. */
+static int g4_call_key(g4_call_reader *r)
+{
+    int ch = g4_call_peek(r);
+    if (g4_call_at_quote(r)) {
+        g4_call_control_string(r);
+    } else if (ch == '"' || ch == '\'') {
+        g4_call_quoted_string(r);
+    } else {
+        const size_t from = r->pos;
+        while (r->pos < r->n && !g4_call_at_quote(r) && !g4_is_one_of(":=,{}[]", r->s[r->pos])) r->pos++;
+        g4_call_put_trimmed(r, from);
+    }
+    g4_call_skip_blanks(r);
+    if (g4_call_at_quote(r)) return 0;
+    ch = g4_call_peek(r);
+    if (ch != ':' && ch != '=') return ch == '{' || ch == '[';
+    r->pos++;
+    if (ch == ':' && g4_call_peek(r) == '=') r->pos++;
+    return 1;
+}
+
+static void g4_call_value(g4_call_reader *r, int depth, int in_list);
+
+/* Members or elements up to the closing bracket, which is passed; the opening one is. */
+static void g4_call_members(g4_call_reader *r, int depth, int is_list)
+{
+    int is_next = 0;
+    g4_buf_str(r->out, is_list ? "[" : "{");
+    for (;;) {
+        while (!g4_call_at_quote(r) && r->pos < r->n && (g4_is_blank(r->s[r->pos]) || g4_is_one_of(",;", r->s[r->pos])))
+            r->pos++;
+        const int ch = g4_call_peek(r);
+        if (ch < 0) break;
+        if (!g4_call_at_quote(r) && (ch == '}' || ch == ']')) {
+            r->pos++;
+            break;
+        }
+        if (is_next) g4_buf_str(r->out, ",");
+        is_next = 1;
+        const int has_value = is_list || g4_call_key(r);
+        if (!is_list) g4_buf_str(r->out, ":");
+        if (!has_value) {
+            g4_buf_str(r->out, "null");
+            continue;
+        }
+        const size_t before = r->pos;
+        g4_call_value(r, depth + 1, is_list);
+        if (is_list && r->pos == before && r->pos < r->n) r->pos++; /* never stand still */
+    }
+    g4_buf_str(r->out, is_list ? "]" : "}");
+}
+
+static void g4_call_value(g4_call_reader *r, int depth, int in_list)
+{
+    g4_call_skip_blanks(r);
+    const int ch = g4_call_peek(r);
+    if (g4_call_at_quote(r)) {
+        g4_call_control_string(r);
+    } else if ((ch == '{' || ch == '[') && depth < G4_CALL_DEPTH) {
+        r->pos++;
+        g4_call_members(r, depth, ch == '[');
+    } else if (ch == '"' || ch == '\'') {
+        g4_call_quoted_string(r);
+    } else if (ch < 0 || ch == ',' || ch == '}' || ch == ']') {
+        g4_buf_str(r->out, "null"); /* key: and nothing */
+    } else {
+        g4_call_bare(r, in_list);
+    }
+}
+
+/* Name and arguments (one JSON object) of a call, both appended. */
+static void g4_call_read(const char *s, size_t n, const size_t *quotes, size_t n_quotes, g4_buf *name,
+                         g4_buf *arguments)
+{
+    g4_call_reader r = { .s = s, .n = n, .quotes = quotes, .n_quotes = n_quotes, .out = arguments };
+    g4_call_skip_blanks(&r);
+    if (n - r.pos >= 5 && memcmp(s + r.pos, "call:", 5) == 0) r.pos += 5;
+    const size_t from = r.pos;
+    while (r.pos < n && !g4_call_at_quote(&r) && !g4_is_one_of("{(\n", s[r.pos])) r.pos++;
+    const char *word = s + from;
+    size_t len = r.pos - from;
+    g4_py_strip(&word, &len);
+    g4_buf_add(name, word, len);
+    g4_call_skip_blanks(&r);
+    if (g4_call_peek(&r) == '(') { /* f(a=1) */
+        r.pos++;
+        while (r.n > r.pos && (s[r.n - 1] == ' ' || s[r.n - 1] == '\n')) r.n--;
+        if (r.n > r.pos && s[r.n - 1] == ')') r.n--;
+        g4_call_skip_blanks(&r);
+    }
+    if (g4_call_peek(&r) == '{') r.pos++;
+    g4_call_members(&r, 0, 0);
+}
+
+/* ---- Answers: tokens to thoughts, text and calls ----------------------------------------------------
+ *
+ * A machine over control tokens and bytes. Outside every marker it is in TEXT; <|channel> leads through the channel's
+ * name to THOUGHT, <|tool_call> to CALL. What the family produces without its partner is taken as it is meant: a thought
+ * that the prompt has opened, an empty channel, a closing marker alone (nothing), a call or thought that the end cuts off
+ * (closed there). Markers are never text. Text is trimmed as the template will trim it in the next turn, a thought loses
+ * the line feed before its closing marker. */
+
+typedef enum { G4_IN_TEXT, G4_IN_NAME, G4_IN_THOUGHT, G4_IN_CALL, G4_IN_NOTHING } g4_response_state;
+
+typedef struct {
+    g4_part_kind kind;
+    g4_buf text, name, raw;
+} g4_response_part;
+
+struct g4_response {
+    const g4_allocator *a;
+    const g4_tokenizer *t; /* may be NULL: fed with bytes only */
+    g4_controls controls;
+    g4_response_state state;
+    g4_utf8 utf8;
+    g4_buf held; /* TEXT: white space that is dropped if nothing follows; THOUGHT: a line feed; NAME: the name so far */
+    g4_buf call; /* bytes of the call being read */
+    size_t *quotes; /* where <|"|> stands in it */
+    int n_quotes, cap_quotes;
+    g4_response_part *parts;
+    int n_parts, cap_parts;
+    int open;       /* the last part goes on */
+    g4_part *views; /* of the finished answer */
+    g4_part_fn fn;
+    void *user;
+    int stop, failed, finished;
+};
+
+/* The last part, if it goes on and is of this kind; else NULL. */
+static g4_response_part *g4_response_going_on(const g4_response *r, g4_part_kind kind)
+{
+    g4_response_part *last = r->open && r->n_parts > 0 ? &r->parts[r->n_parts - 1] : NULL;
+    return last != NULL && last->kind == kind ? last : NULL;
+}
+
+/* The part that new text of this kind belongs to; NULL when out of memory. */
+static g4_response_part *g4_response_part_of(g4_response *r, g4_part_kind kind)
+{
+    g4_response_part *p = g4_response_going_on(r, kind);
+    if (p != NULL) return p;
+    p = g4_array_grow(r->a, r->parts, r->n_parts, &r->cap_parts, sizeof *p);
+    if (p == NULL) {
+        r->failed = 1;
+        return NULL;
+    }
+    r->parts = p;
+    p = &p[r->n_parts++];
+    *p = (g4_response_part) { .kind = kind, .text = { .a = r->a }, .name = { .a = r->a }, .raw = { .a = r->a } };
+    r->open = 1;
+    return p;
+}
+
+static g4_part g4_response_view(const g4_response_part *p)
+{
+    return (g4_part) { .kind = p->kind,
+                       .text = p->text.data,
+                       .text_len = p->text.len,
+                       .name = p->name.data,
+                       .raw = p->raw.data,
+                       .raw_len = p->raw.len };
+}
+
+/* Tell the caller of something new in the last part. */
+static void g4_response_tell(g4_response *r, const g4_part *delta)
+{
+    if (r->fn != NULL && r->fn(r->user, r->n_parts - 1, delta) != 0) r->stop = 1;
+}
+
+static void g4_response_add(g4_response *r, g4_part_kind kind, const char *s, size_t n)
+{
+    g4_response_part *p = n > 0 ? g4_response_part_of(r, kind) : NULL;
+    if (p == NULL) return;
+    g4_buf_add(&p->text, s, n);
+    if (p->text.failed) {
+        r->failed = 1;
+        return;
+    }
+    /* the delta is the tail of the part's own text, which is NUL-terminated */
+    const g4_part delta = { .kind = kind, .text = p->text.data + p->text.len - n, .text_len = n };
+    g4_response_tell(r, &delta);
+}
+
+static void g4_response_flush_held(g4_response *r, g4_part_kind kind)
+{
+    g4_response_add(r, kind, r->held.data, r->held.len);
+    r->held.len = 0;
+}
+
+/* Whole characters of text: white space waits for what follows it, and is dropped at the start of a part. */
+static void g4_response_text(g4_response *r, const char *s, size_t n)
+{
+    size_t end = 0; /* behind the last character that is not space */
+    for (size_t i = 0; i < n;) {
+        uint32_t cp = 0;
+        size_t size = g4_utf8_decode(s + i, n - i, &cp);
+        const int is_space = size > 0 && g4_py_is_space(cp);
+        if (size == 0) size = 1;
+        if (!is_space && end == 0 && g4_response_going_on(r, G4_PART_TEXT) == NULL) {
+            s += i;
+            n -= i;
+            i = 0;
+            r->held.len = 0;
+        }
+        i += size;
+        if (!is_space) end = i;
+    }
+    if (end > 0) {
+        g4_response_flush_held(r, G4_PART_TEXT);
+        g4_response_add(r, G4_PART_TEXT, s, end);
+    }
+    g4_buf_add(&r->held, s + end, n - end);
+}
+
+/* Whole characters of a thought: a line feed at the end waits. */
+static void g4_response_thought(g4_response *r, const char *s, size_t n)
+{
+    if (n == 0) return;
+    g4_response_flush_held(r, G4_PART_THOUGHT);
+    const size_t n_held = s[n - 1] == '\n';
+    g4_response_add(r, G4_PART_THOUGHT, s, n - n_held);
+    g4_buf_add(&r->held, s + n - n_held, n_held);
+}
+
+/* One byte of a channel's name, which is a word on a line of its own. Which one makes no difference: what is in a
+ * channel is not the answer. When it is no such word, it is thought already. Returns 1 if the byte is used up. */
+static size_t g4_response_name(g4_response *r, char ch)
+{
+    if ((g4_is_letter(ch) || ch == '_' || ch == '-') && r->held.len < 16) {
+        g4_buf_add(&r->held, &ch, 1);
+        return 1;
+    }
+    if (ch == '\n' || (r->held.len == 7 && memcmp(r->held.data, "thought", 7) == 0)) r->held.len = 0;
+    r->state = G4_IN_THOUGHT; /* what is held now comes first */
+    return ch == '\n';
+}
+
+static void g4_response_bytes(g4_response *r, const char *s, size_t n)
+{
+    enum { AT_ONCE = 256 };
+    char out[AT_ONCE + 4];
+    while (n > 0 && !r->failed && r->state != G4_IN_NOTHING) {
+        size_t size = n < AT_ONCE ? n : AT_ONCE;
+        if (r->state == G4_IN_NAME) {
+            size = g4_response_name(r, s[0]);
+        } else if (r->state == G4_IN_CALL) {
+            g4_buf_add(&r->call, s, size);
+        } else {
+            const size_t whole = g4_utf8_push(&r->utf8, s, size, out);
+            if (r->state == G4_IN_TEXT)
+                g4_response_text(r, out, whole);
+            else
+                g4_response_thought(r, out, whole);
+        }
+        s += size;
+        n -= size;
+    }
+}
+
+/* The call that has been read becomes a part. */
+static void g4_response_call(g4_response *r)
+{
+    r->open = 0;
+    g4_response_part *p = g4_response_part_of(r, G4_PART_TOOL_CALL);
+    if (p == NULL) return;
+    const char *s = r->call.data == NULL ? "" : r->call.data;
+    g4_call_read(s, r->call.len, r->quotes, (size_t)r->n_quotes, &p->name, &p->text);
+    g4_buf_add(&p->raw, s, r->call.len);
+    g4_buf_add(&p->name, "", 0); /* an empty name is a string too */
+    if (p->name.failed || p->text.failed || p->raw.failed) r->failed = 1;
+    if (r->failed) return;
+    const g4_part whole = g4_response_view(p);
+    g4_response_tell(r, &whole);
+}
+
+/* The state ends here: give out what is held, or what the call says. */
+static void g4_response_leave(g4_response *r, g4_response_state next)
+{
+    char out[8];
+    const size_t n = g4_utf8_push(&r->utf8, NULL, 0, out); /* an unfinished character stays as it is */
+    if (r->state == G4_IN_TEXT) g4_response_text(r, out, n);
+    if (r->state == G4_IN_THOUGHT) g4_response_thought(r, out, n);
+    if (r->state == G4_IN_CALL) g4_response_call(r);
+    r->call.len = 0;
+    r->n_quotes = 0;
+    r->held.len = 0;
+    r->open = 0;
+    r->state = next;
+}
+
+/* <|channel>: in a thought, which goes on behind the name. */
+static void g4_response_channel(g4_response *r)
+{
+    char out[8];
+    if (r->state == G4_IN_NAME) return;
+    if (r->state != G4_IN_THOUGHT) {
+        g4_response_leave(r, G4_IN_NAME);
+        return;
+    }
+    g4_response_thought(r, out, g4_utf8_push(&r->utf8, NULL, 0, out));
+    g4_response_flush_held(r, G4_PART_THOUGHT);
+    r->state = G4_IN_NAME;
+}
+
+/* <|"|> in a call. */
+static void g4_response_quote(g4_response *r)
+{
+    size_t *quotes = g4_array_grow(r->a, r->quotes, r->n_quotes, &r->cap_quotes, sizeof *quotes);
+    if (quotes == NULL) {
+        r->failed = 1;
+        return;
+    }
+    r->quotes = quotes;
+    quotes[r->n_quotes++] = r->call.len;
+    g4_buf_str(&r->call, G4_QUOTE);
+}
+
+int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size_t n)
+{
+    if (r->failed || r->finished) return 1;
+    if (r->state == G4_IN_NOTHING) return r->stop;
+    switch (control) {
+    case G4_CONTROL_NONE: g4_response_bytes(r, bytes, n); break;
+    case G4_CONTROL_CHANNEL: g4_response_channel(r); break;
+    case G4_CONTROL_CHANNEL_END:
+        if (r->state == G4_IN_THOUGHT || r->state == G4_IN_NAME) g4_response_leave(r, G4_IN_TEXT);
+        break;
+    case G4_CONTROL_CALL: g4_response_leave(r, G4_IN_CALL); break;
+    case G4_CONTROL_CALL_END:
+        if (r->state == G4_IN_CALL) g4_response_leave(r, G4_IN_TEXT);
+        break;
+    case G4_CONTROL_QUOTE:
+        if (r->state == G4_IN_CALL) g4_response_quote(r);
+        break;
+    case G4_CONTROL_RESPONSE:
+    case G4_CONTROL_TURN:
+    case G4_CONTROL_TURN_END: /* whatever follows is not this answer */ g4_response_leave(r, G4_IN_NOTHING); break;
+    default: /* placeholders and the like: not text */ break;
+    }
+    if (r->held.failed || r->call.failed) r->failed = 1;
+    return r->failed || r->stop;
+}
+
+int g4_response_push(g4_response *r, g4_token token)
+{
+    char piece[256];
+    int special = 0;
+    if (r->t == NULL || token < 0 || (uint32_t)token >= r->t->n_vocab) return r->failed || r->stop;
+    const size_t n = g4_tokenizer_piece(r->t, token, piece, &special);
+    g4_control control = special ? g4_controls_find(&r->controls, token) : G4_CONTROL_NONE;
+    if (special && control == G4_CONTROL_NONE) control = G4_CONTROL_OTHER;
+    return g4_response_feed(r, control, piece, n);
+}
+
+g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tokenizer *t, int in_thought,
+                          g4_part_fn fn, void *user, g4_error *err)
+{
+    g4_response *r = g4_alloc(a, 1, sizeof *r);
+    *out = r;
+    if (r == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for an answer");
+    r->a = a;
+    r->t = t;
+    r->state = in_thought ? G4_IN_THOUGHT : G4_IN_TEXT;
+    r->held.a = r->call.a = a;
+    r->fn = fn;
+    r->user = user;
+    g4_controls_bind(&r->controls, t);
+    return G4_OK;
+}
+
+g4_status g4_response_open(g4_response **out, const g4_engine *e, int in_thought, g4_part_fn fn, void *user,
+                           g4_error *err)
+{
+    *out = NULL;
+    if (e == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "an answer needs an engine");
+    return g4_response_new(out, g4_engine_allocator(e), g4_engine_tokenizer(e), in_thought, fn, user, err);
+}
+
+g4_status g4_response_finish(g4_response *r, g4_error *err)
+{
+    if (!r->finished) {
+        if (!r->failed) g4_response_leave(r, G4_IN_NOTHING);
+        r->views = g4_alloc(r->a, (size_t)r->n_parts + 1, sizeof *r->views);
+        if (r->views == NULL) r->failed = 1;
+        for (int i = 0; i < r->n_parts && !r->failed; i++) r->views[i] = g4_response_view(&r->parts[i]);
+        r->finished = 1;
+    }
+    return r->failed ? g4_fail(err, G4_ERR_MEMORY, "no memory for the answer's text") : G4_OK;
+}
+
+const g4_part *g4_response_parts(const g4_response *r, int *n)
+{
+    *n = r->finished && !r->failed ? r->n_parts : 0;
+    return r->views;
+}
+
+void g4_response_close(g4_response *r)
+{
+    if (r == NULL) return;
+    const g4_allocator *a = r->a;
+    for (int i = 0; i < r->n_parts; i++) {
+        g4_buf_free(&r->parts[i].text);
+        g4_buf_free(&r->parts[i].name);
+        g4_buf_free(&r->parts[i].raw);
+    }
+    g4_free(a, r->parts);
+    g4_free(a, r->views);
+    g4_free(a, r->quotes);
+    g4_buf_free(&r->held);
+    g4_buf_free(&r->call);
+    g4_free(a, r);
+}
