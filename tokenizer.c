@@ -68,12 +68,30 @@
  *   FIRST      u8[256]: kinds of the tokens in the trie that begin with this byte, or-ed
  */
 enum {
-    G4_TOK_OFFSETS, G4_TOK_STRINGS, G4_TOK_CONTROL, G4_TOK_PAGES, G4_TOK_CHARS, G4_TOK_BYTES, G4_TOK_BUCKETS,
-    G4_TOK_MERGES, G4_TOK_JOINED, G4_TOK_ASCII, G4_TOK_PAIRS, G4_TOK_TRIE, G4_TOK_FIRST, G4_TOK_N_PARTS
+    G4_TOK_OFFSETS,
+    G4_TOK_STRINGS,
+    G4_TOK_CONTROL,
+    G4_TOK_PAGES,
+    G4_TOK_CHARS,
+    G4_TOK_BYTES,
+    G4_TOK_BUCKETS,
+    G4_TOK_MERGES,
+    G4_TOK_JOINED,
+    G4_TOK_ASCII,
+    G4_TOK_PAIRS,
+    G4_TOK_TRIE,
+    G4_TOK_FIRST,
+    G4_TOK_N_PARTS
 };
 /* Places in g4_tokenizer.info. */
 enum {
-    G4_TOK_I_STRINGS, G4_TOK_I_RANKS, G4_TOK_I_SLOTS, G4_TOK_I_BUCKETS, G4_TOK_I_PAGES, G4_TOK_I_BITS, G4_TOK_I_NODES,
+    G4_TOK_I_STRINGS,
+    G4_TOK_I_RANKS,
+    G4_TOK_I_SLOTS,
+    G4_TOK_I_BUCKETS,
+    G4_TOK_I_PAGES,
+    G4_TOK_I_BITS,
+    G4_TOK_I_NODES,
     G4_TOK_I_DEPTH
 };
 
@@ -127,14 +145,19 @@ g4_status g4_tokenizer_bind(g4_tokenizer *t, const void *blob, size_t size, uint
         bits < 10 || bits > 30 || n_nodes == 0 || depth > G4_TOK_MAX_PIECE || n_parts != G4_TOK_N_PARTS) {
         return g4_fail(err, G4_ERR_FORMAT, "tokenizer: a count in its header is out of range");
     }
-    const uint64_t want[G4_TOK_N_PARTS] = {
-        [G4_TOK_OFFSETS] = 4 * ((uint64_t)n_vocab + 1), [G4_TOK_STRINGS] = 0 /* any */,
-        [G4_TOK_CONTROL] = 4 * (((uint64_t)n_vocab + 31) / 32), [G4_TOK_PAGES] = 2 * G4_TOK_N_PAGES,
-        [G4_TOK_CHARS] = 256 * (uint64_t)n_pages, [G4_TOK_BYTES] = 4 * 256, [G4_TOK_BUCKETS] = 2 * (uint64_t)n_buckets,
-        [G4_TOK_MERGES] = 8 * (uint64_t)n_slots, [G4_TOK_JOINED] = 4 * (uint64_t)n_merges, [G4_TOK_ASCII] = 2048,
-        [G4_TOK_PAIRS] = (uint64_t)1 << (bits - 3), [G4_TOK_TRIE] = sizeof(g4_tok_node) * (uint64_t)n_nodes,
-        [G4_TOK_FIRST] = 256
-    };
+    const uint64_t want[G4_TOK_N_PARTS] = { [G4_TOK_OFFSETS] = 4 * ((uint64_t)n_vocab + 1),
+                                            [G4_TOK_STRINGS] = 0 /* any */,
+                                            [G4_TOK_CONTROL] = 4 * (((uint64_t)n_vocab + 31) / 32),
+                                            [G4_TOK_PAGES] = 2 * G4_TOK_N_PAGES,
+                                            [G4_TOK_CHARS] = 256 * (uint64_t)n_pages,
+                                            [G4_TOK_BYTES] = 4 * 256,
+                                            [G4_TOK_BUCKETS] = 2 * (uint64_t)n_buckets,
+                                            [G4_TOK_MERGES] = 8 * (uint64_t)n_slots,
+                                            [G4_TOK_JOINED] = 4 * (uint64_t)n_merges,
+                                            [G4_TOK_ASCII] = 2048,
+                                            [G4_TOK_PAIRS] = (uint64_t)1 << (bits - 3),
+                                            [G4_TOK_TRIE] = sizeof(g4_tok_node) * (uint64_t)n_nodes,
+                                            [G4_TOK_FIRST] = 256 };
     for (int i = 0; i < G4_TOK_N_PARTS; i++) {
         const uint32_t offset = g4_read_u32(&r), bytes = g4_read_u32(&r);
         if (offset % 64 != 0 || offset > total || bytes > total - offset || (i != G4_TOK_STRINGS && bytes != want[i])) {
@@ -226,8 +249,10 @@ static size_t g4_tok_match(const g4_tokenizer *t, const uint8_t *text, size_t n,
         const uint32_t end = lo + nodes[node].n;
         for (uint32_t hi = end; lo < hi;) { /* first child whose byte is not less */
             const uint32_t mid = lo + (hi - lo) / 2;
-            if (nodes[mid].byte < text[i]) lo = mid + 1;
-            else hi = mid;
+            if (nodes[mid].byte < text[i])
+                lo = mid + 1;
+            else
+                hi = mid;
         }
         if (lo == end || nodes[lo].byte != text[i]) break;
         node = lo;
@@ -241,8 +266,8 @@ static size_t g4_tok_match(const g4_tokenizer *t, const uint8_t *text, size_t n,
 
 /* ---- 3. One word ---------------------------------------------------------------------------------- */
 
-#define G4_TOK_SHORT 48u  /* symbols up to which a scan for the lowest rank beats the heap */
-#define G4_TOK_CACHED 3u  /* ids per remembered word */
+#define G4_TOK_SHORT 48u /* symbols up to which a scan for the lowest rank beats the heap */
+#define G4_TOK_CACHED 3u /* ids per remembered word */
 
 typedef struct { /* a word of at most 15 bytes: they and, in the last byte, their number; then its ids */
     uint64_t key[2];
@@ -358,7 +383,7 @@ static int g4_tok_join_long(g4_tok_encoder *e, const uint8_t *word, size_t len)
         uint32_t ids[4];
         int n_ids;
         p += g4_tok_symbols(t, word + p, len - p, ids, &n_ids);
-        for (int i = 0; i < n_ids; i++, n++) s[n] = (g4_tok_symbol){ ids[i], n - 1, n + 1, G4_TOK_NONE };
+        for (int i = 0; i < n_ids; i++, n++) s[n] = (g4_tok_symbol) { ids[i], n - 1, n + 1, G4_TOK_NONE };
     }
     for (uint32_t i = 0; i + 1 < n; i++) {
         s[i].rank = g4_tok_find(t, s[i].id, s[i + 1].id);
@@ -434,7 +459,7 @@ static int g4_tok_encode_word(g4_tok_encoder *e, const uint8_t *word, size_t len
     for (uint32_t i = 0; i < n; i++) out[i] = (g4_token)ids[i];
     e->out->n += n;
     if (w != NULL && n <= G4_TOK_CACHED) {
-        *w = (g4_tok_word){ { key[0], key[1] }, n, { 0 } };
+        *w = (g4_tok_word) { { key[0], key[1] }, n, { 0 } };
         memcpy(w->ids, ids, n * sizeof *ids);
     }
     return 1;

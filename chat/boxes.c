@@ -1,7 +1,7 @@
 /* boxes.c - boxes and points in an answer. The family answers "where" with JSON, fenced or not: {"box_2d": [y0, x0, y1,
  * x1], "label": ...} or {"point": [y, x], ...}, in a list or alone, y first, 0..1000 over the whole picture; sometimes
- * as bare lists of four or two numbers. Whatever else stands around is passed over, and an answer that was cut off gives
- * what it still holds. */
+ * as bare lists of four or two numbers. Whatever else stands around is passed over, and an answer that was cut off
+ * gives what it still holds. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif

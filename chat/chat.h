@@ -73,7 +73,6 @@ size_t g4_json_unescape_unicode(const char *s, size_t n, uint32_t *cp);
 
 /* ---- Text as Python sees it (pytext.c) --------------------------------------------------------- */
 
-void g4_py_lower(g4_buf *b, const char *s, size_t n); /* str.lower(), appended */
 void g4_py_upper(g4_buf *b, const char *s, size_t n); /* str.upper() of names, appended */
 int g4_py_is_space(uint32_t cp);                      /* str.isspace() */
 void g4_py_strip(const char **s, size_t *n);          /* str.strip(): moves *s and shortens *n */
@@ -207,7 +206,7 @@ typedef struct {
 } g4_rule;
 typedef enum { G4_NET_FINE, G4_NET_NO_MEMORY, G4_NET_TOO_LARGE } g4_net_failure;
 
-/* Zero it to start, with `a` set. After a failure everything does nothing, and the end says what it was. */
+/* Zero it to start, with `a` set. After a failure building goes on for nothing, and the end says what it was. */
 typedef struct {
     const g4_allocator *a;
     g4_node *nodes;

@@ -1,5 +1,5 @@
-/* control.c - the control tokens that an answer is made of, apart from its text: their names, their ids in a vocabulary,
- * and which of them a token is. Replies, grammars and guides go by them. */
+/* control.c - the control tokens that an answer is made of, apart from its text: their names, their ids in a
+ * vocabulary, and which of them a token is. Replies, grammars and guides go by them. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif

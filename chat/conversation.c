@@ -112,7 +112,8 @@ static g4_status g4_chat_read_tools(g4_chat *c, const g4_chat_options *opt, g4_e
     return st;
 }
 
-/* The medium that a mark stands for. built: the media of messages, NULL for a parsed chat, whose media are set later. */
+/* The medium that a mark stands for. built: the media of messages, NULL for a parsed chat, whose media are set later.
+ * */
 static g4_chat_item g4_chat_item_of(const g4_mark *m, const g4_part *const *built)
 {
     static const g4_part_kind kinds[] = {
@@ -591,7 +592,7 @@ g4_status g4_chat_prompt(g4_chat *c, g4_prompt *out, g4_error *err)
 
 /* ---- The session that follows a conversation ----------------------------------------------------- */
 
-/* Evaluate prompt tokens [from, to) behind those already there; runs has room for all of the chat's. */
+/* Evaluate prompt tokens [from, to) behind those already there; `placed` has room for all of the chat's media. */
 static g4_status g4_chat_eval(g4_session *s, const g4_chat *c, int from, int to, g4_medium *placed, g4_error *err)
 {
     int n = 0;

@@ -1,9 +1,9 @@
 /* grammar.c - a network against the vocabulary: which tokens may come next. A position in the text is a set of (node,
  * stack of return nodes); such sets are numbered as they are met, so that reading a byte is mostly a look into a table
- * of 256 (a lazy automaton). The token mask of a position is the union over its nodes. What a token does inside the rule
- * that a node belongs to does not depend on the stack: it is computed once per node, against the whole vocabulary sorted
- * by bytes, and kept, with the list of tokens that run out of the rule's end. Only those are tried against the real
- * stack. */
+ * of 256 (a lazy automaton). The token mask of a position is the union over its nodes. What a token does inside the
+ * rule that a node belongs to does not depend on the stack: it is computed once per node, against the whole vocabulary
+ * sorted by bytes, and kept, with the list of tokens that run out of the rule's end. Only those are tried against the
+ * real stack. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -99,7 +99,8 @@ static int g4_word_compare(const void *pa, const void *pb)
     return (a->id > b->id) - (a->id < b->id);
 }
 
-/* The tokens that are text, unsorted, and all their bytes; returns their number. *longest: characters of the longest. */
+/* The tokens that are text, unsorted, and all their bytes; returns their number. *longest: characters of the longest.
+ * */
 static uint32_t g4_words_collect(const g4_tokenizer *t, g4_word *words, g4_buf *bytes, int *longest)
 {
     uint32_t n = 0;

@@ -1,7 +1,8 @@
-/* json.c - JSON: text to trees and strings to text. What is read from outside as JSON comes through here: conversations,
- * tools, schemas, answers with boxes. A document is RFC 8259 (a byte order mark in front is skipped) and becomes a tree
- * in an arena. What is refused cannot be turned into valid UTF-8 text (malformed bytes, lone surrogates) or is not JSON.
- * Of members with the same name the place of the first and the value of the last is kept, as Python's json does. */
+/* json.c - JSON: text to trees and strings to text. What is read from outside as JSON comes through here:
+ * conversations, tools, schemas, answers with boxes. A document is RFC 8259 (a byte order mark in front is skipped) and
+ * becomes a tree in an arena. What is refused cannot be turned into valid UTF-8 text (malformed bytes, lone surrogates)
+ * or is not JSON. Of members with the same name the place of the first and the value of the last is kept, as Python's
+ * json does. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif

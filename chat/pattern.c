@@ -526,8 +526,8 @@ static int32_t g4_pattern_alternatives(g4_pattern *p, int32_t from)
 
 /* ---- Patterns ------------------------------------------------------------------------------------ */
 
-/* One alternative of a whole pattern, with its own ^ and $; where they are missing, any characters may stand. Returns the
- * node behind it. */
+/* One alternative of a whole pattern, with its own ^ and $; where they are missing, any characters may stand. Returns
+ * the node behind it. */
 static int32_t g4_pattern_anchored(g4_pattern *p, int32_t from)
 {
     g4_net *net = p->net;

@@ -135,7 +135,8 @@ static int g4_py_letter_after(const char *s, size_t n)
     return 0;
 }
 
-void g4_py_lower(g4_buf *b, const char *s, size_t n)
+/* str.lower(), appended. */
+static void g4_py_lower(g4_buf *b, const char *s, size_t n)
 {
     for (size_t i = 0, size; i < n; i += size) {
         uint32_t cp;
@@ -181,7 +182,7 @@ int g4_py_is_space(uint32_t cp)
 
 void g4_py_strip(const char **s, size_t *n)
 {
-    uint32_t cp;
+    uint32_t cp = 0;
     size_t size;
     while ((size = g4_utf8_decode(*s, *n, &cp)) > 0 && g4_py_is_space(cp)) {
         *s += size;
@@ -197,8 +198,8 @@ void g4_py_strip(const char **s, size_t *n)
 
 /* ---- Values as text ------------------------------------------------------------------------------ */
 
-/* The shortest decimal digits that read back as the finite x, without trailing zeros, into digits; returns their number.
- * The value is 0.d1d2d3.. * 10^(*exponent + 1). */
+/* The shortest decimal digits that read back as the finite x, without trailing zeros, into digits; returns their
+ * number. The value is 0.d1d2d3.. * 10^(*exponent + 1). */
 static int g4_py_digits(double x, char digits[32], int *exponent)
 {
     char s[64];
@@ -213,7 +214,8 @@ static int g4_py_digits(double x, char digits[32], int *exponent)
     return n;
 }
 
-/* A float as repr() writes it: with an exponent below 1e-4 and from 1e16 on, else with a point and a digit behind it. */
+/* A float as repr() writes it: with an exponent below 1e-4 and from 1e16 on, else with a point and a digit behind it.
+ * */
 static void g4_py_float(g4_buf *b, double x)
 {
     char digits[32];

@@ -1,6 +1,6 @@
 /* range.c - the numbers between two bounds as a network. They are written digit by digit, without an exponent: what a
- * digit may be depends on which of the bounds the digits so far are equal to. Bounds are decimal digits, not doubles, so
- * that 0.1 is exact. */
+ * digit may be depends on which of the bounds the digits so far are equal to. Bounds are decimal digits, not doubles,
+ * so that 0.1 is exact. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -77,7 +77,8 @@ typedef struct { /* the numbers low..high, not negative; high not given: no end 
     const g4_bound *low, *high;
 } g4_range;
 
-/* Nodes behind the digits so far, by what these are equal to: bit 0 the digits of low, bit 1 those of high; -1: none. */
+/* Nodes behind the digits so far, by what these are equal to: bit 0 the digits of low, bit 1 those of high; -1: none.
+ * */
 typedef struct {
     int32_t node[4];
 } g4_front;

@@ -1,6 +1,6 @@
-/* reply.c - what a model writes to what it says: tokens to thoughts, text and tool calls, and the calls, which the family
- * writes in a syntax of its own, to JSON. Neither reader ever refuses anything: models forget markers, commas and
- * brackets, and what they meant is still clear. */
+/* reply.c - what a model writes to what it says: tokens to thoughts, text and tool calls, and the calls, which the
+ * family writes in a syntax of its own, to JSON. Neither reader ever refuses anything: models forget markers, commas
+ * and brackets, and what they meant is still clear. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -259,10 +259,10 @@ static void g4_call_read(const char *s, size_t n, const size_t *quotes, size_t n
 /* ---- Answers: tokens to thoughts, text and calls ----------------------------------------------------
  *
  * A machine over control tokens and bytes. Outside every marker it is in TEXT; <|channel> leads through the channel's
- * name to THOUGHT, <|tool_call> to CALL. What the family produces without its partner is taken as it is meant: a thought
- * that the prompt has opened, an empty channel, a closing marker alone (nothing), a call or thought that the end cuts off
- * (closed there). Markers are never text. Text is trimmed as the template will trim it in the next turn, a thought loses
- * the line feed before its closing marker. */
+ * name to THOUGHT, <|tool_call> to CALL. What the family produces without its partner is taken as it is meant: a
+ * thought that the prompt has opened, an empty channel, a closing marker alone (nothing), a call or thought that the
+ * end cuts off (closed there). Markers are never text. Text is trimmed as the template will trim it in the next turn, a
+ * thought loses the line feed before its closing marker. */
 
 typedef enum { G4_IN_TEXT, G4_IN_NAME, G4_IN_THOUGHT, G4_IN_CALL, G4_IN_NOTHING } g4_response_state;
 

@@ -136,7 +136,8 @@ static int32_t g4_schema_quote(g4_schema *c, int32_t from)
     return to;
 }
 
-/* A literal that a buffer holds, which is freed: as a word in the tree that grows at `from`, or as a text of its own. */
+/* A literal that a buffer holds, which is freed: as a word in the tree that grows at `from`, or as a text of its own.
+ * */
 static int32_t g4_schema_put(g4_schema *c, int32_t from, g4_buf *b, int is_word)
 {
     const char *s = b->data == NULL ? "" : b->data;
@@ -405,8 +406,8 @@ static void g4_schema_array(g4_schema *c, const g4_json *s, int32_t from, int32_
 
 /* ---- Objects ------------------------------------------------------------------------------------- */
 
-/* Keys that are none of n names (sorted, all beginning alike up to `common` bytes), of the characters of a class. Without
- * escapes, so that no spelling of a name gets through. */
+/* Keys that are none of n names (sorted, all beginning alike up to `common` bytes), of the characters of a class.
+ * Without escapes, so that no spelling of a name gets through. */
 static void g4_schema_other_key(g4_schema *c, const g4_class *k, int32_t from, int32_t to, const g4_sorted *names,
                                 size_t n, size_t common)
 {
@@ -455,8 +456,8 @@ static int32_t g4_schema_any_key(g4_schema *c, int32_t from, const g4_sorted *na
 
 typedef struct {                                  /* what an object may hold */
     const g4_json *properties, *required, *extra; /* the keywords; extra: additionalProperties */
-    g4_sorted
-        *names; /* the declared properties as Jinja sorts them, then required ones without a schema of their own */
+    /* The declared properties, as Jinja sorts them, then required ones without a schema of their own. */
+    g4_sorted *names;
     size_t n_names, n_declared;
     int n_required, has_extra;
 } g4_shape;
@@ -477,7 +478,7 @@ static void g4_shape_check(g4_schema *c, const g4_shape *o)
         g4_schema_fail(c, "additionalProperties", "must be a schema");
 }
 
-/* The keywords are sound; required names, and room for all. */
+/* Count the names; those that are required are looked at. */
 static void g4_shape_count(g4_schema *c, g4_shape *o)
 {
     size_t n_undeclared = 0;
@@ -494,34 +495,37 @@ static void g4_shape_count(g4_schema *c, g4_shape *o)
     o->n_names = o->n_declared + n_undeclared;
 }
 
+static void g4_shape_fill(g4_shape *o, const g4_dictsort *declared)
+{
+    size_t n = 0;
+    for (; n < declared->n; n++) {
+        const g4_json *node = declared->members[n].node;
+        o->names[n] = (g4_sorted) { node, node->key, node->key_len, n };
+    }
+    for (const g4_json *q = g4_shape_first_required(o); q != NULL; q = q->next) {
+        if (g4_json_get(o->properties, q->text) != NULL) continue;
+        o->names[n] = (g4_sorted) { q, q->text, q->text_len, n };
+        n++;
+    }
+}
+
 static void g4_shape_open(g4_schema *c, g4_shape *o, const g4_json *s)
 {
     static const g4_json empty = { .kind = G4_JSON_OBJECT };
-    g4_dictsort sorted;
+    g4_dictsort declared;
     *o = (g4_shape) { .properties = g4_json_get(s, "properties"),
                       .required = g4_json_get(s, "required"),
                       .extra = g4_json_get(s, "additionalProperties") };
     g4_shape_check(c, o);
     if (c->st != G4_OK) return;
     o->has_extra = o->extra == NULL ? o->properties == NULL && o->required == NULL : o->extra->kind != G4_JSON_FALSE;
-    const int ok = g4_dictsort_open(&sorted, c->net->a, o->properties != NULL ? o->properties : &empty);
-    o->n_declared = sorted.n;
+    const int ok = g4_dictsort_open(&declared, c->net->a, o->properties != NULL ? o->properties : &empty);
+    o->n_declared = declared.n;
     g4_shape_count(c, o);
     o->names = g4_alloc(c->net->a, o->n_names + 1, sizeof *o->names);
     if (!ok || o->names == NULL) c->net->failed = G4_NET_NO_MEMORY;
-    if (c->st == G4_OK && !c->net->failed) {
-        size_t n = 0;
-        for (; n < sorted.n; n++) {
-            const g4_json *node = sorted.members[n].node;
-            o->names[n] = (g4_sorted) { node, node->key, node->key_len, n };
-        }
-        for (const g4_json *q = g4_shape_first_required(o); q != NULL; q = q->next)
-            if (g4_json_get(o->properties, q->text) == NULL) {
-                o->names[n] = (g4_sorted) { q, q->text, q->text_len, n };
-                n++;
-            }
-    }
-    g4_dictsort_close(&sorted);
+    if (c->st == G4_OK && !c->net->failed) g4_shape_fill(o, &declared);
+    g4_dictsort_close(&declared);
 }
 
 static int g4_shape_requires(const g4_shape *o, const char *name, size_t len)
@@ -555,8 +559,8 @@ typedef struct { /* nodes between members: no member stands yet, or some do */
     int32_t none, some;
 } g4_between;
 
-/* Member i behind `pos`. In JSON the declared ones stand as written, in calls sorted as the template sorts; *declared is
- * the next one that is written. */
+/* Member i behind `pos`. In JSON the declared ones stand as written, in calls sorted as the template sorts; *declared
+ * is the next one that is written. */
 static g4_between g4_schema_next_member(g4_schema *c, const g4_shape *o, g4_between pos, size_t i,
                                         const g4_json **declared)
 {
@@ -1107,8 +1111,8 @@ g4_status g4_grammar_from_schema(g4_grammar **out, const g4_engine *e, const cha
                              len > 0 ? len : strlen(schema), err);
 }
 
-/* call:NAME{...} of one tool, in the root rule. A tool without parameters takes none; with them, an object whatever else
- * is said. */
+/* call:NAME{...} of one tool, in the root rule. A tool without parameters takes none; with them, an object whatever
+ * else is said. */
 static g4_status g4_tool_add(g4_net *net, const g4_json *function, const char *what, g4_error *err)
 {
     static const g4_json none = { .kind = G4_JSON_OBJECT };

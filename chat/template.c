@@ -1,9 +1,9 @@
 /* template.c - prompts: messages and tools, as JSON trees, to the text that the official Jinja template makes of them,
  * byte for byte, with the places of the control tokens in it. Those marks are what keeps user text harmless: the
- * stretches between them are tokenised as plain text, whatever they say. The functions follow the macros of the template
- * in its order and bear their names. What would make the template fail (an undefined value joined to text, a missing
- * method) is an error that names the message. There are three templates: 31b-2026-07, the e2b-2026-07 that differs from
- * it in the empty thought at the end, and the older 31b-2026-04. */
+ * stretches between them are tokenised as plain text, whatever they say. The functions follow the macros of the
+ * template in its order and bear their names. What would make the template fail (an undefined value joined to text, a
+ * missing method) is an error that names the message. There are three templates: 31b-2026-07, the e2b-2026-07 that
+ * differs from it in the empty thought at the end, and the older 31b-2026-04. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -302,7 +302,8 @@ static void g4_format_items(g4_renderer *r, const g4_json *items)
     g4_emit(r, "}");
 }
 
-/* properties:{...} and required:[...] of a property that is an object; without properties its other members are them. */
+/* properties:{...} and required:[...] of a property that is an object; without properties its other members are them.
+ * */
 static void g4_format_object_property(g4_renderer *r, const g4_json *value, int *is_next)
 {
     const g4_json *properties = g4_json_get(value, "properties"), *required = g4_json_get(value, "required");

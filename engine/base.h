@@ -1,4 +1,5 @@
-/* base.h - the lowest floor: errors, checked sizes, memory, growable bytes, UTF-8 (base.c). Every other file stands on it.
+/* base.h - the lowest floor: errors, checked sizes, memory, growable bytes, UTF-8 (base.c). Every other file stands on
+ * it.
  *
  * The project's own words:
  *
@@ -74,6 +75,7 @@ static inline int g4_add_overflows(size_t a, size_t b, size_t *out)
 static inline size_t g4_round_up(size_t n, size_t step) { return (n + step - 1) / step * step; }
 static inline int g4_min_int(int a, int b) { return a < b ? a : b; }
 static inline int g4_max_int(int a, int b) { return a > b ? a : b; }
+static inline size_t g4_max_size(size_t a, size_t b) { return a > b ? a : b; }
 
 #define G4_ALIGN 64 /* a cache line, and one 512-bit vector */
 
@@ -117,8 +119,9 @@ void g4_buf_free(g4_buf *b);
 
 /* ---- UTF-8 ------------------------------------------------------------------------------------- */
 
-/* Bytes of the well-formed sequence at the start of text, of which n bytes are left, and its code point in *cp. 0: there
- * is none (it ends early, has a stray byte, is overlong, a surrogate or beyond U+10FFFF), and *cp is as it was. */
+/* Bytes of the well-formed sequence at the start of text, of which n bytes are left, and its code point in *cp. 0:
+ * there is none (it ends early, has a stray byte, is overlong, a surrogate or beyond U+10FFFF), and *cp is as it was.
+ * */
 static inline size_t g4_utf8_decode(const void *text, size_t n, uint32_t *cp)
 {
     const uint8_t *p = (const uint8_t *)text;

@@ -206,8 +206,8 @@ static inline int g4_query_tiles(int n, int max)
 }
 
 /* Queries [q0, q1) that see anything. */
-static void g4_attend_gather(g4_attend_block *a, const float *q, int q0, int q1, const int *lo, const int *hi,
-                             const float *m, const float *l, float *o)
+static void g4_attend_block_gather(g4_attend_block *a, const float *q, int q0, int q1, const int *lo, const int *hi,
+                                   const float *m, const float *l, float *o)
 {
     int n = 0;
     a->j0 = G4_PAGE;
@@ -226,7 +226,7 @@ static void g4_attend_gather(g4_attend_block *a, const float *q, int q0, int q1,
 }
 
 /* Scores of all queries: strips of 128 dims x 16 positions. The tile's values are fetched meanwhile. */
-static void g4_attend_scores(g4_attend_block *a)
+static void g4_attend_block_scores(g4_attend_block *a)
 {
     const g4_attend_ops *ops = a->ops;
     const g4_kv_tile *tile = a->tile;
@@ -254,8 +254,8 @@ static void g4_attend_scores(g4_attend_block *a)
 }
 
 /* `width` dims, fewer than 16, of k queries from i on: sums of a padded copy. */
-static void g4_attend_tail(g4_attend_block *a, int i, int k, int d0, int width, const float *values, int stride,
-                           g4_fetch fetch)
+static void g4_attend_block_tail(g4_attend_block *a, int i, int k, int d0, int width, const float *values, int stride,
+                                 g4_fetch fetch)
 {
     float *part[G4_QUERY_TILE];
     for (int r = 0; r < k; r++) {
@@ -268,7 +268,7 @@ static void g4_attend_tail(g4_attend_block *a, int i, int k, int d0, int width, 
 
 /* Weighted sums of all queries: strips of 64 positions x 32 dims, or 16 dims in place. The next tile's keys are fetched
  * meanwhile. */
-static void g4_attend_values(g4_attend_block *a)
+static void g4_attend_block_values(g4_attend_block *a)
 {
     const g4_attend_ops *ops = a->ops;
     const g4_kv_tile *tile = a->tile;
@@ -286,7 +286,7 @@ static void g4_attend_values(g4_attend_block *a)
                 const float *p = a->s + i * G4_PAGE;
                 k = g4_query_tile(a->n - i, ops->tile);
                 if (width - c < 16) {
-                    g4_attend_tail(a, i, k, d0 + c, width - c, values + c, stride, fetch);
+                    g4_attend_block_tail(a, i, k, d0 + c, width - c, values + c, stride, fetch);
                     continue;
                 }
                 if (i == 0 && widening)
@@ -309,12 +309,12 @@ static void g4_attend_walk(const g4_attend_ops *ops, const g4_kv_tile *tile, g4_
     a.head_dim = head_dim;
     a.in_place = type == G4_KV_F32 && head_dim <= G4_NARROW_HEAD;
     for (int q0 = 0; q0 < n_q; q0 += G4_QUERY_BLOCK) {
-        g4_attend_gather(&a, q, q0, g4_min_int(q0 + G4_QUERY_BLOCK, n_q), lo, hi, m, l, o);
+        g4_attend_block_gather(&a, q, q0, g4_min_int(q0 + G4_QUERY_BLOCK, n_q), lo, hi, m, l, o);
         if (a.n == 0) continue;
-        g4_attend_scores(&a);
+        g4_attend_block_scores(&a);
         ops->softmax(a.s, a.n, a.lo, a.hi, a.m, a.l, a.alpha);
         for (int i = 0; i < a.n; i++) m[a.index[i]] = a.m[i], l[a.index[i]] = a.l[i];
-        g4_attend_values(&a);
+        g4_attend_block_values(&a);
     }
 }
 

@@ -14,8 +14,6 @@
 #define G4_TOWER_TILE G4_PAGE /* tokens of a piece of work, and of a tile of keys and values */
 static inline int g4_tower_tiles(int n) { return (n + G4_TOWER_TILE - 1) / G4_TOWER_TILE; }
 
-static inline size_t g4_max_size(size_t a, size_t b) { return a > b ? a : b; }
-
 /* A strided view of some tokens' values; it owns nothing. */
 typedef struct {
     float *data; /* (n, cols) */

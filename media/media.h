@@ -89,8 +89,8 @@ int g4_deflate(const g4_allocator *a, const uint8_t *raw, size_t size, g4_buf *o
 
 /* ---- Pictures to patches (patches.c) -------------------------------------------------------- */
 
-/* The patches of a picture, for any size of them; g4_patches_make is this for the size that the family has. budget: 70, 140,
- * 280, 560 or 1120, or 0 for img->max_tokens or 280; anything else is G4_ERR_ARGUMENT. */
+/* The patches of a picture, for any size of them; g4_patches_make is this for the size that the family has. budget: 70,
+ * 140, 280, 560 or 1120, or 0 for img->max_tokens or 280; anything else is G4_ERR_ARGUMENT. */
 g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budget, int patch, int pool, g4_patches *out,
                            g4_error *err);
 void g4_patches_free(const g4_allocator *a, g4_patches *p);

@@ -1,6 +1,6 @@
 /* emulated.h - the 512-bit intrinsics that engine/kernels_avx512.h uses, as two halves of AVX2 or in plain C, and both
- * widths of vpdpbusd. tests/emulated.sh puts them in their place, so that the logic of the wide kernels is tested on CPUs that
- * lack them. A load that must be aligned traps when it is not. */
+ * widths of vpdpbusd. tests/emulated.sh puts them in their place, so that the logic of the wide kernels is tested on
+ * CPUs that lack them. A load that must be aligned traps when it is not. */
 typedef struct {
     __m256i l, h;
 } g4_v512i;

@@ -19,7 +19,8 @@ export PKG_CONFIG_PATH="$lib/pkgconfig"
 CC=${CC:-cc}; CXX=${CXX:-c++}; model=${1:-tests/data/text_e2b.g4}
 
 ok "make install" make -s install PREFIX="$root/usr"
-for f in bin/gemma4 include/gemma4.h include/gemma4_single.h lib/libgemma4.a "lib/libgemma4.so.$version" lib/pkgconfig/gemma4.pc \
+for f in bin/gemma4 include/gemma4.h include/gemma4_single.h lib/libgemma4.a "lib/libgemma4.so.$version" \
+    lib/pkgconfig/gemma4.pc \
     share/gemma4/export.py; do
     ok "$f is there" test -f "$root/usr/$f"
 done

@@ -1,4 +1,5 @@
-/* The library without the vector kernels (engine/kernels_*.h), built in a folder that lacks them, with -DG4_SCALAR_ONLY. */
+/* The library without the vector kernels (engine/kernels_*.h), built in a folder that lacks them, with
+ * -DG4_SCALAR_ONLY. */
 #define GEMMA4_IMPLEMENTATION
 #include "gemma4.h"
 #include "use.h"

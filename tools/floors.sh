@@ -1,7 +1,7 @@
 #!/bin/sh
-# Hold the library against tools/floors. usage: floors.sh OBJECT_FOLDER   (from the repository root; an object a file,
-# named as the file with / as _). Prints the floors with lines of code and the calls between them; every offence is a line
-# that begins with "!!".
+# Hold the sources against tools/floors. usage: floors.sh OBJECT_FOLDER   (from the repository root; an object a file,
+# named as the file with / as _). Prints the floors with lines of code and the calls between them; every offence is a
+# line that begins with "!!".
 set -eu
 objects=$1
 grep -v '^#' tools/floors > "$objects/floors"
@@ -31,8 +31,8 @@ done < "$objects/floors"
 # Calls: symbols that an object needs, and the place in the list of the object that defines them.
 awk '{ for (i = 3; i <= NF; i++) print ++n, $1, $i }' "$objects/floors" > "$objects/order"
 while read -r rank floor file; do
-    nm "$objects/$(echo "${file%.c}" | tr / _).o" | awk -v rank="$rank" -v floor="$floor" -v file="$file" \
-        'NF == 3 && $2 ~ /[TDRBCG]/ { print "def", $3, rank, floor, file } $1 == "U" { print "use", $2, rank, floor, file }'
+    nm "$objects/$(echo "${file%.c}" | tr / _).o" | awk -v where="$rank $floor $file" \
+        'NF == 3 && $2 ~ /[TDRBCG]/ { print "def", $3, where } $1 == "U" { print "use", $2, where }'
 done < "$objects/order" > "$objects/symbols"
 awk '
 $1 == "def" { rank[$2] = $3; floor[$2] = $4; file[$2] = $5 }
@@ -44,7 +44,8 @@ END {
             if (s ~ /^g4_/) print "!! " from_file[i] " needs " s ", which no file defines"
             continue
         }
-        if (rank[s] >= from[i]) print "!! " from_file[i] " (floor " from_floor[i] ") calls up: " s " in " file[s] " (floor " floor[s] ")"
+        if (rank[s] >= from[i])
+            print "!! " from_file[i] " (floor " from_floor[i] ") calls up: " s " in " file[s] " (floor " floor[s] ")"
         if (floor[s] != from_floor[i]) calls[from_floor[i] " " floor[s]]++
     }
     for (pair in calls) print "calls", pair, calls[pair]

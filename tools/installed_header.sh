@@ -1,6 +1,6 @@
 #!/bin/sh
-# gemma4.h as it is installed: its implementation switch includes the single file beside it, for the folders of the source
-# tree are not there. usage: installed_header.sh > gemma4.h   (from the repository root)
+# gemma4.h as it is installed: its implementation switch includes the single file beside it, for the folders of the
+# source tree are not there. usage: installed_header.sh > gemma4.h   (from the repository root)
 set -eu
 awk '
 /defined\(GEMMA4_IMPLEMENTATION\) && !defined\(GEMMA4_IMPLEMENTED\)/ { switch_begins = 1 }

@@ -45,8 +45,9 @@ printf '#include "gemma4.h"\nint main(void) { return 0; }\n' > "$out/head.c"
 for cc in $compilers; do
     mkdir -p "$out/$cc"
     # shellcheck disable=SC2016
-    compile='f=$1; exec '$cc' -std=c11 -O1 -fPIC -pthread '$warn' -I. -c "$f" -o '$out/$cc'/$(echo "${f%.c}" | tr / _).o'
-    echo "$lib $cli $out/one.c $out/head.c examples/simple.c" | tr ' ' '\n' | each "$cc warnings in" sh -c "$compile" sh
+    compile="$cc -std=c11 -O1 -fPIC -pthread $warn"' -I. -c "$1" -o "$2/$(echo "${1%.c}" | tr / _).o"'
+    echo "$lib $cli $out/one.c $out/head.c examples/simple.c" | tr ' ' '\n' |
+        each "$cc warnings in" sh -c "set -- \"\$1\" $out/$cc; $compile" sh
     mv "$out/$cc/$(echo "$out/one" | tr / _).o" "$out/$cc/one.o"
     "$cc" -std=c11 -O1 -DG4_SCALAR_ONLY $warn -I. -c "$out/one.c" -o "$out/$cc/scalar.o" 2>&1 |
         check "$cc warnings with G4_SCALAR_ONLY"
@@ -73,7 +74,8 @@ for f in $cli; do
     obj="$out/$cc/$(echo "${f%.c}" | tr / _).o"
     nm "$obj" | awk 'NF == 3 && tolower($3) ~ /^(g4_|gemma4_)/ { print $3 }' | check "names of the library in $f"
     [ "$f" = cli/files.c ] || size -A "$obj" | # which holds what a signal's handler can reach
-        awk '($1 ~ /^\.(data|bss|tdata|tbss)(\.|$)/) && $1 !~ /^\.data\.rel\.ro/ && $2 > 0' | check "writable state in $f"
+        awk '($1 ~ /^\.(data|bss|tdata|tbss)(\.|$)/) && $1 !~ /^\.data\.rel\.ro/ && $2 > 0' |
+        check "writable state in $f"
 done
 grep -niE '^# *define +(g4_|gemma4_)' $cli cli/*.h | check "macros of the library in the command line"
 
@@ -115,8 +117,9 @@ echo "$files" | grep -vE '^(tests/(data|fuzz)|models|examples)/|\.(g4|png|jpg|wa
 # ---- clang-tidy, where it is there ------------------------------------------------------------------
 # The analyser reads one file and cannot see that g4_fail returns a failure: what follows a check looks like NULL to it.
 if command -v clang-tidy > /dev/null; then
-    checks="-*,clang-analyzer-core.*,clang-analyzer-unix.*,clang-analyzer-deadcode.*,-clang-analyzer-core.NullDereference"
-    checks="$checks,bugprone-suspicious-*,-bugprone-suspicious-include,bugprone-infinite-loop,bugprone-macro-parentheses"
+    checks="-*,clang-analyzer-core.*,clang-analyzer-unix.*,clang-analyzer-deadcode.*"
+    checks="$checks,-clang-analyzer-core.NullDereference,bugprone-suspicious-*,-bugprone-suspicious-include"
+    checks="$checks,bugprone-infinite-loop,bugprone-macro-parentheses"
     checks="$checks,bugprone-misplaced-*,bugprone-too-small-loop-variable,misc-redundant-expression"
     echo "$lib $cli" | tr ' ' '\n' | each "clang-tidy in" sh -c \
         "clang-tidy --quiet --checks='$checks' \"\$1\" -- -std=c11 -I. 2> /dev/null | grep -E 'warning:|error:'" sh

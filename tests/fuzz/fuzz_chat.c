@@ -1,4 +1,4 @@
-/* Fuzz what comes from outside into chat.c: JSON, conversations, box answers, schemas and grammars. Byte 0 chooses the
+/* Fuzz what comes from outside into chat/: JSON, conversations, box answers, schemas and grammars. Byte 0 chooses the
  * door and its options, the rest is the text. Run from the repository root: grammars read
  * tests/data/tokenizer_small.g4. */
 #include <stdint.h>
