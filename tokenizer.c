@@ -327,17 +327,17 @@ static uint32_t g4_tok_join_short(const g4_tokenizer *t, uint32_t *ids, uint32_t
     uint32_t rank[G4_TOK_SHORT];
     for (uint32_t i = 0; i + 1 < n; i++) rank[i] = g4_tok_find(t, ids[i], ids[i + 1]);
     while (n > 1) {
-        uint32_t at = 0;
+        uint32_t lowest = 0;
         for (uint32_t i = 1; i + 1 < n; i++) {
-            if (rank[i] < rank[at]) at = i;
+            if (rank[i] < rank[lowest]) lowest = i;
         }
-        if (rank[at] == G4_TOK_NONE) break;
-        ids[at] = g4_tok_joined(t, rank[at]);
+        if (rank[lowest] == G4_TOK_NONE) break;
+        ids[lowest] = g4_tok_joined(t, rank[lowest]);
         n--;
-        for (uint32_t i = at + 1; i < n; i++) ids[i] = ids[i + 1];
-        for (uint32_t i = at + 1; i + 1 < n; i++) rank[i] = rank[i + 1];
-        if (at > 0) rank[at - 1] = g4_tok_find(t, ids[at - 1], ids[at]);
-        if (at + 1 < n) rank[at] = g4_tok_find(t, ids[at], ids[at + 1]);
+        for (uint32_t i = lowest + 1; i < n; i++) ids[i] = ids[i + 1];
+        for (uint32_t i = lowest + 1; i + 1 < n; i++) rank[i] = rank[i + 1];
+        if (lowest > 0) rank[lowest - 1] = g4_tok_find(t, ids[lowest - 1], ids[lowest]);
+        if (lowest + 1 < n) rank[lowest] = g4_tok_find(t, ids[lowest], ids[lowest + 1]);
     }
     return n;
 }
