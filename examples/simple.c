@@ -482,15 +482,15 @@ static void open_model(model *m, const char *path)
         FAIL(1, "%s: the header points outside the file", path);
 
     config *c = &m->cfg;
-    const uint8_t *at = m->file + h->config_offset;
-    memcpy(c, at, 8); /* the two sizes; of what follows, fields that the file lacks stay 0 */
+    const uint8_t *bytes = m->file + h->config_offset;
+    memcpy(c, bytes, 8); /* the two sizes; of what follows, fields that the file lacks stay 0 */
     const size_t fixed = c->size, each = c->layer_size;
-    if (fixed <= h->config_size) memcpy(c, at, fixed < sizeof *c ? fixed : sizeof *c);
+    if (fixed <= h->config_size) memcpy(c, bytes, fixed < sizeof *c ? fixed : sizeof *c);
     if (c->n_layers == 0 || each < sizeof(layer_config) || c->n_layers > (h->config_size - fixed) / each)
         FAIL(1, "%s: there is no text decoder in it", path);
     m->layers = zeros(c->n_layers, sizeof *m->layers);
     for (size_t l = 0; l < c->n_layers; l++) {
-        memcpy(&m->layers[l], at + fixed + l * each, sizeof *m->layers);
+        memcpy(&m->layers[l], bytes + fixed + l * each, sizeof *m->layers);
         if (m->layers[l].kv_source > l || m->layers[l].n_kv_heads == 0 || m->layers[l].n_kv_heads > c->n_heads)
             FAIL(1, "%s: layer %zu has no keys to read", path, l);
     }
@@ -500,14 +500,16 @@ int main(int argc, char **argv)
 {
     if (argc < 3 || argc > 5) FAIL(2, "usage: simple MODEL.g4 2,651,9 [N [FILE]]");
     const char *n_text = argc > 3 ? argv[3] : "8", *path = argc > 4 ? argv[4] : NULL;
-    static model m; /* the system takes its memory back at the end */
+    static model m;       /* the system takes back its memory, and that of the two below, at the end */
+    static size_t *ids;   /* (n_ids) */
+    static float *logits; /* (n_vocab) */
     open_model(&m, argv[1]);
     const config *c = &m.cfg;
 
     char *rest = argv[2];
     size_t n_ids = 1;
     for (const char *p = rest; *p; p++) n_ids += *p == ',';
-    size_t *ids = zeros(n_ids, sizeof *ids); /* (n_ids) */
+    ids = zeros(n_ids, sizeof *ids);
     for (size_t i = 0; i < n_ids; i++) {
         const char *digits = i == 0 ? rest : rest + 1; /* behind the comma */
         const long id = strtol(digits, &rest, 10);
@@ -529,7 +531,7 @@ int main(int argc, char **argv)
         m.values[l] = m.layers[l].kv_source == l ? zeros(n, sizeof(float)) : NULL;
     }
 
-    float *logits = zeros(c->n_vocab, sizeof *logits); /* (n_vocab) */
+    logits = zeros(c->n_vocab, sizeof *logits);
     for (size_t pos = 0; pos < n_ids; pos++) {
         forward(&m, ids[pos], pos, logits);
         if (file && fwrite(logits, sizeof *logits, c->n_vocab, file) != c->n_vocab) FAIL(1, "%s: cannot write", path);
@@ -544,7 +546,5 @@ int main(int argc, char **argv)
         if (i + 1 < (size_t)n_new) forward(&m, best, n_ids + i, logits);
     }
     printf("\n");
-    free(logits);
-    free(ids);
     return 0;
 }
