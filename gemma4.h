@@ -14,12 +14,18 @@
  * ERRORS   A function that can fail returns g4_status (0 is success) and takes a g4_error last, which may be NULL.
  *          On failure *out is NULL and the objects passed in are as before, unless a comment says otherwise.
  *          The library never exits, aborts, prints or reads the environment.
+ *          A NULL where an object or text is required is G4_ERR_ARGUMENT; functions without a status give 0 or NULL.
  * MEMORY   Each *_open has a *_close, which accepts NULL. Pointers passed in are borrowed for the call. A zeroed
- * options
- *          struct is valid: zero always means "the default", and so does a NULL options pointer.
+ *          options struct is valid: zero always means "the default", and so does a NULL options pointer. Structs end
+ *          in reserved room, to be left zero: later versions put new fields there, and nothing else moves.
  * THREADS  No mutable globals. An open engine is read-only and serves any number of sessions on any threads; their
- *          forward passes take turns on its workers. A session and its callbacks belong to one thread at a time.
- *          For one isa and key/value type, results do not depend on n_threads, on chunking or on reuse: equal bits.
+ *          forward passes take turns on its workers. A session and its callbacks belong to one thread at a time; a
+ *          call on a session that is in a call already fails with G4_ERR_ARGUMENT. For one isa and key/value type,
+ *          results do not depend on n_threads, on chunking or on reuse: equal bits.
+ * CALLBACKS  may call every function on other objects, and of the session whose call they serve
+ *          g4_session_cancel, _n, _n_ctx, _tokens and _n_evaluated. They may not close what is in use.
+ * FORK     An engine's threads do not survive fork(): in the child its calls fail with G4_ERR_ARGUMENT, and so do those
+ *          of its sessions; only closing works.
  */
 #if (defined(GEMMA4_IMPLEMENTATION) || defined(GEMMA4_IMPLEMENTED)) && !defined(_GNU_SOURCE)
 #define _GNU_SOURCE 1 /* mmap, madvise, clock_gettime, sched_getaffinity under -std=c11; must precede libc headers */
@@ -38,6 +44,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+G4_API const char *g4_version(void); /* of the library that runs; G4_VERSION is that of this header */
 
 /* ---- Errors --------------------------------------------------------------------------------- */
 
@@ -51,7 +58,7 @@ typedef enum {
     G4_ERR_UNSUPPORTED = -6, /* for example audio, for a model without an audio tower */
     G4_ERR_CONTEXT = -7,     /* the input does not fit in the context window */
     G4_ERR_MISMATCH = -8,    /* saved state made for another model */
-    G4_ERR_CANCELED = -9     /* a progress callback returned nonzero */
+    G4_ERR_CANCELED = -9     /* cancelled, out of time, or a progress callback returned nonzero */
 } g4_status;
 
 typedef struct {
@@ -74,6 +81,22 @@ typedef struct { /* called from threads inside g4_ functions, never from a worke
     void *user;
 } g4_allocator;
 
+/* ---- Ending a call early ----------------------------------------------------------------------- */
+
+/* A flag that ends calls: they return G4_ERR_CANCELED soon after it is set, within one piece of work. Zeroed it is not
+ * set; only these two functions may touch it, from any thread and from signal handlers. It stays set until cleared. */
+typedef struct {
+    int is_set;
+} g4_cancel;
+G4_API void g4_cancel_set(g4_cancel *c);
+G4_API void g4_cancel_clear(g4_cancel *c);
+
+typedef struct {             /* when a call must end; zeroed: never */
+    const g4_cancel *cancel; /* must outlive the calls; NULL: none */
+    double seconds;          /* from the beginning of the call; 0: no limit */
+    uint64_t reserved[2];
+} g4_limits;
+
 /* ---- Engine: the weights, read-only and shared ------------------------------------------------- */
 
 typedef int32_t g4_token;
@@ -90,6 +113,8 @@ typedef struct {
     const g4_allocator *allocator; /* NULL: malloc and free; copied */
     g4_log_fn log;                 /* NULL: silent */
     void *user;                    /* for log */
+    g4_limits limits; /* of each call that has no session and no options of its own: encoding, grammars, prefault */
+    uint64_t reserved[4];
 } g4_engine_options;
 
 typedef struct {
@@ -111,6 +136,7 @@ typedef struct {
     float softcap;                                   /* 0: none */
     int vision_layers, vision_hidden, vision_tokens; /* 0: none; soft tokens of a picture by default */
     int audio_layers, audio_hidden;
+    uint64_t reserved[8];
 } g4_engine_info;
 
 G4_API g4_status g4_engine_open(g4_engine **out, const g4_engine_options *opt, g4_error *err);
@@ -127,6 +153,7 @@ typedef struct {
     const char *name, *type, *layout; /* "l.0.q", "q4_0", "groups16" */
     int n_dims;
     uint64_t dims[3], bytes;
+    uint64_t reserved[4];
 } g4_tensor_info;
 G4_API int g4_engine_get_tensor(const g4_engine *e, int i, g4_tensor_info *out);
 
@@ -156,16 +183,19 @@ typedef struct { /* 8-bit RGB; g4_image_load reads files into it */
     int width, height;
     size_t stride;  /* bytes from row to row; 0: 3 * width */
     int max_tokens; /* 0: the model's default (280); else 70, 140, 280, 560 or 1120 */
+    uint64_t reserved[2];
 } g4_image;
 typedef struct {
     const float *samples;
     size_t n_samples;
+    uint64_t reserved[2];
 } g4_audio;      /* mono, 16 kHz, -1..1 */
 typedef struct { /* frames in order; the model is told the time of each */
     const g4_image *frames;
     const double *seconds;
     int n_frames;
     const g4_audio *sound; /* NULL: silent */
+    uint64_t reserved[2];
 } g4_video;
 
 /* Files to pixels, samples and frames (media/). PNG, JPEG, PPM/PGM/PAM, WAV and y4m are read here; everything else
@@ -181,6 +211,8 @@ typedef struct {
     int n_frames;                  /* video: frames to sample; 0: 32. A video with fewer gives all */
     double fps;                    /* video: above 0, sample so many frames a second instead of n_frames */
     int want_sound;                /* video: nonzero loads the sound track, if there is one */
+    g4_limits limits;              /* of each call */
+    uint64_t reserved[4];
 } g4_media_options;
 
 /* A picture as 8-bit RGB: transparency composited on white, EXIF orientation applied, 16-bit samples by their high
@@ -211,6 +243,7 @@ typedef struct {
     int n_tokens;       /* soft tokens that become of them: n / 9 */
     float *pixels;      /* (n, 16 rows, 16 columns, RGB): 0..1 */
     int32_t *pos;       /* (n, 2): x, y in the grid */
+    uint64_t reserved[2];
 } g4_patches;
 /* For image->max_tokens soft tokens. */
 G4_API g4_status g4_patches_make(g4_patches *out, const g4_image *image, const g4_media_options *opt, g4_error *err);
@@ -256,6 +289,7 @@ typedef struct {         /* tokens, some of which are placeholders of soft token
     int n;
     const g4_medium *media; /* by ascending pos; NULL when n_media is 0. The session keeps references of its own */
     int n_media;
+    uint64_t reserved[2];
 } g4_prompt;
 
 /* ---- Session: one timeline of tokens and its keys and values ------------------------------------- */
@@ -266,7 +300,7 @@ typedef enum {
     G4_KV_USE_F16 = 1,
     G4_KV_USE_F32 = 2,
     G4_KV_USE_Q8_0 = 3
-} g4_kv_choice; /* default: f16; f32 for f32 files */
+} g4_kv_choice; /* default: f16; f32 where all weights are f32 */
 
 typedef struct {
     int n_ctx; /* positions at most; 0: 8192, or max_ctx if that is less. Memory is taken as it fills */
@@ -275,28 +309,35 @@ typedef struct {
     uint64_t snapshot_bytes; /* budget of what only snapshots keep; 0: 512 MB */
     g4_progress_fn progress; /* prompt evaluation */
     void *user;
+    g4_limits limits; /* of each call, beside those of g4_generate_options */
+    uint64_t reserved[4];
 } g4_session_options;
 
 typedef struct {        /* bytes; what a session of that size needs at most */
     uint64_t weights;   /* read for each token */
     uint64_t lookup;    /* per-layer table and untied embedding, read by row from disk */
     uint64_t kv;        /* keys and values at n_ctx */
-    uint64_t work;      /* buffers of engine and session */
-    uint64_t available; /* free memory now, 0 if the system does not say */
+    uint64_t work;      /* buffers of the session */
+    uint64_t available; /* free memory now, within the limits of its control groups; 0 if the system does not say */
+    uint64_t shared;    /* buffers of the engine, once for all its sessions */
+    uint64_t reserved[3];
 } g4_memory_plan;
 G4_API void g4_session_plan(const g4_engine *e, const g4_session_options *opt, g4_memory_plan *out);
 G4_API uint64_t g4_session_bytes(const g4_engine *e, const g4_session_options *opt); /* kv + work */
 
 G4_API g4_status g4_session_open(g4_session **out, g4_engine *e, const g4_session_options *opt, g4_error *err);
 G4_API void g4_session_close(g4_session *s);
+/* End the call in progress on this session, else the next one, within one piece of work (50 ms on E2B); that call
+ * returns G4_ERR_CANCELED and clears it. From any thread or signal handler. */
+G4_API void g4_session_cancel(g4_session *s);
 G4_API int g4_session_n(const g4_session *s); /* tokens in the timeline */
 G4_API int g4_session_n_ctx(const g4_session *s);
 G4_API const g4_token *g4_session_tokens(const g4_session *s); /* n of them, until the next call */
-G4_API uint64_t
-g4_session_n_evaluated(const g4_session *s); /* tokens run through the model since open, for tests and statistics */
+/* Tokens run through the model since the session was opened, for tests and statistics. */
+G4_API uint64_t g4_session_n_evaluated(const g4_session *s);
 
-/* Append tokens and evaluate them; the last one's logits are then ready. A failed or cancelled call leaves the
- * session as it was. */
+/* Append tokens and evaluate them; the last one's logits are then ready. A failed or cancelled call leaves the session as
+ * it was. */
 G4_API g4_status g4_session_eval(g4_session *s, const g4_token *tokens, int n, g4_error *err);
 /* The same with pictures and sound in it. */
 G4_API g4_status g4_session_eval_prompt(g4_session *s, const g4_prompt *prompt, g4_error *err);
@@ -311,10 +352,12 @@ G4_API g4_status g4_session_eval_all(g4_session *s, const g4_prompt *prompt, g4_
 G4_API const float *g4_session_logits(g4_session *s);
 
 /* Make the timeline equal to the prompt, keeping the longest common prefix it can (ids and media keys are compared);
- * *reused, if not NULL, gets the number of leading positions that were not evaluated again. */
+ * *reused, if not NULL, gets the number of leading positions that were not evaluated again. What is replaced is held until
+ * the new is complete, so a call that fails leaves the timeline as it was; one that is cancelled leaves a prefix of the
+ * prompt, g4_session_n long. */
 G4_API g4_status g4_session_sync(g4_session *s, const g4_prompt *prompt, int *reused, g4_error *err);
 /* Go back to the first n tokens (inside a picture or sound: to its start). What must be evaluated again, is; n may be
- * 0. */
+ * 0. A call that fails or is cancelled leaves the timeline as it was. */
 G4_API g4_status g4_session_rewind(g4_session *s, int n, g4_error *err);
 /* Keep the present position cheap to come back to (a snapshot holds references, not copies). */
 G4_API g4_status g4_session_mark(g4_session *s, g4_error *err);
@@ -344,6 +387,7 @@ typedef struct {
     uint64_t seed;
     const g4_logit_bias *bias;
     int n_bias;
+    uint64_t reserved[4];
 } g4_sampling;
 G4_API void g4_sampling_recommended(const g4_engine *e, g4_sampling *out); /* what the model file says */
 
@@ -362,6 +406,7 @@ typedef struct {
     float logprob;  /* natural logarithm, of the softcapped logits before penalties and temperature; if asked for */
     const g4_candidate *top; /* n_top most likely tokens, best first */
     int n_top;
+    uint64_t reserved[4];
 } g4_output;
 typedef int (*g4_output_fn)(void *user, const g4_output *out); /* nonzero ends the reply after this token */
 
@@ -371,6 +416,7 @@ typedef struct {
     int (*mask)(void *user, uint32_t *mask, int n_vocab);
     void (*accept)(void *user, g4_token token);
     void *user;
+    uint64_t reserved[2];
 } g4_constraint;
 
 typedef struct {
@@ -385,6 +431,8 @@ typedef struct {
     g4_output_fn output;
     void *user;
     int no_lookup; /* nonzero: do not guess from the timeline what may follow. Changes speed, never the text */
+    g4_limits limits;
+    uint64_t reserved[8];
 } g4_generate_options;
 
 typedef enum {
@@ -404,6 +452,7 @@ typedef struct {
     g4_token stop_token; /* the stop id that ended it, or -1; it is not in the timeline */
     int n_tokens;        /* generated and kept in the timeline */
     double seconds;
+    uint64_t reserved[4];
 } g4_result;
 
 /* Continue the timeline. When this returns, every token that was output is in the timeline and evaluated, so that more
@@ -446,6 +495,7 @@ typedef struct {
     const g4_video *video;
     const char *raw; /* TOOL_CALL of a reply: what the model wrote between the markers; raw_len bytes */
     size_t raw_len;
+    uint64_t reserved[4];
 } g4_part;
 
 typedef struct {
@@ -453,6 +503,7 @@ typedef struct {
     const g4_part *parts;
     int n_parts;
     const char *role_name; /* G4_ROLE_OTHER */
+    uint64_t reserved[2];
 } g4_message;
 
 typedef struct {
@@ -463,6 +514,7 @@ typedef struct {
     int no_generation_prompt;  /* nonzero: do not open the model's turn at the end */
     const char *template_name; /* "31b-2026-07", "e2b-2026-07", "31b-2026-04"; NULL: the model file's */
     int openai;                /* g4_chat_parse only: OpenAI's format; see there */
+    uint64_t reserved[8];
 } g4_chat_options;
 
 typedef struct g4_chat g4_chat;
@@ -490,6 +542,7 @@ typedef struct {
     const uint8_t *data; /* decoded from a data: URL or from base64 */
     size_t size;
     int is_set;
+    uint64_t reserved[4];
 } g4_chat_medium;
 G4_API int g4_chat_n_media(const g4_chat *c);
 G4_API g4_status g4_chat_media(g4_chat *c, int i, g4_chat_medium *out, g4_error *err);
@@ -504,6 +557,7 @@ typedef struct {
     int prompt;    /* tokens of the whole conversation */
     int reused;    /* leading ones that were there already */
     int evaluated; /* run through the model by this call */
+    uint64_t reserved[4];
 } g4_sync_counts;
 /* Make the session's timeline equal to the conversation, as a stateless server receives it, evaluating from the first
  * token that differs. What the model wrote keeps its tokens when the text is the same. Each start of a model turn is
@@ -558,6 +612,7 @@ typedef struct {
     g4_grammar *tools; /* g4_grammar_from_tools of the chat's tools, to make it once and not for each answer; NULL: made
                           when needed */
     int think_budget;  /* above 0: a thought of so many tokens is closed, cleanly */
+    uint64_t reserved[8];
 } g4_guide_options;
 
 /* A guide masks the tokens of one answer to a chat; its constraint goes into g4_generate_options (NULL when nothing is
@@ -574,6 +629,7 @@ typedef struct {
     g4_guide_options guide;
     g4_part_fn part; /* pieces of thought, text and calls as they come; may be NULL */
     void *user;
+    uint64_t reserved[8];
 } g4_respond_options;
 /* The model's answer to a chat that the session was synced to. *out is finished and the caller's to close; result may
  * be NULL. */
@@ -586,6 +642,7 @@ typedef struct {
     int is_point;       /* then x0 == x1 and y0 == y1 */
     int x0, y0, x1, y1; /* pixels of the picture; x1 and y1 may be its width and height */
     char *label;        /* never NULL, may be empty */
+    uint64_t reserved[2];
 } g4_box;
 /* Boxes and points of an answer (box_2d and point, y first, 0..1000), in pixels of a picture of that size. None is no
  * error. */
@@ -637,6 +694,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "engine/residency.c"
 #include "engine/engine.c"
 #include "engine/encode.c"
+#include "engine/timeline.c"
 #include "engine/session.c"
 #include "engine/state.c"
 #include "engine/draft.c"

@@ -95,7 +95,7 @@ int main(int argc, char **argv)
         memset(text, 0, sizeof text);
         for (int way = 0; way < 2; way++) {
             const g4_sampling sampling = { .temperature = 1, .seed = (uint64_t)(i + 1) };
-            const g4_constraint constraint = { g4_writing_mask, g4_writing_accept, &w };
+            const g4_constraint constraint = { .mask = g4_writing_mask, .accept = g4_writing_accept, .user = &w };
             const g4_generate_options go = { .sampling = &sampling,
                                              .max_tokens = MOST,
                                              .no_guard = 1,
@@ -107,13 +107,13 @@ int main(int argc, char **argv)
                                              .user = &text[way] };
             w.state = g4_grammar_start(w.grammar);
             if (g4_session_rewind(s, 0, &err) || g4_session_eval(s, prompt, PROMPT, &err)) break;
-            const uint64_t rows = g4_session_n_head_rows(s);
+            const uint64_t rows = s->n_head_rows;
             const double cpu = g4_now(CLOCK_PROCESS_CPUTIME_ID), wall = g4_now(CLOCK_MONOTONIC);
             if (g4_session_generate(s, &go, NULL, &err)) break;
             if (i < 0) continue;
             cost[way].cpu += g4_now(CLOCK_PROCESS_CPUTIME_ID) - cpu;
             cost[way].wall += g4_now(CLOCK_MONOTONIC) - wall;
-            cost[way].rows += (long)(g4_session_n_head_rows(s) - rows);
+            cost[way].rows += (long)(s->n_head_rows - rows);
             cost[way].tokens += text[way].n;
         }
         same = same && text[0].n == text[1].n && !memcmp(text[0].tokens, text[1].tokens, sizeof text[0].tokens);

@@ -350,14 +350,15 @@ static g4_soft **g4_chat_item_grow(const g4_chat *c, g4_chat_item *item)
 #define G4_CHAT_MIN_SOUND 161 /* samples of the shortest sound that becomes a token; see g4_audio_encode */
 
 /* Blocks of a sound of any length. */
-static g4_status g4_chat_encode_sound(g4_chat *c, g4_chat_item *item, const g4_audio *sound, g4_error *err)
+static g4_status g4_chat_encode_sound(g4_chat *c, g4_chat_item *item, const g4_audio *sound, g4_halt *halt,
+                                      g4_error *err)
 {
     for (size_t from = 0, n; (n = g4_audio_block(sound, from)) > 0; from += n) {
         if (n < G4_CHAT_MIN_SOUND && from > 0) break; /* a rest too short for a single token */
-        const g4_audio block = { sound->samples + from, n };
+        const g4_audio block = { .samples = sound->samples + from, .n_samples = n };
         g4_soft **soft = g4_chat_item_grow(c, item);
         if (soft == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for a block of sound");
-        const g4_status st = g4_audio_encode(soft, c->e, &block, err);
+        const g4_status st = g4_encode_sound(soft, c->e, &block, halt, err);
         if (st != G4_OK) return st;
         item->n_soft++;
         if (from + n < sound->n_samples)
@@ -368,39 +369,39 @@ static g4_status g4_chat_encode_sound(g4_chat *c, g4_chat_item *item, const g4_a
     return G4_OK;
 }
 
-static g4_status g4_chat_encode_image(g4_chat *c, g4_chat_item *item, g4_error *err)
+static g4_status g4_chat_encode_image(g4_chat *c, g4_chat_item *item, g4_halt *halt, g4_error *err)
 {
     g4_soft **soft = g4_chat_item_grow(c, item);
     if (soft == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for a picture");
-    const g4_status st = g4_image_encode(soft, c->e, item->image, err);
+    const g4_status st = g4_encode_picture(soft, c->e, item->image, 0, halt, err);
     item->n_soft += st == G4_OK;
     return st;
 }
 
-static g4_status g4_chat_encode_video(g4_chat *c, g4_chat_item *item, g4_error *err)
+static g4_status g4_chat_encode_video(g4_chat *c, g4_chat_item *item, g4_halt *halt, g4_error *err)
 {
     for (int i = 0; i < item->video->n_frames; i++) {
         g4_soft **soft = g4_chat_item_grow(c, item);
         if (soft == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for the frames of a video");
-        const g4_status st = g4_frame_encode(soft, c->e, &item->video->frames[i], err);
+        const g4_status st = g4_encode_picture(soft, c->e, &item->video->frames[i], 1, halt, err);
         if (st != G4_OK) return st;
         item->n_soft++;
     }
     item->n_frames = item->n_soft;
-    return item->video->sound != NULL ? g4_chat_encode_sound(c, item, item->video->sound, err) : G4_OK;
+    return item->video->sound != NULL ? g4_chat_encode_sound(c, item, item->video->sound, halt, err) : G4_OK;
 }
 
 /* Soft tokens of an item, all of them or none, unless they are there already. */
-static g4_status g4_chat_encode(g4_chat *c, g4_chat_item *item, g4_error *err)
+static g4_status g4_chat_encode(g4_chat *c, g4_chat_item *item, g4_halt *halt, g4_error *err)
 {
     g4_status st;
     if (item->n_soft > 0) return G4_OK;
     if (item->kind == G4_PART_AUDIO && item->audio != NULL)
-        st = g4_chat_encode_sound(c, item, item->audio, err);
+        st = g4_chat_encode_sound(c, item, item->audio, halt, err);
     else if (item->kind == G4_PART_IMAGE && item->image != NULL)
-        st = g4_chat_encode_image(c, item, err);
+        st = g4_chat_encode_image(c, item, halt, err);
     else if (item->kind == G4_PART_VIDEO && item->video != NULL)
-        st = g4_chat_encode_video(c, item, err);
+        st = g4_chat_encode_video(c, item, halt, err);
     else
         return g4_fail(err, G4_ERR_ARGUMENT, "messages[%d]: its picture, sound or video was not loaded", item->message);
     if (st != G4_OK) g4_chat_item_clear(c, item);
@@ -422,6 +423,7 @@ typedef struct {
     int n_old;
     int same;       /* everything so far equals the timeline */
     int after_turn; /* the last control token was <|turn> */
+    g4_halt *halt;
     g4_status st;
     g4_error *err;
 } g4_prompter;
@@ -536,7 +538,7 @@ static void g4_prompter_soft(g4_prompter *p, g4_soft *soft, const char *begin, c
 
 static void g4_prompter_medium(g4_prompter *p, g4_chat_item *item)
 {
-    if (p->st == G4_OK) p->st = g4_chat_encode(p->c, item, p->err);
+    if (p->st == G4_OK) p->st = g4_chat_encode(p->c, item, p->halt, p->err);
     for (int i = 0; i < item->n_soft && p->st == G4_OK; i++) {
         const int is_frame = i < item->n_frames;
         if (is_frame) { /* its time in minutes and seconds */
@@ -552,7 +554,7 @@ static void g4_prompter_medium(g4_prompter *p, g4_chat_item *item)
 }
 
 /* Make c->ids, placed and headers, keeping the spelling of the timeline `old` where the bytes agree. */
-static g4_status g4_chat_tokenise(g4_chat *c, const g4_token *old, int n_old, g4_error *err)
+static g4_status g4_chat_tokenise(g4_chat *c, const g4_token *old, int n_old, g4_halt *halt, g4_error *err)
 {
     if (c->e == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "a chat without an engine has no tokens");
     g4_prompter p = { .c = c,
@@ -561,6 +563,7 @@ static g4_status g4_chat_tokenise(g4_chat *c, const g4_token *old, int n_old, g4
                       .old = old,
                       .n_old = n_old,
                       .same = 1,
+                      .halt = halt,
                       .err = err };
     const g4_buf *text = &c->rendered.text;
     c->ids.n = 0;
@@ -582,64 +585,73 @@ static g4_status g4_chat_tokenise(g4_chat *c, const g4_token *old, int n_old, g4
     return p.st;
 }
 
+/* The first n tokens, as a prompt. */
+static g4_prompt g4_chat_tokens(const g4_chat *c, int n)
+{
+    int n_media = 0;
+    while (n_media < c->n_placed && c->placed[n_media].pos < n) n_media++;
+    return (g4_prompt) { .tokens = c->ids.ids, .n = n, .media = c->placed, .n_media = n_media };
+}
+
 g4_status g4_chat_prompt(g4_chat *c, g4_prompt *out, g4_error *err)
 {
+    g4_halt halt;
+    if (c == NULL || out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", c == NULL ? "chat" : "out");
     memset(out, 0, sizeof *out);
-    const g4_status st = g4_chat_tokenise(c, NULL, 0, err);
-    if (st == G4_OK) *out = (g4_prompt) { c->ids.ids, (int)c->ids.n, c->placed, c->n_placed };
+    if (c->e != NULL) g4_engine_halt(c->e, &halt);
+    const g4_status st = g4_chat_tokenise(c, NULL, 0, c->e != NULL ? &halt : NULL, err);
+    if (st == G4_OK) *out = g4_chat_tokens(c, (int)c->ids.n);
     return st;
 }
 
 /* ---- The session that follows a conversation ----------------------------------------------------- */
 
-/* Evaluate prompt tokens [from, to) behind those already there; `placed` has room for all of the chat's media. */
-static g4_status g4_chat_eval(g4_session *s, const g4_chat *c, int from, int to, g4_medium *placed, g4_error *err)
-{
-    int n = 0;
-    for (int i = 0; i < c->n_placed; i++)
-        if (c->placed[i].pos >= from && c->placed[i].pos < to)
-            placed[n++] = (g4_medium) { c->placed[i].pos - from, c->placed[i].soft };
-    const g4_prompt part = { c->ids.ids + from, to - from, placed, n };
-    return g4_session_eval_prompt(s, &part, err);
-}
-
 /* Make the timeline the chat's tokens, of which the first `common` are there: up to the first header that is new, then
- * from header to header, with a mark at each, which are places to come back to. */
+ * from header to header, with a mark at each, which are places to come back to. Cancelled, it keeps what was reached. */
 static g4_status g4_chat_follow(g4_session *s, const g4_chat *c, int common, int *reused, g4_error *err)
 {
-    const int n = (int)c->ids.n;
-    g4_medium *placed = g4_alloc(c->a, (size_t)c->n_placed + 1, sizeof *placed);
-    if (placed == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for %d media", c->n_placed);
-    int next = 0, n_placed = 0;
+    int next = 0;
     while (next < c->n_headers && c->headers[next] <= common) next++;
-    int to = next < c->n_headers ? c->headers[next] : n;
-    while (n_placed < c->n_placed && c->placed[n_placed].pos < to) n_placed++;
-    const g4_prompt first = { c->ids.ids, to, c->placed, n_placed };
-    g4_status st = g4_session_sync(s, &first, reused, err);
-    while (st == G4_OK && next < c->n_headers) {
-        st = g4_session_mark(s, err);
-        const int from = c->headers[next++];
-        to = next < c->n_headers ? c->headers[next] : n;
-        if (st == G4_OK && to > from) st = g4_chat_eval(s, c, from, to, placed, err);
+    for (int is_first = 1;; is_first = 0) {
+        const int to = next < c->n_headers ? c->headers[next] : (int)c->ids.n;
+        const g4_prompt part = g4_chat_tokens(c, to);
+        g4_status st = g4_timeline_sync(s, &part, is_first ? reused : NULL, err);
+        if (st == G4_OK && next < c->n_headers) st = g4_timeline_mark(s, err);
+        if (st != G4_OK || next++ >= c->n_headers) return st;
     }
-    g4_free(c->a, placed);
+}
+
+/* The same with what the timeline was kept until it is done. */
+static g4_status g4_chat_sync(g4_session *s, const g4_chat *c, g4_sync_counts *counts, g4_error *err)
+{
+    const int n_old = s->n, n = (int)c->ids.n;
+    const uint64_t before = s->n_evaluated;
+    int common = 0;
+    g4_checkpoint old;
+    if (n > s->n_ctx)
+        return g4_fail(err, G4_ERR_CONTEXT, "the conversation has %d tokens, the context %d", n, s->n_ctx);
+    while (common < n && common < n_old && s->tokens[common] == c->ids.ids[common]) common++;
+    g4_status st = g4_checkpoint_take(&old, s, common, err);
+    if (st != G4_OK) return st;
+    st = g4_chat_follow(s, c, common, &counts->reused, err);
+    if (st != G4_OK && st != G4_ERR_CANCELED)
+        g4_checkpoint_restore(&old, s);
+    else
+        g4_checkpoint_drop(&old, s);
+    counts->prompt = n;
+    counts->evaluated = (int)(s->n_evaluated - before);
     return st;
 }
 
 g4_status g4_session_sync_chat(g4_session *s, g4_chat *c, g4_sync_counts *counts, g4_error *err)
 {
-    const int n_old = g4_session_n(s);
-    const g4_token *old = g4_session_tokens(s);
-    const uint64_t before = g4_session_n_evaluated(s);
-    int common = 0, reused = 0;
-    if (counts != NULL) *counts = (g4_sync_counts) { 0 };
-    g4_status st = g4_chat_tokenise(c, old, n_old, err);
-    if (st != G4_OK) return st;
-    const int n = (int)c->ids.n;
-    if (n > g4_session_n_ctx(s))
-        return g4_fail(err, G4_ERR_CONTEXT, "the conversation has %d tokens, the context %d", n, g4_session_n_ctx(s));
-    while (common < n && common < n_old && old[common] == c->ids.ids[common]) common++;
-    st = g4_chat_follow(s, c, common, &reused, err);
-    if (counts != NULL) *counts = (g4_sync_counts) { n, reused, (int)(g4_session_n_evaluated(s) - before) };
-    return st;
+    g4_call call;
+    g4_sync_counts unread;
+    if (counts == NULL) counts = &unread;
+    *counts = (g4_sync_counts) { 0 };
+    g4_status st = g4_call_begin(&call, s, NULL, err);
+    if (st == G4_OK && c == NULL) st = g4_fail(err, G4_ERR_ARGUMENT, "chat is NULL");
+    if (st == G4_OK) st = g4_chat_tokenise(c, s->tokens, s->n, &call.halt, err);
+    if (st == G4_OK) st = g4_chat_sync(s, c, counts, err);
+    return g4_call_end(&call, st);
 }

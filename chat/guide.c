@@ -237,12 +237,12 @@ static g4_status g4_guide_find_tools(g4_guide *g, const g4_json *tools, const g4
                             err);
 }
 
-g4_status g4_guide_open(g4_guide **out, const g4_chat *c, const g4_guide_options *opt, g4_error *err)
+/* halt: of the call that the guide is made in. */
+static g4_status g4_guide_make(g4_guide **out, const g4_chat *c, const g4_guide_options *opt, g4_halt *halt,
+                               g4_error *err)
 {
-    static const g4_guide_options defaults = { 0 };
-    *out = NULL;
-    if (opt == NULL) opt = &defaults;
     g4_status st = g4_guide_check(c, opt, err);
+    if (st == G4_OK) st = g4_halt_check(halt, err);
     if (st != G4_OK) return st;
     const g4_engine *e = g4_chat_engine(c);
     g4_guide *g = g4_alloc(g4_engine_allocator(e), 1, sizeof *g);
@@ -254,7 +254,7 @@ g4_status g4_guide_open(g4_guide **out, const g4_chat *c, const g4_guide_options
     g->tool_choice = opt->tool_choice;
     g->think_budget = opt->think_budget;
     g->thinking = g4_chat_thinking(c);
-    g->constraint = (g4_constraint) { g4_guide_mask, g4_guide_accept, g };
+    g->constraint = (g4_constraint) { .mask = g4_guide_mask, .accept = g4_guide_accept, .user = g };
     g4_controls_bind(&g->controls, g->t);
     st = g4_guide_find_newline(g, err);
     if (st == G4_OK) st = g4_guide_find_tools(g, g4_chat_tools(c), opt, err);
@@ -271,6 +271,16 @@ g4_status g4_guide_open(g4_guide **out, const g4_chat *c, const g4_guide_options
     }
     *out = g;
     return G4_OK;
+}
+
+g4_status g4_guide_open(g4_guide **out, const g4_chat *c, const g4_guide_options *opt, g4_error *err)
+{
+    static const g4_guide_options defaults = { 0 };
+    g4_halt halt;
+    if (out == NULL || c == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", out == NULL ? "out" : "chat");
+    *out = NULL;
+    if (g4_chat_engine(c) != NULL) g4_engine_halt(g4_chat_engine(c), &halt);
+    return g4_guide_make(out, c, opt != NULL ? opt : &defaults, g4_chat_engine(c) != NULL ? &halt : NULL, err);
 }
 
 const g4_constraint *g4_guide_constraint(g4_guide *g)
@@ -311,8 +321,24 @@ static g4_status g4_respond_generate(g4_session *s, g4_guide *guide, g4_responde
     if (constraint != NULL) generate.constraint = constraint;
     generate.output = g4_respond_output;
     generate.user = r;
-    const g4_status st = g4_session_generate(s, &generate, result, err);
+    const g4_status st = g4_timeline_generate(s, &generate, result, err);
     if (st == G4_OK && guide->failed) return g4_fail(err, G4_ERR_MEMORY, "no memory for the token masks");
+    return st;
+}
+
+/* Generate and take apart. A cancelled answer is finished too: it ends where it was. */
+static g4_status g4_respond_make(g4_session *s, const g4_chat *c, const g4_respond_options *opt, g4_responder *r,
+                                 g4_result *result, g4_error *err)
+{
+    g4_guide *guide = NULL;
+    g4_status st = g4_guide_make(&guide, c, &opt->guide, s->gate->halt, err);
+    if (st == G4_OK)
+        st = g4_response_open(&r->response, g4_chat_engine(c), g4_chat_in_thought(c), opt->part, opt->user, err);
+    if (st == G4_OK) st = g4_respond_generate(s, guide, r, result, err);
+    if (st == G4_OK) st = g4_response_finish(r->response, err);
+    if (st == G4_ERR_CANCELED && r->response != NULL && g4_response_finish(r->response, NULL) != G4_OK)
+        st = g4_fail(err, G4_ERR_MEMORY, "no memory for the answer");
+    g4_guide_close(guide);
     return st;
 }
 
@@ -321,19 +347,25 @@ g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_o
 {
     static const g4_respond_options defaults = { 0 };
     static const g4_generate_options plain = { 0 };
-    g4_guide *guide = NULL;
-    if (opt == NULL) opt = &defaults;
+    g4_call call;
+    g4_checkpoint old;
+    if (out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     *out = NULL;
+    if (result != NULL) *result = (g4_result) { .stop_token = -1 };
+    if (opt == NULL) opt = &defaults;
     g4_responder r = { .generate = opt->generate != NULL ? opt->generate : &plain };
-    g4_status st = g4_guide_open(&guide, c, &opt->guide, err);
-    if (st == G4_OK)
-        st = g4_response_open(&r.response, g4_chat_engine(c), g4_chat_in_thought(c), opt->part, opt->user, err);
-    if (st == G4_OK) st = g4_respond_generate(s, guide, &r, result, err);
-    if (st == G4_OK) st = g4_response_finish(r.response, err);
-    g4_guide_close(guide);
-    if (st == G4_OK)
+    g4_status st = g4_call_begin(&call, s, &r.generate->limits, err);
+    if (st == G4_OK && c == NULL) st = g4_fail(err, G4_ERR_ARGUMENT, "chat is NULL");
+    if (st == G4_OK) st = g4_checkpoint_take(&old, s, s->n, err);
+    if (st != G4_OK) return g4_call_end(&call, st);
+    st = g4_respond_make(s, c, opt, &r, result, err);
+    if (st != G4_OK && st != G4_ERR_CANCELED)
+        g4_checkpoint_restore(&old, s);
+    else
+        g4_checkpoint_drop(&old, s);
+    if (st == G4_OK || st == G4_ERR_CANCELED)
         *out = r.response;
     else
         g4_response_close(r.response);
-    return st;
+    return g4_call_end(&call, st);
 }

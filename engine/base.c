@@ -7,6 +7,78 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+
+/* ---- Ending a call early -------------------------------------------------------------------------
+ *
+ * The flag of the public header is a plain int, so that the header serves C++ too; it is touched by these builtins of
+ * gcc and clang, which need no lock and so may be called by signal handlers. */
+
+const char *g4_version(void) { return G4_VERSION; }
+
+void g4_cancel_set(g4_cancel *c)
+{
+    if (c) __atomic_store_n(&c->is_set, 1, __ATOMIC_RELEASE);
+}
+
+void g4_cancel_clear(g4_cancel *c)
+{
+    if (c) __atomic_store_n(&c->is_set, 0, __ATOMIC_RELEASE);
+}
+
+static int g4_cancel_is_set(const g4_cancel *c) { return __atomic_load_n(&c->is_set, __ATOMIC_ACQUIRE); }
+
+double g4_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void g4_halt_open(g4_halt *h)
+{
+    *h = (g4_halt) { .n_flags = 0 };
+    atomic_init(&h->ended, 0);
+}
+
+void g4_halt_add_flag(g4_halt *h, const g4_cancel *flag)
+{
+    if (flag && h->n_flags < G4_HALT_FLAGS) h->flags[h->n_flags++] = flag;
+}
+
+void g4_halt_add(g4_halt *h, const g4_limits *limits)
+{
+    if (!limits) return;
+    g4_halt_add_flag(h, limits->cancel);
+    if (!(limits->seconds > 0)) return;
+    const double deadline = g4_seconds() + limits->seconds;
+    if (h->deadline > 0 && h->deadline <= deadline) return;
+    h->deadline = deadline;
+    h->seconds = limits->seconds;
+}
+
+static int g4_is_asked(const g4_halt *h)
+{
+    for (int i = 0; i < h->n_flags; i++)
+        if (g4_cancel_is_set(h->flags[i])) return 1;
+    return 0;
+}
+
+int g4_halted(g4_halt *h)
+{
+    if (!h) return 0;
+    if (atomic_load_explicit(&h->ended, memory_order_relaxed)) return 1;
+    const int ends = g4_is_asked(h) || (h->deadline > 0 && g4_seconds() >= h->deadline);
+    if (ends) atomic_store(&h->ended, 1);
+    return ends;
+}
+
+g4_status g4_halt_check(g4_halt *h, g4_error *err)
+{
+    if (!g4_halted(h)) return G4_OK;
+    if (g4_is_asked(h)) return g4_fail(err, G4_ERR_CANCELED, "cancelled");
+    return g4_fail(err, G4_ERR_CANCELED, "not done within the %g seconds allowed", h->seconds);
+}
 
 /* ---- Memory -------------------------------------------------------------------------------------
  *
@@ -67,7 +139,11 @@ void *g4_blocks_add(g4_blocks *b, size_t rows, size_t cols, size_t size)
     unsigned char *block = NULL;
     if (!g4_mul_overflows(rows, cols, &n) && !g4_mul_overflows(n, size, &bytes) &&
         !g4_add_overflows(bytes, G4_ALIGN, &total))
-        block = g4_alloc(b->a, total, 1);
+        block = b->only_counts ? NULL : g4_alloc(b->a, total, 1);
+    if (b->only_counts) {
+        b->bytes += bytes;
+        return NULL;
+    }
     if (!block) {
         b->failed = 1;
         return NULL;

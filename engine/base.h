@@ -44,6 +44,7 @@
 
 #include <math.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -94,13 +95,34 @@ void *g4_array_grow(const g4_allocator *a, void *array, int n, int *cap, size_t 
  * `failed` once, at its end. */
 typedef struct {
     const g4_allocator *a;
-    void *newest;   /* each block points to the one before it */
-    uint64_t bytes; /* asked for so far */
+    void *newest;    /* each block points to the one before it */
+    uint64_t bytes;  /* asked for so far */
+    int only_counts; /* nonzero: nothing is allocated, every block is NULL */
     int failed;
 } g4_blocks;
 /* (rows, cols) elements, zeros; NULL, and `failed` from then on, when rows * cols * size overflows or memory is out. */
 void *g4_blocks_add(g4_blocks *b, size_t rows, size_t cols, size_t size);
 void g4_blocks_free(g4_blocks *b);
+
+/* ---- Ending a call early ----------------------------------------------------------------------- */
+
+double g4_seconds(void); /* of a clock that only goes forward */
+
+/* What a call in progress asks with each piece of work: must it end? One for each call, on its stack; all threads that
+ * work for the call may ask it. */
+#define G4_HALT_FLAGS 3
+typedef struct {
+    const g4_cancel *flags[G4_HALT_FLAGS]; /* any of them ends the call */
+    int n_flags;
+    double deadline;  /* on the clock of g4_seconds; 0: none */
+    double seconds;   /* that were allowed until then */
+    atomic_int ended; /* stays set, so that what was left out is never taken for done */
+} g4_halt;
+void g4_halt_open(g4_halt *h);                         /* nothing ends the call */
+void g4_halt_add(g4_halt *h, const g4_limits *limits); /* neither later than this; NULL: no limits */
+void g4_halt_add_flag(g4_halt *h, const g4_cancel *flag);
+int g4_halted(g4_halt *h);                          /* NULL: never */
+g4_status g4_halt_check(g4_halt *h, g4_error *err); /* G4_ERR_CANCELED, with the reason, once it is halted */
 
 /* ---- Growable bytes ---------------------------------------------------------------------------- */
 

@@ -6,7 +6,7 @@
 
 /* ---- Pages ---------------------------------------------------------------------------------------- */
 
-g4_page *g4_page_open(const g4_allocator *a, size_t bytes)
+static g4_page *g4_page_open(const g4_allocator *a, size_t bytes)
 {
     g4_page *p = g4_alloc(a, 1, sizeof *p);
     if (!p) return NULL;
@@ -15,13 +15,13 @@ g4_page *g4_page_open(const g4_allocator *a, size_t bytes)
         g4_free(a, p);
         return NULL;
     }
-    p->refs = 1;
+    atomic_init(&p->refs, 1);
     return p;
 }
 
 static void g4_page_release(const g4_allocator *a, g4_page *p)
 {
-    if (--p->refs > 0) return;
+    if (atomic_fetch_sub(&p->refs, 1) > 1) return;
     g4_free(a, p->data);
     g4_free(a, p);
 }
@@ -114,11 +114,20 @@ void g4_kv_truncate(g4_kv *kv, int n)
 
 int g4_kv_reserve(g4_kv *kv, int pos, int n)
 {
+    const int end = kv->caches[0].end;
     for (int i = 0; i < kv->n_caches; i++) {
         if (g4_cache_reserve(kv, &kv->caches[i], pos, n)) continue;
-        for (int j = 0; j <= i; j++) g4_cache_truncate(kv, &kv->caches[j], pos);
+        for (int j = 0; j <= i; j++) g4_cache_truncate(kv, &kv->caches[j], end * G4_PAGE);
         return 0;
     }
+    return 1;
+}
+
+int g4_kv_hold(g4_kv *kv, int cache, int first, int end)
+{
+    g4_cache *c = &kv->caches[cache];
+    for (c->first = c->end = first; c->end < end; c->end++)
+        if (!(c->pages[c->end] = g4_page_open(kv->a, c->page_bytes))) return 0;
     return 1;
 }
 
@@ -144,6 +153,14 @@ int g4_kv_holds(const g4_kv *kv, int n)
     return 1;
 }
 
+uint64_t g4_kv_held(const g4_kv *kv)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < kv->n_caches; i++)
+        bytes += (uint64_t)(kv->caches[i].end - kv->caches[i].first) * kv->caches[i].page_bytes;
+    return bytes;
+}
+
 void g4_kv_fork(g4_kv *to, const g4_kv *from)
 {
     for (int i = 0; i < from->n_caches; i++) {
@@ -152,8 +169,8 @@ void g4_kv_fork(g4_kv *to, const g4_kv *from)
         to->caches[i].end = c->end;
         for (int p = c->first; p < c->end; p++) {
             to->caches[i].pages[p] = c->pages[p];
-            c->pages[p]->refs++;
-            c->pages[p]->forked = 1;
+            atomic_fetch_add(&c->pages[p]->refs, 1);
+            atomic_store(&c->pages[p]->forked, 1);
         }
     }
 }
@@ -212,26 +229,49 @@ void g4_kv_store(g4_kv *kv, int cache, int pos, const float *k, const float *v)
 
 /* ---- Snapshots ------------------------------------------------------------------------------------- */
 
-int g4_kv_snapshot_take(g4_kv *kv, g4_kv_snapshot *out)
+static int g4_snapshot_has(const g4_kv_snapshot *snapshot, const g4_cache *c)
+{
+    return snapshot->has_all || c->shape.window > 0;
+}
+
+/* References to the pages of sliding layers, or of all. */
+static int g4_snapshot_open(const g4_kv *kv, g4_kv_snapshot *out, int has_all)
 {
     int n_pages = 0, taken = 0;
+    *out = (g4_kv_snapshot) { .has_all = has_all };
     for (int i = 0; i < kv->n_caches; i++)
-        if (kv->caches[i].shape.window) n_pages += kv->caches[i].end - kv->caches[i].first;
+        if (g4_snapshot_has(out, &kv->caches[i])) n_pages += kv->caches[i].end - kv->caches[i].first;
     /* One block holds the three arrays. */
     const size_t ints = g4_round_up(2 * (size_t)kv->n_caches, 2);
     int *block = g4_alloc(kv->a, 1, ints * sizeof *block + (size_t)n_pages * sizeof(g4_page *));
     if (!block) return 0;
-    *out = (g4_kv_snapshot) { n_pages, block, block + kv->n_caches, (g4_page **)(void *)(block + ints) };
+    *out = (g4_kv_snapshot) { n_pages, has_all, block, block + kv->n_caches, (g4_page **)(void *)(block + ints) };
     for (int i = 0; i < kv->n_caches; i++) {
         const g4_cache *c = &kv->caches[i];
-        if (!c->shape.window) continue;
+        if (!g4_snapshot_has(out, c)) continue;
         out->first[i] = c->first;
         out->count[i] = c->end - c->first;
         for (int p = c->first; p < c->end; p++) {
-            c->pages[p]->refs++;
-            c->pages[p]->snapshot_refs++;
+            atomic_fetch_add(&c->pages[p]->refs, 1);
             out->pages[taken++] = c->pages[p];
         }
+    }
+    return 1;
+}
+
+int g4_kv_snapshot_take(const g4_kv *kv, g4_kv_snapshot *out)
+{
+    if (!g4_snapshot_open(kv, out, 0)) return 0;
+    for (int p = 0; p < out->n_pages; p++) atomic_fetch_add(&out->pages[p]->snapshot_refs, 1);
+    return 1;
+}
+
+int g4_kv_snapshot_take_all(const g4_kv *kv, int from, g4_kv_snapshot *out)
+{
+    if (!g4_snapshot_open(kv, out, 1)) return 0;
+    for (int i = 0; i < kv->n_caches; i++) {
+        const g4_cache *c = &kv->caches[i];
+        for (int p = g4_max_int(from / G4_PAGE, c->first); p < c->end; p++) atomic_store(&c->pages[p]->forked, 1);
     }
     return 1;
 }
@@ -241,7 +281,7 @@ void g4_kv_snapshot_restore(g4_kv *kv, const g4_kv_snapshot *snapshot, int pos)
     int taken = 0;
     for (int i = 0; i < kv->n_caches; i++) {
         g4_cache *c = &kv->caches[i];
-        if (!c->shape.window) {
+        if (!g4_snapshot_has(snapshot, c)) {
             g4_cache_truncate(kv, c, pos);
             continue;
         }
@@ -250,15 +290,15 @@ void g4_kv_snapshot_restore(g4_kv *kv, const g4_kv_snapshot *snapshot, int pos)
         c->end = snapshot->first[i] + snapshot->count[i];
         for (int p = c->first; p < c->end; p++) {
             c->pages[p] = snapshot->pages[taken++];
-            c->pages[p]->refs++;
+            atomic_fetch_add(&c->pages[p]->refs, 1);
         }
     }
 }
 
-void g4_kv_snapshot_drop(g4_kv *kv, g4_kv_snapshot *snapshot)
+void g4_kv_snapshot_drop(const g4_kv *kv, g4_kv_snapshot *snapshot)
 {
     for (int p = 0; p < snapshot->n_pages; p++) {
-        snapshot->pages[p]->snapshot_refs--;
+        if (!snapshot->has_all) atomic_fetch_sub(&snapshot->pages[p]->snapshot_refs, 1);
         g4_page_release(kv->a, snapshot->pages[p]);
     }
     g4_free(kv->a, snapshot->first);
@@ -271,8 +311,9 @@ uint64_t g4_kv_snapshot_bytes(const g4_kv *kv, const g4_kv_snapshot *snapshot)
     int taken = 0;
     for (int i = 0; i < kv->n_caches; i++)
         for (int p = 0; p < snapshot->count[i]; p++) {
-            const g4_page *page = snapshot->pages[taken++];
-            if (page->refs == page->snapshot_refs) bytes += kv->caches[i].page_bytes / (uint64_t)page->snapshot_refs;
+            g4_page *page = snapshot->pages[taken++];
+            const int refs = atomic_load(&page->snapshot_refs);
+            if (refs > 0 && atomic_load(&page->refs) == refs) bytes += kv->caches[i].page_bytes / (uint64_t)refs;
         }
     return bytes;
 }

@@ -5,8 +5,6 @@
 
 #include "parts.h"
 
-#include <stdatomic.h>
-
 /* ---- Products (matmul.c) -------------------------------------------------------------------------- */
 
 /* What computes: a kernel table, the threads, and room for each of them. One per engine, used under its lock. */
@@ -64,16 +62,16 @@ void g4_matmul_geglu(const g4_compute *c, const g4_acts *h, const g4_matrix *w, 
  *
  * Pages of 64 positions, one per owning layer, with counted references. A full layer holds all pages of the timeline, a
  * sliding layer those that its window (and one page more, for going back a little) can reach. Inside a page, per KV
- * head: K transposed (head_dim, 64), V (64, head_dim), and for q8_0 one scale per position for each. References change
- * under the engine's lock only. */
+ * head: K transposed (head_dim, 64), V (64, head_dim), and for q8_0 one scale per position for each. Timelines on several
+ * threads may hold the same page; each counts its own references, and none writes what another one reads. */
 
 #define G4_SPAN 256 /* positions after which partial results of attention are combined: a long context is split there */
 
 typedef struct {
-    int refs;            /* timelines and snapshots that hold it */
-    int snapshot_refs;   /* snapshots among them */
-    int forked;          /* another timeline may hold it: copy before writing while refs > 1 */
-    unsigned char *data; /* (page_bytes) */
+    atomic_int refs;          /* timelines, snapshots and calls in progress that hold it */
+    atomic_int snapshot_refs; /* snapshots among them */
+    atomic_int forked;        /* who else holds it reads all of it: copy before writing while refs > 1 */
+    unsigned char *data;      /* (page_bytes) */
 } g4_page;
 
 typedef struct { /* what a layer that owns keys and values keeps of a position */
@@ -84,7 +82,7 @@ typedef struct { /* what a layer that owns keys and values keeps of a position *
 typedef struct { /* the cache of one owning layer */
     g4_kv_shape shape;
     size_t head_bytes, page_bytes;
-    int first, end;  /* pages held: [first, end) */
+    int first, end;  /* pages held: [first, end); all caches of a timeline end alike */
     g4_page **pages; /* (n_ctx / 64 + 1) */
 } g4_cache;
 
@@ -97,11 +95,12 @@ typedef struct { /* keys and values of one timeline */
     size_t partial_floats, partial_used;
 } g4_kv;
 
-/* The pages of sliding layers as they were at a position, to return to it; full layers keep theirs. */
+/* The pages of sliding layers as they were at a position, to return to it; full layers keep theirs. Or those of all
+ * layers, which then may be overwritten. */
 typedef struct {
-    int n_pages;
+    int n_pages, has_all;
     int *first;      /* (n_caches): first page of each sliding layer */
-    int *count;      /* (n_caches): pages of each, 0 for full layers */
+    int *count;      /* (n_caches): pages of each */
     g4_page **pages; /* (n_pages) */
 } g4_kv_snapshot;
 
@@ -113,7 +112,7 @@ void g4_kv_close(g4_kv *kv); /* releases its pages */
 uint64_t g4_kv_bytes(g4_kv_type type, const g4_kv_shape *shapes, int n, int n_ctx, int chunk);
 
 /* Pages for positions [pos, pos + n) that this timeline alone may write. Returns 0 when memory is out; then it holds
- * the positions before pos and no others. */
+ * what it held. */
 int g4_kv_reserve(g4_kv *kv, int pos, int n);
 /* Drop the pages that only positions from n on need. */
 void g4_kv_truncate(g4_kv *kv, int n);
@@ -124,19 +123,23 @@ void g4_kv_slide(g4_kv *kv, int n);
 static inline int g4_window_start(int n, int window) { return g4_max_int(0, n - window); }
 /* Do the windows still hold what the last of n positions saw? */
 int g4_kv_holds(const g4_kv *kv, int n);
+uint64_t g4_kv_held(const g4_kv *kv); /* bytes of its pages */
 /* `to`, which is empty, holds the same pages. */
 void g4_kv_fork(g4_kv *to, const g4_kv *from);
-g4_page *g4_page_open(const g4_allocator *a, size_t bytes); /* NULL when memory is out */
+/* Empty pages [first, end) for a cache that has none, to be filled by the caller. Returns 0 when memory is out. */
+int g4_kv_hold(g4_kv *kv, int cache, int first, int end);
 
 /* Write the keys (n_heads, head_dim) and values of one position. */
 void g4_kv_store(g4_kv *kv, int cache, int pos, const float *k, const float *v);
 /* Keys and values of one head in one page. */
 g4_kv_tile g4_kv_read(const g4_kv *kv, int cache, int page, int head);
 
-int g4_kv_snapshot_take(g4_kv *kv, g4_kv_snapshot *out); /* 0 when memory is out */
+int g4_kv_snapshot_take(const g4_kv *kv, g4_kv_snapshot *out); /* 0 when memory is out */
+/* The pages of all layers. What is written at position `from` or behind it goes to copies from now on. */
+int g4_kv_snapshot_take_all(const g4_kv *kv, int from, g4_kv_snapshot *out);
 /* Put the snapshot's pages in place of the present ones and drop everything from position pos on. */
 void g4_kv_snapshot_restore(g4_kv *kv, const g4_kv_snapshot *snapshot, int pos);
-void g4_kv_snapshot_drop(g4_kv *kv, g4_kv_snapshot *snapshot);
+void g4_kv_snapshot_drop(const g4_kv *kv, g4_kv_snapshot *snapshot);
 /* Bytes of the pages that only snapshots hold, those of this one; a page held by k snapshots counts a k-th in each. */
 uint64_t g4_kv_snapshot_bytes(const g4_kv *kv, const g4_kv_snapshot *snapshot);
 
@@ -175,6 +178,7 @@ struct g4_soft { /* what a tower makes of a picture, a frame or a block of sound
     g4_token token;  /* its placeholder id */
     uint64_t key[2]; /* hash of the decoded data, kind, budget: equal keys are equal pictures */
     int n;           /* soft tokens */
+    size_t hidden;   /* of the model they are for */
     float *rows;     /* (n, hidden) */
 };
 g4_soft *g4_soft_new(const g4_allocator *a, g4_token token, const uint64_t key[2], int n, size_t hidden); /* or NULL */
@@ -189,7 +193,7 @@ typedef struct {          /* the latest pictures and sounds, the latest last; on
     int n;
 } g4_soft_cache;
 g4_soft *g4_soft_cache_find(g4_soft_cache *c, const uint64_t key[2]); /* with one more reference, or NULL */
-void g4_soft_cache_add(g4_soft_cache *c, g4_soft *soft, size_t hidden);
+void g4_soft_cache_add(g4_soft_cache *c, g4_soft *soft);
 void g4_soft_cache_close(g4_soft_cache *c);
 
 #endif /* GEMMA4_COMPUTE_H */

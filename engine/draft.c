@@ -15,11 +15,7 @@
 
 void g4_draft_open(g4_draft *d, g4_session *s, int wanted)
 {
-    const g4_config *c = &s->e->file.config;
-    const size_t vocab = g4_round_up(c->n_vocab, 16);
-    *d = (g4_draft) { .s = s, .length = G4_DRAFT_FIRST, .next_rest = G4_DRAFT_REST };
-    if (wanted) d->rows = g4_alloc(s->e->a, 1 + G4_DRAFT_MAX, (vocab + c->hidden) * sizeof *d->rows);
-    if (d->rows) d->states = d->rows + (1 + G4_DRAFT_MAX) * vocab;
+    *d = (g4_draft) { .s = s, .wanted = wanted, .length = G4_DRAFT_FIRST, .next_rest = G4_DRAFT_REST };
 }
 
 /* Write up to max guesses behind the n tokens t; returns their number. */
@@ -40,9 +36,10 @@ static void g4_draft_use(g4_draft *d, int row)
     const g4_config *c = &s->e->file.config;
     d->row = row;
     if (d->rows_ready)
-        memcpy(s->logits, d->rows + (size_t)row * g4_round_up(c->n_vocab, 16), c->n_vocab * sizeof *s->logits);
+        memcpy(s->logits, s->guessed_logits + (size_t)row * g4_round_up(c->n_vocab, 16),
+               c->n_vocab * sizeof *s->logits);
     else
-        memcpy(s->state, d->states + (size_t)row * c->hidden, c->hidden * sizeof *s->state);
+        memcpy(s->state, s->guessed_states + (size_t)row * c->hidden, c->hidden * sizeof *s->state);
     s->ready = d->rows_ready ? G4_READY_LOGITS : G4_READY_STATE;
 }
 
@@ -62,18 +59,13 @@ static void g4_draft_end(g4_draft *d)
         d->next_rest = G4_DRAFT_REST;
     }
     d->length = d->ahead > 0 ? g4_max_int(1, held) : g4_min_int(d->length + 2, G4_DRAFT_MAX);
-    if (d->ahead > 0) {
-        g4_engine_lock(s->e);
-        g4_kv_truncate(&s->kv, s->n);
-        g4_engine_unlock(s->e);
-    }
+    if (d->ahead > 0) g4_kv_truncate(&s->kv, s->n);
     d->ahead = d->row = d->rows_ready = 0;
 }
 
 void g4_draft_close(g4_draft *d)
 {
     if (d->ahead > 0) g4_draft_end(d);
-    g4_free(d->s->e->a, d->rows);
 }
 
 int g4_draft_accept(g4_draft *d, g4_token token)
@@ -97,18 +89,16 @@ g4_status g4_draft_evaluate(g4_draft *d, int waiting, int guess, g4_error *err)
     const int end = s->n + waiting;
     int n = 0;
     if (waiting == 0) return G4_OK;
-    if (guess && d->states && d->one > 0 && d->rest == 0) {
+    if (guess && d->wanted && d->one > 0 && d->rest == 0) {
         const int room = g4_min_int(s->chunk - waiting, s->n_ctx - end);
         n = g4_draft_find(s->tokens, end, g4_min_int(d->length, room));
     }
     if (d->rest > 0) d->rest--;
-    const g4_progress_fn progress = s->progress; /* of prompts, which this is not */
-    const g4_wish guessed = { .states = d->states, .n_states = 1 + n }, alone = { .states = s->state, .n_states = 1 };
-    s->progress = NULL;
+    const g4_wish guessed = { .states = s->guessed_states, .n_states = 1 + n };
+    const g4_wish alone = { .states = s->state, .n_states = 1 };
     g4_status status = G4_OK;
-    if (n > 0 && g4_session_run(s, end + n, &guessed, NULL)) n = 0;
-    if (n == 0) status = g4_session_run(s, end, &alone, err);
-    s->progress = progress;
+    if (n > 0 && g4_timeline_run(s, end + n, &guessed, NULL)) n = 0; /* without the memory there are no guesses */
+    if (n == 0) status = g4_timeline_run(s, end, &alone, err);
     if (status) return status;
     s->n = end;
     s->n_evaluated -= (uint64_t)n;
@@ -126,8 +116,10 @@ g4_status g4_draft_logits(g4_draft *d, int raw, g4_error *err)
     const g4_config *c = &s->e->file.config;
     const size_t stride = g4_round_up(c->n_vocab, 16), row = (size_t)d->row;
     if (d->ahead == 0 || s->ready == G4_READY_LOGITS)
-        return raw ? g4_session_need_raw(s, err) : g4_session_need_logits(s, err);
-    g4_session_head(s, d->states + row * c->hidden, 1 + d->ahead, d->rows + row * stride, stride);
+        return raw ? g4_timeline_need_raw(s, err) : g4_timeline_need_logits(s, err);
+    const g4_status status = g4_timeline_head(s, s->guessed_states + row * c->hidden, 1 + d->ahead,
+                                              s->guessed_logits + row * stride, stride, err);
+    if (status) return status;
     d->rows_ready = 1;
     g4_draft_use(d, d->row);
     return G4_OK;

@@ -7,13 +7,14 @@
 
 /* ---- What the engine remembers ------------------------------------------------------------------- */
 
-/* The soft tokens with that key and one more reference, or NULL. */
-static g4_soft *g4_encode_find(g4_engine *e, const uint64_t key[2])
+/* *out: the soft tokens with that key and one more reference, or NULL. */
+static g4_status g4_encode_find(g4_soft **out, g4_engine *e, const uint64_t key[2], g4_halt *halt, g4_error *err)
 {
-    g4_engine_lock(e);
-    g4_soft *soft = g4_soft_cache_find(&e->softs, key);
+    const g4_status status = g4_engine_enter(e, halt, err);
+    if (status) return status;
+    *out = g4_soft_cache_find(&e->softs, key);
     g4_engine_unlock(e);
-    return soft;
+    return G4_OK;
 }
 
 /* Soft tokens to be filled by a tower. */
@@ -24,25 +25,29 @@ static g4_status g4_encode_new(g4_soft **out, const g4_engine *e, uint32_t token
     return *out ? G4_OK : g4_fail(err, G4_ERR_MEMORY, "%d soft tokens: out of memory", n);
 }
 
-/* Remember and give out what a tower filled, or let go of it when that failed. */
+/* Leave the engine that a tower worked in: remember and give out what it filled, or let go of it when that failed. */
 static g4_status g4_encode_end(g4_soft **out, g4_engine *e, g4_soft *soft, g4_status status)
 {
-    if (status) {
-        g4_soft_release(soft);
-        return status;
-    }
-    g4_engine_lock(e);
-    g4_soft_cache_add(&e->softs, soft, g4_engine_config(e)->hidden);
+    if (!status) g4_soft_cache_add(&e->softs, soft);
     g4_engine_unlock(e);
-    *out = soft;
-    return G4_OK;
+    if (status)
+        g4_soft_release(soft);
+    else
+        *out = soft;
+    return status;
 }
 
 static g4_status g4_encode_begin(g4_soft **out, const g4_engine *e, g4_error *err)
 {
     if (!out) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     *out = NULL;
-    return e ? G4_OK : g4_fail(err, G4_ERR_ARGUMENT, "engine is NULL");
+    return g4_engine_check(e, err);
+}
+
+void g4_engine_halt(const g4_engine *e, g4_halt *halt)
+{
+    g4_halt_open(halt);
+    g4_halt_add(halt, &e->limits);
 }
 
 void g4_soft_close(g4_engine *e, g4_soft *soft)
@@ -62,53 +67,61 @@ static void g4_picture_key(uint64_t key[2], const g4_image *image, uint32_t toke
     for (size_t y = 0; y < (size_t)image->height; y++) g4_soft_hash(key, image->pixels + y * stride, row);
 }
 
-static g4_status g4_picture_run(g4_engine *e, const g4_patches *patches, g4_soft *soft, g4_error *err)
+static g4_status g4_picture_run(g4_soft **out, g4_engine *e, const g4_patches *patches, g4_soft *soft, g4_halt *halt,
+                                g4_error *err)
 {
-    g4_engine_lock(e);
-    const g4_status status = g4_vision_forward(e->vision, patches, soft->rows, err);
-    g4_engine_unlock(e);
-    return status;
+    g4_status status = g4_engine_enter(e, halt, err);
+    if (status) {
+        g4_soft_release(soft);
+        return status;
+    }
+    status = g4_vision_forward(e->vision, patches, soft->rows, err);
+    if (!status) status = g4_halt_check(halt, err);
+    return g4_encode_end(out, e, soft, status);
 }
 
-/* token: its placeholder, 0 when the model has none; budget: of soft tokens, unless the picture has one. */
-static g4_status g4_picture_encode(g4_soft **out, g4_engine *e, const g4_image *image, uint32_t token, int budget,
-                                   g4_error *err)
+g4_status g4_encode_picture(g4_soft **out, g4_engine *e, const g4_image *image, int is_frame, g4_halt *halt,
+                            g4_error *err)
 {
+    g4_status status = g4_encode_begin(out, e, err);
+    if (status) return status;
+    const g4_config *c = g4_engine_config(e);
+    const uint32_t token = is_frame ? c->video_token : c->image_token;
     if (!e->vision || token == 0)
         return g4_fail(err, G4_ERR_UNSUPPORTED, "this model has no vision tower: it cannot look at pictures");
     if (!image || !image->pixels || image->width <= 0 || image->height <= 0)
         return g4_fail(err, G4_ERR_ARGUMENT, "the picture is empty");
-    if (image->max_tokens != 0) budget = image->max_tokens;
+    const int budget = image->max_tokens != 0 ? image->max_tokens
+                       : is_frame             ? G4_FRAME_TOKENS
+                                              : (int)c->v_default_tokens;
     uint64_t key[2];
     g4_picture_key(key, image, token, budget);
-    *out = g4_encode_find(e, key);
-    if (*out) return G4_OK;
+    status = g4_encode_find(out, e, key, halt, err);
+    if (status || *out) return status;
 
-    const g4_config *c = g4_engine_config(e);
     const g4_allocator *a = g4_engine_allocator(e);
     g4_patches patches;
-    g4_status status = g4_image_patches(a, image, budget, (int)c->v_patch, (int)c->v_pool, &patches, err);
+    status = g4_image_patches(a, image, budget, (int)c->v_patch, (int)c->v_pool, &patches, err);
     if (status) return status;
     g4_soft *soft;
     status = g4_encode_new(&soft, e, token, key, patches.n_tokens, err);
-    if (!status) status = g4_picture_run(e, &patches, soft, err);
+    if (!status) status = g4_picture_run(out, e, &patches, soft, halt, err);
     g4_patches_free(a, &patches);
-    return g4_encode_end(out, e, soft, status);
+    return status;
 }
 
 g4_status g4_image_encode(g4_soft **out, g4_engine *e, const g4_image *image, g4_error *err)
 {
-    const g4_status status = g4_encode_begin(out, e, err);
-    if (status) return status;
-    const g4_config *c = g4_engine_config(e);
-    return g4_picture_encode(out, e, image, c->image_token, (int)c->v_default_tokens, err);
+    g4_halt halt;
+    if (e) g4_engine_halt(e, &halt);
+    return g4_encode_picture(out, e, image, 0, &halt, err);
 }
 
 g4_status g4_frame_encode(g4_soft **out, g4_engine *e, const g4_image *frame, g4_error *err)
 {
-    const g4_status status = g4_encode_begin(out, e, err);
-    if (status) return status;
-    return g4_picture_encode(out, e, frame, g4_engine_config(e)->video_token, G4_FRAME_TOKENS, err);
+    g4_halt halt;
+    if (e) g4_engine_halt(e, &halt);
+    return g4_encode_picture(out, e, frame, 1, &halt, err);
 }
 
 /* ---- Sound --------------------------------------------------------------------------------------- */
@@ -128,15 +141,20 @@ static g4_status g4_sound_check(const g4_engine *e, const g4_audio *block, g4_er
     return G4_OK;
 }
 
-static g4_status g4_sound_run(g4_engine *e, const g4_audio *block, g4_soft *soft, g4_error *err)
+static g4_status g4_sound_run(g4_soft **out, g4_engine *e, const g4_audio *block, g4_soft *soft, g4_halt *halt,
+                              g4_error *err)
 {
-    g4_engine_lock(e);
-    const g4_status status = g4_hearing_forward(e->hearing, block, soft->n, soft->rows, err);
-    g4_engine_unlock(e);
-    return status;
+    g4_status status = g4_engine_enter(e, halt, err);
+    if (status) {
+        g4_soft_release(soft);
+        return status;
+    }
+    status = g4_hearing_forward(e->hearing, block, soft->n, soft->rows, err);
+    if (!status) status = g4_halt_check(halt, err);
+    return g4_encode_end(out, e, soft, status);
 }
 
-g4_status g4_audio_encode(g4_soft **out, g4_engine *e, const g4_audio *block, g4_error *err)
+g4_status g4_encode_sound(g4_soft **out, g4_engine *e, const g4_audio *block, g4_halt *halt, g4_error *err)
 {
     g4_status status = g4_encode_begin(out, e, err);
     if (!status) status = g4_sound_check(e, block, err);
@@ -144,11 +162,16 @@ g4_status g4_audio_encode(g4_soft **out, g4_engine *e, const g4_audio *block, g4
     const uint32_t token = g4_engine_config(e)->audio_token;
     uint64_t key[2] = { block->n_samples, (uint64_t)token << 32 };
     g4_soft_hash(key, block->samples, block->n_samples * sizeof *block->samples);
-    *out = g4_encode_find(e, key);
-    if (*out) return G4_OK;
-
+    status = g4_encode_find(out, e, key, halt, err);
+    if (status || *out) return status;
     g4_soft *soft;
     status = g4_encode_new(&soft, e, token, key, g4_hearing_tokens(block->n_samples), err);
-    if (!status) status = g4_sound_run(e, block, soft, err);
-    return g4_encode_end(out, e, soft, status);
+    return status ? status : g4_sound_run(out, e, block, soft, halt, err);
+}
+
+g4_status g4_audio_encode(g4_soft **out, g4_engine *e, const g4_audio *block, g4_error *err)
+{
+    g4_halt halt;
+    if (e) g4_engine_halt(e, &halt);
+    return g4_encode_sound(out, e, block, &halt, err);
 }

@@ -6,11 +6,66 @@
 #include "session.h"
 
 #include <stdio.h>
+#include <time.h>
 
 /* ---- Access ------------------------------------------------------------------------------------------------ */
 
-void g4_engine_lock(const g4_engine *e) { pthread_mutex_lock(e->lock); }
-void g4_engine_unlock(const g4_engine *e) { pthread_mutex_unlock(e->lock); }
+#define G4_LOCK_LOOK 10000000L /* nanoseconds after which a waiter looks whether it was halted */
+
+static int g4_lock_open(g4_lock *l)
+{
+    if (pthread_mutex_init(&l->guard, NULL) != 0) return 0;
+    if (pthread_cond_init(&l->freed, NULL) == 0) return 1;
+    pthread_mutex_destroy(&l->guard);
+    return 0;
+}
+
+/* Wait for a while, or until the lock is freed. */
+static void g4_lock_wait(g4_lock *l, const g4_halt *halt)
+{
+    if (!halt) {
+        pthread_cond_wait(&l->freed, &l->guard);
+        return;
+    }
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += G4_LOCK_LOOK;
+    if (until.tv_nsec >= 1000000000L) {
+        until.tv_nsec -= 1000000000L;
+        until.tv_sec++;
+    }
+    pthread_cond_timedwait(&l->freed, &l->guard, &until);
+}
+
+g4_status g4_engine_enter(const g4_engine *e, g4_halt *halt, g4_error *err)
+{
+    g4_status status = G4_OK;
+    pthread_mutex_lock(&e->lock->guard);
+    while (e->lock->taken && !(status = g4_halt_check(halt, err))) g4_lock_wait(e->lock, halt);
+    if (!status) e->lock->taken = 1;
+    pthread_mutex_unlock(&e->lock->guard);
+    if (!status) g4_pool_halt(e->compute.pool, halt);
+    return status;
+}
+
+void g4_engine_lock(const g4_engine *e) { g4_engine_enter(e, NULL, NULL); }
+
+void g4_engine_unlock(const g4_engine *e)
+{
+    g4_pool_halt(e->compute.pool, NULL);
+    pthread_mutex_lock(&e->lock->guard);
+    e->lock->taken = 0;
+    pthread_cond_signal(&e->lock->freed);
+    pthread_mutex_unlock(&e->lock->guard);
+}
+
+g4_status g4_engine_check(const g4_engine *e, g4_error *err)
+{
+    if (!e) return g4_fail(err, G4_ERR_ARGUMENT, "engine is NULL");
+    if (g4_pool_is_ours(e->compute.pool)) return G4_OK;
+    return g4_fail(err, G4_ERR_ARGUMENT, "this engine was opened before fork(): its threads are not in this process");
+}
+
 const g4_allocator *g4_engine_allocator(const g4_engine *e) { return e->a; }
 const g4_tokenizer *g4_engine_tokenizer(const g4_engine *e) { return &e->tokenizer; }
 const g4_config *g4_engine_config(const g4_engine *e) { return &e->file.config; }
@@ -44,6 +99,13 @@ static g4_status g4_choose_kernels(g4_engine *e, const char *isa, g4_error *err)
     return status;
 }
 
+static int g4_all_f32(const g4_file *f)
+{
+    for (int i = 0; i < f->n_tensors; i++)
+        if (f->table[i].layout == G4_LAYOUT_GROUPS16 && f->table[i].type != G4_TYPE_F32) return 0;
+    return 1;
+}
+
 /* Does any multiplied matrix read integers? */
 static int g4_reads_ints(const g4_file *f)
 {
@@ -70,7 +132,6 @@ static g4_status g4_open_buffers(g4_engine *e, g4_error *err)
     e->compute.room = g4_blocks_add(&e->blocks, (size_t)g4_pool_size(e->compute.pool), e->compute.room_floats,
                                     sizeof *e->compute.room);
     e->rows = g4_blocks_add(&e->blocks, (size_t)g4_model_max_rows(&e->model), 1, sizeof *e->rows);
-    e->logits = g4_blocks_add(&e->blocks, G4_HEAD_ROWS, g4_round_up(e->file.config.n_vocab, 16), sizeof *e->logits);
     e->work_bytes = e->model.pass_bytes + e->blocks.bytes;
     return e->blocks.failed
                ? g4_fail(err, G4_ERR_MEMORY, "no memory for work buffers of %.1f MB", (double)e->work_bytes / 1e6)
@@ -102,13 +163,16 @@ static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_
     if (!status && has_model) status = g4_place_weights(e, opt, err);
     if (status) return status;
     e->compute.reads_ints = g4_reads_ints(&e->file);
-    e->compute.pool = g4_pool_open(e->a, opt->n_threads ? opt->n_threads : g4_default_threads());
-    if (!e->compute.pool) return g4_fail(err, G4_ERR_MEMORY, "cannot start %d threads", opt->n_threads);
+    e->is_f32 = g4_all_f32(&e->file);
+    const int n_threads = opt->n_threads ? opt->n_threads : g4_default_threads();
+    e->compute.pool = g4_pool_open(e->a, n_threads);
+    if (!e->compute.pool) return g4_fail(err, G4_ERR_MEMORY, "cannot start %d threads", n_threads);
     return has_model ? g4_open_buffers(e, err) : G4_OK;
 }
 
 g4_status g4_engine_open(g4_engine **out, const g4_engine_options *opt, g4_error *err)
 {
+    if (!out) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     *out = NULL;
     static const g4_engine_options none = { 0 };
     if (!opt) opt = &none;
@@ -120,8 +184,10 @@ g4_status g4_engine_open(g4_engine **out, const g4_engine_options *opt, g4_error
     e->log = opt->log;
     e->log_user = opt->user;
     e->lock = &e->own_lock;
-    e->lock_ready = pthread_mutex_init(&e->own_lock, NULL) == 0;
-    const g4_status status = g4_engine_build(e, opt, err);
+    e->limits = opt->limits;
+    e->lock_ready = g4_lock_open(&e->own_lock);
+    const g4_status status =
+        e->lock_ready ? g4_engine_build(e, opt, err) : g4_fail(err, G4_ERR_MEMORY, "no lock for an engine");
     if (status)
         g4_engine_close(e);
     else
@@ -132,6 +198,7 @@ g4_status g4_engine_open(g4_engine **out, const g4_engine_options *opt, g4_error
 void g4_engine_close(g4_engine *e)
 {
     if (!e) return;
+    const int is_ours = !e->compute.pool || g4_pool_is_ours(e->compute.pool);
     g4_pool_close(e->compute.pool);
     g4_model_close(&e->model);
     g4_vision_close(e->vision);
@@ -139,7 +206,10 @@ void g4_engine_close(g4_engine *e)
     g4_soft_cache_close(&e->softs);
     g4_blocks_free(&e->blocks);
     g4_file_close(&e->file, e->a);
-    if (e->lock_ready) pthread_mutex_destroy(&e->own_lock);
+    if (e->lock_ready && is_ours) {
+        pthread_cond_destroy(&e->own_lock.freed);
+        pthread_mutex_destroy(&e->own_lock.guard);
+    }
     const g4_allocator a = e->allocator;
     g4_free(a.alloc_fn ? &a : NULL, e);
 }
@@ -191,6 +261,9 @@ static void g4_count_bytes(const g4_file *f, g4_engine_info *out)
 
 void g4_engine_get_info(const g4_engine *e, g4_engine_info *out)
 {
+    if (!out) return;
+    *out = (g4_engine_info) { 0 };
+    if (!e) return;
     const g4_config *c = &e->file.config;
     *out = (g4_engine_info) { .name = c->name,
                               .isa = e->compute.kernels->isa,
@@ -226,12 +299,14 @@ void g4_engine_get_info(const g4_engine *e, g4_engine_info *out)
 int g4_engine_get_tensor(const g4_engine *e, int i, g4_tensor_info *out)
 {
     static const char *const layouts[] = { "plain", "rows", "groups16" };
-    if (i < 0 || i >= e->file.n_tensors) return 0;
+    if (!e || !out || i < 0 || i >= e->file.n_tensors) return 0;
     const g4_tensor_entry *t = &e->file.table[i];
-    *out = (g4_tensor_info) {
-        t->name, g4_type_name(t->type), layouts[t->layout], (int)t->n_dims, { t->dims[0], t->dims[1], t->dims[2] },
-        t->size
-    };
+    *out = (g4_tensor_info) { .name = t->name,
+                              .type = g4_type_name(t->type),
+                              .layout = layouts[t->layout],
+                              .n_dims = (int)t->n_dims,
+                              .dims = { t->dims[0], t->dims[1], t->dims[2] },
+                              .bytes = t->size };
     return 1;
 }
 
@@ -243,6 +318,9 @@ const char *g4_isa_name(int i)
 
 void g4_sampling_recommended(const g4_engine *e, g4_sampling *out)
 {
+    if (!out) return;
+    *out = (g4_sampling) { 0 };
+    if (!e) return;
     const g4_config *c = &e->file.config;
     *out = (g4_sampling) { .temperature = c->temperature, .top_k = (int)c->top_k, .top_p = c->top_p };
 }
@@ -253,6 +331,8 @@ g4_status g4_tokenize(const g4_engine *e, const char *text, size_t len, int spec
                       size_t *n, g4_error *err)
 {
     g4_tokens ids = { NULL, 0, 0 };
+    if (!e || !n || (!text && len > 0) || (!out && cap > 0))
+        return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", !e ? "engine" : !n ? "n" : out || cap == 0 ? "text" : "out");
     *n = 0;
     const g4_status status = g4_tokenizer_encode(&e->tokenizer, e->a, text, len, specials, &ids, err);
     if (!status) {
@@ -267,7 +347,7 @@ g4_status g4_tokenize(const g4_engine *e, const char *text, size_t len, int spec
 size_t g4_token_bytes(const g4_engine *e, g4_token id, int skip_special, char *out)
 {
     int special = 0;
-    if (id < 0 || (uint32_t)id >= e->file.config.n_vocab) return 0;
+    if (!e || !out || id < 0 || (uint32_t)id >= e->file.config.n_vocab) return 0;
     const size_t n = g4_tokenizer_piece(&e->tokenizer, id, out, &special);
     return special && skip_special ? 0 : n;
 }

@@ -8,8 +8,6 @@
 #endif
 #include "generate.h"
 
-#include <time.h>
-
 #define G4_GUARD_TOKENS 64  /* repeated tokens that count as runaway: 64 equal ones, ... */
 #define G4_GUARD_BLOCKS 8   /* ... or 8 equal blocks that fill as many */
 #define G4_GUARD_PERIOD 256 /* longest block looked for */
@@ -43,13 +41,6 @@ typedef struct {
     int waiting; /* chosen tokens behind the timeline that are not evaluated yet: no logits were needed since */
     g4_draft draft;
 } g4_reply;
-
-static double g4_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* Evaluate the tokens that wait. */
 static g4_status g4_reply_evaluate(g4_reply *r, int guess, g4_error *err)
@@ -114,12 +105,12 @@ static int g4_candidates(g4_session *s, int k, g4_token *id)
 }
 
 /* Softcapped logits of some tokens, ascending, in s->work: only their groups of the head are computed. */
-static void g4_head_of_few(g4_session *s, const g4_token *id, int n)
+static g4_status g4_head_of_few(g4_session *s, const g4_token *id, int n, g4_error *err)
 {
     int groups[G4_FEW], n_groups = 0;
     for (int i = 0; i < n; i++)
         if (n_groups == 0 || groups[n_groups - 1] != id[i] / 16) groups[n_groups++] = id[i] / 16;
-    g4_session_head_groups(s, groups, n_groups, s->work);
+    return g4_timeline_head_groups(s, groups, n_groups, s->work, err);
 }
 
 /* ---- The choice --------------------------------------------------------------------------------------------- */
@@ -143,15 +134,12 @@ static g4_status g4_reply_logits(g4_reply *r, g4_token *few, int *n_few, g4_erro
 {
     g4_session *s = r->s;
     const int k = g4_choice_width(r);
-    if (*n_few > 0 && s->ready == G4_READY_STATE) {
-        g4_head_of_few(s, few, *n_few);
-        return G4_OK;
-    }
+    if (*n_few > 0 && s->ready == G4_READY_STATE) return g4_head_of_few(s, few, *n_few, err);
     g4_status status = g4_draft_logits(&r->draft, k > 0, err);
     if (status) return status;
     for (int i = 0; i < *n_few; i++) s->work[few[i]] = s->logits[few[i]];
     if (k > 0) *n_few = g4_candidates(s, k, few);
-    return k > 0 && *n_few == 0 ? g4_session_need_logits(s, err) : G4_OK;
+    return k > 0 && *n_few == 0 ? g4_timeline_need_logits(s, err) : G4_OK;
 }
 
 /* The next token, -1 when none is allowed. What the constraint decides alone is not evaluated yet, and of the head only
@@ -337,7 +325,7 @@ static g4_status g4_reply_step(g4_reply *r, g4_result *result, int *stopped, g4_
 static g4_status g4_reply_run(g4_reply *r, g4_result *result, g4_error *err)
 {
     int stopped = 0;
-    g4_status status = r->s->ready == G4_READY_NOTHING ? g4_session_need_raw(r->s, err) : G4_OK;
+    g4_status status = r->s->ready == G4_READY_NOTHING ? g4_timeline_need_raw(r->s, err) : G4_OK;
     while (!status && !stopped) status = g4_reply_step(r, result, &stopped, err);
     if (!status) status = g4_reply_evaluate(r, 0, err);
     result->n_tokens -= r->waiting; /* those that could not be evaluated are not in the timeline */
@@ -360,7 +348,22 @@ static g4_status g4_check_generate(const g4_session *s, const g4_generate_option
     return G4_OK;
 }
 
-g4_status g4_session_generate(g4_session *s, const g4_generate_options *opt, g4_result *out, g4_error *err)
+/* Generate into a timeline that the caller puts back when that fails. */
+static g4_status g4_reply_make(g4_session *s, const g4_generate_options *opt, const g4_sampling *sampling,
+                               g4_result *result, g4_error *err)
+{
+    g4_reply reply = { .s = s, .opt = opt, .sampling = sampling, .start = s->n, .pending = { .a = s->e->a } };
+    *result = (g4_result) { .stop_token = -1 };
+    g4_draft_open(&reply.draft, s, !opt->no_lookup);
+    const double start = g4_seconds();
+    const g4_status status = g4_reply_run(&reply, result, err);
+    result->seconds = g4_seconds() - start;
+    g4_draft_close(&reply.draft);
+    g4_buf_free(&reply.pending);
+    return status;
+}
+
+g4_status g4_timeline_generate(g4_session *s, const g4_generate_options *opt, g4_result *out, g4_error *err)
 {
     static const g4_generate_options defaults = { 0 };
     if (!opt) opt = &defaults;
@@ -368,15 +371,25 @@ g4_status g4_session_generate(g4_session *s, const g4_generate_options *opt, g4_
     g4_sampling_recommended(s->e, &recommended);
     const g4_sampling *sampling = opt->sampling ? opt->sampling : &recommended;
     g4_status status = g4_check_generate(s, opt, sampling, err);
+    g4_result result;
+    g4_checkpoint old;
+    if (!status) status = g4_checkpoint_take(&old, s, s->n, err);
     if (status) return status;
-    g4_reply reply = { .s = s, .opt = opt, .sampling = sampling, .start = s->n, .pending = { .a = s->e->a } };
-    g4_result result = { .stop_token = -1 };
-    g4_draft_open(&reply.draft, s, !opt->no_lookup);
-    const double start = g4_seconds();
-    status = g4_reply_run(&reply, &result, err);
-    result.seconds = g4_seconds() - start;
-    g4_draft_close(&reply.draft);
-    g4_buf_free(&reply.pending);
+    status = g4_reply_make(s, opt, sampling, &result, err);
+    if (status && status != G4_ERR_CANCELED) {
+        g4_checkpoint_restore(&old, s);
+        return status;
+    }
+    g4_checkpoint_drop(&old, s);
     if (out) *out = result;
     return status;
+}
+
+g4_status g4_session_generate(g4_session *s, const g4_generate_options *opt, g4_result *out, g4_error *err)
+{
+    g4_call call;
+    if (out) *out = (g4_result) { .stop_token = -1 };
+    g4_status status = g4_call_begin(&call, s, opt ? &opt->limits : NULL, err);
+    if (!status) status = g4_timeline_generate(s, opt, out, err);
+    return g4_call_end(&call, status);
 }

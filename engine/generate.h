@@ -9,18 +9,16 @@
 #define G4_DRAFT_MAX 7 /* guessed tokens evaluated together with a chosen one */
 _Static_assert(G4_DRAFT_MAX < G4_HEAD_ROWS, "the head computes the logits of a chosen token and its guesses at once");
 
-/* Positions past the timeline that are evaluated already, with tokens that were guessed. A session's one; zeroed it
- * makes no guesses. */
+/* Positions past the timeline that are evaluated already, with guessed tokens; it lives as long as one reply. The session
+ * has room for their states and logits. */
 typedef struct {
     g4_session *s;
-    float *states; /* (1 + G4_DRAFT_MAX, hidden): final states behind the chosen token and each guess, or NULL */
-    float *rows;   /* (1 + G4_DRAFT_MAX, pad16(vocab)): their logits, if rows_ready */
-    int rows_ready;
+    int wanted;                  /* it makes guesses at all */
+    int rows_ready;              /* the logits behind all guesses are there */
     int ahead, row;              /* guesses not yet confirmed; row of the present state */
     int length, rest, next_rest; /* guesses to make next time; tokens to wait first, and next time */
     double one, batch, gain;     /* seconds of a token alone, of the last batch, and what a batch gained lately */
 } g4_draft;
-/* Without the memory for them there are no guesses. */
 void g4_draft_open(g4_draft *d, g4_session *s, int wanted);
 void g4_draft_close(g4_draft *d);
 /* A token was chosen: is it what was guessed, so that it is evaluated already? Else the guesses are forgotten. */
@@ -33,5 +31,10 @@ g4_status g4_draft_evaluate(g4_draft *d, int waiting, int guess, g4_error *err);
 g4_status g4_draft_logits(g4_draft *d, int raw, g4_error *err);
 /* Choosing took so long, after `waited` tokens had to be evaluated. */
 void g4_draft_measure(g4_draft *d, int waited, double seconds);
+
+/* ---- Answers (generate.c) ------------------------------------------------------------------------------- */
+
+/* g4_session_generate within a call that is in the session already. */
+g4_status g4_timeline_generate(g4_session *s, const g4_generate_options *opt, g4_result *out, g4_error *err);
 
 #endif /* GEMMA4_GENERATE_H */

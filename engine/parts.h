@@ -20,6 +20,10 @@ typedef void (*g4_piece_fn)(const g4_task *task, int piece);
 g4_pool *g4_pool_open(const g4_allocator *a, int n_threads); /* NULL when out of memory or threads */
 void g4_pool_close(g4_pool *p);
 int g4_pool_size(const g4_pool *p);
+int g4_pool_is_ours(const g4_pool *p); /* no: this is a child made by fork(), where the threads are not */
+/* What the jobs from now on are done for: once it is halted, no piece is begun any more, and what the jobs make is not
+ * to be used. NULL: nothing ends them. */
+void g4_pool_halt(g4_pool *p, g4_halt *halt);
 #define G4_MAX_THREADS 256
 /* Physical cores this process may use: distinct first siblings among the CPUs of its affinity mask, at most the
  * control group's quota. */

@@ -9,6 +9,12 @@
 
 /* ---- Engine (engine.c) --------------------------------------------------------------------------------- */
 
+typedef struct { /* a lock whose waiters can be halted */
+    pthread_mutex_t guard;
+    pthread_cond_t freed;
+    int taken;
+} g4_lock;
+
 struct g4_engine {
     g4_allocator allocator;
     const g4_allocator *a; /* &allocator, or NULL for malloc */
@@ -21,19 +27,25 @@ struct g4_engine {
     g4_vision *vision; /* NULL: the file has none */
     g4_hearing *hearing;
     g4_soft_cache softs;
-    g4_blocks blocks;      /* the two below and what `compute` gives its threads */
-    g4_row *rows;          /* (rows of a pass): what goes through the model next */
-    float *logits;         /* (G4_HEAD_ROWS, pad16(n_vocab)): where the logits of every position are wanted */
-    pthread_mutex_t *lock; /* own_lock: of what one forward pass at a time uses, also through a const engine */
-    pthread_mutex_t own_lock;
+    g4_blocks blocks; /* `rows` and what `compute` gives its threads */
+    g4_row *rows;     /* (rows of a pass): what goes through the model next */
+    g4_limits limits; /* of each call that has no session and no options of its own */
+    g4_lock *lock;    /* own_lock: of what one forward pass at a time uses, also through a const engine */
+    g4_lock own_lock;
     int lock_ready;
-    uint64_t work_bytes;  /* of buffers */
-    uint64_t fingerprint; /* of configuration and weights, for saved states; computed at the first save or load */
+    int is_f32;            /* all weights are float32 */
+    atomic_int n_sessions; /* open now */
+    uint64_t work_bytes;   /* of buffers */
+    uint64_t fingerprint;  /* of configuration and weights, for saved states; computed at the first save or load */
 };
 
-/* The lock guards threads, buffers, pages and remembered soft tokens; it is held for the length of a forward pass. */
+/* The lock guards threads, buffers and remembered soft tokens; it is held for the length of a forward pass. */
 void g4_engine_lock(const g4_engine *e);
-void g4_engine_unlock(const g4_engine *e);
+/* The same for a call that may be halted while it waits (it has no lock then) and while the threads work for it. */
+g4_status g4_engine_enter(const g4_engine *e, g4_halt *halt, g4_error *err);
+void g4_engine_unlock(const g4_engine *e); /* after either */
+/* Is this an engine whose threads are here? Not a NULL, and not one that was open before this process was forked. */
+g4_status g4_engine_check(const g4_engine *e, g4_error *err);
 const g4_allocator *g4_engine_allocator(const g4_engine *e);
 const g4_tokenizer *g4_engine_tokenizer(const g4_engine *e);
 const g4_config *g4_engine_config(const g4_engine *e);
@@ -53,9 +65,16 @@ uint64_t g4_available_memory(void);
 /* ---- Session (session.c) ----------------------------------------------------------------------------------- */
 
 typedef struct { /* a position that can be returned to */
+    int refs;    /* the session, and a call in progress that keeps what the session was */
     int pos;
     g4_kv_snapshot kv;
 } g4_snapshot;
+
+typedef struct { /* lets one call at a time into a session, also through a const one */
+    atomic_int busy;
+    g4_cancel canceled; /* g4_session_cancel */
+    g4_halt *halt;      /* of the call that is in */
+} g4_gate;
 
 typedef enum { /* what is known behind the last position */
                G4_READY_NOTHING,
@@ -70,25 +89,52 @@ struct g4_session { /* a timeline: tokens, the media among them, keys and values
     uint64_t snapshot_budget;
     g4_progress_fn progress;
     void *user;
+    g4_limits limits; /* of each call */
+    g4_gate *gate;    /* own_gate */
+    g4_gate own_gate;
     int n;            /* positions evaluated */
     g4_token *tokens; /* (n_ctx) */
     g4_medium *media; /* by position */
     int n_media, cap_media;
     g4_kv kv;
-    g4_snapshot *snapshots; /* by position */
+    g4_snapshot **snapshots; /* by position */
     int n_snapshots, cap_snapshots;
     g4_blocks blocks; /* of fixed size: tokens, and all below */
     g4_readiness ready;
-    float *state;               /* (hidden): of the last position, before its norm */
-    float *logits;              /* (vocab): of the last position */
-    float *group_max;           /* (vocab / 16) */
-    float *work;                /* (vocab): logits after penalties */
-    g4_candidate *candidates;   /* (vocab) */
-    uint32_t *mask, *seen;      /* (vocab / 32 + 1): what the constraint allows; what the timeline holds */
-    uint64_t n_evaluated;       /* positions run through the model */
-    uint64_t n_head_rows;       /* rows of the vocabulary head computed ... */
+    float *state;             /* (hidden): of the last position, before its norm */
+    float *logits;            /* (vocab): of the last position */
+    float *group_max;         /* (vocab / 16) */
+    float *work;              /* (vocab): logits after penalties */
+    g4_candidate *candidates; /* (vocab) */
+    uint32_t *mask, *seen;    /* (vocab / 32 + 1): what the constraint allows; what the timeline holds */
+    float *guessed_states; /* (G4_HEAD_ROWS, hidden): final states behind a chosen token and guesses at what follows */
+    float *guessed_logits; /* (G4_HEAD_ROWS, pad16(vocab)) */
+    uint64_t n_evaluated;  /* positions run through the model */
+    uint64_t n_head_rows;  /* rows of the vocabulary head computed ... */
     uint64_t n_guessed, n_held; /* ... guesses evaluated, and those that were right: for tests and benches */
 };
+
+/* ---- Soft tokens (encode.c) --------------------------------------------------------------------------------- */
+
+void g4_engine_halt(const g4_engine *e, g4_halt *halt); /* for a call without a session or options of its own */
+/* g4_image_encode or g4_frame_encode, and g4_audio_encode, within a call that has begun. */
+g4_status g4_encode_picture(g4_soft **out, g4_engine *e, const g4_image *image, int is_frame, g4_halt *halt,
+                            g4_error *err);
+g4_status g4_encode_sound(g4_soft **out, g4_engine *e, const g4_audio *block, g4_halt *halt, g4_error *err);
+
+/* ---- Calls on a session (session.c) --------------------------------------------------------------------------- */
+
+/* A public call on a session begins and ends so; what it calls in between are the functions of timelines below. */
+typedef struct {
+    g4_gate *gate; /* NULL: it was not let in */
+    g4_halt halt;
+} g4_call;
+/* Fails for a NULL, in a forked child, while another call is in, and when the call was cancelled before it began. `more`
+ * are limits beside the session's own; NULL: none. g4_call_end must follow in any case. */
+g4_status g4_call_begin(g4_call *call, const g4_session *s, const g4_limits *more, g4_error *err);
+g4_status g4_call_end(g4_call *call, g4_status status); /* returns status */
+
+/* ---- Timelines (timeline.c) ------------------------------------------------------------------------------------ */
 
 /* What is asked of positions that are evaluated: softcapped logits of each to `row`; or the final states of the last
  * n_states of them, (n_states, hidden), and no logits; or neither: raw logits of the last one. */
@@ -97,18 +143,43 @@ typedef struct {
     void *user;
     float *states;
     int n_states;
+    int is_prompt; /* tell how far it has come */
+    int keep;      /* when cancelled, keep what was evaluated */
 } g4_wish;
-/* Evaluate positions [s->n, end) of the timeline, whose tokens and media are in place. On failure the timeline is cut
- * back to where it was. */
-g4_status g4_session_run(g4_session *s, int end, const g4_wish *wish, g4_error *err);
+/* Evaluate positions [s->n, end) of the timeline, whose tokens and media are in place. When it fails the timeline ends
+ * where it did, or with `keep` at or before the place that was reached. */
+g4_status g4_timeline_run(g4_session *s, int end, const g4_wish *wish, g4_error *err);
 /* Have logits of the last position, raw or softcapped; softcapped. */
-g4_status g4_session_need_raw(g4_session *s, g4_error *err);
-g4_status g4_session_need_logits(g4_session *s, g4_error *err);
+g4_status g4_timeline_need_raw(g4_session *s, g4_error *err);
+g4_status g4_timeline_need_logits(g4_session *s, g4_error *err);
 /* Softcapped logits (n, stride) behind final states (n, hidden), n <= G4_HEAD_ROWS. */
-void g4_session_head(g4_session *s, const float *states, int n, float *logits, size_t stride);
+g4_status g4_timeline_head(g4_session *s, const float *states, int n, float *logits, size_t stride, g4_error *err);
 /* Softcapped logits of the last position, of groups of 16 tokens (n, ascending), when its final state is ready; other
  * logits are left as they are. */
-void g4_session_head_groups(g4_session *s, const int *groups, int n, float *logits);
-uint64_t g4_session_n_head_rows(const g4_session *s); /* rows of the vocabulary head computed so far, for tests */
+g4_status g4_timeline_head_groups(g4_session *s, const int *groups, int n, float *logits, g4_error *err);
+
+/* Append a prompt and evaluate it; what fails leaves the timeline as it was, but for `keep`. */
+g4_status g4_timeline_append(g4_session *s, const g4_prompt *p, const g4_wish *wish, g4_error *err);
+g4_status g4_timeline_sync(g4_session *s, const g4_prompt *prompt, int *reused, g4_error *err);
+g4_status g4_timeline_rewind(g4_session *s, int n, g4_error *err);
+g4_status g4_timeline_mark(g4_session *s, g4_error *err);
+void g4_timeline_clear(g4_session *s); /* all of it, its snapshots too */
+
+/* What a timeline was, held by references to its pages, media and snapshots while a call changes it. */
+typedef struct {
+    int n, first; /* positions; the first that may be overwritten */
+    g4_kv_snapshot kv;
+    g4_token *tokens; /* [first, n) */
+    g4_medium *media;
+    g4_snapshot **snapshots;
+    int n_media, n_snapshots;
+    g4_readiness ready;
+    float *state, *logits, *group_max; /* those that are ready */
+    g4_blocks blocks;                  /* all arrays above */
+} g4_checkpoint;
+/* Positions before `first` will stay as they are. One of the two others must follow. */
+g4_status g4_checkpoint_take(g4_checkpoint *c, const g4_session *s, int first, g4_error *err);
+void g4_checkpoint_restore(g4_checkpoint *c, g4_session *s);
+void g4_checkpoint_drop(g4_checkpoint *c, const g4_session *s);
 
 #endif /* GEMMA4_SESSION_H */

@@ -15,6 +15,7 @@ g4_soft *g4_soft_new(const g4_allocator *a, g4_token token, const uint64_t key[2
     s->token = token;
     memcpy(s->key, key, sizeof s->key);
     s->n = n;
+    s->hidden = hidden;
     atomic_init(&s->refs, 1);
     s->rows = g4_alloc(a, (size_t)n, hidden * sizeof *s->rows);
     if (s->rows) return s;
@@ -68,9 +69,9 @@ g4_soft *g4_soft_cache_find(g4_soft_cache *c, const uint64_t key[2])
     return NULL;
 }
 
-void g4_soft_cache_add(g4_soft_cache *c, g4_soft *soft, size_t hidden)
+void g4_soft_cache_add(g4_soft_cache *c, g4_soft *soft)
 {
-    const size_t row = hidden * sizeof(float);
+    const size_t row = soft->hidden * sizeof(float);
     size_t bytes = (size_t)soft->n * row;
     for (int i = 0; i < c->n; i++) bytes += (size_t)c->slots[i]->n * row;
     while (c->n > 0 && (c->n == G4_SOFT_SLOTS || bytes > G4_SOFT_CACHE_BYTES)) {

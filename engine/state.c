@@ -30,11 +30,13 @@ typedef struct {
     void *user;
     uint64_t sum;
     g4_error *err;
+    g4_halt *halt;    /* of the call that saves or loads, or NULL */
     g4_status status; /* the first failure; later calls do nothing */
 } g4_state_io;
 
 static void g4_state_put(g4_state_io *io, const void *data, size_t n)
 {
+    if (!io->status) io->status = g4_halt_check(io->halt, io->err);
     if (io->status) return;
     io->sum = g4_checksum_step(io->sum, g4_checksum(data, n));
     if (io->write(io->user, data, n)) io->status = g4_fail(io->err, G4_ERR_IO, "writing the session failed");
@@ -42,6 +44,7 @@ static void g4_state_put(g4_state_io *io, const void *data, size_t n)
 
 static void g4_state_get(g4_state_io *io, void *data, size_t n)
 {
+    if (!io->status) io->status = g4_halt_check(io->halt, io->err);
     if (io->status) return;
     if (io->read(io->user, data, n))
         io->status = g4_fail(io->err, G4_ERR_IO, "the saved session cannot be read, or is truncated");
@@ -71,10 +74,10 @@ static uint64_t g4_engine_fingerprint(g4_engine *e)
 
 /* ---- Saving --------------------------------------------------------------------------------------------- */
 
-g4_status g4_session_save(const g4_session *s, g4_write_fn write, void *user, g4_error *err)
+static g4_status g4_state_write(const g4_session *s, g4_write_fn write, void *user, g4_error *err)
 {
     const size_t hidden = s->e->file.config.hidden;
-    g4_state_io io = { .write = write, .user = user, .err = err };
+    g4_state_io io = { .write = write, .user = user, .err = err, .halt = s->gate->halt };
     const g4_state_header h = { .magic = G4_STATE_MAGIC,
                                 .version = G4_STATE_VERSION,
                                 .endian = G4_FILE_ENDIAN,
@@ -102,6 +105,15 @@ g4_status g4_session_save(const g4_session *s, g4_write_fn write, void *user, g4
     const uint64_t sum = io.sum;
     g4_state_put(&io, &sum, sizeof sum);
     return io.status;
+}
+
+g4_status g4_session_save(const g4_session *s, g4_write_fn write, void *user, g4_error *err)
+{
+    g4_call call;
+    if (!write) return g4_fail(err, G4_ERR_ARGUMENT, "write is NULL");
+    g4_status status = g4_call_begin(&call, s, NULL, err);
+    if (!status) status = g4_state_write(s, write, user, err);
+    return g4_call_end(&call, status);
 }
 
 /* ---- Loading -------------------------------------------------------------------------------------------- */
@@ -162,7 +174,7 @@ static g4_status g4_state_load_pages(g4_session *s, g4_state_io *io)
 {
     const uint32_t end = (uint32_t)((s->n + G4_PAGE - 1) / G4_PAGE);
     for (int i = 0; i < s->kv.n_caches && !io->status; i++) {
-        g4_cache *c = &s->kv.caches[i];
+        const g4_cache *c = &s->kv.caches[i];
         const int window = c->shape.window;
         uint32_t range[2] = { 0, 0 };
         g4_state_get(io, range, sizeof range);
@@ -171,12 +183,9 @@ static g4_status g4_state_load_pages(g4_session *s, g4_state_io *io)
             range[0] * G4_PAGE > (uint32_t)(window ? g4_window_start(s->n, window) : 0))
             return g4_fail(io->err, G4_ERR_FORMAT, "saved session: pages %u to %u of cache %d do not hold %d positions",
                            range[0], range[1], i, s->n);
-        c->first = c->end = (int)range[0];
-        for (; c->end < (int)range[1] && !io->status; c->end++) {
-            if (!(c->pages[c->end] = g4_page_open(s->e->a, c->page_bytes)))
-                return g4_fail(io->err, G4_ERR_MEMORY, "no memory for keys and values");
-            g4_state_get(io, c->pages[c->end]->data, c->page_bytes);
-        }
+        if (!g4_kv_hold(&s->kv, i, (int)range[0], (int)range[1]))
+            return g4_fail(io->err, G4_ERR_MEMORY, "no memory for keys and values");
+        for (int p = c->first; p < c->end && !io->status; p++) g4_state_get(io, c->pages[p]->data, c->page_bytes);
     }
     return io->status;
 }
@@ -191,22 +200,35 @@ static g4_status g4_state_check_sum(g4_state_io *io)
     return io->status;
 }
 
+/* The rest of the file, behind its header, into a new session. */
+static g4_status g4_state_read(g4_session *s, g4_state_io *io, const g4_state_header *h)
+{
+    g4_call call;
+    g4_status status = g4_call_begin(&call, s, NULL, io->err);
+    io->halt = call.gate ? &call.halt : NULL;
+    if (!status) status = g4_state_load_tokens(s, io, h);
+    if (!status) status = g4_state_load_media(s, io, h->n_media);
+    if (!status) status = g4_state_load_pages(s, io);
+    if (!status) status = g4_state_check_sum(io);
+    if (!status) status = g4_timeline_need_raw(s, io->err);
+    return g4_call_end(&call, status);
+}
+
 g4_status g4_session_load(g4_session **out, g4_engine *e, const g4_session_options *opt, g4_read_fn read, void *user,
                           g4_error *err)
 {
+    if (!out || !read) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", out ? "read" : "out");
     *out = NULL;
     g4_state_io io = { .read = read, .user = user, .err = err };
     g4_state_header h;
     g4_session *s = NULL;
+    g4_status status = g4_engine_check(e, err);
+    if (status) return status;
     g4_state_get(&io, &h, sizeof h);
-    g4_status status = io.status;
+    status = io.status;
     if (!status) status = g4_state_check_header(&h, e, err);
     if (!status) status = g4_session_open(&s, e, opt, err);
-    if (!status) status = g4_state_load_tokens(s, &io, &h);
-    if (!status) status = g4_state_load_media(s, &io, h.n_media);
-    if (!status) status = g4_state_load_pages(s, &io);
-    if (!status) status = g4_state_check_sum(&io);
-    if (!status) status = g4_session_need_raw(s, err);
+    if (!status) status = g4_state_read(s, &io, &h);
     if (status)
         g4_session_close(s);
     else

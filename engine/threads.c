@@ -5,7 +5,6 @@
 #include "parts.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -39,6 +38,8 @@ struct g4_pool {
     int n_started;
     g4_piece_fn fn; /* of the current job; written before the ticket is published */
     void *job;
+    g4_halt *halt;           /* of the call that the job is done for, or NULL */
+    pid_t pid;               /* of the process that has the threads: a child made by fork() has none of them */
     _Atomic uint64_t ticket; /* generation << 48 | number of pieces << 24 | next piece */
     atomic_int n_done;
     atomic_int n_sleeping, caller_sleeps, quit;
@@ -66,8 +67,9 @@ static void g4_pool_work(g4_pool *p, int worker)
         if (next >= n) return;
         const int some = g4_max_int(1, g4_min_int((n - next) / (3 * p->n), G4_CLAIM_MAX));
         if (!atomic_compare_exchange_weak(&p->ticket, &ticket, ticket + (uint64_t)some)) continue;
+        /* What was claimed keeps the job, and so its call, from ending; before that the call may be over. */
         const g4_task task = { p->job, worker };
-        for (int piece = next; piece < next + some; piece++) p->fn(&task, piece);
+        for (int piece = next; piece < next + some && !g4_halted(p->halt); piece++) p->fn(&task, piece);
         if (atomic_fetch_add(&p->n_done, some) + some == n && atomic_load(&p->caller_sleeps)) {
             pthread_mutex_lock(&p->lock);
             pthread_cond_signal(&p->finished);
@@ -104,9 +106,10 @@ static void *g4_pool_main(void *arg)
     return NULL;
 }
 
-void g4_pool_close(g4_pool *p)
+/* End the threads. In a child made by fork() they are not there, and locks are as the parent held them. */
+static void g4_pool_end_threads(g4_pool *p)
 {
-    if (!p) return;
+    if (p->pid != getpid()) return;
     pthread_mutex_lock(&p->lock);
     atomic_store(&p->quit, 1);
     pthread_cond_broadcast(&p->wake);
@@ -115,6 +118,12 @@ void g4_pool_close(g4_pool *p)
     pthread_cond_destroy(&p->wake);
     pthread_cond_destroy(&p->finished);
     pthread_mutex_destroy(&p->lock);
+}
+
+void g4_pool_close(g4_pool *p)
+{
+    if (!p) return;
+    g4_pool_end_threads(p);
     g4_free(p->a, p->threads);
     g4_free(p->a, p->workers);
     g4_free(p->a, p);
@@ -126,6 +135,7 @@ g4_pool *g4_pool_open(const g4_allocator *a, int n_threads)
     if (!p) return NULL;
     p->a = a;
     p->n = n_threads;
+    p->pid = getpid();
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     pthread_cond_init(&p->finished, NULL);
@@ -147,12 +157,14 @@ g4_pool *g4_pool_open(const g4_allocator *a, int n_threads)
 }
 
 int g4_pool_size(const g4_pool *p) { return p->n; }
+int g4_pool_is_ours(const g4_pool *p) { return p->pid == getpid(); }
+void g4_pool_halt(g4_pool *p, g4_halt *halt) { p->halt = halt; }
 
 void g4_parallel_for(g4_pool *p, int n_pieces, g4_piece_fn fn, void *job)
 {
     if (n_pieces <= 1 || p->n == 1) {
         const g4_task task = { job, 0 };
-        for (int i = 0; i < n_pieces; i++) fn(&task, i);
+        for (int i = 0; i < n_pieces && !g4_halted(p->halt); i++) fn(&task, i);
         return;
     }
     p->fn = fn;

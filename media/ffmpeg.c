@@ -223,7 +223,7 @@ g4_status g4_ffmpeg_image(const g4_media *m, const g4_input *in, g4_image *out, 
     else if (!s && p.bytes.len < 3)
         s = g4_fail(err, G4_ERR_FORMAT, "%.40s found no picture in it", m->ffmpeg);
     if (!s) s = g4_pnm_decode(m, (const uint8_t *)p.bytes.data, p.bytes.len, &pixels, err);
-    if (!s) *out = (g4_image) { pixels.rgb, pixels.w, pixels.h, 0, 0 };
+    if (!s) *out = (g4_image) { .pixels = pixels.rgb, .width = pixels.w, .height = pixels.h };
     g4_buf_free(&p.bytes);
     return s;
 }
@@ -516,6 +516,6 @@ g4_status g4_ffmpeg_video(const g4_media *m, const g4_input *in, g4_video *out, 
         g4_free(m->a, sound);
         return s;
     }
-    *out = (g4_video) { frames.frames, frames.seconds, frames.n, sound };
+    *out = (g4_video) { .frames = frames.frames, .seconds = frames.seconds, .n_frames = frames.n, .sound = sound };
     return G4_OK;
 }

@@ -122,7 +122,7 @@ static g4_status g4_media_decode_picture(const g4_media *m, const uint8_t *data,
     const g4_status s = g4_is_png(data, size)    ? g4_png_decode(m, data, size, &p, err)
                         : g4_is_jpeg(data, size) ? g4_jpeg_decode(m, data, size, &p, err)
                                                  : g4_pnm_decode(m, data, size, &p, err);
-    if (!s) *out = (g4_image) { p.rgb, p.w, p.h, 0, 0 };
+    if (!s) *out = (g4_image) { .pixels = p.rgb, .width = p.w, .height = p.h };
     return s;
 }
 

@@ -363,7 +363,7 @@ g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budge
     uint8_t *scaled = NULL;
     s = g4_resize(a, img, w, h, &scaled, err);
     if (s) return s;
-    g4_patches p = { n_tokens * pool * pool, w / patch, h / patch, n_tokens, NULL, NULL };
+    g4_patches p = { .n = n_tokens * pool * pool, .grid_w = w / patch, .grid_h = h / patch, .n_tokens = n_tokens };
     p.pixels = g4_alloc(a, (size_t)p.n, (size_t)patch * (size_t)patch * 3 * sizeof *p.pixels);
     p.pos = g4_alloc(a, (size_t)p.n, 2 * sizeof *p.pos);
     if (p.pixels && p.pos) {

@@ -168,7 +168,7 @@ int64_t g4_frames_next(const g4_frames *f) { return f->n * f->total / f->n_wante
 void g4_frames_add(g4_frames *f, g4_pixels *p)
 {
     f->seconds[f->n] = (double)g4_frames_next(f) / f->fps;
-    f->frames[f->n++] = (g4_image) { p->rgb, p->w, p->h, 0, 0 };
+    f->frames[f->n++] = (g4_image) { .pixels = p->rgb, .width = p->w, .height = p->h };
     memset(p, 0, sizeof *p);
 }
 

@@ -69,7 +69,7 @@ static void g4_compare(const char *path, const g4_sampling *sampling, int stop_a
     for (int way = 0; way < WAYS; way++) {
         g4_session *s = NULL, *fork = NULL;
         turns = (g4_turns) { .end_at = end_at };
-        const g4_constraint constraint = { g4_turns_mask, g4_turns_accept, &turns };
+        const g4_constraint constraint = { .mask = g4_turns_mask, .accept = g4_turns_accept, .user = &turns };
         heard[way].stop_at = stop_at;
         const g4_generate_options opt = { .sampling = sampling,
                                           .max_tokens = REPLY,
@@ -82,9 +82,9 @@ static void g4_compare(const char *path, const g4_sampling *sampling, int stop_a
                                           .user = &heard[way] };
         const g4_session_options so = { .n_ctx = PROMPT + REPLY + 8, .chunk = way == 3 ? 3 : 0 };
         int bad = g4_session_open(&s, e, &so, &err) || g4_session_eval(s, prompt, PROMPT, &err);
-        const uint64_t before = bad ? 0 : g4_session_n_head_rows(s);
+        const uint64_t before = bad ? 0 : s->n_head_rows;
         bad = bad || g4_session_generate(s, &opt, &result[way], &err);
-        if (!bad) rows[way] = g4_session_n_head_rows(s) - before;
+        if (!bad) rows[way] = s->n_head_rows - before;
         bad = bad || g4_session_fork(&fork, s, &err);
         G4_EXPECT(!bad, "%s: %s", path, err.message);
         logits[way] = bad ? NULL : malloc(2 * (size_t)info.n_vocab * sizeof **logits);
@@ -130,7 +130,7 @@ static void g4_forced(const char *path)
     g4_error err = { 0 };
     g4_result result;
     const g4_token prompt[3] = { 2, 5, 9 };
-    const g4_constraint constraint = { g4_one_mask, NULL, NULL };
+    const g4_constraint constraint = { .mask = g4_one_mask };
     const g4_generate_options opt = {
         .max_tokens = 50, .no_guard = 1, .ignore_stop_ids = 1, .constraint = &constraint
     };
@@ -138,10 +138,10 @@ static void g4_forced(const char *path)
                     g4_session_open(&s, e, NULL, &err) || g4_session_eval(s, prompt, 3, &err);
     G4_EXPECT(!bad, "%s: %s", path, err.message);
     if (!bad) {
-        const uint64_t before = g4_session_n_head_rows(s);
+        const uint64_t before = s->n_head_rows;
         G4_EXPECT(g4_session_generate(s, &opt, &result, &err) == G4_OK && result.n_tokens == 50, "%s", err.message);
-        G4_EXPECT(g4_session_n(s) == 53 && g4_session_n_head_rows(s) == before, "%s: %d head rows", path,
-                  (int)(g4_session_n_head_rows(s) - before));
+        G4_EXPECT(g4_session_n(s) == 53 && s->n_head_rows == before, "%s: %d head rows", path,
+                  (int)(s->n_head_rows - before));
     }
     g4_session_close(s);
     g4_engine_close(e);

@@ -166,7 +166,7 @@ static void g4_check_patches(const g4_record *r)
     int kind = (int)g4_read_u32(&d), budget = (int)g4_read_u32(&d), n = (int)g4_read_u32(&d), gw = (int)g4_read_u32(&d),
         gh = (int)g4_read_u32(&d);
     uint8_t *pixels = g4_pattern(kind, (int)r->width, (int)r->height);
-    g4_image img = { pixels, (int)r->width, (int)r->height, 0, 0 };
+    g4_image img = { .pixels = pixels, .width = (int)r->width, .height = (int)r->height };
     g4_patches p;
     g4_error err = { G4_OK, "" };
     g4_status s = g4_image_patches(NULL, &img, budget, 16, 3, &p, &err);
@@ -194,7 +194,7 @@ static void g4_check_patches(const g4_record *r)
 static void g4_test_patch_arguments(void)
 {
     uint8_t px[12 * 2] = { 0 };
-    g4_image img = { px, 2, 2, 0, 0 };
+    g4_image img = { .pixels = px, .width = 2, .height = 2 };
     g4_patches p;
     g4_error err;
     for (int budget = -1; budget <= 1121; budget++) {
@@ -209,7 +209,11 @@ static void g4_test_patch_arguments(void)
               "max_tokens 70 of a square: %d tokens", p.n_tokens);
     g4_patches_free(NULL, &p);
     g4_image bad[] = {
-        { NULL, 2, 2, 0, 0 }, { px, 0, 2, 0, 0 }, { px, 2, -1, 0, 0 }, { px, 2, 2, 5, 0 }, { px, 2, 2, 0, 71 }
+        { .width = 2, .height = 2 },
+        { .pixels = px, .height = 2 },
+        { .pixels = px, .width = 2, .height = -1 },
+        { .pixels = px, .width = 2, .height = 2, .stride = 5 },
+        { .pixels = px, .width = 2, .height = 2, .max_tokens = 71 },
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         G4_EXPECT(g4_image_patches(NULL, &bad[i], 0, 16, 3, &p, &err) == G4_ERR_ARGUMENT,
@@ -218,7 +222,8 @@ static void g4_test_patch_arguments(void)
     uint8_t *wide = g4_pattern(0, 100, 60), *tight = malloc(40 * 30 * 3);
     if (!tight) exit(1);
     for (size_t y = 0; y < 30; y++) memcpy(tight + y * 120, wide + (y + 7) * 300 + 33, 120);
-    g4_image a = { wide + 7 * 300 + 33, 40, 30, 300, 0 }, b = { tight, 40, 30, 0, 0 };
+    g4_image a = { .pixels = wide + 7 * 300 + 33, .width = 40, .height = 30, .stride = 300 },
+             b = { .pixels = tight, .width = 40, .height = 30 };
     g4_patches pa, pb;
     G4_EXPECT(!g4_image_patches(NULL, &a, 70, 16, 3, &pa, &err) && !g4_image_patches(NULL, &b, 70, 16, 3, &pb, &err) &&
                   pa.n == pb.n && !memcmp(pa.pixels, pb.pixels, (size_t)pa.n * 768 * sizeof(float)),
@@ -238,7 +243,7 @@ static void g4_test_png_writer(void)
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         for (int kind = 0; kind < 3; kind++) {
             uint8_t *px = g4_pattern(kind, sizes[i][0], sizes[i][1]);
-            g4_image img = { px, sizes[i][0], sizes[i][1], 0, 0 }, back;
+            g4_image img = { .pixels = px, .width = sizes[i][0], .height = sizes[i][1] }, back;
             g4_bytes out = { 0 };
             g4_status s = g4_png_write(&img, g4_put_fn, &out, NULL, &err);
             if (!s) s = g4_image_decode(&back, out.data, out.n, NULL, &err);
@@ -253,7 +258,7 @@ static void g4_test_png_writer(void)
         }
     }
     uint8_t px[3] = { 0 };
-    g4_image img = { px, 1, 1, 0, 0 };
+    g4_image img = { .pixels = px, .width = 1, .height = 1 };
     G4_EXPECT(g4_png_write(&img, NULL, NULL, NULL, &err) == G4_ERR_ARGUMENT, "a NULL writer");
 }
 
@@ -588,7 +593,7 @@ static void g4_check_allocations(const char *name, const uint8_t *data, size_t n
 static void g4_test_allocations(void)
 {
     uint8_t *px = g4_pattern(0, 30, 20);
-    g4_image img = { px, 30, 20, 0, 0 };
+    g4_image img = { .pixels = px, .width = 30, .height = 20 };
     for (long at = 0, done = 0; !done; at++) {
         g4_failing f = { 0, at, 0 };
         g4_allocator a = g4_failing_allocator(&f);
@@ -616,7 +621,7 @@ static void g4_test_limits(void)
     g4_error err;
     g4_image img;
     uint8_t *px = g4_pattern(2, 40, 30);
-    g4_image src = { px, 40, 30, 0, 0 };
+    g4_image src = { .pixels = px, .width = 40, .height = 30 };
     g4_bytes png = { 0 };
     g4_media_options opt = { .ffmpeg = "", .max_pixels = 1199 };
     G4_EXPECT(!g4_png_write(&src, g4_put_fn, &png, NULL, &err), "%s", err.message);

@@ -30,12 +30,12 @@ static g4_soft *g4_encode_case(g4_engine *e, const g4_ref_file *f, int kind, int
     if (kind == 2) {
         const int32_t *sound = (const int32_t *)g4_ref_get(f, "sounds", 0, 0).data + 2 * c;
         float *samples = g4_sound((size_t)sound[0], sound[1], (uint32_t)c);
-        g4_audio_encode(&soft, e, &(g4_audio) { samples, (size_t)sound[0] }, NULL);
+        g4_audio_encode(&soft, e, &(g4_audio) { .samples = samples, .n_samples = (size_t)sound[0] }, NULL);
         free(samples);
     } else {
         const int32_t *size = (const int32_t *)g4_ref_get(f, "pictures", 0, 0).data + 3 * c;
         uint8_t *pixels = g4_picture(size[0], size[1], (uint32_t)c);
-        const g4_image image = { pixels, size[0], size[1], 0, size[2] };
+        const g4_image image = { .pixels = pixels, .width = size[0], .height = size[1], .max_tokens = size[2] };
         if (kind == 0)
             g4_image_encode(&soft, e, &image, NULL);
         else
@@ -52,7 +52,7 @@ static int g4_case_open(g4_case *k, g4_engine *e, const g4_ref_file *f, int i)
     const int32_t *ids = tokens.data, *files = media.data;
     const int n_media = (int)media.head.dims[0];
     memset(k, 0, sizeof *k);
-    k->p = (g4_prompt) { k->tokens, 0, k->media, 0 };
+    k->p = (g4_prompt) { .tokens = k->tokens, .media = k->media };
     for (size_t t = 0; t < tokens.n; t++) {
         int n = 1;
         if (k->p.n_media < n_media && n_media > 0) {
@@ -227,7 +227,8 @@ static void g4_test_turns(const char *name, const char *ref)
         g4_soft *mine = k->media[0].soft;
         uint8_t *pixels = g4_picture(200, 150, 99);
         g4_soft *changed = NULL;
-        g4_image_encode(&changed, e, &(g4_image) { pixels, 200, 150, 0, 70 }, NULL);
+        g4_image_encode(&changed, e, &(g4_image) { .pixels = pixels, .width = 200, .height = 150, .max_tokens = 70 },
+                        NULL);
         free(pixels);
         if (changed && g4_soft_n(changed) == n_soft) {
             k->media[0].soft = changed;
@@ -242,7 +243,7 @@ static void g4_test_turns(const char *name, const char *ref)
         G4_EXPECT(!g4_session_sync(s, &k->p, NULL, NULL), "%s: sync", name);
         G4_EXPECT(!g4_session_rewind(s, at + n_soft + 3, NULL) && g4_session_n(s) == at + n_soft + 3, "%s: rewind",
                   name);
-        const g4_prompt rest = { k->tokens + at + n_soft + 3, n - at - n_soft - 3, NULL, 0 };
+        const g4_prompt rest = { .tokens = k->tokens + at + n_soft + 3, .n = n - at - n_soft - 3 };
         G4_EXPECT(!g4_session_eval_prompt(s, &rest, NULL) &&
                       memcmp(g4_session_logits(s), g4_session_logits(fresh), bytes) == 0,
                   "%s: rewind gives other bits", name);
@@ -269,24 +270,34 @@ static void g4_test_refusals(void)
     float samples[161] = { 0 };
     g4_soft *soft = NULL;
     g4_error err;
-    G4_EXPECT(g4_image_encode(&soft, e2b, &(g4_image) { pixels, 1, 1, 0, 71 }, &err) == G4_ERR_ARGUMENT && !soft,
+    G4_EXPECT(g4_image_encode(&soft, e2b, &(g4_image) { .pixels = pixels, .width = 1, .height = 1, .max_tokens = 71 },
+                              &err) == G4_ERR_ARGUMENT &&
+                  !soft,
               "budget 71");
-    G4_EXPECT(g4_image_encode(&soft, e2b, &(g4_image) { pixels, 0, 1, 0, 70 }, &err) == G4_ERR_ARGUMENT && !soft,
+    G4_EXPECT(g4_image_encode(&soft, e2b, &(g4_image) { .pixels = pixels, .height = 1, .max_tokens = 70 }, &err) ==
+                      G4_ERR_ARGUMENT &&
+                  !soft,
               "an empty picture");
     G4_EXPECT(g4_image_encode(&soft, e2b, NULL, &err) == G4_ERR_ARGUMENT && !soft, "no picture");
-    G4_EXPECT(g4_audio_encode(&soft, e2b, &(g4_audio) { samples, 160 }, &err) == G4_ERR_ARGUMENT && !soft,
+    G4_EXPECT(g4_audio_encode(&soft, e2b, &(g4_audio) { .samples = samples, .n_samples = 160 }, &err) ==
+                      G4_ERR_ARGUMENT &&
+                  !soft,
               "160 samples");
-    G4_EXPECT(g4_audio_encode(&soft, e2b, &(g4_audio) { samples, 480001 }, &err) == G4_ERR_ARGUMENT && !soft,
+    G4_EXPECT(g4_audio_encode(&soft, e2b, &(g4_audio) { .samples = samples, .n_samples = 480001 }, &err) ==
+                      G4_ERR_ARGUMENT &&
+                  !soft,
               "480001 samples");
-    G4_EXPECT(g4_audio_encode(&soft, large, &(g4_audio) { samples, 161 }, &err) == G4_ERR_UNSUPPORTED &&
+    G4_EXPECT(g4_audio_encode(&soft, large, &(g4_audio) { .samples = samples, .n_samples = 161 }, &err) ==
+                      G4_ERR_UNSUPPORTED &&
                   strstr(err.message, "audio"),
               "%s", err.message);
-    G4_EXPECT(g4_audio_encode(&soft, e2b, &(g4_audio) { samples, 161 }, &err) == G4_OK && g4_soft_n(soft) == 1,
+    G4_EXPECT(g4_audio_encode(&soft, e2b, &(g4_audio) { .samples = samples, .n_samples = 161 }, &err) == G4_OK &&
+                  g4_soft_n(soft) == 1,
               "161 samples are one token");
     g4_soft_close(e2b, soft);
-    G4_EXPECT(g4_audio_mel(&(g4_audio) { samples, 160 }, NULL) == 0 &&
-                  g4_audio_mel(&(g4_audio) { samples, 161 }, NULL) == 1 &&
-                  g4_audio_mel(&(g4_audio) { samples, 480000 }, NULL) == 2999,
+    G4_EXPECT(g4_audio_mel(&(g4_audio) { .samples = samples, .n_samples = 160 }, NULL) == 0 &&
+                  g4_audio_mel(&(g4_audio) { .samples = samples, .n_samples = 161 }, NULL) == 1 &&
+                  g4_audio_mel(&(g4_audio) { .samples = samples, .n_samples = 480000 }, NULL) == 2999,
               "counts of frames");
     g4_engine_close(e2b);
     g4_engine_close(large);

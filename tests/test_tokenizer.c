@@ -616,7 +616,7 @@ static void g4_test_fuzz(int n)
     free(g4_fuzz_blob);
 }
 
-static double g4_seconds(const g4_tokenizer *t, const uint8_t *text, size_t len)
+static double g4_encode_seconds(const g4_tokenizer *t, const uint8_t *text, size_t len)
 {
     double best = 1e9;
     for (int i = 0; i < 3; i++) {
@@ -642,7 +642,7 @@ static void g4_test_linear(const g4_vocab *v)
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         const size_t m = strlen(kinds[k]);
         for (size_t i = 0; i < n; i++) text[i] = (uint8_t)(k == 7 ? kinds[k][g4_random(26)] : kinds[k][i % m]);
-        const double a = g4_seconds(&v->t, text, n / 8), b = g4_seconds(&v->t, text, n);
+        const double a = g4_encode_seconds(&v->t, text, n / 8), b = g4_encode_seconds(&v->t, text, n);
         G4_EXPECT(b < 32 * a + 0.02, "\"%s\": %.1f ms for 128 KiB, %.1f ms for 1 MiB", kinds[k], 1e3 * a, 1e3 * b);
     }
     free(text);

@@ -69,7 +69,7 @@ static void g4_test_pictures(g4_engine *e, const g4_ref_file *f, const char *nam
     for (int i = 0; i < (int)list.head.dims[0]; i++) {
         const int32_t *c = (const int32_t *)list.data + 3 * i;
         uint8_t *pixels = g4_picture(c[0], c[1], (uint32_t)i);
-        g4_image image = { pixels, c[0], c[1], 0, c[2] };
+        g4_image image = { .pixels = pixels, .width = c[0], .height = c[1], .max_tokens = c[2] };
         g4_error err = { G4_OK, "" };
         if (tolerance > 0) {
             g4_ref r = g4_ref_get(f, "patches.%d", i, 0);
@@ -102,14 +102,14 @@ static void g4_test_sounds(g4_engine *e, const g4_ref_file *f, const char *name,
     for (int i = 0; i < (int)list.head.dims[0]; i++) {
         const int32_t *c = (const int32_t *)list.data + 2 * i;
         float *samples = g4_sound((size_t)c[0], c[1], (uint32_t)i);
-        g4_audio sound = { samples, (size_t)c[0] };
+        g4_audio sound = { .samples = samples, .n_samples = (size_t)c[0] };
         g4_ref cuts = g4_ref_get(f, "cuts.%d", i, 0);
         size_t at = 0, n;
         for (int b = 0; (n = g4_audio_block(&sound, at)) > 0; at += n, b++) {
             const int32_t *cut = cuts.data;
             G4_EXPECT(b + 1 < (int)cuts.n && at == (size_t)cut[b] && at + n == (size_t)cut[b + 1],
                       "%s sound %d: block %d is %zu to %zu", name, i, b, at, at + n);
-            g4_audio block = { samples + at, n };
+            g4_audio block = { .samples = samples + at, .n_samples = n };
             g4_ref frames = g4_ref_get(f, "frames.%d.%d", i, b), mel = g4_ref_get(f, "mel.%d.%d", i, b);
             const int32_t *keep = frames.data;
             int n_frames = g4_audio_mel(&block, NULL);
@@ -169,8 +169,8 @@ static void g4_test_memory(void)
     G4_EXPECT(e != NULL, "cannot be opened");
     uint8_t *pixels = g4_picture(60, 40, 5);
     float *samples = g4_sound(3000, G4_SPEECH, 5);
-    const g4_image image = { pixels, 60, 40, 0, 70 };
-    const g4_audio sound = { samples, 3000 };
+    const g4_image image = { .pixels = pixels, .width = 60, .height = 40, .max_tokens = 70 };
+    const g4_audio sound = { .samples = samples, .n_samples = 3000 };
     for (int kind = 0; e && kind < 2; kind++) {
         const long before = memory.live;
         g4_soft *soft = NULL;
@@ -224,10 +224,11 @@ static void g4_test_damage(void)
                 continue;
             }
             g4_soft *soft = NULL; /* whatever comes of it */
-            g4_image_encode(&soft, e, &(g4_image) { pixels, 60, 40, 0, 70 }, NULL);
+            g4_image_encode(&soft, e, &(g4_image) { .pixels = pixels, .width = 60, .height = 40, .max_tokens = 70 },
+                            NULL);
             g4_soft_close(e, soft);
             soft = NULL;
-            g4_audio_encode(&soft, e, &(g4_audio) { samples, 3000 }, NULL);
+            g4_audio_encode(&soft, e, &(g4_audio) { .samples = samples, .n_samples = 3000 }, NULL);
             g4_soft_close(e, soft);
             g4_engine_close(e);
         }

@@ -1,0 +1,569 @@
+/* timeline.c - what a session holds: tokens, the media among them, keys and values of every owning layer, snapshots.
+ *
+ * g4_timeline_run evaluates what has been written into the timeline but not evaluated yet, in chunks that become rows of
+ * forward passes. Going back means restoring the nearest snapshot at or before a position and evaluating from there,
+ * where the windows of sliding layers no longer hold what is needed. What replaces a part of the timeline takes a
+ * checkpoint before, so that a failure leaves everything as it was. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "session.h"
+
+#include <limits.h>
+
+/* ---- Snapshots ------------------------------------------------------------------------------------------
+ *
+ * One byte budget bounds what only snapshots keep, the oldest go first; one may always stay. */
+
+static void g4_snapshot_release(const g4_session *s, g4_snapshot *snapshot)
+{
+    if (--snapshot->refs > 0) return;
+    g4_kv_snapshot_drop(&s->kv, &snapshot->kv);
+    g4_free(s->e->a, snapshot);
+}
+
+static void g4_drop_snapshot(g4_session *s, int i)
+{
+    g4_snapshot_release(s, s->snapshots[i]);
+    memmove(s->snapshots + i, s->snapshots + i + 1, (size_t)(s->n_snapshots - i - 1) * sizeof *s->snapshots);
+    s->n_snapshots--;
+}
+
+static int g4_last_snapshot(const g4_session *s)
+{
+    return s->n_snapshots > 0 ? s->snapshots[s->n_snapshots - 1]->pos : -1;
+}
+
+static void g4_trim_snapshots(g4_session *s)
+{
+    for (; s->n_snapshots > 1; g4_drop_snapshot(s, 0)) {
+        uint64_t bytes = 0;
+        for (int i = 0; i < s->n_snapshots; i++) bytes += g4_kv_snapshot_bytes(&s->kv, &s->snapshots[i]->kv);
+        if (bytes <= s->snapshot_budget) return;
+    }
+}
+
+g4_status g4_timeline_mark(g4_session *s, g4_error *err)
+{
+    if (s->n == 0 || g4_last_snapshot(s) == s->n) return G4_OK;
+    g4_snapshot **grown = g4_array_grow(s->e->a, s->snapshots, s->n_snapshots, &s->cap_snapshots, sizeof *s->snapshots);
+    if (grown) s->snapshots = grown;
+    g4_snapshot *snapshot = grown ? g4_alloc(s->e->a, 1, sizeof *snapshot) : NULL;
+    if (!snapshot || !g4_kv_snapshot_take(&s->kv, &snapshot->kv)) {
+        g4_free(s->e->a, snapshot);
+        return g4_fail(err, G4_ERR_MEMORY, "no memory for a snapshot of position %d", s->n);
+    }
+    snapshot->refs = 1;
+    snapshot->pos = s->n;
+    s->snapshots[s->n_snapshots++] = snapshot;
+    g4_trim_snapshots(s);
+    return G4_OK;
+}
+
+/* Go back to the last snapshot. */
+static void g4_restore_last(g4_session *s)
+{
+    const g4_snapshot *last = s->snapshots[s->n_snapshots - 1];
+    g4_kv_snapshot_restore(&s->kv, &last->kv, last->pos);
+    s->n = last->pos;
+}
+
+/* ---- Media in the timeline --------------------------------------------------------------------------------- */
+
+static int g4_medium_end(const g4_medium *m) { return m->pos + m->soft->n; }
+
+/* Does it stand in a block whose tokens see each other both ways? Pictures of the large models do. */
+static int g4_two_way(const g4_config *c, const g4_medium *m)
+{
+    return (c->flags & G4_CONFIG_IMAGE_BIDIR) && (uint32_t)m->soft->token != c->audio_token;
+}
+
+/* The two-way block [*first, *end) that begins at medium *i or behind it; pictures without a marker between them are
+ * one block. *i goes behind it; returns 0 when there is none. */
+static int g4_next_block(const g4_session *s, int *i, int *first, int *end)
+{
+    const g4_config *c = &s->e->file.config;
+    while (*i < s->n_media && !g4_two_way(c, &s->media[*i])) ++*i;
+    if (*i == s->n_media) return 0;
+    *first = s->media[*i].pos;
+    *end = g4_medium_end(&s->media[*i]);
+    for (++*i; *i < s->n_media && s->media[*i].pos == *end && g4_two_way(c, &s->media[*i]); ++*i)
+        *end = g4_medium_end(&s->media[*i]);
+    return 1;
+}
+
+/* The last position <= pos that does not lie inside the soft tokens of one medium. */
+static int g4_outside_media(const g4_medium *media, int n, int pos)
+{
+    for (int i = n - 1; i >= 0; i--)
+        if (media[i].pos < pos && pos < g4_medium_end(&media[i])) pos = media[i].pos;
+    return pos;
+}
+
+/* Drop the media that start at position n or behind it. */
+static void g4_drop_media(g4_session *s, int n)
+{
+    while (s->n_media > 0 && s->media[s->n_media - 1].pos >= n) g4_soft_release(s->media[--s->n_media].soft);
+}
+
+void g4_timeline_clear(g4_session *s)
+{
+    while (s->n_snapshots > 0) g4_drop_snapshot(s, s->n_snapshots - 1);
+    g4_drop_media(s, 0);
+}
+
+/* ---- Evaluating ------------------------------------------------------------------------------------------ */
+
+/* End of the chunk that starts at s->n in a timeline of `end` tokens: two-way picture blocks are not split. */
+static int g4_chunk_end(const g4_session *s, int end)
+{
+    const int start = s->n, chunk_end = g4_min_int(start + s->chunk, end);
+    int i = 0, block, block_end;
+    if (chunk_end == end) return end;
+    while (g4_next_block(s, &i, &block, &block_end))
+        if (block < chunk_end && chunk_end < block_end) return block > start ? block : block_end;
+    return chunk_end;
+}
+
+/* Positions [s->n, s->n + n) as rows of a forward pass, of which the last n_wanted want logits. */
+static void g4_fill_rows(g4_session *s, g4_row *rows, int n, int n_wanted)
+{
+    const int start = s->n, end = s->n + n;
+    const size_t hidden = s->e->file.config.hidden;
+    for (int i = 0; i < n; i++)
+        rows[i] = (g4_row) { .kv = &s->kv,
+                             .pos = start + i,
+                             .token = s->tokens[start + i],
+                             .last_visible = start + i,
+                             .wants_logits = i >= n - n_wanted };
+    for (int i = 0; i < s->n_media; i++) {
+        const g4_medium *m = &s->media[i];
+        for (int pos = g4_max_int(m->pos, start); pos < g4_min_int(g4_medium_end(m), end); pos++)
+            rows[pos - start].soft = m->soft->rows + (size_t)(pos - m->pos) * hidden;
+    }
+    int i = 0, block, block_end;
+    while (g4_next_block(s, &i, &block, &block_end))
+        for (int pos = g4_max_int(block, start); pos < g4_min_int(block_end, end); pos++)
+            rows[pos - start].last_visible = block_end - 1;
+}
+
+typedef struct {   /* what logits of every position pass through */
+    float *states; /* (rows of a chunk, hidden) */
+    float *logits; /* (G4_HEAD_ROWS, pad16(vocab)) */
+    g4_blocks blocks;
+} g4_row_room;
+
+static g4_status g4_row_room_open(g4_row_room *r, const g4_session *s, int n, g4_error *err)
+{
+    const g4_config *c = &s->e->file.config;
+    *r = (g4_row_room) { .blocks = { .a = s->e->a } };
+    r->states =
+        g4_blocks_add(&r->blocks, (size_t)g4_min_int(n, g4_model_max_rows(&s->e->model)), c->hidden, sizeof *r->states);
+    r->logits = g4_blocks_add(&r->blocks, G4_HEAD_ROWS, g4_round_up(c->n_vocab, 16), sizeof *r->logits);
+    return r->blocks.failed ? g4_fail(err, G4_ERR_MEMORY, "no memory for the logits of %d tokens", n) : G4_OK;
+}
+
+/* Softcapped logits behind the n states of a chunk, which begins with token `index` of this call, to the callback, which
+ * may use the engine; those of the last token stay in s->logits if this chunk is the last. */
+static g4_status g4_deliver_logits(g4_session *s, const g4_wish *wish, const g4_row_room *room, int n, int index,
+                                   int total, g4_error *err)
+{
+    const g4_config *c = &s->e->file.config;
+    const size_t vocab = g4_round_up(c->n_vocab, 16);
+    for (int t = 0; t < n; t += G4_HEAD_ROWS) {
+        const int rows = g4_min_int(G4_HEAD_ROWS, n - t);
+        const g4_status status =
+            g4_timeline_head(s, room->states + (size_t)t * c->hidden, rows, room->logits, vocab, err);
+        if (status) return status;
+        for (int i = 0; i < rows; i++)
+            if (wish->row(wish->user, index + t + i, room->logits + (size_t)i * vocab))
+                return g4_fail(err, G4_ERR_CANCELED, "stopped by the caller after %d of %d tokens", index + t + i + 1,
+                               total);
+        if (index + t + rows == total)
+            memcpy(s->logits, room->logits + (size_t)(rows - 1) * vocab, vocab * sizeof *s->logits);
+    }
+    return G4_OK;
+}
+
+/* A forward pass over the n positions from s->n on, whose pages are there: keys, values, and what is wished of it; the
+ * states of all rows if `states`, else of the last n_states of the whole call. */
+static g4_status g4_pass_chunk(g4_session *s, int n, int end, const g4_wish *wish, float *states, g4_error *err)
+{
+    g4_engine *e = s->e;
+    const size_t hidden = e->file.config.hidden;
+    const int last = s->n + n == end, first_state = end - wish->n_states;
+    const int n_states = g4_min_int(g4_max_int(s->n + n - first_state, 0), n); /* wished of this chunk */
+    g4_status status = g4_engine_enter(e, s->gate->halt, err);
+    if (status) return status;
+    g4_fill_rows(s, e->rows, n, states ? n : wish->states ? n_states : last);
+    g4_forward(&e->model, e->rows, n);
+    status = g4_halt_check(s->gate->halt, err);
+    if (!status && states) {
+        for (int i = 0; i < n; i++)
+            memcpy(states + (size_t)i * hidden, g4_final_state(&e->model, i), hidden * sizeof *states);
+    } else if (!status && wish->states) {
+        for (int i = n - n_states; i < n; i++)
+            memcpy(wish->states + (size_t)(s->n + i - first_state) * hidden, g4_final_state(&e->model, i),
+                   hidden * sizeof *wish->states);
+    } else if (!status && last) {
+        s->ready = G4_READY_NOTHING;
+        g4_head_raw(&e->model, g4_final_state(&e->model, n - 1), s->logits, s->group_max);
+        s->n_head_rows += e->file.config.n_vocab;
+        status = g4_halt_check(s->gate->halt, err);
+    }
+    g4_engine_unlock(e);
+    return status;
+}
+
+/* Evaluate the next chunk of positions [start, end) and give what is wished of it. */
+static g4_status g4_run_chunk(g4_session *s, int start, int end, const g4_wish *wish, const g4_row_room *room,
+                              g4_error *err)
+{
+    const int chunk_end = g4_chunk_end(s, end), n = chunk_end - s->n, max_rows = g4_model_max_rows(&s->e->model);
+    if (n > max_rows)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "a picture block of %d positions: at most %d", n, max_rows);
+    if (!g4_kv_reserve(&s->kv, s->n, n))
+        return g4_fail(err, G4_ERR_MEMORY, "no memory for the keys and values of positions %d to %d", s->n,
+                       chunk_end - 1);
+    g4_status status = g4_pass_chunk(s, n, end, wish, room->states, err);
+    if (!status && wish->row) status = g4_deliver_logits(s, wish, room, n, s->n - start, end - start, err);
+    if (status) return status;
+    s->n_evaluated += (uint64_t)n;
+    s->n = chunk_end;
+    g4_kv_slide(&s->kv, s->n);
+    return G4_OK;
+}
+
+static g4_status g4_tell_progress(const g4_session *s, int start, int end, g4_error *err)
+{
+    const int done = s->n - start, total = end - start;
+    if (!s->progress || total <= 1) return G4_OK;
+    if (!s->progress(s->user, (uint64_t)done, (uint64_t)total) || s->n == end) return G4_OK;
+    return g4_fail(err, G4_ERR_CANCELED, "canceled after %d of %d tokens", done, total);
+}
+
+/* Of what was evaluated before the call was cancelled, keep all up to the medium it ended in, if the windows still hold
+ * what was there; returns 0 if not. */
+static int g4_keep_progress(g4_session *s, int start)
+{
+    const int n = g4_outside_media(s->media, s->n_media, s->n);
+    g4_kv_truncate(&s->kv, s->n);
+    if (n <= start || (n < s->n && !g4_kv_holds(&s->kv, n))) return 0;
+    g4_kv_truncate(&s->kv, n);
+    s->n = n;
+    s->ready = G4_READY_NOTHING;
+    return 1;
+}
+
+g4_status g4_timeline_run(g4_session *s, int end, const g4_wish *wish, g4_error *err)
+{
+    const int start = s->n, held = s->kv.caches[0].end * G4_PAGE;
+    const int slides = start > 0 && end - start > s->chunk; /* before it fails, windows may leave their pages behind */
+    g4_kv_snapshot before = { 0 };
+    g4_row_room room = { 0 };
+    g4_status status = wish->row ? g4_row_room_open(&room, s, end - start, err) : G4_OK;
+    if (!status && slides && !g4_kv_snapshot_take(&s->kv, &before))
+        status = g4_fail(err, G4_ERR_MEMORY, "no memory for a snapshot of position %d", start);
+    while (!status && s->n < end) {
+        status = g4_run_chunk(s, start, end, wish, &room, err);
+        if (!status && wish->is_prompt) status = g4_tell_progress(s, start, end, err);
+    }
+    if (!status) {
+        s->ready = wish->states ? G4_READY_NOTHING : wish->row ? G4_READY_LOGITS : G4_READY_RAW;
+    } else if (status != G4_ERR_CANCELED || !wish->keep || !g4_keep_progress(s, start)) {
+        if (before.first)
+            g4_kv_snapshot_restore(&s->kv, &before, start);
+        else
+            g4_kv_truncate(&s->kv, held);
+        s->n = start;
+    }
+    if (before.first) g4_kv_snapshot_drop(&s->kv, &before);
+    g4_blocks_free(&room.blocks);
+    return status;
+}
+
+static const g4_wish g4_wish_last = { .is_prompt = 1 }, g4_wish_keep = { .is_prompt = 1, .keep = 1 };
+
+/* ---- Logits of the last position ----------------------------------------------------------------------------- */
+
+g4_status g4_timeline_head(g4_session *s, const float *states, int n, float *logits, size_t stride, g4_error *err)
+{
+    const g4_config *c = &s->e->file.config;
+    const float *each[G4_HEAD_ROWS];
+    for (int i = 0; i < n; i++) each[i] = states + (size_t)i * c->hidden;
+    g4_status status = g4_engine_enter(s->e, s->gate->halt, err);
+    if (status) return status;
+    g4_head(&s->e->model, each, n, logits, stride);
+    s->n_head_rows += (uint64_t)n * c->n_vocab;
+    status = g4_halt_check(s->gate->halt, err);
+    g4_engine_unlock(s->e);
+    return status;
+}
+
+g4_status g4_timeline_head_groups(g4_session *s, const int *groups, int n, float *logits, g4_error *err)
+{
+    g4_status status = g4_engine_enter(s->e, s->gate->halt, err);
+    if (status) return status;
+    g4_head_groups(&s->e->model, s->state, groups, n, logits);
+    s->n_head_rows += 16 * (uint64_t)n;
+    status = g4_halt_check(s->gate->halt, err);
+    g4_engine_unlock(s->e);
+    return status;
+}
+
+/* Raw logits behind the final state that is ready. */
+static g4_status g4_head_of_state(g4_session *s, g4_error *err)
+{
+    g4_status status = g4_engine_enter(s->e, s->gate->halt, err);
+    if (status) return status;
+    g4_head_raw(&s->e->model, s->state, s->logits, s->group_max);
+    s->n_head_rows += s->e->file.config.n_vocab;
+    status = g4_halt_check(s->gate->halt, err);
+    g4_engine_unlock(s->e);
+    if (!status) s->ready = G4_READY_RAW;
+    return status;
+}
+
+/* The head behind the final state, or, when only keys and values are there, the last token evaluated once more: the
+ * same bits. */
+g4_status g4_timeline_need_raw(g4_session *s, g4_error *err)
+{
+    if (s->n == 0 || s->ready >= G4_READY_RAW) return G4_OK;
+    if (s->ready == G4_READY_STATE) return g4_head_of_state(s, err);
+    const int n = s->n;
+    s->n = n - 1;
+    const g4_status status = g4_timeline_run(s, n, &g4_wish_last, err);
+    s->n = n;
+    return status;
+}
+
+g4_status g4_timeline_need_logits(g4_session *s, g4_error *err)
+{
+    g4_status status = g4_timeline_need_raw(s, err);
+    if (status || s->ready != G4_READY_RAW) return status;
+    status = g4_engine_enter(s->e, s->gate->halt, err);
+    if (status) return status;
+    s->ready = G4_READY_NOTHING; /* halted, some are capped and some are not */
+    g4_head_softcap(&s->e->model, s->logits);
+    status = g4_halt_check(s->gate->halt, err);
+    g4_engine_unlock(s->e);
+    if (!status) s->ready = G4_READY_LOGITS;
+    return status;
+}
+
+/* ---- Appending ------------------------------------------------------------------------------------------- */
+
+static g4_status g4_check_medium(const g4_session *s, const g4_prompt *p, int i, int free_from, g4_error *err)
+{
+    const g4_medium *m = &p->media[i];
+    if (!m->soft) return g4_fail(err, G4_ERR_ARGUMENT, "media %d: no soft tokens", i);
+    if (m->soft->hidden != s->e->file.config.hidden)
+        return g4_fail(err, G4_ERR_MISMATCH, "media %d: its soft tokens were made by another model", i);
+    if (m->pos < free_from || m->soft->n > p->n || m->pos > p->n - m->soft->n)
+        return g4_fail(err, G4_ERR_ARGUMENT, "media %d: its %d soft tokens at %d overlap or leave the prompt", i,
+                       m->soft->n, m->pos);
+    for (int t = m->pos; t < g4_medium_end(m); t++)
+        if (p->tokens[t] != m->soft->token)
+            return g4_fail(err, G4_ERR_ARGUMENT, "media %d: token %d is %d, expected its placeholder %d", i, t,
+                           (int)p->tokens[t], (int)m->soft->token);
+    return G4_OK;
+}
+
+/* Check a prompt that is to stand behind n_before tokens. */
+static g4_status g4_check_prompt(const g4_session *s, const g4_prompt *p, int n_before, g4_error *err)
+{
+    const uint32_t n_vocab = s->e->file.config.n_vocab;
+    if (!p) return g4_fail(err, G4_ERR_ARGUMENT, "prompt is NULL");
+    if (p->n < 0 || p->n_media < 0 || (p->n > 0 && !p->tokens) || (p->n_media > 0 && !p->media))
+        return g4_fail(err, G4_ERR_ARGUMENT, "a prompt of %d tokens and %d media%s", p->n, p->n_media,
+                       p->n >= 0 && p->n_media >= 0 ? " that are NULL" : "");
+    if (p->n > s->n_ctx - n_before)
+        return g4_fail(err, G4_ERR_CONTEXT, "%d tokens after %d do not fit in the context of %d", p->n, n_before,
+                       s->n_ctx);
+    for (int i = 0; i < p->n; i++)
+        if (p->tokens[i] < 0 || (uint32_t)p->tokens[i] >= n_vocab)
+            return g4_fail(err, G4_ERR_ARGUMENT, "token %d is %d: the vocabulary has ids 0 to %u", i, (int)p->tokens[i],
+                           n_vocab - 1);
+    g4_status status = G4_OK;
+    for (int i = 0; !status && i < p->n_media; i++)
+        status = g4_check_medium(s, p, i, i > 0 ? g4_medium_end(&p->media[i - 1]) : 0, err);
+    return status;
+}
+
+/* Append and evaluate the part of a checked prompt from token `from` on, which no medium crosses. */
+static g4_status g4_append_from(g4_session *s, const g4_prompt *p, int from, const g4_wish *wish, g4_error *err)
+{
+    const int n = p->n - from;
+    int n_media = 0;
+    if (n == 0) return G4_OK;
+    for (int i = 0; i < p->n_media; i++) n_media += p->media[i].pos >= from;
+    if (n_media > s->cap_media - s->n_media) {
+        g4_medium *grown = g4_realloc(s->e->a, s->media, (size_t)s->n_media + (size_t)n_media, sizeof *grown);
+        if (!grown) return g4_fail(err, G4_ERR_MEMORY, "no memory for %d media", s->n_media + n_media);
+        s->media = grown;
+        s->cap_media = s->n_media + n_media;
+    }
+    for (int i = p->n_media - n_media; i < p->n_media; i++) {
+        g4_soft_retain(p->media[i].soft);
+        s->media[s->n_media++] = (g4_medium) { s->n + p->media[i].pos - from, p->media[i].soft };
+    }
+    memmove(s->tokens + s->n, p->tokens + from, (size_t)n * sizeof *s->tokens); /* they may be the timeline's own */
+    const g4_status status = g4_timeline_run(s, s->n + n, wish, err);
+    if (status) g4_drop_media(s, s->n);
+    return status;
+}
+
+g4_status g4_timeline_append(g4_session *s, const g4_prompt *p, const g4_wish *wish, g4_error *err)
+{
+    const g4_status status = g4_check_prompt(s, p, s->n, err);
+    return status ? status : g4_append_from(s, p, 0, wish ? wish : &g4_wish_last, err);
+}
+
+/* ---- Checkpoints ------------------------------------------------------------------------------------------- */
+
+static float *g4_checkpoint_floats(g4_blocks *b, const float *from, size_t n)
+{
+    float *copy = g4_blocks_add(b, n, 1, sizeof *copy);
+    if (copy) memcpy(copy, from, n * sizeof *copy);
+    return copy;
+}
+
+g4_status g4_checkpoint_take(g4_checkpoint *c, const g4_session *s, int first, g4_error *err)
+{
+    const size_t vocab = g4_round_up(s->e->file.config.n_vocab, 16);
+    *c = (g4_checkpoint) { .n = s->n, .first = first, .ready = s->ready, .blocks = { .a = s->e->a } };
+    g4_blocks *b = &c->blocks;
+    if (first < s->n) c->tokens = g4_blocks_add(b, (size_t)(s->n - first), 1, sizeof *c->tokens);
+    if (s->n_media > 0) c->media = g4_blocks_add(b, (size_t)s->n_media, 1, sizeof *c->media);
+    if (s->n_snapshots > 0) c->snapshots = g4_blocks_add(b, (size_t)s->n_snapshots, 1, sizeof *c->snapshots);
+    if (s->ready == G4_READY_STATE) c->state = g4_checkpoint_floats(b, s->state, s->e->file.config.hidden);
+    if (s->ready >= G4_READY_RAW) c->logits = g4_checkpoint_floats(b, s->logits, vocab);
+    if (s->ready == G4_READY_RAW) c->group_max = g4_checkpoint_floats(b, s->group_max, vocab / 16);
+    if (b->failed || !g4_kv_snapshot_take_all(&s->kv, first, &c->kv)) {
+        g4_blocks_free(b);
+        return g4_fail(err, G4_ERR_MEMORY, "no memory to keep what the timeline is");
+    }
+    if (c->tokens) memcpy(c->tokens, s->tokens + first, (size_t)(s->n - first) * sizeof *c->tokens);
+    for (; c->n_media < s->n_media; c->n_media++) {
+        c->media[c->n_media] = s->media[c->n_media];
+        g4_soft_retain(c->media[c->n_media].soft);
+    }
+    for (; c->n_snapshots < s->n_snapshots; c->n_snapshots++) {
+        c->snapshots[c->n_snapshots] = s->snapshots[c->n_snapshots];
+        c->snapshots[c->n_snapshots]->refs++;
+    }
+    return G4_OK;
+}
+
+void g4_checkpoint_drop(g4_checkpoint *c, const g4_session *s)
+{
+    for (int i = 0; i < c->n_media; i++) g4_soft_release(c->media[i].soft);
+    for (int i = 0; i < c->n_snapshots; i++) g4_snapshot_release(s, c->snapshots[i]);
+    g4_kv_snapshot_drop(&s->kv, &c->kv);
+    g4_blocks_free(&c->blocks);
+}
+
+void g4_checkpoint_restore(g4_checkpoint *c, g4_session *s)
+{
+    const size_t vocab = g4_round_up(s->e->file.config.n_vocab, 16);
+    g4_timeline_clear(s);
+    g4_kv_snapshot_restore(&s->kv, &c->kv, c->n);
+    s->n = c->n;
+    s->ready = c->ready;
+    if (c->tokens) memcpy(s->tokens + c->first, c->tokens, (size_t)(c->n - c->first) * sizeof *c->tokens);
+    /* The session's arrays never shrink; the references are handed over. */
+    for (; s->n_media < c->n_media; s->n_media++) s->media[s->n_media] = c->media[s->n_media];
+    for (; s->n_snapshots < c->n_snapshots; s->n_snapshots++)
+        s->snapshots[s->n_snapshots] = c->snapshots[s->n_snapshots];
+    c->n_media = c->n_snapshots = 0;
+    if (c->state) memcpy(s->state, c->state, s->e->file.config.hidden * sizeof *s->state);
+    if (c->logits) memcpy(s->logits, c->logits, vocab * sizeof *s->logits);
+    if (c->group_max) memcpy(s->group_max, c->group_max, vocab / 16 * sizeof *s->group_max);
+    g4_checkpoint_drop(c, s);
+}
+
+/* ---- Going back, prefix reuse --------------------------------------------------------------------------------- */
+
+/* Cut the timeline to at most n positions without evaluating anything. Returns the position reached: n itself when the
+ * windows still hold what its last token saw, else the nearest snapshot before it, else 0. */
+static int g4_go_back(g4_session *s, int n)
+{
+    n = g4_outside_media(s->media, s->n_media, n);
+    if (n >= s->n) return s->n;
+    while (g4_last_snapshot(s) > n) g4_drop_snapshot(s, s->n_snapshots - 1);
+    const int held = g4_kv_holds(&s->kv, n);
+    if (!held && s->n_snapshots > 0) {
+        g4_restore_last(s);
+    } else {
+        s->n = held ? n : 0;
+        g4_kv_truncate(&s->kv, s->n);
+    }
+    s->ready = G4_READY_NOTHING;
+    g4_drop_media(s, s->n);
+    return s->n;
+}
+
+/* Positions at which timeline and prompt agree: ids, and for soft tokens the same media at the same place; none ends
+ * inside a medium. */
+static int g4_common_prefix(const g4_session *s, const g4_prompt *p)
+{
+    int n = 0;
+    while (n < s->n && n < p->n && s->tokens[n] == p->tokens[n]) n++;
+    for (int i = 0; i < s->n_media || i < p->n_media; i++) {
+        const g4_medium *a = i < s->n_media ? &s->media[i] : NULL, *b = i < p->n_media ? &p->media[i] : NULL;
+        if (a && b && a->pos == b->pos && a->soft->n == b->soft->n &&
+            memcmp(a->soft->key, b->soft->key, sizeof a->soft->key) == 0)
+            continue;
+        n = g4_min_int(n, g4_min_int(a ? a->pos : INT_MAX, b ? b->pos : INT_MAX));
+        break;
+    }
+    return g4_outside_media(p->media, p->n_media, n);
+}
+
+/* Go back to position n and evaluate the rest of a checked prompt, of which the first n tokens stand there. */
+static g4_status g4_continue_from(g4_session *s, int n, const g4_prompt *p, const g4_wish *wish, g4_error *err)
+{
+    const int from = g4_go_back(s, n);
+    return from < p->n ? g4_append_from(s, p, from, wish, err) : g4_timeline_need_raw(s, err);
+}
+
+g4_status g4_timeline_sync(g4_session *s, const g4_prompt *prompt, int *reused, g4_error *err)
+{
+    if (reused) *reused = 0;
+    g4_status status = g4_check_prompt(s, prompt, 0, err);
+    if (status) return status;
+    const int common = g4_common_prefix(s, prompt), replaces = common < s->n;
+    const uint64_t before = s->n_evaluated;
+    g4_checkpoint old;
+    if (replaces) status = g4_checkpoint_take(&old, s, common, err);
+    if (status) return status;
+    status = g4_continue_from(s, common, prompt, &g4_wish_keep, err);
+    if (replaces && status && status != G4_ERR_CANCELED)
+        g4_checkpoint_restore(&old, s);
+    else if (replaces)
+        g4_checkpoint_drop(&old, s);
+    if (reused && (!status || status == G4_ERR_CANCELED))
+        *reused = g4_max_int(0, g4_min_int(prompt->n, s->n) - (int)(s->n_evaluated - before));
+    return status;
+}
+
+g4_status g4_timeline_rewind(g4_session *s, int n, g4_error *err)
+{
+    if (n < 0 || n > s->n)
+        return g4_fail(err, G4_ERR_ARGUMENT, "cannot go back to %d: the timeline has %d tokens", n, s->n);
+    n = g4_outside_media(s->media, s->n_media, n);
+    if (n == s->n) return g4_timeline_need_raw(s, err);
+    g4_checkpoint old;
+    g4_status status = g4_checkpoint_take(&old, s, n, err);
+    if (status) return status;
+    /* What lies between the position reached and n is evaluated again, with the media that the checkpoint holds. */
+    int n_media = 0;
+    while (n_media < old.n_media && old.media[n_media].pos < n) n_media++;
+    const g4_prompt p = { .tokens = s->tokens, .n = n, .media = old.media, .n_media = n_media };
+    status = g4_continue_from(s, n, &p, &g4_wish_last, err);
+    if (status)
+        g4_checkpoint_restore(&old, s);
+    else
+        g4_checkpoint_drop(&old, s);
+    return status;
+}
