@@ -8,6 +8,7 @@ grep -v '^#' tools/floors > "$objects/floors"
 
 # Includes: a file names its floor's header and nothing else of ours; a header names headers of lower floors.
 awk '{ for (i = 3; i <= NF; i++) print $i, $2 }' "$objects/floors" | while read -r file header; do
+    grep -HnE '^ *# *include *<(engine|media|chat|cli|gemma4)' "$file" | sed 's/^/!! by angle brackets: /' || true
     sed -n 's/^#include "\(.*\)".*/\1/p' "$file" | while read -r name; do
         path=$(realpath --relative-to=. "$(dirname "$file")/$name")
         case "$file:$path" in
@@ -32,7 +33,7 @@ done < "$objects/floors"
 awk '{ for (i = 3; i <= NF; i++) print ++n, $1, $i }' "$objects/floors" > "$objects/order"
 while read -r rank floor file; do
     nm "$objects/$(echo "${file%.c}" | tr / _).o" | awk -v where="$rank $floor $file" \
-        'NF == 3 && $2 ~ /[TDRBCG]/ { print "def", $3, where } $1 == "U" { print "use", $2, where }'
+        'NF == 3 && $2 ~ /[TDRBCGVW]/ { print "def", $3, where } $1 ~ /^[Uvw]$/ { print "use", $2, where }'
 done < "$objects/order" > "$objects/symbols"
 awk '
 $1 == "def" { rank[$2] = $3; floor[$2] = $4; file[$2] = $5 }

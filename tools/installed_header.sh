@@ -4,6 +4,5 @@
 set -eu
 awk '
 /defined\(GEMMA4_IMPLEMENTATION\) && !defined\(GEMMA4_IMPLEMENTED\)/ { switch_begins = 1 }
-switch_begins && /^#define GEMMA4_IMPLEMENTED/ { print "#include \"gemma4_single.h\""; next }
-switch_begins && /^#include "/ { next }
+switch_begins && /^#define GEMMA4_IMPLEMENTED/ { print "#include \"gemma4_single.h\"\n#endif"; exit }
 { print }' gemma4.h
