@@ -1,22 +1,22 @@
 /* gemma4.c - the model, to be read from top to bottom beside MODEL.md: how rows of tokens become keys, values, states
- * and logits. It calls threads, products and caches and implements none of them; it knows nothing of what users hold.
+ * and logits. It calls threads, products and caches and implements none of them; it knows neither engines nor sessions.
  *
- *   1  Configuration and weights by name        6  Per-layer inputs
- *   2  Norms and RoPE                           7  The layer
- *   3  Attention                                8  The decoder, and what a prompt skips
- *   4  Feed-forward                             9  The head
+ *   1  Configuration, weights by name, buffers   6  Per-layer inputs
+ *   2  Norms and RoPE                            7  The layer
+ *   3  Attention                                 8  The decoder, and what a prompt skips
+ *   4  Feed-forward                              9  The head
  *   5  Experts
  *
- * Everything is float32 between the products. A step that is done for every row has one form, a function of the task
- * and the row's number, and runs on all threads; where steps share a row's data they are one function, so that the row
- * stays in cache. A row's values do not depend on the rows beside it. examples/simple.c is the same decoder for one
- * token at a time, without threads and vectors. */
+ * MODEL.md shows the layer first; C needs its parts first. Everything is float32 between the products. What is done for
+ * every row has one form, a function of the task and the row's number, and runs on all threads; where two such functions
+ * share a row's data they are one, so that the row stays in cache. A row's values do not depend on the rows beside it.
+ * examples/simple.c is the same decoder for one token at a time, without threads and vectors. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
 #include "engine/model.h"
 
-/* ---- 1. Configuration and weights by name --------------------------------------------------------------
+/* ---- 1. Configuration, weights by name, buffers ---------------------------------------------------------
  *
  * In: the checked model file. Out: structs whose fields have the reference's meanings. Tensor names are looked up here
  * once; after that no code sees a string. parts.h lists the names with their shapes. */
@@ -125,7 +125,9 @@ void g4_model_bind(g4_model *m, g4_binder *b, const g4_compute *compute, const g
     for (uint32_t l = 0; l < c->n_layers; l++) g4_bind_layer(b, &m->layers[l], c, (int)l);
 }
 
-/* A pass: rows on their way through the layers. Buffers are made once, for the largest pass; only what is used becomes
+/* ---- The buffers of a pass -----------------------------------------------------------------------------
+ *
+ * A pass: rows on their way through the layers. Buffers are made once, for the largest pass; only what is used becomes
  * resident. Rows are stored as (rows, columns), columns padded to 64 with zeros. */
 
 #define G4_PASS_ROWS 512          /* rows of one pass at most ... */
@@ -150,8 +152,8 @@ struct g4_pass {
     int rope_cols;
     g4_query *queries; /* (rows): what each asks of the keys and values it sees, */
     g4_unit *units;    /* (rows) and which do so together */
-    g4_acts inner;     /* (rows, widest): what is inside a block, one after the other: attention output, MLP, gates */
-    float *out;        /* (rows, hidden): what a block adds to the stream */
+    g4_acts inner;     /* (rows, widest): what is inside a branch, one after the other: attention output, MLP, gates */
+    float *out;        /* (rows, hidden): what a branch adds to the stream */
     float *ple_inputs; /* (rows, ple_cols): per-layer inputs */
     int ple_cols;
     /* experts */
@@ -250,7 +252,7 @@ void g4_model_close(g4_model *m)
 /* ---- 2. Norms and RoPE -------------------------------------------------------------------------------
  *
  * The building blocks of every layer. rmsnorm(x, w) = x * (mean(x^2) + eps)^-0.5 * w, by w and not by 1 + w
- * (Gemma4RMSNorm); a kernel. Every step here is done for rows [first, n) of the pass. */
+ * (Gemma4RMSNorm); engine/kernels.c computes it. Everything here is done for rows [first, n) of the pass. */
 
 typedef struct {
     g4_pass *pass;
@@ -310,7 +312,7 @@ static void g4_add_row(const g4_task *task, int i)
     for (uint32_t h = 0; h < c->hidden; h++) x[h] += out[h];
 }
 
-/* x += rmsnorm(out, weight): what every block ends with. */
+/* x += rmsnorm(out, weight): what every branch ends with. */
 static void g4_add(g4_pass *p, const float *weight) { g4_each_row_with(p, g4_add_row, weight); }
 
 static void g4_scale_row(const g4_task *task, int i)
@@ -324,8 +326,8 @@ static void g4_scale_row(const g4_task *task, int i)
 static void g4_scale(g4_pass *p) { g4_each_row(p, g4_scale_row); }
 
 /* Angles of a position: pos * f[i] for every pair i, in float32 as the reference. Sliding layers turn all pairs with
- * f[i] = theta^(-2i/d); in full layers f is 0 behind the first quarter ("proportional" RoPE: computed by the exporter).
- * */
+ * f[i] = theta^(-2i/d); in full layers f is 0 behind the first quarter ("proportional" RoPE, computed when the file is
+ * written). */
 static void g4_rope_angles(const g4_pass *p, int row)
 {
     for (int full = 0; full < 2; full++) {
@@ -351,6 +353,8 @@ static void g4_rope(float *x, const float *cosine, const float *sine, int half)
 }
 
 /* ---- 3. Attention ---------------------------------------------------------------------------------------
+ *
+ * MODEL.md 2, Attention; Gemma4TextAttention.
  *
  * In: q, k, v as they leave their matrices. Out: softmax(q . keys) values, (rows, n_heads * head_dim), for the matrix
  * o. Scores have no scale where heads are normed (attn_scale 1; Gemma 3 has another) and no cap. Query head h reads
@@ -396,8 +400,8 @@ static void g4_heads_row(const g4_task *task, int i)
 }
 
 /* attention = softmax(q . keys) values for rows [first, n). A sliding layer shows a row the last `window` positions,
- * its own among them, and inside a two-way picture block its future too; a full layer everything up to the row's own.
- * */
+ * its own among them, and inside a two-way picture block its future too; a full layer all positions up to the row's
+ * own. */
 static void g4_attention(g4_pass *p, const g4_acts *attention)
 {
     const g4_layer *w = p->layer;
@@ -416,6 +420,8 @@ static void g4_attention(g4_pass *p, const g4_acts *attention)
 }
 
 /* ---- 4. Feed-forward -------------------------------------------------------------------------------------
+ *
+ * MODEL.md 2, MLP; Gemma4TextMLP.
  *
  * In: normed. Out: down . (gelu(gate . x) * (up . x)), for the stream or, beside experts, for their sum. */
 
@@ -589,6 +595,8 @@ static void g4_experts(g4_pass *p)
 
 /* ---- 6. Per-layer inputs -----------------------------------------------------------------------------------
  *
+ * MODEL.md 2, Per-layer embeddings; Gemma4TextModel.get_per_layer_inputs, project_per_layer_inputs.
+ *
  * E2B and E4B: besides the stream, every layer gets a vector of its own for every row, made before the first layer from
  * the token (a row of a big table) and its context (a projection of the embedding). */
 
@@ -652,7 +660,8 @@ static void g4_ple_gate_row(const g4_task *task, int i)
 
 /* ---- 7. The layer ------------------------------------------------------------------------------------------
  *
- * Gemma4TextDecoderLayer: norm, block, norm, add, three times over; then the whole stream times one number. */
+ * Gemma4TextDecoderLayer. Attention and MLP: norm, branch, norm, add. With per-layer inputs a third branch, which reads
+ * the stream without a norm. Then the whole stream times one number. */
 
 /* One layer for rows [first, n). Returns 0 where nobody reads what it would go on to add. */
 static int g4_layer_run(g4_pass *p, int index)
@@ -710,8 +719,7 @@ static int g4_layer_run(g4_pass *p, int index)
  * E2B and E4B write no keys: a row whose logits nobody wants needs the layers before the last owner of keys, and of
  * that owner only k and v. */
 
-/* x = embed[token] * sqrt(hidden), or the soft token as it is; beside it, as per-layer inputs read it; and the angles
- * of its position. */
+/* x = embed[token] * sqrt(hidden), or the soft token as it is; and the angles of the row's position. */
 static void g4_embed_row(const g4_task *task, int row)
 {
     const g4_pass *p = task->job;

@@ -1,4 +1,4 @@
-/* tokenizer.c - text to token ids and back.
+/* tokenizer.c - text to token ids and back (MODEL.md 4).
  *
  * The algorithm is byte-pair encoding without pre-tokenization: a text is one word of code points (a space counts as
  * U+2581), and the adjacent pair of lowest rank is joined, the leftmost on a tie, until no adjacent pair has a rank.

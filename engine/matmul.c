@@ -1,5 +1,6 @@
-/* matmul.c - the one way in which the matrices of the text decoder are multiplied: rows of activations made ready once,
- * products cut into pieces that do not depend on the number of rows' neighbours, every piece one call of a kernel.
+/* matmul.c - the one way in which the matrices of the text decoder are multiplied: rows of activations are made ready
+ * once, products are cut into pieces, and every piece is one call of a kernel. How many groups a piece holds depends on
+ * rows and threads; an output lies whole in one piece, so its value does not.
  *
  * A piece is some groups of 16 outputs for all rows, so that its weights are read once and its inputs stay in cache. */
 #ifndef GEMMA4_IMPLEMENTED

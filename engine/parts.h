@@ -158,19 +158,23 @@ typedef struct {               /* every field is 4 bytes, so it is packed as it 
     uint32_t n_experts, n_experts_used, expert_dim;
     float eps, attn_scale, softcap, embed_scale; /* softcap 0: none */
     uint32_t chat_template;                      /* g4_template */
-    uint32_t bos, eos, pad, unk;                 /* token ids */
+    uint32_t bos, eos, pad;                      /* token ids */
+    uint32_t unk;                                /* for other readers: this library writes bytes instead */
     uint32_t n_stop, stop[7];                    /* ids that end a reply */
     float temperature, top_p;                    /* recommended sampling; temperature 0: greedy */
     uint32_t top_k;
-    uint32_t image_begin, image_token, image_end; /* 0 when the model has none */
+    /* Ids, 0 when the model has none. Those that begin and end are for other readers: this library takes them from the
+     * tokenizer. */
+    uint32_t image_begin, image_token, image_end;
     uint32_t audio_begin, audio_token, audio_end, video_token;
     /* vision tower; v_layers 0: none */
     uint32_t v_layers, v_hidden, v_heads, v_head_dim, v_mlp, v_patch, v_pool, v_n_pos, v_default_tokens;
     uint32_t v_flags; /* G4_VISION_* */
     float v_eps, v_rope_theta;
     /* audio tower; a_layers 0: none */
-    uint32_t a_layers, a_hidden, a_heads, a_conv0, a_conv1, a_kernel, a_context,
-        a_out; /* a_context: keys seen, itself included (12) */
+    uint32_t a_layers, a_hidden, a_heads, a_conv0, a_conv1, a_kernel;
+    uint32_t a_context; /* keys that a query sees, its own included (12) */
+    uint32_t a_out;
     float a_eps, a_residual_weight, a_logit_cap, a_clip;
     uint32_t a_flags; /* reserved */
     uint32_t reserved[16];
@@ -269,7 +273,7 @@ typedef void (*g4_gemm_fn)(float *y, size_t y_stride, const g4_matrix *w, const 
                            int g1);
 
 /* Keys and values of one KV head at 64 consecutive positions (one page). */
-typedef enum { G4_KV_F16 = 0, G4_KV_F32 = 1, G4_KV_Q8_0 = 2 } g4_kv_type; /* as g4_session_options numbers them */
+typedef enum { G4_KV_F16 = 0, G4_KV_F32 = 1, G4_KV_Q8_0 = 2 } g4_kv_type; /* as saved sessions number them */
 static inline size_t g4_kv_size(g4_kv_type type) { return type == G4_KV_F32 ? 4 : type == G4_KV_F16 ? 2 : 1; }
 #define G4_PAGE 64
 #define G4_MAX_HEAD_DIM 1024
