@@ -28,9 +28,9 @@ static void g4_bind_owners(g4_model *m, const g4_layer_config *layers)
     for (int l = 0; l < (int)m->config->n_layers; l++) {
         g4_layer *w = &m->layers[l];
         w->cfg = layers[l];
-        w->has_kv = w->cfg.kv_source == (uint32_t)l;
+        w->is_owner = w->cfg.kv_source == (uint32_t)l;
         m->max_head_dim = g4_max_int(m->max_head_dim, (int)w->cfg.head_dim);
-        if (!w->has_kv) {
+        if (!w->is_owner) {
             w->cache = m->layers[w->cfg.kv_source].cache;
             continue;
         }
@@ -52,7 +52,7 @@ static void g4_bind_layer(g4_binder *b, g4_layer *w, const g4_config *c, int l)
     w->q_norm = g4_bind_vector(b, "l", l, "q_norm", dim);
     w->q = g4_bind_matrix(b, "l", l, "q", q, hidden);
     w->o = g4_bind_matrix(b, "l", l, "o", hidden, q);
-    if (w->has_kv) {
+    if (w->is_owner) {
         w->k_norm = g4_bind_vector(b, "l", l, "k_norm", dim);
         w->k = g4_bind_matrix(b, "l", l, "k", kv, hidden);
         if (!(lc->flags & G4_LAYER_K_EQ_V)) w->v = g4_bind_matrix(b, "l", l, "v", kv, hidden);
@@ -119,7 +119,7 @@ void g4_model_bind(g4_model *m, g4_binder *b, const g4_compute *compute, const g
     g4_bind_rope(b, m, 1);
     if (c->ple_dim) {
         m->ple_embed = g4_bind_table(b, "ple.embed", -1, "", n_vocab, ple);
-        m->ple_in = g4_bind_matrix(b, "ple.proj", -1, "", ple, hidden);
+        m->ple_proj = g4_bind_matrix(b, "ple.proj", -1, "", ple, hidden);
         m->ple_norm = g4_bind_vector(b, "ple.norm", -1, "", c->ple_dim);
     }
     for (uint32_t l = 0; l < c->n_layers; l++) g4_bind_layer(b, &m->layers[l], c, (int)l);
@@ -198,8 +198,8 @@ g4_status g4_model_open(g4_model *m, g4_error *err)
         widest = g4_max_int(widest, (int)m->layers[l].cfg.mlp_dim);
         kv = g4_max_int(kv, (int)(m->layers[l].cfg.n_kv_heads * m->layers[l].cfg.head_dim));
     }
-    const int large_pictures = (c->flags & G4_CONFIG_IMAGE_BIDIR) && c->v_layers; /* evaluated in one piece */
-    p->max_rows = large_pictures ? G4_PASS_ROWS_PICTURE : G4_PASS_ROWS;
+    const int two_way = (c->flags & G4_CONFIG_IMAGE_BIDIR) && c->v_layers; /* such a block is evaluated in one pass */
+    p->max_rows = two_way ? G4_PASS_ROWS_PICTURE : G4_PASS_ROWS;
     p->q_cols = (int)g4_round_up(c->n_heads * (size_t)dim, 16);
     p->kv_cols = (int)g4_round_up((size_t)kv, 16);
     p->ple_cols = (int)g4_round_up((size_t)c->n_layers * c->ple_dim, 16);
@@ -257,7 +257,7 @@ void g4_model_close(g4_model *m)
 typedef struct {
     g4_pass *pass;
     const float *weight;
-} g4_row_step;
+} g4_norm_job;
 
 static void g4_each_row(g4_pass *p, g4_piece_fn fn)
 {
@@ -266,8 +266,8 @@ static void g4_each_row(g4_pass *p, g4_piece_fn fn)
 
 static void g4_each_row_with(g4_pass *p, g4_piece_fn fn, const float *weight)
 {
-    g4_row_step step = { p, weight };
-    g4_parallel_for(p->model->compute->pool, p->n - p->first, fn, &step);
+    g4_norm_job job = { p, weight };
+    g4_parallel_for(p->model->compute->pool, p->n - p->first, fn, &job);
 }
 
 static float *g4_stream(const g4_pass *p, int row) { return p->x + (size_t)row * p->normed.x_stride; }
@@ -282,7 +282,7 @@ static void g4_norm_into(const g4_pass *p, const float *x, const float *weight, 
 
 static void g4_norm_row(const g4_task *task, int i)
 {
-    const g4_row_step *s = task->job;
+    const g4_norm_job *s = task->job;
     const int row = s->pass->first + i;
     g4_norm_into(s->pass, g4_stream(s->pass, row), s->weight, row);
 }
@@ -299,11 +299,11 @@ static void g4_copy_row(const g4_task *task, int i)
 }
 
 /* normed = x */
-static void g4_no_norm(g4_pass *p) { g4_each_row(p, g4_copy_row); }
+static void g4_take_stream(g4_pass *p) { g4_each_row(p, g4_copy_row); }
 
 static void g4_add_row(const g4_task *task, int i)
 {
-    const g4_row_step *s = task->job;
+    const g4_norm_job *s = task->job;
     const g4_pass *p = s->pass;
     const g4_config *c = p->model->config;
     const int row = p->first + i;
@@ -313,7 +313,7 @@ static void g4_add_row(const g4_task *task, int i)
 }
 
 /* x += rmsnorm(out, weight): what every branch ends with. */
-static void g4_add(g4_pass *p, const float *weight) { g4_each_row_with(p, g4_add_row, weight); }
+static void g4_add_normed(g4_pass *p, const float *weight) { g4_each_row_with(p, g4_add_row, weight); }
 
 static void g4_scale_row(const g4_task *task, int i)
 {
@@ -378,7 +378,7 @@ static void g4_heads_row(const g4_task *task, int i)
     const int row = p->first + i, dim = (int)w->cfg.head_dim, full = (int)(w->cfg.flags & G4_LAYER_FULL);
     const float *cosine = p->cos[full] + (size_t)row * (size_t)p->rope_cols;
     const float *sine = p->sin[full] + (size_t)row * (size_t)p->rope_cols;
-    if (w->has_kv) {
+    if (w->is_owner) {
         float *keys = p->k + (size_t)row * (size_t)p->kv_cols, *values = p->v + (size_t)row * (size_t)p->kv_cols;
         float *k = keys, *v = values;
         for (uint32_t h = 0; h < w->cfg.n_kv_heads; h++, k += dim, v += dim) {
@@ -623,13 +623,14 @@ static void g4_ple_input_row(const g4_task *task, int i)
     const g4_config *c = p->model->config;
     const int row = job->first + i, dim = (int)c->ple_dim;
     const int id = p->rows[row].soft ? (int)c->pad : g4_lookup_id(c, p->rows[row].token);
-    const float in_scale = 1.0f / sqrtf((float)c->hidden), table_scale = sqrtf((float)dim), half = 0.70710678118654752f;
+    const float in_scale = 1.0f / sqrtf((float)c->hidden), table_scale = sqrtf((float)dim),
+                root_half = 0.70710678118654752f;
     for (int l = 0; l < job->n_layers; l++) {
         float *y = p->ple_inputs + (size_t)row * (size_t)p->ple_cols + (size_t)(l * dim), token[G4_MAX_PLE_DIM];
         for (int d = 0; d < dim; d++) y[d] *= in_scale;
         p->model->compute->kernels->rmsnorm(y, y, p->model->ple_norm, dim, c->eps);
         g4_table_row(token, &p->model->ple_embed, id, l * dim, dim);
-        for (int d = 0; d < dim; d++) y[d] = (y[d] + token[d] * table_scale) * half;
+        for (int d = 0; d < dim; d++) y[d] = (y[d] + token[d] * table_scale) * root_half;
     }
 }
 
@@ -639,7 +640,7 @@ static void g4_ple_inputs(g4_pass *p, int first, int end, int n_layers)
     if (first >= end || n_layers == 0) return;
     const int groups = (n_layers * (int)p->model->config->ple_dim + 15) / 16;
     const g4_product context = {
-        &p->model->ple_in, p->ple_inputs, (size_t)p->ple_cols, first, end, groups, NULL, NULL, NULL
+        &p->model->ple_proj, p->ple_inputs, (size_t)p->ple_cols, first, end, groups, NULL, NULL, NULL
     };
     g4_ple_job job = { p, first, n_layers };
     g4_matmul(p->model->compute, &context, 1, &p->normed);
@@ -687,7 +688,7 @@ static int g4_layer_run(g4_pass *p, int index)
     g4_acts_ready_rows(m->compute, &attention, p->first, p->n, attention_dim);
     const g4_product o = { .w = &w->o, .y = p->out, .stride = hidden, .first = p->first, .end = p->n };
     g4_matmul(m->compute, &o, 1, &attention);
-    g4_add(p, w->attn_post_norm);
+    g4_add_normed(p, w->attn_post_norm);
 
     /* x += rmsnorm(down . (gelu(gate . m) * up . m)), m = rmsnorm(x); on the 26B with experts beside it. */
     g4_norm(p, w->mlp_norm);
@@ -695,7 +696,7 @@ static int g4_layer_run(g4_pass *p, int index)
         g4_experts(p);
     else
         g4_mlp(p, p->out);
-    g4_add(p, w->mlp_post_norm);
+    g4_add_normed(p, w->mlp_post_norm);
 
     /* x += rmsnorm(proj . (gelu(gate . x) * the layer's input)): E2B and E4B. */
     if (c->ple_dim) {
@@ -703,11 +704,11 @@ static int g4_layer_run(g4_pass *p, int index)
             .w = &w->ple_gate, .y = gate.x, .stride = gate.x_stride, .first = p->first, .end = p->n
         };
         const g4_product proj = { .w = &w->ple_proj, .y = p->out, .stride = hidden, .first = p->first, .end = p->n };
-        g4_no_norm(p);
+        g4_take_stream(p);
         g4_matmul(m->compute, &gates, 1, &p->normed);
         g4_each_row(p, g4_ple_gate_row);
         g4_matmul(m->compute, &proj, 1, &gate);
-        g4_add(p, w->ple_norm);
+        g4_add_normed(p, w->ple_norm);
     }
     if (w->cfg.flags & G4_LAYER_SCALAR) g4_scale(p);
     return 1;
@@ -763,7 +764,7 @@ void g4_forward(g4_model *m, const g4_row *rows, int n)
     g4_place_rows(p, rows, n);
     g4_each_row(p, g4_embed_row);
     if (c->ple_dim) {
-        g4_no_norm(p);
+        g4_take_stream(p);
         g4_ple_inputs(p, 0, p->first_wanted, m->last_owner);
         g4_ple_inputs(p, p->first_wanted, n, (int)c->n_layers);
     }

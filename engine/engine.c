@@ -170,7 +170,7 @@ static void g4_count_products(const g4_model *m, g4_engine_info *out)
         if (l < m->last_owner) out->prompt_products += n;
         if (l == m->last_owner) out->prompt_products += g4_products(&w->k) + g4_products(&w->v);
     }
-    out->decode_products += g4_products(&m->head) + g4_products(&m->ple_in);
+    out->decode_products += g4_products(&m->head) + g4_products(&m->ple_proj);
     out->prompt_products += (uint64_t)m->last_owner * c->ple_dim * c->hidden;
 }
 
@@ -184,7 +184,7 @@ static void g4_count_bytes(const g4_file *f, g4_engine_info *out)
             out->lookup_bytes += t->size;
         else if (t->n_dims == 3 && c->n_experts)
             out->decode_bytes += t->size / c->n_experts * c->n_experts_used;
-        else if (g4_is_weight(t))
+        else if (g4_is_decoder_weight(t))
             out->decode_bytes += t->size;
     }
 }

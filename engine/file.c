@@ -187,7 +187,7 @@ static g4_status g4_file_check_layers(const g4_file *f, g4_error *err)
         const g4_layer_config *source = lc->kv_source <= l ? &f->layers[lc->kv_source] : NULL;
         if (lc->n_kv_heads < 1 || lc->n_kv_heads > c->n_heads || c->n_heads % lc->n_kv_heads != 0 || lc->head_dim < 2 ||
             lc->head_dim > G4_MAX_HEAD_DIM || lc->head_dim % 2 != 0 || lc->mlp_dim < 1 || lc->mlp_dim > 1u << 18 ||
-            c->n_heads / lc->n_kv_heads > G4_ATTEND_QUERIES_MAX)
+            c->n_heads / lc->n_kv_heads > G4_UNIT_QUERIES)
             return g4_fail(err, G4_ERR_FORMAT, "configuration of layer %u: %u kv heads of %u, mlp of %u", l,
                            lc->n_kv_heads, lc->head_dim, lc->mlp_dim);
         if (!source || source->kv_source != lc->kv_source || source->head_dim != lc->head_dim ||

@@ -328,12 +328,12 @@ static void g4_kv_row(float *out, const void *data, g4_kv_type type, size_t row,
 }
 
 /* See g4_attend_fn. Four queries share each widened row of keys and of values. */
-#define G4_ATTEND_QUERIES 4
+#define G4_SCALAR_QUERIES 4
 
 static void g4_attend_few(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q, const int *lo,
                           const int *hi, float *m, float *l, float *o)
 {
-    float s[G4_ATTEND_QUERIES][G4_PAGE], row[G4_MAX_HEAD_DIM];
+    float s[G4_SCALAR_QUERIES][G4_PAGE], row[G4_MAX_HEAD_DIM];
     memset(s, 0, sizeof s);
     int first = G4_PAGE, last = 0; /* positions any of these queries sees */
     for (int i = 0; i < n_q; i++) {
@@ -380,9 +380,9 @@ static void g4_attend_few(const g4_kv_tile *tile, g4_kv_type type, int head_dim,
 static void g4_attend(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q, const int *lo,
                       const int *hi, float *m, float *l, float *o)
 {
-    for (int i = 0; i < n_q; i += G4_ATTEND_QUERIES) {
+    for (int i = 0; i < n_q; i += G4_SCALAR_QUERIES) {
         const size_t first = (size_t)i * (size_t)head_dim;
-        g4_attend_few(tile, type, head_dim, q + first, g4_min_int(G4_ATTEND_QUERIES, n_q - i), lo + i, hi + i, m + i,
+        g4_attend_few(tile, type, head_dim, q + first, g4_min_int(G4_SCALAR_QUERIES, n_q - i), lo + i, hi + i, m + i,
                       l + i, o + first);
     }
 }

@@ -8,8 +8,8 @@
 
 typedef struct {
     g4_layer_config cfg;
-    int has_kv; /* owns keys and values */
-    int cache;  /* index among the owners of the layer whose keys and values it reads */
+    int is_owner; /* owns keys and values */
+    int cache;    /* index among the owners of the layer whose keys and values it reads */
     const float *attn_norm, *attn_post_norm, *mlp_norm, *mlp_post_norm; /* (hidden) */
     const float *q_norm, *k_norm;                                       /* (head_dim); k_norm: owners only */
     g4_matrix q, o;               /* (n_heads * head_dim, hidden), (hidden, n_heads * head_dim); no bias */
@@ -39,7 +39,7 @@ typedef struct {
     const float *rope[2];     /* (rope_half): inverse frequencies of sliding and full layers */
     int rope_half[2];         /* head_dim / 2; 0 when there is no such layer */
     g4_table ple_embed;       /* (n_vocab, n_layers * ple_dim) */
-    g4_matrix ple_in;         /* per_layer_model_projection (n_layers * ple_dim, hidden) */
+    g4_matrix ple_proj;       /* per_layer_model_projection (n_layers * ple_dim, hidden) */
     const float *ple_norm;    /* (ple_dim): one for all layers */
     g4_layer *layers;         /* (n_layers) */
     g4_kv_shape *kv_shapes;   /* (n_owners): of the layers that own keys and values, in their order */

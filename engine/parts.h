@@ -292,6 +292,7 @@ typedef struct {
  * What a query gets must not depend on which other queries stand beside it. */
 typedef void (*g4_attend_fn)(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q,
                              const int *lo, const int *hi, float *m, float *l, float *o);
+#define G4_UNIT_QUERIES 64 /* queries that the decoder hands over together at most: rows x heads of a group */
 
 /* The largest magnitude of a factor of 16 bits: a factor of each side can be added before they are multiplied. */
 #define G4_MAX_FACTOR16 16383
@@ -390,7 +391,6 @@ static inline float g4_clamp(float x, float lo, float hi) /* NaN stays */
 
 #define G4_MAX_PLE_DIM 1024
 #define G4_MAX_AUDIO_CONTEXT 64
-#define G4_ATTEND_QUERIES_MAX 64 /* queries (rows x heads of a group) that read one key/value head together */
 
 typedef struct {
     const uint8_t *data;

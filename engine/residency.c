@@ -47,7 +47,7 @@ uint64_t g4_available_memory(void)
     return available;
 }
 
-int g4_is_weight(const g4_tensor_entry *t)
+int g4_is_decoder_weight(const g4_tensor_entry *t)
 {
     return t->layout != G4_LAYOUT_ROWS && strncmp(t->name, "v.", 2) != 0 && strncmp(t->name, "a.", 2) != 0;
 }
@@ -75,7 +75,7 @@ g4_status g4_file_lock(const g4_file *f, g4_error *err)
 {
     for (int i = 0; i < f->n_tensors; i++) {
         const g4_tensor_entry *t = &f->table[i];
-        if (g4_is_weight(t) && mlock(f->data + t->offset, (size_t)t->size) != 0)
+        if (g4_is_decoder_weight(t) && mlock(f->data + t->offset, (size_t)t->size) != 0)
             return g4_fail(err, G4_ERR_MEMORY, "cannot lock %s in memory: %s (ulimit -l says how much may be locked)",
                            t->name, strerror(errno));
     }
@@ -116,7 +116,7 @@ g4_status g4_file_use_huge_pages(const g4_file *f, const char *path, g4_error *e
     size_t first = 0, end = 0;
     for (int i = 0; !status && i <= f->n_tensors; i++) {
         const g4_tensor_entry *t = i < f->n_tensors ? &f->table[i] : NULL;
-        if (t && !g4_is_weight(t)) continue;
+        if (t && !g4_is_decoder_weight(t)) continue;
         if (t && t->offset >= end && t->offset - end < G4_ALIGN) {
             end = (size_t)(t->offset + t->size);
             continue;
@@ -151,7 +151,7 @@ void g4_engine_residence(const g4_engine *e, uint64_t *resident, uint64_t *total
     *resident = *total = 0;
     for (int i = 0; i < e->file.n_tensors; i++) {
         const g4_tensor_entry *t = &e->file.table[i];
-        if (!g4_is_weight(t)) continue;
+        if (!g4_is_decoder_weight(t)) continue;
         *total += t->size;
         *resident += g4_resident_bytes(&e->file, t);
     }
@@ -164,7 +164,7 @@ g4_status g4_engine_prefault(const g4_engine *e, g4_progress_fn progress, void *
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     for (int i = 0; i < e->file.n_tensors; i++) {
         const g4_tensor_entry *t = &e->file.table[i];
-        for (size_t step = 0; g4_is_weight(t) && step < t->size; step += G4_PREFAULT_STEP) {
+        for (size_t step = 0; g4_is_decoder_weight(t) && step < t->size; step += G4_PREFAULT_STEP) {
             const size_t n = t->size - step < G4_PREFAULT_STEP ? (size_t)t->size - step : G4_PREFAULT_STEP;
             const volatile uint8_t *p = e->file.data + t->offset + step;
             for (size_t k = 0; k < n; k += page) (void)p[k];
