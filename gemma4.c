@@ -23,13 +23,11 @@
 
 /* Which layers own keys and values, and which owner's cache each layer reads (num_kv_shared_layers: the last layers of
  * E2B and E4B read the last owner of their own type). */
-static void g4_bind_owners(g4_model *m, const g4_layer_config *layers)
+static void g4_bind_owners(g4_model *m)
 {
     for (int l = 0; l < (int)m->config->n_layers; l++) {
         g4_layer *w = &m->layers[l];
-        w->cfg = layers[l];
         w->is_owner = w->cfg.kv_source == (uint32_t)l;
-        m->max_head_dim = g4_max_int(m->max_head_dim, (int)w->cfg.head_dim);
         if (!w->is_owner) {
             w->cache = m->layers[w->cfg.kv_source].cache;
             continue;
@@ -83,17 +81,13 @@ static void g4_bind_layer(g4_binder *b, g4_layer *w, const g4_config *c, int l)
 /* RoPE frequencies of sliding (0) and full layers (1), whose head dimension all layers of a kind share. */
 static void g4_bind_rope(g4_binder *b, g4_model *m, int full)
 {
-    uint64_t dim = 0;
-    for (uint32_t l = 0; l < m->config->n_layers && !b->status; l++) {
-        const g4_layer_config *lc = &m->layers[l].cfg;
-        if ((int)(lc->flags & G4_LAYER_FULL) != full) continue;
-        if (dim && dim != lc->head_dim)
-            b->status = g4_fail(b->err, G4_ERR_FORMAT, "layer %u: head dimension %u where others of its kind have %llu",
-                                l, lc->head_dim, (unsigned long long)dim);
-        dim = lc->head_dim;
-    }
-    if (dim) m->rope[full] = g4_bind_vector(b, full ? "rope.full" : "rope.sliding", -1, "", dim / 2);
-    m->rope_half[full] = (int)(dim / 2);
+    const uint32_t n = m->config->n_layers;
+    uint32_t l = 0;
+    while (l < n && ((m->layers[l].cfg.flags & G4_LAYER_FULL) != 0) != full) l++;
+    if (l == n) return;
+    const uint32_t half = m->layers[l].cfg.head_dim / 2;
+    m->rope[full] = g4_bind_vector(b, full ? "rope.full" : "rope.sliding", -1, "", half);
+    m->rope_half[full] = (int)half;
 }
 
 void g4_model_bind(g4_model *m, g4_binder *b, const g4_compute *compute, const g4_allocator *a)
@@ -107,7 +101,11 @@ void g4_model_bind(g4_model *m, g4_binder *b, const g4_compute *compute, const g
         b->status = g4_fail(b->err, G4_ERR_MEMORY, "no memory for %u layers", c->n_layers);
         return;
     }
-    g4_bind_owners(m, b->file->layers);
+    for (uint32_t l = 0; l < c->n_layers; l++) {
+        m->layers[l].cfg = b->file->layers[l];
+        m->max_head_dim = g4_max_int(m->max_head_dim, (int)m->layers[l].cfg.head_dim);
+    }
+    g4_bind_owners(m);
     if (c->flags & G4_CONFIG_TIED) {
         m->head = g4_bind_matrix(b, "embed", -1, "", n_vocab, hidden);
     } else {
@@ -231,8 +229,7 @@ g4_status g4_model_open(g4_model *m, g4_error *err)
 
 size_t g4_model_room_floats(const g4_model *m)
 {
-    const size_t attention = g4_attend_room_floats(m->max_head_dim);
-    return attention > G4_ROOM_FLOATS ? attention : G4_ROOM_FLOATS;
+    return g4_max_size(g4_attend_room_floats(m->max_head_dim), G4_ROOM_FLOATS);
 }
 
 size_t g4_model_partial_floats(const g4_model *m, int n_ctx)
@@ -375,7 +372,7 @@ static void g4_heads_row(const g4_task *task, int i)
     const g4_layer *w = p->layer;
     const g4_config *c = p->model->config;
     const g4_kernels *kernels = p->model->compute->kernels;
-    const int row = p->first + i, dim = (int)w->cfg.head_dim, full = (int)(w->cfg.flags & G4_LAYER_FULL);
+    const int row = p->first + i, dim = (int)w->cfg.head_dim, full = (w->cfg.flags & G4_LAYER_FULL) != 0;
     const float *cosine = p->cos[full] + (size_t)row * (size_t)p->rope_cols;
     const float *sine = p->sin[full] + (size_t)row * (size_t)p->rope_cols;
     if (w->is_owner) {
@@ -405,14 +402,14 @@ static void g4_heads_row(const g4_task *task, int i)
 static void g4_attention(g4_pass *p, const g4_acts *attention)
 {
     const g4_layer *w = p->layer;
-    const int full = (int)(w->cfg.flags & G4_LAYER_FULL), window = (int)p->model->config->window;
+    const int full = (w->cfg.flags & G4_LAYER_FULL) != 0, window = (int)p->model->config->window;
     const int n_kv_heads = (int)w->cfg.n_kv_heads, group = (int)p->model->config->n_heads / n_kv_heads;
     for (int row = p->first; row < p->n; row++) {
         const g4_row *r = &p->rows[row];
         p->queries[row] = (g4_query) { .kv = r->kv,
                                        .q = p->q + (size_t)row * (size_t)p->q_cols,
                                        .out = g4_acts_row(attention, row),
-                                       .first = full ? 0 : g4_max_int(0, r->pos + 1 - window),
+                                       .first = full ? 0 : g4_window_start(r->pos + 1, window),
                                        .end = (full ? r->pos : r->last_visible) + 1 };
     }
     g4_attend_queries(p->model->compute, p->queries + p->first, p->n - p->first, w->cache, n_kv_heads, group,
@@ -434,7 +431,8 @@ static void g4_mlp(g4_pass *p, float *out)
     const g4_share all = { 0, p->first, p->n };
     g4_matmul_geglu(compute, &h, &w->gate_up, &p->normed, &all, 1);
     g4_acts_ready_rows(compute, &h, p->first, p->n, mlp_dim);
-    g4_matmul_shares(compute, out, p->normed.x_stride, &w->down, &h, &all, 1);
+    const g4_product down = { .w = &w->down, .y = out, .stride = p->normed.x_stride, .first = p->first, .end = p->n };
+    g4_matmul(compute, &down, 1, &h);
 }
 
 /* ---- 5. Experts ------------------------------------------------------------------------------------------
@@ -443,7 +441,7 @@ static void g4_mlp(g4_pass *p, float *out)
  * residual stream, each through a norm of its own, not the dense branch's. Rows go expert by expert, so that each
  * expert's weights are read once. */
 
-/* Inner row = rmsnorm(x, router_scale) * hidden^-0.5: what the router, a float32 matrix, reads. */
+/* Inner row = rmsnorm(x, router_scale) * hidden^-0.5: what the router reads. */
 static void g4_router_input_row(const g4_task *task, int i)
 {
     const g4_pass *p = task->job;
@@ -454,7 +452,7 @@ static void g4_router_input_row(const g4_task *task, int i)
     p->model->compute->kernels->rmsnorm(y, g4_stream(p, row), p->layer->router_scale, hidden, c->eps);
     const float scale = 1.0f / sqrtf((float)hidden);
     for (int h = 0; h < hidden; h++) y[h] *= scale;
-    memset(y + hidden, 0, (input.x_stride - (size_t)hidden) * sizeof *y);
+    g4_acts_ready(p->model->compute, &input, row, hidden);
 }
 
 /* p = softmax(p) over n experts. */
@@ -578,7 +576,7 @@ static void g4_experts(g4_pass *p)
 
     const g4_acts input = g4_acts_as(&p->inner, (int)c->hidden);
     const g4_product router = {
-        &w->router, p->route, g4_round_up(c->n_experts, 16), p->first, p->n, 0, NULL, NULL, NULL
+        .w = &w->router, .y = p->route, .stride = g4_round_up(c->n_experts, 16), .first = p->first, .end = p->n
     };
     g4_each_row(p, g4_router_input_row);
     g4_matmul(compute, &router, 1, &input);
@@ -639,9 +637,12 @@ static void g4_ple_inputs(g4_pass *p, int first, int end, int n_layers)
 {
     if (first >= end || n_layers == 0) return;
     const int groups = (n_layers * (int)p->model->config->ple_dim + 15) / 16;
-    const g4_product context = {
-        &p->model->ple_proj, p->ple_inputs, (size_t)p->ple_cols, first, end, groups, NULL, NULL, NULL
-    };
+    const g4_product context = { .w = &p->model->ple_proj,
+                                 .y = p->ple_inputs,
+                                 .stride = (size_t)p->ple_cols,
+                                 .first = first,
+                                 .end = end,
+                                 .groups = groups };
     g4_ple_job job = { p, first, n_layers };
     g4_matmul(p->model->compute, &context, 1, &p->normed);
     g4_parallel_for(p->model->compute->pool, end - first, g4_ple_input_row, &job);
@@ -818,27 +819,31 @@ static void g4_note_group_max(void *user, int group)
     job->group_max[group] = g4_largest(job->logits + 16 * (size_t)group, g4_group_size(job->m, group));
 }
 
+/* logits [first, end) = cap * tanh(logits / cap); a cap of 0 is none. */
+static void g4_softcap_range(const g4_model *m, float *logits, int first, int end)
+{
+    const float cap = m->config->softcap;
+    if (cap != 0) m->compute->kernels->softcap(logits + first, end - first, cap);
+}
+
 static void g4_softcap_group(void *user, int group)
 {
     const g4_head_job *job = user;
-    const g4_model *m = job->m;
-    if (m->config->softcap != 0)
-        m->compute->kernels->softcap(job->logits + 16 * (size_t)group, g4_group_size(m, group), m->config->softcap);
+    g4_softcap_range(job->m, job->logits, 16 * group, 16 * group + g4_group_size(job->m, group));
 }
 
 static void g4_softcap_piece(const g4_task *task, int piece)
 {
     const g4_head_job *job = task->job;
-    const g4_config *c = job->m->config;
-    const int first = piece * G4_SOFTCAP_PIECE, end = g4_min_int(first + G4_SOFTCAP_PIECE, (int)c->n_vocab);
-    job->m->compute->kernels->softcap(job->logits + first, end - first, c->softcap);
+    const int first = piece * G4_SOFTCAP_PIECE;
+    g4_softcap_range(job->m, job->logits, first, g4_min_int(first + G4_SOFTCAP_PIECE, (int)job->m->config->n_vocab));
 }
 
 void g4_head_softcap(const g4_model *m, float *logits)
 {
     g4_head_job job = { .m = m, .logits = logits };
     const int pieces = ((int)m->config->n_vocab + G4_SOFTCAP_PIECE - 1) / G4_SOFTCAP_PIECE;
-    if (m->config->softcap != 0) g4_parallel_for(m->compute->pool, pieces, g4_softcap_piece, &job);
+    g4_parallel_for(m->compute->pool, pieces, g4_softcap_piece, &job);
 }
 
 void g4_head(g4_model *m, const float *const *states, int n, float *logits, size_t stride)

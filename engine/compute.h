@@ -120,7 +120,7 @@ void g4_kv_truncate(g4_kv *kv, int n);
 /* With n positions evaluated, let go of what sliding windows have left behind, but for one page: going back a few
  * positions then costs nothing. */
 void g4_kv_slide(g4_kv *kv, int n);
-/* First position that a sliding layer must hold so that the last of n positions can be evaluated again. */
+/* First position that a sliding layer shows to the last of n positions. */
 static inline int g4_window_start(int n, int window) { return g4_max_int(0, n - window); }
 /* Do the windows still hold what the last of n positions saw? */
 int g4_kv_holds(const g4_kv *kv, int n);
