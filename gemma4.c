@@ -72,9 +72,8 @@ static void g4_bind_layer(g4_binder *b, g4_layer *w, const g4_config *c, int l)
         w->moe_norm = g4_bind_vector(b, "l", l, "moe_norm", hidden);
         w->mlp_post_norm1 = g4_bind_vector(b, "l", l, "mlp_post_norm1", hidden);
         w->mlp_post_norm2 = g4_bind_vector(b, "l", l, "mlp_post_norm2", hidden);
-        w->experts_gate_up = g4_bind_experts(b, "l", l, "experts.gate_up", n, 2 * g4_round_up(c->expert_dim, 16),
-                                             hidden, &w->gate_up_bytes);
-        w->experts_down = g4_bind_experts(b, "l", l, "experts.down", n, hidden, c->expert_dim, &w->down_bytes);
+        w->experts_gate_up = g4_bind_stack(b, "l", l, "experts.gate_up", n, 2 * g4_round_up(c->expert_dim, 16), hidden);
+        w->experts_down = g4_bind_stack(b, "l", l, "experts.down", n, hidden, c->expert_dim);
     }
 }
 
@@ -162,7 +161,7 @@ struct g4_pass {
     g4_acts gathered;      /* (rows * used, hidden): inputs, expert by expert */
     g4_acts expert_hidden; /* (rows * used, expert_dim) */
     float *expert_out;     /* (rows * used, hidden) */
-    g4_share *shares;      /* (2, n_experts): experts that have rows, for gate_up and for down */
+    g4_share *shares;      /* (n_experts): experts that have rows */
     float *dense;          /* (rows, hidden): output of the dense MLP beside the experts */
 };
 
@@ -179,7 +178,7 @@ static void g4_pass_open_experts(g4_pass *p, const g4_config *c, int reads_ints)
     p->gathered = g4_acts_open(b, rows * used, (int)c->hidden, reads_ints);
     p->expert_hidden = g4_acts_open(b, rows * used, (int)c->expert_dim, reads_ints);
     p->expert_out = g4_blocks_add(b, rows * used, p->normed.x_stride, sizeof *p->expert_out);
-    p->shares = g4_blocks_add(b, 2, c->n_experts, sizeof *p->shares);
+    p->shares = g4_blocks_add(b, c->n_experts, 1, sizeof *p->shares);
     p->dense = g4_blocks_add(b, rows, p->normed.x_stride, sizeof *p->dense);
 }
 
@@ -428,8 +427,9 @@ static void g4_mlp(g4_pass *p, float *out)
     const g4_layer *w = p->layer;
     const int mlp_dim = (int)w->cfg.mlp_dim;
     const g4_acts h = g4_acts_as(&p->inner, mlp_dim);
+    const g4_stack gate_up = { .first = w->gate_up };
     const g4_share all = { 0, p->first, p->n };
-    g4_matmul_geglu(compute, &h, &w->gate_up, &p->normed, &all, 1);
+    g4_matmul_geglu(compute, &h, &gate_up, &p->normed, &all, 1);
     g4_acts_ready_rows(compute, &h, p->first, p->n, mlp_dim);
     const g4_product down = { .w = &w->down, .y = out, .stride = p->normed.x_stride, .first = p->first, .end = p->n };
     g4_matmul(compute, &down, 1, &h);
@@ -516,7 +516,7 @@ static void g4_route_row(const g4_task *task, int i)
 
 /* Give every (row, expert) a row in the gathered buffers, expert by expert. Returns the number of experts that have
  * any. */
-static int g4_assign_experts(g4_pass *p, g4_share *gate_up, g4_share *down)
+static int g4_assign_experts(g4_pass *p)
 {
     const int n_experts = (int)p->model->config->n_experts, used = (int)p->model->config->n_experts_used;
     int n = 0, gathered = 0;
@@ -524,9 +524,7 @@ static int g4_assign_experts(g4_pass *p, g4_share *gate_up, g4_share *down)
         const int first = gathered;
         for (int i = p->first * used; i < p->n * used; i++)
             if (p->expert[i] == x) p->gathered_row[i] = gathered++;
-        if (gathered == first) continue;
-        gate_up[n] = (g4_share) { (size_t)x * p->layer->gate_up_bytes, first, gathered };
-        down[n++] = (g4_share) { (size_t)x * p->layer->down_bytes, first, gathered };
+        if (gathered > first) p->shares[n++] = (g4_share) { x, first, gathered };
     }
     return n;
 }
@@ -582,12 +580,11 @@ static void g4_experts(g4_pass *p)
     g4_matmul(compute, &router, 1, &input);
     g4_each_row(p, g4_route_row);
 
-    g4_share *gate_up = p->shares, *down = p->shares + c->n_experts;
-    const int n = g4_assign_experts(p, gate_up, down);
+    const int n = g4_assign_experts(p), n_gathered = (p->n - p->first) * (int)c->n_experts_used;
     g4_each_row(p, g4_gather_row);
-    g4_matmul_geglu(compute, &p->expert_hidden, &w->experts_gate_up, &p->gathered, gate_up, n);
-    g4_acts_ready_rows(compute, &p->expert_hidden, 0, n > 0 ? down[n - 1].end : 0, (int)c->expert_dim);
-    g4_matmul_shares(compute, p->expert_out, p->normed.x_stride, &w->experts_down, &p->expert_hidden, down, n);
+    g4_matmul_geglu(compute, &p->expert_hidden, &w->experts_gate_up, &p->gathered, p->shares, n);
+    g4_acts_ready_rows(compute, &p->expert_hidden, 0, n_gathered, (int)c->expert_dim);
+    g4_matmul_shares(compute, p->expert_out, p->normed.x_stride, &w->experts_down, &p->expert_hidden, p->shares, n);
     g4_each_row(p, g4_combine_row);
 }
 

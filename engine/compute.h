@@ -49,16 +49,15 @@ void g4_matmul(const g4_compute *c, const g4_product *p, int n, const g4_acts *x
 
 /* Rows [first, end) of activations and the matrix of a stack that multiplies them: an expert's rows, or all. */
 typedef struct {
-    size_t offset; /* bytes from the first matrix of the stack to this one */
-    int first, end;
+    int matrix, first, end;
 } g4_share;
-/* y[r] = W x[r] for the rows of each share. */
-void g4_matmul_shares(const g4_compute *c, float *y, size_t stride, const g4_matrix *w, const g4_acts *x,
+/* y[r] = W x[r] for the rows of each share. A plain matrix is a stack of one. */
+void g4_matmul_shares(const g4_compute *c, float *y, size_t stride, const g4_stack *w, const g4_acts *x,
                       const g4_share *shares, int n);
 /* h[r][i] = gelu(gate row i . x[r]) * (up row i . x[r]) for the rows of each share; w holds gate and up in alternating
  * groups, so that both are in cache together. */
-void g4_matmul_geglu(const g4_compute *c, const g4_acts *h, const g4_matrix *w, const g4_acts *x,
-                     const g4_share *shares, int n);
+void g4_matmul_geglu(const g4_compute *c, const g4_acts *h, const g4_stack *w, const g4_acts *x, const g4_share *shares,
+                     int n);
 
 /* ---- Keys and values (cache.c) --------------------------------------------------------------------
  *

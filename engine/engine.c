@@ -155,7 +155,7 @@ static uint64_t g4_layer_products(const g4_config *c, const g4_layer *w)
                                      &w->down, &w->ple_gate, &w->ple_proj, &w->router };
     uint64_t n = 0;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) n += g4_products(all[i]);
-    return n + c->n_experts_used * (g4_products(&w->experts_gate_up) + g4_products(&w->experts_down));
+    return n + c->n_experts_used * (g4_products(&w->experts_gate_up.first) + g4_products(&w->experts_down.first));
 }
 
 /* Behind the last layer with keys and values of its own only the last token of a prompt goes on, and of that layer the

@@ -377,14 +377,12 @@ g4_matrix g4_bind_matrix(g4_binder *b, const char *prefix, int layer, const char
     return t ? g4_matrix_at(b->file->data + t->offset, t, rows, cols) : (g4_matrix) { 0 };
 }
 
-/* The first of n matrices; *bytes gets the distance from one to the next. */
-g4_matrix g4_bind_experts(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t n, uint64_t rows,
-                          uint64_t cols, size_t *bytes)
+g4_stack g4_bind_stack(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t n, uint64_t rows,
+                       uint64_t cols)
 {
     const g4_tensor_entry *t = g4_bind(b, prefix, layer, field, G4_LAYOUT_GROUPS16, 3, n, rows, cols);
-    if (!t) return (g4_matrix) { 0 };
-    *bytes = (size_t)(t->size / n);
-    return g4_matrix_at(b->file->data + t->offset, t, rows, cols);
+    if (!t) return (g4_stack) { 0 };
+    return (g4_stack) { g4_matrix_at(b->file->data + t->offset, t, rows, cols), (size_t)(t->size / n) };
 }
 
 g4_table g4_bind_table(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols)

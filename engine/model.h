@@ -22,9 +22,7 @@ typedef struct {
     g4_matrix router;                                        /* (n_experts, hidden) f32 */
     const float *router_scale, *expert_scale;                /* (hidden), (n_experts) */
     const float *moe_norm, *mlp_post_norm1, *mlp_post_norm2; /* (hidden) */
-    g4_matrix experts_gate_up,
-        experts_down; /* as gate_up and down: of the first expert; the others follow, each so many ... */
-    size_t gate_up_bytes, down_bytes; /* ... bytes behind the one before it */
+    g4_stack experts_gate_up, experts_down;                  /* (n_experts): as gate_up and down, expert_dim wide */
 } g4_layer;
 
 typedef struct g4_pass g4_pass; /* rows on their way through the layers, and their buffers (gemma4.c) */

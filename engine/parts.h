@@ -220,6 +220,11 @@ typedef struct {         /* multiplied: layout groups16 */
     size_t group_bytes; /* from one group of 16 rows to the next */
 } g4_matrix;
 
+typedef struct { /* matrices of one shape, each so many bytes behind the one before it */
+    g4_matrix first;
+    size_t bytes;
+} g4_stack;
+
 typedef struct { /* looked up by row: layout rows */
     const uint8_t *data;
     g4_type type;
@@ -422,9 +427,9 @@ const float *g4_bind_array(g4_binder *b, const char *prefix, int layer, const ch
                            uint64_t cols); /* plain f32 */
 g4_matrix g4_bind_matrix(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols);
 g4_table g4_bind_table(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols);
-/* The first of n matrices of one shape; *bytes gets the distance from one to the next. */
-g4_matrix g4_bind_experts(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t n, uint64_t rows,
-                          uint64_t cols, size_t *bytes);
+/* n matrices (rows, cols). */
+g4_stack g4_bind_stack(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t n, uint64_t rows,
+                       uint64_t cols);
 /* Fails unless every tensor was asked for: one that nobody reads means that writer and reader disagree. */
 void g4_bind_end(g4_binder *b);
 
