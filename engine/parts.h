@@ -440,12 +440,24 @@ typedef struct {
     size_t n, cap;
 } g4_tokens;
 
-/* Read-only view of the tokenizer blob in the mapped file; binding checks everything once and builds nothing. */
+/* Read-only view of the tokenizer section in the mapped file; binding checks everything once and builds nothing.
+ * tokenizer.c says what the tables hold. */
+typedef struct g4_tok_node g4_tok_node;
 typedef struct g4_tokenizer {
-    const uint8_t *blob;
-    size_t size;
-    const void *part[16]; /* tables inside the blob; tokenizer.c names them */
-    uint32_t n_vocab, info[15];
+    uint32_t n_vocab, n_ranks, n_slots, n_buckets, n_pages, pair_bits, n_nodes, depth, strings_size;
+    const uint32_t *offsets; /* (n_vocab + 1) */
+    const uint8_t *strings;  /* (strings_size) */
+    const uint32_t *control; /* (n_vocab / 32, rounded up) */
+    const uint16_t *pages;   /* (0x110000 / 64) */
+    const uint32_t *chars;   /* (n_pages, 64) */
+    const uint32_t *bytes;   /* (256) */
+    const uint16_t *buckets; /* (n_buckets) */
+    const uint64_t *merges;  /* (n_slots) */
+    const uint32_t *joined;  /* (n_ranks) */
+    const uint64_t *ascii;   /* (128, 2) */
+    const uint8_t *pairs;    /* (2^pair_bits bits) */
+    const g4_tok_node *trie; /* (n_nodes) */
+    const uint8_t *first;    /* (256) */
 } g4_tokenizer;
 g4_status g4_tokenizer_bind(g4_tokenizer *t, const void *blob, size_t size, uint32_t n_vocab, g4_error *err);
 /* Append the ids of text to out. specials nonzero: markers such as <|turn> become control tokens (trusted text only).
