@@ -138,6 +138,7 @@ void g4_engine_close(g4_engine *e)
     g4_hearing_close(e->hearing);
     g4_soft_cache_close(&e->softs);
     g4_blocks_free(&e->blocks);
+    g4_file_unlock(&e->file);
     g4_file_close(&e->file, e->a);
     if (e->lock_ready) pthread_mutex_destroy(&e->own_lock);
     const g4_allocator a = e->allocator;

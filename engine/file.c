@@ -287,6 +287,8 @@ static g4_status g4_file_map(g4_file *f, const char *path, g4_error *err)
         } else {
             f->data = f->mapping = p;
             f->size = (size_t)st.st_size;
+            f->device = (uint64_t)st.st_dev;
+            f->inode = (uint64_t)st.st_ino;
         }
     }
     close(fd);

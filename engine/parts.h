@@ -400,7 +400,9 @@ static inline float g4_clamp(float x, float lo, float hi) /* NaN stays */
 typedef struct {
     const uint8_t *data;
     size_t size;
-    uint8_t *mapping; /* the same place when it is a mapping of ours, to be advised and given back; else NULL */
+    uint8_t *mapping;       /* the same place when it is a mapping of ours, to be advised and given back; else NULL */
+    uint64_t device, inode; /* of the file that is mapped */
+    int locked;             /* weights have been locked in memory, or some of them */
     g4_config config;
     g4_layer_config *layers;      /* (n_layers) */
     const g4_tensor_entry *table; /* (n_tensors), in the file */
