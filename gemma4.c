@@ -1,36 +1,34 @@
 /* gemma4.c - the model, to be read from top to bottom beside MODEL.md: how rows of tokens become keys, values, states
- * and logits. It calls threads, products and caches and implements none of them; it knows nothing of what users hold.
+ * and logits. It calls threads, products and caches and implements none of them; it knows neither engines nor sessions.
  *
- *   1  Configuration and weights by name        6  Per-layer inputs
- *   2  Norms and RoPE                           7  The layer
- *   3  Attention                                8  The decoder, and what a prompt skips
- *   4  Feed-forward                             9  The head
+ *   1  Configuration, weights by name, buffers   6  Per-layer inputs
+ *   2  Norms and RoPE                            7  The layer
+ *   3  Attention                                 8  The decoder, and what a prompt skips
+ *   4  Feed-forward                              9  The head
  *   5  Experts
  *
- * Everything is float32 between the products. A step that is done for every row has one form, a function of the task
- * and the row's number, and runs on all threads; where steps share a row's data they are one function, so that the row
- * stays in cache. A row's values do not depend on the rows beside it. examples/simple.c is the same decoder for one
- * token at a time, without threads and vectors. */
+ * MODEL.md shows the layer first; C needs its parts first. Everything is float32 between the products. What is done for
+ * every row has one form, a function of the task and the row's number, and runs on all threads; where two such functions
+ * share a row's data they are one, so that the row stays in cache. A row's values do not depend on the rows beside it.
+ * examples/simple.c is the same decoder for one token at a time, without threads and vectors. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
 #include "engine/model.h"
 
-/* ---- 1. Configuration and weights by name --------------------------------------------------------------
+/* ---- 1. Configuration, weights by name, buffers ---------------------------------------------------------
  *
  * In: the checked model file. Out: structs whose fields have the reference's meanings. Tensor names are looked up here
  * once; after that no code sees a string. parts.h lists the names with their shapes. */
 
 /* Which layers own keys and values, and which owner's cache each layer reads (num_kv_shared_layers: the last layers of
  * E2B and E4B read the last owner of their own type). */
-static void g4_bind_owners(g4_model *m, const g4_layer_config *layers)
+static void g4_bind_owners(g4_model *m)
 {
     for (int l = 0; l < (int)m->config->n_layers; l++) {
         g4_layer *w = &m->layers[l];
-        w->cfg = layers[l];
-        w->has_kv = w->cfg.kv_source == (uint32_t)l;
-        m->max_head_dim = g4_max_int(m->max_head_dim, (int)w->cfg.head_dim);
-        if (!w->has_kv) {
+        w->is_owner = w->cfg.kv_source == (uint32_t)l;
+        if (!w->is_owner) {
             w->cache = m->layers[w->cfg.kv_source].cache;
             continue;
         }
@@ -52,7 +50,7 @@ static void g4_bind_layer(g4_binder *b, g4_layer *w, const g4_config *c, int l)
     w->q_norm = g4_bind_vector(b, "l", l, "q_norm", dim);
     w->q = g4_bind_matrix(b, "l", l, "q", q, hidden);
     w->o = g4_bind_matrix(b, "l", l, "o", hidden, q);
-    if (w->has_kv) {
+    if (w->is_owner) {
         w->k_norm = g4_bind_vector(b, "l", l, "k_norm", dim);
         w->k = g4_bind_matrix(b, "l", l, "k", kv, hidden);
         if (!(lc->flags & G4_LAYER_K_EQ_V)) w->v = g4_bind_matrix(b, "l", l, "v", kv, hidden);
@@ -74,26 +72,21 @@ static void g4_bind_layer(g4_binder *b, g4_layer *w, const g4_config *c, int l)
         w->moe_norm = g4_bind_vector(b, "l", l, "moe_norm", hidden);
         w->mlp_post_norm1 = g4_bind_vector(b, "l", l, "mlp_post_norm1", hidden);
         w->mlp_post_norm2 = g4_bind_vector(b, "l", l, "mlp_post_norm2", hidden);
-        w->experts_gate_up = g4_bind_experts(b, "l", l, "experts.gate_up", n, 2 * g4_round_up(c->expert_dim, 16),
-                                             hidden, &w->gate_up_bytes);
-        w->experts_down = g4_bind_experts(b, "l", l, "experts.down", n, hidden, c->expert_dim, &w->down_bytes);
+        w->experts_gate_up = g4_bind_stack(b, "l", l, "experts.gate_up", n, 2 * g4_round_up(c->expert_dim, 16), hidden);
+        w->experts_down = g4_bind_stack(b, "l", l, "experts.down", n, hidden, c->expert_dim);
     }
 }
 
 /* RoPE frequencies of sliding (0) and full layers (1), whose head dimension all layers of a kind share. */
 static void g4_bind_rope(g4_binder *b, g4_model *m, int full)
 {
-    uint64_t dim = 0;
-    for (uint32_t l = 0; l < m->config->n_layers && !b->status; l++) {
-        const g4_layer_config *lc = &m->layers[l].cfg;
-        if ((int)(lc->flags & G4_LAYER_FULL) != full) continue;
-        if (dim && dim != lc->head_dim)
-            b->status = g4_fail(b->err, G4_ERR_FORMAT, "layer %u: head dimension %u where others of its kind have %llu",
-                                l, lc->head_dim, (unsigned long long)dim);
-        dim = lc->head_dim;
-    }
-    if (dim) m->rope[full] = g4_bind_vector(b, full ? "rope.full" : "rope.sliding", -1, "", dim / 2);
-    m->rope_half[full] = (int)(dim / 2);
+    const uint32_t n = m->config->n_layers;
+    uint32_t l = 0;
+    while (l < n && ((m->layers[l].cfg.flags & G4_LAYER_FULL) != 0) != full) l++;
+    if (l == n) return;
+    const uint32_t half = m->layers[l].cfg.head_dim / 2;
+    m->rope[full] = g4_bind_vector(b, full ? "rope.full" : "rope.sliding", -1, "", half);
+    m->rope_half[full] = (int)half;
 }
 
 void g4_model_bind(g4_model *m, g4_binder *b, const g4_compute *compute, const g4_allocator *a)
@@ -107,7 +100,11 @@ void g4_model_bind(g4_model *m, g4_binder *b, const g4_compute *compute, const g
         b->status = g4_fail(b->err, G4_ERR_MEMORY, "no memory for %u layers", c->n_layers);
         return;
     }
-    g4_bind_owners(m, b->file->layers);
+    for (uint32_t l = 0; l < c->n_layers; l++) {
+        m->layers[l].cfg = b->file->layers[l];
+        m->max_head_dim = g4_max_int(m->max_head_dim, (int)m->layers[l].cfg.head_dim);
+    }
+    g4_bind_owners(m);
     if (c->flags & G4_CONFIG_TIED) {
         m->head = g4_bind_matrix(b, "embed", -1, "", n_vocab, hidden);
     } else {
@@ -119,13 +116,15 @@ void g4_model_bind(g4_model *m, g4_binder *b, const g4_compute *compute, const g
     g4_bind_rope(b, m, 1);
     if (c->ple_dim) {
         m->ple_embed = g4_bind_table(b, "ple.embed", -1, "", n_vocab, ple);
-        m->ple_in = g4_bind_matrix(b, "ple.proj", -1, "", ple, hidden);
+        m->ple_proj = g4_bind_matrix(b, "ple.proj", -1, "", ple, hidden);
         m->ple_norm = g4_bind_vector(b, "ple.norm", -1, "", c->ple_dim);
     }
     for (uint32_t l = 0; l < c->n_layers; l++) g4_bind_layer(b, &m->layers[l], c, (int)l);
 }
 
-/* A pass: rows on their way through the layers. Buffers are made once, for the largest pass; only what is used becomes
+/* ---- The buffers of a pass -----------------------------------------------------------------------------
+ *
+ * A pass: rows on their way through the layers. Buffers are made once, for the largest pass; only what is used becomes
  * resident. Rows are stored as (rows, columns), columns padded to 64 with zeros. */
 
 #define G4_PASS_ROWS 512          /* rows of one pass at most ... */
@@ -150,8 +149,8 @@ struct g4_pass {
     int rope_cols;
     g4_query *queries; /* (rows): what each asks of the keys and values it sees, */
     g4_unit *units;    /* (rows) and which do so together */
-    g4_acts inner;     /* (rows, widest): what is inside a block, one after the other: attention output, MLP, gates */
-    float *out;        /* (rows, hidden): what a block adds to the stream */
+    g4_acts inner;     /* (rows, widest): what is inside a branch, one after the other: attention output, MLP, gates */
+    float *out;        /* (rows, hidden): what a branch adds to the stream */
     float *ple_inputs; /* (rows, ple_cols): per-layer inputs */
     int ple_cols;
     /* experts */
@@ -162,7 +161,7 @@ struct g4_pass {
     g4_acts gathered;      /* (rows * used, hidden): inputs, expert by expert */
     g4_acts expert_hidden; /* (rows * used, expert_dim) */
     float *expert_out;     /* (rows * used, hidden) */
-    g4_share *shares;      /* (2, n_experts): experts that have rows, for gate_up and for down */
+    g4_share *shares;      /* (n_experts): experts that have rows */
     float *dense;          /* (rows, hidden): output of the dense MLP beside the experts */
 };
 
@@ -179,7 +178,7 @@ static void g4_pass_open_experts(g4_pass *p, const g4_config *c, int reads_ints)
     p->gathered = g4_acts_open(b, rows * used, (int)c->hidden, reads_ints);
     p->expert_hidden = g4_acts_open(b, rows * used, (int)c->expert_dim, reads_ints);
     p->expert_out = g4_blocks_add(b, rows * used, p->normed.x_stride, sizeof *p->expert_out);
-    p->shares = g4_blocks_add(b, 2, c->n_experts, sizeof *p->shares);
+    p->shares = g4_blocks_add(b, c->n_experts, 1, sizeof *p->shares);
     p->dense = g4_blocks_add(b, rows, p->normed.x_stride, sizeof *p->dense);
 }
 
@@ -196,8 +195,8 @@ g4_status g4_model_open(g4_model *m, g4_error *err)
         widest = g4_max_int(widest, (int)m->layers[l].cfg.mlp_dim);
         kv = g4_max_int(kv, (int)(m->layers[l].cfg.n_kv_heads * m->layers[l].cfg.head_dim));
     }
-    const int large_pictures = (c->flags & G4_CONFIG_IMAGE_BIDIR) && c->v_layers; /* evaluated in one piece */
-    p->max_rows = large_pictures ? G4_PASS_ROWS_PICTURE : G4_PASS_ROWS;
+    const int two_way = (c->flags & G4_CONFIG_IMAGE_BIDIR) && c->v_layers; /* such a block is evaluated in one pass */
+    p->max_rows = two_way ? G4_PASS_ROWS_PICTURE : G4_PASS_ROWS;
     p->q_cols = (int)g4_round_up(c->n_heads * (size_t)dim, 16);
     p->kv_cols = (int)g4_round_up((size_t)kv, 16);
     p->ple_cols = (int)g4_round_up((size_t)c->n_layers * c->ple_dim, 16);
@@ -229,8 +228,7 @@ g4_status g4_model_open(g4_model *m, g4_error *err)
 
 size_t g4_model_room_floats(const g4_model *m)
 {
-    const size_t attention = g4_attend_room_floats(m->max_head_dim);
-    return attention > G4_ROOM_FLOATS ? attention : G4_ROOM_FLOATS;
+    return g4_max_size(g4_attend_room_floats(m->max_head_dim), G4_ROOM_FLOATS);
 }
 
 size_t g4_model_partial_floats(const g4_model *m, int n_ctx)
@@ -250,12 +248,12 @@ void g4_model_close(g4_model *m)
 /* ---- 2. Norms and RoPE -------------------------------------------------------------------------------
  *
  * The building blocks of every layer. rmsnorm(x, w) = x * (mean(x^2) + eps)^-0.5 * w, by w and not by 1 + w
- * (Gemma4RMSNorm); a kernel. Every step here is done for rows [first, n) of the pass. */
+ * (Gemma4RMSNorm); engine/kernels.c computes it. Everything here is done for rows [first, n) of the pass. */
 
 typedef struct {
     g4_pass *pass;
     const float *weight;
-} g4_row_step;
+} g4_norm_job;
 
 static void g4_each_row(g4_pass *p, g4_piece_fn fn)
 {
@@ -264,8 +262,8 @@ static void g4_each_row(g4_pass *p, g4_piece_fn fn)
 
 static void g4_each_row_with(g4_pass *p, g4_piece_fn fn, const float *weight)
 {
-    g4_row_step step = { p, weight };
-    g4_parallel_for(p->model->compute->pool, p->n - p->first, fn, &step);
+    g4_norm_job job = { p, weight };
+    g4_parallel_for(p->model->compute->pool, p->n - p->first, fn, &job);
 }
 
 static float *g4_stream(const g4_pass *p, int row) { return p->x + (size_t)row * p->normed.x_stride; }
@@ -280,7 +278,7 @@ static void g4_norm_into(const g4_pass *p, const float *x, const float *weight, 
 
 static void g4_norm_row(const g4_task *task, int i)
 {
-    const g4_row_step *s = task->job;
+    const g4_norm_job *s = task->job;
     const int row = s->pass->first + i;
     g4_norm_into(s->pass, g4_stream(s->pass, row), s->weight, row);
 }
@@ -297,11 +295,11 @@ static void g4_copy_row(const g4_task *task, int i)
 }
 
 /* normed = x */
-static void g4_no_norm(g4_pass *p) { g4_each_row(p, g4_copy_row); }
+static void g4_take_stream(g4_pass *p) { g4_each_row(p, g4_copy_row); }
 
 static void g4_add_row(const g4_task *task, int i)
 {
-    const g4_row_step *s = task->job;
+    const g4_norm_job *s = task->job;
     const g4_pass *p = s->pass;
     const g4_config *c = p->model->config;
     const int row = p->first + i;
@@ -310,8 +308,8 @@ static void g4_add_row(const g4_task *task, int i)
     for (uint32_t h = 0; h < c->hidden; h++) x[h] += out[h];
 }
 
-/* x += rmsnorm(out, weight): what every block ends with. */
-static void g4_add(g4_pass *p, const float *weight) { g4_each_row_with(p, g4_add_row, weight); }
+/* x += rmsnorm(out, weight): what every branch ends with. */
+static void g4_add_normed(g4_pass *p, const float *weight) { g4_each_row_with(p, g4_add_row, weight); }
 
 static void g4_scale_row(const g4_task *task, int i)
 {
@@ -324,8 +322,8 @@ static void g4_scale_row(const g4_task *task, int i)
 static void g4_scale(g4_pass *p) { g4_each_row(p, g4_scale_row); }
 
 /* Angles of a position: pos * f[i] for every pair i, in float32 as the reference. Sliding layers turn all pairs with
- * f[i] = theta^(-2i/d); in full layers f is 0 behind the first quarter ("proportional" RoPE: computed by the exporter).
- * */
+ * f[i] = theta^(-2i/d); in full layers f is 0 behind the first quarter ("proportional" RoPE, computed when the file is
+ * written). */
 static void g4_rope_angles(const g4_pass *p, int row)
 {
     for (int full = 0; full < 2; full++) {
@@ -352,6 +350,8 @@ static void g4_rope(float *x, const float *cosine, const float *sine, int half)
 
 /* ---- 3. Attention ---------------------------------------------------------------------------------------
  *
+ * MODEL.md 2, Attention; Gemma4TextAttention.
+ *
  * In: q, k, v as they leave their matrices. Out: softmax(q . keys) values, (rows, n_heads * head_dim), for the matrix
  * o. Scores have no scale where heads are normed (attn_scale 1; Gemma 3 has another) and no cap. Query head h reads
  * key/value head h / (n_heads / n_kv_heads), as rounded by the cache, also inside a pass. */
@@ -371,10 +371,10 @@ static void g4_heads_row(const g4_task *task, int i)
     const g4_layer *w = p->layer;
     const g4_config *c = p->model->config;
     const g4_kernels *kernels = p->model->compute->kernels;
-    const int row = p->first + i, dim = (int)w->cfg.head_dim, full = (int)(w->cfg.flags & G4_LAYER_FULL);
+    const int row = p->first + i, dim = (int)w->cfg.head_dim, full = (w->cfg.flags & G4_LAYER_FULL) != 0;
     const float *cosine = p->cos[full] + (size_t)row * (size_t)p->rope_cols;
     const float *sine = p->sin[full] + (size_t)row * (size_t)p->rope_cols;
-    if (w->has_kv) {
+    if (w->is_owner) {
         float *keys = p->k + (size_t)row * (size_t)p->kv_cols, *values = p->v + (size_t)row * (size_t)p->kv_cols;
         float *k = keys, *v = values;
         for (uint32_t h = 0; h < w->cfg.n_kv_heads; h++, k += dim, v += dim) {
@@ -396,19 +396,19 @@ static void g4_heads_row(const g4_task *task, int i)
 }
 
 /* attention = softmax(q . keys) values for rows [first, n). A sliding layer shows a row the last `window` positions,
- * its own among them, and inside a two-way picture block its future too; a full layer everything up to the row's own.
- * */
+ * its own among them, and inside a two-way picture block its future too; a full layer all positions up to the row's
+ * own. */
 static void g4_attention(g4_pass *p, const g4_acts *attention)
 {
     const g4_layer *w = p->layer;
-    const int full = (int)(w->cfg.flags & G4_LAYER_FULL), window = (int)p->model->config->window;
+    const int full = (w->cfg.flags & G4_LAYER_FULL) != 0, window = (int)p->model->config->window;
     const int n_kv_heads = (int)w->cfg.n_kv_heads, group = (int)p->model->config->n_heads / n_kv_heads;
     for (int row = p->first; row < p->n; row++) {
         const g4_row *r = &p->rows[row];
         p->queries[row] = (g4_query) { .kv = r->kv,
                                        .q = p->q + (size_t)row * (size_t)p->q_cols,
                                        .out = g4_acts_row(attention, row),
-                                       .first = full ? 0 : g4_max_int(0, r->pos + 1 - window),
+                                       .first = full ? 0 : g4_window_start(r->pos + 1, window),
                                        .end = (full ? r->pos : r->last_visible) + 1 };
     }
     g4_attend_queries(p->model->compute, p->queries + p->first, p->n - p->first, w->cache, n_kv_heads, group,
@@ -416,6 +416,8 @@ static void g4_attention(g4_pass *p, const g4_acts *attention)
 }
 
 /* ---- 4. Feed-forward -------------------------------------------------------------------------------------
+ *
+ * MODEL.md 2, MLP; Gemma4TextMLP.
  *
  * In: normed. Out: down . (gelu(gate . x) * (up . x)), for the stream or, beside experts, for their sum. */
 
@@ -425,10 +427,12 @@ static void g4_mlp(g4_pass *p, float *out)
     const g4_layer *w = p->layer;
     const int mlp_dim = (int)w->cfg.mlp_dim;
     const g4_acts h = g4_acts_as(&p->inner, mlp_dim);
+    const g4_stack gate_up = { .first = w->gate_up };
     const g4_share all = { 0, p->first, p->n };
-    g4_matmul_geglu(compute, &h, &w->gate_up, &p->normed, &all, 1);
+    g4_matmul_geglu(compute, &h, &gate_up, &p->normed, &all, 1);
     g4_acts_ready_rows(compute, &h, p->first, p->n, mlp_dim);
-    g4_matmul_shares(compute, out, p->normed.x_stride, &w->down, &h, &all, 1);
+    const g4_product down = { .w = &w->down, .y = out, .stride = p->normed.x_stride, .first = p->first, .end = p->n };
+    g4_matmul(compute, &down, 1, &h);
 }
 
 /* ---- 5. Experts ------------------------------------------------------------------------------------------
@@ -437,7 +441,7 @@ static void g4_mlp(g4_pass *p, float *out)
  * residual stream, each through a norm of its own, not the dense branch's. Rows go expert by expert, so that each
  * expert's weights are read once. */
 
-/* Inner row = rmsnorm(x, router_scale) * hidden^-0.5: what the router, a float32 matrix, reads. */
+/* Inner row = rmsnorm(x, router_scale) * hidden^-0.5: what the router reads. */
 static void g4_router_input_row(const g4_task *task, int i)
 {
     const g4_pass *p = task->job;
@@ -448,7 +452,7 @@ static void g4_router_input_row(const g4_task *task, int i)
     p->model->compute->kernels->rmsnorm(y, g4_stream(p, row), p->layer->router_scale, hidden, c->eps);
     const float scale = 1.0f / sqrtf((float)hidden);
     for (int h = 0; h < hidden; h++) y[h] *= scale;
-    memset(y + hidden, 0, (input.x_stride - (size_t)hidden) * sizeof *y);
+    g4_acts_ready(p->model->compute, &input, row, hidden);
 }
 
 /* p = softmax(p) over n experts. */
@@ -512,7 +516,7 @@ static void g4_route_row(const g4_task *task, int i)
 
 /* Give every (row, expert) a row in the gathered buffers, expert by expert. Returns the number of experts that have
  * any. */
-static int g4_assign_experts(g4_pass *p, g4_share *gate_up, g4_share *down)
+static int g4_assign_experts(g4_pass *p)
 {
     const int n_experts = (int)p->model->config->n_experts, used = (int)p->model->config->n_experts_used;
     int n = 0, gathered = 0;
@@ -520,9 +524,7 @@ static int g4_assign_experts(g4_pass *p, g4_share *gate_up, g4_share *down)
         const int first = gathered;
         for (int i = p->first * used; i < p->n * used; i++)
             if (p->expert[i] == x) p->gathered_row[i] = gathered++;
-        if (gathered == first) continue;
-        gate_up[n] = (g4_share) { (size_t)x * p->layer->gate_up_bytes, first, gathered };
-        down[n++] = (g4_share) { (size_t)x * p->layer->down_bytes, first, gathered };
+        if (gathered > first) p->shares[n++] = (g4_share) { x, first, gathered };
     }
     return n;
 }
@@ -572,22 +574,23 @@ static void g4_experts(g4_pass *p)
 
     const g4_acts input = g4_acts_as(&p->inner, (int)c->hidden);
     const g4_product router = {
-        &w->router, p->route, g4_round_up(c->n_experts, 16), p->first, p->n, 0, NULL, NULL, NULL
+        .w = &w->router, .y = p->route, .stride = g4_round_up(c->n_experts, 16), .first = p->first, .end = p->n
     };
     g4_each_row(p, g4_router_input_row);
     g4_matmul(compute, &router, 1, &input);
     g4_each_row(p, g4_route_row);
 
-    g4_share *gate_up = p->shares, *down = p->shares + c->n_experts;
-    const int n = g4_assign_experts(p, gate_up, down);
+    const int n = g4_assign_experts(p), n_gathered = (p->n - p->first) * (int)c->n_experts_used;
     g4_each_row(p, g4_gather_row);
-    g4_matmul_geglu(compute, &p->expert_hidden, &w->experts_gate_up, &p->gathered, gate_up, n);
-    g4_acts_ready_rows(compute, &p->expert_hidden, 0, n > 0 ? down[n - 1].end : 0, (int)c->expert_dim);
-    g4_matmul_shares(compute, p->expert_out, p->normed.x_stride, &w->experts_down, &p->expert_hidden, down, n);
+    g4_matmul_geglu(compute, &p->expert_hidden, &w->experts_gate_up, &p->gathered, p->shares, n);
+    g4_acts_ready_rows(compute, &p->expert_hidden, 0, n_gathered, (int)c->expert_dim);
+    g4_matmul_shares(compute, p->expert_out, p->normed.x_stride, &w->experts_down, &p->expert_hidden, p->shares, n);
     g4_each_row(p, g4_combine_row);
 }
 
 /* ---- 6. Per-layer inputs -----------------------------------------------------------------------------------
+ *
+ * MODEL.md 2, Per-layer embeddings; Gemma4TextModel.get_per_layer_inputs, project_per_layer_inputs.
  *
  * E2B and E4B: besides the stream, every layer gets a vector of its own for every row, made before the first layer from
  * the token (a row of a big table) and its context (a projection of the embedding). */
@@ -615,13 +618,14 @@ static void g4_ple_input_row(const g4_task *task, int i)
     const g4_config *c = p->model->config;
     const int row = job->first + i, dim = (int)c->ple_dim;
     const int id = p->rows[row].soft ? (int)c->pad : g4_lookup_id(c, p->rows[row].token);
-    const float in_scale = 1.0f / sqrtf((float)c->hidden), table_scale = sqrtf((float)dim), half = 0.70710678118654752f;
+    const float in_scale = 1.0f / sqrtf((float)c->hidden), table_scale = sqrtf((float)dim),
+                root_half = 0.70710678118654752f;
     for (int l = 0; l < job->n_layers; l++) {
         float *y = p->ple_inputs + (size_t)row * (size_t)p->ple_cols + (size_t)(l * dim), token[G4_MAX_PLE_DIM];
         for (int d = 0; d < dim; d++) y[d] *= in_scale;
         p->model->compute->kernels->rmsnorm(y, y, p->model->ple_norm, dim, c->eps);
         g4_table_row(token, &p->model->ple_embed, id, l * dim, dim);
-        for (int d = 0; d < dim; d++) y[d] = (y[d] + token[d] * table_scale) * half;
+        for (int d = 0; d < dim; d++) y[d] = (y[d] + token[d] * table_scale) * root_half;
     }
 }
 
@@ -630,9 +634,12 @@ static void g4_ple_inputs(g4_pass *p, int first, int end, int n_layers)
 {
     if (first >= end || n_layers == 0) return;
     const int groups = (n_layers * (int)p->model->config->ple_dim + 15) / 16;
-    const g4_product context = {
-        &p->model->ple_in, p->ple_inputs, (size_t)p->ple_cols, first, end, groups, NULL, NULL, NULL
-    };
+    const g4_product context = { .w = &p->model->ple_proj,
+                                 .y = p->ple_inputs,
+                                 .stride = (size_t)p->ple_cols,
+                                 .first = first,
+                                 .end = end,
+                                 .groups = groups };
     g4_ple_job job = { p, first, n_layers };
     g4_matmul(p->model->compute, &context, 1, &p->normed);
     g4_parallel_for(p->model->compute->pool, end - first, g4_ple_input_row, &job);
@@ -652,7 +659,8 @@ static void g4_ple_gate_row(const g4_task *task, int i)
 
 /* ---- 7. The layer ------------------------------------------------------------------------------------------
  *
- * Gemma4TextDecoderLayer: norm, block, norm, add, three times over; then the whole stream times one number. */
+ * Gemma4TextDecoderLayer. Attention and MLP: norm, branch, norm, add. With per-layer inputs a third branch, which reads
+ * the stream without a norm. Then the whole stream times one number. */
 
 /* One layer for rows [first, n). Returns 0 where nobody reads what it would go on to add. */
 static int g4_layer_run(g4_pass *p, int index)
@@ -678,7 +686,7 @@ static int g4_layer_run(g4_pass *p, int index)
     g4_acts_ready_rows(m->compute, &attention, p->first, p->n, attention_dim);
     const g4_product o = { .w = &w->o, .y = p->out, .stride = hidden, .first = p->first, .end = p->n };
     g4_matmul(m->compute, &o, 1, &attention);
-    g4_add(p, w->attn_post_norm);
+    g4_add_normed(p, w->attn_post_norm);
 
     /* x += rmsnorm(down . (gelu(gate . m) * up . m)), m = rmsnorm(x); on the 26B with experts beside it. */
     g4_norm(p, w->mlp_norm);
@@ -686,7 +694,7 @@ static int g4_layer_run(g4_pass *p, int index)
         g4_experts(p);
     else
         g4_mlp(p, p->out);
-    g4_add(p, w->mlp_post_norm);
+    g4_add_normed(p, w->mlp_post_norm);
 
     /* x += rmsnorm(proj . (gelu(gate . x) * the layer's input)): E2B and E4B. */
     if (c->ple_dim) {
@@ -694,11 +702,11 @@ static int g4_layer_run(g4_pass *p, int index)
             .w = &w->ple_gate, .y = gate.x, .stride = gate.x_stride, .first = p->first, .end = p->n
         };
         const g4_product proj = { .w = &w->ple_proj, .y = p->out, .stride = hidden, .first = p->first, .end = p->n };
-        g4_no_norm(p);
+        g4_take_stream(p);
         g4_matmul(m->compute, &gates, 1, &p->normed);
         g4_each_row(p, g4_ple_gate_row);
         g4_matmul(m->compute, &proj, 1, &gate);
-        g4_add(p, w->ple_norm);
+        g4_add_normed(p, w->ple_norm);
     }
     if (w->cfg.flags & G4_LAYER_SCALAR) g4_scale(p);
     return 1;
@@ -710,8 +718,7 @@ static int g4_layer_run(g4_pass *p, int index)
  * E2B and E4B write no keys: a row whose logits nobody wants needs the layers before the last owner of keys, and of
  * that owner only k and v. */
 
-/* x = embed[token] * sqrt(hidden), or the soft token as it is; beside it, as per-layer inputs read it; and the angles
- * of its position. */
+/* x = embed[token] * sqrt(hidden), or the soft token as it is; and the angles of the row's position. */
 static void g4_embed_row(const g4_task *task, int row)
 {
     const g4_pass *p = task->job;
@@ -755,7 +762,7 @@ void g4_forward(g4_model *m, const g4_row *rows, int n)
     g4_place_rows(p, rows, n);
     g4_each_row(p, g4_embed_row);
     if (c->ple_dim) {
-        g4_no_norm(p);
+        g4_take_stream(p);
         g4_ple_inputs(p, 0, p->first_wanted, m->last_owner);
         g4_ple_inputs(p, p->first_wanted, n, (int)c->n_layers);
     }
@@ -809,27 +816,31 @@ static void g4_note_group_max(void *user, int group)
     job->group_max[group] = g4_largest(job->logits + 16 * (size_t)group, g4_group_size(job->m, group));
 }
 
+/* logits [first, end) = cap * tanh(logits / cap); a cap of 0 is none. */
+static void g4_softcap_range(const g4_model *m, float *logits, int first, int end)
+{
+    const float cap = m->config->softcap;
+    if (cap != 0) m->compute->kernels->softcap(logits + first, end - first, cap);
+}
+
 static void g4_softcap_group(void *user, int group)
 {
     const g4_head_job *job = user;
-    const g4_model *m = job->m;
-    if (m->config->softcap != 0)
-        m->compute->kernels->softcap(job->logits + 16 * (size_t)group, g4_group_size(m, group), m->config->softcap);
+    g4_softcap_range(job->m, job->logits, 16 * group, 16 * group + g4_group_size(job->m, group));
 }
 
 static void g4_softcap_piece(const g4_task *task, int piece)
 {
     const g4_head_job *job = task->job;
-    const g4_config *c = job->m->config;
-    const int first = piece * G4_SOFTCAP_PIECE, end = g4_min_int(first + G4_SOFTCAP_PIECE, (int)c->n_vocab);
-    job->m->compute->kernels->softcap(job->logits + first, end - first, c->softcap);
+    const int first = piece * G4_SOFTCAP_PIECE;
+    g4_softcap_range(job->m, job->logits, first, g4_min_int(first + G4_SOFTCAP_PIECE, (int)job->m->config->n_vocab));
 }
 
 void g4_head_softcap(const g4_model *m, float *logits)
 {
     g4_head_job job = { .m = m, .logits = logits };
     const int pieces = ((int)m->config->n_vocab + G4_SOFTCAP_PIECE - 1) / G4_SOFTCAP_PIECE;
-    if (m->config->softcap != 0) g4_parallel_for(m->compute->pool, pieces, g4_softcap_piece, &job);
+    g4_parallel_for(m->compute->pool, pieces, g4_softcap_piece, &job);
 }
 
 void g4_head(g4_model *m, const float *const *states, int n, float *logits, size_t stride)

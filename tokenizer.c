@@ -1,4 +1,4 @@
-/* tokenizer.c - text to token ids and back.
+/* tokenizer.c - text to token ids and back (MODEL.md 4).
  *
  * The algorithm is byte-pair encoding without pre-tokenization: a text is one word of code points (a space counts as
  * U+2581), and the adjacent pair of lowest rank is joined, the leftmost on a tie, until no adjacent pair has a rank.
@@ -83,17 +83,6 @@ enum {
     G4_TOK_FIRST,
     G4_TOK_N_PARTS
 };
-/* Places in g4_tokenizer.info. */
-enum {
-    G4_TOK_I_STRINGS,
-    G4_TOK_I_RANKS,
-    G4_TOK_I_SLOTS,
-    G4_TOK_I_BUCKETS,
-    G4_TOK_I_PAGES,
-    G4_TOK_I_BITS,
-    G4_TOK_I_NODES,
-    G4_TOK_I_DEPTH
-};
 
 #define G4_TOK_MAGIC "G4TOKENS"
 #define G4_TOK_VERSION 1u
@@ -104,13 +93,11 @@ enum {
 
 enum { G4_TOK_KIND_CONTROL = 1, G4_TOK_KIND_ALWAYS = 2 };
 
-typedef struct {
+struct g4_tok_node { /* as in the file: 12 bytes */
     uint32_t first, id;
     uint16_t n;
     uint8_t byte, kind;
-} g4_tok_node; /* as in the file: 12 bytes */
-
-static inline const uint32_t *g4_tok_u32(const g4_tokenizer *t, int part) { return (const uint32_t *)t->part[part]; }
+};
 
 g4_status g4_tokenizer_bind(g4_tokenizer *t, const void *blob, size_t size, uint32_t n_vocab, g4_error *err)
 {
@@ -119,7 +106,7 @@ g4_status g4_tokenizer_bind(g4_tokenizer *t, const void *blob, size_t size, uint
         return g4_fail(err, G4_ERR_FORMAT, "tokenizer: %zu bytes, too short for its header", blob == NULL ? 0 : size);
     }
     if ((uintptr_t)blob % 8 != 0) return g4_fail(err, G4_ERR_FORMAT, "tokenizer: not aligned to 8 bytes");
-    g4_reader r = { (const uint8_t *)blob, size, 0, 0 };
+    g4_reader r = { blob, size, 0, 0 };
     if (memcmp(g4_read_bytes(&r, 8), G4_TOK_MAGIC, 8) != 0)
         return g4_fail(err, G4_ERR_FORMAT, "tokenizer: wrong magic");
     const uint32_t version = g4_read_u32(&r);
@@ -136,11 +123,11 @@ g4_status g4_tokenizer_bind(g4_tokenizer *t, const void *blob, size_t size, uint
         return g4_fail(err, G4_ERR_FORMAT, "tokenizer: %u tokens, the model has %u", (unsigned)n_tokens,
                        (unsigned)n_vocab);
     }
-    (void)g4_read_u32(&r); /* flags */
+    g4_read_u32(&r); /* flags: for other readers */
     const uint32_t n_merges = g4_read_u32(&r), n_slots = g4_read_u32(&r), n_buckets = g4_read_u32(&r);
     const uint32_t n_pages = g4_read_u32(&r), bits = g4_read_u32(&r), n_nodes = g4_read_u32(&r);
     const uint32_t depth = g4_read_u32(&r), n_parts = g4_read_u32(&r);
-    (void)g4_read_u64(&r); /* reserved */
+    g4_read_u64(&r); /* reserved */
     if (n_merges >= (1u << 24) - 1 || n_slots == 0 || n_buckets == 0 || n_pages == 0 || n_pages > 0x10000u ||
         bits < 10 || bits > 30 || n_nodes == 0 || depth > G4_TOK_MAX_PIECE || n_parts != G4_TOK_N_PARTS) {
         return g4_fail(err, G4_ERR_FORMAT, "tokenizer: a count in its header is out of range");
@@ -158,26 +145,39 @@ g4_status g4_tokenizer_bind(g4_tokenizer *t, const void *blob, size_t size, uint
                                             [G4_TOK_PAIRS] = (uint64_t)1 << (bits - 3),
                                             [G4_TOK_TRIE] = sizeof(g4_tok_node) * (uint64_t)n_nodes,
                                             [G4_TOK_FIRST] = 256 };
+    const void *part[G4_TOK_N_PARTS];
+    uint32_t strings_size = 0;
     for (int i = 0; i < G4_TOK_N_PARTS; i++) {
         const uint32_t offset = g4_read_u32(&r), bytes = g4_read_u32(&r);
         if (offset % 64 != 0 || offset > total || bytes > total - offset || (i != G4_TOK_STRINGS && bytes != want[i])) {
-            memset(t, 0, sizeof *t);
             return g4_fail(err, G4_ERR_FORMAT, "tokenizer: part %d has %u bytes at %u of %u", i, (unsigned)bytes,
                            (unsigned)offset, (unsigned)total);
         }
-        t->part[i] = (const uint8_t *)blob + offset;
-        if (i == G4_TOK_STRINGS) t->info[G4_TOK_I_STRINGS] = bytes;
+        part[i] = (const uint8_t *)blob + offset;
+        if (i == G4_TOK_STRINGS) strings_size = bytes;
     }
-    t->blob = (const uint8_t *)blob;
-    t->size = total;
-    t->n_vocab = n_vocab;
-    t->info[G4_TOK_I_RANKS] = n_merges;
-    t->info[G4_TOK_I_SLOTS] = n_slots;
-    t->info[G4_TOK_I_BUCKETS] = n_buckets;
-    t->info[G4_TOK_I_PAGES] = n_pages;
-    t->info[G4_TOK_I_BITS] = bits;
-    t->info[G4_TOK_I_NODES] = n_nodes;
-    t->info[G4_TOK_I_DEPTH] = depth;
+    *t = (g4_tokenizer) { .n_vocab = n_vocab,
+                          .n_ranks = n_merges,
+                          .n_slots = n_slots,
+                          .n_buckets = n_buckets,
+                          .n_pages = n_pages,
+                          .pair_bits = bits,
+                          .n_nodes = n_nodes,
+                          .depth = depth,
+                          .strings_size = strings_size,
+                          .offsets = part[G4_TOK_OFFSETS],
+                          .strings = part[G4_TOK_STRINGS],
+                          .control = part[G4_TOK_CONTROL],
+                          .pages = part[G4_TOK_PAGES],
+                          .chars = part[G4_TOK_CHARS],
+                          .bytes = part[G4_TOK_BYTES],
+                          .buckets = part[G4_TOK_BUCKETS],
+                          .merges = part[G4_TOK_MERGES],
+                          .joined = part[G4_TOK_JOINED],
+                          .ascii = part[G4_TOK_ASCII],
+                          .pairs = part[G4_TOK_PAIRS],
+                          .trie = part[G4_TOK_TRIE],
+                          .first = part[G4_TOK_FIRST] };
     return G4_OK;
 }
 
@@ -192,32 +192,32 @@ static inline uint32_t g4_tok_find(const g4_tokenizer *t, uint32_t l, uint32_t r
     x ^= x >> 32;
     x *= 0xD6E8FEB86659FD93u;
     x ^= x >> 29;
-    const uint32_t d = ((const uint16_t *)t->part[G4_TOK_BUCKETS])[(x & 0xffffffffu) * t->info[G4_TOK_I_BUCKETS] >> 32];
+    const uint32_t d = t->buckets[(x & 0xffffffffu) * t->n_buckets >> 32];
     const uint32_t h = ((uint32_t)(x >> 32) ^ d * 0x85EBCA6Bu) * 0x9E3779B1u;
-    const uint64_t e = ((const uint64_t *)t->part[G4_TOK_MERGES])[(uint64_t)h * t->info[G4_TOK_I_SLOTS] >> 32];
+    const uint64_t e = t->merges[(uint64_t)h * t->n_slots >> 32];
     const uint32_t rank = (uint32_t)(e & 0xffffffu);
-    return e >> 24 == key && rank < t->info[G4_TOK_I_RANKS] ? rank : G4_TOK_NONE;
+    return e >> 24 == key && rank < t->n_ranks ? rank : G4_TOK_NONE;
 }
 
 /* Id of a code point, or G4_TOK_NONE. */
 static inline uint32_t g4_tok_char(const g4_tokenizer *t, uint32_t cp)
 {
-    const uint32_t page = ((const uint16_t *)t->part[G4_TOK_PAGES])[cp >> 6];
+    const uint32_t page = t->pages[cp >> 6];
     uint32_t id = G4_TOK_NONE;
-    if (page < t->info[G4_TOK_I_PAGES]) id = g4_tok_u32(t, G4_TOK_CHARS)[page * 64 + (cp & 63)];
+    if (page < t->n_pages) id = t->chars[page * 64 + (cp & 63)];
     return id < t->n_vocab ? id : G4_TOK_NONE;
 }
 
 static inline uint32_t g4_tok_byte(const g4_tokenizer *t, uint8_t b)
 {
-    const uint32_t id = g4_tok_u32(t, G4_TOK_BYTES)[b];
+    const uint32_t id = t->bytes[b];
     return id < t->n_vocab ? id : 0;
 }
 
 /* The id that the pair of this rank becomes. */
 static inline uint32_t g4_tok_joined(const g4_tokenizer *t, uint32_t rank)
 {
-    const uint32_t id = g4_tok_u32(t, G4_TOK_JOINED)[rank];
+    const uint32_t id = t->joined[rank];
     return id < t->n_vocab ? id : 0;
 }
 
@@ -225,8 +225,8 @@ static inline uint32_t g4_tok_joined(const g4_tokenizer *t, uint32_t rank)
 static inline int g4_tok_may_join(const g4_tokenizer *t, uint32_t a, uint32_t b)
 {
     uint32_t h = a * 0x9E3779B1u + b * 0x85EBCA6Bu;
-    h = ((h ^ h >> 15) * 0xC2B2AE35u) >> (32 - t->info[G4_TOK_I_BITS]);
-    return ((const uint8_t *)t->part[G4_TOK_PAIRS])[h >> 3] >> (h & 7) & 1;
+    h = ((h ^ h >> 15) * 0xC2B2AE35u) >> (32 - t->pair_bits);
+    return t->pairs[h >> 3] >> (h & 7) & 1;
 }
 
 /* The same question for two ASCII characters; ascii is that part. */
@@ -239,11 +239,11 @@ static inline int g4_tok_ascii_join(const uint64_t *ascii, uint32_t a, uint32_t 
  * bytes. */
 static size_t g4_tok_match(const g4_tokenizer *t, const uint8_t *text, size_t n, int kinds, int whole, uint32_t *id)
 {
-    const g4_tok_node *nodes = (const g4_tok_node *)t->part[G4_TOK_TRIE];
-    const uint32_t n_nodes = t->info[G4_TOK_I_NODES];
+    const g4_tok_node *nodes = t->trie;
+    const uint32_t n_nodes = t->n_nodes;
     uint32_t node = 0;
     size_t found = 0;
-    for (size_t i = 0; i < n && i < t->info[G4_TOK_I_DEPTH]; i++) {
+    for (size_t i = 0; i < n && i < t->depth; i++) {
         uint32_t lo = nodes[node].first;
         if (lo == 0 || lo >= n_nodes || nodes[node].n > n_nodes - lo) break;
         const uint32_t end = lo + nodes[node].n;
@@ -297,7 +297,7 @@ static int g4_tok_reserve(g4_tok_encoder *e, size_t n)
     size_t cap;
     if (o->cap - o->n >= n) return 1;
     if (g4_add_overflows(o->n, n, &cap) || g4_add_overflows(cap, cap / 2 + 16, &cap)) return 0;
-    g4_token *ids = (g4_token *)g4_realloc(e->a, o->ids, cap, sizeof *ids);
+    g4_token *ids = g4_realloc(e->a, o->ids, cap, sizeof *ids);
     if (ids == NULL) return 0;
     o->ids = ids;
     o->cap = cap;
@@ -370,8 +370,8 @@ static int g4_tok_join_long(g4_tok_encoder *e, const uint8_t *word, size_t len)
         g4_free(e->a, e->symbols);
         g4_free(e->a, e->heap);
         e->cap = 0;
-        e->symbols = (g4_tok_symbol *)g4_alloc(e->a, len, sizeof *e->symbols);
-        e->heap = (uint64_t *)g4_alloc(e->a, len, 2 * sizeof *e->heap);
+        e->symbols = g4_alloc(e->a, len, sizeof *e->symbols);
+        e->heap = g4_alloc(e->a, len, 2 * sizeof *e->heap);
         if (e->symbols == NULL || e->heap == NULL) return 0;
         e->cap = len;
     }
@@ -471,7 +471,7 @@ static int g4_tok_encode_word(g4_tok_encoder *e, const uint8_t *word, size_t len
 static int g4_tok_encode_span(g4_tok_encoder *e, const uint8_t *text, size_t len)
 {
     const g4_tokenizer *t = e->t;
-    const uint64_t *ascii = (const uint64_t *)t->part[G4_TOK_ASCII];
+    const uint64_t *ascii = t->ascii;
     for (size_t p = 0; p < len;) {
         const size_t start = p;
         uint32_t prev = 0;
@@ -510,13 +510,13 @@ g4_status g4_tokenizer_encode(const g4_tokenizer *t, const g4_allocator *a, cons
                               g4_tokens *out, g4_error *err)
 {
     const size_t before = out->n;
-    const uint8_t *bytes = (const uint8_t *)text, *first = (const uint8_t *)t->part[G4_TOK_FIRST];
+    const uint8_t *bytes = (const uint8_t *)text, *first = t->first;
     const int kinds = specials ? G4_TOK_KIND_CONTROL | G4_TOK_KIND_ALWAYS : G4_TOK_KIND_ALWAYS;
     g4_tok_encoder e = { .t = t, .a = a, .out = out, .cache_bits = 5 };
     if (len == 0) return G4_OK;
     /* The cache takes half the size of the text, and no more than a second-level cache holds. */
     while (e.cache_bits < 14 && sizeof *e.cache << (e.cache_bits + 2) <= len) e.cache_bits++;
-    e.cache = (g4_tok_word *)g4_alloc(a, (size_t)1 << e.cache_bits, sizeof *e.cache);
+    e.cache = g4_alloc(a, (size_t)1 << e.cache_bits, sizeof *e.cache);
     int ok = e.cache != NULL && g4_tok_reserve(&e, len / 4 + 16);
     size_t start = 0, p = 0;
     while (ok && p < len) {
@@ -553,9 +553,9 @@ size_t g4_tokenizer_piece(const g4_tokenizer *t, g4_token id, char *out, int *sp
 {
     *special = 0;
     if (id < 0 || (uint32_t)id >= t->n_vocab) return 0;
-    *special = (int)(g4_tok_u32(t, G4_TOK_CONTROL)[id / 32] >> (id % 32) & 1);
-    const uint32_t from = g4_tok_u32(t, G4_TOK_OFFSETS)[id], to = g4_tok_u32(t, G4_TOK_OFFSETS)[id + 1];
-    if (from > to || to > t->info[G4_TOK_I_STRINGS] || to - from > G4_TOK_MAX_PIECE) return 0;
-    memcpy(out, (const uint8_t *)t->part[G4_TOK_STRINGS] + from, to - from);
+    *special = (int)(t->control[id / 32] >> (id % 32) & 1);
+    const uint32_t from = t->offsets[id], to = t->offsets[id + 1];
+    if (from > to || to > t->strings_size || to - from > G4_TOK_MAX_PIECE) return 0;
+    memcpy(out, t->strings + from, to - from);
     return to - from;
 }

@@ -21,14 +21,14 @@ typedef struct {
 
 typedef struct { /* the query heads of a unit that read one key/value head */
     const g4_unit *unit;
-    int kv_head, n;                                           /* queries x group */
-    int lo[G4_ATTEND_QUERIES_MAX], hi[G4_ATTEND_QUERIES_MAX]; /* positions that each sees */
-    float *q;                                                 /* (n, head_dim) */
+    int kv_head, n;                               /* queries x group */
+    int lo[G4_UNIT_QUERIES], hi[G4_UNIT_QUERIES]; /* positions that each sees */
+    float *q;                                     /* (n, head_dim) */
 } g4_heads;
 
 /* Results so far of those query heads. */
 typedef struct {
-    float M[G4_ATTEND_QUERIES_MAX], L[G4_ATTEND_QUERIES_MAX];
+    float M[G4_UNIT_QUERIES], L[G4_UNIT_QUERIES];
     float *O; /* (n, head_dim) */
 } g4_sums;
 
@@ -43,7 +43,7 @@ void g4_attend_merge(float *M, float *L, float *O, float m, float l, const float
 
 size_t g4_attend_room_floats(int head_dim)
 {
-    return 3 * G4_ATTEND_QUERIES_MAX * g4_round_up((size_t)head_dim, 16); /* q, o of a span, O */
+    return 3 * G4_UNIT_QUERIES * g4_round_up((size_t)head_dim, 16); /* q, o of a span, O */
 }
 
 size_t g4_attend_partial_floats(int n_ctx, int n_heads, int head_dim)
@@ -74,7 +74,7 @@ static void g4_attend_span(const g4_attend_job *job, const g4_heads *s, int span
 {
     const g4_kv *kv = job->queries[s->unit->first].kv;
     const int pages = G4_SPAN / G4_PAGE;
-    int lo[G4_ATTEND_QUERIES_MAX], hi[G4_ATTEND_QUERIES_MAX];
+    int lo[G4_UNIT_QUERIES], hi[G4_UNIT_QUERIES];
     for (int i = 0; i < s->n; i++) {
         m[i] = -INFINITY;
         l[i] = 0;
@@ -129,8 +129,8 @@ static void g4_attend_unit(const g4_task *task, int piece)
 {
     const g4_attend_job *job = task->job;
     const g4_unit *unit = &job->units[piece / job->n_kv_heads];
-    const size_t room = G4_ATTEND_QUERIES_MAX * (size_t)job->head_dim;
-    float *q = g4_room(job->compute, task), *o = q + room, m[G4_ATTEND_QUERIES_MAX], l[G4_ATTEND_QUERIES_MAX];
+    const size_t room = G4_UNIT_QUERIES * (size_t)job->head_dim;
+    float *q = g4_room(job->compute, task), *o = q + room, m[G4_UNIT_QUERIES], l[G4_UNIT_QUERIES];
     g4_heads s;
     g4_sums sums;
     g4_gather_heads(job, unit, piece % job->n_kv_heads, q, &s);
@@ -175,7 +175,7 @@ static void g4_attend_combine(const g4_task *task, int piece)
     g4_heads s;
     g4_sums sums;
     g4_gather_heads(job, unit, piece % job->n_kv_heads, q, &s);
-    g4_sums_start(&sums, q + G4_ATTEND_QUERIES_MAX * (size_t)job->head_dim, &s, job->head_dim);
+    g4_sums_start(&sums, q + G4_UNIT_QUERIES * (size_t)job->head_dim, &s, job->head_dim);
     for (int span = 0; span < unit->n_spans; span++) {
         const float *m = g4_partial(job, unit, s.kv_head, span);
         g4_sums_add(&sums, &s, m, m + s.n, m + 2 * s.n, job->head_dim);
@@ -186,7 +186,7 @@ static void g4_attend_combine(const g4_task *task, int piece)
 /* Queries as units: neighbours of one timeline, as many as read a head together. */
 static void g4_make_units(g4_attend_job *job, int n)
 {
-    const int max_queries = g4_max_int(1, G4_ATTEND_QUERIES_MAX / job->group);
+    const int max_queries = g4_max_int(1, G4_UNIT_QUERIES / job->group);
     job->n_units = 0;
     for (int i = 0; i < n;) {
         g4_unit *unit = &job->units[job->n_units++];

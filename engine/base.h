@@ -5,6 +5,9 @@
  *
  *   row         One token or soft token of one timeline on its way through the model. Also a row of a matrix or table.
  *   pass        One run of the model over a list of rows.
+ *   branch      Attention, MLP or per-layer input: reads the stream and adds to it.
+ *   head        Of attention; or the matrix from final states to logits.
+ *   state       Of a row behind the last layer, before its norm.
  *   wanted      A row whose logits somebody will read. The others stop behind the last owner.
  *   owner       A layer with keys and values of its own. Layers that share read those of the last owner of their kind.
  *   timeline    The tokens of a session and their keys and values.
@@ -12,7 +15,8 @@
  *   soft token  A vector from a tower that stands where a token's embedding would.
  *   two-way block  Soft tokens of one picture, or of pictures side by side, that see each other on sliding layers.
  *   page        Keys and values of 64 positions of one layer.
- *   tile        64 positions of one key/value head: what an attention kernel reads at once. In towers: 64 tokens.
+ *   tile        64 positions of one key/value head: what an attention kernel reads at once. In towers: 64 tokens. In
+ *               products: 16 rows of weights for a few tokens.
  *   span        256 positions, after which partial results of attention are combined.
  *   unit        Neighbouring rows of one timeline that are attended together.
  *   snapshot    A position of a timeline that can be returned to; it holds pages instead of copies.
@@ -20,9 +24,11 @@
  *   step        64 inputs of a group: the scales and weights of two blocks.
  *   block       32 inputs that share a scale.
  *   chunk       Positions that are evaluated in one pass; in stored weights, 4 inputs of each row of a group.
- *   piece       What a thread claims at once. Pieces are fixed; only who runs them is free.
+ *   run         In q4_0: two chunks, in the low and the high nibbles of 64 bytes.
+ *   piece       The smallest part of a job; a thread claims some at a time. What a piece computes does not depend on who
+ *               runs it.
  *   room        Memory that a worker may write while it runs a piece.
- *   share       The rows of a pass that one expert multiplies.
+ *   share       The rows of a pass that one matrix of a stack multiplies: an expert's, or all.
  *   ready       Of a row of activations: padded and, where matrices read integers, rounded.
  *   guess       A token that prompt lookup expects, evaluated together with the one before it.
  *   table       The kernels of one instruction set; or weights that are looked up by row and never multiplied.

@@ -11,11 +11,11 @@
 typedef struct {
     const g4_kernels *kernels;
     g4_pool *pool;
-    int reads_ints; /* some matrix of the text decoder reads integers: rows that are ready are rounded too */
+    int reads_ints; /* some matrix of the file reads integers: rows that are ready are rounded too */
     float *room;    /* (threads, room_floats): what a worker may write while it runs a piece */
     size_t room_floats;
 } g4_compute;
-#define G4_ROOM_FLOATS (64 * 128) /* that products need of it */
+#define G4_ROOM_FLOATS (64 * 128) /* floats of room that products need */
 static inline float *g4_room(const g4_compute *c, const g4_task *task)
 {
     return c->room + (size_t)task->worker * c->room_floats;
@@ -47,16 +47,15 @@ void g4_matmul(const g4_compute *c, const g4_product *p, int n, const g4_acts *x
 
 /* Rows [first, end) of activations and the matrix of a stack that multiplies them: an expert's rows, or all. */
 typedef struct {
-    size_t offset; /* bytes from the first matrix of the stack to this one */
-    int first, end;
+    int matrix, first, end;
 } g4_share;
-/* y[r] = W x[r] for the rows of each share. */
-void g4_matmul_shares(const g4_compute *c, float *y, size_t stride, const g4_matrix *w, const g4_acts *x,
+/* y[r] = W x[r] for the rows of each share. A plain matrix is a stack of one. */
+void g4_matmul_shares(const g4_compute *c, float *y, size_t stride, const g4_stack *w, const g4_acts *x,
                       const g4_share *shares, int n);
 /* h[r][i] = gelu(gate row i . x[r]) * (up row i . x[r]) for the rows of each share; w holds gate and up in alternating
  * groups, so that both are in cache together. */
-void g4_matmul_geglu(const g4_compute *c, const g4_acts *h, const g4_matrix *w, const g4_acts *x,
-                     const g4_share *shares, int n);
+void g4_matmul_geglu(const g4_compute *c, const g4_acts *h, const g4_stack *w, const g4_acts *x, const g4_share *shares,
+                     int n);
 
 /* ---- Keys and values (cache.c) --------------------------------------------------------------------
  *
@@ -119,7 +118,7 @@ void g4_kv_truncate(g4_kv *kv, int n);
 /* With n positions evaluated, let go of what sliding windows have left behind, but for one page: going back a few
  * positions then costs nothing. */
 void g4_kv_slide(g4_kv *kv, int n);
-/* First position that a sliding layer must hold so that the last of n positions can be evaluated again. */
+/* First position that a sliding layer shows to the last of n positions. */
 static inline int g4_window_start(int n, int window) { return g4_max_int(0, n - window); }
 /* Do the windows still hold what the last of n positions saw? */
 int g4_kv_holds(const g4_kv *kv, int n);
@@ -163,8 +162,8 @@ typedef struct { /* queries of one timeline, side by side, that are attended tog
  * What a query gets does not depend on the queries beside it. */
 void g4_attend_queries(const g4_compute *c, const g4_query *queries, int n, int cache, int n_kv_heads, int group,
                        int head_dim, g4_unit *units);
-size_t g4_attend_room_floats(int head_dim); /* that compute->room needs for it */
-/* That g4_kv.partial needs so that one query can be split over the spans of n_ctx positions. */
+size_t g4_attend_room_floats(int head_dim); /* Floats of compute->room that attention needs. */
+/* Floats of g4_kv.partial for one query split over the spans of n_ctx positions. */
 size_t g4_attend_partial_floats(int n_ctx, int n_heads, int head_dim);
 /* (M, L, O) of one query head += (m, l, o) of its next span: the largest score, the sum of exponentials, and the
  * weighted sum of values (dim). */
@@ -187,7 +186,7 @@ void g4_soft_release(g4_soft *soft); /* frees it with the last reference; NULL i
 /* Mix `size` bytes of decoded data into a key. Not against an attacker: against one picture answered with another. */
 void g4_soft_hash(uint64_t key[2], const void *data, size_t size);
 
-#define G4_SOFT_SLOTS 256 /* soft tokens an engine remembers */
+#define G4_SOFT_SLOTS 256 /* pictures and sounds whose soft tokens an engine remembers */
 typedef struct {          /* the latest pictures and sounds, the latest last; one reference each. Used under a lock */
     g4_soft *slots[G4_SOFT_SLOTS];
     int n;

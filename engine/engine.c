@@ -205,6 +205,7 @@ void g4_engine_close(g4_engine *e)
     g4_hearing_close(e->hearing);
     g4_soft_cache_close(&e->softs);
     g4_blocks_free(&e->blocks);
+    g4_file_unlock(&e->file);
     g4_file_close(&e->file, e->a);
     if (e->lock_ready && is_ours) {
         pthread_cond_destroy(&e->own_lock.freed);
@@ -225,7 +226,7 @@ static uint64_t g4_layer_products(const g4_config *c, const g4_layer *w)
                                      &w->down, &w->ple_gate, &w->ple_proj, &w->router };
     uint64_t n = 0;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) n += g4_products(all[i]);
-    return n + c->n_experts_used * (g4_products(&w->experts_gate_up) + g4_products(&w->experts_down));
+    return n + c->n_experts_used * (g4_products(&w->experts_gate_up.first) + g4_products(&w->experts_down.first));
 }
 
 /* Behind the last layer with keys and values of its own only the last token of a prompt goes on, and of that layer the
@@ -240,7 +241,7 @@ static void g4_count_products(const g4_model *m, g4_engine_info *out)
         if (l < m->last_owner) out->prompt_products += n;
         if (l == m->last_owner) out->prompt_products += g4_products(&w->k) + g4_products(&w->v);
     }
-    out->decode_products += g4_products(&m->head) + g4_products(&m->ple_in);
+    out->decode_products += g4_products(&m->head) + g4_products(&m->ple_proj);
     out->prompt_products += (uint64_t)m->last_owner * c->ple_dim * c->hidden;
 }
 
@@ -254,7 +255,7 @@ static void g4_count_bytes(const g4_file *f, g4_engine_info *out)
             out->lookup_bytes += t->size;
         else if (t->n_dims == 3 && c->n_experts)
             out->decode_bytes += t->size / c->n_experts * c->n_experts_used;
-        else if (g4_is_weight(t))
+        else if (g4_is_decoder_weight(t))
             out->decode_bytes += t->size;
     }
 }

@@ -24,6 +24,7 @@ _Static_assert(sizeof(g4_layer_config) == 32, "a layer record is 32 bytes on dis
 #define G4_CHECKSUM_START 48 /* the checksum covers everything after itself up to the tensor data */
 #define G4_MAX_LAYERS 512 /* sanity bounds, far above any family member: they keep products of sizes within 64 bits */
 #define G4_MAX_DIM (1u << 24)
+#define G4_EXPERT_ALIGN 4096 /* bytes: every expert begins on a page */
 
 uint64_t g4_checksum_step(uint64_t h, uint64_t word)
 {
@@ -61,7 +62,8 @@ static uint64_t g4_entry_bytes(const g4_tensor_entry *t)
     const uint64_t rows = t->dims[t->n_dims - 2], row = g4_row_bytes(t->type, t->dims[t->n_dims - 1]);
     if (t->layout == G4_LAYOUT_ROWS) return rows * row;
     const uint64_t matrix = (rows + 15) / 16 * 16 * row;
-    return t->n_dims == 3 ? t->dims[0] * ((matrix + 4095) / 4096 * 4096) : matrix;
+    if (t->n_dims == 2) return matrix;
+    return t->dims[0] * ((matrix + G4_EXPERT_ALIGN - 1) / G4_EXPERT_ALIGN * G4_EXPERT_ALIGN);
 }
 
 static g4_status g4_file_check_entry(const g4_file *f, const g4_file_header *h, int i, uint64_t *end, g4_error *err)
@@ -178,16 +180,18 @@ static g4_status g4_file_check_ranges(const g4_config *c, g4_error *err)
     return G4_OK;
 }
 
-/* Every layer goes with its neighbours and with the layer whose keys it reads. */
+/* Every layer goes with its neighbours, with the layer whose keys it reads and with the others of its kind, sliding or
+ * full, which share the angles of RoPE. */
 static g4_status g4_file_check_layers(const g4_file *f, g4_error *err)
 {
     const g4_config *c = &f->config;
+    uint32_t head_dim[2] = { 0 }; /* of each kind; 0: none seen yet */
     for (uint32_t l = 0; l < c->n_layers; l++) {
         const g4_layer_config *lc = &f->layers[l];
         const g4_layer_config *source = lc->kv_source <= l ? &f->layers[lc->kv_source] : NULL;
         if (lc->n_kv_heads < 1 || lc->n_kv_heads > c->n_heads || c->n_heads % lc->n_kv_heads != 0 || lc->head_dim < 2 ||
             lc->head_dim > G4_MAX_HEAD_DIM || lc->head_dim % 2 != 0 || lc->mlp_dim < 1 || lc->mlp_dim > 1u << 18 ||
-            c->n_heads / lc->n_kv_heads > G4_ATTEND_QUERIES_MAX)
+            c->n_heads / lc->n_kv_heads > G4_UNIT_QUERIES)
             return g4_fail(err, G4_ERR_FORMAT, "configuration of layer %u: %u kv heads of %u, mlp of %u", l,
                            lc->n_kv_heads, lc->head_dim, lc->mlp_dim);
         if (!source || source->kv_source != lc->kv_source || source->head_dim != lc->head_dim ||
@@ -196,6 +200,11 @@ static g4_status g4_file_check_layers(const g4_file *f, g4_error *err)
                            lc->kv_source);
         if ((lc->flags & G4_LAYER_MOE) && c->n_experts == 0)
             return g4_fail(err, G4_ERR_FORMAT, "layer %u has no experts to choose from", l);
+        uint32_t *others = &head_dim[(lc->flags & G4_LAYER_FULL) != 0];
+        if (*others && *others != lc->head_dim)
+            return g4_fail(err, G4_ERR_FORMAT, "layer %u: head dimension %u where others of its kind have %u", l,
+                           lc->head_dim, *others);
+        *others = lc->head_dim;
     }
     return G4_OK;
 }
@@ -248,6 +257,8 @@ static g4_status g4_file_check(g4_file *f, const g4_allocator *a, g4_error *err)
     return status;
 }
 
+/* ---- Opening ------------------------------------------------------------------------------------ */
+
 void g4_file_close(g4_file *f, const g4_allocator *a)
 {
     g4_free(a, f->layers);
@@ -276,6 +287,8 @@ static g4_status g4_file_map(g4_file *f, const char *path, g4_error *err)
         } else {
             f->data = f->mapping = p;
             f->size = (size_t)st.st_size;
+            f->device = (uint64_t)st.st_dev;
+            f->inode = (uint64_t)st.st_ino;
         }
     }
     close(fd);
@@ -317,7 +330,7 @@ static const g4_tensor_entry *g4_bind_find(g4_binder *b, const char *name)
         const int index = (b->cursor + i) % f->n_tensors;
         if (strcmp(f->table[index].name, name) != 0) continue;
         b->cursor = index + 1;
-        if (f->bound[index]++) b->status = g4_fail(b->err, G4_ERR_FORMAT, "tensor %s stands twice in the table", name);
+        f->bound[index] = 1;
         return &f->table[index];
     }
     return NULL;
@@ -338,7 +351,6 @@ static const g4_tensor_entry *g4_bind(g4_binder *b, const char *prefix, int laye
     char name[64];
     g4_bind_name(name, prefix, layer, field);
     const g4_tensor_entry *t = g4_bind_find(b, name);
-    if (b->status) return NULL;
     if (!t) {
         b->status = g4_fail(b->err, G4_ERR_FORMAT, "tensor %s is missing", name);
         return NULL;
@@ -367,14 +379,12 @@ g4_matrix g4_bind_matrix(g4_binder *b, const char *prefix, int layer, const char
     return t ? g4_matrix_at(b->file->data + t->offset, t, rows, cols) : (g4_matrix) { 0 };
 }
 
-/* The first of n matrices; *bytes gets the distance from one to the next. */
-g4_matrix g4_bind_experts(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t n, uint64_t rows,
-                          uint64_t cols, size_t *bytes)
+g4_stack g4_bind_stack(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t n, uint64_t rows,
+                       uint64_t cols)
 {
     const g4_tensor_entry *t = g4_bind(b, prefix, layer, field, G4_LAYOUT_GROUPS16, 3, n, rows, cols);
-    if (!t) return (g4_matrix) { 0 };
-    *bytes = (size_t)(t->size / n);
-    return g4_matrix_at(b->file->data + t->offset, t, rows, cols);
+    if (!t) return (g4_stack) { 0 };
+    return (g4_stack) { g4_matrix_at(b->file->data + t->offset, t, rows, cols), (size_t)(t->size / n) };
 }
 
 g4_table g4_bind_table(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols)

@@ -1,8 +1,8 @@
 /* kernels.c - the scalar kernels, which define what every kernel computes, and the choice of a table of them.
  *
  * Each says its equation, its shapes and its order of sums. The vector kernels (kernels_*.h) stand in the same order
- * and are proved against these. They are written for the compiler's vectoriser: inner loops run over 16 rows, 64
- * positions or one head, with no branch and no reduction. */
+ * and are proved against these. The scalar kernels are written for the compiler's vectoriser: inner loops run over 16
+ * rows, 64 positions or one head, with no branch and no reduction. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -165,7 +165,8 @@ static void g4_block_scales(float scale[16], const uint8_t *scales, g4_scale_typ
         for (int r = 0; r < 16; r++) scale[r] = g4_f16_to_f32(bits[r]);
 }
 
-/* acc[r] += (scale_w[r] * scale_x) * sum over one block of 32 inputs; sums[4 r + j] are its four partial sums. */
+/* acc[r] += (scale_w[r] * scale_x) * (sum over one block of 32 inputs - offset); sums[4 r + j] are its four partial
+ * sums, offset is what the sum has too much where weights are stored without a sign. */
 static void g4_block_add(float *acc, const uint8_t *scales, g4_scale_type type, float d, const int32_t sums[64],
                          int32_t offset)
 {
@@ -314,7 +315,7 @@ static void g4_quantize16(int16_t *q, float *unit, const float *x, int cols)
 
 /* ---- Attention ------------------------------------------------------------------------------------------------- */
 
-/* One row of 64 cached values as float32. */
+/* Row `row` of n cached values as float32, without their scale. */
 static void g4_kv_row(float *out, const void *data, g4_kv_type type, size_t row, int n)
 {
     if (type == G4_KV_F32) {
@@ -327,12 +328,12 @@ static void g4_kv_row(float *out, const void *data, g4_kv_type type, size_t row,
 }
 
 /* See g4_attend_fn. Four queries share each widened row of keys and of values. */
-#define G4_ATTEND_QUERIES 4
+#define G4_SCALAR_QUERIES 4
 
 static void g4_attend_few(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q, const int *lo,
                           const int *hi, float *m, float *l, float *o)
 {
-    float s[G4_ATTEND_QUERIES][G4_PAGE], row[G4_MAX_HEAD_DIM];
+    float s[G4_SCALAR_QUERIES][G4_PAGE], row[G4_MAX_HEAD_DIM];
     memset(s, 0, sizeof s);
     int first = G4_PAGE, last = 0; /* positions any of these queries sees */
     for (int i = 0; i < n_q; i++) {
@@ -379,9 +380,9 @@ static void g4_attend_few(const g4_kv_tile *tile, g4_kv_type type, int head_dim,
 static void g4_attend(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q, const int *lo,
                       const int *hi, float *m, float *l, float *o)
 {
-    for (int i = 0; i < n_q; i += G4_ATTEND_QUERIES) {
+    for (int i = 0; i < n_q; i += G4_SCALAR_QUERIES) {
         const size_t first = (size_t)i * (size_t)head_dim;
-        g4_attend_few(tile, type, head_dim, q + first, g4_min_int(G4_ATTEND_QUERIES, n_q - i), lo + i, hi + i, m + i,
+        g4_attend_few(tile, type, head_dim, q + first, g4_min_int(G4_SCALAR_QUERIES, n_q - i), lo + i, hi + i, m + i,
                       l + i, o + first);
     }
 }

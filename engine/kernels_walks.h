@@ -16,8 +16,7 @@
 #include <math.h>
 #include <string.h>
 
-/* A body that must disappear into its caller, where its constant arguments (number of tokens, types) unroll the loops.
- */
+/* A body that must disappear into its caller, where its constant arguments (number of tokens, types) unroll loops. */
 #define G4_BODY static inline __attribute__((always_inline))
 
 /* Keeps a sum in its register and in source order: gcc would rebalance integer sums into trees and shuffle float ones

@@ -1,5 +1,6 @@
-/* matmul.c - the one way in which the matrices of the text decoder are multiplied: rows of activations made ready once,
- * products cut into pieces that do not depend on the number of rows' neighbours, every piece one call of a kernel.
+/* matmul.c - the one way in which the matrices of the text decoder are multiplied: rows of activations are made ready
+ * once, products are cut into pieces, and every piece is one call of a kernel. How many groups a piece holds depends on
+ * rows and threads; an output lies whole in one piece, so its value does not.
  *
  * A piece is some groups of 16 outputs for all rows, so that its weights are read once and its inputs stay in cache. */
 #ifndef GEMMA4_IMPLEMENTED
@@ -129,7 +130,7 @@ void g4_matmul(const g4_compute *c, const g4_product *p, int n, const g4_acts *x
 
 typedef struct {
     const g4_compute *c;
-    const g4_matrix *w;
+    const g4_stack *w;
     const g4_acts *x;
     const g4_share *shares;
     float *y; /* row 0 */
@@ -140,17 +141,17 @@ typedef struct {
 /* The matrix of a share, and which of its groups are this piece. */
 static g4_matrix g4_share_piece(const g4_shares_job *job, int piece, const g4_share **share, int *first, int *end)
 {
-    g4_matrix w = *job->w;
+    g4_matrix w = job->w->first;
     *share = &job->shares[piece / job->pieces];
     *first = piece % job->pieces * job->per_piece;
     *end = g4_min_int(*first + job->per_piece, w.groups);
-    w.data += (*share)->offset;
+    w.data += (size_t)(*share)->matrix * job->w->bytes;
     return w;
 }
 
 static void g4_shares_run(g4_shares_job *job, int n, g4_piece_fn fn)
 {
-    job->pieces = (job->w->groups + job->per_piece - 1) / job->per_piece;
+    job->pieces = (job->w->first.groups + job->per_piece - 1) / job->per_piece;
     g4_parallel_for(job->c->pool, n * job->pieces, fn, job);
 }
 
@@ -169,10 +170,10 @@ static void g4_shares_piece(const g4_task *task, int piece)
     job->c->kernels->gemm[w.type](y, job->stride, &w, job->x, s->first, s->end, first, end);
 }
 
-void g4_matmul_shares(const g4_compute *c, float *y, size_t stride, const g4_matrix *w, const g4_acts *x,
+void g4_matmul_shares(const g4_compute *c, float *y, size_t stride, const g4_stack *w, const g4_acts *x,
                       const g4_share *shares, int n)
 {
-    g4_shares_job job = { c, w, x, shares, y, stride, g4_piece_groups(c, w, g4_rows_per_share(shares, n)), 0 };
+    g4_shares_job job = { c, w, x, shares, y, stride, g4_piece_groups(c, &w->first, g4_rows_per_share(shares, n)), 0 };
     g4_shares_run(&job, n, g4_shares_piece);
 }
 
@@ -196,10 +197,10 @@ static void g4_geglu_piece(const g4_task *task, int piece)
     }
 }
 
-void g4_matmul_geglu(const g4_compute *c, const g4_acts *h, const g4_matrix *w, const g4_acts *x,
-                     const g4_share *shares, int n)
+void g4_matmul_geglu(const g4_compute *c, const g4_acts *h, const g4_stack *w, const g4_acts *x, const g4_share *shares,
+                     int n)
 {
-    const int groups = g4_piece_groups(c, w, g4_rows_per_share(shares, n));
+    const int groups = g4_piece_groups(c, &w->first, g4_rows_per_share(shares, n));
     /* Pairs of groups, and few enough for the tile. */
     const int per_piece = 2 * g4_max_int(1, g4_min_int(groups, G4_TILE_GROUPS) / 2);
     g4_shares_job job = { c, w, x, shares, h->x, h->x_stride, per_piece, 0 };

@@ -8,8 +8,8 @@
 
 typedef struct {
     g4_layer_config cfg;
-    int has_kv; /* owns keys and values */
-    int cache;  /* index among the owners of the layer whose keys and values it reads */
+    int is_owner; /* owns keys and values */
+    int cache;    /* index among the owners of the layer whose keys and values it reads */
     const float *attn_norm, *attn_post_norm, *mlp_norm, *mlp_post_norm; /* (hidden) */
     const float *q_norm, *k_norm;                                       /* (head_dim); k_norm: owners only */
     g4_matrix q, o;               /* (n_heads * head_dim, hidden), (hidden, n_heads * head_dim); no bias */
@@ -22,9 +22,7 @@ typedef struct {
     g4_matrix router;                                        /* (n_experts, hidden) f32 */
     const float *router_scale, *expert_scale;                /* (hidden), (n_experts) */
     const float *moe_norm, *mlp_post_norm1, *mlp_post_norm2; /* (hidden) */
-    g4_matrix experts_gate_up,
-        experts_down; /* as gate_up and down: of the first expert; the others follow, each so many ... */
-    size_t gate_up_bytes, down_bytes; /* ... bytes behind the one before it */
+    g4_stack experts_gate_up, experts_down;                  /* (n_experts): as gate_up and down, expert_dim wide */
 } g4_layer;
 
 typedef struct g4_pass g4_pass; /* rows on their way through the layers, and their buffers (gemma4.c) */
@@ -39,7 +37,7 @@ typedef struct {
     const float *rope[2];     /* (rope_half): inverse frequencies of sliding and full layers */
     int rope_half[2];         /* head_dim / 2; 0 when there is no such layer */
     g4_table ple_embed;       /* (n_vocab, n_layers * ple_dim) */
-    g4_matrix ple_in;         /* per_layer_model_projection (n_layers * ple_dim, hidden) */
+    g4_matrix ple_proj;       /* per_layer_model_projection (n_layers * ple_dim, hidden) */
     const float *ple_norm;    /* (ple_dim): one for all layers */
     g4_layer *layers;         /* (n_layers) */
     g4_kv_shape *kv_shapes;   /* (n_owners): of the layers that own keys and values, in their order */
@@ -56,8 +54,8 @@ void g4_model_bind(g4_model *m, g4_binder *b, const g4_compute *compute, const g
 /* Buffers of a pass; afterwards nothing here allocates. */
 g4_status g4_model_open(g4_model *m, g4_error *err);
 void g4_model_close(g4_model *m);
-int g4_model_max_rows(const g4_model *m);       /* that one pass may hold */
-size_t g4_model_room_floats(const g4_model *m); /* that compute->room needs for each thread */
+int g4_model_max_rows(const g4_model *m);       /* the most rows of one pass */
+size_t g4_model_room_floats(const g4_model *m); /* floats of compute->room that a pass needs for each thread */
 /* Floats for attention of one row split over the spans of n_ctx positions: what g4_kv_open takes. */
 size_t g4_model_partial_floats(const g4_model *m, int n_ctx);
 

@@ -162,19 +162,23 @@ typedef struct {               /* every field is 4 bytes, so it is packed as it 
     uint32_t n_experts, n_experts_used, expert_dim;
     float eps, attn_scale, softcap, embed_scale; /* softcap 0: none */
     uint32_t chat_template;                      /* g4_template */
-    uint32_t bos, eos, pad, unk;                 /* token ids */
+    uint32_t bos, eos, pad;                      /* token ids */
+    uint32_t unk;                                /* for other readers: this library writes bytes instead */
     uint32_t n_stop, stop[7];                    /* ids that end a reply */
     float temperature, top_p;                    /* recommended sampling; temperature 0: greedy */
     uint32_t top_k;
-    uint32_t image_begin, image_token, image_end; /* 0 when the model has none */
+    /* Ids, 0 when the model has none. Those that begin and end are for other readers: this library takes them from the
+     * tokenizer. */
+    uint32_t image_begin, image_token, image_end;
     uint32_t audio_begin, audio_token, audio_end, video_token;
     /* vision tower; v_layers 0: none */
     uint32_t v_layers, v_hidden, v_heads, v_head_dim, v_mlp, v_patch, v_pool, v_n_pos, v_default_tokens;
     uint32_t v_flags; /* G4_VISION_* */
     float v_eps, v_rope_theta;
     /* audio tower; a_layers 0: none */
-    uint32_t a_layers, a_hidden, a_heads, a_conv0, a_conv1, a_kernel, a_context,
-        a_out; /* a_context: keys seen, itself included (12) */
+    uint32_t a_layers, a_hidden, a_heads, a_conv0, a_conv1, a_kernel;
+    uint32_t a_context; /* keys that a query sees, its own included (12) */
+    uint32_t a_out;
     float a_eps, a_residual_weight, a_logit_cap, a_clip;
     uint32_t a_flags; /* reserved */
     uint32_t reserved[16];
@@ -219,6 +223,11 @@ typedef struct {         /* multiplied: layout groups16 */
     int groups, steps;  /* pad16(rows) / 16, padded columns / columns of a step */
     size_t group_bytes; /* from one group of 16 rows to the next */
 } g4_matrix;
+
+typedef struct { /* matrices of one shape, each so many bytes behind the one before it */
+    g4_matrix first;
+    size_t bytes;
+} g4_stack;
 
 typedef struct { /* looked up by row: layout rows */
     const uint8_t *data;
@@ -273,7 +282,7 @@ typedef void (*g4_gemm_fn)(float *y, size_t y_stride, const g4_matrix *w, const 
                            int g1);
 
 /* Keys and values of one KV head at 64 consecutive positions (one page). */
-typedef enum { G4_KV_F16 = 0, G4_KV_F32 = 1, G4_KV_Q8_0 = 2 } g4_kv_type; /* as g4_session_options numbers them */
+typedef enum { G4_KV_F16 = 0, G4_KV_F32 = 1, G4_KV_Q8_0 = 2 } g4_kv_type; /* as saved sessions number them */
 static inline size_t g4_kv_size(g4_kv_type type) { return type == G4_KV_F32 ? 4 : type == G4_KV_F16 ? 2 : 1; }
 #define G4_PAGE 64
 #define G4_MAX_HEAD_DIM 1024
@@ -292,6 +301,7 @@ typedef struct {
  * What a query gets must not depend on which other queries stand beside it. */
 typedef void (*g4_attend_fn)(const g4_kv_tile *tile, g4_kv_type type, int head_dim, const float *q, int n_q,
                              const int *lo, const int *hi, float *m, float *l, float *o);
+#define G4_UNIT_QUERIES 64 /* queries that the decoder hands over together at most: rows x heads of a group */
 
 /* The largest magnitude of a factor of 16 bits: a factor of each side can be added before they are multiplied. */
 #define G4_MAX_FACTOR16 16383
@@ -390,12 +400,13 @@ static inline float g4_clamp(float x, float lo, float hi) /* NaN stays */
 
 #define G4_MAX_PLE_DIM 1024
 #define G4_MAX_AUDIO_CONTEXT 64
-#define G4_ATTEND_QUERIES_MAX 64 /* queries (rows x heads of a group) that read one key/value head together */
 
 typedef struct {
     const uint8_t *data;
     size_t size;
-    uint8_t *mapping; /* the same place when it is a mapping of ours, to be advised and given back; else NULL */
+    uint8_t *mapping;       /* the same place when it is a mapping of ours, to be advised and given back; else NULL */
+    uint64_t device, inode; /* of the file that is mapped */
+    int locked;             /* weights have been locked in memory, or some of them */
     g4_config config;
     g4_layer_config *layers;      /* (n_layers) */
     const g4_tensor_entry *table; /* (n_tensors), in the file */
@@ -422,9 +433,9 @@ const float *g4_bind_array(g4_binder *b, const char *prefix, int layer, const ch
                            uint64_t cols); /* plain f32 */
 g4_matrix g4_bind_matrix(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols);
 g4_table g4_bind_table(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols);
-/* The first of n matrices of one shape; *bytes gets the distance from one to the next. */
-g4_matrix g4_bind_experts(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t n, uint64_t rows,
-                          uint64_t cols, size_t *bytes);
+/* n matrices (rows, cols). */
+g4_stack g4_bind_stack(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t n, uint64_t rows,
+                       uint64_t cols);
 /* Fails unless every tensor was asked for: one that nobody reads means that writer and reader disagree. */
 void g4_bind_end(g4_binder *b);
 
@@ -435,12 +446,24 @@ typedef struct {
     size_t n, cap;
 } g4_tokens;
 
-/* Read-only view of the tokenizer blob in the mapped file; binding checks everything once and builds nothing. */
+/* Read-only view of the tokenizer section in the mapped file; binding checks everything once and builds nothing.
+ * tokenizer.c says what the tables hold. */
+typedef struct g4_tok_node g4_tok_node;
 typedef struct g4_tokenizer {
-    const uint8_t *blob;
-    size_t size;
-    const void *part[16]; /* tables inside the blob; tokenizer.c names them */
-    uint32_t n_vocab, info[15];
+    uint32_t n_vocab, n_ranks, n_slots, n_buckets, n_pages, pair_bits, n_nodes, depth, strings_size;
+    const uint32_t *offsets; /* (n_vocab + 1) */
+    const uint8_t *strings;  /* (strings_size) */
+    const uint32_t *control; /* (n_vocab / 32, rounded up) */
+    const uint16_t *pages;   /* (0x110000 / 64) */
+    const uint32_t *chars;   /* (n_pages, 64) */
+    const uint32_t *bytes;   /* (256) */
+    const uint16_t *buckets; /* (n_buckets) */
+    const uint64_t *merges;  /* (n_slots) */
+    const uint32_t *joined;  /* (n_ranks) */
+    const uint64_t *ascii;   /* (128, 2) */
+    const uint8_t *pairs;    /* (2^pair_bits bits) */
+    const g4_tok_node *trie; /* (n_nodes) */
+    const uint8_t *first;    /* (256) */
 } g4_tokenizer;
 g4_status g4_tokenizer_bind(g4_tokenizer *t, const void *blob, size_t size, uint32_t n_vocab, g4_error *err);
 /* Append the ids of text to out. specials nonzero: markers such as <|turn> become control tokens (trusted text only).

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define G4_BIG_TABLE (16u << 20) /* bytes of a looked-up table from which on it is told apart */
@@ -20,12 +21,8 @@
 #define G4_PREFAULT_STEP ((size_t)16 << 20)
 #define G4_RESIDENCE_STEP ((size_t)2 << 20) /* one page of each is looked at */
 
-#if defined(MADV_HUGEPAGE) && defined(MADV_RANDOM)
-enum { G4_ADVISE_HUGE = MADV_HUGEPAGE, G4_ADVISE_SMALL = MADV_NOHUGEPAGE, G4_ADVISE_RANDOM = MADV_RANDOM };
-static int g4_advise(void *p, size_t size, int advice) { return madvise(p, size, advice); }
-#else /* a system that takes no such advice */
-enum { G4_ADVISE_HUGE, G4_ADVISE_SMALL, G4_ADVISE_RANDOM };
-static int g4_advise(const void *p, size_t size, int advice) { return p && size && advice ? -1 : 0; }
+#if defined(MADV_HUGEPAGE) && defined(MADV_RANDOM) && defined(MAP_ANONYMOUS)
+#define G4_HAS_HUGE_PAGES 1
 #endif
 
 uint64_t g4_available_memory(void)
@@ -47,7 +44,7 @@ uint64_t g4_available_memory(void)
     return available;
 }
 
-int g4_is_weight(const g4_tensor_entry *t)
+int g4_is_decoder_weight(const g4_tensor_entry *t)
 {
     return t->layout != G4_LAYOUT_ROWS && strncmp(t->name, "v.", 2) != 0 && strncmp(t->name, "a.", 2) != 0;
 }
@@ -59,41 +56,54 @@ void g4_file_advise(const g4_file *f)
 {
     const long page = sysconf(_SC_PAGESIZE);
     if (!f->mapping || page <= 0) return;
-    g4_advise(f->mapping, f->size, G4_ADVISE_HUGE);
+#if defined(G4_HAS_HUGE_PAGES)
+    madvise(f->mapping, f->size, MADV_HUGEPAGE);
     for (int i = 0; i < f->n_tensors; i++) {
         const g4_tensor_entry *t = &f->table[i];
         if (t->layout != G4_LAYOUT_ROWS || t->size < G4_BIG_TABLE) continue;
         const size_t first = g4_round_up((size_t)t->offset, (size_t)page);
         const size_t end = (size_t)(t->offset + t->size) / (size_t)page * (size_t)page;
         if (first >= end) continue;
-        g4_advise(f->mapping + first, end - first, G4_ADVISE_SMALL);
-        g4_advise(f->mapping + first, end - first, G4_ADVISE_RANDOM);
+        madvise(f->mapping + first, end - first, MADV_NOHUGEPAGE);
+        madvise(f->mapping + first, end - first, MADV_RANDOM);
     }
+#endif
 }
 
-g4_status g4_file_lock(const g4_file *f, g4_error *err)
+g4_status g4_file_lock(g4_file *f, g4_error *err)
 {
+    f->locked = 1;
     for (int i = 0; i < f->n_tensors; i++) {
         const g4_tensor_entry *t = &f->table[i];
-        if (g4_is_weight(t) && mlock(f->data + t->offset, (size_t)t->size) != 0)
+        if (g4_is_decoder_weight(t) && mlock(f->data + t->offset, (size_t)t->size) != 0)
             return g4_fail(err, G4_ERR_MEMORY, "cannot lock %s in memory: %s (ulimit -l says how much may be locked)",
                            t->name, strerror(errno));
     }
     return G4_OK;
 }
 
+/* A mapping takes its locks along when it goes; the caller's bytes stay, and would stay locked. */
+void g4_file_unlock(const g4_file *f)
+{
+    if (f->mapping || !f->locked) return;
+    for (int i = 0; i < f->n_tensors; i++) {
+        const g4_tensor_entry *t = &f->table[i];
+        if (g4_is_decoder_weight(t)) munlock(f->data + t->offset, (size_t)t->size);
+    }
+}
+
+#if defined(G4_HAS_HUGE_PAGES)
 /* Replace bytes [first, end) of the mapping by a private copy in huge pages, as far as whole ones fit: hardware does
  * not prefetch across the border of a page, and 2 MB have 512 times fewer borders. Addresses stay as they are. */
 static g4_status g4_file_copy(const g4_file *f, int fd, size_t first, size_t end, g4_error *err)
 {
-#if defined(MAP_ANONYMOUS) && defined(MADV_HUGEPAGE)
     const uintptr_t base = (uintptr_t)f->mapping;
     const uintptr_t begin = g4_round_up(base + first, G4_HUGE_PAGE), stop = (base + end) / G4_HUGE_PAGE * G4_HUGE_PAGE;
     if (begin >= stop) return G4_OK;
     const size_t from = begin - base, size = stop - begin;
     uint8_t *p = mmap(f->mapping + from, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     if (p == MAP_FAILED) return g4_fail(err, G4_ERR_MEMORY, "no memory for %zu bytes of weights", size);
-    g4_advise(p, size, G4_ADVISE_HUGE);
+    madvise(p, size, MADV_HUGEPAGE);
     for (size_t done = 0; done < size;) {
         const ssize_t n = pread(fd, p + done, size - done, (off_t)(from + done));
         if (n < 0 && errno == EINTR) continue;
@@ -102,21 +112,16 @@ static g4_status g4_file_copy(const g4_file *f, int fd, size_t first, size_t end
     }
     mprotect(p, size, PROT_READ);
     return G4_OK;
-#else
-    return fd < 0 || first > end || end > f->size ? g4_fail(err, G4_ERR_ARGUMENT, "no such weights") : G4_OK;
-#endif
 }
 
 /* All weights, neighbours in one piece. */
-g4_status g4_file_use_huge_pages(const g4_file *f, const char *path, g4_error *err)
+static g4_status g4_file_copy_weights(const g4_file *f, int fd, g4_error *err)
 {
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return g4_fail(err, G4_ERR_IO, "%.100s: %s", path, strerror(errno));
     g4_status status = G4_OK;
     size_t first = 0, end = 0;
     for (int i = 0; !status && i <= f->n_tensors; i++) {
         const g4_tensor_entry *t = i < f->n_tensors ? &f->table[i] : NULL;
-        if (t && !g4_is_weight(t)) continue;
+        if (t && !g4_is_decoder_weight(t)) continue;
         if (t && t->offset >= end && t->offset - end < G4_ALIGN) {
             end = (size_t)(t->offset + t->size);
             continue;
@@ -124,8 +129,29 @@ g4_status g4_file_use_huge_pages(const g4_file *f, const char *path, g4_error *e
         if (first < end) status = g4_file_copy(f, fd, first, end, err);
         if (t) first = (size_t)t->offset, end = (size_t)(t->offset + t->size);
     }
+    return status;
+}
+#endif
+
+/* The path must still lead to the file that is mapped: of another one, the copies would not go with the rest. */
+g4_status g4_file_use_huge_pages(const g4_file *f, const char *path, g4_error *err)
+{
+    if (!f->mapping) return G4_OK; /* the caller's bytes stay where they are */
+#if defined(G4_HAS_HUGE_PAGES)
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return g4_fail(err, G4_ERR_IO, "%.100s: %s", path, strerror(errno));
+    struct stat st;
+    g4_status status = G4_OK;
+    if (fstat(fd, &st) != 0)
+        status = g4_fail(err, G4_ERR_IO, "%.100s: cannot stat: %s", path, strerror(errno));
+    else if ((uint64_t)st.st_dev != f->device || (uint64_t)st.st_ino != f->inode)
+        status = g4_fail(err, G4_ERR_IO, "%.100s: replaced by another file while it was opened", path);
+    if (!status) status = g4_file_copy_weights(f, fd, err);
     close(fd);
     return status;
+#else
+    return g4_fail(err, G4_ERR_UNSUPPORTED, "%.100s: this system has no huge pages", path);
+#endif
 }
 
 /* How much of the steps of a tensor is in memory, looking at the first page of each. */
@@ -151,7 +177,7 @@ void g4_engine_residence(const g4_engine *e, uint64_t *resident, uint64_t *total
     *resident = *total = 0;
     for (int i = 0; i < e->file.n_tensors; i++) {
         const g4_tensor_entry *t = &e->file.table[i];
-        if (!g4_is_weight(t)) continue;
+        if (!g4_is_decoder_weight(t)) continue;
         *total += t->size;
         *resident += g4_resident_bytes(&e->file, t);
     }
@@ -164,7 +190,7 @@ g4_status g4_engine_prefault(const g4_engine *e, g4_progress_fn progress, void *
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     for (int i = 0; i < e->file.n_tensors; i++) {
         const g4_tensor_entry *t = &e->file.table[i];
-        for (size_t step = 0; g4_is_weight(t) && step < t->size; step += G4_PREFAULT_STEP) {
+        for (size_t step = 0; g4_is_decoder_weight(t) && step < t->size; step += G4_PREFAULT_STEP) {
             const size_t n = t->size - step < G4_PREFAULT_STEP ? (size_t)t->size - step : G4_PREFAULT_STEP;
             const volatile uint8_t *p = e->file.data + t->offset + step;
             for (size_t k = 0; k < n; k += page) (void)p[k];

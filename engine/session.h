@@ -55,10 +55,11 @@ void g4_engine_log(const g4_engine *e, g4_log_level level, const char *fmt, ...)
 
 /* Tell the system how the file is read; advice, so it cannot fail. */
 void g4_file_advise(const g4_file *f);
-g4_status g4_file_lock(const g4_file *f, g4_error *err); /* mlock what every token reads; unmapping unlocks */
+g4_status g4_file_lock(g4_file *f, g4_error *err); /* mlock what every token reads */
+void g4_file_unlock(const g4_file *f);             /* what g4_file_lock locked, where unmapping does not do so */
 g4_status g4_file_use_huge_pages(const g4_file *f, const char *path, g4_error *err); /* copy it into huge pages */
-/* Whether every token reads this tensor, or with experts may read it: no lookup table, no encoder. */
-int g4_is_weight(const g4_tensor_entry *t);
+/* Is this a tensor of the text decoder that is multiplied? (Every token reads it, or with experts may.) */
+int g4_is_decoder_weight(const g4_tensor_entry *t);
 /* Bytes available without swapping, by the system's own estimate and the control group's limit; 0 if unknown. */
 uint64_t g4_available_memory(void);
 

@@ -91,7 +91,7 @@ typedef struct {
     int first[G4_MEL_BANDS], count[G4_MEL_BANDS]; /* bins of a band */
 } g4_mel;
 void g4_mel_open(g4_mel *m);
-int g4_mel_frames(size_t n_samples); /* that a block of so many samples gives */
+int g4_mel_frames(size_t n_samples); /* frames of a block of so many samples */
 /* Frame f of the block's n samples (G4_MEL_BANDS). */
 void g4_mel_frame(const g4_mel *m, const float *samples, size_t n, int f, float *out);
 

@@ -3,7 +3,7 @@
  * 2-D position; layers of attention (every patch sees every patch, no mask) and gated MLP; mean over 3 x 3; standardize
  * (26B, 31B); weightless norm; projection. E2B and E4B clip the inputs and outputs of the linears of the layers.
  *
- * A piece of work is a tile of 64 patches, which is also one tile of keys and values. Three passes make a layer:
+ * A piece of work is a tile of 64 patches, which is also one tile of keys and values. Three jobs make a layer:
  * queries, keys and values of all tiles; attention, where a piece is one head for a group of tiles; everything else of
  * a tile with activations that stay in cache. So memory beyond h, q, k, v and what attention gave does not grow with
  * the picture, which has at most 10,080 patches. */
@@ -111,7 +111,7 @@ typedef struct { /* of one worker */
     g4_linear_work linear;
     g4_view pixels;              /* (TILE, 3 * patch^2), in the memory of gate and up */
     g4_view norm;                /* (TILE, hidden) */
-    g4_view wide;                /* (TILE, max(heads * head_dim, hidden, text hidden)) */
+    g4_view outputs;             /* what a linear gives: (TILE, max(heads * head_dim, hidden, text hidden)) */
     g4_view gate, up;            /* (TILE, mlp) */
     g4_vision_softmax span, all; /* of a span of keys; of the spans so far */
 } g4_vision_work;
@@ -121,8 +121,8 @@ typedef struct { /* shared by the pieces, each of which writes only its own toke
     const g4_kernels *kernels;
     const g4_patches *patches;
     const g4_vision_layer *layer;
-    int groups; /* patches in units of G4_VISION_QUERIES */
-    float *h;   /* (n, hidden): the residual stream */
+    int query_groups; /* patches in units of G4_VISION_QUERIES */
+    float *h;         /* (n, hidden): the residual stream */
     g4_vision_qkv qkv;
     float *attended;       /* (n, heads * head_dim): attention output */
     float *cos_t, *sin_t;  /* (longer side, head_dim / 4): angle = position * theta^(-2 i / (head_dim / 2)) */
@@ -150,7 +150,7 @@ static void g4_vision_embed_piece(const g4_task *task, int piece)
     const g4_view x = g4_view_as(w->pixels, p.n, p.cols);
     for (size_t i = 0; i < p.n * p.cols; i++)
         x.data[i] = 2.0f * (p.data[i] - 0.5f); /* rows of both stand side by side */
-    const g4_view y = g4_linear_apply(&w->linear, &r->tower->patch, w->wide, x);
+    const g4_view y = g4_linear_apply(&w->linear, &r->tower->patch, w->outputs, x);
     float *pos_x = g4_view_row(w->norm, 0), *pos_y = g4_view_row(w->norm, 1);
     for (size_t t = 0; t < h.n; t++) {
         const int32_t *pos = g4_vision_pos(r, piece, t);
@@ -259,11 +259,11 @@ static void g4_vision_qkv_piece(const g4_task *task, int piece)
     const g4_config *c = r->tower->config;
     const g4_view h = g4_tower_tile(r->h, c->v_hidden, r->patches->n, piece);
     const g4_view x = g4_view_norm(r->kernels, w->norm, h, l->attn_norm, c->v_eps);
-    const g4_view q = g4_linear_apply(&w->linear, &l->q, w->wide, x);
+    const g4_view q = g4_linear_apply(&w->linear, &l->q, w->outputs, x);
     g4_vision_heads(r, G4_QUERY, l->q_norm, q, piece);
-    const g4_view k = g4_linear_apply_next(&w->linear, &l->k, w->wide, x, &l->q);
+    const g4_view k = g4_linear_apply_next(&w->linear, &l->k, w->outputs, x, &l->q);
     g4_vision_heads(r, G4_KEY, l->k_norm, k, piece);
-    const g4_view v = g4_linear_apply_next(&w->linear, &l->v, w->wide, x, &l->k);
+    const g4_view v = g4_linear_apply_next(&w->linear, &l->v, w->outputs, x, &l->k);
     g4_vision_heads(r, G4_VALUE, NULL, v, piece);
 }
 
@@ -302,8 +302,9 @@ static void g4_vision_attend_piece(const g4_task *task, int piece)
     const g4_vision_run *r = task->job;
     const g4_vision_work *w = &r->works[task->worker];
     const size_t dim = r->qkv.head_dim, width = r->qkv.in16 ? g4_round_up(dim, 16) : dim; /* of a row of `out` */
-    const int tiles = (int)r->qkv.tiles, per_span = G4_SPAN / G4_TOWER_TILE, head = piece / r->groups;
-    const int first = piece % r->groups * G4_VISION_QUERIES, n = g4_min_int(r->patches->n - first, G4_VISION_QUERIES);
+    const int tiles = (int)r->qkv.tiles, per_span = G4_SPAN / G4_TOWER_TILE, head = piece / r->query_groups;
+    const int first = piece % r->query_groups * G4_VISION_QUERIES,
+              n = g4_min_int(r->patches->n - first, G4_VISION_QUERIES);
     const size_t head_tile = (size_t)head * r->qkv.tiles, query = head_tile * G4_TOWER_TILE + (size_t)first;
     g4_vision_softmax_start(&w->all, n, width);
     for (int span = 0; span < tiles; span += per_span) {
@@ -337,7 +338,7 @@ static void g4_vision_layer_piece(const g4_task *task, int piece)
     const g4_view h = g4_tower_tile(r->h, c->v_hidden, n, piece);
     const g4_view attended = g4_tower_tile(r->attended, c->v_heads * (size_t)c->v_head_dim, n, piece);
 
-    g4_view y = g4_linear_apply(&w->linear, &l->o, w->wide, attended);
+    g4_view y = g4_linear_apply(&w->linear, &l->o, w->outputs, attended);
     g4_view_add(h, 1, g4_view_norm(kernels, y, y, l->attn_post_norm, c->v_eps));
 
     const g4_view m = g4_view_norm(kernels, w->norm, h, l->mlp_norm, c->v_eps);
@@ -345,7 +346,7 @@ static void g4_vision_layer_piece(const g4_task *task, int piece)
     const g4_view up = g4_linear_apply_next(&w->linear, &l->up, w->up, m, &l->gate);
     for (size_t t = 0; t < m.n; t++)
         kernels->geglu(g4_view_row(gate, t), g4_view_row(gate, t), g4_view_row(up, t), (int)gate.cols);
-    y = g4_linear_apply(&w->linear, &l->down, w->wide, gate);
+    y = g4_linear_apply(&w->linear, &l->down, w->outputs, gate);
     g4_view_add(h, 1, g4_view_norm(kernels, y, y, l->mlp_post_norm, c->v_eps));
 }
 
@@ -378,7 +379,7 @@ static void g4_vision_out_piece(const g4_task *task, int piece)
     const g4_view y = g4_view_as(w->norm, rows.n, c->v_hidden);
     for (size_t t = 0; t < y.n; t++) g4_vision_pool(r, g4_view_row(y, t), (size_t)piece * G4_TOWER_TILE + t);
     g4_view_norm(r->kernels, y, y, NULL, c->v_eps);
-    g4_view_copy(rows, g4_linear_apply(&w->linear, &r->tower->proj, w->wide, y));
+    g4_view_copy(rows, g4_linear_apply(&w->linear, &r->tower->proj, w->outputs, y));
 }
 
 /* ---- The tower ----------------------------------------------------------------------------------- */
@@ -417,7 +418,7 @@ static void g4_vision_work_open(g4_vision_work *w, g4_blocks *b, const g4_vision
     const size_t hidden = c->v_hidden, all = c->v_heads * (size_t)c->v_head_dim, mlp = c->v_mlp;
     const size_t values = 3 * (size_t)c->v_patch * c->v_patch, stride = g4_tower_stride(mlp);
     w->norm = (g4_view) { g4_blocks_add(b, G4_TOWER_TILE, hidden, sizeof(float)), G4_TOWER_TILE, hidden, hidden };
-    w->wide = g4_tower_room(b, g4_max_size(g4_max_size(hidden, all), c->hidden));
+    w->outputs = g4_tower_room(b, g4_max_size(g4_max_size(hidden, all), c->hidden));
     float *room = g4_blocks_add(b, G4_TOWER_TILE, g4_max_size(2 * stride, values), sizeof *room);
     w->pixels = (g4_view) { room, G4_TOWER_TILE, values, values };
     w->gate = (g4_view) { room, G4_TOWER_TILE, mlp, stride };
@@ -449,7 +450,7 @@ static int g4_vision_run_open(g4_vision_run *r)
     g4_blocks *b = &r->memory;
     const size_t n = (size_t)r->patches->n, side = (size_t)g4_max_int(r->patches->grid_w, r->patches->grid_h);
     const int threads = g4_pool_size(r->tower->compute->pool);
-    r->groups = (r->patches->n + G4_VISION_QUERIES - 1) / G4_VISION_QUERIES;
+    r->query_groups = (r->patches->n + G4_VISION_QUERIES - 1) / G4_VISION_QUERIES;
     r->h = g4_blocks_add(b, n, c->v_hidden, sizeof *r->h);
     r->attended = g4_blocks_add(b, n, c->v_heads * (size_t)c->v_head_dim, sizeof *r->attended);
     g4_vision_qkv_open(&r->qkv, b, r->tower, r->patches->n);
@@ -480,7 +481,7 @@ g4_status g4_vision_forward(const g4_vision *tower, const g4_patches *patches, f
     for (uint32_t i = 0; i < c->v_layers; i++) {
         r.layer = &tower->layers[i];
         g4_parallel_for(pool, tiles, g4_vision_qkv_piece, &r);
-        g4_parallel_for(pool, (int)c->v_heads * r.groups, g4_vision_attend_piece, &r);
+        g4_parallel_for(pool, (int)c->v_heads * r.query_groups, g4_vision_attend_piece, &r);
         g4_parallel_for(pool, tiles, g4_vision_layer_piece, &r);
     }
     g4_parallel_for(pool, g4_tower_tiles(patches->n_tokens), g4_vision_out_piece, &r);

@@ -63,7 +63,12 @@ typedef struct {
     uint32_t audio_begin, audio_token, audio_end, video_token;
 } config; /* what belongs to the towers for pictures and sound follows */
 
-enum { FULL = 1, K_EQ_V = 2, MOE = 4, SCALAR = 8 }; /* flags of a layer: full attention, else sliding; V is K; ... */
+enum {
+    FULL = 1,
+    K_EQ_V = 2,
+    MOE = 4,
+    SCALAR = 8
+}; /* flags of a layer: full attention, else sliding; V is K; experts; a scalar */
 
 typedef struct {
     uint32_t flags, n_kv_heads, head_dim, mlp_dim;
@@ -254,8 +259,9 @@ static void softmax(float *x, size_t n)
 }
 
 /* The pairs (i, i + d/2) of a head x (d) turn by the angle pos * f[i], f (d/2), so that q . k depends on how far apart
- * two positions are. The file holds f: theta^(-2i/d) on sliding layers; on full layers the same with a larger theta,
- * and 0 behind the first quarter of the pairs (Gemma 4: these never turn), or an eighth of it (Gemma 3 from 4B on). */
+ * two positions are. The file holds f: theta^(-2i/d) on sliding layers; on full layers the same with a larger theta;
+ * there Gemma 4 has 0 behind the first quarter of the pairs, which never turn, and Gemma 3 from 4B on has an eighth of
+ * f. */
 static void rope(float *x, const float *f, size_t d, size_t pos)
 {
     for (size_t i = 0; i < d / 2; i++) {
@@ -365,10 +371,10 @@ static void forward(model *m, size_t token, size_t pos, float *logits)
             }
         }
 
-        /* They read those of the last layer of their type, sliding or full, that has some. A query head weighs the
-         * values of the positions it sees by softmax(scale * q . k). Full layers see all positions up to their own,
-         * sliding layers the last `window` of these. Query head h reads key/value head h / (n_heads / n_kv_heads). The
-         * scale is 1 in Gemma 4, where the norms of q and k took its place. */
+        /* Layers without keys read those of the last layer of their type, sliding or full, that has some. A query head
+         * weighs the values of the positions it sees by softmax(scale * q . k). Full layers see all positions up to
+         * their own, sliding layers the last `window` of these. Query head h reads key/value head h / (n_heads /
+         * n_kv_heads). The scale is 1 in Gemma 4, where the norms of q and k took its place. */
         const float *keys = m->keys[layer->kv_source], *values = m->values[layer->kv_source]; /* (n_pos, kv_dim) */
         const size_t first = full || pos < c->window ? 0 : pos + 1 - c->window;
         for (size_t h = 0; h < n_heads; h++) {

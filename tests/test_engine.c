@@ -170,6 +170,32 @@ static void g4_test_memory_advice(void)
     g4_engine_close(e);
 }
 
+/* Kilobytes that this process has locked; -1 where the system does not say. */
+static long g4_locked_kb(void)
+{
+    long kb = -1;
+    char line[128];
+    FILE *f = fopen("/proc/self/status", "r");
+    if (!f) return kb;
+    while (fgets(line, sizeof line, f))
+        if (strncmp(line, "VmLck:", 6) == 0) kb = strtol(line + 6, NULL, 10);
+    fclose(f);
+    return kb;
+}
+
+/* The caller's bytes are locked as long as the engine is open, and no longer. */
+static void g4_test_unlocked(const g4_bytes *file)
+{
+    g4_error err = { G4_OK, "" };
+    g4_engine *e = NULL;
+    const g4_engine_options options = { .model_data = file->data, .model_size = file->size, .lock_memory = 1 };
+    const long before = g4_locked_kb();
+    if (before < 0 || g4_engine_open(&e, &options, &err)) return;
+    G4_EXPECT(g4_locked_kb() > before, "%ld KB locked", g4_locked_kb());
+    g4_engine_close(e);
+    G4_EXPECT(g4_locked_kb() == before, "%ld KB locked, %ld before", g4_locked_kb(), before);
+}
+
 static void g4_test_header_error(const g4_bytes *file, size_t at, uint32_t value, g4_status status, const char *words)
 {
     unsigned char was[4];
@@ -358,6 +384,7 @@ int main(void)
         G4_EXPECT(!g4_try(file.data, file.size, &err), "%s", err.message);
         g4_test_paths();
         g4_test_memory_advice();
+        g4_test_unlocked(&file);
         g4_test_header_error(&file, 0, 0x20202020, G4_ERR_FORMAT, "magic");
         g4_test_header_error(&file, 8, 99, G4_ERR_VERSION, "version 99");
         g4_test_header_error(&file, 12, 0x04030201, G4_ERR_FORMAT, "endian");

@@ -65,7 +65,7 @@ static void g4_expect_products(const g4_model *m, int rows)
         g4_expect_once(&w->ple_proj, rows, "ple_proj", l);
         g4_expect_once(&w->router, rows, "router", l);
     }
-    g4_expect_once(&m->ple_in, rows, "ple_in", -1);
+    g4_expect_once(&m->ple_proj, rows, "ple_proj", -1);
     g4_expect_once(&m->head, rows, "head", -1);
 }
 
