@@ -205,8 +205,7 @@ static int set_number(const option *o, const char *value, double *field)
 /* Pictures and videos take the budget that was given before them. */
 static void add_input(arguments *a, input_kind kind, const char *value)
 {
-    int budget = kind == INPUT_IMAGE ? a->image_tokens : kind == INPUT_VIDEO ? a->frame_tokens : 0;
-    a->inputs[a->n_inputs++] = (input) { kind, value, budget };
+    a->inputs[a->n_inputs++] = (input) { kind, value, media_budget(a, input_part(kind)) };
 }
 
 static int add_stop(arguments *a, const option *o, const char *value)
@@ -428,8 +427,7 @@ static int attach_inputs(conversation *c)
     int status = DONE;
     for (int i = 0; status == DONE && i < c->args->n_inputs; i++) {
         const input *in = &c->args->inputs[i];
-        c->args->image_tokens = in->budget;
-        status = talk_attach(c, input_part(in->kind), in->value);
+        status = talk_attach(c, input_part(in->kind), in->value, in->budget);
     }
     return status;
 }

@@ -144,6 +144,8 @@ int text_tokens(const g4_engine *e, const g4_buf *text, int specials, g4_token *
 /* The texts and files in order, byte for byte, or standard input when there is none. */
 int inputs_text(const arguments *a, g4_buf *out);
 g4_part_kind input_part(input_kind kind); /* what it is in a message */
+/* The budget of soft tokens that the options give such a medium; 0: the model's default. */
+int media_budget(const arguments *a, g4_part_kind kind);
 
 g4_media_options media_options(const arguments *a, int want_sound);
 
@@ -263,7 +265,7 @@ int conversation_guide(conversation *c); /* what guides its answers: --tools, --
 int conversation_answer(conversation *c);
 
 /* A picture, sound or video of the user's next message. */
-int talk_attach(conversation *c, g4_part_kind kind, const char *path);
+int talk_attach(conversation *c, g4_part_kind kind, const char *path, int budget);
 int talk_system(conversation *c, const char *text); /* set the system prompt; without text, show it */
 int talk(conversation *c);                          /* a line, an answer, until the end of input */
 

@@ -121,7 +121,7 @@ static int document_media(conversation *c, g4_chat *chat)
             break;
         }
         p->kind = m.kind;
-        p->budget = m.kind == G4_PART_IMAGE ? c->args->image_tokens : 0;
+        p->budget = media_budget(c->args, m.kind);
         status = document_medium(c, p, &m);
         if (status == DONE) status = chat_set_medium(chat, n, &p->medium);
         n++;
