@@ -152,9 +152,39 @@ int main(void)
     G4_TYPE("/quit\r", "\n");
     G4_EXPECT(g4_end(pid) == 0, "the chat ended otherwise");
 
+    /* Half a line that Ctrl-C follows is not sent. Ctrl-D hands it over without its end. */
+    pid = g4_start("dumb", "5");
+    G4_EXPECT(g4_wait_for("Ctrl-D ends"), "saw: %s", g4_seen);
+    G4_TYPE("half\x04", "half");
+    usleep(300000); /* Ctrl-C drops what nobody has read yet */
+    G4_TYPE("\x03", "> ");
+    G4_TYPE("/stats\r", "0 messages");
+    G4_TYPE("/quit\r", "\n");
+    G4_EXPECT(g4_end(pid) == 0, "the chat ended otherwise");
+
+    /* A session whose messages are damaged leaves the chat as it is. */
+    char saved[] = "/tmp/gemma4-tty-XXXXXX", command[64];
+    int file = mkstemp(saved);
+    pid = g4_start("dumb", "5");
+    G4_EXPECT(file >= 0, "no temporary file");
+    G4_EXPECT(g4_wait_for("Ctrl-D ends"), "saw: %s", g4_seen);
+    G4_TYPE("hello\r", "answer 5 tokens");
+    snprintf(command, sizeof command, "/save %s\r", saved);
+    G4_TYPE(command, "> ");
+    G4_TYPE("/stats\r", "2 messages");
+    close(file);
+    file = open(saved, O_WRONLY); /* the one with the chat in it: saving puts a new file in the place of the old */
+    G4_EXPECT(pwrite(file, "\xFF", 1, 16) == 1 && close(file) == 0, "cannot damage the file"); /* the first role */
+    snprintf(command, sizeof command, "/load %s\r", saved);
+    G4_TYPE(command, "damaged");
+    G4_TYPE("/stats\r", "2 messages");
+    G4_TYPE("/quit\r", "\n");
+    G4_EXPECT(g4_end(pid) == 0, "the chat ended otherwise");
+    unlink(saved);
+
     /* A picture of the command line has the budget before it, one of the chat the last that was given. */
-    char picture[] = "/tmp/gemma4-tty-XXXXXX", command[64];
-    int file = mkstemp(picture);
+    char picture[] = "/tmp/gemma4-tty-XXXXXX";
+    file = mkstemp(picture);
     G4_EXPECT(file >= 0 && write(file, "P6\n1 1\n255\n123", 14) == 14 && close(file) == 0, "no temporary file");
     snprintf(command, sizeof command, "/image %s\r", picture);
     pid = g4_start_with(
