@@ -163,7 +163,7 @@ typedef struct {        /* where a medium comes from; all NULL: its part does no
     size_t n_base64;
 } g4_medium_source;
 /* Of a content part of that message; the text stays in the document. */
-g4_status g4_source_find(g4_medium_source *out, const g4_json *part, int message, g4_error *err);
+g4_status g4_medium_source_find(g4_medium_source *out, const g4_json *part, int message, g4_error *err);
 /* Base64 (either alphabet, white space skipped, padding optional) into out of n / 4 * 3 + 3 bytes; 0 when malformed. */
 int g4_base64_decode(const char *s, size_t n, uint8_t *out, size_t *size);
 

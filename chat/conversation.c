@@ -291,7 +291,7 @@ g4_status g4_chat_media(g4_chat *c, int i, g4_chat_medium *out, g4_error *err)
     out->kind = item->kind;
     out->message = item->message;
     out->is_set = item->image != NULL || item->audio != NULL || item->video != NULL;
-    st = g4_source_find(&source, item->part, item->message, err);
+    st = g4_medium_source_find(&source, item->part, item->message, err);
     if (st == G4_OK && source.base64 != NULL) st = g4_chat_item_decode(c, item, &source, err);
     if (st != G4_OK) return st;
     out->source = source.place;

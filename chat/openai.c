@@ -54,7 +54,7 @@ g4_status g4_openai_arguments(g4_arena *m, const g4_json *messages, g4_error *er
 
 /* The first string under one of the known names in a content part, or in the objects that stand under them; NULL: none.
  * *is_base64: the name says so. */
-static const g4_json *g4_source_text(const g4_json *part, int *is_base64)
+static const g4_json *g4_medium_source_text(const g4_json *part, int *is_base64)
 {
     static const char *const names[] = { "image_url", "input_audio", "image", "audio", "video",
                                          "url",       "path",        "data",  "base64" };
@@ -74,10 +74,10 @@ static const g4_json *g4_source_text(const g4_json *part, int *is_base64)
     return NULL;
 }
 
-g4_status g4_source_find(g4_medium_source *out, const g4_json *part, int message, g4_error *err)
+g4_status g4_medium_source_find(g4_medium_source *out, const g4_json *part, int message, g4_error *err)
 {
     int is_base64 = 0;
-    const g4_json *v = g4_source_text(part, &is_base64);
+    const g4_json *v = g4_medium_source_text(part, &is_base64);
     *out = (g4_medium_source) { 0 };
     if (v == NULL) return G4_OK;
     const char *s = v->text;

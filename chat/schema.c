@@ -557,12 +557,12 @@ static int g4_schema_member(g4_schema *c, const g4_shape *o, const g4_sorted *na
 
 typedef struct { /* nodes between members: no member stands yet, or some do */
     int32_t none, some;
-} g4_between;
+} g4_member_gap;
 
 /* Member i behind `pos`. In JSON the declared ones stand as written, in calls sorted as the template sorts; *declared
  * is the next one that is written. */
-static g4_between g4_schema_next_member(g4_schema *c, const g4_shape *o, g4_between pos, size_t i,
-                                        const g4_json **declared)
+static g4_member_gap g4_schema_next_member(g4_schema *c, const g4_shape *o, g4_member_gap pos, size_t i,
+                                           const g4_json **declared)
 {
     g4_net *net = c->net;
     const int is_declared = i < o->n_declared;
@@ -573,7 +573,7 @@ static g4_between g4_schema_next_member(g4_schema *c, const g4_shape *o, g4_betw
     g4_schema_enter(c, name.text);
     const int rule = g4_schema_member(c, o, &name, is_declared ? name.node : o->extra);
     g4_schema_leave(c, old);
-    g4_between next;
+    g4_member_gap next;
     next.none = g4_net_node(net);
     next.some = g4_net_node(net);
     g4_net_call(net, pos.none, next.some, rule);
@@ -585,7 +585,7 @@ static g4_between g4_schema_next_member(g4_schema *c, const g4_shape *o, g4_betw
 }
 
 /* Any number of members that are not declared; returns the node behind them. */
-static int32_t g4_schema_extra_members(g4_schema *c, const g4_shape *o, g4_between pos)
+static int32_t g4_schema_extra_members(g4_schema *c, const g4_shape *o, g4_member_gap pos)
 {
     qsort(o->names, o->n_names, sizeof *o->names, g4_sorted_compare);
     const size_t old = g4_schema_enter(c, "additionalProperties");
@@ -601,7 +601,7 @@ static int32_t g4_schema_extra_members(g4_schema *c, const g4_shape *o, g4_betwe
 static void g4_schema_members(g4_schema *c, const g4_shape *o, int32_t from, int32_t to, int min, int max)
 {
     g4_net *net = c->net;
-    g4_between pos;
+    g4_member_gap pos;
     pos.none = g4_net_node(net);
     pos.some = g4_net_node(net);
     g4_net_byte(net, from, pos.none, '{');
