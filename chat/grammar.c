@@ -99,8 +99,7 @@ static int g4_word_compare(const void *pa, const void *pb)
     return (a->id > b->id) - (a->id < b->id);
 }
 
-/* The tokens that are text, unsorted, and all their bytes; returns their number. *longest: characters of the longest.
- * */
+/* The tokens that are text, unsorted, and all their bytes; returns their number. *longest: the most characters. */
 static uint32_t g4_words_collect(const g4_tokenizer *t, g4_word *words, g4_buf *bytes, int *longest)
 {
     uint32_t n = 0;
@@ -230,7 +229,7 @@ static void g4_table_clear(g4_hash_table *t)
     t->epoch = 1;
 }
 
-/* The element of g4_place list that is this one; -1: none. */
+/* The index in the list of this place; -1: it is not there. */
 static int32_t g4_table_find_place(const g4_hash_table *t, uint32_t hash, const g4_place *list, int32_t node,
                                    int32_t stack)
 {

@@ -14,19 +14,11 @@
 /* Arguments that are text become the object that the text is; blank text becomes null. */
 static g4_status g4_openai_parse_arguments(g4_arena *m, g4_json *arguments, const char *place, g4_error *err)
 {
-    g4_json *parsed;
     const char *s = arguments->text;
     size_t n = arguments->text_len;
     g4_py_strip(&s, &n);
-    if (n == 0) {
-        arguments->kind = G4_JSON_NULL;
-        return G4_OK;
-    }
-    const g4_status st = g4_json_parse_in(&parsed, m, s, n, place, err);
-    if (st != G4_OK) return st;
-    if (parsed->kind != G4_JSON_OBJECT) return g4_fail(err, G4_ERR_ARGUMENT, "%s: must be one JSON object", place);
-    arguments->kind = G4_JSON_OBJECT;
-    arguments->child = parsed->child;
+    if (n > 0) return g4_json_object_in(arguments, m, s, n, place, err);
+    arguments->kind = G4_JSON_NULL;
     return G4_OK;
 }
 
