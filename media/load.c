@@ -1,5 +1,5 @@
-/* load.c - files and bytes to pictures, sound and video, and how these are freed. A reader is chosen by the first bytes;
- * what none of ours reads goes to ffmpeg. A load call names its file in front of the message of whatever failed. */
+/* load.c - files and bytes to pictures, sound and video, and how these are freed. A reader is chosen by the first
+ * bytes; what none of ours reads goes to ffmpeg. A load call names its file in front of the message of what failed. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif

@@ -334,8 +334,7 @@ g4_status g4_png_decode(const g4_media_limits *m, const uint8_t *data, size_t si
     if (!s) s = g4_png_colours(&g, err);
     if (!s) s = g4_pixels_check(m, "PNG", g.w, g.h, err);
     if (s) return s;
-    /* deflate cannot do better than 258 bytes for 2 bits: no memory is taken on the word of a file that cannot fill it
-     */
+    /* Deflate cannot do better than 258 bytes for 2 bits: a file that cannot fill the memory does not get it. */
     const uint64_t raw_size = g4_png_raw_size(&g);
     if (raw_size / 1032 > g.idat_bytes)
         return g4_fail(err, G4_ERR_FORMAT, "PNG: truncated: %" PRIu64 " bytes of IDAT cannot hold %u x %u pixels",
