@@ -233,6 +233,9 @@ END
     printf '#!/bin/sh\ncat > "%s"; echo "{\\"celsius\\": 12}"\n' "$tmp/arguments" > "$tmp/tool"; chmod +x "$tmp/tool"
     run $asks -p "What is the weather in Paris?" --quiet --tool-exec "$tmp/tool" --yes
     ok "--tool-exec runs it, arguments on standard input" grep -q '"city"' "$tmp/arguments"
+    printf '#!/bin/sh\nyes 2> "%s" | head -n 1\n' "$tmp/broken" > "$tmp/tool"
+    run $asks -p "What is the weather in Paris?" --quiet --tool-exec "$tmp/tool" --yes
+    ok "a tool's pipes end as they do elsewhere" test -e "$tmp/broken" -a ! -s "$tmp/broken"
     run $asks -p "What is the weather?" --tool-exec "$tmp/tool"
     ok "without --yes nothing runs" grep -q "needs --yes" "$tmp/err"
     schema='{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}'
