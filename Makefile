@@ -78,10 +78,9 @@ SCRIPTS := $(wildcard tests/test_*.sh)
 
 # Tests are built with -O1: the library under them is what must be fast, and gcc 12 for aarch64 fails on one at -O3.
 QUICK := $(patsubst -O3,-O1,$(ALL_CFLAGS))
-$(B)/test_%: tests/test_%.c tests/test.h $(B)/libgemma4.a
+TEST_PARTS := $(wildcard tests/*.h tests/fuzz/fuzz_*.c)
+$(B)/test_%: tests/test_%.c $(TEST_PARTS) $(B)/libgemma4.a
 	$(CC) $(QUICK) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
-
-$(B)/test_masks $(B)/test_lookup: tests/heard.h
 
 # The decoder once more, from nothing but a model file: tests/test_simple.c holds it against the library.
 $(B)/simple: examples/simple.c
@@ -90,7 +89,6 @@ $(B)/simple: examples/simple.c
 $(B)/test_simple: $(B)/simple
 .PHONY: simple
 simple: $(B)/simple ## build/simple MODEL.g4 2,651,9: the whole text decoder as one function, for reading
-$(B)/test_media $(B)/test_tokenizer: $(wildcard tests/fuzz/fuzz_*.c)
 
 # Those that bring the whole library with them are built as quickly: it is the form that is tested.
 $(B)/use_%: tests/use_%.c tests/use.h tests/test.h $(LIB_SRC) $(HEADERS) gemma4_single.h $(B)/libgemma4.a
@@ -120,27 +118,25 @@ test-c: $(TESTS) ## only the C tests
 test-install: ## install into a scratch folder and build users against it through pkg-config
 	@sh tests/run.sh tests/install.sh
 
-# Conversations against the official templates and jsonschema: only with Python, and templates in ../shared.
+# Drivers that tests in Python start, and the bundled model's scores.
 $(B)/render_lines $(B)/schema_lines $(B)/chat_model $(B)/answer_lines $(B)/quality: $(B)/%: tests/%.c tests/vocab.h tests/sampler.h tests/tiny.h $(B)/libgemma4.a
 	$(CC) $(ALL_CFLAGS) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
-.PHONY: test-chat-reference
-test-chat-reference: $(B)/render_lines $(B)/schema_lines ## prompts against jinja2, constrained output against jsonschema
-	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/pip install -q --disable-pip-version-check jinja2 jsonschema
-	@$(VENV)/bin/pip download -q --disable-pip-version-check --no-deps --no-binary :all: -d $(B)/jsonschema jsonschema
-	@cd $(B)/jsonschema && tar xzf jsonschema-*.tar.gz --strip-components=1
-	$(VENV)/bin/python tests/test_render_jinja.py $(B)/render_lines
-	$(VENV)/bin/python tests/test_schema_valid.py $(B)/schema_lines tests/data/vocab.g4 --suite $(B)/jsonschema/json/tests/draft2020-12
 
 # Comparisons with the reference implementations, live and of the golden data. Pinned packages are installed in $(VENV) unless
 # $(PYTHON) has them.
 REFERENCE_CHECK := import torch, transformers, safetensors, gguf, PIL, jinja2, jsonschema, sentencepiece; \
     assert transformers.__version__ == "5.23.0" and torch.__version__.startswith("2.13.0")
-.PHONY: test-reference test-real
+.PHONY: test-reference test-schema-suite test-real
 test-reference: all $(B)/libgemma4.so $(B)/render_lines $(B)/schema_lines ## everything against transformers and other references (Python)
 	@py=$$(sh tests/python.sh '$(PYTHON)' '$(VENV)' '$(REFERENCE_CHECK)' -r tests/requirements.txt) && G4_RUNNER='sh -c' sh tests/run.sh \
 	    "$$py tests/test_export.py" "$$py tests/test_media_reference.py" "$$py tests/test_tokenizer_reference.py $(B)/libgemma4.so" \
 	    "$$py tests/test_render_jinja.py $(B)/render_lines" "$$py tests/test_schema_valid.py $(B)/schema_lines tests/data/vocab.g4"
+test-schema-suite: $(B)/schema_lines ## constrained output against the official JSON Schema test suite (Python)
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install -q --disable-pip-version-check jsonschema
+	@$(VENV)/bin/pip download -q --disable-pip-version-check --no-deps --no-binary :all: -d $(B)/jsonschema jsonschema
+	@cd $(B)/jsonschema && tar xzf jsonschema-*.tar.gz --strip-components=1
+	$(VENV)/bin/python tests/test_schema_valid.py $(B)/schema_lines tests/data/vocab.g4 --suite $(B)/jsonschema/json/tests/draft2020-12
 test-real: all models/gemma3-270m.gguf ## Gemma 3 270M, fetched once: its answers against transformers', perplexity by type
 	@py=$$(sh tests/python.sh '$(PYTHON)' '$(VENV)' 'import numpy, gguf' numpy gguf) && G4_RUNNER='sh -c' sh tests/run.sh "$$py tests/real_270m.py"
 
@@ -201,7 +197,7 @@ fuzz: $(FUZZ:%=build/fuzz/%) ## run every fuzzer (clang) for FUZZ_SECONDS, 600 b
 	    echo "$$f: $$(tail -n 1 build/fuzz/$$f.log)"; done
 
 .PHONY: lint
-lint: ## names, forbidden calls, global state, line length, warnings as errors under gcc and clang
+lint: ## floors, names, forbidden calls, global state, format, warnings as errors under gcc and clang, clang-tidy
 	@CC='$(CC)' sh tools/lint.sh
 
 # ---- Benches ----------------------------------------------------------------------------------
@@ -253,4 +249,4 @@ clean: ## remove everything built
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26

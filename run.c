@@ -1,6 +1,6 @@
 /* run.c - the command line of gemma4.c: main, the table of options, and the command without a name, which answers one
  * question or opens the chat. cli/cli.h lists what it stands on. The command line alone prints, exits and reads the
- * environment; the library does neither. */
+ * environment; the library does none of these. */
 #include "cli/cli.h"
 
 #include <limits.h>
@@ -138,7 +138,8 @@ static const option options[] = {
       "little-endian float32; - is standard output" },
     { NULL, "--nll", "FILE", OPTION_TEXT, FIELD(nll), 0, 0, FOR_PERPLEXITY,
       "negative log-likelihood of each token, little-endian float32" },
-    { NULL, "--lengths", "LIST", OPTION_TEXT, FIELD(lengths), 0, 0, FOR_BENCH, "prompt lengths (default 128,512)" },
+    { NULL, "--lengths", "LIST", OPTION_TEXT, FIELD(lengths), 0, 0, FOR_BENCH,
+      "prompt lengths (default 128,512,2048,8192)" },
     { NULL, "--repeat", "N", OPTION_INT, FIELD(repeat), 1, 1000, FOR_BENCH, "runs, of which the median (default 3)" },
     { NULL, "--kv", "TYPE", OPTION_KV, FIELD(kv), 0, 0, FOR_SESSIONS,
       "keys and values: f16, f32 or q8_0 (default f16; f32 for f32 models)" },
@@ -205,8 +206,7 @@ static int set_number(const option *o, const char *value, double *field)
 /* Pictures and videos take the budget that was given before them. */
 static void add_input(arguments *a, input_kind kind, const char *value)
 {
-    int budget = kind == INPUT_IMAGE ? a->image_tokens : kind == INPUT_VIDEO ? a->frame_tokens : 0;
-    a->inputs[a->n_inputs++] = (input) { kind, value, budget };
+    a->inputs[a->n_inputs++] = (input) { kind, value, media_budget(a, input_part(kind)) };
 }
 
 static int add_stop(arguments *a, const option *o, const char *value)
@@ -337,7 +337,7 @@ static int parse_arguments(arguments *a, const command *c, int argc, char **argv
 
 /* ---- Raw text ------------------------------------------------------------------------------------------ */
 
-/* The text behind what the session holds, evaluated; of the figures, those of the prompt. */
+/* Evaluate the text behind what the session holds, and set the prompt's figures. */
 static int read_raw(conversation *c, figures *f)
 {
     g4_buf text = { 0 };
@@ -428,8 +428,7 @@ static int attach_inputs(conversation *c)
     int status = DONE;
     for (int i = 0; status == DONE && i < c->args->n_inputs; i++) {
         const input *in = &c->args->inputs[i];
-        c->args->image_tokens = in->budget;
-        status = talk_attach(c, input_part(in->kind), in->value);
+        status = talk_attach(c, input_part(in->kind), in->value, in->budget);
     }
     return status;
 }

@@ -38,7 +38,7 @@ static void g4_box_order(int *low, int *high)
 }
 
 /* The list of coordinates that an object holds under one of the known names. */
-static const g4_json *g4_box_list(const g4_json *object)
+static const g4_json *g4_box_coordinates(const g4_json *object)
 {
     static const char *const names[] = { "box_2d", "bbox_2d", "point", "point_2d" };
     const g4_json *list = NULL;
@@ -50,7 +50,7 @@ static const g4_json *g4_box_list(const g4_json *object)
 static int g4_box_read(const g4_json *v, int width, int height, g4_box *out)
 {
     double yx[4];
-    const int n = g4_box_numbers(v->kind == G4_JSON_OBJECT ? g4_box_list(v) : v, yx, 4);
+    const int n = g4_box_numbers(v->kind == G4_JSON_OBJECT ? g4_box_coordinates(v) : v, yx, 4);
     if (n != 4 && n != 2) return 0;
     out->is_point = n == 2;
     out->y0 = g4_box_pixel(yx[0], height);
@@ -87,10 +87,10 @@ typedef struct {
     const g4_allocator *a;
     g4_box *boxes;
     int n, cap;
-} g4_box_list_out;
+} g4_found_boxes;
 
 /* The box that a JSON text is, if it is one, behind those so far. Returns whether it is; *failed: out of memory. */
-static int g4_boxes_try(g4_box_list_out *out, const char *text, size_t len, int width, int height, int *failed)
+static int g4_boxes_try(g4_found_boxes *out, const char *text, size_t len, int width, int height, int *failed)
 {
     g4_json *v = NULL;
     g4_box box = { 0 };
@@ -123,7 +123,7 @@ g4_status g4_boxes_read(g4_box **out, int *n, const char *text, size_t len, int 
     *n = 0;
     if (width <= 0 || height <= 0)
         return g4_fail(err, G4_ERR_ARGUMENT, "boxes in a picture of %d x %d pixels", width, height);
-    g4_box_list_out found = { .a = a };
+    g4_found_boxes found = { .a = a };
     size_t *close = g4_alloc(a, len + 1, sizeof *close), *stack = g4_alloc(a, len + 1, sizeof *stack);
     int failed = close == NULL || stack == NULL;
     if (!failed) g4_box_brackets(text, len, close, stack);

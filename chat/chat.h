@@ -5,7 +5,7 @@
 
 #include "../engine/generate.h"
 
-/* ---- JSON (json.c) --------------------------------------------------------------------------- */
+/* ---- JSON, and the arena its trees live in (json.c) ------------------------------------------ */
 
 /* Classes of characters that JSON, calls, patterns and rules share; ASCII only. */
 static inline int g4_is_digit(char ch) { return ch >= '0' && ch <= '9'; }
@@ -18,6 +18,8 @@ static inline size_t g4_skip_blanks(const char *s, size_t n, size_t pos)
     return pos;
 }
 static inline int g4_is_one_of(const char *set, char ch) { return ch != '\0' && strchr(set, ch) != NULL; }
+/* Where byte pos of a text of n bytes stands, for errors; columns in characters, both from 1. */
+void g4_text_place(const char *s, size_t n, size_t pos, size_t *line, size_t *column);
 
 /* Memory that is given back all at once. Zero it to start, with `a` set. */
 typedef struct g4_arena_chunk g4_arena_chunk;
@@ -54,12 +56,16 @@ void g4_json_free(const g4_allocator *a, g4_json *root);
 /* The same into an arena of the caller's, which frees it. `what` stands before what err says; it may be NULL. */
 g4_status g4_json_parse_in(g4_json **root, g4_arena *m, const char *text, size_t len, const char *what, g4_error *err);
 
+/* The node becomes the object that the text is. Text that is none is an error that begins with the place. */
+g4_status g4_json_object_in(g4_json *node, g4_arena *m, const char *s, size_t n, const char *place, g4_error *err);
+
 const g4_json *g4_json_get(const g4_json *object, const char *key); /* NULL when absent; the last of duplicates wins */
 g4_json *g4_json_find(const g4_json *object, const char *key);      /* the same, for the owner of the tree to change */
 const g4_json *g4_json_given(const g4_json *object, const char *key); /* the same, but null counts as absent */
 static inline int g4_json_is(const g4_json *v, g4_json_kind kind) { return v != NULL && v->kind == kind; }
 int g4_json_is_text(const g4_json *v, const char *s); /* is it a string, and this one? */
 int g4_json_key_is(const g4_json *member, const char *name);
+int g4_json_key_in(const g4_json *member, const char *const *names); /* one of a list that ends with NULL */
 int g4_json_equal(const g4_json *a, const g4_json *b); /* NULL counts as null; members may stand in any order */
 
 int g4_json_is_number(const char *s, size_t n); /* are these bytes a number, and nothing else? */
@@ -100,7 +106,7 @@ void g4_dictsort_close(g4_dictsort *d);
 
 /* What an answer is made of: bytes, or one of these control tokens. */
 typedef enum {
-    G4_CONTROL_NONE,
+    G4_CONTROL_NONE, /* not one of these: bytes of text */
     G4_CONTROL_CHANNEL,
     G4_CONTROL_CHANNEL_END,
     G4_CONTROL_CALL,
@@ -109,7 +115,7 @@ typedef enum {
     G4_CONTROL_QUOTE,
     G4_CONTROL_TURN,
     G4_CONTROL_TURN_END,
-    G4_CONTROL_OTHER,
+    G4_CONTROL_OTHER, /* a control token that has no part in answers */
     G4_N_CONTROLS
 } g4_control;
 #define G4_QUOTE "<|\"|>" /* the name of G4_CONTROL_QUOTE, which stands around strings in calls and tools */
@@ -163,7 +169,7 @@ typedef struct {        /* where a medium comes from; all NULL: its part does no
     size_t n_base64;
 } g4_medium_source;
 /* Of a content part of that message; the text stays in the document. */
-g4_status g4_source_find(g4_medium_source *out, const g4_json *part, int message, g4_error *err);
+g4_status g4_medium_source_find(g4_medium_source *out, const g4_json *part, int message, g4_error *err);
 /* Base64 (either alphabet, white space skipped, padding optional) into out of n / 4 * 3 + 3 bytes; 0 when malformed. */
 int g4_base64_decode(const char *s, size_t n, uint8_t *out, size_t *size);
 
@@ -175,7 +181,7 @@ g4_status g4_chat_parse_with(g4_chat **out, const g4_allocator *a, const char *j
 const g4_engine *g4_chat_engine(const g4_chat *c); /* may be NULL */
 const g4_json *g4_chat_tools(const g4_chat *c);    /* the declared tools as given; may be NULL */
 
-/* ---- Answers (reply.c) ------------------------------------------------------------------------- */
+/* ---- Answers (reply.c): a g4_response takes the tokens of one answer apart --------------------- */
 
 /* g4_response_open without an engine; t may be NULL when only g4_response_feed is used, which g4_response_push calls
  * for each token. */
@@ -219,7 +225,8 @@ typedef struct {
 } g4_net;
 void g4_net_free(g4_net *net);
 int32_t g4_net_node(g4_net *net);
-int g4_net_rule(g4_net *net, const char *name, size_t name_len); /* with its two ends, to be filled in between */
+/* A new rule with a start and an end node and nothing between them; returns its number. */
+int g4_net_rule(g4_net *net, const char *name, size_t name_len);
 void g4_net_empty(g4_net *net, int32_t from, int32_t to);
 void g4_net_byte(g4_net *net, int32_t from, int32_t to, int byte);
 void g4_net_bytes(g4_net *net, int32_t from, int32_t to, int low, int high);
@@ -246,9 +253,9 @@ g4_status g4_grammar_finish(g4_grammar **out, g4_grammar *g, g4_status st, const
 /* A state is a number; 0: nothing fits. */
 int32_t g4_grammar_start(g4_grammar *g);
 int32_t g4_grammar_read(g4_grammar *g, int32_t state, g4_token token); /* behind a whole token */
-/* Give memory back when many states are known, all but this one: its new number. */
+/* When many states are known, forget all but this one; returns its new number. */
 int32_t g4_grammar_settle(g4_grammar *g, int32_t state);
-/* Of the state, which owns it, until the next settle; NULL: no memory. */
+/* The mask of a state, which owns it until the next g4_grammar_settle; NULL: no memory. */
 const uint32_t *g4_grammar_mask(g4_grammar *g, int32_t state);
 int g4_grammar_accepts(const g4_grammar *g, int32_t state); /* may the text end here? */
 int g4_grammar_failed(const g4_grammar *g);                 /* out of memory, for good */

@@ -112,8 +112,7 @@ static g4_status g4_chat_read_tools(g4_chat *c, const g4_chat_options *opt, g4_e
     return st;
 }
 
-/* The medium that a mark stands for. built: the media of messages, NULL for a parsed chat, whose media are set later.
- * */
+/* The medium that a mark stands for. built: the media of messages, NULL for a parsed chat; its media are set later. */
 static g4_chat_item g4_chat_item_of(const g4_mark *m, const g4_part *const *built)
 {
     static const g4_part_kind kinds[] = {
@@ -291,7 +290,7 @@ g4_status g4_chat_media(g4_chat *c, int i, g4_chat_medium *out, g4_error *err)
     out->kind = item->kind;
     out->message = item->message;
     out->is_set = item->image != NULL || item->audio != NULL || item->video != NULL;
-    st = g4_source_find(&source, item->part, item->message, err);
+    st = g4_medium_source_find(&source, item->part, item->message, err);
     if (st == G4_OK && source.base64 != NULL) st = g4_chat_item_decode(c, item, &source, err);
     if (st != G4_OK) return st;
     out->source = source.place;
@@ -346,15 +345,11 @@ static g4_soft **g4_chat_item_grow(const g4_chat *c, g4_chat_item *item)
     return &soft[item->n_soft];
 }
 
-#define G4_CHAT_RATE 16000    /* samples a second */
-#define G4_CHAT_MIN_SOUND 161 /* samples of the shortest sound that becomes a token; see g4_audio_encode */
-
 /* Blocks of a sound of any length. */
 static g4_status g4_chat_encode_sound(g4_chat *c, g4_chat_item *item, const g4_audio *sound, g4_halt *halt,
                                       g4_error *err)
 {
     for (size_t from = 0, n; (n = g4_audio_block(sound, from)) > 0; from += n) {
-        if (n < G4_CHAT_MIN_SOUND && from > 0) break; /* a rest too short for a single token */
         const g4_audio block = { .samples = sound->samples + from, .n_samples = n };
         g4_soft **soft = g4_chat_item_grow(c, item);
         if (soft == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for a block of sound");
@@ -364,7 +359,7 @@ static g4_status g4_chat_encode_sound(g4_chat *c, g4_chat_item *item, const g4_a
         if (from + n < sound->n_samples)
             g4_engine_log(c->e, G4_LOG_INFO,
                           "%.1f s of sound are more than the 30 s of a block: cut at %.2f s, where it is quiet",
-                          (double)sound->n_samples / G4_CHAT_RATE, (double)(from + n) / G4_CHAT_RATE);
+                          (double)sound->n_samples / G4_AUDIO_RATE, (double)(from + n) / G4_AUDIO_RATE);
     }
     return G4_OK;
 }
@@ -396,7 +391,9 @@ static g4_status g4_chat_encode(g4_chat *c, g4_chat_item *item, g4_halt *halt, g
 {
     g4_status st;
     if (item->n_soft > 0) return G4_OK;
-    if (item->kind == G4_PART_AUDIO && item->audio != NULL)
+    if (item->kind == G4_PART_AUDIO && item->audio != NULL && item->audio->n_samples == 0)
+        st = g4_fail(err, G4_ERR_ARGUMENT, "messages[%d]: the sound is empty", item->message);
+    else if (item->kind == G4_PART_AUDIO && item->audio != NULL)
         st = g4_chat_encode_sound(c, item, item->audio, halt, err);
     else if (item->kind == G4_PART_IMAGE && item->image != NULL)
         st = g4_chat_encode_image(c, item, halt, err);

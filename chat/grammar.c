@@ -42,7 +42,7 @@ typedef struct { /* open addressing: where in a list the elements with a hash ar
     g4_slot *slots;
     int n_slots; /* a power of two */
     uint32_t epoch;
-} g4_state_table;
+} g4_hash_table;
 
 typedef struct {
     int n;
@@ -52,7 +52,7 @@ typedef struct {
     uint32_t *mask;    /* cached; NULL: not yet */
     int32_t next[256]; /* state after a byte; -1: not known yet, 0: none */
     g4_place places[]; /* n of them, sorted */
-} g4_state;
+} g4_grammar_state;
 
 typedef struct { /* tokens that a node allows whatever the stack */
     int n_inside, n_outside;
@@ -68,16 +68,16 @@ struct g4_grammar {
     g4_controls controls;
     g4_place *stacks; /* a return node on another stack */
     int n_stacks, cap_stacks;
-    g4_state_table stack_table;
-    g4_state **states; /* states[0] is unused: "no state" */
+    g4_hash_table stack_table;
+    g4_grammar_state **states; /* states[0] is unused: "no state" */
     int n_states, cap_states, n_masks;
-    g4_state_table state_table;
+    g4_hash_table state_table;
     g4_ahead *ahead;
     int n_ahead, cap_ahead;
     int32_t *ahead_of;     /* (n_nodes) index in ahead, plus one; 0: not known yet */
     g4_place *work, *core; /* of the closure: all places met, and those that read something */
     int n_work, cap_work, cap_core;
-    g4_state_table work_table;
+    g4_hash_table work_table;
     int failed; /* out of memory */
 };
 
@@ -99,8 +99,7 @@ static int g4_word_compare(const void *pa, const void *pb)
     return (a->id > b->id) - (a->id < b->id);
 }
 
-/* The tokens that are text, unsorted, and all their bytes; returns their number. *longest: characters of the longest.
- * */
+/* The tokens that are text, unsorted, and all their bytes; returns their number. *longest: the most characters. */
 static uint32_t g4_words_collect(const g4_tokenizer *t, g4_word *words, g4_buf *bytes, int *longest)
 {
     uint32_t n = 0;
@@ -196,13 +195,13 @@ static uint64_t g4_mix_place(uint64_t h, int32_t node, int32_t stack)
 }
 
 /* The i-th slot to look into for a hash. */
-static inline g4_slot *g4_table_slot(const g4_state_table *t, uint32_t hash, uint32_t i)
+static inline g4_slot *g4_table_slot(const g4_hash_table *t, uint32_t hash, uint32_t i)
 {
     return &t->slots[(hash + i) & (uint32_t)(t->n_slots - 1)];
 }
 
 /* Put an element, which is not there, where there is room. */
-static void g4_table_put(g4_state_table *t, uint32_t hash, int32_t index)
+static void g4_table_put(g4_hash_table *t, uint32_t hash, int32_t index)
 {
     uint32_t i = 0;
     while (g4_table_slot(t, hash, i)->epoch == t->epoch) i++;
@@ -210,10 +209,10 @@ static void g4_table_put(g4_state_table *t, uint32_t hash, int32_t index)
 }
 
 /* Make room for element number n, at most half of the slots being used. Returns 0 when out of memory. */
-static int g4_table_reserve(g4_state_table *t, const g4_allocator *a, int n)
+static int g4_table_reserve(g4_hash_table *t, const g4_allocator *a, int n)
 {
     if (n * 2 < t->n_slots) return 1;
-    g4_state_table grown = { .n_slots = t->n_slots == 0 ? 256 : t->n_slots * 2, .epoch = 1 };
+    g4_hash_table grown = { .n_slots = t->n_slots == 0 ? 256 : t->n_slots * 2, .epoch = 1 };
     grown.slots = g4_alloc(a, (size_t)grown.n_slots, sizeof *grown.slots);
     if (grown.slots == NULL) return 0;
     for (int i = 0; i < t->n_slots; i++)
@@ -223,15 +222,15 @@ static int g4_table_reserve(g4_state_table *t, const g4_allocator *a, int n)
     return 1;
 }
 
-static void g4_table_clear(g4_state_table *t)
+static void g4_table_clear(g4_hash_table *t)
 {
     if (++t->epoch != 0) return;
     memset(t->slots, 0, (size_t)t->n_slots * sizeof *t->slots);
     t->epoch = 1;
 }
 
-/* The element of g4_place list that is this one; -1: none. */
-static int32_t g4_table_find_place(const g4_state_table *t, uint32_t hash, const g4_place *list, int32_t node,
+/* The index in the list of this place; -1: it is not there. */
+static int32_t g4_table_find_place(const g4_hash_table *t, uint32_t hash, const g4_place *list, int32_t node,
                                    int32_t stack)
 {
     const g4_slot *slot;
@@ -297,12 +296,12 @@ static int g4_place_compare(const void *pa, const void *pb)
 }
 
 /* The number of the state that is this sorted set; -1: there is none yet. */
-static int32_t g4_state_find(const g4_grammar *g, const g4_state *like, const g4_place *places)
+static int32_t g4_state_find(const g4_grammar *g, const g4_grammar_state *like, const g4_place *places)
 {
-    const g4_state_table *t = &g->state_table;
+    const g4_hash_table *t = &g->state_table;
     const g4_slot *slot;
     for (uint32_t i = 0; (slot = g4_table_slot(t, like->hash, i))->epoch == t->epoch; i++) {
-        const g4_state *s = g->states[slot->index];
+        const g4_grammar_state *s = g->states[slot->index];
         if (slot->hash == like->hash && s->n == like->n && s->accepts == like->accepts && s->escaped == like->escaped &&
             (s->n == 0 || memcmp(s->places, places, (size_t)s->n * sizeof *places) == 0))
             return slot->index;
@@ -313,7 +312,7 @@ static int32_t g4_state_find(const g4_grammar *g, const g4_state *like, const g4
 /* The number of the state that is this sorted set of n places; a new one is made from it. */
 static int32_t g4_state_of(g4_grammar *g, const g4_place *places, int n, int accepts, int escaped)
 {
-    g4_state head = { .n = n, .accepts = (uint8_t)accepts, .escaped = (uint8_t)escaped };
+    g4_grammar_state head = { .n = n, .accepts = (uint8_t)accepts, .escaped = (uint8_t)escaped };
     uint64_t h = g4_mix(3, (uint64_t)accepts * 2 + (uint64_t)escaped);
     for (int i = 0; i < n; i++) h = g4_mix_place(h, places[i].node, places[i].stack);
     head.hash = (uint32_t)h;
@@ -323,8 +322,8 @@ static int32_t g4_state_of(g4_grammar *g, const g4_place *places, int n, int acc
     }
     const int32_t known = g4_state_find(g, &head, places);
     if (known >= 0) return known;
-    g4_state *s = g4_alloc(g->a, 1, sizeof *s + (size_t)n * sizeof *places);
-    g4_state **states = g4_array_grow(g->a, g->states, g->n_states, &g->cap_states, sizeof *states);
+    g4_grammar_state *s = g4_alloc(g->a, 1, sizeof *s + (size_t)n * sizeof *places);
+    g4_grammar_state **states = g4_array_grow(g->a, g->states, g->n_states, &g->cap_states, sizeof *states);
     if (states != NULL) g->states = states;
     if (s == NULL || states == NULL) {
         g4_free(g->a, s);
@@ -389,9 +388,9 @@ static int32_t g4_closure_end(g4_grammar *g)
 }
 
 /* The state after a byte, or after a control token when control is not NONE. 0: it does not fit. */
-static int32_t g4_step_slow(g4_grammar *g, int32_t state, int byte, g4_control control)
+static int32_t g4_grammar_step_slow(g4_grammar *g, int32_t state, int byte, g4_control control)
 {
-    const g4_state *s = g->states[state];
+    const g4_grammar_state *s = g->states[state];
     g4_closure_begin(g);
     for (int i = 0; i < s->n && !g->failed; i++)
         for (int32_t e = g->net.nodes[s->places[i].node].first; e >= 0; e = g->net.edges[e].next) {
@@ -404,11 +403,11 @@ static int32_t g4_step_slow(g4_grammar *g, int32_t state, int byte, g4_control c
     return g4_closure_end(g);
 }
 
-static inline int32_t g4_step(g4_grammar *g, int32_t state, unsigned char byte)
+static inline int32_t g4_grammar_step(g4_grammar *g, int32_t state, unsigned char byte)
 {
     int32_t next = g->states[state]->next[byte];
     if (next < 0) {
-        next = g4_step_slow(g, state, byte, G4_CONTROL_NONE);
+        next = g4_grammar_step_slow(g, state, byte, G4_CONTROL_NONE);
         if (!g->failed) g->states[state]->next[byte] = next;
     }
     return next;
@@ -421,14 +420,14 @@ static inline int32_t g4_step(g4_grammar *g, int32_t state, unsigned char byte)
 typedef struct { /* words are read in the order of their bytes, so that leading ones they share are read once */
     int32_t state[G4_ALIVE + 1]; /* after so many bytes of the last word */
     int dead; /* that word fitted up to so many bytes, or is ALIVE: what shares more with it ends there too */
-} g4_walk;
+} g4_word_walk;
 
 /* Does this word fit, whose first `shared` bytes are those of the word before? */
-static inline int g4_walk_word(g4_grammar *g, g4_walk *k, const char *s, int len, int shared)
+static inline int g4_walk_word(g4_grammar *g, g4_word_walk *k, const char *s, int len, int shared)
 {
     if (shared > k->dead) return 0;
     for (int i = shared; i < len; i++) {
-        k->state[i + 1] = g4_step(g, k->state[i], (unsigned char)s[i]);
+        k->state[i + 1] = g4_grammar_step(g, k->state[i], (unsigned char)s[i]);
         if (k->state[i + 1] != 0) continue;
         k->dead = i;
         return 0;
@@ -447,7 +446,7 @@ typedef struct {      /* what is ahead of a node, while it is made */
  * that do not, but leave the rule on the way. */
 static void g4_ahead_words(g4_grammar *g, g4_ahead_lists *out, int32_t state, int from, int end)
 {
-    g4_walk k = { .state = { state }, .dead = G4_ALIVE };
+    g4_word_walk k = { .state = { state }, .dead = G4_ALIVE };
     int inside = 0; /* so many bytes of the last word are known to stay in the rule: looked at only when it matters */
     for (int w = from; w < end && !g->failed; w++) {
         const int shared = w > from ? g->words.shared[w] : 0;
@@ -495,7 +494,8 @@ static void g4_ahead_make(g4_grammar *g, g4_ahead *out, int32_t node)
     if (lists.inside == NULL) g->failed = 1;
     for (int byte = 0; byte < 256 && !g->failed; byte++) {
         const int from = g->words.first[byte], end = g->words.first[byte + 1];
-        if (from < end && g4_step(g, state, (unsigned char)byte) != 0) g4_ahead_words(g, &lists, state, from, end);
+        if (from < end && g4_grammar_step(g, state, (unsigned char)byte) != 0)
+            g4_ahead_words(g, &lists, state, from, end);
     }
     uint32_t *list = g->failed ? NULL : g4_mask_list(g, lists.inside, lists.n_inside);
     *out = (g4_ahead) { .n_inside = list != NULL ? lists.n_inside : -1,
@@ -533,7 +533,7 @@ static void g4_mask_add_node(g4_grammar *g, uint32_t *mask, int32_t state, int32
     if (ahead->n_inside < 0)
         for (size_t i = 0; i < g4_mask_words((int)g->t->n_vocab); i++) mask[i] |= ahead->inside[i];
     for (int i = 0; i < ahead->n_inside; i++) g4_mask_set(mask, ahead->inside[i]);
-    g4_walk k = { .state = { state }, .dead = G4_ALIVE };
+    g4_word_walk k = { .state = { state }, .dead = G4_ALIVE };
     const char *before = NULL;
     int n_before = 0;
     for (int i = 0; i < ahead->n_outside && !g->failed; i++) {
@@ -566,7 +566,7 @@ static void g4_masks_forget(g4_grammar *g)
 
 const uint32_t *g4_grammar_mask(g4_grammar *g, int32_t state)
 {
-    const g4_state *s = g->states[state];
+    const g4_grammar_state *s = g->states[state];
     if (s->mask != NULL) return s->mask;
     uint32_t *mask = g4_alloc(g->a, g4_mask_words((int)g->t->n_vocab), sizeof *mask);
     if (mask == NULL) {
@@ -595,7 +595,7 @@ const uint32_t *g4_grammar_mask(g4_grammar *g, int32_t state)
 int32_t g4_grammar_settle(g4_grammar *g, int32_t state)
 {
     if (g->n_states < G4_MAX_STATES || state == 0) return state;
-    g4_state *kept = g->states[state];
+    g4_grammar_state *kept = g->states[state];
     for (int i = 1; i < g->n_states; i++) {
         if (i == state) continue;
         g4_free(g->a, g->states[i]->mask);
@@ -629,9 +629,9 @@ int32_t g4_grammar_read(g4_grammar *g, int32_t state, g4_token token)
     const size_t n = g4_tokenizer_piece(g->t, token, piece, &special);
     if (special) {
         const g4_control control = g4_controls_find(&g->controls, token);
-        return control != G4_CONTROL_NONE ? g4_step_slow(g, state, 0, control) : 0;
+        return control != G4_CONTROL_NONE ? g4_grammar_step_slow(g, state, 0, control) : 0;
     }
-    for (size_t i = 0; i < n && state != 0; i++) state = g4_step(g, state, (unsigned char)piece[i]);
+    for (size_t i = 0; i < n && state != 0; i++) state = g4_grammar_step(g, state, (unsigned char)piece[i]);
     return n == 0 ? 0 : state;
 }
 

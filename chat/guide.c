@@ -216,7 +216,7 @@ static g4_status g4_guide_check(const g4_chat *c, const g4_guide_options *opt, g
     return G4_OK;
 }
 
-/* The token of a line feed, or -1 when it is not one token. */
+/* Set newline to the token of a line feed, or to -1 when that is not one token. */
 static g4_status g4_guide_find_newline(g4_guide *g, g4_error *err)
 {
     g4_tokens line = { 0 };

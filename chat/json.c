@@ -1,5 +1,6 @@
-/* json.c - JSON: text to trees and strings to text. What is read from outside as JSON comes through here:
- * conversations, tools, schemas, answers with boxes. A document is RFC 8259 (a byte order mark in front is skipped) and
+/* json.c - JSON: text to trees and strings to text. It begins with the arena in which trees live (many small nodes;
+ * base.h's g4_blocks is for few large blocks). What is read from outside as JSON comes through here: conversations,
+ * tools, schemas, answers with boxes. A document is RFC 8259 (a byte order mark in front is skipped) and
  * becomes a tree in an arena. What is refused cannot be turned into valid UTF-8 text (malformed bytes, lone surrogates)
  * or is not JSON. Of members with the same name the place of the first and the value of the last is kept, as Python's
  * json does. */
@@ -201,18 +202,24 @@ typedef struct {
     g4_error *err;
 } g4_json_parser;
 
-/* An error at a byte of the text, with line and column (in characters, from 1). */
-static g4_status g4_json_fail(g4_json_parser *p, size_t offset, const char *what)
+void g4_text_place(const char *s, size_t n, size_t pos, size_t *line, size_t *column)
 {
-    size_t line = 1, column = 1;
-    for (size_t i = 0; i < offset && i < p->len; i++) {
-        if (p->text[i] == '\n') {
-            line++;
-            column = 1;
-        } else if (!g4_utf8_continues(p->text[i])) {
-            column++;
+    *line = *column = 1;
+    for (size_t i = 0; i < pos && i < n; i++) {
+        if (s[i] == '\n') {
+            ++*line;
+            *column = 1;
+        } else if (!g4_utf8_continues(s[i])) {
+            ++*column;
         }
     }
+}
+
+/* An error at a byte of the text, with line and column. */
+static g4_status g4_json_fail(g4_json_parser *p, size_t offset, const char *what)
+{
+    size_t line, column;
+    g4_text_place(p->text, p->len, offset, &line, &column);
     return g4_fail(p->err, G4_ERR_FORMAT, "JSON, line %zu column %zu: %s", line, column, what);
 }
 
@@ -357,7 +364,11 @@ static g4_status g4_json_children(g4_json_parser *p, g4_json *node, int depth)
 {
     const int is_object = node->kind == G4_JSON_OBJECT;
     const char close = is_object ? '}' : ']';
-    if (depth >= G4_JSON_MAX_DEPTH) return g4_json_fail(p, p->pos - 1, "nested more than 512 deep");
+    if (depth >= G4_JSON_MAX_DEPTH) {
+        char what[48];
+        snprintf(what, sizeof what, "nested more than %d deep", G4_JSON_MAX_DEPTH);
+        return g4_json_fail(p, p->pos - 1, what);
+    }
     g4_json **tail = &node->child;
     size_t n = 0;
     g4_json_skip_blanks(p);
@@ -439,6 +450,17 @@ g4_status g4_json_parse_in(g4_json **root, g4_arena *m, const char *text, size_t
     return g4_fail(err, st, "%s%s%s", what != NULL ? what : "", what != NULL ? ": " : "", why.message);
 }
 
+g4_status g4_json_object_in(g4_json *node, g4_arena *m, const char *s, size_t n, const char *place, g4_error *err)
+{
+    g4_json *parsed;
+    const g4_status st = g4_json_parse_in(&parsed, m, s, n, place, err);
+    if (st != G4_OK) return st;
+    if (parsed->kind != G4_JSON_OBJECT) return g4_fail(err, G4_ERR_ARGUMENT, "%s must be one JSON object", place);
+    node->kind = G4_JSON_OBJECT;
+    node->child = parsed->child;
+    return G4_OK;
+}
+
 typedef struct {
     g4_json root; /* first, so that the root is the document */
     g4_arena arena;
@@ -493,6 +515,12 @@ int g4_json_is_text(const g4_json *v, const char *s)
 int g4_json_key_is(const g4_json *member, const char *name)
 {
     return member->key_len == strlen(name) && memcmp(member->key, name, member->key_len) == 0;
+}
+
+int g4_json_key_in(const g4_json *member, const char *const *names)
+{
+    while (*names != NULL && !g4_json_key_is(member, *names)) names++;
+    return *names != NULL;
 }
 
 static size_t g4_json_count(const g4_json *v)

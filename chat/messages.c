@@ -66,7 +66,7 @@ static const char *g4_part_text(const g4_part *p) { return p->text == NULL ? "" 
 
 static void g4_build_call(g4_builder *b, g4_json *calls, const g4_part *p)
 {
-    g4_json *call = g4_build(b, calls, NULL, G4_JSON_OBJECT), *parsed;
+    g4_json *call = g4_build(b, calls, NULL, G4_JSON_OBJECT);
     if (p->id != NULL) g4_build_text(b, call, "id", p->id, strlen(p->id));
     g4_json *f = g4_build(b, call, "function", G4_JSON_OBJECT);
     if (p->name == NULL) {
@@ -78,14 +78,7 @@ static void g4_build_call(g4_builder *b, g4_json *calls, const g4_part *p)
     if (g4_part_len(p) == 0 || b->st != G4_OK) return;
     char place[80];
     snprintf(place, sizeof place, "messages[%d] part %d: arguments", b->message, b->part);
-    b->st = g4_json_parse_in(&parsed, b->m, p->text, g4_part_len(p), place, b->err);
-    if (b->st != G4_OK) return;
-    if (parsed->kind != G4_JSON_OBJECT) {
-        g4_build_fail(b, "arguments must be one JSON object");
-        return;
-    }
-    arguments->kind = G4_JSON_OBJECT;
-    arguments->child = parsed->child;
+    b->st = g4_json_object_in(arguments, b->m, p->text, g4_part_len(p), place, b->err);
 }
 
 /* The name of the call that a result answers: by its own name, by id, or by order. */

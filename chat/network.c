@@ -244,8 +244,8 @@ static void g4_recursion_find_nullable(const g4_recursion *k)
     }
 }
 
-/* Of the rules that this one calls before it reads anything, the first node's that has any new: *next gets one that is
- * new, *found one that is on the path; both stay -1 otherwise. */
+/* Look for a rule that this one calls before it reads anything. *found gets one that is on the path already, *next one
+ * that was not looked into yet; -1: there is none. */
 static void g4_recursion_calls(const g4_recursion *k, int rule, int *next, int *found)
 {
     const g4_net *net = k->net;

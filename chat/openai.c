@@ -14,19 +14,11 @@
 /* Arguments that are text become the object that the text is; blank text becomes null. */
 static g4_status g4_openai_parse_arguments(g4_arena *m, g4_json *arguments, const char *place, g4_error *err)
 {
-    g4_json *parsed;
     const char *s = arguments->text;
     size_t n = arguments->text_len;
     g4_py_strip(&s, &n);
-    if (n == 0) {
-        arguments->kind = G4_JSON_NULL;
-        return G4_OK;
-    }
-    const g4_status st = g4_json_parse_in(&parsed, m, s, n, place, err);
-    if (st != G4_OK) return st;
-    if (parsed->kind != G4_JSON_OBJECT) return g4_fail(err, G4_ERR_ARGUMENT, "%s: must be one JSON object", place);
-    arguments->kind = G4_JSON_OBJECT;
-    arguments->child = parsed->child;
+    if (n > 0) return g4_json_object_in(arguments, m, s, n, place, err);
+    arguments->kind = G4_JSON_NULL;
     return G4_OK;
 }
 
@@ -54,7 +46,7 @@ g4_status g4_openai_arguments(g4_arena *m, const g4_json *messages, g4_error *er
 
 /* The first string under one of the known names in a content part, or in the objects that stand under them; NULL: none.
  * *is_base64: the name says so. */
-static const g4_json *g4_source_text(const g4_json *part, int *is_base64)
+static const g4_json *g4_medium_source_text(const g4_json *part, int *is_base64)
 {
     static const char *const names[] = { "image_url", "input_audio", "image", "audio", "video",
                                          "url",       "path",        "data",  "base64" };
@@ -74,10 +66,10 @@ static const g4_json *g4_source_text(const g4_json *part, int *is_base64)
     return NULL;
 }
 
-g4_status g4_source_find(g4_medium_source *out, const g4_json *part, int message, g4_error *err)
+g4_status g4_medium_source_find(g4_medium_source *out, const g4_json *part, int message, g4_error *err)
 {
     int is_base64 = 0;
-    const g4_json *v = g4_source_text(part, &is_base64);
+    const g4_json *v = g4_medium_source_text(part, &is_base64);
     *out = (g4_medium_source) { 0 };
     if (v == NULL) return G4_OK;
     const char *s = v->text;

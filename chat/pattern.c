@@ -14,6 +14,7 @@
 
 #define G4_MAX_CHAR 0x10ffff
 #define G4_MAX_ASCII 0x7f
+#define G4_PATTERN_MAX_DEPTH 100 /* of groups */
 
 /* ---- Characters in JSON strings ------------------------------------------------------------------ */
 
@@ -141,11 +142,8 @@ static void g4_pattern_fail(g4_pattern *p, const char *why)
         p->st = g4_fail(p->err, G4_ERR_UNSUPPORTED, "%s: at character %zu: %s", p->what, p->pos + 1, why);
         return;
     }
-    size_t line = 1, column = 1;
-    for (size_t i = 0; i < p->pos && i < p->n; i++) {
-        column = p->s[i] == '\n' ? 1 : column + 1;
-        line += p->s[i] == '\n';
-    }
+    size_t line, column;
+    g4_text_place(p->s, p->n, p->pos, &line, &column);
     p->st = g4_fail(p->err, G4_ERR_FORMAT, "%s, line %zu column %zu: %s", p->what, line, column, why);
 }
 
@@ -318,7 +316,11 @@ static int32_t g4_pattern_group(g4_pattern *p, int32_t from)
         if (p->s[p->pos + 1] != ':') g4_pattern_fail(p, "lookaround and named groups are not supported");
         p->pos += 2;
     }
-    if (p->depth++ > 100) g4_pattern_fail(p, "nested more than 100 deep");
+    if (p->depth++ > G4_PATTERN_MAX_DEPTH) {
+        char why[48];
+        snprintf(why, sizeof why, "nested more than %d deep", G4_PATTERN_MAX_DEPTH);
+        g4_pattern_fail(p, why);
+    }
     const int32_t end = p->st == G4_OK ? g4_pattern_alternatives(p, from) : from;
     p->depth--;
     if (!g4_pattern_next_is(p, ')')) g4_pattern_fail(p, "a group without )");

@@ -214,8 +214,7 @@ static int g4_py_digits(double x, char digits[32], int *exponent)
     return n;
 }
 
-/* A float as repr() writes it: with an exponent below 1e-4 and from 1e16 on, else with a point and a digit behind it.
- * */
+/* A float as repr() writes it: with an exponent below 1e-4 and from 1e16 on, else with a point and a digit after. */
 static void g4_py_float(g4_buf *b, double x)
 {
     char digits[32];

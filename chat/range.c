@@ -77,8 +77,7 @@ typedef struct { /* the numbers low..high, not negative; high not given: no end 
     const g4_bound *low, *high;
 } g4_range;
 
-/* Nodes behind the digits so far, by what these are equal to: bit 0 the digits of low, bit 1 those of high; -1: none.
- * */
+/* Nodes behind the digits so far, by what these equal: bit 0 the digits of low, bit 1 those of high; -1: none. */
 typedef struct {
     int32_t node[4];
 } g4_front;

@@ -1,6 +1,6 @@
-/* reply.c - what a model writes to what it says: tokens to thoughts, text and tool calls, and the calls, which the
- * family writes in a syntax of its own, to JSON. Neither reader ever refuses anything: models forget markers, commas
- * and brackets, and what they meant is still clear. */
+/* reply.c - answers: what a model writes to what it says. A g4_response takes the tokens of one answer apart, to
+ * thoughts, text and tool calls, and the calls, which the family writes in a syntax of its own, to JSON. Neither reader
+ * ever refuses anything: models forget markers, commas and brackets, and what they meant is still clear. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -51,8 +51,7 @@ static void g4_call_put_trimmed(g4_call_reader *r, size_t from)
 static void g4_call_control_string(g4_call_reader *r)
 {
     const size_t quote = strlen(G4_QUOTE), from = r->pos + quote;
-    size_t to = r->next_quote + 1 < r->n_quotes ? r->quotes[r->next_quote + 1] : r->n;
-    if (to < from) to = from; /* cannot be: quotes do not overlap */
+    const size_t to = r->next_quote + 1 < r->n_quotes ? r->quotes[r->next_quote + 1] : r->n;
     g4_json_quote(r->out, r->s + from, to - from);
     r->pos = to < r->n ? to + quote : r->n;
 }
@@ -495,9 +494,10 @@ int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size
     case G4_CONTROL_QUOTE:
         if (r->state == G4_IN_CALL) g4_response_quote(r);
         break;
+    /* Whatever follows one of these is not this answer. */
     case G4_CONTROL_RESPONSE:
     case G4_CONTROL_TURN:
-    case G4_CONTROL_TURN_END: /* whatever follows is not this answer */ g4_response_leave(r, G4_IN_NOTHING); break;
+    case G4_CONTROL_TURN_END: g4_response_leave(r, G4_IN_NOTHING); break;
     default: /* placeholders and the like: not text */ break;
     }
     if (r->held.failed || r->call.failed) r->failed = 1;

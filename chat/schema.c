@@ -136,8 +136,7 @@ static int32_t g4_schema_quote(g4_schema *c, int32_t from)
     return to;
 }
 
-/* A literal that a buffer holds, which is freed: as a word in the tree that grows at `from`, or as a text of its own.
- * */
+/* A literal that a buffer holds, which is freed: as a word in the tree that grows at `from`, or as a text by itself. */
 static int32_t g4_schema_put(g4_schema *c, int32_t from, g4_buf *b, int is_word)
 {
     const char *s = b->data == NULL ? "" : b->data;
@@ -163,7 +162,7 @@ static int32_t g4_schema_literal_list(g4_schema *c, int32_t from, const g4_json 
 {
     const int is_array = v->kind == G4_JSON_ARRAY;
     if (depth > G4_SCHEMA_MAX_LITERAL) {
-        g4_schema_fail(c, "", "a constant nested more than 64 deep");
+        g4_schema_fail(c, "", "a constant nested more than %d deep", G4_SCHEMA_MAX_LITERAL);
         return from;
     }
     from = g4_net_word(c->net, from, is_array ? "[" : "{", 1);
@@ -281,24 +280,33 @@ static const char *g4_schema_format(const g4_json *format)
     return NULL;
 }
 
-static void g4_schema_string(g4_schema *c, const g4_json *s, int32_t from, int32_t to)
+/* The regular expression that pattern or format asks for, of *len bytes; NULL: neither does, or it cannot be had. */
+static const char *g4_schema_expression(g4_schema *c, const g4_json *s, size_t *len)
 {
     const g4_json *pattern = g4_json_get(s, "pattern"), *format = g4_json_get(s, "format");
-    const int min = g4_schema_count(c, s, "minLength", 0, G4_SCHEMA_MAX_COUNT);
-    const int max = g4_schema_count(c, s, "maxLength", -1, G4_SCHEMA_MAX_COUNT);
-    const char *keyword = format != NULL ? "format" : "pattern", *expression = NULL;
-    size_t len = 0;
+    const char *expression = NULL;
+    *len = 0;
     if (pattern != NULL) {
         if (pattern->kind != G4_JSON_STRING) g4_schema_fail(c, "pattern", "must be a string");
         expression = pattern->text;
-        len = pattern->text_len;
+        *len = pattern->text_len;
     }
     if (format != NULL) {
         if (pattern != NULL) g4_schema_fail(c, "format", "cannot be combined with pattern here");
         expression = g4_schema_format(format);
         if (expression == NULL) g4_schema_fail(c, "format", "this format is not supported");
-        len = expression != NULL ? strlen(expression) : 0;
+        *len = expression != NULL ? strlen(expression) : 0;
     }
+    return expression;
+}
+
+static void g4_schema_string(g4_schema *c, const g4_json *s, int32_t from, int32_t to)
+{
+    const int min = g4_schema_count(c, s, "minLength", 0, G4_SCHEMA_MAX_COUNT);
+    const int max = g4_schema_count(c, s, "maxLength", -1, G4_SCHEMA_MAX_COUNT);
+    const char *keyword = g4_json_get(s, "format") != NULL ? "format" : "pattern";
+    size_t len;
+    const char *expression = g4_schema_expression(c, s, &len);
     if (expression != NULL && (g4_json_get(s, "minLength") != NULL || g4_json_get(s, "maxLength") != NULL))
         g4_schema_fail(c, keyword, "cannot be combined with minLength or maxLength here");
     if (c->st != G4_OK) return;
@@ -478,7 +486,7 @@ static void g4_shape_check(g4_schema *c, const g4_shape *o)
         g4_schema_fail(c, "additionalProperties", "must be a schema");
 }
 
-/* Count the names; those that are required are looked at. */
+/* Count the names, and check those that are required. */
 static void g4_shape_count(g4_schema *c, g4_shape *o)
 {
     size_t n_undeclared = 0;
@@ -528,10 +536,11 @@ static void g4_shape_open(g4_schema *c, g4_shape *o, const g4_json *s)
     g4_dictsort_close(&declared);
 }
 
-static int g4_shape_requires(const g4_shape *o, const char *name, size_t len)
+/* Is the name among those of `required`? NULL has none. */
+static int g4_names_hold(const g4_json *required, const char *name, size_t len)
 {
     const g4_json text = { .kind = G4_JSON_STRING, .text = name, .text_len = len };
-    for (const g4_json *q = g4_shape_first_required(o); q != NULL; q = q->next)
+    for (const g4_json *q = g4_json_is(required, G4_JSON_ARRAY) ? required->child : NULL; q != NULL; q = q->next)
         if (g4_json_equal(q, &text)) return 1;
     return 0;
 }
@@ -557,12 +566,12 @@ static int g4_schema_member(g4_schema *c, const g4_shape *o, const g4_sorted *na
 
 typedef struct { /* nodes between members: no member stands yet, or some do */
     int32_t none, some;
-} g4_between;
+} g4_member_gap;
 
 /* Member i behind `pos`. In JSON the declared ones stand as written, in calls sorted as the template sorts; *declared
  * is the next one that is written. */
-static g4_between g4_schema_next_member(g4_schema *c, const g4_shape *o, g4_between pos, size_t i,
-                                        const g4_json **declared)
+static g4_member_gap g4_schema_next_member(g4_schema *c, const g4_shape *o, g4_member_gap pos, size_t i,
+                                           const g4_json **declared)
 {
     g4_net *net = c->net;
     const int is_declared = i < o->n_declared;
@@ -573,19 +582,20 @@ static g4_between g4_schema_next_member(g4_schema *c, const g4_shape *o, g4_betw
     g4_schema_enter(c, name.text);
     const int rule = g4_schema_member(c, o, &name, is_declared ? name.node : o->extra);
     g4_schema_leave(c, old);
-    g4_between next;
+    g4_member_gap next;
     next.none = g4_net_node(net);
     next.some = g4_net_node(net);
     g4_net_call(net, pos.none, next.some, rule);
     g4_net_call(net, g4_schema_comma(c, pos.some), next.some, rule);
-    if (!is_declared || g4_shape_requires(o, name.text, name.len)) return next;
+    if (!is_declared || g4_names_hold(o->required, name.text, name.len)) return next;
     g4_net_empty(net, pos.none, next.none);
     g4_net_empty(net, pos.some, next.some);
     return next;
 }
 
-/* Any number of members that are not declared; returns the node behind them. */
-static int32_t g4_schema_extra_members(g4_schema *c, const g4_shape *o, g4_between pos)
+/* Any number of members that are not declared; returns the node behind them. It sorts the names of the object, whose
+ * order is not needed any more. */
+static int32_t g4_schema_extra_members(g4_schema *c, g4_shape *o, g4_member_gap pos)
 {
     qsort(o->names, o->n_names, sizeof *o->names, g4_sorted_compare);
     const size_t old = g4_schema_enter(c, "additionalProperties");
@@ -598,10 +608,10 @@ static int32_t g4_schema_extra_members(g4_schema *c, const g4_shape *o, g4_betwe
     return more;
 }
 
-static void g4_schema_members(g4_schema *c, const g4_shape *o, int32_t from, int32_t to, int min, int max)
+static void g4_schema_members(g4_schema *c, g4_shape *o, int32_t from, int32_t to, int min, int max)
 {
     g4_net *net = c->net;
-    g4_between pos;
+    g4_member_gap pos;
     pos.none = g4_net_node(net);
     pos.some = g4_net_node(net);
     g4_net_byte(net, from, pos.none, '{');
@@ -757,16 +767,6 @@ static const g4_json *g4_schema_resolve(g4_schema *c, const g4_json *ref)
 
 /* ---- Schemas that exclude each other ------------------------------------------------------------- */
 
-static int g4_schema_requires(const g4_json *s, const g4_json *property)
-{
-    const g4_json *required = g4_json_get(s, "required");
-    for (const g4_json *q = g4_json_is(required, G4_JSON_ARRAY) ? required->child : NULL; q != NULL; q = q->next)
-        if (q->kind == G4_JSON_STRING && q->text_len == property->key_len &&
-            memcmp(q->text, property->key, q->text_len) == 0)
-            return 1;
-    return 0;
-}
-
 /* Does `a` require a property that `b` does not declare? */
 static int g4_schema_needs_more(const g4_json *a, const g4_json *b)
 {
@@ -813,7 +813,7 @@ static int g4_schema_is_combined(const g4_json *s)
 
 static int g4_schema_disjoint(g4_schema *c, const g4_json *a, const g4_json *b, int depth);
 
-/* The same of two schemas for objects. */
+/* Can no object be valid for both of these schemas of objects? */
 static int g4_schema_objects_disjoint(g4_schema *c, const g4_json *a, const g4_json *b, int depth)
 {
     const int a_needs_more = g4_schema_needs_more(a, b), b_needs_more = g4_schema_needs_more(b, a);
@@ -822,8 +822,9 @@ static int g4_schema_objects_disjoint(g4_schema *c, const g4_json *a, const g4_j
     const g4_json *pa = g4_json_get(a, "properties"), *pb = g4_json_get(b, "properties");
     for (const g4_json *p = g4_json_is(pa, G4_JSON_OBJECT) ? pa->child : NULL; p != NULL; p = p->next) {
         const g4_json *q = g4_json_get(pb, p->key);
-        if (q != NULL && g4_schema_requires(a, p) && g4_schema_requires(b, p) && g4_schema_disjoint(c, p, q, depth + 1))
-            return 1;
+        const int in_both = q != NULL && g4_names_hold(g4_json_get(a, "required"), p->key, p->key_len) &&
+                            g4_names_hold(g4_json_get(b, "required"), p->key, p->key_len);
+        if (in_both && g4_schema_disjoint(c, p, q, depth + 1)) return 1;
     }
     return 0;
 }
@@ -859,24 +860,15 @@ static int g4_is_annotation(const g4_json *member)
 {
     static const char *const names[] = { "title",      "description", "default",   "examples", "example",
                                          "$schema",    "$id",         "$comment",  "$defs",    "definitions",
-                                         "deprecated", "readOnly",    "writeOnly", "$anchor" };
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (g4_json_key_is(member, names[i])) return 1;
-    return 0;
-}
-
-/* Is the member's name in a list that ends with NULL? */
-static int g4_is_listed(const g4_json *member, const char *const *names)
-{
-    while (*names != NULL && strcmp(member->key, *names) != 0) names++;
-    return *names != NULL;
+                                         "deprecated", "readOnly",    "writeOnly", "$anchor",  NULL };
+    return g4_json_key_in(member, names);
 }
 
 /* The first keyword that is neither in the list nor an annotation; NULL: there is none. */
 static const char *g4_schema_first_other(const g4_json *s, const char *const *allowed)
 {
     for (const g4_json *m = s->child; m != NULL; m = m->next)
-        if (!g4_is_annotation(m) && !g4_is_listed(m, allowed)) return m->key;
+        if (!g4_is_annotation(m) && !g4_json_key_in(m, allowed)) return m->key;
     return NULL;
 }
 
@@ -1022,7 +1014,7 @@ static void g4_schema_check_keywords(g4_schema *c, const g4_json *s)
                                          "",
                                          NULL };
     for (const g4_json *m = s->child; m != NULL; m = m->next) {
-        if (g4_is_annotation(m) || g4_is_listed(m, known)) continue;
+        if (g4_is_annotation(m) || g4_json_key_in(m, known)) continue;
         if (strcmp(m->key, "uniqueItems") == 0 && m->kind == G4_JSON_FALSE) continue;
         g4_schema_fail(c, m->key, "this keyword is not supported");
     }
@@ -1062,7 +1054,7 @@ static int g4_schema_rule(g4_schema *c, const g4_json *s)
     for (int i = 0; i < c->n_memo && !says_nothing; i++)
         if (c->memo[i].schema == s) return c->memo[i].rule;
     if (c->depth > G4_SCHEMA_MAX_DEPTH) {
-        g4_schema_fail(c, "", "nested more than 200 deep");
+        g4_schema_fail(c, "", "nested more than %d deep", G4_SCHEMA_MAX_DEPTH);
         return 0;
     }
     const int r = g4_net_rule(c->net, NULL, 0);

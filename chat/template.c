@@ -1,9 +1,10 @@
 /* template.c - prompts: messages and tools, as JSON trees, to the text that the official Jinja template makes of them,
  * byte for byte, with the places of the control tokens in it. Those marks are what keeps user text harmless: the
- * stretches between them are tokenised as plain text, whatever they say. The functions follow the macros of the
- * template in its order and bear their names. What would make the template fail (an undefined value joined to text, a
- * missing method) is an error that names the message. There are three templates: 31b-2026-07, the e2b-2026-07 that
- * differs from it in the empty thought at the end, and the older 31b-2026-04. */
+ * stretches between them are tokenised as plain text, whatever they say. A function that is a macro of the template
+ * bears its name (format_argument, format_parameters, format_function_declaration, strip_thinking,
+ * format_tool_response_block). What would make the template fail (an undefined value joined to text, a missing method)
+ * is an error that names the message. There are three templates: 31b-2026-07, the e2b-2026-07 that differs from it in
+ * the empty thought at the end, and the older 31b-2026-04. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -245,10 +246,8 @@ static void g4_format_required(g4_renderer *r, const g4_json *v)
 
 static int g4_is_standard_key(const g4_json *member)
 {
-    static const char *const names[] = { "description", "type", "properties", "required", "nullable" };
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (g4_json_key_is(member, names[i])) return 1;
-    return 0;
+    static const char *const names[] = { "description", "type", "properties", "required", "nullable", NULL };
+    return g4_json_key_in(member, names);
 }
 
 static void g4_format_parameters(g4_renderer *r, const g4_json *properties, int filter_keys);
@@ -302,8 +301,7 @@ static void g4_format_items(g4_renderer *r, const g4_json *items)
     g4_emit(r, "}");
 }
 
-/* properties:{...} and required:[...] of a property that is an object; without properties its other members are them.
- * */
+/* properties:{...} and required:[...] of a property that is an object; without them its other members are they. */
 static void g4_format_object_property(g4_renderer *r, const g4_json *value, int *is_next)
 {
     const g4_json *properties = g4_json_get(value, "properties"), *required = g4_json_get(value, "required");
@@ -672,6 +670,24 @@ static void g4_render_thought(g4_renderer *r, const g4_json *m, int is_late, int
     g4_emit_control(r, "<channel|>");
 }
 
+/* How the turn ends: open for the host, going on in the next message, or with its marker. answered: the calls have
+ * their results. */
+static void g4_render_turn_end(g4_renderer *r, const g4_render_state *s, const g4_json *m, int is_model, int answered,
+                               int has_content)
+{
+    const int with_calls = g4_py_truthy(g4_json_given(m, "tool_calls"));
+    const g4_json *next = m->next;
+    while (next != NULL && g4_json_is_text(g4_json_given(next, "role"), "tool")) next = next->next;
+    const int goes_on = !r->old && is_model && next != NULL &&
+                        g4_json_is_text(g4_json_given(next, "role"), "assistant") && (!with_calls || answered);
+    if (s->prev == G4_PREV_CALL && !answered) {
+        g4_emit_control(r, "<|tool_response>");
+    } else if (!goes_on && !(answered && !has_content && (r->old || next == NULL))) {
+        g4_emit_control(r, "<turn|>");
+        g4_emit(r, "\n");
+    }
+}
+
 static void g4_render_message(g4_renderer *r, g4_render_state *s, const g4_json *m, int index)
 {
     const g4_json *role = g4_json_given(m, "role"), *calls = g4_json_given(m, "tool_calls");
@@ -699,18 +715,7 @@ static void g4_render_message(g4_renderer *r, g4_render_state *s, const g4_json 
     const char *text = r->out->text.data == NULL ? "" : r->out->text.data + start;
     size_t n = r->out->text.len - start;
     g4_py_strip(&text, &n);
-    const int has_content = r->old ? g4_py_truthy(content) : n > 0;
-
-    const g4_json *next = m->next;
-    while (next != NULL && g4_json_is_text(g4_json_given(next, "role"), "tool")) next = next->next;
-    const int goes_on = !r->old && is_model && next != NULL &&
-                        g4_json_is_text(g4_json_given(next, "role"), "assistant") && (!with_calls || answered);
-    if (s->prev == G4_PREV_CALL && !answered) {
-        g4_emit_control(r, "<|tool_response>");
-    } else if (!goes_on && !(answered && !has_content && (r->old || next == NULL))) {
-        g4_emit_control(r, "<turn|>");
-        g4_emit(r, "\n");
-    }
+    g4_render_turn_end(r, s, m, is_model, answered, r->old ? g4_py_truthy(content) : n > 0);
     s->prev_role = role;
 }
 

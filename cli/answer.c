@@ -259,6 +259,7 @@ static int print_end(const answer_writer *w)
 int answer_end(const answer_writer *w, const figures *f, const char *extra)
 {
     const arguments *a = w->args;
+    if (w->text.failed || w->held.failed || w->logprobs.failed) return say(FAILED, "no memory for the answer");
     int n = f->result.n_tokens, status = a->json ? print_json(w, f, extra) : print_end(w);
     if (f->result.stop == G4_STOP_CONTEXT) say(DONE, "the context is full; -c N gives more room");
     if (f->result.stop == G4_STOP_REPEAT) {

@@ -7,7 +7,7 @@
 
 /* ---- The machine -------------------------------------------------------------------------------- */
 
-/* The name of the CPU, of the kernel's list; empty where it has none. */
+/* The CPU's name in /proc/cpuinfo; empty where there is none. */
 static void cpu_name(char *out, size_t cap)
 {
     static const char field[] = "model name";

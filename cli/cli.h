@@ -1,6 +1,6 @@
 /* cli.h - the floor of the command line: what run.c and the files of cli/ share. The command line is the library's
- * first client. It uses gemma4.h, and of the private names the growable buffer and JSON; besides, as long as
- * gemma4.h has no equal, the configuration that info prints (inspect.c) and the patches of a picture (towers.c).
+ * first client: it uses gemma4.h, and of the private names the growable buffer and JSON until these are public
+ * (make lint checks it).
  *
  * Lowest first; a file calls only those before it:
  *   files.c     messages to the user, signals, the clock, files read and written
@@ -18,8 +18,8 @@
  *   run.c       the options, one question and one answer, main
  *
  * Nearly every function returns the exit status of the program: DONE, FAILED, USAGE, or 128 and the number of the
- * signal that interrupted it. Who returns FAILED or USAGE has said on stderr why. Answers go to stdout, everything
- * else to stderr. */
+ * signal that interrupted it. A function that returns FAILED or USAGE has said why on stderr. Answers go to stdout, and
+ * so does what the chat says to its user; everything else goes to stderr. */
 #ifndef CLI_H
 #define CLI_H
 
@@ -144,6 +144,8 @@ int text_tokens(const g4_engine *e, const g4_buf *text, int specials, g4_token *
 /* The texts and files in order, byte for byte, or standard input when there is none. */
 int inputs_text(const arguments *a, g4_buf *out);
 g4_part_kind input_part(input_kind kind); /* what it is in a message */
+/* The budget of soft tokens that the options give such a medium; 0: the model's default. */
+int media_budget(const arguments *a, g4_part_kind kind);
 
 g4_media_options media_options(const arguments *a, int want_sound);
 
@@ -197,7 +199,7 @@ typedef struct { /* of an answer, for the line on stderr and for --json */
 
 int answer_open_chat(answer_writer *w, int in_thought); /* what follows is a chat's answer */
 void answer_free(answer_writer *w);
-/* Generate into w; of the figures, result and finish. -n 0 reads the prompt and generates nothing. */
+/* Generate an answer into w, and set result and finish of the figures. With -n 0 nothing is generated. */
 int answer_generate(answer_writer *w, g4_session *s, const g4_constraint *constraint, figures *f);
 /* The last of a chat's text, unless status tells of a failure. A thought on display ends in any case. */
 int answer_finish_chat(answer_writer *w, int status);
@@ -263,7 +265,7 @@ int conversation_guide(conversation *c); /* what guides its answers: --tools, --
 int conversation_answer(conversation *c);
 
 /* A picture, sound or video of the user's next message. */
-int talk_attach(conversation *c, g4_part_kind kind, const char *path);
+int talk_attach(conversation *c, g4_part_kind kind, const char *path, int budget);
 int talk_system(conversation *c, const char *text); /* set the system prompt; without text, show it */
 int talk(conversation *c);                          /* a line, an answer, until the end of input */
 

@@ -30,6 +30,11 @@ g4_part_kind input_part(input_kind kind)
     return G4_PART_TEXT;
 }
 
+int media_budget(const arguments *a, g4_part_kind kind)
+{
+    return kind == G4_PART_IMAGE ? a->image_tokens : kind == G4_PART_VIDEO ? a->frame_tokens : 0;
+}
+
 g4_media_options media_options(const arguments *a, int want_sound)
 {
     return (g4_media_options) {

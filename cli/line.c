@@ -338,7 +338,7 @@ static line_end read_plain(const char *prompt, g4_buf *out)
     for (size_t n = 0;; n++) {
         int c = next_byte(FOR_EVER);
         char byte = (char)c;
-        if (c < 0 && n == 0) return interrupted() ? LINE_INTERRUPTED : LINE_ENDED;
+        if (c < 0 && (n == 0 || interrupted())) return interrupted() ? LINE_INTERRUPTED : LINE_ENDED;
         if (c < 0 || c == '\n') return LINE_READ;
         g4_buf_add(out, &byte, 1);
     }

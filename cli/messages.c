@@ -63,11 +63,16 @@ void conversation_cut(conversation *c, int n)
     }
 }
 
+static void messages_free(conversation *c)
+{
+    conversation_cut(c, 0);
+    free(c->messages);
+}
+
 void conversation_free(conversation *c)
 {
     loader_end(&c->loader);
-    conversation_cut(c, 0);
-    free(c->messages);
+    messages_free(c);
     parts_free(c->pending, c->n_pending);
     g4_grammar_close(c->guide.grammar);
     g4_grammar_close(c->guide.tools);
@@ -121,7 +126,7 @@ static int document_media(conversation *c, g4_chat *chat)
             break;
         }
         p->kind = m.kind;
-        p->budget = m.kind == G4_PART_IMAGE ? c->args->image_tokens : 0;
+        p->budget = media_budget(c->args, m.kind);
         status = document_medium(c, p, &m);
         if (status == DONE) status = chat_set_medium(chat, n, &p->medium);
         n++;
@@ -236,11 +241,11 @@ int conversation_save(const conversation *c, const char *path)
     if (b.failed) {
         status = say(FAILED, "no memory for %s", path);
     } else if (output_write(&out, head, sizeof head) == 0 && output_write(&out, b.data, b.len) == 0 &&
-               g4_session_save(c->session, output_write, &out, &err) != G4_OK && !ferror(out.f)) {
+               g4_session_save(c->session, output_write, &out, &err) != G4_OK && !ferror(out.f) && !interrupted()) {
         status = report(&err);
     }
     g4_buf_free(&b);
-    return output_close(&out, status); /* says so when a write failed */
+    return output_close(&out, status); /* says so when a write failed, and returns an interrupt */
 }
 
 /* Bytes that are read from front to back. After a read past their end `bad` stays set, and numbers are 0. */
@@ -275,7 +280,7 @@ static void take_string(unread *u, g4_buf *out)
     if (bytes != NULL && len > 0) g4_buf_add(out, bytes, len);
 }
 
-/* A message that is damaged is told by the caller. */
+/* The caller tells the user of damage. */
 static int take_message(conversation *c, unread *u)
 {
     message_part *parts = NULL;
@@ -324,23 +329,29 @@ static int read_messages(const conversation *c, FILE *f, const char *path, unsig
 
 static int on_read(void *user, void *data, size_t size) { return fread(data, 1, size, user) != size; }
 
+/* What was said so far is replaced only when all of the file could be read. */
 static int load_session(conversation *c, FILE *f, const char *path, const g4_session_options *setup)
 {
+    conversation loaded = { 0 }; /* its messages alone */
     g4_session *session = NULL;
     g4_error err;
     unsigned char *data = NULL;
     size_t n = 0;
     int status = read_messages(c, f, path, &data, &n);
+    if (status == DONE) status = take_messages(&loaded, (unread) { .data = data, .n = n }, path);
     if (status == DONE && g4_session_load(&session, c->engine, setup, on_read, f, &err) != G4_OK) {
         status = say(FAILED, "%s: %s", path, err.message);
     }
-    if (status == DONE) {
-        conversation_cut(c, 0);
-        g4_session_close(c->session);
-        c->session = session;
-        status = take_messages(c, (unread) { .data = data, .n = n }, path);
-    }
     free(data);
+    if (status != DONE) {
+        messages_free(&loaded);
+        return status;
+    }
+    messages_free(c);
+    g4_session_close(c->session);
+    c->session = session;
+    c->messages = loaded.messages;
+    c->n = loaded.n;
     return status;
 }
 

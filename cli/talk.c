@@ -8,19 +8,25 @@
 
 /* ---- Commands that set what the next message is like ------------------------------------------------ */
 
-int talk_attach(conversation *c, g4_part_kind kind, const char *path)
+int talk_attach(conversation *c, g4_part_kind kind, const char *path, int budget)
 {
     if (path[0] == '\0') return say(USAGE, "which file?");
     message_part *p = part_add(&c->pending, &c->n_pending, kind);
     if (p == NULL) return FAILED;
     g4_buf_str(&p->text, path);
-    p->budget = kind == G4_PART_IMAGE ? c->args->image_tokens : 0;
+    p->budget = budget;
     int status = part_load(c, p); /* now, so that a wrong name is told at once */
     if (status == DONE)
         printf("goes with your next message\n");
     else
         g4_buf_free(&c->pending[--c->n_pending].text);
     return status;
+}
+
+/* The same for a command, which has the budget that the options give. */
+static void talk_medium(conversation *c, g4_part_kind kind, const char *path)
+{
+    talk_attach(c, kind, path, media_budget(c->args, kind));
 }
 
 static void show_system(const conversation *c)
@@ -217,9 +223,9 @@ static next_step talk_do(conversation *c, g4_buf *line)
     while (command < N_TALK_COMMANDS && strcmp(talk_commands[command].name, name) != 0) command++;
     switch ((enum talk_command)command) {
     case TALK_HELP: talk_help(); break;
-    case TALK_IMAGE: talk_attach(c, G4_PART_IMAGE, rest); break;
-    case TALK_AUDIO: talk_attach(c, G4_PART_AUDIO, rest); break;
-    case TALK_VIDEO: talk_attach(c, G4_PART_VIDEO, rest); break;
+    case TALK_IMAGE: talk_medium(c, G4_PART_IMAGE, rest); break;
+    case TALK_AUDIO: talk_medium(c, G4_PART_AUDIO, rest); break;
+    case TALK_VIDEO: talk_medium(c, G4_PART_VIDEO, rest); break;
     case TALK_SYSTEM: talk_system(c, rest); break;
     case TALK_THINK: talk_think(c, rest); break;
     case TALK_TOOLS: talk_tools(c, rest); break;

@@ -55,6 +55,7 @@ static pid_t start_program(const char *program, const char *name, int in, int *o
         dup2(ends[1], STDOUT_FILENO);
         close(ends[0]);
         close(ends[1]);
+        signal(SIGPIPE, SIG_DFL); /* what is ignored stays ignored in a new program */
         execlp(program, program, name, (char *)NULL);
         _exit(127);
     }

@@ -175,8 +175,7 @@ int run_patches(arguments *a)
     g4_error err;
     if (a->n_inputs != 1) return say(USAGE, "patches needs one -f FILE");
     if (a->output == NULL) return say(USAGE, "patches needs -o FILE");
-    int status = medium_load(&m, G4_PART_IMAGE, a->inputs[0].value, 0, &opt);
-    m.image.max_tokens = a->image_tokens;
+    int status = medium_load(&m, G4_PART_IMAGE, a->inputs[0].value, a->image_tokens, &opt);
     if (status == DONE && g4_patches_make(&patches, &m.image, &opt, &err) != G4_OK) status = report(&err);
     if (status == DONE) status = output_open(&out, a->output);
     if (status == DONE) output_write(&out, patches.pixels, (size_t)patches.n * VALUES * sizeof(float));

@@ -65,9 +65,10 @@ int conversation_guide(conversation *c)
 
 /* ---- The answer as a message, and as JSON ----------------------------------------------------------- */
 
+/* The answer becomes a message. Of one that a stop string ended, the text is what was shown, all of it in one part. */
 static int keep_answer(conversation *c, const answer_writer *w)
 {
-    int n_parts = 0, n = 0, n_calls = 0;
+    int n_parts = 0, n = 0, n_calls = 0, has_text = 0;
     const g4_part *parts = g4_response_parts(w->response, &n_parts);
     message_part *kept = NULL;
     for (int i = 0; i < n_parts; i++) {
@@ -76,10 +77,11 @@ static int keep_answer(conversation *c, const answer_writer *w)
             parts_free(kept, n);
             return FAILED;
         }
-        if (p->kind == G4_PART_TEXT && w->stopped)
-            g4_buf_add(&p->text, w->text.data, w->text.len);
-        else
+        if (p->kind != G4_PART_TEXT || !w->stopped)
             g4_buf_add(&p->text, parts[i].text, parts[i].text_len);
+        else if (!has_text)
+            g4_buf_add(&p->text, w->text.data, w->text.len);
+        has_text |= p->kind == G4_PART_TEXT;
         if (parts[i].name != NULL) g4_buf_str(&p->name, parts[i].name);
         if (p->kind == G4_PART_TOOL_CALL) g4_buf_fmt(&p->id, "call_%d_%d", c->n, n_calls++);
     }
@@ -150,8 +152,9 @@ static int write_picture(const g4_image *image, const char *path)
     g4_error err;
     int status = output_open(&out, path);
     if (status != DONE) return status;
-    if (g4_png_write(image, output_write, &out, NULL, &err) != G4_OK && !ferror(out.f)) status = report(&err);
-    return output_close(&out, status);
+    if (g4_png_write(image, output_write, &out, NULL, &err) != G4_OK && !ferror(out.f) && !interrupted())
+        status = report(&err);
+    return output_close(&out, status); /* says so when a write failed, and returns an interrupt */
 }
 
 /* Draw what the answer points at on the last picture of the conversation. */

@@ -1,4 +1,4 @@
-/* base.c - errors, memory, growable bytes, UTF-8: what every other file stands on. */
+/* base.c - errors, memory, growable bytes, UTF-8, a byte cursor: what every other file stands on. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif

@@ -1,5 +1,5 @@
-/* base.h - the lowest floor: errors, checked sizes, memory, growable bytes, UTF-8 (base.c). Every other file stands on
- * it.
+/* base.h - the lowest floor: errors, checked sizes, memory, growable bytes, UTF-8, a byte cursor (base.c). Every other
+ * file stands on it.
  *
  * The project's own words:
  *
@@ -18,15 +18,17 @@
  *   tile        64 positions of one key/value head: what an attention kernel reads at once. In towers: 64 tokens. In
  *               products: 16 rows of weights for a few tokens.
  *   span        256 positions, after which partial results of attention are combined.
- *   unit        Neighbouring rows of one timeline that are attended together.
+ *   unit        Neighbouring rows of one timeline that are attended together; of rounded numbers, what 1 stands for.
  *   snapshot    A position of a timeline that can be returned to; it holds pages instead of copies.
  *   group       16 outputs of a matrix, stored together; also the 16 logits they make.
+ *   strip       A part of a group's columns that stays in cache while all tokens use it.
+ *   panel       A strip in the form that products read.
  *   step        64 inputs of a group: the scales and weights of two blocks.
  *   block       32 inputs that share a scale.
  *   chunk       Positions that are evaluated in one pass; in stored weights, 4 inputs of each row of a group.
  *   run         In q4_0: two chunks, in the low and the high nibbles of 64 bytes.
  *   piece       The smallest part of a job; a thread claims some at a time. What a piece computes does not depend on who
- *               runs it.
+ *               runs it. Of a token: its bytes.
  *   room        Memory that a worker may write while it runs a piece.
  *   share       The rows of a pass that one matrix of a stack multiplies: an expert's, or all.
  *   ready       Of a row of activations: padded and, where matrices read integers, rounded.

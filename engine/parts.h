@@ -130,7 +130,7 @@ typedef struct {
 #define G4_CONFIG_CHAT 8u        /* instruction tuned: has a chat template */
 
 #define G4_VISION_STANDARDIZE 1u /* v.std_bias and v.std_scale exist */
-#define G4_VISION_CLIPPED 2u     /* some bounds may be finite; for listings */
+#define G4_VISION_CLIPPED 2u     /* some bounds may be finite; written by export.py, not read here */
 #define G4_FRAME_TOKENS 70       /* budget of a video frame, if none is given */
 
 #define G4_LAYER_FULL 1u   /* else sliding */

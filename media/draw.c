@@ -103,8 +103,8 @@ static void g4_draw_label(const g4_canvas *c, const char *label, int64_t x, int6
         g4_draw_letter(c, label[i], left + dot + i * advance, top + dot, dot, is_bright ? dark : light);
 }
 
-G4_API void g4_draw_box(uint8_t *pixels, int width, int height, size_t stride, const int box[4], const char *label,
-                        const uint8_t rgb[3])
+void g4_draw_box(uint8_t *pixels, int width, int height, size_t stride, const int box[4], const char *label,
+                 const uint8_t rgb[3])
 {
     if (!pixels || width <= 0 || height <= 0) return;
     const g4_canvas canvas = { pixels, width, height, stride ? stride : (size_t)width * 3 };

@@ -52,7 +52,7 @@ static int g4_open_pipe(int ends[2]) /* nonzero: failed, for errno's reason */
 
 /* The program's name and arguments: `args` (NULL at the end) behind "-i input". The list is NULL when memory is out;
  * its strings are in *text. */
-static char **g4_ffmpeg_arguments(const g4_media *m, const g4_input *in, const char *const *args, g4_buf *text)
+static char **g4_ffmpeg_arguments(const g4_media_limits *m, const g4_input *in, const char *const *args, g4_buf *text)
 {
     static const char *const options[] = { "-v", "error", "-nostdin", "-protocol_whitelist", "file", "-i" };
     const size_t n_options = sizeof options / sizeof *options;
@@ -85,7 +85,7 @@ static int g4_child_spawn(g4_child *p, char *const *arguments, int in)
     return rc;
 }
 
-static g4_status g4_child_start(const g4_media *m, const g4_input *in, const char *const *args, g4_child *p,
+static g4_status g4_child_start(const g4_media_limits *m, const g4_input *in, const char *const *args, g4_child *p,
                                 g4_error *err)
 {
     *p = (g4_child) { .pid = -1, .out = { -1, -1 }, .messages = { -1, -1 } };
@@ -153,8 +153,8 @@ static int g4_child_drain(g4_child *p, g4_sink_fn sink, void *ctx)
 }
 
 /* Run the program on the input; what it writes goes to sink. */
-static g4_status g4_ffmpeg(const g4_media *m, const g4_input *in, const char *const *args, g4_sink_fn sink, void *ctx,
-                           g4_error *err)
+static g4_status g4_ffmpeg(const g4_media_limits *m, const g4_input *in, const char *const *args, g4_sink_fn sink,
+                           void *ctx, g4_error *err)
 {
     g4_child p;
     const g4_status s = g4_child_start(m, in, args, &p, err);
@@ -177,8 +177,8 @@ static g4_status g4_ffmpeg(const g4_media *m, const g4_input *in, const char *co
 
 /* The same with args[0] filled in as the option that passes every frame once: its name changed between versions of the
  * program. */
-static g4_status g4_ffmpeg_each(const g4_media *m, const g4_input *in, const char **args, g4_sink_fn sink, void *ctx,
-                                g4_error *err)
+static g4_status g4_ffmpeg_each(const g4_media_limits *m, const g4_input *in, const char **args, g4_sink_fn sink,
+                                void *ctx, g4_error *err)
 {
     g4_error first = { G4_OK, "" };
     args[0] = "-fps_mode";
@@ -207,7 +207,7 @@ static int g4_picture_sink(void *ctx, const uint8_t *data, size_t n)
     return p->too_long || p->bytes.failed;
 }
 
-g4_status g4_ffmpeg_image(const g4_media *m, const g4_input *in, g4_image *out, g4_error *err)
+g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, g4_image *out, g4_error *err)
 {
     static const char *const args[] = { "-map",     "0:v:0", "-frames:v", "1",          "-c:v", "pam",
                                         "-pix_fmt", "rgba",  "-f",        "image2pipe", "-",    NULL };
@@ -232,7 +232,7 @@ g4_status g4_ffmpeg_image(const g4_media *m, const g4_input *in, g4_image *out, 
 
 /* A WAV file that arrives in pieces: its channels are averaged on the way. */
 typedef struct {
-    const g4_media *m;
+    const g4_media_limits *m;
     uint8_t head[4096]; /* the file up to its samples, then a frame that is not complete yet */
     size_t n_head;
     g4_wav_format f;
@@ -322,7 +322,7 @@ static int g4_wav_stream_sink(void *ctx, const uint8_t *data, size_t n)
 }
 
 /* The first sound stream at its own rate and channels, so that downmix and resampling are the same as for WAV. */
-g4_status g4_ffmpeg_audio(const g4_media *m, const g4_input *in, g4_audio *out, g4_error *err)
+g4_status g4_ffmpeg_audio(const g4_media_limits *m, const g4_input *in, g4_audio *out, g4_error *err)
 {
     static const char *const args[] = { "-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "-", NULL };
     g4_wav_stream w = { .m = m, .err = err };
@@ -414,7 +414,7 @@ static double g4_probe_fps(const g4_probe *p)
 
 /* A row of PPM pictures, one a frame. */
 typedef struct {
-    const g4_media *m;
+    const g4_media_limits *m;
     g4_frames *frames;
     char head[64]; /* of a picture */
     size_t n_head;
@@ -464,8 +464,8 @@ static int g4_frame_stream_sink(void *ctx, const uint8_t *data, size_t n)
 
 /* One decoding pass that keeps the wanted ones of `total` frames. With n wanted, frame k is i * total / n for some i
  * where a multiple of total / n lies in [k, k + 1): where ceil(k * n / total) grows. */
-static g4_status g4_ffmpeg_frames(const g4_media *m, const g4_input *in, int64_t total, double fps, g4_frames *out,
-                                  g4_error *err)
+static g4_status g4_ffmpeg_frames(const g4_media_limits *m, const g4_input *in, int64_t total, double fps,
+                                  g4_frames *out, g4_error *err)
 {
     if (total == 0) return g4_fail(err, G4_ERR_FORMAT, "%.40s found no video in it", m->ffmpeg);
     g4_status s = g4_frames_open(m, total, fps, out, err);
@@ -483,7 +483,7 @@ static g4_status g4_ffmpeg_frames(const g4_media *m, const g4_input *in, int64_t
 
 /* The sampled frames of a video, of which `packets` tells the rate and how many there should be. When fewer come out,
  * those that decode are counted and sampled again. */
-static g4_status g4_ffmpeg_sample(const g4_media *m, const g4_input *in, const g4_probe *packets, g4_frames *out,
+static g4_status g4_ffmpeg_sample(const g4_media_limits *m, const g4_input *in, const g4_probe *packets, g4_frames *out,
                                   g4_error *err)
 {
     const char *args[] = { NULL, "passthrough", "-map", "0:V:0", "-f", "framecrc", "-", NULL };
@@ -499,7 +499,7 @@ static g4_status g4_ffmpeg_sample(const g4_media *m, const g4_input *in, const g
     return s;
 }
 
-g4_status g4_ffmpeg_video(const g4_media *m, const g4_input *in, g4_video *out, g4_error *err)
+g4_status g4_ffmpeg_video(const g4_media_limits *m, const g4_input *in, g4_video *out, g4_error *err)
 {
     static const char *const args[] = { "-map", "0:V:0", "-map", "0:a:0?", "-c", "copy", "-f", "framecrc", "-", NULL };
     g4_probe packets = { .n = 0 };

@@ -53,7 +53,7 @@ typedef struct {
 } g4_jpeg_comp;
 
 typedef struct {
-    const g4_media *m;
+    const g4_media_limits *m;
     const uint8_t *data;
     size_t size, pos;
     int w, h, n_comps, progressive, max_h, max_v, mcus_w, mcus_h;
@@ -827,8 +827,8 @@ static g4_status g4_jpeg_segments(g4_jpeg *j, g4_error *err)
     }
 }
 
-/* Is there a picture, with every component in it? */
-static g4_status g4_jpeg_is_whole(const g4_jpeg *j, g4_error *err)
+/* All components must have been in some scan. */
+static g4_status g4_jpeg_check_whole(const g4_jpeg *j, g4_error *err)
 {
     if (!j->n_comps) return g4_fail(err, G4_ERR_FORMAT, "JPEG: no picture in it");
     for (int i = 0; i < j->n_comps; i++)
@@ -836,13 +836,13 @@ static g4_status g4_jpeg_is_whole(const g4_jpeg *j, g4_error *err)
     return G4_OK;
 }
 
-g4_status g4_jpeg_decode(const g4_media *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err)
+g4_status g4_jpeg_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err)
 {
     g4_jpeg j = { .m = m, .data = data, .size = size, .pos = 2, .adobe = -1 };
     memset(out, 0, sizeof *out);
     j.huff = g4_alloc(m->a, 8, sizeof *j.huff);
     g4_status s = j.huff ? g4_jpeg_segments(&j, err) : g4_fail(err, G4_ERR_MEMORY, "JPEG: out of memory");
-    if (!s) s = g4_jpeg_is_whole(&j, err);
+    if (!s) s = g4_jpeg_check_whole(&j, err);
     if (!s && j.progressive) g4_jpeg_transform(&j);
     if (!s) s = g4_pixels_alloc(m, "JPEG", (uint64_t)j.w, (uint64_t)j.h, out, err);
     if (!s) s = g4_jpeg_output(&j, out->rgb, err);

@@ -1,5 +1,5 @@
-/* load.c - files and bytes to pictures, sound and video, and the end of these. A reader is chosen by the first bytes;
- * what none of ours reads goes to ffmpeg. A load call names its file in front of the message of whatever failed. */
+/* load.c - files and bytes to pictures, sound and video, and how these are freed. A reader is chosen by the first
+ * bytes; what none of ours reads goes to ffmpeg. A load call names its file in front of the message of what failed. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -41,7 +41,8 @@ static g4_status g4_media_name_failure(g4_error *err, const char *path, g4_statu
 }
 
 /* The rest of an open file behind its first *n bytes, which are in *data (cap). */
-static g4_status g4_media_read_rest(const g4_media *m, FILE *f, uint8_t **data, size_t cap, size_t *n, g4_error *err)
+static g4_status g4_media_read_rest(const g4_media_limits *m, FILE *f, uint8_t **data, size_t cap, size_t *n,
+                                    g4_error *err)
 {
     for (;;) {
         *n += fread(*data + *n, 1, cap - *n, f);
@@ -58,8 +59,8 @@ static g4_status g4_media_read_rest(const g4_media *m, FILE *f, uint8_t **data, 
 
 /* The whole of an open file. A regular one that `ours` refuses, or any if it is NULL, is left unread (*out NULL): what
  * reads it can open it again. */
-static g4_status g4_media_read_open(const g4_media *m, FILE *f, g4_signature_fn ours, uint8_t **out, size_t *size,
-                                    g4_error *err)
+static g4_status g4_media_read_open(const g4_media_limits *m, FILE *f, g4_signature_fn ours, uint8_t **out,
+                                    size_t *size, g4_error *err)
 {
     struct stat st;
     const int regular = fstat(fileno(f), &st) == 0 && S_ISREG(st.st_mode);
@@ -85,8 +86,8 @@ static g4_status g4_media_read_open(const g4_media *m, FILE *f, g4_signature_fn 
 }
 
 /* The same for a path. */
-static g4_status g4_media_read(const g4_media *m, const char *path, g4_signature_fn ours, uint8_t **out, size_t *size,
-                               g4_error *err)
+static g4_status g4_media_read(const g4_media_limits *m, const char *path, g4_signature_fn ours, uint8_t **out,
+                               size_t *size, g4_error *err)
 {
     *out = NULL;
     FILE *f = fopen(path, "rb");
@@ -115,7 +116,7 @@ typedef struct {
     g4_video *video;
 } g4_media_target;
 
-static g4_status g4_media_decode_picture(const g4_media *m, const uint8_t *data, size_t size, g4_image *out,
+static g4_status g4_media_decode_picture(const g4_media_limits *m, const uint8_t *data, size_t size, g4_image *out,
                                          g4_error *err)
 {
     g4_pixels p;
@@ -127,8 +128,8 @@ static g4_status g4_media_decode_picture(const g4_media *m, const uint8_t *data,
 }
 
 /* By a reader of ours. *foreign is set when there is none. */
-static g4_status g4_media_decode_ours(const g4_media *m, const uint8_t *data, size_t size, const g4_media_target *out,
-                                      int *foreign, g4_error *err)
+static g4_status g4_media_decode_ours(const g4_media_limits *m, const uint8_t *data, size_t size,
+                                      const g4_media_target *out, int *foreign, g4_error *err)
 {
     if (out->image && g4_is_picture(data, size)) return g4_media_decode_picture(m, data, size, out->image, err);
     if (out->audio && g4_is_wav(data, size)) return g4_wav_decode(m, data, size, out->audio, foreign, err);
@@ -140,7 +141,7 @@ static g4_status g4_media_decode_ours(const g4_media *m, const uint8_t *data, si
     return G4_ERR_UNSUPPORTED;
 }
 
-static g4_status g4_media_decode_foreign(const g4_media *m, const g4_input *in, const g4_media_target *out,
+static g4_status g4_media_decode_foreign(const g4_media_limits *m, const g4_input *in, const g4_media_target *out,
                                          g4_error *err)
 {
     if (out->image) return g4_ffmpeg_image(m, in, out->image, err);
@@ -148,8 +149,8 @@ static g4_status g4_media_decode_foreign(const g4_media *m, const g4_input *in, 
     return g4_ffmpeg_video(m, in, out->video, err);
 }
 
-static g4_status g4_media_decode_bytes(const g4_media *m, const uint8_t *data, size_t size, const g4_media_target *out,
-                                       g4_error *err)
+static g4_status g4_media_decode_bytes(const g4_media_limits *m, const uint8_t *data, size_t size,
+                                       const g4_media_target *out, g4_error *err)
 {
     int foreign = 0;
     g4_status s = g4_media_decode_ours(m, data, size, out, &foreign, err);
@@ -163,7 +164,8 @@ static g4_status g4_media_decode_bytes(const g4_media *m, const uint8_t *data, s
 
 /* A y4m file that stays on disk, since all of it may be more than memory holds. *foreign is set when it is another kind
  * of file. */
-static g4_status g4_media_load_y4m(const g4_media *m, const char *path, g4_video *out, int *foreign, g4_error *err)
+static g4_status g4_media_load_y4m(const g4_media_limits *m, const char *path, g4_video *out, int *foreign,
+                                   g4_error *err)
 {
     g4_status s = G4_OK;
     uint8_t head[G4_FIRST_BYTES];
@@ -181,7 +183,8 @@ static g4_status g4_media_load_y4m(const g4_media *m, const char *path, g4_video
 }
 
 /* A regular file that is not of ours, or is a video, is not read into memory. */
-static g4_status g4_media_load_file(const g4_media *m, const char *path, const g4_media_target *out, g4_error *err)
+static g4_status g4_media_load_file(const g4_media_limits *m, const char *path, const g4_media_target *out,
+                                    g4_error *err)
 {
     const g4_signature_fn ours = out->image ? g4_is_picture : out->audio ? g4_is_wav : NULL;
     uint8_t *data;
@@ -201,7 +204,7 @@ static g4_status g4_media_load_file(const g4_media *m, const char *path, const g
 static g4_status g4_media_load(const g4_media_target *out, const char *path, const g4_media_options *opt, g4_error *err)
 {
     if (!path) return g4_fail(err, G4_ERR_ARGUMENT, "path is NULL");
-    const g4_media m = g4_media_resolve(opt);
+    const g4_media_limits m = g4_media_limits_of(opt);
     return g4_media_name_failure(err, path, g4_media_load_file(&m, path, out, err));
 }
 
@@ -209,66 +212,63 @@ static g4_status g4_media_decode(const g4_media_target *out, const char *kind, c
                                  const g4_media_options *opt, g4_error *err)
 {
     if (!data || size == 0) return g4_fail(err, G4_ERR_ARGUMENT, "%s of 0 bytes", kind);
-    const g4_media m = g4_media_resolve(opt);
+    const g4_media_limits m = g4_media_limits_of(opt);
     return g4_media_decode_bytes(&m, data, size, out, err);
 }
 
 /* ---- Pictures, sound, video ----------------------------------------------------------------- */
 
-G4_API g4_status g4_image_load(g4_image *out, const char *path, const g4_media_options *opt, g4_error *err)
+g4_status g4_image_load(g4_image *out, const char *path, const g4_media_options *opt, g4_error *err)
 {
     memset(out, 0, sizeof *out);
     return g4_media_load(&(g4_media_target) { .image = out }, path, opt, err);
 }
 
-G4_API g4_status g4_image_decode(g4_image *out, const void *data, size_t size, const g4_media_options *opt,
-                                 g4_error *err)
+g4_status g4_image_decode(g4_image *out, const void *data, size_t size, const g4_media_options *opt, g4_error *err)
 {
     memset(out, 0, sizeof *out);
     return g4_media_decode(&(g4_media_target) { .image = out }, "a picture", data, size, opt, err);
 }
 
-G4_API void g4_image_free(g4_image *image, const g4_media_options *opt)
+void g4_image_free(g4_image *image, const g4_media_options *opt)
 {
     if (!image) return;
     g4_free_given(opt ? opt->allocator : NULL, image->pixels);
     memset(image, 0, sizeof *image);
 }
 
-G4_API g4_status g4_audio_load(g4_audio *out, const char *path, const g4_media_options *opt, g4_error *err)
+g4_status g4_audio_load(g4_audio *out, const char *path, const g4_media_options *opt, g4_error *err)
 {
     memset(out, 0, sizeof *out);
     return g4_media_load(&(g4_media_target) { .audio = out }, path, opt, err);
 }
 
-G4_API g4_status g4_audio_decode(g4_audio *out, const void *data, size_t size, const g4_media_options *opt,
-                                 g4_error *err)
+g4_status g4_audio_decode(g4_audio *out, const void *data, size_t size, const g4_media_options *opt, g4_error *err)
 {
     memset(out, 0, sizeof *out);
     return g4_media_decode(&(g4_media_target) { .audio = out }, "sound", data, size, opt, err);
 }
 
-G4_API void g4_audio_free(g4_audio *audio, const g4_media_options *opt)
+void g4_audio_free(g4_audio *audio, const g4_media_options *opt)
 {
     if (!audio) return;
     g4_free_given(opt ? opt->allocator : NULL, audio->samples);
     memset(audio, 0, sizeof *audio);
 }
 
-G4_API g4_status g4_video_load(g4_video *out, const char *path, const g4_media_options *opt, g4_error *err)
+g4_status g4_video_load(g4_video *out, const char *path, const g4_media_options *opt, g4_error *err)
 {
     memset(out, 0, sizeof *out);
     return g4_media_load(&(g4_media_target) { .video = out }, path, opt, err);
 }
 
-G4_API g4_status g4_video_decode(g4_video *out, const void *data, size_t size, const g4_media_options *opt,
-                                 g4_error *err)
+g4_status g4_video_decode(g4_video *out, const void *data, size_t size, const g4_media_options *opt, g4_error *err)
 {
     memset(out, 0, sizeof *out);
     return g4_media_decode(&(g4_media_target) { .video = out }, "a video", data, size, opt, err);
 }
 
-G4_API void g4_video_free(g4_video *video, const g4_media_options *opt)
+void g4_video_free(g4_video *video, const g4_media_options *opt)
 {
     if (!video) return;
     const g4_allocator *a = opt ? opt->allocator : NULL;

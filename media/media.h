@@ -20,8 +20,8 @@ typedef struct {
     uint64_t max_pixels, max_samples, max_file_bytes;
     int max_frames, n_frames, want_sound;
     double fps;
-} g4_media;
-g4_media g4_media_resolve(const g4_media_options *opt); /* opt may be NULL */
+} g4_media_limits;
+g4_media_limits g4_media_limits_of(const g4_media_options *opt); /* opt may be NULL */
 
 /* A picture that its holder owns and may change. */
 typedef struct {
@@ -29,14 +29,15 @@ typedef struct {
     int w, h;
 } g4_pixels;
 /* Is a picture of that size within 1..INT32_MAX each way and within the limit? kind begins the message. */
-g4_status g4_pixels_check(const g4_media *m, const char *kind, uint64_t w, uint64_t h, g4_error *err);
+g4_status g4_pixels_check(const g4_media_limits *m, const char *kind, uint64_t w, uint64_t h, g4_error *err);
 /* Memory for a picture, after that check. */
-g4_status g4_pixels_alloc(const g4_media *m, const char *kind, uint64_t w, uint64_t h, g4_pixels *out, g4_error *err);
-void g4_pixels_free(const g4_media *m, g4_pixels *p);
+g4_status g4_pixels_alloc(const g4_media_limits *m, const char *kind, uint64_t w, uint64_t h, g4_pixels *out,
+                          g4_error *err);
+void g4_pixels_free(const g4_media_limits *m, g4_pixels *p);
 /* Orientation (1..8) in a TIFF block, as EXIF holds it; 1 when there is none or it makes no sense. */
 int g4_exif_orientation(const uint8_t *tiff, size_t size);
 /* Turn a picture of that orientation upright. */
-g4_status g4_pixels_orient(const g4_media *m, g4_pixels *p, int orientation, g4_error *err);
+g4_status g4_pixels_orient(const g4_media_limits *m, g4_pixels *p, int orientation, g4_error *err);
 /* Free what a call gave out: its user sees it as const, but the library made it. */
 void g4_free_given(const g4_allocator *a, const void *given);
 
@@ -53,10 +54,10 @@ typedef struct {
     double fps;    /* of the file, on average */
 } g4_frames;
 /* Choose how many frames are kept, and take memory for their list. */
-g4_status g4_frames_open(const g4_media *m, int64_t total, double fps, g4_frames *out, g4_error *err);
+g4_status g4_frames_open(const g4_media_limits *m, int64_t total, double fps, g4_frames *out, g4_error *err);
 int64_t g4_frames_next(const g4_frames *f);     /* index in the file of the frame that is wanted next */
 void g4_frames_add(g4_frames *f, g4_pixels *p); /* that frame; takes its pixels */
-void g4_frames_free(const g4_media *m, g4_frames *f);
+void g4_frames_free(const g4_media_limits *m, g4_frames *f);
 
 static inline uint32_t g4_be16(const uint8_t *p) { return (uint32_t)p[0] << 8 | p[1]; }
 static inline uint32_t g4_be32(const uint8_t *p) { return g4_be16(p) << 16 | g4_be16(p + 2); }
@@ -98,9 +99,9 @@ void g4_patches_free(const g4_allocator *a, g4_patches *p);
 /* ---- Pictures (png.c, jpeg.c, pnm.c) -------------------------------------------------------- */
 
 /* Each takes a file that begins with its signature. */
-g4_status g4_png_decode(const g4_media *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
-g4_status g4_jpeg_decode(const g4_media *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
-g4_status g4_pnm_decode(const g4_media *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+g4_status g4_png_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+g4_status g4_jpeg_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+g4_status g4_pnm_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 
 /* ---- Sound (wav.c) -------------------------------------------------------------------------- */
 
@@ -116,12 +117,12 @@ typedef struct {
 g4_status g4_wav_chunks(const uint8_t *data, size_t size, g4_wav_format *f, size_t *pos, g4_error *err);
 /* Is the chunk at pos there, and the one that holds the samples? */
 int g4_wav_has_samples(const uint8_t *data, size_t size, const g4_wav_format *f, size_t pos);
-uint64_t g4_wav_limit(const g4_media *m, const g4_wav_format *f); /* samples of each channel that may be read */
-float g4_wav_mono(const g4_wav_format *f, const uint8_t *frame);  /* the mean of a sample of all channels */
+uint64_t g4_wav_limit(const g4_media_limits *m, const g4_wav_format *f); /* samples of each channel that may be read */
+float g4_wav_mono(const g4_wav_format *f, const uint8_t *frame);         /* the mean of a sample of all channels */
 /* Sound of any rate to G4_AUDIO_RATE. Takes x (n_in) and frees it, or gives it out as it is. */
-g4_status g4_resample(const g4_media *m, float *x, uint64_t n_in, uint32_t rate, g4_audio *out, g4_error *err);
+g4_status g4_resample(const g4_media_limits *m, float *x, uint64_t n_in, uint32_t rate, g4_audio *out, g4_error *err);
 /* *foreign is set when it fails for a coding that ffmpeg may be able to read. */
-g4_status g4_wav_decode(const g4_media *m, const uint8_t *data, size_t size, g4_audio *out, int *foreign,
+g4_status g4_wav_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_audio *out, int *foreign,
                         g4_error *err);
 
 /* ---- Video (y4m.c) -------------------------------------------------------------------------- */
@@ -132,7 +133,7 @@ typedef struct {         /* bytes of a file in memory, or of one that is open an
     uint64_t size, pos;
 } g4_source;
 /* *foreign is set when it fails for a colour format that ffmpeg may be able to read. */
-g4_status g4_y4m_decode(const g4_media *m, g4_source *src, g4_video *out, int *foreign, g4_error *err);
+g4_status g4_y4m_decode(const g4_media_limits *m, g4_source *src, g4_video *out, int *foreign, g4_error *err);
 
 /* ---- The ffmpeg program (ffmpeg.c) ---------------------------------------------------------- */
 
@@ -140,8 +141,8 @@ typedef struct {
     const char *path; /* the file to read; NULL: fd */
     int fd;           /* an open file that becomes the program's standard input, or -1 */
 } g4_input;
-g4_status g4_ffmpeg_image(const g4_media *m, const g4_input *in, g4_image *out, g4_error *err);
-g4_status g4_ffmpeg_audio(const g4_media *m, const g4_input *in, g4_audio *out, g4_error *err);
-g4_status g4_ffmpeg_video(const g4_media *m, const g4_input *in, g4_video *out, g4_error *err);
+g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, g4_image *out, g4_error *err);
+g4_status g4_ffmpeg_audio(const g4_media_limits *m, const g4_input *in, g4_audio *out, g4_error *err);
+g4_status g4_ffmpeg_video(const g4_media_limits *m, const g4_input *in, g4_video *out, g4_error *err);
 
 #endif /* GEMMA4_MEDIA_H */

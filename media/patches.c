@@ -40,7 +40,7 @@ static int g4_target_size(int width, int height, int budget, int side, int *targ
     return (int)(w / side * (h / side));
 }
 
-G4_API int g4_image_tokens(int width, int height, int max_tokens, int *target_width, int *target_height)
+int g4_image_tokens(int width, int height, int max_tokens, int *target_width, int *target_height)
 {
     int w = 0, h = 0;
     const int n = g4_target_size(width, height, max_tokens ? max_tokens : G4_IMAGE_BUDGET, G4_IMAGE_SIDE, &w, &h);

@@ -9,26 +9,26 @@
 
 /* ---- Options -------------------------------------------------------------------------------- */
 
-g4_media g4_media_resolve(const g4_media_options *opt)
+g4_media_limits g4_media_limits_of(const g4_media_options *opt)
 {
     static const g4_media_options none = { 0 };
     if (!opt) opt = &none;
-    return (g4_media) { .a = opt->allocator,
-                        .ffmpeg = opt->ffmpeg ? opt->ffmpeg : "ffmpeg",
-                        .max_pixels = opt->max_pixels ? opt->max_pixels : (uint64_t)64 << 20,
-                        .max_samples = opt->max_samples ? opt->max_samples : (uint64_t)4 * 3600 * G4_AUDIO_RATE,
-                        .max_file_bytes = opt->max_file_bytes ? opt->max_file_bytes : (uint64_t)4 << 30,
-                        .max_frames = opt->max_frames ? opt->max_frames : 1024,
-                        .n_frames = opt->n_frames ? opt->n_frames : 32,
-                        .want_sound = opt->want_sound,
-                        .fps = opt->fps };
+    return (g4_media_limits) { .a = opt->allocator,
+                               .ffmpeg = opt->ffmpeg ? opt->ffmpeg : "ffmpeg",
+                               .max_pixels = opt->max_pixels ? opt->max_pixels : (uint64_t)64 << 20,
+                               .max_samples = opt->max_samples ? opt->max_samples : (uint64_t)4 * 3600 * G4_AUDIO_RATE,
+                               .max_file_bytes = opt->max_file_bytes ? opt->max_file_bytes : (uint64_t)4 << 30,
+                               .max_frames = opt->max_frames ? opt->max_frames : 1024,
+                               .n_frames = opt->n_frames ? opt->n_frames : 32,
+                               .want_sound = opt->want_sound,
+                               .fps = opt->fps };
 }
 
 void g4_free_given(const g4_allocator *a, const void *given) { g4_free(a, (void *)(uintptr_t)given); }
 
 /* ---- Pixels --------------------------------------------------------------------------------- */
 
-g4_status g4_pixels_check(const g4_media *m, const char *kind, uint64_t w, uint64_t h, g4_error *err)
+g4_status g4_pixels_check(const g4_media_limits *m, const char *kind, uint64_t w, uint64_t h, g4_error *err)
 {
     if (w == 0 || h == 0 || w > INT32_MAX || h > INT32_MAX)
         return g4_fail(err, G4_ERR_FORMAT, "%s: size %" PRIu64 " x %" PRIu64 ", expected 1..2147483647 each way", kind,
@@ -40,7 +40,8 @@ g4_status g4_pixels_check(const g4_media *m, const char *kind, uint64_t w, uint6
     return G4_OK;
 }
 
-g4_status g4_pixels_alloc(const g4_media *m, const char *kind, uint64_t w, uint64_t h, g4_pixels *out, g4_error *err)
+g4_status g4_pixels_alloc(const g4_media_limits *m, const char *kind, uint64_t w, uint64_t h, g4_pixels *out,
+                          g4_error *err)
 {
     memset(out, 0, sizeof *out);
     const g4_status s = g4_pixels_check(m, kind, w, h, err);
@@ -51,7 +52,7 @@ g4_status g4_pixels_alloc(const g4_media *m, const char *kind, uint64_t w, uint6
     return G4_OK;
 }
 
-void g4_pixels_free(const g4_media *m, g4_pixels *p)
+void g4_pixels_free(const g4_media_limits *m, g4_pixels *p)
 {
     g4_free(m->a, p->rgb);
     memset(p, 0, sizeof *p);
@@ -78,7 +79,7 @@ int g4_exif_orientation(const uint8_t *tiff, size_t size)
 }
 
 /* 2 mirror, 3 half turn, 4 upside down, 5 transpose, 6 turn right, 7 transverse, 8 turn left. */
-g4_status g4_pixels_orient(const g4_media *m, g4_pixels *p, int orientation, g4_error *err)
+g4_status g4_pixels_orient(const g4_media_limits *m, g4_pixels *p, int orientation, g4_error *err)
 {
     if (orientation <= 1) return G4_OK;
     const int swap = orientation >= 5;
@@ -133,7 +134,7 @@ int64_t g4_scan_number(g4_reader *r, int max_digits)
 /* ---- Frames of a video ---------------------------------------------------------------------- */
 
 /* How many frames of a video are kept. */
-static g4_status g4_frames_wanted(const g4_media *m, int64_t total, double fps, int *n, g4_error *err)
+static g4_status g4_frames_wanted(const g4_media_limits *m, int64_t total, double fps, int *n, g4_error *err)
 {
     int64_t want = m->n_frames;
     if (m->fps > 0) {
@@ -150,7 +151,7 @@ static g4_status g4_frames_wanted(const g4_media *m, int64_t total, double fps, 
     return G4_OK;
 }
 
-g4_status g4_frames_open(const g4_media *m, int64_t total, double fps, g4_frames *out, g4_error *err)
+g4_status g4_frames_open(const g4_media_limits *m, int64_t total, double fps, g4_frames *out, g4_error *err)
 {
     *out = (g4_frames) { .total = total, .fps = fps };
     const g4_status s = g4_frames_wanted(m, total, fps, &out->n_wanted, err);
@@ -172,7 +173,7 @@ void g4_frames_add(g4_frames *f, g4_pixels *p)
     memset(p, 0, sizeof *p);
 }
 
-void g4_frames_free(const g4_media *m, g4_frames *f)
+void g4_frames_free(const g4_media_limits *m, g4_frames *f)
 {
     for (int i = 0; i < f->n; i++) g4_free_given(m->a, f->frames[i].pixels);
     g4_free(m->a, f->frames);

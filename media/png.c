@@ -311,7 +311,7 @@ static g4_status g4_png_put_pass(const g4_png *g, const g4_png_pass *pass, uint8
     return G4_OK;
 }
 
-static g4_status g4_png_pixels(const g4_media *m, g4_png *g, uint64_t raw_size, uint8_t *rgb, g4_error *err)
+static g4_status g4_png_pixels(const g4_media_limits *m, g4_png *g, uint64_t raw_size, uint8_t *rgb, g4_error *err)
 {
     uint8_t *raw = raw_size > SIZE_MAX ? NULL : g4_alloc(m->a, (size_t)raw_size, 1);
     if (!raw) return g4_fail(err, G4_ERR_MEMORY, "PNG: %" PRIu64 " bytes of pixels: out of memory", raw_size);
@@ -325,7 +325,7 @@ static g4_status g4_png_pixels(const g4_media *m, g4_png *g, uint64_t raw_size, 
     return s;
 }
 
-g4_status g4_png_decode(const g4_media *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err)
+g4_status g4_png_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err)
 {
     g4_png g = { .data = data, .size = size, .orientation = 1 };
     memset(out, 0, sizeof *out);
@@ -334,8 +334,7 @@ g4_status g4_png_decode(const g4_media *m, const uint8_t *data, size_t size, g4_
     if (!s) s = g4_png_colours(&g, err);
     if (!s) s = g4_pixels_check(m, "PNG", g.w, g.h, err);
     if (s) return s;
-    /* deflate cannot do better than 258 bytes for 2 bits: no memory is taken on the word of a file that cannot fill it
-     */
+    /* Deflate cannot do better than 258 bytes for 2 bits: a file that cannot fill the memory does not get it. */
     const uint64_t raw_size = g4_png_raw_size(&g);
     if (raw_size / 1032 > g.idat_bytes)
         return g4_fail(err, G4_ERR_FORMAT, "PNG: truncated: %" PRIu64 " bytes of IDAT cannot hold %u x %u pixels",
@@ -413,10 +412,9 @@ static int g4_png_put_file(const g4_image *image, const g4_buf *packed, g4_write
            g4_png_put_chunk(crc, write, user, "IEND", header, 0);
 }
 
-G4_API g4_status g4_png_write(const g4_image *image, g4_write_fn write, void *user, const g4_media_options *opt,
-                              g4_error *err)
+g4_status g4_png_write(const g4_image *image, g4_write_fn write, void *user, const g4_media_options *opt, g4_error *err)
 {
-    const g4_media m = g4_media_resolve(opt);
+    const g4_media_limits m = g4_media_limits_of(opt);
     if (!image || !image->pixels || image->width <= 0 || image->height <= 0 || !write)
         return g4_fail(err, G4_ERR_ARGUMENT, "PNG: nothing to write");
     const size_t row = (size_t)image->width * 3, stride = g4_image_stride(image);

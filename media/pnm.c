@@ -160,7 +160,7 @@ static g4_status g4_pnm_row(g4_pnm *p, uint8_t *dst, g4_error *err)
     return G4_OK;
 }
 
-g4_status g4_pnm_decode(const g4_media *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err)
+g4_status g4_pnm_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err)
 {
     g4_pnm p = { .in = { data, size, 2, 0 }, .kind = data[1] - '0' };
     memset(out, 0, sizeof *out);

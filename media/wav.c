@@ -79,7 +79,7 @@ static float g4_sinc_apply(const g4_sinc_filter *f, const float *x, uint64_t n_i
 
 /* y[n] = sum_k x[k] h(n * rate / 16000 - k). With 16000 / rate = up / down in lowest terms, output n has phase
  * n * down mod up; the coefficients of each phase are made once. */
-g4_status g4_resample(const g4_media *m, float *x, uint64_t n_in, uint32_t rate, g4_audio *out, g4_error *err)
+g4_status g4_resample(const g4_media_limits *m, float *x, uint64_t n_in, uint32_t rate, g4_audio *out, g4_error *err)
 {
     if (rate == G4_AUDIO_RATE) {
         out->samples = x;
@@ -87,7 +87,11 @@ g4_status g4_resample(const g4_media *m, float *x, uint64_t n_in, uint32_t rate,
         return G4_OK;
     }
     const uint64_t common = g4_gcd(G4_AUDIO_RATE, rate), up = G4_AUDIO_RATE / common, down = rate / common;
-    const uint64_t n_out = (n_in * up + down - 1) / down; /* n_in < 2^34, up <= 16000 */
+    if (n_in > (UINT64_MAX - down) / up) {
+        g4_free(m->a, x);
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "resampling of %" PRIu64 " samples: too many", n_in);
+    }
+    const uint64_t n_out = (n_in * up + down - 1) / down;
     g4_sinc_filter f = { .scale = 1.0 / g4_bessel_i0(G4_SINC_BETA) };
     f.cutoff = G4_SINC_CUTOFF * (rate > G4_AUDIO_RATE ? (double)G4_AUDIO_RATE / rate : 1.0);
     f.half = (int)ceil(G4_SINC_ZEROS / f.cutoff);
@@ -204,14 +208,14 @@ float g4_wav_mono(const g4_wav_format *f, const uint8_t *frame)
     return (float)(sum / f->channels);
 }
 
-uint64_t g4_wav_limit(const g4_media *m, const g4_wav_format *f)
+uint64_t g4_wav_limit(const g4_media_limits *m, const g4_wav_format *f)
 {
-    return m->max_samples * (uint64_t)f->rate / G4_AUDIO_RATE;
+    return m->max_samples > UINT64_MAX / f->rate ? UINT64_MAX : m->max_samples * f->rate / G4_AUDIO_RATE;
 }
 
 /* The samples in n bytes at p. */
-static g4_status g4_wav_samples(const g4_media *m, const g4_wav_format *f, const uint8_t *p, uint64_t n, g4_audio *out,
-                                g4_error *err)
+static g4_status g4_wav_samples(const g4_media_limits *m, const g4_wav_format *f, const uint8_t *p, uint64_t n,
+                                g4_audio *out, g4_error *err)
 {
     const uint64_t frame = (uint64_t)f->bytes * f->channels, n_in = n / frame;
     if (n_in > g4_wav_limit(m, f))
@@ -231,7 +235,8 @@ static g4_status g4_wav_samples(const g4_media *m, const g4_wav_format *f, const
     return g4_resample(m, x, n_in, f->rate, out, err);
 }
 
-g4_status g4_wav_decode(const g4_media *m, const uint8_t *data, size_t size, g4_audio *out, int *foreign, g4_error *err)
+g4_status g4_wav_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_audio *out, int *foreign,
+                        g4_error *err)
 {
     g4_wav_format f = { 0 };
     size_t pos;

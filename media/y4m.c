@@ -95,7 +95,7 @@ static int g4_y4m_shared(const char *format, uint64_t *columns, uint64_t *rows)
 }
 
 /* *foreign is set for a kind of y4m that ffmpeg may read. */
-static g4_status g4_y4m_header(const g4_media *m, g4_y4m *y, char *line, int *foreign, g4_error *err)
+static g4_status g4_y4m_header(const g4_media_limits *m, g4_y4m *y, char *line, int *foreign, g4_error *err)
 {
     const char *format = "420jpeg";
     *y = (g4_y4m) { .fps = 24 };
@@ -163,7 +163,7 @@ static g4_status g4_y4m_count(g4_source *src, const g4_y4m *y, int64_t *total, g
 }
 
 /* Keep the wanted ones of all frames; yuv has room for one. */
-static g4_status g4_y4m_take(const g4_media *m, g4_source *src, const g4_y4m *y, uint8_t *yuv, g4_frames *frames,
+static g4_status g4_y4m_take(const g4_media_limits *m, g4_source *src, const g4_y4m *y, uint8_t *yuv, g4_frames *frames,
                              g4_error *err)
 {
     char line[G4_Y4M_LINE];
@@ -182,7 +182,7 @@ static g4_status g4_y4m_take(const g4_media *m, g4_source *src, const g4_y4m *y,
     return G4_OK;
 }
 
-g4_status g4_y4m_decode(const g4_media *m, g4_source *src, g4_video *out, int *foreign, g4_error *err)
+g4_status g4_y4m_decode(const g4_media_limits *m, g4_source *src, g4_video *out, int *foreign, g4_error *err)
 {
     char line[G4_Y4M_LINE] = { 0 };
     g4_y4m y;

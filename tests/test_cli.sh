@@ -233,6 +233,9 @@ END
     printf '#!/bin/sh\ncat > "%s"; echo "{\\"celsius\\": 12}"\n' "$tmp/arguments" > "$tmp/tool"; chmod +x "$tmp/tool"
     run $asks -p "What is the weather in Paris?" --quiet --tool-exec "$tmp/tool" --yes
     ok "--tool-exec runs it, arguments on standard input" grep -q '"city"' "$tmp/arguments"
+    printf '#!/bin/sh\nyes 2> "%s" | head -n 1\n' "$tmp/broken" > "$tmp/tool"
+    run $asks -p "What is the weather in Paris?" --quiet --tool-exec "$tmp/tool" --yes
+    ok "a tool's pipes end as they do elsewhere" test -e "$tmp/broken" -a ! -s "$tmp/broken"
     run $asks -p "What is the weather?" --tool-exec "$tmp/tool"
     ok "without --yes nothing runs" grep -q "needs --yes" "$tmp/err"
     schema='{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}'
@@ -248,6 +251,10 @@ END
            {"type": "image", "path": "'"$tmp/i.ppm"'"}]}]' > "$tmp/messages"
     run -m $tiny --messages "$tmp/messages" --json -n 20
     ok "--messages with a picture" json 'd["role"] == "assistant" and d["usage"]["prompt_tokens"] > 30'
+    printf 'YUV4MPEG2 W16 H16 F1:1 C420jpeg\nFRAME\n' > "$tmp/v.y4m"; head -c 384 /dev/zero >> "$tmp/v.y4m"
+    echo '[{"role": "user", "content": [{"type": "video", "path": "'"$tmp/v.y4m"'"}]}]' > "$tmp/messages"
+    run -m $chat --messages "$tmp/messages" --frame-tokens 280 --json -n 1
+    ok "--messages with --frame-tokens" json 'd["usage"]["prompt_tokens"] > 200'
     echo '[{"role": "user", "content": [{"type": "image", "path": "https://example.org/x.png"}]}]' > "$tmp/messages"
     fails 1 "not fetched" -m $tiny --quiet --messages "$tmp/messages" --json
     echo '[{"role": "user", "content": 5' > "$tmp/messages"

@@ -119,6 +119,7 @@ static void g4_test_errors(void)
     g4_refused(0, "a = \"x\"", "grammar, line 1 column 3: expected ::=");
     g4_refused(0, "a ::= [z-a]", "grammar, line 1 column 11: a bad range in a class");
     g4_refused(0, "a ::= \"x\"{3,2}", "grammar, line 1 column 15: {m,n} with n below m");
+    g4_refused(0, "a ::= \"\xc3\xa9\"{3,2}", "grammar, line 1 column 15: {m,n} with n below m");
     g4_refused(0, "a ::= )", "grammar, line 1 column 7: unexpected )");
 }
 

@@ -669,6 +669,11 @@ static void g4_test_limits(void)
     G4_EXPECT(g4_audio_decode(&audio, wav.data, wav.n, &opt, &err) == G4_ERR_UNSUPPORTED && strstr(err.message, "199"),
               "%s", err.message);
     free(wav.data);
+    wav = g4_wav(x, 200, 48000, G4_S16, 1, NULL, 0);
+    opt = (g4_media_options) { .ffmpeg = "", .max_samples = UINT64_MAX / 3 + 1 }; /* times 48000 it wraps to little */
+    G4_EXPECT(g4_audio_decode(&audio, wav.data, wav.n, &opt, &err) == G4_OK, "%s", err.message);
+    g4_audio_free(&audio, &opt);
+    free(wav.data);
     free(bomb.data);
     free(png.data);
     free(px);

@@ -299,6 +299,16 @@ static void g4_test_refusals(void)
                   g4_audio_mel(&(g4_audio) { .samples = samples, .n_samples = 161 }, NULL) == 1 &&
                   g4_audio_mel(&(g4_audio) { .samples = samples, .n_samples = 480000 }, NULL) == 2999,
               "counts of frames");
+    const g4_audio silence = { samples, 0 };
+    const g4_part part = { .kind = G4_PART_AUDIO, .audio = &silence };
+    const g4_message message = { .role = G4_ROLE_USER, .parts = &part, .n_parts = 1 };
+    const g4_chat_options opt = { .template_name = "e2b-2026-07" };
+    g4_chat *chat = NULL;
+    g4_prompt prompt;
+    G4_EXPECT(g4_chat_open(&chat, e2b, &message, 1, &opt, &err) == G4_OK &&
+                  g4_chat_prompt(chat, &prompt, &err) == G4_ERR_ARGUMENT && strstr(err.message, "empty"),
+              "a sound of 0 samples: %s", err.message);
+    g4_chat_close(chat);
     g4_engine_close(e2b);
     g4_engine_close(large);
 }

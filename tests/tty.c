@@ -49,11 +49,13 @@ static int g4_type(const char *keys, const char *wanted)
 
 #define G4_TYPE(keys, wanted) G4_EXPECT(g4_type(keys, wanted), "typed %s, saw: %s", #keys, g4_seen)
 
-static pid_t g4_start(const char *term, const char *limit)
+/* The chat with up to six more arguments, which end with NULL. */
+static pid_t g4_start_with(const char *term, const char *limit, const char *const *more)
 {
-    const char *program = getenv("G4_PROGRAM");
+    const char *program = getenv("G4_PROGRAM"), *last[6] = { NULL };
     struct winsize size = { .ws_row = 24, .ws_col = 40 };
     char *name;
+    for (int i = 0; more[i] != NULL; i++) last[i] = more[i];
     g4_fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (g4_fd < 0 || grantpt(g4_fd) != 0 || unlockpt(g4_fd) != 0 || (name = ptsname(g4_fd)) == NULL) return -1;
     pid_t pid = fork();
@@ -67,10 +69,16 @@ static pid_t g4_start(const char *term, const char *limit)
         setenv("TERM", term, 1);
         execl(program != NULL ? program : "./gemma4", "gemma4", "-m", G4_CHAT_MODEL, "--temp", "0", "-n", limit,
               "--no-guard", "-c", "4000", "-t", "1", "--isa", "scalar", "--logit-bias", "1:-999", "--logit-bias",
-              "16:-999", "--logit-bias", "9:-999", (char *)NULL); /* the three ids would end an answer */
+              "16:-999", "--logit-bias", "9:-999", /* the three ids would end an answer */
+              last[0], last[1], last[2], last[3], last[4], last[5], (char *)NULL);
         _exit(127);
     }
     return pid;
+}
+
+static pid_t g4_start(const char *term, const char *limit)
+{
+    return g4_start_with(term, limit, (const char *const[]) { NULL });
 }
 
 static int g4_end(pid_t pid)
@@ -143,5 +151,52 @@ int main(void)
     G4_EXPECT(strchr(g4_seen, '\x1B') == NULL, "escape sequences: %s", g4_seen);
     G4_TYPE("/quit\r", "\n");
     G4_EXPECT(g4_end(pid) == 0, "the chat ended otherwise");
+
+    /* Half a line that Ctrl-C follows is not sent. Ctrl-D hands it over without its end. */
+    pid = g4_start("dumb", "5");
+    G4_EXPECT(g4_wait_for("Ctrl-D ends"), "saw: %s", g4_seen);
+    G4_TYPE("half\x04", "half");
+    usleep(300000); /* Ctrl-C drops what nobody has read yet */
+    G4_TYPE("\x03", "> ");
+    G4_TYPE("/stats\r", "0 messages");
+    G4_TYPE("/quit\r", "\n");
+    G4_EXPECT(g4_end(pid) == 0, "the chat ended otherwise");
+
+    /* A session whose messages are damaged leaves the chat as it is. */
+    char saved[] = "/tmp/gemma4-tty-XXXXXX", command[64];
+    int file = mkstemp(saved);
+    pid = g4_start("dumb", "5");
+    G4_EXPECT(file >= 0, "no temporary file");
+    G4_EXPECT(g4_wait_for("Ctrl-D ends"), "saw: %s", g4_seen);
+    G4_TYPE("hello\r", "answer 5 tokens");
+    snprintf(command, sizeof command, "/save %s\r", saved);
+    G4_TYPE(command, "> ");
+    G4_TYPE("/stats\r", "2 messages");
+    close(file);
+    file = open(saved, O_WRONLY); /* the one with the chat in it: saving puts a new file in the place of the old */
+    G4_EXPECT(pwrite(file, "\xFF", 1, 16) == 1 && close(file) == 0, "cannot damage the file"); /* the first role */
+    snprintf(command, sizeof command, "/load %s\r", saved);
+    G4_TYPE(command, "damaged");
+    G4_TYPE("/stats\r", "2 messages");
+    G4_TYPE("/quit\r", "\n");
+    G4_EXPECT(g4_end(pid) == 0, "the chat ended otherwise");
+    unlink(saved);
+
+    /* A picture of the command line has the budget before it, one of the chat the last that was given. */
+    char picture[] = "/tmp/gemma4-tty-XXXXXX";
+    file = mkstemp(picture);
+    G4_EXPECT(file >= 0 && write(file, "P6\n1 1\n255\n123", 14) == 14 && close(file) == 0, "no temporary file");
+    snprintf(command, sizeof command, "/image %s\r", picture);
+    pid = g4_start_with(
+        "dumb", "5",
+        (const char *const[]) { "--image-tokens", "70", "--image", picture, "--image-tokens", "560", NULL });
+    G4_EXPECT(g4_wait_for("Ctrl-D ends"), "saw: %s", g4_seen);
+    G4_TYPE(command, "goes with your next message");
+    G4_TYPE("hello\r", "answer 5 tokens");
+    const char *prompt = strstr(g4_seen, "prompt ");
+    G4_EXPECT(prompt != NULL && atoi(prompt + strlen("prompt ")) > 500, "the budget was forgotten: %s", g4_seen);
+    G4_TYPE("/quit\r", "\n");
+    G4_EXPECT(g4_end(pid) == 0, "the chat ended otherwise");
+    unlink(picture);
     return g4_test_end();
 }

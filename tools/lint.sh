@@ -1,5 +1,5 @@
 #!/bin/sh
-# House rules that a machine can check. Prints the floors of the library; ends with "N passed, N failed".
+# House rules that a machine can check. Prints the floors; ends with "N passed, N failed".
 # usage: lint.sh   (from the repository root)
 lib=$(awk '!/^#/ && $1 != "cli" { for (i = 3; i <= NF; i++) print $i }' tools/floors)
 cli=$(awk '$1 == "cli" { for (i = 3; i <= NF; i++) print $i }' tools/floors)
