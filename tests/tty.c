@@ -154,7 +154,7 @@ int main(void)
 
     /* Half a line that Ctrl-C follows is not sent. Ctrl-D hands it over without its end. */
     pid = g4_start("dumb", "5");
-    G4_EXPECT(g4_wait_for("Ctrl-D ends"), "saw: %s", g4_seen);
+    G4_EXPECT(g4_wait_for("Ctrl-D ends.\r\n> "), "saw: %s", g4_seen);
     G4_TYPE("half\x04", "half");
     usleep(300000); /* Ctrl-C drops what nobody has read yet */
     G4_TYPE("\x03", "> ");
