@@ -150,8 +150,8 @@ static void read_bf16(float out[32], const matrix *w, size_t row, size_t c)
 {
     const uint16_t *p = (const uint16_t *)(const void *)w->data, *group = p + row / 16 * 16 * w->width;
     for (size_t i = 0; i < 32; i++) {
-        const size_t at = (c + i) / 2 * 32 + row % 16 * 2 + i % 2;
-        out[i] = from_bf16(w->layout == ROWS ? p[row * w->width + c + i] : group[at]);
+        const size_t place = (c + i) / 2 * 32 + row % 16 * 2 + i % 2;
+        out[i] = from_bf16(w->layout == ROWS ? p[row * w->width + c + i] : group[place]);
     }
 }
 
@@ -175,8 +175,8 @@ static void read_q4_0(float out[32], const matrix *w, size_t row, size_t c)
     const uint8_t *step = w->data + (row / 16 * (w->width / 64) + c / 64) * (64 + 512);
     const float d = scale_at(w, w->layout == ROWS ? line + c / 32 * 2 : step + (b * 16 + r) * 2);
     for (size_t i = 0; i < 32; i++) {
-        const size_t high = w->layout == ROWS ? i / 16 : i / 4 % 2, at = (b * 4 + i / 8) * 64 + r * 4 + i % 4;
-        const int both = w->layout == ROWS ? line[scales + c / 2 + i % 16] : step[64 + at];
+        const size_t high = w->layout == ROWS ? i / 16 : i / 4 % 2, place = (b * 4 + i / 8) * 64 + r * 4 + i % 4;
+        const int both = w->layout == ROWS ? line[scales + c / 2 + i % 16] : step[64 + place];
         out[i] = d * (float)((high ? both >> 4 : both & 15) - 8);
     }
 }
@@ -208,8 +208,9 @@ static matrix find(const model *m, int l, const char *name, uint32_t n_dims, con
 
     const uint64_t n = n_dims == 3 ? dims[0] : 1, rows = n_dims == 1 ? 1 : dims[n_dims - 2], cols = dims[n_dims - 1];
     const uint64_t width = (cols + 63) / 64 * 64, stored_rows = t->layout == GROUPS ? (rows + 15) / 16 * 16 : rows;
-    const uint64_t bytes = t->size / n, least = stored_rows * (width / 64) * bytes_of_64[t->type];
-    if (bytes < (t->layout == PLAIN ? 4 * cols : least) || t->size > m->size || t->offset > m->size - t->size)
+    const uint64_t bytes = t->size / n, needed = stored_rows * (width / 64) * bytes_of_64[t->type];
+    if (bytes < (t->layout == PLAIN ? 4 * cols : needed) || t->size > m->size || t->offset > m->size - t->size ||
+        t->offset % 64 != 0)
         FAIL(1, "%s: tensor %s is cut off", m->path, full);
     return (matrix) { m->file + t->offset, t->type, t->layout, t->scale_type, rows, cols, width, bytes };
 }
@@ -252,9 +253,9 @@ static float gelu(float x)
 /* x[i] = exp(x[i]) / sum(exp(x)), x (n). The largest is subtracted first, so that nothing overflows. */
 static void softmax(float *x, size_t n)
 {
-    float most = x[0], sum = 0;
-    for (size_t i = 1; i < n; i++) most = fmaxf(most, x[i]);
-    for (size_t i = 0; i < n; i++) sum += x[i] = expf(x[i] - most);
+    float largest = x[0], sum = 0;
+    for (size_t i = 1; i < n; i++) largest = fmaxf(largest, x[i]);
+    for (size_t i = 0; i < n; i++) sum += x[i] = expf(x[i] - largest);
     for (size_t i = 0; i < n; i++) x[i] /= sum;
 }
 
@@ -378,17 +379,17 @@ static void forward(model *m, size_t token, size_t pos, float *logits)
         const float *keys = m->keys[layer->kv_source], *values = m->values[layer->kv_source]; /* (n_pos, kv_dim) */
         const size_t first = full || pos < c->window ? 0 : pos + 1 - c->window;
         for (size_t h = 0; h < n_heads; h++) {
-            const size_t at = h / (n_heads / layer->n_kv_heads) * d; /* where its key/value head begins */
+            const size_t kv = h / (n_heads / layer->n_kv_heads) * d; /* where its key/value head begins */
             float score[pos + 1], *head = heads + h * d;             /* used from `first` on; (head_dim) */
             for (size_t j = first; j <= pos; j++) {
                 score[j] = 0;
-                for (size_t i = 0; i < d; i++) score[j] += q[h * d + i] * keys[j * kv_dim + at + i];
+                for (size_t i = 0; i < d; i++) score[j] += q[h * d + i] * keys[j * kv_dim + kv + i];
                 score[j] *= c->attn_scale;
             }
             softmax(score + first, pos + 1 - first);
             for (size_t i = 0; i < d; i++) head[i] = 0;
             for (size_t j = first; j <= pos; j++)
-                for (size_t i = 0; i < d; i++) head[i] += score[j] * values[j * kv_dim + at + i];
+                for (size_t i = 0; i < d; i++) head[i] += score[j] * values[j * kv_dim + kv + i];
         }
         matmul(out, weight(m, l, "o", hidden, q_dim), heads);
         rmsnorm(out, out, vector(m, l, "attn_post_norm", hidden), hidden, eps);
@@ -484,7 +485,8 @@ static void open_model(model *m, const char *path)
     if (h->file_size != m->size)
         FAIL(1, "%s: %zu bytes, but the header says %llu", path, m->size, (unsigned long long)h->file_size);
     if (h->table_offset > m->size || h->n_tensors > (m->size - h->table_offset) / sizeof(entry) ||
-        h->config_offset > m->size || h->config_size > m->size - h->config_offset || h->config_size < 8)
+        h->config_offset > m->size || h->config_size > m->size - h->config_offset || h->config_size < 8 ||
+        h->table_offset % 64 != 0)
         FAIL(1, "%s: the header points outside the file", path);
 
     config *c = &m->cfg;
@@ -494,10 +496,18 @@ static void open_model(model *m, const char *path)
     if (fixed <= h->config_size) memcpy(c, bytes, fixed < sizeof *c ? fixed : sizeof *c);
     if (c->n_layers == 0 || each < sizeof(layer_config) || c->n_layers > (h->config_size - fixed) / each)
         FAIL(1, "%s: there is no text decoder in it", path);
+    if (c->n_layers > 256 || c->hidden - 1 >= 32768 || c->n_heads > 256 || c->ple_dim > 1024 || c->n_experts > 1024 ||
+        c->expert_dim > 32768 || c->pad >= c->n_vocab)
+        FAIL(1, "%s: its sizes are not those of a Gemma", path);
     m->layers = zeros(c->n_layers, sizeof *m->layers);
     for (size_t l = 0; l < c->n_layers; l++) {
         memcpy(&m->layers[l], bytes + fixed + l * each, sizeof *m->layers);
-        if (m->layers[l].kv_source > l || m->layers[l].n_kv_heads == 0 || m->layers[l].n_kv_heads > c->n_heads)
+        const layer_config *layer = &m->layers[l], *source = m->layers + (layer->kv_source < l ? layer->kv_source : l);
+        if (layer->mlp_dim > 131072 || layer->head_dim - 1 >= 1024 || layer->n_kv_heads - 1 >= c->n_heads ||
+            c->n_heads % layer->n_kv_heads != 0)
+            FAIL(1, "%s: the sizes of layer %zu are not those of a Gemma", path, l);
+        if (layer->kv_source > l || layer->kv_source != source->kv_source ||
+            source->n_kv_heads * source->head_dim != layer->n_kv_heads * layer->head_dim)
             FAIL(1, "%s: layer %zu has no keys to read", path, l);
     }
 }

@@ -318,6 +318,26 @@ static void g4_test_other_table(const char *path)
     G4_EXPECT(g4_save(size) && g4_test_model(g4_made_path), "%s with another table", path);
 }
 
+/* Damaged sizes are refused, or harmless: the program never dies by a signal. */
+static void g4_test_damage(const char *path)
+{
+    const size_t size = g4_load(path);
+    uint64_t config[2] = { 0 };
+    char text[4096], arguments[256];
+    if (size < 128) return;
+    memcpy(config, g4_file + 48, sizeof config); /* offset, size */
+    snprintf(arguments, sizeof arguments, "%s 2,3 1", g4_made_path);
+    for (uint64_t i = config[0]; i < config[0] + config[1]; i += 3) {
+        const unsigned char was = g4_file[i];
+        g4_file[i] = i % 2 ? 0x7f : 0xff;
+        if (g4_save(size)) {
+            const int status = g4_simple(text, sizeof text, "%s", arguments);
+            G4_EXPECT(status == 0 || status == 1, "%s with byte %d changed: exit status %d", path, (int)i, status);
+        }
+        g4_file[i] = was;
+    }
+}
+
 /* ---- What is not right ---------------------------------------------------------------------------- */
 
 /* The program ends with that exit status and says why in one line. */
@@ -387,6 +407,7 @@ int main(void)
     G4_EXPECT(n >= MIN_MODELS, "only %d models found", n);
     g4_test_other_table("tests/data/text_e2b.q8_0.g4");
     g4_test_refusals("tests/data/text_e2b.g4");
+    g4_test_damage("tests/data/text_26b.q8_0.g4");
     unlink(g4_out_path);
     unlink(g4_made_path);
     return g4_test_end();
