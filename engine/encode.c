@@ -44,12 +44,6 @@ static g4_status g4_encode_begin(g4_soft **out, const g4_engine *e, g4_error *er
     return g4_engine_check(e, err);
 }
 
-void g4_engine_halt(const g4_engine *e, g4_halt *halt)
-{
-    g4_halt_open(halt);
-    g4_halt_add(halt, &e->limits);
-}
-
 void g4_soft_close(g4_engine *e, g4_soft *soft)
 {
     (void)e; /* references are counted without its lock, and a soft token knows its allocator */

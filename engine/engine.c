@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 
 /* ---- Access ------------------------------------------------------------------------------------------------ */
 
@@ -64,6 +65,12 @@ g4_status g4_engine_check(const g4_engine *e, g4_error *err)
     if (!e) return g4_fail(err, G4_ERR_ARGUMENT, "engine is NULL");
     if (g4_pool_is_ours(e->compute.pool)) return G4_OK;
     return g4_fail(err, G4_ERR_ARGUMENT, "this engine was opened before fork(): its threads are not in this process");
+}
+
+void g4_engine_halt(const g4_engine *e, g4_halt *halt)
+{
+    g4_halt_open(halt);
+    g4_halt_add(halt, &e->limits);
 }
 
 const g4_allocator *g4_engine_allocator(const g4_engine *e) { return e->a; }
@@ -324,6 +331,51 @@ void g4_sampling_recommended(const g4_engine *e, g4_sampling *out)
     if (!e) return;
     const g4_config *c = &e->file.config;
     *out = (g4_sampling) { .temperature = c->temperature, .top_k = (int)c->top_k, .top_p = c->top_p };
+}
+
+/* ---- Weights in memory ------------------------------------------------------------------------------------------ */
+
+#define G4_PREFAULT_STEP ((size_t)1 << 20)    /* bytes between looks at whether the call was cancelled ... */
+#define G4_PREFAULT_TELL ((uint64_t)16 << 20) /* ... and between calls of the caller's function */
+
+void g4_engine_residence(const g4_engine *e, uint64_t *resident, uint64_t *total)
+{
+    uint64_t unread[2];
+    if (!resident) resident = &unread[0];
+    if (!total) total = &unread[1];
+    *resident = *total = 0;
+    for (int i = 0; e && i < e->file.n_tensors; i++) {
+        const g4_tensor_entry *t = &e->file.table[i];
+        if (!g4_is_decoder_weight(t)) continue;
+        *total += t->size;
+        *resident += g4_resident_bytes(&e->file, t);
+    }
+}
+
+g4_status g4_engine_prefault(const g4_engine *e, g4_progress_fn progress, void *user, g4_error *err)
+{
+    uint64_t total, done = 0, told = 0;
+    g4_halt halt;
+    g4_status status = g4_engine_check(e, err);
+    if (status) return status;
+    g4_engine_halt(e, &halt);
+    g4_engine_residence(e, NULL, &total);
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    for (int i = 0; i < e->file.n_tensors; i++) {
+        const g4_tensor_entry *t = &e->file.table[i];
+        for (size_t step = 0; g4_is_decoder_weight(t) && step < t->size; step += G4_PREFAULT_STEP) {
+            const size_t n = t->size - step < G4_PREFAULT_STEP ? (size_t)t->size - step : G4_PREFAULT_STEP;
+            const volatile uint8_t *p = e->file.data + t->offset + step;
+            for (size_t k = 0; k < n; k += page) (void)p[k];
+            done += n;
+            status = g4_halt_check(&halt, err);
+            if (status) return status;
+            if (done - told < G4_PREFAULT_TELL && done < total) continue;
+            told = done;
+            if (progress && progress(user, done, total)) return g4_fail(err, G4_ERR_CANCELED, "canceled");
+        }
+    }
+    return G4_OK;
 }
 
 /* ---- Tokens --------------------------------------------------------------------------------------------------- */

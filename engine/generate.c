@@ -337,9 +337,15 @@ static g4_status g4_check_generate(const g4_session *s, const g4_generate_option
                                    g4_error *err)
 {
     if (s->n == 0) return g4_fail(err, G4_ERR_ARGUMENT, "nothing to continue: the timeline is empty");
-    if (opt->max_tokens < 0 || opt->n_top < 0 || opt->n_top > G4_MAX_TOP || (opt->n_stop > 0 && !opt->stop))
+    if (opt->max_tokens < 0 || opt->n_top < 0 || opt->n_top > G4_MAX_TOP || opt->n_stop < 0)
         return g4_fail(err, G4_ERR_ARGUMENT, "max_tokens %d, n_top %d (at most %d) or n_stop %d", opt->max_tokens,
                        opt->n_top, G4_MAX_TOP, opt->n_stop);
+    for (int i = 0; i < opt->n_stop; i++)
+        if (!opt->stop || !opt->stop[i]) return g4_fail(err, G4_ERR_ARGUMENT, "stop string %d is NULL", i);
+    if (opt->constraint && !opt->constraint->mask)
+        return g4_fail(err, G4_ERR_ARGUMENT, "the constraint has no mask function");
+    if (p->n_bias < 0 || (p->n_bias > 0 && !p->bias))
+        return g4_fail(err, G4_ERR_ARGUMENT, "%d biases%s", p->n_bias, p->n_bias > 0 ? " that are NULL" : "");
     if (!(p->temperature >= 0) || !isfinite(p->temperature) || p->top_k < 0 || !(p->top_p >= 0 && p->top_p <= 1) ||
         !(p->min_p >= 0 && p->min_p <= 1) || !(p->repeat_penalty >= 0) || !isfinite(p->presence_penalty) ||
         !isfinite(p->frequency_penalty))

@@ -18,7 +18,6 @@
 
 #define G4_BIG_TABLE (16u << 20) /* bytes of a looked-up table from which on it is told apart */
 #define G4_HUGE_PAGE ((size_t)2 << 20)
-#define G4_PREFAULT_STEP ((size_t)16 << 20)
 #define G4_RESIDENCE_STEP ((size_t)2 << 20) /* one page of each is looked at */
 
 #if defined(MADV_HUGEPAGE) && defined(MADV_RANDOM) && defined(MAP_ANONYMOUS)
@@ -154,8 +153,7 @@ g4_status g4_file_use_huge_pages(const g4_file *f, const char *path, g4_error *e
 #endif
 }
 
-/* How much of the steps of a tensor is in memory, looking at the first page of each. */
-static uint64_t g4_resident_bytes(const g4_file *f, const g4_tensor_entry *t)
+uint64_t g4_resident_bytes(const g4_file *f, const g4_tensor_entry *t)
 {
     uint64_t resident = f->mapping ? 0 : t->size;
 #if defined(__linux__)
@@ -170,33 +168,4 @@ static uint64_t g4_resident_bytes(const g4_file *f, const g4_tensor_entry *t)
     resident = t->size;
 #endif
     return resident;
-}
-
-void g4_engine_residence(const g4_engine *e, uint64_t *resident, uint64_t *total)
-{
-    *resident = *total = 0;
-    for (int i = 0; i < e->file.n_tensors; i++) {
-        const g4_tensor_entry *t = &e->file.table[i];
-        if (!g4_is_decoder_weight(t)) continue;
-        *total += t->size;
-        *resident += g4_resident_bytes(&e->file, t);
-    }
-}
-
-g4_status g4_engine_prefault(const g4_engine *e, g4_progress_fn progress, void *user, g4_error *err)
-{
-    uint64_t resident, total, done = 0;
-    g4_engine_residence(e, &resident, &total);
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    for (int i = 0; i < e->file.n_tensors; i++) {
-        const g4_tensor_entry *t = &e->file.table[i];
-        for (size_t step = 0; g4_is_decoder_weight(t) && step < t->size; step += G4_PREFAULT_STEP) {
-            const size_t n = t->size - step < G4_PREFAULT_STEP ? (size_t)t->size - step : G4_PREFAULT_STEP;
-            const volatile uint8_t *p = e->file.data + t->offset + step;
-            for (size_t k = 0; k < n; k += page) (void)p[k];
-            done += n;
-            if (progress && progress(user, done, total)) return g4_fail(err, G4_ERR_CANCELED, "canceled");
-        }
-    }
-    return G4_OK;
 }

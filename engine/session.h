@@ -46,6 +46,7 @@ g4_status g4_engine_enter(const g4_engine *e, g4_halt *halt, g4_error *err);
 void g4_engine_unlock(const g4_engine *e); /* after either */
 /* Is this an engine whose threads are here? Not a NULL, and not one that was open before this process was forked. */
 g4_status g4_engine_check(const g4_engine *e, g4_error *err);
+void g4_engine_halt(const g4_engine *e, g4_halt *halt); /* begins that of a call without a session or options */
 const g4_allocator *g4_engine_allocator(const g4_engine *e);
 const g4_tokenizer *g4_engine_tokenizer(const g4_engine *e);
 const g4_config *g4_engine_config(const g4_engine *e);
@@ -60,6 +61,8 @@ void g4_file_unlock(const g4_file *f);             /* what g4_file_lock locked, 
 g4_status g4_file_use_huge_pages(const g4_file *f, const char *path, g4_error *err); /* copy it into huge pages */
 /* Is this a tensor of the text decoder that is multiplied? (Every token reads it, or with experts may.) */
 int g4_is_decoder_weight(const g4_tensor_entry *t);
+/* How many bytes of a tensor are in memory, by a look at one page of each 2 MB. */
+uint64_t g4_resident_bytes(const g4_file *f, const g4_tensor_entry *t);
 /* Bytes available without swapping, by the system's own estimate and the control group's limit; 0 if unknown. */
 uint64_t g4_available_memory(void);
 
@@ -117,7 +120,6 @@ struct g4_session { /* a timeline: tokens, the media among them, keys and values
 
 /* ---- Soft tokens (encode.c) --------------------------------------------------------------------------------- */
 
-void g4_engine_halt(const g4_engine *e, g4_halt *halt); /* for a call without a session or options of its own */
 /* g4_image_encode or g4_frame_encode, and g4_audio_encode, within a call that has begun. */
 g4_status g4_encode_picture(g4_soft **out, g4_engine *e, const g4_image *image, int is_frame, g4_halt *halt,
                             g4_error *err);
