@@ -460,7 +460,7 @@ static void add_memory(g4_buf *b, const g4_memory_plan *plan)
     g4_buf_fmt(b, "  weights         %10.1f MB  mapped from the file, read for each token\n", megabytes(plan->weights));
     g4_buf_fmt(b, "  tables by row   %10.1f MB  stay on disk but for the rows in use\n", megabytes(plan->lookup));
     g4_buf_fmt(b, "  keys, values    %10.1f MB  at most, taken as the context fills\n", megabytes(plan->kv));
-    g4_buf_fmt(b, "  work buffers    %10.1f MB\n", megabytes(plan->work));
+    g4_buf_fmt(b, "  work buffers    %10.1f MB\n", megabytes(plan->work + plan->shared));
     if (plan->available > 0) g4_buf_fmt(b, "  free now        %10.1f MB\n", megabytes(plan->available));
 }
 

@@ -370,7 +370,7 @@ g4_status g4_engine_prefault(const g4_engine *e, g4_progress_fn progress, void *
             done += n;
             status = g4_halt_check(&halt, err);
             if (status) return status;
-            if (done - told < G4_PREFAULT_TELL && done < total) continue;
+            if (done - told < G4_PREFAULT_TELL && step + n < t->size) continue;
             told = done;
             if (progress && progress(user, done, total)) return g4_fail(err, G4_ERR_CANCELED, "canceled");
         }

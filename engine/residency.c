@@ -24,22 +24,70 @@
 #define G4_HAS_HUGE_PAGES 1
 #endif
 
+/* The number in the first line of a file, or behind a name at the beginning of one of its lines; 0: it is not there. */
+static uint64_t g4_read_number(const char *folder, const char *file, const char *name)
+{
+    char path[512], line[128];
+    uint64_t number = 0;
+    if (snprintf(path, sizeof path, "%s/%s", folder, file) >= (int)sizeof path) return 0;
+    FILE *f = fopen(path, "re");
+    if (!f) return 0;
+    const size_t len = strlen(name);
+    while (number == 0 && fgets(line, sizeof line, f))
+        if (strncmp(line, name, len) == 0) number = strtoull(line + len, NULL, 10); /* "max" gives 0 */
+    fclose(f);
+    return number;
+}
+
+/* What a version of control groups calls its files. */
+typedef struct {
+    const char *limit, *used, *cached[2];
+} g4_group_files;
+static const g4_group_files g4_groups_v2 = { "memory.max", "memory.current", { "inactive_file ", "active_file " } };
+static const g4_group_files g4_groups_v1 = { "memory.limit_in_bytes",
+                                             "memory.usage_in_bytes",
+                                             { "total_inactive_file ", "total_active_file " } };
+
+/* What the limit of one control group leaves: what its processes hold counts, cached files do not, for the system lets
+ * go of them. */
+static uint64_t g4_group_leaves(const char *folder, const g4_group_files *files, uint64_t available)
+{
+    const uint64_t limit = g4_read_number(folder, files->limit, "");
+    if (limit == 0) return available;
+    const uint64_t all = g4_read_number(folder, files->used, "");
+    const uint64_t cached = g4_read_number(folder, "memory.stat", files->cached[0]) +
+                            g4_read_number(folder, "memory.stat", files->cached[1]);
+    const uint64_t used = all > cached ? all - cached : 0, left = limit > used ? limit - used : 1;
+    return left < available ? left : available;
+}
+
+uint64_t g4_group_memory(const char *root, const char *group, int version, uint64_t available)
+{
+    char folder[512];
+    if (snprintf(folder, sizeof folder, "%s%s", root, group) >= (int)sizeof folder) return available;
+    for (;;) { /* limits of the groups around this one hold too */
+        available = g4_group_leaves(folder, version == 1 ? &g4_groups_v1 : &g4_groups_v2, available);
+        char *slash = strrchr(folder, '/');
+        if (strlen(folder) <= strlen(root) || !slash) return available;
+        *slash = 0;
+    }
+}
+
 uint64_t g4_available_memory(void)
 {
-    uint64_t available = 0;
-#if defined(__linux__)
-    FILE *f = fopen("/proc/meminfo", "re");
-    if (!f) return 0;
-    char line[128];
-    unsigned long long kb;
-    while (fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %llu kB", &kb) == 1) available = (uint64_t)kb * 1024;
-    fclose(f);
-    if (g4_read_line("/sys/fs/cgroup/memory.max", line, sizeof line)) {
-        const uint64_t limit = strtoull(line, NULL, 10); /* "max" gives 0 */
-        if (limit > 0 && limit < available) available = limit;
+    uint64_t available = g4_read_number("/proc", "meminfo", "MemAvailable:") * 1024;
+    FILE *f = available > 0 ? fopen("/proc/self/cgroup", "re") : NULL;
+    char line[512];
+    while (f && fgets(line, sizeof line, f)) { /* number:controllers:group, without controllers in version 2 */
+        line[strcspn(line, "\n")] = 0;
+        const char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!group) continue;
+        if (group == controllers + 1)
+            available = g4_group_memory("/sys/fs/cgroup", group + 1, 2, available);
+        else if (strncmp(controllers, ":memory:", 8) == 0)
+            available = g4_group_memory("/sys/fs/cgroup/memory", group + 1, 1, available);
     }
-#endif
+    if (f) fclose(f);
     return available;
 }
 

@@ -63,8 +63,12 @@ g4_status g4_file_use_huge_pages(const g4_file *f, const char *path, g4_error *e
 int g4_is_decoder_weight(const g4_tensor_entry *t);
 /* How many bytes of a tensor are in memory, by a look at one page of each 2 MB. */
 uint64_t g4_resident_bytes(const g4_file *f, const g4_tensor_entry *t);
-/* Bytes available without swapping, by the system's own estimate and the control group's limit; 0 if unknown. */
+/* Bytes available without swapping, by the system's own estimate and what the limits of its control groups leave; 0 if
+ * unknown. */
 uint64_t g4_available_memory(void);
+/* What of `available` the limits of a control group and of those around it leave. root: where groups of that version
+ * (1 or 2) are mounted; group: its path there. */
+uint64_t g4_group_memory(const char *root, const char *group, int version, uint64_t available);
 
 /* ---- Session (session.c) ----------------------------------------------------------------------------------- */
 

@@ -375,6 +375,61 @@ static void g4_test_unchanged(const g4_bytes *file)
     g4_engine_close(e);
 }
 
+static void g4_put_number(const char *folder, const char *file, const char *text)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, file);
+    FILE *f = fopen(path, "w");
+    G4_EXPECT(f && fputs(text, f) >= 0, "%s", path);
+    if (f) fclose(f);
+}
+
+/* Control groups in a folder of our own: limits of all groups around hold, cached files do not count as used. */
+static void g4_test_control_groups(void)
+{
+    char root[] = "/tmp/g4-groups-XXXXXX", group[64], command[96];
+    if (!mkdtemp(root)) return;
+    snprintf(group, sizeof group, "%s/a", root);
+    G4_EXPECT(mkdir(group, 0700) == 0, "%s", group);
+    G4_EXPECT(g4_group_memory(root, "/a", 2, 5000) == 5000, "groups without limits");
+    g4_put_number(group, "memory.max", "max\n");
+    G4_EXPECT(g4_group_memory(root, "/a", 2, 5000) == 5000, "no limit");
+    g4_put_number(root, "memory.max", "4000\n");
+    g4_put_number(root, "memory.current", "1500\n");
+    G4_EXPECT(g4_group_memory(root, "/a", 2, 5000) == 2500, "the limit around it");
+    g4_put_number(root, "memory.stat", "anon 700\nactive_file 300\ninactive_file 500\n");
+    G4_EXPECT(g4_group_memory(root, "/a", 2, 5000) == 3300, "cached files");
+    g4_put_number(group, "memory.max", "100\n");
+    g4_put_number(group, "memory.current", "200\n");
+    G4_EXPECT(g4_group_memory(root, "/a", 2, 5000) == 1, "a limit that is used up");
+    g4_put_number(group, "memory.limit_in_bytes", "3000\n");
+    g4_put_number(group, "memory.usage_in_bytes", "1000\n");
+    g4_put_number(group, "memory.stat", "total_active_file 10\ntotal_inactive_file 20\n");
+    G4_EXPECT(g4_group_memory(root, "/a", 1, 5000) == 2030, "version 1");
+    snprintf(command, sizeof command, "rm -r '%s'", root);
+    G4_EXPECT(system(command) == 0, "%s", command);
+}
+
+static uint64_t g4_planned(const char *path, g4_kv_choice kv, uint64_t *shared)
+{
+    g4_engine *e = NULL;
+    g4_memory_plan plan = { 0 };
+    g4_engine_open(&e, &(g4_engine_options) { .model_path = path, .n_threads = 1 }, NULL);
+    g4_session_plan(e, &(g4_session_options) { .kv = kv }, &plan);
+    g4_engine_close(e);
+    *shared = plan.shared;
+    return plan.kv;
+}
+
+/* Keys and values are f16 by default, and f32 only where all weights are. */
+static void g4_test_default_kv(void)
+{
+    uint64_t shared;
+    const char *const bf16 = "tests/data/text_e2b.bf16.g4", *const f32 = "tests/data/text_e2b.g4";
+    G4_EXPECT(g4_planned(bf16, G4_KV_DEFAULT, &shared) == g4_planned(bf16, G4_KV_USE_F16, &shared), "bf16");
+    G4_EXPECT(g4_planned(f32, G4_KV_DEFAULT, &shared) == g4_planned(f32, G4_KV_USE_F32, &shared) && shared > 0, "f32");
+}
+
 int main(void)
 {
     g4_bytes file = g4_read_file(G4_MODEL);
@@ -384,6 +439,8 @@ int main(void)
         G4_EXPECT(!g4_try(file.data, file.size, &err), "%s", err.message);
         g4_test_paths();
         g4_test_memory_advice();
+        g4_test_control_groups();
+        g4_test_default_kv();
         g4_test_unlocked(&file);
         g4_test_header_error(&file, 0, 0x20202020, G4_ERR_FORMAT, "magic");
         g4_test_header_error(&file, 8, 99, G4_ERR_VERSION, "version 99");
