@@ -164,9 +164,9 @@ test-emulated: $(B)/libgemma4.a ## check the AVX-512 and AVX-VNNI kernels on a C
 .PHONY: sanitize tsan debug test-scalar test-aarch64
 sanitize: ## the tests under the address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory B=build/sanitize PROGRAM=build/sanitize/gemma4 CFLAGS='$(SANITIZE)' test
-tsan: ## two engines and many sessions on threads, under the thread sanitizer
-	@$(MAKE) --no-print-directory B=build/tsan PROGRAM=build/tsan/gemma4 CFLAGS='$(TSAN)' build/tsan/test_threads
-	@sh tests/run.sh build/tsan/test_threads
+tsan: ## engines and sessions on threads, and calls stopped from others, under the thread sanitizer
+	@$(MAKE) --no-print-directory B=build/tsan PROGRAM=build/tsan/gemma4 CFLAGS='$(TSAN)' build/tsan/test_threads build/tsan/test_stop
+	@sh tests/run.sh build/tsan/test_threads build/tsan/test_stop
 test-scalar: ## the C tests with -DG4_SCALAR_ONLY: no vector kernels in the build
 	@$(MAKE) --no-print-directory B=build/scalar PROGRAM=build/scalar/gemma4 CFLAGS='-O3 -g -DG4_SCALAR_ONLY' test-c
 # Those that an emulator finishes within minutes; test_towers alone outlasts the limit of CI.
