@@ -142,9 +142,9 @@ static g4_status g4_reply_logits(g4_reply *r, g4_token *few, int *n_few, g4_erro
     return k > 0 && *n_few == 0 ? g4_timeline_need_logits(s, err) : G4_OK;
 }
 
-/* The next token, -1 when none is allowed. What the constraint decides alone is not evaluated yet, and of the head only
+/* The token to take next, -1 when none is allowed. What the constraint decides alone is not evaluated yet, and of the head only
  * what it allows is computed, unless log-probabilities are wanted. */
-static g4_status g4_reply_choose(g4_reply *r, g4_token *token, g4_error *err)
+static g4_status g4_reply_pick(g4_reply *r, g4_token *token, g4_error *err)
 {
     g4_session *s = r->s;
     const int waited = r->waiting, constrained = r->opt->constraint != NULL;
@@ -179,12 +179,91 @@ static g4_status g4_reply_choose(g4_reply *r, g4_token *token, g4_error *err)
     return G4_OK;
 }
 
-static int g4_is_stop(const g4_config *c, g4_token id)
+/* The next token, of which the constraint has been told; -1 when none is allowed. */
+static g4_status g4_reply_choose(g4_reply *r, g4_token *token, g4_error *err)
 {
-    for (uint32_t i = 0; i < c->n_stop; i++)
-        if ((uint32_t)id == c->stop[i]) return 1;
-    return 0;
+    const g4_constraint *constraint = r->opt->constraint;
+    const g4_status status = g4_reply_pick(r, token, err);
+    if (!status && *token >= 0 && constraint && constraint->accept) constraint->accept(constraint->user, *token);
+    return status;
 }
+
+static g4_status g4_check_choice(const g4_session *s, const g4_sampling *p, const g4_constraint *constraint,
+                                 g4_error *err)
+{
+    if (s->n == 0) return g4_fail(err, G4_ERR_ARGUMENT, "nothing to continue: the timeline is empty");
+    if (!(p->temperature >= 0) || !isfinite(p->temperature) || p->top_k < 0 || !(p->top_p >= 0 && p->top_p <= 1) ||
+        !(p->min_p >= 0 && p->min_p <= 1) || !(p->repeat_penalty >= 0) || !isfinite(p->presence_penalty) ||
+        !isfinite(p->frequency_penalty))
+        return g4_fail(err, G4_ERR_ARGUMENT,
+                       "sampling: temperature, top_k and penalties must not be negative, top_p and min_p lie in 0..1");
+    if (p->n_bias < 0 || (p->n_bias > 0 && !p->bias))
+        return g4_fail(err, G4_ERR_ARGUMENT, "sampling: %d biases at %s", p->n_bias, p->bias ? "an address" : "NULL");
+    if (constraint && !constraint->mask) return g4_fail(err, G4_ERR_ARGUMENT, "the constraint's mask is NULL");
+    return G4_OK;
+}
+
+static g4_status g4_timeline_choose(g4_session *s, const g4_choose_options *opt, g4_token *out, g4_error *err)
+{
+    static const g4_choose_options defaults = { 0 };
+    if (!opt) opt = &defaults;
+    g4_sampling recommended;
+    g4_sampling_recommended(s->e, &recommended);
+    const g4_generate_options one = { .sampling = opt->sampling ? opt->sampling : &recommended,
+                                      .constraint = opt->constraint };
+    if (opt->reply_start < 0 || opt->reply_start > s->n)
+        return g4_fail(err, G4_ERR_ARGUMENT, "a reply that starts at %d: the timeline has %d tokens", opt->reply_start,
+                       s->n);
+    g4_status status = g4_check_choice(s, one.sampling, one.constraint, err);
+    if (status) return status;
+    g4_reply reply = { .s = s, .opt = &one, .sampling = one.sampling, .start = opt->reply_start };
+    g4_draft_open(&reply.draft, s, 0);
+    status = g4_reply_choose(&reply, out, err);
+    g4_draft_close(&reply.draft);
+    return status;
+}
+
+g4_status g4_session_choose(g4_session *s, const g4_choose_options *opt, g4_token *out, g4_error *err)
+{
+    g4_call call;
+    if (!out) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
+    *out = -1;
+    g4_status status = g4_call_begin(&call, s, NULL, err);
+    if (!status) status = g4_timeline_choose(s, opt, out, err);
+    return g4_call_end(&call, status);
+}
+
+/* ---- What logits say ------------------------------------------------------------------------------------------ */
+
+static float g4_logprob(float logit, double log_sum) { return (float)((double)logit - log_sum); }
+
+static int g4_top_logprobs(const float *logits, int n_vocab, double log_sum, int n, g4_candidate *out)
+{
+    n = g4_top(logits, n_vocab, g4_min_int(n, n_vocab), out);
+    for (int i = 0; i < n; i++) out[i].logprob = g4_logprob(out[i].logprob, log_sum);
+    return n;
+}
+
+g4_token g4_logits_argmax(const g4_engine *e, const float *logits)
+{
+    g4_candidate best;
+    return e && logits && g4_top(logits, (int)e->file.config.n_vocab, 1, &best) == 1 ? best.token : -1;
+}
+
+float g4_logits_logprob(const g4_engine *e, const float *logits, g4_token id)
+{
+    if (!e || !logits || id < 0 || (uint32_t)id >= e->file.config.n_vocab) return -INFINITY;
+    return g4_logprob(logits[id], g4_log_sum(logits, (int)e->file.config.n_vocab));
+}
+
+int g4_logits_top(const g4_engine *e, const float *logits, int n, g4_candidate *out)
+{
+    if (!e || !logits || !out || n <= 0) return 0;
+    const int n_vocab = (int)e->file.config.n_vocab;
+    return g4_top_logprobs(logits, n_vocab, g4_log_sum(logits, n_vocab), n, out);
+}
+
+/* ---- Runaway repetition ---------------------------------------------------------------------------------------- */
 
 /* Has the reply run away with its newest token? */
 static int g4_runs_away(g4_reply *r)
@@ -240,10 +319,9 @@ static void g4_reply_logprobs(g4_reply *r, g4_output *about)
 {
     const float *logits = r->s->logits;
     const int n_vocab = (int)r->s->e->file.config.n_vocab;
-    const float sum = g4_log_sum(logits, n_vocab);
-    about->logprob = logits[about->token] - sum;
-    about->n_top = g4_top(logits, n_vocab, g4_min_int(g4_min_int(r->opt->n_top, G4_MAX_TOP), n_vocab), r->top);
-    for (int i = 0; i < about->n_top; i++) r->top[i].logprob -= sum;
+    const double log_sum = g4_log_sum(logits, n_vocab);
+    about->logprob = g4_logprob(logits[about->token], log_sum);
+    about->n_top = g4_top_logprobs(logits, n_vocab, log_sum, r->opt->n_top, r->top);
     about->top = r->top;
 }
 
@@ -310,8 +388,7 @@ static g4_status g4_reply_step(g4_reply *r, g4_result *result, int *stopped, g4_
         result->stop = G4_STOP_CONSTRAINT;
         return G4_OK;
     }
-    if (opt->constraint && opt->constraint->accept) opt->constraint->accept(opt->constraint->user, token);
-    if (!opt->ignore_stop_ids && g4_is_stop(&s->e->file.config, token)) {
+    if (!opt->ignore_stop_ids && g4_token_is_stop(s->e, token)) {
         result->stop = G4_STOP_END;
         result->stop_token = token;
         return G4_OK;
@@ -336,16 +413,10 @@ static g4_status g4_reply_run(g4_reply *r, g4_result *result, g4_error *err)
 static g4_status g4_check_generate(const g4_session *s, const g4_generate_options *opt, const g4_sampling *p,
                                    g4_error *err)
 {
-    if (s->n == 0) return g4_fail(err, G4_ERR_ARGUMENT, "nothing to continue: the timeline is empty");
     if (opt->max_tokens < 0 || opt->n_top < 0 || opt->n_top > G4_MAX_TOP || (opt->n_stop > 0 && !opt->stop))
         return g4_fail(err, G4_ERR_ARGUMENT, "max_tokens %d, n_top %d (at most %d) or n_stop %d", opt->max_tokens,
                        opt->n_top, G4_MAX_TOP, opt->n_stop);
-    if (!(p->temperature >= 0) || !isfinite(p->temperature) || p->top_k < 0 || !(p->top_p >= 0 && p->top_p <= 1) ||
-        !(p->min_p >= 0 && p->min_p <= 1) || !(p->repeat_penalty >= 0) || !isfinite(p->presence_penalty) ||
-        !isfinite(p->frequency_penalty))
-        return g4_fail(err, G4_ERR_ARGUMENT,
-                       "sampling: temperature, top_k and penalties must not be negative, top_p and min_p lie in 0..1");
-    return G4_OK;
+    return g4_check_choice(s, p, opt->constraint, err);
 }
 
 /* Generate into a timeline that the caller puts back when that fails. */
