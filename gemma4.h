@@ -490,7 +490,8 @@ typedef struct {
  * constraint allows none. */
 G4_API g4_status g4_session_choose(g4_session *s, const g4_choose_options *opt, g4_token *out, g4_error *err);
 
-/* What softcapped logits say (of g4_session_logits, or a row of g4_session_eval_all) before penalties and temperature. */
+/* What softcapped logits say, those of g4_session_logits or a row of g4_session_eval_all, before penalties and
+ * temperature. */
 G4_API g4_token g4_logits_argmax(const g4_engine *e, const float *logits); /* most likely; of equals the lowest id */
 /* Natural logarithm of the probability of one token; -INFINITY for an id outside the vocabulary. */
 G4_API float g4_logits_logprob(const g4_engine *e, const float *logits, g4_token id);
@@ -736,6 +737,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "engine/session.c"
 #include "engine/state.c"
 #include "engine/draft.c"
+#include "engine/choose.c"
 #include "engine/generate.c"
 #include "chat/json.c"
 #include "chat/pytext.c"

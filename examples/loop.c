@@ -1,5 +1,5 @@
-/* loop MODEL.g4 [TEXT] - a loop of one's own: choose a token, look at it, evaluate it. It writes what g4_session_generate
- * would write, in place of which it shows how likely each token was, and what else was likely where it was not. */
+/* loop MODEL.g4 [TEXT] - a loop of one's own: choose a token, look at it, evaluate it. The tokens are those that
+ * g4_session_generate would write; it shows how likely each was, and what else was where the choice was not clear. */
 #include <math.h>
 #include <stdio.h>
 

@@ -1,5 +1,5 @@
-/* test_loops.c - loops of one's own: g4_session_choose and g4_session_eval write the very tokens of g4_session_generate;
- * what logits say; kinds of tokens; the size of a saved session. */
+/* test_loops.c - loops of one's own: g4_session_choose and g4_session_eval write the tokens of g4_session_generate; what
+ * logits say; kinds of tokens; the size of a saved session. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,7 +60,7 @@ static void g4_turns_accept(void *user, g4_token token)
     t->hash = (t->hash ^ (uint64_t)token) * 0x9E3779B97F4A7C15u;
 }
 
-/* ---- Loops against g4_session_generate ------------------------------------------------------------------------- */
+/* ---- Loops against g4_session_generate --------------------------------------------------------------------------- */
 
 typedef struct {
     const char *name;
@@ -222,7 +222,7 @@ static void g4_compare_model(const char *path)
     g4_engine_close(e);
 }
 
-/* ---- What logits say ------------------------------------------------------------------------------------------- */
+/* ---- What logits say --------------------------------------------------------------------------------------------- */
 
 typedef struct {
     g4_engine *e;
@@ -287,7 +287,7 @@ static void g4_test_logits(void)
     g4_engine_close(e);
 }
 
-/* ---- Wrong arguments, ends ---------------------------------------------------------------------------------------- */
+/* ---- Wrong arguments, ends --------------------------------------------------------------------------------------- */
 
 typedef struct {
     g4_session *s;
@@ -353,7 +353,7 @@ static void g4_test_refusals(void)
     g4_engine_close(e);
 }
 
-/* ---- Tokens ------------------------------------------------------------------------------------------------------- */
+/* ---- Tokens ------------------------------------------------------------------------------------------------------ */
 
 static void g4_test_kinds(const char *path, int n_bytes)
 {
@@ -396,7 +396,7 @@ static void g4_test_kinds(const char *path, int n_bytes)
     g4_engine_close(e);
 }
 
-/* ---- The size of a saved session -------------------------------------------------------------------------------------- */
+/* ---- The size of a saved session --------------------------------------------------------------------------------- */
 
 static int g4_count(void *user, const void *data, size_t size)
 {
