@@ -1,6 +1,6 @@
-/* abi.h - what programs built with this version's gemma4.h rely on where long and pointers have 64 bits: sizes, offsets,
- * values. A new field takes the place of reserved room: give it a line, correct that of `reserved`, and change nothing
- * else. test_abi.c makes a table of it. */
+/* abi.h - what programs built with this version's gemma4.h rely on where long and pointers have 64 bits: sizes,
+ * offsets, values. A new field takes the place of reserved room: give it a line, correct that of `reserved`, and change
+ * nothing else. test_abi.c makes a table of it. */
 #ifndef G4_STRUCT
 #define G4_STRUCT(type, size)
 #endif

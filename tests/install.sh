@@ -69,7 +69,8 @@ ok "C++11 from there, runs" in_empty env LD_LIBRARY_PATH="$lib" ./linked_cxx "$h
 mkdir "$root/program"
 cp -r run.c cli "$root/usr/include/gemma4.h" "$root/program"
 # shellcheck disable=SC2086
-ok "the program, shared" sh -c "cd '$root/program' && $CC -std=c11 -O1 -pthread run.c cli/*.c -o gemma4 $flags $shared -lm"
+ok "the program, shared" \
+    sh -c "cd '$root/program' && $CC -std=c11 -O1 -pthread run.c cli/*.c -o gemma4 $flags $shared -lm"
 ok "the program, shared, runs" env LD_LIBRARY_PATH="$lib" "$root/program/gemma4" info -m "$model"
 ok "it takes all from the library" sh -c "readelf -d '$root/program/gemma4' | grep -q 'NEEDED.*libgemma4.so.$soversion'"
 

@@ -1,5 +1,5 @@
-/* test_loops.c - loops of one's own: g4_session_choose and g4_session_eval write the tokens of g4_session_generate; what
- * logits say; kinds of tokens; the size of a saved session. */
+/* test_loops.c - loops of one's own: g4_session_choose and g4_session_eval write the tokens of g4_session_generate;
+ * what logits say; kinds of tokens; the size of a saved session. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
