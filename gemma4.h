@@ -167,6 +167,16 @@ G4_API g4_status g4_tokenize(const g4_engine *e, const char *text, size_t len, i
  * skip_special. An id outside the vocabulary gives 0 bytes. */
 G4_API size_t g4_token_bytes(const g4_engine *e, g4_token id, int skip_special, char *out);
 
+typedef enum {
+    G4_TOKEN_UNUSED,  /* reserved by the vocabulary, or outside it */
+    G4_TOKEN_TEXT,    /* text, or a part of it */
+    G4_TOKEN_BYTE,    /* one byte of a character that the vocabulary has no token for */
+    G4_TOKEN_CONTROL, /* a marker such as <|turn> */
+    G4_TOKEN_MEDIA    /* the placeholder of soft tokens: of pictures, sound or video frames */
+} g4_token_kind;
+G4_API g4_token_kind g4_token_get_kind(const g4_engine *e, g4_token id);
+G4_API int g4_token_is_stop(const g4_engine *e, g4_token id); /* one of the ids that end a reply of this model? */
+
 /* Streaming text: feed bytes, get whole UTF-8 characters. Zero to start. g4_utf8_push copies to out (room for n + 4)
  * everything that is complete, keeping at most 3 bytes back; flush (n = 0, data = NULL) gives what is left, malformed
  * or not. */
@@ -365,6 +375,7 @@ G4_API g4_status g4_session_mark(g4_session *s, g4_error *err);
 G4_API g4_status g4_session_fork(g4_session **out, const g4_session *s, g4_error *err);
 /* Timeline and caches, to go on later with the same model; load checks both. */
 G4_API g4_status g4_session_save(const g4_session *s, g4_write_fn write, void *user, g4_error *err);
+G4_API uint64_t g4_session_saved_bytes(const g4_session *s); /* what g4_session_save would write now */
 G4_API g4_status g4_session_load(g4_session **out, g4_engine *e, const g4_session_options *opt, g4_read_fn read,
                                  void *user, g4_error *err);
 
@@ -458,6 +469,34 @@ typedef struct {
 /* Continue the timeline. When this returns, every token that was output is in the timeline and evaluated, so that more
  * can follow. */
 G4_API g4_status g4_session_generate(g4_session *s, const g4_generate_options *opt, g4_result *out, g4_error *err);
+
+/* Loops of one's own. This one writes the tokens that g4_session_generate writes (which besides looks for stop strings,
+ * repetition and the end of the context):
+ *
+ *   g4_choose_options opt = { .reply_start = g4_session_n(s) };
+ *   for (;;) {
+ *       if (g4_session_choose(s, &opt, &token, &err)) return fail(&err);
+ *       if (token < 0 || g4_token_is_stop(e, token)) break;
+ *       if (g4_session_eval(s, &token, 1, &err)) return fail(&err);
+ *   }
+ */
+typedef struct {
+    const g4_sampling *sampling;     /* NULL: as recommended by the model file */
+    const g4_constraint *constraint; /* NULL: none. Its `accept` is told the choice */
+    int reply_start; /* position of the reply's first token: presence and frequency penalties count from there */
+    uint64_t reserved[4];
+} g4_choose_options;
+/* The next token, from the logits of the last one, in the order of g4_sampling; the timeline stays as it is. -1: the
+ * constraint allows none. */
+G4_API g4_status g4_session_choose(g4_session *s, const g4_choose_options *opt, g4_token *out, g4_error *err);
+
+/* What softcapped logits say, those of g4_session_logits or a row of g4_session_eval_all, before penalties and
+ * temperature. */
+G4_API g4_token g4_logits_argmax(const g4_engine *e, const float *logits); /* most likely; of equals the lowest id */
+/* Natural logarithm of the probability of one token; -INFINITY for an id outside the vocabulary. */
+G4_API float g4_logits_logprob(const g4_engine *e, const float *logits, g4_token id);
+/* The n most likely, best first, into out; returns their number, which is n or all there are. */
+G4_API int g4_logits_top(const g4_engine *e, const float *logits, int n, g4_candidate *out);
 
 /* ---- Conversations -------------------------------------------------------------------------------
  *
@@ -698,6 +737,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "engine/session.c"
 #include "engine/state.c"
 #include "engine/draft.c"
+#include "engine/choose.c"
 #include "engine/generate.c"
 #include "chat/json.c"
 #include "chat/pytext.c"

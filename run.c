@@ -340,7 +340,7 @@ static int parse_arguments(arguments *a, const command *c, int argc, char **argv
 /* Evaluate the text behind what the session holds, and set the prompt's figures. */
 static int read_raw(conversation *c, figures *f)
 {
-    g4_buf text = { 0 };
+    buffer text = { 0 };
     g4_token *ids = NULL;
     size_t n = 0;
     g4_error err;
@@ -358,7 +358,7 @@ static int read_raw(conversation *c, figures *f)
         f->prompt_seconds = seconds_now() - start;
     }
     free(ids);
-    g4_buf_free(&text);
+    buffer_free(&text);
     return status;
 }
 
@@ -405,7 +405,7 @@ static int question_parts(const arguments *a, message_part **parts, int *n)
         if (in->kind == INPUT_FILE)
             status = file_read(in->value, &p->text);
         else
-            g4_buf_str(&p->text, in->value);
+            buffer_str(&p->text, in->value);
         if (status != DONE) return status;
     }
     if (has_text(a)) return DONE;
@@ -552,13 +552,13 @@ enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
 static int print_help(const command *c)
 {
-    g4_buf b = { 0 };
-    g4_buf_fmt(&b, "usage: gemma4%s%s %s\n%s.\n", c->name[0] != '\0' ? " " : "", c->name, c->usage, c->help);
+    buffer b = { 0 };
+    buffer_fmt(&b, "usage: gemma4%s%s %s\n%s.\n", c->name[0] != '\0' ? " " : "", c->name, c->usage, c->help);
     if (c->name[0] == '\0') {
-        g4_buf_str(&b, "\ncommands (gemma4 COMMAND --help says more):\n");
-        for (int i = 1; i < N_COMMANDS; i++) g4_buf_fmt(&b, "  %-12s%s\n", commands[i].name, commands[i].help);
+        buffer_str(&b, "\ncommands (gemma4 COMMAND --help says more):\n");
+        for (int i = 1; i < N_COMMANDS; i++) buffer_fmt(&b, "  %-12s%s\n", commands[i].name, commands[i].help);
     }
-    g4_buf_str(&b, "\noptions:\n");
+    buffer_str(&b, "\noptions:\n");
     for (int i = 0; i < N_OPTIONS; i++) {
         const option *o = &options[i];
         char left[64];
@@ -566,11 +566,11 @@ static int print_help(const command *c)
         snprintf(left, sizeof left, "%s%s%s%s%s", o->letter != NULL ? o->letter : "",
                  o->letter != NULL && o->name != NULL ? ", " : "", o->name != NULL ? o->name : "",
                  o->value != NULL && o->value[0] != '[' ? " " : "", o->value != NULL ? o->value : "");
-        g4_buf_fmt(&b, "  %-24s %s\n", left, o->help);
+        buffer_fmt(&b, "  %-24s %s\n", left, o->help);
     }
-    g4_buf_str(&b, "\nExit status: 0 done, 1 a file, a model or the run failed, 2 wrong usage, 130 interrupted.\n");
+    buffer_str(&b, "\nExit status: 0 done, 1 a file, a model or the run failed, 2 wrong usage, 130 interrupted.\n");
     int status = print_buffer(&b);
-    g4_buf_free(&b);
+    buffer_free(&b);
     return status;
 }
 
@@ -612,6 +612,6 @@ int main(int argc, char **argv)
     else if (status == DONE)
         status = c->run(&a);
     free(a.inputs);
-    g4_buf_free(&a.found_model);
+    buffer_free(&a.found_model);
     return status;
 }

@@ -559,3 +559,14 @@ size_t g4_tokenizer_piece(const g4_tokenizer *t, g4_token id, char *out, int *sp
     memcpy(out, t->strings + from, to - from);
     return to - from;
 }
+
+g4_token_kind g4_tokenizer_kind(const g4_tokenizer *t, g4_token id)
+{
+    static const char unused[] = "<unused"; /* and a number, > */
+    char piece[G4_TOK_MAX_PIECE + 1];
+    int special;
+    const size_t n = g4_tokenizer_piece(t, id, piece, &special);
+    if (n == 0 || (n >= sizeof unused && memcmp(piece, unused, sizeof unused - 1) == 0)) return G4_TOKEN_UNUSED;
+    if (special) return G4_TOKEN_CONTROL;
+    return n == 1 && t->bytes[(uint8_t)piece[0]] == (uint32_t)id ? G4_TOKEN_BYTE : G4_TOKEN_TEXT;
+}

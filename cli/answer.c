@@ -25,7 +25,7 @@ static void show(FILE *f, int is_terminal, const char *text, size_t len)
 
 static void emit(answer_writer *w, const char *text, size_t len)
 {
-    g4_buf_add(&w->text, text, len);
+    buffer_add(&w->text, text, len);
     if (w->args->json) return;
     int to_terminal = isatty(STDOUT_FILENO);
     errno = 0;
@@ -43,7 +43,7 @@ static int emit_until_stop(answer_writer *w, const char *text, size_t len)
         emit(w, text, len);
         return 0;
     }
-    g4_buf_add(&w->held, text, len);
+    buffer_add(&w->held, text, len);
     for (size_t pos = 0; pos < w->held.len; pos++) {
         for (int i = 0; i < a->n_stop; i++) {
             size_t rest = w->held.len - pos, n = strlen(a->stop[i]);
@@ -122,50 +122,50 @@ int answer_finish_chat(answer_writer *w, int status)
 void answer_free(answer_writer *w)
 {
     g4_response_close(w->response);
-    g4_buf_free(&w->text);
-    g4_buf_free(&w->held);
-    g4_buf_free(&w->logprobs);
+    buffer_free(&w->text);
+    buffer_free(&w->held);
+    buffer_free(&w->logprobs);
 }
 
 /* ---- Log-probabilities ---------------------------------------------------------------------------- */
 
-static void add_quoted_token(g4_buf *b, const g4_engine *e, g4_token id)
+static void add_quoted_token(buffer *b, const g4_engine *e, g4_token id)
 {
     char bytes[256];
-    g4_json_quote(b, bytes, g4_token_bytes(e, id, 0, bytes));
+    buffer_quote(b, bytes, g4_token_bytes(e, id, 0, bytes));
 }
 
 /* The members that tell of one token, the object left open. */
-static void add_json_candidate(g4_buf *b, const g4_engine *e, g4_token id, float logprob)
+static void add_json_candidate(buffer *b, const g4_engine *e, g4_token id, float logprob)
 {
-    g4_buf_fmt(b, "{\"id\":%d,\"token\":", (int)id);
+    buffer_fmt(b, "{\"id\":%d,\"token\":", (int)id);
     add_quoted_token(b, e, id);
-    g4_buf_fmt(b, ",\"logprob\":%.6g", (double)logprob);
+    buffer_fmt(b, ",\"logprob\":%.6g", (double)logprob);
 }
 
-static void add_json_logprobs(g4_buf *b, const g4_engine *e, const g4_output *o)
+static void add_json_logprobs(buffer *b, const g4_engine *e, const g4_output *o)
 {
-    if (b->len > 0) g4_buf_str(b, ",");
+    if (b->len > 0) buffer_str(b, ",");
     add_json_candidate(b, e, o->token, o->logprob);
-    g4_buf_str(b, ",\"top\":[");
+    buffer_str(b, ",\"top\":[");
     for (int i = 0; i < o->n_top; i++) {
-        if (i > 0) g4_buf_str(b, ",");
+        if (i > 0) buffer_str(b, ",");
         add_json_candidate(b, e, o->top[i].token, o->top[i].logprob);
-        g4_buf_str(b, "}");
+        buffer_str(b, "}");
     }
-    g4_buf_str(b, "]}");
+    buffer_str(b, "]}");
 }
 
-static void add_line_of_logprobs(g4_buf *b, const g4_engine *e, const g4_output *o)
+static void add_line_of_logprobs(buffer *b, const g4_engine *e, const g4_output *o)
 {
-    g4_buf_fmt(b, "%9.4f %6d ", (double)o->logprob, (int)o->token);
+    buffer_fmt(b, "%9.4f %6d ", (double)o->logprob, (int)o->token);
     add_quoted_token(b, e, o->token);
     for (int i = 0; i < o->n_top; i++) {
-        g4_buf_str(b, i == 0 ? "  of " : ", ");
+        buffer_str(b, i == 0 ? "  of " : ", ");
         add_quoted_token(b, e, o->top[i].token);
-        g4_buf_fmt(b, " %.4f", (double)o->top[i].logprob);
+        buffer_fmt(b, " %.4f", (double)o->top[i].logprob);
     }
-    g4_buf_str(b, "\n");
+    buffer_str(b, "\n");
 }
 
 /* ---- Generating ------------------------------------------------------------------------------------ */
@@ -229,19 +229,19 @@ int answer_generate(answer_writer *w, g4_session *s, const g4_constraint *constr
 
 static int print_json(const answer_writer *w, const figures *f, const char *extra)
 {
-    g4_buf b = { 0 };
+    buffer b = { 0 };
     int n = f->result.n_tokens;
-    g4_buf_str(&b, "{\"role\":\"assistant\",\"content\":");
-    g4_json_quote(&b, w->text.data, w->text.len);
-    g4_buf_fmt(&b, "%s,\"finish_reason\":\"%s\"", extra, f->finish);
-    g4_buf_fmt(&b,
+    buffer_str(&b, "{\"role\":\"assistant\",\"content\":");
+    buffer_quote(&b, w->text.data, w->text.len);
+    buffer_fmt(&b, "%s,\"finish_reason\":\"%s\"", extra, f->finish);
+    buffer_fmt(&b,
                ",\"usage\":{\"prompt_tokens\":%d,\"cached_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d}",
                f->prompt_tokens, f->reused, n, f->prompt_tokens + n);
-    g4_buf_fmt(&b, ",\"seconds\":{\"prompt\":%.4f,\"answer\":%.4f}", f->prompt_seconds, f->result.seconds);
-    if (w->args->logprobs >= 0) g4_buf_fmt(&b, ",\"logprobs\":[%s]", buffer_text(&w->logprobs));
-    g4_buf_str(&b, "}\n");
+    buffer_fmt(&b, ",\"seconds\":{\"prompt\":%.4f,\"answer\":%.4f}", f->prompt_seconds, f->result.seconds);
+    if (w->args->logprobs >= 0) buffer_fmt(&b, ",\"logprobs\":[%s]", buffer_text(&w->logprobs));
+    buffer_str(&b, "}\n");
     int status = print_buffer(&b);
-    g4_buf_free(&b);
+    buffer_free(&b);
     return status;
 }
 

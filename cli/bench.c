@@ -142,22 +142,22 @@ static int time_length(speed_test *b, int length, speed *out)
 
 /* ---- The report --------------------------------------------------------------------------------------- */
 
-static void add_json_head(g4_buf *out, const speed_test *b)
+static void add_json_head(buffer *out, const speed_test *b)
 {
-    g4_buf_str(out, "{\"model\":");
-    g4_json_quote(out, b->info.name, strlen(b->info.name));
-    g4_buf_str(out, ",\"cpu\":");
-    g4_json_quote(out, b->cpu, strlen(b->cpu));
-    g4_buf_fmt(out,
+    buffer_str(out, "{\"model\":");
+    buffer_quote(out, b->info.name, strlen(b->info.name));
+    buffer_str(out, ",\"cpu\":");
+    buffer_quote(out, b->cpu, strlen(b->cpu));
+    buffer_fmt(out,
                ",\"isa\":\"%s\",\"threads\":%d,\"bandwidth_gb_per_second\":%.3f,\"decode_bytes\":%llu,"
                "\"decode_multiply_adds\":%llu,\"prefill_multiply_adds\":%llu,\"runs\":[",
                b->info.isa, b->info.n_threads, b->bandwidth, (unsigned long long)b->info.decode_bytes,
                (unsigned long long)b->info.decode_products, (unsigned long long)b->info.prompt_products);
 }
 
-static void add_json_speed(g4_buf *out, const speed *s, int is_first)
+static void add_json_speed(buffer *out, const speed *s, int is_first)
 {
-    g4_buf_fmt(out,
+    buffer_fmt(out,
                "%s{\"length\":%d,\"prefill_tokens_per_second\":%.3f,\"prefill_gmul_per_second\":%.3f,"
                "\"decode_tokens_per_second\":%.3f,\"decode_gb_per_second\":%.3f,"
                "\"share_of_bandwidth\":%.4f,\"decode_gmul_per_second\":%.3f}",
@@ -165,25 +165,25 @@ static void add_json_speed(g4_buf *out, const speed *s, int is_first)
                s->decode_gmul);
 }
 
-static void add_table_head(g4_buf *out, const speed_test *b)
+static void add_table_head(buffer *out, const speed_test *b)
 {
-    g4_buf_fmt(out, "%s on %s, %s, %d threads, memory read at %.1f GB/s\n", b->info.name,
+    buffer_fmt(out, "%s on %s, %s, %d threads, memory read at %.1f GB/s\n", b->info.name,
                b->cpu[0] ? b->cpu : "an unnamed CPU", b->info.isa, b->info.n_threads, b->bandwidth);
-    g4_buf_fmt(out, "median of %d; decode: %d tokens behind each length; Gmul: 10^9 multiply-adds with weights\n",
+    buffer_fmt(out, "median of %d; decode: %d tokens behind each length; Gmul: 10^9 multiply-adds with weights\n",
                b->runs, b->n_answer);
-    g4_buf_str(out, "          prefill              decode\n"
+    buffer_str(out, "          prefill              decode\n"
                     "  length   tokens/s   Gmul/s   tokens/s     GB/s   of memory   Gmul/s\n");
 }
 
-static void add_table_row(g4_buf *out, const speed *s)
+static void add_table_row(buffer *out, const speed *s)
 {
-    g4_buf_fmt(out, "%8d   %8.1f   %6.1f   %8.1f   %6.2f   %7.0f %%   %6.1f\n", s->length, s->prefill, s->prefill_gmul,
+    buffer_fmt(out, "%8d   %8.1f   %6.1f   %8.1f   %6.2f   %7.0f %%   %6.1f\n", s->length, s->prefill, s->prefill_gmul,
                s->decode, s->decode_gb, 100 * s->share, s->decode_gmul);
 }
 
 static int print_speeds(speed_test *b, const int *lengths, int n_lengths, int json)
 {
-    g4_buf out = { 0 };
+    buffer out = { 0 };
     int status = DONE;
     if (json)
         add_json_head(&out, b);
@@ -198,9 +198,9 @@ static int print_speeds(speed_test *b, const int *lengths, int n_lengths, int js
         else
             add_table_row(&out, &s);
     }
-    if (json) g4_buf_str(&out, "]}\n");
+    if (json) buffer_str(&out, "]}\n");
     if (status == DONE) status = print_buffer(&out);
-    g4_buf_free(&out);
+    buffer_free(&out);
     return status;
 }
 

@@ -1,8 +1,9 @@
 /* cli.h - the floor of the command line: what run.c and the files of cli/ share. The command line is the library's
- * first client: it uses gemma4.h, and of the private names the growable buffer and JSON until these are public
- * (make lint checks it).
+ * first client: it uses what gemma4.h declares and no private name, so it also links with the shared library (make lint
+ * checks it).
  *
  * Lowest first; a file calls only those before it:
+ *   buffer.c    text that grows
  *   files.c     messages to the user, signals, the clock, files read and written
  *   model.c     a model is opened and read into memory; progress of a prompt; tokens of a text
  *   inputs.c    what the command line names: texts, pictures, sounds, videos
@@ -26,18 +27,33 @@
 #define _DEFAULT_SOURCE 1 /* sigaction, readlink, fileno under -std=c11 */
 
 #include "../gemma4.h"
-#include "../engine/base.h"
-#include "../chat/chat.h"
 
+#include <math.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <pthread.h>
 
 #if defined(__GNUC__)
 #define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
 #else
 #define PRINTF_LIKE(fmt, args)
 #endif
+
+/* ---- Text (buffer.c) --------------------------------------------------------------------------- */
+
+/* Bytes that grow; data is NUL-terminated unless it is NULL. After a failed allocation `failed` stays set and nothing
+ * is added, so whoever builds a text looks once, at its end. Zeroed it is empty. */
+typedef struct {
+    char *data;
+    size_t len, cap;
+    int failed;
+} buffer;
+void buffer_add(buffer *b, const void *data, size_t n);
+void buffer_str(buffer *b, const char *s);
+void buffer_fmt(buffer *b, const char *format, ...) PRINTF_LIKE(2, 3);
+void buffer_quote(buffer *b, const char *text, size_t len); /* as a JSON string */
+void buffer_free(buffer *b);
+static inline const char *buffer_text(const buffer *b) { return b->len > 0 ? b->data : ""; }
 
 enum { DONE = 0, FAILED = 1, USAGE = 2 }; /* a file, a model or the run failed; the command line is wrong */
 
@@ -56,7 +72,7 @@ enum { MAX_LIST = 64 }; /* of --stop, of --logit-bias */
 typedef struct {
     const char *model, *system, *isa, *session, *output, *tokens, *nll, *lengths, *ffmpeg, *template_name;
     const char *messages, *tools, *tool_choice, *tool_exec, *json_schema, *grammar, *boxes;
-    g4_buf found_model; /* the default of -m */
+    buffer found_model; /* the default of -m */
     input *inputs;
     int n_inputs;
     const char *stop[MAX_LIST];
@@ -90,22 +106,21 @@ double seconds_now(void); /* of a clock that only goes forward */
 double per_second(double n, double seconds);
 
 /* All bytes of a file, or of standard input for "-", appended to out. */
-int file_read(const char *path, g4_buf *out);
+int file_read(const char *path, buffer *out);
 
 /* A file being written. It gets its name when it is complete, so a failure leaves nothing behind; what is not a plain
  * file (a pipe, a device, "-") is written directly. Zeroed it is closed. */
 typedef struct {
     FILE *f;
     const char *path;
-    g4_buf temporary; /* its name until then; empty when written directly */
+    buffer temporary; /* its name until then; empty when written directly */
 } output_file;
 int output_open(output_file *o, const char *path);
 int output_write(void *o, const void *data, size_t size); /* a g4_write_fn. What failed, output_close says */
 /* With status DONE the file gets its name, with any other it goes away. Returns the status of the whole. */
 int output_close(output_file *o, int status);
 
-int print_buffer(const g4_buf *b); /* all of it to standard output */
-static inline const char *buffer_text(const g4_buf *b) { return b->len > 0 ? b->data : ""; }
+int print_buffer(const buffer *b); /* all of it to standard output */
 
 /* ---- Model and session (model.c) ---------------------------------------------------------------- */
 
@@ -137,12 +152,12 @@ void progress_end(progress_line *p);
 g4_session_options session_options(const arguments *a, progress_line *p);
 
 /* BOS and the ids of text in new memory, the caller's to free also after a failure; *n counts both. */
-int text_tokens(const g4_engine *e, const g4_buf *text, int specials, g4_token **ids, size_t *n);
+int text_tokens(const g4_engine *e, const buffer *text, int specials, g4_token **ids, size_t *n);
 
 /* ---- Inputs (inputs.c) --------------------------------------------------------------------------- */
 
 /* The texts and files in order, byte for byte, or standard input when there is none. */
-int inputs_text(const arguments *a, g4_buf *out);
+int inputs_text(const arguments *a, buffer *out);
 g4_part_kind input_part(input_kind kind); /* what it is in a message */
 /* The budget of soft tokens that the options give such a medium; 0: the model's default. */
 int media_budget(const arguments *a, g4_part_kind kind);
@@ -173,7 +188,7 @@ void history_free(line_history *h);
 
 typedef enum { LINE_READ, LINE_ENDED, LINE_INTERRUPTED } line_end; /* Enter; end of input; Ctrl-C or a signal */
 /* One line of the user into out, which holds what stands in the line at first. history may be NULL. */
-line_end line_read(const char *prompt, line_history *history, g4_buf *out);
+line_end line_read(const char *prompt, line_history *history, buffer *out);
 
 /* ---- Answers (answer.c) -------------------------------------------------------------------------- */
 
@@ -181,9 +196,9 @@ typedef struct { /* one answer on its way to the user; zeroed but for args and e
     const arguments *args;
     const g4_engine *engine;
     g4_response *response; /* of a chat: takes thoughts, text and calls apart; NULL for raw text */
-    g4_buf text;           /* the answer so far */
-    g4_buf held;           /* of a chat: the end of it that may be the start of a stop string */
-    g4_buf logprobs;       /* members of the JSON list, or lines for stderr */
+    buffer text;           /* the answer so far */
+    buffer held;           /* of a chat: the end of it that may be the start of a stop string */
+    buffer logprobs;       /* members of the JSON list, or lines for stderr */
     int in_thought;        /* a thought is being shown on stderr */
     int called;            /* a call was shown, on a line of its own */
     int stopped;           /* a stop string of a chat was found */
@@ -211,7 +226,7 @@ int answer_end(const answer_writer *w, const figures *f, const char *extra);
 
 typedef struct { /* a part of a message and all it points to */
     g4_part_kind kind;
-    g4_buf text, name, id; /* text: of a medium, its path */
+    buffer text, name, id; /* text: of a medium, its path */
     int budget;            /* soft tokens of a picture or of a frame; 0: the model's default */
     medium medium;         /* once it is loaded */
 } message_part;
@@ -231,7 +246,7 @@ typedef struct { /* an engine, a session and, for a chat, what was said */
     model_loader loader;
     int raw, thinking;
     int on_terminal;        /* a chat with a user, who can be asked */
-    g4_buf tools, document; /* of --tools, of --messages */
+    buffer tools, document; /* of --tools, of --messages */
     g4_guide_options guide;
     message *messages;
     int n;

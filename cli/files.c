@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -74,7 +75,7 @@ double per_second(double n, double seconds) { return seconds > 0 ? n / seconds :
 
 /* ---- Reading ---------------------------------------------------------------------------------- */
 
-int file_read(const char *path, g4_buf *out)
+int file_read(const char *path, buffer *out)
 {
     int is_stdin = strcmp(path, "-") == 0, status = DONE;
     FILE *f = is_stdin ? stdin : fopen(path, "rb");
@@ -85,7 +86,7 @@ int file_read(const char *path, g4_buf *out)
         n = fread(block, 1, sizeof block, f);
         status = interrupted();
         if (status != DONE) break;
-        g4_buf_add(out, block, n);
+        buffer_add(out, block, n);
         if (ferror(f)) {
             status = say(FAILED, "cannot read %s: %s", is_stdin ? "standard input" : path, strerror(errno));
         }
@@ -104,7 +105,7 @@ static int cannot_write(const char *path, int reason)
 
 static int open_temporary(output_file *o)
 {
-    g4_buf_fmt(&o->temporary, "%s.%ld.tmp", o->path, (long)getpid());
+    buffer_fmt(&o->temporary, "%s.%ld.tmp", o->path, (long)getpid());
     if (o->temporary.failed) return say(FAILED, "no memory for %s", o->path);
     o->f = fopen(o->temporary.data, "wb");
     if (o->f != NULL) {
@@ -112,7 +113,7 @@ static int open_temporary(output_file *o)
         return DONE;
     }
     int status = cannot_write(o->path, errno);
-    g4_buf_free(&o->temporary);
+    buffer_free(&o->temporary);
     return status;
 }
 
@@ -154,12 +155,12 @@ int output_close(output_file *o, int status)
     if (status == DONE && bad) status = cannot_write(o->path, reason);
     if (status != DONE && o->temporary.len > 0) unlink(o->temporary.data);
     unfinished_path = NULL;
-    g4_buf_free(&o->temporary);
+    buffer_free(&o->temporary);
     o->f = NULL;
     return status;
 }
 
-int print_buffer(const g4_buf *b)
+int print_buffer(const buffer *b)
 {
     if (b->failed) return say(FAILED, "no memory for the output");
     if (fwrite(buffer_text(b), 1, b->len, stdout) == b->len && fflush(stdout) == 0) return DONE;

@@ -4,12 +4,12 @@
 
 #include <stdlib.h>
 
-int inputs_text(const arguments *a, g4_buf *out)
+int inputs_text(const arguments *a, buffer *out)
 {
     if (a->n_inputs == 0) return file_read("-", out);
     for (int i = 0; i < a->n_inputs; i++) {
         if (a->inputs[i].kind == INPUT_TEXT) {
-            g4_buf_str(out, a->inputs[i].value);
+            buffer_str(out, a->inputs[i].value);
         } else {
             int status = file_read(a->inputs[i].value, out);
             if (status != DONE) return status;

@@ -12,20 +12,20 @@
 int run_tokenize(arguments *a)
 {
     g4_engine *e = NULL;
-    g4_buf text = { 0 }, line = { 0 };
+    buffer text = { 0 }, line = { 0 };
     g4_token *ids = NULL;
     size_t n = 0;
     int status = model_open(&e, a);
     if (status == DONE) status = inputs_text(a, &text);
     if (status == DONE) status = text_tokens(e, &text, a->specials, &ids, &n);
     if (status == DONE) {
-        for (size_t i = a->bos ? 0 : 1; i < n; i++) g4_buf_fmt(&line, "%d%s", (int)ids[i], i + 1 < n ? " " : "");
-        g4_buf_str(&line, "\n");
+        for (size_t i = a->bos ? 0 : 1; i < n; i++) buffer_fmt(&line, "%d%s", (int)ids[i], i + 1 < n ? " " : "");
+        buffer_str(&line, "\n");
         status = print_buffer(&line);
     }
     free(ids);
-    g4_buf_free(&line);
-    g4_buf_free(&text);
+    buffer_free(&line);
+    buffer_free(&text);
     g4_engine_close(e);
     return status;
 }
@@ -49,7 +49,7 @@ static int parse_id(const char *word, size_t len, int n_vocab, g4_token *out)
 }
 
 /* Ids between blanks, commas or newlines into new memory, the caller's to free also after a failure. */
-static int parse_ids(const g4_buf *list, int n_vocab, g4_token **ids, size_t *n)
+static int parse_ids(const buffer *list, int n_vocab, g4_token **ids, size_t *n)
 {
     const char *text = buffer_text(list);
     int status = DONE;
@@ -71,7 +71,7 @@ int run_detokenize(arguments *a)
 {
     g4_engine *e = NULL;
     g4_engine_info info;
-    g4_buf list = { 0 }, text = { 0 };
+    buffer list = { 0 }, text = { 0 };
     g4_token *ids = NULL;
     size_t n = 0;
     int status = model_open(&e, a);
@@ -82,12 +82,12 @@ int run_detokenize(arguments *a)
     }
     if (status == DONE) {
         char bytes[256];
-        for (size_t i = 0; i < n; i++) g4_buf_add(&text, bytes, g4_token_bytes(e, ids[i], a->skip_specials, bytes));
+        for (size_t i = 0; i < n; i++) buffer_add(&text, bytes, g4_token_bytes(e, ids[i], a->skip_specials, bytes));
         status = print_buffer(&text);
     }
     free(ids);
-    g4_buf_free(&text);
-    g4_buf_free(&list);
+    buffer_free(&text);
+    buffer_free(&list);
     g4_engine_close(e);
     return status;
 }
@@ -98,7 +98,7 @@ int run_render(arguments *a)
     g4_engine *e = NULL;
     g4_chat *chat = NULL;
     g4_chat_options opt = { .template_name = a->template_name };
-    g4_buf json = { 0 }, text = { 0 };
+    buffer json = { 0 }, text = { 0 };
     g4_error err;
     int status = a->model == NULL && a->template_name != NULL ? DONE : model_open(&e, a);
     if (status == DONE) status = inputs_text(a, &json);
@@ -108,11 +108,11 @@ int run_render(arguments *a)
     if (status == DONE) {
         size_t len;
         const char *prompt = g4_chat_text(chat, &len);
-        g4_buf_add(&text, prompt, len);
+        buffer_add(&text, prompt, len);
         status = print_buffer(&text);
     }
-    g4_buf_free(&json);
-    g4_buf_free(&text);
+    buffer_free(&json);
+    buffer_free(&text);
     g4_chat_close(chat);
     g4_engine_close(e);
     return status;
@@ -217,16 +217,16 @@ static int expand(expanded_prompt *x, g4_engine *e, const arguments *a, const g4
 /* The ids of --tokens: a list, or @FILE with one. */
 static int option_ids(const arguments *a, int n_vocab, g4_token **ids, size_t *n)
 {
-    g4_buf list = { 0 };
+    buffer list = { 0 };
     int status = DONE;
     if (a->tokens[0] == '@')
         status = file_read(a->tokens + 1, &list);
     else
-        g4_buf_str(&list, a->tokens);
+        buffer_str(&list, a->tokens);
     if (status == DONE) status = parse_ids(&list, n_vocab, ids, n);
     if (status == DONE && *n == 0) status = say(USAGE, "--tokens holds no token id");
     if (status == DONE && *n > INT_MAX) status = say(FAILED, "--tokens holds too many token ids");
-    g4_buf_free(&list);
+    buffer_free(&list);
     return status;
 }
 
@@ -294,19 +294,9 @@ typedef struct {
     const g4_token *ids; /* (n) of the text, without its BOS */
     size_t n, start;     /* start: the first token of this window, behind its BOS */
     size_t scored;       /* ids[0 .. scored) have their value */
-    int n_vocab;
+    const g4_engine *engine;
     float *nll; /* (n): -ln p(ids[i] | what stands before it) */
 } scorer;
-
-/* ln sum_i exp(x[i]), of n numbers. */
-static double log_sum_exp(const float *x, int n)
-{
-    float largest = x[0];
-    double sum = 0;
-    for (int i = 1; i < n; i++) largest = x[i] > largest ? x[i] : largest;
-    for (int i = 0; i < n; i++) sum += (double)expf(x[i] - largest);
-    return log(sum) + (double)largest;
-}
 
 static int on_score(void *user, int index, const float *logits)
 {
@@ -314,7 +304,7 @@ static int on_score(void *user, int index, const float *logits)
     size_t next = k->start + (size_t)index;
     if (interrupted()) return 1;
     if (next >= k->n || next < k->scored) return 0;
-    k->nll[next] = (float)(log_sum_exp(logits, k->n_vocab) - (double)logits[k->ids[next]]);
+    k->nll[next] = -g4_logits_logprob(k->engine, logits, k->ids[next]);
     k->scored = next + 1;
     return 0;
 }
@@ -343,16 +333,16 @@ static int score(scorer *k, g4_session *s, g4_token bos, progress_line *progress
 
 static int print_perplexity(const scorer *k, double seconds, int json)
 {
-    g4_buf line = { 0 };
+    buffer line = { 0 };
     double total = 0;
     for (size_t i = 0; i < k->n; i++) total += (double)k->nll[i];
     double mean = total / (double)k->n;
-    g4_buf_fmt(&line,
+    buffer_fmt(&line,
                json ? "{\"perplexity\":%.6g,\"nll\":%.6g,\"tokens\":%zu,\"seconds\":%.3f}\n"
                     : "perplexity %.4f, %.5f nats a token, %zu tokens in %.1f s\n",
                exp(mean), mean, k->n, seconds);
     int status = print_buffer(&line);
-    g4_buf_free(&line);
+    buffer_free(&line);
     return status;
 }
 
@@ -364,7 +354,7 @@ int run_perplexity(arguments *a)
     g4_error err;
     progress_line progress;
     output_file out = { 0 };
-    g4_buf text = { 0 };
+    buffer text = { 0 };
     g4_token *ids = NULL;
     scorer k = { 0 };
     size_t n = 0;
@@ -378,7 +368,7 @@ int run_perplexity(arguments *a)
     if (status == DONE && g4_session_open(&s, e, &setup, &err) != G4_OK) status = report(&err);
     if (status == DONE && a->nll != NULL) status = output_open(&out, a->nll);
     if (status == DONE) {
-        k = (scorer) { .ids = ids + 1, .n = n - 1, .n_vocab = info.n_vocab };
+        k = (scorer) { .ids = ids + 1, .n = n - 1, .engine = e };
         k.nll = calloc(k.n, sizeof *k.nll);
         if (k.nll == NULL) status = say(FAILED, "no memory for %zu tokens", k.n);
     }
@@ -389,7 +379,7 @@ int run_perplexity(arguments *a)
     if (status == DONE) status = print_perplexity(&k, seconds_now() - start, a->json);
     free(k.nll);
     free(ids);
-    g4_buf_free(&text);
+    buffer_free(&text);
     g4_session_close(s);
     g4_engine_close(e);
     return status;
@@ -399,33 +389,33 @@ int run_perplexity(arguments *a)
 
 static double megabytes(uint64_t bytes) { return (double)bytes / 1e6; }
 
-static void add_model(g4_buf *b, const g4_engine_info *info)
+static void add_model(buffer *b, const g4_engine_info *info)
 {
-    g4_buf_fmt(b, "parameters      %.1f M\n", (double)info->n_params / 1e6);
-    g4_buf_fmt(b, "layers          %d, hidden %d, query heads %d, window %d\n", info->n_layers, info->hidden,
+    buffer_fmt(b, "parameters      %.1f M\n", (double)info->n_params / 1e6);
+    buffer_fmt(b, "layers          %d, hidden %d, query heads %d, window %d\n", info->n_layers, info->hidden,
                info->n_heads, info->window);
-    if (info->ple_dim > 0) g4_buf_fmt(b, "per layer       embeddings of %d\n", info->ple_dim);
+    if (info->ple_dim > 0) buffer_fmt(b, "per layer       embeddings of %d\n", info->ple_dim);
     if (info->n_experts > 0) {
-        g4_buf_fmt(b, "experts         %d of width %d, %d for each token\n", info->n_experts, info->expert_dim,
+        buffer_fmt(b, "experts         %d of width %d, %d for each token\n", info->n_experts, info->expert_dim,
                    info->n_experts_used);
     }
-    g4_buf_fmt(b, "head            %s", info->has_own_head ? "its own" : "tied to the embedding");
-    if (info->softcap > 0) g4_buf_fmt(b, ", softcap %g", (double)info->softcap);
-    g4_buf_fmt(b, "\nvocabulary      %d (bos %d, eos %d, pad %d)\n", info->n_vocab, (int)info->bos, (int)info->eos,
+    buffer_fmt(b, "head            %s", info->has_own_head ? "its own" : "tied to the embedding");
+    if (info->softcap > 0) buffer_fmt(b, ", softcap %g", (double)info->softcap);
+    buffer_fmt(b, "\nvocabulary      %d (bos %d, eos %d, pad %d)\n", info->n_vocab, (int)info->bos, (int)info->eos,
                (int)info->pad);
-    g4_buf_fmt(b, "context         up to %d\n", info->max_ctx);
+    buffer_fmt(b, "context         up to %d\n", info->max_ctx);
     if (info->has_image) {
-        g4_buf_fmt(b, "vision          %d layers, hidden %d, %d soft tokens by default\n", info->vision_layers,
+        buffer_fmt(b, "vision          %d layers, hidden %d, %d soft tokens by default\n", info->vision_layers,
                    info->vision_hidden, info->vision_tokens);
     }
     if (info->has_audio) {
-        g4_buf_fmt(b, "audio           %d layers, hidden %d\n", info->audio_layers, info->audio_hidden);
+        buffer_fmt(b, "audio           %d layers, hidden %d\n", info->audio_layers, info->audio_hidden);
     }
-    g4_buf_fmt(b, "kernels         %s, %d threads\n", info->isa, info->n_threads);
+    buffer_fmt(b, "kernels         %s, %d threads\n", info->isa, info->n_threads);
 }
 
 /* The tensors by type and layout. */
-static void add_tensors(g4_buf *b, const g4_engine *e)
+static void add_tensors(buffer *b, const g4_engine *e)
 {
     struct {
         const char *type, *layout;
@@ -450,18 +440,18 @@ static void add_tensors(g4_buf *b, const g4_engine *e)
         kinds[k].bytes += t.bytes;
     }
     for (int k = 0; k < n_kinds; k++) {
-        g4_buf_fmt(b, "  %-5s %-9s %5d tensors %10.1f MB\n", kinds[k].type, kinds[k].layout, kinds[k].n,
+        buffer_fmt(b, "  %-5s %-9s %5d tensors %10.1f MB\n", kinds[k].type, kinds[k].layout, kinds[k].n,
                    megabytes(kinds[k].bytes));
     }
 }
 
-static void add_memory(g4_buf *b, const g4_memory_plan *plan)
+static void add_memory(buffer *b, const g4_memory_plan *plan)
 {
-    g4_buf_fmt(b, "  weights         %10.1f MB  mapped from the file, read for each token\n", megabytes(plan->weights));
-    g4_buf_fmt(b, "  tables by row   %10.1f MB  stay on disk but for the rows in use\n", megabytes(plan->lookup));
-    g4_buf_fmt(b, "  keys, values    %10.1f MB  at most, taken as the context fills\n", megabytes(plan->kv));
-    g4_buf_fmt(b, "  work buffers    %10.1f MB\n", megabytes(plan->work + plan->shared));
-    if (plan->available > 0) g4_buf_fmt(b, "  free now        %10.1f MB\n", megabytes(plan->available));
+    buffer_fmt(b, "  weights         %10.1f MB  mapped from the file, read for each token\n", megabytes(plan->weights));
+    buffer_fmt(b, "  tables by row   %10.1f MB  stay on disk but for the rows in use\n", megabytes(plan->lookup));
+    buffer_fmt(b, "  keys, values    %10.1f MB  at most, taken as the context fills\n", megabytes(plan->kv));
+    buffer_fmt(b, "  work buffers    %10.1f MB\n", megabytes(plan->work + plan->shared));
+    if (plan->available > 0) buffer_fmt(b, "  free now        %10.1f MB\n", megabytes(plan->available));
 }
 
 int run_info(arguments *a)
@@ -471,25 +461,25 @@ int run_info(arguments *a)
     g4_engine_info info;
     g4_memory_plan plan;
     progress_line progress;
-    g4_buf b = { 0 };
+    buffer b = { 0 };
     double start = seconds_now();
     int status = model_open(&e, a);
     if (status != DONE) return status;
     double opened = seconds_now() - start;
     g4_engine_get_info(e, &info);
-    g4_buf_fmt(&b, "model           %s (%s)\n", info.name, info.is_chat ? "chat" : "base");
-    g4_buf_fmt(&b, "file            %s, %.1f MB, opened in %.1f ms\n", a->model, megabytes(info.file_bytes),
+    buffer_fmt(&b, "model           %s (%s)\n", info.name, info.is_chat ? "chat" : "base");
+    buffer_fmt(&b, "file            %s, %.1f MB, opened in %.1f ms\n", a->model, megabytes(info.file_bytes),
                1e3 * opened);
     add_model(&b, &info);
-    g4_buf_str(&b, "\ntensors\n");
+    buffer_str(&b, "\ntensors\n");
     add_tensors(&b, e);
     int n_ctx = a->n_ctx > 0 ? a->n_ctx : info.max_ctx < default_ctx ? info.max_ctx : default_ctx;
     g4_session_options setup = session_options(a, &progress);
     g4_session_plan(e, &setup, &plan);
-    g4_buf_fmt(&b, "\nmemory for a context of %d\n", n_ctx);
+    buffer_fmt(&b, "\nmemory for a context of %d\n", n_ctx);
     add_memory(&b, &plan);
     status = print_buffer(&b);
-    g4_buf_free(&b);
+    buffer_free(&b);
     g4_engine_close(e);
     return status;
 }

@@ -35,17 +35,17 @@ void history_free(line_history *h)
 
 /* ---- Characters and words ------------------------------------------------------------------------ */
 
-static int continues(const g4_buf *b, size_t pos) { return ((unsigned char)b->data[pos] & 0xC0) == 0x80; }
+static int continues(const buffer *b, size_t pos) { return ((unsigned char)b->data[pos] & 0xC0) == 0x80; }
 
 /* Bytes of the character at pos. */
-static size_t character_bytes(const g4_buf *b, size_t pos)
+static size_t character_bytes(const buffer *b, size_t pos)
 {
     size_t n = 1;
     while (pos + n < b->len && continues(b, pos + n)) n++;
     return n;
 }
 
-static size_t character_before(const g4_buf *b, size_t pos)
+static size_t character_before(const buffer *b, size_t pos)
 {
     do pos--;
     while (pos > 0 && continues(b, pos));
@@ -53,7 +53,7 @@ static size_t character_before(const g4_buf *b, size_t pos)
 }
 
 /* Columns of the character at pos on a terminal: 0 for what combines, 2 for wide scripts and emoji. */
-static int character_columns(const g4_buf *b, size_t pos)
+static int character_columns(const buffer *b, size_t pos)
 {
     static const struct {
         uint32_t first, last;
@@ -74,16 +74,16 @@ static int character_columns(const g4_buf *b, size_t pos)
     return 1;
 }
 
-static int is_blank(const g4_buf *b, size_t pos) { return b->data[pos] == ' ' || b->data[pos] == '\n'; }
+static int is_blank(const buffer *b, size_t pos) { return b->data[pos] == ' ' || b->data[pos] == '\n'; }
 
-static size_t word_before(const g4_buf *b, size_t pos)
+static size_t word_before(const buffer *b, size_t pos)
 {
     while (pos > 0 && is_blank(b, pos - 1)) pos--;
     while (pos > 0 && !is_blank(b, pos - 1)) pos--;
     return pos;
 }
 
-static size_t word_behind(const g4_buf *b, size_t pos)
+static size_t word_behind(const buffer *b, size_t pos)
 {
     while (pos < b->len && is_blank(b, pos)) pos++;
     while (pos < b->len && !is_blank(b, pos)) pos++;
@@ -94,11 +94,11 @@ static size_t word_behind(const g4_buf *b, size_t pos)
 
 typedef struct {
     const char *prompt;
-    g4_buf text;
+    buffer text;
     size_t cursor; /* a byte offset between characters */
     line_history *history;
     int shown;    /* line of the history on display; n: the new one */
-    g4_buf draft; /* the new line while an old one is on display */
+    buffer draft; /* the new line while an old one is on display */
 } line_editor;
 typedef void (*line_action)(line_editor *l);
 
@@ -123,24 +123,24 @@ static void line_draw(const line_editor *l)
     int width = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 10 ? size.ws_col : 80;
     int room = width - (int)strlen(l->prompt) - 1, before, used = 0;
     size_t pos = row_start(l, room, &before), n;
-    g4_buf row = { 0 };
-    g4_buf_fmt(&row, "\r%s", l->prompt);
+    buffer row = { 0 };
+    buffer_fmt(&row, "\r%s", l->prompt);
     for (; pos < l->text.len; pos += n) {
         unsigned char c = (unsigned char)l->text.data[pos];
         n = character_bytes(&l->text, pos);
         used += character_columns(&l->text, pos);
         if (used > room) break;
         if (c == '\n')
-            g4_buf_str(&row, "\xE2\x86\xB5"); /* a return arrow */
+            buffer_str(&row, "\xE2\x86\xB5"); /* a return arrow */
         else if (c < 0x20 || c == 0x7F)
-            g4_buf_str(&row, "?");
+            buffer_str(&row, "?");
         else
-            g4_buf_add(&row, l->text.data + pos, n);
+            buffer_add(&row, l->text.data + pos, n);
     }
-    g4_buf_fmt(&row, "\033[K\r\033[%dC", (int)strlen(l->prompt) + before);
+    buffer_fmt(&row, "\033[K\r\033[%dC", (int)strlen(l->prompt) + before);
     if (!row.failed) fwrite(row.data, 1, row.len, stdout);
     fflush(stdout);
-    g4_buf_free(&row);
+    buffer_free(&row);
 }
 
 /* ---- Changes of the line -------------------------------------------------------------------------- */
@@ -148,7 +148,7 @@ static void line_draw(const line_editor *l)
 static void line_insert(line_editor *l, const char *data, size_t n)
 {
     size_t tail = l->text.len - l->cursor;
-    g4_buf_add(&l->text, data, n); /* grows; the bytes then move to their place */
+    buffer_add(&l->text, data, n); /* grows; the bytes then move to their place */
     if (l->text.failed) return;
     memmove(l->text.data + l->cursor + n, l->text.data + l->cursor, tail);
     memcpy(l->text.data + l->cursor, data, n);
@@ -168,11 +168,11 @@ static void line_recall(line_editor *l, int index)
     if (l->history == NULL || index < 0 || index > l->history->n) return;
     if (l->shown == l->history->n) {
         l->draft.len = 0;
-        g4_buf_add(&l->draft, l->text.data, l->text.len);
+        buffer_add(&l->draft, l->text.data, l->text.len);
     }
     l->shown = index;
     l->text.len = 0;
-    g4_buf_str(&l->text, index < l->history->n ? l->history->lines[index] : buffer_text(&l->draft));
+    buffer_str(&l->text, index < l->history->n ? l->history->lines[index] : buffer_text(&l->draft));
     l->cursor = l->text.len;
 }
 
@@ -330,7 +330,7 @@ static line_end line_edit(line_editor *l)
 
 /* ---- Reading a line ------------------------------------------------------------------------------- */
 
-static line_end read_plain(const char *prompt, g4_buf *out)
+static line_end read_plain(const char *prompt, buffer *out)
 {
     fputs(prompt, stdout);
     fflush(stdout);
@@ -340,11 +340,11 @@ static line_end read_plain(const char *prompt, g4_buf *out)
         char byte = (char)c;
         if (c < 0 && (n == 0 || interrupted())) return interrupted() ? LINE_INTERRUPTED : LINE_ENDED;
         if (c < 0 || c == '\n') return LINE_READ;
-        g4_buf_add(out, &byte, 1);
+        buffer_add(out, &byte, 1);
     }
 }
 
-line_end line_read(const char *prompt, line_history *history, g4_buf *out)
+line_end line_read(const char *prompt, line_history *history, buffer *out)
 {
     struct termios before, raw;
     const char *term = getenv("TERM");
@@ -367,7 +367,7 @@ line_end line_read(const char *prompt, line_history *history, g4_buf *out)
     fputs("\033[?2004l\n", stdout);
     fflush(stdout);
     tcsetattr(STDIN_FILENO, TCSADRAIN, &before);
-    g4_buf_free(&l.draft);
+    buffer_free(&l.draft);
     *out = l.text;
     if (out->failed) return LINE_ENDED;
     if (end == LINE_READ && history != NULL && out->len > 0) history_add(history, out->data);

@@ -24,9 +24,9 @@ message_part *part_add(message_part **parts, int *n, g4_part_kind kind)
 void parts_free(message_part *parts, int n)
 {
     for (int i = 0; i < n; i++) {
-        g4_buf_free(&parts[i].text);
-        g4_buf_free(&parts[i].name);
-        g4_buf_free(&parts[i].id);
+        buffer_free(&parts[i].text);
+        buffer_free(&parts[i].name);
+        buffer_free(&parts[i].id);
         medium_free(&parts[i].medium);
     }
     free(parts);
@@ -76,8 +76,8 @@ void conversation_free(conversation *c)
     parts_free(c->pending, c->n_pending);
     g4_grammar_close(c->guide.grammar);
     g4_grammar_close(c->guide.tools);
-    g4_buf_free(&c->tools);
-    g4_buf_free(&c->document);
+    buffer_free(&c->tools);
+    buffer_free(&c->document);
     g4_session_close(c->session);
     g4_engine_close(c->engine);
 }
@@ -94,7 +94,7 @@ static int document_medium(const conversation *c, message_part *p, const g4_chat
         return say(FAILED, "%s: addresses are not fetched; give a path or data", source);
     }
     if (source != NULL) {
-        g4_buf_str(&p->text, source);
+        buffer_str(&p->text, source);
         return part_load(c, p);
     }
     if (m->data == NULL) return say(FAILED, "message %d has a medium without a path or data", m->message);
@@ -201,20 +201,20 @@ int conversation_chat(conversation *c, g4_chat **chat)
 static const char session_magic[] = "G4TALK01";
 enum { MAGIC_BYTES = sizeof session_magic - 1, LENGTH_BYTES = 8, HEAD_BYTES = MAGIC_BYTES + LENGTH_BYTES };
 
-static void put_u32(g4_buf *b, uint64_t x)
+static void put_u32(buffer *b, uint64_t x)
 {
     unsigned char bytes[4] = { (unsigned char)x, (unsigned char)(x >> 8), (unsigned char)(x >> 16),
                                (unsigned char)(x >> 24) };
-    g4_buf_add(b, bytes, 4);
+    buffer_add(b, bytes, 4);
 }
 
-static void put_string(g4_buf *b, const g4_buf *string)
+static void put_string(buffer *b, const buffer *string)
 {
     put_u32(b, string->len);
-    g4_buf_add(b, string->data, string->len);
+    buffer_add(b, string->data, string->len);
 }
 
-static void put_message(g4_buf *b, const message *m)
+static void put_message(buffer *b, const message *m)
 {
     put_u32(b, m->role);
     put_u32(b, (uint64_t)m->n);
@@ -231,7 +231,7 @@ int conversation_save(const conversation *c, const char *path)
 {
     output_file out;
     g4_error err;
-    g4_buf b = { 0 };
+    buffer b = { 0 };
     unsigned char head[HEAD_BYTES];
     int status = output_open(&out, path);
     if (status != DONE) return status;
@@ -244,7 +244,7 @@ int conversation_save(const conversation *c, const char *path)
                g4_session_save(c->session, output_write, &out, &err) != G4_OK && !ferror(out.f) && !interrupted()) {
         status = report(&err);
     }
-    g4_buf_free(&b);
+    buffer_free(&b);
     return output_close(&out, status); /* says so when a write failed, and returns an interrupt */
 }
 
@@ -273,11 +273,11 @@ static uint32_t take_u32(unread *u)
     return b == NULL ? 0 : (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
 }
 
-static void take_string(unread *u, g4_buf *out)
+static void take_string(unread *u, buffer *out)
 {
     uint32_t len = take_u32(u);
     const unsigned char *bytes = take(u, len);
-    if (bytes != NULL && len > 0) g4_buf_add(out, bytes, len);
+    if (bytes != NULL && len > 0) buffer_add(out, bytes, len);
 }
 
 /* The caller tells the user of damage. */

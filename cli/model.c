@@ -12,7 +12,7 @@
 /* ---- Which file ------------------------------------------------------------------------------- */
 
 /* The path of `name` beside the program or in the share folder of its installation; 0 when there is none. */
-static int find_companion(const char *name, g4_buf *path)
+static int find_companion(const char *name, buffer *path)
 {
     static const char *const places[] = { "/", "/../share/gemma4/" };
     char self[PATH_MAX];
@@ -24,50 +24,50 @@ static int find_companion(const char *name, g4_buf *path)
     *slash = '\0';
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         path->len = 0;
-        g4_buf_str(path, self);
-        g4_buf_str(path, places[i]);
-        g4_buf_str(path, name);
+        buffer_str(path, self);
+        buffer_str(path, places[i]);
+        buffer_str(path, name);
         if (!path->failed && access(path->data, R_OK) == 0) return 1;
     }
     return 0;
 }
 
 /* text as one word of a shell command. */
-static void add_shell_word(g4_buf *b, const char *text)
+static void add_shell_word(buffer *b, const char *text)
 {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-";
     if (text[0] != '\0' && strspn(text, plain) == strlen(text)) {
-        g4_buf_str(b, text);
+        buffer_str(b, text);
         return;
     }
-    g4_buf_str(b, "'");
+    buffer_str(b, "'");
     for (; *text != '\0'; text++) {
         if (*text == '\'')
-            g4_buf_str(b, "'\\''");
+            buffer_str(b, "'\\''");
         else
-            g4_buf_add(b, text, 1);
+            buffer_add(b, text, 1);
     }
-    g4_buf_str(b, "'");
+    buffer_str(b, "'");
 }
 
 /* Say how a checkpoint becomes a model file. Its path without the ending, or without slashes at its end, is `stem`
  * bytes long. */
 static int advise_export(const char *path, size_t stem, const char *what)
 {
-    g4_buf command = { 0 }, script = { 0 }, target = { 0 };
-    g4_buf_add(&target, path, stem);
-    g4_buf_str(&target, ".g4");
-    g4_buf_str(&command, "python3 ");
+    buffer command = { 0 }, script = { 0 }, target = { 0 };
+    buffer_add(&target, path, stem);
+    buffer_str(&target, ".g4");
+    buffer_str(&command, "python3 ");
     add_shell_word(&command, find_companion("export.py", &script) ? script.data : "export.py");
-    g4_buf_str(&command, " ");
+    buffer_str(&command, " ");
     add_shell_word(&command, path);
-    g4_buf_str(&command, " -o ");
+    buffer_str(&command, " -o ");
     if (!target.failed) add_shell_word(&command, target.data);
     int status = say(FAILED, "%s is a %s, not a model file; convert it once with\n  %s", path, what,
                      command.failed ? "export.py" : command.data);
-    g4_buf_free(&command);
-    g4_buf_free(&script);
-    g4_buf_free(&target);
+    buffer_free(&command);
+    buffer_free(&script);
+    buffer_free(&target);
     return status;
 }
 
@@ -196,7 +196,7 @@ g4_session_options session_options(const arguments *a, progress_line *p)
     return (g4_session_options) { .n_ctx = a->n_ctx, .kv = (g4_kv_choice)a->kv, .progress = on_progress, .user = p };
 }
 
-int text_tokens(const g4_engine *e, const g4_buf *text, int specials, g4_token **ids, size_t *n)
+int text_tokens(const g4_engine *e, const buffer *text, int specials, g4_token **ids, size_t *n)
 {
     g4_error err;
     g4_engine_info info;

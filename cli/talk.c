@@ -13,13 +13,13 @@ int talk_attach(conversation *c, g4_part_kind kind, const char *path, int budget
     if (path[0] == '\0') return say(USAGE, "which file?");
     message_part *p = part_add(&c->pending, &c->n_pending, kind);
     if (p == NULL) return FAILED;
-    g4_buf_str(&p->text, path);
+    buffer_str(&p->text, path);
     p->budget = budget;
     int status = part_load(c, p); /* now, so that a wrong name is told at once */
     if (status == DONE)
         printf("goes with your next message\n");
     else
-        g4_buf_free(&c->pending[--c->n_pending].text);
+        buffer_free(&c->pending[--c->n_pending].text);
     return status;
 }
 
@@ -46,7 +46,7 @@ int talk_system(conversation *c, const char *text)
     }
     message_part *p = part_add(&parts, &n, G4_PART_TEXT);
     if (p == NULL) return FAILED;
-    g4_buf_str(&p->text, text);
+    buffer_str(&p->text, text);
     int status = message_add(c, G4_ROLE_SYSTEM, parts, n);
     if (status != DONE) return status;
     message newest = c->messages[c->n - 1]; /* from the end to the front */
@@ -98,7 +98,7 @@ static void talk_retry(conversation *c)
 
 /* The last message comes back to be sent again, as `text` or into the line to be changed there: *line gets it. Its
  * media stay with it. Nonzero when it is to be sent. */
-static int talk_edit(conversation *c, const char *text, g4_buf *line)
+static int talk_edit(conversation *c, const char *text, buffer *line)
 {
     int i = last_question(c);
     if (i < 0) {
@@ -106,10 +106,10 @@ static int talk_edit(conversation *c, const char *text, g4_buf *line)
         return 0;
     }
     message *m = &c->messages[i];
-    g4_buf_str(line, text);
+    buffer_str(line, text);
     for (int j = 0; j < m->n; j++) {
         if (m->parts[j].kind == G4_PART_TEXT) {
-            if (text[0] == '\0') g4_buf_add(line, m->parts[j].text.data, m->parts[j].text.len);
+            if (text[0] == '\0') buffer_add(line, m->parts[j].text.data, m->parts[j].text.len);
             continue;
         }
         message_part *p = part_add(&c->pending, &c->n_pending, m->parts[j].kind);
@@ -212,9 +212,9 @@ typedef enum { READ_LINE, SEND_LINE, LEAVE } next_step;
 
 /* Do what a line says that begins with a slash. The line becomes what the next one begins with, or what is to be
  * sent. */
-static next_step talk_do(conversation *c, g4_buf *line)
+static next_step talk_do(conversation *c, buffer *line)
 {
-    g4_buf next_line = { 0 };
+    buffer next_line = { 0 };
     next_step next = READ_LINE;
     char *name = line->data + 1, *rest = name + strcspn(name, " ");
     int command = 0;
@@ -238,7 +238,7 @@ static next_step talk_do(conversation *c, g4_buf *line)
     case TALK_QUIT: next = LEAVE; break;
     case N_TALK_COMMANDS: say(DONE, "there is no /%s; /help lists what there is", name); break;
     }
-    g4_buf_free(line);
+    buffer_free(line);
     *line = next_line;
     return next;
 }
@@ -246,11 +246,11 @@ static next_step talk_do(conversation *c, g4_buf *line)
 /* ---- The conversation -------------------------------------------------------------------------------- */
 
 /* A message of the user: pending media in front, then the line. */
-static void talk_send(conversation *c, const g4_buf *line)
+static void talk_send(conversation *c, const buffer *line)
 {
     message_part *p = part_add(&c->pending, &c->n_pending, G4_PART_TEXT);
     if (p == NULL) return;
-    g4_buf_add(&p->text, line->data, line->len);
+    buffer_add(&p->text, line->data, line->len);
     int before = c->n, status = message_add(c, G4_ROLE_USER, c->pending, c->n_pending);
     c->pending = NULL;
     c->n_pending = 0;
@@ -261,7 +261,7 @@ static void talk_send(conversation *c, const g4_buf *line)
 int talk(conversation *c)
 {
     line_history history = { 0 };
-    g4_buf line = { 0 };
+    buffer line = { 0 };
     if (!c->args->quiet) printf("%s. /help lists the commands, Ctrl-D ends.\n", c->info.name);
     for (;;) {
         line_end end = line_read("> ", &history, &line);
@@ -281,7 +281,7 @@ int talk(conversation *c)
         forget_interrupt(); /* the line or the answer was stopped, not the program */
         if (next == LEAVE || interrupted()) break;
     }
-    g4_buf_free(&line);
+    buffer_free(&line);
     history_free(&history);
     return interrupted();
 }

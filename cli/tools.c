@@ -10,7 +10,7 @@
 
 int tools_declare(conversation *c, const char *path)
 {
-    g4_buf json = { 0 };
+    buffer json = { 0 };
     g4_grammar *grammar = NULL;
     g4_error err;
     int status = file_read(path, &json);
@@ -19,11 +19,11 @@ int tools_declare(conversation *c, const char *path)
         status = say(FAILED, "%s: %s", path, err.message);
     }
     if (status != DONE) {
-        g4_buf_free(&json);
+        buffer_free(&json);
         return status;
     }
     g4_grammar_close(c->guide.tools);
-    g4_buf_free(&c->tools);
+    buffer_free(&c->tools);
     c->guide.tools = grammar;
     c->tools = json;
     return DONE;
@@ -32,7 +32,7 @@ int tools_declare(conversation *c, const char *path)
 /* ---- A program ---------------------------------------------------------------------------------- */
 
 /* The arguments of a call as an open file, so that neither side waits for the other; NULL when that cannot be. */
-static FILE *arguments_file(const g4_buf *json)
+static FILE *arguments_file(const buffer *json)
 {
     FILE *f = tmpfile();
     if (f == NULL) return NULL;
@@ -66,18 +66,18 @@ static pid_t start_program(const char *program, const char *name, int in, int *o
 }
 
 /* What a program writes, without the newlines at its end. */
-static void read_output(int fd, g4_buf *out)
+static void read_output(int fd, buffer *out)
 {
     char block[4096];
     ssize_t n;
     do {
         n = read(fd, block, sizeof block);
-        if (n > 0) g4_buf_add(out, block, (size_t)n);
+        if (n > 0) buffer_add(out, block, (size_t)n);
     } while (n > 0 || (n < 0 && errno == EINTR && !interrupted()));
     while (out->len > 0 && (out->data[out->len - 1] == '\n' || out->data[out->len - 1] == '\r')) out->len--;
 }
 
-static int run_tool(const char *program, const char *name, const g4_buf *json, g4_buf *result)
+static int run_tool(const char *program, const char *name, const buffer *json, buffer *result)
 {
     int output, code = 0;
     FILE *in = arguments_file(json);
@@ -100,16 +100,16 @@ static int run_tool(const char *program, const char *name, const g4_buf *json, g
 
 static int may_run(const arguments *a, const char *name)
 {
-    g4_buf line = { 0 };
+    buffer line = { 0 };
     if (a->yes) return 1;
     if (!isatty(STDIN_FILENO)) return 0;
     fprintf(stderr, "run %s %s? [y/N] ", a->tool_exec, name);
     int yes = line_read("", NULL, &line) == LINE_READ && line.len > 0 && (line.data[0] == 'y' || line.data[0] == 'Y');
-    g4_buf_free(&line);
+    buffer_free(&line);
     return yes;
 }
 
-static int answer_call(const arguments *a, const message_part *call, g4_buf *result)
+static int answer_call(const arguments *a, const message_part *call, buffer *result)
 {
     const char *name = buffer_text(&call->name);
     if (a->tool_exec == NULL) return line_read("result: ", NULL, result) == LINE_READ ? DONE : FAILED;
@@ -132,8 +132,8 @@ int tools_answer(conversation *c, int *answered)
             status = FAILED;
             break;
         }
-        g4_buf_add(&p->name, call->name.data, call->name.len);
-        g4_buf_add(&p->id, call->id.data, call->id.len);
+        buffer_add(&p->name, call->name.data, call->name.len);
+        buffer_add(&p->id, call->id.data, call->id.len);
         status = answer_call(c->args, call, &p->text);
     }
     *answered = status == DONE && n > 0;

@@ -24,31 +24,31 @@ static void choose_tools(conversation *c)
 /* --json-schema is a file, or the schema itself. */
 static int schema_grammar(conversation *c, const char *schema)
 {
-    g4_buf text = { 0 };
+    buffer text = { 0 };
     g4_error err;
     int status = DONE, is_text = schema[strspn(schema, " \t\n")] == '{';
     if (is_text)
-        g4_buf_str(&text, schema);
+        buffer_str(&text, schema);
     else
         status = file_read(schema, &text);
     if (status == DONE &&
         g4_grammar_from_schema(&c->guide.grammar, c->engine, buffer_text(&text), text.len, &err) != G4_OK) {
         status = say(FAILED, "%s: %s", is_text ? "--json-schema" : schema, err.message);
     }
-    g4_buf_free(&text);
+    buffer_free(&text);
     return status;
 }
 
 static int rules_grammar(conversation *c, const char *path)
 {
-    g4_buf text = { 0 };
+    buffer text = { 0 };
     g4_error err;
     int status = file_read(path, &text);
     if (status == DONE &&
         g4_grammar_from_rules(&c->guide.grammar, c->engine, buffer_text(&text), text.len, &err) != G4_OK) {
         status = say(FAILED, "%s: %s", path, err.message);
     }
-    g4_buf_free(&text);
+    buffer_free(&text);
     return status;
 }
 
@@ -78,45 +78,45 @@ static int keep_answer(conversation *c, const answer_writer *w)
             return FAILED;
         }
         if (p->kind != G4_PART_TEXT || !w->stopped)
-            g4_buf_add(&p->text, parts[i].text, parts[i].text_len);
+            buffer_add(&p->text, parts[i].text, parts[i].text_len);
         else if (!has_text)
-            g4_buf_add(&p->text, w->text.data, w->text.len);
+            buffer_add(&p->text, w->text.data, w->text.len);
         has_text |= p->kind == G4_PART_TEXT;
-        if (parts[i].name != NULL) g4_buf_str(&p->name, parts[i].name);
-        if (p->kind == G4_PART_TOOL_CALL) g4_buf_fmt(&p->id, "call_%d_%d", c->n, n_calls++);
+        if (parts[i].name != NULL) buffer_str(&p->name, parts[i].name);
+        if (p->kind == G4_PART_TOOL_CALL) buffer_fmt(&p->id, "call_%d_%d", c->n, n_calls++);
     }
     return message_add(c, G4_ROLE_MODEL, kept, n);
 }
 
-static void add_json_call(g4_buf *b, const message_part *call)
+static void add_json_call(buffer *b, const message_part *call)
 {
-    g4_buf_fmt(b, "{\"id\":\"%s\",\"type\":\"function\",\"function\":{\"name\":", buffer_text(&call->id));
-    g4_json_quote(b, buffer_text(&call->name), call->name.len); /* empty when the call never got to its name */
-    g4_buf_str(b, ",\"arguments\":");
-    g4_json_quote(b, call->text.data, call->text.len);
-    g4_buf_str(b, "}}");
+    buffer_fmt(b, "{\"id\":\"%s\",\"type\":\"function\",\"function\":{\"name\":", buffer_text(&call->id));
+    buffer_quote(b, buffer_text(&call->name), call->name.len); /* empty when the call never got to its name */
+    buffer_str(b, ",\"arguments\":");
+    buffer_quote(b, call->text.data, call->text.len);
+    buffer_str(b, "}}");
 }
 
 /* The members of the --json object beyond its content; returns the number of calls. */
-static int add_json_members(g4_buf *b, const message *m)
+static int add_json_members(buffer *b, const message *m)
 {
-    g4_buf thoughts = { 0 }, calls = { 0 };
+    buffer thoughts = { 0 }, calls = { 0 };
     int n_calls = 0;
     for (int i = 0; i < m->n; i++) {
         const message_part *p = &m->parts[i];
-        if (p->kind == G4_PART_THOUGHT) g4_buf_add(&thoughts, p->text.data, p->text.len);
+        if (p->kind == G4_PART_THOUGHT) buffer_add(&thoughts, p->text.data, p->text.len);
         if (p->kind != G4_PART_TOOL_CALL) continue;
-        if (n_calls++ > 0) g4_buf_str(&calls, ",");
+        if (n_calls++ > 0) buffer_str(&calls, ",");
         add_json_call(&calls, p);
     }
     if (thoughts.len > 0) {
-        g4_buf_str(b, ",\"reasoning\":");
-        g4_json_quote(b, thoughts.data, thoughts.len);
+        buffer_str(b, ",\"reasoning\":");
+        buffer_quote(b, thoughts.data, thoughts.len);
     }
-    if (n_calls > 0) g4_buf_fmt(b, ",\"tool_calls\":[%s]", buffer_text(&calls));
+    if (n_calls > 0) buffer_fmt(b, ",\"tool_calls\":[%s]", buffer_text(&calls));
     b->failed |= thoughts.failed | calls.failed;
-    g4_buf_free(&thoughts);
-    g4_buf_free(&calls);
+    buffer_free(&thoughts);
+    buffer_free(&calls);
     return n_calls;
 }
 
@@ -158,7 +158,7 @@ static int write_picture(const g4_image *image, const char *path)
 }
 
 /* Draw what the answer points at on the last picture of the conversation. */
-static int write_boxes(const conversation *c, const g4_buf *text)
+static int write_boxes(const conversation *c, const buffer *text)
 {
     const g4_image *image = last_picture(c);
     g4_box *boxes = NULL;
@@ -210,7 +210,7 @@ static int read_prompt(conversation *c, g4_chat **chat, g4_guide **guide)
  * answer is kept as far as it came. */
 static int take_answer(conversation *c, const answer_writer *w, int *again)
 {
-    g4_buf extra = { 0 };
+    buffer extra = { 0 };
     int status = DONE;
     if (c->args->max_tokens != 0) {
         status = keep_answer(c, w);
@@ -221,7 +221,7 @@ static int take_answer(conversation *c, const answer_writer *w, int *again)
     if (status == DONE && extra.failed) status = say(FAILED, "no memory for the answer");
     if (status == DONE && !*again) status = answer_end(w, &c->last, buffer_text(&extra));
     if (status == DONE && !*again && c->args->boxes != NULL) status = write_boxes(c, &w->text);
-    g4_buf_free(&extra);
+    buffer_free(&extra);
     return status == DONE ? interrupted() : status;
 }
 

@@ -404,3 +404,21 @@ size_t g4_token_bytes(const g4_engine *e, g4_token id, int skip_special, char *o
     const size_t n = g4_tokenizer_piece(&e->tokenizer, id, out, &special);
     return special && skip_special ? 0 : n;
 }
+
+g4_token_kind g4_token_get_kind(const g4_engine *e, g4_token id)
+{
+    if (!e || id < 0 || (uint32_t)id >= e->file.config.n_vocab) return G4_TOKEN_UNUSED;
+    const g4_config *c = &e->file.config;
+    const uint32_t media[] = { c->image_token, c->audio_token, c->video_token }; /* 0: there is none */
+    for (int i = 0; i < 3; i++)
+        if (id > 0 && (uint32_t)id == media[i]) return G4_TOKEN_MEDIA;
+    return g4_tokenizer_kind(&e->tokenizer, id);
+}
+
+int g4_token_is_stop(const g4_engine *e, g4_token id)
+{
+    const g4_config *c = e ? &e->file.config : NULL;
+    for (uint32_t i = 0; c && i < c->n_stop; i++)
+        if ((uint32_t)id == c->stop[i]) return 1;
+    return 0;
+}

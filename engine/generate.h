@@ -1,4 +1,4 @@
-/* generate.h - the floor of answers: guesses (draft.c) and generation (generate.c). */
+/* generate.h - the floor of answers: guesses (draft.c), choices (choose.c) and generation (generate.c). */
 #ifndef GEMMA4_GENERATE_H
 #define GEMMA4_GENERATE_H
 
@@ -9,8 +9,8 @@
 #define G4_DRAFT_MAX 7 /* guessed tokens evaluated together with a chosen one */
 _Static_assert(G4_DRAFT_MAX < G4_HEAD_ROWS, "the head computes the logits of a chosen token and its guesses at once");
 
-/* Positions past the timeline that are evaluated already, with guessed tokens; it lives as long as one reply. The session
- * has room for their states and logits. */
+/* Positions past the timeline that are evaluated already, with guessed tokens; it lives as long as one reply. The
+ * session has room for their states and logits. */
 typedef struct {
     g4_session *s;
     int wanted;                  /* it makes guesses at all */
@@ -31,6 +31,27 @@ g4_status g4_draft_evaluate(g4_draft *d, int waiting, int guess, g4_error *err);
 g4_status g4_draft_logits(g4_draft *d, int raw, g4_error *err);
 /* Choosing took so long, after `waited` tokens had to be evaluated. */
 void g4_draft_measure(g4_draft *d, int waited, double seconds);
+
+/* ---- Choices (choose.c) ---------------------------------------------------------------------------------- */
+
+/* Chooses the tokens of one reply, or one of them. */
+typedef struct {
+    g4_session *s;
+    const g4_sampling *sampling;
+    const g4_constraint *constraint; /* NULL: none */
+    int start;                       /* of the reply in the timeline */
+    int wants_all;                   /* the logits of all tokens are wanted beside the choice */
+    int waiting; /* chosen tokens behind the timeline that are not evaluated yet: no logits were needed since */
+    g4_draft draft;
+} g4_chooser;
+g4_status g4_check_choice(const g4_session *s, const g4_sampling *p, const g4_constraint *constraint, g4_error *err);
+/* The next token, of which the constraint has been told; -1 when none is allowed. */
+g4_status g4_chooser_next(g4_chooser *c, g4_token *token, g4_error *err);
+/* Evaluate the tokens that wait, with guesses at what follows if `guess`. */
+g4_status g4_chooser_evaluate(g4_chooser *c, int guess, g4_error *err);
+/* The log-probability that a logit stands for, and the n best tokens with theirs; log_sum: of g4_log_sum. */
+float g4_logprob(float logit, double log_sum);
+int g4_top_logprobs(const float *logits, int n_vocab, double log_sum, int n, g4_candidate *out);
 
 /* ---- Answers (generate.c) ------------------------------------------------------------------------------- */
 

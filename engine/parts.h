@@ -473,6 +473,8 @@ g4_status g4_tokenizer_encode(const g4_tokenizer *t, const g4_allocator *a, cons
 /* The bytes of one token; *special says whether it is a control token. id must be < n_vocab. At most 255 bytes,
  * written to out[256]. */
 size_t g4_tokenizer_piece(const g4_tokenizer *t, g4_token id, char *out, int *special);
+/* What the tokenizer alone can tell of an id: never G4_TOKEN_MEDIA. */
+g4_token_kind g4_tokenizer_kind(const g4_tokenizer *t, g4_token id);
 /* The control token of that exact name, or -1. */
 g4_token g4_tokenizer_special(const g4_tokenizer *t, const char *name, size_t len);
 
@@ -482,7 +484,7 @@ g4_token g4_tokenizer_special(const g4_tokenizer *t, const char *name, size_t le
  * -INFINITY never enters. Returns their number. */
 int g4_top(const float *score, int n, int k, g4_candidate *out);
 /* Logarithm of the sum of exponentials of n softcapped logits: what log-probabilities are relative to. */
-float g4_log_sum(const float *logits, int n);
+double g4_log_sum(const float *logits, int n);
 int g4_penalises(const g4_sampling *p); /* does it change logits by penalties or bias? */
 
 typedef struct { /* what a token is chosen from; plain arrays of the caller */

@@ -71,13 +71,13 @@ int g4_top(const float *score, int n, int k, g4_candidate *out)
     return have;
 }
 
-float g4_log_sum(const float *logits, int n)
+double g4_log_sum(const float *logits, int n)
 {
     float largest = logits[0];
     for (int i = 1; i < n; i++) largest = fmaxf(largest, logits[i]);
     double sum = 0;
     for (int i = 0; i < n; i++) sum += (double)expf(logits[i] - largest);
-    return largest + (float)log(sum);
+    return log(sum) + (double)largest;
 }
 
 /* ---- Penalties -------------------------------------------------------------------------------------- */

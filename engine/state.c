@@ -29,6 +29,8 @@ typedef struct {
     g4_read_fn read;
     void *user;
     uint64_t sum;
+    uint64_t bytes;  /* written so far */
+    int only_counts; /* nonzero: nothing is written */
     g4_error *err;
     g4_halt *halt;    /* of the call that saves or loads, or NULL */
     g4_status status; /* the first failure; later calls do nothing */
@@ -36,6 +38,8 @@ typedef struct {
 
 static void g4_state_put(g4_state_io *io, const void *data, size_t n)
 {
+    io->bytes += n;
+    if (io->only_counts) return;
     if (!io->status) io->status = g4_halt_check(io->halt, io->err);
     if (io->status) return;
     io->sum = g4_checksum_step(io->sum, g4_checksum(data, n));
@@ -74,37 +78,35 @@ static uint64_t g4_engine_fingerprint(g4_engine *e)
 
 /* ---- Saving --------------------------------------------------------------------------------------------- */
 
-static g4_status g4_state_write(const g4_session *s, g4_write_fn write, void *user, g4_error *err)
+static void g4_state_write(g4_state_io *io, const g4_session *s, uint64_t fingerprint)
 {
     const size_t hidden = s->e->file.config.hidden;
-    g4_state_io io = { .write = write, .user = user, .err = err, .halt = s->gate->halt };
     const g4_state_header h = { .magic = G4_STATE_MAGIC,
                                 .version = G4_STATE_VERSION,
                                 .endian = G4_FILE_ENDIAN,
-                                .fingerprint = g4_engine_fingerprint(s->e),
+                                .fingerprint = fingerprint,
                                 .kv = (uint32_t)s->kv.type,
                                 .n = (uint32_t)s->n,
                                 .n_media = (uint32_t)s->n_media,
                                 .n_caches = (uint32_t)s->kv.n_caches };
-    g4_state_put(&io, &h, sizeof h);
-    g4_state_put(&io, s->tokens, (size_t)s->n * sizeof *s->tokens);
+    g4_state_put(io, &h, sizeof h);
+    g4_state_put(io, s->tokens, (size_t)s->n * sizeof *s->tokens);
     for (int i = 0; i < s->n_media; i++) {
         const g4_soft *soft = s->media[i].soft;
         const g4_state_medium m = {
             (uint32_t)s->media[i].pos, (uint32_t)soft->token, (uint32_t)soft->n, 0, { soft->key[0], soft->key[1] }
         };
-        g4_state_put(&io, &m, sizeof m);
-        g4_state_put(&io, soft->rows, (size_t)soft->n * hidden * sizeof *soft->rows);
+        g4_state_put(io, &m, sizeof m);
+        g4_state_put(io, soft->rows, (size_t)soft->n * hidden * sizeof *soft->rows);
     }
     for (int i = 0; i < s->kv.n_caches; i++) {
         const g4_cache *c = &s->kv.caches[i];
         const uint32_t range[2] = { (uint32_t)c->first, (uint32_t)c->end };
-        g4_state_put(&io, range, sizeof range);
-        for (int p = c->first; p < c->end; p++) g4_state_put(&io, c->pages[p]->data, c->page_bytes);
+        g4_state_put(io, range, sizeof range);
+        for (int p = c->first; p < c->end; p++) g4_state_put(io, c->pages[p]->data, c->page_bytes);
     }
-    const uint64_t sum = io.sum;
-    g4_state_put(&io, &sum, sizeof sum);
-    return io.status;
+    const uint64_t sum = io->sum;
+    g4_state_put(io, &sum, sizeof sum);
 }
 
 g4_status g4_session_save(const g4_session *s, g4_write_fn write, void *user, g4_error *err)
@@ -112,8 +114,19 @@ g4_status g4_session_save(const g4_session *s, g4_write_fn write, void *user, g4
     g4_call call;
     if (!write) return g4_fail(err, G4_ERR_ARGUMENT, "write is NULL");
     g4_status status = g4_call_begin(&call, s, NULL, err);
-    if (!status) status = g4_state_write(s, write, user, err);
+    if (!status) {
+        g4_state_io io = { .write = write, .user = user, .err = err, .halt = &call.halt };
+        g4_state_write(&io, s, g4_engine_fingerprint(s->e));
+        status = io.status;
+    }
     return g4_call_end(&call, status);
+}
+
+uint64_t g4_session_saved_bytes(const g4_session *s)
+{
+    g4_state_io io = { .only_counts = 1 };
+    if (s) g4_state_write(&io, s, 0);
+    return io.bytes;
 }
 
 /* ---- Loading -------------------------------------------------------------------------------------------- */

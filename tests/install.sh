@@ -65,6 +65,15 @@ done
 ok "C++11 from there" in_empty $CXX -std=c++11 linked.cc -o linked_cxx $flags $shared
 ok "C++11 from there, runs" in_empty env LD_LIBRARY_PATH="$lib" ./linked_cxx "$here/$model"
 
+# The program is a client like any other: its sources, the installed header, the exported names.
+mkdir "$root/program"
+cp -r run.c cli "$root/usr/include/gemma4.h" "$root/program"
+# shellcheck disable=SC2086
+ok "the program, shared" \
+    sh -c "cd '$root/program' && $CC -std=c11 -O1 -pthread run.c cli/*.c -o gemma4 $flags $shared -lm"
+ok "the program, shared, runs" env LD_LIBRARY_PATH="$lib" "$root/program/gemma4" info -m "$model"
+ok "it takes all from the library" sh -c "readelf -d '$root/program/gemma4' | grep -q 'NEEDED.*libgemma4.so.$soversion'"
+
 ok "C11, shared, runs" env LD_LIBRARY_PATH="$lib" "$root/c_shared" "$model"
 ok "C++11, shared, runs" env LD_LIBRARY_PATH="$lib" "$root/cxx_shared" "$model"
 ok "C11, static, runs" "$root/c_static" "$model"

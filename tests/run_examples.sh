@@ -19,6 +19,7 @@ check() {
 talk() { printf 'Hello.\nAnd then?\n' | "$b/example_chat" "$model"; }
 check chat talk
 check tools "$b/example_tools" "$model"
+check loop "$b/example_loop" "$model"
 check structured "$b/example_structured" "$model"
 check threads "$b/example_threads" "$model"
 check picture "$b/example_picture" "$model" "$picture"

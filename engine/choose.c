@@ -1,0 +1,233 @@
+/* choose.c - the next token of a reply, from the logits behind it.
+ *
+ * What was chosen is evaluated as late as possible: where a constraint leaves one token only, that is after it, so that
+ * tokens in a row that had to come are read together and skip what a prompt skips. Of the head only as much is looked
+ * at as the choice depends on. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "generate.h"
+
+#define G4_WAIT_MAX 32 /* tokens chosen without logits that are evaluated together */
+#define G4_FEW 1024    /* tokens up to which a choice looks at them alone */
+
+g4_status g4_chooser_evaluate(g4_chooser *c, int guess, g4_error *err)
+{
+    const g4_status status = g4_draft_evaluate(&c->draft, c->waiting, guess, err);
+    if (!status) c->waiting = 0;
+    return status;
+}
+
+/* ---- Which tokens a choice depends on --------------------------------------------------------------------- */
+
+/* The tokens that a mask allows, in id (G4_FEW), ascending; -1: more. */
+static int g4_mask_few(const uint32_t *mask, int n_vocab, g4_token *id)
+{
+    int n = 0;
+    for (int word = 0; 32 * word < n_vocab; word++)
+        for (int i = 32 * word; mask[word] && i < g4_min_int(32 * word + 32, n_vocab); i++) {
+            if (!(mask[word] >> (i % 32) & 1)) continue;
+            if (n == G4_FEW) return -1;
+            id[n++] = i;
+        }
+    return n;
+}
+
+/* On how many of the best tokens a choice depends; 0: on all. */
+static int g4_choice_width(const g4_chooser *c)
+{
+    if (c->constraint || c->wants_all || g4_penalises(c->sampling)) return 0;
+    return c->sampling->temperature <= 0 ? 1 : c->sampling->top_k;
+}
+
+/* The tokens that may be among the k best, in id (at most G4_FEW, ascending), and their softcapped logits in s->work;
+ * without a look at the others. 0: look at all.
+ *
+ * Raw logits keep their order under softcap unless they are so near that they round alike, or change places by the
+ * kernel's error, 2^-21 cap. Up to 4 cap tanh(x / cap) rises by sech(4)^2 = 1 / 746 at least, so G4_CAP_NEAR of the cap
+ * apart they keep it. */
+#define G4_CAP_FAR 4.0f
+#define G4_CAP_NEAR 0x1p-10f
+static int g4_candidates(g4_session *s, int k, g4_token *id)
+{
+    const int n_vocab = (int)s->e->file.config.n_vocab, n_groups = (n_vocab + 15) / 16;
+    const float cap = s->e->file.config.softcap;
+    float score[G4_FEW];
+    if (s->ready != G4_READY_RAW || k > G4_FEW / 4 || g4_top(s->group_max, n_groups, k, s->candidates) < k) return 0;
+    const float best = s->candidates[0].logprob, kth = s->candidates[k - 1].logprob; /* k logits are that large */
+    if (cap != 0 && !(best <= G4_CAP_FAR * cap && kth >= -G4_CAP_FAR * cap)) return 0;
+    const float bar = kth - G4_CAP_NEAR * cap;
+    int n = 0;
+    for (int g = 0; g < n_groups; g++) {
+        if (s->group_max[g] < bar) continue;
+        for (int i = 16 * g; i < g4_min_int(16 * g + 16, n_vocab); i++) {
+            if (!(s->logits[i] >= bar)) continue;
+            if (n == G4_FEW) return 0;
+            score[n] = s->logits[i];
+            id[n++] = i;
+        }
+    }
+    if (cap != 0) s->e->compute.kernels->softcap(score, n, cap);
+    for (int i = 0; i < n; i++) s->work[id[i]] = score[i];
+    return n;
+}
+
+/* Softcapped logits of some tokens, ascending, in s->work: only their groups of the head are computed. */
+static g4_status g4_head_of_few(g4_session *s, const g4_token *id, int n, g4_error *err)
+{
+    int groups[G4_FEW], n_groups = 0;
+    for (int i = 0; i < n; i++)
+        if (n_groups == 0 || groups[n_groups - 1] != id[i] / 16) groups[n_groups++] = id[i] / 16;
+    return g4_timeline_head_groups(s, groups, n_groups, s->work, err);
+}
+
+/* ---- The choice --------------------------------------------------------------------------------------------- */
+
+/* What the constraint allows, in s->mask, and in few if that is not many: *n_few of them, -1: more. */
+static void g4_ask_constraint(g4_chooser *c, g4_token *few, int *n_few)
+{
+    g4_session *s = c->s;
+    const int n_vocab = (int)s->e->file.config.n_vocab;
+    memset(s->mask, 0xFF, ((size_t)n_vocab / 32 + 1) * sizeof *s->mask);
+    *n_few = -1;
+    if (c->constraint->mask(c->constraint->user, s->mask, n_vocab))
+        *n_few = 0;
+    else if (!c->wants_all)
+        *n_few = g4_mask_few(s->mask, n_vocab, few);
+}
+
+/* Logits that the choice depends on: of n_few tokens in s->work, or all in s->logits; *n_few becomes their number, or
+ * is not above 0. */
+static g4_status g4_chooser_logits(g4_chooser *c, g4_token *few, int *n_few, g4_error *err)
+{
+    g4_session *s = c->s;
+    const int k = g4_choice_width(c);
+    if (*n_few > 0 && s->ready == G4_READY_STATE) return g4_head_of_few(s, few, *n_few, err);
+    g4_status status = g4_draft_logits(&c->draft, k > 0, err);
+    if (status) return status;
+    for (int i = 0; i < *n_few; i++) s->work[few[i]] = s->logits[few[i]];
+    if (k > 0) *n_few = g4_candidates(s, k, few);
+    return k > 0 && *n_few == 0 ? g4_timeline_need_logits(s, err) : G4_OK;
+}
+
+/* The token to take next, -1 when none is allowed. What the constraint decides alone is not evaluated yet, and of the
+ * head only what it allows is computed, unless log-probabilities are wanted. */
+static g4_status g4_chooser_pick(g4_chooser *c, g4_token *token, g4_error *err)
+{
+    g4_session *s = c->s;
+    const int waited = c->waiting, constrained = c->constraint != NULL;
+    g4_token few[G4_FEW];
+    int n_few = -1;
+    *token = -1;
+    if (constrained) {
+        g4_ask_constraint(c, few, &n_few);
+        if (n_few == 0) return G4_OK;
+        if (n_few == 1 && !g4_penalises(c->sampling)) {
+            *token = few[0];
+            return c->waiting < g4_min_int(G4_WAIT_MAX, s->chunk) ? G4_OK : g4_chooser_evaluate(c, 0, err);
+        }
+    }
+    const double start = g4_seconds();
+    g4_status status = g4_chooser_evaluate(c, 1, err);
+    if (!status) status = g4_chooser_logits(c, few, &n_few, err);
+    if (status) return status;
+    g4_draft_measure(&c->draft, waited, g4_seconds() - start);
+    const g4_choice choice = { .n_vocab = (int)s->e->file.config.n_vocab,
+                               .logits = s->logits,
+                               .work = s->work,
+                               .few = n_few > 0 ? few : NULL,
+                               .n_few = n_few,
+                               .mask = constrained ? s->mask : NULL,
+                               .seen = s->seen,
+                               .candidates = s->candidates,
+                               .tokens = s->tokens,
+                               .n_tokens = s->n,
+                               .reply_start = c->start };
+    *token = g4_sample(&choice, c->sampling);
+    return G4_OK;
+}
+
+g4_status g4_chooser_next(g4_chooser *c, g4_token *token, g4_error *err)
+{
+    const g4_constraint *constraint = c->constraint;
+    const g4_status status = g4_chooser_pick(c, token, err);
+    if (!status && *token >= 0 && constraint && constraint->accept) constraint->accept(constraint->user, *token);
+    return status;
+}
+
+g4_status g4_check_choice(const g4_session *s, const g4_sampling *p, const g4_constraint *constraint, g4_error *err)
+{
+    if (s->n == 0) return g4_fail(err, G4_ERR_ARGUMENT, "nothing to continue: the timeline is empty");
+    if (!(p->temperature >= 0) || !isfinite(p->temperature) || p->top_k < 0 || !(p->top_p >= 0 && p->top_p <= 1) ||
+        !(p->min_p >= 0 && p->min_p <= 1) || !(p->repeat_penalty >= 0) || !isfinite(p->presence_penalty) ||
+        !isfinite(p->frequency_penalty))
+        return g4_fail(err, G4_ERR_ARGUMENT,
+                       "sampling: temperature, top_k and penalties must not be negative, top_p and min_p lie in 0..1");
+    if (p->n_bias < 0 || (p->n_bias > 0 && !p->bias))
+        return g4_fail(err, G4_ERR_ARGUMENT, "sampling: n_bias is %d and bias is %s", p->n_bias,
+                       p->bias ? "given" : "NULL");
+    if (constraint && !constraint->mask) return g4_fail(err, G4_ERR_ARGUMENT, "the constraint's mask is NULL");
+    return G4_OK;
+}
+
+/* ---- The choice alone ------------------------------------------------------------------------------------------ */
+
+static g4_status g4_timeline_choose(g4_session *s, const g4_choose_options *opt, g4_token *out, g4_error *err)
+{
+    static const g4_choose_options defaults = { 0 };
+    if (!opt) opt = &defaults;
+    g4_sampling recommended;
+    g4_sampling_recommended(s->e, &recommended);
+    g4_chooser c = { .s = s,
+                     .sampling = opt->sampling ? opt->sampling : &recommended,
+                     .constraint = opt->constraint,
+                     .start = opt->reply_start };
+    g4_status status = g4_check_choice(s, c.sampling, c.constraint, err);
+    if (status) return status;
+    if (c.start < 0 || c.start > s->n)
+        return g4_fail(err, G4_ERR_ARGUMENT, "a reply that starts at %d: the timeline has %d tokens", c.start, s->n);
+    g4_draft_open(&c.draft, s, 0);
+    status = g4_chooser_next(&c, out, err);
+    g4_draft_close(&c.draft);
+    return status;
+}
+
+g4_status g4_session_choose(g4_session *s, const g4_choose_options *opt, g4_token *out, g4_error *err)
+{
+    g4_call call;
+    if (!out) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
+    *out = -1;
+    g4_status status = g4_call_begin(&call, s, NULL, err);
+    if (!status) status = g4_timeline_choose(s, opt, out, err);
+    return g4_call_end(&call, status);
+}
+
+/* ---- What logits say ------------------------------------------------------------------------------------------ */
+
+float g4_logprob(float logit, double log_sum) { return (float)((double)logit - log_sum); }
+
+int g4_top_logprobs(const float *logits, int n_vocab, double log_sum, int n, g4_candidate *out)
+{
+    n = g4_top(logits, n_vocab, g4_min_int(n, n_vocab), out);
+    for (int i = 0; i < n; i++) out[i].logprob = g4_logprob(out[i].logprob, log_sum);
+    return n;
+}
+
+g4_token g4_logits_argmax(const g4_engine *e, const float *logits)
+{
+    g4_candidate best;
+    return e && logits && g4_top(logits, (int)e->file.config.n_vocab, 1, &best) == 1 ? best.token : -1;
+}
+
+float g4_logits_logprob(const g4_engine *e, const float *logits, g4_token id)
+{
+    if (!e || !logits || id < 0 || (uint32_t)id >= e->file.config.n_vocab) return -INFINITY;
+    return g4_logprob(logits[id], g4_log_sum(logits, (int)e->file.config.n_vocab));
+}
+
+int g4_logits_top(const g4_engine *e, const float *logits, int n, g4_candidate *out)
+{
+    if (!e || !logits || !out || n <= 0) return 0;
+    const int n_vocab = (int)e->file.config.n_vocab;
+    return g4_top_logprobs(logits, n_vocab, g4_log_sum(logits, n_vocab), n, out);
+}
