@@ -451,12 +451,13 @@ typedef enum {
     G4_STOP_MAX_TOKENS,
     G4_STOP_STRING,
     G4_STOP_CALLBACK,
-    G4_STOP_CONTEXT,   /* the context is full; the reply so far is kept */
-    G4_STOP_REPEAT,    /* 64 equal tokens or 8 equal blocks in a row */
-    G4_STOP_CONSTRAINT /* the constraint allowed nothing more */
+    G4_STOP_CONTEXT,    /* the context is full; the reply so far is kept */
+    G4_STOP_REPEAT,     /* 64 equal tokens or 8 equal blocks in a row */
+    G4_STOP_CONSTRAINT, /* the constraint allowed nothing more */
+    G4_STOP_CANCELED    /* with G4_ERR_CANCELED */
 } g4_stop;
-G4_API const char *g4_stop_name(
-    g4_stop stop); /* "stop", "length", "stop_string", "callback", "context", "repetition", "constraint" */
+/* "stop", "length", "stop_string", "callback", "context", "repetition", "constraint" or "canceled". */
+G4_API const char *g4_stop_name(g4_stop stop);
 
 typedef struct {
     g4_stop stop;
@@ -467,7 +468,8 @@ typedef struct {
 } g4_result;
 
 /* Continue the timeline. When this returns, every token that was output is in the timeline and evaluated, so that more
- * can follow. */
+ * can follow. A call that fails leaves the timeline as it was. A cancelled one returns G4_ERR_CANCELED with *out filled:
+ * what was generated and evaluated before stays, a token that was chosen and not yet evaluated does not. */
 G4_API g4_status g4_session_generate(g4_session *s, const g4_generate_options *opt, g4_result *out, g4_error *err);
 
 /* Loops of one's own. This one writes the tokens that g4_session_generate writes (which besides looks for stop strings,

@@ -220,7 +220,10 @@ int answer_generate(answer_writer *w, g4_session *s, const g4_constraint *constr
                                 .user = w };
     g4_error err;
     f->result = (g4_result) { .stop = G4_STOP_MAX_TOKENS, .stop_token = -1 };
-    if (a->max_tokens != 0 && g4_session_generate(s, &opt, &f->result, &err) != G4_OK) return report(&err);
+    if (a->max_tokens != 0 && g4_session_generate(s, &opt, &f->result, &err) != G4_OK) {
+        if (err.code != G4_ERR_CANCELED || !interrupted()) return report(&err);
+        f->result.stop = G4_STOP_CALLBACK; /* the answer ends here, and what there is of it counts */
+    }
     f->finish = g4_stop_name(w->stopped ? G4_STOP_STRING : f->result.stop);
     return DONE;
 }

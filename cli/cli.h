@@ -99,8 +99,9 @@ int report(const g4_error *err);
 /* From now on SIGINT, SIGTERM and SIGHUP ask the program to stop, and a second one stops it. A write to a closed
  * pipe is an error like any other. */
 void watch_signals(void);
-int interrupted(void);       /* 0, or the exit status of a program that was asked to stop */
-void forget_interrupt(void); /* Ctrl-C stopped an answer, not the program; other signals still do */
+int interrupted(void);             /* 0, or the exit status of a program that was asked to stop */
+void forget_interrupt(void);       /* Ctrl-C stopped an answer, not the program; other signals still do */
+g4_limits until_interrupted(void); /* of calls of the library: they end when the program is asked to stop */
 
 double seconds_now(void); /* of a clock that only goes forward */
 double per_second(double n, double seconds);

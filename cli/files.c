@@ -32,9 +32,10 @@ int report(const g4_error *err)
 
 /* ---- Signals ---------------------------------------------------------------------------------- */
 
-/* What a signal handler can reach: the signal that asked the program to stop, and the file to remove if it must stop at
- * once. */
+/* What a signal handler can reach: the signal that asked the program to stop, the flag that ends calls of the library,
+ * and the file to remove if the program must stop at once. */
 static volatile sig_atomic_t signal_seen;
+static g4_cancel signal_flag;
 static const char *volatile unfinished_path;
 
 static void on_signal(int number)
@@ -44,6 +45,7 @@ static void on_signal(int number)
         _exit(128 + number);
     }
     signal_seen = number;
+    g4_cancel_set(&signal_flag);
 }
 
 void watch_signals(void)
@@ -59,8 +61,12 @@ int interrupted(void) { return signal_seen == 0 ? 0 : 128 + (int)signal_seen; }
 
 void forget_interrupt(void)
 {
-    if (signal_seen == SIGINT) signal_seen = 0;
+    if (signal_seen != SIGINT) return;
+    signal_seen = 0;
+    g4_cancel_clear(&signal_flag);
 }
+
+g4_limits until_interrupted(void) { return (g4_limits) { .cancel = &signal_flag }; }
 
 /* ---- Clock ------------------------------------------------------------------------------------ */
 

@@ -37,9 +37,11 @@ int media_budget(const arguments *a, g4_part_kind kind)
 
 g4_media_options media_options(const arguments *a, int want_sound)
 {
-    return (g4_media_options) {
-        .ffmpeg = a->ffmpeg, .n_frames = a->frames, .fps = a->fps, .want_sound = want_sound && !a->no_video_audio
-    };
+    return (g4_media_options) { .ffmpeg = a->ffmpeg,
+                                .n_frames = a->frames,
+                                .fps = a->fps,
+                                .want_sound = want_sound && !a->no_video_audio,
+                                .limits = until_interrupted() };
 }
 
 /* What was just loaded tells its budget from here on: a picture by itself, a video by frames of our own. */

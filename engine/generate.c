@@ -19,6 +19,7 @@ const char *g4_stop_name(g4_stop stop)
     case G4_STOP_CONTEXT: return "context";
     case G4_STOP_REPEAT: return "repetition";
     case G4_STOP_CONSTRAINT: return "constraint";
+    case G4_STOP_CANCELED: return "canceled";
     }
     return "unknown";
 }
@@ -175,8 +176,9 @@ static g4_status g4_reply_run(g4_reply *r, g4_result *result, g4_error *err)
     g4_status status = r->s->ready == G4_READY_NOTHING ? g4_timeline_need_raw(r->s, err) : G4_OK;
     while (!status && !stopped) status = g4_reply_step(r, result, &stopped, err);
     if (!status) status = g4_chooser_evaluate(&r->next, 0, err);
+    if (status == G4_ERR_CANCELED) result->stop = G4_STOP_CANCELED;
     result->n_tokens -= r->next.waiting; /* those that could not be evaluated are not in the timeline */
-    g4_reply_flush(r, status || result->stop == G4_STOP_STRING);
+    g4_reply_flush(r, (status && status != G4_ERR_CANCELED) || result->stop == G4_STOP_STRING);
     return status;
 }
 

@@ -173,7 +173,7 @@ static void g4_test_deadline(g4_engine *e)
         .max_tokens = 1500, .ignore_stop_ids = 1, .no_guard = 1, .limits = { .seconds = 0.02 }
     };
     G4_EXPECT(g4_session_generate(s, &opt, &result, &err) == G4_ERR_CANCELED &&
-                  g4_session_n(s) == 20 + result.n_tokens && result.n_tokens < 1500,
+                  g4_session_n(s) == 20 + result.n_tokens && result.n_tokens < 1500 && result.stop == G4_STOP_CANCELED,
               "generate: %d tokens said, %d there: %s", result.n_tokens, g4_session_n(s) - 20, err.message);
     g4_session_close(s);
 }
