@@ -110,7 +110,8 @@ int model_open(g4_engine **out, arguments *a)
                               .huge_pages = a->huge_pages,
                               .log = on_log,
                               .user = a,
-                              .limits = until_interrupted() };
+                              .limits = until_interrupted(),
+                              .taps = a->taps };
     return g4_engine_open(out, &opt, &err) == G4_OK ? DONE : report(&err);
 }
 
@@ -194,9 +195,12 @@ void progress_end(progress_line *p)
 g4_session_options session_options(const arguments *a, progress_line *p)
 {
     *p = (progress_line) { .enabled = !a->quiet && isatty(STDERR_FILENO) };
-    return (g4_session_options) {
-        .n_ctx = a->n_ctx, .kv = (g4_kv_choice)a->kv, .progress = on_progress, .user = p, .limits = until_interrupted()
-    };
+    return (g4_session_options) { .n_ctx = a->n_ctx,
+                                  .kv = (g4_kv_choice)a->kv,
+                                  .progress = on_progress,
+                                  .user = p,
+                                  .limits = until_interrupted(),
+                                  .taps = a->taps };
 }
 
 int text_tokens(const g4_engine *e, const buffer *text, int specials, g4_token **ids, size_t *n)
