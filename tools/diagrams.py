@@ -306,6 +306,7 @@ TALK = (
     "./gemma4 --temp 0 --video examples/clip.y4m --audio examples/clip.wav -p 'Which digit is spoken?'",
     "./gemma4 --temp 0 --think --show-thoughts -p 'What is 47 + 38?'",
     "./gemma4 --temp 0 --tools examples/tools.json -p 'What is the weather in Oslo?'",
+    "./gemma4 --temp 0 --image examples/table.png -p 'Detect all shapes.' --boxes /tmp/boxes.png",
 )
 
 
@@ -315,7 +316,8 @@ def terminal(program):
     for command in TALK:
         ran = command.replace("./gemma4", program, 1) + " --quiet 2>&1"
         answer = subprocess.run(["sh", "-c", ran], stdout=subprocess.PIPE, text=True, check=True, stdin=subprocess.DEVNULL)
-        lines += ["$ " + command, *answer.stdout.rstrip("\n").split("\n"), ""]
+        said = answer.stdout.rstrip("\n").replace("}, {", "},\n {").split("\n")  # a list of boxes on several lines
+        lines += ["$ " + command, *said, ""]
     lines.pop()
     d = Drawing(860, 64 + 20 * len(lines), "A terminal: commands and what the bundled model answers")
     for i, tone in enumerate(("#ff5f57", "#febc2e", "#28c840")):
