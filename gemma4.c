@@ -137,7 +137,8 @@ struct g4_pass {
     int n;                 /* rows of this pass */
     int first;             /* rows before this one have gone as far as anybody reads */
     int first_wanted;      /* rows from this one on want logits */
-    const g4_layer *layer; /* where the rows are */
+    const g4_layer *layer; /* where the rows are; NULL: in none */
+    const g4_taps *taps;   /* who sees what is computed; NULL: nobody */
     g4_row *rows;          /* (n): first those that want no logits, then the others */
     int *place;            /* (n): which of `rows` the caller's row i became */
 
@@ -243,6 +244,53 @@ void g4_model_close(g4_model *m)
     g4_free(m->a, m->layers);
     g4_free(m->a, m->kv_shapes);
     memset(m, 0, sizeof *m);
+}
+
+/* ---- Taps ----------------------------------------------------------------------------------------------
+ *
+ * Who asks for it sees every activation that MODEL.md names: below, one line for each. */
+
+void g4_tap_send(const g4_taps *taps, const g4_compute *c, const g4_tap *tap)
+{
+    if (taps && !g4_pool_halted(c->pool)) taps->fn(taps->user, tap);
+}
+
+/* n rows from `row` on, whose values (n, stride) or ids these are. */
+static void g4_tap_show(const g4_pass *p, const char *name, int row, int n, const float *values, const int32_t *ids,
+                        size_t stride, int cols)
+{
+    g4_tap_send(p->taps, p->model->compute,
+                &(g4_tap) { .name = name,
+                            .layer = p->layer ? (int)(p->layer - p->model->layers) : -1,
+                            .pos = p->rows[row].pos,
+                            .n_rows = n,
+                            .n_cols = cols,
+                            .stride = stride,
+                            .values = values,
+                            .ids = ids });
+}
+
+/* Rows [first, n) of x (rows, stride). */
+static void g4_tap_rows(const g4_pass *p, const char *name, const float *x, size_t stride, int cols)
+{
+    if (p->taps) g4_tap_show(p, name, p->first, p->n - p->first, x + (size_t)p->first * stride, NULL, stride, cols);
+}
+
+static void g4_tap_ids(const g4_pass *p, const char *name, const int32_t *ids, int cols)
+{
+    const size_t stride = (size_t)cols;
+    if (p->taps) g4_tap_show(p, name, p->first, p->n - p->first, NULL, ids + (size_t)p->first * stride, stride, cols);
+}
+
+static void g4_tap_acts(const g4_pass *p, const char *name, const g4_acts *a, int cols)
+{
+    g4_tap_rows(p, name, a->x, a->x_stride, cols);
+}
+
+/* x (rows, hidden): the stream, or what a branch reads of it or adds to it. */
+static void g4_tap_hidden(const g4_pass *p, const char *name, const float *x)
+{
+    g4_tap_rows(p, name, x, p->normed.x_stride, (int)p->model->config->hidden);
 }
 
 /* ---- 2. Norms and RoPE -------------------------------------------------------------------------------
@@ -431,6 +479,7 @@ static void g4_mlp(g4_pass *p, float *out)
     const g4_share all = { 0, p->first, p->n };
     g4_matmul_geglu(compute, &h, &gate_up, &p->normed, &all, 1);
     g4_acts_ready_rows(compute, &h, p->first, p->n, mlp_dim);
+    g4_tap_acts(p, "mlp_hidden", &h, mlp_dim);
     const g4_product down = { .w = &w->down, .y = out, .stride = p->normed.x_stride, .first = p->first, .end = p->n };
     g4_matmul(compute, &down, 1, &h);
 }
@@ -543,7 +592,8 @@ static void g4_gather_row(const g4_task *task, int i)
     }
 }
 
-/* out = rmsnorm(dense, mlp_post_norm1) + rmsnorm(sum over the chosen experts of weight * output, mlp_post_norm2) */
+/* out = rmsnorm(dense, mlp_post_norm1) + rmsnorm(sum over the chosen experts of weight * output, mlp_post_norm2); the
+ * sum stays in the inner row. */
 static void g4_combine_row(const g4_task *task, int i)
 {
     const g4_pass *p = task->job;
@@ -559,9 +609,18 @@ static void g4_combine_row(const g4_task *task, int i)
         const float *y = p->expert_out + (size_t)p->gathered_row[k] * stride, g = p->gain[k];
         for (int h = 0; h < hidden; h++) sum[h] += g * y[h];
     }
-    kernels->rmsnorm(sum, sum, p->layer->mlp_post_norm2, hidden, c->eps);
+    kernels->rmsnorm(out, sum, p->layer->mlp_post_norm2, hidden, c->eps);
     kernels->rmsnorm(dense, dense, p->layer->mlp_post_norm1, hidden, c->eps);
-    for (int h = 0; h < hidden; h++) out[h] = dense[h] + sum[h];
+    for (int h = 0; h < hidden; h++) out[h] += dense[h];
+}
+
+/* What the experts read: a row has it once for each of its own, among the gathered ones. */
+static void g4_tap_gathered(const g4_pass *p, const char *name)
+{
+    const int used = (int)p->model->config->n_experts_used, hidden = (int)p->model->config->hidden;
+    for (int row = p->first; p->taps && row < p->n; row++)
+        g4_tap_show(p, name, row, 1, g4_acts_row(&p->gathered, p->gathered_row[row * used]), NULL, p->gathered.x_stride,
+                    hidden);
 }
 
 /* out = the dense MLP and the chosen experts, each through a norm, for rows [first, n). */
@@ -571,21 +630,28 @@ static void g4_experts(g4_pass *p)
     const g4_compute *compute = p->model->compute;
     const g4_layer *w = p->layer;
     g4_mlp(p, p->dense);
+    g4_tap_hidden(p, "dense_out", p->dense);
 
     const g4_acts input = g4_acts_as(&p->inner, (int)c->hidden);
     const g4_product router = {
         .w = &w->router, .y = p->route, .stride = g4_round_up(c->n_experts, 16), .first = p->first, .end = p->n
     };
     g4_each_row(p, g4_router_input_row);
+    g4_tap_hidden(p, "router_norm", input.x);
     g4_matmul(compute, &router, 1, &input);
     g4_each_row(p, g4_route_row);
+    g4_tap_rows(p, "router", p->route, router.stride, (int)c->n_experts);
+    g4_tap_ids(p, "router_ids", p->expert, (int)c->n_experts_used);
+    g4_tap_rows(p, "router_weights", p->gain, c->n_experts_used, (int)c->n_experts_used);
 
     const int n = g4_assign_experts(p), n_gathered = (p->n - p->first) * (int)c->n_experts_used;
     g4_each_row(p, g4_gather_row);
+    g4_tap_gathered(p, "moe_norm");
     g4_matmul_geglu(compute, &p->expert_hidden, &w->experts_gate_up, &p->gathered, p->shares, n);
     g4_acts_ready_rows(compute, &p->expert_hidden, 0, n_gathered, (int)c->expert_dim);
     g4_matmul_shares(compute, p->expert_out, p->normed.x_stride, &w->experts_down, &p->expert_hidden, p->shares, n);
     g4_each_row(p, g4_combine_row);
+    g4_tap_hidden(p, "experts_out", input.x);
 }
 
 /* ---- 6. Per-layer inputs -----------------------------------------------------------------------------------
@@ -675,26 +741,36 @@ static int g4_layer_run(g4_pass *p, int index)
     /* x += rmsnorm(o . attention(q . a, k . a, v . a)), a = rmsnorm(x). Layers behind the sharing point own no k and v;
      * where V is K there is no v. */
     g4_norm(p, w->attn_norm);
+    g4_tap_hidden(p, "attn_norm", p->normed.x);
     const g4_product q_k_v[] = { { .w = &w->q, .y = p->q, .stride = q_cols, .first = first_query, .end = p->n },
                                  { .w = &w->k, .y = p->k, .stride = kv_cols, .first = p->first, .end = p->n },
                                  { .w = &w->v, .y = p->v, .stride = kv_cols, .first = p->first, .end = p->n } };
     g4_matmul(m->compute, q_k_v, 3, &p->normed);
     g4_each_row(p, g4_heads_row);
+    g4_tap_rows(p, "q", p->q, q_cols, attention_dim);
+    if (w->is_owner) g4_tap_rows(p, "k", p->k, kv_cols, (int)(w->cfg.n_kv_heads * w->cfg.head_dim));
+    if (w->is_owner) g4_tap_rows(p, "v", p->v, kv_cols, (int)(w->cfg.n_kv_heads * w->cfg.head_dim));
     p->first = first_query;
     if (p->first == p->n) return 0;
     g4_attention(p, &attention);
     g4_acts_ready_rows(m->compute, &attention, p->first, p->n, attention_dim);
+    g4_tap_acts(p, "attn_heads", &attention, attention_dim);
     const g4_product o = { .w = &w->o, .y = p->out, .stride = hidden, .first = p->first, .end = p->n };
     g4_matmul(m->compute, &o, 1, &attention);
+    g4_tap_hidden(p, "attn_out", p->out);
     g4_add_normed(p, w->attn_post_norm);
+    g4_tap_hidden(p, "attn_post_norm", p->out);
 
     /* x += rmsnorm(down . (gelu(gate . m) * up . m)), m = rmsnorm(x); on the 26B with experts beside it. */
     g4_norm(p, w->mlp_norm);
+    g4_tap_hidden(p, "mlp_norm", p->normed.x);
     if (w->cfg.flags & G4_LAYER_MOE)
         g4_experts(p);
     else
         g4_mlp(p, p->out);
+    g4_tap_hidden(p, "mlp_out", p->out);
     g4_add_normed(p, w->mlp_post_norm);
+    g4_tap_hidden(p, "mlp_post_norm", p->out);
 
     /* x += rmsnorm(proj . (gelu(gate . x) * the layer's input)): E2B and E4B. */
     if (c->ple_dim) {
@@ -702,13 +778,18 @@ static int g4_layer_run(g4_pass *p, int index)
             .w = &w->ple_gate, .y = gate.x, .stride = gate.x_stride, .first = p->first, .end = p->n
         };
         const g4_product proj = { .w = &w->ple_proj, .y = p->out, .stride = hidden, .first = p->first, .end = p->n };
+        g4_tap_rows(p, "ple_in", p->ple_inputs + index * (int)c->ple_dim, (size_t)p->ple_cols, (int)c->ple_dim);
         g4_take_stream(p);
         g4_matmul(m->compute, &gates, 1, &p->normed);
         g4_each_row(p, g4_ple_gate_row);
+        g4_tap_acts(p, "ple_hidden", &gate, (int)c->ple_dim);
         g4_matmul(m->compute, &proj, 1, &gate);
+        g4_tap_hidden(p, "ple_out", p->out);
         g4_add_normed(p, w->ple_norm);
+        g4_tap_hidden(p, "ple_norm", p->out);
     }
     if (w->cfg.flags & G4_LAYER_SCALAR) g4_scale(p);
+    g4_tap_hidden(p, "layer_out", p->x);
     return 1;
 }
 
@@ -753,14 +834,17 @@ static void g4_place_rows(g4_pass *p, const g4_row *rows, int n)
     }
 }
 
-void g4_forward(g4_model *m, const g4_row *rows, int n)
+void g4_forward(g4_model *m, const g4_row *rows, int n, const g4_taps *taps)
 {
     const g4_config *c = m->config;
     g4_pass *p = m->pass;
     p->n = n;
     p->first = 0;
+    p->layer = NULL;
+    p->taps = taps;
     g4_place_rows(p, rows, n);
     g4_each_row(p, g4_embed_row);
+    g4_tap_hidden(p, "embed", p->x);
     if (c->ple_dim) {
         g4_take_stream(p);
         g4_ple_inputs(p, 0, p->first_wanted, m->last_owner);
@@ -850,6 +934,20 @@ void g4_head(g4_model *m, const float *const *states, int n, float *logits, size
     g4_head_inputs(&job, n);
     g4_matmul(m->compute, &head, 1, &m->pass->normed);
     for (int i = 0; i < n; i++) g4_head_softcap(m, logits + (size_t)i * stride);
+}
+
+void g4_tap_head(g4_model *m, float *logits, size_t stride)
+{
+    g4_pass *p = m->pass;
+    p->layer = NULL;
+    for (int row = 0, n; row < p->n; row += n) {
+        const float *states[G4_HEAD_ROWS];
+        n = g4_min_int(G4_HEAD_ROWS, p->n - row);
+        for (int i = 0; i < n; i++) states[i] = g4_stream(p, row + i);
+        g4_head(m, states, n, logits, stride);
+        g4_tap_show(p, "norm", row, n, p->normed.x, NULL, p->normed.x_stride, (int)m->config->hidden);
+        g4_tap_show(p, "logits", row, n, logits, NULL, stride, (int)m->config->n_vocab);
+    }
 }
 
 void g4_head_raw(g4_model *m, const float *state, float *logits, float *group_max)

@@ -97,6 +97,28 @@ typedef struct {             /* when a call must end; zeroed: never */
     uint64_t reserved[2];
 } g4_limits;
 
+/* ---- Taps: every activation, by its name in MODEL.md ------------------------------------------- */
+
+typedef struct {
+    const char *name;    /* "layer_out", "vision.layer_out"; the sections of MODEL.md end with these names */
+    int layer;           /* -1: of no layer */
+    int pos;             /* of the first row: a position of the timeline; in towers a patch, frame or soft token */
+    int n_rows, n_cols;  /* rows of positions that follow each other */
+    size_t stride;       /* values from one row to the next */
+    const float *values; /* (n_rows, stride); NULL: ids */
+    const int32_t *ids;  /* (n_rows, stride): the experts that were chosen; else NULL */
+    uint64_t reserved[4];
+} g4_tap;
+/* Called in the order of computation, from the thread that is inside the g4_ function and never from a worker. What it
+ * is shown is valid during the call. It runs inside a forward pass: of the engine and its sessions it may call
+ * g4_session_cancel and nothing else. */
+typedef void (*g4_tap_fn)(void *user, const g4_tap *tap);
+typedef struct {
+    g4_tap_fn fn; /* NULL: nobody looks */
+    void *user;
+    uint64_t reserved[2];
+} g4_taps;
+
 /* ---- Engine: the weights, read-only and shared ------------------------------------------------- */
 
 typedef int32_t g4_token;
@@ -113,8 +135,10 @@ typedef struct {
     const g4_allocator *allocator; /* NULL: malloc and free; copied */
     g4_log_fn log;                 /* NULL: silent */
     void *user;                    /* for log */
-    g4_limits limits; /* of each call that has no session and no options of its own: encoding, grammars, prefault */
-    uint64_t reserved[4];
+    g4_limits limits;    /* of each call that has no session and no options of its own: encoding, grammars, prefault */
+    const g4_taps *taps; /* see what the towers compute, one picture or sound at a time, also of media that were
+                            encoded before; copied. NULL: nobody looks */
+    uint64_t reserved[3];
 } g4_engine_options;
 
 typedef struct {
@@ -310,7 +334,11 @@ typedef struct {
     g4_progress_fn progress; /* prompt evaluation */
     void *user;
     g4_limits limits; /* of each call, beside those of g4_generate_options */
-    uint64_t reserved[4];
+    /* See what the decoder computes for every token that is evaluated: then prompts skip no layer, every token gets
+     * logits, and nothing is guessed. Slower, with the same results. Copied, and a fork has them too; NULL: nobody
+     * looks */
+    const g4_taps *taps;
+    uint64_t reserved[3];
 } g4_session_options;
 
 typedef struct {        /* bytes; what a session of that size needs at most */

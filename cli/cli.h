@@ -13,6 +13,7 @@
  *   turn.c      a turn of the model: from the conversation to its answer
  *   talk.c      the chat on a terminal
  *   towers.c    what the towers read and make: encode, mel, patches
+ *   dump.c      activations into a file
  *   inspect.c   the other commands below the chat template
  *   bench.c     speed
  *   run.c       the options, one question and one answer, main
@@ -54,7 +55,7 @@ enum { MAX_LIST = 64 }; /* of --stop, of --logit-bias */
 
 /* What an option sets. Zero, NULL, and -1 or NAN where zero is a value of its own, mean that it was not given. */
 typedef struct {
-    const char *model, *system, *isa, *session, *output, *tokens, *nll, *lengths, *ffmpeg, *template_name;
+    const char *model, *system, *isa, *session, *output, *dump, *tokens, *nll, *lengths, *ffmpeg, *template_name;
     const char *messages, *tools, *tool_choice, *tool_exec, *json_schema, *grammar, *boxes;
     g4_buf found_model; /* the default of -m */
     input *inputs;
@@ -71,6 +72,7 @@ typedef struct {
     double temperature, top_p, min_p;                           /* NAN */
     double repeat_penalty, presence_penalty, frequency_penalty; /* NAN */
     double fps, seed;
+    const g4_taps *taps; /* see the activations; NULL: nobody does */
 } arguments;
 
 /* ---- Messages, signals, clock, files (files.c) ------------------------------------------------- */
@@ -280,6 +282,18 @@ typedef struct {
 } soft_list;
 int soft_list_encode(soft_list *s, g4_engine *e, const arguments *a, const input *file);
 void soft_list_free(g4_engine *e, soft_list *s);
+
+/* ---- Activations (dump.c) ------------------------------------------------------------------------ */
+
+typedef struct dump_tensor dump_tensor;
+typedef struct { /* activations, each a tensor of all rows that its tap was shown; zeroed it is empty */
+    dump_tensor *tensors;
+    size_t n, last; /* last: the tensor that was found last */
+    int failed;     /* memory ran out */
+} dump;
+void dump_tap(void *d, const g4_tap *tap);       /* a g4_tap_fn */
+int dump_write(const dump *d, output_file *out); /* as safetensors */
+void dump_free(dump *d);
 
 /* ---- Commands (towers.c, inspect.c, bench.c) --------------------------------------------------------------- */
 

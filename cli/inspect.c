@@ -243,16 +243,36 @@ static int on_row(void *user, int index, const float *logits)
     return output_write(&w->out, logits, w->bytes);
 }
 
+/* Evaluate the prompt; logits go to the file of -o, if there is one. */
 static int write_logits(logits_writer *w, g4_session *s, const expanded_prompt *x, int all)
 {
     g4_error err;
     g4_prompt prompt = { .tokens = x->ids, .n = (int)x->n, .media = x->media, .n_media = x->n_media };
+    all = all && w->out.f != NULL;
     g4_status result =
         all ? g4_session_eval_all(s, &prompt, on_row, w, &err) : g4_session_eval_prompt(s, &prompt, &err);
-    if (result == G4_ERR_CANCELED && !interrupted() && ferror(w->out.f)) return DONE; /* closing says why */
+    if (result == G4_ERR_CANCELED && !interrupted() && w->out.f != NULL && ferror(w->out.f))
+        return DONE; /* closing says why */
     if (result != G4_OK) return report(&err);
-    if (!all) on_row(w, 0, g4_session_logits(s));
+    if (!all && w->out.f != NULL) on_row(w, 0, g4_session_logits(s));
     return DONE;
+}
+
+/* Logits and activations of the prompt into their files. */
+static int write_outputs(const arguments *a, const g4_engine_info *info, g4_session *s, const expanded_prompt *x,
+                         const dump *d)
+{
+    logits_writer writer = { .bytes = (size_t)info->n_vocab * sizeof(float) };
+    output_file activations = { 0 };
+    int status = a->output != NULL ? output_open(&writer.out, a->output) : DONE;
+    if (status == DONE) status = write_logits(&writer, s, x, a->all);
+    status = output_close(&writer.out, status);
+    if (status == DONE && a->dump != NULL) status = output_open(&activations, a->dump);
+    if (status == DONE && a->dump != NULL) status = dump_write(d, &activations);
+    status = output_close(&activations, status);
+    if (status == DONE && a->output != NULL) fprintf(stderr, "shape %d %d\n", writer.n, info->n_vocab);
+    if (status == DONE && a->dump != NULL) fprintf(stderr, "tensors %zu\n", d->n);
+    return status;
 }
 
 int run_logits(arguments *a)
@@ -262,29 +282,30 @@ int run_logits(arguments *a)
     g4_engine_info info;
     g4_error err;
     progress_line progress;
-    logits_writer writer = { 0 };
+    dump activations = { 0 };
+    const g4_taps taps = { .fn = dump_tap, .user = &activations };
     g4_token *ids = NULL;
     expanded_prompt x = { 0 };
     size_t n = 0;
     if (a->tokens == NULL) return say(USAGE, "logits needs --tokens LIST or --tokens @FILE");
-    if (a->output == NULL) return say(USAGE, "logits needs -o FILE");
+    if (a->output == NULL && a->dump == NULL) return say(USAGE, "logits needs -o FILE or --dump FILE");
+    if (a->dump != NULL) a->taps = &taps;
     int status = model_open(&e, a);
-    if (status != DONE) return status;
-    g4_engine_get_info(e, &info);
-    g4_session_options setup = session_options(a, &progress);
-    status = option_ids(a, info.n_vocab, &ids, &n);
+    if (status == DONE) {
+        g4_engine_get_info(e, &info);
+        status = option_ids(a, info.n_vocab, &ids, &n);
+    }
     if (status == DONE) status = expand(&x, e, a, ids, n);
+    g4_session_options setup = session_options(a, &progress);
     if (status == DONE && g4_session_open(&s, e, &setup, &err) != G4_OK) status = report(&err);
-    if (status == DONE) status = output_open(&writer.out, a->output);
-    writer.bytes = (size_t)info.n_vocab * sizeof(float);
-    if (status == DONE) status = write_logits(&writer, s, &x, a->all);
+    if (status == DONE) status = write_outputs(a, &info, s, &x, &activations);
     progress_end(&progress);
-    status = output_close(&writer.out, status);
-    if (status == DONE) fprintf(stderr, "shape %d %d\n", writer.n, info.n_vocab);
     free(ids);
     g4_session_close(s);
     expanded_free(e, &x);
     g4_engine_close(e);
+    dump_free(&activations);
+    a->taps = NULL;
     return status;
 }
 

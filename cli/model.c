@@ -109,7 +109,8 @@ int model_open(g4_engine **out, arguments *a)
                               .lock_memory = a->lock_memory,
                               .huge_pages = a->huge_pages,
                               .log = on_log,
-                              .user = a };
+                              .user = a,
+                              .taps = a->taps };
     return g4_engine_open(out, &opt, &err) == G4_OK ? DONE : report(&err);
 }
 
@@ -193,7 +194,9 @@ void progress_end(progress_line *p)
 g4_session_options session_options(const arguments *a, progress_line *p)
 {
     *p = (progress_line) { .enabled = !a->quiet && isatty(STDERR_FILENO) };
-    return (g4_session_options) { .n_ctx = a->n_ctx, .kv = (g4_kv_choice)a->kv, .progress = on_progress, .user = p };
+    return (g4_session_options) {
+        .n_ctx = a->n_ctx, .kv = (g4_kv_choice)a->kv, .progress = on_progress, .user = p, .taps = a->taps
+    };
 }
 
 int text_tokens(const g4_engine *e, const g4_buf *text, int specials, g4_token **ids, size_t *n)

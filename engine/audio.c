@@ -109,19 +109,41 @@ typedef struct { /* of one worker */
     float *conv0_out;        /* (2 * TILE + 1, 64, conv0): outputs of the first convolution that a tile reads */
 } g4_hearing_work;
 
+typedef enum { /* what taps see of a layer */
+               G4_HEARING_FF1_NORM,
+               G4_HEARING_FF1_OUT,
+               G4_HEARING_ATTN_NORM,
+               G4_HEARING_Q,
+               G4_HEARING_K,
+               G4_HEARING_V,
+               G4_HEARING_ATTN_HEADS,
+               G4_HEARING_ATTN_OUT,
+               G4_HEARING_ATTN_POST_NORM,
+               G4_HEARING_CONV_NORM,
+               G4_HEARING_CONV_GATED,
+               G4_HEARING_CONV_MID_NORM,
+               G4_HEARING_CONV_OUT,
+               G4_HEARING_FF2_NORM,
+               G4_HEARING_FF2_OUT,
+               G4_HEARING_LAYER_OUT,
+               G4_HEARING_N_KEPT
+} g4_hearing_kept;
+
 typedef struct { /* shared by the pieces, each of which writes only its own tokens */
     const g4_hearing *tower;
     const g4_kernels *kernels;
     const g4_hearing_layer *layer;
     const g4_audio *block;
     g4_mel mel;
-    int frames, times, n;   /* log-mel frames; times behind the first convolution; tokens */
-    float *log_mel;         /* (frames, 128) */
-    float *h;               /* (n, hidden): the residual stream */
-    float *q, *k, *v;       /* (n, hidden) */
-    float *gated;           /* (n, hidden): what the depthwise convolution reads */
-    float *rows;            /* (n, text hidden): the result */
-    g4_hearing_work *works; /* one per worker */
+    int frames, times, n;                          /* log-mel frames; times behind the first convolution; tokens */
+    float *log_mel;                                /* (frames, 128) */
+    float *h;                                      /* (n, hidden): the residual stream */
+    float *q, *k, *v;                              /* (n, hidden) */
+    float *gated;                                  /* (n, hidden): what the depthwise convolution reads */
+    float *rows;                                   /* (n, text hidden): the result */
+    const g4_taps *taps;                           /* or NULL */
+    g4_kept kept[G4_HEARING_N_KEPT], projected[2]; /* of a layer; behind the last one: projected, and its norm */
+    g4_hearing_work *works;                        /* one per worker */
     g4_blocks memory;
 } g4_hearing_run;
 
@@ -238,13 +260,16 @@ static g4_view g4_hearing_silu(const g4_hearing_run *r, g4_view y, g4_view x)
     return g4_view_as(y, x.n, x.cols);
 }
 
-/* h = h + residual_weight * rmsnorm(clamp(down(silu(up(rmsnorm(clamp(h)))))))      Gemma4AudioFeedForward */
+/* h = h + residual_weight * rmsnorm(clamp(down(silu(up(rmsnorm(clamp(h)))))))      Gemma4AudioFeedForward
+ * kept: of the norm, and of what down gives. */
 static void g4_hearing_feed_forward(const g4_hearing_run *r, const g4_hearing_work *w, const g4_hearing_ff *ff,
-                                    g4_view h)
+                                    g4_view h, const g4_kept kept[2], int piece)
 {
     const g4_view x = g4_hearing_norm(r, w->inputs, h, ff->norm);
+    g4_keep(&kept[0], piece, x);
     const g4_view up = g4_linear_apply(&w->linear, &ff->up, w->outputs, x);
     const g4_view y = g4_linear_apply(&w->linear, &ff->down, w->outputs, g4_hearing_silu(r, w->inputs, up));
+    g4_keep(&kept[1], piece, y);
     g4_view_add(h, r->tower->config->a_residual_weight, g4_hearing_norm(r, y, y, ff->post_norm));
 }
 
@@ -261,14 +286,18 @@ static void g4_hearing_qkv_piece(const g4_task *task, int piece)
     const g4_view q = g4_tower_tile(r->q, hidden, r->n, piece);
     const g4_view k = g4_tower_tile(r->k, hidden, r->n, piece);
     const g4_view v = g4_tower_tile(r->v, hidden, r->n, piece);
-    g4_hearing_feed_forward(r, w, &l->ff1, h);
+    g4_hearing_feed_forward(r, w, &l->ff1, h, &r->kept[G4_HEARING_FF1_NORM], piece);
     const g4_view x = g4_hearing_norm(r, w->inputs, h, l->attn_norm);
+    g4_keep(&r->kept[G4_HEARING_ATTN_NORM], piece, x);
     g4_view_copy(q, g4_linear_apply(&w->linear, &l->q, w->outputs, x));
     for (size_t t = 0; t < q.n; t++)
         for (size_t i = 0; i < hidden; i++) g4_view_row(q, t)[i] *= l->q_scale[i % dim];
+    g4_keep(&r->kept[G4_HEARING_Q], piece, q);
     g4_view_copy(k, g4_linear_apply_next(&w->linear, &l->k, w->outputs, x, &l->q));
     for (size_t i = 0; i < k.n * hidden; i++) k.data[i] *= G4_HEARING_K_SCALE; /* rows stand side by side */
+    g4_keep(&r->kept[G4_HEARING_K], piece, k);
     g4_view_copy(v, g4_linear_apply_next(&w->linear, &l->v, w->outputs, x, &l->k));
+    g4_keep(&r->kept[G4_HEARING_V], piece, v);
 }
 
 /* Sum of a[i] * b[i] in eight running sums, which a compiler can keep in registers. */
@@ -322,15 +351,21 @@ static void g4_hearing_attention_piece(const g4_task *task, int piece)
 
     const g4_view attended = g4_view_as(w->inputs, h.n, hidden);
     for (size_t t = 0; t < h.n; t++) g4_hearing_attend(r, (size_t)piece * G4_TOWER_TILE + t, g4_view_row(attended, t));
+    g4_keep(&r->kept[G4_HEARING_ATTN_HEADS], piece, attended);
     const g4_view y = g4_linear_apply(&w->linear, &l->post, w->outputs, attended);
-    g4_view_add(h, 1, g4_hearing_norm(r, y, y, l->attn_post_norm));
+    g4_keep(&r->kept[G4_HEARING_ATTN_OUT], piece, y);
+    g4_hearing_norm(r, y, y, l->attn_post_norm);
+    g4_keep(&r->kept[G4_HEARING_ATTN_POST_NORM], piece, y);
+    g4_view_add(h, 1, y);
 
     const g4_view x = g4_view_norm(r->kernels, w->inputs, h, l->conv_norm, r->tower->config->a_eps);
+    g4_keep(&r->kept[G4_HEARING_CONV_NORM], piece, x);
     const g4_view c = g4_linear_apply(&w->linear, &l->conv_in, w->outputs, x);
     for (size_t t = 0; t < c.n; t++) {
         const float *row = g4_view_row(c, t);
         g4_hearing_gate(r->kernels, g4_view_row(gated, t), row, row + hidden, hidden);
     }
+    g4_keep(&r->kept[G4_HEARING_CONV_GATED], piece, gated);
 }
 
 /* ---- Light convolution and the end of a layer ---------------------------------------------------- */
@@ -362,9 +397,13 @@ static void g4_hearing_conv_piece(const g4_task *task, int piece)
     for (size_t t = 0; t < c.n; t++) g4_hearing_depthwise(r, piece * G4_TOWER_TILE + (int)t, g4_view_row(c, t));
     g4_view_clamp(c, -config->a_clip, config->a_clip);
     g4_view_norm(r->kernels, c, c, l->conv_mid_norm, config->a_eps);
-    g4_view_add(h, 1, g4_linear_apply(&w->linear, &l->conv_out, w->outputs, g4_hearing_silu(r, w->inputs, c)));
-    g4_hearing_feed_forward(r, w, &l->ff2, h);
+    g4_keep(&r->kept[G4_HEARING_CONV_MID_NORM], piece, c);
+    const g4_view y = g4_linear_apply(&w->linear, &l->conv_out, w->outputs, g4_hearing_silu(r, w->inputs, c));
+    g4_keep(&r->kept[G4_HEARING_CONV_OUT], piece, y);
+    g4_view_add(h, 1, y);
+    g4_hearing_feed_forward(r, w, &l->ff2, h, &r->kept[G4_HEARING_FF2_NORM], piece);
     g4_hearing_norm(r, h, h, l->norm);
+    g4_keep(&r->kept[G4_HEARING_LAYER_OUT], piece, h);
 }
 
 /* ---- Out ----------------------------------------------------------------------------------------- */
@@ -380,7 +419,9 @@ static void g4_hearing_out_piece(const g4_task *task, int piece)
     const g4_view y = g4_linear_apply(&w->linear, &r->tower->out, w->outputs, h);
     for (size_t t = 0; t < y.n; t++)
         for (size_t i = 0; i < y.cols; i++) g4_view_row(y, t)[i] += r->tower->out_bias[i];
+    g4_keep(&r->projected[0], piece, y);
     const g4_view x = g4_view_norm(r->kernels, w->inputs, y, NULL, c->a_eps);
+    g4_keep(&r->projected[1], piece, x);
     g4_view_copy(rows, g4_linear_apply(&w->linear, &r->tower->proj, w->outputs, x));
 }
 
@@ -399,6 +440,35 @@ static void g4_hearing_work_open(g4_hearing_work *w, g4_blocks *b, const g4_hear
     g4_linear_work_open(&w->linear, b, tower->compute->kernels, g4_max_size(widest, taps));
 }
 
+/* Room for what taps see, if there are any. */
+static void g4_hearing_kept_open(g4_hearing_run *r)
+{
+    static const char *const names[G4_HEARING_N_KEPT] = {
+        [G4_HEARING_FF1_NORM] = "audio.ff1_norm",
+        [G4_HEARING_FF1_OUT] = "audio.ff1_out",
+        [G4_HEARING_ATTN_NORM] = "audio.attn_norm",
+        [G4_HEARING_Q] = "audio.q",
+        [G4_HEARING_K] = "audio.k",
+        [G4_HEARING_V] = "audio.v",
+        [G4_HEARING_ATTN_HEADS] = "audio.attn_heads",
+        [G4_HEARING_ATTN_OUT] = "audio.attn_out",
+        [G4_HEARING_ATTN_POST_NORM] = "audio.attn_post_norm",
+        [G4_HEARING_CONV_NORM] = "audio.conv_norm",
+        [G4_HEARING_CONV_GATED] = "audio.conv_gated",
+        [G4_HEARING_CONV_MID_NORM] = "audio.conv_mid_norm",
+        [G4_HEARING_CONV_OUT] = "audio.conv_out",
+        [G4_HEARING_FF2_NORM] = "audio.ff2_norm",
+        [G4_HEARING_FF2_OUT] = "audio.ff2_out",
+        [G4_HEARING_LAYER_OUT] = "audio.layer_out",
+    };
+    const g4_config *c = r->tower->config;
+    for (int i = 0; i < G4_HEARING_N_KEPT; i++) r->kept[i] = (g4_kept) { .name = names[i], .cols = c->a_hidden };
+    r->projected[0] = (g4_kept) { .name = "audio.projected", .cols = c->a_out };
+    r->projected[1] = (g4_kept) { .name = "audio.norm", .cols = c->a_out };
+    g4_kept_open(r->kept, G4_HEARING_N_KEPT, &r->memory, r->taps, r->n);
+    g4_kept_open(r->projected, 2, &r->memory, r->taps, r->n);
+}
+
 /* Everything a block of that length needs; zero when memory is out, and then r->memory is to be freed all the same. */
 static int g4_hearing_run_open(g4_hearing_run *r)
 {
@@ -415,15 +485,21 @@ static int g4_hearing_run_open(g4_hearing_run *r)
     r->gated = g4_blocks_add(b, n, hidden, sizeof *r->gated);
     r->works = g4_blocks_add(b, (size_t)threads, 1, sizeof *r->works);
     for (int i = 0; i < threads && r->works; i++) g4_hearing_work_open(&r->works[i], b, r->tower);
+    g4_hearing_kept_open(r);
     return !b->failed;
 }
 
 int g4_hearing_tokens(size_t n_samples) { return (g4_mel_frames(n_samples) + 3) / 4; }
 
-g4_status g4_hearing_forward(const g4_hearing *tower, const g4_audio *block, int n, float *rows, g4_error *err)
+g4_status g4_hearing_forward(const g4_hearing *tower, const g4_audio *block, int n, float *rows, const g4_taps *taps,
+                             g4_error *err)
 {
-    g4_pool *pool = tower->compute->pool;
-    g4_hearing_run r = { .tower = tower, .kernels = tower->compute->kernels, .block = block, .n = n, .rows = rows };
+    const g4_config *c = tower->config;
+    const g4_compute *compute = tower->compute;
+    g4_pool *pool = compute->pool;
+    g4_hearing_run r = {
+        .tower = tower, .kernels = compute->kernels, .block = block, .n = n, .rows = rows, .taps = taps
+    };
     r.memory.a = tower->a;
     if (!g4_hearing_run_open(&r)) {
         g4_blocks_free(&r.memory);
@@ -432,14 +508,19 @@ g4_status g4_hearing_forward(const g4_hearing *tower, const g4_audio *block, int
     g4_mel_open(&r.mel);
     const int tiles = g4_tower_tiles(n);
     g4_parallel_for(pool, g4_tower_tiles(r.frames), g4_hearing_mel_piece, &r);
+    g4_tower_show(taps, compute, "audio.mel", -1, r.log_mel, r.frames, G4_MEL_BANDS);
     g4_parallel_for(pool, tiles, g4_hearing_subsample_piece, &r);
-    for (uint32_t i = 0; i < tower->config->a_layers; i++) {
+    g4_tower_show(taps, compute, "audio.subsample", -1, r.h, n, c->a_hidden);
+    for (uint32_t i = 0; i < c->a_layers; i++) {
         r.layer = &tower->layers[i];
         g4_parallel_for(pool, tiles, g4_hearing_qkv_piece, &r);
         g4_parallel_for(pool, tiles, g4_hearing_attention_piece, &r);
         g4_parallel_for(pool, tiles, g4_hearing_conv_piece, &r);
+        g4_kept_show(r.kept, G4_HEARING_N_KEPT, taps, compute, (int)i);
     }
     g4_parallel_for(pool, tiles, g4_hearing_out_piece, &r);
+    g4_kept_show(r.projected, 2, taps, compute, -1);
+    g4_tower_show(taps, compute, "audio.out", -1, rows, n, c->hidden);
     g4_blocks_free(&r.memory);
     return G4_OK;
 }

@@ -15,7 +15,8 @@
 
 void g4_draft_open(g4_draft *d, g4_session *s, int wanted)
 {
-    *d = (g4_draft) { .s = s, .wanted = wanted, .length = G4_DRAFT_FIRST, .next_rest = G4_DRAFT_REST };
+    /* Taps are to see nothing that is taken back. */
+    *d = (g4_draft) { .s = s, .wanted = wanted && !s->taps.fn, .length = G4_DRAFT_FIRST, .next_rest = G4_DRAFT_REST };
 }
 
 /* Write up to max guesses behind the n tokens t; returns their number. */

@@ -7,9 +7,11 @@
 
 /* ---- What the engine remembers ------------------------------------------------------------------- */
 
-/* *out: the soft tokens with that key and one more reference, or NULL. */
+/* *out: the soft tokens with that key and one more reference, or NULL. Taps are to see every encoding: then nothing is
+ * remembered. */
 static g4_status g4_encode_find(g4_soft **out, g4_engine *e, const uint64_t key[2], g4_halt *halt, g4_error *err)
 {
+    if (e->taps.fn) return G4_OK;
     const g4_status status = g4_engine_enter(e, halt, err);
     if (status) return status;
     *out = g4_soft_cache_find(&e->softs, key);
@@ -28,7 +30,7 @@ static g4_status g4_encode_new(g4_soft **out, const g4_engine *e, uint32_t token
 /* Leave the engine that a tower worked in: remember and give out what it filled, or let go of it when that failed. */
 static g4_status g4_encode_end(g4_soft **out, g4_engine *e, g4_soft *soft, g4_status status)
 {
-    if (!status) g4_soft_cache_add(&e->softs, soft);
+    if (!status && !e->taps.fn) g4_soft_cache_add(&e->softs, soft);
     g4_engine_unlock(e);
     if (status)
         g4_soft_release(soft);
@@ -75,7 +77,7 @@ static g4_status g4_picture_run(g4_soft **out, g4_engine *e, const g4_patches *p
         g4_soft_release(soft);
         return status;
     }
-    status = g4_vision_forward(e->vision, patches, soft->rows, err);
+    status = g4_vision_forward(e->vision, patches, soft->rows, g4_taps_given(&e->taps), err);
     if (!status) status = g4_halt_check(halt, err);
     return g4_encode_end(out, e, soft, status);
 }
@@ -149,7 +151,7 @@ static g4_status g4_sound_run(g4_soft **out, g4_engine *e, const g4_audio *block
         g4_soft_release(soft);
         return status;
     }
-    status = g4_hearing_forward(e->hearing, block, soft->n, soft->rows, err);
+    status = g4_hearing_forward(e->hearing, block, soft->n, soft->rows, g4_taps_given(&e->taps), err);
     if (!status) status = g4_halt_check(halt, err);
     return g4_encode_end(out, e, soft, status);
 }

@@ -185,6 +185,7 @@ g4_status g4_engine_open(g4_engine **out, const g4_engine_options *opt, g4_error
     e->log_user = opt->user;
     e->lock = &e->own_lock;
     e->limits = opt->limits;
+    if (opt->taps) e->taps = *opt->taps;
     e->lock_ready = g4_lock_open(&e->own_lock);
     const g4_status status =
         e->lock_ready ? g4_engine_build(e, opt, err) : g4_fail(err, G4_ERR_MEMORY, "no lock for an engine");

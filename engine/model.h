@@ -70,15 +70,20 @@ typedef struct {
     int wants_logits;  /* goes through all layers; the others leave keys and values and stop where nobody reads them */
 } g4_row;
 
+/* Show an activation to the caller's taps, unless the call is to end; taps may be NULL: nobody looks. */
+void g4_tap_send(const g4_taps *taps, const g4_compute *c, const g4_tap *tap);
 /* Evaluate n rows, at most g4_model_max_rows. Rows of one timeline stand in the order of their positions; any number of
- * timelines may share a pass, and each row gets the bits it would get alone. */
-void g4_forward(g4_model *m, const g4_row *rows, int n);
+ * timelines may share a pass, and each row gets the bits it would get alone. With taps, which may be NULL, all
+ * are rows of one timeline and want logits. */
+void g4_forward(g4_model *m, const g4_row *rows, int n, const g4_taps *taps);
 /* (hidden): the final state, before its norm, of row i of the last pass, which wanted logits; until the next pass. */
 const float *g4_final_state(const g4_model *m, int i);
 
 #define G4_HEAD_ROWS 8 /* states whose logits are computed together at most: the weights of the head are read once */
 /* Softcapped logits (n, stride >= pad16(n_vocab)) behind n final states. */
 void g4_head(g4_model *m, const float *const *states, int n, float *logits, size_t stride);
+/* The final norm and the logits of all rows of the last pass, shown to its taps; logits (G4_HEAD_ROWS, stride): room. */
+void g4_tap_head(g4_model *m, float *logits, size_t stride);
 /* Logits behind one state without their softcap, and the largest of each group of 16, noted while they are in cache. */
 void g4_head_raw(g4_model *m, const float *state, float *logits, float *group_max);
 /* Softcapped logits of some groups of 16, ascending; other logits are left as they are. */

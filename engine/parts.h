@@ -24,6 +24,7 @@ int g4_pool_is_ours(const g4_pool *p); /* no: this is a child made by fork(), wh
 /* What the jobs from now on are done for: once it is halted, no piece is begun any more, and what the jobs make is not
  * to be used. NULL: nothing ends them. */
 void g4_pool_halt(g4_pool *p, g4_halt *halt);
+int g4_pool_halted(const g4_pool *p); /* what the jobs make is not to be used */
 #define G4_MAX_THREADS 256
 /* Physical cores this process may use: distinct first siblings among the CPUs of its affinity mask, at most the
  * control group's quota. */

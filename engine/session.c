@@ -135,6 +135,7 @@ static g4_status g4_session_make(g4_session **out, g4_engine *e, const g4_sessio
         s->progress = opt->progress;
         s->user = opt->user;
         s->limits = opt->limits;
+        if (opt->taps) s->taps = *opt->taps;
     }
     s->blocks.a = e->a;
     g4_session_add_blocks(s, &s->blocks, e, s->n_ctx);
@@ -299,7 +300,8 @@ static g4_session_options g4_options_of(const g4_session *s)
                                   .snapshot_bytes = s->snapshot_budget,
                                   .progress = s->progress,
                                   .user = s->user,
-                                  .limits = s->limits };
+                                  .limits = s->limits,
+                                  .taps = &s->taps };
 }
 
 static g4_status g4_fork_make(g4_session **out, const g4_session *s, g4_error *err)

@@ -30,6 +30,7 @@ struct g4_engine {
     g4_blocks blocks; /* `rows` and what `compute` gives its threads */
     g4_row *rows;     /* (rows of a pass): what goes through the model next */
     g4_limits limits; /* of each call that has no session and no options of its own */
+    g4_taps taps;     /* of the towers */
     g4_lock *lock;    /* own_lock: of what one forward pass at a time uses, also through a const engine */
     g4_lock own_lock;
     int lock_ready;
@@ -91,6 +92,7 @@ struct g4_session { /* a timeline: tokens, the media among them, keys and values
     g4_progress_fn progress;
     void *user;
     g4_limits limits; /* of each call */
+    g4_taps taps;     /* of the decoder */
     g4_gate *gate;    /* own_gate */
     g4_gate own_gate;
     int n;            /* positions evaluated */
@@ -114,6 +116,8 @@ struct g4_session { /* a timeline: tokens, the media among them, keys and values
     uint64_t n_head_rows;  /* rows of the vocabulary head computed ... */
     uint64_t n_guessed, n_held; /* ... guesses evaluated, and those that were right: for tests and benches */
 };
+
+static inline const g4_taps *g4_taps_given(const g4_taps *taps) { return taps->fn ? taps : NULL; } /* NULL: none */
 
 /* ---- Soft tokens (encode.c) --------------------------------------------------------------------------------- */
 

@@ -159,6 +159,7 @@ g4_pool *g4_pool_open(const g4_allocator *a, int n_threads)
 int g4_pool_size(const g4_pool *p) { return p->n; }
 int g4_pool_is_ours(const g4_pool *p) { return p->pid == getpid(); }
 void g4_pool_halt(g4_pool *p, g4_halt *halt) { p->halt = halt; }
+int g4_pool_halted(const g4_pool *p) { return g4_halted(p->halt); }
 
 void g4_parallel_for(g4_pool *p, int n_pieces, g4_piece_fn fn, void *job)
 {

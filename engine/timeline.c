@@ -195,8 +195,10 @@ static g4_status g4_pass_chunk(g4_session *s, int n, int end, const g4_wish *wis
     const int n_states = g4_min_int(g4_max_int(s->n + n - first_state, 0), n); /* wished of this chunk */
     g4_status status = g4_engine_enter(e, s->gate->halt, err);
     if (status) return status;
-    g4_fill_rows(s, e->rows, n, states ? n : wish->states ? n_states : last);
-    g4_forward(&e->model, e->rows, n);
+    const g4_taps *taps = g4_taps_given(&s->taps);
+    g4_fill_rows(s, e->rows, n, states || taps ? n : wish->states ? n_states : last);
+    g4_forward(&e->model, e->rows, n, taps);
+    if (taps) g4_tap_head(&e->model, s->guessed_logits, g4_round_up(e->file.config.n_vocab, 16)); /* nobody guesses */
     status = g4_halt_check(s->gate->halt, err);
     if (!status && states) {
         for (int i = 0; i < n; i++)

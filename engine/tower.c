@@ -59,6 +59,35 @@ g4_view g4_view_norm(const g4_kernels *kernels, g4_view y, g4_view x, const floa
     return g4_view_as(y, x.n, x.cols);
 }
 
+/* ---- Taps ---------------------------------------------------------------------------------------- */
+
+void g4_kept_open(g4_kept *kept, int n_kept, g4_blocks *b, const g4_taps *taps, int n)
+{
+    for (int i = 0; i < n_kept && taps; i++) {
+        kept[i].n = n;
+        kept[i].data = g4_blocks_add(b, (size_t)n, kept[i].cols, sizeof *kept[i].data);
+    }
+}
+
+void g4_keep(const g4_kept *kept, int piece, g4_view x)
+{
+    if (kept->data) g4_view_copy(g4_tower_tile(kept->data, kept->cols, kept->n, piece), x);
+}
+
+void g4_tower_show(const g4_taps *taps, const g4_compute *c, const char *name, int layer, const float *x, int n,
+                   size_t cols)
+{
+    g4_tap_send(
+        taps, c,
+        &(g4_tap) { .name = name, .layer = layer, .n_rows = n, .n_cols = (int)cols, .stride = cols, .values = x });
+}
+
+void g4_kept_show(const g4_kept *kept, int n_kept, const g4_taps *taps, const g4_compute *c, int layer)
+{
+    for (int i = 0; i < n_kept && taps; i++)
+        g4_tower_show(taps, c, kept[i].name, layer, kept[i].data, kept[i].n, kept[i].cols);
+}
+
 /* ---- Clipped linears ----------------------------------------------------------------------------- */
 
 g4_linear g4_bind_linear(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols)

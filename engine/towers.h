@@ -66,6 +66,23 @@ g4_view g4_linear_apply(const g4_linear_work *work, const g4_linear *l, g4_view 
 g4_view g4_linear_apply_next(const g4_linear_work *work, const g4_linear *l, g4_view y, g4_view x,
                              const g4_linear *before);
 
+/* Most activations of a tower live only while a worker has their tile. With taps, pieces keep a copy of what they will
+ * show, and the caller's thread shows it when the job is done. */
+typedef struct {
+    const char *name; /* as in MODEL.md */
+    float *data;      /* (n, cols); NULL: nobody looks */
+    int n;
+    size_t cols;
+} g4_kept;
+/* With taps, room for n rows in every one of the kept, whose names and columns are set; without, none. */
+void g4_kept_open(g4_kept *kept, int n_kept, g4_blocks *b, const g4_taps *taps, int n);
+void g4_keep(const g4_kept *kept, int piece, g4_view x); /* what piece `piece` has of it */
+/* Show what was kept, of a layer or of none (-1). */
+void g4_kept_show(const g4_kept *kept, int n_kept, const g4_taps *taps, const g4_compute *c, int layer);
+/* The same for n rows that stand side by side anyway. */
+void g4_tower_show(const g4_taps *taps, const g4_compute *c, const char *name, int layer, const float *x, int n,
+                   size_t cols);
+
 /* ---- Vision (vision.c) --------------------------------------------------------------------------- */
 
 typedef struct g4_vision g4_vision;
@@ -73,8 +90,9 @@ typedef struct g4_vision g4_vision;
  * built until then is closed like the rest. The file, `compute` and `a` must outlive the tower. */
 void g4_vision_bind(g4_vision **out, g4_binder *b, const g4_compute *compute, const g4_allocator *a);
 void g4_vision_close(g4_vision *tower); /* NULL is fine */
-/* Patches to rows (n_tokens, text hidden). */
-g4_status g4_vision_forward(const g4_vision *tower, const g4_patches *patches, float *rows, g4_error *err);
+/* Patches to rows (n_tokens, text hidden); taps may be NULL. */
+g4_status g4_vision_forward(const g4_vision *tower, const g4_patches *patches, float *rows, const g4_taps *taps,
+                            g4_error *err);
 
 /* ---- Sound to log-mel (mel.c) -------------------------------------------------------------------- */
 
@@ -102,7 +120,8 @@ typedef struct g4_hearing g4_hearing;
 void g4_hearing_bind(g4_hearing **out, g4_binder *b, const g4_compute *compute, const g4_allocator *a);
 void g4_hearing_close(g4_hearing *tower); /* NULL is fine */
 int g4_hearing_tokens(size_t n_samples);  /* soft tokens of a block of so many samples */
-/* A block of sound to rows (n, text hidden), n = g4_hearing_tokens of its samples. */
-g4_status g4_hearing_forward(const g4_hearing *tower, const g4_audio *block, int n, float *rows, g4_error *err);
+/* A block of sound to rows (n, text hidden), n = g4_hearing_tokens of its samples; taps may be NULL. */
+g4_status g4_hearing_forward(const g4_hearing *tower, const g4_audio *block, int n, float *rows, const g4_taps *taps,
+                             g4_error *err);
 
 #endif /* GEMMA4_TOWERS_H */

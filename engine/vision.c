@@ -116,6 +116,22 @@ typedef struct { /* of one worker */
     g4_vision_softmax span, all; /* of a span of keys; of the spans so far */
 } g4_vision_work;
 
+typedef enum { /* what taps see of a layer */
+               G4_VISION_ATTN_NORM,
+               G4_VISION_Q,
+               G4_VISION_K,
+               G4_VISION_V,
+               G4_VISION_ATTN_HEADS,
+               G4_VISION_ATTN_OUT,
+               G4_VISION_ATTN_POST_NORM,
+               G4_VISION_MLP_NORM,
+               G4_VISION_MLP_HIDDEN,
+               G4_VISION_MLP_OUT,
+               G4_VISION_MLP_POST_NORM,
+               G4_VISION_LAYER_OUT,
+               G4_VISION_N_KEPT
+} g4_vision_kept;
+
 typedef struct { /* shared by the pieces, each of which writes only its own tokens */
     const g4_vision *tower;
     const g4_kernels *kernels;
@@ -124,10 +140,12 @@ typedef struct { /* shared by the pieces, each of which writes only its own toke
     int query_groups; /* patches in units of G4_VISION_QUERIES */
     float *h;         /* (n, hidden): the residual stream */
     g4_vision_qkv qkv;
-    float *attended;       /* (n, heads * head_dim): attention output */
-    float *cos_t, *sin_t;  /* (longer side, head_dim / 4): angle = position * theta^(-2 i / (head_dim / 2)) */
-    float *rows;           /* (n_tokens, text hidden): the result */
-    g4_vision_work *works; /* one per worker */
+    float *attended;      /* (n, heads * head_dim): attention output */
+    float *cos_t, *sin_t; /* (longer side, head_dim / 4): angle = position * theta^(-2 i / (head_dim / 2)) */
+    float *rows;          /* (n_tokens, text hidden): the result */
+    const g4_taps *taps;  /* or NULL */
+    g4_kept kept[G4_VISION_N_KEPT], pooled[2]; /* of a layer; behind the last one: pooled, and its norm */
+    g4_vision_work *works;                     /* one per worker */
     g4_blocks memory;
 } g4_vision_run;
 
@@ -259,12 +277,16 @@ static void g4_vision_qkv_piece(const g4_task *task, int piece)
     const g4_config *c = r->tower->config;
     const g4_view h = g4_tower_tile(r->h, c->v_hidden, r->patches->n, piece);
     const g4_view x = g4_view_norm(r->kernels, w->norm, h, l->attn_norm, c->v_eps);
+    g4_keep(&r->kept[G4_VISION_ATTN_NORM], piece, x);
     const g4_view q = g4_linear_apply(&w->linear, &l->q, w->outputs, x);
     g4_vision_heads(r, G4_QUERY, l->q_norm, q, piece);
+    g4_keep(&r->kept[G4_VISION_Q], piece, q);
     const g4_view k = g4_linear_apply_next(&w->linear, &l->k, w->outputs, x, &l->q);
     g4_vision_heads(r, G4_KEY, l->k_norm, k, piece);
+    g4_keep(&r->kept[G4_VISION_K], piece, k);
     const g4_view v = g4_linear_apply_next(&w->linear, &l->v, w->outputs, x, &l->k);
     g4_vision_heads(r, G4_VALUE, NULL, v, piece);
+    g4_keep(&r->kept[G4_VISION_V], piece, v);
 }
 
 /* n queries, the first of which stands in slot `query`, see the first n_keys keys of a tile. */
@@ -338,16 +360,26 @@ static void g4_vision_layer_piece(const g4_task *task, int piece)
     const g4_view h = g4_tower_tile(r->h, c->v_hidden, n, piece);
     const g4_view attended = g4_tower_tile(r->attended, c->v_heads * (size_t)c->v_head_dim, n, piece);
 
+    g4_keep(&r->kept[G4_VISION_ATTN_HEADS], piece, attended);
     g4_view y = g4_linear_apply(&w->linear, &l->o, w->outputs, attended);
-    g4_view_add(h, 1, g4_view_norm(kernels, y, y, l->attn_post_norm, c->v_eps));
+    g4_keep(&r->kept[G4_VISION_ATTN_OUT], piece, y);
+    g4_view_norm(kernels, y, y, l->attn_post_norm, c->v_eps);
+    g4_keep(&r->kept[G4_VISION_ATTN_POST_NORM], piece, y);
+    g4_view_add(h, 1, y);
 
     const g4_view m = g4_view_norm(kernels, w->norm, h, l->mlp_norm, c->v_eps);
+    g4_keep(&r->kept[G4_VISION_MLP_NORM], piece, m);
     const g4_view gate = g4_linear_apply(&w->linear, &l->gate, w->gate, m);
     const g4_view up = g4_linear_apply_next(&w->linear, &l->up, w->up, m, &l->gate);
     for (size_t t = 0; t < m.n; t++)
         kernels->geglu(g4_view_row(gate, t), g4_view_row(gate, t), g4_view_row(up, t), (int)gate.cols);
+    g4_keep(&r->kept[G4_VISION_MLP_HIDDEN], piece, gate);
     y = g4_linear_apply(&w->linear, &l->down, w->outputs, gate);
-    g4_view_add(h, 1, g4_view_norm(kernels, y, y, l->mlp_post_norm, c->v_eps));
+    g4_keep(&r->kept[G4_VISION_MLP_OUT], piece, y);
+    g4_view_norm(kernels, y, y, l->mlp_post_norm, c->v_eps);
+    g4_keep(&r->kept[G4_VISION_MLP_POST_NORM], piece, y);
+    g4_view_add(h, 1, y);
+    g4_keep(&r->kept[G4_VISION_LAYER_OUT], piece, h);
 }
 
 /* ---- Pooling and projection ---------------------------------------------------------------------- */
@@ -378,7 +410,9 @@ static void g4_vision_out_piece(const g4_task *task, int piece)
     const g4_view rows = g4_tower_tile(r->rows, c->hidden, r->patches->n_tokens, piece);
     const g4_view y = g4_view_as(w->norm, rows.n, c->v_hidden);
     for (size_t t = 0; t < y.n; t++) g4_vision_pool(r, g4_view_row(y, t), (size_t)piece * G4_TOWER_TILE + t);
+    g4_keep(&r->pooled[0], piece, y);
     g4_view_norm(r->kernels, y, y, NULL, c->v_eps);
+    g4_keep(&r->pooled[1], piece, y);
     g4_view_copy(rows, g4_linear_apply(&w->linear, &r->tower->proj, w->outputs, y));
 }
 
@@ -443,6 +477,32 @@ static void g4_vision_rope_fill(const g4_vision_run *r, size_t side)
     }
 }
 
+/* Room for what taps see, if there are any. */
+static void g4_vision_kept_open(g4_vision_run *r)
+{
+    const g4_config *c = r->tower->config;
+    const size_t hidden = c->v_hidden, all = c->v_heads * (size_t)c->v_head_dim;
+    const g4_kept kept[G4_VISION_N_KEPT] = {
+        [G4_VISION_ATTN_NORM] = { .name = "vision.attn_norm", .cols = hidden },
+        [G4_VISION_Q] = { .name = "vision.q", .cols = all },
+        [G4_VISION_K] = { .name = "vision.k", .cols = all },
+        [G4_VISION_V] = { .name = "vision.v", .cols = all },
+        [G4_VISION_ATTN_HEADS] = { .name = "vision.attn_heads", .cols = all },
+        [G4_VISION_ATTN_OUT] = { .name = "vision.attn_out", .cols = hidden },
+        [G4_VISION_ATTN_POST_NORM] = { .name = "vision.attn_post_norm", .cols = hidden },
+        [G4_VISION_MLP_NORM] = { .name = "vision.mlp_norm", .cols = hidden },
+        [G4_VISION_MLP_HIDDEN] = { .name = "vision.mlp_hidden", .cols = c->v_mlp },
+        [G4_VISION_MLP_OUT] = { .name = "vision.mlp_out", .cols = hidden },
+        [G4_VISION_MLP_POST_NORM] = { .name = "vision.mlp_post_norm", .cols = hidden },
+        [G4_VISION_LAYER_OUT] = { .name = "vision.layer_out", .cols = hidden },
+    };
+    memcpy(r->kept, kept, sizeof kept);
+    r->pooled[0] = (g4_kept) { .name = "vision.pooled", .cols = hidden };
+    r->pooled[1] = (g4_kept) { .name = "vision.norm", .cols = hidden };
+    g4_kept_open(r->kept, G4_VISION_N_KEPT, &r->memory, r->taps, r->patches->n);
+    g4_kept_open(r->pooled, 2, &r->memory, r->taps, r->patches->n_tokens);
+}
+
 /* Everything a picture of that size needs; zero when memory is out, and then r->memory is to be freed all the same. */
 static int g4_vision_run_open(g4_vision_run *r)
 {
@@ -458,33 +518,41 @@ static int g4_vision_run_open(g4_vision_run *r)
     r->sin_t = g4_blocks_add(b, side, c->v_head_dim / 4, sizeof *r->sin_t);
     r->works = g4_blocks_add(b, (size_t)threads, 1, sizeof *r->works);
     for (int i = 0; i < threads && r->works; i++) g4_vision_work_open(&r->works[i], b, r->tower);
+    g4_vision_kept_open(r);
     if (b->failed) return 0;
     g4_vision_rope_fill(r, side);
     return 1;
 }
 
-g4_status g4_vision_forward(const g4_vision *tower, const g4_patches *patches, float *rows, g4_error *err)
+g4_status g4_vision_forward(const g4_vision *tower, const g4_patches *patches, float *rows, const g4_taps *taps,
+                            g4_error *err)
 {
     const g4_config *c = tower->config;
-    g4_pool *pool = tower->compute->pool;
+    const g4_compute *compute = tower->compute;
+    g4_pool *pool = compute->pool;
     if (patches->grid_w > (int)c->v_n_pos || patches->grid_h > (int)c->v_n_pos)
         return g4_fail(err, G4_ERR_ARGUMENT, "a picture of %d x %d patches: the model knows %u positions each way",
                        patches->grid_w, patches->grid_h, c->v_n_pos);
-    g4_vision_run r = { .tower = tower, .kernels = tower->compute->kernels, .patches = patches, .rows = rows };
+    g4_vision_run r = { .tower = tower, .kernels = compute->kernels, .patches = patches, .rows = rows, .taps = taps };
     r.memory.a = tower->a;
     if (!g4_vision_run_open(&r)) {
         g4_blocks_free(&r.memory);
         return g4_fail(err, G4_ERR_MEMORY, "encoding a picture of %d patches: out of memory", patches->n);
     }
-    const int tiles = g4_tower_tiles(patches->n);
+    const int n = patches->n, tiles = g4_tower_tiles(n);
+    g4_tower_show(taps, compute, "vision.patches", -1, patches->pixels, n, 3 * (size_t)c->v_patch * c->v_patch);
     g4_parallel_for(pool, tiles, g4_vision_embed_piece, &r);
+    g4_tower_show(taps, compute, "vision.embed", -1, r.h, n, c->v_hidden);
     for (uint32_t i = 0; i < c->v_layers; i++) {
         r.layer = &tower->layers[i];
         g4_parallel_for(pool, tiles, g4_vision_qkv_piece, &r);
         g4_parallel_for(pool, (int)c->v_heads * r.query_groups, g4_vision_attend_piece, &r);
         g4_parallel_for(pool, tiles, g4_vision_layer_piece, &r);
+        g4_kept_show(r.kept, G4_VISION_N_KEPT, taps, compute, (int)i);
     }
     g4_parallel_for(pool, g4_tower_tiles(patches->n_tokens), g4_vision_out_piece, &r);
+    g4_kept_show(r.pooled, 2, taps, compute, -1);
+    g4_tower_show(taps, compute, "vision.out", -1, rows, patches->n_tokens, c->hidden);
     g4_blocks_free(&r.memory);
     return G4_OK;
 }

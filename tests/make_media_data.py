@@ -25,7 +25,7 @@ from transformers.models.gemma4.feature_extraction_gemma4 import Gemma4AudioFeat
 from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-VERSION = "5.23.0"  # of transformers; another one may compute other numbers
+VERSION = "5.24.0"  # of transformers; another one may compute other numbers
 
 # ---- Token ids of the tiny vocabulary --------------------------------------------------------------
 
@@ -524,17 +524,21 @@ def references(name, model):
     return records
 
 
+def check_version():
+    if transformers.__version__ != VERSION:
+        print(
+            "warning: transformers %s, the committed data is of %s" % (transformers.__version__, VERSION),
+            file=sys.stderr,
+        )
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("out", nargs="?", default=os.path.join(HERE, "data", "media"))
     parser.add_argument("--keep", help="leave the checkpoints in this folder")
     parser.add_argument("--only", help="one model")
     args = parser.parse_args()
-    if transformers.__version__ != VERSION:
-        print(
-            "warning: transformers %s, the committed data is of %s" % (transformers.__version__, VERSION),
-            file=sys.stderr,
-        )
+    check_version()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     os.makedirs(args.out, exist_ok=True)

@@ -148,7 +148,7 @@ static void g4_test_many(g4_engine *e, g4_kv_choice kv, const char *what)
     g4_n_counts = 0;
     for (int t = 0; t < G4_N_TYPES; t++) counting.gemm[t] = g4_gemm_counted;
     if (g4_pool_size(e->compute.pool) == 1) e->compute.kernels = &counting; /* counters are of one thread */
-    g4_forward(&e->model, rows, MANY);
+    g4_forward(&e->model, rows, MANY, NULL);
     float *logits = g4_logits_of(e, all, MANY);
     if (e->compute.kernels == &counting) g4_expect_products(&e->model, MANY);
     e->compute.kernels = g4_real;
@@ -197,7 +197,7 @@ static void g4_test_mixed(g4_engine *e, g4_kv_choice kv, const char *what)
     }
     for (int k = OTHERS * (PIECE / OTHERS); k < PIECE; k++) rows[n++] = piece[k];
     place[0] = n - 1;
-    g4_forward(&e->model, rows, n);
+    g4_forward(&e->model, rows, n, NULL);
     float *logits = g4_logits_of(e, place, 1 + OTHERS);
     for (int i = 0; i < OTHERS; i++) {
         g4_expect_alone(alone[i], rows[place[1 + i]].token, logits, 1 + i, what);
@@ -206,7 +206,7 @@ static void g4_test_mixed(g4_engine *e, g4_kv_choice kv, const char *what)
     }
     /* the prompt's piece alone, and then a token behind it, which reads what the pieces left in the caches */
     g4_piece_rows(prompt_alone, soft, piece);
-    g4_forward(&e->model, piece, PIECE);
+    g4_forward(&e->model, piece, PIECE, NULL);
     float *want = g4_logits_of(e, &(int) { PIECE - 1 }, 1);
     g4_expect_same(e, logits, 0, want, what);
     prompt->n += PIECE;
