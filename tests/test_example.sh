@@ -1,7 +1,7 @@
 #!/bin/sh
-# The worked example of MODEL.md, section 15: each of its numbers is compared with what `gemma4 logits --dump` writes for
-# the command that stands there. Lines are NAME[TOKEN] = numbers, mean(NAME[TOKEN]^2) = x and A[i] . B[j] = x, the product
-# over the columns of B. Ends with "N passed, N failed".
+# The worked example of MODEL.md, section 15: each of its numbers is compared with what `gemma4 logits --dump` writes
+# for the command that stands there. Lines are NAME[TOKEN] = numbers, mean(NAME[TOKEN]^2) = x and A[i] . B[j] = x, the
+# product over the columns of B. Ends with "N passed, N failed".
 g4=${G4_PROGRAM:-./gemma4}
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
