@@ -8,11 +8,11 @@ enum { G4_QUALITY_LINES = 64 };
 typedef struct {
     float *p;
     int n;
-} g4_row;
+} g4_answers_row;
 
 /* Log-probabilities of the token after each prompt; how many answers were right is counted in *right. */
-static g4_status g4_measure(const char *model, g4_kv_choice kv, g4_row rows[G4_QUALITY_LINES], int *n, int *right,
-                            g4_error *err)
+static g4_status g4_measure(const char *model, g4_kv_choice kv, g4_answers_row rows[G4_QUALITY_LINES], int *n,
+                            int *right, g4_error *err)
 {
     g4_engine *e = NULL;
     FILE *f = fopen("tests/data/tiny.jsonl", "rb");
@@ -57,7 +57,7 @@ int main(void)
         const char *name;
         g4_kv_choice kv;
     } kvs[] = { { "f32", G4_KV_USE_F32 }, { "f16", G4_KV_USE_F16 }, { "q8_0", G4_KV_USE_Q8_0 } };
-    static g4_row base[G4_QUALITY_LINES], rows[G4_QUALITY_LINES];
+    static g4_answers_row base[G4_QUALITY_LINES], rows[G4_QUALITY_LINES];
     int n_base = 0;
     g4_error err;
     printf("weights  keys, values  right    KL divergence of the first token, mean and largest (nats)\n");
