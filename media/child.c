@@ -1,9 +1,9 @@
 /* child.c - a program run to its end, or to the end of the call: its standard output goes to a sink as it comes, the
  * first line of its messages is kept, and how it ended is known whatever the host does with signals.
  *
- * A parent learns how a child ended from waitpid alone, and there it does not when the host ignores SIGCHLD or reaps all
- * children itself: the system then throws the number away. So the program is not our child but that of a watcher, whose
- * signals are its own: /bin/sh with a fixed script, which starts the program, and writes its process id and later its
+ * A parent learns how a child ended from waitpid alone, and does not when the host ignores SIGCHLD or reaps every child
+ * itself: the system then throws the number away. So the program is not our child but that of a watcher, whose signals
+ * are its own: /bin/sh with a fixed script, which starts the program, and writes its process id and later its
  * exit status to a pipe of ours. The alternative, a fork of this process, would copy the page tables of a loaded model,
  * and no library may count on fork where threads run. Names and arguments are passed as words that the shell does not
  * read. Where there is no /bin/sh, the program is started directly, and waitpid must do.

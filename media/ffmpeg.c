@@ -1,5 +1,5 @@
-/* ffmpeg.c - the ffmpeg program, for whatever is not read here, and ffprobe, which says what a file holds. They may open
- * files only, no network. */
+/* ffmpeg.c - the ffmpeg program, for whatever is not read here, and ffprobe, which says what a file holds. They may
+ * open files only, no network. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif

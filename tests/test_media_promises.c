@@ -1,6 +1,6 @@
 /* test_media_promises.c - what media calls promise beside their results: a failure leaves everything as it was (each
- * allocation in turn, read and write errors, limits), wrong arguments are errors, the programs that are started see none
- * of our descriptors and usual signals, and how they ended is known whatever the host does with signals. And what
+ * allocation in turn, read and write errors, limits), wrong arguments are errors, the programs that are started see
+ * none of our descriptors and usual signals, and how they ended is known whatever the host does with signals. And what
  * g4_media_probe says of a file is what loading it gives. */
 #include "test.h"
 
@@ -206,7 +206,7 @@ static g4_status g4_make(const char *name, g4_make_fn make, size_t made_bytes, c
     return s;
 }
 
-/* Every allocation of a call fails in turn; after every `step`-th failure the same call succeeds with the same bytes. */
+/* Every allocation of a call fails in turn; after each `step`-th failure the same call succeeds with the same bytes. */
 static void g4_check_failures(const char *name, g4_make_fn make, size_t made_bytes, const g4_given *in,
                               const g4_media_options *options, long step)
 {
@@ -418,6 +418,8 @@ static void g4_test_null(const g4_image *image)
     g4_video_free(NULL, NULL);
     g4_patches_close(NULL, NULL);
     g4_boxes_free(NULL, 3, NULL);
+    const g4_audio silent = { .n_samples = (size_t)1 << 30 };
+    G4_EXPECT(g4_audio_block(&silent, 0) == 0 && g4_audio_mel(&silent, NULL) == 0, "sound without samples");
     m.video = (g4_video) { .n_frames = 3 };
     g4_video_free(&m.video, NULL);
     G4_EXPECT(g4_image_tokens(100, 100, 0, NULL, NULL) == 256, "no targets");

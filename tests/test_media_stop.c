@@ -1,6 +1,6 @@
 /* test_media_stop.c - every kind of media call on a large input, ended by another thread and by deadlines at several
- * moments: it says that it was cancelled, leaves nothing allocated and an output of zeros, and the longest time until it
- * returned is printed. The bounds that are asserted are generous, for busy machines. */
+ * moments: it says that it was cancelled, leaves nothing allocated and an output of zeros, and the longest time until
+ * it returned is printed. The bounds that are asserted are generous, for busy machines. */
 #include "test.h"
 
 #include <fcntl.h>
