@@ -233,8 +233,8 @@ typedef struct { /* frames in order; the model is told the time of each */
 } g4_video;
 
 /* Files to pixels, samples and frames (media/). PNG, JPEG, PPM/PGM/PAM, WAV and y4m are read here; everything else
- * by the ffmpeg program, started without a shell. What a load or decode call made is freed by the *_free of its kind
- * with the same options. */
+ * by the ffmpeg program, whose arguments no shell reads. What a load or decode call made is freed by the *_free of its
+ * kind with the same options; what a failed call was to make is all zeros. */
 typedef struct {
     const g4_allocator *allocator; /* NULL: malloc and free */
     const char *ffmpeg;            /* program name or path; NULL: "ffmpeg"; "": start no program */
@@ -245,7 +245,7 @@ typedef struct {
     int n_frames;                  /* video: frames to sample; 0: 32. A video with fewer gives all */
     double fps;                    /* video: above 0, sample so many frames a second instead of n_frames */
     int want_sound;                /* video: nonzero loads the sound track, if there is one */
-    g4_limits limits;              /* of each call */
+    g4_limits limits;              /* of each call; a program that works for it is ended too */
     uint64_t reserved[4];
 } g4_media_options;
 
@@ -265,6 +265,25 @@ G4_API g4_status g4_video_load(g4_video *out, const char *path, const g4_media_o
 G4_API g4_status g4_video_decode(g4_video *out, const void *data, size_t size, const g4_media_options *opt,
                                  g4_error *err);
 G4_API void g4_video_free(g4_video *video, const g4_media_options *opt);
+
+/* What a file is, and how large, before it is decoded. Pictures of our formats and y4m are checked as far as their
+ * headers say; of other files tells ffprobe, which comes with ffmpeg and is looked for beside it (in opt->ffmpeg the
+ * last "ffmpeg" becomes "ffprobe"). A medium that loading would refuse for its size is refused here too. */
+typedef enum { G4_MEDIA_UNKNOWN, G4_MEDIA_IMAGE, G4_MEDIA_AUDIO, G4_MEDIA_VIDEO } g4_media_kind;
+typedef struct {
+    g4_media_kind kind; /* a file of one frame without sound is a picture */
+    char format[32];    /* "png", "jpeg", "pnm", "wav", "y4m", else ffprobe's name of it */
+    int width, height;  /* of the picture once it is upright, or of a frame; 0: sound */
+    int sample_rate;    /* of sound, in the file; 0: there is none */
+    int channels;
+    double seconds;   /* of sound or video; 0: the file does not say */
+    int64_t n_frames; /* of a video: counted in y4m, else as the file says or its times suggest; 0: not known */
+    double fps;       /* of a video, on average; 0: not known */
+    uint64_t reserved[4];
+} g4_media_info;
+G4_API g4_status g4_media_probe(g4_media_info *out, const char *path, const g4_media_options *opt, g4_error *err);
+G4_API g4_status g4_media_probe_data(g4_media_info *out, const void *data, size_t size, const g4_media_options *opt,
+                                     g4_error *err);
 
 /* The size a picture is scaled to for a budget of soft tokens, and how many it becomes; 0 tokens when an argument is
  * out of range. */
@@ -748,8 +767,10 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "media/pnm.c"
 #include "media/wav.c"
 #include "media/y4m.c"
+#include "media/child.c"
 #include "media/ffmpeg.c"
 #include "media/load.c"
+#include "media/probe.c"
 #include "media/draw.c"
 #include "engine/matmul.c"
 #include "engine/cache.c"

@@ -85,8 +85,8 @@ g4_status g4_encode_picture(g4_soft **out, g4_engine *e, const g4_image *image, 
     const uint32_t token = is_frame ? c->video_token : c->image_token;
     if (!e->vision || token == 0)
         return g4_fail(err, G4_ERR_UNSUPPORTED, "this model has no vision tower: it cannot look at pictures");
-    if (!image || !image->pixels || image->width <= 0 || image->height <= 0)
-        return g4_fail(err, G4_ERR_ARGUMENT, "the picture is empty");
+    status = g4_image_check(image, err); /* all of its rows are read for the key */
+    if (status) return status;
     const int budget = image->max_tokens != 0 ? image->max_tokens
                        : is_frame             ? G4_FRAME_TOKENS
                                               : (int)c->v_default_tokens;
@@ -97,7 +97,7 @@ g4_status g4_encode_picture(g4_soft **out, g4_engine *e, const g4_image *image, 
 
     const g4_allocator *a = g4_engine_allocator(e);
     g4_patches patches;
-    status = g4_image_patches(a, image, budget, (int)c->v_patch, (int)c->v_pool, &patches, err);
+    status = g4_image_patches(a, image, budget, (int)c->v_patch, (int)c->v_pool, halt, &patches, err);
     if (status) return status;
     g4_soft *soft;
     status = g4_encode_new(&soft, e, token, key, patches.n_tokens, err);

@@ -121,7 +121,7 @@ static double g4_mel_energy(const float *samples, size_t first, size_t end)
 
 size_t g4_audio_block(const g4_audio *audio, size_t from)
 {
-    if (!audio || from >= audio->n_samples) return 0;
+    if (!audio || !audio->samples || from >= audio->n_samples) return 0;
     const size_t rest = audio->n_samples - from, reach = G4_MEL_REACH;
     if (rest <= G4_MEL_MAX_SAMPLES) return rest;
     /* The quietest 200 ms, by energy, whose middle lies before the limit and leaves the next block at least as much:

@@ -106,7 +106,7 @@ static void g4_draw_label(const g4_canvas *c, const char *label, int64_t x, int6
 void g4_draw_box(uint8_t *pixels, int width, int height, size_t stride, const int box[4], const char *label,
                  const uint8_t rgb[3])
 {
-    if (!pixels || width <= 0 || height <= 0) return;
+    if (!pixels || !box || !rgb || width <= 0 || height <= 0 || (stride && stride / 3 < (size_t)width)) return;
     const g4_canvas canvas = { pixels, width, height, stride ? stride : (size_t)width * 3 };
     const int side = g4_min_int(width, height); /* lines and letters grow with the picture */
     g4_draw_frame(&canvas, box, g4_max_int(1, side / 240), rgb);

@@ -1,178 +1,73 @@
-/* ffmpeg.c - the ffmpeg program, for whatever is not read here: started without a shell, its standard output read
- * through a pipe while its messages are drained from another, ended and reaped in every case. It may open files only,
- * no network. */
+/* ffmpeg.c - the ffmpeg program, for whatever is not read here, and ffprobe, which says what a file holds. They may
+ * open files only, no network. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
 #include "media.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
-#include <poll.h>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/types.h>
-#include <sys/wait.h>
+#include <stdlib.h>
 #include <unistd.h>
-
-extern char **environ; /* the program runs in the environment of this process */
 
 /* ---- The program ---------------------------------------------------------------------------- */
 
-typedef int (*g4_sink_fn)(void *ctx, const uint8_t *data, size_t n); /* nonzero: stop, no more is wanted */
-
-typedef struct {
-    pid_t pid;
-    int out[2], messages[2]; /* pipes: the end to read, the end to write; -1: closed */
-    char said[161];          /* the first line of its messages, which says most */
-    size_t n_said;
-    int line_ended;
-} g4_child;
-
 #define G4_FFMPEG_NOT_OURS "not PNG, JPEG, PPM, WAV or y4m, and "
+#define G4_FFMPEG_WORDS 32 /* of a command at most */
 
-static void g4_close_pipe(int ends[2])
+static size_t g4_add_words(const char **words, size_t n, const char *const *more)
 {
-    for (int i = 0; i < 2; i++) {
-        if (ends[i] >= 0) close(ends[i]);
-        ends[i] = -1;
-    }
+    for (size_t i = 0; more[i] && n + 1 < G4_FFMPEG_WORDS; i++) words[n++] = more[i];
+    words[n] = NULL;
+    return n;
 }
 
-static int g4_open_pipe(int ends[2]) /* nonzero: failed, for errno's reason */
+/* What the end of a program says about the file. */
+static g4_status g4_ffmpeg_judge(const char *program, const g4_child_end *end, g4_error *err)
 {
-    if (pipe(ends) != 0) {
-        ends[0] = ends[1] = -1;
-        return 1;
-    }
-    return fcntl(ends[0], F_SETFD, FD_CLOEXEC) == -1 || fcntl(ends[1], F_SETFD, FD_CLOEXEC) == -1;
+    if (end->is_stopped || (!end->reason && end->status == 0)) return G4_OK;
+    if (end->reason || end->status == 126 || end->status == 127) /* as a shell says that it could not be started */
+        return g4_fail(err, G4_ERR_UNSUPPORTED,
+                       G4_FFMPEG_NOT_OURS "the program \"%.60s\" for other formats could not be started: %s", program,
+                       end->reason    ? strerror(end->reason)
+                       : end->said[0] ? end->said
+                                      : "it is not there");
+    return g4_fail(err, G4_ERR_FORMAT, "%.40s cannot read it: %s", program,
+                   end->said[0] ? end->said : "it ended without a message");
 }
 
-/* The program's name and arguments: `args` (NULL at the end) behind "-i input". The list is NULL when memory is out;
- * its strings are in *text. */
-static char **g4_ffmpeg_arguments(const g4_media_limits *m, const g4_input *in, const char *const *args, g4_buf *text)
+/* Run ffmpeg or ffprobe on the input, with options before it and behind it; what it writes goes to sink. */
+static g4_status g4_ffmpeg_run(const g4_media_limits *m, const char *program, const g4_input *in,
+                               const char *const *before, const char *const *behind, g4_sink_fn sink, void *ctx,
+                               g4_error *err)
 {
-    static const char *const options[] = { "-v", "error", "-nostdin", "-protocol_whitelist", "file", "-i" };
-    const size_t n_options = sizeof options / sizeof *options;
-    const char *path = in->path ? in->path : "/dev/fd/0";
-    size_t n = 1 + n_options + 1;
-    g4_buf_add(text, m->ffmpeg, strlen(m->ffmpeg) + 1);
-    for (size_t i = 0; i < n_options; i++) g4_buf_add(text, options[i], strlen(options[i]) + 1);
-    g4_buf_str(text, "file:");
-    g4_buf_add(text, path, strlen(path) + 1);
-    for (size_t i = 0; args[i]; i++, n++) g4_buf_add(text, args[i], strlen(args[i]) + 1);
-    char **list = text->failed ? NULL : g4_alloc(m->a, n + 1, sizeof *list);
-    if (!list) return NULL;
-    char *p = text->data;
-    for (size_t i = 0; i < n; i++, p += strlen(p) + 1) list[i] = p;
-    return list;
-}
-
-/* Start it with the pipes' ends as its outputs and `in` (or nothing) as its input. Returns 0 or an errno. */
-static int g4_child_spawn(g4_child *p, char *const *arguments, int in)
-{
-    posix_spawn_file_actions_t actions;
-    int rc = posix_spawn_file_actions_init(&actions);
-    if (rc) return rc;
-    rc = in >= 0 ? posix_spawn_file_actions_adddup2(&actions, in, 0)
-                 : posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    if (!rc) rc = posix_spawn_file_actions_adddup2(&actions, p->out[1], 1);
-    if (!rc) rc = posix_spawn_file_actions_adddup2(&actions, p->messages[1], 2);
-    if (!rc) rc = posix_spawnp(&p->pid, arguments[0], &actions, NULL, arguments, environ);
-    posix_spawn_file_actions_destroy(&actions);
-    return rc;
-}
-
-static g4_status g4_child_start(const g4_media_limits *m, const g4_input *in, const char *const *args, g4_child *p,
-                                g4_error *err)
-{
-    *p = (g4_child) { .pid = -1, .out = { -1, -1 }, .messages = { -1, -1 } };
+    static const char *const quiet[] = { "-v", "error", "-protocol_whitelist", "file", NULL };
     if (!m->ffmpeg[0]) return g4_fail(err, G4_ERR_UNSUPPORTED, G4_FFMPEG_NOT_OURS "no ffmpeg program may be started");
-    g4_buf text = { m->a, NULL, 0, 0, 0 };
-    char **arguments = g4_ffmpeg_arguments(m, in, args, &text);
-    int rc = 0;
-    if (arguments) {
-        if (in->fd >= 0) lseek(in->fd, 0, SEEK_SET);
-        rc = g4_open_pipe(p->out) || g4_open_pipe(p->messages) ? errno : g4_child_spawn(p, arguments, in->fd);
+    g4_buf url = { m->a, NULL, 0, 0, 0 };
+    g4_buf_str(&url, "file:");
+    g4_buf_str(&url, in->path ? in->path : "/dev/fd/0");
+    if (url.failed) {
+        g4_buf_free(&url);
+        return g4_fail(err, G4_ERR_MEMORY, "%.40s: out of memory", program);
     }
-    g4_status s = G4_OK;
-    if (!arguments)
-        s = g4_fail(err, G4_ERR_MEMORY, "ffmpeg: out of memory");
-    else if (rc)
-        s = g4_fail(err, G4_ERR_UNSUPPORTED,
-                    G4_FFMPEG_NOT_OURS "the program \"%.60s\" for other formats could not be started: %s", m->ffmpeg,
-                    strerror(rc));
-    g4_free(m->a, arguments);
-    g4_buf_free(&text);
-    if (s) {
-        g4_close_pipe(p->out);
-        g4_close_pipe(p->messages);
-        return s;
-    }
-    close(p->out[1]); /* the program's own ends */
-    close(p->messages[1]);
-    p->out[1] = p->messages[1] = -1;
-    return G4_OK;
+    const char *words[G4_FFMPEG_WORDS] = { program, NULL }, *const input[] = { "-i", url.data, NULL };
+    size_t n = g4_add_words(words, 1, quiet);
+    n = g4_add_words(words, n, before);
+    n = g4_add_words(words, n, input);
+    g4_add_words(words, n, behind);
+    if (in->fd >= 0) lseek(in->fd, 0, SEEK_SET);
+    g4_child_end end;
+    const g4_status s = g4_child_run(m, words, in->fd, sink, ctx, &end, err);
+    g4_buf_free(&url);
+    return s ? s : g4_ffmpeg_judge(program, &end, err);
 }
 
-/* Keep the printable characters of its first line. */
-static void g4_child_hear(g4_child *p, const uint8_t *data, size_t n)
-{
-    for (size_t i = 0; i < n && !p->line_ended; i++) {
-        p->line_ended = p->n_said > 0 && (data[i] == '\n' || data[i] == '\r');
-        if (data[i] >= 32 && data[i] < 127 && p->n_said + 1 < sizeof p->said) p->said[p->n_said++] = (char)data[i];
-    }
-    p->said[p->n_said] = 0;
-}
-
-/* Read what it writes until it ends or the sink has enough, which returns nonzero. */
-static int g4_child_drain(g4_child *p, g4_sink_fn sink, void *ctx)
-{
-    struct pollfd fds[2] = { { p->out[0], POLLIN, 0 }, { p->messages[0], POLLIN, 0 } };
-    while (fds[0].fd >= 0 || fds[1].fd >= 0) {
-        if (poll(fds, 2, -1) < 0) {
-            if (errno == EINTR) continue;
-            break;
-        }
-        for (int i = 0; i < 2; i++) {
-            uint8_t chunk[65536];
-            if (fds[i].fd < 0 || !fds[i].revents) continue;
-            const ssize_t got = read(fds[i].fd, chunk, sizeof chunk);
-            if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-            if (got <= 0)
-                fds[i].fd = -1; /* closed: poll skips it */
-            else if (i == 1)
-                g4_child_hear(p, chunk, (size_t)got);
-            else if (sink(ctx, chunk, (size_t)got))
-                return 1;
-        }
-    }
-    return 0;
-}
-
-/* Run the program on the input; what it writes goes to sink. */
 static g4_status g4_ffmpeg(const g4_media_limits *m, const g4_input *in, const char *const *args, g4_sink_fn sink,
                            void *ctx, g4_error *err)
 {
-    g4_child p;
-    const g4_status s = g4_child_start(m, in, args, &p, err);
-    if (s) return s;
-    const int stopped = g4_child_drain(&p, sink, ctx);
-    g4_close_pipe(p.out);
-    g4_close_pipe(p.messages);
-    if (stopped) kill(p.pid, SIGKILL);
-    int status = 0;
-    while (waitpid(p.pid, &status, 0) < 0 && errno == EINTR) {
-    }
-    if (stopped || (WIFEXITED(status) && WEXITSTATUS(status) == 0)) return G4_OK;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 127 &&
-        !p.n_said) /* as a shell says that there is no such program */
-        return g4_fail(err, G4_ERR_UNSUPPORTED,
-                       G4_FFMPEG_NOT_OURS "the program \"%.60s\" for other formats could not be started", m->ffmpeg);
-    return g4_fail(err, G4_ERR_FORMAT, "%.40s cannot read it: %s", m->ffmpeg,
-                   p.n_said ? p.said : "it ended without a message");
+    static const char *const before[] = { "-nostdin", NULL };
+    return g4_ffmpeg_run(m, m->ffmpeg, in, before, args, sink, ctx, err);
 }
 
 /* The same with args[0] filled in as the option that passes every frame once: its name changed between versions of the
@@ -194,37 +89,49 @@ static g4_status g4_ffmpeg_each(const g4_media_limits *m, const g4_input *in, co
 
 /* A PAM file that is collected whole. */
 typedef struct {
-    g4_buf bytes;
+    const g4_media_limits *m;
+    uint8_t *data; /* (cap), n bytes of it there */
+    size_t n, cap;
     uint64_t limit;
-    int too_long;
+    int too_long, failed; /* failed: out of memory */
 } g4_picture_stream;
 
 static int g4_picture_sink(void *ctx, const uint8_t *data, size_t n)
 {
     g4_picture_stream *p = ctx;
-    p->too_long = n > p->limit - p->bytes.len;
-    if (!p->too_long) g4_buf_add(&p->bytes, data, n);
-    return p->too_long || p->bytes.failed;
+    p->too_long = n > p->limit - p->n;
+    if (p->too_long) return 1;
+    if (n > p->cap - p->n) {
+        const size_t cap = g4_max_size(2 * p->cap, p->n + n); /* the limit keeps this in range */
+        uint8_t *grown = g4_media_grow(p->m, p->data, p->n, cap);
+        p->failed = !grown;
+        if (!grown) return 1;
+        p->data = grown;
+        p->cap = cap;
+    }
+    memcpy(p->data + p->n, data, n);
+    p->n += n;
+    return 0;
 }
 
 g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, g4_image *out, g4_error *err)
 {
     static const char *const args[] = { "-map",     "0:v:0", "-frames:v", "1",          "-c:v", "pam",
                                         "-pix_fmt", "rgba",  "-f",        "image2pipe", "-",    NULL };
-    g4_picture_stream p = { .bytes.a = m->a };
+    g4_picture_stream p = { .m = m };
     p.limit = m->max_pixels < SIZE_MAX / 8 ? m->max_pixels * 4 + 256 : SIZE_MAX / 2; /* 256: more than a header */
     g4_pixels pixels;
     g4_status s = g4_ffmpeg(m, in, args, g4_picture_sink, &p, err);
-    if (!s && p.bytes.failed)
-        s = g4_fail(err, G4_ERR_MEMORY, "a picture of more than %zu bytes: out of memory", p.bytes.len);
+    if (!s && p.failed)
+        s = g4_fail(err, G4_ERR_MEMORY, "a picture of more than %zu bytes: out of memory", p.n);
     else if (!s && p.too_long)
         s = g4_fail(err, G4_ERR_UNSUPPORTED, "the picture has more than the limit of %" PRIu64 " pixels",
                     m->max_pixels);
-    else if (!s && p.bytes.len < 3)
+    else if (!s && p.n < 3)
         s = g4_fail(err, G4_ERR_FORMAT, "%.40s found no picture in it", m->ffmpeg);
-    if (!s) s = g4_pnm_decode(m, (const uint8_t *)p.bytes.data, p.bytes.len, &pixels, err);
+    if (!s) s = g4_pnm_decode(m, p.data, p.n, &pixels, err);
     if (!s) *out = (g4_image) { .pixels = pixels.rgb, .width = pixels.w, .height = pixels.h };
-    g4_buf_free(&p.bytes);
+    g4_free(m->a, p.data);
     return s;
 }
 
@@ -253,7 +160,9 @@ static g4_status g4_wav_stream_grow(g4_wav_stream *w)
                        w->m->max_samples);
     uint64_t cap = w->cap ? 2 * (uint64_t)w->cap : 1 << 18;
     if (cap > limit) cap = limit;
-    float *more = cap > SIZE_MAX / sizeof *more ? NULL : g4_realloc(w->m->a, w->x, (size_t)cap, sizeof *more);
+    float *more = cap > SIZE_MAX / sizeof *more
+                      ? NULL
+                      : g4_media_grow(w->m, w->x, w->n * sizeof *more, (size_t)cap * sizeof *more);
     if (!more) return g4_fail(w->err, G4_ERR_MEMORY, "%" PRIu64 " samples: out of memory", cap);
     w->x = more;
     w->cap = (size_t)cap;
@@ -284,7 +193,7 @@ static g4_status g4_wav_stream_header(g4_wav_stream *w, const uint8_t *data, siz
     const size_t before = w->n_head;
     size_t pos;
     *used = g4_wav_stream_hold(w, data, n, sizeof w->head);
-    const g4_status s = g4_wav_chunks(w->head, w->n_head, &w->f, &pos, w->err);
+    const g4_status s = g4_wav_chunks(w->head, w->n_head, &w->f, &pos, w->m->halt, w->err);
     if (s) return s;
     if (!g4_wav_has_samples(w->head, w->n_head, &w->f, pos)) {
         if (*used == n) return G4_OK;
@@ -518,4 +427,167 @@ g4_status g4_ffmpeg_video(const g4_media_limits *m, const g4_input *in, g4_video
     }
     *out = (g4_video) { .frames = frames.frames, .seconds = frames.seconds, .n_frames = frames.n, .sound = sound };
     return G4_OK;
+}
+
+/* ---- What a file holds ----------------------------------------------------------------------- */
+
+/* A stream as ffprobe describes it: lines of key=value, from [STREAM] to [/STREAM]. */
+typedef struct {
+    int is_video, is_sound, is_cover; /* cover: a picture that belongs to a sound file */
+    int width, height, rate, channels, turn;
+    int64_t frames;
+    double seconds, fps;
+} g4_described_stream;
+
+typedef struct {
+    char line[256];
+    size_t n; /* characters of the line */
+    g4_described_stream stream;
+    int in_format, n_video, n_sound;
+    g4_media_info *info;
+} g4_description;
+
+/* A stream is complete: the first of each kind counts. */
+static void g4_description_take(g4_description *d)
+{
+    const g4_described_stream *s = &d->stream;
+    g4_media_info *info = d->info;
+    if (s->is_video && !s->is_cover && d->n_video++ == 0) {
+        const int is_turned = s->turn % 180 != 0;
+        info->width = is_turned ? s->height : s->width;
+        info->height = is_turned ? s->width : s->height;
+        info->n_frames = s->frames;
+        info->fps = s->fps;
+        if (s->seconds > 0) info->seconds = s->seconds;
+    }
+    if (s->is_sound && d->n_sound++ == 0) {
+        info->sample_rate = s->rate;
+        info->channels = s->channels;
+        if (info->seconds <= 0) info->seconds = s->seconds;
+    }
+}
+
+/* A number from 0 to `limit`; 0 for anything else, such as N/A. */
+static double g4_described_number(const char *text, double limit)
+{
+    const double v = strtod(text, NULL);
+    return v > 0 && v <= limit ? v : 0;
+}
+
+static int g4_described_int(const char *text) { return (int)g4_described_number(text, INT32_MAX); }
+
+static void g4_description_value(g4_description *d, const char *key, const char *value)
+{
+    g4_described_stream *s = &d->stream;
+    if (d->in_format) {
+        if (!strcmp(key, "format_name")) snprintf(d->info->format, sizeof d->info->format, "%s", value);
+        if (!strcmp(key, "duration") && d->info->seconds <= 0) d->info->seconds = g4_described_number(value, 1e9);
+        return;
+    }
+    if (!strcmp(key, "codec_type")) {
+        s->is_video = !strcmp(value, "video");
+        s->is_sound = !strcmp(value, "audio");
+    }
+    if (!strcmp(key, "width")) s->width = g4_described_int(value);
+    if (!strcmp(key, "height")) s->height = g4_described_int(value);
+    if (!strcmp(key, "sample_rate")) s->rate = g4_described_int(value);
+    if (!strcmp(key, "channels")) s->channels = g4_described_int(value);
+    if (!strcmp(key, "nb_frames")) s->frames = g4_described_int(value);
+    if (!strcmp(key, "duration")) s->seconds = g4_described_number(value, 1e9);
+    if (!strcmp(key, "rotation")) s->turn = (int)strtol(value, NULL, 10);
+    if (!strcmp(key, "DISPOSITION:attached_pic")) s->is_cover = value[0] == '1';
+    if (!strcmp(key, "avg_frame_rate")) {
+        const char *slash = strchr(value, '/');
+        const double by = slash ? g4_described_number(slash + 1, 1e9) : 1;
+        if (by > 0) s->fps = g4_described_number(value, 1e9) / by;
+    }
+}
+
+static void g4_description_line(g4_description *d)
+{
+    char *equals = strchr(d->line, '=');
+    if (!strcmp(d->line, "[STREAM]")) memset(&d->stream, 0, sizeof d->stream);
+    if (!strcmp(d->line, "[/STREAM]")) g4_description_take(d);
+    if (!strcmp(d->line, "[FORMAT]")) d->in_format = 1;
+    if (!equals) return;
+    *equals = 0;
+    g4_description_value(d, d->line, equals + 1);
+}
+
+static int g4_description_sink(void *ctx, const uint8_t *data, size_t n)
+{
+    g4_description *d = ctx;
+    for (size_t i = 0; i < n; i++) {
+        if (data[i] != '\n') {
+            if (data[i] != '\r' && d->n + 1 < sizeof d->line) d->line[d->n++] = (char)data[i];
+            continue;
+        }
+        d->line[d->n] = 0;
+        d->n = 0;
+        g4_description_line(d);
+    }
+    return 0;
+}
+
+/* Formats that hold a picture for each file, as ffmpeg names them. */
+static int g4_is_picture_format(const char *format)
+{
+    const size_t n = strlen(format);
+    return (n > 5 && !strcmp(format + n - 5, "_pipe")) || !strcmp(format, "image2");
+}
+
+/* What kind of medium these streams are, and what follows from that. */
+static g4_status g4_description_end(const g4_description *d, const g4_media_limits *m, g4_error *err)
+{
+    g4_media_info *info = d->info;
+    if (d->n_video == 0 && d->n_sound == 0)
+        return g4_fail(err, G4_ERR_FORMAT, "ffprobe found no picture, sound or video in it");
+    if (d->n_video == 0) {
+        info->kind = G4_MEDIA_AUDIO;
+        return G4_OK;
+    }
+    const g4_status s = g4_pixels_check(m, "picture", (uint64_t)info->width, (uint64_t)info->height, err);
+    if (s) return s;
+    const int is_picture = g4_is_picture_format(info->format) || info->n_frames == 1 || info->fps <= 0;
+    info->kind = d->n_sound == 0 && is_picture ? G4_MEDIA_IMAGE : G4_MEDIA_VIDEO;
+    if (info->kind == G4_MEDIA_IMAGE) {
+        info->n_frames = 0;
+        info->seconds = info->fps = 0;
+    } else if (info->n_frames == 0) {
+        info->n_frames = (int64_t)rint(fmin(info->seconds * info->fps, INT32_MAX));
+    }
+    return G4_OK;
+}
+
+/* The program's name with its last "ffmpeg" replaced. */
+static g4_status g4_ffprobe_name(const g4_media_limits *m, g4_buf *name, g4_error *err)
+{
+    const char *last = NULL;
+    for (const char *p = m->ffmpeg; (p = strstr(p, "ffmpeg")) != NULL; p++) last = p;
+    if (!last && m->ffmpeg[0])
+        return g4_fail(err, G4_ERR_UNSUPPORTED,
+                       G4_FFMPEG_NOT_OURS "the name \"%.60s\" has no ffmpeg to become ffprobe, which tells of others",
+                       m->ffmpeg);
+    if (last) {
+        g4_buf_add(name, m->ffmpeg, (size_t)(last - m->ffmpeg));
+        g4_buf_str(name, "ffprobe");
+        g4_buf_str(name, last + strlen("ffmpeg"));
+    }
+    return name->failed ? g4_fail(err, G4_ERR_MEMORY, "ffprobe: out of memory") : G4_OK;
+}
+
+g4_status g4_ffmpeg_probe(const g4_media_limits *m, const g4_input *in, g4_media_info *out, g4_error *err)
+{
+    static const char *const before[] = { NULL };
+    static const char *const entries =
+        "stream=codec_type,width,height,avg_frame_rate,nb_frames,sample_rate,channels,duration:"
+        "stream_disposition=attached_pic:stream_side_data=rotation:format=format_name,duration";
+    const char *const behind[] = { "-show_entries", entries, "-of", "default", NULL };
+    g4_buf name = { m->a, NULL, 0, 0, 0 };
+    g4_description d = { .info = out };
+    g4_status s = g4_ffprobe_name(m, &name, err);
+    if (!s) s = g4_ffmpeg_run(m, name.data ? name.data : "", in, before, behind, g4_description_sink, &d, err);
+    if (!s) s = g4_description_end(&d, m, err);
+    g4_buf_free(&name);
+    return s;
 }

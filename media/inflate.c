@@ -41,12 +41,14 @@ static inline unsigned g4_zlib_reverse(unsigned code, int n_bits)
     return reversed;
 }
 
-static uint32_t g4_adler32(const uint8_t *p, size_t n)
+/* When the call is halted, the sum of what comes first. */
+static uint32_t g4_adler32(const uint8_t *p, size_t n, g4_halt *halt)
 {
     const uint32_t modulus = 65521; /* the largest prime below 2^16 */
     const size_t run_max = 5552;    /* bytes after which the sums are still below 2^32 */
     uint32_t a = 1, b = 0;
-    while (n > 0) {
+    g4_pace pace = { halt, 0 };
+    while (n > 0 && !g4_pace_ends(&pace, run_max)) {
         size_t run = n < run_max ? n : run_max;
         n -= run;
         while (run-- > 0) {
@@ -184,8 +186,10 @@ typedef struct {
     uint8_t *out;
     size_t size, n; /* of out; n bytes are there */
     g4_huff literals, distances;
+    g4_halt *halt;
 } g4_inflater;
 
+static const char g4_inflate_halted[] = "halted";
 static const char g4_inflate_truncated[] = "truncated";
 static const char g4_inflate_too_long[] = "more data than the picture holds";
 
@@ -259,8 +263,12 @@ static const char *g4_inflate_symbols(g4_inflater *z)
     g4_bits *b = &z->in;
     uint8_t *const out = z->out;
     const size_t size = z->size;
-    size_t pos = z->n;
+    size_t pos = z->n, ask = pos + G4_PACE; /* each symbol gives a byte or more: there, the halt is asked next */
     for (;;) {
+        if (pos >= ask) {
+            if (g4_halted(z->halt)) return g4_inflate_halted;
+            ask = pos + G4_PACE;
+        }
         const int symbol = g4_huff_get(b, &z->literals);
         if (symbol < 0) return "bad literal code in the data";
         if (g4_bits_overrun(b)) return g4_inflate_truncated;
@@ -302,13 +310,14 @@ static const char *g4_inflate_block(g4_inflater *z, uint32_t type)
     return g4_inflate_symbols(z);
 }
 
-const char *g4_inflate(g4_next_piece_fn next, void *ctx, uint8_t *out, size_t size)
+const char *g4_inflate(g4_next_piece_fn next, void *ctx, uint8_t *out, size_t size, g4_halt *halt)
 {
-    g4_inflater z = { .in = { .next = next, .ctx = ctx }, .out = out, .size = size };
+    g4_inflater z = { .in = { .next = next, .ctx = ctx }, .out = out, .size = size, .halt = halt };
     const uint32_t method = g4_bits_get(&z.in, 8), flags = g4_bits_get(&z.in, 8);
     if ((method & 15) != 8 || method >> 4 > 7 || (method << 8 | flags) % 31 != 0 || flags & 32)
         return "not a zlib stream";
     for (uint32_t final = 0; !final;) {
+        if (g4_halted(halt)) return g4_inflate_halted;
         final = g4_bits_get(&z.in, 1);
         const char *wrong = g4_inflate_block(&z, g4_bits_get(&z.in, 2));
         if (wrong) return wrong;
@@ -319,7 +328,7 @@ const char *g4_inflate(g4_next_piece_fn next, void *ctx, uint8_t *out, size_t si
     uint32_t sum = 0;
     for (int i = 0; i < 4; i++) sum = sum << 8 | g4_bits_get(&z.in, 8);
     if (g4_bits_overrun(&z.in)) return g4_inflate_truncated;
-    return sum == g4_adler32(out, size) ? NULL : "checksum of the data does not match";
+    return sum == g4_adler32(out, size, halt) ? NULL : "checksum of the data does not match";
 }
 
 /* ---- Codes for packing ---------------------------------------------------------------------- */
@@ -498,13 +507,14 @@ static g4_deflate_symbol g4_deflate_look(g4_deflater *d, const uint8_t *raw, siz
     return length < G4_MATCH_MIN ? literal : (g4_deflate_symbol) { (uint32_t)distance, (uint32_t)length };
 }
 
-int g4_deflate(const g4_allocator *a, const uint8_t *raw, size_t size, g4_buf *out)
+int g4_deflate(const g4_media_limits *m, const uint8_t *raw, size_t size, g4_buf *out)
 {
-    g4_deflater *d = g4_alloc(a, 1, sizeof *d);
+    g4_deflater *d = g4_alloc(m->a, 1, sizeof *d);
     if (!d) return 1;
+    int ends = 0;
     d->out = out;
     g4_deflate_put(d, 0x0178, 16); /* deflate with a window of 32 KiB; 0x7801 is a multiple of 31 */
-    for (size_t pos = 0; pos < size;) {
+    for (size_t pos = 0; pos < size && !ends;) {
         const g4_deflate_symbol s = g4_deflate_look(d, raw, size, pos);
         d->symbols[d->n_symbols++] = s;
         if (s.distance) {
@@ -514,12 +524,14 @@ int g4_deflate(const g4_allocator *a, const uint8_t *raw, size_t size, g4_buf *o
             d->literal_freq[s.length]++;
         }
         pos += s.distance ? s.length : 1;
-        if (d->n_symbols == G4_DEFLATE_SYMBOLS) g4_deflate_block(d, 0);
+        if (d->n_symbols < G4_DEFLATE_SYMBOLS) continue;
+        g4_deflate_block(d, 0);
+        ends = g4_halted(m->halt) || out->failed;
     }
     g4_deflate_block(d, 1);
     g4_deflate_put(d, 0, (8 - d->n_bits) & 7);
-    const uint32_t sum = g4_adler32(raw, size);
+    const uint32_t sum = g4_adler32(raw, ends ? 0 : size, m->halt);
     for (int i = 3; i >= 0; i--) g4_deflate_put(d, sum >> (8 * i) & 255, 8);
-    g4_free(a, d);
-    return out->failed;
+    g4_free(m->a, d);
+    return ends || out->failed;
 }

@@ -12,6 +12,7 @@
 
 #define G4_JPEG_SCANS_MAX 256 /* a progressive file of many empty scans would otherwise cost hours */
 #define G4_JPEG_BLOCK 64      /* coefficients: 8 rows of 8 */
+#define G4_JPEG_MCU_STEPS 512 /* what a unit of a few blocks counts when the halt is to be asked */
 
 enum { /* markers, each behind a byte 0xff */
        G4_JPEG_TEM = 0x01,
@@ -69,7 +70,9 @@ typedef struct {
     uint32_t eob_run; /* blocks that end at once */
     uint64_t bits;    /* n_bits of them, the next one highest */
     int n_bits;
-    int invented; /* zero bytes put in where the data had ended */
+    int invented;  /* zero bytes put in where the data had ended */
+    int only_size; /* stop at the first scan, and take no memory for pixels */
+    g4_pace pace;
 } g4_jpeg;
 
 static const uint8_t g4_zigzag[G4_JPEG_BLOCK] = { 0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,
@@ -86,7 +89,8 @@ static void g4_jpeg_fill(g4_jpeg *j)
         if (j->pos < j->size && j->data[j->pos] != 0xff) {
             byte = j->data[j->pos++];
         } else {
-            while (j->size - j->pos >= 2 && j->data[j->pos + 1] == 0xff) j->pos++; /* fill bytes */
+            while (j->size - j->pos >= 2 && j->data[j->pos + 1] == 0xff && !g4_pace_ends(&j->pace, 1))
+                j->pos++; /* fill bytes */
             if (j->size - j->pos >= 2 && j->data[j->pos + 1] == 0) {
                 byte = 0xff;
                 j->pos += 2;
@@ -135,13 +139,13 @@ static int g4_jpeg_signed(g4_jpeg *j, int s)
     return v < 1 << (s - 1) ? v - (1 << s) + 1 : v;
 }
 
-/* Move to the next marker and return its code, or -1 at the end of the file. */
+/* Move to the next marker and return its code, or -1 at the end of the file or when the call is halted. */
 static int g4_jpeg_marker(g4_jpeg *j)
 {
     for (;;) {
-        while (j->pos < j->size && j->data[j->pos] != 0xff) j->pos++;
-        while (j->pos < j->size && j->data[j->pos] == 0xff) j->pos++;
-        if (j->pos >= j->size) return -1;
+        while (j->pos < j->size && j->data[j->pos] != 0xff && !g4_pace_ends(&j->pace, 1)) j->pos++;
+        while (j->pos < j->size && j->data[j->pos] == 0xff && !g4_pace_ends(&j->pace, 1)) j->pos++;
+        if (j->pos >= j->size || g4_pace_ends(&j->pace, 1)) return -1;
         const int code = j->data[j->pos++];
         if (code) return code;
     }
@@ -281,7 +285,7 @@ static g4_status g4_jpeg_frame(g4_jpeg *j, const uint8_t *p, size_t n, g4_error 
     g4_status s = g4_pixels_check(j->m, "JPEG", w, h, err);
     if (!s) s = g4_jpeg_factors(j, p + 6, n_comps, err);
     if (!s) s = g4_jpeg_layout(j, n_comps, err);
-    if (!s) s = g4_jpeg_planes(j, n_comps, err);
+    if (!s && !j->only_size) s = g4_jpeg_planes(j, n_comps, err);
     if (!s) j->n_comps = n_comps;
     return s;
 }
@@ -609,6 +613,7 @@ static g4_status g4_jpeg_scan(g4_jpeg *j, g4_error *err)
                 left = j->restart;
             }
             left--;
+            if (g4_pace_ends(&j->pace, G4_JPEG_MCU_STEPS)) return g4_halt_check(j->m->halt, err);
             const char *wrong = g4_jpeg_mcu(j, mx, my);
             if (!wrong && g4_jpeg_overrun(j)) wrong = j->pos >= j->size ? "truncated" : "the data ends early";
             if (wrong)
@@ -620,13 +625,16 @@ static g4_status g4_jpeg_scan(g4_jpeg *j, g4_error *err)
 }
 
 /* The samples of all blocks that a progressive file has kept. */
-static void g4_jpeg_transform(const g4_jpeg *j)
+static g4_status g4_jpeg_transform(g4_jpeg *j, g4_error *err)
 {
     for (int i = 0; i < j->n_comps; i++) {
         const g4_jpeg_comp *c = &j->comp[i];
-        for (int by = 0; by < c->blocks_h; by++)
+        for (int by = 0; by < c->blocks_h; by++) {
+            if (g4_pace_ends(&j->pace, (size_t)c->blocks_w * G4_JPEG_BLOCK)) return g4_halt_check(j->m->halt, err);
             for (int bx = 0; bx < c->blocks_w; bx++) g4_jpeg_put_block(c, bx, by, g4_jpeg_coefs(c, bx, by), 0);
+        }
     }
+    return G4_OK;
 }
 
 /* ---- Upsampling -----------------------------------------------------------------------------
@@ -754,7 +762,7 @@ static void g4_jpeg_convert(g4_jpeg_colours colours, const g4_jpeg_ycc *t, const
     }
 }
 
-static g4_status g4_jpeg_output(const g4_jpeg *j, uint8_t *rgb, g4_error *err)
+static g4_status g4_jpeg_output(g4_jpeg *j, uint8_t *rgb, g4_error *err)
 {
     const g4_jpeg_colours colours = g4_jpeg_guess_colours(j);
     const size_t room = (size_t)j->mcus_w * 8 * (size_t)j->max_h + 8;
@@ -763,12 +771,14 @@ static g4_status g4_jpeg_output(const g4_jpeg *j, uint8_t *rgb, g4_error *err)
     const uint8_t *const p[4] = { rows, rows + room, rows + 2 * room, rows + 3 * room };
     g4_jpeg_ycc ycc;
     g4_jpeg_ycc_make(&ycc);
-    for (int y = 0; y < j->h; y++) {
+    int ends = 0;
+    for (int y = 0; y < j->h && !ends; y++) {
         for (int i = 0; i < j->n_comps; i++) g4_jpeg_upsample(j, &j->comp[i], y, rows + (size_t)i * room, j->w);
         g4_jpeg_convert(colours, &ycc, p, j->w, rgb + 3 * (size_t)y * (size_t)j->w);
+        ends = g4_pace_ends(&j->pace, 4 * (size_t)j->w);
     }
     g4_free(j->m->a, rows);
-    return G4_OK;
+    return ends ? g4_halt_check(j->m->halt, err) : G4_OK;
 }
 
 /* ---- Segments ------------------------------------------------------------------------------- */
@@ -813,8 +823,9 @@ static g4_status g4_jpeg_segments(g4_jpeg *j, g4_error *err)
 {
     for (;;) {
         const int code = g4_jpeg_marker(j);
+        if (g4_halted(j->m->halt)) return g4_halt_check(j->m->halt, err);
         if (code < 0) return g4_fail(err, G4_ERR_FORMAT, "JPEG: truncated: no end marker in %zu bytes", j->size);
-        if (code == G4_JPEG_EOI) return G4_OK;
+        if (code == G4_JPEG_EOI || (code == G4_JPEG_SOS && j->only_size)) return G4_OK;
         if (code == G4_JPEG_TEM || (code >= G4_JPEG_RST0 && code <= G4_JPEG_SOI)) continue; /* these have no length */
         const size_t n = j->size - j->pos >= 2 ? g4_be16(j->data + j->pos) : 0;             /* with its own two bytes */
         if (n < 2 || n > j->size - j->pos)
@@ -836,14 +847,25 @@ static g4_status g4_jpeg_check_whole(const g4_jpeg *j, g4_error *err)
     return G4_OK;
 }
 
+g4_status g4_jpeg_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err)
+{
+    g4_jpeg j = { .m = m, .data = data, .size = size, .pos = 2, .adobe = -1, .only_size = 1, .pace = { m->halt, 0 } };
+    j.huff = g4_alloc(m->a, 8, sizeof *j.huff);
+    g4_status s = j.huff ? g4_jpeg_segments(&j, err) : g4_fail(err, G4_ERR_MEMORY, "JPEG: out of memory");
+    g4_free(m->a, j.huff);
+    if (!s && !j.n_comps) s = g4_fail(err, G4_ERR_FORMAT, "JPEG: no picture in it");
+    if (!s) g4_upright_size(j.w, j.h, j.orientation, w, h);
+    return s;
+}
+
 g4_status g4_jpeg_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err)
 {
-    g4_jpeg j = { .m = m, .data = data, .size = size, .pos = 2, .adobe = -1 };
+    g4_jpeg j = { .m = m, .data = data, .size = size, .pos = 2, .adobe = -1, .pace = { m->halt, 0 } };
     memset(out, 0, sizeof *out);
     j.huff = g4_alloc(m->a, 8, sizeof *j.huff);
     g4_status s = j.huff ? g4_jpeg_segments(&j, err) : g4_fail(err, G4_ERR_MEMORY, "JPEG: out of memory");
     if (!s) s = g4_jpeg_check_whole(&j, err);
-    if (!s && j.progressive) g4_jpeg_transform(&j);
+    if (!s && j.progressive) s = g4_jpeg_transform(&j, err);
     if (!s) s = g4_pixels_alloc(m, "JPEG", (uint64_t)j.w, (uint64_t)j.h, out, err);
     if (!s) s = g4_jpeg_output(&j, out->rgb, err);
     if (!s) s = g4_pixels_orient(m, out, j.orientation, err);

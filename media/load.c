@@ -6,33 +6,30 @@
 #include "media.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
+#include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 /* ---- First bytes ---------------------------------------------------------------------------- */
 
-#define G4_FIRST_BYTES 16 /* as many as any of these look at, or more */
-
-typedef int (*g4_signature_fn)(const uint8_t *data, size_t n);
-
-static int g4_is_png(const uint8_t *d, size_t n) { return n >= 8 && !memcmp(d, "\x89PNG\r\n\x1a\n", 8); }
-static int g4_is_jpeg(const uint8_t *d, size_t n) { return n >= 3 && d[0] == 0xff && d[1] == 0xd8 && d[2] == 0xff; }
-static int g4_is_pnm(const uint8_t *d, size_t n)
+int g4_is_png(const uint8_t *d, size_t n) { return n >= 8 && !memcmp(d, "\x89PNG\r\n\x1a\n", 8); }
+int g4_is_jpeg(const uint8_t *d, size_t n) { return n >= 3 && d[0] == 0xff && d[1] == 0xd8 && d[2] == 0xff; }
+int g4_is_pnm(const uint8_t *d, size_t n)
 {
     return n >= 3 && d[0] == 'P' && d[1] >= '1' && d[1] <= '7' &&
            (d[2] == '#' || d[2] == ' ' || (d[2] >= '\t' && d[2] <= '\r'));
 }
-static int g4_is_picture(const uint8_t *d, size_t n) { return g4_is_png(d, n) || g4_is_jpeg(d, n) || g4_is_pnm(d, n); }
-static int g4_is_wav(const uint8_t *d, size_t n)
-{
-    return n >= 12 && !memcmp(d, "RIFF", 4) && !memcmp(d + 8, "WAVE", 4);
-}
-static int g4_is_y4m(const uint8_t *d, size_t n) { return n >= 10 && !memcmp(d, "YUV4MPEG2 ", 10); }
+int g4_is_picture(const uint8_t *d, size_t n) { return g4_is_png(d, n) || g4_is_jpeg(d, n) || g4_is_pnm(d, n); }
+int g4_is_wav(const uint8_t *d, size_t n) { return n >= 12 && !memcmp(d, "RIFF", 4) && !memcmp(d + 8, "WAVE", 4); }
+int g4_is_y4m(const uint8_t *d, size_t n) { return n >= 10 && !memcmp(d, "YUV4MPEG2 ", 10); }
 
 /* ---- Reading files -------------------------------------------------------------------------- */
 
 /* Put the end of a path, which says more than its start, in front of the message of a failure. */
-static g4_status g4_media_name_failure(g4_error *err, const char *path, g4_status s)
+g4_status g4_media_name_failure(g4_error *err, const char *path, g4_status s)
 {
     if (!s || !err) return s;
     const g4_error inner = *err;
@@ -40,17 +37,50 @@ static g4_status g4_media_name_failure(g4_error *err, const char *path, g4_statu
     return g4_fail(err, s, "%s%s: %s", n > keep ? "..." : "", n > keep ? path + n - keep : path, inner.message);
 }
 
-/* The rest of an open file behind its first *n bytes, which are in *data (cap). */
-static g4_status g4_media_read_rest(const g4_media_limits *m, FILE *f, uint8_t **data, size_t cap, size_t *n,
+#define G4_READ_PIECE (1 << 20) /* bytes: a read of a disk ends before long */
+#define G4_READ_WAIT 10         /* milliseconds after which the halt is asked again */
+
+/* Open it close-on-exec, and without waiting for whoever writes into a named pipe. -1: failed, for errno's reason. */
+static int g4_media_open(const char *path) { return g4_fd_raise(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)); }
+
+/* What is there next, at most n bytes; 0 at the end. Whoever writes into a pipe may take his time. */
+static g4_status g4_media_read_some(const g4_media_limits *m, int fd, uint8_t *out, size_t n, size_t *got,
                                     g4_error *err)
 {
     for (;;) {
-        *n += fread(*data + *n, 1, cap - *n, f);
+        if (g4_halted(m->halt)) return g4_halt_check(m->halt, err);
+        struct pollfd ready = { fd, POLLIN, 0 };
+        if (poll(&ready, 1, G4_READ_WAIT) == 0) continue;
+        const ssize_t count = read(fd, out, n < G4_READ_PIECE ? n : G4_READ_PIECE);
+        *got = count > 0 ? (size_t)count : 0;
+        if (count >= 0) return G4_OK;
+        if (errno != EINTR && errno != EAGAIN) return g4_fail(err, G4_ERR_IO, "cannot read: %s", strerror(errno));
+    }
+}
+
+/* Fill data (cap) as far as the file goes; *n bytes are there, and become more. */
+static g4_status g4_media_fill(const g4_media_limits *m, int fd, uint8_t *data, size_t cap, size_t *n, g4_error *err)
+{
+    g4_status s = G4_OK;
+    for (size_t got = 1; got > 0 && *n < cap && !s;) {
+        s = g4_media_read_some(m, fd, data + *n, cap - *n, &got, err);
+        if (!s) *n += got;
+    }
+    return s;
+}
+
+/* The rest of an open file behind its first *n bytes, which are in *data (cap). */
+static g4_status g4_media_read_rest(const g4_media_limits *m, int fd, uint8_t **data, size_t cap, size_t *n,
+                                    g4_error *err)
+{
+    for (;;) {
+        const g4_status s = g4_media_fill(m, fd, *data, cap, n, err);
+        if (s) return s;
         if (*n > m->max_file_bytes)
             return g4_fail(err, G4_ERR_UNSUPPORTED, "more than the limit of %" PRIu64 " bytes", m->max_file_bytes);
-        if (ferror(f)) return g4_fail(err, G4_ERR_IO, "cannot read: %s", strerror(errno));
         if (*n < cap) return G4_OK;
-        uint8_t *more = g4_realloc(m->a, *data, cap, 2); /* it is full: there may be more */
+        /* it is full: there may be more */
+        uint8_t *more = cap > SIZE_MAX / 2 ? NULL : g4_media_grow(m, *data, *n, 2 * cap);
         if (!more) return g4_fail(err, G4_ERR_MEMORY, "%zu bytes: out of memory", cap);
         *data = more;
         cap *= 2;
@@ -59,15 +89,16 @@ static g4_status g4_media_read_rest(const g4_media_limits *m, FILE *f, uint8_t *
 
 /* The whole of an open file. A regular one that `ours` refuses, or any if it is NULL, is left unread (*out NULL): what
  * reads it can open it again. */
-static g4_status g4_media_read_open(const g4_media_limits *m, FILE *f, g4_signature_fn ours, uint8_t **out,
-                                    size_t *size, g4_error *err)
+static g4_status g4_media_read_open(const g4_media_limits *m, int fd, g4_signature_fn ours, uint8_t **out, size_t *size,
+                                    g4_error *err)
 {
     struct stat st;
-    const int regular = fstat(fileno(f), &st) == 0 && S_ISREG(st.st_mode);
+    const int regular = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
     uint8_t head[G4_FIRST_BYTES];
     size_t cap = 65536;
-    *size = fread(head, 1, sizeof head, f);
-    if (ferror(f)) return g4_fail(err, G4_ERR_IO, "cannot read: %s", strerror(errno));
+    *size = 0;
+    g4_status s = g4_media_fill(m, fd, head, sizeof head, size, err);
+    if (s) return s;
     if (*size == 0) return g4_fail(err, G4_ERR_FORMAT, "the file is empty");
     if (regular && !(ours && ours(head, *size))) return G4_OK;
     if (regular && (uint64_t)st.st_size > m->max_file_bytes)
@@ -77,7 +108,7 @@ static g4_status g4_media_read_open(const g4_media_limits *m, FILE *f, g4_signat
     uint8_t *data = g4_alloc(m->a, cap, 1);
     if (!data) return g4_fail(err, G4_ERR_MEMORY, "%zu bytes: out of memory", cap);
     memcpy(data, head, *size);
-    const g4_status s = g4_media_read_rest(m, f, &data, cap, size, err);
+    s = g4_media_read_rest(m, fd, &data, cap, size, err);
     if (s)
         g4_free(m->a, data);
     else
@@ -85,26 +116,67 @@ static g4_status g4_media_read_open(const g4_media_limits *m, FILE *f, g4_signat
     return s;
 }
 
-/* The same for a path. */
-static g4_status g4_media_read(const g4_media_limits *m, const char *path, g4_signature_fn ours, uint8_t **out,
-                               size_t *size, g4_error *err)
+g4_status g4_media_read(const g4_media_limits *m, const char *path, g4_signature_fn ours, uint8_t **out, size_t *size,
+                        g4_error *err)
 {
     *out = NULL;
-    FILE *f = fopen(path, "rb");
-    if (!f) return g4_fail(err, G4_ERR_IO, "cannot open: %s", strerror(errno));
-    const g4_status s = g4_media_read_open(m, f, ours, out, size, err);
-    fclose(f);
+    const int fd = g4_media_open(path);
+    if (fd < 0) return g4_fail(err, G4_ERR_IO, "cannot open: %s", strerror(errno));
+    const g4_status s = g4_media_read_open(m, fd, ours, out, size, err);
+    close(fd);
     return s;
 }
 
-/* Put bytes into a nameless temporary file, which ffmpeg can seek in; NULL on failure. */
-static FILE *g4_media_spill(const void *data, size_t size, g4_error *err)
+g4_status g4_media_read_head(const g4_media_limits *m, const char *path, uint8_t *head, size_t cap, size_t *n,
+                             uint64_t *file_bytes, g4_error *err)
 {
-    FILE *f = tmpfile();
-    if (f && fwrite(data, 1, size, f) == size && fflush(f) == 0) return f;
-    g4_fail(err, G4_ERR_IO, "cannot write %zu bytes to a temporary file: %s", size, strerror(errno));
-    if (f) fclose(f);
-    return NULL;
+    struct stat st;
+    *n = 0;
+    *file_bytes = 0;
+    const int fd = g4_media_open(path);
+    if (fd < 0) return g4_fail(err, G4_ERR_IO, "cannot open: %s", strerror(errno));
+    g4_status s = G4_OK;
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
+        *file_bytes = (uint64_t)st.st_size;
+        s = g4_media_fill(m, fd, head, cap, n, err);
+    }
+    close(fd);
+    return s;
+}
+
+/* ---- A temporary file ----------------------------------------------------------------------- */
+
+/* A nameless temporary file. -1: failed, for errno's reason. */
+static int g4_temporary_file(void)
+{
+    char name[] = P_tmpdir "/g4-XXXXXX";
+#ifdef __APPLE__
+    const int fd = mkstemp(name);
+    if (fd >= 0) fcntl(fd, F_SETFD, FD_CLOEXEC);
+#else
+    const int fd = mkostemp(name, O_CLOEXEC);
+#endif
+    if (fd >= 0) unlink(name);
+    return g4_fd_raise(fd);
+}
+
+g4_status g4_media_spill(const g4_media_limits *m, const uint8_t *data, size_t size, int *fd, g4_error *err)
+{
+    *fd = g4_temporary_file();
+    size_t done = 0;
+    while (*fd >= 0 && done < size && !g4_halted(m->halt)) {
+        const size_t left = size - done;
+        const ssize_t n = write(*fd, data + done, left < G4_READ_PIECE ? left : G4_READ_PIECE);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) break;
+        done += (size_t)n;
+    }
+    if (done == size && *fd >= 0) return G4_OK;
+    g4_status s = g4_halt_check(m->halt, err);
+    if (!s) s = g4_fail(err, G4_ERR_IO, "cannot write %zu bytes to a temporary file: %s", size, strerror(errno));
+    if (*fd >= 0) close(*fd);
+    *fd = -1;
+    return s;
 }
 
 /* ---- Any kind of medium --------------------------------------------------------------------- */
@@ -134,7 +206,7 @@ static g4_status g4_media_decode_ours(const g4_media_limits *m, const uint8_t *d
     if (out->image && g4_is_picture(data, size)) return g4_media_decode_picture(m, data, size, out->image, err);
     if (out->audio && g4_is_wav(data, size)) return g4_wav_decode(m, data, size, out->audio, foreign, err);
     if (out->video && g4_is_y4m(data, size)) {
-        g4_source src = { data, NULL, size, 0 };
+        g4_source src = { data, NULL, size, 0, m->halt };
         return g4_y4m_decode(m, &src, out->video, foreign, err);
     }
     *foreign = 1;
@@ -155,30 +227,40 @@ static g4_status g4_media_decode_bytes(const g4_media_limits *m, const uint8_t *
     int foreign = 0;
     g4_status s = g4_media_decode_ours(m, data, size, out, &foreign, err);
     if (!foreign) return s;
-    FILE *f = g4_media_spill(data, size, err);
-    if (!f) return G4_ERR_IO;
-    s = g4_media_decode_foreign(m, &(g4_input) { NULL, fileno(f) }, out, err);
-    fclose(f);
+    int fd;
+    s = g4_media_spill(m, data, size, &fd, err);
+    if (s) return s;
+    s = g4_media_decode_foreign(m, &(g4_input) { NULL, fd }, out, err);
+    close(fd);
     return s;
 }
 
-/* A y4m file that stays on disk, since all of it may be more than memory holds. *foreign is set when it is another kind
- * of file. */
+int g4_y4m_file_open(const g4_media_limits *m, const char *path, g4_source *out)
+{
+    uint8_t head[G4_FIRST_BYTES];
+    struct stat st;
+    const int fd = g4_media_open(path);
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "rb");
+    if (fd >= 0 && !f) close(fd);
+    if (!f) return 0;
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && g4_is_y4m(head, fread(head, 1, sizeof head, f)) &&
+        fseeko(f, 0, SEEK_SET) == 0) {
+        *out = (g4_source) { NULL, f, (uint64_t)st.st_size, 0, m->halt };
+        return 1;
+    }
+    fclose(f);
+    return 0;
+}
+
+/* *foreign is set when it is another kind of file. */
 static g4_status g4_media_load_y4m(const g4_media_limits *m, const char *path, g4_video *out, int *foreign,
                                    g4_error *err)
 {
-    g4_status s = G4_OK;
-    uint8_t head[G4_FIRST_BYTES];
-    struct stat st;
-    FILE *f = fopen(path, "rb");
-    if (f && fstat(fileno(f), &st) == 0 && g4_is_y4m(head, fread(head, 1, sizeof head, f))) {
-        rewind(f);
-        g4_source src = { NULL, f, (uint64_t)st.st_size, 0 };
-        s = g4_y4m_decode(m, &src, out, foreign, err);
-    } else {
-        *foreign = 1;
-    }
-    if (f) fclose(f);
+    g4_source src;
+    *foreign = !g4_y4m_file_open(m, path, &src);
+    if (*foreign) return G4_OK;
+    const g4_status s = g4_y4m_decode(m, &src, out, foreign, err);
+    fclose(src.file);
     return s;
 }
 
@@ -201,31 +283,44 @@ static g4_status g4_media_load_file(const g4_media_limits *m, const char *path, 
     return foreign ? g4_media_decode_foreign(m, &(g4_input) { path, -1 }, out, err) : s;
 }
 
+g4_status g4_media_end(const g4_media_limits *m, g4_status s, g4_error *err)
+{
+    return s && g4_halted(m->halt) ? g4_halt_check(m->halt, err) : s;
+}
+
 static g4_status g4_media_load(const g4_media_target *out, const char *path, const g4_media_options *opt, g4_error *err)
 {
+    g4_media_limits m;
+    g4_halt halt;
     if (!path) return g4_fail(err, G4_ERR_ARGUMENT, "path is NULL");
-    const g4_media_limits m = g4_media_limits_of(opt);
-    return g4_media_name_failure(err, path, g4_media_load_file(&m, path, out, err));
+    g4_status s = g4_media_begin(&m, &halt, opt, err);
+    if (s) return s;
+    s = g4_media_load_file(&m, path, out, err);
+    return g4_media_name_failure(err, path, g4_media_end(&m, s, err));
 }
 
 static g4_status g4_media_decode(const g4_media_target *out, const char *kind, const void *data, size_t size,
                                  const g4_media_options *opt, g4_error *err)
 {
+    g4_media_limits m;
+    g4_halt halt;
     if (!data || size == 0) return g4_fail(err, G4_ERR_ARGUMENT, "%s of 0 bytes", kind);
-    const g4_media_limits m = g4_media_limits_of(opt);
-    return g4_media_decode_bytes(&m, data, size, out, err);
+    const g4_status s = g4_media_begin(&m, &halt, opt, err);
+    return s ? s : g4_media_end(&m, g4_media_decode_bytes(&m, data, size, out, err), err);
 }
 
 /* ---- Pictures, sound, video ----------------------------------------------------------------- */
 
 g4_status g4_image_load(g4_image *out, const char *path, const g4_media_options *opt, g4_error *err)
 {
+    if (!out) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     memset(out, 0, sizeof *out);
     return g4_media_load(&(g4_media_target) { .image = out }, path, opt, err);
 }
 
 g4_status g4_image_decode(g4_image *out, const void *data, size_t size, const g4_media_options *opt, g4_error *err)
 {
+    if (!out) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     memset(out, 0, sizeof *out);
     return g4_media_decode(&(g4_media_target) { .image = out }, "a picture", data, size, opt, err);
 }
@@ -239,12 +334,14 @@ void g4_image_free(g4_image *image, const g4_media_options *opt)
 
 g4_status g4_audio_load(g4_audio *out, const char *path, const g4_media_options *opt, g4_error *err)
 {
+    if (!out) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     memset(out, 0, sizeof *out);
     return g4_media_load(&(g4_media_target) { .audio = out }, path, opt, err);
 }
 
 g4_status g4_audio_decode(g4_audio *out, const void *data, size_t size, const g4_media_options *opt, g4_error *err)
 {
+    if (!out) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     memset(out, 0, sizeof *out);
     return g4_media_decode(&(g4_media_target) { .audio = out }, "sound", data, size, opt, err);
 }
@@ -258,12 +355,14 @@ void g4_audio_free(g4_audio *audio, const g4_media_options *opt)
 
 g4_status g4_video_load(g4_video *out, const char *path, const g4_media_options *opt, g4_error *err)
 {
+    if (!out) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     memset(out, 0, sizeof *out);
     return g4_media_load(&(g4_media_target) { .video = out }, path, opt, err);
 }
 
 g4_status g4_video_decode(g4_video *out, const void *data, size_t size, const g4_media_options *opt, g4_error *err)
 {
+    if (!out) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     memset(out, 0, sizeof *out);
     return g4_media_decode(&(g4_media_target) { .video = out }, "a video", data, size, opt, err);
 }
@@ -272,7 +371,7 @@ void g4_video_free(g4_video *video, const g4_media_options *opt)
 {
     if (!video) return;
     const g4_allocator *a = opt ? opt->allocator : NULL;
-    for (int i = 0; i < video->n_frames; i++) g4_free_given(a, video->frames[i].pixels);
+    for (int i = 0; video->frames && i < video->n_frames; i++) g4_free_given(a, video->frames[i].pixels);
     g4_free_given(a, video->frames);
     g4_free_given(a, video->seconds);
     if (video->sound) g4_free_given(a, video->sound->samples);

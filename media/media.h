@@ -13,15 +13,36 @@
 
 #define G4_AUDIO_RATE 16000 /* samples a second of all sound that is given out */
 
-/* The options of a call with every default filled in. */
+/* The options of a call with every default filled in, and what may end it. */
 typedef struct {
     const g4_allocator *a;
     const char *ffmpeg;
     uint64_t max_pixels, max_samples, max_file_bytes;
     int max_frames, n_frames, want_sound;
     double fps;
+    g4_halt *halt;
 } g4_media_limits;
-g4_media_limits g4_media_limits_of(const g4_media_options *opt); /* opt may be NULL */
+/* Begin a call with these options, which may be NULL: fills *m and *halt, which m points to. */
+g4_status g4_media_begin(g4_media_limits *m, g4_halt *halt, const g4_media_options *opt, g4_error *err);
+
+/* How a loop asks its halt: it tells how much it did, in steps of a few nanoseconds (bytes, pixels, products), and the
+ * halt is asked after each G4_PACE of them. That is well within a millisecond, and too seldom to be noticed. */
+#define G4_PACE 65536
+typedef struct {
+    g4_halt *halt;
+    size_t done; /* since the halt was asked */
+} g4_pace;
+static inline int g4_pace_ends(g4_pace *p, size_t n)
+{
+    p->done += n;
+    if (p->done < G4_PACE) return 0;
+    p->done = 0;
+    return g4_halted(p->halt);
+}
+static inline size_t g4_piece(size_t left) { return left < G4_PACE ? left : G4_PACE; }
+/* Memory of `bytes` with the first `used` of ptr, which is freed. The copy is made in pieces: NULL, and ptr is as it
+ * was, when the halt ends the call or memory is out. */
+void *g4_media_grow(const g4_media_limits *m, void *ptr, size_t used, size_t bytes);
 
 /* A picture that its holder owns and may change. */
 typedef struct {
@@ -36,13 +57,16 @@ g4_status g4_pixels_alloc(const g4_media_limits *m, const char *kind, uint64_t w
 void g4_pixels_free(const g4_media_limits *m, g4_pixels *p);
 /* Orientation (1..8) in a TIFF block, as EXIF holds it; 1 when there is none or it makes no sense. */
 int g4_exif_orientation(const uint8_t *tiff, size_t size);
+/* The size of a picture of that orientation once it is upright. */
+void g4_upright_size(int w, int h, int orientation, int *upright_w, int *upright_h);
 /* Turn a picture of that orientation upright. */
 g4_status g4_pixels_orient(const g4_media_limits *m, g4_pixels *p, int orientation, g4_error *err);
 /* Free what a call gave out: its user sees it as const, but the library made it. */
 void g4_free_given(const g4_allocator *a, const void *given);
 
-/* Skip blanks and # comments, then read a decimal number of at most max_digits digits, up to 9; -1: there is none. */
-int64_t g4_scan_number(g4_reader *r, int max_digits);
+/* Skip blanks and # comments, then read a decimal number of at most max_digits digits, up to 9; -1: there is none, or
+ * the call is halted. */
+int64_t g4_scan_number(g4_reader *r, int max_digits, g4_pace *pace);
 
 /* The frames of a video as a reader gathers them: frame i of those kept is frame i * total / n_wanted of the file
  * (transformers, sample_frames of video_processing_utils.py), at that index / fps seconds. */
@@ -78,27 +102,34 @@ static inline size_t g4_image_stride(const g4_image *image)
 {
     return image->stride ? image->stride : (size_t)image->width * 3;
 }
+/* Is it a picture: with pixels, a size, and rows that memory can hold? */
+g4_status g4_image_check(const g4_image *image, g4_error *err);
 
 /* ---- Zlib streams (inflate.c) --------------------------------------------------------------- */
 
 /* The next piece of a stream is *p up to *end, and may be empty; 0: there is none. */
 typedef int (*g4_next_piece_fn)(void *ctx, const uint8_t **p, const uint8_t **end);
-/* Unpack the zlib stream into out, which it must fill exactly. Returns NULL or what is wrong with it. */
-const char *g4_inflate(g4_next_piece_fn next, void *ctx, uint8_t *out, size_t size);
-/* Append raw (below 4 GiB) to out as a zlib stream. Nonzero: out of memory. */
-int g4_deflate(const g4_allocator *a, const uint8_t *raw, size_t size, g4_buf *out);
+/* Unpack the zlib stream into out, which it must fill exactly. Returns NULL or what is wrong with it; when the call is
+ * halted, that may be anything. */
+const char *g4_inflate(g4_next_piece_fn next, void *ctx, uint8_t *out, size_t size, g4_halt *halt);
+/* Append raw (below 4 GiB) to out as a zlib stream. Nonzero: out of memory, or halted. */
+int g4_deflate(const g4_media_limits *m, const uint8_t *raw, size_t size, g4_buf *out);
 
 /* ---- Pictures to patches (patches.c) -------------------------------------------------------- */
 
 /* The patches of a picture, for any size of them; g4_patches_make is this for the size that the family has. budget: 70,
  * 140, 280, 560 or 1120, or 0 for img->max_tokens or 280; anything else is G4_ERR_ARGUMENT. */
-g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budget, int patch, int pool, g4_patches *out,
-                           g4_error *err);
+g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budget, int patch, int pool, g4_halt *halt,
+                           g4_patches *out, g4_error *err);
 void g4_patches_free(const g4_allocator *a, g4_patches *p);
 
 /* ---- Pictures (png.c, jpeg.c, pnm.c) -------------------------------------------------------- */
 
-/* Each takes a file that begins with its signature. */
+/* Each takes a file that begins with its signature. The *_size functions read only its headers, and give the size of
+ * the picture once it is upright. */
+g4_status g4_png_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
+g4_status g4_jpeg_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
+g4_status g4_pnm_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_png_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_jpeg_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_pnm_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
@@ -114,7 +145,7 @@ typedef struct {
 } g4_wav_format;
 /* Read the chunks of a file of which `size` bytes are there, from its start up to the samples. *pos becomes the offset
  * of the chunk that holds them, or of the first that cannot be passed yet. */
-g4_status g4_wav_chunks(const uint8_t *data, size_t size, g4_wav_format *f, size_t *pos, g4_error *err);
+g4_status g4_wav_chunks(const uint8_t *data, size_t size, g4_wav_format *f, size_t *pos, g4_halt *halt, g4_error *err);
 /* Is the chunk at pos there, and the one that holds the samples? */
 int g4_wav_has_samples(const uint8_t *data, size_t size, const g4_wav_format *f, size_t pos);
 uint64_t g4_wav_limit(const g4_media_limits *m, const g4_wav_format *f); /* samples of each channel that may be read */
@@ -131,9 +162,54 @@ typedef struct {         /* bytes of a file in memory, or of one that is open an
     const uint8_t *data; /* NULL: read file */
     FILE *file;
     uint64_t size, pos;
+    g4_halt *halt;
 } g4_source;
+/* Its size, rate and number of frames, which are all checked to be there. */
+g4_status g4_y4m_size(const g4_media_limits *m, g4_source *src, g4_media_info *out, int *foreign, g4_error *err);
 /* *foreign is set when it fails for a colour format that ffmpeg may be able to read. */
 g4_status g4_y4m_decode(const g4_media_limits *m, g4_source *src, g4_video *out, int *foreign, g4_error *err);
+
+/* ---- Other programs (child.c) --------------------------------------------------------------- */
+
+typedef int (*g4_sink_fn)(void *ctx, const uint8_t *data, size_t n); /* nonzero: stop, no more is wanted */
+typedef struct {
+    int reason;     /* the errno for which it could not be started, or 0 */
+    int is_stopped; /* the sink had enough */
+    int status;     /* its exit status, or 128 + the signal that ended it; -1: not known */
+    char said[161]; /* the first line of its messages, which says most */
+} g4_child_end;
+/* Run a program (its name or path, its arguments, NULL) with an open file, or nothing if in is -1, as its input. What
+ * it writes goes to the sink. In every case it has ended and is reaped when this returns. */
+g4_status g4_child_run(const g4_media_limits *m, const char *const *words, int in, g4_sink_fn sink, void *ctx,
+                       g4_child_end *end, g4_error *err);
+/* The same open file where it is in no child's way, close-on-exec; the old one is closed. -1: failed, or it was -1. */
+int g4_fd_raise(int fd);
+
+/* ---- Files (load.c) ------------------------------------------------------------------------- */
+
+#define G4_FIRST_BYTES 16 /* of a file: as many as any of these look at, or more */
+typedef int (*g4_signature_fn)(const uint8_t *data, size_t n);
+int g4_is_png(const uint8_t *d, size_t n);
+int g4_is_jpeg(const uint8_t *d, size_t n);
+int g4_is_pnm(const uint8_t *d, size_t n);
+int g4_is_picture(const uint8_t *d, size_t n); /* any of these three */
+int g4_is_wav(const uint8_t *d, size_t n);
+int g4_is_y4m(const uint8_t *d, size_t n);
+
+/* The whole of a file. A regular one that `ours` refuses, or any if it is NULL, is left unread (*out NULL). */
+g4_status g4_media_read(const g4_media_limits *m, const char *path, g4_signature_fn ours, uint8_t **out, size_t *size,
+                        g4_error *err);
+/* The first *n bytes of a regular file, at most cap, and how many it has; none of another. */
+g4_status g4_media_read_head(const g4_media_limits *m, const char *path, uint8_t *head, size_t cap, size_t *n,
+                             uint64_t *file_bytes, g4_error *err);
+/* Put bytes into a nameless temporary file, in which ffmpeg can seek. Close it. */
+g4_status g4_media_spill(const g4_media_limits *m, const uint8_t *data, size_t size, int *fd, g4_error *err);
+/* A y4m file that stays on disk, since all of it may be more than memory holds; 0: it is none. Close its file. */
+int g4_y4m_file_open(const g4_media_limits *m, const char *path, g4_source *out);
+/* What a call that ends with s returns: when it was halted, that is why it failed. */
+g4_status g4_media_end(const g4_media_limits *m, g4_status s, g4_error *err);
+/* Put the end of a path in front of the message of a failure. */
+g4_status g4_media_name_failure(g4_error *err, const char *path, g4_status s);
 
 /* ---- The ffmpeg program (ffmpeg.c) ---------------------------------------------------------- */
 
@@ -144,5 +220,7 @@ typedef struct {
 g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, g4_image *out, g4_error *err);
 g4_status g4_ffmpeg_audio(const g4_media_limits *m, const g4_input *in, g4_audio *out, g4_error *err);
 g4_status g4_ffmpeg_video(const g4_media_limits *m, const g4_input *in, g4_video *out, g4_error *err);
+/* By ffprobe, which comes with ffmpeg. */
+g4_status g4_ffmpeg_probe(const g4_media_limits *m, const g4_input *in, g4_media_info *out, g4_error *err);
 
 #endif /* GEMMA4_MEDIA_H */

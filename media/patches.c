@@ -144,8 +144,8 @@ static int g4_row_weights_open(const g4_allocator *a, int n_in, int n_out, g4_ro
     return !k->work || !k->weight || !k->high || !k->low || !k->first || !k->n;
 }
 
-/* The weights of n outputs from x0 on. */
-static void g4_row_weights_make(g4_row_weights *k, int x0, int n)
+/* The weights of n outputs from x0 on. Nonzero: halted. */
+static int g4_row_weights_make(g4_row_weights *k, int x0, int n, g4_pace *pace)
 {
     for (int x = 0; x < n; x++) {
         int16_t *high = k->high + (size_t)x * (size_t)k->taps, *low = k->low + (size_t)x * (size_t)k->taps;
@@ -156,7 +156,9 @@ static void g4_row_weights_make(g4_row_weights *k, int x0, int n)
             low[i] = (int16_t)(k->weight[i] - high[i] * 2048);
         }
         for (int i = taps; i < k->n[x]; i++) high[i] = low[i] = 0;
+        if (g4_pace_ends(pace, 8 * (size_t)taps)) return 1;
     }
+    return 0;
 }
 
 /* sum_i p[i] * (2048 high[i] + low[i]), exact. n is a multiple of 8; blocks of 2048 keep the low half inside 32 bits
@@ -180,18 +182,25 @@ static int32_t g4_resize_dot(const int16_t *p, const int16_t *high, const int16_
     return (int32_t)total;
 }
 
-/* A row of n RGB pixels to planes (3, plane), channel by channel. */
-static void g4_split_row(const uint8_t *row, size_t n, int16_t *planes, size_t plane)
+/* A row of n RGB pixels to planes (3, plane), channel by channel. Nonzero: halted. */
+static int g4_split_row(const uint8_t *row, size_t n, int16_t *planes, size_t plane, g4_pace *pace)
 {
-    for (size_t i = 0; i < n; i++) {
-        planes[i] = row[3 * i];
-        planes[plane + i] = row[3 * i + 1];
-        planes[2 * plane + i] = row[3 * i + 2];
+    for (size_t from = 0; from < n;) {
+        const size_t end = from + g4_piece(n - from);
+        if (g4_pace_ends(pace, end - from)) return 1;
+        for (size_t i = from; i < end; i++) {
+            planes[i] = row[3 * i];
+            planes[plane + i] = row[3 * i + 1];
+            planes[2 * plane + i] = row[3 * i + 2];
+        }
+        from = end;
     }
+    return 0;
 }
 
-/* The first n outputs of the block for one row, whose planes are zero behind its end. */
-static void g4_resize_row(const g4_row_weights *k, const int16_t *planes, size_t plane, int n, uint8_t *dst)
+/* The first n outputs of the block for one row, whose planes are zero behind its end. Nonzero: halted. */
+static int g4_resize_row(const g4_row_weights *k, const int16_t *planes, size_t plane, int n, uint8_t *dst,
+                         g4_pace *pace)
 {
     const size_t taps = (size_t)k->taps;
     for (size_t x = 0; x < (size_t)n; x++) {
@@ -201,12 +210,14 @@ static void g4_resize_row(const g4_row_weights *k, const int16_t *planes, size_t
             const int32_t sum = g4_resize_dot(p + c * plane, high, low, n_taps);
             dst[3 * x + c] = g4_clamp_u8((G4_RESIZE_HALF + sum) >> G4_RESIZE_BITS);
         }
+        if (g4_pace_ends(pace, (size_t)n_taps)) return 1;
     }
+    return 0;
 }
 
 /* src (h, stride bytes) of w RGB pixels a row -> dst (h, n_out, 3). */
 static g4_status g4_resize_rows(const g4_allocator *a, const uint8_t *src, size_t stride, int w, int h, uint8_t *dst,
-                                int n_out, g4_error *err)
+                                int n_out, g4_halt *halt, g4_error *err)
 {
     g4_row_weights k;
     const int no_weights = g4_row_weights_open(a, w, n_out, &k);
@@ -214,13 +225,16 @@ static g4_status g4_resize_rows(const g4_allocator *a, const uint8_t *src, size_
     int16_t *planes = g4_alloc(a, plane, 3 * sizeof *planes);
     g4_status s = G4_OK;
     if (no_weights || !planes) s = g4_fail(err, G4_ERR_MEMORY, "resizing a picture of %d columns: out of memory", w);
+    g4_pace pace = { halt, 0 };
     for (int x0 = 0; !s && x0 < n_out; x0 += k.size) {
         const int n = g4_min_int(k.size, n_out - x0);
-        g4_row_weights_make(&k, x0, n);
-        for (int y = 0; y < h; y++) {
-            g4_split_row(src + (size_t)y * stride, (size_t)w, planes, plane);
-            g4_resize_row(&k, planes, plane, n, dst + ((size_t)y * (size_t)n_out + (size_t)x0) * 3);
+        int ends = g4_row_weights_make(&k, x0, n, &pace);
+        for (int y = 0; y < h && !ends; y++) {
+            uint8_t *row = dst + ((size_t)y * (size_t)n_out + (size_t)x0) * 3;
+            ends = g4_split_row(src + (size_t)y * stride, (size_t)w, planes, plane, &pace) ||
+                   g4_resize_row(&k, planes, plane, n, row, &pace);
         }
+        if (ends) s = g4_halt_check(halt, err);
     }
     g4_row_weights_free(a, &k);
     g4_free(a, planes);
@@ -229,28 +243,43 @@ static g4_status g4_resize_rows(const g4_allocator *a, const uint8_t *src, size_
 
 /* ---- Resizing columns, and both ------------------------------------------------------------- */
 
-/* src (h, stride bytes) of w RGB pixels a row -> dst (n_out, w, 3). Rows are summed as 32-bit integers:
- * |sum| < 255 * 1.6 * 2^22 < 2^31. */
+/* dst[x] = sum_i src[i][x] weight[i] for n neighbours x of taps rows. Nonzero: halted. */
+static int g4_resize_column_piece(const uint8_t *src, size_t stride, size_t n, const int32_t *weight, int taps,
+                                  int32_t *sum, uint8_t *dst, g4_pace *pace)
+{
+    for (size_t x = 0; x < n; x++) sum[x] = G4_RESIZE_HALF;
+    for (int i = 0; i < taps; i++) {
+        const uint8_t *row = src + (size_t)i * stride;
+        const int32_t factor = weight[i];
+        for (size_t x = 0; x < n; x++) sum[x] += row[x] * factor;
+        if (g4_pace_ends(pace, n / 4)) return 1;
+    }
+    for (size_t x = 0; x < n; x++) dst[x] = g4_clamp_u8(sum[x] >> G4_RESIZE_BITS);
+    return 0;
+}
+
+/* src (h, stride bytes) of w RGB pixels a row -> dst (n_out, w, 3). Rows are summed as 32-bit integers, a piece of them
+ * at a time: |sum| < 255 * 1.6 * 2^22 < 2^31. */
 static g4_status g4_resize_columns(const g4_allocator *a, const uint8_t *src, size_t stride, int w, int h, uint8_t *dst,
-                                   int n_out, g4_error *err)
+                                   int n_out, g4_halt *halt, g4_error *err)
 {
     const g4_axis axis = g4_axis_make(h, n_out);
     const size_t n = (size_t)w * 3;
     double *work = g4_alloc(a, (size_t)axis.max_taps, sizeof *work);
     int32_t *weight = g4_alloc(a, (size_t)axis.max_taps, sizeof *weight);
-    int32_t *sum = g4_alloc(a, n, sizeof *sum);
+    int32_t *sum = g4_alloc(a, g4_piece(n), sizeof *sum);
     g4_status s = G4_OK;
     if (!work || !weight || !sum) s = g4_fail(err, G4_ERR_MEMORY, "resizing a picture of %d rows: out of memory", h);
+    g4_pace pace = { halt, 0 };
     for (int y = 0; !s && y < n_out; y++) {
         int first;
         const int taps = g4_axis_weights(&axis, y, work, weight, &first);
-        for (size_t x = 0; x < n; x++) sum[x] = G4_RESIZE_HALF;
-        for (int i = 0; i < taps; i++) {
-            const uint8_t *row = src + (size_t)(first + i) * stride;
-            const int32_t factor = weight[i];
-            for (size_t x = 0; x < n; x++) sum[x] += row[x] * factor;
-        }
-        for (size_t x = 0; x < n; x++) dst[(size_t)y * n + x] = g4_clamp_u8(sum[x] >> G4_RESIZE_BITS);
+        int ends = g4_pace_ends(&pace, 8 * (size_t)taps);
+        const uint8_t *rows = src + (size_t)first * stride;
+        for (size_t x = 0; x < n && !ends; x += G4_PACE)
+            ends = g4_resize_column_piece(rows + x, stride, g4_piece(n - x), weight, taps, sum, dst + (size_t)y * n + x,
+                                          &pace);
+        if (ends) s = g4_halt_check(halt, err);
     }
     g4_free(a, work);
     g4_free(a, weight);
@@ -260,15 +289,15 @@ static g4_status g4_resize_columns(const g4_allocator *a, const uint8_t *src, si
 
 /* One pass over src (h, stride bytes) of w pixels a row into memory of its own, along columns when it is vertical. */
 static g4_status g4_resize_pass(const g4_allocator *a, int vertical, const uint8_t *src, size_t stride, int w, int h,
-                                int n_out, uint8_t **out, g4_error *err)
+                                int n_out, uint8_t **out, g4_halt *halt, g4_error *err)
 {
-    g4_status (*const resize)(const g4_allocator *, const uint8_t *, size_t, int, int, uint8_t *, int, g4_error *) =
-        vertical ? g4_resize_columns : g4_resize_rows;
+    g4_status (*const resize)(const g4_allocator *, const uint8_t *, size_t, int, int, uint8_t *, int, g4_halt *,
+                              g4_error *) = vertical ? g4_resize_columns : g4_resize_rows;
     size_t bytes;
     const int too_big = g4_mul_overflows((size_t)(vertical ? w : h), (size_t)n_out * 3, &bytes);
     *out = too_big ? NULL : g4_alloc(a, bytes, 1);
     if (!*out) return g4_fail(err, G4_ERR_MEMORY, "resizing a picture of %d x %d: out of memory", w, h);
-    const g4_status s = resize(a, src, stride, w, h, *out, n_out, err);
+    const g4_status s = resize(a, src, stride, w, h, *out, n_out, halt, err);
     if (s) {
         g4_free(a, *out);
         *out = NULL;
@@ -280,7 +309,8 @@ static g4_status g4_resize_pass(const g4_allocator *a, int vertical, const uint8
  * that keeps its size is skipped. *out is NULL when both do. The order is that of Pillow 13.0 (Resample.c,
  * horizontal_first): horizontal first, but for pictures that lose more than twice as many rows as columns. Pillow up to
  * 12 always began horizontally. */
-static g4_status g4_resize(const g4_allocator *a, const g4_image *img, int w, int h, uint8_t **out, g4_error *err)
+static g4_status g4_resize(const g4_allocator *a, const g4_image *img, int w, int h, uint8_t **out, g4_halt *halt,
+                           g4_error *err)
 {
     const int64_t rows_lost = (int64_t)img->height - h, columns_lost = (int64_t)img->width - w;
     int vertical = rows_lost > 0 && rows_lost > 2 * columns_lost; /* of the present pass */
@@ -292,7 +322,7 @@ static g4_status g4_resize(const g4_allocator *a, const g4_image *img, int w, in
     for (int pass = 0; !s && pass < 2; pass++, vertical = !vertical) {
         if (vertical ? src_h == h : src_w == w) continue;
         uint8_t *dst, *before = *out;
-        s = g4_resize_pass(a, vertical, src, stride, src_w, src_h, vertical ? h : w, &dst, err);
+        s = g4_resize_pass(a, vertical, src, stride, src_w, src_h, vertical ? h : w, &dst, halt, err);
         g4_free(a, before);
         *out = dst;
         src = dst;
@@ -309,6 +339,7 @@ static g4_status g4_resize(const g4_allocator *a, const g4_image *img, int w, in
 
 void g4_patches_free(const g4_allocator *a, g4_patches *p)
 {
+    if (!p) return;
     g4_free(a, p->pixels);
     g4_free(a, p->pos);
     memset(p, 0, sizeof *p);
@@ -318,12 +349,8 @@ void g4_patches_free(const g4_allocator *a, g4_patches *p)
 static g4_status g4_patches_plan(const g4_image *img, int budget, int patch, int pool, int *w, int *h, int *n_tokens,
                                  g4_error *err)
 {
-    if (!img || !img->pixels || img->width <= 0 || img->height <= 0)
-        return g4_fail(err, G4_ERR_ARGUMENT, "a picture needs pixels and a size above 0, got %d x %d",
-                       img ? img->width : 0, img ? img->height : 0);
-    const size_t row = (size_t)img->width * 3, stride = g4_image_stride(img);
-    if (stride < row)
-        return g4_fail(err, G4_ERR_ARGUMENT, "stride %zu is less than the %zu bytes of a row", stride, row);
+    const g4_status s = g4_image_check(img, err);
+    if (s) return s;
     if (patch <= 0 || patch > 256 || pool <= 0 || pool > 16)
         return g4_fail(err, G4_ERR_ARGUMENT, "patch %d, pool %d: expected 1..256 and 1..16", patch, pool);
     if (budget == 0) budget = img->max_tokens ? img->max_tokens : G4_IMAGE_BUDGET;
@@ -333,9 +360,10 @@ static g4_status g4_patches_plan(const g4_image *img, int budget, int patch, int
     return G4_OK;
 }
 
-/* Cut src (stride bytes a row) into the patches of p, whose grid is set. */
-static void g4_patches_cut(const g4_patches *p, int patch, const uint8_t *src, size_t stride)
+/* Cut src (stride bytes a row) into the patches of p, whose grid is set. Nonzero: halted. */
+static int g4_patches_cut(const g4_patches *p, int patch, const uint8_t *src, size_t stride, g4_halt *halt)
 {
+    g4_pace pace = { halt, 0 };
     const size_t side = (size_t)patch, row = side * 3; /* floats in one row of a patch */
     float level[256];                                  /* rescale: float64, then rounded to float32 */
     for (int i = 0; i < 256; i++) level[i] = (float)(i / 255.0);
@@ -349,38 +377,50 @@ static void g4_patches_cut(const g4_patches *p, int patch, const uint8_t *src, s
             }
             p->pos[2 * i] = px;
             p->pos[2 * i + 1] = py;
+            if (g4_pace_ends(&pace, row * side)) return 1;
         }
     }
+    return 0;
 }
 
-g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budget, int patch, int pool, g4_patches *out,
-                           g4_error *err)
+g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budget, int patch, int pool, g4_halt *halt,
+                           g4_patches *out, g4_error *err)
 {
+    if (!out) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     memset(out, 0, sizeof *out);
     int w = 0, h = 0, n_tokens = 0;
     g4_status s = g4_patches_plan(img, budget, patch, pool, &w, &h, &n_tokens, err);
     if (s) return s;
     uint8_t *scaled = NULL;
-    s = g4_resize(a, img, w, h, &scaled, err);
-    if (s) return s;
+    s = g4_resize(a, img, w, h, &scaled, halt, err);
+    if (s) {
+        g4_free(a, scaled);
+        return s;
+    }
     g4_patches p = { .n = n_tokens * pool * pool, .grid_w = w / patch, .grid_h = h / patch, .n_tokens = n_tokens };
     p.pixels = g4_alloc(a, (size_t)p.n, (size_t)patch * (size_t)patch * 3 * sizeof *p.pixels);
     p.pos = g4_alloc(a, (size_t)p.n, 2 * sizeof *p.pos);
-    if (p.pixels && p.pos) {
-        g4_patches_cut(&p, patch, scaled ? scaled : img->pixels, scaled ? (size_t)w * 3 : g4_image_stride(img));
-        *out = p;
-    } else {
+    const uint8_t *src = scaled ? scaled : img->pixels;
+    if (!p.pixels || !p.pos)
         s = g4_fail(err, G4_ERR_MEMORY, "%d patches: out of memory", p.n);
-        g4_patches_free(a, &p);
-    }
+    else if (g4_patches_cut(&p, patch, src, scaled ? (size_t)w * 3 : g4_image_stride(img), halt))
+        s = g4_halt_check(halt, err);
     g4_free(a, scaled);
+    if (s)
+        g4_patches_free(a, &p);
+    else
+        *out = p;
     return s;
 }
 
 g4_status g4_patches_make(g4_patches *out, const g4_image *image, const g4_media_options *opt, g4_error *err)
 {
-    const g4_allocator *a = opt ? opt->allocator : NULL;
-    return g4_image_patches(a, image, 0, G4_IMAGE_PATCH, G4_IMAGE_POOL, out, err);
+    g4_media_limits m;
+    g4_halt halt;
+    if (!out) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
+    memset(out, 0, sizeof *out);
+    const g4_status s = g4_media_begin(&m, &halt, opt, err);
+    return s ? s : g4_image_patches(m.a, image, 0, G4_IMAGE_PATCH, G4_IMAGE_POOL, &halt, out, err);
 }
 
 void g4_patches_close(g4_patches *p, const g4_media_options *opt) { g4_patches_free(opt ? opt->allocator : NULL, p); }

@@ -6,25 +6,57 @@
 #include "media.h"
 
 #include <inttypes.h>
+#include <math.h>
 
 /* ---- Options -------------------------------------------------------------------------------- */
 
-g4_media_limits g4_media_limits_of(const g4_media_options *opt)
+g4_status g4_media_begin(g4_media_limits *m, g4_halt *halt, const g4_media_options *opt, g4_error *err)
 {
     static const g4_media_options none = { 0 };
     if (!opt) opt = &none;
-    return (g4_media_limits) { .a = opt->allocator,
-                               .ffmpeg = opt->ffmpeg ? opt->ffmpeg : "ffmpeg",
-                               .max_pixels = opt->max_pixels ? opt->max_pixels : (uint64_t)64 << 20,
-                               .max_samples = opt->max_samples ? opt->max_samples : (uint64_t)4 * 3600 * G4_AUDIO_RATE,
-                               .max_file_bytes = opt->max_file_bytes ? opt->max_file_bytes : (uint64_t)4 << 30,
-                               .max_frames = opt->max_frames ? opt->max_frames : 1024,
-                               .n_frames = opt->n_frames ? opt->n_frames : 32,
-                               .want_sound = opt->want_sound,
-                               .fps = opt->fps };
+    *m = (g4_media_limits) { .a = opt->allocator,
+                             .ffmpeg = opt->ffmpeg ? opt->ffmpeg : "ffmpeg",
+                             .max_pixels = opt->max_pixels ? opt->max_pixels : (uint64_t)64 << 20,
+                             .max_samples = opt->max_samples ? opt->max_samples : (uint64_t)4 * 3600 * G4_AUDIO_RATE,
+                             .max_file_bytes = opt->max_file_bytes ? opt->max_file_bytes : (uint64_t)4 << 30,
+                             .max_frames = opt->max_frames ? opt->max_frames : 1024,
+                             .n_frames = opt->n_frames ? opt->n_frames : 32,
+                             .want_sound = opt->want_sound,
+                             .fps = opt->fps,
+                             .halt = halt };
+    g4_halt_open(halt);
+    g4_halt_add(halt, &opt->limits);
+    if (m->a && !m->a->alloc_fn != !m->a->free_fn)
+        return g4_fail(err, G4_ERR_ARGUMENT, "media: an allocator needs both alloc_fn and free_fn");
+    if (opt->n_frames < 0 || opt->max_frames < 0 || !(opt->fps >= 0) || isinf(opt->fps))
+        return g4_fail(err, G4_ERR_ARGUMENT, "media: n_frames %d, max_frames %d, fps %g: none may be below 0",
+                       opt->n_frames, opt->max_frames, opt->fps);
+    return g4_halt_check(halt, err);
 }
 
-void g4_free_given(const g4_allocator *a, const void *given) { g4_free(a, (void *)(uintptr_t)given); }
+/* The same address without the const that public structs show to their users: its bytes, copied. */
+void g4_free_given(const g4_allocator *a, const void *given)
+{
+    void *made;
+    memcpy(&made, &given, sizeof made);
+    g4_free(a, made);
+}
+
+void *g4_media_grow(const g4_media_limits *m, void *ptr, size_t used, size_t bytes)
+{
+    uint8_t *grown = g4_alloc(m->a, bytes, 1);
+    g4_pace pace = { m->halt, 0 };
+    for (size_t pos = 0; grown && pos < used;) {
+        const size_t n = g4_piece(used - pos);
+        memcpy(grown + pos, (const uint8_t *)ptr + pos, n);
+        pos += n;
+        if (!g4_pace_ends(&pace, n)) continue;
+        g4_free(m->a, grown);
+        return NULL;
+    }
+    if (grown) g4_free(m->a, ptr);
+    return grown;
+}
 
 /* ---- Pixels --------------------------------------------------------------------------------- */
 
@@ -78,6 +110,13 @@ int g4_exif_orientation(const uint8_t *tiff, size_t size)
     return 1;
 }
 
+void g4_upright_size(int w, int h, int orientation, int *upright_w, int *upright_h)
+{
+    const int swap = orientation >= 5;
+    *upright_w = swap ? h : w;
+    *upright_h = swap ? w : h;
+}
+
 /* 2 mirror, 3 half turn, 4 upside down, 5 transpose, 6 turn right, 7 transverse, 8 turn left. */
 g4_status g4_pixels_orient(const g4_media_limits *m, g4_pixels *p, int orientation, g4_error *err)
 {
@@ -88,25 +127,48 @@ g4_status g4_pixels_orient(const g4_media_limits *m, g4_pixels *p, int orientati
     const size_t src_w = (size_t)p->w, src_h = (size_t)p->h, w = swap ? src_h : src_w, h = swap ? src_w : src_h;
     uint8_t *rgb = g4_alloc(m->a, w * h, 3);
     if (!rgb) return g4_fail(err, G4_ERR_MEMORY, "turning a picture of %zu x %zu: out of memory", src_w, src_h);
-    for (size_t y = 0; y < h; y++) {
-        for (size_t x = 0; x < w; x++) {
+    g4_pace pace = { m->halt, 0 };
+    int ends = 0;
+    for (size_t y = 0; y < h && !ends; y++) {
+        for (size_t x = 0; x < w && !ends; x++) {
             size_t src_x = swap ? y : x, src_y = swap ? x : y;
             if (mirror_x) src_x = src_w - 1 - src_x;
             if (mirror_y) src_y = src_h - 1 - src_y;
             memcpy(rgb + 3 * (y * w + x), p->rgb + 3 * (src_y * src_w + src_x), 3);
+            ends = g4_pace_ends(&pace, 4); /* a transposed read is slow */
         }
+    }
+    if (ends) {
+        g4_free(m->a, rgb);
+        return g4_halt_check(m->halt, err);
     }
     g4_free(m->a, p->rgb);
     *p = (g4_pixels) { rgb, (int)w, (int)h };
     return G4_OK;
 }
 
+g4_status g4_image_check(const g4_image *image, g4_error *err)
+{
+    if (!image || !image->pixels || image->width <= 0 || image->height <= 0)
+        return g4_fail(err, G4_ERR_ARGUMENT, "a picture needs pixels and a size above 0, got %d x %d",
+                       image ? image->width : 0, image ? image->height : 0);
+    if ((size_t)image->width > PTRDIFF_MAX / 3)
+        return g4_fail(err, G4_ERR_ARGUMENT, "a row of %d pixels is more than memory can hold", image->width);
+    const size_t row = (size_t)image->width * 3, stride = g4_image_stride(image);
+    if (stride < row)
+        return g4_fail(err, G4_ERR_ARGUMENT, "stride %zu is less than the %zu bytes of a row", stride, row);
+    if (stride > PTRDIFF_MAX / (size_t)image->height)
+        return g4_fail(err, G4_ERR_ARGUMENT, "%d rows with a stride of %zu bytes are more than memory can hold",
+                       image->height, stride);
+    return G4_OK;
+}
+
 /* ---- Numbers in text ------------------------------------------------------------------------ */
 
-static void g4_pass_blanks(g4_reader *r)
+static void g4_pass_blanks(g4_reader *r, g4_pace *pace)
 {
     int in_comment = 0;
-    for (; r->pos < r->size; r->pos++) {
+    for (; r->pos < r->size && !g4_pace_ends(pace, 1); r->pos++) {
         const uint8_t c = r->data[r->pos];
         if (in_comment) {
             in_comment = c != '\n' && c != '\r';
@@ -118,9 +180,9 @@ static void g4_pass_blanks(g4_reader *r)
     }
 }
 
-int64_t g4_scan_number(g4_reader *r, int max_digits)
+int64_t g4_scan_number(g4_reader *r, int max_digits, g4_pace *pace)
 {
-    g4_pass_blanks(r);
+    g4_pass_blanks(r, pace);
     int64_t v = 0;
     int digits = 0;
     for (; digits < max_digits && r->pos < r->size; digits++, r->pos++) {

@@ -63,6 +63,7 @@ typedef struct {
     uint64_t idat_bytes; /* of the unbroken row of those chunks */
     int idat_done;
     uint32_t crc[256];
+    g4_pace pace;
 } g4_png;
 
 /* The chunk at pos; 0 when the file ends inside it. */
@@ -79,9 +80,16 @@ static int g4_png_chunk_at(const g4_png *g, size_t pos, g4_png_chunk *out)
 static int g4_png_is(const g4_png_chunk *c, const char *name) { return memcmp(c->name, name, 4) == 0; }
 static int g4_png_is_critical(const g4_png_chunk *c) { return !(c->name[0] & 32); } /* an upper-case letter */
 
-static int g4_png_crc_fits(const g4_png *g, const g4_png_chunk *c)
+static int g4_png_crc_fits(g4_png *g, const g4_png_chunk *c)
 {
-    return (g4_crc(g->crc, 0xffffffffu, c->name, c->n + 4) ^ 0xffffffffu) == g4_be32(c->data + c->n);
+    const size_t size = c->n + 4; /* the name counts */
+    uint32_t crc = 0xffffffffu;
+    for (size_t i = 0, n; i < size; i += n) {
+        n = g4_piece(size - i);
+        crc = g4_crc(g->crc, crc, c->name + i, n);
+        if (g4_pace_ends(&g->pace, n)) return 0;
+    }
+    return (crc ^ 0xffffffffu) == g4_be32(c->data + c->n);
 }
 
 static g4_status g4_png_header(g4_png *g, const g4_png_chunk *c, g4_error *err) /* IHDR */
@@ -135,6 +143,8 @@ static g4_status g4_png_chunks(g4_png *g, g4_error *err)
         if (!g4_png_chunk_at(g, pos, &c))
             return g4_fail(err, G4_ERR_FORMAT, "PNG: truncated in the chunk at byte %zu of %zu", pos, g->size);
         const int intact = g4_png_crc_fits(g, &c);
+        if (g4_pace_ends(&g->pace, G4_PNG_FRAMING) || (!intact && g4_halted(g->pace.halt)))
+            return g4_halt_check(g->pace.halt, err);
         if (!intact && g4_png_is_critical(&c))
             return g4_fail(err, G4_ERR_FORMAT, "PNG: the critical chunk at byte %zu does not match its checksum", pos);
         if (first != g4_png_is(&c, "IHDR"))
@@ -169,26 +179,26 @@ static g4_status g4_png_colours(g4_png *g, g4_error *err)
 
 /* ---- Rows ----------------------------------------------------------------------------------- */
 
-/* Undo the filter of a row of n bytes, whose upper neighbour is NULL for the first one. bpp: bytes back to the pixel on
- * the left. 0: there is no such filter. */
-static int g4_png_unfilter(uint8_t filter, uint8_t *row, const uint8_t *above, size_t n, size_t bpp)
+/* Undo the filter of bytes from..n of a row, whose upper neighbour is NULL for the first one. bpp: bytes back to the
+ * pixel on the left. 0: there is no such filter. */
+static int g4_png_unfilter(uint8_t filter, uint8_t *row, const uint8_t *above, size_t from, size_t n, size_t bpp)
 {
     switch (filter) {
     case 0: return 1;
     case 1:
-        for (size_t i = bpp; i < n; i++) row[i] = (uint8_t)(row[i] + row[i - bpp]);
+        for (size_t i = g4_max_size(from, bpp); i < n; i++) row[i] = (uint8_t)(row[i] + row[i - bpp]);
         return 1;
     case 2:
-        for (size_t i = 0; above && i < n; i++) row[i] = (uint8_t)(row[i] + above[i]);
+        for (size_t i = from; above && i < n; i++) row[i] = (uint8_t)(row[i] + above[i]);
         return 1;
     case 3:
-        for (size_t i = 0; i < n; i++) {
+        for (size_t i = from; i < n; i++) {
             const unsigned a = i < bpp ? 0 : row[i - bpp], b = above ? above[i] : 0;
             row[i] = (uint8_t)(row[i] + ((a + b) >> 1));
         }
         return 1;
     case 4:
-        for (size_t i = 0; i < n; i++) {
+        for (size_t i = from; i < n; i++) {
             const int a = i < bpp ? 0 : row[i - bpp], b = above ? above[i] : 0;
             row[i] = (uint8_t)(row[i] + g4_png_paeth(a, b, above && i >= bpp ? above[i - bpp] : 0));
         }
@@ -280,6 +290,7 @@ static int g4_png_next_idat(void *ctx, const uint8_t **p, const uint8_t **end)
 {
     g4_png *g = ctx;
     g4_png_chunk c;
+    if (g4_pace_ends(&g->pace, G4_PNG_FRAMING)) return 0;
     if (!g4_png_chunk_at(g, g->idat, &c) || !g4_png_is(&c, "IDAT")) return 0;
     *p = c.data;
     *end = c.data + c.n;
@@ -287,25 +298,39 @@ static int g4_png_next_idat(void *ctx, const uint8_t **p, const uint8_t **end)
     return 1;
 }
 
+/* A row of w pixels in n bytes, behind the byte of its filter, into the picture, a piece at a time. */
+static g4_status g4_png_put_row(g4_png *g, uint8_t *raw, const uint8_t *above, uint32_t w, size_t n, uint8_t *dst,
+                                size_t step, g4_error *err)
+{
+    const uint32_t bits = g->depth * g->channels; /* of a pixel; a piece is a whole number of bytes of any kind */
+    const size_t bpp = bits < 8 ? 1 : bits / 8;
+    for (uint32_t x = 0, count; x < w; x += count) {
+        count = (uint32_t)g4_piece(w - x);
+        const size_t from = (size_t)x * bits / 8, end = x + count == w ? n : (size_t)(x + count) * bits / 8;
+        if (g4_pace_ends(&g->pace, end - from + count)) return g4_halt_check(g->pace.halt, err);
+        if (!g4_png_unfilter(raw[0], raw + 1, above, from, end, bpp))
+            return g4_fail(err, G4_ERR_FORMAT, "PNG: unknown filter, expected 0 to 4");
+        if (g->depth < 8)
+            g4_png_unpack(g, raw + 1 + from, count, dst + 3 * step * x, step);
+        else
+            g4_png_row(g, raw + 1 + from, count, dst + 3 * step * x, step);
+    }
+    return G4_OK;
+}
+
 /* The rows of one pass at raw into the picture; *raw goes behind them. */
-static g4_status g4_png_put_pass(const g4_png *g, const g4_png_pass *pass, uint8_t **raw, uint8_t *rgb, g4_error *err)
+static g4_status g4_png_put_pass(g4_png *g, const g4_png_pass *pass, uint8_t **raw, uint8_t *rgb, g4_error *err)
 {
     uint32_t w, h;
     size_t n;
     g4_png_pass_size(g, pass, &w, &h, &n);
     if (w == 0 || h == 0) return G4_OK;
-    const uint32_t bits = g->depth * g->channels;
     const uint8_t *above = NULL;
     for (uint32_t y = 0; y < h; y++) {
-        uint8_t *row = *raw + 1;
-        if (!g4_png_unfilter((*raw)[0], row, above, n, bits < 8 ? 1 : bits / 8))
-            return g4_fail(err, G4_ERR_FORMAT, "PNG: unknown filter, expected 0 to 4");
         uint8_t *dst = rgb + 3 * ((size_t)(y * pass->dy + pass->y0) * g->w + pass->x0);
-        if (g->depth < 8)
-            g4_png_unpack(g, row, w, dst, pass->dx);
-        else
-            g4_png_row(g, row, w, dst, pass->dx);
-        above = row;
+        const g4_status s = g4_png_put_row(g, *raw, above, w, n, dst, pass->dx, err);
+        if (s) return s;
+        above = *raw + 1;
         *raw += n + 1;
     }
     return G4_OK;
@@ -315,8 +340,9 @@ static g4_status g4_png_pixels(const g4_media_limits *m, g4_png *g, uint64_t raw
 {
     uint8_t *raw = raw_size > SIZE_MAX ? NULL : g4_alloc(m->a, (size_t)raw_size, 1);
     if (!raw) return g4_fail(err, G4_ERR_MEMORY, "PNG: %" PRIu64 " bytes of pixels: out of memory", raw_size);
-    const char *wrong = g4_inflate(g4_png_next_idat, g, raw, (size_t)raw_size);
-    g4_status s = wrong ? g4_fail(err, G4_ERR_FORMAT, "PNG: pixel data before byte %zu: %s", g->idat, wrong) : G4_OK;
+    const char *wrong = g4_inflate(g4_png_next_idat, g, raw, (size_t)raw_size, m->halt);
+    g4_status s = wrong ? g4_halt_check(m->halt, err) : G4_OK;
+    if (wrong && !s) s = g4_fail(err, G4_ERR_FORMAT, "PNG: pixel data before byte %zu: %s", g->idat, wrong);
     int n;
     const g4_png_pass *passes = g4_png_passes(g, &n);
     uint8_t *p = raw;
@@ -325,14 +351,31 @@ static g4_status g4_png_pixels(const g4_media_limits *m, g4_png *g, uint64_t raw
     return s;
 }
 
+/* All that comes before the pixels. */
+static g4_status g4_png_open(const g4_media_limits *m, g4_png *g, const uint8_t *data, size_t size, g4_error *err)
+{
+    *g = (g4_png) { .data = data, .size = size, .orientation = 1, .pace = { m->halt, 0 } };
+    g4_crc_table(g->crc);
+    g4_status s = g4_png_chunks(g, err);
+    if (!s) s = g4_png_colours(g, err);
+    if (!s) s = g4_pixels_check(m, "PNG", g->w, g->h, err);
+    return s;
+}
+
+g4_status g4_png_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err)
+{
+    g4_png g;
+    const g4_status s = g4_png_open(m, &g, data, size, err);
+    if (s) return s;
+    g4_upright_size((int)g.w, (int)g.h, g.orientation, w, h);
+    return G4_OK;
+}
+
 g4_status g4_png_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err)
 {
-    g4_png g = { .data = data, .size = size, .orientation = 1 };
+    g4_png g;
     memset(out, 0, sizeof *out);
-    g4_crc_table(g.crc);
-    g4_status s = g4_png_chunks(&g, err);
-    if (!s) s = g4_png_colours(&g, err);
-    if (!s) s = g4_pixels_check(m, "PNG", g.w, g.h, err);
+    g4_status s = g4_png_open(m, &g, data, size, err);
     if (s) return s;
     /* Deflate cannot do better than 258 bytes for 2 bits: a file that cannot fill the memory does not get it. */
     const uint64_t raw_size = g4_png_raw_size(&g);
@@ -348,13 +391,14 @@ g4_status g4_png_decode(const g4_media_limits *m, const uint8_t *data, size_t si
 
 /* ---- Writing -------------------------------------------------------------------------------- */
 
-/* row and above (n bytes of RGB; above is NULL for the first) with one filter -> dst (1 + n). Returns the sum of
+/* Bytes from..n of row and above (RGB; above is NULL for the first) with one filter -> dst (1 + n). Returns the sum of
  * magnitudes. */
-static uint64_t g4_png_filter(uint8_t filter, const uint8_t *row, const uint8_t *above, size_t n, uint8_t *dst)
+static uint64_t g4_png_filter(uint8_t filter, const uint8_t *row, const uint8_t *above, size_t from, size_t n,
+                              uint8_t *dst)
 {
     uint64_t sum = 0;
     dst[0] = filter;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = from; i < n; i++) {
         const int a = i < 3 ? 0 : row[i - 3], b = above ? above[i] : 0, c = above && i >= 3 ? above[i - 3] : 0;
         int guess = 0;
         if (filter == 1) guess = a;
@@ -368,19 +412,26 @@ static uint64_t g4_png_filter(uint8_t filter, const uint8_t *row, const uint8_t 
     return sum;
 }
 
-/* The same with the filter that makes the sum smallest. */
-static void g4_png_filter_best(const uint8_t *row, const uint8_t *above, size_t n, uint8_t *dst)
+/* The same for a row of n bytes with the filter that makes the sum smallest. Nonzero: halted. */
+static int g4_png_filter_best(const uint8_t *row, const uint8_t *above, size_t n, uint8_t *dst, g4_pace *pace)
 {
+    enum { N_FILTERS = 5 };
     uint64_t smallest = UINT64_MAX;
     uint8_t best = 0;
-    for (uint8_t filter = 0; filter < 5; filter++) {
-        const uint64_t sum = g4_png_filter(filter, row, above, n, dst);
+    for (uint8_t pass = 0; pass <= N_FILTERS; pass++) { /* each of them, then the best */
+        const uint8_t filter = pass < N_FILTERS ? pass : best;
+        uint64_t sum = 0;
+        for (size_t from = 0, count; from < n; from += count) {
+            count = g4_piece(n - from);
+            sum += g4_png_filter(filter, row, above, from, from + count, dst);
+            if (g4_pace_ends(pace, count)) return 1;
+        }
         if (sum < smallest) {
             smallest = sum;
             best = filter;
         }
     }
-    g4_png_filter(best, row, above, n, dst);
+    return 0;
 }
 
 static void g4_png_put_be32(uint8_t *p, uint32_t v)
@@ -388,53 +439,79 @@ static void g4_png_put_be32(uint8_t *p, uint32_t v)
     for (int i = 0; i < 4; i++) p[i] = (uint8_t)(v >> (24 - 8 * i));
 }
 
-/* Nonzero: the callback failed. */
-static int g4_png_put_chunk(const uint32_t crc[256], g4_write_fn write, void *user, const char *name,
-                            const uint8_t *data, size_t n)
+/* Where a file goes. */
+typedef struct {
+    g4_write_fn write;
+    void *user;
+    uint32_t crc[256];
+    g4_halt *halt;
+} g4_png_target;
+
+/* Nonzero: the callback failed, or the call is halted. */
+static int g4_png_put_chunk(const g4_png_target *t, const char *name, const uint8_t *data, size_t n)
 {
     uint8_t head[8], tail[4];
     memcpy(head + 4, name, 4);
     g4_png_put_be32(head, (uint32_t)n);
-    g4_png_put_be32(tail, g4_crc(crc, g4_crc(crc, 0xffffffffu, head + 4, 4), data, n) ^ 0xffffffffu);
-    return write(user, head, 8) || (n > 0 && write(user, data, n)) || write(user, tail, 4);
+    uint32_t crc = g4_crc(t->crc, 0xffffffffu, head + 4, 4);
+    int ends = t->write(t->user, head, sizeof head);
+    for (size_t i = 0, count; i < n && !ends; i += count) {
+        count = g4_piece(n - i);
+        crc = g4_crc(t->crc, crc, data + i, count);
+        ends = g4_halted(t->halt) || t->write(t->user, data + i, count);
+    }
+    g4_png_put_be32(tail, crc ^ 0xffffffffu);
+    return ends || t->write(t->user, tail, sizeof tail);
 }
 
-static int g4_png_put_file(const g4_image *image, const g4_buf *packed, g4_write_fn write, void *user)
+static int g4_png_put_file(g4_png_target *t, const g4_image *image, const g4_buf *packed)
 {
-    uint32_t crc[256];
     uint8_t header[13] = { 0, 0, 0, 0, 0, 0, 0, 0, 8, 2, 0, 0, 0 }; /* 8 bits, RGB */
     g4_png_put_be32(header, (uint32_t)image->width);
     g4_png_put_be32(header + 4, (uint32_t)image->height);
-    g4_crc_table(crc);
-    return write(user, g4_png_signature, sizeof g4_png_signature) ||
-           g4_png_put_chunk(crc, write, user, "IHDR", header, sizeof header) ||
-           g4_png_put_chunk(crc, write, user, "IDAT", (const uint8_t *)packed->data, packed->len) ||
-           g4_png_put_chunk(crc, write, user, "IEND", header, 0);
+    g4_crc_table(t->crc);
+    return t->write(t->user, g4_png_signature, sizeof g4_png_signature) ||
+           g4_png_put_chunk(t, "IHDR", header, sizeof header) ||
+           g4_png_put_chunk(t, "IDAT", (const uint8_t *)packed->data, packed->len) ||
+           g4_png_put_chunk(t, "IEND", header, 0);
+}
+
+/* The filtered rows of a picture. Nonzero: halted. */
+static int g4_png_filter_all(const g4_image *image, uint8_t *raw, g4_halt *halt)
+{
+    const size_t row = (size_t)image->width * 3, stride = g4_image_stride(image);
+    g4_pace pace = { halt, 0 };
+    for (size_t y = 0; y < (size_t)image->height; y++) {
+        const uint8_t *p = image->pixels + y * stride;
+        if (g4_png_filter_best(p, y ? p - stride : NULL, row, raw + y * (row + 1), &pace)) return 1;
+    }
+    return 0;
 }
 
 g4_status g4_png_write(const g4_image *image, g4_write_fn write, void *user, const g4_media_options *opt, g4_error *err)
 {
-    const g4_media_limits m = g4_media_limits_of(opt);
-    if (!image || !image->pixels || image->width <= 0 || image->height <= 0 || !write)
-        return g4_fail(err, G4_ERR_ARGUMENT, "PNG: nothing to write");
-    const size_t row = (size_t)image->width * 3, stride = g4_image_stride(image);
+    g4_media_limits m;
+    g4_halt halt;
+    if (!write) return g4_fail(err, G4_ERR_ARGUMENT, "write is NULL");
+    g4_status s = g4_image_check(image, err);
+    if (!s) s = g4_media_begin(&m, &halt, opt, err);
+    if (s) return s;
+    const size_t row = (size_t)image->width * 3;
     size_t total;
-    if (stride < row)
-        return g4_fail(err, G4_ERR_ARGUMENT, "PNG: stride %zu is less than the %zu bytes of a row", stride, row);
     if (g4_mul_overflows(row + 1, (size_t)image->height, &total) || total > INT32_MAX / 2)
         return g4_fail(err, G4_ERR_UNSUPPORTED, "PNG: %d x %d pixels are too many to write", image->width,
                        image->height);
-    g4_buf packed = { m.a, NULL, 0, 0, 0 };
+    g4_png_target target = { .write = write, .user = user, .halt = &halt };
+    g4_buf packed = { .a = m.a, .cap = total + total / 8 + 4096 }; /* enough: it need not grow, which copies it */
+    packed.data = g4_alloc(m.a, packed.cap, 1);
     uint8_t *raw = g4_alloc(m.a, total, 1);
-    for (size_t y = 0; raw && y < (size_t)image->height; y++) {
-        const uint8_t *p = image->pixels + y * stride;
-        g4_png_filter_best(p, y ? p - stride : NULL, row, raw + y * (row + 1));
-    }
-    g4_status s = G4_OK;
-    if (!raw || g4_deflate(m.a, raw, total, &packed))
+    if (!raw || !packed.data)
         s = g4_fail(err, G4_ERR_MEMORY, "PNG: %d x %d pixels: out of memory", image->width, image->height);
-    else if (g4_png_put_file(image, &packed, write, user))
-        s = g4_fail(err, G4_ERR_IO, "PNG: the write callback failed");
+    else if (g4_png_filter_all(image, raw, &halt) || g4_deflate(&m, raw, total, &packed))
+        s = g4_halted(&halt) ? g4_halt_check(&halt, err)
+                             : g4_fail(err, G4_ERR_MEMORY, "PNG: packing %zu bytes: out of memory", total);
+    else if (g4_png_put_file(&target, image, &packed))
+        s = g4_halted(&halt) ? g4_halt_check(&halt, err) : g4_fail(err, G4_ERR_IO, "PNG: the write callback failed");
     g4_buf_free(&packed);
     g4_free(m.a, raw);
     return s;

@@ -14,6 +14,7 @@
 #define G4_SINC_ZEROS 64     /* zero crossings of the filter on each side */
 #define G4_SINC_CUTOFF 0.947 /* of the lower Nyquist frequency: the transition band ends there or just beyond it */
 #define G4_SINC_BETA 10.0    /* Kaiser window: side lobes about 100 dB down */
+#define G4_SINC_STEPS 32     /* what a coefficient counts when the halt is to be asked */
 #define G4_SINC_LANES 8      /* sums side by side: the compiler may keep them in vectors */
 
 static double g4_bessel_i0(double x) /* modified Bessel function of order 0, by its series */
@@ -102,20 +103,27 @@ g4_status g4_resample(const g4_media_limits *m, float *x, uint64_t n_in, uint32_
     float *y = g4_alloc(m->a, (size_t)n_out, sizeof *y);
     g4_status s = G4_OK;
     if (y && f.h && f.weight) {
-        for (uint64_t first = 0; first < up && first < n_out; first++) {
+        g4_pace pace = { m->halt, 0 };
+        int ends = 0;
+        for (uint64_t first = 0; first < up && first < n_out && !ends; first++) {
             g4_sinc_phase(&f, (double)(first * down % up) / (double)up);
-            for (uint64_t n = first; n < n_out; n += up)
+            ends = g4_pace_ends(&pace, G4_SINC_STEPS * (size_t)f.taps);
+            for (uint64_t n = first; n < n_out && !ends; n += up) {
                 y[n] = g4_sinc_apply(&f, x, n_in, (int64_t)(n * down / up) - f.half + 1);
+                ends = g4_pace_ends(&pace, (size_t)f.taps);
+            }
         }
-        out->samples = y;
-        out->n_samples = (size_t)n_out;
+        if (ends) s = g4_halt_check(m->halt, err);
     } else {
         s = g4_fail(err, G4_ERR_MEMORY, "resampling to %" PRIu64 " samples: out of memory", n_out);
-        g4_free(m->a, y);
     }
     g4_free(m->a, f.weight);
     g4_free(m->a, f.h);
     g4_free(m->a, x);
+    if (s)
+        g4_free(m->a, y);
+    else
+        *out = (g4_audio) { .samples = y, .n_samples = (size_t)n_out };
     return s;
 }
 
@@ -161,8 +169,9 @@ int g4_wav_has_samples(const uint8_t *data, size_t size, const g4_wav_format *f,
     return pos <= size && size - pos >= G4_WAV_CHUNK_HEAD && memcmp(data + pos, "data", 4) == 0 && f->bytes > 0;
 }
 
-g4_status g4_wav_chunks(const uint8_t *data, size_t size, g4_wav_format *f, size_t *pos, g4_error *err)
+g4_status g4_wav_chunks(const uint8_t *data, size_t size, g4_wav_format *f, size_t *pos, g4_halt *halt, g4_error *err)
 {
+    g4_pace pace = { halt, 0 };
     *pos = G4_WAV_CHUNKS;
     while (*pos <= size && size - *pos >= G4_WAV_CHUNK_HEAD && !g4_wav_has_samples(data, size, f, *pos)) {
         const uint8_t *name = data + *pos, *p = name + G4_WAV_CHUNK_HEAD;
@@ -170,6 +179,7 @@ g4_status g4_wav_chunks(const uint8_t *data, size_t size, g4_wav_format *f, size
         if (n > size - *pos - G4_WAV_CHUNK_HEAD) break;
         const g4_status s = memcmp(name, "fmt ", 4) == 0 ? g4_wav_fmt(f, p, n, err) : G4_OK;
         if (s) return s;
+        if (g4_pace_ends(&pace, G4_WAV_CHUNK_HEAD)) return g4_halt_check(halt, err);
         *pos += G4_WAV_CHUNK_HEAD + n;
         if (n & 1 && *pos < size) ++*pos; /* chunks are padded to even lengths */
     }
@@ -225,14 +235,16 @@ static g4_status g4_wav_samples(const g4_media_limits *m, const g4_wav_format *f
     if (n_in == 0) return g4_fail(err, G4_ERR_FORMAT, "WAV: no samples");
     float *x = g4_alloc(m->a, (size_t)n_in, sizeof *x);
     if (!x) return g4_fail(err, G4_ERR_MEMORY, "WAV: %" PRIu64 " samples: out of memory", n_in);
-    for (uint64_t i = 0; i < n_in; i++) {
+    g4_pace pace = { m->halt, 0 };
+    g4_status s = G4_OK;
+    for (uint64_t i = 0; i < n_in && !s; i++) {
         x[i] = g4_wav_mono(f, p + i * frame);
-        if (!isfinite(x[i])) {
-            g4_free(m->a, x);
-            return g4_fail(err, G4_ERR_FORMAT, "WAV: sample %" PRIu64 " is not a finite number", i);
-        }
+        if (!isfinite(x[i])) s = g4_fail(err, G4_ERR_FORMAT, "WAV: sample %" PRIu64 " is not a finite number", i);
+        if (g4_pace_ends(&pace, f->channels)) s = g4_halt_check(m->halt, err);
     }
-    return g4_resample(m, x, n_in, f->rate, out, err);
+    if (!s) return g4_resample(m, x, n_in, f->rate, out, err);
+    g4_free(m->a, x);
+    return s;
 }
 
 g4_status g4_wav_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_audio *out, int *foreign,
@@ -240,7 +252,7 @@ g4_status g4_wav_decode(const g4_media_limits *m, const uint8_t *data, size_t si
 {
     g4_wav_format f = { 0 };
     size_t pos;
-    const g4_status s = g4_wav_chunks(data, size, &f, &pos, err);
+    const g4_status s = g4_wav_chunks(data, size, &f, &pos, m->halt, err);
     *foreign = f.foreign;
     if (s) return s;
     if (size - pos < G4_WAV_CHUNK_HEAD)

@@ -17,14 +17,19 @@
 
 /* ---- A file, or bytes in memory ------------------------------------------------------------- */
 
-static int g4_source_read(g4_source *s, void *out, size_t n) /* nonzero: fewer are left */
+static int g4_source_read(g4_source *s, void *out, size_t n) /* nonzero: fewer are left, or halted */
 {
     if (n > s->size - s->pos) return 1;
-    if (s->data)
-        memcpy(out, s->data + s->pos, n);
-    else if (fread(out, 1, n, s->file) != n)
-        return 1;
-    s->pos += n;
+    uint8_t *dst = out;
+    for (size_t count; n > 0; n -= count, dst += count) {
+        count = g4_piece(n);
+        if (s->data)
+            memcpy(dst, s->data + s->pos, count);
+        else if (fread(dst, 1, count, s->file) != count)
+            return 1;
+        s->pos += count;
+        if (count == G4_PACE && g4_halted(s->halt)) return 1;
+    }
     return 0;
 }
 
@@ -64,13 +69,14 @@ typedef struct {
 static const char *g4_y4m_field(g4_y4m *y, const char *field, size_t n)
 {
     if (n == 0) return NULL;
+    g4_pace never = { NULL, 0 }; /* a line is short */
     g4_reader value = { (const uint8_t *)field + 1, n - 1, 0, 0 };
-    if (*field == 'W') y->w = (uint64_t)g4_scan_number(&value, 9);
-    if (*field == 'H') y->h = (uint64_t)g4_scan_number(&value, 9);
+    if (*field == 'W') y->w = (uint64_t)g4_scan_number(&value, 9, &never);
+    if (*field == 'H') y->h = (uint64_t)g4_scan_number(&value, 9, &never);
     if (*field == 'F') {
-        const int64_t frames = g4_scan_number(&value, 9);
+        const int64_t frames = g4_scan_number(&value, 9, &never);
         value.pos++; /* the colon */
-        const int64_t seconds = value.pos < value.size ? g4_scan_number(&value, 9) : -1;
+        const int64_t seconds = value.pos < value.size ? g4_scan_number(&value, 9, &never) : -1;
         if (frames > 0 && seconds > 0) y->fps = (double)frames / (double)seconds;
     }
     if (!strcmp(field, "XCOLORRANGE=FULL")) y->full_range = 1;
@@ -125,9 +131,10 @@ static g4_status g4_y4m_header(const g4_media_limits *m, g4_y4m *y, char *line, 
 
 /* ---- Frames --------------------------------------------------------------------------------- */
 
-/* yuv: the planes of a frame, (h, w), then U and V. */
-static void g4_y4m_rgb(const g4_y4m *y, const uint8_t *yuv, uint8_t *dst)
+/* yuv: the planes of a frame, (h, w), then U and V. Nonzero: halted. */
+static int g4_y4m_rgb(const g4_y4m *y, const uint8_t *yuv, uint8_t *dst, g4_halt *halt)
 {
+    g4_pace pace = { halt, 0 };
     const int mono = y->chroma_w == 0, full = y->full_range;
     const uint8_t *u_plane = yuv + y->w * y->h, *v_plane = u_plane + y->chroma_w * y->chroma_h;
     const uint64_t columns = mono ? 1 : (y->w + y->chroma_w - 1) / y->chroma_w;
@@ -142,8 +149,10 @@ static void g4_y4m_rgb(const g4_y4m *y, const uint8_t *yuv, uint8_t *dst)
             dst[0] = g4_clamp_u8((luma + rv * v) >> 16);
             dst[1] = g4_clamp_u8((luma - gu * u - gv * v) >> 16);
             dst[2] = g4_clamp_u8((luma + bu * u) >> 16);
+            if (g4_pace_ends(&pace, 2)) return 1;
         }
     }
+    return 0;
 }
 
 /* How many frames follow, which are all checked to be there. */
@@ -151,6 +160,7 @@ static g4_status g4_y4m_count(g4_source *src, const g4_y4m *y, int64_t *total, g
 {
     char line[G4_Y4M_LINE];
     for (*total = 0; src->pos < src->size; ++*total) {
+        if (g4_halted(src->halt)) return g4_halt_check(src->halt, err);
         if (g4_source_line(src, line, sizeof line) || strncmp(line, "FRAME", 5) != 0)
             return g4_fail(err, G4_ERR_FORMAT, "y4m: byte %" PRIu64 ": expected FRAME and a newline for frame %" PRId64,
                            src->pos, *total);
@@ -169,25 +179,49 @@ static g4_status g4_y4m_take(const g4_media_limits *m, g4_source *src, const g4_
     char line[G4_Y4M_LINE];
     for (int64_t i = 0; i < frames->total && frames->n < frames->n_wanted; i++) {
         const int wanted = i == g4_frames_next(frames);
+        if (g4_halted(m->halt)) return g4_halt_check(m->halt, err);
         if (g4_source_line(src, line, sizeof line) || (wanted ? g4_source_read(src, yuv, (size_t)y->frame_bytes)
                                                               : g4_source_seek(src, src->pos + y->frame_bytes)))
-            return g4_fail(err, G4_ERR_IO, "y4m: the file changed while it was read");
+            return g4_halted(m->halt) ? g4_halt_check(m->halt, err)
+                                      : g4_fail(err, G4_ERR_IO, "y4m: the file changed while it was read");
         if (!wanted) continue;
         g4_pixels pixels;
         const g4_status s = g4_pixels_alloc(m, "y4m", y->w, y->h, &pixels, err);
         if (s) return s;
-        g4_y4m_rgb(y, yuv, pixels.rgb);
+        if (g4_y4m_rgb(y, yuv, pixels.rgb, m->halt)) {
+            g4_pixels_free(m, &pixels);
+            return g4_halt_check(m->halt, err);
+        }
         g4_frames_add(frames, &pixels);
     }
     return G4_OK;
 }
 
-g4_status g4_y4m_decode(const g4_media_limits *m, g4_source *src, g4_video *out, int *foreign, g4_error *err)
+/* The first line. */
+static g4_status g4_y4m_open(const g4_media_limits *m, g4_source *src, g4_y4m *y, int *foreign, g4_error *err)
 {
     char line[G4_Y4M_LINE] = { 0 };
-    g4_y4m y;
     if (g4_source_line(src, line, sizeof line)) return g4_fail(err, G4_ERR_FORMAT, "y4m: truncated in the first line");
-    g4_status s = g4_y4m_header(m, &y, line + G4_Y4M_MAGIC, foreign, err);
+    return g4_y4m_header(m, y, line + G4_Y4M_MAGIC, foreign, err);
+}
+
+g4_status g4_y4m_size(const g4_media_limits *m, g4_source *src, g4_media_info *out, int *foreign, g4_error *err)
+{
+    g4_y4m y;
+    g4_status s = g4_y4m_open(m, src, &y, foreign, err);
+    if (!s) s = g4_y4m_count(src, &y, &out->n_frames, err);
+    if (s) return s;
+    out->width = (int)y.w;
+    out->height = (int)y.h;
+    out->fps = y.fps;
+    out->seconds = (double)out->n_frames / y.fps;
+    return G4_OK;
+}
+
+g4_status g4_y4m_decode(const g4_media_limits *m, g4_source *src, g4_video *out, int *foreign, g4_error *err)
+{
+    g4_y4m y;
+    g4_status s = g4_y4m_open(m, src, &y, foreign, err);
     if (s) return s;
     const uint64_t start = src->pos;
     int64_t total;

@@ -169,7 +169,7 @@ static void g4_check_patches(const g4_record *r)
     g4_image img = { .pixels = pixels, .width = (int)r->width, .height = (int)r->height };
     g4_patches p;
     g4_error err = { G4_OK, "" };
-    g4_status s = g4_image_patches(NULL, &img, budget, 16, 3, &p, &err);
+    g4_status s = g4_image_patches(NULL, &img, budget, 16, 3, NULL, &p, &err);
     G4_EXPECT(s == G4_OK, "%s: %s", r->name, err.message);
     if (!s) {
         int tw, th, tokens = g4_image_tokens(img.width, img.height, budget, &tw, &th);
@@ -199,13 +199,13 @@ static void g4_test_patch_arguments(void)
     g4_error err;
     for (int budget = -1; budget <= 1121; budget++) {
         int ok = budget == 0 || budget == 70 || budget == 140 || budget == 280 || budget == 560 || budget == 1120;
-        g4_status s = g4_image_patches(NULL, &img, budget, 16, 3, &p, &err);
+        g4_status s = g4_image_patches(NULL, &img, budget, 16, 3, NULL, &p, &err);
         if ((s == G4_OK) != ok || (!ok && s != G4_ERR_ARGUMENT))
             G4_EXPECT(0, "budget %d: %s", budget, g4_status_name(s));
         g4_patches_free(NULL, &p);
     }
     img.max_tokens = 70;
-    G4_EXPECT(g4_image_patches(NULL, &img, 0, 16, 3, &p, &err) == G4_OK && p.n_tokens == 64,
+    G4_EXPECT(g4_image_patches(NULL, &img, 0, 16, 3, NULL, &p, &err) == G4_OK && p.n_tokens == 64,
               "max_tokens 70 of a square: %d tokens", p.n_tokens);
     g4_patches_free(NULL, &p);
     g4_image bad[] = {
@@ -216,7 +216,7 @@ static void g4_test_patch_arguments(void)
         { .pixels = px, .width = 2, .height = 2, .max_tokens = 71 },
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        G4_EXPECT(g4_image_patches(NULL, &bad[i], 0, 16, 3, &p, &err) == G4_ERR_ARGUMENT,
+        G4_EXPECT(g4_image_patches(NULL, &bad[i], 0, 16, 3, NULL, &p, &err) == G4_ERR_ARGUMENT,
                   "bad picture %zu was accepted", i);
     /* a stride is a stride: the same patches from the middle of a wider picture */
     uint8_t *wide = g4_pattern(0, 100, 60), *tight = malloc(40 * 30 * 3);
@@ -225,8 +225,9 @@ static void g4_test_patch_arguments(void)
     g4_image a = { .pixels = wide + 7 * 300 + 33, .width = 40, .height = 30, .stride = 300 },
              b = { .pixels = tight, .width = 40, .height = 30 };
     g4_patches pa, pb;
-    G4_EXPECT(!g4_image_patches(NULL, &a, 70, 16, 3, &pa, &err) && !g4_image_patches(NULL, &b, 70, 16, 3, &pb, &err) &&
-                  pa.n == pb.n && !memcmp(pa.pixels, pb.pixels, (size_t)pa.n * 768 * sizeof(float)),
+    G4_EXPECT(!g4_image_patches(NULL, &a, 70, 16, 3, NULL, &pa, &err) &&
+                  !g4_image_patches(NULL, &b, 70, 16, 3, NULL, &pb, &err) && pa.n == pb.n &&
+                  !memcmp(pa.pixels, pb.pixels, (size_t)pa.n * 768 * sizeof(float)),
               "stride changes the patches");
     g4_patches_free(NULL, &pa);
     g4_patches_free(NULL, &pb);
@@ -600,7 +601,7 @@ static void g4_test_allocations(void)
         g4_media_options opt = { .allocator = &a };
         g4_patches p;
         g4_bytes out = { 0 };
-        g4_status s = g4_image_patches(&a, &img, 70, 16, 3, &p, NULL);
+        g4_status s = g4_image_patches(&a, &img, 70, 16, 3, NULL, &p, NULL);
         G4_EXPECT(s == (at < f.calls ? G4_ERR_MEMORY : G4_OK), "patches: allocation %ld failed: %s", at,
                   g4_status_name(s));
         g4_patches_free(&a, &p);

@@ -299,7 +299,7 @@ static void g4_test_refusals(void)
                   g4_audio_mel(&(g4_audio) { .samples = samples, .n_samples = 161 }, NULL) == 1 &&
                   g4_audio_mel(&(g4_audio) { .samples = samples, .n_samples = 480000 }, NULL) == 2999,
               "counts of frames");
-    const g4_audio silence = { samples, 0 };
+    const g4_audio silence = { .samples = samples };
     const g4_part part = { .kind = G4_PART_AUDIO, .audio = &silence };
     const g4_message message = { .role = G4_ROLE_USER, .parts = &part, .n_parts = 1 };
     const g4_chat_options opt = { .template_name = "e2b-2026-07" };

@@ -75,7 +75,7 @@ static void g4_test_pictures(g4_engine *e, const g4_ref_file *f, const char *nam
             g4_ref r = g4_ref_get(f, "patches.%d", i, 0);
             const uint32_t *want = r.data;
             g4_patches p;
-            g4_status s = g4_image_patches(NULL, &image, c[2], 16, 3, &p, &err);
+            g4_status s = g4_image_patches(NULL, &image, c[2], 16, 3, NULL, &p, &err);
             G4_EXPECT(s == G4_OK && (uint32_t)p.n == want[0] && (uint32_t)p.grid_w == want[1],
                       "%s picture %d: %d patches, %d across, expected %u, %u %s", name, i, p.n, p.grid_w, want[0],
                       want[1], err.message);

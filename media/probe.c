@@ -1,0 +1,165 @@
+/* probe.c - what a file is and how large, before it is decoded: by our own readers' headers for the formats that they
+ * read, by ffprobe for all others. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "media.h"
+
+#include <unistd.h>
+
+#define G4_PROBE_HEAD 65536 /* bytes that hold all of a sound file before its samples, but for rare ones */
+
+static void g4_probe_name(g4_media_info *out, g4_media_kind kind, const char *format)
+{
+    out->kind = kind;
+    snprintf(out->format, sizeof out->format, "%s", format);
+}
+
+static g4_status g4_probe_picture(const g4_media_limits *m, const uint8_t *data, size_t size, g4_media_info *out,
+                                  g4_error *err)
+{
+    const int is_png = g4_is_png(data, size), is_jpeg = g4_is_jpeg(data, size);
+    g4_probe_name(out, G4_MEDIA_IMAGE, is_png ? "png" : is_jpeg ? "jpeg" : "pnm");
+    return is_png    ? g4_png_size(m, data, size, &out->width, &out->height, err)
+           : is_jpeg ? g4_jpeg_size(m, data, size, &out->width, &out->height, err)
+                     : g4_pnm_size(m, data, size, &out->width, &out->height, err);
+}
+
+/* file_bytes: of the file, whose first `size` bytes are here. *more: the samples begin behind them. */
+static g4_status g4_probe_wav(const g4_media_limits *m, const uint8_t *data, size_t size, uint64_t file_bytes,
+                              g4_media_info *out, int *foreign, int *more, g4_error *err)
+{
+    g4_wav_format f = { 0 };
+    size_t pos;
+    const g4_status s = g4_wav_chunks(data, size, &f, &pos, m->halt, err);
+    *foreign = f.foreign;
+    if (s) return s;
+    *more = !g4_wav_has_samples(data, size, &f, pos);
+    if (*more) return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated: no samples in %zu bytes", size);
+    const uint64_t found = file_bytes - pos - G4_WAV_CHUNK_HEAD, said = g4_le32(data + pos + 4);
+    const uint64_t n = (said < found ? said : found) / ((uint64_t)f.bytes * f.channels);
+    if (n > g4_wav_limit(m, &f))
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "WAV: %.0f samples at %u Hz are more than the limit", (double)n,
+                       (unsigned)f.rate);
+    g4_probe_name(out, G4_MEDIA_AUDIO, "wav");
+    out->sample_rate = (int)f.rate;
+    out->channels = (int)f.channels;
+    out->seconds = (double)n / f.rate;
+    return G4_OK;
+}
+
+static g4_status g4_probe_y4m(const g4_media_limits *m, g4_source *src, g4_media_info *out, int *foreign, g4_error *err)
+{
+    g4_probe_name(out, G4_MEDIA_VIDEO, "y4m");
+    return g4_y4m_size(m, src, out, foreign, err);
+}
+
+/* By a reader of ours, from all bytes of the file. *foreign is set when there is none. */
+static g4_status g4_probe_ours(const g4_media_limits *m, const uint8_t *data, size_t size, g4_media_info *out,
+                               int *foreign, g4_error *err)
+{
+    int more;
+    g4_source src = { data, NULL, size, 0, m->halt };
+    if (g4_is_picture(data, size)) return g4_probe_picture(m, data, size, out, err);
+    if (g4_is_wav(data, size)) return g4_probe_wav(m, data, size, size, out, foreign, &more, err);
+    if (g4_is_y4m(data, size)) return g4_probe_y4m(m, &src, out, foreign, err);
+    *foreign = 1;
+    return G4_OK;
+}
+
+static g4_status g4_probe_bytes(const g4_media_limits *m, const uint8_t *data, size_t size, g4_media_info *out,
+                                g4_error *err)
+{
+    int foreign = 0, fd;
+    g4_status s = g4_probe_ours(m, data, size, out, &foreign, err);
+    if (!foreign) return s;
+    memset(out, 0, sizeof *out);
+    s = g4_media_spill(m, data, size, &fd, err);
+    if (s) return s;
+    s = g4_ffmpeg_probe(m, &(g4_input) { NULL, fd }, out, err);
+    close(fd);
+    return s;
+}
+
+/* A sound file by its start. *foreign is set when it is none, or says nothing before its first 64 KiB end. */
+static g4_status g4_probe_wav_file(const g4_media_limits *m, const char *path, g4_media_info *out, int *foreign,
+                                   int *more, g4_error *err)
+{
+    uint64_t file_bytes;
+    size_t n;
+    uint8_t *head = g4_alloc(m->a, G4_PROBE_HEAD, 1);
+    if (!head) return g4_fail(err, G4_ERR_MEMORY, "%d bytes: out of memory", G4_PROBE_HEAD);
+    g4_status s = g4_media_read_head(m, path, head, G4_PROBE_HEAD, &n, &file_bytes, err);
+    if (!s && g4_is_wav(head, n))
+        s = g4_probe_wav(m, head, n, file_bytes, out, foreign, more, err);
+    else
+        *foreign = 1;
+    g4_free(m->a, head);
+    return s;
+}
+
+/* A regular file of sound or video is not read into memory. */
+static g4_status g4_probe_file(const g4_media_limits *m, const char *path, g4_media_info *out, g4_error *err)
+{
+    uint8_t *data;
+    size_t size;
+    g4_source src;
+    int foreign = 0, more = 0;
+    g4_status s = g4_media_read(m, path, g4_is_picture, &data, &size, err);
+    if (!s && !data) {
+        s = g4_probe_wav_file(m, path, out, &foreign, &more, err);
+        if (more) s = g4_media_read(m, path, g4_is_wav, &data, &size, err);
+    }
+    if (data) {
+        s = g4_probe_bytes(m, data, size, out, err);
+        g4_free(m->a, data);
+        return s;
+    }
+    if (!foreign) return s;
+    if (g4_y4m_file_open(m, path, &src)) {
+        foreign = 0;
+        s = g4_probe_y4m(m, &src, out, &foreign, err);
+        fclose(src.file);
+    }
+    if (!foreign) return s;
+    memset(out, 0, sizeof *out);
+    return g4_ffmpeg_probe(m, &(g4_input) { path, -1 }, out, err);
+}
+
+/* Begin, with everything at 0; and end, which leaves it so after a failure. */
+static g4_status g4_probe_begin(g4_media_info *out, g4_media_limits *m, g4_halt *halt, const g4_media_options *opt,
+                                g4_error *err)
+{
+    if (!out) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
+    memset(out, 0, sizeof *out);
+    return g4_media_begin(m, halt, opt, err);
+}
+
+static g4_status g4_probe_end(g4_media_info *out, const g4_media_limits *m, g4_status s, g4_error *err)
+{
+    if (s) memset(out, 0, sizeof *out);
+    return g4_media_end(m, s, err);
+}
+
+g4_status g4_media_probe(g4_media_info *out, const char *path, const g4_media_options *opt, g4_error *err)
+{
+    g4_media_limits m;
+    g4_halt halt;
+    g4_status s = g4_probe_begin(out, &m, &halt, opt, err);
+    if (s) return s;
+    if (!path) return g4_fail(err, G4_ERR_ARGUMENT, "path is NULL");
+    s = g4_probe_file(&m, path, out, err);
+    return g4_media_name_failure(err, path, g4_probe_end(out, &m, s, err));
+}
+
+g4_status g4_media_probe_data(g4_media_info *out, const void *data, size_t size, const g4_media_options *opt,
+                              g4_error *err)
+{
+    g4_media_limits m;
+    g4_halt halt;
+    g4_status s = g4_probe_begin(out, &m, &halt, opt, err);
+    if (s) return s;
+    if (!data || size == 0) return g4_fail(err, G4_ERR_ARGUMENT, "a file of 0 bytes");
+    s = g4_probe_bytes(&m, data, size, out, err);
+    return g4_probe_end(out, &m, s, err);
+}
