@@ -473,11 +473,8 @@ static const char *chat_option(const arguments *a)
         int given;
         const char *name;
     } chat_options[] = {
-        { a->think, "--think" },
-        { a->system != NULL, "--system" },
-        { a->messages != NULL, "--messages" },
-        { a->tools != NULL, "--tools" },
-        { a->boxes != NULL, "--boxes" },
+        { a->think, "--think" },         { a->system != NULL, "--system" }, { a->messages != NULL, "--messages" },
+        { a->tools != NULL, "--tools" }, { a->boxes != NULL, "--boxes" },
     };
     for (int i = 0; i < a->n_inputs; i++) {
         if (a->inputs[i].kind == INPUT_IMAGE) return "--image";

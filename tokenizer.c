@@ -266,9 +266,10 @@ static size_t g4_tok_match(const g4_tokenizer *t, const uint8_t *text, size_t n,
 
 /* ---- 3. One word ---------------------------------------------------------------------------------- */
 
-#define G4_TOK_SHORT 48u /* symbols up to which a scan for the lowest rank beats the heap */
-#define G4_TOK_CACHED 3u /* ids per remembered word */
-#define G4_TOK_PIECES 1024u /* words or joins between two questions whether the call must end */
+#define G4_TOK_SHORT 48u                /* symbols up to which a scan for the lowest rank beats the heap */
+#define G4_TOK_CACHED 3u                /* ids per remembered word */
+#define G4_TOK_STRIDE ((size_t)1 << 16) /* bytes of a word between two of these questions: */
+#define G4_TOK_PIECES 1024u             /* words or joins between two questions whether the call must end */
 
 typedef struct { /* a word of at most 15 bytes: they and, in the last byte, their number; then its ids */
     uint64_t key[2];
@@ -294,10 +295,7 @@ typedef struct {
 } g4_tok_encoder;
 
 /* One more word or join: must the call end? */
-static inline int g4_tok_halted(g4_tok_encoder *e)
-{
-    return ++e->n_pieces % G4_TOK_PIECES == 0 && g4_halted(e->halt);
-}
+static inline int g4_tok_halted(g4_tok_encoder *e) { return ++e->n_pieces % G4_TOK_PIECES == 0 && g4_halted(e->halt); }
 
 /* Room for n more ids. */
 static int g4_tok_reserve(g4_tok_encoder *e, size_t n)
@@ -486,6 +484,7 @@ static int g4_tok_encode_span(g4_tok_encoder *e, const uint8_t *text, size_t len
     const uint64_t *ascii = t->ascii;
     for (size_t p = 0; p < len;) {
         const size_t start = p;
+        size_t ask = p + G4_TOK_STRIDE;
         uint32_t prev = 0;
         if (g4_tok_halted(e)) return 0;
         size_t n = g4_utf8_decode(text + p, len - p, &prev);
@@ -498,6 +497,10 @@ static int g4_tok_encode_span(g4_tok_encoder *e, const uint8_t *text, size_t len
         p += n;
         while (p < len) {
             uint32_t cp = text[p];
+            if (p >= ask) {
+                if (g4_halted(e->halt)) return 0;
+                ask = p + G4_TOK_STRIDE;
+            }
             if (cp < 0x80 && prev < 0x80) {
                 if (!g4_tok_ascii_join(ascii, prev, cp)) break;
                 p++;
@@ -540,8 +543,8 @@ g4_status g4_tokenizer_encode(const g4_tokenizer *t, const g4_allocator *a, cons
             if (ok) out->ids[out->n++] = (g4_token)id;
             p += n;
             start = p;
-        } else {
-            p++;
+        } else if (++p % G4_TOK_STRIDE == 0) {
+            ok = !g4_halted(halt);
         }
     }
     ok = ok && g4_tok_encode_span(&e, bytes + start, len - start);

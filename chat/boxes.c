@@ -119,8 +119,7 @@ static int g4_boxes_try(g4_found_boxes *out, const char *text, size_t len, int w
 g4_status g4_boxes_read(g4_box **out, int *n, const char *text, size_t len, int width, int height,
                         const g4_allocator *a, g4_error *err)
 {
-    if (out == NULL || n == NULL)
-        return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", out == NULL ? "out" : "n");
+    if (out == NULL || n == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", out == NULL ? "out" : "n");
     *out = NULL;
     *n = 0;
     if (text == NULL && len > 0) return g4_fail(err, G4_ERR_ARGUMENT, "text is NULL");

@@ -105,7 +105,7 @@ int g4_py_is_space(uint32_t cp);                      /* str.isspace() */
 void g4_py_strip(const char **s, size_t *n);          /* str.strip(): moves *s and shortens *n */
 /* str(), appended; NULL, Jinja's undefined, is nothing. Halted, the buffer has failed. */
 void g4_py_str(g4_buf *b, const g4_json *v, g4_halt *halt);
-int g4_py_truthy(const g4_json *v);                   /* bool(); NULL is false */
+int g4_py_truthy(const g4_json *v); /* bool(); NULL is false */
 
 typedef struct { /* a member of a map, and the text that it is sorted by */
     const g4_json *node;

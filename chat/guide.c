@@ -409,8 +409,8 @@ g4_status g4_guide_open_text(g4_guide **out, const g4_engine *e, g4_grammar *gra
 
 const g4_constraint *g4_guide_constraint(g4_guide *g)
 {
-    const int is_asked = g != NULL && (g->grammar != NULL || g->tools != NULL || g->think_budget > 0 ||
-                                       g->tool_choice != G4_TOOLS_AUTO);
+    const int is_asked =
+        g != NULL && (g->grammar != NULL || g->tools != NULL || g->think_budget > 0 || g->tool_choice != G4_TOOLS_AUTO);
     return is_asked ? &g->constraint : NULL;
 }
 

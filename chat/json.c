@@ -78,8 +78,7 @@ static void g4_sort_merge(char *to, const char *from, size_t middle, size_t n, s
 {
     size_t left = 0, right = middle;
     for (size_t i = 0; i < n; i++) {
-        const int takes_left =
-            left < middle && (right == n || compare(from + left * size, from + right * size) <= 0);
+        const int takes_left = left < middle && (right == n || compare(from + left * size, from + right * size) <= 0);
         memcpy(to + i * size, from + (takes_left ? left++ : right++) * size, size);
     }
 }

@@ -15,6 +15,7 @@ typedef struct {
     const g4_part **media; /* the parts that are media, so far */
     int n_media;
     int n_messages, message, part; /* message and part: where it is, for errors too; part -1: before the first */
+    g4_json *list, *last;          /* of the messages, and its last one: a list may be long */
     g4_json spare;                 /* stands in for nodes that there is no memory for, so that building can go on */
     g4_status st;
     g4_halt *halt;
@@ -44,9 +45,10 @@ static g4_json *g4_build(g4_builder *b, g4_json *parent, const char *key, g4_jso
     }
     *v = (g4_json) { .kind = kind, .key = key, .key_len = key != NULL ? strlen(key) : 0 };
     if (parent != NULL) {
-        g4_json **tail = &parent->child;
+        g4_json **tail = parent == b->list && b->last != NULL ? &b->last->next : &parent->child;
         while (*tail != NULL) tail = &(*tail)->next;
         *tail = v;
+        if (parent == b->list) b->last = v;
     }
     return v;
 }
@@ -70,7 +72,8 @@ static int g4_build_check_parts(g4_builder *b, const g4_message *m)
 {
     if (m->n_parts < 0 || (m->n_parts > 0 && m->parts == NULL)) g4_build_fail(b, "parts are missing");
     for (int i = 0; i < m->n_parts && b->st == G4_OK; i++)
-        if (m->parts[i].text == NULL && m->parts[i].text_len > 0) g4_build_fail(b, "text is NULL and text_len is not 0");
+        if (m->parts[i].text == NULL && m->parts[i].text_len > 0)
+            g4_build_fail(b, "text is NULL and text_len is not 0");
     return b->st == G4_OK;
 }
 
@@ -246,6 +249,7 @@ g4_status g4_messages_build(g4_json **list, const g4_part **media, g4_arena *m, 
         .m = m, .messages = messages, .media = media, .n_messages = n, .part = -1, .halt = halt, .err = err
     };
     g4_json *root = g4_build(&b, NULL, NULL, G4_JSON_ARRAY);
+    b.list = root;
     for (; b.message < n && b.st == G4_OK; b.message++) g4_build_message(&b, root);
     *list = b.st == G4_OK ? root : NULL;
     return b.st;

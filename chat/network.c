@@ -336,7 +336,7 @@ g4_status g4_net_finish(g4_net *net, const char *what, g4_error *err)
     if (!net->rules[net->root].is_live) return g4_fail(err, G4_ERR_ARGUMENT, "%s: nothing can satisfy it", what);
     g4_status st = g4_net_check_recursion(net, what, err);
     if (g4_halted(halt)) st = g4_halt_check(halt, err);
-    net->asker = (g4_asker) { 0 }; /* the call that it was built in ends */
+    net->asker = (g4_asker) { 0 };                                    /* the call that it was built in ends */
     for (int r = 0; r < net->n_rules; r++) net->rules[r].name = NULL; /* it points into the caller's text */
     return st;
 }

@@ -466,8 +466,7 @@ static int32_t g4_pattern_again(g4_pattern *p, int32_t from, size_t start)
 static int32_t g4_pattern_repeat(g4_pattern *p, int32_t from, size_t start, int min, int max)
 {
     g4_net *net = p->net;
-    for (int i = 0; i < min && p->st == G4_OK && !g4_net_stops_now(net); i++)
-        from = g4_pattern_again(p, from, start);
+    for (int i = 0; i < min && p->st == G4_OK && !g4_net_stops_now(net); i++) from = g4_pattern_again(p, from, start);
     if (max < 0) { /* a loop on a node of its own */
         const int32_t loop = g4_net_node(net), out = g4_net_node(net);
         g4_net_empty(net, from, loop);
@@ -494,7 +493,8 @@ static int32_t g4_pattern_repeat(g4_pattern *p, int32_t from, size_t start, int 
 /* Does the sequence end here? */
 static int g4_pattern_is_end(const g4_pattern *p)
 {
-    if (p->pos >= p->n || p->st != G4_OK || g4_net_stops_now(p->net) || p->s[p->pos] == '|' || p->s[p->pos] == ')') return 1;
+    if (p->pos >= p->n || p->st != G4_OK || g4_net_stops_now(p->net) || p->s[p->pos] == '|' || p->s[p->pos] == ')')
+        return 1;
     if (!p->is_notation) return p->s[p->pos] == '$' && p->depth == 0 && (p->pos + 1 >= p->n || p->s[p->pos + 1] == '|');
     if (!g4_is_name_char(p->s[p->pos])) return 0;
     const size_t next = g4_skip_blanks(p->s, p->n, g4_skip_name(p, p->pos)); /* the next rule's name ends this one */

@@ -320,8 +320,7 @@ static int g4_response_next(g4_response *r, size_t n)
     if (parts == NULL) return 0;
     r->parts = parts;
     if (!r->has_next)
-        parts[r->n_parts] =
-            (g4_response_part) { .text = { .a = r->a }, .name = { .a = r->a }, .raw = { .a = r->a } };
+        parts[r->n_parts] = (g4_response_part) { .text = { .a = r->a }, .name = { .a = r->a }, .raw = { .a = r->a } };
     r->has_next = 1;
     return g4_response_room(&parts[r->n_parts].text, n);
 }
@@ -621,8 +620,7 @@ g4_status g4_response_finish(g4_response *r, g4_error *err)
     if (r == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "response is NULL");
     if (r->busy) return g4_fail(err, G4_ERR_ARGUMENT, "this answer is in a call: the one whose callback this is");
     if (r->finished) return G4_OK;
-    if (r->failed)
-        return g4_fail(err, G4_ERR_MEMORY, "no memory for the answer's text: its last token was not taken");
+    if (r->failed) return g4_fail(err, G4_ERR_MEMORY, "no memory for the answer's text: its last token was not taken");
     g4_part *views = g4_alloc(r->a, (size_t)r->n_parts + 2, sizeof *views); /* one part more may come of the end */
     if (views == NULL || !g4_response_prepare(r, G4_CONTROL_TURN_END, 0)) {
         g4_free(r->a, views);

@@ -530,8 +530,8 @@ static void g4_shape_open(g4_schema *c, g4_shape *o, const g4_json *s)
     g4_shape_check(c, o);
     if (c->st != G4_OK) return;
     o->has_extra = o->extra == NULL ? o->properties == NULL && o->required == NULL : o->extra->kind != G4_JSON_FALSE;
-    const int ok = g4_dictsort_open(&declared, c->net->a, o->properties != NULL ? o->properties : &empty,
-                                   c->net->asker.halt);
+    const int ok =
+        g4_dictsort_open(&declared, c->net->a, o->properties != NULL ? o->properties : &empty, c->net->asker.halt);
     o->n_declared = declared.n;
     g4_shape_count(c, o);
     o->names = g4_alloc(c->net->a, o->n_names + 1, sizeof *o->names);

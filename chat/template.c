@@ -687,7 +687,8 @@ static void g4_render_turn_end(g4_renderer *r, const g4_render_state *s, const g
 {
     const int with_calls = g4_py_truthy(g4_json_given(m, "tool_calls"));
     const g4_json *next = m->next;
-    while (next != NULL && g4_json_is_text(g4_json_given(next, "role"), "tool") && !g4_render_stops(r)) next = next->next;
+    while (next != NULL && g4_json_is_text(g4_json_given(next, "role"), "tool") && !g4_render_stops(r))
+        next = next->next;
     const int goes_on = !r->old && is_model && next != NULL &&
                         g4_json_is_text(g4_json_given(next, "role"), "assistant") && (!with_calls || answered);
     if (s->prev == G4_PREV_CALL && !answered) {

@@ -22,7 +22,10 @@ static void g4_mark_bytes(uint64_t *h, const void *data, size_t n)
     *h = (*h ^ n) * 0x100000001b3u;
 }
 
-static void g4_mark_text(uint64_t *h, const char *s) { g4_mark_bytes(h, s != NULL ? s : "-", s != NULL ? strlen(s) : 1); }
+static void g4_mark_text(uint64_t *h, const char *s)
+{
+    g4_mark_bytes(h, s != NULL ? s : "-", s != NULL ? strlen(s) : 1);
+}
 
 static void g4_mark_prompt(uint64_t *h, const g4_prompt *p)
 {
@@ -56,7 +59,8 @@ static const char g4_schema_text[] =
     "{\"type\":\"object\",\"properties\":{\"n\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":20},\"w\":{\"enum\":"
     "[\"a\",\"b\"]},\"p\":{\"type\":\"string\",\"pattern\":\"^(ab|[c-e]{2,4})$\"},\"s\":{\"type\":\"string\","
     "\"maxLength\":3}},\"required\":[\"n\",\"w\",\"p\",\"s\"]}";
-static const char g4_rules_text[] = "root ::= list\nlist ::= item (\", \" item){0,2}\nitem ::= \"yes\" | \"no\" | [0-9]+";
+static const char g4_rules_text[] =
+    "root ::= list\nlist ::= item (\", \" item){0,2}\nitem ::= \"yes\" | \"no\" | [0-9]+";
 static const char g4_document[] =
     "{\"messages\":[{\"role\":\"system\",\"content\":\"Be \\u0062rief.\"},{\"role\":\"user\",\"content\":[{\"type\":"
     "\"text\",\"text\":\"What is it?\"},{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:image/png;base64,"
@@ -124,10 +128,9 @@ static g4_status g4_respond_options_run(g4_world *w, g4_respond_options *opt, g4
 static g4_status g4_generate_run(g4_world *w, g4_error *err)
 {
     const g4_sampling sampling = { .temperature = 1.0f, .seed = 3 };
-    const g4_generate_options gen = { .sampling = &sampling,
-                                      .max_tokens = 40,
-                                      .no_guard = 1,
-                                      .constraint = g4_guide_constraint(w->guide) };
+    const g4_generate_options gen = {
+        .sampling = &sampling, .max_tokens = 40, .no_guard = 1, .constraint = g4_guide_constraint(w->guide)
+    };
     return g4_session_generate(w->s, &gen, NULL, err);
 }
 
@@ -200,11 +203,9 @@ static g4_status g4_have_response(g4_world *w, g4_error *err)
 static g4_status g4_run_open(g4_world *w, g4_error *err) { return g4_world_chat(w, &w->made, 0, err); }
 static g4_status g4_run_parse(g4_world *w, g4_error *err)
 {
-    const g4_status st = g4_chat_parse(&w->made, w->e, g4_document, sizeof g4_document - 1,
-                                       &(g4_chat_options) { .openai = 1,
-                                                            .tools = g4_tools,
-                                                            .template_name = G4_TEMPLATE_USED },
-                                       err);
+    const g4_status st =
+        g4_chat_parse(&w->made, w->e, g4_document, sizeof g4_document - 1,
+                      &(g4_chat_options) { .openai = 1, .tools = g4_tools, .template_name = G4_TEMPLATE_USED }, err);
     return st;
 }
 static g4_status g4_run_media(g4_world *w, g4_error *err)
@@ -345,9 +346,8 @@ static int g4_world_open(g4_world *w, g4_call_fn before)
         for (size_t k = 0; k < sizeof w->pixels[i]; k++) w->pixels[i][k] = (uint8_t)(k * (size_t)(i + 1) * 7);
         w->image[i] = (g4_image) { .pixels = w->pixels[i], .width = SIDE, .height = SIDE, .max_tokens = 70 };
     }
-    g4_status st = g4_engine_open(&w->e,
-                                  &(g4_engine_options) { .model_path = G4_SEEING, .n_threads = 2, .allocator = &w->al },
-                                  &err);
+    g4_status st = g4_engine_open(
+        &w->e, &(g4_engine_options) { .model_path = G4_SEEING, .n_threads = 1, .allocator = &w->al }, &err);
     if (st == G4_OK) st = before(w, &err);
     G4_EXPECT(st == G4_OK, "%s", err.message);
     return st == G4_OK;
@@ -369,8 +369,7 @@ static void g4_world_close(g4_world *w)
 /* Nothing may be given out by a call that failed. */
 static void g4_expect_nothing(const g4_world *w, const g4_world *old, const char *name, long k)
 {
-    if (w->made != old->made || w->g != old->g || w->guide != old->guide || w->boxes != old->boxes ||
-        (w->r != old->r))
+    if (w->made != old->made || w->g != old->g || w->guide != old->guide || w->boxes != old->boxes || (w->r != old->r))
         G4_EXPECT(0, "%s, allocation %ld: it failed and gave something out", name, k);
 }
 
@@ -450,8 +449,630 @@ static void g4_test_memory(void)
     printf("%d calls x failures: %ld\n", n_calls, total);
 }
 
-int main(void)
+/* ---- Calls that are cancelled ---------------------------------------------------------------------------------- */
+
+typedef struct {
+    g4_cancel cancel; /* of the engine's limits */
+    int after_ms;
+    double set_at; /* when it was set */
+} g4_canceler;
+
+static void *g4_canceler_main(void *user)
 {
-    g4_test_memory();
+    g4_canceler *k = user;
+    const double start = g4_seconds();
+    while (g4_seconds() - start < k->after_ms / 1000.0) /* sleeping may take longer than the call */
+        ;
+    k->set_at = g4_seconds();
+    g4_cancel_set(&k->cancel);
+    return NULL;
+}
+
+typedef struct { /* long texts that take long to compile, parse or tokenise */
+    g4_engine *e;
+    g4_canceler canceler;
+    g4_buf text;
+    g4_grammar *g;
+    g4_chat *c;
+    g4_message *messages;
+    int n_messages;
+    g4_part part;
+    double longest; /* to return after the flag was set */
+} g4_slow;
+
+typedef g4_status (*g4_slow_fn)(g4_slow *w, g4_error *err);
+
+static g4_status g4_slow_schema(g4_slow *w, g4_error *err)
+{
+    return g4_grammar_from_schema(&w->g, w->e, w->text.data, w->text.len, err);
+}
+static g4_status g4_slow_rules(g4_slow *w, g4_error *err)
+{
+    return g4_grammar_from_rules(&w->g, w->e, w->text.data, w->text.len, err);
+}
+static g4_status g4_slow_tools(g4_slow *w, g4_error *err)
+{
+    return g4_grammar_from_tools(&w->g, w->e, w->text.data, w->text.len, NULL, err);
+}
+static g4_status g4_slow_parse(g4_slow *w, g4_error *err)
+{
+    g4_chat *c = NULL;
+    const g4_chat_options opt = { .template_name = G4_TEMPLATE_USED };
+    const g4_status st = g4_chat_parse(&c, w->e, w->text.data, w->text.len, &opt, err);
+    g4_chat_close(c);
+    return st;
+}
+static g4_status g4_slow_open(g4_slow *w, g4_error *err)
+{
+    g4_chat *c = NULL;
+    const g4_chat_options opt = { .template_name = G4_TEMPLATE_USED };
+    const g4_status st = g4_chat_open(&c, w->e, w->messages, w->n_messages, &opt, err);
+    g4_chat_close(c);
+    return st;
+}
+static g4_status g4_slow_prompt(g4_slow *w, g4_error *err)
+{
+    g4_prompt p;
+    return g4_chat_prompt(w->c, &p, err);
+}
+static g4_status g4_slow_tokenize(g4_slow *w, g4_error *err)
+{
+    size_t n;
+    return g4_tokenize(w->e, w->text.data, w->text.len, 0, NULL, 0, &n, err);
+}
+static g4_status g4_slow_mask(g4_slow *w, g4_error *err) /* as generation asks for one */
+{
+    g4_guide *guide = NULL;
+    g4_halt halt;
+    const int n_vocab = (int)g4_engine_tokenizer(w->e)->n_vocab;
+    uint32_t *mask = calloc(g4_mask_words(n_vocab) + 1, sizeof *mask);
+    g4_status st = g4_guide_open_text(&guide, w->e, w->g, err);
+    const g4_constraint *k = g4_guide_constraint(guide);
+    const g4_constraint_hooks *own = k != NULL ? k->own : NULL;
+    g4_engine_halt(w->e, &halt);
+    if (st == G4_OK) st = own->begin(k->user, &halt, err);
+    for (int i = 0; st == G4_OK && mask != NULL && i < 30; i++) {
+        g4_token token = -1;
+        if (k->mask(k->user, mask, n_vocab)) break;
+        for (g4_token id = 0; id < n_vocab && token < 0; id++)
+            if (mask[(id + 97) % n_vocab / 32] >> ((id + 97) % n_vocab % 32) & 1) token = (id + 97) % n_vocab;
+        k->accept(k->user, token);
+    }
+    if (st == G4_OK) st = own->end(k->user, st, 0, err);
+    free(mask);
+    g4_guide_close(guide);
+    return st;
+}
+
+/* Cancelled at several moments, and once by a deadline; then the same objects do it to the end. */
+static void g4_cancel_each(g4_slow *w, const char *name, g4_slow_fn call)
+{
+    static const int moments[] = { 0, 3, 20, 70 };
+    g4_grammar *const had = w->g;
+    g4_error err = { 0 };
+    double longest = 0;
+    int n_cancelled = 0, is_done = 0;
+    for (size_t i = 0; i < sizeof moments / sizeof moments[0] && !is_done; i++) {
+        pthread_t thread;
+        w->canceler.after_ms = moments[i];
+        if (pthread_create(&thread, NULL, g4_canceler_main, &w->canceler) != 0) break;
+        const g4_status st = call(w, &err);
+        const double end = g4_seconds();
+        pthread_join(thread, NULL);
+        g4_cancel_clear(&w->canceler.cancel);
+        is_done = st == G4_OK;
+        if (!is_done) {
+            n_cancelled++;
+            G4_EXPECT(st == G4_ERR_CANCELED && w->g == had && strcmp(err.message, "cancelled") == 0, "%s: %s %s", name,
+                      g4_status_name(st), err.message);
+            longest = fmax(longest, end - w->canceler.set_at);
+        } else if (w->g != had) {
+            g4_grammar_close(w->g);
+            w->g = had;
+        }
+    }
+    w->e->limits.seconds = 0.002;
+    double start = g4_seconds();
+    const g4_status late = call(w, &err);
+    const double over = g4_seconds() - start - 0.002;
+    w->e->limits.seconds = 0;
+    if (late == G4_ERR_CANCELED)
+        longest = fmax(longest, over);
+    else
+        G4_EXPECT(0, "%s is not late: %s %s", name, g4_status_name(late), err.message);
+    start = g4_seconds();
+    G4_EXPECT(call(w, &err) == G4_OK, "%s: %s", name, err.message);
+    printf("  %-36s stops within %6.1f ms of %7.1f ms, cancelled %d times\n", name, 1e3 * longest,
+           1e3 * (g4_seconds() - start), n_cancelled);
+    G4_EXPECT(longest < 2.0, "%s: %.3f s to stop", name, longest); /* generous: the machine may be busy */
+    G4_EXPECT(n_cancelled > 0, "%s was never cancelled", name);
+    if (w->g != had) g4_grammar_close(w->g);
+    w->g = had;
+}
+
+static void g4_slow_begin(g4_slow *w) { w->text.len = 0; }
+
+static void g4_slow_enum(g4_slow *w, int n)
+{
+    g4_buf_str(&w->text, "{\"enum\":[");
+    for (int i = 0; i < n; i++) g4_buf_fmt(&w->text, "%s\"value %d\"", i > 0 ? "," : "", i * 7919 % 100003);
+    g4_buf_str(&w->text, "]}");
+}
+
+static void g4_slow_compile(g4_slow *w)
+{
+    g4_slow_begin(w);
+    g4_slow_enum(w, 30000);
+    g4_cancel_each(w, "schema: 30000 enums", g4_slow_schema);
+
+    g4_slow_begin(w);
+    g4_buf_str(&w->text, "{\"type\":\"object\",\"properties\":{");
+    for (int i = 0; i < 60; i++)
+        g4_buf_fmt(&w->text, "%s\"p%d\":{\"pattern\":\"^([a-z]{2,9}[0-9]{1,4}){40}$\"}", i > 0 ? "," : "", i);
+    g4_buf_str(&w->text, "}}");
+    g4_cancel_each(w, "schema: counted patterns", g4_slow_schema);
+
+    g4_slow_begin(w);
+    g4_buf_str(&w->text, "{\"oneOf\":[");
+    for (int i = 0; i < 500; i++)
+        g4_buf_fmt(&w->text,
+                   "%s{\"type\":\"object\",\"properties\":{\"kind\":{\"const\":%d},\"v%d\":{\"type\":\"string\"}},"
+                   "\"required\":[\"kind\",\"v%d\"],\"additionalProperties\":false}",
+                   i > 0 ? "," : "", i, i, i);
+    g4_buf_str(&w->text, "]}");
+    g4_cancel_each(w, "schema: 500 that exclude each other", g4_slow_schema);
+
+    g4_slow_begin(w);
+    g4_buf_str(&w->text, "root ::= r0\n");
+    for (int i = 0; i < 4000; i++) g4_buf_fmt(&w->text, "r%d ::= [a-z]{1,20} | \"x\" r%d\n", i, (i + 1) % 4000);
+    g4_cancel_each(w, "rules: 4000", g4_slow_rules);
+
+    g4_slow_begin(w);
+    g4_buf_str(&w->text, "[");
+    for (int i = 0; i < 1500; i++) {
+        g4_buf_fmt(&w->text,
+                   "%s{\"function\":{\"name\":\"f%d\",\"parameters\":{\"type\":\"object\",\"properties\":{\"a\":",
+                   i > 0 ? "," : "", i);
+        g4_slow_enum(w, 10);
+        g4_buf_str(&w->text, "}}}}");
+    }
+    g4_buf_str(&w->text, "]");
+    g4_cancel_each(w, "tools: 1500", g4_slow_tools);
+}
+
+static void g4_slow_masks(g4_slow *w)
+{
+    static const char *const rules[][2] = {
+        { "masks: alternatives of classes", "root ::= (.{1,20} \"a\" | [^x]{3,20} \"c\"){1,2}" },
+        { "masks: any text in a tree", "root ::= node\nnode ::= \"(\" (.{0,300} | node){0,4} \")\" | .{1,200}" },
+    };
+    g4_error err = { 0 };
+    for (int i = 0; i < 2; i++) {
+        G4_EXPECT(g4_grammar_from_rules(&w->g, w->e, rules[i][1], 0, &err) == G4_OK, "%s", err.message);
+        if (w->g == NULL) continue;
+        g4_cancel_each(w, rules[i][0], g4_slow_mask);
+        g4_grammar_close(w->g);
+        w->g = NULL;
+    }
+}
+
+static void g4_slow_chats(g4_slow *w)
+{
+    enum { MESSAGES = 40000 };
+    g4_error err = { 0 };
+    g4_slow_begin(w);
+    g4_buf_str(&w->text, "[{\"role\":\"user\",\"content\":\"x\",\"list\":[");
+    for (int i = 0; i < 300000; i++)
+        g4_buf_fmt(&w->text, "%s{\"k%d\":%d.5,\"t\":\"some text\"}", i > 0 ? "," : "", i, i);
+    g4_buf_str(&w->text, "]}]");
+    g4_cancel_each(w, "g4_chat_parse: 10 MB", g4_slow_parse);
+
+    g4_slow_begin(w);
+    g4_buf_str(&w->text, "[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":{");
+    for (int i = 0; i < 60000; i++) g4_buf_fmt(&w->text, "%s\"k%d\":%d.5", i > 0 ? "," : "", i * 7001 % 1000003, i);
+    g4_buf_str(&w->text, "}}}]}]");
+    g4_cancel_each(w, "g4_chat_parse: a map of 60000", g4_slow_parse);
+
+    w->part = (g4_part) { .kind = G4_PART_TEXT, .text = "Some text of a message, neither long nor short." };
+    w->messages = calloc(MESSAGES, sizeof *w->messages);
+    for (int i = 0; w->messages != NULL && i < MESSAGES; i++)
+        w->messages[i] = (g4_message) { .role = i % 2 ? G4_ROLE_MODEL : G4_ROLE_USER, .parts = &w->part, .n_parts = 1 };
+    w->n_messages = MESSAGES;
+    g4_cancel_each(w, "g4_chat_open: 40000 messages", g4_slow_open);
+    free(w->messages);
+
+    g4_slow_begin(w);
+    for (int i = 0; w->text.len < 10000000; i++)
+        g4_buf_fmt(&w->text, "Line %d says \xc3\xa9t\xc3\xa9 and %d words, %s. ", i, i * 31,
+                   i % 3 ? "for(;;)" : "wonderful");
+    g4_cancel_each(w, "g4_tokenize: 10 MB", g4_slow_tokenize);
+    const g4_part long_text = { .kind = G4_PART_TEXT, .text = w->text.data, .text_len = w->text.len };
+    const g4_message m = { .role = G4_ROLE_USER, .parts = &long_text, .n_parts = 1 };
+    const g4_chat_options opt = { .template_name = G4_TEMPLATE_USED };
+    G4_EXPECT(g4_chat_open(&w->c, w->e, &m, 1, &opt, &err) == G4_OK, "%s", err.message);
+    if (w->c != NULL) g4_cancel_each(w, "g4_chat_prompt: 10 MB", g4_slow_prompt);
+    g4_chat_close(w->c);
+    w->c = NULL;
+
+    g4_slow_begin(w);
+    for (int i = 0; i < 500000; i++) g4_buf_add(&w->text, "aaa", 3);
+    g4_cancel_each(w, "g4_tokenize: one word of 1.5 MB", g4_slow_tokenize);
+}
+
+static void g4_test_cancel(void)
+{
+    g4_slow w = { 0 };
+    g4_error err = { 0 };
+    const g4_engine_options eo = { .model_path = "tests/data/vocab.g4",
+                                   .n_threads = 1,
+                                   .limits = { .cancel = &w.canceler.cancel } };
+    G4_EXPECT(g4_engine_open(&w.e, &eo, &err) == G4_OK, "%s", err.message);
+    if (w.e == NULL) return;
+    printf("calls that are cancelled:\n");
+    g4_slow_compile(&w);
+    g4_slow_masks(&w);
+    g4_slow_chats(&w);
+    g4_buf_free(&w.text);
+    g4_engine_close(w.e);
+}
+
+/* ---- Answers that are cancelled ----------------------------------------------------------------------------------- */
+
+typedef struct {
+    g4_session *s;
+    int n, cancel_at; /* tokens; 0: never */
+} g4_counter;
+
+static int g4_count_and_cancel(void *user, const g4_output *o)
+{
+    g4_counter *k = user;
+    if (o->token >= 0 && ++k->n == k->cancel_at) g4_session_cancel(k->s);
+    return 0;
+}
+
+/* The texts of an answer, one behind the other. */
+static void g4_answer_text(const g4_response *r, g4_buf *out)
+{
+    int n;
+    const g4_part *parts = g4_response_parts(r, &n);
+    for (int i = 0; i < n; i++) g4_buf_add(out, parts[i].text, parts[i].text_len);
+}
+
+static void g4_test_partial(void)
+{
+    g4_error err = { 0 };
+    g4_world w;
+    if (!g4_world_open(&w, g4_have_both)) return;
+    const g4_sampling sampling = { .temperature = 1.0f, .seed = 11 };
+    g4_counter counter = { .s = w.s };
+    g4_generate_options gen = {
+        .sampling = &sampling, .max_tokens = 40, .output = g4_count_and_cancel, .user = &counter
+    };
+    const g4_respond_options opt = { .generate = &gen, .guide = { .grammar = w.g, .tool_choice = G4_TOOLS_NONE } };
+    const int n_prompt = g4_session_n(w.s), n_vocab = (int)g4_engine_config(w.e)->n_vocab;
+    g4_buf whole = { 0 };
+    g4_result result;
+    G4_EXPECT(g4_session_respond(w.s, w.c, &opt, &w.r, &result, &err) == G4_OK, "%s", err.message);
+    g4_answer_text(w.r, &whole);
+    const int n_whole = result.n_tokens;
+    g4_response_close(w.r);
+    w.r = NULL;
+    G4_EXPECT(n_whole > 8, "%d tokens", n_whole);
+    for (int at = 1; at < n_whole; at++) {
+        g4_buf part = { 0 };
+        G4_EXPECT(g4_session_sync_chat(w.s, w.c, NULL, &err) == G4_OK && g4_session_n(w.s) == n_prompt, "%s",
+                  err.message);
+        counter = (g4_counter) { .s = w.s, .cancel_at = at };
+        const g4_status st = g4_session_respond(w.s, w.c, &opt, &w.r, &result, &err);
+        G4_EXPECT(st == G4_ERR_CANCELED && w.r != NULL && strcmp(err.message, "cancelled") == 0, "%d: %s %s", at,
+                  g4_status_name(st), err.message);
+        g4_answer_text(w.r, &part);
+        G4_EXPECT(part.len <= whole.len && (part.len == 0 || memcmp(part.data, whole.data, part.len) == 0),
+                  "%d: the answer so far is no prefix", at);
+        G4_EXPECT(result.n_tokens <= at && g4_session_n(w.s) == n_prompt + result.n_tokens, "%d: %d tokens", at,
+                  result.n_tokens);
+        g4_response_close(w.r);
+        w.r = NULL;
+        g4_buf_free(&part);
+        /* what is there is what a new session would have, and goes on */
+        g4_session *fresh = NULL;
+        G4_EXPECT(g4_session_open(&fresh, w.e, &(g4_session_options) { .n_ctx = 800 }, &err) == G4_OK &&
+                      g4_session_sync_chat(fresh, w.c, NULL, &err) == G4_OK,
+                  "%s", err.message);
+        if (fresh == NULL) break;
+        if (result.n_tokens > 0) g4_session_eval(fresh, g4_session_tokens(w.s) + n_prompt, result.n_tokens, &err);
+        G4_EXPECT(memcmp(g4_session_logits(fresh), g4_session_logits(w.s), (size_t)n_vocab * sizeof(float)) == 0,
+                  "%d: other logits", at);
+        g4_session_close(fresh);
+    }
+    /* out of time before it begins: nothing is given out but what there is */
+    G4_EXPECT(g4_session_sync_chat(w.s, w.c, NULL, &err) == G4_OK, "%s", err.message);
+    gen.limits.seconds = 1e-9;
+    G4_EXPECT(g4_session_respond(w.s, w.c, &opt, &w.r, &result, &err) == G4_ERR_CANCELED && result.n_tokens == 0 &&
+                  strstr(err.message, "seconds") != NULL && g4_session_n(w.s) == n_prompt,
+              "%s", err.message);
+    g4_buf_free(&whole);
+    g4_world_close(&w);
+}
+
+/* A guide of a cancelled reply stands where the timeline stands, so that the text is whole in the end. */
+static void g4_test_text(void)
+{
+    g4_error err = { 0 };
+    g4_world w;
+    if (!g4_world_open(&w, g4_have_text)) return;
+    for (int seed = 0; seed < 12; seed++) {
+        const g4_sampling sampling = { .temperature = 1.0f, .seed = (uint64_t)seed };
+        g4_counter counter = { .s = w.s, .cancel_at = 1 + seed };
+        g4_generate_options gen = {
+            .sampling = &sampling, .output = g4_count_and_cancel, .user = &counter, .no_guard = 1
+        };
+        g4_guide *guide = NULL;
+        g4_result result;
+        g4_buf text = { 0 };
+        g4_json *v = NULL;
+        const int before = g4_session_n(w.s);
+        G4_EXPECT(g4_guide_open_text(&guide, w.e, w.g, &err) == G4_OK, "%s", err.message);
+        gen.constraint = g4_guide_constraint(guide);
+        g4_status st = g4_session_generate(w.s, &gen, &result, &err);
+        G4_EXPECT(st == G4_ERR_CANCELED, "%s", g4_status_name(st));
+        st = g4_session_generate(w.s, &gen, &result, &err);
+        G4_EXPECT(st == G4_OK && (result.stop == G4_STOP_END || result.stop == G4_STOP_CONSTRAINT), "seed %d: %s, %s",
+                  seed, err.message, g4_stop_name(result.stop));
+        for (int i = before; i < g4_session_n(w.s); i++) {
+            char piece[256];
+            g4_buf_add(&text, piece, g4_token_bytes(w.e, g4_session_tokens(w.s)[i], 1, piece));
+        }
+        st = g4_json_parse(&v, NULL, text.data, text.len, &err);
+        const g4_json *n = g4_json_get(v, "n");
+        G4_EXPECT(st == G4_OK && g4_json_is(n, G4_JSON_NUMBER) && n->number >= 1 && n->number <= 20 &&
+                      g4_json_get(v, "s") != NULL,
+                  "seed %d: %s: %.*s", seed, err.message, (int)text.len, text.data);
+        g4_json_free(NULL, v);
+        g4_buf_free(&text);
+        g4_guide_close(guide);
+    }
+    g4_world_close(&w);
+}
+
+/* ---- Misuse ------------------------------------------------------------------------------------------------------- */
+
+static void g4_refuses(g4_status st, const g4_error *err, const char *says, int line)
+{
+    G4_EXPECT(st == G4_ERR_ARGUMENT && strstr(err->message, says) != NULL && strchr(err->message, '\n') == NULL,
+              "line %d: %s \"%s\", not \"%s\"", line, g4_status_name(st), err->message, says);
+}
+#define G4_REFUSES(call, says) (err = (g4_error) { 0 }, g4_refuses((call), &err, (says), __LINE__))
+
+static void g4_test_nulls(g4_world *w)
+{
+    g4_error err;
+    g4_chat *c = NULL;
+    g4_grammar *g = NULL;
+    g4_guide *guide = NULL;
+    g4_response *r = NULL;
+    g4_prompt p;
+    g4_chat_medium medium;
+    g4_box *boxes;
+    int n = 5;
+    size_t len = 5;
+    const g4_part odd = { .kind = (g4_part_kind)99 }, no_picture = { .kind = G4_PART_IMAGE },
+                  no_sound = { .kind = G4_PART_AUDIO }, no_video = { .kind = G4_PART_VIDEO },
+                  no_text = { .kind = G4_PART_TEXT, .text_len = 5 }, text = { .kind = G4_PART_TEXT, .text = "x" },
+                  call = { .kind = G4_PART_TOOL_CALL, .name = "f" };
+    const g4_message lacks = { .role = G4_ROLE_USER, .n_parts = 2 }, negative = { .role = G4_ROLE_USER, .n_parts = -1 },
+                     who = { .role = (g4_role)77, .parts = &text, .n_parts = 1 },
+                     other = { .role = G4_ROLE_OTHER, .parts = &text, .n_parts = 1 };
+    const g4_message tool[2] = { { .role = G4_ROLE_MODEL, .parts = &call, .n_parts = 1 },
+                                 { .role = G4_ROLE_TOOL, .n_parts = 3 } };
+    const g4_part *const parts[] = { &odd, &no_picture, &no_sound, &no_video, &no_text };
+    static const char *const says[] = { "kind", "without its data", "without its data", "without its data",
+                                        "text is NULL" };
+    const g4_chat_options named = { .template_name = G4_TEMPLATE_USED },
+                          no_tools = { .template_name = G4_TEMPLATE_USED, .tools_len = 4 };
+    for (int i = 0; i < 5; i++) {
+        const g4_message m = { .role = G4_ROLE_USER, .parts = parts[i], .n_parts = 1 };
+        G4_REFUSES(g4_chat_open(&c, w->e, &m, 1, &named, &err), says[i]);
+    }
+    G4_REFUSES(g4_chat_open(NULL, w->e, NULL, 0, &named, &err), "out is NULL");
+    G4_REFUSES(g4_chat_open(&c, w->e, NULL, 1, &named, &err), "messages is NULL");
+    G4_REFUSES(g4_chat_open(&c, w->e, &lacks, -1, &named, &err), "-1 messages");
+    G4_REFUSES(g4_chat_open(&c, w->e, &lacks, 1, &named, &err), "parts are missing");
+    G4_REFUSES(g4_chat_open(&c, w->e, &negative, 1, &named, &err), "parts are missing");
+    G4_REFUSES(g4_chat_open(&c, w->e, tool, 2, &named, &err), "parts are missing");
+    G4_REFUSES(g4_chat_open(&c, w->e, &who, 1, &named, &err), "no such role");
+    G4_REFUSES(g4_chat_open(&c, w->e, &other, 1, &named, &err), "no such role");
+    G4_REFUSES(g4_chat_open(&c, w->e, NULL, 0, &no_tools, &err), "tools is NULL");
+    G4_REFUSES(g4_chat_parse(&c, w->e, NULL, 3, &named, &err), "json is NULL");
+    G4_REFUSES(g4_chat_parse(NULL, w->e, "[]", 2, &named, &err), "out is NULL");
+    G4_EXPECT(c == NULL, "a chat of nothing");
+    g4_chat_close(NULL);
+    G4_EXPECT(g4_chat_text(NULL, &len) == NULL && len == 0 && g4_chat_thinking(NULL) == 0 &&
+                  g4_chat_n_media(NULL) == 0 && g4_chat_in_thought(NULL) == 0,
+              "a NULL chat says something");
+    G4_REFUSES(g4_chat_media(NULL, 0, &medium, &err), "chat is NULL");
+    G4_REFUSES(g4_chat_media(w->c, 0, NULL, &err), "out is NULL");
+    G4_REFUSES(g4_chat_media(w->c, -1, &medium, &err), "no medium -1");
+    G4_REFUSES(g4_chat_media(w->c, 1, &medium, &err), "no medium 1");
+    G4_REFUSES(g4_chat_set_image(NULL, 0, &w->image[0], &err), "chat is NULL");
+    G4_REFUSES(g4_chat_set_image(w->c, 0, NULL, &err), "set to NULL");
+    G4_REFUSES(g4_chat_set_audio(w->c, 0, &(g4_audio) { 0 }, &err), "is a picture, not sound");
+    G4_REFUSES(g4_chat_set_video(w->c, 7, &(g4_video) { 0 }, &err), "no medium 7");
+    G4_REFUSES(g4_chat_prompt(NULL, &p, &err), "chat is NULL");
+    G4_REFUSES(g4_chat_prompt(w->c, NULL, &err), "out is NULL");
+    G4_REFUSES(g4_session_sync_chat(NULL, w->c, NULL, &err), "session is NULL");
+    G4_REFUSES(g4_session_sync_chat(w->s, NULL, NULL, &err), "chat is NULL");
+    G4_REFUSES(g4_response_open(NULL, w->e, 0, NULL, NULL, &err), "out is NULL");
+    G4_REFUSES(g4_response_open(&r, NULL, 0, NULL, NULL, &err), "engine is NULL");
+    G4_REFUSES(g4_response_finish(NULL, &err), "response is NULL");
+    G4_EXPECT(g4_response_push(NULL, 5) != 0 && g4_response_parts(NULL, &n) == NULL && n == 0, "a NULL answer");
+    g4_response_close(NULL);
+    G4_REFUSES(g4_grammar_from_schema(&g, NULL, "{}", 0, &err), "engine is NULL");
+    G4_REFUSES(g4_grammar_from_schema(&g, w->e, NULL, 2, &err), "schema is NULL");
+    G4_REFUSES(g4_grammar_from_rules(&g, w->e, NULL, 0, &err), "rules is NULL");
+    G4_REFUSES(g4_grammar_from_rules(NULL, w->e, "a ::= \"b\"", 0, &err), "out is NULL");
+    G4_REFUSES(g4_grammar_from_tools(&g, w->e, NULL, 0, NULL, &err), "tools is NULL");
+    g4_grammar_close(NULL);
+    G4_REFUSES(g4_guide_open(&guide, NULL, NULL, &err), "chat is NULL");
+    G4_REFUSES(g4_guide_open(NULL, w->c, NULL, &err), "out is NULL");
+    G4_REFUSES(g4_guide_open(&guide, w->c, &(g4_guide_options) { .tool_choice = (g4_tool_choice)9 }, &err),
+               "tool choice 9");
+    G4_REFUSES(g4_guide_open_text(&guide, w->e, NULL, &err), "grammar is NULL");
+    G4_REFUSES(g4_guide_open_text(&guide, NULL, w->g, &err), "engine is NULL");
+    G4_EXPECT(g4_guide_constraint(NULL) == NULL && guide == NULL && g == NULL, "a guide of nothing");
+    g4_guide_close(NULL);
+    G4_REFUSES(g4_session_respond(NULL, w->c, NULL, &r, NULL, &err), "session is NULL");
+    G4_REFUSES(g4_session_respond(w->s, NULL, NULL, &r, NULL, &err), "chat is NULL");
+    G4_REFUSES(g4_session_respond(w->s, w->c, NULL, NULL, NULL, &err), "out is NULL");
+    G4_REFUSES(g4_boxes_read(&boxes, &n, NULL, 3, 10, 10, NULL, &err), "text is NULL");
+    G4_REFUSES(g4_boxes_read(NULL, &n, "x", 1, 10, 10, NULL, &err), "out is NULL");
+    G4_REFUSES(g4_boxes_read(&boxes, NULL, "x", 1, 10, 10, NULL, &err), "n is NULL");
+    G4_REFUSES(g4_boxes_read(&boxes, &n, "x", 1, -10, 10, NULL, &err), "-10 x 10");
+    g4_boxes_free(NULL, 3, NULL);
+}
+
+/* A session that does not hold the chat that it is to answer. */
+static void g4_test_unsynced(g4_world *w)
+{
+    g4_error err;
+    g4_session *s = NULL;
+    g4_chat *other = NULL;
+    g4_response *r = NULL;
+    g4_prompt p;
+    const g4_generate_options gen = { .max_tokens = 2 };
+    const g4_respond_options opt = { .generate = &gen };
+    G4_EXPECT(g4_session_open(&s, w->e, &(g4_session_options) { .n_ctx = 800 }, &err) == G4_OK, "%s", err.message);
+    G4_REFUSES(g4_session_respond(s, w->c, &opt, &r, NULL, &err), "does not hold this conversation");
+    G4_EXPECT(g4_session_eval_text(s, "the cat", 0, &err) == G4_OK, "%s", err.message);
+    G4_REFUSES(g4_session_respond(s, w->c, &opt, &r, NULL, &err), "does not hold this conversation");
+    G4_EXPECT(g4_session_n(s) > 0 && r == NULL, "%d tokens", g4_session_n(s));
+    G4_EXPECT(g4_world_chat(w, &other, 1, &err) == G4_OK, "%s", err.message);
+    G4_REFUSES(g4_session_respond(w->s, other, &opt, &r, NULL, &err), "does not hold this conversation");
+    /* another picture in the same words: the tokens are the same */
+    g4_image swapped = w->image[1];
+    G4_EXPECT(g4_chat_set_image(w->c, 0, &swapped, &err) == G4_OK && g4_chat_prompt(w->c, &p, &err) == G4_OK, "%s",
+              err.message);
+    G4_REFUSES(g4_session_respond(w->s, w->c, &opt, &r, NULL, &err), "does not hold this conversation");
+    G4_EXPECT(g4_session_sync_chat(w->s, w->c, NULL, &err) == G4_OK, "%s", err.message);
+    /* prompts that are made in between do not matter, and an answer may be continued */
+    for (int i = 0; i < 2; i++) {
+        G4_EXPECT(g4_chat_prompt(w->c, &p, &err) == G4_OK, "%s", err.message);
+        G4_EXPECT(g4_session_respond(w->s, w->c, &opt, &r, NULL, &err) == G4_OK, "%s", err.message);
+        g4_response_close(r);
+    }
+    G4_EXPECT(g4_chat_set_image(w->c, 0, &w->image[0], &err) == G4_OK, "%s", err.message);
+    G4_EXPECT(g4_session_sync_chat(w->s, w->c, NULL, &err) == G4_OK, "%s", err.message);
+    g4_chat_close(other);
+    g4_session_close(s);
+}
+
+typedef struct { /* what a callback does that it may not */
+    g4_world *w;
+    g4_response *r;
+    g4_guide *guide;
+    int n;
+} g4_intruder;
+
+static int g4_intrude(void *user, int index, const g4_part *delta)
+{
+    g4_intruder *k = user;
+    g4_error err;
+    g4_response *r = NULL;
+    int n = 7;
+    (void)index, (void)delta;
+    k->n++;
+    if (k->r != NULL) {
+        G4_EXPECT(g4_response_push(k->r, k->w->tokens[0]) != 0, "a callback could push");
+        G4_REFUSES(g4_response_finish(k->r, &err), "in a call");
+        G4_EXPECT(g4_response_parts(k->r, &n) == NULL && n == 0, "%d parts of an answer that goes on", n);
+        g4_response_close(k->r);
+    }
+    if (k->w->s != NULL) {
+        G4_REFUSES(g4_session_respond(k->w->s, k->w->c, NULL, &r, NULL, &err), "in a call");
+        G4_REFUSES(g4_session_sync_chat(k->w->s, k->w->c, NULL, &err), "in a call");
+        g4_session_close(k->w->s);
+    }
+    return 0;
+}
+
+static int g4_intrude_output(void *user, const g4_output *o)
+{
+    g4_intruder *k = user;
+    if (k->guide != NULL) g4_guide_close(k->guide);
+    return g4_intrude(user, 0, NULL) + (o->token < -1);
+}
+
+static int g4_intrude_progress(void *user, uint64_t done, uint64_t total)
+{
+    g4_intruder *k = user;
+    g4_error err;
+    g4_prompt p;
+    (void)done, (void)total;
+    k->n++;
+    G4_REFUSES(g4_chat_set_image(k->w->c, 0, &k->w->image[1], &err), "in a call");
+    G4_EXPECT(g4_chat_prompt(k->w->c, &p, &err) == G4_OK, "%s", err.message);
+    g4_chat_close(k->w->c);
+    return 0;
+}
+
+static void g4_test_callbacks(g4_world *w)
+{
+    g4_error err = { 0 };
+    g4_intruder k = { .w = w };
+    g4_session *s = NULL;
+    g4_result result;
+    const g4_generate_options gen = { .max_tokens = 12, .output = g4_intrude_output, .user = &k };
+    const g4_respond_options opt = { .generate = &gen, .guide = { .grammar = w->g }, .part = g4_intrude, .user = &k };
+    G4_EXPECT(g4_session_respond(w->s, w->c, &opt, &w->r, &result, &err) == G4_OK && k.n > 0, "%s, %d calls",
+              err.message, k.n);
+    /* a guide that is in use, closed by the callback of the reply it guides */
+    g4_generate_options text = gen;
+    G4_EXPECT(g4_guide_open_text(&k.guide, w->e, w->g, &err) == G4_OK, "%s", err.message);
+    text.constraint = g4_guide_constraint(k.guide);
+    G4_EXPECT(g4_session_generate(w->s, &text, &result, &err) == G4_OK && result.n_tokens > 0, "%s", err.message);
+    g4_guide_close(k.guide);
+    k.guide = NULL;
+    /* the chat of a sync */
+    k.n = 0;
+    G4_EXPECT(g4_session_open(
+                  &s, w->e,
+                  &(g4_session_options) { .n_ctx = 800, .chunk = 16, .progress = g4_intrude_progress, .user = &k },
+                  &err) == G4_OK &&
+                  g4_session_sync_chat(s, w->c, NULL, &err) == G4_OK && k.n > 0,
+              "%s", err.message);
+    g4_session_close(s);
+    /* an answer of one's own */
+    g4_world own;
+    if (!g4_world_open(&own, g4_have_response)) return;
+    g4_response_close(own.r);
+    k = (g4_intruder) { .w = &own };
+    G4_EXPECT(g4_response_open(&own.r, own.e, 0, g4_intrude, &k, &err) == G4_OK, "%s", err.message);
+    k.r = own.r;
+    for (int i = 0; i < own.n_tokens; i++) g4_response_push(own.r, own.tokens[i]);
+    G4_EXPECT(g4_response_finish(own.r, &err) == G4_OK && k.n > 3, "%s, %d calls", err.message, k.n);
+    G4_EXPECT(g4_response_push(own.r, 5) != 0, "a finished answer takes tokens");
+    int n;
+    G4_EXPECT(g4_response_parts(own.r, &n) != NULL && n > 3, "%d parts", n);
+    g4_world_close(&own);
+}
+
+static void g4_test_misuse(void)
+{
+    g4_world w;
+    if (!g4_world_open(&w, g4_have_both)) return;
+    g4_test_nulls(&w);
+    g4_test_unsynced(&w);
+    g4_test_callbacks(&w);
+    g4_world_close(&w);
+}
+
+int main(int argc, char **argv)
+{
+    const char *only = argc > 1 ? argv[1] : "";
+    if (strstr("misuse", only)) g4_test_misuse();
+    if (strstr("partial", only)) g4_test_partial();
+    if (strstr("text", only)) g4_test_text();
+    if (strstr("memory", only)) g4_test_memory();
+    if (strstr("cancel", only)) g4_test_cancel();
     return g4_test_end();
 }
