@@ -474,7 +474,8 @@ typedef struct {
     int (*mask)(void *user, uint32_t *mask, int n_vocab);
     void (*accept)(void *user, g4_token token);
     void *user;
-    uint64_t reserved[2];
+    const void *own; /* of the constraints that g4_guide_constraint gives; NULL in yours */
+    uint64_t reserved[1];
 } g4_constraint;
 
 typedef struct {
@@ -607,7 +608,7 @@ typedef struct {
 
 typedef struct g4_chat g4_chat;
 /* e may be NULL when opt names a template; the chat can then show its text and nothing else. Media are borrowed until
- * the chat closes. */
+ * the chat closes. Opening and parsing keep to the limits of the engine. */
 G4_API g4_status g4_chat_open(g4_chat **out, g4_engine *e, const g4_message *messages, int n,
                               const g4_chat_options *opt, g4_error *err);
 /* From JSON: a list of messages, or an object with messages, tools, enable_thinking, preserve_thinking,
@@ -616,13 +617,14 @@ G4_API g4_status g4_chat_open(g4_chat **out, g4_engine *e, const g4_message *mes
  * the model's turn is opened at the end unless the document says no. */
 G4_API g4_status g4_chat_parse(g4_chat **out, g4_engine *e, const char *json, size_t len, const g4_chat_options *opt,
                                g4_error *err);
-G4_API void g4_chat_close(g4_chat *c);
+G4_API void g4_chat_close(g4_chat *c); /* does nothing while a call on the chat is in progress */
 /* The prompt with one placeholder for each medium, NUL-terminated. */
 G4_API const char *g4_chat_text(const g4_chat *c, size_t *len);
 G4_API int g4_chat_thinking(const g4_chat *c); /* is thinking on? */
 
 /* Media of a parsed chat, in the order of the prompt: where each comes from. The caller loads it (g4_image_load,
- * g4_image_decode and so on) and sets it before the chat is used; its memory must live until the chat closes. */
+ * g4_image_decode and so on) and sets it before the chat is used; its memory must live until the chat closes. Setting
+ * NULL, a medium of another kind, or one in a callback of a call on the chat, fails and leaves what was set. */
 typedef struct {
     g4_part_kind kind;   /* G4_PART_IMAGE, _AUDIO or _VIDEO */
     int message;         /* index of its message */
@@ -638,7 +640,7 @@ G4_API g4_status g4_chat_set_image(g4_chat *c, int i, const g4_image *image, g4_
 G4_API g4_status g4_chat_set_audio(g4_chat *c, int i, const g4_audio *audio, g4_error *err);
 G4_API g4_status g4_chat_set_video(g4_chat *c, int i, const g4_video *video, g4_error *err);
 
-/* The conversation's tokens with its media encoded; owned by the chat until its next call. */
+/* The conversation's tokens with its media encoded; owned by the chat until a medium is set or this succeeds again. */
 G4_API g4_status g4_chat_prompt(g4_chat *c, g4_prompt *out, g4_error *err);
 
 typedef struct {
@@ -649,27 +651,33 @@ typedef struct {
 } g4_sync_counts;
 /* Make the session's timeline equal to the conversation, as a stateless server receives it, evaluating from the first
  * token that differs. What the model wrote keeps its tokens when the text is the same. Each start of a model turn is
- * marked, so that going back there is cheap. A cancelled call keeps what was evaluated; so does one that fails behind
- * the first turn. */
+ * marked, so that going back there is cheap. A call that fails leaves the timeline as it was; one that is cancelled leaves
+ * a prefix of the conversation, g4_session_n long, and counts say what was done. */
 G4_API g4_status g4_session_sync_chat(g4_session *s, g4_chat *c, g4_sync_counts *counts, g4_error *err);
 
 /* An answer, taken apart as its tokens come: thoughts, text and tool calls, without their markers. `part` gets each
  * piece as soon as it is whole characters: index of its part, and a delta whose text is new; a tool call comes in one
- * piece, with name, arguments (text, one JSON object, whatever the model wrote) and raw. Nonzero asks to stop. */
+ * piece, with name, arguments (text, one JSON object, whatever the model wrote) and raw. Nonzero asks to stop. Within
+ * `part`, pushing to the answer it belongs to takes nothing and returns nonzero, finishing it is G4_ERR_ARGUMENT, and
+ * closing it does nothing. */
 typedef struct g4_response g4_response;
 typedef int (*g4_part_fn)(void *user, int index, const g4_part *delta);
 /* in_thought: the prompt ends inside an open thought channel. part may be NULL. */
 G4_API g4_status g4_response_open(g4_response **out, const g4_engine *e, int in_thought, g4_part_fn part, void *user,
                                   g4_error *err);
-G4_API int g4_response_push(g4_response *r, g4_token token); /* nonzero: the callback asks to stop */
-G4_API g4_status g4_response_finish(g4_response *r, g4_error *err);
+/* Nonzero: the callback asks to stop, or there was no memory. Then nothing was taken: until the same token was pushed
+ * again with success, no other is taken and g4_response_finish is G4_ERR_MEMORY. */
+G4_API int g4_response_push(g4_response *r, g4_token token);
+G4_API g4_status g4_response_finish(g4_response *r, g4_error *err);    /* what failed may be tried again */
 G4_API const g4_part *g4_response_parts(const g4_response *r, int *n); /* of a finished answer, until it is closed */
 G4_API void g4_response_close(g4_response *r);
 
 /* ---- Constrained output --------------------------------------------------------------------------
  *
  * A grammar says what text may be; while sampling it becomes a mask over the vocabulary. It keeps what it computed and
- * belongs to one thread at a time; it may serve any number of answers, one after the other. */
+ * belongs to one thread at a time (G4_ERR_ARGUMENT when two meet in it); it may serve any number of answers. A mask that
+ * failed or was cut short is forgotten, and the grammar serves the next answer as if nothing had happened. Making one
+ * keeps to the limits of the engine, masks keep to those of the call that generates. */
 typedef struct g4_grammar g4_grammar;
 /* From a JSON Schema. What cannot be expressed is an error that names the keyword and its place. Objects have their
  * properties in the order of the schema; without additionalProperties no others. */
@@ -704,9 +712,13 @@ typedef struct {
 } g4_guide_options;
 
 /* A guide masks the tokens of one answer to a chat; its constraint goes into g4_generate_options (NULL when nothing is
- * asked for). */
+ * asked for). One answer may take several calls of g4_session_generate; a call that fails leaves the guide where it was,
+ * one that is cancelled behind the tokens that are in the timeline. Its grammars must outlive it. */
 typedef struct g4_guide g4_guide;
 G4_API g4_status g4_guide_open(g4_guide **out, const g4_chat *c, const g4_guide_options *opt, g4_error *err);
+/* The same without a chat, for raw text and base models: the reply is exactly a text of the grammar, ended by a stop id,
+ * or with G4_STOP_CONSTRAINT where the model has none. */
+G4_API g4_status g4_guide_open_text(g4_guide **out, const g4_engine *e, g4_grammar *grammar, g4_error *err);
 G4_API const g4_constraint *g4_guide_constraint(g4_guide *g);
 G4_API void g4_guide_close(g4_guide *g);
 G4_API int g4_chat_in_thought(const g4_chat *c); /* does the prompt end inside an open thought? */
@@ -719,8 +731,11 @@ typedef struct {
     void *user;
     uint64_t reserved[8];
 } g4_respond_options;
-/* The model's answer to a chat that the session was synced to. *out is finished and the caller's to close; result may
- * be NULL. */
+/* The model's answer to a chat. The session must hold it, as g4_session_sync_chat leaves it, and perhaps a part of the
+ * answer behind it, which is not told again; else G4_ERR_ARGUMENT. *out is finished and the caller's to close; result may
+ * be NULL. A call that fails leaves the session as it was. One that is cancelled, or out of time, is G4_ERR_CANCELED and
+ * gives what there is: *out is the finished answer up to there (NULL when it had not begun), result->n_tokens of its
+ * tokens are in the timeline, of which the last may be missing that were told already, and generating can go on. */
 G4_API g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_options *opt, g4_response **out,
                                     g4_result *result, g4_error *err);
 

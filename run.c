@@ -364,15 +364,26 @@ static int read_raw(conversation *c, figures *f)
     return status;
 }
 
+/* What --json-schema or --grammar make of the text that follows; *guide stays NULL without them. */
+static int text_guide(conversation *c, g4_guide **guide)
+{
+    g4_error err;
+    int status = conversation_grammar(c);
+    if (status != DONE || c->guide.grammar == NULL) return status;
+    return g4_guide_open_text(guide, c->engine, c->guide.grammar, &err) == G4_OK ? DONE : report(&err);
+}
+
 /* Continue text without a template. */
 static int answer_raw(conversation *c)
 {
     const arguments *a = c->args;
     answer_writer w = { .args = a, .engine = c->engine };
+    g4_guide *guide = NULL;
     figures f = { 0 };
     if (a->n_inputs == 0 && !a->quiet && isatty(STDIN_FILENO)) say(DONE, "type the text to continue; Ctrl-D ends it");
-    int status = read_raw(c, &f);
-    if (status == DONE) status = answer_generate(&w, c->session, NULL, &f);
+    int status = text_guide(c, &guide);
+    if (status == DONE) status = read_raw(c, &f);
+    if (status == DONE) status = answer_generate(&w, c->session, g4_guide_constraint(guide), &f);
     if (status == DONE && interrupted()) {
         if (!a->json) putchar('\n');
         status = interrupted();
@@ -380,6 +391,7 @@ static int answer_raw(conversation *c)
     if (status == DONE) status = answer_end(&w, &f, "");
     if (status == DONE && a->session != NULL) status = conversation_save(c, a->session);
     answer_free(&w);
+    g4_guide_close(guide);
     return status;
 }
 
@@ -463,13 +475,8 @@ static const char *chat_option(const arguments *a)
         int given;
         const char *name;
     } chat_options[] = {
-        { a->think, "--think" },
-        { a->system != NULL, "--system" },
-        { a->messages != NULL, "--messages" },
-        { a->tools != NULL, "--tools" },
-        { a->json_schema != NULL, "--json-schema" },
-        { a->grammar != NULL, "--grammar" },
-        { a->boxes != NULL, "--boxes" },
+        { a->think, "--think" },         { a->system != NULL, "--system" }, { a->messages != NULL, "--messages" },
+        { a->tools != NULL, "--tools" }, { a->boxes != NULL, "--boxes" },
     };
     for (int i = 0; i < a->n_inputs; i++) {
         if (a->inputs[i].kind == INPUT_IMAGE) return "--image";

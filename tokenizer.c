@@ -266,8 +266,10 @@ static size_t g4_tok_match(const g4_tokenizer *t, const uint8_t *text, size_t n,
 
 /* ---- 3. One word ---------------------------------------------------------------------------------- */
 
-#define G4_TOK_SHORT 48u /* symbols up to which a scan for the lowest rank beats the heap */
-#define G4_TOK_CACHED 3u /* ids per remembered word */
+#define G4_TOK_SHORT 48u                /* symbols up to which a scan for the lowest rank beats the heap */
+#define G4_TOK_CACHED 3u                /* ids per remembered word */
+#define G4_TOK_STRIDE ((size_t)1 << 16) /* bytes of a word between two of these questions: */
+#define G4_TOK_PIECES 1024u             /* words or joins between two questions whether the call must end */
 
 typedef struct { /* a word of at most 15 bytes: they and, in the last byte, their number; then its ids */
     uint64_t key[2];
@@ -288,7 +290,12 @@ typedef struct {
     g4_tok_symbol *symbols; /* of the longest word so far: cap, and a heap of 2 * cap */
     uint64_t *heap;
     size_t cap;
+    g4_halt *halt;
+    uint32_t n_pieces; /* words and joins so far */
 } g4_tok_encoder;
+
+/* One more word or join: must the call end? */
+static inline int g4_tok_halted(g4_tok_encoder *e) { return ++e->n_pieces % G4_TOK_PIECES == 0 && g4_halted(e->halt); }
 
 /* Room for n more ids. */
 static int g4_tok_reserve(g4_tok_encoder *e, size_t n)
@@ -382,16 +389,19 @@ static int g4_tok_join_long(g4_tok_encoder *e, const uint8_t *word, size_t len)
     for (size_t p = 0; p < len;) {
         uint32_t ids[4];
         int n_ids;
+        if (g4_tok_halted(e)) return 0;
         p += g4_tok_symbols(t, word + p, len - p, ids, &n_ids);
         for (int i = 0; i < n_ids; i++, n++) s[n] = (g4_tok_symbol) { ids[i], n - 1, n + 1, G4_TOK_NONE };
     }
     for (uint32_t i = 0; i + 1 < n; i++) {
+        if (g4_tok_halted(e)) return 0;
         s[i].rank = g4_tok_find(t, s[i].id, s[i + 1].id);
         if (s[i].rank != G4_TOK_NONE) heap[n_heap++] = (uint64_t)s[i].rank << 40 | i;
     }
-    for (size_t i = n_heap / 2; i-- > 0;) g4_tok_sift_down(heap, n_heap, i, heap[i]);
+    for (size_t i = n_heap / 2; i-- > 0 && !g4_tok_halted(e);) g4_tok_sift_down(heap, n_heap, i, heap[i]);
 
     while (n_heap > 0) {
+        if (g4_tok_halted(e)) return 0;
         const uint64_t top = heap[0];
         const uint32_t i = (uint32_t)top, rank = (uint32_t)(top >> 40);
         n_heap--;
@@ -474,7 +484,9 @@ static int g4_tok_encode_span(g4_tok_encoder *e, const uint8_t *text, size_t len
     const uint64_t *ascii = t->ascii;
     for (size_t p = 0; p < len;) {
         const size_t start = p;
+        size_t ask = p + G4_TOK_STRIDE;
         uint32_t prev = 0;
+        if (g4_tok_halted(e)) return 0;
         size_t n = g4_utf8_decode(text + p, len - p, &prev);
         if (n == 0) { /* malformed: this byte by itself */
             if (!g4_tok_reserve(e, 1)) return 0;
@@ -485,6 +497,10 @@ static int g4_tok_encode_span(g4_tok_encoder *e, const uint8_t *text, size_t len
         p += n;
         while (p < len) {
             uint32_t cp = text[p];
+            if (p >= ask) {
+                if (g4_halted(e->halt)) return 0;
+                ask = p + G4_TOK_STRIDE;
+            }
             if (cp < 0x80 && prev < 0x80) {
                 if (!g4_tok_ascii_join(ascii, prev, cp)) break;
                 p++;
@@ -507,12 +523,12 @@ static int g4_tok_encode_span(g4_tok_encoder *e, const uint8_t *text, size_t len
 }
 
 g4_status g4_tokenizer_encode(const g4_tokenizer *t, const g4_allocator *a, const char *text, size_t len, int specials,
-                              g4_tokens *out, g4_error *err)
+                              g4_tokens *out, g4_halt *halt, g4_error *err)
 {
     const size_t before = out->n;
     const uint8_t *bytes = (const uint8_t *)text, *first = t->first;
     const int kinds = specials ? G4_TOK_KIND_CONTROL | G4_TOK_KIND_ALWAYS : G4_TOK_KIND_ALWAYS;
-    g4_tok_encoder e = { .t = t, .a = a, .out = out, .cache_bits = 5 };
+    g4_tok_encoder e = { .t = t, .a = a, .out = out, .cache_bits = 5, .halt = halt };
     if (len == 0) return G4_OK;
     /* The cache takes half the size of the text, and no more than a second-level cache holds. */
     while (e.cache_bits < 14 && sizeof *e.cache << (e.cache_bits + 2) <= len) e.cache_bits++;
@@ -523,21 +539,22 @@ g4_status g4_tokenizer_encode(const g4_tokenizer *t, const g4_allocator *a, cons
         uint32_t id = 0;
         size_t n = 0;
         if ((first[bytes[p]] & kinds) && (n = g4_tok_match(t, bytes + p, len - p, kinds, 0, &id)) > 0) {
-            ok = g4_tok_encode_span(&e, bytes + start, p - start) && g4_tok_reserve(&e, 1);
+            ok = !g4_tok_halted(&e) && g4_tok_encode_span(&e, bytes + start, p - start) && g4_tok_reserve(&e, 1);
             if (ok) out->ids[out->n++] = (g4_token)id;
             p += n;
             start = p;
-        } else {
-            p++;
+        } else if (++p % G4_TOK_STRIDE == 0) {
+            ok = !g4_halted(halt);
         }
     }
     ok = ok && g4_tok_encode_span(&e, bytes + start, len - start);
     g4_free(a, e.cache);
     g4_free(a, e.symbols);
     g4_free(a, e.heap);
-    if (ok) return G4_OK;
+    if (ok && !g4_halted(halt)) return G4_OK;
     out->n = before;
-    return g4_fail(err, G4_ERR_MEMORY, "tokenizer: out of memory for a text of %zu bytes", len);
+    const g4_status status = g4_halt_check(halt, err);
+    return status ? status : g4_fail(err, G4_ERR_MEMORY, "tokenizer: out of memory for a text of %zu bytes", len);
 }
 
 g4_token g4_tokenizer_special(const g4_tokenizer *t, const char *name, size_t len)

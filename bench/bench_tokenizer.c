@@ -26,7 +26,7 @@ static void g4_bench(const g4_tokenizer *t, const char *name, const char *text, 
     for (int i = 0; i < 9; i++) {
         g4_tokens ids = { 0 };
         const double start = g4_now();
-        if (g4_tokenizer_encode(t, NULL, text, len, 1, &ids, NULL) != G4_OK) return;
+        if (g4_tokenizer_encode(t, NULL, text, len, 1, &ids, NULL, NULL) != G4_OK) return;
         const double s = g4_now() - start;
         if (s < best) best = s;
         n = ids.n;

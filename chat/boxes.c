@@ -119,10 +119,10 @@ static int g4_boxes_try(g4_found_boxes *out, const char *text, size_t len, int w
 g4_status g4_boxes_read(g4_box **out, int *n, const char *text, size_t len, int width, int height,
                         const g4_allocator *a, g4_error *err)
 {
-    if (out) *out = NULL;
-    if (n) *n = 0;
-    if (!out || !n || (!text && len > 0))
-        return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", !out ? "out" : !n ? "n" : "text");
+    if (out == NULL || n == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", out == NULL ? "out" : "n");
+    *out = NULL;
+    *n = 0;
+    if (text == NULL && len > 0) return g4_fail(err, G4_ERR_ARGUMENT, "text is NULL");
     if (width <= 0 || height <= 0)
         return g4_fail(err, G4_ERR_ARGUMENT, "boxes in a picture of %d x %d pixels", width, height);
     g4_found_boxes found = { .a = a };
@@ -146,6 +146,6 @@ g4_status g4_boxes_read(g4_box **out, int *n, const char *text, size_t len, int 
 
 void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a)
 {
-    for (int i = 0; boxes && i < n; i++) g4_free(a, boxes[i].label);
+    for (int i = 0; i < n && boxes != NULL; i++) g4_free(a, boxes[i].label);
     g4_free(a, boxes);
 }

@@ -5,6 +5,25 @@
 
 #include "../engine/generate.h"
 
+/* ---- Ending a call early --------------------------------------------------------------------- */
+
+/* Asks a halt now and then: for loops whose steps are short. Zero it to start, with `halt` set. */
+typedef struct {
+    g4_halt *halt; /* NULL: never */
+    uint32_t n;    /* steps so far */
+    int ended;     /* stays set */
+} g4_asker;
+static inline int g4_ask(g4_asker *k)
+{
+    if (k->halt != NULL && !k->ended && (++k->n & 63) == 0) k->ended = g4_halted(k->halt);
+    return k->ended;
+}
+/* What made a call fail that builds until its memory is out or it is halted: says one or the other. */
+g4_status g4_fail_short(g4_halt *halt, g4_error *err, const char *fmt, ...) G4_PRINTF(3, 4);
+/* qsort, which can be halted: returns 0 then, and when it is out of memory. */
+int g4_sort(const g4_allocator *a, void *base, size_t n, size_t size, int (*compare)(const void *, const void *),
+            g4_halt *halt);
+
 /* ---- JSON, and the arena its trees live in (json.c) ------------------------------------------ */
 
 /* Classes of characters that JSON, calls, patterns and rules share; ASCII only. */
@@ -54,10 +73,12 @@ struct g4_json { /* one node; children are a linked list */
 g4_status g4_json_parse(g4_json **root, const g4_allocator *a, const char *text, size_t len, g4_error *err);
 void g4_json_free(const g4_allocator *a, g4_json *root);
 /* The same into an arena of the caller's, which frees it. `what` stands before what err says; it may be NULL. */
-g4_status g4_json_parse_in(g4_json **root, g4_arena *m, const char *text, size_t len, const char *what, g4_error *err);
+g4_status g4_json_parse_in(g4_json **root, g4_arena *m, const char *text, size_t len, const char *what, g4_halt *halt,
+                           g4_error *err);
 
 /* The node becomes the object that the text is. Text that is none is an error that begins with the place. */
-g4_status g4_json_object_in(g4_json *node, g4_arena *m, const char *s, size_t n, const char *place, g4_error *err);
+g4_status g4_json_object_in(g4_json *node, g4_arena *m, const char *s, size_t n, const char *place, g4_halt *halt,
+                            g4_error *err);
 
 const g4_json *g4_json_get(const g4_json *object, const char *key); /* NULL when absent; the last of duplicates wins */
 g4_json *g4_json_find(const g4_json *object, const char *key);      /* the same, for the owner of the tree to change */
@@ -82,8 +103,9 @@ size_t g4_json_unescape_unicode(const char *s, size_t n, uint32_t *cp);
 void g4_py_upper(g4_buf *b, const char *s, size_t n); /* str.upper() of names, appended */
 int g4_py_is_space(uint32_t cp);                      /* str.isspace() */
 void g4_py_strip(const char **s, size_t *n);          /* str.strip(): moves *s and shortens *n */
-void g4_py_str(g4_buf *b, const g4_json *v);          /* str(), appended; NULL, Jinja's undefined, is nothing */
-int g4_py_truthy(const g4_json *v);                   /* bool(); NULL is false */
+/* str(), appended; NULL, Jinja's undefined, is nothing. Halted, the buffer has failed. */
+void g4_py_str(g4_buf *b, const g4_json *v, g4_halt *halt);
+int g4_py_truthy(const g4_json *v); /* bool(); NULL is false */
 
 typedef struct { /* a member of a map, and the text that it is sorted by */
     const g4_json *node;
@@ -97,9 +119,9 @@ typedef struct {
     size_t n;
     g4_buf lowered; /* the texts */
 } g4_dictsort;
-/* Jinja's dictsort: the members of an object by their lower-cased names. Returns 0 when out of memory; close it in any
- * case. */
-int g4_dictsort_open(g4_dictsort *d, const g4_allocator *a, const g4_json *object);
+/* Jinja's dictsort: the members of an object by their lower-cased names. Returns 0 when out of memory or halted; close
+ * it in any case. */
+int g4_dictsort_open(g4_dictsort *d, const g4_allocator *a, const g4_json *object, g4_halt *halt);
 void g4_dictsort_close(g4_dictsort *d);
 
 /* ---- Control tokens of answers (control.c) ----------------------------------------------------- */
@@ -148,7 +170,7 @@ typedef struct {
     int n_marks, cap_marks;
 } g4_rendered;
 /* out must be zero; on failure it stays empty. */
-g4_status g4_render(g4_rendered *out, const g4_allocator *a, const g4_render_input *in, g4_error *err);
+g4_status g4_render(g4_rendered *out, const g4_allocator *a, const g4_render_input *in, g4_halt *halt, g4_error *err);
 void g4_rendered_free(g4_rendered *r);
 
 /* ---- Messages to trees (messages.c) ------------------------------------------------------------ */
@@ -156,12 +178,12 @@ void g4_rendered_free(g4_rendered *r);
 /* The list of messages as template.c takes it, in the arena; texts stay the caller's. media, with room for all parts,
  * gets those that are a picture, sound or video, and their nodes the place in it, from 1, as their number. */
 g4_status g4_messages_build(g4_json **list, const g4_part **media, g4_arena *m, const g4_message *messages, int n,
-                            g4_error *err);
+                            g4_halt *halt, g4_error *err);
 
 /* ---- What clients send (openai.c) -------------------------------------------------------------- */
 
 /* Arguments of tool calls that are JSON text become the objects that they say, in place; m owns the messages. */
-g4_status g4_openai_arguments(g4_arena *m, const g4_json *messages, g4_error *err);
+g4_status g4_openai_arguments(g4_arena *m, const g4_json *messages, g4_halt *halt, g4_error *err);
 
 typedef struct {        /* where a medium comes from; all NULL: its part does not say */
     const char *place;  /* path or URL, NUL-terminated */
@@ -180,6 +202,8 @@ g4_status g4_chat_parse_with(g4_chat **out, const g4_allocator *a, const char *j
                              const g4_chat_options *opt, g4_error *err);
 const g4_engine *g4_chat_engine(const g4_chat *c); /* may be NULL */
 const g4_json *g4_chat_tools(const g4_chat *c);    /* the declared tools as given; may be NULL */
+/* Does the timeline begin with this conversation, as g4_session_sync_chat leaves it? If not, an error. */
+g4_status g4_chat_check_followed(const g4_chat *c, const g4_session *s, g4_halt *halt, g4_error *err);
 
 /* ---- Answers (reply.c): a g4_response takes the tokens of one answer apart --------------------- */
 
@@ -210,9 +234,9 @@ typedef struct {
     uint8_t is_live;    /* it can end */
     uint8_t is_defined; /* it was, and not only named */
 } g4_rule;
-typedef enum { G4_NET_FINE, G4_NET_NO_MEMORY, G4_NET_TOO_LARGE } g4_net_failure;
+typedef enum { G4_NET_FINE, G4_NET_NO_MEMORY, G4_NET_TOO_LARGE, G4_NET_HALTED } g4_net_failure;
 
-/* Zero it to start, with `a` set. After a failure building goes on for nothing, and the end says what it was. */
+/* Zero it to start, with `a` and the asker's halt set. After a failure building goes on for nothing, and the end says what it was. */
 typedef struct {
     const g4_allocator *a;
     g4_node *nodes;
@@ -222,8 +246,13 @@ typedef struct {
     int root;          /* the rule of the whole text */
     int longest_token; /* characters; no token can tell apart what is further away */
     g4_net_failure failed;
+    g4_asker asker;
 } g4_net;
 void g4_net_free(g4_net *net);
+/* Has it failed, or must the call end? The first asks now and then, as every edge does; the second at once, for steps
+ * that may be long. */
+int g4_net_stops(g4_net *net);
+int g4_net_stops_now(g4_net *net);
 int32_t g4_net_node(g4_net *net);
 /* A new rule with a start and an end node and nothing between them; returns its number. */
 int g4_net_rule(g4_net *net, const char *name, size_t name_len);
@@ -239,26 +268,36 @@ int32_t g4_net_str(g4_net *net, int32_t from, const char *s);
 int32_t g4_net_word(g4_net *net, int32_t from, const char *s, size_t n);
 /* One of the code points low..high, surrogates left out. */
 void g4_net_chars(g4_net *net, int32_t from, int32_t to, uint32_t low, uint32_t high);
-/* Check a network that is built and make it ready for use. `what` names its source in errors. */
+/* Check a network that is built and make it ready for use. `what` names its source in errors. It asks no more. */
 g4_status g4_net_finish(g4_net *net, const char *what, g4_error *err);
 
 /* ---- Grammars (grammar.c) ---------------------------------------------------------------------- */
 
 /* To build one: a new grammar, its network, and the end, where st says how building went; *out is NULL after a failure,
  * and g is closed. */
-g4_status g4_grammar_new(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, g4_error *err);
+g4_status g4_grammar_new(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, g4_halt *halt, g4_error *err);
 g4_net *g4_grammar_net(g4_grammar *g);
+/* What every public call that makes one checks first; *out is NULL then, and halt that of the engine's limits. */
+g4_status g4_grammar_check(g4_grammar **out, const g4_engine *e, const char *text, const char *what, g4_halt *halt,
+                           g4_error *err);
 g4_status g4_grammar_finish(g4_grammar **out, g4_grammar *g, g4_status st, const char *what, g4_error *err);
 
-/* A state is a number; 0: nothing fits. */
+/* What follows is asked of a grammar between these two: the halt ends it early. Enter fails when another thread is in.
+ * Leave says whether something failed in between; what was not completed is not remembered. */
+g4_status g4_grammar_enter(g4_grammar *g, g4_halt *halt, g4_error *err);
+g4_status g4_grammar_leave(g4_grammar *g, g4_error *err);
+
+/* A state is a number; 0: nothing fits, or something failed. */
 int32_t g4_grammar_start(g4_grammar *g);
 int32_t g4_grammar_read(g4_grammar *g, int32_t state, g4_token token); /* behind a whole token */
 /* When many states are known, forget all but this one; returns its new number. */
 int32_t g4_grammar_settle(g4_grammar *g, int32_t state);
-/* The mask of a state, which owns it until the next g4_grammar_settle; NULL: no memory. */
+/* Counts how often states were forgotten: the numbers of another generation mean nothing. */
+uint32_t g4_grammar_generation(const g4_grammar *g);
+/* The mask of a state, which owns it until the next g4_grammar_settle; NULL: something failed. */
 const uint32_t *g4_grammar_mask(g4_grammar *g, int32_t state);
 int g4_grammar_accepts(const g4_grammar *g, int32_t state); /* may the text end here? */
-int g4_grammar_failed(const g4_grammar *g);                 /* out of memory, for good */
+int g4_grammar_failed(const g4_grammar *g);                 /* has something failed since it was entered? */
 uint32_t g4_grammar_n_vocab(const g4_grammar *g);           /* tokens of a mask */
 
 /* Masks over the vocabulary: a bit a token. */
@@ -297,7 +336,7 @@ g4_status g4_net_pattern(g4_net *net, int32_t from, int32_t *to, const char *s, 
 int32_t g4_net_expression(g4_net *net, int32_t from, const char *s);
 /* g4_grammar_from_rules without an engine. */
 g4_status g4_grammar_rules(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *rules,
-                           size_t len, g4_error *err);
+                           size_t len, g4_halt *halt, g4_error *err);
 
 /* ---- Ranges of numbers (range.c) --------------------------------------------------------------- */
 
@@ -319,10 +358,10 @@ void g4_net_between(g4_net *net, int32_t from, int32_t to, const g4_bound *low, 
 
 /* g4_grammar_from_schema without an engine. */
 g4_status g4_grammar_schema(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *schema,
-                            size_t len, g4_error *err);
+                            size_t len, g4_halt *halt, g4_error *err);
 /* g4_grammar_from_tools without an engine, of a list that is parsed already. */
 g4_status g4_grammar_tools(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const g4_json *tools,
-                           const char *only, g4_error *err);
+                           const char *only, g4_halt *halt, g4_error *err);
 
 /* guide.c and boxes.c, which stand above these, share nothing: gemma4.h declares what they define. */
 

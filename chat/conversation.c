@@ -21,6 +21,15 @@ typedef struct { /* a picture, sound or video of the prompt */
     int n_soft, cap_soft, n_frames;
 } g4_chat_item;
 
+typedef struct { /* the tokens of a prompt; zero it to start, with `a` set */
+    const g4_allocator *a;
+    g4_tokens ids;
+    g4_medium *placed; /* its media */
+    int n_placed, cap_placed;
+    int *headers; /* positions right behind each "<|turn>model" line */
+    int n_headers, cap_headers;
+} g4_prompt_tokens;
+
 struct g4_chat {
     const g4_allocator *a;
     g4_engine *e;   /* may be NULL */
@@ -29,11 +38,8 @@ struct g4_chat {
     g4_rendered rendered;
     g4_chat_item *media; /* in the order of the prompt */
     int n_media;
-    g4_tokens ids; /* the prompt's tokens as last made, with their media and turn headers */
-    g4_medium *placed;
-    int n_placed, cap_placed;
-    int *headers; /* positions right behind each "<|turn>model" line */
-    int n_headers, cap_headers;
+    g4_prompt_tokens prompt; /* what g4_chat_prompt gave out */
+    int n_calls;             /* in progress: what they use must stay */
 };
 
 /* ---- Opening and closing ------------------------------------------------------------------------- */
@@ -47,18 +53,23 @@ static void g4_chat_item_clear(const g4_chat *c, g4_chat_item *item)
     item->n_soft = item->cap_soft = item->n_frames = 0;
 }
 
+static void g4_prompt_tokens_free(g4_prompt_tokens *p)
+{
+    g4_free(p->a, p->ids.ids);
+    g4_free(p->a, p->placed);
+    g4_free(p->a, p->headers);
+}
+
 void g4_chat_close(g4_chat *c)
 {
-    if (c == NULL) return;
+    if (c == NULL || c->n_calls > 0) return;
     const g4_allocator *a = c->a;
     for (int i = 0; i < c->n_media; i++) {
         g4_chat_item_clear(c, &c->media[i]);
         g4_free(a, c->media[i].data);
     }
     g4_free(a, c->media);
-    g4_free(a, c->ids.ids);
-    g4_free(a, c->placed);
-    g4_free(a, c->headers);
+    g4_prompt_tokens_free(&c->prompt);
     g4_rendered_free(&c->rendered);
     g4_arena_free(&c->arena);
     g4_free(a, c);
@@ -94,7 +105,7 @@ static g4_status g4_chat_new(g4_chat **out, g4_engine *e, const g4_allocator *a,
     if (st != G4_OK) return st;
     g4_chat *c = g4_alloc(a, 1, sizeof *c);
     if (c == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for a conversation");
-    c->a = a;
+    c->a = c->prompt.a = a;
     c->e = e;
     c->arena.a = a;
     c->in = (g4_render_input) { .thinking = opt->thinking, .preserve_thinking = opt->preserve_thinking, .kind = kind };
@@ -102,12 +113,13 @@ static g4_status g4_chat_new(g4_chat **out, g4_engine *e, const g4_allocator *a,
     return G4_OK;
 }
 
-static g4_status g4_chat_read_tools(g4_chat *c, const g4_chat_options *opt, g4_error *err)
+static g4_status g4_chat_read_tools(g4_chat *c, const g4_chat_options *opt, g4_halt *halt, g4_error *err)
 {
     g4_json *tools;
-    if (opt->tools == NULL) return G4_OK;
+    if (opt->tools == NULL)
+        return opt->tools_len == 0 ? G4_OK : g4_fail(err, G4_ERR_ARGUMENT, "tools is NULL and tools_len is not 0");
     const size_t len = opt->tools_len > 0 ? opt->tools_len : strlen(opt->tools);
-    const g4_status st = g4_json_parse_in(&tools, &c->arena, opt->tools, len, "tools", err);
+    const g4_status st = g4_json_parse_in(&tools, &c->arena, opt->tools, len, "tools", halt, err);
     c->in.tools = tools;
     return st;
 }
@@ -129,9 +141,9 @@ static g4_chat_item g4_chat_item_of(const g4_mark *m, const g4_part *const *buil
 }
 
 /* Render, and list the media in prompt order. */
-static g4_status g4_chat_finish(g4_chat *c, const g4_part *const *built, g4_error *err)
+static g4_status g4_chat_finish(g4_chat *c, const g4_part *const *built, g4_halt *halt, g4_error *err)
 {
-    const g4_status st = g4_render(&c->rendered, c->a, &c->in, err);
+    const g4_status st = g4_render(&c->rendered, c->a, &c->in, halt, err);
     if (st != G4_OK) return st;
     const g4_rendered *r = &c->rendered;
     int n = 0;
@@ -143,33 +155,46 @@ static g4_status g4_chat_finish(g4_chat *c, const g4_part *const *built, g4_erro
     return G4_OK;
 }
 
-static g4_status g4_chat_build(g4_chat *c, const g4_message *messages, int n, const g4_chat_options *opt, g4_error *err)
+static g4_status g4_chat_build(g4_chat *c, const g4_message *messages, int n, const g4_chat_options *opt, g4_halt *halt,
+                               g4_error *err)
 {
     g4_json *list;
     size_t n_parts = 1;
     for (int i = 0; i < n; i++) n_parts += messages[i].n_parts > 0 ? (size_t)messages[i].n_parts : 0;
     const g4_part **media = g4_alloc(c->a, n_parts, sizeof *media);
     if (media == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for %zu parts", n_parts);
-    g4_status st = g4_messages_build(&list, media, &c->arena, messages, n, err);
+    g4_status st = g4_messages_build(&list, media, &c->arena, messages, n, halt, err);
     c->in.messages = list;
-    if (st == G4_OK) st = g4_chat_read_tools(c, opt, err);
-    if (st == G4_OK) st = g4_chat_finish(c, media, err);
+    if (st == G4_OK) st = g4_chat_read_tools(c, opt, halt, err);
+    if (st == G4_OK) st = g4_chat_finish(c, media, halt, err);
     g4_free(c->a, media);
     return st;
+}
+
+/* The halt of a call without a session: that of the engine's limits; without an engine it has none. */
+static g4_halt *g4_chat_halt(const g4_engine *e, g4_halt *halt)
+{
+    if (e == NULL) return NULL;
+    g4_engine_halt(e, halt);
+    return halt;
 }
 
 g4_status g4_chat_open(g4_chat **out, g4_engine *e, const g4_message *messages, int n, const g4_chat_options *opt,
                        g4_error *err)
 {
     static const g4_chat_options defaults = { 0 };
+    g4_halt own, *halt = g4_chat_halt(e, &own);
     if (opt == NULL) opt = &defaults;
+    if (out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     *out = NULL;
-    if (n < 0 || (n > 0 && messages == NULL)) return g4_fail(err, G4_ERR_ARGUMENT, "messages are missing");
+    if (n < 0) return g4_fail(err, G4_ERR_ARGUMENT, "%d messages", n);
+    if (n > 0 && messages == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "messages is NULL");
     g4_chat *c;
-    g4_status st = g4_chat_new(&c, e, e != NULL ? g4_engine_allocator(e) : NULL, opt, err);
+    g4_status st = g4_halt_check(halt, err);
+    if (st == G4_OK) st = g4_chat_new(&c, e, e != NULL ? g4_engine_allocator(e) : NULL, opt, err);
     if (st != G4_OK) return st;
     c->in.add_generation_prompt = !opt->no_generation_prompt;
-    st = g4_chat_build(c, messages, n, opt, err);
+    st = g4_chat_build(c, messages, n, opt, halt, err);
     if (st == G4_OK)
         *out = c;
     else
@@ -201,18 +226,22 @@ static g4_status g4_chat_read(g4_chat **out, g4_engine *e, const g4_allocator *a
                               const g4_chat_options *opt, g4_error *err)
 {
     static const g4_chat_options defaults = { 0 };
+    g4_halt own, *halt = g4_chat_halt(e, &own);
     if (opt == NULL) opt = &defaults;
     g4_chat *c;
     g4_json *doc;
+    if (out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     *out = NULL;
-    g4_status st = g4_chat_new(&c, e, a, opt, err);
+    if (json == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "json is NULL");
+    g4_status st = g4_halt_check(halt, err);
+    if (st == G4_OK) st = g4_chat_new(&c, e, a, opt, err);
     if (st != G4_OK) return st;
     c->in.add_generation_prompt = opt->openai && !opt->no_generation_prompt;
-    st = g4_json_parse_in(&doc, &c->arena, json, len, NULL, err);
-    if (st == G4_OK) st = g4_chat_read_tools(c, opt, err);
+    st = g4_json_parse_in(&doc, &c->arena, json, len, NULL, halt, err);
+    if (st == G4_OK) st = g4_chat_read_tools(c, opt, halt, err);
     if (st == G4_OK) st = g4_chat_read_document(c, doc, err);
-    if (st == G4_OK && opt->openai) st = g4_openai_arguments(&c->arena, c->in.messages, err);
-    if (st == G4_OK) st = g4_chat_finish(c, NULL, err);
+    if (st == G4_OK && opt->openai) st = g4_openai_arguments(&c->arena, c->in.messages, halt, err);
+    if (st == G4_OK) st = g4_chat_finish(c, NULL, halt, err);
     if (st == G4_OK)
         *out = c;
     else
@@ -236,17 +265,18 @@ g4_status g4_chat_parse_with(g4_chat **out, const g4_allocator *a, const char *j
 
 const char *g4_chat_text(const g4_chat *c, size_t *len)
 {
-    if (len != NULL) *len = c->rendered.text.len;
-    return c->rendered.text.data;
+    if (len != NULL) *len = c != NULL ? c->rendered.text.len : 0;
+    return c != NULL ? c->rendered.text.data : NULL;
 }
 
-int g4_chat_thinking(const g4_chat *c) { return c->in.thinking; }
+int g4_chat_thinking(const g4_chat *c) { return c != NULL && c->in.thinking; }
 const g4_engine *g4_chat_engine(const g4_chat *c) { return c->e; }
 const g4_json *g4_chat_tools(const g4_chat *c) { return c->in.tools; }
 
 int g4_chat_in_thought(const g4_chat *c)
 {
     static const char open[] = "<|channel>thought\n";
+    if (c == NULL) return 0;
     const g4_rendered *r = &c->rendered;
     const g4_mark *last = r->n_marks > 0 ? &r->marks[r->n_marks - 1] : NULL;
     return last != NULL && r->text.len - last->offset == sizeof open - 1 &&
@@ -255,11 +285,12 @@ int g4_chat_in_thought(const g4_chat *c)
 
 /* ---- Media --------------------------------------------------------------------------------------- */
 
-int g4_chat_n_media(const g4_chat *c) { return c->n_media; }
+int g4_chat_n_media(const g4_chat *c) { return c != NULL ? c->n_media : 0; }
 
 static g4_status g4_chat_get_item(g4_chat *c, int i, g4_chat_item **out, g4_error *err)
 {
-    if (c == NULL || i < 0 || i >= c->n_media) return g4_fail(err, G4_ERR_ARGUMENT, "the chat has no medium %d", i);
+    if (c == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "chat is NULL");
+    if (i < 0 || i >= c->n_media) return g4_fail(err, G4_ERR_ARGUMENT, "the chat has no medium %d", i);
     *out = &c->media[i];
     return G4_OK;
 }
@@ -284,6 +315,7 @@ g4_status g4_chat_media(g4_chat *c, int i, g4_chat_medium *out, g4_error *err)
 {
     g4_chat_item *item = NULL;
     g4_medium_source source;
+    if (out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     memset(out, 0, sizeof *out);
     g4_status st = g4_chat_get_item(c, i, &item, err);
     if (st != G4_OK) return st;
@@ -292,7 +324,10 @@ g4_status g4_chat_media(g4_chat *c, int i, g4_chat_medium *out, g4_error *err)
     out->is_set = item->image != NULL || item->audio != NULL || item->video != NULL;
     st = g4_medium_source_find(&source, item->part, item->message, err);
     if (st == G4_OK && source.base64 != NULL) st = g4_chat_item_decode(c, item, &source, err);
-    if (st != G4_OK) return st;
+    if (st != G4_OK) {
+        memset(out, 0, sizeof *out);
+        return st;
+    }
     out->source = source.place;
     out->data = source.base64 != NULL ? item->data : NULL;
     out->size = source.base64 != NULL ? item->size : 0;
@@ -300,11 +335,14 @@ g4_status g4_chat_media(g4_chat *c, int i, g4_chat_medium *out, g4_error *err)
 }
 
 /* The item to be set, which must be of that kind; what was made of an older picture or sound is forgotten. */
-static g4_status g4_chat_reset_item(g4_chat *c, int i, g4_part_kind kind, g4_chat_item **out, g4_error *err)
+static g4_status g4_chat_reset_item(g4_chat *c, int i, g4_part_kind kind, const void *given, g4_chat_item **out,
+                                    g4_error *err)
 {
     static const char *const names[] = { "text", "a picture", "sound", "a video" };
     const g4_status st = g4_chat_get_item(c, i, out, err);
     if (st != G4_OK) return st;
+    if (given == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "medium %d of the chat cannot be set to NULL", i);
+    if (c->n_calls > 0) return g4_fail(err, G4_ERR_ARGUMENT, "this chat is in a call: the one whose callback this is");
     if ((*out)->kind != kind)
         return g4_fail(err, G4_ERR_ARGUMENT, "medium %d of the chat is %s, not %s", i, names[(*out)->kind],
                        names[kind]);
@@ -315,7 +353,7 @@ static g4_status g4_chat_reset_item(g4_chat *c, int i, g4_part_kind kind, g4_cha
 g4_status g4_chat_set_image(g4_chat *c, int i, const g4_image *image, g4_error *err)
 {
     g4_chat_item *item = NULL;
-    const g4_status st = g4_chat_reset_item(c, i, G4_PART_IMAGE, &item, err);
+    const g4_status st = g4_chat_reset_item(c, i, G4_PART_IMAGE, image, &item, err);
     if (st == G4_OK) item->image = image;
     return st;
 }
@@ -323,7 +361,7 @@ g4_status g4_chat_set_image(g4_chat *c, int i, const g4_image *image, g4_error *
 g4_status g4_chat_set_audio(g4_chat *c, int i, const g4_audio *audio, g4_error *err)
 {
     g4_chat_item *item = NULL;
-    const g4_status st = g4_chat_reset_item(c, i, G4_PART_AUDIO, &item, err);
+    const g4_status st = g4_chat_reset_item(c, i, G4_PART_AUDIO, audio, &item, err);
     if (st == G4_OK) item->audio = audio;
     return st;
 }
@@ -331,7 +369,7 @@ g4_status g4_chat_set_audio(g4_chat *c, int i, const g4_audio *audio, g4_error *
 g4_status g4_chat_set_video(g4_chat *c, int i, const g4_video *video, g4_error *err)
 {
     g4_chat_item *item = NULL;
-    const g4_status st = g4_chat_reset_item(c, i, G4_PART_VIDEO, &item, err);
+    const g4_status st = g4_chat_reset_item(c, i, G4_PART_VIDEO, video, &item, err);
     if (st == G4_OK) item->video = video;
     return st;
 }
@@ -375,6 +413,10 @@ static g4_status g4_chat_encode_image(g4_chat *c, g4_chat_item *item, g4_halt *h
 
 static g4_status g4_chat_encode_video(g4_chat *c, g4_chat_item *item, g4_halt *halt, g4_error *err)
 {
+    const g4_video *v = item->video;
+    if (v->n_frames < 0 || (v->n_frames > 0 && (v->frames == NULL || v->seconds == NULL)))
+        return g4_fail(err, G4_ERR_ARGUMENT, "messages[%d]: a video of %d frames%s", item->message, v->n_frames,
+                       v->n_frames < 0 ? "" : " that are NULL");
     for (int i = 0; i < item->video->n_frames; i++) {
         g4_soft **soft = g4_chat_item_grow(c, item);
         if (soft == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for the frames of a video");
@@ -389,8 +431,8 @@ static g4_status g4_chat_encode_video(g4_chat *c, g4_chat_item *item, g4_halt *h
 /* Soft tokens of an item, all of them or none, unless they are there already. */
 static g4_status g4_chat_encode(g4_chat *c, g4_chat_item *item, g4_halt *halt, g4_error *err)
 {
-    g4_status st;
-    if (item->n_soft > 0) return G4_OK;
+    g4_status st = g4_halt_check(halt, err);
+    if (st != G4_OK || item->n_soft > 0) return st;
     if (item->kind == G4_PART_AUDIO && item->audio != NULL && item->audio->n_samples == 0)
         st = g4_fail(err, G4_ERR_ARGUMENT, "messages[%d]: the sound is empty", item->message);
     else if (item->kind == G4_PART_AUDIO && item->audio != NULL)
@@ -405,6 +447,14 @@ static g4_status g4_chat_encode(g4_chat *c, g4_chat_item *item, g4_halt *halt, g
     return st;
 }
 
+static g4_status g4_chat_encode_media(g4_chat *c, g4_halt *halt, g4_error *err)
+{
+    g4_status st = G4_OK;
+    if (c->e == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "a chat without an engine has no tokens");
+    for (int i = 0; i < c->n_media && st == G4_OK; i++) st = g4_chat_encode(c, &c->media[i], halt, err);
+    return st;
+}
+
 /* ---- Prompt tokens -------------------------------------------------------------------------------
  *
  * Between two control tokens stands a stretch of plain text, tokenised as one piece. A stretch whose bytes are those of
@@ -413,7 +463,7 @@ static g4_status g4_chat_encode(g4_chat *c, g4_chat_item *item, g4_halt *halt, g
  * belong to the text around them. */
 
 typedef struct {
-    g4_chat *c;
+    g4_prompt_tokens made;
     const g4_tokenizer *t;
     g4_buf plain;        /* the stretch so far */
     const g4_token *old; /* the session's timeline */
@@ -432,11 +482,11 @@ static void g4_prompter_no_memory(g4_prompter *p)
 
 static void g4_prompter_id(g4_prompter *p, g4_token id)
 {
-    g4_tokens *ids = &p->c->ids;
+    g4_tokens *ids = &p->made.ids;
     if (p->st != G4_OK) return;
     if (ids->n == ids->cap) {
         const size_t cap = ids->cap == 0 ? 256 : ids->cap * 2;
-        g4_token *grown = ids->n < INT32_MAX / 2 ? g4_realloc(p->c->a, ids->ids, cap, sizeof *grown) : NULL;
+        g4_token *grown = ids->n < INT32_MAX / 2 ? g4_realloc(p->made.a, ids->ids, cap, sizeof *grown) : NULL;
         if (grown == NULL) {
             g4_prompter_no_memory(p);
             return;
@@ -451,7 +501,7 @@ static void g4_prompter_id(g4_prompter *p, g4_token id)
 /* The number of the timeline's tokens that spell exactly these bytes from here on, or -1. */
 static int g4_prompter_spelled(const g4_prompter *p, const char *s, size_t n)
 {
-    const int from = (int)p->c->ids.n;
+    const int from = (int)p->made.ids.n;
     int pos = from;
     size_t done = 0;
     if (!p->same) return -1;
@@ -472,35 +522,36 @@ static int g4_prompter_spelled(const g4_prompter *p, const char *s, size_t n)
 static void g4_prompter_header(g4_prompter *p, size_t start)
 {
     static const char line[] = "model\n";
-    g4_chat *c = p->c;
+    g4_prompt_tokens *made = &p->made;
     size_t spelled = 0, pos = start;
     if (!p->after_turn || p->plain.len < sizeof line - 1 || memcmp(p->plain.data, line, sizeof line - 1) != 0) return;
-    for (; pos < c->ids.n && spelled < sizeof line - 1; pos++) {
+    for (; pos < made->ids.n && spelled < sizeof line - 1; pos++) {
         char piece[256];
         int special;
-        spelled += g4_tokenizer_piece(p->t, c->ids.ids[pos], piece, &special);
+        spelled += g4_tokenizer_piece(p->t, made->ids.ids[pos], piece, &special);
     }
     if (spelled != sizeof line - 1) return;
-    int *headers = g4_array_grow(c->a, c->headers, c->n_headers, &c->cap_headers, sizeof *headers);
+    int *headers = g4_array_grow(made->a, made->headers, made->n_headers, &made->cap_headers, sizeof *headers);
     if (headers == NULL) {
         g4_prompter_no_memory(p);
         return;
     }
-    c->headers = headers;
-    headers[c->n_headers++] = (int)pos;
+    made->headers = headers;
+    headers[made->n_headers++] = (int)pos;
 }
 
 /* The stretch of plain text is at its end. */
 static void g4_prompter_flush(g4_prompter *p)
 {
-    g4_tokens *ids = &p->c->ids;
+    g4_tokens *ids = &p->made.ids;
     const size_t start = ids->n;
     if (p->plain.failed) g4_prompter_no_memory(p);
+    if (p->st == G4_OK) p->st = g4_halt_check(p->halt, p->err);
     if (p->st != G4_OK || p->plain.len == 0) return;
     const int kept = g4_prompter_spelled(p, p->plain.data, p->plain.len);
     for (int i = 0; i < kept; i++) g4_prompter_id(p, p->old[ids->n]);
     if (kept < 0) {
-        p->st = g4_tokenizer_encode(p->t, p->c->a, p->plain.data, p->plain.len, 0, ids, p->err);
+        p->st = g4_tokenizer_encode(p->t, p->made.a, p->plain.data, p->plain.len, 0, ids, p->halt, p->err);
         if (ids->n > INT32_MAX / 2) g4_prompter_no_memory(p);
         for (size_t i = start; i < ids->n && p->same; i++) p->same = i < (size_t)p->n_old && p->old[i] == ids->ids[i];
     }
@@ -520,22 +571,21 @@ static void g4_prompter_control(g4_prompter *p, const char *name, size_t len)
 
 static void g4_prompter_soft(g4_prompter *p, g4_soft *soft, const char *begin, const char *end)
 {
-    g4_chat *c = p->c;
+    g4_prompt_tokens *made = &p->made;
     g4_prompter_control(p, begin, strlen(begin));
-    g4_medium *placed = g4_array_grow(c->a, c->placed, c->n_placed, &c->cap_placed, sizeof *placed);
+    g4_medium *placed = g4_array_grow(made->a, made->placed, made->n_placed, &made->cap_placed, sizeof *placed);
     if (placed == NULL) {
         g4_prompter_no_memory(p);
         return;
     }
-    c->placed = placed;
-    placed[c->n_placed++] = (g4_medium) { (int)c->ids.n, soft };
+    made->placed = placed;
+    placed[made->n_placed++] = (g4_medium) { (int)made->ids.n, soft };
     for (int i = 0; i < g4_soft_n(soft); i++) g4_prompter_id(p, g4_soft_token(soft));
     g4_prompter_control(p, end, strlen(end));
 }
 
-static void g4_prompter_medium(g4_prompter *p, g4_chat_item *item)
+static void g4_prompter_medium(g4_prompter *p, const g4_chat_item *item)
 {
-    if (p->st == G4_OK) p->st = g4_chat_encode(p->c, item, p->halt, p->err);
     for (int i = 0; i < item->n_soft && p->st == G4_OK; i++) {
         const int is_frame = i < item->n_frames;
         if (is_frame) { /* its time in minutes and seconds */
@@ -550,11 +600,12 @@ static void g4_prompter_medium(g4_prompter *p, g4_chat_item *item)
     }
 }
 
-/* Make c->ids, placed and headers, keeping the spelling of the timeline `old` where the bytes agree. */
-static g4_status g4_chat_tokenise(g4_chat *c, const g4_token *old, int n_old, g4_halt *halt, g4_error *err)
+/* The chat's tokens, whose media are encoded, into out; where the bytes agree, the spelling of the timeline `old` is
+ * kept. *same, if not NULL, says whether they are its first tokens. Free `out` in any case. */
+static g4_status g4_chat_tokenise(g4_prompt_tokens *out, const g4_chat *c, const g4_token *old, int n_old, int *same,
+                                  g4_halt *halt, g4_error *err)
 {
-    if (c->e == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "a chat without an engine has no tokens");
-    g4_prompter p = { .c = c,
+    g4_prompter p = { .made = { .a = c->a },
                       .t = g4_engine_tokenizer(c->e),
                       .plain = { .a = c->a },
                       .old = old,
@@ -563,8 +614,6 @@ static g4_status g4_chat_tokenise(g4_chat *c, const g4_token *old, int n_old, g4
                       .halt = halt,
                       .err = err };
     const g4_buf *text = &c->rendered.text;
-    c->ids.n = 0;
-    c->n_placed = c->n_headers = 0;
     size_t done = 0;
     int medium = 0;
     for (int i = 0; i < c->rendered.n_marks && p.st == G4_OK; i++) {
@@ -579,58 +628,85 @@ static g4_status g4_chat_tokenise(g4_chat *c, const g4_token *old, int n_old, g4
     g4_buf_add(&p.plain, text->data + done, text->len - done);
     g4_prompter_flush(&p);
     g4_buf_free(&p.plain);
+    *out = p.made;
+    if (same != NULL) *same = p.same;
     return p.st;
 }
 
 /* The first n tokens, as a prompt. */
-static g4_prompt g4_chat_tokens(const g4_chat *c, int n)
+static g4_prompt g4_prompt_of(const g4_prompt_tokens *p, int n)
 {
     int n_media = 0;
-    while (n_media < c->n_placed && c->placed[n_media].pos < n) n_media++;
-    return (g4_prompt) { .tokens = c->ids.ids, .n = n, .media = c->placed, .n_media = n_media };
+    while (n_media < p->n_placed && p->placed[n_media].pos < n) n_media++;
+    return (g4_prompt) { .tokens = p->ids.ids, .n = n, .media = p->placed, .n_media = n_media };
 }
 
 g4_status g4_chat_prompt(g4_chat *c, g4_prompt *out, g4_error *err)
 {
-    g4_halt halt;
+    g4_halt own, *halt = g4_chat_halt(c != NULL ? c->e : NULL, &own);
+    g4_prompt_tokens made = { 0 };
     if (c == NULL || out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", c == NULL ? "chat" : "out");
     memset(out, 0, sizeof *out);
-    if (c->e != NULL) g4_engine_halt(c->e, &halt);
-    const g4_status st = g4_chat_tokenise(c, NULL, 0, c->e != NULL ? &halt : NULL, err);
-    if (st == G4_OK) *out = g4_chat_tokens(c, (int)c->ids.n);
-    return st;
+    c->n_calls++;
+    g4_status st = g4_chat_encode_media(c, halt, err);
+    if (st == G4_OK) st = g4_chat_tokenise(&made, c, NULL, 0, NULL, halt, err);
+    c->n_calls--;
+    if (st != G4_OK) {
+        g4_prompt_tokens_free(&made);
+        return st;
+    }
+    g4_prompt_tokens_free(&c->prompt);
+    c->prompt = made;
+    *out = g4_prompt_of(&made, (int)made.ids.n);
+    return G4_OK;
 }
 
 /* ---- The session that follows a conversation ----------------------------------------------------- */
 
 /* Make the timeline the chat's tokens, of which the first `common` are there: up to the first header that is new, then
  * from header to header, with a mark at each, which are places to come back to. Cancelled, it keeps what was reached. */
-static g4_status g4_chat_follow(g4_session *s, const g4_chat *c, int common, int *reused, g4_error *err)
+static g4_status g4_chat_follow(g4_session *s, const g4_prompt_tokens *p, int common, int *reused, g4_error *err)
 {
     int next = 0;
-    while (next < c->n_headers && c->headers[next] <= common) next++;
+    while (next < p->n_headers && p->headers[next] <= common) next++;
     for (int is_first = 1;; is_first = 0) {
-        const int to = next < c->n_headers ? c->headers[next] : (int)c->ids.n;
-        const g4_prompt part = g4_chat_tokens(c, to);
+        const int to = next < p->n_headers ? p->headers[next] : (int)p->ids.n;
+        const g4_prompt part = g4_prompt_of(p, to);
         g4_status st = g4_timeline_sync(s, &part, is_first ? reused : NULL, err);
-        if (st == G4_OK && next < c->n_headers) st = g4_timeline_mark(s, err);
-        if (st != G4_OK || next++ >= c->n_headers) return st;
+        if (st == G4_OK && next < p->n_headers) st = g4_timeline_mark(s, err);
+        if (st != G4_OK || next++ >= p->n_headers) return st;
     }
 }
 
-/* The same with what the timeline was kept until it is done. */
-static g4_status g4_chat_sync(g4_session *s, const g4_chat *c, g4_sync_counts *counts, g4_error *err)
+/* Is medium i of the prompt that of the timeline? */
+static int g4_medium_is_followed(const g4_prompt_tokens *p, const g4_session *s, int i)
 {
-    const int n_old = s->n, n = (int)c->ids.n;
+    const g4_medium *own = i < s->n_media ? &s->media[i] : NULL, *wanted = &p->placed[i];
+    return own != NULL && own->pos == wanted->pos &&
+           memcmp(own->soft->key, wanted->soft->key, sizeof own->soft->key) == 0;
+}
+
+/* So many leading positions of the timeline stay as they are. */
+static int g4_chat_common(const g4_session *s, const g4_prompt_tokens *p)
+{
+    const int n = g4_min_int((int)p->ids.n, s->n);
+    int common = 0, i = 0;
+    while (common < n && s->tokens[common] == p->ids.ids[common]) common++;
+    while (i < p->n_placed && g4_medium_is_followed(p, s, i)) i++;
+    return i < p->n_placed ? g4_min_int(common, p->placed[i].pos) : common;
+}
+
+/* The same with what the timeline was kept until it is done. */
+static g4_status g4_chat_sync(g4_session *s, const g4_prompt_tokens *p, g4_sync_counts *counts, g4_error *err)
+{
+    const int n = (int)p->ids.n, common = g4_chat_common(s, p);
     const uint64_t before = s->n_evaluated;
-    int common = 0;
     g4_checkpoint old;
     if (n > s->n_ctx)
         return g4_fail(err, G4_ERR_CONTEXT, "the conversation has %d tokens, the context %d", n, s->n_ctx);
-    while (common < n && common < n_old && s->tokens[common] == c->ids.ids[common]) common++;
     g4_status st = g4_checkpoint_take(&old, s, common, err);
     if (st != G4_OK) return st;
-    st = g4_chat_follow(s, c, common, &counts->reused, err);
+    st = g4_chat_follow(s, p, common, &counts->reused, err);
     if (st != G4_OK && st != G4_ERR_CANCELED)
         g4_checkpoint_restore(&old, s);
     else
@@ -640,15 +716,46 @@ static g4_status g4_chat_sync(g4_session *s, const g4_chat *c, g4_sync_counts *c
     return st;
 }
 
+/* Can this chat and this session go together? */
+static g4_status g4_chat_check(const g4_chat *c, const g4_session *s, g4_error *err)
+{
+    if (c == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "chat is NULL");
+    if (c->e == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "a chat without an engine has no tokens");
+    if (c->e != s->e) return g4_fail(err, G4_ERR_ARGUMENT, "the chat was opened for another engine than the session");
+    return G4_OK;
+}
+
 g4_status g4_session_sync_chat(g4_session *s, g4_chat *c, g4_sync_counts *counts, g4_error *err)
 {
     g4_call call;
     g4_sync_counts unread;
+    g4_prompt_tokens made = { 0 };
     if (counts == NULL) counts = &unread;
     *counts = (g4_sync_counts) { 0 };
     g4_status st = g4_call_begin(&call, s, NULL, err);
-    if (st == G4_OK && c == NULL) st = g4_fail(err, G4_ERR_ARGUMENT, "chat is NULL");
-    if (st == G4_OK) st = g4_chat_tokenise(c, s->tokens, s->n, &call.halt, err);
-    if (st == G4_OK) st = g4_chat_sync(s, c, counts, err);
+    if (st == G4_OK) st = g4_chat_check(c, s, err);
+    if (st != G4_OK) return g4_call_end(&call, st);
+    c->n_calls++;
+    st = g4_chat_encode_media(c, &call.halt, err);
+    if (st == G4_OK) st = g4_chat_tokenise(&made, c, s->tokens, s->n, NULL, &call.halt, err);
+    if (st == G4_OK) st = g4_chat_sync(s, &made, counts, err);
+    g4_prompt_tokens_free(&made);
+    c->n_calls--;
     return g4_call_end(&call, st);
+}
+
+g4_status g4_chat_check_followed(const g4_chat *c, const g4_session *s, g4_halt *halt, g4_error *err)
+{
+    g4_prompt_tokens made = { 0 };
+    int same = s->n > 0;
+    g4_status st = g4_chat_check(c, s, err);
+    if (st != G4_OK) return st;
+    for (int i = 0; i < c->n_media; i++) same = same && c->media[i].n_soft > 0;
+    if (same) st = g4_chat_tokenise(&made, c, s->tokens, s->n, &same, halt, err);
+    for (int i = 0; i < made.n_placed && st == G4_OK; i++) same = same && g4_medium_is_followed(&made, s, i);
+    if (st == G4_OK && !same)
+        st = g4_fail(err, G4_ERR_ARGUMENT,
+                     "the session does not hold this conversation: call g4_session_sync_chat before it is answered");
+    g4_prompt_tokens_free(&made);
+    return st;
 }

@@ -9,6 +9,7 @@
 #endif
 #include "chat.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,8 +79,23 @@ struct g4_grammar {
     g4_place *work, *core; /* of the closure: all places met, and those that read something */
     int n_work, cap_work, cap_core;
     g4_hash_table work_table;
-    int failed; /* out of memory */
+    uint32_t generation; /* counts how often states were forgotten */
+    g4_asker asker;      /* with the halt of the call that is in */
+    g4_status failed;    /* since it began: out of memory, or halted. What was not completed is not remembered */
+    atomic_int busy;     /* a call is in */
 };
+
+static void g4_grammar_no_memory(g4_grammar *g)
+{
+    if (g->failed == G4_OK) g->failed = g4_halted(g->asker.halt) ? G4_ERR_CANCELED : G4_ERR_MEMORY;
+}
+
+/* Has something failed, or must the call end? */
+static inline int g4_grammar_stops(g4_grammar *g)
+{
+    if (g->failed == G4_OK && g4_ask(&g->asker)) g->failed = G4_ERR_CANCELED;
+    return g->failed != G4_OK;
+}
 
 /* ---- The vocabulary ------------------------------------------------------------------------------ */
 
@@ -100,10 +116,11 @@ static int g4_word_compare(const void *pa, const void *pb)
 }
 
 /* The tokens that are text, unsorted, and all their bytes; returns their number. *longest: the most characters. */
-static uint32_t g4_words_collect(const g4_tokenizer *t, g4_word *words, g4_buf *bytes, int *longest)
+static uint32_t g4_words_collect(const g4_tokenizer *t, g4_word *words, g4_buf *bytes, int *longest, g4_halt *halt)
 {
     uint32_t n = 0;
-    for (uint32_t id = 0; id < t->n_vocab; id++) {
+    g4_asker asker = { .halt = halt };
+    for (uint32_t id = 0; id < t->n_vocab && !g4_ask(&asker); id++) {
         char piece[256];
         int special, n_chars = 0;
         const size_t len = g4_tokenizer_piece(t, (g4_token)id, piece, &special);
@@ -146,22 +163,20 @@ static void g4_words_fill(g4_words *out, const g4_word *words, uint32_t n)
     out->first[256] = out->n;
 }
 
-/* Sort the plain tokens by their bytes. Returns 0 when out of memory. */
-static int g4_words_open(g4_words *out, const g4_allocator *a, const g4_tokenizer *t, int *longest)
+/* Sort the plain tokens by their bytes. Returns 0 when out of memory or halted. */
+static int g4_words_open(g4_words *out, const g4_allocator *a, const g4_tokenizer *t, int *longest, g4_halt *halt)
 {
     g4_buf bytes = { .a = a };
     g4_word *words = g4_alloc(a, t->n_vocab, sizeof *words);
-    const uint32_t n = words != NULL ? g4_words_collect(t, words, &bytes, longest) : 0;
+    const uint32_t n = words != NULL ? g4_words_collect(t, words, &bytes, longest, halt) : 0;
     out->id = g4_alloc(a, n, sizeof *out->id);
     out->offset = g4_alloc(a, (size_t)n + 1, sizeof *out->offset);
     out->shared = g4_alloc(a, n, 1);
     out->bytes = g4_alloc(a, bytes.len, 1);
-    const int ok = words != NULL && !bytes.failed && out->id != NULL && out->offset != NULL && out->shared != NULL &&
-                   out->bytes != NULL;
-    if (ok) {
-        qsort(words, n, sizeof *words, g4_word_compare);
-        g4_words_fill(out, words, n);
-    }
+    int ok = words != NULL && !bytes.failed && out->id != NULL && out->offset != NULL && out->shared != NULL &&
+             out->bytes != NULL;
+    ok = ok && g4_sort(a, words, n, sizeof *words, g4_word_compare, halt);
+    if (ok) g4_words_fill(out, words, n);
     g4_free(a, words);
     g4_buf_free(&bytes);
     return ok;
@@ -247,14 +262,14 @@ static int32_t g4_stack_push(g4_grammar *g, int32_t node, int32_t below)
 {
     const uint32_t hash = (uint32_t)g4_mix_place(1, node, below);
     if (!g4_table_reserve(&g->stack_table, g->a, g->n_stacks)) {
-        g->failed = 1;
+        g4_grammar_no_memory(g);
         return G4_STACK_EMPTY;
     }
     const int32_t known = g4_table_find_place(&g->stack_table, hash, g->stacks, node, below);
     if (known >= 0) return known;
     g4_place *stacks = g4_array_grow(g->a, g->stacks, g->n_stacks, &g->cap_stacks, sizeof *stacks);
     if (stacks == NULL) {
-        g->failed = 1;
+        g4_grammar_no_memory(g);
         return G4_STACK_EMPTY;
     }
     g->stacks = stacks;
@@ -273,14 +288,15 @@ static void g4_closure_begin(g4_grammar *g)
 static void g4_closure_add(g4_grammar *g, int32_t node, int32_t stack)
 {
     const uint32_t hash = (uint32_t)g4_mix_place(2, node, stack);
+    if (g4_grammar_stops(g)) return;
     if (!g4_table_reserve(&g->work_table, g->a, g->n_work)) {
-        g->failed = 1;
+        g4_grammar_no_memory(g);
         return;
     }
     if (g4_table_find_place(&g->work_table, hash, g->work, node, stack) >= 0) return;
     g4_place *work = g4_array_grow(g->a, g->work, g->n_work, &g->cap_work, sizeof *work);
     if (work == NULL) {
-        g->failed = 1;
+        g4_grammar_no_memory(g);
         return;
     }
     g->work = work;
@@ -317,7 +333,7 @@ static int32_t g4_state_of(g4_grammar *g, const g4_place *places, int n, int acc
     for (int i = 0; i < n; i++) h = g4_mix_place(h, places[i].node, places[i].stack);
     head.hash = (uint32_t)h;
     if (!g4_table_reserve(&g->state_table, g->a, g->n_states)) {
-        g->failed = 1;
+        g4_grammar_no_memory(g);
         return 0;
     }
     const int32_t known = g4_state_find(g, &head, places);
@@ -327,7 +343,7 @@ static int32_t g4_state_of(g4_grammar *g, const g4_place *places, int n, int acc
     if (states != NULL) g->states = states;
     if (s == NULL || states == NULL) {
         g4_free(g->a, s);
-        g->failed = 1;
+        g4_grammar_no_memory(g);
         return 0;
     }
     *s = head;
@@ -371,19 +387,22 @@ static int g4_closure_follow(g4_grammar *g, g4_place p, int *accepts, int *escap
 static int32_t g4_closure_end(g4_grammar *g)
 {
     int n_core = 0, accepts = 0, escaped = 0;
-    for (int i = 0; i < g->n_work && !g->failed; i++) {
+    for (int i = 0; i < g->n_work && !g4_grammar_stops(g); i++) {
         const g4_place p = g->work[i];
         if (!g4_closure_follow(g, p, &accepts, &escaped)) continue;
         g4_place *core = g4_array_grow(g->a, g->core, n_core, &g->cap_core, sizeof *core);
         if (core == NULL) {
-            g->failed = 1;
+            g4_grammar_no_memory(g);
             break;
         }
         g->core = core;
         core[n_core++] = p;
     }
     if (g->failed || (n_core == 0 && !accepts && !escaped)) return 0;
-    if (n_core > 1) qsort(g->core, (size_t)n_core, sizeof *g->core, g4_place_compare);
+    if (!g4_sort(g->a, g->core, (size_t)n_core, sizeof *g->core, g4_place_compare, g->asker.halt)) {
+        g4_grammar_no_memory(g);
+        return 0;
+    }
     return g4_state_of(g, g->core, n_core, accepts, escaped);
 }
 
@@ -392,7 +411,7 @@ static int32_t g4_grammar_step_slow(g4_grammar *g, int32_t state, int byte, g4_c
 {
     const g4_grammar_state *s = g->states[state];
     g4_closure_begin(g);
-    for (int i = 0; i < s->n && !g->failed; i++)
+    for (int i = 0; i < s->n && !g4_grammar_stops(g); i++)
         for (int32_t e = g->net.nodes[s->places[i].node].first; e >= 0; e = g->net.edges[e].next) {
             const g4_edge *edge = &g->net.edges[e];
             const int fits = control != G4_CONTROL_NONE
@@ -448,7 +467,7 @@ static void g4_ahead_words(g4_grammar *g, g4_ahead_lists *out, int32_t state, in
 {
     g4_word_walk k = { .state = { state }, .dead = G4_ALIVE };
     int inside = 0; /* so many bytes of the last word are known to stay in the rule: looked at only when it matters */
-    for (int w = from; w < end && !g->failed; w++) {
+    for (int w = from; w < end && !g4_grammar_stops(g); w++) {
         const int shared = w > from ? g->words.shared[w] : 0;
         if (shared <= k.dead) {
             int len;
@@ -464,7 +483,7 @@ static void g4_ahead_words(g4_grammar *g, g4_ahead_lists *out, int32_t state, in
         if (inside == k.dead) continue;
         uint32_t *outside = g4_array_grow(g->a, out->outside, out->n_outside, &out->cap_outside, sizeof *outside);
         if (outside == NULL) {
-            g->failed = 1;
+            g4_grammar_no_memory(g);
             return;
         }
         out->outside = outside;
@@ -484,20 +503,25 @@ static uint32_t *g4_mask_list(const g4_grammar *g, const uint32_t *mask, int n)
     return list;
 }
 
-/* What is ahead of a node, its rule's rest being unknown. */
+/* What is ahead of a node, its rule's rest being unknown; nothing after a failure. */
 static void g4_ahead_make(g4_grammar *g, g4_ahead *out, int32_t node)
 {
     /* Not closed: what lies behind empty edges are places of their own in every state that holds this one. */
     const g4_place start = { node, G4_STACK_UNKNOWN };
     const int32_t state = g4_state_of(g, &start, 1, 0, 0);
     g4_ahead_lists lists = { .inside = g4_alloc(g->a, g4_mask_words((int)g->t->n_vocab), sizeof *lists.inside) };
-    if (lists.inside == NULL) g->failed = 1;
-    for (int byte = 0; byte < 256 && !g->failed; byte++) {
+    if (lists.inside == NULL) g4_grammar_no_memory(g);
+    for (int byte = 0; byte < 256 && !g4_grammar_stops(g); byte++) {
         const int from = g->words.first[byte], end = g->words.first[byte + 1];
         if (from < end && g4_grammar_step(g, state, (unsigned char)byte) != 0)
             g4_ahead_words(g, &lists, state, from, end);
     }
-    uint32_t *list = g->failed ? NULL : g4_mask_list(g, lists.inside, lists.n_inside);
+    if (g->failed) {
+        g4_free(g->a, lists.inside);
+        g4_free(g->a, lists.outside);
+        return;
+    }
+    uint32_t *list = g4_mask_list(g, lists.inside, lists.n_inside);
     *out = (g4_ahead) { .n_inside = list != NULL ? lists.n_inside : -1,
                         .n_outside = lists.n_outside,
                         .inside = list != NULL ? list : lists.inside,
@@ -511,14 +535,14 @@ static const g4_ahead *g4_ahead_of(g4_grammar *g, int32_t node)
     if (g->ahead_of[node] > 0) return &g->ahead[g->ahead_of[node] - 1];
     g4_ahead *ahead = g4_array_grow(g->a, g->ahead, g->n_ahead, &g->cap_ahead, sizeof *ahead);
     if (ahead == NULL) {
-        g->failed = 1;
+        g4_grammar_no_memory(g);
         return NULL;
     }
     g->ahead = ahead;
-    ahead += g->n_ahead++; /* counted even if it fails, so that it is freed */
+    ahead += g->n_ahead;
     g4_ahead_make(g, ahead, node);
     if (g->failed) return NULL;
-    g->ahead_of[node] = g->n_ahead;
+    g->ahead_of[node] = ++g->n_ahead;
     return ahead;
 }
 
@@ -536,7 +560,7 @@ static void g4_mask_add_node(g4_grammar *g, uint32_t *mask, int32_t state, int32
     g4_word_walk k = { .state = { state }, .dead = G4_ALIVE };
     const char *before = NULL;
     int n_before = 0;
-    for (int i = 0; i < ahead->n_outside && !g->failed; i++) {
+    for (int i = 0; i < ahead->n_outside && !g4_grammar_stops(g); i++) {
         const uint32_t w = ahead->outside[i];
         int len, shared = 0;
         const char *s = g4_word_text(&g->words, w, &len);
@@ -570,12 +594,11 @@ const uint32_t *g4_grammar_mask(g4_grammar *g, int32_t state)
     if (s->mask != NULL) return s->mask;
     uint32_t *mask = g4_alloc(g->a, g4_mask_words((int)g->t->n_vocab), sizeof *mask);
     if (mask == NULL) {
-        g->failed = 1;
+        g4_grammar_no_memory(g);
         return NULL;
     }
-    g4_masks_forget(g);
     int32_t before = -1;
-    for (int i = 0; i < s->n && !g->failed; i++) {
+    for (int i = 0; i < s->n && !g4_grammar_stops(g); i++) {
         const int32_t node = s->places[i].node, alias = g->net.nodes[node].alias;
         g4_mask_add_controls(g, mask, node);
         if (alias != before) g4_mask_add_node(g, mask, state, node); /* else the same node on another stack */
@@ -585,12 +608,33 @@ const uint32_t *g4_grammar_mask(g4_grammar *g, int32_t state)
         g4_free(g->a, mask);
         return NULL;
     }
+    g4_masks_forget(g);
     g->states[state]->mask = mask;
     g->n_masks++;
     return mask;
 }
 
 /* ---- The grammar --------------------------------------------------------------------------------- */
+
+g4_status g4_grammar_enter(g4_grammar *g, g4_halt *halt, g4_error *err)
+{
+    if (atomic_exchange(&g->busy, 1))
+        return g4_fail(err, G4_ERR_ARGUMENT, "this grammar serves another thread's answer: it serves one at a time");
+    g->failed = G4_OK;
+    g->asker = (g4_asker) { .halt = halt };
+    return G4_OK;
+}
+
+g4_status g4_grammar_leave(g4_grammar *g, g4_error *err)
+{
+    const g4_status st = g->failed;
+    g4_halt *halt = g->asker.halt;
+    g->failed = G4_OK;
+    g->asker = (g4_asker) { 0 };
+    atomic_store(&g->busy, 0);
+    if (st == G4_ERR_CANCELED) return g4_halt_check(halt, err);
+    return st == G4_OK ? G4_OK : g4_fail(err, st, "no memory for the token masks");
+}
 
 int32_t g4_grammar_settle(g4_grammar *g, int32_t state)
 {
@@ -604,6 +648,7 @@ int32_t g4_grammar_settle(g4_grammar *g, int32_t state)
     memset(kept->next, -1, sizeof kept->next);
     g->states[1] = kept;
     g->n_states = 2;
+    g->generation++;
     g->n_masks = kept->mask != NULL;
     g4_table_clear(&g->state_table);
     g4_table_put(&g->state_table, kept->hash, 1);
@@ -611,7 +656,8 @@ int32_t g4_grammar_settle(g4_grammar *g, int32_t state)
 }
 
 int g4_grammar_accepts(const g4_grammar *g, int32_t state) { return state > 0 && g->states[state]->accepts; }
-int g4_grammar_failed(const g4_grammar *g) { return g->failed; }
+int g4_grammar_failed(const g4_grammar *g) { return g->failed != G4_OK; }
+uint32_t g4_grammar_generation(const g4_grammar *g) { return g->generation; }
 uint32_t g4_grammar_n_vocab(const g4_grammar *g) { return g->t->n_vocab; }
 
 int32_t g4_grammar_start(g4_grammar *g)
@@ -637,7 +683,7 @@ int32_t g4_grammar_read(g4_grammar *g, int32_t state, g4_token token)
 
 void g4_grammar_close(g4_grammar *g)
 {
-    if (g == NULL) return;
+    if (g == NULL || atomic_load(&g->busy)) return;
     const g4_allocator *a = g->a;
     for (int i = 1; i < g->n_states; i++) {
         g4_free(a, g->states[i]->mask);
@@ -661,12 +707,25 @@ void g4_grammar_close(g4_grammar *g)
     g4_free(a, g);
 }
 
-g4_status g4_grammar_new(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, g4_error *err)
+g4_status g4_grammar_check(g4_grammar **out, const g4_engine *e, const char *text, const char *what, g4_halt *halt,
+                           g4_error *err)
+{
+    if (out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
+    *out = NULL;
+    const g4_status st = g4_engine_check(e, err);
+    if (st != G4_OK) return st;
+    if (text == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", what);
+    g4_engine_halt(e, halt);
+    return g4_halt_check(halt, err);
+}
+
+g4_status g4_grammar_new(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, g4_halt *halt, g4_error *err)
 {
     g4_grammar *g = g4_alloc(a, 1, sizeof *g);
     *out = g;
     if (g != NULL) {
         g->a = g->net.a = a;
+        g->net.asker.halt = halt;
         g->t = t;
         g->n_stacks = 2;
         g->cap_stacks = 16;
@@ -675,12 +734,12 @@ g4_status g4_grammar_new(g4_grammar **out, const g4_allocator *a, const g4_token
         g->cap_states = 16;
         g->states = g4_alloc(a, (size_t)g->cap_states, sizeof *g->states);
         g4_controls_bind(&g->controls, t);
-        if (g->stacks != NULL && g->states != NULL && g4_words_open(&g->words, a, t, &g->net.longest_token))
+        if (g->stacks != NULL && g->states != NULL && g4_words_open(&g->words, a, t, &g->net.longest_token, halt))
             return G4_OK;
         g4_grammar_close(g);
         *out = NULL;
     }
-    return g4_fail(err, G4_ERR_MEMORY, "no memory for a grammar");
+    return g4_fail_short(halt, err, "no memory for a grammar");
 }
 
 g4_net *g4_grammar_net(g4_grammar *g) { return &g->net; }

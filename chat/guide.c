@@ -6,9 +6,20 @@
 #endif
 #include "chat.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 typedef enum { G4_AT_TEXT, G4_AT_THOUGHT, G4_AT_CALL, G4_AFTER_CALL } g4_guide_phase;
+
+typedef struct { /* how far an answer has come */
+    g4_guide_phase phase;
+    int n_channels;     /* opened so far */
+    int has_begun;      /* the answer's text or a call has */
+    int thought_tokens; /* of the thought so far */
+    int line_ended;     /* its last token ended a line */
+    int n;              /* tokens so far */
+    int first;          /* of them, that of the text which follows a grammar */
+} g4_guide_place;
 
 struct g4_guide {
     const g4_allocator *a;
@@ -17,18 +28,23 @@ struct g4_guide {
     g4_grammar *grammar, *tools; /* NULL: free */
     int owns_tools;              /* tools is this guide's to close */
     g4_tool_choice tool_choice;
-    int think_budget;   /* 0: none */
-    int thinking;       /* thinking is on */
-    int n_channels;     /* opened so far */
-    int has_begun;      /* the answer's text or a call has */
-    int thought_tokens; /* of the thought so far */
-    int line_ended;     /* its last token ended a line */
-    g4_guide_phase phase;
-    int32_t state; /* of the grammar in use */
+    int think_budget; /* 0: none */
+    int thinking;     /* thinking is on */
+    int is_text;      /* the reply is text that follows the grammar, not an answer to a chat */
+    g4_guide_place at;
+    g4_token *tokens; /* (at.n) of the answer */
+    int cap_tokens;
+    g4_grammar *known; /* the state of this grammar behind the first n_known tokens is known; NULL: of none */
+    int32_t state;
+    int n_known, known_first;
+    uint32_t generation; /* of the states of that grammar */
     g4_controls controls;
     g4_token newline;
     g4_constraint constraint;
-    int failed; /* out of memory */
+    g4_guide_place before; /* where the reply began that is being made */
+    g4_halt *halt;         /* of the call that makes it */
+    g4_error why;          /* what failed in it */
+    atomic_int busy;       /* it is being made */
 };
 
 /* ---- Masks --------------------------------------------------------------------------------------- */
@@ -64,12 +80,12 @@ static void g4_guide_forbid_stops(const g4_guide *g, uint32_t *mask)
     for (uint32_t i = 0; (id = g4_guide_stop_id(g, i)) >= 0; i++) g4_mask_forbid(mask, id);
 }
 
-/* An answer that calls nothing does not end with <|tool_response>. */
+/* An answer to a chat that calls nothing does not end with <|tool_response>. */
 static void g4_guide_allow_text_stops(const g4_guide *g, uint32_t *mask)
 {
     g4_token id;
     for (uint32_t i = 0; (id = g4_guide_stop_id(g, i)) >= 0; i++)
-        if (id != g->controls.id[G4_CONTROL_RESPONSE]) g4_mask_allow(mask, id);
+        if (g->is_text || id != g->controls.id[G4_CONTROL_RESPONSE]) g4_mask_allow(mask, id);
 }
 
 static int g4_guide_must_call(const g4_guide *g)
@@ -77,26 +93,53 @@ static int g4_guide_must_call(const g4_guide *g)
     return g->tool_choice == G4_TOOLS_REQUIRED || g->tool_choice == G4_TOOLS_NAMED;
 }
 
-/* The grammar's mask for its state; nonzero when nothing fits. */
-static int g4_guide_grammar(g4_guide *g, g4_grammar *grammar, uint32_t *mask, int n_vocab)
+/* Bring g->state up to date: the grammar reads what it has not read. States are kept as long as their grammar knows
+ * them; then, and when the answer went back, it reads the text again. After a failure it goes on where it was. */
+static void g4_guide_follow(g4_guide *g, g4_grammar *grammar)
 {
-    g->state = g4_grammar_settle(grammar, g->state);
-    const uint32_t *m = g->state > 0 ? g4_grammar_mask(grammar, g->state) : NULL;
-    if (m == NULL || g4_grammar_n_vocab(grammar) != (uint32_t)n_vocab) {
-        g->failed = g4_grammar_failed(grammar);
-        return 1;
+    const int is_known = g->known == grammar && g->generation == g4_grammar_generation(grammar) &&
+                         g->known_first == g->at.first && g->n_known <= g->at.n;
+    if (!is_known) {
+        g->known = NULL;
+        g->state = g4_grammar_start(grammar);
+        if (g4_grammar_failed(grammar)) return;
+        g->known = grammar;
+        g->generation = g4_grammar_generation(grammar);
+        g->n_known = g->known_first = g->at.first;
     }
-    memcpy(mask, m, g4_mask_words(n_vocab) * sizeof *mask);
-    return 0;
+    while (g->n_known < g->at.n) {
+        const int32_t next = g4_grammar_read(grammar, g->state, g->tokens[g->n_known]);
+        if (g4_grammar_failed(grammar)) return;
+        g->state = next;
+        g->n_known++;
+    }
+    g->state = g4_grammar_settle(grammar, g->state);
+    g->generation = g4_grammar_generation(grammar);
+}
+
+/* The mask of the grammar behind the text so far, and whether that may end there; nonzero when nothing fits, or
+ * something failed, which `why` says. */
+static int g4_guide_grammar(g4_guide *g, g4_grammar *grammar, uint32_t *mask, int n_vocab, int *accepts)
+{
+    const uint32_t *m = NULL;
+    *accepts = 0;
+    if (g->why.code != G4_OK || g4_grammar_enter(grammar, g->halt, &g->why) != G4_OK) return 1;
+    g4_guide_follow(g, grammar);
+    if (!g4_grammar_failed(grammar) && g->state > 0 && g4_grammar_n_vocab(grammar) == (uint32_t)n_vocab) {
+        m = g4_grammar_mask(grammar, g->state);
+        *accepts = g4_grammar_accepts(grammar, g->state);
+    }
+    if (m != NULL) memcpy(mask, m, g4_mask_words(n_vocab) * sizeof *mask);
+    return g4_grammar_leave(grammar, &g->why) != G4_OK || m == NULL;
 }
 
 /* ---- The phases of an answer --------------------------------------------------------------------- */
 
 static void g4_guide_mask_thought(const g4_guide *g, uint32_t *mask, int n_vocab)
 {
-    if (g->think_budget > 0 && g->thought_tokens >= g->think_budget) { /* the line ends, then the channel */
+    if (g->think_budget > 0 && g->at.thought_tokens >= g->think_budget) { /* the line ends, then the channel */
         g4_mask_clear(mask, n_vocab);
-        if (g->line_ended)
+        if (g->at.line_ended)
             g4_guide_allow(g, mask, G4_CONTROL_CHANNEL_END);
         else
             g4_mask_allow(mask, g->newline);
@@ -109,9 +152,10 @@ static void g4_guide_mask_thought(const g4_guide *g, uint32_t *mask, int n_vocab
 
 static int g4_guide_mask_call(g4_guide *g, uint32_t *mask, int n_vocab)
 {
+    int accepts;
     if (g->tools == NULL) return 0;
-    if (g4_guide_grammar(g, g->tools, mask, n_vocab)) return 1;
-    if (g4_grammar_accepts(g->tools, g->state)) g4_guide_allow(g, mask, G4_CONTROL_CALL_END);
+    if (g4_guide_grammar(g, g->tools, mask, n_vocab, &accepts)) return 1;
+    if (accepts) g4_guide_allow(g, mask, G4_CONTROL_CALL_END);
     return 0;
 }
 
@@ -126,26 +170,40 @@ static void g4_guide_mask_after_call(const g4_guide *g, uint32_t *mask, int n_vo
 
 static int g4_guide_mask_text(g4_guide *g, uint32_t *mask, int n_vocab)
 {
-    const int may_think = g->thinking && !g->has_begun && g->n_channels == 0;
+    const int may_think = g->thinking && !g->at.has_begun && g->at.n_channels == 0;
+    int accepts;
     if (g4_guide_must_call(g)) {
         g4_mask_clear(mask, n_vocab);
         g4_guide_allow(g, mask, G4_CONTROL_CALL);
         if (may_think) g4_guide_allow(g, mask, G4_CONTROL_CHANNEL);
     } else if (g->grammar != NULL) {
-        if (g4_guide_grammar(g, g->grammar, mask, n_vocab)) return 1;
-        if (g4_grammar_accepts(g->grammar, g->state)) g4_guide_allow_text_stops(g, mask);
+        if (g4_guide_grammar(g, g->grammar, mask, n_vocab, &accepts)) return 1;
+        if (accepts) g4_guide_allow_text_stops(g, mask);
         if (may_think) g4_guide_allow(g, mask, G4_CONTROL_CHANNEL);
-        if (g->tools != NULL && !g->has_begun) g4_guide_allow(g, mask, G4_CONTROL_CALL);
+        if (g->tools != NULL && !g->at.has_begun) g4_guide_allow(g, mask, G4_CONTROL_CALL);
     } else if (g->tool_choice == G4_TOOLS_NONE) {
         g4_guide_forbid(g, mask, G4_CONTROL_CALL);
     }
     return 0;
 }
 
+/* Room for one more token; returns 0, and `why` says so, when out of memory. */
+static int g4_guide_reserve(g4_guide *g)
+{
+    g4_token *tokens = g4_array_grow(g->a, g->tokens, g->at.n, &g->cap_tokens, sizeof *tokens);
+    if (tokens != NULL)
+        g->tokens = tokens;
+    else
+        g4_fail(&g->why, G4_ERR_MEMORY, "no memory for the tokens of a guided answer");
+    return tokens != NULL;
+}
+
 static int g4_guide_mask(void *user, uint32_t *mask, int n_vocab)
 {
     g4_guide *g = user;
-    switch (g->phase) {
+    if (!atomic_load(&g->busy)) g->why = (g4_error) { 0 }; /* asked by a loop of the caller's own */
+    if (!g4_guide_reserve(g)) return 1;
+    switch (g->at.phase) {
     case G4_AT_TEXT: return g4_guide_mask_text(g, mask, n_vocab);
     case G4_AT_CALL: return g4_guide_mask_call(g, mask, n_vocab);
     case G4_AT_THOUGHT: g4_guide_mask_thought(g, mask, n_vocab); break;
@@ -154,123 +212,177 @@ static int g4_guide_mask(void *user, uint32_t *mask, int n_vocab)
     return 0;
 }
 
-static void g4_guide_accept_thought(g4_guide *g, g4_token token, g4_control control)
+static void g4_guide_step_thought(g4_guide *g, g4_token token, g4_control control)
 {
     char piece[256];
     int special;
-    g->thought_tokens++;
+    g->at.thought_tokens++;
     if (control == G4_CONTROL_CHANNEL_END) {
-        g->phase = G4_AT_TEXT;
-        if (g->grammar != NULL) g->state = g4_grammar_start(g->grammar);
+        g->at.phase = G4_AT_TEXT;
+        g->at.first = g->at.n;
         return;
     }
     const size_t n = g4_tokenizer_piece(g->t, token, piece, &special);
-    g->line_ended = !special && n > 0 && piece[n - 1] == '\n';
+    g->at.line_ended = !special && n > 0 && piece[n - 1] == '\n';
+}
+
+/* The answer goes on with its token number at.n. */
+static void g4_guide_step(g4_guide *g)
+{
+    const g4_token token = g->tokens[g->at.n++];
+    const g4_control control = g4_controls_find(&g->controls, token);
+    if (g->is_text) return;
+    if (g->at.phase == G4_AT_THOUGHT) {
+        g4_guide_step_thought(g, token, control);
+    } else if (control == G4_CONTROL_CHANNEL) {
+        g->at.phase = G4_AT_THOUGHT;
+        g->at.n_channels++;
+        g->at.thought_tokens = g->at.line_ended = 0;
+    } else if (control == G4_CONTROL_CALL) {
+        g->at.phase = G4_AT_CALL;
+        g->at.has_begun = 1;
+        g->at.first = g->at.n;
+    } else if (g->at.phase == G4_AT_CALL) {
+        if (control == G4_CONTROL_CALL_END) g->at.phase = G4_AFTER_CALL;
+    } else if (g->at.phase == G4_AT_TEXT) {
+        g->at.has_begun = 1;
+    }
 }
 
 static void g4_guide_accept(void *user, g4_token token)
 {
     g4_guide *g = user;
-    const g4_control control = g4_controls_find(&g->controls, token);
-    if (g->phase == G4_AT_THOUGHT) {
-        g4_guide_accept_thought(g, token, control);
-        if (g->phase == G4_AT_TEXT) return;
-    } else if (control == G4_CONTROL_CHANNEL) {
-        g->phase = G4_AT_THOUGHT;
-        g->n_channels++;
-        g->thought_tokens = g->line_ended = 0;
-    } else if (control == G4_CONTROL_CALL) {
-        g->phase = G4_AT_CALL;
-        g->has_begun = 1;
-        if (g->tools != NULL) g->state = g4_grammar_start(g->tools);
-    } else if (g->phase == G4_AT_CALL) {
-        if (control == G4_CONTROL_CALL_END)
-            g->phase = G4_AFTER_CALL;
-        else if (g->tools != NULL)
-            g->state = g4_grammar_read(g->tools, g->state, token);
-    } else if (g->phase == G4_AT_TEXT) {
-        g->has_begun = 1;
-        if (g->grammar != NULL) g->state = g4_grammar_read(g->grammar, g->state, token);
-    }
-    if (g->grammar != NULL && g4_grammar_failed(g->grammar)) g->failed = 1;
-    if (g->tools != NULL && g4_grammar_failed(g->tools)) g->failed = 1;
+    if (!g4_guide_reserve(g)) return; /* the mask has made room for it */
+    g->tokens[g->at.n] = token;
+    g4_guide_step(g);
 }
+
+/* ---- A reply is made under the guide --------------------------------------------------------------- */
+
+static g4_status g4_guide_begin(void *user, g4_halt *halt, g4_error *err)
+{
+    g4_guide *g = user;
+    if (atomic_exchange(&g->busy, 1))
+        return g4_fail(err, G4_ERR_ARGUMENT, "this guide is in a call already: it serves one reply at a time");
+    g->before = g->at;
+    g->halt = halt;
+    g->why = (g4_error) { 0 };
+    return G4_OK;
+}
+
+/* A reply that failed leaves the guide where it was, one that was cancelled behind what is in the timeline. */
+static g4_status g4_guide_end(void *user, g4_status status, int n_tokens, g4_error *err)
+{
+    g4_guide *g = user;
+    if (status == G4_OK && g->why.code != G4_OK) status = g4_fail(err, g->why.code, "%s", g->why.message);
+    if (status != G4_OK) {
+        const int end = g4_min_int(g->at.n, g->before.n + (status == G4_ERR_CANCELED ? n_tokens : 0));
+        g->at = g->before;
+        while (g->at.n < end) g4_guide_step(g);
+        g->known = NULL;
+    }
+    g->why = (g4_error) { 0 };
+    g->halt = NULL;
+    atomic_store(&g->busy, 0);
+    return status;
+}
+
+static const g4_constraint_hooks g4_guide_hooks = { .begin = g4_guide_begin, .end = g4_guide_end };
 
 /* ---- Opening and closing ------------------------------------------------------------------------- */
 
 void g4_guide_close(g4_guide *g)
 {
-    if (g == NULL) return;
+    if (g == NULL || atomic_load(&g->busy)) return;
     if (g->owns_tools) g4_grammar_close(g->tools);
+    g4_free(g->a, g->tokens);
     g4_free(g->a, g);
+}
+
+static g4_status g4_guide_check_grammar(const g4_engine *e, const g4_grammar *grammar, g4_error *err)
+{
+    const uint32_t n_vocab = g4_engine_tokenizer(e)->n_vocab;
+    if (grammar == NULL || g4_grammar_n_vocab(grammar) == n_vocab) return G4_OK;
+    return g4_fail(err, G4_ERR_ARGUMENT, "the grammar was made for a vocabulary of %u tokens, the model has %u",
+                   g4_grammar_n_vocab(grammar), n_vocab);
 }
 
 static g4_status g4_guide_check(const g4_chat *c, const g4_guide_options *opt, g4_error *err)
 {
     const int is_named = opt->tool_choice == G4_TOOLS_NAMED;
     if (g4_chat_engine(c) == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "a chat without an engine has no answers");
+    if ((unsigned)opt->tool_choice > G4_TOOLS_NAMED)
+        return g4_fail(err, G4_ERR_ARGUMENT, "there is no tool choice %d", (int)opt->tool_choice);
     if (opt->think_budget < 0) return g4_fail(err, G4_ERR_ARGUMENT, "think_budget must not be negative");
     if (is_named && opt->tool_name == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "G4_TOOLS_NAMED needs tool_name");
     if ((is_named || opt->tool_choice == G4_TOOLS_REQUIRED) && !g4_py_truthy(g4_chat_tools(c)))
         return g4_fail(err, G4_ERR_ARGUMENT, "a tool must be called, and the conversation declares none");
-    return G4_OK;
+    const g4_status st = g4_guide_check_grammar(g4_chat_engine(c), opt->grammar, err);
+    return st != G4_OK ? st : g4_guide_check_grammar(g4_chat_engine(c), opt->tools, err);
 }
 
 /* Set newline to the token of a line feed, or to -1 when that is not one token. */
 static g4_status g4_guide_find_newline(g4_guide *g, g4_error *err)
 {
     g4_tokens line = { 0 };
-    const g4_status st = g4_tokenizer_encode(g->t, g->a, "\n", 1, 0, &line, err);
+    const g4_status st = g4_tokenizer_encode(g->t, g->a, "\n", 1, 0, &line, NULL, err);
     g->newline = st == G4_OK && line.n == 1 ? line.ids[0] : -1;
     g4_free(g->a, line.ids);
     return st;
 }
 
 /* The grammar of calls: the caller's, or one of the declared tools. */
-static g4_status g4_guide_find_tools(g4_guide *g, const g4_json *tools, const g4_guide_options *opt, g4_error *err)
+static g4_status g4_guide_find_tools(g4_guide *g, const g4_json *tools, const g4_guide_options *opt, g4_halt *halt,
+                                     g4_error *err)
 {
     if (!g4_py_truthy(tools) || opt->tool_choice == G4_TOOLS_NONE || opt->loose_tools) return G4_OK;
     g->tools = opt->tools;
     if (g->tools != NULL) return G4_OK;
     g->owns_tools = 1;
     return g4_grammar_tools(&g->tools, g->a, g->t, tools, opt->tool_choice == G4_TOOLS_NAMED ? opt->tool_name : NULL,
-                            err);
+                            halt, err);
+}
+
+/* A guide that asks for nothing but the grammar. */
+static g4_status g4_guide_new(g4_guide **out, const g4_engine *e, g4_grammar *grammar, g4_error *err)
+{
+    g4_guide *g = g4_alloc(g4_engine_allocator(e), 1, sizeof *g);
+    *out = g;
+    if (g == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for a guide");
+    g->a = g4_engine_allocator(e);
+    g->config = g4_engine_config(e);
+    g->t = g4_engine_tokenizer(e);
+    g->grammar = grammar;
+    g->constraint =
+        (g4_constraint) { .mask = g4_guide_mask, .accept = g4_guide_accept, .user = g, .own = &g4_guide_hooks };
+    g4_controls_bind(&g->controls, g->t);
+    return G4_OK;
 }
 
 /* halt: of the call that the guide is made in. */
 static g4_status g4_guide_make(g4_guide **out, const g4_chat *c, const g4_guide_options *opt, g4_halt *halt,
                                g4_error *err)
 {
+    g4_guide *g;
     g4_status st = g4_guide_check(c, opt, err);
     if (st == G4_OK) st = g4_halt_check(halt, err);
+    if (st == G4_OK) st = g4_guide_new(&g, g4_chat_engine(c), opt->grammar, err);
     if (st != G4_OK) return st;
-    const g4_engine *e = g4_chat_engine(c);
-    g4_guide *g = g4_alloc(g4_engine_allocator(e), 1, sizeof *g);
-    if (g == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for a guide");
-    g->a = g4_engine_allocator(e);
-    g->config = g4_engine_config(e);
-    g->t = g4_engine_tokenizer(e);
-    g->grammar = opt->grammar;
     g->tool_choice = opt->tool_choice;
     g->think_budget = opt->think_budget;
     g->thinking = g4_chat_thinking(c);
-    g->constraint = (g4_constraint) { .mask = g4_guide_mask, .accept = g4_guide_accept, .user = g };
-    g4_controls_bind(&g->controls, g->t);
-    st = g4_guide_find_newline(g, err);
-    if (st == G4_OK) st = g4_guide_find_tools(g, g4_chat_tools(c), opt, err);
-    if (st != G4_OK) {
-        g4_guide_close(g);
-        return st;
-    }
     if (g4_chat_in_thought(c)) {
-        g->phase = G4_AT_THOUGHT;
-        g->n_channels = 1;
-        g->line_ended = 1;
-    } else if (g->grammar != NULL) {
-        g->state = g4_grammar_start(g->grammar);
+        g->at.phase = G4_AT_THOUGHT;
+        g->at.n_channels = 1;
+        g->at.line_ended = 1;
     }
-    *out = g;
-    return G4_OK;
+    st = g4_guide_find_newline(g, err);
+    if (st == G4_OK) st = g4_guide_find_tools(g, g4_chat_tools(c), opt, halt, err);
+    if (st == G4_OK)
+        *out = g;
+    else
+        g4_guide_close(g);
+    return st;
 }
 
 g4_status g4_guide_open(g4_guide **out, const g4_chat *c, const g4_guide_options *opt, g4_error *err)
@@ -283,10 +395,22 @@ g4_status g4_guide_open(g4_guide **out, const g4_chat *c, const g4_guide_options
     return g4_guide_make(out, c, opt != NULL ? opt : &defaults, g4_chat_engine(c) != NULL ? &halt : NULL, err);
 }
 
+g4_status g4_guide_open_text(g4_guide **out, const g4_engine *e, g4_grammar *grammar, g4_error *err)
+{
+    if (out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
+    *out = NULL;
+    g4_status st = g4_engine_check(e, err);
+    if (st == G4_OK && grammar == NULL) st = g4_fail(err, G4_ERR_ARGUMENT, "grammar is NULL");
+    if (st == G4_OK) st = g4_guide_check_grammar(e, grammar, err);
+    if (st == G4_OK) st = g4_guide_new(out, e, grammar, err);
+    if (st == G4_OK) (*out)->is_text = 1;
+    return st;
+}
+
 const g4_constraint *g4_guide_constraint(g4_guide *g)
 {
     const int is_asked =
-        g->grammar != NULL || g->tools != NULL || g->think_budget > 0 || g->tool_choice != G4_TOOLS_AUTO;
+        g != NULL && (g->grammar != NULL || g->tools != NULL || g->think_budget > 0 || g->tool_choice != G4_TOOLS_AUTO);
     return is_asked ? &g->constraint : NULL;
 }
 
@@ -321,9 +445,7 @@ static g4_status g4_respond_generate(g4_session *s, g4_guide *guide, g4_responde
     if (constraint != NULL) generate.constraint = constraint;
     generate.output = g4_respond_output;
     generate.user = r;
-    const g4_status st = g4_timeline_generate(s, &generate, result, err);
-    if (st == G4_OK && guide->failed) return g4_fail(err, G4_ERR_MEMORY, "no memory for the token masks");
-    return st;
+    return g4_timeline_generate(s, &generate, result, err);
 }
 
 /* Generate and take apart. A cancelled answer is finished too: it ends where it was. */
@@ -331,14 +453,34 @@ static g4_status g4_respond_make(g4_session *s, const g4_chat *c, const g4_respo
                                  g4_result *result, g4_error *err)
 {
     g4_guide *guide = NULL;
-    g4_status st = g4_guide_make(&guide, c, &opt->guide, s->gate->halt, err);
+    g4_status st = g4_chat_check_followed(c, s, s->gate->halt, err);
     if (st == G4_OK)
         st = g4_response_open(&r->response, g4_chat_engine(c), g4_chat_in_thought(c), opt->part, opt->user, err);
+    if (st == G4_OK) st = g4_guide_make(&guide, c, &opt->guide, s->gate->halt, err);
     if (st == G4_OK) st = g4_respond_generate(s, guide, r, result, err);
     if (st == G4_OK) st = g4_response_finish(r->response, err);
     if (st == G4_ERR_CANCELED && r->response != NULL && g4_response_finish(r->response, NULL) != G4_OK)
         st = g4_fail(err, G4_ERR_MEMORY, "no memory for the answer");
     g4_guide_close(guide);
+    return st;
+}
+
+/* The answer, or what there is of it, or nothing at all and the timeline as it was. */
+static g4_status g4_respond_run(g4_session *s, const g4_chat *c, const g4_respond_options *opt, g4_responder *r,
+                                g4_result *result, g4_error *err)
+{
+    g4_checkpoint old;
+    g4_status st = g4_checkpoint_take(&old, s, s->n, err);
+    if (st != G4_OK) return st;
+    st = g4_respond_make(s, c, opt, r, result, err);
+    if (st == G4_OK || st == G4_ERR_CANCELED) {
+        g4_checkpoint_drop(&old, s);
+        return st;
+    }
+    g4_checkpoint_restore(&old, s);
+    g4_response_close(r->response);
+    r->response = NULL;
+    *result = (g4_result) { .stop_token = -1 };
     return st;
 }
 
@@ -348,24 +490,15 @@ g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_o
     static const g4_respond_options defaults = { 0 };
     static const g4_generate_options plain = { 0 };
     g4_call call;
-    g4_checkpoint old;
+    g4_result unread;
     if (out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     *out = NULL;
-    if (result != NULL) *result = (g4_result) { .stop_token = -1 };
+    if (result == NULL) result = &unread;
+    *result = (g4_result) { .stop_token = -1 };
     if (opt == NULL) opt = &defaults;
     g4_responder r = { .generate = opt->generate != NULL ? opt->generate : &plain };
     g4_status st = g4_call_begin(&call, s, &r.generate->limits, err);
-    if (st == G4_OK && c == NULL) st = g4_fail(err, G4_ERR_ARGUMENT, "chat is NULL");
-    if (st == G4_OK) st = g4_checkpoint_take(&old, s, s->n, err);
-    if (st != G4_OK) return g4_call_end(&call, st);
-    st = g4_respond_make(s, c, opt, &r, result, err);
-    if (st != G4_OK && st != G4_ERR_CANCELED)
-        g4_checkpoint_restore(&old, s);
-    else
-        g4_checkpoint_drop(&old, s);
-    if (st == G4_OK || st == G4_ERR_CANCELED)
-        *out = r.response;
-    else
-        g4_response_close(r.response);
+    if (st == G4_OK) st = g4_respond_run(s, c, opt, &r, result, err);
+    *out = r.response;
     return g4_call_end(&call, st);
 }

@@ -56,6 +56,58 @@ void g4_arena_free(g4_arena *m)
     }
 }
 
+/* ---- Sorting, and the end of a call that came early ------------------------------------------------ */
+
+g4_status g4_fail_short(g4_halt *halt, g4_error *err, const char *fmt, ...)
+{
+    char why[200];
+    const g4_status st = g4_halt_check(halt, err);
+    if (st != G4_OK) return st;
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(why, sizeof why, fmt, args);
+    va_end(args);
+    return g4_fail(err, G4_ERR_MEMORY, "%s", why);
+}
+
+#define G4_SORT_RUN 4096 /* elements sorted without a question in between */
+
+/* Merge the sorted runs [0, middle) and [middle, n) of `from` into `to`. */
+static void g4_sort_merge(char *to, const char *from, size_t middle, size_t n, size_t size,
+                          int (*compare)(const void *, const void *))
+{
+    size_t left = 0, right = middle;
+    for (size_t i = 0; i < n; i++) {
+        const int takes_left = left < middle && (right == n || compare(from + left * size, from + right * size) <= 0);
+        memcpy(to + i * size, from + (takes_left ? left++ : right++) * size, size);
+    }
+}
+
+int g4_sort(const g4_allocator *a, void *base, size_t n, size_t size, int (*compare)(const void *, const void *),
+            g4_halt *halt)
+{
+    char *from = base;
+    if (n <= G4_SORT_RUN) {
+        if (n > 1) qsort(base, n, size, compare);
+        return 1;
+    }
+    char *spare = g4_alloc(a, n, size), *to = spare;
+    if (spare == NULL) return 0;
+    for (size_t i = 0; i < n && !g4_halted(halt); i += G4_SORT_RUN)
+        qsort(from + i * size, n - i < G4_SORT_RUN ? n - i : G4_SORT_RUN, size, compare);
+    for (size_t run = G4_SORT_RUN; run < n; run *= 2) {
+        for (size_t i = 0; i < n && !g4_halted(halt); i += 2 * run)
+            g4_sort_merge(to + i * size, from + i * size, n - i < run ? n - i : run, n - i < 2 * run ? n - i : 2 * run,
+                          size, compare);
+        char *swapped = from;
+        from = to;
+        to = swapped;
+    }
+    if (from != base) memcpy(base, from, n * size);
+    g4_free(a, spare);
+    return !g4_halted(halt);
+}
+
 /* ---- Numbers ------------------------------------------------------------------------------------- */
 
 static size_t g4_json_digits(const char *s, size_t n)
@@ -199,6 +251,7 @@ typedef struct {
     g4_arena *arena;
     const char *text;
     size_t len, pos;
+    g4_asker asker;
     g4_error *err;
 } g4_json_parser;
 
@@ -259,6 +312,7 @@ static g4_status g4_json_string(g4_json_parser *p, const char **out, size_t *out
     if (s == NULL) return g4_fail(p->err, G4_ERR_MEMORY, "JSON: no memory for a string of %zu bytes", end - p->pos);
     while (p->pos < end) {
         size_t n = 0;
+        if (g4_ask(&p->asker)) return g4_halt_check(p->asker.halt, p->err);
         if (p->text[p->pos] == '\\') {
             const g4_status st = g4_json_escape(p, end, s + len, &n);
             if (st != G4_OK) return st;
@@ -325,7 +379,10 @@ static g4_status g4_json_unique(g4_json_parser *p, g4_json *object, size_t n)
     if (m == NULL) return g4_fail(p->err, G4_ERR_MEMORY, "JSON: no memory for an object of %zu members", n);
     size_t i = 0;
     for (g4_json *c = object->child; c != NULL; c = c->next, i++) m[i] = (g4_json_member) { c, i };
-    qsort(m, n, sizeof *m, g4_json_compare_members);
+    if (!g4_sort(p->arena->a, m, n, sizeof *m, g4_json_compare_members, p->asker.halt)) {
+        g4_free(p->arena->a, m);
+        return g4_fail_short(p->asker.halt, p->err, "JSON: no memory for an object of %zu members", n);
+    }
     for (i = 0; i < n;) {
         size_t j = i + 1;
         while (j < n && g4_json_compare_keys(m[i].node, m[j].node) == 0) j++;
@@ -414,6 +471,7 @@ static g4_status g4_json_word(g4_json_parser *p, g4_json *node)
 static g4_status g4_json_value(g4_json_parser *p, g4_json *node, int depth)
 {
     g4_json_skip_blanks(p);
+    if (g4_ask(&p->asker)) return g4_halt_check(p->asker.halt, p->err);
     if (p->pos >= p->len) return g4_json_fail(p, p->pos, "expected a value, found the end");
     const char ch = p->text[p->pos];
     if (ch == '{' || ch == '[') {
@@ -429,9 +487,10 @@ static g4_status g4_json_value(g4_json_parser *p, g4_json *node, int depth)
 }
 
 /* The whole text as one document whose root node is there already. */
-static g4_status g4_json_document(g4_json *root, g4_arena *m, const char *text, size_t len, g4_error *err)
+static g4_status g4_json_document(g4_json *root, g4_arena *m, const char *text, size_t len, g4_halt *halt,
+                                  g4_error *err)
 {
-    g4_json_parser p = { .arena = m, .text = text, .len = len, .err = err };
+    g4_json_parser p = { .arena = m, .text = text, .len = len, .asker = { .halt = halt }, .err = err };
     if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) p.pos = 3;
     const g4_status st = g4_json_value(&p, root, 0);
     if (st != G4_OK) return st;
@@ -439,21 +498,24 @@ static g4_status g4_json_document(g4_json *root, g4_arena *m, const char *text, 
     return p.pos < len ? g4_json_fail(&p, p.pos, "something follows the end of the document") : G4_OK;
 }
 
-g4_status g4_json_parse_in(g4_json **root, g4_arena *m, const char *text, size_t len, const char *what, g4_error *err)
+g4_status g4_json_parse_in(g4_json **root, g4_arena *m, const char *text, size_t len, const char *what, g4_halt *halt,
+                           g4_error *err)
 {
     g4_error why = { 0 };
     g4_json *node = g4_arena_alloc(m, sizeof *node);
-    const g4_status st = node != NULL ? g4_json_document(node, m, text, len, &why)
+    const g4_status st = node != NULL ? g4_json_document(node, m, text, len, halt, &why)
                                       : g4_fail(&why, G4_ERR_MEMORY, "JSON: no memory for a document");
     *root = st == G4_OK ? node : NULL;
     if (st == G4_OK) return st;
+    if (st == G4_ERR_CANCELED) return g4_fail(err, st, "%s", why.message);
     return g4_fail(err, st, "%s%s%s", what != NULL ? what : "", what != NULL ? ": " : "", why.message);
 }
 
-g4_status g4_json_object_in(g4_json *node, g4_arena *m, const char *s, size_t n, const char *place, g4_error *err)
+g4_status g4_json_object_in(g4_json *node, g4_arena *m, const char *s, size_t n, const char *place, g4_halt *halt,
+                            g4_error *err)
 {
     g4_json *parsed;
-    const g4_status st = g4_json_parse_in(&parsed, m, s, n, place, err);
+    const g4_status st = g4_json_parse_in(&parsed, m, s, n, place, halt, err);
     if (st != G4_OK) return st;
     if (parsed->kind != G4_JSON_OBJECT) return g4_fail(err, G4_ERR_ARGUMENT, "%s must be one JSON object", place);
     node->kind = G4_JSON_OBJECT;
@@ -472,7 +534,7 @@ g4_status g4_json_parse(g4_json **root, const g4_allocator *a, const char *text,
     g4_json_doc *doc = g4_alloc(a, 1, sizeof *doc);
     if (doc == NULL) return g4_fail(err, G4_ERR_MEMORY, "JSON: no memory for a document");
     doc->arena.a = a;
-    const g4_status st = g4_json_document(&doc->root, &doc->arena, text, len, err);
+    const g4_status st = g4_json_document(&doc->root, &doc->arena, text, len, NULL, err);
     if (st != G4_OK)
         g4_json_free(a, &doc->root);
     else

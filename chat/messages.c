@@ -15,8 +15,10 @@ typedef struct {
     const g4_part **media; /* the parts that are media, so far */
     int n_media;
     int n_messages, message, part; /* message and part: where it is, for errors too; part -1: before the first */
+    g4_json *list, *last;          /* of the messages, and its last one: a list may be long */
     g4_json spare;                 /* stands in for nodes that there is no memory for, so that building can go on */
     g4_status st;
+    g4_halt *halt;
     g4_error *err;
 } g4_builder;
 
@@ -43,9 +45,10 @@ static g4_json *g4_build(g4_builder *b, g4_json *parent, const char *key, g4_jso
     }
     *v = (g4_json) { .kind = kind, .key = key, .key_len = key != NULL ? strlen(key) : 0 };
     if (parent != NULL) {
-        g4_json **tail = &parent->child;
+        g4_json **tail = parent == b->list && b->last != NULL ? &b->last->next : &parent->child;
         while (*tail != NULL) tail = &(*tail)->next;
         *tail = v;
+        if (parent == b->list) b->last = v;
     }
     return v;
 }
@@ -64,6 +67,16 @@ static size_t g4_part_len(const g4_part *p)
 
 static const char *g4_part_text(const g4_part *p) { return p->text == NULL ? "" : p->text; }
 
+/* Are the parts of the message there, and their texts? */
+static int g4_build_check_parts(g4_builder *b, const g4_message *m)
+{
+    if (m->n_parts < 0 || (m->n_parts > 0 && m->parts == NULL)) g4_build_fail(b, "parts are missing");
+    for (int i = 0; i < m->n_parts && b->st == G4_OK; i++)
+        if (m->parts[i].text == NULL && m->parts[i].text_len > 0)
+            g4_build_fail(b, "text is NULL and text_len is not 0");
+    return b->st == G4_OK;
+}
+
 static void g4_build_call(g4_builder *b, g4_json *calls, const g4_part *p)
 {
     g4_json *call = g4_build(b, calls, NULL, G4_JSON_OBJECT);
@@ -78,7 +91,7 @@ static void g4_build_call(g4_builder *b, g4_json *calls, const g4_part *p)
     if (g4_part_len(p) == 0 || b->st != G4_OK) return;
     char place[80];
     snprintf(place, sizeof place, "messages[%d] part %d: arguments", b->message, b->part);
-    b->st = g4_json_object_in(arguments, b->m, p->text, g4_part_len(p), place, b->err);
+    b->st = g4_json_object_in(arguments, b->m, p->text, g4_part_len(p), place, b->halt, b->err);
 }
 
 /* The name of the call that a result answers: by its own name, by id, or by order. */
@@ -103,8 +116,8 @@ static void g4_build_result(g4_builder *b, g4_json *responses, const char *name,
     size_t n = g4_part_len(p);
     g4_py_strip(&s, &n);
     if (n > 0 && s[0] == '{') { /* text that only looks like an object stays text */
-        const g4_status st = g4_json_parse_in(&parsed, b->m, text, g4_part_len(p), NULL, b->err);
-        if (st == G4_ERR_MEMORY) b->st = st;
+        const g4_status st = g4_json_parse_in(&parsed, b->m, text, g4_part_len(p), NULL, b->halt, b->err);
+        if (st == G4_ERR_MEMORY || st == G4_ERR_CANCELED) b->st = st;
     }
     if (g4_json_is(parsed, G4_JSON_OBJECT))
         g4_build(b, result, "response", G4_JSON_OBJECT)->child = parsed->child;
@@ -116,6 +129,8 @@ static void g4_build_result(g4_builder *b, g4_json *responses, const char *name,
 static void g4_build_results(g4_builder *b, g4_json *responses, const g4_message *calls, int *order)
 {
     const g4_message *m = &b->messages[b->message];
+    b->part = -1;
+    if (!g4_build_check_parts(b, m)) return;
     for (b->part = 0; b->part < m->n_parts && b->st == G4_OK; b->part++) {
         const g4_part *p = &m->parts[b->part];
         if (p->kind != G4_PART_TOOL_RESULT) {
@@ -158,6 +173,7 @@ static g4_json *g4_build_content(g4_builder *b, g4_message_node *m)
 static void g4_build_part(g4_builder *b, g4_message_node *m, const g4_part *p)
 {
     g4_json *item;
+    if (b->st == G4_OK) b->st = g4_halt_check(b->halt, b->err);
     switch (p->kind) {
     case G4_PART_TEXT:
         item = g4_build_content(b, m);
@@ -207,10 +223,8 @@ static void g4_build_message(g4_builder *b, g4_json *list)
     const g4_message *m = &b->messages[b->message];
     const char *role = m->role == G4_ROLE_OTHER ? m->role_name : (unsigned)m->role < 5 ? roles[m->role] : NULL;
     b->part = -1;
-    if (role == NULL || m->n_parts < 0 || (m->n_parts > 0 && m->parts == NULL)) {
-        g4_build_fail(b, role == NULL ? "no such role" : "parts are missing");
-        return;
-    }
+    if (role == NULL) g4_build_fail(b, "no such role");
+    if (!g4_build_check_parts(b, m)) return;
     g4_message_node v = { .node = g4_build(b, list, NULL, G4_JSON_OBJECT), .thought = { .a = b->m->a } };
     g4_build_text(b, v.node, "role", role, strlen(role));
     for (b->part = 0; b->part < m->n_parts && b->st == G4_OK; b->part++) g4_build_part(b, &v, &m->parts[b->part]);
@@ -229,10 +243,13 @@ static void g4_build_message(g4_builder *b, g4_json *list)
 }
 
 g4_status g4_messages_build(g4_json **list, const g4_part **media, g4_arena *m, const g4_message *messages, int n,
-                            g4_error *err)
+                            g4_halt *halt, g4_error *err)
 {
-    g4_builder b = { .m = m, .messages = messages, .media = media, .n_messages = n, .part = -1, .err = err };
+    g4_builder b = {
+        .m = m, .messages = messages, .media = media, .n_messages = n, .part = -1, .halt = halt, .err = err
+    };
     g4_json *root = g4_build(&b, NULL, NULL, G4_JSON_ARRAY);
+    b.list = root;
     for (; b.message < n && b.st == G4_OK; b.message++) g4_build_message(&b, root);
     *list = b.st == G4_OK ? root : NULL;
     return b.st;

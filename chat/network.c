@@ -18,15 +18,28 @@ void g4_net_free(g4_net *net)
     *net = (g4_net) { .a = net->a };
 }
 
+int g4_net_stops(g4_net *net)
+{
+    if (!net->failed && g4_ask(&net->asker)) net->failed = G4_NET_HALTED;
+    return net->failed != G4_NET_FINE;
+}
+
+int g4_net_stops_now(g4_net *net)
+{
+    if (!net->failed && g4_halted(net->asker.halt)) net->failed = G4_NET_HALTED;
+    return net->failed != G4_NET_FINE;
+}
+
 /* ---- Nodes, edges, rules ------------------------------------------------------------------------- */
 
 int32_t g4_net_node(g4_net *net)
 {
     g4_node *nodes = NULL;
+    if (net->failed) return 0;
     if (net->n_nodes < G4_MAX_NODES)
         nodes = g4_array_grow(net->a, net->nodes, net->n_nodes, &net->cap_nodes, sizeof *nodes);
     if (nodes == NULL) {
-        if (!net->failed) net->failed = net->n_nodes < G4_MAX_NODES ? G4_NET_NO_MEMORY : G4_NET_TOO_LARGE;
+        net->failed = net->n_nodes < G4_MAX_NODES ? G4_NET_NO_MEMORY : G4_NET_TOO_LARGE;
         return 0;
     }
     net->nodes = nodes;
@@ -36,7 +49,7 @@ int32_t g4_net_node(g4_net *net)
 
 static void g4_net_edge(g4_net *net, int32_t from, g4_edge edge)
 {
-    if (net->failed) return;
+    if (g4_net_stops(net)) return;
     g4_edge *edges = g4_array_grow(net->a, net->edges, net->n_edges, &net->cap_edges, sizeof *edges);
     if (edges == NULL) {
         net->failed = G4_NET_NO_MEMORY;
@@ -88,7 +101,7 @@ int g4_net_rule(g4_net *net, const char *name, size_t name_len)
 
 int32_t g4_net_text(g4_net *net, int32_t from, const char *s, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n && !net->failed; i++) {
         const int32_t to = g4_net_node(net);
         g4_net_byte(net, from, to, (unsigned char)s[i]);
         from = to;
@@ -123,7 +136,7 @@ int32_t g4_net_word(g4_net *net, int32_t from, const char *s, size_t n)
 void g4_net_chars(g4_net *net, int32_t from, int32_t to, uint32_t low, uint32_t high)
 {
     static const uint32_t limits[] = { 0x7f, 0x7ff, 0xd7ff, 0xdfff, 0xffff }; /* last ones of a length, surrogates */
-    if (low > high || net->failed) return;
+    if (low > high || g4_net_stops(net)) return;
     if (low >= 0xd800 && low <= 0xdfff) low = 0xe000;
     if (high >= 0xd800 && high <= 0xdfff) high = 0xd7ff;
     if (low > high) return;
@@ -167,7 +180,7 @@ static int g4_edge_is_live(const g4_net *net, const g4_edge *edge)
 /* Which nodes can reach the end of their rule, and which rules can end at all. */
 static void g4_net_find_live(g4_net *net)
 {
-    for (int changed = 1; changed;) {
+    for (int changed = 1; changed && !g4_halted(net->asker.halt);) {
         changed = 0;
         for (int i = net->n_nodes - 1; i >= 0; i--) {
             g4_node *node = &net->nodes[i];
@@ -235,7 +248,7 @@ static void g4_recursion_find_nullable(const g4_recursion *k)
 {
     for (int changed = 1; changed;) {
         changed = 0;
-        for (int r = 0; r < k->net->n_rules; r++) {
+        for (int r = 0; r < k->net->n_rules && !g4_halted(k->net->asker.halt); r++) {
             if (k->nullable[r]) continue;
             const int n = g4_recursion_leading(k, r);
             for (int i = 0; i < n; i++)
@@ -268,6 +281,7 @@ static int g4_recursion_find(const g4_recursion *k)
         if (k->progress[r] != 0) continue;
         k->path[depth++] = r;
         while (depth > 0) {
+            if (g4_halted(k->net->asker.halt)) return -1;
             const int top = k->path[depth - 1];
             k->progress[top] = 1;
             g4_recursion_calls(k, top, &next, &found);
@@ -314,11 +328,15 @@ g4_status g4_net_finish(g4_net *net, const char *what, g4_error *err)
 {
     if (net->failed == G4_NET_TOO_LARGE)
         return g4_fail(err, G4_ERR_UNSUPPORTED, "%s: too large: more than %d nodes", what, G4_MAX_NODES);
-    if (net->failed) return g4_fail(err, G4_ERR_MEMORY, "%s: no memory for the grammar", what);
+    g4_halt *halt = net->asker.halt;
+    if (net->failed) return g4_fail_short(halt, err, "%s: no memory for the grammar", what);
     g4_net_find_live(net);
     g4_net_remove_dead(net);
+    if (g4_halted(halt)) return g4_halt_check(halt, err);
     if (!net->rules[net->root].is_live) return g4_fail(err, G4_ERR_ARGUMENT, "%s: nothing can satisfy it", what);
-    const g4_status st = g4_net_check_recursion(net, what, err);
+    g4_status st = g4_net_check_recursion(net, what, err);
+    if (g4_halted(halt)) st = g4_halt_check(halt, err);
+    net->asker = (g4_asker) { 0 };                                    /* the call that it was built in ends */
     for (int r = 0; r < net->n_rules; r++) net->rules[r].name = NULL; /* it points into the caller's text */
     return st;
 }

@@ -12,30 +12,32 @@
 /* ---- Arguments of calls -------------------------------------------------------------------------- */
 
 /* Arguments that are text become the object that the text is; blank text becomes null. */
-static g4_status g4_openai_parse_arguments(g4_arena *m, g4_json *arguments, const char *place, g4_error *err)
+static g4_status g4_openai_parse_arguments(g4_arena *m, g4_json *arguments, const char *place, g4_halt *halt,
+                                           g4_error *err)
 {
     const char *s = arguments->text;
     size_t n = arguments->text_len;
     g4_py_strip(&s, &n);
-    if (n > 0) return g4_json_object_in(arguments, m, s, n, place, err);
+    if (n > 0) return g4_json_object_in(arguments, m, s, n, place, halt, err);
     arguments->kind = G4_JSON_NULL;
     return G4_OK;
 }
 
-g4_status g4_openai_arguments(g4_arena *m, const g4_json *messages, g4_error *err)
+g4_status g4_openai_arguments(g4_arena *m, const g4_json *messages, g4_halt *halt, g4_error *err)
 {
     int i = 0;
     if (!g4_json_is(messages, G4_JSON_ARRAY)) return G4_OK; /* rendering refuses it */
     for (const g4_json *message = messages->child; message != NULL; message = message->next, i++) {
         const g4_json *calls = g4_json_given(message, "tool_calls");
         int k = 0;
+        if (g4_halted(halt)) return g4_halt_check(halt, err);
         if (!g4_json_is(calls, G4_JSON_ARRAY)) continue;
         for (const g4_json *call = calls->child; call != NULL; call = call->next, k++) {
             g4_json *arguments = g4_json_find(g4_json_get(call, "function"), "arguments");
             char place[96];
             if (!g4_json_is(arguments, G4_JSON_STRING)) continue;
             snprintf(place, sizeof place, "messages[%d].tool_calls[%d].function.arguments", i, k);
-            const g4_status st = g4_openai_parse_arguments(m, arguments, place, err);
+            const g4_status st = g4_openai_parse_arguments(m, arguments, place, halt, err);
             if (st != G4_OK) return st;
         }
     }

@@ -73,10 +73,11 @@ static int g4_char_range_compare(const void *pa, const void *pb)
 }
 
 /* Sort the ranges and join those that touch. */
-static void g4_class_settle(g4_class *k)
+static void g4_class_settle(g4_net *net, g4_class *k)
 {
     int n = 0;
-    if (k->n > 1) qsort(k->ranges, (size_t)k->n, sizeof *k->ranges, g4_char_range_compare);
+    if (!g4_sort(net->a, k->ranges, (size_t)k->n, sizeof *k->ranges, g4_char_range_compare, net->asker.halt))
+        net->failed = G4_NET_NO_MEMORY;
     for (int i = 0; i < k->n; i++) {
         const g4_char_range next = k->ranges[i];
         g4_char_range *last = n > 0 ? &k->ranges[n - 1] : NULL;
@@ -137,7 +138,7 @@ typedef struct {
 
 static void g4_pattern_fail(g4_pattern *p, const char *why)
 {
-    if (p->st != G4_OK) return;
+    if (p->st != G4_OK || p->net->failed) return; /* what failed before says what is wrong */
     if (!p->is_notation) {
         p->st = g4_fail(p->err, G4_ERR_UNSUPPORTED, "%s: at character %zu: %s", p->what, p->pos + 1, why);
         return;
@@ -203,7 +204,7 @@ static void g4_pattern_class(g4_pattern *p, g4_class *k)
     p->pos++;
     const int negate = g4_pattern_next_is(p, '^');
     p->pos += (size_t)negate;
-    for (int is_first = 1; p->st == G4_OK; is_first = 0) {
+    for (int is_first = 1; p->st == G4_OK && !g4_net_stops(p->net); is_first = 0) {
         uint32_t low, high;
         if (p->pos >= p->n) {
             g4_pattern_fail(p, "a class without ]");
@@ -226,7 +227,7 @@ static void g4_pattern_class(g4_pattern *p, g4_class *k)
         }
         g4_class_add(p->net, k, low, high);
     }
-    g4_class_settle(k);
+    g4_class_settle(p->net, k);
     if (negate) g4_class_negate(p->net, k, has_shorthand ? G4_MAX_ASCII : G4_MAX_CHAR);
 }
 
@@ -277,7 +278,7 @@ static size_t g4_skip_escape(const g4_pattern *p, size_t pos)
 static size_t g4_pattern_skip(const g4_pattern *p, size_t pos)
 {
     int depth = 0;
-    while (pos < p->n) {
+    while (pos < p->n && !g4_net_stops(p->net)) {
         const char ch = p->s[pos];
         if (ch == '[' || (ch == '"' && p->is_notation)) {
             pos = g4_skip_enclosed(p, pos);
@@ -346,7 +347,8 @@ static int32_t g4_pattern_single(g4_pattern *p, int32_t from)
 static int32_t g4_notation_text(g4_pattern *p, int32_t from)
 {
     p->pos++;
-    while (p->pos < p->n && p->s[p->pos] != '"' && p->st == G4_OK) from = g4_pattern_single(p, from);
+    while (p->pos < p->n && p->s[p->pos] != '"' && p->st == G4_OK && !g4_net_stops(p->net))
+        from = g4_pattern_single(p, from);
     if (p->pos >= p->n) g4_pattern_fail(p, "a text without its closing quote");
     p->pos++;
     return from;
@@ -457,14 +459,14 @@ static void g4_pattern_quantifier(g4_pattern *p, int *min, int *max)
 static int32_t g4_pattern_again(g4_pattern *p, int32_t from, size_t start)
 {
     p->pos = start;
-    return p->st == G4_OK ? g4_pattern_atom(p, from) : from;
+    return p->st == G4_OK && !p->net->failed ? g4_pattern_atom(p, from) : from;
 }
 
 /* The atom at `start` min to max times; returns the node behind it. */
 static int32_t g4_pattern_repeat(g4_pattern *p, int32_t from, size_t start, int min, int max)
 {
     g4_net *net = p->net;
-    for (int i = 0; i < min && p->st == G4_OK && !net->failed; i++) from = g4_pattern_again(p, from, start);
+    for (int i = 0; i < min && p->st == G4_OK && !g4_net_stops_now(net); i++) from = g4_pattern_again(p, from, start);
     if (max < 0) { /* a loop on a node of its own */
         const int32_t loop = g4_net_node(net), out = g4_net_node(net);
         g4_net_empty(net, from, loop);
@@ -474,7 +476,7 @@ static int32_t g4_pattern_repeat(g4_pattern *p, int32_t from, size_t start, int 
     }
     if (max > min) {
         const int32_t out = g4_net_node(net);
-        for (int i = min; i < max && p->st == G4_OK && !net->failed; i++) {
+        for (int i = min; i < max && p->st == G4_OK && !g4_net_stops_now(net); i++) {
             const int32_t here =
                 g4_net_node(net); /* so that alternatives do not share a node with what stands before */
             g4_net_empty(net, from, here);
@@ -491,7 +493,8 @@ static int32_t g4_pattern_repeat(g4_pattern *p, int32_t from, size_t start, int 
 /* Does the sequence end here? */
 static int g4_pattern_is_end(const g4_pattern *p)
 {
-    if (p->pos >= p->n || p->st != G4_OK || p->net->failed || p->s[p->pos] == '|' || p->s[p->pos] == ')') return 1;
+    if (p->pos >= p->n || p->st != G4_OK || g4_net_stops_now(p->net) || p->s[p->pos] == '|' || p->s[p->pos] == ')')
+        return 1;
     if (!p->is_notation) return p->s[p->pos] == '$' && p->depth == 0 && (p->pos + 1 >= p->n || p->s[p->pos + 1] == '|');
     if (!g4_is_name_char(p->s[p->pos])) return 0;
     const size_t next = g4_skip_blanks(p->s, p->n, g4_skip_name(p, p->pos)); /* the next rule's name ends this one */
@@ -611,7 +614,7 @@ static g4_status g4_notation_read(g4_net *net, const char *s, size_t n, g4_error
     net->root = -1;
     for (;;) {
         g4_notation_space(&p);
-        if (p.pos >= n || p.st != G4_OK || net->failed) break;
+        if (p.pos >= n || p.st != G4_OK || g4_net_stops_now(net)) break;
         g4_notation_rule(&p);
     }
     if (p.st != G4_OK || net->failed) return p.st;
@@ -624,11 +627,11 @@ static g4_status g4_notation_read(g4_net *net, const char *s, size_t n, g4_error
 }
 
 g4_status g4_grammar_rules(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *rules,
-                           size_t len, g4_error *err)
+                           size_t len, g4_halt *halt, g4_error *err)
 {
     g4_grammar *g;
     *out = NULL;
-    g4_status st = g4_grammar_new(&g, a, t, err);
+    g4_status st = g4_grammar_new(&g, a, t, halt, err);
     if (st != G4_OK) return st;
     st = g4_notation_read(g4_grammar_net(g), rules, len, err);
     return g4_grammar_finish(out, g, st, "grammar", err);
@@ -636,6 +639,9 @@ g4_status g4_grammar_rules(g4_grammar **out, const g4_allocator *a, const g4_tok
 
 g4_status g4_grammar_from_rules(g4_grammar **out, const g4_engine *e, const char *rules, size_t len, g4_error *err)
 {
+    g4_halt halt;
+    const g4_status st = g4_grammar_check(out, e, rules, "rules", &halt, err);
+    if (st != G4_OK) return st;
     return g4_grammar_rules(out, g4_engine_allocator(e), g4_engine_tokenizer(e), rules, len > 0 ? len : strlen(rules),
-                            err);
+                            &halt, err);
 }

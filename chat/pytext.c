@@ -294,15 +294,15 @@ static void g4_py_repr_text(g4_buf *b, const char *s, size_t n)
 }
 
 /* repr() of a value, as it stands inside lists and maps. */
-static void g4_py_repr(g4_buf *b, const g4_json *v)
+static void g4_py_repr(g4_buf *b, const g4_json *v, g4_halt *halt)
 {
     if (v->kind == G4_JSON_STRING)
         g4_py_repr_text(b, v->text, v->text_len);
     else
-        g4_py_str(b, v);
+        g4_py_str(b, v, halt);
 }
 
-void g4_py_str(g4_buf *b, const g4_json *v)
+void g4_py_str(g4_buf *b, const g4_json *v, g4_halt *halt)
 {
     if (v == NULL) return;
     switch (v->kind) {
@@ -314,13 +314,14 @@ void g4_py_str(g4_buf *b, const g4_json *v)
     case G4_JSON_ARRAY:
     case G4_JSON_OBJECT:
         g4_buf_str(b, v->kind == G4_JSON_ARRAY ? "[" : "{");
-        for (const g4_json *c = v->child; c != NULL; c = c->next) {
+        for (const g4_json *c = v->child; c != NULL && !b->failed; c = c->next) {
+            if (g4_halted(halt)) b->failed = 1;
             if (c != v->child) g4_buf_str(b, ", ");
             if (v->kind == G4_JSON_OBJECT) {
                 g4_py_repr_text(b, c->key, c->key_len);
                 g4_buf_str(b, ": ");
             }
-            g4_py_repr(b, c);
+            g4_py_repr(b, c, halt);
         }
         g4_buf_str(b, v->kind == G4_JSON_ARRAY ? "]" : "}");
         break;
@@ -351,7 +352,7 @@ int g4_sorted_compare(const void *pa, const void *pb)
     return a->order > b->order ? 1 : -1;
 }
 
-int g4_dictsort_open(g4_dictsort *d, const g4_allocator *a, const g4_json *map)
+int g4_dictsort_open(g4_dictsort *d, const g4_allocator *a, const g4_json *map, g4_halt *halt)
 {
     size_t n = 0;
     *d = (g4_dictsort) { .lowered = { .a = a } };
@@ -359,7 +360,9 @@ int g4_dictsort_open(g4_dictsort *d, const g4_allocator *a, const g4_json *map)
     if (n == 0) return 1;
     d->members = g4_alloc(a, n, sizeof *d->members);
     if (d->members == NULL) return 0;
+    g4_asker asker = { .halt = halt };
     for (const g4_json *c = map->child; c != NULL; c = c->next) {
+        if (g4_ask(&asker)) return 0;
         const size_t before = d->lowered.len, order = d->n++;
         g4_py_lower(&d->lowered, c->key, c->key_len);
         d->members[order] = (g4_sorted) { .node = c, .len = d->lowered.len - before, .order = order };
@@ -367,8 +370,7 @@ int g4_dictsort_open(g4_dictsort *d, const g4_allocator *a, const g4_json *map)
     if (d->lowered.failed) return 0;
     const char *text = d->lowered.data == NULL ? "" : d->lowered.data; /* it has stopped moving */
     for (size_t i = 0; i < n; text += d->members[i++].len) d->members[i].text = text;
-    qsort(d->members, n, sizeof *d->members, g4_sorted_compare);
-    return 1;
+    return g4_sort(a, d->members, n, sizeof *d->members, g4_sorted_compare, halt);
 }
 
 void g4_dictsort_close(g4_dictsort *d)

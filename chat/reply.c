@@ -261,7 +261,9 @@ static void g4_call_read(const char *s, size_t n, const size_t *quotes, size_t n
  * name to THOUGHT, <|tool_call> to CALL. What the family produces without its partner is taken as it is meant: a
  * thought that the prompt has opened, an empty channel, a closing marker alone (nothing), a call or thought that the
  * end cuts off (closed there). Markers are never text. Text is trimmed as the template will trim it in the next turn, a
- * thought loses the line feed before its closing marker. */
+ * thought loses the line feed before its closing marker.
+ *
+ * A token is taken whole or not at all: room for all that it can lead to is made before anything changes or is told. */
 
 typedef enum { G4_IN_TEXT, G4_IN_NAME, G4_IN_THOUGHT, G4_IN_CALL, G4_IN_NOTHING } g4_response_state;
 
@@ -282,12 +284,86 @@ struct g4_response {
     int n_quotes, cap_quotes;
     g4_response_part *parts;
     int n_parts, cap_parts;
+    int has_next;   /* behind the last part stands one that is not used yet */
     int open;       /* the last part goes on */
     g4_part *views; /* of the finished answer */
     g4_part_fn fn;
     void *user;
-    int stop, failed, finished;
+    int stop, finished;
+    int failed;       /* there was no memory for what came last ... */
+    g4_token missing; /* ... which was this token, or -1: bytes */
+    int busy;         /* a call is in, which may be telling the caller something */
 };
+
+/* ---- Room for what comes -------------------------------------------------------------------------- */
+
+/* Room for n more bytes; what there is ends with a NUL. Returns 0 when out of memory, and the buffer is as it was. */
+static int g4_response_room(g4_buf *b, size_t n)
+{
+    size_t cap;
+    if (g4_add_overflows(b->len, n, &cap) || g4_add_overflows(cap, 1, &cap)) return 0;
+    if (cap > b->cap) {
+        cap = cap < 64 ? 64 : cap > SIZE_MAX / 2 ? cap : cap + cap / 2;
+        char *data = g4_realloc(b->a, b->data, cap, 1);
+        if (data == NULL) return 0;
+        b->data = data;
+        b->cap = cap;
+    }
+    b->data[b->len] = '\0';
+    return 1;
+}
+
+/* A part behind the last one, for n bytes of text. */
+static int g4_response_next(g4_response *r, size_t n)
+{
+    g4_response_part *parts = g4_array_grow(r->a, r->parts, r->n_parts, &r->cap_parts, sizeof *parts);
+    if (parts == NULL) return 0;
+    r->parts = parts;
+    if (!r->has_next)
+        parts[r->n_parts] = (g4_response_part) { .text = { .a = r->a }, .name = { .a = r->a }, .raw = { .a = r->a } };
+    r->has_next = 1;
+    return g4_response_room(&parts[r->n_parts].text, n);
+}
+
+/* What the call that has been read says, in the part behind the last one. */
+static int g4_response_read_call(g4_response *r)
+{
+    g4_response_part *p = &r->parts[r->n_parts];
+    p->name.len = p->text.len = 0;
+    g4_call_read(r->call.data, r->call.len, r->quotes, (size_t)r->n_quotes, &p->name, &p->text);
+    g4_buf_add(&p->name, "", 0); /* an empty name is a string too */
+    const int ok = !p->name.failed && !p->text.failed;
+    if (!ok) {
+        g4_buf_free(&p->name);
+        g4_buf_free(&p->text);
+    }
+    return ok;
+}
+
+/* Does this control token end what is being read as a call? */
+static int g4_response_ends_call(const g4_response *r, g4_control control)
+{
+    return r->state == G4_IN_CALL &&
+           (control == G4_CONTROL_CALL || control == G4_CONTROL_CALL_END || control == G4_CONTROL_CHANNEL ||
+            control == G4_CONTROL_RESPONSE || control == G4_CONTROL_TURN || control == G4_CONTROL_TURN_END);
+}
+
+/* Room for all that n bytes or a control token can lead to. Returns 0 when out of memory. */
+static int g4_response_prepare(g4_response *r, g4_control control, size_t n)
+{
+    enum { HELD = 8 }; /* bytes of a character that may be waiting, and more */
+    size_t all;
+    if (g4_add_overflows(n, HELD + sizeof G4_QUOTE, &n) || g4_add_overflows(n, r->held.len, &all)) return 0;
+    if (!g4_response_room(&r->held, n) || !g4_response_next(r, all)) return 0;
+    if (r->open && r->n_parts > 0 && !g4_response_room(&r->parts[r->n_parts - 1].text, all)) return 0;
+    if (r->state != G4_IN_CALL) return 1;
+    size_t *quotes = g4_array_grow(r->a, r->quotes, r->n_quotes, &r->cap_quotes, sizeof *quotes);
+    if (quotes == NULL) return 0;
+    r->quotes = quotes;
+    return g4_response_room(&r->call, n) && (!g4_response_ends_call(r, control) || g4_response_read_call(r));
+}
+
+/* ---- Parts ------------------------------------------------------------------------------------------ */
 
 /* The last part, if it goes on and is of this kind; else NULL. */
 static g4_response_part *g4_response_going_on(const g4_response *r, g4_part_kind kind)
@@ -296,19 +372,14 @@ static g4_response_part *g4_response_going_on(const g4_response *r, g4_part_kind
     return last != NULL && last->kind == kind ? last : NULL;
 }
 
-/* The part that new text of this kind belongs to; NULL when out of memory. */
+/* The part that new text of this kind belongs to. */
 static g4_response_part *g4_response_part_of(g4_response *r, g4_part_kind kind)
 {
     g4_response_part *p = g4_response_going_on(r, kind);
     if (p != NULL) return p;
-    p = g4_array_grow(r->a, r->parts, r->n_parts, &r->cap_parts, sizeof *p);
-    if (p == NULL) {
-        r->failed = 1;
-        return NULL;
-    }
-    r->parts = p;
-    p = &p[r->n_parts++];
-    *p = (g4_response_part) { .kind = kind, .text = { .a = r->a }, .name = { .a = r->a }, .raw = { .a = r->a } };
+    p = &r->parts[r->n_parts++];
+    p->kind = kind;
+    r->has_next = 0;
     r->open = 1;
     return p;
 }
@@ -331,13 +402,9 @@ static void g4_response_tell(g4_response *r, const g4_part *delta)
 
 static void g4_response_add(g4_response *r, g4_part_kind kind, const char *s, size_t n)
 {
-    g4_response_part *p = n > 0 ? g4_response_part_of(r, kind) : NULL;
-    if (p == NULL) return;
+    if (n == 0) return;
+    g4_response_part *p = g4_response_part_of(r, kind);
     g4_buf_add(&p->text, s, n);
-    if (p->text.failed) {
-        r->failed = 1;
-        return;
-    }
     /* the delta is the tail of the part's own text, which is NUL-terminated */
     const g4_part delta = { .kind = kind, .text = p->text.data + p->text.len - n, .text_len = n };
     g4_response_tell(r, &delta);
@@ -401,7 +468,7 @@ static void g4_response_bytes(g4_response *r, const char *s, size_t n)
 {
     enum { AT_ONCE = 256 };
     char out[AT_ONCE + 4];
-    while (n > 0 && !r->failed && r->state != G4_IN_NOTHING) {
+    while (n > 0 && r->state != G4_IN_NOTHING) {
         size_t size = n < AT_ONCE ? n : AT_ONCE;
         if (r->state == G4_IN_NAME) {
             size = g4_response_name(r, s[0]);
@@ -419,18 +486,13 @@ static void g4_response_bytes(g4_response *r, const char *s, size_t n)
     }
 }
 
-/* The call that has been read becomes a part. */
+/* The call that has been read becomes a part: its name and arguments are there. */
 static void g4_response_call(g4_response *r)
 {
     r->open = 0;
     g4_response_part *p = g4_response_part_of(r, G4_PART_TOOL_CALL);
-    if (p == NULL) return;
-    const char *s = r->call.data == NULL ? "" : r->call.data;
-    g4_call_read(s, r->call.len, r->quotes, (size_t)r->n_quotes, &p->name, &p->text);
-    g4_buf_add(&p->raw, s, r->call.len);
-    g4_buf_add(&p->name, "", 0); /* an empty name is a string too */
-    if (p->name.failed || p->text.failed || p->raw.failed) r->failed = 1;
-    if (r->failed) return;
+    p->raw = r->call;
+    r->call = (g4_buf) { .a = r->a };
     const g4_part whole = g4_response_view(p);
     g4_response_tell(r, &whole);
 }
@@ -467,20 +529,13 @@ static void g4_response_channel(g4_response *r)
 /* <|"|> in a call. */
 static void g4_response_quote(g4_response *r)
 {
-    size_t *quotes = g4_array_grow(r->a, r->quotes, r->n_quotes, &r->cap_quotes, sizeof *quotes);
-    if (quotes == NULL) {
-        r->failed = 1;
-        return;
-    }
-    r->quotes = quotes;
-    quotes[r->n_quotes++] = r->call.len;
+    r->quotes[r->n_quotes++] = r->call.len;
     g4_buf_str(&r->call, G4_QUOTE);
 }
 
-int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size_t n)
+/* Bytes of text or a control token, for which there is room. */
+static void g4_response_take(g4_response *r, g4_control control, const char *bytes, size_t n)
 {
-    if (r->failed || r->finished) return 1;
-    if (r->state == G4_IN_NOTHING) return r->stop;
     switch (control) {
     case G4_CONTROL_NONE: g4_response_bytes(r, bytes, n); break;
     case G4_CONTROL_CHANNEL: g4_response_channel(r); break;
@@ -500,19 +555,37 @@ int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size
     case G4_CONTROL_TURN_END: g4_response_leave(r, G4_IN_NOTHING); break;
     default: /* placeholders and the like: not text */ break;
     }
-    if (r->held.failed || r->call.failed) r->failed = 1;
-    return r->failed || r->stop;
+}
+
+int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size_t n)
+{
+    if (r->busy || r->failed || r->finished) return 1;
+    if (r->state == G4_IN_NOTHING) return r->stop;
+    if (!g4_response_prepare(r, control, n)) {
+        r->failed = 1;
+        return 1;
+    }
+    r->busy = 1;
+    g4_response_take(r, control, bytes, n);
+    r->busy = 0;
+    return r->stop;
 }
 
 int g4_response_push(g4_response *r, g4_token token)
 {
     char piece[256];
     int special = 0;
+    if (r == NULL || r->busy) return 1;
     if (r->t == NULL || token < 0 || (uint32_t)token >= r->t->n_vocab) return r->failed || r->stop;
+    if (r->failed && token != r->missing) return 1;
+    r->failed = 0;
+    r->missing = -1;
     const size_t n = g4_tokenizer_piece(r->t, token, piece, &special);
     g4_control control = special ? g4_controls_find(&r->controls, token) : G4_CONTROL_NONE;
     if (special && control == G4_CONTROL_NONE) control = G4_CONTROL_OTHER;
-    return g4_response_feed(r, control, piece, n);
+    const int stop = g4_response_feed(r, control, piece, n);
+    if (r->failed) r->missing = token;
+    return stop;
 }
 
 g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tokenizer *t, int in_thought,
@@ -527,6 +600,7 @@ g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tok
     r->held.a = r->call.a = a;
     r->fn = fn;
     r->user = user;
+    r->missing = -1;
     g4_controls_bind(&r->controls, t);
     return G4_OK;
 }
@@ -534,34 +608,45 @@ g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tok
 g4_status g4_response_open(g4_response **out, const g4_engine *e, int in_thought, g4_part_fn fn, void *user,
                            g4_error *err)
 {
+    if (out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     *out = NULL;
-    if (e == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "an answer needs an engine");
+    const g4_status st = g4_engine_check(e, err);
+    if (st != G4_OK) return st;
     return g4_response_new(out, g4_engine_allocator(e), g4_engine_tokenizer(e), in_thought, fn, user, err);
 }
 
 g4_status g4_response_finish(g4_response *r, g4_error *err)
 {
-    if (!r->finished) {
-        if (!r->failed) g4_response_leave(r, G4_IN_NOTHING);
-        r->views = g4_alloc(r->a, (size_t)r->n_parts + 1, sizeof *r->views);
-        if (r->views == NULL) r->failed = 1;
-        for (int i = 0; i < r->n_parts && !r->failed; i++) r->views[i] = g4_response_view(&r->parts[i]);
-        r->finished = 1;
+    if (r == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "response is NULL");
+    if (r->busy) return g4_fail(err, G4_ERR_ARGUMENT, "this answer is in a call: the one whose callback this is");
+    if (r->finished) return G4_OK;
+    if (r->failed) return g4_fail(err, G4_ERR_MEMORY, "no memory for the answer's text: its last token was not taken");
+    g4_part *views = g4_alloc(r->a, (size_t)r->n_parts + 2, sizeof *views); /* one part more may come of the end */
+    if (views == NULL || !g4_response_prepare(r, G4_CONTROL_TURN_END, 0)) {
+        g4_free(r->a, views);
+        return g4_fail(err, G4_ERR_MEMORY, "no memory for the answer's text");
     }
-    return r->failed ? g4_fail(err, G4_ERR_MEMORY, "no memory for the answer's text") : G4_OK;
+    r->busy = 1;
+    if (r->state != G4_IN_NOTHING) g4_response_leave(r, G4_IN_NOTHING);
+    r->busy = 0;
+    r->views = views;
+    for (int i = 0; i < r->n_parts; i++) views[i] = g4_response_view(&r->parts[i]);
+    r->finished = 1;
+    return G4_OK;
 }
 
 const g4_part *g4_response_parts(const g4_response *r, int *n)
 {
-    *n = r->finished && !r->failed ? r->n_parts : 0;
-    return r->views;
+    const int is_there = r != NULL && r->finished;
+    if (n != NULL) *n = is_there ? r->n_parts : 0;
+    return is_there ? r->views : NULL;
 }
 
 void g4_response_close(g4_response *r)
 {
-    if (r == NULL) return;
+    if (r == NULL || r->busy) return;
     const g4_allocator *a = r->a;
-    for (int i = 0; i < r->n_parts; i++) {
+    for (int i = 0; i < r->n_parts + r->has_next; i++) {
         g4_buf_free(&r->parts[i].text);
         g4_buf_free(&r->parts[i].name);
         g4_buf_free(&r->parts[i].raw);

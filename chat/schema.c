@@ -53,7 +53,7 @@ typedef struct {
 static void g4_schema_fail(g4_schema *c, const char *keyword, const char *fmt, ...) G4_PRINTF(3, 4);
 static void g4_schema_fail(g4_schema *c, const char *keyword, const char *fmt, ...)
 {
-    if (c->st != G4_OK) return;
+    if (c->st != G4_OK || c->net->failed) return; /* what failed before says what is wrong */
     char why[200];
     va_list args;
     va_start(args, fmt);
@@ -62,6 +62,9 @@ static void g4_schema_fail(g4_schema *c, const char *keyword, const char *fmt, .
     const char *slash = keyword[0] != '\0' ? "/" : "";
     c->st = g4_fail(c->err, G4_ERR_UNSUPPORTED, "%s#%s%s%s: %s", c->what, c->path, slash, keyword, why);
 }
+
+/* Is there nothing left to do, because something failed or the call must end? */
+static int g4_schema_stops(g4_schema *c) { return g4_net_stops_now(c->net) || c->st != G4_OK; }
 
 /* Append "/name" to the path and return its old length, to go back to. */
 static size_t g4_schema_enter(g4_schema *c, const char *name)
@@ -166,7 +169,7 @@ static int32_t g4_schema_literal_list(g4_schema *c, int32_t from, const g4_json 
         return from;
     }
     from = g4_net_word(c->net, from, is_array ? "[" : "{", 1);
-    for (const g4_json *k = v->child; k != NULL; k = k->next) {
+    for (const g4_json *k = v->child; k != NULL && !g4_net_stops(c->net); k = k->next) {
         if (k != v->child) from = g4_net_str(c->net, from, c->is_call ? "," : ", ");
         if (!is_array) {
             g4_buf key = { .a = c->net->a };
@@ -400,7 +403,7 @@ static void g4_schema_array(g4_schema *c, const g4_json *s, int32_t from, int32_
     int32_t pos = g4_net_node(c->net), close = g4_net_node(c->net);
     g4_net_byte(c->net, from, pos, '[');
     pos = g4_schema_space(c, pos, 1);
-    for (int i = 0; i < n && c->st == G4_OK && !c->net->failed; i++) {
+    for (int i = 0; i < n && !g4_schema_stops(c); i++) {
         const size_t old = g4_schema_enter(c, own != NULL ? "prefixItems" : "items");
         if (i >= min) g4_net_empty(c->net, pos, close);
         pos = g4_schema_element(c, pos, own != NULL ? own : items, i, i == n_single);
@@ -426,7 +429,7 @@ static void g4_schema_other_key(g4_schema *c, const g4_class *k, int32_t from, i
     const int is_name = n > 0 && names[0].len == common; /* this very name: no end here */
     if (!is_name && (common > 0 || !c->is_call)) g4_net_empty(net, from, to);
     uint32_t next_free = 0;
-    for (size_t i = (size_t)is_name, j; i <= n && !net->failed; i = j) {
+    for (size_t i = (size_t)is_name, j; i <= n && !g4_net_stops(net); i = j) {
         uint32_t cp = 0x110000; /* what a name goes on with; behind the last name: beyond all characters */
         const size_t size = i < n ? g4_utf8_decode(names[i].text + common, names[i].len - common, &cp) : 0;
         for (int r = 0; r < k->n && cp > next_free; r++) { /* the characters between this and the one before */
@@ -490,7 +493,7 @@ static void g4_shape_check(g4_schema *c, const g4_shape *o)
 static void g4_shape_count(g4_schema *c, g4_shape *o)
 {
     size_t n_undeclared = 0;
-    for (const g4_json *q = g4_shape_first_required(o); q != NULL; q = q->next) {
+    for (const g4_json *q = g4_shape_first_required(o); q != NULL && !g4_schema_stops(c); q = q->next) {
         if (q->kind != G4_JSON_STRING)
             g4_schema_fail(c, "required", "must be a list of names");
         else if (g4_json_get(o->properties, q->text) == NULL)
@@ -503,14 +506,14 @@ static void g4_shape_count(g4_schema *c, g4_shape *o)
     o->n_names = o->n_declared + n_undeclared;
 }
 
-static void g4_shape_fill(g4_shape *o, const g4_dictsort *declared)
+static void g4_shape_fill(g4_schema *c, g4_shape *o, const g4_dictsort *declared)
 {
     size_t n = 0;
     for (; n < declared->n; n++) {
         const g4_json *node = declared->members[n].node;
         o->names[n] = (g4_sorted) { node, node->key, node->key_len, n };
     }
-    for (const g4_json *q = g4_shape_first_required(o); q != NULL; q = q->next) {
+    for (const g4_json *q = g4_shape_first_required(o); q != NULL && !g4_schema_stops(c); q = q->next) {
         if (g4_json_get(o->properties, q->text) != NULL) continue;
         o->names[n] = (g4_sorted) { q, q->text, q->text_len, n };
         n++;
@@ -527,12 +530,13 @@ static void g4_shape_open(g4_schema *c, g4_shape *o, const g4_json *s)
     g4_shape_check(c, o);
     if (c->st != G4_OK) return;
     o->has_extra = o->extra == NULL ? o->properties == NULL && o->required == NULL : o->extra->kind != G4_JSON_FALSE;
-    const int ok = g4_dictsort_open(&declared, c->net->a, o->properties != NULL ? o->properties : &empty);
+    const int ok =
+        g4_dictsort_open(&declared, c->net->a, o->properties != NULL ? o->properties : &empty, c->net->asker.halt);
     o->n_declared = declared.n;
     g4_shape_count(c, o);
     o->names = g4_alloc(c->net->a, o->n_names + 1, sizeof *o->names);
-    if (!ok || o->names == NULL) c->net->failed = G4_NET_NO_MEMORY;
-    if (c->st == G4_OK && !c->net->failed) g4_shape_fill(o, &declared);
+    if ((!ok || o->names == NULL) && !c->net->failed) c->net->failed = G4_NET_NO_MEMORY;
+    if (c->st == G4_OK && !c->net->failed) g4_shape_fill(c, o, &declared);
     g4_dictsort_close(&declared);
 }
 
@@ -597,7 +601,8 @@ static g4_member_gap g4_schema_next_member(g4_schema *c, const g4_shape *o, g4_m
  * order is not needed any more. */
 static int32_t g4_schema_extra_members(g4_schema *c, g4_shape *o, g4_member_gap pos)
 {
-    qsort(o->names, o->n_names, sizeof *o->names, g4_sorted_compare);
+    if (!g4_sort(c->net->a, o->names, o->n_names, sizeof *o->names, g4_sorted_compare, c->net->asker.halt))
+        c->net->failed = G4_NET_NO_MEMORY;
     const size_t old = g4_schema_enter(c, "additionalProperties");
     const int rule = g4_schema_member(c, o, NULL, o->extra);
     g4_schema_leave(c, old);
@@ -618,7 +623,7 @@ static void g4_schema_members(g4_schema *c, g4_shape *o, int32_t from, int32_t t
     pos.none = g4_schema_space(c, pos.none, 1);
     const g4_json *declared = o->properties != NULL ? o->properties->child : NULL;
     int n = 0;
-    for (size_t i = 0; i < o->n_names && c->st == G4_OK && !net->failed; i++, n++)
+    for (size_t i = 0; i < o->n_names && !g4_schema_stops(c); i++, n++)
         pos = g4_schema_next_member(c, o, pos, i, &declared);
     if (o->has_extra && c->st == G4_OK && !net->failed) pos.some = g4_schema_extra_members(c, o, pos);
     if (min > o->n_required && !(min == 1 && (n > 0 || o->has_extra)))
@@ -768,10 +773,11 @@ static const g4_json *g4_schema_resolve(g4_schema *c, const g4_json *ref)
 /* ---- Schemas that exclude each other ------------------------------------------------------------- */
 
 /* Does `a` require a property that `b` does not declare? */
-static int g4_schema_needs_more(const g4_json *a, const g4_json *b)
+static int g4_schema_needs_more(g4_schema *c, const g4_json *a, const g4_json *b)
 {
     const g4_json *required = g4_json_get(a, "required"), *properties = g4_json_get(b, "properties");
-    for (const g4_json *q = g4_json_is(required, G4_JSON_ARRAY) ? required->child : NULL; q != NULL; q = q->next)
+    for (const g4_json *q = g4_json_is(required, G4_JSON_ARRAY) ? required->child : NULL;
+         q != NULL && !g4_schema_stops(c); q = q->next)
         if (q->kind == G4_JSON_STRING && g4_json_get(properties, q->text) == NULL) return 1;
     return 0;
 }
@@ -816,11 +822,12 @@ static int g4_schema_disjoint(g4_schema *c, const g4_json *a, const g4_json *b, 
 /* Can no object be valid for both of these schemas of objects? */
 static int g4_schema_objects_disjoint(g4_schema *c, const g4_json *a, const g4_json *b, int depth)
 {
-    const int a_needs_more = g4_schema_needs_more(a, b), b_needs_more = g4_schema_needs_more(b, a);
+    const int a_needs_more = g4_schema_needs_more(c, a, b), b_needs_more = g4_schema_needs_more(c, b, a);
     if (a_needs_more && b_needs_more) return 1; /* the values of each lack what the other requires */
     if ((a_needs_more || b_needs_more) && g4_schema_is_closed(a) && g4_schema_is_closed(b)) return 1;
     const g4_json *pa = g4_json_get(a, "properties"), *pb = g4_json_get(b, "properties");
-    for (const g4_json *p = g4_json_is(pa, G4_JSON_OBJECT) ? pa->child : NULL; p != NULL; p = p->next) {
+    for (const g4_json *p = g4_json_is(pa, G4_JSON_OBJECT) ? pa->child : NULL; p != NULL && !g4_schema_stops(c);
+         p = p->next) {
         const g4_json *q = g4_json_get(pb, p->key);
         const int in_both = q != NULL && g4_names_hold(g4_json_get(a, "required"), p->key, p->key_len) &&
                             g4_names_hold(g4_json_get(b, "required"), p->key, p->key_len);
@@ -832,7 +839,7 @@ static int g4_schema_objects_disjoint(g4_schema *c, const g4_json *a, const g4_j
 /* Can no value made for one of these be valid for the other as well? Errs on the side of no. */
 static int g4_schema_disjoint(g4_schema *c, const g4_json *a, const g4_json *b, int depth)
 {
-    if (depth > 8 || c->st != G4_OK) return 0;
+    if (depth > 8 || g4_schema_stops(c)) return 0;
     if (g4_json_get(a, "$ref") != NULL)
         return g4_schema_disjoint(c, g4_schema_resolve(c, g4_json_get(a, "$ref")), b, depth + 1);
     if (g4_json_get(b, "$ref") != NULL)
@@ -846,7 +853,7 @@ static int g4_schema_disjoint(g4_schema *c, const g4_json *a, const g4_json *b, 
         return 0;
     if ((of_a.types & of_b.types) == 0) return 1;
     if (of_a.values != NULL && of_b.values != NULL) {
-        for (const g4_json *v = of_a.values; v != NULL; v = v->next)
+        for (const g4_json *v = of_a.values; v != NULL && !g4_schema_stops(c); v = v->next)
             for (const g4_json *w = of_b.values; w != NULL; w = w->next)
                 if (g4_json_equal(v, w)) return 0;
         return 1;
@@ -883,7 +890,7 @@ static void g4_schema_check_beside(g4_schema *c, const g4_json *s, const char *k
 static void g4_schema_check_branch(g4_schema *c, const g4_json *branch, int i)
 {
     int j = i + 1;
-    for (const g4_json *other = branch->next; other != NULL; other = other->next, j++)
+    for (const g4_json *other = branch->next; other != NULL && !g4_schema_stops(c); other = other->next, j++)
         if (!g4_schema_disjoint(c, branch, other, 0))
             g4_schema_fail(c, "oneOf",
                            "branches %d and %d may both fit one value: make them exclude each other, or use anyOf", i,
@@ -899,7 +906,7 @@ static void g4_schema_branches(g4_schema *c, const g4_json *s, const char *keywo
         g4_schema_fail(c, keyword, "must be a list of schemas");
     g4_schema_check_beside(c, s, keyword, alone);
     int i = 0;
-    for (const g4_json *b = c->st == G4_OK ? list->child : NULL; b != NULL && c->st == G4_OK; b = b->next, i++) {
+    for (const g4_json *b = c->st == G4_OK ? list->child : NULL; b != NULL && !g4_schema_stops(c); b = b->next, i++) {
         char index[32];
         snprintf(index, sizeof index, "%d", i);
         if (strcmp(keyword, "oneOf") == 0) g4_schema_check_branch(c, b, i);
@@ -923,7 +930,7 @@ static void g4_schema_values(g4_schema *c, const g4_json *s, int32_t from, int32
     if (c->st != G4_OK) return;
     const int32_t words = g4_net_node(c->net); /* a tree of its own */
     g4_net_empty(c->net, from, words);
-    for (const g4_json *v = one != NULL ? one : list->child; v != NULL && !c->net->failed;
+    for (const g4_json *v = one != NULL ? one : list->child; v != NULL && !g4_net_stops_now(c->net);
          v = one != NULL ? NULL : v->next) {
         int is_listed = one == NULL || list == NULL;
         for (const g4_json *w = g4_json_is(list, G4_JSON_ARRAY) ? list->child : NULL; w != NULL && !is_listed;
@@ -1013,7 +1020,7 @@ static void g4_schema_check_keywords(g4_schema *c, const g4_json *s)
                                          "nullable",
                                          "",
                                          NULL };
-    for (const g4_json *m = s->child; m != NULL; m = m->next) {
+    for (const g4_json *m = s->child; m != NULL && !g4_net_stops(c->net); m = m->next) {
         if (g4_is_annotation(m) || g4_json_key_in(m, known)) continue;
         if (strcmp(m->key, "uniqueItems") == 0 && m->kind == G4_JSON_FALSE) continue;
         g4_schema_fail(c, m->key, "this keyword is not supported");
@@ -1069,7 +1076,7 @@ static int g4_schema_rule(g4_schema *c, const g4_json *s)
         c->memo = memo;
         memo[c->n_memo++] = (g4_schema_memo) { s, r };
     }
-    if (c->net->failed || c->st != G4_OK) return 0;
+    if (g4_schema_stops(c)) return 0;
     c->depth++;
     g4_schema_build(c, s, c->net->rules[r].start, c->net->rules[r].end);
     c->depth--;
@@ -1079,14 +1086,14 @@ static int g4_schema_rule(g4_schema *c, const g4_json *s)
 /* ---- Grammars of schemas and tools --------------------------------------------------------------- */
 
 g4_status g4_grammar_schema(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *schema,
-                            size_t len, g4_error *err)
+                            size_t len, g4_halt *halt, g4_error *err)
 {
     g4_arena arena = { .a = a };
     g4_grammar *g = NULL;
     g4_json *doc;
     *out = NULL;
-    g4_status st = g4_json_parse_in(&doc, &arena, schema, len, "schema", err);
-    if (st == G4_OK) st = g4_grammar_new(&g, a, t, err);
+    g4_status st = g4_json_parse_in(&doc, &arena, schema, len, "schema", halt, err);
+    if (st == G4_OK) st = g4_grammar_new(&g, a, t, halt, err);
     if (st == G4_OK) {
         g4_schema c = { .net = g4_grammar_net(g), .root = doc, .any = -1, .what = "schema ", .err = err };
         c.net->root = g4_schema_rule(&c, doc);
@@ -1099,8 +1106,11 @@ g4_status g4_grammar_schema(g4_grammar **out, const g4_allocator *a, const g4_to
 
 g4_status g4_grammar_from_schema(g4_grammar **out, const g4_engine *e, const char *schema, size_t len, g4_error *err)
 {
+    g4_halt halt;
+    const g4_status st = g4_grammar_check(out, e, schema, "schema", &halt, err);
+    if (st != G4_OK) return st;
     return g4_grammar_schema(out, g4_engine_allocator(e), g4_engine_tokenizer(e), schema,
-                             len > 0 ? len : strlen(schema), err);
+                             len > 0 ? len : strlen(schema), &halt, err);
 }
 
 /* call:NAME{...} of one tool, in the root rule. A tool without parameters takes none; with them, an object whatever
@@ -1130,7 +1140,7 @@ static g4_status g4_tools_add(g4_net *net, const g4_json *tools, const char *onl
 {
     int i = 0, n = 0;
     net->root = g4_net_rule(net, NULL, 0);
-    for (const g4_json *tool = tools->child; tool != NULL && !net->failed; tool = tool->next, i++) {
+    for (const g4_json *tool = tools->child; tool != NULL && !g4_net_stops_now(net); tool = tool->next, i++) {
         const g4_json *function = g4_json_get(tool, "function"), *name = g4_json_get(function, "name");
         char what[80];
         if (!g4_json_is(name, G4_JSON_STRING))
@@ -1147,12 +1157,12 @@ static g4_status g4_tools_add(g4_net *net, const g4_json *tools, const char *onl
 }
 
 g4_status g4_grammar_tools(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const g4_json *tools,
-                           const char *only, g4_error *err)
+                           const char *only, g4_halt *halt, g4_error *err)
 {
     g4_grammar *g;
     *out = NULL;
     if (!g4_json_is(tools, G4_JSON_ARRAY)) return g4_fail(err, G4_ERR_ARGUMENT, "tools must be a list of objects");
-    g4_status st = g4_grammar_new(&g, a, t, err);
+    g4_status st = g4_grammar_new(&g, a, t, halt, err);
     if (st != G4_OK) return st;
     st = g4_tools_add(g4_grammar_net(g), tools, only, err);
     return g4_grammar_finish(out, g, st, "tools", err);
@@ -1161,11 +1171,13 @@ g4_status g4_grammar_tools(g4_grammar **out, const g4_allocator *a, const g4_tok
 g4_status g4_grammar_from_tools(g4_grammar **out, const g4_engine *e, const char *tools, size_t len, const char *only,
                                 g4_error *err)
 {
-    g4_arena arena = { .a = g4_engine_allocator(e) };
+    g4_halt halt;
     g4_json *doc;
-    *out = NULL;
-    g4_status st = g4_json_parse_in(&doc, &arena, tools, len > 0 ? len : strlen(tools), "tools", err);
-    if (st == G4_OK) st = g4_grammar_tools(out, arena.a, g4_engine_tokenizer(e), doc, only, err);
+    g4_status st = g4_grammar_check(out, e, tools, "tools", &halt, err);
+    if (st != G4_OK) return st;
+    g4_arena arena = { .a = g4_engine_allocator(e) };
+    st = g4_json_parse_in(&doc, &arena, tools, len > 0 ? len : strlen(tools), "tools", &halt, err);
+    if (st == G4_OK) st = g4_grammar_tools(out, arena.a, g4_engine_tokenizer(e), doc, only, &halt, err);
     g4_arena_free(&arena);
     return st;
 }

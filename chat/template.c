@@ -21,6 +21,7 @@ typedef struct {
     int message, tool; /* what is being rendered, for errors; -1: none */
     const char *role;  /* of that message; may be NULL */
     g4_status st;      /* the first failure; everything after it is for nothing, and short */
+    g4_asker asker;
     g4_error *err;
 } g4_renderer;
 
@@ -51,18 +52,27 @@ static void g4_render_fail(g4_renderer *r, const char *why)
 
 static void g4_render_no_memory(g4_renderer *r)
 {
-    if (r->st == G4_OK) r->st = g4_fail(r->err, G4_ERR_MEMORY, "no memory for a prompt of %zu bytes", r->out->text.len);
+    if (r->st == G4_OK)
+        r->st = g4_fail_short(r->asker.halt, r->err, "no memory for a prompt of %zu bytes", r->out->text.len);
+}
+
+/* Must the call end? */
+static int g4_render_stops(g4_renderer *r)
+{
+    if (r->st == G4_OK && g4_ask(&r->asker)) r->st = g4_halt_check(r->asker.halt, r->err);
+    return r->st != G4_OK;
 }
 
 static void g4_emit(g4_renderer *r, const char *s) { g4_buf_str(&r->out->text, s); }
 
 /* str() of a value; nothing for NULL. */
-static void g4_emit_value(g4_renderer *r, const g4_json *v) { g4_py_str(&r->out->text, v); }
+static void g4_emit_value(g4_renderer *r, const g4_json *v) { g4_py_str(&r->out->text, v, r->asker.halt); }
 
 /* The name of a control token, and a mark on it. */
 static void g4_emit_mark(g4_renderer *r, const char *name, g4_mark_kind kind, const g4_json *part)
 {
     g4_rendered *out = r->out;
+    if (g4_render_stops(r)) return;
     g4_mark *marks = g4_array_grow(r->a, out->marks, out->n_marks, &out->cap_marks, sizeof *marks);
     if (marks == NULL) {
         g4_render_no_memory(r);
@@ -93,7 +103,7 @@ static void g4_emit_quoted_value(g4_renderer *r, const g4_json *v)
 static void g4_emit_quoted_upper(g4_renderer *r, const g4_json *v)
 {
     g4_buf s = { .a = r->a };
-    g4_py_str(&s, v);
+    g4_py_str(&s, v, r->asker.halt);
     g4_emit_control(r, G4_QUOTE);
     if (s.data != NULL) g4_py_upper(&r->out->text, s.data, s.len);
     g4_emit_control(r, G4_QUOTE);
@@ -154,7 +164,7 @@ static int g4_upper_is(g4_renderer *r, const g4_json *v, const char *name)
 static void g4_render_sorted(g4_renderer *r, g4_dictsort *d, const g4_json *map)
 {
     static const g4_json empty = { .kind = G4_JSON_OBJECT };
-    if (!g4_dictsort_open(d, r->a, r->st == G4_OK ? map : &empty)) {
+    if (!g4_dictsort_open(d, r->a, r->st == G4_OK ? map : &empty, r->asker.halt)) {
         g4_render_no_memory(r);
         d->n = 0;
     }
@@ -170,7 +180,7 @@ static void g4_format_pairs(g4_renderer *r, const g4_json *map, int escape_keys)
     g4_dictsort d;
     int is_next = 0;
     g4_render_sorted(r, &d, map);
-    for (size_t i = 0; i < d.n; i++) {
+    for (size_t i = 0; i < d.n && !g4_render_stops(r); i++) {
         const g4_json *member = d.members[i].node;
         g4_emit_comma(r, &is_next);
         if (escape_keys)
@@ -185,7 +195,7 @@ static void g4_format_pairs(g4_renderer *r, const g4_json *map, int escape_keys)
 
 static void g4_format_argument(g4_renderer *r, const g4_json *v, int escape_keys)
 {
-    if (r->st != G4_OK) return;
+    if (g4_render_stops(r)) return;
     if (v == NULL) { /* undefined is an empty sequence to Jinja */
         g4_emit(r, "[]");
         return;
@@ -204,7 +214,7 @@ static void g4_format_argument(g4_renderer *r, const g4_json *v, int escape_keys
     case G4_JSON_ARRAY: {
         int is_next = 0;
         g4_emit(r, "[");
-        for (const g4_json *c = v->child; c != NULL; c = c->next) {
+        for (const g4_json *c = v->child; c != NULL && r->st == G4_OK; c = c->next) {
             g4_emit_comma(r, &is_next);
             g4_format_argument(r, c, escape_keys);
         }
@@ -222,7 +232,7 @@ static void g4_format_required(g4_renderer *r, const g4_json *v)
     int is_next = 0;
     g4_emit(r, "required:[");
     if (v->kind == G4_JSON_STRING) {
-        for (size_t i = 0; i < v->text_len;) {
+        for (size_t i = 0; i < v->text_len && !g4_render_stops(r);) {
             uint32_t cp;
             size_t size = g4_utf8_decode(v->text + i, v->text_len - i, &cp);
             if (size == 0) size = 1;
@@ -231,7 +241,7 @@ static void g4_format_required(g4_renderer *r, const g4_json *v)
             i += size;
         }
     } else if (v->kind == G4_JSON_ARRAY || v->kind == G4_JSON_OBJECT) {
-        for (const g4_json *c = v->child; c != NULL; c = c->next) {
+        for (const g4_json *c = v->child; c != NULL && !g4_render_stops(r); c = c->next) {
             g4_emit_comma(r, &is_next);
             if (v->kind == G4_JSON_OBJECT)
                 g4_emit_quoted(r, c->key, c->key_len);
@@ -260,7 +270,7 @@ static void g4_format_items_type(g4_renderer *r, const g4_json *type)
     } else if (type->kind == G4_JSON_ARRAY || type->kind == G4_JSON_OBJECT) {
         int is_next = 0;
         g4_emit(r, "[");
-        for (const g4_json *t = type->child; t != NULL; t = t->next) {
+        for (const g4_json *t = type->child; t != NULL && !g4_render_stops(r); t = t->next) {
             const g4_json key = { .kind = G4_JSON_STRING, .text = t->key, .text_len = t->key_len };
             g4_emit_comma(r, &is_next);
             g4_emit_quoted_upper(r, type->kind == G4_JSON_OBJECT ? &key : t);
@@ -279,7 +289,7 @@ static void g4_format_items(g4_renderer *r, const g4_json *items)
     int is_next = 0;
     g4_emit(r, "items:{");
     g4_render_sorted(r, &d, items);
-    for (size_t i = 0; i < d.n; i++) {
+    for (size_t i = 0; i < d.n && !g4_render_stops(r); i++) {
         const g4_json *member = d.members[i].node;
         if (member->kind == G4_JSON_NULL) continue;
         g4_emit_comma(r, &is_next);
@@ -361,7 +371,7 @@ static void g4_format_parameters(g4_renderer *r, const g4_json *properties, int 
         return;
     }
     g4_render_sorted(r, &d, properties);
-    for (size_t i = 0; i < d.n && r->st == G4_OK; i++) {
+    for (size_t i = 0; i < d.n && !g4_render_stops(r); i++) {
         if ((filter_keys || r->old) && g4_is_standard_key(d.members[i].node)) continue;
         g4_emit_comma(r, &is_next);
         g4_format_property(r, d.members[i].node);
@@ -496,7 +506,7 @@ static int g4_render_content(g4_renderer *r, const g4_json *content, int is_mode
     int has_media = 0;
     if (g4_json_is(content, G4_JSON_STRING)) g4_emit_text(r, content, is_model);
     if (!g4_json_is(content, G4_JSON_ARRAY) && !g4_json_is(content, G4_JSON_OBJECT)) return 0;
-    for (const g4_json *item = content->child; item != NULL && r->st == G4_OK; item = item->next) {
+    for (const g4_json *item = content->child; item != NULL && !g4_render_stops(r); item = item->next) {
         if (!r->old && (content->kind == G4_JSON_OBJECT || item->kind != G4_JSON_OBJECT))
             g4_render_fail(r, "a content part must be an object");
         else if (content->kind == G4_JSON_OBJECT)
@@ -538,7 +548,7 @@ static void g4_render_calls(g4_renderer *r, const g4_json *calls)
         g4_render_fail(r, "tool_calls must be a list");
         return;
     }
-    for (const g4_json *c = calls->child; c != NULL && r->st == G4_OK; c = c->next) g4_render_call(r, c);
+    for (const g4_json *c = calls->child; c != NULL && !g4_render_stops(r); c = c->next) g4_render_call(r, c);
 }
 
 static void g4_format_tool_response_block(g4_renderer *r, const g4_json *name, const g4_json *response)
@@ -560,7 +570,7 @@ static void g4_format_tool_response_block(g4_renderer *r, const g4_json *name, c
 /* The texts of a tool message's parts, joined. */
 static void g4_join_parts(g4_renderer *r, const g4_json *parts, g4_buf *out)
 {
-    for (const g4_json *part = parts->child; part != NULL; part = part->next) {
+    for (const g4_json *part = parts->child; part != NULL && !g4_render_stops(r); part = part->next) {
         const g4_json *text = g4_json_get(part, "text");
         if (!g4_json_is(part, G4_JSON_OBJECT))
             g4_render_fail(r, "a content part must be an object");
@@ -582,7 +592,7 @@ static void g4_render_tool_message(g4_renderer *r, const g4_json *calls, const g
     static const g4_json none = { .kind = G4_JSON_NULL };
     const g4_json *name = g4_json_get(message, "name"), *body = g4_json_given(message, "content");
     if (!r->old && !g4_py_truthy(name)) name = &g4_name_unknown;
-    for (const g4_json *call = calls->child; call != NULL; call = call->next)
+    for (const g4_json *call = calls->child; call != NULL && !g4_render_stops(r); call = call->next)
         if (g4_json_equal(g4_json_get(call, "id"), g4_json_get(message, "tool_call_id")))
             name = g4_json_get(g4_json_get(call, "function"), "name");
     if (g4_json_is(body, G4_JSON_OBJECT) && body->child != NULL) {
@@ -609,7 +619,7 @@ static int g4_render_tool_messages(g4_renderer *r, const g4_json *calls, const g
     const int own = r->message;
     int answered = 0;
     for (const g4_json *m = message->next;
-         m != NULL && g4_json_is_text(g4_json_given(m, "role"), "tool") && r->st == G4_OK; m = m->next) {
+         m != NULL && g4_json_is_text(g4_json_given(m, "role"), "tool") && !g4_render_stops(r); m = m->next) {
         r->message++; /* errors are about the tool's message */
         r->role = "tool";
         g4_render_tool_message(r, calls, m);
@@ -626,7 +636,7 @@ static int g4_render_responses(g4_renderer *r, const g4_json *responses)
         g4_render_fail(r, "tool_responses must be a list");
         return 0;
     }
-    for (const g4_json *c = responses->child; c != NULL && r->st == G4_OK; c = c->next) {
+    for (const g4_json *c = responses->child; c != NULL && !g4_render_stops(r); c = c->next) {
         const g4_json *name = g4_json_get(c, "name");
         if (name == NULL || (!r->old && !g4_py_truthy(name))) name = &g4_name_unknown;
         g4_format_tool_response_block(r, name, g4_json_get(c, "response"));
@@ -677,7 +687,8 @@ static void g4_render_turn_end(g4_renderer *r, const g4_render_state *s, const g
 {
     const int with_calls = g4_py_truthy(g4_json_given(m, "tool_calls"));
     const g4_json *next = m->next;
-    while (next != NULL && g4_json_is_text(g4_json_given(next, "role"), "tool")) next = next->next;
+    while (next != NULL && g4_json_is_text(g4_json_given(next, "role"), "tool") && !g4_render_stops(r))
+        next = next->next;
     const int goes_on = !r->old && is_model && next != NULL &&
                         g4_json_is_text(g4_json_given(next, "role"), "assistant") && (!with_calls || answered);
     if (s->prev == G4_PREV_CALL && !answered) {
@@ -723,7 +734,7 @@ static void g4_render_message(g4_renderer *r, g4_render_state *s, const g4_json 
 static void g4_render_system_content(g4_renderer *r, const g4_json *content)
 {
     if (!r->old && (g4_json_is(content, G4_JSON_ARRAY) || g4_json_is(content, G4_JSON_OBJECT))) {
-        for (const g4_json *item = content->child; item != NULL; item = item->next) {
+        for (const g4_json *item = content->child; item != NULL && !g4_render_stops(r); item = item->next) {
             if (content->kind == G4_JSON_ARRAY) g4_emit_trimmed(r, g4_json_get(item, "text"));
             g4_emit(r, " ");
         }
@@ -779,7 +790,7 @@ static void g4_render_check(g4_renderer *r)
 {
     const g4_json *m = r->in->messages->child;
     if (r->old && m == NULL) g4_render_fail(r, "messages is empty");
-    for (r->message = 0; m != NULL; m = m->next, r->message++) {
+    for (r->message = 0; m != NULL && !g4_render_stops(r); m = m->next, r->message++) {
         const g4_json *role = g4_json_given(m, "role");
         if (m->kind != G4_JSON_OBJECT)
             g4_render_fail(r, "a message must be an object");
@@ -806,10 +817,10 @@ static void g4_render_conversation(g4_renderer *r)
     }
     if (has_system) m = m->next;
     int index = 0;
-    for (const g4_json *c = m; c != NULL; c = c->next, index++)
+    for (const g4_json *c = m; c != NULL && !g4_render_stops(r); c = c->next, index++)
         if (g4_json_is_text(g4_json_given(c, "role"), "user")) s.last_user = index;
     index = 0;
-    for (; m != NULL && r->st == G4_OK; m = m->next, index++) {
+    for (; m != NULL && !g4_render_stops(r); m = m->next, index++) {
         role = g4_json_given(m, "role");
         if (g4_json_is_text(role, "tool")) continue;
         r->message = index + has_system;
@@ -819,11 +830,16 @@ static void g4_render_conversation(g4_renderer *r)
     if (r->in->add_generation_prompt) g4_render_generation_prompt(r, &s);
 }
 
-g4_status g4_render(g4_rendered *out, const g4_allocator *a, const g4_render_input *in, g4_error *err)
+g4_status g4_render(g4_rendered *out, const g4_allocator *a, const g4_render_input *in, g4_halt *halt, g4_error *err)
 {
-    g4_renderer r = {
-        .a = a, .in = in, .out = out, .old = in->kind == G4_TEMPLATE_31B_2026_04, .message = -1, .tool = -1, .err = err
-    };
+    g4_renderer r = { .a = a,
+                      .in = in,
+                      .out = out,
+                      .old = in->kind == G4_TEMPLATE_31B_2026_04,
+                      .message = -1,
+                      .tool = -1,
+                      .asker = { .halt = halt },
+                      .err = err };
     out->text.a = a;
     if (!g4_json_is(in->messages, G4_JSON_ARRAY))
         return g4_fail(err, G4_ERR_ARGUMENT, "messages must be a list of objects");

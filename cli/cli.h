@@ -278,7 +278,8 @@ int tools_declare(conversation *c, const char *path);
 /* Answer the calls of the last message: by the program, or by the user. *answered says whether there were any. */
 int tools_answer(conversation *c, int *answered);
 
-int conversation_guide(conversation *c); /* what guides its answers: --tools, --json-schema, --grammar, --think */
+int conversation_grammar(conversation *c); /* the grammar of --json-schema or --grammar, if one is given */
+int conversation_guide(conversation *c);   /* what guides its answers: --tools, --json-schema, --grammar, --think */
 /* Let the model answer, calls and their results included, until it has said what it has to say. */
 int conversation_answer(conversation *c);
 

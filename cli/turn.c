@@ -52,15 +52,20 @@ static int rules_grammar(conversation *c, const char *path)
     return status;
 }
 
+int conversation_grammar(conversation *c)
+{
+    const arguments *a = c->args;
+    if (a->json_schema != NULL) return schema_grammar(c, a->json_schema);
+    return a->grammar != NULL ? rules_grammar(c, a->grammar) : DONE;
+}
+
 int conversation_guide(conversation *c)
 {
     const arguments *a = c->args;
     choose_tools(c);
     int status = a->tools != NULL ? tools_declare(c, a->tools) : DONE;
     c->guide.think_budget = a->think > 1 ? a->think - 1 : 0;
-    if (status == DONE && a->json_schema != NULL) status = schema_grammar(c, a->json_schema);
-    if (status == DONE && a->grammar != NULL) status = rules_grammar(c, a->grammar);
-    return status;
+    return status == DONE ? conversation_grammar(c) : status;
 }
 
 /* ---- The answer as a message, and as JSON ----------------------------------------------------------- */

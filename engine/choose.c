@@ -186,10 +186,13 @@ static g4_status g4_timeline_choose(g4_session *s, const g4_choose_options *opt,
     if (status) return status;
     if (c.start < 0 || c.start > s->n)
         return g4_fail(err, G4_ERR_ARGUMENT, "a reply that starts at %d: the timeline has %d tokens", c.start, s->n);
+    const g4_constraint_hooks *own = c.constraint ? c.constraint->own : NULL;
+    if (own) status = own->begin(c.constraint->user, s->gate->halt, err);
+    if (status) return status;
     g4_draft_open(&c.draft, s, 0);
     status = g4_chooser_next(&c, out, err);
     g4_draft_close(&c.draft);
-    return status;
+    return own ? own->end(c.constraint->user, status, 0, err) : status;
 }
 
 g4_status g4_session_choose(g4_session *s, const g4_choose_options *opt, g4_token *out, g4_error *err)

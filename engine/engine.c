@@ -388,7 +388,10 @@ g4_status g4_tokenize(const g4_engine *e, const char *text, size_t len, int spec
     if (!e || !n || (!text && len > 0) || (!out && cap > 0))
         return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", !e ? "engine" : !n ? "n" : out || cap == 0 ? "text" : "out");
     *n = 0;
-    const g4_status status = g4_tokenizer_encode(&e->tokenizer, e->a, text, len, specials, &ids, err);
+    g4_halt halt;
+    g4_halt_open(&halt);
+    g4_halt_add(&halt, &e->limits);
+    const g4_status status = g4_tokenizer_encode(&e->tokenizer, e->a, text, len, specials, &ids, &halt, err);
     if (!status) {
         *n = ids.n;
         const size_t fits = ids.n < cap ? ids.n : cap;

@@ -202,9 +202,14 @@ static g4_status g4_reply_make(g4_session *s, const g4_generate_options *opt, co
         .s = s, .sampling = sampling, .constraint = opt->constraint, .start = s->n, .wants_all = opt->want_logprobs
     };
     *result = (g4_result) { .stop_token = -1 };
+    const g4_constraint *constraint = opt->constraint;
+    const g4_constraint_hooks *own = constraint ? constraint->own : NULL;
+    g4_status status = own ? own->begin(constraint->user, s->gate->halt, err) : G4_OK;
+    if (status) return status;
     g4_draft_open(&reply.next.draft, s, !opt->no_lookup);
     const double start = g4_seconds();
-    const g4_status status = g4_reply_run(&reply, result, err);
+    status = g4_reply_run(&reply, result, err);
+    if (own) status = own->end(constraint->user, status, result->n_tokens, err);
     result->seconds = g4_seconds() - start;
     g4_draft_close(&reply.next.draft);
     g4_buf_free(&reply.pending);

@@ -53,6 +53,17 @@ g4_status g4_chooser_evaluate(g4_chooser *c, int guess, g4_error *err);
 float g4_logprob(float logit, double log_sum);
 int g4_top_logprobs(const float *logits, int n_vocab, double log_sum, int n, g4_candidate *out);
 
+/* ---- Constraints of the library's own (chat/guide.c) ------------------------------------------------------- */
+
+/* What generation tells those: `own` of a g4_constraint points to one of these. */
+typedef struct {
+    /* A reply begins, in a call with that halt. What this refuses fails, and no end follows. */
+    g4_status (*begin)(void *user, g4_halt *halt, g4_error *err);
+    /* It is over: with that status, of the tokens accepted since `begin` the first n_tokens being in the timeline.
+     * Returns status, or what failed while the constraint was asked. */
+    g4_status (*end)(void *user, g4_status status, int n_tokens, g4_error *err);
+} g4_constraint_hooks;
+
 /* ---- Answers (generate.c) ------------------------------------------------------------------------------- */
 
 /* g4_session_generate within a call that is in the session already. */

@@ -468,9 +468,9 @@ typedef struct g4_tokenizer {
 } g4_tokenizer;
 g4_status g4_tokenizer_bind(g4_tokenizer *t, const void *blob, size_t size, uint32_t n_vocab, g4_error *err);
 /* Append the ids of text to out. specials nonzero: markers such as <|turn> become control tokens (trusted text only).
- * No BOS. */
+ * No BOS. When that fails or is halted, out holds what it held. */
 g4_status g4_tokenizer_encode(const g4_tokenizer *t, const g4_allocator *a, const char *text, size_t len, int specials,
-                              g4_tokens *out, g4_error *err);
+                              g4_tokens *out, g4_halt *halt, g4_error *err);
 /* The bytes of one token; *special says whether it is a control token. id must be < n_vocab. At most 255 bytes,
  * written to out[256]. */
 size_t g4_tokenizer_piece(const g4_tokenizer *t, g4_token id, char *out, int *special);

@@ -14,7 +14,7 @@ static int g4_accepts(g4_grammar *g, const g4_tokenizer *t, const char *text, si
 {
     g4_tokens ids = { 0 };
     int32_t state = g4_grammar_start(g);
-    g4_tokenizer_encode(t, NULL, text, len, 0, &ids, NULL);
+    g4_tokenizer_encode(t, NULL, text, len, 0, &ids, NULL, NULL);
     for (size_t i = 0; i < ids.n && state != 0; i++) {
         state = g4_grammar_settle(g, state);
         const uint32_t *mask = g4_grammar_mask(g, state);
@@ -52,7 +52,7 @@ int main(int argc, char **argv)
         g4_buf out = { 0 };
         const char *tab = memchr(line, '\t', len);
         size_t schema_len = tab != NULL ? (size_t)(tab - line) : len;
-        if (g4_grammar_schema(&g, NULL, &t, line, schema_len, &err) != G4_OK) {
+        if (g4_grammar_schema(&g, NULL, &t, line, schema_len, NULL, &err) != G4_OK) {
             g4_buf_str(&out, "{\"error\": ");
             g4_json_quote(&out, err.message, strlen(err.message));
         } else {

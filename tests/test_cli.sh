@@ -112,6 +112,21 @@ cp "$tmp/out" "$tmp/first"
 run -m $base --raw --quiet -p "the cat" -n 4 --temp 0
 ok "--raw gives the same" same "$tmp/out" "$tmp/first"
 ok "--quiet says nothing" test ! -s "$tmp/err"
+printf 'root ::= "yes" | "no"\n' > "$tmp/rules"
+run -m $base --quiet -p "the cat" --temp 1 --grammar "$tmp/rules"
+ok "a base model follows a grammar" grep -qxE "yes|no" "$tmp/out"
+run -m $chat --raw --quiet -p "the cat" --temp 1 --seed 4 --grammar "$tmp/rules"
+ok "--raw follows a grammar" grep -qxE "yes|no" "$tmp/out"
+small='{"type": "object", "properties": {"a": {"enum": [1, 22]}}, "required": ["a"], "additionalProperties": false}'
+printf '%s' "$small" > "$tmp/schema"
+run -m $base --raw --quiet -p "the cat" --temp 1 --json-schema "$tmp/schema"
+ok "--raw follows a schema" json 'd["a"] in (1, 22) and len(d) == 1'
+run -m $base --quiet -p "the cat" --json --json-schema "$small"
+ok "and ends with it" json 'd["finish_reason"] in ("stop", "constraint") and d["content"][-1] == "}"'
+fails 1 "#/type" -m $base --raw --quiet --json-schema '{"type": "nonsense"}' -p x
+fails 1 "no-such-rules" -m $base --raw --quiet --grammar "$tmp/no-such-rules" -p x
+fails 2 "not both" -m $base --raw --grammar "$tmp/rules" --json-schema '{}' -p x
+fails 2 "--tools belongs to the chat template" -m $base --raw --tools "$tmp/rules" -p x
 printf 'the cat' > "$tmp/prompt"
 run -m $base --quiet -f "$tmp/prompt" -n 4 --temp 0
 ok "-f gives the same" same "$tmp/out" "$tmp/first"

@@ -12,7 +12,7 @@ static int g4_accepts(g4_grammar *g, const char *text)
 {
     g4_tokens ids = { 0 };
     int32_t state = g4_grammar_start(g);
-    g4_tokenizer_encode(&g4_real, NULL, text, strlen(text), 1, &ids, NULL);
+    g4_tokenizer_encode(&g4_real, NULL, text, strlen(text), 1, &ids, NULL, NULL);
     for (size_t i = 0; i < ids.n && state != 0; i++) {
         const uint32_t *mask = g4_grammar_mask(g, state);
         int allowed = (int)(mask[ids.ids[i] / 32] >> (ids.ids[i] % 32) & 1);
@@ -28,8 +28,8 @@ static void g4_try(int is_schema, const char *source, const char *const *texts)
 {
     g4_grammar *g;
     g4_error err = { 0 };
-    g4_status st = is_schema ? g4_grammar_schema(&g, NULL, &g4_real, source, strlen(source), &err)
-                             : g4_grammar_rules(&g, NULL, &g4_real, source, strlen(source), &err);
+    g4_status st = is_schema ? g4_grammar_schema(&g, NULL, &g4_real, source, strlen(source), NULL, &err)
+                             : g4_grammar_rules(&g, NULL, &g4_real, source, strlen(source), NULL, &err);
     G4_EXPECT(st == G4_OK, "%s: %s", source, err.message);
     if (st != G4_OK) return;
     for (int want = 1; want >= 0; want--, texts++)
@@ -43,8 +43,8 @@ static void g4_refused(int is_schema, const char *source, const char *want)
 {
     g4_grammar *g;
     g4_error err = { 0 };
-    g4_status st = is_schema ? g4_grammar_schema(&g, NULL, &g4_fuzz_vocab, source, strlen(source), &err)
-                             : g4_grammar_rules(&g, NULL, &g4_fuzz_vocab, source, strlen(source), &err);
+    g4_status st = is_schema ? g4_grammar_schema(&g, NULL, &g4_fuzz_vocab, source, strlen(source), NULL, &err)
+                             : g4_grammar_rules(&g, NULL, &g4_fuzz_vocab, source, strlen(source), NULL, &err);
     G4_EXPECT(st != G4_OK && g == NULL && strcmp(err.message, want) == 0, "%s: %s", source, err.message);
     g4_grammar_close(g);
 }
@@ -134,7 +134,7 @@ static void g4_test_memory(void)
         g4_failing f = { 0, k, 0 };
         g4_allocator al = g4_failing_allocator(&f);
         g4_grammar *g;
-        g4_status st = g4_grammar_schema(&g, &al, &g4_fuzz_vocab, schema, strlen(schema), NULL);
+        g4_status st = g4_grammar_schema(&g, &al, &g4_fuzz_vocab, schema, strlen(schema), NULL, NULL);
         if (st == G4_OK) {
             int32_t state = g4_grammar_start(g);
             if (state == 0 || g4_grammar_mask(g, state) == NULL) st = G4_ERR_MEMORY;

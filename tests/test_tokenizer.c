@@ -62,7 +62,7 @@ static g4_tokens g4_encode(const g4_tokenizer *t, const void *text, size_t len, 
 {
     g4_tokens ids = { 0 };
     g4_error err;
-    if (g4_tokenizer_encode(t, NULL, text, len, specials, &ids, &err) != G4_OK) printf("encode: %s\n", err.message);
+    if (g4_tokenizer_encode(t, NULL, text, len, specials, &ids, NULL, &err) != G4_OK) printf("encode: %s\n", err.message);
     return ids;
 }
 
@@ -525,7 +525,7 @@ static void g4_test_memory(const g4_vocab *v)
         g4_allocator a = g4_failing_allocator(&f);
         g4_tokens ids = { 0 };
         g4_error err = { 0 };
-        const g4_status st = g4_tokenizer_encode(&v->t, &a, text, 5000, 1, &ids, &err);
+        const g4_status st = g4_tokenizer_encode(&v->t, &a, text, 5000, 1, &ids, NULL, &err);
         if (st == G4_OK) {
             G4_EXPECT(n_failed >= 4, "only %d allocations", n_failed);
             g4_free(&a, ids.ids);
@@ -543,9 +543,9 @@ static void g4_test_memory(const g4_vocab *v)
     const size_t n = ids.n;
     g4_failing f = { 0, 0, 0 };
     g4_allocator a = g4_failing_allocator(&f);
-    G4_EXPECT(g4_tokenizer_encode(&v->t, &a, text, 5000, 1, &ids, NULL) == G4_ERR_MEMORY && ids.n == n, "%zu ids",
+    G4_EXPECT(g4_tokenizer_encode(&v->t, &a, text, 5000, 1, &ids, NULL, NULL) == G4_ERR_MEMORY && ids.n == n, "%zu ids",
               ids.n);
-    G4_EXPECT(g4_tokenizer_encode(&v->t, NULL, " two", 4, 0, &ids, NULL) == G4_OK && ids.n > n, "%zu ids", ids.n);
+    G4_EXPECT(g4_tokenizer_encode(&v->t, NULL, " two", 4, 0, &ids, NULL, NULL) == G4_OK && ids.n > n, "%zu ids", ids.n);
     g4_buf b = g4_decode(&v->t, ids.ids, ids.n, 0);
     G4_EXPECT(b.len == 7 && memcmp(b.data, "one two", 7) == 0, "%s", b.data);
     g4_buf_free(&b);

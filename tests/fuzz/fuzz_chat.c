@@ -23,7 +23,7 @@ static void g4_fuzz_grammar(g4_grammar *g)
     /* what was written can be read again, token by token, and the mask agrees */
     if (text.len > 0 && strstr(text.data, "<|") == NULL) {
         int32_t state = g4_grammar_start(g);
-        g4_tokenizer_encode(&g4_fuzz_vocab, NULL, text.data, text.len, 0, &ids, NULL);
+        g4_tokenizer_encode(&g4_fuzz_vocab, NULL, text.data, text.len, 0, &ids, NULL, NULL);
         for (size_t i = 0; i < ids.n && state != 0; i++) {
             const uint32_t *mask = g4_grammar_mask(g, state);
             int allowed = (int)(mask[ids.ids[i] / 32] >> (ids.ids[i] % 32) & 1);
@@ -62,8 +62,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (g4_boxes_read(&b, &n, text, size, 640, 480, NULL, NULL) == G4_OK) g4_boxes_free(b, n, NULL);
     } else {
         g4_grammar *g;
-        g4_status st = data[0] % 4 == 2 ? g4_grammar_schema(&g, NULL, &g4_fuzz_vocab, text, size, NULL)
-                                        : g4_grammar_rules(&g, NULL, &g4_fuzz_vocab, text, size, NULL);
+        g4_status st = data[0] % 4 == 2 ? g4_grammar_schema(&g, NULL, &g4_fuzz_vocab, text, size, NULL, NULL)
+                                        : g4_grammar_rules(&g, NULL, &g4_fuzz_vocab, text, size, NULL, NULL);
         if (st == G4_OK) g4_fuzz_grammar(g);
         g4_grammar_close(g);
     }
