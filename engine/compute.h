@@ -61,8 +61,8 @@ void g4_matmul_geglu(const g4_compute *c, const g4_acts *h, const g4_stack *w, c
  *
  * Pages of 64 positions, one per owning layer, with counted references. A full layer holds all pages of the timeline, a
  * sliding layer those that its window (and one page more, for going back a little) can reach. Inside a page, per KV
- * head: K transposed (head_dim, 64), V (64, head_dim), and for q8_0 one scale per position for each. Timelines on several
- * threads may hold the same page; each counts its own references, and none writes what another one reads. */
+ * head: K transposed (head_dim, 64), V (64, head_dim), and for q8_0 one scale per position for each. Timelines on
+ * several threads may hold the same page; each counts its own references, and none writes what another one reads. */
 
 #define G4_SPAN 256 /* positions after which partial results of attention are combined: a long context is split there */
 

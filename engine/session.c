@@ -1,5 +1,5 @@
-/* session.c - sessions: what they need, opening and closing, and the public calls on them, each of which is let in, does
- * its work on the timeline (timeline.c) and goes out again. */
+/* session.c - sessions: what they need, opening and closing, and the public calls on them, each of which is let in,
+ * does its work on the timeline (timeline.c) and goes out again. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -94,7 +94,8 @@ void g4_session_close(g4_session *s)
     atomic_fetch_sub(&e->n_sessions, 1);
 }
 
-/* Can there be such a session? held: bytes of its pages that are in memory already, those of the one it is forked from. */
+/* Can there be such a session? held: bytes of its pages that are in memory already, those of the one it is forked from.
+ * */
 static g4_status g4_session_check(const g4_engine *e, const g4_session_options *opt, uint64_t held, g4_error *err)
 {
     const g4_status status = g4_engine_check(e, err);

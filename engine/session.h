@@ -140,8 +140,8 @@ typedef struct {
     g4_gate *gate; /* NULL: it was not let in */
     g4_halt halt;
 } g4_call;
-/* Fails for a NULL, in a forked child, while another call is in, and when the call was cancelled before it began. `more`
- * are limits beside the session's own; NULL: none. g4_call_end must follow in any case. */
+/* Fails for a NULL, in a forked child, while another call is in, and when the call was cancelled before it began.
+ * `more` are limits beside the session's own; NULL: none. g4_call_end must follow in any case. */
 g4_status g4_call_begin(g4_call *call, const g4_session *s, const g4_limits *more, g4_error *err);
 g4_status g4_call_end(g4_call *call, g4_status status); /* returns status */
 

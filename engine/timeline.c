@@ -1,7 +1,7 @@
 /* timeline.c - what a session holds: tokens, the media among them, keys and values of every owning layer, snapshots.
  *
- * g4_timeline_run evaluates what has been written into the timeline but not evaluated yet, in chunks that become rows of
- * forward passes. Going back means restoring the nearest snapshot at or before a position and evaluating from there,
+ * g4_timeline_run evaluates what has been written into the timeline but not evaluated yet, in chunks that become rows
+ * of forward passes. Going back means restoring the nearest snapshot at or before a position and evaluating from there,
  * where the windows of sliding layers no longer hold what is needed. What replaces a part of the timeline takes a
  * checkpoint before, so that a failure leaves everything as it was. */
 #ifndef GEMMA4_IMPLEMENTED
@@ -163,8 +163,8 @@ static g4_status g4_row_room_open(g4_row_room *r, const g4_session *s, int n, g4
     return r->blocks.failed ? g4_fail(err, G4_ERR_MEMORY, "no memory for the logits of %d tokens", n) : G4_OK;
 }
 
-/* Softcapped logits behind the n states of a chunk, which begins with token `index` of this call, to the callback, which
- * may use the engine; those of the last token stay in s->logits if this chunk is the last. */
+/* Softcapped logits behind the n states of a chunk, which begins with token `index` of this call, to the callback,
+ * which may use the engine; those of the last token stay in s->logits if this chunk is the last. */
 static g4_status g4_deliver_logits(g4_session *s, const g4_wish *wish, const g4_row_room *room, int n, int index,
                                    int total, g4_error *err)
 {

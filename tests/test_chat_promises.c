@@ -716,7 +716,7 @@ static void g4_test_cancel(void)
     g4_engine_close(w.e);
 }
 
-/* ---- Answers that are cancelled ----------------------------------------------------------------------------------- */
+/* ---- Answers that are cancelled ------------------------------------------------------------------------------- */
 
 typedef struct {
     g4_session *s;
@@ -835,7 +835,7 @@ static void g4_test_text(void)
     g4_world_close(&w);
 }
 
-/* ---- Misuse ------------------------------------------------------------------------------------------------------- */
+/* ---- Misuse --------------------------------------------------------------------------------------------------- */
 
 static void g4_refuses(g4_status st, const g4_error *err, const char *says, int line)
 {

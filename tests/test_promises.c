@@ -1,6 +1,6 @@
 /* A call that fails leaves everything as it was: every public call on engines and sessions, with two sessions and a
- * picture, every allocation failed in turn, from the first to the last; then the same objects go on and are compared, bit
- * for bit, with ones that never failed. Reading and writing that fail, and prompts that are refused, the same. */
+ * picture, every allocation failed in turn, from the first to the last; then the same objects go on and are compared,
+ * bit for bit, with ones that never failed. Reading and writing that fail, and prompts that are refused, the same. */
 #include <stdlib.h>
 #include <string.h>
 

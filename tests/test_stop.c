@@ -1,6 +1,6 @@
-/* Calls that are stopped: by g4_session_cancel before and during them, from other threads and from a signal handler, by a
- * deadline, while they wait for another session's pass; what they leave. And calls that must not be made: from a callback
- * of the same session, in a child made by fork(), with NULLs. */
+/* Calls that are stopped: by g4_session_cancel before and during them, from other threads and from a signal handler, by
+ * a deadline, while they wait for another session's pass; what they leave. And calls that must not be made: from a
+ * callback of the same session, in a child made by fork(), with NULLs. */
 #define _GNU_SOURCE 1 /* setitimer, nanosleep under -std=c11 */
 #include <pthread.h>
 #include <signal.h>

@@ -189,7 +189,8 @@ static int g4_wrong_choices(const g4_ref_file *f, const g4_ref *want, const g4_s
     return wrong;
 }
 
-/* The largest difference of a row in units of the row's largest magnitude; of the reference every step-th row is there. */
+/* The largest difference of a row in units of the row's largest magnitude; of the reference every step-th row is there.
+ * */
 static double g4_difference(const g4_ref *want, const g4_seen *got, int step)
 {
     double worst = 0;

@@ -62,7 +62,8 @@ static g4_tokens g4_encode(const g4_tokenizer *t, const void *text, size_t len, 
 {
     g4_tokens ids = { 0 };
     g4_error err;
-    if (g4_tokenizer_encode(t, NULL, text, len, specials, &ids, NULL, &err) != G4_OK) printf("encode: %s\n", err.message);
+    if (g4_tokenizer_encode(t, NULL, text, len, specials, &ids, NULL, &err) != G4_OK)
+        printf("encode: %s\n", err.message);
     return ids;
 }
 
