@@ -82,8 +82,7 @@ const float *g4_final_state(const g4_model *m, int i);
 #define G4_HEAD_ROWS 8 /* states whose logits are computed together at most: the weights of the head are read once */
 /* Softcapped logits (n, stride >= pad16(n_vocab)) behind n final states. */
 void g4_head(g4_model *m, const float *const *states, int n, float *logits, size_t stride);
-/* The final norm and the logits of all rows of the last pass, shown to its taps; logits (G4_HEAD_ROWS, stride): room.
- * */
+/* Show the taps of the last pass the final norm and the logits of all its rows; logits (G4_HEAD_ROWS, stride): room. */
 void g4_tap_head(g4_model *m, float *logits, size_t stride);
 /* Logits behind one state without their softcap, and the largest of each group of 16, noted while they are in cache. */
 void g4_head_raw(g4_model *m, const float *state, float *logits, float *group_max);

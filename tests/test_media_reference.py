@@ -22,6 +22,7 @@ import wave
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.numpy import load_file
 from transformers import Gemma4ForConditionalGeneration
 
 import make_media_data as data
@@ -54,6 +55,14 @@ class Program:
         rows = np.fromfile(out, "<f4")
         os.remove(out)
         return rows.reshape([int(n) for n in shape[0]])
+
+    def dump(self, *args):
+        """The activations of a prompt, as safetensors reads them: name -> array."""
+        out = os.path.join(self.tmp, "dump.safetensors")
+        subprocess.run([self.path, "logits", *map(str, args), "--dump", out], capture_output=True, check=True)
+        tensors = load_file(out)
+        os.remove(out)
+        return tensors
 
     def fails(self, status, word, command, *args):
         run = subprocess.run(
@@ -230,6 +239,11 @@ def compare(name, seed, program, tmp):
     worst[2] = close(got, ref.logits(full, runs), LOGITS, "%s: logits of %d positions" % (name, len(full)))
     last = program.rows("logits", "-m", g4, "--tokens", ",".join(map(str, tokens)), *args)
     expect(np.array_equal(last[0], got[-1]), "%s: the last row alone is another" % name)
+    dump = program.dump("-m", g4, "--tokens", ",".join(map(str, tokens)), *args)
+    expect(np.array_equal(dump["logits"], got), "%s: the logits of a dump are others" % name)
+    softs = dump["embed"][np.isin(full, (data.IMG, data.VID))]  # what stands in the prompt is what the tower made
+    expect(np.array_equal(dump["vision.out"], softs), "%s: the soft tokens of a dump are others" % name)
+    expect(all(len(x) == len(full) for k, x in dump.items() if "." not in k or k[:2] == "l."), "%s: rows of a dump" % name)
 
     plain = [data.BOS, data.IMG, data.VID] + data.text(rng, 3)
     worst[3] = close(

@@ -189,8 +189,7 @@ static int g4_wrong_choices(const g4_ref_file *f, const g4_ref *want, const g4_s
     return wrong;
 }
 
-/* The largest difference of a row in units of the row's largest magnitude; of the reference every step-th row is there.
- * */
+/* The largest difference of a row in units of the row's largest magnitude; the reference has every step-th row. */
 static double g4_difference(const g4_ref *want, const g4_seen *got, int step)
 {
     double worst = 0;
@@ -271,6 +270,27 @@ static void g4_compare_all(const g4_ref_file *f, const g4_watch *w, const char *
            worst, where);
 }
 
+/* Does MODEL.md name it? */
+static int g4_is_documented(const g4_ref_file *model_md, const char *name)
+{
+    char word[64], quoted[68], *layer = strstr(strcpy(word, name), "l.");
+    const char *behind = layer ? strchr(layer + 2, '.') : NULL;
+    if (behind) memmove(layer, behind + 1, strlen(behind)); /* the layer and its number */
+    snprintf(quoted, sizeof quoted, "`%s`", word);
+    const size_t n = strlen(quoted);
+    for (size_t at = 0; at + n <= model_md->size; at++)
+        if (memcmp(model_md->bytes + at, quoted, n) == 0) return 1;
+    return 0;
+}
+
+static void g4_test_documented(const g4_watch *w)
+{
+    g4_ref_file model_md = g4_ref_open("MODEL.md");
+    for (int i = 0; i < w->n; i++)
+        G4_EXPECT(g4_is_documented(&model_md, w->all[i].name), "MODEL.md does not name %s", w->all[i].name);
+    free(model_md.bytes);
+}
+
 static void g4_test_member(const char *member, uint32_t seed)
 {
     const struct {
@@ -291,6 +311,7 @@ static void g4_test_member(const char *member, uint32_t seed)
                  ways[i].isa ? ways[i].isa : "best kernels");
         G4_EXPECT(g4_session_eval_prompt(r.s, &r.prompt, &err) == G4_OK, "%s: %s", label, err.message);
         g4_compare_all(&f, &watch, label);
+        if (i == 0) g4_test_documented(&watch);
         g4_run_close(&r);
         g4_watch_free(&watch);
     }
