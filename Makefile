@@ -125,7 +125,7 @@ $(B)/render_lines $(B)/schema_lines $(B)/chat_model $(B)/answer_lines $(B)/quali
 # Comparisons with the reference implementations, live and of the golden data. Pinned packages are installed in $(VENV) unless
 # $(PYTHON) has them.
 REFERENCE_CHECK := import torch, transformers, safetensors, gguf, PIL, jinja2, jsonschema, sentencepiece; \
-    assert transformers.__version__ == "5.23.0" and torch.__version__.startswith("2.13.0")
+    assert transformers.__version__ == "5.24.0" and torch.__version__.startswith("2.13.0")
 .PHONY: test-reference test-schema-suite test-real
 test-reference: all $(B)/libgemma4.so $(B)/render_lines $(B)/schema_lines ## everything against transformers and other references (Python)
 	@py=$$(sh tests/python.sh '$(PYTHON)' '$(VENV)' '$(REFERENCE_CHECK)' -r tests/requirements.txt) && G4_RUNNER='sh -c' sh tests/run.sh \

@@ -1006,7 +1006,7 @@ class TextModel:
         self.image_bidir = c.get("use_bidirectional_attention") == "vision"
         self.v_norm, self.norm_add, self.attn_scale = True, 0.0, 1.0
         # Full layers have their own head size and, with attention_k_eq_v, their own number of key/value heads. The hub writes
-        # global_* fields, transformers 5.23 writes one record for each layer that differs.
+        # global_* fields, transformers 5.24 writes one record for each layer that differs.
         self.k_eq_v = bool(c.get("attention_k_eq_v"))
         per_layer = c.get("per_layer_config")
         if per_layer is None:

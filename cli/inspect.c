@@ -289,6 +289,9 @@ int run_logits(arguments *a)
     size_t n = 0;
     if (a->tokens == NULL) return say(USAGE, "logits needs --tokens LIST or --tokens @FILE");
     if (a->output == NULL && a->dump == NULL) return say(USAGE, "logits needs -o FILE or --dump FILE");
+    if (a->output != NULL && a->dump != NULL && strcmp(a->output, "-") == 0 && strcmp(a->dump, "-") == 0) {
+        return say(USAGE, "-o and --dump cannot both go to standard output");
+    }
     if (a->dump != NULL) a->taps = &taps;
     int status = model_open(&e, a);
     if (status == DONE) {

@@ -3,7 +3,7 @@
 
     python3 tests/make_data.py [-o DIR] [MEMBER ...]      (default: tests/data, all members)
 
-Needs torch, transformers 5.23, numpy. Every weight is random, norms, scalars and router scales included, and no dimension
+Needs torch, transformers 5.24, numpy. Every weight is random, norms, scalars and router scales included, and no dimension
 is a multiple of what a kernel would like, so that a mistake shows. Written for each member of MEMBERS:
 
   text_<member>.g4    the model, type f32, made by export.py; text_<member>.bf16.g4, .q8_0.g4, .q4_0.g4 for some

@@ -2,7 +2,7 @@
 """Proof on real weights: Gemma 3 270M from its GGUF through export.py and the engine, against transformers on the same weights.
 
     python3 tests/real_270m.py [--gguf FILE]         what `make test-real` runs
-    python3 tests/real_270m.py --make-golden         tests/data/real_270m.json again (torch, transformers 5.23; some minutes)
+    python3 tests/real_270m.py --make-golden         tests/data/real_270m.json again (torch, transformers 5.24; some minutes)
 
 The golden file holds, from transformers in float32 on the dequantised weights of the GGUF: greedy continuations of a few prompts, up
 to the first close call, and the negative log-likelihood of every token of tests/data/real_270m.txt. Without --gguf the file comes

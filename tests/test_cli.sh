@@ -75,7 +75,8 @@ fails 2 "--raw takes no value" -m $base --raw=yes -p x
 fails 2 "--system belongs to the chat template" -m $base --raw --system x -p x
 fails 2 "--specials needs --raw" -m $chat --specials -p x
 fails 2 "logits needs --tokens" logits -m $base -o "$tmp/x"
-fails 2 "logits needs -o" logits -m $base --tokens 2
+fails 2 "logits needs -o FILE or --dump FILE" logits -m $base --tokens 2
+fails 2 "both" logits -m $base --tokens 2 -o - --dump -
 run -m=$base -p x
 ok "a short option takes no equals sign" test "$rc" -eq 2
 run -m $base --temp=0 -n 2 --quiet -p x
@@ -307,6 +308,18 @@ ok "logits of the last position are the last row" same "$tmp/last.f32" "$tmp/tai
 echo 2 5 7 > "$tmp/ids"
 run logits -m $base --tokens "@$tmp/ids" -o -
 ok "@FILE, and - is standard output" same "$tmp/out" "$tmp/last.f32"
+run logits -m $base --tokens "2,5,7" --dump "$tmp/dump" -o "$tmp/too.f32"
+ok "logits --dump" grep -q "^tensors 123$" "$tmp/err"
+ok "what -o gives is the same beside it" same "$tmp/too.f32" "$tmp/last.f32"
+tail -c $((3 * 370 * 4)) "$tmp/dump" > "$tmp/b"
+ok "the last activation is the logits of every position" same "$tmp/all.f32" "$tmp/b"
+ok "the header of a dump begins with a bracket" test "$(head -c 9 "$tmp/dump" | tail -c 1)" = "{"
+ok "a dump has the MLP of the last layer" grep -qa '"l.7.mlp_out":{"dtype":"F32","shape":\[3,56\],' "$tmp/dump"
+run logits -m $base --tokens "2,5,7" --dump - --quiet
+ok "--dump - is standard output, and the same" same "$tmp/out" "$tmp/dump"
+run logits -m tests/data/text_26b.g4 --tokens "2,5,7" --dump "$tmp/dump"
+ok "chosen experts are integers" grep -qa '"l.3.router_ids":{"dtype":"I32","shape":\[3,3\],' "$tmp/dump"
+fails 1 "out of range" logits -m $base --tokens 2,370 --dump "$tmp/x.f32"
 fails 1 "out of range" logits -m $base --tokens 2,370 -o "$tmp/x.f32"
 fails 1 "context" logits -m $base --tokens 2,3,4,5,6 -c 4 -o "$tmp/x.f32"
 fails 1 "placeholders" logits -m $chat --tokens 2,19,19 --image "$tmp/i.ppm" --quiet -o "$tmp/x.f32"
@@ -335,6 +348,8 @@ ok "patches writes that shape" size_is "$tmp/p.f32" "$(awk '/^shape/ { print $2 
 fails 2 "encode needs one of" encode -m $chat -o "$tmp/x.f32"
 run encode -m $base --image "$tmp/i.ppm" -o "$tmp/x.f32"
 ok "a model that cannot see says so" test "$rc" -eq 1 -a -s "$tmp/err" -a ! -e "$tmp/x.f32"
+run logits -m $chat --tokens 2,19,30,19 --image "$tmp/i.ppm" --image "$tmp/i.ppm" --dump "$tmp/dump"
+ok "a dump has what the tower made of both pictures" grep -qa "\"vision.out\":{\"dtype\":\"F32\",\"shape\":\[$((2 * rows)),56\]," "$tmp/dump"
 run patches -f LICENSE -o "$tmp/x.f32" --ffmpeg ""
 ok "what is no picture exits 1" test "$rc" -eq 1 -a ! -e "$tmp/x.f32"
 printf 'RIFF\244>\0\0WAVEfmt \20\0\0\0\1\0\1\0\200>\0\0\0\175\0\0\2\0\20\0data\200>\0\0' > "$tmp/s.wav"
@@ -355,6 +370,7 @@ if [ -w /dev/full ]; then
     done
     run logits -m $base --tokens 2,5,7 --all -o /dev/full
     ok "logits -o /dev/full exits 1" test "$rc" -eq 1
+    fails 1 "No space left" logits -m $base --tokens 2,5,7 --dump /dev/full
     ok "/dev/full is still there" test -w /dev/full
 else
     echo "no /dev/full"; skipped=$((skipped + 1))

@@ -3,7 +3,7 @@
 
     python3 tests/test_export.py [--seed N] [--skip-golden]
 
-Part of `make test-reference`. Needs torch, transformers 5.23, gguf and the built program: fresh random models of every family member go
+Part of `make test-reference`. Needs torch, transformers 5.24, gguf and the built program: fresh random models of every family member go
 through export.py and the engine, and the golden data of tests/data is made again and compared with what is committed.
 """
 

@@ -13,7 +13,9 @@
 #include "gemma4.h"
 #include "test.h"
 
-#define MAX_LOGIT_DIFF 2e-4f /* the reference's own float32 noise is up to 1e-4 */
+#define MAX_LOGIT_DIFF 2e-4f  /* the reference's own float32 noise is up to 1e-4 */
+#define MAX_STATE_DIFF 2e-4f  /* of a state's largest magnitude */
+#define MAX_MARGIN_DIFF 4e-4f /* two logits */
 
 static const char *const g4_members[] = { "e2b", "e4b", "26b", "31b", "gemma3" };
 enum { N_MEMBERS = sizeof g4_members / sizeof *g4_members };
@@ -152,23 +154,29 @@ static int g4_same(g4_session *s, const float *want, int n_vocab)
 typedef struct {
     int32_t ids[64];
     int n;
+    float margin; /* smallest distance of the best logit from the second */
 } g4_reply;
 
 static int g4_keep_token(void *user, const g4_output *out)
 {
     g4_reply *r = user;
-    if (r->n < 64 && out->token >= 0) r->ids[r->n++] = out->token; /* -1: text that was held back */
+    if (out->token < 0) return 0; /* text that was held back */
+    if (r->n < 64) r->ids[r->n++] = out->token;
+    if (out->n_top == 2) r->margin = fminf(r->margin, out->top[0].logprob - out->top[1].logprob);
     return 0;
 }
 
-static void g4_check_greedy(g4_session *s, const g4_ref *r, const char *what)
+/* Continue the prompt as the reference did, and go back to its end. Log-probabilities need the whole head. */
+static void g4_check_greedy(g4_session *s, const g4_ref *r, int want_logprobs, const char *what)
 {
-    g4_reply reply = { .n = 0 };
+    g4_reply reply = { .n = 0, .margin = INFINITY };
     g4_sampling greedy = { .temperature = 0 };
     g4_generate_options opt = { .sampling = &greedy,
                                 .max_tokens = (int)r->n_greedy,
                                 .no_guard = 1,
                                 .ignore_stop_ids = 1,
+                                .want_logprobs = want_logprobs,
+                                .n_top = 2,
                                 .output = g4_keep_token,
                                 .user = &reply };
     g4_error err = { G4_OK, "" };
@@ -177,9 +185,55 @@ static void g4_check_greedy(g4_session *s, const g4_ref *r, const char *what)
     while (same < reply.n && same < (int)r->n_greedy && reply.ids[same] == r->greedy[same]) same++;
     G4_EXPECT(status == G4_OK && reply.n == (int)r->n_greedy && same == reply.n,
               "%s: %s; %d tokens, the first %d as expected", what, err.message, reply.n, same);
+    G4_EXPECT(g4_session_rewind(s, (int)r->n, &err) == G4_OK, "%s: %s", what, err.message);
+    if (!want_logprobs) return;
+    G4_EXPECT(fabsf(reply.margin - r->margin) <= MAX_MARGIN_DIFF, "%s: the closest call is %g, expected %g", what,
+              (double)reply.margin, (double)r->margin);
 }
 
 /* ---- Against the reference ------------------------------------------------------------------- */
+
+typedef struct { /* states of the last token, as in the .ref */
+    const g4_ref *r;
+    float *states;
+    int n;
+} g4_states;
+
+static void g4_keep_state(void *user, const g4_tap *tap)
+{
+    g4_states *s = user;
+    const int last = (int)s->r->n - 1 - tap->pos, n_layers = (int)s->r->n_layers;
+    const int row = strcmp(tap->name, "embed") == 0       ? 0
+                    : strcmp(tap->name, "layer_out") == 0 ? tap->layer + 1
+                    : strcmp(tap->name, "norm") == 0      ? n_layers
+                                                          : -1;
+    if (row < 0 || last >= tap->n_rows || (tap->layer == n_layers - 1 && row == n_layers)) return;
+    memcpy(s->states + (size_t)row * s->r->hidden, tap->values + (size_t)last * tap->stride,
+           s->r->hidden * sizeof *s->states);
+    s->n++;
+}
+
+/* The scaled embedding, the stream after each layer but the last, and the final norm, of the last token. */
+static void g4_check_states(g4_engine *e, const g4_ref *r, const char *what)
+{
+    g4_states states = { r, malloc((size_t)(r->n_layers + 1) * r->hidden * sizeof(float)), 0 };
+    const g4_taps taps = { .fn = g4_keep_state, .user = &states };
+    const g4_session_options opt = { .n_ctx = 512, .taps = &taps };
+    g4_session *s = NULL;
+    g4_error err = { G4_OK, "" };
+    G4_EXPECT(states.states && g4_session_open(&s, e, &opt, &err) == G4_OK &&
+                  g4_session_eval(s, r->tokens, (int)r->n, &err) == G4_OK && states.n == (int)r->n_layers + 1,
+              "%s: %s, %d states", what, err.message, states.n);
+    for (size_t i = 0; states.n == (int)r->n_layers + 1 && i <= r->n_layers; i++) {
+        const float *want = r->states + i * r->hidden, *got = states.states + i * r->hidden;
+        float largest = 0;
+        for (uint32_t h = 0; h < r->hidden; h++) largest = fmaxf(largest, fabsf(want[h]));
+        const float diff = g4_max_diff(got, want, r->hidden) / largest;
+        G4_EXPECT(diff <= MAX_STATE_DIFF, "%s: state %zu is off by %g of its largest value", what, i, (double)diff);
+    }
+    g4_session_close(s);
+    free(states.states);
+}
 
 static void g4_test_reference(const char *member, const g4_ref *r)
 {
@@ -193,7 +247,9 @@ static void g4_test_reference(const char *member, const g4_ref *r)
             const float diff = g4_max_diff(rows, r->logits, (size_t)r->n * r->n_vocab);
             printf("%-7s %-10s max logit difference %.2e\n", member, g4_isa_name(i), (double)diff);
             G4_EXPECT(diff <= MAX_LOGIT_DIFF, "%s on %s: logits differ by %g", member, g4_isa_name(i), (double)diff);
-            g4_check_greedy(s, r, member);
+            g4_check_greedy(s, r, 0, member);
+            g4_check_greedy(s, r, 1, member);
+            g4_check_states(e, r, member);
         }
         free(rows);
         g4_session_close(s);
