@@ -150,8 +150,7 @@ void g4_buf_free(g4_buf *b);
 /* ---- UTF-8 ------------------------------------------------------------------------------------- */
 
 /* Bytes of the well-formed sequence at the start of text, of which n bytes are left, and its code point in *cp. 0:
- * there is none (it ends early, has a stray byte, is overlong, a surrogate or beyond U+10FFFF), and *cp is as it was.
- * */
+ * there is none (it ends early, has a stray byte, is overlong, a surrogate, beyond U+10FFFF), and *cp is as it was. */
 static inline size_t g4_utf8_decode(const void *text, size_t n, uint32_t *cp)
 {
     const uint8_t *p = (const uint8_t *)text;

@@ -94,8 +94,7 @@ void g4_session_close(g4_session *s)
     atomic_fetch_sub(&e->n_sessions, 1);
 }
 
-/* Can there be such a session? held: bytes of its pages that are in memory already, those of the one it is forked from.
- * */
+/* Can there be such a session? held: bytes of its pages that are in memory already, those of the one it forks. */
 static g4_status g4_session_check(const g4_engine *e, const g4_session_options *opt, uint64_t held, g4_error *err)
 {
     const g4_status status = g4_engine_check(e, err);

@@ -19,7 +19,7 @@ typedef struct {
     g4_stop stop;
 } g4_written;
 
-static int g4_keep(void *user, const g4_output *out)
+static int g4_note_output(void *user, const g4_output *out)
 {
     g4_written *w = user;
     if (out->token < 0 || w->n == REPLY) return 0;
@@ -168,7 +168,7 @@ static int g4_compare_way(g4_engine *e, const char *path, const g4_way *way, int
                                            .want_logprobs = way->logprobs,
                                            .n_top = way->logprobs ? TOP : 0,
                                            .constraint = way->constrained ? &constraint[0] : NULL,
-                                           .output = g4_keep,
+                                           .output = g4_note_output,
                                            .user = w };
     const g4_choose_options choose = { .sampling = &sampling,
                                        .constraint = way->constrained ? &constraint[1] : NULL,
