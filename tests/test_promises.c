@@ -264,6 +264,17 @@ static g4_status g4_do_generate(g4_world *w, g4_made *m, g4_error *err)
     return g4_session_generate(w->s[0], &opt, NULL, err);
 }
 
+/* The choice after one that was evaluated, so that its logits are not there yet. */
+static g4_status g4_do_choose(g4_world *w, g4_made *m, g4_error *err)
+{
+    g4_token token = -1;
+    const g4_sampling sampling = { .temperature = 1, .top_k = 20, .repeat_penalty = 1.2f, .seed = 9 };
+    const g4_status st =
+        g4_session_choose(w->s[1], &(g4_choose_options) { .sampling = &sampling, .reply_start = 3 }, &token, err);
+    if (!st) m->sum = g4_mix(1, &token, sizeof token);
+    return st;
+}
+
 static g4_status g4_do_open_session(g4_world *w, g4_made *m, g4_error *err)
 {
     return g4_session_open(&m->session, w->e, &(g4_session_options) { .n_ctx = 64 }, err);
@@ -312,6 +323,7 @@ static const struct {
                  { "g4_session_save", g4_do_save },
                  { "g4_session_load", g4_do_load },
                  { "g4_session_generate", g4_do_generate },
+                 { "g4_session_choose", g4_do_choose },
                  { "g4_session_open", g4_do_open_session },
                  { "g4_image_encode", g4_do_image },
                  { "g4_audio_encode", g4_do_audio },

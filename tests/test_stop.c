@@ -436,6 +436,9 @@ static void g4_test_nulls(g4_engine *e)
         g4_session_generate(s, &(g4_generate_options) { .sampling = &(g4_sampling) { .n_bias = -1 } }, NULL, &why));
     G4_REFUSES(
         g4_session_generate(s, &(g4_generate_options) { .constraint = &(g4_constraint) { .mask = NULL } }, NULL, &why));
+    G4_REFUSES(g4_session_choose(NULL, NULL, ids, &why));
+    G4_REFUSES(g4_session_choose(s, NULL, NULL, &why));
+    G4_REFUSES(g4_session_choose(s, &(g4_choose_options) { .reply_start = 99 }, ids, &why));
     G4_REFUSES(g4_image_encode(NULL, e, &(g4_image) { .width = 1 }, &why));
     G4_REFUSES(g4_image_encode(&soft, NULL, NULL, &why));
     G4_REFUSES(g4_audio_encode(&soft, NULL, NULL, &why));
@@ -466,7 +469,9 @@ static void g4_test_nulls(g4_engine *e)
     G4_EXPECT(g4_session_n(NULL) == 0 && g4_session_n_ctx(NULL) == 0 && !g4_session_tokens(NULL) &&
                   !g4_session_logits(NULL) && g4_session_n_evaluated(NULL) == 0 && g4_session_bytes(NULL, NULL) == 0 &&
                   g4_token_bytes(NULL, 1, 0, NULL) == 0 && !g4_engine_get_tensor(NULL, 0, &tensor) &&
-                  !g4_engine_get_tensor(e, 0, NULL) && g4_soft_n(NULL) == 0,
+                  !g4_engine_get_tensor(e, 0, NULL) && g4_soft_n(NULL) == 0 && g4_session_saved_bytes(NULL) == 0 &&
+                  g4_token_get_kind(NULL, 1) == G4_TOKEN_UNUSED && !g4_token_is_stop(NULL, 1) &&
+                  g4_logits_argmax(e, NULL) == -1 && g4_logits_top(NULL, NULL, 1, NULL) == 0,
               "what functions without a status say of NULL");
     g4_session_close(s);
 }
