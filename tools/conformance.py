@@ -343,17 +343,20 @@ def file_cases():
 
 
 class Image(ctypes.Structure):
-    _fields_ = [("pixels", ctypes.c_void_p), ("width", ctypes.c_int), ("height", ctypes.c_int), ("stride", ctypes.c_size_t), ("max_tokens", ctypes.c_int)]
+    _fields_ = [("pixels", ctypes.c_void_p), ("width", ctypes.c_int), ("height", ctypes.c_int), ("stride", ctypes.c_size_t), ("max_tokens", ctypes.c_int),
+                ("reserved", ctypes.c_uint64 * 2)]
 
 
 class Video(ctypes.Structure):
-    _fields_ = [("frames", ctypes.POINTER(Image)), ("seconds", ctypes.POINTER(ctypes.c_double)), ("n_frames", ctypes.c_int), ("sound", ctypes.c_void_p)]
+    _fields_ = [("frames", ctypes.POINTER(Image)), ("seconds", ctypes.POINTER(ctypes.c_double)), ("n_frames", ctypes.c_int), ("sound", ctypes.c_void_p),
+                ("reserved", ctypes.c_uint64 * 2)]
 
 
 class MediaOptions(ctypes.Structure):
     _fields_ = [("allocator", ctypes.c_void_p), ("ffmpeg", ctypes.c_char_p), ("max_pixels", ctypes.c_uint64), ("max_samples", ctypes.c_uint64),
                 ("max_file_bytes", ctypes.c_uint64), ("max_frames", ctypes.c_int), ("n_frames", ctypes.c_int), ("fps", ctypes.c_double),
-                ("want_sound", ctypes.c_int)]
+                ("want_sound", ctypes.c_int), ("cancel", ctypes.c_void_p), ("seconds", ctypes.c_double), ("limits_reserved", ctypes.c_uint64 * 2),
+                ("reserved", ctypes.c_uint64 * 4)]
 
 
 def sampled(library, total, fps, wanted):
