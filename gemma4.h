@@ -563,8 +563,8 @@ typedef struct {
 } g4_sync_counts;
 /* Make the session's timeline equal to the conversation, as a stateless server receives it, evaluating from the first
  * token that differs. What the model wrote keeps its tokens when the text is the same. Each start of a model turn is
- * marked, so that going back there is cheap. A call that fails leaves the timeline as it was; one that is cancelled leaves
- * a prefix of the conversation, g4_session_n long, and counts say what was done. */
+ * marked, so that going back there is cheap. A call that fails leaves the timeline as it was; one that is cancelled
+ * leaves a prefix of the conversation, g4_session_n long, and counts say what was done. */
 G4_API g4_status g4_session_sync_chat(g4_session *s, g4_chat *c, g4_sync_counts *counts, g4_error *err);
 
 /* An answer, taken apart as its tokens come: thoughts, text and tool calls, without their markers. `part` gets each
@@ -587,9 +587,9 @@ G4_API void g4_response_close(g4_response *r);
 /* ---- Constrained output --------------------------------------------------------------------------
  *
  * A grammar says what text may be; while sampling it becomes a mask over the vocabulary. It keeps what it computed and
- * belongs to one thread at a time (G4_ERR_ARGUMENT when two meet in it); it may serve any number of answers. A mask that
- * failed or was cut short is forgotten, and the grammar serves the next answer as if nothing had happened. Making one
- * keeps to the limits of the engine, masks keep to those of the call that generates. */
+ * belongs to one thread at a time (G4_ERR_ARGUMENT when two meet in it); it may serve any number of answers. A mask
+ * that failed or was cut short is forgotten, and the grammar serves the next answer as if nothing had happened. Making
+ * one keeps to the limits of the engine, masks keep to those of the call that generates. */
 typedef struct g4_grammar g4_grammar;
 /* From a JSON Schema. What cannot be expressed is an error that names the keyword and its place. Objects have their
  * properties in the order of the schema; without additionalProperties no others. */
@@ -624,12 +624,12 @@ typedef struct {
 } g4_guide_options;
 
 /* A guide masks the tokens of one answer to a chat; its constraint goes into g4_generate_options (NULL when nothing is
- * asked for). One answer may take several calls of g4_session_generate; a call that fails leaves the guide where it was,
- * one that is cancelled behind the tokens that are in the timeline. Its grammars must outlive it. */
+ * asked for). One answer may take several calls of g4_session_generate; a call that fails leaves the guide where it
+ * was, one that is cancelled behind the tokens that are in the timeline. Its grammars must outlive it. */
 typedef struct g4_guide g4_guide;
 G4_API g4_status g4_guide_open(g4_guide **out, const g4_chat *c, const g4_guide_options *opt, g4_error *err);
-/* The same without a chat, for raw text and base models: the reply is exactly a text of the grammar, ended by a stop id,
- * or with G4_STOP_CONSTRAINT where the model has none. */
+/* The same without a chat, for raw text and base models: the reply is exactly a text of the grammar, ended by a stop
+ * id, or with G4_STOP_CONSTRAINT where the model has none. */
 G4_API g4_status g4_guide_open_text(g4_guide **out, const g4_engine *e, g4_grammar *grammar, g4_error *err);
 G4_API const g4_constraint *g4_guide_constraint(g4_guide *g);
 G4_API void g4_guide_close(g4_guide *g);
@@ -644,10 +644,11 @@ typedef struct {
     uint64_t reserved[8];
 } g4_respond_options;
 /* The model's answer to a chat. The session must hold it, as g4_session_sync_chat leaves it, and perhaps a part of the
- * answer behind it, which is not told again; else G4_ERR_ARGUMENT. *out is finished and the caller's to close; result may
- * be NULL. A call that fails leaves the session as it was. One that is cancelled, or out of time, is G4_ERR_CANCELED and
- * gives what there is: *out is the finished answer up to there (NULL when it had not begun), result->n_tokens of its
- * tokens are in the timeline, of which the last may be missing that were told already, and generating can go on. */
+ * answer behind it, which is not told again; else G4_ERR_ARGUMENT. *out is finished and the caller's to close; result
+ * may be NULL. A call that fails leaves the session as it was. One that is cancelled, or out of time, is
+ * G4_ERR_CANCELED and gives what there is: *out is the finished answer up to there (NULL when it had not begun).
+ * result->n_tokens of its tokens are in the timeline; the last of those that were told may be missing there. The session
+ * can go on. */
 G4_API g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_options *opt, g4_response **out,
                                     g4_result *result, g4_error *err);
 

@@ -227,7 +227,8 @@ static g4_status g4_text_tokens(const g4_session *s, const char *text, size_t le
     const g4_engine *e = s->e;
     g4_tokens plain = { NULL, 0, 0 };
     if (!text) return g4_fail(err, G4_ERR_ARGUMENT, "text is NULL");
-    g4_status status = g4_tokenizer_encode(&e->tokenizer, e->a, text, len ? len : strlen(text), 0, &plain, s->gate->halt, err);
+    g4_status status =
+        g4_tokenizer_encode(&e->tokenizer, e->a, text, len ? len : strlen(text), 0, &plain, s->gate->halt, err);
     const size_t bos = s->n == 0, n = plain.n + bos;
     if (!status && n > (size_t)(s->n_ctx - s->n))
         status = g4_fail(err, G4_ERR_CONTEXT, "%zu tokens after %d do not fit in the context of %d", n, s->n, s->n_ctx);
