@@ -236,7 +236,8 @@ typedef struct {
 } g4_rule;
 typedef enum { G4_NET_FINE, G4_NET_NO_MEMORY, G4_NET_TOO_LARGE, G4_NET_HALTED } g4_net_failure;
 
-/* Zero it to start, with `a` and the asker's halt set. After a failure building goes on for nothing, and the end says what it was. */
+/* Zero it to start, with `a` and the asker's halt set. After a failure building goes on for nothing, and the end says
+ * what it was. */
 typedef struct {
     const g4_allocator *a;
     g4_node *nodes;

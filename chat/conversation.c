@@ -664,7 +664,8 @@ g4_status g4_chat_prompt(g4_chat *c, g4_prompt *out, g4_error *err)
 /* ---- The session that follows a conversation ----------------------------------------------------- */
 
 /* Make the timeline the chat's tokens, of which the first `common` are there: up to the first header that is new, then
- * from header to header, with a mark at each, which are places to come back to. Cancelled, it keeps what was reached. */
+ * from header to header, with a mark at each, which are places to come back to. Cancelled, it keeps what was reached.
+ */
 static g4_status g4_chat_follow(g4_session *s, const g4_prompt_tokens *p, int common, int *reused, g4_error *err)
 {
     int next = 0;
