@@ -223,7 +223,10 @@ static void g4_build_message(g4_builder *b, g4_json *list)
     const g4_message *m = &b->messages[b->message];
     const char *role = m->role == G4_ROLE_OTHER ? m->role_name : (unsigned)m->role < 5 ? roles[m->role] : NULL;
     b->part = -1;
-    if (role == NULL) g4_build_fail(b, "no such role");
+    if (role == NULL) {
+        g4_build_fail(b, "no such role");
+        return;
+    }
     if (!g4_build_check_parts(b, m)) return;
     g4_message_node v = { .node = g4_build(b, list, NULL, G4_JSON_OBJECT), .thought = { .a = b->m->a } };
     g4_build_text(b, v.node, "role", role, strlen(role));
