@@ -80,7 +80,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     g4_tokenizer t;
     if (g4_tokenizer_bind(&t, blob, g4_fuzz_size, g4_fuzz_n_vocab, NULL) == G4_OK) {
         g4_tokens ids = { 0 };
-        g4_fuzz_check(g4_tokenizer_encode(&t, NULL, (const char *)data + p, size - p, specials, &ids, NULL, NULL) == G4_OK);
+        g4_fuzz_check(g4_tokenizer_encode(&t, NULL, (const char *)data + p, size - p, specials, &ids, NULL, NULL) ==
+                      G4_OK);
         if (!damage) g4_fuzz_round_trip(&t, &ids, data + p, size - p);
         for (size_t i = 0; i < ids.n; i++) {
             char piece[256];
