@@ -8,8 +8,8 @@
  *   5  Experts
  *
  * MODEL.md shows the layer first; C needs its parts first. Everything is float32 between the products. What is done for
- * every row has one form, a function of the task and the row's number, and runs on all threads; where two such functions
- * share a row's data they are one, so that the row stays in cache. A row's values do not depend on the rows beside it.
+ * every row has one form, a function of the task and the row's number, and runs on all threads; where two share a row's
+ * data they are one function, so that the row stays in cache. A row's values do not depend on the rows beside it.
  * examples/simple.c is the same decoder for one token at a time, without threads and vectors. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED

@@ -71,7 +71,7 @@ static const char *g4_part_text(const g4_part *p) { return p->text == NULL ? "" 
 static int g4_build_check_parts(g4_builder *b, const g4_message *m)
 {
     if (m->n_parts < 0 || (m->n_parts > 0 && m->parts == NULL)) g4_build_fail(b, "parts are missing");
-    for (int i = 0; i < m->n_parts && b->st == G4_OK; i++)
+    for (int i = 0; m->parts != NULL && i < m->n_parts && b->st == G4_OK; i++)
         if (m->parts[i].text == NULL && m->parts[i].text_len > 0)
             g4_build_fail(b, "text is NULL and text_len is not 0");
     return b->st == G4_OK;

@@ -418,8 +418,8 @@ static int g4_png_filter_best(const uint8_t *row, const uint8_t *above, size_t n
     enum { N_FILTERS = 5 };
     uint64_t smallest = UINT64_MAX;
     uint8_t best = 0;
-    for (uint8_t pass = 0; pass <= N_FILTERS; pass++) { /* each of them, then the best */
-        const uint8_t filter = pass < N_FILTERS ? pass : best;
+    for (int pass = 0; pass <= N_FILTERS; pass++) { /* each of them, then the best */
+        const uint8_t filter = pass < N_FILTERS ? (uint8_t)pass : best;
         uint64_t sum = 0;
         for (size_t from = 0, count; from < n; from += count) {
             count = g4_piece(n - from);

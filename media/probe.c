@@ -30,7 +30,7 @@ static g4_status g4_probe_wav(const g4_media_limits *m, const uint8_t *data, siz
                               g4_media_info *out, int *foreign, int *more, g4_error *err)
 {
     g4_wav_format f = { 0 };
-    size_t pos;
+    size_t pos = 0;
     const g4_status s = g4_wav_chunks(data, size, &f, &pos, m->halt, err);
     *foreign = f.foreign;
     if (s) return s;
@@ -143,7 +143,7 @@ static g4_status g4_probe_end(g4_media_info *out, const g4_media_limits *m, g4_s
 
 g4_status g4_media_probe(g4_media_info *out, const char *path, const g4_media_options *opt, g4_error *err)
 {
-    g4_media_limits m;
+    g4_media_limits m = { 0 };
     g4_halt halt;
     g4_status s = g4_probe_begin(out, &m, &halt, opt, err);
     if (s) return s;
@@ -155,7 +155,7 @@ g4_status g4_media_probe(g4_media_info *out, const char *path, const g4_media_op
 g4_status g4_media_probe_data(g4_media_info *out, const void *data, size_t size, const g4_media_options *opt,
                               g4_error *err)
 {
-    g4_media_limits m;
+    g4_media_limits m = { 0 };
     g4_halt halt;
     g4_status s = g4_probe_begin(out, &m, &halt, opt, err);
     if (s) return s;

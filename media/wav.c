@@ -179,7 +179,8 @@ g4_status g4_wav_chunks(const uint8_t *data, size_t size, g4_wav_format *f, size
         if (n > size - *pos - G4_WAV_CHUNK_HEAD) break;
         const g4_status s = memcmp(name, "fmt ", 4) == 0 ? g4_wav_fmt(f, p, n, err) : G4_OK;
         if (s) return s;
-        if (g4_pace_ends(&pace, G4_WAV_CHUNK_HEAD)) return g4_halt_check(halt, err);
+        const g4_status halted = g4_pace_ends(&pace, G4_WAV_CHUNK_HEAD) ? g4_halt_check(halt, err) : G4_OK;
+        if (halted) return halted;
         *pos += G4_WAV_CHUNK_HEAD + n;
         if (n & 1 && *pos < size) ++*pos; /* chunks are padded to even lengths */
     }

@@ -160,7 +160,8 @@ static g4_status g4_y4m_count(g4_source *src, const g4_y4m *y, int64_t *total, g
 {
     char line[G4_Y4M_LINE];
     for (*total = 0; src->pos < src->size; ++*total) {
-        if (g4_halted(src->halt)) return g4_halt_check(src->halt, err);
+        const g4_status halted = g4_halt_check(src->halt, err);
+        if (halted) return halted;
         if (g4_source_line(src, line, sizeof line) || strncmp(line, "FRAME", 5) != 0)
             return g4_fail(err, G4_ERR_FORMAT, "y4m: byte %" PRIu64 ": expected FRAME and a newline for frame %" PRId64,
                            src->pos, *total);
@@ -207,7 +208,7 @@ static g4_status g4_y4m_open(const g4_media_limits *m, g4_source *src, g4_y4m *y
 
 g4_status g4_y4m_size(const g4_media_limits *m, g4_source *src, g4_media_info *out, int *foreign, g4_error *err)
 {
-    g4_y4m y;
+    g4_y4m y = { 0 };
     g4_status s = g4_y4m_open(m, src, &y, foreign, err);
     if (!s) s = g4_y4m_count(src, &y, &out->n_frames, err);
     if (s) return s;
@@ -220,7 +221,7 @@ g4_status g4_y4m_size(const g4_media_limits *m, g4_source *src, g4_media_info *o
 
 g4_status g4_y4m_decode(const g4_media_limits *m, g4_source *src, g4_video *out, int *foreign, g4_error *err)
 {
-    g4_y4m y;
+    g4_y4m y = { 0 };
     g4_status s = g4_y4m_open(m, src, &y, foreign, err);
     if (s) return s;
     const uint64_t start = src->pos;
