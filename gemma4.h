@@ -24,8 +24,8 @@
  *          results do not depend on n_threads, on chunking or on reuse: equal bits.
  * CALLBACKS  may call every function on other objects, and of the session whose call they serve
  *          g4_session_cancel, _n, _n_ctx, _tokens and _n_evaluated. They may not close what is in use.
- * FORK     An engine's threads do not survive fork(): in the child its calls fail with G4_ERR_ARGUMENT, and so do those
- *          of its sessions; only closing works.
+ * FORK     An engine's threads do not survive fork(): in the child all calls that compute with it or its sessions fail
+ *          with G4_ERR_ARGUMENT; closing works.
  */
 #if (defined(GEMMA4_IMPLEMENTATION) || defined(GEMMA4_IMPLEMENTED)) && !defined(_GNU_SOURCE)
 #define _GNU_SOURCE 1 /* mmap, madvise, clock_gettime, sched_getaffinity under -std=c11; must precede libc headers */
@@ -370,7 +370,8 @@ typedef struct {
     uint64_t reserved[3];
 } g4_session_options;
 
-typedef struct {        /* bytes; what a session of that size needs at most */
+typedef struct {        /* bytes; what a session of that size needs at most, but for what snapshots keep and what
+                           g4_session_sync and _rewind replace */
     uint64_t weights;   /* read for each token */
     uint64_t lookup;    /* per-layer table and untied embedding, read by row from disk */
     uint64_t kv;        /* keys and values at n_ctx */
@@ -405,13 +406,15 @@ G4_API g4_status g4_session_eval_text(g4_session *s, const char *text, size_t le
 typedef int (*g4_logits_row_fn)(void *user, int index, const float *logits);
 G4_API g4_status g4_session_eval_all(g4_session *s, const g4_prompt *prompt, g4_logits_row_fn row, void *user,
                                      g4_error *err);
-/* n_vocab softcapped logits of the last token, until the next call; NULL when the timeline is empty. */
+/* n_vocab softcapped logits of the last token, until the next call; NULL when the timeline is empty, and when the call
+ * was cancelled or failed, as it may where they must be computed first. */
 G4_API const float *g4_session_logits(g4_session *s);
 
 /* Make the timeline equal to the prompt, keeping the longest common prefix it can (ids and media keys are compared);
  * *reused, if not NULL, gets the number of leading positions that were not evaluated again. What is replaced is held
- * until the new is complete, so a call that fails leaves the timeline as it was; one that is cancelled leaves a prefix
- * of the prompt, g4_session_n long. */
+ * until the new is complete (so memory may hold twice its pages for a while): a call that fails leaves the timeline as
+ * it was. One that is cancelled leaves a prefix of the prompt, g4_session_n long, or, where it had not begun to
+ * evaluate, what was there. */
 G4_API g4_status g4_session_sync(g4_session *s, const g4_prompt *prompt, int *reused, g4_error *err);
 /* Go back to the first n tokens (inside a picture or sound: to its start). What must be evaluated again, is; n may be
  * 0. A call that fails or is cancelled leaves the timeline as it was. */
@@ -651,8 +654,9 @@ typedef struct {
 } g4_sync_counts;
 /* Make the session's timeline equal to the conversation, as a stateless server receives it, evaluating from the first
  * token that differs. What the model wrote keeps its tokens when the text is the same. Each start of a model turn is
- * marked, so that going back there is cheap. A call that fails leaves the timeline as it was; one that is cancelled
- * leaves a prefix of the conversation, g4_session_n long, and counts say what was done. */
+ * marked, so that going back there is cheap. A call that fails leaves the timeline as it was. One that is cancelled
+ * leaves a prefix of the conversation, g4_session_n long, and counts say what was done; where they are all 0 it had not
+ * begun to evaluate, and what was there is there. */
 G4_API g4_status g4_session_sync_chat(g4_session *s, g4_chat *c, g4_sync_counts *counts, g4_error *err);
 
 /* An answer, taken apart as its tokens come: thoughts, text and tool calls, without their markers. `part` gets each
@@ -732,7 +736,7 @@ typedef struct {
     uint64_t reserved[8];
 } g4_respond_options;
 /* The model's answer to a chat. The session must hold it, as g4_session_sync_chat leaves it, and perhaps a part of the
- * answer behind it, which is not told again; else G4_ERR_ARGUMENT. *out is finished and the caller's to close; result
+ * answer behind it, which *out holds too and `part` is not told again; else G4_ERR_ARGUMENT. *out is finished and the caller's to close; result
  * may be NULL. A call that fails leaves the session as it was. One that is cancelled, or out of time, is
  * G4_ERR_CANCELED and gives what there is: *out is the finished answer up to there (NULL when it had not begun).
  * result->n_tokens of its tokens are in the timeline; the last of those that were told may be missing there. The

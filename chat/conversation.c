@@ -744,7 +744,7 @@ g4_status g4_session_sync_chat(g4_session *s, g4_chat *c, g4_sync_counts *counts
     return g4_call_end(&call, st);
 }
 
-g4_status g4_chat_check_followed(const g4_chat *c, const g4_session *s, g4_halt *halt, g4_error *err)
+g4_status g4_chat_check_followed(const g4_chat *c, const g4_session *s, int *n, g4_halt *halt, g4_error *err)
 {
     g4_prompt_tokens made = { 0 };
     int same = s->n > 0;
@@ -756,6 +756,7 @@ g4_status g4_chat_check_followed(const g4_chat *c, const g4_session *s, g4_halt 
     if (st == G4_OK && !same)
         st = g4_fail(err, G4_ERR_ARGUMENT,
                      "the session does not hold this conversation: call g4_session_sync_chat before it is answered");
+    *n = (int)made.ids.n;
     g4_prompt_tokens_free(&made);
     return st;
 }

@@ -448,15 +448,28 @@ static g4_status g4_respond_generate(g4_session *s, g4_guide *guide, g4_responde
     return g4_timeline_generate(s, &generate, result, err);
 }
 
+/* Part of the answer is there already, from a call that was cancelled: the reader and the guide learn of it. */
+static g4_status g4_respond_resume(g4_response *r, g4_guide *guide, const g4_token *tokens, int n, g4_error *err)
+{
+    for (int i = 0; i < n; i++) {
+        if (g4_response_push(r, tokens[i])) return g4_fail(err, G4_ERR_MEMORY, "no memory for the answer");
+        g4_guide_accept(guide, tokens[i]);
+        if (guide->why.code != G4_OK) return g4_fail(err, guide->why.code, "%s", guide->why.message);
+    }
+    return G4_OK;
+}
+
 /* Generate and take apart. A cancelled answer is finished too: it ends where it was. */
 static g4_status g4_respond_make(g4_session *s, const g4_chat *c, const g4_respond_options *opt, g4_responder *r,
                                  g4_result *result, g4_error *err)
 {
     g4_guide *guide = NULL;
-    g4_status st = g4_chat_check_followed(c, s, s->gate->halt, err);
-    if (st == G4_OK)
-        st = g4_response_open(&r->response, g4_chat_engine(c), g4_chat_in_thought(c), opt->part, opt->user, err);
+    int n = 0;
+    g4_status st = g4_chat_check_followed(c, s, &n, s->gate->halt, err);
+    if (st == G4_OK) st = g4_response_open(&r->response, g4_chat_engine(c), g4_chat_in_thought(c), NULL, NULL, err);
     if (st == G4_OK) st = g4_guide_make(&guide, c, &opt->guide, s->gate->halt, err);
+    if (st == G4_OK) st = g4_respond_resume(r->response, guide, s->tokens + n, s->n - n, err);
+    if (st == G4_OK) g4_response_listen(r->response, opt->part, opt->user);
     if (st == G4_OK) st = g4_respond_generate(s, guide, r, result, err);
     if (st == G4_OK) st = g4_response_finish(r->response, err);
     if (st == G4_ERR_CANCELED && r->response != NULL && g4_response_finish(r->response, NULL) != G4_OK)
@@ -499,6 +512,7 @@ g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_o
     g4_responder r = { .generate = opt->generate != NULL ? opt->generate : &plain };
     g4_status st = g4_call_begin(&call, s, &r.generate->limits, err);
     if (st == G4_OK) st = g4_respond_run(s, c, opt, &r, result, err);
+    if (st == G4_ERR_CANCELED) result->stop = G4_STOP_CANCELED;
     *out = r.response;
     return g4_call_end(&call, st);
 }

@@ -571,6 +571,12 @@ int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size
     return r->stop;
 }
 
+void g4_response_listen(g4_response *r, g4_part_fn part, void *user)
+{
+    r->fn = part;
+    r->user = user;
+}
+
 int g4_response_push(g4_response *r, g4_token token)
 {
     char piece[256];

@@ -61,9 +61,17 @@ int interrupted(void) { return signal_seen == 0 ? 0 : 128 + (int)signal_seen; }
 
 void forget_interrupt(void)
 {
-    if (signal_seen != SIGINT) return;
-    signal_seen = 0;
-    g4_cancel_clear(&signal_flag);
+    sigset_t ours, old; /* a signal between the two lines would lose its flag */
+    sigemptyset(&ours);
+    sigaddset(&ours, SIGINT);
+    sigaddset(&ours, SIGTERM);
+    sigaddset(&ours, SIGHUP);
+    sigprocmask(SIG_BLOCK, &ours, &old);
+    if (signal_seen == SIGINT) {
+        signal_seen = 0;
+        g4_cancel_clear(&signal_flag);
+    }
+    sigprocmask(SIG_SETMASK, &old, NULL);
 }
 
 g4_limits until_interrupted(void) { return (g4_limits) { .cancel = &signal_flag }; }

@@ -68,15 +68,16 @@ int g4_halted(g4_halt *h)
 {
     if (!h) return 0;
     if (atomic_load_explicit(&h->ended, memory_order_relaxed)) return 1;
-    const int ends = g4_is_asked(h) || (h->deadline > 0 && g4_seconds() >= h->deadline);
-    if (ends) atomic_store(&h->ended, 1);
-    return ends;
+    const int ends = g4_is_asked(h) ? 1 : h->deadline > 0 && g4_seconds() >= h->deadline ? 2 : 0;
+    int not_yet = 0;
+    if (ends) atomic_compare_exchange_strong(&h->ended, &not_yet, ends);
+    return ends != 0;
 }
 
 g4_status g4_halt_check(g4_halt *h, g4_error *err)
 {
     if (!g4_halted(h)) return G4_OK;
-    if (g4_is_asked(h)) return g4_fail(err, G4_ERR_CANCELED, "cancelled");
+    if (atomic_load(&h->ended) == 1) return g4_fail(err, G4_ERR_CANCELED, "cancelled");
     return g4_fail(err, G4_ERR_CANCELED, "not done within the %g seconds allowed", h->seconds);
 }
 

@@ -266,13 +266,18 @@ int g4_kv_snapshot_take(const g4_kv *kv, g4_kv_snapshot *out)
     return 1;
 }
 
+void g4_kv_snapshot_protect(const g4_kv *kv, const g4_kv_snapshot *snapshot, int from)
+{
+    int taken = 0;
+    for (int i = 0; i < kv->n_caches; i++)
+        for (int p = 0; p < snapshot->count[i]; p++, taken++)
+            if (snapshot->first[i] + p >= from / G4_PAGE) atomic_store(&snapshot->pages[taken]->forked, 1);
+}
+
 int g4_kv_snapshot_take_all(const g4_kv *kv, int from, g4_kv_snapshot *out)
 {
     if (!g4_snapshot_open(kv, out, 1)) return 0;
-    for (int i = 0; i < kv->n_caches; i++) {
-        const g4_cache *c = &kv->caches[i];
-        for (int p = g4_max_int(from / G4_PAGE, c->first); p < c->end; p++) atomic_store(&c->pages[p]->forked, 1);
-    }
+    g4_kv_snapshot_protect(kv, out, from);
     return 1;
 }
 

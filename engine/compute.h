@@ -136,6 +136,8 @@ g4_kv_tile g4_kv_read(const g4_kv *kv, int cache, int page, int head);
 int g4_kv_snapshot_take(const g4_kv *kv, g4_kv_snapshot *out); /* 0 when memory is out */
 /* The pages of all layers. What is written at position `from` or behind it goes to copies from now on. */
 int g4_kv_snapshot_take_all(const g4_kv *kv, int from, g4_kv_snapshot *out);
+/* What is written at position `from` or behind it leaves the snapshot's pages alone from now on. */
+void g4_kv_snapshot_protect(const g4_kv *kv, const g4_kv_snapshot *snapshot, int from);
 /* Put the snapshot's pages in place of the present ones and drop everything from position pos on. */
 void g4_kv_snapshot_restore(g4_kv *kv, const g4_kv_snapshot *snapshot, int pos);
 void g4_kv_snapshot_drop(const g4_kv *kv, g4_kv_snapshot *snapshot);

@@ -55,12 +55,18 @@ void g4_soft_close(g4_engine *e, g4_soft *soft)
 /* ---- Pictures and frames ------------------------------------------------------------------------- */
 
 /* A picture is its pixels, its size, what it stands for and its budget. */
-static void g4_picture_key(uint64_t key[2], const g4_image *image, uint32_t token, int budget)
+static g4_status g4_picture_key(uint64_t key[2], const g4_image *image, uint32_t token, int budget, g4_halt *halt,
+                                g4_error *err)
 {
     const size_t row = 3 * (size_t)image->width, stride = image->stride ? image->stride : row;
     key[0] = (uint64_t)(uint32_t)image->width << 32 | (uint32_t)image->height;
     key[1] = (uint64_t)token << 32 | (uint32_t)budget;
-    for (size_t y = 0; y < (size_t)image->height; y++) g4_soft_hash(key, image->pixels + y * stride, row);
+    for (size_t y = 0; y < (size_t)image->height; y++) {
+        const g4_status status = g4_halt_check(halt, err);
+        if (status) return status;
+        g4_soft_hash(key, image->pixels + y * stride, row);
+    }
+    return G4_OK;
 }
 
 static g4_status g4_picture_run(g4_soft **out, g4_engine *e, const g4_patches *patches, g4_soft *soft, g4_halt *halt,
@@ -91,8 +97,8 @@ g4_status g4_encode_picture(g4_soft **out, g4_engine *e, const g4_image *image, 
                        : is_frame             ? G4_FRAME_TOKENS
                                               : (int)c->v_default_tokens;
     uint64_t key[2];
-    g4_picture_key(key, image, token, budget);
-    status = g4_encode_find(out, e, key, halt, err);
+    status = g4_picture_key(key, image, token, budget, halt, err);
+    if (!status) status = g4_encode_find(out, e, key, halt, err);
     if (status || *out) return status;
 
     const g4_allocator *a = g4_engine_allocator(e);

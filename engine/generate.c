@@ -176,7 +176,6 @@ static g4_status g4_reply_run(g4_reply *r, g4_result *result, g4_error *err)
     g4_status status = r->s->ready == G4_READY_NOTHING ? g4_timeline_need_raw(r->s, err) : G4_OK;
     while (!status && !stopped) status = g4_reply_step(r, result, &stopped, err);
     if (!status) status = g4_chooser_evaluate(&r->next, 0, err);
-    if (status == G4_ERR_CANCELED) result->stop = G4_STOP_CANCELED;
     result->n_tokens -= r->next.waiting; /* those that could not be evaluated are not in the timeline */
     g4_reply_flush(r, (status && status != G4_ERR_CANCELED) || result->stop == G4_STOP_STRING);
     return status;
@@ -234,6 +233,7 @@ g4_status g4_timeline_generate(g4_session *s, const g4_generate_options *opt, g4
         return status;
     }
     g4_checkpoint_drop(&old, s);
+    if (status) result.stop = G4_STOP_CANCELED;
     if (out) *out = result;
     return status;
 }
@@ -244,5 +244,6 @@ g4_status g4_session_generate(g4_session *s, const g4_generate_options *opt, g4_
     if (out) *out = (g4_result) { .stop_token = -1 };
     g4_status status = g4_call_begin(&call, s, opt ? &opt->limits : NULL, err);
     if (!status) status = g4_timeline_generate(s, opt, out, err);
+    if (status == G4_ERR_CANCELED && out) out->stop = G4_STOP_CANCELED; /* also before it began */
     return g4_call_end(&call, status);
 }

@@ -83,7 +83,9 @@ uint64_t g4_session_bytes(const g4_engine *e, const g4_session_options *opt)
 
 void g4_session_close(g4_session *s)
 {
-    if (!s || atomic_load(&s->gate->busy)) return; /* not while a call is in, which would go on in freed memory */
+    if (!s) return;
+    /* Not while a call is in, which would go on in freed memory; in a child made by fork() it cannot go on. */
+    if (atomic_load(&s->gate->busy) && g4_pool_is_ours(s->e->compute.pool)) return;
     g4_engine *e = s->e;
     g4_timeline_clear(s);
     g4_kv_close(&s->kv);
@@ -186,7 +188,8 @@ g4_status g4_call_begin(g4_call *call, const g4_session *s, const g4_limits *mor
 g4_status g4_call_end(g4_call *call, g4_status status)
 {
     if (!call->gate) return status;
-    if (status == G4_ERR_CANCELED) g4_cancel_clear(&call->gate->canceled);
+    if (status == G4_ERR_CANCELED || (status && atomic_load(&call->halt.ended)))
+        g4_cancel_clear(&call->gate->canceled); /* it stopped this call, whatever else that is called */
     call->gate->halt = NULL;
     atomic_store(&call->gate->busy, 0);
     return status;

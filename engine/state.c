@@ -57,23 +57,25 @@ static void g4_state_get(g4_state_io *io, void *data, size_t n)
 }
 
 /* Tells models apart: configuration, tokenizer and table by their checksum, and the first bytes of every tensor. */
-static uint64_t g4_engine_fingerprint(g4_engine *e)
+static g4_status g4_engine_fingerprint(g4_engine *e, uint64_t *out, g4_halt *halt, g4_error *err)
 {
-    g4_engine_lock(e);
+    g4_status status = g4_engine_enter(e, halt, err);
+    if (status) return status;
     if (e->fingerprint == 0) {
         g4_file_header h;
         memcpy(&h, e->file.data, sizeof h);
         uint64_t sum = h.checksum;
-        for (int i = 0; i < e->file.n_tensors; i++) {
+        for (int i = 0; !status && i < e->file.n_tensors; i++) {
             const g4_tensor_entry *t = &e->file.table[i];
             const size_t n = t->size < G4_FINGERPRINT_BYTES ? (size_t)t->size : G4_FINGERPRINT_BYTES;
             sum = g4_checksum_step(sum, g4_checksum(e->file.data + t->offset, n));
+            status = g4_halt_check(halt, err);
         }
-        e->fingerprint = sum | 1;
+        if (!status) e->fingerprint = sum | 1;
     }
-    const uint64_t fingerprint = e->fingerprint;
+    *out = e->fingerprint;
     g4_engine_unlock(e);
-    return fingerprint;
+    return status;
 }
 
 /* ---- Saving --------------------------------------------------------------------------------------------- */
@@ -114,9 +116,11 @@ g4_status g4_session_save(const g4_session *s, g4_write_fn write, void *user, g4
     g4_call call;
     if (!write) return g4_fail(err, G4_ERR_ARGUMENT, "write is NULL");
     g4_status status = g4_call_begin(&call, s, NULL, err);
+    uint64_t fingerprint = 0;
+    if (!status) status = g4_engine_fingerprint(s->e, &fingerprint, &call.halt, err);
     if (!status) {
         g4_state_io io = { .write = write, .user = user, .err = err, .halt = &call.halt };
-        g4_state_write(&io, s, g4_engine_fingerprint(s->e));
+        g4_state_write(&io, s, fingerprint);
         status = io.status;
     }
     return g4_call_end(&call, status);
@@ -131,14 +135,17 @@ uint64_t g4_session_saved_bytes(const g4_session *s)
 
 /* ---- Loading -------------------------------------------------------------------------------------------- */
 
-static g4_status g4_state_check_header(const g4_state_header *h, g4_engine *e, g4_error *err)
+static g4_status g4_state_check_header(const g4_state_header *h, g4_engine *e, g4_halt *halt, g4_error *err)
 {
+    uint64_t fingerprint;
     if (memcmp(h->magic, G4_STATE_MAGIC, sizeof h->magic) != 0 || h->endian != G4_FILE_ENDIAN)
         return g4_fail(err, G4_ERR_FORMAT, "not a saved session");
     if (h->version != G4_STATE_VERSION)
         return g4_fail(err, G4_ERR_VERSION, "saved session of version %u, this library reads version %u", h->version,
                        G4_STATE_VERSION);
-    if (h->fingerprint != g4_engine_fingerprint(e) || h->n_caches != (uint32_t)e->model.n_owners)
+    const g4_status status = g4_engine_fingerprint(e, &fingerprint, halt, err);
+    if (status) return status;
+    if (h->fingerprint != fingerprint || h->n_caches != (uint32_t)e->model.n_owners)
         return g4_fail(err, G4_ERR_MISMATCH, "this session was saved with another model");
     return G4_OK;
 }
@@ -232,14 +239,17 @@ g4_status g4_session_load(g4_session **out, g4_engine *e, const g4_session_optio
 {
     if (!out || !read) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", out ? "read" : "out");
     *out = NULL;
-    g4_state_io io = { .read = read, .user = user, .err = err };
+    g4_halt halt;
+    g4_halt_open(&halt);
+    if (opt) g4_halt_add(&halt, &opt->limits);
+    g4_state_io io = { .read = read, .user = user, .err = err, .halt = &halt };
     g4_state_header h;
     g4_session *s = NULL;
     g4_status status = g4_engine_check(e, err);
     if (status) return status;
     g4_state_get(&io, &h, sizeof h);
     status = io.status;
-    if (!status) status = g4_state_check_header(&h, e, err);
+    if (!status) status = g4_state_check_header(&h, e, &halt, err);
     if (!status) status = g4_session_open(&s, e, opt, err);
     if (!status) status = g4_state_read(s, &io, &h);
     if (status)

@@ -92,11 +92,14 @@ static int g4_next_block(const g4_session *s, int *i, int *first, int *end)
     return 1;
 }
 
-/* The last position <= pos that does not lie inside the soft tokens of one medium. */
-static int g4_outside_media(const g4_medium *media, int n, int pos)
+/* The last position <= pos that lies neither inside the soft tokens of one medium nor between two that see each other. */
+static int g4_outside_media(const g4_config *c, const g4_medium *media, int n, int pos)
 {
-    for (int i = n - 1; i >= 0; i--)
-        if (media[i].pos < pos && pos < g4_medium_end(&media[i])) pos = media[i].pos;
+    for (int i = n - 1; i >= 0; i--) {
+        const int end = g4_medium_end(&media[i]), joined = i + 1 < n && media[i + 1].pos == end &&
+                                                           g4_two_way(c, &media[i]) && g4_two_way(c, &media[i + 1]);
+        if (media[i].pos < pos && (pos < end || (pos == end && joined))) pos = media[i].pos;
+    }
     return pos;
 }
 
@@ -248,7 +251,7 @@ static g4_status g4_tell_progress(const g4_session *s, int start, int end, g4_er
  * what was there; returns 0 if not. */
 static int g4_keep_progress(g4_session *s, int start)
 {
-    const int n = g4_outside_media(s->media, s->n_media, s->n);
+    const int n = g4_outside_media(&s->e->file.config, s->media, s->n_media, s->n);
     g4_kv_truncate(&s->kv, s->n);
     if (n <= start || (n < s->n && !g4_kv_holds(&s->kv, n))) return 0;
     g4_kv_truncate(&s->kv, n);
@@ -453,6 +456,8 @@ g4_status g4_checkpoint_take(g4_checkpoint *c, const g4_session *s, int first, g
     for (; c->n_snapshots < s->n_snapshots; c->n_snapshots++) {
         c->snapshots[c->n_snapshots] = s->snapshots[c->n_snapshots];
         c->snapshots[c->n_snapshots]->refs++;
+        if (c->snapshots[c->n_snapshots]->pos > first)
+            g4_kv_snapshot_protect(&s->kv, &c->snapshots[c->n_snapshots]->kv, first);
     }
     return G4_OK;
 }
@@ -490,7 +495,7 @@ void g4_checkpoint_restore(g4_checkpoint *c, g4_session *s)
  * windows still hold what its last token saw, else the nearest snapshot before it, else 0. */
 static int g4_go_back(g4_session *s, int n)
 {
-    n = g4_outside_media(s->media, s->n_media, n);
+    n = g4_outside_media(&s->e->file.config, s->media, s->n_media, n);
     if (n >= s->n) return s->n;
     while (g4_last_snapshot(s) > n) g4_drop_snapshot(s, s->n_snapshots - 1);
     const int held = g4_kv_holds(&s->kv, n);
@@ -519,14 +524,27 @@ static int g4_common_prefix(const g4_session *s, const g4_prompt *p)
         n = g4_min_int(n, g4_min_int(a ? a->pos : INT_MAX, b ? b->pos : INT_MAX));
         break;
     }
-    return g4_outside_media(p->media, p->n_media, n);
+    const g4_config *c = &s->e->file.config;
+    for (int outside;; n = outside) { /* of both, whose media may be joined otherwise there */
+        outside = g4_outside_media(c, p->media, p->n_media, g4_outside_media(c, s->media, s->n_media, n));
+        if (outside == n) return n;
+    }
 }
 
 /* Go back to position n and evaluate the rest of a checked prompt, of which the first n tokens stand there. */
-static g4_status g4_continue_from(g4_session *s, int n, const g4_prompt *p, const g4_wish *wish, g4_error *err)
+static g4_status g4_continue_from(g4_session *s, int n, const g4_prompt *p, const g4_wish *wish, int *reused,
+                                  g4_error *err)
 {
     const int from = g4_go_back(s, n);
-    return from < p->n ? g4_append_from(s, p, from, wish, err) : g4_timeline_need_raw(s, err);
+    const uint64_t before = s->n_evaluated;
+    if (from < p->n) {
+        const g4_status status = g4_append_from(s, p, from, wish, err);
+        *reused = g4_min_int(from, s->n);
+        return status;
+    }
+    const g4_status status = g4_timeline_need_raw(s, err);
+    *reused = p->n - (int)(s->n_evaluated - before); /* the last token may have been evaluated once more */
+    return status;
 }
 
 g4_status g4_timeline_sync(g4_session *s, const g4_prompt *prompt, int *reused, g4_error *err)
@@ -535,17 +553,16 @@ g4_status g4_timeline_sync(g4_session *s, const g4_prompt *prompt, int *reused, 
     g4_status status = g4_check_prompt(s, prompt, 0, err);
     if (status) return status;
     const int common = g4_common_prefix(s, prompt), replaces = common < s->n;
-    const uint64_t before = s->n_evaluated;
+    int kept = 0;
     g4_checkpoint old;
     if (replaces) status = g4_checkpoint_take(&old, s, common, err);
     if (status) return status;
-    status = g4_continue_from(s, common, prompt, &g4_wish_keep, err);
+    status = g4_continue_from(s, common, prompt, &g4_wish_keep, &kept, err);
     if (replaces && status && status != G4_ERR_CANCELED)
         g4_checkpoint_restore(&old, s);
     else if (replaces)
         g4_checkpoint_drop(&old, s);
-    if (reused && (!status || status == G4_ERR_CANCELED))
-        *reused = g4_max_int(0, g4_min_int(prompt->n, s->n) - (int)(s->n_evaluated - before));
+    if (reused && (!status || status == G4_ERR_CANCELED)) *reused = kept;
     return status;
 }
 
@@ -553,7 +570,7 @@ g4_status g4_timeline_rewind(g4_session *s, int n, g4_error *err)
 {
     if (n < 0 || n > s->n)
         return g4_fail(err, G4_ERR_ARGUMENT, "cannot go back to %d: the timeline has %d tokens", n, s->n);
-    n = g4_outside_media(s->media, s->n_media, n);
+    n = g4_outside_media(&s->e->file.config, s->media, s->n_media, n);
     if (n == s->n) return g4_timeline_need_raw(s, err);
     g4_checkpoint old;
     g4_status status = g4_checkpoint_take(&old, s, n, err);
@@ -562,7 +579,8 @@ g4_status g4_timeline_rewind(g4_session *s, int n, g4_error *err)
     int n_media = 0;
     while (n_media < old.n_media && old.media[n_media].pos < n) n_media++;
     const g4_prompt p = { .tokens = s->tokens, .n = n, .media = old.media, .n_media = n_media };
-    status = g4_continue_from(s, n, &p, &g4_wish_last, err);
+    int reused;
+    status = g4_continue_from(s, n, &p, &g4_wish_last, &reused, err);
     if (status)
         g4_checkpoint_restore(&old, s);
     else

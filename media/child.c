@@ -104,12 +104,13 @@ static int g4_child_signals(posix_spawnattr_t *attributes)
     sigemptyset(&usual);
     sigaddset(&usual, SIGPIPE);
     sigaddset(&usual, SIGCHLD);
-    short flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF;
+    short flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP; /* Ctrl-C is for the host */
 #ifdef POSIX_SPAWN_CLOEXEC_DEFAULT
     flags |= POSIX_SPAWN_CLOEXEC_DEFAULT;
 #endif
     int rc = posix_spawnattr_setsigmask(attributes, &none);
     if (!rc) rc = posix_spawnattr_setsigdefault(attributes, &usual);
+    if (!rc) rc = posix_spawnattr_setpgroup(attributes, 0);
     return rc ? rc : posix_spawnattr_setflags(attributes, flags);
 }
 
@@ -242,7 +243,7 @@ static void g4_child_kill(g4_child *p)
     g4_close_end(&p->pipes[G4_CHILD_MESSAGES][0]);
     if (!p->is_watched) kill(p->pid, SIGKILL);
     for (int killed = 0; p->pipes[G4_CHILD_REPORT][0] >= 0;) {
-        if (!killed && g4_child_report(p, &program, &status) == 1) killed = kill(program, SIGKILL) == 0;
+        if (!killed && g4_child_report(p, &program, &status) == 1 && program > 1) killed = kill(program, SIGKILL) == 0;
         g4_child_read(p, G4_CHILD_REPORT, NULL, NULL);
     }
 }

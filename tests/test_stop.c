@@ -72,7 +72,7 @@ static g4_status g4_sync_long(g4_session *s, g4_error *err)
 {
     return g4_session_sync(s, &(g4_prompt) { .tokens = g4_other, .n = N_PROMPT }, NULL, err);
 }
-static g4_status g4_rewind_long(g4_session *s, g4_error *err) { return g4_session_rewind(s, N_OLD - 20, err); }
+static g4_status g4_rewind_long(g4_session *s, g4_error *err) { return g4_session_rewind(s, N_OLD - 140, err); }
 static g4_status g4_generate_long(g4_session *s, g4_error *err)
 {
     return g4_session_generate(
@@ -99,11 +99,11 @@ static void g4_test_stopped(g4_engine *e, const char *name, g4_long_call call, i
 {
     int stopped = 0;
     double whole = 0;
-    for (int trial = 0; trial < 9; trial++) {
+    for (int trial = 0; trial < 9 || (stopped == 0 && trial < 90); trial++) {
         g4_session *s = g4_open_session(e, (g4_limits) { 0 });
         g4_error err = { G4_OK, "" };
         pthread_t thread;
-        g4_stopper stopper = { s, whole * trial / 9 };
+        g4_stopper stopper = { s, whole * (trial % 9) / 9 };
         g4_session_eval(s, g4_text, N_OLD, NULL);
         const double start = g4_now();
         const int threaded = trial > 0 && pthread_create(&thread, NULL, g4_stop_later, &stopper) == 0;
