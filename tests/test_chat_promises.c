@@ -770,8 +770,9 @@ static void g4_test_partial(void)
                   err.message);
         counter = (g4_counter) { .s = w.s, .cancel_at = at };
         const g4_status st = g4_session_respond(w.s, w.c, &opt, &w.r, &result, &err);
-        G4_EXPECT(st == G4_ERR_CANCELED && w.r != NULL && strcmp(err.message, "cancelled") == 0, "%d: %s %s", at,
-                  g4_status_name(st), err.message);
+        G4_EXPECT(st == G4_ERR_CANCELED && w.r != NULL && strcmp(err.message, "cancelled") == 0 &&
+                      result.stop == G4_STOP_CANCELED,
+                  "%d: %s %s", at, g4_status_name(st), err.message);
         g4_answer_text(w.r, &part);
         G4_EXPECT(part.len <= whole.len && (part.len == 0 || memcmp(part.data, whole.data, part.len) == 0),
                   "%d: the answer so far is no prefix", at);
@@ -790,12 +791,27 @@ static void g4_test_partial(void)
         G4_EXPECT(memcmp(g4_session_logits(fresh), g4_session_logits(w.s), (size_t)n_vocab * sizeof(float)) == 0,
                   "%d: other logits", at);
         g4_session_close(fresh);
+        /* the same call continues it: the reader and the guide know what is there */
+        const int n_there = result.n_tokens;
+        counter = (g4_counter) { .s = w.s };
+        gen.max_tokens = 40 - n_there;
+        G4_EXPECT(g4_session_respond(w.s, w.c, &opt, &w.r, &result, &err) == G4_OK &&
+                      n_there + result.n_tokens == n_whole,
+                  "%d: continued to %d tokens: %s", at, n_there + result.n_tokens, err.message);
+        g4_buf all = { 0 };
+        g4_answer_text(w.r, &all);
+        G4_EXPECT(all.len == whole.len && memcmp(all.data, whole.data, all.len) == 0, "%d: continued otherwise", at);
+        g4_buf_free(&all);
+        g4_response_close(w.r);
+        w.r = NULL;
+        gen.max_tokens = 40;
     }
     /* out of time before it begins: nothing is given out but what there is */
     G4_EXPECT(g4_session_sync_chat(w.s, w.c, NULL, &err) == G4_OK, "%s", err.message);
     gen.limits.seconds = 1e-9;
     G4_EXPECT(g4_session_respond(w.s, w.c, &opt, &w.r, &result, &err) == G4_ERR_CANCELED && result.n_tokens == 0 &&
-                  strstr(err.message, "seconds") != NULL && g4_session_n(w.s) == n_prompt,
+                  result.stop == G4_STOP_CANCELED && strstr(err.message, "seconds") != NULL &&
+                  g4_session_n(w.s) == n_prompt,
               "%s", err.message);
     g4_buf_free(&whole);
     g4_world_close(&w);
