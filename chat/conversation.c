@@ -40,6 +40,7 @@ struct g4_chat {
     int n_media;
     g4_prompt_tokens prompt; /* what g4_chat_prompt gave out */
     int n_calls;             /* in progress: what they use must stay */
+    int is_encoding;         /* one of them fills the soft tokens of its media */
 };
 
 /* ---- Opening and closing ------------------------------------------------------------------------- */
@@ -417,6 +418,8 @@ static g4_status g4_chat_encode_video(g4_chat *c, g4_chat_item *item, g4_halt *h
     if (v->n_frames < 0 || (v->n_frames > 0 && (v->frames == NULL || v->seconds == NULL)))
         return g4_fail(err, G4_ERR_ARGUMENT, "messages[%d]: a video of %d frames%s", item->message, v->n_frames,
                        v->n_frames < 0 ? "" : " that are NULL");
+    if (v->n_frames == 0 && v->sound == NULL)
+        return g4_fail(err, G4_ERR_ARGUMENT, "messages[%d]: the video is empty", item->message);
     for (int i = 0; i < item->video->n_frames; i++) {
         g4_soft **soft = g4_chat_item_grow(c, item);
         if (soft == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for the frames of a video");
@@ -451,7 +454,11 @@ static g4_status g4_chat_encode_media(g4_chat *c, g4_halt *halt, g4_error *err)
 {
     g4_status st = G4_OK;
     if (c->e == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "a chat without an engine has no tokens");
+    if (c->is_encoding)
+        return g4_fail(err, G4_ERR_ARGUMENT, "this chat's media are being encoded by the call whose callback this is");
+    c->is_encoding = 1;
     for (int i = 0; i < c->n_media && st == G4_OK; i++) st = g4_chat_encode(c, &c->media[i], halt, err);
+    c->is_encoding = 0;
     return st;
 }
 
