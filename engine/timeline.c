@@ -92,7 +92,7 @@ static int g4_next_block(const g4_session *s, int *i, int *first, int *end)
     return 1;
 }
 
-/* The last position <= pos that lies neither inside the soft tokens of one medium nor between two that see each other. */
+/* The last position <= pos that is neither inside the soft tokens of one medium nor between two that see each other. */
 static int g4_outside_media(const g4_config *c, const g4_medium *media, int n, int pos)
 {
     for (int i = n - 1; i >= 0; i--) {
