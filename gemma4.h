@@ -738,9 +738,9 @@ typedef struct {
 /* The model's answer to a chat. The session must hold it, as g4_session_sync_chat leaves it, and perhaps a part of the
  * answer behind it, which *out holds too and `part` is not told again; else G4_ERR_ARGUMENT. *out is finished and the
  * caller's to close; result may be NULL. A call that fails leaves the session as it was. One that is cancelled, or out
- * of time, is G4_ERR_CANCELED and gives what there is: *out is the finished answer up to there (NULL when it had not begun).
- * result->n_tokens of its tokens are in the timeline; the last of those that were told may be missing there. The
- * session can go on. */
+ * of time, is G4_ERR_CANCELED and gives what there is: *out is the finished answer up to there (NULL when it had not
+ * begun). result->n_tokens of its tokens are in the timeline; the last of those that were told may be missing there.
+ * The session can go on. */
 G4_API g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_options *opt, g4_response **out,
                                     g4_result *result, g4_error *err);
 

@@ -426,8 +426,8 @@ static void g4_test_shared_page(const char *path)
 }
 
 /* Two marks in one page, which the windows have left since: a sync that parts between them and fails gives the second
- * back as it was. Each failure has a session of its own, for what happens to pages makes later calls copy them. Returns 0
- * when the sync succeeded. */
+ * back as it was. Each failure has a session of its own, for what happens to pages makes later calls copy them. Returns
+ * 0 when the sync succeeded. */
 static int g4_fail_between_marks(g4_world *w, g4_memory *memory, long left, const float *want)
 {
     g4_session *s = NULL;
