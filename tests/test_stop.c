@@ -4,6 +4,7 @@
 #define _GNU_SOURCE 1 /* setitimer, nanosleep under -std=c11 */
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
@@ -183,12 +184,12 @@ static void g4_test_deadline(g4_engine *e)
 typedef struct {
     g4_engine *e;
     g4_status status;
-    volatile int begun;
+    atomic_int begun;
 } g4_busy;
 
 static int g4_note_begun(void *user, uint64_t done, uint64_t total)
 {
-    ((g4_busy *)user)->begun = 1;
+    atomic_store(&((g4_busy *)user)->begun, 1);
     return done > total;
 }
 
@@ -212,7 +213,7 @@ static void g4_test_waiting(g4_engine *e)
     g4_session *s = g4_open_session(e, (g4_limits) { .seconds = 1e-4 });
     pthread_t thread;
     if (pthread_create(&thread, NULL, g4_eval_forever, &busy)) return;
-    while (!busy.begun) g4_sleep(1e-4);
+    while (!atomic_load(&busy.begun)) g4_sleep(1e-4);
     for (int i = 0; i < 5; i++)
         G4_EXPECT(g4_session_eval(s, g4_text, 200, NULL) == G4_ERR_CANCELED && g4_session_n(s) == 0, "a waiter");
     pthread_join(thread, NULL);

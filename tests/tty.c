@@ -18,11 +18,12 @@ static int g4_fd;
 static char g4_seen[1 << 20]; /* all the terminal has shown since the last key */
 static size_t g4_n_seen;
 
-/* Read until text and `more` bytes behind it have appeared; 0 after ten seconds without anything. */
+#define G4_PATIENCE 1200 /* tenths of a second: sanitizers and busy machines are slow */
+/* Read until text and `more` bytes behind it have appeared; 0 after that time without anything. */
 static int g4_wait_beyond(const char *text, size_t more)
 {
     struct pollfd in = { g4_fd, POLLIN, 0 };
-    for (int quiet = 0; quiet < 100;) {
+    for (int quiet = 0; quiet < G4_PATIENCE;) {
         g4_seen[g4_n_seen] = '\0';
         const char *at = strstr(g4_seen, text);
         if (at != NULL && strlen(at) >= strlen(text) + more) return 1;
