@@ -72,7 +72,8 @@ quality: all $(B)/quality ## scores and KL divergence of the bundled model by we
 # tests/test_*.c are C tests linked with the library, tests/use_* small programs that use it in each promised way,
 # tests/test_*.sh run the program. Each ends with "N passed, N failed".
 
-TESTS := $(patsubst tests/%.c,$(B)/%,$(wildcard tests/test_*.c))
+# WITHOUT names tests that are left out: test-scalar sets it.
+TESTS := $(filter-out $(WITHOUT:%=$(B)/test_%),$(patsubst tests/%.c,$(B)/%,$(wildcard tests/test_*.c)))
 USES  := $(patsubst tests/%,$(B)/%,$(basename $(wildcard tests/use_*.c tests/use_*.cc)))
 SCRIPTS := $(wildcard tests/test_*.sh)
 
@@ -167,8 +168,11 @@ sanitize: ## the tests under the address and undefined-behaviour sanitizers
 tsan: ## engines and sessions on threads, and calls stopped from others, under the thread sanitizer
 	@$(MAKE) --no-print-directory B=build/tsan PROGRAM=build/tsan/gemma4 CFLAGS='$(TSAN)' build/tsan/test_threads build/tsan/test_stop
 	@sh tests/run.sh build/tsan/test_threads build/tsan/test_stop
+# What does not depend on kernels and takes long stays out.
+NO_KERNELS := chat_promises media_promises media_stop
 test-scalar: ## the C tests with -DG4_SCALAR_ONLY: no vector kernels in the build
-	@$(MAKE) --no-print-directory B=build/scalar PROGRAM=build/scalar/gemma4 CFLAGS='-O3 -g -DG4_SCALAR_ONLY' test-c
+	@$(MAKE) --no-print-directory B=build/scalar PROGRAM=build/scalar/gemma4 CFLAGS='-O3 -g -DG4_SCALAR_ONLY' \
+	    WITHOUT='$(NO_KERNELS)' test-c
 # Those that an emulator finishes within minutes; test_towers alone outlasts the limit of CI.
 EMULATED := answer boxes chat grammar json kernels respond text tokenizer
 test-aarch64: ## these C tests built for aarch64, under qemu-aarch64
