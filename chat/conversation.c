@@ -172,19 +172,11 @@ static g4_status g4_chat_build(g4_chat *c, const g4_message *messages, int n, co
     return st;
 }
 
-/* The halt of a call without a session: that of the engine's limits; without an engine it has none. */
-static g4_halt *g4_chat_halt(const g4_engine *e, g4_halt *halt)
-{
-    if (e == NULL) return NULL;
-    g4_engine_halt(e, halt);
-    return halt;
-}
-
 g4_status g4_chat_open(g4_chat **out, g4_engine *e, const g4_message *messages, int n, const g4_chat_options *opt,
                        g4_error *err)
 {
     static const g4_chat_options defaults = { 0 };
-    g4_halt own, *halt = g4_chat_halt(e, &own);
+    g4_halt own, *halt = g4_engine_halt(e, &own);
     if (opt == NULL) opt = &defaults;
     if (out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     *out = NULL;
@@ -227,7 +219,7 @@ static g4_status g4_chat_read(g4_chat **out, g4_engine *e, const g4_allocator *a
                               const g4_chat_options *opt, g4_error *err)
 {
     static const g4_chat_options defaults = { 0 };
-    g4_halt own, *halt = g4_chat_halt(e, &own);
+    g4_halt own, *halt = g4_engine_halt(e, &own);
     if (opt == NULL) opt = &defaults;
     g4_chat *c;
     g4_json *doc;
@@ -650,7 +642,7 @@ static g4_prompt g4_prompt_of(const g4_prompt_tokens *p, int n)
 
 g4_status g4_chat_prompt(g4_chat *c, g4_prompt *out, g4_error *err)
 {
-    g4_halt own, *halt = g4_chat_halt(c != NULL ? c->e : NULL, &own);
+    g4_halt own, *halt = g4_engine_halt(c != NULL ? c->e : NULL, &own);
     g4_prompt_tokens made = { 0 };
     if (c == NULL || out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", c == NULL ? "chat" : "out");
     memset(out, 0, sizeof *out);
@@ -674,39 +666,23 @@ g4_status g4_chat_prompt(g4_chat *c, g4_prompt *out, g4_error *err)
  * from header to header, with a mark at each, which are places to come back to. Cancelled, it keeps what it reached. */
 static g4_status g4_chat_follow(g4_session *s, const g4_prompt_tokens *p, int common, int *reused, g4_error *err)
 {
-    int next = 0;
+    int next = 0, later;
     while (next < p->n_headers && p->headers[next] <= common) next++;
     for (int is_first = 1;; is_first = 0) {
         const int to = next < p->n_headers ? p->headers[next] : (int)p->ids.n;
         const g4_prompt part = g4_prompt_of(p, to);
-        g4_status st = g4_timeline_sync(s, &part, is_first ? reused : NULL, err);
+        g4_status st = g4_timeline_follow(s, &part, is_first ? reused : &later, err);
         if (st == G4_OK && next < p->n_headers) st = g4_timeline_mark(s, err);
         if (st != G4_OK || next++ >= p->n_headers) return st;
     }
 }
 
-/* Is medium i of the prompt that of the timeline? */
-static int g4_medium_is_followed(const g4_prompt_tokens *p, const g4_session *s, int i)
-{
-    const g4_medium *own = i < s->n_media ? &s->media[i] : NULL, *wanted = &p->placed[i];
-    return own != NULL && own->pos == wanted->pos &&
-           memcmp(own->soft->key, wanted->soft->key, sizeof own->soft->key) == 0;
-}
-
-/* So many leading positions of the timeline stay as they are. */
-static int g4_chat_common(const g4_session *s, const g4_prompt_tokens *p)
-{
-    const int n = g4_min_int((int)p->ids.n, s->n);
-    int common = 0, i = 0;
-    while (common < n && s->tokens[common] == p->ids.ids[common]) common++;
-    while (i < p->n_placed && g4_medium_is_followed(p, s, i)) i++;
-    return i < p->n_placed ? g4_min_int(common, p->placed[i].pos) : common;
-}
-
 /* The same with what the timeline was kept until it is done. */
 static g4_status g4_chat_sync(g4_session *s, const g4_prompt_tokens *p, g4_sync_counts *counts, g4_error *err)
 {
-    const int n = (int)p->ids.n, common = g4_chat_common(s, p);
+    const int n = (int)p->ids.n;
+    const g4_prompt whole = g4_prompt_of(p, n);
+    const int common = g4_timeline_common(s, &whole);
     const uint64_t before = s->n_evaluated;
     g4_checkpoint old;
     if (n > s->n_ctx)
@@ -714,10 +690,7 @@ static g4_status g4_chat_sync(g4_session *s, const g4_prompt_tokens *p, g4_sync_
     g4_status st = g4_checkpoint_take(&old, s, common, err);
     if (st != G4_OK) return st;
     st = g4_chat_follow(s, p, common, &counts->reused, err);
-    if (st != G4_OK && st != G4_ERR_CANCELED)
-        g4_checkpoint_restore(&old, s);
-    else
-        g4_checkpoint_drop(&old, s);
+    g4_checkpoint_end(&old, s, st);
     counts->prompt = n;
     counts->evaluated = (int)(s->n_evaluated - before);
     return st;
@@ -759,11 +732,12 @@ g4_status g4_chat_check_followed(const g4_chat *c, const g4_session *s, int *n, 
     if (st != G4_OK) return st;
     for (int i = 0; i < c->n_media; i++) same = same && c->media[i].n_soft > 0;
     if (same) st = g4_chat_tokenise(&made, c, s->tokens, s->n, &same, halt, err);
-    for (int i = 0; i < made.n_placed && st == G4_OK; i++) same = same && g4_medium_is_followed(&made, s, i);
+    const g4_prompt whole = g4_prompt_of(&made, (int)made.ids.n);
+    if (st == G4_OK && same) same = g4_timeline_common(s, &whole) == whole.n;
     if (st == G4_OK && !same)
         st = g4_fail(err, G4_ERR_ARGUMENT,
                      "the session does not hold this conversation: call g4_session_sync_chat before it is answered");
-    *n = (int)made.ids.n;
+    *n = whole.n;
     g4_prompt_tokens_free(&made);
     return st;
 }

@@ -715,8 +715,7 @@ g4_status g4_grammar_check(g4_grammar **out, const g4_engine *e, const char *tex
     const g4_status st = g4_engine_check(e, err);
     if (st != G4_OK) return st;
     if (text == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", what);
-    g4_engine_halt(e, halt);
-    return g4_halt_check(halt, err);
+    return g4_halt_check(g4_engine_halt(e, halt), err);
 }
 
 g4_status g4_grammar_new(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, g4_halt *halt, g4_error *err)

@@ -391,8 +391,7 @@ g4_status g4_guide_open(g4_guide **out, const g4_chat *c, const g4_guide_options
     g4_halt halt;
     if (out == NULL || c == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", out == NULL ? "out" : "chat");
     *out = NULL;
-    if (g4_chat_engine(c) != NULL) g4_engine_halt(g4_chat_engine(c), &halt);
-    return g4_guide_make(out, c, opt != NULL ? opt : &defaults, g4_chat_engine(c) != NULL ? &halt : NULL, err);
+    return g4_guide_make(out, c, opt != NULL ? opt : &defaults, g4_engine_halt(g4_chat_engine(c), &halt), err);
 }
 
 g4_status g4_guide_open_text(g4_guide **out, const g4_engine *e, g4_grammar *grammar, g4_error *err)
@@ -486,11 +485,8 @@ static g4_status g4_respond_run(g4_session *s, const g4_chat *c, const g4_respon
     g4_status st = g4_checkpoint_take(&old, s, s->n, err);
     if (st != G4_OK) return st;
     st = g4_respond_make(s, c, opt, r, result, err);
-    if (st == G4_OK || st == G4_ERR_CANCELED) {
-        g4_checkpoint_drop(&old, s);
-        return st;
-    }
-    g4_checkpoint_restore(&old, s);
+    g4_checkpoint_end(&old, s, st);
+    if (st == G4_OK || st == G4_ERR_CANCELED) return st;
     g4_response_close(r->response);
     r->response = NULL;
     *result = (g4_result) { .stop_token = -1 };

@@ -14,8 +14,6 @@
  * The flag of the public header is a plain int, so that the header serves C++ too; it is touched by these builtins of
  * gcc and clang, which need no lock and so may be called by signal handlers. */
 
-const char *g4_version(void) { return G4_VERSION; }
-
 void g4_cancel_set(g4_cancel *c)
 {
     if (c) __atomic_store_n(&c->is_set, 1, __ATOMIC_RELEASE);
@@ -137,14 +135,13 @@ void *g4_realloc(const g4_allocator *a, void *ptr, size_t count, size_t size)
 void *g4_blocks_add(g4_blocks *b, size_t rows, size_t cols, size_t size)
 {
     size_t n = 0, bytes = 0, total = 0;
-    unsigned char *block = NULL;
-    if (!g4_mul_overflows(rows, cols, &n) && !g4_mul_overflows(n, size, &bytes) &&
-        !g4_add_overflows(bytes, G4_ALIGN, &total))
-        block = b->only_counts ? NULL : g4_alloc(b->a, total, 1);
-    if (b->only_counts) {
+    const int fits = !g4_mul_overflows(rows, cols, &n) && !g4_mul_overflows(n, size, &bytes) &&
+                     !g4_add_overflows(bytes, G4_ALIGN, &total);
+    if (fits && b->only_counts) {
         b->bytes += bytes;
         return NULL;
     }
+    unsigned char *block = fits ? g4_alloc(b->a, total, 1) : NULL;
     if (!block) {
         b->failed = 1;
         return NULL;
@@ -188,6 +185,8 @@ g4_status g4_fail(g4_error *err, g4_status code, const char *fmt, ...)
     va_end(args);
     return code;
 }
+
+const char *g4_version(void) { return G4_VERSION; }
 
 const char *g4_status_name(g4_status code)
 {

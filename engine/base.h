@@ -27,8 +27,8 @@
  *   block       32 inputs that share a scale.
  *   chunk       Positions that are evaluated in one pass; in stored weights, 4 inputs of each row of a group.
  *   run         In q4_0: two chunks, in the low and the high nibbles of 64 bytes.
- * piece       The smallest part of a job; a thread claims some at a time. What a piece computes does not depend on who
- *               runs it. Of a token: its bytes.
+ *   piece       The smallest part of a job; a thread claims some at a time. What a piece computes does not depend on
+ *               who runs it. Of a token: its bytes.
  *   room        Memory that a worker may write while it runs a piece.
  *   share       The rows of a pass that one matrix of a stack multiplies: an expert's, or all.
  *   ready       Of a row of activations: padded and, where matrices read integers, rounded.

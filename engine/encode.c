@@ -27,9 +27,19 @@ static g4_status g4_encode_new(g4_soft **out, const g4_engine *e, uint32_t token
     return *out ? G4_OK : g4_fail(err, G4_ERR_MEMORY, "%d soft tokens: out of memory", n);
 }
 
-/* Leave the engine that a tower worked in: remember and give out what it filled, or let go of it when that failed. */
-static g4_status g4_encode_end(g4_soft **out, g4_engine *e, g4_soft *soft, g4_status status)
+/* Into the engine, where a tower is to fill `soft`, or let go of it. */
+static g4_status g4_encode_enter(const g4_engine *e, g4_soft *soft, g4_halt *halt, g4_error *err)
 {
+    const g4_status status = g4_engine_enter(e, halt, err);
+    if (status) g4_soft_release(soft);
+    return status;
+}
+
+/* And out again: remember and give out what the tower filled, or let go of it when that failed or was cut short. */
+static g4_status g4_encode_leave(g4_soft **out, g4_engine *e, g4_soft *soft, g4_status status, g4_halt *halt,
+                                 g4_error *err)
+{
+    if (!status) status = g4_halt_check(halt, err);
     if (!status && !e->taps.fn) g4_soft_cache_add(&e->softs, soft);
     g4_engine_unlock(e);
     if (status)
@@ -72,14 +82,10 @@ static g4_status g4_picture_key(uint64_t key[2], const g4_image *image, uint32_t
 static g4_status g4_picture_run(g4_soft **out, g4_engine *e, const g4_patches *patches, g4_soft *soft, g4_halt *halt,
                                 g4_error *err)
 {
-    g4_status status = g4_engine_enter(e, halt, err);
-    if (status) {
-        g4_soft_release(soft);
-        return status;
-    }
+    g4_status status = g4_encode_enter(e, soft, halt, err);
+    if (status) return status;
     status = g4_vision_forward(e->vision, patches, soft->rows, g4_taps_given(&e->taps), err);
-    if (!status) status = g4_halt_check(halt, err);
-    return g4_encode_end(out, e, soft, status);
+    return g4_encode_leave(out, e, soft, status, halt, err);
 }
 
 g4_status g4_encode_picture(g4_soft **out, g4_engine *e, const g4_image *image, int is_frame, g4_halt *halt,
@@ -115,15 +121,13 @@ g4_status g4_encode_picture(g4_soft **out, g4_engine *e, const g4_image *image, 
 g4_status g4_image_encode(g4_soft **out, g4_engine *e, const g4_image *image, g4_error *err)
 {
     g4_halt halt;
-    if (e) g4_engine_halt(e, &halt);
-    return g4_encode_picture(out, e, image, 0, &halt, err);
+    return g4_encode_picture(out, e, image, 0, g4_engine_halt(e, &halt), err);
 }
 
 g4_status g4_frame_encode(g4_soft **out, g4_engine *e, const g4_image *frame, g4_error *err)
 {
     g4_halt halt;
-    if (e) g4_engine_halt(e, &halt);
-    return g4_encode_picture(out, e, frame, 1, &halt, err);
+    return g4_encode_picture(out, e, frame, 1, g4_engine_halt(e, &halt), err);
 }
 
 /* ---- Sound --------------------------------------------------------------------------------------- */
@@ -146,14 +150,10 @@ static g4_status g4_sound_check(const g4_engine *e, const g4_audio *block, g4_er
 static g4_status g4_sound_run(g4_soft **out, g4_engine *e, const g4_audio *block, g4_soft *soft, g4_halt *halt,
                               g4_error *err)
 {
-    g4_status status = g4_engine_enter(e, halt, err);
-    if (status) {
-        g4_soft_release(soft);
-        return status;
-    }
+    g4_status status = g4_encode_enter(e, soft, halt, err);
+    if (status) return status;
     status = g4_hearing_forward(e->hearing, block, soft->n, soft->rows, g4_taps_given(&e->taps), err);
-    if (!status) status = g4_halt_check(halt, err);
-    return g4_encode_end(out, e, soft, status);
+    return g4_encode_leave(out, e, soft, status, halt, err);
 }
 
 g4_status g4_encode_sound(g4_soft **out, g4_engine *e, const g4_audio *block, g4_halt *halt, g4_error *err)
@@ -174,6 +174,5 @@ g4_status g4_encode_sound(g4_soft **out, g4_engine *e, const g4_audio *block, g4
 g4_status g4_audio_encode(g4_soft **out, g4_engine *e, const g4_audio *block, g4_error *err)
 {
     g4_halt halt;
-    if (e) g4_engine_halt(e, &halt);
-    return g4_encode_sound(out, e, block, &halt, err);
+    return g4_encode_sound(out, e, block, g4_engine_halt(e, &halt), err);
 }

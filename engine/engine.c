@@ -60,6 +60,12 @@ void g4_engine_unlock(const g4_engine *e)
     pthread_mutex_unlock(&e->lock->guard);
 }
 
+g4_status g4_engine_leave(const g4_engine *e, g4_halt *halt, g4_error *err)
+{
+    g4_engine_unlock(e);
+    return g4_halt_check(halt, err);
+}
+
 g4_status g4_engine_check(const g4_engine *e, g4_error *err)
 {
     if (!e) return g4_fail(err, G4_ERR_ARGUMENT, "engine is NULL");
@@ -67,10 +73,12 @@ g4_status g4_engine_check(const g4_engine *e, g4_error *err)
     return g4_fail(err, G4_ERR_ARGUMENT, "this engine was opened before fork(): its threads are not in this process");
 }
 
-void g4_engine_halt(const g4_engine *e, g4_halt *halt)
+g4_halt *g4_engine_halt(const g4_engine *e, g4_halt *halt)
 {
+    if (!e) return NULL;
     g4_halt_open(halt);
     g4_halt_add(halt, &e->limits);
+    return halt;
 }
 
 const g4_allocator *g4_engine_allocator(const g4_engine *e) { return e->a; }

@@ -222,28 +222,25 @@ g4_status g4_timeline_generate(g4_session *s, const g4_generate_options *opt, g4
     g4_sampling recommended;
     g4_sampling_recommended(s->e, &recommended);
     const g4_sampling *sampling = opt->sampling ? opt->sampling : &recommended;
-    g4_status status = g4_check_generate(s, opt, sampling, err);
     g4_result result;
-    g4_checkpoint old;
-    if (!status) status = g4_checkpoint_take(&old, s, s->n, err);
+    g4_status status = g4_check_generate(s, opt, sampling, err);
     if (status) return status;
     status = g4_reply_make(s, opt, sampling, &result, err);
-    if (status && status != G4_ERR_CANCELED) {
-        g4_checkpoint_restore(&old, s);
-        return status;
-    }
-    g4_checkpoint_drop(&old, s);
-    if (status) result.stop = G4_STOP_CANCELED;
-    if (out) *out = result;
+    if (out && (!status || status == G4_ERR_CANCELED)) *out = result;
     return status;
 }
 
 g4_status g4_session_generate(g4_session *s, const g4_generate_options *opt, g4_result *out, g4_error *err)
 {
     g4_call call;
+    g4_checkpoint old;
     if (out) *out = (g4_result) { .stop_token = -1 };
     g4_status status = g4_call_begin(&call, s, opt ? &opt->limits : NULL, err);
-    if (!status) status = g4_timeline_generate(s, opt, out, err);
+    if (!status) status = g4_checkpoint_take(&old, s, s->n, err);
+    if (!status) {
+        status = g4_timeline_generate(s, opt, out, err);
+        g4_checkpoint_end(&old, s, status);
+    }
     if (status == G4_ERR_CANCELED && out) out->stop = G4_STOP_CANCELED; /* also before it began */
     return g4_call_end(&call, status);
 }

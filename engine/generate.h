@@ -66,7 +66,8 @@ typedef struct {
 
 /* ---- Answers (generate.c) ------------------------------------------------------------------------------- */
 
-/* g4_session_generate within a call that is in the session already. */
+/* g4_session_generate within a call that is in the session already and holds a checkpoint: what fails leaves the
+ * timeline somewhere between. */
 g4_status g4_timeline_generate(g4_session *s, const g4_generate_options *opt, g4_result *out, g4_error *err);
 
 #endif /* GEMMA4_GENERATE_H */

@@ -45,9 +45,12 @@ void g4_engine_lock(const g4_engine *e);
 /* The same for a call that may be halted while it waits (it has no lock then) and while the threads work for it. */
 g4_status g4_engine_enter(const g4_engine *e, g4_halt *halt, g4_error *err);
 void g4_engine_unlock(const g4_engine *e); /* after either */
+/* The same, and G4_ERR_CANCELED when what the threads did was cut short. */
+g4_status g4_engine_leave(const g4_engine *e, g4_halt *halt, g4_error *err);
 /* Is this an engine whose threads are here? Not a NULL, and not one that was open before this process was forked. */
 g4_status g4_engine_check(const g4_engine *e, g4_error *err);
-void g4_engine_halt(const g4_engine *e, g4_halt *halt); /* begins that of a call without a session or options */
+/* Begins the halt of a call without a session or options, and returns it; NULL for no engine. */
+g4_halt *g4_engine_halt(const g4_engine *e, g4_halt *halt);
 const g4_allocator *g4_engine_allocator(const g4_engine *e);
 const g4_tokenizer *g4_engine_tokenizer(const g4_engine *e);
 const g4_config *g4_engine_config(const g4_engine *e);
@@ -172,6 +175,11 @@ g4_status g4_timeline_head_groups(g4_session *s, const int *groups, int n, float
 /* Append a prompt and evaluate it; what fails leaves the timeline as it was, but for `keep`. */
 g4_status g4_timeline_append(g4_session *s, const g4_prompt *p, const g4_wish *wish, g4_error *err);
 g4_status g4_timeline_sync(g4_session *s, const g4_prompt *prompt, int *reused, g4_error *err);
+/* The same for a caller that holds a checkpoint: what fails leaves the timeline somewhere between. */
+g4_status g4_timeline_follow(g4_session *s, const g4_prompt *prompt, int *reused, g4_error *err);
+/* Positions at which timeline and prompt agree: ids, and for soft tokens the same media at the same place; none ends
+ * inside a medium. */
+int g4_timeline_common(const g4_session *s, const g4_prompt *p);
 g4_status g4_timeline_rewind(g4_session *s, int n, g4_error *err);
 g4_status g4_timeline_mark(g4_session *s, g4_error *err);
 void g4_timeline_clear(g4_session *s); /* all of it, its snapshots too */
@@ -188,9 +196,11 @@ typedef struct {
     float *state, *logits, *group_max; /* those that are ready */
     g4_blocks blocks;                  /* all arrays above */
 } g4_checkpoint;
-/* Positions before `first` will stay as they are. One of the two others must follow. */
+/* Positions before `first` will stay as they are. One of the others must follow. */
 g4_status g4_checkpoint_take(g4_checkpoint *c, const g4_session *s, int first, g4_error *err);
 void g4_checkpoint_restore(g4_checkpoint *c, g4_session *s);
 void g4_checkpoint_drop(g4_checkpoint *c, const g4_session *s);
+/* After a call that ended so: what was done or cancelled stays, what failed is put back. */
+void g4_checkpoint_end(g4_checkpoint *c, g4_session *s, g4_status status);
 
 #endif /* GEMMA4_SESSION_H */

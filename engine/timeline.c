@@ -296,24 +296,20 @@ g4_status g4_timeline_head(g4_session *s, const float *states, int n, float *log
     const g4_config *c = &s->e->file.config;
     const float *each[G4_HEAD_ROWS];
     for (int i = 0; i < n; i++) each[i] = states + (size_t)i * c->hidden;
-    g4_status status = g4_engine_enter(s->e, s->gate->halt, err);
+    const g4_status status = g4_engine_enter(s->e, s->gate->halt, err);
     if (status) return status;
     g4_head(&s->e->model, each, n, logits, stride);
     s->n_head_rows += (uint64_t)n * c->n_vocab;
-    status = g4_halt_check(s->gate->halt, err);
-    g4_engine_unlock(s->e);
-    return status;
+    return g4_engine_leave(s->e, s->gate->halt, err);
 }
 
 g4_status g4_timeline_head_groups(g4_session *s, const int *groups, int n, float *logits, g4_error *err)
 {
-    g4_status status = g4_engine_enter(s->e, s->gate->halt, err);
+    const g4_status status = g4_engine_enter(s->e, s->gate->halt, err);
     if (status) return status;
     g4_head_groups(&s->e->model, s->state, groups, n, logits);
     s->n_head_rows += 16 * (uint64_t)n;
-    status = g4_halt_check(s->gate->halt, err);
-    g4_engine_unlock(s->e);
-    return status;
+    return g4_engine_leave(s->e, s->gate->halt, err);
 }
 
 /* Raw logits behind the final state that is ready. */
@@ -323,8 +319,7 @@ static g4_status g4_head_of_state(g4_session *s, g4_error *err)
     if (status) return status;
     g4_head_raw(&s->e->model, s->state, s->logits, s->group_max);
     s->n_head_rows += s->e->file.config.n_vocab;
-    status = g4_halt_check(s->gate->halt, err);
-    g4_engine_unlock(s->e);
+    status = g4_engine_leave(s->e, s->gate->halt, err);
     if (!status) s->ready = G4_READY_RAW;
     return status;
 }
@@ -350,8 +345,7 @@ g4_status g4_timeline_need_logits(g4_session *s, g4_error *err)
     if (status) return status;
     s->ready = G4_READY_NOTHING; /* halted, some are capped and some are not */
     g4_head_softcap(&s->e->model, s->logits);
-    status = g4_halt_check(s->gate->halt, err);
-    g4_engine_unlock(s->e);
+    status = g4_engine_leave(s->e, s->gate->halt, err);
     if (!status) s->ready = G4_READY_LOGITS;
     return status;
 }
@@ -489,6 +483,14 @@ void g4_checkpoint_restore(g4_checkpoint *c, g4_session *s)
     g4_checkpoint_drop(c, s);
 }
 
+void g4_checkpoint_end(g4_checkpoint *c, g4_session *s, g4_status status)
+{
+    if (status && status != G4_ERR_CANCELED)
+        g4_checkpoint_restore(c, s);
+    else
+        g4_checkpoint_drop(c, s);
+}
+
 /* ---- Going back, prefix reuse --------------------------------------------------------------------------------- */
 
 /* Cut the timeline to at most n positions without evaluating anything. Returns the position reached: n itself when the
@@ -510,9 +512,7 @@ static int g4_go_back(g4_session *s, int n)
     return s->n;
 }
 
-/* Positions at which timeline and prompt agree: ids, and for soft tokens the same media at the same place; none ends
- * inside a medium. */
-static int g4_common_prefix(const g4_session *s, const g4_prompt *p)
+int g4_timeline_common(const g4_session *s, const g4_prompt *p)
 {
     int n = 0;
     while (n < s->n && n < p->n && s->tokens[n] == p->tokens[n]) n++;
@@ -547,21 +547,27 @@ static g4_status g4_continue_from(g4_session *s, int n, const g4_prompt *p, cons
     return status;
 }
 
+g4_status g4_timeline_follow(g4_session *s, const g4_prompt *prompt, int *reused, g4_error *err)
+{
+    *reused = 0;
+    g4_status status = g4_check_prompt(s, prompt, 0, err);
+    if (!status) status = g4_continue_from(s, g4_timeline_common(s, prompt), prompt, &g4_wish_keep, reused, err);
+    if (status && status != G4_ERR_CANCELED) *reused = 0;
+    return status;
+}
+
 g4_status g4_timeline_sync(g4_session *s, const g4_prompt *prompt, int *reused, g4_error *err)
 {
+    int kept = 0;
+    g4_checkpoint old;
     if (reused) *reused = 0;
     g4_status status = g4_check_prompt(s, prompt, 0, err);
     if (status) return status;
-    const int common = g4_common_prefix(s, prompt), replaces = common < s->n;
-    int kept = 0;
-    g4_checkpoint old;
+    const int common = g4_timeline_common(s, prompt), replaces = common < s->n;
     if (replaces) status = g4_checkpoint_take(&old, s, common, err);
     if (status) return status;
     status = g4_continue_from(s, common, prompt, &g4_wish_keep, &kept, err);
-    if (replaces && status && status != G4_ERR_CANCELED)
-        g4_checkpoint_restore(&old, s);
-    else if (replaces)
-        g4_checkpoint_drop(&old, s);
+    if (replaces) g4_checkpoint_end(&old, s, status);
     if (reused && (!status || status == G4_ERR_CANCELED)) *reused = kept;
     return status;
 }
