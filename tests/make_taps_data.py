@@ -79,17 +79,22 @@ class Taps:
         modeling.eager_attention_forward = tapped
 
 
+def tap_block(taps, layer, at, attention):
+    """What a layer of the decoder and one of the vision tower have in common."""
+    attention[layer.self_attn] = at
+    taps.result(layer.input_layernorm, at + "attn_norm")
+    taps.result(layer.self_attn, at + "attn_out")
+    taps.result(layer.post_attention_layernorm, at + "attn_post_norm")
+    taps.result(layer.pre_feedforward_layernorm, at + "mlp_norm")
+    taps.argument(layer.mlp.down_proj, at + "mlp_hidden")
+
+
 def tap_decoder(taps, model, attention):
     """model: the one with embed_tokens, layers and norm."""
     taps.argument(model.layers[0], "embed")
     for i, layer in enumerate(model.layers):
         at = f"l.{i}."
-        attention[layer.self_attn] = at
-        taps.result(layer.input_layernorm, at + "attn_norm")
-        taps.result(layer.self_attn, at + "attn_out")
-        taps.result(layer.post_attention_layernorm, at + "attn_post_norm")
-        taps.result(layer.pre_feedforward_layernorm, at + "mlp_norm")
-        taps.argument(layer.mlp.down_proj, at + "mlp_hidden")
+        tap_block(taps, layer, at, attention)
         if getattr(layer, "enable_moe_block", False):
             taps.result(layer.mlp, at + "dense_out")
             taps.argument(layer.router.proj, at + "router_norm")
@@ -119,12 +124,7 @@ def tap_vision(taps, tower, embedder, attention):
     taps.result(tower.patch_embedder, "vision.embed")
     for i, layer in enumerate(tower.encoder.layers):
         at = f"vision.l.{i}."
-        attention[layer.self_attn] = at
-        taps.result(layer.input_layernorm, at + "attn_norm")
-        taps.result(layer.self_attn, at + "attn_out")
-        taps.result(layer.post_attention_layernorm, at + "attn_post_norm")
-        taps.result(layer.pre_feedforward_layernorm, at + "mlp_norm")
-        taps.argument(layer.mlp.down_proj, at + "mlp_hidden")
+        tap_block(taps, layer, at, attention)
         taps.result(layer.mlp, at + "mlp_out")
         taps.result(layer.post_feedforward_layernorm, at + "mlp_post_norm")
         taps.result(layer, at + "layer_out")

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "failing.h"
 #include "chat/chat.h"
 
@@ -31,30 +32,6 @@
 
 /* ---- Helpers ---------------------------------------------------------------------------------- */
 
-typedef struct {
-    uint8_t *data;
-    size_t n, cap;
-} g4_bytes;
-
-static void g4_put(g4_bytes *b, const void *data, size_t n)
-{
-    if (b->n + n > b->cap) {
-        b->cap = 2 * (b->n + n) + 256;
-        b->data = realloc(b->data, b->cap);
-        if (!b->data) exit(1);
-    }
-    memcpy(b->data + b->n, data, n);
-    b->n += n;
-}
-static int g4_put_fn(void *user, const void *data, size_t n)
-{
-    g4_put(user, data, n);
-    return 0;
-}
-static void g4_put_int(g4_bytes *b, uint64_t v, int n)
-{
-    for (int i = 0; i < n; i++, v >>= 8) g4_put(b, &(uint8_t) { (uint8_t)v }, 1);
-}
 static int g4_read_all(const char *path, g4_bytes *b)
 {
     char chunk[65536];
@@ -246,7 +223,7 @@ static void g4_test_png_writer(void)
             uint8_t *px = g4_pattern(kind, sizes[i][0], sizes[i][1]);
             g4_image img = { .pixels = px, .width = sizes[i][0], .height = sizes[i][1] }, back;
             g4_bytes out = { 0 };
-            g4_status s = g4_png_write(&img, g4_put_fn, &out, NULL, &err);
+            g4_status s = g4_png_write(&img, g4_put, &out, NULL, &err);
             if (!s) s = g4_image_decode(&back, out.data, out.n, NULL, &err);
             size_t n = (size_t)img.width * (size_t)img.height * 3;
             G4_EXPECT(!s && back.width == img.width && back.height == img.height && !memcmp(back.pixels, px, n),
@@ -304,24 +281,24 @@ static g4_bytes g4_wav(const double *x, size_t n, uint32_t rate, int coding, int
     uint32_t tag = coding >= G4_F32 ? 3 : 1, wide = (uint32_t)bytes[coding], frame = wide * (uint32_t)channels;
     uint64_t data = (uint64_t)n * frame;
     g4_put(&b, "RIFF", 4);
-    g4_put_int(&b, 4 + 8 + (extensible ? 40u : 16u) + 12 + 8 + data, 4);
+    g4_put_le(&b, 4 + 8 + (extensible ? 40u : 16u) + 12 + 8 + data, 4);
     g4_put(&b, "WAVEfmt ", 8);
-    g4_put_int(&b, extensible ? 40 : 16, 4);
-    g4_put_int(&b, extensible ? 0xfffe : tag, 2);
-    g4_put_int(&b, (uint64_t)channels, 2);
-    g4_put_int(&b, rate, 4);
-    g4_put_int(&b, (uint64_t)rate * frame, 4);
-    g4_put_int(&b, frame, 2);
-    g4_put_int(&b, 8 * wide, 2);
+    g4_put_le(&b, extensible ? 40 : 16, 4);
+    g4_put_le(&b, extensible ? 0xfffe : tag, 2);
+    g4_put_le(&b, (uint64_t)channels, 2);
+    g4_put_le(&b, rate, 4);
+    g4_put_le(&b, (uint64_t)rate * frame, 4);
+    g4_put_le(&b, frame, 2);
+    g4_put_le(&b, 8 * wide, 2);
     if (extensible) {
-        g4_put_int(&b, 22, 2);
-        g4_put_int(&b, 8 * wide, 2);
-        g4_put_int(&b, 0, 4);
-        g4_put_int(&b, tag, 2);
+        g4_put_le(&b, 22, 2);
+        g4_put_le(&b, 8 * wide, 2);
+        g4_put_le(&b, 0, 4);
+        g4_put_le(&b, tag, 2);
         g4_put(&b, guid, 14);
     }
     g4_put(&b, "odd \3\0\0\0abc\0data", 16); /* an odd chunk is padded */
-    g4_put_int(&b, data, 4);
+    g4_put_le(&b, data, 4);
     for (size_t i = 0; i < n; i++) {
         for (int c = 0; c < channels; c++) {
             double v = x[i] * (gain ? gain[c] : 1);
@@ -338,7 +315,7 @@ static g4_bytes g4_wav(const double *x, size_t n, uint32_t rate, int coding, int
                 bits.u = (uint64_t)(int64_t)(rint(v * 127) + 128);
             else
                 bits.u = (uint64_t)(int64_t)rint(v * (double)((INT64_C(1) << (8 * wide - 1)) - 1));
-            g4_put_int(&b, bits.u, (int)wide);
+            g4_put_le(&b, bits.u, (int)wide);
         }
     }
     return b;
@@ -608,7 +585,7 @@ static void g4_test_allocations(void)
         G4_EXPECT(f.live == 0, "patches: %ld blocks left", f.live);
         done = s == G4_OK;
         f = (g4_failing) { 0, at, 0 };
-        s = g4_png_write(&img, g4_put_fn, &out, &opt, NULL);
+        s = g4_png_write(&img, g4_put, &out, &opt, NULL);
         G4_EXPECT(s == (at < f.calls ? G4_ERR_MEMORY : G4_OK) && f.live == 0,
                   "PNG: allocation %ld failed: %s, %ld blocks left", at, g4_status_name(s), f.live);
         done = done && s == G4_OK;
@@ -625,7 +602,7 @@ static void g4_test_limits(void)
     g4_image src = { .pixels = px, .width = 40, .height = 30 };
     g4_bytes png = { 0 };
     g4_media_options opt = { .ffmpeg = "", .max_pixels = 1199 };
-    G4_EXPECT(!g4_png_write(&src, g4_put_fn, &png, NULL, &err), "%s", err.message);
+    G4_EXPECT(!g4_png_write(&src, g4_put, &png, NULL, &err), "%s", err.message);
     G4_EXPECT(g4_image_decode(&img, png.data, png.n, &opt, &err) == G4_ERR_UNSUPPORTED && strstr(err.message, "1199"),
               "%s", err.message);
     opt.max_pixels = 1200;

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bytes.h"
 #include "failing.h"
 
 #define LLVMFuzzerTestOneInput g4_fuzz_probe
@@ -24,28 +25,6 @@
 
 /* ---- Files made here ---------------------------------------------------------------------------- */
 
-typedef struct {
-    uint8_t *data;
-    size_t n, cap;
-} g4_bytes;
-
-static int g4_put(void *user, const void *data, size_t n)
-{
-    g4_bytes *b = user;
-    if (b->n + n > b->cap) {
-        b->cap = 2 * (b->n + n) + 256;
-        b->data = realloc(b->data, b->cap);
-        if (!b->data) exit(1);
-    }
-    memcpy(b->data + b->n, data, n);
-    b->n += n;
-    return 0;
-}
-static void g4_put_le(g4_bytes *b, uint64_t v, int n)
-{
-    for (int i = 0; i < n; i++, v >>= 8) g4_put(b, &(uint8_t) { (uint8_t)v }, 1);
-}
-static void g4_put_text(g4_bytes *b, const char *text) { g4_put(b, text, strlen(text)); }
 static void g4_put_ramp(g4_bytes *b, size_t n)
 {
     for (size_t i = 0; i < n; i++) g4_put(b, &(uint8_t) { (uint8_t)(i * 7 + i / 50) }, 1);
@@ -55,16 +34,7 @@ static void g4_put_ramp(g4_bytes *b, size_t n)
 static g4_bytes g4_wav(uint32_t frames, uint32_t rate, uint32_t before)
 {
     g4_bytes b = { 0 };
-    g4_put_text(&b, "RIFF");
-    g4_put_le(&b, 44 + before + frames * 4, 4);
-    g4_put_text(&b, "WAVEfmt ");
-    g4_put_le(&b, 16, 4);
-    g4_put_le(&b, 1, 2);
-    g4_put_le(&b, 2, 2);
-    g4_put_le(&b, rate, 4);
-    g4_put_le(&b, rate * 4, 4);
-    g4_put_le(&b, 4, 2);
-    g4_put_le(&b, 16, 2);
+    g4_put_wav_head(&b, rate, 16 + before + frames * 4);
     g4_put_text(&b, "LIST");
     g4_put_le(&b, before, 4);
     g4_put_ramp(&b, before);
@@ -74,18 +44,7 @@ static g4_bytes g4_wav(uint32_t frames, uint32_t rate, uint32_t before)
     return b;
 }
 
-static g4_bytes g4_y4m(int w, int h, int frames)
-{
-    char head[80];
-    g4_bytes b = { 0 };
-    snprintf(head, sizeof head, "YUV4MPEG2 W%d H%d F25:1 C444\n", w, h);
-    g4_put_text(&b, head);
-    for (int i = 0; i < frames; i++) {
-        g4_put_text(&b, "FRAME\n");
-        g4_put_ramp(&b, (size_t)w * (size_t)h * 3);
-    }
-    return b;
-}
+static g4_bytes g4_y4m(int w, int h, int frames) { return g4_make_y4m(w, h, frames, g4_put_ramp); }
 
 static int g4_save(const char *path, const void *data, size_t n, mode_t mode)
 {

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bytes.h"
 #include "failing.h"
 
 #define G4_STOP_WORK 0.5 /* seconds of work after which a call must have returned ... */
@@ -33,22 +34,6 @@ static void g4_sleep(double seconds)
 
 /* ---- Large inputs ----------------------------------------------------------------------------- */
 
-typedef struct {
-    uint8_t *data;
-    size_t n, cap;
-} g4_bytes;
-
-static void g4_put(g4_bytes *b, const void *data, size_t n)
-{
-    if (b->n + n > b->cap) {
-        b->cap = 2 * (b->n + n);
-        b->data = realloc(b->data, b->cap);
-        if (!b->data) exit(1);
-    }
-    memcpy(b->data + b->n, data, n);
-    b->n += n;
-}
-static void g4_put_text(g4_bytes *b, const char *text) { g4_put(b, text, strlen(text)); }
 static void g4_put_zeros(g4_bytes *b, size_t n)
 {
     static const uint8_t zeros[65536];
@@ -57,12 +42,6 @@ static void g4_put_zeros(g4_bytes *b, size_t n)
         g4_put(b, zeros, count);
     }
 }
-static int g4_put_fn(void *user, const void *data, size_t n)
-{
-    g4_put(user, data, n);
-    return 0;
-}
-
 /* Noise that packs a little. */
 static void g4_put_noise(g4_bytes *b, size_t n)
 {
@@ -101,42 +80,17 @@ static g4_bytes g4_jpeg(int w, int h, int progressive, uint8_t orientation)
     return b;
 }
 
-static void g4_put_le(g4_bytes *b, uint32_t v, int n)
-{
-    for (int i = 0; i < n; i++, v >>= 8) g4_put(b, &(uint8_t) { (uint8_t)v }, 1);
-}
-
 static g4_bytes g4_wav(uint32_t frames, uint32_t rate)
 {
     g4_bytes b = { 0 };
-    g4_put_text(&b, "RIFF");
-    g4_put_le(&b, 36 + frames * 4, 4);
-    g4_put_text(&b, "WAVEfmt ");
-    g4_put_le(&b, 16, 4);
-    g4_put_le(&b, 1, 2);
-    g4_put_le(&b, 2, 2);
-    g4_put_le(&b, rate, 4);
-    g4_put_le(&b, rate * 4, 4);
-    g4_put_le(&b, 4, 2);
-    g4_put_le(&b, 16, 2);
+    g4_put_wav_head(&b, rate, 8 + frames * 4);
     g4_put_text(&b, "data");
     g4_put_le(&b, frames * 4, 4);
     g4_put_zeros(&b, (size_t)frames * 4);
     return b;
 }
 
-static g4_bytes g4_y4m(int w, int h, int frames)
-{
-    char head[80];
-    g4_bytes b = { 0 };
-    snprintf(head, sizeof head, "YUV4MPEG2 W%d H%d F25:1 C444\n", w, h);
-    g4_put_text(&b, head);
-    for (int i = 0; i < frames; i++) {
-        g4_put_text(&b, "FRAME\n");
-        g4_put_zeros(&b, (size_t)w * (size_t)h * 3);
-    }
-    return b;
-}
+static g4_bytes g4_y4m(int w, int h, int frames) { return g4_make_y4m(w, h, frames, g4_put_zeros); }
 
 /* ---- Calls ------------------------------------------------------------------------------------ */
 
@@ -321,7 +275,7 @@ int main(void)
     const g4_image noise = { .pixels = pixels.data, .width = w, .height = h },
                    line = { .pixels = pixels.data, .width = w * h, .height = 1 },
                    column = { .pixels = pixels.data, .width = 2, .height = w * h / 2 };
-    G4_EXPECT(!g4_png_write(&noise, g4_put_fn, &png, NULL, NULL), "no PNG");
+    G4_EXPECT(!g4_png_write(&noise, g4_put, &png, NULL, NULL), "no PNG");
     g4_put_text(&ppm, "P6 4000 3000 255\n");
     g4_put_zeros(&ppm, (size_t)4000 * 3000 * 3);
     g4_put_text(&plain, "P1 4000 3000\n");

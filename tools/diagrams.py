@@ -232,6 +232,14 @@ def chain(d, x, y, steps, w, gap=16, h=40):
     return y
 
 
+def to_soft_tokens(d, end, projection, what):
+    """From the end of a tower's chain to what stands in the prompt."""
+    d.line((220, end - 20), (250, end - 20))
+    d.box(250, end - 20, 150, 40, projection + "\nto the text's hidden", "weight")
+    d.line((400, end - 20), (430, end - 20))
+    d.box(430, end - 20, 190, 40, "soft tokens\none for " + what, "plain")
+
+
 def vision():
     d = Drawing(860, 500, "Vision tower")
     d.text(20, 30, "Vision tower", 16, "start", bold=True)
@@ -240,10 +248,7 @@ def vision():
     end = chain(d, 20, 70, [("picture, resized\nsides are multiples of 48", "plain"), ("patches of 16 x 16 x 3\n2 (p - 0.5)", "act"), ("v.patch: 768 to hidden", "weight"),
                             ("+ v.pos\na row for x, a row for y", "weight"), ("16 or 27 layers", "plain"), ("mean of 3 x 3 patches\n\u00d7 sqrt(hidden)", "act"),
                             ("26B, 31B: (h - v.std_bias)\n* v.std_scale", "weight"), ("RMSNorm, no weight", "norm")], 200, gap=12)
-    d.line((220, end - 20), (250, end - 20))
-    d.box(250, end - 20, 150, 40, "v.proj\nto the text's hidden", "weight")
-    d.line((400, end - 20), (430, end - 20))
-    d.box(430, end - 20, 190, 40, "soft tokens\none for 48 x 48 pixels", "plain")
+    to_soft_tokens(d, end, "v.proj", "48 x 48 pixels")
     d.line((220, 298), (262, 298), dash=True)
     d.parts.append('<rect x="262" y="66" width="580" height="330" rx="8" class="line" stroke-dasharray="4 3"/>')
     d.text(276, 88, "one layer, for every patch", 12, "start", "soft")
@@ -269,10 +274,7 @@ def audio():
                             ("LayerNorm, ReLU", "norm"), ("conv1: 3 x 3, stride 2\n32 channels", "weight"), ("LayerNorm, ReLU", "norm"),
                             ("a.in: 32 x 32 to 1024\n25 positions a second", "weight"), ("12 layers", "plain"),
                             ("a.out with bias: to 1536", "weight"), ("RMSNorm, no weight", "norm")], 200, gap=12)
-    d.line((220, end - 20), (250, end - 20))
-    d.box(250, end - 20, 150, 40, "a.proj\nto the text's hidden", "weight")
-    d.line((400, end - 20), (430, end - 20))
-    d.box(430, end - 20, 190, 40, "soft tokens\none for 40 ms", "plain")
+    to_soft_tokens(d, end, "a.proj", "40 ms")
     d.line((220, 454), (262, 454), dash=True)
     d.parts.append('<rect x="262" y="66" width="580" height="466" rx="8" class="line" stroke-dasharray="4 3"/>')
     d.text(276, 88, "one layer, for every position", 12, "start", "soft")
