@@ -120,24 +120,28 @@ test-install: ## install into a scratch folder and build users against it throug
 	@sh tests/run.sh tests/install.sh
 
 # Drivers that tests in Python start, and the bundled model's scores.
-$(B)/render_lines $(B)/schema_lines $(B)/chat_model $(B)/answer_lines $(B)/quality: $(B)/%: tests/%.c tests/vocab.h tests/sampler.h tests/tiny.h $(B)/libgemma4.a
+$(B)/render_lines $(B)/schema_lines $(B)/maskbench $(B)/chat_model $(B)/answer_lines $(B)/quality: $(B)/%: tests/%.c $(wildcard tests/*.h) $(B)/libgemma4.a
 	$(CC) $(ALL_CFLAGS) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
 
 # Comparisons with the reference implementations, live and of the golden data. Pinned packages are installed in $(VENV) unless
 # $(PYTHON) has them.
 REFERENCE_CHECK := import torch, transformers, safetensors, gguf, PIL, jinja2, jsonschema, sentencepiece; \
     assert transformers.__version__ == "5.24.0" and torch.__version__.startswith("2.13.0")
-.PHONY: test-reference test-schema-suite test-real
-test-reference: all $(B)/libgemma4.so $(B)/render_lines $(B)/schema_lines ## everything against transformers and other references (Python)
+.PHONY: test-reference test-schema-suite maskbench test-real
+test-reference: all $(B)/libgemma4.so $(B)/render_lines $(B)/schema_lines $(B)/maskbench ## everything against transformers and other references (Python)
 	@py=$$(sh tests/python.sh '$(PYTHON)' '$(VENV)' '$(REFERENCE_CHECK)' -r tests/requirements.txt) && G4_RUNNER='sh -c' sh tests/run.sh \
 	    "$$py tests/test_export.py" "$$py tests/test_media_reference.py" "$$py tests/test_tokenizer_reference.py $(B)/libgemma4.so" \
-	    "$$py tests/test_render_jinja.py $(B)/render_lines" "$$py tests/test_schema_valid.py $(B)/schema_lines tests/data/vocab.g4"
+	    "$$py tests/test_render_jinja.py $(B)/render_lines" "$$py tests/test_schema_valid.py $(B)/schema_lines tests/data/vocab.g4" \
+	    "$$py tests/maskbench.py $(B)/maskbench tests/data/vocab.g4 --sample 50 --check"
 test-schema-suite: $(B)/schema_lines ## constrained output against the official JSON Schema test suite (Python)
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/pip install -q --disable-pip-version-check jsonschema
 	@$(VENV)/bin/pip download -q --disable-pip-version-check --no-deps --no-binary :all: -d $(B)/jsonschema jsonschema
 	@cd $(B)/jsonschema && tar xzf jsonschema-*.tar.gz --strip-components=1
 	$(VENV)/bin/python tests/test_schema_valid.py $(B)/schema_lines tests/data/vocab.g4 --suite $(B)/jsonschema/json/tests/draft2020-12
+# Schemas of the world: MASKBENCH="--sample 20 --rival" for some of them, and llguidance (Python) beside it.
+maskbench: $(B)/maskbench ## constrained output on 7,536 schemas with instances, where ../shared has them (Python)
+	@$(PYTHON) tests/maskbench.py $(B)/maskbench tests/data/vocab.g4 $(MASKBENCH)
 test-real: all models/gemma3-270m.gguf ## Gemma 3 270M, fetched once: its answers against transformers', perplexity by type
 	@py=$$(sh tests/python.sh '$(PYTHON)' '$(VENV)' 'import numpy, gguf' numpy gguf) && G4_RUNNER='sh -c' sh tests/run.sh "$$py tests/real_270m.py"
 
