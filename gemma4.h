@@ -572,7 +572,8 @@ typedef enum {
     G4_PART_AUDIO,
     G4_PART_VIDEO,      /* the member of that name */
     G4_PART_THOUGHT,    /* text; from the model. Kept where the family keeps it, dropped elsewhere */
-    G4_PART_TOOL_CALL,  /* name, id, and text: the arguments as one JSON object; from the model */
+    G4_PART_TOOL_CALL,  /* name, id, and text: the arguments as one JSON object; from the model. An incomplete one is
+                           left out of prompts */
     G4_PART_TOOL_RESULT /* name or id of the call, and text: what the function returned; a JSON object counts as one */
 } g4_part_kind;
 
@@ -587,7 +588,9 @@ typedef struct {
     const g4_video *video;
     const char *raw; /* TOOL_CALL of a reply: what the model wrote between the markers; raw_len bytes */
     size_t raw_len;
-    uint64_t reserved[4];
+    int incomplete; /* of a reply: the answer was cut off inside this part, or the call has no name. Such a call must
+                       not be carried out: its arguments may be anybody's guess */
+    uint64_t reserved[3];
 } g4_part;
 
 typedef struct {
@@ -661,7 +664,8 @@ G4_API g4_status g4_session_sync_chat(g4_session *s, g4_chat *c, g4_sync_counts 
 
 /* An answer, taken apart as its tokens come: thoughts, text and tool calls, without their markers. `part` gets each
  * piece as soon as it is whole characters: index of its part, and a delta whose text is new; a tool call comes in one
- * piece, with name, arguments (text, one JSON object, whatever the model wrote) and raw. Nonzero asks to stop. Within
+ * piece, with name, arguments (text, one JSON object, whatever the model wrote), raw, and whether it is incomplete.
+ * Text or a thought that is cut off ends with a delta of no text that is incomplete. Nonzero asks to stop. Within
  * `part`, pushing to the answer it belongs to takes nothing and returns nonzero, finishing it is G4_ERR_ARGUMENT, and
  * closing it does nothing. */
 typedef struct g4_response g4_response;
@@ -672,7 +676,9 @@ G4_API g4_status g4_response_open(g4_response **out, const g4_engine *e, int in_
 /* Nonzero: the callback asks to stop, or there was no memory. Then nothing was taken: until the same token was pushed
  * again with success, no other is taken and g4_response_finish is G4_ERR_MEMORY. */
 G4_API int g4_response_push(g4_response *r, g4_token token);
-G4_API g4_status g4_response_finish(g4_response *r, g4_error *err);    /* what failed may be tried again */
+/* What failed may be tried again. A call or thought without its end is incomplete: push the stop_token of g4_result
+ * too, where the model ended the answer by itself. Whether text is incomplete only g4_session_respond knows. */
+G4_API g4_status g4_response_finish(g4_response *r, g4_error *err);
 G4_API const g4_part *g4_response_parts(const g4_response *r, int *n); /* of a finished answer, until it is closed */
 G4_API void g4_response_close(g4_response *r);
 

@@ -214,6 +214,8 @@ void g4_response_listen(g4_response *r, g4_part_fn part, void *user);
 g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tokenizer *t, int in_thought,
                           g4_part_fn fn, void *user, g4_error *err);
 int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size_t n);
+/* The answer did not end, it was ended: text that stands last is incomplete too. Before g4_response_finish. */
+void g4_response_cut(g4_response *r);
 
 /* ---- Networks of bytes (network.c) ------------------------------------------------------------- */
 

@@ -458,6 +458,17 @@ static g4_status g4_respond_resume(g4_response *r, g4_guide *guide, const g4_tok
     return G4_OK;
 }
 
+/* Why it ends becomes part of the answer: the marker that ended it, or that something cut it off. A stop string ends
+ * free text where the caller wants it, and cuts what follows a grammar. */
+static g4_status g4_respond_finish(g4_response *r, const g4_result *result, int has_grammar, g4_error *err)
+{
+    if (result->stop == G4_STOP_END)
+        g4_response_feed(r, G4_CONTROL_TURN_END, NULL, 0);
+    else if (result->stop != G4_STOP_STRING || has_grammar)
+        g4_response_cut(r);
+    return g4_response_finish(r, err);
+}
+
 /* Generate and take apart. A cancelled answer is finished too: it ends where it was. */
 static g4_status g4_respond_make(g4_session *s, const g4_chat *c, const g4_respond_options *opt, g4_responder *r,
                                  g4_result *result, g4_error *err)
@@ -470,9 +481,12 @@ static g4_status g4_respond_make(g4_session *s, const g4_chat *c, const g4_respo
     if (st == G4_OK) st = g4_respond_resume(r->response, guide, s->tokens + n, s->n - n, err);
     if (st == G4_OK) g4_response_listen(r->response, opt->part, opt->user);
     if (st == G4_OK) st = g4_respond_generate(s, guide, r, result, err);
-    if (st == G4_OK) st = g4_response_finish(r->response, err);
-    if (st == G4_ERR_CANCELED && r->response != NULL && g4_response_finish(r->response, NULL) != G4_OK)
-        st = g4_fail(err, G4_ERR_MEMORY, "no memory for the answer");
+    if (st == G4_OK) st = g4_respond_finish(r->response, result, opt->guide.grammar != NULL, err);
+    if (st == G4_ERR_CANCELED && r->response != NULL) {
+        g4_response_cut(r->response);
+        if (g4_response_finish(r->response, NULL) != G4_OK)
+            st = g4_fail(err, G4_ERR_MEMORY, "no memory for the answer");
+    }
     g4_guide_close(guide);
     return st;
 }

@@ -100,7 +100,7 @@ static const char *g4_result_name(const g4_message *calls, const g4_part *p, int
     if (p->name != NULL) return p->name;
     for (int i = 0; i < calls->n_parts; i++) {
         const g4_part *call = &calls->parts[i];
-        if (call->kind != G4_PART_TOOL_CALL) continue;
+        if (call->kind != G4_PART_TOOL_CALL || call->incomplete) continue;
         if (p->id != NULL ? call->id != NULL && strcmp(p->id, call->id) == 0 : order == 0) return call->name;
         order--;
     }
@@ -185,10 +185,13 @@ static void g4_build_part(g4_builder *b, g4_message_node *m, const g4_part *p)
     case G4_PART_VIDEO: g4_build_medium(b, g4_build_content(b, m), p); break;
     case G4_PART_THOUGHT: g4_buf_add(&m->thought, g4_part_text(p), g4_part_len(p)); break;
     case G4_PART_TOOL_CALL:
+        if (p->incomplete) break; /* the model never said it, so it must not read that it did */
         if (m->calls == NULL) m->calls = g4_build(b, m->node, "tool_calls", G4_JSON_ARRAY);
         g4_build_call(b, m->calls, p);
         break;
-    case G4_PART_TOOL_RESULT: g4_build_fail(b, "a tool result belongs in a tool message right after the calls"); break;
+    case G4_PART_TOOL_RESULT:
+        g4_build_fail(b, "a tool result belongs in a tool message right after the calls, of which one is complete");
+        break;
     default: g4_build_fail(b, "no such part kind");
     }
 }

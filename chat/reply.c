@@ -23,6 +23,7 @@ typedef struct {
     const size_t *quotes; /* offsets of the quoting control token, ascending */
     size_t n_quotes;
     size_t next_quote; /* index of the first of them at or after pos */
+    int closed;        /* the list or object that was read last had its closing bracket */
     g4_buf *out;
 } g4_call_reader;
 
@@ -193,11 +194,9 @@ static void g4_call_members(g4_call_reader *r, int depth, int is_list)
         while (!g4_call_at_quote(r) && r->pos < r->n && (g4_is_blank(r->s[r->pos]) || g4_is_one_of(",;", r->s[r->pos])))
             r->pos++;
         const int ch = g4_call_peek(r);
-        if (ch < 0) break;
-        if (!g4_call_at_quote(r) && (ch == '}' || ch == ']')) {
-            r->pos++;
-            break;
-        }
+        r->closed = !g4_call_at_quote(r) && (ch == '}' || ch == ']');
+        if (r->closed) r->pos++;
+        if (r->closed || ch < 0) break;
         if (is_next) g4_buf_str(r->out, ",");
         is_next = 1;
         const int has_value = is_list || g4_call_key(r);
@@ -231,10 +230,10 @@ static void g4_call_value(g4_call_reader *r, int depth, int in_list)
     }
 }
 
-/* Name and arguments (one JSON object) of a call, both appended. */
-static void g4_call_read(const char *s, size_t n, const size_t *quotes, size_t n_quotes, g4_buf *name,
-                         g4_buf *arguments)
+/* Name and arguments (one JSON object) of a call, both appended. Returns 0 if the arguments lack their end. */
+static int g4_call_read(const char *s, size_t n, const size_t *quotes, size_t n_quotes, g4_buf *name, g4_buf *arguments)
 {
+    int has_end = 0;
     g4_call_reader r = { .s = s, .n = n, .quotes = quotes, .n_quotes = n_quotes, .out = arguments };
     g4_call_skip_blanks(&r);
     if (n - r.pos >= 5 && memcmp(s + r.pos, "call:", 5) == 0) r.pos += 5;
@@ -248,11 +247,13 @@ static void g4_call_read(const char *s, size_t n, const size_t *quotes, size_t n
     if (g4_call_peek(&r) == '(') { /* f(a=1) */
         r.pos++;
         while (r.n > r.pos && (s[r.n - 1] == ' ' || s[r.n - 1] == '\n')) r.n--;
-        if (r.n > r.pos && s[r.n - 1] == ')') r.n--;
+        has_end = r.n > r.pos && s[r.n - 1] == ')';
+        if (has_end) r.n--;
         g4_call_skip_blanks(&r);
     }
     if (g4_call_peek(&r) == '{') r.pos++;
     g4_call_members(&r, 0, 0);
+    return has_end || r.closed;
 }
 
 /* ---- Answers: tokens to thoughts, text and calls ----------------------------------------------------
@@ -260,8 +261,8 @@ static void g4_call_read(const char *s, size_t n, const size_t *quotes, size_t n
  * A machine over control tokens and bytes. Outside every marker it is in TEXT; <|channel> leads through the channel's
  * name to THOUGHT, <|tool_call> to CALL. What the family produces without its partner is taken as it is meant: a
  * thought that the prompt has opened, an empty channel, a closing marker alone (nothing), a call or thought that the
- * end cuts off (closed there). Markers are never text. Text is trimmed as the template will trim it in the next turn, a
- * thought loses the line feed before its closing marker.
+ * end cuts off (closed there, and told as incomplete). Markers are never text. Text is trimmed as the template will
+ * trim it in the next turn, a thought loses the line feed before its closing marker.
  *
  * A token is taken whole or not at all: room for all that it can lead to is made before anything changes or is told. */
 
@@ -270,10 +271,16 @@ typedef enum { G4_IN_TEXT, G4_IN_NAME, G4_IN_THOUGHT, G4_IN_CALL, G4_IN_NOTHING 
 typedef struct {
     g4_part_kind kind;
     g4_buf text, name, raw;
+    int has_end;    /* of a call: its arguments have theirs */
+    int incomplete; /* as in g4_part */
 } g4_response_part;
+
+/* What ends the thing that is being read: its own marker, another one where the model forgot it, or nothing at all. */
+typedef enum { G4_ENDS_ITSELF, G4_ENDS_BEFORE_OTHER, G4_ENDS_CUT } g4_response_ending;
 
 struct g4_response {
     const g4_allocator *a;
+    const g4_engine *e;    /* whose stop ids end the answer; may be NULL: none do but the markers */
     const g4_tokenizer *t; /* may be NULL: fed with bytes only */
     g4_controls controls;
     g4_response_state state;
@@ -290,6 +297,7 @@ struct g4_response {
     g4_part_fn fn;
     void *user;
     int stop, finished;
+    int cut;          /* the answer did not end where it is to be finished */
     int failed;       /* there was no memory for what came last ... */
     g4_token missing; /* ... which was this token, or -1: bytes */
     int busy;         /* a call is in, which may be telling the caller something */
@@ -330,7 +338,7 @@ static int g4_response_read_call(g4_response *r)
 {
     g4_response_part *p = &r->parts[r->n_parts];
     p->name.len = p->text.len = 0;
-    g4_call_read(r->call.data, r->call.len, r->quotes, (size_t)r->n_quotes, &p->name, &p->text);
+    p->has_end = g4_call_read(r->call.data, r->call.len, r->quotes, (size_t)r->n_quotes, &p->name, &p->text);
     g4_buf_add(&p->name, "", 0); /* an empty name is a string too */
     const int ok = !p->name.failed && !p->text.failed;
     if (!ok) {
@@ -391,7 +399,8 @@ static g4_part g4_response_view(const g4_response_part *p)
                        .text_len = p->text.len,
                        .name = p->name.data,
                        .raw = p->raw.data,
-                       .raw_len = p->raw.len };
+                       .raw_len = p->raw.len,
+                       .incomplete = p->incomplete };
 }
 
 /* Tell the caller of something new in the last part. */
@@ -486,25 +495,40 @@ static void g4_response_bytes(g4_response *r, const char *s, size_t n)
     }
 }
 
-/* The call that has been read becomes a part: its name and arguments are there. */
-static void g4_response_call(g4_response *r)
+/* The call that has been read becomes a part: its name and arguments are there. One that lacks its marker is whole
+ * when the model went on behind the end of its arguments; one without a name can never be carried out. */
+static void g4_response_call(g4_response *r, g4_response_ending ending)
 {
     r->open = 0;
     g4_response_part *p = g4_response_part_of(r, G4_PART_TOOL_CALL);
+    const int is_whole = ending == G4_ENDS_ITSELF || (ending == G4_ENDS_BEFORE_OTHER && p->has_end);
+    p->incomplete = !is_whole || p->name.len == 0;
     p->raw = r->call;
     r->call = (g4_buf) { .a = r->a };
     const g4_part whole = g4_response_view(p);
     g4_response_tell(r, &whole);
 }
 
-/* The state ends here: give out what is held, or what the call says. */
-static void g4_response_leave(g4_response *r, g4_response_state next)
+/* The text or thought that goes on is cut off here. */
+static void g4_response_mark_cut(g4_response *r)
+{
+    g4_response_part *p = r->open && r->n_parts > 0 ? &r->parts[r->n_parts - 1] : NULL;
+    if (p == NULL || p->kind == G4_PART_TOOL_CALL || (p->kind == G4_PART_TEXT && !r->cut)) return;
+    p->incomplete = 1;
+    const g4_part delta = { .kind = p->kind, .text = p->text.data + p->text.len, .incomplete = 1 };
+    g4_response_tell(r, &delta);
+}
+
+/* The state ends here: give out what is held, or what the call says. Whether text has its end the reader cannot see:
+ * it has, unless the caller says that the answer was cut. */
+static void g4_response_leave(g4_response *r, g4_response_state next, g4_response_ending ending)
 {
     char out[8];
     const size_t n = g4_utf8_push(&r->utf8, NULL, 0, out); /* an unfinished character stays as it is */
     if (r->state == G4_IN_TEXT) g4_response_text(r, out, n);
     if (r->state == G4_IN_THOUGHT) g4_response_thought(r, out, n);
-    if (r->state == G4_IN_CALL) g4_response_call(r);
+    if (r->state == G4_IN_CALL) g4_response_call(r, ending);
+    if (ending == G4_ENDS_CUT) g4_response_mark_cut(r);
     r->call.len = 0;
     r->n_quotes = 0;
     r->held.len = 0;
@@ -518,7 +542,7 @@ static void g4_response_channel(g4_response *r)
     char out[8];
     if (r->state == G4_IN_NAME) return;
     if (r->state != G4_IN_THOUGHT) {
-        g4_response_leave(r, G4_IN_NAME);
+        g4_response_leave(r, G4_IN_NAME, G4_ENDS_BEFORE_OTHER);
         return;
     }
     g4_response_thought(r, out, g4_utf8_push(&r->utf8, NULL, 0, out));
@@ -540,11 +564,11 @@ static void g4_response_take(g4_response *r, g4_control control, const char *byt
     case G4_CONTROL_NONE: g4_response_bytes(r, bytes, n); break;
     case G4_CONTROL_CHANNEL: g4_response_channel(r); break;
     case G4_CONTROL_CHANNEL_END:
-        if (r->state == G4_IN_THOUGHT || r->state == G4_IN_NAME) g4_response_leave(r, G4_IN_TEXT);
+        if (r->state == G4_IN_THOUGHT || r->state == G4_IN_NAME) g4_response_leave(r, G4_IN_TEXT, G4_ENDS_ITSELF);
         break;
-    case G4_CONTROL_CALL: g4_response_leave(r, G4_IN_CALL); break;
+    case G4_CONTROL_CALL: g4_response_leave(r, G4_IN_CALL, G4_ENDS_BEFORE_OTHER); break;
     case G4_CONTROL_CALL_END:
-        if (r->state == G4_IN_CALL) g4_response_leave(r, G4_IN_TEXT);
+        if (r->state == G4_IN_CALL) g4_response_leave(r, G4_IN_TEXT, G4_ENDS_ITSELF);
         break;
     case G4_CONTROL_QUOTE:
         if (r->state == G4_IN_CALL) g4_response_quote(r);
@@ -552,7 +576,7 @@ static void g4_response_take(g4_response *r, g4_control control, const char *byt
     /* Whatever follows one of these is not this answer. */
     case G4_CONTROL_RESPONSE:
     case G4_CONTROL_TURN:
-    case G4_CONTROL_TURN_END: g4_response_leave(r, G4_IN_NOTHING); break;
+    case G4_CONTROL_TURN_END: g4_response_leave(r, G4_IN_NOTHING, G4_ENDS_BEFORE_OTHER); break;
     default: /* placeholders and the like: not text */ break;
     }
 }
@@ -588,7 +612,8 @@ int g4_response_push(g4_response *r, g4_token token)
     r->missing = -1;
     const size_t n = g4_tokenizer_piece(r->t, token, piece, &special);
     g4_control control = special ? g4_controls_find(&r->controls, token) : G4_CONTROL_NONE;
-    if (special && control == G4_CONTROL_NONE) control = G4_CONTROL_OTHER;
+    if (special && control == G4_CONTROL_NONE)
+        control = r->e != NULL && g4_token_is_stop(r->e, token) ? G4_CONTROL_TURN_END : G4_CONTROL_OTHER;
     const int stop = g4_response_feed(r, control, piece, n);
     if (r->failed) r->missing = token;
     return stop;
@@ -616,10 +641,14 @@ g4_status g4_response_open(g4_response **out, const g4_engine *e, int in_thought
 {
     if (out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     *out = NULL;
-    const g4_status st = g4_engine_check(e, err);
+    g4_status st = g4_engine_check(e, err);
     if (st != G4_OK) return st;
-    return g4_response_new(out, g4_engine_allocator(e), g4_engine_tokenizer(e), in_thought, fn, user, err);
+    st = g4_response_new(out, g4_engine_allocator(e), g4_engine_tokenizer(e), in_thought, fn, user, err);
+    if (st == G4_OK) (*out)->e = e;
+    return st;
 }
+
+void g4_response_cut(g4_response *r) { r->cut = 1; }
 
 g4_status g4_response_finish(g4_response *r, g4_error *err)
 {
@@ -633,7 +662,7 @@ g4_status g4_response_finish(g4_response *r, g4_error *err)
         return g4_fail(err, G4_ERR_MEMORY, "no memory for the answer's text");
     }
     r->busy = 1;
-    if (r->state != G4_IN_NOTHING) g4_response_leave(r, G4_IN_NOTHING);
+    if (r->state != G4_IN_NOTHING) g4_response_leave(r, G4_IN_NOTHING, G4_ENDS_CUT);
     r->busy = 0;
     r->views = views;
     for (int i = 0; i < r->n_parts; i++) views[i] = g4_response_view(&r->parts[i]);

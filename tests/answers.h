@@ -43,7 +43,7 @@ static inline int g4_feed_all(g4_response *r, const char *s, size_t n, size_t pi
     return 0;
 }
 
-/* All parts as one text: kind{name|text|raw} */
+/* All parts as one text: kind{name|text}, and ! behind what is incomplete. */
 static inline void g4_show_parts(g4_buf *b, const g4_response *r)
 {
     int n;
@@ -56,7 +56,7 @@ static inline void g4_show_parts(g4_buf *b, const g4_response *r)
         else
             g4_buf_fmt(b, "call{%s|", p[i].name);
         g4_buf_add(b, p[i].text, p[i].text_len);
-        g4_buf_str(b, "}");
+        g4_buf_str(b, p[i].incomplete ? "}!" : "}");
     }
 }
 

@@ -22,13 +22,13 @@ static const g4_case g4_cases[] = {
     { "<|channel>thought 2 + 2\n<channel|>4", "thought{ 2 + 2}text{4}", 0 },
     { "<|channel>2 + 2\n<channel|>4", "thought{2 + 2}text{4}", 0 },
     { "Still thinking.\n<channel|>Done.", "thought{Still thinking.}text{Done.}", 1 },
-    { "Still thinking", "thought{Still thinking}", 1 },
+    { "Still thinking", "thought{Still thinking}!", 1 },
     { "<channel|>Done.", "text{Done.}", 1 },
     { "One<channel|> two", "text{One two}", 0 },
     { "<|channel>thought\nA\n<|channel>thought\nB\n<channel|>C", "thought{A\nB}text{C}", 0 },
     { "a\n\n<|channel>thought\nb<channel|>\nc", "text{a}thought{b}text{c}", 0 },
     { "<|channel>thought\n \n\n<channel|>x", "thought{ \n}text{x}", 0 },
-    { "<|channel>thought\ncut off", "thought{cut off}", 0 },
+    { "<|channel>thought\ncut off", "thought{cut off}!", 0 },
     { "text<turn|>more", "text{text}", 0 },
     { "text<|turn>user\nmore", "text{text}", 0 },
     { "a<|image|>b<|\"|>c", "text{abc}", 0 },
@@ -66,14 +66,39 @@ static const g4_case g4_cases[] = {
     { "<|tool_call>call:f{a:\"\\u00e9\\ud83d\\ude42\\n\\q\"}<tool_call|>",
       "call{f|{\"a\":\"\xc3\xa9\xf0\x9f\x99\x82\\n\\\\q\"}}", 0 },
     { "<|tool_call>call:f<tool_call|>", "call{f|{}}", 0 },
-    { "<|tool_call><tool_call|>", "call{|{}}", 0 },
-    { "<|tool_call>call:f{a:1}", "call{f|{\"a\":1}}", 0 },
+    { "<|tool_call><tool_call|>", "call{|{}}!", 0 },
     { "<tool_call|>x", "text{x}", 0 },
+    /* what ends in the middle is incomplete, wherever the cut is; the model may forget the marker behind a whole call
+     */
+    { "<|tool_call>", "call{|{}}!", 0 },
+    { "<|tool_call>call:", "call{|{}}!", 0 },
+    { "<|tool_call>call:f", "call{f|{}}!", 0 },
+    { "<|tool_call>call:f{", "call{f|{}}!", 0 },
+    { "<|tool_call>call:f{a:1", "call{f|{\"a\":1}}!", 0 },
+    { "<|tool_call>call:f{a:<|\"|>rm -r /tm", "call{f|{\"a\":\"rm -r /tm\"}}!", 0 },
+    { "<|tool_call>call:f{a:<|\"|>x\xf0\x9f", "call{f|{\"a\":\"x\xef\xbf\xbd\xef\xbf\xbd\"}}!", 0 },
+    { "<|tool_call>call:f{a:1}", "call{f|{\"a\":1}}!", 0 },
+    { "<|tool_call>call:f{a:1}<|tool_response>", "call{f|{\"a\":1}}", 0 },
+    { "<|tool_call>call:f{a:1}<turn|>", "call{f|{\"a\":1}}", 0 },
+    { "<|tool_call>f(a=1)<turn|>", "call{f|{\"a\":1}}", 0 },
+    { "<|tool_call>f(a=1<turn|>", "call{f|{\"a\":1}}!", 0 },
+    { "<|tool_call>call:f{a:1<|tool_response>", "call{f|{\"a\":1}}!", 0 },
+    { "<|tool_call>call:f{a:{b:1}<turn|>", "call{f|{\"a\":{\"b\":1}}}!", 0 },
+    { "<|tool_call>call:f{a:<|\"|>}<turn|>", "call{f|{\"a\":\"}\"}}!", 0 },
+    { "<|tool_call>call:f{a:1}<|tool_call>call:g{b", "call{f|{\"a\":1}}call{g|{\"b\":null}}!", 0 },
+    { "<|tool_call>call:f{a:<|tool_call>call:g{}<tool_call|>", "call{f|{\"a\":null}}!call{g|{}}", 0 },
+    { "<|tool_call>call:f{}<|channel>thought\nx", "call{f|{}}thought{x}!", 0 },
+    { "<|tool_call>call:{a:1}<tool_call|>", "call{|{\"a\":1}}!", 0 },
+    { "<|channel>thought\na\n<|channel>tho", "thought{a\n}!", 0 },
+    { "<|channel>thought\na<turn|>", "thought{a}", 0 },
+    { "<|channel>thought\nx\xf0\x9f", "thought{x\xf0\x9f}!", 0 },
+    { "<|channel>tho", "", 0 },
+    { "a<|tool_call>call:f{}<tool_call|>b", "text{a}call{f|{}}text{b}", 0 },
 };
 
 typedef struct {
     g4_buf seen;
-    int last, kind, ends;
+    int last, kind, ends, incomplete;
 } g4_stream;
 
 /* Deltas put together must be the parts. */
@@ -81,13 +106,14 @@ static int g4_collect(void *user, int index, const g4_part *d)
 {
     g4_stream *s = user;
     if (index != s->last) {
-        if (s->last >= 0) g4_buf_str(&s->seen, "}");
+        if (s->last >= 0) g4_buf_str(&s->seen, s->incomplete ? "}!" : "}");
         if (d->kind == G4_PART_TOOL_CALL)
             g4_buf_fmt(&s->seen, "call{%s|", d->name);
         else
             g4_buf_str(&s->seen, d->kind == G4_PART_TEXT ? "text{" : "thought{");
     }
     s->last = index;
+    s->incomplete = d->incomplete;
     g4_buf_add(&s->seen, d->text, d->text_len);
     return s->ends > 0 && --s->ends == 0;
 }
@@ -103,7 +129,7 @@ static void g4_run_case(const g4_case *c, size_t piece, const g4_allocator *a)
     g4_status st = g4_response_finish(r, &err);
     if (a == NULL) {
         g4_show_parts(&parts, r);
-        if (stream.last >= 0) g4_buf_str(&stream.seen, "}");
+        if (stream.last >= 0) g4_buf_str(&stream.seen, stream.incomplete ? "}!" : "}");
         const char *got = parts.data == NULL ? "" : parts.data,
                    *seen = stream.seen.data == NULL ? "" : stream.seen.data;
         G4_EXPECT(st == G4_OK && strcmp(got, c->parts) == 0, "%s in pieces of %zu: %s, want %s", c->reply, piece, got,

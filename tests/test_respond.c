@@ -350,6 +350,215 @@ static void g4_test_memory(void)
     G4_EXPECT(f.live == 0, "%ld blocks live", f.live);
 }
 
+/* ---- Answers that are cut off --------------------------------------------------------------------------- */
+
+typedef struct { /* a constraint that has the model write a given answer; behind its end nothing fits */
+    const g4_token *ids;
+    int n, at;
+} g4_script;
+
+static int g4_script_mask(void *user, uint32_t *mask, int n_vocab)
+{
+    const g4_script *s = user;
+    if (s->at >= s->n) return 1;
+    memset(mask, 0, g4_mask_words(n_vocab) * sizeof *mask);
+    g4_mask_allow(mask, s->ids[s->at]);
+    g4_mask_allow(mask, 0); /* a choice, so that the model is asked each time */
+    return 0;
+}
+
+static void g4_script_accept(void *user, g4_token token)
+{
+    (void)token;
+    ((g4_script *)user)->at++;
+}
+
+/* Greedy, and never the other choice. */
+static const g4_logit_bias g4_script_bias = { 0, -1e9f };
+static const g4_sampling g4_script_sampling = { .bias = &g4_script_bias, .n_bias = 1 };
+
+typedef enum { G4_CUT_MAX, G4_CUT_CONTEXT, G4_CUT_CANCEL, G4_CUT_CALLBACK, G4_CUT_CONSTRAINT, G4_N_CUTS } g4_cut_kind;
+typedef struct {
+    int left; /* tokens until the answer is cut */
+    g4_cancel *cancel;
+    int last, n_incomplete; /* index of the part told of last; deltas that were incomplete */
+} g4_cutter;
+
+static int g4_cut_output(void *user, const g4_output *o)
+{
+    g4_cutter *c = user;
+    if (o->token < 0 || --c->left > 0) return 0;
+    if (c->cancel == NULL) return 1;
+    g4_cancel_set(c->cancel);
+    return 0;
+}
+
+static int g4_cut_part(void *user, int index, const g4_part *delta)
+{
+    g4_cutter *c = user;
+    c->last = index;
+    c->n_incomplete += delta->incomplete != 0;
+    return 0;
+}
+
+/* What the model wrote before the cut can be read again, and the conversation goes on behind it. */
+static void g4_expect_readable(g4_engine *e, g4_session *s, const g4_message *asked, const g4_part *p, int n,
+                               const char *name, const char *tools)
+{
+    g4_error err = { 0 };
+    g4_part more = g4_text("Go on.");
+    g4_message m[] = { *asked,
+                       { .role = G4_ROLE_MODEL, .parts = p, .n_parts = n },
+                       { .role = G4_ROLE_USER, .parts = &more, .n_parts = 1 } };
+    g4_chat *c = g4_open_chat(e, m, 3, name, 0, tools);
+    G4_EXPECT(c != NULL && g4_session_sync_chat(s, c, NULL, &err) == G4_OK, "%s", err.message);
+    g4_chat_close(c);
+}
+
+/* The first `length` tokens of the script are answered, then it is cut in that way. Returns how the last part ends: its
+ * kind, or -1 - kind when it is incomplete; -100: there is none. */
+static int g4_cut_answer(g4_engine *e, const g4_message *m, const char *name, const char *tools, g4_script script,
+                         int length, g4_cut_kind how)
+{
+    g4_error err = { 0 };
+    g4_session *s;
+    g4_sync_counts counts;
+    g4_cancel cancel = { 0 };
+    g4_chat *c = g4_open_chat(e, m, 1, name, 0, tools);
+    g4_prompt prompt;
+    int n = 0, end = -100;
+    G4_EXPECT(g4_chat_prompt(c, &prompt, &err) == G4_OK, "%s", err.message);
+    g4_session_options so = { .n_ctx = how == G4_CUT_CONTEXT ? prompt.n + length : 0 };
+    G4_EXPECT(g4_session_open(&s, e, &so, &err) == G4_OK, "%s", err.message);
+    g4_sync(s, c, &counts);
+    if (how == G4_CUT_CONSTRAINT) script.n = length;
+    const g4_constraint follow = { .mask = g4_script_mask, .accept = g4_script_accept, .user = &script };
+    g4_cutter cutter = { .left = length, .cancel = how == G4_CUT_CANCEL ? &cancel : NULL, .last = -1 };
+    g4_generate_options gen = { .constraint = &follow, .no_lookup = 1, .no_guard = 1, .user = &cutter };
+    gen.sampling = &g4_script_sampling;
+    gen.max_tokens = how == G4_CUT_MAX ? length : 0;
+    gen.output = how == G4_CUT_CANCEL || how == G4_CUT_CALLBACK ? g4_cut_output : NULL;
+    gen.limits.cancel = &cancel;
+    g4_respond_options opt = { .generate = &gen, .guide = { .loose_tools = 1 }, .part = g4_cut_part, .user = &cutter };
+    g4_response *r;
+    g4_result result;
+    const g4_status st = g4_session_respond(s, c, &opt, &r, &result, &err);
+    static const g4_stop stops[] = { [G4_CUT_MAX] = G4_STOP_MAX_TOKENS,
+                                     [G4_CUT_CONTEXT] = G4_STOP_CONTEXT,
+                                     [G4_CUT_CANCEL] = G4_STOP_CANCELED,
+                                     [G4_CUT_CALLBACK] = G4_STOP_CALLBACK,
+                                     [G4_CUT_CONSTRAINT] = G4_STOP_CONSTRAINT };
+    G4_EXPECT(st == (how == G4_CUT_CANCEL ? G4_ERR_CANCELED : G4_OK) && result.stop == stops[how], "%s, %s: %s",
+              g4_status_name(st), g4_stop_name(result.stop), err.message);
+    const g4_part *p = g4_response_parts(r, &n);
+    for (int i = 0; i < n - 1; i++) G4_EXPECT(!p[i].incomplete, "part %d of %d is incomplete", i, n);
+    if (n > 0) end = p[n - 1].incomplete ? -1 - (int)p[n - 1].kind : (int)p[n - 1].kind;
+    G4_EXPECT(cutter.n_incomplete == (n > 0 && p[n - 1].incomplete) && cutter.last == n - 1,
+              "%d incomplete deltas, the last of part %d, %d parts", cutter.n_incomplete, cutter.last, n);
+    if (how != G4_CUT_CONTEXT) g4_expect_readable(e, s, m, p, n, name, tools);
+    g4_response_close(r);
+    g4_chat_close(c);
+    g4_session_close(s);
+    return end;
+}
+
+/* A thought, text and two calls, cut behind every token in every way: what the cut goes through is incomplete. */
+static void g4_test_cuts(g4_engine *e)
+{
+    static const char *const names[] = { "31b-2026-07", "e2b-2026-07", "31b-2026-04" };
+    static const char answer[] = "<|channel>thought\nA\xc3\xa9\n<channel|>No.<|tool_call>call:f{a:<|\"|>xy<|\"|>}"
+                                 "<tool_call|><|tool_call>call:f{a:<|\"|>\xf0\x9f\x99\x82<|\"|>,b:[1,2]}<tool_call|>";
+    const char *tools = "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"description\":\"d\"}}]";
+    const g4_tokenizer *t = g4_engine_tokenizer(e);
+    g4_error err = { 0 };
+    g4_tokens ids = { 0 };
+    g4_part ask = g4_text("Go.");
+    const g4_message m = { .role = G4_ROLE_USER, .parts = &ask, .n_parts = 1 };
+    G4_EXPECT(g4_tokenizer_encode(t, NULL, answer, sizeof answer - 1, 1, &ids, NULL, &err) == G4_OK, "%s", err.message);
+    const int n = (int)ids.n;
+    const g4_token channel = g4_tokenizer_special(t, "<channel|>", 10),
+                   call = g4_tokenizer_special(t, "<|tool_call>", 12),
+                   call_end = g4_tokenizer_special(t, "<tool_call|>", 12);
+    int in = -100, n_cuts = 0; /* what the tokens so far end inside of, as g4_cut_answer tells it */
+    for (int length = 1; length <= n; length++) {
+        const g4_token last = ids.ids[length - 1];
+        if (length == 1) in = -100; /* the name of the channel */
+        if (last == channel) in = G4_PART_THOUGHT;
+        if (last == call) in = -1 - (int)G4_PART_TOOL_CALL;
+        if (last == call_end) in = G4_PART_TOOL_CALL;
+        for (int how = 0; how < (int)G4_N_CUTS; how++) {
+            const g4_script script = { ids.ids, n, 0 };
+            const int end = g4_cut_answer(e, &m, names[(length + how) % 3], tools, script, length, (g4_cut_kind)how);
+            if (in == -100 && end == -1 - (int)G4_PART_THOUGHT) in = end; /* it has begun */
+            if (in == (int)G4_PART_THOUGHT && end == -1 - (int)G4_PART_TEXT) in = end;
+            G4_EXPECT(end == in, "%d of %d tokens, cut %d: %d, want %d", length, n, how, end, in);
+            n_cuts += end < 0 && end > -100;
+        }
+    }
+    G4_EXPECT(n_cuts > 5 * (n / 2), "%d cuts of %d tokens", n_cuts, n);
+    g4_free(NULL, ids.ids);
+}
+
+/* An answer that a stop string, a repetition or a deadline ends. */
+static void g4_expect_end(g4_engine *e, const char *answer, const char *stop, const g4_guide_options *guide,
+                          double seconds, g4_stop why, int incomplete)
+{
+    g4_error err = { 0 };
+    g4_session *s;
+    g4_tokens ids = { 0 };
+    g4_result result;
+    g4_response *r;
+    int n = 0;
+    g4_part ask = g4_text("Go.");
+    const g4_message m = { .role = G4_ROLE_USER, .parts = &ask, .n_parts = 1 };
+    G4_EXPECT(g4_session_open(&s, e, NULL, &err) == G4_OK, "%s", err.message);
+    g4_chat *c = g4_open_chat(e, &m, 1, "31b-2026-07", 0, NULL);
+    g4_sync(s, c, NULL);
+    G4_EXPECT(g4_tokenizer_encode(g4_engine_tokenizer(e), NULL, answer, strlen(answer), 1, &ids, NULL, &err) == G4_OK,
+              "%s", err.message);
+    g4_script script = { ids.ids, (int)ids.n, 0 };
+    const g4_constraint follow = { .mask = g4_script_mask, .accept = g4_script_accept, .user = &script };
+    g4_generate_options gen = { .constraint = guide == NULL ? &follow : NULL, .stop = &stop, .n_stop = stop != NULL };
+    gen.limits.seconds = seconds;
+    gen.sampling = &g4_script_sampling;
+    gen.no_guard = why != G4_STOP_REPEAT;
+    gen.max_tokens = why == G4_STOP_MAX_TOKENS ? 3 : 0;
+    g4_respond_options opt = { .generate = &gen };
+    if (guide != NULL) opt.guide = *guide;
+    const g4_status st = g4_session_respond(s, c, &opt, &r, &result, &err);
+    G4_EXPECT(st == (why == G4_STOP_CANCELED ? G4_ERR_CANCELED : G4_OK) && result.stop == why, "%.40s: %s", answer,
+              g4_stop_name(result.stop));
+    const g4_part *p = g4_response_parts(r, &n);
+    G4_EXPECT(n > 0 && p[n - 1].incomplete == incomplete, "%.40s, %s: incomplete %d", answer, g4_stop_name(why),
+              n > 0 ? p[n - 1].incomplete : -1);
+    g4_expect_readable(e, s, &m, p, n, "31b-2026-07", NULL);
+    g4_response_close(r);
+    g4_free(NULL, ids.ids);
+    g4_chat_close(c);
+    g4_session_close(s);
+}
+
+static void g4_test_ends(g4_engine *e)
+{
+    g4_error err = { 0 };
+    char loop[600] = "<|tool_call>call:f{a:", slow[30000];
+    for (size_t i = strlen(loop); i + 2 < sizeof loop; i += 2) memcpy(loop + i, "1,", 3);
+    for (size_t i = 0; i + 1 < sizeof slow; i++) slow[i] = "<|tool_call>call:f{a:"[i < 21 ? i : 20 - i % 3];
+    slow[sizeof slow - 1] = '\0';
+    g4_expect_end(e, "<|tool_call>call:f{a:1,b:2}<tool_call|>", "b:", NULL, 0, G4_STOP_STRING, 1);
+    g4_expect_end(e, "<|channel>thought\nab.<channel|>c", "b.", NULL, 0, G4_STOP_STRING, 1);
+    g4_expect_end(e, "one two", "two", NULL, 0, G4_STOP_STRING, 0); /* ends where the caller wants it */
+    g4_expect_end(e, loop, NULL, NULL, 0, G4_STOP_REPEAT, 1);
+    g4_expect_end(e, slow, NULL, NULL, 0.05, G4_STOP_CANCELED, 1);
+    g4_guide_options guide = { 0 };
+    G4_EXPECT(g4_grammar_from_rules(&guide.grammar, e, "root ::= \"[\" \"a\"{20} \"z\"", 0, &err) == G4_OK, "%s",
+              err.message);
+    g4_expect_end(e, "", "aaa", &guide, 0, G4_STOP_STRING, 1);
+    g4_expect_end(e, "", NULL, &guide, 0, G4_STOP_MAX_TOKENS, 1);
+    g4_expect_end(e, "", NULL, &guide, 0, G4_STOP_END, 0);
+    g4_grammar_close(guide.grammar);
+}
+
 int main(void)
 {
     g4_error err = { 0 };
@@ -362,6 +571,8 @@ int main(void)
         g4_test_turns(e, "31b-2026-04", 0);
         g4_test_tool_turn(e);
         g4_test_guided(e);
+        g4_test_cuts(e);
+        g4_test_ends(e);
         g4_engine_close(e);
     }
     g4_test_harmless();
