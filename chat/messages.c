@@ -189,9 +189,7 @@ static void g4_build_part(g4_builder *b, g4_message_node *m, const g4_part *p)
         if (m->calls == NULL) m->calls = g4_build(b, m->node, "tool_calls", G4_JSON_ARRAY);
         g4_build_call(b, m->calls, p);
         break;
-    case G4_PART_TOOL_RESULT:
-        g4_build_fail(b, "a tool result belongs in a tool message right after the calls, of which one is complete");
-        break;
+    case G4_PART_TOOL_RESULT: g4_build_fail(b, "a tool result belongs in a tool message right after the calls"); break;
     default: g4_build_fail(b, "no such part kind");
     }
 }
