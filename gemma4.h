@@ -824,6 +824,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "chat/openai.c"
 #include "chat/conversation.c"
 #include "chat/reply.c"
+#include "chat/regular.c"
 #include "chat/network.c"
 #include "chat/grammar.c"
 #include "chat/pattern.c"

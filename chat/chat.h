@@ -217,6 +217,74 @@ int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size
 /* The answer did not end, it was ended: text that stands last is incomplete too. Before g4_response_finish. */
 void g4_response_cut(g4_response *r);
 
+/* ---- Regular languages (regular.c) ------------------------------------------------------------- */
+
+typedef enum { G4_NET_FINE, G4_NET_NO_MEMORY, G4_NET_TOO_LARGE, G4_NET_HALTED } g4_net_failure;
+typedef enum { G4_RAW, G4_ESCAPED } g4_spelling; /* characters as they are, or as inside a JSON string */
+typedef struct {
+    uint32_t low, high; /* code points */
+} g4_char_range;
+typedef struct { /* a class of characters; zero it to start */
+    g4_char_range *ranges;
+    int n, cap;
+} g4_class;
+#define G4_N_STRING_RANGES 3
+extern const g4_char_range g4_string_ranges[G4_N_STRING_RANGES]; /* what stands in a JSON string as it is */
+
+typedef struct g4_regular g4_regular; /* a set of expressions over bytes; equal ones are one */
+typedef int32_t g4_re;
+#define G4_RE_NONE 0                                               /* no text at all */
+#define G4_RE_EMPTY 1                                              /* the empty text */
+#define G4_RE_ALL 2                                                /* all texts */
+g4_regular *g4_regular_open(const g4_allocator *a, g4_halt *halt); /* NULL: no memory */
+void g4_regular_close(g4_regular *r);
+/* After a failure (no memory, halted, more than G4_RE_MAX_NODES expressions) every call gives G4_RE_NONE at once and
+ * means nothing: who builds asks at the end. Expressions made before stay as they are, and `recover` goes on with them.
+ */
+g4_net_failure g4_regular_failed(const g4_regular *r);
+void g4_regular_recover(g4_regular *r, g4_halt *halt);
+/* Steps make expressions. Those from number `from` on (an earlier g4_regular_size, 3 at least) are forgotten but for
+ * the n kept ones and what they are made of, which get new numbers, in `keep`. */
+int32_t g4_regular_size(const g4_regular *r);
+void g4_regular_forget(g4_regular *r, int32_t from, g4_re *keep, int n);
+
+g4_re g4_re_set(g4_regular *r, const uint32_t bytes[8]); /* one byte, of a set of bits */
+g4_re g4_re_range(g4_regular *r, int low, int high);     /* one byte */
+g4_re g4_re_text(g4_regular *r, const char *s, size_t n);
+g4_re g4_re_class(g4_regular *r, const g4_class *k, g4_spelling spelling); /* a character of a settled class */
+/* Any character; within a JSON string in every spelling that JSON has for it. */
+g4_re g4_re_any_char(g4_regular *r, g4_spelling spelling);
+g4_re g4_re_concat(g4_regular *r, g4_re a, g4_re b);
+g4_re g4_re_or(g4_regular *r, g4_re a, g4_re b);
+g4_re g4_re_and(g4_regular *r, g4_re a, g4_re b);
+g4_re g4_re_not(g4_regular *r, g4_re a); /* among all texts of bytes, also those that are no UTF-8 */
+g4_re g4_re_any_of(g4_regular *r, const g4_re *list, int n);
+g4_re g4_re_repeat(g4_regular *r, g4_re a, int32_t min, int32_t max); /* max below 0: no end */
+g4_re g4_re_optional(g4_regular *r, g4_re a);
+typedef struct {
+    const char *s;
+    size_t n;
+} g4_text;
+g4_re g4_re_one_of(g4_regular *r, g4_text *texts, size_t n); /* as a tree of words; sorts the texts */
+
+int g4_re_accepts(const g4_regular *r, g4_re a);    /* is the empty text in it? */
+g4_re g4_re_step(g4_regular *r, g4_re a, int byte); /* what may follow; G4_RE_NONE: nothing, never a dead end */
+const g4_re *g4_re_row(g4_regular *r, g4_re a);     /* all 256 steps; valid until the next call */
+typedef struct {                                    /* the same, as it is kept: to[class_of[byte]], also until then */
+    int n;
+    const uint8_t *class_of;
+    const g4_re *to; /* (n), G4_RE_NONE may be there more than once */
+} g4_re_view;
+g4_re_view g4_re_steps_of(g4_regular *r, g4_re a);
+int g4_re_matches(g4_regular *r, g4_re a, const char *s, size_t n); /* is this text in it? */
+/* 1: yes, 0: no, -1: not found out within G4_RE_MAX_SEARCH expressions. Then a step may lead to a dead end. */
+int g4_re_is_none(g4_regular *r, g4_re a);
+int g4_re_disjoint(g4_regular *r, g4_re a, g4_re b);
+int g4_re_within(g4_regular *r, g4_re a, g4_re b);
+/* Counts above `longest` cut to it: expressions with the same clamp allow the same texts of up to `longest` bytes, but
+ * those that go beyond the expression's end alike. Counts within `and` and `not` stay. */
+g4_re g4_re_clamp(g4_regular *r, g4_re a, int longest);
+
 /* ---- Networks of bytes (network.c) ------------------------------------------------------------- */
 
 typedef enum { G4_EDGE_EMPTY, G4_EDGE_BYTES, G4_EDGE_CALL, G4_EDGE_CONTROL } g4_edge_kind;
@@ -238,7 +306,6 @@ typedef struct {
     uint8_t is_live;    /* it can end */
     uint8_t is_defined; /* it was, and not only named */
 } g4_rule;
-typedef enum { G4_NET_FINE, G4_NET_NO_MEMORY, G4_NET_TOO_LARGE, G4_NET_HALTED } g4_net_failure;
 
 /* Zero it to start, with `a` and the asker's halt set. After a failure building goes on for nothing, and the end says
  * what it was. */
@@ -319,20 +386,12 @@ static inline void g4_mask_forbid(uint32_t *mask, g4_token id) /* the same */
 
 /* ---- Patterns and the grammar notation (pattern.c) --------------------------------------------- */
 
-typedef enum { G4_RAW, G4_ESCAPED } g4_spelling; /* characters as they are, or as inside a JSON string */
-typedef struct {
-    uint32_t low, high; /* code points */
-} g4_char_range;
 #define G4_N_PLAIN_RANGES 3
 extern const g4_char_range g4_plain_ranges[G4_N_PLAIN_RANGES]; /* what stands in a JSON string as it is */
 
-typedef struct { /* a class of characters; zero it to start */
-    g4_char_range *ranges;
-    int n, cap;
-} g4_class;
-void g4_class_add(g4_net *net, g4_class *k, uint32_t low, uint32_t high);
-void g4_class_shorthand(g4_net *net, g4_class *k, char letter); /* that of \d \w \s \D \W \S, in ASCII */
-void g4_class_free(const g4_net *net, g4_class *k);
+void g4_net_class_add(g4_net *net, g4_class *k, uint32_t low, uint32_t high);
+void g4_net_class_shorthand(g4_net *net, g4_class *k, char letter); /* that of \d \w \s \D \W \S, in ASCII */
+void g4_net_class_free(const g4_net *net, g4_class *k);
 
 /* What contains a match of the regular expression, from `from`; *to gets the node behind it. */
 g4_status g4_net_pattern(g4_net *net, int32_t from, int32_t *to, const char *s, size_t n, g4_spelling spelling,

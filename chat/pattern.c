@@ -53,7 +53,7 @@ static void g4_net_spelled(g4_net *net, int32_t from, int32_t to, uint32_t low, 
 
 /* ---- Classes of characters ----------------------------------------------------------------------- */
 
-void g4_class_add(g4_net *net, g4_class *k, uint32_t low, uint32_t high)
+void g4_net_class_add(g4_net *net, g4_class *k, uint32_t low, uint32_t high)
 {
     g4_char_range *ranges = g4_array_grow(net->a, k->ranges, k->n, &k->cap, sizeof *ranges);
     if (ranges == NULL) {
@@ -64,7 +64,7 @@ void g4_class_add(g4_net *net, g4_class *k, uint32_t low, uint32_t high)
     ranges[k->n++] = (g4_char_range) { low, high };
 }
 
-void g4_class_free(const g4_net *net, g4_class *k) { g4_free(net->a, k->ranges); }
+void g4_net_class_free(const g4_net *net, g4_class *k) { g4_free(net->a, k->ranges); }
 
 static int g4_char_range_compare(const void *pa, const void *pb)
 {
@@ -73,7 +73,7 @@ static int g4_char_range_compare(const void *pa, const void *pb)
 }
 
 /* Sort the ranges and join those that touch. */
-static void g4_class_settle(g4_net *net, g4_class *k)
+static void g4_net_class_settle(g4_net *net, g4_class *k)
 {
     int n = 0;
     if (!g4_sort(net->a, k->ranges, (size_t)k->n, sizeof *k->ranges, g4_char_range_compare, net->asker.halt))
@@ -90,36 +90,36 @@ static void g4_class_settle(g4_net *net, g4_class *k)
 }
 
 /* All characters up to `top` that a settled class has not. */
-static void g4_class_negate(g4_net *net, g4_class *k, uint32_t top)
+static void g4_net_class_negate(g4_net *net, g4_class *k, uint32_t top)
 {
     g4_class out = { 0 };
     uint32_t from = 0;
     for (int i = 0; i < k->n; i++) {
-        if (k->ranges[i].low > from) g4_class_add(net, &out, from, k->ranges[i].low - 1);
+        if (k->ranges[i].low > from) g4_net_class_add(net, &out, from, k->ranges[i].low - 1);
         from = k->ranges[i].high + 1;
     }
-    if (from <= top) g4_class_add(net, &out, from, top);
-    g4_class_free(net, k);
+    if (from <= top) g4_net_class_add(net, &out, from, top);
+    g4_net_class_free(net, k);
     *k = out;
 }
 
-void g4_class_shorthand(g4_net *net, g4_class *k, char letter)
+void g4_net_class_shorthand(g4_net *net, g4_class *k, char letter)
 {
     g4_class part = { 0 };
     switch (letter | 0x20) {
-    case 'd': g4_class_add(net, &part, '0', '9'); break;
+    case 'd': g4_net_class_add(net, &part, '0', '9'); break;
     case 'w':
-        g4_class_add(net, &part, '0', '9');
-        g4_class_add(net, &part, 'A', 'Z');
-        g4_class_add(net, &part, '_', '_');
-        g4_class_add(net, &part, 'a', 'z');
+        g4_net_class_add(net, &part, '0', '9');
+        g4_net_class_add(net, &part, 'A', 'Z');
+        g4_net_class_add(net, &part, '_', '_');
+        g4_net_class_add(net, &part, 'a', 'z');
         break;
-    default: g4_class_add(net, &part, '\t', '\r'); g4_class_add(net, &part, ' ', ' ');
+    default: g4_net_class_add(net, &part, '\t', '\r'); g4_net_class_add(net, &part, ' ', ' ');
     }
     /* \D and the like stay in ASCII: dialects differ on the letters and digits beyond it */
-    if (letter >= 'A' && letter <= 'Z') g4_class_negate(net, &part, G4_MAX_ASCII);
-    for (int i = 0; i < part.n; i++) g4_class_add(net, k, part.ranges[i].low, part.ranges[i].high);
-    g4_class_free(net, &part);
+    if (letter >= 'A' && letter <= 'Z') g4_net_class_negate(net, &part, G4_MAX_ASCII);
+    for (int i = 0; i < part.n; i++) g4_net_class_add(net, k, part.ranges[i].low, part.ranges[i].high);
+    g4_net_class_free(net, &part);
 }
 
 /* ---- The reader ---------------------------------------------------------------------------------- */
@@ -216,7 +216,7 @@ static void g4_pattern_class(g4_pattern *p, g4_class *k)
             break;
         }
         if (g4_pattern_char(p, &low)) {
-            g4_class_shorthand(p->net, k, (char)low);
+            g4_net_class_shorthand(p->net, k, (char)low);
             has_shorthand = 1;
             continue;
         }
@@ -225,10 +225,10 @@ static void g4_pattern_class(g4_pattern *p, g4_class *k)
             p->pos++;
             if (g4_pattern_char(p, &high) || high < low) g4_pattern_fail(p, "a bad range in a class");
         }
-        g4_class_add(p->net, k, low, high);
+        g4_net_class_add(p->net, k, low, high);
     }
-    g4_class_settle(p->net, k);
-    if (negate) g4_class_negate(p->net, k, has_shorthand ? G4_MAX_ASCII : G4_MAX_CHAR);
+    g4_net_class_settle(p->net, k);
+    if (negate) g4_net_class_negate(p->net, k, has_shorthand ? G4_MAX_ASCII : G4_MAX_CHAR);
 }
 
 static int g4_is_name_char(char ch) { return g4_is_letter(ch) || g4_is_digit(ch) || ch == '_' || ch == '-'; }
@@ -306,7 +306,7 @@ static int32_t g4_pattern_alternatives(g4_pattern *p, int32_t from);
 static void g4_pattern_put_class(g4_pattern *p, int32_t from, int32_t to, g4_class *k)
 {
     for (int i = 0; i < k->n; i++) g4_net_spelled(p->net, from, to, k->ranges[i].low, k->ranges[i].high, p->spelling);
-    g4_class_free(p->net, k);
+    g4_net_class_free(p->net, k);
 }
 
 /* (...) at pos; returns the node behind it. */
@@ -336,9 +336,9 @@ static int32_t g4_pattern_single(g4_pattern *p, int32_t from)
     g4_class k = { 0 };
     uint32_t cp;
     if (g4_pattern_char(p, &cp))
-        g4_class_shorthand(p->net, &k, (char)cp);
+        g4_net_class_shorthand(p->net, &k, (char)cp);
     else
-        g4_class_add(p->net, &k, cp, cp);
+        g4_net_class_add(p->net, &k, cp, cp);
     g4_pattern_put_class(p, from, to, &k);
     return to;
 }
@@ -383,10 +383,10 @@ static int32_t g4_pattern_any_of(g4_pattern *p, int32_t from)
         g4_pattern_class(p, &k);
     } else { /* anything but the end of a line */
         p->pos++;
-        g4_class_add(p->net, &k, '\n', '\n');
-        g4_class_add(p->net, &k, '\r', '\r');
-        if (!p->is_notation) g4_class_add(p->net, &k, 0x2028, 0x2029);
-        g4_class_negate(p->net, &k, G4_MAX_CHAR);
+        g4_net_class_add(p->net, &k, '\n', '\n');
+        g4_net_class_add(p->net, &k, '\r', '\r');
+        if (!p->is_notation) g4_net_class_add(p->net, &k, 0x2028, 0x2029);
+        g4_net_class_negate(p->net, &k, G4_MAX_CHAR);
     }
     g4_pattern_put_class(p, from, to, &k);
     return to;

@@ -455,13 +455,13 @@ static void g4_schema_other_key(g4_schema *c, const g4_class *k, int32_t from, i
 static int32_t g4_schema_any_key(g4_schema *c, int32_t from, const g4_sorted *names, size_t n)
 {
     g4_class k = { 0 };
-    if (c->is_call) g4_class_shorthand(c->net, &k, 'w');
+    if (c->is_call) g4_net_class_shorthand(c->net, &k, 'w');
     for (int i = 0; i < G4_N_PLAIN_RANGES && !c->is_call; i++)
-        g4_class_add(c->net, &k, g4_plain_ranges[i].low, g4_plain_ranges[i].high);
+        g4_net_class_add(c->net, &k, g4_plain_ranges[i].low, g4_plain_ranges[i].high);
     if (!c->is_call) from = g4_schema_quote(c, from);
     const int32_t to = g4_net_node(c->net);
     g4_schema_other_key(c, &k, from, to, names, n, 0);
-    g4_class_free(c->net, &k);
+    g4_net_class_free(c->net, &k);
     return c->is_call ? to : g4_schema_quote(c, to);
 }
 

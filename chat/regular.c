@@ -1,0 +1,1293 @@
+/* regular.c - regular languages of bytes as expressions, with `and` and `not` among their operators. Equal expressions
+ * share one number, in a normal form that makes few of those equal in meaning differ, so that a number is also the
+ * state of an automaton that nobody builds as a whole: what may follow after a byte, the derivative, is another
+ * expression, made when somebody asks. A repeat keeps its counts as numbers, and a step lowers them, so that a
+ * thousand characters cost what one costs. Whether an expression with `and` or `not` has any text at all is found by
+ * walking through its derivatives, and remembered. Nothing here recurses over its input. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "chat.h"
+
+#include <string.h>
+
+#define G4_RE_MAX_NODES 1000000        /* expressions of a set */
+#define G4_RE_MAX_LISTED 8000000       /* operands of all `or` and `and` together */
+#define G4_RE_MAX_ROW_BYTES (8u << 20) /* of remembered steps: more, and all are forgotten */
+#define G4_RE_MAX_SEARCH 4000          /* expressions that a search for a text looks at */
+#define G4_RE_MAX_COUNT (1 << 29)      /* counts beyond are not added up */
+
+typedef enum {
+    G4_RK_NONE,
+    G4_RK_EMPTY,
+    G4_RK_SET,
+    G4_RK_CONCAT,
+    G4_RK_OR,
+    G4_RK_AND,
+    G4_RK_NOT,
+    G4_RK_REPEAT
+} g4_re_kind;
+
+/* Has it a text? A search that was not finished within its limit is not begun again. */
+enum { G4_LIFE_UNKNOWN, G4_LIFE_LIVE, G4_LIFE_DEAD, G4_LIFE_UNDECIDED };
+
+typedef struct {  /* the steps of an expression */
+    int n;        /* classes of bytes that lead to the same */
+    int is_clean; /* those without a text are NONE */
+    uint8_t class_of[256];
+    g4_re to[]; /* (n) */
+} g4_re_steps;
+
+typedef struct {
+    int32_t a, b;     /* operands; OR, AND: place and length of the list; SET: place of the set */
+    int32_t min, max; /* REPEAT; max < 0: no end */
+    int32_t count;    /* the highest count in it outside of AND and NOT */
+    int32_t clamped;  /* g4_re_clamp of it; 0: not made */
+    uint32_t hash, seen;
+    g4_re_steps *steps; /* NULL: not made, or forgotten */
+    uint8_t kind, accepts, is_checked /* `and` or `not` in it */, life;
+} g4_re_node;
+
+typedef struct {
+    uint32_t bits[8];
+} g4_byte_set;
+
+typedef struct { /* an operand of OR, as a repeat and what follows it */
+    g4_re whole, body, tail;
+    int32_t min, max;
+    int is_changed;
+} g4_re_part;
+
+struct g4_regular {
+    const g4_allocator *a;
+    g4_asker asker;
+    g4_net_failure failed;
+    g4_re_node *nodes;
+    g4_byte_set *sets;
+    int32_t *lists; /* operands of OR and AND */
+    int n_nodes, cap_nodes, n_sets, cap_sets, n_lists, cap_lists;
+    int32_t *table;     /* hash table of nodes; 0: free */
+    int32_t *set_table; /* of sets, their places + 1 */
+    uint32_t n_table, n_set_table;
+    int32_t *stack; /* work of the functions below, each above what its caller left there */
+    int top, cap_stack;
+    g4_re_part *parts;
+    int cap_parts;
+    g4_arena rows;
+    size_t row_bytes;
+    uint32_t seen; /* of the last search */
+    int longest;   /* of g4_re_clamp */
+    g4_re row[256];
+};
+
+/* ---- Memory and failure -------------------------------------------------------------------------- */
+
+static int g4_re_stops(g4_regular *r)
+{
+    if (!r->failed && g4_ask(&r->asker)) r->failed = G4_NET_HALTED;
+    return r->failed != G4_NET_FINE;
+}
+
+static void g4_re_fail(g4_regular *r, g4_net_failure why)
+{
+    if (!r->failed) r->failed = why;
+}
+
+static void g4_re_push(g4_regular *r, int32_t value)
+{
+    int32_t *stack = r->failed ? NULL : g4_array_grow(r->a, r->stack, r->top, &r->cap_stack, sizeof *stack);
+    if (stack == NULL) {
+        g4_re_fail(r, G4_NET_NO_MEMORY);
+        return;
+    }
+    r->stack = stack;
+    stack[r->top++] = value;
+}
+
+static uint32_t g4_re_mix(uint32_t h, uint32_t v)
+{
+    h = (h ^ v) * 0x9e3779b1u;
+    return h ^ h >> 15;
+}
+
+/* A hash table of twice the size; NULL: no memory. Its owner fills it. */
+static int32_t *g4_re_bigger_table(g4_regular *r, int32_t *table, uint32_t *size)
+{
+    const uint32_t bigger = *size == 0 ? 256 : *size * 2;
+    int32_t *grown = g4_alloc(r->a, bigger, sizeof *grown);
+    if (grown == NULL) {
+        g4_re_fail(r, G4_NET_NO_MEMORY);
+        return NULL;
+    }
+    g4_free(r->a, table);
+    *size = bigger;
+    return grown;
+}
+
+static void g4_re_table_put(int32_t *table, uint32_t size, uint32_t hash, int32_t value)
+{
+    uint32_t i = hash & (size - 1);
+    while (table[i] != 0) i = (i + 1) & (size - 1);
+    table[i] = value;
+}
+
+/* Forget all steps that were made. */
+static void g4_re_forget_steps(g4_regular *r)
+{
+    for (int i = 0; i < r->n_nodes; i++) r->nodes[i].steps = NULL;
+    g4_arena_free(&r->rows);
+    r->rows = (g4_arena) { .a = r->a };
+    r->row_bytes = 0;
+}
+
+/* ---- Equal expressions are one ------------------------------------------------------------------- */
+
+static int g4_re_is_same(const g4_regular *r, const g4_re_node *x, const g4_re_node *y, const int32_t *list)
+{
+    if (x->hash != y->hash || x->kind != y->kind || x->b != y->b || x->min != y->min || x->max != y->max) return 0;
+    if (y->kind == G4_RK_OR || y->kind == G4_RK_AND)
+        return memcmp(r->lists + x->a, list, (size_t)y->b * sizeof *list) == 0;
+    return x->a == y->a;
+}
+
+/* What a node has of its operands: whether it accepts the empty text, whether it has a text, its highest count. */
+static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *list)
+{
+    const g4_re_node *a = x->kind >= G4_RK_CONCAT ? &r->nodes[x->a] : NULL, *b = NULL;
+    int some = 0, all = 1;
+    switch ((g4_re_kind)x->kind) {
+    case G4_RK_NONE: x->life = G4_LIFE_DEAD; return;
+    case G4_RK_EMPTY: x->accepts = 1; break;
+    case G4_RK_SET: x->life = G4_LIFE_LIVE; return;
+    case G4_RK_CONCAT:
+        b = &r->nodes[x->b];
+        x->accepts = a->accepts && b->accepts;
+        x->is_checked = a->is_checked || b->is_checked;
+        x->count = a->count > b->count ? a->count : b->count;
+        break;
+    case G4_RK_REPEAT:
+        x->accepts = x->min == 0;
+        x->is_checked = a->is_checked;
+        x->count = g4_max_int(a->count, g4_max_int(x->min, x->max));
+        break;
+    case G4_RK_NOT:
+        x->accepts = !a->accepts;
+        x->is_checked = x->a != G4_RE_NONE;
+        break;
+    case G4_RK_OR:
+    case G4_RK_AND:
+        for (int i = 0; i < x->b; i++) {
+            const g4_re_node *k = &r->nodes[list[i]];
+            some |= k->accepts;
+            all &= k->accepts;
+            x->is_checked |= k->is_checked;
+            if (x->kind == G4_RK_OR) x->count = g4_max_int(x->count, k->count);
+        }
+        x->accepts = (uint8_t)(x->kind == G4_RK_OR ? some : all);
+        if (x->kind == G4_RK_AND) x->is_checked = 1;
+        break;
+    }
+    if (x->accepts || !x->is_checked) x->life = G4_LIFE_LIVE;
+}
+
+/* list: the operands of OR and AND, else NULL. */
+static uint32_t g4_re_hash(const g4_re_node *x, const int32_t *list)
+{
+    uint32_t h = g4_re_mix(x->kind, (uint32_t)x->b);
+    h = g4_re_mix(g4_re_mix(h, (uint32_t)x->min), (uint32_t)x->max);
+    if (list == NULL) return g4_re_mix(h, (uint32_t)x->a);
+    for (int i = 0; i < x->b; i++) h = g4_re_mix(h, (uint32_t)list[i]);
+    return h;
+}
+
+/* The number of an expression; a list of operands is copied. */
+static g4_re g4_re_intern(g4_regular *r, g4_re_node x, const int32_t *list)
+{
+    const int n_listed = x.kind == G4_RK_OR || x.kind == G4_RK_AND ? x.b : 0;
+    if (g4_re_stops(r)) return G4_RE_NONE;
+    x.hash = g4_re_hash(&x, list);
+    for (uint32_t i = x.hash & (r->n_table - 1); r->table[i] != 0; i = (i + 1) & (r->n_table - 1))
+        if (g4_re_is_same(r, &r->nodes[r->table[i] - 1], &x, list)) return r->table[i] - 1;
+    if (r->n_nodes >= G4_RE_MAX_NODES || r->n_lists + n_listed > G4_RE_MAX_LISTED) {
+        g4_re_fail(r, G4_NET_TOO_LARGE);
+        return G4_RE_NONE;
+    }
+    g4_re_describe(r, &x, list);
+    if (n_listed > 0) x.a = r->n_lists;
+    for (int i = 0; i < n_listed; i++) {
+        int32_t *lists = g4_array_grow(r->a, r->lists, r->n_lists, &r->cap_lists, sizeof *lists);
+        if (lists == NULL) {
+            r->n_lists = x.a;
+            g4_re_fail(r, G4_NET_NO_MEMORY);
+            return G4_RE_NONE;
+        }
+        r->lists = lists;
+        lists[r->n_lists++] = list[i];
+    }
+    g4_re_node *nodes = g4_array_grow(r->a, r->nodes, r->n_nodes, &r->cap_nodes, sizeof *nodes);
+    if (nodes != NULL) r->nodes = nodes;
+    if (nodes != NULL && (uint32_t)r->n_nodes * 2 >= r->n_table) {
+        int32_t *table = g4_re_bigger_table(r, r->table, &r->n_table);
+        if (table != NULL) {
+            r->table = table;
+            for (int i = 0; i < r->n_nodes; i++) g4_re_table_put(table, r->n_table, nodes[i].hash, i + 1);
+        }
+    }
+    if (nodes == NULL || r->failed) {
+        if (n_listed > 0) r->n_lists = x.a;
+        g4_re_fail(r, G4_NET_NO_MEMORY);
+        return G4_RE_NONE;
+    }
+    nodes[r->n_nodes] = x;
+    g4_re_table_put(r->table, r->n_table, x.hash, r->n_nodes + 1);
+    return r->n_nodes++;
+}
+
+g4_re g4_re_set(g4_regular *r, const uint32_t bytes[8])
+{
+    uint32_t h = 0, any = 0;
+    for (int i = 0; i < 8; i++) {
+        h = g4_re_mix(h, bytes[i]);
+        any |= bytes[i];
+    }
+    if (any == 0 || r->failed) return G4_RE_NONE;
+    int place = -1;
+    for (uint32_t i = h & (r->n_set_table - 1); r->set_table[i] != 0 && place < 0; i = (i + 1) & (r->n_set_table - 1))
+        if (memcmp(r->sets[r->set_table[i] - 1].bits, bytes, sizeof(g4_byte_set)) == 0) place = r->set_table[i] - 1;
+    if (place < 0) {
+        g4_byte_set *sets = g4_array_grow(r->a, r->sets, r->n_sets, &r->cap_sets, sizeof *sets);
+        if (sets != NULL) r->sets = sets;
+        if (sets != NULL && (uint32_t)r->n_sets * 2 >= r->n_set_table) {
+            int32_t *table = g4_re_bigger_table(r, r->set_table, &r->n_set_table);
+            if (table != NULL) r->set_table = table;
+            for (int i = 0; table != NULL && i < r->n_sets; i++) {
+                uint32_t again = 0;
+                for (int k = 0; k < 8; k++) again = g4_re_mix(again, sets[i].bits[k]);
+                g4_re_table_put(table, r->n_set_table, again, i + 1);
+            }
+        }
+        if (sets == NULL || r->failed) {
+            g4_re_fail(r, G4_NET_NO_MEMORY);
+            return G4_RE_NONE;
+        }
+        memcpy(sets[r->n_sets].bits, bytes, sizeof(g4_byte_set));
+        place = r->n_sets++;
+        g4_re_table_put(r->set_table, r->n_set_table, h, place + 1);
+    }
+    return g4_re_intern(r, (g4_re_node) { .kind = G4_RK_SET, .a = place }, NULL);
+}
+
+g4_regular *g4_regular_open(const g4_allocator *a, g4_halt *halt)
+{
+    g4_regular *r = g4_alloc(a, 1, sizeof *r);
+    if (r == NULL) return NULL;
+    r->a = r->rows.a = a;
+    r->table = g4_re_bigger_table(r, NULL, &r->n_table);
+    r->set_table = g4_re_bigger_table(r, NULL, &r->n_set_table);
+    if (!r->failed) {
+        g4_re_intern(r, (g4_re_node) { .kind = G4_RK_NONE }, NULL);
+        g4_re_intern(r, (g4_re_node) { .kind = G4_RK_EMPTY }, NULL);
+        g4_re_intern(r, (g4_re_node) { .kind = G4_RK_NOT, .a = G4_RE_NONE }, NULL); /* G4_RE_ALL */
+    }
+    if (r->failed) {
+        g4_regular_close(r);
+        return NULL;
+    }
+    r->asker.halt = halt;
+    return r;
+}
+
+void g4_regular_close(g4_regular *r)
+{
+    if (r == NULL) return;
+    g4_arena_free(&r->rows);
+    g4_free(r->a, r->nodes);
+    g4_free(r->a, r->sets);
+    g4_free(r->a, r->lists);
+    g4_free(r->a, r->table);
+    g4_free(r->a, r->set_table);
+    g4_free(r->a, r->stack);
+    g4_free(r->a, r->parts);
+    g4_free(r->a, r);
+}
+
+g4_net_failure g4_regular_failed(const g4_regular *r) { return r->failed; }
+
+void g4_regular_recover(g4_regular *r, g4_halt *halt)
+{
+    r->failed = G4_NET_FINE;
+    r->asker = (g4_asker) { .halt = halt };
+    r->top = 0;
+    if (r->row_bytes > G4_RE_MAX_ROW_BYTES) g4_re_forget_steps(r);
+}
+
+int32_t g4_regular_size(const g4_regular *r) { return r->n_nodes; }
+
+/* ---- Concatenation and repetition ---------------------------------------------------------------- */
+
+/* What x is a repeat of; any other expression is one of itself. */
+static g4_re g4_re_body(const g4_regular *r, g4_re x, int32_t *min, int32_t *max)
+{
+    const g4_re_node *k = &r->nodes[x];
+    *min = k->kind == G4_RK_REPEAT ? k->min : 1;
+    *max = k->kind == G4_RK_REPEAT ? k->max : 1;
+    return k->kind == G4_RK_REPEAT ? k->a : x;
+}
+
+/* head, which is no concatenation, and tail. x{a,b} x{c,d} is x{a+c,b+d}. */
+static g4_re g4_re_prepend(g4_regular *r, g4_re head, g4_re tail)
+{
+    const g4_re_node *t = &r->nodes[tail];
+    const g4_re next = t->kind == G4_RK_CONCAT ? t->a : tail, rest = t->kind == G4_RK_CONCAT ? t->b : G4_RE_EMPTY;
+    int32_t min, max, next_min, next_max;
+    if (head == G4_RE_ALL && next == G4_RE_ALL) return tail;
+    const g4_re body = g4_re_body(r, head, &min, &max), next_body = g4_re_body(r, next, &next_min, &next_max);
+    const int is_repeat = r->nodes[head].kind == G4_RK_REPEAT || r->nodes[next].kind == G4_RK_REPEAT;
+    if (is_repeat && body == next_body && min + next_min < G4_RE_MAX_COUNT && max + next_max < G4_RE_MAX_COUNT) {
+        const int has_end = max >= 0 && next_max >= 0;
+        head = g4_re_intern(
+            r,
+            (g4_re_node) {
+                .kind = G4_RK_REPEAT, .a = body, .min = min + next_min, .max = has_end ? max + next_max : -1 },
+            NULL);
+        tail = rest;
+    }
+    if (tail == G4_RE_EMPTY) return head;
+    return g4_re_intern(r, (g4_re_node) { .kind = G4_RK_CONCAT, .a = head, .b = tail }, NULL);
+}
+
+g4_re g4_re_concat(g4_regular *r, g4_re a, g4_re b)
+{
+    if (r->failed || r->nodes[a].life == G4_LIFE_DEAD || r->nodes[b].life == G4_LIFE_DEAD) return G4_RE_NONE;
+    if (a == G4_RE_EMPTY) return b;
+    if (b == G4_RE_EMPTY) return a;
+    const int base = r->top;
+    while (r->nodes[a].kind == G4_RK_CONCAT && !r->failed) {
+        g4_re_push(r, r->nodes[a].a);
+        a = r->nodes[a].b;
+    }
+    b = g4_re_prepend(r, a, b);
+    while (r->top > base && !r->failed) b = g4_re_prepend(r, r->stack[--r->top], b);
+    r->top = base;
+    return r->failed ? G4_RE_NONE : b;
+}
+
+/* Are the counts of (x{a,b}){min,max} all that lie between the lowest and the highest of them? Those of k and of k + 1
+ * times touch when k * b + 1 >= (k + 1) * a, which is hardest for the lowest k. */
+static int g4_re_counts_join(int32_t a, int32_t b, int32_t min, int32_t max)
+{
+    if (max == min) return 1;
+    if (min == 0) return a <= 1 && (max == 1 || b < 0 || b + 1 >= 2 * a);
+    return b < 0 || (int64_t)min * b + 1 >= ((int64_t)min + 1) * a;
+}
+
+static g4_re g4_re_join(g4_regular *r, g4_re_kind kind, int base);
+
+g4_re g4_re_repeat(g4_regular *r, g4_re a, int32_t min, int32_t max)
+{
+    if (r->failed) return G4_RE_NONE;
+    if (max == 0 || a == G4_RE_EMPTY) return G4_RE_EMPTY;
+    if (r->nodes[a].life == G4_LIFE_DEAD) return min == 0 ? G4_RE_EMPTY : G4_RE_NONE;
+    if (min == 1 && max == 1) return a;
+    if (r->nodes[a].accepts) min = 0;
+    if (a == G4_RE_ALL) return a;
+    if (r->nodes[a].kind == G4_RK_REPEAT) {
+        const g4_re_node k = r->nodes[a];
+        const int64_t low = (int64_t)k.min * min, high = k.max < 0 || max < 0 ? -1 : (int64_t)k.max * max;
+        if (g4_re_counts_join(k.min, k.max, min, max) && low < G4_RE_MAX_COUNT && high < G4_RE_MAX_COUNT)
+            return g4_re_repeat(r, k.a, (int32_t)low, (int32_t)high);
+    }
+    if (min == 0 && max == 1) {
+        if (r->nodes[a].accepts) return a;
+        if (r->nodes[a].kind == G4_RK_OR) return g4_re_or(r, a, G4_RE_EMPTY);
+    }
+    return g4_re_intern(r, (g4_re_node) { .kind = G4_RK_REPEAT, .a = a, .min = min, .max = max }, NULL);
+}
+
+g4_re g4_re_optional(g4_regular *r, g4_re a) { return g4_re_repeat(r, a, 0, 1); }
+
+g4_re g4_re_not(g4_regular *r, g4_re a)
+{
+    if (r->failed) return G4_RE_NONE;
+    if (r->nodes[a].life == G4_LIFE_DEAD) return G4_RE_ALL;
+    if (r->nodes[a].kind == G4_RK_NOT) return r->nodes[a].a;
+    return g4_re_intern(r, (g4_re_node) { .kind = G4_RK_NOT, .a = a }, NULL);
+}
+
+/* ---- Or, and ------------------------------------------------------------------------------------- */
+
+/* Sort the numbers above base and leave out those that stand there twice. */
+static void g4_re_sort(g4_regular *r, int base)
+{
+    int32_t *s = r->stack + base;
+    const int n = r->top - base;
+    int kept = 0;
+    for (int gap = n / 2; gap > 0; gap = gap == 2 ? 1 : gap * 5 / 11)
+        for (int i = gap; i < n; i++) {
+            const int32_t x = s[i];
+            int k = i;
+            for (; k >= gap && s[k - gap] > x; k -= gap) s[k] = s[k - gap];
+            s[k] = x;
+        }
+    for (int i = 0; i < n; i++)
+        if (kept == 0 || s[i] != s[kept - 1]) s[kept++] = s[i];
+    r->top = base + kept;
+}
+
+static int g4_re_has(const g4_regular *r, int base, g4_re x)
+{
+    for (int low = base, high = r->top; low < high;) {
+        const int middle = low + (high - low) / 2;
+        if (r->stack[middle] == x) return 1;
+        if (r->stack[middle] < x)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return 0;
+}
+
+/* Put in place of each operand of the same kind its operands, and for x? x and the empty text. Drops what does nothing;
+ * returns 1 when one operand decides it all. */
+static int g4_re_flatten(g4_regular *r, g4_re_kind kind, int base)
+{
+    const g4_re neutral = kind == G4_RK_OR ? G4_RE_NONE : G4_RE_ALL;
+    int kept = base;
+    for (int i = base; i < r->top && !r->failed; i++) {
+        const g4_re x = r->stack[i];
+        const g4_re_node k = r->nodes[x];
+        if (kind == G4_RK_OR ? x == G4_RE_ALL : k.life == G4_LIFE_DEAD) return 1;
+        if (x == neutral || k.life == G4_LIFE_DEAD) continue;
+        if (k.kind == kind) {
+            for (int j = 0; j < k.b; j++) g4_re_push(r, r->lists[k.a + j]);
+        } else if (kind == G4_RK_OR && k.kind == G4_RK_REPEAT && k.min == 0 && k.max == 1) {
+            g4_re_push(r, k.a);
+            g4_re_push(r, G4_RE_EMPTY);
+        } else {
+            r->stack[kept++] = x;
+        }
+    }
+    r->top = kept;
+    return 0;
+}
+
+static int g4_re_part_before(const g4_re_part *a, const g4_re_part *b)
+{
+    if (a->tail != b->tail) return a->tail < b->tail;
+    if (a->body != b->body) return a->body < b->body;
+    return a->min != b->min ? a->min < b->min : a->whole < b->whole;
+}
+
+static void g4_re_sort_parts(g4_re_part *s, int n)
+{
+    for (int gap = n / 2; gap > 0; gap = gap == 2 ? 1 : gap * 5 / 11)
+        for (int i = gap; i < n; i++) {
+            const g4_re_part x = s[i];
+            int k = i;
+            for (; k >= gap && g4_re_part_before(&x, &s[k - gap]); k -= gap) s[k] = s[k - gap];
+            s[k] = x;
+        }
+}
+
+/* x{a,b} t | x{c,d} t is x{a,d} t where the counts touch. Returns how many parts are left. */
+static int g4_re_join_counts(g4_re_part *s, int n)
+{
+    int kept = 0;
+    for (int i = 0; i < n; i++) {
+        g4_re_part *last = kept > 0 ? &s[kept - 1] : NULL;
+        if (last != NULL && last->tail == s[i].tail && last->body == s[i].body &&
+            (last->max < 0 || s[i].min <= last->max + 1)) {
+            if (last->max >= 0) last->max = s[i].max < 0 ? -1 : g4_max_int(last->max, s[i].max);
+            last->is_changed = 1;
+        } else {
+            s[kept++] = s[i];
+        }
+    }
+    return kept;
+}
+
+/* [a] t | [b] t is [ab] t. */
+static int g4_re_join_sets(g4_regular *r, g4_re_part *s, int n)
+{
+    int kept = 0, last = -1;
+    for (int i = 0; i < n; i++) {
+        const int is_set = r->nodes[s[i].body].kind == G4_RK_SET && s[i].min == 1 && s[i].max == 1;
+        if (is_set && last >= 0 && s[last].tail == s[i].tail) {
+            g4_byte_set both = r->sets[r->nodes[s[last].body].a];
+            for (int k = 0; k < 8; k++) both.bits[k] |= r->sets[r->nodes[s[i].body].a].bits[k];
+            s[last].body = g4_re_set(r, both.bits);
+            s[last].is_changed = 1;
+            continue;
+        }
+        if (is_set) last = kept;
+        s[kept++] = s[i];
+    }
+    return kept;
+}
+
+static g4_re g4_re_of_part(g4_regular *r, const g4_re_part *p)
+{
+    const g4_re_node repeat = { .kind = G4_RK_REPEAT, .a = p->body, .min = p->min, .max = p->max };
+    if (!p->is_changed) return p->whole;
+    if (p->min == 1 && p->max == 1) return g4_re_concat(r, p->body, p->tail);
+    return g4_re_concat(r, g4_re_intern(r, repeat, NULL), p->tail);
+}
+
+/* Make one of the operands of OR above base, sorted, that differ only in how often they repeat, or in their first byte.
+ */
+static void g4_re_merge(g4_regular *r, int base)
+{
+    const int has_empty = g4_re_has(r, base, G4_RE_EMPTY);
+    int n = 0, accepts = 0;
+    for (int i = base; i < r->top; i++) {
+        const g4_re x = r->stack[i];
+        const g4_re_node *k = &r->nodes[x];
+        if (x == G4_RE_EMPTY) continue;
+        g4_re_part *parts = g4_array_grow(r->a, r->parts, n, &r->cap_parts, sizeof *parts);
+        if (parts == NULL) {
+            g4_re_fail(r, G4_NET_NO_MEMORY);
+            return;
+        }
+        r->parts = parts;
+        g4_re_part part = { .whole = x, .tail = k->kind == G4_RK_CONCAT ? k->b : G4_RE_EMPTY };
+        part.body = g4_re_body(r, k->kind == G4_RK_CONCAT ? k->a : x, &part.min, &part.max);
+        accepts |= k->accepts;
+        parts[n++] = part;
+    }
+    g4_re_sort_parts(r->parts, n);
+    n = g4_re_join_sets(r, r->parts, g4_re_join_counts(r->parts, n));
+    for (int i = 0; i < n && has_empty && !accepts; i++)
+        if (r->parts[i].tail == G4_RE_EMPTY && r->parts[i].min == 1 && r->parts[i].max != 1) {
+            r->parts[i].min = 0;
+            r->parts[i].is_changed = accepts = 1;
+        }
+    r->top = base;
+    if (n == 1 && has_empty && !accepts) { /* the only spelling of x? */
+        g4_re_push(
+            r, g4_re_intern(r, (g4_re_node) { .kind = G4_RK_REPEAT, .a = g4_re_of_part(r, r->parts), .max = 1 }, NULL));
+        return;
+    }
+    if (has_empty && !accepts) g4_re_push(r, G4_RE_EMPTY);
+    for (int i = 0; i < n && !r->failed; i++) g4_re_push(r, g4_re_of_part(r, &r->parts[i]));
+    g4_re_sort(r, base);
+}
+
+/* Make one of all sets and one of all complements among the operands above base, sorted. Returns 1 when nothing is left
+ * that they have in common. */
+static int g4_re_intersect(g4_regular *r, int base)
+{
+    g4_byte_set both;
+    int kept = base, n_sets = 0, n_nots = 0, accept = 1;
+    memset(&both, 0xff, sizeof both);
+    for (int i = base; i < r->top; i++) {
+        const g4_re_node *k = &r->nodes[r->stack[i]];
+        accept &= k->accepts;
+        n_nots += k->kind == G4_RK_NOT;
+        if (k->kind != G4_RK_SET) continue;
+        n_sets++;
+        for (int b = 0; b < 8; b++) both.bits[b] &= r->sets[k->a].bits[b];
+    }
+    if (g4_re_has(r, base, G4_RE_EMPTY)) {
+        if (!accept) return 1;
+        r->top = base;
+        g4_re_push(r, G4_RE_EMPTY);
+        return 0;
+    }
+    if (n_sets < 2 && n_nots < 2) return 0;
+    const int n = r->top;
+    for (int i = base; i < n && n_nots > 1 && !r->failed; i++) /* what they leave out, above the operands */
+        if (r->nodes[r->stack[i]].kind == G4_RK_NOT) g4_re_push(r, r->nodes[r->stack[i]].a);
+    const g4_re out = n_nots > 1 ? g4_re_not(r, g4_re_join(r, G4_RK_OR, n)) : G4_RE_NONE;
+    for (int i = base; i < n; i++) {
+        const uint8_t kind = r->nodes[r->stack[i]].kind;
+        if ((kind == G4_RK_SET && n_sets > 1) || (kind == G4_RK_NOT && n_nots > 1)) continue;
+        r->stack[kept++] = r->stack[i];
+    }
+    r->top = kept;
+    if (n_nots > 1) g4_re_push(r, out);
+    if (n_sets > 1) {
+        const g4_re set = g4_re_set(r, both.bits);
+        if (set == G4_RE_NONE) return 1;
+        g4_re_push(r, set);
+    }
+    g4_re_sort(r, base);
+    return out == G4_RE_NONE && n_nots > 1;
+}
+
+/* Is one of the operands above base the complement of another? */
+static int g4_re_has_complement(const g4_regular *r, int base)
+{
+    for (int i = base; i < r->top; i++)
+        if (r->nodes[r->stack[i]].kind == G4_RK_NOT && g4_re_has(r, base, r->nodes[r->stack[i]].a)) return 1;
+    return 0;
+}
+
+/* The expression of the operands above base, which are taken off. */
+static g4_re g4_re_join(g4_regular *r, g4_re_kind kind, int base)
+{
+    const g4_re all = kind == G4_RK_OR ? G4_RE_ALL : G4_RE_NONE;
+    int is_all = g4_re_flatten(r, kind, base);
+    if (!is_all && !r->failed && r->top - base > 1) {
+        g4_re_sort(r, base);
+        if (kind == G4_RK_OR)
+            g4_re_merge(r, base);
+        else
+            is_all = g4_re_intersect(r, base);
+        is_all = is_all || g4_re_has_complement(r, base);
+    }
+    const int n = r->top - base;
+    r->top = base;
+    if (r->failed) return G4_RE_NONE;
+    if (is_all) return all;
+    if (n == 0) return kind == G4_RK_OR ? G4_RE_NONE : G4_RE_ALL;
+    if (n == 1) return r->stack[base];
+    return g4_re_intern(r, (g4_re_node) { .kind = (uint8_t)kind, .b = n }, r->stack + base);
+}
+
+static g4_re g4_re_both(g4_regular *r, g4_re_kind kind, g4_re a, g4_re b)
+{
+    const int base = r->top;
+    if (a == b) return a;
+    g4_re_push(r, a);
+    g4_re_push(r, b);
+    return g4_re_join(r, kind, base);
+}
+
+g4_re g4_re_or(g4_regular *r, g4_re a, g4_re b) { return g4_re_both(r, G4_RK_OR, a, b); }
+g4_re g4_re_and(g4_regular *r, g4_re a, g4_re b) { return g4_re_both(r, G4_RK_AND, a, b); }
+
+g4_re g4_re_any_of(g4_regular *r, const g4_re *list, int n)
+{
+    const int base = r->top;
+    for (int i = 0; i < n; i++) g4_re_push(r, list[i]);
+    return g4_re_join(r, G4_RK_OR, base);
+}
+
+/* ---- Texts --------------------------------------------------------------------------------------- */
+
+g4_re g4_re_range(g4_regular *r, int low, int high)
+{
+    g4_byte_set s = { { 0 } };
+    for (int b = low; b <= high; b++) s.bits[b / 32] |= 1u << (b % 32);
+    return g4_re_set(r, s.bits);
+}
+
+g4_re g4_re_text(g4_regular *r, const char *s, size_t n)
+{
+    g4_re x = G4_RE_EMPTY;
+    for (size_t i = n; i > 0 && !r->failed; i--)
+        x = g4_re_concat(r, g4_re_range(r, (unsigned char)s[i - 1], (unsigned char)s[i - 1]), x);
+    return x;
+}
+
+static int g4_text_compare(const void *pa, const void *pb)
+{
+    const g4_text *a = pa, *b = pb;
+    const int order = memcmp(a->s, b->s, a->n < b->n ? a->n : b->n);
+    return order != 0 ? order : (a->n > b->n) - (a->n < b->n);
+}
+
+/* The tree of the texts, from the first to the last in their order: behind each byte of the text before stand, on the
+ * stack, the branches that are complete, and on top of them how many there are. */
+static g4_re g4_re_tree(g4_regular *r, const g4_text *texts, size_t n)
+{
+    const int base = r->top;
+    size_t depth = 0;
+    g4_re_push(r, 0);
+    for (size_t i = 0; i <= n && !g4_re_stops(r); i++) {
+        size_t common = 0;
+        if (i > 0 && i < n)
+            while (common < depth && common < texts[i].n && texts[i].s[common] == texts[i - 1].s[common]) common++;
+        for (; depth > common && !r->failed; depth--) { /* what stands below is a branch of what stands above */
+            const int branches = r->stack[r->top - 1];
+            r->top--;
+            const g4_re below = g4_re_join(r, G4_RK_OR, r->top - branches);
+            const int byte = (unsigned char)texts[i - 1].s[depth - 1];
+            const int32_t above = r->stack[--r->top];
+            g4_re_push(r, g4_re_concat(r, g4_re_range(r, byte, byte), below));
+            g4_re_push(r, above + 1);
+        }
+        if (i == n) break;
+        for (; depth < texts[i].n && !r->failed; depth++) g4_re_push(r, 0);
+        if (r->failed) break;
+        r->stack[r->top - 1]++; /* the text may end here */
+        const int32_t count = r->stack[--r->top];
+        g4_re_push(r, G4_RE_EMPTY);
+        g4_re_push(r, count);
+    }
+    if (!r->failed) r->top--;
+    return g4_re_join(r, G4_RK_OR, base);
+}
+
+g4_re g4_re_one_of(g4_regular *r, g4_text *texts, size_t n)
+{
+    if (r->failed) return G4_RE_NONE;
+    if (!g4_sort(r->a, texts, n, sizeof *texts, g4_text_compare, r->asker.halt)) {
+        g4_re_fail(r, g4_halted(r->asker.halt) ? G4_NET_HALTED : G4_NET_NO_MEMORY);
+        return G4_RE_NONE;
+    }
+    return n == 0 ? G4_RE_NONE : g4_re_tree(r, texts, n);
+}
+
+/* ---- Characters ---------------------------------------------------------------------------------- */
+
+const g4_char_range g4_string_ranges[G4_N_STRING_RANGES] = { { 0x20, 0x21 }, { 0x23, 0x5b }, { 0x5d, 0x10ffff } };
+
+/* Where the ranges of a class stand that may reach low or lie above it. */
+static int g4_class_seek(const g4_class *k, uint32_t low)
+{
+    int from = 0;
+    for (int to = k->n; from < to;) {
+        const int middle = from + (to - from) / 2;
+        if (k->ranges[middle].high < low)
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    return from;
+}
+
+/* What `places` more bytes of UTF-8 may be, behind those that stand for low, so that the code point is in the class and
+ * between min and max. The depth of the calls is at most 3. */
+static g4_re g4_re_utf8_tail(g4_regular *r, const g4_class *k, uint32_t low, int places, uint32_t min, uint32_t max)
+{
+    const uint32_t size = 1u << (6 * places), high = low + size - 1;
+    const int first = g4_class_seek(k, low > min ? low : min);
+    if (high < min || low > max || first >= k->n || k->ranges[first].low > high || k->ranges[first].low > max)
+        return G4_RE_NONE;
+    if (places == 0) return G4_RE_EMPTY;
+    if (low >= min && high <= max && k->ranges[first].low <= low && k->ranges[first].high >= high)
+        return g4_re_repeat(r, g4_re_range(r, 0x80, 0xbf), places, places);
+    const int base = r->top;
+    for (uint32_t i = 0; i < 64 && !r->failed;) { /* bytes with the same tail are one set */
+        const g4_re tail = g4_re_utf8_tail(r, k, low + i * (size / 64), places - 1, min, max);
+        uint32_t end = i + 1;
+        while (end < 64 && g4_re_utf8_tail(r, k, low + end * (size / 64), places - 1, min, max) == tail) end++;
+        if (tail != G4_RE_NONE) g4_re_push(r, g4_re_concat(r, g4_re_range(r, 0x80 + (int)i, 0x7f + (int)end), tail));
+        i = end;
+    }
+    return g4_re_join(r, G4_RK_OR, base);
+}
+
+/* The code points of a settled class as UTF-8. */
+static g4_re g4_re_utf8(g4_regular *r, const g4_class *k)
+{
+    static const struct {
+        uint32_t min, max, lead;
+        int places;
+    } forms[] = { { 0, 0x7f, 0, 0 },
+                  { 0x80, 0x7ff, 0xc0, 1 },
+                  { 0x800, 0xd7ff, 0xe0, 2 },
+                  { 0xe000, 0xffff, 0xe0, 2 },
+                  { 0x10000, 0x10ffff, 0xf0, 3 } };
+    const int base = r->top;
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        const uint32_t size = 1u << (6 * forms[i].places);
+        for (uint32_t low = forms[i].min & ~(size - 1); low <= forms[i].max && !r->failed; low += size) {
+            const g4_re tail = g4_re_utf8_tail(r, k, low, forms[i].places, forms[i].min, forms[i].max);
+            const int byte = (int)(forms[i].lead | low / size);
+            if (tail != G4_RE_NONE) g4_re_push(r, g4_re_concat(r, g4_re_range(r, byte, byte), tail));
+        }
+    }
+    return g4_re_join(r, G4_RK_OR, base);
+}
+
+static int g4_class_has(const g4_class *k, uint32_t cp)
+{
+    const int i = g4_class_seek(k, cp);
+    return i < k->n && k->ranges[i].low <= cp;
+}
+
+/* The escapes that a JSON string has for the characters that cannot stand in it as they are. */
+static g4_re g4_re_escapes(g4_regular *r, const g4_class *k)
+{
+    static const char letters[] = "btn\0fr", digits[] = "0123456789abcdef"; /* of 8 to 13; 11 has none */
+    const int base = r->top;
+    for (uint32_t cp = 0; cp <= '\\'; cp = cp == 0x1f ? '"' : cp == '"' ? '\\' : cp + 1) {
+        char text[6] = { '\\', 'u', '0', '0', digits[cp / 16], digits[cp % 16] };
+        size_t n = 6;
+        if (cp >= 0x20 || (cp >= 8 && cp <= 13 && cp != 11)) {
+            text[1] = cp >= 0x20 ? (char)cp : letters[cp - 8];
+            n = 2;
+        }
+        if (g4_class_has(k, cp)) g4_re_push(r, g4_re_text(r, text, n));
+    }
+    return g4_re_join(r, G4_RK_OR, base);
+}
+
+g4_re g4_re_class(g4_regular *r, const g4_class *k, g4_spelling spelling)
+{
+    if (spelling == G4_RAW) return g4_re_utf8(r, k);
+    g4_class plain = { 0 };
+    for (int i = 0; i < k->n; i++)
+        for (int p = 0; p < G4_N_STRING_RANGES; p++) {
+            const uint32_t low =
+                k->ranges[i].low > g4_string_ranges[p].low ? k->ranges[i].low : g4_string_ranges[p].low;
+            const uint32_t high =
+                k->ranges[i].high < g4_string_ranges[p].high ? k->ranges[i].high : g4_string_ranges[p].high;
+            g4_char_range *ranges =
+                low <= high ? g4_array_grow(r->a, plain.ranges, plain.n, &plain.cap, sizeof *ranges) : NULL;
+            if (low > high) continue;
+            if (ranges == NULL) {
+                g4_re_fail(r, G4_NET_NO_MEMORY);
+                continue;
+            }
+            plain.ranges = ranges;
+            ranges[plain.n++] = (g4_char_range) { low, high };
+        }
+    const g4_re as_it_is = g4_re_utf8(r, &plain);
+    g4_free(r->a, plain.ranges);
+    return g4_re_or(r, as_it_is, g4_re_escapes(r, k));
+}
+
+/* \u and four digits that are no half of a surrogate pair, or two that are its halves. */
+static g4_re g4_re_unicode_escapes(g4_regular *r)
+{
+    g4_byte_set hex = { { 0 } }, no_d = hex, d = hex, high = hex, low = hex;
+    for (const char *p = "0123456789abcdefABCDEF"; *p != '\0'; p++) {
+        const uint32_t word = (uint32_t)*p / 32, bit = 1u << (*p % 32);
+        const int is_d = (*p | 0x20) == 'd', is_high = strchr("89abAB", *p) != NULL,
+                  is_low = strchr("cdefCDEF", *p) != NULL;
+        hex.bits[word] |= bit;
+        if (!is_d) no_d.bits[word] |= bit;
+        if (is_d) d.bits[word] |= bit;
+        if (is_high) high.bits[word] |= bit;
+        if (is_low) low.bits[word] |= bit;
+    }
+    const g4_re x = g4_re_set(r, hex.bits), u = g4_re_text(r, "\\u", 2), dd = g4_re_set(r, d.bits);
+    const g4_re x2 = g4_re_repeat(r, x, 2, 2), x3 = g4_re_repeat(r, x, 3, 3);
+    const g4_re one = g4_re_or(r, g4_re_concat(r, g4_re_set(r, no_d.bits), x3),
+                               g4_re_concat(r, g4_re_concat(r, dd, g4_re_range(r, '0', '7')), x2));
+    const g4_re first = g4_re_concat(r, g4_re_concat(r, dd, g4_re_set(r, high.bits)), x2);
+    const g4_re second = g4_re_concat(r, g4_re_concat(r, dd, g4_re_set(r, low.bits)), x2);
+    return g4_re_concat(r, u, g4_re_or(r, one, g4_re_concat(r, first, g4_re_concat(r, u, second))));
+}
+
+g4_re g4_re_any_char(g4_regular *r, g4_spelling spelling)
+{
+    g4_char_range all = { 0, 0x10ffff }, plain[G4_N_STRING_RANGES];
+    if (spelling == G4_RAW) return g4_re_utf8(r, &(g4_class) { .ranges = &all, .n = 1 });
+    memcpy(plain, g4_string_ranges, sizeof plain);
+    const g4_re as_it_is = g4_re_utf8(r, &(g4_class) { .ranges = plain, .n = G4_N_STRING_RANGES });
+    g4_byte_set letters = { { 0 } };
+    for (const char *p = "\"\\/bfnrt"; *p != '\0'; p++) letters.bits[*p / 32] |= 1u << (*p % 32);
+    const g4_re escape = g4_re_concat(r, g4_re_range(r, '\\', '\\'), g4_re_set(r, letters.bits));
+    return g4_re_or(r, as_it_is, g4_re_or(r, escape, g4_re_unicode_escapes(r)));
+}
+
+/* ---- Steps --------------------------------------------------------------------------------------- */
+
+/* The classes of bytes that neither of two divisions tells apart. pair[i] gets the classes of a and b that class i is
+ * of; returns how many there are. */
+static int g4_re_divide(uint8_t class_of[256], const uint8_t a[256], const uint8_t b[256], uint8_t pair[256][2])
+{
+    int16_t found[256]; /* the newest class of each class of a */
+    int16_t older[256]; /* the one before it of the same class of a */
+    int n = 0;
+    memset(found, -1, sizeof found);
+    for (int i = 0; i < 256; i++) {
+        int c = found[a[i]];
+        while (c >= 0 && pair[c][1] != b[i]) c = older[c];
+        if (c < 0) {
+            c = n++;
+            pair[c][0] = a[i];
+            pair[c][1] = b[i];
+            older[c] = found[a[i]];
+            found[a[i]] = (int16_t)c;
+        }
+        class_of[i] = (uint8_t)c;
+    }
+    return n;
+}
+
+/* The division of the bytes by all operands of x whose steps matter, which are made. sample[i] is a byte of class i. */
+static int g4_re_classes(const g4_regular *r, const g4_re_node *x, uint8_t class_of[256], uint8_t sample[256])
+{
+    uint8_t pair[256][2], both[256];
+    const int is_list = x->kind == G4_RK_OR || x->kind == G4_RK_AND;
+    const int n_operands = is_list ? x->b : x->kind == G4_RK_CONCAT && r->nodes[x->a].accepts ? 2 : 1;
+    int n = 1;
+    memset(class_of, 0, 256);
+    for (int i = 0; i < n_operands && n < 256; i++) {
+        const g4_re k = is_list ? r->lists[x->a + i] : i == 0 ? x->a : x->b;
+        if (r->nodes[k].steps->n == 1) continue;
+        n = g4_re_divide(both, class_of, r->nodes[k].steps->class_of, pair);
+        memcpy(class_of, both, 256);
+    }
+    for (int b = 255; b >= 0; b--) sample[class_of[b]] = (uint8_t)b;
+    return n;
+}
+
+static g4_re g4_re_to(const g4_regular *r, g4_re x, uint8_t byte)
+{
+    const g4_re_steps *s = r->nodes[x].steps;
+    return s->to[s->class_of[byte]];
+}
+
+/* What may follow after a byte, where the steps of the operands are made. */
+static g4_re g4_re_derive(g4_regular *r, g4_re_node x, uint8_t byte)
+{
+    const int base = r->top;
+    switch ((g4_re_kind)x.kind) {
+    case G4_RK_CONCAT: {
+        const g4_re a = g4_re_concat(r, g4_re_to(r, x.a, byte), x.b);
+        return r->failed || !r->nodes[x.a].accepts ? a : g4_re_or(r, a, g4_re_to(r, x.b, byte));
+    }
+    case G4_RK_REPEAT: {
+        const g4_re a = g4_re_to(r, x.a, byte);
+        if (a == G4_RE_NONE) return a;
+        return g4_re_concat(r, a, g4_re_repeat(r, x.a, x.min > 0 ? x.min - 1 : 0, x.max < 0 ? -1 : x.max - 1));
+    }
+    case G4_RK_NOT: return g4_re_not(r, g4_re_to(r, x.a, byte));
+    case G4_RK_OR:
+    case G4_RK_AND:
+        for (int i = 0; i < x.b && !r->failed; i++) g4_re_push(r, g4_re_to(r, r->lists[x.a + i], byte));
+        return g4_re_join(r, (g4_re_kind)x.kind, base);
+    default: return G4_RE_NONE;
+    }
+}
+
+/* Keep steps to `to` by class; classes that lead to the same become one. */
+static void g4_re_keep_steps(g4_regular *r, g4_re x, const uint8_t class_of[256], const g4_re *to, int n)
+{
+    uint8_t becomes[256];
+    g4_re kept[256];
+    int n_kept = 0;
+    for (int i = 0; i < n; i++) {
+        int k = 0;
+        while (k < n_kept && kept[k] != to[i]) k++;
+        if (k == n_kept) kept[n_kept++] = to[i];
+        becomes[i] = (uint8_t)k;
+    }
+    const size_t size = sizeof(g4_re_steps) + (size_t)n_kept * sizeof *kept;
+    g4_re_steps *s = r->failed ? NULL : g4_arena_alloc(&r->rows, size);
+    if (s == NULL) {
+        g4_re_fail(r, G4_NET_NO_MEMORY);
+        return;
+    }
+    r->row_bytes += size;
+    s->n = n_kept;
+    for (int b = 0; b < 256; b++) s->class_of[b] = becomes[class_of[b]];
+    memcpy(s->to, kept, (size_t)n_kept * sizeof *kept);
+    r->nodes[x].steps = s;
+}
+
+/* Make the steps of x, those of its operands being made. */
+static void g4_re_make_steps(g4_regular *r, g4_re x)
+{
+    uint8_t class_of[256], sample[256];
+    g4_re to[256];
+    const g4_re_node k = r->nodes[x];
+    int n = 1;
+    if (k.kind <= G4_RK_SET) {
+        n = k.kind == G4_RK_SET ? 2 : 1;
+        to[0] = G4_RE_NONE;
+        to[1] = G4_RE_EMPTY;
+        for (int b = 0; b < 256; b++)
+            class_of[b] = (uint8_t)(k.kind == G4_RK_SET && (r->sets[k.a].bits[b / 32] >> (b % 32) & 1));
+    } else {
+        n = g4_re_classes(r, &k, class_of, sample);
+        for (int i = 0; i < n && !r->failed; i++) to[i] = g4_re_derive(r, k, sample[i]);
+    }
+    if (!r->failed) g4_re_keep_steps(r, x, class_of, to, n);
+}
+
+/* Push the operands of x whose steps are needed and not made. */
+static void g4_re_push_needed(g4_regular *r, g4_re x)
+{
+    const g4_re_node k = r->nodes[x];
+    if (k.kind == G4_RK_OR || k.kind == G4_RK_AND) {
+        for (int i = 0; i < k.b && !r->failed; i++)
+            if (r->nodes[r->lists[k.a + i]].steps == NULL) g4_re_push(r, r->lists[k.a + i]);
+        return;
+    }
+    if (k.kind < G4_RK_CONCAT) return;
+    if (r->nodes[k.a].steps == NULL) g4_re_push(r, k.a);
+    if (k.kind == G4_RK_CONCAT && r->nodes[k.a].accepts && r->nodes[k.b].steps == NULL) g4_re_push(r, k.b);
+}
+
+/* The steps of x, and with them of what they need. Those without a text may still be among them. */
+static g4_re_steps *g4_re_need_steps(g4_regular *r, g4_re x)
+{
+    const int base = r->top;
+    if (r->nodes[x].steps == NULL) g4_re_push(r, x);
+    while (r->top > base && !g4_re_stops(r)) {
+        const g4_re next = r->stack[r->top - 1];
+        const int before = r->top;
+        if (r->nodes[next].steps == NULL) g4_re_push_needed(r, next);
+        if (r->top > before) continue;
+        r->top--;
+        if (r->nodes[next].steps == NULL) g4_re_make_steps(r, next);
+    }
+    r->top = base;
+    return r->failed ? NULL : r->nodes[x].steps;
+}
+
+/* ---- Has it a text? ------------------------------------------------------------------------------ */
+
+/* Mark what a search has found to lead to a text: the entry at `entry` of the queue above base, and those before it. An
+ * entry is an expression and the entry that led to it. */
+static void g4_re_mark_path(g4_regular *r, int base, int entry)
+{
+    for (; entry >= 0; entry = r->stack[base + 2 * entry + 1]) r->nodes[r->stack[base + 2 * entry]].life = G4_LIFE_LIVE;
+}
+
+/* Look for a text of x, the shortest ones first, and remember what was found. */
+static void g4_re_search(g4_regular *r, g4_re x)
+{
+    const int base = r->top;
+    int n = 1, is_found = 0, next = 0;
+    if (++r->seen == 0) { /* the marks of 2^32 searches ago */
+        for (int i = 0; i < r->n_nodes; i++) r->nodes[i].seen = 0;
+        r->seen = 1;
+    }
+    g4_re_push(r, x);
+    g4_re_push(r, -1);
+    r->nodes[x].seen = r->seen;
+    for (; next < n && n < G4_RE_MAX_SEARCH && !is_found && !r->failed; next++) {
+        const g4_re_steps *s = g4_re_need_steps(r, r->stack[base + 2 * next]);
+        for (int i = 0; s != NULL && i < s->n && !is_found; i++) {
+            g4_re_node *k = &r->nodes[s->to[i]];
+            if (k->life == G4_LIFE_LIVE) {
+                g4_re_mark_path(r, base, next);
+                is_found = 1;
+            } else if (k->life != G4_LIFE_DEAD && k->seen != r->seen) {
+                k->seen = r->seen;
+                g4_re_push(r, s->to[i]);
+                g4_re_push(r, next);
+                n++;
+            }
+        }
+    }
+    const uint8_t life = next == n ? G4_LIFE_DEAD : G4_LIFE_UNDECIDED;
+    for (int i = 0; i < n && !is_found && !r->failed; i++) {
+        g4_re_node *k = &r->nodes[r->stack[base + 2 * i]];
+        if (k->life == G4_LIFE_UNKNOWN || life == G4_LIFE_DEAD) k->life = life;
+    }
+    r->top = base;
+}
+
+/* What is known of x from what is known of its operands; *ask gets one of which something must be known first. */
+static uint8_t g4_re_infer(const g4_regular *r, const g4_re_node *x, g4_re *ask)
+{
+    const int is_list = x->kind == G4_RK_OR, n = is_list ? x->b : x->kind == G4_RK_CONCAT ? 2 : 1;
+    int n_live = 0, n_dead = 0, n_unknown = 0;
+    for (int i = n - 1; i >= 0; i--) {
+        const g4_re k = is_list ? r->lists[x->a + i] : i == 0 ? x->a : x->b;
+        n_live += r->nodes[k].life == G4_LIFE_LIVE;
+        n_dead += r->nodes[k].life == G4_LIFE_DEAD;
+        if (r->nodes[k].life != G4_LIFE_UNKNOWN) continue;
+        n_unknown++;
+        *ask = k;
+    }
+    if (is_list ? n_live > 0 : n_live == n) return G4_LIFE_LIVE;
+    if (is_list ? n_dead == n : n_dead > 0) return G4_LIFE_DEAD;
+    return n_unknown > 0 ? G4_LIFE_UNKNOWN : G4_LIFE_UNDECIDED;
+}
+
+static uint8_t g4_re_life(g4_regular *r, g4_re x)
+{
+    const int base = r->top;
+    if (r->nodes[x].life == G4_LIFE_UNKNOWN) g4_re_push(r, x);
+    while (r->top > base && !g4_re_stops(r)) {
+        const g4_re next = r->stack[r->top - 1];
+        const g4_re_node k = r->nodes[next];
+        g4_re ask = next;
+        if (k.life == G4_LIFE_UNKNOWN && (k.kind == G4_RK_AND || k.kind == G4_RK_NOT))
+            g4_re_search(r, next);
+        else if (k.life == G4_LIFE_UNKNOWN)
+            r->nodes[next].life = g4_re_infer(r, &k, &ask);
+        if (r->nodes[next].life != G4_LIFE_UNKNOWN)
+            r->top--;
+        else
+            g4_re_push(r, ask);
+    }
+    r->top = base;
+    return r->failed ? G4_LIFE_UNDECIDED : r->nodes[x].life;
+}
+
+int g4_re_is_none(g4_regular *r, g4_re a)
+{
+    const uint8_t life = g4_re_life(r, a);
+    return life == G4_LIFE_DEAD ? 1 : life == G4_LIFE_LIVE ? 0 : -1;
+}
+
+int g4_re_disjoint(g4_regular *r, g4_re a, g4_re b) { return g4_re_is_none(r, g4_re_and(r, a, b)); }
+int g4_re_within(g4_regular *r, g4_re a, g4_re b) { return g4_re_is_none(r, g4_re_and(r, a, g4_re_not(r, b))); }
+
+/* ---- Asking -------------------------------------------------------------------------------------- */
+
+int g4_re_accepts(const g4_regular *r, g4_re a) { return r->nodes[a].accepts; }
+
+/* x without the alternatives that have no text. */
+static g4_re g4_re_prune(g4_regular *r, g4_re x)
+{
+    const int base = r->top;
+    if (r->nodes[x].kind != G4_RK_OR) return g4_re_life(r, x) == G4_LIFE_DEAD ? G4_RE_NONE : x;
+    for (int i = 0; i < r->nodes[x].b && !r->failed; i++) {
+        const g4_re k = r->lists[r->nodes[x].a + i];
+        if (g4_re_life(r, k) != G4_LIFE_DEAD) g4_re_push(r, k);
+    }
+    if (r->top - base == r->nodes[x].b) {
+        r->top = base;
+        return x;
+    }
+    return g4_re_join(r, G4_RK_OR, base);
+}
+
+g4_re_view g4_re_steps_of(g4_regular *r, g4_re a)
+{
+    static const uint8_t one_class[256];
+    static const g4_re none[1] = { G4_RE_NONE };
+    if (r->row_bytes > G4_RE_MAX_ROW_BYTES) g4_re_forget_steps(r);
+    g4_re_steps *s = r->failed ? NULL : g4_re_need_steps(r, a);
+    if (s != NULL && !s->is_clean && r->nodes[a].is_checked)
+        for (int i = 0; i < s->n && !r->failed; i++)
+            if (r->nodes[s->to[i]].is_checked) s->to[i] = g4_re_prune(r, s->to[i]);
+    if (s == NULL || r->failed) return (g4_re_view) { 1, one_class, none };
+    s->is_clean = 1;
+    return (g4_re_view) { s->n, s->class_of, s->to };
+}
+
+g4_re g4_re_step(g4_regular *r, g4_re a, int byte)
+{
+    const g4_re_node k = r->nodes[a];
+    const g4_re_node head = k.kind == G4_RK_CONCAT ? r->nodes[k.a] : k;
+    if (head.kind == G4_RK_SET && !k.is_checked) { /* needs no steps to be remembered */
+        const int fits = r->sets[head.a].bits[byte / 32] >> (byte % 32) & 1;
+        return !fits ? G4_RE_NONE : k.kind == G4_RK_CONCAT ? k.b : G4_RE_EMPTY;
+    }
+    const g4_re_view v = g4_re_steps_of(r, a);
+    return v.to[v.class_of[byte]];
+}
+
+const g4_re *g4_re_row(g4_regular *r, g4_re a)
+{
+    const g4_re_view v = g4_re_steps_of(r, a);
+    for (int b = 0; b < 256; b++) r->row[b] = v.to[v.class_of[b]];
+    return r->row;
+}
+
+int g4_re_matches(g4_regular *r, g4_re a, const char *s, size_t n)
+{
+    for (size_t i = 0; i < n && a != G4_RE_NONE; i++) a = g4_re_step(r, a, (unsigned char)s[i]);
+    return !r->failed && g4_re_accepts(r, a);
+}
+
+/* ---- Clamped counts ------------------------------------------------------------------------------ */
+
+/* x, made of clamped operands. */
+static g4_re g4_re_clamp_one(g4_regular *r, g4_re x, int longest)
+{
+    const g4_re_node k = r->nodes[x];
+    const int base = r->top;
+    switch ((g4_re_kind)k.kind) {
+    case G4_RK_CONCAT: return g4_re_concat(r, r->nodes[k.a].clamped, r->nodes[k.b].clamped);
+    case G4_RK_REPEAT:
+        return g4_re_repeat(r, r->nodes[k.a].clamped, g4_min_int(k.min, longest + 1), k.max > longest ? -1 : k.max);
+    case G4_RK_OR:
+        for (int i = 0; i < k.b && !r->failed; i++) g4_re_push(r, r->nodes[r->lists[k.a + i]].clamped);
+        return g4_re_join(r, G4_RK_OR, base);
+    default: return x;
+    }
+}
+
+g4_re g4_re_clamp(g4_regular *r, g4_re a, int longest)
+{
+    const int base = r->top;
+    if (r->longest != longest)
+        for (int i = 0; i < r->n_nodes; i++) r->nodes[i].clamped = 0;
+    r->longest = longest;
+    g4_re_push(r, a);
+    while (r->top > base && !g4_re_stops(r)) {
+        const g4_re x = r->stack[r->top - 1];
+        const g4_re_node k = r->nodes[x];
+        const int before = r->top;
+        if (k.clamped != 0 || k.count <= longest) {
+            if (k.clamped == 0) r->nodes[x].clamped = x;
+            r->top--;
+            continue;
+        }
+        const int is_list = k.kind == G4_RK_OR, n = is_list ? k.b : k.kind == G4_RK_CONCAT ? 2 : 1;
+        for (int i = 0; i < n && !r->failed; i++) {
+            const g4_re operand = is_list ? r->lists[k.a + i] : i == 0 ? k.a : k.b;
+            if (r->nodes[operand].clamped == 0) g4_re_push(r, operand);
+        }
+        if (r->top > before) continue;
+        r->top--;
+        const g4_re clamped = g4_re_clamp_one(r, x, longest);
+        if (!r->failed) r->nodes[x].clamped = clamped;
+    }
+    r->top = base;
+    return r->failed ? G4_RE_NONE : r->nodes[a].clamped;
+}
+
+/* ---- Forgetting ---------------------------------------------------------------------------------- */
+
+/* The new number of each expression onto the stack; those that are not kept get 0. */
+static void g4_re_renumber(g4_regular *r, int32_t from, const g4_re *keep, int n)
+{
+    const int32_t end = r->n_nodes, base = r->top;
+    for (int32_t i = 0; i < end; i++) g4_re_push(r, i < from ? i : 0);
+    if (r->failed) return;
+    int32_t *number = r->stack + base;
+    for (int i = 0; i < n; i++)
+        if (keep[i] >= from) number[keep[i]] = 1;
+    for (int32_t i = end - 1; i >= from; i--) { /* operands have lower numbers than what they are operands of */
+        const g4_re_node k = r->nodes[i];
+        const int is_list = k.kind == G4_RK_OR || k.kind == G4_RK_AND;
+        if (number[i] == 0 || k.kind <= G4_RK_SET) continue;
+        for (int j = 0; j < (is_list ? k.b : k.kind == G4_RK_CONCAT ? 2 : 1); j++) {
+            const g4_re operand = is_list ? r->lists[k.a + j] : j == 0 ? k.a : k.b;
+            if (operand >= from) number[operand] = 1;
+        }
+    }
+    int32_t next = from;
+    for (int32_t i = from; i < end; i++)
+        if (number[i] != 0) number[i] = next++;
+}
+
+/* Fill the hash table with all expressions anew. */
+static void g4_re_rehash(g4_regular *r)
+{
+    memset(r->table, 0, r->n_table * sizeof *r->table);
+    for (int32_t i = 0; i < r->n_nodes; i++) {
+        g4_re_node *k = &r->nodes[i];
+        const int is_list = k->kind == G4_RK_OR || k->kind == G4_RK_AND;
+        k->clamped = 0;
+        k->hash = g4_re_hash(k, is_list ? r->lists + k->a : NULL);
+        g4_re_table_put(r->table, r->n_table, k->hash, i + 1);
+    }
+}
+
+void g4_regular_forget(g4_regular *r, int32_t from, g4_re *keep, int n)
+{
+    const int32_t end = r->n_nodes, base = r->top;
+    int32_t n_lists = 0, n_nodes = from;
+    if (from >= end) return;
+    g4_re_renumber(r, from, keep, n);
+    const int32_t *number = r->stack + base;
+    r->top = base;
+    if (r->failed) return;
+    g4_re_forget_steps(r);
+    for (int i = 0; i < n; i++) keep[i] = number[keep[i]];
+    for (int32_t i = 0; i < end; i++) {
+        g4_re_node k = r->nodes[i];
+        const int is_list = k.kind == G4_RK_OR || k.kind == G4_RK_AND;
+        if (is_list && i < from) n_lists = k.a + k.b;
+        if (number[i] == 0 || i < from) continue;
+        if (is_list) {
+            for (int j = 0; j < k.b; j++) r->lists[n_lists + j] = number[r->lists[k.a + j]];
+            k.a = n_lists;
+            n_lists += k.b;
+        } else if (k.kind > G4_RK_SET) {
+            k.a = number[k.a];
+            if (k.kind == G4_RK_CONCAT) k.b = number[k.b];
+        }
+        n_nodes = number[i] + 1;
+        r->nodes[number[i]] = k;
+    }
+    r->n_nodes = n_nodes;
+    r->n_lists = n_lists;
+    g4_re_rehash(r);
+}
