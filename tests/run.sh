@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run test programs from the repository root, as many at a time as there are processors (G4_JOBS says otherwise), and add
-# up their closing lines. usage: run.sh PROGRAM...
+# Run test programs from the repository root, as many at a time as there are processors (G4_JOBS says otherwise), and
+# add up their closing lines. usage: run.sh PROGRAM...
 # G4_RUNNER, when set, stands in front of each (an emulator).
 
 # Run number $2 of the list in the folder $1 and print what it says in one piece.
