@@ -18,36 +18,23 @@ import json
 import lzma
 import os
 import signal
-import subprocess
 import sys
 import tarfile
 import threading
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from schemas import ROOT, Driver, ordered, text
+
 SHARED = os.path.join(ROOT, "..", "shared")
 CASES = os.path.join(SHARED, "maskbench", "cases.tar.xz")
 TOKENIZER = os.path.join(SHARED, "gemma4-tokenizer", "tokenizer.json.xz")
 KINDS = ["passing", "compile error", "validation error", "invalidation error", "crash", "timeout"]
-WALL_SECONDS = 120  # of a case, when other programs use the processor too
 
 
 # ---- Cases -----------------------------------------------------------------------------------------
 
-def text(value):
-    """JSON as one line of text without tabs."""
-    line = json.dumps(value, ensure_ascii=False)
-    try:
-        line.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return json.dumps(value)
-    return line
-
-
 def read_cases(args):
     """[(name, line for a driver, [is the instance valid])]"""
-    sys.path.insert(0, os.path.dirname(CASES))
-    from order import ordered
     cases = []
     with tarfile.open(CASES) as tar:
         for i, member in enumerate(sorted((m for m in tar if m.isfile() and m.name.endswith(".json")), key=lambda m: m.name)):
@@ -61,41 +48,7 @@ def read_cases(args):
     return cases
 
 
-# ---- A driver, one process after another ---------------------------------------------------------------
-
-class Driver:
-    """A filter that answers each line with one; when a case ends it, the next case gets a new one."""
-
-    def __init__(self, command):
-        self.command, self.process, self.prepared = command, None, None
-
-    def ask(self, line):
-        if self.process is None:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
-            self.prepared = json.loads(self.process.stdout.readline())["prepared"]
-        clock = threading.Timer(WALL_SECONDS, self.process.kill)
-        clock.start()
-        try:
-            self.process.stdin.write(line.encode() + b"\n")
-            self.process.stdin.flush()
-            answer = self.process.stdout.readline()
-        except BrokenPipeError:
-            answer = b""
-        clock.cancel()
-        if answer.endswith(b"\n"):
-            return json.loads(answer)
-        rc = self.close()
-        name = signal.Signals(-rc).name if rc < 0 else f"exit status {rc}"
-        return {"ended": name, "is_timeout": -rc in (signal.SIGPROF, signal.SIGKILL)}
-
-    def close(self):
-        process, self.process = self.process, None
-        if process is None:
-            return 0
-        process.stdin.close()
-        process.stdout.close()
-        return process.wait()
-
+# ---- Counts ---------------------------------------------------------------------------------------
 
 def judge(result, valid):
     """(kind, reason)"""
@@ -191,14 +144,14 @@ def work(cases, drivers, answers, lock, args):
 def run(cases, commands, args):
     """{name: [(result, valid) of each command]}"""
     answers, lock, todo = {}, threading.Lock(), cases[::-1]
-    teams = [[Driver(c) for _, c in commands] for _ in range(args.jobs)]
+    teams = [[Driver(c, begins=True) for _, c in commands] for _ in range(args.jobs)]
     threads = [threading.Thread(target=work, args=(todo, team, answers, lock, args)) for team in teams]
     for t in threads:
         t.start()
     for t in threads:
         t.join()
     for (name, _), d in zip(commands, teams[0], strict=True):
-        print(f"{name}: the vocabulary was prepared in {1e3 * (d.prepared or 0):.0f} ms")
+        print(f"{name}: the vocabulary was prepared in {1e3 * d.first['prepared']:.0f} ms")
     return answers
 
 

@@ -20,36 +20,59 @@ static inline uint32_t g4_sampler_random(g4_sampler *r, uint32_t n)
     return (uint32_t)(((x ^ x >> 31) >> 32) * n >> 32);
 }
 
+/* The pick-th token of a mask. */
+static inline g4_token g4_mask_token(const uint32_t *mask, uint32_t pick)
+{
+    size_t word = 0;
+    for (uint32_t n; pick >= (n = (uint32_t)__builtin_popcount(mask[word])); word++) pick -= n;
+    uint32_t bits = mask[word];
+    while (pick-- > 0) bits &= bits - 1;
+    return (g4_token)(32 * word + (size_t)__builtin_ctz(bits));
+}
+
+static inline uint32_t g4_mask_count(const uint32_t *mask, uint32_t n_vocab)
+{
+    uint32_t n = 0;
+    for (size_t i = 0; i < g4_mask_words((int)n_vocab); i++) n += (uint32_t)__builtin_popcount(mask[i]);
+    return n;
+}
+
+#define G4_N_CLOSERS 6
+/* The tokens that end strings, lists and objects; -1: the vocabulary has none such. */
+static inline void g4_find_closers(const g4_tokenizer *t, g4_token closers[G4_N_CLOSERS])
+{
+    static const char *const texts[G4_N_CLOSERS] = { "\"", "}", "]", "\"}", "\"]", G4_QUOTE };
+    for (int i = 0; i < G4_N_CLOSERS; i++) {
+        g4_tokens ids = { 0 };
+        closers[i] = -1;
+        if (g4_tokenizer_encode(t, NULL, texts[i], strlen(texts[i]), 1, &ids, NULL, NULL) == G4_OK && ids.n == 1)
+            closers[i] = ids.ids[0];
+        g4_free(NULL, ids.ids);
+    }
+}
+
 /* Appends the bytes of a random sentence of the grammar. Returns 1 when it is whole, 0 when it got too long, -1 on a
  * dead end. */
 static inline int g4_sample_text(g4_sampler *r, g4_grammar *g, const g4_tokenizer *t, int max_tokens, g4_buf *out)
 {
-    static const char *const closers[] = { "\"", "}", "]", "\"}", "\"]", "<|\"|>" };
+    g4_token closers[G4_N_CLOSERS];
+    g4_find_closers(t, closers);
     int32_t state = g4_grammar_start(g);
     for (int i = 0; i < max_tokens; i++) {
         state = g4_grammar_settle(g, state);
         const uint32_t *mask = g4_grammar_mask(g, state);
         if (mask == NULL || state == 0) return -1;
-        int ends = g4_grammar_accepts(g, state);
+        const int ends = g4_grammar_accepts(g, state);
         if (ends && g4_sampler_random(r, 3) == 0) return 1;
         g4_token token = -1;
+        for (int k = 0; k < G4_N_CLOSERS && token < 0 && g4_sampler_random(r, 2) == 0; k++) /* close something */
+            if (closers[k] >= 0 && (mask[closers[k] / 32] >> (closers[k] % 32) & 1)) token = closers[k];
+        const uint32_t n_allowed = g4_mask_count(mask, t->n_vocab);
+        if (n_allowed == 0) return ends ? 1 : -1;
+        if (token < 0) token = g4_mask_token(mask, g4_sampler_random(r, n_allowed));
         char piece[256];
         int special;
-        if (g4_sampler_random(r, 2) == 0) { /* try to close something, the more so the longer it is */
-            for (g4_token id = 0; id < (g4_token)t->n_vocab && token < 0; id++) {
-                if (!(mask[id / 32] >> (id % 32) & 1)) continue;
-                size_t n = g4_tokenizer_piece(t, id, piece, &special);
-                for (size_t k = 0; k < sizeof closers / sizeof closers[0]; k++)
-                    if (n == strlen(closers[k]) && memcmp(piece, closers[k], n) == 0) token = id;
-            }
-        }
-        uint32_t n_allowed = 0;
-        for (uint32_t id = 0; id < t->n_vocab; id++) n_allowed += mask[id / 32] >> (id % 32) & 1;
-        if (n_allowed == 0) return ends ? 1 : -1;
-        uint32_t pick = g4_sampler_random(r, n_allowed);
-        for (uint32_t id = 0; id < t->n_vocab && token < 0; id++)
-            if ((mask[id / 32] >> (id % 32) & 1) && pick-- == 0) token = (g4_token)id;
-        size_t n = g4_tokenizer_piece(t, token, piece, &special);
+        const size_t n = g4_tokenizer_piece(t, token, piece, &special);
         g4_buf_add(out, piece, n);
         state = g4_grammar_read(g, state, token);
         if (state == 0) return -1;

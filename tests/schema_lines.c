@@ -1,90 +1,80 @@
-/* schema_lines VOCAB.g4 COUNT - a filter for tests/test_schema_valid.py: each line of stdin is a JSON Schema, then JSON
- * texts, with tabs between them. Each line of stdout is {"error": ...}, or {"samples": [text, ...], "accepts": [0 or 1,
- * ...], "dead": n}: what a model that knows nothing writes under it, which of the texts it could write, and how often
- * it was led into a dead end. */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
+/* schema_lines MODEL.g4 strict|loosened COUNT - a filter for tests in Python: each line of stdin is a JSON Schema, then
+ * JSON texts, with tabs between them. Each line of stdout is {"error": ...}, or {"warnings": [text, ...], "samples":
+ * [text, ...], "accepts": [0 or 1, ...], "dead": n, "long": n}: what a model that knows nothing writes under it in COUNT
+ * texts (those that got too long are only counted), how often it was led into a dead end, and which of the texts it
+ * could write. */
+#include "constrained.h"
 #include "sampler.h"
-#include "vocab.h"
 
-/* Could the grammar's writer have written this text? */
-static int g4_accepts(g4_grammar *g, const g4_tokenizer *t, const char *text, size_t len)
+enum { MAX_TOKENS = 300 };
+
+/* Everything is written into the list; returns how often there was no way on, and counts what got too long. */
+static int g4_sample_all(g4_buf *out, g4_grammar *g, const g4_tokenizer *t, int count, int *n_long)
 {
-    g4_tokens ids = { 0 };
-    int32_t state = g4_grammar_start(g);
-    g4_tokenizer_encode(t, NULL, text, len, 0, &ids, NULL, NULL);
-    for (size_t i = 0; i < ids.n && state != 0; i++) {
-        state = g4_grammar_settle(g, state);
-        const uint32_t *mask = g4_grammar_mask(g, state);
-        int32_t next = g4_grammar_read(g, state, ids.ids[i]);
-        if ((mask[ids.ids[i] / 32] >> (ids.ids[i] % 32) & 1) != (next != 0)) abort(); /* mask and reading must agree */
-        state = next;
+    g4_sampler r = { .state = 1 };
+    int dead = 0, written = 0;
+    for (int i = 0; i < count; i++) {
+        g4_buf text = { 0 };
+        const int whole = g4_sample_text(&r, g, t, MAX_TOKENS, &text);
+        dead += whole < 0;
+        *n_long += whole == 0;
+        if (whole == 1) {
+            if (written++ > 0) g4_buf_str(out, ", ");
+            g4_json_quote(out, text.data == NULL ? "" : text.data, text.len);
+        }
+        g4_buf_free(&text);
     }
-    g4_free(NULL, ids.ids);
-    return g4_grammar_accepts(g, state);
+    return dead;
+}
+
+/* 0 or 1, or -1: mask and reading do not agree. */
+static int g4_accepts(g4_grammar *g, const g4_tokenizer *t, const char *text)
+{
+    g4_trial r;
+    g4_trial_run(&r, g, t, text, strlen(text), 0, 0);
+    return r.disagrees ? -1 : r.may_end;
+}
+
+static void g4_show_line(g4_buf *out, const g4_engine *e, const g4_line *line, g4_exactness how, int count)
+{
+    const g4_tokenizer *t = g4_engine_tokenizer(e);
+    g4_buf warnings = { 0 };
+    g4_grammar *g;
+    g4_error err;
+    int n_long = 0;
+    if (g4_constrained_open(&g, e, line->fields[0], how, &warnings, &err) != G4_OK) {
+        g4_buf_str(out, "{\"error\": ");
+        g4_json_quote(out, err.message, strlen(err.message));
+    } else {
+        g4_buf_fmt(out, "{\"warnings\": [%s], \"samples\": [", warnings.len > 0 ? warnings.data : "");
+        const int dead = g4_sample_all(out, g, t, count, &n_long);
+        g4_buf_fmt(out, "], \"dead\": %d, \"long\": %d, \"accepts\": [", dead, n_long);
+        for (int i = 1; i < line->n; i++) g4_buf_fmt(out, i > 1 ? ",%d" : "%d", g4_accepts(g, t, line->fields[i]));
+        g4_buf_str(out, "]");
+    }
+    g4_buf_str(out, "}");
+    g4_grammar_close(g);
+    g4_buf_free(&warnings);
 }
 
 int main(int argc, char **argv)
 {
-    g4_tokenizer t;
-    uint8_t *blob = argc == 3 ? g4_vocab_open(&t, argv[1]) : NULL;
-    if (blob == NULL) {
-        fprintf(stderr, "usage: schema_lines VOCAB.g4 COUNT < schemas.jsonl\n");
+    g4_engine *e = NULL;
+    g4_error err = { 0 };
+    if (argc != 4 || g4_engine_open(&e, &(g4_engine_options) { .model_path = argv[1], .n_threads = 1 }, &err)) {
+        fprintf(stderr, "usage: schema_lines MODEL.g4 strict|loosened COUNT < lines\n%s\n", err.message);
         return 2;
     }
-    char *line = NULL;
-    size_t cap = 0, len = 0;
-    g4_sampler r = { .state = 1 };
-    for (int ch; (ch = getchar()) != EOF;) {
-        if (len + 1 >= cap) {
-            char *p = realloc(line, cap = cap == 0 ? 65536 : cap * 2);
-            if (p == NULL) break;
-            line = p;
-        }
-        if (ch != '\n') {
-            line[len++] = (char)ch;
-            continue;
-        }
-        g4_grammar *g;
-        g4_error err;
+    g4_line line = { 0 };
+    while (g4_line_read(&line) > 0) {
         g4_buf out = { 0 };
-        const char *tab = memchr(line, '\t', len);
-        size_t schema_len = tab != NULL ? (size_t)(tab - line) : len;
-        if (g4_grammar_schema(&g, NULL, &t, line, schema_len, NULL, &err) != G4_OK) {
-            g4_buf_str(&out, "{\"error\": ");
-            g4_json_quote(&out, err.message, strlen(err.message));
-        } else {
-            g4_buf_str(&out, "{\"samples\": [");
-            int written = 0, dead = 0;
-            for (int i = 0; i < atoi(argv[2]); i++) {
-                g4_buf text = { 0 };
-                int whole = g4_sample_text(&r, g, &t, 300, &text);
-                dead |= whole < 0;
-                if (whole == 1) {
-                    if (written++ > 0) g4_buf_str(&out, ", ");
-                    g4_json_quote(&out, text.data == NULL ? "" : text.data, text.len);
-                }
-                g4_buf_free(&text);
-            }
-            g4_buf_fmt(&out, "], \"dead\": %d, \"accepts\": [", dead);
-            while (tab != NULL) {
-                const char *text = tab + 1, *next = memchr(text, '\t', len - (size_t)(text - line));
-                size_t n = (size_t)((next != NULL ? next : line + len) - text);
-                g4_buf_fmt(&out, "%d%s", g4_accepts(g, &t, text, n), next != NULL ? ", " : "");
-                tab = next;
-            }
-            g4_buf_str(&out, "]");
-        }
-        g4_buf_str(&out, "}");
-        puts(out.data == NULL ? "" : out.data);
+        g4_show_line(&out, e, &line, strcmp(argv[2], "strict") == 0 ? G4_STRICT : G4_LOOSENED, atoi(argv[3]));
+        if (out.failed) abort();
+        puts(out.data);
         fflush(stdout);
         g4_buf_free(&out);
-        g4_grammar_close(g);
-        len = 0;
     }
-    free(line);
-    free(blob);
+    g4_line_free(&line);
+    g4_engine_close(e);
     return 0;
 }

@@ -1,5 +1,5 @@
 /* Grammars: what schemas and rules let through on the real vocabulary, errors with keyword and place, tools in the call
- * syntax, memory, and the fuzz corpus. tests/test_schema_valid.py compares with the jsonschema package. */
+ * syntax, memory, and the fuzz corpus. tests/test_schema_valid.py compares with the jsonschema-rs package. */
 #include "failing.h"
 #include "fuzz/fuzz_chat.c"
 #include "replay.h"
