@@ -127,17 +127,20 @@ $(B)/render_lines $(B)/schema_lines $(B)/maskbench $(B)/chat_model $(B)/answer_l
 # $(PYTHON) has them.
 REFERENCE_CHECK := import torch, transformers, safetensors, gguf, PIL, jinja2, jsonschema_rs, sentencepiece; \
     assert transformers.__version__ == "5.24.0" and torch.__version__.startswith("2.13.0")
-.PHONY: test-reference test-schema-suite maskbench test-real
+.PHONY: test-reference test-schema-suite test-schema-exact maskbench test-real
 test-reference: all $(B)/libgemma4.so $(B)/render_lines $(B)/schema_lines $(B)/maskbench ## everything against transformers and other references (Python)
 	@py=$$(sh tests/python.sh '$(PYTHON)' '$(VENV)' '$(REFERENCE_CHECK)' -r tests/requirements.txt) && G4_RUNNER='sh -c' sh tests/run.sh \
 	    "$$py tests/test_export.py" "$$py tests/test_media_reference.py" "$$py tests/test_tokenizer_reference.py $(B)/libgemma4.so" \
 	    "$$py tests/test_render_jinja.py $(B)/render_lines" "$$py tests/test_schema_valid.py $(B)/schema_lines tests/data/vocab.g4" \
-	    "$$py tests/maskbench.py $(B)/maskbench tests/data/vocab.g4 --sample 50 --check"
+	    "$$py tests/maskbench.py $(B)/maskbench tests/data/vocab.g4 --sample 50 --check" \
+	    "$$py tests/test_schema_exact.py $(B)/schema_lines tests/data/vocab.g4 --values 1500 --walks 60"
 test-schema-suite: $(B)/schema_lines ## constrained output against the official JSON Schema test suite, by keyword (Python)
 	@mkdir -p $(B)/jsonschema && cd $(B)/jsonschema && if [ ! -d json ]; then \
 	    $(PYTHON) -m pip download -q --disable-pip-version-check --no-deps --no-binary :all: jsonschema==4.26.0 && \
 	    tar xzf jsonschema-*.tar.gz --strip-components=1; fi
 	$(PYTHON) tests/schema_suite.py $(B)/schema_lines tests/data/vocab.g4 $(B)/jsonschema/json/tests/draft2020-12
+test-schema-exact: $(B)/schema_lines ## is what is allowed exactly what the schema allows? Keyword by keyword, against jsonschema-rs (Python)
+	$(PYTHON) tests/test_schema_exact.py $(B)/schema_lines tests/data/vocab.g4
 # Schemas of the world: MASKBENCH="--sample 20 --rival" for some of them, and llguidance (Python) beside it.
 maskbench: $(B)/maskbench ## constrained output on 7,536 schemas with instances, where ../shared has them (Python)
 	@$(PYTHON) tests/maskbench.py $(B)/maskbench tests/data/vocab.g4 $(MASKBENCH)

@@ -19,11 +19,21 @@ def text(value):
     return line
 
 
+class Doubled(ValueError):
+    """An object has two members of one name."""
+
+    def __init__(self, name):
+        super().__init__(f"two members {text(name)}")
+        self.name = name
+
+
 def pairs(members):
-    """The members of an object; two of one name are an error."""
-    out = dict(members)
-    if len(out) != len(members):
-        raise ValueError("two members of one name")
+    """The members of an object."""
+    out = {}
+    for name, value in members:
+        if name in out:
+            raise Doubled(name)
+        out[name] = value
     return out
 
 
