@@ -785,6 +785,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "engine/threads.c"
 #include "engine/sample.c"
 #include "tokenizer.c"
+#include "engine/vocabulary.c"
 #include "media/picture.c"
 #include "media/inflate.c"
 #include "media/patches.c"

@@ -577,6 +577,16 @@ size_t g4_tokenizer_piece(const g4_tokenizer *t, g4_token id, char *out, int *sp
     return to - from;
 }
 
+const uint8_t *g4_tokenizer_text(const g4_tokenizer *t, uint32_t id, uint32_t *len)
+{
+    const uint32_t from = t->offsets[id], to = t->offsets[id + 1];
+    const int is_control = (int)(t->control[id / 32] >> (id % 32) & 1);
+    *len = 0;
+    if (is_control || from > to || to > t->strings_size || to - from > G4_TOK_MAX_PIECE) return t->strings;
+    *len = to - from;
+    return t->strings + from;
+}
+
 g4_token_kind g4_tokenizer_kind(const g4_tokenizer *t, g4_token id)
 {
     static const char unused[] = "<unused"; /* and a number, > */

@@ -45,11 +45,11 @@ static void g4_writing_accept(void *user, g4_token token)
 typedef struct {
     g4_token tokens[MOST];
     int n;
-} g4_text;
+} g4_written;
 
 static int g4_text_take(void *user, const g4_output *out)
 {
-    g4_text *t = user;
+    g4_written *t = user;
     if (out->token >= 0 && t->n < MOST) t->tokens[t->n++] = out->token;
     return 0;
 }
@@ -91,7 +91,7 @@ int main(int argc, char **argv)
     g4_token prompt[PROMPT];
     for (int i = 0; i < PROMPT; i++) prompt[i] = 300 + 7 * i;
     for (int i = -1; i < texts; i++) { /* the first is not counted: it fills the caches of the masks and of files */
-        g4_text text[2];
+        g4_written text[2];
         memset(text, 0, sizeof text);
         for (int way = 0; way < 2; way++) {
             const g4_sampling sampling = { .temperature = 1, .seed = (uint64_t)(i + 1) };

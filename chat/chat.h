@@ -284,38 +284,52 @@ int g4_re_within(g4_regular *r, g4_re a, g4_re b);
 /* Counts above `longest` cut to it: expressions with the same clamp allow the same texts of up to `longest` bytes, but
  * those that go beyond the expression's end alike. Counts within `and` and `not` stay. */
 g4_re g4_re_clamp(g4_regular *r, g4_re a, int longest);
+/* Equal ones of equal expressions, whatever set they are of, and of others different ones. */
+void g4_re_print(const g4_regular *r, g4_re a, uint64_t print[2]);
+/* Is it a repeat and what follows it? max below 0: no end. */
+int g4_re_is_repeat(const g4_regular *r, g4_re a, g4_re *body, int32_t *max, g4_re *rest);
 
-/* ---- Networks of bytes (network.c) ------------------------------------------------------------- */
+/* ---- Networks (network.c) ---------------------------------------------------------------------- */
 
-typedef enum { G4_EDGE_EMPTY, G4_EDGE_BYTES, G4_EDGE_CALL, G4_EDGE_CONTROL } g4_edge_kind;
+typedef enum { G4_EDGE_EMPTY, G4_EDGE_LEXEME, G4_EDGE_CALL, G4_EDGE_CONTROL } g4_edge_kind;
 typedef struct {
-    int32_t to, next;        /* next: index of the node's next edge, -1: none */
-    int32_t operand;         /* CALL: the rule; CONTROL: a g4_control */
-    uint8_t kind, low, high; /* BYTES: low..high */
+    int32_t from, to, next; /* next: index of the node's next edge, -1: none */
+    int32_t operand;        /* LEXEME: a g4_re; CALL: the rule; CONTROL: a g4_control */
+    uint8_t kind;
 } g4_edge;
 typedef struct {
-    int32_t first;   /* edge, -1: none */
-    int32_t alias;   /* a node with the same tokens ahead; itself in general */
-    uint8_t is_end;  /* of its rule */
-    uint8_t is_live; /* the rule's end can be reached */
+    int32_t first;  /* edge, -1: none */
+    int32_t rule;   /* that it is of, once the network is finished; -1: none */
+    int32_t alias;  /* not used */
+    uint8_t is_end; /* of its rule */
 } g4_node;
 typedef struct {
     int32_t start, end; /* nodes */
-    const char *name;   /* for errors, until the network is finished; may be NULL */
+    const char *name;   /* for errors; may be NULL */
     size_t name_len;
     uint8_t is_live;    /* it can end */
     uint8_t is_defined; /* it was, and not only named */
 } g4_rule;
+typedef struct { /* bytes that may come next */
+    uint32_t bytes[8];
+    int32_t next; /* set in a list of such, -1: none */
+} g4_follow_set;
 
-/* Zero it to start, with `a` and the asker's halt set. After a failure building goes on for nothing, and the end says
- * what it was. */
+/* Zero it to start, with `a` and the asker's halt set, and a set of expressions. After a failure building goes on for
+ * nothing, and the end says what it was. */
 typedef struct {
     const g4_allocator *a;
+    g4_regular *regular; /* of the lexemes; closed with the network */
     g4_node *nodes;
     g4_edge *edges;
     g4_rule *rules;
     int n_nodes, cap_nodes, n_edges, cap_edges, n_rules, cap_rules;
-    int root;          /* the rule of the whole text */
+    int root;        /* the rule of the whole text */
+    int32_t start;   /* once it is finished: the node where texts begin */
+    int32_t *follow; /* (n_nodes) number of a set: bytes that may come next at a node, whatever is below it */
+    g4_follow_set *follow_sets;
+    int n_follow_sets;
+    char *names;       /* of rules */
     int longest_token; /* characters; no token can tell apart what is further away */
     g4_net_failure failed;
     g4_asker asker;
@@ -331,6 +345,7 @@ int g4_net_rule(g4_net *net, const char *name, size_t name_len);
 void g4_net_empty(g4_net *net, int32_t from, int32_t to);
 void g4_net_byte(g4_net *net, int32_t from, int32_t to, int byte);
 void g4_net_bytes(g4_net *net, int32_t from, int32_t to, int low, int high);
+void g4_net_lexeme(g4_net *net, int32_t from, int32_t to, g4_re re);
 void g4_net_call(g4_net *net, int32_t from, int32_t to, int rule);
 void g4_net_control(g4_net *net, int32_t from, int32_t to, g4_control control);
 /* Text from a node on; returns the node behind it. */
@@ -366,8 +381,15 @@ int32_t g4_grammar_read(g4_grammar *g, int32_t state, g4_token token); /* behind
 int32_t g4_grammar_settle(g4_grammar *g, int32_t state);
 /* Counts how often states were forgotten: the numbers of another generation mean nothing. */
 uint32_t g4_grammar_generation(const g4_grammar *g);
-/* The mask of a state, which owns it until the next g4_grammar_settle; NULL: something failed. */
+/* The mask of a state, good until the next one; NULL: something failed. */
 const uint32_t *g4_grammar_mask(g4_grammar *g, int32_t state);
+/* The same into the caller's words; 0: something failed, and they hold nothing. */
+int g4_grammar_write_mask(g4_grammar *g, int32_t state, uint32_t *mask);
+typedef struct { /* what a grammar holds at the time, for tests of its bounds */
+    int states, stacks, expressions, nodes;
+    uint64_t visited; /* nodes of trees of tokens that were looked at, since it was made */
+} g4_grammar_counts;
+void g4_grammar_count(const g4_grammar *g, g4_grammar_counts *out);
 int g4_grammar_accepts(const g4_grammar *g, int32_t state); /* may the text end here? */
 int g4_grammar_failed(const g4_grammar *g);                 /* has something failed since it was entered? */
 uint32_t g4_grammar_n_vocab(const g4_grammar *g);           /* tokens of a mask */

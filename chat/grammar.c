@@ -1,9 +1,13 @@
-/* grammar.c - a network against the vocabulary: which tokens may come next. A position in the text is a set of (node,
- * stack of return nodes); such sets are numbered as they are met, so that reading a byte is mostly a look into a table
- * of 256 (a lazy automaton). The token mask of a position is the union over its nodes. What a token does inside the
- * rule that a node belongs to does not depend on the stack: it is computed once per node, against the whole vocabulary
- * sorted by bytes, and kept, with the list of tokens that run out of the rule's end. Only those are tried against the
- * real stack. */
+/* grammar.c - a network against the vocabulary: which tokens may come next. A position in the text is a set of places:
+ * what remains of a lexeme, the node behind it, and the stacks of nodes to return to. Such sets are numbered as they are
+ * met, so that reading a byte is mostly a look into a table of 256 (a lazy automaton). Stacks are shared: all those of a
+ * place are one set of frames, each with the set of what may be below it, so that what can be read in many ways costs
+ * what it costs once.
+ *
+ * The token mask of a position is the union over its places. Which tokens stay inside a lexeme, and what is left of
+ * those that run over its end, does not depend on the stacks: it is computed once for each expression, its counts cut to
+ * what a token can see, and kept, by the vocabulary if it was costly. What is left, sorted, is then read from the state
+ * behind the lexeme. Strings allow nearly all tokens: the vocabulary has these as ready sets. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -13,26 +17,45 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define G4_MAX_STATES 8192 /* more are forgotten when the grammar settles */
-#define G4_MAX_MASKS 256   /* kept at a time; one over the real vocabulary has 32 KiB */
-#define G4_MAX_LIST 2048   /* tokens that are kept as a list; more as a mask */
-
-/* Stacks are numbered; these two are always there. */
-#define G4_STACK_EMPTY 0
-#define G4_STACK_UNKNOWN 1 /* the rest below a rule that is looked at by itself */
+#define G4_MAX_PLACES 20000            /* of a state: more would make every byte slow */
+#define G4_MAX_UNIONS 200000           /* of stacks, for one byte */
+#define G4_MAX_STATES 8192             /* more are forgotten when the grammar settles */
+#define G4_MAX_STACKS (1 << 16)        /* the same */
+#define G4_MAX_STEPS (1 << 18)         /* expressions that steps made; the same */
+#define G4_MAX_AHEAD_BYTES (16u << 20) /* the same */
+#define G4_MAX_LEXER 4096              /* states with a table of steps each */
+#define G4_MAX_MASK_BYTES (16u << 20)  /* of masks that are kept */
+#define G4_MAX_LIST 4096               /* tokens that are kept as a list; more as a mask */
+#define G4_MAX_ENDS 65536              /* of tokens that run over the end of one lexeme */
+#define G4_NARROW 8                    /* bytes up to which they are sought one by one */
+#define G4_COSTLY 256                  /* nodes of the vocabulary's trees: what took more to find out is shared */
+#define G4_N_UNIONS 1024               /* unions that are remembered */
 
 typedef struct {
-    int32_t node, stack;
+    int32_t node;  /* to return to; -1: the text ends */
+    int32_t below; /* the set of stacks below it */
+} g4_frame;
+typedef struct {
+    int32_t first, n; /* frames, by ascending node */
+    uint32_t hash;
+} g4_stack_set;
+#define G4_STACK_BOTTOM 0 /* the set of the stack with nothing on it; always there */
+
+typedef struct {
+    int32_t re;    /* what remains of the lexeme; below 0: a control token, negated */
+    int32_t to;    /* the node behind it */
+    int32_t stack; /* set */
 } g4_place;
 
-typedef struct { /* the tokens that are text, sorted by their bytes */
-    int n;
-    uint32_t *id;     /* (n) */
-    uint32_t *offset; /* (n + 1) where its bytes begin */
-    uint8_t *shared;  /* (n) leading bytes shared with the word before */
-    char *bytes;
-    int32_t first[257]; /* the first word that begins with this byte or a greater one */
-} g4_words;
+typedef struct { /* a node of a closure */
+    int32_t node, stack;
+    int32_t is_queued;
+} g4_work;
+
+typedef struct {
+    uint32_t epoch;
+    int32_t index; /* in the work of the closure */
+} g4_closure_mark;
 
 typedef struct {
     uint32_t epoch, hash; /* an epoch that is not the table's: the slot is free */
@@ -45,49 +68,131 @@ typedef struct { /* open addressing: where in a list the elements with a hash ar
     uint32_t epoch;
 } g4_hash_table;
 
+typedef struct { /* tokens: sets, one of one's own among them or none, and a list */
+    const uint32_t *sets[2];
+    uint32_t *own;
+    size_t bytes;
+    int n_sets, n_ids;
+    uint32_t ids[];
+} g4_token_set;
+
 typedef struct {
     int n;
     uint8_t accepts; /* the grammar may end here */
-    uint8_t escaped; /* the rule that is looked at by itself was left */
     uint32_t hash;
-    uint32_t *mask;    /* cached; NULL: not yet */
-    int32_t next[256]; /* state after a byte; -1: not known yet, 0: none */
-    g4_place places[]; /* n of them, sorted */
+    g4_token_set *mask; /* cached; NULL: not yet */
+    int32_t next[256];  /* state after a byte; -1: not known yet, 0: none */
+    g4_place places[];  /* n of them, sorted */
 } g4_grammar_state;
 
-typedef struct { /* tokens that a node allows whatever the stack */
-    int n_inside, n_outside;
-    uint32_t *inside;  /* tokens that stay in the rule, as a list, or as a bit mask when n_inside is -1 */
-    uint32_t *outside; /* words that leave it */
+typedef struct g4_ahead { /* what is ahead within a lexeme */
+    g4_finding finding;
+    const uint32_t *set; /* tokens that stay inside: this set, which may be `own`; NULL: none */
+    uint32_t *own;
+    const uint32_t *ids; /* and this list */
+    int n_ids;
+    int is_wide;  /* too many tokens run over its end to be listed */
+    g4_trie ends; /* what is left of tokens that run over its end; no nodes: none does */
 } g4_ahead;
+
+typedef struct { /* of an expression, as an automaton with a table */
+    g4_re re;
+    uint8_t accepts, has_row, n_live;
+    uint8_t live[G4_NARROW]; /* bytes that lead on, when they are few; else n_live is above NARROW */
+    int32_t next[256];       /* 0: dead */
+} g4_lexer_state;
+
+typedef struct {
+    g4_re re;
+    int32_t follow;
+    const g4_ahead *ahead;
+} g4_ahead_entry;
+
+typedef struct { /* a lexeme is complete behind this node of a tree of the vocabulary */
+    uint32_t trie, node, depth;
+} g4_completion;
+
+typedef struct { /* tokens */
+    uint32_t *ids;
+    int n, cap;
+} g4_ids;
+
+typedef struct { /* half-done union of two sets of stacks */
+    int32_t a, b, i, j;
+    int base;       /* of its frames among those that are collected */
+    int is_waiting; /* for the union of what is below frame i of a and j of b */
+} g4_union;
+
+typedef struct {
+    int32_t a, b, both;
+} g4_union_memo;
 
 struct g4_grammar {
     const g4_allocator *a;
     const g4_tokenizer *t;
+    g4_vocabulary *vocabulary;
+    int owns_vocabulary;
     g4_net net;
-    g4_words words;
     g4_controls controls;
-    g4_place *stacks; /* a return node on another stack */
-    int n_stacks, cap_stacks;
+    g4_frame *frames;
+    g4_stack_set *stacks;
+    int n_frames, cap_frames, n_stacks, cap_stacks;
     g4_hash_table stack_table;
+    g4_union *unions;                        /* being made */
+    g4_frame *collected;                     /* frames of these */
+    int cap_unions, cap_collected, n_unions; /* n: since the byte began */
+    g4_union_memo *memo;
     g4_grammar_state **states; /* states[0] is unused: "no state" */
-    int n_states, cap_states, n_masks;
+    int n_states, cap_states;
     g4_hash_table state_table;
-    g4_ahead *ahead;
-    int n_ahead, cap_ahead;
-    int32_t *ahead_of;     /* (n_nodes) index in ahead, plus one; 0: not known yet */
-    g4_place *work, *core; /* of the closure: all places met, and those that read something */
-    int n_work, cap_work, cap_core;
-    g4_hash_table work_table;
+    size_t mask_bytes;
+    g4_work *work;          /* of the closure */
+    g4_closure_mark *marks; /* (n_nodes) */
+    int32_t *queue;         /* of the closure: places in work */
+    g4_place *core;         /* places of the state that it becomes */
+    int n_work, cap_work, n_queue, cap_queue, n_core, cap_core;
+    uint32_t epoch;
+    g4_lexer_state *lexer; /* [0] is unused: dead */
+    int n_lexer, cap_lexer;
+    g4_hash_table lexer_table;
+    g4_ahead_entry *aheads;
+    int n_aheads, cap_aheads;
+    g4_hash_table ahead_table;
+    g4_arena ahead_memory;
+    size_t ahead_bytes;
+    g4_ids inside, allowed; /* within a lexeme; by the mask that is made */
+    uint32_t *marked;       /* (n_vocab bits) all 0 between two uses */
+    g4_completion *completions;
+    int n_completions, cap_completions;
+    g4_word *words;
+    int n_words, cap_words;
+    uint32_t *written;             /* the mask that was asked for last */
+    int32_t n_given;               /* expressions of the network; steps make more */
+    int32_t max_given, max_stacks; /* until the next time that what nobody needs is forgotten */
+    g4_re plain;                   /* a character that stands in a JSON string as it is; NONE: not made */
+    struct {
+        g4_re body;
+        int is_plain;
+    } bodies[16]; /* of repeats: do they hold all plain characters? */
+    int n_bodies;
     uint32_t generation; /* counts how often states were forgotten */
+    uint64_t n_visited;  /* nodes of the vocabulary's trees, and of ends */
     g4_asker asker;      /* with the halt of the call that is in */
-    g4_status failed;    /* since it began: out of memory, or halted. What was not completed is not remembered */
+    g4_status failed;    /* since it began: out of memory, halted, too much. What was not completed is not remembered */
+    int32_t failed_rule; /* where it was too much; -1: unknown */
     atomic_int busy;     /* a call is in */
 };
 
 static void g4_grammar_no_memory(g4_grammar *g)
 {
     if (g->failed == G4_OK) g->failed = g4_halted(g->asker.halt) ? G4_ERR_CANCELED : G4_ERR_MEMORY;
+}
+
+static void g4_grammar_too_much(g4_grammar *g, int32_t node)
+{
+    if (g->failed != G4_OK) return;
+    g->failed = G4_ERR_UNSUPPORTED;
+    g->failed_rule = node >= 0 ? g->net.nodes[node].rule : -1;
 }
 
 /* Has something failed, or must the call end? */
@@ -97,103 +202,15 @@ static inline int g4_grammar_stops(g4_grammar *g)
     return g->failed != G4_OK;
 }
 
-/* ---- The vocabulary ------------------------------------------------------------------------------ */
-
-typedef struct {               /* 16 bytes, since a quarter of a million are sorted */
-    uint32_t key;              /* the first four bytes, the first on top: most comparisons need no more */
-    uint32_t id : 24, len : 8; /* the tokenizer has less than 2^20 ids, of at most 255 bytes */
-    const char *text;
-} g4_word;
-
-static int g4_word_compare(const void *pa, const void *pb)
+/* The same behind steps of expressions, which fail by themselves. */
+static int g4_grammar_steps_stop(g4_grammar *g, int32_t node)
 {
-    const g4_word *a = pa, *b = pb;
-    if (a->key != b->key) return a->key < b->key ? -1 : 1;
-    const int c = memcmp(a->text, b->text, a->len < b->len ? a->len : b->len);
-    if (c != 0) return c;
-    if (a->len != b->len) return a->len < b->len ? -1 : 1;
-    return (a->id > b->id) - (a->id < b->id);
-}
-
-/* The tokens that are text, unsorted, and all their bytes; returns their number. *longest: the most characters. */
-static uint32_t g4_words_collect(const g4_tokenizer *t, g4_word *words, g4_buf *bytes, int *longest, g4_halt *halt)
-{
-    uint32_t n = 0;
-    g4_asker asker = { .halt = halt };
-    for (uint32_t id = 0; id < t->n_vocab && !g4_ask(&asker); id++) {
-        char piece[256];
-        int special, n_chars = 0;
-        const size_t len = g4_tokenizer_piece(t, (g4_token)id, piece, &special);
-        if (special || len == 0) continue;
-        g4_word *w = &words[n++];
-        *w = (g4_word) { .id = id & 0xffffff, .len = len & 0xff };
-        for (size_t i = 0; i < 4; i++) w->key = w->key << 8 | (i < len ? (unsigned char)piece[i] : 0u);
-        for (size_t i = 0; i < len; i++) n_chars += !g4_utf8_continues(piece[i]);
-        *longest = g4_max_int(*longest, n_chars);
-        g4_buf_add(bytes, piece, len);
-    }
-    if (bytes->failed) return n;
-    const char *text = bytes->data; /* it has stopped moving */
-    for (uint32_t i = 0; i < n; text += words[i++].len) words[i].text = text;
-    return n;
-}
-
-/* Fill the arrays, which have room, from sorted words. */
-static void g4_words_fill(g4_words *out, const g4_word *words, uint32_t n)
-{
-    uint32_t offset = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        const g4_word *w = &words[i], *before = i > 0 ? &words[i - 1] : NULL;
-        size_t shared = 0;
-        while (before != NULL && shared < w->len && shared < before->len && w->text[shared] == before->text[shared])
-            shared++;
-        memcpy(out->bytes + offset, w->text, w->len);
-        out->id[i] = w->id;
-        out->shared[i] = (uint8_t)shared;
-        out->offset[i] = offset;
-        offset += w->len;
-    }
-    out->offset[n] = offset;
-    out->n = (int)n;
-    int first = 0;
-    for (int byte = 0; byte < 256; byte++) {
-        while (first < out->n && (unsigned char)out->bytes[out->offset[first]] < byte) first++;
-        out->first[byte] = first;
-    }
-    out->first[256] = out->n;
-}
-
-/* Sort the plain tokens by their bytes. Returns 0 when out of memory or halted. */
-static int g4_words_open(g4_words *out, const g4_allocator *a, const g4_tokenizer *t, int *longest, g4_halt *halt)
-{
-    g4_buf bytes = { .a = a };
-    g4_word *words = g4_alloc(a, t->n_vocab, sizeof *words);
-    const uint32_t n = words != NULL ? g4_words_collect(t, words, &bytes, longest, halt) : 0;
-    out->id = g4_alloc(a, n, sizeof *out->id);
-    out->offset = g4_alloc(a, (size_t)n + 1, sizeof *out->offset);
-    out->shared = g4_alloc(a, n, 1);
-    out->bytes = g4_alloc(a, bytes.len, 1);
-    int ok = words != NULL && !bytes.failed && out->id != NULL && out->offset != NULL && out->shared != NULL &&
-             out->bytes != NULL;
-    ok = ok && g4_sort(a, words, n, sizeof *words, g4_word_compare, halt);
-    if (ok) g4_words_fill(out, words, n);
-    g4_free(a, words);
-    g4_buf_free(&bytes);
-    return ok;
-}
-
-static void g4_words_close(g4_words *w, const g4_allocator *a)
-{
-    g4_free(a, w->id);
-    g4_free(a, w->offset);
-    g4_free(a, w->shared);
-    g4_free(a, w->bytes);
-}
-
-static const char *g4_word_text(const g4_words *w, uint32_t i, int *len)
-{
-    *len = (int)(w->offset[i + 1] - w->offset[i]);
-    return w->bytes + w->offset[i];
+    const g4_net_failure why = g4_regular_failed(g->net.regular);
+    if (why == G4_NET_TOO_LARGE)
+        g4_grammar_too_much(g, node);
+    else if (why != G4_NET_FINE)
+        g4_grammar_no_memory(g);
+    return g4_grammar_stops(g);
 }
 
 /* ---- Numbering by hash --------------------------------------------------------------------------- */
@@ -202,11 +219,6 @@ static uint64_t g4_mix(uint64_t h, uint64_t v)
 {
     h = (h ^ v) * 0x9e3779b97f4a7c15u;
     return h ^ h >> 29;
-}
-
-static uint64_t g4_mix_place(uint64_t h, int32_t node, int32_t stack)
-{
-    return g4_mix(g4_mix(h, (uint32_t)node), (uint32_t)stack);
 }
 
 /* The i-th slot to look into for a hash. */
@@ -223,187 +235,315 @@ static void g4_table_put(g4_hash_table *t, uint32_t hash, int32_t index)
     *g4_table_slot(t, hash, i) = (g4_slot) { t->epoch, hash, index };
 }
 
-/* Make room for element number n, at most half of the slots being used. Returns 0 when out of memory. */
-static int g4_table_reserve(g4_hash_table *t, const g4_allocator *a, int n)
+/* Make room for element number n, at most half of the slots being used. */
+static int g4_table_reserve(g4_grammar *g, g4_hash_table *t, int n)
 {
     if (n * 2 < t->n_slots) return 1;
-    g4_hash_table grown = { .n_slots = t->n_slots == 0 ? 256 : t->n_slots * 2, .epoch = 1 };
-    grown.slots = g4_alloc(a, (size_t)grown.n_slots, sizeof *grown.slots);
-    if (grown.slots == NULL) return 0;
+    g4_hash_table grown = { .n_slots = t->n_slots == 0 ? 64 : t->n_slots * 2, .epoch = 1 };
+    grown.slots = g4_alloc(g->a, (size_t)grown.n_slots, sizeof *grown.slots);
+    if (grown.slots == NULL) {
+        g4_grammar_no_memory(g);
+        return 0;
+    }
     for (int i = 0; i < t->n_slots; i++)
         if (t->slots[i].epoch == t->epoch) g4_table_put(&grown, t->slots[i].hash, t->slots[i].index);
-    g4_free(a, t->slots);
+    g4_free(g->a, t->slots);
     *t = grown;
     return 1;
 }
 
 static void g4_table_clear(g4_hash_table *t)
 {
-    if (++t->epoch != 0) return;
+    if (t->slots == NULL || ++t->epoch != 0) return;
     memset(t->slots, 0, (size_t)t->n_slots * sizeof *t->slots);
     t->epoch = 1;
 }
 
-/* The index in the list of this place; -1: it is not there. */
-static int32_t g4_table_find_place(const g4_hash_table *t, uint32_t hash, const g4_place *list, int32_t node,
-                                   int32_t stack)
+/* A growing array of the grammar gets room for one more; NULL: no memory. */
+static void *g4_grammar_grow(g4_grammar *g, void *array, int n, int *cap, size_t size)
 {
-    const g4_slot *slot;
-    for (uint32_t i = 0; (slot = g4_table_slot(t, hash, i))->epoch == t->epoch; i++)
-        if (slot->hash == hash && list[slot->index].node == node && list[slot->index].stack == stack)
-            return slot->index;
-    return -1;
+    void *grown = g4_array_grow(g->a, array, n, cap, size);
+    if (grown == NULL) g4_grammar_no_memory(g);
+    return grown;
 }
 
-/* ---- Stacks, closures, states -------------------------------------------------------------------- */
+/* ---- Sets of stacks ------------------------------------------------------------------------------ */
 
-/* The number of the stack with `node` on top of `below`. */
-static int32_t g4_stack_push(g4_grammar *g, int32_t node, int32_t below)
+/* The number of the set of these frames; a new one is made of them. */
+static int32_t g4_stack_of(g4_grammar *g, const g4_frame *frames, int n)
 {
-    const uint32_t hash = (uint32_t)g4_mix_place(1, node, below);
-    if (!g4_table_reserve(&g->stack_table, g->a, g->n_stacks)) {
-        g4_grammar_no_memory(g);
-        return G4_STACK_EMPTY;
+    uint64_t h = 1;
+    for (int i = 0; i < n; i++) h = g4_mix(g4_mix(h, (uint32_t)frames[i].node), (uint32_t)frames[i].below);
+    const uint32_t hash = (uint32_t)h;
+    const g4_slot *slot;
+    if (!g4_table_reserve(g, &g->stack_table, g->n_stacks)) return G4_STACK_BOTTOM;
+    const g4_hash_table *t = &g->stack_table;
+    for (uint32_t i = 0; (slot = g4_table_slot(t, hash, i))->epoch == t->epoch; i++) {
+        const g4_stack_set *s = &g->stacks[slot->index];
+        if (slot->hash == hash && s->n == n && memcmp(g->frames + s->first, frames, (size_t)n * sizeof *frames) == 0)
+            return slot->index;
     }
-    const int32_t known = g4_table_find_place(&g->stack_table, hash, g->stacks, node, below);
-    if (known >= 0) return known;
-    g4_place *stacks = g4_array_grow(g->a, g->stacks, g->n_stacks, &g->cap_stacks, sizeof *stacks);
-    if (stacks == NULL) {
-        g4_grammar_no_memory(g);
-        return G4_STACK_EMPTY;
-    }
+    g4_stack_set *stacks = g4_grammar_grow(g, g->stacks, g->n_stacks, &g->cap_stacks, sizeof *stacks);
+    if (stacks == NULL) return G4_STACK_BOTTOM;
     g->stacks = stacks;
-    stacks[g->n_stacks] = (g4_place) { node, below };
+    const int first = g->n_frames;
+    for (int i = 0; i < n; i++) {
+        g4_frame *room = g4_grammar_grow(g, g->frames, first + i, &g->cap_frames, sizeof *room);
+        if (room == NULL) return G4_STACK_BOTTOM;
+        g->frames = room;
+        room[first + i] = frames[i];
+    }
+    g->n_frames = first + n;
+    stacks[g->n_stacks] = (g4_stack_set) { first, n, hash };
     g4_table_put(&g->stack_table, hash, g->n_stacks);
     return g->n_stacks++;
 }
 
-static void g4_closure_begin(g4_grammar *g)
+static g4_union_memo *g4_union_memo_of(g4_grammar *g, int32_t a, int32_t b)
 {
-    g->n_work = 0;
-    g4_table_clear(&g->work_table);
+    return &g->memo[g4_mix(g4_mix(7, (uint32_t)a), (uint32_t)b) >> 32 & (G4_N_UNIONS - 1)];
 }
 
-/* Add a place to the closure unless it is there. */
+/* Begin a union, whose frames are collected from `base` on. */
+static int g4_union_begin(g4_grammar *g, int *depth, int32_t a, int32_t b, int base)
+{
+    g4_union *unions = g4_grammar_grow(g, g->unions, *depth, &g->cap_unions, sizeof *unions);
+    if (unions == NULL) return 0;
+    g->unions = unions;
+    unions[(*depth)++] = (g4_union) { .a = a, .b = b, .base = base };
+    return ++g->n_unions <= G4_MAX_UNIONS;
+}
+
+static void g4_union_collect(g4_grammar *g, int *n, int32_t node, int32_t below)
+{
+    g4_frame *collected = g4_grammar_grow(g, g->collected, *n, &g->cap_collected, sizeof *collected);
+    if (collected == NULL) return;
+    g->collected = collected;
+    collected[(*n)++] = (g4_frame) { node, below };
+}
+
+/* Go on with the union on top of those being made until it is complete, or another is needed first, which is begun. n:
+ * frames collected; below: the union that was waited for. Returns 1 when it is complete. */
+static int g4_union_go_on(g4_grammar *g, int *depth, int *n, int32_t below)
+{
+    g4_union *u = &g->unions[*depth - 1];
+    const g4_stack_set a = g->stacks[u->a], b = g->stacks[u->b];
+    if (u->is_waiting) {
+        g4_union_collect(g, n, g->frames[a.first + u->i].node, below);
+        u->is_waiting = 0;
+        u->i++;
+        u->j++;
+    }
+    while ((u->i < a.n || u->j < b.n) && !g->failed) {
+        const g4_frame *x = u->i < a.n ? &g->frames[a.first + u->i] : NULL;
+        const g4_frame *y = u->j < b.n ? &g->frames[b.first + u->j] : NULL;
+        if (x != NULL && y != NULL && x->node == y->node && x->below != y->below) {
+            const int32_t low = g4_min_int(x->below, y->below), high = g4_max_int(x->below, y->below);
+            const g4_union_memo *known = g4_union_memo_of(g, low, high);
+            if (known->a != low || known->b != high) {
+                u->is_waiting = 1;
+                if (!g4_union_begin(g, depth, low, high, *n)) g4_grammar_too_much(g, x->node);
+                return 0;
+            }
+            g4_union_collect(g, n, x->node, known->both);
+            u->i++;
+            u->j++;
+            continue;
+        }
+        const int takes_x = x != NULL && (y == NULL || x->node <= y->node);
+        const int takes_y = y != NULL && (x == NULL || y->node <= x->node);
+        g4_union_collect(g, n, takes_x ? x->node : y->node, takes_x ? x->below : y->below);
+        u->i += takes_x;
+        u->j += takes_y;
+    }
+    return 1;
+}
+
+/* The union of two sets of stacks. Frames with the same node become one, over the union of what is below them. */
+static int32_t g4_stack_union(g4_grammar *g, int32_t a, int32_t b)
+{
+    int depth = 0, n = 0;
+    int32_t both = G4_STACK_BOTTOM;
+    if (a == b) return a;
+    if (!g4_union_begin(g, &depth, g4_min_int(a, b), g4_max_int(a, b), 0)) g4_grammar_too_much(g, -1);
+    while (depth > 0 && !g4_grammar_stops(g)) {
+        if (!g4_union_go_on(g, &depth, &n, both)) continue;
+        const g4_union u = g->unions[--depth];
+        both = g4_stack_of(g, g->collected + u.base, n - u.base);
+        n = u.base;
+        if (!g->failed) *g4_union_memo_of(g, u.a, u.b) = (g4_union_memo) { u.a, u.b, both };
+    }
+    return both;
+}
+
+/* ---- Closures, states ---------------------------------------------------------------------------- */
+
+static void g4_closure_begin(g4_grammar *g)
+{
+    g->n_work = g->n_queue = g->n_core = g->n_unions = 0;
+    if (++g->epoch != 0) return;
+    memset(g->marks, 0, (size_t)g->net.n_nodes * sizeof *g->marks);
+    g->epoch = 1;
+}
+
+static void g4_closure_queue(g4_grammar *g, int32_t index)
+{
+    int32_t *queue = g4_grammar_grow(g, g->queue, g->n_queue, &g->cap_queue, sizeof *queue);
+    if (queue == NULL) return;
+    g->queue = queue;
+    queue[g->n_queue++] = index;
+    g->work[index].is_queued = 1;
+}
+
+/* Add a node with its stacks to the closure, or stacks to the node that is there. */
 static void g4_closure_add(g4_grammar *g, int32_t node, int32_t stack)
 {
-    const uint32_t hash = (uint32_t)g4_mix_place(2, node, stack);
+    g4_closure_mark *mark = &g->marks[node];
     if (g4_grammar_stops(g)) return;
-    if (!g4_table_reserve(&g->work_table, g->a, g->n_work)) {
-        g4_grammar_no_memory(g);
+    if (mark->epoch == g->epoch) {
+        const int32_t both = g4_stack_union(g, g->work[mark->index].stack, stack);
+        if (g->failed || both == g->work[mark->index].stack) return;
+        g->work[mark->index].stack = both;
+        if (!g->work[mark->index].is_queued) g4_closure_queue(g, mark->index);
         return;
     }
-    if (g4_table_find_place(&g->work_table, hash, g->work, node, stack) >= 0) return;
-    g4_place *work = g4_array_grow(g->a, g->work, g->n_work, &g->cap_work, sizeof *work);
-    if (work == NULL) {
-        g4_grammar_no_memory(g);
-        return;
-    }
+    if (g->n_work >= G4_MAX_PLACES) g4_grammar_too_much(g, node);
+    g4_work *work = g4_grammar_grow(g, g->work, g->n_work, &g->cap_work, sizeof *work);
+    if (work == NULL || g->failed) return;
     g->work = work;
-    work[g->n_work] = (g4_place) { node, stack };
-    g4_table_put(&g->work_table, hash, g->n_work++);
+    work[g->n_work] = (g4_work) { .node = node, .stack = stack };
+    *mark = (g4_closure_mark) { g->epoch, g->n_work };
+    g4_closure_queue(g, g->n_work++);
+}
+
+static void g4_closure_add_place(g4_grammar *g, int32_t re, int32_t to, int32_t stack)
+{
+    if (g->n_core >= G4_MAX_PLACES) g4_grammar_too_much(g, to);
+    g4_place *core = g4_grammar_grow(g, g->core, g->n_core, &g->cap_core, sizeof *core);
+    if (core == NULL || g->failed) return;
+    g->core = core;
+    core[g->n_core++] = (g4_place) { re, to, stack };
+}
+
+/* Follow what leads on from a node without reading: empty edges, calls, the return at a rule's end. Returns whether the
+ * text may end. */
+static int g4_closure_follow(g4_grammar *g, int32_t node, int32_t stack)
+{
+    const g4_net *net = &g->net;
+    int accepts = 0;
+    if (net->nodes[node].is_end)
+        for (int i = 0; i < g->stacks[stack].n && !g->failed; i++) {
+            const g4_frame f = g->frames[g->stacks[stack].first + i];
+            if (f.node < 0)
+                accepts = 1;
+            else
+                g4_closure_add(g, f.node, f.below);
+        }
+    for (int32_t e = net->nodes[node].first; e >= 0 && !g->failed; e = net->edges[e].next) {
+        const g4_edge *edge = &net->edges[e];
+        if (edge->kind == G4_EDGE_EMPTY) {
+            g4_closure_add(g, edge->to, stack);
+        } else if (edge->kind == G4_EDGE_CALL) { /* a call at the very end of a rule needs no way back */
+            const int is_tail = net->nodes[edge->to].is_end && net->nodes[edge->to].first < 0;
+            const g4_frame frame = { edge->to, stack };
+            const int32_t called = is_tail ? stack : g4_stack_of(g, &frame, 1);
+            if (!g->failed) g4_closure_add(g, net->rules[edge->operand].start, called);
+        }
+    }
+    return accepts;
 }
 
 static int g4_place_compare(const void *pa, const void *pb)
 {
     const g4_place *a = pa, *b = pb;
-    if (a->node != b->node) return a->node < b->node ? -1 : 1;
+    if (a->re != b->re) return a->re < b->re ? -1 : 1;
+    if (a->to != b->to) return a->to < b->to ? -1 : 1;
     return (a->stack > b->stack) - (a->stack < b->stack);
 }
 
-/* The number of the state that is this sorted set; -1: there is none yet. */
+/* Sort the places of the closure, and make one of those that differ in their stacks only. */
+static void g4_closure_settle(g4_grammar *g)
+{
+    int n = 0;
+    if (g->n_core > 1 && !g4_sort(g->a, g->core, (size_t)g->n_core, sizeof *g->core, g4_place_compare, g->asker.halt)) {
+        g4_grammar_no_memory(g);
+        return;
+    }
+    for (int i = 0; i < g->n_core && !g->failed; i++) {
+        const g4_place p = g->core[i];
+        if (n > 0 && g->core[n - 1].re == p.re && g->core[n - 1].to == p.to)
+            g->core[n - 1].stack = g4_stack_union(g, g->core[n - 1].stack, p.stack);
+        else
+            g->core[n++] = p;
+    }
+    g->n_core = n;
+}
+
+/* The number of the state that has these places; -1: there is none yet. */
 static int32_t g4_state_find(const g4_grammar *g, const g4_grammar_state *like, const g4_place *places)
 {
     const g4_hash_table *t = &g->state_table;
     const g4_slot *slot;
     for (uint32_t i = 0; (slot = g4_table_slot(t, like->hash, i))->epoch == t->epoch; i++) {
         const g4_grammar_state *s = g->states[slot->index];
-        if (slot->hash == like->hash && s->n == like->n && s->accepts == like->accepts && s->escaped == like->escaped &&
+        if (slot->hash == like->hash && s->n == like->n && s->accepts == like->accepts &&
             (s->n == 0 || memcmp(s->places, places, (size_t)s->n * sizeof *places) == 0))
             return slot->index;
     }
     return -1;
 }
 
-/* The number of the state that is this sorted set of n places; a new one is made from it. */
-static int32_t g4_state_of(g4_grammar *g, const g4_place *places, int n, int accepts, int escaped)
+static uint32_t g4_state_hash(const g4_place *places, int n, int accepts)
 {
-    g4_grammar_state head = { .n = n, .accepts = (uint8_t)accepts, .escaped = (uint8_t)escaped };
-    uint64_t h = g4_mix(3, (uint64_t)accepts * 2 + (uint64_t)escaped);
-    for (int i = 0; i < n; i++) h = g4_mix_place(h, places[i].node, places[i].stack);
-    head.hash = (uint32_t)h;
-    if (!g4_table_reserve(&g->state_table, g->a, g->n_states)) {
-        g4_grammar_no_memory(g);
-        return 0;
-    }
-    const int32_t known = g4_state_find(g, &head, places);
+    uint64_t h = g4_mix(3, (uint64_t)accepts);
+    for (int i = 0; i < n; i++)
+        h = g4_mix(g4_mix(h, (uint64_t)(uint32_t)places[i].re << 32 | (uint32_t)places[i].to),
+                   (uint32_t)places[i].stack);
+    return (uint32_t)(h >> 16);
+}
+
+/* The number of the state of the places that the closure has; a new one is made of them. */
+static int32_t g4_state_of(g4_grammar *g, int accepts)
+{
+    const int n = g->n_core;
+    const g4_grammar_state head = { .n = n, .accepts = (uint8_t)accepts, .hash = g4_state_hash(g->core, n, accepts) };
+    if (!g4_table_reserve(g, &g->state_table, g->n_states)) return 0;
+    const int32_t known = g4_state_find(g, &head, g->core);
     if (known >= 0) return known;
-    g4_grammar_state *s = g4_alloc(g->a, 1, sizeof *s + (size_t)n * sizeof *places);
-    g4_grammar_state **states = g4_array_grow(g->a, g->states, g->n_states, &g->cap_states, sizeof *states);
-    if (states != NULL) g->states = states;
-    if (s == NULL || states == NULL) {
-        g4_free(g->a, s);
+    g4_grammar_state **states = g4_grammar_grow(g, g->states, g->n_states, &g->cap_states, sizeof *states);
+    if (states == NULL) return 0;
+    g->states = states;
+    g4_grammar_state *s = g4_alloc(g->a, 1, sizeof *s + (size_t)n * sizeof *g->core);
+    if (s == NULL) {
         g4_grammar_no_memory(g);
         return 0;
     }
     *s = head;
     memset(s->next, -1, sizeof s->next);
-    if (n > 0) memcpy(s->places, places, (size_t)n * sizeof *places);
+    if (n > 0) memcpy(s->places, g->core, (size_t)n * sizeof *g->core);
     states[g->n_states] = s;
     g4_table_put(&g->state_table, s->hash, g->n_states);
     return g->n_states++;
 }
 
-/* Follow what leads on from a place without reading: empty edges, calls, the return at a rule's end. Returns whether
- * something is read there. */
-static int g4_closure_follow(g4_grammar *g, g4_place p, int *accepts, int *escaped)
-{
-    const g4_net *net = &g->net;
-    int reads = 0;
-    if (net->nodes[p.node].is_end) {
-        if (p.stack == G4_STACK_EMPTY)
-            *accepts = 1;
-        else if (p.stack == G4_STACK_UNKNOWN)
-            *escaped = 1;
-        else
-            g4_closure_add(g, g->stacks[p.stack].node, g->stacks[p.stack].stack);
-    }
-    for (int32_t e = net->nodes[p.node].first; e >= 0; e = net->edges[e].next) {
-        const g4_edge *edge = &net->edges[e];
-        if (edge->kind == G4_EDGE_EMPTY) {
-            g4_closure_add(g, edge->to, p.stack);
-        } else if (edge->kind == G4_EDGE_CALL) { /* a call at the very end of a rule needs no way back */
-            const int is_tail = net->nodes[edge->to].is_end && net->nodes[edge->to].first < 0;
-            const int32_t stack = is_tail ? p.stack : g4_stack_push(g, edge->to, p.stack);
-            if (!g->failed) g4_closure_add(g, net->rules[edge->operand].start, stack);
-        } else {
-            reads = 1;
-        }
-    }
-    return reads;
-}
-
-/* Complete the closure and number it: the places that read something. 0: none. */
+/* Complete the closure and number it. 0: there is nothing, or something failed. */
 static int32_t g4_closure_end(g4_grammar *g)
 {
-    int n_core = 0, accepts = 0, escaped = 0;
-    for (int i = 0; i < g->n_work && !g4_grammar_stops(g); i++) {
-        const g4_place p = g->work[i];
-        if (!g4_closure_follow(g, p, &accepts, &escaped)) continue;
-        g4_place *core = g4_array_grow(g->a, g->core, n_core, &g->cap_core, sizeof *core);
-        if (core == NULL) {
-            g4_grammar_no_memory(g);
-            break;
+    const g4_net *net = &g->net;
+    int accepts = 0;
+    for (int i = 0; i < g->n_queue && !g4_grammar_stops(g); i++) {
+        g4_work *w = &g->work[g->queue[i]];
+        w->is_queued = 0;
+        accepts |= g4_closure_follow(g, w->node, w->stack);
+    }
+    for (int i = 0; i < g->n_work && !g->failed; i++)
+        for (int32_t e = net->nodes[g->work[i].node].first; e >= 0; e = net->edges[e].next) {
+            const g4_edge *edge = &net->edges[e];
+            if (edge->kind == G4_EDGE_LEXEME) g4_closure_add_place(g, edge->operand, edge->to, g->work[i].stack);
+            if (edge->kind == G4_EDGE_CONTROL) g4_closure_add_place(g, -edge->operand, edge->to, g->work[i].stack);
         }
-        g->core = core;
-        core[n_core++] = p;
-    }
-    if (g->failed || (n_core == 0 && !accepts && !escaped)) return 0;
-    if (!g4_sort(g->a, g->core, (size_t)n_core, sizeof *g->core, g4_place_compare, g->asker.halt)) {
-        g4_grammar_no_memory(g);
-        return 0;
-    }
-    return g4_state_of(g, g->core, n_core, accepts, escaped);
+    if (!g->failed) g4_closure_settle(g);
+    return g->failed || (g->n_core == 0 && !accepts) ? 0 : g4_state_of(g, accepts);
 }
 
 /* The state after a byte, or after a control token when control is not NONE. 0: it does not fit. */
@@ -411,15 +551,19 @@ static int32_t g4_grammar_step_slow(g4_grammar *g, int32_t state, int byte, g4_c
 {
     const g4_grammar_state *s = g->states[state];
     g4_closure_begin(g);
-    for (int i = 0; i < s->n && !g4_grammar_stops(g); i++)
-        for (int32_t e = g->net.nodes[s->places[i].node].first; e >= 0; e = g->net.edges[e].next) {
-            const g4_edge *edge = &g->net.edges[e];
-            const int fits = control != G4_CONTROL_NONE
-                                 ? edge->kind == G4_EDGE_CONTROL && edge->operand == (int32_t)control
-                                 : edge->kind == G4_EDGE_BYTES && byte >= edge->low && byte <= edge->high;
-            if (fits) g4_closure_add(g, edge->to, s->places[i].stack);
+    for (int i = 0; i < s->n && !g4_grammar_stops(g); i++) {
+        const g4_place p = s->places[i];
+        if (control != G4_CONTROL_NONE || p.re < 0) {
+            if (control != G4_CONTROL_NONE && p.re == -(int32_t)control) g4_closure_add(g, p.to, p.stack);
+            continue;
         }
-    return g4_closure_end(g);
+        const g4_re rest = g4_re_step(g->net.regular, p.re, byte);
+        if (g4_grammar_steps_stop(g, p.to)) break;
+        if (rest == G4_RE_NONE) continue;
+        if (rest != G4_RE_EMPTY) g4_closure_add_place(g, rest, p.to, p.stack);
+        if (g4_re_accepts(g->net.regular, rest)) g4_closure_add(g, p.to, p.stack);
+    }
+    return g->failed ? 0 : g4_closure_end(g);
 }
 
 static inline int32_t g4_grammar_step(g4_grammar *g, int32_t state, unsigned char byte)
@@ -432,186 +576,610 @@ static inline int32_t g4_grammar_step(g4_grammar *g, int32_t state, unsigned cha
     return next;
 }
 
-/* ---- Words against states ------------------------------------------------------------------------ */
+/* ---- Lexemes as automata ------------------------------------------------------------------------- */
 
-#define G4_ALIVE 256 /* behind the last byte of any word */
-
-typedef struct { /* words are read in the order of their bytes, so that leading ones they share are read once */
-    int32_t state[G4_ALIVE + 1]; /* after so many bytes of the last word */
-    int dead; /* that word fitted up to so many bytes, or is ALIVE: what shares more with it ends there too */
-} g4_word_walk;
-
-/* Does this word fit, whose first `shared` bytes are those of the word before? */
-static inline int g4_walk_word(g4_grammar *g, g4_word_walk *k, const char *s, int len, int shared)
+/* The number of the state of an expression; 0: it has no text, or something failed. */
+static int32_t g4_lexer_of(g4_grammar *g, g4_re re)
 {
-    if (shared > k->dead) return 0;
-    for (int i = shared; i < len; i++) {
-        k->state[i + 1] = g4_grammar_step(g, k->state[i], (unsigned char)s[i]);
-        if (k->state[i + 1] != 0) continue;
-        k->dead = i;
+    const uint32_t hash = (uint32_t)re * 0x9e3779b1u;
+    const g4_slot *slot;
+    if (re == G4_RE_NONE || !g4_table_reserve(g, &g->lexer_table, g->n_lexer)) return 0;
+    const g4_hash_table *t = &g->lexer_table;
+    for (uint32_t i = 0; (slot = g4_table_slot(t, hash, i))->epoch == t->epoch; i++)
+        if (g->lexer[slot->index].re == re) return slot->index;
+    g4_lexer_state *lexer = g4_grammar_grow(g, g->lexer, g->n_lexer, &g->cap_lexer, sizeof *lexer);
+    if (lexer == NULL) return 0;
+    g->lexer = lexer;
+    lexer[g->n_lexer].re = re;
+    lexer[g->n_lexer].has_row = 0;
+    lexer[g->n_lexer].accepts = (uint8_t)g4_re_accepts(g->net.regular, re);
+    g4_table_put(&g->lexer_table, hash, g->n_lexer);
+    return g->n_lexer++;
+}
+
+static void g4_lexer_make_row(g4_grammar *g, int32_t state)
+{
+    int32_t to[256];
+    int n_live = 0;
+    const g4_re_view v = g4_re_steps_of(g->net.regular, g->lexer[state].re);
+    if (g4_grammar_steps_stop(g, -1)) return;
+    for (int i = 0; i < v.n; i++) to[i] = g4_lexer_of(g, v.to[i]);
+    if (g->failed) return;
+    g4_lexer_state *s = &g->lexer[state];
+    for (int b = 0; b < 256; b++) {
+        s->next[b] = to[v.class_of[b]];
+        if (s->next[b] == 0) continue;
+        if (n_live < G4_NARROW) s->live[n_live] = (uint8_t)b;
+        n_live++;
+    }
+    s->n_live = (uint8_t)g4_min_int(n_live, 255);
+    s->has_row = 1;
+}
+
+/* The state of an expression, with its row; 0: something failed, or it has no text. */
+static int32_t g4_lexer_open(g4_grammar *g, g4_re re)
+{
+    const int32_t state = g4_lexer_of(g, re);
+    if (state != 0 && !g->lexer[state].has_row) g4_lexer_make_row(g, state);
+    return g->failed ? 0 : state;
+}
+
+/* ---- What is ahead within a lexeme --------------------------------------------------------------- */
+
+static void g4_ids_add(g4_grammar *g, g4_ids *list, uint32_t id)
+{
+    uint32_t *ids = g4_grammar_grow(g, list->ids, list->n, &list->cap, sizeof *ids);
+    if (ids == NULL) return;
+    list->ids = ids;
+    ids[list->n++] = id;
+}
+
+/* The walk reached a node of a tree in a state: the tokens that end there stay inside, and where the lexeme may end,
+ * others may run over its end. */
+static void g4_lexer_visit(g4_grammar *g, uint32_t which, uint32_t node, uint32_t depth, int accepts)
+{
+    const g4_trie *t = &g->vocabulary->tries[which];
+    const g4_trie_node *n = &t->nodes[node];
+    g->n_visited++;
+    for (uint32_t i = 0; i < n->n_here; i++) g4_ids_add(g, &g->inside, t->ids[n->first + i]);
+    if (!accepts || n->n_children == 0) return;
+    g4_completion *completions =
+        g4_grammar_grow(g, g->completions, g->n_completions, &g->cap_completions, sizeof *completions);
+    if (completions == NULL) return;
+    g->completions = completions;
+    completions[g->n_completions++] = (g4_completion) { which, node, depth };
+}
+
+typedef struct { /* a level of a walk: brothers to visit, by the bytes of the state or by themselves */
+    uint32_t next, end, first;
+    int32_t state;
+    int k; /* of the state's few bytes */
+} g4_lexer_level;
+
+/* The next node of a level that the state allows; 0: there is none. */
+static uint32_t g4_lexer_next(const g4_trie *t, const g4_lexer_state *s, g4_lexer_level *l)
+{
+    if (s->n_live <= G4_NARROW) {
+        while (l->k < s->n_live) {
+            const uint8_t byte = s->live[l->k++];
+            const uint8_t *found = l->end > l->first ? memchr(t->bytes + l->first, byte, l->end - l->first) : NULL;
+            if (found != NULL) return (uint32_t)(found - t->bytes);
+        }
         return 0;
     }
-    k->dead = G4_ALIVE;
-    return 1;
+    while (l->next < l->end) {
+        const uint32_t node = l->next++;
+        if (s->next[t->bytes[node]] != 0) return node;
+    }
+    return 0;
 }
 
-typedef struct {      /* what is ahead of a node, while it is made */
-    uint32_t *inside; /* a mask */
-    uint32_t *outside;
-    int n_inside, n_outside, cap_outside;
-} g4_ahead_lists;
-
-/* Sort the words `from` to before `end`, which begin with the same byte, into those that fit from a state on and those
- * that do not, but leave the rule on the way. */
-static void g4_ahead_words(g4_grammar *g, g4_ahead_lists *out, int32_t state, int from, int end)
+static g4_lexer_level g4_lexer_below(const g4_trie *t, uint32_t node, int32_t state)
 {
-    g4_word_walk k = { .state = { state }, .dead = G4_ALIVE };
-    int inside = 0; /* so many bytes of the last word are known to stay in the rule: looked at only when it matters */
-    for (int w = from; w < end && !g4_grammar_stops(g); w++) {
-        const int shared = w > from ? g->words.shared[w] : 0;
-        if (shared <= k.dead) {
-            int len;
-            const char *s = g4_word_text(&g->words, (uint32_t)w, &len);
-            inside = g4_min_int(inside, shared);
-            if (g4_walk_word(g, &k, s, len, shared)) {
-                g4_mask_set(out->inside, g->words.id[w]);
-                out->n_inside++;
-                continue;
-            }
+    const g4_trie_level below = g4_trie_below(t, node);
+    return (g4_lexer_level) { .next = below.next, .end = below.end, .first = below.next, .state = state };
+}
+
+/* Walk a tree of the vocabulary from a state with a row: `inside` gets the tokens that stay inside. */
+static void g4_lexer_walk(g4_grammar *g, uint32_t which, int32_t state)
+{
+    const g4_trie *t = &g->vocabulary->tries[which];
+    g4_lexer_level levels[G4_TRIE_DEPTH];
+    uint32_t depth = 1;
+    levels[0] = g4_lexer_below(t, 0, state);
+    while (depth > 0 && !g4_grammar_stops(g)) {
+        g4_lexer_level *l = &levels[depth - 1];
+        const uint32_t node = g4_lexer_next(t, &g->lexer[l->state], l);
+        if (node == 0) {
+            depth--;
+            continue;
         }
-        while (inside < k.dead && !g->states[k.state[inside + 1]]->escaped) inside++;
-        if (inside == k.dead) continue;
-        uint32_t *outside = g4_array_grow(g->a, out->outside, out->n_outside, &out->cap_outside, sizeof *outside);
-        if (outside == NULL) {
-            g4_grammar_no_memory(g);
-            return;
+        const int32_t next = g->lexer[l->state].next[t->bytes[node]];
+        g4_lexer_visit(g, which, node, depth, g->lexer[next].accepts);
+        if (t->nodes[node].n_children == 0) continue;
+        if (!g->lexer[next].has_row) g4_lexer_make_row(g, next);
+        levels[depth++] = g4_lexer_below(t, node, next);
+    }
+}
+
+/* How many plain characters may follow whatever they are, so that all plain tokens of so many stay inside; 0: nothing is
+ * known. *walks: longer ones may fit too, or run over the end. */
+static uint32_t g4_lexer_plain(g4_grammar *g, g4_re re, const uint32_t follow[8], int *walks)
+{
+    g4_regular *r = g->net.regular;
+    int32_t max;
+    g4_re body, rest;
+    *walks = 1;
+    if (!g4_re_is_repeat(r, re, &body, &max, &rest)) return 0;
+    int i = 0;
+    while (i < g->n_bodies && g->bodies[i].body != body) i++;
+    if (i == g->n_bodies) {
+        if (g->plain == G4_RE_NONE) {
+            g4_class plain = { .n = G4_N_STRING_RANGES, .cap = 0 };
+            g4_char_range ranges[G4_N_STRING_RANGES];
+            memcpy(ranges, g4_string_ranges, sizeof ranges);
+            plain.ranges = ranges;
+            g->plain = g4_re_class(r, &plain, G4_RAW);
         }
-        out->outside = outside;
-        outside[out->n_outside++] = (uint32_t)w;
+        const int is_plain = g4_re_within(r, g->plain, body) == 1;
+        if (g4_grammar_steps_stop(g, -1)) return 0;
+        if (g->n_bodies == (int)(sizeof g->bodies / sizeof g->bodies[0])) g->n_bodies = 0;
+        i = g->n_bodies++;
+        g->bodies[i].body = body;
+        g->bodies[i].is_plain = is_plain;
+    }
+    if (!g->bodies[i].is_plain) return 0;
+    if (max < 0 || (uint32_t)max >= g->vocabulary->longest_plain) {
+        *walks = 0;
+        return g->vocabulary->longest_plain;
+    }
+    const g4_re_view v = g4_re_steps_of(r, rest);
+    *walks = 0;
+    for (int b = 0; b < 256; b++) {
+        if (b < 0x20 || b == '"' || b == '\\') continue;
+        if (v.to[v.class_of[b]] != G4_RE_NONE) *walks = 1;
+        if (g4_re_accepts(r, rest) && (follow[b / 32] >> (b % 32) & 1)) *walks = 1;
+    }
+    return (uint32_t)max;
+}
+
+/* Of the tokens below a node where the lexeme may end, those that do not stay inside, without the bytes up to there. */
+static void g4_ends_collect(g4_grammar *g, const g4_completion *c, const uint32_t *set, const uint32_t follow[8])
+{
+    const g4_trie *t = &g->vocabulary->tries[c->trie];
+    const g4_trie_level below = g4_trie_below(t, c->node);
+    for (uint32_t child = below.next; child < below.end && !g4_grammar_stops(g); child++) {
+        const uint8_t byte = t->bytes[child];
+        if (!(follow[byte / 32] >> (byte % 32) & 1)) continue;
+        for (uint32_t i = t->nodes[child].first; i < t->nodes[child].end && g->n_words <= G4_MAX_ENDS; i++) {
+            const uint32_t id = t->ids[i], bit = 1u << (id % 32);
+            if ((g->marked[id / 32] & bit) || (set != NULL && (set[id / 32] & bit))) continue;
+            g4_word *words = g4_grammar_grow(g, g->words, g->n_words, &g->cap_words, sizeof *words);
+            if (words == NULL) return;
+            g->words = words;
+            g4_word w = { .id = id };
+            w.text = g4_tokenizer_text(g->t, id, &w.len) + c->depth;
+            w.len -= c->depth;
+            words[g->n_words++] = w;
+        }
     }
 }
 
-/* The n tokens of a mask as a list, or NULL when they are too many for one. */
-static uint32_t *g4_mask_list(const g4_grammar *g, const uint32_t *mask, int n)
+/* All ends of tokens that run over the end of the lexeme, as a tree. */
+static void g4_ends_make(g4_grammar *g, g4_ahead *out, const uint32_t follow[8])
 {
-    uint32_t *list = n < G4_MAX_LIST ? g4_alloc(g->a, (size_t)n + 1, sizeof *list) : NULL;
-    if (list == NULL) return NULL;
-    int k = 0;
-    for (size_t i = 0; i < g4_mask_words((int)g->t->n_vocab); i++)
-        for (uint32_t bit = 0, bits = mask[i]; bits != 0; bit++, bits >>= 1)
-            if (bits & 1u) list[k++] = (uint32_t)i * 32 + bit;
-    return list;
+    g->n_words = 0;
+    if (g->n_completions == 0) return;
+    for (int i = 0; i < g->inside.n; i++) g4_mask_set(g->marked, g->inside.ids[i]);
+    for (int i = 0; i < g->n_completions && g->n_words <= G4_MAX_ENDS && !g->failed; i++)
+        g4_ends_collect(g, &g->completions[i], out->set, follow);
+    for (int i = 0; i < g->inside.n; i++) g->marked[g->inside.ids[i] / 32] = 0;
+    out->is_wide = g->n_words > G4_MAX_ENDS;
+    if (g->failed || out->is_wide || g->n_words == 0) return;
+    if (!g4_words_sort(g->a, g->words, (uint32_t)g->n_words, g->asker.halt) ||
+        !g4_trie_make(&out->ends, g->a, g->words, (uint32_t)g->n_words, g->asker.halt))
+        g4_grammar_no_memory(g);
 }
 
-/* What is ahead of a node, its rule's rest being unknown; nothing after a failure. */
-static void g4_ahead_make(g4_grammar *g, g4_ahead *out, int32_t node)
+/* What is ahead within an expression, in memory that is used again; nothing after a failure. */
+static void g4_ahead_find(g4_grammar *g, g4_ahead *out, g4_re re, const uint32_t follow[8])
 {
-    /* Not closed: what lies behind empty edges are places of their own in every state that holds this one. */
-    const g4_place start = { node, G4_STACK_UNKNOWN };
-    const int32_t state = g4_state_of(g, &start, 1, 0, 0);
-    g4_ahead_lists lists = { .inside = g4_alloc(g->a, g4_mask_words((int)g->t->n_vocab), sizeof *lists.inside) };
-    if (lists.inside == NULL) g4_grammar_no_memory(g);
-    for (int byte = 0; byte < 256 && !g4_grammar_stops(g); byte++) {
-        const int from = g->words.first[byte], end = g->words.first[byte + 1];
-        if (from < end && g4_grammar_step(g, state, (unsigned char)byte) != 0)
-            g4_ahead_words(g, &lists, state, from, end);
-    }
-    if (g->failed) {
-        g4_free(g->a, lists.inside);
-        g4_free(g->a, lists.outside);
-        return;
-    }
-    uint32_t *list = g4_mask_list(g, lists.inside, lists.n_inside);
-    *out = (g4_ahead) { .n_inside = list != NULL ? lists.n_inside : -1,
-                        .n_outside = lists.n_outside,
-                        .inside = list != NULL ? list : lists.inside,
-                        .outside = lists.outside };
-    if (list != NULL) g4_free(g->a, lists.inside);
+    const size_t n_words = g4_mask_words((int)g->t->n_vocab);
+    const int32_t state = g4_lexer_open(g, re);
+    int walks;
+    g->inside.n = g->n_completions = 0;
+    if (state == 0) return;
+    const uint32_t n_plain = g4_lexer_plain(g, re, follow, &walks);
+    if (n_plain > 0) out->set = g->vocabulary->plain + n_plain * n_words;
+    if (walks) g4_lexer_walk(g, G4_TRIE_PLAIN, state);
+    if (!g->failed) g4_lexer_walk(g, G4_TRIE_REST, state);
+    if (!g->failed) g4_ends_make(g, out, follow);
 }
 
-static const g4_ahead *g4_ahead_of(g4_grammar *g, int32_t node)
+/* A copy of n elements behind *place, which moves on; places are aligned for all of them. */
+static void *g4_ahead_put(uint8_t **place, const void *from, size_t n, size_t size)
 {
-    node = g->net.nodes[node].alias;
-    if (g->ahead_of[node] > 0) return &g->ahead[g->ahead_of[node] - 1];
-    g4_ahead *ahead = g4_array_grow(g->a, g->ahead, g->n_ahead, &g->cap_ahead, sizeof *ahead);
-    if (ahead == NULL) {
+    uint8_t *at = *place;
+    if (n > 0) memcpy(at, from, n * size);
+    *place += (n * size + 15) / 16 * 16;
+    return at;
+}
+
+/* What was found as one block: of the vocabulary's memory, if it is worth sharing, or of the grammar's. */
+static const g4_ahead *g4_ahead_keep(g4_grammar *g, const g4_ahead *found, int is_costly, const uint64_t key[2])
+{
+    const size_t n_words = g4_mask_words((int)g->t->n_vocab);
+    const int has_own = g->inside.n > G4_MAX_LIST;
+    const g4_trie *ends = &found->ends;
+    const uint32_t n_ends = ends->n_nodes > 0 ? ends->nodes[0].end : 0;
+    const size_t n_ids = has_own ? 0 : (size_t)g->inside.n, n_own = has_own ? n_words : 0;
+    const size_t size = sizeof(g4_ahead) + n_own * 4 + n_ids * 4 + ends->n_nodes * (sizeof *ends->nodes + 1) +
+                        (size_t)n_ends * 4 + (size_t)6 * 16;
+    g4_ahead *out = is_costly ? g4_alloc(g->vocabulary->a, 1, size) : g4_arena_alloc(&g->ahead_memory, size);
+    if (out == NULL) {
         g4_grammar_no_memory(g);
         return NULL;
     }
-    g->ahead = ahead;
-    ahead += g->n_ahead;
-    g4_ahead_make(g, ahead, node);
-    if (g->failed) return NULL;
-    g->ahead_of[node] = ++g->n_ahead;
-    return ahead;
+    uint8_t *place = (uint8_t *)(out + 1);
+    place += (16 - (uintptr_t)place % 16) % 16;
+    *out = *found;
+    out->finding = (g4_finding) { .key = { key[0], key[1] } };
+    if (has_own) {
+        uint32_t *own = (uint32_t *)(void *)place;
+        place += (n_own * 4 + 15) / 16 * 16;
+        for (size_t i = 0; i < n_words; i++) own[i] = found->set != NULL ? found->set[i] : 0;
+        for (int i = 0; i < g->inside.n; i++) g4_mask_set(own, g->inside.ids[i]);
+        out->set = own;
+    }
+    out->ids = g4_ahead_put(&place, g->inside.ids, n_ids, 4);
+    out->n_ids = (int)n_ids;
+    out->ends.nodes = g4_ahead_put(&place, ends->nodes, ends->n_nodes, sizeof *ends->nodes);
+    out->ends.ids = g4_ahead_put(&place, ends->ids, n_ends, 4);
+    out->ends.bytes = g4_ahead_put(&place, ends->bytes, ends->n_nodes, 1);
+    if (!is_costly) {
+        g->ahead_bytes += size;
+        return out;
+    }
+    if (g4_vocabulary_keep(g->vocabulary, &out->finding, size)) return out;
+    g4_free(g->vocabulary->a, out);
+    return g4_ahead_keep(g, found, 0, key);
+}
+
+static const g4_ahead *g4_ahead_make(g4_grammar *g, g4_re re, int32_t follow)
+{
+    const uint32_t *bytes = g->net.follow_sets[follow].bytes;
+    uint64_t key[2];
+    g4_re_print(g->net.regular, re, key);
+    for (int i = 0; i < 8; i++) {
+        key[0] = g4_mix(key[0], bytes[i]);
+        key[1] = g4_mix(key[1] + 1, bytes[i]);
+    }
+    const g4_finding *shared = g4_vocabulary_find(g->vocabulary, key);
+    if (shared != NULL) return (const g4_ahead *)(const void *)shared;
+    g4_ahead found = { .n_ids = 0 };
+    const uint64_t before = g->n_visited;
+    g4_ahead_find(g, &found, re, bytes);
+    const int is_costly = g->n_visited - before > G4_COSTLY;
+    const g4_ahead *out = g->failed ? NULL : g4_ahead_keep(g, &found, is_costly, key);
+    g4_trie_free(&found.ends, g->a);
+    return out;
+}
+
+/* What is ahead within an expression whose counts are cut; NULL: something failed. */
+static const g4_ahead *g4_ahead_of(g4_grammar *g, g4_re re, int32_t follow)
+{
+    const uint32_t hash = (uint32_t)(g4_mix(g4_mix(5, (uint32_t)re), (uint32_t)follow) >> 16);
+    const g4_slot *slot;
+    if (!g4_table_reserve(g, &g->ahead_table, g->n_aheads)) return NULL;
+    const g4_hash_table *t = &g->ahead_table;
+    for (uint32_t i = 0; (slot = g4_table_slot(t, hash, i))->epoch == t->epoch; i++)
+        if (g->aheads[slot->index].re == re && g->aheads[slot->index].follow == follow)
+            return g->aheads[slot->index].ahead;
+    g4_ahead_entry *aheads = g4_grammar_grow(g, g->aheads, g->n_aheads, &g->cap_aheads, sizeof *aheads);
+    if (aheads == NULL) return NULL;
+    g->aheads = aheads;
+    const g4_ahead *made = g4_ahead_make(g, re, follow);
+    if (made == NULL) return NULL;
+    aheads[g->n_aheads] = (g4_ahead_entry) { re, follow, made };
+    g4_table_put(&g->ahead_table, hash, g->n_aheads++);
+    return made;
 }
 
 /* ---- Masks --------------------------------------------------------------------------------------- */
 
-/* The tokens that a node of the state allows: those that stay in its rule, and of those that leave it the ones that fit
- * what the state has below. */
-static void g4_mask_add_node(g4_grammar *g, uint32_t *mask, int32_t state, int32_t node)
+/* Read the words of a tree from a state on: ids gets those that fit. */
+static void g4_grammar_walk(g4_grammar *g, const g4_trie *t, int32_t state)
 {
-    const g4_ahead *ahead = g4_ahead_of(g, node);
+    g4_trie_level levels[G4_TRIE_DEPTH];
+    int32_t states[G4_TRIE_DEPTH];
+    uint32_t depth = 1;
+    if (t->n_nodes == 0) return;
+    levels[0] = g4_trie_below(t, 0);
+    states[0] = state;
+    while (depth > 0 && !g4_grammar_stops(g)) {
+        g4_trie_level *l = &levels[depth - 1];
+        if (l->next == l->end) {
+            depth--;
+            continue;
+        }
+        const uint32_t node = l->next++;
+        const int32_t next = g4_grammar_step(g, states[depth - 1], t->bytes[node]);
+        g->n_visited++;
+        if (next == 0) continue;
+        const g4_trie_node *n = &t->nodes[node];
+        for (uint32_t i = 0; i < n->n_here; i++) g4_ids_add(g, &g->allowed, t->ids[n->first + i]);
+        states[depth] = next;
+        levels[depth++] = g4_trie_below(t, node);
+    }
+}
+
+typedef struct { /* what a mask is made of, the ids apart */
+    const uint32_t *sets[2];
+    int n_sets;
+    uint32_t *own; /* (n_vocab bits) when the sets are more, or the ids too many */
+} g4_mask_parts;
+
+static void g4_mask_parts_own(g4_grammar *g, g4_mask_parts *m)
+{
+    const size_t n = g4_mask_words((int)g->t->n_vocab);
+    if (m->own != NULL) return;
+    m->own = g4_alloc(g->a, n, sizeof *m->own);
+    if (m->own == NULL) {
+        g4_grammar_no_memory(g);
+        return;
+    }
+    for (int k = 0; k < m->n_sets; k++)
+        for (size_t i = 0; i < n; i++) m->own[i] |= m->sets[k][i];
+    m->n_sets = 0;
+}
+
+/* Ids become part of the own set when they are many. */
+static void g4_mask_parts_flush(g4_grammar *g, g4_mask_parts *m)
+{
+    if (g->allowed.n <= G4_MAX_LIST) return;
+    g4_mask_parts_own(g, m);
+    for (int i = 0; i < g->allowed.n && m->own != NULL; i++) g4_mask_set(m->own, g->allowed.ids[i]);
+    g->allowed.n = 0;
+}
+
+static void g4_mask_parts_add_set(g4_grammar *g, g4_mask_parts *m, const uint32_t *set)
+{
+    const size_t n = g4_mask_words((int)g->t->n_vocab);
+    for (int k = 0; k < m->n_sets; k++)
+        if (m->sets[k] == set) return;
+    if (m->n_sets == 2) g4_mask_parts_own(g, m);
+    if (m->own == NULL) {
+        m->sets[m->n_sets++] = set;
+        return;
+    }
+    for (size_t i = 0; i < n; i++) m->own[i] |= set[i];
+}
+
+typedef struct { /* a place of a state, to be put beside those with the same tokens ahead */
+    g4_re re;    /* cut */
+    int32_t follow, to, stack;
+} g4_ahead_place;
+
+static int g4_ahead_place_compare(const void *pa, const void *pb)
+{
+    const g4_ahead_place *a = pa, *b = pb;
+    if (a->re != b->re) return a->re < b->re ? -1 : 1;
+    return (a->follow > b->follow) - (a->follow < b->follow);
+}
+
+/* The tokens of n places that have the same ahead: those that stay inside, and of those that run over the end the ones
+ * that fit behind it. */
+static void g4_mask_add_places(g4_grammar *g, g4_mask_parts *m, const g4_ahead_place *places, int n, int *is_wide)
+{
+    const g4_ahead *ahead = g4_ahead_of(g, places[0].re, places[0].follow);
     if (ahead == NULL) return;
-    if (ahead->n_inside < 0)
-        for (size_t i = 0; i < g4_mask_words((int)g->t->n_vocab); i++) mask[i] |= ahead->inside[i];
-    for (int i = 0; i < ahead->n_inside; i++) g4_mask_set(mask, ahead->inside[i]);
-    g4_word_walk k = { .state = { state }, .dead = G4_ALIVE };
-    const char *before = NULL;
-    int n_before = 0;
-    for (int i = 0; i < ahead->n_outside && !g4_grammar_stops(g); i++) {
-        const uint32_t w = ahead->outside[i];
-        int len, shared = 0;
-        const char *s = g4_word_text(&g->words, w, &len);
-        while (shared < len && shared < n_before && s[shared] == before[shared]) shared++;
-        if (g4_walk_word(g, &k, s, len, shared)) g4_mask_set(mask, g->words.id[w]);
-        before = s;
-        n_before = len;
-    }
+    if (ahead->set != NULL) g4_mask_parts_add_set(g, m, ahead->set);
+    for (int i = 0; i < ahead->n_ids; i++) g4_ids_add(g, &g->allowed, ahead->ids[i]);
+    if (ahead->is_wide) *is_wide = 1;
+    if (ahead->ends.n_nodes == 0 || g->failed) return;
+    g4_closure_begin(g);
+    for (int i = 0; i < n; i++) g4_closure_add(g, places[i].to, places[i].stack);
+    const int32_t behind = g->failed ? 0 : g4_closure_end(g);
+    if (behind != 0) g4_grammar_walk(g, &ahead->ends, behind);
 }
 
-static void g4_mask_add_controls(const g4_grammar *g, uint32_t *mask, int32_t node)
+/* The places of a state that read text, with what is ahead of them, sorted by that; the caller frees them. */
+static g4_ahead_place *g4_mask_places(g4_grammar *g, const g4_grammar_state *s, int *n)
 {
-    for (int32_t e = g->net.nodes[node].first; e >= 0; e = g->net.edges[e].next)
-        if (g->net.edges[e].kind == G4_EDGE_CONTROL) g4_mask_allow(mask, g->controls.id[g->net.edges[e].operand]);
+    g4_ahead_place *places = g4_alloc(g->a, (size_t)s->n + 1, sizeof *places);
+    *n = 0;
+    if (places == NULL) {
+        g4_grammar_no_memory(g);
+        return NULL;
+    }
+    for (int i = 0; i < s->n && !g4_grammar_stops(g); i++) {
+        const g4_place p = s->places[i];
+        if (p.re < 0) {
+            const g4_token id = g->controls.id[-p.re];
+            if (id >= 0) g4_ids_add(g, &g->allowed, (uint32_t)id);
+            continue;
+        }
+        const g4_re re = g4_re_clamp(g->net.regular, p.re, (int)g->vocabulary->longest);
+        if (g4_grammar_steps_stop(g, p.to)) break;
+        places[(*n)++] = (g4_ahead_place) { re, g->net.follow[p.to], p.to, p.stack };
+    }
+    if (!g->failed && !g4_sort(g->a, places, (size_t)*n, sizeof *places, g4_ahead_place_compare, g->asker.halt))
+        g4_grammar_no_memory(g);
+    return places;
 }
 
-/* Give the masks back when many are kept. */
-static void g4_masks_forget(g4_grammar *g)
+/* Keep what a mask is made of with its state. */
+static void g4_mask_keep(g4_grammar *g, int32_t state, g4_mask_parts *m)
 {
-    if (g->n_masks < G4_MAX_MASKS) return;
-    for (int i = 1; i < g->n_states; i++) {
-        g4_free(g->a, g->states[i]->mask);
-        g->states[i]->mask = NULL;
+    const size_t own = m->own != NULL ? g4_mask_words((int)g->t->n_vocab) * sizeof *m->own : 0;
+    const size_t bytes = sizeof(g4_token_set) + (size_t)g->allowed.n * sizeof *g->allowed.ids;
+    g4_token_set *mask = g4_alloc(g->a, 1, bytes);
+    if (mask == NULL) {
+        g4_grammar_no_memory(g);
+        g4_free(g->a, m->own);
+        return;
     }
-    g->n_masks = 0;
+    *mask = (g4_token_set) { .sets = { m->sets[0], m->sets[1] },
+                             .own = m->own,
+                             .bytes = bytes + own,
+                             .n_sets = m->n_sets,
+                             .n_ids = g->allowed.n };
+    if (g->allowed.n > 0) memcpy(mask->ids, g->allowed.ids, (size_t)g->allowed.n * sizeof *g->allowed.ids);
+    g->mask_bytes += mask->bytes;
+    g->states[state]->mask = mask;
+}
+
+static void g4_mask_forget(g4_grammar *g, g4_grammar_state *s)
+{
+    if (s->mask == NULL) return;
+    g->mask_bytes -= s->mask->bytes;
+    g4_free(g->a, s->mask->own);
+    g4_free(g->a, s->mask);
+    s->mask = NULL;
+}
+
+static void g4_mask_make(g4_grammar *g, int32_t state)
+{
+    g4_mask_parts m = { .n_sets = 0 };
+    int n, is_wide = 0;
+    g->allowed.n = 0;
+    g4_ahead_place *places = g4_mask_places(g, g->states[state], &n);
+    for (int i = 0, end; i < n && !g4_grammar_stops(g); i = end) {
+        for (end = i + 1; end < n && g4_ahead_place_compare(&places[end], &places[i]) == 0; end++) {
+        }
+        g4_mask_add_places(g, &m, places + i, end - i, &is_wide);
+        g4_mask_parts_flush(g, &m);
+    }
+    g4_free(g->a, places);
+    for (int i = 0; i < 2 && is_wide && !g->failed; i++) {
+        g4_grammar_walk(g, &g->vocabulary->tries[i], state);
+        g4_mask_parts_flush(g, &m);
+    }
+    if (g->failed) {
+        g4_free(g->a, m.own);
+        return;
+    }
+    if (g->mask_bytes > G4_MAX_MASK_BYTES)
+        for (int i = 1; i < g->n_states; i++) g4_mask_forget(g, g->states[i]);
+    g4_mask_keep(g, state, &m);
+}
+
+int g4_grammar_write_mask(g4_grammar *g, int32_t state, uint32_t *mask)
+{
+    const size_t n = g4_mask_words((int)g->t->n_vocab);
+    if (g->states[state]->mask == NULL) g4_mask_make(g, state);
+    const g4_token_set *s = g->states[state]->mask;
+    if (g->failed || s == NULL) return 0;
+    const uint32_t *first = s->own != NULL ? s->own : s->n_sets > 0 ? s->sets[0] : NULL;
+    if (first != NULL)
+        memcpy(mask, first, n * sizeof *mask);
+    else
+        memset(mask, 0, n * sizeof *mask);
+    for (int k = s->own == NULL; k < s->n_sets; k++)
+        for (size_t i = 0; i < n; i++) mask[i] |= s->sets[k][i];
+    for (int i = 0; i < s->n_ids; i++) g4_mask_set(mask, s->ids[i]);
+    return 1;
 }
 
 const uint32_t *g4_grammar_mask(g4_grammar *g, int32_t state)
 {
-    const g4_grammar_state *s = g->states[state];
-    if (s->mask != NULL) return s->mask;
-    uint32_t *mask = g4_alloc(g->a, g4_mask_words((int)g->t->n_vocab), sizeof *mask);
-    if (mask == NULL) {
-        g4_grammar_no_memory(g);
-        return NULL;
+    return g4_grammar_write_mask(g, state, g->written) ? g->written : NULL;
+}
+
+/* ---- Forgetting ---------------------------------------------------------------------------------- */
+
+/* What was found out about lexemes, whose expressions get new numbers. */
+static void g4_lexemes_forget(g4_grammar *g)
+{
+    g4_arena_free(&g->ahead_memory);
+    g->ahead_memory = (g4_arena) { .a = g->a };
+    g->ahead_bytes = 0;
+    g->n_aheads = 0;
+    g->n_lexer = 1;
+    g->n_bodies = 0;
+    g->plain = G4_RE_NONE;
+    g4_table_clear(&g->ahead_table);
+    g4_table_clear(&g->lexer_table);
+}
+
+/* All sets of stacks but those of a state, which get new numbers. `map` has room for all. */
+static void g4_stacks_forget(g4_grammar *g, g4_grammar_state *kept, int32_t *map)
+{
+    int n = 0;
+    memset(map, 0, (size_t)g->n_stacks * sizeof *map);
+    map[G4_STACK_BOTTOM] = 1;
+    for (int i = 0; i < kept->n; i++) map[kept->places[i].stack] = 1;
+    for (int i = g->n_stacks - 1; i >= 0; i--) /* what is below has a lower number */
+        for (int k = 0; k < g->stacks[i].n && map[i]; k++) {
+            const g4_frame f = g->frames[g->stacks[i].first + k];
+            if (f.node >= 0) map[f.below] = 1;
+        }
+    g->n_frames = 0;
+    g4_table_clear(&g->stack_table);
+    for (int i = 0; i < g->n_stacks; i++) {
+        if (!map[i]) continue;
+        g4_stack_set s = g->stacks[i];
+        uint64_t h = 1;
+        for (int k = 0; k < s.n; k++) {
+            g4_frame f = g->frames[s.first + k];
+            if (f.node >= 0) f.below = map[f.below];
+            h = g4_mix(g4_mix(h, (uint32_t)f.node), (uint32_t)f.below);
+            g->frames[g->n_frames + k] = f;
+        }
+        s.first = g->n_frames;
+        s.hash = (uint32_t)h;
+        g->n_frames += s.n;
+        g->stacks[n] = s;
+        g4_table_put(&g->stack_table, s.hash, n);
+        map[i] = n++;
     }
-    int32_t before = -1;
-    for (int i = 0; i < s->n && !g4_grammar_stops(g); i++) {
-        const int32_t node = s->places[i].node, alias = g->net.nodes[node].alias;
-        g4_mask_add_controls(g, mask, node);
-        if (alias != before) g4_mask_add_node(g, mask, state, node); /* else the same node on another stack */
-        before = alias;
+    g->n_stacks = n;
+    for (int i = 0; i < kept->n; i++) kept->places[i].stack = map[kept->places[i].stack];
+    memset(g->memo, -1, G4_N_UNIONS * sizeof *g->memo);
+}
+
+/* The expressions that steps made, but those of a state, which get new numbers; `keep` has room for its places. */
+static void g4_steps_forget(g4_grammar *g, g4_grammar_state *kept, g4_re *keep)
+{
+    int n = 0;
+    for (int i = 0; i < kept->n; i++)
+        if (kept->places[i].re > 0) keep[n++] = kept->places[i].re;
+    g4_regular_forget(g->net.regular, g->n_given, keep, n);
+    n = 0;
+    for (int i = 0; i < kept->n; i++)
+        if (kept->places[i].re > 0) kept->places[i].re = keep[n++];
+    g4_lexemes_forget(g);
+}
+
+int32_t g4_grammar_settle(g4_grammar *g, int32_t state)
+{
+    const int has_many = g->n_stacks >= g->max_stacks || g->ahead_bytes > G4_MAX_AHEAD_BYTES ||
+                         g4_regular_size(g->net.regular) >= g->max_given || g->n_lexer > G4_MAX_LEXER;
+    if ((g->n_states < G4_MAX_STATES && !has_many) || state == 0 || g->failed) return state;
+    g4_grammar_state *kept = g->states[state];
+    const size_t room = (size_t)g4_max_int(g->n_stacks, kept->n) + 1;
+    int32_t *map = has_many ? g4_alloc(g->a, room, sizeof *map) : NULL;
+    if (has_many && map == NULL) return state; /* later */
+    for (int i = 1; i < g->n_states; i++) {
+        g4_mask_forget(g, g->states[i]);
+        if (i != state) g4_free(g->a, g->states[i]);
     }
-    if (g->failed) {
-        g4_free(g->a, mask);
-        return NULL;
+    if (has_many) {
+        g4_stacks_forget(g, kept, map);
+        g4_steps_forget(g, kept, map);
+        qsort(kept->places, (size_t)kept->n, sizeof *kept->places, g4_place_compare);
+        g->max_stacks = g4_max_int(G4_MAX_STACKS, 2 * g->n_stacks);
+        g->max_given = g4_max_int(g->n_given + G4_MAX_STEPS, 2 * g4_regular_size(g->net.regular));
+        kept->hash = g4_state_hash(kept->places, kept->n, kept->accepts);
     }
-    g4_masks_forget(g);
-    g->states[state]->mask = mask;
-    g->n_masks++;
-    return mask;
+    g4_free(g->a, map);
+    memset(kept->next, -1, sizeof kept->next);
+    g->states[1] = kept;
+    g->n_states = 2;
+    g->generation++;
+    g4_table_clear(&g->state_table);
+    g4_table_put(&g->state_table, kept->hash, 1);
+    return 1;
 }
 
 /* ---- The grammar --------------------------------------------------------------------------------- */
@@ -622,37 +1190,27 @@ g4_status g4_grammar_enter(g4_grammar *g, g4_halt *halt, g4_error *err)
         return g4_fail(err, G4_ERR_ARGUMENT, "this grammar serves another thread's answer: it serves one at a time");
     g->failed = G4_OK;
     g->asker = (g4_asker) { .halt = halt };
+    g4_regular_recover(g->net.regular, halt);
     return G4_OK;
 }
 
 g4_status g4_grammar_leave(g4_grammar *g, g4_error *err)
 {
     const g4_status st = g->failed;
+    const int32_t r = g->failed_rule;
     g4_halt *halt = g->asker.halt;
     g->failed = G4_OK;
+    g->failed_rule = -1;
     g->asker = (g4_asker) { 0 };
+    g4_regular_recover(g->net.regular, NULL);
     atomic_store(&g->busy, 0);
     if (st == G4_ERR_CANCELED) return g4_halt_check(halt, err);
+    if (st == G4_ERR_UNSUPPORTED && r >= 0 && g->net.rules[r].name != NULL)
+        return g4_fail(err, st, "the grammar is too ambiguous: more than %d places in rule %.*s", G4_MAX_PLACES,
+                       (int)g->net.rules[r].name_len, g->net.rules[r].name);
+    if (st == G4_ERR_UNSUPPORTED)
+        return g4_fail(err, st, "the grammar is too ambiguous: more than %d places", G4_MAX_PLACES);
     return st == G4_OK ? G4_OK : g4_fail(err, st, "no memory for the token masks");
-}
-
-int32_t g4_grammar_settle(g4_grammar *g, int32_t state)
-{
-    if (g->n_states < G4_MAX_STATES || state == 0) return state;
-    g4_grammar_state *kept = g->states[state];
-    for (int i = 1; i < g->n_states; i++) {
-        if (i == state) continue;
-        g4_free(g->a, g->states[i]->mask);
-        g4_free(g->a, g->states[i]);
-    }
-    memset(kept->next, -1, sizeof kept->next);
-    g->states[1] = kept;
-    g->n_states = 2;
-    g->generation++;
-    g->n_masks = kept->mask != NULL;
-    g4_table_clear(&g->state_table);
-    g4_table_put(&g->state_table, kept->hash, 1);
-    return 1;
 }
 
 int g4_grammar_accepts(const g4_grammar *g, int32_t state) { return state > 0 && g->states[state]->accepts; }
@@ -663,22 +1221,30 @@ uint32_t g4_grammar_n_vocab(const g4_grammar *g) { return g->t->n_vocab; }
 int32_t g4_grammar_start(g4_grammar *g)
 {
     g4_closure_begin(g);
-    g4_closure_add(g, g->net.rules[g->net.root].start, G4_STACK_EMPTY);
+    g4_closure_add(g, g->net.start, G4_STACK_BOTTOM);
     return g->failed ? 0 : g4_closure_end(g);
 }
 
 int32_t g4_grammar_read(g4_grammar *g, int32_t state, g4_token token)
 {
-    char piece[256];
-    int special;
+    uint32_t n;
     if (state == 0 || token < 0 || (uint32_t)token >= g->t->n_vocab) return 0;
-    const size_t n = g4_tokenizer_piece(g->t, token, piece, &special);
-    if (special) {
+    const uint8_t *text = g4_tokenizer_text(g->t, (uint32_t)token, &n);
+    if (n == 0) {
         const g4_control control = g4_controls_find(&g->controls, token);
         return control != G4_CONTROL_NONE ? g4_grammar_step_slow(g, state, 0, control) : 0;
     }
-    for (size_t i = 0; i < n && state != 0; i++) state = g4_grammar_step(g, state, (unsigned char)piece[i]);
-    return n == 0 ? 0 : state;
+    for (uint32_t i = 0; i < n && state != 0; i++) state = g4_grammar_step(g, state, text[i]);
+    return state;
+}
+
+void g4_grammar_count(const g4_grammar *g, g4_grammar_counts *out)
+{
+    *out = (g4_grammar_counts) { .states = g->n_states - 1,
+                                 .stacks = g->n_stacks,
+                                 .expressions = g4_regular_size(g->net.regular),
+                                 .nodes = g->net.n_nodes,
+                                 .visited = g->n_visited };
 }
 
 void g4_grammar_close(g4_grammar *g)
@@ -686,24 +1252,35 @@ void g4_grammar_close(g4_grammar *g)
     if (g == NULL || atomic_load(&g->busy)) return;
     const g4_allocator *a = g->a;
     for (int i = 1; i < g->n_states; i++) {
-        g4_free(a, g->states[i]->mask);
+        g4_mask_forget(g, g->states[i]);
         g4_free(a, g->states[i]);
     }
-    for (int i = 0; i < g->n_ahead; i++) {
-        g4_free(a, g->ahead[i].inside);
-        g4_free(a, g->ahead[i].outside);
-    }
     g4_net_free(&g->net);
-    g4_words_close(&g->words, a);
-    g4_free(a, g->stacks);
-    g4_free(a, g->stack_table.slots);
-    g4_free(a, g->states);
-    g4_free(a, g->state_table.slots);
-    g4_free(a, g->ahead);
-    g4_free(a, g->ahead_of);
-    g4_free(a, g->work);
-    g4_free(a, g->core);
-    g4_free(a, g->work_table.slots);
+    if (g->owns_vocabulary) g4_vocabulary_close(g->vocabulary);
+    g4_arena_free(&g->ahead_memory);
+    void *const blocks[] = { g->frames,
+                             g->stacks,
+                             g->stack_table.slots,
+                             g->unions,
+                             g->collected,
+                             g->memo,
+                             g->states,
+                             g->state_table.slots,
+                             g->work,
+                             g->marks,
+                             g->queue,
+                             g->core,
+                             g->lexer,
+                             g->lexer_table.slots,
+                             g->aheads,
+                             g->ahead_table.slots,
+                             g->inside.ids,
+                             g->allowed.ids,
+                             g->marked,
+                             g->completions,
+                             g->words,
+                             g->written };
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) g4_free(a, blocks[i]);
     g4_free(a, g);
 }
 
@@ -723,18 +1300,18 @@ g4_status g4_grammar_new(g4_grammar **out, const g4_allocator *a, const g4_token
     g4_grammar *g = g4_alloc(a, 1, sizeof *g);
     *out = g;
     if (g != NULL) {
-        g->a = g->net.a = a;
+        g->a = g->net.a = g->ahead_memory.a = a;
         g->net.asker.halt = halt;
         g->t = t;
-        g->n_stacks = 2;
-        g->cap_stacks = 16;
-        g->stacks = g4_alloc(a, (size_t)g->cap_stacks, sizeof *g->stacks);
-        g->n_states = 1;
-        g->cap_states = 16;
-        g->states = g4_alloc(a, (size_t)g->cap_states, sizeof *g->states);
+        g->n_lexer = g->n_states = 1;
+        g->failed_rule = -1;
         g4_controls_bind(&g->controls, t);
-        if (g->stacks != NULL && g->states != NULL && g4_words_open(&g->words, a, t, &g->net.longest_token, halt))
+        g->vocabulary = g4_vocabulary_of(t, a, halt, &g->owns_vocabulary);
+        g->net.regular = g4_regular_open(a, halt);
+        if (g->vocabulary != NULL && g->net.regular != NULL) {
+            g->net.longest_token = (int)g->vocabulary->longest;
             return G4_OK;
+        }
         g4_grammar_close(g);
         *out = NULL;
     }
@@ -743,17 +1320,39 @@ g4_status g4_grammar_new(g4_grammar **out, const g4_allocator *a, const g4_token
 
 g4_net *g4_grammar_net(g4_grammar *g) { return &g->net; }
 
+/* What is there from the beginning: room for one state and one lexer's state that mean nothing, and the empty stack. */
+static int g4_grammar_begin(g4_grammar *g)
+{
+    const size_t n = g4_mask_words((int)g->t->n_vocab);
+    const g4_frame bottom = { -1, 0 };
+    g->cap_states = g->cap_lexer = 16;
+    g->states = g4_alloc(g->a, (size_t)g->cap_states, sizeof(g4_grammar_state *));
+    g->lexer = g4_alloc(g->a, (size_t)g->cap_lexer, sizeof *g->lexer);
+    g->marks = g4_alloc(g->a, (size_t)g->net.n_nodes, sizeof *g->marks);
+    g->memo = g4_alloc(g->a, G4_N_UNIONS, sizeof *g->memo);
+    g->marked = g4_alloc(g->a, n, sizeof *g->marked);
+    g->written = g4_alloc(g->a, n, sizeof *g->written);
+    if (g->states == NULL || g->lexer == NULL || g->marks == NULL || g->memo == NULL || g->marked == NULL ||
+        g->written == NULL)
+        return 0;
+    memset(g->memo, -1, G4_N_UNIONS * sizeof *g->memo);
+    g4_stack_of(g, &bottom, 1);
+    g->n_given = g4_regular_size(g->net.regular);
+    g->max_given = g->n_given + G4_MAX_STEPS;
+    g->max_stacks = G4_MAX_STACKS;
+    return g->failed == G4_OK;
+}
+
 g4_status g4_grammar_finish(g4_grammar **out, g4_grammar *g, g4_status st, const char *what, g4_error *err)
 {
     *out = NULL;
     if (st == G4_OK) st = g4_net_finish(&g->net, what, err);
+    if (st == G4_OK && !g4_grammar_begin(g)) st = g4_fail(err, G4_ERR_MEMORY, "%s: no memory for the grammar", what);
     if (st == G4_OK) {
-        g->ahead_of = g4_alloc(g->a, (size_t)g->net.n_nodes, sizeof *g->ahead_of);
-        if (g->ahead_of == NULL) st = g4_fail(err, G4_ERR_MEMORY, "%s: no memory for the grammar", what);
-    }
-    if (st == G4_OK)
+        g4_regular_recover(g->net.regular, NULL);
         *out = g;
-    else
+    } else {
         g4_grammar_close(g);
+    }
     return st;
 }

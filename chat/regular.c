@@ -44,6 +44,7 @@ typedef struct {
     int32_t count;    /* the highest count in it outside of AND and NOT */
     int32_t clamped;  /* g4_re_clamp of it; 0: not made */
     uint32_t hash, seen;
+    uint64_t print[2];  /* the same in every set of expressions */
     g4_re_steps *steps; /* NULL: not made, or forgotten */
     uint8_t kind, accepts, is_checked /* `and` or `not` in it */, life;
 } g4_re_node;
@@ -146,7 +147,7 @@ static int g4_re_is_same(const g4_regular *r, const g4_re_node *x, const g4_re_n
 {
     if (x->hash != y->hash || x->kind != y->kind || x->b != y->b || x->min != y->min || x->max != y->max) return 0;
     if (y->kind == G4_RK_OR || y->kind == G4_RK_AND)
-        return memcmp(r->lists + x->a, list, (size_t)y->b * sizeof *list) == 0;
+        return list != NULL && memcmp(r->lists + x->a, list, (size_t)y->b * sizeof *list) == 0;
     return x->a == y->a;
 }
 
@@ -200,6 +201,29 @@ static uint32_t g4_re_hash(const g4_re_node *x, const int32_t *list)
     return h;
 }
 
+static uint64_t g4_re_mix_print(uint64_t h, uint64_t v)
+{
+    h = (h ^ v) * 0xd6e8feb86659fd93u;
+    return h ^ h >> 31;
+}
+
+/* What tells an expression from others wherever it is made: the order of operands is not part of it. */
+static void g4_re_sign(const g4_regular *r, g4_re_node *x, const int32_t *list)
+{
+    for (int k = 0; k < 2; k++) {
+        uint64_t h = g4_re_mix_print(0x9e3779b97f4a7c15u * (uint64_t)(k + 1), x->kind), sum = 0;
+        h = g4_re_mix_print(h, (uint64_t)(uint32_t)x->min << 32 | (uint32_t)x->max);
+        if (x->kind == G4_RK_SET)
+            for (int i = 0; i < 8; i++) h = g4_re_mix_print(h, r->sets[x->a].bits[i]);
+        if (x->kind == G4_RK_OR || x->kind == G4_RK_AND)
+            for (int i = 0; i < x->b; i++) sum += g4_re_mix_print(r->nodes[list[i]].print[k], 1);
+        else if (x->kind > G4_RK_SET)
+            sum = r->nodes[x->a].print[k];
+        h = g4_re_mix_print(h, sum);
+        x->print[k] = x->kind == G4_RK_CONCAT ? g4_re_mix_print(h, r->nodes[x->b].print[k]) : h;
+    }
+}
+
 /* The number of an expression; a list of operands is copied. */
 static g4_re g4_re_intern(g4_regular *r, g4_re_node x, const int32_t *list)
 {
@@ -213,6 +237,7 @@ static g4_re g4_re_intern(g4_regular *r, g4_re_node x, const int32_t *list)
         return G4_RE_NONE;
     }
     g4_re_describe(r, &x, list);
+    g4_re_sign(r, &x, list);
     if (n_listed > 0) x.a = r->n_lists;
     for (int i = 0; i < n_listed; i++) {
         int32_t *lists = g4_array_grow(r->a, r->lists, r->n_lists, &r->cap_lists, sizeof *lists);
@@ -1220,6 +1245,23 @@ g4_re g4_re_clamp(g4_regular *r, g4_re a, int longest)
     }
     r->top = base;
     return r->failed ? G4_RE_NONE : r->nodes[a].clamped;
+}
+
+/* ---- Looking into them --------------------------------------------------------------------------- */
+
+void g4_re_print(const g4_regular *r, g4_re a, uint64_t print[2])
+{
+    memcpy(print, r->nodes[a].print, 2 * sizeof *print);
+}
+
+int g4_re_is_repeat(const g4_regular *r, g4_re a, g4_re *body, int32_t *max, g4_re *rest)
+{
+    const g4_re_node *k = &r->nodes[a];
+    const g4_re_node *head = k->kind == G4_RK_CONCAT ? &r->nodes[k->a] : k;
+    *body = head->a;
+    *max = head->max;
+    *rest = k->kind == G4_RK_CONCAT ? k->b : G4_RE_EMPTY;
+    return head->kind == G4_RK_REPEAT;
 }
 
 /* ---- Forgetting ---------------------------------------------------------------------------------- */

@@ -174,6 +174,8 @@ static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_
     g4_file_advise(&e->file);                          /* before the first look at a weight */
     const int has_model = e->file.config.n_layers > 0; /* else the file holds a tokenizer only */
     status = g4_tokenizer_bind(&e->tokenizer, e->file.tokenizer, e->file.tokenizer_size, e->file.config.n_vocab, err);
+    e->vocabulary.a = e->a;
+    e->tokenizer.home = &e->vocabulary;
     if (!status && has_model) status = g4_bind_weights(e, err);
     if (!status && has_model) status = g4_place_weights(e, opt, err);
     if (status) return status;
@@ -220,6 +222,7 @@ void g4_engine_close(g4_engine *e)
     g4_vision_close(e->vision);
     g4_hearing_close(e->hearing);
     g4_soft_cache_close(&e->softs);
+    g4_vocabulary_home_close(&e->vocabulary);
     g4_blocks_free(&e->blocks);
     g4_file_unlock(&e->file);
     g4_file_close(&e->file, e->a);

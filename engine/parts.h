@@ -452,19 +452,20 @@ typedef struct {
 typedef struct g4_tok_node g4_tok_node;
 typedef struct g4_tokenizer {
     uint32_t n_vocab, n_ranks, n_slots, n_buckets, n_pages, pair_bits, n_nodes, depth, strings_size;
-    const uint32_t *offsets; /* (n_vocab + 1) */
-    const uint8_t *strings;  /* (strings_size) */
-    const uint32_t *control; /* (n_vocab / 32, rounded up) */
-    const uint16_t *pages;   /* (0x110000 / 64) */
-    const uint32_t *chars;   /* (n_pages, 64) */
-    const uint32_t *bytes;   /* (256) */
-    const uint16_t *buckets; /* (n_buckets) */
-    const uint64_t *merges;  /* (n_slots) */
-    const uint32_t *joined;  /* (n_ranks) */
-    const uint64_t *ascii;   /* (128, 2) */
-    const uint8_t *pairs;    /* (2^pair_bits bits) */
-    const g4_tok_node *trie; /* (n_nodes) */
-    const uint8_t *first;    /* (256) */
+    const uint32_t *offsets;         /* (n_vocab + 1) */
+    const uint8_t *strings;          /* (strings_size) */
+    const uint32_t *control;         /* (n_vocab / 32, rounded up) */
+    const uint16_t *pages;           /* (0x110000 / 64) */
+    const uint32_t *chars;           /* (n_pages, 64) */
+    const uint32_t *bytes;           /* (256) */
+    const uint16_t *buckets;         /* (n_buckets) */
+    const uint64_t *merges;          /* (n_slots) */
+    const uint32_t *joined;          /* (n_ranks) */
+    const uint64_t *ascii;           /* (128, 2) */
+    const uint8_t *pairs;            /* (2^pair_bits bits) */
+    const g4_tok_node *trie;         /* (n_nodes) */
+    const uint8_t *first;            /* (256) */
+    struct g4_vocabulary_home *home; /* set by who owns both; NULL: every grammar makes a vocabulary of its own */
 } g4_tokenizer;
 g4_status g4_tokenizer_bind(g4_tokenizer *t, const void *blob, size_t size, uint32_t n_vocab, g4_error *err);
 /* Append the ids of text to out. specials nonzero: markers such as <|turn> become control tokens (trusted text only).
@@ -474,10 +475,77 @@ g4_status g4_tokenizer_encode(const g4_tokenizer *t, const g4_allocator *a, cons
 /* The bytes of one token; *special says whether it is a control token. id must be < n_vocab. At most 255 bytes,
  * written to out[256]. */
 size_t g4_tokenizer_piece(const g4_tokenizer *t, g4_token id, char *out, int *special);
+/* The bytes of a token that is text, where they stand; *len 0: it is a control token, or writes nothing. */
+const uint8_t *g4_tokenizer_text(const g4_tokenizer *t, uint32_t id, uint32_t *len);
 /* What the tokenizer alone can tell of an id: never G4_TOKEN_MEDIA. */
 g4_token_kind g4_tokenizer_kind(const g4_tokenizer *t, g4_token id);
 /* The control token of that exact name, or -1. */
 g4_token g4_tokenizer_special(const g4_tokenizer *t, const char *name, size_t len);
+
+/* ---- Vocabulary (vocabulary.c) ----------------------------------------------------------------------------- */
+
+typedef struct { /* a text that is sorted: of a token, or of its end */
+    uint64_t key;
+    const uint8_t *text;
+    uint32_t len, id; /* of at most 255 bytes */
+} g4_word;
+/* By their bytes, then by id. Returns 0 when out of memory or halted. */
+int g4_words_sort(const g4_allocator *a, g4_word *words, uint32_t n, g4_halt *halt);
+
+typedef struct {
+    uint32_t child;                        /* the first; they stand side by side by ascending byte */
+    uint32_t first, end;                   /* words that begin with the bytes of this node */
+    uint32_t n_here : 22, n_children : 10; /* n_here of them end here */
+} g4_trie_node;
+typedef struct { /* texts with shared beginnings; node 0 is the root */
+    g4_trie_node *nodes;
+    uint8_t *bytes; /* (n_nodes) that lead to a node */
+    uint32_t *ids;  /* of the words, in order */
+    uint32_t n_nodes;
+} g4_trie;
+int g4_trie_make(g4_trie *t, const g4_allocator *a, const g4_word *words, uint32_t n,
+                 g4_halt *halt); /* of sorted words */
+void g4_trie_free(g4_trie *t, const g4_allocator *a);
+
+#define G4_TRIE_DEPTH 257 /* levels of a walk */
+typedef struct {          /* brothers that are still to be visited */
+    uint32_t next, end;
+} g4_trie_level;
+static inline g4_trie_level g4_trie_below(const g4_trie *t, uint32_t node)
+{
+    return (g4_trie_level) { t->nodes[node].child, t->nodes[node].child + t->nodes[node].n_children };
+}
+
+typedef struct g4_finding { /* something that was found out by a grammar, which stands behind this */
+    struct g4_finding *next;
+    uint64_t key[2];
+} g4_finding;
+#define G4_N_FINDINGS 4096
+
+enum { G4_TRIE_PLAIN, G4_TRIE_REST }; /* plain: of characters that stand in a JSON string as they are */
+typedef struct {
+    const g4_allocator *a;
+    uint32_t n_vocab, longest, longest_plain; /* characters of the longest token */
+    g4_trie tries[2];
+    uint32_t
+        *plain; /* (longest_plain + 1, n_vocab / 32 rounded up): sets of plain tokens of at most so many characters */
+    _Atomic(g4_finding *) findings[G4_N_FINDINGS];
+    atomic_size_t findings_bytes;
+} g4_vocabulary;
+typedef struct g4_vocabulary_home { /* where the vocabulary of a tokenizer is, once it is made; zero it, with a set */
+    const g4_allocator *a;
+    _Atomic(g4_vocabulary *) made;
+} g4_vocabulary_home;
+/* The vocabulary of the tokenizer's home, made if there is none yet, or one of the caller's own, which is to be closed.
+ * NULL: no memory, or halted. Any number of threads may ask. */
+g4_vocabulary *g4_vocabulary_of(const g4_tokenizer *t, const g4_allocator *a, g4_halt *halt, int *is_own);
+void g4_vocabulary_close(g4_vocabulary *v);
+void g4_vocabulary_home_close(g4_vocabulary_home *home);
+/* What was kept under a key, or NULL. */
+const g4_finding *g4_vocabulary_find(const g4_vocabulary *v, const uint64_t key[2]);
+/* Keep a block from the vocabulary's allocator, which begins with a g4_finding whose key is set. 0: there is no more room,
+ * and the block stays the caller's. */
+int g4_vocabulary_keep(g4_vocabulary *v, g4_finding *k, size_t bytes);
 
 /* ---- Sampling (sample.c) ------------------------------------------------------------------------------------ */
 

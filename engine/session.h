@@ -22,6 +22,7 @@ struct g4_engine {
     void *log_user;
     g4_file file;
     g4_tokenizer tokenizer;
+    g4_vocabulary_home vocabulary; /* of its grammars */
     g4_compute compute;
     g4_model model;
     g4_vision *vision; /* NULL: the file has none */

@@ -1,0 +1,285 @@
+/* vocabulary.c - the tokens that are text, in the order of their bytes and as trees: what grammars hold their texts
+ * against. It is made from the tokenizer when the first grammar asks, once an engine, and shared by all its grammars.
+ * Two trees hold every token once: those made of nothing but characters that stand in a JSON string as they are, and
+ * the rest. Of the first there are also the sets of at most so many characters, since most of what grammars allow are
+ * strings. What a grammar found out that holds for all grammars is kept here too, until there is no more room for it. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "parts.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define G4_MAX_VOCABULARY_BYTES (1u << 24) /* of all tokens together; below 2^24 nodes */
+#define G4_MAX_FINDINGS_BYTES (32u << 20)  /* of what grammars found out */
+#define G4_SORT_STRIDE 4096                /* words between two questions whether the call must end */
+
+/* ---- Words in order ------------------------------------------------------------------------------ */
+
+/* The first eight bytes of a word, the first on top, so that most comparisons need no more. */
+static uint64_t g4_word_key(const uint8_t *text, uint32_t len)
+{
+    uint64_t key = 0;
+    for (uint32_t i = 0; i < 8; i++) key = key << 8 | (i < len ? text[i] : 0u);
+    return key;
+}
+
+static int g4_word_compare(const void *pa, const void *pb)
+{
+    const g4_word *a = pa, *b = pb;
+    if (a->key != b->key) return a->key < b->key ? -1 : 1;
+    const int c = memcmp(a->text, b->text, a->len < b->len ? a->len : b->len);
+    if (c != 0) return c;
+    if (a->len != b->len) return a->len < b->len ? -1 : 1;
+    return (a->id > b->id) - (a->id < b->id);
+}
+
+/* Sort by one byte of the key; stable. Returns 0, and leaves `to` alone, when it is the same in all. */
+static int g4_words_sort_byte(const g4_word *from, g4_word *to, uint32_t n, int shift)
+{
+    uint32_t place[256] = { 0 };
+    for (uint32_t i = 0; i < n; i++) place[from[i].key >> shift & 255]++;
+    if (place[from[0].key >> shift & 255] == n) return 0;
+    for (uint32_t b = 0, sum = 0; b < 256; b++) {
+        const uint32_t count = place[b];
+        place[b] = sum;
+        sum += count;
+    }
+    for (uint32_t i = 0; i < n; i++) to[place[from[i].key >> shift & 255]++] = from[i];
+    return 1;
+}
+
+int g4_words_sort(const g4_allocator *a, g4_word *words, uint32_t n, g4_halt *halt)
+{
+    if (n < 2) return 1;
+    for (uint32_t i = 0; i < n; i++) words[i].key = g4_word_key(words[i].text, words[i].len);
+    if (n <= 64) {
+        qsort(words, n, sizeof *words, g4_word_compare);
+        return 1;
+    }
+    g4_word *spare = g4_alloc(a, n, sizeof *spare), *from = words, *to = spare;
+    if (spare == NULL) return 0;
+    for (int shift = 0; shift < 64 && !g4_halted(halt); shift += 8) {
+        if (!g4_words_sort_byte(from, to, n, shift)) continue;
+        g4_word *swapped = from;
+        from = to;
+        to = swapped;
+    }
+    if (from != words) memcpy(words, from, n * sizeof *words);
+    g4_free(a, spare);
+    for (uint32_t i = 0, end; i < n && !g4_halted(halt); i = end) { /* words that begin with the same eight bytes */
+        for (end = i + 1; end < n && words[end].key == words[i].key; end++) {
+        }
+        if (end - i > 1) qsort(words + i, end - i, sizeof *words, g4_word_compare);
+    }
+    return !g4_halted(halt);
+}
+
+/* ---- Trees --------------------------------------------------------------------------------------- */
+
+/* The children of a node behind those that are there; the words of the node begin with the same `depth` bytes. */
+static void g4_trie_add_children(g4_trie *t, const g4_word *words, uint32_t node, uint32_t depth)
+{
+    uint32_t i = t->nodes[node].first, end = t->nodes[node].end;
+    while (i < end && words[i].len == depth) i++;
+    t->nodes[node].n_here = (i - t->nodes[node].first) & 0x3fffff;
+    t->nodes[node].child = t->n_nodes;
+    while (i < end) {
+        const uint8_t byte = words[i].text[depth];
+        const uint32_t first = i;
+        while (i < end && words[i].text[depth] == byte) i++;
+        t->bytes[t->n_nodes] = byte;
+        t->nodes[t->n_nodes++] = (g4_trie_node) { .first = first, .end = i };
+        t->nodes[node].n_children++;
+    }
+}
+
+/* A node for each byte that is not shared with the word before, and the root. */
+static uint32_t g4_trie_count(const g4_word *words, uint32_t n)
+{
+    uint32_t n_nodes = 1;
+    for (uint32_t i = 0; i < n; i++) {
+        const g4_word *w = &words[i], *before = w - 1;
+        uint32_t shared = 0;
+        if (i > 0)
+            while (shared < w->len && shared < before->len && w->text[shared] == before->text[shared]) shared++;
+        n_nodes += w->len - shared;
+    }
+    return n_nodes;
+}
+
+int g4_trie_make(g4_trie *t, const g4_allocator *a, const g4_word *words, uint32_t n, g4_halt *halt)
+{
+    g4_trie_level levels[G4_TRIE_DEPTH];
+    const uint32_t n_nodes = g4_trie_count(words, n);
+    *t = (g4_trie) { .nodes = g4_alloc(a, n_nodes, sizeof *t->nodes),
+                     .bytes = g4_alloc(a, n_nodes, 1),
+                     .ids = g4_alloc(a, (size_t)n + 1, sizeof *t->ids) };
+    if (t->nodes == NULL || t->bytes == NULL || t->ids == NULL) {
+        g4_trie_free(t, a);
+        return 0;
+    }
+    for (uint32_t i = 0; i < n; i++) t->ids[i] = words[i].id;
+    t->nodes[0] = (g4_trie_node) { .end = n };
+    t->n_nodes = 1;
+    g4_trie_add_children(t, words, 0, 0);
+    levels[0] = g4_trie_below(t, 0);
+    for (uint32_t depth = 1; depth > 0;) { /* depth first, so that what a walk visits stands together */
+        g4_trie_level *level = &levels[depth - 1];
+        if (level->next == level->end || g4_halted(halt)) {
+            depth--;
+            continue;
+        }
+        const uint32_t node = level->next++;
+        g4_trie_add_children(t, words, node, depth);
+        if (t->nodes[node].n_children > 0) levels[depth++] = g4_trie_below(t, node);
+    }
+    return !g4_halted(halt);
+}
+
+void g4_trie_free(g4_trie *t, const g4_allocator *a)
+{
+    g4_free(a, t->nodes);
+    g4_free(a, t->bytes);
+    g4_free(a, t->ids);
+    *t = (g4_trie) { 0 };
+}
+
+/* ---- The vocabulary ------------------------------------------------------------------------------ */
+
+/* Is it made of whole characters that stand in a JSON string as they are? *n_chars: of leading bytes. */
+static int g4_word_is_plain(const uint8_t *text, size_t len, uint32_t *n_chars)
+{
+    int is_plain = 1;
+    uint32_t cp;
+    *n_chars = 0;
+    for (size_t i = 0; i < len;) {
+        const size_t size = g4_utf8_decode(text + i, len - i, &cp);
+        is_plain = is_plain && size > 0 && cp >= 0x20 && cp != '"' && cp != '\\';
+        *n_chars += size > 0 || !g4_utf8_continues((char)text[i]);
+        i += size > 0 ? size : 1;
+    }
+    return is_plain;
+}
+
+/* The tokens that are text, unsorted: plain ones from the front, the others from the back of `words`. Returns 0 when
+ * they are too many bytes, or halted. */
+static int g4_vocabulary_collect(g4_vocabulary *v, const g4_tokenizer *t, g4_word *words, uint32_t n[2], g4_halt *halt)
+{
+    uint64_t bytes = 0;
+    n[0] = n[1] = 0;
+    for (uint32_t id = 0; id < t->n_vocab; id++) {
+        uint32_t n_chars;
+        if (id % G4_SORT_STRIDE == 0 && g4_halted(halt)) return 0;
+        g4_word w = { .id = id };
+        w.text = g4_tokenizer_text(t, id, &w.len);
+        bytes += w.len;
+        if (w.len == 0) continue;
+        const int is_plain = g4_word_is_plain(w.text, w.len, &n_chars);
+        if (n_chars > v->longest) v->longest = n_chars;
+        if (is_plain && n_chars > v->longest_plain) v->longest_plain = n_chars;
+        if (is_plain)
+            words[n[0]++] = w;
+        else
+            words[t->n_vocab - ++n[1]] = w;
+    }
+    return bytes <= G4_MAX_VOCABULARY_BYTES;
+}
+
+/* The plain tokens by their number of characters: set i has those of at most i. */
+static int g4_vocabulary_count(g4_vocabulary *v, const g4_word *words, uint32_t n)
+{
+    const size_t size = ((size_t)v->n_vocab + 31) / 32;
+    v->plain = g4_alloc(v->a, (size_t)v->longest_plain + 1, size * sizeof *v->plain);
+    if (v->plain == NULL) return 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t n_chars;
+        g4_word_is_plain(words[i].text, words[i].len, &n_chars);
+        v->plain[n_chars * size + words[i].id / 32] |= 1u << (words[i].id % 32);
+    }
+    for (size_t i = size; i < size * (v->longest_plain + 1); i++) v->plain[i] |= v->plain[i - size];
+    return 1;
+}
+
+static int g4_vocabulary_fill(g4_vocabulary *v, const g4_tokenizer *t, g4_word *words, g4_halt *halt)
+{
+    uint32_t n[2];
+    if (!g4_vocabulary_collect(v, t, words, n, halt) || !g4_vocabulary_count(v, words, n[0])) return 0;
+    for (int i = 0; i < 2; i++) {
+        g4_word *part = i == 0 ? words : words + t->n_vocab - n[1];
+        if (!g4_words_sort(v->a, part, n[i], halt) || !g4_trie_make(&v->tries[i], v->a, part, n[i], halt)) return 0;
+    }
+    return 1;
+}
+
+static g4_vocabulary *g4_vocabulary_open(const g4_allocator *a, const g4_tokenizer *t, g4_halt *halt)
+{
+    g4_vocabulary *v = g4_alloc(a, 1, sizeof *v);
+    g4_word *words = g4_alloc(a, t->n_vocab, sizeof *words);
+    if (v != NULL) {
+        v->a = a;
+        v->n_vocab = t->n_vocab;
+    }
+    if (v != NULL && (words == NULL || !g4_vocabulary_fill(v, t, words, halt))) {
+        g4_vocabulary_close(v);
+        v = NULL;
+    }
+    g4_free(a, words);
+    return v;
+}
+
+void g4_vocabulary_close(g4_vocabulary *v)
+{
+    if (v == NULL) return;
+    for (int i = 0; i < G4_N_FINDINGS; i++)
+        for (g4_finding *k = atomic_load(&v->findings[i]), *next; k != NULL; k = next) {
+            next = k->next;
+            g4_free(v->a, k);
+        }
+    for (int i = 0; i < 2; i++) g4_trie_free(&v->tries[i], v->a);
+    g4_free(v->a, v->plain);
+    g4_free(v->a, v);
+}
+
+g4_vocabulary *g4_vocabulary_of(const g4_tokenizer *t, const g4_allocator *a, g4_halt *halt, int *is_own)
+{
+    g4_vocabulary_home *home = t->home;
+    g4_vocabulary *v = home != NULL ? atomic_load(&home->made) : NULL;
+    *is_own = home == NULL;
+    if (v != NULL) return v;
+    v = g4_vocabulary_open(home != NULL ? home->a : a, t, halt);
+    if (v == NULL || home == NULL) return v;
+    g4_vocabulary *other = NULL; /* of a thread that was faster */
+    if (atomic_compare_exchange_strong(&home->made, &other, v)) return v;
+    g4_vocabulary_close(v);
+    return other;
+}
+
+void g4_vocabulary_home_close(g4_vocabulary_home *home)
+{
+    g4_vocabulary_close(atomic_load(&home->made));
+    atomic_store(&home->made, NULL);
+}
+
+/* ---- What grammars found out --------------------------------------------------------------------- */
+
+const g4_finding *g4_vocabulary_find(const g4_vocabulary *v, const uint64_t key[2])
+{
+    const g4_finding *k = atomic_load(&v->findings[key[0] % G4_N_FINDINGS]);
+    while (k != NULL && (k->key[0] != key[0] || k->key[1] != key[1])) k = k->next;
+    return k;
+}
+
+int g4_vocabulary_keep(g4_vocabulary *v, g4_finding *k, size_t bytes)
+{
+    if (atomic_fetch_add(&v->findings_bytes, bytes) + bytes > G4_MAX_FINDINGS_BYTES) {
+        atomic_fetch_sub(&v->findings_bytes, bytes);
+        return 0;
+    }
+    _Atomic(g4_finding *) *place = &v->findings[k->key[0] % G4_N_FINDINGS];
+    k->next = atomic_load(place);
+    while (!atomic_compare_exchange_weak(place, &k->next, k)) {
+    }
+    return 1;
+}
