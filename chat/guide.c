@@ -121,16 +121,15 @@ static void g4_guide_follow(g4_guide *g, g4_grammar *grammar)
  * something failed, which `why` says. */
 static int g4_guide_grammar(g4_guide *g, g4_grammar *grammar, uint32_t *mask, int n_vocab, int *accepts)
 {
-    const uint32_t *m = NULL;
+    int is_written = 0;
     *accepts = 0;
     if (g->why.code != G4_OK || g4_grammar_enter(grammar, g->halt, &g->why) != G4_OK) return 1;
     g4_guide_follow(g, grammar);
     if (!g4_grammar_failed(grammar) && g->state > 0 && g4_grammar_n_vocab(grammar) == (uint32_t)n_vocab) {
-        m = g4_grammar_mask(grammar, g->state);
+        is_written = g4_grammar_write_mask(grammar, g->state, mask);
         *accepts = g4_grammar_accepts(grammar, g->state);
     }
-    if (m != NULL) memcpy(mask, m, g4_mask_words(n_vocab) * sizeof *mask);
-    return g4_grammar_leave(grammar, &g->why) != G4_OK || m == NULL;
+    return g4_grammar_leave(grammar, &g->why) != G4_OK || !is_written;
 }
 
 /* ---- The phases of an answer --------------------------------------------------------------------- */

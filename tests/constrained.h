@@ -95,9 +95,7 @@ static inline void g4_trial_run(g4_trial *r, g4_grammar *g, const g4_tokenizer *
         for (size_t i = 0; state != 0; i++) {
             before = g4_thread_seconds();
             state = g4_grammar_settle(g, state);
-            const uint32_t *mask = g4_grammar_mask(g, state);
-            if (mask == NULL) break;
-            memcpy(written, mask, g4_mask_words((int)t->n_vocab) * sizeof *mask);
+            if (!g4_grammar_write_mask(g, state, written)) break;
             after = g4_thread_seconds();
             if (is_timed) r->masks[r->n_masks++] = after - before;
             if (i == 0) r->first = after - start;
