@@ -619,8 +619,8 @@ G4_API g4_status g4_chat_open(g4_chat **out, g4_engine *e, const g4_message *mes
                               const g4_chat_options *opt, g4_error *err);
 /* From JSON: a list of messages, or an object with messages, tools, enable_thinking, preserve_thinking,
  * add_generation_prompt (null is absent; what it says wins over opt). Without opt->openai it is exactly what the
- * template takes, and add_generation_prompt defaults to false. With it, arguments of tool calls may be JSON text, and
- * the model's turn is opened at the end unless the document says no. */
+ * template takes, and add_generation_prompt defaults to false. With it, messages and tools are read as g4_request_read
+ * reads them, and the model's turn is opened at the end unless the document says no. */
 G4_API g4_status g4_chat_parse(g4_chat **out, g4_engine *e, const char *json, size_t len, const g4_chat_options *opt,
                                g4_error *err);
 G4_API void g4_chat_close(g4_chat *c); /* does nothing while a call on the chat is in progress */
@@ -628,23 +628,47 @@ G4_API void g4_chat_close(g4_chat *c); /* does nothing while a call on the chat 
 G4_API const char *g4_chat_text(const g4_chat *c, size_t *len);
 G4_API int g4_chat_thinking(const g4_chat *c); /* is thinking on? */
 
-/* Media of a parsed chat, in the order of the prompt: where each comes from. The caller loads it (g4_image_load,
- * g4_image_decode and so on) and sets it before the chat is used; its memory must live until the chat closes. Setting
- * NULL, a medium of another kind, or one in a callback of a call on the chat, fails and leaves what was set. */
+/* Media of a parsed chat, in the order of the prompt: where each comes from. g4_chat_load_media loads them, or the
+ * caller does (g4_image_load, g4_image_decode and so on) and sets them before the chat is used; their memory must live
+ * until the chat closes. Setting NULL, a medium of another kind, or one in a callback of a call on the chat, fails and
+ * leaves what was set. */
 typedef struct {
     g4_part_kind kind;   /* G4_PART_IMAGE, _AUDIO or _VIDEO */
     int message;         /* index of its message */
     const char *source;  /* path or URL as the document gives it; NULL when data is given or the part names none */
-    const uint8_t *data; /* decoded from a data: URL or from base64 */
+    const uint8_t *data; /* decoded from a data: URL or from base64; until the media are loaded */
     size_t size;
     int is_set;
-    uint64_t reserved[4];
+    const g4_image *image; /* what was set or loaded, one of the three; else NULL */
+    const g4_audio *audio;
+    const g4_video *video;
+    uint64_t reserved[1];
 } g4_chat_medium;
 G4_API int g4_chat_n_media(const g4_chat *c);
 G4_API g4_status g4_chat_media(g4_chat *c, int i, g4_chat_medium *out, g4_error *err);
 G4_API g4_status g4_chat_set_image(g4_chat *c, int i, const g4_image *image, g4_error *err);
 G4_API g4_status g4_chat_set_audio(g4_chat *c, int i, const g4_audio *audio, g4_error *err);
 G4_API g4_status g4_chat_set_video(g4_chat *c, int i, const g4_video *video, g4_error *err);
+
+/* Which file a conversation may read: write the path of the one that medium->source names into path, which has room for
+ * `size` bytes with the NUL, or refuse with a status and a reason in err (never NULL). */
+typedef g4_status (*g4_media_path_fn)(void *user, const g4_chat_medium *medium, char *path, size_t size, g4_error *err);
+/* The same as a rule: a plain file below the folder `root`, whatever links, dots, file: addresses or absolute paths the
+ * source is made of. Relative ones start in `root`, or else where the program was started. Everything else is refused
+ * in the same words, so that nobody learns what lies elsewhere; web addresses are never fetched. */
+G4_API g4_status g4_media_below(const char *root, const char *source, char *path, size_t size, g4_error *err);
+typedef struct {
+    const char *root;              /* files below this folder may be read, as g4_media_below says ... */
+    g4_media_path_fn path;         /* ... or those that this function allows. Neither: data in the document, no file */
+    void *user;                    /* for path */
+    const g4_media_options *media; /* sizes, frames, ffmpeg; its allocator is not used. NULL: defaults */
+    int image_tokens;              /* soft tokens of each picture; 0: the model's default */
+    int frame_tokens;              /* of each frame of a video */
+    uint64_t reserved[6];
+} g4_chat_load_options;
+/* Load the media of a parsed chat that are not set yet; the chat owns them. A call that fails leaves it as it was, and
+ * names the message. */
+G4_API g4_status g4_chat_load_media(g4_chat *c, const g4_chat_load_options *opt, g4_error *err);
 
 /* The conversation's tokens with its media encoded; owned by the chat until a medium is set or this succeeds again. */
 G4_API g4_status g4_chat_prompt(g4_chat *c, g4_prompt *out, g4_error *err);
@@ -750,6 +774,117 @@ typedef struct {
 G4_API g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_options *opt, g4_response **out,
                                     g4_result *result, g4_error *err);
 
+/* ---- Requests and answers in OpenAI's format ------------------------------------------------------
+ *
+ * What clients send to POST /v1/chat/completions, as their libraries write it, to a conversation and options; and an
+ * answer to what they read. A request needs no engine, so it can be read and refused before there is one:
+ *
+ *   if (g4_request_read(&r, body, len, NULL, &fault, &err)) return refuse(400, fault.param, err.message);
+ *   if (g4_request_chat(&c, e, r, NULL, &fault, &err)) return refuse(400, fault.param, err.message);
+ *   if (g4_chat_load_media(c, NULL, &err)) return refuse(400, "messages", err.message);
+ *
+ * Read are: messages (roles system, developer, user, assistant, tool; content text, null, or parts text, input_text,
+ * output_text, refusal, image_url, input_image, image, input_audio, audio_url, audio, video_url, video); tools (also
+ * flat, and as MCP lists them); tool_choice (none, auto, required, a function, allowed_tools), parallel_tool_calls;
+ * response_format (text, json_object, json_schema); model, stream, stream_options, max_tokens, max_completion_tokens,
+ * temperature, top_p, top_k, min_p, seed, stop, presence_penalty, frequency_penalty, repeat_penalty (or
+ * repetition_penalty), logit_bias, logprobs, top_logprobs, n (1), reasoning_effort, enable_thinking and
+ * preserve_thinking (also in chat_template_kwargs), continue_final_message, add_generation_prompt. Other members are
+ * ignored, and null is the same as absent. A wrong type or value, a part of an unknown kind, and a result without its
+ * call are G4_ERR_ARGUMENT, and so is an empty list of messages; what is no JSON is G4_ERR_FORMAT. Arguments of old
+ * calls are passed on to the model as they are when they are no JSON object: it wrote them. */
+
+typedef struct g4_request g4_request;
+
+typedef struct {     /* what is wrong with a request, beside the words of g4_error */
+    char param[128]; /* the member, as "temperature" or "messages[2].content[0].type"; empty: none in particular */
+    uint64_t reserved[2];
+} g4_fault;
+
+typedef enum {
+    G4_FORMAT_TEXT,
+    G4_FORMAT_JSON,  /* any JSON object */
+    G4_FORMAT_SCHEMA /* what the schema says */
+} g4_format;
+
+typedef struct {       /* texts are NUL-terminated and belong to the request */
+    const char *model; /* NULL: not given */
+    int stream, include_usage;
+    int max_tokens;                                             /* 0: no limit */
+    double temperature, top_p, min_p;                           /* NAN: not given */
+    double repeat_penalty, presence_penalty, frequency_penalty; /* likewise */
+    int top_k;                                                  /* -1: not given; 0: off */
+    int has_seed;
+    uint64_t seed;
+    const char *const *stop; /* none is empty */
+    int n_stop;
+    const g4_logit_bias *bias;
+    int n_bias;
+    int want_logprobs, n_top; /* as in g4_generate_options */
+    const char *tools;        /* all that are declared, a JSON list in the usual format; NULL: none */
+    size_t tools_len;
+    const char *callable; /* those of them that tool_choice allows, likewise: for g4_grammar_from_tools */
+    size_t callable_len;
+    g4_tool_choice tool_choice;
+    const char *tool_name; /* G4_TOOLS_NAMED */
+    int one_call;          /* nonzero: at most one call (parallel_tool_calls is false) */
+    g4_format format;
+    const char *schema; /* for g4_grammar_from_schema; of G4_FORMAT_JSON too. NULL: free text */
+    size_t schema_len;
+    const char *schema_name;
+    int is_strict;      /* nonzero: the schema's objects are closed, as OpenAI's strict mode has it */
+    int thinking;       /* 1 or 0; -1: not given */
+    int think_budget;   /* tokens of a thought; 0: no limit. 256, 1024, 4096, 16384, 32768 for reasoning_effort minimal,
+                           low, medium, high, xhigh; none for max */
+    int continue_final; /* nonzero: the answer continues the last message, which is the model's */
+    uint64_t reserved[16];
+} g4_request_info;
+
+/* json: the request, or a list of messages. a: NULL for malloc and free; it must outlive the request. fault may be
+ * NULL. */
+G4_API g4_status g4_request_read(g4_request **out, const char *json, size_t len, const g4_allocator *a, g4_fault *fault,
+                                 g4_error *err);
+G4_API void g4_request_close(g4_request *r);                       /* after the chats that were made of it */
+G4_API const g4_request_info *g4_request_get(const g4_request *r); /* until it is closed; NULL for NULL */
+/* Change what the request gives, as in g4_sampling_recommended(e, &s), g4_request_sampling(r, &s). The bias stays the
+ * request's. */
+G4_API void g4_request_sampling(const g4_request *r, g4_sampling *sampling);
+/* Its conversation. What the request does not say is as opt says: thinking, preserve_thinking, tools, template_name. */
+G4_API g4_status g4_request_chat(g4_chat **out, g4_engine *e, const g4_request *r, const g4_chat_options *opt,
+                                 g4_fault *fault, g4_error *err);
+
+typedef struct { /* one generated token, as g4_output has it */
+    g4_token token;
+    float logprob;
+    const g4_candidate *top;
+    int n_top;
+    uint64_t reserved[2];
+} g4_token_logprob;
+
+typedef struct {
+    uint64_t id;       /* of this answer: unique among those of the host. Names of answer and calls come from it */
+    int64_t created;   /* seconds since 1970; 0: now */
+    const char *model; /* as the request named it; NULL: "gemma4" */
+    const char *fingerprint; /* of model and program; NULL: the library's version */
+    const g4_part *parts;    /* as g4_response_parts gives them */
+    int n_parts;
+    g4_result result;
+    int prompt_tokens, cached_tokens, thought_tokens; /* of the prompt, of it not evaluated again, of thoughts */
+    double prompt_seconds;
+    const g4_engine *engine; /* for the bytes of tokens; NULL where there are no logprobs */
+    int want_logprobs;
+    const g4_token_logprob *logprobs;
+    int n_logprobs;
+    uint64_t reserved[8];
+} g4_completion;
+/* An answer as one chat.completion object with a newline behind it, in one call of `write`. message has content (null
+ * when there are only calls), reasoning_content if there are thoughts, and tool_calls, whose arguments are text; a call
+ * that is incomplete is left out. finish_reason is "tool_calls" when the model ended its answer with calls, "length" at
+ * a limit or when cancelled, else "stop"; beside it stands stop_reason with g4_stop_name where that says more. usage has
+ * cached_tokens and reasoning_tokens, timings are named as llama.cpp's. */
+G4_API g4_status g4_completion_write(const g4_completion *c, g4_write_fn write, void *user, const g4_allocator *a,
+                                     g4_error *err);
+
 /* ---- Boxes and points --------------------------------------------------------------------------- */
 
 typedef struct {
@@ -822,9 +957,12 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "chat/control.c"
 #include "chat/template.c"
 #include "chat/messages.c"
+#include "chat/sources.c"
 #include "chat/openai.c"
+#include "chat/request.c"
 #include "chat/conversation.c"
 #include "chat/reply.c"
+#include "chat/completion.c"
 #include "chat/regular.c"
 #include "chat/network.c"
 #include "chat/grammar.c"

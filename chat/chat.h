@@ -76,22 +76,21 @@ void g4_json_free(const g4_allocator *a, g4_json *root);
 g4_status g4_json_parse_in(g4_json **root, g4_arena *m, const char *text, size_t len, const char *what, g4_halt *halt,
                            g4_error *err);
 
-/* The node becomes the object that the text is. Text that is none is an error that begins with the place. */
-g4_status g4_json_object_in(g4_json *node, g4_arena *m, const char *s, size_t n, const char *place, g4_halt *halt,
-                            g4_error *err);
-
 const g4_json *g4_json_get(const g4_json *object, const char *key); /* NULL when absent; the last of duplicates wins */
 g4_json *g4_json_find(const g4_json *object, const char *key);      /* the same, for the owner of the tree to change */
 const g4_json *g4_json_given(const g4_json *object, const char *key); /* the same, but null counts as absent */
 static inline int g4_json_is(const g4_json *v, g4_json_kind kind) { return v != NULL && v->kind == kind; }
+void g4_json_set(g4_json *v, const g4_json *value);   /* another value in the same place of the tree */
 int g4_json_is_text(const g4_json *v, const char *s); /* is it a string, and this one? */
 int g4_json_key_is(const g4_json *member, const char *name);
 int g4_json_key_in(const g4_json *member, const char *const *names); /* one of a list that ends with NULL */
 int g4_json_equal(const g4_json *a, const g4_json *b); /* NULL counts as null; members may stand in any order */
 
-int g4_json_is_number(const char *s, size_t n); /* are these bytes a number, and nothing else? */
+const char *g4_json_kind_name(const g4_json *v); /* for errors: "nothing", "a number", "an object" */
+int g4_json_is_number(const char *s, size_t n);  /* are these bytes a number, and nothing else? */
 /* Append s as a JSON string with its quotes; invalid UTF-8 becomes U+FFFD. */
 void g4_json_quote(g4_buf *b, const char *s, size_t len);
+void g4_json_write(g4_buf *b, const g4_json *v);             /* append the value as JSON again, without blanks */
 int g4_hex_read(const char *s, int n_digits, uint32_t *out); /* 0 when one of the n_digits characters is none */
 char g4_json_unescape(char letter);                          /* what a backslash before it means; NUL: nothing */
 /* \uXXXX, or two of them that are a surrogate pair, at the start of s: the bytes read, or 0. A surrogate without its
@@ -154,8 +153,27 @@ typedef struct {
     const g4_json *messages; /* array */
     const g4_json *tools;    /* NULL: none */
     int thinking, add_generation_prompt, preserve_thinking;
+    int continue_final; /* the last message, which is the model's, is left open */
+    /* Messages are as openai.c leaves them: a tool message bears the name of its call, and arguments that are text are
+     * written as they are, where the template would refuse them. */
+    int is_resolved;
     g4_template kind;
 } g4_render_input;
+
+/* The calls of a message by their ids. Zeroed it is empty. */
+typedef struct g4_indexed_call g4_indexed_call;
+typedef struct {
+    const g4_allocator *a;
+    g4_indexed_call *calls; /* in the order of their ids */
+    int n;
+} g4_call_index;
+/* calls: a list. Returns 0 when out of memory or halted. */
+int g4_call_index_open(g4_call_index *x, const g4_allocator *a, const g4_json *calls, g4_halt *halt);
+void g4_call_index_close(g4_call_index *x);
+/* The last call with that id (NULL is the id of calls without one), or the first that was not taken yet, or when all
+ * were the last; NULL: there is none. */
+const g4_json *g4_call_index_last(const g4_call_index *x, const g4_json *id);
+const g4_json *g4_call_index_take(const g4_call_index *x, const g4_json *id);
 
 typedef enum { G4_MARK_CONTROL, G4_MARK_IMAGE, G4_MARK_AUDIO, G4_MARK_VIDEO } g4_mark_kind;
 typedef struct {
@@ -180,20 +198,48 @@ void g4_rendered_free(g4_rendered *r);
 g4_status g4_messages_build(g4_json **list, const g4_part **media, g4_arena *m, const g4_message *messages, int n,
                             g4_halt *halt, g4_error *err);
 
+/* Arguments of a call that are text become the object that the text is; blank text and "null" are none. Any other text
+ * stays what it is: it is what the model said, and stands in the prompt as it does here. */
+g4_status g4_call_arguments(g4_arena *m, g4_json *arguments, g4_halt *halt, g4_error *err);
+
+/* ---- Where media come from (sources.c) --------------------------------------------------------- */
+
+typedef struct {       /* where a medium comes from; all NULL: its part does not say */
+    const char *place; /* path or address, NUL-terminated */
+    const char *data;  /* or its bytes, encoded; the text stays in the document */
+    size_t n_data;
+    int is_base64, is_escaped; /* escaped: with %XX, as in addresses; outside of base64 where it is both */
+} g4_medium_source;
+/* The first string under one of the known names in a content part, or in the objects that stand under them; NULL: none.
+ * *is_base64: the name says so. */
+const g4_json *g4_medium_source_text(const g4_json *part, int *is_base64);
+/* Of a content part of that message. */
+g4_status g4_medium_source_find(g4_medium_source *out, const g4_json *part, int message, g4_error *err);
+size_t g4_medium_source_room(const g4_medium_source *s); /* bytes that decoding needs */
+g4_status g4_medium_source_decode(const g4_medium_source *s, uint8_t *out, size_t *size, int message, g4_error *err);
+/* Base64 (either alphabet, white space skipped, padding optional) into out of n / 4 * 3 + 3 bytes, which may be where s
+ * is; 0 when malformed. */
+int g4_base64_decode(const char *s, size_t n, uint8_t *out, size_t *size);
+int g4_percent_decode(const char *s, size_t n, char *out, size_t *size); /* %XX; n bytes at most; 0 when malformed */
+
 /* ---- What clients send (openai.c) -------------------------------------------------------------- */
 
-/* Arguments of tool calls that are JSON text become the objects that they say, in place; m owns the messages. */
-g4_status g4_openai_arguments(g4_arena *m, const g4_json *messages, g4_halt *halt, g4_error *err);
+typedef struct {     /* a document that is being read; zero it to start, with m, err and the asker's halt set */
+    g4_arena *m;     /* owns the document, and what is added to it */
+    char place[80];  /* of what is being read, as OpenAI names it */
+    g4_fault *fault; /* may be NULL */
+    g4_asker asker;
+    g4_error *err;
+} g4_openai;
+/* G4_ERR_ARGUMENT, about that member of what is being read (NULL: about itself). */
+g4_status g4_openai_fail(g4_openai *o, const char *member, const char *fmt, ...) G4_PRINTF(3, 4);
+/* Messages and tools are brought into the form that the template takes, in place: see in g4_render_input. */
+g4_status g4_openai_messages(g4_openai *o, g4_json *messages);
+g4_status g4_openai_tools(g4_openai *o, g4_json *tools);
 
-typedef struct {        /* where a medium comes from; all NULL: its part does not say */
-    const char *place;  /* path or URL, NUL-terminated */
-    const char *base64; /* or its bytes, encoded */
-    size_t n_base64;
-} g4_medium_source;
-/* Of a content part of that message; the text stays in the document. */
-g4_status g4_medium_source_find(g4_medium_source *out, const g4_json *part, int message, g4_error *err);
-/* Base64 (either alphabet, white space skipped, padding optional) into out of n / 4 * 3 + 3 bytes; 0 when malformed. */
-int g4_base64_decode(const char *s, size_t n, uint8_t *out, size_t *size);
+/* ---- Requests (request.c) ---------------------------------------------------------------------- */
+
+void g4_request_render(const g4_request *r, g4_render_input *in); /* what the request says, and nothing else */
 
 /* ---- Conversations (conversation.c) ------------------------------------------------------------ */
 

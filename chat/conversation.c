@@ -8,6 +8,13 @@
 
 #include <string.h>
 
+typedef struct { /* a medium that the chat has loaded, one of the three */
+    g4_image image;
+    g4_audio audio;
+    g4_video read, video; /* as it was read; with these frames, which tell the budget */
+    g4_image *frames;     /* (n_frames), their pixels those of `read` */
+} g4_loaded;
+
 typedef struct { /* a picture, sound or video of the prompt */
     g4_part_kind kind;
     int message;
@@ -17,7 +24,8 @@ typedef struct { /* a picture, sound or video of the prompt */
     const g4_video *video;
     uint8_t *data; /* decoded, owned */
     size_t size;
-    g4_soft **soft; /* what the towers made of it: of a video the frames, then the blocks of its sound */
+    g4_loaded *loaded; /* NULL: what is set is the caller's */
+    g4_soft **soft;    /* what the towers made of it: of a video the frames, then the blocks of its sound */
     int n_soft, cap_soft, n_frames;
 } g4_chat_item;
 
@@ -54,6 +62,23 @@ static void g4_chat_item_clear(const g4_chat *c, g4_chat_item *item)
     item->n_soft = item->cap_soft = item->n_frames = 0;
 }
 
+/* Forget what was loaded for it. */
+static void g4_chat_item_unload(const g4_chat *c, g4_chat_item *item)
+{
+    const g4_media_options opt = { .allocator = c->a };
+    g4_loaded *loaded = item->loaded;
+    if (loaded == NULL) return;
+    g4_image_free(&loaded->image, &opt);
+    g4_audio_free(&loaded->audio, &opt);
+    g4_video_free(&loaded->read, &opt);
+    g4_free(c->a, loaded->frames);
+    g4_free(c->a, loaded);
+    item->loaded = NULL;
+    item->image = NULL;
+    item->audio = NULL;
+    item->video = NULL;
+}
+
 static void g4_prompt_tokens_free(g4_prompt_tokens *p)
 {
     g4_free(p->a, p->ids.ids);
@@ -67,6 +92,7 @@ void g4_chat_close(g4_chat *c)
     const g4_allocator *a = c->a;
     for (int i = 0; i < c->n_media; i++) {
         g4_chat_item_clear(c, &c->media[i]);
+        g4_chat_item_unload(c, &c->media[i]);
         g4_free(a, c->media[i].data);
     }
     g4_free(a, c->media);
@@ -120,7 +146,9 @@ static g4_status g4_chat_read_tools(g4_chat *c, const g4_chat_options *opt, g4_h
     if (opt->tools == NULL)
         return opt->tools_len == 0 ? G4_OK : g4_fail(err, G4_ERR_ARGUMENT, "tools is NULL and tools_len is not 0");
     const size_t len = opt->tools_len > 0 ? opt->tools_len : strlen(opt->tools);
-    const g4_status st = g4_json_parse_in(&tools, &c->arena, opt->tools, len, "tools", halt, err);
+    g4_openai o = { .m = &c->arena, .asker = { .halt = halt }, .err = err };
+    g4_status st = g4_json_parse_in(&tools, &c->arena, opt->tools, len, "tools", halt, err);
+    if (st == G4_OK && tools->kind != G4_JSON_NULL) st = g4_openai_tools(&o, tools);
     c->in.tools = tools;
     return st;
 }
@@ -166,6 +194,7 @@ static g4_status g4_chat_build(g4_chat *c, const g4_message *messages, int n, co
     if (media == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for %zu parts", n_parts);
     g4_status st = g4_messages_build(&list, media, &c->arena, messages, n, halt, err);
     c->in.messages = list;
+    c->in.is_resolved = 1;
     if (st == G4_OK) st = g4_chat_read_tools(c, opt, halt, err);
     if (st == G4_OK) st = g4_chat_finish(c, media, halt, err);
     g4_free(c->a, media);
@@ -215,6 +244,18 @@ static g4_status g4_chat_read_document(g4_chat *c, const g4_json *doc, g4_error 
     return G4_OK;
 }
 
+/* The same of one in OpenAI's format, brought into the template's. */
+static g4_status g4_chat_read_openai(g4_chat *c, g4_json *doc, g4_halt *halt, g4_error *err)
+{
+    g4_openai o = { .m = &c->arena, .asker = { .halt = halt }, .err = err };
+    g4_json *tools = g4_json_find(doc, "tools");
+    const int is_list = doc->kind == G4_JSON_ARRAY, has_tools = tools != NULL && tools->kind != G4_JSON_NULL;
+    g4_status st = g4_chat_read_document(c, doc, err);
+    c->in.is_resolved = 1;
+    if (st == G4_OK && has_tools) st = g4_openai_tools(&o, tools);
+    return st == G4_OK ? g4_openai_messages(&o, is_list ? doc : g4_json_find(doc, "messages")) : st;
+}
+
 static g4_status g4_chat_read(g4_chat **out, g4_engine *e, const g4_allocator *a, const char *json, size_t len,
                               const g4_chat_options *opt, g4_error *err)
 {
@@ -232,8 +273,7 @@ static g4_status g4_chat_read(g4_chat **out, g4_engine *e, const g4_allocator *a
     c->in.add_generation_prompt = opt->openai && !opt->no_generation_prompt;
     st = g4_json_parse_in(&doc, &c->arena, json, len, NULL, halt, err);
     if (st == G4_OK) st = g4_chat_read_tools(c, opt, halt, err);
-    if (st == G4_OK) st = g4_chat_read_document(c, doc, err);
-    if (st == G4_OK && opt->openai) st = g4_openai_arguments(&c->arena, c->in.messages, halt, err);
+    if (st == G4_OK) st = opt->openai ? g4_chat_read_openai(c, doc, halt, err) : g4_chat_read_document(c, doc, err);
     if (st == G4_OK) st = g4_chat_finish(c, NULL, halt, err);
     if (st == G4_OK)
         *out = c;
@@ -252,6 +292,34 @@ g4_status g4_chat_parse_with(g4_chat **out, const g4_allocator *a, const char *j
                              const g4_chat_options *opt, g4_error *err)
 {
     return g4_chat_read(out, NULL, a, json, len, opt, err);
+}
+
+g4_status g4_request_chat(g4_chat **out, g4_engine *e, const g4_request *r, const g4_chat_options *opt, g4_fault *fault,
+                          g4_error *err)
+{
+    static const g4_chat_options defaults = { 0 };
+    g4_halt own, *halt = g4_engine_halt(e, &own);
+    if (fault != NULL) *fault = (g4_fault) { 0 };
+    if (opt == NULL) opt = &defaults;
+    if (out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
+    *out = NULL;
+    if (r == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "request is NULL");
+    g4_chat *c;
+    g4_status st = g4_halt_check(halt, err);
+    if (st == G4_OK) st = g4_chat_new(&c, e, e != NULL ? g4_engine_allocator(e) : NULL, opt, err);
+    if (st != G4_OK) return st;
+    c->in.add_generation_prompt = !opt->no_generation_prompt;
+    st = g4_chat_read_tools(c, opt, halt, err);
+    if (st == G4_OK) {
+        g4_request_render(r, &c->in);
+        st = g4_chat_finish(c, NULL, halt, err);
+        if (st == G4_ERR_ARGUMENT && fault != NULL) memcpy(fault->param, "messages", sizeof "messages");
+    }
+    if (st == G4_OK)
+        *out = c;
+    else
+        g4_chat_close(c);
+    return st;
 }
 
 /* ---- What a chat says of itself ------------------------------------------------------------------ */
@@ -280,6 +348,11 @@ int g4_chat_in_thought(const g4_chat *c)
 
 int g4_chat_n_media(const g4_chat *c) { return c != NULL ? c->n_media : 0; }
 
+static int g4_chat_item_is_set(const g4_chat_item *item)
+{
+    return item->image != NULL || item->audio != NULL || item->video != NULL;
+}
+
 static g4_status g4_chat_get_item(g4_chat *c, int i, g4_chat_item **out, g4_error *err)
 {
     if (c == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "chat is NULL");
@@ -288,20 +361,20 @@ static g4_status g4_chat_get_item(g4_chat *c, int i, g4_chat_item **out, g4_erro
     return G4_OK;
 }
 
-/* The bytes that its part holds as base64, decoded once. */
+/* The bytes that its part holds, decoded once. */
 static g4_status g4_chat_item_decode(g4_chat *c, g4_chat_item *item, const g4_medium_source *source, g4_error *err)
 {
     if (item->data != NULL) return G4_OK;
-    uint8_t *data = g4_alloc(c->a, source->n_base64 / 4 * 3 + 4, 1);
+    uint8_t *data = g4_alloc(c->a, g4_medium_source_room(source), 1);
     if (data == NULL)
-        return g4_fail(err, G4_ERR_MEMORY, "messages[%d]: no memory for %zu bytes of base64", item->message,
-                       source->n_base64);
-    if (!g4_base64_decode(source->base64, source->n_base64, data, &item->size)) {
+        return g4_fail(err, G4_ERR_MEMORY, "messages[%d]: no memory for %zu bytes of data", item->message,
+                       source->n_data);
+    const g4_status st = g4_medium_source_decode(source, data, &item->size, item->message, err);
+    if (st == G4_OK)
+        item->data = data;
+    else
         g4_free(c->a, data);
-        return g4_fail(err, G4_ERR_FORMAT, "messages[%d]: malformed base64", item->message);
-    }
-    item->data = data;
-    return G4_OK;
+    return st;
 }
 
 g4_status g4_chat_media(g4_chat *c, int i, g4_chat_medium *out, g4_error *err)
@@ -314,16 +387,19 @@ g4_status g4_chat_media(g4_chat *c, int i, g4_chat_medium *out, g4_error *err)
     if (st != G4_OK) return st;
     out->kind = item->kind;
     out->message = item->message;
-    out->is_set = item->image != NULL || item->audio != NULL || item->video != NULL;
+    out->image = item->image;
+    out->audio = item->audio;
+    out->video = item->video;
+    out->is_set = g4_chat_item_is_set(item);
     st = g4_medium_source_find(&source, item->part, item->message, err);
-    if (st == G4_OK && source.base64 != NULL) st = g4_chat_item_decode(c, item, &source, err);
+    if (st == G4_OK && source.data != NULL) st = g4_chat_item_decode(c, item, &source, err);
     if (st != G4_OK) {
         memset(out, 0, sizeof *out);
         return st;
     }
     out->source = source.place;
-    out->data = source.base64 != NULL ? item->data : NULL;
-    out->size = source.base64 != NULL ? item->size : 0;
+    out->data = source.data != NULL ? item->data : NULL;
+    out->size = source.data != NULL ? item->size : 0;
     return G4_OK;
 }
 
@@ -340,6 +416,7 @@ static g4_status g4_chat_reset_item(g4_chat *c, int i, g4_part_kind kind, const 
         return g4_fail(err, G4_ERR_ARGUMENT, "medium %d of the chat is %s, not %s", i, names[(*out)->kind],
                        names[kind]);
     g4_chat_item_clear(c, *out);
+    g4_chat_item_unload(c, *out);
     return G4_OK;
 }
 
@@ -366,6 +443,107 @@ g4_status g4_chat_set_video(g4_chat *c, int i, const g4_video *video, g4_error *
     if (st == G4_OK) item->video = video;
     return st;
 }
+
+/* ---- Media that the chat loads itself ------------------------------------------------------------ */
+
+/* The path of the file that a medium comes from, as the options allow. */
+static g4_status g4_chat_media_path(const g4_chat_medium *m, const g4_chat_load_options *opt, char *path, size_t size,
+                                    g4_error *err)
+{
+    if (m->source == NULL)
+        return g4_fail(err, G4_ERR_ARGUMENT, "a medium that names neither a file nor data was not set");
+    path[0] = path[size - 1] = '\0';
+    if (opt->path == NULL && opt->root != NULL) return g4_media_below(opt->root, m->source, path, size, err);
+    if (opt->path == NULL)
+        return g4_fail(err, G4_ERR_ARGUMENT, "\"%.80s\" is not opened: media must be data: URLs here", m->source);
+    const g4_status st = opt->path(opt->user, m, path, size, err);
+    if (st == G4_OK && memchr(path, '\0', size) == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "a path without an end");
+    return st;
+}
+
+/* Every frame tells its budget of soft tokens. */
+static g4_status g4_chat_take_frames(const g4_chat *c, g4_loaded *l, int max_tokens, g4_error *err)
+{
+    const int n = l->read.n_frames;
+    l->video = l->read;
+    l->frames = g4_alloc(c->a, n > 0 ? (size_t)n : 1, sizeof *l->frames);
+    if (l->frames == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for the frames of a video");
+    for (int i = 0; i < n; i++) {
+        l->frames[i] = l->read.frames[i];
+        l->frames[i].max_tokens = max_tokens;
+    }
+    l->video.frames = l->frames;
+    return G4_OK;
+}
+
+static g4_status g4_chat_load_one(const g4_chat *c, g4_loaded *l, const g4_chat_medium *m,
+                                  const g4_chat_load_options *opt, g4_error *err)
+{
+    char path[4096] = "";
+    g4_media_options how = opt->media != NULL ? *opt->media : (g4_media_options) { .want_sound = 1 };
+    how.allocator = c->a;
+    if (c->e != NULL && g4_engine_config(c->e)->a_layers == 0) how.want_sound = 0;
+    g4_status st = m->data == NULL ? g4_chat_media_path(m, opt, path, sizeof path, err) : G4_OK;
+    if (st != G4_OK) return st;
+    if (m->kind == G4_PART_IMAGE)
+        st = m->data != NULL ? g4_image_decode(&l->image, m->data, m->size, &how, err)
+                             : g4_image_load(&l->image, path, &how, err);
+    else if (m->kind == G4_PART_AUDIO)
+        st = m->data != NULL ? g4_audio_decode(&l->audio, m->data, m->size, &how, err)
+                             : g4_audio_load(&l->audio, path, &how, err);
+    else
+        st = m->data != NULL ? g4_video_decode(&l->read, m->data, m->size, &how, err)
+                             : g4_video_load(&l->read, path, &how, err);
+    l->image.max_tokens = opt->image_tokens;
+    return st == G4_OK && m->kind == G4_PART_VIDEO ? g4_chat_take_frames(c, l, opt->frame_tokens, err) : st;
+}
+
+/* Load an item that is not set. What it was decoded from is not needed any more. */
+static g4_status g4_chat_load_item(g4_chat *c, int i, const g4_chat_load_options *opt, g4_error *err)
+{
+    g4_chat_item *item = &c->media[i];
+    g4_chat_medium m;
+    g4_error why = { 0 };
+    g4_status st = g4_chat_media(c, i, &m, err);
+    if (st != G4_OK) return st;
+    g4_loaded *l = item->loaded = g4_alloc(c->a, 1, sizeof *l);
+    if (l == NULL) return g4_fail(err, G4_ERR_MEMORY, "messages[%d]: no memory for a medium", m.message);
+    st = g4_chat_load_one(c, l, &m, opt, &why);
+    g4_free(c->a, item->data);
+    item->data = NULL;
+    if (st != G4_OK) {
+        g4_chat_item_unload(c, item);
+        return g4_fail(err, st, "messages[%d]: %s", m.message, why.message);
+    }
+    item->image = item->kind == G4_PART_IMAGE ? &l->image : NULL;
+    item->audio = item->kind == G4_PART_AUDIO ? &l->audio : NULL;
+    item->video = item->kind == G4_PART_VIDEO ? &l->video : NULL;
+    return G4_OK;
+}
+
+g4_status g4_chat_load_media(g4_chat *c, const g4_chat_load_options *opt, g4_error *err)
+{
+    static const g4_chat_load_options defaults = { 0 };
+    g4_status st = G4_OK;
+    if (c == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "chat is NULL");
+    if (c->n_calls > 0) return g4_fail(err, G4_ERR_ARGUMENT, "this chat is in a call: the one whose callback this is");
+    if (opt == NULL) opt = &defaults;
+    unsigned char *is_new = g4_alloc(c->a, (size_t)c->n_media + 1, 1);
+    if (is_new == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for %d media parts", c->n_media);
+    c->n_calls++;
+    for (int i = 0; i < c->n_media && st == G4_OK; i++) {
+        if (g4_chat_item_is_set(&c->media[i])) continue;
+        st = g4_chat_load_item(c, i, opt, err);
+        is_new[i] = st == G4_OK;
+    }
+    for (int i = 0; i < c->n_media && st != G4_OK; i++)
+        if (is_new[i]) g4_chat_item_unload(c, &c->media[i]);
+    c->n_calls--;
+    g4_free(c->a, is_new);
+    return st;
+}
+
+/* ---- Soft tokens ---------------------------------------------------------------------------------- */
 
 /* Room for one more g4_soft; NULL: no memory. The caller counts it when it has filled it. */
 static g4_soft **g4_chat_item_grow(const g4_chat *c, g4_chat_item *item)

@@ -1,9 +1,9 @@
 /* json.c - JSON: text to trees and strings to text. It begins with the arena in which trees live (many small nodes;
  * base.h's g4_blocks is for few large blocks). What is read from outside as JSON comes through here: conversations,
  * tools, schemas, answers with boxes. A document is RFC 8259 (a byte order mark in front is skipped) and
- * becomes a tree in an arena. What is refused cannot be turned into valid UTF-8 text (malformed bytes, lone surrogates)
- * or is not JSON. Of members with the same name the place of the first and the value of the last is kept, as Python's
- * json does. */
+ * becomes a tree in an arena. A surrogate without its partner, which is no character, becomes U+FFFD. What is refused is
+ * not JSON, or not UTF-8. Of members with the same name the place of the first and the value of the last is kept, as
+ * Python's json does. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -245,6 +245,29 @@ void g4_json_quote(g4_buf *b, const char *s, size_t len)
     g4_buf_add(b, "\"", 1);
 }
 
+/* The value of a tree as text again, without blanks. */
+void g4_json_write(g4_buf *b, const g4_json *v)
+{
+    static const char *const words[] = { "null", "false", "true" };
+    const int is_object = v->kind == G4_JSON_OBJECT;
+    if (v->kind <= G4_JSON_TRUE) {
+        g4_buf_str(b, words[v->kind]);
+    } else if (v->kind == G4_JSON_NUMBER) {
+        g4_buf_add(b, v->text, v->text_len);
+    } else if (v->kind == G4_JSON_STRING) {
+        g4_json_quote(b, v->text, v->text_len);
+    } else {
+        g4_buf_str(b, is_object ? "{" : "[");
+        for (const g4_json *c = v->child; c != NULL; c = c->next) {
+            if (c != v->child) g4_buf_str(b, ",");
+            if (is_object) g4_json_quote(b, c->key, c->key_len);
+            if (is_object) g4_buf_str(b, ":");
+            g4_json_write(b, c);
+        }
+        g4_buf_str(b, is_object ? "}" : "]");
+    }
+}
+
 /* ---- The parser ---------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -295,7 +318,7 @@ static g4_status g4_json_escape(g4_json_parser *p, size_t end, char *out, size_t
     if (letter != 'u') return g4_json_fail(p, p->pos, "unknown escape in a string");
     const size_t used = g4_json_unescape_unicode(p->text + p->pos, end - p->pos, &cp);
     if (used == 0) return g4_json_fail(p, p->pos, "\\u needs four hexadecimal digits");
-    if (cp >= 0xd800 && cp <= 0xdfff) return g4_json_fail(p, p->pos, "half of a surrogate pair stands alone");
+    if (cp >= 0xd800 && cp <= 0xdfff) cp = 0xfffd;
     *n = g4_utf8_encode(cp, out);
     p->pos += used;
     return G4_OK;
@@ -492,6 +515,8 @@ static g4_status g4_json_document(g4_json *root, g4_arena *m, const char *text, 
 {
     g4_json_parser p = { .arena = m, .text = text, .len = len, .asker = { .halt = halt }, .err = err };
     if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) p.pos = 3;
+    if (len >= 2 && (memcmp(text, "\xff\xfe", 2) == 0 || memcmp(text, "\xfe\xff", 2) == 0))
+        return g4_fail(err, G4_ERR_FORMAT, "JSON: this is UTF-16, and must be UTF-8");
     const g4_status st = g4_json_value(&p, root, 0);
     if (st != G4_OK) return st;
     g4_json_skip_blanks(&p);
@@ -509,18 +534,6 @@ g4_status g4_json_parse_in(g4_json **root, g4_arena *m, const char *text, size_t
     if (st == G4_OK) return st;
     if (st == G4_ERR_CANCELED) return g4_fail(err, st, "%s", why.message);
     return g4_fail(err, st, "%s%s%s", what != NULL ? what : "", what != NULL ? ": " : "", why.message);
-}
-
-g4_status g4_json_object_in(g4_json *node, g4_arena *m, const char *s, size_t n, const char *place, g4_halt *halt,
-                            g4_error *err)
-{
-    g4_json *parsed;
-    const g4_status st = g4_json_parse_in(&parsed, m, s, n, place, halt, err);
-    if (st != G4_OK) return st;
-    if (parsed->kind != G4_JSON_OBJECT) return g4_fail(err, G4_ERR_ARGUMENT, "%s must be one JSON object", place);
-    node->kind = G4_JSON_OBJECT;
-    node->child = parsed->child;
-    return G4_OK;
 }
 
 typedef struct {
@@ -562,6 +575,21 @@ g4_json *g4_json_find(const g4_json *object, const char *key)
 }
 
 const g4_json *g4_json_get(const g4_json *object, const char *key) { return g4_json_find(object, key); }
+
+void g4_json_set(g4_json *v, const g4_json *value)
+{
+    const g4_json old = *v;
+    *v = *value;
+    v->key = old.key;
+    v->key_len = old.key_len;
+    v->next = old.next;
+}
+
+const char *g4_json_kind_name(const g4_json *v)
+{
+    static const char *const names[] = { "null", "false", "true", "a number", "text", "a list", "an object" };
+    return v == NULL ? "nothing" : names[v->kind];
+}
 
 const g4_json *g4_json_given(const g4_json *object, const char *key)
 {

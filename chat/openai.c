@@ -1,6 +1,8 @@
-/* openai.c - what clients send beyond the template's own format: arguments of calls as JSON text, as OpenAI's interface
- * has them, and media by path, URL, data: URL or base64 under several names. It works on the trees of a document; what
- * becomes of them is conversation.c's. */
+/* openai.c - what clients send becomes what the template takes: messages, calls and their results, tools. Clients write
+ * OpenAI's format, older and newer ones of it, and that of MCP; agents send back what other engines made of a model's
+ * answer. All of it is brought into one form here, in the tree of the document itself. What is understood keeps its
+ * meaning, and what is not is refused by its name: a part that were dropped would be a question that the model never
+ * saw. Only what a model wrote itself, the arguments of old calls, is passed on however broken it is. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -9,120 +11,393 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- Arguments of calls -------------------------------------------------------------------------- */
+/* ---- Errors -------------------------------------------------------------------------------------- */
 
-/* Arguments that are text become the object that the text is; blank text becomes null. */
-static g4_status g4_openai_parse_arguments(g4_arena *m, g4_json *arguments, const char *place, g4_halt *halt,
-                                           g4_error *err)
+g4_status g4_openai_fail(g4_openai *o, const char *member, const char *fmt, ...)
 {
-    const char *s = arguments->text;
-    size_t n = arguments->text_len;
-    g4_py_strip(&s, &n);
-    if (n > 0) return g4_json_object_in(arguments, m, s, n, place, halt, err);
-    arguments->kind = G4_JSON_NULL;
+    char why[160];
+    g4_fault fault = { 0 };
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(why, sizeof why, fmt, args);
+    va_end(args);
+    const char *dot = o->place[0] != '\0' && member != NULL && member[0] != '[' ? "." : "";
+    snprintf(fault.param, sizeof fault.param, "%s%s%s", o->place, dot, member != NULL ? member : "");
+    if (o->fault != NULL) *o->fault = fault;
+    return g4_fail(o->err, G4_ERR_ARGUMENT, "%s%s%s", fault.param, fault.param[0] != '\0' ? ": " : "", why);
+}
+
+static g4_status g4_openai_no_memory(g4_openai *o)
+{
+    return g4_fail(o->err, G4_ERR_MEMORY, "no memory for a conversation");
+}
+
+/* Text of a document for an error: its beginning, in whole characters. */
+typedef struct {
+    char text[44];
+} g4_excerpt;
+static g4_excerpt g4_openai_excerpt(const g4_json *v)
+{
+    g4_excerpt e;
+    size_t n = v->text_len < sizeof e.text ? v->text_len : sizeof e.text - 4;
+    if (n < v->text_len)
+        while (n > 0 && g4_utf8_continues(v->text[n])) n--;
+    snprintf(e.text, sizeof e.text, "%.*s%s", (int)n, v->text, n < v->text_len ? "..." : "");
+    return e;
+}
+
+/* ---- Members of the tree ------------------------------------------------------------------------- */
+
+/* The member of that name, or a new one at the object's front; NULL: no memory. Its value is the caller's to set. */
+static g4_json *g4_openai_member(g4_openai *o, g4_json *object, const char *key)
+{
+    g4_json *v = g4_json_find(object, key);
+    if (v != NULL) return v;
+    v = g4_arena_alloc(o->m, sizeof *v);
+    if (v == NULL) return NULL;
+    *v = (g4_json) { .key = key, .key_len = strlen(key), .next = object->child };
+    object->child = v;
+    return v;
+}
+
+static void g4_openai_set_text(g4_json *v, const char *s)
+{
+    const g4_json text = { .kind = G4_JSON_STRING, .text = s, .text_len = strlen(s) };
+    g4_json_set(v, &text);
+}
+
+/* A member that must be text where it is given; *out is NULL where it is not. */
+static g4_status g4_openai_text(g4_openai *o, const g4_json *object, const char *key, const g4_json **out)
+{
+    const g4_json *v = g4_json_given(object, key);
+    *out = v;
+    if (v == NULL || v->kind == G4_JSON_STRING) return G4_OK;
+    return g4_openai_fail(o, key, "expected text, found %s", g4_json_kind_name(v));
+}
+
+/* ---- Content parts ------------------------------------------------------------------------------- */
+
+typedef enum { G4_SAYS_TEXT, G4_SAYS_REFUSAL, G4_SAYS_IMAGE, G4_SAYS_AUDIO, G4_SAYS_VIDEO } g4_says;
+static const struct {
+    const char *type;
+    g4_says says;
+    int needs_source; /* else the host may bring the medium */
+} g4_part_types[] = {
+    { "text", G4_SAYS_TEXT, 0 },         { "input_text", G4_SAYS_TEXT, 0 }, { "output_text", G4_SAYS_TEXT, 0 },
+    { "refusal", G4_SAYS_REFUSAL, 0 },   { "image", G4_SAYS_IMAGE, 0 },     { "image_url", G4_SAYS_IMAGE, 1 },
+    { "input_image", G4_SAYS_IMAGE, 1 }, { "audio", G4_SAYS_AUDIO, 0 },     { "audio_url", G4_SAYS_AUDIO, 1 },
+    { "input_audio", G4_SAYS_AUDIO, 1 }, { "video", G4_SAYS_VIDEO, 0 },     { "video_url", G4_SAYS_VIDEO, 1 },
+    { "input_video", G4_SAYS_VIDEO, 1 },
+};
+enum { G4_N_PART_TYPES = sizeof g4_part_types / sizeof g4_part_types[0] };
+
+typedef enum { G4_FROM_SYSTEM, G4_FROM_USER, G4_FROM_MODEL, G4_FROM_TOOL } g4_from;
+
+static g4_status g4_openai_text_part(g4_openai *o, g4_json *part, const char *key)
+{
+    g4_json *text = g4_json_find(part, key);
+    if (!g4_json_is(text, G4_JSON_STRING))
+        return g4_openai_fail(o, key, "expected text, found %s", g4_json_kind_name(text));
+    text->key = "text";
+    text->key_len = 4;
     return G4_OK;
 }
 
-g4_status g4_openai_arguments(g4_arena *m, const g4_json *messages, g4_halt *halt, g4_error *err)
+static g4_status g4_openai_medium_part(g4_openai *o, const g4_json *part, int index, g4_from from)
 {
+    int unread;
+    const g4_json *type = g4_json_get(part, "type");
+    if (from == G4_FROM_SYSTEM || from == G4_FROM_MODEL)
+        return g4_openai_fail(o, "type", "a message of this role holds text, not \"%s\"", type->text);
+    if (g4_part_types[index].needs_source && g4_medium_source_text(part, &unread) == NULL)
+        return g4_openai_fail(o, type->text, "expected an address or data, found none");
+    return G4_OK;
+}
+
+/* One part takes the type that every template knows. */
+static g4_status g4_openai_part(g4_openai *o, g4_json *part, g4_from from)
+{
+    static const char *const plain[] = { "text", "text", "image", "audio", "video" };
+    g4_json *type = g4_json_find(part, "type");
     int i = 0;
-    if (!g4_json_is(messages, G4_JSON_ARRAY)) return G4_OK; /* rendering refuses it */
-    for (const g4_json *message = messages->child; message != NULL; message = message->next, i++) {
-        const g4_json *calls = g4_json_given(message, "tool_calls");
-        int k = 0;
-        if (g4_halted(halt)) return g4_halt_check(halt, err);
-        if (!g4_json_is(calls, G4_JSON_ARRAY)) continue;
-        for (const g4_json *call = calls->child; call != NULL; call = call->next, k++) {
-            g4_json *arguments = g4_json_find(g4_json_get(call, "function"), "arguments");
-            char place[96];
-            if (!g4_json_is(arguments, G4_JSON_STRING)) continue;
-            snprintf(place, sizeof place, "messages[%d].tool_calls[%d].function.arguments", i, k);
-            const g4_status st = g4_openai_parse_arguments(m, arguments, place, halt, err);
-            if (st != G4_OK) return st;
-        }
+    if (part->kind != G4_JSON_OBJECT)
+        return g4_openai_fail(o, NULL, "expected an object with a type, found %s", g4_json_kind_name(part));
+    if (!g4_json_is(type, G4_JSON_STRING))
+        return g4_openai_fail(o, "type", "expected the kind of part, found %s", g4_json_kind_name(type));
+    while (i < G4_N_PART_TYPES && !g4_json_is_text(type, g4_part_types[i].type)) i++;
+    if (i == G4_N_PART_TYPES)
+        return g4_openai_fail(o, "type",
+                              "content parts of type \"%s\" are not understood; text, image_url, input_audio, "
+                              "video_url are",
+                              g4_openai_excerpt(type).text);
+    const g4_says says = g4_part_types[i].says;
+    const g4_status st = says == G4_SAYS_TEXT      ? g4_openai_text_part(o, part, "text")
+                         : says == G4_SAYS_REFUSAL ? g4_openai_text_part(o, part, "refusal")
+                                                   : g4_openai_medium_part(o, part, i, from);
+    if (st == G4_OK) g4_openai_set_text(type, plain[says]);
+    return st;
+}
+
+/* Text, null, or a list of parts. One part of text is that text: the template adds a space after each part of a system
+ * message. */
+static g4_status g4_openai_content(g4_openai *o, g4_json *message, int index, g4_from from)
+{
+    g4_json *content = g4_json_find(message, "content");
+    const size_t len = strlen(o->place);
+    g4_status st = G4_OK;
+    int i = 0;
+    if (content == NULL || content->kind == G4_JSON_NULL || content->kind == G4_JSON_STRING) return G4_OK;
+    if (content->kind != G4_JSON_ARRAY)
+        return g4_openai_fail(o, "content", "expected text or a list of parts, found %s", g4_json_kind_name(content));
+    for (g4_json *part = content->child; part != NULL && st == G4_OK; part = part->next, i++) {
+        if (g4_ask(&o->asker)) return g4_halt_check(o->asker.halt, o->err);
+        snprintf(o->place, sizeof o->place, "messages[%d].content[%d]", index, i);
+        st = g4_openai_part(o, part, from);
     }
+    if (st != G4_OK) return st;
+    o->place[len] = '\0';
+    snprintf(o->place, sizeof o->place, "messages[%d]", index);
+    if (i == 1 && g4_json_is_text(g4_json_get(content->child, "type"), "text"))
+        g4_json_set(content, g4_json_get(content->child, "text"));
     return G4_OK;
 }
 
-/* ---- Sources of media ---------------------------------------------------------------------------- */
+/* ---- Calls --------------------------------------------------------------------------------------- */
 
-/* The first string under one of the known names in a content part, or in the objects that stand under them; NULL: none.
- * *is_base64: the name says so. */
-static const g4_json *g4_medium_source_text(const g4_json *part, int *is_base64)
+/* A call whose name and arguments stand in it and not in a member "function" gets one, which holds all of it. */
+static g4_status g4_openai_unfold(g4_openai *o, g4_json *object)
 {
-    static const char *const names[] = { "image_url", "input_audio", "image", "audio", "video",
-                                         "url",       "path",        "data",  "base64" };
-    enum { FIRST_BASE64 = 7, N_NAMES = 9 };
-    while (part != NULL) {
-        const g4_json *inner = NULL;
-        for (int i = 0; i < N_NAMES && inner == NULL; i++) {
-            const g4_json *v = g4_json_get(part, names[i]);
-            if (g4_json_is(v, G4_JSON_STRING)) {
-                *is_base64 = i >= FIRST_BASE64;
-                return v;
-            }
-            if (g4_json_is(v, G4_JSON_OBJECT)) inner = v;
-        }
-        part = inner;
+    if (g4_json_given(object, "function") != NULL || g4_json_given(object, "name") == NULL) return G4_OK;
+    const g4_json *id = g4_json_get(object, "id");
+    g4_json *f = g4_arena_alloc(o->m, sizeof *f), *own = id != NULL ? g4_arena_alloc(o->m, sizeof *own) : NULL;
+    if (f == NULL || (id != NULL && own == NULL)) return g4_openai_no_memory(o);
+    *f = (g4_json) { .kind = G4_JSON_OBJECT, .key = "function", .key_len = 8, .child = object->child, .next = own };
+    if (own != NULL) {
+        *own = *id;
+        own->next = NULL;
     }
-    return NULL;
-}
-
-g4_status g4_medium_source_find(g4_medium_source *out, const g4_json *part, int message, g4_error *err)
-{
-    int is_base64 = 0;
-    const g4_json *v = g4_medium_source_text(part, &is_base64);
-    *out = (g4_medium_source) { 0 };
-    if (v == NULL) return G4_OK;
-    const char *s = v->text;
-    size_t n = v->text_len;
-    if (n > 5 && memcmp(s, "data:", 5) == 0) {
-        const char *comma = memchr(s, ',', n);
-        if (comma == NULL || comma - s < 12 || memcmp(comma - 7, ";base64", 7) != 0)
-            return g4_fail(err, G4_ERR_FORMAT, "messages[%d]: a data URL must hold base64", message);
-        n -= (size_t)(comma + 1 - s);
-        s = comma + 1;
-        is_base64 = 1;
-    }
-    if (is_base64)
-        *out = (g4_medium_source) { .base64 = s, .n_base64 = n };
-    else
-        out->place = s;
+    object->child = f;
     return G4_OK;
 }
 
-/* The six bits of a letter of base64, of either alphabet; 64: it is none. */
-static uint32_t g4_base64_bits(char ch)
+/* Type and function of a call or a tool. */
+static g4_status g4_openai_function(g4_openai *o, g4_json *object, g4_json **function)
 {
-    if (ch >= 'A' && ch <= 'Z') return (uint32_t)(ch - 'A');
-    if (ch >= 'a' && ch <= 'z') return (uint32_t)(ch - 'a' + 26);
-    if (g4_is_digit(ch)) return (uint32_t)(ch - '0' + 52);
-    if (ch == '+' || ch == '-') return 62;
-    return ch == '/' || ch == '_' ? 63 : 64;
+    const g4_json *type;
+    if (object->kind != G4_JSON_OBJECT)
+        return g4_openai_fail(o, NULL, "expected an object, found %s", g4_json_kind_name(object));
+    g4_status st = g4_openai_text(o, object, "type", &type);
+    if (st == G4_OK && type != NULL && !g4_json_is_text(type, "function"))
+        st = g4_openai_fail(o, "type", "expected \"function\", found \"%s\"", g4_openai_excerpt(type).text);
+    if (st == G4_OK) st = g4_openai_unfold(o, object);
+    if (st != G4_OK) return st;
+    *function = g4_json_find(object, "function");
+    if (g4_json_is(*function, G4_JSON_OBJECT)) return G4_OK;
+    return g4_openai_fail(o, "function", "expected an object, found %s", g4_json_kind_name(*function));
 }
 
-int g4_base64_decode(const char *s, size_t n, uint8_t *out, size_t *size)
+static g4_status g4_openai_call(g4_openai *o, g4_json *call)
 {
-    uint32_t bits = 0;
-    int n_letters = 0, padded = 0; /* n_letters: of the group of four that is being read */
-    *size = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (g4_is_blank(s[i])) continue;
-        if (s[i] == '=') {
-            padded = 1;
-            continue;
-        }
-        const uint32_t six = g4_base64_bits(s[i]);
-        if (six > 63 || padded) return 0;
-        bits = bits << 6 | six;
-        if (++n_letters == 4) {
-            for (int shift = 16; shift >= 0; shift -= 8) out[(*size)++] = (uint8_t)(bits >> shift);
-            n_letters = 0;
-            bits = 0;
-        }
+    g4_json *f = NULL;
+    const g4_json *id, *name;
+    g4_status st = g4_openai_text(o, call, "id", &id);
+    if (st == G4_OK) st = g4_openai_function(o, call, &f);
+    if (st == G4_OK) st = g4_openai_text(o, f, "name", &name);
+    if (st != G4_OK) return st;
+    if (name == NULL) { /* a call that was cut before its name */
+        g4_json *empty = g4_openai_member(o, f, "name");
+        if (empty == NULL) return g4_openai_no_memory(o);
+        g4_openai_set_text(empty, "");
     }
-    if (n_letters == 1) return 0;
-    if (n_letters >= 2) out[(*size)++] = (uint8_t)(bits >> (n_letters == 2 ? 4 : 10));
-    if (n_letters == 3) out[(*size)++] = (uint8_t)(bits >> 2);
-    return 1;
+    g4_json *arguments = g4_json_find(f, "arguments");
+    if (arguments == NULL || arguments->kind == G4_JSON_NULL || arguments->kind == G4_JSON_OBJECT) return G4_OK;
+    if (arguments->kind == G4_JSON_STRING) return g4_call_arguments(o->m, arguments, o->asker.halt, o->err);
+    return g4_openai_fail(o, "function.arguments", "expected text or an object, found %s",
+                          g4_json_kind_name(arguments));
+}
+
+static g4_status g4_openai_calls(g4_openai *o, g4_json *message, int index)
+{
+    g4_json *calls = g4_json_find(message, "tool_calls");
+    g4_status st = G4_OK;
+    int i = 0;
+    if (calls == NULL || calls->kind == G4_JSON_NULL) return G4_OK;
+    if (calls->kind != G4_JSON_ARRAY)
+        return g4_openai_fail(o, "tool_calls", "expected a list, found %s", g4_json_kind_name(calls));
+    for (g4_json *call = calls->child; call != NULL && st == G4_OK; call = call->next, i++) {
+        if (g4_ask(&o->asker)) return g4_halt_check(o->asker.halt, o->err);
+        snprintf(o->place, sizeof o->place, "messages[%d].tool_calls[%d]", index, i);
+        st = g4_openai_call(o, call);
+    }
+    if (st == G4_OK) snprintf(o->place, sizeof o->place, "messages[%d]", index);
+    return st;
+}
+
+/* ---- Results of calls ---------------------------------------------------------------------------- */
+
+/* Which calls wait for their results: those of the message `asked`, while tool messages follow it. */
+typedef struct {
+    const g4_json *calls; /* NULL: none wait */
+    int asked;
+    g4_call_index index;
+    int n_results;
+} g4_waiting;
+
+static g4_status g4_openai_wait(g4_openai *o, g4_waiting *w, const g4_json *calls, int index)
+{
+    g4_call_index_close(&w->index);
+    *w = (g4_waiting) { .calls = calls, .asked = index };
+    if (calls == NULL || g4_call_index_open(&w->index, o->m->a, calls, o->asker.halt)) return G4_OK;
+    return g4_fail_short(o->asker.halt, o->err, "no memory for a conversation");
+}
+
+/* The call that a result answers: by its id, else by its own name, else by order. */
+static const g4_json *g4_openai_answered(const g4_waiting *w, const g4_json *id, const g4_json *name)
+{
+    if (id != NULL) return g4_call_index_take(&w->index, id);
+    const g4_json *call = w->calls->child;
+    for (int i = 0; name == NULL && call != NULL && i < w->n_results; i++) call = call->next;
+    return call;
+}
+
+/* A result learns the name of its call. */
+static g4_status g4_openai_result(g4_openai *o, g4_json *message, g4_waiting *w)
+{
+    const g4_json *id, *name;
+    g4_status st = g4_openai_text(o, message, "tool_call_id", &id);
+    if (st == G4_OK) st = g4_openai_text(o, message, "name", &name);
+    if (st != G4_OK) return st;
+    const char *what = id != NULL ? id->text : name != NULL ? name->text : "";
+    if (w->calls == NULL)
+        return g4_openai_fail(o, id != NULL ? "tool_call_id" : NULL,
+                              "the result of call \"%.40s\" follows no message with calls", what);
+    const g4_json *call = g4_openai_answered(w, id, name);
+    if (call == NULL)
+        return g4_openai_fail(o, id != NULL ? "tool_call_id" : NULL, "messages[%d] makes no call \"%.40s\"", w->asked,
+                              what);
+    w->n_results++;
+    if (id == NULL && name != NULL) return G4_OK;
+    g4_json *own = g4_openai_member(o, message, "name");
+    if (own == NULL) return g4_openai_no_memory(o);
+    g4_json_set(own, g4_json_get(g4_json_get(call, "function"), "name"));
+    return G4_OK;
+}
+
+/* ---- Messages ------------------------------------------------------------------------------------ */
+
+/* What an answer has beside content and calls, as clients send it back. */
+static g4_status g4_openai_model_message(g4_openai *o, g4_json *message)
+{
+    static const char *const gone[] = { "audio", "function_call" };
+    static const char *const texts[] = { "reasoning", "reasoning_content", "refusal" };
+    const g4_json *v = NULL;
+    for (int i = 0; i < 3; i++) {
+        const g4_status st = g4_openai_text(o, message, texts[i], &v);
+        if (st != G4_OK) return st;
+    }
+    for (int i = 0; i < 2; i++)
+        if (g4_json_given(message, gone[i]) != NULL)
+            return g4_openai_fail(o, gone[i], "expected null: calls are in tool_calls, and answers are text");
+    if (v == NULL || g4_json_given(message, "content") != NULL) return G4_OK;
+    g4_json *content = g4_openai_member(o, message, "content"); /* a refusal is what the model said */
+    if (content == NULL) return g4_openai_no_memory(o);
+    g4_json_set(content, v);
+    return G4_OK;
+}
+
+/* Whose message it is. A later system message stands under that name, which is the one that models know. */
+static g4_status g4_openai_role(g4_openai *o, g4_json *message, int index, g4_from *from)
+{
+    static const struct {
+        const char *name;
+        g4_from from;
+        const char *plain;
+    } roles[] = { { "user", G4_FROM_USER, "user" },          { "assistant", G4_FROM_MODEL, "assistant" },
+                  { "tool", G4_FROM_TOOL, "tool" },          { "system", G4_FROM_SYSTEM, "system" },
+                  { "developer", G4_FROM_SYSTEM, "system" }, { "model", G4_FROM_MODEL, "assistant" } };
+    enum { N_ROLES = sizeof roles / sizeof roles[0] };
+    if (message->kind != G4_JSON_OBJECT)
+        return g4_openai_fail(o, NULL, "expected an object, found %s", g4_json_kind_name(message));
+    g4_json *role = g4_json_find(message, "role");
+    int i = 0;
+    if (!g4_json_is(role, G4_JSON_STRING))
+        return g4_openai_fail(o, "role", "expected text, found %s", g4_json_kind_name(role));
+    while (i < N_ROLES && !g4_json_is_text(role, roles[i].name)) i++;
+    if (i == N_ROLES)
+        return g4_openai_fail(o, "role", "expected system, developer, user, assistant or tool, found \"%s\"",
+                              g4_openai_excerpt(role).text);
+    *from = roles[i].from;
+    if (index > 0 || *from != G4_FROM_SYSTEM) g4_openai_set_text(role, roles[i].plain);
+    return G4_OK;
+}
+
+static g4_status g4_openai_message(g4_openai *o, g4_json *message, int index, g4_waiting *w)
+{
+    g4_from from = G4_FROM_USER;
+    if (g4_ask(&o->asker)) return g4_halt_check(o->asker.halt, o->err);
+    snprintf(o->place, sizeof o->place, "messages[%d]", index);
+    g4_status st = g4_openai_role(o, message, index, &from);
+    if (st == G4_OK && from == G4_FROM_MODEL) st = g4_openai_model_message(o, message);
+    if (st == G4_OK) st = g4_openai_content(o, message, index, from);
+    if (st == G4_OK && from == G4_FROM_MODEL) st = g4_openai_calls(o, message, index);
+    if (st == G4_OK && from == G4_FROM_TOOL) return g4_openai_result(o, message, w);
+    if (st != G4_OK) return st;
+    const g4_json *calls = from == G4_FROM_MODEL ? g4_json_given(message, "tool_calls") : NULL;
+    return g4_openai_wait(o, w, calls != NULL && calls->child != NULL ? calls : NULL, index);
+}
+
+g4_status g4_openai_messages(g4_openai *o, g4_json *messages)
+{
+    g4_waiting w = { 0 };
+    g4_status st = G4_OK;
+    int i = 0;
+    if (!g4_json_is(messages, G4_JSON_ARRAY))
+        return g4_openai_fail(o, "messages", "expected a list, found %s", g4_json_kind_name(messages));
+    for (g4_json *message = messages->child; message != NULL && st == G4_OK; message = message->next, i++)
+        st = g4_openai_message(o, message, i, &w);
+    g4_call_index_close(&w.index);
+    if (st == G4_OK) o->place[0] = '\0';
+    return st;
+}
+
+/* ---- Tools --------------------------------------------------------------------------------------- */
+
+/* {type, function: {name, description, parameters}}, the same without the member function, or as MCP lists tools, with
+ * their parameters in inputSchema. */
+static g4_status g4_openai_tool(g4_openai *o, g4_json *tool)
+{
+    static const char *const schemas[] = { "inputSchema", "input_schema" };
+    g4_json *f = NULL;
+    const g4_json *text = NULL;
+    g4_status st = g4_openai_function(o, tool, &f);
+    if (st == G4_OK) st = g4_openai_text(o, f, "description", &text);
+    if (st == G4_OK) st = g4_openai_text(o, f, "name", &text);
+    if (st == G4_OK && (text == NULL || text->text_len == 0))
+        st = g4_openai_fail(o, "function.name", "expected the name of a function, found %s",
+                            text == NULL ? "nothing" : "empty text");
+    for (int i = 0; i < 2 && st == G4_OK; i++) {
+        g4_json *schema = g4_json_find(f, schemas[i]);
+        if (schema == NULL || g4_json_given(f, "parameters") != NULL) continue;
+        schema->key = "parameters";
+        schema->key_len = 10;
+    }
+    if (st != G4_OK) return st;
+    const g4_json *parameters = g4_json_given(f, "parameters");
+    if (parameters == NULL || parameters->kind == G4_JSON_OBJECT) return G4_OK;
+    return g4_openai_fail(o, "function.parameters", "expected an object, found %s", g4_json_kind_name(parameters));
+}
+
+g4_status g4_openai_tools(g4_openai *o, g4_json *tools)
+{
+    g4_status st = G4_OK;
+    int i = 0;
+    if (tools->kind != G4_JSON_ARRAY)
+        return g4_openai_fail(o, "tools", "expected a list, found %s", g4_json_kind_name(tools));
+    for (g4_json *tool = tools->child; tool != NULL && st == G4_OK; tool = tool->next, i++) {
+        if (g4_ask(&o->asker)) return g4_halt_check(o->asker.halt, o->err);
+        snprintf(o->place, sizeof o->place, "tools[%d]", i);
+        st = g4_openai_tool(o, tool);
+    }
+    if (st == G4_OK) o->place[0] = '\0';
+    return st;
 }

@@ -519,6 +519,79 @@ static int g4_render_content(g4_renderer *r, const g4_json *content, int is_mode
     return has_media;
 }
 
+/* ---- Calls by their ids -------------------------------------------------------------------------- */
+
+struct g4_indexed_call {
+    const g4_json *call, *id;
+    int order, n_taken; /* its place in the message; of the first with its id: how many were taken */
+};
+
+/* Ids in an order of their own: by kind (none is null), then by value. Lists and objects are all alike. */
+static int g4_call_compare_ids(const g4_json *a, const g4_json *b)
+{
+    const g4_json_kind ka = a != NULL ? a->kind : G4_JSON_NULL, kb = b != NULL ? b->kind : G4_JSON_NULL;
+    if (ka != kb) return ka < kb ? -1 : 1;
+    if (ka == G4_JSON_NUMBER) return (a->number > b->number) - (a->number < b->number);
+    if (ka != G4_JSON_STRING) return 0;
+    const int c = memcmp(a->text, b->text, a->text_len < b->text_len ? a->text_len : b->text_len);
+    return c != 0 ? c : (a->text_len > b->text_len) - (a->text_len < b->text_len);
+}
+
+static int g4_call_compare(const void *pa, const void *pb)
+{
+    const g4_indexed_call *a = pa, *b = pb;
+    const int c = g4_call_compare_ids(a->id, b->id);
+    return c != 0 ? c : (a->order > b->order) - (a->order < b->order);
+}
+
+int g4_call_index_open(g4_call_index *x, const g4_allocator *a, const g4_json *calls, g4_halt *halt)
+{
+    size_t n = 0;
+    *x = (g4_call_index) { .a = a };
+    for (const g4_json *c = calls->child; c != NULL && n < INT32_MAX; c = c->next) n++;
+    x->calls = g4_alloc(a, n > 0 ? n : 1, sizeof *x->calls);
+    if (x->calls == NULL) return 0;
+    for (const g4_json *c = calls->child; c != NULL && (size_t)x->n < n; c = c->next, x->n++)
+        x->calls[x->n] = (g4_indexed_call) { .call = c, .id = g4_json_get(c, "id"), .order = x->n };
+    return g4_sort(a, x->calls, n, sizeof *x->calls, g4_call_compare, halt);
+}
+
+void g4_call_index_close(g4_call_index *x)
+{
+    g4_free(x->a, x->calls);
+    *x = (g4_call_index) { 0 };
+}
+
+/* The first entry whose id is not before this one, or, with `behind`, the first that is behind it. */
+static int g4_call_index_find(const g4_call_index *x, const g4_json *id, int behind)
+{
+    int low = 0, high = x->n;
+    while (low < high) {
+        const int middle = low + (high - low) / 2, c = g4_call_compare_ids(x->calls[middle].id, id);
+        if (c < 0 || (behind && c == 0))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+const g4_json *g4_call_index_last(const g4_call_index *x, const g4_json *id)
+{
+    const int first = g4_call_index_find(x, id, 0);
+    int i = g4_call_index_find(x, id, 1);
+    while (i > first && !g4_json_equal(x->calls[i - 1].id, id)) i--; /* lists and objects stand together */
+    return i > first ? x->calls[i - 1].call : NULL;
+}
+
+const g4_json *g4_call_index_take(const g4_call_index *x, const g4_json *id)
+{
+    const int first = g4_call_index_find(x, id, 0), end = g4_call_index_find(x, id, 1);
+    if (first == end) return NULL;
+    const int next = first + x->calls[first].n_taken++;
+    return x->calls[next < end ? next : end - 1].call;
+}
+
 /* ---- Calls and their responses ------------------------------------------------------------------- */
 
 static void g4_render_call(g4_renderer *r, const g4_json *call)
@@ -534,9 +607,9 @@ static void g4_render_call(g4_renderer *r, const g4_json *call)
     g4_emit(r, "{");
     if (g4_json_is(arguments, G4_JSON_OBJECT))
         g4_format_pairs(r, arguments, 0);
-    else if (r->old && g4_json_is(arguments, G4_JSON_STRING))
+    else if ((r->old || r->in->is_resolved) && g4_json_is(arguments, G4_JSON_STRING))
         g4_emit_value(r, arguments);
-    else if (!r->old && !g4_json_is(arguments, G4_JSON_NULL))
+    else if (!r->old && !r->in->is_resolved && !g4_json_is(arguments, G4_JSON_NULL))
         g4_render_fail(r, "arguments of a tool call must be a JSON object, not a string");
     g4_emit(r, "}");
     g4_emit_control(r, "<tool_call|>");
@@ -586,15 +659,21 @@ static void g4_join_parts(g4_renderer *r, const g4_json *parts, g4_buf *out)
     if (out->failed) g4_render_no_memory(r);
 }
 
+/* The name that a tool message's response bears: that of the last call with its id, else its own. */
+static const g4_json *g4_render_answered_name(const g4_renderer *r, const g4_call_index *calls, const g4_json *message)
+{
+    const g4_json *name = g4_json_get(message, "name");
+    if (r->in->is_resolved && name != NULL) return name;
+    const g4_json *call = g4_call_index_last(calls, g4_json_get(message, "tool_call_id"));
+    if (call != NULL) return g4_json_get(g4_json_get(call, "function"), "name");
+    return !r->old && !g4_py_truthy(name) ? &g4_name_unknown : name;
+}
+
 /* One message of role tool, rendered inside the model turn whose calls it answers. */
-static void g4_render_tool_message(g4_renderer *r, const g4_json *calls, const g4_json *message)
+static void g4_render_tool_message(g4_renderer *r, const g4_call_index *calls, const g4_json *message)
 {
     static const g4_json none = { .kind = G4_JSON_NULL };
-    const g4_json *name = g4_json_get(message, "name"), *body = g4_json_given(message, "content");
-    if (!r->old && !g4_py_truthy(name)) name = &g4_name_unknown;
-    for (const g4_json *call = calls->child; call != NULL && !g4_render_stops(r); call = call->next)
-        if (g4_json_equal(g4_json_get(call, "id"), g4_json_get(message, "tool_call_id")))
-            name = g4_json_get(g4_json_get(call, "function"), "name");
+    const g4_json *name = g4_render_answered_name(r, calls, message), *body = g4_json_given(message, "content");
     if (g4_json_is(body, G4_JSON_OBJECT) && body->child != NULL) {
         g4_render_fail(
             r, "content of a tool message must be a string or a list of parts (a map goes into tool_responses)");
@@ -618,13 +697,16 @@ static int g4_render_tool_messages(g4_renderer *r, const g4_json *calls, const g
 {
     const int own = r->message;
     int answered = 0;
+    g4_call_index index;
+    if (!g4_call_index_open(&index, r->a, calls, r->asker.halt)) g4_render_no_memory(r);
     for (const g4_json *m = message->next;
          m != NULL && g4_json_is_text(g4_json_given(m, "role"), "tool") && !g4_render_stops(r); m = m->next) {
         r->message++; /* errors are about the tool's message */
         r->role = "tool";
-        g4_render_tool_message(r, calls, m);
+        g4_render_tool_message(r, &index, m);
         answered = 1;
     }
+    g4_call_index_close(&index);
     r->message = own;
     return answered;
 }
@@ -687,6 +769,7 @@ static void g4_render_turn_end(g4_renderer *r, const g4_render_state *s, const g
 {
     const int with_calls = g4_py_truthy(g4_json_given(m, "tool_calls"));
     const g4_json *next = m->next;
+    if (r->in->continue_final && next == NULL) return;
     while (next != NULL && g4_json_is_text(g4_json_given(next, "role"), "tool") && !g4_render_stops(r))
         next = next->next;
     const int goes_on = !r->old && is_model && next != NULL &&

@@ -148,12 +148,18 @@ static void g4_test_messages(void)
     /* errors name message and part */
     const g4_part bad = { .kind = G4_PART_TOOL_CALL, .name = "f", .text = "{\"a\": }" },
                   list = { .kind = G4_PART_TOOL_CALL, .name = "f", .text = "[]" },
+                  none = { .kind = G4_PART_TOOL_CALL, .name = "f", .text = " null " },
                   nobody = { .kind = G4_PART_TOOL_RESULT, .text = "x" }, hollow = { .kind = G4_PART_IMAGE },
                   stranger = { .kind = G4_PART_TOOL_RESULT, .id = "9", .text = "x" };
     g4_message wrong = { .role = G4_ROLE_MODEL, .parts = &bad, .n_parts = 1 };
-    g4_expect_prompt(&wrong, 1, &plain, "messages[0] part 0: arguments: JSON, line 1 column 7: expected a value");
+#define G4_CALLED "<bos><|turn>system\n<|think|>\n<turn|>\n<|turn>model\n<|tool_call>call:f{"
+#define G4_ASKED "}<tool_call|><|tool_response>"
+    /* what the model wrote is passed on, however broken it is */
+    g4_expect_prompt(&wrong, 1, &plain, G4_CALLED "{\"a\": }" G4_ASKED);
     wrong.parts = &list;
-    g4_expect_prompt(&wrong, 1, &plain, "messages[0] part 0: arguments must be one JSON object");
+    g4_expect_prompt(&wrong, 1, &plain, G4_CALLED "[]" G4_ASKED);
+    wrong.parts = &none;
+    g4_expect_prompt(&wrong, 1, &plain, G4_CALLED G4_ASKED);
     wrong.parts = &nobody;
     g4_expect_prompt(&wrong, 1, &plain,
                      "messages[0] part 0: a tool result belongs in a tool message right after the calls");
@@ -167,7 +173,7 @@ static void g4_test_messages(void)
                      "messages[1] part 0: this tool result answers no call: give its name, or the id of a call of the "
                      "model message before it");
     plain.tools = "[{\"function\": 3}]";
-    g4_expect_prompt(m, 1, &plain, "tools[0]: a tool must be an object with a member \"function\"");
+    g4_expect_prompt(m, 1, &plain, "tools[0].function: expected an object, found a number");
     plain.tools = "[";
     g4_expect_prompt(m, 1, &plain, "tools: JSON, line 1 column 2: expected a value, found the end");
     plain.template_name = "chatml";
@@ -198,8 +204,8 @@ static void g4_test_json(void)
                            "|\"|>}<tool_response|>");
     g4_expect_json(calls, 0, "messages[1] (assistant): arguments of a tool call must be a JSON object, not a string");
     g4_expect_json(
-        "[{\"role\": \"assistant\", \"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": \"{x}\"}}]}]", 1,
-        "messages[0].tool_calls[0].function.arguments: JSON, line 1 column 2: expected a name in double quotes");
+        "[{\"role\": \"assistant\", \"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": \"{x\"}}]}]", 1,
+        "<bos><|turn>model\n<|tool_call>call:f{{x}<tool_call|><|tool_response>");
     g4_expect_json("{}", 0, "messages must be a list of objects");
     g4_expect_json("3", 0, "a conversation must be a list of messages, or an object with messages");
     g4_expect_json("[{\"role\": \"user\"},\n 7]", 0, "messages[1]: a message must be an object");
@@ -234,8 +240,7 @@ static void g4_test_json(void)
                   !d.is_set,
               "video");
     G4_EXPECT(g4_chat_media(c, 4, &d, &err) == G4_OK && d.source == NULL && d.data == NULL, "no source");
-    G4_EXPECT(g4_chat_media(c, 5, &d, &err) == G4_ERR_FORMAT && strstr(err.message, "messages[0]") != NULL, "%s",
-              err.message);
+    G4_EXPECT(g4_chat_media(c, 5, &d, &err) == G4_OK && d.size == 2 && memcmp(d.data, "xx", 2) == 0, "%s", err.message);
     G4_EXPECT(g4_chat_media(c, 6, &d, &err) == G4_ERR_FORMAT && strstr(err.message, "messages[0]") != NULL, "%s",
               err.message);
     G4_EXPECT(g4_chat_media(c, 7, &d, &err) == G4_ERR_ARGUMENT, "out of range");

@@ -62,6 +62,11 @@ int main(void)
     g4_expect_same("\"\\u00e9\\ud83d\\ude00\\u0000\\n\\/\"", "\"\xc3\xa9\xf0\x9f\x98\x80\\u0000\\n/\"");
     g4_expect_same("{\"a\":1,\"b\":2,\"a\":{\"x\":3},\"c\":4,\"a\":5}", "{\"a\":5,\"b\":2,\"c\":4}");
     g4_expect_same("\"\x7f\"", "\"\\u007f\"");
+    /* half of a surrogate pair is no character */
+    g4_expect_same("\"\\ud800x\"", "\"\xef\xbf\xbdx\"");
+    g4_expect_same("\"\\udc00\"", "\"\xef\xbf\xbd\"");
+    g4_expect_same("\"\\ud83d\\ud83d\\ude00\"", "\"\xef\xbf\xbd\xf0\x9f\x98\x80\"");
+    g4_expect_same("{\"\\udfff\":\"\\ud83d\\n\"}", "{\"\xef\xbf\xbd\":\"\xef\xbf\xbd\\n\"}");
 
 #define G4_BAD(text, want) g4_expect_error(text, sizeof text - 1, "JSON, " want)
     G4_BAD("", "line 1 column 1: expected a value, found the end");
@@ -82,8 +87,8 @@ int main(void)
     G4_BAD("\"\\x\"", "line 1 column 2: unknown escape in a string");
     G4_BAD("\"\\u12g4\"", "line 1 column 2: \\u needs four hexadecimal digits");
     G4_BAD("\"\\u12\"", "line 1 column 2: \\u needs four hexadecimal digits");
-    G4_BAD("\"\\ud800x\"", "line 1 column 2: half of a surrogate pair stands alone");
-    G4_BAD("\"\\udc00\"", "line 1 column 2: half of a surrogate pair stands alone");
+    g4_expect_error("\xff\xfe[\0]\0", 6, "JSON: this is UTF-16, and must be UTF-8");
+    g4_expect_error("\xfe\xff\0[\0]", 6, "JSON: this is UTF-16, and must be UTF-8");
     G4_BAD("\"\xff\"", "line 1 column 2: malformed UTF-8");
     G4_BAD("\"\xc0\x80\"", "line 1 column 2: malformed UTF-8");
     G4_BAD("\"\xed\xa0\x80\"", "line 1 column 2: malformed UTF-8");
