@@ -79,6 +79,8 @@ typedef struct { /* the objects of one try */
     g4_grammar *g;
     g4_guide *guide;
     g4_response *r;
+    g4_request *request;
+    g4_buf written; /* an answer */
     g4_box *boxes;
     int n_boxes;
     uint64_t media; /* fingerprint of what g4_chat_media gave */
@@ -215,6 +217,54 @@ static g4_status g4_run_media(g4_world *w, g4_error *err)
     if (st == G4_OK) g4_mark_bytes(&w->media, m.data, m.size);
     return st;
 }
+static const char g4_request_text[] = "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"input_text\","
+                                      "\"text\":\"What is it?\"},{\"type\":\"image_url\","
+                                      "\"image_url\":{\"url\":\"data:,P6%0A2%201%0A255%0Aabcdef\"}},{\"type\":\"image_"
+                                      "url\",\"image_url\":{\"url\":\"data:;base64,"
+                                      "UDYKMiAxCjI1NQphYmNkZWY=\"}}]},{\"role\":\"assistant\",\"tool_calls\":[{\"id\":"
+                                      "\"1\",\"name\":\"f\",\"arguments\":\"{\\\"a\\\": "
+                                      "1\"},{\"id\":\"2\",\"function\":{\"arguments\":\"{}\"}}]},{\"role\":\"tool\","
+                                      "\"tool_call_id\":\"1\",\"content\":\"done\"}],"
+                                      "\"tools\":[{\"name\":\"f\",\"inputSchema\":{}}],\"stop\":[\"x\"],\"logit_bias\":"
+                                      "{\"1\":2},\"response_format\":{\"type\":"
+                                      "\"json_object\"}}";
+static g4_status g4_run_request(g4_world *w, g4_error *err)
+{
+    return g4_request_read(&w->request, g4_request_text, sizeof g4_request_text - 1, &w->al, NULL, err);
+}
+static g4_status g4_run_request_chat(g4_world *w, g4_error *err)
+{
+    const g4_chat_options opt = { .template_name = G4_TEMPLATE_USED };
+    return g4_request_chat(&w->made, w->e, w->request, &opt, NULL, err);
+}
+static g4_status g4_have_request_chat(g4_world *w, g4_error *err)
+{
+    const g4_status st = g4_run_request(w, err);
+    if (st != G4_OK) return st;
+    return g4_request_chat(&w->c, w->e, w->request, &(g4_chat_options) { .template_name = G4_TEMPLATE_USED }, NULL,
+                           err);
+}
+static g4_status g4_run_load_media(g4_world *w, g4_error *err) { return g4_chat_load_media(w->c, NULL, err); }
+static int g4_world_write(void *user, const void *data, size_t size)
+{
+    g4_buf_add(user, data, size);
+    return 0;
+}
+static g4_status g4_run_completion(g4_world *w, g4_error *err)
+{
+    const g4_part parts[] = { { .kind = G4_PART_TEXT, .text = "So" },
+                              { .kind = G4_PART_THOUGHT, .text = "Hm" },
+                              { .kind = G4_PART_TOOL_CALL, .name = "f" } };
+    const g4_token_logprob token = { .token = 300, .logprob = -1 };
+    const g4_completion c = { .created = 1,
+                              .parts = parts,
+                              .n_parts = 3,
+                              .engine = w->e,
+                              .want_logprobs = 1,
+                              .logprobs = &token,
+                              .n_logprobs = 1 };
+    return g4_completion_write(&c, g4_world_write, &w->written, &w->al, err);
+}
 static g4_status g4_run_prompt(g4_world *w, g4_error *err)
 {
     g4_prompt p;
@@ -297,6 +347,18 @@ static uint64_t g4_world_fingerprint(g4_world *w)
         g4_mark_bytes(&h, &w->boxes[i].x0, 4 * sizeof(int));
         g4_mark_text(&h, w->boxes[i].label);
     }
+    const g4_request_info *info = g4_request_get(w->request);
+    if (info != NULL) {
+        g4_mark_text(&h, info->tools);
+        g4_mark_text(&h, info->schema);
+        g4_mark_text(&h, info->stop[0]);
+        g4_mark_bytes(&h, info->bias, (size_t)info->n_bias * sizeof *info->bias);
+    }
+    g4_mark_text(&h, w->written.data);
+    for (int i = 0; w->request != NULL && w->f.fail_at < 0 && i < g4_chat_n_media(w->c); i++) {
+        g4_chat_medium m;
+        if (g4_chat_media(w->c, i, &m, NULL) == G4_OK && m.image != NULL) g4_mark_bytes(&h, m.image->pixels, 6);
+    }
     g4_mark_bytes(&h, &w->media, sizeof w->media);
     g4_mark_bytes(&h, &w->told, sizeof w->told);
     return h;
@@ -361,6 +423,8 @@ static void g4_world_close(g4_world *w)
     g4_chat_close(w->c);
     g4_chat_close(w->made);
     g4_session_close(w->s);
+    g4_request_close(w->request);
+    g4_buf_free(&w->written);
     g4_boxes_free(w->boxes, w->n_boxes, &w->al);
     g4_engine_close(w->e);
     if (w->f.live != 0) G4_EXPECT(0, "%ld blocks left", w->f.live);
@@ -369,7 +433,8 @@ static void g4_world_close(g4_world *w)
 /* Nothing may be given out by a call that failed. */
 static void g4_expect_nothing(const g4_world *w, const g4_world *old, const char *name, long k)
 {
-    if (w->made != old->made || w->g != old->g || w->guide != old->guide || w->boxes != old->boxes || (w->r != old->r))
+    if (w->made != old->made || w->g != old->g || w->guide != old->guide || w->boxes != old->boxes || w->r != old->r ||
+        w->request != old->request || w->written.len != old->written.len)
         G4_EXPECT(0, "%s, allocation %ld: it failed and gave something out", name, k);
 }
 
@@ -428,6 +493,10 @@ static void g4_test_memory(void)
         { "g4_chat_open", g4_nothing, g4_run_open, 4 },
         { "g4_chat_parse", g4_nothing, g4_run_parse, 4 },
         { "g4_chat_media", g4_have_parsed, g4_run_media, 1 },
+        { "g4_request_read", g4_nothing, g4_run_request, 8 },
+        { "g4_request_chat", g4_run_request, g4_run_request_chat, 4 },
+        { "g4_chat_load_media", g4_have_request_chat, g4_run_load_media, 6 },
+        { "g4_completion_write", g4_nothing, g4_run_completion, 2 },
         { "g4_chat_prompt", g4_have_chat, g4_run_prompt, 10 },
         { "g4_chat_prompt after set_image", g4_have_prompt, g4_run_prompt, 10 },
         { "g4_session_sync_chat", g4_have_other_session, g4_run_sync, 20 },
