@@ -66,6 +66,14 @@ static inline g4_status g4_constrained_open(g4_grammar **out, const g4_engine *e
     return g4_grammar_from_schema(out, e, schema, strlen(schema), err);
 }
 
+/* The same of calls of tools. */
+static inline g4_status g4_constrained_open_tools(g4_grammar **out, const g4_engine *e, const char *tools,
+                                                  g4_exactness how, g4_error *err)
+{
+    (void)how;
+    return g4_grammar_from_tools(out, e, tools, strlen(tools), NULL, err);
+}
+
 typedef struct {
     int n_tokens;
     int read;       /* tokens that fitted */
