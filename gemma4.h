@@ -876,14 +876,14 @@ typedef struct {
     const g4_token_logprob *logprobs;
     int n_logprobs;
     uint64_t reserved[8];
-} g4_completion;
+} g4_answer;
 /* An answer as one chat.completion object with a newline behind it, in one call of `write`. message has content (null
  * when there are only calls), reasoning_content if there are thoughts, and tool_calls, whose arguments are text; a call
  * that is incomplete is left out. finish_reason is "tool_calls" when the model ended its answer with calls, "length" at
  * a limit or when cancelled, else "stop"; beside it stands stop_reason with g4_stop_name where that says more. usage has
  * cached_tokens and reasoning_tokens, timings are named as llama.cpp's. */
-G4_API g4_status g4_completion_write(const g4_completion *c, g4_write_fn write, void *user, const g4_allocator *a,
-                                     g4_error *err);
+G4_API g4_status g4_answer_write(const g4_answer *c, g4_write_fn write, void *user, const g4_allocator *a,
+                                 g4_error *err);
 
 /* ---- Boxes and points --------------------------------------------------------------------------- */
 
@@ -962,7 +962,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "chat/request.c"
 #include "chat/conversation.c"
 #include "chat/reply.c"
-#include "chat/completion.c"
+#include "chat/answer.c"
 #include "chat/regular.c"
 #include "chat/network.c"
 #include "chat/grammar.c"

@@ -256,14 +256,14 @@ static g4_status g4_run_completion(g4_world *w, g4_error *err)
                               { .kind = G4_PART_THOUGHT, .text = "Hm" },
                               { .kind = G4_PART_TOOL_CALL, .name = "f" } };
     const g4_token_logprob token = { .token = 300, .logprob = -1 };
-    const g4_completion c = { .created = 1,
-                              .parts = parts,
-                              .n_parts = 3,
-                              .engine = w->e,
-                              .want_logprobs = 1,
-                              .logprobs = &token,
-                              .n_logprobs = 1 };
-    return g4_completion_write(&c, g4_world_write, &w->written, &w->al, err);
+    const g4_answer c = { .created = 1,
+                          .parts = parts,
+                          .n_parts = 3,
+                          .engine = w->e,
+                          .want_logprobs = 1,
+                          .logprobs = &token,
+                          .n_logprobs = 1 };
+    return g4_answer_write(&c, g4_world_write, &w->written, &w->al, err);
 }
 static g4_status g4_run_prompt(g4_world *w, g4_error *err)
 {
@@ -496,7 +496,7 @@ static void g4_test_memory(void)
         { "g4_request_read", g4_nothing, g4_run_request, 8 },
         { "g4_request_chat", g4_run_request, g4_run_request_chat, 4 },
         { "g4_chat_load_media", g4_have_request_chat, g4_run_load_media, 6 },
-        { "g4_completion_write", g4_nothing, g4_run_completion, 2 },
+        { "g4_answer_write", g4_nothing, g4_run_completion, 2 },
         { "g4_chat_prompt", g4_have_chat, g4_run_prompt, 10 },
         { "g4_chat_prompt after set_image", g4_have_prompt, g4_run_prompt, 10 },
         { "g4_session_sync_chat", g4_have_other_session, g4_run_sync, 20 },

@@ -600,12 +600,12 @@ static int g4_append(void *user, const void *data, size_t size)
     return ((g4_buf *)user)->failed;
 }
 
-static void g4_expect_answer(const g4_completion *c, const char *const *pieces, int line)
+static void g4_expect_answer(const g4_answer *c, const char *const *pieces, int line)
 {
     g4_error err = { 0 };
     g4_buf b = { 0 };
     g4_json *v = NULL;
-    G4_EXPECT(g4_completion_write(c, g4_append, &b, NULL, &err) == G4_OK, "line %d: %s", line, err.message);
+    G4_EXPECT(g4_answer_write(c, g4_append, &b, NULL, &err) == G4_OK, "line %d: %s", line, err.message);
     for (; *pieces != NULL; pieces++)
         G4_EXPECT(b.data != NULL && strstr(b.data, *pieces) != NULL, "line %d: no %s in %s", line, *pieces, b.data);
     G4_EXPECT(g4_json_parse(&v, NULL, b.data, b.len, &err) == G4_OK, "line %d: %s in %s", line, err.message, b.data);
@@ -623,15 +623,15 @@ static void g4_test_answers(void)
                               { .kind = G4_PART_TOOL_CALL, .name = "g", .id = "mine" },
                               { .kind = G4_PART_TEXT, .text = " and" },
                               { .kind = G4_PART_TOOL_CALL, .name = "cut", .incomplete = 1 } };
-    g4_completion c = { .id = 0xabc,
-                        .created = 1700000000,
-                        .parts = parts,
-                        .n_parts = 6,
-                        .result = { .stop = G4_STOP_END, .n_tokens = 9, .seconds = 0.5 },
-                        .prompt_tokens = 20,
-                        .cached_tokens = 8,
-                        .thought_tokens = 3,
-                        .prompt_seconds = 0.25 };
+    g4_answer c = { .id = 0xabc,
+                    .created = 1700000000,
+                    .parts = parts,
+                    .n_parts = 6,
+                    .result = { .stop = G4_STOP_END, .n_tokens = 9, .seconds = 0.5 },
+                    .prompt_tokens = 20,
+                    .cached_tokens = 8,
+                    .thought_tokens = 3,
+                    .prompt_seconds = 0.25 };
     G4_ANSWERS(
         &c,
         "{\"id\":\"chatcmpl-0000000000000abc\",\"object\":\"chat.completion\",\"created\":1700000000,\"model\":"
@@ -693,15 +693,15 @@ static void g4_test_answers(void)
     G4_ANSWERS(&c, want, "\"logprob\":-9999.000000000,", "\"top_logprobs\":[{");
     g4_buf_free(&quoted);
     c.engine = NULL;
-    G4_EXPECT(g4_completion_write(&c, g4_append, &quoted, NULL, &err) == G4_ERR_ARGUMENT, "%s", err.message);
+    G4_EXPECT(g4_answer_write(&c, g4_append, &quoted, NULL, &err) == G4_ERR_ARGUMENT, "%s", err.message);
     c.n_logprobs = 0;
     c.n_parts = -1;
-    G4_EXPECT(g4_completion_write(&c, g4_append, &quoted, NULL, &err) == G4_ERR_ARGUMENT, "%s", err.message);
+    G4_EXPECT(g4_answer_write(&c, g4_append, &quoted, NULL, &err) == G4_ERR_ARGUMENT, "%s", err.message);
     c.n_parts = 0;
-    G4_EXPECT(g4_completion_write(&c, NULL, &quoted, NULL, &err) == G4_ERR_ARGUMENT, "%s", err.message);
-    G4_EXPECT(g4_completion_write(NULL, g4_append, &quoted, NULL, &err) == G4_ERR_ARGUMENT, "%s", err.message);
+    G4_EXPECT(g4_answer_write(&c, NULL, &quoted, NULL, &err) == G4_ERR_ARGUMENT, "%s", err.message);
+    G4_EXPECT(g4_answer_write(NULL, g4_append, &quoted, NULL, &err) == G4_ERR_ARGUMENT, "%s", err.message);
     quoted.failed = 1; /* as if it could not be written */
-    G4_EXPECT(g4_completion_write(&c, g4_append, &quoted, NULL, &err) == G4_ERR_IO, "%s", err.message);
+    G4_EXPECT(g4_answer_write(&c, g4_append, &quoted, NULL, &err) == G4_ERR_IO, "%s", err.message);
     g4_buf_free(&quoted);
     g4_engine_close(e);
 }
@@ -911,11 +911,11 @@ static void g4_test_memory(void)
     }
     G4_EXPECT(n_failures >= 8, "%ld failures", n_failures);
     const g4_part part = { .kind = G4_PART_TEXT, .text = "x" };
-    const g4_completion c = { .parts = &part, .n_parts = 1 };
+    const g4_answer c = { .parts = &part, .n_parts = 1 };
     for (long k = 0; k < 100; k++) {
         g4_buf b = { 0 };
         f = (g4_failing) { 0, k, 0 };
-        const g4_status st = g4_completion_write(&c, g4_append, &b, &al, NULL);
+        const g4_status st = g4_answer_write(&c, g4_append, &b, &al, NULL);
         if (st != (f.calls > k ? G4_ERR_MEMORY : G4_OK) || f.live != 0 || (st != G4_OK && b.len != 0))
             G4_EXPECT(0, "allocation %ld: %s, %ld live", k, g4_status_name(st), f.live);
         g4_buf_free(&b);

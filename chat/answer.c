@@ -1,4 +1,4 @@
-/* completion.c - an answer as OpenAI's clients read it: one chat.completion object. What clients choke on is left out:
+/* answer.c - an answer as OpenAI's clients read it: one chat.completion object. What clients choke on is left out:
  * a finish_reason that they do not know, calls that were cut off, lists that are empty. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
@@ -10,26 +10,26 @@
 #include <string.h>
 #include <time.h>
 
-static size_t g4_completion_part_len(const g4_part *p)
+static size_t g4_answer_part_len(const g4_part *p)
 {
     return p->text == NULL ? 0 : p->text_len > 0 ? p->text_len : strlen(p->text);
 }
 
 /* A call that may be carried out. */
-static int g4_completion_is_call(const g4_part *p)
+static int g4_answer_is_call(const g4_part *p)
 {
     return p->kind == G4_PART_TOOL_CALL && p->name != NULL && !p->incomplete;
 }
 
-static int g4_completion_has_calls(const g4_completion *c)
+static int g4_answer_has_calls(const g4_answer *c)
 {
     int n = 0;
-    for (int i = 0; i < c->n_parts; i++) n += g4_completion_is_call(&c->parts[i]);
+    for (int i = 0; i < c->n_parts; i++) n += g4_answer_is_call(&c->parts[i]);
     return n > 0;
 }
 
 /* A number with `digits` behind the point, whatever the host's locale writes between them. */
-static void g4_completion_number(g4_buf *b, double x, int digits)
+static void g4_answer_number(g4_buf *b, double x, int digits)
 {
     char text[64];
     const int n = snprintf(text, sizeof text, "%.*f", digits, x);
@@ -41,11 +41,11 @@ static void g4_completion_number(g4_buf *b, double x, int digits)
 /* ---- The message --------------------------------------------------------------------------------- */
 
 /* "name": the texts of all parts of that kind as one; nothing when there are none. Returns whether there are. */
-static int g4_completion_text(g4_buf *b, const g4_completion *c, const char *name, g4_part_kind kind)
+static int g4_answer_text(g4_buf *b, const g4_answer *c, const char *name, g4_part_kind kind)
 {
     g4_buf text = { .a = b->a };
     for (int i = 0; i < c->n_parts; i++)
-        if (c->parts[i].kind == kind) g4_buf_add(&text, c->parts[i].text, g4_completion_part_len(&c->parts[i]));
+        if (c->parts[i].kind == kind) g4_buf_add(&text, c->parts[i].text, g4_answer_part_len(&c->parts[i]));
     const int has_text = text.len > 0;
     if (has_text) g4_buf_fmt(b, ",\"%s\":", name);
     if (has_text) g4_json_quote(b, text.data, text.len);
@@ -54,12 +54,12 @@ static int g4_completion_text(g4_buf *b, const g4_completion *c, const char *nam
     return has_text;
 }
 
-static void g4_completion_calls(g4_buf *b, const g4_completion *c)
+static void g4_answer_calls(g4_buf *b, const g4_answer *c)
 {
     int n = 0;
     for (int i = 0; i < c->n_parts; i++) {
         const g4_part *p = &c->parts[i];
-        if (!g4_completion_is_call(p)) continue;
+        if (!g4_answer_is_call(p)) continue;
         g4_buf_str(b, n == 0 ? ",\"tool_calls\":[" : ",");
         g4_buf_str(b, "{\"id\":");
         if (p->id != NULL)
@@ -69,8 +69,8 @@ static void g4_completion_calls(g4_buf *b, const g4_completion *c)
         g4_buf_str(b, ",\"type\":\"function\",\"function\":{\"name\":");
         g4_json_quote(b, p->name, strlen(p->name));
         g4_buf_str(b, ",\"arguments\":");
-        if (g4_completion_part_len(p) > 0)
-            g4_json_quote(b, p->text, g4_completion_part_len(p));
+        if (g4_answer_part_len(p) > 0)
+            g4_json_quote(b, p->text, g4_answer_part_len(p));
         else
             g4_buf_str(b, "\"{}\"");
         g4_buf_str(b, "}}");
@@ -79,23 +79,23 @@ static void g4_completion_calls(g4_buf *b, const g4_completion *c)
     if (n > 0) g4_buf_str(b, "]");
 }
 
-static void g4_completion_message(g4_buf *b, const g4_completion *c)
+static void g4_answer_message(g4_buf *b, const g4_answer *c)
 {
     g4_buf_str(b, "\"message\":{\"role\":\"assistant\"");
-    if (!g4_completion_text(b, c, "content", G4_PART_TEXT))
-        g4_buf_str(b, g4_completion_has_calls(c) ? ",\"content\":null" : ",\"content\":\"\"");
-    g4_completion_text(b, c, "reasoning_content", G4_PART_THOUGHT);
-    g4_completion_calls(b, c);
+    if (!g4_answer_text(b, c, "content", G4_PART_TEXT))
+        g4_buf_str(b, g4_answer_has_calls(c) ? ",\"content\":null" : ",\"content\":\"\"");
+    g4_answer_text(b, c, "reasoning_content", G4_PART_THOUGHT);
+    g4_answer_calls(b, c);
     g4_buf_str(b, "}");
 }
 
 /* ---- How it ended -------------------------------------------------------------------------------- */
 
-static void g4_completion_finish(g4_buf *b, const g4_completion *c)
+static void g4_answer_finish(g4_buf *b, const g4_answer *c)
 {
     const g4_stop stop = c->result.stop;
     const int is_cut = stop == G4_STOP_MAX_TOKENS || stop == G4_STOP_CONTEXT || stop == G4_STOP_CANCELED;
-    const char *reason = is_cut ? "length" : g4_completion_has_calls(c) ? "tool_calls" : "stop";
+    const char *reason = is_cut ? "length" : g4_answer_has_calls(c) ? "tool_calls" : "stop";
     g4_buf_fmt(b, ",\"finish_reason\":\"%s\"", reason);
     if (stop != G4_STOP_END && stop != G4_STOP_MAX_TOKENS) g4_buf_fmt(b, ",\"stop_reason\":\"%s\"", g4_stop_name(stop));
 }
@@ -103,20 +103,20 @@ static void g4_completion_finish(g4_buf *b, const g4_completion *c)
 /* ---- Tokens and their probabilities -------------------------------------------------------------- */
 
 /* The members of one token; the object stays open. */
-static void g4_completion_token(g4_buf *b, const g4_engine *e, g4_token token, float logprob)
+static void g4_answer_token(g4_buf *b, const g4_engine *e, g4_token token, float logprob)
 {
     char bytes[256];
     const size_t n = g4_token_bytes(e, token, 0, bytes);
     g4_buf_str(b, "{\"token\":");
     g4_json_quote(b, bytes, n);
     g4_buf_str(b, ",\"logprob\":");
-    g4_completion_number(b, logprob > -9999.0f ? (double)logprob : -9999.0, 9); /* JSON has no infinity */
+    g4_answer_number(b, logprob > -9999.0f ? (double)logprob : -9999.0, 9); /* JSON has no infinity */
     g4_buf_str(b, ",\"bytes\":[");
     for (size_t i = 0; i < n; i++) g4_buf_fmt(b, i > 0 ? ",%d" : "%d", (unsigned char)bytes[i]);
     g4_buf_str(b, "]");
 }
 
-static void g4_completion_logprobs(g4_buf *b, const g4_completion *c)
+static void g4_answer_logprobs(g4_buf *b, const g4_answer *c)
 {
     if (!c->want_logprobs) {
         g4_buf_str(b, ",\"logprobs\":null");
@@ -126,11 +126,11 @@ static void g4_completion_logprobs(g4_buf *b, const g4_completion *c)
     for (int i = 0; i < c->n_logprobs; i++) {
         const g4_token_logprob *t = &c->logprobs[i];
         if (i > 0) g4_buf_str(b, ",");
-        g4_completion_token(b, c->engine, t->token, t->logprob);
+        g4_answer_token(b, c->engine, t->token, t->logprob);
         g4_buf_str(b, ",\"top_logprobs\":[");
         for (int k = 0; k < t->n_top; k++) {
             if (k > 0) g4_buf_str(b, ",");
-            g4_completion_token(b, c->engine, t->top[k].token, t->top[k].logprob);
+            g4_answer_token(b, c->engine, t->top[k].token, t->top[k].logprob);
             g4_buf_str(b, "}");
         }
         g4_buf_str(b, "]}");
@@ -140,7 +140,7 @@ static void g4_completion_logprobs(g4_buf *b, const g4_completion *c)
 
 /* ---- Counts and times ---------------------------------------------------------------------------- */
 
-static void g4_completion_usage(g4_buf *b, const g4_completion *c)
+static void g4_answer_usage(g4_buf *b, const g4_answer *c)
 {
     const int n = c->result.n_tokens;
     g4_buf_fmt(b, ",\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d", c->prompt_tokens, n,
@@ -150,32 +150,32 @@ static void g4_completion_usage(g4_buf *b, const g4_completion *c)
 }
 
 /* prompt_n and the like: tokens, milliseconds, and their quotients. */
-static void g4_completion_times(g4_buf *b, const char *name, int n, double seconds)
+static void g4_answer_times(g4_buf *b, const char *name, int n, double seconds)
 {
     const double values[] = { 1000 * seconds, n > 0 ? 1000 * seconds / n : 0.0, seconds > 0 ? n / seconds : 0.0 };
     static const char *const units[] = { "ms", "per_token_ms", "per_second" };
     g4_buf_fmt(b, "\"%s_n\":%d", name, n);
     for (int i = 0; i < 3; i++) {
         g4_buf_fmt(b, ",\"%s_%s\":", name, units[i]);
-        g4_completion_number(b, values[i], 3);
+        g4_answer_number(b, values[i], 3);
     }
 }
 
-static void g4_completion_timings(g4_buf *b, const g4_completion *c)
+static void g4_answer_timings(g4_buf *b, const g4_answer *c)
 {
     g4_buf_fmt(b, ",\"timings\":{\"cache_n\":%d,", c->cached_tokens);
-    g4_completion_times(b, "prompt", c->prompt_tokens - c->cached_tokens, c->prompt_seconds);
+    g4_answer_times(b, "prompt", c->prompt_tokens - c->cached_tokens, c->prompt_seconds);
     g4_buf_str(b, ",");
-    g4_completion_times(b, "predicted", c->result.n_tokens, c->result.seconds);
+    g4_answer_times(b, "predicted", c->result.n_tokens, c->result.seconds);
     g4_buf_str(b, "}");
 }
 
 /* ---- The object ---------------------------------------------------------------------------------- */
 
-static g4_status g4_completion_check(const g4_completion *c, g4_write_fn write, g4_error *err)
+static g4_status g4_answer_check(const g4_answer *c, g4_write_fn write, g4_error *err)
 {
     if (c == NULL || write == NULL)
-        return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", c == NULL ? "completion" : "write");
+        return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", c == NULL ? "answer" : "write");
     if (c->n_parts < 0 || (c->n_parts > 0 && c->parts == NULL))
         return g4_fail(err, G4_ERR_ARGUMENT, "%d parts, and parts is %s", c->n_parts,
                        c->parts == NULL ? "NULL" : "set");
@@ -184,11 +184,10 @@ static g4_status g4_completion_check(const g4_completion *c, g4_write_fn write, 
     return G4_OK;
 }
 
-g4_status g4_completion_write(const g4_completion *c, g4_write_fn write, void *user, const g4_allocator *a,
-                              g4_error *err)
+g4_status g4_answer_write(const g4_answer *c, g4_write_fn write, void *user, const g4_allocator *a, g4_error *err)
 {
     g4_buf b = { .a = a };
-    const g4_status st = g4_completion_check(c, write, err);
+    const g4_status st = g4_answer_check(c, write, err);
     if (st != G4_OK) return st;
     const char *model = c->model != NULL ? c->model : "gemma4";
     const char *fingerprint = c->fingerprint != NULL ? c->fingerprint : "gemma4.c-" G4_VERSION;
@@ -199,12 +198,12 @@ g4_status g4_completion_write(const g4_completion *c, g4_write_fn write, void *u
     g4_buf_str(&b, ",\"system_fingerprint\":");
     g4_json_quote(&b, fingerprint, strlen(fingerprint));
     g4_buf_str(&b, ",\"choices\":[{\"index\":0,");
-    g4_completion_message(&b, c);
-    g4_completion_logprobs(&b, c);
-    g4_completion_finish(&b, c);
+    g4_answer_message(&b, c);
+    g4_answer_logprobs(&b, c);
+    g4_answer_finish(&b, c);
     g4_buf_str(&b, "}]");
-    g4_completion_usage(&b, c);
-    g4_completion_timings(&b, c);
+    g4_answer_usage(&b, c);
+    g4_answer_timings(&b, c);
     g4_buf_str(&b, "}\n");
     const int failed = b.failed, not_written = !failed && write(user, b.data, b.len) != 0;
     g4_buf_free(&b);
