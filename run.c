@@ -85,7 +85,7 @@ static const option options[] = {
     { NULL, "--tool-choice", "WHICH", OPTION_TEXT, FIELD(tool_choice), 0, 0, FOR_ANSWER,
       "auto (default), none, required, or the name of a function" },
     { NULL, "--tool-exec", "PROGRAM", OPTION_TEXT, FIELD(tool_exec), 0, 0, FOR_ANSWER,
-      "answer calls by running PROGRAM NAME, arguments on its standard input; asks first" },
+      "answer calls by running PROGRAM NAME, arguments on its standard input; asks first. No NAME begins with -" },
     { NULL, "--yes", NULL, OPTION_FLAG, FIELD(yes), 0, 0, FOR_ANSWER, "run it without asking" },
     { NULL, "--json-schema", "S", OPTION_TEXT, FIELD(json_schema), 0, 0, FOR_ANSWER,
       "the answer is JSON that follows this schema: a file, or the schema itself" },
@@ -379,16 +379,14 @@ static int answer_raw(conversation *c)
     const arguments *a = c->args;
     answer_writer w = { .args = a, .engine = c->engine };
     g4_guide *guide = NULL;
-    figures f = { 0 };
+    figures f = { .finish = "interrupted", .is_cut = 1 }; /* until there is an answer */
     if (a->n_inputs == 0 && !a->quiet && isatty(STDIN_FILENO)) say(DONE, "type the text to continue; Ctrl-D ends it");
     int status = text_guide(c, &guide);
+    w.is_guided = guide != NULL;
     if (status == DONE) status = read_raw(c, &f);
     if (status == DONE) status = answer_generate(&w, c->session, g4_guide_constraint(guide), &f);
-    if (status == DONE && interrupted()) {
-        if (!a->json) putchar('\n');
-        status = interrupted();
-    }
-    if (status == DONE) status = answer_end(&w, &f, "");
+    if (status == DONE || (a->json && status == interrupted())) status = answer_end(&w, &f, "");
+    if (status == DONE) status = interrupted();
     if (status == DONE && a->session != NULL) status = conversation_save(c, a->session);
     answer_free(&w);
     g4_guide_close(guide);

@@ -236,7 +236,8 @@ static int g4_call_read(const char *s, size_t n, const size_t *quotes, size_t n_
     int has_end = 0;
     g4_call_reader r = { .s = s, .n = n, .quotes = quotes, .n_quotes = n_quotes, .out = arguments };
     g4_call_skip_blanks(&r);
-    if (n - r.pos >= 5 && memcmp(s + r.pos, "call:", 5) == 0) r.pos += 5;
+    const size_t begun = n - r.pos < 5 ? n - r.pos : 5; /* the end may stand inside of it */
+    if (memcmp(s + r.pos, "call:", begun) == 0) r.pos += begun;
     const size_t from = r.pos;
     while (r.pos < n && !g4_call_at_quote(&r) && !g4_is_one_of("{(\n", s[r.pos])) r.pos++;
     const char *word = s + from;

@@ -9,27 +9,12 @@
 
 /* ---- Text ------------------------------------------------------------------------------------- */
 
-/* Text of the model to a stream. A terminal gets no control characters but newline and tab: a model must not be able to
- * drive it. */
-static void show(FILE *f, int is_terminal, const char *text, size_t len)
-{
-    if (!is_terminal) {
-        fwrite(text, 1, len, f);
-        return;
-    }
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)text[i];
-        fputc((c < 0x20 && c != '\n' && c != '\t') || c == 0x7F ? '?' : c, f);
-    }
-}
-
 static void emit(answer_writer *w, const char *text, size_t len)
 {
     buffer_add(&w->text, text, len);
     if (w->args->json) return;
-    int to_terminal = isatty(STDOUT_FILENO);
     errno = 0;
-    show(stdout, to_terminal, text, len);
+    show(stdout, text, len);
     if (fflush(stdout) != 0 || ferror(stdout)) w->write_error = errno != 0 ? errno : EIO;
 }
 
@@ -67,10 +52,9 @@ static int emit_until_stop(answer_writer *w, const char *text, size_t len)
 
 static void show_thought(answer_writer *w, const g4_part *delta)
 {
-    int to_terminal = isatty(STDERR_FILENO);
-    if (!w->in_thought && to_terminal) fputs("\033[2m", stderr); /* dim */
+    if (!w->in_thought && isatty(STDERR_FILENO)) fputs("\033[2m", stderr); /* dim */
     w->in_thought = 1;
-    show(stderr, to_terminal, delta->text, delta->text_len);
+    show(stderr, delta->text, delta->text_len);
     fflush(stderr);
 }
 
@@ -83,13 +67,22 @@ static void end_thought(answer_writer *w)
 static void show_call(answer_writer *w, const g4_part *delta)
 {
     FILE *f = w->args->tool_exec != NULL ? stderr : stdout;
-    int to_terminal = isatty(fileno(f));
-    show(f, to_terminal, delta->name, strlen(delta->name));
+    show(f, delta->name, strlen(delta->name));
     fputc(' ', f);
-    show(f, to_terminal, delta->text, delta->text_len);
+    show(f, delta->text, delta->text_len);
     fputc('\n', f);
     if (fflush(f) != 0 && f == stdout) w->write_error = errno;
     w->called = 1;
+}
+
+/* What was cut off, for the line that says so. An incomplete call is shown nowhere else: it is none. */
+static void note_cut(answer_writer *w, const g4_part *delta)
+{
+    w->cut.len = 0;
+    if (delta->kind == G4_PART_THOUGHT) buffer_str(&w->cut, "thought");
+    if (delta->kind != G4_PART_TOOL_CALL) return;
+    buffer_str(&w->cut, "call");
+    if (delta->name[0] != '\0') buffer_fmt(&w->cut, " of %s", delta->name);
 }
 
 static int on_part(void *user, int index, const g4_part *delta)
@@ -100,7 +93,10 @@ static int on_part(void *user, int index, const g4_part *delta)
         end_thought(w);
     else if (w->args->show_thoughts && !w->args->json)
         show_thought(w, delta);
-    if (delta->kind == G4_PART_TOOL_CALL && !w->args->json) show_call(w, delta);
+    if (delta->incomplete)
+        note_cut(w, delta);
+    else if (delta->kind == G4_PART_TOOL_CALL && !w->args->json)
+        show_call(w, delta);
     return delta->kind == G4_PART_TEXT && emit_until_stop(w, delta->text, delta->text_len);
 }
 
@@ -125,6 +121,7 @@ void answer_free(answer_writer *w)
     buffer_free(&w->text);
     buffer_free(&w->held);
     buffer_free(&w->logprobs);
+    buffer_free(&w->cut);
 }
 
 /* ---- Log-probabilities ---------------------------------------------------------------------------- */
@@ -203,6 +200,20 @@ static g4_sampling sampling_of(const arguments *a, const g4_engine *e)
     return s;
 }
 
+/* Was the answer cut off, or did it end? A stop string is an end where the text is free; raw text under a grammar may
+ * end where nothing more fits. */
+static int is_cut(const answer_writer *w, const g4_result *result)
+{
+    if (w->args->max_tokens == 0) return 0;
+    if (w->stopped) return w->is_guided;
+    switch (result->stop) {
+    case G4_STOP_END: return 0;
+    case G4_STOP_STRING: return w->is_guided;
+    case G4_STOP_CONSTRAINT: return w->response != NULL;
+    default: return 1;
+    }
+}
+
 int answer_generate(answer_writer *w, g4_session *s, const g4_constraint *constraint, figures *f)
 {
     const arguments *a = w->args;
@@ -224,7 +235,10 @@ int answer_generate(answer_writer *w, g4_session *s, const g4_constraint *constr
         if (err.code != G4_ERR_CANCELED || !interrupted()) return report(&err);
         f->result.stop = G4_STOP_CALLBACK; /* the answer ends here, and what there is of it counts */
     }
+    if (w->response != NULL && f->result.stop == G4_STOP_END) g4_response_push(w->response, f->result.stop_token);
     f->finish = g4_stop_name(w->stopped ? G4_STOP_STRING : f->result.stop);
+    if (interrupted() && f->result.stop == G4_STOP_CALLBACK && !w->stopped) f->finish = "interrupted";
+    f->is_cut = is_cut(w, &f->result);
     return DONE;
 }
 
@@ -237,6 +251,8 @@ static int print_json(const answer_writer *w, const figures *f, const char *extr
     buffer_str(&b, "{\"role\":\"assistant\",\"content\":");
     buffer_quote(&b, w->text.data, w->text.len);
     buffer_fmt(&b, "%s,\"finish_reason\":\"%s\"", extra, f->finish);
+    if (f->is_cut) buffer_str(&b, ",\"incomplete\":true");
+    if (interrupted()) buffer_str(&b, ",\"interrupted\":true");
     buffer_fmt(&b,
                ",\"usage\":{\"prompt_tokens\":%d,\"cached_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d}",
                f->prompt_tokens, f->reused, n, f->prompt_tokens + n);
@@ -255,19 +271,32 @@ static int print_end(const answer_writer *w)
     if (fflush(stdout) != 0 || w->write_error) {
         status = say(FAILED, "cannot write standard output: %s", strerror(w->write_error ? w->write_error : errno));
     }
-    fputs(buffer_text(&w->logprobs), stderr);
+    show(stderr, buffer_text(&w->logprobs), w->logprobs.len);
     return status;
+}
+
+/* What the user would take for whole, or would miss. */
+static void say_what_is_cut(const answer_writer *w, const figures *f)
+{
+    if (w->cut.len > 0 && !f->is_cut)
+        say(DONE, "the %s is incomplete", w->cut.data);
+    else if (w->cut.len > 0)
+        say(DONE, "stopped: %s; the %s is incomplete", f->finish, w->cut.data);
+    else if (f->is_cut && w->is_guided)
+        say(DONE, "stopped: %s; the answer is incomplete", f->finish);
 }
 
 int answer_end(const answer_writer *w, const figures *f, const char *extra)
 {
     const arguments *a = w->args;
-    if (w->text.failed || w->held.failed || w->logprobs.failed) return say(FAILED, "no memory for the answer");
+    if (w->text.failed || w->held.failed || w->logprobs.failed || w->cut.failed)
+        return say(FAILED, "no memory for the answer");
     int n = f->result.n_tokens, status = a->json ? print_json(w, f, extra) : print_end(w);
     if (f->result.stop == G4_STOP_CONTEXT) say(DONE, "the context is full; -c N gives more room");
     if (f->result.stop == G4_STOP_REPEAT) {
         say(DONE, "the answer repeated itself and was ended; --no-guard lets it go on");
     }
+    say_what_is_cut(w, f);
     if (!a->quiet && !a->json) {
         say(DONE, "prompt %d tokens, %d of them reused, %.1f/s; answer %d tokens, %.1f/s", f->prompt_tokens, f->reused,
             per_second(f->prompt_tokens - f->reused, f->prompt_seconds), n, per_second(n, f->result.seconds));

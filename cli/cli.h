@@ -52,9 +52,23 @@ typedef struct {
 void buffer_add(buffer *b, const void *data, size_t n);
 void buffer_str(buffer *b, const char *s);
 void buffer_fmt(buffer *b, const char *format, ...) PRINTF_LIKE(2, 3);
-void buffer_quote(buffer *b, const char *text, size_t len); /* as a JSON string */
+/* As a JSON string. What could drive a terminal is escaped there. */
+void buffer_quote(buffer *b, const char *text, size_t len);
 void buffer_free(buffer *b);
 static inline const char *buffer_text(const buffer *b) { return b->len > 0 ? b->data : ""; }
+
+/* Text of others (of a model, a file, a document) must not drive a terminal, nor look like what it is not. The stricter
+ * the use, the more characters are kept away from it. */
+typedef enum {
+    USE_TEXT,    /* prose: no control characters but newline and tab, no bidirectional overrides, no hidden text */
+    USE_MESSAGE, /* what we say: nothing invisible either */
+    USE_NAME     /* a name in a line of ours: no newline and no tab either */
+} text_use;
+/* Is the character at the start of text, of which n bytes are left, harmless? *bytes gets its length; a byte that
+ * belongs to no character is not harmless and 1 long. */
+int is_harmless(const char *text, size_t n, text_use use, size_t *bytes);
+/* Text with a question mark for each character that is not. */
+void buffer_harmless(buffer *b, const char *text, size_t len, text_use use);
 
 enum { DONE = 0, FAILED = 1, USAGE = 2 }; /* a file, a model or the run failed; the command line is wrong */
 
@@ -93,7 +107,11 @@ typedef struct {
 
 /* ---- Messages, signals, clock, files (files.c) ------------------------------------------------- */
 
-/* One line on stderr. Returns status, so that a failure is one statement. */
+/* The same to a stream. */
+void write_harmless(FILE *f, const char *text, size_t len, text_use use);
+/* Text of a model or of a file to a stream: a terminal gets what is harmless, everything else the bytes as they are. */
+void show(FILE *f, const char *text, size_t len);
+/* One line on stderr, harmless wherever that leads. Returns status, so that a failure is one statement. */
 int say(int status, const char *format, ...) PRINTF_LIKE(2, 3);
 /* The exit status of a failed library call, its message on stderr. A cancelled call is an interrupt. */
 int report(const g4_error *err);
@@ -123,7 +141,7 @@ int output_write(void *o, const void *data, size_t size); /* a g4_write_fn. What
 /* With status DONE the file gets its name, with any other it goes away. Returns the status of the whole. */
 int output_close(output_file *o, int status);
 
-int print_buffer(const buffer *b); /* all of it to standard output */
+int print_buffer(const buffer *b); /* all of it to standard output, as show does */
 
 /* ---- Model and session (model.c) ---------------------------------------------------------------- */
 
@@ -192,6 +210,8 @@ void history_free(line_history *h);
 typedef enum { LINE_READ, LINE_ENDED, LINE_INTERRUPTED } line_end; /* Enter; end of input; Ctrl-C or a signal */
 /* One line of the user into out, which holds what stands in the line at first. history may be NULL. */
 line_end line_read(const char *prompt, line_history *history, buffer *out);
+/* The user's answer to a question that stands where the user sees it, whatever is redirected. LINE_ENDED: nowhere. */
+line_end line_ask(const char *question, buffer *answer);
 
 /* ---- Answers (answer.c) -------------------------------------------------------------------------- */
 
@@ -202,6 +222,8 @@ typedef struct { /* one answer on its way to the user; zeroed but for args and e
     buffer text;           /* the answer so far */
     buffer held;           /* of a chat: the end of it that may be the start of a stop string */
     buffer logprobs;       /* members of the JSON list, or lines for stderr */
+    int is_guided;         /* the text must follow a grammar */
+    buffer cut;            /* what a limit cut off: "thought", "call of NAME", "call"; empty: nothing but text */
     int in_thought;        /* a thought is being shown on stderr */
     int called;            /* a call was shown, on a line of its own */
     int stopped;           /* a stop string of a chat was found */
@@ -213,16 +235,18 @@ typedef struct { /* of an answer, for the line on stderr and for --json */
     double prompt_seconds;
     g4_result result;
     const char *finish; /* why it ended */
+    int is_cut;         /* it did not end, it was cut off there */
 } figures;
 
 int answer_open_chat(answer_writer *w, int in_thought); /* what follows is a chat's answer */
 void answer_free(answer_writer *w);
-/* Generate an answer into w, and set result and finish of the figures. With -n 0 nothing is generated. */
+/* Generate an answer into w, and set result, finish and is_cut of the figures. With -n 0 nothing is generated. */
 int answer_generate(answer_writer *w, g4_session *s, const g4_constraint *constraint, figures *f);
 /* The last of a chat's text, unless status tells of a failure. A thought on display ends in any case. */
 int answer_finish_chat(answer_writer *w, int status);
 /* What follows the text of an answer: its end on stdout, log-probabilities, warnings and figures on stderr; or all
- * of it as one JSON object. `extra` holds further members of that object, each with a comma in front. */
+ * of it as one JSON object. `extra` holds further members of that object, each with a comma in front. An answer that
+ * was interrupted ends in the same way. */
 int answer_end(const answer_writer *w, const figures *f, const char *extra);
 
 /* ---- Conversations (messages.c) ------------------------------------------------------------------ */
@@ -231,6 +255,7 @@ typedef struct { /* a part of a message and all it points to */
     g4_part_kind kind;
     buffer text, name, id; /* text: of a medium, its path */
     int budget;            /* soft tokens of a picture or of a frame; 0: the model's default */
+    int incomplete;        /* a call or thought that was cut off: as in g4_part */
     medium medium;         /* once it is loaded */
 } message_part;
 

@@ -13,14 +13,36 @@
 
 /* ---- Messages --------------------------------------------------------------------------------- */
 
+void write_harmless(FILE *f, const char *text, size_t len, text_use use)
+{
+    size_t from = 0, bytes;
+    for (size_t i = 0; i < len; i += bytes) {
+        if (is_harmless(text + i, len - i, use, &bytes)) continue;
+        fwrite(text + from, 1, i - from, f);
+        fputc('?', f);
+        from = i + bytes;
+    }
+    if (from < len) fwrite(text + from, 1, len - from, f);
+}
+
+void show(FILE *f, const char *text, size_t len)
+{
+    if (isatty(fileno(f)))
+        write_harmless(f, text, len, USE_TEXT);
+    else if (len > 0)
+        fwrite(text, 1, len, f);
+}
+
 int say(int status, const char *format, ...)
 {
+    char text[8192]; /* two paths and what is wrong with them; memory may be what there is none of */
     va_list args;
     va_start(args, format);
-    fputs("gemma4: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    int n = vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    fputs("gemma4: ", stderr);
+    write_harmless(stderr, text, strlen(text), USE_MESSAGE);
+    fputs(n >= (int)sizeof text ? "...\n" : "\n", stderr);
     return status;
 }
 
@@ -177,6 +199,7 @@ int output_close(output_file *o, int status)
 int print_buffer(const buffer *b)
 {
     if (b->failed) return say(FAILED, "no memory for the output");
-    if (fwrite(buffer_text(b), 1, b->len, stdout) == b->len && fflush(stdout) == 0) return DONE;
+    show(stdout, buffer_text(b), b->len);
+    if (!ferror(stdout) && fflush(stdout) == 0) return DONE;
     return cannot_write("standard output", errno);
 }

@@ -126,13 +126,13 @@ static void line_draw(const line_editor *l)
     buffer row = { 0 };
     buffer_fmt(&row, "\r%s", l->prompt);
     for (; pos < l->text.len; pos += n) {
-        unsigned char c = (unsigned char)l->text.data[pos];
+        size_t whole;
         n = character_bytes(&l->text, pos);
         used += character_columns(&l->text, pos);
         if (used > room) break;
-        if (c == '\n')
+        if (l->text.data[pos] == '\n')
             buffer_str(&row, "\xE2\x86\xB5"); /* a return arrow */
-        else if (c < 0x20 || c == 0x7F)
+        else if (l->text.data[pos] == '\t' || !is_harmless(l->text.data + pos, n, USE_TEXT, &whole))
             buffer_str(&row, "?");
         else
             buffer_add(&row, l->text.data + pos, n);
@@ -330,10 +330,12 @@ static line_end line_edit(line_editor *l)
 
 /* ---- Reading a line ------------------------------------------------------------------------------- */
 
+/* A line as it comes. The prompt stands where the user sees it, if anywhere. */
 static line_end read_plain(const char *prompt, buffer *out)
 {
-    fputs(prompt, stdout);
-    fflush(stdout);
+    FILE *f = isatty(STDOUT_FILENO) || !isatty(STDERR_FILENO) ? stdout : stderr;
+    fputs(prompt, f);
+    fflush(f);
     out->len = 0;
     for (size_t n = 0;; n++) {
         int c = next_byte(FOR_EVER);
@@ -342,6 +344,17 @@ static line_end read_plain(const char *prompt, buffer *out)
         if (c < 0 || c == '\n') return LINE_READ;
         buffer_add(out, &byte, 1);
     }
+}
+
+line_end line_ask(const char *question, buffer *answer)
+{
+    FILE *f = isatty(STDERR_FILENO) ? stderr : isatty(STDOUT_FILENO) ? stdout : fopen("/dev/tty", "w");
+    if (f == NULL) return LINE_ENDED;
+    fflush(stdout); /* what was said before stands above it */
+    write_harmless(f, question, strlen(question), USE_MESSAGE);
+    fflush(f);
+    if (f != stderr && f != stdout) fclose(f);
+    return read_plain("", answer);
 }
 
 line_end line_read(const char *prompt, line_history *history, buffer *out)

@@ -175,6 +175,7 @@ static int messages_chat(conversation *c, const g4_chat_options *opt, g4_chat **
                                   .text_len = p->text.len,
                                   .name = p->name.data,
                                   .id = p->id.data,
+                                  .incomplete = p->incomplete,
                                   .image = &p->medium.image,
                                   .audio = &p->medium.audio,
                                   .video = &p->medium.video };
@@ -196,9 +197,10 @@ int conversation_chat(conversation *c, g4_chat **chat)
 /* ---- The session file -------------------------------------------------------------------------------
  *
  * Magic, length of the messages (8 bytes), the messages, then what g4_session_save writes. A message is its role and
- * number of parts, a part its kind, budget and three strings, each behind its length; numbers are 4 bytes,
- * little-endian. Raw text has no messages. */
+ * number of parts, a part its kind (and a bit when it is incomplete), budget and three strings, each behind its length;
+ * numbers are 4 bytes, little-endian. Raw text has no messages. */
 static const char session_magic[] = "G4TALK01";
+static const uint32_t incomplete_bit = 1u << 8;
 enum { MAGIC_BYTES = sizeof session_magic - 1, LENGTH_BYTES = 8, HEAD_BYTES = MAGIC_BYTES + LENGTH_BYTES };
 
 static void put_u32(buffer *b, uint64_t x)
@@ -219,7 +221,7 @@ static void put_message(buffer *b, const message *m)
     put_u32(b, m->role);
     put_u32(b, (uint64_t)m->n);
     for (int i = 0; i < m->n; i++) {
-        put_u32(b, m->parts[i].kind);
+        put_u32(b, m->parts[i].kind | (m->parts[i].incomplete ? incomplete_bit : 0));
         put_u32(b, (uint64_t)m->parts[i].budget);
         put_string(b, &m->parts[i].text);
         put_string(b, &m->parts[i].name);
@@ -288,7 +290,7 @@ static int take_message(conversation *c, unread *u)
     uint32_t role = take_u32(u), n_parts = take_u32(u);
     if (role > G4_ROLE_TOOL) u->bad = 1;
     for (uint32_t i = 0; i < n_parts && !u->bad; i++) {
-        uint32_t kind = take_u32(u), budget = take_u32(u);
+        uint32_t flags = take_u32(u), kind = flags & ~incomplete_bit, budget = take_u32(u);
         if (kind > G4_PART_TOOL_RESULT || budget > INT_MAX) u->bad = 1;
         message_part *p = u->bad ? NULL : part_add(&parts, &n, (g4_part_kind)kind);
         if (p == NULL) break;
@@ -296,6 +298,8 @@ static int take_message(conversation *c, unread *u)
         take_string(u, &p->text);
         take_string(u, &p->name);
         take_string(u, &p->id);
+        /* files of 0.1 hold calls that never got to their name, without the bit */
+        p->incomplete = flags != kind || (kind == G4_PART_TOOL_CALL && p->name.len == 0);
     }
     if (!u->bad && (uint32_t)n == n_parts) return message_add(c, (g4_role)role, parts, n);
     parts_free(parts, n);

@@ -6,6 +6,13 @@
 #include <string.h>
 #include <unistd.h>
 
+/* A line to the user: harmless, wherever the text is from. */
+static void tell(const char *text)
+{
+    show(stdout, text, strlen(text));
+    putchar('\n');
+}
+
 /* ---- Commands that set what the next message is like ------------------------------------------------ */
 
 int talk_attach(conversation *c, g4_part_kind kind, const char *path, int budget)
@@ -33,7 +40,7 @@ static void show_system(const conversation *c)
 {
     const message *first = c->n > 0 && c->messages[0].role == G4_ROLE_SYSTEM ? &c->messages[0] : NULL;
     int has_text = first != NULL && first->n > 0 && first->parts[0].text.len > 0;
-    printf("%s\n", has_text ? first->parts[0].text.data : "(no system prompt)");
+    tell(has_text ? first->parts[0].text.data : "(no system prompt)");
 }
 
 int talk_system(conversation *c, const char *text)
@@ -71,7 +78,7 @@ static void talk_tools(conversation *c, const char *path)
     if (path[0] != '\0')
         tools_declare(c, path);
     else
-        printf("%s\n", c->tools.len > 0 ? c->tools.data : "(no tools)");
+        tell(c->tools.len > 0 ? c->tools.data : "(no tools)");
 }
 
 /* ---- Commands about what was said -------------------------------------------------------------------- */
@@ -153,7 +160,8 @@ static void talk_load(conversation *c, const char *path)
 static void talk_stats(const conversation *c)
 {
     const figures *f = &c->last;
-    printf("%s, %s, %d threads\n", c->info.name, c->info.isa, c->info.n_threads);
+    show(stdout, c->info.name, strlen(c->info.name));
+    printf(", %s, %d threads\n", c->info.isa, c->info.n_threads);
     printf("%d messages, %d of %d tokens of context\n", c->n, g4_session_n(c->session), g4_session_n_ctx(c->session));
     printf("last prompt: %d tokens, %d of them reused, %.1f/s\n", f->prompt_tokens, f->reused,
            per_second(f->prompt_tokens - f->reused, f->prompt_seconds));
@@ -262,7 +270,10 @@ int talk(conversation *c)
 {
     line_history history = { 0 };
     buffer line = { 0 };
-    if (!c->args->quiet) printf("%s. /help lists the commands, Ctrl-D ends.\n", c->info.name);
+    if (!c->args->quiet) {
+        show(stdout, c->info.name, strlen(c->info.name));
+        tell(". /help lists the commands, Ctrl-D ends.");
+    }
     for (;;) {
         line_end end = line_read("> ", &history, &line);
         if (end == LINE_ENDED) break;

@@ -98,13 +98,20 @@ static int run_tool(const char *program, const char *name, const buffer *json, b
 
 /* ---- The results of calls ------------------------------------------------------------------------ */
 
-static int may_run(const arguments *a, const char *name)
+/* Does the user want the call to be carried out? The arguments stand above the question, in a line of their own where
+ * the call was not shown. */
+static int may_run(const arguments *a, const char *name, const buffer *json)
 {
-    buffer line = { 0 };
+    buffer question = { 0 }, line = { 0 };
     if (a->yes) return 1;
     if (!isatty(STDIN_FILENO)) return 0;
-    fprintf(stderr, "run %s %s? [y/N] ", a->tool_exec, name);
-    int yes = line_read("", NULL, &line) == LINE_READ && line.len > 0 && (line.data[0] == 'y' || line.data[0] == 'Y');
+    if (a->json || !isatty(STDERR_FILENO)) buffer_fmt(&question, "%s %s\n", name, buffer_text(json));
+    buffer_fmt(&question, "run %s ", a->tool_exec);
+    buffer_harmless(&question, name, strlen(name), USE_NAME);
+    buffer_str(&question, "? [y/N] ");
+    int yes = !question.failed && line_ask(buffer_text(&question), &line) == LINE_READ && line.len > 0 &&
+              (line.data[0] == 'y' || line.data[0] == 'Y');
+    buffer_free(&question);
     buffer_free(&line);
     return yes;
 }
@@ -113,7 +120,11 @@ static int answer_call(const arguments *a, const message_part *call, buffer *res
 {
     const char *name = buffer_text(&call->name);
     if (a->tool_exec == NULL) return line_read("result: ", NULL, result) == LINE_READ ? DONE : FAILED;
-    if (may_run(a, name)) return run_tool(a->tool_exec, name, &call->text, result);
+    if (name[0] == '-') { /* the program could take it for an option of its own */
+        return say(FAILED, "%s was not run: the name of the tool %s begins with -", a->tool_exec, name);
+    }
+    if (may_run(a, name, &call->text)) return run_tool(a->tool_exec, name, &call->text, result);
+    if (interrupted()) return interrupted();
     return say(FAILED, "%s was not run%s", a->tool_exec, isatty(STDIN_FILENO) ? "" : ": it needs --yes");
 }
 
@@ -126,7 +137,7 @@ int tools_answer(conversation *c, int *answered)
     if (c->args->tool_exec == NULL && !c->on_terminal) return DONE;
     for (int i = 0; status == DONE && i < last->n; i++) {
         const message_part *call = &last->parts[i];
-        if (call->kind != G4_PART_TOOL_CALL) continue;
+        if (call->kind != G4_PART_TOOL_CALL || call->incomplete) continue;
         message_part *p = part_add(&results, &n, G4_PART_TOOL_RESULT);
         if (p == NULL) {
             status = FAILED;

@@ -88,6 +88,7 @@ static int keep_answer(conversation *c, const answer_writer *w)
             buffer_add(&p->text, w->text.data, w->text.len);
         has_text |= p->kind == G4_PART_TEXT;
         if (parts[i].name != NULL) buffer_str(&p->name, parts[i].name);
+        p->incomplete = parts[i].incomplete;
         if (p->kind == G4_PART_TOOL_CALL) buffer_fmt(&p->id, "call_%d_%d", c->n, n_calls++);
     }
     return message_add(c, G4_ROLE_MODEL, kept, n);
@@ -96,32 +97,36 @@ static int keep_answer(conversation *c, const answer_writer *w)
 static void add_json_call(buffer *b, const message_part *call)
 {
     buffer_fmt(b, "{\"id\":\"%s\",\"type\":\"function\",\"function\":{\"name\":", buffer_text(&call->id));
-    buffer_quote(b, buffer_text(&call->name), call->name.len); /* empty when the call never got to its name */
+    buffer_quote(b, buffer_text(&call->name), call->name.len); /* empty when the call never got to it */
     buffer_str(b, ",\"arguments\":");
     buffer_quote(b, call->text.data, call->text.len);
     buffer_str(b, "}}");
 }
 
-/* The members of the --json object beyond its content; returns the number of calls. */
+/* The members of the --json object beyond its content; returns the number of complete calls. */
 static int add_json_members(buffer *b, const message *m)
 {
-    buffer thoughts = { 0 }, calls = { 0 };
+    buffer thoughts = { 0 }, calls = { 0 }, cut = { 0 };
     int n_calls = 0;
     for (int i = 0; i < m->n; i++) {
         const message_part *p = &m->parts[i];
         if (p->kind == G4_PART_THOUGHT) buffer_add(&thoughts, p->text.data, p->text.len);
         if (p->kind != G4_PART_TOOL_CALL) continue;
-        if (n_calls++ > 0) buffer_str(&calls, ",");
-        add_json_call(&calls, p);
+        buffer *list = p->incomplete ? &cut : &calls;
+        if (list->len > 0) buffer_str(list, ",");
+        add_json_call(list, p);
+        n_calls += !p->incomplete;
     }
     if (thoughts.len > 0) {
         buffer_str(b, ",\"reasoning\":");
         buffer_quote(b, thoughts.data, thoughts.len);
     }
     if (n_calls > 0) buffer_fmt(b, ",\"tool_calls\":[%s]", buffer_text(&calls));
-    b->failed |= thoughts.failed | calls.failed;
+    if (cut.len > 0) buffer_fmt(b, ",\"incomplete_calls\":[%s]", cut.data);
+    b->failed |= thoughts.failed | calls.failed | cut.failed;
     buffer_free(&thoughts);
     buffer_free(&calls);
+    buffer_free(&cut);
     return n_calls;
 }
 
@@ -203,29 +208,44 @@ static int read_prompt(conversation *c, g4_chat **chat, g4_guide **guide)
     if (status == DONE && g4_guide_open(guide, *chat, &c->guide, &err) != G4_OK) status = report(&err);
     if (status == DONE && g4_session_sync_chat(c->session, *chat, &counts, &err) != G4_OK) status = report(&err);
     progress_end(&c->progress);
-    if (status == DONE) {
-        c->last = (figures) { .prompt_tokens = counts.prompt,
-                              .reused = counts.reused,
-                              .prompt_seconds = seconds_now() - start };
-    }
+    if (status != DONE && status != interrupted()) return status;
+    c->last = (figures) { .prompt_tokens = counts.prompt,
+                          .reused = counts.reused,
+                          .prompt_seconds = seconds_now() - start,
+                          .finish = "interrupted", /* until it is answered */
+                          .is_cut = 1 };
     return status;
 }
 
-/* What is done with an answer: it joins the conversation and its calls are answered, or it ends here. An interrupted
- * answer is kept as far as it came. */
+/* Behind a whole call only others could have come: -n has cut nothing there that would be missed. */
+static int ends_with_call(const message *m)
+{
+    const message_part *last = m->n > 0 ? &m->parts[m->n - 1] : NULL;
+    return last != NULL && last->kind == G4_PART_TOOL_CALL && !last->incomplete;
+}
+
+/* What is done with an answer: it joins the conversation and its calls are answered, or it ends here. One that was cut
+ * off, or interrupted, is kept as far as it came, and none of its calls is carried out. */
 static int take_answer(conversation *c, const answer_writer *w, int *again)
 {
     buffer extra = { 0 };
     int status = DONE;
     if (c->args->max_tokens != 0) {
         status = keep_answer(c, w);
-        if (status == DONE && add_json_members(&extra, &c->messages[c->n - 1]) > 0) c->last.finish = "tool_calls";
-        if (status == DONE && !interrupted()) status = tools_answer(c, again);
+        if (status == DONE && c->last.result.stop == G4_STOP_MAX_TOKENS && ends_with_call(&c->messages[c->n - 1])) {
+            c->last.is_cut = 0;
+        }
+        int n_calls = status == DONE ? add_json_members(&extra, &c->messages[c->n - 1]) : 0;
+        if (n_calls > 0 && !c->last.is_cut) {
+            c->last.finish = "tool_calls";
+            if (!interrupted()) status = tools_answer(c, again);
+        }
     }
-    if (status == DONE && c->args->json) status = interrupted();
+    int is_last = interrupted() || !*again;
+    if (status == interrupted()) status = DONE; /* what there is of the answer is told all the same */
     if (status == DONE && extra.failed) status = say(FAILED, "no memory for the answer");
-    if (status == DONE && !*again) status = answer_end(w, &c->last, buffer_text(&extra));
-    if (status == DONE && !*again && c->args->boxes != NULL) status = write_boxes(c, &w->text);
+    if (status == DONE && is_last) status = answer_end(w, &c->last, buffer_text(&extra));
+    if (status == DONE && is_last && c->args->boxes != NULL) status = write_boxes(c, &w->text);
     buffer_free(&extra);
     return status == DONE ? interrupted() : status;
 }
@@ -234,11 +254,12 @@ static int take_answer(conversation *c, const answer_writer *w, int *again)
  * results stand behind it. */
 static int take_turn(conversation *c, int *again)
 {
-    answer_writer w = { .args = c->args, .engine = c->engine };
+    answer_writer w = { .args = c->args, .engine = c->engine, .is_guided = c->guide.grammar != NULL };
     g4_chat *chat = NULL;
     g4_guide *guide = NULL;
     *again = 0;
     int status = read_prompt(c, &chat, &guide);
+    if (status != DONE && status == interrupted() && c->args->json) answer_end(&w, &c->last, "");
     if (status == DONE) status = answer_open_chat(&w, g4_chat_in_thought(chat));
     if (status == DONE) status = answer_generate(&w, c->session, g4_guide_constraint(guide), &c->last);
     status = answer_finish_chat(&w, status);

@@ -71,6 +71,8 @@ static const g4_case g4_cases[] = {
     /* what ends in the middle is incomplete, wherever the cut is; the model may forget the marker behind a whole call
      */
     { "<|tool_call>", "call{|{}}!", 0 },
+    { "<|tool_call>ca", "call{|{}}!", 0 },
+    { "<|tool_call>ca{}<tool_call|>", "call{ca|{}}", 0 },
     { "<|tool_call>call:", "call{|{}}!", 0 },
     { "<|tool_call>call:f", "call{f|{}}!", 0 },
     { "<|tool_call>call:f{", "call{f|{}}!", 0 },

@@ -254,7 +254,56 @@ END
     ok "a tool's pipes end as they do elsewhere" test -e "$tmp/broken" -a ! -s "$tmp/broken"
     run $asks -p "What is the weather?" --tool-exec "$tmp/tool"
     ok "without --yes nothing runs" grep -q "needs --yes" "$tmp/err"
+
+    # A call that is cut off is none: it is not reported, not run, and the session that it was cut in goes on.
+    printf '#!/bin/sh\necho "$1" >> "%s"; cat >> "%s"\n' "$tmp/ran" "$tmp/ran" > "$tmp/tool"
+    : > "$tmp/ran"
+    paris="What is the weather in Paris?"
+    asks="-m $tiny --tools $tmp/tools.json --tool-choice required --temp 0"
+    n=1
+    while run $asks -p "$paris" -n $n --json --session "$tmp/cut$n"
+          [ $n -lt 40 ] && ! grep -q '"tool_calls"' "$tmp/out"; do
+        ok "cut behind $n tokens is no call" json '"tool_calls" not in d and len(d["incomplete_calls"]) == 1'
+        ok "and the object says so" json 'd["finish_reason"] == "length" and d["incomplete"] is True'
+        ok "and stderr says so" grep -q "stopped: length; the call .*is incomplete" "$tmp/err"
+        answer=$(cat "$tmp/out")
+        printf '[{"role": "user", "content": "a"}, %s, {"role": "user", "content": "b"}]' "$answer" > "$tmp/messages"
+        run -m $tiny --messages "$tmp/messages" --json -n 2
+        ok "--messages reads what --json wrote behind $n tokens" json 'd["usage"]["completion_tokens"] == 2'
+        run -m $tiny --session "$tmp/cut$n" -p "And then?" --json -n 2
+        ok "a session goes on that was cut behind $n tokens" json 'd["usage"]["completion_tokens"] == 2'
+        run $asks -p "$paris" -n $n --quiet --tool-exec "$tmp/tool" --yes
+        ok "cut behind $n tokens, nothing runs" test "$rc" -eq 0 -a ! -s "$tmp/ran"
+        ok "and nothing that looks like a call is printed" size_is "$tmp/out" 1
+        n=$((n + 1))
+    done
+    ok "there were several places to cut" test $n -gt 5
+    ok "a whole call that -n ends is one" json 'd["finish_reason"] == "tool_calls" and "incomplete" not in d'
+    prompt=$(sed -n 's/.*"prompt_tokens":\([0-9]*\).*/\1/p' "$tmp/out")
+    run $asks -p "$paris" -n $n --quiet --tool-exec "$tmp/tool" --yes
+    ok "and runs" grep -q '"city"' "$tmp/ran"
+    run $asks -p "$paris" --json -c $((prompt + 3))
+    ok "a full context is no call either" json 'd["finish_reason"] == "context" and "tool_calls" not in d'
+    sed 's/get_weather/-rf/' "$tmp/tools.json" > "$tmp/dash.json"
+    : > "$tmp/ran"
+    run -m $tiny --tools "$tmp/dash.json" --tool-choice required --temp 0 -p x --tool-exec "$tmp/tool" --yes
+    ok "a tool's name is never an option of PROGRAM" test "$rc" -eq 1 -a ! -s "$tmp/ran"
+    ok "and it says so" grep -q "begins with -" "$tmp/err"
+
     schema='{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}'
+    run -m $tiny --json-schema "$schema" -p hi -n 2 --json
+    ok "a cut answer to a schema is incomplete" json 'd["finish_reason"] == "length" and d["incomplete"] is True'
+    for raw in "" --raw; do
+        run -m $tiny --json-schema "$schema" -p hi -n 2 --quiet $raw
+        ok "and stderr says so $raw" grep -q "stopped: length; the answer is incomplete" "$tmp/err"
+        run -m $tiny --json-schema "$schema" -p hi --temp 0 --quiet --json --stop : $raw
+        ok "a stop string cuts it too $raw" json 'd["finish_reason"] == "stop_string" and d["incomplete"] is True'
+        run -m $tiny --json-schema "$schema" -p hi --temp 0 --quiet --json $raw
+        ok "a whole one is not $raw" json 'd["finish_reason"] == "stop" and "incomplete" not in d'
+    done
+    ok "and stderr does not say so" test ! -s "$tmp/err"
+    run -m $tiny --think -p "What is 2 + 2?" --temp 0 -n 4 --quiet
+    ok "a cut thought is no answer" grep -q "stopped: length; the thought is incomplete" "$tmp/err"
     run -m $tiny --json-schema "$schema" -p hi --quiet -n 40
     ok "--json-schema" json 'isinstance(d["a"], int)'
     fails 1 "#/type" -m $tiny --quiet --json-schema '{"type": "nonsense"}' -p hi
@@ -421,6 +470,24 @@ interrupt INT 130 perplexity -m $base -f "$tmp/book" --nll "$tmp/x.f32"
 interrupt TERM 143 perplexity -m $base --nll "$tmp/x.f32"
 ok "an interrupted command leaves no output" test ! -e "$tmp/x.f32"
 ok "no temporary file is left" no_leftovers
+
+# With --json, what there is of the answer is printed, and the exit status is that of an interrupt all the same.
+talks="-m $chat --temp 0 --no-guard --logit-bias 1:-999 --logit-bias 16:-999 --logit-bias 9:-999 -c 4000 -t 1"
+talks="$talks --isa scalar"
+interrupted_json() { # interrupted_json NAME CONDITION SIGNAL STATUS ARGUMENT...: once the answer has begun
+    name=$1; condition=$2; signal=$3; want=$4; shift 4
+    (trap - INT; exec "$g4" "$@" --json > "$tmp/out" 2> "$tmp/err" < /dev/null) &
+    pid=$!
+    sleep 0.3
+    kill -s "$signal" "$pid"
+    wait "$pid"; rc=$?
+    ok "$name exits $want" test "$rc" -eq "$want"
+    ok "$name prints what there is" json "$condition"
+}
+partial='d["interrupted"] is True and d["incomplete"] is True and d["finish_reason"] == "interrupted"'
+interrupted_json "INT in an answer" "$partial" INT 130 $talks -p hello
+interrupted_json "TERM in an answer" "$partial" TERM 143 $talks -p hello
+interrupted_json "INT in raw text" "$partial" INT 130 $talks -p hello --raw
 
 line="$passed passed, $failed failed"
 [ "$skipped" -eq 0 ] || line="$line, $skipped skipped"

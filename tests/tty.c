@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -50,13 +51,18 @@ static int g4_type(const char *keys, const char *wanted)
 
 #define G4_TYPE(keys, wanted) G4_EXPECT(g4_type(keys, wanted), "typed %s, saw: %s", #keys, g4_seen)
 
-/* The chat with up to six more arguments, which end with NULL. */
-static pid_t g4_start_with(const char *term, const char *limit, const char *const *more)
+static const char *g4_program(void)
 {
-    const char *program = getenv("G4_PROGRAM"), *last[6] = { NULL };
+    const char *program = getenv("G4_PROGRAM");
+    return program != NULL ? program : "./gemma4";
+}
+
+/* A child on a terminal of its own: 0 in the child, as fork() has it. */
+static pid_t g4_fork(const char *term)
+{
     struct winsize size = { .ws_row = 24, .ws_col = 40 };
     char *name;
-    for (int i = 0; more[i] != NULL; i++) last[i] = more[i];
+    g4_n_seen = 0;
     g4_fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (g4_fd < 0 || grantpt(g4_fd) != 0 || unlockpt(g4_fd) != 0 || (name = ptsname(g4_fd)) == NULL) return -1;
     pid_t pid = fork();
@@ -68,9 +74,31 @@ static pid_t g4_start_with(const char *term, const char *limit, const char *cons
         dup2(terminal, 1);
         dup2(terminal, 2);
         setenv("TERM", term, 1);
-        execl(program != NULL ? program : "./gemma4", "gemma4", "-m", G4_CHAT_MODEL, "--temp", "0", "-n", limit,
-              "--no-guard", "-c", "4000", "-t", "1", "--isa", "scalar", "--logit-bias", "1:-999", "--logit-bias",
-              "16:-999", "--logit-bias", "9:-999", /* the three ids would end an answer */
+    }
+    return pid;
+}
+
+/* A line of the shell, in which $0 is the program. */
+static pid_t g4_start_line(const char *term, const char *line)
+{
+    pid_t pid = g4_fork(term);
+    if (pid == 0) {
+        execl("/bin/sh", "sh", "-c", line, g4_program(), (char *)NULL);
+        _exit(127);
+    }
+    return pid;
+}
+
+/* The chat with up to six more arguments, which end with NULL. */
+static pid_t g4_start_with(const char *term, const char *limit, const char *const *more)
+{
+    const char *last[6] = { NULL };
+    for (int i = 0; more[i] != NULL; i++) last[i] = more[i];
+    pid_t pid = g4_fork(term);
+    if (pid == 0) {
+        execl(g4_program(), "gemma4", "-m", G4_CHAT_MODEL, "--temp", "0", "-n", limit, "--no-guard", "-c", "4000", "-t",
+              "1", "--isa", "scalar", "--logit-bias", "1:-999", "--logit-bias", "16:-999", "--logit-bias",
+              "9:-999", /* the three ids would end an answer */
               last[0], last[1], last[2], last[3], last[4], last[5], (char *)NULL);
         _exit(127);
     }
@@ -93,6 +121,123 @@ static int g4_end(pid_t pid)
         usleep(100000);
     }
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + status;
+}
+
+/* A file with this text, to be removed; its name in path. */
+static void g4_write_text(char *path, const char *text)
+{
+    strcpy(path, "/tmp/gemma4-tty-XXXXXX");
+    const int file = mkstemp(path);
+    G4_EXPECT(file >= 0 && write(file, text, strlen(text)) == (ssize_t)strlen(text) && close(file) == 0,
+              "no temporary file");
+}
+
+#define G4_CSI "\xC2\x9B"          /* U+009B, which begins a sequence as escape and [ do */
+#define G4_OVERRIDE "\xE2\x80\xAE" /* U+202E: what follows is shown from right to left */
+
+static int g4_saw_harm(void)
+{
+    return strstr(g4_seen, G4_CSI) != NULL || strstr(g4_seen, G4_OVERRIDE) != NULL ||
+           strstr(g4_seen, "\x1B]") != NULL || strstr(g4_seen, "\xE2\x81\xA6") != NULL; /* an isolate */
+}
+
+/* Nothing that the model, a file or a name says drives the terminal. */
+static void g4_test_harmless(void)
+{
+    char rules[64], tools[64], command[128];
+    g4_write_text(rules, "root ::= \"a\\u009b31mb\\u202ec\\u2066d\\x1b]0;e\\x7f\\u200df\\tg\"\n");
+    g4_write_text(tools, "[{\"function\": {\"name\": \"" G4_CSI "31m" G4_OVERRIDE "\", \"description\": \"\"}}]");
+    pid_t pid = g4_start_with("dumb", "60", (const char *const[]) { "--grammar", rules, NULL });
+    G4_EXPECT(g4_wait_for("Ctrl-D ends"), "saw: %s", g4_seen);
+    G4_TYPE("hello\r", "a?31mb?c?d?]0;e?\xE2\x80\x8D"
+                       "f");
+    G4_EXPECT(g4_wait_for("reused") && !g4_saw_harm(), "harm: %s", g4_seen);
+    G4_TYPE("/load nowhere\xE2\x81\xA6" G4_CSI "31m\r", "cannot read nowhere??31m");
+    snprintf(command, sizeof command, "/tools %s\r", tools);
+    G4_TYPE(command, "> ");
+    G4_TYPE("/tools\r", "?31m?");
+    G4_EXPECT(!g4_saw_harm(), "harm: %s", g4_seen);
+    G4_TYPE("/system x" G4_CSI "31m\r", "> ");
+    G4_TYPE("/system\r", "x?31m");
+    G4_TYPE("/quit\r", "\n");
+    G4_EXPECT(g4_end(pid) == 0, "the chat ended otherwise");
+    pid = g4_start_with("dumb", "60", (const char *const[]) { "--grammar", rules, "-p", "hello", "--json", NULL });
+    G4_EXPECT(g4_wait_for("finish_reason") && strstr(g4_seen, "a\\u009b31mb\\u202ec\\u2066d\\u001b]0;e\\u007f"),
+              "saw: %s", g4_seen);
+    G4_EXPECT(!g4_saw_harm() && g4_end(pid) == 0, "harm: %s", g4_seen);
+    pid = g4_start("xterm", "5"); /* the line editor shows what is pasted, and the model gets it as it is */
+    G4_EXPECT(g4_wait_for("Ctrl-D ends"), "saw: %s", g4_seen);
+    G4_TYPE("a" G4_CSI "1" G4_OVERRIDE "2", "a?1?2");
+    G4_EXPECT(!g4_saw_harm(), "harm: %s", g4_seen);
+    G4_TYPE("\x15/quit\r", "\n");
+    G4_EXPECT(g4_end(pid) == 0, "the chat ended otherwise");
+    unlink(rules);
+    unlink(tools);
+}
+
+/* Before a program runs, the question stands on the terminal, whatever is redirected, and with the name that will run. */
+static void g4_test_questions(void)
+{
+    char tools[64], ran[64], out[64], line[400];
+    struct stat st;
+    g4_write_text(ran, "");
+    g4_write_text(out, "");
+    g4_write_text(tools, "[{\"type\": \"function\", \"function\": {\"name\": \"get" G4_CSI "_x\", \"description\": "
+                         "\"d\", \"parameters\": {\"type\": \"object\", \"properties\": {\"a\": {\"enum\": [7]}}, "
+                         "\"required\": [\"a\"]}}}]");
+    static const char *const redirections[] = { "", "> %s", "2> %s", "> %s 2>&1", "--quiet > %s", "--json 2> %s" };
+    for (int i = 0; i < 6; i++) {
+        const int agrees = i % 2 == 0;
+        snprintf(line, sizeof line,
+                 "exec \"$0\" -m " G4_CHAT_MODEL
+                 " --temp 0 -n 90 -p hello --tools %s --tool-choice required --tool-exec "
+                 "/tmp/no-such-program ",
+                 tools);
+        snprintf(line + strlen(line), sizeof line - strlen(line), redirections[i], out);
+        pid_t pid = g4_start_line("xterm", line);
+        G4_EXPECT(g4_wait_for("run /tmp/no-such-program get?_x? [y/N] "), "%s, saw: %s", redirections[i], g4_seen);
+        const char *question = strstr(g4_seen, "[y/N] ");
+        G4_EXPECT(question != NULL && strpbrk(question, "\r\x1B") == NULL, "it is wiped out: %s", g4_seen);
+        G4_EXPECT(strstr(g4_seen, "get?_x {") != NULL && !g4_saw_harm(), "%s, the call: %s", redirections[i], g4_seen);
+        if (!agrees) G4_EXPECT(write(g4_fd, "\n", 1) == 1, "cannot type");
+        if (agrees) G4_EXPECT(write(g4_fd, "y\n", 2) == 2, "cannot type");
+        G4_EXPECT(g4_end(pid) == 1, "it was run");
+    }
+    G4_EXPECT(stat(ran, &st) == 0 && st.st_size == 0, "it was run");
+    unlink(tools);
+    unlink(ran);
+    unlink(out);
+}
+
+/* A call that -n or Ctrl-C cuts off is no call: nobody is asked for its result, and the chat goes on, also from a file. */
+static void g4_test_cut_call(void)
+{
+    char tools[64], saved[64], command[128];
+    g4_write_text(saved, "");
+    g4_write_text(tools, "[{\"type\": \"function\", \"function\": {\"name\": \"f\", \"description\": \"d\", "
+                         "\"parameters\": {\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"string\", "
+                         "\"minLength\": 4000}}, \"required\": [\"a\"]}}}]");
+    static const char *const limits[] = { "1", "2", "3", "9", "100000" };
+    for (int i = 0; i < 5; i++) {
+        pid_t pid =
+            g4_start_with("dumb", limits[i], (const char *const[]) { "--tools", tools, "--tool-choice", "f", NULL });
+        G4_EXPECT(g4_wait_for("Ctrl-D ends"), "saw: %s", g4_seen);
+        G4_TYPE("hello\r", i < 4 ? "stopped: length" : "hello");
+        if (i == 4) usleep(300000);
+        if (i == 4) G4_TYPE("\x03", "stopped: interrupted; the call of f is incomplete");
+        G4_EXPECT(strstr(g4_seen, "result: ") == NULL, "it was asked for: %s", g4_seen);
+        G4_EXPECT(i < 3 || strstr(g4_seen, "the call of f is incomplete") != NULL, "saw: %s", g4_seen);
+        snprintf(command, sizeof command, "/save %s\r", saved);
+        G4_TYPE(command, "> ");
+        snprintf(command, sizeof command, "/load %s\r", saved);
+        G4_TYPE(command, "2 messages");
+        if (i < 4) G4_TYPE("and then?\r", "answer ");
+        if (i < 4) G4_TYPE("/stats\r", "4 messages");
+        G4_TYPE("/quit\r", "\n");
+        G4_EXPECT(g4_end(pid) == 0, "the chat ended otherwise");
+    }
+    unlink(tools);
+    unlink(saved);
 }
 
 int main(void)
@@ -199,5 +344,8 @@ int main(void)
     G4_TYPE("/quit\r", "\n");
     G4_EXPECT(g4_end(pid) == 0, "the chat ended otherwise");
     unlink(picture);
+    g4_test_harmless();
+    g4_test_questions();
+    g4_test_cut_call();
     return g4_test_end();
 }
