@@ -32,8 +32,10 @@ int main(int argc, char **argv)
     if (g4_session_respond(s, chat, &options, &answer, NULL, &err)) goto done;
     int n;
     const g4_part *p = g4_response_parts(answer, &n);
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         if (p[i].kind == G4_PART_TEXT) printf("%s\n", p[i].text);
+        if (p[i].incomplete) fprintf(stderr, "structured: the answer was cut off\n");
+    }
 done:
     if (err.code != G4_OK) fprintf(stderr, "structured: %s\n", err.message);
     g4_response_close(answer);

@@ -41,7 +41,7 @@ int main(int argc, char **argv)
         calls = 0;
         for (int i = 0; i < n_parts; i++) {
             if (parts[i].kind == G4_PART_TEXT) printf("%s\n", parts[i].text);
-            if (parts[i].kind != G4_PART_TOOL_CALL || calls == 8) continue;
+            if (parts[i].kind != G4_PART_TOOL_CALL || parts[i].incomplete || calls == 8) continue; /* cut off: none */
             printf("call %s(%s)\n", parts[i].name, parts[i].text); /* the arguments are one JSON object */
             results[turn][calls++] = (g4_part) { .kind = G4_PART_TOOL_RESULT,
                                                  .name = parts[i].name,
