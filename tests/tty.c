@@ -175,7 +175,7 @@ static void g4_test_harmless(void)
     unlink(tools);
 }
 
-/* Before a program runs, the question stands on the terminal, whatever is redirected, and with the name that will run. */
+/* Before a program runs, the question stands on the terminal, whatever is redirected. */
 static void g4_test_questions(void)
 {
     char tools[64], ran[64], out[64], line[400];
@@ -209,7 +209,8 @@ static void g4_test_questions(void)
     unlink(out);
 }
 
-/* A call that -n or Ctrl-C cuts off is no call: nobody is asked for its result, and the chat goes on, also from a file. */
+/* A call that -n or Ctrl-C cuts off is no call: nobody is asked for its result, and the chat goes on, also from a file.
+ */
 static void g4_test_cut_call(void)
 {
     char tools[64], saved[64], command[128];
