@@ -288,6 +288,9 @@ void g4_regular_close(g4_regular *r);
  * means nothing: who builds asks at the end. Expressions made before stay as they are, and `recover` goes on with them.
  */
 g4_net_failure g4_regular_failed(const g4_regular *r);
+void g4_regular_fail(g4_regular *r, g4_net_failure why); /* for who builds with it: the first failure stays */
+int g4_regular_stops(g4_regular *r);                     /* has it failed, or must the call end? */
+const g4_allocator *g4_regular_allocator(const g4_regular *r);
 void g4_regular_recover(g4_regular *r, g4_halt *halt);
 /* Steps make expressions. Those from number `from` on (an earlier g4_regular_size, 3 at least) are forgotten but for
  * the n kept ones and what they are made of, which get new numbers, in `keep`. */
@@ -307,6 +310,11 @@ g4_re g4_re_not(g4_regular *r, g4_re a); /* among all texts of bytes, also those
 g4_re g4_re_any_of(g4_regular *r, const g4_re *list, int n);
 g4_re g4_re_repeat(g4_regular *r, g4_re a, int32_t min, int32_t max); /* max below 0: no end */
 g4_re g4_re_optional(g4_regular *r, g4_re a);
+/* An expression that is said later, and may be made of itself: each text that it is made of must begin with a byte
+ * before it comes to itself again. accepts: whether the empty text will be in it. seed: what its print is made of; those
+ * that will mean something else have another. */
+g4_re g4_re_later(g4_regular *r, int accepts, const uint64_t seed[2]);
+void g4_re_define(g4_regular *r, g4_re later, g4_re means);
 typedef struct {
     const char *s;
     size_t n;
@@ -334,6 +342,39 @@ g4_re g4_re_clamp(g4_regular *r, g4_re a, int longest);
 void g4_re_print(const g4_regular *r, g4_re a, uint64_t print[2]);
 /* Is it a repeat and what follows it? max below 0: no end. */
 int g4_re_is_repeat(const g4_regular *r, g4_re a, g4_re *body, int32_t *max, g4_re *rest);
+
+/* ---- Classes of characters (unicode.c) --------------------------------------------------------- */
+
+void g4_class_add(g4_regular *r, g4_class *k, uint32_t low, uint32_t high);
+void g4_class_add_both(g4_regular *r, g4_class *k, const g4_class *a,
+                       const g4_class *b);                        /* what two settled ones share */
+void g4_class_shorthand(g4_regular *r, g4_class *k, char letter); /* that of \d \w \s \D \W \S */
+/* What \p{...} or \P{...} names: a general category, a script, a binary property. 0: not known. */
+int g4_class_property(g4_regular *r, g4_class *k, const char *s, size_t n, int is_negative);
+void g4_class_settle(g4_regular *r, g4_class *k); /* sorted, and ranges that touch joined */
+void g4_class_negate(g4_regular *r, g4_class *k); /* all other characters; settled */
+void g4_class_free(const g4_regular *r, g4_class *k);
+
+/* ---- Regular expressions (pattern.c) ------------------------------------------------------------ */
+
+typedef struct { /* text that is read, with the escapes and classes that patterns and the grammar notation share */
+    g4_regular *r;
+    const char *s;
+    size_t n, pos;
+    const char *wrong;  /* NULL: nothing so far; pos stays where it is wrong */
+    int is_unsupported; /* it is sound, but not known here */
+} g4_scan;
+void g4_scan_fail(g4_scan *p, const char *why);
+int g4_scan_next_is(const g4_scan *p, char ch);
+/* One character at pos, escapes resolved, into *cp. Returns 1 for an escape that names a class, which is added to k. */
+int g4_scan_char(g4_scan *p, uint32_t *cp, g4_class *k);
+void g4_scan_class(g4_scan *p, g4_class *k); /* [...] at pos, into a settled class */
+
+/* The texts that contain a match of a regular expression as ECMA-262 defines them, in unicode mode, character by
+ * character in their spelling. G4_ERR_FORMAT: malformed; G4_ERR_UNSUPPORTED: sound, or what other dialects have, but
+ * not to be had as a regular language or too large; *out is G4_RE_NONE then. `what` stands before what err says. */
+g4_status g4_pattern_re(g4_regular *r, g4_re *out, const char *s, size_t n, g4_spelling spelling, const char *what,
+                        g4_error *err);
 
 /* ---- Networks (network.c) ---------------------------------------------------------------------- */
 
@@ -452,7 +493,7 @@ static inline void g4_mask_forbid(uint32_t *mask, g4_token id) /* the same */
     if (id >= 0) mask[id / 32] &= ~(1u << (id % 32));
 }
 
-/* ---- Patterns and the grammar notation (pattern.c) --------------------------------------------- */
+/* ---- Patterns and the grammar notation (oldpattern.c) ------------------------------------------ */
 
 #define G4_N_PLAIN_RANGES 3
 extern const g4_char_range g4_plain_ranges[G4_N_PLAIN_RANGES]; /* what stands in a JSON string as it is */

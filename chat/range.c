@@ -80,14 +80,14 @@ typedef struct { /* the numbers low..high, not negative; high not given: no end 
 /* Nodes behind the digits so far, by what these equal: bit 0 the digits of low, bit 1 those of high; -1: none. */
 typedef struct {
     int32_t node[4];
-} g4_front;
+} g4_range_front;
 #define G4_EQUALS_LOW 1
 #define G4_EQUALS_HIGH 2
 
-static const g4_front g4_front_none = { { -1, -1, -1, -1 } };
+static const g4_range_front g4_range_front_none = { { -1, -1, -1, -1 } };
 
 /* Digit i of a part, from the node `from` that stands at `equal` in the front; at least min. */
-static void g4_range_digit(const g4_range *r, g4_front *next, int32_t from, int equal, int part, int i, int min)
+static void g4_range_digit(const g4_range *r, g4_range_front *next, int32_t from, int equal, int part, int i, int min)
 {
     const int low = equal & G4_EQUALS_LOW ? g4_decimal_digit(&r->low->value, part, i) : 0;
     const int high = equal & G4_EQUALS_HIGH ? g4_decimal_digit(&r->high->value, part, i) : 9;
@@ -106,10 +106,10 @@ static int g4_range_may_end(const g4_range *r, int equal, int i)
 }
 
 /* The end of the number, or a point and a fraction of at most so many places. */
-static void g4_range_fraction(const g4_range *r, g4_front front, int32_t to, int places)
+static void g4_range_fraction(const g4_range *r, g4_range_front front, int32_t to, int places)
 {
     for (int i = 0; i <= places; i++) {
-        g4_front next = g4_front_none;
+        g4_range_front next = g4_range_front_none;
         for (int equal = 0; equal < 4; equal++) {
             int32_t from = front.node[equal];
             if (from < 0) continue;
@@ -137,10 +137,10 @@ static void g4_net_range(g4_net *net, int32_t from, int32_t to, const g4_bound *
     for (int n = n_low; n <= n_high; n++) { /* digits of the integer part */
         const int equals_low = n == n_low ? G4_EQUALS_LOW : 0;
         const int equals_high = high->is_given && n == n_high ? G4_EQUALS_HIGH : 0;
-        g4_front front = g4_front_none;
+        g4_range_front front = g4_range_front_none;
         front.node[equals_low | equals_high] = from;
         for (int i = 0; i < n; i++) {
-            g4_front next = g4_front_none;
+            g4_range_front next = g4_range_front_none;
             for (int equal = 0; equal < 4; equal++)
                 if (front.node[equal] >= 0) /* the first of several digits is not 0 */
                     g4_range_digit(&r, &next, front.node[equal], equal, G4_INTEGER, i, i == 0 && n > 1);

@@ -15,6 +15,7 @@
 #define G4_RE_MAX_LISTED 8000000       /* operands of all `or` and `and` together */
 #define G4_RE_MAX_ROW_BYTES (8u << 20) /* of remembered steps: more, and all are forgotten */
 #define G4_RE_MAX_SEARCH 4000          /* expressions that a search for a text looks at */
+#define G4_RE_MAX_SPREAD 256           /* alternatives of `and` */
 #define G4_RE_MAX_COUNT (1 << 29)      /* counts beyond are not added up */
 
 typedef enum {
@@ -25,8 +26,11 @@ typedef enum {
     G4_RK_OR,
     G4_RK_AND,
     G4_RK_NOT,
-    G4_RK_REPEAT
+    G4_RK_REPEAT,
+    G4_RK_LATER
 } g4_re_kind;
+
+enum { G4_HAS_AND = 1 /* or `not` */, G4_HAS_LATER = 2 };
 
 /* Has it a text? A search that was not finished within its limit is not begun again. */
 enum { G4_LIFE_UNKNOWN, G4_LIFE_LIVE, G4_LIFE_DEAD, G4_LIFE_UNDECIDED };
@@ -39,14 +43,15 @@ typedef struct {  /* the steps of an expression */
 } g4_re_steps;
 
 typedef struct {
-    int32_t a, b;     /* operands; OR, AND: place and length of the list; SET: place of the set */
-    int32_t min, max; /* REPEAT; max < 0: no end */
+    int32_t a,
+        b; /* operands; OR, AND: place and length of the list; SET: place of the set; LATER: of what it stands for */
+    int32_t min, max; /* REPEAT; max < 0: no end. LATER: min says whether it accepts the empty text */
     int32_t count;    /* the highest count in it outside of AND and NOT */
     int32_t clamped;  /* g4_re_clamp of it; 0: not made */
     uint32_t hash, seen;
     uint64_t print[2];  /* the same in every set of expressions */
     g4_re_steps *steps; /* NULL: not made, or forgotten */
-    uint8_t kind, accepts, is_checked /* `and` or `not` in it */, life;
+    uint8_t kind, accepts, is_checked /* what is in it */, life;
 } g4_re_node;
 
 typedef struct {
@@ -78,6 +83,9 @@ struct g4_regular {
     size_t row_bytes;
     uint32_t seen; /* of the last search */
     int longest;   /* of g4_re_clamp */
+    g4_re *later;  /* what the expressions stand for that were defined later */
+    int n_later, cap_later;
+    int32_t defined; /* expressions from here on are in none of them */
     g4_re row[256];
 };
 
@@ -89,7 +97,7 @@ static int g4_re_stops(g4_regular *r)
     return r->failed != G4_NET_FINE;
 }
 
-static void g4_re_fail(g4_regular *r, g4_net_failure why)
+void g4_regular_fail(g4_regular *r, g4_net_failure why)
 {
     if (!r->failed) r->failed = why;
 }
@@ -98,7 +106,7 @@ static void g4_re_push(g4_regular *r, int32_t value)
 {
     int32_t *stack = r->failed ? NULL : g4_array_grow(r->a, r->stack, r->top, &r->cap_stack, sizeof *stack);
     if (stack == NULL) {
-        g4_re_fail(r, G4_NET_NO_MEMORY);
+        g4_regular_fail(r, G4_NET_NO_MEMORY);
         return;
     }
     r->stack = stack;
@@ -117,7 +125,7 @@ static int32_t *g4_re_bigger_table(g4_regular *r, int32_t *table, uint32_t *size
     const uint32_t bigger = *size == 0 ? 256 : *size * 2;
     int32_t *grown = g4_alloc(r->a, bigger, sizeof *grown);
     if (grown == NULL) {
-        g4_re_fail(r, G4_NET_NO_MEMORY);
+        g4_regular_fail(r, G4_NET_NO_MEMORY);
         return NULL;
     }
     g4_free(r->a, table);
@@ -154,7 +162,8 @@ static int g4_re_is_same(const g4_regular *r, const g4_re_node *x, const g4_re_n
 /* What a node has of its operands: whether it accepts the empty text, whether it has a text, its highest count. */
 static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *list)
 {
-    const g4_re_node *a = x->kind >= G4_RK_CONCAT ? &r->nodes[x->a] : NULL, *b = NULL;
+    const int has_operand = x->kind >= G4_RK_CONCAT && x->kind != G4_RK_LATER;
+    const g4_re_node *a = has_operand ? &r->nodes[x->a] : NULL, *b = NULL;
     int some = 0, all = 1;
     switch ((g4_re_kind)x->kind) {
     case G4_RK_NONE: x->life = G4_LIFE_DEAD; return;
@@ -163,7 +172,7 @@ static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *li
     case G4_RK_CONCAT:
         b = &r->nodes[x->b];
         x->accepts = a->accepts && b->accepts;
-        x->is_checked = a->is_checked || b->is_checked;
+        x->is_checked = a->is_checked | b->is_checked;
         x->count = a->count > b->count ? a->count : b->count;
         break;
     case G4_RK_REPEAT:
@@ -171,9 +180,13 @@ static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *li
         x->is_checked = a->is_checked;
         x->count = g4_max_int(a->count, g4_max_int(x->min, x->max));
         break;
+    case G4_RK_LATER:
+        x->accepts = (uint8_t)x->min;
+        x->is_checked = G4_HAS_AND | G4_HAS_LATER;
+        break;
     case G4_RK_NOT:
         x->accepts = !a->accepts;
-        x->is_checked = x->a != G4_RE_NONE;
+        x->is_checked = x->a != G4_RE_NONE ? G4_HAS_AND | a->is_checked : 0;
         break;
     case G4_RK_OR:
     case G4_RK_AND:
@@ -185,7 +198,7 @@ static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *li
             if (x->kind == G4_RK_OR) x->count = g4_max_int(x->count, k->count);
         }
         x->accepts = (uint8_t)(x->kind == G4_RK_OR ? some : all);
-        if (x->kind == G4_RK_AND) x->is_checked = 1;
+        if (x->kind == G4_RK_AND) x->is_checked |= G4_HAS_AND;
         break;
     }
     if (x->accepts || !x->is_checked) x->life = G4_LIFE_LIVE;
@@ -217,6 +230,8 @@ static void g4_re_sign(const g4_regular *r, g4_re_node *x, const int32_t *list)
             for (int i = 0; i < 8; i++) h = g4_re_mix_print(h, r->sets[x->a].bits[i]);
         if (x->kind == G4_RK_OR || x->kind == G4_RK_AND)
             for (int i = 0; i < x->b; i++) sum += g4_re_mix_print(r->nodes[list[i]].print[k], 1);
+        else if (x->kind == G4_RK_LATER)
+            sum = x->print[k];
         else if (x->kind > G4_RK_SET)
             sum = r->nodes[x->a].print[k];
         h = g4_re_mix_print(h, sum);
@@ -233,7 +248,7 @@ static g4_re g4_re_intern(g4_regular *r, g4_re_node x, const int32_t *list)
     for (uint32_t i = x.hash & (r->n_table - 1); r->table[i] != 0; i = (i + 1) & (r->n_table - 1))
         if (g4_re_is_same(r, &r->nodes[r->table[i] - 1], &x, list)) return r->table[i] - 1;
     if (r->n_nodes >= G4_RE_MAX_NODES || r->n_lists + n_listed > G4_RE_MAX_LISTED) {
-        g4_re_fail(r, G4_NET_TOO_LARGE);
+        g4_regular_fail(r, G4_NET_TOO_LARGE);
         return G4_RE_NONE;
     }
     g4_re_describe(r, &x, list);
@@ -243,7 +258,7 @@ static g4_re g4_re_intern(g4_regular *r, g4_re_node x, const int32_t *list)
         int32_t *lists = g4_array_grow(r->a, r->lists, r->n_lists, &r->cap_lists, sizeof *lists);
         if (lists == NULL) {
             r->n_lists = x.a;
-            g4_re_fail(r, G4_NET_NO_MEMORY);
+            g4_regular_fail(r, G4_NET_NO_MEMORY);
             return G4_RE_NONE;
         }
         r->lists = lists;
@@ -260,7 +275,7 @@ static g4_re g4_re_intern(g4_regular *r, g4_re_node x, const int32_t *list)
     }
     if (nodes == NULL || r->failed) {
         if (n_listed > 0) r->n_lists = x.a;
-        g4_re_fail(r, G4_NET_NO_MEMORY);
+        g4_regular_fail(r, G4_NET_NO_MEMORY);
         return G4_RE_NONE;
     }
     nodes[r->n_nodes] = x;
@@ -292,7 +307,7 @@ g4_re g4_re_set(g4_regular *r, const uint32_t bytes[8])
             }
         }
         if (sets == NULL || r->failed) {
-            g4_re_fail(r, G4_NET_NO_MEMORY);
+            g4_regular_fail(r, G4_NET_NO_MEMORY);
             return G4_RE_NONE;
         }
         memcpy(sets[r->n_sets].bits, bytes, sizeof(g4_byte_set));
@@ -333,10 +348,13 @@ void g4_regular_close(g4_regular *r)
     g4_free(r->a, r->set_table);
     g4_free(r->a, r->stack);
     g4_free(r->a, r->parts);
+    g4_free(r->a, r->later);
     g4_free(r->a, r);
 }
 
 g4_net_failure g4_regular_failed(const g4_regular *r) { return r->failed; }
+const g4_allocator *g4_regular_allocator(const g4_regular *r) { return r->a; }
+int g4_regular_stops(g4_regular *r) { return g4_re_stops(r); }
 
 void g4_regular_recover(g4_regular *r, g4_halt *halt)
 {
@@ -437,6 +455,27 @@ g4_re g4_re_not(g4_regular *r, g4_re a)
     if (r->nodes[a].life == G4_LIFE_DEAD) return G4_RE_ALL;
     if (r->nodes[a].kind == G4_RK_NOT) return r->nodes[a].a;
     return g4_re_intern(r, (g4_re_node) { .kind = G4_RK_NOT, .a = a }, NULL);
+}
+
+g4_re g4_re_later(g4_regular *r, int accepts, const uint64_t seed[2])
+{
+    if (r->failed) return G4_RE_NONE;
+    g4_re *later = g4_array_grow(r->a, r->later, r->n_later, &r->cap_later, sizeof *later);
+    if (later == NULL) {
+        g4_regular_fail(r, G4_NET_NO_MEMORY);
+        return G4_RE_NONE;
+    }
+    r->later = later;
+    later[r->n_later] = G4_RE_NONE;
+    const g4_re_node x = { .kind = G4_RK_LATER, .a = r->n_later++, .min = accepts, .print = { seed[0], seed[1] } };
+    return g4_re_intern(r, x, NULL);
+}
+
+void g4_re_define(g4_regular *r, g4_re later, g4_re means)
+{
+    if (r->failed) return;
+    r->later[r->nodes[later].a] = means;
+    r->defined = r->n_nodes;
 }
 
 /* ---- Or, and ------------------------------------------------------------------------------------- */
@@ -570,7 +609,7 @@ static void g4_re_merge(g4_regular *r, int base)
         if (x == G4_RE_EMPTY) continue;
         g4_re_part *parts = g4_array_grow(r->a, r->parts, n, &r->cap_parts, sizeof *parts);
         if (parts == NULL) {
-            g4_re_fail(r, G4_NET_NO_MEMORY);
+            g4_regular_fail(r, G4_NET_NO_MEMORY);
             return;
         }
         r->parts = parts;
@@ -647,11 +686,77 @@ static int g4_re_has_complement(const g4_regular *r, int base)
     return 0;
 }
 
+/* ---- What is made of itself: alternatives of `and` without `or` in them ---- */
+
+/* Is the sorted list of an AND, or the one expression x, part of the list of the AND y? */
+static int g4_re_is_part(const g4_regular *r, g4_re x, g4_re y)
+{
+    const g4_re_node *a = &r->nodes[x], *b = &r->nodes[y];
+    const int32_t *in = r->lists + b->a;
+    int n = 0;
+    if (b->kind != G4_RK_AND || x == y) return 0;
+    if (a->kind != G4_RK_AND) {
+        while (n < b->b && in[n] < x) n++;
+        return n < b->b && in[n] == x;
+    }
+    for (int i = 0; i < a->b; i++, n++) {
+        while (n < b->b && in[n] < r->lists[a->a + i]) n++;
+        if (n == b->b || in[n] != r->lists[a->a + i]) return 0;
+    }
+    return 1;
+}
+
+/* x | x & y is x. */
+static void g4_re_absorb(g4_regular *r, int base)
+{
+    int kept = base, has_later = 0;
+    for (int i = base; i < r->top; i++) has_later |= r->nodes[r->stack[i]].is_checked & G4_HAS_LATER;
+    if (!has_later || r->top - base > G4_RE_MAX_SPREAD) return;
+    for (int i = base; i < r->top; i++) {
+        int is_absorbed = 0;
+        for (int k = base; k < r->top && !is_absorbed; k++) is_absorbed = g4_re_is_part(r, r->stack[k], r->stack[i]);
+        if (!is_absorbed) r->stack[kept++] = r->stack[i];
+    }
+    r->top = kept;
+}
+
+/* The place of an `or` among the operands of AND above base that has to be spread over the others; -1: none. */
+static int g4_re_find_or(const g4_regular *r, int base)
+{
+    int64_t size = 1;
+    int found = -1;
+    for (int i = base; i < r->top && size <= G4_RE_MAX_SPREAD; i++) {
+        const g4_re_node *k = &r->nodes[r->stack[i]];
+        if (k->kind != G4_RK_OR || !(k->is_checked & G4_HAS_LATER)) continue;
+        size *= k->b;
+        found = i;
+    }
+    return size <= G4_RE_MAX_SPREAD ? found : -1;
+}
+
+/* x & (y | z) as x & y | x & z. */
+static g4_re g4_re_spread(g4_regular *r, int base, int place)
+{
+    const g4_re_node k = r->nodes[r->stack[place]];
+    const int n = r->top;
+    for (int i = 0; i < k.b && !r->failed; i++) {
+        const int one = r->top;
+        for (int j = base; j < n; j++) g4_re_push(r, j == place ? r->lists[k.a + i] : r->stack[j]);
+        const g4_re x = g4_re_join(r, G4_RK_AND, one);
+        g4_re_push(r, x);
+    }
+    const g4_re all = g4_re_join(r, G4_RK_OR, n);
+    r->top = base;
+    return all;
+}
+
 /* The expression of the operands above base, which are taken off. */
 static g4_re g4_re_join(g4_regular *r, g4_re_kind kind, int base)
 {
     const g4_re all = kind == G4_RK_OR ? G4_RE_ALL : G4_RE_NONE;
     int is_all = g4_re_flatten(r, kind, base);
+    const int spread = is_all || r->failed || kind == G4_RK_OR || r->top - base < 2 ? -1 : g4_re_find_or(r, base);
+    if (spread >= 0) return g4_re_spread(r, base, spread);
     if (!is_all && !r->failed && r->top - base > 1) {
         g4_re_sort(r, base);
         if (kind == G4_RK_OR)
@@ -659,6 +764,7 @@ static g4_re g4_re_join(g4_regular *r, g4_re_kind kind, int base)
         else
             is_all = g4_re_intersect(r, base);
         is_all = is_all || g4_re_has_complement(r, base);
+        if (kind == G4_RK_OR && !is_all) g4_re_absorb(r, base);
     }
     const int n = r->top - base;
     r->top = base;
@@ -748,7 +854,7 @@ g4_re g4_re_one_of(g4_regular *r, g4_text *texts, size_t n)
 {
     if (r->failed) return G4_RE_NONE;
     if (!g4_sort(r->a, texts, n, sizeof *texts, g4_text_compare, r->asker.halt)) {
-        g4_re_fail(r, g4_halted(r->asker.halt) ? G4_NET_HALTED : G4_NET_NO_MEMORY);
+        g4_regular_fail(r, g4_halted(r->asker.halt) ? G4_NET_HALTED : G4_NET_NO_MEMORY);
         return G4_RE_NONE;
     }
     return n == 0 ? G4_RE_NONE : g4_re_tree(r, texts, n);
@@ -794,24 +900,42 @@ static g4_re g4_re_utf8_tail(g4_regular *r, const g4_class *k, uint32_t low, int
     return g4_re_join(r, G4_RK_OR, base);
 }
 
+/* The ASCII characters of a settled class. */
+static g4_re g4_re_ascii(g4_regular *r, const g4_class *k)
+{
+    g4_byte_set set = { { 0 } };
+    for (int i = 0; i < k->n && k->ranges[i].low < 0x80; i++)
+        for (uint32_t cp = k->ranges[i].low; cp <= k->ranges[i].high && cp < 0x80; cp++)
+            set.bits[cp / 32] |= 1u << (cp % 32);
+    return g4_re_set(r, set.bits);
+}
+
 /* The code points of a settled class as UTF-8. */
 static g4_re g4_re_utf8(g4_regular *r, const g4_class *k)
 {
     static const struct {
         uint32_t min, max, lead;
         int places;
-    } forms[] = { { 0, 0x7f, 0, 0 },
-                  { 0x80, 0x7ff, 0xc0, 1 },
-                  { 0x800, 0xd7ff, 0xe0, 2 },
-                  { 0xe000, 0xffff, 0xe0, 2 },
-                  { 0x10000, 0x10ffff, 0xf0, 3 } };
+    } forms[] = {
+        { 0x80, 0x7ff, 0xc0, 1 },
+        { 0x800, 0xd7ff, 0xe0, 2 },
+        { 0xe000, 0xffff, 0xe0, 2 },
+        { 0x10000, 0x10ffff, 0xf0, 3 },
+    };
     const int base = r->top;
+    g4_re_push(r, g4_re_ascii(r, k));
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
         const uint32_t size = 1u << (6 * forms[i].places);
-        for (uint32_t low = forms[i].min & ~(size - 1); low <= forms[i].max && !r->failed; low += size) {
+        uint32_t low = forms[i].min & ~(size - 1);
+        while (low <= forms[i].max && !r->failed) {
+            const int first = g4_class_seek(k, low);
+            if (first >= k->n) break;
+            if (k->ranges[first].low > low) low = k->ranges[first].low & ~(size - 1); /* nothing before it */
+            if (low > forms[i].max) break;
             const g4_re tail = g4_re_utf8_tail(r, k, low, forms[i].places, forms[i].min, forms[i].max);
             const int byte = (int)(forms[i].lead | low / size);
             if (tail != G4_RE_NONE) g4_re_push(r, g4_re_concat(r, g4_re_range(r, byte, byte), tail));
+            low += size;
         }
     }
     return g4_re_join(r, G4_RK_OR, base);
@@ -842,6 +966,12 @@ static g4_re g4_re_escapes(g4_regular *r, const g4_class *k)
 
 g4_re g4_re_class(g4_regular *r, const g4_class *k, g4_spelling spelling)
 {
+    if (k->n == 1 && k->ranges[0].low == k->ranges[0].high) { /* mostly so */
+        const uint32_t cp = k->ranges[0].low;
+        char text[4];
+        if (spelling == G4_RAW || (cp >= 0x20 && cp != '"' && cp != '\\'))
+            return cp >= 0xd800 && cp <= 0xdfff ? G4_RE_NONE : g4_re_text(r, text, g4_utf8_encode(cp, text));
+    }
     if (spelling == G4_RAW) return g4_re_utf8(r, k);
     g4_class plain = { 0 };
     for (int i = 0; i < k->n; i++)
@@ -854,7 +984,7 @@ g4_re g4_re_class(g4_regular *r, const g4_class *k, g4_spelling spelling)
                 low <= high ? g4_array_grow(r->a, plain.ranges, plain.n, &plain.cap, sizeof *ranges) : NULL;
             if (low > high) continue;
             if (ranges == NULL) {
-                g4_re_fail(r, G4_NET_NO_MEMORY);
+                g4_regular_fail(r, G4_NET_NO_MEMORY);
                 continue;
             }
             plain.ranges = ranges;
@@ -934,7 +1064,8 @@ static int g4_re_classes(const g4_regular *r, const g4_re_node *x, uint8_t class
     int n = 1;
     memset(class_of, 0, 256);
     for (int i = 0; i < n_operands && n < 256; i++) {
-        const g4_re k = is_list ? r->lists[x->a + i] : i == 0 ? x->a : x->b;
+        const g4_re first = x->kind == G4_RK_LATER ? r->later[x->a] : x->a;
+        const g4_re k = is_list ? r->lists[x->a + i] : i == 0 ? first : x->b;
         if (r->nodes[k].steps->n == 1) continue;
         n = g4_re_divide(both, class_of, r->nodes[k].steps->class_of, pair);
         memcpy(class_of, both, 256);
@@ -964,6 +1095,7 @@ static g4_re g4_re_derive(g4_regular *r, g4_re_node x, uint8_t byte)
         return g4_re_concat(r, a, g4_re_repeat(r, x.a, x.min > 0 ? x.min - 1 : 0, x.max < 0 ? -1 : x.max - 1));
     }
     case G4_RK_NOT: return g4_re_not(r, g4_re_to(r, x.a, byte));
+    case G4_RK_LATER: return g4_re_to(r, r->later[x.a], byte);
     case G4_RK_OR:
     case G4_RK_AND:
         for (int i = 0; i < x.b && !r->failed; i++) g4_re_push(r, g4_re_to(r, r->lists[x.a + i], byte));
@@ -987,7 +1119,7 @@ static void g4_re_keep_steps(g4_regular *r, g4_re x, const uint8_t class_of[256]
     const size_t size = sizeof(g4_re_steps) + (size_t)n_kept * sizeof *kept;
     g4_re_steps *s = r->failed ? NULL : g4_arena_alloc(&r->rows, size);
     if (s == NULL) {
-        g4_re_fail(r, G4_NET_NO_MEMORY);
+        g4_regular_fail(r, G4_NET_NO_MEMORY);
         return;
     }
     r->row_bytes += size;
@@ -1027,7 +1159,8 @@ static void g4_re_push_needed(g4_regular *r, g4_re x)
         return;
     }
     if (k.kind < G4_RK_CONCAT) return;
-    if (r->nodes[k.a].steps == NULL) g4_re_push(r, k.a);
+    const g4_re a = k.kind == G4_RK_LATER ? r->later[k.a] : k.a;
+    if (r->nodes[a].steps == NULL) g4_re_push(r, a);
     if (k.kind == G4_RK_CONCAT && r->nodes[k.a].accepts && r->nodes[k.b].steps == NULL) g4_re_push(r, k.b);
 }
 
@@ -1118,7 +1251,7 @@ static uint8_t g4_re_life(g4_regular *r, g4_re x)
         const g4_re next = r->stack[r->top - 1];
         const g4_re_node k = r->nodes[next];
         g4_re ask = next;
-        if (k.life == G4_LIFE_UNKNOWN && (k.kind == G4_RK_AND || k.kind == G4_RK_NOT))
+        if (k.life == G4_LIFE_UNKNOWN && (k.kind == G4_RK_AND || k.kind == G4_RK_NOT || k.kind == G4_RK_LATER))
             g4_re_search(r, next);
         else if (k.life == G4_LIFE_UNKNOWN)
             r->nodes[next].life = g4_re_infer(r, &k, &ask);
@@ -1278,7 +1411,7 @@ static void g4_re_renumber(g4_regular *r, int32_t from, const g4_re *keep, int n
     for (int32_t i = end - 1; i >= from; i--) { /* operands have lower numbers than what they are operands of */
         const g4_re_node k = r->nodes[i];
         const int is_list = k.kind == G4_RK_OR || k.kind == G4_RK_AND;
-        if (number[i] == 0 || k.kind <= G4_RK_SET) continue;
+        if (number[i] == 0 || k.kind <= G4_RK_SET || k.kind == G4_RK_LATER) continue;
         for (int j = 0; j < (is_list ? k.b : k.kind == G4_RK_CONCAT ? 2 : 1); j++) {
             const g4_re operand = is_list ? r->lists[k.a + j] : j == 0 ? k.a : k.b;
             if (operand >= from) number[operand] = 1;
@@ -1306,6 +1439,7 @@ void g4_regular_forget(g4_regular *r, int32_t from, g4_re *keep, int n)
 {
     const int32_t end = r->n_nodes, base = r->top;
     int32_t n_lists = 0, n_nodes = from;
+    if (from < r->defined) from = n_nodes = r->defined;
     if (from >= end) return;
     g4_re_renumber(r, from, keep, n);
     const int32_t *number = r->stack + base;
@@ -1322,7 +1456,7 @@ void g4_regular_forget(g4_regular *r, int32_t from, g4_re *keep, int n)
             for (int j = 0; j < k.b; j++) r->lists[n_lists + j] = number[r->lists[k.a + j]];
             k.a = n_lists;
             n_lists += k.b;
-        } else if (k.kind > G4_RK_SET) {
+        } else if (k.kind > G4_RK_SET && k.kind != G4_RK_LATER) {
             k.a = number[k.a];
             if (k.kind == G4_RK_CONCAT) k.b = number[k.b];
         }
