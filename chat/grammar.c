@@ -110,7 +110,7 @@ typedef struct {
 
 typedef struct { /* a lexeme is complete behind this node of a tree of the vocabulary */
     uint32_t trie, node, depth;
-} g4_completion;
+} g4_word_end;
 
 typedef struct { /* tokens */
     uint32_t *ids;
@@ -162,7 +162,7 @@ struct g4_grammar {
     size_t ahead_bytes;
     g4_ids inside, allowed; /* within a lexeme; by the mask that is made */
     uint32_t *marked;       /* (n_vocab bits) all 0 between two uses */
-    g4_completion *completions;
+    g4_word_end *completions;
     int n_completions, cap_completions;
     g4_word *words;
     int n_words, cap_words;
@@ -643,11 +643,11 @@ static void g4_lexer_visit(g4_grammar *g, uint32_t which, uint32_t node, uint32_
     g->n_visited++;
     for (uint32_t i = 0; i < n->n_here; i++) g4_ids_add(g, &g->inside, t->ids[n->first + i]);
     if (!accepts || n->n_children == 0) return;
-    g4_completion *completions =
+    g4_word_end *completions =
         g4_grammar_grow(g, g->completions, g->n_completions, &g->cap_completions, sizeof *completions);
     if (completions == NULL) return;
     g->completions = completions;
-    completions[g->n_completions++] = (g4_completion) { which, node, depth };
+    completions[g->n_completions++] = (g4_word_end) { which, node, depth };
 }
 
 typedef struct { /* a level of a walk: brothers to visit, by the bytes of the state or by themselves */
@@ -744,7 +744,7 @@ static uint32_t g4_lexer_plain(g4_grammar *g, g4_re re, const uint32_t follow[8]
 }
 
 /* Of the tokens below a node where the lexeme may end, those that do not stay inside, without the bytes up to there. */
-static void g4_ends_collect(g4_grammar *g, const g4_completion *c, const uint32_t *set, const uint32_t follow[8])
+static void g4_ends_collect(g4_grammar *g, const g4_word_end *c, const uint32_t *set, const uint32_t follow[8])
 {
     const g4_trie *t = &g->vocabulary->tries[c->trie];
     const g4_trie_level below = g4_trie_below(t, c->node);
