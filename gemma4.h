@@ -23,7 +23,8 @@
  *          call on a session that is in a call already fails with G4_ERR_ARGUMENT. For one isa and key/value type,
  *          results do not depend on n_threads, on chunking or on reuse: equal bits.
  * CALLBACKS  may call every function on other objects, and of the session whose call they serve
- *          g4_session_cancel, _n, _n_ctx, _tokens and _n_evaluated. They may not close what is in use.
+ *          g4_session_cancel, _n, _n_ctx, _tokens and _n_evaluated. They may not close what is in use. Taps run inside a
+ *          forward pass: what computes with their engine fails there with G4_ERR_ARGUMENT.
  * FORK     An engine's threads do not survive fork(): in the child all calls that compute with it or its sessions fail
  *          with G4_ERR_ARGUMENT; closing works.
  */
@@ -93,7 +94,7 @@ G4_API void g4_cancel_clear(g4_cancel *c);
 
 typedef struct {             /* when a call must end; zeroed: never */
     const g4_cancel *cancel; /* must outlive the calls; NULL: none */
-    double seconds;          /* from the beginning of the call; 0: no limit */
+    double seconds;          /* from the beginning of the call; 0: no limit; below 0 or NaN: it is late already */
     uint64_t reserved[2];
 } g4_limits;
 
@@ -135,7 +136,7 @@ typedef struct {
     const g4_allocator *allocator; /* NULL: malloc and free; copied */
     g4_log_fn log;                 /* NULL: silent */
     void *user;                    /* for log */
-    g4_limits limits;    /* of each call that has no session and no options of its own: encoding, grammars, prefault */
+    g4_limits limits; /* of opening, and of each call without session and options of its own: encoding, grammars, ... */
     const g4_taps *taps; /* see what the towers compute, one picture or sound at a time, also of media that were
                             encoded before; copied. NULL: nobody looks */
     uint64_t reserved[3];
@@ -268,7 +269,8 @@ G4_API void g4_video_free(g4_video *video, const g4_media_options *opt);
 
 /* What a file is, and how large, before it is decoded. Pictures of our formats and y4m are checked as far as their
  * headers say; of other files tells ffprobe, which comes with ffmpeg and is looked for beside it (in opt->ffmpeg the
- * last "ffmpeg" becomes "ffprobe"). A medium that loading would refuse for its size is refused here too. */
+ * last "ffmpeg" becomes "ffprobe"). A medium that loading would refuse for its size is refused here too, and what can be
+ * read only once, such as a pipe, above 256 MiB. */
 typedef enum { G4_MEDIA_UNKNOWN, G4_MEDIA_IMAGE, G4_MEDIA_AUDIO, G4_MEDIA_VIDEO } g4_media_kind;
 typedef struct {
     g4_media_kind kind; /* a file of one frame without sound is a picture */

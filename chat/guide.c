@@ -258,9 +258,12 @@ static void g4_guide_accept(void *user, g4_token token)
 
 /* ---- A reply is made under the guide --------------------------------------------------------------- */
 
-static g4_status g4_guide_begin(void *user, g4_halt *halt, g4_error *err)
+static g4_status g4_guide_begin(void *user, uint32_t n_vocab, g4_halt *halt, g4_error *err)
 {
     g4_guide *g = user;
+    if (g->t->n_vocab != n_vocab)
+        return g4_fail(err, G4_ERR_ARGUMENT, "the guide was opened for a vocabulary of %u tokens, the model has %u",
+                       g->t->n_vocab, n_vocab);
     if (atomic_exchange(&g->busy, 1))
         return g4_fail(err, G4_ERR_ARGUMENT, "this guide is in a call already: it serves one reply at a time");
     g->before = g->at;

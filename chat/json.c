@@ -295,11 +295,21 @@ void g4_text_place(const char *s, size_t n, size_t pos, size_t *line, size_t *co
 static g4_status g4_json_fail(g4_json_parser *p, size_t offset, const char *what)
 {
     size_t line, column;
+    if (p->asker.ended) return g4_halt_check(p->asker.halt, p->err);
     g4_text_place(p->text, p->len, offset, &line, &column);
     return g4_fail(p->err, G4_ERR_FORMAT, "JSON, line %zu column %zu: %s", line, column, what);
 }
 
-static void g4_json_skip_blanks(g4_json_parser *p) { p->pos = g4_skip_blanks(p->text, p->len, p->pos); }
+/* In pieces, since there may be many. Halted, it ends early: what fails next then says so. */
+static void g4_json_skip_blanks(g4_json_parser *p)
+{
+    const size_t piece = 1 << 20;
+    for (size_t end = p->pos; p->pos == end && end < p->len && !p->asker.ended;) {
+        end = p->len - p->pos < piece ? p->len : p->pos + piece;
+        p->pos = g4_skip_blanks(p->text, end, p->pos);
+        if (p->pos == end) p->asker.ended = g4_halted(p->asker.halt);
+    }
+}
 
 /* Is this the character that comes next? */
 static int g4_json_next_is(const g4_json_parser *p, char ch) { return p->pos < p->len && p->text[p->pos] == ch; }

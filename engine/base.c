@@ -48,8 +48,8 @@ void g4_halt_add(g4_halt *h, const g4_limits *limits)
 {
     if (!limits) return;
     g4_halt_add_flag(h, limits->cancel);
-    if (!(limits->seconds > 0)) return;
-    const double deadline = g4_seconds() + limits->seconds;
+    if (limits->seconds == 0) return;
+    const double deadline = g4_seconds() + (limits->seconds > 0 ? limits->seconds : 0); /* less than 0: it is late */
     if (h->deadline > 0 && h->deadline <= deadline) return;
     h->deadline = deadline;
     h->seconds = limits->seconds;
@@ -301,6 +301,7 @@ static int g4_utf8_unfinished(const uint8_t *p, size_t n)
 
 size_t g4_utf8_push(g4_utf8 *u, const char *data, size_t n, char *out)
 {
+    if (u == NULL || out == NULL) return 0;
     const size_t held = u->n_held > 0 && u->n_held <= 3 ? (size_t)u->n_held : 0;
     u->n_held = 0;
     memcpy(out, u->held, held);

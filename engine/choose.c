@@ -159,13 +159,16 @@ g4_status g4_check_choice(const g4_session *s, const g4_sampling *p, const g4_co
 {
     if (s->n == 0) return g4_fail(err, G4_ERR_ARGUMENT, "nothing to continue: the timeline is empty");
     if (!(p->temperature >= 0) || !isfinite(p->temperature) || p->top_k < 0 || !(p->top_p >= 0 && p->top_p <= 1) ||
-        !(p->min_p >= 0 && p->min_p <= 1) || !(p->repeat_penalty >= 0) || !isfinite(p->presence_penalty) ||
-        !isfinite(p->frequency_penalty))
+        !(p->min_p >= 0 && p->min_p <= 1) || !(p->repeat_penalty >= 0) || !isfinite(p->repeat_penalty) ||
+        !isfinite(p->presence_penalty) || !isfinite(p->frequency_penalty))
         return g4_fail(err, G4_ERR_ARGUMENT,
                        "sampling: temperature, top_k and penalties must not be negative, top_p and min_p lie in 0..1");
     if (p->n_bias < 0 || (p->n_bias > 0 && !p->bias))
         return g4_fail(err, G4_ERR_ARGUMENT, "sampling: n_bias is %d and bias is %s", p->n_bias,
                        p->bias ? "given" : "NULL");
+    for (int i = 0; i < p->n_bias; i++)
+        if (isnan(p->bias[i].bias))
+            return g4_fail(err, G4_ERR_ARGUMENT, "sampling: the bias of token %d is not a number", p->bias[i].token);
     if (constraint && !constraint->mask) return g4_fail(err, G4_ERR_ARGUMENT, "the constraint's mask is NULL");
     return G4_OK;
 }
@@ -187,7 +190,7 @@ static g4_status g4_timeline_choose(g4_session *s, const g4_choose_options *opt,
     if (c.start < 0 || c.start > s->n)
         return g4_fail(err, G4_ERR_ARGUMENT, "a reply that starts at %d: the timeline has %d tokens", c.start, s->n);
     const g4_constraint_hooks *own = c.constraint ? c.constraint->own : NULL;
-    if (own) status = own->begin(c.constraint->user, s->gate->halt, err);
+    if (own) status = own->begin(c.constraint->user, s->e->file.config.n_vocab, s->gate->halt, err);
     if (status) return status;
     g4_draft_open(&c.draft, s, 0);
     status = g4_chooser_next(&c, out, err);

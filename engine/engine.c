@@ -40,16 +40,23 @@ static void g4_lock_wait(g4_lock *l, const g4_halt *halt)
 
 g4_status g4_engine_enter(const g4_engine *e, g4_halt *halt, g4_error *err)
 {
+    g4_lock *l = e->lock;
     g4_status status = G4_OK;
-    pthread_mutex_lock(&e->lock->guard);
-    while (e->lock->taken && !(status = g4_halt_check(halt, err))) g4_lock_wait(e->lock, halt);
-    if (!status) e->lock->taken = 1;
-    pthread_mutex_unlock(&e->lock->guard);
+    pthread_mutex_lock(&l->guard);
+    if (l->taken && pthread_equal(l->owner, pthread_self()))
+        status = g4_fail(err, G4_ERR_ARGUMENT, "this engine is inside a forward pass: a tap must not compute with it");
+    while (!status && l->taken) {
+        status = g4_halt_check(halt, err);
+        if (!status) g4_lock_wait(l, halt);
+    }
+    if (!status) {
+        l->taken = 1;
+        l->owner = pthread_self();
+    }
+    pthread_mutex_unlock(&l->guard);
     if (!status) g4_pool_halt(e->compute.pool, halt);
     return status;
 }
-
-void g4_engine_lock(const g4_engine *e) { g4_engine_enter(e, NULL, NULL); }
 
 void g4_engine_unlock(const g4_engine *e)
 {
@@ -156,9 +163,12 @@ static g4_status g4_open_buffers(g4_engine *e, g4_error *err)
 /* Where the weights that every token reads are to lie. */
 static g4_status g4_place_weights(g4_engine *e, const g4_engine_options *opt, g4_error *err)
 {
-    g4_status status = G4_OK;
-    if (opt->huge_pages && opt->model_path) status = g4_file_use_huge_pages(&e->file, opt->model_path, err);
-    if (!status && opt->lock_memory) status = g4_file_lock(&e->file, err);
+    g4_halt halt;
+    g4_engine_halt(e, &halt);
+    g4_status status = g4_halt_check(&halt, err);
+    if (!status && opt->huge_pages && opt->model_path)
+        status = g4_file_use_huge_pages(&e->file, opt->model_path, &halt, err);
+    if (!status && opt->lock_memory) status = g4_file_lock(&e->file, &halt, err);
     return status;
 }
 

@@ -203,7 +203,7 @@ static g4_status g4_reply_make(g4_session *s, const g4_generate_options *opt, co
     *result = (g4_result) { .stop_token = -1 };
     const g4_constraint *constraint = opt->constraint;
     const g4_constraint_hooks *own = constraint ? constraint->own : NULL;
-    g4_status status = own ? own->begin(constraint->user, s->gate->halt, err) : G4_OK;
+    g4_status status = own ? own->begin(constraint->user, s->e->file.config.n_vocab, s->gate->halt, err) : G4_OK;
     if (status) return status;
     g4_draft_open(&reply.next.draft, s, !opt->no_lookup);
     const double start = g4_seconds();

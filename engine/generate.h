@@ -57,8 +57,9 @@ int g4_top_logprobs(const float *logits, int n_vocab, double log_sum, int n, g4_
 
 /* What generation tells those: `own` of a g4_constraint points to one of these. */
 typedef struct {
-    /* A reply begins, in a call with that halt. What this refuses fails, and no end follows. */
-    g4_status (*begin)(void *user, g4_halt *halt, g4_error *err);
+    /* A reply begins, of a model with so many tokens, in a call with that halt. What this refuses fails, and no end
+     * follows. */
+    g4_status (*begin)(void *user, uint32_t n_vocab, g4_halt *halt, g4_error *err);
     /* It is over: with that status, of the tokens accepted since `begin` the first n_tokens being in the timeline.
      * Returns status, or what failed while the constraint was asked. */
     g4_status (*end)(void *user, g4_status status, int n_tokens, g4_error *err);

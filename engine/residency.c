@@ -18,6 +18,7 @@
 
 #define G4_BIG_TABLE (16u << 20) /* bytes of a looked-up table from which on it is told apart */
 #define G4_HUGE_PAGE ((size_t)2 << 20)
+#define G4_MOVE_PIECE ((size_t)4 << 20)     /* bytes that are copied or locked before the halt is asked again */
 #define G4_RESIDENCE_STEP ((size_t)2 << 20) /* one page of each is looked at */
 
 #if defined(MADV_HUGEPAGE) && defined(MADV_RANDOM) && defined(MAP_ANONYMOUS)
@@ -117,14 +118,22 @@ void g4_file_advise(const g4_file *f)
 #endif
 }
 
-g4_status g4_file_lock(g4_file *f, g4_error *err)
+g4_status g4_file_lock(g4_file *f, g4_halt *halt, g4_error *err)
 {
     f->locked = 1;
     for (int i = 0; i < f->n_tensors; i++) {
         const g4_tensor_entry *t = &f->table[i];
-        if (g4_is_decoder_weight(t) && mlock(f->data + t->offset, (size_t)t->size) != 0)
-            return g4_fail(err, G4_ERR_MEMORY, "cannot lock %s in memory: %s (ulimit -l says how much may be locked)",
-                           t->name, strerror(errno));
+        if (!g4_is_decoder_weight(t)) continue;
+        for (size_t done = 0, n; done < (size_t)t->size;
+             done += n) { /* what is not in memory is read, which takes time */
+            n = (size_t)t->size - done < G4_MOVE_PIECE ? (size_t)t->size - done : G4_MOVE_PIECE;
+            const g4_status status = g4_halt_check(halt, err);
+            if (status) return status;
+            if (mlock(f->data + t->offset + done, n) != 0)
+                return g4_fail(err, G4_ERR_MEMORY,
+                               "cannot lock %s in memory: %s (ulimit -l says how much may be locked)", t->name,
+                               strerror(errno));
+        }
     }
     return G4_OK;
 }
@@ -142,7 +151,7 @@ void g4_file_unlock(const g4_file *f)
 #if defined(G4_HAS_HUGE_PAGES)
 /* Replace bytes [first, end) of the mapping by a private copy in huge pages, as far as whole ones fit: hardware does
  * not prefetch across the border of a page, and 2 MB have 512 times fewer borders. Addresses stay as they are. */
-static g4_status g4_file_copy(const g4_file *f, int fd, size_t first, size_t end, g4_error *err)
+static g4_status g4_file_copy(const g4_file *f, int fd, size_t first, size_t end, g4_halt *halt, g4_error *err)
 {
     const uintptr_t base = (uintptr_t)f->mapping;
     const uintptr_t begin = g4_round_up(base + first, G4_HUGE_PAGE), stop = (base + end) / G4_HUGE_PAGE * G4_HUGE_PAGE;
@@ -152,7 +161,10 @@ static g4_status g4_file_copy(const g4_file *f, int fd, size_t first, size_t end
     if (p == MAP_FAILED) return g4_fail(err, G4_ERR_MEMORY, "no memory for %zu bytes of weights", size);
     madvise(p, size, MADV_HUGEPAGE);
     for (size_t done = 0; done < size;) {
-        const ssize_t n = pread(fd, p + done, size - done, (off_t)(from + done));
+        const g4_status status = g4_halt_check(halt, err);
+        if (status) return status;
+        const size_t piece = size - done < G4_MOVE_PIECE ? size - done : G4_MOVE_PIECE;
+        const ssize_t n = pread(fd, p + done, piece, (off_t)(from + done));
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return g4_fail(err, G4_ERR_IO, "cannot read the weights: %s", n < 0 ? strerror(errno) : "end");
         done += (size_t)n;
@@ -162,7 +174,7 @@ static g4_status g4_file_copy(const g4_file *f, int fd, size_t first, size_t end
 }
 
 /* All weights, neighbours in one piece. */
-static g4_status g4_file_copy_weights(const g4_file *f, int fd, g4_error *err)
+static g4_status g4_file_copy_weights(const g4_file *f, int fd, g4_halt *halt, g4_error *err)
 {
     g4_status status = G4_OK;
     size_t first = 0, end = 0;
@@ -173,7 +185,7 @@ static g4_status g4_file_copy_weights(const g4_file *f, int fd, g4_error *err)
             end = (size_t)(t->offset + t->size);
             continue;
         }
-        if (first < end) status = g4_file_copy(f, fd, first, end, err);
+        if (first < end) status = g4_file_copy(f, fd, first, end, halt, err);
         if (t) first = (size_t)t->offset, end = (size_t)(t->offset + t->size);
     }
     return status;
@@ -181,7 +193,7 @@ static g4_status g4_file_copy_weights(const g4_file *f, int fd, g4_error *err)
 #endif
 
 /* The path must still lead to the file that is mapped: of another one, the copies would not go with the rest. */
-g4_status g4_file_use_huge_pages(const g4_file *f, const char *path, g4_error *err)
+g4_status g4_file_use_huge_pages(const g4_file *f, const char *path, g4_halt *halt, g4_error *err)
 {
     if (!f->mapping) return G4_OK; /* the caller's bytes stay where they are */
 #if defined(G4_HAS_HUGE_PAGES)
@@ -193,7 +205,7 @@ g4_status g4_file_use_huge_pages(const g4_file *f, const char *path, g4_error *e
         status = g4_fail(err, G4_ERR_IO, "%.100s: cannot stat: %s", path, strerror(errno));
     else if ((uint64_t)st.st_dev != f->device || (uint64_t)st.st_ino != f->inode)
         status = g4_fail(err, G4_ERR_IO, "%.100s: replaced by another file while it was opened", path);
-    if (!status) status = g4_file_copy_weights(f, fd, err);
+    if (!status) status = g4_file_copy_weights(f, fd, halt, err);
     close(fd);
     return status;
 #else

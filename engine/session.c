@@ -188,8 +188,7 @@ g4_status g4_call_begin(g4_call *call, const g4_session *s, const g4_limits *mor
 g4_status g4_call_end(g4_call *call, g4_status status)
 {
     if (!call->gate) return status;
-    if (status == G4_ERR_CANCELED || (status && atomic_load(&call->halt.ended)))
-        g4_cancel_clear(&call->gate->canceled); /* it stopped this call, whatever else that is called */
+    g4_cancel_clear(&call->gate->canceled); /* it was for this call, which may have ended by itself */
     call->gate->halt = NULL;
     atomic_store(&call->gate->busy, 0);
     return status;

@@ -13,6 +13,7 @@ typedef struct { /* a lock whose waiters can be halted */
     pthread_mutex_t guard;
     pthread_cond_t freed;
     int taken;
+    pthread_t owner; /* while it is taken */
 } g4_lock;
 
 struct g4_engine {
@@ -41,11 +42,11 @@ struct g4_engine {
     uint64_t fingerprint;  /* of configuration and weights, for saved states; computed at the first save or load */
 };
 
-/* The lock guards threads, buffers and remembered soft tokens; it is held for the length of a forward pass. */
-void g4_engine_lock(const g4_engine *e);
-/* The same for a call that may be halted while it waits (it has no lock then) and while the threads work for it. */
+/* The lock guards threads, buffers and remembered soft tokens; it is held for the length of a forward pass. The call may
+ * be halted while it waits, and while the threads work for it. There is no lock after a failure, one of which is a call
+ * from a tap, inside a pass of this engine and thread. */
 g4_status g4_engine_enter(const g4_engine *e, g4_halt *halt, g4_error *err);
-void g4_engine_unlock(const g4_engine *e); /* after either */
+void g4_engine_unlock(const g4_engine *e);
 /* The same, and G4_ERR_CANCELED when what the threads did was cut short. */
 g4_status g4_engine_leave(const g4_engine *e, g4_halt *halt, g4_error *err);
 /* Is this an engine whose threads are here? Not a NULL, and not one that was open before this process was forked. */
@@ -61,9 +62,10 @@ void g4_engine_log(const g4_engine *e, g4_log_level level, const char *fmt, ...)
 
 /* Tell the system how the file is read; advice, so it cannot fail. */
 void g4_file_advise(const g4_file *f);
-g4_status g4_file_lock(g4_file *f, g4_error *err); /* mlock what every token reads */
-void g4_file_unlock(const g4_file *f);             /* what g4_file_lock locked, where unmapping does not do so */
-g4_status g4_file_use_huge_pages(const g4_file *f, const char *path, g4_error *err); /* copy it into huge pages */
+g4_status g4_file_lock(g4_file *f, g4_halt *halt, g4_error *err); /* mlock what every token reads */
+void g4_file_unlock(const g4_file *f); /* what g4_file_lock locked, where unmapping does not do so */
+/* Copy it into huge pages. */
+g4_status g4_file_use_huge_pages(const g4_file *f, const char *path, g4_halt *halt, g4_error *err);
 /* Is this a tensor of the text decoder that is multiplied? (Every token reads it, or with experts may.) */
 int g4_is_decoder_weight(const g4_tensor_entry *t);
 /* How many bytes of a tensor are in memory, by a look at one page of each 2 MB. */

@@ -95,8 +95,7 @@ typedef struct {
     g4_child_end *end;
 } g4_child;
 
-/* The program starts as from a terminal: SIGPIPE ends it, SIGCHLD is not ignored, no signal is blocked. Returns 0 or an
- * errno. */
+/* The program starts with no signal blocked, SIGPIPE ending it, SIGCHLD not ignored. Returns 0 or an errno. */
 static int g4_child_signals(posix_spawnattr_t *attributes)
 {
     sigset_t none, usual;

@@ -304,7 +304,8 @@ static g4_status g4_media_decode(const g4_media_target *out, const char *kind, c
 {
     g4_media_limits m;
     g4_halt halt;
-    if (!data || size == 0) return g4_fail(err, G4_ERR_ARGUMENT, "%s of 0 bytes", kind);
+    if (!data) return g4_fail(err, G4_ERR_ARGUMENT, "%s: data is NULL", kind);
+    if (size == 0) return g4_fail(err, G4_ERR_ARGUMENT, "%s of 0 bytes", kind);
     const g4_status s = g4_media_begin(&m, &halt, opt, err);
     return s ? s : g4_media_end(&m, g4_media_decode_bytes(&m, data, size, out, err), err);
 }

@@ -5,8 +5,10 @@
 #endif
 #include "media.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
+#define G4_PROBE_PIPE ((uint64_t)256 << 20) /* bytes of a file that can be read only once, at most */
 #define G4_PROBE_HEAD 65536 /* bytes that hold all of a sound file before its samples, but for rare ones */
 
 static void g4_probe_name(g4_media_info *out, g4_media_kind kind, const char *format)
@@ -148,6 +150,9 @@ g4_status g4_media_probe(g4_media_info *out, const char *path, const g4_media_op
     g4_status s = g4_probe_begin(out, &m, &halt, opt, err);
     if (s) return s;
     if (!path) return g4_fail(err, G4_ERR_ARGUMENT, "path is NULL");
+    struct stat st;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && m.max_file_bytes > G4_PROBE_PIPE)
+        m.max_file_bytes = G4_PROBE_PIPE;
     s = g4_probe_file(&m, path, out, err);
     return g4_media_name_failure(err, path, g4_probe_end(out, &m, s, err));
 }

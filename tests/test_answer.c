@@ -182,7 +182,7 @@ int main(void)
     g4_response_feed(r, G4_CONTROL_NONE, deep, sizeof deep);
     G4_EXPECT(g4_response_finish(r, &err) == G4_OK, "%s", err.message);
     p = g4_response_parts(r, &n);
-    g4_json *v;
+    g4_json *v = NULL;
     G4_EXPECT(n == 1 && g4_json_parse(&v, NULL, p[0].text, p[0].text_len, &err) == G4_OK, "deep call: %s", err.message);
     g4_json_free(NULL, v);
     g4_response_close(r);

@@ -605,7 +605,10 @@ static g4_status g4_slow_mask(g4_slow *w, g4_error *err) /* as generation asks f
     const g4_constraint *k = g4_guide_constraint(guide);
     const g4_constraint_hooks *own = k != NULL ? k->own : NULL;
     g4_engine_halt(w->e, &halt);
-    if (st == G4_OK) st = own->begin(k->user, &halt, err);
+    if (st == G4_OK)
+        G4_EXPECT(own->begin(k->user, (uint32_t)n_vocab + 1, &halt, NULL) == G4_ERR_ARGUMENT,
+                  "a guide serves a model of another vocabulary");
+    if (st == G4_OK) st = own->begin(k->user, (uint32_t)n_vocab, &halt, err);
     for (int i = 0; st == G4_OK && mask != NULL && i < 30; i++) {
         g4_token token = -1;
         if (k->mask(k->user, mask, n_vocab)) break;

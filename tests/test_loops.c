@@ -321,9 +321,15 @@ static void g4_test_refusals(void)
               err.message);
     G4_EXPECT(g4_session_eval(s, ids, 4, &err) == G4_OK && g4_session_choose(s, NULL, &first, &err) == G4_OK, "%s",
               err.message);
-    const g4_sampling wrong[] = { { .temperature = -1 },   { .temperature = NAN }, { .top_p = 2 },
-                                  { .top_k = -1 },         { .n_bias = 1 },        { .n_bias = -1 },
-                                  { .repeat_penalty = -1 } };
+    const g4_sampling wrong[] = { { .temperature = -1 },
+                                  { .temperature = NAN },
+                                  { .top_p = 2 },
+                                  { .top_k = -1 },
+                                  { .n_bias = 1 },
+                                  { .n_bias = -1 },
+                                  { .repeat_penalty = -1 },
+                                  { .repeat_penalty = INFINITY },
+                                  { .bias = &(g4_logit_bias) { 5, NAN }, .n_bias = 1 } };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         const g4_choose_options opt = { .sampling = &wrong[i] };
         const g4_generate_options generate = { .sampling = &wrong[i], .max_tokens = 1 };

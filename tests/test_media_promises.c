@@ -51,7 +51,8 @@ static int g4_save(const char *path, const void *data, size_t n, mode_t mode)
     FILE *f = fopen(path, "wb");
     if (!f) return 0;
     const size_t written = fwrite(data, 1, n, f);
-    return (fclose(f) == 0) & (written == n) & (chmod(path, mode) == 0);
+    const int closed = fclose(f) == 0;
+    return closed && written == n && chmod(path, mode) == 0;
 }
 static int g4_save_text(const char *path, const char *text, mode_t mode)
 {

@@ -2,6 +2,7 @@
  * a deadline, while they wait for another session's pass; what they leave. And calls that must not be made: from a
  * callback of the same session, in a child made by fork(), with NULLs. */
 #define _GNU_SOURCE 1 /* setitimer, nanosleep under -std=c11 */
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -179,6 +180,42 @@ static void g4_test_deadline(g4_engine *e)
     g4_session_close(s);
 }
 
+/* Seconds that are over already, or are no number, are a deadline and not its absence. */
+static void g4_test_late(g4_engine *e)
+{
+    static const double late[] = { -0.5, -1e-300, NAN, -INFINITY };
+    for (size_t i = 0; i < sizeof late / sizeof *late; i++) {
+        g4_session *s = g4_open_session(e, (g4_limits) { .seconds = late[i] });
+        G4_EXPECT(g4_session_eval(s, g4_text, 5, NULL) == G4_ERR_CANCELED && g4_session_n(s) == 0, "%g seconds",
+                  late[i]);
+        g4_session_close(s);
+    }
+    g4_cancel flag = { 0 };
+    g4_cancel_set(&flag);
+    g4_engine_options opt = { .model_path = G4_MODEL, .n_threads = 1, .limits = { .cancel = &flag } };
+    g4_engine *made = NULL;
+    G4_EXPECT(g4_engine_open(&made, &opt, NULL) == G4_ERR_CANCELED && made == NULL, "opened though it was cancelled");
+    opt.limits = (g4_limits) { .seconds = 1e-9 };
+    G4_EXPECT(g4_engine_open(&made, &opt, NULL) == G4_ERR_CANCELED && made == NULL, "opened though it was late");
+}
+
+/* A call that was stopped by its own last callback, after its work was done: the flag was for that call. */
+static int g4_cancel_at_end(void *user, uint64_t done, uint64_t total)
+{
+    if (done == total) g4_session_cancel(*(g4_session **)user);
+    return 0;
+}
+
+static void g4_test_too_late(g4_engine *e)
+{
+    g4_session *s = NULL;
+    g4_error err = { G4_OK, "" };
+    g4_session_open(&s, e, &(g4_session_options) { .n_ctx = 64, .progress = g4_cancel_at_end, .user = &s }, NULL);
+    g4_session_eval(s, g4_text, 20, NULL);
+    G4_EXPECT(g4_session_rewind(s, 0, &err) == G4_OK, "the call behind the one that was cancelled: %s", err.message);
+    g4_session_close(s);
+}
+
 /* ---- Waiting for the engine ------------------------------------------------------------------------ */
 
 typedef struct {
@@ -327,6 +364,43 @@ static void g4_test_callbacks(g4_engine *e)
     g4_session_close(c.other);
 }
 
+/* ---- A tap, inside a forward pass --------------------------------------------------------------------- */
+
+typedef struct {
+    g4_engine *e;
+    g4_session *other;
+    int calls, refused;
+} g4_tapper;
+
+static void g4_tap_computes(void *user, const g4_tap *tap)
+{
+    g4_tapper *t = user;
+    const uint8_t pixels[3] = { 0 };
+    g4_soft *soft = NULL;
+    g4_error err = { G4_OK, "" };
+    if (tap->layer != 1 || t->calls > 8) return;
+    const int is_refused =
+        g4_session_eval(t->other, g4_text, 2, &err) == G4_ERR_ARGUMENT && strstr(err.message, "tap") != NULL &&
+        g4_session_n(t->other) == 3 && g4_session_logits(t->other) == NULL &&
+        g4_image_encode(&soft, t->e, &(g4_image) { .pixels = pixels, .width = 1, .height = 1 }, NULL) != G4_OK;
+    t->calls++;
+    t->refused += is_refused;
+}
+
+static void g4_test_taps(g4_engine *e)
+{
+    g4_tapper t = { .e = e, .other = g4_open_session(e, (g4_limits) { 0 }) };
+    g4_session *s = NULL;
+    g4_error err = { G4_OK, "" };
+    const g4_session_options so = { .n_ctx = 64, .taps = &(g4_taps) { .fn = g4_tap_computes, .user = &t } };
+    G4_EXPECT(!g4_session_open(&s, e, &so, &err) && !g4_session_eval(t.other, g4_text, 3, &err), "%s", err.message);
+    G4_EXPECT(g4_session_eval(s, g4_text, 5, &err) == G4_OK, "%s", err.message);
+    G4_EXPECT(t.calls > 3 && t.refused == t.calls, "%d calls from a tap, %d refused", t.calls, t.refused);
+    G4_EXPECT(g4_session_eval(t.other, g4_text, 2, &err) == G4_OK && g4_session_logits(t.other), "%s", err.message);
+    g4_session_close(t.other);
+    g4_session_close(s);
+}
+
 /* ---- fork() ------------------------------------------------------------------------------------------- */
 
 #ifndef __SANITIZE_THREAD__
@@ -393,6 +467,9 @@ static void g4_test_nulls(g4_engine *e)
     G4_REFUSES(g4_engine_open(NULL, &(g4_engine_options) { .model_path = G4_MODEL }, &why));
     G4_REFUSES(g4_engine_open(&opened, NULL, &why));
     G4_REFUSES(g4_engine_prefault(NULL, NULL, NULL, &why));
+    char out[8];
+    G4_EXPECT(g4_utf8_push(NULL, "a", 1, out) == 0 && g4_utf8_push(&(g4_utf8) { .n_held = 0 }, "a", 1, NULL) == 0,
+              "NULL to g4_utf8_push");
     G4_REFUSES(g4_tokenize(NULL, "a", 1, 0, ids, 4, &n, &why));
     G4_REFUSES(g4_tokenize(e, NULL, 1, 0, ids, 4, &n, &why));
     G4_REFUSES(g4_tokenize(e, "a", 1, 0, NULL, 4, &n, &why));
@@ -497,9 +574,12 @@ int main(void)
     g4_test_stopped(e, "rewind", g4_rewind_long, 1);
     g4_test_stopped(e, "generate", g4_generate_long, 0);
     g4_test_deadline(e);
+    g4_test_late(e);
+    g4_test_too_late(e);
     g4_test_waiting(e);
     g4_test_signal(e);
     g4_test_callbacks(e);
+    g4_test_taps(e);
     g4_test_nulls(e);
     g4_engine_close(e);
 #ifndef __SANITIZE_THREAD__ /* which ends children of processes that have threads */
