@@ -315,6 +315,9 @@ g4_re g4_re_optional(g4_regular *r, g4_re a);
  * that will mean something else have another. */
 g4_re g4_re_later(g4_regular *r, int accepts, const uint64_t seed[2]);
 void g4_re_define(g4_regular *r, g4_re later, g4_re means);
+/* Decimals, without an exponent, that are a multiple of modulus / 10^places; modulus at most G4_RE_MAX_MODULUS. */
+#define G4_RE_MAX_MODULUS 10000
+g4_re g4_re_multiple(g4_regular *r, int32_t modulus, int32_t places);
 typedef struct {
     const char *s;
     size_t n;
@@ -375,6 +378,32 @@ void g4_scan_class(g4_scan *p, g4_class *k); /* [...] at pos, into a settled cla
  * not to be had as a regular language or too large; *out is G4_RE_NONE then. `what` stands before what err says. */
 g4_status g4_pattern_re(g4_regular *r, g4_re *out, const char *s, size_t n, g4_spelling spelling, const char *what,
                         g4_error *err);
+
+/* ---- Numbers (number.c) -------------------------------------------------------------------------- */
+
+#define G4_NUMBER_DIGITS 128 /* between the first and the last that is not 0 */
+typedef struct {
+    int is_negative, n; /* n: digits; 0 has none */
+    int32_t point;      /* the value is 0.DIGITS * 10^point */
+    char digits[G4_NUMBER_DIGITS];
+} g4_number;
+/* A JSON number, exactly; 0: it has too many digits, or its exponent is too large. */
+int g4_number_read(g4_number *d, const char *s, size_t n);
+int g4_number_compare(const g4_number *a, const g4_number *b); /* below, at or above 0, as memcmp */
+int g4_number_is_whole(const g4_number *a);
+typedef struct {
+    g4_number value;
+    int is_exclusive;
+} g4_number_bound;
+/* The numbers between two bounds; NULL: none. They are written out, or with one digit, which is not 0, before the point
+ * and an exponent from -307 to 307; integers without a point and an exponent. 0 has no sign. */
+g4_re g4_re_numbers(g4_regular *r, const g4_number_bound *low, const g4_number_bound *high, int is_integer);
+g4_re g4_re_any_number(g4_regular *r, int is_integer); /* as JSON has them, with exponents from -307 to 307 */
+/* All spellings of one number that g4_re_numbers has; those of 0 with a sign, too. */
+g4_re g4_re_equal_number(g4_regular *r, const g4_number *value);
+/* The multiples of a number, written out. Returns 0 when its digits, without the point, are more than
+ * G4_RE_MAX_MODULUS, or it is 0. */
+int g4_re_multiples(g4_regular *r, g4_re *out, const g4_number *of);
 
 /* ---- Networks (network.c) ---------------------------------------------------------------------- */
 

@@ -14,7 +14,7 @@
 #define G4_RE_MAX_NODES 1000000        /* expressions of a set */
 #define G4_RE_MAX_LISTED 8000000       /* operands of all `or` and `and` together */
 #define G4_RE_MAX_ROW_BYTES (8u << 20) /* of remembered steps: more, and all are forgotten */
-#define G4_RE_MAX_SEARCH 4000          /* expressions that a search for a text looks at */
+#define G4_RE_MAX_SEARCH 20000         /* expressions that a search for a text looks at */
 #define G4_RE_MAX_SPREAD 256           /* alternatives of `and` */
 #define G4_RE_MAX_COUNT (1 << 29)      /* counts beyond are not added up */
 
@@ -22,6 +22,7 @@ typedef enum {
     G4_RK_NONE,
     G4_RK_EMPTY,
     G4_RK_SET,
+    G4_RK_MULTIPLE,
     G4_RK_CONCAT,
     G4_RK_OR,
     G4_RK_AND,
@@ -44,8 +45,9 @@ typedef struct {  /* the steps of an expression */
 
 typedef struct {
     int32_t a,
-        b; /* operands; OR, AND: place and length of the list; SET: place of the set; LATER: of what it stands for */
-    int32_t min, max; /* REPEAT; max < 0: no end. LATER: min says whether it accepts the empty text */
+        b; /* operands; OR, AND: place and length of the list; SET: place of the set; MULTIPLE: modulus, places; LATER: of what it stands for */
+    int32_t min, max; /* REPEAT; max < 0: no end. MULTIPLE: residue, phase. LATER: min says whether it
+                          accepts the empty text */
     int32_t count;    /* the highest count in it outside of AND and NOT */
     int32_t clamped;  /* g4_re_clamp of it; 0: not made */
     uint32_t hash, seen;
@@ -159,6 +161,26 @@ static int g4_re_is_same(const g4_regular *r, const g4_re_node *x, const g4_re_n
     return x->a == y->a;
 }
 
+/* Phases of a multiple that is written; G4_IN_FRACTION + 1 and on: behind so many digits of the fraction. */
+enum { G4_AT_START, G4_BEHIND_SIGN, G4_BEHIND_ZERO, G4_IN_WHOLE, G4_IN_FRACTION };
+
+/* What is missing to a multiple when the residue moves up by the places that are left. *left: how many those are. */
+static int64_t g4_re_multiple_missing(const g4_re_node *x, int *left)
+{
+    const int behind = x->max > G4_IN_FRACTION ? x->max - G4_IN_FRACTION : 0;
+    int64_t residue = x->min;
+    *left = x->b > behind ? x->b - behind : 0;
+    for (int i = 0; i < *left; i++) residue = residue * 10 % x->a;
+    return (x->a - residue) % x->a;
+}
+
+static int g4_re_multiple_accepts(const g4_re_node *x)
+{
+    int left;
+    if (x->max == G4_AT_START || x->max == G4_BEHIND_SIGN || x->max == G4_IN_FRACTION) return 0;
+    return x->max == G4_BEHIND_ZERO || g4_re_multiple_missing(x, &left) == 0;
+}
+
 /* What a node has of its operands: whether it accepts the empty text, whether it has a text, its highest count. */
 static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *list)
 {
@@ -169,6 +191,7 @@ static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *li
     case G4_RK_NONE: x->life = G4_LIFE_DEAD; return;
     case G4_RK_EMPTY: x->accepts = 1; break;
     case G4_RK_SET: x->life = G4_LIFE_LIVE; return;
+    case G4_RK_MULTIPLE: x->accepts = (uint8_t)g4_re_multiple_accepts(x); break;
     case G4_RK_CONCAT:
         b = &r->nodes[x->b];
         x->accepts = a->accepts && b->accepts;
@@ -226,13 +249,14 @@ static void g4_re_sign(const g4_regular *r, g4_re_node *x, const int32_t *list)
     for (int k = 0; k < 2; k++) {
         uint64_t h = g4_re_mix_print(0x9e3779b97f4a7c15u * (uint64_t)(k + 1), x->kind), sum = 0;
         h = g4_re_mix_print(h, (uint64_t)(uint32_t)x->min << 32 | (uint32_t)x->max);
+        if (x->kind == G4_RK_MULTIPLE) h = g4_re_mix_print(h, (uint64_t)(uint32_t)x->a << 32 | (uint32_t)x->b);
         if (x->kind == G4_RK_SET)
             for (int i = 0; i < 8; i++) h = g4_re_mix_print(h, r->sets[x->a].bits[i]);
         if (x->kind == G4_RK_OR || x->kind == G4_RK_AND)
             for (int i = 0; i < x->b; i++) sum += g4_re_mix_print(r->nodes[list[i]].print[k], 1);
         else if (x->kind == G4_RK_LATER)
             sum = x->print[k];
-        else if (x->kind > G4_RK_SET)
+        else if (x->kind > G4_RK_MULTIPLE)
             sum = r->nodes[x->a].print[k];
         h = g4_re_mix_print(h, sum);
         x->print[k] = x->kind == G4_RK_CONCAT ? g4_re_mix_print(h, r->nodes[x->b].print[k]) : h;
@@ -1129,6 +1153,37 @@ static void g4_re_keep_steps(g4_regular *r, g4_re x, const uint8_t class_of[256]
     r->nodes[x].steps = s;
 }
 
+static g4_re g4_re_multiple_at(g4_regular *r, const g4_re_node *x, int64_t residue, int phase)
+{
+    const g4_re_node next = { .kind = G4_RK_MULTIPLE, .a = x->a, .b = x->b, .min = (int32_t)residue, .max = phase };
+    int left;
+    int64_t most = 1; /* that the digits that are left can make, and one more */
+    const int64_t missing = g4_re_multiple_missing(&next, &left);
+    for (int i = 0; i < left && most <= x->a; i++) most *= 10;
+    return phase >= G4_IN_FRACTION && missing >= most ? G4_RE_NONE : g4_re_intern(r, next, NULL);
+}
+
+static g4_re g4_re_multiple_step(g4_regular *r, const g4_re_node *x, int byte)
+{
+    const int phase = x->max, behind = phase - G4_IN_FRACTION, digit = byte - '0';
+    if (byte == '-') return phase == G4_AT_START ? g4_re_multiple_at(r, x, 0, G4_BEHIND_SIGN) : G4_RE_NONE;
+    if (byte == '.') {
+        if (phase != G4_BEHIND_ZERO && phase != G4_IN_WHOLE) return G4_RE_NONE;
+        return g4_re_multiple_at(r, x, x->min, G4_IN_FRACTION);
+    }
+    if (digit < 0 || digit > 9 || phase == G4_BEHIND_ZERO) return G4_RE_NONE;
+    if (phase < G4_IN_WHOLE) return g4_re_multiple_at(r, x, digit % x->a, digit == 0 ? G4_BEHIND_ZERO : G4_IN_WHOLE);
+    const int64_t residue = ((int64_t)x->min * 10 + digit) % x->a;
+    if (phase == G4_IN_WHOLE) return g4_re_multiple_at(r, x, residue, phase);
+    if (behind < x->b) return g4_re_multiple_at(r, x, residue, phase + 1);
+    return digit == 0 ? g4_re_multiple_at(r, x, x->min, G4_IN_FRACTION + g4_max_int(behind, 1)) : G4_RE_NONE;
+}
+
+g4_re g4_re_multiple(g4_regular *r, int32_t modulus, int32_t places)
+{
+    return g4_re_intern(r, (g4_re_node) { .kind = G4_RK_MULTIPLE, .a = modulus, .b = places }, NULL);
+}
+
 /* Make the steps of x, those of its operands being made. */
 static void g4_re_make_steps(g4_regular *r, g4_re x)
 {
@@ -1136,7 +1191,14 @@ static void g4_re_make_steps(g4_regular *r, g4_re x)
     g4_re to[256];
     const g4_re_node k = r->nodes[x];
     int n = 1;
-    if (k.kind <= G4_RK_SET) {
+    if (k.kind == G4_RK_MULTIPLE) {
+        static const char bytes[] = "/-.0123456789"; /* the first stands for all others */
+        memset(class_of, 0, sizeof class_of);
+        for (n = 0; bytes[n] != '\0' && !r->failed; n++) {
+            class_of[(unsigned char)bytes[n]] = (uint8_t)n;
+            to[n] = g4_re_multiple_step(r, &k, bytes[n]);
+        }
+    } else if (k.kind < G4_RK_CONCAT) {
         n = k.kind == G4_RK_SET ? 2 : 1;
         to[0] = G4_RE_NONE;
         to[1] = G4_RE_EMPTY;
@@ -1183,41 +1245,60 @@ static g4_re_steps *g4_re_need_steps(g4_regular *r, g4_re x)
 
 /* ---- Has it a text? ------------------------------------------------------------------------------ */
 
-/* Mark what a search has found to lead to a text: the entry at `entry` of the queue above base, and those before it. An
- * entry is an expression and the entry that led to it. */
+/* A search keeps what it has come to on the stack, above base: an expression, twice the number of the entry that led to
+ * it plus 2 (0: none), and 1 more once its steps were looked at. */
+static int g4_re_search_is_done(const g4_regular *r, int base, int entry) { return r->stack[base + 2 * entry + 1] & 1; }
+
+/* Mark the expression of an entry, and those on the way to it, as having a text. */
 static void g4_re_mark_path(g4_regular *r, int base, int entry)
 {
-    for (; entry >= 0; entry = r->stack[base + 2 * entry + 1]) r->nodes[r->stack[base + 2 * entry]].life = G4_LIFE_LIVE;
+    for (; entry >= 0; entry = r->stack[base + 2 * entry + 1] / 2 - 1)
+        r->nodes[r->stack[base + 2 * entry]].life = G4_LIFE_LIVE;
 }
 
-/* Look for a text of x, the shortest ones first, and remember what was found. */
+/* Look at the steps of entry `entry` of n. Returns 1 when one of them has a text. */
+static int g4_re_search_from(g4_regular *r, int base, int entry, int *n)
+{
+    const g4_re_steps *s = g4_re_need_steps(r, r->stack[base + 2 * entry]);
+    r->stack[base + 2 * entry + 1] |= 1;
+    for (int i = 0; s != NULL && i < s->n; i++) {
+        g4_re_node *k = &r->nodes[s->to[i]];
+        if (k->life == G4_LIFE_LIVE) {
+            g4_re_mark_path(r, base, entry);
+            return 1;
+        }
+        if (k->life == G4_LIFE_DEAD || k->seen == r->seen) continue;
+        k->seen = r->seen;
+        g4_re_push(r, s->to[i]);
+        g4_re_push(r, entry * 2 + 2);
+        if (r->failed) return 0;
+        ++*n;
+    }
+    return 0;
+}
+
+/* Look for a text of x, from the nearest expressions and from the newest ones in turn, since texts may be short, or long
+ * and many. What was found is remembered. */
 static void g4_re_search(g4_regular *r, g4_re x)
 {
     const int base = r->top;
-    int n = 1, is_found = 0, next = 0;
+    int n = 1, is_found = 0, nearest = 0, newest = 0;
     if (++r->seen == 0) { /* the marks of 2^32 searches ago */
         for (int i = 0; i < r->n_nodes; i++) r->nodes[i].seen = 0;
         r->seen = 1;
     }
     g4_re_push(r, x);
-    g4_re_push(r, -1);
-    r->nodes[x].seen = r->seen;
-    for (; next < n && n < G4_RE_MAX_SEARCH && !is_found && !r->failed; next++) {
-        const g4_re_steps *s = g4_re_need_steps(r, r->stack[base + 2 * next]);
-        for (int i = 0; s != NULL && i < s->n && !is_found; i++) {
-            g4_re_node *k = &r->nodes[s->to[i]];
-            if (k->life == G4_LIFE_LIVE) {
-                g4_re_mark_path(r, base, next);
-                is_found = 1;
-            } else if (k->life != G4_LIFE_DEAD && k->seen != r->seen) {
-                k->seen = r->seen;
-                g4_re_push(r, s->to[i]);
-                g4_re_push(r, next);
-                n++;
-            }
-        }
+    g4_re_push(r, 0);
+    if (!r->failed) r->nodes[x].seen = r->seen;
+    for (int turn = 0; nearest < n && turn < G4_RE_MAX_SEARCH && !is_found && !r->failed; turn++) {
+        const int before = n;
+        const int entry = turn % 2 == 0 ? nearest : newest;
+        is_found = g4_re_search_from(r, base, entry, &n);
+        if (n > before) newest = n - 1;
+        while (nearest < n && !r->failed && g4_re_search_is_done(r, base, nearest)) nearest++;
+        while (newest > nearest && !r->failed && g4_re_search_is_done(r, base, newest)) newest--;
     }
-    const uint8_t life = next == n ? G4_LIFE_DEAD : G4_LIFE_UNDECIDED;
+    const uint8_t life = nearest == n ? G4_LIFE_DEAD : G4_LIFE_UNDECIDED;
     for (int i = 0; i < n && !is_found && !r->failed; i++) {
         g4_re_node *k = &r->nodes[r->stack[base + 2 * i]];
         if (k->life == G4_LIFE_UNKNOWN || life == G4_LIFE_DEAD) k->life = life;
@@ -1411,7 +1492,7 @@ static void g4_re_renumber(g4_regular *r, int32_t from, const g4_re *keep, int n
     for (int32_t i = end - 1; i >= from; i--) { /* operands have lower numbers than what they are operands of */
         const g4_re_node k = r->nodes[i];
         const int is_list = k.kind == G4_RK_OR || k.kind == G4_RK_AND;
-        if (number[i] == 0 || k.kind <= G4_RK_SET || k.kind == G4_RK_LATER) continue;
+        if (number[i] == 0 || k.kind < G4_RK_CONCAT || k.kind == G4_RK_LATER) continue;
         for (int j = 0; j < (is_list ? k.b : k.kind == G4_RK_CONCAT ? 2 : 1); j++) {
             const g4_re operand = is_list ? r->lists[k.a + j] : j == 0 ? k.a : k.b;
             if (operand >= from) number[operand] = 1;
@@ -1456,7 +1537,7 @@ void g4_regular_forget(g4_regular *r, int32_t from, g4_re *keep, int n)
             for (int j = 0; j < k.b; j++) r->lists[n_lists + j] = number[r->lists[k.a + j]];
             k.a = n_lists;
             n_lists += k.b;
-        } else if (k.kind > G4_RK_SET && k.kind != G4_RK_LATER) {
+        } else if (k.kind > G4_RK_MULTIPLE && k.kind != G4_RK_LATER) {
             k.a = number[k.a];
             if (k.kind == G4_RK_CONCAT) k.b = number[k.b];
         }
