@@ -1,0 +1,220 @@
+/* Fuzz JSON schemas: what compiles has masks without dead ends, what is written under it is JSON, and the same schema
+ * compiled again accepts it, cut into other tokens. What does not compile says why. Byte 0 chooses strict or loosened,
+ * and whether the rest is the schema's text or choices of which one is made. Run from the repository root: grammars
+ * read tests/data/tokenizer_small.g4. */
+#include "walk.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum { G4_FUZZ_WALKS = 3, G4_FUZZ_TOKENS = 40 };
+
+/* ---- A schema out of choices ------------------------------------------------------------------------------ */
+
+typedef struct {
+    const uint8_t *data;
+    size_t size, pos;
+    g4_buf text;
+} g4_choices;
+
+static unsigned g4_choose(g4_choices *c, unsigned n) { return c->pos < c->size ? c->data[c->pos++] % n : 0; }
+
+#define G4_CHOOSE(c, list) list[g4_choose(c, sizeof(list) / sizeof *(list))]
+
+static void g4_choose_schema(g4_choices *c, int depth);
+
+static void g4_choose_value(g4_choices *c)
+{
+    static const char *const values[] = { "null", "true", "0",     "1",         "-3",    "2.5",
+                                          "1e2",  "\"\"", "\"a\"", "\"ab\"",    "\"é\"", "\"\\n\"",
+                                          "[]",   "{}",   "[1,1]", "{\"a\":1}", "-0.0",  "1e-7" };
+    g4_buf_str(&c->text, G4_CHOOSE(c, values));
+}
+
+static void g4_choose_name(g4_choices *c)
+{
+    static const char *const names[] = { "\"a\"", "\"b\"", "\"ab\"", "\"\"", "\"c d\"", "\"\\\"\"" };
+    g4_buf_str(&c->text, G4_CHOOSE(c, names));
+}
+
+/* name: schema, ... in braces, or schemas in brackets. */
+static void g4_choose_several(g4_choices *c, int depth, int is_named, int is_pattern)
+{
+    static const char *const patterns[] = { "\"^a\"", "\"b\"", "\"^.$\"", "\"\"", "\"[^a]$\"" };
+    const unsigned n = 1 + g4_choose(c, 3);
+    g4_buf_str(&c->text, is_named ? "{" : "[");
+    for (unsigned i = 0; i < n; i++) {
+        if (i > 0) g4_buf_str(&c->text, ",");
+        if (is_pattern)
+            g4_buf_str(&c->text, G4_CHOOSE(c, patterns));
+        else if (is_named)
+            g4_choose_name(c);
+        if (is_named) g4_buf_str(&c->text, ":");
+        g4_choose_schema(c, depth + 1);
+    }
+    g4_buf_str(&c->text, is_named ? "}" : "]");
+}
+
+static void g4_choose_list(g4_choices *c, void (*one)(g4_choices *c))
+{
+    const unsigned n = g4_choose(c, 4);
+    g4_buf_str(&c->text, "[");
+    for (unsigned i = 0; i < n; i++) {
+        if (i > 0) g4_buf_str(&c->text, ",");
+        one(c);
+    }
+    g4_buf_str(&c->text, "]");
+}
+
+static void g4_choose_type(g4_choices *c)
+{
+    static const char *const types[] = { "\"null\"",   "\"boolean\"", "\"integer\"", "\"number\"",
+                                         "\"string\"", "\"array\"",   "\"object\"" };
+    g4_buf_str(&c->text, G4_CHOOSE(c, types));
+}
+
+static void g4_choose_keyword(g4_choices *c, int depth)
+{
+    static const char *const below[] = {
+        "items", "contains", "additionalProperties", "propertyNames",        "not", "if",
+        "then",  "else",     "unevaluatedItems",     "unevaluatedProperties"
+    };
+    static const char *const numbers[] = { "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf" };
+    static const char *const counts[] = { "minLength",     "maxLength",     "minItems",    "maxItems",
+                                          "minProperties", "maxProperties", "minContains", "maxContains" };
+    static const char *const amounts[] = { "0", "1", "2", "3", "-5", "0.5", "7", "0.01", "1e3", "-0.75", "40" };
+    static const char *const patterns[] = { "^a+b?$", "a",      "^(ab|b){2,3}$", "^\\\\S+$", "^.{2}$", "(?=a).",
+                                            "^(?!a)", "\\\\bb", "[^a]$",         "^\\\\d+$", "(a*)*b", "" };
+    static const char *const formats[] = { "date", "time",     "date-time", "email",    "uuid", "ipv4",
+                                           "ipv6", "hostname", "uri",       "duration", "none" };
+    static const char *const references[] = { "#", "#/$defs/a", "#/$defs/b", "#a", "#/properties/a" };
+    static const char *const some[] = { "allOf", "anyOf", "oneOf", "prefixItems" };
+    const unsigned kind = g4_choose(c, 16);
+    if (kind < 3 && depth < 4) {
+        g4_buf_fmt(&c->text, "\"%s\":", G4_CHOOSE(c, below));
+        g4_choose_schema(c, depth + 1);
+    } else if (kind == 3 && depth < 4) {
+        g4_buf_fmt(&c->text, "\"%s\":", G4_CHOOSE(c, some));
+        g4_choose_several(c, depth, 0, 0);
+    } else if (kind == 4 && depth < 4) {
+        g4_buf_str(&c->text, "\"properties\":");
+        g4_choose_several(c, depth, 1, 0);
+    } else if (kind == 5 && depth < 4) {
+        const int is_pattern = (int)g4_choose(c, 2);
+        g4_buf_str(&c->text, is_pattern ? "\"patternProperties\":" : "\"dependentSchemas\":");
+        g4_choose_several(c, depth, 1, is_pattern);
+    } else if (kind == 6) {
+        g4_buf_str(&c->text, "\"type\":");
+        g4_choose_type(c);
+    } else if (kind == 7) {
+        g4_buf_str(&c->text, "\"enum\":");
+        g4_choose_list(c, g4_choose_value);
+    } else if (kind == 8) {
+        g4_buf_str(&c->text, "\"const\":");
+        g4_choose_value(c);
+    } else if (kind == 9) {
+        g4_buf_fmt(&c->text, "\"%s\":%s", G4_CHOOSE(c, numbers), G4_CHOOSE(c, amounts));
+    } else if (kind == 10) {
+        g4_buf_fmt(&c->text, "\"%s\":%u", G4_CHOOSE(c, counts), g4_choose(c, 4));
+    } else if (kind == 11) {
+        g4_buf_fmt(&c->text, "\"pattern\":\"%s\"", G4_CHOOSE(c, patterns));
+    } else if (kind == 12) {
+        g4_buf_fmt(&c->text, "\"format\":\"%s\"", G4_CHOOSE(c, formats));
+    } else if (kind == 13) {
+        g4_buf_str(&c->text, "\"required\":");
+        g4_choose_list(c, g4_choose_name);
+    } else if (kind == 14) {
+        g4_buf_fmt(&c->text, "\"$ref\":\"%s\"", G4_CHOOSE(c, references));
+    } else {
+        g4_buf_str(&c->text, g4_choose(c, 2) ? "\"uniqueItems\":true" : "\"additionalProperties\":false");
+    }
+}
+
+static void g4_choose_schema(g4_choices *c, int depth)
+{
+    const unsigned n = g4_choose(c, 6);
+    if (n == 5 && depth > 0) {
+        g4_buf_str(&c->text, g4_choose(c, 2) ? "true" : "false");
+        return;
+    }
+    g4_buf_str(&c->text, "{");
+    for (unsigned i = 0; i < n; i++) {
+        if (i > 0) g4_buf_str(&c->text, ",");
+        g4_choose_keyword(c, depth);
+    }
+    if (depth == 0) {
+        g4_buf_str(&c->text, n > 0 ? ",\"$defs\":{\"a\":" : "\"$defs\":{\"a\":");
+        g4_choose_schema(c, 2);
+        g4_buf_str(&c->text, ",\"b\":");
+        g4_choose_schema(c, 2);
+        g4_buf_str(&c->text, "}");
+    }
+    g4_buf_str(&c->text, "}");
+}
+
+/* ---- What must hold ---------------------------------------------------------------------------------------- */
+
+static void g4_fuzz_wrong(const char *what, const char *schema, const char *text)
+{
+    fprintf(stderr, "%s\nschema: %s\ntext: %s\n", what, schema, text != NULL ? text : "");
+    __builtin_trap();
+}
+
+/* The text is JSON, and a grammar of the same schema accepts it, cut into the tokens of an encoder. */
+static void g4_fuzz_written(g4_grammar *again, const g4_tokenizer *t, const char *schema, const g4_buf *text)
+{
+    g4_json *v = NULL;
+    g4_trial trial;
+    if (g4_json_parse(&v, NULL, text->data, text->len, NULL) != G4_OK)
+        g4_fuzz_wrong("what is written is not JSON", schema, text->data);
+    g4_json_free(NULL, v);
+    g4_trial_run(&trial, again, t, text->data, text->len, 0, 0);
+    if (trial.disagrees) g4_fuzz_wrong("mask and reading disagree", schema, text->data);
+    if (trial.err.code == G4_OK && !trial.may_end) g4_fuzz_wrong("written, and not accepted again", schema, text->data);
+}
+
+static void g4_fuzz_walks(g4_grammar *g, g4_grammar *again, const g4_tokenizer *t, const char *schema)
+{
+    g4_walk w;
+    g4_walk_open(&w, t);
+    for (int i = 0; i < G4_FUZZ_WALKS; i++) {
+        g4_buf text = { 0 };
+        g4_error err = { 0 };
+        int is_whole;
+        if (g4_grammar_enter(g, NULL, &err) != G4_OK) g4_fuzz_wrong(err.message, schema, NULL);
+        const char *wrong = g4_walk_text(&w, g, G4_FUZZ_TOKENS, &text, &is_whole);
+        const g4_status st = g4_grammar_leave(g, &err);
+        if (wrong != NULL) g4_fuzz_wrong(wrong, schema, text.data);
+        if (st == G4_OK && is_whole) g4_fuzz_written(again, t, schema, &text);
+        g4_buf_free(&text);
+    }
+    g4_walk_close(&w);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static g4_engine *e;
+    if (e == NULL &&
+        g4_engine_open(&e, &(g4_engine_options) { .model_path = "tests/data/tokenizer_small.g4", .n_threads = 1 },
+                       NULL) != G4_OK)
+        abort();
+    if (size < 1) return 0;
+    const g4_exactness how = data[0] & 1 ? G4_STRICT : G4_LOOSENED;
+    g4_choices c = { .data = data + 1, .size = size - 1 };
+    if (data[0] & 2)
+        g4_choose_schema(&c, 0);
+    else
+        g4_buf_add(&c.text, data + 1, size - 1);
+    if (c.text.data != NULL && strlen(c.text.data) == c.text.len) {
+        g4_grammar *g = NULL, *again = NULL;
+        g4_error err = { 0 };
+        const g4_status st = g4_constrained_open(&g, e, c.text.data, how, NULL, &err);
+        if (st != G4_OK && (st == G4_ERR_MEMORY || err.message[0] == '\0'))
+            g4_fuzz_wrong("no reason", c.text.data, err.message);
+        if (st == G4_OK && g4_constrained_open(&again, e, c.text.data, how, NULL, &err) == G4_OK)
+            g4_fuzz_walks(g, again, g4_engine_tokenizer(e), c.text.data);
+        g4_grammar_close(g);
+        g4_grammar_close(again);
+    }
+    g4_buf_free(&c.text);
+    return 0;
+}

@@ -1,0 +1,90 @@
+/* walk.h - a walk through the masks of a grammar that looks at every step: what a mask allows can be read, what it
+ * forbids cannot, and behind every allowed token something is allowed or the text may end. */
+#ifndef G4_WALK_H
+#define G4_WALK_H
+
+#include "constrained.h"
+#include "sampler.h"
+
+enum { G4_WALK_TRIES = 8 }; /* tokens that are looked at beside the one that is taken */
+
+typedef struct {
+    const g4_tokenizer *t;
+    g4_sampler r;
+    uint32_t *mask, *next; /* (words of a mask) */
+} g4_walk;
+
+static inline int g4_mask_allows(const uint32_t *mask, g4_token id) { return (int)(mask[id / 32] >> (id % 32) & 1); }
+
+/* Can the text behind this state be brought to an end by more tokens, as far as one step shows? */
+static inline int g4_walk_goes_on(g4_walk *w, g4_grammar *g, int32_t state)
+{
+    return g4_grammar_accepts(g, state) ||
+           (g4_grammar_write_mask(g, state, w->next) && g4_mask_count(w->next, w->t->n_vocab) > 0);
+}
+
+/* Some tokens at random, allowed and forbidden ones, are read from this state. NULL, or what is wrong. */
+static inline const char *g4_walk_look(g4_walk *w, g4_grammar *g, int32_t state, uint32_t n_allowed)
+{
+    for (int i = 0; i < G4_WALK_TRIES; i++) {
+        g4_token id = (g4_token)g4_sampler_random(&w->r, w->t->n_vocab);
+        if (i % 2 == 0 && n_allowed > 0) id = g4_mask_token(w->mask, g4_sampler_random(&w->r, n_allowed));
+        const int32_t next = g4_grammar_read(g, state, id);
+        if (g4_grammar_failed(g)) return NULL;
+        if (g4_mask_allows(w->mask, id) != (next != 0)) return "mask and reading disagree";
+        if (next != 0 && !g4_walk_goes_on(w, g, next)) return g4_grammar_failed(g) ? NULL : "a dead end";
+    }
+    return NULL;
+}
+
+/* One text of at most max tokens. NULL, or what is wrong; *is_whole: it may end where it ends. Nothing is wrong with a
+ * grammar that ran into its limits, which the grammar says when it is left. */
+static inline const char *g4_walk_text(g4_walk *w, g4_grammar *g, int max, g4_buf *text, int *is_whole)
+{
+    g4_token closers[G4_N_CLOSERS];
+    int32_t state = g4_grammar_start(g);
+    *is_whole = 0;
+    g4_find_closers(w->t, closers);
+    for (int i = 0; i < max && state != 0; i++) {
+        state = g4_grammar_settle(g, state);
+        if (!g4_grammar_write_mask(g, state, w->mask)) return g4_grammar_failed(g) ? NULL : "no mask";
+        const uint32_t n_allowed = g4_mask_count(w->mask, w->t->n_vocab);
+        const int ends = g4_grammar_accepts(g, state);
+        if (n_allowed == 0 && !ends) return "a dead end";
+        const char *wrong = g4_walk_look(w, g, state, n_allowed);
+        if (wrong != NULL || g4_grammar_failed(g)) return wrong;
+        if (n_allowed == 0 || (ends && g4_sampler_random(&w->r, 3) == 0)) {
+            *is_whole = 1;
+            return NULL;
+        }
+        g4_token token = g4_mask_token(w->mask, g4_sampler_random(&w->r, n_allowed));
+        for (int k = 0; k < G4_N_CLOSERS; k++)
+            if (closers[k] >= 0 && g4_mask_allows(w->mask, closers[k]) && g4_sampler_random(&w->r, 2) == 0)
+                token = closers[k];
+        char piece[256];
+        int special;
+        const size_t n = g4_tokenizer_piece(w->t, token, piece, &special);
+        g4_buf_add(text, piece, n);
+        state = g4_grammar_read(g, state, token);
+        if (g4_grammar_failed(g)) return NULL;
+        if (state == 0) return "an allowed token cannot be read";
+    }
+    return NULL;
+}
+
+static inline void g4_walk_open(g4_walk *w, const g4_tokenizer *t)
+{
+    const size_t words = g4_mask_words((int)t->n_vocab);
+    *w = (g4_walk) { .t = t, .r = { .state = 1 } };
+    w->mask = calloc(words, sizeof *w->mask);
+    w->next = calloc(words, sizeof *w->next);
+    if (w->mask == NULL || w->next == NULL) abort();
+}
+
+static inline void g4_walk_close(g4_walk *w)
+{
+    free(w->mask);
+    free(w->next);
+}
+
+#endif
