@@ -706,6 +706,8 @@ G4_API int g4_response_push(g4_response *r, g4_token token);
  * too, where the model ended the answer by itself. Whether text is incomplete only g4_session_respond knows. */
 G4_API g4_status g4_response_finish(g4_response *r, g4_error *err);
 G4_API const g4_part *g4_response_parts(const g4_response *r, int *n); /* of a finished answer, until it is closed */
+/* Tokens of thoughts that were pushed so far, their markers left out. */
+G4_API int g4_response_thought_tokens(const g4_response *r);
 G4_API void g4_response_close(g4_response *r);
 
 /* ---- Constrained output --------------------------------------------------------------------------

@@ -39,7 +39,8 @@ typedef enum {
     OPTION_BIAS,
     OPTION_KV,
     OPTION_BUDGET, /* of soft tokens */
-    OPTION_THINK
+    OPTION_THINK,
+    OPTION_JSON
 } option_kind;
 typedef struct {
     const char *letter, *name; /* "-m", "--model"; either may be NULL */
@@ -56,7 +57,7 @@ static const option options[] = {
     { "-m", NULL, "FILE", OPTION_TEXT, FIELD(model), 0, 0, FOR_MODELS, "model file written by export.py" },
     { "-p", NULL, "TEXT", OPTION_INPUT, INPUT_TEXT, 0, 0, FOR_ANSWER, "text of the prompt" },
     { "-f", NULL, "FILE", OPTION_INPUT, INPUT_FILE, 0, 0, FOR_ANSWER | FOR_TOKENIZE | FOR_DETOKENIZE | FOR_PERPLEXITY,
-      "the exact bytes of FILE as text; - is standard input" },
+      "text of FILE; - is standard input" },
     { "-f", NULL, "FILE", OPTION_INPUT, INPUT_AUDIO, 0, 0, FOR_MEL, "a sound: WAV, or what ffmpeg reads" },
     { "-f", NULL, "FILE", OPTION_INPUT, INPUT_IMAGE, 0, 0, FOR_PATCHES,
       "a picture: PNG, JPEG, PPM, or what ffmpeg reads" },
@@ -79,7 +80,9 @@ static const option options[] = {
       "the ffmpeg program (default ffmpeg)" },
     { NULL, "--system", "TEXT", OPTION_TEXT, FIELD(system), 0, 0, FOR_ANSWER, "system prompt" },
     { NULL, "--messages", "FILE", OPTION_TEXT, FIELD(messages), 0, 0, FOR_ANSWER,
-      "answer this conversation in the OpenAI chat format; - is standard input" },
+      "answer this request in OpenAI's format, or list of messages; - is standard input" },
+    { NULL, "--media-root", "DIR", OPTION_TEXT, FIELD(media_root), 0, 0, FOR_ANSWER,
+      "where the files that --messages names may stand (default: the folder of its file)" },
     { NULL, "--tools", "FILE", OPTION_TEXT, FIELD(tools), 0, 0, FOR_ANSWER,
       "JSON list of functions the model may call" },
     { NULL, "--tool-choice", "WHICH", OPTION_TEXT, FIELD(tool_choice), 0, 0, FOR_ANSWER,
@@ -151,7 +154,9 @@ static const option options[] = {
       "copy the weights into huge pages: opens slower, answers faster" },
     { NULL, "--isa", "NAME", OPTION_TEXT, FIELD(isa), 0, 0, FOR_SESSIONS | FOR_ENCODE,
       "kernels (default: the best of this CPU)" },
-    { NULL, "--json", NULL, OPTION_FLAG, FIELD(json), 0, 0, FOR_ANSWER | FOR_BENCH | FOR_PERPLEXITY | FOR_ENCODE,
+    { NULL, "--json", "[=openai]", OPTION_JSON, FIELD(json), 0, 0, FOR_ANSWER,
+      "print one JSON object, ours or a chat.completion" },
+    { NULL, "--json", NULL, OPTION_FLAG, FIELD(json), 0, 0, FOR_BENCH | FOR_PERPLEXITY | FOR_ENCODE,
       "print one JSON object" },
     { NULL, "--quiet", NULL, OPTION_FLAG, FIELD(quiet), 0, 0, FOR_MODELS, "only errors and warnings on stderr" },
     { "-h", "--help", NULL, OPTION_FLAG, FIELD(help), 0, 0, ~0u, "this text" },
@@ -268,6 +273,13 @@ static int set_think(const option *o, const char *value, int *field)
     return DONE;
 }
 
+static int set_json(const option *o, const char *value, int *field)
+{
+    if (value != NULL && strcmp(value, "openai") != 0) return wrong_value(o, value, "openai, or nothing");
+    *field = value != NULL ? JSON_OPENAI : 1;
+    return DONE;
+}
+
 static int option_set(arguments *a, const option *o, const char *value)
 {
     switch (o->kind) {
@@ -282,6 +294,7 @@ static int option_set(arguments *a, const option *o, const char *value)
     case OPTION_KV: return set_kv(o, value, int_field(a, o));
     case OPTION_BUDGET: return set_budget(o, value, int_field(a, o));
     case OPTION_THINK: return set_think(o, value, int_field(a, o));
+    case OPTION_JSON: return set_json(o, value, int_field(a, o));
     }
     return DONE;
 }
@@ -327,7 +340,7 @@ static int parse_arguments(arguments *a, const command *c, int argc, char **argv
                        c->name[0] != '\0' ? c->name : "an answer", c->name);
         }
         if (o->kind == OPTION_FLAG && value != NULL) return say(USAGE, "%s takes no value", o->name);
-        if (o->kind != OPTION_FLAG && o->kind != OPTION_THINK && value == NULL) {
+        if (o->kind != OPTION_FLAG && o->kind != OPTION_THINK && o->kind != OPTION_JSON && value == NULL) {
             if (i + 1 >= argc) return say(USAGE, "%s needs a value: %s", argv[i], o->value);
             value = argv[++i];
         }
@@ -415,14 +428,14 @@ static int question_parts(const arguments *a, message_part **parts, int *n)
         if (p == NULL) return FAILED;
         p->budget = in->budget;
         if (in->kind == INPUT_FILE)
-            status = file_read(in->value, &p->text);
+            status = text_read(in->value, &p->text);
         else
             buffer_str(&p->text, in->value);
         if (status != DONE) return status;
     }
     if (has_text(a)) return DONE;
     p = part_add(parts, n, G4_PART_TEXT);
-    return p != NULL ? file_read("-", &p->text) : FAILED;
+    return p != NULL ? text_read("-", &p->text) : FAILED;
 }
 
 static int ask(conversation *c)
@@ -449,8 +462,8 @@ static int answer_chat(conversation *c)
 {
     const arguments *a = c->args;
     c->on_terminal = a->messages == NULL && !has_text(a) && isatty(STDIN_FILENO);
-    int status = conversation_guide(c);
-    if (status == DONE && a->messages != NULL) status = file_read(a->messages, &c->document);
+    int status = a->messages != NULL ? document_read(c) : DONE;
+    if (status == DONE) status = conversation_guide(c);
     if (status == DONE) status = conversation_open(c, a->session);
     if (status == DONE && a->system != NULL) status = talk_system(c, a->system);
     if (c->on_terminal) {
@@ -494,7 +507,10 @@ static int check_options(const arguments *a)
         return say(USAGE, "%s belongs to the chat template, which --raw leaves out", chat_option(a));
     }
     if (a->json_schema != NULL && a->grammar != NULL) return say(USAGE, "give --json-schema or --grammar, not both");
-    if (a->tool_choice != NULL && a->tools == NULL) return say(USAGE, "--tool-choice needs --tools");
+    if (a->tool_choice != NULL && a->tools == NULL && a->messages == NULL) {
+        return say(USAGE, "--tool-choice needs --tools");
+    }
+    if (a->media_root != NULL && a->messages == NULL) return say(USAGE, "--media-root needs --messages");
     if (a->messages != NULL && (a->n_inputs > 0 || a->session != NULL || a->system != NULL || a->tool_exec != NULL)) {
         return say(USAGE, "--messages holds the whole conversation: no prompt, --system, --session or --tool-exec");
     }

@@ -298,6 +298,7 @@ struct g4_response {
     g4_part_fn fn;
     void *user;
     int stop, finished;
+    int n_thought_tokens;
     int cut;          /* the answer did not end where it is to be finished */
     int failed;       /* there was no memory for what came last ... */
     g4_token missing; /* ... which was this token, or -1: bytes */
@@ -590,6 +591,7 @@ int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size
         r->failed = 1;
         return 1;
     }
+    r->n_thought_tokens += control == G4_CONTROL_NONE && (r->state == G4_IN_THOUGHT || r->state == G4_IN_NAME);
     r->busy = 1;
     g4_response_take(r, control, bytes, n);
     r->busy = 0;
@@ -677,6 +679,8 @@ const g4_part *g4_response_parts(const g4_response *r, int *n)
     if (n != NULL) *n = is_there ? r->n_parts : 0;
     return is_there ? r->views : NULL;
 }
+
+int g4_response_thought_tokens(const g4_response *r) { return r != NULL ? r->n_thought_tokens : 0; }
 
 void g4_response_close(g4_response *r)
 {

@@ -4,6 +4,7 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -97,7 +98,10 @@ static int on_part(void *user, int index, const g4_part *delta)
         note_cut(w, delta);
     else if (delta->kind == G4_PART_TOOL_CALL && !w->args->json)
         show_call(w, delta);
-    return delta->kind == G4_PART_TEXT && emit_until_stop(w, delta->text, delta->text_len);
+    if (delta->kind == G4_PART_TOOL_CALL && !delta->incomplete && g4_request_get(w->request) != NULL) {
+        w->ended_by_call = g4_request_get(w->request)->one_call;
+    }
+    return w->ended_by_call || (delta->kind == G4_PART_TEXT && emit_until_stop(w, delta->text, delta->text_len));
 }
 
 int answer_open_chat(answer_writer *w, int in_thought)
@@ -121,6 +125,8 @@ void answer_free(answer_writer *w)
     buffer_free(&w->text);
     buffer_free(&w->held);
     buffer_free(&w->logprobs);
+    buffer_free(&w->tokens);
+    buffer_free(&w->best);
     buffer_free(&w->cut);
 }
 
@@ -165,13 +171,24 @@ static void add_line_of_logprobs(buffer *b, const g4_engine *e, const g4_output 
     buffer_str(b, "\n");
 }
 
+/* The token and its rivals, which are found again once all are there. */
+static void keep_logprobs(answer_writer *w, const g4_output *o)
+{
+    g4_token_logprob t = { .token = o->token, .logprob = o->logprob, .n_top = o->n_top };
+    if (o->token < 0) return; /* text that was held back */
+    buffer_add(&w->tokens, &t, sizeof t);
+    buffer_add(&w->best, o->top, (size_t)o->n_top * sizeof *o->top);
+}
+
 /* ---- Generating ------------------------------------------------------------------------------------ */
 
 static int on_output(void *user, const g4_output *o)
 {
     answer_writer *w = user;
     int stop = 0;
-    if (w->args->logprobs >= 0 && w->args->json)
+    if (w->args->logprobs >= 0 && w->args->json == JSON_OPENAI)
+        keep_logprobs(w, o);
+    else if (w->args->logprobs >= 0 && w->args->json)
         add_json_logprobs(&w->logprobs, w->engine, o);
     else if (w->args->logprobs >= 0)
         add_line_of_logprobs(&w->logprobs, w->engine, o);
@@ -182,11 +199,12 @@ static int on_output(void *user, const g4_output *o)
     return stop || w->write_error || interrupted();
 }
 
-/* What the model recommends, changed by what the command line gives. */
-static g4_sampling sampling_of(const arguments *a, const g4_engine *e)
+/* What the model recommends, changed by what the request says, and that by what the command line gives. */
+static g4_sampling sampling_of(const arguments *a, const g4_engine *e, const g4_request *request)
 {
     g4_sampling s;
     g4_sampling_recommended(e, &s);
+    g4_request_sampling(request, &s);
     if (!isnan(a->temperature)) s.temperature = (float)a->temperature;
     if (a->top_k >= 0) s.top_k = a->top_k;
     if (!isnan(a->top_p)) s.top_p = (float)a->top_p;
@@ -194,9 +212,11 @@ static g4_sampling sampling_of(const arguments *a, const g4_engine *e)
     if (!isnan(a->repeat_penalty)) s.repeat_penalty = (float)a->repeat_penalty;
     if (!isnan(a->presence_penalty)) s.presence_penalty = (float)a->presence_penalty;
     if (!isnan(a->frequency_penalty)) s.frequency_penalty = (float)a->frequency_penalty;
-    s.seed = (uint64_t)a->seed;
-    s.bias = a->bias;
-    s.n_bias = a->n_bias;
+    if (a->seed != 0 || request == NULL) s.seed = (uint64_t)a->seed;
+    if (a->n_bias > 0) {
+        s.bias = a->bias;
+        s.n_bias = a->n_bias;
+    }
     return s;
 }
 
@@ -204,7 +224,7 @@ static g4_sampling sampling_of(const arguments *a, const g4_engine *e)
  * end where nothing more fits. */
 static int is_cut(const answer_writer *w, const g4_result *result)
 {
-    if (w->args->max_tokens == 0) return 0;
+    if (w->args->max_tokens == 0 || w->ended_by_call) return 0;
     if (w->stopped) return w->is_guided;
     switch (result->stop) {
     case G4_STOP_END: return 0;
@@ -217,7 +237,7 @@ static int is_cut(const answer_writer *w, const g4_result *result)
 int answer_generate(answer_writer *w, g4_session *s, const g4_constraint *constraint, figures *f)
 {
     const arguments *a = w->args;
-    g4_sampling sampling = sampling_of(a, w->engine);
+    g4_sampling sampling = sampling_of(a, w->engine, w->request);
     g4_generate_options opt = { .sampling = &sampling,
                                 .max_tokens = a->max_tokens > 0 ? a->max_tokens : 0,
                                 .stop = a->stop,
@@ -264,6 +284,73 @@ static int print_json(const answer_writer *w, const figures *f, const char *extr
     return status;
 }
 
+static int add_to_buffer(void *user, const void *data, size_t size)
+{
+    buffer_add(user, data, size);
+    return ((buffer *)user)->failed;
+}
+
+/* Why it ended, as it is told to clients of OpenAI. */
+static g4_stop stop_of(const answer_writer *w, const figures *f)
+{
+    if (w->stopped) return G4_STOP_STRING;
+    if (strcmp(f->finish, "tool_calls") == 0) return G4_STOP_END;
+    return interrupted() ? G4_STOP_CANCELED : f->result.stop;
+}
+
+/* The answer's parts into new memory; its text, of which a stop string may have cut the end, is one of them. */
+static g4_part *openai_parts(const answer_writer *w, int *n)
+{
+    int n_all = 0;
+    const g4_part *all = w->response != NULL ? g4_response_parts(w->response, &n_all) : NULL;
+    g4_part *parts = calloc((size_t)n_all + 1, sizeof *parts);
+    *n = 0;
+    if (parts == NULL) return NULL;
+    for (int i = 0; i < n_all; i++) {
+        if (all[i].kind != G4_PART_TEXT) parts[(*n)++] = all[i];
+    }
+    if (w->text.len > 0)
+        parts[(*n)++] = (g4_part) { .kind = G4_PART_TEXT, .text = w->text.data, .text_len = w->text.len };
+    return parts;
+}
+
+static int print_openai(const answer_writer *w, const figures *f)
+{
+    buffer b = { 0 };
+    g4_error err;
+    g4_engine_info info;
+    int n_parts, status = DONE;
+    g4_part *parts = openai_parts(w, &n_parts);
+    g4_token_logprob *tokens = (g4_token_logprob *)(void *)w->tokens.data;
+    const g4_candidate *best = (const g4_candidate *)(const void *)w->best.data;
+    int n_tokens = (int)(w->tokens.len / sizeof *tokens);
+    for (int i = 0; i < n_tokens; best += tokens[i++].n_top) tokens[i].top = best;
+    g4_engine_get_info(w->engine, &info);
+    const g4_request_info *request = g4_request_get(w->request);
+    g4_answer answer = { .id = (uint64_t)(seconds_now() * 1e6) ^ (uint64_t)getpid() << 40,
+                         .model = request != NULL && request->model != NULL ? request->model : info.name,
+                         .parts = parts,
+                         .n_parts = n_parts,
+                         .result = f->result,
+                         .prompt_tokens = f->prompt_tokens,
+                         .cached_tokens = f->reused,
+                         .thought_tokens = g4_response_thought_tokens(w->response),
+                         .prompt_seconds = f->prompt_seconds,
+                         .engine = w->engine,
+                         .want_logprobs = w->args->logprobs >= 0,
+                         .logprobs = tokens,
+                         .n_logprobs = n_tokens };
+    answer.result.stop = stop_of(w, f);
+    if (parts == NULL || w->tokens.failed || w->best.failed)
+        status = say(FAILED, "no memory for the answer");
+    else if (g4_answer_write(&answer, add_to_buffer, &b, NULL, &err) != G4_OK)
+        status = report(&err);
+    if (status == DONE) status = print_buffer(&b);
+    buffer_free(&b);
+    free(parts);
+    return status;
+}
+
 static int print_end(const answer_writer *w)
 {
     int status = DONE, open = w->text.len == 0 ? !w->called : w->text.data[w->text.len - 1] != '\n';
@@ -291,7 +378,11 @@ int answer_end(const answer_writer *w, const figures *f, const char *extra)
     const arguments *a = w->args;
     if (w->text.failed || w->held.failed || w->logprobs.failed || w->cut.failed)
         return say(FAILED, "no memory for the answer");
-    int n = f->result.n_tokens, status = a->json ? print_json(w, f, extra) : print_end(w);
+    int n = f->result.n_tokens, status = DONE;
+    if (a->json == JSON_OPENAI)
+        status = print_openai(w, f);
+    else
+        status = a->json ? print_json(w, f, extra) : print_end(w);
     if (f->result.stop == G4_STOP_CONTEXT) say(DONE, "the context is full; -c N gives more room");
     if (f->result.stop == G4_STOP_REPEAT) {
         say(DONE, "the answer repeated itself and was ended; --no-guard lets it go on");

@@ -9,6 +9,7 @@
  *   inputs.c    what the command line names: texts, pictures, sounds, videos
  *   line.c      the line editor
  *   answer.c    an answer on its way to the user
+ *   openai.c    the document of --messages
  *   messages.c  a conversation: what was said, and the file that keeps it
  *   tools.c     the functions that a model calls
  *   turn.c      a turn of the model: from the conversation to its answer
@@ -82,11 +83,12 @@ typedef struct { /* -p, -f, --image, --audio, --video, in the order of the comma
 } input;
 
 enum { MAX_LIST = 64 }; /* of --stop, of --logit-bias */
+enum { JSON_OPENAI = 2 };
 
 /* What an option sets. Zero, NULL, and -1 or NAN where zero is a value of its own, mean that it was not given. */
 typedef struct {
     const char *model, *system, *isa, *session, *output, *dump, *tokens, *nll, *lengths, *ffmpeg, *template_name;
-    const char *messages, *tools, *tool_choice, *tool_exec, *json_schema, *grammar, *boxes;
+    const char *messages, *media_root, *tools, *tool_choice, *tool_exec, *json_schema, *grammar, *boxes;
     buffer found_model; /* the default of -m */
     input *inputs;
     int n_inputs;
@@ -94,9 +96,10 @@ typedef struct {
     int n_stop;
     g4_logit_bias bias[MAX_LIST];
     int n_bias;
-    int raw, specials, show_thoughts, yes, json, quiet, no_guard, no_lookup, no_video_audio, bos, skip_specials;
+    int raw, specials, show_thoughts, yes, quiet, no_guard, no_lookup, no_video_audio, bos, skip_specials;
     int all, help, version, lock_memory, huge_pages;
     int think; /* 1: without a limit; above: the limit plus 1 */
+    int json;  /* 1: an object of ours; JSON_OPENAI: a chat.completion */
     int n_ctx, n_threads, repeat, kv, frames, frame_tokens, image_tokens, block;
     int max_tokens, top_k, logprobs;                            /* -1 */
     double temperature, top_p, min_p;                           /* NAN */
@@ -128,6 +131,8 @@ double per_second(double n, double seconds);
 
 /* All bytes of a file, or of standard input for "-", appended to out. */
 int file_read(const char *path, buffer *out);
+/* The same of a text, as UTF-8: a byte order mark in front is left out, and UTF-16 that begins with one is converted. */
+int text_read(const char *path, buffer *out);
 
 /* A file being written. It gets its name when it is complete, so a failure leaves nothing behind; what is not a plain
  * file (a pipe, a device, "-") is written directly. Zeroed it is closed. */
@@ -177,7 +182,9 @@ int text_tokens(const g4_engine *e, const buffer *text, int specials, g4_token *
 
 /* ---- Inputs (inputs.c) --------------------------------------------------------------------------- */
 
-/* The texts and files in order, byte for byte, or standard input when there is none. */
+/* The texts and files in order, or standard input when there is none: byte for byte, or the files as text_read reads
+ * them. */
+int inputs_bytes(const arguments *a, buffer *out);
 int inputs_text(const arguments *a, buffer *out);
 g4_part_kind input_part(input_kind kind); /* what it is in a message */
 /* The budget of soft tokens that the options give such a medium; 0: the model's default. */
@@ -218,16 +225,19 @@ line_end line_ask(const char *question, buffer *answer);
 typedef struct { /* one answer on its way to the user; zeroed but for args and engine it is ready */
     const arguments *args;
     const g4_engine *engine;
-    g4_response *response; /* of a chat: takes thoughts, text and calls apart; NULL for raw text */
-    buffer text;           /* the answer so far */
-    buffer held;           /* of a chat: the end of it that may be the start of a stop string */
-    buffer logprobs;       /* members of the JSON list, or lines for stderr */
-    int is_guided;         /* the text must follow a grammar */
-    buffer cut;            /* what a limit cut off: "thought", "call of NAME", "call"; empty: nothing but text */
-    int in_thought;        /* a thought is being shown on stderr */
-    int called;            /* a call was shown, on a line of its own */
-    int stopped;           /* a stop string of a chat was found */
-    int write_error;       /* standard output took no more: errno */
+    g4_response *response;     /* of a chat: takes thoughts, text and calls apart; NULL for raw text */
+    buffer text;               /* the answer so far */
+    buffer held;               /* of a chat: the end of it that may be the start of a stop string */
+    buffer logprobs;           /* members of the JSON list, or lines for stderr */
+    buffer tokens, best;       /* of a chat.completion: a g4_token_logprob for each token, its g4_candidates */
+    const g4_request *request; /* of --messages; NULL: none */
+    int ended_by_call;         /* it may make one call, and has */
+    int is_guided;             /* the text must follow a grammar */
+    buffer cut;                /* what a limit cut off: "thought", "call of NAME", "call"; empty: nothing but text */
+    int in_thought;            /* a thought is being shown on stderr */
+    int called;                /* a call was shown, on a line of its own */
+    int stopped;               /* a stop string of a chat was found */
+    int write_error;           /* standard output took no more: errno */
 } answer_writer;
 
 typedef struct { /* of an answer, for the line on stderr and for --json */
@@ -273,8 +283,9 @@ typedef struct { /* an engine, a session and, for a chat, what was said */
     progress_line progress;
     model_loader loader;
     int raw, thinking;
-    int on_terminal;        /* a chat with a user, who can be asked */
-    buffer tools, document; /* of --tools, of --messages */
+    int on_terminal;     /* a chat with a user, who can be asked */
+    buffer tools;        /* of --tools */
+    g4_request *request; /* of --messages; NULL: none */
     g4_guide_options guide;
     message *messages;
     int n;
@@ -295,6 +306,13 @@ int conversation_chat(conversation *c, g4_chat **chat);
 /* Open the session: from `path` when that file exists, else empty. */
 int conversation_open(conversation *c, const char *path);
 int conversation_save(const conversation *c, const char *path);
+
+/* ---- The document of --messages (openai.c) --------------------------------------------------------- */
+
+/* Read the request; the command line's arguments that are not given become its own. */
+int document_read(conversation *c);
+int document_guide(conversation *c); /* what guides the answer to it, where the command line does not say */
+int document_chat(const conversation *c, const g4_chat_options *opt, g4_chat **chat); /* with its media */
 
 /* ---- Tools (tools.c), turns (turn.c), the chat (talk.c) ------------------------------------------- */
 

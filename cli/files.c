@@ -132,6 +132,62 @@ int file_read(const char *path, buffer *out)
     return status;
 }
 
+/* The code unit at text[pos]; little: its first byte is the low one. */
+static uint32_t utf16_unit(const unsigned char *text, size_t pos, int little)
+{
+    return (uint32_t)text[pos + (little ? 1 : 0)] << 8 | text[pos + (little ? 0 : 1)];
+}
+
+static void add_utf8(buffer *out, uint32_t code)
+{
+    char utf8[4];
+    size_t n = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+    static const unsigned char heads[] = { 0, 0, 0xC0, 0xE0, 0xF0 };
+    for (size_t i = n; i-- > 1; code >>= 6) utf8[i] = (char)(0x80 | (code & 0x3F));
+    utf8[0] = (char)(heads[n] | code);
+    buffer_add(out, utf8, n);
+}
+
+/* UTF-16 without its mark; what is no character becomes U+FFFD. */
+static void add_utf16(buffer *out, const unsigned char *text, size_t len, int little)
+{
+    for (size_t pos = 0; pos < len; pos += 2) {
+        uint32_t code = pos + 1 < len ? utf16_unit(text, pos, little) : 0xFFFD;
+        if ((code & 0xFC00) == 0xD800 && pos + 3 < len) {
+            uint32_t low = utf16_unit(text, pos + 2, little);
+            if ((low & 0xFC00) == 0xDC00) {
+                code = 0x10000 + ((code & 0x3FF) << 10) + (low & 0x3FF);
+                pos += 2;
+            }
+        }
+        add_utf8(out, (code & 0xFFFFF800) == 0xD800 ? 0xFFFD : code);
+    }
+}
+
+int text_read(const char *path, buffer *out)
+{
+    buffer bytes = { 0 };
+    int status = file_read(path, &bytes);
+    const unsigned char *s = (const unsigned char *)buffer_text(&bytes);
+    const char *name = strcmp(path, "-") == 0 ? "standard input" : path;
+    size_t n = bytes.len;
+    if (status != DONE || n < 2) {
+        buffer_add(out, s, n);
+    } else if (n >= 4 && (memcmp(s, "\xFF\xFE\0\0", 4) == 0 || memcmp(s, "\0\0\xFE\xFF", 4) == 0)) {
+        status = say(FAILED, "%s is UTF-32: save it as UTF-8", name);
+    } else if (memcmp(s, "\xFF\xFE", 2) == 0 || memcmp(s, "\xFE\xFF", 2) == 0) {
+        add_utf16(out, s + 2, n - 2, s[0] == 0xFF);
+    } else if (s[0] == 0 || s[1] == 0) {
+        status = say(FAILED, "%s looks like UTF-16 without a byte order mark: save it as UTF-8", name);
+    } else {
+        size_t mark = n >= 3 && memcmp(s, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+        buffer_add(out, s + mark, n - mark);
+    }
+    buffer_free(&bytes);
+    if (status == DONE && out->failed) status = say(FAILED, "no memory for %s", name);
+    return status;
+}
+
 /* ---- Writing ---------------------------------------------------------------------------------- */
 
 static int cannot_write(const char *path, int reason)

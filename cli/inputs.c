@@ -4,19 +4,22 @@
 
 #include <stdlib.h>
 
-int inputs_text(const arguments *a, buffer *out)
+static int read_inputs(const arguments *a, int (*read_file)(const char *, buffer *), buffer *out)
 {
-    if (a->n_inputs == 0) return file_read("-", out);
+    if (a->n_inputs == 0) return read_file("-", out);
     for (int i = 0; i < a->n_inputs; i++) {
         if (a->inputs[i].kind == INPUT_TEXT) {
             buffer_str(out, a->inputs[i].value);
         } else {
-            int status = file_read(a->inputs[i].value, out);
+            int status = read_file(a->inputs[i].value, out);
             if (status != DONE) return status;
         }
     }
     return out->failed ? say(FAILED, "no memory for the prompt") : DONE;
 }
+
+int inputs_bytes(const arguments *a, buffer *out) { return read_inputs(a, file_read, out); }
+int inputs_text(const arguments *a, buffer *out) { return read_inputs(a, text_read, out); }
 
 g4_part_kind input_part(input_kind kind)
 {

@@ -16,7 +16,7 @@ int run_tokenize(arguments *a)
     g4_token *ids = NULL;
     size_t n = 0;
     int status = model_open(&e, a);
-    if (status == DONE) status = inputs_text(a, &text);
+    if (status == DONE) status = inputs_bytes(a, &text);
     if (status == DONE) status = text_tokens(e, &text, a->specials, &ids, &n);
     if (status == DONE) {
         for (size_t i = a->bos ? 0 : 1; i < n; i++) buffer_fmt(&line, "%d%s", (int)ids[i], i + 1 < n ? " " : "");

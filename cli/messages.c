@@ -1,5 +1,5 @@
 /* messages.c - a conversation as the command line keeps it: messages of parts, which own their text and their media;
- * the document of --messages; and the file of --session, /save and /load. */
+ * and the file of --session, /save and /load. */
 #include "cli.h"
 
 #include <errno.h>
@@ -77,72 +77,9 @@ void conversation_free(conversation *c)
     g4_grammar_close(c->guide.grammar);
     g4_grammar_close(c->guide.tools);
     buffer_free(&c->tools);
-    buffer_free(&c->document);
+    g4_request_close(c->request);
     g4_session_close(c->session);
     g4_engine_close(c->engine);
-}
-
-/* ---- The document of --messages ------------------------------------------------------------------- */
-
-/* The medium of a document is a path, or data in the document. */
-static int document_medium(const conversation *c, message_part *p, const g4_chat_medium *m)
-{
-    g4_media_options opt = media_options(c->args, c->info.has_audio);
-    const char *source = m->source;
-    if (source != NULL && strncmp(source, "file://", 7) == 0) source += 7;
-    if (source != NULL && strstr(source, "://") != NULL) {
-        return say(FAILED, "%s: addresses are not fetched; give a path or data", source);
-    }
-    if (source != NULL) {
-        buffer_str(&p->text, source);
-        return part_load(c, p);
-    }
-    if (m->data == NULL) return say(FAILED, "message %d has a medium without a path or data", m->message);
-    return medium_decode(&p->medium, m->kind, m->data, m->size, p->budget, &opt);
-}
-
-static int chat_set_medium(g4_chat *chat, int index, const medium *m)
-{
-    g4_error err;
-    g4_status result = G4_OK;
-    if (m->kind == G4_PART_IMAGE) result = g4_chat_set_image(chat, index, &m->image, &err);
-    if (m->kind == G4_PART_AUDIO) result = g4_chat_set_audio(chat, index, &m->audio, &err);
-    if (m->kind == G4_PART_VIDEO) result = g4_chat_set_video(chat, index, &m->video, &err);
-    return result == G4_OK ? DONE : report(&err);
-}
-
-/* The media of a document, in its order. What is loaded belongs to c, as a message of its own; the chat borrows it. */
-static int document_media(conversation *c, g4_chat *chat)
-{
-    g4_error err;
-    int n = 0, n_media = g4_chat_n_media(chat), status = DONE;
-    message_part *parts = calloc((size_t)n_media + 1, sizeof *parts);
-    if (parts == NULL) return say(FAILED, "no memory for the media");
-    while (status == DONE && n < n_media) {
-        g4_chat_medium m;
-        message_part *p = &parts[n];
-        if (g4_chat_media(chat, n, &m, &err) != G4_OK) {
-            status = report(&err);
-            break;
-        }
-        p->kind = m.kind;
-        p->budget = media_budget(c->args, m.kind);
-        status = document_medium(c, p, &m);
-        if (status == DONE) status = chat_set_medium(chat, n, &p->medium);
-        n++;
-    }
-    if (status == DONE) return message_add(c, G4_ROLE_USER, parts, n);
-    parts_free(parts, n);
-    return status;
-}
-
-static int document_chat(conversation *c, const g4_chat_options *opt, g4_chat **chat)
-{
-    g4_error err;
-    if (g4_chat_parse(chat, c->engine, buffer_text(&c->document), c->document.len, opt, &err) != G4_OK) {
-        return say(FAILED, "%s: %s", c->args->messages, err.message);
-    }
-    return document_media(c, *chat);
 }
 
 /* ---- As the library takes it ---------------------------------------------------------------------- */
@@ -190,8 +127,7 @@ static int messages_chat(conversation *c, const g4_chat_options *opt, g4_chat **
 int conversation_chat(conversation *c, g4_chat **chat)
 {
     g4_chat_options opt = { .tools = c->tools.data, .tools_len = c->tools.len, .thinking = c->thinking };
-    opt.openai = c->args->messages != NULL;
-    return opt.openai ? document_chat(c, &opt, chat) : messages_chat(c, &opt, chat);
+    return c->request != NULL ? document_chat(c, &opt, chat) : messages_chat(c, &opt, chat);
 }
 
 /* ---- The session file -------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ static int schema_grammar(conversation *c, const char *schema)
     if (is_text)
         buffer_str(&text, schema);
     else
-        status = file_read(schema, &text);
+        status = text_read(schema, &text);
     if (status == DONE &&
         g4_grammar_from_schema(&c->guide.grammar, c->engine, buffer_text(&text), text.len, &err) != G4_OK) {
         status = say(FAILED, "%s: %s", is_text ? "--json-schema" : schema, err.message);
@@ -43,7 +43,7 @@ static int rules_grammar(conversation *c, const char *path)
 {
     buffer text = { 0 };
     g4_error err;
-    int status = file_read(path, &text);
+    int status = text_read(path, &text);
     if (status == DONE &&
         g4_grammar_from_rules(&c->guide.grammar, c->engine, buffer_text(&text), text.len, &err) != G4_OK) {
         status = say(FAILED, "%s: %s", path, err.message);
@@ -65,7 +65,8 @@ int conversation_guide(conversation *c)
     choose_tools(c);
     int status = a->tools != NULL ? tools_declare(c, a->tools) : DONE;
     c->guide.think_budget = a->think > 1 ? a->think - 1 : 0;
-    return status == DONE ? conversation_grammar(c) : status;
+    if (status == DONE) status = conversation_grammar(c);
+    return status == DONE && c->request != NULL ? document_guide(c) : status;
 }
 
 /* ---- The answer as a message, and as JSON ----------------------------------------------------------- */
@@ -132,12 +133,11 @@ static int add_json_members(buffer *b, const message *m)
 
 /* ---- Boxes ------------------------------------------------------------------------------------------ */
 
-static const g4_image *last_picture(const conversation *c)
+static const g4_image *last_picture(g4_chat *chat)
 {
-    for (int i = c->n - 1; i >= 0; i--) {
-        for (int j = c->messages[i].n - 1; j >= 0; j--) {
-            if (c->messages[i].parts[j].kind == G4_PART_IMAGE) return &c->messages[i].parts[j].medium.image;
-        }
+    g4_chat_medium m;
+    for (int i = g4_chat_n_media(chat) - 1; i >= 0; i--) {
+        if (g4_chat_media(chat, i, &m, NULL) == G4_OK && m.image != NULL) return m.image;
     }
     return NULL;
 }
@@ -168,9 +168,9 @@ static int write_picture(const g4_image *image, const char *path)
 }
 
 /* Draw what the answer points at on the last picture of the conversation. */
-static int write_boxes(const conversation *c, const buffer *text)
+static int write_boxes(const conversation *c, g4_chat *chat, const buffer *text)
 {
-    const g4_image *image = last_picture(c);
+    const g4_image *image = last_picture(chat);
     g4_box *boxes = NULL;
     g4_error err;
     int n = 0, status = DONE;
@@ -226,7 +226,7 @@ static int ends_with_call(const message *m)
 
 /* What is done with an answer: it joins the conversation and its calls are answered, or it ends here. One that was cut
  * off, or interrupted, is kept as far as it came, and none of its calls is carried out. */
-static int take_answer(conversation *c, const answer_writer *w, int *again)
+static int take_answer(conversation *c, g4_chat *chat, const answer_writer *w, int *again)
 {
     buffer extra = { 0 };
     int status = DONE;
@@ -245,7 +245,7 @@ static int take_answer(conversation *c, const answer_writer *w, int *again)
     if (status == interrupted()) status = DONE; /* what there is of the answer is told all the same */
     if (status == DONE && extra.failed) status = say(FAILED, "no memory for the answer");
     if (status == DONE && is_last) status = answer_end(w, &c->last, buffer_text(&extra));
-    if (status == DONE && is_last && c->args->boxes != NULL) status = write_boxes(c, &w->text);
+    if (status == DONE && is_last && c->args->boxes != NULL) status = write_boxes(c, chat, &w->text);
     buffer_free(&extra);
     return status == DONE ? interrupted() : status;
 }
@@ -254,7 +254,9 @@ static int take_answer(conversation *c, const answer_writer *w, int *again)
  * results stand behind it. */
 static int take_turn(conversation *c, int *again)
 {
-    answer_writer w = { .args = c->args, .engine = c->engine, .is_guided = c->guide.grammar != NULL };
+    answer_writer w = {
+        .args = c->args, .engine = c->engine, .is_guided = c->guide.grammar != NULL, .request = c->request
+    };
     g4_chat *chat = NULL;
     g4_guide *guide = NULL;
     *again = 0;
@@ -263,7 +265,7 @@ static int take_turn(conversation *c, int *again)
     if (status == DONE) status = answer_open_chat(&w, g4_chat_in_thought(chat));
     if (status == DONE) status = answer_generate(&w, c->session, g4_guide_constraint(guide), &c->last);
     status = answer_finish_chat(&w, status);
-    if (status == DONE) status = take_answer(c, &w, again);
+    if (status == DONE) status = take_answer(c, chat, &w, again);
     answer_free(&w);
     g4_guide_close(guide);
     g4_chat_close(chat);

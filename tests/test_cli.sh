@@ -324,6 +324,93 @@ END
     fails 1 "not fetched" -m $tiny --quiet --messages "$tmp/messages" --json
     echo '[{"role": "user", "content": 5' > "$tmp/messages"
     fails 1 "line" -m $tiny --quiet --messages "$tmp/messages"
+    # Media stand below the document's folder, or below --media-root, whatever links and dots and addresses say.
+    mkdir -p "$tmp/talk/deep" "$tmp/other"
+    cp "$tmp/i.ppm" "$tmp/talk/deep/i.ppm"
+    cp "$tmp/i.ppm" "$tmp/other/i.ppm"
+    ln -s ../other/i.ppm "$tmp/talk/link.ppm"
+    ln -s ../other "$tmp/talk/folder"
+    shows() { # shows SOURCE: a document that shows this picture
+        echo '[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "'"$1"'"}}]}]' \
+            > "$tmp/talk/messages"
+    }
+    for source in deep/i.ppm ./deep/../deep/i.ppm "$tmp/talk/deep/i.ppm" "file://$tmp/talk/deep/i%2eppm" \
+        "data:,P6%0A2%201%0A255%0Aabcdef" "data:image/x;base64,UDYKMiAxCjI1NQphYmNkZWY="; do
+        shows "$source"
+        run -m $tiny --messages "$tmp/talk/messages" --json -n 1
+        ok "$source is read" json 'd["usage"]["prompt_tokens"] > 5'
+    done
+    for source in ../other/i.ppm link.ppm folder/i.ppm "$tmp/other/i.ppm" "file://$tmp/other/i.ppm" \
+        "file://$tmp/talk/../other/i.ppm" "file://$tmp/talk/%2e%2e/other/i.ppm" deep /etc/passwd no.ppm \
+        /proc/self/fd/0 /dev/stdin; do
+        shows "$source"
+        fails 1 "there is no such file below" -m $tiny --quiet --messages "$tmp/talk/messages"
+    done
+    shows ../other/i.ppm
+    run -m $tiny --messages "$tmp/talk/messages" --media-root "$tmp" --json -n 1
+    ok "a file elsewhere is not below another folder" test "$rc" -eq 1
+    shows other/i.ppm
+    run -m $tiny --messages "$tmp/talk/messages" --media-root "$tmp" --json -n 1
+    ok "--media-root allows the files below it" json 'd["usage"]["prompt_tokens"] > 5'
+    "$g4" -m $tiny --quiet --messages - < "$tmp/talk/messages" > "$tmp/out" 2> "$tmp/err"; rc=$?
+    ok "a document from standard input opens no file" sh -c "test $rc -eq 1 && grep -q 'media-root DIR' '$tmp/err'"
+    fails 2 "--media-root needs --messages" -m $tiny --media-root . -p x
+    # Requests and answers in OpenAI's format.
+    echo '{"model": "mine", "messages": [{"role": "user", "content": [{"type": "input_text", "text": "Rome?"}]}],
+           "tools": [{"name": "get_time", "description": "Time of a city", "inputSchema": {"type": "object",
+           "properties": {"city": {"type": "string"}}, "required": ["city"]}}], "tool_choice": "required",
+           "max_tokens": 60, "temperature": 0, "logprobs": true, "top_logprobs": 2, "stream": true, "n": 1,
+           "store": false}' > "$tmp/request"
+    run -m $tiny --quiet --messages "$tmp/request" --json=openai
+    ok "--json=openai is a chat.completion" json 'd["object"] == "chat.completion" and d["model"] == "mine"'
+    choice='d["choices"][0]'
+    ok "a required call of a tool as MCP lists it" \
+        json "($choice['finish_reason'] == 'tool_calls' and $choice['message']['content'] is None and
+            $choice['message']['tool_calls'][0]['function']['name'] == 'get_time')"
+    ok "its arguments are text, its id is short" \
+        json "(type($choice['message']['tool_calls'][0]['function']['arguments']) == str and
+            len($choice['message']['tool_calls'][0]['id']) <= 40)"
+    ok "log-probabilities with bytes" \
+        json "(len($choice['logprobs']['content']) == d['usage']['completion_tokens'] and
+            all(len(t['top_logprobs']) == 2 and t['bytes'] for t in $choice['logprobs']['content']))"
+    run -m $tiny --quiet --messages "$tmp/request" --json=openai -n 2
+    ok "the command line's limit wins, and a cut call is none" \
+        json "$choice['finish_reason'] == 'length' and 'tool_calls' not in $choice['message']"
+    run -m $tiny --quiet --messages "$tmp/request" --json --tool-choice none -n 4
+    ok "and its choice" json "'tool_calls' not in d"
+    fails 1 "declares tools itself" -m $tiny --messages "$tmp/request" --tools "$tmp/tools.json"
+    fails 2 "--json needs openai, or nothing" -m $tiny --json=xml -p x
+    run -m $tiny --quiet -p "Hello" --json=openai -n 8 --stop lo
+    ok "a stop string is a stop" json "$choice['finish_reason'] == 'stop' and 'lo' not in $choice['message']['content']"
+    echo '{"messages": [{"role": "user", "content": "Hi"}], "response_format": {"type": "json_schema", "json_schema":
+           {"name": "n", "schema": {"type": "object", "properties": {"a": {"enum": [1, 22]}}, "required": ["a"],
+           "additionalProperties": false}}}}' > "$tmp/request"
+    run -m $tiny --quiet --messages "$tmp/request"
+    ok "response_format" json 'd["a"] in (1, 22)'
+    for bad in '{"messages": []}|at least one message' '[{"role": "tool", "tool_call_id": "c7"}]|call "c7"' \
+        '[{"role": "user", "content": [{"type": "file", "file": {}}]}]|parts of type "file"' \
+        '{"messages": [{"role": "user", "content": "x"}], "temperature": "hot"}|temperature: expected a number'; do
+        printf '%s' "${bad%|*}" > "$tmp/request"
+        fails 1 "${bad#*|}" -m $tiny --quiet --messages "$tmp/request"
+    done
+    # Text files as editors of Windows save them.
+    printf '\357\273\277Say yes.' > "$tmp/bom"
+    printf '\377\376S\0a\0y\0 \0y\0e\0s\0.\0' > "$tmp/utf16"
+    printf '\376\377\0S\0a\0y\0 \0y\0e\0s\0.' > "$tmp/utf16be"
+    run -m $tiny --json -n 4 --temp 0 -p "Say yes."
+    json_of() { sed 's/"seconds".*//' "$tmp/out"; }
+    plain=$(json_of)
+    for f in bom utf16 utf16be; do
+        run -m $tiny --json -n 4 --temp 0 -f "$tmp/$f"
+        ok "$f is text" test "$(json_of)" = "$plain"
+    done
+    printf 'S\0a\0y\0' > "$tmp/utf16"
+    fails 1 "looks like UTF-16 without a byte order mark" -m $tiny --quiet -f "$tmp/utf16"
+    printf '\377\376\0\0S\0\0\0' > "$tmp/utf32"
+    fails 1 "is UTF-32" -m $tiny --quiet -f "$tmp/utf32"
+    printf '\377\376[\0{\0"\0r\0o\0l\0e\0"\0:\0"\0u\0s\0e\0r\0"\0}\0]\0' > "$tmp/utf16"
+    run -m $tiny --quiet -n 1 --messages "$tmp/utf16"
+    ok "a document in UTF-16" test "$rc" -eq 0
     run -m $tiny --image "$tmp/i.ppm" -p "Find the red circle." -n 60 --temp 0 --quiet --boxes "$tmp/boxes.png"
     ok "--boxes writes a PNG" sh -c "head -c 4 '$tmp/boxes.png' | grep -q PNG"
     mkdir -p "$tmp/beside/models" # wherever the program was built, here it has a model beside it

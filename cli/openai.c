@@ -1,0 +1,107 @@
+/* openai.c - the document of --messages: a request in OpenAI's format, or its messages alone. What it says of the answer
+ * becomes what guides it; how to sample, the command line may say instead. Its media are read from data, or from files
+ * below one folder: the document may be a stranger's. */
+#include "cli.h"
+
+#include <string.h>
+
+/* ---- What it says ------------------------------------------------------------------------------------ */
+
+/* Limits and lists that the command line does not give. */
+static int take_options(arguments *a, const g4_request_info *info)
+{
+    if (a->max_tokens < 0 && info->max_tokens > 0) a->max_tokens = info->max_tokens;
+    if (a->logprobs < 0 && info->want_logprobs) a->logprobs = info->n_top;
+    if (a->n_stop > 0) return DONE;
+    if (info->n_stop > MAX_LIST) return say(FAILED, "%s: stop: more than %d texts", a->messages, MAX_LIST);
+    for (int i = 0; i < info->n_stop; i++) a->stop[a->n_stop++] = info->stop[i];
+    return DONE;
+}
+
+int document_read(conversation *c)
+{
+    arguments *a = c->args;
+    buffer text = { 0 };
+    g4_error err;
+    int status = text_read(a->messages, &text);
+    if (status == DONE && g4_request_read(&c->request, buffer_text(&text), text.len, NULL, NULL, &err) != G4_OK) {
+        status = say(FAILED, "%s: %s", a->messages, err.message);
+    }
+    buffer_free(&text);
+    if (status != DONE) return status;
+    const g4_request_info *info = g4_request_get(c->request);
+    if (info->tools != NULL && a->tools != NULL) {
+        return say(FAILED, "%s declares tools itself: leave --tools out", a->messages);
+    }
+    return take_options(a, info);
+}
+
+/* Where only some of the tools may be called, their calls alone are what the grammar allows. */
+static int guide_tools(conversation *c, const g4_request_info *info)
+{
+    g4_error err;
+    if (c->args->tool_choice == NULL) {
+        c->guide.tool_choice = info->tool_choice;
+        c->guide.tool_name = info->tool_name;
+    }
+    if (info->callable_len == info->tools_len || c->guide.tool_choice == G4_TOOLS_NONE) return DONE;
+    if (g4_grammar_from_tools(&c->guide.tools, c->engine, info->callable, info->callable_len, NULL, &err) == G4_OK) {
+        return DONE;
+    }
+    return say(FAILED, "%s: %s", c->args->messages, err.message);
+}
+
+int document_guide(conversation *c)
+{
+    const g4_request_info *info = g4_request_get(c->request);
+    g4_error err;
+    if (c->args->think == 0) c->guide.think_budget = info->think_budget;
+    int status = guide_tools(c, info);
+    if (status != DONE || info->schema == NULL || c->guide.grammar != NULL) return status;
+    if (g4_grammar_from_schema(&c->guide.grammar, c->engine, info->schema, info->schema_len, &err) == G4_OK)
+        return DONE;
+    return say(FAILED, "%s: response_format: %s", c->args->messages, err.message);
+}
+
+/* ---- The conversation -------------------------------------------------------------------------------- */
+
+/* The folder below which its files stand: that of --media-root, or its own. NULL: there is none. */
+static const char *media_folder(const arguments *a, buffer *own)
+{
+    const char *slash = strrchr(a->messages, '/');
+    if (a->media_root != NULL) return a->media_root;
+    if (strcmp(a->messages, "-") == 0) return NULL;
+    if (slash == NULL) return ".";
+    buffer_add(own, a->messages, slash == a->messages ? 1 : (size_t)(slash - a->messages));
+    return own->failed ? NULL : own->data;
+}
+
+static int load_media(const conversation *c, g4_chat *chat)
+{
+    const arguments *a = c->args;
+    buffer own = { 0 };
+    g4_media_options how = media_options(a, c->info.has_audio);
+    g4_chat_load_options opt = {
+        .root = media_folder(a, &own), .media = &how, .image_tokens = a->image_tokens, .frame_tokens = a->frame_tokens
+    };
+    g4_error err;
+    int status = DONE;
+    if (g4_chat_load_media(chat, &opt, &err) != G4_OK) {
+        int is_elsewhere =
+            strstr(err.message, "no such file below") != NULL || strstr(err.message, "not opened") != NULL;
+        status = err.code == G4_ERR_CANCELED ? report(&err)
+                                             : say(FAILED, "%s: %s%s", a->messages, err.message,
+                                                   is_elsewhere ? "; --media-root DIR allows the files below DIR" : "");
+    }
+    buffer_free(&own);
+    return status;
+}
+
+int document_chat(const conversation *c, const g4_chat_options *opt, g4_chat **chat)
+{
+    g4_error err;
+    if (g4_request_chat(chat, c->engine, c->request, opt, NULL, &err) != G4_OK) {
+        return say(FAILED, "%s: %s", c->args->messages, err.message);
+    }
+    return load_media(c, *chat);
+}
