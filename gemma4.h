@@ -971,6 +971,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "chat/unicode.c"
 #include "chat/pattern.c"
 #include "chat/number.c"
+#include "chat/format.c"
 #include "chat/network.c"
 #include "chat/grammar.c"
 #include "chat/oldpattern.c"

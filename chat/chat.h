@@ -405,6 +405,15 @@ g4_re g4_re_equal_number(g4_regular *r, const g4_number *value);
  * G4_RE_MAX_MODULUS, or it is 0. */
 int g4_re_multiples(g4_regular *r, g4_re *out, const g4_number *of);
 
+/* ---- Formats (format.c) -------------------------------------------------------------------------- */
+
+typedef enum {
+    G4_FORMAT_UNKNOWN, /* it says nothing */
+    G4_FORMAT_EXACT,
+    G4_FORMAT_LOOSE /* all valid texts, and some more */
+} g4_format_kind;
+g4_format_kind g4_format_re(g4_regular *r, const char *name, size_t n, g4_spelling spelling, g4_re *out);
+
 /* ---- Networks (network.c) ---------------------------------------------------------------------- */
 
 typedef enum { G4_EDGE_EMPTY, G4_EDGE_LEXEME, G4_EDGE_CALL, G4_EDGE_CONTROL } g4_edge_kind;

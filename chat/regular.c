@@ -15,8 +15,9 @@
 #define G4_RE_MAX_LISTED 8000000       /* operands of all `or` and `and` together */
 #define G4_RE_MAX_ROW_BYTES (8u << 20) /* of remembered steps: more, and all are forgotten */
 #define G4_RE_MAX_SEARCH 20000         /* expressions that a search for a text looks at */
-#define G4_RE_MAX_SPREAD 256           /* alternatives of `and` */
-#define G4_RE_MAX_COUNT (1 << 29)      /* counts beyond are not added up */
+#define G4_RE_CLASSES 64
+#define G4_RE_MAX_SPREAD 256      /* alternatives of `and` */
+#define G4_RE_MAX_COUNT (1 << 29) /* counts beyond are not added up */
 
 typedef enum {
     G4_RK_NONE,
@@ -66,6 +67,11 @@ typedef struct { /* an operand of OR, as a repeat and what follows it */
     int is_changed;
 } g4_re_part;
 
+typedef struct {
+    uint64_t print[2];
+    g4_re re;
+} g4_made_class;
+
 struct g4_regular {
     const g4_allocator *a;
     g4_asker asker;
@@ -87,7 +93,8 @@ struct g4_regular {
     int longest;   /* of g4_re_clamp */
     g4_re *later;  /* what the expressions stand for that were defined later */
     int n_later, cap_later;
-    int32_t defined; /* expressions from here on are in none of them */
+    int32_t defined;                      /* expressions from here on are in none of them */
+    g4_made_class classes[G4_RE_CLASSES]; /* the last ones made, by their prints */
     g4_re row[256];
 };
 
@@ -914,12 +921,15 @@ static g4_re g4_re_utf8_tail(g4_regular *r, const g4_class *k, uint32_t low, int
     if (low >= min && high <= max && k->ranges[first].low <= low && k->ranges[first].high >= high)
         return g4_re_repeat(r, g4_re_range(r, 0x80, 0xbf), places, places);
     const int base = r->top;
-    for (uint32_t i = 0; i < 64 && !r->failed;) { /* bytes with the same tail are one set */
-        const g4_re tail = g4_re_utf8_tail(r, k, low + i * (size / 64), places - 1, min, max);
-        uint32_t end = i + 1;
-        while (end < 64 && g4_re_utf8_tail(r, k, low + end * (size / 64), places - 1, min, max) == tail) end++;
+    g4_re tail = g4_re_utf8_tail(r, k, low, places - 1, min, max);
+    for (uint32_t i = 0, end = 1; i < 64 && !r->failed; i = end++) { /* bytes with the same tail are one set */
+        g4_re next = G4_RE_NONE;
+        for (; end < 64; end++) {
+            next = g4_re_utf8_tail(r, k, low + end * (size / 64), places - 1, min, max);
+            if (next != tail) break;
+        }
         if (tail != G4_RE_NONE) g4_re_push(r, g4_re_concat(r, g4_re_range(r, 0x80 + (int)i, 0x7f + (int)end), tail));
-        i = end;
+        tail = next;
     }
     return g4_re_join(r, G4_RK_OR, base);
 }
@@ -988,7 +998,7 @@ static g4_re g4_re_escapes(g4_regular *r, const g4_class *k)
     return g4_re_join(r, G4_RK_OR, base);
 }
 
-g4_re g4_re_class(g4_regular *r, const g4_class *k, g4_spelling spelling)
+static g4_re g4_re_make_class(g4_regular *r, const g4_class *k, g4_spelling spelling)
 {
     if (k->n == 1 && k->ranges[0].low == k->ranges[0].high) { /* mostly so */
         const uint32_t cp = k->ranges[0].low;
@@ -1017,6 +1027,20 @@ g4_re g4_re_class(g4_regular *r, const g4_class *k, g4_spelling spelling)
     const g4_re as_it_is = g4_re_utf8(r, &plain);
     g4_free(r->a, plain.ranges);
     return g4_re_or(r, as_it_is, g4_re_escapes(r, k));
+}
+
+g4_re g4_re_class(g4_regular *r, const g4_class *k, g4_spelling spelling)
+{
+    uint64_t print[2] = { (uint64_t)spelling, 1 };
+    if (k->n == 1 && k->ranges[0].low == k->ranges[0].high) return g4_re_make_class(r, k, spelling);
+    for (int i = 0; i < k->n; i++)
+        for (int b = 0; b < 2; b++)
+            print[b] = g4_re_mix_print(print[b], (uint64_t)k->ranges[i].low << 32 | k->ranges[i].high);
+    g4_made_class *known = &r->classes[print[0] % G4_RE_CLASSES];
+    if (known->print[0] == print[0] && known->print[1] == print[1] && known->re < r->n_nodes) return known->re;
+    const g4_re x = g4_re_make_class(r, k, spelling);
+    if (!r->failed) *known = (g4_made_class) { { print[0], print[1] }, x };
+    return x;
 }
 
 /* \u and four digits that are no half of a surrogate pair, or two that are its halves. */
@@ -1546,5 +1570,6 @@ void g4_regular_forget(g4_regular *r, int32_t from, g4_re *keep, int n)
     }
     r->n_nodes = n_nodes;
     r->n_lists = n_lists;
+    memset(r->classes, 0, sizeof r->classes);
     g4_re_rehash(r);
 }
