@@ -230,31 +230,119 @@ static void g4_call_value(g4_call_reader *r, int depth, int in_list)
     }
 }
 
+/* The first of these members, of a kind if it is not null; NULL: there is none. */
+static const g4_json *g4_call_member(const g4_json *call, const char *const names[4], int is_text)
+{
+    for (int i = 0; i < 4; i++) {
+        const g4_json *v = g4_json_given(call, names[i]);
+        if (v != NULL && (!is_text || v->kind == G4_JSON_STRING)) return v;
+    }
+    return NULL;
+}
+
+/* What stands under a member for the arguments, as an object: what it is, what its text says, or it under its name. */
+static void g4_call_put_arguments(g4_arena *m, const g4_json *given, g4_buf *arguments)
+{
+    g4_json value = given != NULL ? *given : (g4_json) { .kind = G4_JSON_NULL };
+    if (value.kind == G4_JSON_STRING && g4_call_arguments(m, &value, NULL, NULL) != G4_OK) arguments->failed = 1;
+    if (value.kind == G4_JSON_OBJECT) {
+        g4_json_write(arguments, &value);
+        return;
+    }
+    g4_buf_str(arguments, "{");
+    if (value.kind != G4_JSON_NULL) {
+        g4_json_quote(arguments, given->key, given->key_len);
+        g4_buf_str(arguments, ":");
+        g4_json_write(arguments, &value);
+    }
+    g4_buf_str(arguments, "}");
+}
+
+/* A call that is JSON with the name in it, as other families write them: {"name": ..., "arguments": {...}}, in a list
+ * or under "function" too. Without a name all of it is arguments. */
+static void g4_call_unwrap(const g4_buf *json, g4_buf *name, g4_buf *arguments)
+{
+    static const char *const names[] = { "name", "function", "tool", "tool_name" };
+    static const char *const members[] = { "arguments", "parameters", "args", "input" };
+    g4_arena m = { .a = json->a };
+    g4_json *root = NULL;
+    if (json->failed || g4_json_parse_in(&root, &m, json->data, json->len, NULL, NULL, NULL) == G4_ERR_MEMORY) {
+        name->failed = 1;
+        g4_arena_free(&m);
+        return;
+    }
+    const g4_json *call = g4_json_is(root, G4_JSON_ARRAY) ? root->child : root;
+    const g4_json *inner = g4_json_get(call, "function");
+    if (g4_json_is(inner, G4_JSON_OBJECT)) call = inner;
+    const g4_json *said = g4_call_member(call, names, 1);
+    if (said != NULL) {
+        g4_buf_add(name, said->text, said->text_len);
+        g4_call_put_arguments(&m, g4_call_member(call, members, 0), arguments);
+    } else if (g4_json_is(call, G4_JSON_OBJECT)) {
+        g4_json_write(arguments, call);
+    } else {
+        g4_buf_str(arguments, "{}");
+    }
+    g4_arena_free(&m);
+}
+
+/* A call without a name in front, from its bracket on. */
+static void g4_call_nameless(g4_call_reader *r, g4_buf *name)
+{
+    g4_buf json = { .a = r->out->a }, *const arguments = r->out;
+    const int is_list = g4_call_peek(r) == '[';
+    r->out = &json;
+    r->pos++;
+    g4_call_members(r, 0, is_list);
+    r->out = arguments;
+    g4_call_unwrap(&json, name, arguments);
+    g4_buf_free(&json);
+}
+
+/* The name of a call and its opening brackets, behind which the reader is left. Returns whether the call is put in
+ * parentheses, and whole. */
+static int g4_call_head(g4_call_reader *r, g4_buf *name)
+{
+    const char *s = r->s;
+    const size_t begun = r->n - r->pos < 5 ? r->n - r->pos : 5; /* the end may stand inside of it */
+    if (memcmp(s + r->pos, "call:", begun) == 0) r->pos += begun;
+    g4_call_skip_blanks(r);
+    const int is_fenced = r->n - r->pos > 3 && memcmp(s + r->pos, "```", 3) == 0;
+    const size_t from = r->pos;
+    while (r->pos < r->n && !g4_call_at_quote(r) && !g4_is_one_of("{(\n", s[r->pos]) &&
+           !(s[r->pos] == '[' && r->pos == from))
+        r->pos++;
+    const char *word = s + from;
+    size_t len = is_fenced ? 0 : r->pos - from; /* ```json */
+    int is_whole = 0;
+    g4_py_strip(&word, &len);
+    g4_buf_add(name, word, len);
+    g4_call_skip_blanks(r);
+    if (g4_call_peek(r) != '(') return 0;
+    r->pos++; /* f(a=1) */
+    while (r->n > r->pos && (s[r->n - 1] == ' ' || s[r->n - 1] == '\n')) r->n--;
+    is_whole = r->n > r->pos && s[r->n - 1] == ')';
+    if (is_whole) r->n--;
+    g4_call_skip_blanks(r);
+    return is_whole;
+}
+
 /* Name and arguments (one JSON object) of a call, both appended. Returns 0 if the arguments lack their end. */
 static int g4_call_read(const char *s, size_t n, const size_t *quotes, size_t n_quotes, g4_buf *name, g4_buf *arguments)
 {
-    int has_end = 0;
     g4_call_reader r = { .s = s, .n = n, .quotes = quotes, .n_quotes = n_quotes, .out = arguments };
     g4_call_skip_blanks(&r);
-    const size_t begun = n - r.pos < 5 ? n - r.pos : 5; /* the end may stand inside of it */
-    if (memcmp(s + r.pos, "call:", begun) == 0) r.pos += begun;
-    const size_t from = r.pos;
-    while (r.pos < n && !g4_call_at_quote(&r) && !g4_is_one_of("{(\n", s[r.pos])) r.pos++;
-    const char *word = s + from;
-    size_t len = r.pos - from;
-    g4_py_strip(&word, &len);
-    g4_buf_add(name, word, len);
-    g4_call_skip_blanks(&r);
-    if (g4_call_peek(&r) == '(') { /* f(a=1) */
+    const int is_whole = g4_call_head(&r, name), bracket = g4_call_at_quote(&r) ? 0 : g4_call_peek(&r);
+    if (name->len == 0 && (bracket == '{' || bracket == '[')) {
+        g4_call_nameless(&r, name);
+        return is_whole || r.closed;
+    }
+    for (int i = 0; i < 2 && !g4_call_at_quote(&r) && g4_call_peek(&r) == '{'; i++) { /* f{{a:1}} too */
         r.pos++;
-        while (r.n > r.pos && (s[r.n - 1] == ' ' || s[r.n - 1] == '\n')) r.n--;
-        has_end = r.n > r.pos && s[r.n - 1] == ')';
-        if (has_end) r.n--;
         g4_call_skip_blanks(&r);
     }
-    if (g4_call_peek(&r) == '{') r.pos++;
     g4_call_members(&r, 0, 0);
-    return has_end || r.closed;
+    return is_whole || r.closed;
 }
 
 /* ---- Answers: tokens to thoughts, text and calls ----------------------------------------------------

@@ -193,7 +193,8 @@ static g4_status g4_have_response(g4_world *w, g4_error *err)
 {
     static const char text[] = "<|channel>thought\nHm, \xc3\xa9 well\n\n<channel|>  So:   \n\n  yes. "
                                "<|tool_call>call:f{a:1,b:<|\"|>x y<|\"|>,c:[true,{d:'q\\n'}]}<tool_call|>"
-                               "<|tool_call>call:g{a:2<|channel>late\xe2\x82<channel|> end";
+                               "<|tool_call>call:g{a:2<|channel>late\xe2\x82<channel|> end"
+                               "<|tool_call>{\"name\":\"h\",\"args\":\"{}\"}<tool_call|>";
     g4_tokens ids = { 0 };
     g4_status st = g4_tokenizer_encode(g4_engine_tokenizer(w->e), NULL, text, sizeof text - 1, 1, &ids, NULL, err);
     for (; st == G4_OK && (size_t)w->n_tokens < ids.n && w->n_tokens < 512; w->n_tokens++)
