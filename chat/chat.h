@@ -502,8 +502,9 @@ g4_status g4_grammar_leave(g4_grammar *g, g4_error *err);
 /* A state is a number; 0: nothing fits, or something failed. */
 int32_t g4_grammar_start(g4_grammar *g);
 int32_t g4_grammar_read(g4_grammar *g, int32_t state, g4_token token); /* behind a whole token */
-/* When many states are known, forget all but this one; returns its new number. */
-int32_t g4_grammar_settle(g4_grammar *g, int32_t state);
+/* Forget all states but this one, and all that was found out; returns its new number. */
+int32_t g4_grammar_forget(g4_grammar *g, int32_t state);
+int32_t g4_grammar_settle(g4_grammar *g, int32_t state); /* the same when it has become much */
 /* Counts how often states were forgotten: the numbers of another generation mean nothing. */
 uint32_t g4_grammar_generation(const g4_grammar *g);
 /* The mask of a state, good until the next one; NULL: something failed. */

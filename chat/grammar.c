@@ -1151,28 +1151,23 @@ static void g4_steps_forget(g4_grammar *g, g4_grammar_state *kept, g4_re *keep)
     g4_lexemes_forget(g);
 }
 
-int32_t g4_grammar_settle(g4_grammar *g, int32_t state)
+int32_t g4_grammar_forget(g4_grammar *g, int32_t state)
 {
-    const int has_many = g->n_stacks >= g->max_stacks || g->ahead_bytes > G4_MAX_AHEAD_BYTES ||
-                         g4_regular_size(g->net.regular) >= g->max_given || g->n_lexer > G4_MAX_LEXER;
-    if ((g->n_states < G4_MAX_STATES && !has_many) || state == 0 || g->failed) return state;
     g4_grammar_state *kept = g->states[state];
     const size_t room = (size_t)g4_max_int(g->n_stacks, kept->n) + 1;
-    int32_t *map = has_many ? g4_alloc(g->a, room, sizeof *map) : NULL;
-    if (has_many && map == NULL) return state; /* later */
+    int32_t *map = state != 0 && !g->failed ? g4_alloc(g->a, room, sizeof *map) : NULL;
+    if (map == NULL) return state; /* later */
     for (int i = 1; i < g->n_states; i++) {
         g4_mask_forget(g, g->states[i]);
         if (i != state) g4_free(g->a, g->states[i]);
     }
-    if (has_many) {
-        g4_stacks_forget(g, kept, map);
-        g4_steps_forget(g, kept, map);
-        qsort(kept->places, (size_t)kept->n, sizeof *kept->places, g4_place_compare);
-        g->max_stacks = g4_max_int(G4_MAX_STACKS, 2 * g->n_stacks);
-        g->max_given = g4_max_int(g->n_given + G4_MAX_STEPS, 2 * g4_regular_size(g->net.regular));
-        kept->hash = g4_state_hash(kept->places, kept->n, kept->accepts);
-    }
+    g4_stacks_forget(g, kept, map);
+    g4_steps_forget(g, kept, map);
     g4_free(g->a, map);
+    g->max_stacks = g4_max_int(G4_MAX_STACKS, 2 * g->n_stacks);
+    g->max_given = g4_max_int(g->n_given + G4_MAX_STEPS, 2 * g4_regular_size(g->net.regular));
+    qsort(kept->places, (size_t)kept->n, sizeof *kept->places, g4_place_compare);
+    kept->hash = g4_state_hash(kept->places, kept->n, kept->accepts);
     memset(kept->next, -1, sizeof kept->next);
     g->states[1] = kept;
     g->n_states = 2;
@@ -1180,6 +1175,14 @@ int32_t g4_grammar_settle(g4_grammar *g, int32_t state)
     g4_table_clear(&g->state_table);
     g4_table_put(&g->state_table, kept->hash, 1);
     return 1;
+}
+
+int32_t g4_grammar_settle(g4_grammar *g, int32_t state)
+{
+    const int is_full = g->n_states >= G4_MAX_STATES || g->n_stacks >= g->max_stacks ||
+                        g->ahead_bytes > G4_MAX_AHEAD_BYTES || g->n_lexer > G4_MAX_LEXER ||
+                        g4_regular_size(g->net.regular) >= g->max_given;
+    return is_full ? g4_grammar_forget(g, state) : state;
 }
 
 /* ---- The grammar --------------------------------------------------------------------------------- */
