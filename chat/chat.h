@@ -343,6 +343,8 @@ int g4_re_within(g4_regular *r, g4_re a, g4_re b);
 g4_re g4_re_clamp(g4_regular *r, g4_re a, int longest);
 /* Equal ones of equal expressions, whatever set they are of, and of others different ones. */
 void g4_re_print(const g4_regular *r, g4_re a, uint64_t print[2]);
+/* Is it a byte of a set, whatever it is, and what follows it? */
+int g4_re_is_byte(const g4_regular *r, g4_re a, const uint32_t **bytes, g4_re *rest);
 /* Is it a repeat and what follows it? max below 0: no end. */
 int g4_re_is_repeat(const g4_regular *r, g4_re a, g4_re *body, int32_t *max, g4_re *rest);
 

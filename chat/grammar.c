@@ -28,7 +28,7 @@
 #define G4_MAX_LIST 4096               /* tokens that are kept as a list; more as a mask */
 #define G4_MAX_ENDS 65536              /* of tokens that run over the end of one lexeme */
 #define G4_NARROW 8                    /* bytes up to which they are sought one by one */
-#define G4_COSTLY 256                  /* nodes of the vocabulary's trees: what took more to find out is shared */
+#define G4_COSTLY 64                   /* nodes of the vocabulary's trees: what took more to find out is shared */
 #define G4_N_UNIONS 1024               /* unions that are remembered */
 
 typedef struct {
@@ -98,8 +98,9 @@ typedef struct g4_ahead { /* what is ahead within a lexeme */
 typedef struct { /* of an expression, as an automaton with a table */
     g4_re re;
     uint8_t accepts, has_row, n_live;
-    uint8_t live[G4_NARROW]; /* bytes that lead on, when they are few; else n_live is above NARROW */
-    int32_t next[256];       /* 0: dead */
+    uint8_t live[G4_NARROW]; /* bytes that lead on, and where to, when they are few; else n_live is above NARROW */
+    int32_t to[G4_NARROW];
+    int32_t next[256]; /* else this; 0: dead */
 } g4_lexer_state;
 
 typedef struct {
@@ -176,6 +177,7 @@ struct g4_grammar {
     } bodies[16]; /* of repeats: do they hold all plain characters? */
     int n_bodies;
     uint32_t generation; /* counts how often states were forgotten */
+    uint64_t n_rows;     /* of the lexer, that were made */
     uint64_t n_visited;  /* nodes of the vocabulary's trees, and of ends */
     g4_asker asker;      /* with the halt of the call that is in */
     g4_status failed;    /* since it began: out of memory, halted, too much. What was not completed is not remembered */
@@ -597,10 +599,36 @@ static int32_t g4_lexer_of(g4_grammar *g, g4_re re)
     return g->n_lexer++;
 }
 
+/* An expression that begins with one of few bytes, whichever it is, needs no table. */
+static int g4_lexer_make_narrow(g4_grammar *g, int32_t state)
+{
+    const uint32_t *bytes;
+    g4_re rest;
+    uint8_t live[G4_NARROW];
+    int n = 0;
+    if (!g4_re_is_byte(g->net.regular, g->lexer[state].re, &bytes, &rest)) return 0;
+    for (int i = 0; i < 8; i++)
+        for (uint32_t bits = bytes[i], b = 0; bits != 0; bits >>= 1, b++) {
+            if (!(bits & 1)) continue;
+            if (n == G4_NARROW) return 0;
+            live[n++] = (uint8_t)((uint32_t)i * 32 + b);
+        }
+    const int32_t next = g4_lexer_of(g, rest);
+    g4_lexer_state *s = &g->lexer[state];
+    for (int i = 0; i < n; i++) {
+        s->live[i] = live[i];
+        s->to[i] = next;
+    }
+    s->n_live = (uint8_t)n;
+    s->has_row = !g->failed;
+    return 1;
+}
+
 static void g4_lexer_make_row(g4_grammar *g, int32_t state)
 {
     int32_t to[256];
     int n_live = 0;
+    if (g4_lexer_make_narrow(g, state)) return;
     const g4_re_view v = g4_re_steps_of(g->net.regular, g->lexer[state].re);
     if (g4_grammar_steps_stop(g, -1)) return;
     for (int i = 0; i < v.n; i++) to[i] = g4_lexer_of(g, v.to[i]);
@@ -609,11 +637,15 @@ static void g4_lexer_make_row(g4_grammar *g, int32_t state)
     for (int b = 0; b < 256; b++) {
         s->next[b] = to[v.class_of[b]];
         if (s->next[b] == 0) continue;
-        if (n_live < G4_NARROW) s->live[n_live] = (uint8_t)b;
+        if (n_live < G4_NARROW) {
+            s->live[n_live] = (uint8_t)b;
+            s->to[n_live] = s->next[b];
+        }
         n_live++;
     }
     s->n_live = (uint8_t)g4_min_int(n_live, 255);
     s->has_row = 1;
+    g->n_rows++;
 }
 
 /* The state of an expression, with its row; 0: something failed, or it has no text. */
@@ -656,20 +688,22 @@ typedef struct { /* a level of a walk: brothers to visit, by the bytes of the st
     int k; /* of the state's few bytes */
 } g4_lexer_level;
 
-/* The next node of a level that the state allows; 0: there is none. */
-static uint32_t g4_lexer_next(const g4_trie *t, const g4_lexer_state *s, g4_lexer_level *l)
+/* The next node of a level that the state allows, and the state behind it; 0: there is none. */
+static uint32_t g4_lexer_next(const g4_trie *t, const g4_lexer_state *s, g4_lexer_level *l, int32_t *state)
 {
     if (s->n_live <= G4_NARROW) {
         while (l->k < s->n_live) {
-            const uint8_t byte = s->live[l->k++];
+            const uint8_t byte = s->live[l->k];
             const uint8_t *found = l->end > l->first ? memchr(t->bytes + l->first, byte, l->end - l->first) : NULL;
+            *state = s->to[l->k++];
             if (found != NULL) return (uint32_t)(found - t->bytes);
         }
         return 0;
     }
     while (l->next < l->end) {
         const uint32_t node = l->next++;
-        if (s->next[t->bytes[node]] != 0) return node;
+        *state = s->next[t->bytes[node]];
+        if (*state != 0) return node;
     }
     return 0;
 }
@@ -689,12 +723,12 @@ static void g4_lexer_walk(g4_grammar *g, uint32_t which, int32_t state)
     levels[0] = g4_lexer_below(t, 0, state);
     while (depth > 0 && !g4_grammar_stops(g)) {
         g4_lexer_level *l = &levels[depth - 1];
-        const uint32_t node = g4_lexer_next(t, &g->lexer[l->state], l);
+        int32_t next;
+        const uint32_t node = g4_lexer_next(t, &g->lexer[l->state], l, &next);
         if (node == 0) {
             depth--;
             continue;
         }
-        const int32_t next = g->lexer[l->state].next[t->bytes[node]];
         g4_lexer_visit(g, which, node, depth, g->lexer[next].accepts);
         if (t->nodes[node].n_children == 0) continue;
         if (!g->lexer[next].has_row) g4_lexer_make_row(g, next);
@@ -857,9 +891,9 @@ static const g4_ahead *g4_ahead_make(g4_grammar *g, g4_re re, int32_t follow)
     const g4_finding *shared = g4_vocabulary_find(g->vocabulary, key);
     if (shared != NULL) return (const g4_ahead *)(const void *)shared;
     g4_ahead found = { .n_ids = 0 };
-    const uint64_t before = g->n_visited;
+    const uint64_t before = g->n_visited + 16 * g->n_rows;
     g4_ahead_find(g, &found, re, bytes);
-    const int is_costly = g->n_visited - before > G4_COSTLY;
+    const int is_costly = g->n_visited + 16 * g->n_rows - before > G4_COSTLY;
     const g4_ahead *out = g->failed ? NULL : g4_ahead_keep(g, &found, is_costly, key);
     g4_trie_free(&found.ends, g->a);
     return out;

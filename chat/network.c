@@ -628,6 +628,12 @@ static void g4_follow_add(g4_follow *f, int32_t to, const uint32_t bytes[8])
 /* The bytes that an expression may begin with. */
 static void g4_re_first(g4_regular *r, g4_re re, uint32_t bytes[8])
 {
+    const uint32_t *set;
+    g4_re rest;
+    if (g4_re_is_byte(r, re, &set, &rest)) {
+        memcpy(bytes, set, 8 * sizeof *bytes);
+        return;
+    }
     const g4_re_view v = g4_re_steps_of(r, re);
     memset(bytes, 0, 8 * sizeof *bytes);
     for (int b = 0; b < 256; b++)

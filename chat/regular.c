@@ -1492,6 +1492,16 @@ void g4_re_print(const g4_regular *r, g4_re a, uint64_t print[2])
     memcpy(print, r->nodes[a].print, 2 * sizeof *print);
 }
 
+int g4_re_is_byte(const g4_regular *r, g4_re a, const uint32_t **bytes, g4_re *rest)
+{
+    const g4_re_node *k = &r->nodes[a];
+    const g4_re_node *head = k->kind == G4_RK_CONCAT ? &r->nodes[k->a] : k;
+    if (head->kind != G4_RK_SET || k->is_checked) return 0;
+    *bytes = r->sets[head->a].bits;
+    *rest = k->kind == G4_RK_CONCAT ? k->b : G4_RE_EMPTY;
+    return 1;
+}
+
 int g4_re_is_repeat(const g4_regular *r, g4_re a, g4_re *body, int32_t *max, g4_re *rest)
 {
     const g4_re_node *k = &r->nodes[a];

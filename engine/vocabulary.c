@@ -177,6 +177,7 @@ static int g4_vocabulary_collect(g4_vocabulary *v, const g4_tokenizer *t, g4_wor
         bytes += w.len;
         if (w.len == 0) continue;
         const int is_plain = g4_word_is_plain(w.text, w.len, &n_chars);
+        w.key = n_chars; /* until they are sorted */
         if (n_chars > v->longest) v->longest = n_chars;
         if (is_plain && n_chars > v->longest_plain) v->longest_plain = n_chars;
         if (is_plain)
@@ -193,11 +194,7 @@ static int g4_vocabulary_count(g4_vocabulary *v, const g4_word *words, uint32_t 
     const size_t size = ((size_t)v->n_vocab + 31) / 32;
     v->plain = g4_alloc(v->a, (size_t)v->longest_plain + 1, size * sizeof *v->plain);
     if (v->plain == NULL) return 0;
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t n_chars;
-        g4_word_is_plain(words[i].text, words[i].len, &n_chars);
-        v->plain[n_chars * size + words[i].id / 32] |= 1u << (words[i].id % 32);
-    }
+    for (uint32_t i = 0; i < n; i++) v->plain[words[i].key * size + words[i].id / 32] |= 1u << (words[i].id % 32);
     for (size_t i = size; i < size * (v->longest_plain + 1); i++) v->plain[i] |= v->plain[i - size];
     return 1;
 }
