@@ -343,6 +343,11 @@ int g4_re_within(g4_regular *r, g4_re a, g4_re b);
 g4_re g4_re_clamp(g4_regular *r, g4_re a, int longest);
 /* Equal ones of equal expressions, whatever set they are of, and of others different ones. */
 void g4_re_print(const g4_regular *r, g4_re a, uint64_t print[2]);
+int g4_re_is_endless(const g4_regular *r, g4_re a); /* a repeat, `and` or `not` in it may have texts without end */
+/* A JSON string in all its spellings: of n bytes that are one of them, from quote to quote. NONE: they are not. */
+g4_re g4_re_same_string(g4_regular *r, const char *s, size_t n);
+/* Is it an expression without what one that has an end does not allow, and which? */
+int g4_re_is_without(const g4_regular *r, g4_re a, g4_re *all);
 /* Is it a byte of a set, whatever it is, and what follows it? */
 int g4_re_is_byte(const g4_regular *r, g4_re a, const uint32_t **bytes, g4_re *rest);
 /* Is it a repeat and what follows it? max below 0: no end. */
@@ -418,10 +423,11 @@ g4_format_kind g4_format_re(g4_regular *r, const char *name, size_t n, g4_spelli
 
 /* ---- Networks (network.c) ---------------------------------------------------------------------- */
 
-typedef enum { G4_EDGE_EMPTY, G4_EDGE_LEXEME, G4_EDGE_CALL, G4_EDGE_CONTROL } g4_edge_kind;
+typedef enum { G4_EDGE_EMPTY, G4_EDGE_LEXEME, G4_EDGE_ITEM, G4_EDGE_CALL, G4_EDGE_CONTROL } g4_edge_kind;
 typedef struct {
     int32_t from, to, next; /* next: index of the node's next edge, -1: none */
-    int32_t operand;        /* LEXEME: a g4_re; CALL: the rule; CONTROL: a g4_control */
+    int32_t operand;        /* LEXEME, ITEM: a g4_re; CALL: the rule; CONTROL: a g4_control */
+    int32_t before;         /* ITEM: a g4_re */
     uint8_t kind;
 } g4_edge;
 typedef struct {
@@ -436,6 +442,7 @@ typedef struct {
     size_t name_len;
     uint8_t is_live;    /* it can end */
     uint8_t is_defined; /* it was, and not only named */
+    uint8_t has_items;  /* that differ */
 } g4_rule;
 typedef struct { /* bytes that may come next */
     uint32_t bytes[8];
@@ -456,7 +463,9 @@ typedef struct {
     int32_t *follow; /* (n_nodes) number of a set: bytes that may come next at a node, whatever is below it */
     g4_follow_set *follow_sets;
     int n_follow_sets;
-    char *names;       /* of rules */
+    char *names; /* of rules */
+    /* The texts that count as the same item as this one, read with what stands before it; NULL: itself alone. */
+    g4_re (*same_item)(g4_regular *r, const char *text, size_t n);
     int longest_token; /* characters; no token can tell apart what is further away */
     g4_net_failure failed;
     g4_asker asker;
@@ -473,6 +482,9 @@ void g4_net_empty(g4_net *net, int32_t from, int32_t to);
 void g4_net_byte(g4_net *net, int32_t from, int32_t to, int byte);
 void g4_net_bytes(g4_net *net, int32_t from, int32_t to, int low, int high);
 void g4_net_lexeme(g4_net *net, int32_t from, int32_t to, g4_re re);
+/* An item, of an expression without the empty text, behind what stands before it: it must differ from all items that
+ * were read before in this call of the rule. Where none is left, what stands before cannot be written either. */
+void g4_net_item(g4_net *net, int32_t from, int32_t to, g4_re before, g4_re item);
 void g4_net_call(g4_net *net, int32_t from, int32_t to, int rule);
 void g4_net_control(g4_net *net, int32_t from, int32_t to, g4_control control);
 /* Text from a node on; returns the node behind it. */

@@ -21,6 +21,7 @@
 #define G4_MAX_UNIONS 200000           /* of stacks, for one byte */
 #define G4_MAX_STATES 8192             /* more are forgotten when the grammar settles */
 #define G4_MAX_STACKS (1 << 16)        /* the same */
+#define G4_MAX_TEXTS (1 << 20)         /* bytes of items; the same */
 #define G4_MAX_STEPS (1 << 18)         /* expressions that steps made; the same */
 #define G4_MAX_AHEAD_BYTES (16u << 20) /* the same */
 #define G4_MAX_LEXER 4096              /* states with a table of steps each */
@@ -33,10 +34,11 @@
 
 typedef struct {
     int32_t node;  /* to return to; -1: the text ends */
+    g4_re used;    /* items that the rule which returns there has read already; NONE: none, or they may be the same */
     int32_t below; /* the set of stacks below it */
 } g4_frame;
 typedef struct {
-    int32_t first, n; /* frames, by ascending node */
+    int32_t first, n; /* frames, by ascending node, then by what is used */
     uint32_t hash;
 } g4_stack_set;
 #define G4_STACK_BOTTOM 0 /* the set of the stack with nothing on it; always there */
@@ -44,8 +46,15 @@ typedef struct {
 typedef struct {
     int32_t re;    /* what remains of the lexeme; below 0: a control token, negated */
     int32_t to;    /* the node behind it */
-    int32_t stack; /* set */
+    int32_t stack; /* set; of one frame for an item */
+    int32_t text;  /* of an item that must differ from others, so far; 0: it is none */
 } g4_place;
+
+typedef struct { /* a text as its last byte and the text before that */
+    int32_t before;
+    uint8_t byte;
+} g4_item_text;
+#define G4_ITEM_BEGINS 1 /* the empty one */
 
 typedef struct { /* a node of a closure */
     int32_t node, stack;
@@ -150,7 +159,9 @@ struct g4_grammar {
     g4_work *work;          /* of the closure */
     g4_closure_mark *marks; /* (n_nodes) */
     int32_t *queue;         /* of the closure: places in work */
-    g4_place *core;         /* places of the state that it becomes */
+    g4_item_text *texts;    /* of items that are being read; the first two mean none, and the empty one */
+    int n_texts, cap_texts;
+    g4_place *core; /* places of the state that it becomes */
     int n_work, cap_work, n_queue, cap_queue, n_core, cap_core;
     uint32_t epoch;
     g4_lexer_state *lexer; /* [0] is unused: dead */
@@ -271,11 +282,16 @@ static void *g4_grammar_grow(g4_grammar *g, void *array, int n, int *cap, size_t
 
 /* ---- Sets of stacks ------------------------------------------------------------------------------ */
 
+static uint64_t g4_mix_frame(uint64_t h, const g4_frame *f)
+{
+    return g4_mix(g4_mix(h, (uint64_t)(uint32_t)f->node << 32 | (uint32_t)f->used), (uint32_t)f->below);
+}
+
 /* The number of the set of these frames; a new one is made of them. */
 static int32_t g4_stack_of(g4_grammar *g, const g4_frame *frames, int n)
 {
     uint64_t h = 1;
-    for (int i = 0; i < n; i++) h = g4_mix(g4_mix(h, (uint32_t)frames[i].node), (uint32_t)frames[i].below);
+    for (int i = 0; i < n; i++) h = g4_mix_frame(h, &frames[i]);
     const uint32_t hash = (uint32_t)h;
     const g4_slot *slot;
     if (!g4_table_reserve(g, &g->stack_table, g->n_stacks)) return G4_STACK_BOTTOM;
@@ -316,12 +332,19 @@ static int g4_union_begin(g4_grammar *g, int *depth, int32_t a, int32_t b, int b
     return ++g->n_unions <= G4_MAX_UNIONS;
 }
 
-static void g4_union_collect(g4_grammar *g, int *n, int32_t node, int32_t below)
+static void g4_union_collect(g4_grammar *g, int *n, const g4_frame *frame, int32_t below)
 {
+    const g4_frame kept = { frame->node, frame->used, below };
     g4_frame *collected = g4_grammar_grow(g, g->collected, *n, &g->cap_collected, sizeof *collected);
     if (collected == NULL) return;
     g->collected = collected;
-    collected[(*n)++] = (g4_frame) { node, below };
+    collected[(*n)++] = kept;
+}
+
+static int g4_frame_order(const g4_frame *x, const g4_frame *y)
+{
+    if (x->node != y->node) return x->node < y->node ? -1 : 1;
+    return (x->used > y->used) - (x->used < y->used);
 }
 
 /* Go on with the union on top of those being made until it is complete, or another is needed first, which is begun. n:
@@ -331,7 +354,7 @@ static int g4_union_go_on(g4_grammar *g, int *depth, int *n, int32_t below)
     g4_union *u = &g->unions[*depth - 1];
     const g4_stack_set a = g->stacks[u->a], b = g->stacks[u->b];
     if (u->is_waiting) {
-        g4_union_collect(g, n, g->frames[a.first + u->i].node, below);
+        g4_union_collect(g, n, &g->frames[a.first + u->i], below);
         u->is_waiting = 0;
         u->i++;
         u->j++;
@@ -339,7 +362,8 @@ static int g4_union_go_on(g4_grammar *g, int *depth, int *n, int32_t below)
     while ((u->i < a.n || u->j < b.n) && !g->failed) {
         const g4_frame *x = u->i < a.n ? &g->frames[a.first + u->i] : NULL;
         const g4_frame *y = u->j < b.n ? &g->frames[b.first + u->j] : NULL;
-        if (x != NULL && y != NULL && x->node == y->node && x->below != y->below) {
+        const int order = x == NULL ? 1 : y == NULL ? -1 : g4_frame_order(x, y);
+        if (order == 0 && x->below != y->below) {
             const int32_t low = g4_min_int(x->below, y->below), high = g4_max_int(x->below, y->below);
             const g4_union_memo *known = g4_union_memo_of(g, low, high);
             if (known->a != low || known->b != high) {
@@ -347,16 +371,12 @@ static int g4_union_go_on(g4_grammar *g, int *depth, int *n, int32_t below)
                 if (!g4_union_begin(g, depth, low, high, *n)) g4_grammar_too_much(g, x->node);
                 return 0;
             }
-            g4_union_collect(g, n, x->node, known->both);
-            u->i++;
-            u->j++;
-            continue;
+            g4_union_collect(g, n, x, known->both);
+        } else {
+            g4_union_collect(g, n, order <= 0 ? x : y, order <= 0 ? x->below : y->below);
         }
-        const int takes_x = x != NULL && (y == NULL || x->node <= y->node);
-        const int takes_y = y != NULL && (x == NULL || y->node <= x->node);
-        g4_union_collect(g, n, takes_x ? x->node : y->node, takes_x ? x->below : y->below);
-        u->i += takes_x;
-        u->j += takes_y;
+        u->i += order <= 0;
+        u->j += order >= 0;
     }
     return 1;
 }
@@ -418,13 +438,13 @@ static void g4_closure_add(g4_grammar *g, int32_t node, int32_t stack)
     g4_closure_queue(g, g->n_work++);
 }
 
-static void g4_closure_add_place(g4_grammar *g, int32_t re, int32_t to, int32_t stack)
+static void g4_closure_add_place(g4_grammar *g, int32_t re, int32_t to, int32_t stack, int32_t text)
 {
     if (g->n_core >= G4_MAX_PLACES) g4_grammar_too_much(g, to);
     g4_place *core = g4_grammar_grow(g, g->core, g->n_core, &g->cap_core, sizeof *core);
     if (core == NULL || g->failed) return;
     g->core = core;
-    core[g->n_core++] = (g4_place) { re, to, stack };
+    core[g->n_core++] = (g4_place) { re, to, stack, text };
 }
 
 /* Follow what leads on from a node without reading: empty edges, calls, the return at a rule's end. Returns whether the
@@ -446,8 +466,9 @@ static int g4_closure_follow(g4_grammar *g, int32_t node, int32_t stack)
         if (edge->kind == G4_EDGE_EMPTY) {
             g4_closure_add(g, edge->to, stack);
         } else if (edge->kind == G4_EDGE_CALL) { /* a call at the very end of a rule needs no way back */
-            const int is_tail = net->nodes[edge->to].is_end && net->nodes[edge->to].first < 0;
-            const g4_frame frame = { edge->to, stack };
+            const int is_tail =
+                net->nodes[edge->to].is_end && net->nodes[edge->to].first < 0 && !net->rules[edge->operand].has_items;
+            const g4_frame frame = { edge->to, G4_RE_NONE, stack };
             const int32_t called = is_tail ? stack : g4_stack_of(g, &frame, 1);
             if (!g->failed) g4_closure_add(g, net->rules[edge->operand].start, called);
         }
@@ -460,6 +481,7 @@ static int g4_place_compare(const void *pa, const void *pb)
     const g4_place *a = pa, *b = pb;
     if (a->re != b->re) return a->re < b->re ? -1 : 1;
     if (a->to != b->to) return a->to < b->to ? -1 : 1;
+    if (a->text != b->text) return a->text < b->text ? -1 : 1;
     return (a->stack > b->stack) - (a->stack < b->stack);
 }
 
@@ -473,10 +495,11 @@ static void g4_closure_settle(g4_grammar *g)
     }
     for (int i = 0; i < g->n_core && !g->failed; i++) {
         const g4_place p = g->core[i];
-        if (n > 0 && g->core[n - 1].re == p.re && g->core[n - 1].to == p.to)
-            g->core[n - 1].stack = g4_stack_union(g, g->core[n - 1].stack, p.stack);
-        else
+        g4_place *last = n > 0 ? &g->core[n - 1] : NULL;
+        if (last == NULL || last->re != p.re || last->to != p.to || (p.text != 0 && g4_place_compare(last, &p) != 0))
             g->core[n++] = p;
+        else if (p.text == 0)
+            last->stack = g4_stack_union(g, last->stack, p.stack);
     }
     g->n_core = n;
 }
@@ -498,9 +521,11 @@ static int32_t g4_state_find(const g4_grammar *g, const g4_grammar_state *like, 
 static uint32_t g4_state_hash(const g4_place *places, int n, int accepts)
 {
     uint64_t h = g4_mix(3, (uint64_t)accepts);
-    for (int i = 0; i < n; i++)
-        h = g4_mix(g4_mix(h, (uint64_t)(uint32_t)places[i].re << 32 | (uint32_t)places[i].to),
-                   (uint32_t)places[i].stack);
+    for (int i = 0; i < n; i++) {
+        const g4_place *p = &places[i];
+        h = g4_mix(h, (uint64_t)(uint32_t)p->re << 32 | (uint32_t)p->to);
+        h = g4_mix(h, (uint64_t)(uint32_t)p->stack << 32 | (uint32_t)p->text);
+    }
     return (uint32_t)(h >> 16);
 }
 
@@ -528,6 +553,50 @@ static int32_t g4_state_of(g4_grammar *g, int accepts)
     return g->n_states++;
 }
 
+/* An item begins: for each frame, of what it has not read yet. */
+static void g4_closure_add_items(g4_grammar *g, const g4_edge *edge, int32_t stack)
+{
+    g4_regular *r = g->net.regular;
+    for (int i = 0; i < g->stacks[stack].n && !g->failed; i++) {
+        const g4_frame f = g->frames[g->stacks[stack].first + i];
+        const g4_re item = f.used == G4_RE_NONE ? edge->operand : g4_re_and(r, edge->operand, g4_re_not(r, f.used));
+        const int is_none = g4_re_is_none(r, item) == 1;
+        const g4_re all = g4_re_concat(r, edge->before, item);
+        if (g4_grammar_steps_stop(g, edge->to)) return;
+        if (!is_none) g4_closure_add_place(g, all, edge->to, g4_stack_of(g, &f, 1), G4_ITEM_BEGINS);
+    }
+}
+
+/* An item goes on with a byte: its text so far. */
+static int32_t g4_item_go_on(g4_grammar *g, int32_t before, int byte)
+{
+    g4_item_text *texts = g4_grammar_grow(g, g->texts, g->n_texts, &g->cap_texts, sizeof *texts);
+    if (texts == NULL) return 0;
+    g->texts = texts;
+    texts[g->n_texts] = (g4_item_text) { before, (uint8_t)byte };
+    return g->n_texts++;
+}
+
+/* An item is complete: the stack on which it counts as used. */
+static int32_t g4_item_end(g4_grammar *g, int32_t stack, int32_t text)
+{
+    g4_regular *r = g->net.regular;
+    g4_frame f = g->frames[g->stacks[stack].first];
+    size_t n = 0;
+    for (int32_t k = text; k > G4_ITEM_BEGINS; k = g->texts[k].before) n++;
+    char *s = g4_alloc(g->a, n + 1, 1);
+    if (s == NULL) {
+        g4_grammar_no_memory(g);
+        return stack;
+    }
+    for (int32_t k = text, i = 1; k > G4_ITEM_BEGINS; k = g->texts[k].before, i++)
+        s[n - (size_t)i] = (char)g->texts[k].byte;
+    const g4_re same = g->net.same_item != NULL ? g->net.same_item(r, s, n) : g4_re_text(r, s, n);
+    g4_free(g->a, s);
+    f.used = f.used == G4_RE_NONE ? same : g4_re_or(r, f.used, same);
+    return g4_grammar_steps_stop(g, -1) ? stack : g4_stack_of(g, &f, 1);
+}
+
 /* Complete the closure and number it. 0: there is nothing, or something failed. */
 static int32_t g4_closure_end(g4_grammar *g)
 {
@@ -541,8 +610,10 @@ static int32_t g4_closure_end(g4_grammar *g)
     for (int i = 0; i < g->n_work && !g->failed; i++)
         for (int32_t e = net->nodes[g->work[i].node].first; e >= 0; e = net->edges[e].next) {
             const g4_edge *edge = &net->edges[e];
-            if (edge->kind == G4_EDGE_LEXEME) g4_closure_add_place(g, edge->operand, edge->to, g->work[i].stack);
-            if (edge->kind == G4_EDGE_CONTROL) g4_closure_add_place(g, -edge->operand, edge->to, g->work[i].stack);
+            const int32_t stack = g->work[i].stack;
+            if (edge->kind == G4_EDGE_LEXEME) g4_closure_add_place(g, edge->operand, edge->to, stack, 0);
+            if (edge->kind == G4_EDGE_CONTROL) g4_closure_add_place(g, -edge->operand, edge->to, stack, 0);
+            if (edge->kind == G4_EDGE_ITEM) g4_closure_add_items(g, edge, stack);
         }
     if (!g->failed) g4_closure_settle(g);
     return g->failed || (g->n_core == 0 && !accepts) ? 0 : g4_state_of(g, accepts);
@@ -562,8 +633,10 @@ static int32_t g4_grammar_step_slow(g4_grammar *g, int32_t state, int byte, g4_c
         const g4_re rest = g4_re_step(g->net.regular, p.re, byte);
         if (g4_grammar_steps_stop(g, p.to)) break;
         if (rest == G4_RE_NONE) continue;
-        if (rest != G4_RE_EMPTY) g4_closure_add_place(g, rest, p.to, p.stack);
-        if (g4_re_accepts(g->net.regular, rest)) g4_closure_add(g, p.to, p.stack);
+        const int32_t text = p.text != 0 ? g4_item_go_on(g, p.text, byte) : 0;
+        const int accepts = g4_re_accepts(g->net.regular, rest);
+        if (rest != G4_RE_EMPTY) g4_closure_add_place(g, rest, p.to, p.stack, text);
+        if (accepts && !g->failed) g4_closure_add(g, p.to, text != 0 ? g4_item_end(g, p.stack, text) : p.stack);
     }
     return g->failed ? 0 : g4_closure_end(g);
 }
@@ -743,8 +816,13 @@ static uint32_t g4_lexer_plain(g4_grammar *g, g4_re re, const uint32_t follow[8]
     g4_regular *r = g->net.regular;
     int32_t max;
     g4_re body, rest;
+    g4_re all;
     *walks = 1;
-    if (!g4_re_is_repeat(r, re, &body, &max, &rest)) return 0;
+    if (g4_re_is_without(r, re, &all)) { /* what goes on without end outlasts what is left out */
+        if (!g4_re_is_repeat(r, all, &body, &max, &rest) || max >= 0) return 0;
+    } else if (!g4_re_is_repeat(r, re, &body, &max, &rest)) {
+        return 0;
+    }
     int i = 0;
     while (i < g->n_bodies && g->bodies[i].body != body) i++;
     if (i == g->n_bodies) {
@@ -991,19 +1069,30 @@ static void g4_mask_parts_add_set(g4_grammar *g, g4_mask_parts *m, const uint32_
 
 typedef struct { /* a place of a state, to be put beside those with the same tokens ahead */
     g4_re re;    /* cut */
-    int32_t follow, to, stack;
+    int32_t follow, is_item, to, stack;
 } g4_ahead_place;
 
 static int g4_ahead_place_compare(const void *pa, const void *pb)
 {
     const g4_ahead_place *a = pa, *b = pb;
     if (a->re != b->re) return a->re < b->re ? -1 : 1;
-    return (a->follow > b->follow) - (a->follow < b->follow);
+    if (a->follow != b->follow) return a->follow < b->follow ? -1 : 1;
+    return a->is_item - b->is_item;
+}
+
+/* What comes behind an item depends on which it was: read the tokens from number `from` on whole. */
+static void g4_mask_check(g4_grammar *g, int32_t state, int from)
+{
+    int n = from;
+    for (int i = from; i < g->allowed.n && !g4_grammar_stops(g); i++)
+        if (g4_grammar_read(g, state, (g4_token)g->allowed.ids[i]) != 0) g->allowed.ids[n++] = g->allowed.ids[i];
+    g->allowed.n = n;
 }
 
 /* The tokens of n places that have the same ahead: those that stay inside, and of those that run over the end the ones
  * that fit behind it. */
-static void g4_mask_add_places(g4_grammar *g, g4_mask_parts *m, const g4_ahead_place *places, int n, int *is_wide)
+static void g4_mask_add_places(g4_grammar *g, g4_mask_parts *m, int32_t state, const g4_ahead_place *places, int n,
+                               int *is_wide)
 {
     const g4_ahead *ahead = g4_ahead_of(g, places[0].re, places[0].follow);
     if (ahead == NULL) return;
@@ -1014,7 +1103,9 @@ static void g4_mask_add_places(g4_grammar *g, g4_mask_parts *m, const g4_ahead_p
     g4_closure_begin(g);
     for (int i = 0; i < n; i++) g4_closure_add(g, places[i].to, places[i].stack);
     const int32_t behind = g->failed ? 0 : g4_closure_end(g);
+    const int n_before = g->allowed.n;
     if (behind != 0) g4_grammar_walk(g, &ahead->ends, behind);
+    if (places[0].is_item) g4_mask_check(g, state, n_before);
 }
 
 /* The places of a state that read text, with what is ahead of them, sorted by that; the caller frees them. */
@@ -1035,7 +1126,7 @@ static g4_ahead_place *g4_mask_places(g4_grammar *g, const g4_grammar_state *s, 
         }
         const g4_re re = g4_re_clamp(g->net.regular, p.re, (int)g->vocabulary->longest);
         if (g4_grammar_steps_stop(g, p.to)) break;
-        places[(*n)++] = (g4_ahead_place) { re, g->net.follow[p.to], p.to, p.stack };
+        places[(*n)++] = (g4_ahead_place) { re, g->net.follow[p.to], p.text != 0, p.to, p.stack };
     }
     if (!g->failed && !g4_sort(g->a, places, (size_t)*n, sizeof *places, g4_ahead_place_compare, g->asker.halt))
         g4_grammar_no_memory(g);
@@ -1081,7 +1172,7 @@ static void g4_mask_make(g4_grammar *g, int32_t state)
     for (int i = 0, end; i < n && !g4_grammar_stops(g); i = end) {
         for (end = i + 1; end < n && g4_ahead_place_compare(&places[end], &places[i]) == 0; end++) {
         }
-        g4_mask_add_places(g, &m, places + i, end - i, &is_wide);
+        g4_mask_add_places(g, &m, state, places + i, end - i, &is_wide);
         g4_mask_parts_flush(g, &m);
     }
     g4_free(g->a, places);
@@ -1136,7 +1227,7 @@ static void g4_lexemes_forget(g4_grammar *g)
     g4_table_clear(&g->lexer_table);
 }
 
-/* All sets of stacks but those of a state, which get new numbers. `map` has room for all. */
+/* All sets of stacks but those of a state, which get new numbers, in `map`, which has room for all. */
 static void g4_stacks_forget(g4_grammar *g, g4_grammar_state *kept, int32_t *map)
 {
     int n = 0;
@@ -1149,22 +1240,17 @@ static void g4_stacks_forget(g4_grammar *g, g4_grammar_state *kept, int32_t *map
             if (f.node >= 0) map[f.below] = 1;
         }
     g->n_frames = 0;
-    g4_table_clear(&g->stack_table);
     for (int i = 0; i < g->n_stacks; i++) {
         if (!map[i]) continue;
         g4_stack_set s = g->stacks[i];
-        uint64_t h = 1;
         for (int k = 0; k < s.n; k++) {
             g4_frame f = g->frames[s.first + k];
             if (f.node >= 0) f.below = map[f.below];
-            h = g4_mix(g4_mix(h, (uint32_t)f.node), (uint32_t)f.below);
             g->frames[g->n_frames + k] = f;
         }
         s.first = g->n_frames;
-        s.hash = (uint32_t)h;
         g->n_frames += s.n;
         g->stacks[n] = s;
-        g4_table_put(&g->stack_table, s.hash, n);
         map[i] = n++;
     }
     g->n_stacks = n;
@@ -1172,23 +1258,58 @@ static void g4_stacks_forget(g4_grammar *g, g4_grammar_state *kept, int32_t *map
     memset(g->memo, -1, G4_N_UNIONS * sizeof *g->memo);
 }
 
-/* The expressions that steps made, but those of a state, which get new numbers; `keep` has room for its places. */
+/* The expressions that steps made, but those of a state and of frames, which get new numbers in the same order; `keep`
+ * has room for them. */
 static void g4_steps_forget(g4_grammar *g, g4_grammar_state *kept, g4_re *keep)
 {
     int n = 0;
     for (int i = 0; i < kept->n; i++)
         if (kept->places[i].re > 0) keep[n++] = kept->places[i].re;
+    for (int i = 0; i < g->n_frames; i++) keep[n++] = g->frames[i].used;
     g4_regular_forget(g->net.regular, g->n_given, keep, n);
     n = 0;
     for (int i = 0; i < kept->n; i++)
         if (kept->places[i].re > 0) kept->places[i].re = keep[n++];
+    for (int i = 0; i < g->n_frames; i++) g->frames[i].used = keep[n++];
     g4_lexemes_forget(g);
+}
+
+/* Number the sets of stacks that are left by what they have become. */
+static void g4_stacks_hash(g4_grammar *g)
+{
+    g4_table_clear(&g->stack_table);
+    for (int i = 0; i < g->n_stacks; i++) {
+        uint64_t h = 1;
+        for (int k = 0; k < g->stacks[i].n; k++) h = g4_mix_frame(h, &g->frames[g->stacks[i].first + k]);
+        g->stacks[i].hash = (uint32_t)h;
+        g4_table_put(&g->stack_table, g->stacks[i].hash, i);
+    }
+}
+
+/* The texts of items but those of a state, which get new numbers; `map` has room for all. */
+static void g4_items_forget(g4_grammar *g, g4_grammar_state *kept, int32_t *map)
+{
+    int n = G4_ITEM_BEGINS + 1;
+    memset(map, 0, (size_t)g->n_texts * sizeof *map);
+    for (int i = 0; i < kept->n; i++) map[kept->places[i].text] = 1;
+    for (int i = g->n_texts - 1; i > G4_ITEM_BEGINS; i--)
+        if (map[i]) map[g->texts[i].before] = 1;
+    map[0] = 0;
+    map[G4_ITEM_BEGINS] = G4_ITEM_BEGINS;
+    for (int i = n; i < g->n_texts; i++) {
+        if (!map[i]) continue;
+        g->texts[n] = (g4_item_text) { map[g->texts[i].before], g->texts[i].byte };
+        map[i] = n++;
+    }
+    g->n_texts = n;
+    for (int i = 0; i < kept->n; i++) kept->places[i].text = map[kept->places[i].text];
 }
 
 int32_t g4_grammar_forget(g4_grammar *g, int32_t state)
 {
     g4_grammar_state *kept = g->states[state];
-    const size_t room = (size_t)g4_max_int(g->n_stacks, kept->n) + 1;
+    const size_t room =
+        (size_t)g4_max_int(g4_max_int(g->n_stacks, g->n_texts), g->n_frames + (kept != NULL ? kept->n : 0)) + 1;
     int32_t *map = state != 0 && !g->failed ? g4_alloc(g->a, room, sizeof *map) : NULL;
     if (map == NULL) return state; /* later */
     for (int i = 1; i < g->n_states; i++) {
@@ -1197,6 +1318,8 @@ int32_t g4_grammar_forget(g4_grammar *g, int32_t state)
     }
     g4_stacks_forget(g, kept, map);
     g4_steps_forget(g, kept, map);
+    g4_stacks_hash(g);
+    g4_items_forget(g, kept, map);
     g4_free(g->a, map);
     g->max_stacks = g4_max_int(G4_MAX_STACKS, 2 * g->n_stacks);
     g->max_given = g4_max_int(g->n_given + G4_MAX_STEPS, 2 * g4_regular_size(g->net.regular));
@@ -1214,7 +1337,7 @@ int32_t g4_grammar_forget(g4_grammar *g, int32_t state)
 int32_t g4_grammar_settle(g4_grammar *g, int32_t state)
 {
     const int is_full = g->n_states >= G4_MAX_STATES || g->n_stacks >= g->max_stacks ||
-                        g->ahead_bytes > G4_MAX_AHEAD_BYTES || g->n_lexer > G4_MAX_LEXER ||
+                        g->ahead_bytes > G4_MAX_AHEAD_BYTES || g->n_lexer > G4_MAX_LEXER || g->n_texts > G4_MAX_TEXTS ||
                         g4_regular_size(g->net.regular) >= g->max_given;
     return is_full ? g4_grammar_forget(g, state) : state;
 }
@@ -1295,7 +1418,8 @@ void g4_grammar_close(g4_grammar *g)
     g4_net_free(&g->net);
     if (g->owns_vocabulary) g4_vocabulary_close(g->vocabulary);
     g4_arena_free(&g->ahead_memory);
-    void *const blocks[] = { g->frames,
+    void *const blocks[] = { g->texts,
+                             g->frames,
                              g->stacks,
                              g->stack_table.slots,
                              g->unions,
@@ -1361,16 +1485,18 @@ g4_net *g4_grammar_net(g4_grammar *g) { return &g->net; }
 static int g4_grammar_begin(g4_grammar *g)
 {
     const size_t n = g4_mask_words((int)g->t->n_vocab);
-    const g4_frame bottom = { -1, 0 };
-    g->cap_states = g->cap_lexer = 16;
+    const g4_frame bottom = { -1, G4_RE_NONE, 0 };
+    g->cap_states = g->cap_lexer = g->cap_texts = 16;
+    g->n_texts = G4_ITEM_BEGINS + 1;
+    g->texts = g4_alloc(g->a, (size_t)g->cap_texts, sizeof *g->texts);
     g->states = g4_alloc(g->a, (size_t)g->cap_states, sizeof(g4_grammar_state *));
     g->lexer = g4_alloc(g->a, (size_t)g->cap_lexer, sizeof *g->lexer);
     g->marks = g4_alloc(g->a, (size_t)g->net.n_nodes, sizeof *g->marks);
     g->memo = g4_alloc(g->a, G4_N_UNIONS, sizeof *g->memo);
     g->marked = g4_alloc(g->a, n, sizeof *g->marked);
     g->written = g4_alloc(g->a, n, sizeof *g->written);
-    if (g->states == NULL || g->lexer == NULL || g->marks == NULL || g->memo == NULL || g->marked == NULL ||
-        g->written == NULL)
+    if (g->states == NULL || g->lexer == NULL || g->texts == NULL || g->marks == NULL || g->memo == NULL ||
+        g->marked == NULL || g->written == NULL)
         return 0;
     memset(g->memo, -1, G4_N_UNIONS * sizeof *g->memo);
     g4_stack_of(g, &bottom, 1);

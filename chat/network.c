@@ -80,6 +80,12 @@ void g4_net_lexeme(g4_net *net, int32_t from, int32_t to, g4_re re)
         g4_net_edge(net, from, (g4_edge) { .to = to, .kind = G4_EDGE_LEXEME, .operand = re });
 }
 
+void g4_net_item(g4_net *net, int32_t from, int32_t to, g4_re before, g4_re item)
+{
+    if (before != G4_RE_NONE && item != G4_RE_NONE)
+        g4_net_edge(net, from, (g4_edge) { .to = to, .kind = G4_EDGE_ITEM, .operand = item, .before = before });
+}
+
 void g4_net_call(g4_net *net, int32_t from, int32_t to, int rule)
 {
     g4_net_edge(net, from, (g4_edge) { .to = to, .kind = G4_EDGE_CALL, .operand = rule });
@@ -254,6 +260,7 @@ static int g4_spread_passes(const g4_reverse *v, const g4_edge *edge, g4_spread 
     switch ((g4_edge_kind)edge->kind) {
     case G4_EDGE_CALL: return v->is_set[v->net->rules[edge->operand].start];
     case G4_EDGE_LEXEME: return what == G4_SPREAD_LIVE || g4_re_accepts(v->net->regular, edge->operand);
+    case G4_EDGE_ITEM:
     case G4_EDGE_CONTROL: return what == G4_SPREAD_LIVE;
     case G4_EDGE_EMPTY: break;
     }
@@ -647,9 +654,14 @@ static void g4_follow_find(g4_follow *f)
     const g4_reverse *v = &f->reverse;
     for (int u = 0; u < net->n_nodes; u++)
         for (int32_t e = net->nodes[u].first; e >= 0 && !g4_net_stops(net); e = net->edges[e].next) {
+            const g4_edge edge = net->edges[e];
+            const int has_before = edge.kind == G4_EDGE_ITEM;
             uint32_t bytes[8];
-            if (net->edges[e].kind != G4_EDGE_LEXEME) continue;
-            g4_re_first(net->regular, net->edges[e].operand, bytes);
+            if (edge.kind != G4_EDGE_LEXEME && !has_before) continue;
+            g4_re_first(net->regular, has_before ? edge.before : edge.operand, bytes);
+            g4_follow_add(f, u, bytes);
+            if (!has_before || !g4_re_accepts(net->regular, edge.before)) continue;
+            g4_re_first(net->regular, edge.operand, bytes);
             g4_follow_add(f, u, bytes);
         }
     while (f->n > 0 && !g4_net_stops(net)) {
@@ -744,6 +756,7 @@ static void g4_net_number_nodes(g4_net *net)
         for (int i = 0; i < n && !g4_net_stops(net); i++)
             for (int32_t e = net->nodes[queue[i]].first; e >= 0; e = net->edges[e].next) {
                 const int32_t to = net->edges[e].to;
+                if (net->edges[e].kind == G4_EDGE_ITEM) net->rules[net->nodes[queue[i]].rule].has_items = 1;
                 if (net->nodes[to].rule >= 0) continue;
                 net->nodes[to].rule = net->nodes[queue[i]].rule;
                 queue[n++] = to;

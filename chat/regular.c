@@ -54,7 +54,7 @@ typedef struct {
     uint32_t hash, seen;
     uint64_t print[2];  /* the same in every set of expressions */
     g4_re_steps *steps; /* NULL: not made, or forgotten */
-    uint8_t kind, accepts, is_checked /* what is in it */, life;
+    uint8_t kind, accepts, is_checked /* what is in it */, life, is_endless;
 } g4_re_node;
 
 typedef struct {
@@ -244,6 +244,16 @@ static uint32_t g4_re_hash(const g4_re_node *x, const int32_t *list)
     return h;
 }
 
+/* May it have texts without end? */
+static uint8_t g4_re_may_go_on(const g4_regular *r, const g4_re_node *x, const int32_t *list)
+{
+    int is_endless = x->kind == G4_RK_AND || x->kind == G4_RK_NOT;
+    if (x->kind == G4_RK_CONCAT) is_endless = r->nodes[x->a].is_endless || r->nodes[x->b].is_endless;
+    if (x->kind == G4_RK_REPEAT) is_endless = x->max < 0 || r->nodes[x->a].is_endless;
+    for (int i = 0; x->kind == G4_RK_OR && i < x->b; i++) is_endless |= r->nodes[list[i]].is_endless;
+    return (uint8_t)is_endless;
+}
+
 static uint64_t g4_re_mix_print(uint64_t h, uint64_t v)
 {
     h = (h ^ v) * 0xd6e8feb86659fd93u;
@@ -284,6 +294,7 @@ static g4_re g4_re_intern(g4_regular *r, g4_re_node x, const int32_t *list)
     }
     g4_re_describe(r, &x, list);
     g4_re_sign(r, &x, list);
+    x.is_endless = g4_re_may_go_on(r, &x, list);
     if (n_listed > 0) x.a = r->n_lists;
     for (int i = 0; i < n_listed; i++) {
         int32_t *lists = g4_array_grow(r->a, r->lists, r->n_lists, &r->cap_lists, sizeof *lists);
@@ -1078,6 +1089,75 @@ g4_re g4_re_any_char(g4_regular *r, g4_spelling spelling)
     return g4_re_or(r, as_it_is, g4_re_or(r, escape, g4_re_unicode_escapes(r)));
 }
 
+/* \uXXXX of 16 bits, in hex digits of either case. */
+static g4_re g4_re_unicode_escape(g4_regular *r, uint32_t unit)
+{
+    g4_re x = g4_re_text(r, "\\u", 2);
+    for (int shift = 12; shift >= 0; shift -= 4) {
+        const int digit = (int)(unit >> shift & 15);
+        g4_re one = g4_re_range(r, "0123456789abcdef"[digit], "0123456789abcdef"[digit]);
+        if (digit > 9) one = g4_re_or(r, one, g4_re_range(r, 'A' + digit - 10, 'A' + digit - 10));
+        x = g4_re_concat(r, x, one);
+    }
+    return x;
+}
+
+/* One character of a JSON string in all its spellings. */
+static g4_re g4_re_same_char(g4_regular *r, uint32_t cp)
+{
+    static const char values[] = "\"\\/\b\f\n\r\t", letters[] = "\"\\/bfnrt";
+    char text[4];
+    g4_re x;
+    if (cp >= 0x10000)
+        x = g4_re_concat(r, g4_re_unicode_escape(r, 0xd800 + ((cp - 0x10000) >> 10)),
+                         g4_re_unicode_escape(r, 0xdc00 + ((cp - 0x10000) & 0x3ff)));
+    else
+        x = g4_re_unicode_escape(r, cp);
+    if (cp >= 0x20 && cp != '"' && cp != '\\') x = g4_re_or(r, x, g4_re_text(r, text, g4_utf8_encode(cp, text)));
+    const char *found = cp > 0 && cp < 0x80 ? strchr(values, (int)cp) : NULL;
+    if (found != NULL) {
+        text[0] = '\\';
+        text[1] = letters[found - values];
+        x = g4_re_or(r, x, g4_re_text(r, text, 2));
+    }
+    return x;
+}
+
+/* The character that the text of a JSON string begins with; returns its bytes, or 0. */
+static size_t g4_re_read_char(const char *s, size_t n, uint32_t *cp)
+{
+    static const char values[] = "\"\\/\b\f\n\r\t", letters[] = "\"\\/bfnrt";
+    if (n == 0 || s[0] != '\\') return g4_utf8_decode(s, n, cp);
+    if (n < 2) return 0;
+    if (s[1] == 'u') return g4_json_unescape_unicode(s, n, cp);
+    const char *found = s[1] != '\0' ? strchr(letters, s[1]) : NULL;
+    if (found != NULL) *cp = (unsigned char)values[found - letters];
+    return found != NULL ? 2 : 0;
+}
+
+g4_re g4_re_same_string(g4_regular *r, const char *s, size_t n)
+{
+    const g4_re quote = g4_re_range(r, '"', '"');
+    const int base = r->top;
+    if (n < 2 || s[0] != '"' || s[n - 1] != '"') return G4_RE_NONE;
+    for (size_t i = 1, size; i < n - 1 && !g4_re_stops(r); i += size) {
+        uint32_t cp;
+        size = g4_re_read_char(s + i, n - 1 - i, &cp);
+        if (size == 0 || (cp >= 0xd800 && cp <= 0xdfff)) {
+            r->top = base;
+            return G4_RE_NONE;
+        }
+        g4_re_push(r, g4_re_same_char(r, cp));
+    }
+    g4_re x = quote;
+    while (r->top > base && !r->failed) {
+        const g4_re head = r->stack[--r->top];
+        x = g4_re_concat(r, head, x);
+    }
+    r->top = base;
+    return g4_re_concat(r, quote, x);
+}
+
 /* ---- Steps --------------------------------------------------------------------------------------- */
 
 /* The classes of bytes that neither of two divisions tells apart. pair[i] gets the classes of a and b that class i is
@@ -1490,6 +1570,18 @@ g4_re g4_re_clamp(g4_regular *r, g4_re a, int longest)
 void g4_re_print(const g4_regular *r, g4_re a, uint64_t print[2])
 {
     memcpy(print, r->nodes[a].print, 2 * sizeof *print);
+}
+
+int g4_re_is_endless(const g4_regular *r, g4_re a) { return r->nodes[a].is_endless; }
+
+int g4_re_is_without(const g4_regular *r, g4_re a, g4_re *all)
+{
+    const g4_re_node *k = &r->nodes[a];
+    if (k->kind != G4_RK_AND || k->b != 2) return 0;
+    const g4_re x = r->lists[k->a], y = r->lists[k->a + 1];
+    const int x_is_not = r->nodes[x].kind == G4_RK_NOT, y_is_not = r->nodes[y].kind == G4_RK_NOT;
+    *all = x_is_not ? y : x;
+    return x_is_not != y_is_not && !r->nodes[r->nodes[x_is_not ? x : y].a].is_endless;
 }
 
 int g4_re_is_byte(const g4_regular *r, g4_re a, const uint32_t **bytes, g4_re *rest)
