@@ -974,6 +974,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "chat/format.c"
 #include "chat/network.c"
 #include "chat/grammar.c"
+#include "chat/notation.c"
 #include "chat/oldpattern.c"
 #include "chat/range.c"
 #include "chat/schema.c"

@@ -546,7 +546,13 @@ static inline void g4_mask_forbid(uint32_t *mask, g4_token id) /* the same */
     if (id >= 0) mask[id / 32] &= ~(1u << (id % 32));
 }
 
-/* ---- Patterns and the grammar notation (oldpattern.c) ------------------------------------------ */
+/* ---- The grammar notation (notation.c) --------------------------------------------------------- */
+
+/* g4_grammar_from_rules without an engine. */
+g4_status g4_grammar_rules(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *rules,
+                           size_t len, g4_halt *halt, g4_error *err);
+
+/* ---- Patterns (oldpattern.c), until schemas are made anew --------------------------------------- */
 
 #define G4_N_PLAIN_RANGES 3
 extern const g4_char_range g4_plain_ranges[G4_N_PLAIN_RANGES]; /* what stands in a JSON string as it is */
@@ -560,10 +566,6 @@ g4_status g4_net_pattern(g4_net *net, int32_t from, int32_t *to, const char *s, 
                          const char *what, g4_error *err);
 /* A match of a regular expression that is known to be sound; returns the node behind it. */
 int32_t g4_net_expression(g4_net *net, int32_t from, const char *s);
-/* g4_grammar_from_rules without an engine. */
-g4_status g4_grammar_rules(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *rules,
-                           size_t len, g4_halt *halt, g4_error *err);
-
 /* ---- Ranges of numbers (range.c) --------------------------------------------------------------- */
 
 #define G4_DECIMAL_DIGITS 40 /* of either part, at most */

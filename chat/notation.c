@@ -47,9 +47,15 @@ typedef struct {
     int32_t planned; /* expressions that what was put in place of calls so far may come to */
 } g4_notation;
 
-static int g4_notation_stops(g4_notation *p) { return p->in.wrong != NULL || g4_net_stops(p->net); }
+static int g4_notation_stops(g4_notation *p)
+{
+    return g4_net_stops(p->net) || g4_regular_failed(p->net->regular) || p->in.wrong != NULL;
+}
 
-static void g4_notation_fail(g4_notation *p, const char *why) { g4_scan_fail(&p->in, why); }
+static void g4_notation_fail(g4_notation *p, const char *why)
+{
+    if (!p->net->failed && !g4_regular_failed(p->net->regular)) g4_scan_fail(&p->in, why);
+}
 
 /* A growing array gets room for one more; NULL: no memory. */
 static void *g4_notation_grow(g4_notation *p, void *array, int n, int *cap, size_t size)
@@ -361,7 +367,7 @@ static int32_t g4_notation_sequence(g4_notation *p)
         }
         g4_note_push(p, note);
     }
-    return p->in.wrong == NULL ? g4_note_sequence(p, base) : 0;
+    return !g4_notation_stops(p) ? g4_note_sequence(p, base) : 0;
 }
 
 static int32_t g4_notation_alternatives(g4_notation *p)
@@ -538,7 +544,7 @@ static g4_status g4_notation_check(const g4_notation *p, g4_error *err)
         g4_text_place(in->s, in->n, in->pos, &line, &column);
         return g4_fail(err, G4_ERR_FORMAT, "grammar, line %zu column %zu: %s", line, column, in->wrong);
     }
-    if (net->failed) return G4_OK; /* the end says so */
+    if (net->failed || g4_regular_failed(net->regular)) return G4_OK; /* the end says so */
     if (net->root < 0) return g4_fail(err, G4_ERR_FORMAT, "grammar: no rules");
     for (int r = 0; r < net->n_rules; r++)
         if (!net->rules[r].is_defined)

@@ -231,12 +231,12 @@ static void g4_oldpattern_class(g4_oldpattern *p, g4_class *k)
     if (negate) g4_net_class_negate(p->net, k, has_shorthand ? G4_OLD_MAX_ASCII : G4_OLD_MAX_CHAR);
 }
 
-static int g4_is_name_char(char ch) { return g4_is_letter(ch) || g4_is_digit(ch) || ch == '_' || ch == '-'; }
+static int g4_old_is_name_char(char ch) { return g4_is_letter(ch) || g4_is_digit(ch) || ch == '_' || ch == '-'; }
 
 /* Where the name ends that begins at pos. */
-static size_t g4_skip_name(const g4_oldpattern *p, size_t pos)
+static size_t g4_old_skip_name(const g4_oldpattern *p, size_t pos)
 {
-    while (pos < p->n && g4_is_name_char(p->s[pos])) pos++;
+    while (pos < p->n && g4_old_is_name_char(p->s[pos])) pos++;
     return pos;
 }
 
@@ -247,7 +247,7 @@ static size_t g4_skip_line(const g4_oldpattern *p, size_t pos)
 }
 
 /* Blanks and comments, which the notation has between its words. */
-static void g4_notation_space(g4_oldpattern *p)
+static void g4_old_notation_space(g4_oldpattern *p)
 {
     while (p->is_notation && p->pos < p->n) {
         if (g4_is_blank(p->s[p->pos]))
@@ -282,8 +282,8 @@ static size_t g4_oldpattern_skip(const g4_oldpattern *p, size_t pos)
         const char ch = p->s[pos];
         if (ch == '[' || (ch == '"' && p->is_notation)) {
             pos = g4_skip_enclosed(p, pos);
-        } else if (p->is_notation && g4_is_name_char(ch)) {
-            pos = g4_skip_name(p, pos);
+        } else if (p->is_notation && g4_old_is_name_char(ch)) {
+            pos = g4_old_skip_name(p, pos);
         } else if (p->is_notation && ch == '#') {
             pos = g4_skip_line(p, pos);
         } else if (ch == '\\') {
@@ -344,7 +344,7 @@ static int32_t g4_oldpattern_single(g4_oldpattern *p, int32_t from)
 }
 
 /* "..." at pos, in the notation; returns the node behind it. */
-static int32_t g4_notation_text(g4_oldpattern *p, int32_t from)
+static int32_t g4_old_notation_text(g4_oldpattern *p, int32_t from)
 {
     p->pos++;
     while (p->pos < p->n && p->s[p->pos] != '"' && p->st == G4_OK && !g4_net_stops(p->net))
@@ -365,11 +365,11 @@ static int g4_rule_named(g4_net *net, const char *name, size_t n)
 }
 
 /* A call of the rule whose name is at pos, in the notation; returns the node behind it. */
-static int32_t g4_notation_call(g4_oldpattern *p, int32_t from)
+static int32_t g4_old_notation_call(g4_oldpattern *p, int32_t from)
 {
     const int32_t to = g4_net_node(p->net);
     const size_t start = p->pos;
-    p->pos = g4_skip_name(p, start);
+    p->pos = g4_old_skip_name(p, start);
     g4_net_call(p->net, from, to, g4_rule_named(p->net, p->s + start, p->pos - start));
     return to;
 }
@@ -399,8 +399,8 @@ static int32_t g4_oldpattern_atom(g4_oldpattern *p, int32_t from)
     if (ch == '(') return g4_oldpattern_group(p, from);
     if (ch == '[' || ch == '.') return g4_oldpattern_any_of(p, from);
     if (p->is_notation) {
-        if (ch == '"') return g4_notation_text(p, from);
-        if (g4_is_name_char(ch)) return g4_notation_call(p, from);
+        if (ch == '"') return g4_old_notation_text(p, from);
+        if (g4_old_is_name_char(ch)) return g4_old_notation_call(p, from);
         g4_oldpattern_fail(p, "expected a text in quotes, a class, a name or a group");
         return from;
     }
@@ -441,7 +441,7 @@ static void g4_oldpattern_counts(g4_oldpattern *p, int *min, int *max)
 /* * + ? or {...} at pos, if there is one; max < 0: no end. */
 static void g4_oldpattern_quantifier(g4_oldpattern *p, int *min, int *max)
 {
-    g4_notation_space(p);
+    g4_old_notation_space(p);
     *min = *max = 1;
     if (p->pos >= p->n || !g4_is_one_of("*+?{", p->s[p->pos])) return;
     const char ch = p->s[p->pos];
@@ -497,15 +497,16 @@ static int g4_oldpattern_is_end(const g4_oldpattern *p)
     if (p->pos >= p->n || p->st != G4_OK || g4_net_stops_now(p->net) || p->s[p->pos] == '|' || p->s[p->pos] == ')')
         return 1;
     if (!p->is_notation) return p->s[p->pos] == '$' && p->depth == 0 && (p->pos + 1 >= p->n || p->s[p->pos + 1] == '|');
-    if (!g4_is_name_char(p->s[p->pos])) return 0;
-    const size_t next = g4_skip_blanks(p->s, p->n, g4_skip_name(p, p->pos)); /* the next rule's name ends this one */
+    if (!g4_old_is_name_char(p->s[p->pos])) return 0;
+    const size_t next =
+        g4_skip_blanks(p->s, p->n, g4_old_skip_name(p, p->pos)); /* the next rule's name ends this one */
     return p->n - next >= 3 && memcmp(p->s + next, "::=", 3) == 0;
 }
 
 static int32_t g4_oldpattern_sequence(g4_oldpattern *p, int32_t from)
 {
     for (;;) {
-        g4_notation_space(p);
+        g4_old_notation_space(p);
         if (g4_oldpattern_is_end(p)) return from;
         const size_t start = p->pos, after = g4_oldpattern_skip(p, start);
         int min, max;
@@ -574,75 +575,4 @@ int32_t g4_net_expression(g4_net *net, int32_t from, const char *s)
 {
     g4_oldpattern p = { .net = net, .s = s, .n = strlen(s), .what = s };
     return g4_oldpattern_alternatives(&p, from);
-}
-
-/* ---- The grammar notation ------------------------------------------------------------------------ */
-
-/* name ::= expression, at pos. */
-static void g4_notation_rule(g4_oldpattern *p)
-{
-    g4_net *net = p->net;
-    const size_t start = p->pos;
-    p->pos = g4_skip_name(p, start);
-    const size_t len = p->pos - start;
-    if (len == 0) {
-        g4_oldpattern_fail(p, "expected the name of a rule");
-        return;
-    }
-    const int r = g4_rule_named(net, p->s + start, len);
-    g4_notation_space(p);
-    if (p->n - p->pos < 3 || memcmp(p->s + p->pos, "::=", 3) != 0) {
-        g4_oldpattern_fail(p, "expected ::=");
-        return;
-    }
-    p->pos += 3;
-    if (net->failed) return;
-    if (net->rules[r].is_defined) {
-        p->pos = start;
-        g4_oldpattern_fail(p, "this rule is defined already");
-        return;
-    }
-    net->rules[r].is_defined = 1;
-    if (net->root < 0 || (len == 4 && memcmp(p->s + start, "root", 4) == 0)) net->root = r;
-    const int32_t end = g4_oldpattern_alternatives(p, net->rules[r].start);
-    g4_net_empty(net, end, net->rules[r].end);
-    if (p->st == G4_OK && g4_oldpattern_next_is(p, ')')) g4_oldpattern_fail(p, "unexpected )");
-}
-
-static g4_status g4_notation_read(g4_net *net, const char *s, size_t n, g4_error *err)
-{
-    g4_oldpattern p = { .net = net, .s = s, .n = n, .is_notation = 1, .what = "grammar", .err = err };
-    net->root = -1;
-    for (;;) {
-        g4_notation_space(&p);
-        if (p.pos >= n || p.st != G4_OK || g4_net_stops_now(net)) break;
-        g4_notation_rule(&p);
-    }
-    if (p.st != G4_OK || net->failed) return p.st;
-    if (net->root < 0) return g4_fail(err, G4_ERR_FORMAT, "grammar: no rules");
-    for (int r = 0; r < net->n_rules; r++)
-        if (!net->rules[r].is_defined)
-            return g4_fail(err, G4_ERR_FORMAT, "grammar: the rule %.*s is used and not defined",
-                           (int)net->rules[r].name_len, net->rules[r].name);
-    return G4_OK;
-}
-
-g4_status g4_grammar_rules(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *rules,
-                           size_t len, g4_halt *halt, g4_error *err)
-{
-    g4_grammar *g;
-    *out = NULL;
-    g4_status st = g4_grammar_new(&g, a, t, halt, err);
-    if (st != G4_OK) return st;
-    st = g4_notation_read(g4_grammar_net(g), rules, len, err);
-    return g4_grammar_finish(out, g, st, "grammar", err);
-}
-
-g4_status g4_grammar_from_rules(g4_grammar **out, const g4_engine *e, const char *rules, size_t len, g4_error *err)
-{
-    g4_halt halt;
-    const g4_status st = g4_grammar_check(out, e, rules, "rules", &halt, err);
-    if (st != G4_OK) return st;
-    return g4_grammar_rules(out, g4_engine_allocator(e), g4_engine_tokenizer(e), rules, len > 0 ? len : strlen(rules),
-                            &halt, err);
 }

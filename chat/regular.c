@@ -206,7 +206,7 @@ static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *li
         x->count = a->count > b->count ? a->count : b->count;
         break;
     case G4_RK_REPEAT:
-        x->accepts = x->min == 0;
+        x->accepts = x->min == 0 || a->accepts;
         x->is_checked = a->is_checked;
         x->count = g4_max_int(a->count, g4_max_int(x->min, x->max));
         break;
@@ -247,7 +247,7 @@ static uint32_t g4_re_hash(const g4_re_node *x, const int32_t *list)
 /* May it have texts without end? */
 static uint8_t g4_re_may_go_on(const g4_regular *r, const g4_re_node *x, const int32_t *list)
 {
-    int is_endless = x->kind == G4_RK_AND || x->kind == G4_RK_NOT;
+    int is_endless = x->kind == G4_RK_AND || x->kind == G4_RK_NOT || x->kind == G4_RK_LATER;
     if (x->kind == G4_RK_CONCAT) is_endless = r->nodes[x->a].is_endless || r->nodes[x->b].is_endless;
     if (x->kind == G4_RK_REPEAT) is_endless = x->max < 0 || r->nodes[x->a].is_endless;
     for (int i = 0; x->kind == G4_RK_OR && i < x->b; i++) is_endless |= r->nodes[list[i]].is_endless;
@@ -430,11 +430,12 @@ static g4_re g4_re_prepend(g4_regular *r, g4_re head, g4_re tail)
     const int is_repeat = r->nodes[head].kind == G4_RK_REPEAT || r->nodes[next].kind == G4_RK_REPEAT;
     if (is_repeat && body == next_body && min + next_min < G4_RE_MAX_COUNT && max + next_max < G4_RE_MAX_COUNT) {
         const int has_end = max >= 0 && next_max >= 0;
-        head = g4_re_intern(
-            r,
-            (g4_re_node) {
-                .kind = G4_RK_REPEAT, .a = body, .min = min + next_min, .max = has_end ? max + next_max : -1 },
-            NULL);
+        head = g4_re_intern(r,
+                            (g4_re_node) { .kind = G4_RK_REPEAT,
+                                           .a = body,
+                                           .min = r->nodes[body].accepts ? 0 : min + next_min,
+                                           .max = has_end ? max + next_max : -1 },
+                            NULL);
         tail = rest;
     }
     if (tail == G4_RE_EMPTY) return head;

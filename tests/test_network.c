@@ -321,6 +321,93 @@ static void g4_test_random(const g4_engine *e, int n)
     free(rules);
 }
 
+/* ---- Lists of items that differ ------------------------------------------------------------------------ */
+
+static const char *const g4_items[] = { "a", "b", "aa", "ab", "ba", "bb" };
+enum { N_ITEMS = sizeof g4_items / sizeof *g4_items };
+
+/* Can what is in the list, as bits, be followed by this text up to the list's end? */
+static int g4_list_goes_on(unsigned used, int n, const char *text)
+{
+    const char *head = n == 0 ? "(" : ",";
+    if (*text == '\0') return 1;
+    if (n > 0 && strcmp(text, ")") == 0) return 1;
+    if (n == 0 && used == 0) {
+        if (*text != '(') return 0;
+        head = "(";
+    }
+    if (*text != *head) return 0;
+    if (text[1] == '\0') return used != (1u << N_ITEMS) - 1;
+    for (int i = 0; i < N_ITEMS; i++) {
+        const size_t len = strlen(g4_items[i]), left = strlen(text + 1);
+        if (used >> i & 1) continue;
+        if (strncmp(text + 1, g4_items[i], left < len ? left : len) != 0) continue;
+        if (left < len || g4_list_goes_on(used | 1u << i, n + 1, text + 1 + len)) return 1;
+    }
+    return 0;
+}
+
+/* The item, without the bracket or comma before it. */
+static g4_re g4_list_item(g4_regular *r, const char *text, size_t n) { return g4_re_text(r, text + 1, n - 1); }
+
+static g4_grammar *g4_list_grammar(const g4_engine *e)
+{
+    g4_grammar *g;
+    g4_error err = { 0 };
+    if (g4_grammar_new(&g, g4_engine_allocator(e), g4_engine_tokenizer(e), NULL, &err) != G4_OK) return NULL;
+    g4_net *net = g4_grammar_net(g);
+    g4_regular *r = net->regular;
+    const g4_re item = g4_re_repeat(r, g4_re_range(r, 'a', 'b'), 1, 2);
+    const int root = g4_net_rule(net, "root", 4), list = g4_net_rule(net, "list", 4);
+    const int32_t some = g4_net_node(net);
+    net->root = root;
+    g4_net_call(net, net->rules[root].start, net->rules[root].end, list);
+    g4_net_item(net, net->rules[list].start, some, g4_re_text(r, "(", 1), item);
+    g4_net_item(net, some, some, g4_re_text(r, ",", 1), item);
+    g4_net_lexeme(net, some, net->rules[list].end, g4_re_text(r, ")", 1));
+    net->same_item = g4_list_item;
+    if (g4_grammar_finish(&g, g, G4_OK, "list", &err) != G4_OK) G4_EXPECT(0, "%s", err.message);
+    return g;
+}
+
+static void g4_test_lists(const g4_engine *e)
+{
+    const g4_tokenizer *t = g4_engine_tokenizer(e);
+    g4_grammar *g = g4_list_grammar(e);
+    g4_sampler r = { .state = 3 };
+    int n_wrong = 0, n_ends = 0;
+    for (int k = 0; k < 30 && g != NULL && n_wrong == 0; k++) {
+        char text[64] = "";
+        int32_t state = g4_grammar_start(g);
+        while (state != 0 && !g4_grammar_accepts(g, state)) {
+            const uint32_t *mask = g4_grammar_mask(g, state);
+            uint32_t n = 0, pick = 0;
+            if (mask == NULL) break;
+            for (uint32_t id = 0; id < t->n_vocab; id++) {
+                char longer[64 + 256] = "";
+                uint32_t len;
+                const uint8_t *s = g4_tokenizer_text(t, id, &len);
+                int want = len > 0 && strchr("(),ab", s[0]) != NULL && s[0] != '\0';
+                if (want) snprintf(longer, sizeof longer, "%s%.*s", text, (int)len, (const char *)s);
+                want = want && strlen(longer) == strlen(text) + len && g4_list_goes_on(0, 0, longer);
+                const int is = (int)(mask[id / 32] >> (id % 32) & 1);
+                if (want != is && n_wrong++ == 0)
+                    G4_EXPECT(0, "behind \"%s\": token %u, \"%s\": %d", text, (unsigned)id, longer, is);
+                if (want && g4_sampler_random(&r, ++n) == 0) pick = id;
+            }
+            if (n == 0) break;
+            uint32_t len;
+            const uint8_t *s = g4_tokenizer_text(t, pick, &len);
+            snprintf(text + strlen(text), sizeof text - strlen(text), "%.*s", (int)len, (const char *)s);
+            state = g4_grammar_read(g, state, (g4_token)pick);
+            if (g4_sampler_random(&r, 4) == 0) state = g4_grammar_forget(g, state);
+        }
+        n_ends += g4_grammar_accepts(g, state);
+    }
+    G4_EXPECT(n_wrong == 0 && n_ends == 30, "%d wrong, %d whole lists", n_wrong, n_ends);
+    g4_grammar_close(g);
+}
+
 /* ---- Growth ------------------------------------------------------------------------------------------ */
 
 /* What a grammar holds behind `n` times the piece, masks made on the way. */
@@ -384,7 +471,8 @@ int main(int argc, char **argv)
         G4_EXPECT(0, "%s", err.message);
         return g4_test_end();
     }
-    g4_test_random(e, argc > 1 ? atoi(argv[1]) : 400);
+    g4_test_random(e, argc > 1 ? atoi(argv[1]) : 150);
+    g4_test_lists(e);
     g4_test_growth(e);
     g4_engine_close(e);
     return g4_test_end();
