@@ -339,7 +339,7 @@ int g4_re_is_none(g4_regular *r, g4_re a);
 int g4_re_disjoint(g4_regular *r, g4_re a, g4_re b);
 int g4_re_within(g4_regular *r, g4_re a, g4_re b);
 /* Counts above `longest` cut to it: expressions with the same clamp allow the same texts of up to `longest` bytes, but
- * those that go beyond the expression's end alike. Counts within `and` and `not` stay. */
+ * those that go beyond the expression's end alike. Counts within `and` stay, but for a length that is still far away. */
 g4_re g4_re_clamp(g4_regular *r, g4_re a, int longest);
 /* Equal ones of equal expressions, whatever set they are of, and of others different ones. */
 void g4_re_print(const g4_regular *r, g4_re a, uint64_t print[2]);

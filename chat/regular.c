@@ -17,6 +17,7 @@
 #define G4_RE_MAX_SEARCH 20000         /* expressions that a search for a text looks at */
 #define G4_RE_CLASSES 64
 #define G4_RE_MAX_SPREAD 256      /* alternatives of `and` */
+#define G4_RE_FAR (1 << 28)       /* a reach that is not known, or further */
 #define G4_RE_MAX_COUNT (1 << 29) /* counts beyond are not added up */
 
 typedef enum {
@@ -49,8 +50,10 @@ typedef struct {
         b; /* operands; OR, AND: place and length of the list; SET: place of the set; MULTIPLE: modulus, places; LATER: of what it stands for */
     int32_t min, max; /* REPEAT; max < 0: no end. MULTIPLE: residue, phase. LATER: min says whether it
                           accepts the empty text */
-    int32_t count;    /* the highest count in it outside of AND and NOT */
-    int32_t clamped;  /* g4_re_clamp of it; 0: not made */
+    int32_t count;    /* the highest count in it outside of NOT */
+    int32_t shortest; /* bytes of its shortest text, at most; AND and NOT: 0 */
+    int32_t reach;    /* of what may follow whatever has been read, the shortest text has at most so many bytes */
+    int32_t clamped;  /* g4_re_clamp of it, and 1; 0: not made */
     uint32_t hash, seen;
     uint64_t print[2];  /* the same in every set of expressions */
     g4_re_steps *steps; /* NULL: not made, or forgotten */
@@ -188,6 +191,8 @@ static int g4_re_multiple_accepts(const g4_re_node *x)
     return x->max == G4_BEHIND_ZERO || g4_re_multiple_missing(x, &left) == 0;
 }
 
+static int32_t g4_re_far(int64_t n) { return n < G4_RE_FAR ? (int32_t)n : G4_RE_FAR; }
+
 /* What a node has of its operands: whether it accepts the empty text, whether it has a text, its highest count. */
 static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *list)
 {
@@ -197,24 +202,36 @@ static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *li
     switch ((g4_re_kind)x->kind) {
     case G4_RK_NONE: x->life = G4_LIFE_DEAD; return;
     case G4_RK_EMPTY: x->accepts = 1; break;
-    case G4_RK_SET: x->life = G4_LIFE_LIVE; return;
-    case G4_RK_MULTIPLE: x->accepts = (uint8_t)g4_re_multiple_accepts(x); break;
+    case G4_RK_SET:
+        x->life = G4_LIFE_LIVE;
+        x->shortest = x->reach = 1;
+        return;
+    case G4_RK_MULTIPLE:
+        x->reach = G4_RE_FAR;
+        x->accepts = (uint8_t)g4_re_multiple_accepts(x);
+        break;
     case G4_RK_CONCAT:
         b = &r->nodes[x->b];
         x->accepts = a->accepts && b->accepts;
         x->is_checked = a->is_checked | b->is_checked;
         x->count = a->count > b->count ? a->count : b->count;
+        x->shortest = g4_re_far((int64_t)a->shortest + b->shortest);
+        x->reach = g4_max_int(g4_re_far((int64_t)a->reach + b->shortest), b->reach);
         break;
     case G4_RK_REPEAT:
         x->accepts = x->min == 0 || a->accepts;
         x->is_checked = a->is_checked;
         x->count = g4_max_int(a->count, g4_max_int(x->min, x->max));
+        x->shortest = g4_re_far((int64_t)a->shortest * x->min);
+        x->reach = g4_re_far(a->reach + (int64_t)a->shortest * g4_max_int(x->min - 1, 0));
         break;
     case G4_RK_LATER:
+        x->reach = G4_RE_FAR;
         x->accepts = (uint8_t)x->min;
         x->is_checked = G4_HAS_AND | G4_HAS_LATER;
         break;
     case G4_RK_NOT:
+        x->reach = x->a != G4_RE_NONE ? G4_RE_FAR : 0;
         x->accepts = !a->accepts;
         x->is_checked = x->a != G4_RE_NONE ? G4_HAS_AND | a->is_checked : 0;
         break;
@@ -225,7 +242,9 @@ static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *li
             some |= k->accepts;
             all &= k->accepts;
             x->is_checked |= k->is_checked;
-            if (x->kind == G4_RK_OR) x->count = g4_max_int(x->count, k->count);
+            x->count = g4_max_int(x->count, k->count);
+            x->reach = x->kind == G4_RK_OR ? g4_max_int(x->reach, k->reach) : G4_RE_FAR;
+            if (x->kind == G4_RK_OR && (i == 0 || k->shortest < x->shortest)) x->shortest = k->shortest;
         }
         x->accepts = (uint8_t)(x->kind == G4_RK_OR ? some : all);
         if (x->kind == G4_RK_AND) x->is_checked |= G4_HAS_AND;
@@ -1520,20 +1539,37 @@ int g4_re_matches(g4_regular *r, g4_re a, const char *s, size_t n)
 
 /* ---- Clamped counts ------------------------------------------------------------------------------ */
 
+static g4_re g4_re_clamped(const g4_regular *r, g4_re x) { return r->nodes[x].clamped - 1; }
+
 /* x, made of clamped operands. */
 static g4_re g4_re_clamp_one(g4_regular *r, g4_re x, int longest)
 {
     const g4_re_node k = r->nodes[x];
     const int base = r->top;
     switch ((g4_re_kind)k.kind) {
-    case G4_RK_CONCAT: return g4_re_concat(r, r->nodes[k.a].clamped, r->nodes[k.b].clamped);
+    case G4_RK_CONCAT: return g4_re_concat(r, g4_re_clamped(r, k.a), g4_re_clamped(r, k.b));
     case G4_RK_REPEAT:
-        return g4_re_repeat(r, r->nodes[k.a].clamped, g4_min_int(k.min, longest + 1), k.max > longest ? -1 : k.max);
+        return g4_re_repeat(r, g4_re_clamped(r, k.a), g4_min_int(k.min, longest + 1), k.max > longest ? -1 : k.max);
     case G4_RK_OR:
-        for (int i = 0; i < k.b && !r->failed; i++) g4_re_push(r, r->nodes[r->lists[k.a + i]].clamped);
+        for (int i = 0; i < k.b && !r->failed; i++) g4_re_push(r, g4_re_clamped(r, r->lists[k.a + i]));
         return g4_re_join(r, G4_RK_OR, base);
     default: return x;
     }
+}
+
+/* AND of two, of which one only says how long the other may be, without its upper end, while that is so far away that
+ * whatever is read, the other can still come to an end before it. */
+static g4_re g4_re_unbounded(g4_regular *r, g4_re x, int longest)
+{
+    const g4_re_node k = r->nodes[x];
+    for (int i = 0; i < 2 && k.b == 2 && !r->failed; i++) {
+        const g4_re limit = r->lists[k.a + i], other = r->lists[k.a + 1 - i];
+        const g4_re_node n = r->nodes[limit];
+        if (n.kind != G4_RK_REPEAT || n.max <= longest || n.max - longest < r->nodes[other].reach) continue;
+        if (g4_re_within(r, other, g4_re_repeat(r, n.a, 0, -1)) != 1) continue;
+        return n.min == 0 ? other : g4_re_and(r, other, g4_re_repeat(r, n.a, n.min, -1));
+    }
+    return x;
 }
 
 g4_re g4_re_clamp(g4_regular *r, g4_re a, int longest)
@@ -1548,22 +1584,24 @@ g4_re g4_re_clamp(g4_regular *r, g4_re a, int longest)
         const g4_re_node k = r->nodes[x];
         const int before = r->top;
         if (k.clamped != 0 || k.count <= longest) {
-            if (k.clamped == 0) r->nodes[x].clamped = x;
+            if (k.clamped == 0) r->nodes[x].clamped = x + 1;
             r->top--;
             continue;
         }
         const int is_list = k.kind == G4_RK_OR, n = is_list ? k.b : k.kind == G4_RK_CONCAT ? 2 : 1;
-        for (int i = 0; i < n && !r->failed; i++) {
+        const g4_re wider = k.kind == G4_RK_AND ? g4_re_unbounded(r, x, longest) : x;
+        if (wider != x && r->nodes[wider].clamped == 0) g4_re_push(r, wider);
+        for (int i = 0; i < n && k.kind != G4_RK_AND && !r->failed; i++) {
             const g4_re operand = is_list ? r->lists[k.a + i] : i == 0 ? k.a : k.b;
             if (r->nodes[operand].clamped == 0) g4_re_push(r, operand);
         }
         if (r->top > before) continue;
         r->top--;
-        const g4_re clamped = g4_re_clamp_one(r, x, longest);
-        if (!r->failed) r->nodes[x].clamped = clamped;
+        const g4_re clamped = wider != x ? g4_re_clamped(r, wider) : g4_re_clamp_one(r, x, longest);
+        if (!r->failed) r->nodes[x].clamped = clamped + 1;
     }
     r->top = base;
-    return r->failed ? G4_RE_NONE : r->nodes[a].clamped;
+    return r->failed ? G4_RE_NONE : g4_re_clamped(r, a);
 }
 
 /* ---- Looking into them --------------------------------------------------------------------------- */

@@ -105,7 +105,7 @@ static int count_apart(g4_regular *r, g4_re x, g4_re y, int n)
 static void test_random(void)
 {
     int wrong = 0, apart = 0, empty = 0, lost = 0;
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < 3000; i++) {
         language l;
         g4_regular *r = g4_regular_open(NULL, NULL);
         const g4_re x = random_re(r, &l, 4);
@@ -156,6 +156,15 @@ static void test_counts(void)
     G4_EXPECT(g4_re_accepts(r, x) && g4_regular_failed(r) == G4_NET_FINE, "(k+){1,1000}");
     G4_EXPECT(g4_re_clamp(r, g4_re_repeat(r, word, 50, 50), 20) == g4_re_clamp(r, g4_re_repeat(r, word, 51, 60), 20),
               "high counts look alike");
+    /* So does a length that is far away; one that is near counts. */
+    const g4_re ab = g4_re_concat(r, g4_re_range(r, 'a', 'a'), g4_re_repeat(r, g4_re_range(r, 'b', 'b'), 0, -1));
+    x = g4_re_and(r, ab, g4_re_repeat(r, g4_re_range(r, 0, 255), 2, 100));
+    for (int i = 0; i < 3; i++) x = g4_re_step(r, x, i == 0 ? 'a' : 'b');
+    G4_EXPECT(g4_re_clamp(r, x, 20) == g4_re_clamp(r, g4_re_step(r, x, 'b'), 20) && g4_re_clamp(r, x, 98) == x,
+              "lengths that are far away look alike");
+    const g4_re nested = g4_re_or(r, g4_re_repeat(r, ab, 0, -1), g4_re_repeat(r, g4_re_range(r, 'b', 'b'), 0, 6));
+    x = g4_re_step(r, g4_re_repeat(r, nested, 0, -1), 'b');
+    G4_EXPECT(g4_re_accepts(r, x), "what may be empty, again and again");
     G4_EXPECT(g4_re_repeat(r, g4_re_repeat(r, G4_RE_ALL, 0, 1), 2, 3) == G4_RE_ALL, "anything repeated");
     g4_regular_close(r);
 }
@@ -192,7 +201,7 @@ static void test_limits(void)
     r = g4_regular_open(NULL, &halt);
     x = g4_re_text(r, "abc", 3);
     g4_cancel_set(&cancel);
-    for (int i = 0; i < 1000; i++) g4_re_range(r, i % 256, 255);
+    for (int i = 0; i < 3000; i++) g4_re_range(r, i % 256, 255);
     G4_EXPECT(g4_regular_failed(r) == G4_NET_HALTED, "a call that is ended");
     g4_regular_recover(r, NULL);
     G4_EXPECT(g4_re_matches(r, x, "abc", 3), "after a call that was ended");
