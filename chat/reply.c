@@ -592,7 +592,7 @@ static void g4_response_call(g4_response *r, g4_response_ending ending)
     r->open = 0;
     g4_response_part *p = g4_response_part_of(r, G4_PART_TOOL_CALL);
     const int is_whole = ending == G4_ENDS_ITSELF || (ending == G4_ENDS_BEFORE_OTHER && p->has_end);
-    p->incomplete = !is_whole || p->name.len == 0;
+    p->incomplete = !is_whole || p->name.len == 0 || memchr(p->name.data, '\0', p->name.len) != NULL;
     p->raw = r->call;
     r->call = (g4_buf) { .a = r->a };
     const g4_part whole = g4_response_view(p);

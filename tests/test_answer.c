@@ -183,6 +183,15 @@ int main(void)
               n > 0 ? p[0].raw : "none");
     g4_response_close(r);
 
+    /* a name with a NUL in it is no name: as a string it would be another */
+    const char hidden[] = "<|tool_call>call:rm\0dir{}<tool_call|>";
+    G4_EXPECT(g4_response_new(&r, NULL, NULL, 0, NULL, NULL, &err) == G4_OK, "%s", err.message);
+    g4_feed_all(r, hidden, sizeof hidden - 1, 100);
+    G4_EXPECT(g4_response_finish(r, &err) == G4_OK, "%s", err.message);
+    p = g4_response_parts(r, &n);
+    G4_EXPECT(n == 1 && p[0].incomplete, "%d parts, a call of %s", n, n > 0 ? p[0].name : "nothing");
+    g4_response_close(r);
+
     /* the callback can stop */
     g4_stream stream = { .last = -1, .ends = 2 };
     G4_EXPECT(g4_response_new(&r, NULL, NULL, 0, g4_collect, &stream, &err) == G4_OK, "%s", err.message);

@@ -7,6 +7,7 @@
 
 #include "failing.h"
 #include "fuzz/fuzz_tokenizer.c"
+#include "replay.h"
 #include "test.h"
 
 #define SHARED "../shared/gemma4-tokenizer/examples/"
@@ -613,7 +614,8 @@ static void g4_test_fuzz(int n)
         data[0] = (uint8_t)i;
         LLVMFuzzerTestOneInput(data, len);
     }
-    G4_EXPECT(1, "fuzz");
+    const int n_inputs = g4_replay("tests/fuzz/corpus_tokenizer", LLVMFuzzerTestOneInput, 4);
+    G4_EXPECT(n_inputs > 100, "%d inputs in the corpus", n_inputs);
     free(g4_fuzz_blob);
 }
 

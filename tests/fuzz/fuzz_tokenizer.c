@@ -1,8 +1,9 @@
 /* libFuzzer entry for the tokenizer, replayed by tests/test_tokenizer.c. Run from the repository root.
  *
- * Byte 0 of the input: bit 0 specials, bit 1 damage the vocabulary first: byte 1 % 32 edits of 4 bytes each follow
- * (24-bit offset, new byte). The rest is the text. A sound vocabulary must give the text back; a damaged one may give
- * anything, safely. */
+ * Byte 0 of the input: bit 0 specials; bit 2 the vocabulary of the family and not a small one; bit 1 damage the small
+ * one first: byte 1 % 32 edits of 4 bytes each follow (24-bit offset, new byte). The rest is the text. A sound
+ * vocabulary must give the text back, without control tokens unless they are asked for; a damaged one may give anything,
+ * safely. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,12 +60,49 @@ static void g4_fuzz_round_trip(const g4_tokenizer *t, const g4_tokens *ids, cons
     g4_fuzz_check(p == len);
 }
 
+/* A text through a vocabulary, and what it is looked up as. With is_sound it must come back. */
+static void g4_fuzz_text(const g4_tokenizer *t, uint32_t n_vocab, const uint8_t *text, size_t len, int specials,
+                         int is_sound)
+{
+    g4_tokens ids = { 0 };
+    g4_fuzz_check(g4_tokenizer_encode(t, NULL, (const char *)text, len, specials, &ids, NULL, NULL) == G4_OK);
+    if (is_sound) g4_fuzz_round_trip(t, &ids, text, len);
+    for (size_t i = 0; i < ids.n; i++) {
+        char piece[256];
+        int special;
+        g4_fuzz_check(ids.ids[i] >= 0 && (uint32_t)ids.ids[i] < n_vocab);
+        g4_fuzz_check(g4_tokenizer_piece(t, ids.ids[i], piece, &special) < 256);
+        g4_fuzz_check(!is_sound || specials || !special);
+    }
+    const g4_token id = g4_tokenizer_special(t, (const char *)text, len);
+    g4_fuzz_check(id >= -1 && id < (g4_token)n_vocab);
+    g4_free(NULL, ids.ids);
+}
+
+/* The vocabulary of the family, which is read and checked once. */
+static void g4_fuzz_real(const uint8_t *text, size_t len, int specials)
+{
+    static g4_tokenizer t;
+    static uint32_t n_vocab;
+    static uint8_t *blob;
+    size_t size;
+    if (blob == NULL) {
+        blob = g4_read_blob("tests/data/vocab.g4", &size, &n_vocab);
+        g4_fuzz_check(blob != NULL && g4_tokenizer_bind(&t, blob, size, n_vocab, NULL) == G4_OK);
+    }
+    g4_fuzz_text(&t, n_vocab, text, len, specials, 1);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (g4_fuzz_blob == NULL)
         g4_fuzz_blob = g4_read_blob("tests/data/tokenizer_small.g4", &g4_fuzz_size, &g4_fuzz_n_vocab);
     if (g4_fuzz_blob == NULL || size < 2) return 0;
     const int specials = data[0] & 1, damage = data[0] >> 1 & 1;
+    if ((data[0] >> 2 & 1) != 0) {
+        g4_fuzz_real(data + 1, size - 1, specials);
+        return 0;
+    }
     size_t p = 1;
     uint8_t *blob = g4_fuzz_blob;
     if (damage) {
@@ -78,23 +116,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
     }
     g4_tokenizer t;
-    if (g4_tokenizer_bind(&t, blob, g4_fuzz_size, g4_fuzz_n_vocab, NULL) == G4_OK) {
-        g4_tokens ids = { 0 };
-        g4_fuzz_check(g4_tokenizer_encode(&t, NULL, (const char *)data + p, size - p, specials, &ids, NULL, NULL) ==
-                      G4_OK);
-        if (!damage) g4_fuzz_round_trip(&t, &ids, data + p, size - p);
-        for (size_t i = 0; i < ids.n; i++) {
-            char piece[256];
-            int special;
-            g4_fuzz_check(ids.ids[i] >= 0 && (uint32_t)ids.ids[i] < g4_fuzz_n_vocab);
-            g4_fuzz_check(g4_tokenizer_piece(&t, ids.ids[i], piece, &special) < 256);
-        }
-        const g4_token id = g4_tokenizer_special(&t, (const char *)data + p, size - p);
-        g4_fuzz_check(id >= -1 && id < (g4_token)g4_fuzz_n_vocab);
-        g4_free(NULL, ids.ids);
-    } else {
+    if (g4_tokenizer_bind(&t, blob, g4_fuzz_size, g4_fuzz_n_vocab, NULL) == G4_OK)
+        g4_fuzz_text(&t, g4_fuzz_n_vocab, data + p, size - p, specials, !damage);
+    else
         g4_fuzz_check(damage);
-    }
     if (damage) free(blob);
     return 0;
 }
