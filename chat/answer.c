@@ -174,8 +174,7 @@ static void g4_answer_timings(g4_buf *b, const g4_answer *c)
 
 static g4_status g4_answer_check(const g4_answer *c, g4_write_fn write, g4_error *err)
 {
-    if (c == NULL || write == NULL)
-        return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", c == NULL ? "answer" : "write");
+    if (c == NULL || write == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", c == NULL ? "answer" : "write");
     if (c->n_parts < 0 || (c->n_parts > 0 && c->parts == NULL))
         return g4_fail(err, G4_ERR_ARGUMENT, "%d parts, and parts is %s", c->n_parts,
                        c->parts == NULL ? "NULL" : "set");

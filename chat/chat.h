@@ -220,6 +220,12 @@ g4_status g4_medium_source_decode(const g4_medium_source *s, uint8_t *out, size_
 /* Base64 (either alphabet, white space skipped, padding optional) into out of n / 4 * 3 + 3 bytes, which may be where s
  * is; 0 when malformed. */
 int g4_base64_decode(const char *s, size_t n, uint8_t *out, size_t *size);
+/* Is the file with these first bytes a text, as lists of files to play are? What ffmpeg makes of one is made of other
+ * files. Pictures and videos that begin as text but name nothing (PNM, y4m) are none. */
+int g4_medium_is_text(const uint8_t *head, size_t n); /* G4_MEDIUM_HEAD bytes are enough */
+#define G4_MEDIUM_HEAD 16
+/* The first bytes of a file; 0: there are none, which its reader will say in better words. */
+size_t g4_medium_read_head(uint8_t head[G4_MEDIUM_HEAD], const char *path);
 int g4_percent_decode(const char *s, size_t n, char *out, size_t *size); /* %XX; n bytes at most; 0 when malformed */
 
 /* ---- What clients send (openai.c) -------------------------------------------------------------- */

@@ -476,6 +476,20 @@ static g4_status g4_chat_take_frames(const g4_chat *c, g4_loaded *l, int max_tok
     return G4_OK;
 }
 
+/* What a stranger's document shows is itself, and does not name what to show. */
+static g4_status g4_chat_check_medium(const g4_chat_medium *m, const char *path, g4_error *err)
+{
+    uint8_t head[G4_MEDIUM_HEAD];
+    const uint8_t *data = m->data;
+    size_t n = m->size;
+    if (data == NULL) {
+        n = g4_medium_read_head(head, path);
+        data = head;
+    }
+    if (!g4_medium_is_text(data, n)) return G4_OK;
+    return g4_fail(err, G4_ERR_FORMAT, "it is text, and no picture, sound or video");
+}
+
 static g4_status g4_chat_load_one(const g4_chat *c, g4_loaded *l, const g4_chat_medium *m,
                                   const g4_chat_load_options *opt, g4_error *err)
 {
@@ -484,6 +498,7 @@ static g4_status g4_chat_load_one(const g4_chat *c, g4_loaded *l, const g4_chat_
     how.allocator = c->a;
     if (c->e != NULL && g4_engine_config(c->e)->a_layers == 0) how.want_sound = 0;
     g4_status st = m->data == NULL ? g4_chat_media_path(m, opt, path, sizeof path, err) : G4_OK;
+    if (st == G4_OK) st = g4_chat_check_medium(m, path, err);
     if (st != G4_OK) return st;
     if (m->kind == G4_PART_IMAGE)
         st = m->data != NULL ? g4_image_decode(&l->image, m->data, m->size, &how, err)

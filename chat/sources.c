@@ -1,16 +1,18 @@
 /* sources.c - where the media of a conversation come from: a path or an address, a data: URL, or base64 under several
- * names. Nothing is opened here; which file a path may name is decided here, so that a conversation from a stranger
- * reaches those below one folder and no other, whatever its links, dots and addresses say. */
+ * names. Which file a path may name is decided here, so that a conversation from a stranger reaches those below one
+ * folder and no other, whatever its links, dots and addresses say. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
 #include "chat.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #ifndef PATH_MAX
 #define PATH_MAX 4096
@@ -152,6 +154,26 @@ g4_status g4_medium_source_decode(const g4_medium_source *s, uint8_t *out, size_
     if (s->is_base64 && !g4_base64_decode(data, n, out, size))
         return g4_fail(err, G4_ERR_FORMAT, "messages[%d]: malformed base64", message);
     return G4_OK;
+}
+
+int g4_medium_is_text(const uint8_t *head, size_t n)
+{
+    static const char y4m[] = "YUV4MPEG2 ";
+    const size_t len = n < G4_MEDIUM_HEAD ? n : G4_MEDIUM_HEAD;
+    if (n > 2 && head[0] == 'P' && head[1] >= '1' && head[1] <= '7') return 0;
+    if (n >= sizeof y4m - 1 && memcmp(head, y4m, sizeof y4m - 1) == 0) return 0;
+    for (size_t i = 0; i < len; i++)
+        if (head[i] < 0x20 ? !g4_is_blank((char)head[i]) : head[i] > 0x7e) return 0;
+    return n > 0;
+}
+
+size_t g4_medium_read_head(uint8_t head[G4_MEDIUM_HEAD], const char *path)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe that nobody writes into has no bytes */
+    if (fd < 0) return 0;
+    const ssize_t n = read(fd, head, G4_MEDIUM_HEAD);
+    close(fd);
+    return n > 0 ? (size_t)n : 0;
 }
 
 /* ---- Files --------------------------------------------------------------------------------------- */

@@ -544,6 +544,11 @@ static void g4_test_media(void)
     g4_expect_source("data:,P6%0A2%201%0a255%0Aabcdef", NULL, NULL);
     g4_expect_source("data:image/png;base64,UDYKMiA*", NULL, "base64");
     g4_expect_source("data:,P6%0", NULL, "%");
+    /* lists of other files */
+    g4_expect_source("data:,ffconcat%20version%201.0%0Afile%20x.png%0A", NULL, "it is text");
+    g4_expect_source("data:video/mp4,%23EXTM3U%0A%23EXTINF:1,%0Afile:///tmp/x.ts%0A", NULL, "it is text");
+    g4_expect_source("data:,%3C?xml%20version='1.0'?%3E%3CMPD%3E", NULL, "it is text");
+    g4_expect_source("data:,hello", NULL, "it is text");
     g4_expect_source("data:image/png;base64", NULL, "comma");
     /* a function decides */
     snprintf(other, sizeof other, "%s/out/p.ppm", top);
