@@ -317,8 +317,8 @@ g4_re g4_re_any_of(g4_regular *r, const g4_re *list, int n);
 g4_re g4_re_repeat(g4_regular *r, g4_re a, int32_t min, int32_t max); /* max below 0: no end */
 g4_re g4_re_optional(g4_regular *r, g4_re a);
 /* An expression that is said later, and may be made of itself: each text that it is made of must begin with a byte
- * before it comes to itself again. accepts: whether the empty text will be in it. seed: what its print is made of; those
- * that will mean something else have another. */
+ * before it comes to itself again. accepts: whether the empty text will be in it. seed: what its print is made of;
+ * those that will mean something else have another. */
 g4_re g4_re_later(g4_regular *r, int accepts, const uint64_t seed[2]);
 void g4_re_define(g4_regular *r, g4_re later, g4_re means);
 /* Decimals, without an exponent, that are a multiple of modulus / 10^places; modulus at most G4_RE_MAX_MODULUS. */
@@ -345,7 +345,8 @@ int g4_re_is_none(g4_regular *r, g4_re a);
 int g4_re_disjoint(g4_regular *r, g4_re a, g4_re b);
 int g4_re_within(g4_regular *r, g4_re a, g4_re b);
 /* Counts above `longest` cut to it: expressions with the same clamp allow the same texts of up to `longest` bytes, but
- * those that go beyond the expression's end alike. Counts within `and` stay, but for a length that is still far away. */
+ * those that go beyond the expression's end alike. Counts within `and` stay, but for a length that is still far away.
+ */
 g4_re g4_re_clamp(g4_regular *r, g4_re a, int longest);
 /* Equal ones of equal expressions, whatever set they are of, and of others different ones. */
 void g4_re_print(const g4_regular *r, g4_re a, uint64_t print[2]);

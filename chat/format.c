@@ -30,8 +30,8 @@
     ":){0,4}" G4_F_16 ")?::" G4_F_32 "|(?:(?:" G4_F_16 ":){0,5}" G4_F_16 ")?::" G4_F_16 "|(?:(?:" G4_F_16              \
     ":){0,6}" G4_F_16 ")?::)"
 
-/* A label has no hyphens as its third and fourth character, unless it begins with xn--; what that stands for is not looked
- * at. How long the parts of a mail address are is not counted. */
+/* A label has no hyphens as its third and fourth character, unless it begins with xn--; what that stands for is not
+ * looked at. How long the parts of a mail address are is not counted. */
 #define G4_F_L "[A-Za-z0-9]"
 #define G4_F_X "[A-Za-z0-9-]"
 #define G4_F_LABEL                                                                                                     \
@@ -92,7 +92,8 @@
 #define G4_F_TIMES "(?:\\d+H(?:\\d+M(?:\\d+S)?)?|\\d+M(?:\\d+S)?|\\d+S)"
 #define G4_F_DAYS "(?:\\d+Y(?:\\d+M(?:\\d+D)?)?|\\d+M(?:\\d+D)?|\\d+D)"
 #define G4_F_DURATION "P(?:\\d+W|" G4_F_DAYS "(?:T" G4_F_TIMES ")?|T" G4_F_TIMES ")"
-/* Of a regular expression: a character, an escape, a class. Letters that mean nothing behind a backslash are left out. */
+/* Of a regular expression: a character, an escape, a class. Letters that mean nothing behind a backslash are left out.
+ */
 #define G4_F_ESCAPE "\\\\(?:[^A-Za-z]|[bBcdDfknpPrsStuvwWx])"
 #define G4_F_PIECE "(?:[^\\\\\\[()]|" G4_F_ESCAPE "|\\[(?:[^\\]\\\\]|" G4_F_ESCAPE ")*\\])"
 

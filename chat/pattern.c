@@ -239,7 +239,7 @@ typedef struct {
     int word;                             /* the mark that \b asks for; < 0: none */
     g4_class marks[G4_PATTERN_MAX_MARKS]; /* what is asked of the character before */
     int n_marks;
-    /* Kinds of places: at the start, and behind a character of each kind. Where nothing looks back there is one kind. */
+    /* Kinds of places: at the start, and behind a character of each kind. Where nothing looks back there is one. */
     int n_before;
     /* Within what repeats without an end and may be empty, each kind stands once more for the places at which this time
      * has not read anything yet. */
@@ -601,6 +601,18 @@ static void g4_pattern_plain_then(g4_pattern *p, int32_t part, g4_re *then)
 
 static void g4_pattern_then(g4_pattern *p, int32_t part, g4_re *then);
 
+/* A plain repeat, whose last time is made apart, where places behind it differ. */
+static void g4_pattern_last_then(g4_pattern *p, const g4_pattern_part *k, g4_re *then)
+{
+    g4_re once[G4_PATTERN_MAX_PLACES];
+    memcpy(once, then, (size_t)p->n_places * sizeof *once);
+    g4_pattern_then(p, k->last, once); /* it reads something: the same from all places */
+    const g4_re others =
+        g4_re_repeat(p->r, g4_pattern_plain(p, k->last), g4_max_int(k->min - 1, 0), k->max < 0 ? -1 : k->max - 1);
+    const g4_re x = g4_re_concat(p->r, others, once[0]);
+    for (int i = 0; i < p->n_places; i++) then[i] = k->min == 0 ? g4_re_or(p->r, then[i], x) : x;
+}
+
 /* Parts from `last` back to the first, or up to `end`, in front of `then`. */
 static void g4_pattern_sequence_then(g4_pattern *p, int32_t last, int32_t end, g4_re *then)
 {
@@ -682,9 +694,9 @@ static void g4_pattern_look_then(g4_pattern *p, const g4_pattern_part *k, g4_re 
     if (k->is_behind && k->mark < 0) {
         p->in.pos = k->pos;
         g4_scan_refuse(&p->in, "this lookbehind is not supported");
-    } else if (!k->is_behind) {
-        g4_pattern_then(p, k->last, seen);
+        return;
     }
+    if (!k->is_behind) g4_pattern_then(p, k->last, seen);
     for (int b = 0; b < p->n_places; b++) {
         if (k->is_behind)
             then[b] = g4_pattern_has_mark(p, b, k->mark) != k->is_negative ? then[b] : G4_RE_NONE;
@@ -716,6 +728,11 @@ static void g4_pattern_then(g4_pattern *p, int32_t part, g4_re *then)
     }
     if (g4_pattern_stops(p)) return;
     const int is_apart = k.kind == G4_PART_SEQUENCE || k.kind == G4_PART_EITHER;
+    if (k.kind == G4_PART_REPEAT && k.is_plain && k.max != 0 && !p->parts[k.last].accepts &&
+        !g4_pattern_is_alike(p, then, &x)) {
+        g4_pattern_last_then(p, &k, then);
+        return;
+    }
     if (k.is_plain && !(is_apart && !g4_pattern_is_alike(p, then, &x))) {
         g4_pattern_plain_then(p, part, then);
         return;

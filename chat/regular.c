@@ -46,8 +46,8 @@ typedef struct {  /* the steps of an expression */
 } g4_re_steps;
 
 typedef struct {
-    int32_t a,
-        b; /* operands; OR, AND: place and length of the list; SET: place of the set; MULTIPLE: modulus, places; LATER: of what it stands for */
+    int32_t a, b;     /* operands; OR, AND: place and length of the list; SET: place of the set; MULTIPLE: modulus,
+                          places; LATER: place of what it stands for */
     int32_t min, max; /* REPEAT; max < 0: no end. MULTIPLE: residue, phase. LATER: min says whether it
                           accepts the empty text */
     int32_t count;    /* the highest count in it outside of NOT */
@@ -266,7 +266,8 @@ static uint32_t g4_re_hash(const g4_re_node *x, const int32_t *list)
 /* May it have texts without end? */
 static uint8_t g4_re_may_go_on(const g4_regular *r, const g4_re_node *x, const int32_t *list)
 {
-    int is_endless = x->kind == G4_RK_AND || x->kind == G4_RK_NOT || x->kind == G4_RK_LATER;
+    int is_endless =
+        x->kind == G4_RK_AND || x->kind == G4_RK_NOT || x->kind == G4_RK_LATER || x->kind == G4_RK_MULTIPLE;
     if (x->kind == G4_RK_CONCAT) is_endless = r->nodes[x->a].is_endless || r->nodes[x->b].is_endless;
     if (x->kind == G4_RK_REPEAT) is_endless = x->max < 0 || r->nodes[x->a].is_endless;
     for (int i = 0; x->kind == G4_RK_OR && i < x->b; i++) is_endless |= r->nodes[list[i]].is_endless;
@@ -1401,8 +1402,8 @@ static int g4_re_search_from(g4_regular *r, int base, int entry, int *n)
     return 0;
 }
 
-/* Look for a text of x, from the nearest expressions and from the newest ones in turn, since texts may be short, or long
- * and many. What was found is remembered. */
+/* Look for a text of x, from the nearest expressions and from the newest ones in turn, since texts may be short, or
+ * long and many. What was found is remembered. */
 static void g4_re_search(g4_regular *r, g4_re x)
 {
     const int base = r->top;
