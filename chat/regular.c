@@ -58,6 +58,7 @@ typedef struct {
     uint64_t print[2];  /* the same in every set of expressions */
     g4_re_steps *steps; /* NULL: not made, or forgotten */
     uint8_t kind, accepts, is_checked /* what is in it */, life, is_endless;
+    uint8_t fits; /* bits by spelling: its texts are characters so spelled */
 } g4_re_node;
 
 typedef struct {
@@ -97,6 +98,7 @@ struct g4_regular {
     g4_re *later;  /* what the expressions stand for that were defined later */
     int n_later, cap_later;
     int32_t defined;                      /* expressions from here on are in none of them */
+    g4_re any_text[2];                    /* any characters, by spelling; 0: not made */
     g4_made_class classes[G4_RE_CLASSES]; /* the last ones made, by their prints */
     g4_re row[256];
 };
@@ -201,7 +203,10 @@ static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *li
     int some = 0, all = 1;
     switch ((g4_re_kind)x->kind) {
     case G4_RK_NONE: x->life = G4_LIFE_DEAD; return;
-    case G4_RK_EMPTY: x->accepts = 1; break;
+    case G4_RK_EMPTY:
+        x->accepts = 1;
+        x->fits = 1 << G4_RAW | 1 << G4_ESCAPED;
+        break;
     case G4_RK_SET:
         x->life = G4_LIFE_LIVE;
         x->shortest = x->reach = 1;
@@ -215,6 +220,7 @@ static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *li
         x->accepts = a->accepts && b->accepts;
         x->is_checked = a->is_checked | b->is_checked;
         x->count = a->count > b->count ? a->count : b->count;
+        x->fits = a->fits & b->fits;
         x->shortest = g4_re_far((int64_t)a->shortest + b->shortest);
         x->reach = g4_max_int(g4_re_far((int64_t)a->reach + b->shortest), b->reach);
         break;
@@ -222,6 +228,7 @@ static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *li
         x->accepts = x->min == 0 || a->accepts;
         x->is_checked = a->is_checked;
         x->count = g4_max_int(a->count, g4_max_int(x->min, x->max));
+        x->fits = a->fits;
         x->shortest = g4_re_far((int64_t)a->shortest * x->min);
         x->reach = g4_re_far(a->reach + (int64_t)a->shortest * g4_max_int(x->min - 1, 0));
         break;
@@ -243,6 +250,7 @@ static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *li
             all &= k->accepts;
             x->is_checked |= k->is_checked;
             x->count = g4_max_int(x->count, k->count);
+            x->fits = i == 0 ? k->fits : x->kind == G4_RK_OR ? x->fits & k->fits : x->fits | k->fits;
             x->reach = x->kind == G4_RK_OR ? g4_max_int(x->reach, k->reach) : G4_RE_FAR;
             if (x->kind == G4_RK_OR && (i == 0 || k->shortest < x->shortest)) x->shortest = k->shortest;
         }
@@ -813,6 +821,24 @@ static g4_re g4_re_spread(g4_regular *r, int base, int place)
     return all;
 }
 
+/* Any text or x is any text, and of any text and x, x is left, where x is characters. */
+static void g4_re_join_any_text(g4_regular *r, g4_re_kind kind, int base)
+{
+    for (int spelling = 0; spelling < 2; spelling++) {
+        const g4_re any = r->any_text[spelling];
+        int kept = base, n_fit = 0;
+        if (any == 0 || !g4_re_has(r, base, any)) continue;
+        for (int i = base; i < r->top; i++) n_fit += r->nodes[r->stack[i]].fits >> spelling & 1;
+        for (int i = base; i < r->top; i++) {
+            const g4_re x = r->stack[i];
+            const int is_dropped =
+                kind == G4_RK_OR ? x != any && (r->nodes[x].fits >> spelling & 1) : x == any && n_fit > 1;
+            if (!is_dropped) r->stack[kept++] = x;
+        }
+        r->top = kept;
+    }
+}
+
 /* The expression of the operands above base, which are taken off. */
 static g4_re g4_re_join(g4_regular *r, g4_re_kind kind, int base)
 {
@@ -822,6 +848,7 @@ static g4_re g4_re_join(g4_regular *r, g4_re_kind kind, int base)
     if (spread >= 0) return g4_re_spread(r, base, spread);
     if (!is_all && !r->failed && r->top - base > 1) {
         g4_re_sort(r, base);
+        g4_re_join_any_text(r, kind, base);
         if (kind == G4_RK_OR)
             g4_re_merge(r, base);
         else
@@ -1061,16 +1088,29 @@ static g4_re g4_re_make_class(g4_regular *r, const g4_class *k, g4_spelling spel
     return g4_re_or(r, as_it_is, g4_re_escapes(r, k));
 }
 
+/* Remember that x, which is a class, is a character, and what any text is. */
+static void g4_re_mark_fits(g4_regular *r, const g4_class *k, g4_re x, g4_spelling spelling)
+{
+    r->nodes[x].fits |= (uint8_t)(1 << spelling);
+    if (k->n == 1 && k->ranges[0].low == 0 && k->ranges[0].high == 0x10ffff)
+        r->any_text[spelling] = g4_re_repeat(r, x, 0, -1);
+}
+
 g4_re g4_re_class(g4_regular *r, const g4_class *k, g4_spelling spelling)
 {
     uint64_t print[2] = { (uint64_t)spelling, 1 };
-    if (k->n == 1 && k->ranges[0].low == k->ranges[0].high) return g4_re_make_class(r, k, spelling);
+    if (k->n == 1 && k->ranges[0].low == k->ranges[0].high) {
+        const g4_re one = g4_re_make_class(r, k, spelling);
+        if (!r->failed) g4_re_mark_fits(r, k, one, spelling);
+        return one;
+    }
     for (int i = 0; i < k->n; i++)
         for (int b = 0; b < 2; b++)
             print[b] = g4_re_mix_print(print[b], (uint64_t)k->ranges[i].low << 32 | k->ranges[i].high);
     g4_made_class *known = &r->classes[print[0] % G4_RE_CLASSES];
     if (known->print[0] == print[0] && known->print[1] == print[1] && known->re < r->n_nodes) return known->re;
     const g4_re x = g4_re_make_class(r, k, spelling);
+    if (!r->failed) g4_re_mark_fits(r, k, x, spelling);
     if (!r->failed) *known = (g4_made_class) { { print[0], print[1] }, x };
     return x;
 }
@@ -1713,5 +1753,7 @@ void g4_regular_forget(g4_regular *r, int32_t from, g4_re *keep, int n)
     r->n_nodes = n_nodes;
     r->n_lists = n_lists;
     memset(r->classes, 0, sizeof r->classes);
+    for (int i = 0; i < 2; i++)
+        if (r->any_text[i] >= from) r->any_text[i] = 0;
     g4_re_rehash(r);
 }

@@ -102,6 +102,22 @@ static void test_escaped(void)
     ESCAPED("/", YES("/", "a/\\\""), NO("\\/", "\\\\", "\n/"));
 }
 
+/* Once a match was seen, or a lookahead is decided, what follows is any text, and the same expression. */
+static void test_settled(void)
+{
+    g4_re x, any, word;
+    g4_regular *r = g4_regular_open(NULL, NULL);
+    g4_pattern_re(r, &any, "", 0, G4_ESCAPED, "any", NULL);
+    g4_pattern_re(r, &x, "foo", 3, G4_ESCAPED, "foo", NULL);
+    for (const char *s = "a foo"; *s != '\0'; s++) x = g4_re_step(r, x, *s);
+    G4_EXPECT(x == any, "any text behind foo");
+    g4_pattern_re(r, &x, "^(?!foo|bar)\\w*$", 16, G4_ESCAPED, "not foo", NULL);
+    g4_pattern_re(r, &word, "^\\w*$", 5, G4_ESCAPED, "word", NULL);
+    x = g4_re_step(r, g4_re_step(r, x, 'f'), 'a');
+    G4_EXPECT(x == word, "a word behind fa");
+    g4_regular_close(r);
+}
+
 /* ---- What is refused ------------------------------------------------------------------------------ */
 
 static void refused(int line, const char *pattern, g4_status want, const char *place)
@@ -213,6 +229,7 @@ int main(void)
     test_matches();
     test_assertions();
     test_escaped();
+    test_settled();
     test_refused();
     test_stack();
     test_memory();
