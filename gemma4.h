@@ -717,18 +717,28 @@ G4_API void g4_response_close(g4_response *r);
  * that failed or was cut short is forgotten, and the grammar serves the next answer as if nothing had happened. Making
  * one keeps to the limits of the engine, masks keep to those of the call that generates. */
 typedef struct g4_grammar g4_grammar;
-/* From a JSON Schema. What cannot be expressed is an error that names the keyword and its place. Objects have their
- * properties in the order of the schema; without additionalProperties no others. */
+typedef struct {
+    int strict; /* nonzero: what cannot be held exactly is an error that names the keyword and its place */
+    int closed; /* nonzero: objects without additionalProperties have no members but those that are declared */
+    /* What became looser than the schema says, a line each, with its place; NULL: nobody is told. */
+    void (*warn)(void *user, const char *message);
+    void *user;
+    uint64_t reserved[4];
+} g4_schema_options;
+/* From a JSON Schema (2020-12, or the draft that $schema names), or OpenAI's envelope around one, whose `strict` closes
+ * objects. Members have the order in which the schema first names them, undeclared ones stand last. What cannot be held
+ * exactly is loosened: then some texts that the schema forbids are allowed too. opt may be NULL: loosened silently,
+ * open. docs/structured-output.md lists what is exact. */
 G4_API g4_status g4_grammar_from_schema(g4_grammar **out, const g4_engine *e, const char *schema, size_t len,
-                                        g4_error *err);
+                                        const g4_schema_options *opt, g4_error *err);
 /* From rules `name ::= expression`, the first being the start, or the one called root: "text", [a-z0-9], ., names, ( ),
  * |, * + ? {2,5}; # to the end of a line is a comment. */
 G4_API g4_status g4_grammar_from_rules(g4_grammar **out, const g4_engine *e, const char *rules, size_t len,
                                        g4_error *err);
 /* Calls of declared tools (the JSON list of g4_chat_options), of all or of the one named `only`, in the family's call
- * syntax. */
+ * syntax. A tool's own `strict` closes its objects. */
 G4_API g4_status g4_grammar_from_tools(g4_grammar **out, const g4_engine *e, const char *tools, size_t len,
-                                       const char *only, g4_error *err);
+                                       const char *only, const g4_schema_options *opt, g4_error *err);
 G4_API void g4_grammar_close(g4_grammar *g);
 
 typedef enum {
@@ -746,7 +756,8 @@ typedef struct {
     g4_grammar *tools; /* g4_grammar_from_tools of the chat's tools, to make it once and not for each answer; NULL: made
                           when needed */
     int think_budget;  /* above 0: a thought of so many tokens is closed, cleanly */
-    uint64_t reserved[8];
+    const g4_schema_options *schema; /* how the grammar of calls is made when it is made here; NULL: the defaults */
+    uint64_t reserved[7];
 } g4_guide_options;
 
 /* A guide masks the tokens of one answer to a chat; its constraint goes into g4_generate_options (NULL when nothing is
@@ -975,8 +986,9 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "chat/network.c"
 #include "chat/grammar.c"
 #include "chat/notation.c"
-#include "chat/oldpattern.c"
-#include "chat/range.c"
+#include "chat/refs.c"
+#include "chat/claims.c"
+#include "chat/shape.c"
 #include "chat/schema.c"
 #include "chat/guide.c"
 #include "chat/boxes.c"

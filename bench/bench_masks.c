@@ -84,7 +84,7 @@ int main(int argc, char **argv)
     const g4_engine_options eo = { .model_path = argv[1], .n_threads = argc > 2 ? atoi(argv[2]) : 0 };
     if (g4_engine_open(&e, &eo, &err) ||
         g4_session_open(&s, e, &(g4_session_options) { .n_ctx = PROMPT + MOST }, &err) ||
-        g4_grammar_from_schema(&w.grammar, e, schema, 0, &err)) {
+        g4_grammar_from_schema(&w.grammar, e, schema, 0, NULL, &err)) {
         fprintf(stderr, "%s\n", err.message);
         return 1;
     }

@@ -97,7 +97,7 @@ int main(int argc, char **argv)
         g4_grammar *g;
         g4_error err;
         double start = g4_now();
-        if (g4_grammar_schema(&g, NULL, &t, schema.data, schema.len, NULL, &err) != G4_OK) {
+        if (g4_grammar_schema(&g, NULL, &t, schema.data, schema.len, NULL, NULL, &err) != G4_OK) {
             printf("%s: %s\n", cases[i].name, err.message);
             return 1;
         }

@@ -559,44 +559,269 @@ static inline void g4_mask_forbid(uint32_t *mask, g4_token id) /* the same */
 g4_status g4_grammar_rules(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *rules,
                            size_t len, g4_halt *halt, g4_error *err);
 
-/* ---- Patterns (oldpattern.c), until schemas are made anew --------------------------------------- */
+/* ---- References in schemas (refs.c) ------------------------------------------------------------ */
 
-#define G4_N_PLAIN_RANGES 3
-extern const g4_char_range g4_plain_ranges[G4_N_PLAIN_RANGES]; /* what stands in a JSON string as it is */
+typedef struct g4_refs g4_refs;
+/* Of a document, in its arena; NULL: no memory, or halted. */
+g4_refs *g4_refs_open(g4_arena *arena, const g4_json *root, g4_halt *halt);
+void g4_refs_close(g4_refs *r);
+int g4_refs_dialect(const g4_refs *r); /* the draft that the document names: 3, 4, 6, 7, 2019 or 2020 */
+/* Where the reference `ref` of that schema leads; NULL: out of the document, or nowhere. */
+const g4_json *g4_refs_find(const g4_refs *r, const g4_json *referrer, const g4_json *ref);
+/* Does it depend on the way to a $dynamicRef which of several schemas it means, of which this is one? */
+int g4_refs_is_ambiguous(const g4_refs *r, const g4_json *target);
+/* Append the place of a node, as /a/b/0; nothing when it is the root or not in the document. */
+void g4_refs_path(const g4_refs *r, const g4_json *node, g4_buf *out);
 
-void g4_net_class_add(g4_net *net, g4_class *k, uint32_t low, uint32_t high);
-void g4_net_class_shorthand(g4_net *net, g4_class *k, char letter); /* that of \d \w \s \D \W \S, in ASCII */
-void g4_net_class_free(const g4_net *net, g4_class *k);
+/* ---- What a value must meet (claims.c) --------------------------------------------------------- */
 
-/* What contains a match of the regular expression, from `from`; *to gets the node behind it. */
-g4_status g4_net_pattern(g4_net *net, int32_t from, int32_t *to, const char *s, size_t n, g4_spelling spelling,
-                         const char *what, g4_error *err);
-/* A match of a regular expression that is known to be sound; returns the node behind it. */
-int32_t g4_net_expression(g4_net *net, int32_t from, const char *s);
-/* ---- Ranges of numbers (range.c) --------------------------------------------------------------- */
-
-#define G4_DECIMAL_DIGITS 40 /* of either part, at most */
+/* A schema that a value must be valid for, or a constant that it must equal; denied: must not. */
 typedef struct {
-    int is_negative;
-    int n[2]; /* digits of the integer part, without leading zeros, and of the fraction, without trailing ones */
-    char digits[2][G4_DECIMAL_DIGITS];
-} g4_decimal;
-int g4_decimal_read(g4_decimal *d, const char *s); /* a JSON number, exactly; 0: it has too many digits */
+    const g4_json *node;
+    uint8_t is_value, is_denied;
+} g4_claim;
+typedef struct { /* values without parts */
+    int null, no, yes;
+    g4_re number, string; /* string: between its quotes */
+} g4_scalars;
+typedef struct { /* claims that must all be met, in the order of the document; equal goals are one */
+    g4_claim *claims;
+    int n, rule; /* rule: of the network that is made of them; -1: none */
+    uint32_t hash;
+    uint8_t is_known_empty, has_scalars; /* is_known_empty: 1 yes, 2 not found */
+    g4_scalars scalars;
+} g4_goal;
+#define G4_RE_ANY (-1)   /* in them: every number, every string */
+#define G4_RE_LOOSE (-2) /* of a keyword that cannot be held */
+#define G4_GOAL_NONE 0   /* nothing meets it */
+#define G4_GOAL_ANY 1    /* everything does */
+
+enum { /* sets of types */
+       G4_T_NULL = 1,
+       G4_T_BOOLEAN = 2,
+       G4_T_INTEGER = 4,
+       G4_T_NUMBER = 8,
+       G4_T_STRING = 16,
+       G4_T_ARRAY = 32,
+       G4_T_OBJECT = 64,
+       G4_T_ANY = 127
+};
+
+typedef enum { /* the keywords that say something of a value, and G4_KEY_OTHER, all that do not */
+               G4_KEY_OTHER,
+               G4_KEY_REF,
+               G4_KEY_ADDITIONAL_ITEMS,
+               G4_KEY_ADDITIONAL_PROPERTIES,
+               G4_KEY_ALL_OF,
+               G4_KEY_ANY_OF,
+               G4_KEY_CONST,
+               G4_KEY_CONTAINS,
+               G4_KEY_DEPENDENCIES,
+               G4_KEY_DEPENDENT_REQUIRED,
+               G4_KEY_DEPENDENT_SCHEMAS,
+               G4_KEY_ENUM,
+               G4_KEY_EXCLUSIVE_MAXIMUM,
+               G4_KEY_EXCLUSIVE_MINIMUM,
+               G4_KEY_FORMAT,
+               G4_KEY_IF,
+               G4_KEY_ITEMS,
+               G4_KEY_MAX_ITEMS,
+               G4_KEY_MAX_LENGTH,
+               G4_KEY_MAX_PROPERTIES,
+               G4_KEY_MAXIMUM,
+               G4_KEY_MIN_ITEMS,
+               G4_KEY_MIN_LENGTH,
+               G4_KEY_MIN_PROPERTIES,
+               G4_KEY_MINIMUM,
+               G4_KEY_MULTIPLE_OF,
+               G4_KEY_NOT,
+               G4_KEY_NULLABLE,
+               G4_KEY_ONE_OF,
+               G4_KEY_PATTERN,
+               G4_KEY_PATTERN_PROPERTIES,
+               G4_KEY_PREFIX_ITEMS,
+               G4_KEY_PROPERTIES,
+               G4_KEY_PROPERTY_NAMES,
+               G4_KEY_REQUIRED,
+               G4_KEY_TYPE,
+               G4_KEY_UNEVALUATED_ITEMS,
+               G4_KEY_UNEVALUATED_PROPERTIES,
+               G4_KEY_UNIQUE_ITEMS
+} g4_keyword;
+
+typedef struct {          /* the keys that some keyword speaks of: names, and those of an expression; or all others */
+    const int32_t *names; /* ascending */
+    int n_names;
+    g4_re keys;
+    int is_complement;
+} g4_matcher;
+
+typedef struct { /* a name of a member */
+    const char *text;
+    size_t len;
+    const g4_matcher *matcher;     /* of this name alone */
+    uint32_t hash, ranked, marked; /* in the last walk of that number */
+    int rank;
+} g4_name;
+
+typedef struct { /* what was found out about a schema */
+    const g4_json *node;
+    const g4_json *only;   /* the one member that counts, a reference of an older draft; NULL: all do */
+    g4_scalars scalars[2]; /* met, denied */
+    uint8_t has_scalars[2], has_types, has_presence, has_pattern;
+    int types, presence;
+    g4_re pattern;            /* of a node that is one, or whose name is */
+    uint32_t walked;          /* the last walk for the order of names that came here */
+    int order;                /* and as which */
+    const g4_matcher *others; /* the keys that its properties and patternProperties do not speak of */
+} g4_schema_info;
+
+typedef struct { /* a formula over the presence of members: hash-consed, by number */
+    uint8_t op;
+    int32_t a, b, depth;
+} g4_need;
+#define G4_NEED_NEVER 0
+#define G4_NEED_ALWAYS 1
+
+typedef struct { /* a hash table of numbers */
+    struct {
+        uint32_t hash;
+        int32_t number; /* and 1; 0: free */
+    } * places;
+    uint32_t n, size;
+} g4_number_table;
+
+#define G4_SHAPER_MAX_TOLD 100         /* warnings of a grammar */
+#define G4_SHAPER_MAX_LENGTH (1 << 28) /* characters that are counted */
+
 typedef struct {
-    g4_decimal value;
-    int is_exclusive, is_given;
-} g4_bound;
-/* The numbers between two bounds, of which one may be missing. */
-void g4_net_between(g4_net *net, int32_t from, int32_t to, const g4_bound *low, const g4_bound *high, int is_integer);
+    const g4_allocator *a;
+    g4_arena *arena;
+    g4_regular *regular;
+    g4_asker asker;
+    g4_refs *refs;
+    const g4_json *root;
+    g4_schema_options options;
+    int is_call; /* the call syntax instead of JSON */
+    g4_spelling spelling;
+    const char *what; /* stands before places in errors */
+    g4_schema_info **infos;
+    g4_goal **goals;
+    g4_name *names;
+    g4_need *needs;
+    int32_t *ranked; /* the names of the last walk, in their order */
+    int n_ranked, cap_ranked;
+    int n_infos, cap_infos, n_goals, cap_goals, n_names, cap_names, n_needs, cap_needs;
+    g4_number_table info_table, goal_table, name_table, need_table;
+    g4_schema_info spare_info;               /* when there is no memory */
+    const g4_json *told[G4_SHAPER_MAX_TOLD]; /* nodes that were warned of, */
+    const char *told_of[G4_SHAPER_MAX_TOLD]; /* and the keywords */
+    int n_told;
+    uint32_t walk, mark; /* numbers of the last walk over names, and of the last time they were marked */
+    int depth;
+    int n_facts; /* that were put into branches so far */
+    int no_memory;
+    g4_re any_text, written_text; /* all strings in every spelling, and in that which expressions are made of */
+    g4_re call_key;               /* undeclared keys in calls */
+    g4_status st;
+    g4_error *err;
+} g4_shaper;
+
+/* 0 when there is no memory. root: the document, in the arena. Close it in any case. */
+int g4_shaper_open(g4_shaper *sh, g4_arena *arena, g4_regular *regular, const g4_json *root,
+                   const g4_schema_options *opt, int is_call, const char *what, g4_halt *halt, g4_error *err);
+void g4_shaper_close(g4_shaper *sh);
+int g4_shaper_stops(g4_shaper *sh); /* has it failed, or must the call end? */
+/* What cannot be held is loosened, which is said once a place; strict: it is the error. */
+void g4_shaper_loosen(g4_shaper *sh, const g4_json *node, const char *keyword, const char *fmt, ...) G4_PRINTF(4, 5);
+
+g4_schema_info *g4_shaper_info(g4_shaper *sh, const g4_json *node);
+/* The members of a schema that count, from the first (m NULL) on. */
+const g4_json *g4_schema_member(const g4_schema_info *info, const g4_json *m);
+g4_keyword g4_keyword_of(const g4_json *member);
+const g4_json *g4_schema_target(g4_shaper *sh, const g4_json *s, const g4_json *ref); /* NULL: loosened */
+/* A claim behind references and wrappers that say nothing. 0: nothing meets it, 1: everything does, 2: it is *claim. */
+int g4_claim_settle(g4_shaper *sh, g4_claim *claim);
+int g4_claim_may(g4_shaper *sh, g4_claim claim, int type); /* may a value of that type meet it? 0: surely not */
+int g4_schema_types(g4_shaper *sh, const g4_json *s);      /* those that may be valid for it */
+int g4_value_types(const g4_json *v);
+int g4_schema_count(g4_shaper *sh, const g4_json *s, const g4_json *m, int max); /* of a keyword; -1: it says nothing */
+
+int g4_goal_of(g4_shaper *sh, const g4_claim *claims, int n); /* the number of the goal of these */
+int g4_goal_with(g4_shaper *sh, int goal, g4_claim claim);    /* and of one more */
+const g4_scalars *g4_goal_scalars(g4_shaper *sh, int goal);
+g4_scalars g4_claim_scalars(g4_shaper *sh, g4_claim claim);
+g4_re g4_scalars_text(g4_shaper *sh, g4_re string); /* G4_RE_ANY becomes an expression */
+
+int32_t g4_shaper_name(g4_shaper *sh, const char *s, size_t n);
+const g4_matcher *g4_matcher_new(g4_shaper *sh, const int32_t *names, int n, g4_re keys, int is_complement);
+int g4_matcher_has(g4_shaper *sh, const g4_matcher *k, int32_t name);
+const g4_matcher *g4_schema_others(g4_shaper *sh, const g4_json *s);
+g4_re g4_pattern_keys(g4_shaper *sh, const g4_json *s, const g4_json *property); /* those that it matches */
+g4_re g4_name_text(g4_shaper *sh, int32_t name); /* a key as it stands between its quotes, or bare */
+g4_re g4_names_text(g4_shaper *sh, const int32_t *names, int n);
+int g4_names_sort(g4_shaper *sh, int32_t *names, int n); /* ascending, each once; returns how many are left */
+
+enum { G4_NEED_NEVER_OP, G4_NEED_ALWAYS_OP, G4_NEED_VAR, G4_NEED_NOT, G4_NEED_AND, G4_NEED_OR };
+void g4_need_open(g4_shaper *sh);
+int g4_need_dependent(g4_shaper *sh, const g4_json *member); /* if that member is there, so are those it lists */
+int g4_need_var(g4_shaper *sh, int32_t name);
+int g4_need_not(g4_shaper *sh, int need);
+int g4_need_and(g4_shaper *sh, int a, int b);
+int g4_need_or(g4_shaper *sh, int a, int b);
+int g4_need_list(g4_shaper *sh, const g4_json *names);             /* all names of a list must be there */
+int g4_need_set(g4_shaper *sh, int need, int32_t name, int there); /* what is left when that is known */
+int g4_need_exactly_one(g4_shaper *sh, const int *needs, int n);
+int g4_schema_presence(g4_shaper *sh, const g4_json *s); /* of schemas of objects that say nothing else; else -1 */
+
+/* ---- Shapes of schemas (shape.c) --------------------------------------------------------------- */
+
+#define G4_SHAPE_SOME 3 /* sorts of members, or of elements, that must be among others */
+
+typedef struct {
+    int32_t name;
+    int goal, rank, is_required;
+    int sorts[1 << G4_SHAPE_SOME]; /* the goal of one that counts for each set of sorts; G4_GOAL_NONE: it cannot */
+} g4_member_shape;
+typedef struct { /* members without a name of their own */
+    g4_re keys;
+    int goal, sorts[1 << G4_SHAPE_SOME];
+} g4_rest_shape;
+typedef struct g4_object_shape g4_object_shape;
+struct g4_object_shape {
+    g4_object_shape *next;
+    g4_member_shape *members; /* n_ordered in their order, then those that may stand anywhere behind them */
+    g4_rest_shape *rest;
+    int n_members, n_ordered, n_rest, n_some;
+    int need, min, max; /* formula; number of members, max below 0: no end */
+};
+
+typedef struct {
+    g4_claim claim;
+    int from, min, max;
+} g4_some_shape;
+typedef struct g4_array_shape g4_array_shape;
+struct g4_array_shape {
+    g4_array_shape *next;
+    const void *items; /* what is said of elements; g4_array_goal reads it */
+    g4_some_shape some[G4_SHAPE_SOME];
+    int n_some, n_first; /* n_first: elements that may differ from all that follow */
+    int min, max, is_unique;
+};
+/* What objects, and arrays, meet a goal: any of the shapes. NULL: none does. */
+g4_object_shape *g4_shape_objects(g4_shaper *sh, int goal);
+g4_array_shape *g4_shape_arrays(g4_shaper *sh, int goal);
+/* The goal of element `index`; of `some` those in `with` hold for it too, and those in `without` do not. */
+int g4_array_goal(g4_shaper *sh, const g4_array_shape *s, int index, unsigned with, unsigned without);
 
 /* ---- JSON Schema (schema.c) -------------------------------------------------------------------- */
 
 /* g4_grammar_from_schema without an engine. */
 g4_status g4_grammar_schema(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *schema,
-                            size_t len, g4_halt *halt, g4_error *err);
+                            size_t len, const g4_schema_options *opt, g4_halt *halt, g4_error *err);
 /* g4_grammar_from_tools without an engine, of a list that is parsed already. */
 g4_status g4_grammar_tools(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const g4_json *tools,
-                           const char *only, g4_halt *halt, g4_error *err);
+                           const char *only, const g4_schema_options *opt, g4_halt *halt, g4_error *err);
 
 /* guide.c and boxes.c, which stand above these, share nothing: gemma4.h declares what they define. */
 

@@ -342,7 +342,7 @@ static g4_status g4_guide_find_tools(g4_guide *g, const g4_json *tools, const g4
     if (g->tools != NULL) return G4_OK;
     g->owns_tools = 1;
     return g4_grammar_tools(&g->tools, g->a, g->t, tools, opt->tool_choice == G4_TOOLS_NAMED ? opt->tool_name : NULL,
-                            halt, err);
+                            opt->schema, halt, err);
 }
 
 /* A guide that asks for nothing but the grammar. */

@@ -97,6 +97,7 @@ typedef struct {
     g4_logit_bias bias[MAX_LIST];
     int n_bias;
     int raw, specials, show_thoughts, yes, quiet, no_guard, no_lookup, no_video_audio, bos, skip_specials;
+    int strict_schema, closed_schema;
     int all, help, version, lock_memory, huge_pages;
     int think; /* 1: without a limit; above: the limit plus 1 */
     int json;  /* 1: an object of ours; JSON_OPENAI: a chat.completion */
@@ -287,6 +288,7 @@ typedef struct { /* an engine, a session and, for a chat, what was said */
     buffer tools;        /* of --tools */
     g4_request *request; /* of --messages; NULL: none */
     g4_guide_options guide;
+    g4_schema_options schema; /* how its grammars are made; what is loosened is said on stderr */
     message *messages;
     int n;
     message_part *pending; /* media for the next message */

@@ -45,7 +45,8 @@ static int guide_tools(conversation *c, const g4_request_info *info)
         c->guide.tool_name = info->tool_name;
     }
     if (info->callable_len == info->tools_len || c->guide.tool_choice == G4_TOOLS_NONE) return DONE;
-    if (g4_grammar_from_tools(&c->guide.tools, c->engine, info->callable, info->callable_len, NULL, &err) == G4_OK) {
+    if (g4_grammar_from_tools(&c->guide.tools, c->engine, info->callable, info->callable_len, NULL, &c->schema, &err) ==
+        G4_OK) {
         return DONE;
     }
     return say(FAILED, "%s: %s", c->args->messages, err.message);
@@ -58,7 +59,9 @@ int document_guide(conversation *c)
     if (c->args->think == 0) c->guide.think_budget = info->think_budget;
     int status = guide_tools(c, info);
     if (status != DONE || info->schema == NULL || c->guide.grammar != NULL) return status;
-    if (g4_grammar_from_schema(&c->guide.grammar, c->engine, info->schema, info->schema_len, &err) == G4_OK)
+    g4_schema_options options = c->schema;
+    options.closed |= info->is_strict;
+    if (g4_grammar_from_schema(&c->guide.grammar, c->engine, info->schema, info->schema_len, &options, &err) == G4_OK)
         return DONE;
     return say(FAILED, "%s: response_format: %s", c->args->messages, err.message);
 }

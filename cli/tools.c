@@ -15,7 +15,8 @@ int tools_declare(conversation *c, const char *path)
     g4_error err;
     int status = text_read(path, &json);
     if (status == DONE && c->guide.tool_choice != G4_TOOLS_NONE &&
-        g4_grammar_from_tools(&grammar, c->engine, buffer_text(&json), json.len, c->guide.tool_name, &err) != G4_OK) {
+        g4_grammar_from_tools(&grammar, c->engine, buffer_text(&json), json.len, c->guide.tool_name, &c->schema,
+                              &err) != G4_OK) {
         status = say(FAILED, "%s: %s", path, err.message);
     }
     if (status != DONE) {

@@ -21,6 +21,19 @@ static void choose_tools(conversation *c)
     if (c->guide.tool_choice == G4_TOOLS_NAMED) c->guide.tool_name = choice;
 }
 
+static void tell_loosened(void *user, const char *text)
+{
+    (void)user;
+    say(DONE, "loosened: %s", text);
+}
+
+static void choose_schemas(conversation *c)
+{
+    const arguments *a = c->args;
+    c->schema = (g4_schema_options) { .strict = a->strict_schema, .closed = a->closed_schema, .warn = tell_loosened };
+    c->guide.schema = &c->schema;
+}
+
 /* --json-schema is a file, or the schema itself. */
 static int schema_grammar(conversation *c, const char *schema)
 {
@@ -32,7 +45,7 @@ static int schema_grammar(conversation *c, const char *schema)
     else
         status = text_read(schema, &text);
     if (status == DONE &&
-        g4_grammar_from_schema(&c->guide.grammar, c->engine, buffer_text(&text), text.len, &err) != G4_OK) {
+        g4_grammar_from_schema(&c->guide.grammar, c->engine, buffer_text(&text), text.len, &c->schema, &err) != G4_OK) {
         status = say(FAILED, "%s: %s", is_text ? "--json-schema" : schema, err.message);
     }
     buffer_free(&text);
@@ -55,6 +68,7 @@ static int rules_grammar(conversation *c, const char *path)
 int conversation_grammar(conversation *c)
 {
     const arguments *a = c->args;
+    choose_schemas(c);
     if (a->json_schema != NULL) return schema_grammar(c, a->json_schema);
     return a->grammar != NULL ? rules_grammar(c, a->grammar) : DONE;
 }
@@ -62,6 +76,7 @@ int conversation_grammar(conversation *c)
 int conversation_guide(conversation *c)
 {
     const arguments *a = c->args;
+    choose_schemas(c);
     choose_tools(c);
     int status = a->tools != NULL ? tools_declare(c, a->tools) : DONE;
     c->guide.think_budget = a->think > 1 ? a->think - 1 : 0;

@@ -25,7 +25,7 @@ int main(int argc, char **argv)
     if (g4_engine_open(&e, &(g4_engine_options) { .model_path = argc > 1 ? argv[1] : "models/tiny.g4" }, &err))
         goto done;
     if (g4_session_open(&s, e, NULL, &err)) goto done;
-    if (g4_grammar_from_schema(&grammar, e, schema, 0, &err)) goto done;
+    if (g4_grammar_from_schema(&grammar, e, schema, 0, NULL, &err)) goto done;
     if (g4_chat_open(&chat, e, &message, 1, &think, &err) || g4_session_sync_chat(s, chat, NULL, &err)) goto done;
     options.guide.grammar = grammar;
     options.guide.think_budget = 200;

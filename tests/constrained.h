@@ -57,21 +57,29 @@ static inline double g4_thread_seconds(void)
 
 typedef enum { G4_STRICT, G4_LOOSENED } g4_exactness;
 
+static inline void g4_constrained_warn(void *user, const char *message)
+{
+    g4_buf *warnings = user;
+    if (warnings->len > 0) g4_buf_str(warnings, ", ");
+    g4_json_quote(warnings, message, strlen(message));
+}
+
 /* A grammar of a schema; warnings, which may be NULL, gets a JSON string for each thing that was loosened. */
 static inline g4_status g4_constrained_open(g4_grammar **out, const g4_engine *e, const char *schema, g4_exactness how,
                                             g4_buf *warnings, g4_error *err)
 {
-    (void)how; /* one kind of grammar so far */
-    (void)warnings;
-    return g4_grammar_from_schema(out, e, schema, strlen(schema), err);
+    const g4_schema_options opt = { .strict = how == G4_STRICT,
+                                    .warn = warnings != NULL ? g4_constrained_warn : NULL,
+                                    .user = warnings };
+    return g4_grammar_from_schema(out, e, schema, strlen(schema), &opt, err);
 }
 
 /* The same of calls of tools. */
 static inline g4_status g4_constrained_open_tools(g4_grammar **out, const g4_engine *e, const char *tools,
                                                   g4_exactness how, g4_error *err)
 {
-    (void)how;
-    return g4_grammar_from_tools(out, e, tools, strlen(tools), NULL, err);
+    const g4_schema_options opt = { .strict = how == G4_STRICT };
+    return g4_grammar_from_tools(out, e, tools, strlen(tools), NULL, &opt, err);
 }
 
 typedef struct {

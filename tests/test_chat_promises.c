@@ -175,7 +175,7 @@ static g4_status g4_have_session(g4_world *w, g4_error *err)
 }
 static g4_status g4_have_grammar(g4_world *w, g4_error *err)
 {
-    return g4_grammar_from_schema(&w->g, w->e, g4_schema_text, 0, err);
+    return g4_grammar_from_schema(&w->g, w->e, g4_schema_text, 0, NULL, err);
 }
 static g4_status g4_have_both(g4_world *w, g4_error *err)
 {
@@ -300,7 +300,7 @@ static g4_status g4_run_rules(g4_world *w, g4_error *err)
 }
 static g4_status g4_run_tools(g4_world *w, g4_error *err)
 {
-    return g4_grammar_from_tools(&w->g, w->e, g4_tools, 0, NULL, err);
+    return g4_grammar_from_tools(&w->g, w->e, g4_tools, 0, NULL, NULL, err);
 }
 static g4_status g4_run_guide(g4_world *w, g4_error *err)
 {
@@ -560,7 +560,7 @@ typedef g4_status (*g4_slow_fn)(g4_slow *w, g4_error *err);
 
 static g4_status g4_slow_schema(g4_slow *w, g4_error *err)
 {
-    return g4_grammar_from_schema(&w->g, w->e, w->text.data, w->text.len, err);
+    return g4_grammar_from_schema(&w->g, w->e, w->text.data, w->text.len, NULL, err);
 }
 static g4_status g4_slow_rules(g4_slow *w, g4_error *err)
 {
@@ -568,7 +568,7 @@ static g4_status g4_slow_rules(g4_slow *w, g4_error *err)
 }
 static g4_status g4_slow_tools(g4_slow *w, g4_error *err)
 {
-    return g4_grammar_from_tools(&w->g, w->e, w->text.data, w->text.len, NULL, err);
+    return g4_grammar_from_tools(&w->g, w->e, w->text.data, w->text.len, NULL, NULL, err);
 }
 static g4_status g4_slow_parse(g4_slow *w, g4_error *err)
 {
@@ -687,8 +687,8 @@ static void g4_slow_compile(g4_slow *w)
 
     g4_slow_begin(w);
     g4_buf_str(&w->text, "{\"type\":\"object\",\"properties\":{");
-    for (int i = 0; i < 60; i++)
-        g4_buf_fmt(&w->text, "%s\"p%d\":{\"pattern\":\"^([a-z]{2,9}[0-9]{1,4}){40}$\"}", i > 0 ? "," : "", i);
+    for (int i = 0; i < 3000; i++)
+        g4_buf_fmt(&w->text, "%s\"p%d\":{\"pattern\":\"^([a-z]{2,9}[0-9]{1,4}){%d}$\"}", i > 0 ? "," : "", i, i + 2);
     g4_buf_str(&w->text, "}}");
     g4_cancel_each(w, "schema: counted patterns", g4_slow_schema);
 
@@ -1003,11 +1003,11 @@ static void g4_test_nulls(g4_world *w)
     G4_REFUSES(g4_response_finish(NULL, &err), "response is NULL");
     G4_EXPECT(g4_response_push(NULL, 5) != 0 && g4_response_parts(NULL, &n) == NULL && n == 0, "a NULL answer");
     g4_response_close(NULL);
-    G4_REFUSES(g4_grammar_from_schema(&g, NULL, "{}", 0, &err), "engine is NULL");
-    G4_REFUSES(g4_grammar_from_schema(&g, w->e, NULL, 2, &err), "schema is NULL");
+    G4_REFUSES(g4_grammar_from_schema(&g, NULL, "{}", 0, NULL, &err), "engine is NULL");
+    G4_REFUSES(g4_grammar_from_schema(&g, w->e, NULL, 2, NULL, &err), "schema is NULL");
     G4_REFUSES(g4_grammar_from_rules(&g, w->e, NULL, 0, &err), "rules is NULL");
     G4_REFUSES(g4_grammar_from_rules(NULL, w->e, "a ::= \"b\"", 0, &err), "out is NULL");
-    G4_REFUSES(g4_grammar_from_tools(&g, w->e, NULL, 0, NULL, &err), "tools is NULL");
+    G4_REFUSES(g4_grammar_from_tools(&g, w->e, NULL, 0, NULL, NULL, &err), "tools is NULL");
     g4_grammar_close(NULL);
     G4_REFUSES(g4_guide_open(&guide, NULL, NULL, &err), "chat is NULL");
     G4_REFUSES(g4_guide_open(NULL, w->c, NULL, &err), "out is NULL");

@@ -201,7 +201,7 @@ static void g4_test_guided(g4_engine *e)
                          "20},\"w\":{\"enum\":[\"a\",\"b\"]}},"
                          "\"required\":[\"n\",\"w\"]}";
     G4_EXPECT(g4_session_open(&s, e, NULL, &err) == G4_OK, "%s", err.message);
-    G4_EXPECT(g4_grammar_from_schema(&g, e, schema, 0, &err) == G4_OK, "%s", err.message);
+    G4_EXPECT(g4_grammar_from_schema(&g, e, schema, 0, NULL, &err) == G4_OK, "%s", err.message);
     g4_part ask = g4_text_of("Give me <turn|>JSON.");
     g4_message m = { .role = G4_ROLE_USER, .parts = &ask, .n_parts = 1 };
     int thoughts = 0;
@@ -341,7 +341,7 @@ static void g4_test_memory(void)
         if (st == G4_OK) st = g4_session_sync_chat(s, c, NULL, &err);
         if (st == G4_OK)
             st = g4_grammar_from_schema(&g, e, "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\"}}}", 0,
-                                        &err);
+                                        NULL, &err);
         g4_respond_options ro = { .generate = &gen, .guide = { .grammar = g, .think_budget = 4 } };
         if (st == G4_OK) st = g4_session_respond(s, c, &ro, &r, NULL, &err);
         if (st != G4_OK && st != G4_ERR_MEMORY)

@@ -62,7 +62,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (g4_boxes_read(&b, &n, text, size, 640, 480, NULL, NULL) == G4_OK) g4_boxes_free(b, n, NULL);
     } else {
         g4_grammar *g;
-        g4_status st = data[0] % 4 == 2 ? g4_grammar_schema(&g, NULL, &g4_fuzz_vocab, text, size, NULL, NULL)
+        g4_status st = data[0] % 4 == 2 ? g4_grammar_schema(&g, NULL, &g4_fuzz_vocab, text, size, NULL, NULL, NULL)
                                         : g4_grammar_rules(&g, NULL, &g4_fuzz_vocab, text, size, NULL, NULL);
         if (st == G4_OK) g4_fuzz_grammar(g);
         g4_grammar_close(g);

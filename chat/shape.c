@@ -1,0 +1,1940 @@
+/* shape.c - JSON Schema to a normal form: the objects, or arrays, that meet a goal, as a union of shapes. A claim is taken
+ * apart into facts: what holds for the member of a name, for the elements from one on, for the number of them. What holds
+ * one way or another is a choice; a branch makes one of the alternatives of each, those that contradict the branch left
+ * out, and becomes a shape. A denied schema is the choice of which keyword is broken. What unevaluatedProperties and
+ * unevaluatedItems speak of is known when a branch is complete. Members and elements are goals again, which whoever
+ * builds from shapes asks for by number, so that recursion needs nothing special. The work is bounded: where choices
+ * multiply beyond the limit, they are loosened, first those that only exclude. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "chat.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define G4_SHAPE_MAX_SHAPES 300    /* of a goal and type */
+#define G4_SHAPE_MAX_BRANCHES 6000 /* that are begun for them */
+#define G4_SHAPE_MAX_FACTS 3000000 /* of a grammar: then choices are not looked into any more */
+#define G4_SHAPE_MAX_CHAIN 200     /* claims within claims, in place */
+#define G4_SHAPE_EMPTY_DEPTH 3     /* members of members that are looked at to see whether a goal is empty */
+#define G4_SHAPE_MAX_PAIRS 4000    /* of branches of oneOf that are compared */
+#define G4_SHAPE_MAX_FREE 4        /* members that may stand in any order among undeclared ones */
+#define G4_SHAPE_MAX_FOREIGN 300   /* names of other alternatives that have a place among an object's members */
+#define G4_SHAPE_MAX_CLASSES 48    /* of undeclared keys */
+#define G4_SHAPE_MAX_SUBSETS 5     /* branches of anyOf whose subsets are told apart for unevaluated... */
+#define G4_SHAPE_UNRANKED INT_MAX
+
+typedef enum {
+    G4_FACT_CLAIM, /* the value meets the claim */
+    G4_FACT_NEED,  /* `min`: a formula over the presence of members */
+    G4_FACT_KEYS,  /* members whose keys match meet the claim */
+    G4_FACT_KEY,   /* a member whose key matches is there and meets the claim */
+    G4_FACT_COUNT, /* min to max members or elements */
+    G4_FACT_ITEMS, /* elements min to max meet the claim */
+    G4_FACT_ITEM,  /* min to max of the elements from `from` on meet the claim */
+    G4_FACT_UNIQUE /* no two elements are equal */
+} g4_fact_kind;
+
+typedef struct g4_fact g4_fact;
+struct g4_fact {
+    g4_fact_kind kind;
+    g4_claim claim;
+    const g4_matcher *keys;
+    int min, max, from;
+    int order, serial;         /* by these, claims of one member stand in the order of the document */
+    int tracker;               /* the innermost schema with unevaluated... that this is evaluated for; -1: none */
+    const g4_fact *from_claim; /* the claim that this comes from */
+};
+
+typedef struct g4_facts g4_facts; /* lists grow at their head and are never changed: branches share what they have */
+struct g4_facts {
+    const g4_fact *fact;
+    const g4_facts *next;
+};
+
+typedef struct g4_alternative g4_alternative;
+struct g4_alternative {
+    const g4_facts *facts;
+    const g4_alternative *next;
+};
+
+typedef struct g4_split g4_split;
+struct g4_split {
+    const g4_alternative *alternatives;
+    const g4_json *node; /* where it comes from */
+    int is_exclusion;    /* it only shuts out: the first to be loosened */
+    const g4_split *next;
+};
+
+typedef struct g4_tracker g4_tracker;
+struct g4_tracker { /* a schema with unevaluatedProperties or unevaluatedItems */
+    int id, parent;
+    const g4_json *keyword;
+    const g4_fact *claim;
+    const g4_tracker *next;
+};
+
+typedef struct g4_evaluated g4_evaluated;
+struct g4_evaluated { /* what a tracker's schema has evaluated */
+    int tracker;
+    const g4_fact *fact; /* KEYS, ITEMS or ITEM */
+    const g4_evaluated *next;
+};
+
+typedef struct {
+    const g4_facts *todo, *done, *keys, *key, *items, *item, *required;
+    const g4_split *choices;
+    const g4_tracker *trackers;
+    const g4_evaluated *evaluated;
+    int need, min, max, n_trackers;
+    int is_dead, is_unique, is_open; /* is_open: it says itself what undeclared members are */
+} g4_branch;
+
+typedef struct {
+    g4_shaper *sh;
+    int type;  /* G4_T_ARRAY or G4_T_OBJECT */
+    int level; /* 0: everything is held, 1: exclusions are not, 2: one choice is, 3: none is */
+    int empty_depth;
+    const g4_json *node; /* for warnings */
+} g4_expansion;
+
+static const g4_json g4_shape_true = { .kind = G4_JSON_TRUE }, g4_shape_false = { .kind = G4_JSON_FALSE };
+
+/* ---- Lists of facts ------------------------------------------------------------------------------ */
+
+static const g4_facts *g4_facts_add(g4_shaper *sh, const g4_facts *list, const g4_fact *fact)
+{
+    g4_facts *head = g4_arena_alloc(sh->arena, sizeof *head);
+    sh->no_memory |= head == NULL;
+    if (head == NULL || fact == NULL) return list;
+    *head = (g4_facts) { fact, list };
+    return head;
+}
+
+static const g4_fact *g4_fact_new(g4_shaper *sh, g4_fact fact)
+{
+    g4_fact *own = g4_arena_alloc(sh->arena, sizeof *own);
+    sh->no_memory |= own == NULL;
+    if (own == NULL) return NULL;
+    *own = fact;
+    own->serial = sh->n_facts++;
+    return own;
+}
+
+/* A fact that the claim `from` gives rise to. */
+static g4_fact g4_fact_from(const g4_fact *from, g4_fact_kind kind)
+{
+    return (g4_fact) { .kind = kind, .order = from->order, .tracker = from->tracker, .from_claim = from };
+}
+
+static g4_fact g4_fact_claim(g4_shaper *sh, const g4_fact *from, const g4_json *node, int denied)
+{
+    g4_fact fact = g4_fact_from(from, G4_FACT_CLAIM);
+    fact.claim = (g4_claim) { node, 0, (uint8_t)denied };
+    if (denied) fact.tracker = -1;
+    const g4_schema_info *info = denied ? NULL : g4_shaper_info(sh, node);
+    fact.order = info != NULL && info->walked == sh->walk ? info->order : G4_SHAPE_UNRANKED;
+    return fact;
+}
+
+static g4_fact g4_fact_keys(const g4_fact *from, g4_fact_kind kind, const g4_matcher *keys, g4_claim claim)
+{
+    g4_fact fact = g4_fact_from(from, kind);
+    fact.keys = keys;
+    fact.claim = claim;
+    return fact;
+}
+
+static g4_fact g4_fact_numbers(const g4_fact *from, g4_fact_kind kind, int min, int max)
+{
+    g4_fact fact = g4_fact_from(from, kind);
+    fact.min = min;
+    fact.max = max;
+    return fact;
+}
+
+static void g4_branch_add(g4_shaper *sh, g4_branch *b, g4_fact fact)
+{
+    b->todo = g4_facts_add(sh, b->todo, g4_fact_new(sh, fact));
+}
+
+/* ---- Choices ------------------------------------------------------------------------------------- */
+
+typedef struct { /* one that is being made */
+    g4_shaper *sh;
+    g4_split choice;
+    const g4_alternative **last;
+    int n, holds; /* holds: whatever is chosen, so that there is no choice */
+} g4_choosing;
+
+static void g4_choosing_open(g4_choosing *k, g4_shaper *sh, const g4_json *node, int is_exclusion)
+{
+    *k = (g4_choosing) { .sh = sh, .choice = { .node = node, .is_exclusion = is_exclusion } };
+    k->last = &k->choice.alternatives;
+}
+
+static void g4_choosing_add(g4_choosing *k, const g4_facts *facts)
+{
+    g4_alternative *alternative = g4_arena_alloc(k->sh->arena, sizeof *alternative);
+    k->sh->no_memory |= alternative == NULL;
+    if (alternative == NULL) return;
+    *alternative = (g4_alternative) { facts, NULL };
+    *k->last = alternative;
+    k->last = &alternative->next;
+    k->n++;
+    k->holds |= facts == NULL;
+}
+
+static void g4_choosing_add_fact(g4_choosing *k, g4_fact fact)
+{
+    g4_choosing_add(k, g4_facts_add(k->sh, NULL, g4_fact_new(k->sh, fact)));
+}
+
+static void g4_choosing_add_two(g4_choosing *k, g4_fact a, g4_fact b)
+{
+    g4_shaper *sh = k->sh;
+    g4_choosing_add(k, g4_facts_add(sh, g4_facts_add(sh, NULL, g4_fact_new(sh, a)), g4_fact_new(sh, b)));
+}
+
+/* The choice belongs to the branch from now on. */
+static void g4_choosing_close(g4_choosing *k, g4_branch *b)
+{
+    if (k->holds) return;
+    if (k->n == 0) {
+        b->is_dead = 1;
+        return;
+    }
+    if (k->n == 1) {
+        for (const g4_facts *f = k->choice.alternatives->facts; f != NULL; f = f->next)
+            b->todo = g4_facts_add(k->sh, b->todo, f->fact);
+        return;
+    }
+    g4_split *own = g4_arena_alloc(k->sh->arena, sizeof *own);
+    k->sh->no_memory |= own == NULL;
+    if (own == NULL) return;
+    *own = k->choice;
+    own->next = b->choices;
+    b->choices = own;
+}
+
+/* ---- Goals that nothing meets -------------------------------------------------------------------- */
+
+static void g4_branch_run(g4_expansion *x, g4_branch *b);
+static int g4_goal_is_empty(g4_expansion *x, int goal);
+
+/* The goal of a member of that name in the branch. */
+static int g4_branch_member(g4_expansion *x, const g4_branch *b, int32_t name);
+static int g4_items_goal(g4_shaper *sh, const g4_facts *items, int index, const g4_claim *more, int n_more);
+
+/* Is it plain that no array, or object, meets all the claims? Choices are not looked into. */
+static int g4_claims_are_empty(g4_expansion *x, int type, const g4_claim *claims, int n)
+{
+    g4_shaper *sh = x->sh;
+    if (x->empty_depth >= G4_SHAPE_EMPTY_DEPTH || sh->n_facts > G4_SHAPE_MAX_FACTS) return 0;
+    for (int i = 0; i < n; i++)
+        if (!g4_claim_may(sh, claims[i], type)) return 1;
+    g4_expansion inner = { .sh = sh, .type = type, .level = 3, .empty_depth = x->empty_depth + 1, .node = x->node };
+    g4_branch b = { .need = G4_NEED_ALWAYS, .max = -1 };
+    for (int i = 0; i < n; i++)
+        g4_branch_add(sh, &b, (g4_fact) { .kind = G4_FACT_CLAIM, .claim = claims[i], .tracker = -1 });
+    g4_branch_run(&inner, &b);
+    int is_empty = b.is_dead;
+    for (const g4_facts *f = b.required; f != NULL && !is_empty; f = f->next)
+        is_empty = g4_goal_is_empty(&inner, g4_branch_member(&inner, &b, f->fact->from));
+    for (int i = 0; type == G4_T_ARRAY && i < b.min && i < 4 && !is_empty; i++)
+        is_empty = g4_goal_is_empty(&inner, g4_items_goal(sh, b.items, i, NULL, 0));
+    return is_empty;
+}
+
+/* Is it plain that nothing meets the goal? */
+static int g4_goal_is_empty(g4_expansion *x, int number)
+{
+    g4_shaper *sh = x->sh;
+    if (number <= G4_GOAL_ANY) return number == G4_GOAL_NONE;
+    if (x->empty_depth >= G4_SHAPE_EMPTY_DEPTH) return 0;
+    const g4_scalars k = *g4_goal_scalars(sh, number);
+    if (k.null || k.no || k.yes || k.number != G4_RE_NONE || k.string != G4_RE_NONE) return 0;
+    g4_goal *goal = sh->goals[number];
+    if (goal->is_known_empty) return goal->is_known_empty == 1;
+    const int is_empty = g4_claims_are_empty(x, G4_T_OBJECT, goal->claims, goal->n) &&
+                         g4_claims_are_empty(x, G4_T_ARRAY, goal->claims, goal->n);
+    if (is_empty || x->empty_depth == 0) goal->is_known_empty = is_empty ? 1 : 2;
+    return is_empty;
+}
+
+/* Can no value of the type be valid for both schemas? */
+static int g4_schemas_exclude(g4_expansion *x, const g4_json *a, const g4_json *b)
+{
+    const g4_claim both[2] = { { a, 0, 0 }, { b, 0, 0 } };
+    return g4_claims_are_empty(x, x->type, both, 2);
+}
+
+/* ---- anyOf, oneOf, if ---------------------------------------------------------------------------- */
+
+static g4_claim g4_claim_on(const g4_json *node, int denied) { return (g4_claim) { node, 0, (uint8_t)denied }; }
+
+/* Do all of the branches speak of the presence of members only? Then that is one fact. */
+static int g4_branches_are_needs(g4_expansion *x, g4_branch *b, const g4_fact *from, const g4_json *list, int is_one)
+{
+    g4_shaper *sh = x->sh;
+    int needs[64], n = 0;
+    if (x->type != G4_T_OBJECT || from->tracker >= 0) return 0;
+    for (const g4_json *s = list->child; s != NULL; s = s->next) {
+        if (n == 64) return 0;
+        needs[n] = g4_schema_presence(sh, s);
+        if (needs[n++] < 0) return 0;
+    }
+    int need = is_one ? g4_need_exactly_one(sh, needs, n) : G4_NEED_NEVER;
+    for (int i = 0; i < n && !is_one; i++) need = g4_need_or(sh, need, needs[i]);
+    g4_branch_add(sh, b, g4_fact_numbers(from, G4_FACT_NEED, need, 0));
+    return 1;
+}
+
+/* The branches that hold count for what is evaluated, so that each set of them is an alternative of its own. */
+static void g4_choose_subsets(g4_expansion *x, g4_branch *b, const g4_fact *from, const g4_json *list)
+{
+    g4_shaper *sh = x->sh;
+    const g4_json *schemas[G4_SHAPE_MAX_SUBSETS];
+    g4_choosing k;
+    int n = 0;
+    for (const g4_json *s = list->child; s != NULL; s = s->next) {
+        if (!g4_claim_may(sh, g4_claim_on(s, 0), x->type)) continue;
+        if (n == G4_SHAPE_MAX_SUBSETS) {
+            g4_shaper_loosen(sh, x->node, list->key,
+                             "more than %d alternatives beside unevaluated...: one of them counts",
+                             G4_SHAPE_MAX_SUBSETS);
+            break;
+        }
+        schemas[n++] = s;
+    }
+    g4_choosing_open(&k, sh, list, 0);
+    for (unsigned set = 1; set < 1u << n; set++) {
+        const g4_facts *facts = NULL;
+        for (int i = 0; i < n; i++)
+            facts = g4_facts_add(sh, facts, g4_fact_new(sh, g4_fact_claim(sh, from, schemas[i], !(set >> i & 1))));
+        g4_choosing_add(&k, facts);
+    }
+    g4_choosing_close(&k, b);
+}
+
+static void g4_choose_any(g4_expansion *x, g4_branch *b, const g4_fact *from, const g4_json *list)
+{
+    g4_shaper *sh = x->sh;
+    g4_choosing k;
+    if (g4_branches_are_needs(x, b, from, list, 0)) return;
+    if (from->tracker >= 0 && x->level == 0) {
+        g4_choose_subsets(x, b, from, list);
+        return;
+    }
+    g4_choosing_open(&k, sh, list, 0);
+    for (const g4_json *s = list->child; s != NULL && !g4_shaper_stops(sh); s = s->next) {
+        if (!g4_claim_may(sh, g4_claim_on(s, 0), x->type)) continue;
+        g4_claim claim = g4_claim_on(s, 0);
+        if (from->tracker < 0 && g4_claim_settle(sh, &claim) == 1)
+            k.holds = 1;
+        else
+            g4_choosing_add_fact(&k, g4_fact_claim(sh, from, s, 0));
+    }
+    g4_choosing_close(&k, b);
+}
+
+static int g4_constant_compare(const void *pa, const void *pb)
+{
+    const g4_json *a = *(const g4_json *const *)pa, *b = *(const g4_json *const *)pb;
+    if (a->kind != b->kind) return a->kind < b->kind ? -1 : 1;
+    if (a->kind == G4_JSON_NUMBER) return (a->number > b->number) - (a->number < b->number);
+    if (a->kind != G4_JSON_STRING) return 0;
+    const size_t n = a->text_len < b->text_len ? a->text_len : b->text_len;
+    const int order = n > 0 ? memcmp(a->text, b->text, n) : 0;
+    return order != 0 ? order : (a->text_len > b->text_len) - (a->text_len < b->text_len);
+}
+
+static const g4_json *g4_settled_schema(g4_shaper *sh, const g4_json *s)
+{
+    g4_claim claim = g4_claim_on(s, 0);
+    if (s == NULL || g4_claim_settle(sh, &claim) != 2 || claim.is_denied) return NULL;
+    return claim.node;
+}
+
+/* Append the constants that a required member of that name may be; 0: it may be others. */
+static int g4_discriminator_values(g4_shaper *sh, const g4_json *schema, const g4_json *name, const g4_json **out,
+                                   int *n, int max)
+{
+    const g4_json *s = g4_settled_schema(sh, schema), *required = g4_json_get(s, "required");
+    const g4_json *property = g4_settled_schema(sh, g4_json_get(g4_json_get(s, "properties"), name->text));
+    const g4_json *value = g4_json_get(property, "const"), *list = g4_json_get(property, "enum");
+    int is_required = 0;
+    for (const g4_json *q = g4_json_is(required, G4_JSON_ARRAY) ? required->child : NULL; q != NULL; q = q->next)
+        is_required |= g4_json_equal(q, name);
+    if (!is_required || (value == NULL && !g4_json_is(list, G4_JSON_ARRAY))) return 0;
+    for (const g4_json *v = value != NULL ? value : list->child; v != NULL; v = value != NULL ? NULL : v->next) {
+        if (v->kind == G4_JSON_ARRAY || v->kind == G4_JSON_OBJECT || *n == max) return 0;
+        out[(*n)++] = v;
+    }
+    return 1;
+}
+
+/* Do all schemas of the list require a member of one name whose constants differ? */
+static int g4_list_is_discriminated(g4_expansion *x, const g4_json *list)
+{
+    g4_shaper *sh = x->sh;
+    const g4_json *values[1024];
+    const g4_json *first = g4_settled_schema(sh, list->child), *required = g4_json_get(first, "required");
+    int tries = 0;
+    if (x->type != G4_T_OBJECT) return 0;
+    for (const g4_json *name = g4_json_is(required, G4_JSON_ARRAY) ? required->child : NULL; name != NULL && tries < 8;
+         name = name->next, tries++) {
+        int n = 0, fits = name->kind == G4_JSON_STRING;
+        for (const g4_json *s = list->child; s != NULL && fits; s = s->next)
+            fits = g4_discriminator_values(sh, s, name, values, &n, 1024);
+        if (!fits) continue;
+        if (!g4_sort(sh->a, values, (size_t)n, sizeof *values, g4_constant_compare, sh->asker.halt)) sh->no_memory = 1;
+        for (int i = 1; i < n && fits; i++) fits = g4_constant_compare(&values[i - 1], &values[i]) != 0;
+        if (fits) return 1;
+    }
+    return 0;
+}
+
+/* One branch of oneOf, and none of the others that a value of it may be valid for. */
+static const g4_facts *g4_one_of_facts(g4_expansion *x, const g4_fact *from, const g4_json *list, const g4_json *branch,
+                                       int *pairs)
+{
+    g4_shaper *sh = x->sh;
+    const g4_facts *facts = NULL;
+    for (const g4_json *s = list->child; s != NULL && !g4_shaper_stops(sh); s = s->next) {
+        if (s == branch || !g4_claim_may(sh, g4_claim_on(s, 0), x->type)) continue;
+        if (++*pairs > G4_SHAPE_MAX_PAIRS) {
+            g4_shaper_loosen(sh, x->node, "oneOf", "more than %d pairs of branches: a value may be valid for several",
+                             G4_SHAPE_MAX_PAIRS);
+            break;
+        }
+        if (g4_schemas_exclude(x, branch, s)) continue;
+        facts = g4_facts_add(sh, facts, g4_fact_new(sh, g4_fact_claim(sh, from, s, 1)));
+    }
+    return g4_facts_add(sh, facts, g4_fact_new(sh, g4_fact_claim(sh, from, branch, 0)));
+}
+
+static void g4_choose_one(g4_expansion *x, g4_branch *b, const g4_fact *from, const g4_json *list)
+{
+    g4_shaper *sh = x->sh;
+    g4_choosing k;
+    int pairs = 0;
+    if (g4_branches_are_needs(x, b, from, list, 1)) return;
+    const int are_apart = x->level > 0 || g4_list_is_discriminated(x, list);
+    g4_choosing_open(&k, sh, list, 0);
+    for (const g4_json *s = list->child; s != NULL && !g4_shaper_stops(sh); s = s->next) {
+        if (!g4_claim_may(sh, g4_claim_on(s, 0), x->type)) continue;
+        if (are_apart)
+            g4_choosing_add_fact(&k, g4_fact_claim(sh, from, s, 0));
+        else
+            g4_choosing_add(&k, g4_one_of_facts(x, from, list, s, &pairs));
+    }
+    g4_choosing_close(&k, b);
+}
+
+/* (if and then) or (not if and else); denied: the same of what is denied of then and else. */
+static void g4_choose_if(g4_expansion *x, g4_branch *b, const g4_fact *from, const g4_json *condition, int denied)
+{
+    static const g4_json nothing = { .kind = G4_JSON_TRUE };
+    g4_shaper *sh = x->sh;
+    const g4_json *s = from->claim.node, *then = g4_json_get(s, "then"), *other = g4_json_get(s, "else");
+    g4_choosing k;
+    if (then == NULL) then = &nothing;
+    if (other == NULL) other = &nothing;
+    if (then == other && from->tracker < 0) {
+        b->is_dead |= denied;
+        return;
+    }
+    g4_choosing_open(&k, sh, condition, 1);
+    if (g4_claim_may(sh, g4_claim_on(condition, 0), x->type))
+        g4_choosing_add_two(&k, g4_fact_claim(sh, from, condition, 0), g4_fact_claim(sh, from, then, denied));
+    g4_choosing_add_two(&k, g4_fact_claim(sh, from, condition, 1), g4_fact_claim(sh, from, other, denied));
+    g4_choosing_close(&k, b);
+}
+
+/* ---- Keywords of objects that must be met -------------------------------------------------------- */
+
+static void g4_assert_properties(g4_shaper *sh, g4_branch *b, const g4_fact *from, const g4_json *properties)
+{
+    for (const g4_json *p = properties->child; p != NULL && !g4_shaper_stops(sh); p = p->next) {
+        const int32_t name = g4_shaper_name(sh, p->key, p->key_len);
+        g4_branch_add(sh, b, g4_fact_keys(from, G4_FACT_KEYS, sh->names[name].matcher, g4_claim_on(p, 0)));
+    }
+}
+
+static void g4_assert_patterns(g4_shaper *sh, g4_branch *b, const g4_fact *from, const g4_json *patterns)
+{
+    for (const g4_json *p = patterns->child; p != NULL && !g4_shaper_stops(sh); p = p->next) {
+        const g4_re re = g4_pattern_keys(sh, from->claim.node, p);
+        if (re == G4_RE_LOOSE) continue;
+        const g4_matcher *keys = g4_matcher_new(sh, NULL, 0, re, 0);
+        g4_branch_add(sh, b, g4_fact_keys(from, G4_FACT_KEYS, keys, g4_claim_on(p, 0)));
+    }
+}
+
+/* The keys that a schema allows or denies as names; NULL: all, or none, as *is_all says. */
+static const g4_matcher *g4_name_matcher(g4_shaper *sh, const g4_json *s, int denied, int *is_all)
+{
+    g4_claim claim = g4_claim_on(s, denied);
+    const int found = g4_claim_settle(sh, &claim);
+    const g4_re string = found == 2 ? g4_claim_scalars(sh, claim).string : found == 1 ? G4_RE_ANY : G4_RE_NONE;
+    *is_all = string == G4_RE_ANY;
+    if (string == G4_RE_ANY || string == G4_RE_NONE) return NULL;
+    return g4_matcher_new(sh, NULL, 0, string, 0);
+}
+
+static void g4_assert_names(g4_shaper *sh, g4_branch *b, const g4_fact *from, const g4_json *names)
+{
+    int is_all;
+    const g4_matcher *keys = g4_name_matcher(sh, names, 0, &is_all);
+    if (is_all) return;
+    keys = g4_matcher_new(sh, NULL, 0, keys != NULL ? keys->keys : G4_RE_NONE, 1);
+    g4_fact fact = g4_fact_keys(from, G4_FACT_KEYS, keys, g4_claim_on(&g4_shape_false, 0));
+    fact.tracker = -1;
+    g4_branch_add(sh, b, fact);
+}
+
+/* dependencies, dependentSchemas, dependentRequired. */
+static void g4_assert_dependencies(g4_shaper *sh, g4_branch *b, const g4_fact *from, const g4_json *members)
+{
+    for (const g4_json *m = members->child; m != NULL && !g4_shaper_stops(sh); m = m->next) {
+        g4_choosing k;
+        const int is_schema = m->kind == G4_JSON_OBJECT || m->kind == G4_JSON_TRUE || m->kind == G4_JSON_FALSE;
+        if (!is_schema) {
+            g4_branch_add(sh, b, g4_fact_numbers(from, G4_FACT_NEED, g4_need_dependent(sh, m), 0));
+            continue;
+        }
+        const int there = g4_need_var(sh, g4_shaper_name(sh, m->key, m->key_len));
+        const int presence = from->tracker < 0 ? g4_schema_presence(sh, m) : -1;
+        if (presence >= 0) {
+            const int need = g4_need_or(sh, g4_need_not(sh, there), presence);
+            g4_branch_add(sh, b, g4_fact_numbers(from, G4_FACT_NEED, need, 0));
+            continue;
+        }
+        g4_choosing_open(&k, sh, m, 1);
+        g4_choosing_add_fact(&k, g4_fact_numbers(from, G4_FACT_NEED, g4_need_not(sh, there), 0));
+        g4_choosing_add_two(&k, g4_fact_numbers(from, G4_FACT_NEED, there, 0), g4_fact_claim(sh, from, m, 0));
+        g4_choosing_close(&k, b);
+    }
+}
+
+static void g4_assert_object(g4_expansion *x, g4_branch *b, const g4_fact *from, const g4_json *m, g4_keyword keyword)
+{
+    g4_shaper *sh = x->sh;
+    const g4_json *s = from->claim.node;
+    const int is_object = m->kind == G4_JSON_OBJECT;
+    int n;
+    switch (keyword) {
+    case G4_KEY_PROPERTIES:
+        if (is_object) g4_assert_properties(sh, b, from, m);
+        break;
+    case G4_KEY_PATTERN_PROPERTIES:
+        if (is_object) g4_assert_patterns(sh, b, from, m);
+        break;
+    case G4_KEY_ADDITIONAL_PROPERTIES:
+        b->is_open = 1;
+        g4_branch_add(sh, b, g4_fact_keys(from, G4_FACT_KEYS, g4_schema_others(sh, s), g4_claim_on(m, 0)));
+        break;
+    case G4_KEY_PROPERTY_NAMES: g4_assert_names(sh, b, from, m); break;
+    case G4_KEY_REQUIRED:
+        if (m->kind != G4_JSON_ARRAY) g4_shaper_loosen(sh, s, m->key, "must be a list of names: ignored");
+        g4_branch_add(sh, b, g4_fact_numbers(from, G4_FACT_NEED, g4_need_list(sh, m), 0));
+        break;
+    case G4_KEY_MIN_PROPERTIES:
+    case G4_KEY_MAX_PROPERTIES:
+        n = g4_schema_count(sh, s, m, INT_MAX);
+        if (n < 0) break;
+        g4_branch_add(sh, b,
+                      keyword == G4_KEY_MIN_PROPERTIES ? g4_fact_numbers(from, G4_FACT_COUNT, n, -1)
+                                                       : g4_fact_numbers(from, G4_FACT_COUNT, 0, n));
+        break;
+    case G4_KEY_DEPENDENCIES:
+    case G4_KEY_DEPENDENT_REQUIRED:
+    case G4_KEY_DEPENDENT_SCHEMAS:
+        if (is_object) g4_assert_dependencies(sh, b, from, m);
+        break;
+    default: return;
+    }
+    const int wants_object = keyword == G4_KEY_PROPERTIES || keyword == G4_KEY_PATTERN_PROPERTIES ||
+                             keyword == G4_KEY_DEPENDENCIES || keyword == G4_KEY_DEPENDENT_REQUIRED ||
+                             keyword == G4_KEY_DEPENDENT_SCHEMAS;
+    if (wants_object && !is_object) g4_shaper_loosen(sh, s, m->key, "must be an object: ignored");
+}
+
+/* ---- Keywords of arrays that must be met --------------------------------------------------------- */
+
+/* The list of schemas of the first elements; NULL: there is none. */
+static const g4_json *g4_schema_prefix(g4_shaper *sh, const g4_json *s)
+{
+    const g4_json *prefix = g4_json_get(s, "prefixItems"), *items = g4_json_get(s, "items");
+    (void)sh;
+    if (g4_json_is(prefix, G4_JSON_ARRAY)) return prefix;
+    return g4_json_is(items, G4_JSON_ARRAY) ? items : NULL;
+}
+
+static int g4_json_length(const g4_json *list)
+{
+    int n = 0;
+    for (const g4_json *v = list != NULL ? list->child : NULL; v != NULL; v = v->next) n++;
+    return n;
+}
+
+static void g4_contains_counts(g4_shaper *sh, const g4_json *s, int *min, int *max)
+{
+    const g4_json *low = g4_json_get(s, "minContains"), *high = g4_json_get(s, "maxContains");
+    *min = low != NULL ? g4_schema_count(sh, s, low, INT_MAX) : 1;
+    *max = high != NULL ? g4_schema_count(sh, s, high, INT_MAX) : -1;
+    if (*min < 0) *min = 1;
+}
+
+static g4_fact g4_fact_items(const g4_fact *from, int first, int last, const g4_json *schema, int denied)
+{
+    g4_fact fact = g4_fact_numbers(from, G4_FACT_ITEMS, first, last);
+    fact.claim = g4_claim_on(schema, denied);
+    return fact;
+}
+
+static g4_fact g4_fact_item(const g4_fact *from, int first, int min, int max, const g4_json *schema, int denied)
+{
+    g4_fact fact = g4_fact_numbers(from, G4_FACT_ITEM, min, max);
+    fact.claim = g4_claim_on(schema, denied);
+    fact.from = first;
+    return fact;
+}
+
+static void g4_assert_prefix(g4_shaper *sh, g4_branch *b, const g4_fact *from, const g4_json *prefix)
+{
+    int i = 0;
+    for (const g4_json *p = prefix->child; p != NULL && !g4_shaper_stops(sh); p = p->next, i++)
+        g4_branch_add(sh, b, g4_fact_items(from, i, i, p, 0));
+}
+
+static void g4_assert_array(g4_expansion *x, g4_branch *b, const g4_fact *from, const g4_json *m, g4_keyword keyword)
+{
+    g4_shaper *sh = x->sh;
+    const g4_json *s = from->claim.node, *prefix = g4_schema_prefix(sh, s);
+    int n, max;
+    switch (keyword) {
+    case G4_KEY_PREFIX_ITEMS:
+        if (m == prefix) g4_assert_prefix(sh, b, from, m);
+        break;
+    case G4_KEY_ITEMS:
+        if (m == prefix)
+            g4_assert_prefix(sh, b, from, m);
+        else if (m->kind != G4_JSON_ARRAY)
+            g4_branch_add(sh, b, g4_fact_items(from, g4_json_length(prefix), -1, m, 0));
+        break;
+    case G4_KEY_ADDITIONAL_ITEMS:
+        if (g4_json_is(g4_json_get(s, "items"), G4_JSON_ARRAY))
+            g4_branch_add(sh, b, g4_fact_items(from, g4_json_length(prefix), -1, m, 0));
+        break;
+    case G4_KEY_CONTAINS:
+        g4_contains_counts(sh, s, &n, &max);
+        g4_branch_add(sh, b, g4_fact_item(from, 0, n, max, m, 0));
+        break;
+    case G4_KEY_MIN_ITEMS:
+        n = g4_schema_count(sh, s, m, INT_MAX);
+        if (n > 0) g4_branch_add(sh, b, g4_fact_numbers(from, G4_FACT_COUNT, n, -1));
+        break;
+    case G4_KEY_MAX_ITEMS:
+        n = g4_schema_count(sh, s, m, INT_MAX);
+        if (n >= 0) g4_branch_add(sh, b, g4_fact_numbers(from, G4_FACT_COUNT, 0, n));
+        break;
+    case G4_KEY_UNIQUE_ITEMS:
+        if (m->kind == G4_JSON_TRUE) g4_branch_add(sh, b, g4_fact_from(from, G4_FACT_UNIQUE));
+        break;
+    default: break;
+    }
+}
+
+/* ---- Keywords that must be broken ---------------------------------------------------------------- */
+
+/* Alternatives of a member that is there and breaks its schema. */
+static void g4_deny_properties(g4_choosing *k, const g4_fact *from, const g4_json *properties)
+{
+    g4_shaper *sh = k->sh;
+    for (const g4_json *p = properties->child; p != NULL && !g4_shaper_stops(sh); p = p->next) {
+        g4_claim claim = g4_claim_on(p, 1);
+        if (g4_claim_settle(sh, &claim) == 0) continue;
+        const int32_t name = g4_shaper_name(sh, p->key, p->key_len);
+        g4_choosing_add_two(k, g4_fact_numbers(from, G4_FACT_NEED, g4_need_var(sh, name), 0),
+                            g4_fact_keys(from, G4_FACT_KEYS, sh->names[name].matcher, claim));
+    }
+}
+
+/* Some member that none of the schema's properties speak of breaks additionalProperties. */
+static void g4_deny_additional(g4_choosing *k, const g4_fact *from, const g4_json *additional)
+{
+    g4_shaper *sh = k->sh;
+    const g4_matcher *others = g4_schema_others(sh, from->claim.node);
+    g4_claim claim = g4_claim_on(additional, 1);
+    if (g4_claim_settle(sh, &claim) == 0) return;
+    const g4_facts *facts = g4_facts_add(sh, NULL, g4_fact_new(sh, g4_fact_keys(from, G4_FACT_KEY, others, claim)));
+    for (int i = 0; i < others->n_names; i++) { /* so that these get places of their own */
+        const g4_matcher *name = sh->names[others->names[i]].matcher;
+        const g4_fact fact = g4_fact_keys(from, G4_FACT_KEYS, name, g4_claim_on(&g4_shape_true, 0));
+        facts = g4_facts_add(sh, facts, g4_fact_new(sh, fact));
+    }
+    g4_choosing_add(k, facts);
+}
+
+static void g4_deny_dependencies(g4_choosing *k, const g4_fact *from, const g4_json *members)
+{
+    g4_shaper *sh = k->sh;
+    for (const g4_json *m = members->child; m != NULL && !g4_shaper_stops(sh); m = m->next) {
+        const int is_schema = m->kind == G4_JSON_OBJECT || m->kind == G4_JSON_TRUE || m->kind == G4_JSON_FALSE;
+        const int there = g4_need_var(sh, g4_shaper_name(sh, m->key, m->key_len));
+        if (is_schema)
+            g4_choosing_add_two(k, g4_fact_numbers(from, G4_FACT_NEED, there, 0), g4_fact_claim(sh, from, m, 1));
+        else
+            g4_choosing_add_fact(k, g4_fact_numbers(from, G4_FACT_NEED, g4_need_not(sh, g4_need_dependent(sh, m)), 0));
+    }
+}
+
+static void g4_deny_object(g4_choosing *k, const g4_fact *from, const g4_json *m, g4_keyword keyword)
+{
+    g4_shaper *sh = k->sh;
+    const g4_json *s = from->claim.node;
+    const g4_matcher *keys;
+    g4_claim claim;
+    int n, is_all;
+    switch (keyword) {
+    case G4_KEY_PROPERTIES: g4_deny_properties(k, from, m); break;
+    case G4_KEY_PATTERN_PROPERTIES:
+        for (const g4_json *p = m->child; p != NULL && !g4_shaper_stops(sh); p = p->next) {
+            const g4_re re = g4_pattern_keys(sh, s, p);
+            claim = g4_claim_on(p, 1);
+            if (re == G4_RE_LOOSE)
+                g4_choosing_add(k, NULL);
+            else if (g4_claim_settle(sh, &claim) != 0)
+                g4_choosing_add_fact(k, g4_fact_keys(from, G4_FACT_KEY, g4_matcher_new(sh, NULL, 0, re, 0), claim));
+        }
+        break;
+    case G4_KEY_ADDITIONAL_PROPERTIES: g4_deny_additional(k, from, m); break;
+    case G4_KEY_PROPERTY_NAMES:
+        keys = g4_name_matcher(sh, m, 1, &is_all);
+        if (is_all) keys = g4_matcher_new(sh, NULL, 0, G4_RE_NONE, 1);
+        if (keys != NULL)
+            g4_choosing_add_fact(k, g4_fact_keys(from, G4_FACT_KEY, keys, g4_claim_on(&g4_shape_true, 0)));
+        break;
+    case G4_KEY_REQUIRED:
+        g4_choosing_add_fact(k, g4_fact_numbers(from, G4_FACT_NEED, g4_need_not(sh, g4_need_list(sh, m)), 0));
+        break;
+    case G4_KEY_MIN_PROPERTIES:
+        n = g4_schema_count(sh, s, m, INT_MAX);
+        if (n > 0) g4_choosing_add_fact(k, g4_fact_numbers(from, G4_FACT_COUNT, 0, n - 1));
+        break;
+    case G4_KEY_MAX_PROPERTIES:
+        n = g4_schema_count(sh, s, m, INT_MAX - 1);
+        if (n >= 0) g4_choosing_add_fact(k, g4_fact_numbers(from, G4_FACT_COUNT, n + 1, -1));
+        break;
+    case G4_KEY_DEPENDENCIES:
+    case G4_KEY_DEPENDENT_REQUIRED:
+    case G4_KEY_DEPENDENT_SCHEMAS: g4_deny_dependencies(k, from, m); break;
+    default: break;
+    }
+}
+
+static void g4_deny_prefix(g4_choosing *k, const g4_fact *from, const g4_json *prefix)
+{
+    int i = 0;
+    for (const g4_json *p = prefix->child; p != NULL && !g4_shaper_stops(k->sh); p = p->next, i++)
+        g4_choosing_add_two(k, g4_fact_items(from, i, i, p, 1), g4_fact_numbers(from, G4_FACT_COUNT, i + 1, -1));
+}
+
+static void g4_deny_array(g4_choosing *k, const g4_fact *from, const g4_json *m, g4_keyword keyword)
+{
+    g4_shaper *sh = k->sh;
+    const g4_json *s = from->claim.node, *prefix = g4_schema_prefix(sh, s);
+    const int is_rest = keyword == G4_KEY_ITEMS ? m != prefix && m->kind != G4_JSON_ARRAY
+                                                : g4_json_is(g4_json_get(s, "items"), G4_JSON_ARRAY);
+    int n, max;
+    switch (keyword) {
+    case G4_KEY_PREFIX_ITEMS:
+    case G4_KEY_ITEMS:
+    case G4_KEY_ADDITIONAL_ITEMS:
+        if (m == prefix)
+            g4_deny_prefix(k, from, m);
+        else if (is_rest && keyword != G4_KEY_PREFIX_ITEMS)
+            g4_choosing_add_fact(k, g4_fact_item(from, g4_json_length(prefix), 1, -1, m, 1));
+        break;
+    case G4_KEY_CONTAINS:
+        g4_contains_counts(sh, s, &n, &max);
+        if (n > 0) g4_choosing_add_fact(k, g4_fact_item(from, 0, 0, n - 1, m, 0));
+        if (max >= 0 && max < INT_MAX) g4_choosing_add_fact(k, g4_fact_item(from, 0, max + 1, -1, m, 0));
+        break;
+    case G4_KEY_MIN_ITEMS:
+        n = g4_schema_count(sh, s, m, INT_MAX);
+        if (n > 0) g4_choosing_add_fact(k, g4_fact_numbers(from, G4_FACT_COUNT, 0, n - 1));
+        break;
+    case G4_KEY_MAX_ITEMS:
+        n = g4_schema_count(sh, s, m, INT_MAX - 1);
+        if (n >= 0) g4_choosing_add_fact(k, g4_fact_numbers(from, G4_FACT_COUNT, n + 1, -1));
+        break;
+    case G4_KEY_UNIQUE_ITEMS:
+        if (m->kind != G4_JSON_TRUE) break;
+        g4_shaper_loosen(sh, s, m->key, "is not held under a negation");
+        g4_choosing_add(k, NULL);
+        break;
+    default: break;
+    }
+}
+
+/* A denied oneOf: valid for none, or for two. */
+static void g4_deny_one_of(g4_expansion *x, g4_choosing *k, const g4_fact *from, const g4_json *list)
+{
+    g4_shaper *sh = k->sh;
+    const g4_facts *none = NULL;
+    int pairs = 0;
+    for (const g4_json *s = list->child; s != NULL && !g4_shaper_stops(sh); s = s->next)
+        if (g4_claim_may(sh, g4_claim_on(s, 0), x->type))
+            none = g4_facts_add(sh, none, g4_fact_new(sh, g4_fact_claim(sh, from, s, 1)));
+    g4_choosing_add(k, none);
+    for (const g4_json *s = list->child; s != NULL && !g4_shaper_stops(sh); s = s->next)
+        for (const g4_json *t = s->next; t != NULL; t = t->next) {
+            if (++pairs > G4_SHAPE_MAX_PAIRS) {
+                g4_shaper_loosen(sh, x->node, "oneOf", "more than %d pairs of branches under a negation: not held",
+                                 G4_SHAPE_MAX_PAIRS);
+                g4_choosing_add(k, NULL);
+                return;
+            }
+            if (!g4_schemas_exclude(x, s, t))
+                g4_choosing_add_two(k, g4_fact_claim(sh, from, s, 0), g4_fact_claim(sh, from, t, 0));
+        }
+}
+
+static void g4_deny_if(g4_expansion *x, g4_choosing *k, const g4_fact *from, const g4_json *condition)
+{
+    const g4_json *then = g4_json_get(from->claim.node, "then"), *other = g4_json_get(from->claim.node, "else");
+    g4_shaper *sh = k->sh;
+    if (then != NULL && g4_claim_may(sh, g4_claim_on(condition, 0), x->type))
+        g4_choosing_add_two(k, g4_fact_claim(sh, from, condition, 0), g4_fact_claim(sh, from, then, 1));
+    if (other != NULL) g4_choosing_add_two(k, g4_fact_claim(sh, from, condition, 1), g4_fact_claim(sh, from, other, 1));
+}
+
+/* The values of the type that enum or const lists; those of another type are not these anyway. */
+static void g4_deny_values(g4_expansion *x, g4_choosing *k, const g4_fact *from, const g4_json *m, int is_list)
+{
+    const g4_facts *none = NULL;
+    for (const g4_json *v = is_list ? m->child : m; v != NULL; v = is_list ? v->next : NULL) {
+        g4_fact fact = g4_fact_from(from, G4_FACT_CLAIM);
+        if (!(g4_value_types(v) & x->type)) continue;
+        fact.claim = (g4_claim) { v, 1, 1 };
+        none = g4_facts_add(k->sh, none, g4_fact_new(k->sh, fact));
+    }
+    g4_choosing_add(k, none);
+}
+
+/* The alternatives that break one keyword. */
+static void g4_deny_keyword(g4_expansion *x, g4_choosing *k, const g4_fact *from, const g4_json *m)
+{
+    g4_shaper *sh = k->sh;
+    const g4_json *s = from->claim.node, *target;
+    const g4_keyword keyword = g4_keyword_of(m);
+    const g4_facts *none = NULL;
+    switch (keyword) {
+    case G4_KEY_TYPE:
+        if (!g4_claim_may(sh, g4_claim_on(s, 0), x->type)) g4_choosing_add(k, NULL);
+        break;
+    case G4_KEY_CONST: g4_deny_values(x, k, from, m, 0); break;
+    case G4_KEY_ENUM: g4_deny_values(x, k, from, m, 1); break;
+    case G4_KEY_REF:
+        target = g4_schema_target(sh, s, m);
+        if (target == NULL)
+            g4_choosing_add(k, NULL);
+        else
+            g4_choosing_add_fact(k, g4_fact_claim(sh, from, target, 1));
+        break;
+    case G4_KEY_NOT: g4_choosing_add_fact(k, g4_fact_claim(sh, from, m, 0)); break;
+    case G4_KEY_ALL_OF:
+        for (const g4_json *b = m->child; b != NULL; b = b->next)
+            g4_choosing_add_fact(k, g4_fact_claim(sh, from, b, 1));
+        break;
+    case G4_KEY_ANY_OF:
+        for (const g4_json *b = m->child; b != NULL; b = b->next)
+            none = g4_facts_add(sh, none, g4_fact_new(sh, g4_fact_claim(sh, from, b, 1)));
+        g4_choosing_add(k, none);
+        break;
+    case G4_KEY_ONE_OF: g4_deny_one_of(x, k, from, m); break;
+    case G4_KEY_IF: g4_deny_if(x, k, from, m); break;
+    case G4_KEY_UNEVALUATED_ITEMS:
+    case G4_KEY_UNEVALUATED_PROPERTIES:
+        if ((keyword == G4_KEY_UNEVALUATED_ITEMS) != (x->type == G4_T_ARRAY)) break;
+        g4_shaper_loosen(sh, s, m->key, "is not held under a negation");
+        g4_choosing_add(k, NULL);
+        break;
+    default:
+        if (x->type == G4_T_OBJECT)
+            g4_deny_object(k, from, m, keyword);
+        else
+            g4_deny_array(k, from, m, keyword);
+    }
+}
+
+static void g4_deny_schema(g4_expansion *x, g4_branch *b, const g4_fact *from)
+{
+    g4_shaper *sh = x->sh;
+    const g4_schema_info *info = g4_shaper_info(sh, from->claim.node);
+    const int presence = x->type == G4_T_OBJECT ? g4_schema_presence(sh, from->claim.node) : -1;
+    g4_choosing k;
+    if (presence >= 0) {
+        g4_branch_add(sh, b, g4_fact_numbers(from, G4_FACT_NEED, g4_need_not(sh, presence), 0));
+        return;
+    }
+    if (!g4_claim_may(sh, g4_claim_on(from->claim.node, 0), x->type)) return; /* it is broken by the type */
+    g4_choosing_open(&k, sh, from->claim.node, 1);
+    for (const g4_json *m = g4_schema_member(info, NULL); m != NULL && !k.holds && !g4_shaper_stops(sh);
+         m = g4_schema_member(info, m))
+        g4_deny_keyword(x, &k, from, m);
+    g4_choosing_close(&k, b);
+}
+
+/* ---- Schemas and constants that must be met ------------------------------------------------------ */
+
+/* A schema with unevaluated... keeps account of what is evaluated; returns the claim with that tracker. */
+static const g4_fact *g4_branch_track(g4_expansion *x, g4_branch *b, const g4_fact *from)
+{
+    const char *name = x->type == G4_T_OBJECT ? "unevaluatedProperties" : "unevaluatedItems";
+    const g4_json *keyword = g4_json_get(from->claim.node, name);
+    if (keyword == NULL || g4_shaper_info(x->sh, from->claim.node)->only != NULL) return from;
+    g4_tracker *tracker = g4_arena_alloc(x->sh->arena, sizeof *tracker);
+    g4_fact tracked = *from;
+    tracked.tracker = b->n_trackers;
+    const g4_fact *own = g4_fact_new(x->sh, tracked);
+    x->sh->no_memory |= tracker == NULL;
+    if (tracker == NULL || own == NULL) return from;
+    *tracker = (g4_tracker) { b->n_trackers++, from->tracker, keyword, own, b->trackers };
+    b->trackers = tracker;
+    b->is_open = 1;
+    return own;
+}
+
+static void g4_assert_enum(g4_expansion *x, g4_branch *b, const g4_fact *from, const g4_json *list)
+{
+    g4_choosing k;
+    if (list->kind != G4_JSON_ARRAY) return;
+    g4_choosing_open(&k, x->sh, list, 0);
+    for (const g4_json *v = list->child; v != NULL; v = v->next) {
+        g4_fact fact = g4_fact_from(from, G4_FACT_CLAIM);
+        if (!(g4_value_types(v) & x->type)) continue;
+        fact.claim = (g4_claim) { v, 1, 0 };
+        fact.tracker = -1;
+        g4_choosing_add_fact(&k, fact);
+    }
+    g4_choosing_close(&k, b);
+}
+
+static void g4_assert_keyword(g4_expansion *x, g4_branch *b, const g4_fact *from, const g4_json *m)
+{
+    g4_shaper *sh = x->sh;
+    const g4_keyword keyword = g4_keyword_of(m);
+    const int is_list = m->kind == G4_JSON_ARRAY;
+    const g4_json *target;
+    g4_fact fact;
+    switch (keyword) {
+    case G4_KEY_OTHER:
+    case G4_KEY_TYPE: break; /* g4_claim_may has looked at it */
+    case G4_KEY_CONST:
+        fact = g4_fact_from(from, G4_FACT_CLAIM);
+        fact.claim = (g4_claim) { m, 1, 0 };
+        fact.tracker = -1;
+        g4_branch_add(sh, b, fact);
+        break;
+    case G4_KEY_ENUM: g4_assert_enum(x, b, from, m); break;
+    case G4_KEY_REF:
+        target = g4_schema_target(sh, from->claim.node, m);
+        if (target != NULL) g4_branch_add(sh, b, g4_fact_claim(sh, from, target, 0));
+        break;
+    case G4_KEY_ALL_OF:
+        for (const g4_json *s = is_list ? m->child : NULL; s != NULL; s = s->next)
+            g4_branch_add(sh, b, g4_fact_claim(sh, from, s, 0));
+        break;
+    case G4_KEY_ANY_OF:
+        if (is_list && x->level < 3) g4_choose_any(x, b, from, m);
+        break;
+    case G4_KEY_ONE_OF:
+        if (is_list && x->level < 3) g4_choose_one(x, b, from, m);
+        break;
+    case G4_KEY_NOT: g4_branch_add(sh, b, g4_fact_claim(sh, from, m, 1)); break;
+    case G4_KEY_IF:
+        if (x->level < 3) g4_choose_if(x, b, from, m, 0);
+        break;
+    default:
+        if (x->type == G4_T_OBJECT)
+            g4_assert_object(x, b, from, m, keyword);
+        else
+            g4_assert_array(x, b, from, m, keyword);
+    }
+}
+
+static void g4_assert_schema(g4_expansion *x, g4_branch *b, const g4_fact *from)
+{
+    const g4_schema_info *info = g4_shaper_info(x->sh, from->claim.node);
+    from = g4_branch_track(x, b, from);
+    for (const g4_json *m = g4_schema_member(info, NULL); m != NULL && !b->is_dead && !g4_shaper_stops(x->sh);
+         m = g4_schema_member(info, m))
+        g4_assert_keyword(x, b, from, m);
+}
+
+/* The keys that a constant object has. */
+static const g4_matcher *g4_value_keys(g4_shaper *sh, const g4_json *v, int is_complement)
+{
+    int n = 0;
+    int32_t *names = g4_arena_alloc(sh->arena, (size_t)(g4_json_length(v) + 1) * sizeof *names);
+    sh->no_memory |= names == NULL;
+    for (const g4_json *p = names != NULL ? v->child : NULL; p != NULL; p = p->next)
+        names[n++] = g4_shaper_name(sh, p->key, p->key_len);
+    if (names != NULL) n = g4_names_sort(sh, names, n);
+    return g4_matcher_new(sh, names, n, G4_RE_NONE, is_complement);
+}
+
+static void g4_assert_value(g4_shaper *sh, g4_branch *b, const g4_fact *from)
+{
+    const g4_json *v = from->claim.node;
+    int i = 0;
+    b->is_open = 1;
+    if (v->kind == G4_JSON_OBJECT)
+        g4_branch_add(sh, b,
+                      g4_fact_keys(from, G4_FACT_KEYS, g4_value_keys(sh, v, 1), g4_claim_on(&g4_shape_false, 0)));
+    else
+        g4_branch_add(sh, b, g4_fact_numbers(from, G4_FACT_COUNT, g4_json_length(v), g4_json_length(v)));
+    for (const g4_json *p = v->child; p != NULL && !g4_shaper_stops(sh); p = p->next, i++) {
+        g4_fact fact = g4_fact_numbers(from, G4_FACT_ITEMS, i, i);
+        if (v->kind == G4_JSON_OBJECT) {
+            const int32_t name = g4_shaper_name(sh, p->key, p->key_len);
+            g4_branch_add(sh, b, g4_fact_numbers(from, G4_FACT_NEED, g4_need_var(sh, name), 0));
+            fact = g4_fact_keys(from, G4_FACT_KEYS, sh->names[name].matcher, g4_claim_on(p, 0));
+        }
+        fact.claim = (g4_claim) { p, 1, 0 };
+        g4_branch_add(sh, b, fact);
+    }
+}
+
+/* A member or element differs, or is missing, or there is one more. */
+static void g4_deny_value(g4_shaper *sh, g4_branch *b, const g4_fact *from)
+{
+    const g4_json *v = from->claim.node;
+    const int n = g4_json_length(v), is_object = v->kind == G4_JSON_OBJECT;
+    g4_choosing k;
+    int i = 0;
+    g4_choosing_open(&k, sh, v, 1);
+    if (is_object) {
+        const g4_matcher *others = g4_value_keys(sh, v, 1);
+        g4_choosing_add_fact(&k, g4_fact_keys(from, G4_FACT_KEY, others, g4_claim_on(&g4_shape_true, 0)));
+    } else {
+        g4_choosing_add_fact(&k, g4_fact_numbers(from, G4_FACT_COUNT, n + 1, -1));
+        if (n > 0) g4_choosing_add_fact(&k, g4_fact_numbers(from, G4_FACT_COUNT, 0, n - 1));
+    }
+    for (const g4_json *p = v->child; p != NULL && !g4_shaper_stops(sh); p = p->next, i++) {
+        const g4_claim differs = { p, 1, 1 };
+        if (is_object) {
+            const int32_t name = g4_shaper_name(sh, p->key, p->key_len);
+            const int there = g4_need_var(sh, name);
+            g4_choosing_add_fact(&k, g4_fact_numbers(from, G4_FACT_NEED, g4_need_not(sh, there), 0));
+            g4_choosing_add_two(&k, g4_fact_numbers(from, G4_FACT_NEED, there, 0),
+                                g4_fact_keys(from, G4_FACT_KEYS, sh->names[name].matcher, differs));
+        } else {
+            g4_fact fact = g4_fact_numbers(from, G4_FACT_ITEMS, i, i);
+            fact.claim = differs;
+            g4_choosing_add_two(&k, g4_fact_numbers(from, G4_FACT_COUNT, i + 1, -1), fact);
+        }
+    }
+    g4_choosing_close(&k, b);
+}
+
+/* ---- Facts into a branch ------------------------------------------------------------------------- */
+
+/* For each schema around that keeps account. */
+static void g4_branch_evaluate(g4_shaper *sh, g4_branch *b, const g4_fact *fact)
+{
+    for (int id = fact->tracker; id >= 0;) {
+        g4_evaluated *e = g4_arena_alloc(sh->arena, sizeof *e);
+        const g4_tracker *tracker = b->trackers;
+        sh->no_memory |= e == NULL;
+        if (e == NULL) return;
+        *e = (g4_evaluated) { id, fact, b->evaluated };
+        b->evaluated = e;
+        while (tracker->id != id) tracker = tracker->next;
+        id = tracker->parent;
+    }
+}
+
+/* What the branch knows of a claim already: 1 it is met, 0 it cannot be, 2 nothing. */
+static int g4_branch_knows(const g4_branch *b, g4_claim claim, int tracker)
+{
+    for (const g4_facts *d = b->done; d != NULL; d = d->next) {
+        const g4_claim other = d->fact->claim;
+        if (other.node == claim.node && other.is_value == claim.is_value) {
+            if (other.is_denied != claim.is_denied) return 0;
+            if (d->fact->tracker == tracker || tracker < 0) return 1;
+        } else if (other.is_value && claim.is_value && !other.is_denied && !g4_json_equal(other.node, claim.node)) {
+            return claim.is_denied;
+        }
+    }
+    return 2;
+}
+
+static void g4_apply_claim(g4_expansion *x, g4_branch *b, const g4_fact *fact)
+{
+    g4_shaper *sh = x->sh;
+    g4_fact settled = *fact;
+    const int found = g4_claim_settle(sh, &settled.claim);
+    int chain = 0;
+    if (found != 2) {
+        b->is_dead |= found == 0;
+        return;
+    }
+    for (const g4_fact *f = fact->from_claim; f != NULL; f = f->from_claim, chain++)
+        if (f->claim.node == settled.claim.node && f->claim.is_denied == settled.claim.is_denied) b->is_dead = 1;
+    if (chain > G4_SHAPE_MAX_CHAIN) {
+        g4_shaper_loosen(sh, settled.claim.node, "", "more than %d schemas one within the other: not held",
+                         G4_SHAPE_MAX_CHAIN);
+        return;
+    }
+    const int known = g4_branch_knows(b, settled.claim, settled.tracker);
+    b->is_dead |= known == 0 || !g4_claim_may(sh, settled.claim, x->type);
+    if (b->is_dead || known == 1) return;
+    const g4_fact *own = g4_fact_new(sh, settled);
+    if (own == NULL) return;
+    b->done = g4_facts_add(sh, b->done, own);
+    if (own->claim.is_value) {
+        if (!own->claim.is_denied)
+            g4_assert_value(sh, b, own);
+        else if (g4_value_types(own->claim.node) & x->type && x->level < 3)
+            g4_deny_value(sh, b, own);
+    } else if (!own->claim.is_denied) {
+        g4_assert_schema(x, b, own);
+    } else if (x->level < 3) {
+        g4_deny_schema(x, b, own);
+    }
+}
+
+static int g4_branch_requires(const g4_branch *b, int32_t name)
+{
+    for (const g4_facts *f = b->required; f != NULL; f = f->next)
+        if (f->fact->from == name) return 1;
+    return 0;
+}
+
+/* Plain conditions become facts of their own; what is left is one formula. The depth of the calls is the formula's. */
+static void g4_apply_need(g4_shaper *sh, g4_branch *b, const g4_fact *fact, int need)
+{
+    const g4_need k = sh->needs[need];
+    if (k.op == G4_NEED_AND) {
+        g4_apply_need(sh, b, fact, k.a);
+        g4_apply_need(sh, b, fact, k.b);
+    } else if (k.op == G4_NEED_VAR) {
+        g4_fact required = *fact;
+        required.from = k.a;
+        if (!g4_branch_requires(b, k.a)) b->required = g4_facts_add(sh, b->required, g4_fact_new(sh, required));
+    } else if (k.op == G4_NEED_NOT && sh->needs[k.a].op == G4_NEED_VAR) {
+        g4_fact absent =
+            g4_fact_keys(fact, G4_FACT_KEYS, sh->names[sh->needs[k.a].a].matcher, g4_claim_on(&g4_shape_false, 0));
+        b->is_dead |= g4_branch_requires(b, sh->needs[k.a].a);
+        b->keys = g4_facts_add(sh, b->keys, g4_fact_new(sh, absent));
+    } else {
+        b->need = g4_need_and(sh, b->need, need);
+    }
+    b->is_dead |= b->need == G4_NEED_NEVER || need == G4_NEED_NEVER;
+}
+
+static void g4_apply(g4_expansion *x, g4_branch *b, const g4_fact *fact)
+{
+    g4_shaper *sh = x->sh;
+    g4_fact other;
+    switch (fact->kind) {
+    case G4_FACT_CLAIM: g4_apply_claim(x, b, fact); break;
+    case G4_FACT_NEED: g4_apply_need(sh, b, fact, fact->min); break;
+    case G4_FACT_KEYS:
+        b->keys = g4_facts_add(sh, b->keys, fact);
+        g4_branch_evaluate(sh, b, fact);
+        break;
+    case G4_FACT_KEY: b->key = g4_facts_add(sh, b->key, fact); break;
+    case G4_FACT_COUNT:
+        b->min = g4_max_int(b->min, fact->min);
+        if (fact->max >= 0) b->max = b->max < 0 ? fact->max : g4_min_int(b->max, fact->max);
+        b->is_dead |= b->max >= 0 && b->min > b->max;
+        break;
+    case G4_FACT_ITEMS:
+        b->items = g4_facts_add(sh, b->items, fact);
+        g4_branch_evaluate(sh, b, fact);
+        break;
+    case G4_FACT_ITEM:
+        other = g4_fact_items(fact, fact->from, -1, fact->claim.node, !fact->claim.is_denied);
+        other.claim.is_value = fact->claim.is_value;
+        other.tracker = -1;
+        if (fact->max == 0) {
+            g4_branch_add(sh, b, other);
+        } else {
+            if (fact->min > 0 || fact->max >= 0) b->item = g4_facts_add(sh, b->item, fact);
+            if (!fact->claim.is_denied) g4_branch_evaluate(sh, b, fact);
+        }
+        b->is_dead |= fact->max >= 0 && fact->min > fact->max;
+        b->min = g4_max_int(b->min, fact->from + fact->min > fact->from ? fact->min : 0);
+        break;
+    case G4_FACT_UNIQUE: b->is_unique = 1; break;
+    }
+}
+
+static void g4_branch_run(g4_expansion *x, g4_branch *b)
+{
+    while (b->todo != NULL && !b->is_dead && !g4_shaper_stops(x->sh)) {
+        const g4_fact *fact = b->todo->fact;
+        b->todo = b->todo->next;
+        g4_apply(x, b, fact);
+    }
+}
+
+/* ---- What a branch says of a member -------------------------------------------------------------- */
+
+static int g4_matcher_is_name(const g4_matcher *k)
+{
+    return k->n_names == 1 && !k->is_complement && k->keys == G4_RE_NONE;
+}
+
+static int g4_fact_compare(const void *pa, const void *pb)
+{
+    const g4_fact *a = *(const g4_fact *const *)pa, *b = *(const g4_fact *const *)pb;
+    if (a->order != b->order) return a->order < b->order ? -1 : 1;
+    return (a->serial > b->serial) - (a->serial < b->serial);
+}
+
+/* The goal of what n facts claim, and perhaps one claim more. It sorts the facts. */
+static int g4_facts_goal(g4_shaper *sh, const g4_fact **facts, int n, const g4_claim *more)
+{
+    if (n == 0 && more == NULL) return G4_GOAL_ANY;
+    g4_claim few[16] = { { 0 } }, *claims = n + 1 > 16 ? g4_alloc(sh->a, (size_t)n + 1, sizeof *claims) : few;
+    sh->no_memory |= claims == NULL;
+    if (claims == NULL) return G4_GOAL_NONE;
+    if (n > 1) qsort(facts, (size_t)n, sizeof *facts, g4_fact_compare);
+    for (int i = 0; i < n; i++) claims[i] = facts[i]->claim;
+    if (more != NULL) claims[n] = *more;
+    const int goal = g4_goal_of(sh, claims, n + (more != NULL));
+    if (claims != few) g4_free(sh->a, claims);
+    return goal;
+}
+
+static int g4_branch_member_with(g4_expansion *x, const g4_branch *b, int32_t name, const g4_claim *more)
+{
+    const g4_fact *facts[64];
+    int n = 0;
+    for (const g4_facts *f = b->keys; f != NULL && n < 64; f = f->next)
+        if (g4_matcher_has(x->sh, f->fact->keys, name)) facts[n++] = f->fact;
+    return g4_facts_goal(x->sh, facts, n, more);
+}
+
+static int g4_branch_member(g4_expansion *x, const g4_branch *b, int32_t name)
+{
+    return g4_branch_member_with(x, b, name, NULL);
+}
+
+/* ---- Making choices ------------------------------------------------------------------------------ */
+
+typedef enum { G4_FATE_DEAD, G4_FATE_HOLDS, G4_FATE_OPEN } g4_fate;
+
+static g4_fate g4_fate_of_claim(g4_expansion *x, const g4_branch *b, const g4_fact *fact)
+{
+    g4_claim claim = fact->claim;
+    const int found = g4_claim_settle(x->sh, &claim);
+    if (found != 2) return found ? (fact->tracker < 0 ? G4_FATE_HOLDS : G4_FATE_OPEN) : G4_FATE_DEAD;
+    g4_claim met = claim;
+    met.is_denied = 0;
+    if (!g4_claim_may(x->sh, met, x->type)) return claim.is_denied ? G4_FATE_HOLDS : G4_FATE_DEAD;
+    const int known = g4_branch_knows(b, claim, fact->tracker);
+    return known == 2 ? G4_FATE_OPEN : known ? G4_FATE_HOLDS : G4_FATE_DEAD;
+}
+
+/* What is left of a formula, with what the branch requires and forbids. */
+static int g4_need_in_branch(g4_expansion *x, const g4_branch *b, int need)
+{
+    g4_shaper *sh = x->sh;
+    for (const g4_facts *f = b->required; f != NULL && need > G4_NEED_ALWAYS; f = f->next)
+        need = g4_need_set(sh, need, f->fact->from, 1);
+    g4_need k = sh->needs[need];
+    if (k.op == G4_NEED_NOT) k = sh->needs[k.a];
+    if (k.op == G4_NEED_VAR && g4_branch_member(x, b, k.a) == G4_GOAL_NONE) need = g4_need_set(sh, need, k.a, 0);
+    return need;
+}
+
+static g4_fate g4_fate_of_keys(g4_expansion *x, const g4_branch *b, const g4_fact *fact)
+{
+    g4_claim claim = fact->claim;
+    const int found = g4_claim_settle(x->sh, &claim);
+    if (found == 1) return G4_FATE_HOLDS;
+    if (!g4_matcher_is_name(fact->keys)) return G4_FATE_OPEN;
+    const int32_t name = fact->keys->names[0];
+    if (found == 0 || g4_goal_is_empty(x, g4_branch_member_with(x, b, name, &claim))) return G4_FATE_DEAD;
+    claim.is_denied = !claim.is_denied;
+    return g4_goal_is_empty(x, g4_branch_member_with(x, b, name, &claim)) ? G4_FATE_HOLDS : G4_FATE_OPEN;
+}
+
+static g4_fate g4_fate_of(g4_expansion *x, const g4_branch *b, const g4_fact *fact)
+{
+    int need;
+    switch (fact->kind) {
+    case G4_FACT_CLAIM: return g4_fate_of_claim(x, b, fact);
+    case G4_FACT_NEED:
+        need = g4_need_in_branch(x, b, fact->min);
+        return need == G4_NEED_ALWAYS ? G4_FATE_HOLDS : need == G4_NEED_NEVER ? G4_FATE_DEAD : G4_FATE_OPEN;
+    case G4_FACT_KEYS: return g4_fate_of_keys(x, b, fact);
+    case G4_FACT_COUNT:
+        if ((b->max >= 0 && fact->min > b->max) || (fact->max >= 0 && b->min > fact->max)) return G4_FATE_DEAD;
+        if (b->min >= fact->min && (fact->max < 0 || (b->max >= 0 && b->max <= fact->max))) return G4_FATE_HOLDS;
+        return G4_FATE_OPEN;
+    default: return G4_FATE_OPEN;
+    }
+}
+
+static g4_fate g4_fate_of_alternative(g4_expansion *x, const g4_branch *b, const g4_alternative *a)
+{
+    int holds = 1;
+    for (const g4_facts *f = a->facts; f != NULL; f = f->next) {
+        const g4_fate fate = g4_fate_of(x, b, f->fact);
+        if (fate == G4_FATE_DEAD) return fate;
+        holds &= fate == G4_FATE_HOLDS;
+    }
+    return holds ? G4_FATE_HOLDS : G4_FATE_OPEN;
+}
+
+/* The choice without what the branch rules out; *n: alternatives left, -1 when it holds anyway. */
+static g4_split g4_choice_settle(g4_expansion *x, const g4_branch *b, const g4_split *choice, int *n)
+{
+    g4_choosing k;
+    g4_choosing_open(&k, x->sh, choice->node, choice->is_exclusion);
+    for (const g4_alternative *a = choice->alternatives; a != NULL && !g4_shaper_stops(x->sh); a = a->next) {
+        const g4_fate fate = g4_fate_of_alternative(x, b, a);
+        if (fate == G4_FATE_HOLDS) {
+            *n = -1;
+            return k.choice;
+        }
+        if (fate == G4_FATE_OPEN) g4_choosing_add(&k, a->facts);
+    }
+    *n = k.n;
+    return k.choice;
+}
+
+/* Take the choice with the fewest alternatives out of the branch. 0: none is left; what they come to is in the branch. */
+static int g4_branch_choose(g4_expansion *x, g4_branch *b, g4_split *best, int n_chosen)
+{
+    const g4_split *all = b->choices, *found = NULL;
+    int fewest = INT_MAX;
+    b->choices = NULL;
+    for (const g4_split *c = all; c != NULL && !b->is_dead; c = c->next) {
+        int n;
+        if ((x->level == 1 && c->is_exclusion) || x->level == 3 || (x->level == 2 && n_chosen > 0)) continue;
+        g4_split settled = g4_choice_settle(x, b, c, &n);
+        if (n == 0) b->is_dead = 1;
+        if (n <= 0) continue;
+        g4_split *own = g4_arena_alloc(x->sh->arena, sizeof *own);
+        x->sh->no_memory |= own == NULL;
+        if (own == NULL) return 0;
+        *own = settled;
+        own->next = b->choices;
+        b->choices = own;
+        if (n < fewest) {
+            fewest = n;
+            found = own;
+        }
+    }
+    if (found == NULL || b->is_dead) return 0;
+    *best = *found;
+    const g4_split *rest = b->choices;
+    b->choices = NULL;
+    for (; rest != NULL; rest = rest->next) {
+        if (rest == found) continue;
+        g4_split *own = g4_arena_alloc(x->sh->arena, sizeof *own);
+        x->sh->no_memory |= own == NULL;
+        if (own == NULL) return 0;
+        *own = *rest;
+        own->next = b->choices;
+        b->choices = own;
+    }
+    return 1;
+}
+
+/* ---- What is unevaluated ------------------------------------------------------------------------- */
+
+/* The keys that nothing of the tracker's schema has evaluated; NULL: all have been. */
+static const g4_matcher *g4_tracker_keys(g4_shaper *sh, const g4_branch *b, const g4_tracker *tracker)
+{
+    g4_re keys = G4_RE_NONE;
+    int n = 0;
+    for (const g4_evaluated *e = b->evaluated; e != NULL; e = e->next)
+        if (e->tracker == tracker->id && e->fact->keys != NULL) n += e->fact->keys->n_names;
+    int32_t *names = g4_arena_alloc(sh->arena, (size_t)(n + 1) * sizeof *names);
+    sh->no_memory |= names == NULL;
+    if (names == NULL) return NULL;
+    n = 0;
+    for (const g4_evaluated *e = b->evaluated; e != NULL; e = e->next) {
+        const g4_matcher *k = e->fact->keys;
+        if (e->tracker != tracker->id || k == NULL) continue;
+        if (k->is_complement) return NULL; /* additionalProperties, or an inner unevaluatedProperties */
+        for (int i = 0; i < k->n_names; i++) names[n++] = k->names[i];
+        keys = g4_re_or(sh->regular, keys, k->keys);
+    }
+    return g4_matcher_new(sh, names, g4_names_sort(sh, names, n), keys, 1);
+}
+
+/* A schema that holds for what is unevaluated, and for the elements that `contains` has evaluated says so. */
+static const g4_json *g4_tracker_items(g4_shaper *sh, const g4_branch *b, const g4_tracker *tracker, int *first)
+{
+    g4_json *list = g4_arena_alloc(sh->arena, sizeof *list), *schema = g4_arena_alloc(sh->arena, sizeof *schema);
+    g4_json *own = g4_arena_alloc(sh->arena, sizeof *own);
+    int is_plain = 1;
+    sh->no_memory |= list == NULL || schema == NULL || own == NULL;
+    if (sh->no_memory) return NULL;
+    *own = *tracker->keyword;
+    own->next = NULL;
+    *list = (g4_json) { .kind = G4_JSON_ARRAY, .key = "anyOf", .key_len = 5, .child = own };
+    *schema = (g4_json) { .kind = G4_JSON_OBJECT, .child = list };
+    *first = 0;
+    for (const g4_evaluated *e = b->evaluated; e != NULL; e = e->next) {
+        if (e->tracker != tracker->id) continue;
+        if (e->fact->kind == G4_FACT_ITEM) {
+            g4_json *contains = g4_arena_alloc(sh->arena, sizeof *contains);
+            sh->no_memory |= contains == NULL;
+            if (contains == NULL) return NULL;
+            *contains = *e->fact->claim.node;
+            contains->next = list->child;
+            list->child = contains;
+            is_plain = 0;
+        } else if (e->fact->max < 0) {
+            return NULL; /* items */
+        } else {
+            *first = g4_max_int(*first, e->fact->max + 1);
+        }
+    }
+    return is_plain ? tracker->keyword : schema;
+}
+
+/* The trackers' facts, the inner ones first, which evaluate for those around them. */
+static void g4_branch_finish_trackers(g4_expansion *x, g4_branch *b)
+{
+    for (const g4_tracker *t = b->trackers; t != NULL && !g4_shaper_stops(x->sh); t = t->next) {
+        g4_fact fact;
+        int first;
+        if (x->type == G4_T_OBJECT) {
+            const g4_matcher *keys = g4_tracker_keys(x->sh, b, t);
+            if (keys == NULL) continue;
+            fact = g4_fact_keys(t->claim, G4_FACT_KEYS, keys, g4_claim_on(t->keyword, 0));
+        } else {
+            const g4_json *schema = g4_tracker_items(x->sh, b, t, &first);
+            if (schema == NULL) continue;
+            fact = g4_fact_items(t->claim, first, -1, schema, 0);
+        }
+        fact.tracker = t->parent;
+        g4_branch_add(x->sh, b, fact);
+        g4_branch_run(x, b);
+    }
+}
+
+/* ---- Branches to shapes of objects --------------------------------------------------------------- */
+
+typedef struct { /* a shape in the making */
+    g4_expansion *x;
+    g4_branch *b;
+    g4_object_shape *shape;
+    const g4_fact **named;   /* facts of one name each, by name */
+    const g4_fact **general; /* the others */
+    const g4_fact **some;    /* facts of sorts of members that must be there */
+    const g4_fact **scratch;
+    int32_t *names;
+    int n_named, n_general, n_names, cap_names;
+    int is_closed; /* there are no members but those that properties or patterns speak of */
+} g4_objecting;
+
+static void g4_objecting_name(g4_objecting *o, int32_t name, uint32_t mark)
+{
+    g4_shaper *sh = o->x->sh;
+    if (sh->names[name].marked == mark) return;
+    int32_t *names = g4_array_grow(sh->a, o->names, o->n_names, &o->cap_names, sizeof *names);
+    sh->no_memory |= names == NULL;
+    if (names == NULL) return;
+    sh->names[name].marked = mark;
+    o->names = names;
+    names[o->n_names++] = name;
+}
+
+/* The depth of the calls is that of the formula. */
+static void g4_objecting_need(g4_objecting *o, int need, uint32_t mark)
+{
+    const g4_need k = o->x->sh->needs[need];
+    if (k.op == G4_NEED_VAR) g4_objecting_name(o, k.a, mark);
+    if (k.op >= G4_NEED_NOT) g4_objecting_need(o, k.a, mark);
+    if (k.op > G4_NEED_NOT) g4_objecting_need(o, k.b, mark);
+}
+
+static int g4_named_compare(const void *pa, const void *pb)
+{
+    const int32_t a = (*(const g4_fact *const *)pa)->keys->names[0], b = (*(const g4_fact *const *)pb)->keys->names[0];
+    return a != b ? (a > b) - (a < b) : g4_fact_compare(pa, pb);
+}
+
+/* The facts by kind, and all names that the branch speaks of. */
+static void g4_objecting_collect(g4_objecting *o)
+{
+    g4_shaper *sh = o->x->sh;
+    const uint32_t mark = ++sh->mark;
+    int n = 0;
+    for (const g4_facts *f = o->b->keys; f != NULL; f = f->next) n++;
+    o->named = g4_alloc(sh->a, (size_t)n + 1, sizeof(void *));
+    o->general = g4_alloc(sh->a, (size_t)n + 1, sizeof(void *));
+    o->scratch = g4_alloc(sh->a, (size_t)n + 1, sizeof(void *));
+    sh->no_memory |= o->named == NULL || o->general == NULL || o->scratch == NULL;
+    if (sh->no_memory) return;
+    for (const g4_facts *f = o->b->keys; f != NULL; f = f->next)
+        if (g4_matcher_is_name(f->fact->keys))
+            o->named[o->n_named++] = f->fact;
+        else
+            o->general[o->n_general++] = f->fact;
+    if (!g4_sort(sh->a, o->named, (size_t)o->n_named, sizeof(void *), g4_named_compare, sh->asker.halt))
+        sh->no_memory = 1;
+    if (o->n_general > 1) qsort(o->general, (size_t)o->n_general, sizeof(void *), g4_fact_compare);
+    for (int i = o->n_named - 1; i >= 0; i--) g4_objecting_name(o, o->named[i]->keys->names[0], mark);
+    for (const g4_facts *f = o->b->required; f != NULL; f = f->next) g4_objecting_name(o, f->fact->from, mark);
+    g4_objecting_need(o, o->b->need, mark);
+}
+
+/* The facts of one name into the scratch; returns their number. */
+static int g4_objecting_facts(g4_objecting *o, int32_t name)
+{
+    int low = 0, high = o->n_named, n = 0;
+    while (low < high) {
+        const int middle = low + (high - low) / 2;
+        if (o->named[middle]->keys->names[0] < name)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    for (; low < o->n_named && o->named[low]->keys->names[0] == name; low++) o->scratch[n++] = o->named[low];
+    for (int i = 0; i < o->n_general; i++)
+        if (g4_matcher_has(o->x->sh, o->general[i]->keys, name)) o->scratch[n++] = o->general[i];
+    return n;
+}
+
+/* Names that other alternatives declare have their place among this one's members too, where it allows them. */
+static void g4_objecting_add_ranked(g4_objecting *o)
+{
+    g4_shaper *sh = o->x->sh;
+    const uint32_t mark = sh->mark;
+    if (sh->is_call || sh->n_ranked - o->n_names > G4_SHAPE_MAX_FOREIGN) return;
+    for (int i = 0; i < sh->n_ranked && !g4_shaper_stops(sh); i++) {
+        if (sh->names[sh->ranked[i]].marked == mark) continue;
+        const int n = g4_objecting_facts(o, sh->ranked[i]);
+        if (g4_facts_goal(sh, o->scratch, n, NULL) != G4_GOAL_NONE) g4_objecting_name(o, sh->ranked[i], mark);
+    }
+}
+
+static int g4_member_compare(const void *pa, const void *pb)
+{
+    const g4_member_shape *a = pa, *b = pb;
+    return a->rank != b->rank ? (a->rank > b->rank) - (a->rank < b->rank) : (a->name > b->name) - (a->name < b->name);
+}
+
+/* The goals of a member that counts for each set of sorts, of which it may count for `sorts`. */
+static void g4_objecting_sorts(g4_objecting *o, int goals[1 << G4_SHAPE_SOME], int goal, unsigned sorts)
+{
+    goals[0] = goal;
+    for (unsigned set = 1; set < 1u << o->shape->n_some; set++) {
+        int k = 0;
+        while (!(set >> k & 1)) k++;
+        goals[set] =
+            (set & ~sorts) != 0 ? G4_GOAL_NONE : g4_goal_with(o->x->sh, goals[set & (set - 1)], o->some[k]->claim);
+    }
+}
+
+/* 0: a required member cannot be. */
+static int g4_objecting_members(g4_objecting *o)
+{
+    g4_shaper *sh = o->x->sh;
+    g4_object_shape *shape = o->shape;
+    shape->members = g4_arena_alloc(sh->arena, (size_t)(o->n_names + 1) * sizeof *shape->members);
+    sh->no_memory |= shape->members == NULL;
+    for (int i = 0; i < o->n_names && !g4_shaper_stops(sh); i++) {
+        const int32_t name = o->names[i];
+        g4_member_shape *m = &shape->members[shape->n_members++];
+        const g4_name *known = &sh->names[name];
+        const int n = g4_objecting_facts(o, name);
+        *m = (g4_member_shape) { .name = name, .rank = known->ranked == sh->walk ? known->rank : G4_SHAPE_UNRANKED };
+        m->goal = g4_facts_goal(sh, o->scratch, n, NULL);
+        if (m->goal > G4_GOAL_ANY && g4_goal_is_empty(o->x, m->goal)) m->goal = G4_GOAL_NONE;
+        unsigned sorts = 0;
+        for (int k = 0; k < shape->n_some; k++) sorts |= (unsigned)g4_matcher_has(sh, o->some[k]->keys, name) << k;
+        g4_objecting_sorts(o, m->sorts, m->goal, sorts);
+    }
+    for (const g4_facts *f = o->b->required; f != NULL && !sh->no_memory; f = f->next)
+        for (int i = 0; i < shape->n_members; i++)
+            if (shape->members[i].name == f->fact->from) {
+                shape->members[i].is_required = 1;
+                if (shape->members[i].goal == G4_GOAL_NONE) return 0;
+            }
+    if (sh->no_memory || !g4_sort(sh->a, shape->members, (size_t)shape->n_members, sizeof *shape->members,
+                                  g4_member_compare, sh->asker.halt))
+        return 0;
+    while (shape->n_ordered < shape->n_members && shape->members[shape->n_ordered].rank != G4_SHAPE_UNRANKED)
+        shape->n_ordered++;
+    if (shape->n_members - shape->n_ordered > G4_SHAPE_MAX_FREE) shape->n_ordered = shape->n_members;
+    return 1;
+}
+
+typedef struct { /* of keys: those of an expression, to which these general facts, and sorts of members, apply */
+    g4_re keys;
+    uint64_t facts;
+    unsigned some;
+} g4_key_class;
+
+/* Split the classes by what one matcher says; a bit each for those within. */
+static int g4_classes_split(g4_shaper *sh, g4_key_class *classes, int n, const g4_matcher *k, uint64_t facts,
+                            unsigned some)
+{
+    const int n_old = n;
+    for (int i = 0; i < n_old; i++) {
+        if (k->keys == G4_RE_NONE) { /* it speaks of names only, and these are no classes */
+            classes[i].facts |= k->is_complement ? facts : 0;
+            classes[i].some |= k->is_complement ? some : 0;
+            continue;
+        }
+        const g4_re within = g4_re_and(sh->regular, classes[i].keys, k->keys);
+        const g4_re without = g4_re_and(sh->regular, classes[i].keys, g4_re_not(sh->regular, k->keys));
+        g4_key_class in = { k->is_complement ? without : within, classes[i].facts | facts, classes[i].some | some };
+        g4_key_class out = { k->is_complement ? within : without, classes[i].facts, classes[i].some };
+        const int in_is_none = g4_re_is_none(sh->regular, in.keys) == 1;
+        const int out_is_none = g4_re_is_none(sh->regular, out.keys) == 1;
+        if (in_is_none)
+            classes[i] = out;
+        else
+            classes[i] = in;
+        if (!in_is_none && !out_is_none && n < G4_SHAPE_MAX_CLASSES) classes[n++] = out;
+    }
+    return n;
+}
+
+/* Every key but those that have a place of their own. */
+static g4_re g4_objecting_other_keys(g4_objecting *o)
+{
+    g4_shaper *sh = o->x->sh;
+    g4_re all = sh->is_call ? sh->call_key : sh->written_text;
+    g4_re names = G4_RE_NONE;
+    if (o->shape->n_members == 0) return sh->is_call ? sh->call_key : o->n_general == 0 ? sh->any_text : all;
+    names = g4_names_text(sh, o->names, o->n_names);
+    return g4_re_and(sh->regular, all, g4_re_not(sh->regular, names));
+}
+
+/* Put a class into the rest of the shape, beside those with the same goals. */
+static void g4_objecting_add_class(g4_objecting *o, const g4_key_class *k)
+{
+    g4_shaper *sh = o->x->sh;
+    g4_object_shape *shape = o->shape;
+    g4_rest_shape rest = { .keys = k->keys };
+    int n = 0, is_declared = !o->is_closed;
+    for (int i = 0; i < o->n_general && i < 64; i++)
+        if (k->facts >> i & 1) {
+            o->scratch[n++] = o->general[i];
+            is_declared |= !o->general[i]->keys->is_complement;
+        }
+    if (!is_declared) return;
+    rest.goal = g4_facts_goal(sh, o->scratch, n, NULL);
+    if (rest.goal > G4_GOAL_ANY && g4_goal_is_empty(o->x, rest.goal)) rest.goal = G4_GOAL_NONE;
+    if (rest.goal == G4_GOAL_NONE) return;
+    g4_objecting_sorts(o, rest.sorts, rest.goal, k->some);
+    for (int i = 0; i < shape->n_rest; i++) {
+        g4_rest_shape *other = &shape->rest[i];
+        if (other->goal != rest.goal || memcmp(other->sorts, rest.sorts, sizeof rest.sorts) != 0) continue;
+        other->keys = g4_re_or(sh->regular, other->keys, rest.keys);
+        return;
+    }
+    shape->rest[shape->n_rest++] = rest;
+}
+
+static void g4_objecting_rest(g4_objecting *o)
+{
+    g4_shaper *sh = o->x->sh;
+    g4_key_class classes[G4_SHAPE_MAX_CLASSES];
+    int n = 1, n_facts = g4_min_int(o->n_general, 64);
+    o->shape->rest = g4_arena_alloc(sh->arena, G4_SHAPE_MAX_CLASSES * sizeof *o->shape->rest);
+    sh->no_memory |= o->shape->rest == NULL;
+    if (sh->no_memory) return;
+    for (int i = 0; i < o->n_general; i++) { /* nothing else may be there: the common case */
+        const g4_matcher *k = o->general[i]->keys;
+        g4_claim claim = o->general[i]->claim;
+        if (k->is_complement && k->keys == G4_RE_NONE && g4_claim_settle(sh, &claim) == 0) return;
+    }
+    classes[0] = (g4_key_class) { .keys = g4_objecting_other_keys(o) };
+    if (o->n_general > 64)
+        g4_shaper_loosen(sh, o->x->node, "", "more than 64 kinds of undeclared members: the others are not held");
+    for (int i = 0; i < n_facts && !g4_shaper_stops(sh); i++)
+        n = g4_classes_split(sh, classes, n, o->general[i]->keys, (uint64_t)1 << i, 0);
+    for (int i = 0; i < o->shape->n_some && !g4_shaper_stops(sh); i++)
+        n = g4_classes_split(sh, classes, n, o->some[i]->keys, 0, 1u << i);
+    if (n == G4_SHAPE_MAX_CLASSES)
+        g4_shaper_loosen(sh, o->x->node, "", "patterns that overlap in more than %d ways: not all of them are held",
+                         G4_SHAPE_MAX_CLASSES);
+    for (int i = 0; i < n && !g4_shaper_stops(sh); i++) g4_objecting_add_class(o, &classes[i]);
+}
+
+static int g4_claims_are_equal(g4_claim a, g4_claim b)
+{
+    return a.node == b.node && a.is_value == b.is_value && a.is_denied == b.is_denied;
+}
+
+static int g4_matchers_are_equal(const g4_matcher *a, const g4_matcher *b)
+{
+    return a->keys == b->keys && a->is_complement == b->is_complement && a->n_names == b->n_names &&
+           (a->n_names == 0 || memcmp(a->names, b->names, (size_t)a->n_names * sizeof *a->names) == 0);
+}
+
+/* The sorts of members that must be there. */
+static void g4_objecting_some(g4_objecting *o)
+{
+    g4_shaper *sh = o->x->sh;
+    o->some = g4_arena_alloc(sh->arena, G4_SHAPE_SOME * sizeof(void *));
+    sh->no_memory |= o->some == NULL;
+    for (const g4_facts *f = o->some != NULL ? o->b->key : NULL; f != NULL; f = f->next) {
+        int same = 0;
+        for (int i = 0; i < o->shape->n_some && !same; i++)
+            same = g4_claims_are_equal(o->some[i]->claim, f->fact->claim) &&
+                   g4_matchers_are_equal(o->some[i]->keys, f->fact->keys);
+        if (same) continue;
+        if (o->shape->n_some == G4_SHAPE_SOME) {
+            g4_shaper_loosen(sh, o->x->node, "",
+                             "more than %d sorts of members that must be there: the others are not held",
+                             G4_SHAPE_SOME);
+            return;
+        }
+        o->some[o->shape->n_some++] = f->fact;
+    }
+}
+
+static g4_object_shape *g4_branch_object(g4_expansion *x, g4_branch *b)
+{
+    g4_shaper *sh = x->sh;
+    g4_object_shape *shape = g4_arena_alloc(sh->arena, sizeof *shape);
+    sh->no_memory |= shape == NULL;
+    if (shape == NULL) return NULL;
+    *shape = (g4_object_shape) { .need = b->need, .min = b->min, .max = b->max };
+    g4_objecting o = { .x = x, .b = b, .shape = shape };
+    g4_objecting_some(&o);
+    g4_objecting_collect(&o);
+    if (!sh->no_memory) g4_objecting_add_ranked(&o);
+    int n_patterns = 0;
+    for (int i = 0; i < o.n_general; i++) n_patterns += !o.general[i]->keys->is_complement;
+    o.is_closed = sh->options.closed && !b->is_open && o.n_named + n_patterns > 0;
+    const int is_alive = !sh->no_memory && g4_objecting_members(&o);
+    if (is_alive) g4_objecting_rest(&o);
+    g4_free(sh->a, o.named);
+    g4_free(sh->a, o.general);
+    g4_free(sh->a, o.scratch);
+    g4_free(sh->a, o.names);
+    return is_alive ? shape : NULL;
+}
+
+/* ---- Branches to shapes of arrays ---------------------------------------------------------------- */
+
+static int g4_items_goal(g4_shaper *sh, const g4_facts *items, int index, const g4_claim *more, int n_more)
+{
+    const g4_fact *facts[64];
+    int n = 0;
+    for (const g4_facts *f = items; f != NULL && n < 64; f = f->next)
+        if (index >= f->fact->min && (f->fact->max < 0 || index <= f->fact->max)) facts[n++] = f->fact;
+    int goal = g4_facts_goal(sh, facts, n, NULL);
+    for (int i = 0; i < n_more; i++) goal = g4_goal_with(sh, goal, more[i]);
+    return goal;
+}
+
+int g4_array_goal(g4_shaper *sh, const g4_array_shape *s, int index, unsigned with, unsigned without)
+{
+    g4_claim more[G4_SHAPE_SOME];
+    int n = 0;
+    for (int i = 0; i < s->n_some; i++) {
+        if (!((with | without) >> i & 1)) continue;
+        more[n] = s->some[i].claim;
+        if (without >> i & 1) more[n].is_denied = !more[n].is_denied;
+        n++;
+    }
+    return g4_items_goal(sh, s->items, index, more, n);
+}
+
+static g4_array_shape *g4_branch_array(g4_expansion *x, g4_branch *b)
+{
+    g4_shaper *sh = x->sh;
+    g4_array_shape *shape = g4_arena_alloc(sh->arena, sizeof *shape);
+    sh->no_memory |= shape == NULL;
+    if (shape == NULL) return NULL;
+    *shape = (g4_array_shape) { .items = b->items, .min = b->min, .max = b->max, .is_unique = b->is_unique };
+    for (const g4_facts *f = b->items; f != NULL; f = f->next)
+        shape->n_first = g4_max_int(shape->n_first, f->fact->max < 0 ? f->fact->min : f->fact->max + 1);
+    for (const g4_facts *f = b->item; f != NULL; f = f->next) {
+        if (shape->n_some == G4_SHAPE_SOME) {
+            g4_shaper_loosen(sh, x->node, "contains", "more than %d of them: the others are not held", G4_SHAPE_SOME);
+            break;
+        }
+        shape->some[shape->n_some++] = (g4_some_shape) { f->fact->claim, f->fact->from, f->fact->min, f->fact->max };
+        shape->n_first = g4_max_int(shape->n_first, f->fact->from);
+    }
+    return shape;
+}
+
+/* ---- All shapes of a goal ------------------------------------------------------------------------ */
+
+typedef struct { /* branches that are not complete yet, the next one on top */
+    g4_branch branch;
+    int n_chosen;
+} g4_pending_branch;
+
+typedef struct {
+    g4_expansion x;
+    g4_pending_branch *pending;
+    int n_pending, cap_pending, n_begun, n_shapes;
+    void **last; /* where the next shape is linked */
+    int is_over; /* a limit is reached */
+} g4_expander;
+
+static void g4_expander_push(g4_expander *e, const g4_branch *b, int n_chosen)
+{
+    g4_shaper *sh = e->x.sh;
+    g4_pending_branch *p = g4_array_grow(sh->a, e->pending, e->n_pending, &e->cap_pending, sizeof *p);
+    sh->no_memory |= p == NULL;
+    if (p == NULL) return;
+    e->pending = p;
+    p[e->n_pending++] = (g4_pending_branch) { *b, n_chosen };
+    e->is_over |= ++e->n_begun > G4_SHAPE_MAX_BRANCHES || sh->n_facts > G4_SHAPE_MAX_FACTS;
+}
+
+/* A branch for each alternative, the first on top. */
+static void g4_expander_split(g4_expander *e, const g4_branch *b, const g4_split *choice, int n_chosen)
+{
+    const int base = e->n_pending;
+    for (const g4_alternative *a = choice->alternatives; a != NULL && !e->is_over; a = a->next) {
+        g4_branch own = *b;
+        for (const g4_facts *f = a->facts; f != NULL; f = f->next) own.todo = g4_facts_add(e->x.sh, own.todo, f->fact);
+        g4_expander_push(e, &own, n_chosen + (choice->alternatives->next != NULL));
+    }
+    for (int i = base, j = e->n_pending - 1; i < j; i++, j--) {
+        const g4_pending_branch swap = e->pending[i];
+        e->pending[i] = e->pending[j];
+        e->pending[j] = swap;
+    }
+}
+
+static void g4_expander_emit(g4_expander *e, g4_branch *b)
+{
+    g4_branch_finish_trackers(&e->x, b);
+    if (b->is_dead || g4_shaper_stops(e->x.sh)) return;
+    if (e->x.type == G4_T_OBJECT) {
+        g4_object_shape *shape = g4_branch_object(&e->x, b);
+        if (shape == NULL) return;
+        *e->last = shape;
+        e->last = (void **)&shape->next;
+    } else {
+        g4_array_shape *shape = g4_branch_array(&e->x, b);
+        if (shape == NULL) return;
+        *e->last = shape;
+        e->last = (void **)&shape->next;
+    }
+    e->is_over |= ++e->n_shapes > G4_SHAPE_MAX_SHAPES;
+}
+
+/* All shapes, linked from *first; 0: there are too many at this level. */
+static int g4_expander_run(g4_expander *e, const g4_goal *goal, void **first)
+{
+    g4_shaper *sh = e->x.sh;
+    g4_branch b = { .need = G4_NEED_ALWAYS, .max = -1 };
+    *first = NULL;
+    e->last = first;
+    for (int i = goal->n - 1; i >= 0; i--) {
+        const g4_schema_info *info = goal->claims[i].is_value ? NULL : g4_shaper_info(sh, goal->claims[i].node);
+        const int order = info != NULL && info->walked == sh->walk ? info->order : G4_SHAPE_UNRANKED;
+        g4_branch_add(sh, &b, (g4_fact) { .claim = goal->claims[i], .order = order, .tracker = -1 });
+    }
+    g4_expander_push(e, &b, 0);
+    while (e->n_pending > 0 && !e->is_over && !g4_shaper_stops(sh)) {
+        g4_pending_branch next = e->pending[--e->n_pending];
+        g4_split choice;
+        g4_branch_run(&e->x, &next.branch);
+        if (next.branch.is_dead) continue;
+        if (next.branch.choices != NULL && g4_branch_choose(&e->x, &next.branch, &choice, next.n_chosen))
+            g4_expander_split(e, &next.branch, &choice, next.n_chosen);
+        else if (!next.branch.is_dead)
+            g4_expander_emit(e, &next.branch);
+    }
+    g4_free(sh->a, e->pending);
+    return !e->is_over;
+}
+
+static void *g4_shapes_of(g4_shaper *sh, int number, int type)
+{
+    static const char *const loosened[] = { "", "too many combinations: what not, oneOf and if exclude is not held",
+                                            "too many combinations: only one of several choices is held",
+                                            "too many combinations: its alternatives are not held" };
+    const g4_goal *goal = sh->goals[number];
+    void *first = NULL;
+    for (int i = 0; i < goal->n; i++)
+        if (!g4_claim_may(sh, goal->claims[i], type)) return NULL;
+    for (int level = 0; level < 4; level++) {
+        g4_expander e = { .x = { .sh = sh, .type = type, .level = level } };
+        e.x.node = goal->n > 0 ? goal->claims[0].node : sh->root;
+        if (level > 0) g4_shaper_loosen(sh, e.x.node, "", "%s", loosened[level]);
+        if (g4_expander_run(&e, goal, &first)) return first;
+    }
+    return first; /* those that there were room for */
+}
+
+/* ---- The order of members ------------------------------------------------------------------------ */
+
+/* Rank the names of a schema and of those that apply where it does, in the order of the text. */
+static void g4_rank_names(g4_shaper *sh, const g4_json *s, int *n_schemas, int depth)
+{
+    if (s == NULL || s->kind != G4_JSON_OBJECT || depth > G4_SHAPE_MAX_CHAIN || g4_shaper_stops(sh)) return;
+    g4_schema_info *info = g4_shaper_info(sh, s);
+    if (info->walked == sh->walk) return;
+    info->walked = sh->walk;
+    info->order = (*n_schemas)++;
+    const g4_json *properties = g4_json_get(s, "properties");
+    for (const g4_json *p = g4_json_is(properties, G4_JSON_OBJECT) ? properties->child : NULL; p != NULL; p = p->next) {
+        const int32_t number = g4_shaper_name(sh, p->key, p->key_len);
+        g4_name *name = &sh->names[number];
+        if (name->ranked == sh->walk) continue;
+        name->ranked = sh->walk;
+        name->rank = sh->n_ranked;
+        int32_t *ranked = g4_array_grow(sh->a, sh->ranked, sh->n_ranked, &sh->cap_ranked, sizeof *ranked);
+        sh->no_memory |= ranked == NULL;
+        if (ranked == NULL) return;
+        sh->ranked = ranked;
+        ranked[sh->n_ranked++] = number;
+    }
+    for (const g4_json *m = s->child; m != NULL; m = m->next) {
+        const g4_keyword keyword = g4_keyword_of(m);
+        const int is_list = keyword == G4_KEY_ALL_OF || keyword == G4_KEY_ANY_OF || keyword == G4_KEY_ONE_OF;
+        const int is_map = keyword == G4_KEY_DEPENDENCIES || keyword == G4_KEY_DEPENDENT_SCHEMAS;
+        if (keyword == G4_KEY_REF)
+            g4_rank_names(sh, g4_refs_find(sh->refs, s, m), n_schemas, depth + 1);
+        else if (keyword == G4_KEY_IF || g4_json_key_is(m, "then") || g4_json_key_is(m, "else"))
+            g4_rank_names(sh, m, n_schemas, depth + 1);
+        else if (is_list ? m->kind == G4_JSON_ARRAY : is_map && m->kind == G4_JSON_OBJECT)
+            for (const g4_json *k = m->child; k != NULL; k = k->next) g4_rank_names(sh, k, n_schemas, depth + 1);
+    }
+}
+
+static void g4_rank_goal(g4_shaper *sh, const g4_goal *goal)
+{
+    int n_schemas = 0;
+    sh->walk++;
+    sh->n_ranked = 0;
+    for (int i = 0; i < goal->n; i++)
+        if (!goal->claims[i].is_value && !goal->claims[i].is_denied)
+            g4_rank_names(sh, goal->claims[i].node, &n_schemas, 0);
+}
+
+g4_object_shape *g4_shape_objects(g4_shaper *sh, int goal)
+{
+    g4_rank_goal(sh, sh->goals[goal]);
+    return g4_shapes_of(sh, goal, G4_T_OBJECT);
+}
+
+g4_array_shape *g4_shape_arrays(g4_shaper *sh, int goal)
+{
+    g4_rank_goal(sh, sh->goals[goal]);
+    return g4_shapes_of(sh, goal, G4_T_ARRAY);
+}
