@@ -895,9 +895,9 @@ typedef struct {
 /* An answer as one chat.completion object with a newline behind it, in one call of `write`. message has content (null
  * when there are only calls), reasoning_content if there are thoughts, and tool_calls, whose arguments are text; a call
  * that is incomplete is left out. finish_reason is "tool_calls" when the model ended its answer with calls, "length" at
- * a limit or when cancelled, else "stop"; beside it stands stop_reason with g4_stop_name where that says more. usage has
- * cached_tokens and reasoning_tokens, timings are named as llama.cpp's. */
-G4_API g4_status g4_answer_write(const g4_answer *c, g4_write_fn write, void *user, const g4_allocator *a,
+ * a limit or when cancelled, else "stop"; beside it stands stop_reason with g4_stop_name where that says more. usage
+ * has cached_tokens and reasoning_tokens, timings are named as llama.cpp's. */
+G4_API g4_status g4_answer_write(const g4_answer *answer, g4_write_fn write, void *user, const g4_allocator *a,
                                  g4_error *err);
 
 /* ---- Boxes and points --------------------------------------------------------------------------- */

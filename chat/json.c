@@ -1,9 +1,9 @@
 /* json.c - JSON: text to trees and strings to text. It begins with the arena in which trees live (many small nodes;
  * base.h's g4_blocks is for few large blocks). What is read from outside as JSON comes through here: conversations,
- * tools, schemas, answers with boxes. A document is RFC 8259 (a byte order mark in front is skipped) and
- * becomes a tree in an arena. A surrogate without its partner, which is no character, becomes U+FFFD. What is refused is
- * not JSON, or not UTF-8. Of members with the same name the place of the first and the value of the last is kept, as
- * Python's json does. */
+ * tools, schemas, answers with boxes. A document is RFC 8259 (a byte order mark in front is skipped) and becomes a tree
+ * in an arena. A surrogate without its partner, which is no character, becomes U+FFFD. What is refused is not JSON, or
+ * not UTF-8. Of members with the same name the place of the first and the value of the last is kept, as Python's json
+ * does. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif

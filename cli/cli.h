@@ -132,7 +132,7 @@ double per_second(double n, double seconds);
 
 /* All bytes of a file, or of standard input for "-", appended to out. */
 int file_read(const char *path, buffer *out);
-/* The same of a text, as UTF-8: a byte order mark in front is left out, and UTF-16 that begins with one is converted. */
+/* The same of a text, as UTF-8: without a byte order mark in front, and UTF-16 that begins with one is converted. */
 int text_read(const char *path, buffer *out);
 
 /* A file being written. It gets its name when it is complete, so a failure leaves nothing behind; what is not a plain

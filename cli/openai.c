@@ -1,6 +1,6 @@
-/* openai.c - the document of --messages: a request in OpenAI's format, or its messages alone. What it says of the answer
- * becomes what guides it; how to sample, the command line may say instead. Its media are read from data, or from files
- * below one folder: the document may be a stranger's. */
+/* openai.c - the document of --messages: a request in OpenAI's format, or its messages alone. What it says of the
+ * answer becomes what guides it; how to sample, the command line may say instead. Its media are read from data, or from
+ * files below one folder: the document may be a stranger's. */
 #include "cli.h"
 
 #include <string.h>
