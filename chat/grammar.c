@@ -731,23 +731,19 @@ static int32_t g4_lexer_open(g4_grammar *g, g4_re re)
 
 /* ---- What is ahead within a lexeme --------------------------------------------------------------- */
 
-static void g4_ids_add(g4_grammar *g, g4_ids *list, uint32_t id)
+static inline void g4_ids_add(g4_grammar *g, g4_ids *list, uint32_t id)
 {
-    uint32_t *ids = g4_grammar_grow(g, list->ids, list->n, &list->cap, sizeof *ids);
-    if (ids == NULL) return;
-    list->ids = ids;
-    ids[list->n++] = id;
+    if (list->n == list->cap) {
+        uint32_t *ids = g4_grammar_grow(g, list->ids, list->n, &list->cap, sizeof *ids);
+        if (ids == NULL) return;
+        list->ids = ids;
+    }
+    list->ids[list->n++] = id;
 }
 
-/* The walk reached a node of a tree in a state: the tokens that end there stay inside, and where the lexeme may end,
- * others may run over its end. */
-static void g4_lexer_visit(g4_grammar *g, uint32_t which, uint32_t node, uint32_t depth, int accepts)
+/* The lexeme may end at a node of a tree: tokens below may run over its end. */
+static void g4_lexer_complete(g4_grammar *g, uint32_t which, uint32_t node, uint32_t depth)
 {
-    const g4_trie *t = &g->vocabulary->tries[which];
-    const g4_trie_node *n = &t->nodes[node];
-    g->n_visited++;
-    for (uint32_t i = 0; i < n->n_here; i++) g4_ids_add(g, &g->inside, t->ids[n->first + i]);
-    if (!accepts || n->n_children == 0) return;
     g4_word_end *completions =
         g4_grammar_grow(g, g->completions, g->n_completions, &g->cap_completions, sizeof *completions);
     if (completions == NULL) return;
@@ -761,27 +757,42 @@ typedef struct { /* a level of a walk: brothers to visit, by the bytes of the st
     int k; /* of the state's few bytes */
 } g4_lexer_level;
 
-/* The next node of a level that the state allows, and the state behind it; 0: there is none. */
-static uint32_t g4_lexer_next(const g4_trie *t, const g4_lexer_state *s, g4_lexer_level *l, int32_t *state)
+/* The next node of a level that the state allows, by its few bytes, and the state behind it; 0: there is none. */
+static uint32_t g4_lexer_seek(const g4_trie *t, const g4_lexer_state *s, g4_lexer_level *l, int32_t *state)
 {
-    if (s->n_live <= G4_NARROW) {
-        while (l->k < s->n_live) {
-            const uint8_t byte = s->live[l->k];
-            const uint8_t *found = l->end > l->first ? memchr(t->bytes + l->first, byte, l->end - l->first) : NULL;
-            *state = s->to[l->k++];
-            if (found != NULL) return (uint32_t)(found - t->bytes);
-        }
-        return 0;
-    }
-    while (l->next < l->end) {
-        const uint32_t node = l->next++;
-        *state = s->next[t->bytes[node]];
-        if (*state != 0) return node;
+    while (l->k < s->n_live && l->end > l->first) {
+        const uint8_t byte = s->live[l->k];
+        const uint8_t *found = memchr(t->bytes + l->first, byte, l->end - l->first);
+        *state = s->to[l->k++];
+        if (found != NULL) return (uint32_t)(found - t->bytes);
     }
     return 0;
 }
 
-static g4_lexer_level g4_lexer_below(const g4_trie *t, uint32_t node, int32_t state)
+/* The next node of a level that is allowed and has others below it, and the state behind it; 0: there is none. The
+ * tokens that end at those on the way stay inside. */
+static uint32_t g4_lexer_next(g4_grammar *g, const g4_trie *t, g4_lexer_level *l, int32_t *state)
+{
+    const g4_lexer_state *s = &g->lexer[l->state];
+    for (;;) {
+        uint32_t node = 0;
+        if (s->n_live <= G4_NARROW)
+            node = g4_lexer_seek(t, s, l, state);
+        else
+            while (l->next < l->end && node == 0) {
+                *state = s->next[t->bytes[l->next]];
+                node = *state != 0 ? l->next : 0;
+                l->next++;
+            }
+        if (node == 0) return 0;
+        const g4_trie_node *n = &t->nodes[node];
+        g->n_visited++;
+        for (uint32_t i = 0; i < n->n_here; i++) g4_ids_add(g, &g->inside, t->ids[n->first + i]);
+        if (n->n_children > 0) return node;
+    }
+}
+
+static inline g4_lexer_level g4_lexer_below(const g4_trie *t, uint32_t node, int32_t state)
 {
     const g4_trie_level below = g4_trie_below(t, node);
     return (g4_lexer_level) { .next = below.next, .end = below.end, .first = below.next, .state = state };
@@ -795,64 +806,78 @@ static void g4_lexer_walk(g4_grammar *g, uint32_t which, int32_t state)
     uint32_t depth = 1;
     levels[0] = g4_lexer_below(t, 0, state);
     while (depth > 0 && !g4_grammar_stops(g)) {
-        g4_lexer_level *l = &levels[depth - 1];
         int32_t next;
-        const uint32_t node = g4_lexer_next(t, &g->lexer[l->state], l, &next);
+        const uint32_t node = g4_lexer_next(g, t, &levels[depth - 1], &next);
         if (node == 0) {
             depth--;
             continue;
         }
-        g4_lexer_visit(g, which, node, depth, g->lexer[next].accepts);
-        if (t->nodes[node].n_children == 0) continue;
+        if (g->lexer[next].accepts) g4_lexer_complete(g, which, node, depth);
         if (!g->lexer[next].has_row) g4_lexer_make_row(g, next);
         levels[depth++] = g4_lexer_below(t, node, next);
     }
 }
 
+/* Does the body of a repeat hold every plain character? */
+static int g4_lexer_body_is_plain(g4_grammar *g, g4_re body)
+{
+    g4_regular *r = g->net.regular;
+    const int max = sizeof g->bodies / sizeof g->bodies[0];
+    for (int i = 0; i < g->n_bodies; i++)
+        if (g->bodies[i].body == body) return g->bodies[i].is_plain;
+    if (g->plain == G4_RE_NONE) {
+        g4_char_range ranges[G4_N_STRING_RANGES];
+        memcpy(ranges, g4_string_ranges, sizeof ranges);
+        g->plain = g4_re_class(r, &(g4_class) { .ranges = ranges, .n = G4_N_STRING_RANGES }, G4_RAW);
+    }
+    const int is_plain = g4_re_within(r, g->plain, body) == 1;
+    if (g4_grammar_steps_stop(g, -1)) return 0;
+    if (g->n_bodies == max) g->n_bodies = 0;
+    g->bodies[g->n_bodies].body = body;
+    g->bodies[g->n_bodies++].is_plain = is_plain;
+    return is_plain;
+}
+
+/* May a plain character go on with `rest`, or with what follows it? */
+static int g4_lexer_goes_on_plain(g4_grammar *g, g4_re rest, const uint32_t follow[8])
+{
+    const g4_re_view v = g4_re_steps_of(g->net.regular, rest);
+    const int accepts = g4_re_accepts(g->net.regular, rest);
+    for (int b = 0x20; b < 256; b++) {
+        if (b == '"' || b == '\\') continue;
+        if (v.to[v.class_of[b]] != G4_RE_NONE || (accepts && (follow[b / 32] >> (b % 32) & 1))) return 1;
+    }
+    return 0;
+}
+
 /* How many plain characters may follow whatever they are, so that all plain tokens of so many stay inside; 0: nothing is
  * known. *walks: longer ones may fit too, or run over the end. */
-static uint32_t g4_lexer_plain(g4_grammar *g, g4_re re, const uint32_t follow[8], int *walks)
+static uint32_t g4_lexer_plain_one(g4_grammar *g, g4_re re, const uint32_t follow[8], int *walks)
 {
     g4_regular *r = g->net.regular;
     int32_t max;
-    g4_re body, rest;
-    g4_re all;
+    g4_re head, rest, body, all;
     *walks = 1;
-    if (g4_re_is_without(r, re, &all)) { /* what goes on without end outlasts what is left out */
-        if (!g4_re_is_repeat(r, all, &body, &max, &rest) || max >= 0) return 0;
-    } else if (!g4_re_is_repeat(r, re, &body, &max, &rest)) {
-        return 0;
+    g4_re_split(r, re, &head, &rest);
+    const int is_without = g4_re_is_without(r, head, &all); /* what goes on without end outlasts what is left out */
+    if (!g4_re_is_repeat(r, is_without ? all : head, &body, &max) || (is_without && max >= 0)) return 0;
+    if (!g4_lexer_body_is_plain(g, body)) return 0;
+    *walks = max >= 0 && (uint32_t)max < g->vocabulary->longest_plain && g4_lexer_goes_on_plain(g, rest, follow);
+    return max < 0 ? g->vocabulary->longest_plain : (uint32_t)g4_min_int(max, (int)g->vocabulary->longest_plain);
+}
+
+/* The same of an expression that may be one of several: what holds all is found, or nothing. */
+static uint32_t g4_lexer_plain(g4_grammar *g, g4_re re, const uint32_t follow[8], int *walks)
+{
+    const g4_re *list;
+    const int n = g4_re_operands(g->net.regular, re, &list);
+    for (int i = 0; i < n && !g->failed; i++) {
+        const uint32_t n_plain = g4_lexer_plain_one(g, list[i], follow, walks);
+        if (n_plain == g->vocabulary->longest_plain) return n_plain;
+        g4_re_operands(g->net.regular, re, &list); /* it may have moved */
     }
-    int i = 0;
-    while (i < g->n_bodies && g->bodies[i].body != body) i++;
-    if (i == g->n_bodies) {
-        if (g->plain == G4_RE_NONE) {
-            g4_class plain = { .n = G4_N_STRING_RANGES, .cap = 0 };
-            g4_char_range ranges[G4_N_STRING_RANGES];
-            memcpy(ranges, g4_string_ranges, sizeof ranges);
-            plain.ranges = ranges;
-            g->plain = g4_re_class(r, &plain, G4_RAW);
-        }
-        const int is_plain = g4_re_within(r, g->plain, body) == 1;
-        if (g4_grammar_steps_stop(g, -1)) return 0;
-        if (g->n_bodies == (int)(sizeof g->bodies / sizeof g->bodies[0])) g->n_bodies = 0;
-        i = g->n_bodies++;
-        g->bodies[i].body = body;
-        g->bodies[i].is_plain = is_plain;
-    }
-    if (!g->bodies[i].is_plain) return 0;
-    if (max < 0 || (uint32_t)max >= g->vocabulary->longest_plain) {
-        *walks = 0;
-        return g->vocabulary->longest_plain;
-    }
-    const g4_re_view v = g4_re_steps_of(r, rest);
-    *walks = 0;
-    for (int b = 0; b < 256; b++) {
-        if (b < 0x20 || b == '"' || b == '\\') continue;
-        if (v.to[v.class_of[b]] != G4_RE_NONE) *walks = 1;
-        if (g4_re_accepts(r, rest) && (follow[b / 32] >> (b % 32) & 1)) *walks = 1;
-    }
-    return (uint32_t)max;
+    *walks = 1;
+    return n > 0 ? 0 : g4_lexer_plain_one(g, re, follow, walks);
 }
 
 /* Of the tokens below a node where the lexeme may end, those that do not stay inside, without the bytes up to there. */

@@ -1657,11 +1657,29 @@ int g4_re_is_endless(const g4_regular *r, g4_re a) { return r->nodes[a].is_endle
 int g4_re_is_without(const g4_regular *r, g4_re a, g4_re *all)
 {
     const g4_re_node *k = &r->nodes[a];
-    if (k->kind != G4_RK_AND || k->b != 2) return 0;
-    const g4_re x = r->lists[k->a], y = r->lists[k->a + 1];
-    const int x_is_not = r->nodes[x].kind == G4_RK_NOT, y_is_not = r->nodes[y].kind == G4_RK_NOT;
-    *all = x_is_not ? y : x;
-    return x_is_not != y_is_not && !r->nodes[r->nodes[x_is_not ? x : y].a].is_endless;
+    int n = 0;
+    if (k->kind != G4_RK_AND) return 0;
+    for (int i = 0; i < k->b; i++) {
+        const g4_re_node *operand = &r->nodes[r->lists[k->a + i]];
+        if (operand->kind == G4_RK_NOT && !r->nodes[operand->a].is_endless) continue;
+        *all = r->lists[k->a + i];
+        n++;
+    }
+    return n == 1;
+}
+
+int g4_re_operands(const g4_regular *r, g4_re a, const g4_re **list)
+{
+    const g4_re_node *k = &r->nodes[a];
+    *list = k->kind == G4_RK_OR ? r->lists + k->a : NULL;
+    return k->kind == G4_RK_OR ? k->b : 0;
+}
+
+void g4_re_split(const g4_regular *r, g4_re a, g4_re *head, g4_re *rest)
+{
+    const g4_re_node *k = &r->nodes[a];
+    *head = k->kind == G4_RK_CONCAT ? k->a : a;
+    *rest = k->kind == G4_RK_CONCAT ? k->b : G4_RE_EMPTY;
 }
 
 int g4_re_is_byte(const g4_regular *r, g4_re a, const uint32_t **bytes, g4_re *rest)
@@ -1674,14 +1692,11 @@ int g4_re_is_byte(const g4_regular *r, g4_re a, const uint32_t **bytes, g4_re *r
     return 1;
 }
 
-int g4_re_is_repeat(const g4_regular *r, g4_re a, g4_re *body, int32_t *max, g4_re *rest)
+int g4_re_is_repeat(const g4_regular *r, g4_re a, g4_re *body, int32_t *max)
 {
-    const g4_re_node *k = &r->nodes[a];
-    const g4_re_node *head = k->kind == G4_RK_CONCAT ? &r->nodes[k->a] : k;
-    *body = head->a;
-    *max = head->max;
-    *rest = k->kind == G4_RK_CONCAT ? k->b : G4_RE_EMPTY;
-    return head->kind == G4_RK_REPEAT;
+    *body = r->nodes[a].a;
+    *max = r->nodes[a].max;
+    return r->nodes[a].kind == G4_RK_REPEAT;
 }
 
 /* ---- Forgetting ---------------------------------------------------------------------------------- */
