@@ -3,7 +3,8 @@
  * messages of a conversation they must render with every template, and what is rendered must read as what was said.
  *
  * Byte 0 of the input: bit 0 in a thought, bits 1 to 3 the size of the pieces, bits 4 and 5 the template, bit 6 calls
- * get results, bit 7 the rest are tokens, two bytes each, and not bytes. Run from the repository root. */
+ * get results, bit 7 the rest is not an answer but tokens of one, two bytes each, or, with bit 1, the arguments of a
+ * call, which must come back from a prompt. Run from the repository root. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -203,13 +204,76 @@ static void g4_fuzz_tokens(g4_buf *b, const g4_tokenizer *t, const uint8_t *data
     g4_fuzz_finish(b, r, head >> 4 & 3, head >> 6 & 1);
 }
 
+/* ---- Arguments there and back ------------------------------------------------------------------------- */
+
+typedef struct {
+    const uint8_t *data;
+    size_t size;
+} g4_fuzz_input;
+
+static unsigned g4_fuzz_byte(g4_fuzz_input *in)
+{
+    if (in->size == 0) return 0;
+    in->size--;
+    return *in->data++;
+}
+
+static void g4_fuzz_value(g4_fuzz_input *in, g4_buf *b, int depth);
+
+static void g4_fuzz_members(g4_fuzz_input *in, g4_buf *b, int depth, int is_list)
+{
+    const unsigned n = g4_fuzz_byte(in) % 4;
+    g4_buf_str(b, is_list ? "[" : "{");
+    for (unsigned i = 0; i < n; i++) {
+        g4_buf_str(b, i > 0 ? "," : "");
+        if (!is_list) g4_buf_fmt(b, "\"%c%u\":", 'A' + (int)(g4_fuzz_byte(in) % 6), i);
+        g4_fuzz_value(in, b, depth + 1);
+    }
+    g4_buf_str(b, is_list ? "]" : "}");
+}
+
+static void g4_fuzz_value(g4_fuzz_input *in, g4_buf *b, int depth)
+{
+    static const char *const plain[] = { "null", "true",    "false",
+                                         "0",    "-1",      "1.5",
+                                         "1e3",  "-2.5E-7", "12345678901234567890" };
+    const unsigned what = g4_fuzz_byte(in);
+    if (what % 4 == 0 || depth > 20) {
+        g4_buf_str(b, plain[what / 4 % (sizeof plain / sizeof plain[0])]);
+    } else if (what % 4 == 1) {
+        const uint8_t *text = in->data;
+        size_t n = 0;
+        while (n < in->size && text[n] != 0) n++;
+        g4_json_quote(b, (const char *)text, n);
+        in->data += n;
+        in->size -= n;
+        g4_fuzz_byte(in);
+    } else {
+        g4_fuzz_members(in, b, depth, what % 4 == 2);
+    }
+}
+
+static void g4_fuzz_arguments(const uint8_t *data, size_t size, int head)
+{
+    g4_fuzz_input in = { data, size };
+    g4_buf arguments = { 0 };
+    g4_fuzz_members(&in, &arguments, 0, 0);
+    const g4_part call = {
+        .kind = G4_PART_TOOL_CALL, .name = "get_x", .text = arguments.data, .text_len = arguments.len
+    };
+    g4_fuzz_render(&call, 1, head >> 4 & 3, head >> 6 & 1);
+    g4_buf_free(&arguments);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static g4_tokenizer vocabulary;
     static uint8_t *block;
     if (size < 1) return 0;
     g4_buf a = { 0 }, b = { 0 };
-    if ((data[0] & 0x80) != 0) {
+    if ((data[0] & 0x82) == 0x82) {
+        g4_fuzz_arguments(data + 1, size - 1, data[0]);
+    } else if ((data[0] & 0x80) != 0) {
         if (block == NULL) block = g4_vocab_open(&vocabulary, "tests/data/tokenizer_small.g4");
         if (block == NULL) abort();
         g4_fuzz_tokens(&a, &vocabulary, data + 1, size - 1, data[0]);

@@ -2,8 +2,8 @@
  *
  * Byte 0 of the input: bit 0 specials; bit 2 the vocabulary of the family and not a small one; bit 1 damage the small
  * one first: byte 1 % 32 edits of 4 bytes each follow (24-bit offset, new byte). The rest is the text. A sound
- * vocabulary must give the text back, without control tokens unless they are asked for; a damaged one may give anything,
- * safely. */
+ * vocabulary must give the text back, without control tokens unless they are asked for; a damaged one may give
+ * anything, safely. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
