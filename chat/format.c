@@ -208,7 +208,7 @@ static g4_re g4_format_time(g4_regular *r)
     const g4_re usual =
         g4_re_concat(r, t.hour, g4_re_concat(r, g4_re_repeat(r, two, 2, 2), g4_re_concat(r, fraction, offset)));
     const g4_re leap[3] = { usual, g4_re_concat(r, g4_format_text(r, "23:59"), g4_re_concat(r, t.seconds, utc)),
-                            g4_re_and(r, g4_format_leap_hours(r, &t), g4_format_leap_minutes(r, &t)) };
+                            g4_re_agree(r, g4_format_leap_hours(r, &t), g4_format_leap_minutes(r, &t)) };
     return g4_re_any_of(r, leap, 3);
 }
 

@@ -49,7 +49,7 @@ typedef struct {
     int32_t a, b;     /* operands; OR, AND: place and length of the list; SET: place of the set; MULTIPLE: modulus,
                           places; LATER: place of what it stands for */
     int32_t min, max; /* REPEAT; max < 0: no end. MULTIPLE: residue, phase. LATER: min says whether it
-                          accepts the empty text */
+                          accepts the empty text. AND: min is 1 for g4_re_agree */
     int32_t count;    /* the highest count in it outside of NOT */
     int32_t shortest; /* bytes of its shortest text, at most; AND and NOT: 0 */
     int32_t reach;    /* of what may follow whatever has been read, the shortest text has at most so many bytes */
@@ -255,7 +255,7 @@ static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *li
             if (x->kind == G4_RK_OR && (i == 0 || k->shortest < x->shortest)) x->shortest = k->shortest;
         }
         x->accepts = (uint8_t)(x->kind == G4_RK_OR ? some : all);
-        if (x->kind == G4_RK_AND) x->is_checked |= G4_HAS_AND;
+        if (x->kind == G4_RK_AND && x->min == 0) x->is_checked |= G4_HAS_AND;
         break;
     }
     if (x->accepts || !x->is_checked) x->life = G4_LIFE_LIVE;
@@ -593,7 +593,7 @@ static int g4_re_flatten(g4_regular *r, g4_re_kind kind, int base)
         const g4_re_node k = r->nodes[x];
         if (kind == G4_RK_OR ? x == G4_RE_ALL : k.life == G4_LIFE_DEAD) return 1;
         if (x == neutral || k.life == G4_LIFE_DEAD) continue;
-        if (k.kind == kind) {
+        if (k.kind == kind && k.min == 0) {
             for (int j = 0; j < k.b; j++) g4_re_push(r, r->lists[k.a + j]);
         } else if (kind == G4_RK_OR && k.kind == G4_RK_REPEAT && k.min == 0 && k.max == 1) {
             g4_re_push(r, k.a);
@@ -876,6 +876,20 @@ static g4_re g4_re_both(g4_regular *r, g4_re_kind kind, g4_re a, g4_re b)
 
 g4_re g4_re_or(g4_regular *r, g4_re a, g4_re b) { return g4_re_both(r, G4_RK_OR, a, b); }
 g4_re g4_re_and(g4_regular *r, g4_re a, g4_re b) { return g4_re_both(r, G4_RK_AND, a, b); }
+
+/* x, where it is an `and`, as one whose operands agree. */
+static g4_re g4_re_as_agreed(g4_regular *r, g4_re x)
+{
+    const g4_re_node k = r->nodes[x];
+    const int base = r->top;
+    if (k.kind != G4_RK_AND || k.min == 1) return x;
+    for (int i = 0; i < k.b; i++) g4_re_push(r, r->lists[k.a + i]); /* the list may move */
+    r->top = base;
+    if (r->failed) return G4_RE_NONE;
+    return g4_re_intern(r, (g4_re_node) { .kind = G4_RK_AND, .b = k.b, .min = 1 }, r->stack + base);
+}
+
+g4_re g4_re_agree(g4_regular *r, g4_re a, g4_re b) { return g4_re_as_agreed(r, g4_re_and(r, a, b)); }
 
 g4_re g4_re_any_of(g4_regular *r, const g4_re *list, int n)
 {
@@ -1288,7 +1302,8 @@ static g4_re g4_re_derive(g4_regular *r, g4_re_node x, uint8_t byte)
     case G4_RK_OR:
     case G4_RK_AND:
         for (int i = 0; i < x.b && !r->failed; i++) g4_re_push(r, g4_re_to(r, r->lists[x.a + i], byte));
-        return g4_re_join(r, (g4_re_kind)x.kind, base);
+        const g4_re all = g4_re_join(r, (g4_re_kind)x.kind, base);
+        return x.kind == G4_RK_AND && x.min == 1 && !r->failed ? g4_re_as_agreed(r, all) : all;
     default: return G4_RE_NONE;
     }
 }

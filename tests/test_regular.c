@@ -183,6 +183,13 @@ static void test_limits(void)
     G4_EXPECT(g4_re_step(r, g4_re_or(r, g4_re_concat(r, a, short_one), g4_re_text(r, "ab", 2)), 'a') ==
                   g4_re_text(r, "b", 1),
               "an alternative that is a dead end");
+    /* Two that agree are not searched, and are the same language. */
+    const g4_re ends_alike = g4_re_or(r, g4_re_text(r, "axa", 3), g4_re_text(r, "bxb", 3));
+    const g4_re x_within = g4_re_concat(r, any, g4_re_concat(r, g4_re_range(r, 'x', 'x'), any));
+    const g4_re agreed = g4_re_agree(r, ends_alike, x_within);
+    G4_EXPECT(g4_re_matches(r, agreed, "axa", 3) && !g4_re_matches(r, agreed, "axb", 3) &&
+                  g4_re_is_none(r, agreed) == 0,
+              "two that agree");
     /* The 200th letter from the end: more states than there is room for. The set can be used again. */
     g4_re x = g4_re_concat(r, g4_re_repeat(r, any, 0, -1), g4_re_concat(r, a, g4_re_repeat(r, any, 200, 200)));
     const int size = g4_regular_size(r);
