@@ -352,15 +352,15 @@ int g4_re_within(g4_regular *r, g4_re a, g4_re b);
 g4_re g4_re_clamp(g4_regular *r, g4_re a, int longest);
 /* Equal ones of equal expressions, whatever set they are of, and of others different ones. */
 void g4_re_print(const g4_regular *r, g4_re a, uint64_t print[2]);
-int g4_re_is_endless(const g4_regular *r, g4_re a); /* a repeat, `and` or `not` in it may have texts without end */
 /* A JSON string in all its spellings: of n bytes that are one of them, from quote to quote. NONE: they are not. */
 g4_re g4_re_same_string(g4_regular *r, const char *s, size_t n);
 /* What stands first in it, and what follows that; EMPTY: nothing does. */
 void g4_re_split(const g4_regular *r, g4_re a, g4_re *head, g4_re *rest);
-int g4_re_is_repeat(const g4_regular *r, g4_re a, g4_re *body, int32_t *max); /* max below 0: no end */
-int g4_re_operands(const g4_regular *r, g4_re a, const g4_re **list);         /* of `or`; else 0 */
-/* Is it an expression without what others, which have an end, allow, and which? */
-int g4_re_is_without(const g4_regular *r, g4_re a, g4_re *all);
+int g4_re_is_repeat(const g4_regular *r, g4_re a, g4_re *body, int32_t *min, int32_t *max); /* max below 0: no end */
+int g4_re_is_and(const g4_regular *r, g4_re a);
+int g4_re_n_operands(const g4_regular *r, g4_re a); /* of `or` and `and`; else 0 */
+g4_re g4_re_operand(const g4_regular *r, g4_re a, int i);
+int g4_re_is_without(const g4_regular *r, g4_re a); /* is it `not` of texts that have an end? */
 /* Is it a byte of a set, whatever it is, and what follows it? */
 int g4_re_is_byte(const g4_regular *r, g4_re a, const uint32_t **bytes, g4_re *rest);
 

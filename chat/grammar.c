@@ -30,6 +30,7 @@
 #define G4_MAX_ENDS 65536              /* of tokens that run over the end of one lexeme */
 #define G4_NARROW 8                    /* bytes up to which they are sought one by one */
 #define G4_COSTLY 64                   /* nodes of the vocabulary's trees: what took more to find out is shared */
+#define G4_PLAIN_MAX_CHOICES 64        /* alternatives that are looked at */
 #define G4_N_UNIONS 1024               /* unions that are remembered */
 
 typedef struct {
@@ -818,8 +819,10 @@ static void g4_lexer_walk(g4_grammar *g, uint32_t which, int32_t state)
     }
 }
 
-/* Does the body of a repeat hold every plain character? */
-static int g4_lexer_body_is_plain(g4_grammar *g, g4_re body)
+/* What the body of a repeat is: PLAIN, it holds every plain character, and SINGLE, it holds no more than one in a row. */
+enum { G4_BODY_PLAIN = 1, G4_BODY_SINGLE = 2 };
+
+static int g4_lexer_body(g4_grammar *g, g4_re body)
 {
     g4_regular *r = g->net.regular;
     const int max = sizeof g->bodies / sizeof g->bodies[0];
@@ -830,12 +833,13 @@ static int g4_lexer_body_is_plain(g4_grammar *g, g4_re body)
         memcpy(ranges, g4_string_ranges, sizeof ranges);
         g->plain = g4_re_class(r, &(g4_class) { .ranges = ranges, .n = G4_N_STRING_RANGES }, G4_RAW);
     }
-    const int is_plain = g4_re_within(r, g->plain, body) == 1;
+    int what = g4_re_within(r, g->plain, body) == 1 ? G4_BODY_PLAIN : 0;
+    if (what != 0 && g4_re_disjoint(r, body, g4_re_repeat(r, g->plain, 2, -1)) == 1) what |= G4_BODY_SINGLE;
     if (g4_grammar_steps_stop(g, -1)) return 0;
     if (g->n_bodies == max) g->n_bodies = 0;
     g->bodies[g->n_bodies].body = body;
-    g->bodies[g->n_bodies++].is_plain = is_plain;
-    return is_plain;
+    g->bodies[g->n_bodies++].is_plain = what;
+    return what;
 }
 
 /* May a plain character go on with `rest`, or with what follows it? */
@@ -850,34 +854,80 @@ static int g4_lexer_goes_on_plain(g4_grammar *g, g4_re rest, const uint32_t foll
     return 0;
 }
 
-/* How many plain characters may follow whatever they are, so that all plain tokens of so many stay inside; 0: nothing is
- * known. *walks: longer ones may fit too, or run over the end. */
-static uint32_t g4_lexer_plain_one(g4_grammar *g, g4_re re, const uint32_t follow[8], int *walks)
+#define G4_PLAIN_MAX_DEPTH 6
+typedef struct {  /* so many plain characters may follow whatever they are: a text goes on behind them */
+    int32_t n;    /* G4_PLAIN_ENDLESS: any number */
+    int is_exact; /* and no more of them, before what follows the expression */
+} g4_plain_count;
+#define G4_PLAIN_ENDLESS INT32_MAX
+
+static g4_plain_count g4_lexer_plain_of(g4_grammar *g, g4_re re, const uint32_t follow[8], int depth);
+
+/* Of what must be each of several: repeats that bound their counts, or which go on for ever, but for texts that are left
+ * out and end. */
+static g4_plain_count g4_lexer_plain_all(g4_grammar *g, g4_re re, const uint32_t follow[8], int depth)
 {
     g4_regular *r = g->net.regular;
-    int32_t max;
-    g4_re head, rest, body, all;
-    *walks = 1;
-    g4_re_split(r, re, &head, &rest);
-    const int is_without = g4_re_is_without(r, head, &all); /* what goes on without end outlasts what is left out */
-    if (!g4_re_is_repeat(r, is_without ? all : head, &body, &max) || (is_without && max >= 0)) return 0;
-    if (!g4_lexer_body_is_plain(g, body)) return 0;
-    *walks = max >= 0 && (uint32_t)max < g->vocabulary->longest_plain && g4_lexer_goes_on_plain(g, rest, follow);
-    return max < 0 ? g->vocabulary->longest_plain : (uint32_t)g4_min_int(max, (int)g->vocabulary->longest_plain);
+    const int n = g4_re_n_operands(r, re);
+    g4_plain_count all = { G4_PLAIN_ENDLESS, 1 };
+    int32_t least = 0, has_without = 0;
+    for (int i = 0; i < n && !g->failed; i++) {
+        int32_t min, max;
+        g4_re head, rest, body;
+        const g4_re operand = g4_re_operand(r, re, i);
+        if (g4_re_is_without(r, operand)) {
+            has_without = 1;
+            continue;
+        }
+        g4_re_split(r, operand, &head, &rest);
+        if (!g4_re_is_repeat(r, head, &body, &min, &max)) return (g4_plain_count) { 0, 0 };
+        const g4_plain_count one = g4_lexer_plain_of(g, operand, follow, depth);
+        if (one.n != G4_PLAIN_ENDLESS && (rest != G4_RE_EMPTY || !one.is_exact)) return (g4_plain_count) { 0, 0 };
+        least = g4_max_int(least, rest == G4_RE_EMPTY ? min : G4_PLAIN_ENDLESS);
+        all.n = g4_min_int(all.n, one.n);
+    }
+    if (all.n != G4_PLAIN_ENDLESS && (has_without || least > all.n)) all.n = all.is_exact = 0;
+    return all;
 }
 
-/* The same of an expression that may be one of several: what holds all is found, or nothing. */
+static g4_plain_count g4_lexer_plain_of(g4_grammar *g, g4_re re, const uint32_t follow[8], int depth)
+{
+    g4_regular *r = g->net.regular;
+    const g4_plain_count none = { 0, 0 };
+    int32_t min, max;
+    g4_re head, rest, body;
+    if (depth > G4_PLAIN_MAX_DEPTH || g->failed) return none;
+    g4_re_split(r, re, &head, &rest);
+    if (rest != G4_RE_EMPTY) {
+        g4_plain_count first = g4_lexer_plain_of(g, head, follow, depth + 1);
+        if (first.n != G4_PLAIN_ENDLESS) first.is_exact = first.is_exact && !g4_lexer_goes_on_plain(g, rest, follow);
+        return first;
+    }
+    if (g4_re_is_repeat(r, re, &body, &min, &max)) {
+        const int what = g4_lexer_body(g, body);
+        if (!(what & G4_BODY_PLAIN)) return none;
+        return max < 0 ? (g4_plain_count) { G4_PLAIN_ENDLESS, 1 }
+                       : (g4_plain_count) { max, (what & G4_BODY_SINGLE) != 0 };
+    }
+    if (g4_re_is_and(r, re)) return g4_lexer_plain_all(g, re, follow, depth + 1);
+    const int n = g4_re_n_operands(r, re);
+    for (int i = 0; i < n && i < G4_PLAIN_MAX_CHOICES && !g->failed; i++) /* one of several */
+        if (g4_lexer_plain_of(g, g4_re_operand(r, re, i), follow, depth + 1).n == G4_PLAIN_ENDLESS)
+            return (g4_plain_count) { G4_PLAIN_ENDLESS, 1 };
+    return none;
+}
+
+/* How many plain characters may follow whatever they are, so that all plain tokens of so many stay inside; 0: nothing is
+ * known. *walks: longer ones may fit too, or run over the end. */
 static uint32_t g4_lexer_plain(g4_grammar *g, g4_re re, const uint32_t follow[8], int *walks)
 {
-    const g4_re *list;
-    const int n = g4_re_operands(g->net.regular, re, &list);
-    for (int i = 0; i < n && !g->failed; i++) {
-        const uint32_t n_plain = g4_lexer_plain_one(g, list[i], follow, walks);
-        if (n_plain == g->vocabulary->longest_plain) return n_plain;
-        g4_re_operands(g->net.regular, re, &list); /* it may have moved */
-    }
-    *walks = 1;
-    return n > 0 ? 0 : g4_lexer_plain_one(g, re, follow, walks);
+    const int32_t longest = (int32_t)g->vocabulary->longest_plain;
+    const g4_plain_count count = g4_lexer_plain_of(g, re, follow, 0);
+    g4_re head, rest;
+    g4_re_split(g->net.regular, re, &head, &rest);
+    *walks = count.n < longest &&
+             (!count.is_exact || (rest == G4_RE_EMPTY && g4_lexer_goes_on_plain(g, G4_RE_EMPTY, follow)));
+    return g->failed ? 0 : (uint32_t)g4_min_int(count.n, longest);
 }
 
 /* Of the tokens below a node where the lexeme may end, those that do not stay inside, without the bytes up to there. */

@@ -1667,28 +1667,20 @@ void g4_re_print(const g4_regular *r, g4_re a, uint64_t print[2])
     memcpy(print, r->nodes[a].print, 2 * sizeof *print);
 }
 
-int g4_re_is_endless(const g4_regular *r, g4_re a) { return r->nodes[a].is_endless; }
-
-int g4_re_is_without(const g4_regular *r, g4_re a, g4_re *all)
+int g4_re_is_without(const g4_regular *r, g4_re a)
 {
-    const g4_re_node *k = &r->nodes[a];
-    int n = 0;
-    if (k->kind != G4_RK_AND) return 0;
-    for (int i = 0; i < k->b; i++) {
-        const g4_re_node *operand = &r->nodes[r->lists[k->a + i]];
-        if (operand->kind == G4_RK_NOT && !r->nodes[operand->a].is_endless) continue;
-        *all = r->lists[k->a + i];
-        n++;
-    }
-    return n == 1;
+    return r->nodes[a].kind == G4_RK_NOT && !r->nodes[r->nodes[a].a].is_endless;
 }
 
-int g4_re_operands(const g4_regular *r, g4_re a, const g4_re **list)
+int g4_re_is_and(const g4_regular *r, g4_re a) { return r->nodes[a].kind == G4_RK_AND; }
+
+int g4_re_n_operands(const g4_regular *r, g4_re a)
 {
     const g4_re_node *k = &r->nodes[a];
-    *list = k->kind == G4_RK_OR ? r->lists + k->a : NULL;
-    return k->kind == G4_RK_OR ? k->b : 0;
+    return k->kind == G4_RK_OR || k->kind == G4_RK_AND ? k->b : 0;
 }
+
+g4_re g4_re_operand(const g4_regular *r, g4_re a, int i) { return r->lists[r->nodes[a].a + i]; }
 
 void g4_re_split(const g4_regular *r, g4_re a, g4_re *head, g4_re *rest)
 {
@@ -1707,9 +1699,10 @@ int g4_re_is_byte(const g4_regular *r, g4_re a, const uint32_t **bytes, g4_re *r
     return 1;
 }
 
-int g4_re_is_repeat(const g4_regular *r, g4_re a, g4_re *body, int32_t *max)
+int g4_re_is_repeat(const g4_regular *r, g4_re a, g4_re *body, int32_t *min, int32_t *max)
 {
     *body = r->nodes[a].a;
+    *min = r->nodes[a].min;
     *max = r->nodes[a].max;
     return r->nodes[a].kind == G4_RK_REPEAT;
 }

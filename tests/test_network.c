@@ -408,6 +408,45 @@ static void g4_test_lists(const g4_engine *e)
     g4_grammar_close(g);
 }
 
+/* ---- Strings, of which the vocabulary has ready sets ------------------------------------------------------ */
+
+/* Each mask along the text has the tokens that can be read there, and no other. */
+static void g4_compare_reading(const g4_engine *e, const char *rules, const char *text)
+{
+    const g4_tokenizer *t = g4_engine_tokenizer(e);
+    g4_grammar *g;
+    g4_error err = { 0 };
+    int n_wrong = 0;
+    if (g4_grammar_from_rules(&g, e, rules, 0, &err) != G4_OK) G4_EXPECT(0, "%s: %s", rules, err.message);
+    int32_t state = g != NULL ? g4_grammar_start(g) : 0;
+    for (size_t i = 0; state != 0 && i <= strlen(text); i++) {
+        const uint32_t *mask = g4_grammar_mask(g, state);
+        for (uint32_t id = 0; id < t->n_vocab && mask != NULL; id += 1 + id % 3) {
+            const int is = (int)(mask[id / 32] >> (id % 32) & 1), want = g4_grammar_read(g, state, (g4_token)id) != 0;
+            if (is != want && n_wrong++ == 0)
+                G4_EXPECT(0, "%s behind %.*s: token %u is %d", rules, (int)i, text, (unsigned)id, is);
+        }
+        if (i == strlen(text)) break;
+        g4_tokens ids = { 0 };
+        g4_tokenizer_encode(t, NULL, text + i, 1, 0, &ids, NULL, NULL);
+        state = g4_grammar_read(g, state, ids.ids[0]);
+        g4_free(NULL, ids.ids);
+    }
+    G4_EXPECT(state != 0 && n_wrong == 0, "%s: %d wrong", rules, n_wrong);
+    g4_grammar_close(g);
+}
+
+static void g4_test_plain(const g4_engine *e)
+{
+    g4_compare_reading(e, "r ::= \"'\" [^'\\n]* \"'\"", "'ab c'");
+    g4_compare_reading(e, "r ::= \"\\\"\" [^\"\\\\\\x00-\\x1f]{0,5} \"\\\"\" \",\"", "\"ab c\",");
+    g4_compare_reading(e, "r ::= [^\"\\\\\\x00-\\x1f]{2,5} x\nx ::= \"\\\"\" x \"a\" | \",\"", "ab c,");
+    g4_compare_reading(e, "r ::= [^\"\\\\\\x00-\\x1f]{0,4} \",\" x\nx ::= \"(\" x \")\" | [a-z]", "abcd,(a)");
+    g4_compare_reading(e, "r ::= ([^\"\\\\\\x00-\\x1f] | \"ab\" \"cd\"){0,3} \"\\\"\"", "abcdabcd");
+    g4_compare_reading(e, "r ::= [^\"\\x00-\\x1f]* \"foo\" [^\"\\x00-\\x1f]* \"\\\"\"", "a foot");
+    g4_compare_reading(e, "r ::= .* \"q\" x\nx ::= \"(\" x \")\" | .{1,3}", "abq(q)");
+}
+
 /* ---- Growth ------------------------------------------------------------------------------------------ */
 
 /* What a grammar holds behind `n` times the piece, masks made on the way. */
@@ -473,6 +512,7 @@ int main(int argc, char **argv)
     }
     g4_test_random(e, argc > 1 ? atoi(argv[1]) : 150);
     g4_test_lists(e);
+    g4_test_plain(e);
     g4_test_growth(e);
     g4_engine_close(e);
     return g4_test_end();
