@@ -369,7 +369,7 @@ static void say_what_is_cut(const answer_writer *w, const figures *f)
         say(DONE, "the %s is incomplete", w->cut.data);
     else if (w->cut.len > 0)
         say(DONE, "stopped: %s; the %s is incomplete", f->finish, w->cut.data);
-    else if (f->is_cut && w->is_guided)
+    else if (f->is_cut && (w->is_guided || (w->response != NULL && w->text.len == 0)))
         say(DONE, "stopped: %s; the answer is incomplete", f->finish);
 }
 

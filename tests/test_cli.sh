@@ -304,6 +304,13 @@ END
     ok "and stderr does not say so" test ! -s "$tmp/err"
     run -m $tiny --think -p "What is 2 + 2?" --temp 0 -n 4 --quiet
     ok "a cut thought is no answer" grep -q "stopped: length; the thought is incomplete" "$tmp/err"
+    for n in 2 5 8; do
+        rm -f "$tmp/thought"
+        run -m $tiny --think -p "What is 2 + 2?" --temp 0 -n $n --quiet --session "$tmp/thought"
+        ok "nor is one that is cut behind $n tokens" grep -q "stopped: length; the .* is incomplete" "$tmp/err"
+        run -m $tiny -p "And then?" -n 2 --json --session "$tmp/thought"
+        ok "and its session goes on" json 'd["usage"]["completion_tokens"] == 2'
+    done
     run -m $tiny --json-schema "$schema" -p hi --quiet -n 40
     ok "--json-schema" json 'isinstance(d["a"], int)'
     fails 1 "#/type" -m $tiny --quiet --json-schema '{"type": "nonsense"}' -p hi
