@@ -476,6 +476,7 @@ g4_re g4_re_concat(g4_regular *r, g4_re a, g4_re b)
     if (a == G4_RE_EMPTY) return b;
     if (b == G4_RE_EMPTY) return a;
     const int base = r->top;
+    const uint8_t fits = r->nodes[a].fits & r->nodes[b].fits; /* also where a is taken apart */
     while (r->nodes[a].kind == G4_RK_CONCAT && !r->failed) {
         g4_re_push(r, r->nodes[a].a);
         a = r->nodes[a].b;
@@ -483,7 +484,9 @@ g4_re g4_re_concat(g4_regular *r, g4_re a, g4_re b)
     b = g4_re_prepend(r, a, b);
     while (r->top > base && !r->failed) b = g4_re_prepend(r, r->stack[--r->top], b);
     r->top = base;
-    return r->failed ? G4_RE_NONE : b;
+    if (r->failed) return G4_RE_NONE;
+    r->nodes[b].fits |= fits;
+    return b;
 }
 
 /* Are the counts of (x{a,b}){min,max} all that lie between the lowest and the highest of them? Those of k and of k + 1
@@ -650,7 +653,9 @@ static int g4_re_join_sets(g4_regular *r, g4_re_part *s, int n)
         if (is_set && last >= 0 && s[last].tail == s[i].tail) {
             g4_byte_set both = r->sets[r->nodes[s[last].body].a];
             for (int k = 0; k < 8; k++) both.bits[k] |= r->sets[r->nodes[s[i].body].a].bits[k];
+            const uint8_t fits = r->nodes[s[last].body].fits & r->nodes[s[i].body].fits;
             s[last].body = g4_re_set(r, both.bits);
+            if (!r->failed) r->nodes[s[last].body].fits |= fits;
             s[last].is_changed = 1;
             continue;
         }

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "chat/chat.h"
+#include "failing.h"
 #include "test.h"
 
 /* texts: valid ones, NULL, invalid ones, NULL. */
@@ -98,11 +99,34 @@ static void test_others(void)
     g4_regular_close(r);
 }
 
+/* Each allocation fails once: nothing is lost, and the set says so. */
+static void test_memory(void)
+{
+    static const char *const names[] = { "date-time", "hostname", "iri", "regex" };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        int n_failed = 0, wrong = 0, failed = 1;
+        for (long at = 0; failed; at++) {
+            g4_failing f = { .fail_at = at };
+            const g4_allocator a = g4_failing_allocator(&f);
+            g4_regular *r = g4_regular_open(&a, NULL);
+            g4_re x = G4_RE_NONE;
+            if (r != NULL) g4_format_re(r, names[i], strlen(names[i]), G4_ESCAPED, &x);
+            failed = r == NULL || g4_regular_failed(r) == G4_NET_NO_MEMORY;
+            wrong += failed ? x != G4_RE_NONE : x == G4_RE_NONE;
+            g4_regular_close(r);
+            wrong += f.live != 0;
+            n_failed += failed;
+        }
+        G4_EXPECT(n_failed > 5 && wrong == 0, "%s: %d failures, %d wrong", names[i], n_failed, wrong);
+    }
+}
+
 int main(void)
 {
     test_times();
     test_names();
     test_addresses();
     test_others();
+    test_memory();
     return g4_test_end();
 }
