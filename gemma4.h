@@ -604,7 +604,7 @@ typedef struct {
 } g4_message;
 
 typedef struct {
-    const char *tools;         /* JSON list of function declarations in the usual format; NULL: none */
+    const char *tools;         /* JSON list of function declarations, also flat or as MCP lists them; NULL: none */
     size_t tools_len;          /* 0: up to the NUL */
     int thinking;              /* nonzero: let the model reason before it answers */
     int preserve_thinking;     /* nonzero: keep thoughts that belong to calls of earlier turns */

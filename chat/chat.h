@@ -242,6 +242,9 @@ g4_status g4_openai_fail(g4_openai *o, const char *member, const char *fmt, ...)
 /* Messages and tools are brought into the form that the template takes, in place: see in g4_render_input. */
 g4_status g4_openai_messages(g4_openai *o, g4_json *messages);
 g4_status g4_openai_tools(g4_openai *o, g4_json *tools);
+/* The same of a text: a list of tools, or an object with one. *tools is NULL where the text is null. */
+g4_status g4_openai_read_tools(g4_json **tools, g4_arena *m, const char *text, size_t len, g4_halt *halt,
+                               g4_error *err);
 
 /* ---- Requests (request.c) ---------------------------------------------------------------------- */
 

@@ -145,10 +145,7 @@ static g4_status g4_chat_read_tools(g4_chat *c, const g4_chat_options *opt, g4_h
     g4_json *tools;
     if (opt->tools == NULL)
         return opt->tools_len == 0 ? G4_OK : g4_fail(err, G4_ERR_ARGUMENT, "tools is NULL and tools_len is not 0");
-    const size_t len = opt->tools_len > 0 ? opt->tools_len : strlen(opt->tools);
-    g4_openai o = { .m = &c->arena, .asker = { .halt = halt }, .err = err };
-    g4_status st = g4_json_parse_in(&tools, &c->arena, opt->tools, len, "tools", halt, err);
-    if (st == G4_OK && tools->kind != G4_JSON_NULL) st = g4_openai_tools(&o, tools);
+    const g4_status st = g4_openai_read_tools(&tools, &c->arena, opt->tools, opt->tools_len, halt, err);
     c->in.tools = tools;
     return st;
 }

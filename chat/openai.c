@@ -401,3 +401,15 @@ g4_status g4_openai_tools(g4_openai *o, g4_json *tools)
     if (st == G4_OK) o->place[0] = '\0';
     return st;
 }
+
+g4_status g4_openai_read_tools(g4_json **tools, g4_arena *m, const char *text, size_t len, g4_halt *halt, g4_error *err)
+{
+    g4_openai o = { .m = m, .asker = { .halt = halt }, .err = err };
+    g4_json *doc, *inner;
+    *tools = NULL;
+    const g4_status st = g4_json_parse_in(&doc, m, text, len > 0 ? len : strlen(text), "tools", halt, err);
+    if (st != G4_OK || doc->kind == G4_JSON_NULL) return st;
+    inner = g4_json_find(doc, "tools"); /* what a server of MCP answers to tools/list */
+    *tools = inner != NULL ? inner : doc;
+    return g4_openai_tools(&o, *tools);
+}

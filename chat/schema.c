@@ -745,7 +745,7 @@ g4_status g4_grammar_from_tools(g4_grammar **out, const g4_engine *e, const char
     g4_status st = g4_grammar_check(out, e, tools, "tools", &halt, err);
     if (st != G4_OK) return st;
     g4_arena arena = { .a = g4_engine_allocator(e) };
-    st = g4_json_parse_in(&doc, &arena, tools, len > 0 ? len : strlen(tools), "tools", &halt, err);
+    st = g4_openai_read_tools(&doc, &arena, tools, len, &halt, err);
     if (st == G4_OK) st = g4_grammar_tools(out, arena.a, g4_engine_tokenizer(e), doc, only, opt, &halt, err);
     g4_arena_free(&arena);
     return st;

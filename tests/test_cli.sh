@@ -385,6 +385,16 @@ END
         json "$choice['finish_reason'] == 'length' and 'tool_calls' not in $choice['message']"
     run -m $tiny --quiet --messages "$tmp/request" --json --tool-choice none -n 4
     ok "and its choice" json "'tool_calls' not in d"
+    printf '{"tools": [{"name": "get_time", "description": "Time of a city", "inputSchema": {"type": "object",
+        "properties": {"city": {"type": "string"}}, "required": ["city"]}}]}' > "$tmp/mcp.json"
+    printf '[{"type": "function", "name": "get_time", "description": "Time of a city", "parameters": {"type": "object",
+        "properties": {"city": {"type": "string"}}, "required": ["city"]}}]' > "$tmp/flat.json"
+    for f in mcp flat; do
+        run -m $tiny --quiet --tools "$tmp/$f.json" --tool-choice required --json -n 60 --temp 0 -p "Rome?"
+        ok "--tools $f" json "'city' in d['tool_calls'][0]['function']['arguments']"
+    done
+    echo '[{"type": "web_search"}]' > "$tmp/flat.json"
+    fails 1 'tools[0].type: expected "function", found "web_search"' -m $tiny --quiet --tools "$tmp/flat.json" -p x
     fails 1 "declares tools itself" -m $tiny --messages "$tmp/request" --tools "$tmp/tools.json"
     fails 2 "--json needs openai, or nothing" -m $tiny --json=xml -p x
     run -m $tiny --quiet -p "Hello" --json=openai -n 8 --stop lo
