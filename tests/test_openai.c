@@ -941,6 +941,6 @@ int main(void)
     g4_test_long();
     g4_test_long_messages();
     g4_test_memory();
-    G4_EXPECT(g4_replay("tests/fuzz/corpus_messages", LLVMFuzzerTestOneInput, 50) > 20, "no corpus of messages");
+    G4_EXPECT(g4_replay("tests/fuzz/corpus_messages", LLVMFuzzerTestOneInput, 20) > 100, "no corpus of messages");
     return g4_test_end();
 }
