@@ -24,7 +24,7 @@
 #define G4_MAX_TEXTS (1 << 20)         /* bytes of items; the same */
 #define G4_MAX_STEPS (1 << 18)         /* expressions that steps made; the same */
 #define G4_MAX_AHEAD_BYTES (16u << 20) /* the same */
-#define G4_MAX_LEXER 4096              /* states with a table of steps each */
+#define G4_MAX_LEXER 4096              /* states with a table of steps each; more are forgotten before a walk */
 #define G4_MAX_MASK_BYTES (16u << 20)  /* of masks that are kept */
 #define G4_MAX_LIST 4096               /* tokens that are kept as a list; more as a mask */
 #define G4_MAX_ENDS 65536              /* of tokens that run over the end of one lexeme */
@@ -972,8 +972,12 @@ static void g4_ends_make(g4_grammar *g, g4_ahead *out, const uint32_t follow[8])
 static void g4_ahead_find(g4_grammar *g, g4_ahead *out, g4_re re, const uint32_t follow[8])
 {
     const size_t n_words = g4_mask_words((int)g->t->n_vocab);
-    const int32_t state = g4_lexer_open(g, re);
     int walks;
+    if (g->n_lexer > G4_MAX_LEXER) {
+        g->n_lexer = 1;
+        g4_table_clear(&g->lexer_table);
+    }
+    const int32_t state = g4_lexer_open(g, re);
     g->inside.n = g->n_completions = 0;
     if (state == 0) return;
     const uint32_t n_plain = g4_lexer_plain(g, re, follow, &walks);
@@ -1412,7 +1416,7 @@ int32_t g4_grammar_forget(g4_grammar *g, int32_t state)
 int32_t g4_grammar_settle(g4_grammar *g, int32_t state)
 {
     const int is_full = g->n_states >= G4_MAX_STATES || g->n_stacks >= g->max_stacks ||
-                        g->ahead_bytes > G4_MAX_AHEAD_BYTES || g->n_lexer > G4_MAX_LEXER || g->n_texts > G4_MAX_TEXTS ||
+                        g->ahead_bytes > G4_MAX_AHEAD_BYTES || g->n_texts > G4_MAX_TEXTS ||
                         g4_regular_size(g->net.regular) >= g->max_given;
     return is_full ? g4_grammar_forget(g, state) : state;
 }
