@@ -123,7 +123,7 @@ run -m $base --raw --quiet -p "the cat" --temp 1 --json-schema "$tmp/schema"
 ok "--raw follows a schema" json 'd["a"] in (1, 22) and len(d) == 1'
 run -m $base --quiet -p "the cat" --json --json-schema "$small"
 ok "and ends with it" json 'd["finish_reason"] in ("stop", "constraint") and d["content"][-1] == "}"'
-fails 1 "#/type" -m $base --raw --quiet --json-schema '{"type": "nonsense"}' -p x
+fails 1 "#/type" -m $base --raw --quiet --strict-schema --json-schema '{"type": "nonsense"}' -p x
 fails 1 "no-such-rules" -m $base --raw --quiet --grammar "$tmp/no-such-rules" -p x
 fails 2 "not both" -m $base --raw --grammar "$tmp/rules" --json-schema '{}' -p x
 fails 2 "--tools belongs to the chat template" -m $base --raw --tools "$tmp/rules" -p x
@@ -313,7 +313,7 @@ END
     done
     run -m $tiny --json-schema "$schema" -p hi --quiet -n 40
     ok "--json-schema" json 'isinstance(d["a"], int)'
-    fails 1 "#/type" -m $tiny --quiet --json-schema '{"type": "nonsense"}' -p hi
+    fails 1 "#/type" -m $tiny --quiet --strict-schema --json-schema '{"type": "nonsense"}' -p hi
     printf 'root ::= "yes" | "no"\n' > "$tmp/rules"
     run -m $tiny --grammar "$tmp/rules" -p "Is it?" --quiet -n 9
     ok "--grammar" grep -qxE "yes|no" "$tmp/out"
