@@ -66,6 +66,20 @@ static void g4_schema_open(g4_schema *c)
 
 /* ---- Values without parts ------------------------------------------------------------------------ */
 
+/* What stands between quotes in JSON, and what follows. Strings of all but some are a lexeme of their own: then a mask
+ * is made without walking through all of them. */
+static void g4_schema_put_quoted(g4_schema *c, int32_t from, int32_t to, g4_re string, g4_re behind)
+{
+    if (!g4_re_is_and(c->regular, string)) {
+        g4_net_lexeme(c->net, from, to, g4_re_concat(c->regular, g4_schema_join(c, "\"", string, "\""), behind));
+        return;
+    }
+    const int32_t inside = g4_net_node(c->net), end = g4_net_node(c->net);
+    g4_net_lexeme(c->net, from, inside, g4_schema_text(c, "\""));
+    g4_net_lexeme(c->net, inside, end, string);
+    g4_net_lexeme(c->net, end, to, g4_schema_join(c, "\"", behind, ""));
+}
+
 static void g4_schema_put_scalars(g4_schema *c, int32_t from, int32_t to, const g4_scalars *k)
 {
     const g4_re words = c->words[k->null + 2 * k->no + 4 * k->yes];
@@ -75,7 +89,7 @@ static void g4_schema_put_scalars(g4_schema *c, int32_t from, int32_t to, const 
     if (number != G4_RE_NONE) g4_net_lexeme(c->net, from, to, number);
     if (string == G4_RE_NONE) return;
     if (!c->sh->is_call) {
-        g4_net_lexeme(c->net, from, to, g4_schema_join(c, "\"", string, "\""));
+        g4_schema_put_quoted(c, from, to, string, G4_RE_EMPTY);
         return;
     }
     const int32_t inside = g4_net_node(c->net), behind = g4_net_node(c->net);
@@ -393,6 +407,18 @@ static int32_t g4_gap_behind(g4_objecting_net *o, g4_gap *gap, int i)
     return gap->behind;
 }
 
+/* A key with its colon, from node to node. */
+static void g4_schema_put_key(g4_schema *c, int32_t from, int32_t to, g4_re name)
+{
+    if (c->sh->is_call) {
+        const int32_t behind = g4_net_node(c->net);
+        g4_net_lexeme(c->net, from, behind, name);
+        g4_net_lexeme(c->net, behind, to, c->colon);
+        return;
+    }
+    g4_schema_put_quoted(c, from, to, name, c->colon);
+}
+
 /* Key, colon and value, from the node in front of a member to the gap `then` behind it. */
 static void g4_schema_put_member(g4_objecting_net *o, int32_t from, g4_re key, int goal, g4_gap then, int i,
                                  int is_next)
@@ -401,7 +427,7 @@ static void g4_schema_put_member(g4_objecting_net *o, int32_t from, g4_re key, i
     g4_gap *gap = goal != G4_GOAL_NONE && !g4_schema_stops(c) ? g4_gap_find(o, then, is_next) : NULL;
     if (gap == NULL) return;
     const int32_t value = g4_net_node(c->net);
-    g4_net_lexeme(c->net, from, value, key);
+    g4_schema_put_key(c, from, value, key);
     g4_schema_put(c, value, g4_gap_behind(o, gap, i), goal);
 }
 
@@ -419,18 +445,12 @@ static void g4_schema_put_sorts(g4_objecting_net *o, int32_t from, g4_re key, co
     }
 }
 
-static g4_re g4_schema_key(g4_schema *c, g4_re name)
-{
-    const char *quote = c->sh->is_call ? "" : "\"";
-    return g4_re_concat(c->regular, g4_schema_join(c, quote, name, quote), c->colon);
-}
-
 /* From the gaps in front of ordered member i to those behind it. */
 static void g4_schema_put_ordered(g4_objecting_net *o, int i)
 {
     const g4_member_shape *m = &o->shape->members[i];
     g4_schema *c = o->c;
-    const g4_re key = g4_schema_key(c, g4_name_text(c->sh, m->name));
+    const g4_re key = g4_name_text(c->sh, m->name);
     for (int k = 0; k < o->n_gaps && !g4_schema_stops(c); k++) {
         const int32_t from = g4_gap_next(o, &o->gaps[k]);
         g4_gap there = o->gaps[k], absent = there;
@@ -474,12 +494,10 @@ static void g4_schema_put_rest(g4_objecting_net *o)
             then.seen |= 1u << (i - s->n_ordered);
             then.need = g4_need_set(c->sh, then.need, m->name, 1);
             if (then.need != G4_NEED_NEVER)
-                g4_schema_put_sorts(o, from, g4_schema_key(c, g4_name_text(c->sh, m->name)), m->sorts, then,
-                                    s->n_ordered, 0);
+                g4_schema_put_sorts(o, from, g4_name_text(c->sh, m->name), m->sorts, then, s->n_ordered, 0);
         }
         for (int i = 0; i < s->n_rest; i++)
-            g4_schema_put_sorts(o, from, g4_schema_key(c, s->rest[i].keys), s->rest[i].sorts, o->gaps[k], s->n_ordered,
-                                0);
+            g4_schema_put_sorts(o, from, s->rest[i].keys, s->rest[i].sorts, o->gaps[k], s->n_ordered, 0);
     }
 }
 

@@ -15,7 +15,8 @@
 #include <string.h>
 
 #define G4_SHAPE_MAX_SHAPES 300    /* of a goal and type */
-#define G4_SHAPE_MAX_BRANCHES 6000 /* that are begun for them */
+#define G4_SHAPE_MAX_BRANCHES 4000 /* that are begun for them */
+#define G4_SHAPE_MAX_WORK 80000    /* facts that are put into these branches */
 #define G4_SHAPE_MAX_FACTS 3000000 /* of a grammar: then choices are not looked into any more */
 #define G4_SHAPE_MAX_CHAIN 200     /* claims within claims, in place */
 #define G4_SHAPE_EMPTY_DEPTH 3     /* members of members that are looked at to see whether a goal is empty */
@@ -1559,7 +1560,6 @@ static int g4_objecting_members(g4_objecting *o)
         const int n = g4_objecting_facts(o, name);
         *m = (g4_member_shape) { .name = name, .rank = known->ranked == sh->walk ? known->rank : G4_SHAPE_UNRANKED };
         m->goal = g4_facts_goal(sh, o->scratch, n, NULL);
-        if (m->goal > G4_GOAL_ANY && g4_goal_is_empty(o->x, m->goal)) m->goal = G4_GOAL_NONE;
         unsigned sorts = 0;
         for (int k = 0; k < shape->n_some; k++) sorts |= (unsigned)g4_matcher_has(sh, o->some[k]->keys, name) << k;
         g4_objecting_sorts(o, m->sorts, m->goal, sorts);
@@ -1568,7 +1568,7 @@ static int g4_objecting_members(g4_objecting *o)
         for (int i = 0; i < shape->n_members; i++)
             if (shape->members[i].name == f->fact->from) {
                 shape->members[i].is_required = 1;
-                if (shape->members[i].goal == G4_GOAL_NONE) return 0;
+                if (g4_goal_is_empty(o->x, shape->members[i].goal)) return 0;
             }
     if (sh->no_memory || !g4_sort(sh->a, shape->members, (size_t)shape->n_members, sizeof *shape->members,
                                   g4_member_compare, sh->asker.halt))
@@ -1636,7 +1636,6 @@ static void g4_objecting_add_class(g4_objecting *o, const g4_key_class *k)
         }
     if (!is_declared) return;
     rest.goal = g4_facts_goal(sh, o->scratch, n, NULL);
-    if (rest.goal > G4_GOAL_ANY && g4_goal_is_empty(o->x, rest.goal)) rest.goal = G4_GOAL_NONE;
     if (rest.goal == G4_GOAL_NONE) return;
     g4_objecting_sorts(o, rest.sorts, rest.goal, k->some);
     for (int i = 0; i < shape->n_rest; i++) {
@@ -1787,6 +1786,7 @@ typedef struct {
     g4_expansion x;
     g4_pending_branch *pending;
     int n_pending, cap_pending, n_begun, n_shapes;
+    int n_facts; /* of the grammar, before this */
     void **last; /* where the next shape is linked */
     int is_over; /* a limit is reached */
 } g4_expander;
@@ -1799,7 +1799,7 @@ static void g4_expander_push(g4_expander *e, const g4_branch *b, int n_chosen)
     if (p == NULL) return;
     e->pending = p;
     p[e->n_pending++] = (g4_pending_branch) { *b, n_chosen };
-    e->is_over |= ++e->n_begun > G4_SHAPE_MAX_BRANCHES || sh->n_facts > G4_SHAPE_MAX_FACTS;
+    e->is_over |= ++e->n_begun > G4_SHAPE_MAX_BRANCHES || sh->n_facts - e->n_facts > G4_SHAPE_MAX_WORK;
 }
 
 /* A branch for each alternative, the first on top. */
@@ -1873,7 +1873,7 @@ static void *g4_shapes_of(g4_shaper *sh, int number, int type)
     for (int i = 0; i < goal->n; i++)
         if (!g4_claim_may(sh, goal->claims[i], type)) return NULL;
     for (int level = 0; level < 4; level++) {
-        g4_expander e = { .x = { .sh = sh, .type = type, .level = level } };
+        g4_expander e = { .x = { .sh = sh, .type = type, .level = level }, .n_facts = sh->n_facts };
         e.x.node = goal->n > 0 ? goal->claims[0].node : sh->root;
         if (level > 0) g4_shaper_loosen(sh, e.x.node, "", "%s", loosened[level]);
         if (g4_expander_run(&e, goal, &first)) return first;
