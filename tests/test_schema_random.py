@@ -27,6 +27,26 @@ NUMBERS = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multip
 BELOW = ["items", "contains", "additionalProperties", "propertyNames", "not", "if", "then", "else", "unevaluatedItems", "unevaluatedProperties"]
 
 
+def pattern(r, depth=0):
+    """A random regular expression."""
+    parts = []
+    for _ in range(r.choice([1, 1, 2, 2, 3])):
+        kind = r.random()
+        if kind < 0.55 or depth > 2:
+            part = r.choice(["a", "b", "a", "b", ".", "[ab]", "[^a]", "\\d", "\\w", "\\S", "\\W", "\\D", "[^\\s]", "-", "é", "\\u0061", "\\p{L}", "\\P{Lu}"])
+        elif kind < 0.8:
+            part = r.choice(["(", "(?:", "(?:"]) + pattern(r, depth + 1) + ")"
+        elif kind < 0.9:
+            parts.append(r.choice(["^", "$", "\\b", "\\B"]))
+            continue
+        else:
+            parts.append(r.choice(["(?=", "(?!", "(?<=", "(?<!"]) + pattern(r, depth + 1) + ")")
+            continue
+        parts.append(part + r.choice(["", "", "", "", "*", "+", "?", "{2}", "{1,3}", "{2,}", "*?", "+?"]))
+    return ("^" if depth == 0 and r.random() < 0.5 else "") + "".join(parts) + ("|" + pattern(r, depth + 1) if r.random() < 0.2 else "") + \
+        ("$" if depth == 0 and r.random() < 0.5 else "")
+
+
 def make(r, depth=0):
     """A random schema."""
     if depth > 0 and r.random() < 0.08:
@@ -57,7 +77,7 @@ def make(r, depth=0):
         elif kind == 9:
             s[r.choice(COUNTS)] = r.randrange(4)
         elif kind == 10:
-            s["pattern"] = r.choice(PATTERNS)
+            s["pattern"] = r.choice(PATTERNS) if r.random() < 0.5 else pattern(r)
         elif kind == 11:
             s["required"] = r.sample(NAMES, r.randint(0, 2))
         elif kind == 12 and depth > 0:
@@ -168,13 +188,15 @@ def main():
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--values", type=int, default=400)
     ap.add_argument("--walks", type=int, default=20)
+    ap.add_argument("--patterns", action="store_true", help="schemas of one pattern each")
     ap.add_argument("--mode", choices=["strict", "loosened", "both"], default="both")
     ap.add_argument("--list", type=int, default=12, help="so many failures are shown")
     args = ap.parse_args()
     sys.set_int_max_str_digits(0)
     judge, passed, failed, shown = Judge(args), 0, 0, set()
     for i in range(args.n):
-        schema = make(random.Random(args.seed * 1000003 + i))
+        r = random.Random(args.seed * 1000003 + i)
+        schema = {"type": "string", "pattern": pattern(r)} if args.patterns else make(r)
         for mode in ("strict", "loosened") if args.mode == "both" else (args.mode,):
             found = judge.faults(mode, schema)
             passed += found == {}
