@@ -59,7 +59,7 @@ KEYWORDS = {
                    {"multipleOf": 0.5, "exclusiveMinimum": 0}, {"allOf": [{"multipleOf": 4}, {"multipleOf": 6}]}],
     "minLength": [{"minLength": 2}, {"type": "string", "minLength": 2, "maxLength": 3}, {"minLength": 0}, {"type": "string", "minLength": 3, "pattern": "^a*b?$"}],
     "maxLength": [{"maxLength": 2}, {"type": "string", "maxLength": 0}, {"type": "string", "maxLength": 3, "pattern": "b"}, {"maxLength": 2.0}],
-    "pattern": [{"pattern": p} for p in ("^a+b?$", "a", "^(ab|b){2,3}$", "^[^a]b", "\\Ba", "^a.b$", "a$", "^\\S+$", "^\\D\\d$", "^\\W\\w$", "\\ba\\b", "^(?=a)..$", "^(?!ab)[ab]+$",
+    "pattern": [{"pattern": p} for p in ("^a+b?$", "a", "^(ab|b){2,3}$", "^[^a]b", "^[ -~]*\\Ba[ -~]*$", "^a.b$", "a$", "^\\S+$", "^\\D\\d$", "^\\W\\w$", "^[ -~]*\\ba\\b[ -~]*$", "^(?=a)..$", "^(?!ab)[ab]+$",
                                          "^(?:a|b)*?a$", "^\\p{Lu}\\p{L}$", "^[\\w-]+$", "^a{0}b$", "(^a|b$)", "^$", "", "^(?<x>a)b$", "^[\\u0061-\\x62]$", "\\u{62}", "^\\cA?$", "a|", "^[^\\s]$",
                                          "^(?!.*ab)", "(?<=a)b", "^a(?!b)", "^\\/\\.$")],
     "format": [({"type": "string", "format": f}, None) for f in FORMATS],
