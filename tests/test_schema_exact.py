@@ -8,7 +8,7 @@ short. Each keyword has some schemas. Of each,
   where jsonschema-rs accepts them and only there. Other spellings of the same numbers, strings and names (1.0, 1e0, "\\u0061")
   are never accepted where the value is not valid; how many valid ones are not accepted is counted, and no failure;
   N random walks through the masks give text that validates.
-A schema that is refused in strict is a failure: what stands here is promised to be exact.
+A schema that is refused in strict is a failure: what stands here is promised to be exact. One that nothing satisfies is none.
 """
 import argparse
 import collections
@@ -173,7 +173,7 @@ def near(keyword, value):
     """Numbers and strings on both sides of a bound."""
     if keyword in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
         d = decimal.Decimal(str(value))
-        for step in ("0", "1", "0.5", "0.1", "0.001", "1e-17", "10", "100"):
+        for step in ("0", "1", "0.5", "0.1", "0.001", "1e-12", "10", "100"):
             yield from (format(x, "f") for x in (d + decimal.Decimal(step), d - decimal.Decimal(step)))
         yield from (format(x, "f") for x in (-d, d * 10, d.to_integral_value()))
     elif keyword == "multipleOf":
@@ -317,9 +317,9 @@ def is_valid(validator, value):
 
 
 def tame(value):
-    """No number that takes megabytes to write out."""
+    """No number that takes megabytes to write out, or more digits than jsonschema-rs compares."""
     if isinstance(value, decimal.Decimal):
-        return abs(value.adjusted()) < 400
+        return abs(value.adjusted()) < 400 and len(value.as_tuple().digits) <= 15
     if isinstance(value, dict):
         return all(tame(v) for v in value.values())
     return not isinstance(value, list) or all(tame(v) for v in value)
@@ -381,7 +381,8 @@ def check_schema(row, entry, drivers, args, say):
             row["crashes"] += 1
             say(result["ended"], schema, "")
         elif "error" in result:
-            if i == 0:
+            nothing = result["error"].endswith("nothing can satisfy it") and not any(is_valid(validator, exact(x)) for x, _ in lines)
+            if i == 0 and not nothing:
                 row["refused"] += 1
                 say("refused", schema, result["error"])
         else:
