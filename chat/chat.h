@@ -447,7 +447,6 @@ typedef struct {
 typedef struct {
     int32_t first;  /* edge, -1: none */
     int32_t rule;   /* that it is of, once the network is finished; -1: none */
-    int32_t alias;  /* not used */
     uint8_t is_end; /* of its rule */
 } g4_node;
 typedef struct {
@@ -480,7 +479,6 @@ typedef struct {
     char *names; /* of rules */
     /* The texts that count as the same item as this one, read with what stands before it; NULL: itself alone. */
     g4_re (*same_item)(g4_regular *r, const char *text, size_t n);
-    int longest_token; /* characters; no token can tell apart what is further away */
     g4_net_failure failed;
     g4_asker asker;
 } g4_net;
@@ -493,8 +491,6 @@ int32_t g4_net_node(g4_net *net);
 /* A new rule with a start and an end node and nothing between them; returns its number. */
 int g4_net_rule(g4_net *net, const char *name, size_t name_len);
 void g4_net_empty(g4_net *net, int32_t from, int32_t to);
-void g4_net_byte(g4_net *net, int32_t from, int32_t to, int byte);
-void g4_net_bytes(g4_net *net, int32_t from, int32_t to, int low, int high);
 void g4_net_lexeme(g4_net *net, int32_t from, int32_t to, g4_re re);
 /* An item, of an expression without the empty text, behind what stands before it: it must differ from all items that
  * were read before in this call of the rule. Where none is left, what stands before cannot be written either. */
@@ -504,10 +500,6 @@ void g4_net_control(g4_net *net, int32_t from, int32_t to, g4_control control);
 /* Text from a node on; returns the node behind it. */
 int32_t g4_net_text(g4_net *net, int32_t from, const char *s, size_t n);
 int32_t g4_net_str(g4_net *net, int32_t from, const char *s);
-/* The same in a tree of words that grows at `from`: leading bytes are shared. */
-int32_t g4_net_word(g4_net *net, int32_t from, const char *s, size_t n);
-/* One of the code points low..high, surrogates left out. */
-void g4_net_chars(g4_net *net, int32_t from, int32_t to, uint32_t low, uint32_t high);
 /* Check a network that is built and make it ready for use. `what` names its source in errors. It asks no more. */
 g4_status g4_net_finish(g4_net *net, const char *what, g4_error *err);
 

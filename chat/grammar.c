@@ -1548,10 +1548,7 @@ g4_status g4_grammar_new(g4_grammar **out, const g4_allocator *a, const g4_token
         g4_controls_bind(&g->controls, t);
         g->vocabulary = g4_vocabulary_of(t, a, halt, &g->owns_vocabulary);
         g->net.regular = g4_regular_open(a, halt);
-        if (g->vocabulary != NULL && g->net.regular != NULL) {
-            g->net.longest_token = (int)g->vocabulary->longest;
-            return G4_OK;
-        }
+        if (g->vocabulary != NULL && g->net.regular != NULL) return G4_OK;
         g4_grammar_close(g);
         *out = NULL;
     }
