@@ -23,7 +23,8 @@
  *          call on a session that is in a call already fails with G4_ERR_ARGUMENT. For one isa and key/value type,
  *          results do not depend on n_threads, on chunking or on reuse: equal bits.
  * CALLBACKS  may call every function on other objects, and of the session whose call they serve
- *          g4_session_cancel, _n, _n_ctx, _tokens and _n_evaluated. They may not close what is in use. Taps run inside a
+ *          g4_session_cancel, _n, _n_ctx, _tokens and _n_evaluated. They may not close what is in use. Taps run inside
+ * a
  *          forward pass: what computes with their engine fails there with G4_ERR_ARGUMENT.
  * FORK     An engine's threads do not survive fork(): in the child all calls that compute with it or its sessions fail
  *          with G4_ERR_ARGUMENT; closing works.
@@ -269,8 +270,8 @@ G4_API void g4_video_free(g4_video *video, const g4_media_options *opt);
 
 /* What a file is, and how large, before it is decoded. Pictures of our formats and y4m are checked as far as their
  * headers say; of other files tells ffprobe, which comes with ffmpeg and is looked for beside it (in opt->ffmpeg the
- * last "ffmpeg" becomes "ffprobe"). A medium that loading would refuse for its size is refused here too, and what can be
- * read only once, such as a pipe, above 256 MiB. */
+ * last "ffmpeg" becomes "ffprobe"). A medium that loading would refuse for its size is refused here too, and what can
+ * be read only once, such as a pipe, above 256 MiB. */
 typedef enum { G4_MEDIA_UNKNOWN, G4_MEDIA_IMAGE, G4_MEDIA_AUDIO, G4_MEDIA_VIDEO } g4_media_kind;
 typedef struct {
     g4_media_kind kind; /* a file of one frame without sound is a picture */

@@ -315,7 +315,8 @@ g4_re g4_re_any_char(g4_regular *r, g4_spelling spelling);
 g4_re g4_re_concat(g4_regular *r, g4_re a, g4_re b);
 g4_re g4_re_or(g4_regular *r, g4_re a, g4_re b);
 g4_re g4_re_and(g4_regular *r, g4_re a, g4_re b);
-/* The same of two that agree: whatever text both may begin with is the beginning of one of both. Nobody looks for it. */
+/* The same of two that agree: whatever text both may begin with is the beginning of one of both. Nobody looks for it.
+ * */
 g4_re g4_re_agree(g4_regular *r, g4_re a, g4_re b);
 g4_re g4_re_not(g4_regular *r, g4_re a); /* among all texts of bytes, also those that are no UTF-8 */
 g4_re g4_re_any_of(g4_regular *r, const g4_re *list, int n);

@@ -1,6 +1,6 @@
-/* claims.c - what a value must meet: schemas that it must be valid for, or must not be. A goal is a list of such claims;
- * equal goals are one, so that schemas that refer to themselves come to an end. Values without parts (null, true,
- * false, numbers, strings) are settled here: keywords become expressions, and allOf, anyOf, oneOf, not and if are
+/* claims.c - what a value must meet: schemas that it must be valid for, or must not be. A goal is a list of such
+ * claims; equal goals are one, so that schemas that refer to themselves come to an end. Values without parts (null,
+ * true, false, numbers, strings) are settled here: keywords become expressions, and allOf, anyOf, oneOf, not and if are
  * operations on them, exactly. So is what schemas say of the presence of members and nothing else: a formula. Objects
  * and arrays are shape.c's. What cannot be held is loosened: the value may then be anything as far as that keyword
  * goes. */
@@ -299,8 +299,9 @@ int g4_claim_settle(g4_shaper *sh, g4_claim *claim)
         if (n == 0) return !claim->is_denied;
         const g4_keyword keyword = single != NULL ? g4_keyword_of(single) : G4_KEY_OTHER;
         if (keyword == G4_KEY_REF) {
-            claim->node = g4_schema_target(sh, s, single);
-            if (claim->node == NULL) return 1;
+            const g4_json *target = g4_schema_target(sh, s, single);
+            if (target == NULL) return 1;
+            claim->node = target;
         } else if (keyword == G4_KEY_NOT) {
             claim->node = single;
             claim->is_denied = !claim->is_denied;

@@ -1,13 +1,13 @@
 /* grammar.c - a network against the vocabulary: which tokens may come next. A position in the text is a set of places:
- * what remains of a lexeme, the node behind it, and the stacks of nodes to return to. Such sets are numbered as they are
- * met, so that reading a byte is mostly a look into a table of 256 (a lazy automaton). Stacks are shared: all those of a
- * place are one set of frames, each with the set of what may be below it, so that what can be read in many ways costs
- * what it costs once.
+ * what remains of a lexeme, the node behind it, and the stacks of nodes to return to. Such sets are numbered as they
+ * are met, so that reading a byte is mostly a look into a table of 256 (a lazy automaton). Stacks are shared: all those
+ * of a place are one set of frames, each with the set of what may be below it, so that what can be read in many ways
+ * costs what it costs once.
  *
  * The token mask of a position is the union over its places. Which tokens stay inside a lexeme, and what is left of
- * those that run over its end, does not depend on the stacks: it is computed once for each expression, its counts cut to
- * what a token can see, and kept, by the vocabulary if it was costly. What is left, sorted, is then read from the state
- * behind the lexeme. Strings allow nearly all tokens: the vocabulary has these as ready sets. */
+ * those that run over its end, does not depend on the stacks: it is computed once for each expression, its counts cut
+ * to what a token can see, and kept, by the vocabulary if it was costly. What is left, sorted, is then read from the
+ * state behind the lexeme. Strings allow nearly all tokens: the vocabulary has these as ready sets. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -819,7 +819,8 @@ static void g4_lexer_walk(g4_grammar *g, uint32_t which, int32_t state)
     }
 }
 
-/* What the body of a repeat is: PLAIN, it holds every plain character, and SINGLE, it holds no more than one in a row. */
+/* What the body of a repeat is: PLAIN, it holds every plain character, and SINGLE, it holds no more than one in a row.
+ * */
 enum { G4_BODY_PLAIN = 1, G4_BODY_SINGLE = 2 };
 
 static int g4_lexer_body(g4_grammar *g, g4_re body)
@@ -863,8 +864,8 @@ typedef struct {  /* so many plain characters may follow whatever they are: a te
 
 static g4_plain_count g4_lexer_plain_of(g4_grammar *g, g4_re re, const uint32_t follow[8], int depth);
 
-/* Of what must be each of several: repeats that bound their counts, or which go on for ever, but for texts that are left
- * out and end. */
+/* Of what must be each of several: repeats that bound their counts, or which go on for ever, but for texts that are
+ * left out and end. */
 static g4_plain_count g4_lexer_plain_all(g4_grammar *g, g4_re re, const uint32_t follow[8], int depth)
 {
     g4_regular *r = g->net.regular;
@@ -917,8 +918,8 @@ static g4_plain_count g4_lexer_plain_of(g4_grammar *g, g4_re re, const uint32_t 
     return none;
 }
 
-/* How many plain characters may follow whatever they are, so that all plain tokens of so many stay inside; 0: nothing is
- * known. *walks: longer ones may fit too, or run over the end. */
+/* How many plain characters may follow whatever they are, so that all plain tokens of so many stay inside; 0: nothing
+ * is known. *walks: longer ones may fit too, or run over the end. */
 static uint32_t g4_lexer_plain(g4_grammar *g, g4_re re, const uint32_t follow[8], int *walks)
 {
     const int32_t longest = (int32_t)g->vocabulary->longest_plain;

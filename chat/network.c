@@ -1,7 +1,7 @@
-/* network.c - what text may be, as a recursive transition network: rules of nodes, joined by edges that read a text of a
- * regular language or a control token, read nothing, or call a rule and go on at `to`. The grammar notation and schemas
- * build one. A network that is finished has no dead ends; no rule but the root's start may be empty, and none calls
- * itself before it reads something: rules that do are written anew, so that they loop instead. */
+/* network.c - what text may be, as a recursive transition network: rules of nodes, joined by edges that read a text of
+ * a regular language or a control token, read nothing, or call a rule and go on at `to`. The grammar notation and
+ * schemas build one. A network that is finished has no dead ends; no rule but the root's start may be empty, and none
+ * calls itself before it reads something: rules that do are written anew, so that they loop instead. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif

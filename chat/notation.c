@@ -1,6 +1,6 @@
 /* notation.c - the grammar notation, `name ::= "text" [class] (group) other-name{2,3} | ...`, to a network. It is read
- * into a tree first. Whatever calls no rule is one lexeme then, and so is a rule that comes to no call of itself, unless
- * it gets too large; only what is recursive becomes nodes and calls. */
+ * into a tree first. Whatever calls no rule is one lexeme then, and so is a rule that comes to no call of itself,
+ * unless it gets too large; only what is recursive becomes nodes and calls. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -211,7 +211,7 @@ static g4_re g4_notation_char(g4_notation *p)
 {
     g4_regular *r = p->net->regular;
     g4_class k = { 0 };
-    uint32_t cp;
+    uint32_t cp = 0;
     if (g4_notation_long_escape(p, &cp) || !g4_scan_char(&p->in, &cp, &k)) g4_class_add(r, &k, cp, cp);
     g4_class_settle(r, &k);
     const g4_re re = p->in.wrong == NULL ? g4_re_class(r, &k, G4_RAW) : G4_RE_NONE;

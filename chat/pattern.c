@@ -652,7 +652,7 @@ static void g4_pattern_seed(const g4_pattern *p, int32_t part, int place, const 
 static void g4_pattern_loop_then(g4_pattern *p, int32_t part, g4_re *then)
 {
     const int n = p->n_before, n_places = p->n_places, may_stall = p->parts[part].accepts;
-    g4_re later[G4_PATTERN_MAX_BEFORE], once[G4_PATTERN_MAX_PLACES] = { G4_RE_NONE };
+    g4_re later[G4_PATTERN_MAX_BEFORE] = { G4_RE_NONE }, once[G4_PATTERN_MAX_PLACES] = { G4_RE_NONE };
     for (int b = 0; b < n; b++) {
         uint64_t seed[2];
         g4_pattern_seed(p, part, b, then, seed);
@@ -672,7 +672,7 @@ static void g4_pattern_loop_then(g4_pattern *p, int32_t part, g4_re *then)
 /* A repeat of what looks around: its times are written out. */
 static void g4_pattern_repeat_then(g4_pattern *p, const g4_pattern_part *k, g4_re *then)
 {
-    g4_re end[G4_PATTERN_MAX_PLACES];
+    g4_re end[G4_PATTERN_MAX_PLACES] = { G4_RE_NONE };
     const int n_times = k->max < 0 ? k->min : k->max;
     if (n_times > G4_PATTERN_MAX_UNROLLED) {
         p->in.pos = k->pos;
@@ -689,7 +689,7 @@ static void g4_pattern_repeat_then(g4_pattern *p, const g4_pattern_part *k, g4_r
 
 static void g4_pattern_look_then(g4_pattern *p, const g4_pattern_part *k, g4_re *then)
 {
-    g4_re seen[G4_PATTERN_MAX_PLACES];
+    g4_re seen[G4_PATTERN_MAX_PLACES] = { G4_RE_NONE };
     for (int b = 0; b < p->n_places; b++) seen[b] = p->rest;
     if (k->is_behind && k->mark < 0) {
         p->in.pos = k->pos;
@@ -785,7 +785,7 @@ static int g4_pattern_looks_ahead(const g4_pattern *p, int32_t part)
 static g4_re g4_pattern_split(g4_pattern *p, int32_t sequence, int32_t look)
 {
     const g4_pattern_part k = p->parts[look];
-    g4_re before[G4_PATTERN_MAX_BEFORE], then[G4_PATTERN_MAX_BEFORE], behind;
+    g4_re before[G4_PATTERN_MAX_BEFORE] = { G4_RE_NONE }, then[G4_PATTERN_MAX_BEFORE] = { G4_RE_NONE }, behind;
     int is_sound = p->parts[k.last].is_plain;
     for (int32_t i = k.before; i != 0; i = p->parts[i].before) is_sound &= !g4_pattern_looks_ahead(p, i);
     for (int b = 0; b < p->n_before; b++) {
@@ -806,7 +806,7 @@ static g4_re g4_pattern_split(g4_pattern *p, int32_t sequence, int32_t look)
 
 static g4_re g4_pattern_whole(g4_pattern *p, int32_t root)
 {
-    g4_re then[G4_PATTERN_MAX_BEFORE], x = G4_RE_NONE;
+    g4_re then[G4_PATTERN_MAX_BEFORE] = { G4_RE_NONE }, x = G4_RE_NONE;
     int is_split = 0;
     for (int32_t s = p->parts[root].last; s != 0 && !is_split; s = p->parts[s].before)
         for (int32_t i = p->parts[s].last; i != 0; i = p->parts[i].before)

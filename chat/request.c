@@ -340,10 +340,10 @@ static g4_status g4_request_read_format(g4_openai *o, const g4_json *doc, g4_req
     if (st != G4_OK || format == NULL) return st;
     memcpy(o->place, "response_format", sizeof "response_format");
     st = g4_field_text(o, format, "type", &type);
-    if (st == G4_OK && (type == NULL || (strcmp(type, "text") != 0 && strcmp(type, "json_object") != 0 &&
-                                         strcmp(type, "json_schema") != 0)))
-        st = g4_openai_fail(o, "type", "expected text, json_object or json_schema, found \"%.30s\"",
-                            type != NULL ? type : "");
+    if (type == NULL) type = "";
+    if (st == G4_OK && strcmp(type, "text") != 0 && strcmp(type, "json_object") != 0 &&
+        strcmp(type, "json_schema") != 0)
+        st = g4_openai_fail(o, "type", "expected text, json_object or json_schema, found \"%.30s\"", type);
     if (st != G4_OK) return st;
     if (strcmp(type, "json_schema") == 0) {
         st = g4_field_object(o, format, "json_schema", &inner);

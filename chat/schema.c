@@ -610,8 +610,8 @@ static void g4_schema_finish(g4_schema *c)
 
 /* ---- Grammars of schemas and tools --------------------------------------------------------------- */
 
-/* OpenAI's envelope around a schema: {"type": "json_schema", "json_schema": {"name", "schema", "strict"}}, or what is in
- * it. Returns the schema, or the document. */
+/* OpenAI's envelope around a schema: {"type": "json_schema", "json_schema": {"name", "schema", "strict"}}, or what is
+ * in it. Returns the schema, or the document. */
 static const g4_json *g4_schema_unwrap(const g4_json *doc, g4_schema_options *opt)
 {
     const g4_json *inner = doc;

@@ -1,10 +1,10 @@
-/* shape.c - JSON Schema to a normal form: the objects, or arrays, that meet a goal, as a union of shapes. A claim is taken
- * apart into facts: what holds for the member of a name, for the elements from one on, for the number of them. What holds
- * one way or another is a choice; a branch makes one of the alternatives of each, those that contradict the branch left
- * out, and becomes a shape. A denied schema is the choice of which keyword is broken. What unevaluatedProperties and
- * unevaluatedItems speak of is known when a branch is complete. Members and elements are goals again, which whoever
- * builds from shapes asks for by number, so that recursion needs nothing special. The work is bounded: where choices
- * multiply beyond the limit, they are loosened, first those that only exclude. */
+/* shape.c - JSON Schema to a normal form: the objects, or arrays, that meet a goal, as a union of shapes. A claim is
+ * taken apart into facts: what holds for the member of a name, for the elements from one on, for the number of them.
+ * What holds one way or another is a choice; a branch makes one of the alternatives of each, those that contradict the
+ * branch left out, and becomes a shape. A denied schema is the choice of which keyword is broken. What
+ * unevaluatedProperties and unevaluatedItems speak of is known when a branch is complete. Members and elements are
+ * goals again, which whoever builds from shapes asks for by number, so that recursion needs nothing special. The work
+ * is bounded: where choices multiply beyond the limit, they are loosened, first those that only exclude. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -1316,7 +1316,8 @@ static g4_split g4_choice_settle(g4_expansion *x, const g4_branch *b, const g4_s
     return k.choice;
 }
 
-/* Take the choice with the fewest alternatives out of the branch. 0: none is left; what they come to is in the branch. */
+/* Take the choice with the fewest alternatives out of the branch. 0: none is left; what they come to is in the branch.
+ * */
 static int g4_branch_choose(g4_expansion *x, g4_branch *b, g4_split *best, int n_chosen)
 {
     const g4_split *all = b->choices, *found = NULL;

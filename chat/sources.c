@@ -14,9 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#ifndef PATH_MAX
-#define PATH_MAX 4096
-#endif
+#define G4_PATH_SIZE 4096 /* bytes of a path with its NUL, at most */
 
 /* ---- Content parts ------------------------------------------------------------------------------- */
 
@@ -158,10 +156,10 @@ g4_status g4_medium_source_decode(const g4_medium_source *s, uint8_t *out, size_
 
 int g4_medium_is_text(const uint8_t *head, size_t n)
 {
-    static const char y4m[] = "YUV4MPEG2 ";
+    static const char signature[] = "YUV4MPEG2 ";
     const size_t len = n < G4_MEDIUM_HEAD ? n : G4_MEDIUM_HEAD;
     if (n > 2 && head[0] == 'P' && head[1] >= '1' && head[1] <= '7') return 0;
-    if (n >= sizeof y4m - 1 && memcmp(head, y4m, sizeof y4m - 1) == 0) return 0;
+    if (n >= sizeof signature - 1 && memcmp(head, signature, sizeof signature - 1) == 0) return 0;
     for (size_t i = 0; i < len; i++)
         if (head[i] < 0x20 ? !g4_is_blank((char)head[i]) : head[i] > 0x7e) return 0;
     return n > 0;
@@ -187,11 +185,11 @@ static int g4_source_is_address(const char *s)
 }
 
 /* The path that a source says: its own text, or that of a file: address. */
-static g4_status g4_source_path(char path[PATH_MAX], const char *source, g4_error *err)
+static g4_status g4_source_path(char path[G4_PATH_SIZE], const char *source, g4_error *err)
 {
     const char *s = source;
     size_t n = strlen(s);
-    if (n >= PATH_MAX) return g4_fail(err, G4_ERR_ARGUMENT, "a path of %zu bytes is too long", n);
+    if (n >= G4_PATH_SIZE) return g4_fail(err, G4_ERR_ARGUMENT, "a path of %zu bytes is too long", n);
     if (!g4_source_starts(s, n, "file:")) {
         if (g4_source_is_address(s))
             return g4_fail(err, G4_ERR_ARGUMENT, "%.100s: addresses are not fetched; give a file or data", source);
@@ -210,9 +208,9 @@ static g4_status g4_source_path(char path[PATH_MAX], const char *source, g4_erro
 
 /* The real path of folder/path, or of the path itself where folder is NULL, if it is a plain file below `root`, which
  * is a real path itself; else 0. */
-static int g4_source_resolve(char real[PATH_MAX], const char *root, const char *folder, const char *path)
+static int g4_source_resolve(char real[G4_PATH_SIZE], const char *root, const char *folder, const char *path)
 {
-    char joined[PATH_MAX];
+    char joined[G4_PATH_SIZE];
     struct stat st;
     const int n =
         snprintf(joined, sizeof joined, "%s%s%s", folder != NULL ? folder : "", folder != NULL ? "/" : "", path);
@@ -223,7 +221,7 @@ static int g4_source_resolve(char real[PATH_MAX], const char *root, const char *
 
 g4_status g4_media_below(const char *root, const char *source, char *path, size_t size, g4_error *err)
 {
-    char base[PATH_MAX], said[PATH_MAX], real[PATH_MAX];
+    char base[G4_PATH_SIZE], said[G4_PATH_SIZE] = "", real[G4_PATH_SIZE];
     if (root == NULL || source == NULL || path == NULL)
         return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", root == NULL ? "root" : source == NULL ? "source" : "path");
     if (size > 0) path[0] = '\0';

@@ -543,8 +543,8 @@ void g4_vocabulary_close(g4_vocabulary *v);
 void g4_vocabulary_home_close(g4_vocabulary_home *home);
 /* What was kept under a key, or NULL. */
 const g4_finding *g4_vocabulary_find(const g4_vocabulary *v, const uint64_t key[2]);
-/* Keep a block from the vocabulary's allocator, which begins with a g4_finding whose key is set. 0: there is no more room,
- * and the block stays the caller's. */
+/* Keep a block from the vocabulary's allocator, which begins with a g4_finding whose key is set. 0: there is no more
+ * room, and the block stays the caller's. */
 int g4_vocabulary_keep(g4_vocabulary *v, g4_finding *k, size_t bytes);
 
 /* ---- Sampling (sample.c) ------------------------------------------------------------------------------------ */

@@ -42,9 +42,9 @@ struct g4_engine {
     uint64_t fingerprint;  /* of configuration and weights, for saved states; computed at the first save or load */
 };
 
-/* The lock guards threads, buffers and remembered soft tokens; it is held for the length of a forward pass. The call may
- * be halted while it waits, and while the threads work for it. There is no lock after a failure, one of which is a call
- * from a tap, inside a pass of this engine and thread. */
+/* The lock guards threads, buffers and remembered soft tokens; it is held for the length of a forward pass. The call
+ * may be halted while it waits, and while the threads work for it. There is no lock after a failure, one of which is a
+ * call from a tap, inside a pass of this engine and thread. */
 g4_status g4_engine_enter(const g4_engine *e, g4_halt *halt, g4_error *err);
 void g4_engine_unlock(const g4_engine *e);
 /* The same, and G4_ERR_CANCELED when what the threads did was cut short. */

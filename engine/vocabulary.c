@@ -2,7 +2,8 @@
  * against. It is made from the tokenizer when the first grammar asks, once an engine, and shared by all its grammars.
  * Two trees hold every token once: those made of nothing but characters that stand in a JSON string as they are, and
  * the rest. Of the first there are also the sets of at most so many characters, since most of what grammars allow are
- * strings. What a grammar found out that holds for all grammars is kept here too, until there is no more room for it. */
+ * strings. What a grammar found out that holds for all grammars is kept here too, until there is no more room for it.
+ * */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif

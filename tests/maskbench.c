@@ -1,7 +1,8 @@
 /* maskbench MODEL.g4 strict|loosened - a filter for tests/maskbench.py: each line of stdin is a JSON Schema, then texts
  * with + (timed) or - before each, with tabs between them. Each line of stdout says in JSON what came of it:
  *   {"error": text, "compile": s, "peak": bytes}, or
- *   {"warnings": [...], "compile": s, "first": s, "peak": bytes, "tests": [{"n", "read", "end", "masks": [ns, ...], "reading": ns}, ...]}
+ *   {"warnings": [...], "compile": s, "first": s, "peak": bytes,
+ *    "tests": [{"n", "read", "end", "masks": [ns, ...], "reading": ns}, ...]}
  * The first line is {"prepared": s}, what the first grammar of the engine costs once. A case has LIMIT_SECONDS of the
  * processor, then SIGPROF ends the program, and LIMIT_BYTES. */
 #include "constrained.h"

@@ -1,8 +1,8 @@
 /* schema_lines MODEL.g4 strict|loosened COUNT - a filter for tests in Python: each line of stdin is a JSON Schema, then
  * JSON texts, with tabs between them. Each line of stdout is {"error": ...}, or {"warnings": [text, ...], "samples":
- * [text, ...], "accepts": [0 or 1, ...], "dead": n, "long": n}: what a model that knows nothing writes under it in COUNT
- * texts (those that got too long are only counted), how often it was led into a dead end, and which of the texts it
- * could write. */
+ * [text, ...], "accepts": [0 or 1, ...], "dead": n, "long": n}: what a model that knows nothing writes under it in
+ * COUNT texts (those that got too long are only counted), how often it was led into a dead end, and which of the texts
+ * it could write. */
 #include "constrained.h"
 #include "sampler.h"
 

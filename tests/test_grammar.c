@@ -123,6 +123,11 @@ static void g4_test_errors(void)
 static void g4_test_combinations(void)
 {
     G4_SCHEMA("{\"oneOf\": [{\"type\": \"integer\"}, {\"minimum\": 2}]}", "1", "2.5", "\"x\"", NULL, "3", "1.5");
+    /* what a reference that leads nowhere would exclude is not known */
+    G4_SCHEMA(
+        "{\"additionalProperties\": {\"properties\": {\"s\": {\"oneOf\": [{}, {\"properties\": {\"r\": {\"type\": "
+        "\"boolean\"}, \"e\": {\"$ref\": \"#/definitions/none\"}}}]}}}}",
+        "{}", "{\"x\": {\"s\": {\"r\": 1}}}", NULL, "1x");
     G4_SCHEMA("{\"not\": {\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"string\"}}}}", "1", "{\"a\": 1}",
               NULL, "{}", "{\"a\": \"x\"}");
     G4_SCHEMA(
