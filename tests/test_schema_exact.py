@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Is what a grammar allows exactly what its schema allows? Keyword by keyword, against the jsonschema-rs package.
 
-usage: test_schema_exact.py DRIVER MODEL [--small MODEL] [--values N] [--walks N] [--only KEYWORD] [--list N]
+usage: test_schema_exact.py DRIVER MODEL [--small MODEL] [--values N] [--walks N] [--only KEYWORD] [--without KEYWORD] [--list N]
 DRIVER is build/schema_lines, MODEL a file with the real vocabulary; walks are half made with the small one, whose tokens are
 short. Each keyword has some schemas. Of each,
   the N smallest JSON values over the schema's own names and constants, written with keys in the schema's order, are accepted
@@ -399,6 +399,7 @@ def main():
     ap.add_argument("--values", type=int, default=10000)
     ap.add_argument("--walks", type=int, default=1000)
     ap.add_argument("--only", action="append", help="this keyword (several times: these)")
+    ap.add_argument("--without", action="append", default=[], help="not this keyword (several times: none of these)")
     ap.add_argument("--list", type=int, default=3, help="so many failures of a kind and schema are shown")
     args = ap.parse_args()
     sys.set_int_max_str_digits(0)
@@ -412,7 +413,7 @@ def main():
             print(f"{what}: {text(schema)[:240]}  {line[:200]}", flush=True)
 
     for keyword, entries in KEYWORDS.items():
-        if args.only and keyword not in args.only:
+        if (args.only and keyword not in args.only) or keyword in args.without:
             continue
         rows[keyword] = collections.Counter()
         for entry in entries:
