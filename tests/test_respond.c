@@ -367,12 +367,14 @@ static void g4_test_memory(void)
 typedef struct { /* a constraint that has the model write a given answer; behind its end nothing fits */
     const g4_token *ids;
     int n, at;
+    double waits; /* seconds, before its eighth token */
 } g4_script;
 
 static int g4_script_mask(void *user, uint32_t *mask, int n_vocab)
 {
     const g4_script *s = user;
     if (s->at >= s->n) return 1;
+    for (const double start = g4_seconds(); s->at == 7 && g4_seconds() - start < s->waits;) continue;
     memset(mask, 0, g4_mask_words(n_vocab) * sizeof *mask);
     g4_mask_allow(mask, s->ids[s->at]);
     g4_mask_allow(mask, 0); /* a choice, so that the model is asked each time */
@@ -499,7 +501,7 @@ static void g4_test_cuts(g4_engine *e)
         if (last == call) in = -1 - (int)G4_PART_TOOL_CALL;
         if (last == call_end) in = G4_PART_TOOL_CALL;
         for (int how = 0; how < (int)G4_N_CUTS; how++) {
-            const g4_script script = { ids.ids, n, 0 };
+            const g4_script script = { ids.ids, n, 0, 0 };
             const int end = g4_cut_answer(e, &m, names[(length + how) % 3], tools, script, length, (g4_cut_kind)how);
             if (in == -100 && end == -1 - (int)G4_PART_THOUGHT) in = end; /* it has begun */
             if (in == (int)G4_PART_THOUGHT && end == -1 - (int)G4_PART_TEXT) in = end;
@@ -528,7 +530,7 @@ static void g4_expect_end(g4_engine *e, const char *answer, const char *stop, co
     g4_sync(s, c, NULL);
     G4_EXPECT(g4_tokenizer_encode(g4_engine_tokenizer(e), NULL, answer, strlen(answer), 1, &ids, NULL, &err) == G4_OK,
               "%s", err.message);
-    g4_script script = { ids.ids, (int)ids.n, 0 };
+    g4_script script = { ids.ids, (int)ids.n, 0, 2 * seconds };
     const g4_constraint follow = { .mask = g4_script_mask, .accept = g4_script_accept, .user = &script };
     g4_generate_options gen = { .constraint = guide == NULL ? &follow : NULL, .stop = &stop, .n_stop = stop != NULL };
     gen.limits.seconds = seconds;
@@ -561,7 +563,7 @@ static void g4_test_ends(g4_engine *e)
     g4_expect_end(e, "<|channel>thought\nab.<channel|>c", "b.", NULL, 0, G4_STOP_STRING, 1);
     g4_expect_end(e, "one two", "two", NULL, 0, G4_STOP_STRING, 0); /* ends where the caller wants it */
     g4_expect_end(e, loop, NULL, NULL, 0, G4_STOP_REPEAT, 1);
-    g4_expect_end(e, slow, NULL, NULL, 0.05, G4_STOP_CANCELED, 1);
+    g4_expect_end(e, slow, NULL, NULL, 0.5, G4_STOP_CANCELED, 1);
     g4_guide_options guide = { 0 };
     G4_EXPECT(g4_grammar_from_rules(&guide.grammar, e, "root ::= \"[\" \"a\"{20} \"z\"", 0, &err) == G4_OK, "%s",
               err.message);
