@@ -10,11 +10,6 @@
 #include <string.h>
 #include <time.h>
 
-static size_t g4_answer_part_len(const g4_part *p)
-{
-    return p->text == NULL ? 0 : p->text_len > 0 ? p->text_len : strlen(p->text);
-}
-
 /* A call that may be carried out. */
 static int g4_answer_is_call(const g4_part *p)
 {
@@ -45,7 +40,7 @@ static int g4_answer_text(g4_buf *b, const g4_answer *c, const char *name, g4_pa
 {
     g4_buf text = { .a = b->a };
     for (int i = 0; i < c->n_parts; i++)
-        if (c->parts[i].kind == kind) g4_buf_add(&text, c->parts[i].text, g4_answer_part_len(&c->parts[i]));
+        if (c->parts[i].kind == kind) g4_buf_add(&text, c->parts[i].text, g4_part_len(&c->parts[i]));
     const int has_text = text.len > 0;
     if (has_text) g4_buf_fmt(b, ",\"%s\":", name);
     if (has_text) g4_json_quote(b, text.data, text.len);
@@ -69,8 +64,8 @@ static void g4_answer_calls(g4_buf *b, const g4_answer *c)
         g4_buf_str(b, ",\"type\":\"function\",\"function\":{\"name\":");
         g4_json_quote(b, p->name, strlen(p->name));
         g4_buf_str(b, ",\"arguments\":");
-        if (g4_answer_part_len(p) > 0)
-            g4_json_quote(b, p->text, g4_answer_part_len(p));
+        if (g4_part_len(p) > 0)
+            g4_json_quote(b, p->text, g4_part_len(p));
         else
             g4_buf_str(b, "\"{}\"");
         g4_buf_str(b, "}}");

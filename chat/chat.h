@@ -193,6 +193,11 @@ void g4_rendered_free(g4_rendered *r);
 
 /* ---- Messages to trees (messages.c) ------------------------------------------------------------ */
 
+static inline size_t g4_part_len(const g4_part *p) /* bytes of its text */
+{
+    return p->text == NULL ? 0 : p->text_len > 0 ? p->text_len : strlen(p->text);
+}
+
 /* The list of messages as template.c takes it, in the arena; texts stay the caller's. media, with room for all parts,
  * gets those that are a picture, sound or video, and their nodes the place in it, from 1, as their number. */
 g4_status g4_messages_build(g4_json **list, const g4_part **media, g4_arena *m, const g4_message *messages, int n,
@@ -421,6 +426,8 @@ typedef struct {
  * and an exponent from -307 to 307; integers without a point and an exponent. 0 has no sign. */
 g4_re g4_re_numbers(g4_regular *r, const g4_number_bound *low, const g4_number_bound *high, int is_integer);
 g4_re g4_re_any_number(g4_regular *r, int is_integer); /* as JSON has them, with exponents from -307 to 307 */
+/* Each number in one spelling: without an exponent, and without a zero or a sign too many. */
+g4_re g4_re_plain_numbers(g4_regular *r);
 /* All spellings of one number that g4_re_numbers has; those of 0 with a sign, too. */
 g4_re g4_re_equal_number(g4_regular *r, const g4_number *value);
 /* The multiples of a number, written out. Returns 0 when its digits, without the point, are more than
@@ -742,6 +749,7 @@ g4_keyword g4_keyword_of(const g4_json *member);
 const g4_json *g4_schema_target(g4_shaper *sh, const g4_json *s, const g4_json *ref); /* NULL: loosened */
 /* A claim behind references and wrappers that say nothing. 0: nothing meets it, 1: everything does, 2: it is *claim. */
 int g4_claim_settle(g4_shaper *sh, g4_claim *claim);
+int g4_claims_equal(g4_claim a, g4_claim b);
 int g4_claim_may(g4_shaper *sh, g4_claim claim, int type); /* may a value of that type meet it? 0: surely not */
 int g4_schema_types(g4_shaper *sh, const g4_json *s);      /* those that may be valid for it */
 int g4_value_types(const g4_json *v);

@@ -551,20 +551,10 @@ static g4_re g4_string_keyword(g4_shaper *sh, const g4_json *s, const g4_json *m
 
 /* ---- Numbers ------------------------------------------------------------------------------------- */
 
-/* Numbers in the one spelling that all of them have: without an exponent, and without a zero or a sign too many. */
-static g4_re g4_plain_numbers(g4_regular *r)
-{
-    const g4_re digits = g4_re_repeat(r, g4_re_range(r, '0', '9'), 0, -1), first = g4_re_range(r, '1', '9');
-    const g4_re zero = g4_re_range(r, '0', '0'), minus = g4_re_repeat(r, g4_re_range(r, '-', '-'), 0, 1);
-    const g4_re fraction = g4_re_concat(r, g4_re_range(r, '.', '.'), g4_re_concat(r, digits, first));
-    const g4_re whole = g4_re_concat(r, g4_re_concat(r, first, digits), g4_re_repeat(r, fraction, 0, 1));
-    return g4_re_or(r, zero, g4_re_concat(r, minus, g4_re_or(r, whole, g4_re_concat(r, zero, fraction))));
-}
-
 /* The numbers that x has not. x may have one of them in some of its spellings only. */
 static g4_re g4_number_not(g4_shaper *sh, g4_re x)
 {
-    return g4_re_and(sh->regular, g4_plain_numbers(sh->regular), g4_re_not(sh->regular, x));
+    return g4_re_and(sh->regular, g4_re_plain_numbers(sh->regular), g4_re_not(sh->regular, x));
 }
 
 /* The bound that a keyword gives, draft 4's exclusive ones too; 0: none. */
@@ -859,7 +849,7 @@ g4_scalars g4_claim_scalars(g4_shaper *sh, g4_claim claim)
 
 /* ---- Goals --------------------------------------------------------------------------------------- */
 
-static int g4_claims_equal(g4_claim a, g4_claim b)
+int g4_claims_equal(g4_claim a, g4_claim b)
 {
     return a.node == b.node && a.is_value == b.is_value && a.is_denied == b.is_denied;
 }

@@ -90,11 +90,6 @@ static void g4_build_text(g4_builder *b, g4_json *parent, const char *key, const
     v->text_len = n;
 }
 
-static size_t g4_part_len(const g4_part *p)
-{
-    return p->text == NULL ? 0 : p->text_len > 0 ? p->text_len : strlen(p->text);
-}
-
 static const char *g4_part_text(const g4_part *p) { return p->text == NULL ? "" : p->text; }
 
 /* Are the parts of the message there, and their texts? */

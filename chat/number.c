@@ -292,6 +292,15 @@ g4_re g4_re_any_number(g4_regular *r, int is_integer)
     return g4_re_concat(r, whole, g4_re_concat(r, fraction, g4_re_optional(r, exponent)));
 }
 
+g4_re g4_re_plain_numbers(g4_regular *r)
+{
+    const g4_re digits = g4_re_repeat(r, g4_re_range(r, '0', '9'), 0, -1), first = g4_re_range(r, '1', '9');
+    const g4_re zero = g4_re_range(r, '0', '0'), minus = g4_re_optional(r, g4_re_range(r, '-', '-'));
+    const g4_re fraction = g4_re_concat(r, g4_re_range(r, '.', '.'), g4_re_concat(r, digits, first));
+    const g4_re whole = g4_re_concat(r, g4_re_concat(r, first, digits), g4_re_optional(r, fraction));
+    return g4_re_or(r, zero, g4_re_concat(r, minus, g4_re_or(r, whole, g4_re_concat(r, zero, fraction))));
+}
+
 g4_re g4_re_equal_number(g4_regular *r, const g4_number *value)
 {
     const g4_number_bound bound = { *value, 0 };

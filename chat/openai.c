@@ -156,7 +156,6 @@ static g4_status g4_openai_content(g4_openai *o, g4_json *message, int index, g4
     }
     if (st != G4_OK) return st;
     o->place[len] = '\0';
-    snprintf(o->place, sizeof o->place, "messages[%d]", index);
     if (i == 1 && g4_json_is_text(g4_json_get(content->child, "type"), "text"))
         g4_json_set(content, g4_json_get(content->child, "text"));
     return G4_OK;

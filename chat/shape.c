@@ -1674,11 +1674,6 @@ static void g4_objecting_rest(g4_objecting *o)
     for (int i = 0; i < n && !g4_shaper_stops(sh); i++) g4_objecting_add_class(o, &classes[i]);
 }
 
-static int g4_claims_are_equal(g4_claim a, g4_claim b)
-{
-    return a.node == b.node && a.is_value == b.is_value && a.is_denied == b.is_denied;
-}
-
 static int g4_matchers_are_equal(const g4_matcher *a, const g4_matcher *b)
 {
     return a->keys == b->keys && a->is_complement == b->is_complement && a->n_names == b->n_names &&
@@ -1694,7 +1689,7 @@ static void g4_objecting_some(g4_objecting *o)
     for (const g4_facts *f = o->some != NULL ? o->b->key : NULL; f != NULL; f = f->next) {
         int same = 0;
         for (int i = 0; i < o->shape->n_some && !same; i++)
-            same = g4_claims_are_equal(o->some[i]->claim, f->fact->claim) &&
+            same = g4_claims_equal(o->some[i]->claim, f->fact->claim) &&
                    g4_matchers_are_equal(o->some[i]->keys, f->fact->keys);
         if (same) continue;
         if (o->shape->n_some == G4_SHAPE_SOME) {
