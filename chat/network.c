@@ -132,36 +132,23 @@ typedef struct { /* the network the other way round, and work of searches */
     int32_t *queue;     /* (n_nodes) */
     uint8_t *is_set;    /* (n_nodes) what a search is for */
     int n_nodes;        /* when it was opened */
+    g4_blocks blocks;
 } g4_reverse;
 
-static void g4_reverse_close(g4_reverse *v)
-{
-    const g4_allocator *a = v->net->a;
-    g4_free(a, v->into);
-    g4_free(a, v->next_into);
-    g4_free(a, v->calls);
-    g4_free(a, v->next_call);
-    g4_free(a, v->rule_of);
-    g4_free(a, v->queue);
-    g4_free(a, v->is_set);
-}
-
-/* Returns 0 when out of memory; close it in any case. */
+/* Returns 0 when out of memory; free its blocks in any case. */
 static int g4_reverse_open(g4_reverse *v, g4_net *net)
 {
     const size_t n_nodes = (size_t)net->n_nodes + 1, n_edges = (size_t)net->n_edges + 1;
     const size_t n_rules = (size_t)net->n_rules + 1;
-    *v = (g4_reverse) { .net = net,
-                        .n_nodes = net->n_nodes,
-                        .into = g4_alloc(net->a, n_nodes, sizeof *v->into),
-                        .next_into = g4_alloc(net->a, n_edges, sizeof *v->next_into),
-                        .calls = g4_alloc(net->a, n_rules, sizeof *v->calls),
-                        .next_call = g4_alloc(net->a, n_edges, sizeof *v->next_call),
-                        .rule_of = g4_alloc(net->a, n_nodes, sizeof *v->rule_of),
-                        .queue = g4_alloc(net->a, n_nodes, sizeof *v->queue),
-                        .is_set = g4_alloc(net->a, n_nodes, 1) };
-    if (v->into == NULL || v->next_into == NULL || v->calls == NULL || v->next_call == NULL || v->rule_of == NULL ||
-        v->queue == NULL || v->is_set == NULL) {
+    *v = (g4_reverse) { .net = net, .n_nodes = net->n_nodes, .blocks = { .a = net->a } };
+    v->into = g4_blocks_add(&v->blocks, n_nodes, 1, sizeof *v->into);
+    v->next_into = g4_blocks_add(&v->blocks, n_edges, 1, sizeof *v->next_into);
+    v->calls = g4_blocks_add(&v->blocks, n_rules, 1, sizeof *v->calls);
+    v->next_call = g4_blocks_add(&v->blocks, n_edges, 1, sizeof *v->next_call);
+    v->rule_of = g4_blocks_add(&v->blocks, n_nodes, 1, sizeof *v->rule_of);
+    v->queue = g4_blocks_add(&v->blocks, n_nodes, 1, sizeof *v->queue);
+    v->is_set = g4_blocks_add(&v->blocks, n_nodes, 1, 1);
+    if (v->blocks.failed) {
         net->failed = G4_NET_NO_MEMORY;
         return 0;
     }
@@ -245,7 +232,7 @@ static void g4_net_remove_dead(g4_net *net)
         }
         for (int r = 0; r < net->n_rules; r++) net->rules[r].is_live = v.is_set[net->rules[r].start];
     }
-    g4_reverse_close(&v);
+    g4_blocks_free(&v.blocks);
 }
 
 /* ---- Rules that read something ------------------------------------------------------------------- */
@@ -256,19 +243,15 @@ typedef struct {    /* nodes that are reached without reading */
     int n, cap;     /* cap: nodes of the network when it was opened */
 } g4_front;
 
-static void g4_front_close(g4_front *f, const g4_allocator *a)
+/* Among the blocks of its owner. Returns 0 when they are out of memory. */
+static int g4_front_open(g4_front *f, g4_net *net, g4_blocks *blocks)
 {
-    g4_free(a, f->nodes);
-    g4_free(a, f->is_in);
-}
-
-static int g4_front_open(g4_front *f, g4_net *net)
-{
-    *f = (g4_front) { .nodes = g4_alloc(net->a, (size_t)net->n_nodes + 1, sizeof *f->nodes),
-                      .is_in = g4_alloc(net->a, (size_t)net->n_nodes + 1, 1),
-                      .cap = net->n_nodes };
-    if (f->nodes == NULL || f->is_in == NULL) net->failed = G4_NET_NO_MEMORY;
-    return !net->failed;
+    const size_t n_nodes = (size_t)net->n_nodes + 1;
+    *f = (g4_front) { .cap = net->n_nodes };
+    f->nodes = g4_blocks_add(blocks, n_nodes, 1, sizeof *f->nodes);
+    f->is_in = g4_blocks_add(blocks, n_nodes, 1, 1);
+    if (blocks->failed) net->failed = G4_NET_NO_MEMORY;
+    return !blocks->failed;
 }
 
 static void g4_front_add(g4_front *f, int32_t node)
@@ -296,7 +279,7 @@ static int g4_net_part_empty(g4_net *net)
     g4_reverse v;
     g4_front f = { 0 };
     int is_empty = 0;
-    if (g4_reverse_open(&v, net) && g4_front_open(&f, net)) {
+    if (g4_reverse_open(&v, net) && g4_front_open(&f, net, &v.blocks)) {
         g4_net_spread(&v, G4_SPREAD_NULLABLE);
         is_empty = v.is_set[net->rules[net->root].start];
         for (int u = 0; u < v.n_nodes; u++)
@@ -316,8 +299,7 @@ static int g4_net_part_empty(g4_net *net)
             net->rules[r].start = start;
         }
     }
-    g4_reverse_close(&v);
-    g4_front_close(&f, net->a);
+    g4_blocks_free(&v.blocks);
     return is_empty;
 }
 
@@ -338,43 +320,33 @@ typedef struct {
     int32_t *copy;         /* (n_nodes) of a node, -1: none */
     int32_t *work;         /* (n_nodes) */
     int32_t *first_call;   /* (n_rules + 1) into `called` */
+    int32_t *open_calls;   /* (n_rules) of the search, each called by the one before it */
     int32_t *called;       /* rules that a rule begins with */
     int n_called, cap_called;
+    g4_blocks blocks; /* all but `called` */
 } g4_recursion;
 
 static void g4_recursion_close(g4_recursion *k)
 {
-    const g4_allocator *a = k->net->a;
-    g4_front_close(&k->front, a);
-    g4_free(a, k->path);
-    g4_free(a, k->group);
-    g4_free(a, k->order);
-    g4_free(a, k->low);
-    g4_free(a, k->is_open);
-    g4_free(a, k->edge);
-    g4_free(a, k->copy);
-    g4_free(a, k->work);
-    g4_free(a, k->first_call);
-    g4_free(a, k->called);
+    g4_free(k->net->a, k->called);
+    g4_blocks_free(&k->blocks);
 }
 
 static int g4_recursion_open(g4_recursion *k, g4_net *net)
 {
     const size_t n_rules = (size_t)net->n_rules + 1, n_nodes = (size_t)net->n_nodes + 1;
-    *k = (g4_recursion) { .net = net,
-                          .path = g4_alloc(net->a, n_rules, sizeof *k->path),
-                          .group = g4_alloc(net->a, n_rules, sizeof *k->group),
-                          .order = g4_alloc(net->a, n_rules, sizeof *k->order),
-                          .low = g4_alloc(net->a, n_rules, sizeof *k->low),
-                          .is_open = g4_alloc(net->a, n_rules, 1),
-                          .edge = g4_alloc(net->a, n_rules, sizeof *k->edge),
-                          .copy = g4_alloc(net->a, n_nodes, sizeof *k->copy),
-                          .work = g4_alloc(net->a, n_nodes, sizeof *k->work),
-                          .first_call = g4_alloc(net->a, n_rules, sizeof *k->first_call) };
-    if (k->path == NULL || k->group == NULL || k->order == NULL || k->low == NULL || k->is_open == NULL ||
-        k->edge == NULL || k->copy == NULL || k->work == NULL || k->first_call == NULL)
-        net->failed = G4_NET_NO_MEMORY;
-    return !net->failed && g4_front_open(&k->front, net);
+    *k = (g4_recursion) { .net = net, .blocks = { .a = net->a } };
+    k->path = g4_blocks_add(&k->blocks, n_rules, 1, sizeof *k->path);
+    k->group = g4_blocks_add(&k->blocks, n_rules, 1, sizeof *k->group);
+    k->order = g4_blocks_add(&k->blocks, n_rules, 1, sizeof *k->order);
+    k->low = g4_blocks_add(&k->blocks, n_rules, 1, sizeof *k->low);
+    k->is_open = g4_blocks_add(&k->blocks, n_rules, 1, 1);
+    k->edge = g4_blocks_add(&k->blocks, n_rules, 1, sizeof *k->edge);
+    k->copy = g4_blocks_add(&k->blocks, n_nodes, 1, sizeof *k->copy);
+    k->work = g4_blocks_add(&k->blocks, n_nodes, 1, sizeof *k->work);
+    k->first_call = g4_blocks_add(&k->blocks, n_rules, 1, sizeof *k->first_call);
+    k->open_calls = g4_blocks_add(&k->blocks, n_rules, 1, sizeof *k->open_calls);
+    return g4_front_open(&k->front, net, &k->blocks);
 }
 
 /* Which rules each rule begins with. */
@@ -482,8 +454,9 @@ static int g4_recursion_is_direct(const g4_recursion *k, int rule)
 }
 
 /* Tarjan's strongly connected components of "begins with", without recursion. */
-static void g4_recursion_search(g4_recursion *k, int root, int *n_seen, int *n_path, int32_t *calls)
+static void g4_recursion_search(g4_recursion *k, int root, int *n_seen, int *n_path)
 {
+    int32_t *calls = k->open_calls;
     int depth = 0;
     calls[depth++] = root;
     k->order[root] = k->low[root] = ++*n_seen;
@@ -522,13 +495,10 @@ static void g4_net_rewrite_recursion(g4_net *net)
     g4_recursion k;
     int n_seen = 0, n_path = 0;
     if (g4_recursion_open(&k, net)) {
-        int32_t *calls = g4_alloc(net->a, (size_t)net->n_rules + 1, sizeof *calls);
-        if (calls == NULL) net->failed = G4_NET_NO_MEMORY;
         for (int i = 0; i < k.front.cap; i++) k.copy[i] = -1;
         if (!net->failed) g4_recursion_find_calls(&k);
         for (int r = 0; r < net->n_rules && !net->failed; r++)
-            if (k.order[r] == 0) g4_recursion_search(&k, r, &n_seen, &n_path, calls);
-        g4_free(net->a, calls);
+            if (k.order[r] == 0) g4_recursion_search(&k, r, &n_seen, &n_path);
     }
     g4_recursion_close(&k);
 }
@@ -644,15 +614,13 @@ static void g4_net_find_follow(g4_net *net)
 {
     g4_follow f = { .n = 0 };
     if (g4_reverse_open(&f.reverse, net)) {
-        f.bytes = g4_alloc(net->a, (size_t)net->n_nodes + 1, sizeof *f.bytes);
-        f.is_queued = g4_alloc(net->a, (size_t)net->n_nodes + 1, 1);
-        if (f.bytes == NULL || f.is_queued == NULL) net->failed = G4_NET_NO_MEMORY;
+        f.bytes = g4_blocks_add(&f.reverse.blocks, (size_t)net->n_nodes + 1, 1, sizeof *f.bytes);
+        f.is_queued = g4_blocks_add(&f.reverse.blocks, (size_t)net->n_nodes + 1, 1, 1);
+        if (f.reverse.blocks.failed) net->failed = G4_NET_NO_MEMORY;
         if (!net->failed) g4_follow_find(&f);
         if (!net->failed) g4_follow_number(&f);
     }
-    g4_free(net->a, f.bytes);
-    g4_free(net->a, f.is_queued);
-    g4_reverse_close(&f.reverse);
+    g4_blocks_free(&f.reverse.blocks);
 }
 
 /* ---- Finishing ----------------------------------------------------------------------------------- */
