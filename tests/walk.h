@@ -87,4 +87,61 @@ static inline void g4_walk_close(g4_walk *w)
     free(w->next);
 }
 
+/* ---- Fuzz targets ------------------------------------------------------------------------------- */
+
+/* The engine of a target, opened once: a small vocabulary. */
+static inline g4_engine *g4_walk_engine(void)
+{
+    static g4_engine *e;
+    const g4_engine_options opt = { .model_path = "tests/data/tokenizer_small.g4", .n_threads = 1 };
+    if (e == NULL && g4_engine_open(&e, &opt, NULL) != G4_OK) abort();
+    return e;
+}
+
+static inline void g4_walk_wrong(const char *what, const char *source, const char *text)
+{
+    fprintf(stderr, "%s\nsource: %s\ntext: %s\n", what, source, text != NULL ? text : "");
+    __builtin_trap();
+}
+
+/* A failure must have a reason, which is not that memory is out. */
+static inline void g4_walk_check_reason(g4_status st, const char *source, const g4_error *err)
+{
+    if (st != G4_OK && (st == G4_ERR_MEMORY || err->message[0] == '\0'))
+        g4_walk_wrong("no reason", source, err->message);
+}
+
+/* What the grammar of a source writes in n texts of at most max tokens, another of the same source (or itself) accepts,
+ * cut into the tokens of an encoder; and where it is_json, it is JSON. */
+static inline void g4_walk_all(g4_grammar *g, g4_grammar *again, const g4_tokenizer *t, const char *source, int n,
+                               int max, int is_json)
+{
+    g4_walk w;
+    g4_walk_open(&w, t);
+    for (int i = 0; i < n; i++) {
+        g4_buf text = { 0 };
+        g4_error err = { 0 };
+        g4_json *v = NULL;
+        g4_trial trial;
+        int is_whole;
+        if (g4_grammar_enter(g, NULL, &err) != G4_OK) g4_walk_wrong(err.message, source, NULL);
+        const char *wrong = g4_walk_text(&w, g, max, &text, &is_whole);
+        const g4_status st = g4_grammar_leave(g, &err);
+        if (wrong != NULL) g4_walk_wrong(wrong, source, text.data);
+        g4_walk_check_reason(st, source, &err);
+        if (st == G4_OK && is_whole) {
+            const char *written = text.data != NULL ? text.data : "";
+            if (is_json && g4_json_parse(&v, NULL, written, text.len, NULL) != G4_OK)
+                g4_walk_wrong("what is written is not JSON", source, written);
+            g4_json_free(NULL, v);
+            g4_trial_run(&trial, again, t, written, text.len, 0, 0);
+            if (trial.disagrees) g4_walk_wrong("mask and reading disagree", source, written);
+            if (trial.err.code == G4_OK && !trial.may_end)
+                g4_walk_wrong("written, and not accepted again", source, written);
+        }
+        g4_buf_free(&text);
+    }
+    g4_walk_close(&w);
+}
+
 #endif

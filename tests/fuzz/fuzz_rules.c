@@ -51,50 +51,9 @@ static void g4_draw_rules(g4_drawn *d)
     }
 }
 
-/* ---- What must hold ---------------------------------------------------------------------------------------- */
-
-static void g4_rules_wrong(const char *what, const char *rules, const char *text)
-{
-    fprintf(stderr, "%s\nrules: %s\ntext: %s\n", what, rules, text != NULL ? text : "");
-    __builtin_trap();
-}
-
-/* Text between control tokens is the grammar's as bytes only where no name of such a token stands in it. */
-static void g4_rules_again(g4_grammar *g, const g4_tokenizer *t, const char *rules, const g4_buf *text)
-{
-    g4_trial trial;
-    g4_trial_run(&trial, g, t, text->data != NULL ? text->data : "", text->len, 0, 0);
-    if (trial.disagrees) g4_rules_wrong("mask and reading disagree", rules, text->data);
-    if (trial.err.code == G4_OK && !trial.may_end) g4_rules_wrong("written, and not accepted again", rules, text->data);
-}
-
-static void g4_rules_walks(g4_grammar *g, const g4_tokenizer *t, const char *rules)
-{
-    g4_walk w;
-    g4_walk_open(&w, t);
-    for (int i = 0; i < G4_RULES_WALKS; i++) {
-        g4_buf text = { 0 };
-        g4_error err = { 0 };
-        int is_whole;
-        if (g4_grammar_enter(g, NULL, &err) != G4_OK) g4_rules_wrong(err.message, rules, NULL);
-        const char *wrong = g4_walk_text(&w, g, G4_RULES_TOKENS, &text, &is_whole);
-        const g4_status st = g4_grammar_leave(g, &err);
-        if (wrong != NULL) g4_rules_wrong(wrong, rules, text.data);
-        if (st != G4_OK && (st == G4_ERR_MEMORY || err.message[0] == '\0'))
-            g4_rules_wrong("no reason", rules, err.message);
-        if (st == G4_OK && is_whole) g4_rules_again(g, t, rules, &text);
-        g4_buf_free(&text);
-    }
-    g4_walk_close(&w);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static g4_engine *e;
-    if (e == NULL &&
-        g4_engine_open(&e, &(g4_engine_options) { .model_path = "tests/data/tokenizer_small.g4", .n_threads = 1 },
-                       NULL) != G4_OK)
-        abort();
+    g4_engine *e = g4_walk_engine();
     if (size < 1) return 0;
     g4_drawn d = { .data = data + 1, .size = size - 1 };
     if (data[0] & 1)
@@ -104,9 +63,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     g4_grammar *g = NULL;
     g4_error err = { 0 };
     const g4_status st = g4_grammar_from_rules(&g, e, d.text.data, d.text.len, &err);
-    if (st != G4_OK && (st == G4_ERR_MEMORY || err.message[0] == '\0'))
-        g4_rules_wrong("no reason", d.text.data, err.message);
-    if (st == G4_OK) g4_rules_walks(g, g4_engine_tokenizer(e), d.text.data);
+    g4_walk_check_reason(st, d.text.data, &err);
+    if (st == G4_OK) g4_walk_all(g, g, g4_engine_tokenizer(e), d.text.data, G4_RULES_WALKS, G4_RULES_TOKENS, 0);
     g4_grammar_close(g);
     g4_buf_free(&d.text);
     return 0;

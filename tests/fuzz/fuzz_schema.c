@@ -151,52 +151,9 @@ static void g4_choose_schema(g4_choices *c, int depth)
     g4_buf_str(&c->text, "}");
 }
 
-/* ---- What must hold ---------------------------------------------------------------------------------------- */
-
-static void g4_fuzz_wrong(const char *what, const char *schema, const char *text)
-{
-    fprintf(stderr, "%s\nschema: %s\ntext: %s\n", what, schema, text != NULL ? text : "");
-    __builtin_trap();
-}
-
-/* The text is JSON, and a grammar of the same schema accepts it, cut into the tokens of an encoder. */
-static void g4_fuzz_written(g4_grammar *again, const g4_tokenizer *t, const char *schema, const g4_buf *text)
-{
-    g4_json *v = NULL;
-    g4_trial trial;
-    if (g4_json_parse(&v, NULL, text->data, text->len, NULL) != G4_OK)
-        g4_fuzz_wrong("what is written is not JSON", schema, text->data);
-    g4_json_free(NULL, v);
-    g4_trial_run(&trial, again, t, text->data, text->len, 0, 0);
-    if (trial.disagrees) g4_fuzz_wrong("mask and reading disagree", schema, text->data);
-    if (trial.err.code == G4_OK && !trial.may_end) g4_fuzz_wrong("written, and not accepted again", schema, text->data);
-}
-
-static void g4_fuzz_walks(g4_grammar *g, g4_grammar *again, const g4_tokenizer *t, const char *schema)
-{
-    g4_walk w;
-    g4_walk_open(&w, t);
-    for (int i = 0; i < G4_FUZZ_WALKS; i++) {
-        g4_buf text = { 0 };
-        g4_error err = { 0 };
-        int is_whole;
-        if (g4_grammar_enter(g, NULL, &err) != G4_OK) g4_fuzz_wrong(err.message, schema, NULL);
-        const char *wrong = g4_walk_text(&w, g, G4_FUZZ_TOKENS, &text, &is_whole);
-        const g4_status st = g4_grammar_leave(g, &err);
-        if (wrong != NULL) g4_fuzz_wrong(wrong, schema, text.data);
-        if (st == G4_OK && is_whole) g4_fuzz_written(again, t, schema, &text);
-        g4_buf_free(&text);
-    }
-    g4_walk_close(&w);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static g4_engine *e;
-    if (e == NULL &&
-        g4_engine_open(&e, &(g4_engine_options) { .model_path = "tests/data/tokenizer_small.g4", .n_threads = 1 },
-                       NULL) != G4_OK)
-        abort();
+    g4_engine *e = g4_walk_engine();
     if (size < 1) return 0;
     const g4_exactness how = data[0] & 1 ? G4_STRICT : G4_LOOSENED;
     g4_choices c = { .data = data + 1, .size = size - 1 };
@@ -208,10 +165,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         g4_grammar *g = NULL, *again = NULL;
         g4_error err = { 0 };
         const g4_status st = g4_constrained_open(&g, e, c.text.data, how, NULL, &err);
-        if (st != G4_OK && (st == G4_ERR_MEMORY || err.message[0] == '\0'))
-            g4_fuzz_wrong("no reason", c.text.data, err.message);
+        g4_walk_check_reason(st, c.text.data, &err);
         if (st == G4_OK && g4_constrained_open(&again, e, c.text.data, how, NULL, &err) == G4_OK)
-            g4_fuzz_walks(g, again, g4_engine_tokenizer(e), c.text.data);
+            g4_walk_all(g, again, g4_engine_tokenizer(e), c.text.data, G4_FUZZ_WALKS, G4_FUZZ_TOKENS, 1);
         g4_grammar_close(g);
         g4_grammar_close(again);
     }
