@@ -70,14 +70,13 @@ static g4_status g4_media_fill(const g4_media_limits *m, int fd, uint8_t *data, 
 }
 
 /* The rest of an open file behind its first *n bytes, which are in *data (cap). */
-static g4_status g4_media_read_rest(const g4_media_limits *m, int fd, uint8_t **data, size_t cap, size_t *n,
-                                    g4_error *err)
+static g4_status g4_media_read_rest(const g4_media_limits *m, int fd, uint64_t max, uint8_t **data, size_t cap,
+                                    size_t *n, g4_error *err)
 {
     for (;;) {
         const g4_status s = g4_media_fill(m, fd, *data, cap, n, err);
         if (s) return s;
-        if (*n > m->max_file_bytes)
-            return g4_fail(err, G4_ERR_UNSUPPORTED, "more than the limit of %" PRIu64 " bytes", m->max_file_bytes);
+        if (*n > max) return g4_fail(err, G4_ERR_UNSUPPORTED, "more than the limit of %" PRIu64 " bytes", max);
         if (*n < cap) return G4_OK;
         /* it is full: there may be more */
         uint8_t *more = cap > SIZE_MAX / 2 ? NULL : g4_media_grow(m, *data, *n, 2 * cap);
@@ -108,7 +107,7 @@ static g4_status g4_media_read_open(const g4_media_limits *m, int fd, g4_signatu
     uint8_t *data = g4_alloc(m->a, cap, 1);
     if (!data) return g4_fail(err, G4_ERR_MEMORY, "%zu bytes: out of memory", cap);
     memcpy(data, head, *size);
-    s = g4_media_read_rest(m, fd, &data, cap, size, err);
+    s = g4_media_read_rest(m, fd, regular ? m->max_file_bytes : m->max_pipe_bytes, &data, cap, size, err);
     if (s)
         g4_free(m->a, data);
     else

@@ -18,6 +18,7 @@ typedef struct {
     const g4_allocator *a;
     const char *ffmpeg;
     uint64_t max_pixels, max_samples, max_file_bytes;
+    uint64_t max_pipe_bytes; /* of what is no regular file, so that its size is not known before */
     int max_frames, n_frames, want_sound;
     double fps;
     g4_halt *halt;

@@ -19,6 +19,7 @@ g4_status g4_media_begin(g4_media_limits *m, g4_halt *halt, const g4_media_optio
                              .max_pixels = opt->max_pixels ? opt->max_pixels : (uint64_t)64 << 20,
                              .max_samples = opt->max_samples ? opt->max_samples : (uint64_t)4 * 3600 * G4_AUDIO_RATE,
                              .max_file_bytes = opt->max_file_bytes ? opt->max_file_bytes : (uint64_t)4 << 30,
+                             .max_pipe_bytes = opt->max_file_bytes ? opt->max_file_bytes : (uint64_t)4 << 30,
                              .max_frames = opt->max_frames ? opt->max_frames : 1024,
                              .n_frames = opt->n_frames ? opt->n_frames : 32,
                              .want_sound = opt->want_sound,

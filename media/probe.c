@@ -5,7 +5,6 @@
 #endif
 #include "media.h"
 
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define G4_PROBE_PIPE ((uint64_t)256 << 20) /* bytes of a file that can be read only once, at most */
@@ -150,9 +149,7 @@ g4_status g4_media_probe(g4_media_info *out, const char *path, const g4_media_op
     g4_status s = g4_probe_begin(out, &m, &halt, opt, err);
     if (s) return s;
     if (!path) return g4_fail(err, G4_ERR_ARGUMENT, "path is NULL");
-    struct stat st;
-    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && m.max_file_bytes > G4_PROBE_PIPE)
-        m.max_file_bytes = G4_PROBE_PIPE;
+    if (m.max_pipe_bytes > G4_PROBE_PIPE) m.max_pipe_bytes = G4_PROBE_PIPE;
     s = g4_probe_file(&m, path, out, err);
     return g4_media_name_failure(err, path, g4_probe_end(out, &m, s, err));
 }
