@@ -968,6 +968,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "engine/draft.c"
 #include "engine/choose.c"
 #include "engine/generate.c"
+#include "chat/table.c"
 #include "chat/json.c"
 #include "chat/pytext.c"
 #include "chat/control.c"

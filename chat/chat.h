@@ -24,6 +24,42 @@ g4_status g4_fail_short(g4_halt *halt, g4_error *err, const char *fmt, ...) G4_P
 int g4_sort(const g4_allocator *a, void *base, size_t n, size_t size, int (*compare)(const void *, const void *),
             g4_halt *halt);
 
+/* ---- Equal elements by their hash (table.c) ---------------------------------------------------- */
+
+static inline uint64_t g4_hash_mix(uint64_t h, uint64_t v)
+{
+    h = (h ^ v) * 0x9e3779b97f4a7c15u;
+    return h ^ h >> 29;
+}
+uint32_t g4_hash_bytes(const char *s, size_t n);
+
+typedef struct {
+    uint32_t epoch, hash; /* an epoch that is not the table's: the slot is free */
+    int32_t index;        /* of the element in its owner's list */
+} g4_slot;
+typedef struct { /* open addressing; zero it to start, and free its slots */
+    g4_slot *slots;
+    int n_slots; /* a power of two */
+    uint32_t epoch;
+} g4_hash_table;
+/* The i-th slot to look into for a hash. */
+static inline g4_slot *g4_table_slot(const g4_hash_table *t, uint32_t hash, uint32_t i)
+{
+    return &t->slots[(hash + i) & (uint32_t)(t->n_slots - 1)];
+}
+/* The next element with that hash, which need not be equal; -1: no more. *i is 0 to begin. */
+static inline int32_t g4_table_next(const g4_hash_table *t, uint32_t hash, uint32_t *i)
+{
+    if (t->n_slots == 0) return -1;
+    for (const g4_slot *slot; (slot = g4_table_slot(t, hash, (*i)++))->epoch == t->epoch;)
+        if (slot->hash == hash) return slot->index;
+    return -1;
+}
+/* Make room for element number n, at most half of the slots being used. 0: no memory. */
+int g4_table_reserve(g4_hash_table *t, const g4_allocator *a, int n);
+void g4_table_put(g4_hash_table *t, uint32_t hash, int32_t index); /* which is not there, and for which there is room */
+void g4_table_clear(g4_hash_table *t);
+
 /* ---- JSON, and the arena its trees live in (json.c) ------------------------------------------ */
 
 /* Classes of characters that JSON, calls, patterns and rules share; ASCII only. */
@@ -690,14 +726,6 @@ typedef struct { /* a formula over the presence of members: hash-consed, by numb
 #define G4_NEED_NEVER 0
 #define G4_NEED_ALWAYS 1
 
-typedef struct { /* a hash table of numbers */
-    struct {
-        uint32_t hash;
-        int32_t number; /* and 1; 0: free */
-    } * places;
-    uint32_t n, size;
-} g4_number_table;
-
 #define G4_SHAPER_MAX_TOLD 100         /* warnings of a grammar */
 #define G4_SHAPER_MAX_LENGTH (1 << 28) /* characters that are counted */
 
@@ -719,7 +747,7 @@ typedef struct {
     int32_t *ranked; /* the names of the last walk, in their order */
     int n_ranked, cap_ranked;
     int n_infos, cap_infos, n_goals, cap_goals, n_names, cap_names, n_needs, cap_needs;
-    g4_number_table info_table, goal_table, name_table, need_table;
+    g4_hash_table info_table, goal_table, name_table, need_table;
     g4_schema_info spare_info;               /* when there is no memory */
     const g4_json *told[G4_SHAPER_MAX_TOLD]; /* nodes that were warned of, */
     const char *told_of[G4_SHAPER_MAX_TOLD]; /* and the keywords */

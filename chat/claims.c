@@ -105,63 +105,19 @@ void g4_shaper_close(g4_shaper *sh)
     g4_free(sh->a, sh->names);
     g4_free(sh->a, sh->needs);
     g4_free(sh->a, sh->ranked);
-    g4_free(sh->a, sh->info_table.places);
-    g4_free(sh->a, sh->goal_table.places);
-    g4_free(sh->a, sh->name_table.places);
-    g4_free(sh->a, sh->need_table.places);
+    g4_free(sh->a, sh->info_table.slots);
+    g4_free(sh->a, sh->goal_table.slots);
+    g4_free(sh->a, sh->name_table.slots);
+    g4_free(sh->a, sh->need_table.slots);
 }
 
-/* ---- Hash tables --------------------------------------------------------------------------------- */
-
-static uint32_t g4_hash_mix(uint32_t h, uint64_t v)
+/* Element number i, of that hash, goes into a table of the shaper. */
+static void g4_shaper_put(g4_shaper *sh, g4_hash_table *t, uint32_t hash, int32_t i)
 {
-    v = (v ^ h) * 0x9e3779b97f4a7c15ull;
-    return (uint32_t)(v >> 32 ^ v);
-}
-
-static uint32_t g4_hash_bytes(const char *s, size_t n)
-{
-    uint32_t h = 2166136261u;
-    for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)s[i]) * 16777619u;
-    return g4_hash_mix(h, n);
-}
-
-/* Put number i, of that hash, into the table, which has room. */
-static void g4_table_place(g4_number_table *t, uint32_t hash, int32_t i)
-{
-    uint32_t at = hash & (t->size - 1);
-    while (t->places[at].number != 0) at = (at + 1) & (t->size - 1);
-    t->places[at].hash = hash;
-    t->places[at].number = i + 1;
-    t->n++;
-}
-
-static void g4_table_add(g4_shaper *sh, g4_number_table *t, uint32_t hash, int32_t i)
-{
-    if (t->n * 2 >= t->size) {
-        g4_number_table bigger = { .size = t->size == 0 ? 64 : t->size * 2 };
-        bigger.places = g4_alloc(sh->a, bigger.size, sizeof *bigger.places);
-        sh->no_memory |= bigger.places == NULL;
-        if (bigger.places == NULL) return;
-        for (uint32_t k = 0; k < t->size; k++)
-            if (t->places[k].number != 0) g4_table_place(&bigger, t->places[k].hash, t->places[k].number - 1);
-        g4_free(sh->a, t->places);
-        *t = bigger;
-    }
-    g4_table_place(t, hash, i);
-}
-
-/* The next number of that hash; *at: where to look, -1 to begin. Returns -1 behind the last. */
-static int32_t g4_table_next(const g4_number_table *t, uint32_t hash, int64_t *at)
-{
-    if (t->size == 0) return -1;
-    uint32_t i = *at < 0 ? hash & (t->size - 1) : ((uint32_t)*at + 1) & (t->size - 1);
-    for (; t->places[i].number != 0; i = (i + 1) & (t->size - 1))
-        if (t->places[i].hash == hash) {
-            *at = i;
-            return t->places[i].number - 1;
-        }
-    return -1;
+    if (g4_table_reserve(t, sh->a, i + 1))
+        g4_table_put(t, hash, i);
+    else
+        sh->no_memory = 1;
 }
 
 /* ---- Keywords ------------------------------------------------------------------------------------ */
@@ -230,8 +186,8 @@ g4_keyword g4_keyword_of(const g4_json *member)
 
 g4_schema_info *g4_shaper_info(g4_shaper *sh, const g4_json *node)
 {
-    const uint32_t hash = g4_hash_mix(1, (uintptr_t)node);
-    int64_t at = -1;
+    const uint32_t hash = (uint32_t)g4_hash_mix(1, (uintptr_t)node);
+    uint32_t at = 0;
     for (int32_t i; (i = g4_table_next(&sh->info_table, hash, &at)) >= 0;)
         if (sh->infos[i]->node == node) return sh->infos[i];
     g4_schema_info *info = g4_arena_alloc(sh->arena, sizeof *info);
@@ -245,7 +201,7 @@ g4_schema_info *g4_shaper_info(g4_shaper *sh, const g4_json *node)
     *info = (g4_schema_info) { .node = node };
     if (node->kind == G4_JSON_OBJECT && g4_refs_dialect(sh->refs) <= 7) info->only = g4_json_get(node, "$ref");
     infos[sh->n_infos] = info;
-    g4_table_add(sh, &sh->info_table, hash, sh->n_infos++);
+    g4_shaper_put(sh, &sh->info_table, hash, sh->n_infos++);
     return info;
 }
 
@@ -883,7 +839,7 @@ static int g4_goal_add(g4_shaper *sh, const g4_claim *claims, int n, uint32_t ha
     if (n > 0) memcpy(own, claims, (size_t)n * sizeof *own);
     *goal = (g4_goal) { .claims = own, .n = n, .rule = -1, .hash = hash };
     goals[sh->n_goals] = goal;
-    g4_table_add(sh, &sh->goal_table, hash, sh->n_goals);
+    g4_shaper_put(sh, &sh->goal_table, hash, sh->n_goals);
     return sh->n_goals++;
 }
 
@@ -896,10 +852,11 @@ int g4_goal_of(g4_shaper *sh, const g4_claim *claims, int n)
     if (own == NULL) return G4_GOAL_NONE;
     const int kept = g4_claims_settle(sh, own, claims, n);
     int found = kept < 0 ? G4_GOAL_NONE : kept == 0 ? G4_GOAL_ANY : -1;
-    uint32_t hash = 0;
+    uint64_t h = 0;
     for (int i = 0; i < kept; i++)
-        hash = g4_hash_mix(hash, (uintptr_t)own[i].node * 4 + own[i].is_value * 2u + own[i].is_denied);
-    int64_t at = -1;
+        h = g4_hash_mix(h, (uintptr_t)own[i].node * 4 + own[i].is_value * 2u + own[i].is_denied);
+    const uint32_t hash = (uint32_t)h;
+    uint32_t at = 0;
     for (int32_t i; found < 0 && (i = g4_table_next(&sh->goal_table, hash, &at)) >= 0;) {
         const g4_goal *goal = sh->goals[i];
         int same = goal->n == kept;
@@ -949,7 +906,7 @@ const g4_scalars *g4_goal_scalars(g4_shaper *sh, int number)
 int32_t g4_shaper_name(g4_shaper *sh, const char *s, size_t n)
 {
     const uint32_t hash = g4_hash_bytes(s, n);
-    int64_t at = -1;
+    uint32_t at = 0;
     for (int32_t i; (i = g4_table_next(&sh->name_table, hash, &at)) >= 0;)
         if (sh->names[i].len == n && memcmp(sh->names[i].text, s, n) == 0) return i;
     const int32_t name = sh->n_names;
@@ -964,7 +921,7 @@ int32_t g4_shaper_name(g4_shaper *sh, const char *s, size_t n)
     names[name] = (g4_name) { .text = s, .len = n };
     names[name].matcher = g4_matcher_new(sh, own, 1, G4_RE_NONE, 0);
     sh->n_names++;
-    g4_table_add(sh, &sh->name_table, hash, name);
+    g4_shaper_put(sh, &sh->name_table, hash, name);
     return name;
 }
 
@@ -1072,8 +1029,8 @@ const g4_matcher *g4_schema_others(g4_shaper *sh, const g4_json *s)
 
 static int g4_need_new(g4_shaper *sh, g4_need need)
 {
-    const uint32_t hash = g4_hash_mix(g4_hash_mix(need.op, (uint32_t)need.a), (uint32_t)need.b);
-    int64_t at = -1;
+    const uint32_t hash = (uint32_t)g4_hash_mix(g4_hash_mix(need.op, (uint32_t)need.a), (uint32_t)need.b);
+    uint32_t at = 0;
     for (int32_t i; (i = g4_table_next(&sh->need_table, hash, &at)) >= 0;)
         if (sh->needs[i].op == need.op && sh->needs[i].a == need.a && sh->needs[i].b == need.b) return i;
     g4_need *needs = g4_array_grow(sh->a, sh->needs, sh->n_needs, &sh->cap_needs, sizeof *needs);
@@ -1081,7 +1038,7 @@ static int g4_need_new(g4_shaper *sh, g4_need need)
     sh->no_memory |= needs == NULL;
     if (needs == NULL) return G4_NEED_ALWAYS;
     needs[sh->n_needs] = need;
-    g4_table_add(sh, &sh->need_table, hash, sh->n_needs);
+    g4_shaper_put(sh, &sh->need_table, hash, sh->n_needs);
     return sh->n_needs++;
 }
 

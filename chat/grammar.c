@@ -67,17 +67,6 @@ typedef struct {
     int32_t index; /* in the work of the closure */
 } g4_closure_mark;
 
-typedef struct {
-    uint32_t epoch, hash; /* an epoch that is not the table's: the slot is free */
-    int32_t index;        /* of the element */
-} g4_slot;
-
-typedef struct { /* open addressing: where in a list the elements with a hash are */
-    g4_slot *slots;
-    int n_slots; /* a power of two */
-    uint32_t epoch;
-} g4_hash_table;
-
 typedef struct { /* tokens: sets, one of one's own among them or none, and a list */
     const uint32_t *sets[2];
     uint32_t *own;
@@ -227,50 +216,14 @@ static int g4_grammar_steps_stop(g4_grammar *g, int32_t node)
     return g4_grammar_stops(g);
 }
 
-/* ---- Numbering by hash --------------------------------------------------------------------------- */
+/* ---- Growing ------------------------------------------------------------------------------------- */
 
-static uint64_t g4_mix(uint64_t h, uint64_t v)
+/* Make room in a table of the grammar for element number n. */
+static int g4_grammar_reserve(g4_grammar *g, g4_hash_table *t, int n)
 {
-    h = (h ^ v) * 0x9e3779b97f4a7c15u;
-    return h ^ h >> 29;
-}
-
-/* The i-th slot to look into for a hash. */
-static inline g4_slot *g4_table_slot(const g4_hash_table *t, uint32_t hash, uint32_t i)
-{
-    return &t->slots[(hash + i) & (uint32_t)(t->n_slots - 1)];
-}
-
-/* Put an element, which is not there, where there is room. */
-static void g4_table_put(g4_hash_table *t, uint32_t hash, int32_t index)
-{
-    uint32_t i = 0;
-    while (g4_table_slot(t, hash, i)->epoch == t->epoch) i++;
-    *g4_table_slot(t, hash, i) = (g4_slot) { t->epoch, hash, index };
-}
-
-/* Make room for element number n, at most half of the slots being used. */
-static int g4_table_reserve(g4_grammar *g, g4_hash_table *t, int n)
-{
-    if (n * 2 < t->n_slots) return 1;
-    g4_hash_table grown = { .n_slots = t->n_slots == 0 ? 64 : t->n_slots * 2, .epoch = 1 };
-    grown.slots = g4_alloc(g->a, (size_t)grown.n_slots, sizeof *grown.slots);
-    if (grown.slots == NULL) {
-        g4_grammar_no_memory(g);
-        return 0;
-    }
-    for (int i = 0; i < t->n_slots; i++)
-        if (t->slots[i].epoch == t->epoch) g4_table_put(&grown, t->slots[i].hash, t->slots[i].index);
-    g4_free(g->a, t->slots);
-    *t = grown;
-    return 1;
-}
-
-static void g4_table_clear(g4_hash_table *t)
-{
-    if (t->slots == NULL || ++t->epoch != 0) return;
-    memset(t->slots, 0, (size_t)t->n_slots * sizeof *t->slots);
-    t->epoch = 1;
+    const int has_room = g4_table_reserve(t, g->a, n);
+    if (!has_room) g4_grammar_no_memory(g);
+    return has_room;
 }
 
 /* A growing array of the grammar gets room for one more; NULL: no memory. */
@@ -285,7 +238,7 @@ static void *g4_grammar_grow(g4_grammar *g, void *array, int n, int *cap, size_t
 
 static uint64_t g4_mix_frame(uint64_t h, const g4_frame *f)
 {
-    return g4_mix(g4_mix(h, (uint64_t)(uint32_t)f->node << 32 | (uint32_t)f->used), (uint32_t)f->below);
+    return g4_hash_mix(g4_hash_mix(h, (uint64_t)(uint32_t)f->node << 32 | (uint32_t)f->used), (uint32_t)f->below);
 }
 
 /* The number of the set of these frames; a new one is made of them. */
@@ -294,13 +247,11 @@ static int32_t g4_stack_of(g4_grammar *g, const g4_frame *frames, int n)
     uint64_t h = 1;
     for (int i = 0; i < n; i++) h = g4_mix_frame(h, &frames[i]);
     const uint32_t hash = (uint32_t)h;
-    const g4_slot *slot;
-    if (!g4_table_reserve(g, &g->stack_table, g->n_stacks)) return G4_STACK_BOTTOM;
-    const g4_hash_table *t = &g->stack_table;
-    for (uint32_t i = 0; (slot = g4_table_slot(t, hash, i))->epoch == t->epoch; i++) {
-        const g4_stack_set *s = &g->stacks[slot->index];
-        if (slot->hash == hash && s->n == n && memcmp(g->frames + s->first, frames, (size_t)n * sizeof *frames) == 0)
-            return slot->index;
+    uint32_t at = 0;
+    if (!g4_grammar_reserve(g, &g->stack_table, g->n_stacks)) return G4_STACK_BOTTOM;
+    for (int32_t i; (i = g4_table_next(&g->stack_table, hash, &at)) >= 0;) {
+        const g4_stack_set *s = &g->stacks[i];
+        if (s->n == n && memcmp(g->frames + s->first, frames, (size_t)n * sizeof *frames) == 0) return i;
     }
     g4_stack_set *stacks = g4_grammar_grow(g, g->stacks, g->n_stacks, &g->cap_stacks, sizeof *stacks);
     if (stacks == NULL) return G4_STACK_BOTTOM;
@@ -320,7 +271,7 @@ static int32_t g4_stack_of(g4_grammar *g, const g4_frame *frames, int n)
 
 static g4_union_memo *g4_union_memo_of(g4_grammar *g, int32_t a, int32_t b)
 {
-    return &g->memo[g4_mix(g4_mix(7, (uint32_t)a), (uint32_t)b) >> 32 & (G4_N_UNIONS - 1)];
+    return &g->memo[g4_hash_mix(g4_hash_mix(7, (uint32_t)a), (uint32_t)b) >> 32 & (G4_N_UNIONS - 1)];
 }
 
 /* Begin a union, whose frames are collected from `base` on. */
@@ -508,24 +459,23 @@ static void g4_closure_settle(g4_grammar *g)
 /* The number of the state that has these places; -1: there is none yet. */
 static int32_t g4_state_find(const g4_grammar *g, const g4_grammar_state *like, const g4_place *places)
 {
-    const g4_hash_table *t = &g->state_table;
-    const g4_slot *slot;
-    for (uint32_t i = 0; (slot = g4_table_slot(t, like->hash, i))->epoch == t->epoch; i++) {
-        const g4_grammar_state *s = g->states[slot->index];
-        if (slot->hash == like->hash && s->n == like->n && s->accepts == like->accepts &&
+    uint32_t at = 0;
+    for (int32_t i; (i = g4_table_next(&g->state_table, like->hash, &at)) >= 0;) {
+        const g4_grammar_state *s = g->states[i];
+        if (s->n == like->n && s->accepts == like->accepts &&
             (s->n == 0 || memcmp(s->places, places, (size_t)s->n * sizeof *places) == 0))
-            return slot->index;
+            return i;
     }
     return -1;
 }
 
 static uint32_t g4_state_hash(const g4_place *places, int n, int accepts)
 {
-    uint64_t h = g4_mix(3, (uint64_t)accepts);
+    uint64_t h = g4_hash_mix(3, (uint64_t)accepts);
     for (int i = 0; i < n; i++) {
         const g4_place *p = &places[i];
-        h = g4_mix(h, (uint64_t)(uint32_t)p->re << 32 | (uint32_t)p->to);
-        h = g4_mix(h, (uint64_t)(uint32_t)p->stack << 32 | (uint32_t)p->text);
+        h = g4_hash_mix(h, (uint64_t)(uint32_t)p->re << 32 | (uint32_t)p->to);
+        h = g4_hash_mix(h, (uint64_t)(uint32_t)p->stack << 32 | (uint32_t)p->text);
     }
     return (uint32_t)(h >> 16);
 }
@@ -535,7 +485,7 @@ static int32_t g4_state_of(g4_grammar *g, int accepts)
 {
     const int n = g->n_core;
     const g4_grammar_state head = { .n = n, .accepts = (uint8_t)accepts, .hash = g4_state_hash(g->core, n, accepts) };
-    if (!g4_table_reserve(g, &g->state_table, g->n_states)) return 0;
+    if (!g4_grammar_reserve(g, &g->state_table, g->n_states)) return 0;
     const int32_t known = g4_state_find(g, &head, g->core);
     if (known >= 0) return known;
     g4_grammar_state **states = g4_grammar_grow(g, g->states, g->n_states, &g->cap_states, sizeof *states);
@@ -658,11 +608,10 @@ static inline int32_t g4_grammar_step(g4_grammar *g, int32_t state, unsigned cha
 static int32_t g4_lexer_of(g4_grammar *g, g4_re re)
 {
     const uint32_t hash = (uint32_t)re * 0x9e3779b1u;
-    const g4_slot *slot;
-    if (re == G4_RE_NONE || !g4_table_reserve(g, &g->lexer_table, g->n_lexer)) return 0;
-    const g4_hash_table *t = &g->lexer_table;
-    for (uint32_t i = 0; (slot = g4_table_slot(t, hash, i))->epoch == t->epoch; i++)
-        if (g->lexer[slot->index].re == re) return slot->index;
+    uint32_t at = 0;
+    if (re == G4_RE_NONE || !g4_grammar_reserve(g, &g->lexer_table, g->n_lexer)) return 0;
+    for (int32_t i; (i = g4_table_next(&g->lexer_table, hash, &at)) >= 0;)
+        if (g->lexer[i].re == re) return i;
     g4_lexer_state *lexer = g4_grammar_grow(g, g->lexer, g->n_lexer, &g->cap_lexer, sizeof *lexer);
     if (lexer == NULL) return 0;
     g->lexer = lexer;
@@ -1043,8 +992,8 @@ static const g4_ahead *g4_ahead_make(g4_grammar *g, g4_re re, int32_t follow)
     uint64_t key[2];
     g4_re_print(g->net.regular, re, key);
     for (int i = 0; i < 8; i++) {
-        key[0] = g4_mix(key[0], bytes[i]);
-        key[1] = g4_mix(key[1] + 1, bytes[i]);
+        key[0] = g4_hash_mix(key[0], bytes[i]);
+        key[1] = g4_hash_mix(key[1] + 1, bytes[i]);
     }
     const g4_finding *shared = g4_vocabulary_find(g->vocabulary, key);
     if (shared != NULL) return (const g4_ahead *)(const void *)shared;
@@ -1060,13 +1009,11 @@ static const g4_ahead *g4_ahead_make(g4_grammar *g, g4_re re, int32_t follow)
 /* What is ahead within an expression whose counts are cut; NULL: something failed. */
 static const g4_ahead *g4_ahead_of(g4_grammar *g, g4_re re, int32_t follow)
 {
-    const uint32_t hash = (uint32_t)(g4_mix(g4_mix(5, (uint32_t)re), (uint32_t)follow) >> 16);
-    const g4_slot *slot;
-    if (!g4_table_reserve(g, &g->ahead_table, g->n_aheads)) return NULL;
-    const g4_hash_table *t = &g->ahead_table;
-    for (uint32_t i = 0; (slot = g4_table_slot(t, hash, i))->epoch == t->epoch; i++)
-        if (g->aheads[slot->index].re == re && g->aheads[slot->index].follow == follow)
-            return g->aheads[slot->index].ahead;
+    const uint32_t hash = (uint32_t)(g4_hash_mix(g4_hash_mix(5, (uint32_t)re), (uint32_t)follow) >> 16);
+    uint32_t at = 0;
+    if (!g4_grammar_reserve(g, &g->ahead_table, g->n_aheads)) return NULL;
+    for (int32_t i; (i = g4_table_next(&g->ahead_table, hash, &at)) >= 0;)
+        if (g->aheads[i].re == re && g->aheads[i].follow == follow) return g->aheads[i].ahead;
     g4_ahead_entry *aheads = g4_grammar_grow(g, g->aheads, g->n_aheads, &g->cap_aheads, sizeof *aheads);
     if (aheads == NULL) return NULL;
     g->aheads = aheads;

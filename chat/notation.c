@@ -178,9 +178,7 @@ static size_t g4_skip_space(const g4_scan *in, size_t pos)
 static int g4_notation_rule_named(g4_notation *p, const char *name, size_t n)
 {
     g4_net *net = p->net;
-    uint32_t h = 2166136261u;
-    for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)name[i]) * 16777619u;
-    int32_t *head = &p->names[h % G4_N_NAMES];
+    int32_t *head = &p->names[g4_hash_bytes(name, n) % G4_N_NAMES];
     for (int32_t r = *head; r >= 0; r = p->rules[r].next)
         if (net->rules[r].name_len == n && memcmp(net->rules[r].name, name, n) == 0) return r;
     g4_noted_rule *rules = g4_notation_grow(p, p->rules, net->n_rules, &p->cap_rules, sizeof *rules);

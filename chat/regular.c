@@ -84,10 +84,8 @@ struct g4_regular {
     g4_byte_set *sets;
     int32_t *lists; /* operands of OR and AND */
     int n_nodes, cap_nodes, n_sets, cap_sets, n_lists, cap_lists;
-    int32_t *table;     /* hash table of nodes; 0: free */
-    int32_t *set_table; /* of sets, their places + 1 */
-    uint32_t n_table, n_set_table;
-    int32_t *stack; /* work of the functions below, each above what its caller left there */
+    g4_hash_table table, set_table; /* of nodes; of sets */
+    int32_t *stack;                 /* work of the functions below, each above what its caller left there */
     int top, cap_stack;
     g4_re_part *parts;
     int cap_parts;
@@ -125,33 +123,6 @@ static void g4_re_push(g4_regular *r, int32_t value)
     }
     r->stack = stack;
     stack[r->top++] = value;
-}
-
-static uint32_t g4_re_mix(uint32_t h, uint32_t v)
-{
-    h = (h ^ v) * 0x9e3779b1u;
-    return h ^ h >> 15;
-}
-
-/* A hash table of twice the size; NULL: no memory. Its owner fills it. */
-static int32_t *g4_re_bigger_table(g4_regular *r, int32_t *table, uint32_t *size)
-{
-    const uint32_t bigger = *size == 0 ? 256 : *size * 2;
-    int32_t *grown = g4_alloc(r->a, bigger, sizeof *grown);
-    if (grown == NULL) {
-        g4_regular_fail(r, G4_NET_NO_MEMORY);
-        return NULL;
-    }
-    g4_free(r->a, table);
-    *size = bigger;
-    return grown;
-}
-
-static void g4_re_table_put(int32_t *table, uint32_t size, uint32_t hash, int32_t value)
-{
-    uint32_t i = hash & (size - 1);
-    while (table[i] != 0) i = (i + 1) & (size - 1);
-    table[i] = value;
 }
 
 /* Forget all steps that were made. */
@@ -264,11 +235,11 @@ static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *li
 /* list: the operands of OR and AND, else NULL. */
 static uint32_t g4_re_hash(const g4_re_node *x, const int32_t *list)
 {
-    uint32_t h = g4_re_mix(x->kind, (uint32_t)x->b);
-    h = g4_re_mix(g4_re_mix(h, (uint32_t)x->min), (uint32_t)x->max);
-    if (list == NULL) return g4_re_mix(h, (uint32_t)x->a);
-    for (int i = 0; i < x->b; i++) h = g4_re_mix(h, (uint32_t)list[i]);
-    return h;
+    uint64_t h = g4_hash_mix(x->kind, (uint32_t)x->b);
+    h = g4_hash_mix(h, (uint64_t)(uint32_t)x->min << 32 | (uint32_t)x->max);
+    if (list == NULL) h = g4_hash_mix(h, (uint32_t)x->a);
+    for (int i = 0; list != NULL && i < x->b; i++) h = g4_hash_mix(h, (uint32_t)list[i]);
+    return (uint32_t)h;
 }
 
 /* May it have texts without end? */
@@ -282,29 +253,23 @@ static uint8_t g4_re_may_go_on(const g4_regular *r, const g4_re_node *x, const i
     return (uint8_t)is_endless;
 }
 
-static uint64_t g4_re_mix_print(uint64_t h, uint64_t v)
-{
-    h = (h ^ v) * 0xd6e8feb86659fd93u;
-    return h ^ h >> 31;
-}
-
 /* What tells an expression from others wherever it is made: the order of operands is not part of it. */
 static void g4_re_sign(const g4_regular *r, g4_re_node *x, const int32_t *list)
 {
     for (int k = 0; k < 2; k++) {
-        uint64_t h = g4_re_mix_print(0x9e3779b97f4a7c15u * (uint64_t)(k + 1), x->kind), sum = 0;
-        h = g4_re_mix_print(h, (uint64_t)(uint32_t)x->min << 32 | (uint32_t)x->max);
-        if (x->kind == G4_RK_MULTIPLE) h = g4_re_mix_print(h, (uint64_t)(uint32_t)x->a << 32 | (uint32_t)x->b);
+        uint64_t h = g4_hash_mix(0x9e3779b97f4a7c15u * (uint64_t)(k + 1), x->kind), sum = 0;
+        h = g4_hash_mix(h, (uint64_t)(uint32_t)x->min << 32 | (uint32_t)x->max);
+        if (x->kind == G4_RK_MULTIPLE) h = g4_hash_mix(h, (uint64_t)(uint32_t)x->a << 32 | (uint32_t)x->b);
         if (x->kind == G4_RK_SET)
-            for (int i = 0; i < 8; i++) h = g4_re_mix_print(h, r->sets[x->a].bits[i]);
+            for (int i = 0; i < 8; i++) h = g4_hash_mix(h, r->sets[x->a].bits[i]);
         if (x->kind == G4_RK_OR || x->kind == G4_RK_AND)
-            for (int i = 0; i < x->b; i++) sum += g4_re_mix_print(r->nodes[list[i]].print[k], 1);
+            for (int i = 0; i < x->b; i++) sum += g4_hash_mix(r->nodes[list[i]].print[k], 1);
         else if (x->kind == G4_RK_LATER)
             sum = x->print[k];
         else if (x->kind > G4_RK_MULTIPLE)
             sum = r->nodes[x->a].print[k];
-        h = g4_re_mix_print(h, sum);
-        x->print[k] = x->kind == G4_RK_CONCAT ? g4_re_mix_print(h, r->nodes[x->b].print[k]) : h;
+        h = g4_hash_mix(h, sum);
+        x->print[k] = x->kind == G4_RK_CONCAT ? g4_hash_mix(h, r->nodes[x->b].print[k]) : h;
     }
 }
 
@@ -314,8 +279,9 @@ static g4_re g4_re_intern(g4_regular *r, g4_re_node x, const int32_t *list)
     const int n_listed = x.kind == G4_RK_OR || x.kind == G4_RK_AND ? x.b : 0;
     if (g4_re_stops(r)) return G4_RE_NONE;
     x.hash = g4_re_hash(&x, list);
-    for (uint32_t i = x.hash & (r->n_table - 1); r->table[i] != 0; i = (i + 1) & (r->n_table - 1))
-        if (g4_re_is_same(r, &r->nodes[r->table[i] - 1], &x, list)) return r->table[i] - 1;
+    uint32_t at = 0;
+    for (int32_t i; (i = g4_table_next(&r->table, x.hash, &at)) >= 0;)
+        if (g4_re_is_same(r, &r->nodes[i], &x, list)) return i;
     if (r->n_nodes >= G4_RE_MAX_NODES || r->n_lists + n_listed > G4_RE_MAX_LISTED) {
         g4_regular_fail(r, G4_NET_TOO_LARGE);
         return G4_RE_NONE;
@@ -336,53 +302,41 @@ static g4_re g4_re_intern(g4_regular *r, g4_re_node x, const int32_t *list)
     }
     g4_re_node *nodes = g4_array_grow(r->a, r->nodes, r->n_nodes, &r->cap_nodes, sizeof *nodes);
     if (nodes != NULL) r->nodes = nodes;
-    if (nodes != NULL && (uint32_t)r->n_nodes * 2 >= r->n_table) {
-        int32_t *table = g4_re_bigger_table(r, r->table, &r->n_table);
-        if (table != NULL) {
-            r->table = table;
-            for (int i = 0; i < r->n_nodes; i++) g4_re_table_put(table, r->n_table, nodes[i].hash, i + 1);
-        }
-    }
-    if (nodes == NULL || r->failed) {
+    if (nodes == NULL || !g4_table_reserve(&r->table, r->a, r->n_nodes)) {
         if (n_listed > 0) r->n_lists = x.a;
         g4_regular_fail(r, G4_NET_NO_MEMORY);
         return G4_RE_NONE;
     }
     nodes[r->n_nodes] = x;
-    g4_re_table_put(r->table, r->n_table, x.hash, r->n_nodes + 1);
+    g4_table_put(&r->table, x.hash, r->n_nodes);
     return r->n_nodes++;
+}
+
+/* The place of a set among those that are known; -1: it is not, and there is no memory for it. */
+static int32_t g4_re_set_place(g4_regular *r, const uint32_t bytes[8])
+{
+    uint64_t h = 0;
+    uint32_t at = 0;
+    for (int i = 0; i < 8; i++) h = g4_hash_mix(h, bytes[i]);
+    for (int32_t i; (i = g4_table_next(&r->set_table, (uint32_t)h, &at)) >= 0;)
+        if (memcmp(r->sets[i].bits, bytes, sizeof(g4_byte_set)) == 0) return i;
+    g4_byte_set *sets = g4_array_grow(r->a, r->sets, r->n_sets, &r->cap_sets, sizeof *sets);
+    if (sets != NULL) r->sets = sets;
+    if (sets == NULL || !g4_table_reserve(&r->set_table, r->a, r->n_sets)) return -1;
+    memcpy(sets[r->n_sets].bits, bytes, sizeof(g4_byte_set));
+    g4_table_put(&r->set_table, (uint32_t)h, r->n_sets);
+    return r->n_sets++;
 }
 
 g4_re g4_re_set(g4_regular *r, const uint32_t bytes[8])
 {
-    uint32_t h = 0, any = 0;
-    for (int i = 0; i < 8; i++) {
-        h = g4_re_mix(h, bytes[i]);
-        any |= bytes[i];
-    }
+    uint32_t any = 0;
+    for (int i = 0; i < 8; i++) any |= bytes[i];
     if (any == 0 || r->failed) return G4_RE_NONE;
-    int place = -1;
-    for (uint32_t i = h & (r->n_set_table - 1); r->set_table[i] != 0 && place < 0; i = (i + 1) & (r->n_set_table - 1))
-        if (memcmp(r->sets[r->set_table[i] - 1].bits, bytes, sizeof(g4_byte_set)) == 0) place = r->set_table[i] - 1;
+    const int32_t place = g4_re_set_place(r, bytes);
     if (place < 0) {
-        g4_byte_set *sets = g4_array_grow(r->a, r->sets, r->n_sets, &r->cap_sets, sizeof *sets);
-        if (sets != NULL) r->sets = sets;
-        if (sets != NULL && (uint32_t)r->n_sets * 2 >= r->n_set_table) {
-            int32_t *table = g4_re_bigger_table(r, r->set_table, &r->n_set_table);
-            if (table != NULL) r->set_table = table;
-            for (int i = 0; table != NULL && i < r->n_sets; i++) {
-                uint32_t again = 0;
-                for (int k = 0; k < 8; k++) again = g4_re_mix(again, sets[i].bits[k]);
-                g4_re_table_put(table, r->n_set_table, again, i + 1);
-            }
-        }
-        if (sets == NULL || r->failed) {
-            g4_regular_fail(r, G4_NET_NO_MEMORY);
-            return G4_RE_NONE;
-        }
-        memcpy(sets[r->n_sets].bits, bytes, sizeof(g4_byte_set));
-        place = r->n_sets++;
-        g4_re_table_put(r->set_table, r->n_set_table, h, place + 1);
+        g4_regular_fail(r, G4_NET_NO_MEMORY);
+        return G4_RE_NONE;
     }
     return g4_re_intern(r, (g4_re_node) { .kind = G4_RK_SET, .a = place }, NULL);
 }
@@ -392,13 +346,9 @@ g4_regular *g4_regular_open(const g4_allocator *a, g4_halt *halt)
     g4_regular *r = g4_alloc(a, 1, sizeof *r);
     if (r == NULL) return NULL;
     r->a = r->rows.a = a;
-    r->table = g4_re_bigger_table(r, NULL, &r->n_table);
-    r->set_table = g4_re_bigger_table(r, NULL, &r->n_set_table);
-    if (!r->failed) {
-        g4_re_intern(r, (g4_re_node) { .kind = G4_RK_NONE }, NULL);
-        g4_re_intern(r, (g4_re_node) { .kind = G4_RK_EMPTY }, NULL);
-        g4_re_intern(r, (g4_re_node) { .kind = G4_RK_NOT, .a = G4_RE_NONE }, NULL); /* G4_RE_ALL */
-    }
+    g4_re_intern(r, (g4_re_node) { .kind = G4_RK_NONE }, NULL);
+    g4_re_intern(r, (g4_re_node) { .kind = G4_RK_EMPTY }, NULL);
+    g4_re_intern(r, (g4_re_node) { .kind = G4_RK_NOT, .a = G4_RE_NONE }, NULL); /* G4_RE_ALL */
     if (r->failed) {
         g4_regular_close(r);
         return NULL;
@@ -414,8 +364,8 @@ void g4_regular_close(g4_regular *r)
     g4_free(r->a, r->nodes);
     g4_free(r->a, r->sets);
     g4_free(r->a, r->lists);
-    g4_free(r->a, r->table);
-    g4_free(r->a, r->set_table);
+    g4_free(r->a, r->table.slots);
+    g4_free(r->a, r->set_table.slots);
     g4_free(r->a, r->stack);
     g4_free(r->a, r->parts);
     g4_free(r->a, r->later);
@@ -1125,7 +1075,7 @@ g4_re g4_re_class(g4_regular *r, const g4_class *k, g4_spelling spelling)
     }
     for (int i = 0; i < k->n; i++)
         for (int b = 0; b < 2; b++)
-            print[b] = g4_re_mix_print(print[b], (uint64_t)k->ranges[i].low << 32 | k->ranges[i].high);
+            print[b] = g4_hash_mix(print[b], (uint64_t)k->ranges[i].low << 32 | k->ranges[i].high);
     g4_made_class *known = &r->classes[print[0] % G4_RE_CLASSES];
     if (known->print[0] == print[0] && known->print[1] == print[1] && known->re < r->n_nodes) return known->re;
     const g4_re x = g4_re_make_class(r, k, spelling);
@@ -1740,13 +1690,13 @@ static void g4_re_renumber(g4_regular *r, int32_t from, const g4_re *keep, int n
 /* Fill the hash table with all expressions anew. */
 static void g4_re_rehash(g4_regular *r)
 {
-    memset(r->table, 0, r->n_table * sizeof *r->table);
+    g4_table_clear(&r->table);
     for (int32_t i = 0; i < r->n_nodes; i++) {
         g4_re_node *k = &r->nodes[i];
         const int is_list = k->kind == G4_RK_OR || k->kind == G4_RK_AND;
         k->clamped = 0;
         k->hash = g4_re_hash(k, is_list ? r->lists + k->a : NULL);
-        g4_re_table_put(r->table, r->n_table, k->hash, i + 1);
+        g4_table_put(&r->table, k->hash, i);
     }
 }
 
