@@ -392,8 +392,7 @@ typedef struct {
 
 static int g4_json_compare_keys(const g4_json *a, const g4_json *b)
 {
-    const int c = memcmp(a->key, b->key, a->key_len < b->key_len ? a->key_len : b->key_len);
-    return c != 0 ? c : (a->key_len > b->key_len) - (a->key_len < b->key_len);
+    return g4_bytes_compare(a->key, a->key_len, b->key, b->key_len);
 }
 
 static int g4_json_compare_members(const void *pa, const void *pb)

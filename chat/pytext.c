@@ -346,10 +346,8 @@ int g4_py_truthy(const g4_json *v)
 int g4_sorted_compare(const void *pa, const void *pb)
 {
     const g4_sorted *a = pa, *b = pb;
-    const int c = memcmp(a->text, b->text, a->len < b->len ? a->len : b->len);
-    if (c != 0) return c;
-    if (a->len != b->len) return a->len > b->len ? 1 : -1;
-    return a->order > b->order ? 1 : -1;
+    const int c = g4_bytes_compare(a->text, a->len, b->text, b->len);
+    return c != 0 ? c : a->order > b->order ? 1 : -1;
 }
 
 int g4_dictsort_open(g4_dictsort *d, const g4_allocator *a, const g4_json *map, g4_halt *halt)

@@ -873,8 +873,7 @@ g4_re g4_re_text(g4_regular *r, const char *s, size_t n)
 static int g4_text_compare(const void *pa, const void *pb)
 {
     const g4_text *a = pa, *b = pb;
-    const int order = memcmp(a->s, b->s, a->n < b->n ? a->n : b->n);
-    return order != 0 ? order : (a->n > b->n) - (a->n < b->n);
+    return g4_bytes_compare(a->s, a->n, b->s, b->n);
 }
 
 /* The tree of the texts, from the first to the last in their order: behind each byte of the text before stand, on the

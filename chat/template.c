@@ -533,8 +533,7 @@ static int g4_call_compare_ids(const g4_json *a, const g4_json *b)
     if (ka != kb) return ka < kb ? -1 : 1;
     if (ka == G4_JSON_NUMBER) return (a->number > b->number) - (a->number < b->number);
     if (ka != G4_JSON_STRING) return 0;
-    const int c = memcmp(a->text, b->text, a->text_len < b->text_len ? a->text_len : b->text_len);
-    return c != 0 ? c : (a->text_len > b->text_len) - (a->text_len < b->text_len);
+    return g4_bytes_compare(a->text, a->text_len, b->text, b->text_len);
 }
 
 static int g4_call_compare(const void *pa, const void *pb)

@@ -85,6 +85,13 @@ static inline size_t g4_round_up(size_t n, size_t step) { return (n + step - 1) 
 static inline int g4_min_int(int a, int b) { return a < b ? a : b; }
 static inline int g4_max_int(int a, int b) { return a > b ? a : b; }
 static inline size_t g4_max_size(size_t a, size_t b) { return a > b ? a : b; }
+/* The order of bytes, and of two texts of which one begins with the other the shorter first: below 0, 0, above 0. */
+static inline int g4_bytes_compare(const void *a, size_t n_a, const void *b, size_t n_b)
+{
+    const size_t n = n_a < n_b ? n_a : n_b;
+    const int c = n > 0 ? memcmp(a, b, n) : 0;
+    return c != 0 ? c : (n_a > n_b) - (n_a < n_b);
+}
 
 #define G4_ALIGN 64 /* a cache line, and one 512-bit vector */
 

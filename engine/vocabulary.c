@@ -30,10 +30,8 @@ static int g4_word_compare(const void *pa, const void *pb)
 {
     const g4_word *a = pa, *b = pb;
     if (a->key != b->key) return a->key < b->key ? -1 : 1;
-    const int c = memcmp(a->text, b->text, a->len < b->len ? a->len : b->len);
-    if (c != 0) return c;
-    if (a->len != b->len) return a->len < b->len ? -1 : 1;
-    return (a->id > b->id) - (a->id < b->id);
+    const int c = g4_bytes_compare(a->text, a->len, b->text, b->len);
+    return c != 0 ? c : (a->id > b->id) - (a->id < b->id);
 }
 
 /* Sort by one byte of the key; stable. Returns 0, and leaves `to` alone, when it is the same in all. */
