@@ -4,6 +4,10 @@
 # kernels choose their instructions at run time.  No -ffast-math: it would void NaN checks and the order of sums.  No
 # -ffp-contract=off: engine/base.h says so itself, for every way of building.  -fvisibility=hidden: the shared library
 # exports what gemma4.h declares and nothing else.
+# Builds take all processors; `make -j1` one.
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell getconf _NPROCESSORS_ONLN)
+endif
 CC       ?= cc
 CXX      ?= c++
 AR       ?= ar
@@ -72,8 +76,11 @@ quality: all $(B)/quality ## scores and KL divergence of the bundled model by we
 # tests/test_*.c are C tests linked with the library, tests/use_* small programs that use it in each promised way,
 # tests/test_*.sh run the program. Each ends with "N passed, N failed".
 
-# WITHOUT names tests that are left out: test-scalar sets it.
-TESTS := $(filter-out $(WITHOUT:%=$(B)/test_%),$(patsubst tests/%.c,$(B)/%,$(wildcard tests/test_*.c)))
+# Those that take longest start first, so that none is left running alone at the end. WITHOUT names tests that are left
+# out: test-scalar sets it.
+SLOW  := tiny media_stop chat_promises media media_promises towers media_prompts
+TESTS := $(SLOW) $(filter-out $(SLOW),$(patsubst tests/test_%.c,%,$(wildcard tests/test_*.c)))
+TESTS := $(patsubst %,$(B)/test_%,$(filter-out $(WITHOUT),$(TESTS)))
 USES  := $(patsubst tests/%,$(B)/%,$(basename $(wildcard tests/use_*.c tests/use_*.cc)))
 SCRIPTS := $(wildcard tests/test_*.sh)
 
@@ -96,7 +103,7 @@ $(B)/use_%: tests/use_%.c tests/use.h tests/test.h $(LIB_SRC) $(HEADERS) gemma4_
 	$(CC) $(QUICK) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
 # The header as a user builds it, for this CPU: there, the compiler fuses a * b + c unless the source forbids it.
 NATIVE = $(shell $(CC) -march=native -E -x c /dev/null > /dev/null 2>&1 && echo -march=native)
-$(B)/use_header: QUICK = $(patsubst -O3,-O2,$(CFLAGS)) -std=gnu11 -pthread $(WARN) $(NATIVE)
+$(B)/use_header: QUICK = $(patsubst -O3,-O1,$(CFLAGS)) -std=gnu11 -pthread $(WARN) $(NATIVE)
 $(B)/use_%: tests/use_%.cc tests/use.h tests/test.h gemma4.h $(B)/libgemma4.a
 	$(CXX) $(ALL_CXXFLAGS) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
 
@@ -113,7 +120,7 @@ $(B)/tty: tests/tty.c tests/test.h $(PROGRAM)
 
 .PHONY: test test-c test-install test-stack
 test: all $(TESTS) $(USES) $(B)/tty ## all tests in C and of the program on the golden data: no network, no Python
-	@G4_PROGRAM=./$(PROGRAM) G4_SIMPLE=$(B)/simple G4_BUILD=$(B) sh tests/run.sh $(TESTS) $(USES) $(B)/tty $(SCRIPTS)
+	@G4_PROGRAM=./$(PROGRAM) G4_SIMPLE=$(B)/simple G4_BUILD=$(B) sh tests/run.sh $(SCRIPTS) $(B)/tty $(TESTS) $(USES)
 test-c: $(TESTS) ## only the C tests
 	@G4_SIMPLE=$(B)/simple sh tests/run.sh $(TESTS)
 test-install: ## install into a scratch folder and build users against it through pkg-config
