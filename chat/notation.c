@@ -163,13 +163,16 @@ static size_t g4_skip_name(const g4_scan *in, size_t pos)
 }
 
 /* Blanks and comments, which stand between words. */
-static size_t g4_skip_space(const g4_scan *in, size_t pos)
+static size_t g4_skip_space(g4_notation *p, size_t pos)
 {
-    while (pos < in->n && (g4_is_blank(in->s[pos]) || in->s[pos] == '#')) {
+    const g4_scan *in = &p->in;
+    for (int in_comment = 0; pos < in->n && (pos % 256 != 0 || !g4_net_stops(p->net)); pos++) {
         if (in->s[pos] == '#')
-            while (pos < in->n && in->s[pos] != '\n') pos++;
-        else
-            pos++;
+            in_comment = 1;
+        else if (in->s[pos] == '\n')
+            in_comment = 0;
+        else if (!in_comment && !g4_is_blank(in->s[pos]))
+            break;
     }
     return pos;
 }
@@ -329,7 +332,7 @@ static void g4_notation_counts(g4_notation *p, int *min, int *max)
 static void g4_notation_quantifier(g4_notation *p, int *min, int *max)
 {
     g4_scan *in = &p->in;
-    in->pos = g4_skip_space(in, in->pos);
+    in->pos = g4_skip_space(p, in->pos);
     *min = *max = 1;
     if (in->pos >= in->n || !g4_is_one_of("*+?{", in->s[in->pos])) return;
     const char ch = in->s[in->pos];
@@ -343,11 +346,12 @@ static void g4_notation_quantifier(g4_notation *p, int *min, int *max)
 }
 
 /* Does the sequence end here? */
-static int g4_notation_is_end(const g4_scan *in)
+static int g4_notation_is_end(g4_notation *p)
 {
+    const g4_scan *in = &p->in;
     if (in->pos >= in->n || in->s[in->pos] == '|' || in->s[in->pos] == ')') return 1;
     if (!g4_is_name_char(in->s[in->pos])) return 0;
-    const size_t next = g4_skip_space(in, g4_skip_name(in, in->pos)); /* the next rule's name ends this one */
+    const size_t next = g4_skip_space(p, g4_skip_name(in, in->pos)); /* the next rule's name ends this one */
     return in->n - next >= 3 && memcmp(in->s + next, "::=", 3) == 0;
 }
 
@@ -356,8 +360,8 @@ static int32_t g4_notation_sequence(g4_notation *p)
     const int base = p->n_stack;
     for (;;) {
         int min, max;
-        p->in.pos = g4_skip_space(&p->in, p->in.pos);
-        if (g4_notation_stops(p) || g4_notation_is_end(&p->in)) break;
+        p->in.pos = g4_skip_space(p, p->in.pos);
+        if (g4_notation_stops(p) || g4_notation_is_end(p)) break;
         int32_t note = g4_notation_atom(p);
         if (!g4_notation_stops(p)) {
             g4_notation_quantifier(p, &min, &max);
@@ -391,7 +395,7 @@ static void g4_notation_rule(g4_notation *p)
         return;
     }
     p->rule = g4_notation_rule_named(p, in->s + start, end - start);
-    in->pos = g4_skip_space(in, end);
+    in->pos = g4_skip_space(p, end);
     if (in->n - in->pos < 3 || memcmp(in->s + in->pos, "::=", 3) != 0) {
         g4_notation_fail(p, "expected ::=");
         return;
@@ -526,7 +530,7 @@ static void g4_notation_read(g4_notation *p)
     memset(p->names, -1, sizeof p->names);
     p->net->root = -1;
     for (;;) {
-        p->in.pos = g4_skip_space(&p->in, p->in.pos);
+        p->in.pos = g4_skip_space(p, p->in.pos);
         if (p->in.pos >= p->in.n || g4_notation_stops(p) || g4_net_stops_now(p->net)) return;
         g4_notation_rule(p);
     }

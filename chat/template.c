@@ -65,6 +65,19 @@ static int g4_render_stops(g4_renderer *r)
 
 static void g4_emit(g4_renderer *r, const char *s) { g4_buf_str(&r->out->text, s); }
 
+/* Texts of a conversation may be very long: they are copied in pieces, between which the call can be ended. */
+static void g4_render_copy(g4_renderer *r, g4_buf *to, const char *s, size_t n)
+{
+    size_t piece;
+    if (!g4_buf_reserve(to, n)) return;
+    for (; n > 0 && !g4_render_stops(r); s += piece, n -= piece) {
+        piece = n < 65536 ? n : 65536;
+        g4_buf_add(to, s, piece);
+    }
+}
+
+static void g4_emit_bytes(g4_renderer *r, const char *s, size_t n) { g4_render_copy(r, &r->out->text, s, n); }
+
 /* str() of a value; nothing for NULL. */
 static void g4_emit_value(g4_renderer *r, const g4_json *v) { g4_py_str(&r->out->text, v, r->asker.halt); }
 
@@ -88,7 +101,7 @@ static void g4_emit_control(g4_renderer *r, const char *name) { g4_emit_mark(r, 
 static void g4_emit_quoted(g4_renderer *r, const char *s, size_t n)
 {
     g4_emit_control(r, G4_QUOTE);
-    g4_buf_add(&r->out->text, s, n);
+    g4_emit_bytes(r, s, n);
     g4_emit_control(r, G4_QUOTE);
 }
 
@@ -133,7 +146,7 @@ static void g4_emit_trimmed(g4_renderer *r, const g4_json *v)
     const char *s = v->text;
     size_t n = v->text_len;
     g4_py_strip(&s, &n);
-    g4_buf_add(&r->out->text, s, n);
+    g4_emit_bytes(r, s, n);
 }
 
 static void g4_emit_key(g4_renderer *r, const g4_json *member)
@@ -461,9 +474,9 @@ static void g4_strip_thinking(g4_renderer *r, const g4_json *text)
     g4_buf kept = { .a = r->a };
     const char *p = text->text;
     size_t left = text->text_len;
-    for (;;) {
+    while (!g4_render_stops(r)) {
         const size_t n = g4_find_word(p, left, end);
-        g4_buf_add(&kept, p, g4_find_word(p, n, begin));
+        g4_render_copy(r, &kept, p, g4_find_word(p, n, begin));
         if (n == left) break;
         p += n + sizeof end - 1;
         left -= n + sizeof end - 1;
@@ -471,7 +484,7 @@ static void g4_strip_thinking(g4_renderer *r, const g4_json *text)
     const char *s = kept.data == NULL ? "" : kept.data;
     size_t n = kept.len;
     g4_py_strip(&s, &n);
-    g4_buf_add(&r->out->text, s, n);
+    g4_emit_bytes(r, s, n);
     if (kept.failed) g4_render_no_memory(r);
     g4_buf_free(&kept);
 }

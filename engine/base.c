@@ -207,25 +207,30 @@ const char *g4_status_name(g4_status code)
 
 /* ---- Growable bytes ---------------------------------------------------------------------------- */
 
-void g4_buf_add(g4_buf *b, const void *data, size_t n)
+int g4_buf_reserve(g4_buf *b, size_t n)
 {
-    if (b->failed) return;
     size_t need;
+    if (b->failed) return 0;
     if (g4_add_overflows(b->len, n, &need) || g4_add_overflows(need, 1, &need)) {
         b->failed = 1;
-        return;
+        return 0;
     }
-    if (need > b->cap) {
-        size_t cap = b->cap < 64 ? 64 : b->cap;
-        while (cap < need) cap = cap > SIZE_MAX / 2 ? need : 2 * cap;
-        char *grown = g4_realloc(b->a, b->data, cap, 1);
-        if (!grown) {
-            b->failed = 1;
-            return;
-        }
-        b->data = grown;
-        b->cap = cap;
+    if (need <= b->cap) return 1;
+    size_t cap = b->cap < 64 ? 64 : b->cap;
+    while (cap < need) cap = cap > SIZE_MAX / 2 ? need : 2 * cap;
+    char *grown = g4_realloc(b->a, b->data, cap, 1);
+    if (!grown) {
+        b->failed = 1;
+        return 0;
     }
+    b->data = grown;
+    b->cap = cap;
+    return 1;
+}
+
+void g4_buf_add(g4_buf *b, const void *data, size_t n)
+{
+    if (!g4_buf_reserve(b, n)) return;
     if (n > 0) memcpy(b->data + b->len, data, n);
     b->len += n;
     b->data[b->len] = 0;

@@ -149,6 +149,7 @@ typedef struct {
     size_t len, cap;
     int failed;
 } g4_buf;
+int g4_buf_reserve(g4_buf *b, size_t n); /* room for n more bytes; 0 when failed */
 void g4_buf_add(g4_buf *b, const void *data, size_t n);
 void g4_buf_str(g4_buf *b, const char *s);
 void g4_buf_fmt(g4_buf *b, const char *fmt, ...) G4_PRINTF(2, 3);

@@ -774,6 +774,16 @@ static void g4_slow_chats(g4_slow *w)
     g4_chat_close(w->c);
     w->c = NULL;
 
+    g4_slow_begin(w); /* nothing but copying, or passing over */
+    while (w->text.len < 40000000) g4_buf_str(&w->text, "The same sentence, once more. ");
+    const g4_part copied = { .kind = G4_PART_TEXT, .text = w->text.data, .text_len = w->text.len };
+    w->messages = &(g4_message) { .role = G4_ROLE_USER, .parts = &copied, .n_parts = 1 };
+    w->n_messages = 1;
+    g4_cancel_each(w, "g4_chat_open: one text of 40 MB", g4_slow_open);
+    memset(w->text.data, ' ', w->text.len - 12);
+    memcpy(w->text.data + w->text.len - 12, "root ::= \"a\"", 12);
+    g4_cancel_each(w, "rules: 40 MB of blanks", g4_slow_rules);
+
     g4_slow_begin(w);
     for (int i = 0; i < 500000; i++) g4_buf_add(&w->text, "aaa", 3);
     g4_cancel_each(w, "g4_tokenize: one word of 1.5 MB", g4_slow_tokenize);
