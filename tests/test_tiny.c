@@ -54,7 +54,7 @@ static void g4_test_model(const char *path, const char *isa, int most_media)
 int main(void)
 {
     static const char *const models[] = { "models/tiny.g4", "tests/data/tiny-q4_0.g4" };
-    /* Sanitizers and emulated CPUs take the best table only; towers take long on the others: two questions with media. */
+    /* Sanitizers and emulated CPUs: the best table only. Towers take long on the others: two questions with media. */
     const int slow = G4_SLOW_BUILD || getenv("G4_RUNNER") != NULL;
     for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
         const char *isa;
