@@ -459,13 +459,16 @@ typedef struct {
     int is_exclusive;
 } g4_number_bound;
 /* The numbers between two bounds; NULL: none. They are written out, or with one digit, which is not 0, before the point
- * and an exponent from -307 to 307; integers without a point and an exponent. 0 has no sign. */
+ * and an exponent from -307 to 307; integers without an exponent, and with nothing but zeros behind a point. 0 has no
+ * sign. */
 g4_re g4_re_numbers(g4_regular *r, const g4_number_bound *low, const g4_number_bound *high, int is_integer);
 g4_re g4_re_any_number(g4_regular *r, int is_integer); /* as JSON has them, with exponents from -307 to 307 */
 /* Each number in one spelling: without an exponent, and without a zero or a sign too many. */
 g4_re g4_re_plain_numbers(g4_regular *r);
 /* All spellings of one number that g4_re_numbers has; those of 0 with a sign, too. */
 g4_re g4_re_equal_number(g4_regular *r, const g4_number *value);
+/* All numbers of up to G4_NUMBER_DIGITS characters in those spellings. */
+g4_re g4_re_comparable_numbers(g4_regular *r);
 /* The multiples of a number, written out. Returns 0 when its digits, without the point, are more than
  * G4_RE_MAX_MODULUS, or it is 0. */
 int g4_re_multiples(g4_regular *r, g4_re *out, const g4_number *of);
@@ -629,7 +632,9 @@ typedef struct { /* values without parts */
 } g4_scalars;
 typedef struct { /* claims that must all be met, in the order of the document; equal goals are one */
     g4_claim *claims;
-    int n, rule; /* rule: of the network that is made of them; -1: none */
+    const g4_json **beside; /* schemas that say, with the claims, in which order members stand: those that other */
+    int n_beside;           /* alternatives have here. In the order of the document; 0: the claims alone say it */
+    int n, rule;            /* rule: of the network that is made of them; -1: none */
     uint32_t hash;
     uint8_t is_known_empty, has_scalars; /* is_known_empty: 1 yes, 2 not found */
     g4_scalars scalars;
@@ -699,12 +704,21 @@ typedef struct {          /* the keys that some keyword speaks of: names, and th
     int is_complement;
 } g4_matcher;
 
+typedef struct { /* what the last walk for the order of names came by: first and last of a list; 0: none */
+    int first, last;
+} g4_seen;
+typedef struct {
+    const g4_json *schema;
+    int next;
+} g4_seen_schema;
+
 typedef struct { /* a name of a member */
     const char *text;
     size_t len;
     const g4_matcher *matcher;     /* of this name alone */
     uint32_t hash, ranked, marked; /* in the last walk of that number */
     int rank;
+    g4_seen seen; /* its schemas */
 } g4_name;
 
 typedef struct { /* what was found out about a schema */
@@ -714,6 +728,7 @@ typedef struct { /* what was found out about a schema */
     uint8_t has_scalars[2], has_types, has_presence, has_pattern;
     int types, presence;
     g4_re pattern;            /* of a node that is one, or whose name is */
+    int dialect;              /* of the document */
     uint32_t walked;          /* the last walk for the order of names that came here */
     int order;                /* and as which */
     const g4_matcher *others; /* the keys that its properties and patternProperties do not speak of */
@@ -744,8 +759,11 @@ typedef struct {
     g4_goal **goals;
     g4_name *names;
     g4_need *needs;
-    int32_t *ranked; /* the names of the last walk, in their order */
-    int n_ranked, cap_ranked;
+    int32_t *ranked; /* the names of the last walk, in their order, */
+    g4_seen_schema
+        *seen; /* and what it came by: schemas of names, of members by pattern or without either, and those */
+    g4_seen seen_patterns, seen_others, seen_arrays; /* that speak of elements; the first is none */
+    int n_ranked, cap_ranked, n_seen, cap_seen;
     int n_infos, cap_infos, n_goals, cap_goals, n_names, cap_names, n_needs, cap_needs;
     g4_hash_table info_table, goal_table, name_table, need_table;
     g4_schema_info spare_info;               /* when there is no memory */
@@ -785,6 +803,8 @@ int g4_schema_count(g4_shaper *sh, const g4_json *s, const g4_json *m, int max);
 
 int g4_goal_of(g4_shaper *sh, const g4_claim *claims, int n); /* the number of the goal of these */
 int g4_goal_with(g4_shaper *sh, int goal, g4_claim claim);    /* and of one more */
+/* The same with n schemas beside its claims. */
+int g4_goal_beside(g4_shaper *sh, int goal, const g4_json *const *beside, int n);
 const g4_scalars *g4_goal_scalars(g4_shaper *sh, int goal);
 g4_scalars g4_claim_scalars(g4_shaper *sh, g4_claim claim);
 g4_re g4_scalars_text(g4_shaper *sh, g4_re string); /* G4_RE_ANY becomes an expression */
@@ -812,7 +832,7 @@ int g4_schema_presence(g4_shaper *sh, const g4_json *s); /* of schemas of object
 
 /* ---- Shapes of schemas (shape.c) --------------------------------------------------------------- */
 
-#define G4_SHAPE_SOME 3 /* sorts of members, or of elements, that must be among others */
+#define G4_SHAPE_SOME 5 /* sorts of members, or of elements, that must be among others */
 
 typedef struct {
     int32_t name;

@@ -20,6 +20,8 @@
 
 static const g4_json g4_schema_false = { .kind = G4_JSON_FALSE };
 
+static int g4_goal_add(g4_shaper *sh, g4_goal like);
+
 /* ---- Opening, failing, loosening ----------------------------------------------------------------- */
 
 int g4_shaper_stops(g4_shaper *sh)
@@ -91,9 +93,9 @@ int g4_shaper_open(g4_shaper *sh, g4_arena *arena, g4_regular *regular, const g4
     sh->written_text = g4_shaper_any_text(sh, 1);
     g4_need_open(sh);
     g4_shaper_name(sh, "", 0); /* so that there is one, also when memory runs out */
-    const g4_claim none = { &g4_schema_false, 0, 0 };
-    g4_goal_of(sh, &none, 1); /* G4_GOAL_NONE */
-    g4_goal_of(sh, NULL, 0);  /* G4_GOAL_ANY */
+    g4_claim none = { &g4_schema_false, 0, 0 };
+    g4_goal_add(sh, (g4_goal) { .claims = &none, .n = 1, .rule = -1 }); /* G4_GOAL_NONE */
+    g4_goal_add(sh, (g4_goal) { .rule = -1 });                          /* G4_GOAL_ANY */
     return !sh->no_memory;
 }
 
@@ -105,6 +107,7 @@ void g4_shaper_close(g4_shaper *sh)
     g4_free(sh->a, sh->names);
     g4_free(sh->a, sh->needs);
     g4_free(sh->a, sh->ranked);
+    g4_free(sh->a, sh->seen);
     g4_free(sh->a, sh->info_table.slots);
     g4_free(sh->a, sh->goal_table.slots);
     g4_free(sh->a, sh->name_table.slots);
@@ -198,18 +201,39 @@ g4_schema_info *g4_shaper_info(g4_shaper *sh, const g4_json *node)
         sh->spare_info = (g4_schema_info) { .node = node };
         return &sh->spare_info;
     }
-    *info = (g4_schema_info) { .node = node };
+    *info = (g4_schema_info) { .node = node, .dialect = g4_refs_dialect(sh->refs) };
     if (node->kind == G4_JSON_OBJECT && g4_refs_dialect(sh->refs) <= 7) info->only = g4_json_get(node, "$ref");
     infos[sh->n_infos] = info;
     g4_shaper_put(sh, &sh->info_table, hash, sh->n_infos++);
     return info;
 }
 
+/* The first draft that has the keyword. */
+static int g4_keyword_since(g4_keyword keyword)
+{
+    switch (keyword) {
+    case G4_KEY_CONST:
+    case G4_KEY_CONTAINS:
+    case G4_KEY_PROPERTY_NAMES: return 6;
+    case G4_KEY_IF: return 7;
+    case G4_KEY_DEPENDENT_REQUIRED:
+    case G4_KEY_DEPENDENT_SCHEMAS:
+    case G4_KEY_UNEVALUATED_ITEMS:
+    case G4_KEY_UNEVALUATED_PROPERTIES: return 2019;
+    case G4_KEY_PREFIX_ITEMS: return 2020;
+    default: return 0;
+    }
+}
+
 const g4_json *g4_schema_member(const g4_schema_info *info, const g4_json *m)
 {
     if (info->only != NULL) return m == NULL ? info->only : NULL;
-    if (m != NULL) return m->next;
-    return info->node->kind == G4_JSON_OBJECT ? info->node->child : NULL;
+    if (m != NULL)
+        m = m->next;
+    else if (info->node->kind == G4_JSON_OBJECT)
+        m = info->node->child;
+    while (m != NULL && info->dialect < 2020 && g4_keyword_since(g4_keyword_of(m)) > info->dialect) m = m->next;
+    return m;
 }
 
 /* The only member of a schema that says something; NULL: there are others, or none, which *n tells. */
@@ -405,14 +429,32 @@ static g4_re g4_text_not(g4_shaper *sh, g4_re x)
     return g4_re_and(sh->regular, sh->written_text, g4_re_not(sh->regular, x));
 }
 
+/* Append a string as it stands between its quotes, in the spelling that expressions are made of: U+007F as it is. */
+static void g4_write_text(g4_shaper *sh, g4_buf *out, const char *s, size_t n)
+{
+    while (n > 0) {
+        const char *del = sh->is_call ? NULL : memchr(s, 0x7f, n);
+        const size_t size = del != NULL ? (size_t)(del - s) : n;
+        g4_buf quoted = { .a = sh->a };
+        if (!sh->is_call) g4_json_quote(&quoted, s, size);
+        if (sh->is_call)
+            g4_buf_add(out, s, size);
+        else if (quoted.len >= 2)
+            g4_buf_add(out, quoted.data + 1, quoted.len - 2);
+        if (del != NULL) g4_buf_add(out, del, 1);
+        sh->no_memory |= quoted.failed || out->failed;
+        g4_buf_free(&quoted);
+        s += size + (del != NULL);
+        n -= size + (del != NULL);
+    }
+}
+
 /* A string as it stands between its quotes. */
 static g4_re g4_written(g4_shaper *sh, const char *s, size_t n)
 {
-    if (sh->is_call) return g4_re_text(sh->regular, s, n);
     g4_buf b = { .a = sh->a };
-    g4_json_quote(&b, s, n);
-    sh->no_memory |= b.failed;
-    const g4_re re = b.len >= 2 ? g4_re_text(sh->regular, b.data + 1, b.len - 2) : G4_RE_NONE;
+    g4_write_text(sh, &b, s, n);
+    const g4_re re = g4_re_text(sh->regular, b.data == NULL ? "" : b.data, b.len);
     g4_buf_free(&b);
     return re;
 }
@@ -422,20 +464,15 @@ static g4_re g4_written_words(g4_shaper *sh, g4_text *texts, int n)
 {
     g4_buf all = { .a = sh->a };
     size_t *ends = g4_alloc(sh->a, (size_t)n, sizeof *ends);
-    const size_t quotes = sh->is_call ? 0 : 1;
     g4_re re = G4_RE_NONE;
     sh->no_memory |= ends == NULL;
     for (int i = 0; i < n && !sh->no_memory; i++) {
-        if (sh->is_call)
-            g4_buf_add(&all, texts[i].s, texts[i].n);
-        else
-            g4_json_quote(&all, texts[i].s, texts[i].n);
+        g4_write_text(sh, &all, texts[i].s, texts[i].n);
         ends[i] = all.len;
-        sh->no_memory |= all.failed;
     }
     for (int i = 0; i < n && !sh->no_memory; i++) {
-        const size_t start = (i > 0 ? ends[i - 1] : 0) + quotes;
-        texts[i] = (g4_text) { all.data == NULL ? "" : all.data + start, ends[i] - quotes - start };
+        const size_t start = i > 0 ? ends[i - 1] : 0;
+        texts[i] = (g4_text) { all.data == NULL ? "" : all.data + start, ends[i] - start };
     }
     if (!sh->no_memory) re = g4_re_one_of(sh->regular, texts, (size_t)n);
     g4_free(sh->a, ends);
@@ -826,50 +863,77 @@ static int g4_claims_settle(g4_shaper *sh, g4_claim *out, const g4_claim *claims
     return kept;
 }
 
-static int g4_goal_add(g4_shaper *sh, const g4_claim *claims, int n, uint32_t hash)
+/* A new one like that, whose claims and schemas become the arena's. */
+static int g4_goal_add(g4_shaper *sh, g4_goal like)
 {
     g4_goal *goal = g4_arena_alloc(sh->arena, sizeof *goal);
-    g4_claim *own = g4_arena_alloc(sh->arena, (size_t)(n + 1) * sizeof *own);
+    g4_claim *claims = g4_arena_alloc(sh->arena, (size_t)(like.n + 1) * sizeof *claims);
+    const g4_json **beside = g4_arena_alloc(sh->arena, (size_t)(like.n_beside + 1) * sizeof *beside);
     g4_goal **goals = g4_array_grow(sh->a, sh->goals, sh->n_goals, &sh->cap_goals, sizeof *goals);
     if (goals != NULL) sh->goals = goals;
-    if (goal == NULL || own == NULL || goals == NULL) {
+    if (goal == NULL || claims == NULL || beside == NULL || goals == NULL) {
         sh->no_memory = 1;
         return G4_GOAL_NONE;
     }
-    if (n > 0) memcpy(own, claims, (size_t)n * sizeof *own);
-    *goal = (g4_goal) { .claims = own, .n = n, .rule = -1, .hash = hash };
+    if (like.n > 0) memcpy(claims, like.claims, (size_t)like.n * sizeof *claims);
+    if (like.n_beside > 0) memcpy(beside, like.beside, (size_t)like.n_beside * sizeof *beside);
+    like.claims = claims;
+    like.beside = beside;
+    *goal = like;
     goals[sh->n_goals] = goal;
-    g4_shaper_put(sh, &sh->goal_table, hash, sh->n_goals);
+    g4_shaper_put(sh, &sh->goal_table, like.hash, sh->n_goals);
     return sh->n_goals++;
+}
+
+/* The number of the goal that is like that, which may be new. */
+static int g4_goal_find(g4_shaper *sh, g4_goal like)
+{
+    uint64_t h = 0;
+    uint32_t at = 0;
+    for (int i = 0; i < like.n; i++)
+        h = g4_hash_mix(h,
+                        (uintptr_t)like.claims[i].node * 4 + like.claims[i].is_value * 2u + like.claims[i].is_denied);
+    for (int i = 0; i < like.n_beside; i++) h = g4_hash_mix(h, (uintptr_t)like.beside[i]);
+    like.hash = (uint32_t)h;
+    for (int32_t i; (i = g4_table_next(&sh->goal_table, like.hash, &at)) >= 0;) {
+        const g4_goal *goal = sh->goals[i];
+        int same = i > G4_GOAL_ANY && goal->n == like.n && goal->n_beside == like.n_beside;
+        for (int k = 0; k < like.n && same; k++) same = g4_claims_equal(goal->claims[k], like.claims[k]);
+        for (int k = 0; k < like.n_beside && same; k++) same = goal->beside[k] == like.beside[k];
+        if (same) return i;
+    }
+    if (sh->n_goals < G4_CLAIMS_MAX_GOALS) return g4_goal_add(sh, like);
+    g4_shaper_loosen(sh, like.claims[0].node, "", "more than %d combinations of schemas: anything is allowed here",
+                     G4_CLAIMS_MAX_GOALS);
+    return G4_GOAL_ANY;
 }
 
 int g4_goal_of(g4_shaper *sh, const g4_claim *claims, int n)
 {
     if (sh->no_memory) return G4_GOAL_NONE;
-    if (sh->n_goals < 2) return g4_goal_add(sh, claims, n, 0); /* the first two have fixed numbers */
     g4_claim few[16], *own = n > 16 ? g4_alloc(sh->a, (size_t)n, sizeof *own) : few;
     sh->no_memory |= own == NULL;
     if (own == NULL) return G4_GOAL_NONE;
     const int kept = g4_claims_settle(sh, own, claims, n);
-    int found = kept < 0 ? G4_GOAL_NONE : kept == 0 ? G4_GOAL_ANY : -1;
-    uint64_t h = 0;
-    for (int i = 0; i < kept; i++)
-        h = g4_hash_mix(h, (uintptr_t)own[i].node * 4 + own[i].is_value * 2u + own[i].is_denied);
-    const uint32_t hash = (uint32_t)h;
-    uint32_t at = 0;
-    for (int32_t i; found < 0 && (i = g4_table_next(&sh->goal_table, hash, &at)) >= 0;) {
-        const g4_goal *goal = sh->goals[i];
-        int same = goal->n == kept;
-        for (int k = 0; k < kept && same; k++) same = g4_claims_equal(goal->claims[k], own[k]);
-        if (same && i > G4_GOAL_ANY) found = i;
-    }
-    if (found < 0 && sh->n_goals >= G4_CLAIMS_MAX_GOALS) {
-        g4_shaper_loosen(sh, own[0].node, "", "more than %d combinations of schemas: anything is allowed here",
-                         G4_CLAIMS_MAX_GOALS);
-        found = G4_GOAL_ANY;
-    }
-    if (found < 0) found = g4_goal_add(sh, own, kept, hash);
+    int found = kept < 0 ? G4_GOAL_NONE : G4_GOAL_ANY;
+    if (kept > 0) found = g4_goal_find(sh, (g4_goal) { .claims = own, .n = kept, .rule = -1 });
     if (own != few) g4_free(sh->a, own);
+    return found;
+}
+
+int g4_goal_beside(g4_shaper *sh, int goal, const g4_json *const *beside, int n)
+{
+    if (goal <= G4_GOAL_ANY || n == 0 || sh->no_memory) return goal;
+    const g4_json **own = g4_alloc(sh->a, (size_t)n, sizeof *own);
+    sh->no_memory |= own == NULL;
+    if (own == NULL) return G4_GOAL_NONE;
+    memcpy(own, beside, (size_t)n * sizeof *own);
+    g4_goal like = *sh->goals[goal];
+    like.beside = own;
+    like.n_beside = n;
+    like.rule = -1;
+    const int found = g4_goal_find(sh, like);
+    g4_free(sh->a, own);
     return found;
 }
 
@@ -882,7 +946,7 @@ int g4_goal_with(g4_shaper *sh, int goal, g4_claim claim)
     if (all == NULL) return G4_GOAL_NONE;
     if (old->n > 0) memcpy(all, old->claims, (size_t)old->n * sizeof *all);
     all[old->n] = claim;
-    const int with = g4_goal_of(sh, all, old->n + 1);
+    const int with = g4_goal_beside(sh, g4_goal_of(sh, all, old->n + 1), old->beside, old->n_beside);
     g4_free(sh->a, all);
     return with;
 }
@@ -955,14 +1019,8 @@ static int g4_keys_have(g4_shaper *sh, g4_re keys, int32_t name)
 {
     g4_buf b = { .a = sh->a };
     if (keys == G4_RE_NONE) return 0;
-    if (sh->is_call)
-        g4_buf_add(&b, sh->names[name].text, sh->names[name].len);
-    else
-        g4_json_quote(&b, sh->names[name].text, sh->names[name].len);
-    sh->no_memory |= b.failed;
-    const size_t quotes = sh->is_call ? 0 : 1;
-    const int has = !b.failed && b.len >= 2 * quotes &&
-                    g4_re_matches(sh->regular, keys, b.data == NULL ? "" : b.data + quotes, b.len - 2 * quotes);
+    g4_write_text(sh, &b, sh->names[name].text, sh->names[name].len);
+    const int has = !b.failed && g4_re_matches(sh->regular, keys, b.data == NULL ? "" : b.data, b.len);
     g4_buf_free(&b);
     return has;
 }

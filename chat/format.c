@@ -31,7 +31,7 @@
     ":){0,6}" G4_F_16 ")?::)"
 
 /* A label has no hyphens as its third and fourth character, unless it begins with xn--; what that stands for is not
- * looked at. How long the parts of a mail address are is not counted. */
+ * looked at. */
 #define G4_F_L "[A-Za-z0-9]"
 #define G4_F_X "[A-Za-z0-9-]"
 #define G4_F_LABEL                                                                                                     \
@@ -41,7 +41,7 @@
 #define G4_F_LITERAL "\\[(?:" G4_F_IPV4 "|IPv6:" G4_F_IPV6 ")\\]"
 #define G4_F_ATOM "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 #define G4_F_QUOTED "\"(?:[ !#-\\[\\]-~]|\\\\[ -~])*\""
-#define G4_F_EMAIL "(?:" G4_F_ATOM "(?:\\." G4_F_ATOM ")*|" G4_F_QUOTED ")@(?:" G4_F_HOSTNAME "|" G4_F_LITERAL ")"
+#define G4_F_LOCAL G4_F_ATOM "(?:\\." G4_F_ATOM ")*|" G4_F_QUOTED
 
 /* Labels of all that Unicode has of letters, marks, digits and what may become such: what IDNA says of their order and
  * neighbours is left out. I: any of them, S: at the start, E: no hyphen. */
@@ -56,8 +56,7 @@
 #define G4_F_IDN_HOSTNAME G4_F_IDN_LABEL "(?:[.\\u3002\\uff0e\\uff61]" G4_F_IDN_LABEL ")*"
 #define G4_F_IDN_ATOM "[^\\0- \"(),.:;<>@\\[-\\]\\x7f]+"
 #define G4_F_IDN_QUOTED "\"(?:[^\\0-\\x1f\"\\\\\\x7f]|\\\\[^\\0-\\x1f\\x7f])*\""
-#define G4_F_IDN_EMAIL                                                                                                 \
-    "(?:" G4_F_IDN_ATOM "(?:\\." G4_F_IDN_ATOM ")*|" G4_F_IDN_QUOTED ")@(?:" G4_F_IDN_HOSTNAME "|" G4_F_LITERAL ")"
+#define G4_F_IDN_LOCAL G4_F_IDN_ATOM "(?:\\." G4_F_IDN_ATOM ")*|" G4_F_IDN_QUOTED
 
 /* Of addresses. \x01 stands for the characters that IRIs have more than URIs, \x02 for those in their queries. */
 #define G4_F_CHAR "(?:[A-Za-z0-9._~!$&'()*+,;=:@\x01-]|" G4_F_PERCENT ")"
@@ -97,6 +96,9 @@
 #define G4_F_ESCAPE "\\\\(?:[^A-Za-z]|[bBcdDfknpPrsStuvwWx])"
 #define G4_F_PIECE "(?:[^\\\\\\[()]|" G4_F_ESCAPE "|\\[(?:[^\\]\\\\]|" G4_F_ESCAPE ")*\\])"
 
+#define G4_F_MAX_LOCAL 64 /* RFC 5321, 4.5.3.1 */
+#define G4_F_MAX_NAME 253 /* of a host: 255 bytes with the lengths of its labels, RFC 1035 */
+
 typedef struct {
     const char *name, *pattern;
     int is_exact;
@@ -106,10 +108,8 @@ typedef struct {
 static const g4_known_format g4_formats[] = {
     { "date", G4_F_DATE, 1, 0 },
     { "duration", G4_F_DURATION, 1, 0 },
-    { "email", G4_F_EMAIL, 1, 0 },
-    { "idn-email", G4_F_IDN_EMAIL, 0, 0 },
-    { "hostname", G4_F_HOSTNAME, 1, 253 },
-    { "idn-hostname", G4_F_IDN_HOSTNAME, 0, 253 },
+    { "hostname", G4_F_HOSTNAME, 1, G4_F_MAX_NAME },
+    { "idn-hostname", G4_F_IDN_HOSTNAME, 0, G4_F_MAX_NAME },
     { "ipv4", G4_F_IPV4, 1, 0 },
     { "ipv6", G4_F_IPV6, 1, 0 },
     { "uuid", G4_F_HEX "{8}(?:-" G4_F_HEX "{4}){3}-" G4_F_HEX "{12}", 1, 0 },
@@ -139,6 +139,22 @@ static g4_re g4_format_pattern(g4_regular *r, const char *pattern, g4_spelling s
     if (!g4_regular_stops(r)) g4_pattern_re(r, &x, whole.data, whole.len, spelling, "format", NULL);
     g4_buf_free(&whole);
     return x;
+}
+
+/* The same of so many characters at most. */
+static g4_re g4_format_short(g4_regular *r, const char *pattern, g4_spelling spelling, int is_iri, int longest)
+{
+    const g4_re length = g4_re_repeat(r, g4_format_pattern(r, "[^]", spelling, 0), 0, longest);
+    return g4_re_and(r, g4_format_pattern(r, pattern, spelling, is_iri), length);
+}
+
+/* An address of mail: what stands before the @, then a name or an address in brackets. */
+static g4_re g4_format_mail(g4_regular *r, const char *local, const char *name, g4_spelling spelling)
+{
+    const g4_re host = g4_format_short(r, name, spelling, 0, G4_F_MAX_NAME);
+    const g4_re behind = g4_re_or(r, host, g4_format_pattern(r, G4_F_LITERAL, spelling, 0));
+    const g4_re at = g4_re_concat(r, g4_re_range(r, '@', '@'), behind);
+    return g4_re_concat(r, g4_format_short(r, local, spelling, 0, G4_F_MAX_LOCAL), at);
 }
 
 /* A text, of digits and signs, the same in both spellings. */
@@ -241,6 +257,14 @@ g4_format_kind g4_format_re(g4_regular *r, const char *name, size_t n, g4_spelli
         *out = g4_re_concat(r, date, g4_format_time(r));
         return G4_FORMAT_EXACT;
     }
+    if (n == 5 && memcmp(name, "email", n) == 0) {
+        *out = g4_format_mail(r, G4_F_LOCAL, G4_F_HOSTNAME, spelling);
+        return G4_FORMAT_EXACT;
+    }
+    if (n == 9 && memcmp(name, "idn-email", n) == 0) {
+        *out = g4_format_mail(r, G4_F_IDN_LOCAL, G4_F_IDN_HOSTNAME, spelling);
+        return G4_FORMAT_LOOSE;
+    }
     if (n == 5 && memcmp(name, "regex", n) == 0) {
         *out = g4_format_regex(r, spelling);
         return G4_FORMAT_LOOSE;
@@ -248,9 +272,8 @@ g4_format_kind g4_format_re(g4_regular *r, const char *name, size_t n, g4_spelli
     for (size_t i = 0; i < sizeof g4_formats / sizeof g4_formats[0]; i++) {
         const g4_known_format *f = &g4_formats[i];
         if (strlen(f->name) != n || memcmp(f->name, name, n) != 0) continue;
-        *out = g4_format_pattern(r, f->pattern, spelling, name[0] == 'i');
-        if (f->longest > 0)
-            *out = g4_re_and(r, *out, g4_re_repeat(r, g4_format_pattern(r, "[^]", spelling, 0), 0, f->longest));
+        *out = f->longest > 0 ? g4_format_short(r, f->pattern, spelling, name[0] == 'i', f->longest)
+                              : g4_format_pattern(r, f->pattern, spelling, name[0] == 'i');
         return f->is_exact ? G4_FORMAT_EXACT : G4_FORMAT_LOOSE;
     }
     return G4_FORMAT_UNKNOWN;

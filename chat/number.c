@@ -243,9 +243,16 @@ static g4_re g4_numbers_scientific(g4_digits d, const g4_limit *low, const g4_li
     return g4_re_or(d.r, x, g4_digits_between(&d, 1));
 }
 
+/* A point and zeros, or nothing: what may stand behind an integer. */
+static g4_re g4_number_zeros(g4_regular *r)
+{
+    const g4_re zeros = g4_re_repeat(r, g4_re_range(r, '0', '0'), 1, -1);
+    return g4_re_optional(r, g4_re_concat(r, g4_re_range(r, '.', '.'), zeros));
+}
+
 static g4_re g4_numbers_unsigned(g4_regular *r, const g4_limit *low, const g4_limit *high, int is_integer)
 {
-    g4_digits d = { .r = r, .has_fraction = !is_integer, .end = G4_RE_EMPTY };
+    g4_digits d = { .r = r, .has_fraction = !is_integer, .end = is_integer ? g4_number_zeros(r) : G4_RE_EMPTY };
     d.digit = g4_re_range(r, '0', '9');
     d.digits = g4_re_repeat(r, d.digit, 0, -1);
     d.zeros = g4_re_repeat(r, g4_re_range(r, '0', '0'), 0, -1);
@@ -286,7 +293,7 @@ g4_re g4_re_any_number(g4_regular *r, int is_integer)
     const g4_re minus = g4_re_optional(r, g4_re_range(r, '-', '-'));
     const g4_re more = g4_re_concat(r, g4_re_range(r, '1', '9'), g4_re_repeat(r, digit, 0, -1));
     const g4_re whole = g4_re_concat(r, minus, g4_re_or(r, g4_re_range(r, '0', '0'), more));
-    if (is_integer) return whole;
+    if (is_integer) return g4_re_concat(r, whole, g4_number_zeros(r));
     const g4_re fraction = g4_re_optional(r, g4_re_concat(r, g4_re_range(r, '.', '.'), digits));
     const g4_re exponent = g4_number_exponents(r, -G4_NUMBER_MAX_EXPONENT, G4_NUMBER_MAX_EXPONENT);
     return g4_re_concat(r, whole, g4_re_concat(r, fraction, g4_re_optional(r, exponent)));
@@ -307,6 +314,13 @@ g4_re g4_re_equal_number(g4_regular *r, const g4_number *value)
     const g4_re x = g4_re_numbers(r, &bound, &bound, 0);
     if (value->n > 0) return x;
     return g4_re_concat(r, g4_re_optional(r, g4_re_range(r, '-', '-')), x);
+}
+
+g4_re g4_re_comparable_numbers(g4_regular *r)
+{
+    const g4_number zero = { 0 };
+    const g4_re all = g4_re_or(r, g4_re_numbers(r, NULL, NULL, 0), g4_re_equal_number(r, &zero));
+    return g4_re_and(r, all, g4_re_repeat(r, g4_re_any_char(r, G4_RAW), 0, G4_NUMBER_DIGITS));
 }
 
 /* ---- Multiples ----------------------------------------------------------------------------------- */

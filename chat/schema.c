@@ -205,12 +205,30 @@ static void g4_schema_put_element(g4_schema *c, g4_arraying *k, int32_t from, in
     g4_schema_put(c, from, g4_place_node(c, k, place), goal);
 }
 
-/* The element behind so many others, which must differ from them. */
+/* All spellings of the value of an element, given with what stands before it. */
+static g4_re g4_schema_same_item(g4_regular *r, const char *text, size_t n)
+{
+    g4_number value;
+    while (n > 0 && (text[0] == ',' || text[0] == ' ' || text[0] == '\n')) {
+        text++;
+        n--;
+    }
+    if (n > 0 && text[0] == '"') return g4_re_same_string(r, text, n);
+    const int is_number = n > 0 && (text[0] == '-' || (text[0] >= '0' && text[0] <= '9'));
+    return is_number && g4_number_read(&value, text, n) ? g4_re_equal_number(r, &value) : g4_re_text(r, text, n);
+}
+
+/* The element behind so many others, which must differ from them: numbers in spellings that can be compared. */
 static void g4_schema_put_unique(g4_schema *c, g4_arraying *k, int index)
 {
     const int goal = g4_array_goal(c->sh, k->shape, index, 0, 0);
     if (goal == G4_GOAL_NONE) return;
-    const g4_re item = g4_schema_scalar_text(c, g4_goal_scalars(c->sh, goal));
+    g4_scalars scalars = *g4_goal_scalars(c->sh, goal);
+    if (scalars.number == G4_RE_ANY)
+        scalars.number = g4_re_comparable_numbers(c->regular);
+    else if (scalars.number != G4_RE_NONE)
+        scalars.number = g4_re_and(c->regular, scalars.number, g4_re_comparable_numbers(c->regular));
+    const g4_re item = g4_schema_scalar_text(c, &scalars);
     const int32_t next = g4_place_node(c, k, index < k->last ? index + 1 : index);
     if (item != G4_RE_NONE) g4_net_item(c->net, k->places[index], next, index > 0 ? c->comma : G4_RE_EMPTY, item);
 }
@@ -309,6 +327,7 @@ static void g4_schema_put_array(g4_schema *c, int32_t from, int32_t to, const g4
     if (k.is_unique) { /* a call of its own: there the elements are remembered */
         const int rule = g4_net_rule(c->net, NULL, 0);
         if (c->net->failed) return;
+        c->net->same_item = g4_schema_same_item;
         g4_net_call(c->net, from, to, rule);
         from = k.from = c->net->rules[rule].start;
         k.to = c->net->rules[rule].end;

@@ -25,6 +25,8 @@
 #define G4_SHAPE_MAX_FOREIGN 300   /* names of other alternatives that have a place among an object's members */
 #define G4_SHAPE_MAX_CLASSES 48    /* of undeclared keys */
 #define G4_SHAPE_MAX_SUBSETS 5     /* branches of anyOf whose subsets are told apart for unevaluated... */
+#define G4_SHAPE_MAX_BESIDE 100    /* schemas of other alternatives that are looked at for the order of members */
+#define G4_SHAPE_MAX_RANKED 5000   /* goals of a grammar up to which they are */
 #define G4_SHAPE_UNRANKED INT_MAX
 
 typedef enum {
@@ -570,8 +572,7 @@ static void g4_assert_object(g4_expansion *x, g4_branch *b, const g4_fact *from,
 static const g4_json *g4_schema_prefix(g4_shaper *sh, const g4_json *s)
 {
     const g4_json *prefix = g4_json_get(s, "prefixItems"), *items = g4_json_get(s, "items");
-    (void)sh;
-    if (g4_json_is(prefix, G4_JSON_ARRAY)) return prefix;
+    if (g4_refs_dialect(sh->refs) >= 2020 && g4_json_is(prefix, G4_JSON_ARRAY)) return prefix;
     return g4_json_is(items, G4_JSON_ARRAY) ? items : NULL;
 }
 
@@ -584,7 +585,9 @@ static int g4_json_length(const g4_json *list)
 
 static void g4_contains_counts(g4_shaper *sh, const g4_json *s, int *min, int *max)
 {
-    const g4_json *low = g4_json_get(s, "minContains"), *high = g4_json_get(s, "maxContains");
+    const int has_counts = g4_refs_dialect(sh->refs) >= 2019;
+    const g4_json *low = has_counts ? g4_json_get(s, "minContains") : NULL;
+    const g4_json *high = has_counts ? g4_json_get(s, "maxContains") : NULL;
     *min = low != NULL ? g4_schema_count(sh, s, low, INT_MAX) : 1;
     *max = high != NULL ? g4_schema_count(sh, s, high, INT_MAX) : -1;
     if (*min < 0) *min = 1;
@@ -665,13 +668,10 @@ static void g4_deny_properties(g4_choosing *k, const g4_fact *from, const g4_jso
     }
 }
 
-/* Some member that none of the schema's properties speak of breaks additionalProperties. */
-static void g4_deny_additional(g4_choosing *k, const g4_fact *from, const g4_json *additional)
+/* The alternative that some member meets the claim whose name is none of those that the matcher has. */
+static void g4_deny_others(g4_choosing *k, const g4_fact *from, const g4_matcher *others, g4_claim claim)
 {
     g4_shaper *sh = k->sh;
-    const g4_matcher *others = g4_schema_others(sh, from->claim.node);
-    g4_claim claim = g4_claim_on(additional, 1);
-    if (g4_claim_settle(sh, &claim) == 0) return;
     const g4_facts *facts = g4_facts_add(sh, NULL, g4_fact_new(sh, g4_fact_keys(from, G4_FACT_KEY, others, claim)));
     for (int i = 0; i < others->n_names; i++) { /* so that these get places of their own */
         const g4_matcher *name = sh->names[others->names[i]].matcher;
@@ -679,6 +679,13 @@ static void g4_deny_additional(g4_choosing *k, const g4_fact *from, const g4_jso
         facts = g4_facts_add(sh, facts, g4_fact_new(sh, fact));
     }
     g4_choosing_add(k, facts);
+}
+
+/* Some member that none of the schema's properties speak of breaks additionalProperties. */
+static void g4_deny_additional(g4_choosing *k, const g4_fact *from, const g4_json *additional)
+{
+    g4_claim claim = g4_claim_on(additional, 1);
+    if (g4_claim_settle(k->sh, &claim) != 0) g4_deny_others(k, from, g4_schema_others(k->sh, from->claim.node), claim);
 }
 
 static void g4_deny_dependencies(g4_choosing *k, const g4_fact *from, const g4_json *members)
@@ -899,7 +906,8 @@ static const g4_fact *g4_branch_track(g4_expansion *x, g4_branch *b, const g4_fa
 {
     const char *name = x->type == G4_T_OBJECT ? "unevaluatedProperties" : "unevaluatedItems";
     const g4_json *keyword = g4_json_get(from->claim.node, name);
-    if (keyword == NULL || g4_shaper_info(x->sh, from->claim.node)->only != NULL) return from;
+    const g4_schema_info *info = g4_shaper_info(x->sh, from->claim.node);
+    if (keyword == NULL || info->only != NULL || info->dialect < 2019) return from;
     g4_tracker *tracker = g4_arena_alloc(x->sh->arena, sizeof *tracker);
     g4_fact tracked = *from;
     tracked.tracker = b->n_trackers;
@@ -910,6 +918,17 @@ static const g4_fact *g4_branch_track(g4_expansion *x, g4_branch *b, const g4_fa
     b->trackers = tracker;
     b->is_open = 1;
     return own;
+}
+
+/* Behind a reference that cannot be followed, anything may have been evaluated. */
+static void g4_branch_evaluate_all(g4_expansion *x, g4_branch *b, const g4_fact *from)
+{
+    if (from->tracker < 0) return;
+    const g4_claim any = g4_claim_on(&g4_shape_true, 0);
+    const g4_matcher *all = g4_matcher_new(x->sh, NULL, 0, G4_RE_NONE, 1);
+    g4_branch_add(x->sh, b,
+                  x->type == G4_T_OBJECT ? g4_fact_keys(from, G4_FACT_KEYS, all, any)
+                                         : g4_fact_items(from, 0, -1, any.node, 0));
 }
 
 static void g4_assert_enum(g4_expansion *x, g4_branch *b, const g4_fact *from, const g4_json *list)
@@ -946,7 +965,10 @@ static void g4_assert_keyword(g4_expansion *x, g4_branch *b, const g4_fact *from
     case G4_KEY_ENUM: g4_assert_enum(x, b, from, m); break;
     case G4_KEY_REF:
         target = g4_schema_target(sh, from->claim.node, m);
-        if (target != NULL) g4_branch_add(sh, b, g4_fact_claim(sh, from, target, 0));
+        if (target != NULL)
+            g4_branch_add(sh, b, g4_fact_claim(sh, from, target, 0));
+        else
+            g4_branch_evaluate_all(x, b, from);
         break;
     case G4_KEY_ALL_OF:
         for (const g4_json *s = is_list ? m->child : NULL; s != NULL; s = s->next)
@@ -1022,8 +1044,7 @@ static void g4_deny_value(g4_shaper *sh, g4_branch *b, const g4_fact *from)
     int i = 0;
     g4_choosing_open(&k, sh, v, 1);
     if (is_object) {
-        const g4_matcher *others = g4_value_keys(sh, v, 1);
-        g4_choosing_add_fact(&k, g4_fact_keys(from, G4_FACT_KEY, others, g4_claim_on(&g4_shape_true, 0)));
+        g4_deny_others(&k, from, g4_value_keys(sh, v, 1), g4_claim_on(&g4_shape_true, 0));
     } else {
         g4_choosing_add_fact(&k, g4_fact_numbers(from, G4_FACT_COUNT, n + 1, -1));
         if (n > 0) g4_choosing_add_fact(&k, g4_fact_numbers(from, G4_FACT_COUNT, 0, n - 1));
@@ -1077,6 +1098,15 @@ static int g4_branch_knows(const g4_branch *b, g4_claim claim, int tracker)
     return 2;
 }
 
+/* Of a claim that settles to anything: is that because it refers to what is not there? */
+static int g4_json_has_ref(const g4_json *s)
+{
+    int has = 0;
+    for (const g4_json *m = s->kind == G4_JSON_OBJECT ? s->child : NULL; m != NULL; m = m->next)
+        has |= g4_keyword_of(m) == G4_KEY_REF;
+    return has;
+}
+
 static void g4_apply_claim(g4_expansion *x, g4_branch *b, const g4_fact *fact)
 {
     g4_shaper *sh = x->sh;
@@ -1085,6 +1115,7 @@ static void g4_apply_claim(g4_expansion *x, g4_branch *b, const g4_fact *fact)
     int chain = 0;
     if (found != 2) {
         b->is_dead |= found == 0;
+        if (found == 1 && g4_json_has_ref(settled.claim.node)) g4_branch_evaluate_all(x, b, fact);
         return;
     }
     for (const g4_fact *f = fact->from_claim; f != NULL; f = f->from_claim, chain++)
@@ -1547,6 +1578,45 @@ static void g4_objecting_sorts(g4_objecting *o, int goals[1 << G4_SHAPE_SOME], i
     }
 }
 
+/* What a schema says of the order of members stands in the one that it refers to, unless it is an older draft's, where
+ * names beside $ref count for the order too. NULL: it says nothing of it. */
+static const g4_json *g4_seen_node(g4_shaper *sh, const g4_json *schema)
+{
+    g4_claim claim = g4_claim_on(schema, 0);
+    if (!(g4_schema_types(sh, schema) & (G4_T_ARRAY | G4_T_OBJECT))) return NULL;
+    if (schema->kind != G4_JSON_OBJECT || g4_json_get(schema, "properties") != NULL) return schema;
+    return g4_claim_settle(sh, &claim) == 2 && !claim.is_denied && !claim.is_value ? claim.node : NULL;
+}
+
+typedef struct { /* schemas that stand beside the claims of a goal */
+    const g4_json *schemas[G4_SHAPE_MAX_BESIDE];
+    int n, is_new; /* is_new: some are none of the claims */
+} g4_beside;
+
+static void g4_beside_add(g4_shaper *sh, g4_beside *beside, const g4_goal *goal, const g4_json *schema)
+{
+    const g4_json *node = g4_seen_node(sh, schema);
+    int is_claim = 0;
+    if (node == NULL || beside->n == G4_SHAPE_MAX_BESIDE) return;
+    for (int i = 0; i < beside->n; i++)
+        if (beside->schemas[i] == node) return;
+    for (int i = 0; i < goal->n && !is_claim; i++) is_claim = g4_claims_equal(goal->claims[i], g4_claim_on(node, 0));
+    beside->is_new |= !is_claim;
+    beside->schemas[beside->n++] = node;
+}
+
+/* The goal of a member, with the schemas that all alternatives have for it. */
+static int g4_goal_with_seen(g4_shaper *sh, int goal, g4_seen seen)
+{
+    const g4_seen lists[2] = { seen, sh->seen_patterns };
+    g4_beside beside = { .n = 0 };
+    if (goal <= G4_GOAL_ANY || sh->n_goals > G4_SHAPE_MAX_RANKED) return goal;
+    for (int k = 0; k < 2; k++)
+        for (int i = lists[k].first; i > 0; i = sh->seen[i].next)
+            g4_beside_add(sh, &beside, sh->goals[goal], sh->seen[i].schema);
+    return beside.is_new ? g4_goal_beside(sh, goal, beside.schemas, beside.n) : goal;
+}
+
 /* 0: a required member cannot be. */
 static int g4_objecting_members(g4_objecting *o)
 {
@@ -1561,6 +1631,7 @@ static int g4_objecting_members(g4_objecting *o)
         const int n = g4_objecting_facts(o, name);
         *m = (g4_member_shape) { .name = name, .rank = known->ranked == sh->walk ? known->rank : G4_SHAPE_UNRANKED };
         m->goal = g4_facts_goal(sh, o->scratch, n, NULL);
+        m->goal = g4_goal_with_seen(sh, m->goal, known->ranked == sh->walk ? known->seen : sh->seen_others);
         unsigned sorts = 0;
         for (int k = 0; k < shape->n_some; k++) sorts |= (unsigned)g4_matcher_has(sh, o->some[k]->keys, name) << k;
         g4_objecting_sorts(o, m->sorts, m->goal, sorts);
@@ -1636,7 +1707,7 @@ static void g4_objecting_add_class(g4_objecting *o, const g4_key_class *k)
             is_declared |= !o->general[i]->keys->is_complement;
         }
     if (!is_declared) return;
-    rest.goal = g4_facts_goal(sh, o->scratch, n, NULL);
+    rest.goal = g4_goal_with_seen(sh, g4_facts_goal(sh, o->scratch, n, NULL), sh->seen_others);
     if (rest.goal == G4_GOAL_NONE) return;
     g4_objecting_sorts(o, rest.sorts, rest.goal, k->some);
     for (int i = 0; i < shape->n_rest; i++) {
@@ -1648,6 +1719,17 @@ static void g4_objecting_add_class(g4_objecting *o, const g4_key_class *k)
     shape->rest[shape->n_rest++] = rest;
 }
 
+/* The keys that are no name that may be there, if those are all there may be; NULL: there may be others. */
+static const g4_matcher *g4_branch_closing(g4_shaper *sh, const g4_branch *b)
+{
+    for (const g4_facts *f = b->keys; f != NULL; f = f->next) {
+        g4_claim claim = f->fact->claim;
+        const g4_matcher *k = f->fact->keys;
+        if (k->is_complement && k->keys == G4_RE_NONE && g4_claim_settle(sh, &claim) == 0) return k;
+    }
+    return NULL;
+}
+
 static void g4_objecting_rest(g4_objecting *o)
 {
     g4_shaper *sh = o->x->sh;
@@ -1656,11 +1738,7 @@ static void g4_objecting_rest(g4_objecting *o)
     o->shape->rest = g4_arena_alloc(sh->arena, G4_SHAPE_MAX_CLASSES * sizeof *o->shape->rest);
     sh->no_memory |= o->shape->rest == NULL;
     if (sh->no_memory) return;
-    for (int i = 0; i < o->n_general; i++) { /* nothing else may be there: the common case */
-        const g4_matcher *k = o->general[i]->keys;
-        g4_claim claim = o->general[i]->claim;
-        if (k->is_complement && k->keys == G4_RE_NONE && g4_claim_settle(sh, &claim) == 0) return;
-    }
+    if (g4_branch_closing(sh, o->b) != NULL) return; /* nothing else may be there: the common case */
     classes[0] = (g4_key_class) { .keys = g4_objecting_other_keys(o) };
     if (o->n_general > 64)
         g4_shaper_loosen(sh, o->x->node, "", "more than 64 kinds of undeclared members: the others are not held");
@@ -1680,14 +1758,30 @@ static int g4_matchers_are_equal(const g4_matcher *a, const g4_matcher *b)
            (a->n_names == 0 || memcmp(a->names, b->names, (size_t)a->n_names * sizeof *a->names) == 0);
 }
 
-/* The sorts of members that must be there. */
+/* That any of the names is there for which the fact holds. */
+static int g4_need_any(g4_shaper *sh, const g4_fact *fact, const g4_matcher *names)
+{
+    int need = G4_NEED_NEVER;
+    for (int i = 0; i < names->n_names; i++)
+        if (g4_matcher_has(sh, fact->keys, names->names[i]))
+            need = g4_need_or(sh, need, g4_need_var(sh, names->names[i]));
+    return need;
+}
+
+/* The sorts of members that must be there. Among names alone, that is a formula. */
 static void g4_objecting_some(g4_objecting *o)
 {
     g4_shaper *sh = o->x->sh;
+    const g4_matcher *closing = g4_branch_closing(sh, o->b);
     o->some = g4_arena_alloc(sh->arena, G4_SHAPE_SOME * sizeof(void *));
     sh->no_memory |= o->some == NULL;
     for (const g4_facts *f = o->some != NULL ? o->b->key : NULL; f != NULL; f = f->next) {
         int same = 0;
+        g4_claim claim = f->fact->claim;
+        if (closing != NULL && g4_claim_settle(sh, &claim) == 1) {
+            o->b->need = g4_need_and(sh, o->b->need, g4_need_any(sh, f->fact, closing));
+            continue;
+        }
         for (int i = 0; i < o->shape->n_some && !same; i++)
             same = g4_claims_equal(o->some[i]->claim, f->fact->claim) &&
                    g4_matchers_are_equal(o->some[i]->keys, f->fact->keys);
@@ -1708,9 +1802,11 @@ static g4_object_shape *g4_branch_object(g4_expansion *x, g4_branch *b)
     g4_object_shape *shape = g4_arena_alloc(sh->arena, sizeof *shape);
     sh->no_memory |= shape == NULL;
     if (shape == NULL) return NULL;
-    *shape = (g4_object_shape) { .need = b->need, .min = b->min, .max = b->max };
+    *shape = (g4_object_shape) { .min = b->min, .max = b->max };
     g4_objecting o = { .x = x, .b = b, .shape = shape };
     g4_objecting_some(&o);
+    shape->need = b->need;
+    if (b->need == G4_NEED_NEVER) return NULL;
     g4_objecting_collect(&o);
     if (!sh->no_memory) g4_objecting_add_ranked(&o);
     int n_patterns = 0;
@@ -1738,6 +1834,21 @@ static int g4_items_goal(g4_shaper *sh, const g4_facts *items, int index, const 
     return goal;
 }
 
+/* The goal of an element, with the schemas that all alternatives have for it. */
+static int g4_element_with_seen(g4_shaper *sh, int goal, int index)
+{
+    g4_beside beside = { .n = 0 };
+    if (goal <= G4_GOAL_ANY || sh->n_goals > G4_SHAPE_MAX_RANKED) return goal;
+    for (int i = sh->seen_arrays.first; i > 0; i = sh->seen[i].next) {
+        const g4_json *s = sh->seen[i].schema, *prefix = g4_schema_prefix(sh, s), *items = g4_json_get(s, "items");
+        const g4_json *schema = prefix != NULL ? prefix->child : NULL;
+        for (int k = 0; k < index && schema != NULL; k++) schema = schema->next;
+        if (schema == NULL) schema = items != NULL && items != prefix ? items : g4_json_get(s, "additionalItems");
+        if (schema != NULL) g4_beside_add(sh, &beside, sh->goals[goal], schema);
+    }
+    return beside.is_new ? g4_goal_beside(sh, goal, beside.schemas, beside.n) : goal;
+}
+
 int g4_array_goal(g4_shaper *sh, const g4_array_shape *s, int index, unsigned with, unsigned without)
 {
     g4_claim more[G4_SHAPE_SOME];
@@ -1748,7 +1859,7 @@ int g4_array_goal(g4_shaper *sh, const g4_array_shape *s, int index, unsigned wi
         if (without >> i & 1) more[n].is_denied = !more[n].is_denied;
         n++;
     }
-    return g4_items_goal(sh, s->items, index, more, n);
+    return g4_element_with_seen(sh, g4_items_goal(sh, s->items, index, more, n), index);
 }
 
 static g4_array_shape *g4_branch_array(g4_expansion *x, g4_branch *b)
@@ -1879,6 +1990,35 @@ static void *g4_shapes_of(g4_shaper *sh, int number, int type)
 
 /* ---- The order of members ------------------------------------------------------------------------ */
 
+static void g4_seen_add(g4_shaper *sh, g4_seen *list, const g4_json *schema)
+{
+    g4_seen_schema *seen = g4_array_grow(sh->a, sh->seen, sh->n_seen, &sh->cap_seen, sizeof *seen);
+    sh->no_memory |= seen == NULL;
+    if (seen == NULL) return;
+    sh->seen = seen;
+    seen[sh->n_seen] = (g4_seen_schema) { schema, 0 };
+    if (list->first == 0)
+        list->first = sh->n_seen;
+    else
+        seen[list->last].next = sh->n_seen;
+    list->last = sh->n_seen++;
+}
+
+/* Rank a name that is not ranked yet. */
+static void g4_rank_name(g4_shaper *sh, int32_t number)
+{
+    g4_name *name = &sh->names[number];
+    if (name->ranked == sh->walk) return;
+    name->ranked = sh->walk;
+    name->rank = sh->n_ranked;
+    name->seen = (g4_seen) { 0, 0 };
+    int32_t *ranked = g4_array_grow(sh->a, sh->ranked, sh->n_ranked, &sh->cap_ranked, sizeof *ranked);
+    sh->no_memory |= ranked == NULL;
+    if (ranked == NULL) return;
+    sh->ranked = ranked;
+    ranked[sh->n_ranked++] = number;
+}
+
 /* Rank the names of a schema and of those that apply where it does, in the order of the text. */
 static void g4_rank_names(g4_shaper *sh, const g4_json *s, int *n_schemas, int depth)
 {
@@ -1890,20 +2030,18 @@ static void g4_rank_names(g4_shaper *sh, const g4_json *s, int *n_schemas, int d
     const g4_json *properties = g4_json_get(s, "properties");
     for (const g4_json *p = g4_json_is(properties, G4_JSON_OBJECT) ? properties->child : NULL; p != NULL; p = p->next) {
         const int32_t number = g4_shaper_name(sh, p->key, p->key_len);
-        g4_name *name = &sh->names[number];
-        if (name->ranked == sh->walk) continue;
-        name->ranked = sh->walk;
-        name->rank = sh->n_ranked;
-        int32_t *ranked = g4_array_grow(sh->a, sh->ranked, sh->n_ranked, &sh->cap_ranked, sizeof *ranked);
-        sh->no_memory |= ranked == NULL;
-        if (ranked == NULL) return;
-        sh->ranked = ranked;
-        ranked[sh->n_ranked++] = number;
+        g4_rank_name(sh, number);
+        g4_seen_add(sh, &sh->names[number].seen, p);
     }
     for (const g4_json *m = s->child; m != NULL; m = m->next) {
         const g4_keyword keyword = g4_keyword_of(m);
         const int is_list = keyword == G4_KEY_ALL_OF || keyword == G4_KEY_ANY_OF || keyword == G4_KEY_ONE_OF;
         const int is_map = keyword == G4_KEY_DEPENDENCIES || keyword == G4_KEY_DEPENDENT_SCHEMAS;
+        if (keyword == G4_KEY_PATTERN_PROPERTIES)
+            for (const g4_json *p = m->kind == G4_JSON_OBJECT ? m->child : NULL; p != NULL; p = p->next)
+                g4_seen_add(sh, &sh->seen_patterns, p);
+        if (keyword == G4_KEY_ADDITIONAL_PROPERTIES) g4_seen_add(sh, &sh->seen_others, m);
+        if (keyword == G4_KEY_ITEMS || keyword == G4_KEY_PREFIX_ITEMS) g4_seen_add(sh, &sh->seen_arrays, s);
         if (keyword == G4_KEY_REF)
             g4_rank_names(sh, g4_refs_find(sh->refs, s, m), n_schemas, depth + 1);
         else if (keyword == G4_KEY_IF || g4_json_key_is(m, "then") || g4_json_key_is(m, "else"))
@@ -1918,6 +2056,9 @@ static void g4_rank_goal(g4_shaper *sh, const g4_goal *goal)
     int n_schemas = 0;
     sh->walk++;
     sh->n_ranked = 0;
+    sh->n_seen = 1;
+    sh->seen_patterns = sh->seen_others = sh->seen_arrays = (g4_seen) { 0, 0 };
+    for (int i = 0; i < goal->n_beside; i++) g4_rank_names(sh, goal->beside[i], &n_schemas, 0);
     for (int i = 0; i < goal->n; i++)
         if (!goal->claims[i].is_value && !goal->claims[i].is_denied)
             g4_rank_names(sh, goal->claims[i].node, &n_schemas, 0);

@@ -45,8 +45,8 @@ static void check(int line, range k, const char *const *texts)
 
 static void test_bounds(void)
 {
-    NUMBERS("-3", "120", 1, NULL, YES("-3", "-1", "0", "9", "99", "120"),
-            NO("-4", "121", "01", "1.0", "1e1", "-0", "-", ""));
+    NUMBERS("-3", "120", 1, NULL, YES("-3", "-1", "0", "9", "99", "120", "1.0", "-3.00", "0.0"),
+            NO("-4", "121", "01", "1.5", "1.", "120.01", "1e1", "-0", "-", ""));
     NUMBERS("x0.25", "10", 0, NULL,
             YES("0.250000000000000001", "0.3", "9.99", "10", "10.000", "2.6e-1", "1e0", "1.0E+01", "9.9e000"),
             NO("0.25", "0.250", "10.1", "10.0000000000000000001", "2.5e-1", "1.1e1", "26e-2", "0.5e0", "-1", "00.3",
@@ -70,7 +70,7 @@ static void test_multiples(void)
 {
     NUMBERS(NULL, NULL, 0, "0.01", YES("0.07", "0", "1.10", "-12.34", "5", "0.070", "100.000"),
             NO("0.071", "0.001", "7e-2", "1.005"));
-    NUMBERS("10", "100", 1, "7", YES("14", "98", "49"), NO("7", "105", "10", "100"));
+    NUMBERS("10", "100", 1, "7", YES("14", "98", "49", "14.0"), NO("7", "105", "10", "100", "14.7"));
     NUMBERS(NULL, NULL, 1, "2.5", YES("0", "5", "-10"), NO("2", "7", "2.5"));
     NUMBERS("0", "1", 0, "0.3", YES("0", "0.3", "0.60", "0.9"), NO("1", "1.2", "0.31"));
     NUMBERS(NULL, NULL, 0, "1e-8", YES("0.00000001", "1", "2.5"), NO("0.000000001"));
@@ -112,7 +112,13 @@ static void test_equal(void)
     G4_EXPECT(g4_re_matches(r, any, "-0.50E+003", 10) && g4_re_matches(r, any, "100e-2", 6) &&
                   !g4_re_matches(r, any, "1e400", 5) && !g4_re_matches(r, any, ".5", 2),
               "any number");
-    G4_EXPECT(g4_re_matches(r, whole, "-12", 3) && !g4_re_matches(r, whole, "1.0", 3), "any integer");
+    G4_EXPECT(g4_re_matches(r, whole, "-12", 3) && g4_re_matches(r, whole, "1.0", 3) &&
+                  !g4_re_matches(r, whole, "1.5", 3) && !g4_re_matches(r, whole, "1.", 2),
+              "any integer");
+    const g4_re comparable = g4_re_comparable_numbers(r);
+    G4_EXPECT(g4_re_matches(r, comparable, "-0.0", 4) && g4_re_matches(r, comparable, "1.5e-7", 6) &&
+                  !g4_re_matches(r, comparable, "15e-8", 5),
+              "numbers of which all spellings are known");
     g4_regular_close(r);
 }
 
