@@ -718,7 +718,9 @@ typedef struct { /* a name of a member */
     const g4_matcher *matcher;     /* of this name alone */
     uint32_t hash, ranked, marked; /* in the last walk of that number */
     int rank;
-    g4_seen seen; /* its schemas */
+    uint32_t listed; /* the last walk that a list of required members had it in, */
+    int place;       /* and as which */
+    g4_seen seen;    /* its schemas */
 } g4_name;
 
 typedef struct { /* what was found out about a schema */
@@ -763,7 +765,7 @@ typedef struct {
     g4_seen_schema
         *seen; /* and what it came by: schemas of names, of members by pattern or without either, and those */
     g4_seen seen_patterns, seen_others, seen_arrays; /* that speak of elements; the first is none */
-    int n_ranked, cap_ranked, n_seen, cap_seen;
+    int n_ranked, cap_ranked, n_seen, cap_seen, n_listed;
     int n_infos, cap_infos, n_goals, cap_goals, n_names, cap_names, n_needs, cap_needs;
     g4_hash_table info_table, goal_table, name_table, need_table;
     g4_schema_info spare_info;               /* when there is no memory */
@@ -836,8 +838,8 @@ int g4_schema_presence(g4_shaper *sh, const g4_json *s); /* of schemas of object
 
 typedef struct {
     int32_t name;
-    int goal, rank, is_required;
-    int sorts[1 << G4_SHAPE_SOME]; /* the goal of one that counts for each set of sorts; G4_GOAL_NONE: it cannot */
+    int goal, rank, place, is_required; /* place: among those that are required and have no rank */
+    int sorts[1 << G4_SHAPE_SOME];      /* the goal of one that counts for each set of sorts; G4_GOAL_NONE: it cannot */
 } g4_member_shape;
 typedef struct { /* members without a name of their own */
     g4_re keys;

@@ -365,9 +365,9 @@ typedef struct {
     g4_schema *c;
     const g4_object_shape *shape;
     int32_t to;
-    int counts; /* count members at all? Then up to `top` */
-    int top, n_places;
-    int last_required; /* the last ordered member that must be there; -1: none */
+    int counts;          /* count members at all? Then up to `top` */
+    int top, is_bounded; /* is_bounded: there may be no more than that */
+    int last_required;   /* the last ordered member that must be there; -1: none */
     unsigned free_required;
     g4_gap *gaps, *next_gaps; /* at this member, and behind it */
     int n_gaps, n_next, cap_gaps, cap_next;
@@ -454,7 +454,7 @@ static void g4_schema_put_member(g4_objecting_net *o, int32_t from, g4_re key, i
 static void g4_schema_put_sorts(g4_objecting_net *o, int32_t from, g4_re key, const int *goals, g4_gap then, int i,
                                 int is_next)
 {
-    if (o->counts && o->shape->max >= 0 && then.count == o->top) return;
+    if (o->counts && o->is_bounded && then.count == o->top) return;
     if (o->counts && then.count < o->top) then.count++;
     for (unsigned set = 0; set < 1u << o->shape->n_some; set++) {
         g4_gap met = then;
@@ -534,11 +534,11 @@ static void g4_objecting_measure(g4_objecting_net *o)
         else
             o->free_required |= 1u << (i - s->n_ordered);
     }
-    const int is_bounded = s->max >= 0 && (s->max < s->n_members || s->n_rest > 0);
-    o->counts = is_bounded || s->min > n_required;
-    o->top = is_bounded ? s->max : s->min;
+    o->is_bounded = s->max >= 0 && (s->max < s->n_members || s->n_rest > 0);
+    o->counts = o->is_bounded || s->min > n_required;
+    o->top = o->is_bounded ? s->max : s->min;
     if (!o->counts || (int64_t)o->top * (s->n_members + 1) <= G4_SCHEMA_MAX_MEMBER_PLACES) return;
-    g4_shaper_loosen(o->c->sh, o->node, is_bounded ? "maxProperties" : "minProperties",
+    g4_shaper_loosen(o->c->sh, o->node, o->is_bounded ? "maxProperties" : "minProperties",
                      "the number of members times that of names is above %d: not held", G4_SCHEMA_MAX_MEMBER_PLACES);
     o->counts = 0;
 }

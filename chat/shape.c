@@ -1563,7 +1563,9 @@ static void g4_objecting_add_ranked(g4_objecting *o)
 static int g4_member_compare(const void *pa, const void *pb)
 {
     const g4_member_shape *a = pa, *b = pb;
-    return a->rank != b->rank ? (a->rank > b->rank) - (a->rank < b->rank) : (a->name > b->name) - (a->name < b->name);
+    if (a->rank != b->rank) return a->rank < b->rank ? -1 : 1;
+    if (a->place != b->place) return a->place < b->place ? -1 : 1;
+    return (a->name > b->name) - (a->name < b->name);
 }
 
 /* The goals of a member that counts for each set of sorts, of which it may count for `sorts`. */
@@ -1630,6 +1632,7 @@ static int g4_objecting_members(g4_objecting *o)
         const g4_name *known = &sh->names[name];
         const int n = g4_objecting_facts(o, name);
         *m = (g4_member_shape) { .name = name, .rank = known->ranked == sh->walk ? known->rank : G4_SHAPE_UNRANKED };
+        m->place = known->listed == sh->walk ? known->place : G4_SHAPE_UNRANKED;
         m->goal = g4_facts_goal(sh, o->scratch, n, NULL);
         m->goal = g4_goal_with_seen(sh, m->goal, known->ranked == sh->walk ? known->seen : sh->seen_others);
         unsigned sorts = 0;
@@ -2019,6 +2022,18 @@ static void g4_rank_name(g4_shaper *sh, int32_t number)
     ranked[sh->n_ranked++] = number;
 }
 
+/* Note the order in which names are required. */
+static void g4_list_names(g4_shaper *sh, const g4_json *list)
+{
+    for (const g4_json *q = list->kind == G4_JSON_ARRAY ? list->child : NULL; q != NULL; q = q->next) {
+        const int32_t number = q->kind == G4_JSON_STRING ? g4_shaper_name(sh, q->text, q->text_len) : 0;
+        g4_name *name = &sh->names[number];
+        if (name->listed == sh->walk) continue;
+        name->listed = sh->walk;
+        name->place = sh->n_listed++;
+    }
+}
+
 /* Rank the names of a schema and of those that apply where it does, in the order of the text. */
 static void g4_rank_names(g4_shaper *sh, const g4_json *s, int *n_schemas, int depth)
 {
@@ -2040,6 +2055,7 @@ static void g4_rank_names(g4_shaper *sh, const g4_json *s, int *n_schemas, int d
         if (keyword == G4_KEY_PATTERN_PROPERTIES)
             for (const g4_json *p = m->kind == G4_JSON_OBJECT ? m->child : NULL; p != NULL; p = p->next)
                 g4_seen_add(sh, &sh->seen_patterns, p);
+        if (keyword == G4_KEY_REQUIRED) g4_list_names(sh, m);
         if (keyword == G4_KEY_ADDITIONAL_PROPERTIES) g4_seen_add(sh, &sh->seen_others, m);
         if (keyword == G4_KEY_ITEMS || keyword == G4_KEY_PREFIX_ITEMS) g4_seen_add(sh, &sh->seen_arrays, s);
         if (keyword == G4_KEY_REF)
@@ -2057,6 +2073,7 @@ static void g4_rank_goal(g4_shaper *sh, const g4_goal *goal)
     sh->walk++;
     sh->n_ranked = 0;
     sh->n_seen = 1;
+    sh->n_listed = 0;
     sh->seen_patterns = sh->seen_others = sh->seen_arrays = (g4_seen) { 0, 0 };
     for (int i = 0; i < goal->n_beside; i++) g4_rank_names(sh, goal->beside[i], &n_schemas, 0);
     for (int i = 0; i < goal->n; i++)
