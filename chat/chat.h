@@ -727,9 +727,10 @@ typedef struct { /* what was found out about a schema */
     const g4_json *node;
     const g4_json *only;   /* the one member that counts, a reference of an older draft; NULL: all do */
     g4_scalars scalars[2]; /* met, denied */
-    uint8_t has_scalars[2], has_types, has_presence, has_pattern;
+    uint8_t has_scalars[2], has_types, has_presence, has_pattern, has_target;
     int types, presence;
     g4_re pattern;            /* of a node that is one, or whose name is */
+    const g4_json *target;    /* of a node that is a reference; NULL: nowhere */
     int dialect;              /* of the document */
     uint32_t walked;          /* the last walk for the order of names that came here */
     int order;                /* and as which */

@@ -251,7 +251,10 @@ static const g4_json *g4_schema_single(const g4_schema_info *info, int *n)
 
 const g4_json *g4_schema_target(g4_shaper *sh, const g4_json *s, const g4_json *ref)
 {
-    const g4_json *target = g4_refs_find(sh->refs, s, ref);
+    g4_schema_info *info = g4_shaper_info(sh, ref);
+    if (!info->has_target) info->target = g4_refs_find(sh->refs, s, ref);
+    info->has_target = 1;
+    const g4_json *target = info->target;
     if (target == NULL)
         g4_shaper_loosen(sh, s, ref->key, "%.100s is not in the document: anything is allowed",
                          ref->kind == G4_JSON_STRING ? ref->text : "it");
@@ -847,6 +850,33 @@ int g4_claims_equal(g4_claim a, g4_claim b)
     return a.node == b.node && a.is_value == b.is_value && a.is_denied == b.is_denied;
 }
 
+/* The only value that is valid for the claim's schema; NULL: there may be others. */
+static const g4_json *g4_claim_constant(g4_shaper *sh, g4_claim claim)
+{
+    if (claim.is_value) return claim.node;
+    const g4_schema_info *info = g4_shaper_info(sh, claim.node);
+    if (claim.node->kind != G4_JSON_OBJECT || info->only != NULL || info->dialect < 6 || g4_is_nullable(claim.node))
+        return NULL;
+    return g4_json_get(claim.node, "const");
+}
+
+/* Where a claim leaves one value only, others that this meets say nothing, and some contradict it: returns how many
+ * claims are left, or -1. So that the alternatives that a constant tells apart are cheap. */
+static int g4_claims_reduce(g4_shaper *sh, g4_claim *claims, int n)
+{
+    const g4_json *value = NULL;
+    int first = 0, kept = 0;
+    for (; first < n && value == NULL; first++)
+        if (!claims[first].is_denied) value = g4_claim_constant(sh, claims[first]);
+    for (int i = 0; i < n; i++) {
+        const g4_json *other = value != NULL && i != first - 1 ? g4_claim_constant(sh, claims[i]) : NULL;
+        const int differs = other != NULL && !g4_json_equal(value, other);
+        if (differs && !claims[i].is_denied) return -1;
+        if (!differs) claims[kept++] = claims[i];
+    }
+    return kept;
+}
+
 /* The settled claims, each once, in their order, into `out`; returns their number, or -1 when nothing meets them. */
 static int g4_claims_settle(g4_shaper *sh, g4_claim *out, const g4_claim *claims, int n)
 {
@@ -860,7 +890,7 @@ static int g4_claims_settle(g4_shaper *sh, g4_claim *out, const g4_claim *claims
         while (k < kept && !g4_claims_equal(out[k], claim)) k++;
         if (k == kept) out[kept++] = claim;
     }
-    return kept;
+    return g4_claims_reduce(sh, out, kept);
 }
 
 /* A new one like that, whose claims and schemas become the arena's. */

@@ -16,6 +16,7 @@
 
 #define G4_SCHEMA_INDENT 24               /* blanks at the start of a line, at most */
 #define G4_SCHEMA_MAX_PLACES 4096         /* of one array: elements times what is counted of them */
+#define G4_SCHEMA_MAX_CHOICES 800000      /* of one array: places times what the next element may count for */
 #define G4_SCHEMA_MAX_GAPS 64             /* what may be left of an object's conditions at one place */
 #define G4_SCHEMA_MAX_MEMBER_PLACES 20000 /* of one object, when its members are counted */
 #define G4_SCHEMA_FEW_ELEMENTS 16         /* more of them, without parts, are an expression */
@@ -273,13 +274,14 @@ static void g4_arraying_measure(g4_schema *c, g4_arraying *k, const g4_json *nod
         k->min = G4_SCHEMA_MAX_PLACES;
     }
     k->last = k->max >= 0 ? k->max : g4_max_int(1, g4_max_int(k->min, k->shape->n_first)); /* behind 0, no comma */
-    int64_t n = k->last + 1;
+    int64_t n = k->last + 1, choices = 1;
     for (int i = 0; i < k->n_some; i++) {
         const g4_some_shape *some = &k->shape->some[i];
         k->top[i] = some->max >= 0 ? some->max : some->min;
         n = n > G4_SCHEMA_MAX_PLACES * 8 ? n : n * (k->top[i] + (int64_t)1);
+        choices *= 3;
     }
-    if (n > G4_SCHEMA_MAX_PLACES * 8) {
+    if (n > G4_SCHEMA_MAX_PLACES * 8 || n * choices > G4_SCHEMA_MAX_CHOICES) {
         g4_shaper_loosen(c->sh, node, "contains", "counts up to too high a number: not held");
         k->n_some = 0;
         n = k->last + 1;

@@ -22,6 +22,9 @@ static void check(const char *name, g4_format_kind kind, const char *const *text
 #define EXACT(name, ...) check(name, G4_FORMAT_EXACT, (const char *const[]) { __VA_ARGS__ })
 #define LOOSE(name, ...) check(name, G4_FORMAT_LOOSE, (const char *const[]) { __VA_ARGS__ })
 
+#define LONG(s) s s s s s s s s s s s s s s s s
+#define LABEL LONG("aaa") "aaaaaaaaaaaaaaa"
+
 static void test_times(void)
 {
     EXACT("date", YES("2024-02-29", "2000-02-29", "0000-02-29", "1999-12-31", "2023-04-30"),
@@ -45,6 +48,9 @@ static void test_names(void)
               "x@[127.0.0.1]", "x@[IPv6:2001:db8::1]", "!#$%&'*+/=?^_`{|}~-@localhost"),
           NO("2962", ".a@b.com", "a.@b.com", "a..b@c.com", "a b@c.com", "a@b..com", "a@-b.com", "a@b_c.com", "a@", "@b",
              "a@[127.0.0.300]", "\xc3\xa9@b.com"));
+    /* 64 characters before the @, 253 behind it */
+    EXACT("email", YES(LONG("aaaa") "@b.c", "a@" LABEL "." LABEL "." LABEL "." LONG("aaa") "aaaaaaaaaaaaa"),
+          NO(LONG("aaaa") "a@b.c", "a@" LABEL "." LABEL "." LABEL "." LONG("aaa") "aaaaaaaaaaaaaa"));
     LOOSE("idn-email",
           YES("\xec\x8b\xa4\xeb\xa1\x80@\xec\x8b\xa4\xeb\xa1\x80.\xed\x85\x8c\xec\x8a\xa4\xed\x8a\xb8", "a@b.c"),
           NO("2962", "a b@c.d"));

@@ -165,6 +165,57 @@ static void g4_test_combinations(void)
               "{\"a\": null}", "{}", NULL, "{\"b\": 1}");
 }
 
+/* Values are equal, whatever their spelling; what a draft does not have yet says nothing. */
+static void g4_test_values(void)
+{
+    G4_SCHEMA("{\"items\": {\"type\": \"number\"}, \"uniqueItems\": true}", "[0, 1, -1.5]", "[1, 10]", NULL, "[0, -0]",
+              "[0, -0.0]", "[1, 1.0]", "[1.5, 2, 15e-1]", "[2, 1, 1e0]");
+    G4_SCHEMA("{\"items\": {\"type\": [\"string\", \"null\"]}, \"uniqueItems\": true}", "[\"a\", \"A\", null]", NULL,
+              "[\"a\", \"\\u0061\"]", "[\"a\", \"b\", \"b\"]", "[null, \"a\", null]");
+    G4_SCHEMA("{\"items\": {\"enum\": [\"a\", \"b\", 1]}, \"uniqueItems\": true, \"minItems\": 2}",
+              "[\"b\", \"a\", 1.0]", NULL, "[\"b\", \"a\", \"a\"]", "[1, \"a\", 1.0]");
+    G4_SCHEMA("{\"not\": {\"const\": {\"a\": 1}}}", "{\"a\": 2}", "{\"a\": 1, \"b\": 1}", "{}", "1", NULL, "{\"a\": 1}",
+              "{\"\\u0061\": 1}", "{\"a\": 1.0}");
+    G4_SCHEMA("{\"oneOf\": [{\"enum\": [[1], {\"a\": []}]}, {\"type\": \"object\"}]}", "[1]", "{\"a\": [1]}", NULL,
+              "{\"a\": []}");
+    G4_SCHEMA("{\"enum\": [\"x\\u007f\", \"\"]}", "\"x\x7f\"", "\"\"", NULL, "\"x\"");
+    G4_SCHEMA("{\"type\": \"string\", \"not\": {\"const\": \"\\u007f\"}}", "\"\"", "\"\x7f\x7f\"", NULL, "\"\x7f\"");
+    G4_SCHEMA("{\"type\": \"integer\", \"minimum\": 2}", "2", "6000.0", "2.00", NULL, "1.0", "2.5", "2.01");
+    G4_SCHEMA("{\"$schema\": \"http://json-schema.org/draft-04/schema#\", \"if\": true, \"then\": false, \"const\": 1}",
+              "2", "\"x\"", NULL, "x");
+}
+
+/* Members of an object without undeclared ones, and in which order members stand. */
+static void g4_test_members(void)
+{
+    G4_SCHEMA(
+        "{\"properties\": {\"a\": {}, \"b\": {}, \"c\": {}}, \"additionalProperties\": false, \"minProperties\": 1, "
+        "\"maxProperties\": 3, \"type\": \"object\"}",
+        "{\"a\": 1}", "{\"a\": 1, \"b\": 2, \"c\": 3}", NULL, "{}");
+    /* more than five ways in which it must be something else */
+    G4_SCHEMA("{\"type\": \"object\", \"oneOf\": [{\"properties\": {\"a\": {}}, \"additionalProperties\": false}, "
+              "{\"properties\": {\"b\": {}}, \"additionalProperties\": false}, {\"properties\": {\"c\": {}}, "
+              "\"additionalProperties\": false}, {\"properties\": {\"d\": {}}, \"additionalProperties\": false}, "
+              "{\"properties\": {\"e\": {}}, \"additionalProperties\": false}, {\"properties\": {\"f\": {}}, "
+              "\"additionalProperties\": false}, {\"properties\": {\"g\": {}}, \"additionalProperties\": false}]}",
+              "{\"a\": 1}", "{\"g\": 1}", NULL, "{}", "{\"a\": 1, \"b\": 2}");
+    /* as the first alternative names them, in both */
+    G4_SCHEMA("{\"type\": \"object\", \"anyOf\": [{\"properties\": {\"m\": {\"properties\": {\"y\": {}, \"x\": {}}}}}, "
+              "{\"properties\": {\"m\": {\"properties\": {\"x\": {\"type\": \"integer\"}, \"y\": {}}}, \"k\": {}}, "
+              "\"required\": [\"k\"]}]}",
+              "{\"m\": {\"y\": 1, \"x\": 2}, \"k\": 3}", NULL, "{");
+    G4_SCHEMA(
+        "{\"properties\": {\"p\": {}, \"n\": {\"type\": \"object\", \"required\": [\"z\", \"y\", \"x\", \"p\", \"w\"], "
+        "\"additionalProperties\": {\"type\": \"null\"}}}}",
+        "{\"n\": {\"z\": null, \"y\": null, \"x\": null, \"p\": null, \"w\": null}}", NULL,
+        "{\"n\": {\"z\": null, \"y\": null, \"x\": null, \"p\": null}}");
+    /* what is not in the document may have evaluated anything */
+    G4_SCHEMA("{\"type\": \"object\", \"allOf\": [{\"$ref\": \"http://x.org/y\"}], \"unevaluatedProperties\": false}",
+              "{\"a\": 1}", "{}", NULL, "[]");
+    G4_SCHEMA("{\"type\": \"array\", \"$ref\": \"http://x.org/y\", \"unevaluatedItems\": false}", "[1]", "[]", NULL,
+              "{}");
+}
+
 static void g4_keep_warning(void *user, const char *message) { snprintf(user, 200, "%s", message); }
 
 /* What cannot be held is said, and nothing that is valid is lost. */
@@ -221,6 +272,8 @@ int main(void)
     if (blob != NULL && g4_fuzz_vocab_data != NULL) {
         g4_test_texts();
         g4_test_combinations();
+        g4_test_values();
+        g4_test_members();
         g4_test_loosened();
         g4_test_errors();
         g4_test_memory();
