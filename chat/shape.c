@@ -1266,6 +1266,33 @@ static int g4_branch_member(g4_expansion *x, const g4_branch *b, int32_t name)
 
 typedef enum { G4_FATE_DEAD, G4_FATE_HOLDS, G4_FATE_OPEN } g4_fate;
 
+/* Must a member of that name be there in the branch, or when the schema is met? */
+static int g4_requires_with(g4_shaper *sh, const g4_branch *b, const g4_json *schema, const g4_json *property)
+{
+    const g4_json *list = g4_json_get(schema, "required");
+    for (const g4_json *q = g4_json_is(list, G4_JSON_ARRAY) ? list->child : NULL; q != NULL; q = q->next)
+        if (q->kind == G4_JSON_STRING && q->text_len == property->key_len &&
+            memcmp(q->text, property->key, q->text_len) == 0)
+            return 1;
+    return g4_branch_requires(b, g4_shaper_name(sh, property->key, property->key_len));
+}
+
+/* Is it plain that the branch leaves no value for a member that the schema gives constants for? */
+static int g4_branch_excludes(g4_expansion *x, const g4_branch *b, const g4_json *schema)
+{
+    g4_shaper *sh = x->sh;
+    const g4_json *properties = g4_json_get(schema, "properties");
+    if (x->type != G4_T_OBJECT || g4_shaper_info(sh, schema)->only != NULL) return 0;
+    for (const g4_json *p = g4_json_is(properties, G4_JSON_OBJECT) ? properties->child : NULL; p != NULL; p = p->next) {
+        const int has_constants = g4_json_get(p, "const") != NULL || g4_json_get(p, "enum") != NULL;
+        const g4_claim claim = g4_claim_on(p, 0);
+        if (!has_constants || !g4_requires_with(sh, b, schema, p)) continue;
+        const int32_t name = g4_shaper_name(sh, p->key, p->key_len);
+        if (g4_goal_is_empty(x, g4_branch_member_with(x, b, name, &claim))) return 1;
+    }
+    return 0;
+}
+
 static g4_fate g4_fate_of_claim(g4_expansion *x, const g4_branch *b, const g4_fact *fact)
 {
     g4_claim claim = fact->claim;
@@ -1275,6 +1302,8 @@ static g4_fate g4_fate_of_claim(g4_expansion *x, const g4_branch *b, const g4_fa
     met.is_denied = 0;
     if (!g4_claim_may(x->sh, met, x->type)) return claim.is_denied ? G4_FATE_HOLDS : G4_FATE_DEAD;
     const int known = g4_branch_knows(b, claim, fact->tracker);
+    if (known == 2 && !claim.is_value && g4_branch_excludes(x, b, claim.node))
+        return claim.is_denied ? G4_FATE_HOLDS : G4_FATE_DEAD;
     return known == 2 ? G4_FATE_OPEN : known ? G4_FATE_HOLDS : G4_FATE_DEAD;
 }
 
