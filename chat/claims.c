@@ -1172,11 +1172,18 @@ int g4_need_or(g4_shaper *sh, int a, int b) { return g4_need_both(sh, G4_NEED_OR
 
 int g4_need_list(g4_shaper *sh, const g4_json *names)
 {
-    int all = G4_NEED_ALWAYS;
+    int trees[32], all = G4_NEED_ALWAYS; /* trees[k]: of 2^k names, where bit k of their number is set */
+    uint32_t n = 0;
     for (const g4_json *q = names->kind == G4_JSON_ARRAY ? names->child : NULL; q != NULL && !g4_shaper_stops(sh);
-         q = q->next)
-        if (q->kind == G4_JSON_STRING)
-            all = g4_need_and(sh, all, g4_need_var(sh, g4_shaper_name(sh, q->text, q->text_len)));
+         q = q->next) {
+        if (q->kind != G4_JSON_STRING) continue;
+        int tree = g4_need_var(sh, g4_shaper_name(sh, q->text, q->text_len)), k = 0;
+        for (; n >> k & 1; k++) tree = g4_need_and(sh, trees[k], tree);
+        trees[k] = tree;
+        n++;
+    }
+    for (int k = 0; k < 32; k++)
+        if (n >> k & 1) all = g4_need_and(sh, all, trees[k]);
     return all;
 }
 
