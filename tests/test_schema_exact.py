@@ -82,7 +82,7 @@ KEYWORDS = {
     "maxContains": [({"contains": {"const": 1}, "maxContains": 1}, MEMBERS), ({"contains": {"const": 1}, "minContains": 1, "maxContains": 2}, ["1", "null"]),
                     ({"contains": {"const": 1}, "minContains": 0, "maxContains": 0}, MEMBERS)],
     "properties": [({"properties": {"a": {"type": "integer"}, "b": {"type": "string"}}}, MEMBERS), ({"type": "object", "properties": {"a": {}, "ab": {"const": 1}, "b": False}}, ["1", "null"]),
-                   ({"type": "object", "properties": {"é": {"const": 1}, "\"": {}, "": {"type": "null"}}}, ["1", "null"]), (TREE, ["1", "null"])],
+                   ({"type": "object", "properties": {"é": {"const": 1}, "\"": {"type": "integer"}, "": {"type": "null"}}, "additionalProperties": {"type": ["integer", "string"]}}, ["1", "null"]), (TREE, ["1", "null"])],
     "required": [({"required": ["a", "b"]}, ["1"]), ({"type": "object", "properties": {"a": {"const": 1}, "c": {}}, "required": ["b", "a"]}, ["1", "null"]),
                  ({"type": "object", "required": ["a"], "additionalProperties": False}, ["1"]), ({"required": [], "properties": {"a": {"type": "null"}}}, ["1", "null"])],
     "additionalProperties": [({"type": "object", "properties": {"a": {}}, "additionalProperties": False}, ["1", "null"]), ({"additionalProperties": {"type": "integer"}}, ["1", "null"]),
