@@ -119,8 +119,8 @@ $(B)/tty: tests/tty.c tests/test.h $(PROGRAM)
 	$(CC) $(ALL_CFLAGS) -Itests $< -o $@
 
 .PHONY: test test-c test-install test-stack
-test: all $(TESTS) $(USES) $(B)/tty ## all tests in C and of the program on the golden data: no network, no Python
-	@G4_PROGRAM=./$(PROGRAM) G4_SIMPLE=$(B)/simple G4_BUILD=$(B) sh tests/run.sh $(SCRIPTS) $(B)/tty $(TESTS) $(USES)
+test: all $(TESTS) $(USES) $(B)/tty ## all tests in C and of the program on the golden data: no network; Python only where it has numpy
+	@PYTHON='$(PYTHON)' G4_PROGRAM=./$(PROGRAM) G4_SIMPLE=$(B)/simple G4_BUILD=$(B) sh tests/run.sh $(SCRIPTS) $(B)/tty $(TESTS) $(USES)
 test-c: $(TESTS) ## only the C tests
 	@G4_SIMPLE=$(B)/simple sh tests/run.sh $(TESTS)
 test-install: ## install into a scratch folder and build users against it through pkg-config
@@ -139,7 +139,7 @@ REFERENCE_CHECK := import torch, transformers, safetensors, gguf, PIL, jinja2, j
 .PHONY: test-reference test-schema-suite test-schema-exact maskbench test-real
 test-reference: all $(B)/libgemma4.so $(B)/render_lines $(B)/schema_lines $(B)/maskbench ## everything against transformers and other references (Python)
 	@py=$$(sh tests/python.sh '$(PYTHON)' '$(VENV)' '$(REFERENCE_CHECK)' -r tests/requirements.txt) && G4_RUNNER='sh -c' sh tests/run.sh \
-	    "$$py tests/test_export.py" "$$py tests/test_media_reference.py" "$$py tests/test_tokenizer_reference.py $(B)/libgemma4.so" \
+	    "$$py tests/test_export.py" "$$py tests/test_export_files.py" "$$py tests/fuzz_export.py" "$$py tests/test_media_reference.py" "$$py tests/test_tokenizer_reference.py $(B)/libgemma4.so" \
 	    "$$py tests/test_render_jinja.py $(B)/render_lines" "$$py tests/test_schema_valid.py $(B)/schema_lines tests/data/vocab.g4" \
 	    "$$py tests/maskbench.py $(B)/maskbench tests/data/vocab.g4 --sample 50 --check" \
 	    "$$py tests/test_schema_exact.py $(B)/schema_lines tests/data/vocab.g4 --values 800 --walks 40" \

@@ -10,20 +10,27 @@ The format is described in engine/parts.h, "The model file"; this is the only pr
 import argparse
 import collections
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import math
 import os
 import re
+import secrets
 import shutil
 import signal
+import stat
 import struct
 import sys
-import tempfile
+import threading
 import time
+import warnings
 import zlib
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError:
+    sys.exit("export.py: needs the Python package numpy: pip install numpy")
 
 # ---- Numbers: block formats and layouts ----------------------------------------------------------
 
@@ -36,6 +43,91 @@ SCALE_NONE, SCALE_F16, SCALE_BF16 = range(3)  # g4_scale_type
 
 class ExportError(Exception):
     """Something about the source or the request; its text is the one line the user sees."""
+
+
+def one_line(text):
+    """text for a terminal: what is not printable is escaped, and no name from a file makes it longer than a paragraph."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text)[:1000])
+    return text if len(text) < 1000 else text[:1000] + "..."
+
+
+def shown(value):
+    """A wrong value, as messages quote it."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+class Fields:
+    """The values of a configuration by name, checked as they are taken: a wrong one is refused with its place, its name and
+    what was expected. JSON's null is as good as absent, and 64.0 is the count 64."""
+
+    REQUIRED = object()
+
+    def __init__(self, values, where):
+        self.values, self.where = values, where
+
+    def refuse(self, key, value, expected):
+        raise ExportError(f"{self.where}: {key} is {shown(value)}, expected {expected}")
+
+    def get(self, key, default=REQUIRED):
+        value = self.values.get(key)
+        value = default if value is None else value
+        if value is Fields.REQUIRED:
+            raise ExportError(f"{self.where} has no {key}")
+        return value
+
+    def count(self, key, default=REQUIRED, low=0, high=(1 << 31) - 1):
+        return self.checked_count(key, self.get(key, default), low, high)
+
+    def checked_count(self, key, value, low=0, high=(1 << 31) - 1):
+        whole = int(value) if isinstance(value, float) and value.is_integer() else value
+        if not isinstance(whole, int) or isinstance(whole, bool) or not low <= whole <= high:
+            self.refuse(key, value, f"a count from {low} to {high}")
+        return whole
+
+    def number(self, key, default=REQUIRED, low=0.0, high=1e30):
+        value = self.get(key, default)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
+            self.refuse(key, value, f"a number from {low:g} to {high:g}")
+        return float(value)
+
+    def flag(self, key, default=False):
+        value = self.get(key, default)
+        if value not in (True, False):
+            self.refuse(key, value, "true or false")
+        return bool(value)
+
+    def text(self, key, default=REQUIRED):
+        value = self.get(key, default)
+        if value is not None and not isinstance(value, str):
+            self.refuse(key, value, "a text")
+        return value
+
+    def list(self, key, n=None):
+        value = self.get(key)
+        if not isinstance(value, list) or n not in (None, len(value)):
+            self.refuse(key, value, f"a list of {n}" if n is not None else "a list")
+        return value
+
+    def counts(self, key, n, low=0, high=(1 << 31) - 1):
+        """n counts, whether there is one for all or a list of them."""
+        value = self.get(key)
+        if not isinstance(value, list):
+            return [self.count(key, low=low, high=high)] * n
+        return [self.checked_count(f"{key}[{i}]", v, low, high) for i, v in enumerate(self.list(key, n))]
+
+    def section(self, key, default=None):
+        """The object of that name as Fields; None when there is none."""
+        value = self.get(key, default)
+        if value is not None and not isinstance(value, dict):
+            self.refuse(key, value, "an object")
+        return None if value is None else Fields(value, f"{self.where}: {key}")
+
+    def only(self, key, wanted, default=None):
+        """Some settings exist in one way only."""
+        value = self.get(key, default)
+        if value != wanted:
+            raise ExportError(f"{self.where}: {key} = {shown(value)} is not supported (only {wanted!r})")
 
 
 def round_up(n, step):
@@ -52,9 +144,16 @@ def f32_to_bf16(x):
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
+MAX_BF16 = bf16_to_f32(np.array([0x7F7F], np.uint16))[0]  # what is larger rounds to infinity
+
+
+def inverse_of(d):
+    """1 / d, and 0 where that is no float32: block scales that small are 0 in f16 as well."""
+    return np.divide(np.float32(1), d, out=np.zeros_like(d), where=np.abs(d) > np.float32(3e-39))
+
+
 def f32_to_f16(x, what):
-    with np.errstate(over="ignore"):
-        h = x.astype(np.float16)
+    h = x.astype(np.float16)
     if np.isinf(h).any():
         raise ExportError(f"{what}: a weight is too large for a block scale in f16")
     return h.view(np.uint16)
@@ -63,8 +162,7 @@ def f32_to_f16(x, what):
 def quantize_q8_0(x, what):
     """x (n, 32) -> q (n, 32) int8, scale bits (n,) f16. d = max|x| / 127, q = round(x / d), halves away from zero."""
     d = np.abs(x).max(axis=1) / np.float32(127)
-    inverse = np.divide(np.float32(1), d, out=np.zeros_like(d), where=d != 0)
-    y = x * inverse[:, None]
+    y = x * inverse_of(d)[:, None]
     # Rounding half away from zero as C's roundf: add a half of y's sign, then cut.
     y += np.copysign(np.float32(0.5), y)
     return y.astype(np.int8), f32_to_f16(d, what)
@@ -78,8 +176,7 @@ def largest(x):
 def quantize_q4_0(x, what):
     """x (n, 32) -> q (n, 32) int8 in -8..7, scale bits (n,) f16. The largest magnitude becomes -8: d = largest / -8."""
     d = largest(x) / np.float32(-8) + np.float32(0)  # + 0: the scale of an all-zero block is 0 and not -0
-    inverse = np.divide(np.float32(1), d, out=np.zeros_like(d), where=d != 0)
-    y = x * inverse[:, None]
+    y = x * inverse_of(d)[:, None]
     y += np.float32(8.5)
     q = np.minimum(y.astype(np.int8), 15)
     q -= 8
@@ -90,9 +187,7 @@ def quantize_q4_0_bf16(x):
     """The same with a bf16 scale, for the odd block of a lattice tensor that is on no lattice. The scale is coarse, so q is
     found with the rounded one."""
     d = f32_to_bf16(largest(x) / np.float32(-8) + np.float32(0))
-    scale = bf16_to_f32(d)
-    inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
-    return np.clip(np.rint(x * inverse[:, None]), -8, 7).astype(np.int8), d
+    return np.clip(np.rint(x * inverse_of(bf16_to_f32(d))[:, None]), -8, 7).astype(np.int8), d
 
 
 def fit_lattice(x, rounded):
@@ -210,6 +305,7 @@ TOKENIZER_MAGIC = b"G4TOKENS"
 TOKENIZER_VERSION = 1
 TOKENIZER_NONE = 0xFFFFFFFF
 TOKENIZER_MAX_PIECE = 255
+TOKENIZER_MAX_IDS = 1 << 20
 SPACE = "\u2581"  # what a vocabulary writes for a space
 
 GGUF_NORMAL, GGUF_UNKNOWN, GGUF_CONTROL, GGUF_USER, GGUF_UNUSED = 1, 2, 3, 4, 5  # token types; 6 is a byte token
@@ -231,7 +327,7 @@ def tokenizer_blob(source, n_vocab=None):
         raise ValueError("tokenizer: neither a tokenizer.json nor GGUF metadata with tokenizer.ggml.tokens")
     highest = max(texts, default=-1) + 1
     n_vocab = highest if n_vocab is None else n_vocab
-    if not 0 < highest <= n_vocab < 1 << 20:
+    if not 0 < highest <= n_vocab < TOKENIZER_MAX_IDS:
         raise ValueError(f"tokenizer: {highest} token ids do not fit a vocabulary of {n_vocab}")
     blob = _tokenizer_pack(texts, ranked, control, always, n_bytes, add_bos, n_vocab)
     return blob, {texts[i]: i for i in sorted(control)}
@@ -239,32 +335,41 @@ def tokenizer_blob(source, n_vocab=None):
 
 def _tokenizer_from_json(source):
     """A tokenizer.json -> {id: text}, merges by rank, control ids, always-matched ids, byte ids, add_bos."""
-    model = source["model"]
+    model, added = source["model"], source.get("added_tokens") or []
 
     def need(ok, what):
         if not ok:
             raise ValueError(f"tokenizer.json: {what}")
 
+    def is_id(i):
+        return isinstance(i, int) and not isinstance(i, bool) and 0 <= i < TOKENIZER_MAX_IDS
+
+    need(isinstance(model, dict), "model is not an object")
     need(model.get("type", "BPE") == "BPE", f"model type {model.get('type')!r}, only BPE is supported")
+    need(isinstance(model.get("vocab"), dict) and all(map(is_id, model["vocab"].values())), "model.vocab does not give texts their ids")
+    need(isinstance(model.get("merges"), list), "model.merges is not a list")
+    need(isinstance(added, list) and all(isinstance(t, dict) and isinstance(t.get("content"), str) and is_id(t.get("id")) for t in added),
+         "added_tokens is not a list of tokens with content and id")
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):
         need(not model.get(key), f"model.{key} = {model.get(key)!r} is not supported")
     need(model.get("byte_fallback"), "model.byte_fallback must be true")
-    normalizer = source.get("normalizer") or {}
-    if normalizer.get("type") == "Sequence" and len(normalizer["normalizers"]) == 1:
-        normalizer = normalizer["normalizers"][0]
+    normalizer = source.get("normalizer")
+    if isinstance(normalizer, dict) and normalizer.get("type") == "Sequence":
+        steps = normalizer.get("normalizers")
+        normalizer = steps[0] if isinstance(steps, list) and len(steps) == 1 else None
     need(normalizer == {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
          "the normalizer must only replace a space by U+2581")
     # Splitting at " " never finds one, as the normalizer has replaced them all; any other pre-tokenizer would change
     # ids.
     split = source.get("pre_tokenizer")
-    need(split is None or (split.get("type") == "Split" and split.get("pattern") == {"String": " "}),
+    need(split is None or (isinstance(split, dict) and split.get("type") == "Split" and split.get("pattern") == {"String": " "}),
          "the pre_tokenizer is not supported")
 
     vocab = dict(model["vocab"])
     texts = {i: text for text, i in vocab.items()}
     need(len(texts) == len(vocab), "two tokens of the vocabulary share an id")
     control, always = set(), set()
-    for token in source.get("added_tokens") or []:
+    for token in added:
         text, i = token["content"], token["id"]
         need(text and not any(token.get(k) for k in ("lstrip", "rstrip", "single_word")),
              f"added token {text!r}: lstrip, rstrip and single_word are not supported")
@@ -282,7 +387,8 @@ def _tokenizer_from_json(source):
 
 
 def _tokenizer_from_gguf(source):
-    """GGUF metadata -> the same. Gemma 4 files list merges; Gemma 3 files (SentencePiece BPE) list scores.
+    """GGUF metadata -> the same. Gemma 4 files list merges; Gemma 3 files (SentencePiece BPE) list scores. Where a file has both,
+    as ollama writes them, merges are what the tokenizer was trained with, and the scores only the ids.
 
     Gemma 3 differs from Gemma 4 in what is matched in the text itself, whoever wrote it: besides control tokens it has
     user-defined ones (HTML tags, runs of line feeds and tabs, [multimodal], the image markers), each cut out before
@@ -292,15 +398,24 @@ def _tokenizer_from_gguf(source):
     SentencePiece into 31 + 1. We follow SentencePiece.) In a Gemma 4 file, user-defined marks only which markers stay
     visible: all are control tokens.
     """
-    tokens = list(source["tokenizer.ggml.tokens"])
-    kinds = list(source.get("tokenizer.ggml.token_type") or [])
+    def listed(key, kind):
+        value = source.get("tokenizer.ggml." + key)
+        if not isinstance(value, list) or not all(isinstance(v, kind) for v in value):
+            raise ValueError(f"tokenizer: tokenizer.ggml.{key} is not a list of {'texts' if kind is str else 'numbers'}")
+        return list(value)
+
+    tokens, kinds = listed("tokens", str), listed("token_type", int)
     model = source.get("tokenizer.ggml.model")
     if len(kinds) != len(tokens):
         raise ValueError(f"tokenizer: {len(tokens)} tokens but {len(kinds)} token types")
     if source.get("tokenizer.ggml.add_space_prefix"):
         raise ValueError("tokenizer: add_space_prefix is not supported")
+    if max(map(len, tokens), default=0) > TOKENIZER_MAX_PIECE:
+        raise ValueError(f"tokenizer: a token has {max(map(len, tokens))} characters, more than {TOKENIZER_MAX_PIECE}")
+    if model == "llama" and "tokenizer.ggml.merges" in source and source.get("general.architecture") == GEMMA4:
+        model = "gemma4"
     spaces = []
-    if model == "llama":
+    if model == "llama" and "tokenizer.ggml.merges" not in source:
         spaces = [i for i, t in enumerate(tokens) if kinds[i] == GGUF_USER and len(t) > 1 and not t.strip(" ")]
     for i in spaces:
         tokens[i] = SPACE * len(tokens[i])
@@ -311,12 +426,16 @@ def _tokenizer_from_gguf(source):
     always = {i for i, k in enumerate(kinds) if k == GGUF_USER} - set(spaces)
     byte_ids = [vocab.get(f"<0x{b:02X}>") for b in range(256)]
     if model == "gemma4":
-        pairs = [m.split(" ") for m in source["tokenizer.ggml.merges"]]
+        pairs = [m.split(" ") for m in listed("merges", str)]
         ranked, control, always = _tokenizer_pair_ids(pairs, vocab), control | always, set()
+    elif model == "llama" and "tokenizer.ggml.merges" in source:
+        ranked = _tokenizer_pair_ids([m.split(" ") for m in listed("merges", str)], vocab)
+        # What fills a vocabulary up to the rows of the embedding is marked user-defined there, and stands in no text.
+        always -= {i for i in always if re.fullmatch(r"\[PAD\d+\]", tokens[i])}
     elif model == "llama":
-        scores = list(source["tokenizer.ggml.scores"])
-        if len(scores) != len(tokens):
-            raise ValueError(f"tokenizer: {len(tokens)} tokens but {len(scores)} scores")
+        scores = listed("scores", (int, float))
+        if len(scores) != len(tokens) or not all(map(math.isfinite, scores)):
+            raise ValueError(f"tokenizer: {len(tokens)} tokens but {len(scores)} scores, or some that are no numbers")
         ranked = _tokenizer_pairs_from_scores(tokens, kinds, vocab, scores, set(spaces))
     else:
         raise ValueError(f"tokenizer: tokenizer.ggml.model is {model!r}; gemma4 and llama (Gemma 3) are supported")
@@ -326,12 +445,12 @@ def _tokenizer_from_gguf(source):
 
 def _tokenizer_pair_ids(pairs, vocab):
     """Merges as text -> (n, 3) left, right, joined ids in order of rank."""
+    if not all(isinstance(p, list) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], str) for p in pairs):
+        raise ValueError("tokenizer: a merge is not a pair of texts")
     try:
         return np.array([(vocab[l], vocab[r], vocab[l + r]) for l, r in pairs], dtype=np.int64).reshape(-1, 3)
     except KeyError as e:
         raise ValueError(f"tokenizer: a merge uses {e.args[0]!r}, which is not in the vocabulary") from None
-    except ValueError:
-        raise ValueError("tokenizer: a merge is not a pair of texts") from None
 
 
 def _tokenizer_pairs_from_scores(tokens, kinds, vocab, scores, spaces):
@@ -429,6 +548,9 @@ def _tokenizer_pack(texts, ranked, control, always, byte_ids, add_bos, n_vocab):
     if missing:
         raise ValueError(f"tokenizer: the vocabulary has no byte token <0x{missing[0]:02X}>")
     byte_set = set(byte_ids)
+    empty = [i for i in control | always if not texts[i]]
+    if empty:
+        raise ValueError(f"tokenizer: token {min(empty)} is matched in text, but has none")
 
     # What a token writes when decoded: a control token its name, a byte token that byte, any other its text with
     # spaces.
@@ -528,6 +650,76 @@ GGUF_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7
 GGUF_STRING, GGUF_ARRAY = 8, 9
 
 
+class File:
+    """A file of the source, read at any place by any thread. It is not mapped: one that is cut short meanwhile is an error in
+    words then, and no signal."""
+
+    PIECE = 16 << 20
+
+    def __init__(self, path):
+        self.path = path
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ExportError(f"{path}: not a regular file")
+        self.raw = open(path, "rb", buffering=0)
+        self.size = os.fstat(self.raw.fileno()).st_size
+        if self.size == 0:
+            raise ExportError(f"{path}: empty file")
+
+    def read(self, at, n):
+        out = bytearray(n)
+        done = 0
+        with memoryview(out) as view:
+            while done < n:
+                got = os.preadv(self.raw.fileno(), [view[done:]], at + done)
+                if got == 0:
+                    raise ExportError(f"{self.path}: ends at byte {at + done}, where {n - done} more are needed: cut short?")
+                done += got
+        return out
+
+    def pieces(self, begin=0, end=None):
+        """Its bytes from begin to end, one piece after the other."""
+        end = self.size if end is None else end
+        for at in range(begin, end, self.PIECE):
+            yield self.read(at, min(self.PIECE, end - at))
+
+    def text(self):
+        """All of it as text; settings and tokenizers have a few megabytes."""
+        if self.size > 1 << 28:
+            raise ExportError(f"{self.path}: {self.size} bytes are too many for a file of settings")
+        try:
+            return str(self.read(0, self.size), "utf-8")
+        except UnicodeDecodeError as e:
+            raise ExportError(f"{self.path}: not UTF-8 at byte {e.start}") from None
+
+    def json(self):
+        """Its JSON object."""
+        try:
+            value = json.loads(self.text())
+        except RecursionError:
+            raise ExportError(f"{self.path}: not JSON: nested too deeply") from None
+        except ValueError as e:
+            raise ExportError(f"{self.path}: not JSON: {e}") from None
+        if not isinstance(value, dict):
+            raise ExportError(f"{self.path}: not a JSON object")
+        return value
+
+
+class Numbers:
+    """n numbers of a file as an array that is read where it is asked for."""
+
+    PIECE = 8 << 20
+
+    def __init__(self, file, at, n, dtype):
+        self.file, self.at, self.n, self.dtype = file, at, n, dtype
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, part):
+        a, b, _ = part.indices(self.n)
+        return np.frombuffer(self.file.read(self.at + a * self.dtype.itemsize, max(b - a, 0) * self.dtype.itemsize), self.dtype)
+
+
 class Stored:
     """A tensor of the source, read a few rows at a time. Rows are those of the matrix (product of all but the last dimension, last)."""
 
@@ -554,11 +746,15 @@ class Stored:
             raw = self.data[r0 * (self.cols // size) * n_bytes:r1 * (self.cols // size) * n_bytes].reshape(r1 - r0, -1)
             x = gguf_dequantize(self.dtype, raw).reshape(r1 - r0, self.cols)
         else:
-            raw = self.data[r0 * self.cols:r1 * self.cols]
-            x = (bf16_to_f32(raw) if self.dtype == "BF16" else raw.astype(np.float32)).reshape(r1 - r0, self.cols)
+            x = self.plain(r0 * self.cols, r1 * self.cols).reshape(r1 - r0, self.cols)
         if not np.isfinite(x).all():
             raise ExportError(f"{self.name}: holds a NaN or an infinity")
         return x + np.float32(self.add) if self.add else x
+
+    def plain(self, a, b):
+        """Elements a..b of a type without blocks, as float32, also infinities."""
+        raw = self.data[a:b]
+        return bf16_to_f32(raw) if self.dtype == "BF16" else raw.astype(np.float32)
 
     def kept(self, type_, r0, r1):
         """Rows of a GGUF tensor that is stored in this very type, untouched: q (n, cols) int8, scale bits (n, cols / 32). Else None."""
@@ -573,6 +769,13 @@ class Stored:
         nibbles = np.concatenate([raw[:, 2:] & 15, raw[:, 2:] >> 4], axis=1).view(np.int8) - np.int8(8)
         return nibbles.reshape(r1 - r0, self.cols), d
 
+    def repeated(self, n, times):
+        """n heads of rows, each so many times: what a grouped attention reads of its keys or values."""
+        parts = [self.f32(i * self.rows // n, (i + 1) * self.rows // n) for i in range(n)]
+        out = Stored.of(self.name, np.concatenate([part for part in parts for _ in range(times)]))
+        out.rounded = self.rounded  # still on the lattice, if these were
+        return out
+
     def rounded(self, v):
         """v as this tensor's type stores it."""
         if self.dtype == "BF16":
@@ -585,6 +788,7 @@ class Source:
 
     def __init__(self, path):
         self.path = path
+        self.files = []             # File: all that was read
         self.config, self.generation = {}, {}
         self.tokenizer = None       # argument of tokenizer_blob
         self.image_tokens = 280     # soft tokens of a picture when nothing else is asked for
@@ -592,9 +796,41 @@ class Source:
         self.tensors, self.used = {}, set()
         self.ignored = []           # (pattern, why): tensors that are left out on purpose
         self.is_gguf = False
-        self.mmproj = None          # (metadata, tensors) of a GGUF's towers
+        self.towers = None          # (metadata as Fields, tensors) of a GGUF's towers
         self.scales_are_softplus = False  # the audio tower's per_dim_scale, in a GGUF
         self.name = None            # as the checkpoint calls itself
+
+    def open(self, path):
+        """A file of the source."""
+        try:
+            self.files.append(File(path))
+        except OSError as e:
+            raise ExportError(f"{path}: {e.strerror}") from None
+        except ValueError:
+            raise ExportError(f"{path}: no file can have that name") from None
+        return self.files[-1]
+
+    def sha256(self, stop):
+        """Of the one file, so that it is what is published of it; of several, that of what sha256sum prints of them in the order
+        of their names. Until stop is set."""
+        lines = []
+        for file in self.files:
+            digest = hashlib.sha256()
+            for piece in file.pieces():
+                if stop.is_set():
+                    return ""
+                digest.update(piece)
+            lines.append((os.path.basename(file.path), digest.hexdigest()))
+        if len(lines) == 1:
+            return lines[0][1]
+        text = "".join(f"{digest}  {name}\n" for name, digest in sorted(lines))
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+    def add(self, name, tensor):
+        """Take in a tensor under its canonical name."""
+        if name in self.tensors:
+            raise ExportError(f"{self.path}: tensors {self.tensors[name].name} and {tensor.name} are the same")
+        self.tensors[name] = tensor
 
     def take(self, name, shape):
         """The tensor of that canonical name, marked as used."""
@@ -628,55 +864,59 @@ class Source:
         return reasons
 
 
-def read_json(path):
-    try:
-        with open(path, encoding="utf-8") as f:
-            value = json.load(f)
-    except OSError as e:
-        raise ExportError(f"{path}: {e.strerror}") from None
-    except ValueError as e:
-        raise ExportError(f"{path}: not JSON: {e}") from None
-    if not isinstance(value, dict):
-        raise ExportError(f"{path}: not a JSON object")
-    return value
-
-
-def map_file(path):
-    """The whole file as bytes, mapped: pages come and go with use and are not our memory."""
-    try:
-        size = os.path.getsize(path)
-        if size == 0:
-            raise ExportError(f"{path}: empty file")
-        return np.memmap(path, np.uint8, "r")
-    except OSError as e:
-        raise ExportError(f"{path}: {e.strerror}") from None
-
-
+# Types of safetensors that can be read, and the bytes of the others, which some checkpoints have beside them.
 SAFETENSORS_TYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+SAFETENSORS_OTHERS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "I32": 4, "U32": 4,
+                      "I64": 8, "U64": 8, "F64": 8}
+SAFETENSORS_HEADER = 100_000_000  # bytes, as the format limits it
+MAX_DIMENSIONS = 8
 
 
-def read_safetensors(path):
-    """{name: Stored} of one file: 8 bytes header length, JSON header, data."""
-    raw = map_file(path)
-    size = int.from_bytes(raw[:8].tobytes(), "little")
-    if len(raw) < 8 or size > len(raw) - 8:
-        raise ExportError(f"{path}: not a safetensors file, or cut short")
+def unique_keys(pairs):
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        raise ValueError("a name stands there twice")
+    return out
+
+
+def read_safetensors(file):
+    """{name: Stored} of one file: 8 bytes header length, JSON header, data that the tensors fill without a gap."""
+    path = file.path
+    size = int.from_bytes(file.read(0, 8), "little") if file.size >= 8 else 0
+    if not 2 <= size <= min(file.size - 8, SAFETENSORS_HEADER):
+        raise ExportError(f"{path}: not a safetensors file, or cut short: a header of {size} bytes in a file of {file.size}")
     try:
-        header = json.loads(raw[8:8 + size].tobytes())
-        header.pop("__metadata__", None)
-        entries = [(name, e["dtype"], [int(n) for n in e["shape"]], *map(int, e["data_offsets"])) for name, e in header.items()]
-    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
-        raise ExportError(f"{path}: not a safetensors file: its header is not valid") from None
-    out = {}
-    for name, dtype, shape, begin, end in entries:
-        if dtype not in SAFETENSORS_TYPES:
-            raise ExportError(f"{path}: tensor {name} has type {dtype}; F32, F16 and BF16 can be read")
-        item = SAFETENSORS_TYPES[dtype]
-        if begin < 0 or end > len(raw) - 8 - size or end - begin != math.prod(shape) * item.itemsize or min(shape, default=1) < 1:
-            raise ExportError(f"{path}: tensor {name} does not lie in the file: cut short?")
-        data = raw[8 + size + begin:8 + size + end]
-        # Offsets need not be aligned; numpy reads unaligned views, only slower.
-        out[name] = Stored(name, shape, dtype, data.view(item))
+        header = json.loads(str(file.read(8, size), "utf-8"), object_pairs_hook=unique_keys)
+        if not isinstance(header, dict):
+            raise ValueError("it is not an object")
+    except (ValueError, RecursionError) as e:
+        raise ExportError(f"{path}: not a safetensors file: its header is not valid: {e}") from None
+    header.pop("__metadata__", None)
+    out, places = {}, []
+    for name, entry in header.items():
+        if not isinstance(entry, dict):
+            raise ExportError(f"{path}: tensor {name} is described by {shown(entry)}, expected an object")
+        e = Fields(entry, f"{path}: tensor {name}")
+        dtype = e.text("dtype")
+        item = SAFETENSORS_TYPES[dtype].itemsize if dtype in SAFETENSORS_TYPES else SAFETENSORS_OTHERS.get(dtype)
+        if item is None:
+            e.refuse("dtype", dtype, "a type of safetensors")
+        if len(e.list("shape")) > MAX_DIMENSIONS:
+            e.refuse("shape", e.list("shape"), f"at most {MAX_DIMENSIONS} dimensions")
+        shape = [e.checked_count("shape", n, low=1, high=file.size) for n in e.list("shape")]
+        begin, end = (e.checked_count("data_offsets", n, high=1 << 62) for n in e.list("data_offsets", 2))
+        if end - begin != math.prod(shape) * item:
+            raise ExportError(f"{path}: tensor {name} of shape {tuple(shape)} in {dtype} has {math.prod(shape) * item} bytes, its "
+                              f"data_offsets hold {end - begin}")
+        places.append((begin, end, name))
+        out[name] = Stored(name, shape, dtype, Numbers(file, 8 + size + begin, math.prod(shape), SAFETENSORS_TYPES.get(dtype)))
+    at, before = 0, "the header"
+    for begin, end, name in sorted(places):
+        if begin != at:
+            raise ExportError(f"{path}: tensor {name} begins at byte {begin} of the data, where {before} ends at {at}")
+        at, before = end, f"tensor {name}"
+    if 8 + size + at != file.size:
+        raise ExportError(f"{path}: {before} ends at byte {8 + size + at} of {file.size}" + (": cut short?" if 8 + size + at > file.size else ""))
     return out
 
 
@@ -692,53 +932,112 @@ def canonical_name(name):
     return name
 
 
+# What stands in the settings of quantised checkpoints -> what people call them.
+QUANTISED = {"fp8": "FP8", "fbgemm_fp8": "FP8", "modelopt": "NVFP4 or FP8", "modelopt_fp4": "NVFP4", "nvfp4": "NVFP4", "mxfp4": "MXFP4",
+             "float-quantized": "FP8", "nvfp4-pack-quantized": "NVFP4", "bitsandbytes": "bitsandbytes", "awq": "AWQ", "gptq": "GPTQ",
+             "auto-round": "AutoRound", "gemma": "mobile QAT", "compressed-tensors": "compressed-tensors"}
+# and the endings of their tensors' names, for those that say nothing
+PACKED_NAMES = ((r".*\.lora_[AB](\..*)?", "LoRA"), (r".*\.weight_scale_2", "NVFP4"), (r".*\.(absmax|quant_map|SCB|quant_state\..*)", "bitsandbytes"),
+                (r".*\.(qweight|qzeros|g_idx)", "GPTQ or AWQ"), (r".*\.weight_scale(_inv)?", "FP8"), (r".*\.(weight_packed|weight_zero_point)",
+                "compressed-tensors"), (r".*\.(scales|biases)", "MLX"))
+
+
+def refuse_lora(where, base):
+    of = f" of {base}" if isinstance(base, str) and base else ""
+    raise ExportError(f"{where}: a LoRA adapter{of} and no model: merge it into that first (peft: merge_and_unload, save_pretrained) and "
+                      "convert the result")
+
+
+def refuse_packed(where, kind):
+    if kind == "LoRA":
+        refuse_lora(where, None)
+    how = "call dequantize() on it in transformers and save that, or " if kind == "bitsandbytes" else ""
+    raise ExportError(f"{where}: a checkpoint in {kind}, which is not read: {how}convert the bf16 checkpoint that it was made from, or a GGUF")
+
+
+def refuse_quantised(path, config):
+    """Checkpoints whose weights are packed in ways that are not read here say so in config.json; MLX has a key of its own."""
+    inner = config.get("text_config")
+    for c in (config, inner if isinstance(inner, dict) else {}):
+        q = c.get("quantization_config")
+        if isinstance(q, dict) and q.get("quant_method"):
+            method, details = q["quant_method"], (q.get("quant_algo"), q.get("format"), q["quant_method"])
+            kinds = [QUANTISED.get(d.lower(), d if d is q.get("quant_algo") else None) for d in details if isinstance(d, str)]
+            refuse_packed(path, next((k for k in kinds if k), shown(method)))
+        if isinstance(q, dict) and (q.get("load_in_4bit") or q.get("load_in_8bit")):
+            refuse_packed(path, "bitsandbytes")
+        if isinstance(c.get("quantization"), dict):
+            refuse_packed(path, "MLX")
+
+
+def refuse_packed_tensors(path, tensors):
+    for t in tensors:
+        if t.dtype.startswith("F8_"):
+            refuse_packed(path, "FP8")
+        for pattern, kind in PACKED_NAMES:
+            if re.fullmatch(pattern, t.name):
+                refuse_packed(path, kind)
+    for t in tensors:
+        if t.dtype in SAFETENSORS_OTHERS:
+            raise ExportError(f"{path}: tensor {t.name} has type {t.dtype}; F32, F16 and BF16 can be read")
+
+
+def weight_files(src):
+    """(names of the safetensors files, {tensor: file} or None): a single file comes before shards, as in transformers, which may
+    be left from before it was made."""
+    if os.path.exists(os.path.join(src.path, "model.safetensors")):
+        return ["model.safetensors"], None
+    index = os.path.join(src.path, "model.safetensors.index.json")
+    if not os.path.exists(index):
+        there = sorted(os.listdir(src.path))
+        other = next((n for n in there if n.endswith(".gguf")), None) or next((n for n in there if n.endswith((".bin", ".pt", ".pth"))), None)
+        hint = "" if not other else f"; for {other}, give that file" if other.endswith(".gguf") else f"; {other} is not read: save it as safetensors"
+        raise ExportError(f"{src.path}: no model.safetensors and no model.safetensors.index.json{hint}")
+    where = src.open(index).json().get("weight_map")
+    if not isinstance(where, dict) or not where or not all(isinstance(f, str) for f in where.values()):
+        raise ExportError(f"{index}: has no weight_map")
+    outside = next((f for f in where.values() if os.path.basename(f) != f or f in ("", ".", "..")), None)
+    if outside is not None:
+        raise ExportError(f"{index}: names a file outside its folder: {shown(outside)}")
+    return sorted(set(where.values())), where
+
+
 def open_folder(path):
     """A Hugging Face checkpoint: config.json, safetensors (one file or an index with shards), tokenizer.json."""
     src = Source(path)
-    src.config = read_json(os.path.join(path, "config.json"))
-    index = os.path.join(path, "model.safetensors.index.json")
-    if os.path.exists(index):
-        where = read_json(index).get("weight_map")
-        if not isinstance(where, dict) or not all(isinstance(f, str) for f in where.values()):
-            raise ExportError(f"{index}: has no weight_map")
-        if any(os.path.basename(f) != f for f in where.values()):
-            raise ExportError(f"{index}: names a file outside its folder")
-        files = sorted(set(where.values()))
-    elif os.path.exists(os.path.join(path, "model.safetensors")):
-        files, where = ["model.safetensors"], None
-    else:
-        raise ExportError(f"{path}: no model.safetensors and no model.safetensors.index.json")
-    for file in files:
-        for name, t in read_safetensors(os.path.join(path, file)).items():
-            if where is not None and where.get(name) != file:
-                raise ExportError(f"{index}: tensor {name} lies in {file}, the index says {where.get(name)}")
-            canonical = canonical_name(name)
-            if canonical in src.tensors:
-                raise ExportError(f"{path}: tensors {src.tensors[canonical].name} and {name} are the same")
-            src.tensors[canonical] = t
-    if where is not None and len(where) != len(src.tensors):
-        missing = sorted(set(where) - {t.name for t in src.tensors.values()})
-        raise ExportError(f"{path}: tensor {missing[0]} is in the index but in no file")
 
-    src.tokenizer = read_json(os.path.join(path, "tokenizer.json"))
-    processor = os.path.join(path, "processor_config.json")
-    if os.path.exists(processor):
-        image = read_json(processor).get("image_processor")
-        tokens = image.get("max_soft_tokens", 280) if isinstance(image, dict) else 280
-        if tokens not in (70, 140, 280, 560, 1120):
-            raise ExportError(f"{processor}: image_processor.max_soft_tokens is {tokens!r}, expected 70, 140, 280, 560 or 1120")
-        src.image_tokens = tokens
-    generation = os.path.join(path, "generation_config.json")
-    src.generation = read_json(generation) if os.path.exists(generation) else {}
+    def settings(name):
+        """That file's object; none if it is not there."""
+        file = os.path.join(path, name)
+        return src.open(file).json() if os.path.exists(file) else {}
+
+    if os.path.exists(os.path.join(path, "adapter_config.json")):
+        refuse_lora(path, settings("adapter_config.json").get("base_model_name_or_path"))
+    if not os.path.exists(os.path.join(path, "config.json")):
+        weight_files(src)  # which says what there is instead, if these are not there either
+    src.config = src.open(os.path.join(path, "config.json")).json()
+    refuse_quantised(path, src.config)
+    files, where = weight_files(src)
+    for name in files:
+        for tensor in read_safetensors(src.open(os.path.join(path, name))).values():
+            if where is not None and where.get(tensor.name) != name:
+                raise ExportError(f"{path}: tensor {tensor.name} lies in {name}, the index says {where.get(tensor.name)}")
+            src.add(canonical_name(tensor.name), tensor)
+    missing = sorted(set(where or {}) - {t.name for t in src.tensors.values()})
+    if missing:
+        raise ExportError(f"{path}: tensor {missing[0]} is in the index but in no file")
+    refuse_packed_tensors(path, src.tensors.values())
+
+    src.tokenizer = src.open(os.path.join(path, "tokenizer.json")).json()
+    image = Fields(settings("processor_config.json"), os.path.join(path, "processor_config.json")).section("image_processor", {})
+    src.image_tokens = image.count("max_soft_tokens", 280)
+    if src.image_tokens not in (70, 140, 280, 560, 1120):
+        image.refuse("max_soft_tokens", src.image_tokens, "70, 140, 280, 560 or 1120")
+    src.generation = settings("generation_config.json")
     template = os.path.join(path, "chat_template.jinja")
-    if os.path.exists(template):
-        with open(template, encoding="utf-8") as f:
-            src.template = f.read()
-    elif os.path.exists(os.path.join(path, "tokenizer_config.json")):
-        src.template = read_json(os.path.join(path, "tokenizer_config.json")).get("chat_template")
-        if isinstance(src.template, list):  # several by name
-            named = {t.get("name"): t.get("template") for t in src.template if isinstance(t, dict)}
-            src.template = named.get("default")
+    src.template = src.open(template).text() if os.path.exists(template) else settings("tokenizer_config.json").get("chat_template")
+    if isinstance(src.template, list):  # several by name
+        src.template = next((t.get("template") for t in src.template if isinstance(t, dict) and t.get("name") == "default"), None)
     return src
 
 
@@ -751,80 +1050,123 @@ def gguf_dequantize(dtype, raw):
     return gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[dtype])
 
 
-def read_gguf(path):
-    """(metadata as plain values, {name: Stored}) of a GGUF file; shapes are (rows, cols), reversed from the file's order."""
-    raw = map_file(path)
-    view, pos = memoryview(raw), 0
+GGUF_MAX_ITEMS = 1 << 24  # of a list; the longest there is, the merges, has half a million
 
-    def need(n):
-        nonlocal pos
-        if n > len(view) - pos:
-            raise ExportError(f"{path}: GGUF file is cut short")
-        pos += n
-        return pos - n
 
-    def number(fmt):
-        return struct.unpack_from(fmt, view, need(struct.calcsize(fmt)))[0]
+class GgufReader:
+    """The head of a GGUF file from its first byte on; every length is held against what is left of the file before it is used."""
 
-    def string():
-        n = number("<Q")
-        at = need(n)
+    AHEAD = 1 << 20
+
+    def __init__(self, file):
+        self.file, self.pos = file, 0
+        self.window, self.begin = b"", 0  # bytes of the file from begin on
+
+    def bytes(self, n, what):
+        if n > self.file.size - self.pos:
+            raise ExportError(f"{self.file.path}: {what} of {n} bytes at byte {self.pos} of {self.file.size}: cut short, or damaged")
+        at = self.pos - self.begin
+        if at + n > len(self.window):
+            self.begin, at = self.pos, 0
+            self.window = bytes(self.file.read(self.pos, max(n, min(self.AHEAD, self.file.size - self.pos))))
+        self.pos += n
+        return self.window[at:at + n]
+
+    def number(self, fmt):
+        return struct.unpack(fmt, self.bytes(struct.calcsize(fmt), "a number"))[0]
+
+    def string(self, what="a text"):
+        at = self.pos
         try:
-            return str(view[at:at + n], "utf-8")
+            return str(self.bytes(self.number("<Q"), what), "utf-8")
         except UnicodeDecodeError:
-            raise ExportError(f"{path}: a string at byte {at} is not UTF-8") from None
+            raise ExportError(f"{self.file.path}: {what} at byte {at} is not UTF-8") from None
 
-    def value(kind):
+    def value(self, key):
+        kind = self.number("<I")
         if kind in GGUF_SCALARS:
-            return number(GGUF_SCALARS[kind])
+            return self.number(GGUF_SCALARS[kind])
         if kind == GGUF_STRING:
-            return string()
+            return self.string(f"the text of {key}")
         if kind != GGUF_ARRAY:
-            raise ExportError(f"{path}: metadata of unknown type {kind}")
-        item, n = number("<I"), number("<Q")
-        if item in GGUF_SCALARS:
-            dtype = np.dtype(GGUF_SCALARS[item].replace("B", "u1").replace("b", "i1"))
-            at = need(n * dtype.itemsize)
-            return np.frombuffer(view[at:at + n * dtype.itemsize], dtype).tolist()
-        if n > len(view):
-            raise ExportError(f"{path}: GGUF file is cut short")
-        return [value(item) for _ in range(n)]
+            raise ExportError(f"{self.file.path}: metadata {key} is of unknown type {kind}")
+        item, n = self.number("<I"), self.number("<Q")
+        if item not in GGUF_SCALARS and item != GGUF_STRING:
+            raise ExportError(f"{self.file.path}: metadata {key} is a list of unknown type {item}")
+        if n > GGUF_MAX_ITEMS:
+            raise ExportError(f"{self.file.path}: metadata {key} is a list of {n}, more than {GGUF_MAX_ITEMS}")
+        if item == GGUF_STRING:
+            return [self.string(f"a text of {key}") for _ in range(n)]
+        dtype = np.dtype(GGUF_SCALARS[item].replace("B", "u1").replace("b", "i1"))
+        return np.frombuffer(self.bytes(n * dtype.itemsize, f"the list {key}"), dtype).tolist()
 
-    if len(view) < 8 or view[:4] != b"GGUF":
+
+def gguf_type_name(kind):
+    """A type that is not read, by the name that people know where the gguf package is there to ask."""
+    try:
+        import gguf
+        return gguf.GGMLQuantizationType(kind).name
+    except (ImportError, ValueError):
+        return f"number {kind}"
+
+
+def read_gguf(file):
+    """(metadata as plain values, {name: Stored}) of a GGUF file; shapes are (rows, cols), reversed from the file's order."""
+    path, r = file.path, GgufReader(file)
+    if file.size < 24 or r.bytes(4, "the magic") != b"GGUF":
         raise ExportError(f"{path}: not a GGUF file")
-    pos = 4
-    version = number("<I")
+    version = r.number("<I")
     if version not in (2, 3):
         raise ExportError(f"{path}: GGUF version {version} is not supported (2 and 3 are)")
-    n_tensors, n_keys = number("<Q"), number("<Q")
+    n_tensors, n_keys = r.number("<Q"), r.number("<Q")
+    for n, what, least in ((n_tensors, "tensors", 32), (n_keys, "metadata keys", 13)):
+        if n * least > file.size:
+            raise ExportError(f"{path}: {n} {what} do not fit a file of {file.size} bytes: cut short, or damaged")
     meta = {}
     for _ in range(n_keys):
-        key = string()
-        meta[key] = value(number("<I"))
-    if meta.get("split.count", 1) > 1:
-        raise ExportError(f"{path}: one of {meta['split.count']} parts of a split GGUF: join them first (llama-gguf-split --merge)")
-    infos = []
+        key = r.string("a key")
+        if key in meta:
+            raise ExportError(f"{path}: metadata {key} stands there twice")
+        meta[key] = r.value(key)
+    if meta.get("general.type") == "adapter":
+        refuse_lora(path, meta.get("general.base_model.0.name"))
+    fields = Fields(meta, f"{path}: metadata")
+    parts, alignment = fields.count("split.count", 1), fields.count("general.alignment", 32, low=1, high=1 << 20)
+    if parts > 1:
+        raise ExportError(f"{path}: one of {parts} parts of a split GGUF: join them first (llama-gguf-split --merge)")
+    if alignment & (alignment - 1):
+        fields.refuse("general.alignment", alignment, "a power of 2")
+    infos = {}
     for _ in range(n_tensors):
-        name, n_dims = string(), number("<I")
+        name, n_dims = r.string("the name of a tensor"), r.number("<I")
+        if name in infos:
+            raise ExportError(f"{path}: tensor {name} stands there twice")
         if not 1 <= n_dims <= 4:
             raise ExportError(f"{path}: tensor {name} has {n_dims} dimensions")
-        shape = [number("<Q") for _ in range(n_dims)][::-1]
-        infos.append((name, shape, number("<I"), number("<Q")))
-    start = round_up(pos, meta.get("general.alignment", 32))
-    tensors = {}
-    for name, shape, kind, offset in infos:
+        shape = [r.number("<Q") for _ in range(n_dims)][::-1]
+        infos[name] = (shape, r.number("<I"), r.number("<Q"))
+    start = round_up(r.pos, alignment)
+    tensors, places = {}, []
+    for name, (shape, kind, offset) in infos.items():
         dtype = GGUF_TYPES.get(kind)
         if dtype is None:
-            raise ExportError(f"{path}: tensor {name} has GGML type {kind}; {', '.join(GGUF_TYPES.values())} can be read")
+            raise ExportError(f"{path}: tensor {name} has GGML type {gguf_type_name(kind)}; {', '.join(GGUF_TYPES.values())} can be read")
         block, size = GGUF_BLOCKS.get(dtype, (1, 4 if dtype == "F32" else 2))
         n = math.prod(shape)
         if min(shape) < 1 or shape[-1] % block:
             raise ExportError(f"{path}: tensor {name} of type {dtype} has shape {tuple(shape)}")
         end = start + offset + n // block * size
-        if end > len(raw):
-            raise ExportError(f"{path}: tensor {name} does not lie in the file: cut short?")
-        data = raw[start + offset:end]
-        tensors[name] = Stored(name, shape, dtype, data if dtype in GGUF_BLOCKS else data.view(SAFETENSORS_TYPES[dtype]))
+        if end > file.size:
+            raise ExportError(f"{path}: tensor {name} ends at byte {end} of {file.size}: cut short, or damaged")
+        if offset % alignment:
+            raise ExportError(f"{path}: tensor {name} begins at {offset}, no multiple of {alignment}")
+        places.append((start + offset, end, name))
+        of, count = (np.dtype(np.uint8), n // block * size) if dtype in GGUF_BLOCKS else (SAFETENSORS_TYPES[dtype], n)
+        tensors[name] = Stored(name, shape, dtype, Numbers(file, start + offset, count, of))
+    places.sort()
+    for (_, end, name), (begin, _, other) in zip(places, places[1:]):
+        if begin < end:
+            raise ExportError(f"{path}: tensors {name} and {other} overlap")
     return meta, tensors
 
 
@@ -850,90 +1192,129 @@ GGUF_LAYER_NAMES = {
 }
 
 
+# What stands in front of the names of towers, in an mmproj and where ollama keeps them beside the decoder.
+GGUF_TOWERS = ("v.", "a.", "mm.")
+
+
+def gguf_sampling(meta):
+    """The fields of a generation_config.json."""
+    ids = meta.get("tokenizer.ggml.eos_token_ids")
+    keys = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
+    return {"eos_token_id": (ids if isinstance(ids, list) else []) + [meta[key] for key in keys if key in meta],
+            **{key: meta.get(there) for key, there in (
+                ("temperature", "general.sampling.temp"), ("top_k", "general.sampling.top_k"), ("top_p", "general.sampling.top_p"),
+                ("bos_token_id", "tokenizer.ggml.bos_token_id"), ("pad_token_id", "tokenizer.ggml.padding_token_id"),
+                ("unk_token_id", "tokenizer.ggml.unknown_token_id"))}}
+
+
+def gguf_gemma3(g, c, rope):
+    """What only the configuration of Gemma 3 has. Files of ollama with a vision tower (4B, 12B, 27B) leave out that all of these
+    scale the positions of full layers by 8."""
+    n, heads = c["num_hidden_layers"], c["num_attention_heads"]
+    c["head_dim"] = g.count("attention.key_length", 256)
+    # Not stored: 27B alone scales by hidden / heads.
+    c["query_pre_attn_scalar"] = c["hidden_size"] // heads if n == 62 else c["head_dim"]
+    scaling = g.text("rope.scaling.type", "linear" if "vision.block_count" in g.values else "none")
+    if scaling not in ("none", "linear"):
+        raise ExportError(f"{g.where}: rope scaling {shown(scaling)} is not supported")
+    if scaling == "linear":
+        rope["full_attention"].update(rope_type="linear", factor=g.number("rope.scaling.factor", 8.0))
+
+
+def gguf_gemma4(src, g, c, rope, sliding, kv_heads):
+    """What only the configuration of Gemma 4 has."""
+    n = c["num_hidden_layers"]
+    full = g.count("attention.key_length", low=2)
+    c["head_dim"] = g.count("attention.key_length_swa")
+    c["per_layer_config"] = {i: {"head_dim": c["head_dim"] if sliding[i] else full, "num_key_value_heads": heads}
+                             for i, heads in enumerate(kv_heads)}
+    c["hidden_size_per_layer_input"] = g.count("embedding_length_per_layer_input", 0)
+    c["num_kv_shared_layers"] = g.count("attention.shared_kv_layers", 0, high=n)
+    c["enable_moe_block"] = g.count("expert_count", 0) > 0
+    if c["enable_moe_block"]:
+        c.update(num_experts=g.count("expert_count"), top_k_experts=g.count("expert_used_count"),
+                 moe_intermediate_size=g.count("expert_feed_forward_length"))
+    owners = range(n - c["num_kv_shared_layers"])
+    c["attention_k_eq_v"] = any(not sliding[i] and not src.has(f"layers.{i}.self_attn.v_proj.weight") for i in owners)
+    # Not stored either: the models without per-layer embeddings (26B, 31B) see their images both ways.
+    c["use_bidirectional_attention"] = None if c["hidden_size_per_layer_input"] else "vision"
+    # The proportional RoPE shows only as divisors of the frequencies: 1 rotates, 1e30 does not.
+    divisors = src.take("rope_freqs.weight", (full // 2,)).f32().reshape(-1)
+    turned = int((divisors == 1).sum())
+    if (divisors[:turned] != 1).any() or (divisors[turned:] < 1e29).any():
+        raise ExportError(f"{src.path}: tensor rope_freqs.weight is not 1 for the first pairs and 1e30 for the rest")
+    rope["full_attention"].update(rope_type="proportional", partial_rotary_factor=turned / len(divisors))
+
+
 def open_gguf(path, mmproj):
     """A GGUF of architecture gemma4 or gemma3, as if it were a folder: its metadata become the fields of a config.json."""
     src = Source(path)
     src.is_gguf = True
-    meta, tensors = read_gguf(path)
+    file = src.open(path)
+    begins = bytes(file.read(0, min(file.size, 9)))
+    if begins.startswith(MAGIC):
+        raise ExportError(f"{path}: this is a model file already")
+    if begins[8:] == b"{" and not begins.startswith(b"GGUF"):
+        raise ExportError(f"{path}: this is a safetensors file: give the folder that it lies in, with config.json and tokenizer.json")
+    meta, tensors = read_gguf(file)
     arch = meta.get("general.architecture")
+    if arch == "clip":
+        raise ExportError(f"{path}: these are the towers of a model: give that, and this with --mmproj")
     if arch not in (GEMMA4, GEMMA3):
-        raise ExportError(f"{path}: architecture {arch!r} is not supported ({GEMMA4} and {GEMMA3} are)")
+        raise ExportError(f"{path}: architecture {shown(arch)} is not supported ({GEMMA4} and {GEMMA3} are)")
+    g = Fields({key.removeprefix(arch + "."): value for key, value in meta.items() if key.startswith(arch + ".")}, f"{path}: metadata of {arch}")
+    towers = {}
     for name, t in tensors.items():
         block = re.fullmatch(r"blk\.(\d+)\.(.+)", name)
         inside = GGUF_LAYER_NAMES.get(block[2]) if block else None
-        src.tensors[f"layers.{block[1]}.{inside}" if inside else GGUF_NAMES.get(name, name)] = t
-    src.mmproj = read_gguf(mmproj) if mmproj else None
-    src.tokenizer, src.template, src.name = meta, meta.get("tokenizer.chat_template"), meta.get("general.name")
-    src.generation = {key: meta[there] for key, there in (
-        ("temperature", "general.sampling.temp"), ("top_k", "general.sampling.top_k"), ("top_p", "general.sampling.top_p"),
-        ("bos_token_id", "tokenizer.ggml.bos_token_id"), ("pad_token_id", "tokenizer.ggml.padding_token_id"),
-        ("unk_token_id", "tokenizer.ggml.unknown_token_id")) if there in meta}
-    src.generation["eos_token_id"] = [meta[key] for key in ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id") if key in meta]
+        if name.startswith(GGUF_TOWERS) and arch == GEMMA4:
+            towers[name] = t
+        else:
+            src.add(f"layers.{block[1]}.{inside}" if inside else GGUF_NAMES.get(name, name), t)
+    if mmproj and towers:
+        raise ExportError(f"{path}: has towers of its own ({min(towers)} and more): leave out --mmproj")
+    if mmproj:
+        src.towers = read_mmproj(src.open(mmproj))
+    elif towers:
+        src.towers = g, towers
+    texts = Fields(meta, f"{path}: metadata")
+    src.tokenizer, src.template, src.name = meta, texts.text("tokenizer.chat_template", None), texts.text("general.name", None)
+    src.generation = gguf_sampling(meta)
 
-    def get(key, default=None):
-        value = meta.get(f"{arch}.{key}", default)
-        if value is None:
-            raise ExportError(f"{path}: metadata {arch}.{key} is missing")
-        return value
+    def told(value):
+        """Files of ollama leave out what is the same for every Gemma 3."""
+        return value if arch == GEMMA3 else Fields.REQUIRED
 
-    def each(key):
-        """A value for each layer, whether the file has one for all or a list."""
-        value = get(key)
-        value = value if isinstance(value, list) else [value] * n
-        if len(value) != n:
-            raise ExportError(f"{path}: {arch}.{key} has {len(value)} values for {n} layers")
-        return value
-
-    n, embed = get("block_count"), src.tensors.get("embed_tokens.weight")
+    n, embed = g.count("block_count", low=1, high=MAX_LAYERS), src.tensors.get("embed_tokens.weight")
     if embed is None:
         raise ExportError(f"{path}: tensor token_embd.weight is missing")
-    heads, kv_heads, widths = each("attention.head_count"), each("attention.head_count_kv"), each("feed_forward_length")
+    heads = g.counts("attention.head_count", n, low=1)
     if len(set(heads)) != 1:
-        raise ExportError(f"{path}: layers differ in their number of heads: {heads}")
+        raise ExportError(f"{path}: layers differ in their number of heads: {shown(heads)}")
+    kv_heads, widths = g.counts("attention.head_count_kv", n, low=1), g.counts("feed_forward_length", n, low=1)
     c = src.config = {
-        "model_type": arch + "_text", "num_hidden_layers": n, "hidden_size": get("embedding_length"), "vocab_size": embed.shape[0],
-        "num_attention_heads": heads[0], "num_key_value_heads": kv_heads[0], "sliding_window": get("attention.sliding_window"),
-        "max_position_embeddings": get("context_length"), "rms_norm_eps": get("attention.layer_norm_rms_epsilon"),
-        "final_logit_softcapping": get("final_logit_softcapping", 0.0), "tie_word_embeddings": "lm_head.weight" not in src.tensors,
-        "intermediate_size": widths[0],
+        "model_type": arch + "_text", "num_hidden_layers": n, "hidden_size": g.count("embedding_length", low=1), "vocab_size": embed.shape[0],
+        "num_attention_heads": heads[0], "num_key_value_heads": kv_heads[0], "sliding_window": g.count("attention.sliding_window"),
+        "max_position_embeddings": g.count("context_length"),
+        "rms_norm_eps": g.number("attention.layer_norm_rms_epsilon", told(1e-6)),
+        "final_logit_softcapping": g.number("final_logit_softcapping", 0.0), "tie_word_embeddings": "lm_head.weight" not in src.tensors,
+        "intermediate_size": widths[0], "feed_forward_lengths": widths,
     }
-    pattern = get("attention.sliding_window_pattern", 6)
-    sliding = pattern if isinstance(pattern, list) else [(i + 1) % pattern != 0 for i in range(n)]
-    c["layer_types"] = ["sliding_attention" if s else "full_attention" for s in sliding]
-    theta, theta_swa = get("rope.freq_base"), get("rope.freq_base_swa", 10000.0)
-    rope = {"sliding_attention": {"rope_type": "default", "rope_theta": theta_swa},
-            "full_attention": {"rope_type": "default", "rope_theta": theta}}
-    if arch == GEMMA3:
-        c["head_dim"] = get("attention.key_length")
-        # Not stored: 27B alone scales by hidden / heads.
-        c["query_pre_attn_scalar"] = c["hidden_size"] // heads[0] if n == 62 else c["head_dim"]
-        scaling = get("rope.scaling.type", "none")
-        if scaling not in ("none", "linear"):
-            raise ExportError(f"{path}: rope scaling {scaling!r} is not supported")
-        if scaling == "linear":
-            rope["full_attention"].update(rope_type="linear", factor=get("rope.scaling.factor"))
+    pattern = g.get("attention.sliding_window_pattern", 6)
+    if isinstance(pattern, list):
+        sliding = [bool(kind) for kind in g.list("attention.sliding_window_pattern", n)]
     else:
-        c["head_dim"] = get("attention.key_length_swa")
-        c["per_layer_config"] = {i: {"head_dim": c["head_dim"] if sliding[i] else get("attention.key_length"),
-                                     "num_key_value_heads": kv_heads[i]} for i in range(n)}
-        c["hidden_size_per_layer_input"] = get("embedding_length_per_layer_input", 0)
-        c["num_kv_shared_layers"] = get("attention.shared_kv_layers", 0)
-        c["feed_forward_lengths"] = widths
-        c["enable_moe_block"] = get("expert_count", 0) > 0
-        if c["enable_moe_block"]:
-            c.update(num_experts=get("expert_count"), top_k_experts=get("expert_used_count"),
-                     moe_intermediate_size=get("expert_feed_forward_length"))
-        owners = range(n - c["num_kv_shared_layers"])
-        c["attention_k_eq_v"] = any(not sliding[i] and not src.has(f"layers.{i}.self_attn.v_proj.weight") for i in owners)
-        # Not stored either: the models without per-layer embeddings (26B, 31B) see their images both ways.
-        c["use_bidirectional_attention"] = None if c["hidden_size_per_layer_input"] else "vision"
-        # The proportional RoPE shows only as divisors of the frequencies: 1 rotates, 1e30 does not.
-        divisors = src.take("rope_freqs.weight", (get("attention.key_length") // 2,)).f32().reshape(-1)
-        turned = int((divisors == 1).sum())
-        if (divisors[:turned] != 1).any() or (divisors[turned:] < 1e29).any():
-            raise ExportError(f"{path}: tensor rope_freqs.weight is not 1 for the first pairs and 1e30 for the rest")
-        rope["full_attention"].update(rope_type="proportional", partial_rotary_factor=turned / len(divisors))
-    c["rope_parameters"] = rope
+        every = g.count("attention.sliding_window_pattern", 6, low=1)
+        sliding = [(i + 1) % every != 0 for i in range(n)]
+    c["layer_types"] = ["sliding_attention" if s else "full_attention" for s in sliding]
+    local = g.get("rope.local.freq_base", 10000.0)  # as ollama calls it
+    rope = c["rope_parameters"] = {
+        "sliding_attention": {"rope_type": "default", "rope_theta": g.number("rope.freq_base_swa", local)},
+        "full_attention": {"rope_type": "default", "rope_theta": g.number("rope.freq_base", told(1e6))}}
+    if arch == GEMMA4:
+        gguf_gemma4(src, g, c, rope, sliding, kv_heads)
+    else:
+        gguf_gemma3(g, c, rope)
     return src
 
 # ---- Text decoder ---------------------------------------------------------------------------------
@@ -946,88 +1327,78 @@ GEMMA4, GEMMA3 = "gemma4", "gemma3"
 MODEL_TYPES = {"gemma4": GEMMA4, "gemma4_text": GEMMA4, "gemma3": GEMMA3, "gemma3_text": GEMMA3}
 
 
+# Bounds of engine/file.c: what lies outside is refused there too, and keeps sizes and loops here small.
+MAX_LAYERS, MAX_DIM, MAX_HEADS, MAX_HEAD_DIM, MAX_MLP, MAX_POSITIONS = 512, 1 << 16, 1024, 1024, 1 << 18, 1 << 24
+MAX_PLE_DIM, MAX_EXPERTS, MAX_EXPERT_DIM, MAX_GROUP = 1024, 1024, 1 << 17, 64
+
+
 class TextModel:
     """The decoder's configuration, taken from any of the ways it is written; see MODEL.md for what the numbers mean."""
 
     def __init__(self, src):
-        outer = src.config
-        self.family = MODEL_TYPES.get(outer.get("model_type"))
+        outer = Fields(src.config, f"{src.path}: config")
+        self.family = MODEL_TYPES.get(outer.text("model_type", None))
         if self.family is None:
-            raise ExportError(f"{src.path}: model_type {outer.get('model_type')!r} is not one of {', '.join(MODEL_TYPES)}")
-        c = self.config = outer.get("text_config", outer)
+            raise ExportError(f"{src.path}: model_type {shown(src.config.get('model_type'))} is not one of {', '.join(MODEL_TYPES)}")
+        c = self.config = outer.section("text_config") or outer
         self.path, self.is_gguf = src.path, src.is_gguf
+        self.n_layers, self.hidden = c.count("num_hidden_layers", low=1, high=MAX_LAYERS), c.count("hidden_size", low=1, high=MAX_DIM)
+        self.n_vocab = c.count("vocab_size", low=1, high=TOKENIZER_MAX_IDS - 1)
+        self.n_heads, self.window = c.count("num_attention_heads", low=1, high=MAX_HEADS), c.count("sliding_window", low=1, high=MAX_POSITIONS)
+        self.max_ctx = c.count("max_position_embeddings", 131072, low=1, high=MAX_POSITIONS)
+        self.eps = c.number("rms_norm_eps", 1e-6, high=1)
+        self.softcap = c.number("final_logit_softcapping", 0)
+        # The class that loads the checkpoint asks the outer configuration, also where the text's own says something else.
+        self.tied = outer.flag("tie_word_embeddings", True) and not has_own_head(src)
+        c.only("hidden_activation", "gelu_pytorch_tanh", "gelu_pytorch_tanh")
+        c.only("attention_bias", False, False)
+        c.only("attn_logit_softcapping", None)
 
-        def get(key, default=None):
-            value = c.get(key)
-            value = default if value is None else value
-            if value is None:
-                raise ExportError(f"{src.path}: config has no {key}")
-            return value
-
-        def count(key, default=None):
-            value = get(key, default)
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 31:
-                raise ExportError(f"{src.path}: config: {key} is {value!r}, not a count")
-            return value
-
-        self.n_layers, self.hidden, self.n_vocab = count("num_hidden_layers"), count("hidden_size"), count("vocab_size")
-        self.n_heads, self.window = count("num_attention_heads"), count("sliding_window")
-        self.max_ctx = count("max_position_embeddings", 131072)
-        self.eps = get("rms_norm_eps", 1e-6)
-        self.softcap = c.get("final_logit_softcapping") or 0.0
-        self.tied = bool(c.get("tie_word_embeddings", outer.get("tie_word_embeddings", True)))
-        self.refuse("hidden_activation", "gelu_pytorch_tanh", c.get("hidden_activation", "gelu_pytorch_tanh"))
-        self.refuse("attention_bias", False, bool(c.get("attention_bias")))
-        self.refuse("attn_logit_softcapping", None, c.get("attn_logit_softcapping"))
-
-        kinds = c.get("layer_types")
+        kinds = c.get("layer_types", None)
         if kinds is None:
-            every = c.get("sliding_window_pattern") or c.get("_sliding_window_pattern") or 6
+            every = c.count("sliding_window_pattern", c.get("_sliding_window_pattern", 6), low=1)
             kinds = ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(self.n_layers)]
-        if len(kinds) != self.n_layers or not set(kinds) <= {"full_attention", "sliding_attention"}:
+        if not isinstance(kinds, list) or len(kinds) != self.n_layers or not all(kind in ("full_attention", "sliding_attention") for kind in kinds):
             raise ExportError(f"{src.path}: config: layer_types must be {self.n_layers} times full_attention or sliding_attention")
         self.full = [kind == "full_attention" for kind in kinds]
 
         if self.family == GEMMA4:
-            self.gemma4(get, count)
+            self.gemma4()
         else:
-            self.gemma3(get, count)
+            self.gemma3()
         for i in range(self.n_layers):
-            if self.n_kv_heads[i] < 1 or self.n_heads % self.n_kv_heads[i] or self.head_dim[i] % 2 or self.head_dim[i] < 2:
-                raise ExportError(f"{src.path}: layer {i} has {self.n_heads} heads over {self.n_kv_heads[i]} of keys, of {self.head_dim[i]}")
+            heads, dim = self.n_kv_heads[i], self.head_dim[i]
+            if not 1 <= heads <= self.n_heads <= heads * MAX_GROUP or self.n_heads % heads or dim % 2 or not 2 <= dim <= MAX_HEAD_DIM:
+                raise ExportError(f"{src.path}: layer {i} has {self.n_heads} heads over {heads} of keys, of {dim}")
 
-    def refuse(self, key, wanted, found):
-        if found != wanted:
-            raise ExportError(f"{self.path}: config: {key} = {found!r} is not supported (only {wanted!r})")
-
-    def gemma4(self, get, count):
+    def gemma4(self):
         c, n = self.config, self.n_layers
-        self.refuse("use_bidirectional_attention", "vision", c.get("use_bidirectional_attention") or "vision")
-        self.image_bidir = c.get("use_bidirectional_attention") == "vision"
+        c.only("use_bidirectional_attention", "vision", "vision")
+        self.image_bidir = c.get("use_bidirectional_attention", None) == "vision"
         self.v_norm, self.norm_add, self.attn_scale = True, 0.0, 1.0
         # Full layers have their own head size and, with attention_k_eq_v, their own number of key/value heads. The hub writes
         # global_* fields, transformers 5.24 writes one record for each layer that differs.
-        self.k_eq_v = bool(c.get("attention_k_eq_v"))
-        per_layer = c.get("per_layer_config")
+        self.k_eq_v = c.flag("attention_k_eq_v")
+        per_layer = c.section("per_layer_config")
         if per_layer is None:
-            full = {"head_dim": count("global_head_dim", 512)}
-            if self.k_eq_v and c.get("num_global_key_value_heads") is not None:
-                full["num_key_value_heads"] = count("num_global_key_value_heads")
-            per_layer = {str(i): full for i in range(n) if self.full[i]}
-        self.head_dim, self.n_kv_heads = [count("head_dim")] * n, [count("num_key_value_heads")] * n
-        for i, override in per_layer.items():
-            if not str(i).isdigit() or int(i) >= n or not isinstance(override, dict):
-                raise ExportError(f"{self.path}: config: per_layer_config[{i!r}] is not a layer")
-            for key, value in override.items():
-                if key not in ("head_dim", "num_key_value_heads") or not isinstance(value, int):
-                    raise ExportError(f"{self.path}: config: per_layer_config[{i!r}] sets {key} = {value!r}, which is not supported")
-                (self.head_dim if key == "head_dim" else self.n_kv_heads)[int(i)] = value
-        self.ple_dim = c.get("hidden_size_per_layer_input") or 0
+            full = {"head_dim": c.count("global_head_dim", 512)}
+            if self.k_eq_v and c.get("num_global_key_value_heads", None) is not None:
+                full["num_key_value_heads"] = c.count("num_global_key_value_heads")
+            per_layer = Fields({str(i): full for i in range(n) if self.full[i]}, c.where)
+        self.head_dim, self.n_kv_heads = [c.count("head_dim")] * n, [c.count("num_key_value_heads")] * n
+        for i in per_layer.values:
+            override = per_layer.section(i, {})
+            if str(i) not in map(str, range(n)):
+                raise ExportError(f"{per_layer.where}: {shown(i)} is not a layer")
+            for key, value in override.values.items():
+                if key not in ("head_dim", "num_key_value_heads"):
+                    raise ExportError(f"{override.where}: sets {key} = {shown(value)}, which is not supported")
+                (self.head_dim if key == "head_dim" else self.n_kv_heads)[int(i)] = override.count(key)
+        self.ple_dim = c.count("hidden_size_per_layer_input", 0, high=MAX_PLE_DIM)
         if self.ple_dim:
-            self.refuse("vocab_size_per_layer_input", self.n_vocab, c.get("vocab_size_per_layer_input", self.n_vocab))
+            c.only("vocab_size_per_layer_input", self.n_vocab, self.n_vocab)
         # The last layers read keys and values of the last layer of their kind that has its own.
-        shared = c.get("num_kv_shared_layers") or 0
-        first_shared = n - shared
+        first_shared = n - c.count("num_kv_shared_layers", 0, high=n)
         self.kv_source = list(range(n))
         for i in range(first_shared, n):
             owners = [j for j in range(first_shared) if self.full[j] == self.full[i]]
@@ -1035,33 +1406,31 @@ class TextModel:
                 raise ExportError(f"{self.path}: config: layer {i} shares keys, but no layer of its kind owns any")
             self.kv_source[i] = owners[-1]
         # feed_forward_lengths is ours: a GGUF gives the width of each layer instead of use_double_wide_mlp.
-        wide = 2 if c.get("use_double_wide_mlp") else 1
-        width = count("intermediate_size")
-        self.mlp_dim = c.get("feed_forward_lengths") or [width * (wide if i >= first_shared else 1) for i in range(n)]
-        self.moe = bool(c.get("enable_moe_block"))
-        self.n_experts = count("num_experts") if self.moe else 0
-        self.n_experts_used = count("top_k_experts") if self.moe else 0
-        self.expert_dim = count("moe_intermediate_size") if self.moe else 0
+        wide, width = 2 if c.flag("use_double_wide_mlp") else 1, c.count("intermediate_size", low=1, high=MAX_MLP // 2)
+        widths = {"feed_forward_lengths": c.get("feed_forward_lengths", [width * (wide if i >= first_shared else 1) for i in range(n)])}
+        self.mlp_dim = Fields(widths, c.where).counts("feed_forward_lengths", n, low=1, high=MAX_MLP)
+        self.moe = c.flag("enable_moe_block")
+        self.n_experts = c.count("num_experts", low=1, high=MAX_EXPERTS) if self.moe else 0
+        self.n_experts_used = c.count("top_k_experts", low=1, high=self.n_experts) if self.moe else 0
+        self.expert_dim = c.count("moe_intermediate_size", low=1, high=MAX_EXPERT_DIM) if self.moe else 0
         self.layer_scalar = True
-        rope = c.get("rope_parameters") or {
+        self.make_rope(c.section("rope_parameters", {
             "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
-            "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0}}
-        self.make_rope(rope)
+            "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0}}))
 
-    def gemma3(self, get, count):
+    def gemma3(self):
         c, n = self.config, self.n_layers
-        self.refuse("use_bidirectional_attention", False, bool(c.get("use_bidirectional_attention")))
+        c.only("use_bidirectional_attention", False, False)
         self.image_bidir = self.v_norm = self.k_eq_v = self.moe = self.layer_scalar = False
         self.norm_add = 0.0 if self.is_gguf else 1.0  # a folder's norm weights are the factor less 1
-        self.attn_scale = get("query_pre_attn_scalar", 256) ** -0.5
-        self.head_dim, self.n_kv_heads = [count("head_dim", 256)] * n, [count("num_key_value_heads", 4)] * n
+        self.attn_scale = c.number("query_pre_attn_scalar", 256, low=1) ** -0.5
+        self.head_dim, self.n_kv_heads = [c.count("head_dim", 256)] * n, [c.count("num_key_value_heads", 4)] * n
         self.ple_dim = self.n_experts = self.n_experts_used = self.expert_dim = 0
-        self.kv_source, self.mlp_dim = list(range(n)), [count("intermediate_size")] * n
-        rope = c.get("rope_parameters")
-        if rope is None:
-            rope = {"sliding_attention": {"rope_type": "default", "rope_theta": get("rope_local_base_freq", 10000.0)},
-                    "full_attention": {"rope_type": "default", "rope_theta": get("rope_theta", 1000000.0), **(c.get("rope_scaling") or {})}}
-        self.make_rope(rope)
+        self.kv_source, self.mlp_dim = list(range(n)), [c.count("intermediate_size", low=1, high=MAX_MLP)] * n
+        scaling = c.section("rope_scaling", {}).values
+        self.make_rope(c.section("rope_parameters", {
+            "sliding_attention": {"rope_type": "default", "rope_theta": c.get("rope_local_base_freq", 10000.0)},
+            "full_attention": {"rope_type": "default", "rope_theta": c.get("rope_theta", 1000000.0), **scaling}}))
 
     def make_rope(self, rope):
         """Inverse frequencies (head_dim / 2) of sliding and full layers, in float64, rounded to float32 once."""
@@ -1072,20 +1441,29 @@ class TextModel:
                 continue
             if len(dims) > 1:
                 raise ExportError(f"{self.path}: config: {kind} layers differ in head_dim: {sorted(dims)}")
-            p, dim = rope.get(kind), dims.pop()
-            if not isinstance(p, dict):
-                raise ExportError(f"{self.path}: config: rope_parameters has no {kind}")
-            how = p.get("rope_type", p.get("type", "default"))
+            p, dim = rope.section(kind), dims.pop()
+            if p is None:
+                raise ExportError(f"{rope.where} has no {kind}")
+            how = p.text("rope_type", p.get("type", "default"))
             if how not in ("default", "linear", "proportional"):
-                raise ExportError(f"{self.path}: config: rope_type {how!r} is not supported")
-            part = p.get("partial_rotary_factor", 1.0)
+                raise ExportError(f"{p.where}: rope_type {shown(how)} is not supported")
+            part = p.number("partial_rotary_factor", 1.0, high=1)
             if how != "proportional":
-                self.refuse("partial_rotary_factor", 1.0, part)
-            factor = 1.0 if how == "default" else float(p.get("factor", 1.0))
+                p.only("partial_rotary_factor", 1.0, 1.0)
+            factor = 1.0 if how == "default" else p.number("factor", 1.0, low=1e-3)
             turned = int(part * dim // 2)  # pairs that rotate
             inverse = np.zeros(dim // 2)
-            inverse[:turned] = 1.0 / (float(p["rope_theta"]) ** (np.arange(turned) * 2.0 / dim)) / factor
+            inverse[:turned] = 1.0 / (p.number("rope_theta", low=1) ** (np.arange(turned) * 2.0 / dim)) / factor
             self.rope[name] = inverse.astype(np.float32)
+
+
+def has_own_head(src):
+    """Does a checkpoint that says its head is the embedding have another one? Then transformers uses that."""
+    head, embed = src.tensors.get("lm_head.weight"), src.tensors.get("embed_tokens.weight")
+    if head is None or embed is None or (head.shape, head.dtype) == (embed.shape, embed.dtype) and all(
+            np.array_equal(head.data[i:i + Numbers.PIECE], embed.data[i:i + Numbers.PIECE]) for i in range(0, len(head.data), Numbers.PIECE)):
+        return False
+    return True
 
 
 def text_tensors(src, m, out, types):
@@ -1104,7 +1482,7 @@ def text_tensors(src, m, out, types):
 
     matrix("embed", "embed_tokens.weight", m.n_vocab, m.hidden, head_type, GROUPS16 if m.tied else ROWS)
     if m.tied:
-        src.ignore(r"lm_head\.weight", "head tied to the embedding")
+        src.ignore(r"lm_head\.weight", "the head, which is the embedding")
     for name, inverse in m.rope.items():
         out.plain(name, inverse)
     if m.ple_dim:
@@ -1150,7 +1528,7 @@ def text_tensors(src, m, out, types):
         matrix("head", "lm_head.weight", m.n_vocab, m.hidden, head_type)
     src.ignore(r"(.*\.)?(rotary_emb\.)?(sliding_attention_|full_attention_)?(original_)?inv_freq", "inverse frequencies, computed from the configuration")
     if m.family == GEMMA3:
-        src.ignore(r"(model\.)?(vision_tower|multi_modal_projector)\..*", "the vision tower of Gemma 3")
+        src.ignore(r"(model\.)?(vision_tower|multi_modal_projector)\..*|(v|mm)\..*", "the vision tower of Gemma 3")
 
 
 def expert_tensors(src, m, out, s, l, type_):
@@ -1226,134 +1604,153 @@ MMPROJ_NAMES = {
     "a.pre_encode.out": "audio_tower.output_proj",
     "mm.a.input_projection": "embed_audio.embedding_projection",
 }
+# Where ollama, which keeps the towers beside the decoder, has other names than an mmproj.
+OLLAMA_AUDIO = {"norm_pre_attn": "ln1", "norm_post_attn": "ln2", "norm_out": "layer_pre_norm", "self_attn.relative_k_proj": "linear_pos"}
+OLLAMA_NAMES = {"a.pre_encode.out": "audio_tower.subsample_conv_projection.input_proj_linear", "mm.a.fc": "audio_tower.output_proj"}
+OLLAMA_ONLY = "mm.a.fc.weight"  # tells its audio tower from an mmproj's
 BOUNDS = ("input_min", "input_max", "output_min", "output_max")
+CLIPPED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 
 
-def open_mmproj(src):
-    """Add an mmproj's tensors to src under their names in a folder, and give src.config the towers' configurations."""
-    meta, tensors = src.mmproj
-    where = f"{src.path}: its mmproj"
+def read_mmproj(file):
+    """(metadata as Fields, tensors) of the towers that llama.cpp keeps in a file of their own."""
+    meta, tensors = read_gguf(file)
     if meta.get("general.architecture") != "clip":
-        raise ExportError(f"{where} has architecture {meta.get('general.architecture')!r}, not clip")
+        raise ExportError(f"{file.path}: architecture {shown(meta.get('general.architecture'))} is no mmproj's, which is 'clip'")
+    g = Fields({key.removeprefix("clip."): value for key, value in meta.items() if key.startswith("clip.")}, f"{file.path}: metadata of clip")
+    for tower, kind in (("vision", "gemma4v"), ("audio", "gemma4a")):
+        found = g.text(f"{tower}.projector_type", g.text("projector_type", None))
+        if g.flag(f"has_{tower}_encoder") and found != kind:
+            g.refuse(f"{tower}.projector_type", found, repr(kind))
+        if not g.flag(f"has_{tower}_encoder"):
+            g.values.pop(f"{tower}.block_count", None)
+    return g, tensors
 
-    def get(key, default=None):
-        value = meta.get("clip." + key, default)
-        if value is None:
-            raise ExportError(f"{where} has no clip.{key}")
-        return value
 
-    layer_names = {
-        "v": ("vision_tower.encoder.layers.", {b: a for a, b in MMPROJ_VISION.items()}),
-        "a": ("audio_tower.layers.", {b: a for a, b in MMPROJ_AUDIO.items()}),
-    }
+def tower_name(name, is_ollama):
+    """What a tensor of a GGUF's towers is called in a folder; itself, if it is not known there."""
+    layers = {"v": ("vision_tower.encoder.layers.", MMPROJ_VISION),
+              "a": ("audio_tower.layers.", {**MMPROJ_AUDIO, **OLLAMA_AUDIO} if is_ollama else MMPROJ_AUDIO)}
+    names = {**MMPROJ_NAMES, **OLLAMA_NAMES} if is_ollama else MMPROJ_NAMES
+    stem, _, leaf = name.rpartition(".")
+    canonical = names.get(name) or names.get(stem)
+    block = re.fullmatch(r"([va])\.blk\.(\d+)\.(.+)", stem)
+    if block:
+        prefix, table = layers[block[1]]
+        inside = next((ours for ours, there in table.items() if there == block[3]), None)
+        canonical = inside and prefix + block[2] + "." + inside
+    if canonical is None:
+        return name
+    if leaf in BOUNDS:
+        return canonical.removesuffix(".linear") + "." + leaf
+    if leaf in ("weight", "bias") and not canonical.endswith(("per_dim_scale", "position_embedding_table")):
+        return canonical + "." + leaf
+    return canonical
+
+
+def unpack_bounds(src, layers):
+    """The bounds of all linears of a vision tower, which some files of ollama have in one tensor: (layers, 7, 4), then 4 of the
+    projection, which is not clipped. Two zeros stand for bounds that were not there."""
+    t = src.take("v.clamp_data", (28 * layers + 4,))
+    if t.dtype not in SAFETENSORS_TYPES:
+        raise ExportError(f"{src.path}: tensor v.clamp_data is of type {t.dtype}")
+    packed = t.plain(0, 28 * layers).reshape(-1, 4)
+    for row, name in zip(packed, (f"vision_tower.encoder.layers.{layer}.{part}" for layer in range(layers) for part in CLIPPED)):
+        for i, key in enumerate(BOUNDS):
+            if row[i // 2 * 2:i // 2 * 2 + 2].any() and not src.has(f"{name}.{key}"):
+                src.add(f"{name}.{key}", Stored.of("v.clamp_data", row[i:i + 1]))
+
+
+def open_towers(src):
+    """Add the tensors of a GGUF's towers to src under their names in a folder, and give src.config their configurations."""
+    g, tensors = src.towers
+    is_ollama = OLLAMA_ONLY in tensors
     for name, t in tensors.items():
-        stem, _, leaf = name.rpartition(".")
-        block = re.fullmatch(r"([va])\.blk\.(\d+)\.(.+)", stem)
-        canonical = MMPROJ_NAMES.get(name) or MMPROJ_NAMES.get(stem)
-        if block:
-            prefix, inside = layer_names[block[1]]
-            canonical = prefix + block[2] + "." + inside[block[3]] if block[3] in inside else None
-        if canonical is None:
-            canonical = name  # unknown, and reported as such
-        elif leaf in BOUNDS:
-            canonical = canonical.removesuffix(".linear") + "." + leaf
-        elif leaf in ("weight", "bias") and not canonical.endswith(("per_dim_scale", "position_embedding_table")):
-            canonical += "." + leaf
-        if canonical.endswith("patch_embedder.input_proj.weight"):  # (n, channel, row, column)
+        canonical = tower_name(name, is_ollama)
+        if canonical.endswith("patch_embedder.input_proj.weight") and len(t.shape) == 4:  # (n, channel, row, column)
             n, channels, high, wide = t.shape
             t = Stored.of(name, t.f32().reshape(t.shape).transpose(0, 2, 3, 1).reshape(n, high * wide * channels))
-        src.tensors[canonical] = t
+        src.add(canonical, t)
     src.scales_are_softplus = True
 
-    def share(name):
+    def dim(name, axis, n_dims):
         t = src.tensors.get(name)
-        if t is None:
-            raise ExportError(f"{where} has no tensor for {name}")
-        return t.shape
+        if t is None or len(t.shape) not in n_dims:
+            raise ExportError(f"{g.where}: no tensor of {n_dims[0]} dimensions for {name}")
+        return t.shape[axis]
 
-    if get("has_vision_encoder", False):
-        kind = meta.get("clip.vision.projector_type", meta.get("clip.projector_type"))
-        if kind != "gemma4v":
-            raise ExportError(f"{where} has a vision projector {kind!r}, not gemma4v")
+    layers = g.count("vision.block_count", 0, high=MAX_LAYERS)
+    if layers:
+        if src.has("v.clamp_data"):
+            unpack_bounds(src, layers)
         src.config["vision_config"] = {
-            "num_hidden_layers": get("vision.block_count"),
-            "hidden_size": get("vision.embedding_length"),
-            "num_attention_heads": get("vision.attention.head_count"),
-            "intermediate_size": get("vision.feed_forward_length"),
-            "head_dim": share("vision_tower.encoder.layers.0.self_attn.q_norm.weight")[0],
-            "patch_size": get("vision.patch_size"),
-            "pooling_kernel_size": get("vision.projector.scale_factor", 3),
-            "rms_norm_eps": get("vision.attention.layer_norm_epsilon"),
-            "position_embedding_size": share("vision_tower.patch_embedder.position_embedding_table")[1],
+            "num_hidden_layers": layers,
+            "hidden_size": g.count("vision.embedding_length"),
+            "num_attention_heads": g.count("vision.attention.head_count"),
+            "intermediate_size": g.count("vision.feed_forward_length"),
+            "head_dim": dim("vision_tower.encoder.layers.0.self_attn.q_norm.weight", 0, (1,)),
+            "patch_size": g.count("vision.patch_size"),
+            "pooling_kernel_size": g.count("vision.projector.scale_factor", 3),
+            "rms_norm_eps": g.number("vision.attention.layer_norm_epsilon"),
+            "position_embedding_size": dim("vision_tower.patch_embedder.position_embedding_table", 1, (3,)),
             "standardize": src.has("vision_tower.std_bias"),
             "use_clipped_linears": any(
                 name.startswith("vision_tower.") and name.endswith(BOUNDS) for name in src.tensors
             ),
         }
-    if get("has_audio_encoder", False):
-        kind = meta.get("clip.audio.projector_type", meta.get("clip.projector_type"))
-        if kind != "gemma4a":
-            raise ExportError(f"{where} has an audio projector {kind!r}, not gemma4a")
+        heads = dim("vision_tower.encoder.layers.0.self_attn.k_proj.linear.weight", 0, (2,)) // src.config["vision_config"]["head_dim"]
+        src.config["vision_config"]["num_key_value_heads"] = heads
+    layers = g.count("audio.block_count", 0, high=MAX_LAYERS)
+    if layers:
         # Chunk, context, cap, clipping and residual weight are not stored, and some files have a wrong epsilon: the
         # family's values stand in tower_config.
         src.config["audio_config"] = {
-            "num_hidden_layers": get("audio.block_count"),
-            "hidden_size": get("audio.embedding_length"),
-            "num_attention_heads": get("audio.attention.head_count"),
+            "num_hidden_layers": layers,
+            "hidden_size": g.count("audio.embedding_length"),
+            "num_attention_heads": g.count("audio.attention.head_count"),
             "subsampling_conv_channels": [
-                share(f"audio_tower.subsample_conv_projection.layer{i}.conv.weight")[0] for i in (0, 1)
+                dim(f"audio_tower.subsample_conv_projection.layer{i}.conv.weight", 0, (4,)) for i in (0, 1)
             ],
-            "conv_kernel_size": share("audio_tower.layers.0.lconv1d.depthwise_conv1d.weight")[-1],
-            "output_proj_dims": share("audio_tower.output_proj.weight")[0],
+            "conv_kernel_size": dim("audio_tower.layers.0.lconv1d.depthwise_conv1d.weight", -1, (2, 3)),
+            "output_proj_dims": dim("audio_tower.output_proj.weight", 0, (2,)),
         }
 
 
-def tower_config(src, m):
-    """The fields of g4_config for the towers that the checkpoint has."""
-    out = {}
-
-    def section(name):
-        c = src.config.get(name)
-        if c is not None and not isinstance(c, dict):
-            raise ExportError(f"{src.path}: config: {name} is not an object")
-        return c
-
-    def number(c, key, default, kind=int):
-        value = c.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, kind)) or value <= 0:
-            raise ExportError(f"{src.path}: config: {key} is {value!r}, expected a number above 0")
-        return value
-
-    c = section("vision_config")
+def tower_config(src):
+    """The fields of g4_config for the towers that the checkpoint has, and how many heads of keys the vision tower has."""
+    out, kv_heads = {}, 0
+    config = Fields(src.config, f"{src.path}: config")
+    c = config.section("vision_config")
     if c is not None:
-        heads = number(c, "num_attention_heads", 12)
-        m.refuse("vision_config.num_key_value_heads", heads, c.get("num_key_value_heads", heads))
-        m.refuse(
-            "vision_config.hidden_activation", "gelu_pytorch_tanh", c.get("hidden_activation", "gelu_pytorch_tanh")
-        )
-        m.refuse("vision_config.attention_bias", False, bool(c.get("attention_bias")))
-        rope = c.get("rope_parameters") or {}
+        heads = c.count("num_attention_heads", 12, low=1, high=256)
+        kv_heads = c.count("num_key_value_heads", heads, low=1, high=heads)
+        if heads % kv_heads:
+            c.refuse("num_key_value_heads", kv_heads, f"a divisor of {heads} heads")
+        c.only("hidden_activation", "gelu_pytorch_tanh", "gelu_pytorch_tanh")
+        c.only("attention_bias", False, False)
+        rope = c.section("rope_parameters", {})
         if rope.get("rope_type", "axial") not in ("default", "axial"):
-            raise ExportError(f"{src.path}: config: vision rope_type {rope['rope_type']!r} is not supported")
+            rope.refuse("rope_type", rope.get("rope_type"), "'default' or 'axial'")
         out.update(
-            v_layers=number(c, "num_hidden_layers", 16),
-            v_hidden=number(c, "hidden_size", 768),
+            v_layers=c.count("num_hidden_layers", 16, low=1, high=MAX_LAYERS),
+            v_hidden=c.count("hidden_size", 768, low=1, high=1 << 14),
             v_heads=heads,
-            v_head_dim=number(c, "head_dim", 64),
-            v_mlp=number(c, "intermediate_size", 3072),
-            v_patch=number(c, "patch_size", 16),
-            v_pool=number(c, "pooling_kernel_size", 3),
-            v_n_pos=number(c, "position_embedding_size", 10240),
+            v_head_dim=c.count("head_dim", 64, low=4, high=MAX_HEAD_DIM),
+            v_mlp=c.count("intermediate_size", 3072, low=1, high=MAX_DIM),
+            v_patch=c.count("patch_size", 16, low=1, high=64),
+            v_pool=c.count("pooling_kernel_size", 3, low=1, high=16),
+            v_n_pos=c.count("position_embedding_size", 10240, low=1, high=MAX_DIM),
             v_default_tokens=src.image_tokens,
-            v_flags=1 * bool(c.get("standardize")) | 2 * bool(c.get("use_clipped_linears")),
-            v_eps=number(c, "rms_norm_eps", 1e-6, float),
-            v_rope_theta=number(rope, "rope_theta", 100.0, float),
+            v_flags=1 * c.flag("standardize") | 2 * c.flag("use_clipped_linears"),
+            v_eps=c.number("rms_norm_eps", 1e-6, high=1),
+            v_rope_theta=rope.number("rope_theta", 100.0, low=1),
         )
-        m.refuse("vision_config.head_dim % 4", 0, out["v_head_dim"] % 4)
-    c = section("audio_config")
+        if out["v_head_dim"] % 4:
+            c.refuse("head_dim", out["v_head_dim"], "a multiple of 4")
+    c = config.section("audio_config")
     if c is not None:
         chunk, left, right = (
-            c.get(key, value)
+            c.count(key, value, high=1 << 20)
             for key, value in (
                 ("attention_chunk_size", 12),
                 ("attention_context_left", 13),
@@ -1361,51 +1758,48 @@ def tower_config(src, m):
             )
         )
         # Then the chunks do not show, and a relative key's row is its distance.
-        if right != 0 or (chunk + left - 1) // 2 != left - 1 or left - 1 > MAX_AUDIO_CONTEXT:
-            raise ExportError(
-                f"{src.path}: config: audio attention of chunk {chunk}, context {left} and {right} is not supported"
-            )
-        m.refuse("audio_config.hidden_act", "silu", c.get("hidden_act", "silu"))
+        if right != 0 or (chunk + left - 1) // 2 != left - 1 or not 2 <= left <= MAX_AUDIO_CONTEXT + 1:
+            raise ExportError(f"{c.where}: attention of chunk {chunk}, context {left} and {right} is not supported")
+        c.only("hidden_act", "silu", "silu")
         conv = c.get("subsampling_conv_channels", [128, 32])
         if not isinstance(conv, (list, tuple)) or len(conv) != 2 or conv[0] != 128:
-            raise ExportError(
-                f"{src.path}: config: subsampling_conv_channels = {conv!r}; only [128, n] works, in the reference too"
-            )
+            raise ExportError(f"{c.where}: subsampling_conv_channels = {shown(conv)}; only [128, n] works, in the reference too")
         out.update(
-            a_layers=number(c, "num_hidden_layers", 12),
-            a_hidden=number(c, "hidden_size", 1024),
-            a_heads=number(c, "num_attention_heads", 8),
-            a_conv0=conv[0],
-            a_conv1=conv[1],
-            a_kernel=number(c, "conv_kernel_size", 5),
+            a_layers=c.count("num_hidden_layers", 12, low=1, high=MAX_LAYERS),
+            a_hidden=c.count("hidden_size", 1024, low=2, high=1 << 14),
+            a_heads=c.count("num_attention_heads", 8, low=1, high=1 << 14),
+            a_conv0=128,
+            a_conv1=c.checked_count("subsampling_conv_channels[1]", conv[1], low=1, high=1024),
+            a_kernel=c.count("conv_kernel_size", 5, low=1, high=64),
             a_context=left - 1,
-            a_out=number(c, "output_proj_dims", 1536),
-            a_eps=number(c, "rms_norm_eps", 1e-6, float),
-            a_residual_weight=number(c, "residual_weight", 0.5, float),
-            a_logit_cap=number(c, "attention_logit_cap", 50.0, float),
-            a_clip=min(number(c, "gradient_clipping", 1e10, float), NO_BOUND),
+            a_out=c.count("output_proj_dims", 1536, low=1, high=MAX_DIM),
+            a_eps=c.number("rms_norm_eps", 1e-6, high=1),
+            a_residual_weight=c.number("residual_weight", 0.5),
+            a_logit_cap=c.number("attention_logit_cap", 50.0, low=1e-6),
+            a_clip=c.number("gradient_clipping", 1e10),
         )
-        if out["a_hidden"] % out["a_heads"]:
-            raise ExportError(
-                f"{src.path}: config: audio hidden_size {out['a_hidden']} is not a multiple of {out['a_heads']} heads"
-            )
-    return out
+        if out["a_hidden"] % out["a_heads"] or out["a_hidden"] % 2:
+            c.refuse("hidden_size", out["a_hidden"], f"a multiple of 2 and of {out['a_heads']} heads")
+    return out, kv_heads
 
 
 def tower_tensors(src, m, out, config, types, text_only):
     """Add the vision and audio towers and set their fields (v_*, a_*) in config.
 
-    types: {"vision": type, "audio": type}. A GGUF has the towers in src.mmproj: (metadata, tensors)."""
-    if src.mmproj and not text_only:
-        open_mmproj(src)
-    c = {} if text_only or m.family != GEMMA4 else tower_config(src, m)
+    types: {"vision": type, "audio": type}."""
+    if src.towers and not text_only:
+        open_towers(src)
+    elif src.towers:
+        for name, t in src.towers[1].items():
+            src.add(name, t)
+    c, kv_heads = ({}, 0) if text_only or m.family != GEMMA4 else tower_config(src)
     config.update(c)
     if "v_layers" in c:
-        vision_tensors(src, m, out, c, types["vision"])
+        vision_tensors(src, m, out, c, kv_heads, types["vision"])
     if "a_layers" in c:
         audio_tensors(src, m, out, c, types["audio"])
     if text_only:
-        src.ignore(r"(vision_tower|audio_tower|embed_vision|embed_audio)\..*", "vision and audio towers")
+        src.ignore(r"(vision_tower|audio_tower|embed_vision|embed_audio|v|a|mm)\..*", "vision and audio towers")
 
 
 def clip_bounds(src, names):
@@ -1417,14 +1811,13 @@ def clip_bounds(src, names):
             if not src.has(stored_name):
                 continue
             t = src.take(stored_name, src.tensors[stored_name].shape)
-            values = bf16_to_f32(t.data) if t.dtype == "BF16" else np.asarray(t.data).astype(np.float32)
-            if values.size != 1 or np.isnan(values[0]):
+            if t.dtype not in SAFETENSORS_TYPES or t.rows * t.cols != 1 or np.isnan(values := t.plain(0, 1))[0]:
                 raise ExportError(f"{src.path}: tensor {t.name} is not one number")
             bounds[i, j] = np.clip(values[0], -NO_BOUND, NO_BOUND)
     return bounds
 
 
-def vision_tensors(src, m, out, c, type_):
+def vision_tensors(src, m, out, c, kv_heads, type_):
     hidden, heads, mlp = c["v_hidden"], c["v_heads"] * c["v_head_dim"], c["v_mlp"]
 
     def vector(name, stored_name, n):
@@ -1432,6 +1825,12 @@ def vision_tensors(src, m, out, c, type_):
 
     def matrix(name, stored_name, rows, cols):
         out.matrix(name, GROUPS16, type_, src.take(stored_name, (rows, cols)))
+
+    def keys(name, stored_name):
+        """Keys or values: of fewer heads than queries, each is written for all queries that read it (repeat_kv there)."""
+        group = c["v_heads"] // kv_heads
+        t = src.take(stored_name, (heads // group, hidden))
+        out.matrix(name, GROUPS16, type_, t if group == 1 else t.repeated(kv_heads, group))
 
     matrix("v.patch", "vision_tower.patch_embedder.input_proj.weight", hidden, 3 * c["v_patch"] ** 2)
     # Looked up, two rows a patch: as precise as the checkpoint, whatever the type of the matrices.
@@ -1442,13 +1841,10 @@ def vision_tensors(src, m, out, c, type_):
     for i in range(c["v_layers"]):
         s, l = f"vision_tower.encoder.layers.{i}.", f"v.{i}."
         vector(l + "attn_norm", s + "input_layernorm.weight", hidden)
-        for name, part, rows, cols in (
-            ("q", "q_proj", heads, hidden),
-            ("k", "k_proj", heads, hidden),
-            ("v", "v_proj", heads, hidden),
-            ("o", "o_proj", hidden, heads),
-        ):
-            matrix(l + name, s + f"self_attn.{part}.linear.weight", rows, cols)
+        matrix(l + "q", s + "self_attn.q_proj.linear.weight", heads, hidden)
+        keys(l + "k", s + "self_attn.k_proj.linear.weight")
+        keys(l + "v", s + "self_attn.v_proj.linear.weight")
+        matrix(l + "o", s + "self_attn.o_proj.linear.weight", hidden, heads)
         vector(l + "q_norm", s + "self_attn.q_norm.weight", c["v_head_dim"])
         vector(l + "k_norm", s + "self_attn.k_norm.weight", c["v_head_dim"])
         vector(l + "attn_post_norm", s + "post_attention_layernorm.weight", hidden)
@@ -1458,11 +1854,7 @@ def vision_tensors(src, m, out, c, type_):
         vector(l + "mlp_post_norm", s + "post_feedforward_layernorm.weight", hidden)
         out.plain(
             l + "bounds",
-            clip_bounds(
-                src,
-                [s + "self_attn." + x + "_proj" for x in "qkvo"]
-                + [s + "mlp." + x + "_proj" for x in ("gate", "up", "down")],
-            ),
+            clip_bounds(src, [s + x for x in CLIPPED]),
         )
     if c["v_flags"] & 1:
         vector("v.std_bias", "vision_tower.std_bias", hidden)
@@ -1584,8 +1976,15 @@ CONFIG_FIELDS = [
     ("a_eps", "f"), ("a_residual_weight", "f"), ("a_logit_cap", "f"), ("a_clip", "f"),
     ("a_flags", "I"),
     ("reserved", "64s"),
+    ("source", "96s"), ("source_sha256", "68s"),
 ]
 CONFIG = struct.Struct("<" + "".join(fmt for _, fmt in CONFIG_FIELDS))
+
+
+def field_text(text, size):
+    """text in a field of so many bytes with a NUL behind it: whole characters, and none that a terminal would obey."""
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text.encode(errors="replace")[:size - 1].decode(errors="ignore").encode()
 
 
 def pack_config(config, layers):
@@ -1598,7 +1997,7 @@ def pack_config(config, layers):
         if fmt == "7I":
             values += list(value) + [0] * (7 - len(value))
         elif fmt.endswith("s"):
-            values.append(value.encode()[:int(fmt[:-1]) - 1] if isinstance(value, str) else b"")
+            values.append(field_text(value or "", int(fmt[:-1])))
         else:
             values.append(value)
     return CONFIG.pack(*values) + b"".join(LAYER.pack(*layer) for layer in layers)
@@ -1675,6 +2074,8 @@ class ModelFile:
         a, b = first + min(r0, last), first + last
         if e.type in (F32, BF16):
             x = self.pad(stored.f32(a, b), n, cols)
+            if e.type == BF16 and x.size and np.abs(x).max() > MAX_BF16:
+                raise ExportError(f"{stored.name}: a weight is too large for bf16")
             return (x if e.type == F32 else f32_to_bf16(x)), None, 0
         kept = stored.kept(e.type, a, b) if e.scale == SCALE_F16 else None
         if kept:
@@ -1746,51 +2147,61 @@ class ModelFile:
 
     # -- writing
 
-    def write(self, path, config, layers, tokenizer, progress):
-        """Write to a temporary file beside path, check it, rename it. On any failure nothing is left."""
-        self.choose_scales()
-        config_bytes = pack_config(config, layers)
-        tokenizer_offset = round_up(HEADER.size + len(config_bytes), 64)
+    def write(self, path, config, layers, tokenizer, progress, source=None):
+        """Write to a temporary file beside path, check it, rename it. On any failure nothing is left.
+
+        source: its hash is computed while tensors are converted, so the head, which holds it, is written last."""
+        size = len(pack_config(config, layers))
+        tokenizer_offset = round_up(HEADER.size + size, 64)
         table_offset = round_up(tokenizer_offset + len(tokenizer), 64)
         data_offset = round_up(table_offset + len(self.entries) * ENTRY.size, 64)
         end = data_offset
         for e in self.entries:
             e.offset = round_up(end, e.align)
             end = e.offset + e.size
-        table = b"".join(ENTRY.pack(e.name.encode(), e.type, e.layout, e.scale, len(e.dims), *e.dims, *[1] * (3 - len(e.dims)),
-                                    e.offset, e.size, 0) for e in self.entries)
-
-        def header(total):
-            return HEADER.pack(MAGIC, VERSION, ENDIAN, end, 0, 0, total, HEADER.size, len(config_bytes), tokenizer_offset, len(tokenizer),
-                               table_offset, len(self.entries), data_offset, 0, 0, 0)
-
-        head = bytearray(data_offset)
-        for offset, data in ((0, header(0)), (HEADER.size, config_bytes), (tokenizer_offset, tokenizer), (table_offset, table)):
-            head[offset:offset + len(data)] = data
-        head[:HEADER.size] = header(checksum(bytes(head[CHECKSUM_FROM:])))
-
         folder = os.path.dirname(os.path.abspath(path))
         free = shutil.disk_usage(folder).free
         if free < end:
             raise ExportError(f"{path}: needs {end / 1e9:.2f} GB, only {free / 1e9:.2f} GB are free there")
-        fd, temporary = tempfile.mkstemp(prefix=os.path.basename(path) + ".", suffix=".partial", dir=folder)
+        self.choose_scales()
+        table = b"".join(ENTRY.pack(e.name.encode(), e.type, e.layout, e.scale, len(e.dims), *e.dims, *[1] * (3 - len(e.dims)),
+                                    e.offset, e.size, 0) for e in self.entries)
+
+        def header(total):
+            return HEADER.pack(MAGIC, VERSION, ENDIAN, end, 0, 0, total, HEADER.size, size, tokenizer_offset, len(tokenizer),
+                               table_offset, len(self.entries), data_offset, 0, 0, 0)
+
+        def head(digest):
+            out = bytearray(data_offset)
+            config_bytes = pack_config({**config, "source_sha256": digest}, layers)
+            for offset, data in ((0, header(0)), (HEADER.size, config_bytes), (tokenizer_offset, tokenizer), (table_offset, table)):
+                out[offset:offset + len(data)] = data
+            out[:HEADER.size] = header(checksum(bytes(out[CHECKSUM_FROM:])))
+            return out
+
+        temporary, stop = os.path.join(folder, f"{secrets.token_hex(8)}.g4.partial"), threading.Event()
         try:
-            with os.fdopen(fd, "wb", buffering=0) as raw:
-                f = HugePageWriter(raw)
-                f.write(head)
-                crcs = self.write_tensors(f, progress)
-                f.flush()
-                if raw.tell() != end:
-                    raise ExportError(f"{path}: wrote {raw.tell()} bytes instead of {end}")
-                os.fsync(fd)
-            check_file(temporary, head, self.entries, crcs)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)  # mkstemp made it private
+            with open(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "r+b", buffering=0) as raw, \
+                    concurrent.futures.ThreadPoolExecutor(1) as pool:
+                digest = pool.submit(source.sha256, stop) if source else None
+                try:
+                    f = HugePageWriter(raw)
+                    f.write(bytes(data_offset))
+                    crcs = self.write_tensors(f, progress)
+                    f.flush()
+                    if f.tell() != end:
+                        raise ExportError(f"{path}: wrote {f.tell()} bytes instead of {end}")
+                    first = head(digest.result() if digest else "")
+                finally:
+                    stop.set()
+                if os.pwrite(raw.fileno(), first, 0) != len(first):
+                    raise ExportError(f"{path}: its header was not written whole")
+                os.fsync(raw.fileno())
+            check_file(File(temporary), first, self.entries, crcs)
             os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
         return end
 
     def write_tensors(self, f, progress):
@@ -1847,22 +2258,21 @@ class HugePageWriter:
         self.written += n
 
 
-def check_file(path, head, entries, crcs):
+def check_file(file, head, entries, crcs):
     """Read the file again: its head must be what was meant, every tensor's bytes what was converted."""
-    raw = map_file(path)
-    if raw[:len(head)].tobytes() != bytes(head):
-        raise ExportError(f"{path}: the header reads back differently: a fault of the disk?")
+    if file.read(0, len(head)) != head:
+        raise ExportError(f"{file.path}: the header reads back differently: a fault of the disk?")
 
     def crc(e):
         value = 0
-        for a in range(e.offset, e.offset + e.size, 16 << 20):
-            value = zlib.crc32(raw[a:min(a + (16 << 20), e.offset + e.size)], value)
+        for piece in file.pieces(e.offset, e.offset + e.size):
+            value = zlib.crc32(piece, value)
         return value
 
     with concurrent.futures.ThreadPoolExecutor(ModelFile.THREADS) as pool:
         for e, value in zip(entries, pool.map(crc, entries)):
             if value != crcs[e.name]:
-                raise ExportError(f"{path}: tensor {e.name} reads back differently: a fault of the disk?")
+                raise ExportError(f"{file.path}: tensor {e.name} reads back differently: a fault of the disk?")
 
 
 # ---- Command line ---------------------------------------------------------------------------------
@@ -1879,12 +2289,14 @@ MEDIA_TOKENS = {"image_begin": "<|image>", "image_token": "<|image|>", "image_en
                 "audio_token": "<|audio|>", "audio_end": "<audio|>", "video_token": "<|video|>"}
 
 
-def choose_template(src, m, notes):
+def choose_template(src, m, notes, named=None):
     """The number of the chat template; 0: none (a base model, or one whose template the engine does not know)."""
-    text = src.template
+    if named is not None:
+        return TEMPLATE_NAMES.index(named)
+    text = Fields({"chat_template": src.template}, src.path).text("chat_template", None)
     if not text:
         return 0
-    known = TEMPLATES.get(hashlib.sha256(text.encode()).hexdigest())
+    known = TEMPLATES.get(hashlib.sha256(text.encode(errors="replace")).hexdigest())
     if known:
         return known
     if m.family != GEMMA4 or "<|turn>" not in text:
@@ -1898,32 +2310,33 @@ def choose_template(src, m, notes):
 
 def token_ids(src, m, specials, template):
     """Ids that the engine must know, by the configuration or by their names in the tokenizer."""
-    c, outer, g = m.config, src.config, src.generation
+    settings = [Fields(src.generation, f"{src.path}: generation settings"), m.config, Fields(src.config, f"{src.path}: config")]
 
-    def first(value):
-        return value[0] if isinstance(value, list) and value else value
+    def listed(where, key):
+        """The ids that stand there: none, one or a list of them; null is none."""
+        value = where.get(key, None)
+        return [where.checked_count(key, i, high=m.n_vocab - 1) for i in (value if isinstance(value, list) else [value]) if i is not None]
 
     def pick(key, name, default):
-        for value in (specials.get(name), first(g.get(key)), first(c.get(key)), first(outer.get(key)), default):
-            if isinstance(value, int):
-                return value
+        if name in specials:
+            return specials[name]
+        return next((ids[0] for where in settings if (ids := listed(where, key))), default)
 
     ids = {"bos": pick("bos_token_id", "<bos>", 2), "eos": pick("eos_token_id", "<eos>", 1), "pad": pick("pad_token_id", "<pad>", 0),
            "unk": pick("unk_token_id", "<unk>", 3)}
-    stop = g.get("eos_token_id", c.get("eos_token_id", outer.get("eos_token_id")))
-    stop = [ids["eos"]] + [s for s in (stop if isinstance(stop, list) else [stop]) if isinstance(s, int)]
+    stop = [ids["eos"]] + next((found for where in settings if (found := listed(where, "eos_token_id"))), [])
     if template:
         stop += [specials[name] for name in ("<turn|>", "<|tool_response>") if name in specials]
     stop = list(dict.fromkeys(stop))
     if len(stop) > 7:
-        raise ExportError(f"{src.path}: more than 7 ids end a reply: {stop}")
+        raise ExportError(f"{src.path}: more than 7 ids end a reply: {shown(stop)}")
     ids.update(n_stop=len(stop), stop=stop)
     # A placeholder without media reads as padding in both tables, so a text-only file of a multimodal model keeps the ids.
     for field, key in (("image_begin", "boi_token_id"), ("image_token", "image_token_id"), ("image_end", "eoi_token_id"),
                        ("audio_begin", "boa_token_id"), ("audio_token", "audio_token_id"), ("audio_end", "eoa_token_index"),
                        ("video_token", "video_token_id")):
-        value = specials.get(MEDIA_TOKENS[field]) if src.is_gguf else outer.get(key)
-        if m.family == GEMMA4 and isinstance(value, int) and value < m.n_vocab:
+        value = specials.get(MEDIA_TOKENS[field]) if src.is_gguf else settings[-1].get(key, None)
+        if m.family == GEMMA4 and value is not None and (value := settings[-1].checked_count(key, value)) < m.n_vocab:
             ids[field] = value
     for field, value in ids.items():
         if field != "n_stop" and max(value if field == "stop" else [value]) >= m.n_vocab:
@@ -1931,11 +2344,11 @@ def token_ids(src, m, specials, template):
     return ids
 
 
-def model_config(src, m, name, specials, notes):
+def model_config(src, m, name, specials, notes, template=None):
     """(fields of g4_config, layer records)."""
-    template = choose_template(src, m, notes)
-    g = src.generation
-    greedy = g.get("do_sample") is False
+    template = choose_template(src, m, notes, template)
+    g = Fields(src.generation, f"{src.path}: generation settings")
+    greedy = g.get("do_sample", None) is False
     config = {
         "name": name,
         "flags": (CONFIG_TIED * m.tied | CONFIG_V_NORM * m.v_norm | CONFIG_IMAGE_BIDIR * m.image_bidir | CONFIG_CHAT * bool(template)),
@@ -1944,7 +2357,8 @@ def model_config(src, m, name, specials, notes):
         "n_experts": m.n_experts, "n_experts_used": m.n_experts_used, "expert_dim": m.expert_dim,
         "eps": m.eps, "attn_scale": m.attn_scale, "softcap": m.softcap, "embed_scale": math.sqrt(m.hidden),
         "chat_template": template,
-        "temperature": 0.0 if greedy else g.get("temperature", 1.0), "top_p": g.get("top_p", 0.95), "top_k": g.get("top_k", 64),
+        "temperature": 0.0 if greedy else g.number("temperature", 1.0, high=100), "top_p": g.number("top_p", 0.95, high=1),
+        "top_k": g.count("top_k", 64),
         **token_ids(src, m, specials, template),
     }
     layers = [(LAYER_FULL * m.full[i] | LAYER_K_EQ_V * (m.k_eq_v and m.full[i]) | LAYER_MOE * m.moe | LAYER_SCALAR * m.layer_scalar,
@@ -1981,14 +2395,39 @@ class Progress:
             print("\r\033[K", end="", file=sys.stderr)
 
 
+def output_path(path):
+    """The file that path names, links followed: a regular one or none yet, in a folder that can be written."""
+    if os.path.islink(path):
+        path = os.path.realpath(path)
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise ExportError(f"{path}: No such file or directory: {folder}")
+    if os.path.isdir(path) or not os.path.basename(path):
+        raise ExportError(f"{path}: a folder: give the file to write")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ExportError(f"{path}: not a regular file, and so not replaced")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ExportError(f"{path}: no files can be written in {folder}")
+    return path
+
+
 def open_source(where, mmproj=None):
+    if mmproj and not os.path.isfile(where):
+        raise ExportError(f"{where}: --mmproj goes with a .gguf file; the towers of a folder lie in it")
     if os.path.isdir(where):
         return open_folder(where)
     if os.path.isfile(where):
         return open_gguf(where, mmproj)
-    if os.path.exists(where) or where.count("/") > 1 or where.endswith(".gguf") or where.startswith((".", "/", "~")):
+    if os.path.exists(where):
+        raise ExportError(f"{where}: neither a folder nor a regular file")
+    if where.count("/") > 1 or where.endswith(".gguf") or where.startswith((".", "/", "~")):
         raise ExportError(f"{where}: no such file or folder")
     return open_folder(download(where))
+
+
+def source_name(where):
+    """A hub's id as it is; of a file or folder its own name without those of the folders it lies in."""
+    return os.path.basename(os.path.abspath(where)) if os.path.exists(where) else where
 
 
 def download(hub_id):
@@ -2004,44 +2443,62 @@ def download(hub_id):
         raise ExportError(f"{hub_id}: no such folder, and not to be had from the hub: {text[0] if text else type(e).__name__}") from None
 
 
-def export(where, path, types, text_only=False, mmproj=None, name=None, quiet=False):
+def say(text):
+    """A line on stderr; that nobody reads it is no reason to stop."""
+    with contextlib.suppress(OSError):
+        print(one_line(text), file=sys.stderr, flush=True)
+
+
+def export(where, path, types, text_only=False, mmproj=None, name=None, quiet=False, template=None):
     """Convert the checkpoint `where` to the model file `path`."""
+    path = output_path(path)
     src = open_source(where, mmproj)
+    if os.path.exists(path) and any(os.path.samefile(path, file.path) for file in src.files):
+        raise ExportError(f"{path}: this is what the model is made from, and so not replaced")
     m = TextModel(src)
     notes = []
     try:
         blob, specials = tokenizer_blob(src.tokenizer, m.n_vocab)
     except ValueError as e:
-        raise ExportError(f"{src.path}: tokenizer: {e}") from None
-    config, layers = model_config(src, m, name or src.name or os.path.splitext(os.path.basename(os.path.abspath(where)))[0], specials, notes)
+        raise ExportError(f"{src.path}: {e}") from None
+    called = name or src.name or os.path.splitext(os.path.basename(os.path.abspath(where)))[0]
+    config, layers = model_config(src, m, called, specials, notes, template)
+    config["source"] = source_name(where)
     out = ModelFile()
     text_tensors(src, m, out, types)
     tower_tensors(src, m, out, config, types, text_only)
     reasons = src.check_all_used()
 
-    say = (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr))
-    for note in notes:
-        say(f"{src.path}: {note}")
-    for reason, n in reasons.items():
-        say(f"left out: {n} tensors ({reason})")
+    lines = [f"{src.path}: {note}" for note in notes]
+    lines += [f"left out: {n} tensors ({reason})" for reason, n in reasons.items()]
     converted = collections.Counter()
     for e in out.entries:
         for kind in e.sources():
             if kind in GGUF_BLOCKS and kind.lower() != TYPE_NAMES[e.type]:
                 converted[kind, TYPE_NAMES[e.type]] += 1
-    for (kind, to), n in sorted(converted.items()):
-        say(f"converted: {n} tensors from {kind} to {to}")
+    lines += [f"converted: {n} tensors from {kind} to {to}" for (kind, to), n in sorted(converted.items())]
+    for line in lines if not quiet else []:
+        say(line)
     progress = Progress(sum(e.size for e in out.entries), quiet)
     start = time.monotonic()
     try:
-        size = out.write(path, config, layers, blob, progress)
+        size = out.write(path, config, layers, blob, progress, src)
     finally:
         progress.close()
+    if quiet:
+        return
     lattice = [e for e in out.entries if e.scale == SCALE_BF16]
     if lattice:
         exact, blocks = sum(e.exact for e in lattice), sum(e.blocks for e in lattice)
         say(f"4-bit lattice: {exact} of {blocks} blocks in {len(lattice)} tensors are exact ({100 * exact / blocks:.2f} %)")
     say(f"{path}: {size / 1e6:.1f} MB, {len(out.entries)} tensors, {time.monotonic() - start:.1f} s")
+
+
+def interrupted(number, _):
+    """Ctrl-C, a closed terminal, kill: end with what was begun cleaned up, which a second one must not disturb."""
+    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def main():
@@ -2056,23 +2513,34 @@ def main():
     p.add_argument("--text-only", action="store_true", help="leave out the vision and audio towers")
     p.add_argument("--mmproj", metavar="FILE", help="the towers of a .gguf model")
     p.add_argument("--name", help="the name that `gemma4 info` shows (default: that of the source)")
+    p.add_argument("--chat-template", choices=TEMPLATE_NAMES, help="in place of the source's own, for one that has none (default: that)")
     p.add_argument("--quiet", action="store_true", help="print nothing but errors")
     a = p.parse_args()
     careful = a.type if a.type in ("f32", "bf16") else "q8_0"
     types = {"type": a.type, "head": a.head_type or a.type, "ple": a.ple_type or careful, "vision": a.vision_type or careful,
              "audio": a.audio_type or careful}
-    # A terminated run must clean up too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupted)
+    warnings.simplefilter("ignore", RuntimeWarning)  # of numpy, on numbers that are refused in words a little later
     try:
-        export(a.source, a.output, {key: TYPE_NAMES.index(name) for key, name in types.items()}, a.text_only, a.mmproj, a.name, a.quiet)
+        export(a.source, a.output, {key: TYPE_NAMES.index(name) for key, name in types.items()}, a.text_only, a.mmproj, a.name, a.quiet,
+               a.chat_template)
     except ExportError as e:
-        print(f"export.py: {e}", file=sys.stderr)
+        say(f"export.py: {e}")
         return 1
     except OSError as e:
-        print(f"export.py: {e.filename or a.output}: {e.strerror or e}", file=sys.stderr)
+        say(f"export.py: {e.filename or a.output}: {e.strerror or e}")
         return 1
-    except KeyboardInterrupt:
-        return 130
+    except MemoryError:
+        say(f"export.py: {a.source}: no memory for it")
+        return 1
+    except Exception as e:  # a fault of this program, but no reason for twenty lines
+        at = e.__traceback__
+        while at.tb_next:
+            at = at.tb_next
+        say(f"export.py: {a.source}: a fault in export.py, line {at.tb_lineno}, which it should have found words for: {type(e).__name__}: {e}")
+        return 1
     return 0
 
 

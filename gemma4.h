@@ -162,7 +162,11 @@ typedef struct {
     float softcap;                                   /* 0: none */
     int vision_layers, vision_hidden, vision_tokens; /* 0: none; soft tokens of a picture by default */
     int audio_layers, audio_hidden;
-    uint64_t reserved[8];
+    /* What export.py made the file of: a hub's id, or the name of a folder or file; and its SHA-256 as 64 hexadecimal
+     * digits: that of the one file, or of what sha256sum prints of several in the order of their names. Owned by the
+     * engine; "" when the file does not say. */
+    const char *source, *source_sha256;
+    uint64_t reserved[6];
 } g4_engine_info;
 
 G4_API g4_status g4_engine_open(g4_engine **out, const g4_engine_options *opt, g4_error *err);

@@ -321,7 +321,9 @@ void g4_engine_get_info(const g4_engine *e, g4_engine_info *out)
                               .vision_hidden = (int)c->v_hidden,
                               .vision_tokens = (int)c->v_default_tokens,
                               .audio_layers = (int)c->a_layers,
-                              .audio_hidden = (int)c->a_hidden };
+                              .audio_hidden = (int)c->a_hidden,
+                              .source = c->source,
+                              .source_sha256 = c->source_sha256 };
     g4_count_bytes(&e->file, out);
     if (c->n_layers > 0) g4_count_products(&e->model, out);
 }

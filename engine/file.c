@@ -114,7 +114,7 @@ static g4_status g4_file_read_config(g4_file *f, const g4_allocator *a, const g4
         return g4_fail(err, G4_ERR_FORMAT, "configuration records of %u and %u bytes in %llu", sizes[0], sizes[1],
                        (unsigned long long)h->config_size);
     memcpy(c, p, fixed);
-    c->name[sizeof c->name - 1] = 0;
+    c->name[sizeof c->name - 1] = c->source[sizeof c->source - 1] = c->source_sha256[sizeof c->source_sha256 - 1] = 0;
     if (c->n_layers > G4_MAX_LAYERS || (uint64_t)c->n_layers * sizes[1] != h->config_size - sizes[0])
         return g4_fail(err, G4_ERR_FORMAT, "configuration of %llu bytes does not hold %u layers",
                        (unsigned long long)h->config_size, c->n_layers);

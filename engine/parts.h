@@ -183,6 +183,10 @@ typedef struct {               /* every field is 4 bytes, so it is packed as it 
     float a_eps, a_residual_weight, a_logit_cap, a_clip;
     uint32_t a_flags; /* reserved */
     uint32_t reserved[16];
+    /* What export.py read: the last name of its folder or file or the hub's id, and the SHA-256 in hexadecimal of that
+     * one file or, of several, of what sha256sum prints of them in the order of their names. NUL-padded; empty in files
+     * from before 0.2.0. */
+    char source[96], source_sha256[68];
 } g4_config;
 
 /* ---- Weight types ---------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
+import checkpoints  # noqa: E402
 import export  # noqa: E402
 import make_data  # noqa: E402
 import random_checkpoint  # noqa: E402
@@ -164,7 +165,7 @@ def rewrite(folder, change):
     path = os.path.join(folder, "model.safetensors")
     tensors = load_file(path)
     change(tensors)
-    save_file(tensors, path)
+    save_file(tensors, path, {"format": "pt"})
 
 
 # ---- Numbers ----------------------------------------------------------------------------------------
@@ -309,7 +310,7 @@ def test_variants(scratch):
 
         def same(what):
             convert(folder, out)
-            expect(read_bytes(out) == read_bytes(want), f"{member}: {what} gives the same file")
+            expect(checkpoints.same_model(out, want), f"{member}: {what} gives the same file")
 
         # shards
         with open(os.devnull, "w") as null, contextlib.redirect_stderr(null):
@@ -345,17 +346,48 @@ def test_variants(scratch):
                 t["model.language_model.layers.7.self_attn.k_proj.weight"] = one
                 t["model.language_model.layers.7.self_attn.v_proj.weight"] = one.clone()
                 t["model.language_model.layers.7.self_attn.k_norm.weight"] = torch.zeros(16)
-                t["lm_head.weight"] = torch.zeros(370, 56)
+                t["lm_head.weight"] = t["model.language_model.embed_tokens.weight"].clone()
                 t["model.language_model.rotary_emb.inv_freq"] = torch.zeros(8)
                 t["model.vision_tower.x"] = torch.zeros(2, 2)
             rewrite(folder, more)
             convert(folder, out, text_only=True)
-            expect(read_bytes(out) == read_bytes(want), "tensors on the ignore list change nothing")
+            expect(checkpoints.same_model(out, want), "tensors on the ignore list change nothing")
     # f16 and bf16 storage
     for dtype in (torch.bfloat16, torch.float16):
         model = make_data.random_model("26b", 52).to(dtype)
         folder = save(model, os.path.join(scratch, "half"))
         compare_with_weights(convert(folder, os.path.join(scratch, "t.g4")), model, str(dtype), lambda a, b, name: (a == b).all())
+
+
+def test_heads(scratch):
+    """Which head counts, whatever the outer and the text's configuration and the weights say of it: that of the reference."""
+    text = make_data.MEMBERS["e2b"][1]
+    outer = transformers.Gemma4Config(text_config=dict(text), vision_config=None, audio_config=None)
+    model = transformers.Gemma4ForConditionalGeneration._from_config(outer).float().eval()
+    folder, out = os.path.join(scratch, "heads"), os.path.join(scratch, "h.g4")
+    with open(os.devnull, "w") as null, contextlib.redirect_stderr(null):
+        model.save_pretrained(folder)
+    with open(os.path.join(folder, "tokenizer.json"), "w", encoding="utf-8") as f:
+        json.dump(make_data.tiny_tokenizer(text["vocab_size"]), f)
+    whole = json.load(open(os.path.join(folder, "config.json")))
+    embed = "model.language_model.embed_tokens.weight"
+    for outside in (True, False, None):
+        for inside in (True, False, None):
+            for head in ("own", "same", "none"):
+                if outside is False and head == "none":  # transformers makes one up
+                    continue
+                config = json.loads(json.dumps(whole))
+                for c, value in ((config, outside), (config["text_config"], inside)):
+                    c.pop("tie_word_embeddings", None)
+                    c.update({} if value is None else {"tie_word_embeddings": value})
+                with open(os.path.join(folder, "config.json"), "w") as f:
+                    json.dump(config, f)
+                rewrite(folder, lambda t: (t.pop("lm_head.weight", None), t.update(
+                    {} if head == "none" else {"lm_head.weight": t[embed].clone() if head == "same" else torch.flip(t[embed], [0])})))
+                with open(os.devnull, "w") as null, contextlib.redirect_stderr(null):
+                    want = transformers.Gemma4ForConditionalGeneration.from_pretrained(folder).lm_head.weight.detach().float().numpy()
+                g4 = convert(folder, out)
+                expect((g4.get("head", g4["embed"])[2] == want).all(), f"head: {outside} outside, {inside} inside, {head} in the file")
 
 
 def test_settings(scratch):
@@ -604,7 +636,7 @@ def test_gguf(scratch):
         # the same configuration, but for what a GGUF does not know (its media ids come from the vocabulary)
         x, y = ({n: v for (n, _), v in zip([f for f in export.CONFIG_FIELDS if f[0] != "stop"], config)} for config in
                 ([v for i, v in enumerate(export.CONFIG.unpack_from(read_bytes(f), 128)) if not 24 <= i < 31] for f in (out, os.path.join(scratch, "h.g4"))))
-        differ = {n for n in x if x[n] != y[n] and not n.startswith(("image_", "audio_", "video_"))}
+        differ = {n for n in x if x[n] != y[n] and not n.startswith(("image_", "audio_", "video_", "source"))}
         expect(not differ, f"{member}: configuration from GGUF differs in {differ}")
         layers = [read_bytes(f)[128 + export.CONFIG.size:][:32 * model.config.num_hidden_layers] for f in (out, os.path.join(scratch, "h.g4"))]
         expect(layers[0] == layers[1], f"{member}: layers from GGUF")
@@ -680,6 +712,17 @@ def test_live(scratch, seed):
             expect(diff <= 2e-4, f"{member}: logits differ by {diff}")
 
 
+def golden(path):
+    """What a model file holds but for its source: the committed files are from before that was written."""
+    data = read_bytes(path)
+    at = export.HEADER.unpack_from(data)[7]
+    size, layer_size = struct.unpack_from("<II", data, at)
+    fixed = struct.calcsize("<" + "".join(fmt for name, fmt in export.CONFIG_FIELDS if not name.startswith("source")))
+    config = data[at + 8:at + fixed]
+    layers = data[at + size:at + export.HEADER.unpack_from(data)[8]]
+    return config, layer_size, layers, checkpoints.read_tokenizer(path), checkpoints.read_tensors(path)
+
+
 def test_golden(scratch):
     """tests/make_data.py makes what is committed: the same model files, and references within float noise of another machine."""
     for member in make_data.MEMBERS:
@@ -690,7 +733,7 @@ def test_golden(scratch):
             continue
         new, old = read_bytes(os.path.join(scratch, name)), read_bytes(os.path.join(committed, name))
         if name.endswith(".g4"):
-            expect(new == old, f"{name} is what is committed")
+            expect(golden(os.path.join(scratch, name)) == golden(os.path.join(committed, name)), f"{name} is what is committed")
             continue
         head = struct.unpack_from("<8s5I", old)
         n_ids = head[1] + head[3]
@@ -704,7 +747,9 @@ def test_golden(scratch):
     expect(r.returncode == 0, f"make_media_data.py: {r.stderr[-500:]}")
     for name in sorted(os.listdir(media)) if r.returncode == 0 else []:
         new, old = read_bytes(os.path.join(media, name)), read_bytes(os.path.join(committed, "media", name))
-        if new != old and not name.endswith(".g4") and len(new) == len(old):  # numbers, as another CPU rounds them
+        if name.endswith(".g4"):
+            expect(golden(os.path.join(media, name)) == golden(os.path.join(committed, "media", name)), f"media/{name} is what is committed")
+        elif new != old and len(new) == len(old):  # numbers, as another CPU rounds them
             a, b = (np.frombuffer(x[:len(x) // 4 * 4], "<f4").astype(np.float64) for x in (new, old))
             with np.errstate(invalid="ignore"):
                 differ = ~((a == b) | (np.abs(a - b) < 1e-3) | np.isnan(a) & np.isnan(b))
@@ -721,7 +766,7 @@ def main():
     a = p.parse_args()
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
-    tests = [(test_numbers, False), (test_lattice, True), (test_folders, True), (test_variants, True), (test_settings, True), (test_errors, True),
+    tests = [(test_numbers, False), (test_lattice, True), (test_folders, True), (test_variants, True), (test_heads, True), (test_settings, True), (test_errors, True),
              (test_gguf, True)]
     for test, wants_folder in tests:
         start = time.monotonic()
