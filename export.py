@@ -955,28 +955,28 @@ def refuse_packed(where, kind):
     raise ExportError(f"{where}: a checkpoint in {kind}, which is not read: {how}convert the bf16 checkpoint that it was made from, or a GGUF")
 
 
-def refuse_quantised(path, config):
-    """Checkpoints whose weights are packed in ways that are not read here say so in config.json; MLX has a key of its own."""
+def quantised_kind(config):
+    """What config.json says that the weights are packed as, in people's words; None: it says nothing. MLX has a key of its own."""
     inner = config.get("text_config")
     for c in (config, inner if isinstance(inner, dict) else {}):
         q = c.get("quantization_config")
         if isinstance(q, dict) and q.get("quant_method"):
-            method, details = q["quant_method"], (q.get("quant_algo"), q.get("format"), q["quant_method"])
-            kinds = [QUANTISED.get(d.lower(), d if d is q.get("quant_algo") else None) for d in details if isinstance(d, str)]
-            refuse_packed(path, next((k for k in kinds if k), shown(method)))
+            method, algorithm = q["quant_method"], q.get("quant_algo")
+            kinds = [QUANTISED.get(d.lower()) for d in (algorithm, q.get("format"), method) if isinstance(d, str)]
+            return next((kind for kind in kinds if kind), shown(method))
         if isinstance(q, dict) and (q.get("load_in_4bit") or q.get("load_in_8bit")):
-            refuse_packed(path, "bitsandbytes")
+            return "bitsandbytes"
         if isinstance(c.get("quantization"), dict):
-            refuse_packed(path, "MLX")
+            return "MLX"
+    return None
 
 
-def refuse_packed_tensors(path, tensors):
+def refuse_packed_tensors(path, config, tensors):
+    """Weights that are packed in ways that are not read here. A configuration may say so of some that no longer are."""
     for t in tensors:
-        if t.dtype.startswith("F8_"):
-            refuse_packed(path, "FP8")
-        for pattern, kind in PACKED_NAMES:
-            if re.fullmatch(pattern, t.name):
-                refuse_packed(path, kind)
+        kind = next((kind for pattern, kind in PACKED_NAMES if re.fullmatch(pattern, t.name)), "FP8" if t.dtype.startswith("F8_") else None)
+        if kind or t.dtype in SAFETENSORS_OTHERS and quantised_kind(config):
+            refuse_packed(path, quantised_kind(config) or kind)
     for t in tensors:
         if t.dtype in SAFETENSORS_OTHERS:
             raise ExportError(f"{path}: tensor {t.name} has type {t.dtype}; F32, F16 and BF16 can be read")
@@ -1016,7 +1016,6 @@ def open_folder(path):
     if not os.path.exists(os.path.join(path, "config.json")):
         weight_files(src)  # which says what there is instead, if these are not there either
     src.config = src.open(os.path.join(path, "config.json")).json()
-    refuse_quantised(path, src.config)
     files, where = weight_files(src)
     for name in files:
         for tensor in read_safetensors(src.open(os.path.join(path, name))).values():
@@ -1026,7 +1025,7 @@ def open_folder(path):
     missing = sorted(set(where or {}) - {t.name for t in src.tensors.values()})
     if missing:
         raise ExportError(f"{path}: tensor {missing[0]} is in the index but in no file")
-    refuse_packed_tensors(path, src.tensors.values())
+    refuse_packed_tensors(path, src.config, src.tensors.values())
 
     src.tokenizer = src.open(os.path.join(path, "tokenizer.json")).json()
     image = Fields(settings("processor_config.json"), os.path.join(path, "processor_config.json")).section("image_processor", {})

@@ -253,8 +253,10 @@ def test_gguf(place):
 # ---- Kinds that are not read, by name ------------------------------------------------------------------------
 
 def test_kinds(place):
+    packed = {**TENSORS, Q: ("I8", [16, 32], bytes(512))}
+
     def with_config(kind, **values):
-        place.refused(place.folder("kind", {**CONFIG, **values}), kind, "bf16 checkpoint")
+        place.refused(place.folder("kind", {**CONFIG, **values}, packed), kind, "bf16 checkpoint")
 
     for kind, settings in (
             ("FP8", {"quant_method": "fp8", "weight_block_size": [128, 128]}), ("FP8", {"quant_method": "compressed-tensors", "format": "float-quantized"}),
@@ -266,6 +268,9 @@ def test_kinds(place):
         with_config(kind, quantization_config=settings)
     with_config("MLX", quantization={"group_size": 64, "bits": 4}, quantization_config={"group_size": 64, "bits": 4})
     with_config("AWQ", text_config={**CONFIG["text_config"], "quantization_config": {"quant_method": "awq"}})
+    left = place.folder("left", {**CONFIG, "quantization_config": {"quant_method": "fp8"}})
+    expect(make.same_model(place.convert(left), place.convert(place.folder("plain", CONFIG), to="y.g4")), "weights that no longer are FP8")
+    os.unlink(place.g4), os.unlink(os.path.join(place.out, "y.g4"))
     for kind, name, dtype in (("FP8", "weight_scale_inv", "F32"), ("NVFP4", "weight_scale_2", "F32"), ("bitsandbytes", "weight.absmax", "F32"),
                               ("GPTQ or AWQ", "qweight", "I32"), ("MLX", "scales", "BF16"), ("FP8", "weight", "F8_E4M3")):
         size = {"F32": 4, "I32": 4, "BF16": 2, "F8_E4M3": 1}[dtype]
