@@ -666,15 +666,13 @@ class File:
             raise ExportError(f"{path}: empty file")
 
     def read(self, at, n):
-        out = bytearray(n)
-        done = 0
-        with memoryview(out) as view:
-            while done < n:
-                got = os.preadv(self.raw.fileno(), [view[done:]], at + done)
-                if got == 0:
-                    raise ExportError(f"{self.path}: ends at byte {at + done}, where {n - done} more are needed: cut short?")
-                done += got
-        return out
+        parts = [b""]
+        while n > 0:
+            parts.append(os.pread(self.raw.fileno(), min(n, 1 << 30), at))
+            at, n = at + len(parts[-1]), n - len(parts[-1])
+            if not parts[-1]:
+                raise ExportError(f"{self.path}: ends at byte {at}, where {n} more are needed: cut short?")
+        return parts[-1] if len(parts) == 2 else b"".join(parts)
 
     def pieces(self, begin=0, end=None):
         """Its bytes from begin to end, one piece after the other."""
@@ -1067,7 +1065,7 @@ class GgufReader:
         at = self.pos - self.begin
         if at + n > len(self.window):
             self.begin, at = self.pos, 0
-            self.window = bytes(self.file.read(self.pos, max(n, min(self.AHEAD, self.file.size - self.pos))))
+            self.window = self.file.read(self.pos, max(n, min(self.AHEAD, self.file.size - self.pos)))
         self.pos += n
         return self.window[at:at + n]
 
@@ -1250,7 +1248,7 @@ def open_gguf(path, mmproj):
     src = Source(path)
     src.is_gguf = True
     file = src.open(path)
-    begins = bytes(file.read(0, min(file.size, 9)))
+    begins = file.read(0, min(file.size, 9))
     if begins.startswith(MAGIC):
         raise ExportError(f"{path}: this is a model file already")
     if begins[8:] == b"{" and not begins.startswith(b"GGUF"):
@@ -2293,6 +2291,8 @@ def choose_template(src, m, notes, named=None):
     if named is not None:
         return TEMPLATE_NAMES.index(named)
     text = Fields({"chat_template": src.template}, src.path).text("chat_template", None)
+    if not text and src.is_gguf and m.family == GEMMA4:
+        notes.append("it has no chat template: the model will complete text, without chat; --chat-template names one")
     if not text:
         return 0
     known = TEMPLATES.get(hashlib.sha256(text.encode(errors="replace")).hexdigest())

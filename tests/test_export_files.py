@@ -537,7 +537,10 @@ def test_ollama(place):
         scales = [np.frombuffer(x["a.0.q_scale"][1], "<f4") for x in (a, b)]  # softplus was rounded once more
         expect(np.allclose(*scales, rtol=2e-7, atol=0), f"ollama's scales: {scales}")
         expect(make.read_tokenizer(want) == make.read_tokenizer(got), "ollama's tokenizer")
-    code, said = run(place.path("o.gguf"), "-o", place.g4, "--text-only")
+    code, said = run(place.path("o.gguf"), "-o", place.g4)
+    expect(code == 0 and "it has no chat template" in said and said.count("\n") == 2, f"a missing template is told: {said}")
+    code, said = run(place.path("o.gguf"), "-o", place.g4, "--text-only", "--chat-template", "e2b-2026-07")
+    expect("template" not in said, f"and not, where one is named: {said}")
     towers = sum(name.startswith(("v.", "a.", "mm.")) for name in tensors)
     expect(code == 0 and f"left out: {towers} tensors (vision and audio towers)" in said, f"--text-only says what it leaves out: {said}")
     expect(make.read_config(place.g4)["v_layers"] == 0, "--text-only leaves the towers out")
