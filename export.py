@@ -1378,11 +1378,11 @@ class TextModel:
         self.k_eq_v = c.flag("attention_k_eq_v")
         per_layer = c.section("per_layer_config")
         if per_layer is None:
-            full = {"head_dim": c.count("global_head_dim", 512)}
+            full = {"head_dim": c.count("global_head_dim", 512, high=MAX_HEAD_DIM)}
             if self.k_eq_v and c.get("num_global_key_value_heads", None) is not None:
                 full["num_key_value_heads"] = c.count("num_global_key_value_heads")
             per_layer = Fields({str(i): full for i in range(n) if self.full[i]}, c.where)
-        self.head_dim, self.n_kv_heads = [c.count("head_dim")] * n, [c.count("num_key_value_heads")] * n
+        self.head_dim, self.n_kv_heads = [c.count("head_dim", high=MAX_HEAD_DIM)] * n, [c.count("num_key_value_heads")] * n
         for i in per_layer.values:
             override = per_layer.section(i, {})
             if str(i) not in map(str, range(n)):
@@ -1390,7 +1390,7 @@ class TextModel:
             for key, value in override.values.items():
                 if key not in ("head_dim", "num_key_value_heads"):
                     raise ExportError(f"{override.where}: sets {key} = {shown(value)}, which is not supported")
-                (self.head_dim if key == "head_dim" else self.n_kv_heads)[int(i)] = override.count(key)
+                (self.head_dim if key == "head_dim" else self.n_kv_heads)[int(i)] = override.count(key, high=MAX_HEAD_DIM)
         self.ple_dim = c.count("hidden_size_per_layer_input", 0, high=MAX_PLE_DIM)
         if self.ple_dim:
             c.only("vocab_size_per_layer_input", self.n_vocab, self.n_vocab)
@@ -1421,7 +1421,7 @@ class TextModel:
         self.image_bidir = self.v_norm = self.k_eq_v = self.moe = self.layer_scalar = False
         self.norm_add = 0.0 if self.is_gguf else 1.0  # a folder's norm weights are the factor less 1
         self.attn_scale = c.number("query_pre_attn_scalar", 256, low=1) ** -0.5
-        self.head_dim, self.n_kv_heads = [c.count("head_dim", 256)] * n, [c.count("num_key_value_heads", 4)] * n
+        self.head_dim, self.n_kv_heads = [c.count("head_dim", 256, high=MAX_HEAD_DIM)] * n, [c.count("num_key_value_heads", 4)] * n
         self.ple_dim = self.n_experts = self.n_experts_used = self.expert_dim = 0
         self.kv_source, self.mlp_dim = list(range(n)), [c.count("intermediate_size", low=1, high=MAX_MLP)] * n
         scaling = c.section("rope_scaling", {}).values
