@@ -265,14 +265,17 @@ def read_tokenizer(path):
     return raw[head[9]:head[9] + head[10]]
 
 
+def but_for_source(path):
+    """All that a model file holds but for what it was made from, which stands behind the rest of the configuration; files from
+    before that was written are the same in this."""
+    with open(path, "rb") as f:
+        raw = f.read()
+    at, size = export.HEADER.unpack_from(raw)[7:9]
+    fixed, layer = struct.unpack_from("<II", raw, at)
+    known = struct.calcsize("<" + "".join(fmt for name, fmt in export.CONFIG_FIELDS if not name.startswith("source")))
+    return raw[at + 8:at + known], layer, raw[at + fixed:at + size], read_tokenizer(path), read_tensors(path)
+
+
 def same_model(a, b):
     """Are two model files the same but for what they were made from?"""
-    def model(path):
-        with open(path, "rb") as f:
-            raw = bytearray(f.read())
-        size = struct.calcsize("<" + "".join(fmt for name, fmt in export.CONFIG_FIELDS if name.startswith("source")))
-        at = export.HEADER.unpack_from(raw)[7] + export.CONFIG.size - size
-        raw[at:at + size], raw[40:48] = bytes(size), bytes(8)  # 40: the checksum
-        return raw
-
-    return model(a) == model(b)
+    return but_for_source(a) == but_for_source(b)

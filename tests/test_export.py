@@ -712,17 +712,6 @@ def test_live(scratch, seed):
             expect(diff <= 2e-4, f"{member}: logits differ by {diff}")
 
 
-def golden(path):
-    """What a model file holds but for its source: the committed files are from before that was written."""
-    data = read_bytes(path)
-    at = export.HEADER.unpack_from(data)[7]
-    size, layer_size = struct.unpack_from("<II", data, at)
-    fixed = struct.calcsize("<" + "".join(fmt for name, fmt in export.CONFIG_FIELDS if not name.startswith("source")))
-    config = data[at + 8:at + fixed]
-    layers = data[at + size:at + export.HEADER.unpack_from(data)[8]]
-    return config, layer_size, layers, checkpoints.read_tokenizer(path), checkpoints.read_tensors(path)
-
-
 def test_golden(scratch):
     """tests/make_data.py makes what is committed: the same model files, and references within float noise of another machine."""
     for member in make_data.MEMBERS:
@@ -733,7 +722,7 @@ def test_golden(scratch):
             continue
         new, old = read_bytes(os.path.join(scratch, name)), read_bytes(os.path.join(committed, name))
         if name.endswith(".g4"):
-            expect(golden(os.path.join(scratch, name)) == golden(os.path.join(committed, name)), f"{name} is what is committed")
+            expect(checkpoints.but_for_source(os.path.join(scratch, name)) == checkpoints.but_for_source(os.path.join(committed, name)), f"{name} is what is committed")
             continue
         head = struct.unpack_from("<8s5I", old)
         n_ids = head[1] + head[3]
@@ -748,7 +737,7 @@ def test_golden(scratch):
     for name in sorted(os.listdir(media)) if r.returncode == 0 else []:
         new, old = read_bytes(os.path.join(media, name)), read_bytes(os.path.join(committed, "media", name))
         if name.endswith(".g4"):
-            expect(golden(os.path.join(media, name)) == golden(os.path.join(committed, "media", name)), f"media/{name} is what is committed")
+            expect(checkpoints.but_for_source(os.path.join(media, name)) == checkpoints.but_for_source(os.path.join(committed, "media", name)), f"media/{name} is what is committed")
         elif new != old and len(new) == len(old):  # numbers, as another CPU rounds them
             a, b = (np.frombuffer(x[:len(x) // 4 * 4], "<f4").astype(np.float64) for x in (new, old))
             with np.errstate(invalid="ignore"):
