@@ -593,7 +593,8 @@ typedef struct {
     const g4_image *image;
     const g4_audio *audio;
     const g4_video *video;
-    const char *raw; /* TOOL_CALL of a reply: what the model wrote between the markers; raw_len bytes */
+    const char *raw; /* TOOL_CALL of a reply: what the model wrote between the markers; raw_len bytes. Of several calls
+                        that it wrote as one list, the first has it */
     size_t raw_len;
     int incomplete; /* of a reply: the answer was cut off inside this part, or the call has no name. Such a call must
                        not be carried out: its arguments may be anybody's guess */

@@ -24,6 +24,7 @@ typedef struct {
     size_t n_quotes;
     size_t next_quote; /* index of the first of them at or after pos */
     int closed;        /* the list or object that was read last had its closing bracket */
+    int is_whole;      /* the call is put in parentheses, and whole */
     g4_buf *out;
 } g4_call_reader;
 
@@ -126,23 +127,29 @@ static const char *g4_call_literal(const char *s, size_t n)
     return NULL;
 }
 
+/* Does a key of any characters that g4_call_key takes begin at i? */
+static int g4_call_is_loose_key(const g4_call_reader *r, size_t i)
+{
+    const size_t end = r->next_quote < r->n_quotes ? r->quotes[r->next_quote] : r->n;
+    while (i < end && !g4_is_one_of(":=,{}[]", r->s[i])) i++;
+    return i < end && (r->s[i] == ':' || r->s[i] == '=');
+}
+
 /* Does a value without quotes that began at `from` end here? It does at a closing bracket, at a comma (inside an object
  * only where a key follows, so that `city:Paris, France` is one value), or where a number or literal is followed by a
  * key. */
 static int g4_call_bare_ends(g4_call_reader *r, size_t from, int in_list)
 {
     const char ch = r->s[r->pos];
-    if (g4_call_at_quote(r) || ch == '}' || ch == ']') return 1;
-    if (ch == ',') {
-        if (in_list || g4_call_is_key(r, r->pos + 1)) return 1;
-        const size_t i = g4_skip_blanks(r->s, r->n, r->pos + 1);
-        return i >= r->n || r->s[i] == '}' || r->s[i] == ']' ||
-               (r->next_quote < r->n_quotes && r->quotes[r->next_quote] == i);
-    }
-    if (ch != ' ' && ch != '\n' && ch != '\t') return 0;
     const size_t n = r->pos - from;
-    return (g4_json_is_number(r->s + from, n) || g4_call_literal(r->s + from, n) != NULL) &&
-           (in_list || g4_call_is_key(r, r->pos));
+    if (g4_call_at_quote(r) || ch == '}' || ch == ']') return 1;
+    if (ch != ',' && (!g4_is_blank(ch) || n == 0 || g4_is_blank(r->s[r->pos - 1]))) return 0;
+    const int is_done = g4_json_is_number(r->s + from, n) || g4_call_literal(r->s + from, n) != NULL;
+    if (ch != ',') return is_done && (in_list || g4_call_is_key(r, r->pos));
+    if (in_list || g4_call_is_key(r, r->pos + 1) || (is_done && g4_call_is_loose_key(r, r->pos + 1))) return 1;
+    const size_t i = g4_skip_blanks(r->s, r->n, r->pos + 1);
+    return i >= r->n || r->s[i] == '}' || r->s[i] == ']' ||
+           (r->next_quote < r->n_quotes && r->quotes[r->next_quote] == i);
 }
 
 static void g4_call_bare(g4_call_reader *r, int in_list)
@@ -258,50 +265,49 @@ static void g4_call_put_arguments(g4_arena *m, const g4_json *given, g4_buf *arg
     g4_buf_str(arguments, "}");
 }
 
-/* A call that is JSON with the name in it, as other families write them: {"name": ..., "arguments": {...}}, in a list
- * or under "function" too. Without a name all of it is arguments. */
-static void g4_call_unwrap(const g4_buf *json, g4_buf *name, g4_buf *arguments)
+/* A call that is JSON with the name in it, as other families write them: {"name": ..., "arguments": {...}}, or that
+ * under "function". Without a name all of it is arguments. */
+static void g4_call_unwrap(g4_arena *m, const g4_json *call, g4_buf *name, g4_buf *arguments)
 {
     static const char *const names[] = { "name", "function", "tool", "tool_name" };
     static const char *const members[] = { "arguments", "parameters", "args", "input" };
-    g4_arena m = { .a = json->a };
-    g4_json *root = NULL;
-    if (json->failed || g4_json_parse_in(&root, &m, json->data, json->len, NULL, NULL, NULL) == G4_ERR_MEMORY) {
-        name->failed = 1;
-        g4_arena_free(&m);
-        return;
-    }
-    const g4_json *call = g4_json_is(root, G4_JSON_ARRAY) ? root->child : root;
     const g4_json *inner = g4_json_get(call, "function");
     if (g4_json_is(inner, G4_JSON_OBJECT)) call = inner;
     const g4_json *said = g4_call_member(call, names, 1);
     if (said != NULL) {
         g4_buf_add(name, said->text, said->text_len);
-        g4_call_put_arguments(&m, g4_call_member(call, members, 0), arguments);
+        g4_call_put_arguments(m, g4_call_member(call, members, 0), arguments);
     } else if (g4_json_is(call, G4_JSON_OBJECT)) {
         g4_json_write(arguments, call);
     } else {
         g4_buf_str(arguments, "{}");
     }
-    g4_arena_free(&m);
 }
 
-/* A call without a name in front, from its bracket on. */
-static void g4_call_nameless(g4_call_reader *r, g4_buf *name)
+/* What stands between the markers without a name in front, from its bracket on: a list of calls or one after the other,
+ * which becomes a list. NULL: no memory. */
+static const g4_json *g4_call_nameless(g4_call_reader *r, g4_arena *m)
 {
     g4_buf json = { .a = r->out->a }, *const arguments = r->out;
     const int is_list = g4_call_peek(r) == '[';
+    g4_json *root = NULL;
     r->out = &json;
-    r->pos++;
-    g4_call_members(r, 0, is_list);
+    g4_buf_str(&json, is_list ? "" : "[");
+    do {
+        r->pos++;
+        if (json.len > 1) g4_buf_str(&json, ",");
+        g4_call_members(r, 0, is_list);
+        while (r->pos < r->n && (g4_is_blank(r->s[r->pos]) || g4_is_one_of(",;", r->s[r->pos]))) r->pos++;
+    } while (!is_list && r->closed && !g4_call_at_quote(r) && g4_call_peek(r) == '{');
+    g4_buf_str(&json, is_list ? "" : "]");
     r->out = arguments;
-    g4_call_unwrap(&json, name, arguments);
+    if (!json.failed) g4_json_parse_in(&root, m, json.data, json.len, NULL, NULL, NULL);
     g4_buf_free(&json);
+    return root;
 }
 
-/* The name of a call and its opening brackets, behind which the reader is left. Returns whether the call is put in
- * parentheses, and whole. */
-static int g4_call_head(g4_call_reader *r, g4_buf *name)
+/* The name of a call and its opening brackets, behind which the reader is left. */
+static void g4_call_head(g4_call_reader *r, g4_buf *name)
 {
     const char *s = r->s;
     const size_t begun = r->n - r->pos < 5 ? r->n - r->pos : 5; /* the end may stand inside of it */
@@ -314,35 +320,31 @@ static int g4_call_head(g4_call_reader *r, g4_buf *name)
         r->pos++;
     const char *word = s + from;
     size_t len = is_fenced ? 0 : r->pos - from; /* ```json */
-    int is_whole = 0;
     g4_py_strip(&word, &len);
     g4_buf_add(name, word, len);
     g4_call_skip_blanks(r);
-    if (g4_call_peek(r) != '(') return 0;
+    if (g4_call_peek(r) != '(') return;
     r->pos++; /* f(a=1) */
     while (r->n > r->pos && (s[r->n - 1] == ' ' || s[r->n - 1] == '\n')) r->n--;
-    is_whole = r->n > r->pos && s[r->n - 1] == ')';
-    if (is_whole) r->n--;
+    r->is_whole = r->n > r->pos && s[r->n - 1] == ')';
+    if (r->is_whole) r->n--;
     g4_call_skip_blanks(r);
-    return is_whole;
 }
 
-/* Name and arguments (one JSON object) of a call, both appended. Returns 0 if the arguments lack their end. */
-static int g4_call_read(const char *s, size_t n, const size_t *quotes, size_t n_quotes, g4_buf *name, g4_buf *arguments)
+/* Name and arguments (one JSON object) of a call, both appended. Returns 0, and nothing of its members was read, if it
+ * has no name in front. */
+static int g4_call_read(g4_call_reader *r, g4_buf *name)
 {
-    g4_call_reader r = { .s = s, .n = n, .quotes = quotes, .n_quotes = n_quotes, .out = arguments };
-    g4_call_skip_blanks(&r);
-    const int is_whole = g4_call_head(&r, name), bracket = g4_call_at_quote(&r) ? 0 : g4_call_peek(&r);
-    if (name->len == 0 && (bracket == '{' || bracket == '[')) {
-        g4_call_nameless(&r, name);
-        return is_whole || r.closed;
+    g4_call_skip_blanks(r);
+    g4_call_head(r, name);
+    const int bracket = g4_call_at_quote(r) ? 0 : g4_call_peek(r);
+    if (name->len == 0 && (bracket == '{' || bracket == '[')) return 0;
+    for (int i = 0; i < 2 && !g4_call_at_quote(r) && g4_call_peek(r) == '{'; i++) { /* f{{a:1}} too */
+        r->pos++;
+        g4_call_skip_blanks(r);
     }
-    for (int i = 0; i < 2 && !g4_call_at_quote(&r) && g4_call_peek(&r) == '{'; i++) { /* f{{a:1}} too */
-        r.pos++;
-        g4_call_skip_blanks(&r);
-    }
-    g4_call_members(&r, 0, 0);
-    return is_whole || r.closed;
+    g4_call_members(r, 0, 0);
+    return 1;
 }
 
 /* ---- Answers: tokens to thoughts, text and calls ----------------------------------------------------
@@ -380,7 +382,8 @@ struct g4_response {
     int n_quotes, cap_quotes;
     g4_response_part *parts;
     int n_parts, cap_parts;
-    int has_next;   /* behind the last part stands one that is not used yet */
+    int n_next;     /* behind the last part stand so many that are not used yet */
+    int n_calls;    /* of them the first hold what the call that has been read says: more than one where it is a list */
     int open;       /* the last part goes on */
     g4_part *views; /* of the finished answer */
     g4_part_fn fn;
@@ -411,31 +414,74 @@ static int g4_response_room(g4_buf *b, size_t n)
     return 1;
 }
 
-/* A part behind the last one, for n bytes of text. */
-static int g4_response_next(g4_response *r, size_t n)
+/* The k-th part behind the last one, all before it being there, for n bytes of text; NULL: no memory. */
+static g4_response_part *g4_response_next(g4_response *r, int k, size_t n)
 {
-    g4_response_part *parts = g4_array_grow(r->a, r->parts, r->n_parts, &r->cap_parts, sizeof *parts);
-    if (parts == NULL) return 0;
-    r->parts = parts;
-    if (!r->has_next)
-        parts[r->n_parts] = (g4_response_part) { .text = { .a = r->a }, .name = { .a = r->a }, .raw = { .a = r->a } };
-    r->has_next = 1;
-    return g4_response_room(&parts[r->n_parts].text, n);
+    if (k == r->n_next) {
+        g4_response_part *parts = g4_array_grow(r->a, r->parts, r->n_parts + k, &r->cap_parts, sizeof *parts);
+        if (parts == NULL) return NULL;
+        r->parts = parts;
+        parts[r->n_parts + k] =
+            (g4_response_part) { .text = { .a = r->a }, .name = { .a = r->a }, .raw = { .a = r->a } };
+        r->n_next++;
+    }
+    g4_response_part *p = &r->parts[r->n_parts + k];
+    return g4_response_room(&p->text, n) ? p : NULL;
 }
 
-/* What the call that has been read says, in the part behind the last one. */
-static int g4_response_read_call(g4_response *r)
+/* A part behind the last one for the next call that has been read; NULL: no memory. */
+static g4_response_part *g4_response_next_call(g4_response *r)
 {
-    g4_response_part *p = &r->parts[r->n_parts];
-    p->name.len = p->text.len = 0;
-    p->has_end = g4_call_read(r->call.data, r->call.len, r->quotes, (size_t)r->n_quotes, &p->name, &p->text);
+    g4_response_part *p = g4_response_next(r, r->n_calls, 0);
+    if (p != NULL) p->name.len = p->text.len = 0;
+    r->n_calls += p != NULL;
+    return p;
+}
+
+/* The call of a part is there. Returns 0 when it is not: there was no memory. */
+static int g4_response_end_call(g4_response_part *p, const g4_call_reader *c)
+{
     g4_buf_add(&p->name, "", 0); /* an empty name is a string too */
+    p->has_end = c->closed || c->is_whole;
     const int ok = !p->name.failed && !p->text.failed;
     if (!ok) {
         g4_buf_free(&p->name);
         g4_buf_free(&p->text);
     }
     return ok;
+}
+
+/* Calls in a list become parts; one that holds none is a call without a name. Returns 0 when out of memory. */
+static int g4_response_read_list(g4_response *r, g4_call_reader *c, g4_response_part *p)
+{
+    g4_arena m = { .a = r->a };
+    const g4_json *list = g4_call_nameless(c, &m);
+    int ok = list != NULL;
+    for (const g4_json *call = ok ? list->child : NULL; call != NULL && ok; call = call->next) {
+        if (call->kind != G4_JSON_OBJECT) continue;
+        if (p == NULL) p = g4_response_next_call(r);
+        if (p != NULL) g4_call_unwrap(&m, call, &p->name, &p->text);
+        ok = p != NULL && g4_response_end_call(p, c);
+        p = NULL;
+    }
+    if (ok && p != NULL) {
+        g4_buf_str(&p->text, "{}");
+        ok = g4_response_end_call(p, c);
+    }
+    g4_arena_free(&m);
+    return ok;
+}
+
+/* What the call that has been read says, in parts behind the last one. Returns 0 when out of memory. */
+static int g4_response_read_call(g4_response *r)
+{
+    r->n_calls = 0;
+    g4_response_part *p = g4_response_next_call(r);
+    if (p == NULL) return 0;
+    g4_call_reader c = {
+        .s = r->call.data, .n = r->call.len, .quotes = r->quotes, .n_quotes = (size_t)r->n_quotes, .out = &p->text
+    };
+    return g4_call_read(&c, &p->name) ? g4_response_end_call(p, &c) : g4_response_read_list(r, &c, p);
 }
 
 /* Does this control token end what is being read as a call? */
@@ -452,7 +498,7 @@ static int g4_response_prepare(g4_response *r, g4_control control, size_t n)
     enum { HELD = 8 }; /* bytes of a character that may be waiting, and more */
     size_t all;
     if (g4_add_overflows(n, HELD + sizeof G4_QUOTE, &n) || g4_add_overflows(n, r->held.len, &all)) return 0;
-    if (!g4_response_room(&r->held, n) || !g4_response_next(r, all)) return 0;
+    if (!g4_response_room(&r->held, n) || g4_response_next(r, 0, all) == NULL) return 0;
     if (r->open && r->n_parts > 0 && !g4_response_room(&r->parts[r->n_parts - 1].text, all)) return 0;
     if (r->state != G4_IN_CALL) return 1;
     size_t *quotes = g4_array_grow(r->a, r->quotes, r->n_quotes, &r->cap_quotes, sizeof *quotes);
@@ -477,7 +523,7 @@ static g4_response_part *g4_response_part_of(g4_response *r, g4_part_kind kind)
     if (p != NULL) return p;
     p = &r->parts[r->n_parts++];
     p->kind = kind;
-    r->has_next = 0;
+    r->n_next--;
     r->open = 1;
     return p;
 }
@@ -585,18 +631,23 @@ static void g4_response_bytes(g4_response *r, const char *s, size_t n)
     }
 }
 
-/* The call that has been read becomes a part: its name and arguments are there. One that lacks its marker is whole
- * when the model went on behind the end of its arguments; one without a name can never be carried out. */
+/* The call that has been read becomes a part, or several: names and arguments are there, and the first has what was
+ * written. One that lacks its marker is whole when the model went on behind the end of its arguments; one without a
+ * name can never be carried out. */
 static void g4_response_call(g4_response *r, g4_response_ending ending)
 {
-    r->open = 0;
-    g4_response_part *p = g4_response_part_of(r, G4_PART_TOOL_CALL);
-    const int is_whole = ending == G4_ENDS_ITSELF || (ending == G4_ENDS_BEFORE_OTHER && p->has_end);
-    p->incomplete = !is_whole || p->name.len == 0 || memchr(p->name.data, '\0', p->name.len) != NULL;
-    p->raw = r->call;
-    r->call = (g4_buf) { .a = r->a };
-    const g4_part whole = g4_response_view(p);
-    g4_response_tell(r, &whole);
+    for (int i = 0; i < r->n_calls; i++) {
+        r->open = 0;
+        g4_response_part *p = g4_response_part_of(r, G4_PART_TOOL_CALL);
+        const int is_whole = ending == G4_ENDS_ITSELF || (ending == G4_ENDS_BEFORE_OTHER && p->has_end);
+        p->incomplete = !is_whole || p->name.len == 0 || memchr(p->name.data, '\0', p->name.len) != NULL;
+        if (i == 0) {
+            p->raw = r->call;
+            r->call = (g4_buf) { .a = r->a };
+        }
+        const g4_part whole = g4_response_view(p);
+        g4_response_tell(r, &whole);
+    }
 }
 
 /* The text or thought that goes on is cut off here. */
@@ -747,11 +798,10 @@ g4_status g4_response_finish(g4_response *r, g4_error *err)
     if (r->busy) return g4_fail(err, G4_ERR_ARGUMENT, "this answer is in a call: the one whose callback this is");
     if (r->finished) return G4_OK;
     if (r->failed) return g4_fail(err, G4_ERR_MEMORY, "no memory for the answer's text: its last token was not taken");
-    g4_part *views = g4_alloc(r->a, (size_t)r->n_parts + 2, sizeof *views); /* one part more may come of the end */
-    if (views == NULL || !g4_response_prepare(r, G4_CONTROL_TURN_END, 0)) {
-        g4_free(r->a, views);
-        return g4_fail(err, G4_ERR_MEMORY, "no memory for the answer's text");
-    }
+    g4_part *views = NULL;
+    if (g4_response_prepare(r, G4_CONTROL_TURN_END, 0)) /* all parts that the end may make are there */
+        views = g4_alloc(r->a, (size_t)r->n_parts + (size_t)r->n_next, sizeof *views);
+    if (views == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for the answer's text");
     r->busy = 1;
     if (r->state != G4_IN_NOTHING) g4_response_leave(r, G4_IN_NOTHING, G4_ENDS_CUT);
     r->busy = 0;
@@ -774,7 +824,7 @@ void g4_response_close(g4_response *r)
 {
     if (r == NULL || r->busy) return;
     const g4_allocator *a = r->a;
-    for (int i = 0; i < r->n_parts + r->has_next; i++) {
+    for (int i = 0; i < r->n_parts + r->n_next; i++) {
         g4_buf_free(&r->parts[i].text);
         g4_buf_free(&r->parts[i].name);
         g4_buf_free(&r->parts[i].raw);
