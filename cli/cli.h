@@ -218,7 +218,10 @@ void history_free(line_history *h);
 typedef enum { LINE_READ, LINE_ENDED, LINE_INTERRUPTED } line_end; /* Enter; end of input; Ctrl-C or a signal */
 /* One line of the user into out, which holds what stands in the line at first. history may be NULL. */
 line_end line_read(const char *prompt, line_history *history, buffer *out);
-/* The user's answer to a question that stands where the user sees it, whatever is redirected. LINE_ENDED: nowhere. */
+/* What was typed before a question is asked does not answer it. */
+void line_forget_ahead(void);
+/* The user's answer to a question that stands where the user sees it, whatever is redirected, and nothing that was
+ * typed before. LINE_ENDED: nowhere. */
 line_end line_ask(const char *question, buffer *answer);
 
 /* ---- Answers (answer.c) -------------------------------------------------------------------------- */

@@ -346,11 +346,14 @@ static line_end read_plain(const char *prompt, buffer *out)
     }
 }
 
+void line_forget_ahead(void) { tcflush(STDIN_FILENO, TCIFLUSH); }
+
 line_end line_ask(const char *question, buffer *answer)
 {
     FILE *f = isatty(STDERR_FILENO) ? stderr : isatty(STDOUT_FILENO) ? stdout : fopen("/dev/tty", "w");
     if (f == NULL) return LINE_ENDED;
     fflush(stdout); /* what was said before stands above it */
+    line_forget_ahead();
     write_harmless(f, question, strlen(question), USE_MESSAGE);
     fflush(f);
     if (f != stderr && f != stdout) fclose(f);

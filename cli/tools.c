@@ -120,7 +120,10 @@ static int may_run(const arguments *a, const char *name, const buffer *json)
 static int answer_call(const arguments *a, const message_part *call, buffer *result)
 {
     const char *name = buffer_text(&call->name);
-    if (a->tool_exec == NULL) return line_read("result: ", NULL, result) == LINE_READ ? DONE : FAILED;
+    if (a->tool_exec == NULL) {
+        line_forget_ahead();
+        return line_read("result: ", NULL, result) == LINE_READ ? DONE : FAILED;
+    }
     if (name[0] == '-') { /* the program could take it for an option of its own */
         return say(FAILED, "%s was not run: the name of the tool %s begins with -", a->tool_exec, name);
     }

@@ -178,7 +178,7 @@ static void g4_test_harmless(void)
 /* Before a program runs, the question stands on the terminal, whatever is redirected. */
 static void g4_test_questions(void)
 {
-    char tools[64], ran[64], out[64], line[400];
+    char tools[64], ran[64], out[64], line[400], ahead[400] = "";
     struct stat st;
     g4_write_text(ran, "");
     g4_write_text(out, "");
@@ -193,6 +193,7 @@ static void g4_test_questions(void)
                  " --temp 0 -n 90 -p hello --tools %s --tool-choice required --tool-exec "
                  "/tmp/no-such-program ",
                  tools);
+        if (i == 0) strcpy(ahead, line);
         snprintf(line + strlen(line), sizeof line - strlen(line), redirections[i], out);
         pid_t pid = g4_start_line("xterm", line);
         G4_EXPECT(g4_wait_for("run /tmp/no-such-program get?_x? [y/N] "), "%s, saw: %s", redirections[i], g4_seen);
@@ -204,6 +205,12 @@ static void g4_test_questions(void)
         G4_EXPECT(g4_end(pid) == 1, "it was run");
     }
     G4_EXPECT(stat(ran, &st) == 0 && st.st_size == 0, "it was run");
+    /* what is typed ahead is no answer */
+    pid_t pid = g4_start_line("xterm", ahead);
+    G4_EXPECT(write(g4_fd, "y\ny\n", 4) == 4 && g4_wait_for("[y/N] "), "saw: %s", g4_seen);
+    G4_TYPE("n\n", "was not run");
+    G4_EXPECT(strstr(g4_seen, "cannot run") == NULL, "it was run: %s", g4_seen);
+    G4_EXPECT(g4_end(pid) == 1, "it ended otherwise");
     unlink(tools);
     unlink(ran);
     unlink(out);
