@@ -1,9 +1,10 @@
 /* Boxes and points of answers: fenced or not, alone or in lists, cut off, with prose around; nothing else is taken for
- * one. */
+ * one. And the corpus of their fuzzer. */
 #include <string.h>
 
 #include "failing.h"
-#include "chat/chat.h"
+#include "fuzz/fuzz_boxes.c"
+#include "replay.h"
 #include "test.h"
 
 static void g4_case(const char *text, const char *want)
@@ -49,5 +50,7 @@ int main(void)
                   f.live);
         if (f.calls <= k) break;
     }
+    const int n_inputs = g4_replay("tests/fuzz/corpus_boxes", LLVMFuzzerTestOneInput, 20);
+    G4_EXPECT(n_inputs > 20, "%d inputs in the corpus", n_inputs);
     return g4_test_end();
 }

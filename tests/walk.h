@@ -37,13 +37,19 @@ static inline const char *g4_walk_look(g4_walk *w, g4_grammar *g, int32_t state,
     return NULL;
 }
 
-/* One text of at most max tokens. NULL, or what is wrong; *is_whole: it may end where it ends. Nothing is wrong with a
- * grammar that ran into its limits, which the grammar says when it is left. */
-static inline const char *g4_walk_text(g4_walk *w, g4_grammar *g, int max, g4_buf *text, int *is_whole)
+typedef struct {
+    g4_buf text;
+    g4_token *tokens;
+    int n;
+    int is_whole; /* it may end where it ends */
+} g4_written;
+
+/* One text of at most max tokens, for which there is room. NULL, or what is wrong. Nothing is wrong with a grammar that
+ * ran into its limits, which the grammar says when it is left. */
+static inline const char *g4_walk_text(g4_walk *w, g4_grammar *g, int max, g4_written *out)
 {
     g4_token closers[G4_N_CLOSERS];
     int32_t state = g4_grammar_start(g);
-    *is_whole = 0;
     g4_find_closers(w->t, closers);
     for (int i = 0; i < max && state != 0; i++) {
         state = g4_grammar_settle(g, state);
@@ -54,7 +60,7 @@ static inline const char *g4_walk_text(g4_walk *w, g4_grammar *g, int max, g4_bu
         const char *wrong = g4_walk_look(w, g, state, n_allowed);
         if (wrong != NULL || g4_grammar_failed(g)) return wrong;
         if (n_allowed == 0 || (ends && g4_sampler_random(&w->r, 3) == 0)) {
-            *is_whole = 1;
+            out->is_whole = 1;
             return NULL;
         }
         g4_token token = g4_mask_token(w->mask, g4_sampler_random(&w->r, n_allowed));
@@ -64,7 +70,8 @@ static inline const char *g4_walk_text(g4_walk *w, g4_grammar *g, int max, g4_bu
         char piece[256];
         int special;
         const size_t n = g4_tokenizer_piece(w->t, token, piece, &special);
-        g4_buf_add(text, piece, n);
+        g4_buf_add(&out->text, piece, n);
+        out->tokens[out->n++] = token;
         state = g4_grammar_read(g, state, token);
         if (g4_grammar_failed(g)) return NULL;
         if (state == 0) return "an allowed token cannot be read";
@@ -111,35 +118,46 @@ static inline void g4_walk_check_reason(g4_status st, const char *source, const 
         g4_walk_wrong("no reason", source, err->message);
 }
 
-/* What the grammar of a source writes in n texts of at most max tokens, another of the same source (or itself) accepts,
- * cut into the tokens of an encoder; and where it is_json, it is JSON. */
-static inline void g4_walk_all(g4_grammar *g, g4_grammar *again, const g4_tokenizer *t, const char *source, int n,
-                               int max, int is_json)
+typedef struct {
+    g4_grammar *g;     /* of the source */
+    g4_grammar *again; /* another of the same source, or the same; NULL: its syntax cannot be read from text */
+    const g4_tokenizer *t;
+    const char *source;
+    int n_texts, max_tokens;
+    /* NULL, or what is wrong with a whole text. */
+    const char *(*check)(const void *user, const g4_written *written);
+    const void *user;
+} g4_walk_plan;
+
+/* A whole text, which the grammar accepts again, cut into the tokens of an encoder. */
+static inline void g4_walk_check_text(const g4_walk_plan *p, const g4_written *written)
+{
+    const char *text = written->text.data != NULL ? written->text.data : "";
+    const char *wrong = p->check != NULL ? p->check(p->user, written) : NULL;
+    g4_trial trial;
+    if (wrong != NULL) g4_walk_wrong(wrong, p->source, text);
+    if (p->again == NULL) return;
+    g4_trial_run(&trial, p->again, p->t, text, written->text.len, 0, 0);
+    if (trial.disagrees) g4_walk_wrong("mask and reading disagree", p->source, text);
+    if (trial.err.code == G4_OK && !trial.may_end) g4_walk_wrong("written, and not accepted again", p->source, text);
+}
+
+static inline void g4_walk_all(const g4_walk_plan *p)
 {
     g4_walk w;
-    g4_walk_open(&w, t);
-    for (int i = 0; i < n; i++) {
-        g4_buf text = { 0 };
+    g4_walk_open(&w, p->t);
+    for (int i = 0; i < p->n_texts; i++) {
+        g4_written written = { .tokens = calloc((size_t)p->max_tokens, sizeof(g4_token)) };
         g4_error err = { 0 };
-        g4_json *v = NULL;
-        g4_trial trial;
-        int is_whole;
-        if (g4_grammar_enter(g, NULL, &err) != G4_OK) g4_walk_wrong(err.message, source, NULL);
-        const char *wrong = g4_walk_text(&w, g, max, &text, &is_whole);
-        const g4_status st = g4_grammar_leave(g, &err);
-        if (wrong != NULL) g4_walk_wrong(wrong, source, text.data);
-        g4_walk_check_reason(st, source, &err);
-        if (st == G4_OK && is_whole) {
-            const char *written = text.data != NULL ? text.data : "";
-            if (is_json && g4_json_parse(&v, NULL, written, text.len, NULL) != G4_OK)
-                g4_walk_wrong("what is written is not JSON", source, written);
-            g4_json_free(NULL, v);
-            g4_trial_run(&trial, again, t, written, text.len, 0, 0);
-            if (trial.disagrees) g4_walk_wrong("mask and reading disagree", source, written);
-            if (trial.err.code == G4_OK && !trial.may_end)
-                g4_walk_wrong("written, and not accepted again", source, written);
-        }
-        g4_buf_free(&text);
+        if (written.tokens == NULL) abort();
+        if (g4_grammar_enter(p->g, NULL, &err) != G4_OK) g4_walk_wrong(err.message, p->source, NULL);
+        const char *wrong = g4_walk_text(&w, p->g, p->max_tokens, &written);
+        const g4_status st = g4_grammar_leave(p->g, &err);
+        if (wrong != NULL) g4_walk_wrong(wrong, p->source, written.text.data);
+        g4_walk_check_reason(st, p->source, &err);
+        if (st == G4_OK && written.is_whole) g4_walk_check_text(p, &written);
+        g4_buf_free(&written.text);
+        free(written.tokens);
     }
     g4_walk_close(&w);
 }

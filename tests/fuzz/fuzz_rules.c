@@ -64,7 +64,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     g4_error err = { 0 };
     const g4_status st = g4_grammar_from_rules(&g, e, d.text.data, d.text.len, &err);
     g4_walk_check_reason(st, d.text.data, &err);
-    if (st == G4_OK) g4_walk_all(g, g, g4_engine_tokenizer(e), d.text.data, G4_RULES_WALKS, G4_RULES_TOKENS, 0);
+    const g4_walk_plan plan = { .g = g,
+                                .again = g,
+                                .t = g4_engine_tokenizer(e),
+                                .source = d.text.data,
+                                .n_texts = G4_RULES_WALKS,
+                                .max_tokens = G4_RULES_TOKENS };
+    if (st == G4_OK) g4_walk_all(&plan);
     g4_grammar_close(g);
     g4_buf_free(&d.text);
     return 0;

@@ -1,8 +1,13 @@
-/* Fuzz JSON schemas: what compiles has masks without dead ends, what is written under it is JSON, and the same schema
- * compiled again accepts it, cut into other tokens. What does not compile says why. Byte 0 chooses strict or loosened,
- * and whether the rest is the schema's text or choices of which one is made. Run from the repository root: grammars
- * read tests/data/tokenizer_small.g4. */
+/* Fuzz JSON schemas: what compiles has masks without dead ends, what is written under it is JSON that is valid where
+ * nothing was loosened, and the same schema compiled again accepts it, cut into other tokens. As the parameters of a
+ * tool it makes calls that are read as such, with valid arguments. What does not compile says why.
+ *
+ * Byte 0 of the input: bit 0 strict or loosened, bit 1 whether the rest is the schema's text or choices of which one is
+ * made, bit 2 the schema is that of a tool. Run from the repository root: grammars read
+ * tests/data/tokenizer_small.g4. */
 #include "walk.h"
+
+#include "validate.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -151,26 +156,101 @@ static void g4_choose_schema(g4_choices *c, int depth)
     g4_buf_str(&c->text, "}");
 }
 
+/* ---- What is written ------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *schema;
+    const g4_tokenizer *t;
+    int is_exact; /* nothing was loosened, and the syntax has no names that it cannot tell from their values */
+} g4_fuzz_schema_user;
+
+/* Does the syntax of calls, which has no quotes around names, hold all that stands in this schema as a name? */
+static int g4_fuzz_is_callable(const char *schema)
+{
+    return strpbrk(schema, "\\=") == NULL && strstr(schema, "\"\"") == NULL;
+}
+
+static const char *g4_fuzz_check_json(const g4_fuzz_schema_user *u, const char *text, size_t len)
+{
+    g4_json *v = NULL;
+    const g4_status st = g4_json_parse(&v, NULL, text, len, NULL);
+    g4_json_free(NULL, v);
+    if (st != G4_OK) return "what is written is not JSON";
+    return u->is_exact && g4_validate_text(u->schema, text, len) == G4_INVALID ? "what is written is not valid" : NULL;
+}
+
+static const char *g4_fuzz_check_value(const void *user, const g4_written *w)
+{
+    return g4_fuzz_check_json(user, w->text.data != NULL ? w->text.data : "", w->text.len);
+}
+
+/* What is written is one call without its markers. */
+static const char *g4_fuzz_check_call(const void *user, const g4_written *w)
+{
+    const g4_fuzz_schema_user *u = user;
+    const char *wrong = "not read as a call";
+    g4_response *r;
+    int n;
+    if (g4_response_new(&r, NULL, u->t, 0, NULL, NULL, NULL) != G4_OK) abort();
+    g4_response_feed(r, G4_CONTROL_CALL, NULL, 0);
+    for (int i = 0; i < w->n; i++) g4_response_push(r, w->tokens[i]);
+    g4_response_feed(r, G4_CONTROL_CALL_END, NULL, 0);
+    if (g4_response_finish(r, NULL) != G4_OK) abort();
+    const g4_part *p = g4_response_parts(r, &n);
+    if (n == 1 && p->kind == G4_PART_TOOL_CALL && !p->incomplete && strcmp(p->name, "f") == 0)
+        wrong = g4_fuzz_check_json(u, p->text, p->text_len);
+    g4_response_close(r);
+    return wrong;
+}
+
+static g4_status g4_fuzz_open(g4_grammar **g, const g4_engine *e, const char *source, int is_tool, g4_exactness how,
+                              g4_buf *warnings, g4_error *err)
+{
+    const g4_schema_options opt = { .strict = how == G4_STRICT, .warn = g4_constrained_warn, .user = warnings };
+    return is_tool ? g4_grammar_from_tools(g, e, source, strlen(source), NULL, &opt, err)
+                   : g4_grammar_from_schema(g, e, source, strlen(source), &opt, err);
+}
+
+/* A schema in words. */
+static void g4_fuzz_one(const char *schema, int is_tool, g4_exactness how)
+{
+    const g4_engine *e = g4_walk_engine();
+    g4_buf tools = { 0 }, warnings = { 0 };
+    g4_grammar *g = NULL, *again = NULL;
+    g4_error err = { 0 };
+    g4_buf_fmt(&tools, "[{\"function\":{\"name\":\"f\",\"parameters\":%s}}]", schema);
+    const char *source = is_tool ? tools.data : schema;
+    const g4_status st = g4_fuzz_open(&g, e, source, is_tool, how, &warnings, &err);
+    g4_walk_check_reason(st, source, &err);
+    if (st == G4_OK && g4_fuzz_open(&again, e, source, is_tool, how, &warnings, &err) == G4_OK) {
+        const int is_exact = warnings.len == 0 && (!is_tool || g4_fuzz_is_callable(schema));
+        const g4_fuzz_schema_user user = { schema, g4_engine_tokenizer(e), is_exact };
+        const g4_walk_plan plan = { .g = g,
+                                    .again = is_tool ? NULL : again,
+                                    .t = user.t,
+                                    .source = source,
+                                    .n_texts = G4_FUZZ_WALKS,
+                                    .max_tokens = G4_FUZZ_TOKENS,
+                                    .check = is_tool ? g4_fuzz_check_call : g4_fuzz_check_value,
+                                    .user = &user };
+        g4_walk_all(&plan);
+    }
+    g4_grammar_close(g);
+    g4_grammar_close(again);
+    g4_buf_free(&warnings);
+    g4_buf_free(&tools);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    g4_engine *e = g4_walk_engine();
     if (size < 1) return 0;
-    const g4_exactness how = data[0] & 1 ? G4_STRICT : G4_LOOSENED;
     g4_choices c = { .data = data + 1, .size = size - 1 };
     if (data[0] & 2)
         g4_choose_schema(&c, 0);
     else
         g4_buf_add(&c.text, data + 1, size - 1);
-    if (c.text.data != NULL && strlen(c.text.data) == c.text.len) {
-        g4_grammar *g = NULL, *again = NULL;
-        g4_error err = { 0 };
-        const g4_status st = g4_constrained_open(&g, e, c.text.data, how, NULL, &err);
-        g4_walk_check_reason(st, c.text.data, &err);
-        if (st == G4_OK && g4_constrained_open(&again, e, c.text.data, how, NULL, &err) == G4_OK)
-            g4_walk_all(g, again, g4_engine_tokenizer(e), c.text.data, G4_FUZZ_WALKS, G4_FUZZ_TOKENS, 1);
-        g4_grammar_close(g);
-        g4_grammar_close(again);
-    }
+    if (c.text.data != NULL && strlen(c.text.data) == c.text.len)
+        g4_fuzz_one(c.text.data, data[0] >> 2 & 1, data[0] & 1 ? G4_STRICT : G4_LOOSENED);
     g4_buf_free(&c.text);
     return 0;
 }
