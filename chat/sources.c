@@ -189,6 +189,7 @@ static g4_status g4_source_path(char path[G4_PATH_SIZE], const char *source, g4_
 {
     const char *s = source;
     size_t n = strlen(s);
+    if (n == 0) return g4_fail(err, G4_ERR_ARGUMENT, "an address or path is empty");
     if (n >= G4_PATH_SIZE) return g4_fail(err, G4_ERR_ARGUMENT, "a path of %zu bytes is too long", n);
     if (!g4_source_starts(s, n, "file:")) {
         if (g4_source_is_address(s))

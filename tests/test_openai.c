@@ -505,7 +505,6 @@ static void g4_test_media(void)
                                        "loop",
                                        "pipe",
                                        "null.ppm",
-                                       "",
                                        ".",
                                        "/etc/passwd",
                                        "missing.ppm",
@@ -530,6 +529,7 @@ static void g4_test_media(void)
 #pragma GCC diagnostic pop
         g4_expect_source(other, &below, "there is no such file below");
     }
+    g4_expect_source("", &below, "an address or path is empty");
     g4_expect_source("http://localhost/x.ppm", &below, "addresses are not fetched");
     g4_expect_source("concat://a|b", &below, "addresses are not fetched");
     g4_expect_source("file://server/share/x.ppm", &below, "files of other hosts");
