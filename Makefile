@@ -199,7 +199,8 @@ debug: ## unoptimised build in build/debug
 	@$(MAKE) --no-print-directory B=build/debug PROGRAM=build/debug/gemma4 CFLAGS='-O0 -g3' all
 
 # tests/fuzz/fuzz_NAME.c with libFuzzer and the sanitizers, each for FUZZ_SECONDS on tests/fuzz/corpus_NAME and what it
-# found before (build/fuzz/found_NAME). FUZZ="png wav" runs only those. A crash leaves its input in build/fuzz.
+# found before (build/fuzz/found_NAME). FUZZ="png wav" runs only those, FUZZ_ARGS="-seed=1 -runs=3000" is a fixed sample.
+# A crash leaves its input in build/fuzz. `make fuzz-corpus` keeps of all inputs the fewest that reach as many edges.
 # What no target reaches comes from the library as it is: the kernels alone take minutes to compile under the sanitizers.
 FUZZ ?= $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_SECONDS ?= 600
@@ -214,9 +215,17 @@ build/fuzz/%: tests/fuzz/fuzz_%.c $(wildcard tests/*.h) $(FUZZ_OBJ) $(B)/libgemm
 .PHONY: fuzz
 fuzz: $(FUZZ:%=build/fuzz/%) ## run every fuzzer (clang) for FUZZ_SECONDS, 600 by default
 	@for f in $(FUZZ); do mkdir -p build/fuzz/found_$$f; c=tests/fuzz/corpus_$$f; [ -d $$c ] || c=; \
-	    build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2000 -artifact_prefix=build/fuzz/$$f- \
+	    build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=60 -rss_limit_mb=2000 $(FUZZ_ARGS) \
+	        -artifact_prefix=build/fuzz/$$f- \
 	        build/fuzz/found_$$f $$c > build/fuzz/$$f.log 2>&1 || { tail -n 40 build/fuzz/$$f.log; exit 1; }; \
 	    echo "$$f: $$(tail -n 1 build/fuzz/$$f.log)"; done
+.PHONY: fuzz-corpus
+fuzz-corpus: $(FUZZ:%=build/fuzz/%) ## make the corpora in tests/fuzz as small as can be, with what was found
+	@for f in $(FUZZ); do c=tests/fuzz/corpus_$$f least=build/fuzz/least; \
+	    rm -rf $$least; mkdir -p $$least $$c build/fuzz/found_$$f; \
+	    build/fuzz/$$f -set_cover_merge=1 -use_counters=0 -timeout=60 $$least $$c build/fuzz/found_$$f \
+	        > build/fuzz/$$f.merge.log 2>&1 || { tail -n 40 build/fuzz/$$f.merge.log; exit 1; }; \
+	    rm -rf $$c && mv $$least $$c; echo "$$f: $$(ls $$c | wc -l) inputs"; done
 
 .PHONY: lint
 lint: ## floors, names, forbidden calls, global state, format, warnings as errors under gcc and clang, clang-tidy
