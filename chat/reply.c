@@ -127,12 +127,26 @@ static const char *g4_call_literal(const char *s, size_t n)
     return NULL;
 }
 
-/* Does a key of any characters that g4_call_key takes begin at i? */
-static int g4_call_is_loose_key(const g4_call_reader *r, size_t i)
+/* Where a key without quotes ends that begins at i. It may hold indices, as in page[size], which no list can be: what
+ * separates a key from its value, or another index, follows them. */
+static size_t g4_call_key_end(const g4_call_reader *r, size_t i)
 {
     const size_t end = r->next_quote < r->n_quotes ? r->quotes[r->next_quote] : r->n;
-    while (i < end && !g4_is_one_of(":=,{}[]", r->s[i])) i++;
-    return i < end && (r->s[i] == ':' || r->s[i] == '=');
+    for (;;) {
+        while (i < end && !g4_is_one_of(":=,{}[]", r->s[i])) i++;
+        if (i == end || r->s[i] != '[') return i;
+        size_t k = i + 1;
+        while (k < end && g4_call_is_key_char(r->s[k])) k++;
+        if (k + 1 >= end || r->s[k] != ']' || !g4_is_one_of(":=[", r->s[k + 1])) return i;
+        i = k + 1;
+    }
+}
+
+/* Does a key that need not be a word begin at i? */
+static int g4_call_is_loose_key(const g4_call_reader *r, size_t i)
+{
+    i = g4_call_key_end(r, i);
+    return i < r->n && (r->s[i] == ':' || r->s[i] == '=');
 }
 
 /* Does a value without quotes that began at `from` end here? It does at a closing bracket, at a comma (inside an object
@@ -178,7 +192,7 @@ static int g4_call_key(g4_call_reader *r)
         g4_call_quoted_string(r);
     } else {
         const size_t from = r->pos;
-        while (r->pos < r->n && !g4_call_at_quote(r) && !g4_is_one_of(":=,{}[]", r->s[r->pos])) r->pos++;
+        r->pos = g4_call_key_end(r, from);
         g4_call_put_trimmed(r, from);
     }
     g4_call_skip_blanks(r);

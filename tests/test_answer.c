@@ -73,6 +73,9 @@ static const g4_case g4_cases[] = {
     { "<|tool_call>[]<tool_call|>", "call{|{}}!", 0 },
     { "<|tool_call>[1,2]<tool_call|>", "call{|{}}!", 0 },
     /* keys that are no words, where a value has ended */
+    { "<|tool_call>call:f{page[size]:5,page[from][0]:<|\"|>x<|\"|>,a[b]:[1]}<tool_call|>",
+      "call{f|{\"page[size]\":5,\"page[from][0]\":\"x\",\"a[b]\":[1]}}", 0 },
+    { "<|tool_call>call:f{a[1],b[c]{d:2}}<tool_call|>", "call{f|{\"a\":[1],\"b\":[\"c\"],\"\":{\"d\":2}}}", 0 },
     { "<|tool_call>call:f{first name:1,last name:2,:true,a/b:null,c d:<|\"|>x<|\"|>,e f:[3],g h:{}}<tool_call|>",
       "call{f|{\"first name\":1,\"last name\":2,\"\":true,\"a/b\":null,\"c d\":\"x\",\"e f\":[3],\"g h\":{}}}", 0 },
     { "<|tool_call>{\"tool\":\"f\",\"input\":\"x\"}<tool_call|>", "call{f|{\"input\":\"x\"}}", 0 },
