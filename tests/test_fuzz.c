@@ -12,8 +12,8 @@
 
 int main(void)
 {
-    const int n_schemas = g4_replay("tests/fuzz/corpus_schema", g4_fuzz_schema, 2);
-    const int n_rules = g4_replay("tests/fuzz/corpus_rules", g4_fuzz_rules, 2);
+    const int n_schemas = g4_replay("tests/fuzz/corpus_schema", g4_fuzz_schema, 1);
+    const int n_rules = g4_replay("tests/fuzz/corpus_rules", g4_fuzz_rules, 1);
     G4_EXPECT(n_schemas > 50, "%d schemas in the corpus", n_schemas);
     G4_EXPECT(n_rules > 50, "%d rules in the corpus", n_rules);
     return g4_test_end();
