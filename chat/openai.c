@@ -361,6 +361,18 @@ g4_status g4_openai_messages(g4_openai *o, g4_json *messages)
 
 /* ---- Tools --------------------------------------------------------------------------------------- */
 
+/* Can a call of this name be read as what it is? The name ends at its first bracket or line feed, and is trimmed. */
+static int g4_openai_is_callable(const char *s, size_t n)
+{
+    const char *trimmed = s;
+    size_t n_trimmed = n;
+    g4_py_strip(&trimmed, &n_trimmed);
+    if (n_trimmed != n || s[0] == '[' || (n > 2 && memcmp(s, "```", 3) == 0)) return 0;
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)s[i] < ' ' || s[i] == '{' || s[i] == '(') return 0;
+    return 1;
+}
+
 /* {type, function: {name, description, parameters}}, the same without the member function, or as MCP lists tools, with
  * their parameters in inputSchema. */
 static g4_status g4_openai_tool(g4_openai *o, g4_json *tool)
@@ -374,6 +386,10 @@ static g4_status g4_openai_tool(g4_openai *o, g4_json *tool)
     if (st == G4_OK && (text == NULL || text->text_len == 0))
         st = g4_openai_fail(o, "function.name", "expected the name of a function, found %s",
                             text == NULL ? "nothing" : "empty text");
+    if (st == G4_OK && !g4_openai_is_callable(text->text, text->text_len))
+        st = g4_openai_fail(o, "function.name",
+                            "expected a name that a call can hold, without { ( and controls, found \"%.60s\"",
+                            text->text);
     for (int i = 0; i < 2 && st == G4_OK; i++) {
         g4_json *schema = g4_json_find(f, schemas[i]);
         if (schema == NULL || g4_json_given(f, "parameters") != NULL) continue;

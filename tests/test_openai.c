@@ -257,6 +257,18 @@ static void g4_test_tools(void)
                   "tools[0].type: expected \"function\", found \"web_search\"");
     G4_FIELD_SAYS("\"tools\":[{\"type\":\"function\",\"function\":{}}]",
                   "tools[0].function.name: expected the name of a function, found nothing");
+    static const char *const unreadable[][2] = { { "a{b", "a{b" },   { "$(id)", "$(id)" },        { "a\\nb", "a\nb" },
+                                                 { " a", " a" },     { "a\\u00a0", "a\xc2\xa0" }, { "[a", "[a" },
+                                                 { "```a", "```a" }, { "a\\u0000", "a" } };
+    for (size_t i = 0; i < sizeof unreadable / sizeof unreadable[0]; i++) {
+        char request[200], want[200];
+        snprintf(request, sizeof request, "{\"messages\":[" G4_HI "],\"tools\":[{\"function\":{\"name\":\"%s\"}}]}",
+                 unreadable[i][0]);
+        snprintf(want, sizeof want,
+                 "tools[0].function.name: expected a name that a call can hold, without { ( and controls, found \"%s\"",
+                 unreadable[i][1]);
+        g4_expect_request(request, want, __LINE__);
+    }
     G4_FIELD_SAYS("\"tools\":[{\"function\":{\"name\":\"f\",\"parameters\":[]}}]",
                   "tools[0].function.parameters: expected an object, found a list");
     G4_FIELD_SAYS(G4_TOOLS ",\"tool_choice\":\"any\"",
