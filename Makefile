@@ -223,7 +223,8 @@ fuzz: $(FUZZ:%=build/fuzz/%) ## run every fuzzer (clang) for FUZZ_SECONDS, 600 b
 fuzz-corpus: $(FUZZ:%=build/fuzz/%) ## make the corpora in tests/fuzz as small as can be, with what was found
 	@for f in $(FUZZ); do c=tests/fuzz/corpus_$$f least=build/fuzz/least; \
 	    rm -rf $$least; mkdir -p $$least $$c build/fuzz/found_$$f; \
-	    build/fuzz/$$f -set_cover_merge=1 -use_counters=0 -timeout=60 $$least $$c build/fuzz/found_$$f \
+	    build/fuzz/$$f -set_cover_merge=1 -use_counters=0 -timeout=60 -artifact_prefix=build/fuzz/$$f- \
+	        $$least $$c build/fuzz/found_$$f \
 	        > build/fuzz/$$f.merge.log 2>&1 || { tail -n 40 build/fuzz/$$f.merge.log; exit 1; }; \
 	    rm -rf $$c && mv $$least $$c; echo "$$f: $$(ls $$c | wc -l) inputs"; done
 
