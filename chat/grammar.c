@@ -27,8 +27,16 @@
 #define G4_MAX_LEXER 4096              /* states with a table of steps each; more are forgotten before a walk */
 #define G4_MAX_MASK_BYTES (16u << 20)  /* of masks that are kept */
 #define G4_MAX_LIST 4096               /* tokens that are kept as a list; more as a mask */
+#define G4_MAX_LIST_BESIDE 64          /* the same, beside a set */
 #define G4_MAX_ENDS 65536              /* of tokens that run over the end of one lexeme */
+#define G4_FEW_ENDS 16                 /* nodes where a lexeme may end that are kept instead of what is below them */
 #define G4_NARROW 8                    /* bytes up to which they are sought one by one */
+#define G4_MAX_REACH_LAYER 128         /* states that are looked at with so many characters read, */
+#define G4_MAX_REACH 4096              /* and for one expression */
+#define G4_REACH_ROW 64                /* as many as one that has no table of steps yet counts */
+#define G4_REACH_WORTH 32              /* words for which it is found out whether all of them stay inside */
+#define G4_N_REACHES 2048              /* answers that are remembered */
+#define G4_N_SAFE 4                    /* such sets of sorts that are looked for */
 #define G4_COSTLY 64                   /* nodes of the vocabulary's trees: what took more to find out is shared */
 #define G4_PLAIN_MAX_CHOICES 64        /* alternatives that are looked at */
 #define G4_N_UNIONS 1024               /* unions that are remembered */
@@ -84,23 +92,41 @@ typedef struct {
     g4_place places[];  /* n of them, sorted */
 } g4_grammar_state;
 
+typedef struct { /* a lexeme is complete behind this node of a tree of the vocabulary */
+    uint32_t trie, node, depth;
+} g4_word_end;
+
 typedef struct g4_ahead { /* what is ahead within a lexeme */
     g4_finding finding;
     const uint32_t *set; /* tokens that stay inside: this set, which may be `own`; NULL: none */
     uint32_t *own;
     const uint32_t *ids; /* and this list */
     int n_ids;
-    int is_wide;  /* too many tokens run over its end to be listed */
-    g4_trie ends; /* what is left of tokens that run over its end; no nodes: none does */
+    int is_wide;           /* too many tokens run over its end to be listed */
+    const g4_word_end *at; /* where it may end, if those are few */
+    int n_at;
+    g4_trie ends; /* else what is left of tokens that run over its end; no nodes: none does */
 } g4_ahead;
 
 typedef struct { /* of an expression, as an automaton with a table */
     g4_re re;
+    uint32_t seen;            /* by the search with this number, */
+    uint8_t seen_phases;      /* in these phases of a character, as bits */
+    uint8_t has_reach, reach; /* of plain characters of all sorts */
+    uint32_t safe[G4_N_SAFE]; /* of these sorts any number stays inside; 0: none */
+    uint32_t out;             /* a character of these may lead out */
     uint8_t accepts, has_row, n_live;
     uint8_t live[G4_NARROW]; /* bytes that lead on, and where to, when they are few; else n_live is above NARROW */
     int32_t to[G4_NARROW];
     int32_t next[256]; /* else this; 0: dead */
 } g4_lexer_state;
+
+typedef struct { /* whatever plain characters of these sorts follow, so many of them stay inside */
+    int32_t state;
+    uint32_t sorts;
+    uint8_t n_chars; /* G4_ENDLESS: any number */
+} g4_reach;
+#define G4_ENDLESS UINT8_MAX
 
 typedef struct {
     g4_re re;
@@ -108,14 +134,14 @@ typedef struct {
     const g4_ahead *ahead;
 } g4_ahead_entry;
 
-typedef struct { /* a lexeme is complete behind this node of a tree of the vocabulary */
-    uint32_t trie, node, depth;
-} g4_word_end;
-
 typedef struct { /* tokens */
     uint32_t *ids;
     int n, cap;
 } g4_ids;
+
+typedef struct { /* words of a tree of the vocabulary, by their order in it */
+    uint32_t trie, first, end;
+} g4_word_range;
 
 typedef struct { /* half-done union of two sets of stacks */
     int32_t a, b, i, j;
@@ -157,13 +183,19 @@ struct g4_grammar {
     g4_lexer_state *lexer; /* [0] is unused: dead */
     int n_lexer, cap_lexer;
     g4_hash_table lexer_table;
+    g4_reach *reaches; /* (G4_N_REACHES) by state and sorts; state 0: none */
+    uint32_t search;   /* the number of the last one */
+    int reach_left;    /* states that may still be looked at for the expression */
     g4_ahead_entry *aheads;
     int n_aheads, cap_aheads;
     g4_hash_table ahead_table;
     g4_arena ahead_memory;
     size_t ahead_bytes;
-    g4_ids inside, allowed; /* within a lexeme; by the mask that is made */
-    uint32_t *marked;       /* (n_vocab bits) all 0 between two uses */
+    g4_word_range *inside; /* a lexeme, tree by tree in ascending order */
+    int n_ranges, cap_ranges;
+    uint32_t n_inside[2]; /* words in them, by tree */
+    g4_ids allowed;       /* by the mask that is made */
+    uint32_t *marked;     /* (n_vocab bits) all 0 between two uses */
     g4_word_end *completions;
     int n_completions, cap_completions;
     g4_word *words;
@@ -617,6 +649,8 @@ static int32_t g4_lexer_of(g4_grammar *g, g4_re re)
     g->lexer = lexer;
     lexer[g->n_lexer].re = re;
     lexer[g->n_lexer].has_row = 0;
+    lexer[g->n_lexer].seen = 0;
+    lexer[g->n_lexer].has_reach = 0;
     lexer[g->n_lexer].accepts = (uint8_t)g4_re_accepts(g->net.regular, re);
     g4_table_put(&g->lexer_table, hash, g->n_lexer);
     return g->n_lexer++;
@@ -679,6 +713,177 @@ static int32_t g4_lexer_open(g4_grammar *g, g4_re re)
     return g->failed ? 0 : state;
 }
 
+static int32_t g4_lexer_to(const g4_lexer_state *s, uint8_t byte)
+{
+    if (s->n_live > G4_NARROW) return s->next[byte];
+    for (int i = 0; i < s->n_live; i++)
+        if (s->live[i] == byte) return s->to[i];
+    return 0;
+}
+
+static void g4_lexer_forget(g4_grammar *g)
+{
+    g->n_lexer = 1;
+    g4_table_clear(&g->lexer_table);
+    memset(g->reaches, 0, G4_N_REACHES * sizeof *g->reaches);
+}
+
+/* ---- How far plain characters reach -------------------------------------------------------------- *
+ *
+ * Most of what tokens are made of is all alike to an expression, or leads out of it only behind several characters of
+ * a certain kind. A walk through the vocabulary need not go into a subtree when whatever its tokens may be made of
+ * stays inside. */
+
+/* What a character goes on with, by phase: bytes from low to high, and the phase behind them. 0: it is complete. */
+static const struct {
+    uint8_t low, high, then;
+} g4_char_phases[] = { { 0, 0, 0 },
+                       { 0x80, 0xbf, 0 },
+                       { 0x80, 0xbf, 1 },
+                       { 0x80, 0xbf, 2 },
+                       { 0xa0, 0xbf, 1 } /* E0 */,
+                       { 0x80, 0x9f, 1 } /* ED */,
+                       { 0x90, 0xbf, 2 } /* F0 */,
+                       { 0x80, 0x8f, 2 } /* F4 */ };
+
+static uint8_t g4_char_phase(uint8_t first)
+{
+    if (first < 0x80) return 0;
+    if (first < 0xe0) return 1;
+    if (first < 0xf0) return first == 0xe0 ? 4 : first == 0xed ? 5 : 2;
+    return first == 0xf0 ? 6 : first == 0xf4 ? 7 : 3;
+}
+
+typedef struct { /* a state to look at, in its phase of a character, and the sorts on the way to it */
+    int32_t state;
+    uint32_t way;
+    uint8_t phase;
+} g4_reach_place;
+typedef struct {
+    g4_reach_place places[G4_MAX_REACH_LAYER];
+    int n;
+} g4_reach_layer;
+
+/* Put a state on a layer if it was on none yet. Returns 0 when there is no room. */
+static int g4_reach_add(g4_grammar *g, g4_reach_layer *layer, g4_reach_place place)
+{
+    g4_lexer_state *s = &g->lexer[place.state];
+    if (s->seen != g->search) {
+        s->seen = g->search;
+        s->seen_phases = 0;
+    }
+    if (s->seen_phases >> place.phase & 1) return 1;
+    if (layer->n == G4_MAX_REACH_LAYER) return 0;
+    s->seen_phases |= (uint8_t)(1 << place.phase);
+    layer->places[layer->n++] = place;
+    return 1;
+}
+
+/* Go on from a place of the layer, within its character or into the next layer. Returns 0 when a byte leads out, with
+ * the sorts on the way in *way, or when there is no room. */
+static int g4_reach_go_on(g4_grammar *g, uint32_t sorts, g4_reach_place from, g4_reach_layer *same,
+                          g4_reach_layer *next, uint32_t *way)
+{
+    const uint32_t *sort_of = g->vocabulary->sort_of;
+    const int is_first = from.phase == 0;
+    const int low = is_first ? 0x20 : g4_char_phases[from.phase].low;
+    const int high = is_first ? 0xf4 : g4_char_phases[from.phase].high;
+    g4_reach_place last = { .state = 0 };
+    g->reach_left -= g->lexer[from.state].has_row ? 1 : G4_REACH_ROW;
+    if (g->reach_left < 0) return 0;
+    if (!g->lexer[from.state].has_row) g4_lexer_make_row(g, from.state);
+    for (int b = low; b <= high && !g->failed; b++) {
+        const uint32_t sort = is_first ? sort_of[b] & sorts : 0;
+        if (is_first && sort == 0) continue;
+        const g4_reach_place to = { g4_lexer_to(&g->lexer[from.state], (uint8_t)b), from.way | sort,
+                                    is_first ? g4_char_phase((uint8_t)b) : g4_char_phases[from.phase].then };
+        if (to.state == 0) {
+            *way = to.way;
+            return 0;
+        }
+        if (to.state == last.state && to.phase == last.phase) continue;
+        last = to;
+        if (!g4_reach_add(g, to.phase == 0 ? next : same, to)) return 0;
+    }
+    return !g->failed;
+}
+
+/* How many plain characters of these sorts, whatever they are, stay inside behind a state; less when that is costly.
+ * *way: the sorts of what leads out; 0: none does, or that is not known. */
+static uint8_t g4_reach_find(g4_grammar *g, int32_t state, uint32_t sorts, uint32_t *way)
+{
+    g4_reach_layer layers[2];
+    const int longest = g4_min_int((int)g->vocabulary->longest_plain, G4_ENDLESS);
+    *way = 0;
+    if (++g->search == 0) { /* the marks of 2^32 searches ago */
+        for (int i = 1; i < g->n_lexer; i++) g->lexer[i].seen = 0;
+        g->search = 1;
+    }
+    layers[0].n = 0;
+    g4_reach_add(g, &layers[0], (g4_reach_place) { .state = state });
+    for (int n_chars = 0; n_chars < longest; n_chars++) {
+        g4_reach_layer *layer = &layers[n_chars & 1], *next = &layers[~n_chars & 1];
+        next->n = 0;
+        if (layer->n == 0) break;
+        while (layer->n > 0)
+            if (!g4_reach_go_on(g, sorts, layer->places[--layer->n], layer, next, way)) return (uint8_t)n_chars;
+    }
+    return G4_ENDLESS;
+}
+
+/* The sorts of which a character may lead out by its first byte. */
+static uint32_t g4_reach_out(const g4_grammar *g, const g4_lexer_state *s)
+{
+    uint32_t out = 0;
+    for (int b = 0x20; b < 256; b++)
+        if (g->vocabulary->sort_of[b] & ~out && g4_lexer_to(s, (uint8_t)b) == 0) out |= g->vocabulary->sort_of[b];
+    return out;
+}
+
+/* The rarest but i of some sorts, or the commonest. */
+static uint32_t g4_reach_rare(uint32_t sorts, int i)
+{
+    for (; i > 0 && (sorts & (sorts - 1)) != 0; i--) {
+        uint32_t rarest = sorts;
+        while ((rarest & (rarest - 1)) != 0) rarest &= rarest - 1;
+        sorts &= ~rarest;
+    }
+    while ((sorts & (sorts - 1)) != 0) sorts &= sorts - 1; /* the rarest is the highest bit */
+    return sorts;
+}
+
+/* Find out what stays inside behind a state: so many characters of all sorts, and any number of some. Of the sorts
+ * that lead out together it is enough to leave one out, the rarer the better. */
+static void g4_reach_learn(g4_grammar *g, int32_t state)
+{
+    uint32_t way, first;
+    const uint8_t reach = g4_reach_find(g, state, G4_ALL_SORTS, &first);
+    const uint32_t out = first != 0 ? g4_reach_out(g, &g->lexer[state]) : 0;
+    g->lexer[state].has_reach = 1;
+    g->lexer[state].reach = reach;
+    g->lexer[state].out = out;
+    memset(g->lexer[state].safe, 0, sizeof g->lexer[state].safe);
+    if (first == 0 && reach != G4_ENDLESS) return; /* too costly: nothing is known */
+    for (int i = 0; i < G4_N_SAFE && (i == 0 || out == 0); i++) {
+        uint32_t sorts = G4_ALL_SORTS & ~out;
+        for (way = first; way != 0 && !g->failed;) {
+            sorts &= ~g4_reach_rare(way, i);
+            if (g4_reach_find(g, state, sorts, &way) != G4_ENDLESS && way == 0) return; /* too costly */
+        }
+        g->lexer[state].safe[i] = sorts;
+    }
+}
+
+static uint8_t g4_reach_of(g4_grammar *g, int32_t state, uint32_t sorts)
+{
+    uint32_t way;
+    const uint32_t hash = (uint32_t)(g4_hash_mix((uint32_t)state, sorts) >> 32);
+    g4_reach *known = &g->reaches[hash % G4_N_REACHES];
+    if (known->state != state || known->sorts != sorts)
+        *known = (g4_reach) { state, sorts, g4_reach_find(g, state, sorts, &way) };
+    return known->n_chars;
+}
+
 /* ---- What is ahead within a lexeme --------------------------------------------------------------- */
 
 static inline void g4_ids_add(g4_grammar *g, g4_ids *list, uint32_t id)
@@ -689,6 +894,51 @@ static inline void g4_ids_add(g4_grammar *g, g4_ids *list, uint32_t id)
         list->ids = ids;
     }
     list->ids[list->n++] = id;
+}
+
+/* Words first to end of a tree stay inside the lexeme. They come in ascending order. */
+static void g4_inside_add(g4_grammar *g, uint32_t which, uint32_t first, uint32_t end)
+{
+    g4_word_range *last = g->n_ranges > 0 ? &g->inside[g->n_ranges - 1] : NULL;
+    if (first == end) return;
+    g->n_inside[which] += end - first;
+    if (last != NULL && last->trie == which && last->end == first) {
+        last->end = end;
+        return;
+    }
+    g4_word_range *inside = g4_grammar_grow(g, g->inside, g->n_ranges, &g->cap_ranges, sizeof *inside);
+    if (inside == NULL) return;
+    g->inside = inside;
+    inside[g->n_ranges++] = (g4_word_range) { which, first, end };
+}
+
+static void g4_inside_begin(g4_grammar *g)
+{
+    g->n_ranges = 0;
+    g->n_inside[0] = g->n_inside[1] = 0;
+}
+
+/* Set the bits of the words inside, among bits that are 0. When those are most of the plain ones, the others are what
+ * is looked at. */
+static void g4_inside_mark(const g4_grammar *g, uint32_t *bits)
+{
+    const g4_vocabulary *v = g->vocabulary;
+    const size_t n_words = g4_mask_words((int)g->t->n_vocab);
+    const g4_trie *plain = &v->tries[G4_TRIE_PLAIN];
+    const uint32_t n_plain = plain->nodes[0].end;
+    const int is_most = g->n_inside[G4_TRIE_PLAIN] > n_plain / 2;
+    uint32_t at = 0;
+    if (is_most) memcpy(bits, v->plain + v->longest_plain * n_words, n_words * sizeof *bits);
+    for (int i = 0; i < g->n_ranges; i++) {
+        const g4_word_range k = g->inside[i];
+        if (k.trie == G4_TRIE_PLAIN && is_most) {
+            for (; at < k.first; at++) bits[plain->ids[at] / 32] &= ~(1u << (plain->ids[at] % 32));
+            at = k.end;
+        } else {
+            for (uint32_t w = k.first; w < k.end; w++) g4_mask_set(bits, v->tries[k.trie].ids[w]);
+        }
+    }
+    for (; is_most && at < n_plain; at++) bits[plain->ids[at] / 32] &= ~(1u << (plain->ids[at] % 32));
 }
 
 /* The lexeme may end at a node of a tree: tokens below may run over its end. */
@@ -704,7 +954,9 @@ static void g4_lexer_complete(g4_grammar *g, uint32_t which, uint32_t node, uint
 typedef struct { /* a level of a walk: brothers to visit, by the bytes of the state or by themselves */
     uint32_t next, end, first;
     int32_t state;
-    int k; /* of the state's few bytes */
+    int k;     /* of the state's few bytes */
+    int reach; /* so many plain characters stay inside, whatever they are, behind the one that has begun; -1: not even
+                  what is left of that one */
 } g4_lexer_level;
 
 /* The next node of a level that the state allows, by its few bytes, and the state behind it; 0: there is none. */
@@ -721,8 +973,9 @@ static uint32_t g4_lexer_seek(const g4_trie *t, const g4_lexer_state *s, g4_lexe
 
 /* The next node of a level that is allowed and has others below it, and the state behind it; 0: there is none. The
  * tokens that end at those on the way stay inside. */
-static uint32_t g4_lexer_next(g4_grammar *g, const g4_trie *t, g4_lexer_level *l, int32_t *state)
+static uint32_t g4_lexer_next(g4_grammar *g, uint32_t which, g4_lexer_level *l, int32_t *state)
 {
+    const g4_trie *t = &g->vocabulary->tries[which];
     const g4_lexer_state *s = &g->lexer[l->state];
     for (;;) {
         uint32_t node = 0;
@@ -737,15 +990,37 @@ static uint32_t g4_lexer_next(g4_grammar *g, const g4_trie *t, g4_lexer_level *l
         if (node == 0) return 0;
         const g4_trie_node *n = &t->nodes[node];
         g->n_visited++;
-        for (uint32_t i = 0; i < n->n_here; i++) g4_ids_add(g, &g->inside, t->ids[n->first + i]);
+        g4_inside_add(g, which, n->first, n->first + n->n_here);
         if (n->n_children > 0) return node;
     }
 }
 
-static inline g4_lexer_level g4_lexer_below(const g4_trie *t, uint32_t node, int32_t state)
+static inline g4_lexer_level g4_lexer_below(const g4_trie *t, uint32_t node, int32_t state, int reach)
 {
     const g4_trie_level below = g4_trie_below(t, node);
-    return (g4_lexer_level) { .next = below.next, .end = below.end, .first = below.next, .state = state };
+    return (
+        g4_lexer_level) { .next = below.next, .end = below.end, .first = below.next, .state = state, .reach = reach };
+}
+
+/* Do all words below a node stay inside? reach: as it is known; it may become more. */
+static int g4_lexer_has_all(g4_grammar *g, const g4_trie *t, uint32_t node, int32_t state, int *reach)
+{
+    const g4_trie_rest rest = t->rests[node];
+    const g4_trie_node *n = &t->nodes[node];
+    const int is_worth = n->end - n->first - n->n_here >= G4_REACH_WORTH;
+    if (rest.is_whole) *reach = g4_max_int(*reach, 0);
+    if (rest.n_chars <= *reach) return 1;
+    if (!rest.is_whole) return 0;
+    if (!g->lexer[state].has_reach && is_worth) g4_reach_learn(g, state);
+    const g4_lexer_state *s = &g->lexer[state];
+    if (s->has_reach) {
+        *reach = g4_max_int(*reach, s->reach);
+        for (int i = 0; i < G4_N_SAFE; i++)
+            if (s->safe[i] != 0 && (rest.sorts & ~s->safe[i]) == 0) return 1;
+    }
+    if (rest.n_chars > *reach && is_worth && (rest.sorts & s->out) == 0)
+        *reach = g4_max_int(*reach, g4_reach_of(g, state, rest.sorts));
+    return rest.n_chars <= *reach;
 }
 
 /* Walk a tree of the vocabulary from a state with a row: `inside` gets the tokens that stay inside. */
@@ -754,17 +1029,25 @@ static void g4_lexer_walk(g4_grammar *g, uint32_t which, int32_t state)
     const g4_trie *t = &g->vocabulary->tries[which];
     g4_lexer_level levels[G4_TRIE_DEPTH];
     uint32_t depth = 1;
-    levels[0] = g4_lexer_below(t, 0, state);
+    levels[0] = g4_lexer_below(t, 0, state, 0);
     while (depth > 0 && !g4_grammar_stops(g)) {
+        const g4_lexer_level *level = &levels[depth - 1];
         int32_t next;
-        const uint32_t node = g4_lexer_next(g, t, &levels[depth - 1], &next);
+        const uint32_t node = g4_lexer_next(g, which, &levels[depth - 1], &next);
         if (node == 0) {
             depth--;
             continue;
         }
+        int reach = level->reach;
+        if (reach < G4_ENDLESS && !g4_utf8_continues((char)t->bytes[node])) reach--;
+        if (t->rests != NULL && g4_lexer_has_all(g, t, node, next, &reach)) {
+            const g4_trie_node *n = &t->nodes[node];
+            g4_inside_add(g, which, n->first + n->n_here, n->end);
+            continue;
+        }
         if (g->lexer[next].accepts) g4_lexer_complete(g, which, node, depth);
         if (!g->lexer[next].has_row) g4_lexer_make_row(g, next);
-        levels[depth++] = g4_lexer_below(t, node, next);
+        levels[depth++] = g4_lexer_below(t, node, next, reach);
     }
 }
 
@@ -880,6 +1163,21 @@ static uint32_t g4_lexer_plain(g4_grammar *g, g4_re re, const uint32_t follow[8]
     return g->failed ? 0 : (uint32_t)g4_min_int(count.n, longest);
 }
 
+/* Leave out the nodes where the lexeme may end, but none of whose tokens goes on with what may follow. */
+static void g4_ends_filter(g4_grammar *g, const uint32_t follow[8])
+{
+    int kept = 0;
+    for (int i = 0; i < g->n_completions; i++) {
+        const g4_word_end c = g->completions[i];
+        const g4_trie *t = &g->vocabulary->tries[c.trie];
+        const g4_trie_level below = g4_trie_below(t, c.node);
+        uint32_t child = below.next;
+        while (child < below.end && !(follow[t->bytes[child] / 32] >> (t->bytes[child] % 32) & 1)) child++;
+        if (child < below.end) g->completions[kept++] = c;
+    }
+    g->n_completions = kept;
+}
+
 /* Of the tokens below a node where the lexeme may end, those that do not stay inside, without the bytes up to there. */
 static void g4_ends_collect(g4_grammar *g, const g4_word_end *c, const uint32_t *set, const uint32_t follow[8])
 {
@@ -906,11 +1204,16 @@ static void g4_ends_collect(g4_grammar *g, const g4_word_end *c, const uint32_t 
 static void g4_ends_make(g4_grammar *g, g4_ahead *out, const uint32_t follow[8])
 {
     g->n_words = 0;
-    if (g->n_completions == 0) return;
-    for (int i = 0; i < g->inside.n; i++) g4_mask_set(g->marked, g->inside.ids[i]);
+    g4_ends_filter(g, follow);
+    if (g->n_completions <= G4_FEW_ENDS) {
+        out->at = g->completions;
+        out->n_at = g->n_completions;
+        return;
+    }
+    g4_inside_mark(g, g->marked);
     for (int i = 0; i < g->n_completions && g->n_words <= G4_MAX_ENDS && !g->failed; i++)
         g4_ends_collect(g, &g->completions[i], out->set, follow);
-    for (int i = 0; i < g->inside.n; i++) g->marked[g->inside.ids[i] / 32] = 0;
+    memset(g->marked, 0, g4_mask_words((int)g->t->n_vocab) * sizeof *g->marked);
     out->is_wide = g->n_words > G4_MAX_ENDS;
     if (g->failed || out->is_wide || g->n_words == 0) return;
     if (!g4_words_sort(g->a, g->words, (uint32_t)g->n_words, g->asker.halt) ||
@@ -923,12 +1226,11 @@ static void g4_ahead_find(g4_grammar *g, g4_ahead *out, g4_re re, const uint32_t
 {
     const size_t n_words = g4_mask_words((int)g->t->n_vocab);
     int walks;
-    if (g->n_lexer > G4_MAX_LEXER) {
-        g->n_lexer = 1;
-        g4_table_clear(&g->lexer_table);
-    }
+    if (g->n_lexer > G4_MAX_LEXER) g4_lexer_forget(g);
+    g->reach_left = G4_MAX_REACH;
     const int32_t state = g4_lexer_open(g, re);
-    g->inside.n = g->n_completions = 0;
+    g4_inside_begin(g);
+    g->n_completions = 0;
     if (state == 0) return;
     const uint32_t n_plain = g4_lexer_plain(g, re, follow, &walks);
     if (n_plain > 0) out->set = g->vocabulary->plain + n_plain * n_words;
@@ -950,12 +1252,13 @@ static void *g4_ahead_put(uint8_t **place, const void *from, size_t n, size_t si
 static const g4_ahead *g4_ahead_keep(g4_grammar *g, const g4_ahead *found, int is_costly, const uint64_t key[2])
 {
     const size_t n_words = g4_mask_words((int)g->t->n_vocab);
-    const int has_own = g->inside.n > G4_MAX_LIST;
+    const uint32_t n_inside = g->n_inside[0] + g->n_inside[1];
+    const int has_own = n_inside > (found->set != NULL ? G4_MAX_LIST_BESIDE : G4_MAX_LIST);
     const g4_trie *ends = &found->ends;
     const uint32_t n_ends = ends->n_nodes > 0 ? ends->nodes[0].end : 0;
-    const size_t n_ids = has_own ? 0 : (size_t)g->inside.n, n_own = has_own ? n_words : 0;
+    const size_t n_ids = has_own ? 0 : n_inside, n_own = has_own ? n_words : 0;
     const size_t size = sizeof(g4_ahead) + n_own * 4 + n_ids * 4 + ends->n_nodes * (sizeof *ends->nodes + 1) +
-                        (size_t)n_ends * 4 + (size_t)6 * 16;
+                        (size_t)n_ends * 4 + (size_t)found->n_at * sizeof *found->at + (size_t)7 * 16;
     g4_ahead *out = is_costly ? g4_alloc(g->vocabulary->a, 1, size) : g4_arena_alloc(&g->ahead_memory, size);
     if (out == NULL) {
         g4_grammar_no_memory(g);
@@ -968,12 +1271,18 @@ static const g4_ahead *g4_ahead_keep(g4_grammar *g, const g4_ahead *found, int i
     if (has_own) {
         uint32_t *own = (uint32_t *)(void *)place;
         place += (n_own * 4 + 15) / 16 * 16;
-        for (size_t i = 0; i < n_words; i++) own[i] = found->set != NULL ? found->set[i] : 0;
-        for (int i = 0; i < g->inside.n; i++) g4_mask_set(own, g->inside.ids[i]);
+        g4_inside_mark(g, own);
+        for (size_t i = 0; i < n_words && found->set != NULL; i++) own[i] |= found->set[i];
         out->set = own;
     }
-    out->ids = g4_ahead_put(&place, g->inside.ids, n_ids, 4);
+    out->ids = (const uint32_t *)(const void *)place;
     out->n_ids = (int)n_ids;
+    uint32_t *ids = (uint32_t *)(void *)place;
+    for (int i = 0; i < g->n_ranges && !has_own; i++)
+        for (uint32_t w = g->inside[i].first; w < g->inside[i].end; w++)
+            *ids++ = g->vocabulary->tries[g->inside[i].trie].ids[w];
+    place += (n_ids * 4 + 15) / 16 * 16;
+    out->at = g4_ahead_put(&place, found->at, (size_t)found->n_at, sizeof *found->at);
     out->ends.nodes = g4_ahead_put(&place, ends->nodes, ends->n_nodes, sizeof *ends->nodes);
     out->ends.ids = g4_ahead_put(&place, ends->ids, n_ends, 4);
     out->ends.bytes = g4_ahead_put(&place, ends->bytes, ends->n_nodes, 1);
@@ -1026,14 +1335,15 @@ static const g4_ahead *g4_ahead_of(g4_grammar *g, g4_re re, int32_t follow)
 
 /* ---- Masks --------------------------------------------------------------------------------------- */
 
-/* Read the words of a tree from a state on: ids gets those that fit. */
-static void g4_grammar_walk(g4_grammar *g, const g4_trie *t, int32_t state)
+/* Read what the words of a tree have below a node from a state on: ids gets those that fit. They begin with the bytes
+ * in `first`. */
+static void g4_grammar_walk(g4_grammar *g, const g4_trie *t, uint32_t from, int32_t state, const uint32_t first[8])
 {
     g4_trie_level levels[G4_TRIE_DEPTH];
     int32_t states[G4_TRIE_DEPTH];
     uint32_t depth = 1;
     if (t->n_nodes == 0) return;
-    levels[0] = g4_trie_below(t, 0);
+    levels[0] = g4_trie_below(t, from);
     states[0] = state;
     while (depth > 0 && !g4_grammar_stops(g)) {
         g4_trie_level *l = &levels[depth - 1];
@@ -1042,6 +1352,7 @@ static void g4_grammar_walk(g4_grammar *g, const g4_trie *t, int32_t state)
             continue;
         }
         const uint32_t node = l->next++;
+        if (depth == 1 && !(first[t->bytes[node] / 32] >> (t->bytes[node] % 32) & 1)) continue;
         const int32_t next = g4_grammar_step(g, states[depth - 1], t->bytes[node]);
         g->n_visited++;
         if (next == 0) continue;
@@ -1126,12 +1437,15 @@ static void g4_mask_add_places(g4_grammar *g, g4_mask_parts *m, int32_t state, c
     if (ahead->set != NULL) g4_mask_parts_add_set(g, m, ahead->set);
     for (int i = 0; i < ahead->n_ids; i++) g4_ids_add(g, &g->allowed, ahead->ids[i]);
     if (ahead->is_wide) *is_wide = 1;
-    if (ahead->ends.n_nodes == 0 || g->failed) return;
+    if ((ahead->ends.n_nodes == 0 && ahead->n_at == 0) || g->failed) return;
     g4_closure_begin(g);
     for (int i = 0; i < n; i++) g4_closure_add(g, places[i].to, places[i].stack);
     const int32_t behind = g->failed ? 0 : g4_closure_end(g);
     const int n_before = g->allowed.n;
-    if (behind != 0) g4_grammar_walk(g, &ahead->ends, behind);
+    const uint32_t *follow = g->net.follow_sets[places[0].follow].bytes;
+    if (behind != 0) g4_grammar_walk(g, &ahead->ends, 0, behind, follow);
+    for (int i = 0; i < ahead->n_at && behind != 0; i++)
+        g4_grammar_walk(g, &g->vocabulary->tries[ahead->at[i].trie], ahead->at[i].node, behind, follow);
     if (places[0].is_item) g4_mask_check(g, state, n_before);
 }
 
@@ -1193,6 +1507,7 @@ static void g4_mask_forget(g4_grammar *g, g4_grammar_state *s)
 static void g4_mask_make(g4_grammar *g, int32_t state)
 {
     g4_mask_parts m = { .n_sets = 0 };
+    uint32_t all[8];
     int n, is_wide = 0;
     g->allowed.n = 0;
     g4_ahead_place *places = g4_mask_places(g, g->states[state], &n);
@@ -1203,8 +1518,9 @@ static void g4_mask_make(g4_grammar *g, int32_t state)
         g4_mask_parts_flush(g, &m);
     }
     g4_free(g->a, places);
+    memset(all, 0xff, sizeof all);
     for (int i = 0; i < 2 && is_wide && !g->failed; i++) {
-        g4_grammar_walk(g, &g->vocabulary->tries[i], state);
+        g4_grammar_walk(g, &g->vocabulary->tries[i], 0, state, all);
         g4_mask_parts_flush(g, &m);
     }
     if (g->failed) {
@@ -1247,11 +1563,10 @@ static void g4_lexemes_forget(g4_grammar *g)
     g->ahead_memory = (g4_arena) { .a = g->a };
     g->ahead_bytes = 0;
     g->n_aheads = 0;
-    g->n_lexer = 1;
     g->n_bodies = 0;
     g->plain = G4_RE_NONE;
     g4_table_clear(&g->ahead_table);
-    g4_table_clear(&g->lexer_table);
+    g4_lexer_forget(g);
 }
 
 /* All sets of stacks but those of a state, which get new numbers, in `map`, which has room for all. */
@@ -1460,9 +1775,10 @@ void g4_grammar_close(g4_grammar *g)
                              g->core,
                              g->lexer,
                              g->lexer_table.slots,
+                             g->reaches,
                              g->aheads,
                              g->ahead_table.slots,
-                             g->inside.ids,
+                             g->inside,
                              g->allowed.ids,
                              g->marked,
                              g->completions,
@@ -1515,12 +1831,13 @@ static int g4_grammar_begin(g4_grammar *g)
     g->texts = g4_alloc(g->a, (size_t)g->cap_texts, sizeof *g->texts);
     g->states = g4_alloc(g->a, (size_t)g->cap_states, sizeof(g4_grammar_state *));
     g->lexer = g4_alloc(g->a, (size_t)g->cap_lexer, sizeof *g->lexer);
+    g->reaches = g4_alloc(g->a, G4_N_REACHES, sizeof *g->reaches);
     g->marks = g4_alloc(g->a, (size_t)g->net.n_nodes, sizeof *g->marks);
     g->memo = g4_alloc(g->a, G4_N_UNIONS, sizeof *g->memo);
     g->marked = g4_alloc(g->a, n, sizeof *g->marked);
     g->written = g4_alloc(g->a, n, sizeof *g->written);
-    if (g->states == NULL || g->lexer == NULL || g->texts == NULL || g->marks == NULL || g->memo == NULL ||
-        g->marked == NULL || g->written == NULL)
+    if (g->states == NULL || g->lexer == NULL || g->reaches == NULL || g->texts == NULL || g->marks == NULL ||
+        g->memo == NULL || g->marked == NULL || g->written == NULL)
         return 0;
     memset(g->memo, -1, G4_N_UNIONS * sizeof *g->memo);
     g4_stack_of(g, &bottom, 1);

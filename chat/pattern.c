@@ -13,6 +13,7 @@
 #define G4_PATTERN_MAX_COUNT (1 << 28) /* of a repeat; more is without end */
 #define G4_PATTERN_MAX_UNROLLED 256    /* times that what looks around is written out */
 #define G4_PATTERN_MAX_WORK 100000     /* parts made, those again that are written out */
+#define G4_PATTERN_CLASSES 16          /* that are remembered */
 #define G4_PATTERN_MAX_MARKS 3         /* classes that the character before is asked for */
 #define G4_PATTERN_MAX_BEFORE (1 + (1 << G4_PATTERN_MAX_MARKS))
 #define G4_PATTERN_MAX_PLACES (2 * G4_PATTERN_MAX_BEFORE)
@@ -225,14 +226,15 @@ typedef struct {
     int32_t range, n_ranges;        /* CHAR: where its class stands in the ranges */
     g4_re re;                       /* what a plain one matches; < 0: not made */
     int mark;                       /* LOOK behind: which; < 0: none */
-    size_t pos;                     /* in the pattern */
+    size_t pos, end;                /* in the pattern; end: of CHAR */
 } g4_pattern_part;
 
 typedef struct {
     g4_scan in;
     g4_regular *r;
     g4_spelling spelling;
-    g4_pattern_part *parts; /* [0] is no part */
+    g4_pattern_part *parts;              /* [0] is no part */
+    int32_t classes[G4_PATTERN_CLASSES]; /* parts that are classes, by the hash of how they are written; 0: none */
     g4_class ranges;
     int n_parts, cap_parts, depth, work;
     int looks_at_start;
@@ -289,11 +291,43 @@ static int g4_pattern_stops(g4_pattern *p) { return p->in.wrong != NULL || g4_re
 
 static int32_t g4_pattern_either(g4_pattern *p);
 
+/* Where the \p{...} ends that begins at pos; 0: none does. */
+static size_t g4_pattern_property_end(const g4_scan *in)
+{
+    size_t end = in->pos + 3;
+    if (in->n - in->pos < 4 || in->s[in->pos] != '\\' || in->s[in->pos + 2] != '{') return 0;
+    if (in->s[in->pos + 1] != 'p' && in->s[in->pos + 1] != 'P') return 0;
+    while (end < in->n && in->s[end] != '}') end++;
+    return end < in->n ? end + 1 : 0;
+}
+
+/* A class of hundreds of ranges is made once a pattern: a part like the one that is written as what stands at pos, which
+ * is read; 0: there is none yet. *known: where it is to be put. */
+static int32_t g4_pattern_class_again(g4_pattern *p, int32_t **known)
+{
+    g4_scan *in = &p->in;
+    const size_t start = in->pos, end = g4_pattern_property_end(in);
+    *known = NULL;
+    if (end == 0) return 0;
+    *known = &p->classes[g4_hash_bytes(in->s + start, end - start) % G4_PATTERN_CLASSES];
+    if (**known == 0) return 0;
+    const g4_pattern_part like = p->parts[**known];
+    if (like.end - like.pos != end - start || memcmp(in->s + like.pos, in->s + start, end - start) != 0) return 0;
+    const int32_t part = g4_pattern_add(p, G4_PART_CHAR, start);
+    if (part == 0) return 0;
+    p->parts[part].range = like.range;
+    p->parts[part].n_ranges = like.n_ranges;
+    p->parts[part].re = like.re;
+    in->pos = end;
+    return part;
+}
+
 /* A part of a class, which is freed. */
 static int32_t g4_pattern_char(g4_pattern *p, g4_class *k, size_t pos)
 {
     const int32_t part = g4_pattern_add(p, G4_PART_CHAR, pos);
     if (part != 0 && !g4_pattern_stops(p)) {
+        p->parts[part].end = p->in.pos;
         p->parts[part].range = p->ranges.n;
         p->parts[part].n_ranges = k->n;
         for (int i = 0; i < k->n; i++) g4_class_add(p->r, &p->ranges, k->ranges[i].low, k->ranges[i].high);
@@ -412,6 +446,7 @@ static int32_t g4_pattern_atom(g4_pattern *p)
     const size_t start = in->pos;
     const char ch = in->s[start], next = in->n - start >= 2 ? in->s[start + 1] : '\0';
     g4_class k = { 0 };
+    int32_t *known;
     int min, max;
     uint32_t cp;
     if (ch == '(') return g4_pattern_group(p);
@@ -430,6 +465,8 @@ static int32_t g4_pattern_atom(g4_pattern *p)
         g4_scan_fail(in, "nothing to repeat");
         return 0;
     }
+    const int32_t again = g4_pattern_class_again(p, &known);
+    if (again != 0) return again;
     if (ch == '[') {
         g4_scan_class(in, &k);
     } else if (ch == '.') { /* anything but the end of a line */
@@ -442,7 +479,9 @@ static int32_t g4_pattern_atom(g4_pattern *p)
         g4_class_add(p->r, &k, cp, cp);
     }
     g4_class_settle(p->r, &k);
-    return g4_pattern_char(p, &k, start);
+    const int32_t part = g4_pattern_char(p, &k, start);
+    if (known != NULL) *known = part;
+    return part;
 }
 
 /* Alternatives at pos, up to a ) or the end. */
@@ -541,12 +580,14 @@ static g4_re g4_pattern_plain(g4_pattern *p, int32_t part)
     } else if (k.kind == G4_PART_SEQUENCE) {
         for (int32_t i = k.last; i != 0; i = p->parts[i].before) x = g4_re_concat(p->r, g4_pattern_plain(p, i), x);
     } else {
-        g4_class texts = { 0 }; /* of the parts: g4_re are as wide as code points */
-        int n = 0;
-        for (int32_t i = k.last; i != 0; i = p->parts[i].before, n++)
-            g4_class_add(p->r, &texts, (uint32_t)g4_pattern_plain(p, i), 0);
-        for (int i = 0; i < texts.n; i++) x = g4_re_or(p->r, x, (g4_re)texts.ranges[i].low);
-        g4_class_free(p->r, &texts);
+        int n = 0, n_made = 0;
+        for (int32_t i = k.last; i != 0; i = p->parts[i].before) n++;
+        g4_re *texts = g4_alloc(g4_regular_allocator(p->r), (size_t)n + 1, sizeof *texts);
+        if (texts == NULL) g4_regular_fail(p->r, G4_NET_NO_MEMORY);
+        for (int32_t i = k.last; i != 0 && texts != NULL; i = p->parts[i].before)
+            texts[n_made++] = g4_pattern_plain(p, i);
+        x = g4_re_any_of(p->r, texts, n_made);
+        g4_free(g4_regular_allocator(p->r), texts);
     }
     p->parts[part].re = x;
     return x;

@@ -28,6 +28,12 @@ typedef struct { /* a schema with a reference */
     int resource;
 } g4_referrer;
 
+typedef struct {
+    const g4_json *object;
+    const g4_json *member; /* NULL: the object has all its members here */
+} g4_named_member;
+#define G4_REFS_MANY 64 /* members */
+
 struct g4_refs {
     g4_arena *arena;
     const g4_json *root;
@@ -36,6 +42,9 @@ struct g4_refs {
     g4_anchor *anchors;
     g4_referrer *referrers; /* by ascending address of the node */
     int n_resources, cap_resources, n_anchors, cap_anchors, n_referrers, cap_referrers;
+    g4_named_member *members; /* of objects in which a search for a name would take long */
+    g4_hash_table member_table;
+    int n_members, cap_members;
     int failed; /* no memory */
 };
 
@@ -183,6 +192,35 @@ static int g4_refs_note(g4_refs *r, const g4_json *s, int resource)
     return resource;
 }
 
+static uint32_t g4_member_hash(const g4_json *object, const char *name, size_t n)
+{
+    return (uint32_t)g4_hash_mix((uintptr_t)object, n > 0 ? g4_hash_bytes(name, n) : 0);
+}
+
+static void g4_refs_add_member(g4_refs *r, const g4_json *object, const g4_json *member)
+{
+    const uint32_t hash =
+        member != NULL ? g4_member_hash(object, member->key, member->key_len) : g4_member_hash(object, NULL, 0);
+    g4_named_member *members = g4_array_grow(r->arena->a, r->members, r->n_members, &r->cap_members, sizeof *members);
+    if (members != NULL) r->members = members;
+    if (members == NULL || !g4_table_reserve(&r->member_table, r->arena->a, r->n_members)) {
+        r->failed = 1;
+        return;
+    }
+    members[r->n_members] = (g4_named_member) { object, member };
+    g4_table_put(&r->member_table, hash, r->n_members++);
+}
+
+/* Remember the members of an object by name, if they are many. */
+static void g4_refs_add_members(g4_refs *r, const g4_json *object)
+{
+    int n = 0;
+    for (const g4_json *m = object->child; m != NULL && n < G4_REFS_MANY; m = m->next) n++;
+    if (n < G4_REFS_MANY) return;
+    g4_refs_add_member(r, object, NULL);
+    for (const g4_json *m = object->child; m != NULL && !r->failed; m = m->next) g4_refs_add_member(r, object, m);
+}
+
 static void g4_refs_walk(g4_refs *r, g4_halt *halt)
 {
     struct {
@@ -208,6 +246,7 @@ static void g4_refs_walk(g4_refs *r, g4_halt *halt)
         const g4_walk walk = top->walk == G4_WALK_MAP ? G4_WALK_SCHEMA : g4_walk_below(v);
         if (walk == G4_WALK_NOTHING || v->child == NULL || depth == G4_REFS_MAX_DEPTH) continue;
         stack[depth].resource = top->resource;
+        if (walk == G4_WALK_MAP && v->kind == G4_JSON_OBJECT) g4_refs_add_members(r, v);
         if (v->kind == G4_JSON_OBJECT && walk == G4_WALK_SCHEMA)
             stack[depth].resource = g4_refs_note(r, v, top->resource);
         stack[depth].next = v->child;
@@ -260,6 +299,8 @@ void g4_refs_close(g4_refs *r)
     g4_free(r->arena->a, r->resources);
     g4_free(r->arena->a, r->anchors);
     g4_free(r->arena->a, r->referrers);
+    g4_free(r->arena->a, r->members);
+    g4_free(r->arena->a, r->member_table.slots);
 }
 
 int g4_refs_dialect(const g4_refs *r) { return r->draft; }
@@ -286,23 +327,42 @@ static size_t g4_pointer_part(const g4_json *pointer, size_t pos, char *name, si
     return pos;
 }
 
-/* The element of a list whose index is written, or the member of that name; NULL: there is none. */
-static const g4_json *g4_pointer_step(const g4_json *v, const char *name)
+/* The first member of that name. */
+static const g4_json *g4_refs_member(const g4_refs *r, const g4_json *object, const char *name)
 {
-    if (v->kind != G4_JSON_ARRAY) return g4_json_get(v, name);
+    const size_t n = strlen(name);
+    uint32_t at = 0;
+    int32_t first = INT32_MAX;
+    for (int32_t i; (i = g4_table_next(&r->member_table, g4_member_hash(object, name, n), &at)) >= 0;) {
+        const g4_named_member *k = &r->members[i];
+        if (k->object == object && k->member != NULL && k->member->key_len == n && memcmp(k->member->key, name, n) == 0)
+            first = g4_min_int(first, i);
+    }
+    if (first != INT32_MAX) return r->members[first].member;
+    at = 0;
+    for (int32_t i; (i = g4_table_next(&r->member_table, g4_member_hash(object, NULL, 0), &at)) >= 0;)
+        if (r->members[i].object == object && r->members[i].member == NULL) return NULL;
+    return g4_json_get(object, name);
+}
+
+/* The element of a list whose index is written, or the member of that name; NULL: there is none. */
+static const g4_json *g4_pointer_step(const g4_refs *r, const g4_json *v, const char *name)
+{
+    if (v->kind == G4_JSON_OBJECT) return g4_refs_member(r, v, name);
+    if (v->kind != G4_JSON_ARRAY) return NULL;
     if (!g4_is_digit(name[0]) || strlen(name) > 6) return NULL;
     const g4_json *element = v->child;
     for (long i = strtol(name, NULL, 10); i > 0 && element != NULL; i--) element = element->next;
     return element;
 }
 
-static const g4_json *g4_refs_point(const g4_json *from, const g4_json *ref, size_t pos)
+static const g4_json *g4_refs_point(const g4_refs *r, const g4_json *from, const g4_json *ref, size_t pos)
 {
     const g4_json *v = from;
     char part[1024];
     while (pos < ref->text_len && v != NULL) {
         pos = g4_pointer_part(ref, pos + 1, part, sizeof part);
-        v = g4_pointer_step(v, part);
+        v = g4_pointer_step(r, v, part);
     }
     return v;
 }
@@ -348,8 +408,8 @@ const g4_json *g4_refs_find(const g4_refs *r, const g4_json *referrer, const g4_
         const g4_anchor *anchor = g4_refs_anchor(r, ref->text + pos, ref->text_len - pos, resource);
         return anchor != NULL ? anchor->node : NULL;
     }
-    const g4_json *v = g4_refs_point(r->resources[resource].node, ref, pos);
-    return v != NULL || resource == 0 ? v : g4_refs_point(r->root, ref, pos); /* as if it were the document's */
+    const g4_json *v = g4_refs_point(r, r->resources[resource].node, ref, pos);
+    return v != NULL || resource == 0 ? v : g4_refs_point(r, r->root, ref, pos); /* as if it were the document's */
 }
 
 int g4_refs_is_ambiguous(const g4_refs *r, const g4_json *target)

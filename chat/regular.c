@@ -16,6 +16,9 @@
 #define G4_RE_MAX_ROW_BYTES (8u << 20) /* of remembered steps: more, and all are forgotten */
 #define G4_RE_MAX_SEARCH 20000         /* expressions that a search for a text looks at */
 #define G4_RE_CLASSES 64
+#define G4_RE_SEEN_DIVISIONS 8
+#define G4_RE_MAX_WIDE 2048       /* operands of `or` and `and` beyond which no step may make more of them */
+#define G4_RE_SEARCH_WIDTH 2      /* operands that count as one more expression in a search */
 #define G4_RE_MAX_SPREAD 256      /* alternatives of `and` */
 #define G4_RE_FAR (1 << 28)       /* a reach that is not known, or further */
 #define G4_RE_MAX_COUNT (1 << 29) /* counts beyond are not added up */
@@ -38,11 +41,11 @@ enum { G4_HAS_AND = 1 /* or `not` */, G4_HAS_LATER = 2 };
 /* Has it a text? A search that was not finished within its limit is not begun again. */
 enum { G4_LIFE_UNKNOWN, G4_LIFE_LIVE, G4_LIFE_DEAD, G4_LIFE_UNDECIDED };
 
-typedef struct {  /* the steps of an expression */
-    int n;        /* classes of bytes that lead to the same */
-    int is_clean; /* those without a text are NONE */
-    uint8_t class_of[256];
-    g4_re to[]; /* (n) */
+typedef struct {             /* the steps of an expression */
+    int n;                   /* classes of bytes that lead to the same */
+    int is_clean;            /* those without a text are NONE */
+    const uint8_t *class_of; /* (256) equal ones are one */
+    g4_re to[];              /* (n) */
 } g4_re_steps;
 
 typedef struct {
@@ -52,6 +55,7 @@ typedef struct {
                           accepts the empty text. AND: min is 1 for g4_re_agree */
     int32_t count;    /* the highest count in it outside of NOT */
     int32_t shortest; /* bytes of its shortest text, at most; AND and NOT: 0 */
+    int32_t guess;    /* the same, of AND the most of its operands: what a search for a text goes by */
     int32_t reach;    /* of what may follow whatever has been read, the shortest text has at most so many bytes */
     int32_t clamped;  /* g4_re_clamp of it, and 1; 0: not made */
     uint32_t hash, seen;
@@ -89,14 +93,17 @@ struct g4_regular {
     int top, cap_stack;
     g4_re_part *parts;
     int cap_parts;
-    g4_arena rows;
+    g4_arena rows; /* steps, and how they divide the bytes into classes */
     size_t row_bytes;
+    const uint8_t **divisions; /* (n_divisions) of 256 classes */
+    int n_divisions, cap_divisions;
+    g4_hash_table division_table;
     uint32_t seen; /* of the last search */
     int longest;   /* of g4_re_clamp */
     g4_re *later;  /* what the expressions stand for that were defined later */
     int n_later, cap_later;
     int32_t defined;                      /* expressions from here on are in none of them */
-    g4_re any_text[2];                    /* any characters, by spelling; 0: not made */
+    g4_re any_text[2], no_text[2];        /* any characters, by spelling, and its complement; 0: not made */
     g4_made_class classes[G4_RE_CLASSES]; /* the last ones made, by their prints */
     g4_re row[256];
 };
@@ -132,6 +139,8 @@ static void g4_re_forget_steps(g4_regular *r)
     g4_arena_free(&r->rows);
     r->rows = (g4_arena) { .a = r->a };
     r->row_bytes = 0;
+    r->n_divisions = 0;
+    g4_table_clear(&r->division_table);
 }
 
 /* ---- Equal expressions are one ------------------------------------------------------------------- */
@@ -180,7 +189,7 @@ static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *li
         break;
     case G4_RK_SET:
         x->life = G4_LIFE_LIVE;
-        x->shortest = x->reach = 1;
+        x->shortest = x->guess = x->reach = 1;
         return;
     case G4_RK_MULTIPLE:
         x->reach = G4_RE_FAR;
@@ -193,6 +202,7 @@ static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *li
         x->count = a->count > b->count ? a->count : b->count;
         x->fits = a->fits & b->fits;
         x->shortest = g4_re_far((int64_t)a->shortest + b->shortest);
+        x->guess = g4_re_far((int64_t)a->guess + b->guess);
         x->reach = g4_max_int(g4_re_far((int64_t)a->reach + b->shortest), b->reach);
         break;
     case G4_RK_REPEAT:
@@ -201,6 +211,7 @@ static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *li
         x->count = g4_max_int(a->count, g4_max_int(x->min, x->max));
         x->fits = a->fits;
         x->shortest = g4_re_far((int64_t)a->shortest * x->min);
+        x->guess = g4_re_far((int64_t)a->guess * x->min);
         x->reach = g4_re_far(a->reach + (int64_t)a->shortest * g4_max_int(x->min - 1, 0));
         break;
     case G4_RK_LATER:
@@ -224,6 +235,7 @@ static void g4_re_describe(const g4_regular *r, g4_re_node *x, const int32_t *li
             x->fits = i == 0 ? k->fits : x->kind == G4_RK_OR ? x->fits & k->fits : x->fits | k->fits;
             x->reach = x->kind == G4_RK_OR ? g4_max_int(x->reach, k->reach) : G4_RE_FAR;
             if (x->kind == G4_RK_OR && (i == 0 || k->shortest < x->shortest)) x->shortest = k->shortest;
+            if (i == 0 || (x->kind == G4_RK_OR ? k->guess < x->guess : k->guess > x->guess)) x->guess = k->guess;
         }
         x->accepts = (uint8_t)(x->kind == G4_RK_OR ? some : all);
         if (x->kind == G4_RK_AND && x->min == 0) x->is_checked |= G4_HAS_AND;
@@ -366,6 +378,8 @@ void g4_regular_close(g4_regular *r)
     g4_free(r->a, r->lists);
     g4_free(r->a, r->table.slots);
     g4_free(r->a, r->set_table.slots);
+    g4_free(r->a, r->divisions);
+    g4_free(r->a, r->division_table.slots);
     g4_free(r->a, r->stack);
     g4_free(r->a, r->parts);
     g4_free(r->a, r->later);
@@ -776,14 +790,18 @@ static g4_re g4_re_spread(g4_regular *r, int base, int place)
     return all;
 }
 
-/* Any text or x is any text, and of any text and x, x is left, where x is characters. */
-static void g4_re_join_any_text(g4_regular *r, g4_re_kind kind, int base)
+/* Any text or x is any text, and of any text and x, x is left, where x is characters. Returns 1 when they are all
+ * nothing: x, and what is no text. */
+static int g4_re_join_any_text(g4_regular *r, g4_re_kind kind, int base)
 {
+    int is_none = 0;
     for (int spelling = 0; spelling < 2; spelling++) {
         const g4_re any = r->any_text[spelling];
         int kept = base, n_fit = 0;
-        if (any == 0 || !g4_re_has(r, base, any)) continue;
+        const int has_none = kind == G4_RK_AND && r->no_text[spelling] != 0 && g4_re_has(r, base, r->no_text[spelling]);
+        if (any == 0 || (!has_none && !g4_re_has(r, base, any))) continue;
         for (int i = base; i < r->top; i++) n_fit += r->nodes[r->stack[i]].fits >> spelling & 1;
+        is_none |= has_none && n_fit > 0;
         for (int i = base; i < r->top; i++) {
             const g4_re x = r->stack[i];
             const int is_dropped =
@@ -792,6 +810,7 @@ static void g4_re_join_any_text(g4_regular *r, g4_re_kind kind, int base)
         }
         r->top = kept;
     }
+    return is_none;
 }
 
 /* The expression of the operands above base, which are taken off. */
@@ -803,11 +822,11 @@ static g4_re g4_re_join(g4_regular *r, g4_re_kind kind, int base)
     if (spread >= 0) return g4_re_spread(r, base, spread);
     if (!is_all && !r->failed && r->top - base > 1) {
         g4_re_sort(r, base);
-        g4_re_join_any_text(r, kind, base);
+        is_all = g4_re_join_any_text(r, kind, base);
         if (kind == G4_RK_OR)
             g4_re_merge(r, base);
         else
-            is_all = g4_re_intersect(r, base);
+            is_all = is_all || g4_re_intersect(r, base);
         is_all = is_all || g4_re_has_complement(r, base);
         if (kind == G4_RK_OR && !is_all) g4_re_absorb(r, base);
     }
@@ -1062,6 +1081,7 @@ static void g4_re_mark_fits(g4_regular *r, const g4_class *k, g4_re x, g4_spelli
     r->nodes[x].fits |= (uint8_t)(1 << spelling);
     if (k->n == 1 && k->ranges[0].low == 0 && k->ranges[0].high == 0x10ffff)
         r->any_text[spelling] = g4_re_repeat(r, x, 0, -1);
+    r->no_text[spelling] = r->any_text[spelling] != 0 ? g4_re_not(r, r->any_text[spelling]) : 0;
 }
 
 g4_re g4_re_class(g4_regular *r, const g4_class *k, g4_spelling spelling)
@@ -1212,10 +1232,13 @@ static int g4_re_divide(uint8_t class_of[256], const uint8_t a[256], const uint8
     return n;
 }
 
-/* The division of the bytes by all operands of x whose steps matter, which are made. sample[i] is a byte of class i. */
+/* The division of the bytes by all operands of x whose steps matter, which are made. sample[i] is a byte of class i.
+ * Many operands divide them alike: those of the last few that are met again change nothing. */
 static int g4_re_classes(const g4_regular *r, const g4_re_node *x, uint8_t class_of[256], uint8_t sample[256])
 {
+    const uint8_t *seen[G4_RE_SEEN_DIVISIONS] = { NULL };
     uint8_t pair[256][2], both[256];
+    int n_seen = 0;
     const int is_list = x->kind == G4_RK_OR || x->kind == G4_RK_AND;
     const int n_operands = is_list ? x->b : x->kind == G4_RK_CONCAT && r->nodes[x->a].accepts ? 2 : 1;
     int n = 1;
@@ -1223,8 +1246,12 @@ static int g4_re_classes(const g4_regular *r, const g4_re_node *x, uint8_t class
     for (int i = 0; i < n_operands && n < 256; i++) {
         const g4_re first = x->kind == G4_RK_LATER ? r->later[x->a] : x->a;
         const g4_re k = is_list ? r->lists[x->a + i] : i == 0 ? first : x->b;
-        if (r->nodes[k].steps->n == 1) continue;
-        n = g4_re_divide(both, class_of, r->nodes[k].steps->class_of, pair);
+        const g4_re_steps *s = r->nodes[k].steps;
+        int place = 0;
+        while (place < G4_RE_SEEN_DIVISIONS && seen[place] != s->class_of) place++;
+        if (s->n == 1 || place < G4_RE_SEEN_DIVISIONS) continue;
+        seen[n_seen++ % G4_RE_SEEN_DIVISIONS] = s->class_of;
+        n = g4_re_divide(both, class_of, s->class_of, pair);
         memcpy(class_of, both, 256);
     }
     for (int b = 255; b >= 0; b--) sample[class_of[b]] = (uint8_t)b;
@@ -1262,10 +1289,28 @@ static g4_re g4_re_derive(g4_regular *r, g4_re_node x, uint8_t byte)
     }
 }
 
+/* The one copy of a division of the bytes; NULL: no memory. */
+static const uint8_t *g4_re_division(g4_regular *r, const uint8_t class_of[256])
+{
+    const uint32_t hash = g4_hash_bytes((const char *)class_of, 256);
+    uint32_t at = 0;
+    for (int32_t i; (i = g4_table_next(&r->division_table, hash, &at)) >= 0;)
+        if (memcmp(r->divisions[i], class_of, 256) == 0) return r->divisions[i];
+    const uint8_t **divisions =
+        g4_array_grow(r->a, r->divisions, r->n_divisions, &r->cap_divisions, sizeof(const uint8_t *));
+    if (divisions != NULL) r->divisions = divisions;
+    uint8_t *own = divisions != NULL ? g4_arena_alloc(&r->rows, 256) : NULL;
+    if (own == NULL || !g4_table_reserve(&r->division_table, r->a, r->n_divisions)) return NULL;
+    r->row_bytes += 256;
+    memcpy(own, class_of, 256);
+    g4_table_put(&r->division_table, hash, r->n_divisions);
+    return r->divisions[r->n_divisions++] = own;
+}
+
 /* Keep steps to `to` by class; classes that lead to the same become one. */
 static void g4_re_keep_steps(g4_regular *r, g4_re x, const uint8_t class_of[256], const g4_re *to, int n)
 {
-    uint8_t becomes[256];
+    uint8_t becomes[256], merged[256];
     g4_re kept[256];
     int n_kept = 0;
     for (int i = 0; i < n; i++) {
@@ -1275,14 +1320,16 @@ static void g4_re_keep_steps(g4_regular *r, g4_re x, const uint8_t class_of[256]
         becomes[i] = (uint8_t)k;
     }
     const size_t size = sizeof(g4_re_steps) + (size_t)n_kept * sizeof *kept;
-    g4_re_steps *s = r->failed ? NULL : g4_arena_alloc(&r->rows, size);
+    for (int b = 0; b < 256; b++) merged[b] = becomes[class_of[b]];
+    const uint8_t *division = r->failed ? NULL : g4_re_division(r, merged);
+    g4_re_steps *s = division == NULL ? NULL : g4_arena_alloc(&r->rows, size);
     if (s == NULL) {
         g4_regular_fail(r, G4_NET_NO_MEMORY);
         return;
     }
     r->row_bytes += size;
     s->n = n_kept;
-    for (int b = 0; b < 256; b++) s->class_of[b] = becomes[class_of[b]];
+    s->class_of = division;
     memcpy(s->to, kept, (size_t)n_kept * sizeof *kept);
     r->nodes[x].steps = s;
 }
@@ -1339,8 +1386,12 @@ static void g4_re_make_steps(g4_regular *r, g4_re x)
         for (int b = 0; b < 256; b++)
             class_of[b] = (uint8_t)(k.kind == G4_RK_SET && (r->sets[k.a].bits[b / 32] >> (b % 32) & 1));
     } else {
+        const int max_wide = g4_max_int(G4_RE_MAX_WIDE, g4_re_n_operands(r, x));
         n = g4_re_classes(r, &k, class_of, sample);
-        for (int i = 0; i < n && !r->failed; i++) to[i] = g4_re_derive(r, k, sample[i]);
+        for (int i = 0; i < n && !r->failed; i++) {
+            to[i] = g4_re_derive(r, k, sample[i]);
+            if (g4_re_n_operands(r, to[i]) > max_wide) g4_regular_fail(r, G4_NET_TOO_LARGE);
+        }
     }
     if (!r->failed) g4_re_keep_steps(r, x, class_of, to, n);
 }
@@ -1390,9 +1441,11 @@ static void g4_re_mark_path(g4_regular *r, int base, int entry)
         r->nodes[r->stack[base + 2 * entry]].life = G4_LIFE_LIVE;
 }
 
-/* Look at the steps of entry `entry` of n. Returns 1 when one of them has a text. */
+/* Look at the steps of entry `entry` of n. Returns 1 when one of them has a text. The one that seems to be nearest to
+ * its end becomes the last entry. */
 static int g4_re_search_from(g4_regular *r, int base, int entry, int *n)
 {
+    int32_t least = INT32_MAX;
     const g4_re_steps *s = g4_re_need_steps(r, r->stack[base + 2 * entry]);
     r->stack[base + 2 * entry + 1] |= 1;
     for (int i = 0; s != NULL && i < s->n; i++) {
@@ -1403,9 +1456,12 @@ static int g4_re_search_from(g4_regular *r, int base, int entry, int *n)
         }
         if (k->life == G4_LIFE_DEAD || k->seen == r->seen) continue;
         k->seen = r->seen;
-        g4_re_push(r, s->to[i]);
+        const int32_t guess = k->guess;
+        g4_re_push(r, guess > least ? r->stack[r->top - 2] : s->to[i]);
         g4_re_push(r, entry * 2 + 2);
         if (r->failed) return 0;
+        if (guess > least) r->stack[r->top - 4] = s->to[i];
+        least = guess < least ? guess : least;
         ++*n;
     }
     return 0;
@@ -1424,9 +1480,10 @@ static void g4_re_search(g4_regular *r, g4_re x)
     g4_re_push(r, x);
     g4_re_push(r, 0);
     if (!r->failed) r->nodes[x].seen = r->seen;
-    for (int turn = 0; nearest < n && turn < G4_RE_MAX_SEARCH && !is_found && !r->failed; turn++) {
+    for (int turn = 0, work = 0; nearest < n && work < G4_RE_MAX_SEARCH && !is_found && !r->failed; turn++) {
         const int before = n;
         const int entry = turn % 2 == 0 ? nearest : newest;
+        work += 1 + g4_re_n_operands(r, r->stack[base + 2 * entry]) / G4_RE_SEARCH_WIDTH;
         is_found = g4_re_search_from(r, base, entry, &n);
         if (n > before) newest = n - 1;
         while (nearest < n && !r->failed && g4_re_search_is_done(r, base, nearest)) nearest++;
@@ -1731,6 +1788,6 @@ void g4_regular_forget(g4_regular *r, int32_t from, g4_re *keep, int n)
     r->n_lists = n_lists;
     memset(r->classes, 0, sizeof r->classes);
     for (int i = 0; i < 2; i++)
-        if (r->any_text[i] >= from) r->any_text[i] = 0;
+        if (r->any_text[i] >= from || r->no_text[i] >= from) r->any_text[i] = r->no_text[i] = 0;
     g4_re_rehash(r);
 }

@@ -501,10 +501,16 @@ typedef struct {
     uint32_t first, end;                   /* words that begin with the bytes of this node */
     uint32_t n_here : 22, n_children : 10; /* n_here of them end here */
 } g4_trie_node;
+typedef struct {      /* what the words go on with below a node of plain characters */
+    uint32_t sorts;   /* of these characters: g4_vocabulary.sort_of */
+    uint8_t n_chars;  /* the longest, in characters; 255: or longer */
+    uint8_t is_whole; /* whole characters lead to this node */
+} g4_trie_rest;
 typedef struct { /* texts with shared beginnings; node 0 is the root */
     g4_trie_node *nodes;
-    uint8_t *bytes; /* (n_nodes) that lead to a node */
-    uint32_t *ids;  /* of the words, in order */
+    uint8_t *bytes;      /* (n_nodes) that lead to a node */
+    uint32_t *ids;       /* of the words, in order */
+    g4_trie_rest *rests; /* (n_nodes) of a tree of plain characters; else NULL */
     uint32_t n_nodes;
 } g4_trie;
 int g4_trie_make(g4_trie *t, const g4_allocator *a, const g4_word *words, uint32_t n,
@@ -526,10 +532,12 @@ typedef struct g4_finding { /* something that was found out by a grammar, which 
 } g4_finding;
 #define G4_N_FINDINGS 4096
 
+#define G4_ALL_SORTS 0xffffffffu
 enum { G4_TRIE_PLAIN, G4_TRIE_REST }; /* plain: of characters that stand in a JSON string as they are */
 typedef struct {
     const g4_allocator *a;
     uint32_t n_vocab, longest, longest_plain; /* characters of the longest token */
+    uint32_t sort_of[256]; /* of a plain character by its first byte, as one bit; 0: none begins so */
     g4_trie tries[2];
     uint32_t
         *plain; /* (longest_plain + 1, n_vocab / 32 rounded up): sets of plain tokens of at most so many characters */

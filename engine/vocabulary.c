@@ -142,7 +142,72 @@ void g4_trie_free(g4_trie *t, const g4_allocator *a)
     g4_free(a, t->nodes);
     g4_free(a, t->bytes);
     g4_free(a, t->ids);
+    g4_free(a, t->rests);
     *t = (g4_trie) { 0 };
+}
+
+/* Sorts are what expressions tend to tell apart, the commonest first: letters, digits, marks, what has blanks among it.
+ */
+static void g4_vocabulary_sort_chars(g4_vocabulary *v)
+{
+    static const char *const ascii[] = { "e",
+                                         "a",
+                                         "i",
+                                         "n",
+                                         "o",
+                                         "r",
+                                         "t",
+                                         "s",
+                                         "l",
+                                         "c",
+                                         "d",
+                                         "u",
+                                         "m",
+                                         "p",
+                                         "h",
+                                         "gfby",
+                                         "wvkzxjq",
+                                         "ABCDEF",
+                                         "GHIJKLMNOPQRSTUVWXYZ",
+                                         "0123456789",
+                                         " ",
+                                         "-",
+                                         "_",
+                                         ".",
+                                         "/:" };
+    static const struct {
+        uint8_t low, high, sort;
+    } leads[] = {
+        { 0xc2, 0xf4, 26 }, { 0xc2, 0xc2, 27 },                     /* U+00A0 is among them */
+        { 0xe1, 0xe1, 28 }, { 0xe3, 0xe3, 28 }, { 0xef, 0xef, 28 }, /* U+1680, U+3000, U+FEFF */
+        { 0xe2, 0xe2, 29 },                                         /* U+2000 to U+2029 */
+        { 0xf0, 0xf4, 30 },
+    };
+    for (int b = 0x20; b < 0x80; b++) v->sort_of[b] = b != '"' && b != '\\' ? 1u << 25 : 0;
+    for (size_t i = 0; i < sizeof ascii / sizeof ascii[0]; i++)
+        for (const char *p = ascii[i]; *p != '\0'; p++) v->sort_of[(unsigned char)*p] = 1u << i;
+    for (size_t i = 0; i < sizeof leads / sizeof leads[0]; i++)
+        for (int b = leads[i].low; b <= leads[i].high; b++) v->sort_of[b] = 1u << leads[i].sort;
+}
+
+/* Say of each node of a tree of plain characters what is below it; children have higher numbers. */
+static int g4_trie_describe(g4_trie *t, const g4_allocator *a, const uint32_t sort_of[256])
+{
+    t->rests = g4_alloc(a, t->n_nodes, sizeof *t->rests);
+    if (t->rests == NULL) return 0;
+    for (uint32_t i = t->n_nodes; i-- > 0;) {
+        const g4_trie_level below = g4_trie_below(t, i);
+        g4_trie_rest rest = { .is_whole = 1 };
+        for (uint32_t k = below.next; k < below.end; k++) {
+            const uint32_t sort = sort_of[t->bytes[k]];
+            const int n_chars = t->rests[k].n_chars + (sort != 0);
+            rest.sorts |= sort | t->rests[k].sorts;
+            rest.n_chars = (uint8_t)g4_max_int(rest.n_chars, g4_min_int(n_chars, UINT8_MAX));
+            if (sort == 0) rest.is_whole = 0;
+        }
+        t->rests[i] = rest;
+    }
+    return 1;
 }
 
 /* ---- The vocabulary ------------------------------------------------------------------------------ */
@@ -206,7 +271,7 @@ static int g4_vocabulary_fill(g4_vocabulary *v, const g4_tokenizer *t, g4_word *
         g4_word *part = i == 0 ? words : words + t->n_vocab - n[1];
         if (!g4_words_sort(v->a, part, n[i], halt) || !g4_trie_make(&v->tries[i], v->a, part, n[i], halt)) return 0;
     }
-    return 1;
+    return g4_trie_describe(&v->tries[G4_TRIE_PLAIN], v->a, v->sort_of);
 }
 
 static g4_vocabulary *g4_vocabulary_open(const g4_allocator *a, const g4_tokenizer *t, g4_halt *halt)
@@ -216,6 +281,7 @@ static g4_vocabulary *g4_vocabulary_open(const g4_allocator *a, const g4_tokeniz
     if (v != NULL) {
         v->a = a;
         v->n_vocab = t->n_vocab;
+        g4_vocabulary_sort_chars(v);
     }
     if (v != NULL && (words == NULL || !g4_vocabulary_fill(v, t, words, halt))) {
         g4_vocabulary_close(v);

@@ -105,14 +105,14 @@ static void g4_chart_close(g4_chart *c, const g4_productions *g, int at, int *n)
 static int g4_recognise(g4_chart *c, const g4_productions *g, const char *s, size_t len, int *whole)
 {
     int n = 0;
-    memset(c->seen, 0, sizeof c->seen);
+    memset(c->seen, 0, (size_t)g->n * sizeof c->seen[0]);
     c->first[0] = 0;
     for (int k = 0; k < g->n; k++)
         if (g->list[k].left == 0) g4_chart_add(c, &n, k, 0, 0);
     g4_chart_close(c, g, 0, &n);
     for (size_t i = 0; i < len; i++) {
         c->first[i + 1] = n;
-        memset(c->seen, 0, sizeof c->seen);
+        memset(c->seen, 0, (size_t)g->n * sizeof c->seen[0]);
         for (int k = c->first[i]; k < c->first[i + 1]; k++) {
             const g4_item it = c->items[k];
             const g4_production *p = &g->list[it.production];
@@ -510,7 +510,7 @@ int main(int argc, char **argv)
         G4_EXPECT(0, "%s", err.message);
         return g4_test_end();
     }
-    g4_test_random(e, argc > 1 ? atoi(argv[1]) : 150);
+    g4_test_random(e, argc > 1 ? atoi(argv[1]) : 80);
     g4_test_lists(e);
     g4_test_plain(e);
     g4_test_growth(e);
