@@ -778,7 +778,6 @@ typedef struct {
     int n_facts; /* that were put into branches so far */
     int no_memory;
     g4_re any_text, written_text; /* all strings in every spelling, and in that which expressions are made of */
-    g4_re call_key;               /* undeclared keys in calls */
     g4_status st;
     g4_error *err;
 } g4_shaper;

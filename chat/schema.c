@@ -26,7 +26,8 @@ typedef struct {
     g4_regular *regular;
     g4_shaper *sh;
     g4_re space, open_array, close_array, open_object, close_object, comma, colon, words[8];
-    int32_t *todo; /* goals whose rules are not built yet */
+    g4_re bare_key; /* keys of calls that stand without quotes */
+    int32_t *todo;  /* goals whose rules are not built yet */
     int n_todo, cap_todo;
 } g4_schema;
 
@@ -41,12 +42,21 @@ static g4_re g4_schema_join(g4_schema *c, const char *before, g4_re re, const ch
     return g4_re_concat(c->regular, g4_schema_text(c, before), g4_re_concat(c->regular, re, g4_schema_text(c, behind)));
 }
 
+/* Keys that are read back from a call as they are: nothing in them ends a key, and indices stand at their end only, as
+ * in page[size]. */
+#define G4_KEY_CHARS ":=,{}\\[\\]\"'\\x7f-\\x9f"
+static const char g4_schema_bare_key[] = "^[^\\s\\x00-\\x20" G4_KEY_CHARS "](?:[^\\x00-\\x1f" G4_KEY_CHARS
+                                         "]*[^\\s\\x00-\\x20" G4_KEY_CHARS "])?(?:\\[[\\w.$-]*\\])*$";
+
 /* Brackets, commas and colons with the blanks that JSON has around them: one, or a line break with its indentation. */
 static void g4_schema_open(g4_schema *c)
 {
     g4_regular *r = c->regular;
     const g4_re blank = g4_re_range(r, ' ', ' ');
     c->space = G4_RE_EMPTY;
+    c->bare_key = G4_RE_NONE;
+    if (c->sh->is_call)
+        g4_pattern_re(r, &c->bare_key, g4_schema_bare_key, sizeof g4_schema_bare_key - 1, G4_RAW, "", NULL);
     if (!c->sh->is_call) {
         const g4_re line = g4_re_concat(r, g4_re_range(r, '\n', '\n'), g4_re_repeat(r, blank, 0, G4_SCHEMA_INDENT));
         c->space = g4_re_optional(r, g4_re_or(r, blank, line));
@@ -428,12 +438,25 @@ static int32_t g4_gap_behind(g4_objecting_net *o, g4_gap *gap, int i)
     return gap->behind;
 }
 
+/* A key of a call: as it is, or between control tokens where it could not be told from what is around it. */
+static void g4_schema_put_call_key(g4_schema *c, int32_t from, int32_t to, g4_re name)
+{
+    g4_regular *r = c->regular;
+    const int is_bare = g4_re_within(r, name, c->bare_key) == 1, is_quoted = g4_re_disjoint(r, name, c->bare_key) == 1;
+    if (!is_quoted) g4_net_lexeme(c->net, from, to, is_bare ? name : g4_re_and(r, name, c->bare_key));
+    if (is_bare) return;
+    const int32_t inside = g4_net_node(c->net), behind = g4_net_node(c->net);
+    g4_net_control(c->net, from, inside, G4_CONTROL_QUOTE);
+    g4_net_lexeme(c->net, inside, behind, is_quoted ? name : g4_re_and(r, name, g4_re_not(r, c->bare_key)));
+    g4_net_control(c->net, behind, to, G4_CONTROL_QUOTE);
+}
+
 /* A key with its colon, from node to node. */
 static void g4_schema_put_key(g4_schema *c, int32_t from, int32_t to, g4_re name)
 {
     if (c->sh->is_call) {
         const int32_t behind = g4_net_node(c->net);
-        g4_net_lexeme(c->net, from, behind, name);
+        g4_schema_put_call_key(c, from, behind, name);
         g4_net_lexeme(c->net, behind, to, c->colon);
         return;
     }

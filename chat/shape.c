@@ -1719,11 +1719,9 @@ static int g4_classes_split(g4_shaper *sh, g4_key_class *classes, int n, const g
 static g4_re g4_objecting_other_keys(g4_objecting *o)
 {
     g4_shaper *sh = o->x->sh;
-    g4_re all = sh->is_call ? sh->call_key : sh->written_text;
-    g4_re names = G4_RE_NONE;
-    if (o->shape->n_members == 0) return sh->is_call ? sh->call_key : o->n_general == 0 ? sh->any_text : all;
-    names = g4_names_text(sh, o->names, o->n_names);
-    return g4_re_and(sh->regular, all, g4_re_not(sh->regular, names));
+    if (o->shape->n_members == 0) return o->n_general == 0 ? sh->any_text : sh->written_text;
+    const g4_re names = g4_names_text(sh, o->names, o->n_names);
+    return g4_re_and(sh->regular, sh->written_text, g4_re_not(sh->regular, names));
 }
 
 /* Put a class into the rest of the shape, beside those with the same goals. */

@@ -312,7 +312,7 @@ END
         ok "and its session goes on" json 'd["usage"]["completion_tokens"] == 2'
     done
     run -m $tiny --json-schema "$schema" -p hi --quiet -n 40
-    ok "--json-schema" json 'isinstance(d["a"], int)'
+    ok "--json-schema" json 'd["a"] == int(d["a"])'
     fails 1 "#/type" -m $tiny --quiet --strict-schema --json-schema '{"type": "nonsense"}' -p hi
     printf 'root ::= "yes" | "no"\n' > "$tmp/rules"
     run -m $tiny --grammar "$tmp/rules" -p "Is it?" --quiet -n 9

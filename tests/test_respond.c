@@ -140,7 +140,7 @@ static void g4_test_tool_turn(g4_engine *e)
     const char *tools = "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"description\":\"d\",\"parameters\":{"
                         "\"type\":\"object\",\"properties\":"
                         "{\"a\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":9},\"b\":{\"enum\":[\"x\",\"y\"]}},"
-                        "\"required\":[\"a\",\"b\"]}}}]";
+                        "\"required\":[\"a\",\"b\"],\"additionalProperties\":false}}}]";
     g4_part ask = g4_text_of("Go."), answer;
     g4_message m[3] = { { .role = G4_ROLE_USER, .parts = &ask, .n_parts = 1 } };
     for (int seed = 0; seed < 6; seed++) {
@@ -188,6 +188,58 @@ static void g4_test_tool_turn(g4_engine *e)
         g4_response_close(r);
         g4_chat_close(c);
     }
+    g4_session_close(s);
+}
+
+/* Names of arguments that the call syntax could not tell from what is around them, and names that nothing declares. */
+static void g4_test_argument_names(g4_engine *e)
+{
+    static const char *const names[] = { "xlink:href", "a=b", "page[size]", "first name",
+                                         "{",          "x,y", " z",         "\xe5\x9f\x8e" };
+    enum { N = sizeof names / sizeof names[0] };
+    g4_error err = { 0 };
+    g4_session *s;
+    g4_buf tools = { 0 }, required = { 0 };
+    G4_EXPECT(g4_session_open(&s, e, NULL, &err) == G4_OK, "%s", err.message);
+    g4_buf_str(&tools, "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"strict\":true,\"parameters\":"
+                       "{\"type\":\"object\",\"properties\":{\"map\":{\"additionalProperties\":{\"const\":7},\"type\":"
+                       "\"object\",\"minProperties\":1,\"maxProperties\":1,\"propertyNames\":{\"maxLength\":9}}");
+    for (int i = 0; i < N; i++) {
+        g4_buf_fmt(&tools, ",\"%s\":{\"const\":%d}", names[i], i);
+        g4_buf_fmt(&required, ",\"%s\"", names[i]);
+    }
+    g4_buf_fmt(&tools, "},\"required\":[\"map\"%s]}}}]", required.data);
+    const g4_part ask = g4_text_of("Go.");
+    const g4_message m = { .role = G4_ROLE_USER, .parts = &ask, .n_parts = 1 };
+    for (int seed = 0; seed < 4; seed++) {
+        g4_chat *c = g4_open_chat(e, &m, 1, "31b-2026-07", 0, tools.data);
+        g4_sync_counts counts;
+        g4_sync(s, c, &counts);
+        const g4_sampling sampling = { .temperature = 1.0f, .seed = (uint64_t)seed };
+        const g4_generate_options gen = { .sampling = &sampling, .max_tokens = 200 };
+        const g4_respond_options opt = { .generate = &gen,
+                                         .guide = { .tool_choice = G4_TOOLS_NAMED, .tool_name = "f" } };
+        g4_response *r = NULL;
+        int n = 0;
+        G4_EXPECT(g4_session_respond(s, c, &opt, &r, NULL, &err) == G4_OK, "%s", err.message);
+        const g4_part *parts = g4_response_parts(r, &n);
+        g4_json *v = NULL;
+        G4_EXPECT(n == 1 && g4_json_parse(&v, NULL, parts[0].text, parts[0].text_len, &err) == G4_OK, "%d: %s", n,
+                  err.message);
+        const g4_json *map = v != NULL ? g4_json_get(v, "map") : NULL;
+        G4_EXPECT(map != NULL && map->kind == G4_JSON_OBJECT && map->child != NULL && map->child->number == 7 &&
+                      map->child->next == NULL,
+                  "%s", n > 0 ? parts[0].text : "nothing");
+        for (int i = 0; i < N && v != NULL; i++) {
+            const g4_json *member = g4_json_get(v, names[i]);
+            G4_EXPECT(member != NULL && member->number == i, "%s in %s", names[i], parts[0].text);
+        }
+        g4_json_free(NULL, v);
+        g4_response_close(r);
+        g4_chat_close(c);
+    }
+    g4_buf_free(&tools);
+    g4_buf_free(&required);
     g4_session_close(s);
 }
 
@@ -584,6 +636,7 @@ int main(void)
         g4_test_turns(e, "e2b-2026-07", 1);
         g4_test_turns(e, "31b-2026-04", 0);
         g4_test_tool_turn(e);
+        g4_test_argument_names(e);
         g4_test_guided(e);
         g4_test_cuts(e);
         g4_test_ends(e);
