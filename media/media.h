@@ -18,6 +18,7 @@ typedef struct {
     const g4_allocator *a;
     const char *ffmpeg;
     uint64_t max_pixels, max_samples, max_file_bytes;
+    uint64_t max_scan_blocks, max_pixels_per_byte;
     uint64_t max_pipe_bytes; /* of what is no regular file, so that its size is not known before */
     int max_frames, n_frames, want_sound;
     double fps;
@@ -56,8 +57,18 @@ g4_status g4_pixels_check(const g4_media_limits *m, const char *kind, uint64_t w
 g4_status g4_pixels_alloc(const g4_media_limits *m, const char *kind, uint64_t w, uint64_t h, g4_pixels *out,
                           g4_error *err);
 void g4_pixels_free(const g4_media_limits *m, g4_pixels *p);
-/* Orientation (1..8) in a TIFF block, as EXIF holds it; 1 when there is none or it makes no sense. */
-int g4_exif_orientation(const uint8_t *tiff, size_t size);
+/* Above G4_PIXELS_FREE pixels, are there bytes enough for so many? A few could otherwise ask for all memory. */
+#define G4_PIXELS_FREE 40000000
+g4_status g4_pixels_check_bytes(const g4_media_limits *m, const char *kind, uint64_t w, uint64_t h, uint64_t bytes,
+                                g4_error *err);
+/* How a picture is to be turned, as far as its file has said so: EXIF goes before XMP. */
+typedef struct {
+    int exif, xmp; /* 1..8; 0: nothing so far */
+} g4_turn;
+void g4_turn_by_exif(g4_turn *t, const uint8_t *tiff,
+                     size_t size);                                 /* a TIFF block; the first one that says it counts */
+void g4_turn_by_xmp(g4_turn *t, const uint8_t *text, size_t size); /* the first place of the last one counts */
+int g4_orientation(const g4_turn *t);
 /* The size of a picture of that orientation once it is upright. */
 void g4_upright_size(int w, int h, int orientation, int *upright_w, int *upright_h);
 /* Turn a picture of that orientation upright. */
@@ -110,9 +121,9 @@ g4_status g4_image_check(const g4_image *image, g4_error *err);
 
 /* The next piece of a stream is *p up to *end, and may be empty; 0: there is none. */
 typedef int (*g4_next_piece_fn)(void *ctx, const uint8_t **p, const uint8_t **end);
-/* Unpack the zlib stream into out, which it must fill exactly. Returns NULL or what is wrong with it; when the call is
- * halted, that may be anything. */
-const char *g4_inflate(g4_next_piece_fn next, void *ctx, uint8_t *out, size_t size, g4_halt *halt);
+/* Unpack the zlib stream into out, of which *n bytes are there then, up to its end or until out is full: what stands
+ * behind that is not asked for. Returns NULL or what is wrong with it; when the call is halted, that may be anything. */
+const char *g4_inflate(g4_next_piece_fn next, void *ctx, uint8_t *out, size_t size, size_t *n, g4_halt *halt);
 /* Append raw (below 4 GiB) to out as a zlib stream. Nonzero: out of memory, or halted. */
 int g4_deflate(const g4_media_limits *m, const uint8_t *raw, size_t size, g4_buf *out);
 

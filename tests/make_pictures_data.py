@@ -291,6 +291,92 @@ def make_pnm():
     add_picture("alpha.pam", data, over_white(rgba[..., :3], rgba[..., 3:]))
 
 
+# ---- Files that are not whole, and that say how to turn them ------------------------------------------------
+
+
+def segments(jpeg):
+    """(code, bytes) of each segment up to the scan, and what follows."""
+    at, out = 2, []
+    while jpeg[at + 1] != 0xDA:
+        n = 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        out.append((jpeg[at + 1], jpeg[at : at + n]))
+        at += n
+    return out, jpeg[at:]
+
+
+def without(jpeg, code):
+    parts, rest = segments(jpeg)
+    return jpeg[:2] + b"".join(s for c, s in parts if c != code) + rest
+
+
+def make_broken_jpeg(smooth):
+    for progressive in (False, True):
+        name = "broken-%d-" % progressive
+        data = save(smooth, quality=60, progressive=progressive, restart_marker_blocks=2)
+        at = data.index(b"\xff\xd1", data.index(b"\xff\xda"))
+        add_jpeg(name + "no-restart.jpg", data[:at] + data[at + 2 :])
+        for number in (0, 2, 3, 5, 7):
+            add_jpeg(name + "restart-%d.jpg" % number, data[: at + 1] + bytes([0xD0 + number]) + data[at + 2 :])
+        if not progressive:  # libjpeg smooths pictures whose last scans are missing: that is not done here
+            add_jpeg(name + "end-inside.jpg", data[: at + 1] + b"\xd9" + data[at + 2 :])
+        add_jpeg(name + "garbage-before-restart.jpg", data[:at] + b"\xff\x00garbage" + data[at:])
+        last = data.rindex(b"\xff\xda")  # in the last scan
+        for place in (20, 33, 41, 55):
+            damaged = bytearray(data)
+            damaged[last + place] ^= 0x10
+            try:
+                add_jpeg(name + "damaged-%d.jpg" % place, bytes(damaged))
+            except OSError:
+                pass  # Pillow does not open all of them
+    plain = save(smooth, quality=60)
+    add_jpeg("broken-no-tables.jpg", without(plain, 0xC4))
+    whole = zlib.crc32(pillow(plain).tobytes()), zlib.adler32(pillow(plain).tobytes())
+    add(1, "broken-no-end.jpg", smooth.width, smooth.height, whole, plain[:-2])  # Pillow may want one byte more
+    add_jpeg("broken-no-end-bytes.jpg", plain[:-2] + bytes(8))
+    for xmp in (b'<x tiff:Orientation="6">', b"<tiff:Orientation>5</tiff:Orientation>"):
+        segment = b"http://ns.adobe.com/xap/1.0/\0" + xmp
+        data = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + plain[2:]
+        add_jpeg("turn-xmp-%d.jpg" % len(xmp), data)
+        add_jpeg("turn-exif-xmp-%d.jpg" % len(xmp), save(smooth, exif=b"Exif\0\0" + exif(3))[:2] + data[2:])
+
+
+def make_broken_png(samples):
+    data = png(samples, 2, 8, pieces=3)
+    end = data.index(b"IEND") - 4
+    add_picture("broken-no-iend.png", data[:end], pillow(data))
+    add_picture("broken-no-checksum.png", data[: end - 4], pillow(data))
+    add_picture("broken-no-adler.png", data[: end - 8], pillow(data[: end - 8]))
+    add_picture("broken-garbage.png", data[:end] + b"\0\1\2\3garbage behind the pixels", pillow(data))
+    at = data.index(b"IDAT")
+    damaged = bytearray(data)
+    damaged[at + 4 + int.from_bytes(data[at - 4 : at], "big")] ^= 1
+    add_picture("broken-idat-crc.png", bytes(damaged), pillow(bytes(damaged)))
+    add_picture("broken-critical.png", data[:33] + chunk(b"ABCD", b"?") + data[33:], pillow(data))
+    h, w, c = samples.shape
+    raw = filtered(pack_rows(samples, 8), c)
+    extra = data[:33] + chunk(b"IDAT", zlib.compress(raw + b"more rows than there are")) + chunk(b"IEND", b"")
+    add_picture("broken-extra-idat.png", extra, pillow(extra))
+    xmp = '<x tiff:Orientation="8">'.encode()
+    profile = b"\nexif\n%8d\n" % 40 + (b"Exif\0\0" + exif(6)).hex().encode() + b"\n"
+    for name, text in (
+        ("xmp", chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)),
+        ("xmp-packed", chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(xmp))),
+        ("profile", chunk(b"tEXt", b"Raw profile type exif\0" + profile)),
+        ("profile-packed", chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(profile))),
+    ):
+        turned = data[:33] + text + data[33:]
+        assert pillow(turned).shape == (w, h, 3)
+        add_picture("turn-%s.png" % name, turned, pillow(turned))
+
+
+def make_broken():
+    global rng
+    rng = np.random.default_rng(5)
+    smooth = Image.fromarray(noise(3, 4, 3).astype(np.uint8)).resize((61, 43), Image.Resampling.BICUBIC)
+    make_broken_jpeg(smooth)
+    make_broken_png(noise(9, 14, 3))
+
+
 # ---- Patches -------------------------------------------------------------------------------------------
 
 
@@ -334,6 +420,7 @@ def main():
     make_jpeg()
     make_pnm()
     make_patches()
+    make_broken()
     with open(out, "wb") as f:
         f.write(b"G4PICS1\n" + b"".join(records))
     print("%s: %d records, %d bytes" % (out, len(records), os.path.getsize(out)))
