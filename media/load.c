@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -22,7 +21,11 @@ int g4_is_pnm(const uint8_t *d, size_t n)
     return n >= 3 && d[0] == 'P' && d[1] >= '1' && d[1] <= '7' &&
            (d[2] == '#' || d[2] == ' ' || (d[2] >= '\t' && d[2] <= '\r'));
 }
-int g4_is_picture(const uint8_t *d, size_t n) { return g4_is_png(d, n) || g4_is_jpeg(d, n) || g4_is_pnm(d, n); }
+int g4_is_webp(const uint8_t *d, size_t n) { return n >= 12 && !memcmp(d, "RIFF", 4) && !memcmp(d + 8, "WEBP", 4); }
+int g4_is_picture(const uint8_t *d, size_t n)
+{
+    return g4_is_png(d, n) || g4_is_jpeg(d, n) || g4_is_pnm(d, n) || g4_is_webp(d, n);
+}
 int g4_is_wav(const uint8_t *d, size_t n) { return n >= 12 && !memcmp(d, "RIFF", 4) && !memcmp(d + 8, "WAVE", 4); }
 int g4_is_y4m(const uint8_t *d, size_t n) { return n >= 10 && !memcmp(d, "YUV4MPEG2 ", 10); }
 
@@ -143,41 +146,6 @@ g4_status g4_media_read_head(const g4_media_limits *m, const char *path, uint8_t
     return s;
 }
 
-/* ---- A temporary file ----------------------------------------------------------------------- */
-
-/* A nameless temporary file. -1: failed, for errno's reason. */
-static int g4_temporary_file(void)
-{
-    char name[] = P_tmpdir "/g4-XXXXXX";
-#ifdef __APPLE__
-    const int fd = mkstemp(name);
-    if (fd >= 0) fcntl(fd, F_SETFD, FD_CLOEXEC);
-#else
-    const int fd = mkostemp(name, O_CLOEXEC);
-#endif
-    if (fd >= 0) unlink(name);
-    return g4_fd_raise(fd);
-}
-
-g4_status g4_media_spill(const g4_media_limits *m, const uint8_t *data, size_t size, int *fd, g4_error *err)
-{
-    *fd = g4_temporary_file();
-    size_t done = 0;
-    while (*fd >= 0 && done < size && !g4_halted(m->halt)) {
-        const size_t left = size - done;
-        const ssize_t n = write(*fd, data + done, left < G4_READ_PIECE ? left : G4_READ_PIECE);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) break;
-        done += (size_t)n;
-    }
-    if (done == size && *fd >= 0) return G4_OK;
-    g4_status s = g4_halt_check(m->halt, err);
-    if (!s) s = g4_fail(err, G4_ERR_IO, "cannot write %zu bytes to a temporary file: %s", size, strerror(errno));
-    if (*fd >= 0) close(*fd);
-    *fd = -1;
-    return s;
-}
-
 /* ---- Any kind of medium --------------------------------------------------------------------- */
 
 /* Where the result goes: one of these is set. */
@@ -193,6 +161,7 @@ static g4_status g4_media_decode_picture(const g4_media_limits *m, const uint8_t
     g4_pixels p;
     const g4_status s = g4_is_png(data, size)    ? g4_png_decode(m, data, size, &p, err)
                         : g4_is_jpeg(data, size) ? g4_jpeg_decode(m, data, size, &p, err)
+                        : g4_is_webp(data, size) ? g4_webp_decode(m, data, size, &p, err)
                                                  : g4_pnm_decode(m, data, size, &p, err);
     if (!s) *out = (g4_image) { .pixels = p.rgb, .width = p.w, .height = p.h };
     return s;

@@ -67,6 +67,7 @@ typedef struct {
 } g4_turn;
 void g4_turn_by_exif(g4_turn *t, const uint8_t *tiff,
                      size_t size);                                 /* a TIFF block; the first one that says it counts */
+#define G4_XMP_MAX (1 << 20)                                       /* bytes of XMP that are looked at */
 void g4_turn_by_xmp(g4_turn *t, const uint8_t *text, size_t size); /* the first place of the last one counts */
 int g4_orientation(const g4_turn *t);
 /* The size of a picture of that orientation once it is upright. */
@@ -196,6 +197,8 @@ g4_status g4_child_run(const g4_media_limits *m, const char *const *words, int i
                        g4_child_end *end, g4_error *err);
 /* The same open file where it is in no child's way, close-on-exec; the old one is closed. -1: failed, or it was -1. */
 int g4_fd_raise(int fd);
+/* Put bytes into a nameless temporary file, in which ffmpeg can seek. Close it. */
+g4_status g4_media_spill(const g4_media_limits *m, const uint8_t *data, size_t size, int *fd, g4_error *err);
 
 /* ---- Files (load.c) ------------------------------------------------------------------------- */
 
@@ -204,7 +207,8 @@ typedef int (*g4_signature_fn)(const uint8_t *data, size_t n);
 int g4_is_png(const uint8_t *d, size_t n);
 int g4_is_jpeg(const uint8_t *d, size_t n);
 int g4_is_pnm(const uint8_t *d, size_t n);
-int g4_is_picture(const uint8_t *d, size_t n); /* any of these three */
+int g4_is_webp(const uint8_t *d, size_t n);
+int g4_is_picture(const uint8_t *d, size_t n); /* any of these */
 int g4_is_wav(const uint8_t *d, size_t n);
 int g4_is_y4m(const uint8_t *d, size_t n);
 
@@ -214,8 +218,6 @@ g4_status g4_media_read(const g4_media_limits *m, const char *path, g4_signature
 /* The first *n bytes of a regular file, at most cap, and how many it has; none of another. */
 g4_status g4_media_read_head(const g4_media_limits *m, const char *path, uint8_t *head, size_t cap, size_t *n,
                              uint64_t *file_bytes, g4_error *err);
-/* Put bytes into a nameless temporary file, in which ffmpeg can seek. Close it. */
-g4_status g4_media_spill(const g4_media_limits *m, const uint8_t *data, size_t size, int *fd, g4_error *err);
 /* A y4m file that stays on disk, since all of it may be more than memory holds; 0: it is none. Close its file. */
 int g4_y4m_file_open(const g4_media_limits *m, const char *path, g4_source *out);
 /* What a call that ends with s returns: when it was halted, that is why it failed. */
@@ -230,9 +232,17 @@ typedef struct {
     int fd;           /* an open file that becomes the program's standard input, or -1 */
 } g4_input;
 g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, g4_image *out, g4_error *err);
+/* The first picture of an open file of that demuxer as raw samples of a pixel format, which fill out. */
+g4_status g4_ffmpeg_raw(const g4_media_limits *m, int fd, const char *demuxer, const char *format, uint8_t *out,
+                        size_t size, g4_error *err);
 g4_status g4_ffmpeg_audio(const g4_media_limits *m, const g4_input *in, g4_audio *out, g4_error *err);
 g4_status g4_ffmpeg_video(const g4_media_limits *m, const g4_input *in, g4_video *out, g4_error *err);
 /* By ffprobe, which comes with ffmpeg. */
 g4_status g4_ffmpeg_probe(const g4_media_limits *m, const g4_input *in, g4_media_info *out, g4_error *err);
+
+/* ---- Pictures that ffmpeg unpacks (webp.c) -------------------------------------------------- */
+
+g4_status g4_webp_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
+g4_status g4_webp_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 
 #endif /* GEMMA4_MEDIA_H */

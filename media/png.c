@@ -120,7 +120,7 @@ static g4_status g4_png_header(g4_png *g, const g4_png_chunk *c, g4_error *err) 
 
 /* ---- Text in chunks -------------------------------------------------------------------------- */
 
-#define G4_PNG_TEXT_MAX (1 << 20) /* bytes of a text that are looked at */
+#define G4_PNG_TEXT_MAX G4_XMP_MAX /* bytes of a text that are looked at */
 
 /* A stream of one piece: ctx is the chunk. */
 static int g4_png_text_piece(void *ctx, const uint8_t **p, const uint8_t **end)
