@@ -116,7 +116,8 @@ static int g4_picture_sink(void *ctx, const uint8_t *data, size_t n)
     return 0;
 }
 
-g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, g4_image *out, g4_error *err)
+g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, const g4_turn *turn, g4_image *out,
+                          g4_error *err)
 {
     static const char *const args[] = { "-map",     "0:v:0", "-frames:v",  "1",
                                         "-c:v",     "pam",   "-sws_flags", G4_SWSCALE_EXACT,
@@ -125,7 +126,8 @@ g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, g4_image
     g4_picture_stream p = { .m = m };
     p.limit = m->max_pixels < SIZE_MAX / 8 ? m->max_pixels * 4 + 256 : SIZE_MAX / 2; /* 256: more than a header */
     g4_pixels pixels;
-    g4_status s = g4_ffmpeg(m, in, args, g4_picture_sink, &p, err);
+    const char *const before[] = { "-nostdin", turn ? "-noautorotate" : NULL, NULL };
+    g4_status s = g4_ffmpeg_run(m, m->ffmpeg, in, before, args, g4_picture_sink, &p, err);
     if (!s && p.failed)
         s = g4_fail(err, G4_ERR_MEMORY, "a picture of more than %zu bytes: out of memory", p.n);
     else if (!s && p.too_long)
@@ -134,8 +136,11 @@ g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, g4_image
     else if (!s && p.n < 3)
         s = g4_fail(err, G4_ERR_FORMAT, "%.40s found no picture in it", m->ffmpeg);
     if (!s) s = g4_pnm_decode(m, p.data, p.n, &pixels, err);
-    if (!s) *out = (g4_image) { .pixels = pixels.rgb, .width = pixels.w, .height = pixels.h };
     g4_free(m->a, p.data);
+    if (s) return s;
+    if (turn) s = g4_pixels_orient(m, &pixels, g4_orientation(turn), err);
+    if (s) g4_pixels_free(m, &pixels);
+    if (!s) *out = (g4_image) { .pixels = pixels.rgb, .width = pixels.w, .height = pixels.h };
     return s;
 }
 

@@ -66,9 +66,10 @@ typedef struct {
     int exif, xmp; /* 1..8; 0: nothing so far */
 } g4_turn;
 void g4_turn_by_exif(g4_turn *t, const uint8_t *tiff,
-                     size_t size);                                 /* a TIFF block; the first one that says it counts */
-#define G4_XMP_MAX (1 << 20)                                       /* bytes of XMP that are looked at */
-void g4_turn_by_xmp(g4_turn *t, const uint8_t *text, size_t size); /* the first place of the last one counts */
+                     size_t size); /* a TIFF block; the first one that says it counts */
+void g4_turn_by_heif(g4_turn *t, const uint8_t *data, size_t size); /* a whole file of HEIF's family: AVIF, HEIC */
+#define G4_XMP_MAX (1 << 20)                                        /* bytes of XMP that are looked at */
+void g4_turn_by_xmp(g4_turn *t, const uint8_t *text, size_t size);  /* the first place of the last one counts */
 int g4_orientation(const g4_turn *t);
 /* The size of a picture of that orientation once it is upright. */
 void g4_upright_size(int w, int h, int orientation, int *upright_w, int *upright_h);
@@ -208,7 +209,12 @@ int g4_is_png(const uint8_t *d, size_t n);
 int g4_is_jpeg(const uint8_t *d, size_t n);
 int g4_is_pnm(const uint8_t *d, size_t n);
 int g4_is_webp(const uint8_t *d, size_t n);
-int g4_is_picture(const uint8_t *d, size_t n); /* any of these */
+int g4_is_tiff(const uint8_t *d, size_t n);
+int g4_is_heif(const uint8_t *d, size_t n);       /* ISO media with a picture's brand */
+int g4_is_picture(const uint8_t *d, size_t n);    /* PNG, JPEG, PNM, WebP: read here */
+int g4_is_turned(const uint8_t *d, size_t n);     /* TIFF, HEIF: read by ffmpeg, but turned here */
+int g4_is_read_whole(const uint8_t *d, size_t n); /* any of all these */
+int g4_foreign_orientation(const uint8_t *data, size_t size, g4_turn *out); /* of these; 0: another kind of file */
 int g4_is_wav(const uint8_t *d, size_t n);
 int g4_is_y4m(const uint8_t *d, size_t n);
 
@@ -231,7 +237,9 @@ typedef struct {
     const char *path; /* the file to read; NULL: fd */
     int fd;           /* an open file that becomes the program's standard input, or -1 */
 } g4_input;
-g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, g4_image *out, g4_error *err);
+/* turn: how to turn the picture; NULL: as ffmpeg finds. */
+g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, const g4_turn *turn, g4_image *out,
+                          g4_error *err);
 /* The first picture of an open file of that demuxer as raw samples of a pixel format, which fill out. */
 g4_status g4_ffmpeg_raw(const g4_media_limits *m, int fd, const char *demuxer, const char *format, uint8_t *out,
                         size_t size, g4_error *err);

@@ -80,6 +80,9 @@ static g4_status g4_probe_bytes(const g4_media_limits *m, const uint8_t *data, s
     if (s) return s;
     s = g4_ffmpeg_probe(m, &(g4_input) { NULL, fd }, out, err);
     close(fd);
+    g4_turn turn;
+    if (!s && g4_foreign_orientation(data, size, &turn))
+        g4_upright_size(out->width, out->height, g4_orientation(&turn), &out->width, &out->height);
     return s;
 }
 
@@ -107,7 +110,7 @@ static g4_status g4_probe_file(const g4_media_limits *m, const char *path, g4_me
     size_t size;
     g4_source src;
     int foreign = 0, more = 0;
-    g4_status s = g4_media_read(m, path, g4_is_picture, &data, &size, err);
+    g4_status s = g4_media_read(m, path, g4_is_read_whole, &data, &size, err);
     if (!s && !data) {
         s = g4_probe_wav_file(m, path, out, &foreign, &more, err);
         if (more) s = g4_media_read(m, path, g4_is_wav, &data, &size, err);

@@ -8,7 +8,7 @@ as checksums. PNG files come from a small encoder here, because Pillow writes ne
 pixels are computed from the samples by the PNG standard and must equal Pillow's, but for the cases in `differs`.
 
 Format, little-endian: "G4PICS1\\n", then records: u32 kind (1 picture, 2 patches), width, height, crc32, adler32, length of the
-name, length of the data; name; data. A picture's data is the file and its sums are over RGB; for patches, data is
+name, length of the data; name; data. Kind 3 is a picture that needs the ffmpeg program. A picture's data is the file and its sums are over RGB; for patches, data is
 i32 pattern, budget, n, grid_w, grid_h, then 8 floats from the middle, and the sums are over pixels (float32), then positions (int32).
 """
 import io
@@ -369,6 +369,31 @@ def make_broken_png(samples):
         add_picture("turn-%s.png" % name, turned, pillow(turned))
 
 
+def make_foreign():
+    """What ffmpeg unpacks, and is finished here: each as Pillow has it."""
+    im = Image.fromarray(noise(3, 4, 4).astype(np.uint8), "RGBA").resize((31, 22), Image.Resampling.BICUBIC)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+
+    def add_foreign(name, kind, picture, **options):
+        f = io.BytesIO()
+        picture.save(f, kind, **options)
+        rgb = pillow(f.getvalue())
+        add(3, name, rgb.shape[1], rgb.shape[0], sums_of(np.ascontiguousarray(rgb).tobytes()), f.getvalue())
+
+    rgb = im.convert("RGB")
+    add_foreign("lossy.webp", "WEBP", rgb, quality=60)
+    add_foreign("lossy-odd.webp", "WEBP", rgb.crop((0, 0, 30, 21)), quality=60, exif=turned)
+    add_foreign("lossy-alpha.webp", "WEBP", im, quality=60)
+    add_foreign("lossless-alpha.webp", "WEBP", im, lossless=True)
+    add_foreign("xmp.webp", "WEBP", rgb, quality=60, xmp=b'<x tiff:Orientation="8">')
+    frames = [rgb.transpose(Image.Transpose.ROTATE_180)]
+    add_foreign("animated.webp", "WEBP", im, save_all=True, append_images=frames, lossless=True)
+    add_foreign("animated-lossy.webp", "WEBP", rgb, save_all=True, append_images=frames, quality=60)
+    for orientation in (1, 3, 5, 8):
+        add_foreign("turned-%d.tif" % orientation, "TIFF", rgb, tiffinfo={274: orientation})
+
+
 def make_broken():
     global rng
     rng = np.random.default_rng(5)
@@ -421,6 +446,7 @@ def main():
     make_pnm()
     make_patches()
     make_broken()
+    make_foreign()
     with open(out, "wb") as f:
         f.write(b"G4PICS1\n" + b"".join(records))
     print("%s: %d records, %d bytes" % (out, len(records), os.path.getsize(out)))
