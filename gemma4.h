@@ -238,7 +238,7 @@ typedef struct { /* frames in order; the model is told the time of each */
     uint64_t reserved[2];
 } g4_video;
 
-/* Files to pixels, samples and frames (media/). PNG, JPEG, PPM/PGM/PAM, WAV and y4m are read here; everything else
+/* Files to pixels, samples and frames (media/). PNG, JPEG, PPM/PGM/PAM, BMP, WAV and y4m are read here; all else
  * by the ffmpeg program, whose arguments no shell reads. What a load or decode call made is freed by the *_free of its
  * kind with the same options; what a failed call was to make is all zeros. */
 typedef struct {

@@ -592,10 +592,10 @@ static g4_status g4_jpeg_scan_tables(g4_jpeg *j, int k, int tables, int dc, int 
 /* Coefficients and bits of the scan from the last three bytes of its header. */
 static g4_status g4_jpeg_scan_range(g4_jpeg *j, const uint8_t *p, g4_error *err)
 {
-    j->ss = p[0];
-    j->se = p[1];
-    j->ah = p[2] >> 4;
-    j->al = p[2] & 15;
+    j->ss = j->progressive ? p[0] : 0; /* a sequential scan brings all, whatever it says */
+    j->se = j->progressive ? p[1] : 63;
+    j->ah = j->progressive ? p[2] >> 4 : 0;
+    j->al = j->progressive ? p[2] & 15 : 0;
     if (j->progressive && (j->se > 63 || j->ss > j->se || (j->ss == 0 && j->se != 0) || (j->ss > 0 && j->n_scan != 1) ||
                            j->al > 13 || (j->ah != 0 && j->ah != j->al + 1)))
         return g4_fail(err, G4_ERR_FORMAT, "JPEG: scan of coefficients %d..%d, bits %d..%d of %d components", j->ss,

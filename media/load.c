@@ -21,6 +21,7 @@ int g4_is_pnm(const uint8_t *d, size_t n)
     return n >= 3 && d[0] == 'P' && d[1] >= '1' && d[1] <= '7' &&
            (d[2] == '#' || d[2] == ' ' || (d[2] >= '\t' && d[2] <= '\r'));
 }
+int g4_is_bmp(const uint8_t *d, size_t n) { return n >= 16 && d[0] == 'B' && d[1] == 'M' && d[15] == 0; }
 int g4_is_webp(const uint8_t *d, size_t n) { return n >= 12 && !memcmp(d, "RIFF", 4) && !memcmp(d + 8, "WEBP", 4); }
 int g4_is_tiff(const uint8_t *d, size_t n) { return n >= 8 && (!memcmp(d, "II*\0", 4) || !memcmp(d, "MM\0*", 4)); }
 int g4_is_heif(const uint8_t *d, size_t n)
@@ -33,7 +34,7 @@ int g4_is_heif(const uint8_t *d, size_t n)
 int g4_is_turned(const uint8_t *d, size_t n) { return g4_is_tiff(d, n) || g4_is_heif(d, n); }
 int g4_is_picture(const uint8_t *d, size_t n)
 {
-    return g4_is_png(d, n) || g4_is_jpeg(d, n) || g4_is_pnm(d, n) || g4_is_webp(d, n);
+    return g4_is_png(d, n) || g4_is_jpeg(d, n) || g4_is_pnm(d, n) || g4_is_bmp(d, n) || g4_is_webp(d, n);
 }
 int g4_is_read_whole(const uint8_t *d, size_t n) { return g4_is_picture(d, n) || g4_is_turned(d, n); }
 int g4_is_wav(const uint8_t *d, size_t n) { return n >= 12 && !memcmp(d, "RIFF", 4) && !memcmp(d + 8, "WAVE", 4); }
@@ -172,6 +173,7 @@ static g4_status g4_media_decode_picture(const g4_media_limits *m, const uint8_t
     const g4_status s = g4_is_png(data, size)    ? g4_png_decode(m, data, size, &p, err)
                         : g4_is_jpeg(data, size) ? g4_jpeg_decode(m, data, size, &p, err)
                         : g4_is_webp(data, size) ? g4_webp_decode(m, data, size, &p, err)
+                        : g4_is_bmp(data, size)  ? g4_bmp_decode(m, data, size, &p, err)
                                                  : g4_pnm_decode(m, data, size, &p, err);
     if (!s) *out = (g4_image) { .pixels = p.rgb, .width = p.w, .height = p.h };
     return s;

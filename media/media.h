@@ -137,16 +137,18 @@ g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budge
                            g4_patches *out, g4_error *err);
 void g4_patches_free(const g4_allocator *a, g4_patches *p);
 
-/* ---- Pictures (png.c, jpeg.c, pnm.c) -------------------------------------------------------- */
+/* ---- Pictures (png.c, jpeg.c, pnm.c, bmp.c) ------------------------------------------------- */
 
 /* Each takes a file that begins with its signature. The *_size functions read only its headers, and give the size of
  * the picture once it is upright. */
 g4_status g4_png_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_jpeg_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_pnm_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
+g4_status g4_bmp_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_png_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_jpeg_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_pnm_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+g4_status g4_bmp_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 
 /* ---- Sound (wav.c) -------------------------------------------------------------------------- */
 
@@ -208,10 +210,11 @@ typedef int (*g4_signature_fn)(const uint8_t *data, size_t n);
 int g4_is_png(const uint8_t *d, size_t n);
 int g4_is_jpeg(const uint8_t *d, size_t n);
 int g4_is_pnm(const uint8_t *d, size_t n);
+int g4_is_bmp(const uint8_t *d, size_t n);
 int g4_is_webp(const uint8_t *d, size_t n);
 int g4_is_tiff(const uint8_t *d, size_t n);
 int g4_is_heif(const uint8_t *d, size_t n);       /* ISO media with a picture's brand */
-int g4_is_picture(const uint8_t *d, size_t n);    /* PNG, JPEG, PNM, WebP: read here */
+int g4_is_picture(const uint8_t *d, size_t n);    /* PNG, JPEG, PNM, BMP, WebP: read here */
 int g4_is_turned(const uint8_t *d, size_t n);     /* TIFF, HEIF: read by ffmpeg, but turned here */
 int g4_is_read_whole(const uint8_t *d, size_t n); /* any of all these */
 int g4_foreign_orientation(const uint8_t *data, size_t size, g4_turn *out); /* of these; 0: another kind of file */

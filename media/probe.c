@@ -20,10 +20,12 @@ static g4_status g4_probe_picture(const g4_media_limits *m, const uint8_t *data,
                                   g4_error *err)
 {
     const int is_png = g4_is_png(data, size), is_jpeg = g4_is_jpeg(data, size), is_webp = g4_is_webp(data, size);
-    g4_probe_name(out, G4_MEDIA_IMAGE, is_png ? "png" : is_jpeg ? "jpeg" : is_webp ? "webp" : "pnm");
+    const int is_bmp = g4_is_bmp(data, size);
+    g4_probe_name(out, G4_MEDIA_IMAGE, is_png ? "png" : is_jpeg ? "jpeg" : is_webp ? "webp" : is_bmp ? "bmp" : "pnm");
     return is_png    ? g4_png_size(m, data, size, &out->width, &out->height, err)
            : is_jpeg ? g4_jpeg_size(m, data, size, &out->width, &out->height, err)
            : is_webp ? g4_webp_size(m, data, size, &out->width, &out->height, err)
+           : is_bmp  ? g4_bmp_size(m, data, size, &out->width, &out->height, err)
                      : g4_pnm_size(m, data, size, &out->width, &out->height, err);
 }
 

@@ -369,6 +369,51 @@ def make_broken_png(samples):
         add_picture("turn-%s.png" % name, turned, pillow(turned))
 
 
+def bmp(head, size, bits, compression, pixels, palette=b"", masks=b"", colours=0):
+    w, h = size
+    if head == 12:
+        info = struct.pack("<IHHHH", 12, w, h, 1, bits)
+    else:
+        info = struct.pack("<IiiHHIIiiII", head, w, h, 1, bits, compression, len(pixels), 0, 0, colours, 0)
+        if head > 40:
+            info, masks = (info + masks).ljust(head, b"\0"), b""
+    start = 14 + len(info) + len(masks) + len(palette)
+    return b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + info + masks + palette + pixels
+
+
+def make_bmp():
+    w, h = 21, 9
+
+    def mask(*m):
+        return struct.pack("<%dI" % len(m), *m)
+
+    full = (0xFF0000, 0xFF00, 0xFF)
+    cases = [(12, 1, 0, b""), (12, 8, 0, b""), (12, 24, 0, b""), (40, 1, 0, b""), (40, 4, 0, b""), (40, 8, 0, b""), (40, 24, 0, b"")]
+    cases += [(40, 16, 0, b""), (40, 16, 3, mask(0xF800, 0x7E0, 0x1F)), (40, 32, 0, b""), (40, 32, 3, mask(*full)), (64, 8, 0, b"")]
+    cases += [(124, 32, 3, mask(*full, 0xFF << 24)), (108, 32, 3, mask(0xFF << 24, 0xFF0000, 0xFF00, 0xFF)), (56, 32, 3, mask(0xFF << 24, 0xFF00, 0xFF, 0))]
+    for head, bits, compression, masks in cases:
+        for flip in (1, -1) if head > 12 else (1,):
+            pixels = rng.integers(0, 256, ((w * bits + 31) // 32 * 4 * h), np.uint8).tobytes()
+            n = 1 << bits if bits <= 8 else 0
+            palette = rng.integers(0, 256, (n, 3 if head == 12 else 4), np.uint8).tobytes()
+            data = bmp(head, (w, flip * h), bits, compression, pixels, palette, masks)
+            add_picture("%d-%d-%d-%d-%d.bmp" % (head, bits, compression, len(masks), flip), data, pillow(data))
+    palette = rng.integers(0, 256, (256, 4), np.uint8).tobytes()
+    for bits, compression, runs in (
+        (8, 1, b"\5\7\0\3abc\0\0\0\0\2\4\2\1\6\0\4wxyz" + b"\x15\x20\0\0" * 14),
+        (8, 1, b"\x40\3\0\0" * 14),
+        (4, 2, b"\5\x71\0\5\x12\x34\x50\0\0\0\0\2\4\2" + b"\x15\x2a\0\0" * 14),
+    ):
+        data = bmp(40, (w, h), bits, compression, runs, palette[: 4 << bits])
+        add_picture("runs-%d-%d.bmp" % (bits, len(runs)), data, pillow(data))
+    pixels = rng.integers(0, 256, 24 * h, np.uint8).tobytes()
+    for name, palette in (("few", palette[:40]), ("grey", bytes(i // 4 if i % 4 < 3 else 0 for i in range(40)))):
+        data = bmp(40, (w, h), 8, 0, pixels, palette, colours=10)
+        add_picture("palette-%s.bmp" % name, data, pillow(data))
+    data = bmp(40, (w, h), 24, 0, bytes(64 * h))
+    add_picture("no-padding.bmp", data[:-1], pillow(data[:-1]))
+
+
 def make_foreign():
     """What ffmpeg unpacks, and is finished here: each as Pillow has it."""
     im = Image.fromarray(noise(3, 4, 4).astype(np.uint8), "RGBA").resize((31, 22), Image.Resampling.BICUBIC)
@@ -447,6 +492,7 @@ def main():
     make_patches()
     make_broken()
     make_foreign()
+    make_bmp()
     with open(out, "wb") as f:
         f.write(b"G4PICS1\n" + b"".join(records))
     print("%s: %d records, %d bytes" % (out, len(records), os.path.getsize(out)))
