@@ -252,7 +252,7 @@ typedef struct {
     double fps;                    /* video: above 0, sample so many frames a second instead of n_frames */
     int want_sound;                /* video: nonzero loads the sound track, if there is one */
     g4_limits limits;              /* of each call; a program that works for it is ended too */
-    uint64_t max_scan_blocks;      /* of a JPEG: blocks of 8 x 8 samples, counted in each scan; 0: 100,000,000 */
+    uint64_t max_scan_blocks;      /* of a JPEG: blocks of 8 x 8 samples, counted in each scan; 0: 60,000,000 */
     uint64_t max_pixels_per_byte;  /* of a PNG or JPEG of more than 40,000,000 pixels; 0: 256 */
     uint64_t reserved[2];
 } g4_media_options;

@@ -10,8 +10,8 @@
 
 /* ---- Options -------------------------------------------------------------------------------- */
 
-#define G4_PIXELS_MAX 178956970      /* 512 MiB of RGB: Pillow refuses twice as many, and warns above half of them */
-#define G4_SCAN_BLOCKS_MAX 100000000 /* a picture of the most pixels in ten scans of all its blocks */
+#define G4_PIXELS_MAX 178956970     /* 512 MiB of RGB: Pillow refuses twice as many, and warns above half of them */
+#define G4_SCAN_BLOCKS_MAX 60000000 /* a picture of the most pixels takes 45 million in the usual ten scans */
 
 g4_status g4_media_begin(g4_media_limits *m, g4_halt *halt, const g4_media_options *opt, g4_error *err)
 {
