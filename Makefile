@@ -136,7 +136,7 @@ $(B)/render_lines $(B)/schema_lines $(B)/maskbench $(B)/stack $(B)/chat_model $(
 # $(PYTHON) has them.
 REFERENCE_CHECK := import torch, transformers, safetensors, gguf, PIL, jinja2, jsonschema_rs, sentencepiece; \
     assert transformers.__version__ == "5.24.0" and torch.__version__.startswith("2.13.0")
-.PHONY: test-reference test-schema-suite test-schema-exact maskbench test-real
+.PHONY: test-reference test-pictures test-schema-suite test-schema-exact maskbench test-real
 test-reference: all $(B)/libgemma4.so $(B)/render_lines $(B)/schema_lines $(B)/maskbench ## everything against transformers and other references (Python)
 	@py=$$(sh tests/python.sh '$(PYTHON)' '$(VENV)' '$(REFERENCE_CHECK)' -r tests/requirements.txt) && G4_RUNNER='sh -c' sh tests/run.sh \
 	    "$$py tests/test_export.py" "$$py tests/test_export_files.py" "$$py tests/fuzz_export.py" "$$py tests/test_media_reference.py" "$$py tests/test_tokenizer_reference.py $(B)/libgemma4.so" \
@@ -154,6 +154,9 @@ test-schema-exact: $(B)/schema_lines ## is what is allowed exactly what the sche
 # Schemas of the world: MASKBENCH="--sample 20 --rival" for some of them, and llguidance (Python) beside it.
 maskbench: $(B)/maskbench ## constrained output on 7,536 schemas with instances, where ../shared has them (Python)
 	@$(PYTHON) tests/maskbench.py $(B)/maskbench tests/data/vocab.g4 $(MASKBENCH)
+PICTURES ?= pictures
+test-pictures: $(B)/libgemma4.so ## every picture of the folder PICTURES against Pillow, pixel by pixel (Python)
+	$(PYTHON) tests/test_pictures.py --library $< $(PICTURES)
 test-real: all models/gemma3-270m.gguf ## Gemma 3 270M, fetched once: its answers against transformers', perplexity by type
 	@py=$$(sh tests/python.sh '$(PYTHON)' '$(VENV)' 'import numpy, gguf' numpy gguf) && G4_RUNNER='sh -c' sh tests/run.sh "$$py tests/real_270m.py"
 

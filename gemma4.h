@@ -238,13 +238,13 @@ typedef struct { /* frames in order; the model is told the time of each */
     uint64_t reserved[2];
 } g4_video;
 
-/* Files to pixels, samples and frames (media/). PNG, JPEG, PPM/PGM/PAM, WAV and y4m are read here; everything else
+/* Files to pixels, samples and frames (media/). PNG, JPEG, PPM/PGM/PAM, BMP, WAV and y4m are read here; all else
  * by the ffmpeg program, whose arguments no shell reads. What a load or decode call made is freed by the *_free of its
  * kind with the same options; what a failed call was to make is all zeros. */
 typedef struct {
     const g4_allocator *allocator; /* NULL: malloc and free */
     const char *ffmpeg;            /* program name or path; NULL: "ffmpeg"; "": start no program */
-    uint64_t max_pixels;           /* of one picture or frame; 0: 64 Mi (67,108,864) */
+    uint64_t max_pixels;           /* of one picture or frame; 0: 178,956,970 (512 MiB of RGB) */
     uint64_t max_samples;          /* of sound, at 16 kHz; 0: 230,400,000, that is 4 hours */
     uint64_t max_file_bytes;       /* of a picture or sound file read whole; 0: 4 GiB */
     int max_frames;                /* frames of a video that may be kept; 0: 1024 */
@@ -252,7 +252,9 @@ typedef struct {
     double fps;                    /* video: above 0, sample so many frames a second instead of n_frames */
     int want_sound;                /* video: nonzero loads the sound track, if there is one */
     g4_limits limits;              /* of each call; a program that works for it is ended too */
-    uint64_t reserved[4];
+    uint64_t max_scan_blocks;      /* of a JPEG: blocks of 8 x 8 samples, counted in each scan; 0: 60,000,000 */
+    uint64_t max_pixels_per_byte;  /* of a PNG or JPEG of more than 40,000,000 pixels; 0: 256 */
+    uint64_t reserved[2];
 } g4_media_options;
 
 /* A picture as 8-bit RGB: transparency composited on white, EXIF orientation applied, 16-bit samples by their high
@@ -948,10 +950,12 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "media/png.c"
 #include "media/jpeg.c"
 #include "media/pnm.c"
+#include "media/bmp.c"
 #include "media/wav.c"
 #include "media/y4m.c"
 #include "media/child.c"
 #include "media/ffmpeg.c"
+#include "media/webp.c"
 #include "media/load.c"
 #include "media/probe.c"
 #include "media/draw.c"

@@ -78,6 +78,8 @@ static const option options[] = {
       "leave the sound of videos out" },
     { NULL, "--ffmpeg", "NAME", OPTION_TEXT, FIELD(ffmpeg), 0, 0, FOR_MEDIA | FOR_MEL | FOR_PATCHES,
       "the ffmpeg program (default ffmpeg)" },
+    { NULL, "--max-pixels", "N", OPTION_INT, FIELD(max_pixels), 1, INT_MAX, FOR_MEDIA | FOR_PATCHES,
+      "pixels of a picture or frame at most (default 178956970)" },
     { NULL, "--system", "TEXT", OPTION_TEXT, FIELD(system), 0, 0, FOR_ANSWER, "system prompt" },
     { NULL, "--messages", "FILE", OPTION_TEXT, FIELD(messages), 0, 0, FOR_ANSWER,
       "answer this request in OpenAI's format, or list of messages; - is standard input" },

@@ -101,7 +101,7 @@ typedef struct {
     int all, help, version, lock_memory, huge_pages;
     int think; /* 1: without a limit; above: the limit plus 1 */
     int json;  /* 1: an object of ours; JSON_OPENAI: a chat.completion */
-    int n_ctx, n_threads, repeat, kv, frames, frame_tokens, image_tokens, block;
+    int n_ctx, n_threads, repeat, kv, frames, frame_tokens, image_tokens, max_pixels, block;
     int max_tokens, top_k, logprobs;                            /* -1 */
     double temperature, top_p, min_p;                           /* NAN */
     double repeat_penalty, presence_penalty, frequency_penalty; /* NAN */

@@ -41,6 +41,7 @@ int media_budget(const arguments *a, g4_part_kind kind)
 g4_media_options media_options(const arguments *a, int want_sound)
 {
     return (g4_media_options) { .ffmpeg = a->ffmpeg,
+                                .max_pixels = (uint64_t)a->max_pixels,
                                 .n_frames = a->frames,
                                 .fps = a->fps,
                                 .want_sound = want_sound && !a->no_video_audio,

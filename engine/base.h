@@ -84,6 +84,7 @@ static inline int g4_add_overflows(size_t a, size_t b, size_t *out)
 static inline size_t g4_round_up(size_t n, size_t step) { return (n + step - 1) / step * step; }
 static inline int g4_min_int(int a, int b) { return a < b ? a : b; }
 static inline int g4_max_int(int a, int b) { return a > b ? a : b; }
+static inline size_t g4_min_size(size_t a, size_t b) { return a < b ? a : b; }
 static inline size_t g4_max_size(size_t a, size_t b) { return a > b ? a : b; }
 /* The order of bytes, and of two texts of which one begins with the other the shorter first: below 0, 0, above 0. */
 static inline int g4_bytes_compare(const void *a, size_t n_a, const void *b, size_t n_b)

@@ -45,6 +45,45 @@ int g4_fd_raise(int fd)
     return raised;
 }
 
+/* ---- A temporary file ----------------------------------------------------------------------- */
+
+#define G4_SPILL_PIECE (1 << 20) /* bytes: a write to a disk ends before long */
+
+/* A nameless temporary file. -1: failed, for errno's reason. */
+static int g4_temporary_file(void)
+{
+    char name[] = P_tmpdir "/g4-XXXXXX";
+#ifdef __APPLE__
+    const int fd = mkstemp(name);
+    if (fd >= 0) fcntl(fd, F_SETFD, FD_CLOEXEC);
+#else
+    const int fd = mkostemp(name, O_CLOEXEC);
+#endif
+    if (fd >= 0) unlink(name);
+    return g4_fd_raise(fd);
+}
+
+g4_status g4_media_spill(const g4_media_limits *m, const uint8_t *data, size_t size, int *fd, g4_error *err)
+{
+    *fd = g4_temporary_file();
+    size_t done = 0;
+    while (*fd >= 0 && done < size && !g4_halted(m->halt)) {
+        const size_t left = size - done;
+        const ssize_t n = write(*fd, data + done, left < G4_SPILL_PIECE ? left : G4_SPILL_PIECE);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) break;
+        done += (size_t)n;
+    }
+    if (done == size && *fd >= 0) return G4_OK;
+    g4_status s = g4_halt_check(m->halt, err);
+    if (!s) s = g4_fail(err, G4_ERR_IO, "cannot write %zu bytes to a temporary file: %s", size, strerror(errno));
+    if (*fd >= 0) close(*fd);
+    *fd = -1;
+    return s;
+}
+
+/* ---- Pipes ----------------------------------------------------------------------------------- */
+
 static void g4_close_end(int *fd)
 {
     if (*fd >= 0) close(*fd);

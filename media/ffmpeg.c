@@ -85,6 +85,8 @@ static g4_status g4_ffmpeg_each(const g4_media_limits *m, const g4_input *in, co
     return s ? g4_fail(err, s, "%s", first.message) : G4_OK;
 }
 
+#define G4_SWSCALE_EXACT "accurate_rnd+full_chroma_int+full_chroma_inp"
+
 /* ---- A picture ------------------------------------------------------------------------------ */
 
 /* A PAM file that is collected whole. */
@@ -114,14 +116,18 @@ static int g4_picture_sink(void *ctx, const uint8_t *data, size_t n)
     return 0;
 }
 
-g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, g4_image *out, g4_error *err)
+g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, const g4_turn *turn, g4_image *out,
+                          g4_error *err)
 {
-    static const char *const args[] = { "-map",     "0:v:0", "-frames:v", "1",          "-c:v", "pam",
-                                        "-pix_fmt", "rgba",  "-f",        "image2pipe", "-",    NULL };
+    static const char *const args[] = { "-map",     "0:v:0", "-frames:v",  "1",
+                                        "-c:v",     "pam",   "-sws_flags", G4_SWSCALE_EXACT,
+                                        "-pix_fmt", "rgba",  "-f",         "image2pipe",
+                                        "-",        NULL };
     g4_picture_stream p = { .m = m };
     p.limit = m->max_pixels < SIZE_MAX / 8 ? m->max_pixels * 4 + 256 : SIZE_MAX / 2; /* 256: more than a header */
     g4_pixels pixels;
-    g4_status s = g4_ffmpeg(m, in, args, g4_picture_sink, &p, err);
+    const char *const before[] = { "-nostdin", turn ? "-noautorotate" : NULL, NULL };
+    g4_status s = g4_ffmpeg_run(m, m->ffmpeg, in, before, args, g4_picture_sink, &p, err);
     if (!s && p.failed)
         s = g4_fail(err, G4_ERR_MEMORY, "a picture of more than %zu bytes: out of memory", p.n);
     else if (!s && p.too_long)
@@ -130,9 +136,44 @@ g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, g4_image
     else if (!s && p.n < 3)
         s = g4_fail(err, G4_ERR_FORMAT, "%.40s found no picture in it", m->ffmpeg);
     if (!s) s = g4_pnm_decode(m, p.data, p.n, &pixels, err);
-    if (!s) *out = (g4_image) { .pixels = pixels.rgb, .width = pixels.w, .height = pixels.h };
     g4_free(m->a, p.data);
+    if (s) return s;
+    if (turn) s = g4_pixels_orient(m, &pixels, g4_orientation(turn), err);
+    if (s) g4_pixels_free(m, &pixels);
+    if (!s) *out = (g4_image) { .pixels = pixels.rgb, .width = pixels.w, .height = pixels.h };
     return s;
+}
+
+/* Raw samples. */
+typedef struct {
+    uint8_t *data;
+    size_t n, size;
+    int too_long;
+} g4_raw_stream;
+
+static int g4_raw_sink(void *ctx, const uint8_t *data, size_t n)
+{
+    g4_raw_stream *r = ctx;
+    r->too_long = n > r->size - r->n;
+    if (r->too_long) return 1;
+    memcpy(r->data + r->n, data, n);
+    r->n += n;
+    return 0;
+}
+
+g4_status g4_ffmpeg_raw(const g4_media_limits *m, int fd, const char *demuxer, const char *format, uint8_t *out,
+                        size_t size, g4_error *err)
+{
+    const char *const before[] = { "-nostdin", "-noautorotate", "-f", demuxer, NULL };
+    const char *const behind[] = { "-map",     "0:v:0", "-frames:v", "1",        "-sws_flags", G4_SWSCALE_EXACT,
+                                   "-pix_fmt", format,  "-f",        "rawvideo", "-",          NULL };
+    g4_raw_stream r = { out, 0, size, 0 };
+    const g4_status s = g4_ffmpeg_run(m, m->ffmpeg, &(g4_input) { NULL, fd }, before, behind, g4_raw_sink, &r, err);
+    if (s) return s;
+    if (r.too_long || r.n < size)
+        return g4_fail(err, G4_ERR_FORMAT, "%.40s: %s than the %zu bytes of the picture's size", m->ffmpeg,
+                       r.too_long ? "more" : "less", size);
+    return G4_OK;
 }
 
 /* ---- Sound ---------------------------------------------------------------------------------- */

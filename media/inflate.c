@@ -1,5 +1,5 @@
 /* inflate.c - zlib streams (RFC 1950, RFC 1951), in which PNG keeps its pixels. Reading checks all that a stream says,
- * its checksum included. Writing tries one earlier place for each match and makes codes for each block: the files are
+ * its checksum included if it is there. Writing tries one earlier place for each match and makes codes for each block: the files are
  * not the smallest, but the code is small. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
@@ -191,7 +191,8 @@ typedef struct {
 
 static const char g4_inflate_halted[] = "halted";
 static const char g4_inflate_truncated[] = "truncated";
-static const char g4_inflate_too_long[] = "more data than the picture holds";
+static const char g4_inflate_bad_sum[] = "checksum of the data does not match";
+static const char g4_inflate_full[] = "more data than there is room for";
 
 static const char *g4_inflate_stored(g4_inflater *z)
 {
@@ -199,10 +200,11 @@ static const char *g4_inflate_stored(g4_inflater *z)
     const uint32_t n = g4_bits_get(&z->in, 16), check = g4_bits_get(&z->in, 16);
     if (g4_bits_overrun(&z->in)) return g4_inflate_truncated;
     if ((n ^ check) != 0xffff) return "stored block with a bad length";
-    if (n > z->size - z->n) return g4_inflate_too_long;
     for (uint32_t i = 0; i < n; i++) {
-        z->out[z->n++] = (uint8_t)g4_bits_get(&z->in, 8);
+        if (z->n == z->size) return g4_inflate_full;
+        const uint32_t byte = g4_bits_get(&z->in, 8);
         if (g4_bits_overrun(&z->in)) return g4_inflate_truncated;
+        z->out[z->n++] = (uint8_t)byte;
     }
     return NULL;
 }
@@ -257,44 +259,58 @@ static const char *g4_inflate_own_codes(g4_inflater *z)
     return NULL;
 }
 
+/* A match of n bytes that began `back` bytes before pos; an overlap repeats. */
+static void g4_inflate_copy(uint8_t *out, size_t pos, size_t back, size_t n)
+{
+    if (back >= n) {
+        memcpy(out + pos, out + pos - back, n);
+    } else {
+        for (size_t i = 0; i < n; i++) out[pos + i] = out[pos + i - back];
+    }
+}
+
 /* Literals and matches up to the end of the block. */
 static const char *g4_inflate_symbols(g4_inflater *z)
 {
     g4_bits *b = &z->in;
     uint8_t *const out = z->out;
     const size_t size = z->size;
+    const char *wrong = NULL;
     size_t pos = z->n, ask = pos + G4_PACE; /* each symbol gives a byte or more: there, the halt is asked next */
-    for (;;) {
+    while (!wrong) {
         if (pos >= ask) {
-            if (g4_halted(z->halt)) return g4_inflate_halted;
+            if (g4_halted(z->halt)) wrong = g4_inflate_halted;
             ask = pos + G4_PACE;
         }
         const int symbol = g4_huff_get(b, &z->literals);
-        if (symbol < 0) return "bad literal code in the data";
-        if (g4_bits_overrun(b)) return g4_inflate_truncated;
-        if (symbol < G4_ZLIB_END) {
-            if (pos == size) return g4_inflate_too_long;
+        if (symbol < 0) wrong = "bad literal code in the data";
+        if (g4_bits_overrun(b)) wrong = g4_inflate_truncated;
+        if (wrong || symbol == G4_ZLIB_END) break;
+        if (pos == size) {
+            wrong = g4_inflate_full;
+        } else if (symbol < G4_ZLIB_END) {
             out[pos++] = (uint8_t)symbol;
-            continue;
-        }
-        if (symbol == G4_ZLIB_END) break;
-        const int index = symbol - G4_ZLIB_END - 1;
-        if (index >= G4_ZLIB_MATCHES) return "bad length code in the data";
-        const size_t n = g4_zlib_length_base[index] + g4_bits_get(b, g4_zlib_length_extra[index]);
-        const int d = g4_huff_get(b, &z->distances);
-        if (d < 0 || d >= G4_ZLIB_DISTANCES) return "bad distance code in the data";
-        const size_t back = g4_zlib_distance_base[d] + g4_bits_get(b, g4_zlib_distance_extra(d));
-        if (back > pos) return "distance before the start";
-        if (n > size - pos) return g4_inflate_too_long;
-        if (back >= n) {
-            memcpy(out + pos, out + pos - back, n);
+        } else if (symbol - G4_ZLIB_END - 1 >= G4_ZLIB_MATCHES) {
+            wrong = "bad length code in the data";
         } else {
-            for (size_t i = 0; i < n; i++) out[pos + i] = out[pos + i - back]; /* an overlap repeats */
+            const int index = symbol - G4_ZLIB_END - 1;
+            const size_t n = g4_zlib_length_base[index] + g4_bits_get(b, g4_zlib_length_extra[index]);
+            const int d = g4_huff_get(b, &z->distances);
+            if (d < 0 || d >= G4_ZLIB_DISTANCES) {
+                wrong = "bad distance code in the data";
+                break;
+            }
+            const size_t back = g4_zlib_distance_base[d] + g4_bits_get(b, g4_zlib_distance_extra(d));
+            if (g4_bits_overrun(b)) wrong = g4_inflate_truncated;
+            if (back > pos) wrong = "distance before the start";
+            if (wrong) break;
+            const size_t count = g4_min_size(n, size - pos);
+            g4_inflate_copy(out, pos, back, count);
+            pos += count;
         }
-        pos += n;
     }
     z->n = pos;
-    return NULL;
+    return wrong;
 }
 
 static const char *g4_inflate_block(g4_inflater *z, uint32_t type)
@@ -310,25 +326,32 @@ static const char *g4_inflate_block(g4_inflater *z, uint32_t type)
     return g4_inflate_symbols(z);
 }
 
-const char *g4_inflate(g4_next_piece_fn next, void *ctx, uint8_t *out, size_t size, g4_halt *halt)
+/* All blocks, and the checksum, if it is there. */
+static const char *g4_inflate_stream(g4_inflater *z)
 {
-    g4_inflater z = { .in = { .next = next, .ctx = ctx }, .out = out, .size = size, .halt = halt };
-    const uint32_t method = g4_bits_get(&z.in, 8), flags = g4_bits_get(&z.in, 8);
+    const uint32_t method = g4_bits_get(&z->in, 8), flags = g4_bits_get(&z->in, 8);
     if ((method & 15) != 8 || method >> 4 > 7 || (method << 8 | flags) % 31 != 0 || flags & 32)
         return "not a zlib stream";
     for (uint32_t final = 0; !final;) {
-        if (g4_halted(halt)) return g4_inflate_halted;
-        final = g4_bits_get(&z.in, 1);
-        const char *wrong = g4_inflate_block(&z, g4_bits_get(&z.in, 2));
+        if (g4_halted(z->halt)) return g4_inflate_halted;
+        final = g4_bits_get(&z->in, 1);
+        const char *wrong = g4_inflate_block(z, g4_bits_get(&z->in, 2));
         if (wrong) return wrong;
-        if (g4_bits_overrun(&z.in)) return g4_inflate_truncated;
+        if (g4_bits_overrun(&z->in)) return g4_inflate_truncated;
     }
-    if (z.n != size) return "less data than the picture needs";
-    g4_bits_align(&z.in);
+    g4_bits_align(&z->in);
     uint32_t sum = 0;
-    for (int i = 0; i < 4; i++) sum = sum << 8 | g4_bits_get(&z.in, 8);
-    if (g4_bits_overrun(&z.in)) return g4_inflate_truncated;
-    return sum == g4_adler32(out, size, halt) ? NULL : "checksum of the data does not match";
+    for (int i = 0; i < 4; i++) sum = sum << 8 | g4_bits_get(&z->in, 8);
+    if (g4_bits_overrun(&z->in)) return g4_inflate_truncated;
+    return sum == g4_adler32(z->out, z->n, z->halt) ? NULL : g4_inflate_bad_sum;
+}
+
+const char *g4_inflate(g4_next_piece_fn next, void *ctx, uint8_t *out, size_t size, size_t *n, g4_halt *halt)
+{
+    g4_inflater z = { .in = { .next = next, .ctx = ctx }, .out = out, .size = size, .halt = halt };
+    const char *wrong = g4_inflate_stream(&z);
+    *n = z.n;
+    return z.n == size && wrong != g4_inflate_bad_sum && wrong != g4_inflate_halted ? NULL : wrong;
 }
 
 /* ---- Codes for packing ---------------------------------------------------------------------- */

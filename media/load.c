@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -22,7 +21,22 @@ int g4_is_pnm(const uint8_t *d, size_t n)
     return n >= 3 && d[0] == 'P' && d[1] >= '1' && d[1] <= '7' &&
            (d[2] == '#' || d[2] == ' ' || (d[2] >= '\t' && d[2] <= '\r'));
 }
-int g4_is_picture(const uint8_t *d, size_t n) { return g4_is_png(d, n) || g4_is_jpeg(d, n) || g4_is_pnm(d, n); }
+int g4_is_bmp(const uint8_t *d, size_t n) { return n >= 16 && d[0] == 'B' && d[1] == 'M' && d[15] == 0; }
+int g4_is_webp(const uint8_t *d, size_t n) { return n >= 12 && !memcmp(d, "RIFF", 4) && !memcmp(d + 8, "WEBP", 4); }
+int g4_is_tiff(const uint8_t *d, size_t n) { return n >= 8 && (!memcmp(d, "II*\0", 4) || !memcmp(d, "MM\0*", 4)); }
+int g4_is_heif(const uint8_t *d, size_t n)
+{
+    static const char brands[][5] = { "avif", "avis", "heic", "heix", "mif1", "msf1" };
+    for (size_t i = 0; n >= 12 && !memcmp(d + 4, "ftyp", 4) && i < sizeof brands / sizeof *brands; i++)
+        if (!memcmp(d + 8, brands[i], 4)) return 1;
+    return 0;
+}
+int g4_is_turned(const uint8_t *d, size_t n) { return g4_is_tiff(d, n) || g4_is_heif(d, n); }
+int g4_is_picture(const uint8_t *d, size_t n)
+{
+    return g4_is_png(d, n) || g4_is_jpeg(d, n) || g4_is_pnm(d, n) || g4_is_bmp(d, n) || g4_is_webp(d, n);
+}
+int g4_is_read_whole(const uint8_t *d, size_t n) { return g4_is_picture(d, n) || g4_is_turned(d, n); }
 int g4_is_wav(const uint8_t *d, size_t n) { return n >= 12 && !memcmp(d, "RIFF", 4) && !memcmp(d + 8, "WAVE", 4); }
 int g4_is_y4m(const uint8_t *d, size_t n) { return n >= 10 && !memcmp(d, "YUV4MPEG2 ", 10); }
 
@@ -143,41 +157,6 @@ g4_status g4_media_read_head(const g4_media_limits *m, const char *path, uint8_t
     return s;
 }
 
-/* ---- A temporary file ----------------------------------------------------------------------- */
-
-/* A nameless temporary file. -1: failed, for errno's reason. */
-static int g4_temporary_file(void)
-{
-    char name[] = P_tmpdir "/g4-XXXXXX";
-#ifdef __APPLE__
-    const int fd = mkstemp(name);
-    if (fd >= 0) fcntl(fd, F_SETFD, FD_CLOEXEC);
-#else
-    const int fd = mkostemp(name, O_CLOEXEC);
-#endif
-    if (fd >= 0) unlink(name);
-    return g4_fd_raise(fd);
-}
-
-g4_status g4_media_spill(const g4_media_limits *m, const uint8_t *data, size_t size, int *fd, g4_error *err)
-{
-    *fd = g4_temporary_file();
-    size_t done = 0;
-    while (*fd >= 0 && done < size && !g4_halted(m->halt)) {
-        const size_t left = size - done;
-        const ssize_t n = write(*fd, data + done, left < G4_READ_PIECE ? left : G4_READ_PIECE);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) break;
-        done += (size_t)n;
-    }
-    if (done == size && *fd >= 0) return G4_OK;
-    g4_status s = g4_halt_check(m->halt, err);
-    if (!s) s = g4_fail(err, G4_ERR_IO, "cannot write %zu bytes to a temporary file: %s", size, strerror(errno));
-    if (*fd >= 0) close(*fd);
-    *fd = -1;
-    return s;
-}
-
 /* ---- Any kind of medium --------------------------------------------------------------------- */
 
 /* Where the result goes: one of these is set. */
@@ -193,6 +172,8 @@ static g4_status g4_media_decode_picture(const g4_media_limits *m, const uint8_t
     g4_pixels p;
     const g4_status s = g4_is_png(data, size)    ? g4_png_decode(m, data, size, &p, err)
                         : g4_is_jpeg(data, size) ? g4_jpeg_decode(m, data, size, &p, err)
+                        : g4_is_webp(data, size) ? g4_webp_decode(m, data, size, &p, err)
+                        : g4_is_bmp(data, size)  ? g4_bmp_decode(m, data, size, &p, err)
                                                  : g4_pnm_decode(m, data, size, &p, err);
     if (!s) *out = (g4_image) { .pixels = p.rgb, .width = p.w, .height = p.h };
     return s;
@@ -212,12 +193,25 @@ static g4_status g4_media_decode_ours(const g4_media_limits *m, const uint8_t *d
     return G4_ERR_UNSUPPORTED;
 }
 
-static g4_status g4_media_decode_foreign(const g4_media_limits *m, const g4_input *in, const g4_media_target *out,
-                                         g4_error *err)
+/* turn: of a picture, if it is known here. */
+static g4_status g4_media_decode_foreign(const g4_media_limits *m, const g4_input *in, const g4_turn *turn,
+                                         const g4_media_target *out, g4_error *err)
 {
-    if (out->image) return g4_ffmpeg_image(m, in, out->image, err);
+    if (out->image) return g4_ffmpeg_image(m, in, turn, out->image, err);
     if (out->audio) return g4_ffmpeg_audio(m, in, out->audio, err);
     return g4_ffmpeg_video(m, in, out->video, err);
+}
+
+int g4_foreign_orientation(const uint8_t *data, size_t size, g4_turn *out)
+{
+    *out = (g4_turn) { 0, 0 };
+    if (g4_is_tiff(data, size))
+        g4_turn_by_exif(out, data, size); /* EXIF is a TIFF file */
+    else if (g4_is_heif(data, size))
+        g4_turn_by_heif(out, data, size);
+    else
+        return 0;
+    return 1;
 }
 
 static g4_status g4_media_decode_bytes(const g4_media_limits *m, const uint8_t *data, size_t size,
@@ -229,7 +223,9 @@ static g4_status g4_media_decode_bytes(const g4_media_limits *m, const uint8_t *
     int fd;
     s = g4_media_spill(m, data, size, &fd, err);
     if (s) return s;
-    s = g4_media_decode_foreign(m, &(g4_input) { NULL, fd }, out, err);
+    g4_turn turn;
+    const int is_turned = g4_foreign_orientation(data, size, &turn);
+    s = g4_media_decode_foreign(m, &(g4_input) { NULL, fd }, is_turned ? &turn : NULL, out, err);
     close(fd);
     return s;
 }
@@ -267,7 +263,7 @@ static g4_status g4_media_load_y4m(const g4_media_limits *m, const char *path, g
 static g4_status g4_media_load_file(const g4_media_limits *m, const char *path, const g4_media_target *out,
                                     g4_error *err)
 {
-    const g4_signature_fn ours = out->image ? g4_is_picture : out->audio ? g4_is_wav : NULL;
+    const g4_signature_fn ours = out->image ? g4_is_read_whole : out->audio ? g4_is_wav : NULL;
     uint8_t *data;
     size_t size;
     g4_status s = g4_media_read(m, path, ours, &data, &size, err);
@@ -279,7 +275,7 @@ static g4_status g4_media_load_file(const g4_media_limits *m, const char *path, 
     }
     int foreign = !out->video;
     if (out->video) s = g4_media_load_y4m(m, path, out->video, &foreign, err);
-    return foreign ? g4_media_decode_foreign(m, &(g4_input) { path, -1 }, out, err) : s;
+    return foreign ? g4_media_decode_foreign(m, &(g4_input) { path, -1 }, NULL, out, err) : s;
 }
 
 g4_status g4_media_end(const g4_media_limits *m, g4_status s, g4_error *err)

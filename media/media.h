@@ -18,6 +18,7 @@ typedef struct {
     const g4_allocator *a;
     const char *ffmpeg;
     uint64_t max_pixels, max_samples, max_file_bytes;
+    uint64_t max_scan_blocks, max_pixels_per_byte;
     uint64_t max_pipe_bytes; /* of what is no regular file, so that its size is not known before */
     int max_frames, n_frames, want_sound;
     double fps;
@@ -56,8 +57,20 @@ g4_status g4_pixels_check(const g4_media_limits *m, const char *kind, uint64_t w
 g4_status g4_pixels_alloc(const g4_media_limits *m, const char *kind, uint64_t w, uint64_t h, g4_pixels *out,
                           g4_error *err);
 void g4_pixels_free(const g4_media_limits *m, g4_pixels *p);
-/* Orientation (1..8) in a TIFF block, as EXIF holds it; 1 when there is none or it makes no sense. */
-int g4_exif_orientation(const uint8_t *tiff, size_t size);
+/* Above G4_PIXELS_FREE pixels, are there bytes enough for so many? A few could otherwise ask for all memory. */
+#define G4_PIXELS_FREE 40000000
+g4_status g4_pixels_check_bytes(const g4_media_limits *m, const char *kind, uint64_t w, uint64_t h, uint64_t bytes,
+                                g4_error *err);
+/* How a picture is to be turned, as far as its file has said so: EXIF goes before XMP. */
+typedef struct {
+    int exif, xmp; /* 1..8; 0: nothing so far */
+} g4_turn;
+void g4_turn_by_exif(g4_turn *t, const uint8_t *tiff,
+                     size_t size); /* a TIFF block; the first one that says it counts */
+void g4_turn_by_heif(g4_turn *t, const uint8_t *data, size_t size); /* a whole file of HEIF's family: AVIF, HEIC */
+#define G4_XMP_MAX (1 << 20)                                        /* bytes of XMP that are looked at */
+void g4_turn_by_xmp(g4_turn *t, const uint8_t *text, size_t size);  /* the first place of the last one counts */
+int g4_orientation(const g4_turn *t);
 /* The size of a picture of that orientation once it is upright. */
 void g4_upright_size(int w, int h, int orientation, int *upright_w, int *upright_h);
 /* Turn a picture of that orientation upright. */
@@ -110,9 +123,9 @@ g4_status g4_image_check(const g4_image *image, g4_error *err);
 
 /* The next piece of a stream is *p up to *end, and may be empty; 0: there is none. */
 typedef int (*g4_next_piece_fn)(void *ctx, const uint8_t **p, const uint8_t **end);
-/* Unpack the zlib stream into out, which it must fill exactly. Returns NULL or what is wrong with it; when the call is
- * halted, that may be anything. */
-const char *g4_inflate(g4_next_piece_fn next, void *ctx, uint8_t *out, size_t size, g4_halt *halt);
+/* Unpack the zlib stream into out, of which *n bytes are there then, up to its end or until out is full: what stands
+ * behind that is not asked for. Returns NULL or what is wrong with it; when the call is halted, that may be anything. */
+const char *g4_inflate(g4_next_piece_fn next, void *ctx, uint8_t *out, size_t size, size_t *n, g4_halt *halt);
 /* Append raw (below 4 GiB) to out as a zlib stream. Nonzero: out of memory, or halted. */
 int g4_deflate(const g4_media_limits *m, const uint8_t *raw, size_t size, g4_buf *out);
 
@@ -124,16 +137,18 @@ g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budge
                            g4_patches *out, g4_error *err);
 void g4_patches_free(const g4_allocator *a, g4_patches *p);
 
-/* ---- Pictures (png.c, jpeg.c, pnm.c) -------------------------------------------------------- */
+/* ---- Pictures (png.c, jpeg.c, pnm.c, bmp.c) ------------------------------------------------- */
 
 /* Each takes a file that begins with its signature. The *_size functions read only its headers, and give the size of
  * the picture once it is upright. */
 g4_status g4_png_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_jpeg_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_pnm_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
+g4_status g4_bmp_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_png_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_jpeg_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_pnm_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+g4_status g4_bmp_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 
 /* ---- Sound (wav.c) -------------------------------------------------------------------------- */
 
@@ -185,6 +200,8 @@ g4_status g4_child_run(const g4_media_limits *m, const char *const *words, int i
                        g4_child_end *end, g4_error *err);
 /* The same open file where it is in no child's way, close-on-exec; the old one is closed. -1: failed, or it was -1. */
 int g4_fd_raise(int fd);
+/* Put bytes into a nameless temporary file, in which ffmpeg can seek. Close it. */
+g4_status g4_media_spill(const g4_media_limits *m, const uint8_t *data, size_t size, int *fd, g4_error *err);
 
 /* ---- Files (load.c) ------------------------------------------------------------------------- */
 
@@ -193,7 +210,14 @@ typedef int (*g4_signature_fn)(const uint8_t *data, size_t n);
 int g4_is_png(const uint8_t *d, size_t n);
 int g4_is_jpeg(const uint8_t *d, size_t n);
 int g4_is_pnm(const uint8_t *d, size_t n);
-int g4_is_picture(const uint8_t *d, size_t n); /* any of these three */
+int g4_is_bmp(const uint8_t *d, size_t n);
+int g4_is_webp(const uint8_t *d, size_t n);
+int g4_is_tiff(const uint8_t *d, size_t n);
+int g4_is_heif(const uint8_t *d, size_t n);       /* ISO media with a picture's brand */
+int g4_is_picture(const uint8_t *d, size_t n);    /* PNG, JPEG, PNM, BMP, WebP: read here */
+int g4_is_turned(const uint8_t *d, size_t n);     /* TIFF, HEIF: read by ffmpeg, but turned here */
+int g4_is_read_whole(const uint8_t *d, size_t n); /* any of all these */
+int g4_foreign_orientation(const uint8_t *data, size_t size, g4_turn *out); /* of these; 0: another kind of file */
 int g4_is_wav(const uint8_t *d, size_t n);
 int g4_is_y4m(const uint8_t *d, size_t n);
 
@@ -203,8 +227,6 @@ g4_status g4_media_read(const g4_media_limits *m, const char *path, g4_signature
 /* The first *n bytes of a regular file, at most cap, and how many it has; none of another. */
 g4_status g4_media_read_head(const g4_media_limits *m, const char *path, uint8_t *head, size_t cap, size_t *n,
                              uint64_t *file_bytes, g4_error *err);
-/* Put bytes into a nameless temporary file, in which ffmpeg can seek. Close it. */
-g4_status g4_media_spill(const g4_media_limits *m, const uint8_t *data, size_t size, int *fd, g4_error *err);
 /* A y4m file that stays on disk, since all of it may be more than memory holds; 0: it is none. Close its file. */
 int g4_y4m_file_open(const g4_media_limits *m, const char *path, g4_source *out);
 /* What a call that ends with s returns: when it was halted, that is why it failed. */
@@ -218,10 +240,20 @@ typedef struct {
     const char *path; /* the file to read; NULL: fd */
     int fd;           /* an open file that becomes the program's standard input, or -1 */
 } g4_input;
-g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, g4_image *out, g4_error *err);
+/* turn: how to turn the picture; NULL: as ffmpeg finds. */
+g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, const g4_turn *turn, g4_image *out,
+                          g4_error *err);
+/* The first picture of an open file of that demuxer as raw samples of a pixel format, which fill out. */
+g4_status g4_ffmpeg_raw(const g4_media_limits *m, int fd, const char *demuxer, const char *format, uint8_t *out,
+                        size_t size, g4_error *err);
 g4_status g4_ffmpeg_audio(const g4_media_limits *m, const g4_input *in, g4_audio *out, g4_error *err);
 g4_status g4_ffmpeg_video(const g4_media_limits *m, const g4_input *in, g4_video *out, g4_error *err);
 /* By ffprobe, which comes with ffmpeg. */
 g4_status g4_ffmpeg_probe(const g4_media_limits *m, const g4_input *in, g4_media_info *out, g4_error *err);
+
+/* ---- Pictures that ffmpeg unpacks (webp.c) -------------------------------------------------- */
+
+g4_status g4_webp_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
+g4_status g4_webp_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 
 #endif /* GEMMA4_MEDIA_H */

@@ -10,16 +10,21 @@
 
 /* ---- Options -------------------------------------------------------------------------------- */
 
+#define G4_PIXELS_MAX 178956970     /* 512 MiB of RGB: Pillow refuses twice as many, and warns above half of them */
+#define G4_SCAN_BLOCKS_MAX 60000000 /* a picture of the most pixels takes 45 million in the usual ten scans */
+
 g4_status g4_media_begin(g4_media_limits *m, g4_halt *halt, const g4_media_options *opt, g4_error *err)
 {
     static const g4_media_options none = { 0 };
     if (!opt) opt = &none;
     *m = (g4_media_limits) { .a = opt->allocator,
                              .ffmpeg = opt->ffmpeg ? opt->ffmpeg : "ffmpeg",
-                             .max_pixels = opt->max_pixels ? opt->max_pixels : (uint64_t)64 << 20,
+                             .max_pixels = opt->max_pixels ? opt->max_pixels : G4_PIXELS_MAX,
                              .max_samples = opt->max_samples ? opt->max_samples : (uint64_t)4 * 3600 * G4_AUDIO_RATE,
                              .max_file_bytes = opt->max_file_bytes ? opt->max_file_bytes : (uint64_t)4 << 30,
                              .max_pipe_bytes = opt->max_file_bytes ? opt->max_file_bytes : (uint64_t)4 << 30,
+                             .max_scan_blocks = opt->max_scan_blocks ? opt->max_scan_blocks : G4_SCAN_BLOCKS_MAX,
+                             .max_pixels_per_byte = opt->max_pixels_per_byte ? opt->max_pixels_per_byte : 256,
                              .max_frames = opt->max_frames ? opt->max_frames : 1024,
                              .n_frames = opt->n_frames ? opt->n_frames : 32,
                              .want_sound = opt->want_sound,
@@ -73,6 +78,16 @@ g4_status g4_pixels_check(const g4_media_limits *m, const char *kind, uint64_t w
     return G4_OK;
 }
 
+g4_status g4_pixels_check_bytes(const g4_media_limits *m, const char *kind, uint64_t w, uint64_t h, uint64_t bytes,
+                                g4_error *err)
+{
+    if (w * h <= G4_PIXELS_FREE || w * h / m->max_pixels_per_byte <= bytes) return G4_OK;
+    return g4_fail(err, G4_ERR_UNSUPPORTED,
+                   "%s: %" PRIu64 " x %" PRIu64 " pixels in %" PRIu64 " bytes are more than the limit of %" PRIu64
+                   " a byte",
+                   kind, w, h, bytes, m->max_pixels_per_byte);
+}
+
 g4_status g4_pixels_alloc(const g4_media_limits *m, const char *kind, uint64_t w, uint64_t h, g4_pixels *out,
                           g4_error *err)
 {
@@ -91,15 +106,18 @@ void g4_pixels_free(const g4_media_limits *m, g4_pixels *p)
     memset(p, 0, sizeof *p);
 }
 
-int g4_exif_orientation(const uint8_t *tiff, size_t size)
+/* ---- Orientation ---------------------------------------------------------------------------- */
+
+/* The orientation in a TIFF block, 1 when it makes no sense; 0: there is none. */
+static int g4_tiff_orientation(const uint8_t *tiff, size_t size)
 {
-    if (size < 8) return 1;
+    if (size < 8) return 0;
     const int big = tiff[0] == 'M' && tiff[1] == 'M';
-    if (!big && !(tiff[0] == 'I' && tiff[1] == 'I')) return 1;
+    if (!big && !(tiff[0] == 'I' && tiff[1] == 'I')) return 0;
     uint32_t (*const u16)(const uint8_t *) = big ? g4_be16 : g4_le16;
     uint32_t (*const u32)(const uint8_t *) = big ? g4_be32 : g4_le32;
     const size_t ifd = u32(tiff + 4); /* the list of entries: their number, then 12 bytes for each */
-    if (u16(tiff + 2) != 42 || ifd > size - 2) return 1;
+    if (u16(tiff + 2) != 42 || ifd > size - 2) return 0;
     const uint32_t n = u16(tiff + ifd);
     for (uint32_t i = 0; i < n && ifd + 2 + 12 * (size_t)(i + 1) <= size; i++) {
         const uint8_t *entry = tiff + ifd + 2 + 12 * (size_t)i; /* tag, type, count, value */
@@ -108,7 +126,113 @@ int g4_exif_orientation(const uint8_t *tiff, size_t size)
         const uint32_t value = type == 3 ? u16(entry + 8) : type == 4 ? u32(entry + 8) : 1;
         return value >= 1 && value <= 8 ? (int)value : 1;
     }
+    return 0;
+}
+
+void g4_turn_by_exif(g4_turn *t, const uint8_t *tiff, size_t size)
+{
+    if (!t->exif) t->exif = g4_tiff_orientation(tiff, size);
+}
+
+/* An attribute or an element: tiff:Orientation="6", tiff:Orientation>6. */
+void g4_turn_by_xmp(g4_turn *t, const uint8_t *text, size_t size)
+{
+    static const char name[] = "tiff:Orientation";
+    const size_t n = sizeof name - 1;
+    for (size_t i = 0; i + n + 2 <= size; i++) {
+        if (text[i] != 't' || memcmp(text + i, name, n) != 0) continue;
+        const uint8_t *value = text + i + n;
+        if (*value == '>')
+            value++;
+        else if (i + n + 3 <= size && value[0] == '=' && value[1] == '"')
+            value += 2;
+        else
+            continue;
+        if (*value < '0' || *value > '9') continue;
+        t->xmp = *value >= '1' && *value <= '8' ? *value - '0' : 1;
+        return;
+    }
+}
+
+/* A box of ISO media (ISO/IEC 14496-12) at p: its name and where its content begins and ends; 0: it is cut short. */
+typedef struct {
+    const uint8_t *name, *data, *end;
+} g4_iso_box;
+
+static int g4_iso_next(const uint8_t **p, const uint8_t *end, g4_iso_box *out)
+{
+    if (end - *p < 8) return 0;
+    const uint32_t size = g4_be32(*p); /* 0: up to the end; 1, a 64-bit size, is for what holds the pixels */
+    if (size == 1 || (size != 0 && (size < 8 || size > (size_t)(end - *p)))) return 0;
+    *out = (g4_iso_box) { *p + 4, *p + 8, size ? *p + size : end };
+    *p = out->end;
     return 1;
+}
+
+/* The first box of that name from p on. */
+static int g4_iso_find(const uint8_t *p, const uint8_t *end, const char *name, g4_iso_box *out)
+{
+    while (g4_iso_next(&p, end, out))
+        if (!memcmp(out->name, name, 4)) return 1;
+    return 0;
+}
+
+/* Property `index`, counted from 1, of a list: its part in t, which gathers angle and axis, plus 1 each. */
+static void g4_heif_property(const g4_iso_box *list, uint32_t index, int *angle, int *axis)
+{
+    const uint8_t *p = list->data;
+    g4_iso_box box;
+    for (uint32_t i = 1; g4_iso_next(&p, list->end, &box); i++) {
+        if (i != index || box.end - box.data < 1) continue;
+        if (!memcmp(box.name, "irot", 4)) *angle = (box.data[0] & 3) + 1;
+        if (!memcmp(box.name, "imir", 4)) *axis = (box.data[0] & 1) + 1;
+    }
+}
+
+/* What the list of associations (ipma) gives to an item. */
+static void g4_heif_item(const g4_iso_box *ipma, const g4_iso_box *list, uint32_t item, int *angle, int *axis)
+{
+    g4_reader r = { ipma->data, (size_t)(ipma->end - ipma->data), 0, 0 };
+    const uint8_t *head = g4_read_bytes(&r, 8); /* version, flags, number of entries */
+    if (!head) return;
+    const size_t id_bytes = head[0] > 0 ? 4 : 2, index_bytes = head[3] & 1 ? 2 : 1;
+    const uint32_t n = g4_be32(head + 4);
+    for (uint32_t i = 0; i < n; i++) {
+        const uint8_t *id = g4_read_bytes(&r, id_bytes + 1);
+        if (!id) return;
+        const int is_ours = (id_bytes == 4 ? g4_be32(id) : g4_be16(id)) == item;
+        for (int k = 0; k < id[id_bytes]; k++) {
+            const uint8_t *index = g4_read_bytes(&r, index_bytes);
+            if (!index) return;
+            if (is_ours) /* the first bit says that the property is essential */
+                g4_heif_property(list, index_bytes == 2 ? g4_be16(index) & 0x7fff : *index & 0x7f, angle, axis);
+        }
+    }
+}
+
+void g4_turn_by_heif(g4_turn *t, const uint8_t *data, size_t size)
+{
+    /* By angle (quarter turns to the left) and, behind it, axis (0: none, 1: top and bottom change places, 2: left and
+     * right). */
+    static const uint8_t orientation[4][3] = { { 1, 4, 2 }, { 8, 5, 7 }, { 3, 2, 4 }, { 6, 7, 5 } };
+    g4_iso_box meta, primary, properties, list, ipma;
+    if (!g4_iso_find(data, data + size, "meta", &meta) || meta.end - meta.data < 4) return;
+    const uint8_t *in = meta.data + 4; /* behind version and flags */
+    if (!g4_iso_find(in, meta.end, "pitm", &primary) || primary.end - primary.data < 6) return;
+    if (primary.data[0] > 0 && primary.end - primary.data < 8) return;
+    const uint32_t item = primary.data[0] > 0 ? g4_be32(primary.data + 4) : g4_be16(primary.data + 4);
+    if (!g4_iso_find(in, meta.end, "iprp", &properties)) return;
+    if (!g4_iso_find(properties.data, properties.end, "ipco", &list)) return;
+    if (!g4_iso_find(properties.data, properties.end, "ipma", &ipma)) return;
+    int angle = 0, axis = 0;
+    g4_heif_item(&ipma, &list, item, &angle, &axis);
+    if (angle || axis) t->exif = orientation[angle ? angle - 1 : 0][axis];
+}
+
+int g4_orientation(const g4_turn *t)
+{
+    const int said = t->exif ? t->exif : t->xmp;
+    return said ? said : 1;
 }
 
 void g4_upright_size(int w, int h, int orientation, int *upright_w, int *upright_h)

@@ -1,6 +1,7 @@
 /* png.c - PNG (W3C, third edition): the first picture of a file as RGB over white, of every colour type, depth,
- * interlace and tRNS; and RGB pixels as a file. Chunks are checked by their CRC: a damaged ancillary chunk is skipped,
- * a damaged critical one is an error. Gamma and colour profiles are not applied, as in Pillow. */
+ * interlace and tRNS; and RGB pixels as a file. Up to the pixels, a damaged ancillary chunk is skipped, and a damaged
+ * critical one is an error; the pixels are guarded by the checksum of their stream, and once they are complete, nothing
+ * behind them matters but how to turn the picture. Gamma and colour profiles are not applied. All this as in Pillow. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -51,10 +52,12 @@ typedef struct {
 } g4_png_chunk;
 
 typedef struct {
+    const g4_media_limits *m;
     const uint8_t *data;
     size_t size;
     uint32_t w, h, depth, type, channels;
-    int interlaced, orientation;
+    int interlaced;
+    g4_turn turn;
     g4_png_chunk plte, trns; /* name is NULL without one */
     uint8_t palette[256][3]; /* over white; an index beyond the file's is black, as in Pillow */
     int has_key;             /* tRNS of grey and RGB: this sample value is transparent */
@@ -66,19 +69,20 @@ typedef struct {
     g4_pace pace;
 } g4_png;
 
-/* The chunk at pos; 0 when the file ends inside it. */
+static int g4_png_is(const g4_png_chunk *c, const char *name) { return memcmp(c->name, name, 4) == 0; }
+static int g4_png_is_critical(const g4_png_chunk *c) { return !(c->name[0] & 32); } /* an upper-case letter */
+
+/* The chunk at pos; 0 when the file ends inside it, but for pixels: they may still be complete. */
 static int g4_png_chunk_at(const g4_png *g, size_t pos, g4_png_chunk *out)
 {
     if (pos > g->size || g->size - pos < G4_PNG_FRAMING) return 0;
     out->n = g4_be32(g->data + pos);
-    if (out->n > g->size - pos - G4_PNG_FRAMING) return 0;
     out->name = g->data + pos + 4;
     out->data = g->data + pos + 8;
-    return 1;
+    if (out->n <= g->size - pos - G4_PNG_FRAMING) return 1;
+    out->n = g->size - pos - 8;
+    return g4_png_is(out, "IDAT");
 }
-
-static int g4_png_is(const g4_png_chunk *c, const char *name) { return memcmp(c->name, name, 4) == 0; }
-static int g4_png_is_critical(const g4_png_chunk *c) { return !(c->name[0] & 32); } /* an upper-case letter */
 
 static int g4_png_crc_fits(g4_png *g, const g4_png_chunk *c)
 {
@@ -114,6 +118,87 @@ static g4_status g4_png_header(g4_png *g, const g4_png_chunk *c, g4_error *err) 
     return G4_OK;
 }
 
+/* ---- Text in chunks -------------------------------------------------------------------------- */
+
+#define G4_PNG_TEXT_MAX G4_XMP_MAX /* bytes of a text that are looked at */
+
+/* A stream of one piece: ctx is the chunk. */
+static int g4_png_text_piece(void *ctx, const uint8_t **p, const uint8_t **end)
+{
+    g4_png_chunk *c = ctx;
+    *p = c->data;
+    *end = c->data + c->n;
+    c->data += c->n;
+    c->n = 0;
+    return *p < *end;
+}
+
+/* EXIF as ImageMagick writes it: three lines (an empty one, "exif", the length), then hexadecimal digits. The bytes take
+ * the place of their digits. */
+static void g4_png_raw_profile(g4_png *g, uint8_t *text, size_t n)
+{
+    size_t i = 0, digits = 0;
+    for (int lines = 0; i < n && lines < 3; i++) lines += text[i] == '\n';
+    for (; i < n; i++) {
+        const uint8_t c = text[i], lower = c | 32;
+        const int digit = c >= '0' && c <= '9' ? c - '0' : lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+        if (digit < 0) continue;
+        uint8_t *byte = text + digits++ / 2;
+        *byte = (uint8_t)(*byte << 4 | digit);
+    }
+    const size_t start = digits >= 12 && !memcmp(text, "Exif\0", 6) ? 6 : 0;
+    g4_turn_by_exif(&g->turn, text + start, digits / 2 - start);
+}
+
+/* The text of a chunk begins with its key and a NUL. That of iTXt goes on with: is it packed, how, language, NUL, the key
+ * translated, NUL; that of zTXt with how it is packed. out becomes the rest; 0: it is cut short. */
+static int g4_png_text_of(const g4_png_chunk *c, size_t key, g4_png_chunk *out, int *is_packed)
+{
+    const uint8_t *p = c->data + key + 1, *const end = c->data + c->n;
+    *is_packed = g4_png_is(c, "zTXt");
+    if (*is_packed) p++;
+    if (g4_png_is(c, "iTXt")) {
+        if (end - p < 2) return 0;
+        *is_packed = *p;
+        p += 2;
+        for (int i = 0; i < 2 && p; i++) {
+            p = memchr(p, 0, g4_min_size((size_t)(end - p), G4_PNG_TEXT_MAX));
+            if (p) p++;
+        }
+    }
+    if (!p || p > end) return 0;
+    *out = (g4_png_chunk) { c->name, p, (size_t)(end - p) };
+    return 1;
+}
+
+/* How to turn the picture, if a chunk of text says that. */
+static g4_status g4_png_text(g4_png *g, const g4_png_chunk *c, g4_error *err)
+{
+    static const char exif[] = "Raw profile type exif", xmp[] = "XML:com.adobe.xmp";
+    const int is_exif = c->n > sizeof exif && !memcmp(c->data, exif, sizeof exif);
+    const int is_xmp = c->n > sizeof xmp && !memcmp(c->data, xmp, sizeof xmp);
+    g4_png_chunk text;
+    int is_packed;
+    if (!is_exif && !is_xmp) return G4_OK;
+    if (!g4_png_text_of(c, (is_exif ? sizeof exif : sizeof xmp) - 1, &text, &is_packed)) return G4_OK;
+    size_t n = is_packed || text.n > G4_PNG_TEXT_MAX ? G4_PNG_TEXT_MAX : text.n;
+    uint8_t *copy = g4_alloc(g->m->a, n + 1, 1);
+    if (!copy) return g4_fail(err, G4_ERR_MEMORY, "PNG: a text of %zu bytes: out of memory", n);
+    if (is_packed)
+        g4_inflate(g4_png_text_piece, &text, copy, n, &n, g->pace.halt); /* what is there of a damaged one */
+    else
+        memcpy(copy, text.data, n);
+    if (is_exif)
+        g4_png_raw_profile(g, copy, n);
+    else
+        g4_turn_by_xmp(&g->turn, copy, n);
+    g4_free(g->m->a, copy);
+    g->pace.done += n;
+    return G4_OK;
+}
+
+/* ---- All chunks ----------------------------------------------------------------------------- */
+
 /* Take note of a chunk other than IHDR and IEND. */
 static g4_status g4_png_note(g4_png *g, const g4_png_chunk *c, size_t pos, int intact, g4_error *err)
 {
@@ -123,14 +208,14 @@ static g4_status g4_png_note(g4_png *g, const g4_png_chunk *c, size_t pos, int i
         return G4_OK;
     }
     g->idat_done = g->idat != 0;
-    if (g4_png_is(c, "PLTE")) {
+    if (g4_png_is(c, "PLTE") && g->idat == 0) {
         g->plte = *c;
-    } else if (g4_png_is_critical(c)) {
-        return g4_fail(err, G4_ERR_FORMAT, "PNG: unknown critical chunk at byte %zu", pos);
     } else if (intact && g4_png_is(c, "tRNS") && g->idat == 0) {
         g->trns = *c;
     } else if (intact && g4_png_is(c, "eXIf")) {
-        g->orientation = g4_exif_orientation(c->data, c->n);
+        g4_turn_by_exif(&g->turn, c->data, c->n);
+    } else if (intact && (g4_png_is(c, "tEXt") || g4_png_is(c, "zTXt") || g4_png_is(c, "iTXt"))) {
+        return g4_png_text(g, c, err);
     }
     return G4_OK;
 }
@@ -140,20 +225,23 @@ static g4_status g4_png_chunks(g4_png *g, g4_error *err)
     g4_png_chunk c;
     for (size_t pos = sizeof g4_png_signature;; pos += G4_PNG_FRAMING + c.n) {
         const int first = pos == sizeof g4_png_signature;
-        if (!g4_png_chunk_at(g, pos, &c))
+        if (!g4_png_chunk_at(g, pos, &c)) {
+            if (g->idat) return G4_OK;
             return g4_fail(err, G4_ERR_FORMAT, "PNG: truncated in the chunk at byte %zu of %zu", pos, g->size);
-        const int intact = g4_png_crc_fits(g, &c);
+        }
+        const int intact = g4_png_is(&c, "IDAT") || g4_png_crc_fits(g, &c);
         if (g4_pace_ends(&g->pace, G4_PNG_FRAMING) || (!intact && g4_halted(g->pace.halt)))
             return g4_halt_check(g->pace.halt, err);
-        if (!intact && g4_png_is_critical(&c))
-            return g4_fail(err, G4_ERR_FORMAT, "PNG: the critical chunk at byte %zu does not match its checksum", pos);
+        const int is_wrong = (!intact && g4_png_is_critical(&c)) || first != g4_png_is(&c, "IHDR");
+        if (g->idat && (is_wrong || g4_png_is(&c, "IEND"))) return G4_OK;
         if (first != g4_png_is(&c, "IHDR"))
             return g4_fail(err, G4_ERR_FORMAT, "PNG: IHDR must come first and once (byte %zu)", pos);
-        if (g4_png_is(&c, "IEND")) break;
+        if (is_wrong)
+            return g4_fail(err, G4_ERR_FORMAT, "PNG: the critical chunk at byte %zu does not match its checksum", pos);
+        if (g4_png_is(&c, "IEND")) return g4_fail(err, G4_ERR_FORMAT, "PNG: no IDAT chunk");
         const g4_status s = first ? g4_png_header(g, &c, err) : g4_png_note(g, &c, pos, intact, err);
         if (s) return s;
     }
-    return g->idat ? G4_OK : g4_fail(err, G4_ERR_FORMAT, "PNG: no IDAT chunk");
 }
 
 /* PLTE and tRNS, once all chunks are known. */
@@ -340,7 +428,9 @@ static g4_status g4_png_pixels(const g4_media_limits *m, g4_png *g, uint64_t raw
 {
     uint8_t *raw = raw_size > SIZE_MAX ? NULL : g4_alloc(m->a, (size_t)raw_size, 1);
     if (!raw) return g4_fail(err, G4_ERR_MEMORY, "PNG: %" PRIu64 " bytes of pixels: out of memory", raw_size);
-    const char *wrong = g4_inflate(g4_png_next_idat, g, raw, (size_t)raw_size, m->halt);
+    size_t found;
+    const char *wrong = g4_inflate(g4_png_next_idat, g, raw, (size_t)raw_size, &found, m->halt);
+    if (!wrong && found < raw_size) wrong = "less data than the picture needs";
     g4_status s = wrong ? g4_halt_check(m->halt, err) : G4_OK;
     if (wrong && !s) s = g4_fail(err, G4_ERR_FORMAT, "PNG: pixel data before byte %zu: %s", g->idat, wrong);
     int n;
@@ -354,12 +444,17 @@ static g4_status g4_png_pixels(const g4_media_limits *m, g4_png *g, uint64_t raw
 /* All that comes before the pixels. */
 static g4_status g4_png_open(const g4_media_limits *m, g4_png *g, const uint8_t *data, size_t size, g4_error *err)
 {
-    *g = (g4_png) { .data = data, .size = size, .orientation = 1, .pace = { m->halt, 0 } };
+    *g = (g4_png) { .m = m, .data = data, .size = size, .pace = { m->halt, 0 } };
     g4_crc_table(g->crc);
     g4_status s = g4_png_chunks(g, err);
     if (!s) s = g4_png_colours(g, err);
     if (!s) s = g4_pixels_check(m, "PNG", g->w, g->h, err);
-    return s;
+    if (s) return s;
+    /* Deflate cannot do better than 258 bytes for 2 bits: a file that cannot fill the memory does not get it. */
+    if (g4_png_raw_size(g) / 1032 > g->idat_bytes)
+        return g4_fail(err, G4_ERR_FORMAT, "PNG: truncated: %" PRIu64 " bytes of IDAT cannot hold %u x %u pixels",
+                       g->idat_bytes, (unsigned)g->w, (unsigned)g->h);
+    return g4_pixels_check_bytes(m, "PNG", g->w, g->h, g->idat_bytes, err);
 }
 
 g4_status g4_png_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err)
@@ -367,7 +462,7 @@ g4_status g4_png_size(const g4_media_limits *m, const uint8_t *data, size_t size
     g4_png g;
     const g4_status s = g4_png_open(m, &g, data, size, err);
     if (s) return s;
-    g4_upright_size((int)g.w, (int)g.h, g.orientation, w, h);
+    g4_upright_size((int)g.w, (int)g.h, g4_orientation(&g.turn), w, h);
     return G4_OK;
 }
 
@@ -376,15 +471,9 @@ g4_status g4_png_decode(const g4_media_limits *m, const uint8_t *data, size_t si
     g4_png g;
     memset(out, 0, sizeof *out);
     g4_status s = g4_png_open(m, &g, data, size, err);
-    if (s) return s;
-    /* Deflate cannot do better than 258 bytes for 2 bits: a file that cannot fill the memory does not get it. */
-    const uint64_t raw_size = g4_png_raw_size(&g);
-    if (raw_size / 1032 > g.idat_bytes)
-        return g4_fail(err, G4_ERR_FORMAT, "PNG: truncated: %" PRIu64 " bytes of IDAT cannot hold %u x %u pixels",
-                       g.idat_bytes, (unsigned)g.w, (unsigned)g.h);
-    s = g4_pixels_alloc(m, "PNG", g.w, g.h, out, err);
-    if (!s) s = g4_png_pixels(m, &g, raw_size, out->rgb, err);
-    if (!s) s = g4_pixels_orient(m, out, g.orientation, err);
+    if (!s) s = g4_pixels_alloc(m, "PNG", g.w, g.h, out, err);
+    if (!s) s = g4_png_pixels(m, &g, g4_png_raw_size(&g), out->rgb, err);
+    if (!s) s = g4_pixels_orient(m, out, g4_orientation(&g.turn), err);
     if (s) g4_pixels_free(m, out);
     return s;
 }

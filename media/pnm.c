@@ -155,6 +155,11 @@ static void g4_pnm_bytes(g4_pnm *p, size_t n, uint8_t *dst)
 {
     const uint8_t *q = p->in.data + p->in.pos, *const level = p->level;
     const int channels = (int)p->channels, wide = (int)g4_pnm_sample_bytes(p);
+    if (channels == 3 && p->maxval == 255) { /* these are what is asked for */
+        memcpy(dst, q, 3 * n);
+        p->in.pos += 3 * n;
+        return;
+    }
     for (size_t x = 0; x < n; x++, dst += 3) {
         uint8_t v[4] = { 0 };
         for (int c = 0; c < 4 && c < channels; c++, q += wide) v[c] = level[wide == 2 ? g4_be16(q) : *q];

@@ -19,10 +19,13 @@ static void g4_probe_name(g4_media_info *out, g4_media_kind kind, const char *fo
 static g4_status g4_probe_picture(const g4_media_limits *m, const uint8_t *data, size_t size, g4_media_info *out,
                                   g4_error *err)
 {
-    const int is_png = g4_is_png(data, size), is_jpeg = g4_is_jpeg(data, size);
-    g4_probe_name(out, G4_MEDIA_IMAGE, is_png ? "png" : is_jpeg ? "jpeg" : "pnm");
+    const int is_png = g4_is_png(data, size), is_jpeg = g4_is_jpeg(data, size), is_webp = g4_is_webp(data, size);
+    const int is_bmp = g4_is_bmp(data, size);
+    g4_probe_name(out, G4_MEDIA_IMAGE, is_png ? "png" : is_jpeg ? "jpeg" : is_webp ? "webp" : is_bmp ? "bmp" : "pnm");
     return is_png    ? g4_png_size(m, data, size, &out->width, &out->height, err)
            : is_jpeg ? g4_jpeg_size(m, data, size, &out->width, &out->height, err)
+           : is_webp ? g4_webp_size(m, data, size, &out->width, &out->height, err)
+           : is_bmp  ? g4_bmp_size(m, data, size, &out->width, &out->height, err)
                      : g4_pnm_size(m, data, size, &out->width, &out->height, err);
 }
 
@@ -79,6 +82,9 @@ static g4_status g4_probe_bytes(const g4_media_limits *m, const uint8_t *data, s
     if (s) return s;
     s = g4_ffmpeg_probe(m, &(g4_input) { NULL, fd }, out, err);
     close(fd);
+    g4_turn turn;
+    if (!s && g4_foreign_orientation(data, size, &turn))
+        g4_upright_size(out->width, out->height, g4_orientation(&turn), &out->width, &out->height);
     return s;
 }
 
@@ -106,7 +112,7 @@ static g4_status g4_probe_file(const g4_media_limits *m, const char *path, g4_me
     size_t size;
     g4_source src;
     int foreign = 0, more = 0;
-    g4_status s = g4_media_read(m, path, g4_is_picture, &data, &size, err);
+    g4_status s = g4_media_read(m, path, g4_is_read_whole, &data, &size, err);
     if (!s && !data) {
         s = g4_probe_wav_file(m, path, out, &foreign, &more, err);
         if (more) s = g4_media_read(m, path, g4_is_wav, &data, &size, err);

@@ -8,7 +8,7 @@ as checksums. PNG files come from a small encoder here, because Pillow writes ne
 pixels are computed from the samples by the PNG standard and must equal Pillow's, but for the cases in `differs`.
 
 Format, little-endian: "G4PICS1\\n", then records: u32 kind (1 picture, 2 patches), width, height, crc32, adler32, length of the
-name, length of the data; name; data. A picture's data is the file and its sums are over RGB; for patches, data is
+name, length of the data; name; data. Kind 3 is a picture that needs the ffmpeg program. A picture's data is the file and its sums are over RGB; for patches, data is
 i32 pattern, budget, n, grid_w, grid_h, then 8 floats from the middle, and the sums are over pixels (float32), then positions (int32).
 """
 import io
@@ -291,6 +291,162 @@ def make_pnm():
     add_picture("alpha.pam", data, over_white(rgba[..., :3], rgba[..., 3:]))
 
 
+# ---- Files that are not whole, and that say how to turn them ------------------------------------------------
+
+
+def segments(jpeg):
+    """(code, bytes) of each segment up to the scan, and what follows."""
+    at, out = 2, []
+    while jpeg[at + 1] != 0xDA:
+        n = 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        out.append((jpeg[at + 1], jpeg[at : at + n]))
+        at += n
+    return out, jpeg[at:]
+
+
+def without(jpeg, code):
+    parts, rest = segments(jpeg)
+    return jpeg[:2] + b"".join(s for c, s in parts if c != code) + rest
+
+
+def make_broken_jpeg(smooth):
+    for progressive in (False, True):
+        name = "broken-%d-" % progressive
+        data = save(smooth, quality=60, progressive=progressive, restart_marker_blocks=2)
+        at = data.index(b"\xff\xd1", data.index(b"\xff\xda"))
+        add_jpeg(name + "no-restart.jpg", data[:at] + data[at + 2 :])
+        for number in (0, 2, 3, 5, 7):
+            add_jpeg(name + "restart-%d.jpg" % number, data[: at + 1] + bytes([0xD0 + number]) + data[at + 2 :])
+        if not progressive:  # libjpeg smooths pictures whose last scans are missing: that is not done here
+            add_jpeg(name + "end-inside.jpg", data[: at + 1] + b"\xd9" + data[at + 2 :])
+        add_jpeg(name + "garbage-before-restart.jpg", data[:at] + b"\xff\x00garbage" + data[at:])
+        last = data.rindex(b"\xff\xda")  # in the last scan
+        for place in (20, 33, 41, 55):
+            damaged = bytearray(data)
+            damaged[last + place] ^= 0x10
+            try:
+                add_jpeg(name + "damaged-%d.jpg" % place, bytes(damaged))
+            except OSError:
+                pass  # Pillow does not open all of them
+    plain = save(smooth, quality=60)
+    add_jpeg("broken-no-tables.jpg", without(plain, 0xC4))
+    whole = zlib.crc32(pillow(plain).tobytes()), zlib.adler32(pillow(plain).tobytes())
+    add(1, "broken-no-end.jpg", smooth.width, smooth.height, whole, plain[:-2])  # Pillow may want one byte more
+    add_jpeg("broken-no-end-bytes.jpg", plain[:-2] + bytes(8))
+    for xmp in (b'<x tiff:Orientation="6">', b"<tiff:Orientation>5</tiff:Orientation>"):
+        segment = b"http://ns.adobe.com/xap/1.0/\0" + xmp
+        data = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + plain[2:]
+        add_jpeg("turn-xmp-%d.jpg" % len(xmp), data)
+        add_jpeg("turn-exif-xmp-%d.jpg" % len(xmp), save(smooth, exif=b"Exif\0\0" + exif(3))[:2] + data[2:])
+
+
+def make_broken_png(samples):
+    data = png(samples, 2, 8, pieces=3)
+    end = data.index(b"IEND") - 4
+    add_picture("broken-no-iend.png", data[:end], pillow(data))
+    add_picture("broken-no-checksum.png", data[: end - 4], pillow(data))
+    add_picture("broken-no-adler.png", data[: end - 8], pillow(data[: end - 8]))
+    add_picture("broken-garbage.png", data[:end] + b"\0\1\2\3garbage behind the pixels", pillow(data))
+    at = data.index(b"IDAT")
+    damaged = bytearray(data)
+    damaged[at + 4 + int.from_bytes(data[at - 4 : at], "big")] ^= 1
+    add_picture("broken-idat-crc.png", bytes(damaged), pillow(bytes(damaged)))
+    add_picture("broken-critical.png", data[:33] + chunk(b"ABCD", b"?") + data[33:], pillow(data))
+    h, w, c = samples.shape
+    raw = filtered(pack_rows(samples, 8), c)
+    extra = data[:33] + chunk(b"IDAT", zlib.compress(raw + b"more rows than there are")) + chunk(b"IEND", b"")
+    add_picture("broken-extra-idat.png", extra, pillow(extra))
+    xmp = '<x tiff:Orientation="8">'.encode()
+    profile = b"\nexif\n%8d\n" % 40 + (b"Exif\0\0" + exif(6)).hex().encode() + b"\n"
+    for name, text in (
+        ("xmp", chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)),
+        ("xmp-packed", chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(xmp))),
+        ("profile", chunk(b"tEXt", b"Raw profile type exif\0" + profile)),
+        ("profile-packed", chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(profile))),
+    ):
+        turned = data[:33] + text + data[33:]
+        assert pillow(turned).shape == (w, h, 3)
+        add_picture("turn-%s.png" % name, turned, pillow(turned))
+
+
+def bmp(head, size, bits, compression, pixels, palette=b"", masks=b"", colours=0):
+    w, h = size
+    if head == 12:
+        info = struct.pack("<IHHHH", 12, w, h, 1, bits)
+    else:
+        info = struct.pack("<IiiHHIIiiII", head, w, h, 1, bits, compression, len(pixels), 0, 0, colours, 0)
+        if head > 40:
+            info, masks = (info + masks).ljust(head, b"\0"), b""
+    start = 14 + len(info) + len(masks) + len(palette)
+    return b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + info + masks + palette + pixels
+
+
+def make_bmp():
+    w, h = 21, 9
+
+    def mask(*m):
+        return struct.pack("<%dI" % len(m), *m)
+
+    full = (0xFF0000, 0xFF00, 0xFF)
+    cases = [(12, 1, 0, b""), (12, 8, 0, b""), (12, 24, 0, b""), (40, 1, 0, b""), (40, 4, 0, b""), (40, 8, 0, b""), (40, 24, 0, b"")]
+    cases += [(40, 16, 0, b""), (40, 16, 3, mask(0xF800, 0x7E0, 0x1F)), (40, 32, 0, b""), (40, 32, 3, mask(*full)), (64, 8, 0, b"")]
+    cases += [(124, 32, 3, mask(*full, 0xFF << 24)), (108, 32, 3, mask(0xFF << 24, 0xFF0000, 0xFF00, 0xFF)), (56, 32, 3, mask(0xFF << 24, 0xFF00, 0xFF, 0))]
+    for head, bits, compression, masks in cases:
+        for flip in (1, -1) if head > 12 else (1,):
+            pixels = rng.integers(0, 256, ((w * bits + 31) // 32 * 4 * h), np.uint8).tobytes()
+            n = 1 << bits if bits <= 8 else 0
+            palette = rng.integers(0, 256, (n, 3 if head == 12 else 4), np.uint8).tobytes()
+            data = bmp(head, (w, flip * h), bits, compression, pixels, palette, masks)
+            add_picture("%d-%d-%d-%d-%d.bmp" % (head, bits, compression, len(masks), flip), data, pillow(data))
+    palette = rng.integers(0, 256, (256, 4), np.uint8).tobytes()
+    for bits, compression, runs in (
+        (8, 1, b"\5\7\0\3abc\0\0\0\0\2\4\2\1\6\0\4wxyz" + b"\x15\x20\0\0" * 14),
+        (8, 1, b"\x40\3\0\0" * 14),
+        (4, 2, b"\5\x71\0\5\x12\x34\x50\0\0\0\0\2\4\2" + b"\x15\x2a\0\0" * 14),
+    ):
+        data = bmp(40, (w, h), bits, compression, runs, palette[: 4 << bits])
+        add_picture("runs-%d-%d.bmp" % (bits, len(runs)), data, pillow(data))
+    pixels = rng.integers(0, 256, 24 * h, np.uint8).tobytes()
+    for name, palette in (("few", palette[:40]), ("grey", bytes(i // 4 if i % 4 < 3 else 0 for i in range(40)))):
+        data = bmp(40, (w, h), 8, 0, pixels, palette, colours=10)
+        add_picture("palette-%s.bmp" % name, data, pillow(data))
+    data = bmp(40, (w, h), 24, 0, bytes(64 * h))
+    add_picture("no-padding.bmp", data[:-1], pillow(data[:-1]))
+
+
+def make_foreign():
+    """What ffmpeg unpacks, and is finished here: each as Pillow has it."""
+    im = Image.fromarray(noise(3, 4, 4).astype(np.uint8), "RGBA").resize((31, 22), Image.Resampling.BICUBIC)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+
+    def add_foreign(name, kind, picture, **options):
+        f = io.BytesIO()
+        picture.save(f, kind, **options)
+        rgb = pillow(f.getvalue())
+        add(3, name, rgb.shape[1], rgb.shape[0], sums_of(np.ascontiguousarray(rgb).tobytes()), f.getvalue())
+
+    rgb = im.convert("RGB")
+    add_foreign("lossy.webp", "WEBP", rgb, quality=60)
+    add_foreign("lossy-odd.webp", "WEBP", rgb.crop((0, 0, 30, 21)), quality=60, exif=turned)
+    add_foreign("lossy-alpha.webp", "WEBP", im, quality=60)
+    add_foreign("lossless-alpha.webp", "WEBP", im, lossless=True)
+    add_foreign("xmp.webp", "WEBP", rgb, quality=60, xmp=b'<x tiff:Orientation="8">')
+    frames = [rgb.transpose(Image.Transpose.ROTATE_180)]
+    add_foreign("animated.webp", "WEBP", im, save_all=True, append_images=frames, lossless=True)
+    add_foreign("animated-lossy.webp", "WEBP", rgb, save_all=True, append_images=frames, quality=60)
+    for orientation in (1, 3, 5, 8):
+        add_foreign("turned-%d.tif" % orientation, "TIFF", rgb, tiffinfo={274: orientation})
+
+
+def make_broken():
+    global rng
+    rng = np.random.default_rng(5)
+    smooth = Image.fromarray(noise(3, 4, 3).astype(np.uint8)).resize((61, 43), Image.Resampling.BICUBIC)
+    make_broken_jpeg(smooth)
+    make_broken_png(noise(9, 14, 3))
+
+
 # ---- Patches -------------------------------------------------------------------------------------------
 
 
@@ -334,6 +490,9 @@ def main():
     make_jpeg()
     make_pnm()
     make_patches()
+    make_broken()
+    make_foreign()
+    make_bmp()
     with open(out, "wb") as f:
         f.write(b"G4PICS1\n" + b"".join(records))
     print("%s: %d records, %d bytes" % (out, len(records), os.path.getsize(out)))
