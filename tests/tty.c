@@ -184,7 +184,7 @@ static void g4_test_questions(void)
     g4_write_text(out, "");
     g4_write_text(tools, "[{\"type\": \"function\", \"function\": {\"name\": \"get" G4_CSI "_x\", \"description\": "
                          "\"d\", \"parameters\": {\"type\": \"object\", \"properties\": {\"a\": {\"enum\": [7]}}, "
-                         "\"required\": [\"a\"]}}}]");
+                         "\"additionalProperties\": false, \"required\": [\"a\"]}}}]");
     static const char *const redirections[] = { "", "> %s", "2> %s", "> %s 2>&1", "--quiet > %s", "--json 2> %s" };
     for (int i = 0; i < 6; i++) {
         const int agrees = i % 2 == 0;
@@ -224,7 +224,7 @@ static void g4_test_cut_call(void)
     g4_write_text(saved, "");
     g4_write_text(tools, "[{\"type\": \"function\", \"function\": {\"name\": \"f\", \"description\": \"d\", "
                          "\"parameters\": {\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"string\", "
-                         "\"minLength\": 4000}}, \"required\": [\"a\"]}}}]");
+                         "\"minLength\": 4000}}, \"additionalProperties\": false, \"required\": [\"a\"]}}}]");
     static const char *const limits[] = { "1", "2", "3", "9", "100000" };
     for (int i = 0; i < 5; i++) {
         pid_t pid =
