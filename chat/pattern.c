@@ -301,8 +301,8 @@ static size_t g4_pattern_property_end(const g4_scan *in)
     return end < in->n ? end + 1 : 0;
 }
 
-/* A class of hundreds of ranges is made once a pattern: a part like the one that is written as what stands at pos, which
- * is read; 0: there is none yet. *known: where it is to be put. */
+/* A class of hundreds of ranges is made once a pattern: a part like the one that is written as what stands at pos,
+ * which is read; 0: there is none yet. *known: where it is to be put. */
 static int32_t g4_pattern_class_again(g4_pattern *p, int32_t **known)
 {
     g4_scan *in = &p->in;

@@ -205,12 +205,13 @@ static uint32_t g4_bmp_index(const g4_bmp *b, const uint8_t *p, uint32_t i)
     return i & 1 ? p[i / 2] & 15 : p[i / 2] >> 4;
 }
 
-/* Pixels one after the other, whatever rows a run crosses, as Pillow has them: its runs of one value end with a row, and
- * nothing else does. x: columns of the row so far, by its count. */
+/* Pixels one after the other, whatever rows a run crosses, as Pillow has them: its runs of one value end with a row,
+ * and nothing else does. x: columns of the row so far, by its count. */
 static void g4_bmp_run_rows(g4_bmp_runs *r)
 {
     g4_bmp *b = r->b;
     uint64_t x = 0;
+    if (b->w == 0) return;
     for (size_t at = b->pixels; r->n < r->total && b->size - at >= 2;) {
         const uint32_t n = b->data[at], value = b->data[at + 1];
         if (g4_pace_ends(&b->pace, 256)) return;

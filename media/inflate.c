@@ -1,6 +1,6 @@
 /* inflate.c - zlib streams (RFC 1950, RFC 1951), in which PNG keeps its pixels. Reading checks all that a stream says,
- * its checksum included if it is there. Writing tries one earlier place for each match and makes codes for each block: the files are
- * not the smallest, but the code is small. */
+ * its checksum included if it is there. Writing tries one earlier place for each match and makes codes for each block:
+ * the files are not the smallest, but the code is small. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif

@@ -2,8 +2,8 @@
  * YCCK, as RGB. The pixels equal libjpeg-turbo's defaults bit for bit (accurate integer IDCT of jidctint.c, fancy
  * upsampling of jdsample.c, colour tables of jdcolor.c), and CMYK is turned into RGB as Pillow does. A sequential scan
  * is transformed as it is read; progressive ones keep all coefficients until the end. Damage inside a scan is painted
- * over as libjpeg does, bit for bit: a code that does not exist reads as 0, what a marker cuts off is grey up to the next
- * restart. A file that ends inside a scan is an error. */
+ * over as libjpeg does, bit for bit: a code that does not exist reads as 0, what a marker cuts off is grey up to the
+ * next restart. A file that ends inside a scan is an error. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -210,7 +210,8 @@ static g4_status g4_jpeg_huff_tables(g4_jpeg *j, const uint8_t *p, size_t n, g4_
     return G4_OK;
 }
 
-/* The tables that a file without its own is meant to use, as frames of motion JPEG are (T.81, K.3), as a DHT segment. */
+/* The tables that a file without its own is meant to use, as frames of motion JPEG are (T.81, K.3), as a DHT segment.
+ * */
 static const uint8_t g4_jpeg_usual_tables[] = {
     0x00, 0x00, 0x01, 0x05, 0x01, 0x01, 0x01, 0x01, 0x01, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x01,
     0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0a, 0x0b, 0x10, 0x00, 0x02, 0x01, 0x03, 0x03, 0x02, 0x04, 0x03,

@@ -124,7 +124,8 @@ g4_status g4_image_check(const g4_image *image, g4_error *err);
 /* The next piece of a stream is *p up to *end, and may be empty; 0: there is none. */
 typedef int (*g4_next_piece_fn)(void *ctx, const uint8_t **p, const uint8_t **end);
 /* Unpack the zlib stream into out, of which *n bytes are there then, up to its end or until out is full: what stands
- * behind that is not asked for. Returns NULL or what is wrong with it; when the call is halted, that may be anything. */
+ * behind that is not asked for. Returns NULL or what is wrong with it; when the call is halted, that may be anything.
+ * */
 const char *g4_inflate(g4_next_piece_fn next, void *ctx, uint8_t *out, size_t size, size_t *n, g4_halt *halt);
 /* Append raw (below 4 GiB) to out as a zlib stream. Nonzero: out of memory, or halted. */
 int g4_deflate(const g4_media_limits *m, const uint8_t *raw, size_t size, g4_buf *out);

@@ -133,8 +133,8 @@ static int g4_png_text_piece(void *ctx, const uint8_t **p, const uint8_t **end)
     return *p < *end;
 }
 
-/* EXIF as ImageMagick writes it: three lines (an empty one, "exif", the length), then hexadecimal digits. The bytes take
- * the place of their digits. */
+/* EXIF as ImageMagick writes it: three lines (an empty one, "exif", the length), then hexadecimal digits. The bytes
+ * take the place of their digits. */
 static void g4_png_raw_profile(g4_png *g, uint8_t *text, size_t n)
 {
     size_t i = 0, digits = 0;
@@ -150,8 +150,8 @@ static void g4_png_raw_profile(g4_png *g, uint8_t *text, size_t n)
     g4_turn_by_exif(&g->turn, text + start, digits / 2 - start);
 }
 
-/* The text of a chunk begins with its key and a NUL. That of iTXt goes on with: is it packed, how, language, NUL, the key
- * translated, NUL; that of zTXt with how it is packed. out becomes the rest; 0: it is cut short. */
+/* The text of a chunk begins with its key and a NUL. That of iTXt goes on with: is it packed, how, language, NUL, the
+ * key translated, NUL; that of zTXt with how it is packed. out becomes the rest; 0: it is cut short. */
 static int g4_png_text_of(const g4_png_chunk *c, size_t key, g4_png_chunk *out, int *is_packed)
 {
     const uint8_t *p = c->data + key + 1, *const end = c->data + c->n;

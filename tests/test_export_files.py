@@ -157,7 +157,7 @@ def test_settings_broken(place):
             ("rope_parameters", {"sliding_attention": {"rope_theta": float("inf")}, "full_attention": {}}, "rope_theta is inf"),
             ("num_kv_shared_layers", 99, "from 0 to 3"), ("per_layer_config", {"7": {}}, "'7' is not a layer"),
             ("per_layer_config", {"1": {"head_dim": 2**31 - 2}}, "head_dim is 2147483646, expected a count from 0 to 1024"),
-            ("head_dim", 2**31 - 2, "from 0 to 1024"), ("global_head_dim", 2**31 - 2, "from 0 to 1024"), 
+            ("head_dim", 2**31 - 2, "from 0 to 1024"), ("global_head_dim", 2**31 - 2, "from 0 to 1024"),
             ("final_logit_softcapping", -1, "from 0")):
         refused(key, *words, config=text(**{key: value}))
     refused("layer 0 has 2 heads over 1 of keys, of 7", config=text(head_dim=7))
