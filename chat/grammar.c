@@ -32,11 +32,13 @@
 #define G4_FEW_ENDS 16                 /* nodes where a lexeme may end that are kept instead of what is below them */
 #define G4_NARROW 8                    /* bytes up to which they are sought one by one */
 #define G4_MAX_REACH_LAYER 128         /* states that are looked at with so many characters read, */
-#define G4_MAX_REACH 4096              /* and for one expression */
+#define G4_MAX_REACH 32768             /* and for one expression */
+#define G4_REACH_SHARE 4               /* part of what is left of these that one question may take */
 #define G4_REACH_ROW 64                /* as many as one that has no table of steps yet counts */
 #define G4_REACH_WORTH 32              /* words for which it is found out whether all of them stay inside */
 #define G4_N_REACHES 2048              /* answers that are remembered */
 #define G4_N_SAFE 4                    /* such sets of sorts that are looked for */
+#define G4_REACH_ENOUGH 12             /* characters of these that are as good as any number */
 #define G4_COSTLY 64                   /* nodes of the vocabulary's trees: what took more to find out is shared */
 #define G4_PLAIN_MAX_CHOICES 64        /* alternatives that are looked at */
 #define G4_N_UNIONS 1024               /* unions that are remembered */
@@ -113,9 +115,11 @@ typedef struct { /* of an expression, as an automaton with a table */
     uint32_t seen;            /* by the search with this number, */
     uint8_t seen_phases;      /* in these phases of a character, as bits */
     uint8_t has_reach, reach; /* of plain characters of all sorts */
-    uint32_t safe[G4_N_SAFE]; /* of these sorts any number stays inside; 0: none */
-    uint32_t out;             /* a character of these may lead out */
+    uint32_t safe[G4_N_SAFE]; /* of these sorts so many stay inside; 0: none */
+    uint8_t n_safe[G4_N_SAFE];
+    uint32_t out; /* a character of these may lead out */
     uint8_t accepts, has_row, n_live;
+    uint8_t is_even;         /* all bytes that a character may go on with lead to the same */
     uint8_t live[G4_NARROW]; /* bytes that lead on, and where to, when they are few; else n_live is above NARROW */
     int32_t to[G4_NARROW];
     int32_t next[256]; /* else this; 0: dead */
@@ -677,6 +681,7 @@ static int g4_lexer_make_narrow(g4_grammar *g, int32_t state)
         s->to[i] = next;
     }
     s->n_live = (uint8_t)n;
+    s->is_even = 0;
     s->has_row = !g->failed;
     return 1;
 }
@@ -701,6 +706,8 @@ static void g4_lexer_make_row(g4_grammar *g, int32_t state)
         n_live++;
     }
     s->n_live = (uint8_t)g4_min_int(n_live, 255);
+    s->is_even = n_live > G4_NARROW;
+    for (int b = 0x81; b <= 0xbf; b++) s->is_even &= s->next[b] == s->next[0x80];
     s->has_row = 1;
     g->n_rows++;
 }
@@ -786,12 +793,12 @@ static int g4_reach_go_on(g4_grammar *g, uint32_t sorts, g4_reach_place from, g4
 {
     const uint32_t *sort_of = g->vocabulary->sort_of;
     const int is_first = from.phase == 0;
-    const int low = is_first ? 0x20 : g4_char_phases[from.phase].low;
     const int high = is_first ? 0xf4 : g4_char_phases[from.phase].high;
     g4_reach_place last = { .state = 0 };
     g->reach_left -= g->lexer[from.state].has_row ? 1 : G4_REACH_ROW;
     if (g->reach_left < 0) return 0;
     if (!g->lexer[from.state].has_row) g4_lexer_make_row(g, from.state);
+    const int low = is_first ? 0x20 : g->lexer[from.state].is_even ? high : g4_char_phases[from.phase].low;
     for (int b = low; b <= high && !g->failed; b++) {
         const uint32_t sort = is_first ? sort_of[b] & sorts : 0;
         if (is_first && sort == 0) continue;
@@ -808,6 +815,17 @@ static int g4_reach_go_on(g4_grammar *g, uint32_t sorts, g4_reach_place from, g4
     return !g->failed;
 }
 
+/* Begin a search, with a state on its first layer. */
+static void g4_reach_begin(g4_grammar *g, int32_t state, g4_reach_layer *layer)
+{
+    if (++g->search == 0) { /* the marks of 2^32 searches ago */
+        for (int i = 1; i < g->n_lexer; i++) g->lexer[i].seen = 0;
+        g->search = 1;
+    }
+    layer->n = 0;
+    g4_reach_add(g, layer, (g4_reach_place) { .state = state });
+}
+
 /* How many plain characters of these sorts, whatever they are, stay inside behind a state; less when that is costly.
  * *way: the sorts of what leads out; 0: none does, or that is not known. */
 static uint8_t g4_reach_find(g4_grammar *g, int32_t state, uint32_t sorts, uint32_t *way)
@@ -815,12 +833,7 @@ static uint8_t g4_reach_find(g4_grammar *g, int32_t state, uint32_t sorts, uint3
     g4_reach_layer layers[2];
     const int longest = g4_min_int((int)g->vocabulary->longest_plain, G4_ENDLESS);
     *way = 0;
-    if (++g->search == 0) { /* the marks of 2^32 searches ago */
-        for (int i = 1; i < g->n_lexer; i++) g->lexer[i].seen = 0;
-        g->search = 1;
-    }
-    layers[0].n = 0;
-    g4_reach_add(g, &layers[0], (g4_reach_place) { .state = state });
+    g4_reach_begin(g, state, &layers[0]);
     for (int n_chars = 0; n_chars < longest; n_chars++) {
         g4_reach_layer *layer = &layers[n_chars & 1], *next = &layers[~n_chars & 1];
         next->n = 0;
@@ -829,6 +842,16 @@ static uint8_t g4_reach_find(g4_grammar *g, int32_t state, uint32_t sorts, uint3
             if (!g4_reach_go_on(g, sorts, layer->places[--layer->n], layer, next, way)) return (uint8_t)n_chars;
     }
     return G4_ENDLESS;
+}
+
+/* The same with a share of what may still be looked at. */
+static uint8_t g4_reach_try(g4_grammar *g, int32_t state, uint32_t sorts, uint32_t *way)
+{
+    const int others = g->reach_left - g->reach_left / G4_REACH_SHARE;
+    g->reach_left -= others;
+    const uint8_t n_chars = g4_reach_find(g, state, sorts, way);
+    g->reach_left += others;
+    return n_chars;
 }
 
 /* The sorts of which a character may lead out by its first byte. */
@@ -852,26 +875,73 @@ static uint32_t g4_reach_rare(uint32_t sorts, int i)
     return sorts;
 }
 
-/* Find out what stays inside behind a state: so many characters of all sorts, and any number of some. Of the sorts
- * that lead out together it is enough to leave one out, the rarer the better. */
+/* The state behind one character of these sorts, whichever it is; 0: that may be several, or none. */
+static int32_t g4_reach_once(g4_grammar *g, int32_t state, uint32_t sorts)
+{
+    g4_reach_layer same = { .n = 0 }, next = { .n = 0 };
+    uint32_t way;
+    g4_reach_begin(g, state, &same);
+    while (same.n > 0)
+        if (!g4_reach_go_on(g, sorts, same.places[--same.n], &same, &next, &way)) return 0;
+    return next.n == 0 ? state : next.n == 1 ? next.places[0].state : 0;
+}
+
+/* The sorts whose characters all lead to the same state; of several such sets the largest. */
+static uint32_t g4_reach_alike(g4_grammar *g, int32_t state)
+{
+    int32_t behind[32];
+    uint32_t alike = 0;
+    int n_alike = 0;
+    for (int i = 0; i < 32; i++) {
+        uint32_t same = 0;
+        int n = 0;
+        behind[i] = g4_reach_once(g, state, 1u << i);
+        for (int k = 0; k <= i && behind[i] != 0; k++) {
+            if (behind[k] != behind[i]) continue;
+            same |= 1u << k;
+            n++;
+        }
+        if (n <= n_alike) continue;
+        alike = same;
+        n_alike = n;
+    }
+    return alike;
+}
+
+/* Put down as safe set number i of a state these sorts, without as many of them as lead out before enough characters
+ * stay inside. Of those that lead out together it is enough to leave one out, the rarer the better. Returns 0 when that
+ * is too costly. */
+static int g4_reach_learn_safe(g4_grammar *g, int32_t state, int i, uint32_t sorts)
+{
+    uint32_t way;
+    uint8_t n_chars = g4_reach_try(g, state, sorts, &way);
+    while (way != 0 && n_chars < G4_REACH_ENOUGH && !g->failed) {
+        sorts &= ~g4_reach_rare(way, i);
+        n_chars = g4_reach_try(g, state, sorts, &way);
+    }
+    if (way == 0 && n_chars < G4_REACH_ENOUGH) return 0;
+    g->lexer[state].safe[i] = sorts;
+    g->lexer[state].n_safe[i] = n_chars;
+    return 1;
+}
+
+/* Find out what stays inside behind a state: so many characters of all sorts, and many of some. When characters of all
+ * sorts lead to too many states, as they do where words are counted, it is found out about those that lead to the same
+ * one. */
 static void g4_reach_learn(g4_grammar *g, int32_t state)
 {
-    uint32_t way, first;
-    const uint8_t reach = g4_reach_find(g, state, G4_ALL_SORTS, &first);
+    uint32_t first;
+    const uint8_t reach = g4_reach_try(g, state, G4_ALL_SORTS, &first);
     const uint32_t out = first != 0 ? g4_reach_out(g, &g->lexer[state]) : 0;
     g->lexer[state].has_reach = 1;
     g->lexer[state].reach = reach;
     g->lexer[state].out = out;
     memset(g->lexer[state].safe, 0, sizeof g->lexer[state].safe);
-    if (first == 0 && reach != G4_ENDLESS) return; /* too costly: nothing is known */
-    for (int i = 0; i < G4_N_SAFE && (i == 0 || out == 0); i++) {
-        uint32_t sorts = G4_ALL_SORTS & ~out;
-        for (way = first; way != 0 && !g->failed;) {
-            sorts &= ~g4_reach_rare(way, i);
-            if (g4_reach_find(g, state, sorts, &way) != G4_ENDLESS && way == 0) return; /* too costly */
-        }
-        g->lexer[state].safe[i] = sorts;
-    }
+    int i = 0;
+    while (reach != G4_ENDLESS && first != 0 && i < (out == 0 ? G4_N_SAFE : 1) &&
+           g4_reach_learn_safe(g, state, i, G4_ALL_SORTS & ~(out != 0 ? out : g4_reach_rare(first, i))))
+        i++;
+    if (reach != G4_ENDLESS && i == 0 && !g->failed) g4_reach_learn_safe(g, state, 0, g4_reach_alike(g, state));
 }
 
 static uint8_t g4_reach_of(g4_grammar *g, int32_t state, uint32_t sorts)
@@ -880,7 +950,7 @@ static uint8_t g4_reach_of(g4_grammar *g, int32_t state, uint32_t sorts)
     const uint32_t hash = (uint32_t)(g4_hash_mix((uint32_t)state, sorts) >> 32);
     g4_reach *known = &g->reaches[hash % G4_N_REACHES];
     if (known->state != state || known->sorts != sorts)
-        *known = (g4_reach) { state, sorts, g4_reach_find(g, state, sorts, &way) };
+        *known = (g4_reach) { state, sorts, g4_reach_try(g, state, sorts, &way) };
     return known->n_chars;
 }
 
@@ -1002,6 +1072,14 @@ static inline g4_lexer_level g4_lexer_below(const g4_trie *t, uint32_t node, int
         g4_lexer_level) { .next = below.next, .end = below.end, .first = below.next, .state = state, .reach = reach };
 }
 
+/* Do so many characters of these sorts stay inside behind a state, as far as is known? */
+static int g4_lexer_is_safe(const g4_lexer_state *s, uint32_t sorts, int n_chars)
+{
+    for (int i = 0; i < G4_N_SAFE && s->has_reach; i++)
+        if (s->safe[i] != 0 && (sorts & ~s->safe[i]) == 0 && n_chars <= s->n_safe[i]) return 1;
+    return 0;
+}
+
 /* Do all words below a node stay inside? reach: as it is known; it may become more. */
 static int g4_lexer_has_all(g4_grammar *g, const g4_trie *t, uint32_t node, int32_t state, int *reach)
 {
@@ -1013,14 +1091,19 @@ static int g4_lexer_has_all(g4_grammar *g, const g4_trie *t, uint32_t node, int3
     if (!rest.is_whole) return 0;
     if (!g->lexer[state].has_reach && is_worth) g4_reach_learn(g, state);
     const g4_lexer_state *s = &g->lexer[state];
-    if (s->has_reach) {
-        *reach = g4_max_int(*reach, s->reach);
-        for (int i = 0; i < G4_N_SAFE; i++)
-            if (s->safe[i] != 0 && (rest.sorts & ~s->safe[i]) == 0) return 1;
-    }
+    if (s->has_reach) *reach = g4_max_int(*reach, s->reach);
+    if (g4_lexer_is_safe(s, rest.sorts, rest.n_chars)) return 1;
     if (rest.n_chars > *reach && is_worth && (rest.sorts & s->out) == 0)
         *reach = g4_max_int(*reach, g4_reach_of(g, state, rest.sorts));
     return rest.n_chars <= *reach;
+}
+
+/* Is a node the first byte of a character behind a state from which that one and all below it stay inside? */
+static int g4_lexer_begins_safe(const g4_grammar *g, const g4_trie *t, uint32_t node, int32_t state)
+{
+    const uint32_t sort = g->vocabulary->sort_of[t->bytes[node]];
+    const g4_trie_rest rest = t->rests[node];
+    return sort != 0 && g4_lexer_is_safe(&g->lexer[state], sort | rest.sorts, rest.n_chars + 1);
 }
 
 /* Walk a tree of the vocabulary from a state with a row: `inside` gets the tokens that stay inside. */
@@ -1029,7 +1112,9 @@ static void g4_lexer_walk(g4_grammar *g, uint32_t which, int32_t state)
     const g4_trie *t = &g->vocabulary->tries[which];
     g4_lexer_level levels[G4_TRIE_DEPTH];
     uint32_t depth = 1;
-    levels[0] = g4_lexer_below(t, 0, state, 0);
+    int all = 0;
+    if (t->rests != NULL) g4_lexer_has_all(g, t, 0, state, &all);
+    levels[0] = g4_lexer_below(t, 0, state, all);
     while (depth > 0 && !g4_grammar_stops(g)) {
         const g4_lexer_level *level = &levels[depth - 1];
         int32_t next;
@@ -1040,7 +1125,8 @@ static void g4_lexer_walk(g4_grammar *g, uint32_t which, int32_t state)
         }
         int reach = level->reach;
         if (reach < G4_ENDLESS && !g4_utf8_continues((char)t->bytes[node])) reach--;
-        if (t->rests != NULL && g4_lexer_has_all(g, t, node, next, &reach)) {
+        if (t->rests != NULL &&
+            (g4_lexer_begins_safe(g, t, node, level->state) || g4_lexer_has_all(g, t, node, next, &reach))) {
             const g4_trie_node *n = &t->nodes[node];
             g4_inside_add(g, which, n->first + n->n_here, n->end);
             continue;

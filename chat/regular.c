@@ -20,6 +20,7 @@
 #define G4_RE_MAX_WIDE 2048       /* operands of `or` and `and` beyond which no step may make more of them */
 #define G4_RE_SEARCH_WIDTH 2      /* operands that count as one more expression in a search */
 #define G4_RE_MAX_SPREAD 256      /* alternatives of `and` */
+#define G4_RE_MAX_LIMITED 4       /* operands of `and` of which one may be a limit */
 #define G4_RE_FAR (1 << 28)       /* a reach that is not known, or further */
 #define G4_RE_MAX_COUNT (1 << 29) /* counts beyond are not added up */
 
@@ -103,6 +104,7 @@ struct g4_regular {
     g4_re *later;  /* what the expressions stand for that were defined later */
     int n_later, cap_later;
     int32_t defined;                      /* expressions from here on are in none of them */
+    g4_re any_char[2];                    /* one character, by spelling, escaped in all ways; 0: not made */
     g4_re any_text[2], no_text[2];        /* any characters, by spelling, and its complement; 0: not made */
     g4_made_class classes[G4_RE_CLASSES]; /* the last ones made, by their prints */
     g4_re row[256];
@@ -1129,13 +1131,14 @@ static g4_re g4_re_unicode_escapes(g4_regular *r)
 g4_re g4_re_any_char(g4_regular *r, g4_spelling spelling)
 {
     g4_char_range all = { 0, 0x10ffff }, plain[G4_N_STRING_RANGES];
-    if (spelling == G4_RAW) return g4_re_utf8(r, &(g4_class) { .ranges = &all, .n = 1 });
+    if (spelling == G4_RAW) return r->any_char[G4_RAW] = g4_re_utf8(r, &(g4_class) { .ranges = &all, .n = 1 });
     memcpy(plain, g4_string_ranges, sizeof plain);
     const g4_re as_it_is = g4_re_utf8(r, &(g4_class) { .ranges = plain, .n = G4_N_STRING_RANGES });
     g4_byte_set letters = { { 0 } };
     for (const char *p = "\"\\/bfnrt"; *p != '\0'; p++) letters.bits[*p / 32] |= 1u << (*p % 32);
     const g4_re escape = g4_re_concat(r, g4_re_range(r, '\\', '\\'), g4_re_set(r, letters.bits));
-    return g4_re_or(r, as_it_is, g4_re_or(r, escape, g4_re_unicode_escapes(r)));
+    r->any_char[G4_ESCAPED] = g4_re_or(r, as_it_is, g4_re_or(r, escape, g4_re_unicode_escapes(r)));
+    return r->any_char[G4_ESCAPED];
 }
 
 /* \uXXXX of 16 bits, in hex digits of either case. */
@@ -1624,16 +1627,37 @@ static g4_re g4_re_clamp_one(g4_regular *r, g4_re x, int longest)
     }
 }
 
-/* AND of two, of which one only says how long the other may be, without its upper end, while that is so far away that
- * whatever is read, the other can still come to an end before it. */
+/* Is `all` any number of characters, and x made of such? What is compared in no other way costs no search. */
+static int g4_re_holds(const g4_regular *r, g4_re x, g4_re all)
+{
+    const g4_re_node k = r->nodes[all];
+    for (int i = 0; i < 2 && k.kind == G4_RK_REPEAT && k.min == 0 && k.max < 0; i++)
+        if (k.a == r->any_char[i] && (r->nodes[x].fits >> i & 1)) return 1;
+    return 0;
+}
+
+/* Of the operands of AND, is number `limit` a repeat that only says how long number `other` may be, with an upper end so
+ * far away that whatever is read, the other can still come to an end before it, and do all others hold what that holds?
+ */
+static int g4_re_only_limits(g4_regular *r, g4_re_node k, int limit, int other, int longest)
+{
+    const g4_re x = r->lists[k.a + other];
+    const g4_re_node n = r->nodes[r->lists[k.a + limit]];
+    const g4_re all = n.kind == G4_RK_REPEAT ? g4_re_repeat(r, n.a, 0, -1) : G4_RE_NONE;
+    int is_within = limit != other && n.kind == G4_RK_REPEAT && n.max > longest && n.max - longest >= r->nodes[x].reach;
+    for (int i = 0; i < k.b && is_within; i++)
+        is_within = i == limit || i == other || g4_re_holds(r, x, r->lists[k.a + i]);
+    return is_within && (g4_re_holds(r, x, all) || g4_re_within(r, x, all) == 1);
+}
+
+/* AND of which one operand is all there is to it but for a limit, without the upper end of that. */
 static g4_re g4_re_unbounded(g4_regular *r, g4_re x, int longest)
 {
     const g4_re_node k = r->nodes[x];
-    for (int i = 0; i < 2 && k.b == 2 && !r->failed; i++) {
-        const g4_re limit = r->lists[k.a + i], other = r->lists[k.a + 1 - i];
-        const g4_re_node n = r->nodes[limit];
-        if (n.kind != G4_RK_REPEAT || n.max <= longest || n.max - longest < r->nodes[other].reach) continue;
-        if (g4_re_within(r, other, g4_re_repeat(r, n.a, 0, -1)) != 1) continue;
+    for (int i = 0; i < k.b * k.b && k.b <= G4_RE_MAX_LIMITED && !r->failed; i++) {
+        if (!g4_re_only_limits(r, k, i % k.b, i / k.b, longest)) continue;
+        const g4_re_node n = r->nodes[r->lists[k.a + i % k.b]];
+        const g4_re other = r->lists[k.a + i / k.b];
         return n.min == 0 ? other : g4_re_and(r, other, g4_re_repeat(r, n.a, n.min, -1));
     }
     return x;
@@ -1788,6 +1812,7 @@ void g4_regular_forget(g4_regular *r, int32_t from, g4_re *keep, int n)
     r->n_lists = n_lists;
     memset(r->classes, 0, sizeof r->classes);
     for (int i = 0; i < 2; i++)
-        if (r->any_text[i] >= from || r->no_text[i] >= from) r->any_text[i] = r->no_text[i] = 0;
+        if (r->any_text[i] >= from || r->no_text[i] >= from || r->any_char[i] >= from)
+            r->any_text[i] = r->no_text[i] = r->any_char[i] = 0;
     g4_re_rehash(r);
 }

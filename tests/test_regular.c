@@ -162,6 +162,16 @@ static void test_counts(void)
     for (int i = 0; i < 3; i++) x = g4_re_step(r, x, i == 0 ? 'a' : 'b');
     G4_EXPECT(g4_re_clamp(r, x, 20) == g4_re_clamp(r, g4_re_step(r, x, 'b'), 20) && g4_re_clamp(r, x, 98) == x,
               "lengths that are far away look alike");
+    const g4_re any = g4_re_any_char(r, G4_ESCAPED); /* and any text beside it changes nothing */
+    const g4_re c = g4_re_class(r, &(g4_class) { .ranges = (g4_char_range[]) { { 'c', 'c' } }, .n = 1 }, G4_ESCAPED);
+    const g4_re d = g4_re_class(r, &(g4_class) { .ranges = (g4_char_range[]) { { 'd', 'd' } }, .n = 1 }, G4_ESCAPED);
+    const g4_re words = g4_re_repeat(r, g4_re_concat(r, g4_re_repeat(r, c, 1, -1), d), 0, 99);
+    x = g4_re_and(r, g4_re_and(r, words, g4_re_repeat(r, any, 0, -1)), g4_re_repeat(r, any, 0, 100));
+    x = g4_re_step(r, x, 'c');
+    const g4_re longer = g4_re_step(r, x, 'c');
+    G4_EXPECT(g4_re_n_operands(r, x) == 3 && longer != x && g4_re_clamp(r, longer, 20) == g4_re_clamp(r, x, 20) &&
+                  g4_re_clamp(r, x, 99) == x,
+              "lengths of texts that are far away look alike");
     const g4_re nested = g4_re_or(r, g4_re_repeat(r, ab, 0, -1), g4_re_repeat(r, g4_re_range(r, 'b', 'b'), 0, 6));
     x = g4_re_step(r, g4_re_repeat(r, nested, 0, -1), 'b');
     G4_EXPECT(g4_re_accepts(r, x), "what may be empty, again and again");
