@@ -981,6 +981,16 @@ int g4_goal_with(g4_shaper *sh, int goal, g4_claim claim)
     return with;
 }
 
+/* What is left of all claims of a goal; NONE: it has no text. Nobody can wait for an answer that may take for ever. */
+static g4_re g4_goal_settled(g4_shaper *sh, const g4_goal *goal, g4_re re, const char *what)
+{
+    const int is_none = re == G4_RE_ANY ? 0 : g4_re_is_none(sh->regular, re);
+    if (is_none >= 0 || g4_shaper_stops(sh)) return is_none == 1 ? G4_RE_NONE : re;
+    g4_shaper_loosen(sh, goal->claims[0].node, "",
+                     "it takes too long to find out which %s meet it: any of them is allowed", what);
+    return G4_RE_ANY;
+}
+
 const g4_scalars *g4_goal_scalars(g4_shaper *sh, int number)
 {
     g4_goal *goal = sh->goals[number];
@@ -988,9 +998,8 @@ const g4_scalars *g4_goal_scalars(g4_shaper *sh, int number)
     goal->scalars = g4_all_scalars;
     for (int i = 0; i < goal->n; i++)
         goal->scalars = g4_scalars_and(sh, goal->scalars, g4_claim_scalars(sh, goal->claims[i]));
-    if (g4_re_is_none(sh->regular, g4_scalars_text(sh, goal->scalars.string)) == 1) goal->scalars.string = G4_RE_NONE;
-    if (goal->scalars.number != G4_RE_ANY && g4_re_is_none(sh->regular, goal->scalars.number) == 1)
-        goal->scalars.number = G4_RE_NONE;
+    goal->scalars.string = g4_goal_settled(sh, goal, goal->scalars.string, "strings");
+    goal->scalars.number = g4_goal_settled(sh, goal, goal->scalars.number, "numbers");
     goal->has_scalars = 1;
     return &goal->scalars;
 }

@@ -19,6 +19,7 @@
 
 #define G4_MAX_PLACES 20000            /* of a state: more would make every byte slow */
 #define G4_MAX_UNIONS 200000           /* of stacks, for one byte */
+#define G4_MAX_WORK 8000000            /* places, nodes and frames that are looked at for one mask */
 #define G4_MAX_STATES 8192             /* more are forgotten when the grammar settles */
 #define G4_MAX_STACKS (1 << 16)        /* the same */
 #define G4_MAX_TEXTS (1 << 20)         /* bytes of items; the same */
@@ -216,6 +217,7 @@ struct g4_grammar {
     uint32_t generation; /* counts how often states were forgotten */
     uint64_t n_rows;     /* of the lexer, that were made */
     uint64_t n_visited;  /* nodes of the vocabulary's trees, and of ends */
+    int64_t work_left;   /* of G4_MAX_WORK, for the mask that is made or the token that is read */
     g4_asker asker;      /* with the halt of the call that is in */
     g4_status failed;    /* since it began: out of memory, halted, too much. What was not completed is not remembered */
     int32_t failed_rule; /* where it was too much; -1: unknown */
@@ -232,6 +234,13 @@ static void g4_grammar_too_much(g4_grammar *g, int32_t node)
     if (g->failed != G4_OK) return;
     g->failed = G4_ERR_UNSUPPORTED;
     g->failed_rule = node >= 0 ? g->net.nodes[node].rule : -1;
+}
+
+/* Some more of the work that a mask may take. The node is one of the rule that it is for. */
+static inline void g4_grammar_spend(g4_grammar *g, int64_t work, int32_t node)
+{
+    g->work_left -= work;
+    if (g->work_left < 0) g4_grammar_too_much(g, node);
 }
 
 /* Has something failed, or must the call end? */
@@ -363,6 +372,7 @@ static int g4_union_go_on(g4_grammar *g, int *depth, int *n, int32_t below)
         } else {
             g4_union_collect(g, n, order <= 0 ? x : y, order <= 0 ? x->below : y->below);
         }
+        g4_grammar_spend(g, 1, g->frames[order <= 0 ? a.first + u->i : b.first + u->j].node);
         u->i += order <= 0;
         u->j += order >= 0;
     }
@@ -409,6 +419,7 @@ static void g4_closure_queue(g4_grammar *g, int32_t index)
 static void g4_closure_add(g4_grammar *g, int32_t node, int32_t stack)
 {
     g4_closure_mark *mark = &g->marks[node];
+    g4_grammar_spend(g, 1, node);
     if (g4_grammar_stops(g)) return;
     if (mark->epoch == g->epoch) {
         const int32_t both = g4_stack_union(g, g->work[mark->index].stack, stack);
@@ -429,6 +440,7 @@ static void g4_closure_add(g4_grammar *g, int32_t node, int32_t stack)
 static void g4_closure_add_place(g4_grammar *g, int32_t re, int32_t to, int32_t stack, int32_t text)
 {
     if (g->n_core >= G4_MAX_PLACES) g4_grammar_too_much(g, to);
+    g4_grammar_spend(g, 1, to);
     g4_place *core = g4_grammar_grow(g, g->core, g->n_core, &g->cap_core, sizeof *core);
     if (core == NULL || g->failed) return;
     g->core = core;
@@ -613,6 +625,7 @@ static int32_t g4_grammar_step_slow(g4_grammar *g, int32_t state, int byte, g4_c
     g4_closure_begin(g);
     for (int i = 0; i < s->n && !g4_grammar_stops(g); i++) {
         const g4_place p = s->places[i];
+        g4_grammar_spend(g, 1, p.to);
         if (control != G4_CONTROL_NONE || p.re < 0) {
             if (control != G4_CONTROL_NONE && p.re == -(int32_t)control) g4_closure_add(g, p.to, p.stack);
             continue;
@@ -636,6 +649,20 @@ static inline int32_t g4_grammar_step(g4_grammar *g, int32_t state, unsigned cha
         if (!g->failed) g->states[state]->next[byte] = next;
     }
     return next;
+}
+
+/* The state behind a token; 0: it does not fit. */
+static int32_t g4_grammar_step_token(g4_grammar *g, int32_t state, g4_token token)
+{
+    uint32_t n;
+    if (state == 0 || token < 0 || (uint32_t)token >= g->t->n_vocab) return 0;
+    const uint8_t *text = g4_tokenizer_text(g->t, (uint32_t)token, &n);
+    if (n == 0) {
+        const g4_control control = g4_controls_find(&g->controls, token);
+        return control != G4_CONTROL_NONE ? g4_grammar_step_slow(g, state, 0, control) : 0;
+    }
+    for (uint32_t i = 0; i < n && state != 0; i++) state = g4_grammar_step(g, state, text[i]);
+    return state;
 }
 
 /* ---- Lexemes as automata ------------------------------------------------------------------------- */
@@ -1509,7 +1536,7 @@ static void g4_mask_check(g4_grammar *g, int32_t state, int from)
 {
     int n = from;
     for (int i = from; i < g->allowed.n && !g4_grammar_stops(g); i++)
-        if (g4_grammar_read(g, state, (g4_token)g->allowed.ids[i]) != 0) g->allowed.ids[n++] = g->allowed.ids[i];
+        if (g4_grammar_step_token(g, state, (g4_token)g->allowed.ids[i]) != 0) g->allowed.ids[n++] = g->allowed.ids[i];
     g->allowed.n = n;
 }
 
@@ -1595,6 +1622,7 @@ static void g4_mask_make(g4_grammar *g, int32_t state)
     g4_mask_parts m = { .n_sets = 0 };
     uint32_t all[8];
     int n, is_wide = 0;
+    g->work_left = G4_MAX_WORK;
     g->allowed.n = 0;
     g4_ahead_place *places = g4_mask_places(g, g->states[state], &n);
     for (int i = 0, end; i < n && !g4_grammar_stops(g); i = end) {
@@ -1793,11 +1821,13 @@ g4_status g4_grammar_leave(g4_grammar *g, g4_error *err)
     g4_regular_recover(g->net.regular, NULL);
     atomic_store(&g->busy, 0);
     if (st == G4_ERR_CANCELED) return g4_halt_check(halt, err);
-    if (st == G4_ERR_UNSUPPORTED && r >= 0 && g->net.rules[r].name != NULL)
-        return g4_fail(err, st, "the grammar is too ambiguous: more than %d places in rule %.*s", G4_MAX_PLACES,
-                       (int)g->net.rules[r].name_len, g->net.rules[r].name);
-    if (st == G4_ERR_UNSUPPORTED)
-        return g4_fail(err, st, "the grammar is too ambiguous: more than %d places", G4_MAX_PLACES);
+    if (st == G4_ERR_UNSUPPORTED) {
+        const int is_named = r >= 0 && g->net.rules[r].name != NULL, is_slow = g->work_left < 0;
+        return g4_fail(err, st, "the grammar is too ambiguous: more than %d %s%s%.*s",
+                       is_slow ? G4_MAX_WORK : G4_MAX_PLACES, is_slow ? "steps for one token" : "places",
+                       is_named ? " in rule " : "", is_named ? (int)g->net.rules[r].name_len : 0,
+                       is_named ? g->net.rules[r].name : "");
+    }
     return st == G4_OK ? G4_OK : g4_fail(err, st, "no memory for the token masks");
 }
 
@@ -1808,6 +1838,7 @@ uint32_t g4_grammar_n_vocab(const g4_grammar *g) { return g->t->n_vocab; }
 
 int32_t g4_grammar_start(g4_grammar *g)
 {
+    g->work_left = G4_MAX_WORK;
     g4_closure_begin(g);
     g4_closure_add(g, g->net.start, G4_STACK_BOTTOM);
     return g->failed ? 0 : g4_closure_end(g);
@@ -1815,15 +1846,8 @@ int32_t g4_grammar_start(g4_grammar *g)
 
 int32_t g4_grammar_read(g4_grammar *g, int32_t state, g4_token token)
 {
-    uint32_t n;
-    if (state == 0 || token < 0 || (uint32_t)token >= g->t->n_vocab) return 0;
-    const uint8_t *text = g4_tokenizer_text(g->t, (uint32_t)token, &n);
-    if (n == 0) {
-        const g4_control control = g4_controls_find(&g->controls, token);
-        return control != G4_CONTROL_NONE ? g4_grammar_step_slow(g, state, 0, control) : 0;
-    }
-    for (uint32_t i = 0; i < n && state != 0; i++) state = g4_grammar_step(g, state, text[i]);
-    return state;
+    g->work_left = G4_MAX_WORK;
+    return g4_grammar_step_token(g, state, token);
 }
 
 void g4_grammar_count(const g4_grammar *g, g4_grammar_counts *out)

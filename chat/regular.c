@@ -15,6 +15,8 @@
 #define G4_RE_MAX_LISTED 8000000       /* operands of all `or` and `and` together */
 #define G4_RE_MAX_ROW_BYTES (8u << 20) /* of remembered steps: more, and all are forgotten */
 #define G4_RE_MAX_SEARCH 20000         /* expressions that a search for a text looks at */
+#define G4_RE_MAX_SEARCHES 40000       /* all searches of one call together, */
+#define G4_RE_SMALL_SEARCH 100         /* but for those that come to an end so soon */
 #define G4_RE_CLASSES 64
 #define G4_RE_SEEN_DIVISIONS 8
 #define G4_RE_MAX_WIDE 2048       /* operands of `or` and `and` beyond which no step may make more of them */
@@ -99,9 +101,10 @@ struct g4_regular {
     const uint8_t **divisions; /* (n_divisions) of 256 classes */
     int n_divisions, cap_divisions;
     g4_hash_table division_table;
-    uint32_t seen; /* of the last search */
-    int longest;   /* of g4_re_clamp */
-    g4_re *later;  /* what the expressions stand for that were defined later */
+    uint32_t seen;   /* of the last search */
+    int search_left; /* of G4_RE_MAX_SEARCHES */
+    int longest;     /* of g4_re_clamp */
+    g4_re *later;    /* what the expressions stand for that were defined later */
     int n_later, cap_later;
     int32_t defined;                      /* expressions from here on are in none of them */
     g4_re any_char[2];                    /* one character, by spelling, escaped in all ways; 0: not made */
@@ -368,6 +371,7 @@ g4_regular *g4_regular_open(const g4_allocator *a, g4_halt *halt)
         return NULL;
     }
     r->asker.halt = halt;
+    r->search_left = G4_RE_MAX_SEARCHES;
     return r;
 }
 
@@ -396,6 +400,7 @@ void g4_regular_recover(g4_regular *r, g4_halt *halt)
 {
     r->failed = G4_NET_FINE;
     r->asker = (g4_asker) { .halt = halt };
+    r->search_left = G4_RE_MAX_SEARCHES;
     r->top = 0;
     if (r->row_bytes > G4_RE_MAX_ROW_BYTES) g4_re_forget_steps(r);
 }
@@ -1475,7 +1480,8 @@ static int g4_re_search_from(g4_regular *r, int base, int entry, int *n)
 static void g4_re_search(g4_regular *r, g4_re x)
 {
     const int base = r->top;
-    int n = 1, is_found = 0, nearest = 0, newest = 0;
+    const int max_work = g4_min_int(G4_RE_MAX_SEARCH, r->search_left);
+    int n = 1, is_found = 0, nearest = 0, newest = 0, work = 0;
     if (++r->seen == 0) { /* the marks of 2^32 searches ago */
         for (int i = 0; i < r->n_nodes; i++) r->nodes[i].seen = 0;
         r->seen = 1;
@@ -1483,7 +1489,7 @@ static void g4_re_search(g4_regular *r, g4_re x)
     g4_re_push(r, x);
     g4_re_push(r, 0);
     if (!r->failed) r->nodes[x].seen = r->seen;
-    for (int turn = 0, work = 0; nearest < n && work < G4_RE_MAX_SEARCH && !is_found && !r->failed; turn++) {
+    for (int turn = 0; nearest < n && work < max_work && !is_found && !r->failed; turn++) {
         const int before = n;
         const int entry = turn % 2 == 0 ? nearest : newest;
         work += 1 + g4_re_n_operands(r, r->stack[base + 2 * entry]) / G4_RE_SEARCH_WIDTH;
@@ -1492,6 +1498,7 @@ static void g4_re_search(g4_regular *r, g4_re x)
         while (nearest < n && !r->failed && g4_re_search_is_done(r, base, nearest)) nearest++;
         while (newest > nearest && !r->failed && g4_re_search_is_done(r, base, newest)) newest--;
     }
+    if (work > G4_RE_SMALL_SEARCH || work == max_work) r->search_left = g4_max_int(r->search_left - work, 0);
     const uint8_t life = nearest == n ? G4_LIFE_DEAD : G4_LIFE_UNDECIDED;
     for (int i = 0; i < n && !is_found && !r->failed; i++) {
         g4_re_node *k = &r->nodes[r->stack[base + 2 * i]];

@@ -268,6 +268,46 @@ static void g4_test_loosened(void)
 }
 
 /* Every allocation of compiling and of the first mask fails once. */
+/* What has no short answer ends at a stated amount of work, and an error says where. */
+static void g4_test_cost(void)
+{
+    static const char rules[] =
+        "root ::= \")\" | (\"ab\"? \")\"? (root{2} | \"a\" (s{1,} | [^a] \"\"? .+ | (\"ab\" t{1,} | \"a\"+ [\\n\\x41] "
+        "| root s+)){1,} (root? (\")\"{2} | \"é\" s* .){0,3} | \"a\"{0,3} | [^a]){0,3}){0,3} | s? \"é\"* (\"ab\" "
+        "\"ab\" [^a]{0,3} | \"ab\" \"(\" | s \"\" \"(\"?)*){0,3} t{2} \"ab\"*\n"
+        "s ::= \"ab\"* ((\"ab\" | (\"a\"{2} \"(\"* t+ | s{2} (\")\"? | [\\n\\x41]{2} [a-c] | [a-c]* \"a\" \"(\")?){2} "
+        "[\\n\\x41]{1,} \"\"?){2} | root) | [^a]{2} | .{0,3}\n"
+        "t ::= \"ab\"{0,3} \"a\"* .{0,3}\n";
+    g4_grammar *g;
+    g4_error err = { 0 };
+    g4_buf many = { 0 };
+    g4_refused(1, "{\"format\":\"time\",\"pattern\":\"(a*)*b\"}",
+               "schema #: it takes too long to find out which strings meet it: any of them is allowed");
+    for (int i = 0; i < 20; i++)
+        g4_buf_fmt(&many, "%s{\"format\":\"time\",\"pattern\":\"(%c*)*b\"}", i == 0 ? "{\"prefixItems\":[" : ",",
+                   'c' + i);
+    g4_buf_str(&many, "]}");
+    if (many.failed) abort();
+    if (g4_grammar_schema(&g, NULL, &g4_small, many.data, many.len, NULL, NULL, &err) == G4_OK) {
+        g4_grammar_counts n;
+        g4_grammar_count(g, &n);
+        G4_EXPECT(n.expressions < 200000, "%d expressions", n.expressions);
+        g4_grammar_close(g);
+    } else {
+        G4_EXPECT(0, "%s", err.message);
+    }
+    g4_buf_free(&many);
+    if (g4_grammar_rules(&g, NULL, &g4_real, rules, sizeof rules - 1, NULL, &err) != G4_OK ||
+        g4_grammar_enter(g, NULL, &err) != G4_OK)
+        abort();
+    G4_EXPECT(g4_grammar_mask(g, g4_grammar_start(g)) == NULL, "an answer to what takes seconds");
+    G4_EXPECT(g4_grammar_leave(g, &err) == G4_ERR_UNSUPPORTED &&
+                  strstr(err.message, "the grammar is too ambiguous: more than 8000000 steps for one token in rule ") ==
+                      err.message,
+              "%s", err.message);
+    g4_grammar_close(g);
+}
+
 static void g4_test_memory(void)
 {
     const char *schema = "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\",\"maxLength\":4},\"b\":{"
@@ -307,6 +347,7 @@ int main(void)
         g4_vocab = &g4_real;
         g4_test_loosened();
         g4_test_errors();
+        g4_test_cost();
         g4_test_memory();
     }
     free(blob);
