@@ -118,7 +118,7 @@ $(B)/use_scalar: tests/use_scalar.c tests/use.h tests/test.h $(LIB_SRC) $(HEADER
 $(B)/tty: tests/tty.c tests/test.h $(PROGRAM)
 	$(CC) $(ALL_CFLAGS) -Itests $< -o $@
 
-.PHONY: test test-c test-install test-stack
+.PHONY: test test-c test-install
 test: all $(TESTS) $(USES) $(B)/tty ## all tests in C and of the program on the golden data: no network; Python only where it has numpy
 	@PYTHON='$(PYTHON)' G4_PROGRAM=./$(PROGRAM) G4_SIMPLE=$(B)/simple G4_BUILD=$(B) sh tests/run.sh $(SCRIPTS) $(B)/tty $(TESTS) $(USES)
 test-c: $(TESTS) ## only the C tests
@@ -126,10 +126,8 @@ test-c: $(TESTS) ## only the C tests
 test-install: ## install into a scratch folder and build users against it through pkg-config
 	@sh tests/run.sh tests/install.sh
 
-test-stack: $(B)/stack ## hostile inputs on a thread with a small stack
-	@sh tests/run.sh $(B)/stack
 # Drivers that tests in Python start, and the bundled model's scores.
-$(B)/render_lines $(B)/schema_lines $(B)/maskbench $(B)/stack $(B)/chat_model $(B)/answer_lines $(B)/quality: $(B)/%: tests/%.c $(wildcard tests/*.h) $(B)/libgemma4.a
+$(B)/render_lines $(B)/schema_lines $(B)/maskbench $(B)/chat_model $(B)/answer_lines $(B)/quality: $(B)/%: tests/%.c $(wildcard tests/*.h) $(B)/libgemma4.a
 	$(CC) $(ALL_CFLAGS) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
 
 # Comparisons with the reference implementations, live and of the golden data. Pinned packages are installed in $(VENV) unless

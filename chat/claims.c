@@ -719,14 +719,20 @@ static g4_scalars g4_one_of_scalars(g4_shaper *sh, const g4_json *list, int deni
     return denied ? g4_scalars_or(sh, none, more) : one;
 }
 
-/* allOf, or anyOf: the one is the other when both the whole and its branches are denied. */
+/* allOf, or anyOf: the one is the other when both the whole and its branches are denied. Joined in pairs, pairs of pairs
+ * and so on, so that what many branches make is not written anew with each of them. */
 static g4_scalars g4_list_scalars(g4_shaper *sh, const g4_json *list, int is_all, int denied)
 {
-    g4_scalars out = is_all ? g4_all_scalars : g4_no_scalars;
-    for (const g4_json *b = list->child; b != NULL && !g4_shaper_stops(sh); b = b->next) {
-        const g4_scalars next = g4_schema_scalars(sh, b, denied);
-        out = is_all ? g4_scalars_and(sh, out, next) : g4_scalars_or(sh, out, next);
+    g4_scalars trees[32], out = is_all ? g4_all_scalars : g4_no_scalars; /* trees[k]: of 2^k, where bit k of n is set */
+    uint32_t n = 0;
+    for (const g4_json *b = list->child; b != NULL && !g4_shaper_stops(sh); b = b->next, n++) {
+        g4_scalars tree = g4_schema_scalars(sh, b, denied);
+        int k = 0;
+        for (; n >> k & 1; k++) tree = is_all ? g4_scalars_and(sh, trees[k], tree) : g4_scalars_or(sh, trees[k], tree);
+        trees[k] = tree;
     }
+    for (int k = 31; k >= 0; k--)
+        if (n >> k & 1) out = is_all ? g4_scalars_and(sh, out, trees[k]) : g4_scalars_or(sh, out, trees[k]);
     return out;
 }
 
