@@ -719,8 +719,8 @@ static g4_scalars g4_one_of_scalars(g4_shaper *sh, const g4_json *list, int deni
     return denied ? g4_scalars_or(sh, none, more) : one;
 }
 
-/* allOf, or anyOf: the one is the other when both the whole and its branches are denied. Joined in pairs, pairs of pairs
- * and so on, so that what many branches make is not written anew with each of them. */
+/* allOf, or anyOf: the one is the other when both the whole and its branches are denied. Joined in pairs, pairs of
+ * pairs and so on, so that what many branches make is not written anew with each of them. */
 static g4_scalars g4_list_scalars(g4_shaper *sh, const g4_json *list, int is_all, int denied)
 {
     g4_scalars trees[32], out = is_all ? g4_all_scalars : g4_no_scalars; /* trees[k]: of 2^k, where bit k of n is set */
