@@ -1643,10 +1643,8 @@ static int g4_re_holds(const g4_regular *r, g4_re x, g4_re all)
     return 0;
 }
 
-/* Of the operands of AND, is number `limit` a repeat that only says how long number `other` may be, with an upper end
- * so far away that whatever is read, the other can still come to an end before it, and do all others hold what that
- * holds?
- */
+/* Of the operands of AND, is number `limit` a repeat that only says how long number `other` may be? Its upper end is so
+ * far away then that the other can come to an end before it, whatever is read, and all others hold what that holds. */
 static int g4_re_only_limits(g4_regular *r, g4_re_node k, int limit, int other, int longest)
 {
     const g4_re x = r->lists[k.a + other];
