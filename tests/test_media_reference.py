@@ -27,19 +27,13 @@ from transformers import Gemma4ForConditionalGeneration
 
 import checkpoints
 import make_media_data as data
+import score
+from score import expect
 
 sys.path.insert(0, os.path.join(data.HERE, ".."))
 import export  # noqa: E402  (the program beside this folder)
 
 MEL, ROWS, LOGITS = 1e-3, 5e-5, 1e-3  # largest differences allowed
-passed = failed = skipped = 0
-
-
-def expect(ok, what):
-    global passed, failed
-    passed, failed = passed + bool(ok), failed + (not ok)
-    if not ok:
-        print("FAILED:", what)
 
 
 class Program:
@@ -147,7 +141,6 @@ def write_video(path, frames, fps):
 
 def compare(name, seed, program, tmp):
     """One member: files through the program against the reference."""
-    global skipped
     rng = np.random.default_rng(seed)
     config = data.config(name)
     config.vision_config.position_embedding_size = 256  # the widest picture below is 210 patches wide
@@ -211,8 +204,7 @@ def compare(name, seed, program, tmp):
             close(program.rows("encode", "-m", g4, "--video", video), want, ROWS, "%s: rows of the video" % name),
         )
     else:
-        skipped += 1
-        print("skipped: video, there is no ffmpeg")
+        score.skip("video, there is no ffmpeg")
 
     # One prompt with everything in it; a placeholder for each file, for a video one for each frame.
     tokens, args, runs = [data.BOS] + data.text(rng, 4), [], []
@@ -506,8 +498,7 @@ def main():
         with tempfile.TemporaryDirectory() as tmp:
             folder, g4 = compare(name, args.seed + i, Program(args.gemma4, tmp), tmp)
             compare_gguf(name, folder, g4, tmp)
-    print("%d passed, %d failed%s" % (passed, failed, ", %d skipped" % skipped if skipped else ""))
-    return failed > 0
+    return score.end()
 
 
 if __name__ == "__main__":
