@@ -1086,9 +1086,9 @@ static g4_re g4_re_make_class(g4_regular *r, const g4_class *k, g4_spelling spel
 static void g4_re_mark_fits(g4_regular *r, const g4_class *k, g4_re x, g4_spelling spelling)
 {
     r->nodes[x].fits |= (uint8_t)(1 << spelling);
-    if (k->n == 1 && k->ranges[0].low == 0 && k->ranges[0].high == 0x10ffff)
-        r->any_text[spelling] = g4_re_repeat(r, x, 0, -1);
-    r->no_text[spelling] = r->any_text[spelling] != 0 ? g4_re_not(r, r->any_text[spelling]) : 0;
+    if (k->n != 1 || k->ranges[0].low != 0 || k->ranges[0].high != 0x10ffff) return;
+    r->any_text[spelling] = g4_re_repeat(r, x, 0, -1);
+    r->no_text[spelling] = g4_re_not(r, r->any_text[spelling]);
 }
 
 g4_re g4_re_class(g4_regular *r, const g4_class *k, g4_spelling spelling)
@@ -1136,6 +1136,7 @@ static g4_re g4_re_unicode_escapes(g4_regular *r)
 g4_re g4_re_any_char(g4_regular *r, g4_spelling spelling)
 {
     g4_char_range all = { 0, 0x10ffff }, plain[G4_N_STRING_RANGES];
+    if (r->any_char[spelling] != 0) return r->any_char[spelling];
     if (spelling == G4_RAW) return r->any_char[G4_RAW] = g4_re_utf8(r, &(g4_class) { .ranges = &all, .n = 1 });
     memcpy(plain, g4_string_ranges, sizeof plain);
     const g4_re as_it_is = g4_re_utf8(r, &(g4_class) { .ranges = plain, .n = G4_N_STRING_RANGES });

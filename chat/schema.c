@@ -55,9 +55,9 @@ static void g4_schema_open(g4_schema *c)
     const g4_re blank = g4_re_range(r, ' ', ' ');
     c->space = G4_RE_EMPTY;
     c->bare_key = G4_RE_NONE;
-    if (c->sh->is_call)
+    if (c->sh->is_call) {
         g4_pattern_re(r, &c->bare_key, g4_schema_bare_key, sizeof g4_schema_bare_key - 1, G4_RAW, "", NULL);
-    if (!c->sh->is_call) {
+    } else {
         const g4_re line = g4_re_concat(r, g4_re_range(r, '\n', '\n'), g4_re_repeat(r, blank, 0, G4_SCHEMA_INDENT));
         c->space = g4_re_optional(r, g4_re_or(r, blank, line));
     }
@@ -235,10 +235,8 @@ static void g4_schema_put_unique(g4_schema *c, g4_arraying *k, int index)
     const int goal = g4_array_goal(c->sh, k->shape, index, 0, 0);
     if (goal == G4_GOAL_NONE) return;
     g4_scalars scalars = *g4_goal_scalars(c->sh, goal);
-    if (scalars.number == G4_RE_ANY)
-        scalars.number = g4_re_comparable_numbers(c->regular);
-    else if (scalars.number != G4_RE_NONE)
-        scalars.number = g4_re_and(c->regular, scalars.number, g4_re_comparable_numbers(c->regular));
+    const g4_re comparable = g4_re_comparable_numbers(c->regular);
+    scalars.number = scalars.number == G4_RE_ANY ? comparable : g4_re_and(c->regular, scalars.number, comparable);
     const g4_re item = g4_schema_scalar_text(c, &scalars);
     const int32_t next = g4_place_node(c, k, index < k->last ? index + 1 : index);
     if (item != G4_RE_NONE) g4_net_item(c->net, k->places[index], next, index > 0 ? c->comma : G4_RE_EMPTY, item);

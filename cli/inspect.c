@@ -494,9 +494,8 @@ int run_info(arguments *a)
     buffer_fmt(&b, "model           %s (%s)\n", info.name, info.is_chat ? "chat" : "base");
     buffer_fmt(&b, "file            %s, %.1f MB, opened in %.1f ms\n", a->model, megabytes(info.file_bytes),
                1e3 * opened);
-    if (info.source[0] != 0) {
+    if (info.source[0] != 0)
         buffer_fmt(&b, "made from       %s\n                sha256 %s\n", info.source, info.source_sha256);
-    }
     add_model(&b, &info);
     buffer_str(&b, "\ntensors\n");
     add_tensors(&b, e);

@@ -146,35 +146,13 @@ void g4_trie_free(g4_trie *t, const g4_allocator *a)
     *t = (g4_trie) { 0 };
 }
 
-/* Sorts are what expressions tend to tell apart, the commonest first: letters, digits, marks, what has blanks among it.
- */
+/* Sorts are what expressions tend to tell apart, the commonest first: letters, digits, marks, and what has blanks among
+ * it. */
 static void g4_vocabulary_sort_chars(g4_vocabulary *v)
 {
-    static const char *const ascii[] = { "e",
-                                         "a",
-                                         "i",
-                                         "n",
-                                         "o",
-                                         "r",
-                                         "t",
-                                         "s",
-                                         "l",
-                                         "c",
-                                         "d",
-                                         "u",
-                                         "m",
-                                         "p",
-                                         "h",
-                                         "gfby",
-                                         "wvkzxjq",
-                                         "ABCDEF",
-                                         "GHIJKLMNOPQRSTUVWXYZ",
-                                         "0123456789",
-                                         " ",
-                                         "-",
-                                         "_",
-                                         ".",
-                                         "/:" };
+    static const char ascii[] =
+        "e\na\ni\nn\no\nr\nt\ns\nl\nc\nd\nu\nm\np\nh\ngfby\nwvkzxjq\nABCDEF\n"
+        "GHIJKLMNOPQRSTUVWXYZ\n0123456789\n \n-\n_\n.\n/:"; /* a line each; others are one more */
     static const struct {
         uint8_t low, high, sort;
     } leads[] = {
@@ -184,8 +162,13 @@ static void g4_vocabulary_sort_chars(g4_vocabulary *v)
         { 0xf0, 0xf4, 30 },
     };
     for (int b = 0x20; b < 0x80; b++) v->sort_of[b] = b != '"' && b != '\\' ? 1u << 25 : 0;
-    for (size_t i = 0; i < sizeof ascii / sizeof ascii[0]; i++)
-        for (const char *p = ascii[i]; *p != '\0'; p++) v->sort_of[(unsigned char)*p] = 1u << i;
+    uint32_t sort = 1;
+    for (const char *p = ascii; *p != '\0'; p++) {
+        if (*p == '\n')
+            sort <<= 1;
+        else
+            v->sort_of[(unsigned char)*p] = sort;
+    }
     for (size_t i = 0; i < sizeof leads / sizeof leads[0]; i++)
         for (int b = leads[i].low; b <= leads[i].high; b++) v->sort_of[b] = 1u << leads[i].sort;
 }

@@ -211,7 +211,7 @@ static void g4_bmp_run_rows(g4_bmp_runs *r)
 {
     g4_bmp *b = r->b;
     uint64_t x = 0;
-    if (b->w == 0) return;
+    if (b->w == 0) return; /* it was refused before, which analysers do not see */
     for (size_t at = b->pixels; r->n < r->total && b->size - at >= 2;) {
         const uint32_t n = b->data[at], value = b->data[at + 1];
         if (g4_pace_ends(&b->pace, 256)) return;
@@ -250,8 +250,10 @@ g4_status g4_bmp_size(const g4_media_limits *m, const uint8_t *data, size_t size
 {
     g4_bmp b;
     const g4_status s = g4_bmp_open(m, &b, data, size, err);
-    if (!s) g4_upright_size((int)b.w, (int)b.h, 1, w, h);
-    return s;
+    if (s) return s;
+    *w = (int)b.w;
+    *h = (int)b.h;
+    return G4_OK;
 }
 
 g4_status g4_bmp_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err)

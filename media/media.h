@@ -65,11 +65,13 @@ g4_status g4_pixels_check_bytes(const g4_media_limits *m, const char *kind, uint
 typedef struct {
     int exif, xmp; /* 1..8; 0: nothing so far */
 } g4_turn;
-void g4_turn_by_exif(g4_turn *t, const uint8_t *tiff,
-                     size_t size); /* a TIFF block; the first one that says it counts */
-void g4_turn_by_heif(g4_turn *t, const uint8_t *data, size_t size); /* a whole file of HEIF's family: AVIF, HEIC */
-#define G4_XMP_MAX (1 << 20)                                        /* bytes of XMP that are looked at */
-void g4_turn_by_xmp(g4_turn *t, const uint8_t *text, size_t size);  /* the first place of the last one counts */
+/* A TIFF block; the first one that says it counts. */
+void g4_turn_by_exif(g4_turn *t, const uint8_t *tiff, size_t size);
+/* A whole file of HEIF's family: AVIF, HEIC. */
+void g4_turn_by_heif(g4_turn *t, const uint8_t *data, size_t size);
+/* A text of XMP; of several texts the last one counts, and in it the first place. */
+void g4_turn_by_xmp(g4_turn *t, const uint8_t *text, size_t size);
+#define G4_XMP_MAX (1 << 20) /* bytes of XMP that are looked at */
 int g4_orientation(const g4_turn *t);
 /* The size of a picture of that orientation once it is upright. */
 void g4_upright_size(int w, int h, int orientation, int *upright_w, int *upright_h);
@@ -124,8 +126,7 @@ g4_status g4_image_check(const g4_image *image, g4_error *err);
 /* The next piece of a stream is *p up to *end, and may be empty; 0: there is none. */
 typedef int (*g4_next_piece_fn)(void *ctx, const uint8_t **p, const uint8_t **end);
 /* Unpack the zlib stream into out, of which *n bytes are there then, up to its end or until out is full: what stands
- * behind that is not asked for. Returns NULL or what is wrong with it; when the call is halted, that may be anything.
- * */
+ * behind that is not asked for. Returns NULL or what is wrong with it: anything, when the call is halted. */
 const char *g4_inflate(g4_next_piece_fn next, void *ctx, uint8_t *out, size_t size, size_t *n, g4_halt *halt);
 /* Append raw (below 4 GiB) to out as a zlib stream. Nonzero: out of memory, or halted. */
 int g4_deflate(const g4_media_limits *m, const uint8_t *raw, size_t size, g4_buf *out);

@@ -1,5 +1,6 @@
 /* picture.c - what the readers of pictures, sound and video share: the options of a call with their defaults, limits,
- * memory for pixels, the orientation that EXIF asks for, numbers in text, and the choice of a video's frames. */
+ * memory for pixels, the orientation that EXIF, XMP and HEIF ask for, numbers in text, and the choice of a video's
+ * frames. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif

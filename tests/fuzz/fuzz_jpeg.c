@@ -1,21 +1,10 @@
-/* libFuzzer entry for the JPEG reader, replayed by tests/test_media.c on tests/fuzz/corpus_jpeg. A success must have a
- * result, a failure a message; no program is started. */
-#include <stdint.h>
-#include <string.h>
-
-#include "gemma4.h"
+/* libFuzzer entry for the JPEG reader, replayed by tests/test_media.c on tests/fuzz/corpus_jpeg. */
+#include "picture_fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const g4_media_options opt = { .ffmpeg = "", .max_pixels = 1 << 18, .max_samples = 1 << 18 };
-    g4_error err = { G4_OK, "" };
-    if (size < 3 || memcmp(data, "\xff\xd8\xff", 3) != 0) return 0;
-    g4_image img;
-    if (!g4_image_decode(&img, data, size, &opt, &err) && (!img.pixels || img.width < 1 || img.height < 1))
-        __builtin_trap();
-    g4_image_free(&img, &opt);
-    if (err.code != G4_OK && err.message[0] == 0) __builtin_trap();
+    g4_fuzz_picture(data, size, "\xff\xd8\xff");
     return 0;
 }
