@@ -462,7 +462,8 @@ typedef struct {
  * and an exponent from -307 to 307; integers without an exponent, and with nothing but zeros behind a point. 0 has no
  * sign. */
 g4_re g4_re_numbers(g4_regular *r, const g4_number_bound *low, const g4_number_bound *high, int is_integer);
-g4_re g4_re_any_number(g4_regular *r, int is_integer); /* as JSON has them, with exponents from -307 to 307 */
+g4_re g4_re_any_number(g4_regular *r);                      /* as JSON has them, exponents from -307 to 307 */
+g4_re g4_re_any_integer(g4_regular *r, int may_have_point); /* point: zeros may stand behind one, as in 6000.0 */
 /* Each number in one spelling: without an exponent, and without a zero or a sign too many. */
 g4_re g4_re_plain_numbers(g4_regular *r);
 /* All spellings of one number that g4_re_numbers has; those of 0 with a sign, too. */

@@ -587,7 +587,7 @@ static g4_re g4_schema_multiples(g4_shaper *sh, const g4_json *s, const g4_json 
     g4_number of;
     g4_re re;
     const int is_number = multiple->kind == G4_JSON_NUMBER && g4_number_read(&of, multiple->text, multiple->text_len);
-    if (is_number && of.n == 1 && of.digits[0] == '1' && of.point == 1) return g4_re_any_number(sh->regular, 1);
+    if (is_number && of.n == 1 && of.digits[0] == '1' && of.point == 1) return g4_re_any_integer(sh->regular, 1);
     if (is_number && g4_re_multiples(sh->regular, &re, &of)) return re;
     g4_shaper_loosen(sh, s, multiple->key, "%.40s has too many digits: not held", is_number ? multiple->text : "it");
     return G4_RE_LOOSE;
@@ -756,7 +756,7 @@ static g4_scalars g4_type_scalars(g4_shaper *sh, const g4_json *s, const g4_json
     if (types & G4_T_NUMBER)
         out.number = G4_RE_ANY;
     else if (types & G4_T_INTEGER)
-        out.number = g4_re_any_number(sh->regular, 1);
+        out.number = g4_re_any_integer(sh->regular, g4_refs_dialect(sh->refs) >= 6); /* draft 4: 1.0 is none */
     if (types & G4_T_STRING) out.string = G4_RE_ANY;
     if (!denied || types == G4_T_ANY) return out;
     out.null = !out.null;

@@ -287,16 +287,26 @@ g4_re g4_re_numbers(g4_regular *r, const g4_number_bound *low, const g4_number_b
     return x;
 }
 
-g4_re g4_re_any_number(g4_regular *r, int is_integer)
+static g4_re g4_number_digits(g4_regular *r)
 {
-    const g4_re digit = g4_re_range(r, '0', '9'), digits = g4_re_repeat(r, digit, 1, -1);
     const g4_re minus = g4_re_optional(r, g4_re_range(r, '-', '-'));
-    const g4_re more = g4_re_concat(r, g4_re_range(r, '1', '9'), g4_re_repeat(r, digit, 0, -1));
-    const g4_re whole = g4_re_concat(r, minus, g4_re_or(r, g4_re_range(r, '0', '0'), more));
-    if (is_integer) return g4_re_concat(r, whole, g4_number_zeros(r));
+    const g4_re more = g4_re_repeat(r, g4_re_range(r, '0', '9'), 0, -1);
+    return g4_re_concat(r, minus,
+                        g4_re_or(r, g4_re_range(r, '0', '0'), g4_re_concat(r, g4_re_range(r, '1', '9'), more)));
+}
+
+g4_re g4_re_any_integer(g4_regular *r, int may_have_point)
+{
+    const g4_re digits = g4_number_digits(r);
+    return may_have_point ? g4_re_concat(r, digits, g4_number_zeros(r)) : digits;
+}
+
+g4_re g4_re_any_number(g4_regular *r)
+{
+    const g4_re digits = g4_re_repeat(r, g4_re_range(r, '0', '9'), 1, -1);
     const g4_re fraction = g4_re_optional(r, g4_re_concat(r, g4_re_range(r, '.', '.'), digits));
     const g4_re exponent = g4_number_exponents(r, -G4_NUMBER_MAX_EXPONENT, G4_NUMBER_MAX_EXPONENT);
-    return g4_re_concat(r, whole, g4_re_concat(r, fraction, g4_re_optional(r, exponent)));
+    return g4_re_concat(r, g4_number_digits(r), g4_re_concat(r, fraction, g4_re_optional(r, exponent)));
 }
 
 g4_re g4_re_plain_numbers(g4_regular *r)

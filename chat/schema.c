@@ -94,7 +94,7 @@ static void g4_schema_put_quoted(g4_schema *c, int32_t from, int32_t to, g4_re s
 static void g4_schema_put_scalars(g4_schema *c, int32_t from, int32_t to, const g4_scalars *k)
 {
     const g4_re words = c->words[k->null + 2 * k->no + 4 * k->yes];
-    const g4_re number = k->number == G4_RE_ANY ? g4_re_any_number(c->regular, 0) : k->number;
+    const g4_re number = k->number == G4_RE_ANY ? g4_re_any_number(c->regular) : k->number;
     const g4_re string = g4_scalars_text(c->sh, k->string);
     if (words != G4_RE_NONE) g4_net_lexeme(c->net, from, to, words);
     if (number != G4_RE_NONE) g4_net_lexeme(c->net, from, to, number);
@@ -113,7 +113,7 @@ static void g4_schema_put_scalars(g4_schema *c, int32_t from, int32_t to, const 
 static g4_re g4_schema_scalar_text(g4_schema *c, const g4_scalars *k)
 {
     const g4_re words = c->words[k->null + 2 * k->no + 4 * k->yes];
-    const g4_re number = k->number == G4_RE_ANY ? g4_re_any_number(c->regular, 0) : k->number;
+    const g4_re number = k->number == G4_RE_ANY ? g4_re_any_number(c->regular) : k->number;
     const g4_re inside = g4_scalars_text(c->sh, k->string);
     const g4_re string = inside == G4_RE_NONE ? G4_RE_NONE : g4_schema_join(c, "\"", inside, "\"");
     return g4_re_or(c->regular, words, g4_re_or(c->regular, number, string));

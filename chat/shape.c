@@ -2049,16 +2049,20 @@ static void g4_rank_name(g4_shaper *sh, int32_t number)
     ranked[sh->n_ranked++] = number;
 }
 
-/* Note the order in which names are required. */
+/* Note the order in which names are required, or others depend on them. */
+static void g4_list_name(g4_shaper *sh, const char *text, size_t len)
+{
+    const int32_t number = g4_shaper_name(sh, text, len); /* may move the names */
+    g4_name *name = &sh->names[number];
+    if (name->listed == sh->walk) return;
+    name->listed = sh->walk;
+    name->place = sh->n_listed++;
+}
+
 static void g4_list_names(g4_shaper *sh, const g4_json *list)
 {
-    for (const g4_json *q = list->kind == G4_JSON_ARRAY ? list->child : NULL; q != NULL; q = q->next) {
-        const int32_t number = q->kind == G4_JSON_STRING ? g4_shaper_name(sh, q->text, q->text_len) : 0;
-        g4_name *name = &sh->names[number];
-        if (name->listed == sh->walk) continue;
-        name->listed = sh->walk;
-        name->place = sh->n_listed++;
-    }
+    for (const g4_json *q = list->kind == G4_JSON_ARRAY ? list->child : NULL; q != NULL; q = q->next)
+        if (q->kind == G4_JSON_STRING) g4_list_name(sh, q->text, q->text_len);
 }
 
 /* Rank the names of a schema and of those that apply where it does, in the order of the text. */
@@ -2078,7 +2082,8 @@ static void g4_rank_names(g4_shaper *sh, const g4_json *s, int *n_schemas, int d
     for (const g4_json *m = s->child; m != NULL; m = m->next) {
         const g4_keyword keyword = g4_keyword_of(m);
         const int is_list = keyword == G4_KEY_ALL_OF || keyword == G4_KEY_ANY_OF || keyword == G4_KEY_ONE_OF;
-        const int is_map = keyword == G4_KEY_DEPENDENCIES || keyword == G4_KEY_DEPENDENT_SCHEMAS;
+        const int is_map = keyword == G4_KEY_DEPENDENCIES || keyword == G4_KEY_DEPENDENT_SCHEMAS ||
+                           keyword == G4_KEY_DEPENDENT_REQUIRED;
         if (keyword == G4_KEY_PATTERN_PROPERTIES)
             for (const g4_json *p = m->kind == G4_JSON_OBJECT ? m->child : NULL; p != NULL; p = p->next)
                 g4_seen_add(sh, &sh->seen_patterns, p);
@@ -2090,7 +2095,11 @@ static void g4_rank_names(g4_shaper *sh, const g4_json *s, int *n_schemas, int d
         else if (keyword == G4_KEY_IF || g4_json_key_is(m, "then") || g4_json_key_is(m, "else"))
             g4_rank_names(sh, m, n_schemas, depth + 1);
         else if (is_list ? m->kind == G4_JSON_ARRAY : is_map && m->kind == G4_JSON_OBJECT)
-            for (const g4_json *k = m->child; k != NULL; k = k->next) g4_rank_names(sh, k, n_schemas, depth + 1);
+            for (const g4_json *k = m->child; k != NULL; k = k->next) {
+                if (is_map) g4_list_name(sh, k->key, k->key_len);
+                if (is_map) g4_list_names(sh, k);
+                g4_rank_names(sh, k, n_schemas, depth + 1);
+            }
     }
 }
 

@@ -183,11 +183,19 @@ static void g4_test_values(void)
     G4_SCHEMA("{\"type\": \"integer\", \"minimum\": 2}", "2", "6000.0", "2.00", NULL, "1.0", "2.5", "2.01");
     G4_SCHEMA("{\"$schema\": \"http://json-schema.org/draft-04/schema#\", \"if\": true, \"then\": false, \"const\": 1}",
               "2", "\"x\"", NULL, "x");
+    G4_SCHEMA("{\"$schema\": \"http://json-schema.org/draft-04/schema#\", \"type\": [\"integer\", \"null\"], "
+              "\"minimum\": 2}",
+              "2", "null", NULL, "1", "6000.0", "2.00", "2.5");
 }
 
 /* Members of an object without undeclared ones, and in which order members stand. */
 static void g4_test_members(void)
 {
+    /* undeclared ones that others depend on: as the schema first names them */
+    G4_SCHEMA("{\"type\": \"object\", \"patternProperties\": {\"^[a-e]$\": true}, \"additionalProperties\": false, "
+              "\"dependencies\": {\"a\": {\"anyOf\": [{\"required\": [\"c\"]}, {\"required\": [\"b\"]}]}, \"b\": "
+              "{\"not\": {\"required\": [\"c\"]}}, \"c\": [\"e\"], \"d\": {}}, \"required\": [\"a\"]}",
+              "{\"a\": 1, \"b\": 1}", "{\"a\": 1, \"c\": 1, \"e\": 1}", NULL, "{\"a\": 1}", "{\"a\": 1, \"c\": 1}");
     G4_SCHEMA(
         "{\"properties\": {\"a\": {}, \"b\": {}, \"c\": {}}, \"additionalProperties\": false, \"minProperties\": 1, "
         "\"maxProperties\": 3, \"type\": \"object\"}",

@@ -108,7 +108,7 @@ static void test_equal(void)
     g4_number_read(&a, "0e9", 3);
     G4_EXPECT(a.n == 0 && g4_re_matches(r, g4_re_equal_number(r, &a), "-0.0", 4), "0");
     G4_EXPECT(!g4_number_read(&a, "1e999", 5), "1e999");
-    const g4_re any = g4_re_any_number(r, 0), whole = g4_re_any_number(r, 1);
+    const g4_re any = g4_re_any_number(r), whole = g4_re_any_integer(r, 1);
     G4_EXPECT(g4_re_matches(r, any, "-0.50E+003", 10) && g4_re_matches(r, any, "100e-2", 6) &&
                   !g4_re_matches(r, any, "1e400", 5) && !g4_re_matches(r, any, ".5", 2),
               "any number");

@@ -120,6 +120,7 @@ KEYWORDS = {
             ['"a"', '"b"', "1", "null"]), ({"if": {"pattern": "^a"}, "then": {"maxLength": 2}, "else": {"minLength": 1}, "type": "string"}, None), ({"if": {"minimum": 2}, "else": {"maximum": 0}, "type": "number"}, None),
            ({"if": {"enum": [{"a": 1}, [1]]}, "then": {"required": ["b"], "maxItems": 0}, "else": {"required": ["a"], "minItems": 1}}, ["1"], ["a", "b"])],
     "older drafts": [{"$schema": f"http://json-schema.org/draft-0{n}/schema#", "const": 1, "if": {"const": 1}, "then": {"minimum": 2}, "minContains": 2} for n in (4, 6, 7)]
+    + [({"$schema": f"http://json-schema.org/draft-0{n}/schema#", "items": {"type": "integer"}, "properties": {"a": {"not": {"type": "integer"}}}}, ["1", "1.5", "null"]) for n in (4, 6)]
     + [({"$schema": "http://json-schema.org/draft-07/schema#", "prefixItems": [{"const": 1}], "contains": {}, "minContains": 2}, MEMBERS)],
     "unevaluatedProperties": [({"properties": {"a": {"const": 1}}, "unevaluatedProperties": False}, ["1", "null"]), ({"type": "object", "allOf": [{"properties": {"a": {}}}], "properties": {"b": {}}, "unevaluatedProperties": False}, ["1"]),
                               ({"type": "object", "anyOf": [{"properties": {"a": {"const": 1}}, "required": ["a"]}, {"properties": {"b": {}}, "required": ["b"]}], "unevaluatedProperties": False}, ["1", "null"]),
