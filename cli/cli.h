@@ -5,8 +5,12 @@
  * Lowest first; a file calls only those before it:
  *   buffer.c    text that grows
  *   files.c     messages to the user, signals, the clock, files read and written
- *   model.c     a model is opened and read into memory; progress of a prompt; tokens of a text
+ *   paths.c     what people write for the name of a file
  *   inputs.c    what the command line names: texts, pictures, sounds, videos
+ *   options.c   the command line: commands, options and their values, words
+ *   config.c    what the environment and a file say instead
+ *   help.c      help, the man page and completions, made from the tables
+ *   model.c     a model is opened and read into memory; progress of a prompt; tokens of a text
  *   line.c      the line editor
  *   answer.c    an answer on its way to the user
  *   openai.c    the document of --messages
@@ -18,7 +22,7 @@
  *   dump.c      activations into a file
  *   inspect.c   the other commands below the chat template
  *   bench.c     speed
- *   run.c       the options, one question and one answer, main
+ *   run.c       the tables of options and commands, one question and one answer, main
  *
  * Nearly every function returns the exit status of the program: DONE, FAILED, USAGE, or 128 and the number of the
  * signal that interrupted it. A function that returns FAILED or USAGE has said why on stderr. Answers go to stdout, and
@@ -73,7 +77,53 @@ void buffer_harmless(buffer *b, const char *text, size_t len, text_use use);
 
 enum { DONE = 0, FAILED = 1, USAGE = 2 }; /* a file, a model or the run failed; the command line is wrong */
 
-/* ---- The command line, parsed (run.c) --------------------------------------------------------- */
+/* ---- The command line (options.c, config.c, help.c) --------------------------------------------- */
+
+typedef struct arguments arguments;
+
+typedef enum {
+    OPTION_HEADING, /* no option: what stands above those that follow, in lists */
+    OPTION_FLAG,
+    OPTION_INT,
+    OPTION_CONTEXT, /* a whole number or max */
+    OPTION_NUMBER,
+    OPTION_SEED, /* 64 bits, or random */
+    OPTION_TEXT,
+    OPTION_PATH,
+    OPTION_INPUT,
+    OPTION_STOP,
+    OPTION_BIAS,
+    OPTION_KV,
+    OPTION_BUDGET, /* of soft tokens */
+    OPTION_THINK,
+    OPTION_JSON
+} option_kind;
+typedef struct {
+    const char *letter, *name; /* "-m", "--model"; either may be NULL */
+    const char *value;         /* what stands for it in the help; NULL for a flag, "[=N]" when it may be left out */
+    option_kind kind;
+    size_t target; /* where the value goes: the offset of a field of arguments; OPTION_INPUT: which input_kind it is */
+    double min, max;
+    unsigned commands; /* a bit for each command that takes it */
+    const char *help;
+} option;
+
+/* What words of the command line are that are no options. Words that name a model are taken by all commands. */
+typedef enum { WORDS_NONE, WORDS_PROMPT, WORDS_TOPIC } word_use;
+typedef struct {
+    const char *name; /* empty: an answer */
+    int (*run)(arguments *);
+    unsigned bit; /* in option.commands */
+    word_use words;
+    const char *usage, *help;
+} cli_command;
+
+typedef struct { /* the tables of run.c; the first command is the one without a name */
+    const option *options;
+    int n_options;
+    const cli_command *commands;
+    int n_commands;
+} syntax;
 
 typedef enum { INPUT_TEXT, INPUT_FILE, INPUT_IMAGE, INPUT_AUDIO, INPUT_VIDEO } input_kind;
 typedef struct { /* -p, -f, --image, --audio, --video, in the order of the command line */
@@ -84,11 +134,17 @@ typedef struct { /* -p, -f, --image, --audio, --video, in the order of the comma
 
 enum { MAX_LIST = 64 }; /* of --stop, of --logit-bias */
 enum { JSON_OPENAI = 2 };
+enum { CONTEXT_MAX = -1 }; /* of n_ctx: what the model has */
 
 /* What an option sets. Zero, NULL, and -1 or NAN where zero is a value of its own, mean that it was not given. */
-typedef struct {
+struct arguments {
+    const syntax *syntax;
+    unsigned char *given; /* (n_options): which of them the command line has */
+    char **kept;          /* (n_kept): texts that were made of those on the command line, and owned */
+    int n_kept;
+    const char *topic; /* what help is about */
     const char *model, *system, *isa, *session, *output, *dump, *tokens, *nll, *lengths, *ffmpeg, *template_name;
-    const char *messages, *media_root, *tools, *tool_choice, *tool_exec, *json_schema, *grammar, *boxes;
+    const char *messages, *media_root, *tools, *tool_choice, *tool_exec, *json_schema, *grammar, *boxes, *completions;
     buffer found_model; /* the default of -m */
     input *inputs;
     int n_inputs;
@@ -98,16 +154,39 @@ typedef struct {
     int n_bias;
     int raw, specials, show_thoughts, yes, quiet, no_guard, no_lookup, no_video_audio, bos, skip_specials;
     int strict_schema, closed_schema;
-    int all, help, version, lock_memory, huge_pages;
+    int all, help, version, man, no_config, list_tensors, lock_memory, huge_pages;
     int think; /* 1: without a limit; above: the limit plus 1 */
     int json;  /* 1: an object of ours; JSON_OPENAI: a chat.completion */
     int n_ctx, n_threads, repeat, kv, frames, frame_tokens, image_tokens, max_pixels, block;
     int max_tokens, top_k, logprobs;                            /* -1 */
     double temperature, top_p, min_p;                           /* NAN */
     double repeat_penalty, presence_penalty, frequency_penalty; /* NAN */
-    double fps, seed;
-    const g4_taps *taps; /* see the activations; NULL: nobody does */
-} arguments;
+    double fps;
+    uint64_t seed;
+    int has_seed, random_seed; /* it was given; it was drawn, so the user is told it */
+    const g4_taps *taps;       /* see the activations; NULL: nobody does */
+};
+#define FIELD(name) offsetof(arguments, name)
+
+/* Read the command line. *out becomes the command it means. */
+int arguments_read(arguments *a, int argc, char **argv, const cli_command **out);
+void arguments_free(arguments *a);
+/* Keep the text of b for as long as the arguments; b is empty then. NULL, and told, when memory is out. */
+char *arguments_keep(arguments *a, buffer *b);
+int is_given(const arguments *a, size_t field); /* does the command line have the option that sets this field? */
+/* The option of that name, with its dashes, as this command takes it, or any; NULL: there is none. */
+const option *option_find(const syntax *x, const char *name, size_t len, unsigned bit);
+/* Set it; `where` stands in front of a message about its value. */
+int option_set(arguments *a, const option *o, const char *value, const char *where);
+/* " (do you mean --NAME?)" when an option of these commands is called nearly so. */
+void add_near_option(buffer *out, const syntax *x, const char *name, unsigned bits);
+const cli_command *command_find(const syntax *x, const char *name); /* NULL: there is none */
+
+/* What the command line does not say: GEMMA4_MODEL, then the lines of the user's file. */
+int config_read(arguments *a, const cli_command *c);
+
+int run_help(arguments *a);                            /* of a topic, or the man page, or completions */
+int help_print(const syntax *x, const cli_command *c); /* of a command */
 
 /* ---- Messages, signals, clock, files (files.c) ------------------------------------------------- */
 
@@ -129,6 +208,11 @@ g4_limits until_interrupted(void); /* of calls of the library: they end when the
 
 double seconds_now(void); /* of a clock that only goes forward */
 double per_second(double n, double seconds);
+
+/* The file that is meant, appended to out: its name as it is, or without quotes and backslashes, ~ and file: resolved;
+ * web addresses are refused. path_expand leaves quotes and backslashes, as of a file that is not there yet. */
+int path_read(const char *given, buffer *out);
+int path_expand(const char *given, buffer *out);
 
 /* All bytes of a file, or of standard input for "-", appended to out. */
 int file_read(const char *path, buffer *out);

@@ -112,7 +112,11 @@ int model_open(g4_engine **out, arguments *a)
                               .user = a,
                               .limits = until_interrupted(),
                               .taps = a->taps };
-    return g4_engine_open(out, &opt, &err) == G4_OK ? DONE : report(&err);
+    if (g4_engine_open(out, &opt, &err) != G4_OK) return report(&err);
+    g4_engine_info info;
+    g4_engine_get_info(*out, &info);
+    if (a->n_ctx == CONTEXT_MAX) a->n_ctx = info.max_ctx;
+    return DONE;
 }
 
 /* ---- Weights come into memory ------------------------------------------------------------------- */
