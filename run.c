@@ -27,7 +27,7 @@ enum {
     FOR_LIST = 1 << 12,
     FOR_MEDIA = FOR_ANSWER | FOR_ENCODE | FOR_LOGITS,
     FOR_SESSIONS = FOR_ANSWER | FOR_INFO | FOR_BENCH | FOR_PERPLEXITY | FOR_LOGITS,
-    FOR_MODELS = FOR_SESSIONS | FOR_TOKENIZE | FOR_DETOKENIZE | FOR_RENDER | FOR_ENCODE
+    FOR_MODELS = FOR_SESSIONS | FOR_TOKENIZE | FOR_DETOKENIZE | FOR_RENDER | FOR_ENCODE | FOR_LIST
 };
 
 static const option options[] = {
@@ -146,8 +146,10 @@ static const option options[] = {
       "kernels (default: the best of this CPU)" },
     { NULL, "--json", "[=openai]", OPTION_JSON, FIELD(json), 0, 0, FOR_ANSWER,
       "print one JSON object, ours or a chat.completion" },
-    { NULL, "--json", NULL, OPTION_FLAG, FIELD(json), 0, 0, FOR_BENCH | FOR_PERPLEXITY | FOR_ENCODE,
-      "print one JSON object" },
+    { NULL, "--json", NULL, OPTION_FLAG, FIELD(json), 0, 0,
+      FOR_BENCH | FOR_PERPLEXITY | FOR_ENCODE | FOR_INFO | FOR_LIST, "print JSON" },
+    { NULL, "--tensors", NULL, OPTION_FLAG, FIELD(list_tensors), 0, 0, FOR_INFO,
+      "list every tensor: its type, layout, shape and bytes" },
     { NULL, "--quiet", NULL, OPTION_FLAG, FIELD(quiet), 0, 0, FOR_MODELS, "only errors and warnings on stderr" },
     { NULL, "--man", NULL, OPTION_FLAG, FIELD(man), 0, 0, FOR_HELP, "the man page, for troff" },
     { NULL, "--completions", "SHELL", OPTION_TEXT, FIELD(completions), 0, 0, FOR_HELP,
@@ -369,6 +371,7 @@ static const cli_command commands[] = {
       "the same, which chats without a question" },
     { "info", run_info, FOR_INFO, WORDS_NONE, "[-m MODEL] [-c N] [--tensors]",
       "what the model is and the memory it needs" },
+    { "models", run_models, FOR_LIST, WORDS_NONE, "[--json]", "the model files that are found, * is used without -m" },
     { "bench", run_bench, FOR_BENCH, WORDS_NONE, "[-m MODEL] [--lengths LIST]", "speed of reading and of answering" },
     { "tokenize", run_tokenize, FOR_TOKENIZE, WORDS_PROMPT, "[-m MODEL] ['TEXT' | -f FILE]",
       "token ids of a text, a file or standard input" },

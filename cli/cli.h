@@ -10,6 +10,7 @@
  *   options.c   the command line: commands, options and their values, words
  *   config.c    what the environment and a file say instead
  *   help.c      help, the man page and completions, made from the tables
+ *   models.c    where model files lie, which one is meant
  *   model.c     a model is opened and read into memory; progress of a prompt; tokens of a text
  *   line.c      the line editor
  *   answer.c    an answer on its way to the user
@@ -233,6 +234,16 @@ int output_close(output_file *o, int status);
 
 int print_buffer(const buffer *b); /* all of it to standard output, as show does */
 
+/* ---- Model files (models.c) --------------------------------------------------------------------- */
+
+/* A file that comes with the program: beside it, or in the share folder of its installation. 0: it is not there. */
+int companion_find(const char *name, buffer *path);
+/* Which model is meant: a->model becomes its path. model_default: the one that comes with the program. model_named: the
+ * file of a->model, or the model of that name where run_models looks. 0: there is none. */
+int model_default(arguments *a);
+int model_named(arguments *a);
+const char *weight_type(const g4_engine *e); /* the one of most of its bytes */
+
 /* ---- Model and session (model.c) ---------------------------------------------------------------- */
 
 /* The model of -m, or the one that comes with the program: then a->model becomes its path. */
@@ -455,6 +466,7 @@ int run_encode(arguments *a);
 int run_mel(arguments *a);
 int run_patches(arguments *a);
 int run_info(arguments *a);
+int run_models(arguments *a);
 int run_bench(arguments *a);
 
 #endif /* CLI_H */
