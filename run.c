@@ -3,6 +3,7 @@
  * environment; the library does none of these. */
 #include "cli/cli.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,21 +66,22 @@ static const option options[] = {
       "answer this request in OpenAI's format, or list of messages; - is standard input" },
     { NULL, "--media-root", "DIR", OPTION_PATH, FIELD(media_root), 0, 0, FOR_ANSWER,
       "where the files that --messages names may stand (default: the folder of its file)" },
-    { NULL, "--tools", "FILE", OPTION_PATH, FIELD(tools), 0, 0, FOR_ANSWER,
-      "JSON list of functions the model may call" },
+    { NULL, "--tools", "JSON", OPTION_PATH, FIELD(tools), 0, 0, FOR_ANSWER,
+      "functions the model may call: a file, or the JSON list itself" },
     { NULL, "--tool-choice", "WHICH", OPTION_TEXT, FIELD(tool_choice), 0, 0, FOR_ANSWER,
       "auto (default), none, required, or the name of a function" },
     { NULL, "--tool-exec", "PROGRAM", OPTION_PATH, FIELD(tool_exec), 0, 0, FOR_ANSWER,
       "answer calls by running PROGRAM NAME, arguments on its standard input; asks first. No NAME begins with -" },
     { NULL, "--yes", NULL, OPTION_FLAG, FIELD(yes), 0, 0, FOR_ANSWER, "run it without asking" },
     { NULL, NULL, NULL, OPTION_HEADING, 0, 0, 0, 0, "The form of the answer" },
-    { NULL, "--json-schema", "S", OPTION_PATH, FIELD(json_schema), 0, 0, FOR_ANSWER,
-      "the answer is JSON that follows this schema: a file, or the schema itself" },
+    { NULL, "--json-schema", "SCHEMA", OPTION_PATH, FIELD(json_schema), 0, 0, FOR_ANSWER,
+      "the answer is JSON that follows this schema: a file, or the schema itself, which begins with {" },
     { NULL, "--strict-schema", NULL, OPTION_FLAG, FIELD(strict_schema), 0, 0, FOR_ANSWER,
       "what a schema says and cannot be held exactly is an error, and not loosened; of tools too" },
     { NULL, "--closed-schema", NULL, OPTION_FLAG, FIELD(closed_schema), 0, 0, FOR_ANSWER,
       "objects have only declared members where additionalProperties says nothing" },
-    { NULL, "--grammar", "FILE", OPTION_PATH, FIELD(grammar), 0, 0, FOR_ANSWER, "the answer follows these rules" },
+    { NULL, "--grammar", "RULES", OPTION_PATH, FIELD(grammar), 0, 0, FOR_ANSWER,
+      "the answer follows these rules: a file, or the rules themselves, which have a ::=" },
     { NULL, "--boxes", "OUT.png", OPTION_PATH, FIELD(boxes), 0, 0, FOR_ANSWER,
       "draw the boxes and points of the answer on the last picture" },
     { NULL, "--raw", NULL, OPTION_FLAG, FIELD(raw), 0, 0, FOR_ANSWER,
@@ -160,70 +162,7 @@ static const option options[] = {
 };
 enum { N_OPTIONS = sizeof options / sizeof options[0] };
 
-/* ---- Raw text ------------------------------------------------------------------------------------------ */
-
-/* Evaluate the text behind what the session holds, and set the prompt's figures. */
-static int read_raw(conversation *c, figures *f)
-{
-    buffer text = { 0 };
-    g4_token *ids = NULL;
-    size_t n = 0;
-    g4_error err;
-    int status = inputs_text(c->args, &text);
-    if (status == DONE) status = text_tokens(c->engine, &text, c->args->specials, &ids, &n);
-    if (status == DONE) status = conversation_open(c, c->args->session);
-    if (status == DONE) {
-        double start = seconds_now();
-        int before = g4_session_n(c->session), skip = before > 0; /* BOS only in front of everything */
-        if ((int)n > skip && g4_session_eval(c->session, ids + skip, (int)n - skip, &err) != G4_OK)
-            status = report(&err);
-        progress_end(&c->progress);
-        f->prompt_tokens = g4_session_n(c->session);
-        f->reused = before;
-        f->prompt_seconds = seconds_now() - start;
-    }
-    free(ids);
-    buffer_free(&text);
-    return status;
-}
-
-/* What --json-schema or --grammar make of the text that follows; *guide stays NULL without them. */
-static int text_guide(conversation *c, g4_guide **guide)
-{
-    g4_error err;
-    int status = conversation_grammar(c);
-    if (status != DONE || c->guide.grammar == NULL) return status;
-    return g4_guide_open_text(guide, c->engine, c->guide.grammar, &err) == G4_OK ? DONE : report(&err);
-}
-
-/* Continue text without a template. */
-static int answer_raw(conversation *c)
-{
-    const arguments *a = c->args;
-    answer_writer w = { .args = a, .engine = c->engine };
-    g4_guide *guide = NULL;
-    figures f = { .finish = "interrupted", .is_cut = 1 }; /* until there is an answer */
-    if (a->n_inputs == 0 && !a->quiet && isatty(STDIN_FILENO)) say(DONE, "type the text to continue; Ctrl-D ends it");
-    int status = text_guide(c, &guide);
-    w.is_guided = guide != NULL;
-    if (status == DONE) status = read_raw(c, &f);
-    if (status == DONE) status = answer_generate(&w, c->session, g4_guide_constraint(guide), &f);
-    if (status == DONE || (a->json && status == interrupted())) status = answer_end(&w, &f, "");
-    if (status == DONE) status = interrupted();
-    if (status == DONE && a->session != NULL) status = conversation_save(c, a->session);
-    answer_free(&w);
-    g4_guide_close(guide);
-    return status;
-}
-
 /* ---- A chat model: one question, or a conversation ------------------------------------------------------- */
-
-static int has_text(const arguments *a)
-{
-    int n_texts = 0;
-    for (int i = 0; i < a->n_inputs; i++) n_texts += input_part(a->inputs[i].kind) == G4_PART_TEXT;
-    return n_texts > 0;
-}
 
 /* The parts of the command line's question. Texts that follow each other are one text, byte for byte; without any text
  * standard input is one. */
@@ -243,15 +182,26 @@ static int question_parts(const arguments *a, message_part **parts, int *n)
             buffer_str(&p->text, in->value);
         if (status != DONE) return status;
     }
-    if (has_text(a)) return DONE;
+    if (inputs_have_text(a)) return DONE;
     p = part_add(parts, n, G4_PART_TEXT);
     return p != NULL ? text_read("-", &p->text) : FAILED;
+}
+
+/* Without its texts, which the template trims, would there be nothing to answer? */
+static int is_empty(const message_part *parts, int n)
+{
+    for (int i = 0; i < n; i++) {
+        const char *text = buffer_text(&parts[i].text);
+        if (parts[i].kind != G4_PART_TEXT || strspn(text, " \t\r\n") < parts[i].text.len) return 0;
+    }
+    return 1;
 }
 
 static int ask(conversation *c)
 {
     message_part *parts = NULL;
     int n = 0, status = question_parts(c->args, &parts, &n);
+    if (status == DONE && is_empty(parts, n)) status = say(FAILED, "the prompt is empty: there is nothing to answer");
     if (status == DONE) return message_add(c, G4_ROLE_USER, parts, n);
     parts_free(parts, n);
     return status;
@@ -271,7 +221,7 @@ static int attach_inputs(conversation *c)
 static int answer_chat(conversation *c)
 {
     const arguments *a = c->args;
-    c->on_terminal = a->messages == NULL && !has_text(a) && isatty(STDIN_FILENO);
+    c->on_terminal = a->messages == NULL && !inputs_have_text(a) && isatty(STDIN_FILENO);
     int status = a->messages != NULL ? document_read(c) : DONE;
     if (status == DONE) status = conversation_guide(c);
     if (status == DONE) status = conversation_open(c, a->session);
@@ -289,45 +239,7 @@ static int answer_chat(conversation *c)
 
 /* ---- An answer ------------------------------------------------------------------------------------------- */
 
-/* The first of the given options that needs what raw text does not have, or NULL. */
-static const char *chat_option(const arguments *a)
-{
-    const struct {
-        int given;
-        const char *name;
-    } chat_options[] = {
-        { a->think, "--think" },         { a->system != NULL, "--system" }, { a->messages != NULL, "--messages" },
-        { a->tools != NULL, "--tools" }, { a->boxes != NULL, "--boxes" },
-    };
-    for (int i = 0; i < a->n_inputs; i++) {
-        if (a->inputs[i].kind == INPUT_IMAGE) return "--image";
-        if (a->inputs[i].kind == INPUT_AUDIO) return "--audio";
-        if (a->inputs[i].kind == INPUT_VIDEO) return "--video";
-    }
-    for (size_t i = 0; i < sizeof chat_options / sizeof chat_options[0]; i++) {
-        if (chat_options[i].given) return chat_options[i].name;
-    }
-    return NULL;
-}
-
-/* Do the options of an answer go together? */
-static int check_options(const arguments *a)
-{
-    if (a->raw && chat_option(a) != NULL) {
-        return say(USAGE, "%s belongs to the chat template, which --raw leaves out", chat_option(a));
-    }
-    if (a->json_schema != NULL && a->grammar != NULL) return say(USAGE, "give --json-schema or --grammar, not both");
-    if (a->tool_choice != NULL && a->tools == NULL && a->messages == NULL) {
-        return say(USAGE, "--tool-choice needs --tools");
-    }
-    if (a->media_root != NULL && a->messages == NULL) return say(USAGE, "--media-root needs --messages");
-    if (a->messages != NULL && (a->n_inputs > 0 || a->session != NULL || a->system != NULL || a->tool_exec != NULL)) {
-        return say(USAGE, "--messages holds the whole conversation: no prompt, --system, --session or --tool-exec");
-    }
-    return DONE;
-}
-
-/* Do they go with the model? */
+/* Do the options go with the model? */
 static int check_model(const arguments *a, const g4_engine_info *info, int raw)
 {
     for (int i = 0; i < a->n_bias; i++) {
@@ -347,8 +259,7 @@ static int check_model(const arguments *a, const g4_engine_info *info, int raw)
 static int run_answer(arguments *a)
 {
     conversation c = { .args = a, .thinking = a->think != 0 };
-    int status = check_options(a);
-    if (status == DONE) status = model_open(&c.engine, a);
+    int status = model_open(&c.engine, a);
     if (status != DONE) return status;
     g4_engine_get_info(c.engine, &c.info);
     c.raw = a->raw || !c.info.is_chat;
@@ -394,6 +305,23 @@ static const cli_command commands[] = {
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
+static int run(arguments *a, const cli_command *c)
+{
+    int status = arguments_check(a);
+    if (status != DONE) return status;
+    arguments_warn(a);
+    if (c->bit == FOR_ANSWER) inputs_order(a);
+    return c->run(a);
+}
+
+/* A stream that is closed must not become a file that is opened later: writing to it fails, as it should. */
+static void hold_streams(void)
+{
+    for (int fd = 0; fd <= 2; fd++) {
+        if (fcntl(fd, F_GETFD) < 0) open("/dev/null", O_RDONLY); /* the lowest that is free */
+    }
+}
+
 int main(int argc, char **argv)
 {
     const syntax grammar = { options, N_OPTIONS, commands, N_COMMANDS };
@@ -408,6 +336,7 @@ int main(int argc, char **argv)
                     .repeat_penalty = NAN,
                     .presence_penalty = NAN,
                     .frequency_penalty = NAN };
+    hold_streams();
     watch_signals();
     int status = arguments_read(&a, argc, argv, &c);
     if (status == DONE && a.help)
@@ -416,7 +345,7 @@ int main(int argc, char **argv)
         status = printf("gemma4 %s\n", G4_VERSION) < 0 || fflush(stdout) != 0;
     else if (status == DONE && c->bit != FOR_HELP)
         status = config_read(&a, c);
-    if (status == DONE && !a.help && !a.version) status = c->run(&a);
+    if (status == DONE && !a.help && !a.version) status = run(&a, c);
     arguments_free(&a);
     return status;
 }

@@ -8,6 +8,7 @@
  *   paths.c     what people write for the name of a file
  *   inputs.c    what the command line names: texts, pictures, sounds, videos
  *   options.c   the command line: commands, options and their values, words
+ *   checks.c    whether it goes together
  *   config.c    what the environment and a file say instead
  *   help.c      help, the man page and completions, made from the tables
  *   models.c    where model files lie, which one is meant
@@ -20,6 +21,7 @@
  *   turn.c      a turn of the model: from the conversation to its answer
  *   talk.c      the chat on a terminal
  *   towers.c    what the towers read and make: encode, mel, patches
+ *   raw.c       text, and media in it, that goes on without a chat template
  *   dump.c      activations into a file
  *   inspect.c   the other commands below the chat template
  *   bench.c     speed
@@ -174,7 +176,8 @@ int arguments_read(arguments *a, int argc, char **argv, const cli_command **out)
 void arguments_free(arguments *a);
 /* Keep the text of b for as long as the arguments; b is empty then. NULL, and told, when memory is out. */
 char *arguments_keep(arguments *a, buffer *b);
-int is_given(const arguments *a, size_t field); /* does the command line have the option that sets this field? */
+/* The name of the option that sets this field, when the command line has it; else NULL. */
+const char *is_given(const arguments *a, size_t field);
 /* The option of that name, with its dashes, as this command takes it, or any; NULL: there is none. */
 const option *option_find(const syntax *x, const char *name, size_t len, unsigned bit);
 /* Set it; `where` stands in front of a message about its value. */
@@ -182,6 +185,14 @@ int option_set(arguments *a, const option *o, const char *value, const char *whe
 /* " (do you mean --NAME?)" when an option of these commands is called nearly so. */
 void add_near_option(buffer *out, const syntax *x, const char *name, unsigned bits);
 const cli_command *command_find(const syntax *x, const char *name); /* NULL: there is none */
+
+/* Does it go together, and can its outputs be written? Nothing has been done yet. */
+int arguments_check(const arguments *a);
+void arguments_warn(const arguments *a);     /* of options without effect */
+const char *chat_option(const arguments *a); /* the first one that needs a chat template, or NULL */
+int inputs_have_text(const arguments *a);    /* texts or files of text */
+/* Media that all stand behind the text of their message come to stand before it, as models were trained. */
+void inputs_order(arguments *a);
 
 /* What the command line does not say: GEMMA4_MODEL, then the lines of the user's file. */
 int config_read(arguments *a, const cli_command *c);
@@ -197,7 +208,7 @@ void write_harmless(FILE *f, const char *text, size_t len, text_use use);
 void show(FILE *f, const char *text, size_t len);
 /* One line on stderr, harmless wherever that leads. Returns status, so that a failure is one statement. */
 int say(int status, const char *format, ...) PRINTF_LIKE(2, 3);
-/* The exit status of a failed library call, its message on stderr. A cancelled call is an interrupt. */
+/* The exit status of a failed library call, its message on stderr. A call that a signal ended is an interrupt. */
 int report(const g4_error *err);
 
 /* From now on SIGINT, SIGTERM and SIGHUP ask the program to stop, and a second one stops it. A write to a closed
@@ -215,8 +226,9 @@ double per_second(double n, double seconds);
 int path_read(const char *given, buffer *out);
 int path_expand(const char *given, buffer *out);
 
-/* All bytes of a file, or of standard input for "-", appended to out. */
+/* All bytes of a file, or of standard input for "-", appended to out: of a text at most 256 MiB, of a medium 4 GiB. */
 int file_read(const char *path, buffer *out);
+int medium_read(const char *path, buffer *out);
 /* The same of a text, as UTF-8: without a byte order mark in front, and UTF-16 that begins with one is converted. */
 int text_read(const char *path, buffer *out);
 
@@ -232,6 +244,9 @@ int output_write(void *o, const void *data, size_t size); /* a g4_write_fn. What
 /* With status DONE the file gets its name, with any other it goes away. Returns the status of the whole. */
 int output_close(output_file *o, int status);
 
+/* Could it be opened? Leaves nothing behind. */
+int output_check(const char *path);
+
 int print_buffer(const buffer *b); /* all of it to standard output, as show does */
 
 /* ---- Model files (models.c) --------------------------------------------------------------------- */
@@ -242,7 +257,7 @@ int companion_find(const char *name, buffer *path);
  * file of a->model, or the model of that name where run_models looks. 0: there is none. */
 int model_default(arguments *a);
 int model_named(arguments *a);
-const char *weight_type(const g4_engine *e); /* the one of most of its bytes */
+const char *weight_type(const g4_engine *e); /* the one of most bytes of its layers */
 
 /* ---- Model and session (model.c) ---------------------------------------------------------------- */
 
@@ -276,12 +291,16 @@ g4_session_options session_options(const arguments *a, progress_line *p);
 /* BOS and the ids of text in new memory, the caller's to free also after a failure; *n counts both. */
 int text_tokens(const g4_engine *e, const buffer *text, int specials, g4_token **ids, size_t *n);
 
+g4_token control_token(const g4_engine *e, const char *name); /* -1: the vocabulary has none */
+
 /* ---- Inputs (inputs.c) --------------------------------------------------------------------------- */
 
 /* The texts and files in order, or standard input when there is none: byte for byte, or the files as text_read reads
  * them. */
 int inputs_bytes(const arguments *a, buffer *out);
 int inputs_text(const arguments *a, buffer *out);
+/* An option's value: the text itself, or the file that holds it. */
+int text_or_file(const char *value, int is_text, buffer *out);
 g4_part_kind input_part(input_kind kind); /* what it is in a message */
 /* The budget of soft tokens that the options give such a medium; 0: the model's default. */
 int media_budget(const arguments *a, g4_part_kind kind);
@@ -416,8 +435,8 @@ int document_chat(const conversation *c, const g4_chat_options *opt, g4_chat **c
 
 /* ---- Tools (tools.c), turns (turn.c), the chat (talk.c) ------------------------------------------- */
 
-/* Declare the tools of a JSON file, as --tool-choice says. After a failure the former ones stay. */
-int tools_declare(conversation *c, const char *path);
+/* Declare the tools of a JSON list or of a file with one, as --tool-choice says. After a failure the former ones stay. */
+int tools_declare(conversation *c, const char *tools);
 /* Answer the calls of the last message: by the program, or by the user. *answered says whether there were any. */
 int tools_answer(conversation *c, int *answered);
 
@@ -434,14 +453,20 @@ int talk(conversation *c);                          /* a line, an answer, until 
 /* ---- Soft tokens (towers.c) ---------------------------------------------------------------------- */
 
 /* The soft tokens of one file, in order: of a picture one piece, of a sound one for each block, of a video one for each
- * frame (its sound is left out). */
+ * frame and, if that is wanted, for each block of its sound. */
 typedef struct {
     g4_soft **soft;
-    int n, next;    /* next: the first one not used yet */
+    int n, next;   /* next: the first one not used yet */
+    double *times; /* (n_frames) of a video's frames, which come first */
+    int n_frames;
     double seconds; /* of encoding, without reading the file */
 } soft_list;
-int soft_list_encode(soft_list *s, g4_engine *e, const arguments *a, const input *file);
+int soft_list_encode(soft_list *s, g4_engine *e, const arguments *a, const input *file, int want_sound);
 void soft_list_free(g4_engine *e, soft_list *s);
+
+/* ---- Text without a template (raw.c) ---------------------------------------------------------------- */
+
+int answer_raw(conversation *c);
 
 /* ---- Activations (dump.c) ------------------------------------------------------------------------ */
 

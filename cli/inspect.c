@@ -149,7 +149,7 @@ static int expanded_encode(expanded_prompt *x, g4_engine *e, const arguments *a,
     x->n_files = a->n_inputs;
     for (int i = 0; i < x->n_files; i++) {
         soft_list *s = &x->files[i];
-        int status = soft_list_encode(s, e, a, &a->inputs[i]);
+        int status = soft_list_encode(s, e, a, &a->inputs[i], 0);
         if (status != DONE) return status;
         for (int j = 0; j < s->n; j++) n_ids += (size_t)g4_soft_n(s->soft[j]);
         n_media += (size_t)s->n;
@@ -164,14 +164,6 @@ typedef struct {
     g4_token token;   /* -1: the vocabulary has none */
     input_kind kind;
 } placeholder;
-
-/* The control token of that name, -1 when the vocabulary has none. */
-static g4_token control_token(const g4_engine *e, const char *name)
-{
-    g4_token id;
-    size_t n = 0;
-    return g4_tokenize(e, name, strlen(name), 1, &id, 1, &n, NULL) == G4_OK && n == 1 ? id : -1;
-}
 
 /* The soft tokens of the next file of that kind in place of one placeholder. */
 static int expand_placeholder(expanded_prompt *x, const arguments *a, const placeholder *p)

@@ -212,3 +212,10 @@ int text_tokens(const g4_engine *e, const buffer *text, int specials, g4_token *
     *n += 1;
     return *n <= INT_MAX ? DONE : say(FAILED, "the text is too long");
 }
+
+g4_token control_token(const g4_engine *e, const char *name)
+{
+    g4_token id;
+    size_t n = 0;
+    return g4_tokenize(e, name, strlen(name), 1, &id, 1, &n, NULL) == G4_OK && n == 1 ? id : -1;
+}

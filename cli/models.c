@@ -161,6 +161,7 @@ const char *weight_type(const g4_engine *e)
     g4_tensor_info t;
     for (int i = 0; g4_engine_get_tensor(e, i, &t); i++) {
         int k = 0;
+        if (strncmp(t.name, "l.", 2) != 0) continue;
         while (k < 15 && types[k] != NULL && strcmp(types[k], t.type) != 0) k++;
         types[k] = t.type;
         bytes[k] += t.bytes;

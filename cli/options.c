@@ -233,13 +233,13 @@ int option_set(arguments *a, const option *o, const char *value, const char *whe
     return DONE;
 }
 
-int is_given(const arguments *a, size_t field)
+const char *is_given(const arguments *a, size_t field)
 {
     for (int i = 0; i < a->syntax->n_options; i++) {
         const option *o = &a->syntax->options[i];
-        if (a->given[i] && o->target == field && o->kind != OPTION_INPUT && o->kind != OPTION_HEADING) return 1;
+        if (a->given[i] && o->target == field && o->kind != OPTION_INPUT) return option_name(o);
     }
-    return 0;
+    return NULL;
 }
 
 /* ---- Names ---------------------------------------------------------------------------------------------- */

@@ -20,9 +20,9 @@ int talk_attach(conversation *c, g4_part_kind kind, const char *path, int budget
     if (path[0] == '\0') return say(USAGE, "which file?");
     message_part *p = part_add(&c->pending, &c->n_pending, kind);
     if (p == NULL) return FAILED;
-    buffer_str(&p->text, path);
     p->budget = budget;
-    int status = part_load(c, p); /* now, so that a wrong name is told at once */
+    int status = path_read(path, &p->text);
+    if (status == DONE) status = part_load(c, p); /* now, so that a wrong name is told at once */
     if (status == DONE)
         printf("goes with your next message\n");
     else

@@ -152,8 +152,7 @@ ok "and a warning says so, even when quiet" grep -q "context is full" "$tmp/err"
 printf 'a\200\377b' > "$tmp/malformed"
 run -m $base --quiet -n 2 -f "$tmp/malformed"
 ok "malformed UTF-8 is text too" test "$rc" -eq 0
-run -m $base --quiet -p "" -n 2
-ok "an empty prompt begins with BOS" test "$rc" -eq 0
+fails 1 "the prompt is empty" -m $base --quiet -p "" -n 2
 run -m $base --quiet -p "the cat" -n 0
 ok "-n 0 reads and says nothing" test "$rc" -eq 0
 
@@ -221,7 +220,7 @@ run -m $chat --image-tokens 70 --image "$tmp/i.ppm" -p "what is it?" -n 2 --json
 ok "a picture" json 'd["usage"]["prompt_tokens"] > 60'
 run -m $chat --quiet --image "$tmp/nowhere.png" -p x
 ok "a missing picture exits 1" test "$rc" -eq 1
-fails 1 "base model" -m $base --quiet --image "$tmp/i.ppm" -p x
+fails 1 "no vision tower" -m $base --quiet --image "$tmp/i.ppm" -p x
 run render -m $chat < /dev/null
 ok "render of nothing exits 1" test "$rc" -eq 1 -a ! -s "$tmp/out"
 echo '{"messages": [{"role": "user", "content": " hi <|turn> "}], "tools": null}' > "$tmp/j"
