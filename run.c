@@ -182,7 +182,7 @@ static int question_parts(const arguments *a, message_part **parts, int *n)
             buffer_str(&p->text, in->value);
         if (status != DONE) return status;
     }
-    if (inputs_have_text(a)) return DONE;
+    if (!inputs_want_text(a)) return DONE;
     p = part_add(parts, n, G4_PART_TEXT);
     return p != NULL ? text_read("-", &p->text) : FAILED;
 }

@@ -17,6 +17,14 @@ static int count_inputs(const arguments *a, g4_part_kind kind)
 
 int inputs_have_text(const arguments *a) { return count_inputs(a, G4_PART_TEXT) > 0; }
 
+int inputs_want_text(const arguments *a)
+{
+    for (int i = 0; i < a->n_inputs; i++) {
+        if (input_part(a->inputs[i].kind) == G4_PART_TEXT || strcmp(a->inputs[i].value, "-") == 0) return 0;
+    }
+    return 1;
+}
+
 /* May media still come, from a document or from the user of a chat? */
 static int is_open(const arguments *a)
 {

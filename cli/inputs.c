@@ -90,6 +90,7 @@ static int load_standard_input(medium *m, g4_part_kind kind, int budget, const g
 {
     buffer data = { 0 };
     int status = medium_read("-", &data);
+    if (status == DONE && data.len == 0) status = say(FAILED, "standard input is empty");
     if (status == DONE) status = medium_decode(m, kind, buffer_text(&data), data.len, budget, opt);
     buffer_free(&data);
     return status;

@@ -91,7 +91,7 @@ static int raw_make(raw_prompt *p)
         else
             status = raw_medium(p, in, &p->files[i]);
     }
-    if (status == DONE && !inputs_have_text(a)) status = text_read("-", &p->plain);
+    if (status == DONE && inputs_want_text(a)) status = text_read("-", &p->plain);
     if (status == DONE) status = raw_flush(p);
     if (status == DONE && (p->ids.failed || p->media.failed)) status = say(FAILED, "no memory for the prompt");
     if (status == DONE && raw_length(p) > INT_MAX) status = say(FAILED, "the prompt is too long");
@@ -138,7 +138,7 @@ int answer_raw(conversation *c)
     answer_writer w = { .args = a, .engine = c->engine };
     g4_guide *guide = NULL;
     figures f = { .finish = "interrupted", .is_cut = 1 }; /* until there is an answer */
-    if (!inputs_have_text(a) && !a->quiet && isatty(STDIN_FILENO))
+    if (inputs_want_text(a) && !a->quiet && isatty(STDIN_FILENO))
         say(DONE, "type the text to continue; Ctrl-D ends it");
     int status = raw_guide(c, &guide);
     w.is_guided = guide != NULL;
