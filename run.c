@@ -201,7 +201,11 @@ static int ask(conversation *c)
 {
     message_part *parts = NULL;
     int n = 0, status = question_parts(c->args, &parts, &n);
-    if (status == DONE && is_empty(parts, n)) status = say(FAILED, "the prompt is empty: there is nothing to answer");
+    if (status == DONE && is_empty(parts, n)) {
+        status = inputs_want_text(c->args)
+                     ? say(FAILED, "standard input is empty: give a question in quotes, or behind -p")
+                     : say(FAILED, "the prompt is empty: there is nothing to answer");
+    }
     if (status == DONE) return message_add(c, G4_ROLE_USER, parts, n);
     parts_free(parts, n);
     return status;

@@ -3,6 +3,7 @@
 #include "cli.h"
 
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,6 +24,28 @@ int inputs_want_text(const arguments *a)
         if (input_part(a->inputs[i].kind) == G4_PART_TEXT || strcmp(a->inputs[i].value, "-") == 0) return 0;
     }
     return 1;
+}
+
+/* The i-th option that reads standard input, NULL past the last. */
+static const char *stdin_reader(const arguments *a, int i)
+{
+    static const char *const names[] = { "-p", "-f", "--image", "--audio", "--video" };
+    const struct {
+        const char *value, *name;
+    } others[] = {
+        { a->messages, "--messages" },
+        { a->tools, "--tools" },
+        { a->json_schema, "--json-schema" },
+        { a->grammar, "--grammar" },
+    };
+    for (int k = 0; k < a->n_inputs; k++) {
+        const input *in = &a->inputs[k];
+        if (in->kind != INPUT_TEXT && strcmp(in->value, "-") == 0 && i-- == 0) return names[in->kind];
+    }
+    for (size_t k = 0; k < sizeof others / sizeof others[0]; k++) {
+        if (others[k].value != NULL && strcmp(others[k].value, "-") == 0 && i-- == 0) return others[k].name;
+    }
+    return NULL;
 }
 
 /* May media still come, from a document or from the user of a chat? */
@@ -73,8 +96,20 @@ static const struct {
     { FIELD(all), lacks_output, "only the file of -o has positions to choose" },
 };
 
+/* Bytes that wait on standard input, as far as that can be known without reading it. */
+static int has_waiting_input(void)
+{
+    struct stat st;
+    int n = 0;
+    if (fstat(STDIN_FILENO, &st) != 0) return 0;
+    if (S_ISREG(st.st_mode)) return lseek(STDIN_FILENO, 0, SEEK_CUR) < st.st_size;
+    return S_ISFIFO(st.st_mode) && ioctl(STDIN_FILENO, FIONREAD, &n) == 0 && n > 0;
+}
+
 void arguments_warn(const arguments *a)
 {
+    if (!a->quiet && inputs_have_text(a) && stdin_reader(a, 0) == NULL && has_waiting_input())
+        say(DONE, "standard input is not read beside a prompt; -f - reads it");
     for (size_t i = 0; i < sizeof idle_options / sizeof idle_options[0]; i++) {
         const char *name = is_given(a, idle_options[i].field);
         if (name != NULL && idle_options[i].is_idle(a)) say(DONE, "%s has no effect: %s", name, idle_options[i].why);
@@ -112,34 +147,15 @@ static int check_answer(const arguments *a)
     return DONE;
 }
 
-/* Only one option can read standard input, and what is no text needs a question beside it. */
 static int check_standard_input(const arguments *a)
 {
-    static const char *const names[] = { "-p", "-f", "--image", "--audio", "--video" };
-    const struct {
-        const char *value, *name;
-    } others[] = {
-        { a->messages, "--messages" },
-        { a->tools, "--tools" },
-        { a->json_schema, "--json-schema" },
-        { a->grammar, "--grammar" },
-    };
-    const char *first = NULL, *second = NULL;
+    const char *first = stdin_reader(a, 0), *second = stdin_reader(a, 1);
     for (int i = 0; i < a->n_inputs; i++) {
-        if (a->inputs[i].kind == INPUT_TEXT || strcmp(a->inputs[i].value, "-") != 0) continue;
-        second = first;
-        first = names[a->inputs[i].kind];
-        if (a->inputs[i].kind != INPUT_FILE && isatty(STDIN_FILENO))
+        int is_medium = input_part(a->inputs[i].kind) != G4_PART_TEXT;
+        if (is_medium && strcmp(a->inputs[i].value, "-") == 0 && isatty(STDIN_FILENO))
             return say(USAGE, "%s - reads standard input, and that is a terminal", first);
-        if (second != NULL) break;
     }
-    for (size_t i = 0; i < sizeof others / sizeof others[0] && second == NULL; i++) {
-        if (others[i].value == NULL || strcmp(others[i].value, "-") != 0) continue;
-        second = first;
-        first = others[i].name;
-    }
-    if (second != NULL) return say(USAGE, "standard input can be read once: %s - or %s -, not both", second, first);
-    return DONE;
+    return second == NULL ? DONE : say(USAGE, "standard input can be read once: %s - or %s -, not both", first, second);
 }
 
 static int same_file(const char *a, const char *b)

@@ -347,8 +347,10 @@ static const habit option_habits[] = {
     { "--color", "only the answer is printed; leave it out" },
     { "-co", "only the answer is printed; leave it out" },
     { "--log-disable", "it is --quiet here" },
-    { "-v", "the version is --version; what it says is not more with it" },
-    { "--verbose", "there is no more to say; --quiet says less" },
+    { "-v", "it is --version here" },
+    { "--verbose", "it says what it does unless there is --quiet; leave it out" },
+    { "--list", "it is gemma4 models here" },
+    { "--list-models", "it is gemma4 models here" },
     { "-V", "it is --version here" },
     { "-q", "it is --quiet here" },
     { "-s", "it is --seed here" },
@@ -535,7 +537,30 @@ static int take_model(arguments *a, const cli_command *c, const char *word)
     return option_set(a, o, word, "");
 }
 
-static int take_word(arguments *a, const cli_command *c, question *q, const char *word, int may_name_model)
+/* The option that shows a medium of that name to the model; NULL: it is called like none. */
+static const char *option_for_medium(const char *name)
+{
+    static const char *const endings[][2] = {
+        { ".png", "--image" },  { ".jpg", "--image" },  { ".jpeg", "--image" }, { ".webp", "--image" },
+        { ".gif", "--image" },  { ".bmp", "--image" },  { ".ppm", "--image" },  { ".heic", "--image" },
+        { ".avif", "--image" }, { ".tiff", "--image" }, { ".wav", "--audio" },  { ".mp3", "--audio" },
+        { ".flac", "--audio" }, { ".ogg", "--audio" },  { ".m4a", "--audio" },  { ".mp4", "--video" },
+        { ".mkv", "--video" },  { ".mov", "--video" },  { ".webm", "--video" }, { ".y4m", "--video" },
+    };
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
+        if (ends_with(name, endings[i][0])) return endings[i][1];
+    }
+    return NULL;
+}
+
+static int is_plain_file(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+/* A word, which behind -- (then it is not free) is a part of the question whatever it looks like. */
+static int take_word(arguments *a, const cli_command *c, question *q, const char *word, int is_free)
 {
     int is_prompt = c->words == WORDS_PROMPT;
     if (c->words == WORDS_TOPIC && a->topic == NULL) {
@@ -543,9 +568,11 @@ static int take_word(arguments *a, const cli_command *c, question *q, const char
         return DONE;
     }
     int is_model_of_run = strcmp(c->name, "run") == 0 && a->model == NULL && q->n == 0 && strchr(word, ' ') == NULL;
-    if (may_name_model && (names_model(word) || is_model_of_run)) return take_model(a, c, word);
-    if (is_prompt && strcmp(word, "-") == 0 && may_name_model) return add_input(a, INPUT_FILE, word);
+    if (is_free && (names_model(word) || is_model_of_run)) return take_model(a, c, word);
+    if (is_prompt && strcmp(word, "-") == 0 && is_free) return add_input(a, INPUT_FILE, word);
     if (!is_prompt) return say(USAGE, "what is \"%s\"? See gemma4 help %s", word, c->name);
+    const char *shown_by = is_free ? option_for_medium(word) : NULL;
+    if (shown_by != NULL && is_plain_file(word)) return say(USAGE, "%s is a file: give it with %s", word, shown_by);
     if (q->n == 0) {
         q->first = word;
         q->place = a->n_inputs;
@@ -565,34 +592,18 @@ static const cli_command *near_command(const syntax *x, const char *word)
     return NULL;
 }
 
-/* The option that shows a file of that name to the model. */
-static const char *option_for_file(const char *name)
-{
-    static const char *const endings[][2] = {
-        { ".png", "--image" },  { ".jpg", "--image" },  { ".jpeg", "--image" }, { ".webp", "--image" },
-        { ".gif", "--image" },  { ".bmp", "--image" },  { ".ppm", "--image" },  { ".heic", "--image" },
-        { ".avif", "--image" }, { ".tiff", "--image" }, { ".wav", "--audio" },  { ".mp3", "--audio" },
-        { ".flac", "--audio" }, { ".ogg", "--audio" },  { ".m4a", "--audio" },  { ".mp4", "--video" },
-        { ".mkv", "--video" },  { ".mov", "--video" },  { ".webm", "--video" }, { ".y4m", "--video" },
-    };
-    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
-        if (ends_with(name, endings[i][0])) return endings[i][1];
-    }
-    return "-f";
-}
-
 /* Was it meant as a question? What stands behind -- is one. */
 static int check_question(const arguments *a, const cli_command *c, const question *q)
 {
     const char *word = q->first, *advice = advice_on(word_habits, N_WORD_HABITS, word, strlen(word));
     const cli_command *meant = q->n == 1 ? near_command(a->syntax, word) : NULL;
-    struct stat st;
     if (c->name[0] == '\0' && q->n <= 2 && advice != NULL)
-        return say(USAGE, "there is no command %s: %s; gemma4 -p asks the model", word, advice);
+        return say(USAGE, "there is no command %s: %s (gemma4 -p %s asks the model)", word, advice, word);
     if (c->name[0] == '\0' && meant != NULL)
-        return say(USAGE, "there is no command %s: do you mean %s? gemma4 -p asks the model", word, meant->name);
-    if (q->n == 1 && strchr(word, '.') != NULL && stat(word, &st) == 0 && S_ISREG(st.st_mode))
-        return say(USAGE, "%s is a file: give it with %s", word, option_for_file(word));
+        return say(USAGE, "there is no command %s: do you mean %s? (gemma4 -p %s asks the model)", word, meant->name,
+                   word);
+    if (q->n == 1 && strchr(word, '.') != NULL && is_plain_file(word))
+        return say(USAGE, "%s is a file: give it with -f", word);
     for (int i = 0; i < a->n_inputs; i++) {
         if (i != q->place && a->inputs[i].kind == INPUT_TEXT)
             return say(USAGE, "what is \"%s\"? A text of several words stands in quotes behind -p", q->first);

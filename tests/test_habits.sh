@@ -82,6 +82,7 @@ fails 2 "takes no model" mel "$tiny"
 cp "$repo/examples/scene.png" "a b.png"
 cp "a b.png" scene.png
 fails 2 "is a file: give it with --image" scene.png
+fails 2 "is a file: give it with --image" "Describe it." scene.png
 cp "$repo/LICENSE" text.txt
 fails 2 "is a file: give it with -f" text.txt
 
@@ -328,7 +329,7 @@ for prompt in "" "
     fails 1 "the prompt is empty" -m "$tiny" --quiet -p "$prompt"
     fails 1 "the prompt is empty" -m "$tiny" --quiet "$prompt"
     printf '%s' "$prompt" > "$tmp/in"
-    fails 1 "the prompt is empty" -m "$tiny" --quiet
+    fails 1 "standard input is empty" -m "$tiny" --quiet
 done
 : > "$tmp/in"
 fails 1 "the prompt is empty" -m "$base" --quiet ""
@@ -376,6 +377,13 @@ write "seed = 5" "temp = 0"
 run $late
 ok "of the file's options none is warned of" test "$rc" -eq 0 -a ! -s "$tmp/err"
 rm "$config"
+
+cp text.txt "$tmp/in"
+run -m "$tiny" -n 1 "Summarise it."
+says "standard input is not read beside a prompt; -f - reads it"
+: > "$tmp/in"
+run -m "$tiny" -n 1 "Summarise it."
+ok "which is said where there is something" sh -c "! grep -q 'not read beside' '$tmp/err'"
 
 # ---- Files that are none ------------------------------------------------------------------------------------------------------------
 late="-m $tiny --quiet -n 1"
