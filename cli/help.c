@@ -41,51 +41,67 @@ static void add_options(buffer *b, const syntax *x, unsigned bit)
     }
 }
 
-static void add_commands(buffer *b, const syntax *x)
-{
-    buffer_str(b, "\ncommands (gemma4 help COMMAND says more):\n");
-    for (int i = 1; i < x->n_commands; i++) buffer_fmt(b, "  %-12s%s\n", x->commands[i].name, x->commands[i].help);
-}
-
 static const char closing[] = "\nExit status: 0 done, 1 a file, a model or the run failed, 2 wrong usage, "
                               "130 interrupted.\n";
 
-/* ---- The first screen ------------------------------------------------------------------------------------- */
+/* ---- The first screen, the commands, one of them ----------------------------------------------------------- */
+
+static const char usage[] = "usage: gemma4 [MODEL.g4] ['QUESTION'] [OPTION...]\n"
+                            "       gemma4 COMMAND [OPTION...]\n";
 
 static void add_first_screen(buffer *b, const syntax *x)
 {
-    static const char *const common[] = { "--model", "--prompt", "--file",   "--image", "--audio",
-                                          "--video", "--system", "--think",  "--json",  "--max-tokens",
-                                          "--temp",  "--seed",   "--session" };
-    buffer_str(b, "usage: gemma4 [MODEL.g4] ['QUESTION'] [OPTION...]\n"
-                  "       gemma4 COMMAND [OPTION...]\n\n"
+    static const char *const common[] = { "--model",  "--prompt", "--file",       "--image", "--audio", "--video",
+                                          "--system", "--think",  "--max-tokens", "--temp",  "--json",  "--session" };
+    buffer_str(b, usage);
+    buffer_str(b, "\n"
                   "  gemma4                                          a chat\n"
                   "  gemma4 'Why is the sky blue?'                   one answer\n"
                   "  gemma4 'What is this?' --image photo.jpg        about a picture\n"
                   "  gemma4 'Summarise: ' -f report.txt              about a text; -f - is standard input\n"
-                  "  gemma4 -m model.g4 --raw -p 'Once upon a time'  a text goes on\n"
-                  "\noptions that are used most (gemma4 help run lists all):\n");
+                  "  gemma4 -m model.g4 --raw -p 'Once upon a time'  a text goes on\n\n");
     for (size_t i = 0; i < sizeof common / sizeof common[0]; i++) {
         const option *o = option_find(x, common[i], strlen(common[i]), x->commands[0].bit);
         if (o != NULL) add_option(b, o);
     }
-    add_commands(b, x);
-    buffer_str(b, "\nDefaults: GEMMA4_MODEL names the model; ~/.config/gemma4/config has lines such as temp = 0.7\n");
+    buffer_str(b, "\ngemma4 help run lists all options of an answer, gemma4 help the other commands.\n");
+}
+
+static void add_commands(buffer *b, const syntax *x)
+{
+    buffer_str(b, usage);
+    buffer_str(b, "\n");
+    for (int i = 1; i < x->n_commands; i++) buffer_fmt(b, "  %-12s%s\n", x->commands[i].name, x->commands[i].help);
+    buffer_str(
+        b,
+        "\ngemma4 help COMMAND lists its options. A word that names no command and no model is the question; behind\n"
+        "-- every word is. GEMMA4_MODEL names the model where -m does not. ~/.config/gemma4/config has other\n"
+        "defaults, a long option a line, such as temp = 0.7\n");
+    buffer_str(b, closing);
+}
+
+static void add_command(buffer *b, const syntax *x, const cli_command *c)
+{
+    buffer_fmt(b, "usage: gemma4 %s %s\n%s.\n", c->name, c->usage, c->help);
+    add_options(b, x, c->bit);
+    buffer_str(b, closing);
+}
+
+static int print_made(buffer *b)
+{
+    int status = print_buffer(b);
+    buffer_free(b);
+    return status;
 }
 
 int help_print(const syntax *x, const cli_command *c)
 {
     buffer b = { 0 };
-    if (c->name[0] == '\0') {
+    if (c->name[0] == '\0')
         add_first_screen(&b, x);
-    } else {
-        buffer_fmt(&b, "usage: gemma4 %s %s\n%s.\n", c->name, c->usage, c->help);
-        add_options(&b, x, c->bit);
-    }
-    buffer_str(&b, closing);
-    int status = print_buffer(&b);
-    buffer_free(&b);
-    return status;
+    else
+        add_command(&b, x, c);
+    return print_made(&b);
 }
 
 /* ---- The man page ------------------------------------------------------------------------------------------- */
@@ -301,29 +317,31 @@ static void add_fish(buffer *b, const syntax *x)
 
 /* ---- The command ---------------------------------------------------------------------------------------------- */
 
-static int print_made(const arguments *a)
+static int print_completions(const syntax *x, const char *shell)
 {
     buffer b = { 0 };
-    const char *shell = a->completions;
-    if (a->man)
-        add_man(&b, a->syntax);
-    else if (strcmp(shell, "bash") == 0)
-        add_bash(&b, a->syntax);
+    if (strcmp(shell, "bash") == 0)
+        add_bash(&b, x);
     else if (strcmp(shell, "zsh") == 0)
-        add_zsh(&b, a->syntax);
+        add_zsh(&b, x);
     else if (strcmp(shell, "fish") == 0)
-        add_fish(&b, a->syntax);
+        add_fish(&b, x);
     else
         return say(USAGE, "--completions needs bash, zsh or fish, not \"%s\"", shell);
-    int status = print_buffer(&b);
-    buffer_free(&b);
-    return status;
+    return print_made(&b);
 }
 
 int run_help(arguments *a)
 {
-    const cli_command *c = a->topic != NULL ? command_find(a->syntax, a->topic) : &a->syntax->commands[0];
-    if (a->man || a->completions != NULL) return print_made(a);
-    if (c == NULL) return say(USAGE, "there is no command \"%s\"; gemma4 help lists what there is", a->topic);
-    return help_print(a->syntax, c);
+    const cli_command *c = a->topic != NULL ? command_find(a->syntax, a->topic) : NULL;
+    buffer b = { 0 };
+    if (a->completions != NULL) return print_completions(a->syntax, a->completions);
+    if (a->topic != NULL && c == NULL)
+        return say(USAGE, "there is no command \"%s\"; gemma4 help lists what there is", a->topic);
+    if (c != NULL) return help_print(a->syntax, c);
+    if (a->man)
+        add_man(&b, a->syntax);
+    else
+        add_commands(&b, a->syntax);
+    return print_made(&b);
 }
