@@ -1,5 +1,5 @@
-/* checks.c - whether what the command line says goes together, before any work begins: options that exclude or need each
- * other, standard input wanted twice, output that has nowhere to go; and options that change nothing, each in a line. */
+/* checks.c - whether what the command line says goes together, before any work begins: options that exclude or need
+ * each other, standard input wanted twice, output that has nowhere to go; and options that change nothing. */
 #include "cli.h"
 
 #include <string.h>

@@ -7,7 +7,8 @@
  *   files.c     messages to the user, signals, the clock, files read and written
  *   paths.c     what people write for the name of a file
  *   inputs.c    what the command line names: texts, pictures, sounds, videos
- *   options.c   the command line: commands, options and their values, words
+ *   options.c   options and their values
+ *   words.c     the command line: which command, which options, which question
  *   checks.c    whether it goes together
  *   config.c    what the environment and a file say instead
  *   help.c      help, the man page and completions, made from the tables
@@ -182,6 +183,9 @@ const char *is_given(const arguments *a, size_t field);
 const option *option_find(const syntax *x, const char *name, size_t len, unsigned bit);
 /* Set it; `where` stands in front of a message about its value. */
 int option_set(arguments *a, const option *o, const char *value, const char *where);
+enum { MAX_NAME = 32 };
+/* How far `name` is from what may be meant, in letters; the beginning of it counts as one. MAX_NAME: too far. */
+int name_near(const char *name, const char *meant);
 /* " (do you mean --NAME?)" when an option of these commands is called nearly so. */
 void add_near_option(buffer *out, const syntax *x, const char *name, unsigned bits);
 const cli_command *command_find(const syntax *x, const char *name); /* NULL: there is none */
@@ -436,7 +440,7 @@ int document_chat(const conversation *c, const g4_chat_options *opt, g4_chat **c
 
 /* ---- Tools (tools.c), turns (turn.c), the chat (talk.c) ------------------------------------------- */
 
-/* Declare the tools of a JSON list or of a file with one, as --tool-choice says. After a failure the former ones stay. */
+/* Declare the tools of a JSON list, or of a file with one, as --tool-choice says. After a failure the former stay. */
 int tools_declare(conversation *c, const char *tools);
 /* Answer the calls of the last message: by the program, or by the user. *answered says whether there were any. */
 int tools_answer(conversation *c, int *answered);

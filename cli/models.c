@@ -1,5 +1,5 @@
-/* models.c - where model files lie: beside the program or in its installation, in the user's folder, in the current one;
- * a model that is called by its name, and the list of all that are there. */
+/* models.c - where model files lie: beside the program or in its installation, in the user's folder, in the current
+ * one; a model that is called by its name, and the list of all that are there. */
 #include "cli.h"
 
 #include <dirent.h>

@@ -1,6 +1,6 @@
-/* paths.c - what people write for the name of a file. A shell takes quotes, backslashes and ~ away; a chat, a setting in
- * a file, --name=~/x and a name that was dragged into the terminal still have them. A name of a file that is there is
- * always itself. */
+/* paths.c - what people write for the name of a file. A shell takes quotes, backslashes and ~ away; a chat, a setting
+ * in a file, --name=~/x and a name that was dragged into the terminal still have them. A name of a file that is there
+ * is always itself. */
 #include "cli.h"
 
 #include <stdlib.h>

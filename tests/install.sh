@@ -115,7 +115,8 @@ END
     ok "C++, static, through cmake, runs" "$root/cmake/build/cxx_static" "$model"
     sed 's/find_package(gemma4 [^ ]*/find_package(gemma4 0.1/' "$root/cmake/CMakeLists.txt" > "$root/cmake/old"
     mv "$root/cmake/old" "$root/cmake/CMakeLists.txt"
-    ok "another 0.N is not what it takes" sh -c "! cmake -S '$root/cmake' -B '$root/cmake/old' -DCMAKE_PREFIX_PATH='$root/usr'"
+    ok "another 0.N is not what it takes" \
+        sh -c "! cmake -S '$root/cmake' -B '$root/cmake/old' -DCMAKE_PREFIX_PATH='$root/usr'"
 else
     echo "no cmake"; skipped=$((skipped + 1))
 fi

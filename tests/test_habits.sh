@@ -1,6 +1,7 @@
 #!/bin/sh
 # What people type: words without options, long and joined options, names of files in every form, defaults from the
-# environment and a file, standard input as a picture, and what they know from elsewhere. Ends with "N passed, N failed".
+# environment and a file, standard input as a picture, and what they know from elsewhere. Ends with "N passed, N
+# failed".
 g4=${G4_PROGRAM:-./gemma4}
 case $g4 in /*) ;; *) g4=$(pwd)/$g4 ;; esac
 repo=$(pwd)
@@ -41,7 +42,7 @@ same() { cmp -s "$tmp/out" "$tmp/want"; }
 # answers NAME ARGUMENT...: the same answer as the one in want.
 answers() { name=$1; shift; run "$@"; ok "$name" same; }
 
-# ---- Words -------------------------------------------------------------------------------------------------
+# ---- Words -------------------------------------------------------------------------------------------
 run -m "$tiny" --quiet --temp 0 -p "What is 2 + 2?"
 cp "$tmp/out" "$tmp/want"
 ok "a question is answered" test -s "$tmp/want"
@@ -86,7 +87,7 @@ fails 2 "is a file: give it with --image" "Describe it." scene.png
 cp "$repo/LICENSE" text.txt
 fails 2 "is a file: give it with -f" text.txt
 
-# ---- Options ------------------------------------------------------------------------------------------------
+# ---- Options -----------------------------------------------------------------------------------------
 run -m "$tiny" --quiet -n 3 -t 1 --temp 0 -p "Tell me a story."
 cp "$tmp/out" "$tmp/want"
 answers "joined values" -m"$tiny" --quiet -n3 -t1 --temp=0 -p"Tell me a story."
@@ -130,7 +131,7 @@ fails 2 "without an equals sign" -n=5 -p x
 fails 2 "--raw takes no value" --raw=yes -p x
 fails 2 "--temp is not an option of info; see gemma4 help info" info --temp 1
 
-# ---- Help, the man page, completions ---------------------------------------------------------------------------
+# ---- Help, the man page, completions -----------------------------------------------------------------
 run --help
 ok "the first screen is one" test "$(wc -l < "$tmp/out")" -le 24
 ok "and no line is wider than a terminal" awk 'length($0) > 132 { exit 1 }' "$tmp/out"
@@ -168,7 +169,7 @@ if command -v bash > /dev/null; then
     ok "and the name of a file" test "$(complete gemma4 --image sc)" = scene.png
 fi
 
-# ---- Defaults ------------------------------------------------------------------------------------------------------
+# ---- Defaults ----------------------------------------------------------------------------------------
 run -m "$tiny" --quiet --temp 0 -n 3 -p "Tell me a story."
 cp "$tmp/out" "$tmp/want"
 export GEMMA4_MODEL="$tiny"
@@ -218,7 +219,7 @@ mkdir "$config"
 fails 1 "cannot read $config" x
 rmdir "$config"
 
-# ---- Models ---------------------------------------------------------------------------------------------------------
+# ---- Models ------------------------------------------------------------------------------------------
 mkdir "$tmp/data/gemma4"
 cp "$base" "$tmp/data/gemma4/mine.g4"
 head -c 1000 "$base" > broken.g4
@@ -242,7 +243,7 @@ ok "a name on a hub exits 1" test "$rc" -eq 1
 says "is a name on a hub"
 says "export.py google/gemma-4-E2B-it -o gemma-4-E2B-it.g4"
 
-# ---- Names of files ---------------------------------------------------------------------------------------------------
+# ---- Names of files ----------------------------------------------------------------------------------
 asks="-m $tiny --quiet --temp 0 -n 5"
 run $asks --image scene.png -p "Describe the picture."
 cp "$tmp/out" "$tmp/want"
@@ -267,7 +268,7 @@ fails 2 "is no byte of a name" $asks --image file:///a%00.png -p x
 run $asks -f "file://$tmp/here/text.txt"
 ok "-f takes an address" test "$rc" -eq 0
 
-# ---- The order of a message, standard input as a medium ------------------------------------------------------------------
+# ---- The order of a message, standard input as a medium ----------------------------------------------
 answers "--image may stand behind -p" $asks -p "Describe the picture." --image scene.png
 answers "and behind a word" $asks "Describe the picture." --image scene.png
 ok "which needs no warning" test ! -s "$tmp/err"
@@ -297,7 +298,7 @@ run $asks --json --image-tokens 70 --image scene.png -p x
 tokens() { sed 's/.*"prompt_tokens":\([0-9]*\).*/\1/' "$1"; }
 ok "--image-tokens may stand behind its picture" test "$(tokens "$tmp/out")" = "$(tokens "$tmp/want")"
 
-# ---- Base models and --raw ------------------------------------------------------------------------------------------------
+# ---- Base models and --raw ---------------------------------------------------------------------------
 run -m "$tiny" --raw --quiet --json --temp 0 -n 8 --image scene.png -p "A picture of"
 ok "--raw sees a picture" test "$(tokens "$tmp/out")" -gt 60
 cp "$tmp/out" "$tmp/raw"
@@ -325,7 +326,7 @@ run -m "$tiny" --quiet --tools '[{"name": "f", "parameters": {}}]' --tool-choice
 ok "tools inline" grep -q '^f {' "$tmp/out"
 fails 1 "--tools: " -m "$tiny" --quiet --tools '[{"name": 5}]' -p x
 
-# ---- Before the work ---------------------------------------------------------------------------------------------------------
+# ---- Before the work ---------------------------------------------------------------------------------
 for prompt in "" "  
  "; do
     fails 1 "the prompt is empty" -m "$tiny" --quiet -p "$prompt"
@@ -341,7 +342,8 @@ late="-m $tiny --quiet -p x"
 fails 1 "cannot write no/such/folder" $late --session no/such/folder
 fails 1 "cannot write no/such/b.png" $late --image scene.png --boxes no/such/b.png
 fails 1 "/ is no plain file" $late --session /
-for command in "logits -m $tiny --tokens 2 -o" "logits -m $tiny --tokens 2 -o x --dump" "perplexity -m $tiny -f text.txt --nll" \
+for command in "logits -m $tiny --tokens 2 -o" "logits -m $tiny --tokens 2 -o x --dump" \
+    "perplexity -m $tiny -f text.txt --nll" \
     "encode -m $tiny --image scene.png -o" "patches -f scene.png -o" "mel -f $repo/examples/speech.wav -o"; do
     fails 1 "cannot write no/such/folder" $command no/such/folder
 done
@@ -353,7 +355,7 @@ fails 2 "--boxes needs a picture" $late --boxes b.png
 "$g4" $late -n 1 >&- 2> "$tmp/err"; rc=$?
 ok "a closed standard output is an error" test "$rc" -eq 1
 
-# ---- Options without effect -----------------------------------------------------------------------------------------------------
+# ---- Options without effect --------------------------------------------------------------------------
 # idle OPTION WHY ARGUMENT...: a line that says so, and the work is done.
 idle() {
     option=$1; why=$2; shift 2
@@ -387,7 +389,7 @@ says "standard input is not read beside a prompt; -f - reads it"
 run -m "$tiny" -n 1 "Summarise it."
 ok "which is said where there is something" sh -c "! grep -q 'not read beside' '$tmp/err'"
 
-# ---- Files that are none ------------------------------------------------------------------------------------------------------------
+# ---- Files that are none -----------------------------------------------------------------------------
 late="-m $tiny --quiet -n 1"
 [ ! -r /dev/zero ] || fails 1 "/dev/zero holds more than the 256 MiB that are read" $late -f /dev/zero
 fails 1 "cannot read .: Is a directory" $late -f .
