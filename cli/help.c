@@ -261,7 +261,7 @@ static void add_zsh_option(buffer *b, const option *o, const char *name)
 static void add_zsh(buffer *b, const syntax *x)
 {
     buffer_str(b, "#compdef gemma4\n# zsh completion of gemma4, made by: gemma4 help --completions zsh\n_gemma4() {\n"
-                  "    local command= word\n    local -a commands=(\n");
+                  "    local command= word\n    local -a names=(\n");
     for (int i = 1; i < x->n_commands; i++) {
         buffer_fmt(b, "        '%s:", x->commands[i].name);
         add_quoted(b, x->commands[i].help, ":\\");
@@ -279,8 +279,8 @@ static void add_zsh(buffer *b, const syntax *x)
             if (o->name != NULL) add_zsh_option(b, o, o->name);
         }
         buffer_fmt(b, "            '*:%s' ;;\n",
-                   i == 0                                ? ":{ _describe command commands; _files }"
-                   : x->commands[i].words == WORDS_TOPIC ? ":{ _describe command commands }"
+                   i == 0                                ? ":{ _describe command names; _files }"
+                   : x->commands[i].words == WORDS_TOPIC ? ":{ _describe command names }"
                                                          : "file:_files");
     }
     buffer_str(b, "    esac\n}\n_gemma4 \"$@\"\n");

@@ -204,6 +204,7 @@ static int names_model(const char *word)
     buffer config = { 0 };
     if (strpbrk(word, " \t\n") != NULL) return ends_with(word, ".g4") && access(word, F_OK) == 0;
     if (ends_with(word, ".g4") || ends_with(word, ".gguf")) return 1;
+    if (word[0] == '\0') return 0;
     buffer_fmt(&config, "%s/config.json", word);
     int is_checkpoint = !config.failed && access(config.data, F_OK) == 0;
     buffer_free(&config);
