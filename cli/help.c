@@ -279,8 +279,8 @@ static void add_zsh(buffer *b, const syntax *x)
             if (o->name != NULL) add_zsh_option(b, o, o->name);
         }
         buffer_fmt(b, "            '*:%s' ;;\n",
-                   i == 0                                ? ":{ _describe command names; _files }"
-                   : x->commands[i].words == WORDS_TOPIC ? ":{ _describe command names }"
+                   i == 0                                ? "question:{ _describe command names; _files }"
+                   : x->commands[i].words == WORDS_TOPIC ? "command:{ _describe command names }"
                                                          : "file:_files");
     }
     buffer_str(b, "    esac\n}\n_gemma4 \"$@\"\n");
