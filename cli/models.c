@@ -236,7 +236,9 @@ int run_models(arguments *a)
     for (int i = 0; model_folder(i, &folder); i++) {
         if (folder.len > 0 && !folder.failed) found_add_folder(&list, folder.data);
     }
-    if (a->json) buffer_str(&b, "[");
+    buffer_str(&b, a->json      ? "["
+                   : list.n > 0 ? "       size     kind      type  parameters  reads            file\n"
+                                : "");
     for (int i = 0; i < list.n && status == DONE; i++) {
         if (a->json && i > 0) buffer_str(&b, ",");
         add_found(&b, &list.files[i], i == 0 && has_default, a->json);
