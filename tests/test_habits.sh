@@ -327,8 +327,8 @@ ok "tools inline" grep -q '^f {' "$tmp/out"
 fails 1 "--tools: " -m "$tiny" --quiet --tools '[{"name": 5}]' -p x
 
 # ---- Before the work ---------------------------------------------------------------------------------
-for prompt in "" "  
- "; do
+for prompt in "" "$(printf ' \n\t .')"; do
+    prompt=${prompt%.}
     fails 1 "the prompt is empty" -m "$tiny" --quiet -p "$prompt"
     fails 1 "the prompt is empty" -m "$tiny" --quiet "$prompt"
     printf '%s' "$prompt" > "$tmp/in"
