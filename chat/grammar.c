@@ -935,21 +935,33 @@ static uint32_t g4_reach_alike(g4_grammar *g, int32_t state)
     return alike;
 }
 
+static int g4_count_bits(uint32_t bits)
+{
+    int n = 0;
+    for (; bits != 0; bits &= bits - 1) n++;
+    return n;
+}
+
 /* Put down as safe set number i of a state these sorts, without as many of them as lead out before enough characters
- * stay inside. Of those that lead out together it is enough to leave one out, the rarer the better. Returns 0 when that
- * is too costly. */
+ * stay inside. Of those that lead out together it is enough to leave one out, the rarer the better. Where a text is
+ * nearly full, leaving sorts out does not help: of the sets on the way, the one with the most sorts and characters is
+ * taken. Returns 0 when that is too costly. */
 static int g4_reach_learn_safe(g4_grammar *g, int32_t state, int i, uint32_t sorts)
 {
-    uint32_t way;
-    uint8_t n_chars = g4_reach_try(g, state, sorts, &way);
+    uint32_t way = 1, best = 0;
+    int most = 0, n_chars = 0;
     while (way != 0 && n_chars < G4_REACH_ENOUGH && !g->failed) {
-        sorts &= ~g4_reach_rare(way, i);
         n_chars = g4_reach_try(g, state, sorts, &way);
+        const int worth = g4_count_bits(sorts) * g4_min_int(n_chars, G4_REACH_ENOUGH);
+        if (worth > most) {
+            most = worth;
+            best = sorts;
+            g->lexer[state].n_safe[i] = (uint8_t)n_chars;
+        }
+        if (way != 0) sorts &= ~g4_reach_rare(way, i);
     }
-    if (way == 0 && n_chars < G4_REACH_ENOUGH) return 0;
-    g->lexer[state].safe[i] = sorts;
-    g->lexer[state].n_safe[i] = n_chars;
-    return 1;
+    g->lexer[state].safe[i] = best;
+    return most > 0 && (way != 0 || n_chars >= G4_REACH_ENOUGH);
 }
 
 /* Find out what stays inside behind a state: so many characters of all sorts, and many of some. When characters of all
@@ -964,10 +976,10 @@ static void g4_reach_learn(g4_grammar *g, int32_t state)
     g->lexer[state].reach = reach;
     g->lexer[state].out = out;
     memset(g->lexer[state].safe, 0, sizeof g->lexer[state].safe);
-    int i = 0;
-    while (reach != G4_ENDLESS && first != 0 && i < (out == 0 ? G4_N_SAFE : 1) &&
+    int i = 0, goes_on = reach != G4_ENDLESS && first != 0;
+    while (goes_on && i < (out == 0 ? G4_N_SAFE : 1) &&
            g4_reach_learn_safe(g, state, i, G4_ALL_SORTS & ~(out != 0 ? out : g4_reach_rare(first, i))))
-        i++;
+        goes_on = g->lexer[state].n_safe[i++] >= G4_REACH_ENOUGH;
     if (reach != G4_ENDLESS && i == 0 && !g->failed) g4_reach_learn_safe(g, state, 0, g4_reach_alike(g, state));
 }
 
