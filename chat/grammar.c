@@ -42,6 +42,7 @@
 #define G4_REACH_ENOUGH 12             /* characters of these that are as good as any number */
 #define G4_COSTLY 64                   /* nodes of the vocabulary's trees: what took more to find out is shared */
 #define G4_PLAIN_MAX_CHOICES 64        /* alternatives that are looked at */
+#define G4_MANY_CHARS 20               /* of two kinds: more texts than a list has items */
 #define G4_N_UNIONS 1024               /* unions that are remembered */
 
 typedef struct {
@@ -200,6 +201,7 @@ struct g4_grammar {
     int n_ranges, cap_ranges;
     uint32_t n_inside[2]; /* words in them, by tree */
     g4_ids allowed;       /* by the mask that is made */
+    g4_ids doubtful;      /* which must be read whole to know */
     uint32_t *marked;     /* (n_vocab bits) all 0 between two uses */
     g4_word_end *completions;
     int n_completions, cap_completions;
@@ -1460,9 +1462,72 @@ static const g4_ahead *g4_ahead_of(g4_grammar *g, g4_re re, int32_t follow)
 
 /* ---- Masks --------------------------------------------------------------------------------------- */
 
-/* Read what the words of a tree have below a node from a state on: ids gets those that fit. They begin with the bytes
- * in `first`. */
-static void g4_grammar_walk(g4_grammar *g, const g4_trie *t, uint32_t from, int32_t state, const uint32_t first[8])
+/* Are there many texts of an expression that differ as values, as far as is known? Of one that is not empty: then a
+ * part with many texts is enough. */
+static int g4_item_has_many(g4_grammar *g, g4_re re, int depth)
+{
+    g4_regular *r = g->net.regular;
+    g4_re head, rest, body;
+    int32_t min, max;
+    int n_many = 0, n_others = 0;
+    if (depth > G4_PLAIN_MAX_DEPTH || g->failed) return 0;
+    g4_re_split(r, re, &head, &rest);
+    if (rest != G4_RE_EMPTY) return g4_item_has_many(g, head, depth + 1) || g4_item_has_many(g, rest, depth + 1);
+    if (g4_re_is_repeat(r, re, &body, &min, &max)) {
+        const g4_re_view v = g4_re_steps_of(r, body);
+        for (int b = 0x20; b < 0x7f && n_many < 2; b++)
+            n_many += b != '"' && b != '\\' && g4_re_accepts(r, v.to[v.class_of[b]]);
+        return n_many == 2 && (max < 0 || max >= G4_MANY_CHARS) && !g4_grammar_steps_stop(g, -1);
+    }
+    const int is_and = g4_re_is_and(r, re), n = g4_re_n_operands(r, re);
+    for (int i = 0; i < n && i < G4_PLAIN_MAX_CHOICES; i++) {
+        const g4_re operand = g4_re_operand(r, re, i);
+        if (is_and && g4_re_is_without(r, operand)) continue;
+        if (g4_item_has_many(g, operand, depth + 1))
+            n_many++;
+        else
+            n_others++;
+    }
+    return is_and ? n_many == 1 && n_others == 0 && n <= G4_PLAIN_MAX_CHOICES : n_many > 0;
+}
+
+typedef struct {                    /* behind an item whose value does not count as used yet */
+    const g4_grammar_state *places; /* that begin the next one */
+    int is_long;                    /* no item that a token holds whole can have that value */
+} g4_begun;
+
+/* Has the text of an item more characters than a token, or a number? Blanks may stand before it, and each escape of at
+ * most 6 bytes is half a character at least. */
+static int g4_item_is_long(const g4_grammar *g, int32_t text)
+{
+    const int longest = g4_max_int((int)g->vocabulary->longest, G4_NUMBER_DIGITS) + 3; /* a comma, and quotes */
+    int n = 0, n_escapes = 0;
+    for (int32_t k = text; k > G4_ITEM_BEGINS; k = g->texts[k].before) {
+        n += g->texts[k].byte > 0x20 && !g4_utf8_continues((char)g->texts[k].byte);
+        n_escapes += g->texts[k].byte == '\\';
+        if (n - 6 * n_escapes > longest || n > 12 * longest) return 1;
+    }
+    return 0;
+}
+
+/* Would what was read behind such an item fit whatever its value is? It does where that value cannot have come again
+ * and there are many others. */
+static int g4_item_is_sure(g4_grammar *g, int32_t state, const g4_begun *begun)
+{
+    const g4_grammar_state *s = g->states[state];
+    for (int i = 0; i < s->n; i++) {
+        const g4_place p = s->places[i];
+        int is_next = begun->is_long;
+        for (int k = 0; k < begun->places->n; k++) is_next |= begun->places->places[k].stack == p.stack;
+        if (p.text == 0 ? begun->is_long : is_next && g4_item_has_many(g, p.re, 0)) return 1;
+    }
+    return 0;
+}
+
+/* Read what the words of a tree have below a node from a state on: `allowed` gets those that fit. They begin with the
+ * bytes in `first`. begun: where items begin; `doubtful` gets those that are not sure then. NULL: all are. */
+static void g4_grammar_walk(g4_grammar *g, const g4_trie *t, uint32_t from, int32_t state, const uint32_t first[8],
+                            const g4_begun *begun)
 {
     g4_trie_level levels[G4_TRIE_DEPTH];
     int32_t states[G4_TRIE_DEPTH];
@@ -1482,7 +1547,9 @@ static void g4_grammar_walk(g4_grammar *g, const g4_trie *t, uint32_t from, int3
         g->n_visited++;
         if (next == 0) continue;
         const g4_trie_node *n = &t->nodes[node];
-        for (uint32_t i = 0; i < n->n_here; i++) g4_ids_add(g, &g->allowed, t->ids[n->first + i]);
+        const int is_sure = begun == NULL || n->n_here == 0 || g4_item_is_sure(g, next, begun);
+        for (uint32_t i = 0; i < n->n_here; i++)
+            g4_ids_add(g, is_sure ? &g->allowed : &g->doubtful, t->ids[n->first + i]);
         states[depth] = next;
         levels[depth++] = g4_trie_below(t, node);
     }
@@ -1543,13 +1610,46 @@ static int g4_ahead_place_compare(const void *pa, const void *pb)
     return a->is_item - b->is_item;
 }
 
-/* What comes behind an item depends on which it was: read the tokens from number `from` on whole. */
-static void g4_mask_check(g4_grammar *g, int32_t state, int from)
+/* The part of a state that a closure has made which begins items, or the others. 0: there is none. */
+static int32_t g4_state_part(g4_grammar *g, int32_t state, int is_item)
 {
-    int n = from;
-    for (int i = from; i < g->allowed.n && !g4_grammar_stops(g); i++)
-        if (g4_grammar_step_token(g, state, (g4_token)g->allowed.ids[i]) != 0) g->allowed.ids[n++] = g->allowed.ids[i];
-    g->allowed.n = n;
+    const g4_grammar_state *s = g->states[state];
+    g->n_core = 0;
+    for (int i = 0; i < s->n; i++)
+        if ((s->places[i].text != 0) == is_item) g->core[g->n_core++] = s->places[i];
+    return g->n_core > 0 ? g4_state_of(g, 0) : 0;
+}
+
+/* Those tokens that run over the end of what is ahead and fit what is behind it. */
+static void g4_mask_add_ends(g4_grammar *g, const g4_ahead *ahead, int32_t behind, const uint32_t follow[8],
+                             const g4_begun *begun)
+{
+    if (behind == 0) return;
+    g4_grammar_walk(g, &ahead->ends, 0, behind, follow, begun);
+    for (int i = 0; i < ahead->n_at; i++)
+        g4_grammar_walk(g, &g->vocabulary->tries[ahead->at[i].trie], ahead->at[i].node, behind, follow, begun);
+}
+
+/* The same behind items, each of which must differ from those before it. What comes behind one depends on which it was:
+ * where the next one is little more than begun that hardly matters, and the other tokens are read whole. */
+static void g4_mask_add_item_ends(g4_grammar *g, const g4_ahead *ahead, int32_t state, int32_t behind,
+                                  const uint32_t follow[8])
+{
+    const int32_t others = behind != 0 ? g4_state_part(g, behind, 0) : 0;
+    g4_mask_add_ends(g, ahead, others, follow, NULL);
+    const int32_t begun = behind != 0 && !g->failed ? g4_state_part(g, behind, 1) : 0;
+    g->doubtful.n = 0;
+    if (begun != 0) {
+        g4_begun next = { g->states[begun], 1 };
+        for (int i = 0; i < g->states[state]->n; i++) {
+            const int32_t text = g->states[state]->places[i].text;
+            if (text != 0 && !g4_item_is_long(g, text)) next.is_long = 0;
+        }
+        g4_mask_add_ends(g, ahead, begun, follow, &next);
+    }
+    for (int i = 0; i < g->doubtful.n && !g4_grammar_stops(g); i++)
+        if (g4_grammar_step_token(g, state, (g4_token)g->doubtful.ids[i]) != 0)
+            g4_ids_add(g, &g->allowed, g->doubtful.ids[i]);
 }
 
 /* The tokens of n places that have the same ahead: those that stay inside, and of those that run over the end the ones
@@ -1566,12 +1666,11 @@ static void g4_mask_add_places(g4_grammar *g, g4_mask_parts *m, int32_t state, c
     g4_closure_begin(g);
     for (int i = 0; i < n; i++) g4_closure_add(g, places[i].to, places[i].stack);
     const int32_t behind = g->failed ? 0 : g4_closure_end(g);
-    const int n_before = g->allowed.n;
     const uint32_t *follow = g->net.follow_sets[places[0].follow].bytes;
-    if (behind != 0) g4_grammar_walk(g, &ahead->ends, 0, behind, follow);
-    for (int i = 0; i < ahead->n_at && behind != 0; i++)
-        g4_grammar_walk(g, &g->vocabulary->tries[ahead->at[i].trie], ahead->at[i].node, behind, follow);
-    if (places[0].is_item) g4_mask_check(g, state, n_before);
+    if (places[0].is_item)
+        g4_mask_add_item_ends(g, ahead, state, behind, follow);
+    else
+        g4_mask_add_ends(g, ahead, behind, follow, NULL);
 }
 
 /* The places of a state that read text, with what is ahead of them, sorted by that; the caller frees them. */
@@ -1646,7 +1745,7 @@ static void g4_mask_make(g4_grammar *g, int32_t state)
     g4_free(g->a, places);
     memset(all, 0xff, sizeof all);
     for (int i = 0; i < 2 && is_wide && !g->failed; i++) {
-        g4_grammar_walk(g, &g->vocabulary->tries[i], 0, state, all);
+        g4_grammar_walk(g, &g->vocabulary->tries[i], 0, state, all, NULL);
         g4_mask_parts_flush(g, &m);
     }
     if (g->failed) {
@@ -1902,6 +2001,7 @@ void g4_grammar_close(g4_grammar *g)
                              g->ahead_table.slots,
                              g->inside,
                              g->allowed.ids,
+                             g->doubtful.ids,
                              g->marked,
                              g->completions,
                              g->words,
