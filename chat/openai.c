@@ -75,6 +75,28 @@ static g4_status g4_openai_text(g4_openai *o, const g4_json *object, const char 
     return g4_openai_fail(o, key, "expected text, found %s", g4_json_kind_name(v));
 }
 
+/* A value becomes the text that it is in the document. */
+static g4_status g4_openai_spell(g4_openai *o, g4_json *v)
+{
+    g4_buf b = { .a = o->m->a };
+    g4_json_write(&b, v);
+    char *text = b.failed ? NULL : g4_arena_alloc(o->m, b.len + 1);
+    if (text != NULL) {
+        memcpy(text, b.data, b.len + 1);
+        g4_openai_set_text(v, text);
+    }
+    g4_buf_free(&b);
+    return text != NULL ? G4_OK : g4_openai_no_memory(o);
+}
+
+/* The name that a call goes by, which some clients count; *out is NULL where there is none. */
+static g4_status g4_openai_id(g4_openai *o, g4_json *object, const char *key, const g4_json **out)
+{
+    g4_json *v = g4_json_find(object, key);
+    const g4_status st = g4_json_is(v, G4_JSON_NUMBER) ? g4_openai_spell(o, v) : G4_OK;
+    return st == G4_OK ? g4_openai_text(o, object, key, out) : st;
+}
+
 /* ---- Content parts ------------------------------------------------------------------------------- */
 
 typedef enum { G4_SAYS_TEXT, G4_SAYS_REFUSAL, G4_SAYS_IMAGE, G4_SAYS_AUDIO, G4_SAYS_VIDEO } g4_says;
@@ -109,8 +131,11 @@ static g4_status g4_openai_medium_part(g4_openai *o, const g4_json *part, int in
     const g4_json *type = g4_json_get(part, "type");
     if (from == G4_FROM_SYSTEM || from == G4_FROM_MODEL)
         return g4_openai_fail(o, "type", "a message of this role holds text, not \"%s\"", type->text);
-    if (g4_part_types[index].needs_source && g4_medium_source_text(part, &unread) == NULL)
+    if (g4_medium_source_text(part, &unread) != NULL) return G4_OK;
+    if (g4_part_types[index].needs_source)
         return g4_openai_fail(o, type->text, "expected an address or data, found none");
+    if (g4_json_given(part, "source") != NULL)
+        return g4_openai_fail(o, "source", "is not understood; image_url, input_audio, video_url are");
     return G4_OK;
 }
 
@@ -199,7 +224,7 @@ static g4_status g4_openai_call(g4_openai *o, g4_json *call)
 {
     g4_json *f = NULL;
     const g4_json *id, *name;
-    g4_status st = g4_openai_text(o, call, "id", &id);
+    g4_status st = g4_openai_id(o, call, "id", &id);
     if (st == G4_OK) st = g4_openai_function(o, call, &f);
     if (st == G4_OK) st = g4_openai_text(o, f, "name", &name);
     if (st != G4_OK) return st;
@@ -211,8 +236,7 @@ static g4_status g4_openai_call(g4_openai *o, g4_json *call)
     g4_json *arguments = g4_json_find(f, "arguments");
     if (arguments == NULL || arguments->kind == G4_JSON_NULL || arguments->kind == G4_JSON_OBJECT) return G4_OK;
     if (arguments->kind == G4_JSON_STRING) return g4_call_arguments(o->m, arguments, o->asker.halt, o->err);
-    return g4_openai_fail(o, "function.arguments", "expected text or an object, found %s",
-                          g4_json_kind_name(arguments));
+    return g4_openai_spell(o, arguments); /* no call could have had them: passed on as they are */
 }
 
 static g4_status g4_openai_calls(g4_openai *o, g4_json *message, int index)
@@ -237,15 +261,15 @@ static g4_status g4_openai_calls(g4_openai *o, g4_json *message, int index)
 /* Which calls wait for their results: those of the message `asked`, while tool messages follow it. */
 typedef struct {
     const g4_json *calls; /* NULL: none wait */
+    const g4_json *next;  /* the one whose turn it is where results come by order */
     int asked;
     g4_call_index index;
-    int n_results;
 } g4_waiting;
 
 static g4_status g4_openai_wait(g4_openai *o, g4_waiting *w, const g4_json *calls, int index)
 {
     g4_call_index_close(&w->index);
-    *w = (g4_waiting) { .calls = calls, .asked = index };
+    *w = (g4_waiting) { .calls = calls, .next = calls != NULL ? calls->child : NULL, .asked = index };
     if (calls == NULL || g4_call_index_open(&w->index, o->m->a, calls, o->asker.halt)) return G4_OK;
     return g4_fail_short(o->asker.halt, o->err, "no memory for a conversation");
 }
@@ -254,16 +278,14 @@ static g4_status g4_openai_wait(g4_openai *o, g4_waiting *w, const g4_json *call
 static const g4_json *g4_openai_answered(const g4_waiting *w, const g4_json *id, const g4_json *name)
 {
     if (id != NULL) return g4_call_index_take(&w->index, id);
-    const g4_json *call = w->calls->child;
-    for (int i = 0; name == NULL && call != NULL && i < w->n_results; i++) call = call->next;
-    return call;
+    return name != NULL ? w->calls->child : w->next;
 }
 
 /* A result learns the name of its call. */
 static g4_status g4_openai_result(g4_openai *o, g4_json *message, g4_waiting *w)
 {
     const g4_json *id, *name;
-    g4_status st = g4_openai_text(o, message, "tool_call_id", &id);
+    g4_status st = g4_openai_id(o, message, "tool_call_id", &id);
     if (st == G4_OK) st = g4_openai_text(o, message, "name", &name);
     if (st != G4_OK) return st;
     const char *what = id != NULL ? id->text : name != NULL ? name->text : "";
@@ -274,7 +296,7 @@ static g4_status g4_openai_result(g4_openai *o, g4_json *message, g4_waiting *w)
     if (call == NULL)
         return g4_openai_fail(o, id != NULL ? "tool_call_id" : NULL, "messages[%d] makes no call \"%.40s\"", w->asked,
                               what);
-    w->n_results++;
+    if (w->next != NULL) w->next = w->next->next;
     if (id == NULL && name != NULL) return G4_OK;
     g4_json *own = g4_openai_member(o, message, "name");
     if (own == NULL) return g4_openai_no_memory(o);

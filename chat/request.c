@@ -233,28 +233,61 @@ static g4_status g4_request_read_thinking(g4_openai *o, const g4_json *doc, g4_r
 
 static const g4_json *g4_tool_name(const g4_json *tool) { return g4_json_get(g4_json_get(tool, "function"), "name"); }
 
-static const g4_json *g4_request_find_tool(const g4_request *r, const g4_json *name)
+typedef struct { /* tools by their names; of several with one name, the first */
+    const g4_allocator *a;
+    const g4_json **tools;
+    int n;
+    g4_hash_table table;
+} g4_tool_index;
+
+static void g4_tool_index_close(g4_tool_index *x)
 {
-    const g4_json *tool = r->tools != NULL ? r->tools->child : NULL;
-    while (tool != NULL && !g4_json_equal(g4_tool_name(tool), name)) tool = tool->next;
-    return tool;
+    g4_free(x->a, x->tools);
+    g4_free(x->a, x->table.slots);
+}
+
+static const g4_json *g4_tool_index_find(const g4_tool_index *x, const g4_json *name)
+{
+    uint32_t at = 0;
+    if (!g4_json_is(name, G4_JSON_STRING) || x->n == 0) return NULL;
+    for (int32_t i; (i = g4_table_next(&x->table, g4_hash_bytes(name->text, name->text_len), &at)) >= 0;)
+        if (g4_json_equal(g4_tool_name(x->tools[i]), name)) return x->tools[i];
+    return NULL;
+}
+
+/* Returns 0 when there is no memory; close it all the same. */
+static int g4_tool_index_open(g4_tool_index *x, const g4_allocator *a, const g4_json *tools)
+{
+    int n = 0;
+    for (const g4_json *t = tools != NULL ? tools->child : NULL; t != NULL; t = t->next) n++;
+    *x = (g4_tool_index) { .a = a, .tools = g4_alloc(a, (size_t)n + 1, sizeof *x->tools) };
+    if (x->tools == NULL) return 0;
+    for (const g4_json *t = n > 0 ? tools->child : NULL; t != NULL; t = t->next) {
+        const g4_json *name = g4_tool_name(t);
+        if (!g4_json_is(name, G4_JSON_STRING) || g4_tool_index_find(x, name) != NULL) continue;
+        if (!g4_table_reserve(&x->table, a, x->n + 1)) return 0;
+        x->tools[x->n] = t;
+        g4_table_put(&x->table, g4_hash_bytes(name->text, name->text_len), x->n++);
+    }
+    return 1;
 }
 
 /* The tool that {type: function, function: {name}} or {type: function, name} means. */
-static g4_status g4_request_chosen(g4_openai *o, const g4_request *r, const g4_json *choice, const g4_json **tool)
+static g4_status g4_request_chosen(g4_openai *o, const g4_tool_index *tools, const g4_json *choice,
+                                   const g4_json **tool)
 {
     const g4_json *name = g4_json_given(g4_json_given(choice, "function"), "name");
     if (name == NULL) name = g4_json_given(choice, "name");
     if (!g4_json_is_text(g4_json_get(choice, "type"), "function") || !g4_json_is(name, G4_JSON_STRING))
         return g4_openai_fail(o, "tool_choice", "expected a function with its name, found %s",
                               g4_json_kind_name(choice));
-    *tool = g4_request_find_tool(r, name);
+    *tool = g4_tool_index_find(tools, name);
     if (*tool != NULL) return G4_OK;
     return g4_openai_fail(o, "tool_choice", "no tool is named \"%.40s\"", name->text);
 }
 
 /* The mode auto or required, and the tools that it is about. */
-static g4_status g4_request_allowed(g4_openai *o, g4_request *r, const g4_json *choice)
+static g4_status g4_request_allowed(g4_openai *o, g4_request *r, const g4_tool_index *tools, const g4_json *choice)
 {
     const g4_json *inner = g4_json_given(choice, "allowed_tools"), *from = inner != NULL ? inner : choice;
     const g4_json *mode = g4_json_given(from, "mode"), *list = g4_json_given(from, "tools"), *tool = NULL;
@@ -267,7 +300,7 @@ static g4_status g4_request_allowed(g4_openai *o, g4_request *r, const g4_json *
     r->info.tool_choice = g4_json_is_text(mode, "auto") ? G4_TOOLS_AUTO : G4_TOOLS_REQUIRED;
     g4_buf_str(&r->callable_text, "[");
     for (const g4_json *c = list->child; c != NULL; c = c->next) {
-        const g4_status st = g4_request_chosen(o, r, c, &tool);
+        const g4_status st = g4_request_chosen(o, tools, c, &tool);
         if (st != G4_OK) return st;
         if (c != list->child) g4_buf_str(&r->callable_text, ",");
         g4_json_write(&r->callable_text, tool);
@@ -289,22 +322,33 @@ static g4_status g4_request_read_word_choice(g4_openai *o, const g4_json *choice
     return G4_OK;
 }
 
-static g4_status g4_request_read_choice(g4_openai *o, const g4_json *doc, g4_request *r)
+/* A choice that names tools: one to call, or those that may be called. */
+static g4_status g4_request_read_names(g4_openai *o, const g4_json *choice, g4_request *r)
 {
-    const g4_json *choice = g4_json_given(doc, "tool_choice"), *tool = NULL;
-    g4_status st = G4_OK;
-    if (choice == NULL) return G4_OK;
-    if (choice->kind == G4_JSON_STRING) {
-        st = g4_request_read_word_choice(o, choice, &r->info);
+    const g4_json *tool = NULL;
+    g4_tool_index tools;
+    g4_status st;
+    if (!g4_tool_index_open(&tools, o->m->a, r->tools)) {
+        st = g4_request_no_memory(o);
     } else if (g4_json_is_text(g4_json_get(choice, "type"), "allowed_tools")) {
-        st = g4_request_allowed(o, r, choice);
+        st = g4_request_allowed(o, r, &tools, choice);
     } else {
-        st = g4_request_chosen(o, r, choice, &tool);
+        st = g4_request_chosen(o, &tools, choice, &tool);
         r->info.tool_choice = G4_TOOLS_NAMED;
         if (st == G4_OK) r->info.tool_name = g4_tool_name(tool)->text;
     }
+    g4_tool_index_close(&tools);
+    return st;
+}
+
+static g4_status g4_request_read_choice(g4_openai *o, const g4_json *doc, g4_request *r)
+{
+    const g4_json *choice = g4_json_given(doc, "tool_choice");
+    if (choice == NULL) return G4_OK;
+    const g4_status st = choice->kind == G4_JSON_STRING ? g4_request_read_word_choice(o, choice, &r->info)
+                                                        : g4_request_read_names(o, choice, r);
     if (st == G4_OK && r->tools == NULL && r->info.tool_choice >= G4_TOOLS_REQUIRED)
-        st = g4_openai_fail(o, "tool_choice", "a call is required, and there are no tools");
+        return g4_openai_fail(o, "tool_choice", "a call is required, and there are no tools");
     return st;
 }
 
