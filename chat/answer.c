@@ -6,6 +6,7 @@
 #include "chat.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -14,6 +15,13 @@
 static int g4_answer_is_call(const g4_part *p)
 {
     return p->kind == G4_PART_TOOL_CALL && p->name != NULL && !p->incomplete;
+}
+
+static int g4_answer_has_cut_call(const g4_answer *c)
+{
+    int n = 0;
+    for (int i = 0; i < c->n_parts; i++) n += c->parts[i].kind == G4_PART_TOOL_CALL && c->parts[i].incomplete;
+    return n > 0;
 }
 
 static int g4_answer_has_calls(const g4_answer *c)
@@ -81,7 +89,7 @@ static void g4_answer_message(g4_buf *b, const g4_answer *c)
         g4_buf_str(b, g4_answer_has_calls(c) ? ",\"content\":null" : ",\"content\":\"\"");
     g4_answer_text(b, c, "reasoning_content", G4_PART_THOUGHT);
     g4_answer_calls(b, c);
-    g4_buf_str(b, "}");
+    g4_buf_str(b, ",\"refusal\":null}");
 }
 
 /* ---- How it ended -------------------------------------------------------------------------------- */
@@ -89,7 +97,8 @@ static void g4_answer_message(g4_buf *b, const g4_answer *c)
 static void g4_answer_finish(g4_buf *b, const g4_answer *c)
 {
     const g4_stop stop = c->result.stop;
-    const int is_cut = stop == G4_STOP_MAX_TOKENS || stop == G4_STOP_CONTEXT || stop == G4_STOP_CANCELED;
+    const int is_cut = stop == G4_STOP_MAX_TOKENS || stop == G4_STOP_CONTEXT || stop == G4_STOP_CANCELED ||
+                       (g4_answer_has_cut_call(c) && !g4_answer_has_calls(c));
     const char *reason = is_cut ? "length" : g4_answer_has_calls(c) ? "tool_calls" : "stop";
     g4_buf_fmt(b, ",\"finish_reason\":\"%s\"", reason);
     if (stop != G4_STOP_END && stop != G4_STOP_MAX_TOKENS) g4_buf_fmt(b, ",\"stop_reason\":\"%s\"", g4_stop_name(stop));
@@ -144,10 +153,11 @@ static void g4_answer_usage(g4_buf *b, const g4_answer *c)
     g4_buf_fmt(b, ",\"completion_tokens_details\":{\"reasoning_tokens\":%d}}", c->thought_tokens);
 }
 
-/* prompt_n and the like: tokens, milliseconds, and their quotients. */
+/* prompt_n and the like: tokens, milliseconds, and their quotients. Seconds that are no number count as none. */
 static void g4_answer_times(g4_buf *b, const char *name, int n, double seconds)
 {
-    const double values[] = { 1000 * seconds, n > 0 ? 1000 * seconds / n : 0.0, seconds > 0 ? n / seconds : 0.0 };
+    const double s = isfinite(seconds) ? seconds : 0.0;
+    const double values[] = { 1000 * s, n > 0 ? 1000 * s / n : 0.0, s > 0 ? n / s : 0.0 };
     static const char *const units[] = { "ms", "per_token_ms", "per_second" };
     g4_buf_fmt(b, "\"%s_n\":%d", name, n);
     for (int i = 0; i < 3; i++) {

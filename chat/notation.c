@@ -314,7 +314,7 @@ static void g4_notation_counts(g4_notation *p, int *min, int *max)
             counts[which] = (n_digits[which] == 0 ? 0 : counts[which] * 10) + (ch - '0');
             n_digits[which]++;
         } else if (!g4_is_blank(ch)) {
-            g4_notation_fail(p, "a bad {m,n}");
+            g4_notation_fail(p, g4_is_digit(ch) ? "a count in {m,n} has at most 8 digits" : "a bad {m,n}");
             return;
         }
     }

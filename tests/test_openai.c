@@ -662,7 +662,7 @@ static void g4_test_answers(void)
         "\"tool_calls\":[{\"id\":\"call_0000000000000abc_0\",\"type\":\"function\",\"function\":{\"name\":\"f\","
         "\"arguments\":\"{\\\"a\\\":1}\"}},{\"id\":\"mine\",\"type\":\"function\",\"function\":{\"name\":\"g\","
         "\"arguments\":"
-        "\"{}\"}}]},\"logprobs\":null,\"finish_reason\":\"tool_calls\"}],",
+        "\"{}\"}}],\"refusal\":null},\"logprobs\":null,\"finish_reason\":\"tool_calls\"}],",
         "\"usage\":{\"prompt_tokens\":20,\"completion_tokens\":9,\"total_tokens\":29,\"prompt_tokens_details\":{"
         "\"cached_"
         "tokens\":8},\"completion_tokens_details\":{\"reasoning_tokens\":3}}",
@@ -676,9 +676,15 @@ static void g4_test_answers(void)
                "\"content\":null,\"tool_calls\":[{");
     c.parts = parts + 5; /* a call that was cut off is none */
     c.n_parts = 1;
-    G4_ANSWERS(&c, "\"message\":{\"role\":\"assistant\",\"content\":\"\"},", "\"finish_reason\":\"stop\"}]");
+    G4_ANSWERS(&c, "\"message\":{\"role\":\"assistant\",\"content\":\"\",\"refusal\":null},",
+               "\"finish_reason\":\"length\"}]");
     c.n_parts = 0;
-    G4_ANSWERS(&c, "\"message\":{\"role\":\"assistant\",\"content\":\"\"},", "\"finish_reason\":\"stop\"}]");
+    G4_ANSWERS(&c, "\"message\":{\"role\":\"assistant\",\"content\":\"\",\"refusal\":null},",
+               "\"finish_reason\":\"stop\"}]");
+    const double seconds = c.result.seconds;
+    c.result.seconds = (double)NAN;
+    G4_ANSWERS(&c, "\"predicted_ms\":0.000,\"predicted_per_token_ms\":0.000,\"predicted_per_second\":0.000}");
+    c.result.seconds = seconds;
     static const struct {
         g4_stop stop;
         const char *want;
