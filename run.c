@@ -230,6 +230,7 @@ static int answer_chat(conversation *c)
     if (status == DONE) status = conversation_guide(c);
     if (status == DONE) status = conversation_open(c, a->session);
     if (status == DONE && a->system != NULL) status = talk_system(c, a->system);
+    int n = c->n;
     if (c->on_terminal) {
         if (status == DONE) status = attach_inputs(c);
         if (status == DONE) status = talk(c);
@@ -237,8 +238,11 @@ static int answer_chat(conversation *c)
         if (status == DONE && a->messages == NULL) status = ask(c);
         if (status == DONE) status = conversation_answer(c);
     }
-    if (status == DONE && a->session != NULL) status = conversation_save(c, a->session);
-    return status;
+    /* an answer whose calls could not be carried out is kept too */
+    int is_answered = status == FAILED && c->n > n && c->messages[c->n - 1].role == G4_ROLE_MODEL;
+    if (a->session == NULL || (status != DONE && !is_answered)) return status;
+    int saved = conversation_save(c, a->session);
+    return status != DONE ? status : saved;
 }
 
 /* ---- An answer ------------------------------------------------------------------------------------------- */

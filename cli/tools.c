@@ -67,16 +67,19 @@ static pid_t start_program(const char *program, const char *name, int in, int *o
     return pid;
 }
 
-/* What a program writes, without the newlines at its end. */
-static void read_output(int fd, buffer *out)
+enum { MAX_RESULT = 16 << 20 }; /* bytes: more than any context holds */
+
+/* What a program writes, up to that many bytes, without the newlines at its end. Returns whether that was all. */
+static int read_output(int fd, buffer *out)
 {
     char block[4096];
     ssize_t n;
     do {
         n = read(fd, block, sizeof block);
         if (n > 0) buffer_add(out, block, (size_t)n);
-    } while (n > 0 || (n < 0 && errno == EINTR && !interrupted()));
+    } while ((n > 0 && out->len <= MAX_RESULT) || (n < 0 && errno == EINTR && !interrupted()));
     while (out->len > 0 && (out->data[out->len - 1] == '\n' || out->data[out->len - 1] == '\r')) out->len--;
+    return n <= 0;
 }
 
 static int run_tool(const char *program, const char *name, const buffer *json, buffer *result)
@@ -88,11 +91,12 @@ static int run_tool(const char *program, const char *name, const buffer *json, b
     int reason = errno;
     fclose(in);
     if (pid < 0) return say(FAILED, "cannot run %s: %s", program, strerror(reason));
-    read_output(output, result);
+    int is_all = read_output(output, result);
     close(output);
-    if (interrupted()) kill(pid, SIGTERM);
+    if (interrupted() || !is_all) kill(pid, SIGTERM);
     while (waitpid(pid, &code, 0) < 0 && errno == EINTR) continue;
     if (interrupted()) return interrupted();
+    if (!is_all) return say(FAILED, "%s %s printed more than %d MiB and was stopped", program, name, MAX_RESULT >> 20);
     if (WIFEXITED(code) && WEXITSTATUS(code) == 127) return say(FAILED, "cannot run %s", program);
     if (code != 0) say(DONE, "%s %s failed; the model is told what it printed", program, name);
     return DONE;

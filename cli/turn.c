@@ -240,7 +240,7 @@ static int ends_with_call(const message *m)
 static int take_answer(conversation *c, g4_chat *chat, const answer_writer *w, int *again)
 {
     buffer extra = { 0 };
-    int status = DONE;
+    int status = DONE, called = DONE;
     if (c->args->max_tokens != 0) {
         status = keep_answer(c, w);
         if (status == DONE && c->last.result.stop == G4_STOP_MAX_TOKENS && ends_with_call(&c->messages[c->n - 1])) {
@@ -249,15 +249,15 @@ static int take_answer(conversation *c, g4_chat *chat, const answer_writer *w, i
         int n_calls = status == DONE ? add_json_members(&extra, &c->messages[c->n - 1]) : 0;
         if (n_calls > 0 && !c->last.is_cut) {
             c->last.finish = "tool_calls";
-            if (!interrupted()) status = tools_answer(c, again);
+            if (!interrupted()) called = tools_answer(c, again);
         }
     }
-    int is_last = interrupted() || !*again;
-    if (status == interrupted()) status = DONE; /* what there is of the answer is told all the same */
+    int is_last = interrupted() || !*again; /* what there is of the answer is told, whatever became of its calls */
     if (status == DONE && extra.failed) status = say(FAILED, "no memory for the answer");
     if (status == DONE && is_last) status = answer_end(w, &c->last, buffer_text(&extra));
     if (status == DONE && is_last && c->args->boxes != NULL) status = write_boxes(c, chat, &w->text);
     buffer_free(&extra);
+    if (status == DONE) status = called;
     return status == DONE ? interrupted() : status;
 }
 

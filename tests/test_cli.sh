@@ -253,6 +253,14 @@ END
     run $asks -p "What is the weather?" --tool-exec "$tmp/tool"
     ok "without --yes nothing runs" grep -q "needs --yes" "$tmp/err"
 
+    run $asks -p "What is the weather?" --json --session "$tmp/unrun" --yes --tool-exec "$tmp/none"
+    ok "an answer is told though its call cannot be carried out" json 'd["finish_reason"] == "tool_calls"'
+    ok "and it fails" test "$rc" -eq 1 -a -s "$tmp/unrun"
+    run -m $tiny --session "$tmp/unrun" -p "And now?" -n 3 --json
+    ok "and kept" json 'd["finish_reason"] in ("length", "stop")'
+    run $asks -p "What is the weather in Paris?" --quiet --tool-exec yes --yes
+    ok "a tool that never ends is stopped" grep -q "more than 16 MiB and was stopped" "$tmp/err"
+
     # A call that is cut off is none: it is not reported, not run, and the session that it was cut in goes on.
     printf '#!/bin/sh\necho "$1" >> "%s"; cat >> "%s"\n' "$tmp/ran" "$tmp/ran" > "$tmp/tool"
     : > "$tmp/ran"
