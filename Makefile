@@ -48,6 +48,7 @@ $(B)/libgemma4.so: $(OBJ)
 	$(CC) $(ALL_CFLAGS) -shared -Wl,-soname,libgemma4.so.$(SOVERSION) $^ -o $@ $(LDLIBS)
 
 $(CLI_OBJ): cli/cli.h
+$(B)/cli/width.o: cli/width.h
 $(PROGRAM): $(CLI_OBJ) $(B)/libgemma4.a
 	$(CC) $(ALL_CFLAGS) $^ -o $@ $(LDLIBS)
 

@@ -57,6 +57,7 @@ int message_add(conversation *c, g4_role role, message_part *parts, int n)
 
 void conversation_cut(conversation *c, int n)
 {
+    c->has_forgotten |= c->n > n;
     while (c->n > n) {
         c->n--;
         parts_free(c->messages[c->n].parts, c->messages[c->n].n);
@@ -259,7 +260,6 @@ static int read_messages(const conversation *c, FILE *f, const char *path, unsig
     }
     for (int i = HEAD_BYTES; i > MAGIC_BYTES; i--) len = len << 8 | head[i - 1];
     if (len > 1u << 30) return say(FAILED, "%s is damaged", path);
-    if (len == 0 && !c->raw) return say(FAILED, "%s holds raw text: go on with --raw", path);
     if (len > 0 && c->raw) return say(FAILED, "%s holds a chat: go on without --raw", path);
     *n = (size_t)len;
     *data = malloc(*n + 1);
@@ -282,9 +282,13 @@ static int load_session(conversation *c, FILE *f, const char *path, const g4_ses
     if (status == DONE && g4_session_load(&session, c->engine, setup, on_read, f, &err) != G4_OK) {
         status = say(FAILED, "%s: %s", path, err.message);
     }
+    if (status == DONE && n == 0 && !c->raw && g4_session_n(session) > 0) { /* an empty chat holds neither */
+        status = say(FAILED, "%s holds raw text: go on with --raw", path);
+    }
     free(data);
     if (status != DONE) {
         messages_free(&loaded);
+        g4_session_close(session);
         return status;
     }
     messages_free(c);
@@ -292,6 +296,7 @@ static int load_session(conversation *c, FILE *f, const char *path, const g4_ses
     c->session = session;
     c->messages = loaded.messages;
     c->n = loaded.n;
+    c->has_forgotten = 0;
     return status;
 }
 
