@@ -64,6 +64,7 @@ static void on_signal(int number)
 {
     if (signal_seen != 0) { /* asked twice: the loops that look at the first signal are not getting there */
         if (unfinished_path != NULL) unlink(unfinished_path);
+        terminal_restore();
         _exit(128 + number);
     }
     signal_seen = number;

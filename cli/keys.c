@@ -8,7 +8,9 @@
 #include <sys/select.h>
 #include <unistd.h>
 
-enum { WITHIN_A_KEY = 500 }; /* milliseconds; the bytes of one key come together, but a network may part them */
+/* Milliseconds to wait for the next byte of a key: behind an escape byte, which may be a key of its own; where more must
+ * come, which a network may hold back; and in a string, which comes at once if it is not the key that begins so. */
+enum { WITHIN_ESCAPE = 500, WITHIN_SEQUENCE = 10000, WITHIN_STRING = 100, WITHIN_PASTE = 500 };
 enum { ESCAPE = 033, BELL = 7, CTRL_C = CONTROL('C'), MAX_SEQUENCE = 32 };
 
 /* ---- Bytes ---------------------------------------------------------------------------------------- */
@@ -73,10 +75,10 @@ static int byte_read(keys *k, int milliseconds)
 }
 
 /* A byte that belongs to a key which has begun; KEY_NONE: the key ends without it. */
-static int byte_within(keys *k)
+static int byte_within(keys *k, int milliseconds)
 {
     int c;
-    do c = byte_read(k, WITHIN_A_KEY);
+    do c = byte_read(k, milliseconds);
     while (c == KEY_DRAW);
     return c;
 }
@@ -88,7 +90,7 @@ size_t keys_character(keys *k, int first, char out[4])
     size_t want = first < 0xC2 ? 1 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : first < 0xF5 ? 4 : 1, n = 1;
     out[0] = (char)first;
     while (n < want) {
-        int c = byte_within(k);
+        int c = byte_within(k, WITHIN_SEQUENCE);
         if (c < 0x80 || c > 0xBF) { /* it is not whole, and this belongs to the next key */
             put_back(k, c);
             break;
@@ -133,14 +135,14 @@ static int control_sequence(keys *k)
     char sequence[MAX_SEQUENCE];
     size_t n = 0;
     for (;;) {
-        int c = byte_within(k);
+        int c = byte_within(k, WITHIN_SEQUENCE);
         if (c < 0x20 || c > 0x7E) {
             put_back(k, c);
             return KEY_NONE;
         }
         if (n + 1 < sizeof sequence) sequence[n++] = (char)c;
         if (c == '[' && n == 1) { /* a function key of the Linux console: one more letter */
-            byte_within(k);
+            byte_within(k, WITHIN_SEQUENCE);
             return KEY_NONE;
         }
         if (c >= 0x40) break;
@@ -153,7 +155,7 @@ static int control_sequence(keys *k)
 static int control_string(keys *k)
 {
     for (int before = 0;;) {
-        int c = byte_within(k);
+        int c = byte_within(k, WITHIN_STRING);
         if (c == CTRL_C) put_back(k, c);
         if (c < 0 || c == BELL || c == CTRL_C || (before == ESCAPE && c == '\\')) return KEY_NONE;
         before = c;
@@ -164,11 +166,11 @@ static int control_string(keys *k)
 static int escaped_key(keys *k)
 {
     char letter[2] = "", character[4];
-    int c = byte_within(k);
+    int c = byte_within(k, WITHIN_ESCAPE);
     if (c == KEY_NONE) return KEY_ESCAPE;
     if (c == '[') return control_sequence(k);
     if (c == 'O') {
-        c = byte_within(k);
+        c = byte_within(k, WITHIN_SEQUENCE);
         letter[0] = c > 0x20 && c < 0x7F ? (char)c : '\0';
         if (letter[0] == '\0') put_back(k, c);
         return named_key(letter);
@@ -194,7 +196,7 @@ int keys_paste(keys *k, buffer *out)
     static const char bracket[] = "\033[201~";
     for (;;) {
         int is_whole = out->len > 0 && (unsigned char)out->data[out->len - 1] < 0x80; /* no character is cut here */
-        int c = byte_read(k, is_whole ? WITHIN_A_KEY : -1);
+        int c = byte_read(k, is_whole ? WITHIN_PASTE : -1);
         if (c == KEY_NONE || c == KEY_DRAW) return 0;
         if (c == KEY_ENDED || c == CTRL_C) {
             put_back(k, c);
