@@ -157,7 +157,10 @@ static void line_draw(line_editor *l)
     terminal_size(&width, &rows);
     if (rows > 2 * ROWS_ABOVE) rows -= ROWS_ABOVE;
     shown_text(l, &text);
-    if (text.failed) return;
+    if (text.failed) {
+        buffer_free(&text);
+        return;
+    }
     place at = place_of(&text, strlen(l->prompt) + l->cursor, width);
     if (l->width != width && l->width > 0) l->above = at.row; /* the terminal has broken its lines anew */
     if (l->above >= rows) l->above = rows - 1;
@@ -480,6 +483,11 @@ static int line_search(line_editor *l)
         l->cursor = cursor;
         key = KEY_NONE;
     } else if (found >= 0) {
+        if (l->shown == h->n) {
+            buffer_free(&l->draft);
+            l->draft = old; /* moves */
+            old = (buffer) { 0 };
+        }
         l->shown = found;
     }
     buffer_free(&query);
