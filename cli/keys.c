@@ -8,8 +8,8 @@
 #include <sys/select.h>
 #include <unistd.h>
 
-/* Milliseconds to wait for the next byte of a key: behind an escape byte, which may be a key of its own; where more must
- * come, which a network may hold back; and in a string, which comes at once if it is not the key that begins so. */
+/* Milliseconds to wait for the next byte of a key: behind an escape byte, which may be a key of its own; where more has
+ * to come, which a network may hold back; and in a string, which comes at once if it is not the key that begins so. */
 enum { WITHIN_ESCAPE = 500, WITHIN_SEQUENCE = 10000, WITHIN_STRING = 100, WITHIN_PASTE = 500 };
 enum { ESCAPE = 033, BELL = 7, CTRL_C = CONTROL('C'), MAX_SEQUENCE = 32 };
 
@@ -129,7 +129,7 @@ static int named_key(const char *sequence)
     return KEY_NONE;
 }
 
-/* Behind ESC [ come parameters and one byte that ends it (ECMA-48, 5.4). A byte that cannot stand there begins a key. */
+/* Behind ESC [ come parameters and one byte that ends it (ECMA-48, 5.4). What cannot stand there begins a key. */
 static int control_sequence(keys *k)
 {
     char sequence[MAX_SEQUENCE];

@@ -1,6 +1,6 @@
-/* line.c - the line editor of the chat. What is typed may be wider than the terminal and have several lines: it is drawn
- * over as many rows as it takes, from the prompt on, and of those that do not fit on the screen the ones around the
- * cursor. Each key is an action on the text, then the rows are drawn again. Where the terminal cannot do this
+/* line.c - the line editor of the chat. What is typed may be wider than the terminal and have several lines: it is
+ * drawn over as many rows as it takes, from the prompt on, and of those that do not fit on the screen the ones around
+ * the cursor. Each key is an action on the text, then the rows are drawn again. Where the terminal cannot do this
  * (TERM=dumb, input from elsewhere) lines are read as they come. */
 #include "cli.h"
 
@@ -128,8 +128,8 @@ static void draw_character(buffer *out, const buffer *text, const place *p, int 
     }
 }
 
-/* The rows from `top` on that fit, over those drawn before. A row that is full is left to the terminal to break, so that
- * it knows the rows as one line when its width changes; *row gets the row in which it ends. */
+/* The rows from `top` on that fit, over those drawn before. A row that is full is left to the terminal to break, which
+ * then knows the rows as one line when its width changes; *row gets the row in which it ends. */
 static void draw_rows(buffer *out, const buffer *text, int top, int rows, int width, int *row)
 {
     int is_full = 0, drawn_row = top;

@@ -163,10 +163,7 @@ static void talk_undo(conversation *c)
 static void talk_clear(conversation *c)
 {
     int has_system = c->n > 0 && c->messages[0].role == G4_ROLE_SYSTEM;
-    conversation_cut(c, has_system);
-    parts_free(c->pending, c->n_pending);
-    c->pending = NULL;
-    c->n_pending = 0;
+    conversation_cut(c, has_system); /* media that wait for the next message go on to do so */
     c->last = (figures) { 0 };
     tell("a new chat%s", has_system ? ", with the same system prompt" : "");
 }
@@ -182,6 +179,12 @@ static void talk_save(conversation *c, const char *typed)
     buffer_free(&path);
 }
 
+static int is_cut(const conversation *c)
+{
+    const message *last = c->n > 0 ? &c->messages[c->n - 1] : NULL;
+    return last != NULL && last->role == G4_ROLE_MODEL && last->n > 0 && last->parts[last->n - 1].incomplete;
+}
+
 static void talk_load(conversation *c, const char *typed)
 {
     buffer path = { 0 };
@@ -191,7 +194,8 @@ static void talk_load(conversation *c, const char *typed)
     else if (access(path.data, R_OK) != 0)
         say(FAILED, "cannot read %s: %s", path.data, strerror(errno));
     else if (conversation_open(c, path.data) == DONE)
-        tell("%d messages, %d tokens", c->n, g4_session_n(c->session));
+        tell("%d messages, %d tokens%s", c->n, g4_session_n(c->session),
+             is_cut(c) ? "; the last answer was cut off" : "");
     buffer_free(&path);
 }
 
@@ -392,7 +396,9 @@ static void talk_send(conversation *c, buffer *line)
     line->len = 0;
     if (status != DONE) return;
     status = conversation_answer(c);
-    if (status != DONE && !interrupted()) take_back(c, last_question(c), "", line);
+    if (status == DONE || interrupted()) return;
+    take_back(c, last_question(c), "", line);
+    tell("your message stands in the line again: Ctrl-C takes it away, Up brings it back");
 }
 
 /* A line of the user; it becomes what the next one begins with. */

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The chat on a real terminal: tmux shows what a user sees, and types. The bundled model answers. Every wait is for a text
-# on the screen. Ends with "N passed, N failed".
+# The chat on a real terminal: tmux shows what a user sees, and types. The bundled model answers. Every wait is for a
+# text on the screen. Ends with "N passed, N failed".
 g4=${G4_PROGRAM:-./gemma4}
 case $g4 in /*) ;; *) g4=$(pwd)/$g4 ;; esac
 model=$(pwd)/models/tiny.g4
@@ -56,7 +56,9 @@ open() {
     tm set-option -g remain-on-exit on
 }
 tm new-session -d -s keep "cat" # the server stays
-chat="env TERM=screen '$g4' -m '$model' --temp 0 -t 1"
+chat="$tmp/chat"
+printf '#!/bin/sh\necho $$ > %s\nTERM=screen exec "%s" -m "%s" --temp 0 -t 1 "$@"\n' "$tmp/pid" "$g4" "$model" > "$chat"
+chmod +x "$chat"
 ends() { [ "$(tm display-message -p -t chat '#{pane_dead}')" = 1 ]; }
 leave() { key C-u; enter /quit; ok "the chat ends" within ends; }
 
@@ -236,7 +238,7 @@ leave
 ok "the history is shortened" test "$(wc -c < "$history")" -lt 1048576
 ok "its newest lines are kept" grep -q "^bad" "$history"
 mkdir -p "$tmp/blocked/gemma4/history"
-open 60 20 "env XDG_STATE_HOME=$tmp/blocked $chat --quiet"
+open 60 20 "XDG_STATE_HOME=$tmp/blocked $chat --quiet"
 see "your lines are not kept: cannot write"
 enter /stats; see "0 messages"
 leave
@@ -293,8 +295,7 @@ for signal in TERM HUP INT; do
     enter "clear; $chat --quiet --no-history -n 1; echo rc \$?; stty -a > $signal"
     last ">"
     text "x"; last "> x"
-    pkill_chat() { kill -s "$1" "$(tm display-message -p -t chat '#{pane_pid}' | xargs -I'{}' ps -o pid= --ppid '{}' | tr -d ' ')"; }
-    ok "SIG$signal is sent" pkill_chat $signal
+    ok "SIG$signal is sent" kill -s $signal "$(cat "$tmp/pid")"
     if [ $signal = INT ]; then
         last "> x
 >"
@@ -312,7 +313,8 @@ enter "clear; TERM=dumb '$g4' -m '$model' --quiet --no-history -n 1"; last ">"
 enter "/stats"; see "0 messages"
 key C-d; last "#"
 
-endless="--no-guard --logit-bias 1:-999 --logit-bias 7:-999 --logit-bias 9:-999 --logit-bias 14:-999 --logit-bias 16:-999"
+endless=--no-guard
+for id in 1 7 9 14 16; do endless="$endless --logit-bias $id:-999"; done # ends, and calls
 # ---- Thoughts -------------------------------------------------------------------------------------------
 open 60 20 "$chat --no-history --think -n 100000 $endless" # as is the thought
 see "Ctrl-D ends."
@@ -328,17 +330,32 @@ enter "my pet is a cat"; key C-l
 within hides "; answer"
 enter "this is a longer message of which there is no room left in the context of eighty tokens"
 see "the context is full: with this message the chat has"
-see "/clear starts anew, /undo forgets a turn, -c N gives more room (up to 4096), --context-shift drops the oldest turns"
-see "> this is a longer message of which"
-key C-u; enter "/clear"; see "a new chat"
+see "/clear starts anew, /undo forgets a turn, -c N gives more room (up to 4096), "; see "--context-shift drops"
+last "> this is a longer message of which there is no room left in the context of eighty tokens"
+key C-c; enter "/clear"; see "a new chat"
+key Up Up; last "> this is a longer message of which there is no room left in the context of eighty tokens"
+key C-l Enter; see "; answer"
+# with a message that does not fit, its picture comes back
+key C-c; key C-l; enter "/image pictures/it\\'s.png"; see "goes with your next message"
+enter "what is this, in many words, as many as there are and then some more of them?"; see "the chat has"
+key C-c; enter "/clear"; see "a new chat"
+enter "so"; see "prompt 7"
+# what was taken back is not saved
+key C-l; enter "/clear"; see "a new chat"
 enter "hello"; see "; answer"
+key C-l; enter "my secret number is 1 2 3 4 5 6 7 8 9"; see "; answer"
+enter "/stats"; see "4 messages, 53 of 80"
+enter "/undo"; see "2 messages left"
+enter "/save $tmp/undone"; see "2 messages saved"
+key C-l; enter "/load $tmp/undone"; see "2 messages, 2"
 leave
 open 100 30 "$chat --no-history -n 400 -c 60 $endless --context-shift"
 see "Ctrl-D ends."
 enter "my name is Willibald"; see "the context is full, all 60 tokens of it, and the answer ends here"
 key C-l; enter "and now?"; see "1 of the oldest turns dropped"
 see "the context is full, all 60 tokens of it"
-enter "/stats"; see "2 messages"
+enter "/save $tmp/cut"; see "2 messages saved"
+enter "/load $tmp/cut"; see "2 messages, 60 tokens; the last answer was cut off"
 leave
 
 echo "$passed passed, $failed failed"

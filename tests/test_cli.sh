@@ -233,10 +233,11 @@ ok "the answer is a fresh session's" test "$(strip "$tmp/out")" = "$(strip "$tmp
 cp "$tmp/unshifted" "$tmp/shift"
 run $shifting -p "$(yes "a longer question" | head -n 40)"
 ok "a full context is an error" test $rc -eq 1
-ok "... that says what to do" grep -q "the context is full: with this message the chat has [0-9]* tokens, the context 150; -c N gives more room.*--context-shift drops" "$tmp/err"
+full="the context is full: with this message the chat has [0-9]* tokens, the context 150"
+ok "... that says what to do" grep -q "$full; -c N gives more room.*--context-shift drops" "$tmp/err"
 ok "... and leaves the session as it was" cmp -s "$tmp/unshifted" "$tmp/shift"
 fails 2 "--context-shift drops turns of a chat" -m $chat --raw --context-shift -p x
-fails 1 "the prompt is too long: " -m $chat --quiet --context-shift -c 20 -p "a question that has more than twenty tokens in any case"
+fails 1 "the prompt is too long: " -m $chat --quiet --context-shift -c 9 -p "a question of more than nine tokens"
 
 fails 1 "not a session file" -m $chat --session "$tmp/nosession" -p x
 ok "a file that is no session stays as it is" same LICENSE "$tmp/nosession"
