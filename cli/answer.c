@@ -53,7 +53,7 @@ static int emit_until_stop(answer_writer *w, const char *text, size_t len)
 
 static void show_thought(answer_writer *w, const g4_part *delta)
 {
-    if (!w->in_thought && isatty(STDERR_FILENO)) fputs("\033[2m", stderr); /* dim */
+    if (!w->in_thought && terminal_draws(STDERR_FILENO)) fputs("\033[2m", stderr); /* dim */
     w->in_thought = 1;
     show(stderr, delta->text, delta->text_len);
     fflush(stderr);
@@ -75,7 +75,7 @@ static void count_thought(answer_writer *w)
 
 static void end_thought(answer_writer *w)
 {
-    if (w->in_thought) fputs(isatty(STDERR_FILENO) ? "\033[0m\n" : "\n", stderr);
+    if (w->in_thought) fputs(terminal_draws(STDERR_FILENO) ? "\033[0m\n" : "\n", stderr);
     if (w->thought_told > 0) fputs("\r\033[K", stderr);
     w->in_thought = 0;
     w->thought_start = w->thought_told = 0;

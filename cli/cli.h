@@ -425,8 +425,8 @@ int conversation_save(const conversation *c, const char *path);
 
 /* conversation_chat; with --context-shift, the oldest turns are forgotten until there is room for an answer. */
 int conversation_fit(conversation *c, g4_chat **chat);
-int conversation_too_long(const conversation *c, g4_chat *chat); /* says so, and what to do; returns FAILED */
-void conversation_full(const conversation *c);                   /* the same after an answer that ends there */
+int conversation_too_long(const conversation *c); /* says so, and what to do; returns FAILED */
+void conversation_full(const conversation *c);    /* the same after an answer that ends there */
 /* Evaluate the conversation as it stands, so that the session holds nothing that was taken back. */
 int conversation_settle(conversation *c);
 

@@ -621,7 +621,6 @@ line_end line_read(const char *prompt, line_aids *aids, buffer *out)
     l.shown = history_size(&l);
     keys_begin(&l.keys, aids != NULL ? &aids->ahead : &typed);
     line_end end = line_edit(&l);
-    if (end == LINE_INTERRUPTED && aids != NULL) aids->ahead.n = aids->ahead.at = 0; /* as the terminal does it */
     line_leave(&l);
     keys_end(&l.keys);
     terminal_restore();

@@ -194,7 +194,7 @@ void progress_end(progress_line *p)
 
 g4_session_options session_options(const arguments *a, progress_line *p)
 {
-    *p = (progress_line) { .enabled = !a->quiet && isatty(STDERR_FILENO) };
+    *p = (progress_line) { .enabled = !a->quiet && terminal_draws(STDERR_FILENO) };
     return (g4_session_options) { .n_ctx = a->n_ctx,
                                   .kv = (g4_kv_choice)a->kv,
                                   .progress = on_progress,

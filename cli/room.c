@@ -136,16 +136,18 @@ static int say_full(const conversation *c, buffer *b)
     return status;
 }
 
-int conversation_too_long(const conversation *c, g4_chat *chat)
+int conversation_too_long(const conversation *c)
 {
-    g4_prompt prompt;
-    g4_error err;
     buffer b = { 0 };
-    int n_ctx = g4_session_n_ctx(c->session);
-    const char *what =
-        count_turns(c) > 1 ? "the context is full: with this message the chat has" : "the prompt is too long:";
-    if (g4_chat_prompt(chat, &prompt, &err) != G4_OK) return report(&err);
-    buffer_fmt(&b, "%s %d tokens, the context %d", what, prompt.n, n_ctx);
+    g4_chat *chat = NULL;
+    int n_turns = count_turns(c), n_tokens = 0, shifts = c->args->context_shift && n_turns > 1;
+    const char *what = shifts        ? "the message is too long: without the turns before it the chat has"
+                       : n_turns > 1 ? "the context is full: with this message the chat has"
+                                     : "the prompt is too long:";
+    int status = chat_without(c, shifts ? n_turns - 1 : 0, &chat, &n_tokens);
+    g4_chat_close(chat);
+    if (status != DONE) return status;
+    buffer_fmt(&b, "%s %d tokens, the context %d", what, n_tokens, g4_session_n_ctx(c->session));
     return say_full(c, &b);
 }
 

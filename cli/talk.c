@@ -421,6 +421,7 @@ int talk(conversation *c)
     line_aids aids = { .history = &history, .complete = talk_complete };
     buffer line = { 0 };
     next_step next = READ_LINE;
+    loader_hush(&c->loader); /* the terminal is the line editor's */
     if (!c->args->no_history) history_open(&history);
     if (!c->args->quiet) tell("%s. /help lists the commands, Ctrl-D ends.", c->info.name);
     while (next != LEAVE && !interrupted()) {
@@ -428,8 +429,8 @@ int talk(conversation *c)
         if (end == LINE_ENDED) break;
         if (end == LINE_INTERRUPTED) line.len = 0;
         next = talk_line(c, &line);
-        if (interrupted()) aids.ahead.n = aids.ahead.at = 0;
-        forget_interrupt(); /* the line or the answer was stopped, not the program */
+        if (interrupted()) aids.ahead.n = aids.ahead.at = 0; /* the terminal forgets what was typed before, too */
+        forget_interrupt();                                  /* the line or the answer was stopped, not the program */
     }
     buffer_free(&line);
     history_free(&history);

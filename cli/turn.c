@@ -222,7 +222,7 @@ static int read_prompt(conversation *c, g4_chat **chat, g4_guide **guide)
     int status = conversation_fit(c, chat);
     if (status == DONE && g4_guide_open(guide, *chat, &c->guide, &err) != G4_OK) status = report(&err);
     if (status == DONE && g4_session_sync_chat(c->session, *chat, &counts, &err) != G4_OK)
-        status = err.code == G4_ERR_CONTEXT ? conversation_too_long(c, *chat) : report(&err);
+        status = err.code == G4_ERR_CONTEXT ? conversation_too_long(c) : report(&err);
     if (status == DONE) c->has_forgotten = 0; /* the session holds the conversation and nothing else */
     progress_end(&c->progress);
     if (status != DONE && status != interrupted()) return status;

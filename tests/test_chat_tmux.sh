@@ -275,9 +275,9 @@ tm load-buffer "$tmp/long"
 tm paste-buffer -p -t chat; see "xxEND"
 key Enter; see "the prompt is too long: 1000"
 see "-c N gives more room (up to 4096)"
-key C-c; key C-l; last ">"
+key C-c C-l; gone "xxEND"; last ">"
 tm paste-buffer -t chat; see "xxEND"
-key C-c; key C-l; last ">"
+key C-c C-l; gone "xxEND"; last ">"
 leave
 
 # ---- The terminal's mode --------------------------------------------------------------------------------
@@ -316,9 +316,9 @@ key C-d; last "#"
 endless=--no-guard
 for id in 1 7 9 14 16; do endless="$endless --logit-bias $id:-999"; done # ends, and calls
 # ---- Thoughts -------------------------------------------------------------------------------------------
-open 60 20 "$chat --no-history --think -n 100000 $endless" # as is the thought
+open 60 20 "$chat --no-history --think -n 100000 --isa scalar $endless" # it thinks for ever
 see "Ctrl-D ends."
-enter "What is 3 + 4?"; see "thinking: "; see " tokens, 1 s"
+enter "What is 3 + 4?"; see "thinking: "; see " tokens, "
 key C-c; gone "thinking: "; see "the thought is incomplete"
 leave
 
