@@ -415,17 +415,23 @@ static int find_line(const line_history *h, const char *query, int from, int by)
     return -1;
 }
 
-static void search_show(line_editor *l, const char *query, int found, int failed, buffer *prompt)
+typedef struct {
+    const line_history *history;
+    buffer query, prompt;
+    buffer old; /* the line before, */
+    size_t cursor;
+    int found, failed; /* found: the line on display; -1: the old one */
+} line_search;
+
+static void search_show(line_search *s, line_editor *l)
 {
-    const char *line = found >= 0 ? l->aids->history->lines[found] : NULL,
-               *match = line != NULL ? strstr(line, query) : NULL;
-    if (line != NULL) {
-        line_set(l, line);
-        if (match != NULL) l->cursor = (size_t)(match - line);
-    }
-    prompt->len = 0;
-    buffer_fmt(prompt, "(%s: %s) ", failed ? "not found" : "search", query);
-    if (!prompt->failed) l->prompt = prompt->data;
+    const char *line = s->found >= 0 ? s->history->lines[s->found] : buffer_text(&s->old);
+    const char *match = s->found >= 0 ? strstr(line, buffer_text(&s->query)) : line + s->cursor;
+    line_set(l, line);
+    if (match != NULL) l->cursor = (size_t)(match - line);
+    s->prompt.len = 0;
+    buffer_fmt(&s->prompt, "(%s: %s) ", s->failed ? "not found" : "search", buffer_text(&s->query));
+    if (!s->prompt.failed) l->prompt = s->prompt.data;
     if (!keys_waiting(&l->keys)) line_draw(l);
 }
 
@@ -436,63 +442,66 @@ static void drop_last(buffer *query)
     if (query->len > 0) query->data[--query->len] = '\0';
 }
 
+/* Obey a key; 0: it ends the search. */
+static int search_key(line_search *s, keys *k, int key)
+{
+    int newest = s->history->n - 1, from = s->found >= 0 ? s->found : newest, by = -1;
+    if (key == KEY_NONE || key == KEY_DRAW) return 1;
+    if (key == CONTROL('R')) {
+        if (s->found >= 0) from--;
+    } else if (key == CONTROL('S')) {
+        by = 1;
+        from++;
+    } else if (key == 127 || key == CONTROL('H')) {
+        drop_last(&s->query);
+        from = newest;
+    } else if (key >= 0x20 && key < 0x100) {
+        char bytes[4];
+        buffer_utf8(&s->query, bytes, keys_character(k, key, bytes));
+    } else {
+        return 0;
+    }
+    int line = s->query.len > 0 ? find_line(s->history, s->query.data, from, by) : -1;
+    s->failed = line < 0 && s->query.len > 0;
+    if (line >= 0 || s->query.len == 0) s->found = line;
+    return 1;
+}
+
 /* What Ctrl-R begins: typed characters are looked for, in older lines first. Returns the key that ended it and is yet
  * to be obeyed, or KEY_NONE where it gave up. */
-static int line_search(line_editor *l)
+static int search_lines(line_editor *l)
 {
     const char *prompt = l->prompt;
-    const line_history *h = l->aids != NULL ? l->aids->history : NULL;
-    buffer query = { 0 }, shown = { 0 }, old = { 0 };
-    size_t cursor = l->cursor;
-    int key = KEY_NONE, found = -1, failed = 0;
-    if (h == NULL || h->n == 0) {
+    line_search s = { .history = l->aids != NULL ? l->aids->history : NULL, .cursor = l->cursor, .found = -1 };
+    int key = KEY_NONE;
+    if (s.history == NULL || s.history->n == 0) {
         line_ring();
         return KEY_NONE;
     }
-    buffer_add(&old, buffer_text(&l->text), l->text.len);
-    for (int at = h->n - 1;;) {
-        int by = -1, next = at;
-        search_show(l, buffer_text(&query), found, failed, &shown);
+    buffer_add(&s.old, buffer_text(&l->text), l->text.len);
+    do {
+        search_show(&s, l);
         key = keys_read(&l->keys);
-        if (key == KEY_NONE || key == KEY_DRAW) continue;
-        if (key == CONTROL('R')) {
-            next = found >= 0 ? found - 1 : h->n - 1;
-        } else if (key == CONTROL('S')) {
-            by = 1;
-            next = found >= 0 ? found + 1 : h->n;
-        } else if (key == 127 || key == CONTROL('H')) {
-            drop_last(&query);
-            next = h->n - 1;
-        } else if (key >= 0x20 && key < 0x100) {
-            char bytes[4];
-            buffer_utf8(&query, bytes, keys_character(&l->keys, key, bytes));
-        } else {
-            break;
-        }
-        int line = query.len > 0 ? find_line(h, query.data, next, by) : -1;
-        failed = line < 0 && query.len > 0;
-        if (line >= 0) found = at = line;
-        if (query.len == 0) {
-            found = -1;
-            at = h->n - 1;
-        }
-    }
+    } while (search_key(&s, &l->keys, key));
     l->prompt = prompt;
     if (key == KEY_ESCAPE || key == CONTROL('G')) {
-        line_set(l, buffer_text(&old));
-        l->cursor = cursor;
+        s.found = -1;
         key = KEY_NONE;
-    } else if (found >= 0) {
-        if (l->shown == h->n) {
-            buffer_free(&l->draft);
-            l->draft = old; /* moves */
-            old = (buffer) { 0 };
-        }
-        l->shown = found;
     }
-    buffer_free(&query);
-    buffer_free(&shown);
-    buffer_free(&old);
+    if (s.found < 0) {
+        line_set(l, buffer_text(&s.old));
+        l->cursor = s.cursor;
+    } else {
+        if (l->shown == s.history->n) {
+            buffer_free(&l->draft);
+            l->draft = s.old; /* moves */
+            s.old = (buffer) { 0 };
+        }
+        l->shown = s.found;
+    }
+    buffer_free(&s.query);
+    buffer_free(&s.prompt);
+    buffer_free(&s.old);
     return key;
 }
 
@@ -556,7 +565,7 @@ static line_end line_edit(line_editor *l)
             line_draw(l);
         }
         int key = keys_read(&l->keys);
-        if (key == CONTROL('R')) key = line_search(l);
+        if (key == CONTROL('R')) key = search_lines(l);
         if (key == KEY_ENDED) return interrupted() ? LINE_INTERRUPTED : LINE_ENDED;
         if (key == '\r' || key == '\n') return LINE_READ; /* a newline was typed ahead, as above */
         if (key == CONTROL('C')) return LINE_INTERRUPTED;

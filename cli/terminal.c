@@ -3,6 +3,8 @@
  * that needs is kept here and not by the caller. */
 #include "cli.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,11 +37,13 @@ void terminal_size(int *columns, int *rows)
     *rows = is_known && size.ws_row > 1 ? size.ws_row : 24;
 }
 
-/* All of it: a terminal may take it in pieces. */
+/* All of it: a terminal may take it in pieces, or be set not to wait by another program. */
 static void write_all(int fd, const char *text, size_t n)
 {
+    struct pollfd out = { fd, POLLOUT, 0 };
     while (n > 0) {
         ssize_t written = write(fd, text, n);
+        if (written < 0 && (errno == EINTR || (errno == EAGAIN && poll(&out, 1, -1) > 0))) continue;
         if (written <= 0) return;
         text += written;
         n -= (size_t)written;

@@ -214,6 +214,8 @@ key BSpace BSpace; see "(search: a)"
 key C-g; last ">"
 text "kept"; key C-r; text "one"; last "(search: one) /stats one"
 key Escape; last "> kept"
+key C-r; text "on"; last "(search: on) /stats one"
+key BSpace BSpace; last "(search: ) kept"; key C-g
 key C-u C-r; text "one"; key Right; last "> /stats one"; cursor 10,0
 key C-u C-r; text "one"; key C-l Enter; see "0 messages"
 leave
