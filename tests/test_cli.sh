@@ -236,6 +236,14 @@ ok "a full context is an error" test $rc -eq 1
 full="the context is full: with this message the chat has [0-9]* tokens, the context 150"
 ok "... that says what to do" grep -q "$full; -c N gives more room.*--context-shift drops" "$tmp/err"
 ok "... and leaves the session as it was" cmp -s "$tmp/unshifted" "$tmp/shift"
+# Calls go with their results.
+printf '#!/bin/sh\necho 21 degrees\n' > "$tmp/weather"; chmod +x "$tmp/weather"
+calls="-m $tiny --temp 0 -c 330 --tools examples/tools.json --tool-exec $tmp/weather --yes --session $tmp/calls"
+for turn in 1 2 3 4; do
+    run $calls --context-shift --quiet -n 30 -p "What is the weather in Paris?"
+    ok "a turn with a call is answered" test $rc -eq 0 -a -s "$tmp/out"
+done
+ok "a turn with a call is dropped whole" grep -q "the context is full: 1 of the oldest turns dropped" "$tmp/err"
 fails 2 "--context-shift drops turns of a chat" -m $chat --raw --context-shift -p x
 fails 1 "the prompt is too long: " -m $chat --quiet --context-shift -c 9 -p "a question of more than nine tokens"
 
