@@ -12,14 +12,14 @@ CC       ?= cc
 CXX      ?= c++
 AR       ?= ar
 PYTHON   ?= python3
-PREFIX   ?= /usr/local
-DESTDIR  ?=
 CFLAGS   ?= -O3 -g
+CPPFLAGS ?=
+LDFLAGS  ?=
 WARN     := -Wall -Wextra -Wpedantic -Wshadow -Wconversion
 EXPORT   := -fPIC -fvisibility=hidden -DG4_API='extern __attribute__((visibility("default")))'
-ALL_CFLAGS := -std=c11 -pthread $(WARN) $(CFLAGS)
-ALL_CXXFLAGS := -std=c++11 -pthread $(WARN) $(CFLAGS)
-LDLIBS   := -lm -lpthread
+ALL_CFLAGS := -std=c11 -pthread $(WARN) $(CPPFLAGS) $(CFLAGS)
+ALL_CXXFLAGS := -std=c++11 -pthread $(WARN) $(CPPFLAGS) $(CFLAGS)
+LDLIBS   := $(LDFLAGS) -lm -lpthread
 VERSION  := $(shell sed -n 's/^.define G4_VERSION "\(.*\)"/\1/p' gemma4.h)
 # A version 0.N may break what 0.N-1 promised: the soname carries both numbers until 1.0.
 SOVERSION := $(basename $(VERSION))
@@ -260,22 +260,61 @@ gemma4_single.h: $(LIB_SRC) $(HEADERS) LICENSE tools/single.sh
 	sh tools/single.sh > $@.tmp
 	mv $@.tmp $@
 
-SHARE := $(PREFIX)/share/gemma4
-.PHONY: install
-install: all $(B)/libgemma4.so gemma4_single.h ## install program, libraries, headers, pkg-config file (PREFIX=, DESTDIR=)
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(SHARE)
-	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/gemma4
-	sh tools/installed_header.sh > $(DESTDIR)$(PREFIX)/include/gemma4.h
-	chmod 644 $(DESTDIR)$(PREFIX)/include/gemma4.h
-	install -m 644 gemma4_single.h $(DESTDIR)$(PREFIX)/include/gemma4_single.h
-	install -m 644 $(B)/libgemma4.a $(DESTDIR)$(PREFIX)/lib/libgemma4.a
-	install -m 755 $(B)/libgemma4.so $(DESTDIR)$(PREFIX)/lib/libgemma4.so.$(VERSION)
-	ln -sf libgemma4.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libgemma4.so.$(SOVERSION)
-	ln -sf libgemma4.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libgemma4.so
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' tools/gemma4.pc.in \
-	    > $(DESTDIR)$(PREFIX)/lib/pkgconfig/gemma4.pc
-	install -m 644 export.py $(DESTDIR)$(SHARE)/export.py
-	if [ -f models/tiny.g4 ]; then install -m 644 models/tiny.g4 $(DESTDIR)$(SHARE)/tiny.g4; fi
+# Where things go: each can be set, and DESTDIR stands in front of all. The program finds its share folder by where it
+# is itself: $(BINDIR)/../share/gemma4.
+PREFIX     ?= /usr/local
+DESTDIR    ?=
+BINDIR     ?= $(PREFIX)/bin
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DATADIR    ?= $(PREFIX)/share
+MANDIR     ?= $(DATADIR)/man
+SHARE      := $(DATADIR)/gemma4
+# The man page and the completions are what the program says of itself. Built for another machine, it needs one of this
+# machine that says it: HOST_PROGRAM=.
+HOST_PROGRAM ?= $(abspath $(PROGRAM))
+TOLD := $(B)/gemma4.1 $(B)/gemma4.bash $(B)/gemma4.fish $(B)/_gemma4
+$(TOLD): $(PROGRAM)
+$(B)/gemma4.1: ; $(HOST_PROGRAM) help --man > $@
+$(B)/gemma4.bash: ; $(HOST_PROGRAM) help --completions bash > $@
+$(B)/gemma4.fish: ; $(HOST_PROGRAM) help --completions fish > $@
+$(B)/_gemma4: ; $(HOST_PROGRAM) help --completions zsh > $@
+
+# "FILE MODE TARGET" of all that is installed, but for the links.
+INSTALLED := \
+    $(PROGRAM):755:$(BINDIR)/gemma4 \
+    $(B)/gemma4.h:644:$(INCLUDEDIR)/gemma4.h \
+    gemma4_single.h:644:$(INCLUDEDIR)/gemma4_single.h \
+    $(B)/libgemma4.a:644:$(LIBDIR)/libgemma4.a \
+    $(B)/libgemma4.so:755:$(LIBDIR)/libgemma4.so.$(VERSION) \
+    $(B)/gemma4.pc:644:$(LIBDIR)/pkgconfig/gemma4.pc \
+    $(B)/gemma4-config.cmake:644:$(LIBDIR)/cmake/gemma4/gemma4-config.cmake \
+    $(B)/gemma4-config-version.cmake:644:$(LIBDIR)/cmake/gemma4/gemma4-config-version.cmake \
+    $(B)/gemma4.1:644:$(MANDIR)/man1/gemma4.1 \
+    $(B)/gemma4.bash:644:$(DATADIR)/bash-completion/completions/gemma4 \
+    $(B)/_gemma4:644:$(DATADIR)/zsh/site-functions/_gemma4 \
+    $(B)/gemma4.fish:644:$(DATADIR)/fish/vendor_completions.d/gemma4.fish \
+    export.py:644:$(SHARE)/export.py \
+    $(patsubst models/%,models/%:644:$(SHARE)/%,$(wildcard models/tiny.g4))
+LINKS := $(LIBDIR)/libgemma4.so.$(SOVERSION) $(LIBDIR)/libgemma4.so
+
+FILL = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@PC_LIBDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|g' \
+    -e 's|@PC_INCLUDEDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(INCLUDEDIR))|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' \
+    -e 's|@VERSION@|$(VERSION)|g' -e 's|@SOVERSION@|$(SOVERSION)|g' -e 's|@MAJOR@|$(word 1,$(subst ., ,$(VERSION)))|g' \
+    -e 's|@MINOR@|$(word 2,$(subst ., ,$(VERSION)))|g' \
+    -e "s|@LIB_TO_INCLUDE@|$$(realpath -m --relative-to='$(LIBDIR)' '$(INCLUDEDIR)')|g"
+.PHONY: install uninstall
+install: all $(B)/libgemma4.so gemma4_single.h $(TOLD) ## install program, libraries, headers, man page, completions (PREFIX=, LIBDIR=, ..., DESTDIR=)
+	@sh tools/installed_header.sh > $(B)/gemma4.h
+	@for f in gemma4.pc gemma4-config.cmake gemma4-config-version.cmake; do $(FILL) tools/$$f.in > $(B)/$$f; done
+	@set -e; for f in $(INSTALLED); do from=$${f%%:*}; to='$(DESTDIR)'$${f##*:}; mode=$${f#*:}; mode=$${mode%%:*}; \
+	    echo "install $$to"; install -d "$$(dirname "$$to")"; install -m "$$mode" "$$from" "$$to"; done
+	@ln -sf libgemma4.so.$(VERSION) '$(DESTDIR)$(LIBDIR)/libgemma4.so.$(SOVERSION)'
+	@ln -sf libgemma4.so.$(SOVERSION) '$(DESTDIR)$(LIBDIR)/libgemma4.so'
+uninstall: ## remove what `make install` with the same settings has installed
+	@set -e; for f in $(foreach f,$(INSTALLED),$(lastword $(subst :, ,$(f)))) $(LINKS); do \
+	    echo "remove $(DESTDIR)$$f"; rm -f "$(DESTDIR)$$f"; done
+	@for d in $(LIBDIR)/cmake/gemma4 $(SHARE); do rmdir "$(DESTDIR)$$d" 2> /dev/null || true; done
 
 .PHONY: clean
 clean: ## remove everything built

@@ -230,7 +230,7 @@ static g4_sampling sampling_of(const arguments *a, const g4_engine *e, const g4_
     if (!isnan(a->repeat_penalty)) s.repeat_penalty = (float)a->repeat_penalty;
     if (!isnan(a->presence_penalty)) s.presence_penalty = (float)a->presence_penalty;
     if (!isnan(a->frequency_penalty)) s.frequency_penalty = (float)a->frequency_penalty;
-    if (a->seed != 0 || request == NULL) s.seed = (uint64_t)a->seed;
+    if (a->has_seed || request == NULL) s.seed = a->seed;
     if (a->n_bias > 0) {
         s.bias = a->bias;
         s.n_bias = a->n_bias;
@@ -295,6 +295,7 @@ static int print_json(const answer_writer *w, const figures *f, const char *extr
                ",\"usage\":{\"prompt_tokens\":%d,\"cached_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d}",
                f->prompt_tokens, f->reused, n, f->prompt_tokens + n);
     buffer_fmt(&b, ",\"seconds\":{\"prompt\":%.4f,\"answer\":%.4f}", f->prompt_seconds, f->result.seconds);
+    if (w->args->random_seed) buffer_fmt(&b, ",\"seed\":%llu", (unsigned long long)w->args->seed);
     if (w->args->logprobs >= 0) buffer_fmt(&b, ",\"logprobs\":[%s]", buffer_text(&w->logprobs));
     buffer_str(&b, "}\n");
     int status = print_buffer(&b);
@@ -410,6 +411,7 @@ int answer_end(const answer_writer *w, const figures *f, const char *extra)
     if (!a->quiet && !a->json) {
         say(DONE, "prompt %d tokens, %d of them reused, %.1f/s; answer %d tokens, %.1f/s", f->prompt_tokens, f->reused,
             per_second(f->prompt_tokens - f->reused, f->prompt_seconds), n, per_second(n, f->result.seconds));
+        if (a->random_seed) say(DONE, "seed %llu", (unsigned long long)a->seed);
     }
     return status;
 }

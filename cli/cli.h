@@ -6,8 +6,15 @@
  *   buffer.c    text that grows
  *   terminal.c  the terminal's mode and size
  *   files.c     messages to the user, signals, the clock, files read and written
- *   model.c     a model is opened and read into memory; progress of a prompt; tokens of a text
+ *   paths.c     what people write for the name of a file
  *   inputs.c    what the command line names: texts, pictures, sounds, videos
+ *   options.c   options and their values
+ *   words.c     the command line: which command, which options, which question
+ *   checks.c    whether it goes together
+ *   config.c    what the environment and a file say instead
+ *   help.c      help, the man page and completions, made from the tables
+ *   models.c    where model files lie, which one is meant
+ *   model.c     a model is opened and read into memory; progress of a prompt; tokens of a text
  *   width.c     columns of a text on a terminal
  *   history.c   the lines that were typed before
  *   keys.c      keys from a terminal
@@ -21,10 +28,11 @@
  *   turn.c      a turn of the model: from the conversation to its answer
  *   talk.c      the chat on a terminal
  *   towers.c    what the towers read and make: encode, mel, patches
+ *   raw.c       text, and media in it, that goes on without a chat template
  *   dump.c      activations into a file
  *   inspect.c   the other commands below the chat template
  *   bench.c     speed
- *   run.c       the options, one question and one answer, main
+ *   run.c       the tables of options and commands, one question and one answer, main
  *
  * Nearly every function returns the exit status of the program: DONE, FAILED, USAGE, or 128 and the number of the
  * signal that interrupted it. A function that returns FAILED or USAGE has said why on stderr. Answers go to stdout, and
@@ -93,7 +101,53 @@ void terminal_write(const char *text, size_t n); /* while it is raw */
 
 enum { DONE = 0, FAILED = 1, USAGE = 2 }; /* a file, a model or the run failed; the command line is wrong */
 
-/* ---- The command line, parsed (run.c) --------------------------------------------------------- */
+/* ---- The command line (options.c, config.c, help.c) --------------------------------------------- */
+
+typedef struct arguments arguments;
+
+typedef enum {
+    OPTION_HEADING, /* no option: what stands above those that follow, in lists */
+    OPTION_FLAG,
+    OPTION_INT,
+    OPTION_CONTEXT, /* a whole number or max */
+    OPTION_NUMBER,
+    OPTION_SEED, /* 64 bits, or random */
+    OPTION_TEXT,
+    OPTION_PATH,
+    OPTION_INPUT,
+    OPTION_STOP,
+    OPTION_BIAS,
+    OPTION_KV,
+    OPTION_BUDGET, /* of soft tokens */
+    OPTION_THINK,
+    OPTION_JSON
+} option_kind;
+typedef struct {
+    const char *letter, *name; /* "-m", "--model"; either may be NULL */
+    const char *value;         /* what stands for it in the help; NULL for a flag, "[=N]" when it may be left out */
+    option_kind kind;
+    size_t target; /* where the value goes: the offset of a field of arguments; OPTION_INPUT: which input_kind it is */
+    double min, max;
+    unsigned commands; /* a bit for each command that takes it */
+    const char *help;
+} option;
+
+/* What words of the command line are that are no options. Words that name a model are taken by all commands. */
+typedef enum { WORDS_NONE, WORDS_PROMPT, WORDS_TOPIC } word_use;
+typedef struct {
+    const char *name; /* empty: an answer */
+    int (*run)(arguments *);
+    unsigned bit; /* in option.commands */
+    word_use words;
+    const char *usage, *help;
+} cli_command;
+
+typedef struct { /* the tables of run.c; the first command is the one without a name */
+    const option *options;
+    int n_options;
+    const cli_command *commands;
+    int n_commands;
+} syntax;
 
 typedef enum { INPUT_TEXT, INPUT_FILE, INPUT_IMAGE, INPUT_AUDIO, INPUT_VIDEO } input_kind;
 typedef struct { /* -p, -f, --image, --audio, --video, in the order of the command line */
@@ -104,11 +158,17 @@ typedef struct { /* -p, -f, --image, --audio, --video, in the order of the comma
 
 enum { MAX_LIST = 64 }; /* of --stop, of --logit-bias */
 enum { JSON_OPENAI = 2 };
+enum { CONTEXT_MAX = -1 }; /* of n_ctx: what the model has */
 
 /* What an option sets. Zero, NULL, and -1 or NAN where zero is a value of its own, mean that it was not given. */
-typedef struct {
+struct arguments {
+    const syntax *syntax;
+    unsigned char *given; /* (n_options): which of them the command line has */
+    char **kept;          /* (n_kept): texts that were made of those on the command line, and owned */
+    int n_kept;
+    const char *topic; /* what help is about */
     const char *model, *system, *isa, *session, *output, *dump, *tokens, *nll, *lengths, *ffmpeg, *template_name;
-    const char *messages, *media_root, *tools, *tool_choice, *tool_exec, *json_schema, *grammar, *boxes;
+    const char *messages, *media_root, *tools, *tool_choice, *tool_exec, *json_schema, *grammar, *boxes, *completions;
     buffer found_model; /* the default of -m */
     input *inputs;
     int n_inputs;
@@ -119,16 +179,52 @@ typedef struct {
     int raw, specials, show_thoughts, yes, quiet, no_guard, no_lookup, no_video_audio, bos, skip_specials;
     int no_history, context_shift;
     int strict_schema, closed_schema;
-    int all, help, version, lock_memory, huge_pages;
+    int all, help, version, man, no_config, list_tensors, lock_memory, huge_pages;
     int think; /* 1: without a limit; above: the limit plus 1 */
     int json;  /* 1: an object of ours; JSON_OPENAI: a chat.completion */
     int n_ctx, n_threads, repeat, kv, frames, frame_tokens, image_tokens, max_pixels, block;
     int max_tokens, top_k, logprobs;                            /* -1 */
     double temperature, top_p, min_p;                           /* NAN */
     double repeat_penalty, presence_penalty, frequency_penalty; /* NAN */
-    double fps, seed;
-    const g4_taps *taps; /* see the activations; NULL: nobody does */
-} arguments;
+    double fps;
+    uint64_t seed;
+    int has_seed, random_seed; /* it was given; it was drawn, so the user is told it */
+    const g4_taps *taps;       /* see the activations; NULL: nobody does */
+};
+#define FIELD(name) offsetof(arguments, name)
+
+/* Read the command line. *out becomes the command it means. */
+int arguments_read(arguments *a, int argc, char **argv, const cli_command **out);
+void arguments_free(arguments *a);
+/* Keep the text of b for as long as the arguments; b is empty then. NULL, and told, when memory is out. */
+char *arguments_keep(arguments *a, buffer *b);
+/* The name of the option that sets this field, when the command line has it; else NULL. */
+const char *is_given(const arguments *a, size_t field);
+/* The option of that name, with its dashes, as this command takes it, or any; NULL: there is none. */
+const option *option_find(const syntax *x, const char *name, size_t len, unsigned bit);
+/* Set it; `where` stands in front of a message about its value. */
+int option_set(arguments *a, const option *o, const char *value, const char *where);
+enum { MAX_NAME = 32 };
+/* How far `name` is from what may be meant, in letters; the beginning of it counts as one. MAX_NAME: too far. */
+int name_near(const char *name, const char *meant);
+/* " (do you mean --NAME?)" when an option of these commands is called nearly so. */
+void add_near_option(buffer *out, const syntax *x, const char *name, unsigned bits);
+const cli_command *command_find(const syntax *x, const char *name); /* NULL: there is none */
+
+/* Does it go together, and can its outputs be written? Nothing has been done yet. */
+int arguments_check(const arguments *a);
+void arguments_warn(const arguments *a);     /* of options without effect */
+const char *chat_option(const arguments *a); /* the first one that needs a chat template, or NULL */
+int inputs_have_text(const arguments *a);    /* texts or files of text */
+int inputs_want_text(const arguments *a);    /* there is none, and standard input is free to be it */
+/* Media that all stand behind the text of their message come to stand before it, as models were trained. */
+void inputs_order(arguments *a);
+
+/* What the command line does not say: GEMMA4_MODEL, then the lines of the user's file. */
+int config_read(arguments *a, const cli_command *c);
+
+int run_help(arguments *a);                            /* of a topic, or the man page, or completions */
+int help_print(const syntax *x, const cli_command *c); /* of a command */
 
 /* ---- Messages, signals, clock, files (files.c) ------------------------------------------------- */
 
@@ -138,7 +234,7 @@ void write_harmless(FILE *f, const char *text, size_t len, text_use use);
 void show(FILE *f, const char *text, size_t len);
 /* One line on stderr, harmless wherever that leads. Returns status, so that a failure is one statement. */
 int say(int status, const char *format, ...) PRINTF_LIKE(2, 3);
-/* The exit status of a failed library call, its message on stderr. A cancelled call is an interrupt. */
+/* The exit status of a failed library call, its message on stderr. A call that a signal ended is an interrupt. */
 int report(const g4_error *err);
 
 /* From now on SIGINT, SIGTERM and SIGHUP ask the program to stop, and a second one stops it. A write to a closed
@@ -151,8 +247,14 @@ g4_limits until_interrupted(void); /* of calls of the library: they end when the
 double seconds_now(void); /* of a clock that only goes forward */
 double per_second(double n, double seconds);
 
-/* All bytes of a file, or of standard input for "-", appended to out. */
+/* The file that is meant, appended to out: its name as it is, or without quotes and backslashes, ~ and file: resolved;
+ * web addresses are refused. path_expand leaves quotes and backslashes, as of a file that is not there yet. */
+int path_read(const char *given, buffer *out);
+int path_expand(const char *given, buffer *out);
+
+/* All bytes of a file, or of standard input for "-", appended to out: of a text at most 256 MiB, of a medium 4 GiB. */
 int file_read(const char *path, buffer *out);
+int medium_read(const char *path, buffer *out);
 /* The same of a text, as UTF-8: without a byte order mark in front, and UTF-16 that begins with one is converted. */
 int text_read(const char *path, buffer *out);
 
@@ -168,7 +270,20 @@ int output_write(void *o, const void *data, size_t size); /* a g4_write_fn. What
 /* With status DONE the file gets its name, with any other it goes away. Returns the status of the whole. */
 int output_close(output_file *o, int status);
 
+/* Could it be opened? Leaves nothing behind. */
+int output_check(const char *path);
+
 int print_buffer(const buffer *b); /* all of it to standard output, as show does */
+
+/* ---- Model files (models.c) --------------------------------------------------------------------- */
+
+/* A file that comes with the program: beside it, or in the share folder of its installation. 0: it is not there. */
+int companion_find(const char *name, buffer *path);
+/* Which model is meant: a->model becomes its path. model_default: the one that comes with the program. model_named: the
+ * file of a->model, or the model of that name where run_models looks. 0: there is none. */
+int model_default(arguments *a);
+int model_named(arguments *a);
+const char *weight_type(const g4_engine *e); /* the one of most bytes of its layers */
 
 /* ---- Model and session (model.c) ---------------------------------------------------------------- */
 
@@ -202,12 +317,16 @@ g4_session_options session_options(const arguments *a, progress_line *p);
 /* BOS and the ids of text in new memory, the caller's to free also after a failure; *n counts both. */
 int text_tokens(const g4_engine *e, const buffer *text, int specials, g4_token **ids, size_t *n);
 
+g4_token control_token(const g4_engine *e, const char *name); /* -1: the vocabulary has none */
+
 /* ---- Inputs (inputs.c) --------------------------------------------------------------------------- */
 
 /* The texts and files in order, or standard input when there is none: byte for byte, or the files as text_read reads
  * them. */
 int inputs_bytes(const arguments *a, buffer *out);
 int inputs_text(const arguments *a, buffer *out);
+/* An option's value: the text itself, or the file that holds it. */
+int text_or_file(const char *value, int is_text, buffer *out);
 g4_part_kind input_part(input_kind kind); /* what it is in a message */
 /* The budget of soft tokens that the options give such a medium; 0: the model's default. */
 int media_budget(const arguments *a, g4_part_kind kind);
@@ -311,7 +430,7 @@ void completion_free(completion *c);
 void complete_file(completion *c, const char *typed); /* the files whose path begins so; typed as path_typed reads it */
 /* The path that is typed: with quotes around it, or backslashes in front of blanks; ~ stays what it is. */
 void path_typed(const char *text, buffer *out);
-void path_given(const char *text, buffer *out); /* the file it names: as it stands there, else as it is typed */
+int path_given(const char *text, buffer *out); /* the file it names: as it stands there, else as it is typed */
 
 /* ---- Line editor (line.c) ------------------------------------------------------------------------ */
 
@@ -439,8 +558,8 @@ int document_chat(const conversation *c, const g4_chat_options *opt, g4_chat **c
 
 /* ---- Tools (tools.c), turns (turn.c), the chat (talk.c) ------------------------------------------- */
 
-/* Declare the tools of a JSON file, as --tool-choice says. After a failure the former ones stay. */
-int tools_declare(conversation *c, const char *path);
+/* Declare the tools of a JSON list, or of a file with one, as --tool-choice says. After a failure the former stay. */
+int tools_declare(conversation *c, const char *tools);
 /* Answer the calls of the last message: by the program, or by the user. *answered says whether there were any. */
 int tools_answer(conversation *c, int *answered);
 
@@ -457,14 +576,20 @@ int talk(conversation *c);                          /* a line, an answer, until 
 /* ---- Soft tokens (towers.c) ---------------------------------------------------------------------- */
 
 /* The soft tokens of one file, in order: of a picture one piece, of a sound one for each block, of a video one for each
- * frame (its sound is left out). */
+ * frame and, if that is wanted, for each block of its sound. */
 typedef struct {
     g4_soft **soft;
-    int n, next;    /* next: the first one not used yet */
+    int n, next;   /* next: the first one not used yet */
+    double *times; /* (n_frames) of a video's frames, which come first */
+    int n_frames;
     double seconds; /* of encoding, without reading the file */
 } soft_list;
-int soft_list_encode(soft_list *s, g4_engine *e, const arguments *a, const input *file);
+int soft_list_encode(soft_list *s, g4_engine *e, const arguments *a, const input *file, int want_sound);
 void soft_list_free(g4_engine *e, soft_list *s);
+
+/* ---- Text without a template (raw.c) ---------------------------------------------------------------- */
+
+int answer_raw(conversation *c);
 
 /* ---- Activations (dump.c) ------------------------------------------------------------------------ */
 
@@ -489,6 +614,7 @@ int run_encode(arguments *a);
 int run_mel(arguments *a);
 int run_patches(arguments *a);
 int run_info(arguments *a);
+int run_models(arguments *a);
 int run_bench(arguments *a);
 
 #endif /* CLI_H */

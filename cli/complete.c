@@ -151,18 +151,13 @@ void complete_file(completion *c, const char *typed)
     buffer_free(&front);
 }
 
-void path_given(const char *text, buffer *out)
+int path_given(const char *text, buffer *out)
 {
-    const char *home = getenv("HOME");
     buffer typed = { 0 };
     struct stat st;
     path_typed(text, &typed);
-    if (stat(text, &st) == 0)
-        buffer_str(out, text); /* a name that needs no reading */
-    else if (home != NULL && typed.len > 1 && text[0] == '~' && text[1] == '/')
-        buffer_fmt(out, "%s%s", home, typed.data + 1);
-    else
-        buffer_str(out, buffer_text(&typed));
-    out->failed |= typed.failed;
+    int status = typed.failed ? say(FAILED, "no memory for %s", text)
+                              : path_expand(stat(text, &st) == 0 ? text : buffer_text(&typed), out);
     buffer_free(&typed);
+    return status;
 }

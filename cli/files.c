@@ -48,7 +48,8 @@ int say(int status, const char *format, ...)
 
 int report(const g4_error *err)
 {
-    if (err->code == G4_ERR_CANCELED && interrupted()) return interrupted();
+    int may_be_signal = err->code == G4_ERR_CANCELED || err->code == G4_ERR_IO; /* which ends a read that waits */
+    if (may_be_signal && interrupted()) return interrupted();
     return say(FAILED, "%s", err->message);
 }
 
@@ -112,26 +113,34 @@ double per_second(double n, double seconds) { return seconds > 0 ? n / seconds :
 
 /* ---- Reading ---------------------------------------------------------------------------------- */
 
-int file_read(const char *path, buffer *out)
+/* A pipe that nobody writes to is waited for, until a signal ends that. */
+static int read_all(const char *path, uint64_t limit, buffer *out)
 {
     int is_stdin = strcmp(path, "-") == 0, status = DONE;
+    const char *name = is_stdin ? "standard input" : path;
     FILE *f = is_stdin ? stdin : fopen(path, "rb");
     char block[65536];
     size_t n = sizeof block;
+    if (f == NULL && interrupted()) return interrupted();
     if (f == NULL) return say(FAILED, "cannot read %s: %s", path, strerror(errno));
     while (status == DONE && n == sizeof block) {
         n = fread(block, 1, sizeof block, f);
         status = interrupted();
         if (status != DONE) break;
         buffer_add(out, block, n);
-        if (ferror(f)) {
-            status = say(FAILED, "cannot read %s: %s", is_stdin ? "standard input" : path, strerror(errno));
-        }
+        if (ferror(f))
+            status = say(FAILED, "cannot read %s: %s", name, strerror(errno));
+        else if (out->len > limit)
+            status =
+                say(FAILED, "%s holds more than the %llu MiB that are read", name, (unsigned long long)limit >> 20);
     }
     if (!is_stdin) fclose(f);
-    if (status == DONE && out->failed) status = say(FAILED, "no memory for %s", path);
+    if (status == DONE && out->failed) status = say(FAILED, "no memory for %s", name);
     return status;
 }
+
+int file_read(const char *path, buffer *out) { return read_all(path, (uint64_t)256 << 20, out); }
+int medium_read(const char *path, buffer *out) { return read_all(path, (uint64_t)4096 << 20, out); }
 
 /* The code unit at text[pos]; little: its first byte is the low one. */
 static uint32_t utf16_unit(const unsigned char *text, size_t pos, int little)
@@ -250,6 +259,17 @@ int output_close(output_file *o, int status)
     unfinished_path = NULL;
     buffer_free(&o->temporary);
     o->f = NULL;
+    return status;
+}
+
+int output_check(const char *path)
+{
+    struct stat st;
+    output_file o;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) /* opening one may wait, or be noticed */
+        return access(path, W_OK) == 0 ? DONE : cannot_write(path, errno);
+    int status = output_open(&o, path);
+    if (status == DONE) output_close(&o, FAILED); /* which removes it */
     return status;
 }
 

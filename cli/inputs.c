@@ -3,6 +3,7 @@
 #include "cli.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static int read_inputs(const arguments *a, int (*read_file)(const char *, buffer *), buffer *out)
 {
@@ -20,6 +21,13 @@ static int read_inputs(const arguments *a, int (*read_file)(const char *, buffer
 
 int inputs_bytes(const arguments *a, buffer *out) { return read_inputs(a, file_read, out); }
 int inputs_text(const arguments *a, buffer *out) { return read_inputs(a, text_read, out); }
+
+int text_or_file(const char *value, int is_text, buffer *out)
+{
+    if (!is_text) return text_read(value, out);
+    buffer_str(out, value);
+    return out->failed ? say(FAILED, "no memory for a text") : DONE;
+}
 
 g4_part_kind input_part(input_kind kind)
 {
@@ -68,16 +76,6 @@ static int medium_take(medium *m, g4_part_kind kind, int budget)
     return DONE;
 }
 
-int medium_load(medium *m, g4_part_kind kind, const char *path, int budget, const g4_media_options *opt)
-{
-    g4_error err;
-    g4_status result = G4_OK;
-    if (kind == G4_PART_IMAGE) result = g4_image_load(&m->image, path, opt, &err);
-    if (kind == G4_PART_AUDIO) result = g4_audio_load(&m->audio, path, opt, &err);
-    if (kind == G4_PART_VIDEO) result = g4_video_load(&m->loaded, path, opt, &err);
-    return result == G4_OK ? medium_take(m, kind, budget) : report(&err);
-}
-
 int medium_decode(medium *m, g4_part_kind kind, const void *data, size_t size, int budget, const g4_media_options *opt)
 {
     g4_error err;
@@ -85,6 +83,27 @@ int medium_decode(medium *m, g4_part_kind kind, const void *data, size_t size, i
     if (kind == G4_PART_IMAGE) result = g4_image_decode(&m->image, data, size, opt, &err);
     if (kind == G4_PART_AUDIO) result = g4_audio_decode(&m->audio, data, size, opt, &err);
     if (kind == G4_PART_VIDEO) result = g4_video_decode(&m->loaded, data, size, opt, &err);
+    return result == G4_OK ? medium_take(m, kind, budget) : report(&err);
+}
+
+static int load_standard_input(medium *m, g4_part_kind kind, int budget, const g4_media_options *opt)
+{
+    buffer data = { 0 };
+    int status = medium_read("-", &data);
+    if (status == DONE && data.len == 0) status = say(FAILED, "standard input is empty");
+    if (status == DONE) status = medium_decode(m, kind, buffer_text(&data), data.len, budget, opt);
+    buffer_free(&data);
+    return status;
+}
+
+int medium_load(medium *m, g4_part_kind kind, const char *path, int budget, const g4_media_options *opt)
+{
+    g4_error err;
+    g4_status result = G4_OK;
+    if (strcmp(path, "-") == 0) return load_standard_input(m, kind, budget, opt);
+    if (kind == G4_PART_IMAGE) result = g4_image_load(&m->image, path, opt, &err);
+    if (kind == G4_PART_AUDIO) result = g4_audio_load(&m->audio, path, opt, &err);
+    if (kind == G4_PART_VIDEO) result = g4_video_load(&m->loaded, path, opt, &err);
     return result == G4_OK ? medium_take(m, kind, budget) : report(&err);
 }
 

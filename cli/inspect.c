@@ -149,7 +149,7 @@ static int expanded_encode(expanded_prompt *x, g4_engine *e, const arguments *a,
     x->n_files = a->n_inputs;
     for (int i = 0; i < x->n_files; i++) {
         soft_list *s = &x->files[i];
-        int status = soft_list_encode(s, e, a, &a->inputs[i]);
+        int status = soft_list_encode(s, e, a, &a->inputs[i], 0);
         if (status != DONE) return status;
         for (int j = 0; j < s->n; j++) n_ids += (size_t)g4_soft_n(s->soft[j]);
         n_media += (size_t)s->n;
@@ -164,14 +164,6 @@ typedef struct {
     g4_token token;   /* -1: the vocabulary has none */
     input_kind kind;
 } placeholder;
-
-/* The control token of that name, -1 when the vocabulary has none. */
-static g4_token control_token(const g4_engine *e, const char *name)
-{
-    g4_token id;
-    size_t n = 0;
-    return g4_tokenize(e, name, strlen(name), 1, &id, 1, &n, NULL) == G4_OK && n == 1 ? id : -1;
-}
 
 /* The soft tokens of the next file of that kind in place of one placeholder. */
 static int expand_placeholder(expanded_prompt *x, const arguments *a, const placeholder *p)
@@ -478,6 +470,148 @@ static void add_memory(buffer *b, const g4_memory_plan *plan)
     if (plan->available > 0) buffer_fmt(b, "  free now        %10.1f MB\n", megabytes(plan->available));
 }
 
+static void add_every_tensor(buffer *b, const g4_engine *e)
+{
+    g4_tensor_info t;
+    buffer shape = { 0 };
+    for (int i = 0; g4_engine_get_tensor(e, i, &t); i++) {
+        shape.len = 0;
+        for (int d = 0; d < t.n_dims; d++) {
+            buffer_fmt(&shape, "%s%llu", d > 0 ? " x " : "", (unsigned long long)t.dims[d]);
+        }
+        buffer_fmt(b, "  %-32s %-5s %-9s %-20s %12llu\n", t.name, t.type, t.layout, buffer_text(&shape),
+                   (unsigned long long)t.bytes);
+    }
+    b->failed |= shape.failed;
+    buffer_free(&shape);
+}
+
+/* ---- The same as JSON: names are those of g4_engine_info, g4_memory_plan and g4_tensor_info ----------------- */
+
+static void add_json_text(buffer *b, const char *name, const char *text)
+{
+    buffer_fmt(b, "\"%s\":", name);
+    buffer_quote(b, text, strlen(text));
+    buffer_str(b, ",");
+}
+
+static void add_json_number(buffer *b, const char *name, uint64_t x)
+{
+    buffer_fmt(b, "\"%s\":%llu,", name, (unsigned long long)x);
+}
+
+static void add_json_flag(buffer *b, const char *name, int flag)
+{
+    buffer_fmt(b, "\"%s\":%s,", name, flag ? "true" : "false");
+}
+
+/* The comma behind the last member becomes what closes the object or list. */
+static void close_json(buffer *b, const char *with)
+{
+    if (b->len > 0 && b->data[b->len - 1] == ',') b->len--;
+    buffer_str(b, with);
+}
+
+static void add_json_model(buffer *b, const g4_engine_info *info)
+{
+    add_json_text(b, "name", info->name);
+    add_json_text(b, "source", info->source);
+    add_json_text(b, "source_sha256", info->source_sha256);
+    add_json_flag(b, "is_chat", info->is_chat);
+    add_json_flag(b, "has_image", info->has_image);
+    add_json_flag(b, "has_audio", info->has_audio);
+    add_json_number(b, "n_params", info->n_params);
+    add_json_number(b, "file_bytes", info->file_bytes);
+    add_json_number(b, "lookup_bytes", info->lookup_bytes);
+    add_json_number(b, "decode_bytes", info->decode_bytes);
+    const struct {
+        const char *name;
+        int value;
+    } counts[] = {
+        { "n_layers", info->n_layers },
+        { "hidden", info->hidden },
+        { "n_heads", info->n_heads },
+        { "window", info->window },
+        { "ple_dim", info->ple_dim },
+        { "n_experts", info->n_experts },
+        { "n_experts_used", info->n_experts_used },
+        { "expert_dim", info->expert_dim },
+        { "n_vocab", info->n_vocab },
+        { "bos", info->bos },
+        { "eos", info->eos },
+        { "pad", info->pad },
+        { "max_ctx", info->max_ctx },
+        { "vision_layers", info->vision_layers },
+        { "vision_hidden", info->vision_hidden },
+        { "vision_tokens", info->vision_tokens },
+        { "audio_layers", info->audio_layers },
+        { "audio_hidden", info->audio_hidden },
+        { "n_threads", info->n_threads },
+    };
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+        buffer_fmt(b, "\"%s\":%d,", counts[i].name, counts[i].value);
+    add_json_flag(b, "has_own_head", info->has_own_head);
+    buffer_fmt(b, "\"softcap\":%g,", (double)info->softcap);
+    add_json_text(b, "isa", info->isa);
+}
+
+static void add_json_tensors(buffer *b, const g4_engine *e)
+{
+    g4_tensor_info t;
+    buffer_str(b, "\"tensors\":[");
+    for (int i = 0; g4_engine_get_tensor(e, i, &t); i++) {
+        buffer_str(b, "{");
+        add_json_text(b, "name", t.name);
+        add_json_text(b, "type", t.type);
+        add_json_text(b, "layout", t.layout);
+        buffer_str(b, "\"dims\":[");
+        for (int d = 0; d < t.n_dims; d++) buffer_fmt(b, "%llu,", (unsigned long long)t.dims[d]);
+        close_json(b, "],");
+        add_json_number(b, "bytes", t.bytes);
+        close_json(b, "},");
+    }
+    close_json(b, "],");
+}
+
+static void add_json_info(buffer *b, const arguments *a, const g4_engine *e, const g4_memory_plan *plan, int n_ctx)
+{
+    g4_engine_info info;
+    g4_engine_get_info(e, &info);
+    buffer_str(b, "{");
+    add_json_text(b, "file", a->model);
+    add_json_model(b, &info);
+    add_json_text(b, "type", weight_type(e));
+    if (a->list_tensors) add_json_tensors(b, e);
+    buffer_fmt(b, "\"memory\":{\"n_ctx\":%d,", n_ctx);
+    add_json_number(b, "weights", plan->weights);
+    add_json_number(b, "lookup", plan->lookup);
+    add_json_number(b, "kv", plan->kv);
+    add_json_number(b, "work", plan->work);
+    add_json_number(b, "shared", plan->shared);
+    add_json_number(b, "available", plan->available);
+    close_json(b, "}}\n");
+}
+
+static void add_info(buffer *b, const arguments *a, const g4_engine *e, const g4_memory_plan *plan, int n_ctx,
+                     double seconds)
+{
+    g4_engine_info info;
+    g4_engine_get_info(e, &info);
+    buffer_fmt(b, "model           %s (%s)\n", info.name, info.is_chat ? "chat" : "base");
+    buffer_fmt(b, "file            %s, %.1f MB, opened in %.1f ms\n", a->model, megabytes(info.file_bytes),
+               1e3 * seconds);
+    if (info.source[0] != 0)
+        buffer_fmt(b, "made from       %s\n                sha256 %s\n", info.source, info.source_sha256);
+    add_model(b, &info);
+    buffer_str(b, "\ntensors\n");
+    if (a->list_tensors)
+        add_every_tensor(b, e);
+    else
+        add_tensors(b, e);
+    buffer_fmt(b, "\nmemory for a context of %d\n", n_ctx);
+    add_memory(b, plan);
+}
+
 int run_info(arguments *a)
 {
     const int default_ctx = 8192; /* of g4_session_options */
@@ -489,21 +623,15 @@ int run_info(arguments *a)
     double start = seconds_now();
     int status = model_open(&e, a);
     if (status != DONE) return status;
-    double opened = seconds_now() - start;
+    double seconds = seconds_now() - start;
     g4_engine_get_info(e, &info);
-    buffer_fmt(&b, "model           %s (%s)\n", info.name, info.is_chat ? "chat" : "base");
-    buffer_fmt(&b, "file            %s, %.1f MB, opened in %.1f ms\n", a->model, megabytes(info.file_bytes),
-               1e3 * opened);
-    if (info.source[0] != 0)
-        buffer_fmt(&b, "made from       %s\n                sha256 %s\n", info.source, info.source_sha256);
-    add_model(&b, &info);
-    buffer_str(&b, "\ntensors\n");
-    add_tensors(&b, e);
     int n_ctx = a->n_ctx > 0 ? a->n_ctx : info.max_ctx < default_ctx ? info.max_ctx : default_ctx;
     g4_session_options setup = session_options(a, &progress);
     g4_session_plan(e, &setup, &plan);
-    buffer_fmt(&b, "\nmemory for a context of %d\n", n_ctx);
-    add_memory(&b, &plan);
+    if (a->json)
+        add_json_info(&b, a, e, &plan, n_ctx);
+    else
+        add_info(&b, a, e, &plan, n_ctx, seconds);
     status = print_buffer(&b);
     buffer_free(&b);
     g4_engine_close(e);

@@ -11,27 +11,6 @@
 
 /* ---- Which file ------------------------------------------------------------------------------- */
 
-/* The path of `name` beside the program or in the share folder of its installation; 0 when there is none. */
-static int find_companion(const char *name, buffer *path)
-{
-    static const char *const places[] = { "/", "/../share/gemma4/" };
-    char self[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n <= 0) return 0;
-    self[n] = '\0';
-    char *slash = strrchr(self, '/');
-    if (slash == NULL) return 0;
-    *slash = '\0';
-    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        path->len = 0;
-        buffer_str(path, self);
-        buffer_str(path, places[i]);
-        buffer_str(path, name);
-        if (!path->failed && access(path->data, R_OK) == 0) return 1;
-    }
-    return 0;
-}
-
 /* text as one word of a shell command. */
 static void add_shell_word(buffer *b, const char *text)
 {
@@ -50,15 +29,14 @@ static void add_shell_word(buffer *b, const char *text)
     buffer_str(b, "'");
 }
 
-/* Say how a checkpoint becomes a model file. Its path without the ending, or without slashes at its end, is `stem`
- * bytes long. */
-static int advise_export(const char *path, size_t stem, const char *what)
+/* Say how a checkpoint becomes a model file, whose name without the ending is the `stem` bytes at name. */
+static int advise_export(const char *path, const char *name, size_t stem, const char *what)
 {
     buffer command = { 0 }, script = { 0 }, target = { 0 };
-    buffer_add(&target, path, stem);
+    buffer_add(&target, name, stem);
     buffer_str(&target, ".g4");
     buffer_str(&command, "python3 ");
-    add_shell_word(&command, find_companion("export.py", &script) ? script.data : "export.py");
+    add_shell_word(&command, companion_find("export.py", &script) ? script.data : "export.py");
     buffer_str(&command, " ");
     add_shell_word(&command, path);
     buffer_str(&command, " -o ");
@@ -79,10 +57,25 @@ static int refuse_checkpoint(const char *path)
     size_t n = strlen(path), stem = n - (sizeof ending - 1);
     if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
         while (n > 1 && path[n - 1] == '/') n--;
-        return advise_export(path, n, "folder");
+        return advise_export(path, path, n, "folder");
     }
-    if (n > sizeof ending - 1 && strcmp(path + stem, ending) == 0) return advise_export(path, stem, "GGUF file");
+    if (n > sizeof ending - 1 && strcmp(path + stem, ending) == 0) return advise_export(path, path, stem, "GGUF file");
     return DONE;
+}
+
+/* Is text the id of a model on a hub, as "google/gemma-4-E2B-it"? */
+static int is_hub_id(const char *text)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+    size_t owner = strspn(text, letters), name = text[owner] == '/' ? strspn(text + owner + 1, letters) : 0;
+    return owner > 0 && text[0] != '.' && name > 0 && text[owner + 1 + name] == '\0' && strstr(text, ".g4") == NULL;
+}
+
+static int refuse_missing(const char *model)
+{
+    const char *slash = strchr(model, '/');
+    if (is_hub_id(model)) return advise_export(model, slash + 1, strlen(slash + 1), "name on a hub");
+    return say(FAILED, "there is no model %s: no such file, and none of that name among those of gemma4 models", model);
 }
 
 static void on_log(void *user, g4_log_level level, const char *text)
@@ -94,14 +87,11 @@ static void on_log(void *user, g4_log_level level, const char *text)
 int model_open(g4_engine **out, arguments *a)
 {
     g4_error err;
-    if (a->model == NULL) { /* the one that comes with the program */
-        if (!find_companion("models/tiny.g4", &a->found_model) && !find_companion("tiny.g4", &a->found_model)) {
-            return say(USAGE, "no model: give one with -m FILE");
-        }
-        a->model = a->found_model.data;
-        if (!a->quiet) say(DONE, "using %s", a->model);
-    }
-    int status = refuse_checkpoint(a->model);
+    int status = DONE;
+    if (a->model != NULL && !model_named(a)) return refuse_missing(a->model);
+    if (a->model == NULL && !model_default(a)) return say(USAGE, "no model: give one with -m FILE");
+    if (a->model == a->found_model.data && !a->quiet) say(DONE, "using %s", a->model);
+    status = refuse_checkpoint(a->model);
     if (status != DONE) return status;
     g4_engine_options opt = { .model_path = a->model,
                               .n_threads = a->n_threads,
@@ -112,7 +102,11 @@ int model_open(g4_engine **out, arguments *a)
                               .user = a,
                               .limits = until_interrupted(),
                               .taps = a->taps };
-    return g4_engine_open(out, &opt, &err) == G4_OK ? DONE : report(&err);
+    if (g4_engine_open(out, &opt, &err) != G4_OK) return report(&err);
+    g4_engine_info info;
+    g4_engine_get_info(*out, &info);
+    if (a->n_ctx == CONTEXT_MAX) a->n_ctx = info.max_ctx;
+    return DONE;
 }
 
 /* ---- Weights come into memory ------------------------------------------------------------------- */
@@ -217,4 +211,11 @@ int text_tokens(const g4_engine *e, const buffer *text, int specials, g4_token *
     }
     *n += 1;
     return *n <= INT_MAX ? DONE : say(FAILED, "the text is too long");
+}
+
+g4_token control_token(const g4_engine *e, const char *name)
+{
+    g4_token id;
+    size_t n = 0;
+    return g4_tokenize(e, name, strlen(name), 1, &id, 1, &n, NULL) == G4_OK && n == 1 ? id : -1;
 }

@@ -29,9 +29,9 @@ int talk_attach(conversation *c, g4_part_kind kind, const char *path, int budget
     if (path[0] == '\0') return say(USAGE, "which file?");
     message_part *p = part_add(&c->pending, &c->n_pending, kind);
     if (p == NULL) return FAILED;
-    buffer_str(&p->text, path);
     p->budget = budget;
-    int status = part_load(c, p); /* now, so that a wrong name is told at once */
+    int status = path_read(path, &p->text);
+    if (status == DONE) status = part_load(c, p); /* now, so that a wrong name is told at once */
     if (status == DONE)
         tell("goes with your next message");
     else
@@ -40,12 +40,9 @@ int talk_attach(conversation *c, g4_part_kind kind, const char *path, int budget
 }
 
 /* The same for a command, which has the budget that the options give. */
-static void talk_medium(conversation *c, g4_part_kind kind, const char *typed)
+static void talk_medium(conversation *c, g4_part_kind kind, const char *path)
 {
-    buffer path = { 0 };
-    path_given(typed, &path);
-    talk_attach(c, kind, buffer_text(&path), media_budget(c->args, kind));
-    buffer_free(&path);
+    talk_attach(c, kind, path, media_budget(c->args, kind));
 }
 
 static void show_system(const conversation *c)
@@ -88,10 +85,10 @@ static void talk_think(conversation *c, const char *which)
 static void talk_tools(conversation *c, const char *typed)
 {
     buffer path = { 0 };
-    path_given(typed, &path);
-    if (path.len > 0)
+    int status = path_read(typed, &path); /* which leaves a list as it is */
+    if (status == DONE && path.len > 0)
         tools_declare(c, path.data);
-    else
+    else if (status == DONE)
         tell("%s", c->tools.len > 0 ? c->tools.data : "(no tools)");
     buffer_free(&path);
 }
@@ -171,8 +168,7 @@ static void talk_clear(conversation *c)
 static void talk_save(conversation *c, const char *typed)
 {
     buffer path = { 0 };
-    path_given(typed, &path);
-    if (path.len == 0)
+    if (path_given(typed, &path) != DONE || path.len == 0)
         say(USAGE, "to which file?");
     else if (conversation_settle(c) == DONE && conversation_save(c, path.data) == DONE)
         tell("%d messages saved", c->n);
@@ -188,8 +184,7 @@ static int is_cut(const conversation *c)
 static void talk_load(conversation *c, const char *typed)
 {
     buffer path = { 0 };
-    path_given(typed, &path);
-    if (path.len == 0)
+    if (path_given(typed, &path) != DONE || path.len == 0)
         say(USAGE, "from which file?");
     else if (access(path.data, R_OK) != 0)
         say(FAILED, "cannot read %s: %s", path.data, strerror(errno));
@@ -305,40 +300,15 @@ static int talk_complete(const char *line, size_t cursor, completion *out)
     return 1;
 }
 
-/* How many letters must be changed, added, left out or swapped with the next to make one name of the other. */
-static int name_distance(const char *a, const char *b)
-{
-    enum { MAX_NAME = 16 };
-    int cost[MAX_NAME + 1][MAX_NAME + 1];
-    int n = (int)strlen(a), m = (int)strlen(b);
-    if (n > MAX_NAME || m > MAX_NAME) return MAX_NAME;
-    for (int i = 0; i <= n; i++) {
-        for (int j = 0; j <= m; j++) {
-            if (i == 0 || j == 0) {
-                cost[i][j] = i + j;
-                continue;
-            }
-            int least = cost[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
-            if (cost[i - 1][j] + 1 < least) least = cost[i - 1][j] + 1;
-            if (cost[i][j - 1] + 1 < least) least = cost[i][j - 1] + 1;
-            int is_swap = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-            if (is_swap && cost[i - 2][j - 2] + 1 < least) least = cost[i - 2][j - 2] + 1;
-            cost[i][j] = least;
-        }
-    }
-    return cost[n][m];
-}
-
-/* There is no such command: which one was meant? One that begins so, or one that differs in at most two letters. */
+/* There is no such command: which one was meant? */
 static void talk_unknown(const char *name)
 {
-    int nearest = -1, least = 3;
-    for (int i = 0; i < N_TALK_COMMANDS; i++) {
-        int begins = name[0] != '\0' && strncmp(talk_commands[i].name, name, strlen(name)) == 0;
-        int distance = begins ? 0 : name_distance(name, talk_commands[i].name);
-        if (distance >= least || distance >= (int)strlen(name)) continue;
+    int nearest = -1, least = MAX_NAME;
+    for (int i = 0; i < N_TALK_COMMANDS && name[0] != '\0'; i++) {
+        int far = name_near(name, talk_commands[i].name);
+        if (far >= least) continue;
         nearest = i;
-        least = distance;
+        least = far;
     }
     if (nearest >= 0)
         say(DONE, "there is no /%s; did you mean /%s? /help lists what there is", name, talk_commands[nearest].name);

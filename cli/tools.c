@@ -8,16 +8,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-int tools_declare(conversation *c, const char *path)
+int tools_declare(conversation *c, const char *tools)
 {
     buffer json = { 0 };
     g4_grammar *grammar = NULL;
     g4_error err;
-    int status = text_read(path, &json);
+    char first = tools[strspn(tools, " \t\r\n")];
+    int is_text = first == '[' || first == '{', status = text_or_file(tools, is_text, &json);
     if (status == DONE && c->guide.tool_choice != G4_TOOLS_NONE &&
         g4_grammar_from_tools(&grammar, c->engine, buffer_text(&json), json.len, c->guide.tool_name, &c->schema,
                               &err) != G4_OK) {
-        status = say(FAILED, "%s: %s", path, err.message);
+        status = say(FAILED, "%s: %s", is_text ? "--tools" : tools, err.message);
     }
     if (status != DONE) {
         buffer_free(&json);

@@ -13,6 +13,7 @@ void soft_list_free(g4_engine *e, soft_list *s)
 {
     for (int i = 0; i < s->n; i++) g4_soft_close(e, s->soft[i]);
     free(s->soft);
+    free(s->times);
 }
 
 /* Take what an encoder returned. */
@@ -40,11 +41,14 @@ static int encode_picture(soft_list *s, g4_engine *e, const g4_image *image)
 static int encode_frames(soft_list *s, g4_engine *e, const g4_video *video)
 {
     int status = DONE;
+    s->times = calloc((size_t)video->n_frames + 1, sizeof *s->times);
+    if (s->times == NULL) return say(FAILED, "no memory for the times of frames");
     for (int i = 0; status == DONE && i < video->n_frames; i++) {
         g4_soft *soft;
         g4_error err;
         g4_status result = g4_frame_encode(&soft, e, &video->frames[i], &err);
         status = soft_list_add(s, e, result, soft, &err);
+        if (status == DONE) s->times[s->n_frames++] = video->seconds[i];
     }
     return status;
 }
@@ -67,15 +71,17 @@ static int encode_sound(soft_list *s, g4_engine *e, const g4_audio *sound, const
     return status;
 }
 
-int soft_list_encode(soft_list *s, g4_engine *e, const arguments *a, const input *file)
+int soft_list_encode(soft_list *s, g4_engine *e, const arguments *a, const input *file, int want_sound)
 {
-    g4_media_options opt = media_options(a, 0);
+    g4_media_options opt = media_options(a, want_sound);
     medium m = { 0 };
     int status = medium_load(&m, input_part(file->kind), file->value, file->budget, &opt);
     double start = seconds_now();
     if (status == DONE && m.kind == G4_PART_IMAGE) status = encode_picture(s, e, &m.image);
     if (status == DONE && m.kind == G4_PART_AUDIO) status = encode_sound(s, e, &m.audio, file->value, a->quiet);
     if (status == DONE && m.kind == G4_PART_VIDEO) status = encode_frames(s, e, &m.video);
+    if (status == DONE && m.kind == G4_PART_VIDEO && m.video.sound != NULL)
+        status = encode_sound(s, e, m.video.sound, file->value, a->quiet);
     s->seconds = seconds_now() - start;
     medium_free(&m);
     return status;
@@ -96,7 +102,7 @@ int run_encode(arguments *a)
     int status = model_open(&e, a);
     if (status != DONE) return status;
     g4_engine_get_info(e, &info);
-    status = soft_list_encode(&softs, e, a, &a->inputs[0]);
+    status = soft_list_encode(&softs, e, a, &a->inputs[0], 0);
     if (status == DONE) status = output_open(&out, a->output);
     for (int i = 0; status == DONE && i < softs.n; i++) {
         size_t rows = (size_t)g4_soft_n(softs.soft[i]);

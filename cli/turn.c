@@ -34,16 +34,12 @@ static void choose_schemas(conversation *c)
     c->guide.schema = &c->schema;
 }
 
-/* --json-schema is a file, or the schema itself. */
+/* --json-schema and --grammar are files, or the texts themselves: a schema begins with a brace, rules have a ::= . */
 static int schema_grammar(conversation *c, const char *schema)
 {
     buffer text = { 0 };
     g4_error err;
-    int status = DONE, is_text = schema[strspn(schema, " \t\n")] == '{';
-    if (is_text)
-        buffer_str(&text, schema);
-    else
-        status = text_read(schema, &text);
+    int is_text = schema[strspn(schema, " \t\r\n")] == '{', status = text_or_file(schema, is_text, &text);
     if (status == DONE &&
         g4_grammar_from_schema(&c->guide.grammar, c->engine, buffer_text(&text), text.len, &c->schema, &err) != G4_OK) {
         status = say(FAILED, "%s: %s", is_text ? "--json-schema" : schema, err.message);
@@ -52,14 +48,14 @@ static int schema_grammar(conversation *c, const char *schema)
     return status;
 }
 
-static int rules_grammar(conversation *c, const char *path)
+static int rules_grammar(conversation *c, const char *rules)
 {
     buffer text = { 0 };
     g4_error err;
-    int status = text_read(path, &text);
+    int is_text = strstr(rules, "::=") != NULL, status = text_or_file(rules, is_text, &text);
     if (status == DONE &&
         g4_grammar_from_rules(&c->guide.grammar, c->engine, buffer_text(&text), text.len, &err) != G4_OK) {
-        status = say(FAILED, "%s: %s", path, err.message);
+        status = say(FAILED, "%s: %s", is_text ? "--grammar" : rules, err.message);
     }
     buffer_free(&text);
     return status;

@@ -1,7 +1,7 @@
 #!/bin/sh
 # `make install` into a scratch folder, then users of the installed files: C11 and C++11 through pkg-config, with the
 # shared and with the static library, and the program. Ends with "N passed, N failed".
-passed=0; failed=0
+passed=0; failed=0; skipped=0
 root=$(mktemp -d) || exit 1
 trap 'rm -rf "$root"' EXIT
 ok() { # ok NAME COMMAND...
@@ -20,8 +20,9 @@ CC=${CC:-cc}; CXX=${CXX:-c++}; model=${1:-tests/data/text_e2b.g4}
 
 ok "make install" make -s install PREFIX="$root/usr"
 for f in bin/gemma4 include/gemma4.h include/gemma4_single.h lib/libgemma4.a "lib/libgemma4.so.$version" \
-    lib/pkgconfig/gemma4.pc \
-    share/gemma4/export.py; do
+    lib/pkgconfig/gemma4.pc lib/cmake/gemma4/gemma4-config.cmake share/man/man1/gemma4.1 share/gemma4/export.py \
+    share/bash-completion/completions/gemma4 share/zsh/site-functions/_gemma4 \
+    share/fish/vendor_completions.d/gemma4.fish; do
     ok "$f is there" test -f "$root/usr/$f"
 done
 ok "the linker's name leads to the library" test "$(readlink "$lib/libgemma4.so")" = "libgemma4.so.$soversion"
@@ -79,9 +80,64 @@ ok "C++11, shared, runs" env LD_LIBRARY_PATH="$lib" "$root/cxx_shared" "$model"
 ok "C11, static, runs" "$root/c_static" "$model"
 ok "the program runs from there" "$root/usr/bin/gemma4" info -m "$model"
 
-# A package is built with DESTDIR: nothing may land outside it, and no file may name it.
-ok "make install DESTDIR" make -s install PREFIX=/usr DESTDIR="$root/stage"
-ok "the staged pkg-config file names the final place" grep -q '^prefix=/usr$' "$root/stage/usr/lib/pkgconfig/gemma4.pc"
+# What the program says of itself is well-formed, where there is somebody to say so.
+said=$root/usr/share
+told() { # told NAME PROGRAM ARGUMENT...: the check passes and has nothing to say
+    name=$1; shift
+    if command -v "$1" > /dev/null; then
+        ok "$name" sh -c '"$@" > "$0" 2>&1 && [ ! -s "$0" ]' "$root/said" "$@"
+    else
+        echo "no $1"; skipped=$((skipped + 1))
+    fi
+}
+told "the man page" groff -man -ww -Tutf8 -z "$said/man/man1/gemma4.1"
+told "completions of bash" bash -n "$said/bash-completion/completions/gemma4"
+told "completions of zsh" zsh -n "$said/zsh/site-functions/_gemma4"
+told "completions of fish" fish -n "$said/fish/vendor_completions.d/gemma4.fish"
 
-echo "$passed passed, $failed failed"
+# CMake finds it, in C and C++, shared and static.
+if command -v cmake > /dev/null && cmake --version > /dev/null 2>&1; then
+    mkdir "$root/cmake"
+    cat > "$root/cmake/CMakeLists.txt" <<END
+cmake_minimum_required(VERSION 3.10)
+project(use C CXX)
+set(CMAKE_CXX_STANDARD 11)
+find_package(gemma4 ${version%.*} REQUIRED)
+add_executable(c_shared linked.c)
+target_link_libraries(c_shared gemma4::gemma4)
+add_executable(cxx_static linked.cc)
+target_link_libraries(cxx_static gemma4::static)
+END
+    cp "$root"/empty/linked.c "$root"/empty/linked.cc tests/use.h tests/test.h "$root/cmake"
+    ok "cmake finds it" cmake -S "$root/cmake" -B "$root/cmake/build" -DCMAKE_PREFIX_PATH="$root/usr"
+    ok "cmake builds with it" cmake --build "$root/cmake/build"
+    ok "C, shared, through cmake, runs" "$root/cmake/build/c_shared" "$model"
+    ok "C++, static, through cmake, runs" "$root/cmake/build/cxx_static" "$model"
+    sed 's/find_package(gemma4 [^ ]*/find_package(gemma4 0.1/' "$root/cmake/CMakeLists.txt" > "$root/cmake/old"
+    mv "$root/cmake/old" "$root/cmake/CMakeLists.txt"
+    ok "another 0.N is not what it takes" \
+        sh -c "! cmake -S '$root/cmake' -B '$root/cmake/old' -DCMAKE_PREFIX_PATH='$root/usr'"
+else
+    echo "no cmake"; skipped=$((skipped + 1))
+fi
+
+ok "make uninstall" make -s uninstall PREFIX="$root/usr"
+ok "it leaves no file" test -z "$(find "$root/usr" ! -type d)"
+
+# A package is built with DESTDIR: nothing may land outside it, and no file may name it.
+ok "make install DESTDIR" make -s install PREFIX=/usr LIBDIR=/usr/lib/somewhere DESTDIR="$root/stage"
+pc=$root/stage/usr/lib/somewhere/pkgconfig/gemma4.pc
+ok "the staged pkg-config file names the final place" grep -q '^prefix=/usr$' "$pc"
+ok "and LIBDIR" test "$(PKG_CONFIG_PATH=${pc%/*} pkg-config --variable=libdir gemma4)" = /usr/lib/somewhere
+ok "no file names the stage" sh -c "! grep -rqF '$root' '$root/stage'"
+ok "make uninstall DESTDIR" make -s uninstall PREFIX=/usr LIBDIR=/usr/lib/somewhere DESTDIR="$root/stage"
+ok "it leaves nothing there" test -z "$(find "$root/stage" ! -type d)"
+
+# What a distribution passes is used.
+ok "CFLAGS and LDFLAGS are used" sh -c "make -n B='$root/b' PROGRAM='$root/b/gemma4' CFLAGS=-O2 LDFLAGS=-Wl,-z,now all |
+    grep -q 'O2.*libgemma4.a.*-Wl,-z,now'"
+
+line="$passed passed, $failed failed"
+[ "$skipped" -eq 0 ] || line="$line, $skipped skipped"
+echo "$line"
 [ "$failed" -eq 0 ]

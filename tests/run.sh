@@ -16,6 +16,8 @@ if [ "$1" = --one ]; then
 fi
 
 dir=$(mktemp -d) || exit 1
+unset GEMMA4_MODEL # the user's own defaults are not what is tested
+export XDG_CONFIG_HOME="$dir/config" XDG_DATA_HOME="$dir/data"
 trap 'rm -rf "$dir"' EXIT
 printf '%s\n' "$@" > "$dir/list"
 seq $# | xargs -n 1 -P "${G4_JOBS:-$(getconf _NPROCESSORS_ONLN)}" sh "$0" --one "$dir"

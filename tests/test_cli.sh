@@ -44,7 +44,7 @@ else
 fi
 
 # ---- Usage -------------------------------------------------------------------------------------------
-for command in "" info bench tokenize detokenize render perplexity logits encode mel patches; do
+for command in "" run chat info bench tokenize detokenize render perplexity logits encode mel patches help; do
     run $command --help
     ok "$command --help exits 0" test "$rc" -eq 0
     ok "$command --help is on stdout" grep -q '^usage: gemma4' "$tmp/out"
@@ -54,8 +54,7 @@ run --version
 ok "--version" grep -q '^gemma4 [0-9]' "$tmp/out"
 fails 2 "unknown option --nonsense" -m $base --nonsense
 fails 2 "unknown option -z" -z
-fails 2 "unknown command" nonsense
-fails 2 "what is \"stray\"" -m $base stray
+fails 2 "what is \"stray\"" info -m $base stray
 fails 2 "-m needs a value" -p x -m
 fails 2 "--temp is not an option of tokenize" tokenize -m $base --temp 1
 cp "$g4" "$tmp/gemma4"
@@ -153,8 +152,7 @@ ok "and a warning says so, even when quiet" grep -q "context is full" "$tmp/err"
 printf 'a\200\377b' > "$tmp/malformed"
 run -m $base --quiet -n 2 -f "$tmp/malformed"
 ok "malformed UTF-8 is text too" test "$rc" -eq 0
-run -m $base --quiet -p "" -n 2
-ok "an empty prompt begins with BOS" test "$rc" -eq 0
+fails 1 "the prompt is empty" -m $base --quiet -p "" -n 2
 run -m $base --quiet -p "the cat" -n 0
 ok "-n 0 reads and says nothing" test "$rc" -eq 0
 
@@ -267,7 +265,7 @@ run -m $chat --image-tokens 70 --image "$tmp/i.ppm" -p "what is it?" -n 2 --json
 ok "a picture" json 'd["usage"]["prompt_tokens"] > 60'
 run -m $chat --quiet --image "$tmp/nowhere.png" -p x
 ok "a missing picture exits 1" test "$rc" -eq 1
-fails 1 "base model" -m $base --quiet --image "$tmp/i.ppm" -p x
+fails 1 "no vision tower" -m $base --quiet --image "$tmp/i.ppm" -p x
 run render -m $chat < /dev/null
 ok "render of nothing exits 1" test "$rc" -eq 1 -a ! -s "$tmp/out"
 echo '{"messages": [{"role": "user", "content": " hi <|turn> "}], "tools": null}' > "$tmp/j"
@@ -561,7 +559,7 @@ ok "patches writes that shape" size_is "$tmp/p.f32" "$(awk '/^shape/ { print $2 
 fails 2 "encode needs one of" encode -m $chat -o "$tmp/x.f32"
 run encode -m $base --image "$tmp/i.ppm" -o "$tmp/x.f32"
 ok "a model that cannot see says so" test "$rc" -eq 1 -a -s "$tmp/err" -a ! -e "$tmp/x.f32"
-run logits -m $chat --tokens 2,19,30,19 --image "$tmp/i.ppm" --image "$tmp/i.ppm" --dump "$tmp/dump"
+run logits -m $chat --tokens 2,19,30,19 --image "$tmp/i.ppm" --image "$tmp/i.ppm" --image-tokens 70 --dump "$tmp/dump"
 both='"vision.out":{"dtype":"F32","shape":\['$((2 * rows))',56\],'
 ok "a dump has what the tower made of both pictures" grep -qa "$both" "$tmp/dump"
 run patches -f LICENSE -o "$tmp/x.f32" --ffmpeg ""

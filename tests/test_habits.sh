@@ -1,0 +1,424 @@
+#!/bin/sh
+# What people type: words without options, long and joined options, names of files in every form, defaults from the
+# environment and a file, standard input as a picture, and what they know from elsewhere. Ends with "N passed, N
+# failed".
+g4=${G4_PROGRAM:-./gemma4}
+case $g4 in /*) ;; *) g4=$(pwd)/$g4 ;; esac
+repo=$(pwd)
+tiny=$repo/models/tiny.g4
+base=$repo/tests/data/text_e2b.g4
+sees=$repo/tests/data/taps_e2b.g4 # a base model with towers
+tmp=$(mktemp -d) || exit 1
+trap 'rm -rf "$tmp"' EXIT
+passed=0; failed=0
+unset GEMMA4_MODEL
+mkdir "$tmp/home" "$tmp/config" "$tmp/data" "$tmp/here"
+export HOME="$tmp/home" XDG_CONFIG_HOME="$tmp/config" XDG_DATA_HOME="$tmp/data"
+cd "$tmp/here" || exit 1
+: > "$tmp/in"
+
+ok() {
+    name=$1; shift
+    if "$@" > /dev/null 2>&1; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "-- $name"
+        sed 's/^/   stderr: /' "$tmp/err" | head -n 3
+    fi
+}
+run() { "$g4" "$@" > "$tmp/out" 2> "$tmp/err" < "$tmp/in"; rc=$?; }
+# fails STATUS TEXT ARGUMENT...: that exit status, TEXT on stderr in one line, nothing on stdout.
+fails() {
+    want=$1; text=$2; shift 2
+    run "$@"
+    ok "$* exits $want" test "$rc" -eq "$want"
+    ok "$* says \"$text\"" grep -qF -- "$text" "$tmp/err"
+    ok "$* says one line" test "$(wc -l < "$tmp/err")" -eq 1
+    ok "$* prints nothing" test ! -s "$tmp/out"
+}
+says() { ok "$1" grep -qF -- "$1" "$tmp/err"; }
+same() { cmp -s "$tmp/out" "$tmp/want"; }
+# answers NAME ARGUMENT...: the same answer as the one in want.
+answers() { name=$1; shift; run "$@"; ok "$name" same; }
+
+# ---- Words -------------------------------------------------------------------------------------------
+run -m "$tiny" --quiet --temp 0 -p "What is 2 + 2?"
+cp "$tmp/out" "$tmp/want"
+ok "a question is answered" test -s "$tmp/want"
+answers "a question as a word" "$tiny" --quiet --temp 0 "What is 2 + 2?"
+answers "in front of options" "What is 2 + 2?" -m "$tiny" --quiet --temp=0
+answers "the model behind it" --quiet "What is 2 + 2?" "$tiny" --temp 0
+answers "in several words" "$tiny" --quiet --temp 0 What is 2 + "2?"
+answers "run MODEL QUESTION" run "$tiny" "What is 2 + 2?" --quiet --temp 0
+answers "chat with a question" chat -m "$tiny" --quiet --temp 0 "What is 2 + 2?"
+answers "behind --" --quiet --temp 0 -m "$tiny" -- "What is 2 + 2?"
+printf 'What is 2 + 2?' > "$tmp/in"
+answers "- is standard input" "$tiny" - --quiet --temp 0
+answers "and so is -f -" "$tiny" -f - --quiet --temp 0
+: > "$tmp/in"
+run -m "$tiny" --quiet -n 1 -- info
+ok "behind -- a command's name is a question" test "$rc" -eq 0 -a "$(wc -l < "$tmp/out")" -eq 1
+run "$tiny" info
+ok "MODEL COMMAND" grep -q '^parameters' "$tmp/out"
+run info "$tiny"
+ok "COMMAND MODEL" grep -q '^parameters' "$tmp/out"
+run -m "$tiny" --threads 1 info
+ok "options in front of the command" grep -q ' 1 threads' "$tmp/out"
+run tokenize "$tiny" "Hello world"
+cp "$tmp/out" "$tmp/want"
+printf 'Hello world' > "$tmp/in"
+answers "tokenize takes a text" tokenize -m "$tiny"
+: > "$tmp/in"
+fails 1 "there is no model nothere.g4" nothere.g4 hello
+fails 1 "there is no model hello" run hello
+fails 2 "what is \"cats\"" info "$tiny" cats
+fails 2 "stands in quotes" -m "$tiny" -p What is 2
+fails 2 "do you mean info?" inof
+fails 2 "do you mean tokenize?" tokenise
+fails 2 "it is gemma4 models" list
+fails 2 "export.py" pull gemma3
+fails 2 "there is no server" serve
+fails 2 "takes no model" mel "$tiny"
+cp "$repo/examples/scene.png" "a b.png"
+cp "a b.png" scene.png
+fails 2 "is a file: give it with --image" scene.png
+fails 2 "is a file: give it with --image" "Describe it." scene.png
+cp "$repo/LICENSE" text.txt
+fails 2 "is a file: give it with -f" text.txt
+
+# ---- Options -----------------------------------------------------------------------------------------
+run -m "$tiny" --quiet -n 3 -t 1 --temp 0 -p "Tell me a story."
+cp "$tmp/out" "$tmp/want"
+answers "joined values" -m"$tiny" --quiet -n3 -t1 --temp=0 -p"Tell me a story."
+answers "long names" --model="$tiny" --quiet --max-tokens 3 --threads=1 --temp 0 --prompt="Tell me a story."
+answers "the last of two wins" -m nothere -n 9 -m "$tiny" --quiet -n 3 --temp 1 --temp 0 -p "Tell me a story."
+answers "-c max" -m "$tiny" -c max --quiet -n 3 --temp 0 -p "Tell me a story."
+run info -m "$tiny" -cmax
+ok "-cmax is what the model has" grep -q "context of 4096" "$tmp/out"
+fails 2 "or max" -m "$tiny" -c most -p x
+for seed in 0 9007199254740993 18446744073709551615; do
+    run -m "$tiny" --quiet --temp 1 --seed $seed -n 20 -p "Tell me a story."
+    ok "--seed $seed" test "$rc" -eq 0
+    cp "$tmp/out" "$tmp/seed$seed"
+done
+run -m "$tiny" --quiet --temp 1 --seed 9007199254740992 --json -n 20 -p "Tell me a story."
+ok "all 64 bits of a seed count" sh -c "! grep -qF \"\$(cat '$tmp/seed9007199254740993')\" '$tmp/out'"
+run -m "$tiny" --temp 1 --seed random -n 20 -p "Tell me a story."
+seed=$(sed -n 's/^gemma4: seed //p' "$tmp/err")
+cp "$tmp/out" "$tmp/want"
+answers "a random seed is told, and can be given" -m "$tiny" --quiet --temp 1 --seed "$seed" -n 20 -p "Tell me a story."
+run -m "$tiny" --seed random --json -n 1 -p x
+ok "--json has it too" grep -q '"seed":[0-9]' "$tmp/out"
+for seed in 18446744073709551616 -1 1.5 0x10 randomly ""; do
+    fails 2 "--seed needs a whole number from 0 to 18446744073709551615, or random" -m "$tiny" "--seed=$seed" -p x
+done
+fails 2 "do you mean --max-tokens?" --max-token 5 -p x
+fails 2 "do you mean --max-tokens?" --max_tokens=5 -p x
+fails 2 "do you mean --temp?" --tmep 0 -p x
+fails 2 "do you mean --threads?" -threads 2 -p x
+fails 2 "it runs on the CPU alone" -m "$tiny" -p x -n 10 -ngl 99
+fails 2 "it is -n or --max-tokens here" -m "$tiny" --n-predict 10
+fails 2 "it is --temp here" -m "$tiny" --temperature=1
+fails 2 "it is -c or --context here" -m "$tiny" --ctx-size 100
+fails 2 "a chat begins where there is no question" -m "$tiny" -cnv
+fails 2 "nothing is downloaded" -hf google/gemma
+fails 2 "it is --quiet here" -q
+fails 2 "unknown option --nonsense; see gemma4 --help" --nonsense
+fails 2 "-p needs a value: TEXT; if that is to be \"-n\", write --prompt=-n" -m "$tiny" -p -n 5
+fails 2 "-m needs a value" -m
+fails 2 "without an equals sign" -n=5 -p x
+fails 2 "--raw takes no value" --raw=yes -p x
+fails 2 "--temp is not an option of info; see gemma4 help info" info --temp 1
+
+# ---- Help, the man page, completions -----------------------------------------------------------------
+run --help
+ok "the first screen is one" test "$(wc -l < "$tmp/out")" -le 24
+ok "and no line is wider than a terminal" awk 'length($0) > 132 { exit 1 }' "$tmp/out"
+run help
+for command in run chat info models bench tokenize detokenize render perplexity logits encode mel patches help; do
+    ok "help lists $command" grep -qE "^  $command " "$tmp/out"
+done
+run info --help
+cp "$tmp/out" "$tmp/want"
+answers "help COMMAND is COMMAND --help" help info
+fails 2 "there is no command \"nonsense\"" help nonsense
+run help run
+cp "$tmp/out" "$tmp/all"
+for shell in bash zsh fish; do
+    run help --completions $shell
+    ok "completions for $shell" test "$rc" -eq 0 -a -s "$tmp/out"
+    cp "$tmp/out" "$tmp/$shell"
+done
+run help --man
+cp "$tmp/out" "$tmp/man"
+ok "the man page is one" grep -q '^\.SH SYNOPSIS' "$tmp/man"
+missing=
+for option in $(grep -oE '^  (-[a-z], )?--[a-z-]+' "$tmp/all" | sed 's/.*--//'); do
+    grep -qF -- "--$option" "$tmp/bash" && grep -qF -- "--$option" "$tmp/zsh" && grep -q -- "-l $option" "$tmp/fish" &&
+        grep -qF -- "$(echo "--$option" | sed 's/-/\\-/g')" "$tmp/man" || missing="$missing --$option"
+done
+ok "all options are everywhere, but for $missing" test -z "$missing"
+fails 2 "bash, zsh or fish" help --completions tcsh
+if command -v bash > /dev/null; then
+    complete='COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _gemma4; echo "${COMPREPLY[@]}"'
+    complete() { bash -c ". '$tmp/bash'; $complete" bash "$@"; }
+    ok "bash completes a command" test "$(complete gemma4 ben)" = bench
+    ok "an option of a command" test "$(complete gemma4 info --te)" = --tensors
+    ok "not those of others" test -z "$(complete gemma4 info --tem)"
+    ok "and the name of a file" test "$(complete gemma4 --image sc)" = scene.png
+fi
+
+# ---- Defaults ----------------------------------------------------------------------------------------
+run -m "$tiny" --quiet --temp 0 -n 3 -p "Tell me a story."
+cp "$tmp/out" "$tmp/want"
+export GEMMA4_MODEL="$tiny"
+answers "GEMMA4_MODEL" --quiet --temp 0 -n 3 "Tell me a story."
+GEMMA4_MODEL=$tmp/nothere.g4
+fails 1 "there is no model $tmp/nothere.g4" --quiet x
+answers "-m wins over it" -m "$tiny" --quiet --temp 0 -n 3 "Tell me a story."
+unset GEMMA4_MODEL
+mkdir "$tmp/config/gemma4"
+config=$tmp/config/gemma4/config
+write() { printf '%s\n' "$@" > "$config"; }
+ln -s "$tiny" "$HOME/my.g4"
+write "# mine" "" "  model = ~/my.g4  " "temp=0" "max-tokens = 3" "quiet"
+answers "a file of defaults" "Tell me a story."
+answers "only what a command takes" "Tell me a story."
+run info
+ok "of every command" grep -q '^file .*home/my.g4' "$tmp/out"
+export GEMMA4_MODEL=$tmp/nothere.g4
+fails 1 "there is no model" x
+unset GEMMA4_MODEL
+run -n 5 "Tell me a story."
+ok "the command line wins over it" sh -c "! cmp -s '$tmp/out' '$tmp/want'"
+run --no-config -m "$tiny" --quiet --temp 0 -n 5 "Tell me a story."
+cp "$tmp/out" "$tmp/want"
+answers "and says the same as without it" -n 5 "Tell me a story."
+printf '\357\273\277model = "%s"\r\nquiet = yes\r\ntemp = 0\r\nraw = no\r\nmax-tokens = 5' "$tiny" > "$config"
+answers "a file of Windows, without a newline at its end" "Tell me a story."
+write "model = $tiny" "quiet = maybe"
+fails 2 "$config:2: --quiet is yes or no, not \"maybe\"" x
+write "tmep = 0"
+fails 2 "$config:1: there is no option \"tmep\" (do you mean --temp?)" x
+write "" "temp = hot"
+fails 2 "$config:2: --temp needs a number" x
+write "temp"
+fails 2 "$config:1: --temp needs a value: temp = X" x
+write "prompt = x"
+fails 2 "$config:1: --prompt belongs on the command line" x
+write "= 5"
+fails 2 "$config:1: there is no option \"\"" x
+printf 'quiet\n\0' > "$config"
+fails 2 "$config holds a NUL" x
+run --help
+ok "--help does not need it" test "$rc" -eq 0
+answers "nor does --no-config" --no-config -m "$tiny" --quiet --temp 0 -n 5 "Tell me a story."
+rm "$config"
+mkdir "$config"
+fails 1 "cannot read $config" x
+rmdir "$config"
+
+# ---- Models ------------------------------------------------------------------------------------------
+mkdir "$tmp/data/gemma4"
+cp "$base" "$tmp/data/gemma4/mine.g4"
+head -c 1000 "$base" > broken.g4
+run models
+ok "models of the user's folder are listed" grep -q 'base .* f32 .*/data/gemma4/mine.g4' "$tmp/out"
+ok "what is broken says so" grep -q 'cannot be used: .*broken.g4' "$tmp/out"
+says "looked in ., models, $tmp/data/gemma4"
+run models --json
+ok "models --json" grep -q '"kind":"base","image":false,"audio":false,"type":"f32"' "$tmp/out"
+run -m "$base" --quiet --temp 0 -n 3 "the cat"
+cp "$tmp/out" "$tmp/want"
+answers "-m NAME" -m mine --quiet --temp 0 -n 3 "the cat"
+answers "run NAME" run mine --quiet --temp 0 -n 3 "the cat"
+run info -m "$tiny" --json --tensors
+ok "info --json" grep -q '^{"file":.*"name":"l.0.q","type":"q8_0","layout":"groups16","dims":\[256,192\]' "$tmp/out"
+ok "is JSON" sh -c "! command -v python3 || python3 -m json.tool '$tmp/out'"
+run info -m "$tiny" --tensors
+ok "info --tensors" grep -qE 'l.0.q +q8_0 +groups16 +256 x 192 ' "$tmp/out"
+run -m google/gemma-4-E2B-it x
+ok "a name on a hub exits 1" test "$rc" -eq 1
+says "is a name on a hub"
+says "export.py google/gemma-4-E2B-it -o gemma-4-E2B-it.g4"
+
+# ---- Names of files ----------------------------------------------------------------------------------
+asks="-m $tiny --quiet --temp 0 -n 5"
+run $asks --image scene.png -p "Describe the picture."
+cp "$tmp/out" "$tmp/want"
+cp scene.png "$HOME/scene.png"
+for name in "'a b.png'" '"a b.png"' 'a\ b.png' " a b.png " "'a b.png' " "$tmp/here/a b.png" "~/scene.png" \
+    "file://$tmp/here/a%20b.png" "FILE://localhost$tmp/here/a%20b.png" "file:$tmp/here/a%20b.png" \
+    "'file://$tmp/here/a%20b.png'"; do
+    answers "a picture called $name" $asks --image "$name" -p "Describe the picture."
+done
+cp scene.png "it's.png"
+answers "an apostrophe that is one" $asks --image "it's.png" -p "Describe the picture."
+cp scene.png "'quoted'"
+answers "quotes that are the file's" $asks --image "'quoted'" -p "Describe the picture."
+for address in http://example.org/a.png https://example.org/a.png HTTPS://example.org/a.png ftp://example.org/a.png; do
+    for option in --image --audio --video -f -m --tools; do
+        fails 2 "web addresses are not opened: download the file first" $asks $option $address -p x
+    done
+done
+fails 2 "is not an address of a file on this machine" $asks --image file://elsewhere/a.png -p x
+fails 2 "is no byte of a name" $asks --image file:///a%zz.png -p x
+fails 2 "is no byte of a name" $asks --image file:///a%00.png -p x
+run $asks -f "file://$tmp/here/text.txt"
+ok "-f takes an address" test "$rc" -eq 0
+
+# ---- The order of a message, standard input as a medium ----------------------------------------------
+answers "--image may stand behind -p" $asks -p "Describe the picture." --image scene.png
+answers "and behind a word" $asks "Describe the picture." --image scene.png
+ok "which needs no warning" test ! -s "$tmp/err"
+run $asks -p "This is one:" --image scene.png -p "Describe it."
+ok "between two texts it stands where it stands" test "$rc" -eq 0 -a ! -s "$tmp/err"
+run $asks --image scene.png -p "Describe it." --image scene.png
+ok "behind the last of several it is warned of" test "$rc" -eq 0
+says "stands behind the text"
+cp scene.png "$tmp/in"
+answers "--image - is standard input" $asks --image - -p "Describe the picture."
+answers "behind the question too" $asks "Describe the picture." --image -
+fails 2 "standard input can be read once: --image - or -f -, not both" $asks --image - -f -
+fails 2 "standard input can be read once: --image - or --audio -, not both" $asks --image - --audio - -p x
+fails 2 "standard input can be read once: --image - or --tools -, not both" $asks --image - --tools - -p x
+run $asks --image -
+ok "and alone it is the message" test "$rc" -eq 0
+cp text.txt "$tmp/in"
+run $asks --image - -p x
+ok "a text is no picture" test "$rc" -eq 1
+: > "$tmp/in"
+run $asks --image - -p x
+ok "nor is nothing" test "$rc" -eq 1 -a "$(wc -l < "$tmp/err")" -eq 1
+says "standard input is empty"
+run $asks --json --image scene.png --image-tokens 70 -p x
+cp "$tmp/out" "$tmp/want"
+run $asks --json --image-tokens 70 --image scene.png -p x
+tokens() { sed 's/.*"prompt_tokens":\([0-9]*\).*/\1/' "$1"; }
+ok "--image-tokens may stand behind its picture" test "$(tokens "$tmp/out")" = "$(tokens "$tmp/want")"
+
+# ---- Base models and --raw ---------------------------------------------------------------------------
+run -m "$tiny" --raw --quiet --json --temp 0 -n 8 --image scene.png -p "A picture of"
+ok "--raw sees a picture" test "$(tokens "$tmp/out")" -gt 60
+cp "$tmp/out" "$tmp/raw"
+run -m "$tiny" --raw --quiet --json --temp 0 -n 8 -p "A picture of" --image scene.png
+ok "in front of its text" test "$(tokens "$tmp/out")" = "$(tokens "$tmp/raw")"
+run -m "$tiny" --raw --quiet --json --temp 0 -n 2 -p "A sound:" --audio "$repo/examples/speech.wav"
+ok "hears a sound" test "$(tokens "$tmp/out")" -gt 20
+run -m "$tiny" --raw --quiet --json --temp 0 -n 2 --video "$repo/examples/clip.y4m" -p "A video of" --session s.g4s
+ok "sees a video" test "$(tokens "$tmp/out")" -gt 60
+run -m "$tiny" --raw --quiet --json --temp 0 -n 2 --image scene.png -p "and" --session s.g4s
+ok "and a picture behind it, in its session" test "$rc" -eq 0
+run -m "$sees" --quiet --json --temp 0 -n 2 --image scene.png -p "the cat"
+ok "so does a base model" test "$(tokens "$tmp/out")" -gt 60
+rules='root ::= "yes" | "no"'
+for how in "" --raw; do
+    run -m "$tiny" --quiet $how --grammar "$rules" -p "Is it?"
+    ok "rules inline $how" grep -qxE 'yes|no' "$tmp/out"
+    run -m "$tiny" --quiet $how --json-schema ' {"enum": [7]}' -p "Is it?"
+    ok "a schema inline $how" grep -qx 7 "$tmp/out"
+done
+run -m "$base" --quiet --grammar "$rules" -p "Is it?"
+ok "rules for a base model" grep -qxE 'yes|no' "$tmp/out"
+fails 1 "--grammar: " -m "$tiny" --quiet --grammar 'root ::= (' -p x
+run -m "$tiny" --quiet --tools '[{"name": "f", "parameters": {}}]' --tool-choice required -p x
+ok "tools inline" grep -q '^f {' "$tmp/out"
+fails 1 "--tools: " -m "$tiny" --quiet --tools '[{"name": 5}]' -p x
+
+# ---- Before the work ---------------------------------------------------------------------------------
+for prompt in "" "$(printf ' \n\t .')"; do
+    prompt=${prompt%.}
+    fails 1 "the prompt is empty" -m "$tiny" --quiet -p "$prompt"
+    fails 1 "the prompt is empty" -m "$tiny" --quiet "$prompt"
+    printf '%s' "$prompt" > "$tmp/in"
+    fails 1 "standard input is empty" -m "$tiny" --quiet
+done
+: > "$tmp/in"
+fails 1 "the prompt is empty" -m "$base" --quiet ""
+: > empty.txt
+fails 1 "the prompt is empty" -m "$tiny" --quiet -f empty.txt
+late="-m $tiny --quiet -p x"
+fails 1 "cannot write no/such/folder" $late --session no/such/folder
+fails 1 "cannot write no/such/b.png" $late --image scene.png --boxes no/such/b.png
+fails 1 "/ is no plain file" $late --session /
+for command in "logits -m $tiny --tokens 2 -o" "logits -m $tiny --tokens 2 -o x --dump" \
+    "perplexity -m $tiny -f text.txt --nll" \
+    "encode -m $tiny --image scene.png -o" "patches -f scene.png -o" "mel -f $repo/examples/speech.wav -o"; do
+    fails 1 "cannot write no/such/folder" $command no/such/folder
+done
+ok "and nothing is left" test "$(find . -name '*.tmp' -o -name x | wc -l)" -eq 0
+fails 2 "is named for two outputs" logits -m "$tiny" --tokens 2 -o x --dump x
+cp "$tiny" model.g4
+fails 2 "is the model: nothing is written there" logits -m model.g4 --tokens 2 -o ./model.g4
+fails 2 "--boxes needs a picture" $late --boxes b.png
+"$g4" $late -n 1 >&- 2> "$tmp/err"; rc=$?
+ok "a closed standard output is an error" test "$rc" -eq 1
+
+# ---- Options without effect --------------------------------------------------------------------------
+# idle OPTION WHY ARGUMENT...: a line that says so, and the work is done.
+idle() {
+    option=$1; why=$2; shift 2
+    run "$@"
+    ok "$*: done" test "$rc" -eq 0
+    ok "$*: one line" test "$(wc -l < "$tmp/err")" -eq 1
+    says "$option has no effect: $why"
+}
+late="-m $tiny --quiet -n 1 -p x"
+idle --image-tokens "there is no picture" $late --image-tokens 70
+idle --frames "there is no video" $late --frames 3
+idle --fps "there is no video" $late --fps 3 --image scene.png
+idle --max-pixels "there are no media" $late --max-pixels 1000
+idle --tool-exec "there are no --tools" $late --tool-exec /bin/true
+idle --yes "there is no --tool-exec" $late --yes
+idle --strict-schema "there is no schema" $late --strict-schema
+idle --show-thoughts "there are no thoughts" $late --show-thoughts
+idle --no-guard "raw text is not guarded" $late --raw --no-guard
+idle --seed "--temp 0 leaves nothing to chance" $late --temp 0 --seed 5
+idle --top-k "--temp 0 takes the best token" $late --temp 0 --top-k 5
+mkdir -p "${config%/*}"
+write "seed = 5" "temp = 0"
+run $late
+ok "of the file's options none is warned of" test "$rc" -eq 0 -a ! -s "$tmp/err"
+rm "$config"
+
+cp text.txt "$tmp/in"
+run -m "$tiny" -n 1 "Summarise it."
+says "standard input is not read beside a prompt; -f - reads it"
+: > "$tmp/in"
+run -m "$tiny" -n 1 "Summarise it."
+ok "which is said where there is something" sh -c "! grep -q 'not read beside' '$tmp/err'"
+
+# ---- Files that are none -----------------------------------------------------------------------------
+late="-m $tiny --quiet -n 1"
+[ ! -r /dev/zero ] || fails 1 "/dev/zero holds more than the 256 MiB that are read" $late -f /dev/zero
+fails 1 "cannot read .: Is a directory" $late -f .
+fails 1 "cannot read nothere" $late -f nothere
+if [ "$(id -u)" -ne 0 ]; then
+    chmod 0 empty.txt
+    fails 1 "cannot read empty.txt" $late -f empty.txt
+fi
+mkfifo pipe
+printf 'What is 2 + 2?' > pipe &
+run $late --temp 0 -f pipe
+ok "a pipe is read" test "$rc" -eq 0
+for option in -f --image --audio --tools --json-schema; do # nobody writes: Ctrl-C ends it
+    (trap - INT; exec "$g4" $late $option pipe -p x > "$tmp/out" 2> "$tmp/err" < /dev/null) &
+    pid=$!
+    sleep 0.1
+    kill -s INT $pid
+    wait $pid
+    ok "an interrupt ends the wait of $option" test $? -eq 130
+done
+fails 1 "is no plain file" $late -p x --session pipe
+printf 'one\0two' > nul
+run $late --json -f nul
+ok "a NUL is a byte of the text" test "$(tokens "$tmp/out")" -gt 5
+printf '\377\376W\0h\0a\0t\0 \0i\0s\0 \0002\0 \0+\0 \0002\0?\0' > utf16
+run $late --json --temp 0 -p "What is 2 + 2?"
+count=$(tokens "$tmp/out")
+run $late --json --temp 0 -f utf16
+ok "UTF-16 with its mark is text" test "$(tokens "$tmp/out")" = "$count"
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
