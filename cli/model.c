@@ -108,10 +108,12 @@ int model_open(g4_engine **out, arguments *a)
                               .isa = a->isa,
                               .lock_memory = a->lock_memory,
                               .huge_pages = a->huge_pages,
+                              .no_mmap = a->no_mmap,
                               .log = on_log,
                               .user = a,
                               .limits = until_interrupted(),
                               .taps = a->taps };
+    if (!a->no_mmap) watch_mapped(a->model);
     return g4_engine_open(out, &opt, &err) == G4_OK ? DONE : report(&err);
 }
 
