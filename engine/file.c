@@ -409,28 +409,26 @@ static g4_status g4_file_map(g4_file *f, g4_error *err)
     return G4_OK;
 }
 
-/* Bytes [from, end), if they are not there already. */
-static g4_status g4_file_bring(g4_file *f, size_t from, size_t end, g4_halt *halt, g4_error *err)
+/* Where the tensors of a file begin that is to be read; memory is taken for a model file only. */
+static g4_status g4_file_read_header(g4_file *f, size_t *data_offset, g4_halt *halt, g4_error *err)
 {
-    return f->is_copy ? g4_file_read(f, f->mapping + from, from, end - from, halt, err) : G4_OK;
+    g4_file_header h;
+    f->data = (const uint8_t *)&h;
+    g4_status status = f->size < sizeof h ? G4_OK : g4_file_read(f, &h, 0, sizeof h, halt, err);
+    if (!status) status = g4_file_check_header(f, err);
+    if (!status) *data_offset = g4_file_data_offset(f);
+    f->data = NULL;
+    return status;
 }
 
-static g4_status g4_file_open_parts(g4_file *f, const g4_engine_options *opt, const g4_allocator *a, g4_halt *halt,
-                                    g4_error *err)
+static g4_status g4_file_open_path(g4_file *f, const g4_engine_options *opt, g4_halt *halt, g4_error *err)
 {
-    g4_status status = G4_OK;
-    f->data = opt->model_data;
-    f->size = opt->model_size;
-    if (opt->model_path) {
-        f->is_copy = opt->no_mmap != 0;
-        status = g4_file_enter(f, opt->model_path, err);
-        if (!status) status = g4_file_map(f, err);
-    }
-    if (!status) status = g4_file_bring(f, 0, g4_min_size(f->size, sizeof(g4_file_header)), halt, err);
-    if (!status) status = g4_file_check_header(f, err);
-    if (!status) status = g4_file_bring(f, sizeof(g4_file_header), g4_file_data_offset(f), halt, err);
-    if (!status) status = g4_file_check_tables(f, a, err);
-    return status;
+    size_t data_offset = 0;
+    f->is_copy = opt->no_mmap != 0;
+    g4_status status = g4_file_enter(f, opt->model_path, err);
+    if (!status && f->is_copy) status = g4_file_read_header(f, &data_offset, halt, err);
+    if (!status) status = g4_file_map(f, err);
+    return status || !f->is_copy ? status : g4_file_read(f, f->mapping, 0, data_offset, halt, err);
 }
 
 g4_status g4_file_open(g4_file *f, const g4_engine_options *opt, const g4_allocator *a, g4_halt *halt, g4_error *err)
@@ -441,7 +439,11 @@ g4_status g4_file_open(g4_file *f, const g4_engine_options *opt, const g4_alloca
     if (!opt->model_path && (uintptr_t)opt->model_data % G4_ALIGN != 0)
         return g4_fail(err, G4_ERR_ARGUMENT, "model_data is not aligned to %d bytes", G4_ALIGN);
     g4_error inner = { G4_OK, "" };
-    const g4_status status = g4_file_open_parts(f, opt, a, halt, &inner);
+    f->data = opt->model_data;
+    f->size = opt->model_size;
+    g4_status status = opt->model_path ? g4_file_open_path(f, opt, halt, &inner) : G4_OK;
+    if (!status) status = g4_file_check_header(f, &inner);
+    if (!status) status = g4_file_check_tables(f, a, &inner);
     if (!status) return G4_OK;
     g4_file_close(f, a);
     return g4_fail(err, status, "%.100s: %.150s", opt->model_path ? opt->model_path : "model_data", inner.message);
