@@ -1,16 +1,14 @@
 /* libFuzzer entry for model files, replayed by tests/test_strangers.c. Run from the repository root.
  *
- * Byte 0 of the input: which of the small models below; byte 1: what is done with one that opens. Then edits (edits.h):
+ * Byte 0 of the input: which of the models of small_model.h; byte 1: what is done with one that opens. Then edits (edits.h):
  * bits 0-2 of `where` say what is changed (the configuration, the table of tensors, the tokenizer, the header, weights),
  * bits 3-4 how, the rest the place. Sizes and checksum are made right afterwards. What opens must be safe to use: a
  * prompt, an answer, a session saved and loaded again, a picture, a sound. */
 #include "edits.h"
+#include "small_model.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const char *const g4_model_paths[] = { "tests/data/media/e2b-q8_0.g4", "tests/data/text_26b.q4_0.g4",
-                                              "tests/data/text_gemma3.g4", "tests/data/media/31b.g4" };
-enum { G4_N_MODELS = sizeof g4_model_paths / sizeof *g4_model_paths };
 typedef struct {
     uint8_t *data;
     size_t size;
@@ -19,11 +17,10 @@ typedef struct {
 
 static g4_base_model *g4_model_base(int i)
 {
-    static g4_base_model bases[G4_N_MODELS];
-    g4_base_model *b = &bases[i % G4_N_MODELS];
+    static g4_base_model bases[G4_SMALL_SORTS];
+    g4_base_model *b = &bases[i % G4_SMALL_SORTS];
     if (b->data == NULL) {
-        b->data = g4_edit_read(g4_model_paths[i % G4_N_MODELS], &b->size);
-        g4_edit_check(b->data != NULL && b->size >= sizeof b->header);
+        b->data = g4_small_model(i % G4_SMALL_SORTS, &b->size);
         memcpy(&b->header, b->data, sizeof b->header);
     }
     return b;
@@ -107,7 +104,7 @@ static void g4_model_use(g4_engine *e, int how)
         g4_model_save_and_load(e, s, &opt);
     }
     g4_session_close(s);
-    if (how & 16) g4_model_media(e, how >= 240); /* a picture takes as long as all else thirty times */
+    if (how & 16) g4_model_media(e, how >= 192); /* a picture takes as long as all else together */
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -5,6 +5,7 @@
  * g4_session_save writes; bits 2-3 the type of keys and values. What is loaded must be safe to go on with, and what is
  * saved of it must load again. */
 #include "edits.h"
+#include "small_model.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -76,10 +77,11 @@ static void g4_saved_open(void)
                                   { .pixels = pixels, .width = 3, .height = 1 } };
     static g4_audio sound = { .samples = samples, .n_samples = 5 };
     stderr = fopen("/dev/null", "w"); /* each refusal is a line */
-    g4_edit_check(stderr != NULL &&
-                  g4_engine_open(&g4_saved_engine,
-                                 &(g4_engine_options) { .model_path = "tests/data/media/e2b-q8_0.g4", .n_threads = 1 },
-                                 NULL) == G4_OK);
+    size_t size;
+    const int sort = G4_SMALL_TOWERS | G4_SMALL_PER_LAYER | G4_TYPE_Q8_0 << G4_SMALL_TYPE_SHIFT;
+    const uint8_t *model = g4_small_model(sort, &size);
+    const g4_engine_options opt = { .model_data = model, .model_size = size, .n_threads = 1 };
+    g4_edit_check(stderr != NULL && g4_engine_open(&g4_saved_engine, &opt, NULL) == G4_OK);
     g4_saved_arguments = (arguments) { .quiet = 1, .n_ctx = 128 };
     message_part parts[] = { g4_saved_part(G4_PART_TEXT, "a text"), g4_saved_part(G4_PART_IMAGE, "a.png"),
                              g4_saved_part(G4_PART_AUDIO, "b.wav"), g4_saved_part(G4_PART_VIDEO, "c.y4m"),
