@@ -171,7 +171,7 @@ $(B)/chat_model.g4: tests/data/media/e2b.g4 $(B)/chat_model
 examples: $(EXAMPLES) $(EXAMPLE_MODEL) ## build the programs in examples/ and run each
 	@sh tests/run_examples.sh $(B) $(EXAMPLE_MODEL)
 
-SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
 TSAN     := -O1 -g -fsanitize=thread
 .PHONY: test-kernels
 test-kernels: $(B)/test_kernels ## check every kernel table that this CPU can run, and print its rates
@@ -208,7 +208,7 @@ debug: ## unoptimised build in build/debug
 # would cost more than everything else.
 FUZZ ?= $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_SECONDS ?= 600
-FUZZ_FLAGS := -std=c11 -O1 -g -pthread -fsanitize=address,undefined -fno-sanitize-recover=all
+FUZZ_FLAGS := -std=c11 -O1 -g -pthread -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
 FUZZ_OBJ := $(LIB_SRC:%.c=build/fuzz/%.o)
 FUZZ_CLI := $(patsubst %.c,build/fuzz/%.o,$(filter cli/%,$(CLI_SRC)))
 $(FUZZ_CLI): cli/cli.h

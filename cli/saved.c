@@ -148,10 +148,25 @@ static void put_messages(writer *w, const conversation *c)
     }
 }
 
+/* A file without its pictures could not be gone on with. */
+static int check_media(const conversation *c, const char *path)
+{
+    for (int i = 0; i < c->n; i++) {
+        for (int j = 0; j < c->messages[i].n; j++) {
+            const message_part *p = &c->messages[i].parts[j];
+            if (!part_is_medium(p) || p->medium.kind == p->kind) continue;
+            return say(FAILED, "cannot write %s: %s was never loaded", path, buffer_text(&p->text));
+        }
+    }
+    return DONE;
+}
+
 static int write_session(const conversation *c, const char *path, output_file *out)
 {
     writer counted = { 0 }, head = { .out = out }, w = { .out = out, .sum = checksum_start };
     g4_error err;
+    int status = check_media(c, path);
+    if (status != DONE) return status;
     put_messages(&counted, c);
     if (counted.bytes > MAX_MESSAGES_BYTES) {
         return say(FAILED, "%s: its pictures, sounds and videos are %.1f GB, a session holds %.1f GB", path,

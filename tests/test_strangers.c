@@ -264,13 +264,13 @@ static void g4_test_read(const char *folder)
 
 /* ---- Weights that are no numbers ------------------------------------------------------------------------------------ */
 
-static void g4_spoil(g4_base_model *b, uint16_t scale, uint32_t value)
+static void g4_spoil(g4_base_model *b, uint16_t scale, uint32_t value, uint64_t which)
 {
     const g4_tensor_entry *table = (const g4_tensor_entry *)(const void *)(b->data + b->header.table_offset);
     for (uint64_t i = 0; i < b->header.n_tensors; i++) {
         uint8_t *data = b->data + table[i].offset;
-        if (i % 3 != 1) continue; /* a part of them, so that they meet numbers */
-        for (uint64_t k = 0; k + 4 <= table[i].size; k += 4) {
+        if (i % 3 != which) continue; /* a part of them, and of their values, so that they meet numbers */
+        for (uint64_t k = 0; k + 4 <= table[i].size; k += 28) {
             if (table[i].scale_type == G4_SCALE_NONE)
                 memcpy(data + k, &value, 4);
             else
@@ -281,7 +281,9 @@ static void g4_spoil(g4_base_model *b, uint16_t scale, uint32_t value)
 
 static void g4_test_no_numbers(void)
 {
-    static const uint32_t values[] = { G4_BITS_NAN, G4_BITS_INF, 0xff800000u, 0x7f7fffffu, 1 };
+    static const uint32_t values[] = {
+        G4_BITS_NAN, G4_BITS_NAN, G4_BITS_NAN, G4_BITS_INF, 0xff800000u, 0x7f7fffffu, 1
+    };
     static const char *const paths[] = { G4_SEES, "tests/data/text_26b.q4_0.g4" };
     for (int model = 0; model < 2; model++)
         for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
@@ -290,7 +292,7 @@ static void g4_test_no_numbers(void)
             g4_error err = { G4_OK, "" };
             b.data = g4_edit_read(paths[model], &b.size);
             memcpy(&b.header, b.data, sizeof b.header);
-            g4_spoil(&b, 0x7bff, values[i]);
+            g4_spoil(&b, 0x7bff, values[i], i % 3);
             for (int isa = 0; g4_isa_name(isa); isa++) {
                 const g4_engine_options opt = {
                     .model_data = b.data, .model_size = b.size, .n_threads = 1, .isa = g4_isa_name(isa)
