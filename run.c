@@ -148,6 +148,8 @@ static const option options[] = {
       "lock the weights in memory: nothing pages them out" },
     { NULL, "--huge-pages", NULL, OPTION_FLAG, FIELD(huge_pages), 0, 0, FOR_SESSIONS,
       "copy the weights into huge pages: opens slower, answers faster" },
+    { NULL, "--no-mmap", NULL, OPTION_FLAG, FIELD(no_mmap), 0, 0, FOR_SESSIONS | FOR_ENCODE,
+      "read the model file into memory and do not map it: it may be cut short or its disk go away" },
     { NULL, "--isa", "NAME", OPTION_TEXT, FIELD(isa), 0, 0, FOR_SESSIONS | FOR_ENCODE,
       "kernels (default: the best of this CPU)" },
     { NULL, "--json", "[=openai]", OPTION_JSON, FIELD(json), 0, 0, FOR_ANSWER,

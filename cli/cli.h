@@ -22,7 +22,8 @@
  *   line.c      the line editor
  *   answer.c    an answer on its way to the user
  *   openai.c    the document of --messages
- *   messages.c  a conversation: what was said, and the file that keeps it
+ *   messages.c  a conversation: what was said
+ *   saved.c     the file that keeps a conversation
  *   room.c      a conversation that outgrows its context
  *   tools.c     the functions that a model calls
  *   turn.c      a turn of the model: from the conversation to its answer
@@ -179,7 +180,7 @@ struct arguments {
     int raw, specials, show_thoughts, yes, quiet, no_guard, no_lookup, no_video_audio, bos, skip_specials;
     int no_history, context_shift;
     int strict_schema, closed_schema;
-    int all, help, version, man, no_config, list_tensors, lock_memory, huge_pages;
+    int all, help, version, man, no_config, list_tensors, lock_memory, huge_pages, no_mmap;
     int think; /* 1: without a limit; above: the limit plus 1 */
     int json;  /* 1: an object of ours; JSON_OPENAI: a chat.completion */
     int n_ctx, n_threads, repeat, kv, frames, frame_tokens, image_tokens, max_pixels, block;
@@ -240,6 +241,8 @@ int report(const g4_error *err);
 /* From now on SIGINT, SIGTERM and SIGHUP ask the program to stop, and a second one stops it. A write to a closed
  * pipe is an error like any other. */
 void watch_signals(void);
+/* From now on a mapped file that is cut short ends the program with a line that names it. */
+void watch_mapped(const char *path);
 int interrupted(void);             /* 0, or the exit status of a program that was asked to stop */
 void forget_interrupt(void);       /* Ctrl-C stopped an answer, not the program; other signals still do */
 g4_limits until_interrupted(void); /* of calls of the library: they end when the program is asked to stop */
@@ -258,12 +261,17 @@ int medium_read(const char *path, buffer *out);
 /* The same of a text, as UTF-8: without a byte order mark in front, and UTF-16 that begins with one is converted. */
 int text_read(const char *path, buffer *out);
 
+/* A file that is read from front to back: no pipe, which would be waited for, no device, no folder. *f is NULL after a
+ * failure, and where there is none. */
+int regular_open(FILE **f, const char *path);
+
 /* A file being written. It gets its name when it is complete, so a failure leaves nothing behind; what is not a plain
  * file (a pipe, a device, "-") is written directly. Zeroed it is closed. */
 typedef struct {
     FILE *f;
     const char *path;
-    buffer temporary; /* its name until then; empty when written directly */
+    buffer target;    /* where that leads, through links */
+    buffer temporary; /* its name until then, in the same folder; both empty when written directly */
 } output_file;
 int output_open(output_file *o, const char *path);
 int output_write(void *o, const void *data, size_t size); /* a g4_write_fn. What failed, output_close says */
@@ -340,6 +348,7 @@ typedef struct {       /* a picture, a sound or a video in memory, with its budg
     g4_video loaded;  /* a video as it was loaded ... */
     g4_video video;   /* ... and with these frames, which tell the budget */
     g4_image *frames; /* (n_frames), their pixels those of loaded */
+    void *own;        /* of a medium that stood in a session file: the one block that all of it lies in */
 } medium;
 int medium_load(medium *m, g4_part_kind kind, const char *path, int budget, const g4_media_options *opt);
 int medium_decode(medium *m, g4_part_kind kind, const void *data, size_t size, int budget, const g4_media_options *opt);
@@ -529,14 +538,18 @@ typedef struct { /* an engine, a session and, for a chat, what was said */
 
 message_part *part_add(message_part **parts, int *n, g4_part_kind kind); /* NULL: no memory */
 void parts_free(message_part *parts, int n);
+int part_is_medium(const message_part *p);
 int part_load(const conversation *c, message_part *p); /* a medium, unless it is loaded; other kinds are left alone */
 int message_add(conversation *c, g4_role role, message_part *parts, int n); /* takes the parts, also when it fails */
 void conversation_cut(conversation *c, int n);                              /* forget the messages from n on */
+void messages_free(conversation *c);                                        /* all of them */
 void conversation_free(conversation *c);
 /* The conversation as the library takes it, that of --messages or what was said: *chat borrows from c. */
 int conversation_chat(conversation *c, g4_chat **chat);
 
-/* Open the session: from `path` when that file exists, else empty. */
+/* ---- Session files (saved.c) ---------------------------------------------------------------------- */
+
+/* Open the session: from `path` when that file exists, else empty. What was said before stays when that fails. */
 int conversation_open(conversation *c, const char *path);
 int conversation_save(const conversation *c, const char *path);
 

@@ -98,10 +98,12 @@ int model_open(g4_engine **out, arguments *a)
                               .isa = a->isa,
                               .lock_memory = a->lock_memory,
                               .huge_pages = a->huge_pages,
+                              .no_mmap = a->no_mmap,
                               .log = on_log,
                               .user = a,
                               .limits = until_interrupted(),
                               .taps = a->taps };
+    if (!a->no_mmap) watch_mapped(a->model);
     if (g4_engine_open(out, &opt, &err) != G4_OK) return report(&err);
     g4_engine_info info;
     g4_engine_get_info(*out, &info);
