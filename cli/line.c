@@ -151,11 +151,10 @@ static void draw_rows(buffer *out, const buffer *text, int top, int rows, int wi
 
 static void line_draw(line_editor *l)
 {
-    enum { ROWS_ABOVE = 3 }; /* of what was said before stay on the screen: why a long message was refused */
     int width, rows, last;
     buffer text = { 0 }, out = { 0 };
     terminal_size(&width, &rows);
-    if (rows > 2 * ROWS_ABOVE) rows -= ROWS_ABOVE;
+    rows -= rows / 3; /* the others keep what was said before: why a long message was refused, say */
     shown_text(l, &text);
     if (text.failed) {
         buffer_free(&text);
