@@ -1,7 +1,7 @@
 /* files.c - what every other file of the command line stands on: messages to the user, the signals that ask the program
  * to stop, the clock, and files read and written as a whole. A file that is being written has another name until it is
- * complete and on the disk, so that a failure or an interrupt leaves nothing behind, and the end of the program or a full
- * disk, whenever it comes, the old file or the new one. */
+ * complete and on the disk: a failure or an interrupt leaves nothing behind, and the end of the program or a full disk,
+ * whenever it comes, the old file or the new one. */
 #include "cli.h"
 
 #include <errno.h>

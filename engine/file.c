@@ -347,7 +347,7 @@ static g4_status g4_file_check_tables(g4_file *f, const g4_allocator *a, g4_erro
 
 /* ---- Opening ------------------------------------------------------------------------------------ */
 
-#define G4_READ_PIECE ((size_t)4 << 20) /* bytes that are read before the halt is asked again */
+#define G4_FILE_PIECE ((size_t)4 << 20) /* bytes that are read before the halt is asked again */
 
 void g4_file_leave(g4_file *f)
 {
@@ -370,7 +370,7 @@ g4_status g4_file_read(const g4_file *f, void *to, size_t from, size_t size, g4_
         const g4_status status = g4_halt_check(halt, err);
         if (status) return status;
         const ssize_t n =
-            pread(f->fd, (uint8_t *)to + done, g4_min_size(size - done, G4_READ_PIECE), (off_t)(from + done));
+            pread(f->fd, (uint8_t *)to + done, g4_min_size(size - done, G4_FILE_PIECE), (off_t)(from + done));
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0)
             return g4_fail(err, G4_ERR_IO, "cannot read: %s",

@@ -426,8 +426,8 @@ typedef struct {
     const uint8_t *tokenizer;
     size_t tokenizer_size;
 } g4_file;
-/* Map opt->model_path, or begin to read it, or take the bytes at opt->model_data, then check everything but the tensors'
- * values. Errors name the path. */
+/* Map opt->model_path, or begin to read it, or take the bytes at opt->model_data, then check everything but the values
+ * of tensors. Errors name the path. */
 g4_status g4_file_open(g4_file *f, const g4_engine_options *opt, const g4_allocator *a, g4_halt *halt, g4_error *err);
 size_t g4_file_data_offset(const g4_file *f); /* where the tensors begin */
 /* Read `size` bytes at offset `from` of a file that is open still. */

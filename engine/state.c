@@ -2,8 +2,8 @@
  *
  * Little-endian: magic "G4STATE1", u32 version, u32 byte order mark, u64 fingerprint of the model, u32 kv type, u32 n,
  * u32 n_media, u32 n_caches; n token ids (i32); per medium: u32 pos, u32 placeholder id, u32 n, u32 0, u64 key[2],
- * then (n, hidden) f32; per cache: u32 first page, u32 end, then the pages, zeros behind the last of the n positions; at
- * the end u64 checksum of all before. The last token is evaluated again on loading.
+ * then (n, hidden) f32; per cache: u32 first page, u32 end, then the pages, zeros behind the last of the n positions;
+ * at the end u64 checksum of all before. The last token is evaluated again on loading.
  *
  * What is loaded is not trusted: numbers are checked before they are used, memory is taken as bytes come, and keys,
  * values and soft tokens may be any numbers. */

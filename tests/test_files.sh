@@ -6,7 +6,7 @@ case $g4 in /*) ;; *) g4=$(pwd)/$g4 ;; esac
 chat=tests/data/media/e2b-q8_0.g4 # a chat model that sees and hears
 tmp=$(mktemp -d) || exit 1
 trap 'chmod -R u+w "$tmp"; rm -rf "$tmp"' EXIT
-passed=0; failed=0; skipped=0
+passed=0; failed=0
 
 # ok NAME CONDITION...: the condition is a command.
 ok() {
@@ -22,7 +22,8 @@ ok() {
 # talk SESSION ARGUMENT...: one more turn of a session; leaves out, err and rc.
 talk() {
     session=$1; shift
-    timeout 60 "$g4" -m "$chat" --quiet -n 2 --temp 0 -t 1 --session "$session" "$@" > "$tmp/out" 2> "$tmp/err" < /dev/null
+    timeout 60 "$g4" -m "$chat" --quiet -n 2 --temp 0 -t 1 --session "$session" "$@" \
+        > "$tmp/out" 2> "$tmp/err" < /dev/null
     rc=$?
 }
 # refused TEXT: the last turn failed with that one line.
@@ -88,11 +89,10 @@ done
 # A file of 0.1, without media: 8 bytes of magic, the length, the messages, and no checksum.
 talk "$tmp/text" -p "one"
 n=$(od -An -tu8 -j 8 -N 8 "$tmp/text" | tr -d ' ')
-{ printf G4TALK01; dd if="$tmp/text" bs=1 skip=8 count=$((8 + n)); dd if="$tmp/text" bs=1 skip=$((24 + n)); } > "$tmp/old" 2> /dev/null
+{ printf G4TALK01; tail -c +9 "$tmp/text" | head -c $((8 + n)); tail -c +$((25 + n)) "$tmp/text"; } > "$tmp/old"
 talk "$tmp/old" -p "two"
 ok "a session of 0.1 is read" test "$rc" -eq 0
 ok "and becomes one of today" grep -q '^G4TALK02' "$tmp/old"
-n=$(od -An -tu8 -j 8 -N 8 "$tmp/before" | tr -d ' ')
 { printf G4TALK01; tail -c +9 "$tmp/before"; } > "$tmp/old"
 talk "$tmp/old" -p "two"
 ok "one that names a picture opens nothing" refused "saved by version 0.1"
@@ -160,7 +160,8 @@ rm -f "$tmp"/.gemma4.*
 # ---- A model that is cut short while it runs ------------------------------------------------------------------
 for how in "" --no-mmap; do
     cp "$chat" "$tmp/m.g4"; rm -f "$tmp/in"; mkfifo "$tmp/in"
-    timeout 60 "$g4" -m "$tmp/m.g4" $how --quiet -n 2 -t 1 -p x --image "$tmp/in" > "$tmp/out" 2> "$tmp/err" < /dev/null &
+    timeout 60 "$g4" -m "$tmp/m.g4" $how --quiet -n 2 -t 1 -p x --image "$tmp/in" \
+        > "$tmp/out" 2> "$tmp/err" < /dev/null &
     pid=$!
     exec 9> "$tmp/in" # once it waits for its picture, the model is open
     truncate -s 4096 "$tmp/m.g4"
@@ -174,5 +175,5 @@ for how in "" --no-mmap; do
     fi
 done
 
-if [ $skipped -gt 0 ]; then echo "$passed passed, $failed failed, $skipped skipped"; else echo "$passed passed, $failed failed"; fi
+echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

@@ -1,6 +1,6 @@
-/* test_strangers.c - model and session files that somebody else wrote: what a header may say, files that are none, weights
- * that are no numbers, counts near the end of int; and the corpora of the fuzzers of both, each input as it is and with
- * a byte changed. */
+/* test_strangers.c - model and session files that somebody else wrote: what a header may say, files that are none,
+ * weights that are no numbers, counts near the end of int; and the corpora of the fuzzers of both, each input as it is
+ * and with a byte changed. */
 #define _GNU_SOURCE /* mkdtemp, mkstemp, memfd_create */
 #define LLVMFuzzerTestOneInput g4_fuzz_model
 #include "fuzz/fuzz_model.c"
@@ -142,7 +142,7 @@ static void g4_test_small(void)
     }
 }
 
-/* ---- Files that are none, and files that change ------------------------------------------------------------------- */
+/* ---- Files that are none, and files that change ------------------------------------------------------------------ */
 
 static void g4_expect_path(const char *path, int no_mmap, g4_status wanted, const char *words)
 {
@@ -262,7 +262,7 @@ static void g4_test_read(const char *folder)
               "read though it was cancelled");
 }
 
-/* ---- Weights that are no numbers ------------------------------------------------------------------------------------ */
+/* ---- Weights that are no numbers --------------------------------------------------------------------------------- */
 
 static void g4_spoil(g4_base_model *b, uint16_t scale, uint32_t value, uint64_t which)
 {
@@ -334,7 +334,7 @@ static void g4_test_no_token(void)
     free(b.data);
 }
 
-/* ---- Counts --------------------------------------------------------------------------------------------------------- */
+/* ---- Counts ------------------------------------------------------------------------------------------------------ */
 
 static int g4_ignore_row(void *user, int index, const float *logits)
 {
@@ -386,7 +386,7 @@ static void g4_test_counts(void)
     g4_engine_close(e);
 }
 
-/* ---- Saved sessions --------------------------------------------------------------------------------------------------- */
+/* ---- Saved sessions ---------------------------------------------------------------------------------------------- */
 
 static void g4_test_rewound(void)
 {

@@ -1,7 +1,7 @@
 /* libFuzzer entry for saved sessions, replayed by tests/test_strangers.c. Run from the repository root.
  *
- * Byte 0 of the input: bit 0: the bytes behind byte 1 are the file, else edits (edits.h) of a good one, whose checksum is
- * made right: bits 0-1 of `where` how, the rest the place; bit 1: the file of the program (cli/saved.c), else what
+ * Byte 0 of the input: bit 0: the bytes behind byte 0 are the file, else edits (edits.h) of a good one, whose checksum
+ * is made right: bits 0-1 of `where` how, the rest the place; bit 1: the file of the program (cli/saved.c), else what
  * g4_session_save writes; bits 2-3 the type of keys and values. What is loaded must be safe to go on with, and what is
  * saved of it must load again. */
 #include "edits.h"
