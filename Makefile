@@ -48,6 +48,7 @@ $(B)/libgemma4.so: $(OBJ)
 	$(CC) $(ALL_CFLAGS) -shared -Wl,-soname,libgemma4.so.$(SOVERSION) $^ -o $@ $(LDLIBS)
 
 $(CLI_OBJ): cli/cli.h
+$(B)/cli/width.o: cli/width.h
 $(PROGRAM): $(CLI_OBJ) $(B)/libgemma4.a
 	$(CC) $(ALL_CFLAGS) $^ -o $@ $(LDLIBS)
 
@@ -86,9 +87,11 @@ SCRIPTS := $(wildcard tests/test_*.sh)
 
 # Tests are built with -O1: the library under them is what must be fast, and gcc 12 for aarch64 fails on one at -O3.
 QUICK := $(patsubst -O3,-O1,$(ALL_CFLAGS))
-TEST_PARTS := $(wildcard tests/*.h tests/fuzz/fuzz_*.c)
+TEST_PARTS := $(wildcard tests/*.h tests/fuzz/*.h tests/fuzz/fuzz_*.c)
 $(B)/test_%: tests/test_%.c $(TEST_PARTS) $(B)/libgemma4.a
-	$(CC) $(QUICK) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
+	$(CC) $(QUICK) -I. -Itests $< $(filter %.o,$^) $(B)/libgemma4.a -o $@ $(LDLIBS)
+# The session files of the program.
+$(B)/test_strangers: $(filter $(B)/cli/%,$(CLI_OBJ))
 
 # The decoder once more, from nothing but a model file: tests/test_simple.c holds it against the library.
 $(B)/simple: examples/simple.c
@@ -169,7 +172,7 @@ $(B)/chat_model.g4: tests/data/media/e2b.g4 $(B)/chat_model
 examples: $(EXAMPLES) $(EXAMPLE_MODEL) ## build the programs in examples/ and run each
 	@sh tests/run_examples.sh $(B) $(EXAMPLE_MODEL)
 
-SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
 TSAN     := -O1 -g -fsanitize=thread
 .PHONY: test-kernels
 test-kernels: $(B)/test_kernels ## check every kernel table that this CPU can run, and print its rates
@@ -202,17 +205,24 @@ debug: ## unoptimised build in build/debug
 # tests/fuzz/fuzz_NAME.c with libFuzzer and the sanitizers, each for FUZZ_SECONDS on tests/fuzz/corpus_NAME and what it
 # found before (build/fuzz/found_NAME). FUZZ="png wav" runs only those, FUZZ_ARGS="-seed=1 -runs=3000" is a fixed sample.
 # A crash leaves its input in build/fuzz. `make fuzz-corpus` keeps of all inputs the fewest that reach as many edges.
-# What no target reaches comes from the library as it is: the kernels alone take minutes to compile under the sanitizers.
+# Kernels are the scalar ones, and count no edges: the others take minutes to compile under the sanitizers, and inner loops
+# would cost more than everything else.
 FUZZ ?= $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_SECONDS ?= 600
-FUZZ_FLAGS := -std=c11 -O1 -g -pthread -fsanitize=address,undefined -fno-sanitize-recover=all
-FUZZ_OBJ := $(patsubst %.c,build/fuzz/%.o,$(filter engine/base.c engine/vocabulary.c tokenizer.c media/% chat/%,$(LIB_SRC)))
+FUZZ_FLAGS := -std=c11 -O1 -g -pthread -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
+FUZZ_OBJ := $(LIB_SRC:%.c=build/fuzz/%.o)
+FUZZ_CLI := $(patsubst %.c,build/fuzz/%.o,$(filter cli/%,$(CLI_SRC)))
+$(FUZZ_CLI): cli/cli.h
 build/fuzz/%.o: %.c $(HEADERS)
 	@mkdir -p $(@D)
 	clang $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -c $< -o $@
-build/fuzz/%: tests/fuzz/fuzz_%.c $(wildcard tests/*.h) $(FUZZ_OBJ) $(B)/libgemma4.a
-	clang $(FUZZ_FLAGS) -fsanitize=fuzzer -DGEMMA4_IMPLEMENTED -I. -Itests $< $(FUZZ_OBJ) $(B)/libgemma4.a -o $@ $(LDLIBS)
-.SECONDARY: $(FUZZ_OBJ)
+build/fuzz/engine/kernels.o: engine/kernels.c $(HEADERS)
+	@mkdir -p $(@D)
+	clang $(FUZZ_FLAGS) -O2 -DG4_SCALAR_ONLY -c $< -o $@
+build/fuzz/session: $(FUZZ_CLI)
+build/fuzz/%: tests/fuzz/fuzz_%.c $(wildcard tests/*.h tests/fuzz/*.h) $(FUZZ_OBJ)
+	clang $(FUZZ_FLAGS) -fsanitize=fuzzer -DGEMMA4_IMPLEMENTED -I. -Itests $< $(filter %.o,$^) -o $@ $(LDLIBS)
+.SECONDARY: $(FUZZ_OBJ) $(FUZZ_CLI)
 .PHONY: fuzz
 fuzz: $(FUZZ:%=build/fuzz/%) ## run every fuzzer (clang) for FUZZ_SECONDS, 600 by default
 	@for f in $(FUZZ); do mkdir -p build/fuzz/found_$$f; c=tests/fuzz/corpus_$$f; [ -d $$c ] || c=; \

@@ -140,7 +140,9 @@ typedef struct {
     g4_limits limits; /* of opening, and of each call without session and options of its own: encoding, grammars, ... */
     const g4_taps *taps; /* see what the towers compute, one picture or sound at a time, also of media that were
                             encoded before; copied. NULL: nobody looks */
-    uint64_t reserved[3];
+    int no_mmap; /* nonzero: read the file into memory instead of mapping it: slower to open, and nobody who truncates
+                    it later can end the program by a SIGBUS */
+    uint64_t reserved[2];
 } g4_engine_options;
 
 typedef struct {

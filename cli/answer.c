@@ -53,16 +53,32 @@ static int emit_until_stop(answer_writer *w, const char *text, size_t len)
 
 static void show_thought(answer_writer *w, const g4_part *delta)
 {
-    if (!w->in_thought && isatty(STDERR_FILENO)) fputs("\033[2m", stderr); /* dim */
+    if (!w->in_thought && terminal_draws(STDERR_FILENO)) fputs("\033[2m", stderr); /* dim */
     w->in_thought = 1;
     show(stderr, delta->text, delta->text_len);
     fflush(stderr);
 }
 
+/* A thought that is not shown says that it goes on, in a line that vanishes with it. */
+static void count_thought(answer_writer *w)
+{
+    const double patience = 0.1; /* seconds between two counts */
+    double now = seconds_now();
+    int in_line = w->text.len > 0 && w->text.data[w->text.len - 1] != '\n';
+    if (w->args->quiet || in_line || !terminal_draws(STDERR_FILENO)) return;
+    if (w->thought_start == 0) w->thought_start = now;
+    if (w->thought_told > 0 && now - w->thought_told < patience) return;
+    w->thought_told = now;
+    fprintf(stderr, "\r\033[2mthinking: %d tokens, %.0f s\033[0m\033[K", g4_response_thought_tokens(w->response),
+            now - w->thought_start);
+}
+
 static void end_thought(answer_writer *w)
 {
-    if (w->in_thought) fputs(isatty(STDERR_FILENO) ? "\033[0m\n" : "\n", stderr);
+    if (w->in_thought) fputs(terminal_draws(STDERR_FILENO) ? "\033[0m\n" : "\n", stderr);
+    if (w->thought_told > 0) fputs("\r\033[K", stderr);
     w->in_thought = 0;
+    w->thought_start = w->thought_told = 0;
 }
 
 static void show_call(answer_writer *w, const g4_part *delta)
@@ -94,6 +110,8 @@ static int on_part(void *user, int index, const g4_part *delta)
         end_thought(w);
     else if (w->args->show_thoughts && !w->args->json)
         show_thought(w, delta);
+    else
+        count_thought(w);
     if (delta->incomplete)
         note_cut(w, delta);
     else if (delta->kind == G4_PART_TOOL_CALL && !w->args->json)
@@ -384,7 +402,8 @@ int answer_end(const answer_writer *w, const figures *f, const char *extra)
         status = print_openai(w, f);
     else
         status = a->json ? print_json(w, f, extra) : print_end(w);
-    if (f->result.stop == G4_STOP_CONTEXT) say(DONE, "the context is full; -c N gives more room");
+    if (f->result.stop == G4_STOP_CONTEXT && w->response == NULL)
+        say(DONE, "the context is full; -c N gives more room");
     if (f->result.stop == G4_STOP_REPEAT) {
         say(DONE, "the answer repeated itself and was ended; --no-guard lets it go on");
     }

@@ -31,10 +31,9 @@ void buffer_add(buffer *b, const void *data, size_t n)
 
 void buffer_str(buffer *b, const char *s) { buffer_add(b, s, strlen(s)); }
 
-void buffer_fmt(buffer *b, const char *format, ...)
+void buffer_vfmt(buffer *b, const char *format, va_list args)
 {
-    va_list args, again;
-    va_start(args, format);
+    va_list again;
     va_copy(again, args);
     int n = vsnprintf(NULL, 0, format, args);
     if (n < 0)
@@ -42,6 +41,13 @@ void buffer_fmt(buffer *b, const char *format, ...)
     else if (buffer_reserve(b, (size_t)n))
         b->len += (size_t)vsnprintf(b->data + b->len, (size_t)n + 1, format, again);
     va_end(again);
+}
+
+void buffer_fmt(buffer *b, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    buffer_vfmt(b, format, args);
     va_end(args);
 }
 

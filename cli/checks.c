@@ -140,6 +140,9 @@ static int check_answer(const arguments *a)
     if (a->json_schema != NULL && a->grammar != NULL) return say(USAGE, "give --json-schema or --grammar, not both");
     if (a->tool_choice != NULL && a->tools == NULL && a->messages == NULL)
         return say(USAGE, "--tool-choice needs --tools");
+    if (a->context_shift && (a->raw || a->messages != NULL)) {
+        return say(USAGE, "--context-shift drops turns of a chat: not with --raw or --messages");
+    }
     if (a->media_root != NULL && a->messages == NULL) return say(USAGE, "--media-root needs --messages");
     if (a->messages != NULL && (a->n_inputs > 0 || a->session != NULL || a->system != NULL || a->tool_exec != NULL))
         return say(USAGE, "--messages holds the whole conversation: no prompt, --system, --session or --tool-exec");

@@ -4,6 +4,7 @@
  *
  * Lowest first; a file calls only those before it:
  *   buffer.c    text that grows
+ *   terminal.c  the terminal's mode and size
  *   files.c     messages to the user, signals, the clock, files read and written
  *   paths.c     what people write for the name of a file
  *   inputs.c    what the command line names: texts, pictures, sounds, videos
@@ -14,10 +15,16 @@
  *   help.c      help, the man page and completions, made from the tables
  *   models.c    where model files lie, which one is meant
  *   model.c     a model is opened and read into memory; progress of a prompt; tokens of a text
+ *   width.c     columns of a text on a terminal
+ *   history.c   the lines that were typed before
+ *   keys.c      keys from a terminal
+ *   complete.c  what may stand at the cursor
  *   line.c      the line editor
  *   answer.c    an answer on its way to the user
  *   openai.c    the document of --messages
- *   messages.c  a conversation: what was said, and the file that keeps it
+ *   messages.c  a conversation: what was said
+ *   saved.c     the file that keeps a conversation
+ *   room.c      a conversation that outgrows its context
  *   tools.c     the functions that a model calls
  *   turn.c      a turn of the model: from the conversation to its answer
  *   talk.c      the chat on a terminal
@@ -30,16 +37,18 @@
  *
  * Nearly every function returns the exit status of the program: DONE, FAILED, USAGE, or 128 and the number of the
  * signal that interrupted it. A function that returns FAILED or USAGE has said why on stderr. Answers go to stdout, and
- * so does what the chat says to its user; everything else goes to stderr. */
+ * everything else to stderr: what the chat says to its user too. */
 #ifndef CLI_H
 #define CLI_H
 
-#define _DEFAULT_SOURCE 1 /* sigaction, readlink, fileno under -std=c11 */
+#define _DEFAULT_SOURCE 1 /* sigaction, readlink, fileno, flock under -std=c11 */
 
 #include "../gemma4.h"
 
 #include <math.h>
 #include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 
@@ -61,6 +70,7 @@ typedef struct {
 void buffer_add(buffer *b, const void *data, size_t n);
 void buffer_str(buffer *b, const char *s);
 void buffer_fmt(buffer *b, const char *format, ...) PRINTF_LIKE(2, 3);
+void buffer_vfmt(buffer *b, const char *format, va_list args) PRINTF_LIKE(2, 0);
 /* As a JSON string. What could drive a terminal is escaped there. */
 void buffer_quote(buffer *b, const char *text, size_t len);
 void buffer_free(buffer *b);
@@ -78,6 +88,17 @@ typedef enum {
 int is_harmless(const char *text, size_t n, text_use use, size_t *bytes);
 /* Text with a question mark for each character that is not. */
 void buffer_harmless(buffer *b, const char *text, size_t len, text_use use);
+
+/* ---- The terminal of the line editor (terminal.c) ------------------------------------------------ */
+
+int terminal_draws(int fd); /* is it a terminal that can move its cursor? */
+int terminal_output(void);  /* the descriptor of the one that the user sees, or -1 */
+void terminal_size(int *columns, int *rows);
+/* Keys come as they are typed, and pastes in brackets, until terminal_restore; 0: that cannot be. It may be called
+ * again, and sets the mode again where another program has changed it. */
+int terminal_raw(void);
+void terminal_restore(void);                     /* also from a signal handler */
+void terminal_write(const char *text, size_t n); /* while it is raw */
 
 enum { DONE = 0, FAILED = 1, USAGE = 2 }; /* a file, a model or the run failed; the command line is wrong */
 
@@ -157,8 +178,9 @@ struct arguments {
     g4_logit_bias bias[MAX_LIST];
     int n_bias;
     int raw, specials, show_thoughts, yes, quiet, no_guard, no_lookup, no_video_audio, bos, skip_specials;
+    int no_history, context_shift;
     int strict_schema, closed_schema;
-    int all, help, version, man, no_config, list_tensors, lock_memory, huge_pages;
+    int all, help, version, man, no_config, list_tensors, lock_memory, huge_pages, no_mmap;
     int think; /* 1: without a limit; above: the limit plus 1 */
     int json;  /* 1: an object of ours; JSON_OPENAI: a chat.completion */
     int n_ctx, n_threads, repeat, kv, frames, frame_tokens, image_tokens, max_pixels, block;
@@ -219,6 +241,8 @@ int report(const g4_error *err);
 /* From now on SIGINT, SIGTERM and SIGHUP ask the program to stop, and a second one stops it. A write to a closed
  * pipe is an error like any other. */
 void watch_signals(void);
+/* From now on a mapped file that is cut short ends the program with a line that names it. */
+void watch_mapped(const char *path);
 int interrupted(void);             /* 0, or the exit status of a program that was asked to stop */
 void forget_interrupt(void);       /* Ctrl-C stopped an answer, not the program; other signals still do */
 g4_limits until_interrupted(void); /* of calls of the library: they end when the program is asked to stop */
@@ -237,12 +261,17 @@ int medium_read(const char *path, buffer *out);
 /* The same of a text, as UTF-8: without a byte order mark in front, and UTF-16 that begins with one is converted. */
 int text_read(const char *path, buffer *out);
 
+/* A file that is read from front to back: no pipe, which would be waited for, no device, no folder. *f is NULL after a
+ * failure, and where there is none. */
+int regular_open(FILE **f, const char *path);
+
 /* A file being written. It gets its name when it is complete, so a failure leaves nothing behind; what is not a plain
  * file (a pipe, a device, "-") is written directly. Zeroed it is closed. */
 typedef struct {
     FILE *f;
     const char *path;
-    buffer temporary; /* its name until then; empty when written directly */
+    buffer target;    /* where that leads, through links */
+    buffer temporary; /* its name until then, in the same folder; both empty when written directly */
 } output_file;
 int output_open(output_file *o, const char *path);
 int output_write(void *o, const void *data, size_t size); /* a g4_write_fn. What failed, output_close says */
@@ -319,6 +348,7 @@ typedef struct {       /* a picture, a sound or a video in memory, with its budg
     g4_video loaded;  /* a video as it was loaded ... */
     g4_video video;   /* ... and with these frames, which tell the budget */
     g4_image *frames; /* (n_frames), their pixels those of loaded */
+    void *own;        /* of a medium that stood in a session file: the one block that all of it lies in */
 } medium;
 int medium_load(medium *m, g4_part_kind kind, const char *path, int budget, const g4_media_options *opt);
 int medium_decode(medium *m, g4_part_kind kind, const void *data, size_t size, int budget, const g4_media_options *opt);
@@ -326,17 +356,102 @@ void medium_free(medium *m);
 /* The block of sound that starts at sample `from`, at most 30 s; past the end one without samples. */
 g4_audio sound_block(const g4_audio *sound, size_t from);
 
+/* ---- Characters on a terminal (width.c) ----------------------------------------------------------- */
+
+typedef struct { /* what a reader takes for one character: with what combines with it, and what it is joined with */
+    size_t bytes;
+    int columns;
+    int is_hidden;    /* it must not be shown: a question mark stands for it */
+    int needs_base;   /* it combines with nothing and is drawn on a blank */
+    int is_uncertain; /* terminals differ in its columns */
+} drawn_character;
+drawn_character character_at(const char *text, size_t n); /* the first of text, of which n bytes are left */
+int text_columns(const char *text, size_t n);
+/* Add text with U+FFFD for each byte that belongs to no character, and for NUL. */
+void buffer_utf8(buffer *b, const char *text, size_t n);
+
+/* ---- History (history.c) -------------------------------------------------------------------------- */
+
+typedef struct {  /* zeroed it is empty, and forgotten at the end */
+    char **lines; /* oldest first */
+    int n;
+    buffer path; /* of the file that keeps them; empty: none does */
+} line_history;
+/* The lines of former runs, from $XDG_STATE_HOME/gemma4/history; what is added goes there too. */
+void history_open(line_history *h);
+void history_add(line_history *h, const char *line);
+void history_free(line_history *h);
+
+/* ---- Keys (keys.c) -------------------------------------------------------------------------------- */
+
+#define CONTROL(letter) ((letter)&31)
+enum { /* what keys_read returns beside bytes */
+       KEY_ENDED = -1,
+       KEY_NONE = -2, /* one that means nothing */
+       KEY_DRAW = -3, /* the terminal has changed */
+       KEY_UP = 0x100,
+       KEY_DOWN,
+       KEY_LEFT,
+       KEY_RIGHT,
+       KEY_WORD_LEFT,
+       KEY_WORD_RIGHT,
+       KEY_HOME,
+       KEY_LAST,
+       KEY_DELETE,
+       KEY_PASTE, /* keys_paste reads it */
+       KEY_ESCAPE,
+       KEY_ALT = 0x200 /* and the byte that was typed with it */
+};
+typedef struct { /* bytes that were read and are not used yet; zeroed there are none */
+    unsigned char bytes[4096];
+    size_t n, at;
+} key_input;
+typedef struct {
+    key_input *ahead; /* what is left of it belongs to the next line */
+    size_t n_matched; /* bytes of the end of a paste that were seen */
+    int was_return;   /* the last byte of a paste */
+    sigset_t old_mask;
+    struct sigaction old_resize, old_continue;
+} keys;
+void keys_begin(keys *k, key_input *ahead); /* from here on, signals come only while keys are waited for */
+void keys_end(keys *k);
+int keys_waiting(const keys *k); /* is there input? */
+int keys_read(keys *k);
+/* The character that begins with byte `first`, as far as it comes; returns its bytes. */
+size_t keys_character(keys *k, int first, char out[4]);
+/* Add what is pasted, its newlines as \n; 0: its sender pauses, so call again. */
+int keys_paste(keys *k, buffer *out);
+
+/* ---- Candidates (complete.c) ---------------------------------------------------------------------- */
+
+typedef struct {
+    buffer shown, text; /* in the list; what stands in the line */
+} candidate;
+typedef struct { /* zeroed it is empty */
+    candidate *list;
+    int n;
+    size_t from; /* where in the line their text would stand, up to the cursor */
+} completion;
+void completion_add(completion *c, const char *shown, const char *text);
+void completion_sort(completion *c);
+size_t completion_common(const completion *c); /* bytes that all texts begin with; there is one at least */
+void completion_free(completion *c);
+void complete_file(completion *c, const char *typed); /* the files whose path begins so; typed as path_typed reads it */
+/* The path that is typed: with quotes around it, or backslashes in front of blanks; ~ stays what it is. */
+void path_typed(const char *text, buffer *out);
+int path_given(const char *text, buffer *out); /* the file it names: as it stands there, else as it is typed */
+
 /* ---- Line editor (line.c) ------------------------------------------------------------------------ */
 
 typedef struct {
-    char **lines; /* oldest first */
-    int n;
-} line_history;
-void history_free(line_history *h);
-
+    key_input ahead;       /* what was typed behind the last line */
+    line_history *history; /* NULL: none */
+    /* Candidates for the line up to the cursor; 0: Tab is a character there. NULL: it always is. */
+    int (*complete)(const char *line, size_t cursor, completion *out);
+} line_aids;
 typedef enum { LINE_READ, LINE_ENDED, LINE_INTERRUPTED } line_end; /* Enter; end of input; Ctrl-C or a signal */
-/* One line of the user into out, which holds what stands in the line at first. history may be NULL. */
-line_end line_read(const char *prompt, line_history *history, buffer *out);
+/* One line of the user into out, which holds what stands in the line at first. aids may be NULL. */
+line_end line_read(const char *prompt, line_aids *aids, buffer *out);
 /* What was typed before a question is asked does not answer it. */
 void line_forget_ahead(void);
 /* The user's answer to a question that stands where the user sees it, whatever is redirected, and nothing that was
@@ -358,6 +473,8 @@ typedef struct { /* one answer on its way to the user; zeroed but for args and e
     int is_guided;             /* the text must follow a grammar */
     buffer cut;                /* what a limit cut off: "thought", "call of NAME", "call"; empty: nothing but text */
     int in_thought;            /* a thought is being shown on stderr */
+    double thought_start;      /* of a thought that is not shown; 0: there is none */
+    double thought_told;       /* when its tokens were counted for the user; 0: not yet */
     int called;                /* a call was shown, on a line of its own */
     int stopped;               /* a stop string of a chat was found */
     int write_error;           /* standard output took no more: errno */
@@ -406,6 +523,7 @@ typedef struct { /* an engine, a session and, for a chat, what was said */
     progress_line progress;
     model_loader loader;
     int raw, thinking;
+    int has_forgotten;   /* messages were taken back that the session may still hold */
     int on_terminal;     /* a chat with a user, who can be asked */
     buffer tools;        /* of --tools */
     g4_request *request; /* of --messages; NULL: none */
@@ -420,16 +538,29 @@ typedef struct { /* an engine, a session and, for a chat, what was said */
 
 message_part *part_add(message_part **parts, int *n, g4_part_kind kind); /* NULL: no memory */
 void parts_free(message_part *parts, int n);
+int part_is_medium(const message_part *p);
 int part_load(const conversation *c, message_part *p); /* a medium, unless it is loaded; other kinds are left alone */
 int message_add(conversation *c, g4_role role, message_part *parts, int n); /* takes the parts, also when it fails */
 void conversation_cut(conversation *c, int n);                              /* forget the messages from n on */
+void messages_free(conversation *c);                                        /* all of them */
 void conversation_free(conversation *c);
 /* The conversation as the library takes it, that of --messages or what was said: *chat borrows from c. */
 int conversation_chat(conversation *c, g4_chat **chat);
 
-/* Open the session: from `path` when that file exists, else empty. */
+/* ---- Session files (saved.c) ---------------------------------------------------------------------- */
+
+/* Open the session: from `path` when that file exists, else empty. What was said before stays when that fails. */
 int conversation_open(conversation *c, const char *path);
 int conversation_save(const conversation *c, const char *path);
+
+/* ---- Room in the context (room.c) ------------------------------------------------------------------ */
+
+/* conversation_chat; with --context-shift, the oldest turns are forgotten until there is room for an answer. */
+int conversation_fit(conversation *c, g4_chat **chat);
+int conversation_too_long(const conversation *c); /* says so, and what to do; returns FAILED */
+void conversation_full(const conversation *c);    /* the same after an answer that ends there */
+/* Evaluate the conversation as it stands, so that the session holds nothing that was taken back. */
+int conversation_settle(conversation *c);
 
 /* ---- The document of --messages (openai.c) --------------------------------------------------------- */
 

@@ -1,9 +1,12 @@
 /* files.c - what every other file of the command line stands on: messages to the user, the signals that ask the program
  * to stop, the clock, and files read and written as a whole. A file that is being written has another name until it is
- * complete, so that a failure or an interrupt leaves nothing behind. */
+ * complete and on the disk: a failure or an interrupt leaves nothing behind, and the end of the program or a full disk,
+ * whenever it comes, the old file or the new one. */
 #include "cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
@@ -65,6 +68,7 @@ static void on_signal(int number)
 {
     if (signal_seen != 0) { /* asked twice: the loops that look at the first signal are not getting there */
         if (unfinished_path != NULL) unlink(unfinished_path);
+        terminal_restore();
         _exit(128 + number);
     }
     signal_seen = number;
@@ -78,6 +82,39 @@ void watch_signals(void)
     sigaction(SIGTERM, &action, NULL);
     if (signal(SIGHUP, SIG_IGN) != SIG_IGN) sigaction(SIGHUP, &action, NULL); /* nohup ignores it already */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow so large is an error like a full disk */
+}
+
+/* A mapped file that is cut short, or whose disk fails, ends the program where it reads what is gone: with this line,
+ * and with the terminal as it was. */
+static char mapped_text[1024];
+
+static void on_bus_error(int number, siginfo_t *info, void *context)
+{
+    (void)context;
+    if (info->si_code <= 0) { /* sent by somebody */
+        signal(number, SIG_DFL);
+        raise(number);
+        return;
+    }
+    terminal_restore();
+    if (unfinished_path != NULL) unlink(unfinished_path);
+    ssize_t written = write(STDERR_FILENO, mapped_text, strlen(mapped_text));
+    (void)written; /* there is nobody left to tell */
+    _exit(FAILED);
+}
+
+void watch_mapped(const char *path)
+{
+    struct sigaction action = { .sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO };
+    buffer name = { 0 };
+    buffer_harmless(&name, path, strlen(path), USE_MESSAGE);
+    snprintf(mapped_text, sizeof mapped_text,
+             "gemma4: %.800s was cut short, or its disk failed, while it was in use: --no-mmap reads it into memory\n",
+             name.failed ? "the model" : buffer_text(&name));
+    buffer_free(&name);
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGBUS, &action, NULL);
 }
 
 int interrupted(void) { return signal_seen == 0 ? 0 : 128 + (int)signal_seen; }
@@ -140,6 +177,21 @@ static int read_all(const char *path, uint64_t limit, buffer *out)
 
 int file_read(const char *path, buffer *out) { return read_all(path, (uint64_t)256 << 20, out); }
 int medium_read(const char *path, buffer *out) { return read_all(path, (uint64_t)4096 << 20, out); }
+
+int regular_open(FILE **f, const char *path)
+{
+    struct stat st;
+    *f = NULL;
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC); /* a pipe would wait for its other end */
+    if (fd < 0 && errno == ENOENT) return DONE;
+    int is_regular = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+    if (is_regular) *f = fdopen(fd, "rb");
+    if (*f != NULL) return DONE;
+    int status = fd < 0 || is_regular ? say(FAILED, "cannot read %s: %s", path, strerror(errno))
+                                      : say(FAILED, "%s is a folder, a pipe or a device, and no file", path);
+    if (fd >= 0) close(fd);
+    return status;
+}
 
 /* The code unit at text[pos]; little: its first byte is the low one. */
 static uint32_t utf16_unit(const unsigned char *text, size_t pos, int little)
@@ -204,18 +256,79 @@ static int cannot_write(const char *path, int reason)
     return say(FAILED, "cannot write %s: %s", path, strerror(reason));
 }
 
-static int open_temporary(output_file *o)
+/* Where path leads when its last part is a link, or a link to one, and so on. */
+static int follow_links(const char *path, buffer *target)
 {
-    buffer_fmt(&o->temporary, "%s.%ld.tmp", o->path, (long)getpid());
-    if (o->temporary.failed) return say(FAILED, "no memory for %s", o->path);
-    o->f = fopen(o->temporary.data, "wb");
+    enum { MAX_LINKS = 40 }; /* as the system's own limit */
+    char link[PATH_MAX];
+    buffer_str(target, path);
+    for (int i = 0; i < MAX_LINKS && !target->failed; i++) {
+        ssize_t n = readlink(target->data, link, sizeof link - 1);
+        if (n < 0) return DONE; /* no link, or nothing yet */
+        const char *slash = strrchr(target->data, '/');
+        target->len = link[0] == '/' || slash == NULL ? 0 : (size_t)(slash - target->data) + 1;
+        buffer_add(target, link, (size_t)n);
+    }
+    return target->failed ? say(FAILED, "no memory for %s", path) : cannot_write(path, ELOOP);
+}
+
+/* The folder of a file, with the slash behind it; of one without a folder nothing. */
+static size_t folder_length(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash == NULL ? 0 : (size_t)(slash - path) + 1;
+}
+
+/* A new file in the folder of o->target that nobody else has a name for. */
+static int create_temporary(output_file *o, mode_t mode)
+{
+    enum { MAX_TRIES = 1000 }; /* names that others left behind */
+    int fd = -1;
+    for (int i = 0; fd < 0 && i < MAX_TRIES; i++) {
+        o->temporary.len = 0;
+        buffer_add(&o->temporary, o->target.data, folder_length(o->target.data));
+        buffer_fmt(&o->temporary, ".gemma4.%ld.%d.tmp", (long)getpid(), i);
+        if (o->temporary.failed) return -1;
+        fd = open(o->temporary.data, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+        if (fd < 0 && errno != EEXIST) return -1;
+    }
+    return fd;
+}
+
+/* The new file belongs to whom the old one does, and may be read by as many; where it cannot be given away, by nobody
+ * but us. */
+static int keep_owner(int fd, const struct stat *old)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0) return 0;
+    int kept = st.st_uid == old->st_uid && st.st_gid == old->st_gid;
+    if (!kept) kept = fchown(fd, old->st_uid, old->st_gid) == 0;
+    return fchmod(fd, old->st_mode & (kept ? 0777 : 0700)) == 0;
+}
+
+static int open_temporary(output_file *o, const struct stat *old)
+{
+    int status = follow_links(o->path, &o->target);
+    if (status != DONE) return status;
+    if (old != NULL && access(o->target.data, W_OK) != 0) return cannot_write(o->path, errno);
+    int fd = create_temporary(o, old != NULL ? 0600 : 0666);
+    if (fd >= 0 && (old == NULL || keep_owner(fd, old))) o->f = fdopen(fd, "wb");
     if (o->f != NULL) {
         unfinished_path = o->temporary.data;
         return DONE;
     }
-    int status = cannot_write(o->path, errno);
-    buffer_free(&o->temporary);
+    status = o->temporary.failed ? say(FAILED, "no memory for %s", o->path) : cannot_write(o->path, errno);
+    if (fd >= 0) {
+        close(fd);
+        unlink(o->temporary.data);
+    }
     return status;
+}
+
+static void output_free(output_file *o)
+{
+    buffer_free(&o->target);
+    buffer_free(&o->temporary);
 }
 
 int output_open(output_file *o, const char *path)
@@ -227,10 +340,15 @@ int output_open(output_file *o, const char *path)
         o->f = stdout;
         return DONE;
     }
-    if (stat(path, &st) != 0 || S_ISREG(st.st_mode)) return open_temporary(o);
-    if (S_ISDIR(st.st_mode)) return cannot_write(path, EISDIR);
-    o->f = fopen(path, "wb");
-    return o->f != NULL ? DONE : cannot_write(path, errno);
+    int exists = stat(path, &st) == 0;
+    if (exists && S_ISDIR(st.st_mode)) return cannot_write(path, EISDIR);
+    if (exists && !S_ISREG(st.st_mode)) {
+        o->f = fopen(path, "wb");
+        return o->f != NULL ? DONE : cannot_write(path, errno);
+    }
+    int status = open_temporary(o, exists ? &st : NULL);
+    if (status != DONE) output_free(o);
+    return status;
 }
 
 int output_write(void *o, const void *data, size_t size)
@@ -239,24 +357,37 @@ int output_write(void *o, const void *data, size_t size)
     return (size > 0 && fwrite(data, 1, size, out->f) != size) || interrupted(); /* no bytes may be no pointer */
 }
 
+/* A file that is complete gets its name. Both are on the disk before the old one is gone. */
+static int take_name(const output_file *o)
+{
+    if (rename(o->temporary.data, o->target.data) != 0) return 0;
+    o->target.data[folder_length(o->target.data)] = '\0';
+    int folder = open(o->target.data[0] != '\0' ? o->target.data : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0) return 1;                                                 /* one that may not be read */
+    int is_there = fsync(folder) == 0 || errno == EINVAL || errno == ENOTSUP; /* some file systems have no need of it */
+    close(folder);
+    return is_there;
+}
+
 int output_close(output_file *o, int status)
 {
     if (o->f == NULL) return status;
     if (status == DONE) status = interrupted();
-    int bad = fflush(o->f) != 0 || ferror(o->f);
+    int is_temporary = o->temporary.len > 0;
+    int bad = fflush(o->f) != 0 || ferror(o->f) || (is_temporary && status == DONE && fsync(fileno(o->f)) != 0);
     int reason = errno;
     if (o->f != stdout && fclose(o->f) != 0) {
         bad = 1;
         reason = errno;
     }
-    if (status == DONE && o->temporary.len > 0 && !bad && rename(o->temporary.data, o->path) != 0) {
+    if (status == DONE && is_temporary && !bad && !take_name(o)) {
         bad = 1;
         reason = errno;
     }
     if (status == DONE && bad) status = cannot_write(o->path, reason);
-    if (status != DONE && o->temporary.len > 0) unlink(o->temporary.data);
+    if (status != DONE && is_temporary) unlink(o->temporary.data);
     unfinished_path = NULL;
-    buffer_free(&o->temporary);
+    output_free(o);
     o->f = NULL;
     return status;
 }

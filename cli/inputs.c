@@ -109,9 +109,14 @@ int medium_load(medium *m, g4_part_kind kind, const char *path, int budget, cons
 
 void medium_free(medium *m)
 {
-    if (m->kind == G4_PART_IMAGE) g4_image_free(&m->image, NULL);
-    if (m->kind == G4_PART_AUDIO) g4_audio_free(&m->audio, NULL);
-    if (m->kind == G4_PART_VIDEO) g4_video_free(&m->loaded, NULL);
+    if (m->own != NULL)
+        free(m->own);
+    else if (m->kind == G4_PART_IMAGE)
+        g4_image_free(&m->image, NULL);
+    else if (m->kind == G4_PART_AUDIO)
+        g4_audio_free(&m->audio, NULL);
+    else if (m->kind == G4_PART_VIDEO)
+        g4_video_free(&m->loaded, NULL);
     free(m->frames);
     *m = (medium) { 0 };
 }

@@ -98,10 +98,12 @@ int model_open(g4_engine **out, arguments *a)
                               .isa = a->isa,
                               .lock_memory = a->lock_memory,
                               .huge_pages = a->huge_pages,
+                              .no_mmap = a->no_mmap,
                               .log = on_log,
                               .user = a,
                               .limits = until_interrupted(),
                               .taps = a->taps };
+    if (!a->no_mmap) watch_mapped(a->model);
     if (g4_engine_open(out, &opt, &err) != G4_OK) return report(&err);
     g4_engine_info info;
     g4_engine_get_info(*out, &info);
@@ -188,7 +190,7 @@ void progress_end(progress_line *p)
 
 g4_session_options session_options(const arguments *a, progress_line *p)
 {
-    *p = (progress_line) { .enabled = !a->quiet && isatty(STDERR_FILENO) };
+    *p = (progress_line) { .enabled = !a->quiet && terminal_draws(STDERR_FILENO) };
     return (g4_session_options) { .n_ctx = a->n_ctx,
                                   .kv = (g4_kv_choice)a->kv,
                                   .progress = on_progress,

@@ -100,7 +100,7 @@ static int keep_answer(conversation *c, const answer_writer *w)
             buffer_add(&p->text, w->text.data, w->text.len);
         has_text |= p->kind == G4_PART_TEXT;
         if (parts[i].name != NULL) buffer_str(&p->name, parts[i].name);
-        p->incomplete = parts[i].incomplete;
+        p->incomplete = parts[i].incomplete || (p->kind == G4_PART_TEXT && c->last.is_cut && i == n_parts - 1);
         if (p->kind == G4_PART_TOOL_CALL) buffer_fmt(&p->id, "call_%d_%d", c->n, n_calls++);
     }
     return message_add(c, G4_ROLE_MODEL, kept, n);
@@ -215,9 +215,11 @@ static int read_prompt(conversation *c, g4_chat **chat, g4_guide **guide)
     g4_sync_counts counts = { 0 };
     g4_error err;
     double start = seconds_now();
-    int status = conversation_chat(c, chat);
+    int status = conversation_fit(c, chat);
     if (status == DONE && g4_guide_open(guide, *chat, &c->guide, &err) != G4_OK) status = report(&err);
-    if (status == DONE && g4_session_sync_chat(c->session, *chat, &counts, &err) != G4_OK) status = report(&err);
+    if (status == DONE && g4_session_sync_chat(c->session, *chat, &counts, &err) != G4_OK)
+        status = err.code == G4_ERR_CONTEXT ? conversation_too_long(c) : report(&err);
+    if (status == DONE) c->has_forgotten = 0; /* the session holds the conversation and nothing else */
     progress_end(&c->progress);
     if (status != DONE && status != interrupted()) return status;
     c->last = (figures) { .prompt_tokens = counts.prompt,
@@ -255,6 +257,7 @@ static int take_answer(conversation *c, g4_chat *chat, const answer_writer *w, i
     int is_last = interrupted() || !*again; /* what there is of the answer is told, whatever became of its calls */
     if (status == DONE && extra.failed) status = say(FAILED, "no memory for the answer");
     if (status == DONE && is_last) status = answer_end(w, &c->last, buffer_text(&extra));
+    if (status == DONE && is_last && c->last.result.stop == G4_STOP_CONTEXT) conversation_full(c);
     if (status == DONE && is_last && c->args->boxes != NULL) status = write_boxes(c, chat, &w->text);
     buffer_free(&extra);
     if (status == DONE) status = called;

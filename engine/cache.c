@@ -123,12 +123,28 @@ int g4_kv_reserve(g4_kv *kv, int pos, int n)
     return 1;
 }
 
-int g4_kv_hold(g4_kv *kv, int cache, int first, int end)
+int g4_kv_hold(g4_kv *kv, int cache, int page)
 {
     g4_cache *c = &kv->caches[cache];
-    for (c->first = c->end = first; c->end < end; c->end++)
-        if (!(c->pages[c->end] = g4_page_open(kv->a, c->page_bytes))) return 0;
+    if (c->first == c->end) c->first = c->end = page;
+    if (!(c->pages[page] = g4_page_open(kv->a, c->page_bytes))) return 0;
+    c->end = page + 1;
     return 1;
+}
+
+void g4_kv_copy_page(const g4_kv *kv, int cache, int page, int n, unsigned char *out)
+{
+    const g4_cache *c = &kv->caches[cache];
+    const size_t size = g4_kv_size(kv->type), dim = (size_t)c->shape.head_dim, lanes = (size_t)n,
+                 rest = G4_PAGE - lanes;
+    memcpy(out, c->pages[page]->data, c->page_bytes);
+    for (int h = 0; h < c->shape.n_heads; h++, out += c->head_bytes) {
+        unsigned char *values = out + dim * G4_PAGE * size, *scales = values + dim * G4_PAGE * size;
+        for (size_t d = 0; d < dim; d++) memset(out + (d * G4_PAGE + lanes) * size, 0, rest * size);
+        memset(values + lanes * dim * size, 0, rest * dim * size);
+        for (size_t k = 0; k < 2 && kv->type == G4_KV_Q8_0; k++)
+            memset(scales + (k * G4_PAGE + lanes) * sizeof(float), 0, rest * sizeof(float));
+    }
 }
 
 void g4_kv_slide(g4_kv *kv, int n)
@@ -198,8 +214,8 @@ static float g4_magnitude(const float *x, int n)
 /* n values as q = round(x * 127 / max|x|), `step` apart; returns their scale, max|x| / 127. */
 static float g4_kv_store_q8(int8_t *q, int step, const float *x, int n)
 {
-    const float largest = g4_magnitude(x, n), inverse = largest > 0 ? 127.0f / largest : 0;
-    for (int i = 0; i < n; i++) q[i * step] = (int8_t)rintf(x[i] * inverse);
+    const float largest = g4_magnitude(x, n), inverse = largest >= G4_QUANT_MIN ? 127.0f / largest : 0;
+    for (int i = 0; i < n; i++) q[i * step] = g4_to_int8(x[i] * inverse);
     return largest / 127.0f;
 }
 

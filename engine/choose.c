@@ -144,6 +144,8 @@ static g4_status g4_chooser_pick(g4_chooser *c, g4_token *token, g4_error *err)
                                .n_tokens = s->n,
                                .reply_start = c->start };
     *token = g4_sample(&choice, c->sampling);
+    if (*token < 0 && !constrained && c->sampling->n_bias == 0)
+        return g4_fail(err, G4_ERR_FORMAT, "no token can be chosen: the logits are no numbers, weights are damaged");
     return G4_OK;
 }
 

@@ -125,8 +125,11 @@ int g4_kv_holds(const g4_kv *kv, int n);
 uint64_t g4_kv_held(const g4_kv *kv); /* bytes of its pages */
 /* `to`, which is empty, holds the same pages. */
 void g4_kv_fork(g4_kv *to, const g4_kv *from);
-/* Empty pages [first, end) for a cache that has none, to be filled by the caller. Returns 0 when memory is out. */
-int g4_kv_hold(g4_kv *kv, int cache, int first, int end);
+/* An empty page for a cache that has none, or behind its last, to be filled by the caller. Returns 0 when memory is
+ * out. */
+int g4_kv_hold(g4_kv *kv, int cache, int page);
+/* A page into out (page_bytes), without what stands behind its first n positions. */
+void g4_kv_copy_page(const g4_kv *kv, int cache, int page, int n, unsigned char *out);
 
 /* Write the keys (n_heads, head_dim) and values of one position. */
 void g4_kv_store(g4_kv *kv, int cache, int pos, const float *k, const float *v);

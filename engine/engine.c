@@ -136,9 +136,9 @@ static int g4_reads_ints(const g4_file *f)
     return 0;
 }
 
-static g4_status g4_bind_weights(g4_engine *e, g4_error *err)
+static g4_status g4_bind_weights(g4_engine *e, g4_halt *halt, g4_error *err)
 {
-    g4_binder b = { .file = &e->file, .err = err };
+    g4_binder b = { .file = &e->file, .halt = halt, .err = err };
     g4_model_bind(&e->model, &b, &e->compute, e->a);
     g4_vision_bind(&e->vision, &b, &e->compute, e->a);
     g4_hearing_bind(&e->hearing, &b, &e->compute, e->a);
@@ -160,16 +160,17 @@ static g4_status g4_open_buffers(g4_engine *e, g4_error *err)
                : G4_OK;
 }
 
-/* Where the weights that every token reads are to lie. */
-static g4_status g4_place_weights(g4_engine *e, const g4_engine_options *opt, g4_error *err)
+/* Where the weights are to lie. Errors name the file. */
+static g4_status g4_place_weights(g4_engine *e, const g4_engine_options *opt, g4_halt *halt, g4_error *err)
 {
-    g4_halt halt;
-    g4_engine_halt(e, &halt);
-    g4_status status = g4_halt_check(&halt, err);
-    if (!status && opt->huge_pages && opt->model_path)
-        status = g4_file_use_huge_pages(&e->file, opt->model_path, &halt, err);
-    if (!status && opt->lock_memory) status = g4_file_lock(&e->file, &halt, err);
-    return status;
+    g4_error inner = { G4_OK, "" };
+    g4_status status = g4_halt_check(halt, &inner);
+    if (!status) status = g4_file_read_weights(&e->file, opt->huge_pages, halt, &inner);
+    if (!status && opt->huge_pages) status = g4_file_use_huge_pages(&e->file, halt, &inner);
+    g4_file_leave(&e->file);
+    if (!status && opt->lock_memory) status = g4_file_lock(&e->file, halt, &inner);
+    if (!status) return G4_OK;
+    return g4_fail(err, status, "%.100s: %.150s", opt->model_path ? opt->model_path : "model_data", inner.message);
 }
 
 static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_error *err)
@@ -177,17 +178,19 @@ static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_
     if (opt->n_threads < 0 || opt->n_threads > G4_MAX_THREADS)
         return g4_fail(err, G4_ERR_ARGUMENT, "%d threads: 1 to %d, or 0 for one per core", opt->n_threads,
                        G4_MAX_THREADS);
-    g4_status status = g4_file_open(&e->file, opt, e->a, err);
+    g4_halt halt;
+    g4_status status = g4_file_open(&e->file, opt, e->a, g4_engine_halt(e, &halt), err);
     if (!status)
         status = g4_choose_kernels(e, opt->isa, err); /* asks the CPU, which a virtual machine answers slowly */
     if (status) return status;
-    g4_file_advise(&e->file);                          /* before the first look at a weight */
+    g4_file_advise(&e->file); /* before the first look at a weight */
+    status = g4_place_weights(e, opt, &halt, err);
+    if (status) return status;
     const int has_model = e->file.config.n_layers > 0; /* else the file holds a tokenizer only */
     status = g4_tokenizer_bind(&e->tokenizer, e->file.tokenizer, e->file.tokenizer_size, e->file.config.n_vocab, err);
     e->vocabulary.a = e->a;
     e->tokenizer.home = &e->vocabulary;
-    if (!status && has_model) status = g4_bind_weights(e, err);
-    if (!status && has_model) status = g4_place_weights(e, opt, err);
+    if (!status && has_model) status = g4_bind_weights(e, &halt, err);
     if (status) return status;
     e->compute.reads_ints = g4_reads_ints(&e->file);
     e->is_f32 = g4_all_f32(&e->file);

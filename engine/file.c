@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <float.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -22,9 +23,15 @@ _Static_assert(sizeof(g4_tensor_entry) == 128, "a table entry is 128 bytes on di
 _Static_assert(sizeof(g4_layer_config) == 32, "a layer record is 32 bytes on disk");
 
 #define G4_CHECKSUM_START 48 /* the checksum covers everything after itself up to the tensor data */
-#define G4_MAX_LAYERS 512 /* sanity bounds, far above any family member: they keep products of sizes within 64 bits */
+/* Sanity bounds, far above any family member: they keep products of sizes within 64 bits, and what a small file can ask
+ * for within what a large model takes. */
+#define G4_MAX_LAYERS 512
+#define G4_MAX_TENSORS (1u << 16)
 #define G4_MAX_DIM (1u << 24)
-#define G4_EXPERT_ALIGN 4096 /* bytes: every expert begins on a page */
+#define G4_MAX_TABLES (UINT64_C(1) << 29) /* bytes of everything in front of the tensors; the family has 17 MB */
+#define G4_MAX_EXPERTS_USED 64
+#define G4_MAX_TOKEN_SIDE 128 /* pixels of the square that becomes a soft token */
+#define G4_EXPERT_ALIGN 4096  /* bytes: every expert begins on a page */
 
 uint64_t g4_checksum_step(uint64_t h, uint64_t word)
 {
@@ -125,39 +132,75 @@ static g4_status g4_file_read_config(g4_file *f, const g4_allocator *a, const g4
     return G4_OK;
 }
 
-/* Every number by itself lies where the sizes computed from it cannot overflow. */
+/* A number of the configuration and the range it must lie in. */
+typedef struct {
+    const char *name;
+    uint32_t value, low, high;
+} g4_range;
+
+static g4_status g4_check_ranges(const g4_range *ranges, size_t n, g4_error *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ranges[i].value < ranges[i].low || ranges[i].value > ranges[i].high)
+            return g4_fail(err, G4_ERR_FORMAT, "configuration: %s is %u, expected %u to %u", ranges[i].name,
+                           ranges[i].value, ranges[i].low, ranges[i].high);
+    return G4_OK;
+}
+#define G4_CHECK_RANGES(ranges, err) g4_check_ranges(ranges, sizeof(ranges) / sizeof *(ranges), err)
+
+/* Ids are those of tokens, also the ones that only other readers use. */
+static g4_status g4_file_check_ids(const g4_config *c, g4_error *err)
+{
+    const uint32_t last = c->n_vocab - 1;
+    const g4_range ids[] = {
+        { "bos", c->bos, 0, last },
+        { "eos", c->eos, 0, last },
+        { "pad", c->pad, 0, last },
+        { "unk", c->unk, 0, last },
+        { "image_begin", c->image_begin, 0, last },
+        { "image_token", c->image_token, 0, last },
+        { "image_end", c->image_end, 0, last },
+        { "audio_begin", c->audio_begin, 0, last },
+        { "audio_token", c->audio_token, 0, last },
+        { "audio_end", c->audio_end, 0, last },
+        { "video_token", c->video_token, 0, last },
+    };
+    g4_status status = G4_CHECK_RANGES(ids, err);
+    for (uint32_t i = 0; i < c->n_stop && !status; i++)
+        status = g4_check_ranges(&(g4_range) { "a stop id", c->stop[i], 0, last }, 1, err);
+    return status;
+}
+
+/* Every number by itself lies where the sizes computed from it cannot overflow, and flags are known. */
 static g4_status g4_file_check_ranges(const g4_config *c, g4_error *err)
 {
-    struct {
-        const char *name;
-        uint32_t value, low, high;
-    } const ranges[] = {
+    const uint32_t all_flags = G4_CONFIG_TIED | G4_CONFIG_V_NORM | G4_CONFIG_IMAGE_BIDIR | G4_CONFIG_CHAT;
+    const g4_range ranges[] = {
         { "n_vocab", c->n_vocab, 1, 1u << 22 },
-        { "bos", c->bos, 0, c->n_vocab - 1 },
-        { "eos", c->eos, 0, c->n_vocab - 1 },
-        { "pad", c->pad, 0, c->n_vocab - 1 },
-        { "n_stop", c->n_stop, 0, 7 },
+        { "flags", c->flags, 0, all_flags },
+        { "n_stop", c->n_stop, 0, sizeof c->stop / sizeof *c->stop },
         { "chat_template", c->chat_template, 0, G4_TEMPLATE_31B_2026_04 },
+        { "top_k", c->top_k, 0, 1u << 22 },
         { "hidden", c->hidden, c->n_layers > 0, 1u << 16 },
         { "n_heads", c->n_heads, c->n_layers > 0, 1024 },
         { "window", c->window, c->n_layers > 0, 1u << 24 },
         { "max_ctx", c->max_ctx, c->n_layers > 0, 1u << 24 },
         { "ple_dim", c->ple_dim, 0, G4_MAX_PLE_DIM },
         { "n_experts", c->n_experts, 0, 1024 },
-        { "n_experts_used", c->n_experts_used, c->n_experts > 0, c->n_experts },
+        { "n_experts_used", c->n_experts_used, c->n_experts > 0,
+          c->n_experts < G4_MAX_EXPERTS_USED ? c->n_experts : G4_MAX_EXPERTS_USED },
         { "expert_dim", c->expert_dim, c->n_experts > 0, 1u << 17 },
-        { "image_token", c->image_token, 0, c->n_vocab - 1 },
-        { "audio_token", c->audio_token, 0, c->n_vocab - 1 },
-        { "video_token", c->video_token, 0, c->n_vocab - 1 },
         { "v_layers", c->v_layers, 0, c->n_layers > 0 ? G4_MAX_LAYERS : 0 },
         { "v_hidden", c->v_hidden, c->v_layers > 0, 1u << 14 },
         { "v_heads", c->v_heads, c->v_layers > 0, 256 },
-        { "v_head_dim / 4", c->v_head_dim / 4, c->v_layers > 0, 256 },
+        { "v_head_dim / 4", c->v_head_dim / 4, c->v_layers > 0, G4_MAX_HEAD_DIM / 4 },
         { "v_head_dim % 4", c->v_head_dim % 4, 0, 0 },
         { "v_mlp", c->v_mlp, c->v_layers > 0, 1u << 16 },
         { "v_patch", c->v_patch, c->v_layers > 0, 64 },
-        { "v_pool", c->v_pool, c->v_layers > 0, 16 },
+        { "v_pool", c->v_pool, c->v_layers > 0, 4 },
+        { "v_patch * v_pool", c->v_layers > 0 ? c->v_patch * c->v_pool : 0, 0, G4_MAX_TOKEN_SIDE },
         { "v_n_pos", c->v_n_pos, c->v_layers > 0, 1u << 16 },
+        { "v_flags", c->v_flags, 0, G4_VISION_STANDARDIZE | G4_VISION_CLIPPED },
         { "a_layers", c->a_layers, 0, c->n_layers > 0 ? G4_MAX_LAYERS : 0 },
         { "a_hidden", c->a_hidden, c->a_layers > 0, 1u << 14 },
         { "a_heads", c->a_heads, c->a_layers > 0, c->a_hidden },
@@ -168,15 +211,40 @@ static g4_status g4_file_check_ranges(const g4_config *c, g4_error *err)
         { "a_out", c->a_out, c->a_layers > 0, 1u << 16 },
         { "a_hidden % a_heads", c->a_heads > 0 ? c->a_hidden % c->a_heads : 0, 0, 0 },
     };
-    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
-        if (ranges[i].value < ranges[i].low || ranges[i].value > ranges[i].high)
-            return g4_fail(err, G4_ERR_FORMAT, "configuration: %s is %u, expected %u to %u", ranges[i].name,
-                           ranges[i].value, ranges[i].low, ranges[i].high);
-    const float floats[] = { c->eps,   c->attn_scale,   c->softcap, c->embed_scale,       c->temperature, c->top_p,
-                             c->v_eps, c->v_rope_theta, c->a_eps,   c->a_residual_weight, c->a_logit_cap, c->a_clip };
-    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
-        if (!isfinite(floats[i]) || floats[i] < 0)
-            return g4_fail(err, G4_ERR_FORMAT, "configuration: a scale is %g", (double)floats[i]);
+    return G4_CHECK_RANGES(ranges, err);
+}
+
+/* Scales are finite numbers, and above 0 where something is divided by them or by their root. */
+static g4_status g4_file_check_scales(const g4_config *c, g4_error *err)
+{
+    const struct {
+        const char *name;
+        float value;
+        int above_0;
+        float high;
+    } scales[] = {
+        { "eps", c->eps, c->n_layers > 0, 1 },
+        { "attn_scale", c->attn_scale, c->n_layers > 0, 1e6f },
+        { "softcap", c->softcap, 0, 1e6f },
+        { "embed_scale", c->embed_scale, c->n_layers > 0, 1e6f },
+        { "temperature", c->temperature, 0, 1e6f },
+        { "top_p", c->top_p, 0, 1 },
+        { "v_eps", c->v_eps, c->v_layers > 0, 1 },
+        { "v_rope_theta", c->v_rope_theta, c->v_layers > 0, 1e12f },
+        { "a_eps", c->a_eps, c->a_layers > 0, 1 },
+        { "a_residual_weight", c->a_residual_weight, 0, 1e6f },
+        { "a_logit_cap", c->a_logit_cap, c->a_layers > 0, 1e30f },
+        { "a_clip", c->a_clip, c->a_layers > 0, FLT_MAX },
+    };
+    for (size_t i = 0; i < sizeof scales / sizeof *scales; i++)
+        if (!(scales[i].value >= 0 && scales[i].value <= scales[i].high) || (scales[i].above_0 && scales[i].value == 0))
+            return g4_fail(err, G4_ERR_FORMAT, "configuration: %s is %g, expected a number %s 0 and at most %g",
+                           scales[i].name, (double)scales[i].value, scales[i].above_0 ? "above" : "from",
+                           (double)scales[i].high);
+    const uint32_t n = c->v_default_tokens;
+    if (c->v_layers > 0 && n != 70 && n != 140 && n != 280 && n != 560 && n != 1120)
+        return g4_fail(err, G4_ERR_FORMAT, "configuration: v_default_tokens is %u, expected 70, 140, 280, 560 or 1120",
+                       n);
     return G4_OK;
 }
 
@@ -198,6 +266,8 @@ static g4_status g4_file_check_layers(const g4_file *f, g4_error *err)
             source->n_kv_heads != lc->n_kv_heads || (source->flags & G4_LAYER_FULL) != (lc->flags & G4_LAYER_FULL))
             return g4_fail(err, G4_ERR_FORMAT, "configuration of layer %u: cannot read the keys of layer %u", l,
                            lc->kv_source);
+        if (lc->flags & ~(G4_LAYER_FULL | G4_LAYER_K_EQ_V | G4_LAYER_MOE | G4_LAYER_SCALAR))
+            return g4_fail(err, G4_ERR_FORMAT, "configuration of layer %u: unknown flags %x", l, lc->flags);
         if ((lc->flags & G4_LAYER_MOE) && c->n_experts == 0)
             return g4_fail(err, G4_ERR_FORMAT, "layer %u has no experts to choose from", l);
         uint32_t *others = &head_dim[(lc->flags & G4_LAYER_FULL) != 0];
@@ -209,7 +279,8 @@ static g4_status g4_file_check_layers(const g4_file *f, g4_error *err)
     return G4_OK;
 }
 
-static g4_status g4_file_check(g4_file *f, const g4_allocator *a, g4_error *err)
+/* The header alone. */
+static g4_status g4_file_check_header(const g4_file *f, g4_error *err)
 {
     g4_file_header h;
     if (f->size < sizeof h) {
@@ -230,12 +301,27 @@ static g4_status g4_file_check(g4_file *f, const g4_allocator *a, g4_error *err)
     if (h.file_size != f->size)
         return g4_fail(err, G4_ERR_FORMAT, "truncated or extended: %zu bytes, the header says %llu", f->size,
                        (unsigned long long)h.file_size);
-    if (h.data_offset < sizeof h || h.data_offset > f->size || h.n_tensors > 1u << 20 ||
-        !g4_inside(h.config_offset, h.config_size, h.data_offset) ||
+    if (h.data_offset < sizeof h || h.data_offset > f->size || h.data_offset > G4_MAX_TABLES ||
+        h.n_tensors > G4_MAX_TENSORS || !g4_inside(h.config_offset, h.config_size, h.data_offset) ||
         !g4_inside(h.tokenizer_offset, h.tokenizer_size, h.data_offset) ||
         !g4_inside(h.table_offset, h.n_tensors * sizeof(g4_tensor_entry), h.data_offset) || h.config_offset % 4 != 0 ||
         h.tokenizer_offset % G4_ALIGN != 0 || h.table_offset % 8 != 0)
         return g4_fail(err, G4_ERR_FORMAT, "the header's offsets lie outside the file");
+    return G4_OK;
+}
+
+size_t g4_file_data_offset(const g4_file *f)
+{
+    g4_file_header h;
+    memcpy(&h, f->data, sizeof h);
+    return (size_t)h.data_offset;
+}
+
+/* What stands between a sound header and the tensors. */
+static g4_status g4_file_check_tables(g4_file *f, const g4_allocator *a, g4_error *err)
+{
+    g4_file_header h;
+    memcpy(&h, f->data, sizeof h);
     const uint64_t sum = g4_checksum(f->data + G4_CHECKSUM_START, (size_t)h.data_offset - G4_CHECKSUM_START);
     if (sum != h.checksum)
         return g4_fail(err, G4_ERR_FORMAT, "header or tables are damaged: checksum %016llx, expected %016llx",
@@ -253,69 +339,114 @@ static g4_status g4_file_check(g4_file *f, const g4_allocator *a, g4_error *err)
     }
     g4_status status = g4_file_read_config(f, a, &h, err);
     if (!status) status = g4_file_check_ranges(&f->config, err);
+    if (!status) status = g4_file_check_ids(&f->config, err);
+    if (!status) status = g4_file_check_scales(&f->config, err);
     if (!status) status = g4_file_check_layers(f, err);
     return status;
 }
 
 /* ---- Opening ------------------------------------------------------------------------------------ */
 
+#define G4_FILE_PIECE ((size_t)4 << 20) /* bytes that are read before the halt is asked again */
+
+void g4_file_leave(g4_file *f)
+{
+    if (f->is_open) close(f->fd);
+    f->is_open = 0;
+}
+
 void g4_file_close(g4_file *f, const g4_allocator *a)
 {
+    g4_file_leave(f);
     g4_free(a, f->layers);
     g4_free(a, f->bound);
     if (f->mapping) munmap(f->mapping, f->size);
     memset(f, 0, sizeof *f);
 }
 
-static g4_status g4_file_map(g4_file *f, const char *path, g4_error *err)
+g4_status g4_file_read(const g4_file *f, void *to, size_t from, size_t size, g4_halt *halt, g4_error *err)
 {
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return g4_fail(err, G4_ERR_IO, "cannot open: %s", strerror(errno));
-    struct stat st;
-    g4_status status = G4_OK;
-    if (fstat(fd, &st) != 0) {
-        status = g4_fail(err, G4_ERR_IO, "cannot stat: %s", strerror(errno));
-    } else if (S_ISDIR(st.st_mode)) {
-        status = g4_fail(err, G4_ERR_FORMAT, "is a directory: convert the checkpoint in it with export.py");
-    } else if (!S_ISREG(st.st_mode)) {
-        status = g4_fail(err, G4_ERR_FORMAT, "not a regular file");
-    } else if (st.st_size > 0) {
-        void *p =
-            (uint64_t)st.st_size > SIZE_MAX ? MAP_FAILED : mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
-        if (p == MAP_FAILED) {
-            status = g4_fail(err, G4_ERR_IO, "cannot map %lld bytes: %s", (long long)st.st_size, strerror(errno));
-        } else {
-            f->data = f->mapping = p;
-            f->size = (size_t)st.st_size;
-            f->device = (uint64_t)st.st_dev;
-            f->inode = (uint64_t)st.st_ino;
-        }
+    for (size_t done = 0; done < size;) {
+        const g4_status status = g4_halt_check(halt, err);
+        if (status) return status;
+        const ssize_t n =
+            pread(f->fd, (uint8_t *)to + done, g4_min_size(size - done, G4_FILE_PIECE), (off_t)(from + done));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0)
+            return g4_fail(err, G4_ERR_IO, "cannot read: %s",
+                           n < 0 ? strerror(errno) : "the file was truncated while it was read");
+        done += (size_t)n;
     }
-    close(fd);
+    return G4_OK;
+}
+
+/* Only a regular file has a size and can be mapped; to open a pipe without a writer would wait for one. */
+static g4_status g4_file_enter(g4_file *f, const char *path, g4_error *err)
+{
+    struct stat st;
+    f->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (f->fd < 0) return g4_fail(err, G4_ERR_IO, "cannot open: %s", strerror(errno));
+    f->is_open = 1;
+    if (fstat(f->fd, &st) != 0) return g4_fail(err, G4_ERR_IO, "cannot stat: %s", strerror(errno));
+    if (S_ISDIR(st.st_mode))
+        return g4_fail(err, G4_ERR_FORMAT, "is a directory: convert the checkpoint in it with export.py");
+    if (!S_ISREG(st.st_mode)) return g4_fail(err, G4_ERR_FORMAT, "not a regular file");
+    if ((uint64_t)st.st_size > SIZE_MAX) return g4_fail(err, G4_ERR_IO, "too large for this system");
+    f->size = (size_t)st.st_size;
+    return G4_OK;
+}
+
+/* Map the file, or reserve memory for it. */
+static g4_status g4_file_map(g4_file *f, g4_error *err)
+{
+    if (f->size == 0) return G4_OK;
+    void *p = f->is_copy ? mmap(NULL, f->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+                         : mmap(NULL, f->size, PROT_READ, MAP_SHARED, f->fd, 0);
+    if (p == MAP_FAILED)
+        return g4_fail(err, f->is_copy ? G4_ERR_MEMORY : G4_ERR_IO, "cannot %s %zu bytes: %s",
+                       f->is_copy ? "reserve memory for its" : "map", f->size, strerror(errno));
+    f->data = f->mapping = p;
+    return G4_OK;
+}
+
+/* Where the tensors of a file begin that is to be read; memory is taken for a model file only. */
+static g4_status g4_file_read_header(g4_file *f, size_t *data_offset, g4_halt *halt, g4_error *err)
+{
+    g4_file_header h;
+    f->data = (const uint8_t *)&h;
+    g4_status status = f->size < sizeof h ? G4_OK : g4_file_read(f, &h, 0, sizeof h, halt, err);
+    if (!status) status = g4_file_check_header(f, err);
+    if (!status) *data_offset = g4_file_data_offset(f);
+    f->data = NULL;
     return status;
 }
 
-g4_status g4_file_open(g4_file *f, const g4_engine_options *opt, const g4_allocator *a, g4_error *err)
+static g4_status g4_file_open_path(g4_file *f, const g4_engine_options *opt, g4_halt *halt, g4_error *err)
+{
+    size_t data_offset = 0;
+    f->is_copy = opt->no_mmap != 0;
+    g4_status status = g4_file_enter(f, opt->model_path, err);
+    if (!status && f->is_copy) status = g4_file_read_header(f, &data_offset, halt, err);
+    if (!status) status = g4_file_map(f, err);
+    return status || !f->is_copy ? status : g4_file_read(f, f->mapping, 0, data_offset, halt, err);
+}
+
+g4_status g4_file_open(g4_file *f, const g4_engine_options *opt, const g4_allocator *a, g4_halt *halt, g4_error *err)
 {
     memset(f, 0, sizeof *f);
-    g4_error inner = { G4_OK, "" };
-    g4_status status = G4_OK;
-    if (opt->model_path) {
-        status = g4_file_map(f, opt->model_path, &inner);
-    } else if (!opt->model_data) {
+    if (!opt->model_path && !opt->model_data)
         return g4_fail(err, G4_ERR_ARGUMENT, "neither model_path nor model_data is given");
-    } else if ((uintptr_t)opt->model_data % G4_ALIGN != 0) {
+    if (!opt->model_path && (uintptr_t)opt->model_data % G4_ALIGN != 0)
         return g4_fail(err, G4_ERR_ARGUMENT, "model_data is not aligned to %d bytes", G4_ALIGN);
-    } else {
-        f->data = opt->model_data;
-        f->size = opt->model_size;
-    }
-    if (!status) status = g4_file_check(f, a, &inner);
-    if (status) {
-        g4_file_close(f, a);
-        return g4_fail(err, status, "%.100s: %.150s", opt->model_path ? opt->model_path : "model_data", inner.message);
-    }
-    return G4_OK;
+    g4_error inner = { G4_OK, "" };
+    f->data = opt->model_data;
+    f->size = opt->model_size;
+    g4_status status = opt->model_path ? g4_file_open_path(f, opt, halt, &inner) : G4_OK;
+    if (!status) status = g4_file_check_header(f, &inner);
+    if (!status) status = g4_file_check_tables(f, a, &inner);
+    if (!status) return G4_OK;
+    g4_file_close(f, a);
+    return g4_fail(err, status, "%.100s: %.150s", opt->model_path ? opt->model_path : "model_data", inner.message);
 }
 
 /* ---- Tensors by name -----------------------------------------------------------------------------
@@ -347,6 +478,7 @@ static void g4_bind_name(char out[64], const char *prefix, int layer, const char
 static const g4_tensor_entry *g4_bind(g4_binder *b, const char *prefix, int layer, const char *field, g4_layout layout,
                                       int n_dims, uint64_t d0, uint64_t d1, uint64_t d2)
 {
+    if (!b->status) b->status = g4_halt_check(b->halt, b->err);
     if (b->status) return NULL;
     char name[64];
     g4_bind_name(name, prefix, layer, field);

@@ -278,7 +278,7 @@ static void g4_product16_q8_0(float *y, size_t stride, const g4_matrix *w, const
 /* ---- Rounding of inputs ---------------------------------------------------------------------------------------- */
 
 /* d = max|x| / 127 over each 32 inputs, q = round half to even (x * (127 / max)): x is near d * q. A block of zeros,
- * or of values below G4_QUANT_MIN, has d = 0; one with an infinity keeps it in d. */
+ * or of values below G4_QUANT_MIN, has d = 0; one with an infinity keeps it in d; what is no number gives any q. */
 static void g4_quantize(int8_t *q, float *d, int32_t *sum, const float *x, int cols)
 {
     for (int b = 0; b < cols / 32; b++) {
@@ -288,7 +288,7 @@ static void g4_quantize(int8_t *q, float *d, int32_t *sum, const float *x, int c
         const float scale = max < G4_QUANT_MIN ? 0.0f : max / 127.0f, inverse = usable ? 127.0f / max : 0.0f;
         int32_t total = 0;
         for (int i = 0; i < 32; i++) {
-            const int32_t v = usable ? (int32_t)rintf(x[32 * b + i] * inverse) : 0;
+            const int32_t v = usable ? g4_to_int8(x[32 * b + i] * inverse) : 0;
             q[32 * b + i] = (int8_t)v;
             total += v;
         }

@@ -716,8 +716,9 @@ G4_AVX2 static void g4_quantize_avx2(int8_t *q, float *d, int32_t *sum, const fl
                       i3 = _mm256_cvtps_epi32(_mm256_mul_ps(x3, inverse));
         const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(i0, i1), _mm256_packs_epi32(i2, i3));
         _mm256_storeu_si256((void *)q, _mm256_permutevar8x32_epi32(packed, order));
-        const __m256i s8 = _mm256_add_epi32(_mm256_add_epi32(i0, i1), _mm256_add_epi32(i2, i3));
-        sum[b] = g4_hsum_int_avx2(s8);
+        /* Of the bytes, which are in bounds also where x is no number. */
+        const __m256i s16 = _mm256_maddubs_epi16(_mm256_set1_epi8(1), packed);
+        sum[b] = g4_hsum_int_avx2(_mm256_madd_epi16(s16, _mm256_set1_epi16(1)));
     }
 }
 

@@ -346,7 +346,12 @@ typedef void (*g4_attend16_fn)(const g4_tile16 *tile, int n_keys, int head_dim, 
 typedef void (*g4_product16_fn)(float *y, size_t y_stride, const g4_matrix *w, const int16_t *x, const float *x_unit,
                                 int n, float min, float max);
 
-/* To the nearest, half to even; at most 32767 each way. */
+/* To the nearest, half to even; at most 127, or 32767, each way, also what is no number. */
+static inline int8_t g4_to_int8(float x)
+{
+    const float v = x < 127.0f ? x : 127.0f;
+    return (int8_t)rintf(v > -127.0f ? v : -127.0f);
+}
 static inline int16_t g4_to_int16(float x) { return (int16_t)rintf(fminf(fmaxf(x, -32767.0f), 32767.0f)); }
 
 #define G4_QUANT_MIN 0x1p-100f /* a block whose largest magnitude is below is all zeros: 127 / max must stay finite */
@@ -409,9 +414,10 @@ static inline float g4_clamp(float x, float lo, float hi) /* NaN stays */
 typedef struct {
     const uint8_t *data;
     size_t size;
-    uint8_t *mapping;       /* the same place when it is a mapping of ours, to be advised and given back; else NULL */
-    uint64_t device, inode; /* of the file that is mapped */
-    int locked;             /* weights have been locked in memory, or some of them */
+    uint8_t *mapping; /* the same place when it is a mapping of ours, to be advised and given back; else NULL */
+    int is_copy;      /* and when that is memory into which the file is read: up to here, its header and tables */
+    int fd, is_open;  /* the file, until g4_file_leave */
+    int locked;       /* weights have been locked in memory, or some of them */
     g4_config config;
     g4_layer_config *layers;      /* (n_layers) */
     const g4_tensor_entry *table; /* (n_tensors), in the file */
@@ -420,9 +426,13 @@ typedef struct {
     const uint8_t *tokenizer;
     size_t tokenizer_size;
 } g4_file;
-/* Map opt->model_path or take the bytes at opt->model_data, then check everything but the tensors' values. Errors name
- * the path. */
-g4_status g4_file_open(g4_file *f, const g4_engine_options *opt, const g4_allocator *a, g4_error *err);
+/* Map opt->model_path, or begin to read it, or take the bytes at opt->model_data, then check everything but the values
+ * of tensors. Errors name the path. */
+g4_status g4_file_open(g4_file *f, const g4_engine_options *opt, const g4_allocator *a, g4_halt *halt, g4_error *err);
+size_t g4_file_data_offset(const g4_file *f); /* where the tensors begin */
+/* Read `size` bytes at offset `from` of a file that is open still. */
+g4_status g4_file_read(const g4_file *f, void *to, size_t from, size_t size, g4_halt *halt, g4_error *err);
+void g4_file_leave(g4_file *f); /* nothing more is read; a mapping stays */
 void g4_file_close(g4_file *f, const g4_allocator *a);
 
 /* What finds tensors by name and remembers the first failure; later calls do nothing. The name is PREFIX.LAYER.FIELD,
@@ -430,6 +440,7 @@ void g4_file_close(g4_file *f, const g4_allocator *a);
 typedef struct {
     g4_file *file;
     int cursor; /* tensors mostly stand in the order in which they are asked for */
+    g4_halt *halt;
     g4_error *err;
     g4_status status;
 } g4_binder;

@@ -9,16 +9,14 @@
 #include "session.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define G4_BIG_TABLE (16u << 20) /* bytes of a looked-up table from which on it is told apart */
 #define G4_HUGE_PAGE ((size_t)2 << 20)
-#define G4_MOVE_PIECE ((size_t)4 << 20)     /* bytes that are copied or locked before the halt is asked again */
+#define G4_LOCK_PIECE ((size_t)4 << 20)     /* bytes that are locked before the halt is asked again */
 #define G4_RESIDENCE_STEP ((size_t)2 << 20) /* one page of each is looked at */
 
 #if defined(MADV_HUGEPAGE) && defined(MADV_RANDOM) && defined(MAP_ANONYMOUS)
@@ -103,7 +101,7 @@ int g4_is_decoder_weight(const g4_tensor_entry *t)
 void g4_file_advise(const g4_file *f)
 {
     const long page = sysconf(_SC_PAGESIZE);
-    if (!f->mapping || page <= 0) return;
+    if (!f->mapping || f->is_copy || page <= 0) return;
 #if defined(G4_HAS_HUGE_PAGES)
     madvise(f->mapping, f->size, MADV_HUGEPAGE);
     for (int i = 0; i < f->n_tensors; i++) {
@@ -126,7 +124,7 @@ g4_status g4_file_lock(g4_file *f, g4_halt *halt, g4_error *err)
         if (!g4_is_decoder_weight(t)) continue;
         for (size_t done = 0, n; done < (size_t)t->size;
              done += n) { /* what is not in memory is read, which takes time */
-            n = (size_t)t->size - done < G4_MOVE_PIECE ? (size_t)t->size - done : G4_MOVE_PIECE;
+            n = (size_t)t->size - done < G4_LOCK_PIECE ? (size_t)t->size - done : G4_LOCK_PIECE;
             const g4_status status = g4_halt_check(halt, err);
             if (status) return status;
             if (mlock(f->data + t->offset + done, n) != 0)
@@ -148,10 +146,29 @@ void g4_file_unlock(const g4_file *f)
     }
 }
 
+/* The rest of a file that is read and not mapped. */
+g4_status g4_file_read_weights(const g4_file *f, int huge_pages, g4_halt *halt, g4_error *err)
+{
+    const size_t from = g4_file_data_offset(f), size = f->size - from;
+    const uint64_t available = g4_available_memory();
+    if (!f->is_copy || size == 0) return G4_OK;
+    if (available > 0 && size > available)
+        return g4_fail(err, G4_ERR_MEMORY, "to read its %.1f MB of weights there are %.1f MB of memory: map it instead",
+                       (double)size / 1e6, (double)available / 1e6);
+#if defined(G4_HAS_HUGE_PAGES)
+    if (huge_pages) madvise(f->mapping, f->size, MADV_HUGEPAGE);
+#else
+    (void)huge_pages;
+#endif
+    const g4_status status = g4_file_read(f, f->mapping + from, from, size, halt, err);
+    if (!status) mprotect(f->mapping, f->size, PROT_READ);
+    return status;
+}
+
 #if defined(G4_HAS_HUGE_PAGES)
 /* Replace bytes [first, end) of the mapping by a private copy in huge pages, as far as whole ones fit: hardware does
  * not prefetch across the border of a page, and 2 MB have 512 times fewer borders. Addresses stay as they are. */
-static g4_status g4_file_copy(const g4_file *f, int fd, size_t first, size_t end, g4_halt *halt, g4_error *err)
+static g4_status g4_file_copy(const g4_file *f, size_t first, size_t end, g4_halt *halt, g4_error *err)
 {
     const uintptr_t base = (uintptr_t)f->mapping;
     const uintptr_t begin = g4_round_up(base + first, G4_HUGE_PAGE), stop = (base + end) / G4_HUGE_PAGE * G4_HUGE_PAGE;
@@ -160,21 +177,13 @@ static g4_status g4_file_copy(const g4_file *f, int fd, size_t first, size_t end
     uint8_t *p = mmap(f->mapping + from, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     if (p == MAP_FAILED) return g4_fail(err, G4_ERR_MEMORY, "no memory for %zu bytes of weights", size);
     madvise(p, size, MADV_HUGEPAGE);
-    for (size_t done = 0; done < size;) {
-        const g4_status status = g4_halt_check(halt, err);
-        if (status) return status;
-        const size_t piece = size - done < G4_MOVE_PIECE ? size - done : G4_MOVE_PIECE;
-        const ssize_t n = pread(fd, p + done, piece, (off_t)(from + done));
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return g4_fail(err, G4_ERR_IO, "cannot read the weights: %s", n < 0 ? strerror(errno) : "end");
-        done += (size_t)n;
-    }
-    mprotect(p, size, PROT_READ);
-    return G4_OK;
+    const g4_status status = g4_file_read(f, p, from, size, halt, err);
+    if (!status) mprotect(p, size, PROT_READ);
+    return status;
 }
 
 /* All weights, neighbours in one piece. */
-static g4_status g4_file_copy_weights(const g4_file *f, int fd, g4_halt *halt, g4_error *err)
+static g4_status g4_file_copy_weights(const g4_file *f, g4_halt *halt, g4_error *err)
 {
     g4_status status = G4_OK;
     size_t first = 0, end = 0;
@@ -185,31 +194,21 @@ static g4_status g4_file_copy_weights(const g4_file *f, int fd, g4_halt *halt, g
             end = (size_t)(t->offset + t->size);
             continue;
         }
-        if (first < end) status = g4_file_copy(f, fd, first, end, halt, err);
+        if (first < end) status = g4_file_copy(f, first, end, halt, err);
         if (t) first = (size_t)t->offset, end = (size_t)(t->offset + t->size);
     }
     return status;
 }
 #endif
 
-/* The path must still lead to the file that is mapped: of another one, the copies would not go with the rest. */
-g4_status g4_file_use_huge_pages(const g4_file *f, const char *path, g4_halt *halt, g4_error *err)
+g4_status g4_file_use_huge_pages(const g4_file *f, g4_halt *halt, g4_error *err)
 {
-    if (!f->mapping) return G4_OK; /* the caller's bytes stay where they are */
+    if (!f->mapping || f->is_copy) return G4_OK; /* the caller's bytes stay where they are, and so do ours */
 #if defined(G4_HAS_HUGE_PAGES)
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return g4_fail(err, G4_ERR_IO, "%.100s: %s", path, strerror(errno));
-    struct stat st;
-    g4_status status = G4_OK;
-    if (fstat(fd, &st) != 0)
-        status = g4_fail(err, G4_ERR_IO, "%.100s: cannot stat: %s", path, strerror(errno));
-    else if ((uint64_t)st.st_dev != f->device || (uint64_t)st.st_ino != f->inode)
-        status = g4_fail(err, G4_ERR_IO, "%.100s: replaced by another file while it was opened", path);
-    if (!status) status = g4_file_copy_weights(f, fd, halt, err);
-    close(fd);
-    return status;
+    return g4_file_copy_weights(f, halt, err);
 #else
-    return g4_fail(err, G4_ERR_UNSUPPORTED, "%.100s: this system has no huge pages", path);
+    (void)halt;
+    return g4_fail(err, G4_ERR_UNSUPPORTED, "this system has no huge pages");
 #endif
 }
 

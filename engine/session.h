@@ -64,8 +64,10 @@ void g4_engine_log(const g4_engine *e, g4_log_level level, const char *fmt, ...)
 void g4_file_advise(const g4_file *f);
 g4_status g4_file_lock(g4_file *f, g4_halt *halt, g4_error *err); /* mlock what every token reads */
 void g4_file_unlock(const g4_file *f); /* what g4_file_lock locked, where unmapping does not do so */
-/* Copy it into huge pages. */
-g4_status g4_file_use_huge_pages(const g4_file *f, const char *path, g4_halt *halt, g4_error *err);
+/* Read the weights of a file that is not mapped; copy what every token reads into huge pages. From the file that is
+ * open, wherever its name leads by now. */
+g4_status g4_file_read_weights(const g4_file *f, int huge_pages, g4_halt *halt, g4_error *err);
+g4_status g4_file_use_huge_pages(const g4_file *f, g4_halt *halt, g4_error *err);
 /* Is this a tensor of the text decoder that is multiplied? (Every token reads it, or with experts may.) */
 int g4_is_decoder_weight(const g4_tensor_entry *t);
 /* How many bytes of a tensor are in memory, by a look at one page of each 2 MB. */

@@ -2,8 +2,11 @@
  *
  * Little-endian: magic "G4STATE1", u32 version, u32 byte order mark, u64 fingerprint of the model, u32 kv type, u32 n,
  * u32 n_media, u32 n_caches; n token ids (i32); per medium: u32 pos, u32 placeholder id, u32 n, u32 0, u64 key[2],
- * then (n, hidden) f32; per cache: u32 first page, u32 end, then the pages; at the end u64 checksum of all before.
- * The last token is evaluated again on loading. */
+ * then (n, hidden) f32; per cache: u32 first page, u32 end, then the pages, zeros behind the last of the n positions;
+ * at the end u64 checksum of all before. The last token is evaluated again on loading.
+ *
+ * What is loaded is not trusted: numbers are checked before they are used, memory is taken as bytes come, and keys,
+ * values and soft tokens may be any numbers. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -80,6 +83,28 @@ static g4_status g4_engine_fingerprint(g4_engine *e, uint64_t *out, g4_halt *hal
 
 /* ---- Saving --------------------------------------------------------------------------------------------- */
 
+/* Behind the last position a page may hold what was rewound, or guessed: that is nobody's to read. */
+static void g4_state_write_pages(g4_state_io *io, const g4_session *s, int cache)
+{
+    const g4_cache *c = &s->kv.caches[cache];
+    const uint32_t range[2] = { (uint32_t)c->first, (uint32_t)c->end };
+    g4_state_put(io, range, sizeof range);
+    for (int p = c->first; p < c->end; p++) {
+        if (p < s->n / G4_PAGE || io->only_counts) {
+            g4_state_put(io, c->pages[p]->data, c->page_bytes);
+            continue;
+        }
+        unsigned char *page = g4_alloc(s->e->a, 1, c->page_bytes);
+        if (page) {
+            g4_kv_copy_page(&s->kv, cache, p, g4_max_int(s->n - p * G4_PAGE, 0), page);
+            g4_state_put(io, page, c->page_bytes);
+        } else if (!io->status) {
+            io->status = g4_fail(io->err, G4_ERR_MEMORY, "no memory for a page of %zu bytes", c->page_bytes);
+        }
+        g4_free(s->e->a, page);
+    }
+}
+
 static void g4_state_write(g4_state_io *io, const g4_session *s, uint64_t fingerprint)
 {
     const size_t hidden = s->e->file.config.hidden;
@@ -101,12 +126,7 @@ static void g4_state_write(g4_state_io *io, const g4_session *s, uint64_t finger
         g4_state_put(io, &m, sizeof m);
         g4_state_put(io, soft->rows, (size_t)soft->n * hidden * sizeof *soft->rows);
     }
-    for (int i = 0; i < s->kv.n_caches; i++) {
-        const g4_cache *c = &s->kv.caches[i];
-        const uint32_t range[2] = { (uint32_t)c->first, (uint32_t)c->end };
-        g4_state_put(io, range, sizeof range);
-        for (int p = c->first; p < c->end; p++) g4_state_put(io, c->pages[p]->data, c->page_bytes);
-    }
+    for (int i = 0; i < s->kv.n_caches; i++) g4_state_write_pages(io, s, i);
     const uint64_t sum = io->sum;
     g4_state_put(io, &sum, sizeof sum);
 }
@@ -178,10 +198,14 @@ static g4_status g4_state_load_media(g4_session *s, g4_state_io *io, uint32_t n)
         g4_state_medium m = { 0 };
         g4_state_get(io, &m, sizeof m);
         if (io->status) break;
-        if (m.pos < free_from || m.n < 1 || m.n > (uint32_t)s->n || m.pos > (uint32_t)s->n - m.n ||
-            m.token >= c->n_vocab)
+        if (m.pos < free_from || m.n < 1 || m.n > (uint32_t)s->n || m.pos > (uint32_t)s->n - m.n || m.zero != 0)
             return g4_fail(io->err, G4_ERR_FORMAT, "saved session: media %u at %u lies outside", i, m.pos);
         free_from = m.pos + m.n;
+        for (uint32_t t = m.pos; t < free_from; t++)
+            if ((uint32_t)s->tokens[t] != m.token)
+                return g4_fail(io->err, G4_ERR_FORMAT,
+                               "saved session: media %u: token %u is %d, not its placeholder %u", i, t,
+                               (int)s->tokens[t], m.token);
         g4_soft *soft = g4_soft_new(s->e->a, (g4_token)m.token, m.key, (int)m.n, c->hidden);
         if (!soft) return g4_fail(io->err, G4_ERR_MEMORY, "no memory for media %u", i);
         s->media[s->n_media++] = (g4_medium) { (int)m.pos, soft };
@@ -203,9 +227,10 @@ static g4_status g4_state_load_pages(g4_session *s, g4_state_io *io)
             range[0] * G4_PAGE > (uint32_t)(window ? g4_window_start(s->n, window) : 0))
             return g4_fail(io->err, G4_ERR_FORMAT, "saved session: pages %u to %u of cache %d do not hold %d positions",
                            range[0], range[1], i, s->n);
-        if (!g4_kv_hold(&s->kv, i, (int)range[0], (int)range[1]))
-            return g4_fail(io->err, G4_ERR_MEMORY, "no memory for keys and values");
-        for (int p = c->first; p < c->end && !io->status; p++) g4_state_get(io, c->pages[p]->data, c->page_bytes);
+        for (int p = (int)range[0]; p < (int)range[1] && !io->status; p++) {
+            if (!g4_kv_hold(&s->kv, i, p)) return g4_fail(io->err, G4_ERR_MEMORY, "no memory for keys and values");
+            g4_state_get(io, c->pages[p]->data, c->page_bytes);
+        }
     }
     return io->status;
 }

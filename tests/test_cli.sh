@@ -200,6 +200,51 @@ ok "a chat goes on" json 'd["usage"]["cached_tokens"] > 4'
 fails 1 "holds a chat" -m $chat --raw --session "$tmp/c" -p x
 fails 1 "another model" -m tests/data/media/e2b.g4 --raw --quiet --session "$tmp/s" -p x
 cp LICENSE "$tmp/nosession"
+# A full context: without --context-shift a line that says what to do, with it the oldest turns go, whole, and the
+# answer is that of a session that never held them.
+tiny=models/tiny.g4 # whose answers are text
+shifting="-m $tiny --system Brief. --session $tmp/shift --temp 0 --no-guard -n 6 -c 150 --json --logprobs 0"
+turn=0; dropped=0; kept=1
+while [ $turn -lt 12 ] && [ $dropped -eq 0 ]; do
+    turn=$((turn + 1))
+    cp "$tmp/shift" "$tmp/unshifted" 2> /dev/null
+    media=; [ $turn -ne 1 ] || media="--image examples/scene.png"
+    run $shifting --context-shift $media -p "question $turn"
+    cp "$tmp/out" "$tmp/a$turn"
+    dropped=$(sed -n 's/.*the context is full: \([0-9]*\) of the oldest turns dropped/\1/p' "$tmp/err")
+    dropped=${dropped:-0}
+done
+kept=$((dropped + 1))
+ok "turns are dropped" test "$dropped" -gt 0 -a $kept -lt $turn
+{
+    printf '[{"role": "system", "content": "Brief."}'
+    while [ $kept -lt $turn ]; do
+        printf ', {"role": "user", "content": "question %d"}, ' $kept
+        cat "$tmp/a$kept"
+        kept=$((kept + 1))
+    done
+    printf ', {"role": "user", "content": "question %d"}]' $turn
+} > "$tmp/messages"
+run -m $tiny --messages "$tmp/messages" --temp 0 --no-guard -n 6 -c 150 --json --logprobs 0
+strip() { sed 's/"cached_tokens":[0-9]*,//; s/"seconds":{[^}]*},//' "$1"; }
+ok "the answer is a fresh session's" test "$(strip "$tmp/out")" = "$(strip "$tmp/a$turn")"
+cp "$tmp/unshifted" "$tmp/shift"
+run $shifting -p "$(yes "a longer question" | head -n 40)"
+ok "a full context is an error" test $rc -eq 1
+full="the context is full: with this message the chat has [0-9]* tokens, the context 150"
+ok "... that says what to do" grep -q "$full; -c N gives more room.*--context-shift drops" "$tmp/err"
+ok "... and leaves the session as it was" cmp -s "$tmp/unshifted" "$tmp/shift"
+# Calls go with their results.
+printf '#!/bin/sh\necho 21 degrees\n' > "$tmp/weather"; chmod +x "$tmp/weather"
+calls="-m $tiny --temp 0 -c 330 --tools examples/tools.json --tool-exec $tmp/weather --yes --session $tmp/calls"
+for turn in 1 2 3 4; do
+    run $calls --context-shift --quiet -n 30 -p "What is the weather in Paris?"
+    ok "a turn with a call is answered" test $rc -eq 0 -a -s "$tmp/out"
+done
+ok "a turn with a call is dropped whole" grep -q "the context is full: 1 of the oldest turns dropped" "$tmp/err"
+fails 2 "--context-shift drops turns of a chat" -m $chat --raw --context-shift -p x
+fails 1 "the prompt is too long: " -m $chat --quiet --context-shift -c 9 -p "a question of more than nine tokens"
+
 fails 1 "not a session file" -m $chat --session "$tmp/nosession" -p x
 ok "a file that is no session stays as it is" same LICENSE "$tmp/nosession"
 head -c 300 "$tmp/c" > "$tmp/cut"

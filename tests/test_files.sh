@@ -1,0 +1,179 @@
+#!/bin/sh
+# Model and session files as the program treats them: pipes and devices, files that are cut short, links, modes, full
+# disks, a program that is killed while it writes, sessions that hold their pictures. Ends with "N passed, N failed".
+g4=${G4_PROGRAM:-./gemma4}
+case $g4 in /*) ;; *) g4=$(pwd)/$g4 ;; esac
+chat=tests/data/media/e2b-q8_0.g4 # a chat model that sees and hears
+tmp=$(mktemp -d) || exit 1
+trap 'chmod -R u+w "$tmp"; rm -rf "$tmp"' EXIT
+passed=0; failed=0
+
+# ok NAME CONDITION...: the condition is a command.
+ok() {
+    name=$1; shift
+    if "$@" > /dev/null 2>&1; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "-- $name"
+        sed 's/^/   stderr: /' "$tmp/err" 2> /dev/null | head -n 3
+    fi
+}
+# talk SESSION ARGUMENT...: one more turn of a session; leaves out, err and rc.
+talk() {
+    session=$1; shift
+    timeout 60 "$g4" -m "$chat" --quiet -n 2 --temp 0 -t 1 --session "$session" "$@" \
+        > "$tmp/out" 2> "$tmp/err" < /dev/null
+    rc=$?
+}
+# refused TEXT: the last turn failed with that one line.
+refused() {
+    [ "$rc" -eq 1 ] && [ "$(wc -l < "$tmp/err")" -eq 1 ] && grep -qF -- "$1" "$tmp/err"
+}
+mode() { stat -c %a "$1"; }
+no_leftovers() { [ -z "$(find "$tmp" -name '.gemma4*')" ]; }
+
+# ---- What is no file ----------------------------------------------------------------------------------
+mkfifo "$tmp/pipe"
+for odd in "$tmp/pipe" /dev/zero; do
+    talk "$tmp/none.g4s" -m "$odd" -p x
+    ok "a model that is $odd is refused" refused "not a regular file"
+    timeout 20 "$g4" -m "$odd" --no-mmap --quiet -p x > "$tmp/out" 2> "$tmp/err"; rc=$?
+    ok "also with --no-mmap" refused "not a regular file"
+done
+for odd in "$tmp/pipe" "$tmp" /dev/zero; do
+    talk "$odd" -p x
+    ok "a session that is $odd is refused" refused "is a folder, a pipe or a device"
+done
+truncate -s 1T "$tmp/sparse"
+talk "$tmp/sparse" -p x
+ok "a terabyte of zeros is no session" refused "not a session file"
+printf 'G4TALK02\377\377\377\377\377\377\377\177' > "$tmp/huge"; truncate -s 1T "$tmp/huge"
+talk "$tmp/huge" -p x
+ok "nor one that says it is huge" refused "is damaged"
+printf 'G4TALK09\0\0\0\0\0\0\0\0' > "$tmp/later"
+talk "$tmp/later" -p x
+ok "a later format is named" refused "session of format 9"
+
+# ---- A session holds what it needs ---------------------------------------------------------------------
+cp tests/data/tiny/ask0_0.png "$tmp/a.png"; cp tests/data/tiny/speech1_0.wav "$tmp/b.wav"
+cp tests/data/tiny/video0.y4m "$tmp/c.y4m"
+talk "$tmp/s" --image "$tmp/a.png" --audio "$tmp/b.wav" --frames 3 --video "$tmp/c.y4m" -p "one"
+ok "a session with a picture, a sound and a video" test "$rc" -eq 0
+cp "$tmp/s" "$tmp/before"
+rm "$tmp/a.png" "$tmp/b.wav" "$tmp/c.y4m"; mkfifo "$tmp/a.png"
+talk "$tmp/s" -p "two" --json
+ok "it goes on when they are gone" test "$rc" -eq 0
+if command -v python3 > /dev/null; then
+    ok "and nothing is evaluated again" python3 -c 'import json, sys
+u = json.load(open(sys.argv[1]))["usage"]; assert u["cached_tokens"] > 0.9 * u["prompt_tokens"], u' "$tmp/out"
+fi
+cp "$tmp/before" "$tmp/t"
+talk "$tmp/t" -p "two" --json
+cut() { sed 's/"created[^,]*,//; s/"[a-z_]*\(seconds\|per_second\|_ms\)":[^,}]*//g' "$1"; }
+cut "$tmp/out" > "$tmp/first"
+cp "$tmp/before" "$tmp/t"; talk "$tmp/t" -p "two" --json; cut "$tmp/out" > "$tmp/second"
+ok "twice the same" cmp -s "$tmp/first" "$tmp/second"
+size=$(wc -c < "$tmp/before")
+for at in 0 8 15 16 30 100 5000 $((size / 2)) $((size - 9)) $((size - 1)); do
+    [ "$at" -lt "$size" ] || continue
+    cp "$tmp/before" "$tmp/t"
+    byte=$(od -An -tu1 -j "$at" -N 1 "$tmp/t" | tr -d ' ')
+    printf "\\$(printf %o $((byte ^ 4)))" | dd of="$tmp/t" bs=1 seek="$at" conv=notrunc 2> /dev/null
+    talk "$tmp/t" -p x
+    ok "byte $at of $size is damaged" refused "$tmp/t"
+    head -c "$at" "$tmp/before" > "$tmp/t"
+    talk "$tmp/t" -p x
+    ok "it ends after $at bytes" refused "$tmp/t"
+done
+# A file of 0.1, without media: 8 bytes of magic, the length, the messages, and no checksum.
+talk "$tmp/text" -p "one"
+n=$(od -An -tu8 -j 8 -N 8 "$tmp/text" | tr -d ' ')
+{ printf G4TALK01; tail -c +9 "$tmp/text" | head -c $((8 + n)); tail -c +$((25 + n)) "$tmp/text"; } > "$tmp/old"
+talk "$tmp/old" -p "two"
+ok "a session of 0.1 is read" test "$rc" -eq 0
+ok "and becomes one of today" grep -q '^G4TALK02' "$tmp/old"
+{ printf G4TALK01; tail -c +9 "$tmp/before"; } > "$tmp/old"
+talk "$tmp/old" -p "two"
+ok "one that names a picture opens nothing" refused "saved by version 0.1"
+
+# ---- How it is written ----------------------------------------------------------------------------------
+mkdir "$tmp/folder" "$tmp/links"
+talk "$tmp/folder/s" -p one
+(cd "$tmp/links" && ln -s ../folder/s near && ln -s near far && ln -s ../folder/new dangling)
+chmod 640 "$tmp/folder/s"
+old=$(ls -i "$tmp/folder/s")
+talk "$tmp/links/far" -p two
+ok "a link is followed" test "$rc" -eq 0 -a -L "$tmp/links/far" -a -L "$tmp/links/near" -a ! -L "$tmp/folder/s"
+ok "its target is the new file" test "$old" != "$(ls -i "$tmp/folder/s")"
+ok "with the mode of the old one" test "$(mode "$tmp/folder/s")" = 640
+talk "$tmp/links/dangling" -p one
+ok "a link to nothing makes its target" test "$rc" -eq 0 -a -L "$tmp/links/dangling" -a -f "$tmp/folder/new"
+ln -s loop2 "$tmp/links/loop1"; ln -s loop1 "$tmp/links/loop2"
+talk "$tmp/links/loop1" -p one
+ok "links in a circle are refused" refused "loop1"
+(umask 027; talk "$tmp/folder/fresh" -p one)
+ok "a new file has the mode of the umask" test "$(mode "$tmp/folder/fresh")" = 640
+if [ "$(id -u)" -ne 0 ]; then
+    chmod 400 "$tmp/folder/s"; cp "$tmp/folder/s" "$tmp/t"
+    talk "$tmp/folder/s" -p three
+    ok "a file that may not be written is not replaced" refused "Permission denied"
+    ok "and stays" cmp "$tmp/folder/s" "$tmp/t"
+    chmod 640 "$tmp/folder/s"
+else
+    chown 12:34 "$tmp/folder/s" 2> /dev/null && talk "$tmp/folder/s" -p three &&
+        ok "the owner is kept" test "$(stat -c %u:%g:%a "$tmp/folder/s")" = 12:34:640
+fi
+ln -s "$tmp/folder/victim" "$tmp/folder/.gemma4.$$.0.tmp"
+(exec sh -c 'ln -s victim "$1/.gemma4.$$.0.tmp"; exec "$2" -m "$3" --quiet -n 1 -t 1 --session "$1/fresh" -p two' sh \
+    "$tmp/folder" "$g4" "$chat" > /dev/null 2> "$tmp/err")
+ok "a name that somebody laid in its way is not followed" test ! -e "$tmp/folder/victim"
+rm "$tmp"/folder/.gemma4.*
+talk "$tmp/folder/fresh" -p three
+ok "and the session is whole" test "$rc" -eq 0
+
+# ---- Full disks, and a program that is killed ----------------------------------------------------------------
+cp "$tmp/folder/s" "$tmp/t"
+for blocks in 1 20; do
+    (ulimit -f $blocks; talk "$tmp/folder/s" -p more; echo $rc > "$tmp/rc")
+    ok "no room behind $blocks blocks: refused" test "$(cat "$tmp/rc")" -eq 1
+    ok "and the old file stays" cmp "$tmp/folder/s" "$tmp/t"
+    ok "and nothing else" no_leftovers
+done
+talk "$tmp/folder/missing/s" -p x
+ok "a folder that is not there" refused "No such file"
+cp "$tmp/before" "$tmp/k"
+good=0
+for delay in 02 04 05 06 07 08 10 14; do
+    "$g4" -m "$chat" --quiet -n 1 -t 1 --session "$tmp/k" -p x > /dev/null 2>&1 < /dev/null &
+    pid=$!
+    sleep 0.$delay
+    kill -9 $pid 2> /dev/null
+    wait $pid 2> /dev/null
+    talk "$tmp/k" -p x -c 2000
+    [ "$rc" -eq 0 ] && good=$((good + 1))
+    cp "$tmp/before" "$tmp/k"
+done
+ok "killed at any moment, the file is whole ($good of 8)" test "$good" -eq 8
+rm -f "$tmp"/.gemma4.*
+
+# ---- A model that is cut short while it runs ------------------------------------------------------------------
+for how in "" --no-mmap; do
+    cp "$chat" "$tmp/m.g4"; rm -f "$tmp/in"; mkfifo "$tmp/in"
+    timeout 60 "$g4" -m "$tmp/m.g4" $how --quiet -n 2 -t 1 -p x --image "$tmp/in" \
+        > "$tmp/out" 2> "$tmp/err" < /dev/null &
+    pid=$!
+    exec 9> "$tmp/in" # once it waits for its picture, the model is open
+    truncate -s 4096 "$tmp/m.g4"
+    cat tests/data/tiny/ask0_0.png >&9
+    exec 9>&-
+    wait $pid; rc=$?
+    if [ -z "$how" ]; then
+        ok "a mapped model that is cut short is told" refused "m.g4 was cut short"
+    else
+        ok "with $how it does not matter" test "$rc" -eq 0
+    fi
+done
+
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ]
