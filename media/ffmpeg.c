@@ -1,5 +1,6 @@
-/* ffmpeg.c - the ffmpeg program, for whatever is not read here, and ffprobe, which says what a file holds. They may
- * open files only, no network. */
+/* ffmpeg.c - the ffmpeg program, for whatever is not read here, and ffprobe, which says what a file holds. They get an
+ * open file as their standard input and never a name, they are told how to read it (formats.c), they may open no
+ * network, and their time and memory are limited. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -14,7 +15,9 @@
 /* ---- The program ---------------------------------------------------------------------------- */
 
 #define G4_FFMPEG_NOT_OURS "not PNG, JPEG, PPM, WAV or y4m, and "
-#define G4_FFMPEG_WORDS 32 /* of a command at most */
+#define G4_FFMPEG_WORDS 40          /* of a command at most */
+#define G4_FFMPEG_SECONDS 120       /* for a picture, or to tell what a file holds */
+#define G4_FFMPEG_LONG_SECONDS 3600 /* for sound and video */
 
 static size_t g4_add_words(const char **words, size_t n, const char *const *more)
 {
@@ -24,8 +27,11 @@ static size_t g4_add_words(const char **words, size_t n, const char *const *more
 }
 
 /* What the end of a program says about the file. */
-static g4_status g4_ffmpeg_judge(const char *program, const g4_child_end *end, g4_error *err)
+static g4_status g4_ffmpeg_judge(const char *program, const g4_child_end *end, int seconds, g4_error *err)
 {
+    char how[64] = "it ended without a message";
+    if (end->is_late)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "%.40s took more than the limit of %d seconds", program, seconds);
     if (end->is_stopped || (!end->reason && end->status == 0)) return G4_OK;
     if (end->reason || end->status == 126 || end->status == 127) /* as a shell says that it could not be started */
         return g4_fail(err, G4_ERR_UNSUPPORTED,
@@ -33,41 +39,41 @@ static g4_status g4_ffmpeg_judge(const char *program, const g4_child_end *end, g
                        end->reason    ? strerror(end->reason)
                        : end->said[0] ? end->said
                                       : "it is not there");
-    return g4_fail(err, G4_ERR_FORMAT, "%.40s cannot read it: %s", program,
-                   end->said[0] ? end->said : "it ended without a message");
+    if (end->status > 128) snprintf(how, sizeof how, "signal %d ended it", end->status - 128);
+    return g4_fail(err, G4_ERR_FORMAT, "%.40s cannot read it: %s", program, end->said[0] ? end->said : how);
 }
 
-/* Run ffmpeg or ffprobe on the input, with options before it and behind it; what it writes goes to sink. */
+/* Run ffmpeg or ffprobe on the input, with options before it and behind it, for `seconds` unless the user said for how
+ * long; what it writes goes to sink. It opens its standard input by the name that the system has for it, since it seeks
+ * in files only: an index may stand at the end. Where there is no such name, it reads it as a pipe. */
 static g4_status g4_ffmpeg_run(const g4_media_limits *m, const char *program, const g4_input *in,
-                               const char *const *before, const char *const *behind, g4_sink_fn sink, void *ctx,
-                               g4_error *err)
+                               const char *const *before, const char *const *behind, int seconds, g4_sink_fn sink,
+                               void *ctx, g4_error *err)
 {
-    static const char *const quiet[] = { "-v", "error", "-protocol_whitelist", "file", NULL };
+    static const char *const quiet[] = { "-v", "error", "-protocol_whitelist", "file,pipe", NULL };
     if (!m->ffmpeg[0]) return g4_fail(err, G4_ERR_UNSUPPORTED, G4_FFMPEG_NOT_OURS "no ffmpeg program may be started");
-    g4_buf url = { m->a, NULL, 0, 0, 0 };
-    g4_buf_str(&url, "file:");
-    g4_buf_str(&url, in->path ? in->path : "/dev/fd/0");
-    if (url.failed) {
-        g4_buf_free(&url);
-        return g4_fail(err, G4_ERR_MEMORY, "%.40s: out of memory", program);
-    }
-    const char *words[G4_FFMPEG_WORDS] = { program, NULL }, *const input[] = { "-i", url.data, NULL };
+    const char *const decoder[] = { in->format.decoder ? "-c:v" : NULL, in->format.decoder, NULL };
+    const char *const url = access("/dev/fd", X_OK) == 0 ? "file:/dev/fd/0" : "pipe:0";
+    const char *const input[] = { "-f", in->format.demuxer, "-i", url, NULL };
+    const char *words[G4_FFMPEG_WORDS] = { program, NULL };
     size_t n = g4_add_words(words, 1, quiet);
     n = g4_add_words(words, n, before);
+    n = g4_add_words(words, n, decoder);
     n = g4_add_words(words, n, input);
     g4_add_words(words, n, behind);
-    if (in->fd >= 0) lseek(in->fd, 0, SEEK_SET);
+    lseek(in->fd, 0, SEEK_SET);
+    if (m->max_program_seconds > 0) seconds = m->max_program_seconds;
     g4_child_end end;
-    const g4_status s = g4_child_run(m, words, in->fd, sink, ctx, &end, err);
-    g4_buf_free(&url);
-    return s ? s : g4_ffmpeg_judge(program, &end, err);
+    const g4_status s = g4_child_run(m, words, in->fd, seconds, sink, ctx, &end, err);
+    return s ? s : g4_ffmpeg_judge(program, &end, seconds, err);
 }
 
+/* For sound and video. */
 static g4_status g4_ffmpeg(const g4_media_limits *m, const g4_input *in, const char *const *args, g4_sink_fn sink,
                            void *ctx, g4_error *err)
 {
     static const char *const before[] = { "-nostdin", NULL };
-    return g4_ffmpeg_run(m, m->ffmpeg, in, before, args, sink, ctx, err);
+    return g4_ffmpeg_run(m, m->ffmpeg, in, before, args, G4_FFMPEG_LONG_SECONDS, sink, ctx, err);
 }
 
 /* The same with args[0] filled in as the option that passes every frame once: its name changed between versions of the
@@ -127,7 +133,7 @@ g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, const g4
     p.limit = m->max_pixels < SIZE_MAX / 8 ? m->max_pixels * 4 + 256 : SIZE_MAX / 2; /* 256: more than a header */
     g4_pixels pixels;
     const char *const before[] = { "-nostdin", turn ? "-noautorotate" : NULL, NULL };
-    g4_status s = g4_ffmpeg_run(m, m->ffmpeg, in, before, args, g4_picture_sink, &p, err);
+    g4_status s = g4_ffmpeg_run(m, m->ffmpeg, in, before, args, G4_FFMPEG_SECONDS, g4_picture_sink, &p, err);
     if (!s && p.failed)
         s = g4_fail(err, G4_ERR_MEMORY, "a picture of more than %zu bytes: out of memory", p.n);
     else if (!s && p.too_long)
@@ -161,14 +167,14 @@ static int g4_raw_sink(void *ctx, const uint8_t *data, size_t n)
     return 0;
 }
 
-g4_status g4_ffmpeg_raw(const g4_media_limits *m, int fd, const char *demuxer, const char *format, uint8_t *out,
+g4_status g4_ffmpeg_raw(const g4_media_limits *m, const g4_input *in, const char *pixel_format, uint8_t *out,
                         size_t size, g4_error *err)
 {
-    const char *const before[] = { "-nostdin", "-noautorotate", "-f", demuxer, NULL };
-    const char *const behind[] = { "-map",     "0:v:0", "-frames:v", "1",        "-sws_flags", G4_SWSCALE_EXACT,
-                                   "-pix_fmt", format,  "-f",        "rawvideo", "-",          NULL };
+    static const char *const before[] = { "-nostdin", "-noautorotate", NULL };
+    const char *const behind[] = { "-map",     "0:v:0",      "-frames:v", "1",        "-sws_flags", G4_SWSCALE_EXACT,
+                                   "-pix_fmt", pixel_format, "-f",        "rawvideo", "-",          NULL };
     g4_raw_stream r = { out, 0, size, 0 };
-    const g4_status s = g4_ffmpeg_run(m, m->ffmpeg, &(g4_input) { NULL, fd }, before, behind, g4_raw_sink, &r, err);
+    const g4_status s = g4_ffmpeg_run(m, m->ffmpeg, in, before, behind, G4_FFMPEG_SECONDS, g4_raw_sink, &r, err);
     if (s) return s;
     if (r.too_long || r.n < size)
         return g4_fail(err, G4_ERR_FORMAT, "%.40s: %s than the %zu bytes of the picture's size", m->ffmpeg,
@@ -626,8 +632,15 @@ g4_status g4_ffmpeg_probe(const g4_media_limits *m, const g4_input *in, g4_media
     const char *const behind[] = { "-show_entries", entries, "-of", "default", NULL };
     g4_buf name = { m->a, NULL, 0, 0, 0 };
     g4_description d = { .info = out };
+    if (in->format.width > 0) { /* ffprobe is told no decoder */
+        *out = (g4_media_info) { .kind = G4_MEDIA_IMAGE, .width = in->format.width, .height = in->format.height };
+        snprintf(out->format, sizeof out->format, "%s", in->format.decoder);
+        return g4_pixels_check(m, "picture", (uint64_t)out->width, (uint64_t)out->height, err);
+    }
     g4_status s = g4_ffprobe_name(m, &name, err);
-    if (!s) s = g4_ffmpeg_run(m, name.data ? name.data : "", in, before, behind, g4_description_sink, &d, err);
+    if (!s)
+        s = g4_ffmpeg_run(m, name.data ? name.data : "", in, before, behind, G4_FFMPEG_SECONDS, g4_description_sink, &d,
+                          err);
     if (!s) s = g4_description_end(&d, m, err);
     g4_buf_free(&name);
     return s;

@@ -26,6 +26,9 @@ g4_status g4_media_begin(g4_media_limits *m, g4_halt *halt, const g4_media_optio
                              .max_pipe_bytes = opt->max_file_bytes ? opt->max_file_bytes : (uint64_t)4 << 30,
                              .max_scan_blocks = opt->max_scan_blocks ? opt->max_scan_blocks : G4_SCAN_BLOCKS_MAX,
                              .max_pixels_per_byte = opt->max_pixels_per_byte ? opt->max_pixels_per_byte : 256,
+                             .max_program_bytes = opt->max_program_bytes ? opt->max_program_bytes : (uint64_t)4 << 30,
+                             .max_program_seconds = opt->max_program_seconds,
+                             .frame_times = opt->frame_times,
                              .max_frames = opt->max_frames ? opt->max_frames : 1024,
                              .n_frames = opt->n_frames ? opt->n_frames : 32,
                              .want_sound = opt->want_sound,
@@ -35,9 +38,10 @@ g4_status g4_media_begin(g4_media_limits *m, g4_halt *halt, const g4_media_optio
     g4_halt_add(halt, &opt->limits);
     if (m->a && !m->a->alloc_fn != !m->a->free_fn)
         return g4_fail(err, G4_ERR_ARGUMENT, "media: an allocator needs both alloc_fn and free_fn");
-    if (opt->n_frames < 0 || opt->max_frames < 0 || !(opt->fps >= 0) || isinf(opt->fps))
-        return g4_fail(err, G4_ERR_ARGUMENT, "media: n_frames %d, max_frames %d, fps %g: none may be below 0",
-                       opt->n_frames, opt->max_frames, opt->fps);
+    if (opt->n_frames < 0 || opt->max_frames < 0 || opt->max_program_seconds < 0 || !(opt->fps >= 0) || isinf(opt->fps))
+        return g4_fail(err, G4_ERR_ARGUMENT,
+                       "media: n_frames %d, max_frames %d, max_program_seconds %d, fps %g: none may be below 0",
+                       opt->n_frames, opt->max_frames, opt->max_program_seconds, opt->fps);
     return g4_halt_check(halt, err);
 }
 

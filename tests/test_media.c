@@ -695,7 +695,7 @@ static void g4_test_limits(void)
               "%s", err.message);
     G4_EXPECT(g4_image_load(&img, "tests", NULL, &err) == G4_ERR_IO, "%s", err.message);
     opt = (g4_media_options) { .ffmpeg = "no-such-ffmpeg" };
-    G4_EXPECT(g4_image_load(&img, "tests/test_media.c", &opt, &err) == G4_ERR_UNSUPPORTED &&
+    G4_EXPECT(g4_image_decode(&img, G4_FOREIGN, strlen(G4_FOREIGN), &opt, &err) == G4_ERR_UNSUPPORTED &&
                   strstr(err.message, "no-such-ffmpeg"),
               "%s", err.message);
     double x[200] = { 0 };

@@ -294,7 +294,8 @@ int main(void)
     g4_script("build/stop_wrapped.sh", "#!/bin/sh\ntrap '' TERM INT HUP PIPE\nexec sleep 1000\n");
     unlink("build/stop.fifo");
     G4_EXPECT(mkfifo("build/stop.fifo", 0600) == 0, "no named pipe");
-    const char *foreign = "tests/test_media_stop.c";
+    const char *foreign = "build/stop_foreign.gif";
+    G4_EXPECT(g4_save_foreign(foreign), "cannot write to build/");
 
     g4_stop_case cases[] = {
         { "PNG", &png, NULL, NULL, NULL, 0, g4_stop_image, 0, 0 },
@@ -327,8 +328,8 @@ int main(void)
     }
     printf("longest time to stop: %.1f ms, of own work %.1f ms\n", 1e3 * longest, 1e3 * longest_cpu);
 
-    static const char *const made[] = { "build/stop.y4m", "build/stop.fifo", "build/stop_silent.sh",
-                                        "build/stop_endless.sh", "build/stop_wrapped.sh" };
+    static const char *const made[] = { "build/stop.y4m",       "build/stop_foreign.gif", "build/stop.fifo",
+                                        "build/stop_silent.sh", "build/stop_endless.sh",  "build/stop_wrapped.sh" };
     for (size_t i = 0; i < sizeof made / sizeof *made; i++) unlink(made[i]);
     g4_bytes *all[] = { &pixels, &png, &ppm, &plain, &comment, &wide, &sequential, &progressive, &wav, &y4m };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]->data);
