@@ -37,7 +37,11 @@ int g4_is_picture(const uint8_t *d, size_t n)
     return g4_is_png(d, n) || g4_is_jpeg(d, n) || g4_is_pnm(d, n) || g4_is_bmp(d, n) || g4_is_webp(d, n);
 }
 int g4_is_read_whole(const uint8_t *d, size_t n) { return g4_is_picture(d, n) || g4_is_turned(d, n); }
-int g4_is_wav(const uint8_t *d, size_t n) { return n >= 12 && !memcmp(d, "RIFF", 4) && !memcmp(d + 8, "WAVE", 4); }
+int g4_is_wav(const uint8_t *d, size_t n)
+{
+    return n >= 12 && !memcmp(d + 8, "WAVE", 4) &&
+           (!memcmp(d, "RIFF", 4) || !memcmp(d, "RIFX", 4) || !memcmp(d, "RF64", 4) || !memcmp(d, "BW64", 4));
+}
 int g4_is_y4m(const uint8_t *d, size_t n) { return n >= 10 && !memcmp(d, "YUV4MPEG2 ", 10); }
 
 /* ---- Reading files -------------------------------------------------------------------------- */

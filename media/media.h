@@ -159,8 +159,10 @@ g4_status g4_bmp_decode(const g4_media_limits *m, const uint8_t *data, size_t si
 #define G4_WAV_CHUNK_HEAD 8 /* bytes of a chunk before its data: name and length */
 
 typedef struct {
-    uint32_t tag, channels, rate; /* tag: 1 integer, 3 float */
+    uint32_t tag, channels, rate; /* tag: 1 integer, 3 float, 6 A-law, 7 mu-law */
     uint32_t bytes;               /* of one sample of one channel; 0: no fmt chunk was read yet */
+    int is_big;                   /* numbers have their highest byte first */
+    uint64_t long_bytes;          /* of all samples, where 32 bits do not say it; 0: they do */
     int foreign;                  /* sound of another tag, which ffmpeg may be able to read */
 } g4_wav_format;
 /* Read the chunks of a file of which `size` bytes are there, from its start up to the samples. *pos becomes the offset
@@ -168,6 +170,9 @@ typedef struct {
 g4_status g4_wav_chunks(const uint8_t *data, size_t size, g4_wav_format *f, size_t *pos, g4_halt *halt, g4_error *err);
 /* Is the chunk at pos there, and the one that holds the samples? */
 int g4_wav_has_samples(const uint8_t *data, size_t size, const g4_wav_format *f, size_t pos);
+/* Bytes of samples in the chunk at pos of a file of so many bytes: as many as it says, or as there are if it says more
+ * or that its length was not known. */
+uint64_t g4_wav_bytes(const uint8_t *data, const g4_wav_format *f, size_t pos, uint64_t file_bytes);
 uint64_t g4_wav_limit(const g4_media_limits *m, const g4_wav_format *f); /* samples of each channel that may be read */
 float g4_wav_mono(const g4_wav_format *f, const uint8_t *frame);         /* the mean of a sample of all channels */
 /* Sound of any rate to G4_AUDIO_RATE. Takes x (n_in) and frees it, or gives it out as it is. */

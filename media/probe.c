@@ -39,8 +39,7 @@ static g4_status g4_probe_wav(const g4_media_limits *m, const uint8_t *data, siz
     if (s) return s;
     *more = !g4_wav_has_samples(data, size, &f, pos);
     if (*more) return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated: no samples in %zu bytes", size);
-    const uint64_t found = file_bytes - pos - G4_WAV_CHUNK_HEAD, said = g4_le32(data + pos + 4);
-    const uint64_t n = (said < found ? said : found) / ((uint64_t)f.bytes * f.channels);
+    const uint64_t n = g4_wav_bytes(data, &f, pos, file_bytes) / ((uint64_t)f.bytes * f.channels);
     if (n > g4_wav_limit(m, &f))
         return g4_fail(err, G4_ERR_UNSUPPORTED, "WAV: %.0f samples at %u Hz are more than the limit", (double)n,
                        (unsigned)f.rate);

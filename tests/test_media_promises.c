@@ -288,7 +288,8 @@ static void g4_test_failures(const g4_image *image)
         if (s->make != g4_make_video)
             g4_expect_failure(s->name, s->make, s->made_bytes, &file, &small, G4_ERR_UNSUPPORTED);
         const g4_given cut = { .data = s->bytes.data, .size = s->bytes.n - s->bytes.n / 3 };
-        g4_expect_failure(s->name, s->make, s->made_bytes, &cut, &opt, G4_ERR_FORMAT);
+        if (s->make != g4_make_audio) /* which is shorter then */
+            g4_expect_failure(s->name, s->make, s->made_bytes, &cut, &opt, G4_ERR_FORMAT);
         unlink(path);
         g4_expect_failure(s->name, s->make, s->made_bytes, &file, &opt, G4_ERR_IO);
         g4_expect_failure(s->name, g4_make_info, sizeof(g4_media_info), &file, &opt, G4_ERR_IO);
