@@ -14,7 +14,8 @@
 #define G4_SINC_ZEROS 64     /* zero crossings of the filter on each side */
 #define G4_SINC_CUTOFF 0.947 /* of the lower Nyquist frequency: the transition band ends there or just beyond it */
 #define G4_SINC_BETA 10.0    /* Kaiser window: side lobes about 100 dB down */
-#define G4_SINC_ROWS 256     /* rows of the table to a zero crossing */
+#define G4_SINC_PHASES 640   /* of the usual rates at most: of 11,025 Hz. Each has a row of the table */
+#define G4_SINC_ROWS 256     /* rows to a zero crossing for rates of more phases */
 #define G4_SINC_STEPS 4      /* what a coefficient counts when the halt is to be asked */
 #define G4_SINC_LANES 8      /* sums side by side: the compiler may keep them in vectors */
 #define G4_SINC_BLOCK 32768  /* outputs for which a phase is made once, so that their inputs stay in the cache */
@@ -23,7 +24,7 @@ static double g4_bessel_i0(double square) /* modified Bessel function of order 0
 {
     double sum = 1, term = 1;
     for (int k = 1; fabs(term) > 1e-17 * sum; k++) {
-        term *= square / 4 / k / k;
+        term *= square / (4.0 * k * k);
         sum += term;
     }
     return sum;
@@ -136,7 +137,7 @@ g4_status g4_resample(const g4_media_limits *m, float *x, uint64_t n_in, uint32_
     f.half = (int)ceil(G4_SINC_ZEROS / f.cutoff);
     f.taps = 2 * f.half;
     f.padded = g4_round_up((size_t)f.taps, G4_SINC_LANES);
-    f.rows = (int)ceil(G4_SINC_ROWS * f.cutoff);
+    f.rows = up <= G4_SINC_PHASES ? (int)up : (int)ceil(G4_SINC_ROWS * f.cutoff);
     f.table = g4_alloc(m->a, (size_t)f.rows + 3, f.padded * sizeof *f.table);
     f.weight = g4_alloc(m->a, f.padded, sizeof *f.weight);
     f.h = g4_alloc(m->a, f.padded, sizeof *f.h);

@@ -970,7 +970,7 @@ int main(void)
     g4_test_y4m();
     double x[60];
     for (int i = 0; i < 60; i++) x[i] = sin(i);
-    g4_bytes wav = g4_wav(x, 60, 22050, G4_S24, 2, NULL, 1),
+    g4_bytes wav = g4_wav(x, 60, 24000, G4_S24, 2, NULL, 1),
              y4m = g4_y4m_file(1, 6, 4, "YUV4MPEG2 W6 H4 F25:1 Ip A1:1 C422\n", 24);
     g4_check_damage("a WAV file", wav.data, wav.n);
     g4_check_allocations("a WAV file", wav.data, wav.n);
