@@ -16,7 +16,7 @@
 #define G4_SINC_BETA 10.0    /* Kaiser window: side lobes about 100 dB down */
 #define G4_SINC_PHASES 640   /* of the usual rates at most: of 11,025 Hz. Each has a row of the table */
 #define G4_SINC_ROWS 256     /* rows to a zero crossing for rates of more phases */
-#define G4_SINC_STEPS 4      /* what a coefficient counts when the halt is to be asked */
+#define G4_SINC_STEPS 16     /* what a coefficient counts when the halt is to be asked */
 #define G4_SINC_LANES 8      /* sums side by side: the compiler may keep them in vectors */
 #define G4_SINC_BLOCK 32768  /* outputs for which a phase is made once, so that their inputs stay in the cache */
 
@@ -44,28 +44,28 @@ static double g4_sinc(double t)
 
 /* A Kaiser-windowed sinc. */
 typedef struct {
-    double cutoff;  /* of the input's Nyquist frequency */
-    int half, taps; /* inputs on each side, and of both */
-    size_t padded;  /* taps with zeros up to a multiple of G4_SINC_LANES */
-    int rows;       /* of the table to an input */
-    double *table;  /* (1 + rows + 2, padded): row 1 + r has the filter for an output r / rows behind an input */
-    double *weight; /* (padded) of the present phase, before they are scaled to sum 1 */
-    float *h;       /* (padded) of the present phase */
+    double cutoff;    /* of the input's Nyquist frequency */
+    int half, taps;   /* inputs on each side, and of both */
+    size_t padded;    /* taps with zeros up to a multiple of G4_SINC_LANES */
+    int rows;         /* of the table to an input */
+    double *table;    /* (1 + rows + 2, padded): row 1 + r has the filter for an output r / rows behind an input */
+    uint8_t *is_made; /* (1 + rows + 2): the rows that are there */
+    double *weight;   /* (padded) of the present phase, before they are scaled to sum 1 */
+    float *h;         /* (padded) of the present phase */
 } g4_sinc_filter;
 
-/* Nonzero: halted. */
-static int g4_sinc_fill(g4_sinc_filter *f, g4_pace *pace)
+/* A row of the table, made when it is first asked for. */
+static const double *g4_sinc_row(g4_sinc_filter *f, int r)
 {
+    double *row = f->table + (size_t)r * f->padded;
+    if (f->is_made[r]) return row;
     const double beta = G4_SINC_BETA * G4_SINC_BETA, scale = 1 / g4_bessel_i0(beta);
-    for (int r = 0; r < f->rows + 3; r++) {
-        for (int i = 0; i < f->taps; i++) {
-            const double t = i - f->half + 1 - (double)(r - 1) / f->rows, u = t / f->half;
-            f->table[(size_t)r * f->padded + (size_t)i] =
-                g4_sinc(t * f->cutoff) * g4_bessel_i0(beta * (1 - u * u)) * scale;
-        }
-        if (g4_pace_ends(pace, 16 * G4_SINC_STEPS * (size_t)f->taps)) return 1;
+    for (int i = 0; i < f->taps; i++) {
+        const double t = i - f->half + 1 - (double)(r - 1) / f->rows, u = t / f->half;
+        row[i] = g4_sinc(t * f->cutoff) * g4_bessel_i0(beta * (1 - u * u)) * scale;
     }
-    return 0;
+    f->is_made[r] = 1;
+    return row;
 }
 
 /* Coefficients for an output that lies `fraction` of an input behind input `half` - 1: of each the cubic through the
@@ -75,8 +75,8 @@ static void g4_sinc_phase(g4_sinc_filter *f, double fraction)
     const int row = (int)(fraction * f->rows);
     const double x = fraction * f->rows - row, a = x + 1, b = x - 1, c = x - 2;
     const double c0 = -b * c * x / 6, c1 = a * b * c / 2, c2 = -x * c * a / 2, c3 = a * b * x / 6;
-    const double *p0 = f->table + (size_t)row * f->padded, *p1 = p0 + f->padded, *p2 = p1 + f->padded,
-                 *p3 = p2 + f->padded;
+    const double *const p0 = g4_sinc_row(f, row), *const p1 = g4_sinc_row(f, row + 1);
+    const double *const p2 = g4_sinc_row(f, row + 2), *const p3 = g4_sinc_row(f, row + 3);
     double sums[G4_SINC_LANES] = { 0 }, sum = 0;
     for (size_t i = 0; i < f->padded; i++) f->weight[i] = c0 * p0[i] + c1 * p1[i] + c2 * p2[i] + c3 * p3[i];
     if (fraction == 0) f->weight[f->taps - 1] = 0; /* it lies on the window's end */
@@ -139,13 +139,14 @@ g4_status g4_resample(const g4_media_limits *m, float *x, uint64_t n_in, uint32_
     f.padded = g4_round_up((size_t)f.taps, G4_SINC_LANES);
     f.rows = up <= G4_SINC_PHASES ? (int)up : (int)ceil(G4_SINC_ROWS * f.cutoff);
     f.table = g4_alloc(m->a, (size_t)f.rows + 3, f.padded * sizeof *f.table);
+    f.is_made = g4_alloc(m->a, (size_t)f.rows + 3, 1);
     f.weight = g4_alloc(m->a, f.padded, sizeof *f.weight);
     f.h = g4_alloc(m->a, f.padded, sizeof *f.h);
     float *y = g4_alloc(m->a, (size_t)n_out, sizeof *y);
     g4_status s = G4_OK;
-    if (y && f.h && f.weight && f.table) {
+    if (y && f.h && f.weight && f.table && f.is_made) {
         g4_pace pace = { m->halt, 0 };
-        int ends = g4_sinc_fill(&f, &pace);
+        int ends = 0;
         for (uint64_t from = 0; from < n_out && !ends; from += G4_SINC_BLOCK)
             ends = g4_sinc_block(&f, x, n_in, up, down, from,
                                  n_out - from < G4_SINC_BLOCK ? n_out : from + G4_SINC_BLOCK, y, &pace);
@@ -154,6 +155,7 @@ g4_status g4_resample(const g4_media_limits *m, float *x, uint64_t n_in, uint32_
         s = g4_fail(err, G4_ERR_MEMORY, "resampling to %" PRIu64 " samples: out of memory", n_out);
     }
     g4_free(m->a, f.table);
+    g4_free(m->a, f.is_made);
     g4_free(m->a, f.weight);
     g4_free(m->a, f.h);
     g4_free(m->a, x);
