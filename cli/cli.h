@@ -157,7 +157,7 @@ struct arguments {
     g4_logit_bias bias[MAX_LIST];
     int n_bias;
     int raw, specials, show_thoughts, yes, quiet, no_guard, no_lookup, no_video_audio, bos, skip_specials;
-    int strict_schema, closed_schema;
+    int strict_schema, closed_schema, frame_times;
     int all, help, version, man, no_config, list_tensors, lock_memory, huge_pages;
     int think; /* 1: without a limit; above: the limit plus 1 */
     int json;  /* 1: an object of ours; JSON_OPENAI: a chat.completion */

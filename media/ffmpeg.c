@@ -295,13 +295,39 @@ g4_status g4_ffmpeg_audio(const g4_media_limits *m, const g4_input *in, g4_audio
 /* The frame list of a video as the framecrc muxer prints it: "#tb 0: 1/90000", "#media_type 1: audio", "stream, dts,
  * pts, duration, size, crc". */
 typedef struct {
+    const g4_media_limits *m;
     char line[256];
     size_t n;                                    /* characters of the line */
     int64_t frames, timed;                       /* of stream 0; timed: those with a time */
     double duration, first, last, last_duration; /* in units of its time base; duration: the sum */
     double time_base;                            /* seconds */
     int has_sound;
+    int64_t *times; /* (cap), timed of them there, rising: where the times of frames are wanted */
+    int64_t cap;
+    int failed; /* no memory for them, or too many */
 } g4_probe;
+
+#define G4_TIMES_MAX 16777216 /* frames whose times are kept, 155 hours at 30 a second */
+#define G4_TIMES_REORDERED 32 /* frames that may stand before one that is shown earlier; codecs allow 16 */
+
+/* Frames come in the order in which they are decoded; their times go where they belong. */
+static void g4_probe_time(g4_probe *p, int64_t pts)
+{
+    if (p->timed == p->cap) {
+        const int64_t cap = p->cap ? 2 * p->cap : 4096;
+        int64_t *more = cap > G4_TIMES_MAX
+                            ? NULL
+                            : g4_media_grow(p->m, p->times, (size_t)p->cap * sizeof *more, (size_t)cap * sizeof *more);
+        p->failed = !more;
+        if (!more) return;
+        p->times = more;
+        p->cap = cap;
+    }
+    int64_t at = p->timed;
+    const int64_t least = at > G4_TIMES_REORDERED ? at - G4_TIMES_REORDERED : 0;
+    for (; at > least && p->times[at - 1] > pts; at--) p->times[at] = p->times[at - 1];
+    p->times[at] = pts;
+}
 
 static void g4_probe_frame(g4_probe *p, int64_t pts, int64_t duration)
 {
@@ -309,6 +335,8 @@ static void g4_probe_frame(g4_probe *p, int64_t pts, int64_t duration)
     p->duration += length;
     p->frames++;
     if (pts == INT64_MIN) return; /* it has no time */
+    if (p->m->frame_times) g4_probe_time(p, pts);
+    if (p->failed) return;
     if (p->timed == 0 || time < p->first) p->first = time;
     if (p->timed == 0 || time > p->last) {
         p->last = time;
@@ -341,8 +369,31 @@ static int g4_probe_sink(void *ctx, const uint8_t *data, size_t n)
         p->line[p->n] = 0;
         p->n = 0;
         g4_probe_line(p);
+        if (p->failed) return 1;
     }
     return 0;
+}
+
+/* How a pass of ffmpeg that listed frames ends. */
+static g4_status g4_probe_close(g4_status s, const g4_probe *p, g4_error *err)
+{
+    if (s || !p->failed) return s;
+    const g4_status halted = g4_halt_check(p->m->halt, err);
+    if (halted) return halted;
+    return p->cap < G4_TIMES_MAX
+               ? g4_fail(err, G4_ERR_MEMORY, "video: the times of %" PRId64 " frames: out of memory", p->timed)
+               : g4_fail(err, G4_ERR_UNSUPPORTED, "video: more than %d frames", G4_TIMES_MAX);
+}
+
+/* Give the frames that were kept the times that the file gives them, if it gives each one a time. */
+static void g4_probe_times(const g4_probe *p, g4_frames *f)
+{
+    if (!p->times || p->timed != f->total || p->time_base <= 0) return;
+    for (int i = 0; i < f->n; i++) {
+        const int64_t index = i * f->total / f->n_wanted;
+        const double seconds = ((double)p->times[index] - (double)p->times[0]) * p->time_base;
+        f->seconds[i] = i > 0 ? fmax(f->seconds[i - 1], seconds) : seconds;
+    }
 }
 
 /* Average frames a second: frames / time, where the time is known to about two units of the time base. If a usual rate
@@ -445,24 +496,28 @@ static g4_status g4_ffmpeg_sample(const g4_media_limits *m, const g4_input *in, 
     const char *args[] = { NULL, "passthrough", "-map", "0:V:0", "-f", "framecrc", "-", NULL };
     const double fps = g4_probe_fps(packets);
     g4_status s = g4_ffmpeg_frames(m, in, packets->frames, fps, out, err);
+    if (!s && out->n == out->n_wanted) g4_probe_times(packets, out);
     if (s || out->n == out->n_wanted) return s;
     g4_frames_free(m, out);
-    g4_probe decoded = { .n = 0 };
-    s = g4_ffmpeg_each(m, in, args, g4_probe_sink, &decoded, err);
+    g4_probe decoded = { .m = m };
+    s = g4_probe_close(g4_ffmpeg_each(m, in, args, g4_probe_sink, &decoded, err), &decoded, err);
     if (!s) s = g4_ffmpeg_frames(m, in, decoded.frames, fps, out, err);
     if (!s && out->n < out->n_wanted)
         s = g4_fail(err, G4_ERR_FORMAT, "video: %d frames decoded, expected %d", out->n, out->n_wanted);
+    if (!s) g4_probe_times(&decoded, out);
+    g4_free(m->a, decoded.times);
     return s;
 }
 
 g4_status g4_ffmpeg_video(const g4_media_limits *m, const g4_input *in, g4_video *out, g4_error *err)
 {
     static const char *const args[] = { "-map", "0:V:0", "-map", "0:a:0?", "-c", "copy", "-f", "framecrc", "-", NULL };
-    g4_probe packets = { .n = 0 };
+    g4_probe packets = { .m = m };
     g4_frames frames = { .n = 0 };
     g4_audio *sound = NULL;
-    g4_status s = g4_ffmpeg(m, in, args, g4_probe_sink, &packets, err);
+    g4_status s = g4_probe_close(g4_ffmpeg(m, in, args, g4_probe_sink, &packets, err), &packets, err);
     if (!s) s = g4_ffmpeg_sample(m, in, &packets, &frames, err);
+    g4_free(m->a, packets.times);
     if (!s && m->want_sound && packets.has_sound) {
         sound = g4_alloc(m->a, 1, sizeof *sound);
         s = sound ? g4_ffmpeg_audio(m, in, sound, err) : g4_fail(err, G4_ERR_MEMORY, "video: out of memory");

@@ -856,6 +856,36 @@ static void g4_replay(const char *folder, int (*entry)(const uint8_t *, size_t))
 /* ---- The ffmpeg program --------------------------------------------------------------------------------------------
  */
 
+/* A video whose frame i is shown at i^2 / 25 seconds, with frames that are decoded before earlier ones. */
+static void g4_test_frame_times(void)
+{
+    static const char *const paths[] = { "build/test_times.mkv", "build/test_times.mp4" };
+    const int rc =
+        system("cd build && ffmpeg -v error -y -f lavfi -i testsrc=d=2:s=64x48:r=25 -vf 'settb=1/1000,setpts=N*N*40'"
+               " -vsync passthrough -enc_time_base 1/1000 -c:v mpeg4 -bf 2 test_times.mkv &&"
+               " ffmpeg -v error -y -i test_times.mkv -c copy test_times.mp4");
+    if (rc != 0) {
+        G4_SKIP("this ffmpeg cannot make a video of uneven times");
+        return;
+    }
+    for (int k = 0; k < 4; k++) {
+        const g4_media_options opt = { .frame_times = k % 2, .n_frames = 20 };
+        g4_error err = { G4_OK, "" };
+        g4_video v;
+        const g4_status s = g4_video_load(&v, paths[k / 2], &opt, &err);
+        G4_EXPECT(!s && v.n_frames == 20, "%s: %s", paths[k / 2], err.message);
+        for (int i = 0; !s && i < v.n_frames; i++) {
+            const int index = i * 50 / 20;
+            const double want = k % 2 ? index * index * 0.04 : v.seconds[1] / 2 * index;
+            if (fabs(v.seconds[i] - want) > 0.002)
+                G4_EXPECT(0, "%s: frame %d at %g s, expected %g", paths[k / 2], index, v.seconds[i], want);
+        }
+        g4_video_free(&v, &opt);
+    }
+    remove(paths[0]);
+    remove(paths[1]);
+}
+
 static void g4_test_ffmpeg(void)
 {
     if (system("ffmpeg -version > /dev/null 2>&1") != 0) {
@@ -905,6 +935,7 @@ static void g4_test_ffmpeg(void)
     g4_audio_free(&a, NULL);
     g4_audio_free(&b, NULL);
 
+    g4_test_frame_times();
     g4_image img;
     G4_EXPECT(!g4_image_load(&img, "build/test_media.bmp", NULL, &err) && img.width == 32 && img.height == 32, "%s",
               err.message);
