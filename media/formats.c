@@ -283,7 +283,7 @@ g4_status g4_format_unknown(const uint8_t *d, size_t n, g4_error *err)
     for (size_t i = 0; i < n && i < 12; i++) {
         printable += d[i] >= 32 && d[i] < 127;
         snprintf(text + i, 2, "%c", d[i] >= 32 && d[i] < 127 ? d[i] : '?');
-        snprintf(bytes + 3 * i, 4, "%02x ", d[i]);
+        snprintf(bytes + (i ? 3 * i - 1 : 0), 4, i ? " %02x" : "%02x", d[i]);
     }
     const int is_text = printable + 3 > (n < 12 ? n : 12);
     return g4_fail(err, G4_ERR_UNSUPPORTED,

@@ -174,10 +174,12 @@ static int g4_iso_next(const uint8_t **p, const uint8_t *end, g4_iso_box *out)
     return 1;
 }
 
+#define G4_ISO_BOXES 65536 /* that are looked at, one behind the other: a file may hold millions of empty ones */
+
 /* The first box of that name from p on. */
 static int g4_iso_find(const uint8_t *p, const uint8_t *end, const char *name, g4_iso_box *out)
 {
-    while (g4_iso_next(&p, end, out))
+    for (int i = 0; i < G4_ISO_BOXES && g4_iso_next(&p, end, out); i++)
         if (!memcmp(out->name, name, 4)) return 1;
     return 0;
 }
@@ -187,14 +189,14 @@ static void g4_heif_property(const g4_iso_box *list, uint32_t index, int *angle,
 {
     const uint8_t *p = list->data;
     g4_iso_box box;
-    for (uint32_t i = 1; g4_iso_next(&p, list->end, &box); i++) {
+    for (uint32_t i = 1; i <= index && g4_iso_next(&p, list->end, &box); i++) {
         if (i != index || box.end - box.data < 1) continue;
         if (!memcmp(box.name, "irot", 4)) *angle = (box.data[0] & 3) + 1;
         if (!memcmp(box.name, "imir", 4)) *axis = (box.data[0] & 1) + 1;
     }
 }
 
-/* What the list of associations (ipma) gives to an item. */
+/* What the list of associations (ipma) gives to an item, which stands there once. */
 static void g4_heif_item(const g4_iso_box *ipma, const g4_iso_box *list, uint32_t item, int *angle, int *axis)
 {
     g4_reader r = { ipma->data, (size_t)(ipma->end - ipma->data), 0, 0 };
@@ -212,6 +214,7 @@ static void g4_heif_item(const g4_iso_box *ipma, const g4_iso_box *list, uint32_
             if (is_ours) /* the first bit says that the property is essential */
                 g4_heif_property(list, index_bytes == 2 ? g4_be16(index) & 0x7fff : *index & 0x7f, angle, axis);
         }
+        if (is_ours) return;
     }
 }
 

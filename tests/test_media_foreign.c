@@ -206,6 +206,35 @@ static void g4_test_limits(void)
     unlink(limits);
 }
 
+/* A megabyte of boxes, each in the one before: what reads them keeps its place and its time. */
+static void g4_test_nested(void)
+{
+    static const char *const brands[] = { "isom", "avif", "heic" }, *const names[] = { "moov", "meta", "trak", "ipco" };
+    const g4_media_options opt = { .max_program_seconds = 30 };
+    if (system("ffmpeg -version > /dev/null 2>&1") != 0) {
+        G4_SKIP("no ffmpeg program");
+        return;
+    }
+    for (size_t k = 0; k < sizeof brands / sizeof *brands; k++) {
+        g4_bytes b = { 0 };
+        g4_error err = { G4_OK, "" };
+        g4_image image;
+        g4_put(&b,
+               "\0\0\0\x10"
+               "ftyp",
+               8);
+        g4_put(&b, brands[k], 4);
+        g4_put(&b, "\0\0\0\0", 4);
+        for (size_t left = 1 << 20; left >= 8; left -= 8) {
+            for (int i = 3; i >= 0; i--) g4_put(&b, &(uint8_t) { (uint8_t)(left >> 8 * i) }, 1);
+            g4_put(&b, names[left == 1 << 20 ? k > 0 : left / 8 % 4], 4);
+        }
+        const g4_status s = g4_image_decode(&image, b.data, b.n, &opt, &err);
+        G4_EXPECT(s == G4_ERR_FORMAT, "%s: %s", brands[k], s ? err.message : "no failure");
+        free(b.data);
+    }
+}
+
 /* ---- What is known --------------------------------------------------------------------------- */
 
 /* Frames of that head, each of n bytes. */
@@ -317,6 +346,7 @@ int main(void)
     g4_test_words(program);
     unlink(program);
     g4_test_limits();
+    g4_test_nested();
     g4_test_frames();
     g4_test_tags();
     g4_test_choices();
