@@ -256,7 +256,7 @@ typedef struct {
     uint64_t max_scan_blocks;      /* of a JPEG: blocks of 8 x 8 samples, counted in each scan; 0: 60,000,000 */
     uint64_t max_pixels_per_byte;  /* of a PNG or JPEG of more than 40,000,000 pixels; 0: 256 */
     uint64_t max_program_bytes;    /* of memory that ffmpeg may take; 0: 4 GiB, UINT64_MAX: any number */
-    int max_program_seconds;       /* that it may take; 0: 120 for a picture, 3600 for sound or a video */
+    int max_program_seconds;       /* that it may take; 0: 300 for a picture, 3600 for sound or a video */
     int frame_times;               /* video: nonzero gives frames the times that the file gives them */
     uint64_t reserved[2];
 } g4_media_options;

@@ -15,8 +15,8 @@
 /* ---- The program ---------------------------------------------------------------------------- */
 
 #define G4_FFMPEG_NOT_OURS "not PNG, JPEG, PPM, WAV or y4m, and "
-#define G4_FFMPEG_WORDS 40          /* of a command at most */
-#define G4_FFMPEG_SECONDS 120       /* for a picture, or to tell what a file holds */
+#define G4_FFMPEG_WORDS 40    /* of a command at most */
+#define G4_FFMPEG_SECONDS 300 /* for a picture, or to tell what a file holds: a large TIFF on a busy machine takes 60 */
 #define G4_FFMPEG_LONG_SECONDS 3600 /* for sound and video */
 
 static size_t g4_add_words(const char **words, size_t n, const char *const *more)

@@ -50,7 +50,7 @@ static void g4_fuzz_number(g4_fuzz_wav_file *f, uint64_t v, int bytes)
     for (int i = 0; i < bytes; i++) f->out[f->n++] = (uint8_t)(v >> 8 * (f->is_big ? bytes - 1 - i : i));
 }
 
-static const uint32_t g4_fuzz_rates[8] = { 16000, 8000, 48000, 24000, 32000, 96000, 12000, 1000 }; /* of few phases */
+static const uint32_t g4_fuzz_rates[8] = { 16000, 16000, 16000, 16000, 16000, 8000, 48000, 24000 };
 
 /* The described file in out, which has room for size + 200 bytes; *frame becomes the bytes of a sample of all channels.
  */
