@@ -12,8 +12,8 @@
  * process is the first of a container, and a program that has ended cannot be taken for another one: its id stays its
  * own until the watcher has reaped it.
  *
- * The watcher also sets the limits that the system keeps: memory, and processor time in case that nobody is left here to
- * end the program. What the system does not limit, or the watcher may not, stays unlimited. */
+ * The watcher also sets the limits that the system keeps: memory, and processor time in case that nobody is left here
+ * to end the program. What the system does not limit, or the watcher may not, stays unlimited. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -188,8 +188,8 @@ static int g4_child_spawn(g4_child *p, char *const *arguments, int in)
     return rc;
 }
 
-/* The watcher's words and those given (NULL at the end), whose strings are in *text. NULL: out of memory. A program that
- * keeps all processors busy is not ended before its time. */
+/* The watcher's words and those given (NULL at the end), whose strings are in *text. NULL: out of memory. A program
+ * that keeps all processors busy is not ended before its time. */
 static char **g4_child_words(const g4_media_limits *m, const char *const *words, int seconds, g4_buf *text)
 {
     const long processors = sysconf(_SC_NPROCESSORS_ONLN);
@@ -269,8 +269,8 @@ static int g4_child_read(g4_child *p, int which, g4_sink_fn sink, void *ctx)
     return 0;
 }
 
-/* Read all pipes that are open, until they end or the sink has enough, which returns nonzero, or it is late, or the call
- * is halted. */
+/* Read all pipes that are open, until they end or the sink has enough, which returns nonzero, or it is late, or the
+ * call is halted. */
 static int g4_child_drain(g4_child *p, int seconds, g4_sink_fn sink, void *ctx, g4_halt *halt)
 {
     const double deadline = g4_seconds() + seconds;

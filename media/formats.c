@@ -9,6 +9,38 @@
 #include <errno.h>
 #include <unistd.h>
 
+/* ---- Formats that are read here, and pictures that are turned here ----------------------------- */
+
+int g4_is_png(const uint8_t *d, size_t n) { return n >= 8 && !memcmp(d, "\x89PNG\r\n\x1a\n", 8); }
+int g4_is_jpeg(const uint8_t *d, size_t n) { return n >= 3 && d[0] == 0xff && d[1] == 0xd8 && d[2] == 0xff; }
+int g4_is_pnm(const uint8_t *d, size_t n)
+{
+    return n >= 3 && d[0] == 'P' && d[1] >= '1' && d[1] <= '7' &&
+           (d[2] == '#' || d[2] == ' ' || (d[2] >= '\t' && d[2] <= '\r'));
+}
+int g4_is_bmp(const uint8_t *d, size_t n) { return n >= 16 && d[0] == 'B' && d[1] == 'M' && d[15] == 0; }
+int g4_is_webp(const uint8_t *d, size_t n) { return n >= 12 && !memcmp(d, "RIFF", 4) && !memcmp(d + 8, "WEBP", 4); }
+int g4_is_tiff(const uint8_t *d, size_t n) { return n >= 8 && (!memcmp(d, "II*\0", 4) || !memcmp(d, "MM\0*", 4)); }
+int g4_is_heif(const uint8_t *d, size_t n)
+{
+    static const char brands[][5] = { "avif", "avis", "heic", "heix", "mif1", "msf1" };
+    for (size_t i = 0; n >= 12 && !memcmp(d + 4, "ftyp", 4) && i < sizeof brands / sizeof *brands; i++)
+        if (!memcmp(d + 8, brands[i], 4)) return 1;
+    return 0;
+}
+int g4_is_turned(const uint8_t *d, size_t n) { return g4_is_tiff(d, n) || g4_is_heif(d, n); }
+int g4_is_picture(const uint8_t *d, size_t n)
+{
+    return g4_is_png(d, n) || g4_is_jpeg(d, n) || g4_is_pnm(d, n) || g4_is_bmp(d, n) || g4_is_webp(d, n);
+}
+int g4_is_read_whole(const uint8_t *d, size_t n) { return g4_is_picture(d, n) || g4_is_turned(d, n); }
+int g4_is_wav(const uint8_t *d, size_t n)
+{
+    return n >= 12 && !memcmp(d + 8, "WAVE", 4) &&
+           (!memcmp(d, "RIFF", 4) || !memcmp(d, "RIFX", 4) || !memcmp(d, "RF64", 4) || !memcmp(d, "BW64", 4));
+}
+int g4_is_y4m(const uint8_t *d, size_t n) { return n >= 10 && !memcmp(d, "YUV4MPEG2 ", 10); }
+
 /* ---- Bytes at fixed places ------------------------------------------------------------------- */
 
 typedef struct {

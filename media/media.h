@@ -214,7 +214,7 @@ int g4_fd_copy(int fd); /* one more descriptor for it, likewise */
 /* Put bytes into a nameless temporary file, in which ffmpeg can seek. Close it. */
 g4_status g4_media_spill(const g4_media_limits *m, const uint8_t *data, size_t size, int *fd, g4_error *err);
 
-/* ---- First bytes (picture.c, formats.c) ------------------------------------------------------ */
+/* ---- First bytes (formats.c) ----------------------------------------------------------------- */
 
 int g4_is_png(const uint8_t *d, size_t n);
 int g4_is_jpeg(const uint8_t *d, size_t n);

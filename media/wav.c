@@ -103,8 +103,8 @@ static float g4_sinc_apply(const g4_sinc_filter *f, const float *x, uint64_t n_i
     return ((acc[0] + acc[4]) + (acc[1] + acc[5])) + ((acc[2] + acc[6]) + (acc[3] + acc[7]));
 }
 
-/* Outputs [from, to). With 16000 / rate = up / down in lowest terms, output n has phase n * down mod up. Nonzero: halted.
- */
+/* Outputs [from, to). With 16000 / rate = up / down in lowest terms, output n has phase n * down mod up. Nonzero: it is
+ * halted. */
 static int g4_sinc_block(g4_sinc_filter *f, const float *x, uint64_t n_in, uint64_t up, uint64_t down, uint64_t from,
                          uint64_t to, float *y, g4_pace *pace)
 {

@@ -1,6 +1,6 @@
-/* test_media_foreign.c - what the ffmpeg program gets, and what it never gets: a file is known by its first bytes alone,
- * whatever its name. Texts that name other files are refused before any program starts, under every extension, from a
- * file, a pipe and from memory. The program reads its standard input, is told how, and has limits. */
+/* test_media_foreign.c - what the ffmpeg program gets, and what it never gets: a file is known by its first bytes
+ * alone, whatever its name. Texts that name other files are refused before any program starts, under every extension,
+ * from a file, a pipe and from memory. The program reads its standard input, is told how, and has limits. */
 #include "test.h"
 
 #include <fcntl.h>

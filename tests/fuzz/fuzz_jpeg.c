@@ -1,8 +1,8 @@
 /* libFuzzer entry for the JPEG reader, replayed by tests/test_media.c on tests/fuzz/corpus_jpeg. No program is started.
  *
  * Input that is not a JPEG file describes one, so that a change of a byte is a change of meaning: what kind it is, its
- * size and components, tables of any valid shape, scans of any components and bits, restart markers, and the coded data,
- * whose bytes are taken as they are. What is left of the description after that stands behind the picture. */
+ * size and components, tables of any valid shape, scans of any components and bits, restart markers, and the coded
+ * data, whose bytes are taken as they are. What is left of the description after that stands behind the picture. */
 #include <stdlib.h>
 
 #include "picture_fuzz.h"
