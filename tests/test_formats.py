@@ -46,7 +46,7 @@ VIDEO = {
     "MPEG-2": "-c:v mpeg2video -f mpeg2video", "H.264": "-c:v libx264 -f h264", "HEVC stream": "-c:v libx265 -f hevc",
     "FLV": "-c:v flv -ar 44100 -c:a mp3 -f flv", "WMV": "-c:v wmv2 -c:a wmav2 -f asf", "Ogg": "-c:v libtheora -c:a libvorbis -f ogg",
     "GIF": "-f gif", "APNG": "-f apng", "NUT": "-c:v ffv1 -f nut", "IVF": "-c:v libvpx -f ivf", "MXF": "-c:v mpeg2video -f mxf",
-    "DV": "-s 720x480 -r 30000/1001 -pix_fmt yuv411p -c:v dvvideo -ac 2 -f dv", "SWF": "-c:v flv -ar 44100 -c:a mp3 -f swf", "RealVideo": "-c:v rv20 -s 352x288 -f rm",
+    "DV": "-s 720x480 -r 30000/1001 -pix_fmt yuv411p -c:v dvvideo -ac 2 -f dv", "RealVideo": "-c:v rv20 -s 352x288 -f rm",
     "y4m": "-pix_fmt yuv420p -f yuv4mpegpipe", "y4m of 10 bits": "-pix_fmt yuv420p10 -strict -1 -f yuv4mpegpipe",
     "Motion JPEG": "-pix_fmt yuvj420p -f mjpeg", "AVIF": "-c:v libaom-av1 -cpu-used 8 -f avif",
 }
