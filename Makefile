@@ -137,7 +137,7 @@ $(B)/render_lines $(B)/schema_lines $(B)/maskbench $(B)/chat_model $(B)/answer_l
 # $(PYTHON) has them.
 REFERENCE_CHECK := import torch, transformers, safetensors, gguf, PIL, jinja2, jsonschema_rs, sentencepiece; \
     assert transformers.__version__ == "5.24.0" and torch.__version__.startswith("2.13.0")
-.PHONY: test-reference test-pictures test-schema-suite test-schema-exact maskbench test-real
+.PHONY: test-reference test-pictures test-formats test-schema-suite test-schema-exact maskbench test-real
 test-reference: all $(B)/libgemma4.so $(B)/render_lines $(B)/schema_lines $(B)/maskbench ## everything against transformers and other references (Python)
 	@py=$$(sh tests/python.sh '$(PYTHON)' '$(VENV)' '$(REFERENCE_CHECK)' -r tests/requirements.txt) && G4_RUNNER='sh -c' sh tests/run.sh \
 	    "$$py tests/test_export.py" "$$py tests/test_export_files.py" "$$py tests/fuzz_export.py" "$$py tests/test_media_reference.py" "$$py tests/test_tokenizer_reference.py $(B)/libgemma4.so" \
@@ -158,6 +158,8 @@ maskbench: $(B)/maskbench ## constrained output on 7,536 schemas with instances,
 PICTURES ?= pictures
 test-pictures: $(B)/libgemma4.so ## every picture of the folder PICTURES against Pillow, pixel by pixel (Python)
 	$(PYTHON) tests/test_pictures.py --library $< $(PICTURES)
+test-formats: $(B)/libgemma4.so ## sound and video in every usual container and coding that the installed ffmpeg writes (Python)
+	$(PYTHON) tests/test_formats.py --library $<
 test-real: all models/gemma3-270m.gguf ## Gemma 3 270M, fetched once: its answers against transformers', perplexity by type
 	@py=$$(sh tests/python.sh '$(PYTHON)' '$(VENV)' 'import numpy, gguf' numpy gguf) && G4_RUNNER='sh -c' sh tests/run.sh "$$py tests/real_270m.py"
 

@@ -241,7 +241,8 @@ typedef struct { /* frames in order; the model is told the time of each */
 } g4_video;
 
 /* Files to pixels, samples and frames (media/). PNG, JPEG, PPM/PGM/PAM, BMP, WAV and y4m are read here; all else
- * by the ffmpeg program, whose arguments no shell reads. What a load or decode call made is freed by the *_free of its
+ * by the ffmpeg program, which gets an open file and no names: what reads it is chosen here, by the first bytes, and
+ * what begins like nothing that is known is refused. What a load or decode call made is freed by the *_free of its
  * kind with the same options; what a failed call was to make is all zeros. */
 typedef struct {
     const g4_allocator *allocator; /* NULL: malloc and free */
@@ -256,6 +257,9 @@ typedef struct {
     g4_limits limits;              /* of each call; a program that works for it is ended too */
     uint64_t max_scan_blocks;      /* of a JPEG: blocks of 8 x 8 samples, counted in each scan; 0: 60,000,000 */
     uint64_t max_pixels_per_byte;  /* of a PNG or JPEG of more than 40,000,000 pixels; 0: 256 */
+    uint64_t max_program_bytes;    /* of memory that ffmpeg may take; 0: 4 GiB, UINT64_MAX: any number */
+    int max_program_seconds;       /* that it may take; 0: 300 for a picture, 3600 for sound or a video */
+    int frame_times;               /* video: nonzero gives frames the times that the file gives them */
     uint64_t reserved[2];
 } g4_media_options;
 
@@ -956,6 +960,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "media/wav.c"
 #include "media/y4m.c"
 #include "media/child.c"
+#include "media/formats.c"
 #include "media/ffmpeg.c"
 #include "media/webp.c"
 #include "media/load.c"

@@ -54,6 +54,8 @@ static const option options[] = {
       "soft tokens of a frame of a video, likewise (default 70)" },
     { NULL, "--frames", "N", OPTION_INT, FIELD(frames), 1, 1024, FOR_MEDIA, "frames of a video (default 32)" },
     { NULL, "--fps", "X", OPTION_NUMBER, FIELD(fps), 0.001, 1000, FOR_MEDIA, "frames a second instead" },
+    { NULL, "--frame-times", NULL, OPTION_FLAG, FIELD(frame_times), 0, 0, FOR_MEDIA,
+      "the model is told the times that a video gives its frames, not their number / frame rate" },
     { NULL, "--no-video-audio", NULL, OPTION_FLAG, FIELD(no_video_audio), 0, 0, FOR_ANSWER,
       "leave the sound of videos out" },
     { NULL, "--ffmpeg", "NAME", OPTION_TEXT, FIELD(ffmpeg), 0, 0, FOR_MEDIA | FOR_MEL | FOR_PATCHES,

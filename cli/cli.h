@@ -179,7 +179,7 @@ struct arguments {
     int n_bias;
     int raw, specials, show_thoughts, yes, quiet, no_guard, no_lookup, no_video_audio, bos, skip_specials;
     int no_history, context_shift;
-    int strict_schema, closed_schema;
+    int strict_schema, closed_schema, frame_times;
     int all, help, version, man, no_config, list_tensors, lock_memory, huge_pages, no_mmap;
     int think; /* 1: without a limit; above: the limit plus 1 */
     int json;  /* 1: an object of ours; JSON_OPENAI: a chat.completion */

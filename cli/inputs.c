@@ -52,6 +52,7 @@ g4_media_options media_options(const arguments *a, int want_sound)
                                 .max_pixels = (uint64_t)a->max_pixels,
                                 .n_frames = a->frames,
                                 .fps = a->fps,
+                                .frame_times = a->frame_times,
                                 .want_sound = want_sound && !a->no_video_audio,
                                 .limits = until_interrupted() };
 }

@@ -10,7 +10,10 @@
  *
  * Only the program is killed; the watcher then reaps it and ends by itself. So nothing is left behind, even where this
  * process is the first of a container, and a program that has ended cannot be taken for another one: its id stays its
- * own until the watcher has reaped it. */
+ * own until the watcher has reaped it.
+ *
+ * The watcher also sets the limits that the system keeps: memory, and processor time in case that nobody is left here
+ * to end the program. What the system does not limit, or the watcher may not, stays unlimited. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -21,6 +24,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <sys/types.h>
 #include <sys/wait.h>
@@ -44,6 +48,8 @@ int g4_fd_raise(int fd)
     errno = reason;
     return raised;
 }
+
+int g4_fd_copy(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, G4_FD_FIRST); }
 
 /* ---- A temporary file ----------------------------------------------------------------------- */
 
@@ -112,15 +118,18 @@ static int g4_open_pipe(int ends[2])
 
 /* The program gets our input, which the shell would replace for a program in the background, and neither of the two
  * descriptors that serve the script. */
-static const char g4_watcher_script[] = "exec 4<&0\n"
+static const char g4_watcher_script[] = "ulimit -t \"$1\" 2>/dev/null\n" /* seconds */
+                                        "ulimit -d \"$2\" 2>/dev/null\n" /* KiB */
+                                        "ulimit -c 0\n"
+                                        "shift 2\n"
+                                        "exec 4<&0\n"
                                         "exec \"$@\" <&4 3>&- 4<&- &\n"
                                         "exec 4<&- >/dev/null\n"
                                         "echo $! >&3\n"
                                         "wait $!\n"
                                         "echo $? >&3\n";
 
-static const char *const g4_watcher[] = { "/bin/sh", "-c", g4_watcher_script, "sh" };
-enum { G4_WATCHER_WORDS = sizeof g4_watcher / sizeof *g4_watcher };
+enum { G4_WATCHER_WORDS = 6 }; /* before those of the program */
 enum { G4_CHILD_OUT, G4_CHILD_MESSAGES, G4_CHILD_REPORT, G4_CHILD_PIPES };
 
 typedef struct {
@@ -179,13 +188,19 @@ static int g4_child_spawn(g4_child *p, char *const *arguments, int in)
     return rc;
 }
 
-/* The watcher's words and those given (NULL at the end), whose strings are in *text. NULL: out of memory. */
-static char **g4_child_words(const g4_allocator *a, const char *const *words, g4_buf *text)
+/* The watcher's words and those given (NULL at the end), whose strings are in *text. NULL: out of memory. A program
+ * that keeps all processors busy is not ended before its time. */
+static char **g4_child_words(const g4_media_limits *m, const char *const *words, int seconds, g4_buf *text)
 {
+    const long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    char cpu[24], memory[24] = "unlimited";
+    snprintf(cpu, sizeof cpu, "%lld", (long long)seconds * (processors > 0 ? processors : 1) + 1);
+    if (m->max_program_bytes < UINT64_MAX) snprintf(memory, sizeof memory, "%" PRIu64, m->max_program_bytes / 1024);
+    const char *const watcher[G4_WATCHER_WORDS] = { "/bin/sh", "-c", g4_watcher_script, "sh", cpu, memory };
     size_t n = G4_WATCHER_WORDS;
-    for (size_t i = 0; i < G4_WATCHER_WORDS; i++) g4_buf_add(text, g4_watcher[i], strlen(g4_watcher[i]) + 1);
+    for (size_t i = 0; i < G4_WATCHER_WORDS; i++) g4_buf_add(text, watcher[i], strlen(watcher[i]) + 1);
     for (size_t i = 0; words[i]; i++, n++) g4_buf_add(text, words[i], strlen(words[i]) + 1);
-    char **list = text->failed ? NULL : g4_alloc(a, n + 1, sizeof *list);
+    char **list = text->failed ? NULL : g4_alloc(m->a, n + 1, sizeof *list);
     if (!list) return NULL;
     char *p = text->data;
     for (size_t i = 0; i < n; i++, p += strlen(p) + 1) list[i] = p;
@@ -254,9 +269,11 @@ static int g4_child_read(g4_child *p, int which, g4_sink_fn sink, void *ctx)
     return 0;
 }
 
-/* Read all pipes that are open, until they end or the sink has enough, which returns nonzero, or the call is halted. */
-static int g4_child_drain(g4_child *p, g4_sink_fn sink, void *ctx, g4_halt *halt)
+/* Read all pipes that are open, until they end or the sink has enough, which returns nonzero, or it is late, or the
+ * call is halted. */
+static int g4_child_drain(g4_child *p, int seconds, g4_sink_fn sink, void *ctx, g4_halt *halt)
 {
+    const double deadline = g4_seconds() + seconds;
     for (;;) {
         struct pollfd fds[G4_CHILD_PIPES];
         int n_open = 0;
@@ -265,6 +282,8 @@ static int g4_child_drain(g4_child *p, g4_sink_fn sink, void *ctx, g4_halt *halt
             n_open += fds[i].fd >= 0;
         }
         if (n_open == 0 || g4_halted(halt)) return 0;
+        p->end->is_late = g4_seconds() > deadline;
+        if (p->end->is_late) return 0;
         const int ready = poll(fds, G4_CHILD_PIPES, G4_CHILD_WAIT);
         if (ready < 0 && errno != EINTR) return 0;
         for (int i = 0; ready > 0 && i < G4_CHILD_PIPES; i++)
@@ -299,18 +318,18 @@ static int g4_child_reap(const g4_child *p)
     return got < 0 ? -1 : WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-g4_status g4_child_run(const g4_media_limits *m, const char *const *words, int in, g4_sink_fn sink, void *ctx,
-                       g4_child_end *end, g4_error *err)
+g4_status g4_child_run(const g4_media_limits *m, const char *const *words, int in, int seconds, g4_sink_fn sink,
+                       void *ctx, g4_child_end *end, g4_error *err)
 {
     g4_child p = { .pid = -1, .end = end };
     g4_buf text = { m->a, NULL, 0, 0, 0 };
     *end = (g4_child_end) { .status = -1 };
     for (int i = 0; i < G4_CHILD_PIPES; i++) p.pipes[i][0] = p.pipes[i][1] = -1;
-    char **list = g4_child_words(m->a, words, &text);
+    char **list = g4_child_words(m, words, seconds, &text);
     if (list) end->reason = g4_child_start(&p, list, in);
     const int is_running = list && !end->reason;
     if (is_running) {
-        end->is_stopped = g4_child_drain(&p, sink, ctx, m->halt);
+        end->is_stopped = g4_child_drain(&p, seconds, sink, ctx, m->halt);
         if (p.pipes[G4_CHILD_OUT][0] >= 0 || p.pipes[G4_CHILD_REPORT][0] >= 0) g4_child_kill(&p);
         end->status = g4_child_reap(&p);
     }

@@ -1,5 +1,6 @@
-/* ffmpeg.c - the ffmpeg program, for whatever is not read here, and ffprobe, which says what a file holds. They may
- * open files only, no network. */
+/* ffmpeg.c - the ffmpeg program, for whatever is not read here, and ffprobe, which says what a file holds. They get an
+ * open file as their standard input and never a name, they are told how to read it (formats.c), they may open no
+ * network, and their time and memory are limited. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -14,7 +15,9 @@
 /* ---- The program ---------------------------------------------------------------------------- */
 
 #define G4_FFMPEG_NOT_OURS "not PNG, JPEG, PPM, WAV or y4m, and "
-#define G4_FFMPEG_WORDS 32 /* of a command at most */
+#define G4_FFMPEG_WORDS 40    /* of a command at most */
+#define G4_FFMPEG_SECONDS 300 /* for a picture, or to tell what a file holds: a large TIFF on a busy machine takes 60 */
+#define G4_FFMPEG_LONG_SECONDS 3600 /* for sound and video */
 
 static size_t g4_add_words(const char **words, size_t n, const char *const *more)
 {
@@ -24,8 +27,11 @@ static size_t g4_add_words(const char **words, size_t n, const char *const *more
 }
 
 /* What the end of a program says about the file. */
-static g4_status g4_ffmpeg_judge(const char *program, const g4_child_end *end, g4_error *err)
+static g4_status g4_ffmpeg_judge(const char *program, const g4_child_end *end, int seconds, g4_error *err)
 {
+    char how[64] = "it ended without a message";
+    if (end->is_late)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "%.40s took more than the limit of %d seconds", program, seconds);
     if (end->is_stopped || (!end->reason && end->status == 0)) return G4_OK;
     if (end->reason || end->status == 126 || end->status == 127) /* as a shell says that it could not be started */
         return g4_fail(err, G4_ERR_UNSUPPORTED,
@@ -33,41 +39,41 @@ static g4_status g4_ffmpeg_judge(const char *program, const g4_child_end *end, g
                        end->reason    ? strerror(end->reason)
                        : end->said[0] ? end->said
                                       : "it is not there");
-    return g4_fail(err, G4_ERR_FORMAT, "%.40s cannot read it: %s", program,
-                   end->said[0] ? end->said : "it ended without a message");
+    if (end->status > 128) snprintf(how, sizeof how, "signal %d ended it", end->status - 128);
+    return g4_fail(err, G4_ERR_FORMAT, "%.40s cannot read it: %s", program, end->said[0] ? end->said : how);
 }
 
-/* Run ffmpeg or ffprobe on the input, with options before it and behind it; what it writes goes to sink. */
+/* Run ffmpeg or ffprobe on the input, with options before it and behind it, for `seconds` unless the user said for how
+ * long; what it writes goes to sink. It opens its standard input by the name that the system has for it, since it seeks
+ * in files only: an index may stand at the end. Where there is no such name, it reads it as a pipe. */
 static g4_status g4_ffmpeg_run(const g4_media_limits *m, const char *program, const g4_input *in,
-                               const char *const *before, const char *const *behind, g4_sink_fn sink, void *ctx,
-                               g4_error *err)
+                               const char *const *before, const char *const *behind, int seconds, g4_sink_fn sink,
+                               void *ctx, g4_error *err)
 {
-    static const char *const quiet[] = { "-v", "error", "-protocol_whitelist", "file", NULL };
+    static const char *const quiet[] = { "-v", "error", "-protocol_whitelist", "file,pipe", NULL };
     if (!m->ffmpeg[0]) return g4_fail(err, G4_ERR_UNSUPPORTED, G4_FFMPEG_NOT_OURS "no ffmpeg program may be started");
-    g4_buf url = { m->a, NULL, 0, 0, 0 };
-    g4_buf_str(&url, "file:");
-    g4_buf_str(&url, in->path ? in->path : "/dev/fd/0");
-    if (url.failed) {
-        g4_buf_free(&url);
-        return g4_fail(err, G4_ERR_MEMORY, "%.40s: out of memory", program);
-    }
-    const char *words[G4_FFMPEG_WORDS] = { program, NULL }, *const input[] = { "-i", url.data, NULL };
+    const char *const decoder[] = { in->format.decoder ? "-c:v" : NULL, in->format.decoder, NULL };
+    const char *const url = access("/dev/fd", X_OK) == 0 ? "file:/dev/fd/0" : "pipe:0";
+    const char *const input[] = { "-f", in->format.demuxer, "-i", url, NULL };
+    const char *words[G4_FFMPEG_WORDS] = { program, NULL };
     size_t n = g4_add_words(words, 1, quiet);
     n = g4_add_words(words, n, before);
+    n = g4_add_words(words, n, decoder);
     n = g4_add_words(words, n, input);
     g4_add_words(words, n, behind);
-    if (in->fd >= 0) lseek(in->fd, 0, SEEK_SET);
+    lseek(in->fd, 0, SEEK_SET);
+    if (m->max_program_seconds > 0) seconds = m->max_program_seconds;
     g4_child_end end;
-    const g4_status s = g4_child_run(m, words, in->fd, sink, ctx, &end, err);
-    g4_buf_free(&url);
-    return s ? s : g4_ffmpeg_judge(program, &end, err);
+    const g4_status s = g4_child_run(m, words, in->fd, seconds, sink, ctx, &end, err);
+    return s ? s : g4_ffmpeg_judge(program, &end, seconds, err);
 }
 
+/* For sound and video. */
 static g4_status g4_ffmpeg(const g4_media_limits *m, const g4_input *in, const char *const *args, g4_sink_fn sink,
                            void *ctx, g4_error *err)
 {
     static const char *const before[] = { "-nostdin", NULL };
-    return g4_ffmpeg_run(m, m->ffmpeg, in, before, args, sink, ctx, err);
+    return g4_ffmpeg_run(m, m->ffmpeg, in, before, args, G4_FFMPEG_LONG_SECONDS, sink, ctx, err);
 }
 
 /* The same with args[0] filled in as the option that passes every frame once: its name changed between versions of the
@@ -127,7 +133,7 @@ g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, const g4
     p.limit = m->max_pixels < SIZE_MAX / 8 ? m->max_pixels * 4 + 256 : SIZE_MAX / 2; /* 256: more than a header */
     g4_pixels pixels;
     const char *const before[] = { "-nostdin", turn ? "-noautorotate" : NULL, NULL };
-    g4_status s = g4_ffmpeg_run(m, m->ffmpeg, in, before, args, g4_picture_sink, &p, err);
+    g4_status s = g4_ffmpeg_run(m, m->ffmpeg, in, before, args, G4_FFMPEG_SECONDS, g4_picture_sink, &p, err);
     if (!s && p.failed)
         s = g4_fail(err, G4_ERR_MEMORY, "a picture of more than %zu bytes: out of memory", p.n);
     else if (!s && p.too_long)
@@ -161,14 +167,14 @@ static int g4_raw_sink(void *ctx, const uint8_t *data, size_t n)
     return 0;
 }
 
-g4_status g4_ffmpeg_raw(const g4_media_limits *m, int fd, const char *demuxer, const char *format, uint8_t *out,
+g4_status g4_ffmpeg_raw(const g4_media_limits *m, const g4_input *in, const char *pixel_format, uint8_t *out,
                         size_t size, g4_error *err)
 {
-    const char *const before[] = { "-nostdin", "-noautorotate", "-f", demuxer, NULL };
-    const char *const behind[] = { "-map",     "0:v:0", "-frames:v", "1",        "-sws_flags", G4_SWSCALE_EXACT,
-                                   "-pix_fmt", format,  "-f",        "rawvideo", "-",          NULL };
+    static const char *const before[] = { "-nostdin", "-noautorotate", NULL };
+    const char *const behind[] = { "-map",     "0:v:0",      "-frames:v", "1",        "-sws_flags", G4_SWSCALE_EXACT,
+                                   "-pix_fmt", pixel_format, "-f",        "rawvideo", "-",          NULL };
     g4_raw_stream r = { out, 0, size, 0 };
-    const g4_status s = g4_ffmpeg_run(m, m->ffmpeg, &(g4_input) { NULL, fd }, before, behind, g4_raw_sink, &r, err);
+    const g4_status s = g4_ffmpeg_run(m, m->ffmpeg, in, before, behind, G4_FFMPEG_SECONDS, g4_raw_sink, &r, err);
     if (s) return s;
     if (r.too_long || r.n < size)
         return g4_fail(err, G4_ERR_FORMAT, "%.40s: %s than the %zu bytes of the picture's size", m->ffmpeg,
@@ -289,13 +295,39 @@ g4_status g4_ffmpeg_audio(const g4_media_limits *m, const g4_input *in, g4_audio
 /* The frame list of a video as the framecrc muxer prints it: "#tb 0: 1/90000", "#media_type 1: audio", "stream, dts,
  * pts, duration, size, crc". */
 typedef struct {
+    const g4_media_limits *m;
     char line[256];
     size_t n;                                    /* characters of the line */
     int64_t frames, timed;                       /* of stream 0; timed: those with a time */
     double duration, first, last, last_duration; /* in units of its time base; duration: the sum */
     double time_base;                            /* seconds */
     int has_sound;
+    int64_t *times; /* (cap), timed of them there, rising: where the times of frames are wanted */
+    int64_t cap;
+    int failed; /* no memory for them, or too many */
 } g4_probe;
+
+#define G4_TIMES_MAX 16777216 /* frames whose times are kept, 155 hours at 30 a second */
+#define G4_TIMES_REORDERED 32 /* frames that may stand before one that is shown earlier; codecs allow 16 */
+
+/* Frames come in the order in which they are decoded; their times go where they belong. */
+static void g4_probe_time(g4_probe *p, int64_t pts)
+{
+    if (p->timed == p->cap) {
+        const int64_t cap = p->cap ? 2 * p->cap : 4096;
+        int64_t *more = cap > G4_TIMES_MAX
+                            ? NULL
+                            : g4_media_grow(p->m, p->times, (size_t)p->cap * sizeof *more, (size_t)cap * sizeof *more);
+        p->failed = !more;
+        if (!more) return;
+        p->times = more;
+        p->cap = cap;
+    }
+    int64_t at = p->timed;
+    const int64_t least = at > G4_TIMES_REORDERED ? at - G4_TIMES_REORDERED : 0;
+    for (; at > least && p->times[at - 1] > pts; at--) p->times[at] = p->times[at - 1];
+    p->times[at] = pts;
+}
 
 static void g4_probe_frame(g4_probe *p, int64_t pts, int64_t duration)
 {
@@ -303,6 +335,8 @@ static void g4_probe_frame(g4_probe *p, int64_t pts, int64_t duration)
     p->duration += length;
     p->frames++;
     if (pts == INT64_MIN) return; /* it has no time */
+    if (p->m->frame_times) g4_probe_time(p, pts);
+    if (p->failed) return;
     if (p->timed == 0 || time < p->first) p->first = time;
     if (p->timed == 0 || time > p->last) {
         p->last = time;
@@ -335,8 +369,31 @@ static int g4_probe_sink(void *ctx, const uint8_t *data, size_t n)
         p->line[p->n] = 0;
         p->n = 0;
         g4_probe_line(p);
+        if (p->failed) return 1;
     }
     return 0;
+}
+
+/* How a pass of ffmpeg that listed frames ends. */
+static g4_status g4_probe_close(g4_status s, const g4_probe *p, g4_error *err)
+{
+    if (s || !p->failed) return s;
+    const g4_status halted = g4_halt_check(p->m->halt, err);
+    if (halted) return halted;
+    return p->cap < G4_TIMES_MAX
+               ? g4_fail(err, G4_ERR_MEMORY, "video: the times of %" PRId64 " frames: out of memory", p->timed)
+               : g4_fail(err, G4_ERR_UNSUPPORTED, "video: more than %d frames", G4_TIMES_MAX);
+}
+
+/* Give the frames that were kept the times that the file gives them, if it gives each one a time. */
+static void g4_probe_times(const g4_probe *p, g4_frames *f)
+{
+    if (!p->times || p->timed != f->total || p->time_base <= 0) return;
+    for (int i = 0; i < f->n; i++) {
+        const int64_t index = i * f->total / f->n_wanted;
+        const double seconds = ((double)p->times[index] - (double)p->times[0]) * p->time_base;
+        f->seconds[i] = i > 0 ? fmax(f->seconds[i - 1], seconds) : seconds;
+    }
 }
 
 /* Average frames a second: frames / time, where the time is known to about two units of the time base. If a usual rate
@@ -439,24 +496,28 @@ static g4_status g4_ffmpeg_sample(const g4_media_limits *m, const g4_input *in, 
     const char *args[] = { NULL, "passthrough", "-map", "0:V:0", "-f", "framecrc", "-", NULL };
     const double fps = g4_probe_fps(packets);
     g4_status s = g4_ffmpeg_frames(m, in, packets->frames, fps, out, err);
+    if (!s && out->n == out->n_wanted) g4_probe_times(packets, out);
     if (s || out->n == out->n_wanted) return s;
     g4_frames_free(m, out);
-    g4_probe decoded = { .n = 0 };
-    s = g4_ffmpeg_each(m, in, args, g4_probe_sink, &decoded, err);
+    g4_probe decoded = { .m = m };
+    s = g4_probe_close(g4_ffmpeg_each(m, in, args, g4_probe_sink, &decoded, err), &decoded, err);
     if (!s) s = g4_ffmpeg_frames(m, in, decoded.frames, fps, out, err);
     if (!s && out->n < out->n_wanted)
         s = g4_fail(err, G4_ERR_FORMAT, "video: %d frames decoded, expected %d", out->n, out->n_wanted);
+    if (!s) g4_probe_times(&decoded, out);
+    g4_free(m->a, decoded.times);
     return s;
 }
 
 g4_status g4_ffmpeg_video(const g4_media_limits *m, const g4_input *in, g4_video *out, g4_error *err)
 {
     static const char *const args[] = { "-map", "0:V:0", "-map", "0:a:0?", "-c", "copy", "-f", "framecrc", "-", NULL };
-    g4_probe packets = { .n = 0 };
+    g4_probe packets = { .m = m };
     g4_frames frames = { .n = 0 };
     g4_audio *sound = NULL;
-    g4_status s = g4_ffmpeg(m, in, args, g4_probe_sink, &packets, err);
+    g4_status s = g4_probe_close(g4_ffmpeg(m, in, args, g4_probe_sink, &packets, err), &packets, err);
     if (!s) s = g4_ffmpeg_sample(m, in, &packets, &frames, err);
+    g4_free(m->a, packets.times);
     if (!s && m->want_sound && packets.has_sound) {
         sound = g4_alloc(m->a, 1, sizeof *sound);
         s = sound ? g4_ffmpeg_audio(m, in, sound, err) : g4_fail(err, G4_ERR_MEMORY, "video: out of memory");
@@ -626,8 +687,15 @@ g4_status g4_ffmpeg_probe(const g4_media_limits *m, const g4_input *in, g4_media
     const char *const behind[] = { "-show_entries", entries, "-of", "default", NULL };
     g4_buf name = { m->a, NULL, 0, 0, 0 };
     g4_description d = { .info = out };
+    if (in->format.width > 0) { /* ffprobe is told no decoder */
+        *out = (g4_media_info) { .kind = G4_MEDIA_IMAGE, .width = in->format.width, .height = in->format.height };
+        snprintf(out->format, sizeof out->format, "%s", in->format.decoder);
+        return g4_pixels_check(m, "picture", (uint64_t)out->width, (uint64_t)out->height, err);
+    }
     g4_status s = g4_ffprobe_name(m, &name, err);
-    if (!s) s = g4_ffmpeg_run(m, name.data ? name.data : "", in, before, behind, g4_description_sink, &d, err);
+    if (!s)
+        s = g4_ffmpeg_run(m, name.data ? name.data : "", in, before, behind, G4_FFMPEG_SECONDS, g4_description_sink, &d,
+                          err);
     if (!s) s = g4_description_end(&d, m, err);
     g4_buf_free(&name);
     return s;

@@ -12,34 +12,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- First bytes ---------------------------------------------------------------------------- */
-
-int g4_is_png(const uint8_t *d, size_t n) { return n >= 8 && !memcmp(d, "\x89PNG\r\n\x1a\n", 8); }
-int g4_is_jpeg(const uint8_t *d, size_t n) { return n >= 3 && d[0] == 0xff && d[1] == 0xd8 && d[2] == 0xff; }
-int g4_is_pnm(const uint8_t *d, size_t n)
-{
-    return n >= 3 && d[0] == 'P' && d[1] >= '1' && d[1] <= '7' &&
-           (d[2] == '#' || d[2] == ' ' || (d[2] >= '\t' && d[2] <= '\r'));
-}
-int g4_is_bmp(const uint8_t *d, size_t n) { return n >= 16 && d[0] == 'B' && d[1] == 'M' && d[15] == 0; }
-int g4_is_webp(const uint8_t *d, size_t n) { return n >= 12 && !memcmp(d, "RIFF", 4) && !memcmp(d + 8, "WEBP", 4); }
-int g4_is_tiff(const uint8_t *d, size_t n) { return n >= 8 && (!memcmp(d, "II*\0", 4) || !memcmp(d, "MM\0*", 4)); }
-int g4_is_heif(const uint8_t *d, size_t n)
-{
-    static const char brands[][5] = { "avif", "avis", "heic", "heix", "mif1", "msf1" };
-    for (size_t i = 0; n >= 12 && !memcmp(d + 4, "ftyp", 4) && i < sizeof brands / sizeof *brands; i++)
-        if (!memcmp(d + 8, brands[i], 4)) return 1;
-    return 0;
-}
-int g4_is_turned(const uint8_t *d, size_t n) { return g4_is_tiff(d, n) || g4_is_heif(d, n); }
-int g4_is_picture(const uint8_t *d, size_t n)
-{
-    return g4_is_png(d, n) || g4_is_jpeg(d, n) || g4_is_pnm(d, n) || g4_is_bmp(d, n) || g4_is_webp(d, n);
-}
-int g4_is_read_whole(const uint8_t *d, size_t n) { return g4_is_picture(d, n) || g4_is_turned(d, n); }
-int g4_is_wav(const uint8_t *d, size_t n) { return n >= 12 && !memcmp(d, "RIFF", 4) && !memcmp(d + 8, "WAVE", 4); }
-int g4_is_y4m(const uint8_t *d, size_t n) { return n >= 10 && !memcmp(d, "YUV4MPEG2 ", 10); }
-
 /* ---- Reading files -------------------------------------------------------------------------- */
 
 /* Put the end of a path, which says more than its start, in front of the message of a failure. */
@@ -53,22 +25,26 @@ g4_status g4_media_name_failure(g4_error *err, const char *path, g4_status s)
 
 #define G4_READ_PIECE (1 << 20) /* bytes: a read of a disk ends before long */
 #define G4_READ_WAIT 10         /* milliseconds after which the halt is asked again */
+#define G4_READ_PATIENCE 10     /* seconds in which somebody must open a named pipe to write into it */
 
-/* Open it close-on-exec, and without waiting for whoever writes into a named pipe. -1: failed, for errno's reason. */
-static int g4_media_open(const char *path) { return g4_fd_raise(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)); }
-
-/* What is there next, at most n bytes; 0 at the end. Whoever writes into a pipe may take his time. */
+/* What is there next, at most n bytes; 0 at the end. Whoever writes into a pipe may take his time, once he is there:
+ * a pipe that nobody has opened reads like one that has ended, but poll sees no end of it. */
 static g4_status g4_media_read_some(const g4_media_limits *m, int fd, uint8_t *out, size_t n, size_t *got,
                                     g4_error *err)
 {
+    const double start = g4_seconds();
     for (;;) {
         if (g4_halted(m->halt)) return g4_halt_check(m->halt, err);
         struct pollfd ready = { fd, POLLIN, 0 };
-        if (poll(&ready, 1, G4_READ_WAIT) == 0) continue;
+        const int is_ready = poll(&ready, 1, G4_READ_WAIT) != 0;
         const ssize_t count = read(fd, out, n < G4_READ_PIECE ? n : G4_READ_PIECE);
         *got = count > 0 ? (size_t)count : 0;
-        if (count >= 0) return G4_OK;
-        if (errno != EINTR && errno != EAGAIN) return g4_fail(err, G4_ERR_IO, "cannot read: %s", strerror(errno));
+        if (count > 0 || (count == 0 && is_ready)) return G4_OK;
+        if (count < 0 && errno != EINTR && errno != EAGAIN)
+            return g4_fail(err, G4_ERR_IO, "cannot read: %s", strerror(errno));
+        if (count == 0 && g4_seconds() - start > G4_READ_PATIENCE)
+            return g4_fail(err, G4_ERR_IO, "nobody has opened this pipe to write into it for %d seconds",
+                           G4_READ_PATIENCE);
     }
 }
 
@@ -83,7 +59,32 @@ static g4_status g4_media_fill(const g4_media_limits *m, int fd, uint8_t *data, 
     return s;
 }
 
-/* The rest of an open file behind its first *n bytes, which are in *data (cap). */
+/* Is there a reader, of ours or of ffmpeg's, for what begins so? */
+static int g4_is_known(const uint8_t *d, size_t n) { return g4_id3_bytes(d, n) > 0 || g4_demuxer_of(d, n) != NULL; }
+
+g4_status g4_media_open(const g4_media_limits *m, const char *path, g4_media_file *out, g4_error *err)
+{
+    struct stat st;
+    out->n_head = 0;
+    /* without waiting for whoever writes into a named pipe */
+    out->fd = g4_fd_raise(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    if (out->fd < 0) return g4_fail(err, G4_ERR_IO, "cannot open: %s", strerror(errno));
+    out->is_regular = fstat(out->fd, &st) == 0 && S_ISREG(st.st_mode);
+    out->size = out->is_regular ? (uint64_t)st.st_size : 0;
+    g4_status s = g4_media_fill(m, out->fd, out->head, sizeof out->head, &out->n_head, err);
+    if (!s && out->n_head == 0) s = g4_fail(err, G4_ERR_FORMAT, "the file is empty");
+    if (!s && !g4_is_known(out->head, out->n_head)) s = g4_format_unknown(out->head, out->n_head, err);
+    if (s) g4_media_close(out);
+    return s;
+}
+
+void g4_media_close(g4_media_file *f)
+{
+    if (f->fd >= 0) close(f->fd);
+    f->fd = -1;
+}
+
+/* The rest of a file behind its first *n bytes, which are in *data (cap). */
 static g4_status g4_media_read_rest(const g4_media_limits *m, int fd, uint64_t max, uint8_t **data, size_t cap,
                                     size_t *n, g4_error *err)
 {
@@ -100,60 +101,23 @@ static g4_status g4_media_read_rest(const g4_media_limits *m, int fd, uint64_t m
     }
 }
 
-/* The whole of an open file. A regular one that `ours` refuses, or any if it is NULL, is left unread (*out NULL): what
- * reads it can open it again. */
-static g4_status g4_media_read_open(const g4_media_limits *m, int fd, g4_signature_fn ours, uint8_t **out, size_t *size,
-                                    g4_error *err)
+g4_status g4_media_read(const g4_media_limits *m, const g4_media_file *f, uint8_t **out, size_t *size, g4_error *err)
 {
-    struct stat st;
-    const int regular = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
-    uint8_t head[G4_FIRST_BYTES];
-    size_t cap = 65536;
-    *size = 0;
-    g4_status s = g4_media_fill(m, fd, head, sizeof head, size, err);
-    if (s) return s;
-    if (*size == 0) return g4_fail(err, G4_ERR_FORMAT, "the file is empty");
-    if (regular && !(ours && ours(head, *size))) return G4_OK;
-    if (regular && (uint64_t)st.st_size > m->max_file_bytes)
-        return g4_fail(err, G4_ERR_UNSUPPORTED, "%lld bytes are more than the limit of %" PRIu64, (long long)st.st_size,
-                       m->max_file_bytes);
-    if (regular && (size_t)st.st_size >= sizeof head) cap = (size_t)st.st_size + 1; /* one more shows where it ends */
+    const uint64_t max = f->is_regular ? m->max_file_bytes : m->max_pipe_bytes;
+    *out = NULL;
+    *size = f->n_head;
+    if (f->size > max)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "%" PRIu64 " bytes are more than the limit of %" PRIu64, f->size, max);
+    /* a byte more shows where it ends */
+    const size_t cap = g4_max_size(f->is_regular ? (size_t)f->size : 65535, f->n_head) + 1;
     uint8_t *data = g4_alloc(m->a, cap, 1);
     if (!data) return g4_fail(err, G4_ERR_MEMORY, "%zu bytes: out of memory", cap);
-    memcpy(data, head, *size);
-    s = g4_media_read_rest(m, fd, regular ? m->max_file_bytes : m->max_pipe_bytes, &data, cap, size, err);
+    memcpy(data, f->head, f->n_head);
+    const g4_status s = g4_media_read_rest(m, f->fd, max, &data, cap, size, err);
     if (s)
         g4_free(m->a, data);
     else
         *out = data;
-    return s;
-}
-
-g4_status g4_media_read(const g4_media_limits *m, const char *path, g4_signature_fn ours, uint8_t **out, size_t *size,
-                        g4_error *err)
-{
-    *out = NULL;
-    const int fd = g4_media_open(path);
-    if (fd < 0) return g4_fail(err, G4_ERR_IO, "cannot open: %s", strerror(errno));
-    const g4_status s = g4_media_read_open(m, fd, ours, out, size, err);
-    close(fd);
-    return s;
-}
-
-g4_status g4_media_read_head(const g4_media_limits *m, const char *path, uint8_t *head, size_t cap, size_t *n,
-                             uint64_t *file_bytes, g4_error *err)
-{
-    struct stat st;
-    *n = 0;
-    *file_bytes = 0;
-    const int fd = g4_media_open(path);
-    if (fd < 0) return g4_fail(err, G4_ERR_IO, "cannot open: %s", strerror(errno));
-    g4_status s = G4_OK;
-    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
-        *file_bytes = (uint64_t)st.st_size;
-        s = g4_media_fill(m, fd, head, cap, n, err);
-    }
-    close(fd);
     return s;
 }
 
@@ -193,13 +157,16 @@ static g4_status g4_media_decode_ours(const g4_media_limits *m, const uint8_t *d
     return G4_ERR_UNSUPPORTED;
 }
 
-/* turn: of a picture, if it is known here. */
-static g4_status g4_media_decode_foreign(const g4_media_limits *m, const g4_input *in, const g4_turn *turn,
+/* By ffmpeg, from an open file. turn: of a picture, if it is known here. */
+static g4_status g4_media_decode_foreign(const g4_media_limits *m, int fd, const g4_turn *turn,
                                          const g4_media_target *out, g4_error *err)
 {
-    if (out->image) return g4_ffmpeg_image(m, in, turn, out->image, err);
-    if (out->audio) return g4_ffmpeg_audio(m, in, out->audio, err);
-    return g4_ffmpeg_video(m, in, out->video, err);
+    g4_input in = { .fd = fd };
+    const g4_status s = g4_format_find(fd, &in.format, err);
+    if (s) return s;
+    if (out->image) return g4_ffmpeg_image(m, &in, turn, out->image, err);
+    if (out->audio) return g4_ffmpeg_audio(m, &in, out->audio, err);
+    return g4_ffmpeg_video(m, &in, out->video, err);
 }
 
 int g4_foreign_orientation(const uint8_t *data, size_t size, g4_turn *out)
@@ -220,62 +187,64 @@ static g4_status g4_media_decode_bytes(const g4_media_limits *m, const uint8_t *
     int foreign = 0;
     g4_status s = g4_media_decode_ours(m, data, size, out, &foreign, err);
     if (!foreign) return s;
+    if (!g4_is_known(data, size)) return g4_format_unknown(data, size, err);
     int fd;
     s = g4_media_spill(m, data, size, &fd, err);
     if (s) return s;
     g4_turn turn;
     const int is_turned = g4_foreign_orientation(data, size, &turn);
-    s = g4_media_decode_foreign(m, &(g4_input) { NULL, fd }, is_turned ? &turn : NULL, out, err);
+    s = g4_media_decode_foreign(m, fd, is_turned ? &turn : NULL, out, err);
     close(fd);
     return s;
 }
 
-int g4_y4m_file_open(const g4_media_limits *m, const char *path, g4_source *out)
+g4_status g4_y4m_file_open(const g4_media_limits *m, const g4_media_file *f, g4_source *out, g4_error *err)
 {
-    uint8_t head[G4_FIRST_BYTES];
-    struct stat st;
-    const int fd = g4_media_open(path);
-    FILE *f = fd < 0 ? NULL : fdopen(fd, "rb");
-    if (fd >= 0 && !f) close(fd);
-    if (!f) return 0;
-    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && g4_is_y4m(head, fread(head, 1, sizeof head, f)) &&
-        fseeko(f, 0, SEEK_SET) == 0) {
-        *out = (g4_source) { NULL, f, (uint64_t)st.st_size, 0, m->halt };
-        return 1;
+    const int fd = g4_fd_copy(f->fd);
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "rb");
+    if (fd >= 0 && !file) close(fd);
+    if (!file) return g4_fail(err, G4_ERR_IO, "cannot read: %s", strerror(errno));
+    if (fseeko(file, 0, SEEK_SET) != 0) {
+        fclose(file);
+        return g4_fail(err, G4_ERR_IO, "cannot go to its start: %s", strerror(errno));
     }
-    fclose(f);
-    return 0;
+    *out = (g4_source) { NULL, file, f->size, 0, m->halt };
+    return G4_OK;
 }
 
-/* *foreign is set when it is another kind of file. */
-static g4_status g4_media_load_y4m(const g4_media_limits *m, const char *path, g4_video *out, int *foreign,
+/* *foreign is set when it is of a kind that ffmpeg may read. */
+static g4_status g4_media_load_y4m(const g4_media_limits *m, const g4_media_file *f, g4_video *out, int *foreign,
                                    g4_error *err)
 {
     g4_source src;
-    *foreign = !g4_y4m_file_open(m, path, &src);
-    if (*foreign) return G4_OK;
-    const g4_status s = g4_y4m_decode(m, &src, out, foreign, err);
+    g4_status s = g4_y4m_file_open(m, f, &src, err);
+    if (s) return s;
+    s = g4_y4m_decode(m, &src, out, foreign, err);
     fclose(src.file);
     return s;
 }
 
 /* A regular file that is not of ours, or is a video, is not read into memory. */
-static g4_status g4_media_load_file(const g4_media_limits *m, const char *path, const g4_media_target *out,
+static g4_status g4_media_load_file(const g4_media_limits *m, const g4_media_file *f, const g4_media_target *out,
                                     g4_error *err)
 {
-    const g4_signature_fn ours = out->image ? g4_is_read_whole : out->audio ? g4_is_wav : NULL;
-    uint8_t *data;
-    size_t size;
-    g4_status s = g4_media_read(m, path, ours, &data, &size, err);
-    if (s) return s;
-    if (data) {
-        s = g4_media_decode_bytes(m, data, size, out, err);
+    const int is_ours =
+        (out->image && g4_is_read_whole(f->head, f->n_head)) || (out->audio && g4_is_wav(f->head, f->n_head));
+    if (!f->is_regular || is_ours) {
+        uint8_t *data;
+        size_t size;
+        g4_status s = g4_media_read(m, f, &data, &size, err);
+        if (!s) s = g4_media_decode_bytes(m, data, size, out, err);
         g4_free(m->a, data);
         return s;
     }
-    int foreign = !out->video;
-    if (out->video) s = g4_media_load_y4m(m, path, out->video, &foreign, err);
-    return foreign ? g4_media_decode_foreign(m, &(g4_input) { path, -1 }, NULL, out, err) : s;
+    int foreign = 1;
+    if (out->video && g4_is_y4m(f->head, f->n_head)) {
+        foreign = 0;
+        const g4_status s = g4_media_load_y4m(m, f, out->video, &foreign, err);
+        if (!foreign) return s;
+    }
+    return g4_media_decode_foreign(m, f->fd, NULL, out, err);
 }
 
 g4_status g4_media_end(const g4_media_limits *m, g4_status s, g4_error *err)
@@ -288,9 +257,14 @@ static g4_status g4_media_load(const g4_media_target *out, const char *path, con
     g4_media_limits m;
     g4_halt halt;
     if (!path) return g4_fail(err, G4_ERR_ARGUMENT, "path is NULL");
+    g4_media_file file;
     g4_status s = g4_media_begin(&m, &halt, opt, err);
     if (s) return s;
-    s = g4_media_load_file(&m, path, out, err);
+    s = g4_media_open(&m, path, &file, err);
+    if (!s) {
+        s = g4_media_load_file(&m, &file, out, err);
+        g4_media_close(&file);
+    }
     return g4_media_name_failure(err, path, g4_media_end(&m, s, err));
 }
 

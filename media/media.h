@@ -19,8 +19,10 @@ typedef struct {
     const char *ffmpeg;
     uint64_t max_pixels, max_samples, max_file_bytes;
     uint64_t max_scan_blocks, max_pixels_per_byte;
-    uint64_t max_pipe_bytes; /* of what is no regular file, so that its size is not known before */
-    int max_frames, n_frames, want_sound;
+    uint64_t max_pipe_bytes;    /* of what is no regular file, so that its size is not known before */
+    uint64_t max_program_bytes; /* of memory that a program may take; UINT64_MAX: any number */
+    int max_program_seconds;    /* that it may take; 0: as its task asks for */
+    int max_frames, n_frames, want_sound, frame_times;
     double fps;
     g4_halt *halt;
 } g4_media_limits;
@@ -157,8 +159,10 @@ g4_status g4_bmp_decode(const g4_media_limits *m, const uint8_t *data, size_t si
 #define G4_WAV_CHUNK_HEAD 8 /* bytes of a chunk before its data: name and length */
 
 typedef struct {
-    uint32_t tag, channels, rate; /* tag: 1 integer, 3 float */
+    uint32_t tag, channels, rate; /* tag: 1 integer, 3 float, 6 A-law, 7 mu-law */
     uint32_t bytes;               /* of one sample of one channel; 0: no fmt chunk was read yet */
+    int is_big;                   /* numbers have their highest byte first */
+    uint64_t long_bytes;          /* of all samples, where 32 bits do not say it; 0: they do */
     int foreign;                  /* sound of another tag, which ffmpeg may be able to read */
 } g4_wav_format;
 /* Read the chunks of a file of which `size` bytes are there, from its start up to the samples. *pos becomes the offset
@@ -166,6 +170,9 @@ typedef struct {
 g4_status g4_wav_chunks(const uint8_t *data, size_t size, g4_wav_format *f, size_t *pos, g4_halt *halt, g4_error *err);
 /* Is the chunk at pos there, and the one that holds the samples? */
 int g4_wav_has_samples(const uint8_t *data, size_t size, const g4_wav_format *f, size_t pos);
+/* Bytes of samples in the chunk at pos of a file of so many bytes: as many as it says, or as there are if it says more
+ * or that its length was not known. */
+uint64_t g4_wav_bytes(const uint8_t *data, const g4_wav_format *f, size_t pos, uint64_t file_bytes);
 uint64_t g4_wav_limit(const g4_media_limits *m, const g4_wav_format *f); /* samples of each channel that may be read */
 float g4_wav_mono(const g4_wav_format *f, const uint8_t *frame);         /* the mean of a sample of all channels */
 /* Sound of any rate to G4_AUDIO_RATE. Takes x (n_in) and frees it, or gives it out as it is. */
@@ -193,22 +200,22 @@ typedef int (*g4_sink_fn)(void *ctx, const uint8_t *data, size_t n); /* nonzero:
 typedef struct {
     int reason;     /* the errno for which it could not be started, or 0 */
     int is_stopped; /* the sink had enough */
+    int is_late;    /* it took longer than it may */
     int status;     /* its exit status, or 128 + the signal that ended it; -1: not known */
     char said[161]; /* the first line of its messages, which says most */
 } g4_child_end;
-/* Run a program (its name or path, its arguments, NULL) with an open file, or nothing if in is -1, as its input. What
- * it writes goes to the sink. In every case it has ended and is reaped when this returns. */
-g4_status g4_child_run(const g4_media_limits *m, const char *const *words, int in, g4_sink_fn sink, void *ctx,
-                       g4_child_end *end, g4_error *err);
+/* Run a program (its name or path, its arguments, NULL) with an open file, or nothing if in is -1, as its input, for so
+ * many seconds at most. What it writes goes to the sink. In every case it has ended and is reaped when this returns. */
+g4_status g4_child_run(const g4_media_limits *m, const char *const *words, int in, int seconds, g4_sink_fn sink,
+                       void *ctx, g4_child_end *end, g4_error *err);
 /* The same open file where it is in no child's way, close-on-exec; the old one is closed. -1: failed, or it was -1. */
 int g4_fd_raise(int fd);
+int g4_fd_copy(int fd); /* one more descriptor for it, likewise */
 /* Put bytes into a nameless temporary file, in which ffmpeg can seek. Close it. */
 g4_status g4_media_spill(const g4_media_limits *m, const uint8_t *data, size_t size, int *fd, g4_error *err);
 
-/* ---- Files (load.c) ------------------------------------------------------------------------- */
+/* ---- First bytes (formats.c) ----------------------------------------------------------------- */
 
-#define G4_FIRST_BYTES 16 /* of a file: as many as any of these look at, or more */
-typedef int (*g4_signature_fn)(const uint8_t *data, size_t n);
 int g4_is_png(const uint8_t *d, size_t n);
 int g4_is_jpeg(const uint8_t *d, size_t n);
 int g4_is_pnm(const uint8_t *d, size_t n);
@@ -222,15 +229,39 @@ int g4_is_read_whole(const uint8_t *d, size_t n); /* any of all these */
 int g4_foreign_orientation(const uint8_t *data, size_t size, g4_turn *out); /* of these; 0: another kind of file */
 int g4_is_wav(const uint8_t *d, size_t n);
 int g4_is_y4m(const uint8_t *d, size_t n);
+int g4_is_targa(const uint8_t *d, size_t n);
+size_t g4_id3_bytes(const uint8_t *d, size_t n); /* of the ID3 tag that the file begins with; 0: it does not */
 
-/* The whole of a file. A regular one that `ours` refuses, or any if it is NULL, is left unread (*out NULL). */
-g4_status g4_media_read(const g4_media_limits *m, const char *path, g4_signature_fn ours, uint8_t **out, size_t *size,
-                        g4_error *err);
-/* The first *n bytes of a regular file, at most cap, and how many it has; none of another. */
-g4_status g4_media_read_head(const g4_media_limits *m, const char *path, uint8_t *head, size_t cap, size_t *n,
-                             uint64_t *file_bytes, g4_error *err);
-/* A y4m file that stays on disk, since all of it may be more than memory holds; 0: it is none. Close its file. */
-int g4_y4m_file_open(const g4_media_limits *m, const char *path, g4_source *out);
+#define G4_HEAD_BYTES 16384 /* of a file, that tell what it is */
+/* What reads a file. */
+typedef struct {
+    const char *demuxer; /* of ffmpeg; none that opens other files */
+    const char *decoder; /* NULL: the file says it */
+    int width, height;   /* where ffmpeg's prober does not tell them; 0: it does */
+} g4_media_format;
+/* The demuxer for a file that begins so, but for a tag; NULL: there is none. */
+const char *g4_demuxer_of(const uint8_t *d, size_t n);
+/* Choose for an open file. */
+g4_status g4_format_find(int fd, g4_media_format *out, g4_error *err);
+/* The failure for a file that begins so. */
+g4_status g4_format_unknown(const uint8_t *d, size_t n, g4_error *err);
+
+/* ---- Files (load.c) ------------------------------------------------------------------------- */
+
+/* A file is opened once, by the name that was given, and known by its descriptor from then on. */
+typedef struct {
+    int fd, is_regular;
+    uint64_t size;               /* of a regular one */
+    uint8_t head[G4_HEAD_BYTES]; /* its first bytes */
+    size_t n_head;
+} g4_media_file;
+/* Open it and look at it: it begins like something that can be read. */
+g4_status g4_media_open(const g4_media_limits *m, const char *path, g4_media_file *out, g4_error *err);
+void g4_media_close(g4_media_file *f);
+/* The whole of it. */
+g4_status g4_media_read(const g4_media_limits *m, const g4_media_file *f, uint8_t **out, size_t *size, g4_error *err);
+/* A y4m file that stays on disk, since all of it may be more than memory holds. Close its file. */
+g4_status g4_y4m_file_open(const g4_media_limits *m, const g4_media_file *f, g4_source *out, g4_error *err);
 /* What a call that ends with s returns: when it was halted, that is why it failed. */
 g4_status g4_media_end(const g4_media_limits *m, g4_status s, g4_error *err);
 /* Put the end of a path in front of the message of a failure. */
@@ -239,14 +270,14 @@ g4_status g4_media_name_failure(g4_error *err, const char *path, g4_status s);
 /* ---- The ffmpeg program (ffmpeg.c) ---------------------------------------------------------- */
 
 typedef struct {
-    const char *path; /* the file to read; NULL: fd */
-    int fd;           /* an open file that becomes the program's standard input, or -1 */
+    int fd; /* an open file, which becomes the program's standard input: it gets no names */
+    g4_media_format format;
 } g4_input;
 /* turn: how to turn the picture; NULL: as ffmpeg finds. */
 g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, const g4_turn *turn, g4_image *out,
                           g4_error *err);
-/* The first picture of an open file of that demuxer as raw samples of a pixel format, which fill out. */
-g4_status g4_ffmpeg_raw(const g4_media_limits *m, int fd, const char *demuxer, const char *format, uint8_t *out,
+/* The first picture as raw samples of a pixel format, which fill out. */
+g4_status g4_ffmpeg_raw(const g4_media_limits *m, const g4_input *in, const char *pixel_format, uint8_t *out,
                         size_t size, g4_error *err);
 g4_status g4_ffmpeg_audio(const g4_media_limits *m, const g4_input *in, g4_audio *out, g4_error *err);
 g4_status g4_ffmpeg_video(const g4_media_limits *m, const g4_input *in, g4_video *out, g4_error *err);

@@ -26,6 +26,9 @@ g4_status g4_media_begin(g4_media_limits *m, g4_halt *halt, const g4_media_optio
                              .max_pipe_bytes = opt->max_file_bytes ? opt->max_file_bytes : (uint64_t)4 << 30,
                              .max_scan_blocks = opt->max_scan_blocks ? opt->max_scan_blocks : G4_SCAN_BLOCKS_MAX,
                              .max_pixels_per_byte = opt->max_pixels_per_byte ? opt->max_pixels_per_byte : 256,
+                             .max_program_bytes = opt->max_program_bytes ? opt->max_program_bytes : (uint64_t)4 << 30,
+                             .max_program_seconds = opt->max_program_seconds,
+                             .frame_times = opt->frame_times,
                              .max_frames = opt->max_frames ? opt->max_frames : 1024,
                              .n_frames = opt->n_frames ? opt->n_frames : 32,
                              .want_sound = opt->want_sound,
@@ -35,9 +38,10 @@ g4_status g4_media_begin(g4_media_limits *m, g4_halt *halt, const g4_media_optio
     g4_halt_add(halt, &opt->limits);
     if (m->a && !m->a->alloc_fn != !m->a->free_fn)
         return g4_fail(err, G4_ERR_ARGUMENT, "media: an allocator needs both alloc_fn and free_fn");
-    if (opt->n_frames < 0 || opt->max_frames < 0 || !(opt->fps >= 0) || isinf(opt->fps))
-        return g4_fail(err, G4_ERR_ARGUMENT, "media: n_frames %d, max_frames %d, fps %g: none may be below 0",
-                       opt->n_frames, opt->max_frames, opt->fps);
+    if (opt->n_frames < 0 || opt->max_frames < 0 || opt->max_program_seconds < 0 || !(opt->fps >= 0) || isinf(opt->fps))
+        return g4_fail(err, G4_ERR_ARGUMENT,
+                       "media: n_frames %d, max_frames %d, max_program_seconds %d, fps %g: none may be below 0",
+                       opt->n_frames, opt->max_frames, opt->max_program_seconds, opt->fps);
     return g4_halt_check(halt, err);
 }
 
@@ -170,10 +174,12 @@ static int g4_iso_next(const uint8_t **p, const uint8_t *end, g4_iso_box *out)
     return 1;
 }
 
+#define G4_ISO_BOXES 65536 /* that are looked at, one behind the other: a file may hold millions of empty ones */
+
 /* The first box of that name from p on. */
 static int g4_iso_find(const uint8_t *p, const uint8_t *end, const char *name, g4_iso_box *out)
 {
-    while (g4_iso_next(&p, end, out))
+    for (int i = 0; i < G4_ISO_BOXES && g4_iso_next(&p, end, out); i++)
         if (!memcmp(out->name, name, 4)) return 1;
     return 0;
 }
@@ -183,14 +189,14 @@ static void g4_heif_property(const g4_iso_box *list, uint32_t index, int *angle,
 {
     const uint8_t *p = list->data;
     g4_iso_box box;
-    for (uint32_t i = 1; g4_iso_next(&p, list->end, &box); i++) {
+    for (uint32_t i = 1; i <= index && g4_iso_next(&p, list->end, &box); i++) {
         if (i != index || box.end - box.data < 1) continue;
         if (!memcmp(box.name, "irot", 4)) *angle = (box.data[0] & 3) + 1;
         if (!memcmp(box.name, "imir", 4)) *axis = (box.data[0] & 1) + 1;
     }
 }
 
-/* What the list of associations (ipma) gives to an item. */
+/* What the list of associations (ipma) gives to an item, which stands there once. */
 static void g4_heif_item(const g4_iso_box *ipma, const g4_iso_box *list, uint32_t item, int *angle, int *axis)
 {
     g4_reader r = { ipma->data, (size_t)(ipma->end - ipma->data), 0, 0 };
@@ -208,6 +214,7 @@ static void g4_heif_item(const g4_iso_box *ipma, const g4_iso_box *list, uint32_
             if (is_ours) /* the first bit says that the property is essential */
                 g4_heif_property(list, index_bytes == 2 ? g4_be16(index) & 0x7fff : *index & 0x7f, angle, axis);
         }
+        if (is_ours) return;
     }
 }
 

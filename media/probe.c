@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #define G4_PROBE_PIPE ((uint64_t)256 << 20) /* bytes of a file that can be read only once, at most */
-#define G4_PROBE_HEAD 65536 /* bytes that hold all of a sound file before its samples, but for rare ones */
 
 static void g4_probe_name(g4_media_info *out, g4_media_kind kind, const char *format)
 {
@@ -40,8 +39,7 @@ static g4_status g4_probe_wav(const g4_media_limits *m, const uint8_t *data, siz
     if (s) return s;
     *more = !g4_wav_has_samples(data, size, &f, pos);
     if (*more) return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated: no samples in %zu bytes", size);
-    const uint64_t found = file_bytes - pos - G4_WAV_CHUNK_HEAD, said = g4_le32(data + pos + 4);
-    const uint64_t n = (said < found ? said : found) / ((uint64_t)f.bytes * f.channels);
+    const uint64_t n = g4_wav_bytes(data, &f, pos, file_bytes) / ((uint64_t)f.bytes * f.channels);
     if (n > g4_wav_limit(m, &f))
         return g4_fail(err, G4_ERR_UNSUPPORTED, "WAV: %.0f samples at %u Hz are more than the limit", (double)n,
                        (unsigned)f.rate);
@@ -71,16 +69,25 @@ static g4_status g4_probe_ours(const g4_media_limits *m, const uint8_t *data, si
     return G4_OK;
 }
 
+/* By ffprobe, from an open file. */
+static g4_status g4_probe_foreign(const g4_media_limits *m, int fd, g4_media_info *out, g4_error *err)
+{
+    g4_input in = { .fd = fd };
+    memset(out, 0, sizeof *out);
+    const g4_status s = g4_format_find(fd, &in.format, err);
+    return s ? s : g4_ffmpeg_probe(m, &in, out, err);
+}
+
 static g4_status g4_probe_bytes(const g4_media_limits *m, const uint8_t *data, size_t size, g4_media_info *out,
                                 g4_error *err)
 {
-    int foreign = 0, fd;
+    int foreign = 0;
     g4_status s = g4_probe_ours(m, data, size, out, &foreign, err);
     if (!foreign) return s;
-    memset(out, 0, sizeof *out);
+    int fd;
     s = g4_media_spill(m, data, size, &fd, err);
     if (s) return s;
-    s = g4_ffmpeg_probe(m, &(g4_input) { NULL, fd }, out, err);
+    s = g4_probe_foreign(m, fd, out, err);
     close(fd);
     g4_turn turn;
     if (!s && g4_foreign_orientation(data, size, &turn))
@@ -88,49 +95,36 @@ static g4_status g4_probe_bytes(const g4_media_limits *m, const uint8_t *data, s
     return s;
 }
 
-/* A sound file by its start. *foreign is set when it is none, or says nothing before its first 64 KiB end. */
-static g4_status g4_probe_wav_file(const g4_media_limits *m, const char *path, g4_media_info *out, int *foreign,
-                                   int *more, g4_error *err)
-{
-    uint64_t file_bytes;
-    size_t n;
-    uint8_t *head = g4_alloc(m->a, G4_PROBE_HEAD, 1);
-    if (!head) return g4_fail(err, G4_ERR_MEMORY, "%d bytes: out of memory", G4_PROBE_HEAD);
-    g4_status s = g4_media_read_head(m, path, head, G4_PROBE_HEAD, &n, &file_bytes, err);
-    if (!s && g4_is_wav(head, n))
-        s = g4_probe_wav(m, head, n, file_bytes, out, foreign, more, err);
-    else
-        *foreign = 1;
-    g4_free(m->a, head);
-    return s;
-}
-
-/* A regular file of sound or video is not read into memory. */
-static g4_status g4_probe_file(const g4_media_limits *m, const char *path, g4_media_info *out, g4_error *err)
+/* A whole file in memory. */
+static g4_status g4_probe_whole(const g4_media_limits *m, const g4_media_file *f, g4_media_info *out, g4_error *err)
 {
     uint8_t *data;
     size_t size;
+    g4_status s = g4_media_read(m, f, &data, &size, err);
+    if (!s) s = g4_probe_bytes(m, data, size, out, err);
+    g4_free(m->a, data);
+    return s;
+}
+
+/* A regular file of sound or video is not read into memory, if its head says enough. */
+static g4_status g4_probe_file(const g4_media_limits *m, const g4_media_file *f, g4_media_info *out, g4_error *err)
+{
+    if (!f->is_regular || g4_is_read_whole(f->head, f->n_head)) return g4_probe_whole(m, f, out, err);
+    int foreign = 1, more = 0;
+    g4_status s = G4_OK;
     g4_source src;
-    int foreign = 0, more = 0;
-    g4_status s = g4_media_read(m, path, g4_is_read_whole, &data, &size, err);
-    if (!s && !data) {
-        s = g4_probe_wav_file(m, path, out, &foreign, &more, err);
-        if (more) s = g4_media_read(m, path, g4_is_wav, &data, &size, err);
-    }
-    if (data) {
-        s = g4_probe_bytes(m, data, size, out, err);
-        g4_free(m->a, data);
-        return s;
-    }
-    if (!foreign) return s;
-    if (g4_y4m_file_open(m, path, &src)) {
+    if (g4_is_wav(f->head, f->n_head)) {
         foreign = 0;
+        s = g4_probe_wav(m, f->head, f->n_head, f->size, out, &foreign, &more, err);
+        if (more) return g4_probe_whole(m, f, out, err);
+    } else if (g4_is_y4m(f->head, f->n_head)) {
+        foreign = 0;
+        s = g4_y4m_file_open(m, f, &src, err);
+        if (s) return s;
         s = g4_probe_y4m(m, &src, out, &foreign, err);
         fclose(src.file);
     }
-    if (!foreign) return s;
-    memset(out, 0, sizeof *out);
-    return g4_ffmpeg_probe(m, &(g4_input) { path, -1 }, out, err);
+    return foreign ? g4_probe_foreign(m, f->fd, out, err) : s;
 }
 
 /* Begin, with everything at 0; and end, which leaves it so after a failure. */
@@ -151,12 +145,17 @@ static g4_status g4_probe_end(g4_media_info *out, const g4_media_limits *m, g4_s
 g4_status g4_media_probe(g4_media_info *out, const char *path, const g4_media_options *opt, g4_error *err)
 {
     g4_media_limits m = { 0 };
+    g4_media_file file;
     g4_halt halt;
     g4_status s = g4_probe_begin(out, &m, &halt, opt, err);
     if (s) return s;
     if (!path) return g4_fail(err, G4_ERR_ARGUMENT, "path is NULL");
     if (m.max_pipe_bytes > G4_PROBE_PIPE) m.max_pipe_bytes = G4_PROBE_PIPE;
-    s = g4_probe_file(&m, path, out, err);
+    s = g4_media_open(&m, path, &file, err);
+    if (!s) {
+        s = g4_probe_file(&m, &file, out, err);
+        g4_media_close(&file);
+    }
     return g4_media_name_failure(err, path, g4_probe_end(out, &m, s, err));
 }
 

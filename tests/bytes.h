@@ -32,6 +32,17 @@ static inline void g4_put_le(g4_bytes *b, uint64_t v, int n)
 }
 static inline void g4_put_text(g4_bytes *b, const char *text) { g4_put(b, text, strlen(text)); }
 
+/* What begins like a file that a program must read, and is none. */
+#define G4_FOREIGN "GIF89a and no more"
+/* The same as a file; 0: it cannot be written. */
+static inline int g4_save_foreign(const char *path)
+{
+    FILE *f = fopen(path, "wb");
+    if (!f) return 0;
+    const int failed = fputs(G4_FOREIGN, f) < 0;
+    return (fclose(f) == 0) & !failed;
+}
+
 /* The beginning of a WAV file of 16-bit stereo, up to the chunks behind its format, which have that many bytes. */
 static inline void g4_put_wav_head(g4_bytes *b, uint32_t rate, uint32_t chunks)
 {

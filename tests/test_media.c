@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "bytes.h"
 #include "failing.h"
@@ -273,13 +274,13 @@ static void g4_test_boxes(void)
 
 /* ---- Sound --------------------------------------------------------------------------------------------- */
 
-enum { G4_U8, G4_S16, G4_S24, G4_S32, G4_F32, G4_F64 };
+enum { G4_U8, G4_S16, G4_S24, G4_S32, G4_S64, G4_F32, G4_F64 };
 
 /* A WAV file of `channels` channels, the c-th x scaled by gain[c]. */
 static g4_bytes g4_wav(const double *x, size_t n, uint32_t rate, int coding, int channels, const double *gain,
                        int extensible)
 {
-    static const int bytes[] = { 1, 2, 3, 4, 4, 8 };
+    static const int bytes[] = { 1, 2, 3, 4, 8, 4, 8 };
     static const uint8_t guid[14] = { 0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xaa, 0, 0x38, 0x9b, 0x71 };
     g4_bytes b = { 0 };
     uint32_t tag = coding >= G4_F32 ? 3 : 1, wide = (uint32_t)bytes[coding], frame = wide * (uint32_t)channels;
@@ -318,7 +319,7 @@ static g4_bytes g4_wav(const double *x, size_t n, uint32_t rate, int coding, int
             else if (coding == G4_U8)
                 bits.u = (uint64_t)(int64_t)(rint(v * 127) + 128);
             else
-                bits.u = (uint64_t)(int64_t)rint(v * (double)((INT64_C(1) << (8 * wide - 1)) - 1));
+                bits.u = (uint64_t)(int64_t)rint(v * (double)((UINT64_C(1) << (8 * wide - 1)) - 1));
             g4_put_le(&b, bits.u, (int)wide);
         }
     }
@@ -327,7 +328,7 @@ static g4_bytes g4_wav(const double *x, size_t n, uint32_t rate, int coding, int
 
 static void g4_test_wav(void)
 {
-    static const double gain[3] = { 1, 0.5, -0.25 }, tolerance[6] = { 0.008, 4e-5, 2e-7, 1e-7, 1e-7, 1e-7 };
+    static const double gain[3] = { 1, 0.5, -0.25 }, tolerance[7] = { 0.008, 4e-5, 2e-7, 1e-7, 1e-7, 1e-7, 1e-7 };
     double x[400];
     g4_error err = { G4_OK, "" };
     for (int i = 0; i < 400; i++) x[i] = 0.9 * sin(i * 0.37);
@@ -345,6 +346,121 @@ static void g4_test_wav(void)
             free(b.data);
         }
     }
+}
+
+/* 100 samples of 16 bits, whose values are 0, 100, 200 ...; what its chunk of data says of its length. */
+static g4_bytes g4_wav_said(uint64_t said, const char *form, size_t behind)
+{
+    g4_bytes b = { 0 };
+    const int is_long = form[1] == 'F' || form[1] == 'W';
+    g4_put(&b, form, 4);
+    g4_put_le(&b, 0, 4);
+    g4_put_text(&b, "WAVE");
+    if (is_long) {
+        g4_put(&b, "ds64\x1c\0\0\0", 8);
+        g4_put_le(&b, 0, 8);
+        g4_put_le(&b, said, 8);
+        g4_put_le(&b, 0, 12);
+    }
+    g4_put(&b, "fmt \x10\0\0\0\1\0\1\0\x80\x3e\0\0\0\x7d\0\0\2\0\x10\0", 24);
+    g4_put(&b, "odd \3\0\0\0abc", 11); /* not padded */
+    g4_put_text(&b, "data");
+    g4_put_le(&b, is_long ? 0xffffffff : said, 4);
+    for (uint64_t i = 0; i < 100; i++) g4_put_le(&b, 100 * i, 2);
+    for (size_t i = 0; i < behind; i++) g4_put(&b, "x", 1);
+    return b;
+}
+
+/* Lengths that were not known when they were written, or that the file does not have: the data end where it ends. */
+static void g4_test_wav_lengths(void)
+{
+    static const struct {
+        const char *form;
+        uint64_t said;
+        size_t behind, n;
+    } cases[] = { { "RIFF", 200, 0, 100 },        { "RIFF", 0, 0, 100 },
+                  { "RIFF", 0x7ffff000, 0, 100 }, { "RIFF", 0x7fffffff, 0, 100 },
+                  { "RIFF", 0xffffffff, 0, 100 }, { "RIFF", 0x80000000, 1, 100 },
+                  { "RIFF", 202, 1, 100 },        { "RIFF", 1000, 0, 100 },
+                  { "RIFF", 100, 0, 50 },         { "RIFF", 200, 8, 100 },
+                  { "RF64", 200, 8, 100 },        { "BW64", 200, 8, 100 },
+                  { "RF64", 0, 0, 100 },          { "RF64", (uint64_t)1 << 40, 0, 100 } };
+    const g4_media_options opt = g4_strict();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        g4_bytes b = g4_wav_said(cases[i].said, cases[i].form, cases[i].behind);
+        g4_error err = { G4_OK, "" };
+        g4_audio a;
+        g4_media_info info;
+        const g4_status s = g4_audio_decode(&a, b.data, b.n, &opt, &err);
+        G4_EXPECT(!s && a.n_samples == cases[i].n &&
+                      fabs((double)a.samples[a.n_samples - 1] - 100.0 * ((double)a.n_samples - 1) / 32768) < 1e-7,
+                  "%s of %llu: %s, %zu samples", cases[i].form, (unsigned long long)cases[i].said, err.message,
+                  a.n_samples);
+        G4_EXPECT(!g4_media_probe_data(&info, b.data, b.n, &opt, &err) &&
+                      fabs(info.seconds - (double)cases[i].n / 16000) < 1e-9,
+                  "%s of %llu: %g s", cases[i].form, (unsigned long long)cases[i].said, info.seconds);
+        g4_audio_free(&a, &opt);
+        free(b.data);
+    }
+}
+
+/* Numbers with their highest byte first, and the two laws of G.711. */
+static void g4_test_wav_codings(void)
+{
+    static const uint8_t big[] = "RIFX\0\0\0\x2aWAVEfmt \0\0\0\x10\0\1\0\1\0\0\x3e\x80\0\0\xbb\x80\0\3\0\x18"
+                                 "data\0\0\0\6\x40\0\0\xc0\0\1";
+    static const uint8_t head[] =
+        "RIFF\x2a\0\0\0WAVEfmt \x10\0\0\0\6\0\1\0\x80\x3e\0\0\x80\x3e\0\0\1\0\x08\0data\6\0\0\0";
+    /* codes and values of ITU-T G.711, tables 1 and 2, scaled to 16 bits */
+    static const uint8_t codes[2][6] = { { 0xd5, 0x55, 0x80, 0xaa, 0x2a, 0xc5 },
+                                         { 0xff, 0x7f, 0x80, 0x00, 0xf0, 0xcd } };
+    static const double values[2][6] = { { 8, -8, 5504, 32256, -32256, 264 }, { 0, 0, 32124, -32124, 120, 1052 } };
+    const g4_media_options opt = g4_strict();
+    g4_error err = { G4_OK, "" };
+    g4_audio a;
+    G4_EXPECT(!g4_audio_decode(&a, big, sizeof big - 1, &opt, &err) && a.n_samples == 2 && a.samples[0] == 0.5f &&
+                  fabs((double)a.samples[1] + 0.5 - 1.0 / (1 << 23)) < 1e-12,
+              "RIFX: %s", err.message);
+    g4_audio_free(&a, &opt);
+    for (int law = 0; law < 2; law++) {
+        g4_bytes b = { 0 };
+        g4_put(&b, head, sizeof head - 1);
+        b.data[20] = (uint8_t)(6 + law);
+        g4_put(&b, codes[law], 6);
+        const g4_status s = g4_audio_decode(&a, b.data, b.n, &opt, &err);
+        G4_EXPECT(!s && a.n_samples == 6, "law %d: %s", law, err.message);
+        for (size_t i = 0; !s && i < a.n_samples; i++)
+            G4_EXPECT((double)a.samples[i] * 32768 == values[law][i], "law %d, code %02x: %g, expected %g", law,
+                      codes[law][i], (double)a.samples[i] * 32768, values[law][i]);
+        g4_audio_free(&a, &opt);
+        free(b.data);
+    }
+}
+
+/* Rates that share no factor with 16 kHz, and rates beyond all usual ones: the cost is that of the samples. */
+static void g4_test_wav_rates(void)
+{
+    static const uint32_t rates[] = { 1, 999, 767999, 768001, 15999989 };
+    double *x = malloc(768000 * sizeof *x);
+    if (!x) exit(1);
+    for (int i = 0; i < 768000; i++) x[i] = 0.5;
+    for (size_t i = 0; i < sizeof rates / sizeof *rates; i++) {
+        const size_t n = rates[i] == 1 ? 30 : rates[i] < 768000 ? rates[i] : 768000;
+        const clock_t start = clock();
+        g4_bytes b = g4_wav(x, n, rates[i], G4_F32, 1, NULL, 0);
+        g4_media_options opt = { .ffmpeg = "" };
+        g4_error err = { G4_OK, "" };
+        g4_audio a;
+        const g4_status s = g4_audio_decode(&a, b.data, b.n, &opt, &err);
+        const double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
+        G4_EXPECT(!s && a.n_samples == (n * UINT64_C(16000) + rates[i] - 1) / rates[i] &&
+                      fabs((double)a.samples[a.n_samples / 2] - 0.5) < 1e-3,
+                  "%u Hz: %s", (unsigned)rates[i], err.message);
+        G4_EXPECT(seconds < 6, "%u Hz: %.2f s", (unsigned)rates[i], seconds);
+        g4_audio_free(&a, &opt);
+        free(b.data);
+    }
+    free(x);
 }
 
 /* Tones through the resampler: what is below 7.2 kHz (or 0.9 of a lower Nyquist frequency) survives, what is above 8
@@ -545,14 +661,16 @@ static int g4_is_whole(const uint8_t *data, size_t n, size_t cut)
 static void g4_check_damage(const char *name, const uint8_t *data, size_t n)
 {
     g4_media_options opt = g4_strict();
-    int plain = strstr(name, "plain") != NULL; /* text: the last number may lose a digit and still be one */
+    /* text: the last number may lose a digit and still be one; sound that is cut is shorter */
+    const int plain = strstr(name, "plain") != NULL, sound = strstr(name, "WAV") != NULL;
     for (size_t cut = 1; cut < n; cut++) {
         uint8_t *copy = malloc(cut); /* of exactly this size, for the sanitizers */
         if (!copy) exit(1);
         memcpy(copy, data, cut);
         g4_error err = { G4_OK, "" };
         g4_status s = g4_decode_any(copy, cut, &opt, &err);
-        if (s == G4_OK ? !(plain && cut + 8 >= n) && !g4_is_whole(data, n, cut) : err.code != s || !err.message[0])
+        if (s == G4_OK ? !sound && !(plain && cut + 8 >= n) && !g4_is_whole(data, n, cut)
+                       : err.code != s || !err.message[0])
             G4_EXPECT(0, "%s cut at %zu of %zu: %s", name, cut, n, g4_status_name(s));
         free(copy);
     }
@@ -695,7 +813,7 @@ static void g4_test_limits(void)
               "%s", err.message);
     G4_EXPECT(g4_image_load(&img, "tests", NULL, &err) == G4_ERR_IO, "%s", err.message);
     opt = (g4_media_options) { .ffmpeg = "no-such-ffmpeg" };
-    G4_EXPECT(g4_image_load(&img, "tests/test_media.c", &opt, &err) == G4_ERR_UNSUPPORTED &&
+    G4_EXPECT(g4_image_decode(&img, G4_FOREIGN, strlen(G4_FOREIGN), &opt, &err) == G4_ERR_UNSUPPORTED &&
                   strstr(err.message, "no-such-ffmpeg"),
               "%s", err.message);
     double x[200] = { 0 };
@@ -737,6 +855,36 @@ static void g4_replay(const char *folder, int (*entry)(const uint8_t *, size_t))
 
 /* ---- The ffmpeg program --------------------------------------------------------------------------------------------
  */
+
+/* A video whose frame i is shown at i^2 / 25 seconds, with frames that are decoded before earlier ones. */
+static void g4_test_frame_times(void)
+{
+    static const char *const paths[] = { "build/test_times.mkv", "build/test_times.mp4" };
+    const int rc =
+        system("cd build && ffmpeg -v error -y -f lavfi -i testsrc=d=2:s=64x48:r=25 -vf 'settb=1/1000,setpts=N*N*40'"
+               " -vsync passthrough -enc_time_base 1/1000 -c:v mpeg4 -bf 2 test_times.mkv &&"
+               " ffmpeg -v error -y -i test_times.mkv -c copy test_times.mp4");
+    if (rc != 0) {
+        G4_SKIP("this ffmpeg cannot make a video of uneven times");
+        return;
+    }
+    for (int k = 0; k < 4; k++) {
+        const g4_media_options opt = { .frame_times = k % 2, .n_frames = 20 };
+        g4_error err = { G4_OK, "" };
+        g4_video v;
+        const g4_status s = g4_video_load(&v, paths[k / 2], &opt, &err);
+        G4_EXPECT(!s && v.n_frames == 20, "%s: %s", paths[k / 2], err.message);
+        for (int i = 0; !s && i < v.n_frames; i++) {
+            const int index = i * 50 / 20;
+            const double want = k % 2 ? index * index * 0.04 : v.seconds[1] / 2 * index;
+            if (fabs(v.seconds[i] - want) > 0.002)
+                G4_EXPECT(0, "%s: frame %d at %g s, expected %g", paths[k / 2], index, v.seconds[i], want);
+        }
+        g4_video_free(&v, &opt);
+    }
+    remove(paths[0]);
+    remove(paths[1]);
+}
 
 static void g4_test_ffmpeg(void)
 {
@@ -787,6 +935,7 @@ static void g4_test_ffmpeg(void)
     g4_audio_free(&a, NULL);
     g4_audio_free(&b, NULL);
 
+    g4_test_frame_times();
     g4_image img;
     G4_EXPECT(!g4_image_load(&img, "build/test_media.bmp", NULL, &err) && img.width == 32 && img.height == 32, "%s",
               err.message);
@@ -845,11 +994,14 @@ int main(void)
     g4_test_png_writer();
     g4_test_boxes();
     g4_test_wav();
+    g4_test_wav_lengths();
+    g4_test_wav_codings();
+    g4_test_wav_rates();
     g4_test_resampler();
     g4_test_y4m();
     double x[60];
     for (int i = 0; i < 60; i++) x[i] = sin(i);
-    g4_bytes wav = g4_wav(x, 60, 22050, G4_S24, 2, NULL, 1),
+    g4_bytes wav = g4_wav(x, 60, 24000, G4_S24, 2, NULL, 1),
              y4m = g4_y4m_file(1, 6, 4, "YUV4MPEG2 W6 H4 F25:1 Ip A1:1 C422\n", 24);
     g4_check_damage("a WAV file", wav.data, wav.n);
     g4_check_allocations("a WAV file", wav.data, wav.n);

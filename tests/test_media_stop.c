@@ -90,6 +90,74 @@ static g4_bytes g4_wav(uint32_t frames, uint32_t rate)
     return b;
 }
 
+/* 24 bits a pixel, the rows of which end at multiples of 4 bytes. */
+static g4_bytes g4_bmp(int w, int h)
+{
+    const size_t row = (3 * (size_t)w + 3) / 4 * 4;
+    g4_bytes b = { 0 };
+    g4_put_text(&b, "BM");
+    g4_put_le(&b, 54 + row * (size_t)h, 4);
+    g4_put_le(&b, 0, 4);
+    g4_put_le(&b, 54, 4);
+    g4_put_le(&b, 40, 4);
+    g4_put_le(&b, (uint64_t)w, 4);
+    g4_put_le(&b, (uint64_t)h, 4);
+    g4_put_le(&b, 1 | 24 << 16, 4);
+    g4_put_le(&b, 0, 24);
+    g4_put_zeros(&b, row * (size_t)h);
+    return b;
+}
+
+static void g4_put_be(g4_bytes *b, uint64_t v, int n)
+{
+    for (int i = 0; i < n; i++) g4_put(b, &(uint8_t) { (uint8_t)(v >> 8 * (n - 1 - i)) }, 1);
+}
+static void g4_put_box(g4_bytes *b, const char *name, size_t content)
+{
+    g4_put_be(b, 8 + content, 4);
+    g4_put_text(b, name);
+}
+
+/* A HEIC of 40,000 empty properties, and 2,000 lists that each give the picture the last of them 255 times. */
+static g4_bytes g4_heic_lists(void)
+{
+    enum { PROPERTIES = 40000, LISTS = 2000, LIST = 3 + 255 * 2 };
+    const size_t ipco = 8 * PROPERTIES, ipma = 8 + (size_t)LISTS * LIST, iprp = 16 + ipco + ipma;
+    g4_bytes b = { 0 };
+    g4_put_box(&b, "ftyp", 8);
+    g4_put(&b, "heic\0\0\0\0", 8);
+    g4_put_box(&b, "meta", 4 + 14 + 8 + iprp);
+    g4_put_be(&b, 0, 4);
+    g4_put_box(&b, "pitm", 6);
+    g4_put_be(&b, 1, 6);
+    g4_put_box(&b, "iprp", iprp);
+    g4_put_box(&b, "ipco", ipco);
+    for (int i = 0; i < PROPERTIES; i++) g4_put_box(&b, "free", 0);
+    g4_put_box(&b, "ipma", ipma);
+    g4_put_be(&b, 1, 4); /* indices of 15 bits */
+    g4_put_be(&b, LISTS, 4);
+    for (int i = 0; i < LISTS; i++) {
+        g4_put_be(&b, 1, 2);
+        g4_put_be(&b, 255, 1);
+        for (int k = 0; k < 255; k++) g4_put_be(&b, 32767, 2);
+    }
+    return b;
+}
+
+/* A file of empty boxes. */
+static g4_bytes g4_heic_boxes(void)
+{
+    g4_bytes b = { 0 };
+    g4_put_box(&b, "ftyp", 8);
+    g4_put(&b, "heic\0\0\0\0", 8);
+    for (int i = 0; i < 4000000; i++)
+        g4_put(&b,
+               "\0\0\0\x08"
+               "free",
+               8);
+    return b;
+}
+
 static g4_bytes g4_y4m(int w, int h, int frames) { return g4_make_y4m(w, h, frames, g4_put_zeros); }
 
 /* ---- Calls ------------------------------------------------------------------------------------ */
@@ -267,6 +335,23 @@ static void g4_script(const char *path, const char *text)
     chmod(path, 0700);
 }
 
+/* A pipe into which nobody writes is waited for, but not for ever. */
+static void *g4_wait_alone(void *user)
+{
+    const g4_media_options opt = { .ffmpeg = "" };
+    g4_error err = { G4_OK, "" };
+    g4_image image;
+    (void)user;
+    const double start = g4_now();
+    const g4_status s = g4_image_load(&image, "build/stop_alone.fifo", &opt, &err);
+    const double seconds = g4_now() - start;
+    if (s != G4_ERR_IO || !strstr(err.message, "nobody has opened this pipe") || seconds < 9 || seconds > 60) {
+        printf("a pipe that is left alone: %s after %.1f s\n", s ? err.message : "no failure", seconds);
+        exit(1);
+    }
+    return NULL;
+}
+
 int main(void)
 {
     const int w = 1600, h = 1200;
@@ -286,15 +371,19 @@ int main(void)
     g4_put_text(&wide, "P4 20000000 1\n");
     g4_put_zeros(&wide, 2500000);
     g4_bytes sequential = g4_jpeg(4000, 3000, 0, 6), progressive = g4_jpeg(3000, 3000, 1, 1);
-    g4_bytes wav = g4_wav(3 * 1000 * 1000, 44100), y4m = g4_y4m(800, 600, 30);
+    g4_bytes wav = g4_wav(3 * 1000 * 1000, 44100), y4m = g4_y4m(800, 600, 30), high = g4_wav(767999, 767999);
+    g4_bytes bmp = g4_bmp(4000, 3000), lists = g4_heic_lists(), boxes = g4_heic_boxes();
     FILE *f = fopen("build/stop.y4m", "wb");
     if (!f || fwrite(y4m.data, 1, y4m.n, f) != y4m.n || fclose(f)) exit(1);
     g4_script("build/stop_silent.sh", "#!/bin/sh\nexec sleep 1000\n");
     g4_script("build/stop_endless.sh", "#!/bin/sh\nprintf 'P7\\n'\nexec yes '#'\n");
     g4_script("build/stop_wrapped.sh", "#!/bin/sh\ntrap '' TERM INT HUP PIPE\nexec sleep 1000\n");
     unlink("build/stop.fifo");
+    unlink("build/stop_alone.fifo");
     G4_EXPECT(mkfifo("build/stop.fifo", 0600) == 0, "no named pipe");
-    const char *foreign = "tests/test_media_stop.c";
+    const char *foreign = "build/stop_foreign.gif", *shows = "build/stop_shows.sh";
+    g4_script(shows, "#!/bin/sh\nexec printf 'P6 1 1 255\\nabc'\n");
+    G4_EXPECT(g4_save_foreign(foreign), "cannot write to build/");
 
     g4_stop_case cases[] = {
         { "PNG", &png, NULL, NULL, NULL, 0, g4_stop_image, 0, 0 },
@@ -305,6 +394,10 @@ int main(void)
         { "JPEG, turned", &sequential, NULL, NULL, NULL, 0, g4_stop_image, 0, 0 },
         { "JPEG, progressive", &progressive, NULL, NULL, NULL, 0, g4_stop_image, 0, 0 },
         { "WAV, 44.1 kHz", &wav, NULL, NULL, NULL, 0, g4_stop_audio, 0, 0 },
+        { "WAV, 767,999 Hz", &high, NULL, NULL, NULL, 0, g4_stop_audio, 0, 0 },
+        { "BMP", &bmp, NULL, NULL, NULL, 0, g4_stop_image, 0, 0 },
+        { "HEIC, 510,000 properties", &lists, NULL, NULL, shows, 0, g4_stop_image, 0, 0 },
+        { "HEIC, 4,000,000 boxes", &boxes, NULL, NULL, shows, 0, g4_stop_image, 0, 0 },
         { "y4m in memory", &y4m, NULL, NULL, NULL, 0, g4_stop_video, 0, 0 },
         { "y4m on disk", NULL, "build/stop.y4m", NULL, NULL, 0, g4_stop_video, 0, 0 },
         { "patches", NULL, NULL, &noise, NULL, 0, g4_stop_patches, 0, 0 },
@@ -319,6 +412,8 @@ int main(void)
         { "a program that never ends", NULL, foreign, NULL, "build/stop_endless.sh", 1, g4_stop_video, 0, 0 },
         { "a program that ignores signals", NULL, foreign, NULL, "build/stop_wrapped.sh", 1, g4_stop_video, 0, 0 },
     };
+    pthread_t waiter;
+    if (mkfifo("build/stop_alone.fifo", 0600) || pthread_create(&waiter, NULL, g4_wait_alone, NULL)) exit(1);
     double longest = 0, longest_cpu = 0;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         g4_stop_all(&cases[i]);
@@ -327,10 +422,13 @@ int main(void)
     }
     printf("longest time to stop: %.1f ms, of own work %.1f ms\n", 1e3 * longest, 1e3 * longest_cpu);
 
-    static const char *const made[] = { "build/stop.y4m", "build/stop.fifo", "build/stop_silent.sh",
-                                        "build/stop_endless.sh", "build/stop_wrapped.sh" };
+    pthread_join(waiter, NULL);
+    static const char *const made[] = { "build/stop_alone.fifo",  "build/stop_shows.sh",  "build/stop.y4m",
+                                        "build/stop_foreign.gif", "build/stop.fifo",      "build/stop_silent.sh",
+                                        "build/stop_endless.sh",  "build/stop_wrapped.sh" };
     for (size_t i = 0; i < sizeof made / sizeof *made; i++) unlink(made[i]);
-    g4_bytes *all[] = { &pixels, &png, &ppm, &plain, &comment, &wide, &sequential, &progressive, &wav, &y4m };
+    g4_bytes *all[] = { &pixels,      &png, &ppm, &plain, &comment, &wide,  &sequential,
+                        &progressive, &wav, &y4m, &high,  &bmp,     &lists, &boxes };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]->data);
     return g4_test_end();
 }
