@@ -174,7 +174,7 @@ static int check_outputs(const arguments *a)
     struct stat st;
     int status = DONE;
     if (a->session != NULL && stat(a->session, &st) == 0 && !S_ISREG(st.st_mode))
-        return say(FAILED, "%s is no plain file, as a session is", a->session);
+        return say(FAILED, "%s is a folder, a pipe or a device: a session is a file", a->session);
     for (size_t i = 0; status == DONE && i < sizeof paths / sizeof paths[0]; i++) {
         if (paths[i] == NULL || strcmp(paths[i], "-") == 0) continue;
         if (a->model != NULL && same_file(paths[i], a->model))

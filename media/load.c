@@ -66,6 +66,7 @@ g4_status g4_media_open(const g4_media_limits *m, const char *path, g4_media_fil
 {
     struct stat st;
     out->n_head = 0;
+    out->is_regular = 0;
     /* without waiting for whoever writes into a named pipe */
     out->fd = g4_fd_raise(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     if (out->fd < 0) return g4_fail(err, G4_ERR_IO, "cannot open: %s", strerror(errno));

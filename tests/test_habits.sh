@@ -341,7 +341,7 @@ fails 1 "the prompt is empty" -m "$tiny" --quiet -f empty.txt
 late="-m $tiny --quiet -p x"
 fails 1 "cannot write no/such/folder" $late --session no/such/folder
 fails 1 "cannot write no/such/b.png" $late --image scene.png --boxes no/such/b.png
-fails 1 "/ is no plain file" $late --session /
+fails 1 "/ is a folder, a pipe or a device" $late --session /
 for command in "logits -m $tiny --tokens 2 -o" "logits -m $tiny --tokens 2 -o x --dump" \
     "perplexity -m $tiny -f text.txt --nll" \
     "encode -m $tiny --image scene.png -o" "patches -f scene.png -o" "mel -f $repo/examples/speech.wav -o"; do
@@ -410,7 +410,7 @@ for option in -f --image --audio --tools --json-schema; do # nobody writes: Ctrl
     wait $pid
     ok "an interrupt ends the wait of $option" test $? -eq 130
 done
-fails 1 "is no plain file" $late -p x --session pipe
+fails 1 "is a folder, a pipe or a device" $late -p x --session pipe
 printf 'one\0two' > nul
 run $late --json -f nul
 ok "a NUL is a byte of the text" test "$(tokens "$tmp/out")" -gt 5
