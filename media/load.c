@@ -65,10 +65,8 @@ static int g4_is_known(const uint8_t *d, size_t n) { return g4_id3_bytes(d, n) >
 g4_status g4_media_open(const g4_media_limits *m, const char *path, g4_media_file *out, g4_error *err)
 {
     struct stat st;
-    out->n_head = 0;
-    out->is_regular = 0;
     /* without waiting for whoever writes into a named pipe */
-    out->fd = g4_fd_raise(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    *out = (g4_media_file) { .fd = g4_fd_raise(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) };
     if (out->fd < 0) return g4_fail(err, G4_ERR_IO, "cannot open: %s", strerror(errno));
     out->is_regular = fstat(out->fd, &st) == 0 && S_ISREG(st.st_mode);
     out->size = out->is_regular ? (uint64_t)st.st_size : 0;
