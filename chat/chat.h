@@ -719,28 +719,39 @@ typedef struct { /* a name of a member */
     const g4_matcher *matcher;     /* of this name alone */
     uint32_t hash, ranked, marked; /* in the last walk of that number */
     int rank;
-    uint32_t listed; /* the last walk that a list of required members had it in, */
-    int place;       /* and as which */
-    g4_seen seen;    /* its schemas */
+    uint32_t required; /* when it was marked as one that a branch requires */
+    uint32_t listed;   /* the last walk that a list of required members had it in, */
+    int place;         /* and as which */
+    g4_seen seen;      /* its schemas */
 } g4_name;
 
+typedef struct { /* what g4_claim_settle made of a claim, and returned */
+    g4_claim claim;
+    int found;
+} g4_settled;
 typedef struct { /* what was found out about a schema */
     const g4_json *node;
     const g4_json *only;   /* the one member that counts, a reference of an older draft; NULL: all do */
     g4_scalars scalars[2]; /* met, denied */
-    uint8_t has_scalars[2], has_types, has_presence, has_pattern, has_target;
+    g4_settled settled[2];
+    uint8_t has_settled[2], has_scalars[2], has_types, has_presence, has_pattern, has_target;
     int types, presence;
     g4_re pattern;            /* of a node that is one, or whose name is */
     const g4_json *target;    /* of a node that is a reference; NULL: nowhere */
     int dialect;              /* of the document */
+    uint32_t done;            /* when it was marked as one that a branch has claims of, */
+    const void *done_fact;    /* and the last of them */
     uint32_t walked;          /* the last walk for the order of names that came here */
     int order;                /* and as which */
     const g4_matcher *others; /* the keys that its properties and patternProperties do not speak of */
 } g4_schema_info;
 
-typedef struct { /* a formula over the presence of members: hash-consed, by number */
-    uint8_t op;
-    int32_t a, b, depth;
+typedef struct {                 /* a formula over the presence of members: hash-consed, by number */
+    uint8_t op, at_none;         /* at_none: does it hold when none of its members is there? */
+    int32_t a, b, depth, weight; /* weight: members that it names, each as often as it does */
+    uint64_t names;              /* bits of their numbers, modulo 64 */
+    uint32_t stamp;              /* of the last g4_need_set that came here, */
+    int32_t left;                /* and what it made of it */
 } g4_need;
 #define G4_NEED_NEVER 0
 #define G4_NEED_ALWAYS 1
@@ -776,7 +787,12 @@ typedef struct {
     int n_told;
     uint32_t walk, mark; /* numbers of the last walk over names, and of the last time they were marked */
     int depth;
-    int n_facts; /* that were put into branches so far */
+    int n_facts;                         /* that were put into branches so far */
+    int64_t work;                        /* steps so far: see G4_SHAPER_MAX_WORK */
+    int presences, n_too_deep;           /* calls of g4_schema_presence that are open; formulas that were loosened */
+    uint32_t need_stamp, stamp;          /* of g4_need_set; of what is marked at names and schemas: */
+    const void *required, *done;         /* the lists of a branch whose facts are marked, */
+    uint32_t required_since, done_since; /* from these stamps on */
     int no_memory;
     g4_re any_text, written_text; /* all strings in every spelling, and in that which expressions are made of */
     g4_status st;
@@ -798,6 +814,7 @@ g4_keyword g4_keyword_of(const g4_json *member);
 const g4_json *g4_schema_target(g4_shaper *sh, const g4_json *s, const g4_json *ref); /* NULL: loosened */
 /* A claim behind references and wrappers that say nothing. 0: nothing meets it, 1: everything does, 2: it is *claim. */
 int g4_claim_settle(g4_shaper *sh, g4_claim *claim);
+int g4_claim_is_loose(const g4_claim *claim); /* of one that settles to anything: because it cannot be held? */
 int g4_claims_equal(g4_claim a, g4_claim b);
 int g4_claim_may(g4_shaper *sh, g4_claim claim, int type); /* may a value of that type meet it? 0: surely not */
 int g4_schema_types(g4_shaper *sh, const g4_json *s);      /* those that may be valid for it */
@@ -830,7 +847,10 @@ int g4_need_and(g4_shaper *sh, int a, int b);
 int g4_need_or(g4_shaper *sh, int a, int b);
 int g4_need_list(g4_shaper *sh, const g4_json *names);             /* all names of a list must be there */
 int g4_need_set(g4_shaper *sh, int need, int32_t name, int there); /* what is left when that is known */
-int g4_need_exactly_one(g4_shaper *sh, const int *needs, int n);
+int g4_need_at_none(const g4_shaper *sh, int need);                /* does it hold when no member is there? */
+int g4_need_exactly_one(g4_shaper *sh, const int *needs, int n,
+                        int *none);                            /* *none: the formula that none of them is */
+int *g4_presences(g4_shaper *sh, const g4_json *list, int *n); /* of all schemas of a list, to be freed; NULL: no */
 int g4_schema_presence(g4_shaper *sh, const g4_json *s); /* of schemas of objects that say nothing else; else -1 */
 
 /* ---- Shapes of schemas (shape.c) --------------------------------------------------------------- */

@@ -14,7 +14,6 @@
 #include <string.h>
 
 #define G4_CLAIMS_MAX_DEPTH 120   /* of schemas applied in place, one within the other */
-#define G4_CLAIMS_MAX_HOPS 64     /* references from one to the next */
 #define G4_CLAIMS_MAX_GOALS 50000 /* of a grammar */
 #define G4_NEED_MAX_DEPTH 400
 
@@ -268,34 +267,79 @@ const g4_json *g4_schema_target(g4_shaper *sh, const g4_json *s, const g4_json *
     return target;
 }
 
+/* A schema that is a reference, or one other schema, met or denied: *claim becomes that one, and 3 is returned. Else
+ * what g4_claim_settle returns. */
+static int g4_claim_hop(g4_shaper *sh, g4_claim *claim)
+{
+    const g4_json *s = claim->node;
+    int n = 0;
+    if (s->kind == G4_JSON_TRUE || s->kind == G4_JSON_FALSE) return (s->kind == G4_JSON_TRUE) != claim->is_denied;
+    if (s->kind != G4_JSON_OBJECT) {
+        g4_shaper_loosen(sh, s, "", "a schema must be an object, true or false: anything is allowed");
+        return 1;
+    }
+    const g4_json *single = g4_schema_single(g4_shaper_info(sh, s), &n);
+    if (n == 0) return !claim->is_denied;
+    switch (single != NULL ? g4_keyword_of(single) : G4_KEY_OTHER) {
+    case G4_KEY_REF:
+        single = g4_schema_target(sh, s, single);
+        if (single == NULL) return 1;
+        break;
+    case G4_KEY_NOT: claim->is_denied = !claim->is_denied; break;
+    case G4_KEY_ALL_OF:
+    case G4_KEY_ANY_OF:
+    case G4_KEY_ONE_OF:
+        if (single->kind != G4_JSON_ARRAY || single->child == NULL || single->child->next != NULL) return 2;
+        single = single->child;
+        break;
+    default: return 2;
+    }
+    claim->node = single;
+    return 3;
+}
+
+/* What comes of it is noted at all schemas on the way, so that each way is gone once. A way that leads back to itself
+ * says nothing that could be met: Brent's algorithm finds it with one schema to compare with. */
 int g4_claim_settle(g4_shaper *sh, g4_claim *claim)
 {
-    for (int hops = 0; hops < G4_CLAIMS_MAX_HOPS && !claim->is_value; hops++) {
-        const g4_json *s = claim->node;
-        int n = 0;
-        if (s->kind == G4_JSON_TRUE || s->kind == G4_JSON_FALSE) return (s->kind == G4_JSON_TRUE) != claim->is_denied;
-        if (s->kind != G4_JSON_OBJECT) {
-            g4_shaper_loosen(sh, s, "", "a schema must be an object, true or false: anything is allowed");
-            return 1;
-        }
-        const g4_json *single = g4_schema_single(g4_shaper_info(sh, s), &n);
-        if (n == 0) return !claim->is_denied;
-        const g4_keyword keyword = single != NULL ? g4_keyword_of(single) : G4_KEY_OTHER;
-        if (keyword == G4_KEY_REF) {
-            const g4_json *target = g4_schema_target(sh, s, single);
-            if (target == NULL) return 1;
-            claim->node = target;
-        } else if (keyword == G4_KEY_NOT) {
-            claim->node = single;
-            claim->is_denied = !claim->is_denied;
-        } else if ((keyword == G4_KEY_ALL_OF || keyword == G4_KEY_ANY_OF || keyword == G4_KEY_ONE_OF) &&
-                   single->kind == G4_JSON_ARRAY && single->child != NULL && single->child->next == NULL) {
-            claim->node = single->child;
+    const g4_claim first = *claim;
+    const g4_json *seen = NULL;
+    int found = claim->is_value ? 2 : 3;
+    for (uint64_t hops = 0, next = 0; found == 3 && !sh->no_memory; hops++) {
+        const g4_schema_info *info = g4_shaper_info(sh, claim->node);
+        if (info->has_settled[claim->is_denied]) {
+            found = info->settled[claim->is_denied].found;
+            *claim = info->settled[claim->is_denied].claim;
+        } else if (claim->node == seen) {
+            found = 0; /* it only ever refers to itself */
         } else {
-            return 2;
+            if (hops == next) {
+                seen = claim->node;
+                next = 2 * hops + 1;
+            }
+            found = g4_claim_hop(sh, claim);
         }
     }
-    return claim->is_value ? 2 : 0; /* it only ever refers to itself */
+    if (found == 3) return 0;
+    for (g4_claim k = first; !k.is_value;) {
+        g4_schema_info *info = g4_shaper_info(sh, k.node);
+        if (info->has_settled[k.is_denied] || info == &sh->spare_info) break;
+        info->has_settled[k.is_denied] = 1;
+        info->settled[k.is_denied] = (g4_settled) { *claim, found };
+        if (g4_claim_hop(sh, &k) != 3) break;
+    }
+    return found;
+}
+
+/* Of a claim that settled to anything. */
+int g4_claim_is_loose(const g4_claim *claim)
+{
+    const g4_json *s = claim->node;
+    int has_ref = 0;
+    if (s->kind == G4_JSON_TRUE || s->kind == G4_JSON_FALSE) return 0;
+    for (const g4_json *m = s->kind == G4_JSON_OBJECT ? s->child : NULL; m != NULL; m = m->next)
+        has_ref |= g4_keyword_of(m) == G4_KEY_REF;
+    return has_ref || s->kind != G4_JSON_OBJECT;
 }
 
 int g4_schema_count(g4_shaper *sh, const g4_json *s, const g4_json *m, int max)
@@ -386,8 +430,10 @@ static int g4_member_types(g4_shaper *sh, const g4_json *s, const g4_json *m)
 
 int g4_schema_types(g4_shaper *sh, const g4_json *s)
 {
-    if (s->kind == G4_JSON_FALSE) return 0;
-    if (s->kind != G4_JSON_OBJECT) return G4_T_ANY;
+    g4_claim claim = { s, 0, 0 };
+    const int found = g4_claim_settle(sh, &claim);
+    if (found != 2 || claim.is_denied) return found == 0 ? 0 : G4_T_ANY;
+    s = claim.node;
     g4_schema_info *info = g4_shaper_info(sh, s);
     if (info->has_types) return info->types;
     info->has_types = 1;
@@ -825,9 +871,11 @@ static g4_scalars g4_object_schema_scalars(g4_shaper *sh, const g4_json *s, int 
 /* A schema that refers to itself before it says anything lets nothing through. */
 static g4_scalars g4_schema_scalars(g4_shaper *sh, const g4_json *s, int denied)
 {
-    if (s->kind == G4_JSON_TRUE || s->kind == G4_JSON_FALSE)
-        return (s->kind == G4_JSON_TRUE) != denied ? g4_all_scalars : g4_no_scalars;
-    if (s->kind != G4_JSON_OBJECT) return g4_all_scalars; /* g4_claim_settle has said so */
+    g4_claim claim = { s, 0, (uint8_t)denied };
+    const int found = g4_claim_settle(sh, &claim);
+    if (found != 2) return found == 1 ? g4_all_scalars : g4_no_scalars;
+    s = claim.node;
+    denied = claim.is_denied;
     g4_schema_info *info = g4_shaper_info(sh, s);
     if (info->has_scalars[denied]) return info->scalars[denied];
     if (sh->depth >= G4_CLAIMS_MAX_DEPTH) {
@@ -1130,6 +1178,26 @@ const g4_matcher *g4_schema_others(g4_shaper *sh, const g4_json *s)
 
 /* ---- Formulas over the presence of members ------------------------------------------------------- */
 
+/* What a formula has of its parts. */
+static void g4_need_describe(const g4_shaper *sh, g4_need *need)
+{
+    const g4_need *a = need->op >= G4_NEED_NOT ? &sh->needs[need->a] : NULL;
+    const g4_need *b = need->op > G4_NEED_NOT ? &sh->needs[need->b] : NULL;
+    need->weight = 1;
+    need->at_none = need->op == G4_NEED_ALWAYS_OP;
+    if (need->op == G4_NEED_VAR) need->names = (uint64_t)1 << (need->a & 63);
+    if (a == NULL) return;
+    need->depth = a->depth + 1;
+    need->weight = a->weight;
+    need->names = a->names;
+    need->at_none = !a->at_none;
+    if (b == NULL) return;
+    need->depth = g4_max_int(a->depth, b->depth) + 1;
+    need->weight = a->weight > INT32_MAX / 4 - b->weight ? INT32_MAX / 4 : a->weight + b->weight;
+    need->names |= b->names;
+    need->at_none = need->op == G4_NEED_AND ? a->at_none && b->at_none : a->at_none || b->at_none;
+}
+
 static int g4_need_new(g4_shaper *sh, g4_need need)
 {
     const uint32_t hash = (uint32_t)g4_hash_mix(g4_hash_mix(need.op, (uint32_t)need.a), (uint32_t)need.b);
@@ -1140,6 +1208,7 @@ static int g4_need_new(g4_shaper *sh, g4_need need)
     if (needs != NULL) sh->needs = needs;
     sh->no_memory |= needs == NULL;
     if (needs == NULL) return G4_NEED_ALWAYS;
+    g4_need_describe(sh, &need);
     needs[sh->n_needs] = need;
     g4_shaper_put(sh, &sh->need_table, hash, sh->n_needs);
     return sh->n_needs++;
@@ -1157,89 +1226,130 @@ int g4_need_not(g4_shaper *sh, int need)
 {
     if (need <= G4_NEED_ALWAYS) return !need;
     const g4_need k = sh->needs[need];
-    return k.op == G4_NEED_NOT ? k.a
-                               : g4_need_new(sh, (g4_need) { .op = G4_NEED_NOT, .a = need, .depth = k.depth + 1 });
+    return k.op == G4_NEED_NOT ? k.a : g4_need_new(sh, (g4_need) { .op = G4_NEED_NOT, .a = need });
 }
 
-static int g4_need_both(g4_shaper *sh, uint8_t op, int a, int b)
+static int g4_needs_are_opposite(const g4_shaper *sh, int a, int b)
+{
+    return (sh->needs[a].op == G4_NEED_NOT && sh->needs[a].a == b) ||
+           (sh->needs[b].op == G4_NEED_NOT && sh->needs[b].a == a);
+}
+
+/* What joins the lighter side of a join of the same kind, as long as that stays the lighter one, keeps long lists
+ * shallow. Formulas deeper than max_depth are loosened. */
+static int g4_need_join(g4_shaper *sh, uint8_t op, int a, int b, int max_depth)
 {
     const int absorbing = op == G4_NEED_OR ? G4_NEED_ALWAYS : G4_NEED_NEVER;
     if (a == absorbing || b == absorbing) return absorbing;
     if (a == !absorbing || a == b) return b;
     if (b == !absorbing) return a;
-    if (g4_need_not(sh, a) == b) return absorbing;
-    if (a > b) {
+    if (g4_needs_are_opposite(sh, a, b)) return absorbing;
+    if (sh->needs[a].weight < sh->needs[b].weight || (sh->needs[a].weight == sh->needs[b].weight && a > b)) {
         const int swap = a;
         a = b;
         b = swap;
     }
-    const int depth = g4_max_int(sh->needs[a].depth, sh->needs[b].depth) + 1;
-    if (depth > G4_NEED_MAX_DEPTH) {
-        g4_shaper_loosen(sh, sh->root, "", "more than %d conditions on members: the rest is not held",
-                         G4_NEED_MAX_DEPTH);
+    const g4_need k = sh->needs[a];
+    if (k.op == op) {
+        const int is_lighter = sh->needs[k.a].weight < sh->needs[k.b].weight;
+        const int light = is_lighter ? k.a : k.b, heavy = is_lighter ? k.b : k.a;
+        if (sh->needs[light].weight + sh->needs[b].weight <= sh->needs[heavy].weight)
+            return g4_need_join(sh, op, heavy, g4_need_join(sh, op, light, b, max_depth), max_depth);
+    }
+    if (g4_max_int(k.depth, sh->needs[b].depth) >= max_depth) {
+        sh->n_too_deep++;
+        if (sh->presences == 0)
+            g4_shaper_loosen(sh, sh->root, "", "conditions on members more than %d deep: the rest is not held",
+                             G4_NEED_MAX_DEPTH);
         return op == G4_NEED_OR ? G4_NEED_ALWAYS : a;
     }
-    return g4_need_new(sh, (g4_need) { .op = op, .a = a, .b = b, .depth = depth });
+    return g4_need_new(sh, (g4_need) { .op = op, .a = a, .b = b });
 }
 
-int g4_need_and(g4_shaper *sh, int a, int b) { return g4_need_both(sh, G4_NEED_AND, a, b); }
-int g4_need_or(g4_shaper *sh, int a, int b) { return g4_need_both(sh, G4_NEED_OR, a, b); }
+int g4_need_and(g4_shaper *sh, int a, int b) { return g4_need_join(sh, G4_NEED_AND, a, b, G4_NEED_MAX_DEPTH); }
+int g4_need_or(g4_shaper *sh, int a, int b) { return g4_need_join(sh, G4_NEED_OR, a, b, G4_NEED_MAX_DEPTH); }
 
 int g4_need_list(g4_shaper *sh, const g4_json *names)
 {
-    int trees[32], all = G4_NEED_ALWAYS; /* trees[k]: of 2^k names, where bit k of their number is set */
-    uint32_t n = 0;
+    int all = G4_NEED_ALWAYS;
     for (const g4_json *q = names->kind == G4_JSON_ARRAY ? names->child : NULL; q != NULL && !g4_shaper_stops(sh);
-         q = q->next) {
-        if (q->kind != G4_JSON_STRING) continue;
-        int tree = g4_need_var(sh, g4_shaper_name(sh, q->text, q->text_len)), k = 0;
-        for (; n >> k & 1; k++) tree = g4_need_and(sh, trees[k], tree);
-        trees[k] = tree;
-        n++;
-    }
-    for (int k = 0; k < 32; k++)
-        if (n >> k & 1) all = g4_need_and(sh, all, trees[k]);
+         q = q->next)
+        if (q->kind == G4_JSON_STRING)
+            all = g4_need_and(sh, all, g4_need_var(sh, g4_shaper_name(sh, q->text, q->text_len)));
     return all;
 }
 
-int g4_need_exactly_one(g4_shaper *sh, const int *needs, int n)
+/* By halves: exactly one of n is one of this half and none of that, or the other way round. */
+int g4_need_exactly_one(g4_shaper *sh, const int *needs, int n, int *none)
 {
-    int none = G4_NEED_ALWAYS, one = G4_NEED_NEVER;
-    for (int i = 0; i < n; i++) {
-        const int is_not = g4_need_not(sh, needs[i]);
-        one = g4_need_or(sh, g4_need_and(sh, one, is_not), g4_need_and(sh, none, needs[i]));
-        none = g4_need_and(sh, none, is_not);
-    }
-    return one;
+    int halves[2] = { G4_NEED_ALWAYS, G4_NEED_ALWAYS };
+    *none = n == 0 ? G4_NEED_ALWAYS : g4_need_not(sh, needs[0]);
+    if (n < 2) return n == 0 ? G4_NEED_NEVER : needs[0];
+    const int a = g4_need_exactly_one(sh, needs, n / 2, &halves[0]);
+    const int b = g4_need_exactly_one(sh, needs + n / 2, n - n / 2, &halves[1]);
+    *none = g4_need_and(sh, halves[0], halves[1]);
+    return g4_need_or(sh, g4_need_and(sh, a, halves[1]), g4_need_and(sh, halves[0], b));
 }
 
-/* The depth of the calls is that of the formula. */
-int g4_need_set(g4_shaper *sh, int need, int32_t name, int there)
+/* The depth of the calls is that of the formula; each part of it is looked at once, and none without the name. */
+static int g4_need_put(g4_shaper *sh, int need, int32_t name, int there)
 {
     const g4_need k = sh->needs[need];
+    if (!(k.names >> (name & 63) & 1)) return need;
     if (k.op == G4_NEED_VAR) return k.a == name ? there : need;
-    if (k.op < G4_NEED_VAR) return need;
-    const int a = g4_need_set(sh, k.a, name, there);
-    if (k.op == G4_NEED_NOT) return a == k.a ? need : g4_need_not(sh, a);
-    const int b = g4_need_set(sh, k.b, name, there);
-    return a == k.a && b == k.b ? need : g4_need_both(sh, k.op, a, b);
+    if (k.stamp == sh->need_stamp) return k.left;
+    sh->work++;
+    const int a = g4_need_put(sh, k.a, name, there);
+    int left = need;
+    if (k.op == G4_NEED_NOT) {
+        if (a != k.a) left = g4_need_not(sh, a);
+    } else {
+        const int b = g4_need_put(sh, k.b, name, there);
+        if (a != k.a || b != k.b) left = g4_need_join(sh, k.op, a, b, 2 * G4_NEED_MAX_DEPTH);
+    }
+    sh->needs[need].stamp = sh->need_stamp;
+    sh->needs[need].left = left;
+    return left;
 }
+
+int g4_need_set(g4_shaper *sh, int need, int32_t name, int there)
+{
+    sh->need_stamp++;
+    return g4_need_put(sh, need, name, there);
+}
+
+int g4_need_at_none(const g4_shaper *sh, int need) { return sh->needs[need].at_none; }
 
 /* ---- Schemas that speak of the presence of members only ------------------------------------------ */
 
+/* Of all schemas of a list; NULL: some say something else, or there is no memory. */
+int *g4_presences(g4_shaper *sh, const g4_json *list, int *n)
+{
+    *n = 0;
+    for (const g4_json *b = list->child; b != NULL; b = b->next) {
+        if (g4_schema_presence(sh, b) < 0) return NULL;
+        ++*n;
+    }
+    int *needs = g4_alloc(sh->a, (size_t)*n + 1, sizeof *needs);
+    sh->no_memory |= needs == NULL;
+    *n = 0;
+    for (const g4_json *b = needs != NULL ? list->child : NULL; b != NULL; b = b->next)
+        needs[(*n)++] = g4_max_int(0, g4_schema_presence(sh, b));
+    return needs;
+}
+
 static int g4_presence_list(g4_shaper *sh, const g4_json *list, g4_keyword keyword)
 {
-    int needs[64], n = 0;
+    int n, none;
     if (list->kind != G4_JSON_ARRAY || list->child == NULL) return -1;
-    for (const g4_json *b = list->child; b != NULL; b = b->next) {
-        if (n == 64) return -1;
-        needs[n] = g4_schema_presence(sh, b);
-        if (needs[n++] < 0) return -1;
-    }
-    if (keyword == G4_KEY_ONE_OF) return g4_need_exactly_one(sh, needs, n);
-    for (int i = 1; i < n; i++)
-        needs[0] = keyword == G4_KEY_ALL_OF ? g4_need_and(sh, needs[0], needs[i]) : g4_need_or(sh, needs[0], needs[i]);
-    return needs[0];
+    int *needs = g4_presences(sh, list, &n);
+    if (needs == NULL) return -1;
+    int all = keyword == G4_KEY_ALL_OF ? G4_NEED_ALWAYS : G4_NEED_NEVER;
+    if (keyword == G4_KEY_ONE_OF) all = g4_need_exactly_one(sh, needs, n, &none);
+    for (int i = 0; i < n && keyword != G4_KEY_ONE_OF; i++)
+        all = keyword == G4_KEY_ALL_OF ? g4_need_and(sh, all, needs[i]) : g4_need_or(sh, all, needs[i]);
+    g4_free(sh->a, needs);
+    return all;
 }
 
 /* Properties that must not be there. */
@@ -1250,7 +1360,7 @@ static int g4_presence_properties(g4_shaper *sh, const g4_json *properties)
     for (const g4_json *p = properties->child; p != NULL; p = p->next) {
         g4_claim claim = { p, 0, 0 };
         const int found = g4_claim_settle(sh, &claim);
-        if (found == 2) return -1;
+        if (found == 2 || (found == 1 && g4_claim_is_loose(&claim))) return -1;
         const int there = g4_need_var(sh, g4_shaper_name(sh, p->key, p->key_len));
         if (found == 0) need = g4_need_and(sh, need, g4_need_not(sh, there));
     }
@@ -1315,20 +1425,29 @@ static int g4_presence_keyword(g4_shaper *sh, const g4_json *s, const g4_json *m
 
 int g4_schema_presence(g4_shaper *sh, const g4_json *s)
 {
-    if (s->kind == G4_JSON_TRUE) return G4_NEED_ALWAYS;
-    if (s->kind == G4_JSON_FALSE) return G4_NEED_NEVER;
-    if (s->kind != G4_JSON_OBJECT) return -1;
-    g4_schema_info *info = g4_shaper_info(sh, s);
+    g4_claim claim = { s, 0, 0 };
+    const int found = g4_claim_settle(sh, &claim);
+    if (found != 2) return found == 1 && g4_claim_is_loose(&claim) ? -1 : found; /* the formulas of these numbers */
+    if (claim.is_denied) {
+        const int met = g4_schema_presence(sh, claim.node);
+        return met < 0 ? -1 : g4_need_not(sh, met);
+    }
+    g4_schema_info *info = g4_shaper_info(sh, claim.node);
+    s = claim.node;
     if (info->has_presence) return info->presence;
     info->has_presence = 1;
     info->presence = -1;
     if (sh->depth++ < G4_CLAIMS_MAX_DEPTH) {
         int need = G4_NEED_ALWAYS;
+        const int n_too_deep = sh->n_too_deep;
+        sh->presences++;
         for (const g4_json *m = g4_schema_member(info, NULL); m != NULL && need >= 0; m = g4_schema_member(info, m)) {
             const int next = g4_presence_keyword(sh, s, m);
             need = next < 0 ? -1 : g4_need_and(sh, need, next);
         }
-        info->presence = need;
+        sh->presences--;
+        /* What was loosened may be denied elsewhere, which would shut out what is valid. */
+        info->presence = sh->n_too_deep > n_too_deep ? -1 : need;
     }
     sh->depth--;
     return info->presence;

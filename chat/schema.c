@@ -408,14 +408,10 @@ static g4_gap *g4_gap_find(g4_objecting_net *o, g4_gap gap, int is_next)
 static int g4_gap_may_end(g4_objecting_net *o, const g4_gap *gap, int i)
 {
     const g4_object_shape *s = o->shape;
-    int need = gap->need;
     if (i <= o->last_required || (o->free_required & ~gap->seen) != 0 || gap->count < (o->counts ? s->min : 0))
         return 0;
     if (gap->met != (1u << s->n_some) - 1) return 0;
-    for (; i < s->n_members && need > G4_NEED_ALWAYS; i++)
-        if (i < s->n_ordered || !(gap->seen >> (i - s->n_ordered) & 1))
-            need = g4_need_set(o->c->sh, need, s->members[i].name, 0);
-    return need == G4_NEED_ALWAYS;
+    return g4_need_at_none(o->c->sh, gap->need); /* what is left of it speaks of members that are not there */
 }
 
 /* The node in front of another member of a gap; the same behind the first and behind later ones. */

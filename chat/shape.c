@@ -49,6 +49,7 @@ struct g4_fact {
     int order, serial;         /* by these, claims of one member stand in the order of the document */
     int tracker;               /* the innermost schema with unevaluated... that this is evaluated for; -1: none */
     const g4_fact *from_claim; /* the claim that this comes from */
+    const g4_fact *same;       /* of a claim that is taken up: the one of the same schema before it */
 };
 
 typedef struct g4_facts g4_facts; /* lists grow at their head and are never changed: branches share what they have */
@@ -92,6 +93,7 @@ typedef struct {
     const g4_tracker *trackers;
     const g4_evaluated *evaluated;
     int need, min, max, n_trackers;
+    const g4_json *value;            /* the constant that it is, as far as is known */
     int is_dead, is_unique, is_open; /* is_open: it says itself what undeclared members are */
 } g4_branch;
 
@@ -282,15 +284,17 @@ static g4_claim g4_claim_on(const g4_json *node, int denied) { return (g4_claim)
 static int g4_branches_are_needs(g4_expansion *x, g4_branch *b, const g4_fact *from, const g4_json *list, int is_one)
 {
     g4_shaper *sh = x->sh;
-    int needs[64], n = 0;
+    const int n_too_deep = sh->n_too_deep;
+    int n, none, need = G4_NEED_NEVER;
     if (x->type != G4_T_OBJECT || from->tracker >= 0) return 0;
-    for (const g4_json *s = list->child; s != NULL; s = s->next) {
-        if (n == 64) return 0;
-        needs[n] = g4_schema_presence(sh, s);
-        if (needs[n++] < 0) return 0;
-    }
-    int need = is_one ? g4_need_exactly_one(sh, needs, n) : G4_NEED_NEVER;
+    int *needs = g4_presences(sh, list, &n);
+    if (needs == NULL) return 0;
+    sh->presences++; /* what is too deep is not loosened, but taken for branches */
+    if (is_one) need = g4_need_exactly_one(sh, needs, n, &none);
     for (int i = 0; i < n && !is_one; i++) need = g4_need_or(sh, need, needs[i]);
+    sh->presences--;
+    g4_free(sh->a, needs);
+    if (sh->n_too_deep > n_too_deep) return 0;
     g4_branch_add(sh, b, g4_fact_numbers(from, G4_FACT_NEED, need, 0));
     return 1;
 }
@@ -1083,28 +1087,48 @@ static void g4_branch_evaluate(g4_shaper *sh, g4_branch *b, const g4_fact *fact)
     }
 }
 
-/* What the branch knows of a claim already: 1 it is met, 0 it cannot be, 2 nothing. */
-static int g4_branch_knows(const g4_branch *b, g4_claim claim, int tracker)
+/* Mark the schemas that the branch has claims of, each with the last of its facts. Lists grow at their head: what is
+ * marked stays good for one that has become longer. */
+static void g4_branch_mark_done(g4_shaper *sh, const g4_branch *b)
 {
-    for (const g4_facts *d = b->done; d != NULL; d = d->next) {
-        const g4_claim other = d->fact->claim;
-        if (other.node == claim.node && other.is_value == claim.is_value) {
-            if (other.is_denied != claim.is_denied) return 0;
-            if (d->fact->tracker == tracker || tracker < 0) return 1;
-        } else if (other.is_value && claim.is_value && !other.is_denied && !g4_json_equal(other.node, claim.node)) {
-            return claim.is_denied;
-        }
+    const uint32_t stamp = ++sh->stamp;
+    const g4_facts *d = b->done;
+    for (; d != NULL && d != sh->done; d = d->next, sh->work++) {
+        g4_schema_info *info = g4_shaper_info(sh, d->fact->claim.node);
+        if (info->done == stamp) continue;
+        info->done = stamp;
+        info->done_fact = d->fact;
     }
-    return 2;
+    if (d == NULL) sh->done_since = stamp;
+    sh->done = b->done;
 }
 
-/* Of a claim that settles to anything: is that because it refers to what is not there? */
-static int g4_json_has_ref(const g4_json *s)
+/* What the branch knows of a claim already: 1 it is met, 0 it cannot be, 2 nothing. */
+static int g4_branch_knows(g4_shaper *sh, const g4_branch *b, g4_claim claim, int tracker)
 {
-    int has = 0;
-    for (const g4_json *m = s->kind == G4_JSON_OBJECT ? s->child : NULL; m != NULL; m = m->next)
-        has |= g4_keyword_of(m) == G4_KEY_REF;
-    return has;
+    if (b->done == NULL) return 2;
+    if (sh->done != b->done) g4_branch_mark_done(sh, b);
+    const g4_schema_info *info = g4_shaper_info(sh, claim.node);
+    for (const g4_fact *f = info->done >= sh->done_since ? info->done_fact : NULL; f != NULL; f = f->same) {
+        const g4_claim other = f->claim;
+        sh->work++;
+        if (other.is_value != claim.is_value) continue;
+        if (other.is_denied != claim.is_denied) return 0;
+        if (f->tracker == tracker || tracker < 0) return 1;
+    }
+    if (!claim.is_value || b->value == NULL || g4_json_equal(b->value, claim.node)) return 2;
+    return claim.is_denied;
+}
+
+/* Note a fact that is taken up; the one of the same schema before it is its `same`. */
+static void g4_branch_note(g4_shaper *sh, g4_branch *b, g4_fact fact)
+{
+    const g4_schema_info *info = g4_shaper_info(sh, fact.claim.node);
+    fact.same = b->done != NULL && info->done >= sh->done_since ? info->done_fact : NULL;
+    const g4_fact *own = g4_fact_new(sh, fact);
+    if (own == NULL) return;
+    b->done = g4_facts_add(sh, b->done, own);
+    if (fact.claim.is_value && !fact.claim.is_denied) b->value = fact.claim.node;
 }
 
 static void g4_apply_claim(g4_expansion *x, g4_branch *b, const g4_fact *fact)
@@ -1115,7 +1139,7 @@ static void g4_apply_claim(g4_expansion *x, g4_branch *b, const g4_fact *fact)
     int chain = 0;
     if (found != 2) {
         b->is_dead |= found == 0;
-        if (found == 1 && g4_json_has_ref(settled.claim.node)) g4_branch_evaluate_all(x, b, fact);
+        if (found == 1 && g4_claim_is_loose(&settled.claim)) g4_branch_evaluate_all(x, b, fact);
         return;
     }
     for (const g4_fact *f = fact->from_claim; f != NULL; f = f->from_claim, chain++)
@@ -1125,12 +1149,12 @@ static void g4_apply_claim(g4_expansion *x, g4_branch *b, const g4_fact *fact)
                          G4_SHAPE_MAX_CHAIN);
         return;
     }
-    const int known = g4_branch_knows(b, settled.claim, settled.tracker);
+    const int known = g4_branch_knows(sh, b, settled.claim, settled.tracker);
     b->is_dead |= known == 0 || !g4_claim_may(sh, settled.claim, x->type);
     if (b->is_dead || known == 1) return;
-    const g4_fact *own = g4_fact_new(sh, settled);
-    if (own == NULL) return;
-    b->done = g4_facts_add(sh, b->done, own);
+    g4_branch_note(sh, b, settled);
+    if (sh->no_memory) return;
+    const g4_fact *own = b->done->fact;
     if (own->claim.is_value) {
         if (!own->claim.is_denied)
             g4_assert_value(sh, b, own);
@@ -1143,11 +1167,18 @@ static void g4_apply_claim(g4_expansion *x, g4_branch *b, const g4_fact *fact)
     }
 }
 
-static int g4_branch_requires(const g4_branch *b, int32_t name)
+/* Must a member of that name be there? The names of the list are marked, as in g4_branch_mark_done. */
+static int g4_branch_requires(g4_shaper *sh, const g4_branch *b, int32_t name)
 {
-    for (const g4_facts *f = b->required; f != NULL; f = f->next)
-        if (f->fact->from == name) return 1;
-    return 0;
+    if (b->required == NULL) return 0;
+    if (sh->required != b->required) {
+        const uint32_t stamp = ++sh->stamp;
+        const g4_facts *f = b->required;
+        for (; f != NULL && f != sh->required; f = f->next, sh->work++) sh->names[f->fact->from].required = stamp;
+        if (f == NULL) sh->required_since = stamp;
+        sh->required = b->required;
+    }
+    return sh->names[name].required >= sh->required_since;
 }
 
 /* Plain conditions become facts of their own; what is left is one formula. The depth of the calls is the formula's. */
@@ -1160,11 +1191,11 @@ static void g4_apply_need(g4_shaper *sh, g4_branch *b, const g4_fact *fact, int 
     } else if (k.op == G4_NEED_VAR) {
         g4_fact required = *fact;
         required.from = k.a;
-        if (!g4_branch_requires(b, k.a)) b->required = g4_facts_add(sh, b->required, g4_fact_new(sh, required));
+        if (!g4_branch_requires(sh, b, k.a)) b->required = g4_facts_add(sh, b->required, g4_fact_new(sh, required));
     } else if (k.op == G4_NEED_NOT && sh->needs[k.a].op == G4_NEED_VAR) {
         g4_fact absent =
             g4_fact_keys(fact, G4_FACT_KEYS, sh->names[sh->needs[k.a].a].matcher, g4_claim_on(&g4_shape_false, 0));
-        b->is_dead |= g4_branch_requires(b, sh->needs[k.a].a);
+        b->is_dead |= g4_branch_requires(sh, b, sh->needs[k.a].a);
         b->keys = g4_facts_add(sh, b->keys, g4_fact_new(sh, absent));
     } else {
         b->need = g4_need_and(sh, b->need, need);
@@ -1274,7 +1305,7 @@ static int g4_requires_with(g4_shaper *sh, const g4_branch *b, const g4_json *sc
         if (q->kind == G4_JSON_STRING && q->text_len == property->key_len &&
             memcmp(q->text, property->key, q->text_len) == 0)
             return 1;
-    return g4_branch_requires(b, g4_shaper_name(sh, property->key, property->key_len));
+    return g4_branch_requires(sh, b, g4_shaper_name(sh, property->key, property->key_len));
 }
 
 /* Is it plain that the branch leaves no value for a member that the schema gives constants for? */
@@ -1301,7 +1332,7 @@ static g4_fate g4_fate_of_claim(g4_expansion *x, const g4_branch *b, const g4_fa
     g4_claim met = claim;
     met.is_denied = 0;
     if (!g4_claim_may(x->sh, met, x->type)) return claim.is_denied ? G4_FATE_HOLDS : G4_FATE_DEAD;
-    const int known = g4_branch_knows(b, claim, fact->tracker);
+    const int known = g4_branch_knows(x->sh, b, claim, fact->tracker);
     if (known == 2 && !claim.is_value && g4_branch_excludes(x, b, claim.node))
         return claim.is_denied ? G4_FATE_HOLDS : G4_FATE_DEAD;
     return known == 2 ? G4_FATE_OPEN : known ? G4_FATE_HOLDS : G4_FATE_DEAD;
@@ -1668,12 +1699,10 @@ static int g4_objecting_members(g4_objecting *o)
         for (int k = 0; k < shape->n_some; k++) sorts |= (unsigned)g4_matcher_has(sh, o->some[k]->keys, name) << k;
         g4_objecting_sorts(o, m->sorts, m->goal, sorts);
     }
-    for (const g4_facts *f = o->b->required; f != NULL && !sh->no_memory; f = f->next)
-        for (int i = 0; i < shape->n_members; i++)
-            if (shape->members[i].name == f->fact->from) {
-                shape->members[i].is_required = 1;
-                if (g4_goal_is_empty(o->x, shape->members[i].goal)) return 0;
-            }
+    for (int i = 0; i < shape->n_members && !sh->no_memory; i++) {
+        shape->members[i].is_required = g4_branch_requires(sh, o->b, shape->members[i].name);
+        if (shape->members[i].is_required && g4_goal_is_empty(o->x, shape->members[i].goal)) return 0;
+    }
     if (sh->no_memory || !g4_sort(sh->a, shape->members, (size_t)shape->n_members, sizeof *shape->members,
                                   g4_member_compare, sh->asker.halt))
         return 0;

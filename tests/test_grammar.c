@@ -90,6 +90,54 @@ static void g4_test_texts(void)
     G4_RULES("root ::= [a-c\\x64]* (\"\\u00e9\" | \"\\\"\")? ", "", "abcd", "a\xc3\xa9", "\"", NULL, "e", "a\"\"");
 }
 
+/* A text of n pieces with commas between them, in which @ is the number of the piece and ~ the next one. */
+static char *g4_made(const char *head, const char *each, int n, const char *tail)
+{
+    g4_buf b = { 0 };
+    g4_buf_str(&b, head);
+    for (int i = 0; i < n; i++) {
+        if (i > 0) g4_buf_str(&b, ",");
+        for (const char *c = each; *c != '\0'; c++)
+            if (*c == '@' || *c == '~')
+                g4_buf_fmt(&b, "%d", i + (*c == '~'));
+            else
+                g4_buf_add(&b, c, 1);
+    }
+    g4_buf_str(&b, tail);
+    if (b.failed) abort();
+    return b.data;
+}
+
+/* The same as G4_SCHEMA, of a schema that is made; strict: nothing of it may be loosened. */
+static void g4_try_made(int strict, char *source, const char *const *texts)
+{
+    g4_grammar *g;
+    g4_error err = { 0 };
+    const g4_schema_options options = { .strict = strict };
+    g4_status st = g4_grammar_schema(&g, NULL, g4_vocab, source, strlen(source), &options, NULL, &err);
+    G4_EXPECT(st == G4_OK, "%.200s: %s", source, err.message);
+    for (int want = 1; want >= 0 && st == G4_OK; want--, texts++)
+        for (; *texts != NULL; texts++) G4_EXPECT(g4_accepts(g, *texts) == want, "%.200s: %s", source, *texts);
+    g4_grammar_close(g);
+    g4_free(NULL, source);
+}
+#define G4_HELD(source, ...) g4_try_made(1, source, (const char *const[]) { __VA_ARGS__, NULL })
+#define G4_LOOSE(source, ...) g4_try_made(0, source, (const char *const[]) { __VA_ARGS__, NULL })
+
+/* Chains, however long, are followed; what is beyond a limit is loosened, and shuts out nothing that is valid. */
+static void g4_test_limits(void)
+{
+    G4_HELD(g4_made("{\"$ref\":\"#/$defs/d0\",\"$defs\":{", "\"d@\":{\"$ref\":\"#/$defs/d~\"}", 3000,
+                    ",\"d3000\":{\"type\":\"integer\"}}}"),
+            "1", NULL, "\"x\"");
+    G4_HELD(g4_made("{\"properties\":{\"a\":{\"$ref\":\"#/$defs/d0\"}},\"$defs\":{",
+                    "\"d@\":{\"not\":{\"$ref\":\"#/$defs/d~\"}}", 71, ",\"d71\":{\"type\":\"integer\"}}}"),
+            "{}", "{\"a\": \"x\"}", NULL, "{\"a\": 1}");
+    G4_HELD(g4_made("{\"anyOf\":[{\"type\":\"integer\"},{\"$ref\":\"#/$defs/d0\"}],\"$defs\":{",
+                    "\"d@\":{\"allOf\":[{\"$ref\":\"#/$defs/d~\"}]}", 70, ",\"d70\":{\"$ref\":\"#/$defs/d9\"}}}"),
+            "1", NULL, "\"x\"");
+}
+
 static void g4_test_errors(void)
 {
     g4_refused(1, "{\"items\": {\"type\": \"int\"}}",
@@ -352,6 +400,7 @@ int main(void)
         g4_test_values();
         g4_test_members();
         g4_test_many();
+        g4_test_limits();
         g4_vocab = &g4_real;
         g4_test_loosened();
         g4_test_errors();
