@@ -934,15 +934,16 @@ static int g4_claims_reduce(g4_shaper *sh, g4_claim *claims, int n)
 /* The settled claims, each once, in their order, into `out`; returns their number, or -1 when nothing meets them. */
 static int g4_claims_settle(g4_shaper *sh, g4_claim *out, const g4_claim *claims, int n)
 {
+    const uint32_t stamp = ++sh->stamp;
     int kept = 0;
     for (int i = 0; i < n; i++) {
         g4_claim claim = claims[i];
         const int found = g4_claim_settle(sh, &claim);
         if (found == 0) return -1;
         if (found == 1) continue;
-        int k = 0;
-        while (k < kept && !g4_claims_equal(out[k], claim)) k++;
-        if (k == kept) out[kept++] = claim;
+        uint32_t *taken = &g4_shaper_info(sh, claim.node)->taken[claim.is_value * 2 + claim.is_denied];
+        if (*taken != stamp) out[kept++] = claim;
+        *taken = stamp;
     }
     return g4_claims_reduce(sh, out, kept);
 }

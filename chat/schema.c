@@ -18,6 +18,7 @@
 #define G4_SCHEMA_MAX_PLACES 4096         /* of one array: elements times what is counted of them */
 #define G4_SCHEMA_MAX_CHOICES 800000      /* of one array: places times what the next element may count for */
 #define G4_SCHEMA_MAX_GAPS 64             /* what may be left of an object's conditions at one place */
+#define G4_SCHEMA_MAX_COUNTED_GAPS 2000   /* the same where members are counted, for all counts */
 #define G4_SCHEMA_MAX_MEMBER_PLACES 20000 /* of one object, when its members are counted */
 #define G4_SCHEMA_FEW_ELEMENTS 16         /* more of them, without parts, are an expression */
 
@@ -501,21 +502,28 @@ static void g4_schema_put_ordered(g4_objecting_net *o, int i)
     }
 }
 
-/* Gaps that are too many become one: what is left of the formula is not held. */
+/* Gaps that are too many become one, or one for each number of members so far: what is left of the formula is not held,
+ * and sorts of members count as there. */
 static void g4_objecting_loosen(g4_objecting_net *o)
 {
-    if (o->n_next <= G4_SCHEMA_MAX_GAPS || o->counts) return;
-    g4_shaper_loosen(o->c->sh, o->node, "", "more than %d conditions on which members go together: not held",
-                     G4_SCHEMA_MAX_GAPS);
-    g4_gap *all = g4_gap_find(o, (g4_gap) { .need = G4_NEED_ALWAYS, .met = (1u << o->shape->n_some) - 1 }, 1);
-    if (all == NULL) return;
-    const int32_t next = g4_gap_next(o, all);
+    const int max = o->counts ? g4_min_int(G4_SCHEMA_MAX_GAPS * (o->top + 2), G4_SCHEMA_MAX_COUNTED_GAPS + o->top)
+                              : G4_SCHEMA_MAX_GAPS;
+    const int n = o->n_next;
+    int kept = 0;
+    if (n <= max) return;
+    g4_shaper_loosen(o->c->sh, o->node, "", "more than %d conditions on which members go together: not held", max);
+    for (int i = 0; i < n; i++) {
+        const g4_gap gap = o->next_gaps[i];
+        const g4_gap plain = { .need = G4_NEED_ALWAYS, .count = gap.count, .met = (1u << o->shape->n_some) - 1 };
+        g4_gap *all = g4_gap_find(o, plain, 1);
+        if (all == NULL) return;
+        const int32_t next = g4_gap_next(o, all);
+        if (gap.next != 0 && gap.next != next) g4_net_empty(o->c->net, gap.next, next);
+    }
     for (int i = 0; i < o->n_next; i++)
-        if (o->next_gaps[i].next != 0 && o->next_gaps[i].next != next)
-            g4_net_empty(o->c->net, o->next_gaps[i].next, next);
-    for (int i = 0; i < o->n_next; i++)
-        if (o->next_gaps[i].next == next) o->next_gaps[0] = o->next_gaps[i];
-    o->n_next = 1;
+        if (o->next_gaps[i].need == G4_NEED_ALWAYS && o->next_gaps[i].met == (1u << o->shape->n_some) - 1)
+            o->next_gaps[kept++] = o->next_gaps[i];
+    o->n_next = kept;
 }
 
 /* Behind the ordered members: free ones, each once, and undeclared ones. Gaps come into being on the way. */

@@ -23,10 +23,12 @@
 #define G4_SHAPE_MAX_PAIRS 4000    /* of branches of oneOf that are compared */
 #define G4_SHAPE_MAX_FREE 4        /* members that may stand in any order among undeclared ones */
 #define G4_SHAPE_MAX_FOREIGN 300   /* names of other alternatives that have a place among an object's members */
-#define G4_SHAPE_MAX_CLASSES 48    /* of undeclared keys */
-#define G4_SHAPE_MAX_SUBSETS 5     /* branches of anyOf whose subsets are told apart for unevaluated... */
-#define G4_SHAPE_MAX_BESIDE 100    /* schemas of other alternatives that are looked at for the order of members */
-#define G4_SHAPE_MAX_RANKED 5000   /* goals of a grammar up to which they are */
+#define G4_SHAPE_MAX_GENERAL 64    /* facts on undeclared keys: bits of g4_key_class */
+#define G4_SHAPE_MAX_OVERLAPS 48   /* classes of undeclared keys more than there are facts on them */
+#define G4_SHAPE_MAX_CLASSES (G4_SHAPE_MAX_OVERLAPS + G4_SHAPE_MAX_GENERAL + G4_SHAPE_SOME)
+#define G4_SHAPE_MAX_SUBSETS 5   /* branches of anyOf whose subsets are told apart for unevaluated... */
+#define G4_SHAPE_MAX_BESIDE 100  /* schemas of other alternatives that are looked at for the order of members */
+#define G4_SHAPE_MAX_RANKED 5000 /* goals of a grammar up to which they are */
 #define G4_SHAPE_UNRANKED INT_MAX
 
 typedef enum {
@@ -95,6 +97,7 @@ typedef struct {
     int need, min, max, n_trackers;
     const g4_json *value;            /* the constant that it is, as far as is known */
     int is_dead, is_unique, is_open; /* is_open: it says itself what undeclared members are */
+    int has_lost;                    /* a choice was left out that may say what is evaluated */
 } g4_branch;
 
 typedef struct {
@@ -229,6 +232,9 @@ static void g4_choosing_close(g4_choosing *k, g4_branch *b)
 static void g4_branch_run(g4_expansion *x, g4_branch *b);
 static int g4_goal_is_empty(g4_expansion *x, int goal);
 
+static void g4_branch_evaluate_all(g4_expansion *x, g4_branch *b, const g4_fact *from);
+static const g4_matcher *g4_value_keys(g4_shaper *sh, const g4_json *v, int is_complement);
+
 /* The goal of a member of that name in the branch. */
 static int g4_branch_member(g4_expansion *x, const g4_branch *b, int32_t name);
 static int g4_items_goal(g4_shaper *sh, const g4_facts *items, int index, const g4_claim *more, int n_more);
@@ -306,16 +312,8 @@ static void g4_choose_subsets(g4_expansion *x, g4_branch *b, const g4_fact *from
     const g4_json *schemas[G4_SHAPE_MAX_SUBSETS];
     g4_choosing k;
     int n = 0;
-    for (const g4_json *s = list->child; s != NULL; s = s->next) {
-        if (!g4_claim_may(sh, g4_claim_on(s, 0), x->type)) continue;
-        if (n == G4_SHAPE_MAX_SUBSETS) {
-            g4_shaper_loosen(sh, x->node, list->key,
-                             "more than %d alternatives beside unevaluated...: one of them counts",
-                             G4_SHAPE_MAX_SUBSETS);
-            break;
-        }
-        schemas[n++] = s;
-    }
+    for (const g4_json *s = list->child; s != NULL; s = s->next)
+        if (g4_claim_may(sh, g4_claim_on(s, 0), x->type)) schemas[n++] = s;
     g4_choosing_open(&k, sh, list, 0);
     for (unsigned set = 1; set < 1u << n; set++) {
         const g4_facts *facts = NULL;
@@ -326,12 +324,48 @@ static void g4_choose_subsets(g4_expansion *x, g4_branch *b, const g4_fact *from
     g4_choosing_close(&k, b);
 }
 
+/* What the schema may evaluate counts as evaluated, whether it holds or not: the members that it names, or all. */
+static void g4_branch_may_evaluate(g4_expansion *x, g4_branch *b, const g4_fact *from, const g4_json *schema)
+{
+    g4_shaper *sh = x->sh;
+    g4_claim claim = g4_claim_on(schema, 0);
+    const int found = g4_claim_settle(sh, &claim);
+    if (found != 2 || claim.is_denied) {
+        if (found == 1 && g4_claim_is_loose(&claim)) g4_branch_evaluate_all(x, b, from);
+        return;
+    }
+    const g4_schema_info *info = g4_shaper_info(sh, claim.node);
+    for (const g4_json *m = g4_schema_member(info, NULL); m != NULL; m = g4_schema_member(info, m)) {
+        const g4_keyword keyword = g4_keyword_of(m);
+        if (keyword == G4_KEY_OTHER || keyword == G4_KEY_TYPE || keyword == G4_KEY_REQUIRED) continue;
+        if (keyword != G4_KEY_PROPERTIES || m->kind != G4_JSON_OBJECT || x->type != G4_T_OBJECT) {
+            g4_branch_evaluate_all(x, b, from);
+            return;
+        }
+        g4_branch_add(sh, b, g4_fact_keys(from, G4_FACT_KEYS, g4_value_keys(sh, m, 0), g4_claim_on(&g4_shape_true, 0)));
+    }
+}
+
+/* Can the sets of branches of anyOf that hold be told apart? Else what any of them evaluates counts. */
+static int g4_branches_have_subsets(g4_expansion *x, g4_branch *b, const g4_fact *from, const g4_json *list)
+{
+    int n = 0;
+    for (const g4_json *s = list->child; s != NULL; s = s->next) n += g4_claim_may(x->sh, g4_claim_on(s, 0), x->type);
+    if (n <= G4_SHAPE_MAX_SUBSETS && x->level == 0) return 1;
+    if (n > G4_SHAPE_MAX_SUBSETS)
+        g4_shaper_loosen(x->sh, x->node, list->key,
+                         "more than %d alternatives beside unevaluated...: what any of them allows may be there",
+                         G4_SHAPE_MAX_SUBSETS);
+    for (const g4_json *s = list->child; s != NULL; s = s->next) g4_branch_may_evaluate(x, b, from, s);
+    return 0;
+}
+
 static void g4_choose_any(g4_expansion *x, g4_branch *b, const g4_fact *from, const g4_json *list)
 {
     g4_shaper *sh = x->sh;
     g4_choosing k;
     if (g4_branches_are_needs(x, b, from, list, 0)) return;
-    if (from->tracker >= 0 && x->level == 0) {
+    if (from->tracker >= 0 && g4_branches_have_subsets(x, b, from, list)) {
         g4_choose_subsets(x, b, from, list);
         return;
     }
@@ -924,7 +958,7 @@ static const g4_fact *g4_branch_track(g4_expansion *x, g4_branch *b, const g4_fa
     return own;
 }
 
-/* Behind a reference that cannot be followed, anything may have been evaluated. */
+/* Behind what cannot be followed or is not held, anything may have been evaluated. */
 static void g4_branch_evaluate_all(g4_expansion *x, g4_branch *b, const g4_fact *from)
 {
     if (from->tracker < 0) return;
@@ -979,14 +1013,23 @@ static void g4_assert_keyword(g4_expansion *x, g4_branch *b, const g4_fact *from
             g4_branch_add(sh, b, g4_fact_claim(sh, from, s, 0));
         break;
     case G4_KEY_ANY_OF:
-        if (is_list && x->level < 3) g4_choose_any(x, b, from, m);
+        if (is_list && x->level < 3)
+            g4_choose_any(x, b, from, m);
+        else
+            g4_branch_evaluate_all(x, b, from);
         break;
     case G4_KEY_ONE_OF:
-        if (is_list && x->level < 3) g4_choose_one(x, b, from, m);
+        if (is_list && x->level < 3)
+            g4_choose_one(x, b, from, m);
+        else
+            g4_branch_evaluate_all(x, b, from);
         break;
     case G4_KEY_NOT: g4_branch_add(sh, b, g4_fact_claim(sh, from, m, 1)); break;
     case G4_KEY_IF:
-        if (x->level < 3) g4_choose_if(x, b, from, m, 0);
+        if (x->level < 3)
+            g4_choose_if(x, b, from, m, 0);
+        else
+            g4_branch_evaluate_all(x, b, from);
         break;
     default:
         if (x->type == G4_T_OBJECT)
@@ -1005,7 +1048,7 @@ static void g4_assert_schema(g4_expansion *x, g4_branch *b, const g4_fact *from)
         g4_assert_keyword(x, b, from, m);
 }
 
-/* The keys that a constant object has. */
+/* The keys that an object has. */
 static const g4_matcher *g4_value_keys(g4_shaper *sh, const g4_json *v, int is_complement)
 {
     int n = 0;
@@ -1147,6 +1190,7 @@ static void g4_apply_claim(g4_expansion *x, g4_branch *b, const g4_fact *fact)
     if (chain > G4_SHAPE_MAX_CHAIN) {
         g4_shaper_loosen(sh, settled.claim.node, "", "more than %d schemas one within the other: not held",
                          G4_SHAPE_MAX_CHAIN);
+        g4_branch_evaluate_all(x, b, fact);
         return;
     }
     const int known = g4_branch_knows(sh, b, settled.claim, settled.tracker);
@@ -1279,13 +1323,43 @@ static int g4_facts_goal(g4_shaper *sh, const g4_fact **facts, int n, const g4_c
     return goal;
 }
 
+/* Facts that are gathered from a list: few in place, more in memory that is given back at the end. */
+typedef struct {
+    const g4_fact *few[64], **more;
+    int n, cap;
+} g4_gathered;
+
+static void g4_gather(g4_shaper *sh, g4_gathered *k, const g4_fact *fact)
+{
+    if (k->n == 64 && k->more == NULL) {
+        k->more = g4_array_grow(sh->a, NULL, 0, &k->cap, sizeof *k->more);
+        for (int i = 0; k->more != NULL && i < 64; i++) {
+            const g4_fact **more = g4_array_grow(sh->a, k->more, i, &k->cap, sizeof *more);
+            if (more == NULL) break;
+            k->more = more;
+            more[i] = k->few[i];
+        }
+    }
+    const g4_fact **all = k->n < 64 ? k->few : g4_array_grow(sh->a, k->more, k->n, &k->cap, sizeof *all);
+    sh->no_memory |= all == NULL;
+    if (all == NULL) return;
+    if (k->n >= 64) k->more = all;
+    all[k->n++] = fact;
+}
+
+static int g4_gathered_goal(g4_shaper *sh, g4_gathered *k, const g4_claim *more)
+{
+    const int goal = g4_facts_goal(sh, k->more != NULL ? k->more : k->few, k->n, more);
+    g4_free(sh->a, k->more);
+    return goal;
+}
+
 static int g4_branch_member_with(g4_expansion *x, const g4_branch *b, int32_t name, const g4_claim *more)
 {
-    const g4_fact *facts[64];
-    int n = 0;
-    for (const g4_facts *f = b->keys; f != NULL && n < 64; f = f->next)
-        if (g4_matcher_has(x->sh, f->fact->keys, name)) facts[n++] = f->fact;
-    return g4_facts_goal(x->sh, facts, n, more);
+    g4_gathered facts = { .n = 0 };
+    for (const g4_facts *f = b->keys; f != NULL; f = f->next, x->sh->work++)
+        if (g4_matcher_has(x->sh, f->fact->keys, name)) g4_gather(x->sh, &facts, f->fact);
+    return g4_gathered_goal(x->sh, &facts, more);
 }
 
 static int g4_branch_member(g4_expansion *x, const g4_branch *b, int32_t name)
@@ -1407,6 +1481,15 @@ static g4_split g4_choice_settle(g4_expansion *x, const g4_branch *b, const g4_s
     return k.choice;
 }
 
+/* May it say what is evaluated? Then, left out, unevaluated... is not held in the branch. */
+static int g4_choice_evaluates(const g4_split *choice)
+{
+    int evaluates = 0;
+    for (const g4_alternative *a = choice->alternatives; a != NULL && !evaluates; a = a->next)
+        for (const g4_facts *f = a->facts; f != NULL; f = f->next) evaluates |= f->fact->tracker >= 0;
+    return evaluates;
+}
+
 /* Take the choice with the fewest alternatives out of the branch. 0: none is left; what they come to is in the branch.
  * */
 static int g4_branch_choose(g4_expansion *x, g4_branch *b, g4_split *best, int n_chosen)
@@ -1416,7 +1499,10 @@ static int g4_branch_choose(g4_expansion *x, g4_branch *b, g4_split *best, int n
     b->choices = NULL;
     for (const g4_split *c = all; c != NULL && !b->is_dead; c = c->next) {
         int n;
-        if ((x->level == 1 && c->is_exclusion) || x->level == 3 || (x->level == 2 && n_chosen > 0)) continue;
+        if ((x->level == 1 && c->is_exclusion) || x->level == 3 || (x->level == 2 && n_chosen > 0)) {
+            b->has_lost |= g4_choice_evaluates(c);
+            continue;
+        }
         g4_split settled = g4_choice_settle(x, b, c, &n);
         if (n == 0) b->is_dead = 1;
         if (n <= 0) continue;
@@ -1505,7 +1591,7 @@ static const g4_json *g4_tracker_items(g4_shaper *sh, const g4_branch *b, const 
 /* The trackers' facts, the inner ones first, which evaluate for those around them. */
 static void g4_branch_finish_trackers(g4_expansion *x, g4_branch *b)
 {
-    for (const g4_tracker *t = b->trackers; t != NULL && !g4_shaper_stops(x->sh); t = t->next) {
+    for (const g4_tracker *t = b->has_lost ? NULL : b->trackers; t != NULL && !g4_shaper_stops(x->sh); t = t->next) {
         g4_fact fact;
         int first;
         if (x->type == G4_T_OBJECT) {
@@ -1716,30 +1802,44 @@ typedef struct { /* of keys: those of an expression, to which these general fact
     g4_re keys;
     uint64_t facts;
     unsigned some;
+    int is_mixed; /* it was not split any more: facts that hold for some of its keys are left out */
 } g4_key_class;
 
-/* Split the classes by what one matcher says; a bit each for those within. */
-static int g4_classes_split(g4_shaper *sh, g4_key_class *classes, int n, const g4_matcher *k, uint64_t facts,
+/* Split the classes by what one matcher says; a bit each for those within. Where there is no room for another class, one
+ * is left whole, without the fact, and as if each of its keys counted for the sorts. */
+static int g4_classes_split(g4_shaper *sh, g4_key_class *classes, int n, int max, const g4_matcher *k, uint64_t facts,
                             unsigned some)
 {
     const int n_old = n;
-    for (int i = 0; i < n_old; i++) {
+    for (int i = 0; i < n_old && !g4_shaper_stops(sh); i++) {
         if (k->keys == G4_RE_NONE) { /* it speaks of names only, and these are no classes */
             classes[i].facts |= k->is_complement ? facts : 0;
             classes[i].some |= k->is_complement ? some : 0;
             continue;
         }
+        if (n_old >= max) {
+            classes[i].is_mixed = 1;
+            classes[i].some |= some;
+            continue;
+        }
         const g4_re within = g4_re_and(sh->regular, classes[i].keys, k->keys);
         const g4_re without = g4_re_and(sh->regular, classes[i].keys, g4_re_not(sh->regular, k->keys));
-        g4_key_class in = { k->is_complement ? without : within, classes[i].facts | facts, classes[i].some | some };
-        g4_key_class out = { k->is_complement ? within : without, classes[i].facts, classes[i].some };
-        const int in_is_none = g4_re_is_none(sh->regular, in.keys) == 1;
-        const int out_is_none = g4_re_is_none(sh->regular, out.keys) == 1;
-        if (in_is_none)
+        g4_key_class in = classes[i], out = classes[i];
+        in.keys = k->is_complement ? without : within;
+        in.facts |= facts;
+        in.some |= some;
+        out.keys = k->is_complement ? within : without;
+        if (g4_re_is_none(sh->regular, in.keys) == 1) {
             classes[i] = out;
-        else
+        } else if (g4_re_is_none(sh->regular, out.keys) == 1) {
             classes[i] = in;
-        if (!in_is_none && !out_is_none && n < G4_SHAPE_MAX_CLASSES) classes[n++] = out;
+        } else if (n < max) {
+            classes[i] = in;
+            classes[n++] = out;
+        } else {
+            classes[i].is_mixed = 1;
+            classes[i].some |= some;
+        }
     }
     return n;
 }
@@ -1759,8 +1859,8 @@ static void g4_objecting_add_class(g4_objecting *o, const g4_key_class *k)
     g4_shaper *sh = o->x->sh;
     g4_object_shape *shape = o->shape;
     g4_rest_shape rest = { .keys = k->keys };
-    int n = 0, is_declared = !o->is_closed;
-    for (int i = 0; i < o->n_general && i < 64; i++)
+    int n = 0, is_declared = !o->is_closed || k->is_mixed;
+    for (int i = 0; i < o->n_general && i < G4_SHAPE_MAX_GENERAL; i++)
         if (k->facts >> i & 1) {
             o->scratch[n++] = o->general[i];
             is_declared |= !o->general[i]->keys->is_complement;
@@ -1793,21 +1893,23 @@ static void g4_objecting_rest(g4_objecting *o)
 {
     g4_shaper *sh = o->x->sh;
     g4_key_class classes[G4_SHAPE_MAX_CLASSES];
-    int n = 1, n_facts = g4_min_int(o->n_general, 64);
-    o->shape->rest = g4_arena_alloc(sh->arena, G4_SHAPE_MAX_CLASSES * sizeof *o->shape->rest);
-    sh->no_memory |= o->shape->rest == NULL;
-    if (sh->no_memory) return;
+    const int n_facts = g4_min_int(o->n_general, G4_SHAPE_MAX_GENERAL);
+    int n = 1, max = G4_SHAPE_MAX_OVERLAPS, is_mixed = 0;
     if (g4_branch_closing(sh, o->b) != NULL) return; /* nothing else may be there: the common case */
-    classes[0] = (g4_key_class) { .keys = g4_objecting_other_keys(o) };
-    if (o->n_general > 64)
-        g4_shaper_loosen(sh, o->x->node, "", "more than 64 kinds of undeclared members: the others are not held");
+    classes[0] = (g4_key_class) { .keys = g4_objecting_other_keys(o), .is_mixed = n_facts < o->n_general };
+    if (n_facts < o->n_general)
+        g4_shaper_loosen(sh, o->x->node, "", "more than %d kinds of undeclared members: the others are not held",
+                         G4_SHAPE_MAX_GENERAL);
     for (int i = 0; i < n_facts && !g4_shaper_stops(sh); i++)
-        n = g4_classes_split(sh, classes, n, o->general[i]->keys, (uint64_t)1 << i, 0);
+        n = g4_classes_split(sh, classes, n, max++, o->general[i]->keys, (uint64_t)1 << i, 0);
     for (int i = 0; i < o->shape->n_some && !g4_shaper_stops(sh); i++)
-        n = g4_classes_split(sh, classes, n, o->some[i]->keys, 0, 1u << i);
-    if (n == G4_SHAPE_MAX_CLASSES)
+        n = g4_classes_split(sh, classes, n, max++, o->some[i]->keys, 0, 1u << i);
+    for (int i = 0; i < n; i++) is_mixed |= classes[i].is_mixed && n_facts == o->n_general;
+    if (is_mixed)
         g4_shaper_loosen(sh, o->x->node, "", "patterns that overlap in more than %d ways: not all of them are held",
-                         G4_SHAPE_MAX_CLASSES);
+                         G4_SHAPE_MAX_OVERLAPS);
+    o->shape->rest = g4_arena_alloc(sh->arena, (size_t)n * sizeof *o->shape->rest);
+    sh->no_memory |= o->shape->rest == NULL;
     for (int i = 0; i < n && !g4_shaper_stops(sh); i++) g4_objecting_add_class(o, &classes[i]);
 }
 
@@ -1884,11 +1986,10 @@ static g4_object_shape *g4_branch_object(g4_expansion *x, g4_branch *b)
 
 static int g4_items_goal(g4_shaper *sh, const g4_facts *items, int index, const g4_claim *more, int n_more)
 {
-    const g4_fact *facts[64];
-    int n = 0;
-    for (const g4_facts *f = items; f != NULL && n < 64; f = f->next)
-        if (index >= f->fact->min && (f->fact->max < 0 || index <= f->fact->max)) facts[n++] = f->fact;
-    int goal = g4_facts_goal(sh, facts, n, NULL);
+    g4_gathered facts = { .n = 0 };
+    for (const g4_facts *f = items; f != NULL; f = f->next)
+        if (index >= f->fact->min && (f->fact->max < 0 || index <= f->fact->max)) g4_gather(sh, &facts, f->fact);
+    int goal = g4_gathered_goal(sh, &facts, NULL);
     for (int i = 0; i < n_more; i++) goal = g4_goal_with(sh, goal, more[i]);
     return goal;
 }
@@ -1965,7 +2066,8 @@ static void g4_expander_push(g4_expander *e, const g4_branch *b, int n_chosen)
     if (p == NULL) return;
     e->pending = p;
     p[e->n_pending++] = (g4_pending_branch) { *b, n_chosen };
-    e->is_over |= ++e->n_begun > G4_SHAPE_MAX_BRANCHES || sh->n_facts - e->n_facts > G4_SHAPE_MAX_WORK;
+    e->is_over |=
+        e->x.level < 3 && (++e->n_begun > G4_SHAPE_MAX_BRANCHES || sh->n_facts - e->n_facts > G4_SHAPE_MAX_WORK);
 }
 
 /* A branch for each alternative, the first on top. */
@@ -2044,7 +2146,7 @@ static void *g4_shapes_of(g4_shaper *sh, int number, int type)
         if (level > 0) g4_shaper_loosen(sh, e.x.node, "", "%s", loosened[level]);
         if (g4_expander_run(&e, goal, &first)) return first;
     }
-    return first; /* those that there were room for */
+    return first;
 }
 
 /* ---- The order of members ------------------------------------------------------------------------ */

@@ -136,6 +136,19 @@ static void g4_test_limits(void)
     G4_HELD(g4_made("{\"anyOf\":[{\"type\":\"integer\"},{\"$ref\":\"#/$defs/d0\"}],\"$defs\":{",
                     "\"d@\":{\"allOf\":[{\"$ref\":\"#/$defs/d~\"}]}", 70, ",\"d70\":{\"$ref\":\"#/$defs/d9\"}}}"),
             "1", NULL, "\"x\"");
+    G4_LOOSE(g4_made("{\"type\":\"object\",\"unevaluatedProperties\":false,\"anyOf\":[",
+                     "{\"properties\":{\"p@\":{\"type\":\"integer\"}},\"required\":[\"p@\"]}", 6, "]}"),
+             "{\"p0\": 1}", "{\"p5\": 1}", "{\"p0\": 1, \"p5\": 1}", NULL, "{\"q\": 1}", "{}");
+    G4_HELD(g4_made("{\"type\":\"object\",\"patternProperties\":{", "\"^x@-\":{\"type\":\"integer\"}", 60, "}}"), "{}",
+            "{\"foo\": 1}", "{\"x59-a\": 1}", NULL, "{\"x59-a\": \"s\"}");
+    G4_LOOSE(g4_made("{\"type\":\"object\",\"additionalProperties\":false,\"patternProperties\":{",
+                     "\"^x@-\":{\"type\":\"integer\"}", 70, "}}"),
+             "{}", "{\"x0-a\": 1}", "{\"x69-a\": 1}", NULL, "{\"x1-a\": \"s\"}");
+    G4_LOOSE(g4_made("{\"type\":\"object\",\"unevaluatedProperties\":false,\"properties\":{\"t\":{}},\"allOf\":[",
+                     "{\"if\":{\"required\":[\"a@\"],\"properties\":{\"a@\":{\"const\":1}}},"
+                     "\"then\":{\"properties\":{\"b@\":{}}}}",
+                     20, "]}"),
+             "{\"t\": 1}", "{\"a3\": 1, \"b3\": 1}", NULL, "[]");
 }
 
 static void g4_test_errors(void)
