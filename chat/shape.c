@@ -14,9 +14,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define G4_SHAPE_MAX_SHAPES 300    /* of a goal and type */
-#define G4_SHAPE_MAX_BRANCHES 4000 /* that are begun for them */
-#define G4_SHAPE_MAX_WORK 80000    /* facts that are put into these branches */
+#define G4_SHAPE_MAX_SHAPES 300    /* of a goal and type, beside those that constants tell apart */
+#define G4_SHAPE_MAX_BRANCHES 4000 /* that are begun for them, */
+#define G4_SHAPE_MAX_ADDED 80000   /* and facts that are put into these branches */
+#define G4_SHAPE_MAX_APART 10000   /* alternatives of a choice that constants tell apart */
+#define G4_SHAPE_MAX_WORK 4000000  /* steps of an attempt at the shapes of a goal, */
+#define G4_SHAPE_MAX_ALL 30000000  /* and of all attempts of a grammar */
 #define G4_SHAPE_MAX_FACTS 3000000 /* of a grammar: then choices are not looked into any more */
 #define G4_SHAPE_MAX_CHAIN 200     /* claims within claims, in place */
 #define G4_SHAPE_EMPTY_DEPTH 3     /* members of members that are looked at to see whether a goal is empty */
@@ -71,6 +74,7 @@ struct g4_split {
     const g4_alternative *alternatives;
     const g4_json *node; /* where it comes from */
     int is_exclusion;    /* it only shuts out: the first to be loosened */
+    int is_apart;        /* constants tell its alternatives apart */
     const g4_split *next;
 };
 
@@ -105,6 +109,8 @@ typedef struct {
     int type;  /* G4_T_ARRAY or G4_T_OBJECT */
     int level; /* 0: everything is held, 1: exclusions are not, 2: one choice is, 3: none is */
     int empty_depth;
+    int64_t work_end;    /* of sh->work, up to which the attempt may go */
+    int has_exclusions;  /* is there something that only shuts out? */
     const g4_json *node; /* for warnings */
 } g4_expansion;
 
@@ -229,10 +235,18 @@ static void g4_choosing_close(g4_choosing *k, g4_branch *b)
 
 /* ---- Goals that nothing meets -------------------------------------------------------------------- */
 
+/* Has an attempt taken too many steps? The last one, which looks into no choice, may. */
+static int g4_expansion_is_over(const g4_expansion *x)
+{
+    return x->level < 3 && x->sh->work > (x->work_end < G4_SHAPE_MAX_ALL ? x->work_end : G4_SHAPE_MAX_ALL);
+}
+
 static void g4_branch_run(g4_expansion *x, g4_branch *b);
 static int g4_goal_is_empty(g4_expansion *x, int goal);
 
 static void g4_branch_evaluate_all(g4_expansion *x, g4_branch *b, const g4_fact *from);
+static int g4_list_is_discriminated(g4_expansion *x, const g4_json *list);
+static int g4_count_branches(g4_expansion *x, const g4_json *list);
 static const g4_matcher *g4_value_keys(g4_shaper *sh, const g4_json *v, int is_complement);
 
 /* The goal of a member of that name in the branch. */
@@ -246,6 +260,7 @@ static int g4_claims_are_empty(g4_expansion *x, int type, const g4_claim *claims
     if (x->empty_depth >= G4_SHAPE_EMPTY_DEPTH || sh->n_facts > G4_SHAPE_MAX_FACTS) return 0;
     for (int i = 0; i < n; i++)
         if (!g4_claim_may(sh, claims[i], type)) return 1;
+    sh->work += 50;
     g4_expansion inner = { .sh = sh, .type = type, .level = 3, .empty_depth = x->empty_depth + 1, .node = x->node };
     g4_branch b = { .need = G4_NEED_ALWAYS, .max = -1 };
     for (int i = 0; i < n; i++)
@@ -349,8 +364,7 @@ static void g4_branch_may_evaluate(g4_expansion *x, g4_branch *b, const g4_fact 
 /* Can the sets of branches of anyOf that hold be told apart? Else what any of them evaluates counts. */
 static int g4_branches_have_subsets(g4_expansion *x, g4_branch *b, const g4_fact *from, const g4_json *list)
 {
-    int n = 0;
-    for (const g4_json *s = list->child; s != NULL; s = s->next) n += g4_claim_may(x->sh, g4_claim_on(s, 0), x->type);
+    const int n = g4_count_branches(x, list);
     if (n <= G4_SHAPE_MAX_SUBSETS && x->level == 0) return 1;
     if (n > G4_SHAPE_MAX_SUBSETS)
         g4_shaper_loosen(x->sh, x->node, list->key,
@@ -370,6 +384,7 @@ static void g4_choose_any(g4_expansion *x, g4_branch *b, const g4_fact *from, co
         return;
     }
     g4_choosing_open(&k, sh, list, 0);
+    k.choice.is_apart = g4_count_branches(x, list) > G4_SHAPE_MAX_SHAPES && g4_list_is_discriminated(x, list);
     for (const g4_json *s = list->child; s != NULL && !g4_shaper_stops(sh); s = s->next) {
         if (!g4_claim_may(sh, g4_claim_on(s, 0), x->type)) continue;
         g4_claim claim = g4_claim_on(s, 0);
@@ -399,9 +414,13 @@ static const g4_json *g4_settled_schema(g4_shaper *sh, const g4_json *s)
     return claim.node;
 }
 
+typedef struct {
+    const g4_json **all;
+    int n, cap;
+} g4_constants;
+
 /* Append the constants that a required member of that name may be; 0: it may be others. */
-static int g4_discriminator_values(g4_shaper *sh, const g4_json *schema, const g4_json *name, const g4_json **out,
-                                   int *n, int max)
+static int g4_discriminator_values(g4_shaper *sh, const g4_json *schema, const g4_json *name, g4_constants *out)
 {
     const g4_json *s = g4_settled_schema(sh, schema), *required = g4_json_get(s, "required");
     const g4_json *property = g4_settled_schema(sh, g4_json_get(g4_json_get(s, "properties"), name->text));
@@ -411,8 +430,12 @@ static int g4_discriminator_values(g4_shaper *sh, const g4_json *schema, const g
         is_required |= g4_json_equal(q, name);
     if (!is_required || (value == NULL && !g4_json_is(list, G4_JSON_ARRAY))) return 0;
     for (const g4_json *v = value != NULL ? value : list->child; v != NULL; v = value != NULL ? NULL : v->next) {
-        if (v->kind == G4_JSON_ARRAY || v->kind == G4_JSON_OBJECT || *n == max) return 0;
-        out[(*n)++] = v;
+        if (v->kind == G4_JSON_ARRAY || v->kind == G4_JSON_OBJECT) return 0;
+        const g4_json **all = g4_array_grow(sh->a, out->all, out->n, &out->cap, sizeof *all);
+        sh->no_memory |= all == NULL;
+        if (all == NULL) return 0;
+        out->all = all;
+        all[out->n++] = v;
     }
     return 1;
 }
@@ -421,36 +444,41 @@ static int g4_discriminator_values(g4_shaper *sh, const g4_json *schema, const g
 static int g4_list_is_discriminated(g4_expansion *x, const g4_json *list)
 {
     g4_shaper *sh = x->sh;
-    const g4_json *values[1024];
+    g4_constants values = { NULL, 0, 0 };
     const g4_json *first = g4_settled_schema(sh, list->child), *required = g4_json_get(first, "required");
-    int tries = 0;
+    int tries = 0, fits = 0;
     if (x->type != G4_T_OBJECT) return 0;
-    for (const g4_json *name = g4_json_is(required, G4_JSON_ARRAY) ? required->child : NULL; name != NULL && tries < 8;
-         name = name->next, tries++) {
-        int n = 0, fits = name->kind == G4_JSON_STRING;
+    for (const g4_json *name = g4_json_is(required, G4_JSON_ARRAY) ? required->child : NULL;
+         name != NULL && tries < 8 && !fits; name = name->next, tries++) {
+        values.n = 0;
+        fits = name->kind == G4_JSON_STRING;
         for (const g4_json *s = list->child; s != NULL && fits; s = s->next)
-            fits = g4_discriminator_values(sh, s, name, values, &n, 1024);
+            fits = g4_discriminator_values(sh, s, name, &values);
         if (!fits) continue;
-        if (!g4_sort(sh->a, values, (size_t)n, sizeof *values, g4_constant_compare, sh->asker.halt)) sh->no_memory = 1;
-        for (int i = 1; i < n && fits; i++) fits = g4_constant_compare(&values[i - 1], &values[i]) != 0;
-        if (fits) return 1;
+        if (!g4_sort(sh->a, values.all, (size_t)values.n, sizeof *values.all, g4_constant_compare, sh->asker.halt))
+            sh->no_memory = 1;
+        for (int i = 1; i < values.n && fits; i++) fits = g4_constant_compare(&values.all[i - 1], &values.all[i]) != 0;
     }
-    return 0;
+    g4_free(sh->a, values.all);
+    return fits;
 }
 
-/* One branch of oneOf, and none of the others that a value of it may be valid for. */
+/* The branches of a list that a value of the type may be valid for. */
+static int g4_count_branches(g4_expansion *x, const g4_json *list)
+{
+    int n = 0;
+    for (const g4_json *s = list->child; s != NULL; s = s->next) n += g4_claim_may(x->sh, g4_claim_on(s, 0), x->type);
+    return n;
+}
+
+/* One branch of oneOf, and, unless it is alone, none of the others that a value of it may be valid for. */
 static const g4_facts *g4_one_of_facts(g4_expansion *x, const g4_fact *from, const g4_json *list, const g4_json *branch,
-                                       int *pairs)
+                                       int is_alone)
 {
     g4_shaper *sh = x->sh;
     const g4_facts *facts = NULL;
-    for (const g4_json *s = list->child; s != NULL && !g4_shaper_stops(sh); s = s->next) {
+    for (const g4_json *s = is_alone ? NULL : list->child; s != NULL && !g4_shaper_stops(sh); s = s->next) {
         if (s == branch || !g4_claim_may(sh, g4_claim_on(s, 0), x->type)) continue;
-        if (++*pairs > G4_SHAPE_MAX_PAIRS) {
-            g4_shaper_loosen(sh, x->node, "oneOf", "more than %d pairs of branches: a value may be valid for several",
-                             G4_SHAPE_MAX_PAIRS);
-            break;
-        }
         if (g4_schemas_exclude(x, branch, s)) continue;
         facts = g4_facts_add(sh, facts, g4_fact_new(sh, g4_fact_claim(sh, from, s, 1)));
     }
@@ -461,16 +489,18 @@ static void g4_choose_one(g4_expansion *x, g4_branch *b, const g4_fact *from, co
 {
     g4_shaper *sh = x->sh;
     g4_choosing k;
-    int pairs = 0;
     if (g4_branches_are_needs(x, b, from, list, 1)) return;
-    const int are_apart = x->level > 0 || g4_list_is_discriminated(x, list);
+    const int64_t n = g4_count_branches(x, list);
+    const int is_apart = g4_list_is_discriminated(x, list), are_many = n * (n - 1) > G4_SHAPE_MAX_PAIRS;
+    if (!is_apart && are_many)
+        g4_shaper_loosen(sh, x->node, "oneOf", "more than %d pairs of branches: a value may be valid for several",
+                         G4_SHAPE_MAX_PAIRS);
+    x->has_exclusions |= !is_apart && !are_many && n > 1;
     g4_choosing_open(&k, sh, list, 0);
+    k.choice.is_apart = is_apart;
     for (const g4_json *s = list->child; s != NULL && !g4_shaper_stops(sh); s = s->next) {
         if (!g4_claim_may(sh, g4_claim_on(s, 0), x->type)) continue;
-        if (are_apart)
-            g4_choosing_add_fact(&k, g4_fact_claim(sh, from, s, 0));
-        else
-            g4_choosing_add(&k, g4_one_of_facts(x, from, list, s, &pairs));
+        g4_choosing_add(&k, g4_one_of_facts(x, from, list, s, is_apart || are_many || x->level > 0));
     }
     g4_choosing_close(&k, b);
 }
@@ -974,6 +1004,7 @@ static void g4_assert_enum(g4_expansion *x, g4_branch *b, const g4_fact *from, c
     g4_choosing k;
     if (list->kind != G4_JSON_ARRAY) return;
     g4_choosing_open(&k, x->sh, list, 0);
+    k.choice.is_apart = 1;
     for (const g4_json *v = list->child; v != NULL; v = v->next) {
         g4_fact fact = g4_fact_from(from, G4_FACT_CLAIM);
         if (!(g4_value_types(v) & x->type)) continue;
@@ -1287,8 +1318,9 @@ static void g4_apply(g4_expansion *x, g4_branch *b, const g4_fact *fact)
 
 static void g4_branch_run(g4_expansion *x, g4_branch *b)
 {
-    while (b->todo != NULL && !b->is_dead && !g4_shaper_stops(x->sh)) {
+    while (b->todo != NULL && !b->is_dead && !g4_shaper_stops(x->sh) && !g4_expansion_is_over(x)) {
         const g4_fact *fact = b->todo->fact;
+        x->sh->work += 10;
         b->todo = b->todo->next;
         g4_apply(x, b, fact);
     }
@@ -1469,7 +1501,9 @@ static g4_split g4_choice_settle(g4_expansion *x, const g4_branch *b, const g4_s
 {
     g4_choosing k;
     g4_choosing_open(&k, x->sh, choice->node, choice->is_exclusion);
+    k.choice.is_apart = choice->is_apart;
     for (const g4_alternative *a = choice->alternatives; a != NULL && !g4_shaper_stops(x->sh); a = a->next) {
+        x->sh->work += 20;
         const g4_fate fate = g4_fate_of_alternative(x, b, a);
         if (fate == G4_FATE_HOLDS) {
             *n = -1;
@@ -1499,10 +1533,12 @@ static int g4_branch_choose(g4_expansion *x, g4_branch *b, g4_split *best, int n
     b->choices = NULL;
     for (const g4_split *c = all; c != NULL && !b->is_dead; c = c->next) {
         int n;
+        x->has_exclusions |= c->is_exclusion;
         if ((x->level == 1 && c->is_exclusion) || x->level == 3 || (x->level == 2 && n_chosen > 0)) {
             b->has_lost |= g4_choice_evaluates(c);
             continue;
         }
+        if (g4_expansion_is_over(x)) return 0;
         g4_split settled = g4_choice_settle(x, b, c, &n);
         if (n == 0) b->is_dead = 1;
         if (n <= 0) continue;
@@ -1621,6 +1657,7 @@ typedef struct { /* a shape in the making */
     const g4_fact **scratch;
     int32_t *names;
     int n_named, n_general, n_names, cap_names;
+    int n_shapes;  /* of the goal, before this */
     int is_closed; /* there are no members but those that properties or patterns speak of */
 } g4_objecting;
 
@@ -1698,7 +1735,7 @@ static void g4_objecting_add_ranked(g4_objecting *o)
 {
     g4_shaper *sh = o->x->sh;
     const uint32_t mark = sh->mark;
-    if (sh->is_call || sh->n_ranked - o->n_names > G4_SHAPE_MAX_FOREIGN) return;
+    if (sh->is_call || sh->n_ranked - o->n_names > G4_SHAPE_MAX_FOREIGN || o->n_shapes > G4_SHAPE_MAX_SHAPES) return;
     for (int i = 0; i < sh->n_ranked && !g4_shaper_stops(sh); i++) {
         if (sh->names[sh->ranked[i]].marked == mark) continue;
         const int n = g4_objecting_facts(o, sh->ranked[i]);
@@ -1775,6 +1812,7 @@ static int g4_objecting_members(g4_objecting *o)
     for (int i = 0; i < o->n_names && !g4_shaper_stops(sh); i++) {
         const int32_t name = o->names[i];
         g4_member_shape *m = &shape->members[shape->n_members++];
+        sh->work += 20;
         const g4_name *known = &sh->names[name];
         const int n = g4_objecting_facts(o, name);
         *m = (g4_member_shape) { .name = name, .rank = known->ranked == sh->walk ? known->rank : G4_SHAPE_UNRANKED };
@@ -1957,14 +1995,14 @@ static void g4_objecting_some(g4_objecting *o)
     }
 }
 
-static g4_object_shape *g4_branch_object(g4_expansion *x, g4_branch *b)
+static g4_object_shape *g4_branch_object(g4_expansion *x, g4_branch *b, int n_shapes)
 {
     g4_shaper *sh = x->sh;
     g4_object_shape *shape = g4_arena_alloc(sh->arena, sizeof *shape);
     sh->no_memory |= shape == NULL;
     if (shape == NULL) return NULL;
     *shape = (g4_object_shape) { .min = b->min, .max = b->max };
-    g4_objecting o = { .x = x, .b = b, .shape = shape };
+    g4_objecting o = { .x = x, .b = b, .shape = shape, .n_shapes = n_shapes };
     g4_objecting_some(&o);
     shape->need = b->need;
     if (b->need == G4_NEED_NEVER) return NULL;
@@ -2052,10 +2090,10 @@ typedef struct { /* branches that are not complete yet, the next one on top */
 typedef struct {
     g4_expansion x;
     g4_pending_branch *pending;
-    int n_pending, cap_pending, n_begun, n_shapes;
-    int n_facts; /* of the grammar, before this */
-    void **last; /* where the next shape is linked */
-    int is_over; /* a limit is reached */
+    int n_pending, cap_pending, n_begun, n_shapes, n_apart; /* n_apart: alternatives that constants tell apart */
+    int n_facts;                                            /* of the grammar, before this */
+    void **last;                                            /* where the next shape is linked */
+    int is_over;                                            /* a limit is reached */
 } g4_expander;
 
 static void g4_expander_push(g4_expander *e, const g4_branch *b, int n_chosen)
@@ -2066,14 +2104,17 @@ static void g4_expander_push(g4_expander *e, const g4_branch *b, int n_chosen)
     if (p == NULL) return;
     e->pending = p;
     p[e->n_pending++] = (g4_pending_branch) { *b, n_chosen };
-    e->is_over |=
-        e->x.level < 3 && (++e->n_begun > G4_SHAPE_MAX_BRANCHES || sh->n_facts - e->n_facts > G4_SHAPE_MAX_WORK);
+    e->n_begun++;
+    e->is_over |= e->x.level < 3 && (e->n_begun > G4_SHAPE_MAX_BRANCHES + 2 * e->n_apart ||
+                                     sh->n_facts - e->n_facts > G4_SHAPE_MAX_ADDED + 50 * e->n_apart);
 }
 
 /* A branch for each alternative, the first on top. */
 static void g4_expander_split(g4_expander *e, const g4_branch *b, const g4_split *choice, int n_chosen)
 {
     const int base = e->n_pending;
+    for (const g4_alternative *a = choice->alternatives; a != NULL && choice->is_apart; a = a->next)
+        e->n_apart += e->n_apart < G4_SHAPE_MAX_APART;
     for (const g4_alternative *a = choice->alternatives; a != NULL && !e->is_over; a = a->next) {
         g4_branch own = *b;
         for (const g4_facts *f = a->facts; f != NULL; f = f->next) own.todo = g4_facts_add(e->x.sh, own.todo, f->fact);
@@ -2091,7 +2132,7 @@ static void g4_expander_emit(g4_expander *e, g4_branch *b)
     g4_branch_finish_trackers(&e->x, b);
     if (b->is_dead || g4_shaper_stops(e->x.sh)) return;
     if (e->x.type == G4_T_OBJECT) {
-        g4_object_shape *shape = g4_branch_object(&e->x, b);
+        g4_object_shape *shape = g4_branch_object(&e->x, b, e->n_shapes);
         if (shape == NULL) return;
         *e->last = shape;
         e->last = (void **)&shape->next;
@@ -2101,7 +2142,7 @@ static void g4_expander_emit(g4_expander *e, g4_branch *b)
         *e->last = shape;
         e->last = (void **)&shape->next;
     }
-    e->is_over |= ++e->n_shapes > G4_SHAPE_MAX_SHAPES;
+    e->is_over |= ++e->n_shapes > G4_SHAPE_MAX_SHAPES + e->n_apart;
 }
 
 /* All shapes, linked from *first; 0: there are too many at this level. */
@@ -2124,8 +2165,9 @@ static int g4_expander_run(g4_expander *e, const g4_goal *goal, void **first)
         if (next.branch.is_dead) continue;
         if (next.branch.choices != NULL && g4_branch_choose(&e->x, &next.branch, &choice, next.n_chosen))
             g4_expander_split(e, &next.branch, &choice, next.n_chosen);
-        else if (!next.branch.is_dead)
+        else if (!next.branch.is_dead && !g4_expansion_is_over(&e->x))
             g4_expander_emit(e, &next.branch);
+        e->is_over |= g4_expansion_is_over(&e->x);
     }
     g4_free(sh->a, e->pending);
     return !e->is_over;
@@ -2140,11 +2182,15 @@ static void *g4_shapes_of(g4_shaper *sh, int number, int type)
     void *first = NULL;
     for (int i = 0; i < goal->n; i++)
         if (!g4_claim_may(sh, goal->claims[i], type)) return NULL;
+    int has_exclusions = 1;
     for (int level = 0; level < 4; level++) {
-        g4_expander e = { .x = { .sh = sh, .type = type, .level = level }, .n_facts = sh->n_facts };
+        g4_expander e = { .x = { .sh = sh, .type = type, .level = level, .work_end = sh->work + G4_SHAPE_MAX_WORK },
+                          .n_facts = sh->n_facts };
         e.x.node = goal->n > 0 ? goal->claims[0].node : sh->root;
+        if (level == 1 && !has_exclusions) continue; /* it would be the same again */
         if (level > 0) g4_shaper_loosen(sh, e.x.node, "", "%s", loosened[level]);
         if (g4_expander_run(&e, goal, &first)) return first;
+        has_exclusions = e.x.has_exclusions;
     }
     return first;
 }
