@@ -468,6 +468,9 @@ g4_re g4_re_any_integer(g4_regular *r, int may_have_point); /* point: zeros may 
 g4_re g4_re_plain_numbers(g4_regular *r);
 /* All spellings of one number that g4_re_numbers has; those of 0 with a sign, too. */
 g4_re g4_re_equal_number(g4_regular *r, const g4_number *value);
+void g4_number_write(g4_buf *out, const g4_number *a); /* without an exponent */
+/* Numbers that are so written, and zeros behind a point: all are whole, or none is. It sorts the texts. */
+g4_re g4_re_written_numbers(g4_regular *r, g4_text *texts, size_t n, int are_whole);
 /* All numbers of up to G4_NUMBER_DIGITS characters in those spellings. */
 g4_re g4_re_comparable_numbers(g4_regular *r);
 /* The multiples of a number, written out. Returns 0 when its digits, without the point, are more than

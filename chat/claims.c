@@ -13,8 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define G4_CLAIMS_MAX_DEPTH 120   /* of schemas applied in place, one within the other */
-#define G4_CLAIMS_MAX_GOALS 50000 /* of a grammar */
+#define G4_CLAIMS_MAX_DEPTH 120    /* of schemas applied in place, one within the other */
+#define G4_CLAIMS_MAX_GOALS 50000  /* of a grammar */
+#define G4_CLAIMS_MAX_PARTS 400000 /* expressions of a grammar, beyond which no more are made of schemas */
+#define G4_CLAIMS_MAX_SPELLED 100  /* numbers of an enum that are held in all their spellings */
+#define G4_CLAIMS_FEW 16           /* branches of oneOf that are not looked at for constants */
+#define G4_CLAIMS_MAX_ONE_OF 200   /* branches of oneOf with values without parts, unless they are constants */
 #define G4_NEED_MAX_DEPTH 400
 
 static const g4_json g4_schema_false = { .kind = G4_JSON_FALSE };
@@ -723,21 +727,82 @@ static g4_scalars g4_scalars_or(g4_shaper *sh, g4_scalars a, g4_scalars b)
     return a;
 }
 
+typedef struct { /* constants */
+    const g4_json **all;
+    int n, cap;
+} g4_values;
+
+static int g4_values_add(g4_shaper *sh, g4_values *k, const g4_json *v)
+{
+    const g4_json **all = g4_array_grow(sh->a, k->all, k->n, &k->cap, sizeof *all);
+    sh->no_memory |= all == NULL;
+    if (all == NULL) return 0;
+    k->all = all;
+    all[k->n++] = v;
+    return 1;
+}
+
+/* The numbers among many values, whole ones or others, as a tree of what is written for them: each is as cheap as a
+ * word, but has no exponent. */
+static g4_re g4_values_written(g4_shaper *sh, const g4_values *k, int are_whole)
+{
+    g4_buf all = { .a = sh->a };
+    g4_text *texts = g4_alloc(sh->a, (size_t)k->n + 1, sizeof *texts);
+    size_t n = 0, start = 0;
+    sh->no_memory |= texts == NULL;
+    for (int i = 0; i < k->n && !g4_shaper_stops(sh); i++) {
+        g4_number value;
+        if (k->all[i]->kind != G4_JSON_NUMBER || !g4_number_read(&value, k->all[i]->text, k->all[i]->text_len))
+            continue;
+        if (g4_number_is_whole(&value) != are_whole) continue;
+        g4_number_write(&all, &value);
+        texts[n++].n = all.len - start;
+        start = all.len;
+    }
+    sh->no_memory |= all.failed;
+    start = 0;
+    for (size_t i = 0; i < n && !sh->no_memory; i++) {
+        texts[i].s = all.data + start;
+        start += texts[i].n;
+    }
+    const g4_re re = sh->no_memory ? G4_RE_NONE : g4_re_written_numbers(sh->regular, texts, n, are_whole);
+    g4_free(sh->a, texts);
+    g4_buf_free(&all);
+    return re;
+}
+
+/* Many numbers of a list of values. Those of too many digits stay as they are. */
+static g4_re g4_values_numbers(g4_shaper *sh, const g4_values *k)
+{
+    g4_re re = g4_re_or(sh->regular, g4_values_written(sh, k, 1), g4_values_written(sh, k, 0));
+    for (int i = 0; i < k->n && !g4_shaper_stops(sh); i++) {
+        g4_number value;
+        const g4_json *v = k->all[i];
+        if (v->kind != G4_JSON_NUMBER) continue;
+        const int is_read = g4_number_read(&value, v->text, v->text_len);
+        if (!is_read || value.n == 0) re = g4_re_or(sh->regular, re, g4_number_equal(sh, v));
+    }
+    return re;
+}
+
 /* All strings of a list of values as a tree of words, and all other values without parts. */
-static g4_scalars g4_enum_scalars(g4_shaper *sh, const g4_json *list, int denied)
+static g4_scalars g4_values_scalars(g4_shaper *sh, const g4_values *values, int denied)
 {
     g4_scalars out = g4_no_scalars;
-    int n = 0, k = 0;
-    for (const g4_json *v = list->child; v != NULL; v = v->next) n += v->kind == G4_JSON_STRING;
-    g4_text *texts = g4_alloc(sh->a, (size_t)n + 1, sizeof *texts);
+    int n_numbers = 0, k = 0;
+    for (int i = 0; i < values->n; i++) n_numbers += values->all[i]->kind == G4_JSON_NUMBER;
+    const int are_many = n_numbers > G4_CLAIMS_MAX_SPELLED;
+    g4_text *texts = g4_alloc(sh->a, (size_t)values->n + 1, sizeof *texts);
     sh->no_memory |= texts == NULL;
-    for (const g4_json *v = texts != NULL ? list->child : NULL; v != NULL && !g4_shaper_stops(sh); v = v->next) {
+    for (int i = 0; i < values->n && texts != NULL && !g4_shaper_stops(sh); i++) {
+        const g4_json *v = values->all[i];
         if (v->kind == G4_JSON_STRING)
             texts[k++] = (g4_text) { v->text, v->text_len };
-        else if (v->kind != G4_JSON_ARRAY && v->kind != G4_JSON_OBJECT)
+        else if (v->kind != G4_JSON_ARRAY && v->kind != G4_JSON_OBJECT && !(are_many && v->kind == G4_JSON_NUMBER))
             out = g4_scalars_or(sh, out, g4_constant_scalars(sh, v, 0));
     }
     if (k > 0) out.string = g4_written_words(sh, texts, k);
+    if (are_many) out.number = g4_values_numbers(sh, values);
     g4_free(sh->a, texts);
     if (!denied) return out;
     out.null = !out.null;
@@ -748,13 +813,82 @@ static g4_scalars g4_enum_scalars(g4_shaper *sh, const g4_json *list, int denied
     return out;
 }
 
+static g4_scalars g4_enum_scalars(g4_shaper *sh, const g4_json *list, int denied)
+{
+    g4_values values = { NULL, 0, 0 };
+    for (const g4_json *v = list->child; v != NULL && g4_values_add(sh, &values, v); v = v->next) {
+    }
+    const g4_scalars out = g4_values_scalars(sh, &values, denied);
+    g4_free(sh->a, values.all);
+    return out;
+}
+
 /* ---- Values without parts ------------------------------------------------------------------------ */
 
 static g4_scalars g4_schema_scalars(g4_shaper *sh, const g4_json *s, int denied);
+static g4_scalars g4_list_scalars(g4_shaper *sh, const g4_json *list, int is_all, int denied);
+
+/* By kind and value, numbers exactly. */
+static int g4_values_compare(const void *pa, const void *pb)
+{
+    const g4_json *a = *(const g4_json *const *)pa, *b = *(const g4_json *const *)pb;
+    g4_number x, y;
+    if (a->kind != b->kind) return a->kind < b->kind ? -1 : 1;
+    if (a->kind == G4_JSON_NUMBER && g4_number_read(&x, a->text, a->text_len) &&
+        g4_number_read(&y, b->text, b->text_len))
+        return g4_number_compare(&x, &y);
+    if (a->kind == G4_JSON_NUMBER && a->number != b->number) return a->number < b->number ? -1 : 1;
+    if (a->kind != G4_JSON_STRING && a->kind != G4_JSON_NUMBER) return 0;
+    const size_t n = a->text_len < b->text_len ? a->text_len : b->text_len;
+    const int order = n > 0 ? memcmp(a->text, b->text, n) : 0;
+    return order != 0 ? order : (a->text_len > b->text_len) - (a->text_len < b->text_len);
+}
+
+/* The one value without parts that is valid for a schema which says nothing else; NULL: it says something else. */
+static const g4_json *g4_schema_constant(g4_shaper *sh, const g4_json *schema)
+{
+    g4_claim claim = { schema, 0, 0 };
+    int n = 0;
+    if (g4_claim_settle(sh, &claim) != 2 || claim.is_denied) return NULL;
+    const g4_json *single = g4_schema_single(g4_shaper_info(sh, claim.node), &n);
+    const int is_constant = single != NULL && g4_keyword_of(single) == G4_KEY_CONST;
+    return is_constant && single->kind != G4_JSON_ARRAY && single->kind != G4_JSON_OBJECT ? single : NULL;
+}
+
+/* oneOf of constants is an enum of those that stand there once. 0: they are not. */
+static int g4_one_of_constants(g4_shaper *sh, const g4_json *list, g4_values *out)
+{
+    int kept = 0;
+    for (const g4_json *b = list->child; b != NULL && !g4_shaper_stops(sh); b = b->next) {
+        const g4_json *v = g4_schema_constant(sh, b);
+        if (v == NULL || !g4_values_add(sh, out, v)) return 0;
+    }
+    if (!g4_sort(sh->a, out->all, (size_t)out->n, sizeof *out->all, g4_values_compare, sh->asker.halt)) return 0;
+    for (int i = 0, next; i < out->n; i = next) {
+        for (next = i + 1; next < out->n && g4_values_compare(&out->all[i], &out->all[next]) == 0;) next++;
+        if (next == i + 1) out->all[kept++] = out->all[i];
+    }
+    out->n = kept;
+    return 1;
+}
 
 /* Exactly one of the branches; denied: none, or more than one. */
 static g4_scalars g4_one_of_scalars(g4_shaper *sh, const g4_json *list, int denied)
 {
+    const int scalar_types = G4_T_ANY & ~(G4_T_ARRAY | G4_T_OBJECT);
+    int n = 0;
+    for (const g4_json *b = list->child; b != NULL; b = b->next) n += (g4_schema_types(sh, b) & scalar_types) != 0;
+    if (n > G4_CLAIMS_FEW) {
+        g4_values values = { NULL, 0, 0 };
+        const int are_constants = g4_one_of_constants(sh, list, &values);
+        const g4_scalars out = are_constants ? g4_values_scalars(sh, &values, denied) : g4_no_scalars;
+        g4_free(sh->a, values.all);
+        if (are_constants) return out;
+    }
+    if (n > G4_CLAIMS_MAX_ONE_OF) {
+        g4_shaper_loosen(sh, list, "", "more than %d branches: a value may be valid for several", G4_CLAIMS_MAX_ONE_OF);
+        return denied ? g4_all_scalars : g4_list_scalars(sh, list, 0, 0);
+    }
     g4_scalars none = g4_all_scalars, one = g4_no_scalars, more = g4_no_scalars;
     for (const g4_json *b = list->child; b != NULL && !g4_shaper_stops(sh); b = b->next) {
         const g4_scalars is = g4_schema_scalars(sh, b, 0), is_not = g4_schema_scalars(sh, b, 1);
@@ -880,6 +1014,10 @@ static g4_scalars g4_schema_scalars(g4_shaper *sh, const g4_json *s, int denied)
     if (info->has_scalars[denied]) return info->scalars[denied];
     if (sh->depth >= G4_CLAIMS_MAX_DEPTH) {
         g4_shaper_loosen(sh, s, "", "nested more than %d deep: anything is allowed", G4_CLAIMS_MAX_DEPTH);
+        return g4_all_scalars;
+    }
+    if (g4_regular_size(sh->regular) > G4_CLAIMS_MAX_PARTS) {
+        g4_shaper_loosen(sh, s, "", "the grammar becomes too large: any value without parts is allowed");
         return g4_all_scalars;
     }
     info->has_scalars[denied] = 1;

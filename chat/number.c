@@ -326,6 +326,22 @@ g4_re g4_re_equal_number(g4_regular *r, const g4_number *value)
     return g4_re_concat(r, g4_re_optional(r, g4_re_range(r, '-', '-')), x);
 }
 
+void g4_number_write(g4_buf *out, const g4_number *a)
+{
+    if (a->is_negative && a->n > 0) g4_buf_str(out, "-");
+    if (a->n == 0 || a->point <= 0) g4_buf_str(out, "0");
+    for (int i = 0; i < a->point; i++) g4_buf_add(out, i < a->n ? &a->digits[i] : "0", 1);
+    if (g4_number_is_whole(a)) return;
+    g4_buf_str(out, ".");
+    for (int i = a->point; i < a->n; i++) g4_buf_add(out, i < 0 ? "0" : &a->digits[i], 1);
+}
+
+g4_re g4_re_written_numbers(g4_regular *r, g4_text *texts, size_t n, int are_whole)
+{
+    const g4_re zeros = are_whole ? g4_number_zeros(r) : g4_re_repeat(r, g4_re_range(r, '0', '0'), 0, -1);
+    return n == 0 ? G4_RE_NONE : g4_re_concat(r, g4_re_one_of(r, texts, n), zeros);
+}
+
 g4_re g4_re_comparable_numbers(g4_regular *r)
 {
     const g4_number zero = { 0 };

@@ -20,6 +20,9 @@
 #define G4_SCHEMA_MAX_GAPS 64             /* what may be left of an object's conditions at one place */
 #define G4_SCHEMA_MAX_COUNTED_GAPS 2000   /* the same where members are counted, for all counts */
 #define G4_SCHEMA_MAX_MEMBER_PLACES 20000 /* of one object, when its members are counted */
+#define G4_SCHEMA_MAX_NODES 250000        /* of a network, beyond which anything is allowed where a schema is left */
+#define G4_SCHEMA_MAX_LEFT_OUT 8000       /* members of an object, one behind the other, that may be left out */
+#define G4_SCHEMA_MAX_TRIES 4             /* at tools, each time with one more that takes any arguments */
 #define G4_SCHEMA_FEW_ELEMENTS 16         /* more of them, without parts, are an expression */
 
 typedef struct {
@@ -596,8 +599,26 @@ static void g4_schema_sort_members(g4_schema *c, g4_object_shape *s)
     g4_free(sh->a, members);
 }
 
+/* Members that may be left out are all places of one position: too many of them are taken out of their order. */
+static int g4_object_is_too_wide(g4_schema *c, const g4_object_shape *s, const g4_json *node)
+{
+    int n = 0;
+    for (int i = 0; i < s->n_ordered && n <= G4_SCHEMA_MAX_LEFT_OUT; i++) n = s->members[i].is_required ? 0 : n + 1;
+    if (n <= G4_SCHEMA_MAX_LEFT_OUT) return 0;
+    g4_shaper_loosen(c->sh, node, "", "more than %d members that may be left out: any object is allowed",
+                     G4_SCHEMA_MAX_LEFT_OUT);
+    return 1;
+}
+
 static void g4_schema_put_object(g4_schema *c, int32_t from, int32_t to, g4_object_shape *s, const g4_json *node)
 {
+    g4_object_shape any = { 0 };
+    g4_rest_shape rest = { .keys = c->sh->any_text, .goal = G4_GOAL_ANY };
+    if (g4_object_is_too_wide(c, s, node)) {
+        rest.sorts[0] = G4_GOAL_ANY;
+        any = (g4_object_shape) { .rest = &rest, .n_rest = 1, .need = G4_NEED_ALWAYS, .max = -1 };
+        s = &any;
+    }
     g4_objecting_net o = { .c = c, .shape = s, .to = to, .node = node };
     if (c->sh->is_call) g4_schema_sort_members(c, s);
     g4_objecting_measure(&o);
@@ -639,11 +660,21 @@ static void g4_schema_put_parts(g4_schema *c, int32_t from, int32_t to, int goal
             g4_schema_put_object(c, from, to, s, node);
 }
 
+/* The goal, unless there is too much already: then any value. */
+static int g4_schema_goal_now(g4_schema *c, int goal)
+{
+    if (goal <= G4_GOAL_ANY || c->net->n_nodes <= G4_SCHEMA_MAX_NODES) return goal;
+    g4_shaper_loosen(c->sh, c->sh->goals[goal]->claims[0].node, "",
+                     "the grammar becomes too large: anything is allowed");
+    return G4_GOAL_ANY;
+}
+
 /* Build the rules that were asked for, and those that these ask for. */
 static void g4_schema_finish(g4_schema *c)
 {
     while (c->n_todo > 0 && !g4_schema_stops(c)) {
-        const int goal = c->todo[--c->n_todo], rule = c->sh->goals[goal]->rule;
+        const int asked = c->todo[--c->n_todo], rule = c->sh->goals[asked]->rule;
+        const int goal = g4_schema_goal_now(c, asked);
         const int32_t from = c->net->rules[rule].start, to = c->net->rules[rule].end;
         g4_schema_put_scalars(c, from, to, g4_goal_scalars(c->sh, goal));
         g4_schema_put_parts(c, from, to, goal, G4_T_ARRAY | G4_T_OBJECT);
@@ -672,6 +703,17 @@ static const g4_json *g4_schema_unwrap(const g4_json *doc, g4_schema_options *op
     return schema;
 }
 
+/* A schema that was too large even so: any value, or any object. */
+static const g4_json g4_schema_anything = { .kind = G4_JSON_TRUE };
+
+static void g4_schema_say_too_large(const g4_schema_options *opt, const char *what, const char *any)
+{
+    char text[200];
+    if (opt->warn == NULL) return;
+    snprintf(text, sizeof text, "%s#: too large: any %s is allowed", what, any);
+    opt->warn(opt->user, text);
+}
+
 static void g4_schema_whole(g4_schema *c, const g4_json *root)
 {
     const g4_claim claim = { root, 0, 0 };
@@ -680,30 +722,46 @@ static void g4_schema_whole(g4_schema *c, const g4_json *root)
     g4_schema_finish(c);
 }
 
+/* One attempt at the grammar of a schema, which may be too large. */
+static g4_status g4_grammar_try(g4_grammar **out, g4_arena *arena, const g4_tokenizer *t, const g4_json *root,
+                                const g4_schema_options *opt, int *is_too_large, g4_halt *halt, g4_error *err)
+{
+    g4_grammar *g;
+    g4_status st = g4_grammar_new(&g, arena->a, t, halt, err);
+    *is_too_large = 0;
+    *out = NULL;
+    if (st != G4_OK) return st;
+    g4_net *net = g4_grammar_net(g);
+    g4_shaper sh;
+    g4_schema c = { .net = net, .regular = net->regular, .sh = &sh };
+    if (g4_shaper_open(&sh, arena, net->regular, root, opt, 0, "schema ", halt, err))
+        g4_schema_whole(&c, root);
+    else
+        net->failed = G4_NET_NO_MEMORY;
+    g4_shaper_close(&sh);
+    *is_too_large = sh.st == G4_OK && net->failed == G4_NET_TOO_LARGE;
+    return g4_grammar_finish(out, g, sh.st, "schema", err);
+}
+
 g4_status g4_grammar_schema(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const char *schema,
                             size_t len, const g4_schema_options *opt, g4_halt *halt, g4_error *err)
 {
     g4_schema_options options = { 0 };
     g4_arena arena = { .a = a };
-    g4_grammar *g = NULL;
     g4_json *doc;
+    int is_too_large = 0;
     *out = NULL;
     if (opt != NULL) options = *opt;
     g4_status st = g4_json_parse_in(&doc, &arena, schema, len, "schema", halt, err);
     if (st == G4_OK && doc->kind != G4_JSON_OBJECT && doc->kind != G4_JSON_TRUE && doc->kind != G4_JSON_FALSE)
         st = g4_fail(err, G4_ERR_FORMAT, "schema #: a schema must be an object, true or false");
-    if (st == G4_OK) st = g4_grammar_new(&g, a, t, halt, err);
     if (st == G4_OK) {
         const g4_json *root = g4_schema_unwrap(doc, &options);
-        g4_net *net = g4_grammar_net(g);
-        g4_shaper sh;
-        g4_schema c = { .net = net, .regular = net->regular, .sh = &sh };
-        if (g4_shaper_open(&sh, &arena, net->regular, root, &options, 0, "schema ", halt, err))
-            g4_schema_whole(&c, root);
-        else
-            net->failed = G4_NET_NO_MEMORY;
-        g4_shaper_close(&sh);
-        st = g4_grammar_finish(out, g, sh.st, "schema", err);
+        st = g4_grammar_try(out, &arena, t, root, &options, &is_too_large, halt, err);
+    }
+    if (is_too_large && !options.strict) {
+        g4_schema_say_too_large(&options, "schema ", "value");
+        st = g4_grammar_try(out, &arena, t, &g4_schema_anything, &options, &is_too_large, halt, err);
     }
     g4_arena_free(&arena);
     return st;
@@ -730,10 +788,10 @@ static const g4_json *g4_tool_parameters(const g4_json *function)
 
 /* call:NAME{...} of one tool, in the root rule. A tool without parameters takes none; with them, an object whatever
  * else is said. */
-static g4_status g4_tool_add(g4_net *net, g4_arena *arena, const g4_json *function, g4_schema_options opt,
-                             const char *what, g4_halt *halt, g4_error *err)
+static g4_status g4_tool_add(g4_net *net, g4_arena *arena, const g4_json *function, const g4_json *parameters,
+                             g4_schema_options opt, const char *what, g4_halt *halt, g4_error *err)
 {
-    const g4_json *name = g4_json_get(function, "name"), *parameters = g4_tool_parameters(function);
+    const g4_json *name = g4_json_get(function, "name");
     const int32_t end = net->rules[net->root].end, pos = g4_net_node(net), open = g4_net_node(net);
     g4_net_empty(net, net->rules[net->root].start, pos);
     g4_re head = g4_re_text(net->regular, name->text, name->text_len);
@@ -763,13 +821,21 @@ static g4_status g4_tool_add(g4_net *net, g4_arena *arena, const g4_json *functi
     return sh.st;
 }
 
+/* Some tools with any object for their arguments: those that were too large in an earlier attempt. */
+typedef struct {
+    uint8_t *is_loose; /* (tools) */
+    int n_said;        /* tools of which the warnings have been given */
+    int too_large;     /* the first that was too large this time; -1: none */
+} g4_tools_attempt;
+
 static g4_status g4_tools_add(g4_net *net, g4_arena *arena, const g4_json *tools, const char *only,
-                              const g4_schema_options *opt, g4_halt *halt, g4_error *err)
+                              const g4_schema_options *opt, g4_tools_attempt *attempt, g4_halt *halt, g4_error *err)
 {
-    const g4_schema_options options = opt != NULL ? *opt : (g4_schema_options) { 0 };
+    const g4_json object = { .kind = G4_JSON_OBJECT };
     int i = 0, n = 0;
     net->root = g4_net_rule(net, NULL, 0);
     for (const g4_json *tool = tools->child; tool != NULL && !g4_net_stops_now(net); tool = tool->next, i++) {
+        g4_schema_options options = *opt;
         const g4_json *function = g4_json_get(tool, "function");
         if (function == NULL) function = tool;
         const g4_json *name = g4_json_get(function, "name");
@@ -778,8 +844,13 @@ static g4_status g4_tools_add(g4_net *net, g4_arena *arena, const g4_json *tools
             return g4_fail(err, G4_ERR_ARGUMENT, "tools[%d]: a tool must have a function with a name", i);
         if (only != NULL && !g4_json_is_text(name, only)) continue;
         snprintf(what, sizeof what, "tools[%d].function.parameters ", i);
-        const g4_status st = g4_tool_add(net, arena, function, options, what, halt, err);
+        if (i < attempt->n_said) options.warn = NULL;
+        if (attempt->is_loose[i] && i >= attempt->n_said) g4_schema_say_too_large(opt, what, "object");
+        const g4_status st =
+            g4_tool_add(net, arena, function, attempt->is_loose[i] ? &object : g4_tool_parameters(function), options,
+                        what, halt, err);
         if (st != G4_OK) return st;
+        if (net->failed == G4_NET_TOO_LARGE) attempt->too_large = i;
         n++;
     }
     if (n > 0 || net->failed) return G4_OK;
@@ -787,18 +858,41 @@ static g4_status g4_tools_add(g4_net *net, g4_arena *arena, const g4_json *tools
                         : g4_fail(err, G4_ERR_ARGUMENT, "no tools are declared");
 }
 
-g4_status g4_grammar_tools(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const g4_json *tools,
-                           const char *only, const g4_schema_options *opt, g4_halt *halt, g4_error *err)
+static g4_status g4_tools_try(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const g4_json *tools,
+                              const char *only, const g4_schema_options *opt, g4_tools_attempt *attempt, g4_halt *halt,
+                              g4_error *err)
 {
     g4_arena arena = { .a = a };
     g4_grammar *g;
-    *out = NULL;
-    if (!g4_json_is(tools, G4_JSON_ARRAY)) return g4_fail(err, G4_ERR_ARGUMENT, "tools must be a list of objects");
+    attempt->too_large = -1;
     g4_status st = g4_grammar_new(&g, a, t, halt, err);
     if (st != G4_OK) return st;
-    st = g4_tools_add(g4_grammar_net(g), &arena, tools, only, opt, halt, err);
+    st = g4_tools_add(g4_grammar_net(g), &arena, tools, only, opt, attempt, halt, err);
     g4_arena_free(&arena);
     return g4_grammar_finish(out, g, st, "tools", err);
+}
+
+/* A tool that is too large is made anew, with the others, for any arguments: at most so many times. */
+g4_status g4_grammar_tools(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, const g4_json *tools,
+                           const char *only, const g4_schema_options *opt, g4_halt *halt, g4_error *err)
+{
+    const g4_schema_options options = opt != NULL ? *opt : (g4_schema_options) { 0 };
+    int n = 0;
+    *out = NULL;
+    if (!g4_json_is(tools, G4_JSON_ARRAY)) return g4_fail(err, G4_ERR_ARGUMENT, "tools must be a list of objects");
+    for (const g4_json *tool = tools->child; tool != NULL; tool = tool->next) n++;
+    g4_tools_attempt attempt = { .is_loose = g4_alloc(a, (size_t)n + 1, 1) };
+    if (attempt.is_loose == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for the tools");
+    memset(attempt.is_loose, 0, (size_t)n + 1);
+    g4_status st = g4_tools_try(out, a, t, tools, only, &options, &attempt, halt, err);
+    for (int tries = 1; attempt.too_large >= 0 && !options.strict && tries <= G4_SCHEMA_MAX_TRIES; tries++) {
+        attempt.n_said = attempt.too_large;
+        attempt.is_loose[attempt.too_large] = 1;
+        for (int i = attempt.too_large; i < n && tries == G4_SCHEMA_MAX_TRIES; i++) attempt.is_loose[i] = 1;
+        st = g4_tools_try(out, a, t, tools, only, &options, &attempt, halt, err);
+    }
+    g4_free(a, attempt.is_loose);
+    return st;
 }
 
 g4_status g4_grammar_from_tools(g4_grammar **out, const g4_engine *e, const char *tools, size_t len, const char *only,

@@ -17,7 +17,7 @@
 #define G4_SHAPE_MAX_SHAPES 300    /* of a goal and type, beside those that constants tell apart */
 #define G4_SHAPE_MAX_BRANCHES 4000 /* that are begun for them, */
 #define G4_SHAPE_MAX_ADDED 80000   /* and facts that are put into these branches */
-#define G4_SHAPE_MAX_APART 10000   /* alternatives of a choice that constants tell apart */
+#define G4_SHAPE_MAX_APART 5000    /* alternatives of a choice that constants tell apart */
 #define G4_SHAPE_MAX_WORK 4000000  /* steps of an attempt at the shapes of a goal, */
 #define G4_SHAPE_MAX_ALL 30000000  /* and of all attempts of a grammar */
 #define G4_SHAPE_MAX_FACTS 3000000 /* of a grammar: then choices are not looked into any more */

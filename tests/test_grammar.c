@@ -151,6 +151,44 @@ static void g4_test_limits(void)
              "{\"t\": 1}", "{\"a3\": 1, \"b3\": 1}", NULL, "[]");
 }
 
+/* Many alternatives that constants tell apart, and many constants, are held; the rest is loosened soon. */
+static void g4_test_alternatives(void)
+{
+    G4_HELD(g4_made("{\"enum\":[", "{\"a\":@,\"b\":[@]}", 1000, "]}"), "{\"a\": 999, \"b\": [999]}", NULL,
+            "{\"a\": 999, \"b\": [998]}", "{}");
+    G4_HELD(g4_made("{\"oneOf\":[",
+                    "{\"properties\":{\"t\":{\"const\":\"t@\"},\"v\":{\"const\":@}},\"required\":[\"t\"],"
+                    "\"type\":\"object\"}",
+                    1000, "]}"),
+            "{\"t\": \"t999\", \"v\": 999}", NULL, "{\"t\": \"t999\", \"v\": 998}", "{}");
+    G4_HELD(g4_made("{\"anyOf\":[",
+                    "{\"properties\":{\"t\":{\"const\":\"t@\"},\"v\":{\"const\":@}},\"required\":[\"t\"],"
+                    "\"type\":\"object\"}",
+                    1000, "]}"),
+            "{\"t\": \"t999\", \"v\": 999}", NULL, "{\"t\": \"t999\", \"v\": 998}", "{}");
+    G4_HELD(g4_made("{\"enum\":[-2.50,0,", "@", 5000, "]}"), "4999", "0", "-0", "4999.00", "-2.5", "-2.500", NULL,
+            "5000", "-1", "2.5", "1.5");
+    G4_HELD(g4_made("{\"oneOf\":[{\"const\":7.0},", "{\"const\":@}", 5000, "]}"), "4999", "0.0", NULL, "7", "5000");
+    G4_HELD(g4_made("{\"not\":{\"enum\":[", "@", 300, "]}}"), "300", "0.5", "\"x\"", NULL, "299", "0");
+    G4_LOOSE(g4_made("{\"oneOf\":[", "{\"type\":\"number\",\"minimum\":@,\"maximum\":~}", 1000, "]}"), "0.5", "999.5",
+             NULL, "-1");
+    G4_LOOSE(g4_made("{\"allOf\":[", "{\"properties\":{\"v@\":{\"type\":\"integer\"}}}", 12000, "]}"), "{\"v3\": 1}",
+             "{}", NULL, "{");
+    G4_LOOSE(g4_made("{\"type\":\"object\",\"allOf\":[",
+                     "{\"if\":{\"properties\":{\"k@\":{\"const\":@}},\"required\":[\"k@\"]},\"then\":{\"required\":["
+                     "\"r@\"]}}",
+                     300, "]}"),
+             "{}", "{\"k3\": 3, \"r3\": 1}", NULL, "[]");
+    G4_LOOSE(g4_made("{\"type\":\"object\",\"allOf\":[", "{\"not\":{\"required\":[\"k@\",\"j@\"]}}", 500, "]}"), "{}",
+             "{\"k3\": 3}", NULL, "{\"k3\": 3, \"j3\": 1}");
+    char *name = g4_alloc(NULL, 1, 500000);
+    if (name == NULL) abort();
+    memset(name, 'k', 500000);
+    memcpy(name, "{\"properties\":{\"", 16);
+    memcpy(name + 499990, "\":{}}}", 7);
+    g4_try_made(0, name, (const char *const[]) { "{}", NULL, "x", NULL });
+}
+
 static void g4_test_errors(void)
 {
     g4_refused(1, "{\"items\": {\"type\": \"int\"}}",
@@ -414,6 +452,7 @@ int main(void)
         g4_test_members();
         g4_test_many();
         g4_test_limits();
+        g4_test_alternatives();
         g4_vocab = &g4_real;
         g4_test_loosened();
         g4_test_errors();
