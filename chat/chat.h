@@ -742,6 +742,7 @@ typedef struct { /* what was found out about a schema */
     g4_re pattern;            /* of a node that is one, or whose name is */
     const g4_json *target;    /* of a node that is a reference; NULL: nowhere */
     int dialect;              /* of the document */
+    const g4_json *case_of;   /* the list of schemas where it is part of a choice of many */
     uint32_t taken[4];        /* the last goal that has a claim of it: met, denied, and so as a value */
     uint32_t done;            /* when it was marked as one that a branch has claims of, */
     const void *done_fact;    /* and the last of them */

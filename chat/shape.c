@@ -17,6 +17,7 @@
 #define G4_SHAPE_MAX_SHAPES 300    /* of a goal and type, beside those that constants tell apart */
 #define G4_SHAPE_MAX_BRANCHES 4000 /* that are begun for them, */
 #define G4_SHAPE_MAX_ADDED 80000   /* and facts that are put into these branches */
+#define G4_SHAPE_MIN_CASES 3       /* ifs on one member that are one choice */
 #define G4_SHAPE_MAX_APART 5000    /* alternatives of a choice that constants tell apart */
 #define G4_SHAPE_MAX_WORK 4000000  /* steps of an attempt at the shapes of a goal, */
 #define G4_SHAPE_MAX_ALL 30000000  /* and of all attempts of a grammar */
@@ -523,6 +524,186 @@ static void g4_choose_if(g4_expansion *x, g4_branch *b, const g4_fact *from, con
         g4_choosing_add_two(&k, g4_fact_claim(sh, from, condition, 0), g4_fact_claim(sh, from, then, denied));
     g4_choosing_add_two(&k, g4_fact_claim(sh, from, condition, 1), g4_fact_claim(sh, from, other, denied));
     g4_choosing_close(&k, b);
+}
+
+/* ---- Many ifs on one member ---------------------------------------------------------------------- */
+
+/* allOf of `if` one member is this constant, `then` something: for each constant there is one alternative, and one for
+ * all other values, where each `if` alone would double them. */
+typedef struct {
+    const g4_json *schema, *condition, *then, *property; /* property: of the member, with const or enum */
+    const g4_json *value;                                /* the first that it may be */
+} g4_case;
+
+typedef struct {
+    g4_case *all;
+    int n, cap;
+    const g4_json *name; /* the member's property */
+    int is_required;     /* does the condition fail where it is missing? */
+} g4_cases;
+
+/* The one member of a condition that says nothing else; NULL: it says more. */
+static const g4_json *g4_condition_member(g4_shaper *sh, const g4_json *condition, int *is_required)
+{
+    const g4_json *s = g4_settled_schema(sh, condition), *property = NULL, *required = NULL;
+    const g4_schema_info *info = s != NULL ? g4_shaper_info(sh, s) : NULL;
+    for (const g4_json *m = s != NULL ? g4_schema_member(info, NULL) : NULL; m != NULL; m = g4_schema_member(info, m)) {
+        const g4_keyword keyword = g4_keyword_of(m);
+        if (keyword == G4_KEY_OTHER) continue;
+        if (keyword == G4_KEY_PROPERTIES && m->kind == G4_JSON_OBJECT && m->child != NULL && m->child->next == NULL)
+            property = m->child;
+        else if (keyword == G4_KEY_REQUIRED && m->kind == G4_JSON_ARRAY && m->child != NULL && m->child->next == NULL)
+            required = m->child;
+        else
+            return NULL;
+    }
+    *is_required = required != NULL;
+    if (property == NULL || required == NULL) return property;
+    const int is_same = required->kind == G4_JSON_STRING && required->text_len == property->key_len &&
+                        memcmp(required->text, property->key, property->key_len) == 0;
+    return is_same ? property : NULL;
+}
+
+/* The constant that is all a member may be, where two such are equal only if they are written alike; NULL: others. */
+static const g4_json *g4_case_constant(g4_shaper *sh, const g4_json *property)
+{
+    const g4_json *s = g4_settled_schema(sh, property), *value = NULL;
+    const g4_schema_info *info = s != NULL ? g4_shaper_info(sh, s) : NULL;
+    for (const g4_json *m = s != NULL ? g4_schema_member(info, NULL) : NULL; m != NULL; m = g4_schema_member(info, m)) {
+        const g4_keyword keyword = g4_keyword_of(m);
+        if (keyword == G4_KEY_CONST)
+            value = m;
+        else if (keyword == G4_KEY_ENUM && m->kind == G4_JSON_ARRAY && m->child != NULL && m->child->next == NULL)
+            value = m->child;
+        else if (keyword != G4_KEY_OTHER)
+            return NULL;
+    }
+    if (value == NULL || value->kind == G4_JSON_ARRAY || value->kind == G4_JSON_OBJECT) return NULL;
+    const int is_integer =
+        value->kind != G4_JSON_NUMBER || (fabs(value->number) < 9e15 && value->number == floor(value->number));
+    return is_integer ? value : NULL;
+}
+
+static int g4_case_read(g4_shaper *sh, const g4_json *schema, g4_case *out, const g4_json **name, int *is_required)
+{
+    const g4_json *s = g4_settled_schema(sh, schema);
+    const g4_schema_info *info = s != NULL ? g4_shaper_info(sh, s) : NULL;
+    *out = (g4_case) { .schema = schema };
+    for (const g4_json *m = s != NULL ? g4_schema_member(info, NULL) : NULL; m != NULL; m = g4_schema_member(info, m)) {
+        if (g4_keyword_of(m) == G4_KEY_IF)
+            out->condition = m;
+        else if (g4_keyword_of(m) != G4_KEY_OTHER || g4_json_key_is(m, "else"))
+            return 0;
+    }
+    if (out->condition == NULL) return 0;
+    out->then = g4_json_get(s, "then");
+    *name = g4_condition_member(sh, out->condition, is_required);
+    out->value = *name != NULL && out->then != NULL ? g4_case_constant(sh, *name) : NULL;
+    return out->value != NULL;
+}
+
+/* Those of the list that speak of the same member as its first does, sorted by value. */
+static void g4_cases_collect(g4_shaper *sh, g4_cases *k, const g4_json *list)
+{
+    for (const g4_json *s = list->child; s != NULL && !g4_shaper_stops(sh); s = s->next) {
+        g4_case one;
+        const g4_json *name;
+        int is_required;
+        if (!g4_case_read(sh, s, &one, &name, &is_required)) continue;
+        if (k->name == NULL) {
+            k->name = name;
+            k->is_required = is_required;
+        }
+        if (is_required != k->is_required || name->key_len != k->name->key_len ||
+            memcmp(name->key, k->name->key, name->key_len) != 0)
+            continue;
+        g4_case *all = g4_array_grow(sh->a, k->all, k->n, &k->cap, sizeof *all);
+        sh->no_memory |= all == NULL;
+        if (all == NULL) return;
+        k->all = all;
+        one.property = name;
+        all[k->n++] = one;
+    }
+}
+
+static int g4_case_compare(const void *pa, const void *pb)
+{
+    const g4_json *a = ((const g4_case *)pa)->value, *b = ((const g4_case *)pb)->value;
+    return g4_constant_compare(&a, &b);
+}
+
+/* Append that the member is none of the constants. */
+static void g4_cases_add_others(g4_choosing *k, const g4_fact *from, const g4_cases *cases, int32_t name)
+{
+    g4_shaper *sh = k->sh;
+    g4_json *schema = g4_arena_alloc(sh->arena, 2 * sizeof *schema);
+    g4_json *values = g4_arena_alloc(sh->arena, (size_t)cases->n * sizeof *values);
+    int n = 0;
+    sh->no_memory |= schema == NULL || values == NULL;
+    if (schema == NULL || values == NULL) return;
+    for (int i = 0; i < cases->n; i++) {
+        if (i > 0 && g4_case_compare(&cases->all[i - 1], &cases->all[i]) == 0) continue;
+        values[n] = *cases->all[i].value;
+        values[n].key = NULL;
+        values[n].next = NULL;
+        if (n > 0) values[n - 1].next = &values[n];
+        n++;
+    }
+    schema[1] = (g4_json) { .kind = G4_JSON_ARRAY, .key = "enum", .key_len = 4, .child = values };
+    schema[0] = (g4_json) { .kind = G4_JSON_OBJECT, .child = &schema[1] };
+    g4_fact differs = g4_fact_keys(from, G4_FACT_KEYS, sh->names[name].matcher, g4_claim_on(schema, 1));
+    differs.tracker = -1;
+    g4_choosing_add_two(k, g4_fact_numbers(from, G4_FACT_NEED, g4_need_var(sh, name), 0), differs);
+}
+
+/* One choice for the ifs of the list on one member; what it covers is noted at these schemas, by the list. */
+static void g4_choose_case(g4_expansion *x, g4_branch *b, const g4_fact *from, const g4_json *list)
+{
+    g4_shaper *sh = x->sh;
+    g4_cases cases = { .n = 0 };
+    g4_choosing k;
+    g4_cases_collect(sh, &cases, list);
+    if (cases.n < G4_SHAPE_MIN_CASES || sh->no_memory ||
+        !g4_sort(sh->a, cases.all, (size_t)cases.n, sizeof *cases.all, g4_case_compare, sh->asker.halt)) {
+        g4_free(sh->a, cases.all);
+        return;
+    }
+    const int32_t name = g4_shaper_name(sh, cases.name->key, cases.name->key_len);
+    const int there = g4_need_var(sh, name);
+    const g4_facts *missing =
+        g4_facts_add(sh, NULL, g4_fact_new(sh, g4_fact_numbers(from, G4_FACT_NEED, g4_need_not(sh, there), 0)));
+    g4_choosing_open(&k, sh, list, 1);
+    k.choice.is_apart = 1;
+    for (int i = 0, next; i < cases.n && !g4_shaper_stops(sh); i = next) {
+        const g4_facts *facts = NULL;
+        for (next = i; next < cases.n && g4_case_compare(&cases.all[i], &cases.all[next]) == 0; next++) {
+            facts = g4_facts_add(sh, facts, g4_fact_new(sh, g4_fact_claim(sh, from, cases.all[next].then, 0)));
+            facts = g4_facts_add(sh, facts, g4_fact_new(sh, g4_fact_claim(sh, from, cases.all[next].condition, 0)));
+        }
+        facts = g4_facts_add(sh, facts, g4_fact_new(sh, g4_fact_numbers(from, G4_FACT_NEED, there, 0)));
+        g4_choosing_add(&k, facts);
+    }
+    for (int i = 0; i < cases.n; i++) {
+        g4_shaper_info(sh, cases.all[i].schema)->case_of = list;
+        if (cases.is_required) continue;
+        missing = g4_facts_add(sh, missing, g4_fact_new(sh, g4_fact_claim(sh, from, cases.all[i].condition, 0)));
+        missing = g4_facts_add(sh, missing, g4_fact_new(sh, g4_fact_claim(sh, from, cases.all[i].then, 0)));
+    }
+    g4_choosing_add(&k, missing);
+    g4_cases_add_others(&k, from, &cases, name);
+    g4_choosing_close(&k, b);
+    g4_free(sh->a, cases.all);
+}
+
+/* All schemas of the list are met. */
+static void g4_assert_all(g4_expansion *x, g4_branch *b, const g4_fact *from, const g4_json *list)
+{
+    g4_shaper *sh = x->sh;
+    if (list->kind != G4_JSON_ARRAY) return;
+    for (const g4_json *s = list->child; s != NULL; s = s->next) g4_shaper_info(sh, s)->case_of = NULL;
+    if (x->type == G4_T_OBJECT && x->level < 3) g4_choose_case(x, b, from, list);
+    for (const g4_json *s = list->child; s != NULL; s = s->next)
+        if (g4_shaper_info(sh, s)->case_of != list) g4_branch_add(sh, b, g4_fact_claim(sh, from, s, 0));
 }
 
 /* ---- Keywords of objects that must be met -------------------------------------------------------- */
@@ -1039,10 +1220,7 @@ static void g4_assert_keyword(g4_expansion *x, g4_branch *b, const g4_fact *from
         else
             g4_branch_evaluate_all(x, b, from);
         break;
-    case G4_KEY_ALL_OF:
-        for (const g4_json *s = is_list ? m->child : NULL; s != NULL; s = s->next)
-            g4_branch_add(sh, b, g4_fact_claim(sh, from, s, 0));
-        break;
+    case G4_KEY_ALL_OF: g4_assert_all(x, b, from, m); break;
     case G4_KEY_ANY_OF:
         if (is_list && x->level < 3)
             g4_choose_any(x, b, from, m);
@@ -2025,7 +2203,7 @@ static g4_object_shape *g4_branch_object(g4_expansion *x, g4_branch *b, int n_sh
 static int g4_items_goal(g4_shaper *sh, const g4_facts *items, int index, const g4_claim *more, int n_more)
 {
     g4_gathered facts = { .n = 0 };
-    for (const g4_facts *f = items; f != NULL; f = f->next)
+    for (const g4_facts *f = items; f != NULL; f = f->next, sh->work++)
         if (index >= f->fact->min && (f->fact->max < 0 || index <= f->fact->max)) g4_gather(sh, &facts, f->fact);
     int goal = g4_gathered_goal(sh, &facts, NULL);
     for (int i = 0; i < n_more; i++) goal = g4_goal_with(sh, goal, more[i]);

@@ -181,6 +181,17 @@ static void g4_test_alternatives(void)
              "{}", "{\"k3\": 3, \"r3\": 1}", NULL, "[]");
     G4_LOOSE(g4_made("{\"type\":\"object\",\"allOf\":[", "{\"not\":{\"required\":[\"k@\",\"j@\"]}}", 500, "]}"), "{}",
              "{\"k3\": 3}", NULL, "{\"k3\": 3, \"j3\": 1}");
+    G4_HELD(g4_made("{\"type\":\"object\",\"allOf\":[",
+                    "{\"if\":{\"properties\":{\"k\":{\"const\":\"v@\"}},\"required\":[\"k\"]},"
+                    "\"then\":{\"required\":[\"r@\"]}}",
+                    400, "]}"),
+            "{}", "{\"k\": \"x\"}", "{\"k\": \"v3\", \"r3\": 1}", "{\"k\": 1}", NULL, "{\"k\": \"v3\"}",
+            "{\"k\": \"v399\", \"r3\": 1}");
+    G4_HELD(g4_made("{\"type\":\"object\",\"allOf\":[",
+                    "{\"if\":{\"properties\":{\"k\":{\"const\":@}}},\"then\":{\"properties\":{\"p\":{\"maximum\":@}}}}",
+                    20, ",{\"required\":[\"p\"]}]}"),
+            "{\"p\": 0}", "{\"k\": 9, \"p\": 9}", "{\"k\": 99, \"p\": 99}", NULL, "{\"p\": 1}", "{\"k\": 9, \"p\": 10}",
+            "{\"k\": 9}");
     char *name = g4_alloc(NULL, 1, 500000);
     if (name == NULL) abort();
     memset(name, 'k', 500000);
