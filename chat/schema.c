@@ -293,7 +293,7 @@ static void g4_arraying_measure(g4_schema *c, g4_arraying *k, const g4_json *nod
         n = n > G4_SCHEMA_MAX_PLACES * 8 ? n : n * (k->top[i] + (int64_t)1);
         choices *= 3;
     }
-    if (n > G4_SCHEMA_MAX_PLACES * 8 || n * choices > G4_SCHEMA_MAX_CHOICES) {
+    if (k->n_some > 0 && (n > G4_SCHEMA_MAX_PLACES * 8 || n * choices > G4_SCHEMA_MAX_CHOICES)) {
         g4_shaper_loosen(c->sh, node, "contains", "counts up to too high a number: not held");
         k->n_some = 0;
         n = k->last + 1;

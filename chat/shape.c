@@ -252,7 +252,7 @@ static const g4_matcher *g4_value_keys(g4_shaper *sh, const g4_json *v, int is_c
 
 /* The goal of a member of that name in the branch. */
 static int g4_branch_member(g4_expansion *x, const g4_branch *b, int32_t name);
-static int g4_items_goal(g4_shaper *sh, const g4_facts *items, int index, const g4_claim *more, int n_more);
+static int g4_items_goal(g4_shaper *sh, const g4_facts *items, int index);
 
 /* Is it plain that no array, or object, meets all the claims? Choices are not looked into. */
 static int g4_claims_are_empty(g4_expansion *x, int type, const g4_claim *claims, int n)
@@ -271,7 +271,7 @@ static int g4_claims_are_empty(g4_expansion *x, int type, const g4_claim *claims
     for (const g4_facts *f = b.required; f != NULL && !is_empty; f = f->next)
         is_empty = g4_goal_is_empty(&inner, g4_branch_member(&inner, &b, f->fact->from));
     for (int i = 0; type == G4_T_ARRAY && i < b.min && i < 4 && !is_empty; i++)
-        is_empty = g4_goal_is_empty(&inner, g4_items_goal(sh, b.items, i, NULL, 0));
+        is_empty = g4_goal_is_empty(&inner, g4_items_goal(sh, b.items, i));
     return is_empty;
 }
 
@@ -2200,21 +2200,46 @@ static g4_object_shape *g4_branch_object(g4_expansion *x, g4_branch *b, int n_sh
 
 /* ---- Branches to shapes of arrays ---------------------------------------------------------------- */
 
-static int g4_items_goal(g4_shaper *sh, const g4_facts *items, int index, const g4_claim *more, int n_more)
+/* Gather the facts of a list that hold for an element. */
+static void g4_gather_items(g4_shaper *sh, g4_gathered *k, const g4_facts *items, int index)
+{
+    for (const g4_facts *f = items; f != NULL; f = f->next, sh->work++)
+        if (index >= f->fact->min && (f->fact->max < 0 || index <= f->fact->max)) g4_gather(sh, k, f->fact);
+}
+
+static int g4_items_goal(g4_shaper *sh, const g4_facts *items, int index)
 {
     g4_gathered facts = { .n = 0 };
-    for (const g4_facts *f = items; f != NULL; f = f->next, sh->work++)
-        if (index >= f->fact->min && (f->fact->max < 0 || index <= f->fact->max)) g4_gather(sh, &facts, f->fact);
-    int goal = g4_gathered_goal(sh, &facts, NULL);
-    for (int i = 0; i < n_more; i++) goal = g4_goal_with(sh, goal, more[i]);
-    return goal;
+    g4_gather_items(sh, &facts, items, index);
+    return g4_gathered_goal(sh, &facts, NULL);
+}
+
+/* What is said of elements: of each of the first ones alone, and of more than one. */
+typedef struct {
+    const g4_facts **alone, *others; /* alone: (n) */
+    int n;
+} g4_item_facts;
+
+static const g4_item_facts *g4_items_sort(g4_shaper *sh, const g4_facts *items, int n_first)
+{
+    g4_item_facts *out = g4_arena_alloc(sh->arena, sizeof *out);
+    const g4_facts **alone = g4_arena_alloc(sh->arena, (size_t)(n_first + 1) * sizeof *alone);
+    sh->no_memory |= out == NULL || alone == NULL;
+    if (out == NULL || alone == NULL) return NULL;
+    *out = (g4_item_facts) { .alone = alone, .n = n_first };
+    for (const g4_facts *f = items; f != NULL; f = f->next) {
+        const int is_alone = f->fact->min == f->fact->max && f->fact->min < n_first;
+        const g4_facts **list = is_alone ? &alone[f->fact->min] : &out->others;
+        *list = g4_facts_add(sh, *list, f->fact);
+    }
+    return out;
 }
 
 /* The goal of an element, with the schemas that all alternatives have for it. */
 static int g4_element_with_seen(g4_shaper *sh, int goal, int index)
 {
     g4_beside beside = { .n = 0 };
-    if (goal <= G4_GOAL_ANY || sh->n_goals > G4_SHAPE_MAX_RANKED) return goal;
+    if (goal <= G4_GOAL_ANY || sh->n_goals > G4_SHAPE_MAX_RANKED || index > G4_SHAPE_MAX_BESIDE) return goal;
     for (int i = sh->seen_arrays.first; i > 0; i = sh->seen[i].next) {
         const g4_json *s = sh->seen[i].schema, *prefix = g4_schema_prefix(sh, s), *items = g4_json_get(s, "items");
         const g4_json *schema = prefix != NULL ? prefix->child : NULL;
@@ -2235,7 +2260,13 @@ int g4_array_goal(g4_shaper *sh, const g4_array_shape *s, int index, unsigned wi
         if (without >> i & 1) more[n].is_denied = !more[n].is_denied;
         n++;
     }
-    return g4_element_with_seen(sh, g4_items_goal(sh, s->items, index, more, n), index);
+    const g4_item_facts *items = s->items;
+    g4_gathered facts = { .n = 0 };
+    if (index < items->n) g4_gather_items(sh, &facts, items->alone[index], index);
+    g4_gather_items(sh, &facts, items->others, index);
+    int goal = g4_gathered_goal(sh, &facts, NULL);
+    for (int i = 0; i < n; i++) goal = g4_goal_with(sh, goal, more[i]);
+    return g4_element_with_seen(sh, goal, index);
 }
 
 static g4_array_shape *g4_branch_array(g4_expansion *x, g4_branch *b)
@@ -2244,7 +2275,7 @@ static g4_array_shape *g4_branch_array(g4_expansion *x, g4_branch *b)
     g4_array_shape *shape = g4_arena_alloc(sh->arena, sizeof *shape);
     sh->no_memory |= shape == NULL;
     if (shape == NULL) return NULL;
-    *shape = (g4_array_shape) { .items = b->items, .min = b->min, .max = b->max, .is_unique = b->is_unique };
+    *shape = (g4_array_shape) { .min = b->min, .max = b->max, .is_unique = b->is_unique };
     for (const g4_facts *f = b->items; f != NULL; f = f->next)
         shape->n_first = g4_max_int(shape->n_first, f->fact->max < 0 ? f->fact->min : f->fact->max + 1);
     for (const g4_facts *f = b->item; f != NULL; f = f->next) {
@@ -2255,7 +2286,8 @@ static g4_array_shape *g4_branch_array(g4_expansion *x, g4_branch *b)
         shape->some[shape->n_some++] = (g4_some_shape) { f->fact->claim, f->fact->from, f->fact->min, f->fact->max };
         shape->n_first = g4_max_int(shape->n_first, f->fact->from);
     }
-    return shape;
+    shape->items = g4_items_sort(sh, b->items, shape->n_first);
+    return shape->items != NULL ? shape : NULL;
 }
 
 /* ---- All shapes of a goal ------------------------------------------------------------------------ */
