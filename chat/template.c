@@ -379,10 +379,7 @@ static void g4_format_parameters(g4_renderer *r, const g4_json *properties, int 
 {
     g4_dictsort d;
     int is_next = 0;
-    if (!g4_json_is(properties, G4_JSON_OBJECT)) {
-        g4_render_fail(r, "properties must be an object");
-        return;
-    }
+    if (!g4_json_is(properties, G4_JSON_OBJECT)) return; /* schemas loosen them to none, and say so */
     g4_render_sorted(r, &d, properties);
     for (size_t i = 0; i < d.n && !g4_render_stops(r); i++) {
         if ((filter_keys || r->old) && g4_is_standard_key(d.members[i].node)) continue;

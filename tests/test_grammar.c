@@ -90,6 +90,8 @@ static void g4_test_texts(void)
     G4_RULES("root ::= [a-c\\x64]* (\"\\u00e9\" | \"\\\"\")? ", "", "abcd", "a\xc3\xa9", "\"", NULL, "e", "a\"\"");
 }
 
+static void g4_keep_warning(void *user, const char *message) { snprintf(user, 200, "%s", message); }
+
 /* A text of n pieces with commas between them, in which @ is the number of the piece and ~ the next one. */
 static char *g4_made(const char *head, const char *each, int n, const char *tail)
 {
@@ -172,7 +174,7 @@ static void g4_test_alternatives(void)
     G4_HELD(g4_made("{\"not\":{\"enum\":[", "@", 300, "]}}"), "300", "0.5", "\"x\"", NULL, "299", "0");
     G4_LOOSE(g4_made("{\"oneOf\":[", "{\"type\":\"number\",\"minimum\":@,\"maximum\":~}", 1000, "]}"), "0.5", "999.5",
              NULL, "-1");
-    G4_LOOSE(g4_made("{\"allOf\":[", "{\"properties\":{\"v@\":{\"type\":\"integer\"}}}", 12000, "]}"), "{\"v3\": 1}",
+    G4_LOOSE(g4_made("{\"allOf\":[", "{\"properties\":{\"v@\":{\"type\":\"integer\"}}}", 9000, "]}"), "{\"v3\": 1}",
              "{}", NULL, "{");
     G4_LOOSE(g4_made("{\"type\":\"object\",\"allOf\":[",
                      "{\"if\":{\"properties\":{\"k@\":{\"const\":@}},\"required\":[\"k@\"]},\"then\":{\"required\":["
@@ -198,6 +200,33 @@ static void g4_test_alternatives(void)
     memcpy(name, "{\"properties\":{\"", 16);
     memcpy(name + 499990, "\":{}}}", 7);
     g4_try_made(0, name, (const char *const[]) { "{}", NULL, "x", NULL });
+}
+
+/* A tool that is too large takes any object; the others stay as they are. */
+static void g4_test_large_tools(void)
+{
+    char *text = g4_made("[{\"name\":\"a\",\"parameters\":{\"type\":\"object\",\"properties\":{\"x\":{\"type\":"
+                         "\"integer\"}},\"additionalProperties\":false}},{\"name\":\"b\",\"parameters\":{\"type\":"
+                         "\"object\",\"properties\":{\"",
+                         "kkkkkkkkkkkkkkkkkkk", 50000, "\":{}}}}]");
+    char warning[200] = "";
+    g4_schema_options options = { .warn = g4_keep_warning, .user = warning };
+    g4_json *tools;
+    g4_grammar *g;
+    g4_error err = { 0 };
+    if (g4_json_parse(&tools, NULL, text, strlen(text), NULL) != G4_OK) abort();
+    G4_EXPECT(g4_grammar_tools(&g, NULL, &g4_small, tools, NULL, &options, NULL, &err) == G4_OK, "%s", err.message);
+    G4_EXPECT(strcmp(warning, "tools[1].function.parameters #: too large: any object is allowed") == 0, "%s", warning);
+    if (g != NULL) {
+        g4_vocab = &g4_small;
+        G4_EXPECT(g4_accepts(g, "call:a{x:1}") && g4_accepts(g, "call:b{x:null}") && !g4_accepts(g, "call:a{x:null}"),
+                  "the calls");
+    }
+    g4_grammar_close(g);
+    options.strict = 1;
+    G4_EXPECT(g4_grammar_tools(&g, NULL, &g4_small, tools, NULL, &options, NULL, &err) != G4_OK && g == NULL, "strict");
+    g4_json_free(NULL, tools);
+    g4_free(NULL, text);
 }
 
 static void g4_test_errors(void)
@@ -362,8 +391,6 @@ static void g4_test_many(void)
     g4_buf_free(&schema);
 }
 
-static void g4_keep_warning(void *user, const char *message) { snprintf(user, 200, "%s", message); }
-
 /* What cannot be held is said, and nothing that is valid is lost. */
 static void g4_test_loosened(void)
 {
@@ -464,6 +491,7 @@ int main(void)
         g4_test_many();
         g4_test_limits();
         g4_test_alternatives();
+        g4_test_large_tools();
         g4_vocab = &g4_real;
         g4_test_loosened();
         g4_test_errors();
