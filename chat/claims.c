@@ -875,9 +875,11 @@ static int g4_one_of_constants(g4_shaper *sh, const g4_json *list, g4_values *ou
 /* Exactly one of the branches; denied: none, or more than one. */
 static g4_scalars g4_one_of_scalars(g4_shaper *sh, const g4_json *list, int denied)
 {
-    const int scalar_types = G4_T_ANY & ~(G4_T_ARRAY | G4_T_OBJECT);
     int n = 0;
-    for (const g4_json *b = list->child; b != NULL; b = b->next) n += (g4_schema_types(sh, b) & scalar_types) != 0;
+    for (const g4_json *b = list->child; b != NULL && !g4_shaper_stops(sh); b = b->next) {
+        const g4_scalars is = g4_schema_scalars(sh, b, 0);
+        n += (is.number != G4_RE_NONE && is.number != G4_RE_ANY) || (is.string != G4_RE_NONE && is.string != G4_RE_ANY);
+    }
     if (n > G4_CLAIMS_FEW) {
         g4_values values = { NULL, 0, 0 };
         const int are_constants = g4_one_of_constants(sh, list, &values);
