@@ -17,7 +17,6 @@
 #define G4_CLAIMS_MAX_GOALS 50000  /* of a grammar */
 #define G4_CLAIMS_MAX_PARTS 400000 /* expressions of a grammar, beyond which no more are made of schemas */
 #define G4_CLAIMS_MAX_SPELLED 100  /* numbers of an enum that are held in all their spellings */
-#define G4_CLAIMS_FEW 16           /* branches of oneOf that are not looked at for constants */
 #define G4_CLAIMS_MAX_ONE_OF 200   /* branches of oneOf with values without parts, unless they are constants */
 #define G4_NEED_MAX_DEPTH 400
 
@@ -876,16 +875,14 @@ static int g4_one_of_constants(g4_shaper *sh, const g4_json *list, g4_values *ou
 static g4_scalars g4_one_of_scalars(g4_shaper *sh, const g4_json *list, int denied)
 {
     int n = 0;
+    g4_values values = { NULL, 0, 0 };
+    const int are_constants = g4_one_of_constants(sh, list, &values);
+    const g4_scalars all = are_constants ? g4_values_scalars(sh, &values, denied) : g4_no_scalars;
+    g4_free(sh->a, values.all);
+    if (are_constants) return all;
     for (const g4_json *b = list->child; b != NULL && !g4_shaper_stops(sh); b = b->next) {
         const g4_scalars is = g4_schema_scalars(sh, b, 0);
         n += (is.number != G4_RE_NONE && is.number != G4_RE_ANY) || (is.string != G4_RE_NONE && is.string != G4_RE_ANY);
-    }
-    if (n > G4_CLAIMS_FEW) {
-        g4_values values = { NULL, 0, 0 };
-        const int are_constants = g4_one_of_constants(sh, list, &values);
-        const g4_scalars out = are_constants ? g4_values_scalars(sh, &values, denied) : g4_no_scalars;
-        g4_free(sh->a, values.all);
-        if (are_constants) return out;
     }
     if (n > G4_CLAIMS_MAX_ONE_OF) {
         g4_shaper_loosen(sh, list, "", "more than %d branches: a value may be valid for several", G4_CLAIMS_MAX_ONE_OF);
