@@ -1443,7 +1443,7 @@ static int g4_need_put(g4_shaper *sh, int need, int32_t name, int there)
         if (a != k.a) left = g4_need_not(sh, a);
     } else {
         const int b = g4_need_put(sh, k.b, name, there);
-        if (a != k.a || b != k.b) left = g4_need_join(sh, k.op, a, b, 2 * G4_NEED_MAX_DEPTH);
+        if (a != k.a || b != k.b) left = g4_need_join(sh, k.op, a, b, G4_NEED_MAX_DEPTH + 100);
     }
     sh->needs[need].stamp = sh->need_stamp;
     sh->needs[need].left = left;

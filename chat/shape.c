@@ -1851,10 +1851,12 @@ static void g4_objecting_name(g4_objecting *o, int32_t name, uint32_t mark)
     names[o->n_names++] = name;
 }
 
-/* The depth of the calls is that of the formula. */
+/* The depth of the calls is that of the formula; each part of it is looked at once. */
 static void g4_objecting_need(g4_objecting *o, int need, uint32_t mark)
 {
     const g4_need k = o->x->sh->needs[need];
+    if (k.stamp == o->x->sh->need_stamp) return;
+    o->x->sh->needs[need].stamp = o->x->sh->need_stamp;
     if (k.op == G4_NEED_VAR) g4_objecting_name(o, k.a, mark);
     if (k.op >= G4_NEED_NOT) g4_objecting_need(o, k.a, mark);
     if (k.op > G4_NEED_NOT) g4_objecting_need(o, k.b, mark);
@@ -1888,6 +1890,7 @@ static void g4_objecting_collect(g4_objecting *o)
     if (o->n_general > 1) qsort(o->general, (size_t)o->n_general, sizeof(void *), g4_fact_compare);
     for (int i = o->n_named - 1; i >= 0; i--) g4_objecting_name(o, o->named[i]->keys->names[0], mark);
     for (const g4_facts *f = o->b->required; f != NULL; f = f->next) g4_objecting_name(o, f->fact->from, mark);
+    sh->need_stamp++;
     g4_objecting_need(o, o->b->need, mark);
 }
 
