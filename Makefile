@@ -144,7 +144,8 @@ test-reference: all $(B)/libgemma4.so $(B)/render_lines $(B)/schema_lines $(B)/m
 	    "$$py tests/test_render_jinja.py $(B)/render_lines" "$$py tests/test_schema_valid.py $(B)/schema_lines tests/data/vocab.g4" \
 	    "$$py tests/maskbench.py $(B)/maskbench tests/data/vocab.g4 --sample 50 --check" \
 	    "$$py tests/test_schema_exact.py $(B)/schema_lines tests/data/vocab.g4 --values 800 --walks 40" \
-	    "$$py tests/test_schema_random.py $(B)/schema_lines tests/data/tokenizer_small.g4 --n 150"
+	    "$$py tests/test_schema_random.py $(B)/schema_lines tests/data/tokenizer_small.g4 --n 150" \
+	    "$$py tests/test_schema_loose.py $(B)/schema_lines tests/data/tokenizer_small.g4 --schemas 300"
 test-schema-suite: $(B)/schema_lines ## constrained output against the official JSON Schema test suite, by keyword (Python)
 	@mkdir -p $(B)/jsonschema && cd $(B)/jsonschema && if [ ! -d json ]; then \
 	    $(PYTHON) -m pip download -q --disable-pip-version-check --no-deps --no-binary :all: jsonschema==4.26.0 && \
