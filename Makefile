@@ -307,7 +307,7 @@ INSTALLED := \
     $(B)/_gemma4:644:$(DATADIR)/zsh/site-functions/_gemma4 \
     $(B)/gemma4.fish:644:$(DATADIR)/fish/vendor_completions.d/gemma4.fish \
     export.py:644:$(SHARE)/export.py \
-    $(patsubst models/%,models/%:644:$(SHARE)/%,$(wildcard models/tiny.g4))
+    $(foreach m,$(wildcard models/tiny.g4),$(m):644:$(SHARE)/$(notdir $(m)))
 LINKS := $(LIBDIR)/libgemma4.so.$(SOVERSION) $(LIBDIR)/libgemma4.so
 
 FILL = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@PC_LIBDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|g' \

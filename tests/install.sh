@@ -25,6 +25,9 @@ for f in bin/gemma4 include/gemma4.h include/gemma4_single.h lib/libgemma4.a "li
     share/fish/vendor_completions.d/gemma4.fish; do
     ok "$f is there" test -f "$root/usr/$f"
 done
+mkdir -p "$root/nothing"
+ok "the installed program finds the installed model" \
+    sh -c "cd '$root/nothing' && HOME='$root/nothing' '$root/usr/bin/gemma4' models | grep -q 'share/gemma4/tiny.g4'"
 ok "the linker's name leads to the library" test "$(readlink "$lib/libgemma4.so")" = "libgemma4.so.$soversion"
 ok "only the two headers were installed" test "$(ls "$root/usr/include" | tr '\n' ' ')" = "gemma4.h gemma4_single.h "
 ok "pkg-config knows the version" test "$(pkg-config --modversion gemma4)" = "$version"
