@@ -2,8 +2,8 @@
  *
  * Byte 0 of the input: which of the models of small_model.h; byte 1: what is done with one that opens. Then edits
  * (edits.h): bits 0-2 of `where` say what is changed (configuration, table of tensors, tokenizer, header, weights),
- * bits 3-4 how, the rest the place. Sizes and checksum are made right afterwards. What opens must be safe to use: a prompt,
- * an answer, a session saved and loaded again, a picture, a sound. */
+ * bits 3-4 how, the rest the place. Sizes and checksum are made right afterwards. What opens must be safe to use: a
+ * prompt, an answer, a session saved and loaded again, a picture, a sound. */
 #include "edits.h"
 #include "small_model.h"
 
