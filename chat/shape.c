@@ -2024,8 +2024,8 @@ typedef struct { /* of keys: those of an expression, to which these general fact
     int is_mixed; /* it was not split any more: facts that hold for some of its keys are left out */
 } g4_key_class;
 
-/* Split the classes by what one matcher says; a bit each for those within. Where there is no room for another class, one
- * is left whole, without the fact, and as if each of its keys counted for the sorts. */
+/* Split the classes by what one matcher says; a bit each for those within. Where there is no room for another class,
+ * one is left whole, without the fact, and as if each of its keys counted for the sorts. */
 static int g4_classes_split(g4_shaper *sh, g4_key_class *classes, int n, int max, const g4_matcher *k, uint64_t facts,
                             unsigned some)
 {
