@@ -108,6 +108,7 @@ static int has_waiting_input(void)
 
 void arguments_warn(const arguments *a)
 {
+    if (!a->quiet && a->hint != NULL) say(DONE, "%s", a->hint);
     if (!a->quiet && inputs_have_text(a) && stdin_reader(a, 0) == NULL && has_waiting_input())
         say(DONE, "standard input is not read beside a prompt; -f - reads it");
     for (size_t i = 0; i < sizeof idle_options / sizeof idle_options[0]; i++) {

@@ -168,6 +168,7 @@ struct arguments {
     char **kept;          /* (n_kept): texts that were made of those on the command line, and owned */
     int n_kept;
     const char *topic; /* what help is about */
+    const char *hint;  /* NULL, or what the question may have been meant for */
     const char *model, *system, *isa, *session, *output, *dump, *tokens, *nll, *lengths, *ffmpeg, *template_name;
     const char *messages, *media_root, *tools, *tool_choice, *tool_exec, *json_schema, *grammar, *boxes, *completions;
     buffer found_model; /* the default of -m */
@@ -291,6 +292,8 @@ int companion_find(const char *name, buffer *path);
  * file of a->model, or the model of that name where run_models looks. 0: there is none. */
 int model_default(arguments *a);
 int model_named(arguments *a);
+/* *path becomes that of the model file of that name among those of `gemma4 models`; 0: there is none. */
+int model_find(const char *name, buffer *path);
 const char *weight_type(const g4_engine *e); /* the one of most bytes of its layers */
 
 /* ---- Model and session (model.c) ---------------------------------------------------------------- */

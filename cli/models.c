@@ -60,7 +60,7 @@ static int model_folder(int i, buffer *path)
 
 static const char ending[] = ".g4";
 
-static int model_find(const char *name, buffer *path)
+int model_find(const char *name, buffer *path)
 {
     buffer folder = { 0 };
     int found = 0;

@@ -211,6 +211,15 @@ static int names_model(const char *word)
     return is_checkpoint;
 }
 
+/* Is a word written as names of models are elsewhere: gemma4:e2b, google/gemma-4-E2B-it, e2b? */
+static int is_like_model(const char *word)
+{
+    static const char digits[] = "0123456789";
+    static const char all[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/";
+    int is_number = word[strspn(word, digits)] == '\0';
+    return word[strspn(word, all)] == '\0' && word[strcspn(word, ":/0123456789")] != '\0' && !is_number;
+}
+
 /* The place of the word that names the command, 0: none does. It is the first one that is no model. */
 static int find_command_word(const syntax *x, int argc, char **argv, const cli_command **c)
 {
@@ -258,6 +267,15 @@ static int is_plain_file(const char *path)
     return stat(path, &st) == 0 && S_ISREG(st.st_mode);
 }
 
+/* Behind `run` a model may stand without its ending: one that is found, or what can be nothing else. */
+static int is_model_of_run(const char *word)
+{
+    buffer found = { 0 };
+    int is_model = is_like_model(word) || (strpbrk(word, " \t\n") == NULL && model_find(word, &found));
+    buffer_free(&found);
+    return is_model;
+}
+
 /* A word, which behind -- (then it is not free) is a part of the question whatever it looks like. */
 static int take_word(arguments *a, const cli_command *c, question *q, const char *word, int is_free)
 {
@@ -266,8 +284,8 @@ static int take_word(arguments *a, const cli_command *c, question *q, const char
         a->topic = word;
         return DONE;
     }
-    int is_model_of_run = strcmp(c->name, "run") == 0 && a->model == NULL && q->n == 0 && strchr(word, ' ') == NULL;
-    if (is_free && (names_model(word) || is_model_of_run)) return take_model(a, c, word);
+    int may_be_model = strcmp(c->name, "run") == 0 && a->model == NULL && q->n == 0;
+    if (is_free && (names_model(word) || (may_be_model && is_model_of_run(word)))) return take_model(a, c, word);
     if (is_prompt && strcmp(word, "-") == 0 && is_free) {
         return option_set(a, option_find(a->syntax, "--file", strlen("--file"), c->bit), word, "");
     }
@@ -284,25 +302,45 @@ static int take_word(arguments *a, const cli_command *c, question *q, const char
     return DONE;
 }
 
-/* The command that a single word may have been meant to be, NULL: none. */
+/* The command that is a letter away from a single word, or begins with it; NULL: none. */
 static const cli_command *near_command(const syntax *x, const char *word)
 {
     for (int i = 1; i < x->n_commands; i++) {
-        if (strlen(word) > 3 && name_near(word, x->commands[i].name) != MAX_NAME) return &x->commands[i];
+        if (strlen(word) > 3 && name_near(word, x->commands[i].name) <= 1) return &x->commands[i];
     }
     return NULL;
 }
 
-/* Was it meant as a question? What stands behind -- is one. */
-static int check_question(const arguments *a, const cli_command *c, const question *q)
+/* The question is asked; where it may have been meant for a command, a line will say what that is. */
+static int hint_at(arguments *a, buffer *hint)
+{
+    a->hint = arguments_keep(a, hint);
+    return a->hint != NULL ? DONE : FAILED;
+}
+
+/* Is it a question, or what another program would do with a model? `second` is the word behind the first, or NULL. */
+static int check_command(arguments *a, const question *q)
 {
     const char *word = q->first, *advice = advice_on(word_habits, N_WORD_HABITS, word, strlen(word));
+    const char *second = q->n == 2 ? buffer_text(&q->text) + strlen(word) + 1 : NULL;
     const cli_command *meant = q->n == 1 ? near_command(a->syntax, word) : NULL;
-    if (c->name[0] == '\0' && q->n <= 2 && advice != NULL)
-        return say(USAGE, "there is no command %s: %s (gemma4 -p %s asks the model)", word, advice, word);
-    if (c->name[0] == '\0' && meant != NULL)
-        return say(USAGE, "there is no command %s: do you mean %s? (gemma4 -p %s asks the model)", word, meant->name,
-                   word);
+    buffer hint = { 0 };
+    if (advice != NULL && second != NULL && is_like_model(second))
+        return say(USAGE, "there is no command %s: %s (gemma4 -p '%s' asks the model)", word, advice,
+                   buffer_text(&q->text));
+    if (advice != NULL && q->n == 1)
+        buffer_fmt(&hint, "asked as a question; for the command %s: %s", word, advice);
+    else if (meant != NULL)
+        buffer_fmt(&hint, "asked as a question; the command is %s", meant->name);
+    return hint.len > 0 ? hint_at(a, &hint) : DONE;
+}
+
+/* Was it meant as a question? What stands behind -- is one. */
+static int check_question(arguments *a, const cli_command *c, const question *q)
+{
+    const char *word = q->first;
+    int status = c->name[0] == '\0' ? check_command(a, q) : DONE;
+    if (status != DONE) return status;
     if (q->n == 1 && strchr(word, '.') != NULL && is_plain_file(word))
         return say(USAGE, "%s is a file: give it with -f", word);
     for (int i = 0; i < a->n_inputs; i++) {

@@ -71,14 +71,40 @@ printf 'Hello world' > "$tmp/in"
 answers "tokenize takes a text" tokenize -m "$tiny"
 : > "$tmp/in"
 fails 1 "there is no model nothere.g4" nothere.g4 hello
-fails 1 "there is no model hello" run hello
+fails 1 "there is no model gemma4:e2b" run gemma4:e2b hello
 fails 2 "what is \"cats\"" info "$tiny" cats
 fails 2 "stands in quotes" -m "$tiny" -p What is 2
-fails 2 "do you mean info?" inof
-fails 2 "do you mean tokenize?" tokenise
-fails 2 "it is gemma4 models" list
-fails 2 "export.py" pull gemma3
-fails 2 "there is no server" serve
+fails 2 "export.py" pull gemma4:e2b
+fails 2 "it is gemma4 info" show e2b
+run -m "$tiny" --quiet --temp 0 -n 3 -p hi
+cp "$tmp/out" "$tmp/want"
+answers "run WORD asks it where it is no model" run hi -m "$tiny" --quiet --temp 0 -n 3
+answers "as chat WORD does" chat hi -m "$tiny" --quiet --temp 0 -n 3
+# hints WORD TEXT: the word is asked, and one line says what it may have been meant for.
+hints() {
+    run -m "$tiny" --quiet --temp 0 -n 3 -p "$1"
+    cp "$tmp/out" "$tmp/want"
+    answers "$1 is asked" "$1" -m "$tiny" --temp 0 -n 3
+    ok "$1 is done" test "$rc" -eq 0
+    ok "$1: $2" grep -q "^gemma4: asked as a question; .*$2" "$tmp/err"
+    run "$1" -m "$tiny" --quiet --temp 0 -n 3
+    ok "$1 --quiet says nothing" test "$rc" -eq 0 -a ! -s "$tmp/err"
+}
+hints what "the command is chat$"
+hints mode "the command is models$"
+hints model "the command is models$"
+hints char "the command is chat$"
+hints info? "the command is info$"
+hints inof "the command is info$"
+hints tokenise "the command is tokenize$"
+hints list "it is gemma4 models$"
+hints version "it is gemma4 --version$"
+hints serve "there is no server"
+hints pull "export.py"
+for words in helper hi "list animals" "serve dinner" "what now"; do
+    run $words -m "$tiny" --temp 0 -n 1
+    ok "$words is a question like any other" sh -c "test $rc -eq 0 && ! grep -q 'asked as' '$tmp/err'"
+done
 fails 2 "takes no model" mel "$tiny"
 cp "$repo/examples/scene.png" "a b.png"
 cp "a b.png" scene.png
