@@ -58,7 +58,7 @@ static const option options[] = {
       "the model is told the times that a video gives its frames, not their number / frame rate" },
     { NULL, "--no-video-audio", NULL, OPTION_FLAG, FIELD(no_video_audio), 0, 0, FOR_ANSWER,
       "leave the sound of videos out" },
-    { NULL, "--ffmpeg", "NAME", OPTION_TEXT, FIELD(ffmpeg), 0, 0, FOR_MEDIA | FOR_MEL | FOR_PATCHES,
+    { NULL, "--ffmpeg", "NAME", OPTION_PATH, FIELD(ffmpeg), 0, 0, FOR_MEDIA | FOR_MEL | FOR_PATCHES,
       "the ffmpeg program (default ffmpeg)" },
     { NULL, "--max-pixels", "N", OPTION_INT, FIELD(max_pixels), 1, INT_MAX, FOR_MEDIA | FOR_PATCHES,
       "pixels of a picture or frame at most (default 178956970)" },
@@ -98,7 +98,7 @@ static const option options[] = {
       "tokens to generate at most (default: until the answer or the context ends)" },
     { "-c", "--context", "N", OPTION_CONTEXT, FIELD(n_ctx), 1, INT_MAX, FOR_SESSIONS,
       "context: positions at most, or max (default 8192, or what the model has)" },
-    { "-t", "--threads", "N", OPTION_INT, FIELD(n_threads), 1, 1024, FOR_SESSIONS | FOR_ENCODE,
+    { "-t", "--threads", "N", OPTION_INT, FIELD(n_threads), 1, 256, FOR_SESSIONS | FOR_ENCODE,
       "threads (default: the physical cores)" },
     { NULL, "--temp", "X", OPTION_NUMBER, FIELD(temperature), 0, 1e6, FOR_ANSWER,
       "temperature, 0 takes the best token (default: what the model recommends)" },
@@ -210,9 +210,10 @@ static int ask(conversation *c)
     message_part *parts = NULL;
     int n = 0, status = question_parts(c->args, &parts, &n);
     if (status == DONE && is_empty(parts, n)) {
-        status = inputs_want_text(c->args)
-                     ? say(FAILED, "standard input is empty: give a question in quotes, or behind -p")
-                     : say(FAILED, "the prompt is empty: there is nothing to answer");
+        status =
+            inputs_want_text(c->args)
+                ? say(FAILED, "standard input is empty: give a question in quotes, or behind -p")
+                : say(inputs_are_words(c->args) ? USAGE : FAILED, "the prompt is empty: there is nothing to answer");
     }
     if (status == DONE) return message_add(c, G4_ROLE_USER, parts, n);
     parts_free(parts, n);
@@ -237,7 +238,7 @@ static int answer_chat(conversation *c)
     int status = a->messages != NULL ? document_read(c) : DONE;
     if (status == DONE) status = conversation_guide(c);
     if (status == DONE) status = conversation_open(c, a->session);
-    if (status == DONE && a->system != NULL) status = talk_system(c, a->system);
+    if (status == DONE && a->system != NULL && a->system[0] != '\0') status = talk_system(c, a->system);
     int n = c->n;
     if (c->on_terminal) {
         if (status == DONE) status = attach_inputs(c);
@@ -324,6 +325,7 @@ enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 static int run(arguments *a, const cli_command *c)
 {
     int status = arguments_check(a);
+    if (status == DONE && c->bit == FOR_ANSWER) status = inputs_check(a);
     if (status != DONE) return status;
     arguments_warn(a);
     if (c->bit == FOR_ANSWER) inputs_order(a);

@@ -26,6 +26,14 @@ int inputs_want_text(const arguments *a)
     return 1;
 }
 
+int inputs_are_words(const arguments *a)
+{
+    for (int i = 0; i < a->n_inputs; i++) {
+        if (a->inputs[i].kind != INPUT_TEXT) return 0;
+    }
+    return a->n_inputs > 0;
+}
+
 /* The i-th option that reads standard input, NULL past the last. */
 static const char *stdin_reader(const arguments *a, int i)
 {
@@ -134,6 +142,13 @@ const char *chat_option(const arguments *a)
     return NULL;
 }
 
+/* Is the first letter behind blanks one of those? */
+static int begins_with(const char *text, const char *letters)
+{
+    char first = text != NULL ? text[strspn(text, " \t\r\n")] : '\0';
+    return first != '\0' && strchr(letters, first) != NULL;
+}
+
 static int check_answer(const arguments *a)
 {
     if (a->raw && chat_option(a) != NULL)
@@ -189,9 +204,37 @@ static int check_outputs(const arguments *a)
     return status;
 }
 
+int inputs_check(const arguments *a)
+{
+    for (int i = 0; i < a->n_inputs; i++) {
+        if (a->inputs[i].value[0] != '\0') return DONE;
+    }
+    return inputs_are_words(a) ? say(USAGE, "the prompt is empty: there is nothing to answer") : DONE;
+}
+
+/* What may be a file or the text itself: a text that is not recognized as one is no name of a file either. */
+static int check_texts(const arguments *a)
+{
+    const struct {
+        const char *value, *name, *form;
+        int is_text;
+    } texts[] = {
+        { a->grammar, "--grammar", "rules, which have a ::=", a->grammar != NULL && strstr(a->grammar, "::=") != NULL },
+        { a->json_schema, "--json-schema", "a schema, which begins with {", begins_with(a->json_schema, "{") },
+        { a->tools, "--tools", "a list of tools, which begins with [", begins_with(a->tools, "[{") },
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        const char *value = texts[i].value;
+        if (value == NULL || texts[i].is_text || strpbrk(value, " \t\n") == NULL || access(value, F_OK) == 0) continue;
+        return say(USAGE, "%s: \"%s\" is neither a file nor %s", texts[i].name, value, texts[i].form);
+    }
+    return DONE;
+}
+
 int arguments_check(const arguments *a)
 {
     int status = check_answer(a);
+    if (status == DONE) status = check_texts(a);
     if (status == DONE) status = check_standard_input(a);
     return status == DONE ? check_outputs(a) : status;
 }

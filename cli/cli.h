@@ -218,6 +218,8 @@ int arguments_check(const arguments *a);
 void arguments_warn(const arguments *a);     /* of options without effect */
 const char *chat_option(const arguments *a); /* the first one that needs a chat template, or NULL */
 int inputs_have_text(const arguments *a);    /* texts or files of text */
+int inputs_are_words(const arguments *a);    /* texts of the command line, and nothing else */
+int inputs_check(const arguments *a);        /* is there anything to answer, as far as that can be known yet? */
 int inputs_want_text(const arguments *a);    /* there is none, and standard input is free to be it */
 /* Media that all stand behind the text of their message come to stand before it, as models were trained. */
 void inputs_order(arguments *a);

@@ -2,7 +2,7 @@
  *
  *     # a comment
  *     model = ~/models/e2b.g4
- *     temp = 0.7
+ *     temp = 0.7 # to the end of the line
  *     quiet
  *
  * each the long name of an option. A line counts for the commands that have the option; the command line wins over the
@@ -56,6 +56,23 @@ static int set_from_file(arguments *a, const option *o, const char *value, const
     return option_set(a, o, yes == 1 ? NULL : value, where);
 }
 
+static int is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
+
+/* Where the line ends for us: at a # that begins it or stands behind a blank, unless a value's quotes are open there. */
+static char *line_end_of(char *line, char *end)
+{
+    char *equals = memchr(line, '=', (size_t)(end - line)), *value = equals != NULL ? equals + 1 : end;
+    while (value < end && is_blank(*value)) value++;
+    for (char *p = line; p < end; p++) {
+        if (*p != '#' || (p > line && !is_blank(p[-1]))) continue;
+        if (p < value || *value != '"') return p;
+        char *last = p - 1;
+        while (last > value && is_blank(*last)) last--;
+        if (last > value && *last == '"') return p;
+    }
+    return end;
+}
+
 static int take_line(arguments *a, const cli_command *c, char *line, char *end, const char *where)
 {
     char *equals = memchr(line, '=', (size_t)(end - line));
@@ -63,6 +80,7 @@ static int take_line(arguments *a, const cli_command *c, char *line, char *end, 
     size_t n = value != NULL ? strlen(value) : 0;
     buffer dashed = { 0 }, hint = { 0 };
     if (name[0] == '\0' && equals == NULL) return DONE;
+    if (strncmp(name, "--", 2) == 0) name += 2;             /* as on the command line */
     if (n >= 2 && value[0] == '"' && value[n - 1] == '"') { /* which keep the blanks between them */
         value[n - 1] = '\0';
         value++;
@@ -93,7 +111,7 @@ static int take_lines(arguments *a, const cli_command *c, const char *path, char
         char *end = memchr(line, '\n', (size_t)(stop - line)), *next = end != NULL ? end + 1 : stop;
         if (end == NULL) end = stop;
         snprintf(where, sizeof where, "%s:%d: ", path, number);
-        if (line[strspn(line, " \t")] != '#') status = take_line(a, c, line, end, where);
+        status = take_line(a, c, line, line_end_of(line, end), where);
         line = next;
     }
     return status;

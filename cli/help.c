@@ -151,7 +151,8 @@ static void add_troff_option(buffer *b, const syntax *x, const option *o)
 static const char man_end[] =
     ".SH ENVIRONMENT\n.TP\n.B GEMMA4_MODEL\nthe model where none is named.\n"
     ".SH FILES\n.TP\n.I ~/.config/gemma4/config\nor gemma4/config below $XDG_CONFIG_HOME: a line for each default, "
-    "as in\n.B temp = 0.7\n, the name of a long option. What begins with # is a comment. The command line wins over "
+    "as in\n.B temp = 0.7\n, the name of a long option. A # at the beginning or behind a blank begins a comment. The "
+    "command line wins over "
     "the "
     "environment, and that over this file.\n"
     ".TP\n.I ~/.local/share/gemma4/\nor gemma4 below $XDG_DATA_HOME: model files that\n.B \\-m NAME\nfinds.\n"

@@ -130,10 +130,13 @@ static int set_path(arguments *a, const setting *s, const char **field)
 }
 
 /* Pictures and videos take the budget that was given before them, or else the next one. */
-static int add_input(arguments *a, input_kind kind, const char *value)
+static int add_input(arguments *a, const setting *s)
 {
     buffer path = { 0 };
+    input_kind kind = (input_kind)s->o->target;
+    const char *value = s->value;
     int status = kind == INPUT_TEXT ? DONE : path_read(value, &path);
+    if (status == DONE && kind != INPUT_TEXT && path.len == 0) status = wrong_value(s, "the name of a file");
     if (status == DONE && kind != INPUT_TEXT) value = arguments_keep(a, &path);
     if (status == DONE && value != NULL)
         a->inputs[a->n_inputs++] = (input) { kind, value, media_budget(a, input_part(kind)) };
@@ -215,7 +218,7 @@ int option_set(arguments *a, const option *o, const char *value, const char *whe
     case OPTION_FLAG: *int_field(a, o) = 1; break;
     case OPTION_TEXT: *text_field(a, o) = value; break;
     case OPTION_PATH: return set_path(a, &s, text_field(a, o));
-    case OPTION_INPUT: return add_input(a, (input_kind)o->target, value);
+    case OPTION_INPUT: return add_input(a, &s);
     case OPTION_INT:
     case OPTION_CONTEXT: return set_int(&s, int_field(a, o));
     case OPTION_NUMBER: return set_number(&s, number_field(a, o));

@@ -157,6 +157,26 @@ fails 2 "without an equals sign" -n=5 -p x
 fails 2 "--raw takes no value" --raw=yes -p x
 fails 2 "--temp is not an option of info; see gemma4 help info" info --temp 1
 
+for threads in 0 300 257; do
+    fails 2 "-t needs a whole number from 1 to 256, not \"$threads\"" -m no/such/model.g4 -t $threads -p x
+done
+run -m "$tiny" -t 256 -n 1 --quiet -p x
+ok "-t 256 is in the range" test "$rc" -eq 0
+for quiet in "" --quiet; do
+    run -m "$tiny" --system "" $quiet -n 1 -p x
+    ok "an empty --system says nothing $quiet" sh -c "test $rc -eq 0 && ! grep -q 'system prompt' '$tmp/err'"
+done
+fails 2 "--grammar: \"root := bad\" is neither a file nor rules, which have a ::=" -m "$tiny" -p x --grammar 'root := bad'
+fails 2 "is neither a file nor a schema" -m "$tiny" -p x --json-schema '"type": "object"'
+fails 2 "is neither a file nor a list of tools" -m "$tiny" -p x --tools 'get weather'
+for option in -m -f --image --audio --video --session --tools --grammar --json-schema --messages --boxes --tool-exec \
+    --media-root --ffmpeg; do
+    fails 2 "$option needs " $option ""
+    ok "$option: the name is empty" grep -q 'name.*, not ""' "$tmp/err"
+done
+fails 2 "-o needs a name, not" mel -f "$repo/examples/speech.wav" -o ""
+fails 2 "-f needs the name of a file, not" perplexity -f ""
+
 # ---- Help, the man page, completions -----------------------------------------------------------------
 run --help
 ok "the first screen is one" test "$(wc -l < "$tmp/out")" -le 24
@@ -229,6 +249,16 @@ write "tmep = 0"
 fails 2 "$config:1: there is no option \"tmep\" (do you mean --temp?)" x
 write "" "temp = hot"
 fails 2 "$config:2: --temp needs a number" x
+write "# all of it" "  # = \"" "model = $tiny # tiny" "--temp = 0 # greedy" "quiet # \"really\" = yes" "max-tokens = 5	# five"
+answers "comments behind values, names with dashes" "Tell me a story."
+write "system = \"a # b\" # c" "ffmpeg = a#b" "model = $tiny"
+run --quiet --json -n 1 x
+cp "$tmp/out" "$tmp/json"
+run --no-config -m "$tiny" --quiet --json -n 1 --system "a # b" x
+tokens_of() { sed 's/.*"prompt_tokens":\([0-9]*\).*/\1/' "$1"; }
+ok "quotes keep their #" test "$(tokens_of "$tmp/out")" = "$(tokens_of "$tmp/json")"
+write "temp = # nothing"
+fails 2 "$config:1: --temp needs a number from 0 to 1e+06, not \"\"" x
 write "temp"
 fails 2 "$config:1: --temp needs a value: temp = X" x
 write "prompt = x"
@@ -355,13 +385,17 @@ fails 1 "--tools: " -m "$tiny" --quiet --tools '[{"name": 5}]' -p x
 # ---- Before the work ---------------------------------------------------------------------------------
 for prompt in "" "$(printf ' \n\t .')"; do
     prompt=${prompt%.}
-    fails 1 "the prompt is empty" -m "$tiny" --quiet -p "$prompt"
-    fails 1 "the prompt is empty" -m "$tiny" --quiet "$prompt"
+    fails 2 "the prompt is empty" -m "$tiny" --quiet -p "$prompt"
+    fails 2 "the prompt is empty" -m "$tiny" --quiet "$prompt"
     printf '%s' "$prompt" > "$tmp/in"
     fails 1 "standard input is empty" -m "$tiny" --quiet
 done
 : > "$tmp/in"
-fails 1 "the prompt is empty" -m "$base" --quiet ""
+fails 2 "the prompt is empty" -m "$base" --quiet ""
+fails 2 "the prompt is empty" -m no/such/model.g4 -p ""
+fails 2 "the prompt is empty" -m no/such/model.g4 --raw -p "" -p ""
+run tokenize -m "$tiny" -p ""
+ok "a text without tokens has none" test "$rc" -eq 0
 : > empty.txt
 fails 1 "the prompt is empty" -m "$tiny" --quiet -f empty.txt
 late="-m $tiny --quiet -p x"
