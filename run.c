@@ -58,7 +58,7 @@ static const option options[] = {
       "the model is told the times that a video gives its frames, not their number / frame rate" },
     { NULL, "--no-video-audio", NULL, OPTION_FLAG, FIELD(no_video_audio), 0, 0, FOR_ANSWER,
       "leave the sound of videos out" },
-    { NULL, "--ffmpeg", "NAME", OPTION_PATH, FIELD(ffmpeg), 0, 0, FOR_MEDIA | FOR_MEL | FOR_PATCHES,
+    { NULL, "--ffmpeg", "NAME", OPTION_TEXT, FIELD(ffmpeg), 0, 0, FOR_MEDIA | FOR_MEL | FOR_PATCHES,
       "the ffmpeg program (default ffmpeg)" },
     { NULL, "--max-pixels", "N", OPTION_INT, FIELD(max_pixels), 1, INT_MAX, FOR_MEDIA | FOR_PATCHES,
       "pixels of a picture or frame at most (default 178956970)" },
@@ -285,6 +285,8 @@ static int run_answer(arguments *a)
         loader_start(&c.loader, c.engine, !a->quiet && a->n_inputs > 0 && isatty(STDERR_FILENO));
         status = c.raw ? answer_raw(&c) : answer_chat(&c);
     }
+    if (a->session != NULL && status != DONE && status == interrupted())
+        say(DONE, "interrupted: %s is as it was", a->session);
     conversation_free(&c);
     return status;
 }

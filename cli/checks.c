@@ -206,6 +206,7 @@ static int check_outputs(const arguments *a)
 
 int inputs_check(const arguments *a)
 {
+    if (a->session != NULL) return DONE; /* whose raw text may go on without more */
     for (int i = 0; i < a->n_inputs; i++) {
         if (a->inputs[i].value[0] != '\0') return DONE;
     }

@@ -152,7 +152,7 @@ ok "and a warning says so, even when quiet" grep -q "context is full" "$tmp/err"
 printf 'a\200\377b' > "$tmp/malformed"
 run -m $base --quiet -n 2 -f "$tmp/malformed"
 ok "malformed UTF-8 is text too" test "$rc" -eq 0
-fails 1 "the prompt is empty" -m $base --quiet -p "" -n 2
+fails 2 "the prompt is empty" -m $base --quiet -p "" -n 2
 run -m $base --quiet -p "the cat" -n 0
 ok "-n 0 reads and says nothing" test "$rc" -eq 0
 
@@ -643,6 +643,15 @@ partial='d["interrupted"] is True and d["incomplete"] is True and d["finish_reas
 interrupted_json "INT in an answer" "$partial" INT 130 $talks -p hello
 interrupted_json "TERM in an answer" "$partial" TERM 143 $talks -p hello
 interrupted_json "INT in raw text" "$partial" INT 130 $talks -p hello --raw
+# A session that an interrupt kept from being written is told of, and is as it was.
+for raw in "" --raw; do
+    rm -f "$tmp/stays"
+    run $talks $raw --quiet -n 1 -p hello --session "$tmp/stays"
+    cp "$tmp/stays" "$tmp/before"
+    interrupted_json "INT beside a session $raw" "$partial" INT 130 $talks $raw --quiet -p "and" --session "$tmp/stays"
+    ok "INT says what became of it $raw" test "$(tail -n 1 "$tmp/err")" = "gemma4: interrupted: $tmp/stays is as it was"
+    ok "and so it is $raw" same "$tmp/stays" "$tmp/before"
+done
 
 line="$passed passed, $failed failed"
 [ "$skipped" -eq 0 ] || line="$line, $skipped skipped"

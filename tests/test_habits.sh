@@ -170,7 +170,7 @@ fails 2 "--grammar: \"root := bad\" is neither a file nor rules, which have a ::
 fails 2 "is neither a file nor a schema" -m "$tiny" -p x --json-schema '"type": "object"'
 fails 2 "is neither a file nor a list of tools" -m "$tiny" -p x --tools 'get weather'
 for option in -m -f --image --audio --video --session --tools --grammar --json-schema --messages --boxes --tool-exec \
-    --media-root --ffmpeg; do
+    --media-root; do
     fails 2 "$option needs " $option ""
     ok "$option: the name is empty" grep -q 'name.*, not ""' "$tmp/err"
 done
