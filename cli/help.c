@@ -14,11 +14,30 @@ static void add_option_left(buffer *b, const option *o)
                o->value != NULL ? o->value : "");
 }
 
+enum { COLUMN = 29, WIDTH = 80 }; /* columns: where the help of an option begins, and where lines end */
+
+/* Text from COLUMN on, in lines that break at blanks and fit WIDTH columns where no word is longer. */
+static void add_wrapped(buffer *b, const char *text)
+{
+    size_t room = WIDTH - COLUMN;
+    while (strlen(text) > room) {
+        size_t n = room;
+        while (n > 0 && text[n] != ' ') n--;
+        if (n == 0) n = strcspn(text, " ");
+        if (text[n] == '\0') break;
+        buffer_add(b, text, n);
+        buffer_fmt(b, "\n%*s", COLUMN, "");
+        text += n + 1;
+    }
+    buffer_fmt(b, "%s\n", text);
+}
+
 static void add_option(buffer *b, const option *o)
 {
     buffer left = { 0 };
     add_option_left(&left, o);
-    buffer_fmt(b, left.len > 26 ? "  %s\n  %26s %s\n" : "  %-26s%s %s\n", buffer_text(&left), "", o->help);
+    buffer_fmt(b, left.len > 26 ? "  %s\n  %26s " : "  %-26s%s ", buffer_text(&left), "");
+    add_wrapped(b, o->help);
     b->failed |= left.failed;
     buffer_free(&left);
 }
@@ -41,7 +60,7 @@ static void add_options(buffer *b, const syntax *x, unsigned bit)
     }
 }
 
-static const char closing[] = "\nExit status: 0 done, 1 a file, a model or the run failed, 2 wrong usage, "
+static const char closing[] = "\nExit status: 0 done, 1 a file, a model or the run failed, 2 wrong usage,\n"
                               "130 interrupted.\n";
 
 /* ---- The first screen, the commands, one of them ----------------------------------------------------------- */
@@ -58,7 +77,7 @@ static void add_first_screen(buffer *b, const syntax *x)
                   "  gemma4                                          a chat\n"
                   "  gemma4 'Why is the sky blue?'                   one answer\n"
                   "  gemma4 'What is this?' --image photo.jpg        about a picture\n"
-                  "  gemma4 'Summarise: ' -f report.txt              about a text; -f - is standard input\n"
+                  "  gemma4 'Summarise: ' -f report.txt              about a text\n"
                   "  gemma4 -m model.g4 --raw -p 'Once upon a time'  a text goes on\n\n");
     for (size_t i = 0; i < sizeof common / sizeof common[0]; i++) {
         const option *o = option_find(x, common[i], strlen(common[i]), x->commands[0].bit);
@@ -72,11 +91,10 @@ static void add_commands(buffer *b, const syntax *x)
     buffer_str(b, usage);
     buffer_str(b, "\n");
     for (int i = 1; i < x->n_commands; i++) buffer_fmt(b, "  %-12s%s\n", x->commands[i].name, x->commands[i].help);
-    buffer_str(
-        b,
-        "\ngemma4 help COMMAND lists its options. A word that names no command and no model is the question; behind\n"
-        "-- every word is. GEMMA4_MODEL names the model where -m does not. ~/.config/gemma4/config has other\n"
-        "defaults, a long option a line, such as temp = 0.7\n");
+    buffer_str(b, "\ngemma4 help COMMAND lists its options. A word that names no command and no model\n"
+                  "is the question, also one that resembles a command; behind -- every word is.\n"
+                  "GEMMA4_MODEL names the model where -m does not. ~/.config/gemma4/config has\n"
+                  "other defaults, a long option a line, such as temp = 0.7\n");
     buffer_str(b, closing);
 }
 

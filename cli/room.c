@@ -107,7 +107,7 @@ int conversation_fit(conversation *c, g4_chat **chat)
     int status = c->args->context_shift && c->request == NULL ? turns_to_forget(c, &n) : DONE;
     if (status == DONE && n > 0) {
         forget_turns(c, n);
-        say(DONE, "the context is full: %d of the oldest turns dropped", n);
+        say(DONE, "the context is full: %d turn%s dropped, oldest first", n, n == 1 ? "" : "s");
     }
     return status == DONE ? conversation_chat(c, chat) : status;
 }

@@ -3,6 +3,7 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,8 @@ static void tell(const char *format, ...)
     if (!line.failed) show(stderr, line.data, line.len);
     buffer_free(&line);
 }
+
+static const char *plural(int n) { return n == 1 ? "" : "s"; }
 
 /* ---- Commands that set what the next message is like ------------------------------------------------ */
 
@@ -78,8 +81,20 @@ int talk_system(conversation *c, const char *text)
 
 static void talk_think(conversation *c, const char *which)
 {
-    c->thinking = strcmp(which, "on") == 0 ? 1 : strcmp(which, "off") == 0 ? 0 : !c->thinking;
-    tell("thinking is %s", c->thinking ? "on" : "off");
+    char *end;
+    long limit = strtol(which, &end, 10);
+    int is_limit = which[0] >= '1' && which[0] <= '9' && *end == '\0' && limit < INT_MAX;
+    int is_on = strcmp(which, "on") == 0 || is_limit || (which[0] == '\0' && !c->thinking);
+    if (!is_on && which[0] != '\0' && strcmp(which, "off") != 0) {
+        say(USAGE, "/think takes on, off, or a number of tokens from 1, not \"%s\"", which);
+        return;
+    }
+    c->thinking = is_on;
+    c->guide.think_budget = is_limit ? (int)limit : c->args->think > 1 ? c->args->think - 1 : 0;
+    if (is_limit)
+        tell("thinking is on, %ld token%s at most", limit, plural((int)limit));
+    else
+        tell("thinking is %s", c->thinking ? "on" : "off");
 }
 
 static void talk_tools(conversation *c, const char *typed)
@@ -87,9 +102,10 @@ static void talk_tools(conversation *c, const char *typed)
     buffer path = { 0 };
     int status = path_read(typed, &path); /* which leaves a list as it is */
     if (status == DONE && path.len > 0)
-        tools_declare(c, path.data);
+        status = tools_declare(c, path.data);
     else if (status == DONE)
         tell("%s", c->tools.len > 0 ? c->tools.data : "(no tools)");
+    if (status == DONE && path.len > 0) tell("the model may call what %s declares; /tools shows it", typed);
     buffer_free(&path);
 }
 
@@ -154,7 +170,7 @@ static void talk_undo(conversation *c)
         return;
     }
     conversation_cut(c, i);
-    tell("%d messages left", c->n);
+    tell("%d message%s left", c->n, plural(c->n));
 }
 
 static void talk_clear(conversation *c)
@@ -171,7 +187,7 @@ static void talk_save(conversation *c, const char *typed)
     if (path_given(typed, &path) != DONE || path.len == 0)
         say(USAGE, "to which file?");
     else if (conversation_settle(c) == DONE && conversation_save(c, path.data) == DONE)
-        tell("%d messages saved", c->n);
+        tell("%d message%s saved", c->n, plural(c->n));
     buffer_free(&path);
 }
 
@@ -189,7 +205,7 @@ static void talk_load(conversation *c, const char *typed)
     else if (access(path.data, R_OK) != 0)
         say(FAILED, "cannot read %s: %s", path.data, strerror(errno));
     else if (conversation_open(c, path.data) == DONE)
-        tell("%d messages, %d tokens%s", c->n, g4_session_n(c->session),
+        tell("%d message%s, %d tokens%s", c->n, plural(c->n), g4_session_n(c->session),
              is_cut(c) ? "; the last answer was cut off" : "");
     buffer_free(&path);
 }
@@ -197,8 +213,9 @@ static void talk_load(conversation *c, const char *typed)
 static void talk_stats(const conversation *c)
 {
     const figures *f = &c->last;
-    tell("%s, %s, %d threads", c->info.name, c->info.isa, c->info.n_threads);
-    tell("%d messages, %d of %d tokens of context", c->n, g4_session_n(c->session), g4_session_n_ctx(c->session));
+    tell("%s, %s, %d thread%s", c->info.name, c->info.isa, c->info.n_threads, plural(c->info.n_threads));
+    tell("%d message%s, %d of %d tokens of context", c->n, plural(c->n), g4_session_n(c->session),
+         g4_session_n_ctx(c->session));
     tell("last prompt: %d tokens, %d of them reused, %.1f/s", f->prompt_tokens, f->reused,
          per_second(f->prompt_tokens - f->reused, f->prompt_seconds));
     tell("last answer: %d tokens, %.1f/s", f->result.n_tokens, per_second(f->result.n_tokens, f->result.seconds));
@@ -232,7 +249,7 @@ static const struct {
     [TALK_AUDIO] = { "audio", " FILE", "let it hear a sound" },
     [TALK_VIDEO] = { "video", " FILE", "let it see a video" },
     [TALK_SYSTEM] = { "system", " [TEXT]", "set the system prompt, or show it" },
-    [TALK_THINK] = { "think", " [on|off]", "let the model think before it answers" },
+    [TALK_THINK] = { "think", " [on|off]", "think before answering (or N: so many tokens at most)" },
     [TALK_TOOLS] = { "tools", " [FILE]", "functions the model may call, or show them" },
     [TALK_RETRY] = { "retry", "", "another answer to your last message" },
     [TALK_EDIT] = { "edit", " [TEXT]", "change your last message (in the line, or to TEXT)" },
@@ -250,8 +267,9 @@ static void talk_help(void)
         tell("  /%s%-*s %s", talk_commands[i].name, 18 - (int)strlen(talk_commands[i].name), talk_commands[i].rest,
              talk_commands[i].help);
     }
-    tell("Anything else goes to the model (// for a line that begins with a slash). Alt-Enter starts a new\n"
-         "line, Tab completes commands and files, Ctrl-R searches what you typed before, Ctrl-C stops an answer.");
+    tell("Anything else goes to the model (// for a line that begins with a slash).\n"
+         "Alt-Enter starts a new line, Tab completes commands and files, Ctrl-R searches\n"
+         "what you typed before, Ctrl-C stops an answer.");
 }
 
 /* The words of " [on|off]" that begin with `typed`. */
@@ -329,6 +347,11 @@ static next_step talk_do(conversation *c, buffer *line)
     if (*rest != '\0') *rest++ = '\0';
     while (*rest == ' ') rest++;
     while (command < N_TALK_COMMANDS && strcmp(talk_commands[command].name, name) != 0) command++;
+    if (command < N_TALK_COMMANDS && talk_commands[command].rest[0] == '\0' && *rest != '\0') {
+        say(USAGE, "/%s takes no words, not \"%s\"", name, rest);
+        buffer_free(line);
+        return READ_LINE;
+    }
     switch ((enum talk_command)command) {
     case TALK_HELP: talk_help(); break;
     case TALK_IMAGE: talk_medium(c, G4_PART_IMAGE, rest); break;

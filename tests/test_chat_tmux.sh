@@ -189,7 +189,7 @@ key C-u; leave
 # ---- History --------------------------------------------------------------------------------------------
 open 60 20 "$chat --quiet -n 1"
 cursor 2,0
-enter "/stats one"; see "0 messages"
+enter "/stats one"; see "/stats takes no words"
 enter " /stats private"
 text "/stats a"; key M-Enter; text 'b\n'; key Enter; last ">"
 leave
@@ -354,7 +354,7 @@ leave
 open 100 30 "$chat --no-history -n 400 -c 60 $endless --context-shift"
 see "Ctrl-D ends."
 enter "my name is Willibald"; see "the context is full, all 60 tokens of it, and the answer ends here"
-key C-l; enter "and now?"; see "1 of the oldest turns dropped"
+key C-l; enter "and now?"; see "1 turn dropped, oldest first"
 see "the context is full, all 60 tokens of it"
 enter "/save $tmp/cut"; see "2 messages saved"
 enter "/load $tmp/cut"; see "2 messages, 60 tokens; the last answer was cut off"

@@ -211,7 +211,7 @@ while [ $turn -lt 12 ] && [ $dropped -eq 0 ]; do
     media=; [ $turn -ne 1 ] || media="--image examples/scene.png"
     run $shifting --context-shift $media -p "question $turn"
     cp "$tmp/out" "$tmp/a$turn"
-    dropped=$(sed -n 's/.*the context is full: \([0-9]*\) of the oldest turns dropped/\1/p' "$tmp/err")
+    dropped=$(sed -n 's/.*the context is full: \([0-9]*\) turns\{0,1\} dropped, oldest first/\1/p' "$tmp/err")
     dropped=${dropped:-0}
 done
 kept=$((dropped + 1))
@@ -241,7 +241,7 @@ for turn in 1 2 3 4; do
     run $calls --context-shift --quiet -n 30 -p "What is the weather in Paris?"
     ok "a turn with a call is answered" test $rc -eq 0 -a -s "$tmp/out"
 done
-ok "a turn with a call is dropped whole" grep -q "the context is full: 1 of the oldest turns dropped" "$tmp/err"
+ok "a turn with a call is dropped whole" grep -q "the context is full: 1 turn dropped, oldest first" "$tmp/err"
 fails 2 "--context-shift drops turns of a chat" -m $chat --raw --context-shift -p x
 fails 1 "the prompt is too long: " -m $chat --quiet --context-shift -c 9 -p "a question of more than nine tokens"
 

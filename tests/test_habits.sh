@@ -180,7 +180,12 @@ fails 2 "-f needs the name of a file, not" perplexity -f ""
 # ---- Help, the man page, completions -----------------------------------------------------------------
 run --help
 ok "the first screen is one" test "$(wc -l < "$tmp/out")" -le 24
-ok "and no line is wider than a terminal" awk 'length($0) > 132 { exit 1 }' "$tmp/out"
+for topic in "" run chat info models bench tokenize detokenize render perplexity logits encode mel patches help; do
+    run help $topic
+    ok "no line of help $topic is wider than a terminal" awk 'length($0) > 80 { exit 1 }' "$tmp/out"
+done
+run --help
+ok "nor one of the first screen" awk 'length($0) > 80 { exit 1 }' "$tmp/out"
 run help
 for command in run chat info models bench tokenize detokenize render perplexity logits encode mel patches help; do
     ok "help lists $command" grep -qE "^  $command " "$tmp/out"

@@ -281,6 +281,14 @@ int main(void)
     G4_TYPE("/system Be brief.\r", "> ");
     G4_TYPE("/system\r", "Be brief.\r\n");
     G4_TYPE("/think\r", "thinking is on");
+    G4_TYPE("/think maybe\r", "/think takes on, off, or a number");
+    G4_TYPE("/think 0\r", "/think takes on, off, or a number");
+    G4_TYPE("/think 1\r", "thinking is on, 1 token at most");
+    G4_TYPE("/think 20\r", "thinking is on, 20 tokens at most");
+    G4_TYPE("/think on\r", "thinking is on\r\n");
+    G4_TYPE("/quit now\r", "/quit takes no words, not \"now\"");
+    G4_TYPE("/tools examples/tools.json\r", "what examples/tools.json declares");
+    G4_TYPE("/tools nowhere.json\r", "cannot read nowhere.json");
     G4_TYPE("//no command\r", "answer 5 tokens");
     G4_TYPE("/nonsense\r", "there is no /nonsense");
     G4_TYPE("/image nowhere.png\r", "nowhere.png");
