@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
@@ -149,16 +150,54 @@ double per_second(double n, double seconds) { return seconds > 0 ? n / seconds :
 
 /* ---- Reading ---------------------------------------------------------------------------------- */
 
-/* A pipe that nobody writes to is waited for, until a signal ends that. */
+/* The first bytes of what is no plain file, or nothing: whoever writes into a pipe may take his time, once he is there.
+ * One that nobody has opened reads like one that has ended, but poll sees no end of it. */
+static int read_first(int fd, const char *path, buffer *out)
+{
+    enum { PATIENCE = 10, LOOK = 10 }; /* seconds for somebody to open it; milliseconds between two looks */
+    const double start = seconds_now();
+    char block[4096];
+    for (;;) {
+        struct pollfd ready = { .fd = fd, .events = POLLIN };
+        const int is_ready = poll(&ready, 1, LOOK) > 0;
+        if (interrupted()) return interrupted();
+        const ssize_t n = read(fd, block, sizeof block);
+        if (n > 0) buffer_add(out, block, (size_t)n);
+        if (n != 0 || is_ready) return DONE; /* of an error the next read tells; without bytes yet there is a writer */
+        if (seconds_now() - start > PATIENCE) {
+            return say(FAILED, "cannot read %s: nobody has opened this pipe to write into it for %d seconds", path,
+                       PATIENCE);
+        }
+    }
+}
+
+/* A file from its start, or standard input from where it is. */
+static int read_open(FILE **f, const char *path, buffer *out)
+{
+    struct stat st;
+    int status = DONE;
+    *f = stdin;
+    if (strcmp(path, "-") == 0) return DONE;
+    const int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode)) status = read_first(fd, path, out);
+    if (status == DONE) {
+        const int is_blocking = fd >= 0 && fcntl(fd, F_SETFL, 0) == 0;
+        *f = is_blocking ? fdopen(fd, "rb") : NULL;
+        if (*f == NULL)
+            status = interrupted() ? interrupted() : say(FAILED, "cannot read %s: %s", path, strerror(errno));
+    }
+    if (status != DONE && fd >= 0) close(fd);
+    return status;
+}
+
 static int read_all(const char *path, uint64_t limit, buffer *out)
 {
-    int is_stdin = strcmp(path, "-") == 0, status = DONE;
-    const char *name = is_stdin ? "standard input" : path;
-    FILE *f = is_stdin ? stdin : fopen(path, "rb");
+    const char *name = strcmp(path, "-") == 0 ? "standard input" : path;
+    FILE *f;
+    int status = read_open(&f, path, out);
+    if (status != DONE) return status;
     char block[65536];
     size_t n = sizeof block;
-    if (f == NULL && interrupted()) return interrupted();
-    if (f == NULL) return say(FAILED, "cannot read %s: %s", path, strerror(errno));
     while (status == DONE && n == sizeof block) {
         n = fread(block, 1, sizeof block, f);
         status = interrupted();
@@ -170,7 +209,7 @@ static int read_all(const char *path, uint64_t limit, buffer *out)
             status =
                 say(FAILED, "%s holds more than the %llu MiB that are read", name, (unsigned long long)limit >> 20);
     }
-    if (!is_stdin) fclose(f);
+    if (f != stdin) fclose(f);
     if (status == DONE && out->failed) status = say(FAILED, "no memory for %s", name);
     return status;
 }
