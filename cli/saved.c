@@ -1,8 +1,9 @@
 /* saved.c - the file of --session, /save and /load: the messages with their media, then what g4_session_save writes.
  *
  * It holds all it needs, so that it names no file to open: of a picture its pixels, of a sound its samples, of a video
- * both. Whose hands it went through nobody knows: every number is checked before it is used, memory is taken for what
- * the file has and not for what it says, and reading takes time in proportion to its size. Numbers are little-endian.
+ * both. Whose hands it went through nobody knows: every number is checked before it is used, every count against the
+ * bytes that are there, so that memory and time are in proportion to the size of the file. What is written can be read:
+ * there are no other limits. Numbers are little-endian.
  *
  *   magic "G4TALK02", u64 bytes of the messages, the messages, u64 checksum of them, the timeline of the library
  *   message   u32 role, u32 number of parts, the parts
@@ -14,20 +15,19 @@
  * Raw text has no messages. "G4TALK01" is the format of 0.1: without media and checksum. */
 #include "cli.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { MAGIC_BYTES = 8, OLD_VERSION = 1, VERSION = 2 };
 static const char session_magic[] = "G4TALK0"; /* and the version as a digit */
 static const uint32_t incomplete_bit = 1u << 8;
 
-/* What a file may hold; a chat of the longest context with pictures in every message stays below. */
-#define MAX_MESSAGES_BYTES ((uint64_t)4 << 30)
-#define MAX_TEXT_BYTES ((uint32_t)256 << 20)
-#define MAX_PIXELS UINT64_C(178956970)  /* of a frame, and ... */
-#define MAX_SAMPLES UINT64_C(230400000) /* ... of a sound: what g4_media_options allows */
-enum { MAX_FRAMES = 1024, MAX_PARTS = 1 << 20 };
+/* The fewest bytes of a part and of the head of a frame, and what stands around the messages. */
+enum { PART_BYTES = 20, FRAME_BYTES = 16, HEAD_BYTES = MAGIC_BYTES + 8, CHECKSUM_BYTES = 8 };
+static const double max_seconds = 1e9; /* the time of a frame */
 
 /* FNV-1a, 64 bits: against damage. */
 static uint64_t checksum(uint64_t sum, const void *data, size_t n)
@@ -148,30 +148,48 @@ static void put_messages(writer *w, const conversation *c)
     }
 }
 
-/* A file without its pictures could not be gone on with. */
-static int check_media(const conversation *c, const char *path)
+static int times_are_whole(const medium *m)
 {
-    for (int i = 0; i < c->n; i++) {
-        for (int j = 0; j < c->messages[i].n; j++) {
-            const message_part *p = &c->messages[i].parts[j];
-            if (!part_is_medium(p) || p->medium.kind == p->kind) continue;
-            return say(FAILED, "cannot write %s: %s was never loaded", path, buffer_text(&p->text));
-        }
+    const content c = content_of(m);
+    for (int i = 0; c.seconds != NULL && i < c.n_frames; i++)
+        if (!(c.seconds[i] >= 0 && c.seconds[i] <= max_seconds)) return 0;
+    return 1;
+}
+
+/* A file without its pictures could not be gone on with, and what could not be read again is not written. */
+static int check_part(const message_part *p, const char *path)
+{
+    const buffer *strings[] = { &p->text, &p->name, &p->id };
+    for (int i = 0; i < 3; i++) {
+        if (strings[i]->len > UINT32_MAX) return say(FAILED, "cannot write %s: a text of more than 4 GiB", path);
+    }
+    if (!part_is_medium(p)) return DONE;
+    if (p->medium.kind != p->kind)
+        return say(FAILED, "cannot write %s: %s was never loaded", path, buffer_text(&p->text));
+    if (!times_are_whole(&p->medium)) {
+        return say(FAILED, "cannot write %s: %s has a frame that comes after more than %.0f seconds", path,
+                   buffer_text(&p->text), max_seconds);
     }
     return DONE;
+}
+
+static int check_parts(const conversation *c, const char *path)
+{
+    int status = DONE;
+    for (int i = 0; i < c->n; i++) {
+        for (int j = 0; j < c->messages[i].n && status == DONE; j++)
+            status = check_part(&c->messages[i].parts[j], path);
+    }
+    return status;
 }
 
 static int write_session(const conversation *c, const char *path, output_file *out)
 {
     writer counted = { 0 }, head = { .out = out }, w = { .out = out, .sum = checksum_start };
     g4_error err;
-    int status = check_media(c, path);
+    int status = check_parts(c, path);
     if (status != DONE) return status;
     put_messages(&counted, c);
-    if (counted.bytes > MAX_MESSAGES_BYTES) {
-        return say(FAILED, "%s: its pictures, sounds and videos are %.1f GB, a session holds %.1f GB", path,
-                   (double)counted.bytes / 1e9, (double)MAX_MESSAGES_BYTES / 1e9);
-    }
     put(&head, session_magic, MAGIC_BYTES - 1);
     put_number(&head, '0' + VERSION, 1);
     put_u64(&head, counted.bytes);
@@ -198,7 +216,7 @@ typedef struct {
     FILE *f;
     uint64_t left; /* bytes */
     uint64_t sum;
-    int version, n_parts;
+    int version;
     int bad, failed; /* failed: it has been said why */
 } reader;
 
@@ -246,7 +264,7 @@ static void take_string(reader *r, buffer *out)
 {
     char piece[4096];
     uint32_t len = take_u32(r);
-    if (len > MAX_TEXT_BYTES) r->bad = 1;
+    if (len > r->left) r->bad = 1;
     for (size_t n; len > 0 && !stopped(r); len -= (uint32_t)n) {
         n = len < sizeof piece ? len : sizeof piece;
         take(r, piece, n);
@@ -254,17 +272,20 @@ static void take_string(reader *r, buffer *out)
     }
 }
 
-/* What a medium of that kind may say of itself; *size gets the bytes of its samples and pixels. */
-static int content_is_whole(g4_part_kind kind, const content_head *h, const frame_head *frames, uint64_t *size)
+/* What a medium of that kind may say of itself with `left` bytes behind it; *size gets those of its samples and
+ * pixels. */
+static int content_is_whole(g4_part_kind kind, const content_head *h, const frame_head *frames, uint64_t left,
+                            uint64_t *size)
 {
     const int has_sound = kind == G4_PART_AUDIO || (kind == G4_PART_VIDEO && h->has_sound == 1);
+    if (h->has_sound != (uint32_t)has_sound || h->n_samples > (has_sound ? left / sizeof(float) : 0)) return 0;
     *size = h->n_samples * sizeof(float);
-    if (h->has_sound != (uint32_t)has_sound || h->n_samples > (has_sound ? MAX_SAMPLES : 0)) return 0;
     if (kind != G4_PART_VIDEO && h->n_frames != (kind == G4_PART_IMAGE)) return 0;
     for (uint32_t i = 0; i < h->n_frames; i++) {
         const uint64_t width = frames[i].width, height = frames[i].height;
-        if (width < 1 || width > INT_MAX || height < 1 || height > INT_MAX || width > MAX_PIXELS / height) return 0;
-        if (!(frames[i].seconds >= 0 && frames[i].seconds <= 1e9)) return 0;
+        if (width < 1 || width > INT_MAX || height < 1 || height > INT_MAX) return 0;
+        if (width > (left - *size) / 3 / height) return 0;
+        if (!(frames[i].seconds >= 0 && frames[i].seconds <= max_seconds)) return 0;
         *size += pixel_bytes(&frames[i]);
     }
     return 1;
@@ -283,7 +304,7 @@ static void *content_open(content_block *b, const content_head *h, uint64_t size
 {
     const size_t n = h->n_frames;
     const size_t fixed = n * (sizeof *b->frames + sizeof *b->seconds) + sizeof *b->sound;
-    char *block = malloc(fixed + (size_t)size + 1);
+    char *block = size < SIZE_MAX - fixed ? malloc(fixed + (size_t)size + 1) : NULL;
     if (block == NULL) return NULL;
     b->frames = (g4_image *)(void *)block;
     b->seconds = (double *)(void *)(b->frames + n);
@@ -297,7 +318,6 @@ static void take_content(reader *r, message_part *p, const content_head *h, cons
 {
     content_block b;
     medium *m = &p->medium;
-    if (size > r->left) r->bad = 1;
     if (stopped(r)) return;
     m->own = content_open(&b, h, size);
     if (m->own == NULL) {
@@ -331,7 +351,7 @@ static void take_medium(reader *r, message_part *p)
     h.n_frames = take_u32(r);
     h.has_sound = take_u32(r);
     h.n_samples = take_u64(r);
-    if (h.n_frames > MAX_FRAMES) r->bad = 1;
+    if (h.n_frames > r->left / FRAME_BYTES || h.n_frames > INT_MAX) r->bad = 1;
     frame_head *frames = stopped(r) ? NULL : calloc((size_t)h.n_frames + 1, sizeof *frames);
     if (frames == NULL && !stopped(r)) r->failed = say(FAILED, "no memory for the frames of a video");
     for (uint32_t i = 0; i < h.n_frames && !stopped(r); i++) {
@@ -339,7 +359,7 @@ static void take_medium(reader *r, message_part *p)
         frames[i].height = take_u32(r);
         frames[i].seconds = take_double(r);
     }
-    if (!stopped(r) && !content_is_whole(p->kind, &h, frames, &size)) r->bad = 1;
+    if (!stopped(r) && !content_is_whole(p->kind, &h, frames, r->left, &size)) r->bad = 1;
     take_content(r, p, &h, frames, size);
     free(frames);
 }
@@ -347,13 +367,12 @@ static void take_medium(reader *r, message_part *p)
 static void take_part(reader *r, message_part **parts, int *n, const char *path)
 {
     const uint32_t flags = take_u32(r), kind = flags & ~incomplete_bit, budget = take_u32(r);
-    if (kind > G4_PART_TOOL_RESULT || budget > INT_MAX || r->n_parts == MAX_PARTS) r->bad = 1;
+    if (kind > G4_PART_TOOL_RESULT || budget > INT_MAX) r->bad = 1;
     message_part *p = stopped(r) ? NULL : part_add(parts, n, (g4_part_kind)kind);
     if (p == NULL) {
         r->failed = r->bad ? 0 : FAILED;
         return;
     }
-    r->n_parts++;
     p->budget = (int)budget;
     take_string(r, &p->text);
     take_string(r, &p->name);
@@ -377,7 +396,7 @@ static int take_message(reader *r, conversation *c, const char *path)
     message_part *parts = NULL;
     int n = 0;
     const uint32_t role = take_u32(r), n_parts = take_u32(r);
-    if (role > G4_ROLE_TOOL) r->bad = 1;
+    if (role > G4_ROLE_TOOL || n_parts > r->left / PART_BYTES) r->bad = 1;
     for (uint32_t i = 0; i < n_parts && !stopped(r); i++) take_part(r, &parts, &n, path);
     if (!stopped(r)) return message_add(c, (g4_role)role, parts, n);
     parts_free(parts, n);
@@ -387,7 +406,9 @@ static int take_message(reader *r, conversation *c, const char *path)
 static int check_head(reader *r, const conversation *c, const char *path)
 {
     char magic[MAGIC_BYTES];
-    *r = (reader) { .f = r->f, .left = MAGIC_BYTES + 8 };
+    struct stat st;
+    if (fstat(fileno(r->f), &st) != 0) return say(FAILED, "cannot read %s: %s", path, strerror(errno));
+    *r = (reader) { .f = r->f, .left = HEAD_BYTES };
     take(r, magic, sizeof magic);
     const uint64_t len = take_u64(r);
     const int version = magic[MAGIC_BYTES - 1] - '0';
@@ -399,7 +420,7 @@ static int check_head(reader *r, const conversation *c, const char *path)
         return say(FAILED, "%s is a session of format %d, this program reads %d and %d", path, version, OLD_VERSION,
                    VERSION);
     }
-    if (len > MAX_MESSAGES_BYTES) return say(FAILED, "%s is damaged", path);
+    if (len > (uint64_t)st.st_size - HEAD_BYTES) return say(FAILED, "%s is truncated or damaged", path);
     if (len > 0 && c->raw) return say(FAILED, "%s holds a chat: go on without --raw", path);
     *r = (reader) { .f = r->f, .left = len, .sum = checksum_start, .version = version };
     return DONE;
@@ -410,7 +431,7 @@ static int take_messages(reader *r, conversation *c, const char *path)
     int status = DONE;
     while (status == DONE && r->left > 0) status = take_message(r, c, path);
     const uint64_t sum = r->sum;
-    r->left = 8;
+    r->left = CHECKSUM_BYTES;
     if (status == DONE && r->version > OLD_VERSION && take_u64(r) != sum) r->bad = 1;
     if (r->failed) return r->failed;
     if (r->bad) return say(FAILED, feof(r->f) ? "%s is truncated" : "%s: its messages are damaged", path);

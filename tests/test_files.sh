@@ -6,7 +6,7 @@ case $g4 in /*) ;; *) g4=$(pwd)/$g4 ;; esac
 chat=tests/data/media/e2b-q8_0.g4 # a chat model that sees and hears
 tmp=$(mktemp -d) || exit 1
 trap 'chmod -R u+w "$tmp"; rm -rf "$tmp"' EXIT
-passed=0; failed=0
+passed=0; failed=0; waiting=
 
 # ok NAME CONDITION...: the condition is a command.
 ok() {
@@ -33,6 +33,24 @@ refused() {
 mode() { stat -c %a "$1"; }
 no_leftovers() { [ -z "$(find "$tmp" -name '.gemma4*')" ]; }
 
+# Nobody opens these to write, which is found out after ten seconds while the rest goes on; read at the end.
+waits="-f --json-schema --grammar --tools --messages config perplexity"
+for option in $waits; do
+    (
+        mkfifo "$tmp/wait$option"
+        case $option in
+        config) mkdir -p "$tmp/home/gemma4"; mv "$tmp/waitconfig" "$tmp/home/gemma4/config"
+            export XDG_CONFIG_HOME="$tmp/home"; set -- -p x ;;
+        perplexity) set -- -f "$tmp/wait$option" ;;
+        *) set -- $option "$tmp/wait$option" ;;
+        esac
+        case $option in -f | config | --messages) ;; perplexity) set -- perplexity "$@" ;; *) set -- "$@" -p x ;; esac
+        timeout 30 "$g4" "$@" -m "$chat" -t 1 > /dev/null 2> "$tmp/err$option" < /dev/null
+        echo $? > "$tmp/rc$option"
+    ) &
+    waiting="$waiting $!"
+done
+
 # ---- What is no file ----------------------------------------------------------------------------------
 mkfifo "$tmp/pipe"
 for odd in "$tmp/pipe" /dev/zero; do
@@ -50,7 +68,7 @@ talk "$tmp/sparse" -p x
 ok "a terabyte of zeros is no session" refused "not a session file"
 printf 'G4TALK02\377\377\377\377\377\377\377\177' > "$tmp/huge"; truncate -s 1T "$tmp/huge"
 talk "$tmp/huge" -p x
-ok "nor one that says it is huge" refused "is damaged"
+ok "nor one that says it is huge" refused "or damaged"
 printf 'G4TALK09\0\0\0\0\0\0\0\0' > "$tmp/later"
 talk "$tmp/later" -p x
 ok "a later format is named" refused "session of format 9"
@@ -86,6 +104,37 @@ for at in 0 8 15 16 30 100 5000 $((size / 2)) $((size - 9)) $((size - 1)); do
     talk "$tmp/t" -p x
     ok "it ends after $at bytes" refused "$tmp/t"
 done
+# What is read is limited by the size of the file alone: a video of 1500 frames of one pixel, a picture of 180 million.
+if command -v python3 > /dev/null; then
+    talk "$tmp/text" -p "one"
+    python3 - "$tmp/text" "$tmp/frames" "$tmp/pixels" << 'END'
+import struct, sys
+old = open(sys.argv[1], "rb").read()
+timeline = old[24 + struct.unpack("<Q", old[8:16])[0]:]
+P, W = 0x100000001B3, 1 << 64
+def message(kind, sizes):
+    frames = b"".join(struct.pack("<IId", w, h, i) for i, (w, h) in enumerate(sizes))
+    return struct.pack("<9IQ", 2, 1, kind, 0, 0, 0, 0, len(sizes), 0, 0) + frames
+def checksum(data, zeros):
+    s = 0xCBF29CE484222325
+    for b in data: s = (s ^ b) * P % W
+    return s * pow(P, zeros, W) % W
+for path, kind, sizes in (sys.argv[2], 3, [(1, 1)] * 1500), (sys.argv[3], 1, [(13400, 13400)]):
+    zeros = sum(3 * w * h for w, h in sizes)
+    head = message(kind, sizes)
+    with open(path, "wb") as f:
+        f.write(b"G4TALK02" + struct.pack("<Q", len(head) + zeros) + head)
+        f.seek(zeros, 1)
+        f.write(struct.pack("<Q", checksum(head, zeros)) + timeline)
+END
+    talk "$tmp/frames" -p x -c 256
+    ok "1500 frames are read" refused "context"
+    if (ulimit -v 400000; "$g4" -m "$chat" --quiet -n 1 -t 1 -p x > /dev/null 2>&1 < /dev/null); then
+        (ulimit -v 400000; talk "$tmp/pixels" -p x; echo $rc > "$tmp/rc"); rc=$(cat "$tmp/rc")
+        ok "180 million pixels are no damage" refused "no memory for a medium of 538680000 bytes"
+    fi
+    rm -f "$tmp/pixels"
+fi
 # A file of 0.1, without media: 8 bytes of magic, the length, the messages, and no checksum.
 talk "$tmp/text" -p "one"
 n=$(od -An -tu8 -j 8 -N 8 "$tmp/text" | tr -d ' ')
@@ -173,6 +222,21 @@ for how in "" --no-mmap; do
     else
         ok "with $how it does not matter" test "$rc" -eq 0
     fi
+done
+
+# ---- Pipes that are read as texts -----------------------------------------------------------------------------
+mkfifo "$tmp/slow"
+(exec 8> "$tmp/slow"; sleep 0.4; echo one >&8; sleep 0.4; echo two >&8) &
+"$g4" tokenize -m "$chat" -f "$tmp/slow" > "$tmp/out" 2> "$tmp/err" < /dev/null
+printf 'one\ntwo\n' | "$g4" tokenize -m "$chat" > "$tmp/want"
+ok "a slow writer is waited for" cmp "$tmp/out" "$tmp/want"
+(sleep 0.4; printf 'one\ntwo\n' > "$tmp/slow") &
+"$g4" tokenize -m "$chat" -f "$tmp/slow" > "$tmp/out" 2> "$tmp/err" < /dev/null
+ok "and one that comes late" cmp "$tmp/out" "$tmp/want"
+wait $waiting
+for option in $waits; do
+    cp "$tmp/err$option" "$tmp/err"; rc=$(cat "$tmp/rc$option")
+    ok "$option: a pipe that nobody opens is refused" refused "nobody has opened this pipe to write into it for 10 sec"
 done
 
 echo "$passed passed, $failed failed"
