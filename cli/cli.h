@@ -258,9 +258,12 @@ double per_second(double n, double seconds);
 int path_read(const char *given, buffer *out);
 int path_expand(const char *given, buffer *out);
 
-/* All bytes of a file, or of standard input for "-", appended to out: of a text at most 256 MiB, of a medium 4 GiB. */
+/* All bytes of a file, or of standard input for "-", appended to out: at most 256 MiB. */
 int file_read(const char *path, buffer *out);
-int medium_read(const char *path, buffer *out);
+/* A medium from standard input: at least MEDIUM_START bytes, if it has so many, and the rest, at most 4 GiB in all. */
+enum { MEDIUM_START = 1 << 20 };
+int medium_start(buffer *out);
+int medium_rest(buffer *out);
 /* The same of a text, as UTF-8: without a byte order mark in front, and UTF-16 that begins with one is converted. */
 int text_read(const char *path, buffer *out);
 

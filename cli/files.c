@@ -190,32 +190,35 @@ static int read_open(FILE **f, const char *path, buffer *out)
     return status;
 }
 
+/* Until out holds `want` bytes or a few more, or the file ends. */
+static int read_blocks(FILE *f, const char *name, uint64_t want, buffer *out)
+{
+    char block[65536];
+    size_t n = sizeof block;
+    while (n == sizeof block && out->len < want && !out->failed) {
+        n = fread(block, 1, sizeof block, f);
+        if (interrupted()) return interrupted();
+        buffer_add(out, block, n);
+        if (ferror(f)) return say(FAILED, "cannot read %s: %s", name, strerror(errno));
+    }
+    return out->failed ? say(FAILED, "no memory for %s", name) : DONE;
+}
+
 static int read_all(const char *path, uint64_t limit, buffer *out)
 {
     const char *name = strcmp(path, "-") == 0 ? "standard input" : path;
     FILE *f;
     int status = read_open(&f, path, out);
     if (status != DONE) return status;
-    char block[65536];
-    size_t n = sizeof block;
-    while (status == DONE && n == sizeof block) {
-        n = fread(block, 1, sizeof block, f);
-        status = interrupted();
-        if (status != DONE) break;
-        buffer_add(out, block, n);
-        if (ferror(f))
-            status = say(FAILED, "cannot read %s: %s", name, strerror(errno));
-        else if (out->len > limit)
-            status =
-                say(FAILED, "%s holds more than the %llu MiB that are read", name, (unsigned long long)limit >> 20);
-    }
+    status = read_blocks(f, name, limit + 1, out);
     if (f != stdin) fclose(f);
-    if (status == DONE && out->failed) status = say(FAILED, "no memory for %s", name);
-    return status;
+    if (status != DONE || out->len <= limit) return status;
+    return say(FAILED, "%s holds more than the %llu MiB that are read", name, (unsigned long long)limit >> 20);
 }
 
 int file_read(const char *path, buffer *out) { return read_all(path, (uint64_t)256 << 20, out); }
-int medium_read(const char *path, buffer *out) { return read_all(path, (uint64_t)4096 << 20, out); }
+int medium_start(buffer *out) { return read_blocks(stdin, "standard input", MEDIUM_START, out); }
+int medium_rest(buffer *out) { return read_all("-", (uint64_t)4096 << 20, out); }
 
 int regular_open(FILE **f, const char *path)
 {

@@ -77,20 +77,42 @@ static int medium_take(medium *m, g4_part_kind kind, int budget)
     return DONE;
 }
 
+static g4_status decode(medium *m, g4_part_kind kind, const void *data, size_t size, const g4_media_options *opt,
+                        g4_error *err)
+{
+    if (kind == G4_PART_IMAGE) return g4_image_decode(&m->image, data, size, opt, err);
+    if (kind == G4_PART_AUDIO) return g4_audio_decode(&m->audio, data, size, opt, err);
+    return g4_video_decode(&m->loaded, data, size, opt, err);
+}
+
 int medium_decode(medium *m, g4_part_kind kind, const void *data, size_t size, int budget, const g4_media_options *opt)
 {
     g4_error err;
-    g4_status result = G4_OK;
-    if (kind == G4_PART_IMAGE) result = g4_image_decode(&m->image, data, size, opt, &err);
-    if (kind == G4_PART_AUDIO) result = g4_audio_decode(&m->audio, data, size, opt, &err);
-    if (kind == G4_PART_VIDEO) result = g4_video_decode(&m->loaded, data, size, opt, &err);
-    return result == G4_OK ? medium_take(m, kind, budget) : report(&err);
+    return decode(m, kind, data, size, opt, &err) == G4_OK ? medium_take(m, kind, budget) : report(&err);
 }
 
+/* Would the whole of what begins so be refused too? A medium that only ends too early is no unsupported one. */
+static int check_start(g4_part_kind kind, const buffer *start, const g4_media_options *opt)
+{
+    g4_media_options of_start = *opt;
+    g4_error err;
+    medium m = { 0 };
+    of_start.max_pixels_per_byte = UINT64_MAX; /* its bytes are not all there */
+    const g4_status result = decode(&m, kind, buffer_text(start), start->len, &of_start, &err);
+    if (result == G4_OK) m.kind = kind;
+    medium_free(&m);
+    return result == G4_ERR_UNSUPPORTED || result == G4_ERR_CANCELED ? report(&err) : DONE;
+}
+
+/* What is longer than most pictures may have no end: its start is looked at before the rest is read. */
 static int load_standard_input(medium *m, g4_part_kind kind, int budget, const g4_media_options *opt)
 {
     buffer data = { 0 };
-    int status = medium_read("-", &data);
+    int status = medium_start(&data);
+    if (status == DONE && data.len >= MEDIUM_START) {
+        status = check_start(kind, &data, opt);
+        if (status == DONE) status = medium_rest(&data);
+    }
     if (status == DONE && data.len == 0) status = say(FAILED, "standard input is empty");
     if (status == DONE) status = medium_decode(m, kind, buffer_text(&data), data.len, budget, opt);
     buffer_free(&data);

@@ -353,6 +353,16 @@ ok "a text is no picture" test "$rc" -eq 1
 run $asks --image - -p x
 ok "nor is nothing" test "$rc" -eq 1 -a "$(wc -l < "$tmp/err")" -eq 1
 says "standard input is empty"
+for option in --image --audio --video; do # what has no end is known by its start, before memory ends
+    yes | (ulimit -t 5; timeout 20 "$g4" $asks $option - -p x) > "$tmp/out" 2> "$tmp/err"; rc=$?
+    ok "$option - that never ends is refused" test "$rc" -eq 1 -a "$(wc -l < "$tmp/err")" -eq 1
+    says 'it begins with 79 0a'
+done
+{ printf 'P6 700 700 255\n'; head -c 1470000 /dev/zero; } > large.ppm
+run $asks --image large.ppm -p x
+cp "$tmp/out" "$tmp/want"
+cat large.ppm | "$g4" $asks --image - -p x > "$tmp/out" 2> "$tmp/err"
+ok "a large picture that comes through a pipe is read" same
 run $asks --json --image scene.png --image-tokens 70 -p x
 cp "$tmp/out" "$tmp/want"
 run $asks --json --image-tokens 70 --image scene.png -p x
