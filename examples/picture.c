@@ -1,4 +1,4 @@
-/* picture MODEL.g4 PICTURE [QUESTION] - ask about a picture (PNG, JPEG, PPM); boxes in the answer are printed in its
+/* picture MODEL.g4 PICTURE [QUESTION] - ask about a picture (PNG, JPEG, BMP, PPM); boxes in the answer are printed in its
  * pixels. */
 #include <stdio.h>
 

@@ -138,7 +138,7 @@ typedef struct {
     int pipes[G4_CHILD_PIPES][2]; /* -1: closed */
     char report[64];              /* of the watcher: two lines of a number each */
     size_t n_report;
-    int line_ended; /* of its messages */
+    int line_ended, in_address; /* of its messages */
     size_t n_said;
     g4_child_end *end;
 } g4_child;
@@ -226,13 +226,20 @@ static int g4_child_start(g4_child *p, char *const *words, int in)
 
 #define G4_CHILD_WAIT 10 /* milliseconds after which the halt is asked again */
 
-/* Keep the printable characters of its first line, which says most. */
+/* Keep the printable characters of its first line, which says most. ffmpeg puts addresses behind its names, as in
+ * "[mp3 @ 0x55d0a2]"; they differ from run to run and are left out. */
 static void g4_child_hear(g4_child *p, const uint8_t *data, size_t n)
 {
+    static const char mark[] = " @ 0x";
+    const size_t n_mark = sizeof mark - 1;
     char *said = p->end->said;
     for (size_t i = 0; i < n && !p->line_ended; i++) {
         p->line_ended = p->n_said > 0 && (data[i] == '\n' || data[i] == '\r');
-        if (data[i] >= 32 && data[i] < 127 && p->n_said + 1 < sizeof p->end->said) said[p->n_said++] = (char)data[i];
+        if (data[i] < 32 || data[i] >= 127 || p->n_said + 1 == sizeof p->end->said) continue;
+        if (p->in_address && strchr("0123456789abcdef", data[i])) continue;
+        said[p->n_said++] = (char)data[i];
+        p->in_address = p->n_said >= n_mark && !memcmp(said + p->n_said - n_mark, mark, n_mark);
+        if (p->in_address) p->n_said -= n_mark;
     }
     said[p->n_said] = 0;
 }

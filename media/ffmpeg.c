@@ -14,7 +14,7 @@
 
 /* ---- The program ---------------------------------------------------------------------------- */
 
-#define G4_FFMPEG_NOT_OURS "not PNG, JPEG, PPM, WAV or y4m, and "
+#define G4_FFMPEG_NOT_OURS "not PNG, JPEG, BMP, PPM, WAV or y4m, and "
 #define G4_FFMPEG_WORDS 40    /* of a command at most */
 #define G4_FFMPEG_SECONDS 300 /* for a picture, or to tell what a file holds: a large TIFF on a busy machine takes 60 */
 #define G4_FFMPEG_LONG_SECONDS 3600 /* for sound and video */
@@ -39,6 +39,12 @@ static g4_status g4_ffmpeg_judge(const char *program, const g4_child_end *end, i
                        end->reason    ? strerror(end->reason)
                        : end->said[0] ? end->said
                                       : "it is not there");
+    const char *const stream = strstr(end->said, "matches no streams") ? strstr(end->said, "'0:") : NULL;
+    if (stream) /* as -map asked for it */
+        return g4_fail(err, G4_ERR_FORMAT, "there is no %s in it",
+                       stream[3] == 'a'   ? "sound"
+                       : stream[3] == 'V' ? "video"
+                                          : "picture");
     if (end->status > 128) snprintf(how, sizeof how, "signal %d ended it", end->status - 128);
     return g4_fail(err, G4_ERR_FORMAT, "%.40s cannot read it: %s", program, end->said[0] ? end->said : how);
 }

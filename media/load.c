@@ -188,7 +188,8 @@ static g4_status g4_media_decode_bytes(const g4_media_limits *m, const uint8_t *
     if (!foreign) return s;
     if (!g4_is_known(data, size)) return g4_format_unknown(data, size, err);
     int fd;
-    s = g4_media_spill(m, data, size, &fd, err);
+    s = g4_tiff_check(data, size, err);
+    if (!s) s = g4_media_spill(m, data, size, &fd, err);
     if (s) return s;
     g4_turn turn;
     const int is_turned = g4_foreign_orientation(data, size, &turn);
@@ -223,12 +224,12 @@ static g4_status g4_media_load_y4m(const g4_media_limits *m, const g4_media_file
     return s;
 }
 
-/* A regular file that is not of ours, or is a video, is not read into memory. */
+/* A regular file that is not of ours, or is a video, is not read into memory, unless its tags are looked at here. */
 static g4_status g4_media_load_file(const g4_media_limits *m, const g4_media_file *f, const g4_media_target *out,
                                     g4_error *err)
 {
-    const int is_ours =
-        (out->image && g4_is_read_whole(f->head, f->n_head)) || (out->audio && g4_is_wav(f->head, f->n_head));
+    const int is_ours = (out->image && g4_is_read_whole(f->head, f->n_head)) || g4_is_tiff(f->head, f->n_head) ||
+                        (out->audio && g4_is_wav(f->head, f->n_head));
     if (!f->is_regular || is_ours) {
         uint8_t *data;
         size_t size;

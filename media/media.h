@@ -69,6 +69,8 @@ typedef struct {
 } g4_turn;
 /* A TIFF block; the first one that says it counts. */
 void g4_turn_by_exif(g4_turn *t, const uint8_t *tiff, size_t size);
+/* Is a TIFF file, or any other, compressed as ffmpeg can read it? */
+g4_status g4_tiff_check(const uint8_t *tiff, size_t size, g4_error *err);
 /* A whole file of HEIF's family: AVIF, HEIC. */
 void g4_turn_by_heif(g4_turn *t, const uint8_t *data, size_t size);
 /* A text of XMP; of several texts the last one counts, and in it the first place. */

@@ -113,25 +113,39 @@ void g4_pixels_free(const g4_media_limits *m, g4_pixels *p)
 
 /* ---- Orientation ---------------------------------------------------------------------------- */
 
-/* The orientation in a TIFF block, 1 when it makes no sense; 0: there is none. */
-static int g4_tiff_orientation(const uint8_t *tiff, size_t size)
+/* The number under a tag of a TIFF block's first picture, 0 if it is of another type; -1: there is none. */
+static int64_t g4_tiff_value(const uint8_t *tiff, size_t size, uint32_t tag)
 {
-    if (size < 8) return 0;
+    if (size < 8) return -1;
     const int big = tiff[0] == 'M' && tiff[1] == 'M';
-    if (!big && !(tiff[0] == 'I' && tiff[1] == 'I')) return 0;
+    if (!big && !(tiff[0] == 'I' && tiff[1] == 'I')) return -1;
     uint32_t (*const u16)(const uint8_t *) = big ? g4_be16 : g4_le16;
     uint32_t (*const u32)(const uint8_t *) = big ? g4_be32 : g4_le32;
     const size_t ifd = u32(tiff + 4); /* the list of entries: their number, then 12 bytes for each */
-    if (u16(tiff + 2) != 42 || ifd > size - 2) return 0;
+    if (u16(tiff + 2) != 42 || ifd > size - 2) return -1;
     const uint32_t n = u16(tiff + ifd);
     for (uint32_t i = 0; i < n && ifd + 2 + 12 * (size_t)(i + 1) <= size; i++) {
         const uint8_t *entry = tiff + ifd + 2 + 12 * (size_t)i; /* tag, type, count, value */
-        if (u16(entry) != 0x0112) continue;
+        if (u16(entry) != tag) continue;
         const uint32_t type = u16(entry + 2); /* 3 is SHORT, 4 is LONG */
-        const uint32_t value = type == 3 ? u16(entry + 8) : type == 4 ? u32(entry + 8) : 1;
-        return value >= 1 && value <= 8 ? (int)value : 1;
+        return type == 3 ? u16(entry + 8) : type == 4 ? u32(entry + 8) : 0;
     }
-    return 0;
+    return -1;
+}
+
+/* The orientation in a TIFF block, 1 when it makes no sense; 0: there is none. */
+static int g4_tiff_orientation(const uint8_t *tiff, size_t size)
+{
+    const int64_t value = g4_tiff_value(tiff, size, 0x0112);
+    return value < 0 ? 0 : value >= 1 && value <= 8 ? (int)value : 1;
+}
+
+/* ffmpeg reads JPEG data only in raw pictures of cameras (DNG); others it shows black, and calls that a success. */
+g4_status g4_tiff_check(const uint8_t *tiff, size_t size, g4_error *err)
+{
+    const int64_t compression = g4_tiff_value(tiff, size, 0x0103); /* 6 is JPEG as of 1992, 7 as of 1995 */
+    if ((compression != 6 && compression != 7) || g4_tiff_value(tiff, size, 0xc612) >= 0) return G4_OK;
+    return g4_fail(err, G4_ERR_UNSUPPORTED, "TIFF: compression %d, JPEG inside of TIFF, is not read", (int)compression);
 }
 
 void g4_turn_by_exif(g4_turn *t, const uint8_t *tiff, size_t size)

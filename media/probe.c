@@ -85,7 +85,8 @@ static g4_status g4_probe_bytes(const g4_media_limits *m, const uint8_t *data, s
     g4_status s = g4_probe_ours(m, data, size, out, &foreign, err);
     if (!foreign) return s;
     int fd;
-    s = g4_media_spill(m, data, size, &fd, err);
+    s = g4_tiff_check(data, size, err);
+    if (!s) s = g4_media_spill(m, data, size, &fd, err);
     if (s) return s;
     s = g4_probe_foreign(m, fd, out, err);
     close(fd);

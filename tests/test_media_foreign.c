@@ -206,6 +206,67 @@ static void g4_test_limits(void)
     unlink(limits);
 }
 
+/* JPEG data in a TIFF file is refused before a program starts, but for raw pictures of cameras. */
+static void g4_test_tiff(const char *program)
+{
+    static const char *const path = "build/foreign_jpeg.tif";
+    const g4_media_options opt = { .ffmpeg = program };
+    for (int i = 0; i < 12; i++) {
+        const int big = i & 1, compression = 5 + i / 2 % 3, is_raw = i >= 6;
+        const int is_refused = compression >= 6 && !is_raw;
+        uint8_t tiff[] = "II*\0\10\0\0\0\2\0\3\1\3\0\1\0\0\0\0\0\0\0\0\0\1\0\4\0\0\0\1\4\0\0\0\0\0\0";
+        static const uint8_t motorola[] = "MM\0*\0\0\0\10\0\2\1\3\0\3\0\0\0\1\0\0\0\0\0\0\0\1\0\0\0\4\1\4\0\0";
+        if (big) memcpy(tiff, motorola, sizeof motorola);
+        tiff[big ? 19 : 18] = (uint8_t)compression;
+        if (is_raw) memcpy(tiff + 22, big ? "\xc6\x12" : "\x12\xc6", 2);
+        g4_error err = { G4_OK, "" };
+        g4_image image;
+        g4_video video;
+        g4_media_info info;
+        g4_status s = g4_image_decode(&image, tiff, sizeof tiff, &opt, &err);
+        if (!s) g4_image_free(&image, &opt);
+        G4_EXPECT(is_refused ? s == G4_ERR_UNSUPPORTED && strstr(err.message, "JPEG inside of TIFF") : !s, "%d: %s", i,
+                  err.message);
+        if (!is_refused) continue;
+        if (!g4_save(path, tiff, sizeof tiff, 0600)) exit(1);
+        s = g4_image_load(&image, path, &opt, &err);
+        G4_EXPECT(s == G4_ERR_UNSUPPORTED && strstr(err.message, "JPEG inside of TIFF"), "%d: %s", i, err.message);
+        s = g4_video_load(&video, path, &opt, &err);
+        G4_EXPECT(s == G4_ERR_UNSUPPORTED && strstr(err.message, "JPEG inside of TIFF"), "%d: %s", i, err.message);
+        s = g4_media_probe(&info, path, &opt, &err);
+        G4_EXPECT(s == G4_ERR_UNSUPPORTED && strstr(err.message, "JPEG inside of TIFF"), "%d: %s", i, err.message);
+        unlink(path);
+    }
+}
+
+/* A program's words hold no addresses, and a stream that is not there is named. */
+static void g4_test_messages(void)
+{
+    static const char *const program = "build/foreign_says.sh";
+    static const struct {
+        const char *said, *want;
+    } cases[] = {
+        { "[mp3 @ 0x55d0a2c4f0] Header missing @ 0x12: end", ": [mp3] Header missing: end" },
+        { "a @ 0x1 @ 0x2f @ 3", ": a @ 3" },
+        { "Stream map '0:v:0' matches no streams.", "there is no picture in it" },
+        { "Stream map '0:V:0' matches no streams.", "there is no video in it" },
+        { "[out#0/wav @ 0x7f] Stream map '0:a:0' matches no streams.", "there is no sound in it" },
+    };
+    const g4_media_options opt = { .ffmpeg = program };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[256];
+        snprintf(text, sizeof text, "#!/bin/sh\necho \"%s\" >&2\nexit 1\n", cases[i].said);
+        if (!g4_save(program, text, strlen(text), 0700)) exit(1);
+        g4_error err = { G4_OK, "" };
+        g4_image image;
+        const g4_status s = g4_image_decode(&image, G4_FOREIGN, strlen(G4_FOREIGN), &opt, &err);
+        const size_t n = strlen(err.message), n_want = strlen(cases[i].want);
+        G4_EXPECT(s == G4_ERR_FORMAT && n >= n_want && !strcmp(err.message + n - n_want, cases[i].want), "%s: %s",
+                  cases[i].said, err.message);
+    }
+    unlink(program);
+}
+
 /* A megabyte of boxes, each in the one before: what reads them keeps its place and its time. */
 static void g4_test_nested(void)
 {
@@ -344,7 +405,10 @@ int main(void)
     g4_test_refused(program);
     G4_EXPECT(access("build/foreign_heard", F_OK) != 0, "the program was started for a file that is refused");
     g4_test_words(program);
+    g4_test_tiff(program);
+    unlink("build/foreign_heard");
     unlink(program);
+    g4_test_messages();
     g4_test_limits();
     g4_test_nested();
     g4_test_frames();
