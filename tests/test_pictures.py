@@ -32,6 +32,8 @@ REASONS = [
     (None, "F", "off by", CLIPPED),
     (None, None, "ffmpeg cannot read it", "the installed ffmpeg does not read it"),
     (None, None, "ffmpeg found no picture", "the installed ffmpeg does not read it"),
+    (None, None, "there is no picture in it", "the installed ffmpeg does not read it"),
+    ("TIFF", None, "JPEG inside of TIFF", "ffmpeg shows it black"),
     (None, None, "it begins with", "a kind that is not read"),
     ("XVThumb", None, "refused", "a PNM file of another kind"),
 ]
