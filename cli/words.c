@@ -335,11 +335,21 @@ static int check_command(arguments *a, const question *q)
     return hint.len > 0 ? hint_at(a, &hint) : DONE;
 }
 
+/* Behind `run`, was the first word to be a model? The default one answers then. */
+static int check_run(arguments *a, const question *q)
+{
+    buffer hint = { 0 };
+    if (a->model != NULL || strpbrk(q->first, " \t\n") != NULL) return DONE;
+    buffer_fmt(&hint, "asked as a question; there is no model %s", q->first);
+    return hint_at(a, &hint);
+}
+
 /* Was it meant as a question? What stands behind -- is one. */
 static int check_question(arguments *a, const cli_command *c, const question *q)
 {
     const char *word = q->first;
     int status = c->name[0] == '\0' ? check_command(a, q) : DONE;
+    if (status == DONE && strcmp(c->name, "run") == 0) status = check_run(a, q);
     if (status != DONE) return status;
     if (q->n == 1 && strchr(word, '.') != NULL && is_plain_file(word))
         return say(USAGE, "%s is a file: give it with -f", word);

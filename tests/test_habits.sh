@@ -80,6 +80,10 @@ run -m "$tiny" --quiet --temp 0 -n 3 -p hi
 cp "$tmp/out" "$tmp/want"
 answers "run WORD asks it where it is no model" run hi -m "$tiny" --quiet --temp 0 -n 3
 answers "as chat WORD does" chat hi -m "$tiny" --quiet --temp 0 -n 3
+export GEMMA4_MODEL="$tiny"
+answers "which it says where no model is named" run hi --temp 0 -n 3
+says "gemma4: asked as a question; there is no model hi"
+unset GEMMA4_MODEL
 # hints WORD TEXT: the word is asked, and one line says what it may have been meant for.
 hints() {
     run -m "$tiny" --quiet --temp 0 -n 3 -p "$1"
