@@ -76,7 +76,7 @@ enter "/system Be brief."
 enter "hello"; see "; answer"
 enter "/stats"; see "3 messages"
 enter "/clear"; see "a new chat, with the same system prompt"
-key C-l; enter "/stats"; see "1 messages"
+key C-l; enter "/stats"; see "1 message"
 enter "/system"; see "Be brief."
 enter "/undo"; see "there is nothing to undo"
 leave
