@@ -217,7 +217,7 @@ key Escape; last "> kept"
 key C-r; text "on"; last "(search: on) /stats one"
 key BSpace BSpace; last "(search: ) kept"; key C-g
 key C-u C-r; text "one"; key Right; last "> /stats one"; cursor 10,0
-key C-u C-r; text "one"; key C-l Enter; see "0 messages"
+key C-u C-r; text "one"; key C-l Enter; see "takes no words"
 leave
 # two at a time lose nothing
 open 60 20 "$chat --quiet -n 1"
@@ -247,7 +247,7 @@ leave
 rm "$history"
 open 60 20 "$chat --quiet --no-history"
 cursor 2,0
-enter "/stats x"; see "0 messages"
+enter "/stats x"; see "takes no words"
 leave
 ok "--no-history writes none" test ! -e "$history"
 
