@@ -76,6 +76,18 @@ static size_t whole_character(const char *text, size_t n, uint32_t *code)
     return bytes > 2 && (is_overlong || is_surrogate || is_beyond) ? 0 : bytes;
 }
 
+size_t utf8_start(const char *text, size_t n)
+{
+    size_t at = 0;
+    uint32_t code;
+    while (at < n) {
+        const size_t bytes = whole_character(text + at, n - at, &code);
+        if (bytes == 0) break;
+        at += bytes;
+    }
+    return at;
+}
+
 /* The mildest use from which on a character is kept away. What joins and shapes letters or emoji belongs to prose, and
  * in a name only hides what stands there. */
 static const struct {

@@ -86,6 +86,8 @@ typedef enum {
 /* Is the character at the start of text, of which n bytes are left, harmless? *bytes gets its length; a byte that
  * belongs to no character is not harmless and 1 long. */
 int is_harmless(const char *text, size_t n, text_use use, size_t *bytes);
+/* How many bytes of a text are well-formed UTF-8, up to the first that belongs to no character. */
+size_t utf8_start(const char *text, size_t n);
 /* Text with a question mark for each character that is not. */
 void buffer_harmless(buffer *b, const char *text, size_t len, text_use use);
 
@@ -265,6 +267,8 @@ enum { MEDIUM_START = 1 << 20 };
 int medium_start(buffer *out);
 int medium_rest(buffer *out);
 /* The same of a text, as UTF-8: without a byte order mark in front, and UTF-16 that begins with one is converted. */
+int source_read(const char *path, buffer *out);
+/* The same of what the model is to read, which nobody else checks: a line tells where it is no UTF-8. */
 int text_read(const char *path, buffer *out);
 
 /* A file that is read from front to back: no pipe, which would be waited for, no device, no folder. *f is NULL after a

@@ -122,7 +122,7 @@ static int read_file(arguments *a, const cli_command *c)
     buffer path = { 0 }, text = { 0 };
     int status = DONE;
     if (config_path(&path) && access(path.data, F_OK) == 0) {
-        status = text_read(path.data, &text);
+        status = source_read(path.data, &text);
         size_t len = text.len;
         char *kept = status == DONE ? arguments_keep(a, &text) : NULL;
         if (kept != NULL && strlen(kept) != len) status = say(USAGE, "%s holds a NUL: it is no text", path.data);

@@ -267,7 +267,7 @@ static void add_utf16(buffer *out, const unsigned char *text, size_t len, int li
     }
 }
 
-int text_read(const char *path, buffer *out)
+int source_read(const char *path, buffer *out)
 {
     buffer bytes = { 0 };
     int status = file_read(path, &bytes);
@@ -289,6 +289,18 @@ int text_read(const char *path, buffer *out)
     buffer_free(&bytes);
     if (status == DONE && out->failed) status = say(FAILED, "no memory for %s", name);
     return status;
+}
+
+int text_read(const char *path, buffer *out)
+{
+    const size_t from = out->len;
+    const int status = source_read(path, out);
+    if (status != DONE) return status;
+    const char *text = buffer_text(out) + from, *name = strcmp(path, "-") == 0 ? "standard input" : path;
+    const size_t n = out->len - from, at = utf8_start(text, n);
+    if (at == n) return DONE;
+    return say(DONE, "%s: byte 0x%02X at offset %zu of the text is no UTF-8: it is read as a byte", name,
+               (unsigned char)text[at], at);
 }
 
 /* ---- Writing ---------------------------------------------------------------------------------- */

@@ -24,7 +24,7 @@ int inputs_text(const arguments *a, buffer *out) { return read_inputs(a, text_re
 
 int text_or_file(const char *value, int is_text, buffer *out)
 {
-    if (!is_text) return text_read(value, out);
+    if (!is_text) return source_read(value, out);
     buffer_str(out, value);
     return out->failed ? say(FAILED, "no memory for a text") : DONE;
 }

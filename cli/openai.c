@@ -23,7 +23,7 @@ int document_read(conversation *c)
     arguments *a = c->args;
     buffer text = { 0 };
     g4_error err;
-    int status = text_read(a->messages, &text);
+    int status = source_read(a->messages, &text);
     if (status == DONE && g4_request_read(&c->request, buffer_text(&text), text.len, NULL, NULL, &err) != G4_OK) {
         status = say(FAILED, "%s: %s", a->messages, err.message);
     }

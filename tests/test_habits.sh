@@ -493,6 +493,17 @@ fails 1 "is a folder, a pipe or a device" $late -p x --session pipe
 printf 'one\0two' > nul
 run $late --json -f nul
 ok "a NUL is a byte of the text" test "$(tokens "$tmp/out")" -gt 5
+ok "and no warning" test ! -s "$tmp/err"
+printf 'a caf\351 and more \300' > latin1
+run $late --json -f latin1
+ok "Latin-1 is warned of" test "$rc" -eq 0 -a "$(wc -l < "$tmp/err")" -eq 1
+says "latin1: byte 0xE9 at offset 5 of the text is no UTF-8"
+cp latin1 "$tmp/in"
+run $late --json
+says "standard input: byte 0xE9 at offset 5 of the text is no UTF-8"
+: > "$tmp/in"
+printf '{"caf\351":1}' > latin1.json
+fails 1 "malformed UTF-8" $late -p x --json-schema latin1.json
 printf '\377\376W\0h\0a\0t\0 \0i\0s\0 \0002\0 \0+\0 \0002\0?\0' > utf16
 run $late --json --temp 0 -p "What is 2 + 2?"
 count=$(tokens "$tmp/out")
