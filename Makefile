@@ -226,13 +226,14 @@ build/fuzz/session: $(FUZZ_CLI)
 build/fuzz/%: tests/fuzz/fuzz_%.c $(wildcard tests/*.h tests/fuzz/*.h) $(FUZZ_OBJ)
 	clang $(FUZZ_FLAGS) -fsanitize=fuzzer -DGEMMA4_IMPLEMENTED -I. -Itests $< $(filter %.o,$^) -o $@ $(LDLIBS)
 .SECONDARY: $(FUZZ_OBJ) $(FUZZ_CLI)
-.PHONY: fuzz
-fuzz: $(FUZZ:%=build/fuzz/%) ## run every fuzzer (clang) for FUZZ_SECONDS, 600 by default
-	@for f in $(FUZZ); do mkdir -p build/fuzz/found_$$f; c=tests/fuzz/corpus_$$f; [ -d $$c ] || c=; \
-	    build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=60 -rss_limit_mb=2000 $(FUZZ_ARGS) \
-	        -artifact_prefix=build/fuzz/$$f- \
-	        build/fuzz/found_$$f $$c > build/fuzz/$$f.log 2>&1 || { tail -n 40 build/fuzz/$$f.log; exit 1; }; \
-	    echo "$$f: $$(tail -n 1 build/fuzz/$$f.log)"; done
+.PHONY: fuzz $(FUZZ:%=fuzz-%)
+fuzz: $(FUZZ:%=fuzz-%) ## run every fuzzer (clang) for FUZZ_SECONDS, 600 by default
+$(FUZZ:%=fuzz-%): fuzz-%: build/fuzz/%
+	@mkdir -p build/fuzz/found_$*; c=tests/fuzz/corpus_$*; [ -d $$c ] || c=; \
+	    build/fuzz/$* -max_total_time=$(FUZZ_SECONDS) -timeout=60 -rss_limit_mb=2000 $(FUZZ_ARGS) \
+	        -artifact_prefix=build/fuzz/$*- \
+	        build/fuzz/found_$* $$c > build/fuzz/$*.log 2>&1 || { tail -n 40 build/fuzz/$*.log; exit 1; }; \
+	    echo "$*: $$(tail -n 1 build/fuzz/$*.log)"
 .PHONY: fuzz-corpus
 fuzz-corpus: $(FUZZ:%=build/fuzz/%) ## make the corpora in tests/fuzz as small as can be, with what was found
 	@for f in $(FUZZ); do c=tests/fuzz/corpus_$$f least=build/fuzz/least; \
