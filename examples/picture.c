@@ -1,5 +1,5 @@
-/* picture MODEL.g4 PICTURE [QUESTION] - ask about a picture (PNG, JPEG, BMP, PPM); boxes in the answer are printed in its
- * pixels. */
+/* picture MODEL.g4 PICTURE [QUESTION] - ask about a picture (PNG, JPEG, BMP, PPM); boxes in the answer are printed in
+ * its pixels. */
 #include <stdio.h>
 
 #include "gemma4.h"

@@ -170,7 +170,8 @@ for quiet in "" --quiet; do
     run -m "$tiny" --system "" $quiet -n 1 -p x
     ok "an empty --system says nothing $quiet" sh -c "test $rc -eq 0 && ! grep -q 'system prompt' '$tmp/err'"
 done
-fails 2 "--grammar: \"root := bad\" is neither a file nor rules, which have a ::=" -m "$tiny" -p x --grammar 'root := bad'
+fails 2 "--grammar: \"root := bad\" is neither a file nor rules, which have a ::=" \
+    -m "$tiny" -p x --grammar 'root := bad'
 fails 2 "is neither a file nor a schema" -m "$tiny" -p x --json-schema '"type": "object"'
 fails 2 "is neither a file nor a list of tools" -m "$tiny" -p x --tools 'get weather'
 for option in -m -f --image --audio --video --session --tools --grammar --json-schema --messages --boxes --tool-exec \
@@ -258,7 +259,8 @@ write "tmep = 0"
 fails 2 "$config:1: there is no option \"tmep\" (do you mean --temp?)" x
 write "" "temp = hot"
 fails 2 "$config:2: --temp needs a number" x
-write "# all of it" "  # = \"" "model = $tiny # tiny" "--temp = 0 # greedy" "quiet # \"really\" = yes" "max-tokens = 5	# five"
+write "# all of it" "  # = \"" "model = $tiny # tiny" "--temp = 0 # greedy" "quiet # \"really\" = yes" \
+    "max-tokens = 5$(printf '\t')# five"
 answers "comments behind values, names with dashes" "Tell me a story."
 write "system = \"a # b\" # c" "ffmpeg = a#b" "model = $tiny"
 run --quiet --json -n 1 x
