@@ -58,7 +58,7 @@ static int set_from_file(arguments *a, const option *o, const char *value, const
 
 static int is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
 
-/* Where the line ends for us: at a # that begins it or stands behind a blank, unless a value's quotes are open there. */
+/* Where the line ends for us: at a # that begins it or is behind a blank, unless a value's quotes are open there. */
 static char *line_end_of(char *line, char *end)
 {
     char *equals = memchr(line, '=', (size_t)(end - line)), *value = equals != NULL ? equals + 1 : end;
