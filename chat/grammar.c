@@ -1515,7 +1515,7 @@ static int g4_item_is_long(const g4_grammar *g, int32_t text)
 static int g4_item_is_sure(g4_grammar *g, int32_t state, const g4_begun *begun)
 {
     const g4_grammar_state *s = g->states[state];
-    for (int i = 0; i < s->n; i++) {
+    for (int i = 0; begun->places != NULL && i < s->n; i++) {
         const g4_place p = s->places[i];
         int is_next = begun->is_long;
         for (int k = 0; k < begun->places->n; k++) is_next |= begun->places->places[k].stack == p.stack;
@@ -1635,16 +1635,22 @@ static void g4_mask_add_ends(g4_grammar *g, const g4_ahead *ahead, int32_t behin
 static void g4_mask_add_item_ends(g4_grammar *g, const g4_ahead *ahead, int32_t state, int32_t behind,
                                   const uint32_t follow[8])
 {
-    const int32_t others = behind != 0 ? g4_state_part(g, behind, 0) : 0;
-    g4_mask_add_ends(g, ahead, others, follow, NULL);
-    const int32_t begun = behind != 0 && !g->failed ? g4_state_part(g, behind, 1) : 0;
+    const int32_t begun = behind != 0 ? g4_state_part(g, behind, 1) : 0;
+    int has_many = 0;
+    g4_begun next = { begun != 0 ? g->states[begun] : NULL, 1 };
+    for (int i = 0; begun != 0 && i < g->states[begun]->n; i++)
+        has_many |= g4_item_has_many(g, g->states[begun]->places[i].re, 0);
+    for (int i = 0; i < g->states[state]->n; i++) {
+        const int32_t text = g->states[state]->places[i].text;
+        if (!has_many || (text != 0 && !g4_item_is_long(g, text))) next.is_long = 0;
+    }
     g->doubtful.n = 0;
-    if (begun != 0) {
-        g4_begun next = { g->states[begun], 1 };
-        for (int i = 0; i < g->states[state]->n; i++) {
-            const int32_t text = g->states[state]->places[i].text;
-            if (text != 0 && !g4_item_is_long(g, text)) next.is_long = 0;
-        }
+    if (behind != 0 && !has_many) { /* what may come at all depends on the item */
+        const g4_begun none = { NULL, 0 };
+        g4_mask_add_ends(g, ahead, behind, follow, &none);
+    } else if (behind != 0) {
+        const int32_t others = g4_state_part(g, behind, 0);
+        g4_mask_add_ends(g, ahead, others, follow, NULL);
         g4_mask_add_ends(g, ahead, begun, follow, &next);
     }
     for (int i = 0; i < g->doubtful.n && !g4_grammar_stops(g); i++)
