@@ -1,34 +1,21 @@
 #!/bin/sh
 # The chat on a real terminal: tmux shows what a user sees, and types. The bundled model answers. Every wait is for a
 # text on the screen. Ends with "N passed, N failed".
-g4=${G4_PROGRAM:-./gemma4}
-case $g4 in /*) ;; *) g4=$(pwd)/$g4 ;; esac
 model=$(pwd)/models/tiny.g4
 if ! command -v tmux > /dev/null || ! command -v bash > /dev/null || [ ! -f "$model" ]; then
     echo "0 passed, 0 failed, 1 skipped"
     exit 0
 fi
-tmp=$(mktemp -d) || exit 1
+. tests/program.sh
 trap 'tm kill-server 2> /dev/null; rm -rf "$tmp"' EXIT
 patience=${G4_PATIENCE:-60} # seconds for a text to appear: sanitizers and busy machines are slow
-passed=0; failed=0
 unset TMUX TMUX_PANE
 export LC_ALL=C.UTF-8 XDG_STATE_HOME="$tmp/state" HOME="$tmp"
 history="$tmp/state/gemma4/history"
 
 tm() { tmux -u -S "$tmp/socket" -f /dev/null "$@"; }
 screen() { tm capture-pane -p -t chat; }
-# ok NAME CONDITION...: the condition is a command.
-ok() {
-    name=$1; shift
-    if "$@" > /dev/null 2>&1; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "-- $name; the screen:"
-        screen 2> /dev/null | sed 's/^/   |/'
-    fi
-}
+details() { screen 2> /dev/null | sed 's/^/   |/'; }
 # within CONDITION...: does it come true in time?
 within() {
     end=$(($(date +%s) + patience))
@@ -360,5 +347,4 @@ enter "/save $tmp/cut"; see "2 messages saved"
 enter "/load $tmp/cut"; see "2 messages, 60 tokens; the last answer was cut off"
 leave
 
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+tally

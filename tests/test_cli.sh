@@ -1,37 +1,13 @@
 #!/bin/sh
 # What the program promises on the command line: exit codes, one clear line for an error, where output goes, what stays
 # behind. On tiny random models; their answers mean nothing, their form does. Ends with "N passed, N failed".
-g4=${G4_PROGRAM:-./gemma4}
-case $g4 in /*) ;; *) g4=$(pwd)/$g4 ;; esac
+. tests/program.sh
 base=tests/data/text_e2b.g4          # a base model, type f32
 chat=tests/data/media/e2b-q8_0.g4    # a chat model that sees and hears
 vocab=tests/data/vocab.g4            # the real vocabulary, no weights
-tmp=$(mktemp -d) || exit 1
-trap 'rm -rf "$tmp"' EXIT
-passed=0; failed=0; skipped=0
 
-# ok NAME CONDITION...: the condition is a command.
-ok() {
-    name=$1; shift
-    if "$@" > /dev/null 2>&1; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "-- $name"
-        sed 's/^/   stderr: /' "$tmp/err" 2> /dev/null | head -n 3
-    fi
-}
 # run ARGUMENT...: the program, without input; leaves out, err and rc.
 run() { "$g4" "$@" > "$tmp/out" 2> "$tmp/err" < /dev/null; rc=$?; }
-# fails STATUS TEXT ARGUMENT...: that exit status, TEXT on stderr, nothing on stdout, and one line only.
-fails() {
-    want=$1; text=$2; shift 2
-    run "$@"
-    ok "$* exits $want" test "$rc" -eq "$want"
-    ok "$* says \"$text\"" grep -qF -- "$text" "$tmp/err"
-    ok "$* says one line" test "$(wc -l < "$tmp/err")" -eq 1
-    ok "$* prints nothing" test ! -s "$tmp/out"
-}
 out_is() { [ "$(cat "$tmp/out")" = "$1" ]; }
 same() { cmp -s "$1" "$2"; }
 size_is() { [ "$(wc -c < "$1")" -eq "$2" ]; }
@@ -653,7 +629,4 @@ for raw in "" --raw; do
     ok "and so it is $raw" same "$tmp/stays" "$tmp/before"
 done
 
-line="$passed passed, $failed failed"
-[ "$skipped" -eq 0 ] || line="$line, $skipped skipped"
-echo "$line"
-[ "$failed" -eq 0 ]
+tally

@@ -1,24 +1,11 @@
 #!/bin/sh
 # Model and session files as the program treats them: pipes and devices, files that are cut short, links, modes, full
 # disks, a program that is killed while it writes, sessions that hold their pictures. Ends with "N passed, N failed".
-g4=${G4_PROGRAM:-./gemma4}
-case $g4 in /*) ;; *) g4=$(pwd)/$g4 ;; esac
+. tests/program.sh
 chat=tests/data/media/e2b-q8_0.g4 # a chat model that sees and hears
-tmp=$(mktemp -d) || exit 1
 trap 'chmod -R u+w "$tmp"; rm -rf "$tmp"' EXIT
-passed=0; failed=0; waiting=
+waiting=
 
-# ok NAME CONDITION...: the condition is a command.
-ok() {
-    name=$1; shift
-    if "$@" > /dev/null 2>&1; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "-- $name"
-        sed 's/^/   stderr: /' "$tmp/err" 2> /dev/null | head -n 3
-    fi
-}
 # talk SESSION ARGUMENT...: one more turn of a session; leaves out, err and rc.
 talk() {
     session=$1; shift
@@ -239,5 +226,4 @@ for option in $waits; do
     ok "$option: a pipe that nobody opens is refused" refused "nobody has opened this pipe to write into it for 10 sec"
 done
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+tally

@@ -2,41 +2,18 @@
 # What people type: words without options, long and joined options, names of files in every form, defaults from the
 # environment and a file, standard input as a picture, and what they know from elsewhere. Ends with "N passed, N
 # failed".
-g4=${G4_PROGRAM:-./gemma4}
-case $g4 in /*) ;; *) g4=$(pwd)/$g4 ;; esac
+. tests/program.sh
 repo=$(pwd)
 tiny=$repo/models/tiny.g4
 base=$repo/tests/data/text_e2b.g4
 sees=$repo/tests/data/taps_e2b.g4 # a base model with towers
-tmp=$(mktemp -d) || exit 1
-trap 'rm -rf "$tmp"' EXIT
-passed=0; failed=0
 unset GEMMA4_MODEL
 mkdir "$tmp/home" "$tmp/config" "$tmp/data" "$tmp/here"
 export HOME="$tmp/home" XDG_CONFIG_HOME="$tmp/config" XDG_DATA_HOME="$tmp/data"
 cd "$tmp/here" || exit 1
 : > "$tmp/in"
 
-ok() {
-    name=$1; shift
-    if "$@" > /dev/null 2>&1; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "-- $name"
-        sed 's/^/   stderr: /' "$tmp/err" | head -n 3
-    fi
-}
 run() { "$g4" "$@" > "$tmp/out" 2> "$tmp/err" < "$tmp/in"; rc=$?; }
-# fails STATUS TEXT ARGUMENT...: that exit status, TEXT on stderr in one line, nothing on stdout.
-fails() {
-    want=$1; text=$2; shift 2
-    run "$@"
-    ok "$* exits $want" test "$rc" -eq "$want"
-    ok "$* says \"$text\"" grep -qF -- "$text" "$tmp/err"
-    ok "$* says one line" test "$(wc -l < "$tmp/err")" -eq 1
-    ok "$* prints nothing" test ! -s "$tmp/out"
-}
 says() { ok "$1" grep -qF -- "$1" "$tmp/err"; }
 same() { cmp -s "$tmp/out" "$tmp/want"; }
 # answers NAME ARGUMENT...: the same answer as the one in want.
@@ -512,5 +489,4 @@ count=$(tokens "$tmp/out")
 run $late --json --temp 0 -f utf16
 ok "UTF-16 with its mark is text" test "$(tokens "$tmp/out")" = "$count"
 
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+tally
