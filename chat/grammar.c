@@ -1492,7 +1492,7 @@ static int g4_item_has_many(g4_grammar *g, g4_re re, int depth)
 }
 
 typedef struct {                    /* behind an item whose value does not count as used yet */
-    const g4_grammar_state *places; /* that begin the next one */
+    const g4_grammar_state *places; /* that begin the next one; NULL: nothing is sure */
     int is_long;                    /* no item that a token holds whole can have that value */
 } g4_begun;
 
@@ -1630,29 +1630,43 @@ static void g4_mask_add_ends(g4_grammar *g, const g4_ahead *ahead, int32_t behin
         g4_grammar_walk(g, &g->vocabulary->tries[ahead->at[i].trie], ahead->at[i].node, behind, follow, begun);
 }
 
-/* The same behind items, each of which must differ from those before it. What comes behind one depends on which it was:
- * where the next one is little more than begun that hardly matters, and the other tokens are read whole. */
+/* Are many values left for an item that begins in this state? */
+static int g4_items_have_many(g4_grammar *g, int32_t state)
+{
+    const g4_grammar_state *s = g->states[state];
+    for (int i = 0; i < s->n; i++)
+        if (g4_item_has_many(g, s->places[i].re, 0)) return 1;
+    return 0;
+}
+
+/* Is every item long that is being read in this state? */
+static int g4_items_are_long(const g4_grammar *g, int32_t state)
+{
+    const g4_grammar_state *s = g->states[state];
+    for (int i = 0; i < s->n; i++)
+        if (s->places[i].text != 0 && !g4_item_is_long(g, s->places[i].text)) return 0;
+    return 1;
+}
+
+/* The same behind items, each of which must differ from those before it. What comes behind one depends on which it was.
+ * Where another may follow and many values are left for it, that hardly matters as long as the next one is little more
+ * than begun; the other tokens are read whole. */
 static void g4_mask_add_item_ends(g4_grammar *g, const g4_ahead *ahead, int32_t state, int32_t behind,
                                   const uint32_t follow[8])
 {
     const int32_t begun = behind != 0 ? g4_state_part(g, behind, 1) : 0;
-    int has_many = 0;
-    g4_begun next = { begun != 0 ? g->states[begun] : NULL, 1 };
-    for (int i = 0; begun != 0 && i < g->states[begun]->n; i++)
-        has_many |= g4_item_has_many(g, g->states[begun]->places[i].re, 0);
-    for (int i = 0; i < g->states[state]->n; i++) {
-        const int32_t text = g->states[state]->places[i].text;
-        if (!has_many || (text != 0 && !g4_item_is_long(g, text))) next.is_long = 0;
+    if (begun == 0) {
+        g4_mask_add_ends(g, ahead, behind, follow, NULL);
+        return;
     }
+    g4_begun next = { NULL, 0 }; /* nothing is sure */
     g->doubtful.n = 0;
-    if (behind != 0 && !has_many) { /* what may come at all depends on the item */
-        const g4_begun none = { NULL, 0 };
-        g4_mask_add_ends(g, ahead, behind, follow, &none);
-    } else if (behind != 0) {
-        const int32_t others = g4_state_part(g, behind, 0);
-        g4_mask_add_ends(g, ahead, others, follow, NULL);
-        g4_mask_add_ends(g, ahead, begun, follow, &next);
+    if (g4_items_have_many(g, begun)) {
+        next = (g4_begun) { g->states[begun], g4_items_are_long(g, state) };
+        g4_mask_add_ends(g, ahead, g4_state_part(g, behind, 0), follow, NULL);
+        behind = begun;
     }
+    g4_mask_add_ends(g, ahead, behind, follow, &next);
     for (int i = 0; i < g->doubtful.n && !g4_grammar_stops(g); i++)
         if (g4_grammar_step_token(g, state, (g4_token)g->doubtful.ids[i]) != 0)
             g4_ids_add(g, &g->allowed, g->doubtful.ids[i]);
