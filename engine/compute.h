@@ -21,7 +21,7 @@ static inline float *g4_room(const g4_compute *c, const g4_task *task)
     return c->room + (size_t)task->worker * c->room_floats;
 }
 
-/* Rows of `cols` columns, padded to 64 with zeros; with integers beside them where reads_ints says so. */
+/* Rows of `cols` columns, padded to G4_MAX_STEP_COLS with zeros; with integers beside them where reads_ints says so. */
 g4_acts g4_acts_open(g4_blocks *b, size_t rows, int cols, int reads_ints);
 /* The same memory seen as rows of fewer columns. Strides follow the width, so that a row is one unbroken piece. */
 g4_acts g4_acts_as(const g4_acts *a, int cols);

@@ -66,9 +66,9 @@ static int g4_inside(uint64_t offset, uint64_t size, uint64_t n) { return size <
 static uint64_t g4_entry_bytes(const g4_tensor_entry *t)
 {
     if (t->layout == G4_LAYOUT_PLAIN) return 4 * t->dims[0] * t->dims[1] * t->dims[2];
-    const uint64_t rows = t->dims[t->n_dims - 2], row = g4_row_bytes(t->type, t->dims[t->n_dims - 1]);
-    if (t->layout == G4_LAYOUT_ROWS) return rows * row;
-    const uint64_t matrix = (rows + 15) / 16 * 16 * row;
+    const uint64_t rows = t->dims[t->n_dims - 2], cols = t->dims[t->n_dims - 1];
+    if (t->layout == G4_LAYOUT_ROWS) return rows * g4_row_bytes(t->type, cols);
+    const uint64_t matrix = (rows + 15) / 16 * g4_group_bytes(t->type, cols);
     if (t->n_dims == 2) return matrix;
     return t->dims[0] * ((matrix + G4_EXPERT_ALIGN - 1) / G4_EXPERT_ALIGN * G4_EXPERT_ALIGN);
 }
@@ -82,7 +82,7 @@ static g4_status g4_file_check_entry(const g4_file *f, const g4_file_header *h, 
     if (!type || t->layout > G4_LAYOUT_GROUPS16 || t->scale_type > G4_SCALE_BF16)
         return g4_fail(err, G4_ERR_FORMAT, "tensor %s: unknown type %u, layout %u or scale type %u", t->name, t->type,
                        t->layout, t->scale_type);
-    if (type->has_scales != (t->scale_type != G4_SCALE_NONE) || (t->layout == G4_LAYOUT_PLAIN && !type->is_float32))
+    if (!(type->scale_types >> t->scale_type & 1) || (t->layout == G4_LAYOUT_PLAIN && !type->is_float32))
         return g4_fail(err, G4_ERR_FORMAT, "tensor %s: type %s does not go with its layout or scales", t->name,
                        type->name);
     if (t->n_dims < (t->layout == G4_LAYOUT_PLAIN ? 1u : 2u) || t->n_dims > 3)

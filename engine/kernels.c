@@ -119,12 +119,12 @@ static void g4_gemm_bf16(float *y, size_t stride, const g4_matrix *w, const g4_a
     g4_gemm_groups(y, stride, w, x, t0, t1, g0, g1, g4_group_bf16);
 }
 
-/* With int8 inputs, of types whose step is two blocks of 32 columns: y gathers block after block, so that what
- * is prepared of a block's inputs serves all groups. */
+/* With int8 inputs: y gathers block after block of 32 columns, so that what is prepared of a block's inputs serves all
+ * groups. */
 typedef struct {
-    int index; /* of the block in its row */
-    float d;   /* x = d * q */
-    int32_t sum;
+    int index;              /* of the block in its row */
+    float d;                /* x = d * q */
+    int sum[2];             /* of q, of each half */
     int16_t pattern[8][64]; /* the four inputs of each chunk, repeated for the 16 rows: what its weights meet */
 } g4_block;
 /* Adds the products of a block to y (16 (g1 - g0)). */
@@ -136,7 +136,7 @@ static void g4_block_read(g4_block *block, const g4_acts *x, int t, int index)
     const int8_t *q = x->q + 32 * i;
     block->index = index;
     block->d = x->d[i];
-    block->sum = x->sum[i];
+    block->sum[0] = x->sum[2 * i], block->sum[1] = x->sum[2 * i + 1];
     for (int c = 0; c < 8; c++)
         for (int k = 0; k < 64; k++) block->pattern[c][k] = q[4 * c + k % 4];
 }
@@ -144,9 +144,10 @@ static void g4_block_read(g4_block *block, const g4_acts *x, int t, int index)
 static void g4_gemm_blocks(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0,
                            int g1, g4_block_fn add)
 {
+    const int blocks = w->steps * (int)g4_type_get(w->type)->step_cols / 32;
     for (int t = t0; t < t1; t++, y += stride) {
         memset(y, 0, 16 * (size_t)(g1 - g0) * sizeof *y);
-        for (int b = 0; b < 2 * w->steps; b++) {
+        for (int b = 0; b < blocks; b++) {
             g4_block block;
             g4_block_read(&block, x, t, b);
             add(y, w, g0, g1, &block);
@@ -167,11 +168,8 @@ static void g4_block_scales(float scale[16], const uint8_t *scales, g4_scale_typ
 
 /* acc[r] += (scale_w[r] * scale_x) * (sum over one block of 32 inputs - offset); sums[4 r + j] are its four partial
  * sums, offset is what the sum has too much where weights are stored without a sign. */
-static void g4_block_add(float *acc, const uint8_t *scales, g4_scale_type type, float d, const int32_t sums[64],
-                         int32_t offset)
+static void g4_block_add(float *acc, const float scale[16], float d, const int32_t sums[64], int32_t offset)
 {
-    float scale[16];
-    g4_block_scales(scale, scales, type);
     for (int r = 0; r < 16; r++) {
         const int32_t sum = sums[4 * r] + sums[4 * r + 1] + sums[4 * r + 2] + sums[4 * r + 3] - offset;
         acc[r] += scale[r] * d * (float)sum;
@@ -189,7 +187,9 @@ static void g4_block_q8_0(float *y, const g4_matrix *w, int g0, int g1, const g4
             const int16_t *x0 = x->pattern[c], *x1 = x->pattern[c + 1];
             for (int i = 0; i < 64; i++) sums[i] += (int16_t)(q[64 * c + i] * x0[i] + q[64 * c + 64 + i] * x1[i]);
         }
-        g4_block_add(y, step + x->index % 2 * G4_BLOCK_SCALES, w->scale_type, x->d, sums, 0);
+        float scale[16];
+        g4_block_scales(scale, step + x->index % 2 * G4_BLOCK_SCALES, w->scale_type);
+        g4_block_add(y, scale, x->d, sums, 0);
     }
 }
 
@@ -198,28 +198,88 @@ static void g4_gemm_q8_0(float *y, size_t stride, const g4_matrix *w, const g4_a
     g4_gemm_blocks(y, stride, w, x, t0, t1, g0, g1, g4_block_q8_0);
 }
 
-/* q4_0: [4 runs][16 rows][4] bytes of two nibbles. Nibbles are unsigned, so eight products fit in 16 bits (15 * 127 *
- * 8 = 15240); the offset of 8 is taken off once per block: 8 * sum of its activations. */
-static void g4_block_q4_0(float *y, const g4_matrix *w, int g0, int g1, const g4_block *x)
+/* Types of nibbles. What their scales say of 16 rows in one block: weights are scale * (q - middle) + shift. */
+typedef struct {
+    float scale[16], shift[16];
+    int8_t half[2][16]; /* integer scales of the block's halves, where a type has them */
+} g4_block_shape;
+
+static void g4_nibbles_scales(g4_block_shape *s, const uint8_t *step, int block, const g4_nibbles *shape,
+                              g4_scale_type type)
 {
-    for (int g = g0; g < g1; g++, y += 16) {
-        const uint8_t *step = w->data + (size_t)g * w->group_bytes + (size_t)(x->index / 2) * G4_Q4_STEP;
-        const uint8_t *q = step + G4_STEP_SCALES + x->index % 2 * G4_Q4_BLOCK;
-        int16_t sums16[64] = { 0 };
-        int32_t sums[64];
-        for (int run = 0; run < 4; run++) {
-            const int16_t *x0 = x->pattern[2 * run], *x1 = x->pattern[2 * run + 1];
-            for (int i = 0; i < 64; i++)
-                sums16[i] = (int16_t)(sums16[i] + (q[64 * run + i] & 15) * x0[i] + (q[64 * run + i] >> 4) * x1[i]);
+    const int of_block = shape->kind <= G4_SCALES_MIN ? block * G4_BLOCK_SCALES : 0;
+    const uint8_t *bytes = step + G4_STEP_SCALES + block * 32;
+    g4_block_scales(s->scale, step + of_block, type);
+    if (shape->kind == G4_SCALES_MIN) {
+        g4_block_scales(s->shift, step + G4_STEP_SCALES + of_block, type);
+        for (int r = 0; r < 16; r++) s->shift[r] += (float)shape->middle * s->scale[r];
+    } else if (shape->kind == G4_SCALES_K_MIN) {
+        g4_block_scales(s->shift, step + G4_BLOCK_SCALES, type); /* dmin */
+        for (int r = 0; r < 16; r++) {
+            s->scale[r] *= (float)bytes[r];
+            s->shift[r] = (float)shape->middle * s->scale[r] - s->shift[r] * (float)bytes[16 + r];
         }
-        for (int i = 0; i < 64; i++) sums[i] = sums16[i];
-        g4_block_add(y, step + x->index % 2 * G4_BLOCK_SCALES, w->scale_type, x->d, sums, 8 * x->sum);
+    } else if (shape->kind == G4_SCALES_K_HALVES) {
+        memcpy(s->half, bytes, sizeof s->half);
     }
 }
 
-static void g4_gemm_q4_0(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)
+/* Adds the products of a run, chunks 2 run and 2 run + 1 of a block: sums[4 r + j] are four partial sums of row r. */
+static void g4_nibbles_run(int16_t sums[64], const uint8_t *step, int block, int run, const g4_nibbles *shape,
+                           const g4_block *x)
 {
-    g4_gemm_blocks(y, stride, w, x, t0, t1, g0, g1, g4_block_q4_0);
+    const uint8_t *q = step + shape->weights + block * G4_NIBBLE_BLOCK + run * 64;
+    const uint8_t *high = step + shape->high + block * G4_PLANE * shape->high_bits;
+    const int16_t *x0 = x->pattern[2 * run], *x1 = x->pattern[2 * run + 1];
+    if (shape->high_bits == 0) {
+        for (int i = 0; i < 64; i++) sums[i] = (int16_t)(sums[i] + (q[i] & 15) * x0[i] + (q[i] >> 4) * x1[i]);
+        return;
+    }
+    const int16_t mask = shape->high_bits == 1 ? 16 : 48;
+    const int first = shape->high_bits == 1 ? 2 * run : 4 * (run % 2), second = first + shape->high_bits;
+    if (shape->high_bits == 2) high += run / 2 * G4_PLANE;
+    for (int i = 0; i < 64; i++) {
+        const int16_t bits = (int16_t)(high[i] << 4);
+        const int16_t even = (int16_t)((q[i] & 15) | (bits >> first & mask)),
+                      odd = (int16_t)(q[i] >> 4 | (bits >> second & mask));
+        sums[i] = (int16_t)(sums[i] + even * x0[i] + odd * x1[i]);
+    }
+}
+
+/* acc += scale * d * sum_c (q_c - middle) x_c + shift * (d * sum_c x_c). Numbers without a sign, so that products of a
+ * block, or of half a block with 6 bits, fit in 16 bits (8 * 31 * 127, 4 * 63 * 127 in each of four partial sums);
+ * middle * sum_c x_c is taken off once. */
+static void g4_block_nibbles(float *y, const g4_matrix *w, int g0, int g1, const g4_block *x)
+{
+    const g4_nibbles *shape = &g4_nibbles_of[w->type];
+    const int block = x->index % shape->blocks, in_halves = shape->kind == G4_SCALES_K_HALVES,
+              sum = x->sum[0] + x->sum[1];
+    for (int g = g0; g < g1; g++, y += 16) {
+        const uint8_t *step =
+            w->data + (size_t)g * w->group_bytes + (size_t)(x->index / shape->blocks) * (size_t)shape->bytes;
+        g4_block_shape s;
+        int16_t halves[2][64];
+        int32_t sums[64];
+        g4_nibbles_scales(&s, step, block, shape, w->scale_type);
+        for (int i = 0; i < 64; i++) halves[0][i] = 0;
+        for (int i = 0; i < 64 && in_halves; i++) halves[1][i] = 0;
+        for (int run = 0; run < 4; run++) g4_nibbles_run(halves[in_halves ? run / 2 : 0], step, block, run, shape, x);
+        if (in_halves)
+            for (int i = 0; i < 64; i++)
+                sums[i] = s.half[0][i / 4] * (halves[0][i] - shape->middle / 4 * x->sum[0]) +
+                          s.half[1][i / 4] * (halves[1][i] - shape->middle / 4 * x->sum[1]);
+        else
+            for (int i = 0; i < 64; i++) sums[i] = halves[0][i];
+        g4_block_add(y, s.scale, x->d, sums, in_halves ? 0 : shape->middle * sum);
+        if (shape->kind == G4_SCALES_MIN || shape->kind == G4_SCALES_K_MIN)
+            for (int r = 0; r < 16; r++) y[r] += s.shift[r] * (x->d * (float)sum);
+    }
+}
+
+static void g4_gemm_nibbles(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0,
+                            int g1)
+{
+    g4_gemm_blocks(y, stride, w, x, t0, t1, g0, g1, g4_block_nibbles);
 }
 
 /* ---- Products with inputs of 16 bits -------------------------------------------------------------------------- */
@@ -279,21 +339,20 @@ static void g4_product16_q8_0(float *y, size_t stride, const g4_matrix *w, const
 
 /* d = max|x| / 127 over each 32 inputs, q = round half to even (x * (127 / max)): x is near d * q. A block of zeros,
  * or of values below G4_QUANT_MIN, has d = 0; one with an infinity keeps it in d; what is no number gives any q. */
-static void g4_quantize(int8_t *q, float *d, int32_t *sum, const float *x, int cols)
+static void g4_quantize(int8_t *q, float *d, int16_t *sum, const float *x, int cols)
 {
     for (int b = 0; b < cols / 32; b++) {
         float max = 0;
         for (int i = 0; i < 32; i++) max = fmaxf(max, fabsf(x[32 * b + i]));
         const int usable = max >= G4_QUANT_MIN && max <= FLT_MAX;
         const float scale = max < G4_QUANT_MIN ? 0.0f : max / 127.0f, inverse = usable ? 127.0f / max : 0.0f;
-        int32_t total = 0;
+        int total[2] = { 0 };
         for (int i = 0; i < 32; i++) {
-            const int32_t v = usable ? g4_to_int8(x[32 * b + i] * inverse) : 0;
-            q[32 * b + i] = (int8_t)v;
-            total += v;
+            q[32 * b + i] = usable ? g4_to_int8(x[32 * b + i] * inverse) : 0;
+            total[i / 16] += q[32 * b + i];
         }
         d[b] = scale;
-        sum[b] = total;
+        sum[2 * b] = (int16_t)total[0], sum[2 * b + 1] = (int16_t)total[1];
     }
 }
 
@@ -482,7 +541,13 @@ static const g4_kernels g4_kernels_scalar = {
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32,
               [G4_TYPE_BF16] = g4_gemm_bf16,
               [G4_TYPE_Q8_0] = g4_gemm_q8_0,
-              [G4_TYPE_Q4_0] = g4_gemm_q4_0 },
+              [G4_TYPE_Q4_0] = g4_gemm_nibbles,
+              [G4_TYPE_Q4_1] = g4_gemm_nibbles,
+              [G4_TYPE_Q5_0] = g4_gemm_nibbles,
+              [G4_TYPE_Q5_1] = g4_gemm_nibbles,
+              [G4_TYPE_Q4_K] = g4_gemm_nibbles,
+              [G4_TYPE_Q5_K] = g4_gemm_nibbles,
+              [G4_TYPE_Q6_K] = g4_gemm_nibbles },
     .product16 = { [G4_TYPE_Q8_0] = g4_product16_q8_0 },
     .quantize = g4_quantize,
     .quantize16 = g4_quantize16,

@@ -109,8 +109,9 @@ G4_BODY G4_AVX2 __m256i g4_two_avx2(const int16_t *p) /* likewise 2 of 16 bits *
 /* q8_0: |w| x sign(x, w) gives pairs of at most 128 * 127 * 2 = 32512, widened to 32 bits after each product. 8
  * registers hold the sums of 4 tokens, 4 a chunk of weights and its magnitudes, one the inputs; float sums rest in y.
  * Bound: three of the four operations for 32 products share the two pipes that multiply, 21 products a cycle. */
-G4_BODY G4_AVX2 void g4_q8_tile_avx2(G4_TILE_ARGS_CONST, const g4_scale_type type)
+G4_BODY G4_AVX2 void g4_q8_tile_avx2(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scales)
 {
+    (void)type;
     const __m256i ones = _mm256_set1_epi16(1);
     const size_t steps = (size_t)x->steps;
     const int8_t *q = x->q + (size_t)t * 64 * steps;
@@ -140,8 +141,8 @@ G4_BODY G4_AVX2 void g4_q8_tile_avx2(G4_TILE_ARGS_CONST, const g4_scale_type typ
                     G4_KEEP(a1[i]);
                 }
             }
-            const uint8_t *scales = p + G4_BLOCK_SCALES * b;
-            const __m256 sw0 = g4_scales_avx2(scales, type), sw1 = g4_scales_avx2(scales + 16, type);
+            const uint8_t *at = p + G4_BLOCK_SCALES * b;
+            const __m256 sw0 = g4_scales_avx2(at, scales), sw1 = g4_scales_avx2(at + 16, scales);
 #pragma GCC unroll 4
             for (int i = 0; i < n; i++) {
                 const __m256 dx = _mm256_set1_ps(d[(size_t)i * 2 * steps + block]);
@@ -150,65 +151,158 @@ G4_BODY G4_AVX2 void g4_q8_tile_avx2(G4_TILE_ARGS_CONST, const g4_scale_type typ
             }
         }
 }
-G4_GEMM_QUANT(g4_gemm_q8_few_avx2, G4_AVX2, 4, g4_q8_tile_avx2)
+G4_GEMM_QUANT(g4_gemm_q8_few_avx2, G4_AVX2, 4, g4_q8_tile_avx2, G4_TYPE_Q8_0)
 
-/* q4_0: unsigned nibbles x int8 in 16-bit lanes over a block of 32 (15 * 127 * 2 * 8 = 30480 fits), then pairs to 32
- * bits, less 8 * sum(q). 8 registers hold the sums of 4 tokens in 16 bits, 4 the weights of two chunks, and masks and
- * one broadcast fill the rest; float sums rest in y. Bound: the number of instructions, 41 products a cycle, of which
- * 33 are reached. */
-G4_BODY G4_AVX2 void g4_q4_tile_avx2(G4_TILE_ARGS_CONST, const g4_scale_type type)
+/* Types of nibbles: chunks 2 run and 2 run + 1 of a block as unsigned bytes, rows 0-7 and 8-15 of each. */
+G4_BODY G4_AVX2 __m256i g4_shift_avx2(__m256i v, const int left)
 {
-    const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    return left >= 0 ? _mm256_slli_epi16(v, left) : _mm256_srli_epi16(v, -left);
+}
+G4_BODY G4_AVX2 void g4_unpack_avx2(__m256i even[2], __m256i odd[2], const g4_nibbles_at *at, const int run,
+                                    const int high_bits)
+{
+    const __m256i low = _mm256_set1_epi8(15), bits = _mm256_set1_epi8(high_bits == 1 ? 16 : 48);
+    for (int half = 0; half < 2; half++) {
+        const __m256i v = _mm256_load_si256((const void *)(at->q + 64 * run + 32 * half));
+        even[half] = _mm256_and_si256(v, low);
+        odd[half] = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
+        if (high_bits == 0) continue;
+        const int plane = high_bits == 1 ? 0 : run / 2, first = high_bits == 1 ? 2 * run : 4 * (run % 2);
+        const __m256i h = _mm256_load_si256((const void *)(at->high + G4_PLANE * plane + 32 * half));
+        even[half] = _mm256_or_si256(even[half], _mm256_and_si256(g4_shift_avx2(h, 4 - first), bits));
+        odd[half] = _mm256_or_si256(odd[half], _mm256_and_si256(g4_shift_avx2(h, 4 - first - high_bits), bits));
+    }
+}
+
+G4_BODY G4_AVX2 __m256i g4_eight_bytes_avx2(const uint8_t *p) /* as int32 */
+{
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p));
+}
+G4_BODY G4_AVX2 __m256i g4_eight_int8_avx2(const uint8_t *p)
+{
+    return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p));
+}
+/* What the scales of a block say of rows 0-7 and 8-15: weights are scale * (q - middle) + shift. */
+G4_BODY G4_AVX2 void g4_nibbles_scales_avx2(__m256 scale[2], __m256 shift[2], const uint8_t *step, int b,
+                                            const g4_nibbles *shape, const g4_scale_type scales)
+{
+    const int of_block = shape->kind <= G4_SCALES_MIN ? b * G4_BLOCK_SCALES : 0;
+    const uint8_t *bytes = step + G4_STEP_SCALES + 32 * b;
+    const __m256 middle = _mm256_set1_ps((float)shape->middle);
+    for (int half = 0; half < 2; half++) {
+        scale[half] = g4_scales_avx2(step + of_block + 16 * half, scales);
+        if (shape->kind == G4_SCALES_MIN) {
+            const __m256 m = g4_scales_avx2(step + G4_STEP_SCALES + of_block + 16 * half, scales);
+            shift[half] = _mm256_fmadd_ps(middle, scale[half], m);
+        }
+        if (shape->kind == G4_SCALES_K_MIN) {
+            const __m256 m = _mm256_mul_ps(g4_scales_avx2(step + G4_BLOCK_SCALES + 16 * half, scales),
+                                           _mm256_cvtepi32_ps(g4_eight_bytes_avx2(bytes + 16 + 8 * half)));
+            scale[half] = _mm256_mul_ps(scale[half], _mm256_cvtepi32_ps(g4_eight_bytes_avx2(bytes + 8 * half)));
+            shift[half] = _mm256_fmsub_ps(middle, scale[half], m);
+        }
+    }
+}
+/* Integer scales of half a block, twice each in 16 bits, of rows 0-7 and 8-15; ones where there are none. */
+G4_BODY G4_AVX2 void g4_half_scales_avx2(__m256i by[2], const uint8_t *step, int b, int half, const g4_nibbles *shape)
+{
+    const __m256i twice = _mm256_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13, 0, 1, 0, 1, 4, 5, 4, 5,
+                                           8, 9, 8, 9, 12, 13, 12, 13);
+    const uint8_t *bytes = step + G4_STEP_SCALES + 32 * b + 16 * half;
+    by[0] = by[1] = _mm256_set1_epi16(1);
+    for (int rows = 0; rows < 2 && shape->kind == G4_SCALES_K_HALVES; rows++)
+        by[rows] = _mm256_shuffle_epi8(g4_eight_int8_avx2(bytes + 8 * rows), twice);
+}
+
+/* y of 16 rows and one token += scale * dx * f + shift * sum, the second where a type has minima. */
+G4_BODY G4_AVX2 void g4_add_nibbles_avx2(float *y, const __m256 scale[2], const __m256 shift[2], __m256 dx, __m256 sum,
+                                         __m256 f0, __m256 f1, const int has_mins)
+{
+    __m256 y0 = _mm256_fmadd_ps(_mm256_mul_ps(scale[0], dx), f0, _mm256_loadu_ps(y));
+    __m256 y1 = _mm256_fmadd_ps(_mm256_mul_ps(scale[1], dx), f1, _mm256_loadu_ps(y + 8));
+    if (has_mins) {
+        y0 = _mm256_fmadd_ps(shift[0], sum, y0);
+        y1 = _mm256_fmadd_ps(shift[1], sum, y1);
+    }
+    _mm256_storeu_ps(y, y0);
+    _mm256_storeu_ps(y + 8, y1);
+}
+
+/* Unsigned numbers x int8 in 16-bit lanes, as many chunks as fit (15 * 127 * 2 * 8, 31 * 127 * 2 * 4, 63 * 127 * 2 *
+ * 2), then pairs to 32 bits, times the integer scales of halves, less middle * sum(q). 8 registers hold the sums of 4
+ * tokens in 16 bits, 4 the weights of two chunks, and masks and one broadcast fill the rest; float sums rest in y.
+ * Bound of q4_0: the number of instructions, 41 products a cycle, of which 33 are reached. */
+G4_BODY G4_AVX2 void g4_nibbles_tile_avx2(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scales)
+{
+    const g4_nibbles *shape = &g4_nibbles_of[type];
+    const int fit = 4 >> shape->high_bits; /* runs */
     const size_t steps = (size_t)x->steps;
     const int8_t *q = x->q + (size_t)t * 64 * steps;
     const float *d = x->d + (size_t)t * 2 * steps;
-    const int32_t *sum = x->sum + (size_t)t * 2 * steps;
+    const int16_t *sum = x->sum + (size_t)t * 4 * steps;
     for (int i = 0; i < n && s0 == 0; i++) g4_start_avx2(y + (size_t)i * y_stride);
     for (int s = s0; s < s1; s++)
-        for (int b = 0; b < 2; b++) {
-            const uint8_t *p = w + (size_t)s * G4_Q4_STEP;
-            const uint8_t *run = p + G4_STEP_SCALES + G4_Q4_BLOCK * b;
-            if (n == 1) g4_ahead_avx2(p + G4_Q4_STEP / 2 * b, G4_Q4_STEP / 2);
-            const size_t block = 2 * (size_t)s + (size_t)b;
-            __m256i a0[4], a1[4];
-            for (int i = 0; i < n; i++) a0[i] = a1[i] = _mm256_setzero_si256();
+        for (int b = 0; b < shape->blocks; b++) {
+            const uint8_t *p = w + (size_t)s * (size_t)shape->bytes;
+            const g4_nibbles_at at = g4_nibbles_block(p, shape, b);
+            if (n == 1) g4_ahead_avx2(p + shape->bytes / shape->blocks * b, shape->bytes / shape->blocks);
+            const size_t block = (size_t)shape->blocks * (size_t)s + (size_t)b;
+            __m256i a0[4], a1[4], h0[4], h1[4], by[2][2];
+            g4_half_scales_avx2(by[0], p, b, 0, shape);
+            g4_half_scales_avx2(by[1], p, b, 1, shape);
 #pragma GCC unroll 4
             for (int r = 0; r < 4; r++) {
-                const __m256i w0 = _mm256_load_si256((const void *)(run + 64 * r));
-                const __m256i w1 = _mm256_load_si256((const void *)(run + 64 * r + 32));
-                const __m256i l0 = _mm256_and_si256(w0, low), l1 = _mm256_and_si256(w1, low);
-                const __m256i h0 = _mm256_and_si256(_mm256_srli_epi16(w0, 4), low),
-                              h1 = _mm256_and_si256(_mm256_srli_epi16(w1, 4), low);
+                __m256i even[2], odd[2];
+                g4_unpack_avx2(even, odd, &at, r, shape->high_bits);
+                for (int i = 0; i < n && r % fit == 0; i++) h0[i] = h1[i] = _mm256_setzero_si256();
 #pragma GCC unroll 4
                 for (int i = 0; i < n; i++) {
                     const __m256i v = g4_four_avx2(q + (size_t)i * 64 * steps + 32 * block + 8 * (size_t)r);
-                    a0[i] = _mm256_add_epi16(a0[i], _mm256_maddubs_epi16(l0, v));
-                    a1[i] = _mm256_add_epi16(a1[i], _mm256_maddubs_epi16(l1, v));
-                    G4_KEEP(a0[i]);
-                    G4_KEEP(a1[i]);
+                    h0[i] = _mm256_add_epi16(h0[i], _mm256_maddubs_epi16(even[0], v));
+                    h1[i] = _mm256_add_epi16(h1[i], _mm256_maddubs_epi16(even[1], v));
+                    G4_KEEP(h0[i]);
+                    G4_KEEP(h1[i]);
                 }
 #pragma GCC unroll 4
                 for (int i = 0; i < n; i++) {
                     const __m256i v = g4_four_avx2(q + (size_t)i * 64 * steps + 32 * block + 8 * (size_t)r + 4);
-                    a0[i] = _mm256_add_epi16(a0[i], _mm256_maddubs_epi16(h0, v));
-                    a1[i] = _mm256_add_epi16(a1[i], _mm256_maddubs_epi16(h1, v));
-                    G4_KEEP(a0[i]);
-                    G4_KEEP(a1[i]);
+                    h0[i] = _mm256_add_epi16(h0[i], _mm256_maddubs_epi16(odd[0], v));
+                    h1[i] = _mm256_add_epi16(h1[i], _mm256_maddubs_epi16(odd[1], v));
+                    G4_KEEP(h0[i]);
+                    G4_KEEP(h1[i]);
+                }
+                if (r % fit < fit - 1) continue;
+#pragma GCC unroll 4
+                for (int i = 0; i < n; i++) {
+                    const __m256i v0 = _mm256_madd_epi16(h0[i], by[r / 2][0]),
+                                  v1 = _mm256_madd_epi16(h1[i], by[r / 2][1]);
+                    a0[i] = r < fit ? v0 : _mm256_add_epi32(a0[i], v0);
+                    a1[i] = r < fit ? v1 : _mm256_add_epi32(a1[i], v1);
                 }
             }
-            const uint8_t *scales = p + G4_BLOCK_SCALES * b;
-            const __m256 sw0 = g4_scales_avx2(scales, type), sw1 = g4_scales_avx2(scales + 16, type);
+            __m256 scale[2], shift[2];
+            g4_nibbles_scales_avx2(scale, shift, p, b, shape, scales);
+            /* of each row: the scales of both halves, times the middle */
+            const __m256i halves0 = _mm256_slli_epi16(_mm256_blend_epi16(by[0][0], by[1][0], 0xaa), 5),
+                          halves1 = _mm256_slli_epi16(_mm256_blend_epi16(by[0][1], by[1][1], 0xaa), 5);
 #pragma GCC unroll 4
             for (int i = 0; i < n; i++) {
-                const __m256i off = _mm256_set1_epi32(8 * sum[(size_t)i * 2 * steps + block]);
-                const __m256 dx = _mm256_set1_ps(d[(size_t)i * 2 * steps + block]);
-                const __m256 f0 = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_madd_epi16(a0[i], ones), off));
-                const __m256 f1 = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_madd_epi16(a1[i], ones), off));
-                g4_add_block_avx2(y + (size_t)i * y_stride, sw0, sw1, dx, f0, f1);
+                const int total = g4_block_sum(sum + (size_t)i * 4 * steps, block);
+                const float di = d[(size_t)i * 2 * steps + block];
+                __m256i off0 = _mm256_set1_epi32(shape->middle * total), off1 = off0;
+                if (shape->kind == G4_SCALES_K_HALVES) {
+                    const __m256i both = g4_two_avx2(sum + (size_t)i * 4 * steps + 2 * block);
+                    off0 = _mm256_madd_epi16(halves0, both), off1 = _mm256_madd_epi16(halves1, both);
+                }
+                g4_add_nibbles_avx2(y + (size_t)i * y_stride, scale, shift, _mm256_set1_ps(di),
+                                    _mm256_set1_ps(di * (float)total),
+                                    _mm256_cvtepi32_ps(_mm256_sub_epi32(a0[i], off0)),
+                                    _mm256_cvtepi32_ps(_mm256_sub_epi32(a1[i], off1)), g4_has_mins(shape));
             }
         }
 }
-G4_GEMM_QUANT(g4_gemm_q4_few_avx2, G4_AVX2, 4, g4_q4_tile_avx2)
+G4_GEMM_QUANT(g4_gemm_q4_0_few_avx2, G4_AVX2, 4, g4_nibbles_tile_avx2, G4_TYPE_Q4_0)
+G4_GEMM_NIBBLES(few_avx2, G4_AVX2, 4, g4_nibbles_tile_avx2)
 
 /* Many tokens. A panel is a strip of a group's weights in the form that the products read, made once for up to 64
  * tokens while the next strip is fetched, and what a strip of the tokens' inputs needs, made once for all groups. */
@@ -216,7 +310,8 @@ G4_GEMM_QUANT(g4_gemm_q4_few_avx2, G4_AVX2, 4, g4_q4_tile_avx2)
 #define G4_PANEL_MIN_TOKENS 12 /* fewer do not pay for it */
 typedef struct {
     int blocks;      /* the most that a strip has */
-    int block_bytes; /* of a group in the file, with its scales */
+    int step_blocks; /* of a group in the file */
+    int block_bytes; /* likewise, with its scales */
     /* blocks [b0, b0 + n) of tokens [t0, t0 + tokens); the last token again where it does not end a tile of 4 */
     void (*inputs)(void *panel, const g4_acts *x, int t0, int tokens, int b0, int n);
     /* blocks [b0, b0 + n) of a group */
@@ -227,9 +322,9 @@ typedef struct {
 
 static void g4_panel_walk_avx2(const g4_panel_ops *ops, void *panel, G4_GEMM_ARGS)
 {
-    const int blocks = 2 * w->steps, strips = (blocks + ops->blocks - 1) / ops->blocks;
-    const int strip = (w->steps + strips - 1) / strips * 2; /* blocks: the strips about equal */
-    float spare[16];                                        /* y of tokens a last tile does not have */
+    const int blocks = ops->step_blocks * w->steps, strips = (blocks + ops->blocks - 1) / ops->blocks;
+    const int strip = (w->steps + strips - 1) / strips * ops->step_blocks; /* blocks: the strips about equal */
+    float spare[16];                                                       /* y of tokens a last tile does not have */
     for (int ta = t0, n; ta < t1; ta += n) {
         n = g4_min_int(G4_PANEL_TOKENS, t1 - ta);
         for (int b = 0; b < blocks; b += strip) {
@@ -395,8 +490,9 @@ G4_AVX2 static void g4_panel8_tile_avx2(float *const y[4], const void *panel, in
 
 G4_AVX2 static void g4_gemm_q8_avx2(G4_GEMM_ARGS)
 {
-    static const g4_panel_ops ops = { G4_PANEL8_BLOCKS, G4_Q8_STEP / 2, g4_panel8_inputs_avx2, g4_panel8_weights_avx2,
-                                      g4_panel8_tile_avx2 };
+    static const g4_panel_ops ops = { G4_PANEL8_BLOCKS,       2,
+                                      G4_Q8_STEP / 2,         g4_panel8_inputs_avx2,
+                                      g4_panel8_weights_avx2, g4_panel8_tile_avx2 };
     g4_panel8 p;
     if (t1 - t0 < G4_PANEL_MIN_TOKENS)
         g4_gemm_q8_few_avx2(y, y_stride, w, x, t0, t1, g0, g1);
@@ -404,69 +500,109 @@ G4_AVX2 static void g4_gemm_q8_avx2(G4_GEMM_ARGS)
         g4_panel_walk_avx2(&ops, &p, y, y_stride, w, x, t0, t1, g0, g1);
 }
 
-/* q4_0 for many tokens: a strip's nibbles become bytes and its scales floats once. What a block sums to, 8 * 127 * 32
- * at most, fits in 16 bits, so both sums of a row may wrap: they start at 0 and -8 * sum(q), and a shift adds the lower
- * one to the upper one. vpmaddwd would do it in fewer operations, but of the pipes that multiply. 8 registers hold the
- * sums of 4 tokens, 2 a chunk of weights, one its inputs. Bound: 2 multiplications and 2 additions for 64 products, and
- * what ends a block. */
+/* Types of nibbles for many tokens: a strip's weights become bytes and its scales floats once. Sums stay in 16 bits,
+ * two of a row and each of half its inputs, from which -middle * sum(q) is taken before they begin, so that what is left at
+ * the end fits: 16 inputs of 5 bits (16 * 127 * 16), 8 of 6 bits. What both of a row sum to, 8 * 127 * 32 at most, fits
+ * with 4 bits: all may be taken from one of them, and a shift adds it to the other; vpmaddwd would do it in fewer
+ * operations, but of the pipes that multiply. 8 registers hold the sums of 4 tokens, 2 a chunk of weights, one its
+ * inputs. Bound: 2 multiplications and 2 additions for 64 products, and what ends a block. */
 #define G4_PANEL4_BLOCKS 16 /* 8 KB */
 typedef struct {
     _Alignas(64) uint8_t w[G4_PANEL4_BLOCKS][8][2][32]; /* (blocks, chunks, rows 0-7 and 8-15) */
-    float scale[G4_PANEL4_BLOCKS][16];
+    __m256i half[G4_PANEL4_BLOCKS][2][2];               /* integer scales of halves, as g4_half_scales_avx2 has them */
+    __m256 scale[G4_PANEL4_BLOCKS][2], shift[G4_PANEL4_BLOCKS][2];
     const int8_t *q[G4_PANEL_TOKENS]; /* the strip of each token's inputs ... */
     const float *d[G4_PANEL_TOKENS];  /* ... and of their scales */
-    int32_t start[G4_PANEL_TOKENS][G4_PANEL4_BLOCKS];
+    int32_t start[G4_PANEL_TOKENS][G4_PANEL4_BLOCKS]
+                 [2];                             /* of a row's two sums, in halves of a block if there are any */
+    float sum[G4_PANEL_TOKENS][G4_PANEL4_BLOCKS]; /* d * sum(q) */
 } g4_panel4;
 
-G4_AVX2 static void g4_panel4_weights_avx2(void *panel, const uint8_t *group, int b0, int n, g4_scale_type type)
+G4_BODY G4_AVX2 void g4_panel4_weights_avx2(g4_panel4 *p, const uint8_t *group, int b0, int n, g4_scale_type scales,
+                                            const g4_type type)
 {
-    g4_panel4 *p = panel;
-    const __m256i low = _mm256_set1_epi8(15);
+    const g4_nibbles *shape = &g4_nibbles_of[type];
     for (int b = 0; b < n; b++) {
-        const uint8_t *step = group + (b0 + b) / 2 * G4_Q4_STEP, *scales = step + (b0 + b) % 2 * G4_BLOCK_SCALES;
-        const __m256i *in = (const void *)(step + G4_STEP_SCALES + (b0 + b) % 2 * G4_Q4_BLOCK);
+        const uint8_t *step = group + (b0 + b) / shape->blocks * shape->bytes;
+        const int block = (b0 + b) % shape->blocks;
+        const g4_nibbles_at at = g4_nibbles_block(step, shape, block);
         __m256i *out = (void *)p->w[b];
-        _mm256_store_ps(p->scale[b], g4_scales_avx2(scales, type));
-        _mm256_store_ps(p->scale[b] + 8, g4_scales_avx2(scales + 16, type));
-        for (int r = 0; r < 4; r++, in += 2, out += 4) { /* two chunks */
-            const __m256i w0 = _mm256_load_si256(in), w1 = _mm256_load_si256(in + 1);
-            _mm256_store_si256(out, _mm256_and_si256(w0, low));
-            _mm256_store_si256(out + 1, _mm256_and_si256(w1, low));
-            _mm256_store_si256(out + 2, _mm256_and_si256(_mm256_srli_epi16(w0, 4), low));
-            _mm256_store_si256(out + 3, _mm256_and_si256(_mm256_srli_epi16(w1, 4), low));
+        g4_nibbles_scales_avx2(p->scale[b], p->shift[b], step, block, shape, scales);
+        for (int half = 0; half < 2 && shape->kind == G4_SCALES_K_HALVES; half++)
+            g4_half_scales_avx2(p->half[b][half], step, block, half, shape);
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; r++, out += 4) {
+            __m256i even[2], odd[2];
+            g4_unpack_avx2(even, odd, &at, r, shape->high_bits);
+            _mm256_store_si256(out, even[0]);
+            _mm256_store_si256(out + 1, even[1]);
+            _mm256_store_si256(out + 2, odd[0]);
+            _mm256_store_si256(out + 3, odd[1]);
         }
     }
 }
 
-G4_AVX2 static void g4_panel4_inputs_avx2(void *panel, const g4_acts *x, int t0, int tokens, int b0, int n)
+/* Sums of 16 inputs for the two sums of a row: inputs 0 and 1 of each chunk, and 2 and 3, 16 bits each. */
+G4_BODY G4_AVX2 __m128i g4_pair_sums_avx2(__m128i q)
 {
-    g4_panel4 *p = panel;
+    const __m128i v = _mm_maddubs_epi16(_mm_set1_epi8(1), q);
+    const __m128i two = _mm_add_epi16(v, _mm_shuffle_epi32(v, 0x4e));
+    return _mm_add_epi16(two, _mm_shuffle_epi32(two, 0xb1));
+}
+
+G4_BODY G4_AVX2 void g4_panel4_inputs_avx2(g4_panel4 *p, const g4_acts *x, int t0, int tokens, int b0, int n,
+                                           const g4_type type)
+{
+    const g4_nibbles *shape = &g4_nibbles_of[type];
+    const __m128i middle = _mm_set1_epi16((int16_t)-shape->middle);
     for (int t = 0; t < (tokens + 3) / 4 * 4; t++) {
         const size_t row = (size_t)(t0 + g4_min_int(t, tokens - 1)) * 2 * (size_t)x->steps + (size_t)b0;
         p->q[t] = x->q + 32 * row;
         p->d[t] = x->d + row;
-        for (int b = 0; b < n; b++) p->start[t][b] = x->sum[row + (size_t)b] * -8 * 65536;
+        for (int b = 0; b < n; b++) {
+            const int total = g4_block_sum(x->sum, row + (size_t)b);
+            if (g4_has_mins(shape)) p->sum[t][b] = p->d[t][b] * (float)total;
+            if (shape->high_bits == 0) {
+                p->start[t][b][0] = total * -shape->middle * 65536;
+                continue;
+            }
+            const __m128i *q = (const void *)(p->q[t] + 32 * b);
+            const __m128i first = g4_pair_sums_avx2(_mm_loadu_si128(q)),
+                          second = g4_pair_sums_avx2(_mm_loadu_si128(q + 1));
+            const __m128i start = shape->high_bits == 1 ? _mm_add_epi16(first, second) : first;
+            p->start[t][b][0] = _mm_cvtsi128_si32(_mm_mullo_epi16(start, middle));
+            p->start[t][b][1] = _mm_cvtsi128_si32(_mm_mullo_epi16(second, middle));
+        }
     }
 }
 
-G4_BODY G4_AVX2 __m256 g4_halves_avx2(__m256i v) /* the upper 16 bits of v + (v << 16), signed */
+G4_BODY G4_AVX2 __m256i g4_halves_avx2(__m256i v) /* the upper 16 bits of v + (v << 16), signed */
 {
-    return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_add_epi32(v, _mm256_slli_epi32(v, 16)), 16));
+    return _mm256_srai_epi32(_mm256_add_epi32(v, _mm256_slli_epi32(v, 16)), 16);
 }
 
-G4_AVX2 static void g4_panel4_tile_avx2(float *const y[4], const void *panel, int t, int blocks, int first)
+G4_BODY G4_AVX2 void g4_panel4_tile_avx2(float *const y[4], const g4_panel4 *p, int t, int blocks, int first,
+                                         const g4_type type)
 {
-    const g4_panel4 *p = panel;
+    const g4_nibbles *shape = &g4_nibbles_of[type];
     const int8_t *const q[] = { p->q[t], p->q[t + 1], p->q[t + 2], p->q[t + 3] };
     const float *const d[] = { p->d[t], p->d[t + 1], p->d[t + 2], p->d[t + 3] };
+    const __m256i ones = _mm256_set1_epi16(1);
     for (int i = 0; i < 4 && first; i++) g4_start_avx2(y[i]);
     for (int b = 0; b < blocks; b++) {
         const __m256i *w = (const void *)p->w[b];
-        __m256i a0[4], a1[4];
+        __m256i a0[4], a1[4], first0[4], first1[4];
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) a0[i] = a1[i] = _mm256_set1_epi32(p->start[t + i][b]);
+        for (int i = 0; i < 4; i++) a0[i] = a1[i] = _mm256_set1_epi32(p->start[t + i][b][0]);
 #pragma GCC unroll 8
         for (int c = 0; c < 8; c++) {
+            if (c == 4 && shape->kind == G4_SCALES_K_HALVES)
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; i++) {
+                    first0[i] = _mm256_madd_epi16(a0[i], p->half[b][0][0]);
+                    first1[i] = _mm256_madd_epi16(a1[i], p->half[b][0][1]);
+                    a0[i] = a1[i] = _mm256_set1_epi32(p->start[t + i][b][1]);
+                }
             const __m256i w0 = _mm256_load_si256(w + 2 * c), w1 = _mm256_load_si256(w + 2 * c + 1);
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++) {
@@ -477,25 +613,62 @@ G4_AVX2 static void g4_panel4_tile_avx2(float *const y[4], const void *panel, in
                 G4_KEEP(a1[i]);
             }
         }
-        const __m256 sw0 = _mm256_load_ps(p->scale[b]), sw1 = _mm256_load_ps(p->scale[b] + 8);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
-            const __m256 dx = _mm256_broadcast_ss(d[i] + b);
-            const __m256 f0 = g4_halves_avx2(a0[i]), f1 = g4_halves_avx2(a1[i]);
-            g4_add_block_avx2(y[i], sw0, sw1, dx, f0, f1);
+            if (shape->high_bits == 0) {
+                a0[i] = g4_halves_avx2(a0[i]), a1[i] = g4_halves_avx2(a1[i]);
+            } else if (shape->kind != G4_SCALES_K_HALVES) {
+                a0[i] = _mm256_madd_epi16(a0[i], ones), a1[i] = _mm256_madd_epi16(a1[i], ones);
+            } else {
+                a0[i] = _mm256_add_epi32(first0[i], _mm256_madd_epi16(a0[i], p->half[b][1][0]));
+                a1[i] = _mm256_add_epi32(first1[i], _mm256_madd_epi16(a1[i], p->half[b][1][1]));
+            }
+            g4_add_nibbles_avx2(y[i], p->scale[b], p->shift[b], _mm256_broadcast_ss(d[i] + b),
+                                _mm256_broadcast_ss(&p->sum[t + i][b]), _mm256_cvtepi32_ps(a0[i]),
+                                _mm256_cvtepi32_ps(a1[i]), g4_has_mins(shape));
         }
     }
 }
-G4_AVX2 static void g4_gemm_q4_avx2(G4_GEMM_ARGS)
-{
-    static const g4_panel_ops ops = { G4_PANEL4_BLOCKS, G4_Q4_STEP / 2, g4_panel4_inputs_avx2, g4_panel4_weights_avx2,
-                                      g4_panel4_tile_avx2 };
-    g4_panel4 p;
-    if (t1 - t0 < G4_PANEL_MIN_TOKENS)
-        g4_gemm_q4_few_avx2(y, y_stride, w, x, t0, t1, g0, g1);
-    else
-        g4_panel_walk_avx2(&ops, &p, y, y_stride, w, x, t0, t1, g0, g1);
-}
+
+/* g4_gemm_NAME_avx2 of a type; few tokens go to the tiles above. */
+#define G4_PANEL_NIBBLES(NAME, TYPE)                                                                                   \
+    G4_AVX2 static void g4_panel_##NAME##_inputs_avx2(void *panel, const g4_acts *x, int t0, int tokens, int b0,       \
+                                                      int n)                                                           \
+    {                                                                                                                  \
+        g4_panel4_inputs_avx2(panel, x, t0, tokens, b0, n, TYPE);                                                      \
+    }                                                                                                                  \
+    G4_AVX2 static void g4_panel_##NAME##_weights_avx2(void *panel, const uint8_t *group, int b0, int n,               \
+                                                       g4_scale_type scales)                                           \
+    {                                                                                                                  \
+        g4_panel4_weights_avx2(panel, group, b0, n, scales, TYPE);                                                     \
+    }                                                                                                                  \
+    G4_AVX2 static void g4_panel_##NAME##_tile_avx2(float *const y[4], const void *panel, int t, int blocks,           \
+                                                    int first)                                                         \
+    {                                                                                                                  \
+        g4_panel4_tile_avx2(y, panel, t, blocks, first, TYPE);                                                         \
+    }                                                                                                                  \
+    G4_AVX2 static void g4_gemm_##NAME##_avx2(G4_GEMM_ARGS)                                                            \
+    {                                                                                                                  \
+        const g4_nibbles *shape = &g4_nibbles_of[TYPE];                                                                \
+        const g4_panel_ops ops = { G4_PANEL4_BLOCKS,                                                                   \
+                                   shape->blocks,                                                                      \
+                                   shape->bytes / shape->blocks,                                                       \
+                                   g4_panel_##NAME##_inputs_avx2,                                                      \
+                                   g4_panel_##NAME##_weights_avx2,                                                     \
+                                   g4_panel_##NAME##_tile_avx2 };                                                      \
+        g4_panel4 p;                                                                                                   \
+        if (t1 - t0 < G4_PANEL_MIN_TOKENS)                                                                             \
+            g4_gemm_##NAME##_few_avx2(y, y_stride, w, x, t0, t1, g0, g1);                                              \
+        else                                                                                                           \
+            g4_panel_walk_avx2(&ops, &p, y, y_stride, w, x, t0, t1, g0, g1);                                           \
+    }
+G4_PANEL_NIBBLES(q4_0, G4_TYPE_Q4_0)
+G4_PANEL_NIBBLES(q4_1, G4_TYPE_Q4_1)
+G4_PANEL_NIBBLES(q5_0, G4_TYPE_Q5_0)
+G4_PANEL_NIBBLES(q5_1, G4_TYPE_Q5_1)
+G4_PANEL_NIBBLES(q4_k, G4_TYPE_Q4_K)
+G4_PANEL_NIBBLES(q5_k, G4_TYPE_Q5_K)
+G4_PANEL_NIBBLES(q6_k, G4_TYPE_Q6_K)
 
 /* ---- Products with inputs of 16 bits -------------------------------------------------------------------------- */
 
@@ -692,7 +865,7 @@ G4_BODY G4_AVX2 float g4_hsum_avx2(__m256 v)
 
 /* A block is 4 registers: their largest magnitude, then the rounded products with its inverse, packed to bytes. Bound:
  * the latencies of the maximum, the division and the sum across lanes. */
-G4_AVX2 static void g4_quantize_avx2(int8_t *q, float *d, int32_t *sum, const float *x, int cols)
+G4_AVX2 static void g4_quantize_avx2(int8_t *q, float *d, int16_t *sum, const float *x, int cols)
 {
     const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* undoes the lane order of the packs */
@@ -705,7 +878,7 @@ G4_AVX2 static void g4_quantize_avx2(int8_t *q, float *d, int32_t *sum, const fl
         d[b] = max / 127.0f;
         if (!(max >= G4_QUANT_MIN && max <= FLT_MAX)) {
             if (max < G4_QUANT_MIN) d[b] = 0.0f;
-            sum[b] = 0;
+            sum[2 * b] = sum[2 * b + 1] = 0;
             memset(q, 0, 32);
             continue;
         }
@@ -715,10 +888,14 @@ G4_AVX2 static void g4_quantize_avx2(int8_t *q, float *d, int32_t *sum, const fl
         const __m256i i2 = _mm256_cvtps_epi32(_mm256_mul_ps(x2, inverse)),
                       i3 = _mm256_cvtps_epi32(_mm256_mul_ps(x3, inverse));
         const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(i0, i1), _mm256_packs_epi32(i2, i3));
-        _mm256_storeu_si256((void *)q, _mm256_permutevar8x32_epi32(packed, order));
-        /* Of the bytes, which are in bounds also where x is no number. */
-        const __m256i s16 = _mm256_maddubs_epi16(_mm256_set1_epi8(1), packed);
-        sum[b] = g4_hsum_int_avx2(_mm256_madd_epi16(s16, _mm256_set1_epi16(1)));
+        const __m256i bytes = _mm256_permutevar8x32_epi32(packed, order);
+        _mm256_storeu_si256((void *)q, bytes);
+        /* Of the bytes, which are in bounds also where x is no number: each half sums its 16. */
+        __m256i s = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes), _mm256_set1_epi16(1));
+        s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0x4e));
+        s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0xb1));
+        sum[2 * b] = (int16_t)_mm_cvtsi128_si32(_mm256_castsi256_si128(s));
+        sum[2 * b + 1] = (int16_t)_mm_cvtsi128_si32(_mm256_extracti128_si256(s, 1));
     }
 }
 
@@ -1189,7 +1366,8 @@ static const g4_kernels g4_kernels_avx2 = {
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32_avx2,
               [G4_TYPE_BF16] = g4_gemm_bf16_avx2,
               [G4_TYPE_Q8_0] = g4_gemm_q8_avx2,
-              [G4_TYPE_Q4_0] = g4_gemm_q4_avx2 },
+              [G4_TYPE_Q4_0] = g4_gemm_q4_0_avx2,
+              G4_NIBBLES_OF(avx2) },
     .product16 = { [G4_TYPE_Q8_0] = g4_product16_avx2 },
     .quantize = g4_quantize_avx2,
     .quantize16 = g4_quantize16_avx2,

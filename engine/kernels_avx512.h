@@ -84,12 +84,12 @@ G4_BODY G4_AVX512 void g4_tile_close_avx512(const __m512 acc[8], float *y, size_
 }
 
 /* Sums of a block, one register a token: they begin at -offset times the token's sum of q, and the block adds them
- * times both scales. sum and d are those of the first token, each token has two a step. */
-G4_BODY G4_AVX512 void g4_block_open_avx512(__m512i a[8], const int32_t *sum, size_t steps, size_t block, int offset,
+ * times both scales. sum and d are those of the first token. */
+G4_BODY G4_AVX512 void g4_block_open_avx512(__m512i a[8], const int16_t *sum, size_t steps, size_t block, int offset,
                                             const int n)
 {
 #pragma GCC unroll 8
-    for (int i = 0; i < n; i++) a[i] = _mm512_set1_epi32(-offset * sum[(size_t)i * 2 * steps + block]);
+    for (int i = 0; i < n; i++) a[i] = _mm512_set1_epi32(-offset * g4_block_sum(sum + (size_t)i * 4 * steps, block));
 }
 G4_BODY G4_AVX512 void g4_block_close_avx512(__m512 acc[8], const __m512i a[8], __m512 sw, const float *d, size_t steps,
                                              size_t block, const int n)
@@ -101,27 +101,28 @@ G4_BODY G4_AVX512 void g4_block_close_avx512(__m512 acc[8], const __m512i a[8], 
     }
 }
 
-/* The frame of the four quantised tiles: PRODUCTS adds a block to a[i] (int32, 16 rows), with the block's weights and
- * the inputs of its first token; OFFSET is what the weights that it multiplies have. 8 registers hold float sums, 8
+/* The frame of the two tiles of q8_0: PRODUCTS adds a block to a[i] (int32, 16 rows), with the block's weights and the
+ * inputs of its first token; OFFSET is what the weights that it multiplies have. 8 registers hold float sums, 8
  * those of the block. */
-#define G4_QUANT_TILE_AVX512(NAME, TARGET, STEP, BLOCK, AHEAD, OFFSET, PRODUCTS)                                       \
-    G4_BODY TARGET void NAME(G4_TILE_ARGS_CONST, const g4_scale_type scale)                                            \
+#define G4_Q8_TILE_AVX512(NAME, TARGET, OFFSET, PRODUCTS)                                                              \
+    G4_BODY TARGET void NAME(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scales)                       \
     {                                                                                                                  \
+        (void)type;                                                                                                    \
         const size_t steps = (size_t)x->steps;                                                                         \
         const float *d = x->d + (size_t)t * 2 * steps;                                                                 \
-        const int32_t *sum = x->sum + (size_t)t * 2 * steps;                                                           \
+        const int16_t *sum = x->sum + (size_t)t * 4 * steps;                                                           \
         __m512 acc[8];                                                                                                 \
         g4_tile_open_avx512(acc, y, y_stride, s0 == 0, n);                                                             \
         for (int s = s0; s < s1; s++)                                                                                  \
             for (int b = 0; b < 2; b++) {                                                                              \
-                const uint8_t *p = w + (size_t)s * (STEP), *weights = p + G4_STEP_SCALES + b * (BLOCK);                \
+                const uint8_t *p = w + (size_t)s * G4_Q8_STEP, *weights = p + G4_STEP_SCALES + b * G4_Q8_BLOCK;        \
                 const size_t block = 2 * (size_t)s + (size_t)b;                                                        \
                 const int8_t *q = x->q + (size_t)t * 64 * steps + 32 * block;                                          \
                 __m512i a[8];                                                                                          \
-                if (n == 1) g4_ahead_avx512(p + (STEP) / 2 * b, AHEAD, (STEP) / 2);                                    \
+                if (n == 1) g4_ahead_avx512(p + G4_Q8_STEP / 2 * b, G4_Q8_AHEAD, G4_Q8_STEP / 2);                      \
                 g4_block_open_avx512(a, sum, steps, block, OFFSET, n);                                                 \
                 PRODUCTS(a, weights, q, 64 * steps, n);                                                                \
-                const __m512 sw = g4_scales_avx512(p + G4_BLOCK_SCALES * b, scale);                                    \
+                const __m512 sw = g4_scales_avx512(p + G4_BLOCK_SCALES * b, scales);                                   \
                 g4_block_close_avx512(acc, a, sw, d, steps, block, n);                                                 \
             }                                                                                                          \
         g4_tile_close_avx512(acc, y, y_stride, n);                                                                     \
@@ -146,43 +147,12 @@ G4_BODY G4_AVX512 void g4_q8_products_avx512(__m512i *a, const uint8_t *run, con
         }
     }
 }
-G4_QUANT_TILE_AVX512(g4_q8_tile_avx512, G4_AVX512, G4_Q8_STEP, G4_Q8_BLOCK, G4_Q8_AHEAD, 0, g4_q8_products_avx512)
-G4_GEMM_QUANT(g4_gemm_q8_avx512, G4_AVX512, 8, g4_q8_tile_avx512)
-
-/* q4_0 without VNNI: as in AVX2, 8 more registers of sums in 16 bits, 2 of weights. Bound: 2 multiplications and 2
- * additions for 128 products. */
-G4_BODY G4_AVX512 void g4_q4_products_avx512(__m512i *a, const uint8_t *run, const int8_t *q, size_t q_stride,
-                                             const int n)
-{
-    const __m512i low = _mm512_set1_epi8(15), ones = _mm512_set1_epi16(1);
-    __m512i h[8];
-#pragma GCC unroll 8
-    for (int i = 0; i < n; i++) h[i] = _mm512_setzero_si512();
-#pragma GCC unroll 4
-    for (int r = 0; r < 4; r++) {
-        const __m512i v = _mm512_load_si512((const void *)(run + 64 * r));
-        const __m512i even = _mm512_and_si512(v, low), odd = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
-#pragma GCC unroll 8
-        for (int i = 0; i < n; i++) {
-            h[i] = _mm512_add_epi16(h[i], _mm512_maddubs_epi16(even, g4_four_avx512(q + (size_t)i * q_stride + 8 * r)));
-            G4_KEEP(h[i]);
-        }
-#pragma GCC unroll 8
-        for (int i = 0; i < n; i++) {
-            h[i] =
-                _mm512_add_epi16(h[i], _mm512_maddubs_epi16(odd, g4_four_avx512(q + (size_t)i * q_stride + 8 * r + 4)));
-            G4_KEEP(h[i]);
-        }
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < n; i++) a[i] = _mm512_add_epi32(a[i], _mm512_madd_epi16(h[i], ones));
-}
-G4_QUANT_TILE_AVX512(g4_q4_tile_avx512, G4_AVX512, G4_Q4_STEP, G4_Q4_BLOCK, G4_Q4_AHEAD, 8, g4_q4_products_avx512)
-G4_GEMM_QUANT(g4_gemm_q4_avx512, G4_AVX512, 8, g4_q4_tile_avx512)
+G4_Q8_TILE_AVX512(g4_q8_tile_avx512, G4_AVX512, 0, g4_q8_products_avx512)
+G4_GEMM_QUANT(g4_gemm_q8_avx512, G4_AVX512, 8, g4_q8_tile_avx512, G4_TYPE_Q8_0)
 
 /* vpdpbusd adds four products of unsigned x signed bytes to a 32-bit lane, a row; the weights of q8_0 are made
- * unsigned by flipping the top bit (w + 128), those of q4_0 are so. Bound: it shares the pipes that multiply with the
- * float sums; on Zen 4 a block of 8 tokens, 4096 products, is 80 cycles of them. */
+ * unsigned by flipping the top bit (w + 128). Bound: it shares the pipes that multiply with the float sums; on Zen 4 a
+ * block of 8 tokens, 4096 products, is 80 cycles of them. */
 G4_BODY G4_AVX512VNNI void g4_q8_products_avx512vnni(__m512i *a, const uint8_t *run, const int8_t *q, size_t q_stride,
                                                      const int n)
 {
@@ -195,29 +165,164 @@ G4_BODY G4_AVX512VNNI void g4_q8_products_avx512vnni(__m512i *a, const uint8_t *
             a[i] = _mm512_dpbusd_epi32(a[i], v, g4_four_avx512(q + (size_t)i * q_stride + 4 * c));
     }
 }
-G4_QUANT_TILE_AVX512(g4_q8_tile_avx512vnni, G4_AVX512VNNI, G4_Q8_STEP, G4_Q8_BLOCK, G4_Q8_AHEAD, 128,
-                     g4_q8_products_avx512vnni)
-G4_GEMM_QUANT(g4_gemm_q8_avx512vnni, G4_AVX512VNNI, 8, g4_q8_tile_avx512vnni)
+G4_Q8_TILE_AVX512(g4_q8_tile_avx512vnni, G4_AVX512VNNI, 128, g4_q8_products_avx512vnni)
+G4_GEMM_QUANT(g4_gemm_q8_avx512vnni, G4_AVX512VNNI, 8, g4_q8_tile_avx512vnni, G4_TYPE_Q8_0)
 
-G4_BODY G4_AVX512VNNI void g4_q4_products_avx512vnni(__m512i *a, const uint8_t *run, const int8_t *q, size_t q_stride,
-                                                     const int n)
+/* Types of nibbles: chunks 2 run and 2 run + 1 of a block as unsigned bytes. */
+G4_BODY G4_AVX512 __m512i g4_shift_avx512(__m512i v, const int left)
 {
-    const __m512i low = _mm512_set1_epi8(15);
-#pragma GCC unroll 4
-    for (int r = 0; r < 4; r++) {
-        const __m512i v = _mm512_load_si512((const void *)(run + 64 * r));
-        const __m512i even = _mm512_and_si512(v, low), odd = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
-#pragma GCC unroll 8
-        for (int i = 0; i < n; i++)
-            a[i] = _mm512_dpbusd_epi32(a[i], even, g4_four_avx512(q + (size_t)i * q_stride + 8 * r));
-#pragma GCC unroll 8
-        for (int i = 0; i < n; i++)
-            a[i] = _mm512_dpbusd_epi32(a[i], odd, g4_four_avx512(q + (size_t)i * q_stride + 8 * r + 4));
+    switch (left) { /* compilers differ in the type of the count, which only numbers fit */
+    case 4: return _mm512_slli_epi16(v, 4);
+    case 3: return _mm512_slli_epi16(v, 3);
+    case 2: return _mm512_slli_epi16(v, 2);
+    case 1: return _mm512_slli_epi16(v, 1);
+    case -1: return _mm512_srli_epi16(v, 1);
+    case -2: return _mm512_srli_epi16(v, 2);
+    case -3: return _mm512_srli_epi16(v, 3);
+    default: return v;
     }
 }
-G4_QUANT_TILE_AVX512(g4_q4_tile_avx512vnni, G4_AVX512VNNI, G4_Q4_STEP, G4_Q4_BLOCK, G4_Q4_AHEAD, 8,
-                     g4_q4_products_avx512vnni)
-G4_GEMM_QUANT(g4_gemm_q4_avx512vnni, G4_AVX512VNNI, 8, g4_q4_tile_avx512vnni)
+G4_BODY G4_AVX512 void g4_unpack_avx512(__m512i *even, __m512i *odd, const g4_nibbles_at *at, const int run,
+                                        const int high_bits)
+{
+    const __m512i low = _mm512_set1_epi8(15), bits = _mm512_set1_epi8(high_bits == 1 ? 16 : 48);
+    const __m512i v = _mm512_load_si512((const void *)(at->q + 64 * run));
+    *even = _mm512_and_si512(v, low);
+    *odd = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
+    if (high_bits == 0) return;
+    const int plane = high_bits == 1 ? 0 : run / 2, first = high_bits == 1 ? 2 * run : 4 * (run % 2);
+    const __m512i h = _mm512_load_si512((const void *)(at->high + G4_PLANE * plane));
+    *even = _mm512_or_si512(*even, _mm512_and_si512(g4_shift_avx512(h, 4 - first), bits));
+    *odd = _mm512_or_si512(*odd, _mm512_and_si512(g4_shift_avx512(h, 4 - first - high_bits), bits));
+}
+
+G4_BODY G4_AVX512 __m512 g4_sixteen_bytes_avx512(const uint8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_load_si128((const void *)p)));
+}
+/* What the scales of a block say of its rows: weights are scale * (q - middle) + shift. */
+G4_BODY G4_AVX512 void g4_nibbles_scales_avx512(__m512 *scale, __m512 *shift, const uint8_t *step, int b,
+                                                const g4_nibbles *shape, const g4_scale_type scales)
+{
+    const int of_block = shape->kind <= G4_SCALES_MIN ? b * G4_BLOCK_SCALES : 0;
+    const uint8_t *bytes = step + G4_STEP_SCALES + 32 * b;
+    const __m512 middle = _mm512_set1_ps((float)shape->middle);
+    *scale = g4_scales_avx512(step + of_block, scales);
+    *shift = _mm512_setzero_ps();
+    if (shape->kind == G4_SCALES_MIN)
+        *shift = _mm512_fmadd_ps(middle, *scale, g4_scales_avx512(step + G4_STEP_SCALES + of_block, scales));
+    if (shape->kind == G4_SCALES_K_MIN) {
+        const __m512 dmin = g4_scales_avx512(step + G4_BLOCK_SCALES, scales);
+        *scale = _mm512_mul_ps(*scale, g4_sixteen_bytes_avx512(bytes));
+        *shift = _mm512_fmsub_ps(middle, *scale, _mm512_mul_ps(dmin, g4_sixteen_bytes_avx512(bytes + 16)));
+    }
+}
+
+/* A run for n tokens without VNNI: sums in 16 bits; with it: in 32. */
+G4_BODY G4_AVX512 void g4_run_avx512(__m512i a[8], __m512i v, const int8_t *q, size_t q_stride, const int n)
+{
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++) {
+        a[i] = _mm512_add_epi16(a[i], _mm512_maddubs_epi16(v, g4_four_avx512(q + (size_t)i * q_stride)));
+        G4_KEEP(a[i]);
+    }
+}
+G4_BODY G4_AVX512VNNI void g4_run_avx512vnni(__m512i a[8], __m512i v, const int8_t *q, size_t q_stride, const int n)
+{
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++) a[i] = _mm512_dpbusd_epi32(a[i], v, g4_four_avx512(q + (size_t)i * q_stride));
+}
+
+/* Sums of a block (int32, 16 rows), or of half of it, runs [r0, r1), less middle times what `total` sums of q. Without
+ * VNNI as in AVX2: as many chunks as fit in 16 bits, then pairs to 32; bound: 2 multiplications and 2 additions for 128
+ * products. */
+G4_BODY G4_AVX512 void g4_nibbles_sums_avx512(__m512i a[8], const g4_nibbles_at *at, const int r0, const int r1,
+                                              const int8_t *q, size_t q_stride, const int *total,
+                                              const g4_nibbles *shape, const int n)
+{
+    const int fit = 4 >> shape->high_bits; /* runs */
+    const __m512i ones = _mm512_set1_epi16(1);
+    __m512i h[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++) a[i] = _mm512_set1_epi32(-shape->middle * total[i]);
+#pragma GCC unroll 4
+    for (int r = r0; r < r1; r++) {
+        __m512i even, odd;
+        g4_unpack_avx512(&even, &odd, at, r, shape->high_bits);
+        for (int i = 0; i < n && r % fit == 0; i++) h[i] = _mm512_setzero_si512();
+        g4_run_avx512(h, even, q + 8 * r, q_stride, n);
+        g4_run_avx512(h, odd, q + 8 * r + 4, q_stride, n);
+        if (r % fit < fit - 1) continue;
+#pragma GCC unroll 8
+        for (int i = 0; i < n; i++) a[i] = _mm512_add_epi32(a[i], _mm512_madd_epi16(h[i], ones));
+    }
+}
+G4_BODY G4_AVX512VNNI void g4_nibbles_sums_avx512vnni(__m512i a[8], const g4_nibbles_at *at, const int r0, const int r1,
+                                                      const int8_t *q, size_t q_stride, const int *total,
+                                                      const g4_nibbles *shape, const int n)
+{
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++) a[i] = _mm512_set1_epi32(-shape->middle * total[i]);
+#pragma GCC unroll 4
+    for (int r = r0; r < r1; r++) {
+        __m512i even, odd;
+        g4_unpack_avx512(&even, &odd, at, r, shape->high_bits);
+        g4_run_avx512vnni(a, even, q + 8 * r, q_stride, n);
+        g4_run_avx512vnni(a, odd, q + 8 * r + 4, q_stride, n);
+    }
+}
+
+/* The frame of the tiles of nibbles: SUMS are those of a block, or of its halves, which then have integer scales. */
+#define G4_NIBBLES_TILE_AVX512(NAME, TARGET, SUMS)                                                                     \
+    G4_BODY TARGET void NAME(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scales)                       \
+    {                                                                                                                  \
+        const g4_nibbles *shape = &g4_nibbles_of[type];                                                                \
+        const size_t steps = (size_t)x->steps;                                                                         \
+        const float *d = x->d + (size_t)t * 2 * steps;                                                                 \
+        const int16_t *sum = x->sum + (size_t)t * 4 * steps;                                                           \
+        __m512 acc[8];                                                                                                 \
+        g4_tile_open_avx512(acc, y, y_stride, s0 == 0, n);                                                             \
+        for (int s = s0; s < s1; s++)                                                                                  \
+            for (int b = 0; b < shape->blocks; b++) {                                                                  \
+                const uint8_t *p = w + (size_t)s * (size_t)shape->bytes;                                               \
+                const g4_nibbles_at at = g4_nibbles_block(p, shape, b);                                                \
+                const size_t block = (size_t)shape->blocks * (size_t)s + (size_t)b;                                    \
+                const int8_t *q = x->q + (size_t)t * 64 * steps + 32 * block;                                          \
+                const int part = shape->bytes / shape->blocks;                                                         \
+                __m512i a[8];                                                                                          \
+                int total[8];                                                                                          \
+                if (n == 1) g4_ahead_avx512(p + part * b, G4_Q4_AHEAD, part);                                          \
+                for (int i = 0; i < n; i++) total[i] = g4_block_sum(sum + (size_t)i * 4 * steps, block);               \
+                if (shape->kind == G4_SCALES_K_HALVES) {                                                               \
+                    const __m128i *by = (const void *)(p + G4_STEP_SCALES + 32 * b);                                   \
+                    const __m512i by0 = _mm512_cvtepi8_epi32(_mm_load_si128(by)),                                      \
+                                  by1 = _mm512_cvtepi8_epi32(_mm_load_si128(by + 1));                                  \
+                    __m512i second[8];                                                                                 \
+                    int half[2][8];                                                                                    \
+                    for (int i = 0; i < n; i++) half[0][i] = sum[(size_t)i * 4 * steps + 2 * block];                   \
+                    for (int i = 0; i < n; i++) half[1][i] = total[i] - half[0][i];                                    \
+                    SUMS(a, &at, 0, 2, q, 64 * steps, half[0], shape, n);                                              \
+                    SUMS(second, &at, 2, 4, q, 64 * steps, half[1], shape, n);                                         \
+                    for (int i = 0; i < n; i++)                                                                        \
+                        a[i] = _mm512_add_epi32(_mm512_mullo_epi32(a[i], by0), _mm512_mullo_epi32(second[i], by1));    \
+                } else {                                                                                               \
+                    SUMS(a, &at, 0, 4, q, 64 * steps, total, shape, n);                                                \
+                }                                                                                                      \
+                __m512 scale, shift;                                                                                   \
+                g4_nibbles_scales_avx512(&scale, &shift, p, b, shape, scales);                                         \
+                g4_block_close_avx512(acc, a, scale, d, steps, block, n);                                              \
+                for (int i = 0; i < n && g4_has_mins(shape); i++)                                                      \
+                    acc[i] = _mm512_fmadd_ps(                                                                          \
+                        shift, _mm512_set1_ps(d[(size_t)i * 2 * steps + block] * (float)total[i]), acc[i]);            \
+            }                                                                                                          \
+        g4_tile_close_avx512(acc, y, y_stride, n);                                                                     \
+    }
+G4_NIBBLES_TILE_AVX512(g4_nibbles_tile_avx512, G4_AVX512, g4_nibbles_sums_avx512)
+G4_GEMM_QUANT(g4_gemm_q4_0_avx512, G4_AVX512, 8, g4_nibbles_tile_avx512, G4_TYPE_Q4_0)
+G4_GEMM_NIBBLES(avx512, G4_AVX512, 8, g4_nibbles_tile_avx512)
+G4_NIBBLES_TILE_AVX512(g4_nibbles_tile_avx512vnni, G4_AVX512VNNI, g4_nibbles_sums_avx512vnni)
+G4_GEMM_QUANT(g4_gemm_q4_0_avx512vnni, G4_AVX512VNNI, 8, g4_nibbles_tile_avx512vnni, G4_TYPE_Q4_0)
+G4_GEMM_NIBBLES(avx512vnni, G4_AVX512VNNI, 8, g4_nibbles_tile_avx512vnni)
 
 /* ---- Attention ------------------------------------------------------------------------------------------------- */
 
@@ -372,7 +477,8 @@ static const g4_kernels g4_kernels_avx512 = {
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32_avx512,
               [G4_TYPE_BF16] = g4_gemm_bf16_avx512,
               [G4_TYPE_Q8_0] = g4_gemm_q8_avx512,
-              [G4_TYPE_Q4_0] = g4_gemm_q4_avx512 },
+              [G4_TYPE_Q4_0] = g4_gemm_q4_0_avx512,
+              G4_NIBBLES_OF(avx512) },
     .quantize = g4_quantize_avx2,
     .attend = g4_attend_avx512,
     .rmsnorm = g4_rmsnorm_avx2,
@@ -386,7 +492,8 @@ static const g4_kernels g4_kernels_avx512vnni = {
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32_avx512,
               [G4_TYPE_BF16] = g4_gemm_bf16_avx512,
               [G4_TYPE_Q8_0] = g4_gemm_q8_avx512vnni,
-              [G4_TYPE_Q4_0] = g4_gemm_q4_avx512vnni },
+              [G4_TYPE_Q4_0] = g4_gemm_q4_0_avx512vnni,
+              G4_NIBBLES_OF(avx512vnni) },
     .quantize = g4_quantize_avx2,
     .attend = g4_attend_avx512,
     .round16 = g4_round16_avx2,

@@ -11,63 +11,57 @@
 
 static int g4_usable_avxvnni(void) { return (g4_x86_features() & G4_HAS_AVXVNNI) != 0; }
 
-/* Chunks 2 r and 2 r + 1 of a block as unsigned bytes, rows 0-7 and 8-15 of each: the nibbles of q4_0 are so as they
- * are, the weights of q8_0 when the top bit is flipped (w + 128). */
-G4_BODY G4_AVXVNNI void g4_unpack_avxvnni(__m256i even[2], __m256i odd[2], const uint8_t *weights, int r, const int q4)
+/* vpdpbusd adds four products of unsigned x signed bytes to a 32-bit lane: one row, no 16-bit step. 8 registers hold
+ * the sums of 4 tokens, which begin at what the stored numbers have too much, times sum(q); 4 the weights of two
+ * chunks, one the inputs; float sums rest in y. Bound of many tokens: the pipes that multiply, 32 products an instruction; of one
+ * token: memory. */
+G4_BODY G4_AVXVNNI void g4_run_avxvnni(__m256i a0[4], __m256i a1[4], const __m256i even[2], const __m256i odd[2],
+                                       const int8_t *q, size_t q_stride, const int n)
 {
-    const __m256i low = _mm256_set1_epi8(15), flip = _mm256_set1_epi8(-128);
-    for (int half = 0; half < 2; half++) {
-        if (q4) {
-            const __m256i v = _mm256_load_si256((const void *)(weights + 64 * r + 32 * half));
-            even[half] = _mm256_and_si256(v, low);
-            odd[half] = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
-        } else {
-            const __m256i *v = (const void *)(weights + 128 * r + 32 * half);
-            even[half] = _mm256_xor_si256(_mm256_load_si256(v), flip);
-            odd[half] = _mm256_xor_si256(_mm256_load_si256(v + 2), flip);
-        }
+#pragma GCC unroll 4
+    for (int i = 0; i < n; i++) {
+        const __m256i v = g4_four_avx2(q + (size_t)i * q_stride);
+        a0[i] = _mm256_dpbusd_avx_epi32(a0[i], even[0], v);
+        a1[i] = _mm256_dpbusd_avx_epi32(a1[i], even[1], v);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < n; i++) {
+        const __m256i v = g4_four_avx2(q + (size_t)i * q_stride + 4);
+        a0[i] = _mm256_dpbusd_avx_epi32(a0[i], odd[0], v);
+        a1[i] = _mm256_dpbusd_avx_epi32(a1[i], odd[1], v);
     }
 }
 
-/* vpdpbusd adds four products of unsigned x signed bytes to a 32-bit lane: one row, no 16-bit step. A block starts at
- * -offset * sum(q). 8 registers hold the sums of 4 tokens, 4 the weights of two chunks, one the inputs; float sums rest
- * in y. Bound of many tokens: the pipes that multiply, 32 products an instruction; of one token: memory. */
-G4_BODY G4_AVXVNNI void g4_quant_tile_avxvnni(G4_TILE_ARGS_CONST, const int q4, const g4_scale_type scale)
+/* q8_0: unsigned when the top bit is flipped (w + 128). */
+G4_BODY G4_AVXVNNI void g4_q8_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scales)
 {
-    const size_t steps = (size_t)x->steps, step_bytes = q4 ? G4_Q4_STEP : G4_Q8_STEP;
+    (void)type;
+    const __m256i flip = _mm256_set1_epi8(-128);
+    const size_t steps = (size_t)x->steps;
     const int8_t *q = x->q + (size_t)t * 64 * steps;
     const float *d = x->d + (size_t)t * 2 * steps;
-    const int32_t *sum = x->sum + (size_t)t * 2 * steps;
+    const int16_t *sum = x->sum + (size_t)t * 4 * steps;
     for (int i = 0; i < n && s0 == 0; i++) g4_start_avx2(y + (size_t)i * y_stride);
     for (int s = s0; s < s1; s++)
         for (int b = 0; b < 2; b++) {
-            const uint8_t *p = w + (size_t)s * step_bytes;
-            const uint8_t *weights = p + G4_STEP_SCALES + (q4 ? G4_Q4_BLOCK : G4_Q8_BLOCK) * b;
+            const uint8_t *p = w + (size_t)s * G4_Q8_STEP;
+            const __m256i *weights = (const void *)(p + G4_STEP_SCALES + G4_Q8_BLOCK * b);
             const size_t block = 2 * (size_t)s + (size_t)b;
-            if (n == 1) g4_ahead_avx2(p + step_bytes / 2 * (size_t)b, (int)step_bytes / 2);
+            if (n == 1) g4_ahead_avx2(p + G4_Q8_STEP / 2 * b, G4_Q8_STEP / 2);
             __m256i a0[4], a1[4];
 #pragma GCC unroll 4
             for (int i = 0; i < n; i++)
-                a0[i] = a1[i] = _mm256_set1_epi32((q4 ? -8 : -128) * sum[(size_t)i * 2 * steps + block]);
+                a0[i] = a1[i] = _mm256_set1_epi32(-128 * g4_block_sum(sum + (size_t)i * 4 * steps, block));
 #pragma GCC unroll 4
-            for (int r = 0; r < 4; r++) {
-                __m256i even[2], odd[2];
-                g4_unpack_avxvnni(even, odd, weights, r, q4);
-#pragma GCC unroll 4
-                for (int i = 0; i < n; i++) {
-                    const __m256i v = g4_four_avx2(q + (size_t)i * 64 * steps + 32 * block + 8 * (size_t)r);
-                    a0[i] = _mm256_dpbusd_avx_epi32(a0[i], even[0], v);
-                    a1[i] = _mm256_dpbusd_avx_epi32(a1[i], even[1], v);
-                }
-#pragma GCC unroll 4
-                for (int i = 0; i < n; i++) {
-                    const __m256i v = g4_four_avx2(q + (size_t)i * 64 * steps + 32 * block + 8 * (size_t)r + 4);
-                    a0[i] = _mm256_dpbusd_avx_epi32(a0[i], odd[0], v);
-                    a1[i] = _mm256_dpbusd_avx_epi32(a1[i], odd[1], v);
-                }
+            for (int r = 0; r < 4; r++, weights += 4) {
+                const __m256i even[2] = { _mm256_xor_si256(_mm256_load_si256(weights), flip),
+                                          _mm256_xor_si256(_mm256_load_si256(weights + 1), flip) };
+                const __m256i odd[2] = { _mm256_xor_si256(_mm256_load_si256(weights + 2), flip),
+                                         _mm256_xor_si256(_mm256_load_si256(weights + 3), flip) };
+                g4_run_avxvnni(a0, a1, even, odd, q + 32 * block + 8 * (size_t)r, 64 * steps, n);
             }
-            const uint8_t *scales = p + G4_BLOCK_SCALES * b;
-            const __m256 sw0 = g4_scales_avx2(scales, scale), sw1 = g4_scales_avx2(scales + 16, scale);
+            const uint8_t *at = p + G4_BLOCK_SCALES * b;
+            const __m256 sw0 = g4_scales_avx2(at, scales), sw1 = g4_scales_avx2(at + 16, scales);
 #pragma GCC unroll 4
             for (int i = 0; i < n; i++) {
                 const __m256 dx = _mm256_set1_ps(d[(size_t)i * 2 * steps + block]);
@@ -76,17 +70,58 @@ G4_BODY G4_AVXVNNI void g4_quant_tile_avxvnni(G4_TILE_ARGS_CONST, const int q4, 
             }
         }
 }
-G4_BODY G4_AVXVNNI void g4_q8_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_scale_type scale)
-{
-    g4_quant_tile_avxvnni(y, y_stride, w, x, t, n, s0, s1, 0, scale);
-}
-G4_GEMM_QUANT(g4_gemm_q8_avxvnni, G4_AVXVNNI, 4, g4_q8_tile_avxvnni)
+G4_GEMM_QUANT(g4_gemm_q8_avxvnni, G4_AVXVNNI, 4, g4_q8_tile_avxvnni, G4_TYPE_Q8_0)
 
-G4_BODY G4_AVXVNNI void g4_q4_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_scale_type scale)
+/* Types of nibbles. Halves of a block with integer scales are summed one behind the other. */
+G4_BODY G4_AVXVNNI void g4_nibbles_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scales)
 {
-    g4_quant_tile_avxvnni(y, y_stride, w, x, t, n, s0, s1, 1, scale);
+    const g4_nibbles *shape = &g4_nibbles_of[type];
+    const int in_halves = shape->kind == G4_SCALES_K_HALVES;
+    const size_t steps = (size_t)x->steps;
+    const int8_t *q = x->q + (size_t)t * 64 * steps;
+    const float *d = x->d + (size_t)t * 2 * steps;
+    const int16_t *sum = x->sum + (size_t)t * 4 * steps;
+    for (int i = 0; i < n && s0 == 0; i++) g4_start_avx2(y + (size_t)i * y_stride);
+    for (int s = s0; s < s1; s++)
+        for (int b = 0; b < shape->blocks; b++) {
+            const uint8_t *p = w + (size_t)s * (size_t)shape->bytes;
+            const g4_nibbles_at at = g4_nibbles_block(p, shape, b);
+            const size_t block = (size_t)shape->blocks * (size_t)s + (size_t)b;
+            if (n == 1) g4_ahead_avx2(p + shape->bytes / shape->blocks * b, shape->bytes / shape->blocks);
+            __m256i a0[4], a1[4], first0[4], first1[4];
+#pragma GCC unroll 4
+            for (int r = 0; r < 4; r++) {
+                __m256i even[2], odd[2];
+                for (int i = 0; i < n && (r == 0 || (r == 2 && in_halves)); i++) {
+                    const int16_t *si = sum + (size_t)i * 4 * steps;
+                    if (r == 2) first0[i] = a0[i], first1[i] = a1[i];
+                    const int total = in_halves ? si[2 * block + (size_t)(r / 2)] : g4_block_sum(si, block);
+                    a0[i] = a1[i] = _mm256_set1_epi32(-shape->middle * total);
+                }
+                g4_unpack_avx2(even, odd, &at, r, shape->high_bits);
+                g4_run_avxvnni(a0, a1, even, odd, q + 32 * block + 8 * (size_t)r, 64 * steps, n);
+            }
+            __m256 scale[2], shift[2];
+            g4_nibbles_scales_avx2(scale, shift, p, b, shape, scales);
+#pragma GCC unroll 4
+            for (int i = 0; i < n; i++) {
+                const float di = d[(size_t)i * 2 * steps + block];
+                const int total = g4_block_sum(sum + (size_t)i * 4 * steps, block);
+                if (in_halves) {
+                    const uint8_t *by = p + G4_STEP_SCALES + 32 * b;
+                    a0[i] = _mm256_add_epi32(_mm256_mullo_epi32(first0[i], g4_eight_int8_avx2(by)),
+                                             _mm256_mullo_epi32(a0[i], g4_eight_int8_avx2(by + 16)));
+                    a1[i] = _mm256_add_epi32(_mm256_mullo_epi32(first1[i], g4_eight_int8_avx2(by + 8)),
+                                             _mm256_mullo_epi32(a1[i], g4_eight_int8_avx2(by + 24)));
+                }
+                g4_add_nibbles_avx2(y + (size_t)i * y_stride, scale, shift, _mm256_set1_ps(di),
+                                    _mm256_set1_ps(di * (float)total), _mm256_cvtepi32_ps(a0[i]),
+                                    _mm256_cvtepi32_ps(a1[i]), g4_has_mins(shape));
+            }
+        }
 }
-G4_GEMM_QUANT(g4_gemm_q4_avxvnni, G4_AVXVNNI, 4, g4_q4_tile_avxvnni)
+G4_GEMM_QUANT(g4_gemm_q4_0_avxvnni, G4_AVXVNNI, 4, g4_nibbles_tile_avxvnni, G4_TYPE_Q4_0)
+G4_GEMM_NIBBLES(avxvnni, G4_AVXVNNI, 4, g4_nibbles_tile_avxvnni)
 
 static const g4_kernels g4_kernels_avxvnni = {
     .isa = "avxvnni",
@@ -94,7 +129,8 @@ static const g4_kernels g4_kernels_avxvnni = {
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32_avx2,
               [G4_TYPE_BF16] = g4_gemm_bf16_avx2,
               [G4_TYPE_Q8_0] = g4_gemm_q8_avxvnni,
-              [G4_TYPE_Q4_0] = g4_gemm_q4_avxvnni },
+              [G4_TYPE_Q4_0] = g4_gemm_q4_0_avxvnni,
+              G4_NIBBLES_OF(avxvnni) },
     .quantize = g4_quantize_avx2,
     .attend = g4_attend_avx2,
     .round16 = g4_round16_avx2,

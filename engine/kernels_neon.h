@@ -68,20 +68,23 @@ G4_BODY int8x8_t g4_four_neon(const int8_t *q)
     memcpy(&v, q, 4);
     return vreinterpret_s8_s32(vdup_n_s32(v));
 }
-/* y of 16 rows and n tokens starts at 0, then each block adds fma(scale_w * d, sum - offset, y) to one token's. */
+/* y of 16 rows and n tokens starts at 0, then each block adds fma(scale_w * d, sum, y) to one token's, and where
+ * weights are shifted fma(shift, d * sum(q), y). */
 G4_BODY void g4_start_neon(float *y, size_t y_stride, const int n)
 {
     for (int i = 0; i < n; i++)
         for (int k = 0; k < 4; k++) vst1q_f32(y + (size_t)i * y_stride + 4 * k, vdupq_n_f32(0));
 }
-G4_BODY void g4_block_add_neon(float *y, const uint8_t *scales, const g4_scale_type type, float d,
-                               const int32x4_t sums[4], int32_t offset)
+G4_BODY void g4_block_add_neon(float *y, const float32x4_t scale[4], float d, const int32x4_t sums[4])
 {
 #pragma GCC unroll 4
-    for (int k = 0; k < 4; k++) {
-        const float32x4_t f = vcvtq_f32_s32(vsubq_s32(sums[k], vdupq_n_s32(offset)));
-        vst1q_f32(y + 4 * k, vfmaq_f32(vld1q_f32(y + 4 * k), vmulq_n_f32(g4_scales_neon(scales + 8 * k, type), d), f));
-    }
+    for (int k = 0; k < 4; k++)
+        vst1q_f32(y + 4 * k, vfmaq_f32(vld1q_f32(y + 4 * k), vmulq_n_f32(scale[k], d), vcvtq_f32_s32(sums[k])));
+}
+G4_BODY void g4_shift_add_neon(float *y, const float32x4_t shift[4], float sum)
+{
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) vst1q_f32(y + 4 * k, vfmaq_n_f32(vld1q_f32(y + 4 * k), shift[k], sum));
 }
 
 /* Sums of a block of 16 rows for n <= 2 tokens, each of whose inputs takes 64 * steps. q8_0: two products at a time
@@ -112,24 +115,93 @@ G4_BODY void g4_q8_sums_neon(int32x4_t sums[2][4], const uint8_t *weights, const
         for (int k = 0; k < 4; k++) sums[i][k] = vpaddq_s32(a[i][2 * k], a[i][2 * k + 1]);
 }
 
-/* q4_0: all products of a block in 16 bits (8 * 15 * 127 = 15240). Registers as above. Bound: one instruction for 8
+G4_BODY void g4_q8_tile_neon(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scales)
+{
+    (void)type;
+    const size_t steps = (size_t)x->steps;
+    const int8_t *q = x->q + (size_t)t * 64 * steps;
+    const float *d = x->d + (size_t)t * 2 * steps;
+    if (s0 == 0) g4_start_neon(y, y_stride, n);
+    for (int s = s0; s < s1; s++)
+        for (int b = 0; b < 2; b++) {
+            const uint8_t *p = w + (size_t)s * G4_Q8_STEP, *at = p + G4_BLOCK_SCALES * b;
+            const size_t block = 2 * (size_t)s + (size_t)b;
+            int32x4_t sums[2][4];
+            g4_q8_sums_neon(sums, p + G4_STEP_SCALES + G4_Q8_BLOCK * b, q, steps, block, n);
+            const float32x4_t scale[4] = { g4_scales_neon(at, scales), g4_scales_neon(at + 8, scales),
+                                           g4_scales_neon(at + 16, scales), g4_scales_neon(at + 24, scales) };
+            for (int i = 0; i < n; i++)
+                g4_block_add_neon(y + (size_t)i * y_stride, scale, d[(size_t)i * 2 * steps + block], sums[i]);
+        }
+}
+G4_GEMM_QUANT(g4_gemm_q8_neon, , 2, g4_q8_tile_neon, G4_TYPE_Q8_0)
+
+/* Types of nibbles: rows 4 k to 4 k + 3 of chunks 2 run and 2 run + 1 of a block, as they are stored. */
+G4_BODY void g4_unpack_neon(int8x16_t *even, int8x16_t *odd, const g4_nibbles_at *at, const int run, const int k,
+                            const int high_bits)
+{
+    const uint8x16_t v = vld1q_u8(at->q + 64 * run + 16 * k);
+    uint8x16_t e = vandq_u8(v, vdupq_n_u8(15)), o = vshrq_n_u8(v, 4);
+    if (high_bits) {
+        const int plane = high_bits == 1 ? 0 : run / 2, first = high_bits == 1 ? 2 * run : 4 * (run % 2);
+        const uint8x16_t h = vld1q_u8(at->high + G4_PLANE * plane + 16 * k);
+        const uint8x16_t bits = vdupq_n_u8(high_bits == 1 ? 16 : 48);
+        e = vorrq_u8(e, vandq_u8(vshlq_u8(h, vdupq_n_s8((int8_t)(4 - first))), bits));
+        o = vorrq_u8(o, vandq_u8(vshlq_u8(h, vdupq_n_s8((int8_t)(4 - first - high_bits))), bits));
+    }
+    *even = vreinterpretq_s8_u8(e);
+    *odd = vreinterpretq_s8_u8(o);
+}
+
+G4_BODY float32x4_t g4_four_bytes_neon(const uint8_t *p)
+{
+    uint32_t v;
+    memcpy(&v, p, 4);
+    return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(v))))));
+}
+G4_BODY int32x4_t g4_four_int8_neon(const uint8_t *p)
+{
+    return vmovl_s16(vget_low_s16(vmovl_s8(g4_four_neon((const int8_t *)p))));
+}
+/* What the scales of a block say of its rows: weights are scale * (q - middle) + shift. */
+G4_BODY void g4_nibbles_scales_neon(float32x4_t scale[4], float32x4_t shift[4], const uint8_t *step, int b,
+                                    const g4_nibbles *shape, const g4_scale_type scales)
+{
+    const int of_block = shape->kind <= G4_SCALES_MIN ? b * G4_BLOCK_SCALES : 0;
+    const uint8_t *bytes = step + G4_STEP_SCALES + 32 * b;
+    const float middle = (float)shape->middle;
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) {
+        scale[k] = g4_scales_neon(step + of_block + 8 * k, scales);
+        if (shape->kind == G4_SCALES_MIN)
+            shift[k] = vfmaq_n_f32(g4_scales_neon(step + G4_STEP_SCALES + of_block + 8 * k, scales), scale[k], middle);
+        if (shape->kind == G4_SCALES_K_MIN) {
+            const float32x4_t dmin = g4_scales_neon(step + G4_BLOCK_SCALES + 8 * k, scales);
+            scale[k] = vmulq_f32(scale[k], g4_four_bytes_neon(bytes + 4 * k));
+            const float32x4_t m = vmulq_f32(dmin, g4_four_bytes_neon(bytes + 16 + 4 * k));
+            shift[k] = vfmaq_n_f32(vnegq_f32(m), scale[k], middle);
+        }
+    }
+}
+
+/* Sums of a block for n <= 2 tokens, or of half of it: runs [r0, r1). All of a block's products fit in 16 bits with 4
+ * and 5 bits (8 * 31 * 127), those of half with 6 (4 * 63 * 127). Registers as above. Bound: one instruction for 8
  * products, and the nibbles' share. */
-G4_BODY void g4_q4_sums_neon(int32x4_t sums[2][4], const uint8_t *weights, const int8_t *q, size_t steps, size_t block,
-                             const int n)
+G4_BODY void g4_nibbles_sums_neon(int32x4_t sums[][4], const g4_nibbles_at *at, const int r0, const int r1,
+                                  const int8_t *q, size_t q_stride, const int high_bits, const int n)
 {
     int16x8_t h[2][8]; /* two rows each: 4 partial sums a row */
     for (int i = 0; i < n; i++)
         for (int k = 0; k < 8; k++) h[i][k] = vdupq_n_s16(0);
 #pragma GCC unroll 4
-    for (int r = 0; r < 4; r++)
+    for (int r = r0; r < r1; r++)
 #pragma GCC unroll 4
         for (int k = 0; k < 4; k++) {
-            const uint8x16_t v = vld1q_u8(weights + 64 * r + 16 * k);
-            const int8x16_t even = vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15))),
-                            odd = vreinterpretq_s8_u8(vshrq_n_u8(v, 4));
+            int8x16_t even, odd;
+            g4_unpack_neon(&even, &odd, at, r, k, high_bits);
 #pragma GCC unroll 2
             for (int i = 0; i < n; i++) {
-                const int8_t *qi = q + (size_t)i * 64 * steps + 32 * block + 8 * (size_t)r;
+                const int8_t *qi = q + (size_t)i * q_stride + 8 * r;
                 const int8x8_t e = g4_four_neon(qi), o = g4_four_neon(qi + 4);
                 h[i][2 * k] = vmlal_s8(vmlal_s8(h[i][2 * k], vget_low_s8(even), e), vget_low_s8(odd), o);
                 h[i][2 * k + 1] = vmlal_s8(vmlal_s8(h[i][2 * k + 1], vget_high_s8(even), e), vget_high_s8(odd), o);
@@ -139,46 +211,53 @@ G4_BODY void g4_q4_sums_neon(int32x4_t sums[2][4], const uint8_t *weights, const
         for (int k = 0; k < 4; k++) sums[i][k] = vpaddq_s32(vpaddlq_s16(h[i][2 * k]), vpaddlq_s16(h[i][2 * k + 1]));
 }
 
-G4_BODY void g4_quant_tile_neon(G4_TILE_ARGS_CONST, const int q4, const g4_scale_type scale)
-{
-    const size_t steps = (size_t)x->steps, step_bytes = q4 ? G4_Q4_STEP : G4_Q8_STEP;
-    const int8_t *q = x->q + (size_t)t * 64 * steps;
-    const float *d = x->d + (size_t)t * 2 * steps;
-    const int32_t *sum = x->sum + (size_t)t * 2 * steps;
-    if (s0 == 0) g4_start_neon(y, y_stride, n);
-    for (int s = s0; s < s1; s++)
-        for (int b = 0; b < 2; b++) {
-            const uint8_t *p = w + (size_t)s * step_bytes;
-            const uint8_t *weights = p + G4_STEP_SCALES + (q4 ? G4_Q4_BLOCK : G4_Q8_BLOCK) * b;
-            const size_t block = 2 * (size_t)s + (size_t)b;
-            int32x4_t sums[2][4];
-            if (q4)
-                g4_q4_sums_neon(sums, weights, q, steps, block, n);
-            else
-                g4_q8_sums_neon(sums, weights, q, steps, block, n);
-            for (int i = 0; i < n; i++)
-                g4_block_add_neon(y + (size_t)i * y_stride, p + G4_BLOCK_SCALES * b, scale,
-                                  d[(size_t)i * 2 * steps + block], sums[i],
-                                  q4 ? 8 * sum[(size_t)i * 2 * steps + block] : 0);
-        }
-}
-G4_BODY void g4_q8_tile_neon(G4_TILE_ARGS_CONST, const g4_scale_type scale)
-{
-    g4_quant_tile_neon(y, y_stride, w, x, t, n, s0, s1, 0, scale);
-}
-G4_GEMM_QUANT(g4_gemm_q8_neon, , 2, g4_q8_tile_neon)
-
-G4_BODY void g4_q4_tile_neon(G4_TILE_ARGS_CONST, const g4_scale_type scale)
-{
-    g4_quant_tile_neon(y, y_stride, w, x, t, n, s0, s1, 1, scale);
-}
-G4_GEMM_QUANT(g4_gemm_q4_neon, , 2, g4_q4_tile_neon)
+/* The frame of the tiles of nibbles for at most TOKENS tokens: SUMS are those of a block, or of its halves, which then
+ * have integer scales; middle * sum(q) is taken off. */
+#define G4_NIBBLES_TILE_NEON(NAME, TARGET, TOKENS, SUMS)                                                               \
+    G4_BODY TARGET void NAME(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scales)                       \
+    {                                                                                                                  \
+        const g4_nibbles *shape = &g4_nibbles_of[type];                                                                \
+        const size_t steps = (size_t)x->steps;                                                                         \
+        const float *d = x->d + (size_t)t * 2 * steps;                                                                 \
+        const int16_t *sum = x->sum + (size_t)t * 4 * steps;                                                           \
+        if (s0 == 0) g4_start_neon(y, y_stride, n);                                                                    \
+        for (int s = s0; s < s1; s++)                                                                                  \
+            for (int b = 0; b < shape->blocks; b++) {                                                                  \
+                const uint8_t *p = w + (size_t)s * (size_t)shape->bytes, *by = p + G4_STEP_SCALES + 32 * b;            \
+                const g4_nibbles_at at = g4_nibbles_block(p, shape, b);                                                \
+                const size_t block = (size_t)shape->blocks * (size_t)s + (size_t)b;                                    \
+                const int8_t *q = x->q + (size_t)t * 64 * steps + 32 * block;                                          \
+                const int in_halves = shape->kind == G4_SCALES_K_HALVES;                                               \
+                int32x4_t sums[TOKENS][4], second[TOKENS][4];                                                          \
+                SUMS(sums, &at, 0, in_halves ? 2 : 4, q, 64 * steps, shape->high_bits, n);                             \
+                if (in_halves) SUMS(second, &at, 2, 4, q, 64 * steps, shape->high_bits, n);                            \
+                float32x4_t scale[4], shift[4];                                                                        \
+                g4_nibbles_scales_neon(scale, shift, p, b, shape, scales);                                             \
+                for (int i = 0; i < n; i++) {                                                                          \
+                    const int16_t *si = sum + (size_t)i * 4 * steps + 2 * block;                                       \
+                    const float di = d[(size_t)i * 2 * steps + block];                                                 \
+                    const int total = si[0] + si[1], of_first = in_halves ? si[0] : total;                             \
+                    for (int k = 0; k < 4; k++) {                                                                      \
+                        sums[i][k] = vsubq_s32(sums[i][k], vdupq_n_s32(shape->middle * of_first));                     \
+                        if (!in_halves) continue;                                                                      \
+                        second[i][k] = vsubq_s32(second[i][k], vdupq_n_s32(shape->middle * si[1]));                    \
+                        sums[i][k] = vmulq_s32(sums[i][k], g4_four_int8_neon(by + 4 * k));                             \
+                        sums[i][k] = vmlaq_s32(sums[i][k], second[i][k], g4_four_int8_neon(by + 16 + 4 * k));          \
+                    }                                                                                                  \
+                    g4_block_add_neon(y + (size_t)i * y_stride, scale, di, sums[i]);                                   \
+                    if (g4_has_mins(shape)) g4_shift_add_neon(y + (size_t)i * y_stride, shift, di * (float)total);     \
+                }                                                                                                      \
+            }                                                                                                          \
+    }
+G4_NIBBLES_TILE_NEON(g4_nibbles_tile_neon, , 2, g4_nibbles_sums_neon)
+G4_GEMM_QUANT(g4_gemm_q4_0_neon, , 2, g4_nibbles_tile_neon, G4_TYPE_Q4_0)
+G4_GEMM_NIBBLES(neon, , 2, g4_nibbles_tile_neon)
 
 /* ---- Rounding of inputs ---------------------------------------------------------------------------------------- */
 
 /* A block is 8 registers: their largest magnitude, then the rounded products with its inverse, narrowed to bytes.
  * Bound: the latencies of the maximum, the division and the sum across lanes. */
-static void g4_quantize_neon(int8_t *q, float *d, int32_t *sum, const float *x, int cols)
+static void g4_quantize_neon(int8_t *q, float *d, int16_t *sum, const float *x, int cols)
 {
     for (int b = 0; b < cols / 32; b++, x += 32, q += 32) {
         float32x4_t v[8], all = vdupq_n_f32(0);
@@ -190,22 +269,23 @@ static void g4_quantize_neon(int8_t *q, float *d, int32_t *sum, const float *x, 
         d[b] = max / 127.0f;
         if (!(max >= G4_QUANT_MIN && max <= FLT_MAX)) {
             if (max < G4_QUANT_MIN) d[b] = 0.0f;
-            sum[b] = 0;
+            sum[2 * b] = sum[2 * b + 1] = 0;
             memset(q, 0, 32);
             continue;
         }
         const float inverse = 127.0f / max;
-        int32x4_t total = vdupq_n_s32(0);
+        int32x4_t total[2] = { vdupq_n_s32(0), vdupq_n_s32(0) };
         int16x8_t half[4];
         for (int k = 0; k < 8; k += 2) {
             const int32x4_t i0 = vcvtnq_s32_f32(vmulq_n_f32(v[k], inverse)),
                             i1 = vcvtnq_s32_f32(vmulq_n_f32(v[k + 1], inverse));
-            total = vaddq_s32(total, vaddq_s32(i0, i1));
+            total[k / 4] = vaddq_s32(total[k / 4], vaddq_s32(i0, i1));
             half[k / 2] = vcombine_s16(vqmovn_s32(i0), vqmovn_s32(i1));
         }
         vst1q_s8(q, vcombine_s8(vqmovn_s16(half[0]), vqmovn_s16(half[1])));
         vst1q_s8(q + 16, vcombine_s8(vqmovn_s16(half[2]), vqmovn_s16(half[3])));
-        sum[b] = vaddvq_s32(total);
+        sum[2 * b] = (int16_t)vaddvq_s32(total[0]);
+        sum[2 * b + 1] = (int16_t)vaddvq_s32(total[1]);
     }
 }
 
@@ -401,7 +481,8 @@ static const g4_kernels g4_kernels_neon = {
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32_neon,
               [G4_TYPE_BF16] = g4_gemm_bf16_neon,
               [G4_TYPE_Q8_0] = g4_gemm_q8_neon,
-              [G4_TYPE_Q4_0] = g4_gemm_q4_neon },
+              [G4_TYPE_Q4_0] = g4_gemm_q4_0_neon,
+              G4_NIBBLES_OF(neon) },
     .quantize = g4_quantize_neon,
     .attend = g4_attend_neon,
     .rmsnorm = g4_rmsnorm_neon,
@@ -433,62 +514,73 @@ static int g4_usable_dotprod(void)
 
 /* sdot adds four signed products to a 32-bit lane, which is a row: 4 tokens x 16 rows keep 16 registers of sums, 8 hold
  * the weights of two chunks, one the inputs. Bound: 16 products an instruction. */
-G4_BODY G4_DOTPROD void g4_quant_tile_dotprod(G4_TILE_ARGS_CONST, const int q4, const g4_scale_type scale)
+G4_BODY G4_DOTPROD void g4_run_dotprod(int32x4_t sums[][4], const int8x16_t even[4], const int8x16_t odd[4],
+                                       const int8_t *q, size_t q_stride, const int n)
 {
-    const size_t steps = (size_t)x->steps, step_bytes = q4 ? G4_Q4_STEP : G4_Q8_STEP;
-    const int8_t *q = x->q + (size_t)t * 64 * steps;
+#pragma GCC unroll 4
+    for (int i = 0; i < n; i++) {
+        const int8x8_t v = vld1_s8(q + (size_t)i * q_stride);
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++)
+            sums[i][k] = vdotq_lane_s32(vdotq_lane_s32(sums[i][k], even[k], v, 0), odd[k], v, 1);
+    }
+}
+G4_BODY void g4_no_sums_neon(int32x4_t sums[][4], const int n)
+{
+#pragma GCC unroll 4
+    for (int i = 0; i < n; i++)
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++) sums[i][k] = vdupq_n_s32(0);
+}
+
+G4_BODY G4_DOTPROD void g4_q8_tile_dotprod(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scales)
+{
+    (void)type;
+    const size_t steps = (size_t)x->steps;
     const float *d = x->d + (size_t)t * 2 * steps;
-    const int32_t *sum = x->sum + (size_t)t * 2 * steps;
     if (s0 == 0) g4_start_neon(y, y_stride, n);
     for (int s = s0; s < s1; s++)
         for (int b = 0; b < 2; b++) {
-            const uint8_t *p = w + (size_t)s * step_bytes;
-            const uint8_t *weights = p + G4_STEP_SCALES + (q4 ? G4_Q4_BLOCK : G4_Q8_BLOCK) * b;
+            const uint8_t *p = w + (size_t)s * G4_Q8_STEP, *at = p + G4_BLOCK_SCALES * b;
+            const int8_t *weights = (const int8_t *)p + G4_STEP_SCALES + G4_Q8_BLOCK * b;
             const size_t block = 2 * (size_t)s + (size_t)b;
-            int32x4_t a[4][4];
-#pragma GCC unroll 4
-            for (int i = 0; i < n; i++)
-#pragma GCC unroll 4
-                for (int k = 0; k < 4; k++) a[i][k] = vdupq_n_s32(0);
+            const int8_t *q = x->q + (size_t)t * 64 * steps + 32 * block;
+            int32x4_t sums[4][4];
+            g4_no_sums_neon(sums, n);
 #pragma GCC unroll 4
             for (int r = 0; r < 4; r++) { /* two chunks */
                 int8x16_t even[4], odd[4];
 #pragma GCC unroll 4
                 for (int k = 0; k < 4; k++) {
-                    if (q4) {
-                        const uint8x16_t v = vld1q_u8(weights + 64 * r + 16 * k);
-                        even[k] = vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15)));
-                        odd[k] = vreinterpretq_s8_u8(vshrq_n_u8(v, 4));
-                    } else {
-                        even[k] = vld1q_s8((const int8_t *)weights + 128 * r + 16 * k);
-                        odd[k] = vld1q_s8((const int8_t *)weights + 128 * r + 64 + 16 * k);
-                    }
+                    even[k] = vld1q_s8(weights + 128 * r + 16 * k);
+                    odd[k] = vld1q_s8(weights + 128 * r + 64 + 16 * k);
                 }
-#pragma GCC unroll 4
-                for (int i = 0; i < n; i++) {
-                    const int8x8_t v = vld1_s8(q + (size_t)i * 64 * steps + 32 * block + 8 * (size_t)r);
-#pragma GCC unroll 4
-                    for (int k = 0; k < 4; k++)
-                        a[i][k] = vdotq_lane_s32(vdotq_lane_s32(a[i][k], even[k], v, 0), odd[k], v, 1);
-                }
+                g4_run_dotprod(sums, even, odd, q + 8 * r, 64 * steps, n);
             }
+            const float32x4_t scale[4] = { g4_scales_neon(at, scales), g4_scales_neon(at + 8, scales),
+                                           g4_scales_neon(at + 16, scales), g4_scales_neon(at + 24, scales) };
             for (int i = 0; i < n; i++)
-                g4_block_add_neon(y + (size_t)i * y_stride, p + G4_BLOCK_SCALES * b, scale,
-                                  d[(size_t)i * 2 * steps + block], a[i],
-                                  q4 ? 8 * sum[(size_t)i * 2 * steps + block] : 0);
+                g4_block_add_neon(y + (size_t)i * y_stride, scale, d[(size_t)i * 2 * steps + block], sums[i]);
         }
 }
-G4_BODY G4_DOTPROD void g4_q8_tile_dotprod(G4_TILE_ARGS_CONST, const g4_scale_type scale)
-{
-    g4_quant_tile_dotprod(y, y_stride, w, x, t, n, s0, s1, 0, scale);
-}
-G4_GEMM_QUANT(g4_gemm_q8_dotprod, G4_DOTPROD, 4, g4_q8_tile_dotprod)
+G4_GEMM_QUANT(g4_gemm_q8_dotprod, G4_DOTPROD, 4, g4_q8_tile_dotprod, G4_TYPE_Q8_0)
 
-G4_BODY G4_DOTPROD void g4_q4_tile_dotprod(G4_TILE_ARGS_CONST, const g4_scale_type scale)
+G4_BODY G4_DOTPROD void g4_nibbles_sums_dotprod(int32x4_t sums[][4], const g4_nibbles_at *at, const int r0,
+                                                const int r1, const int8_t *q, size_t q_stride, const int high_bits,
+                                                const int n)
 {
-    g4_quant_tile_dotprod(y, y_stride, w, x, t, n, s0, s1, 1, scale);
+    g4_no_sums_neon(sums, n);
+#pragma GCC unroll 4
+    for (int r = r0; r < r1; r++) {
+        int8x16_t even[4], odd[4];
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++) g4_unpack_neon(&even[k], &odd[k], at, r, k, high_bits);
+        g4_run_dotprod(sums, even, odd, q + 8 * r, q_stride, n);
+    }
 }
-G4_GEMM_QUANT(g4_gemm_q4_dotprod, G4_DOTPROD, 4, g4_q4_tile_dotprod)
+G4_NIBBLES_TILE_NEON(g4_nibbles_tile_dotprod, G4_DOTPROD, 4, g4_nibbles_sums_dotprod)
+G4_GEMM_QUANT(g4_gemm_q4_0_dotprod, G4_DOTPROD, 4, g4_nibbles_tile_dotprod, G4_TYPE_Q4_0)
+G4_GEMM_NIBBLES(dotprod, G4_DOTPROD, 4, g4_nibbles_tile_dotprod)
 
 static const g4_kernels g4_kernels_dotprod = {
     .isa = "dotprod",
@@ -496,7 +588,8 @@ static const g4_kernels g4_kernels_dotprod = {
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32_neon,
               [G4_TYPE_BF16] = g4_gemm_bf16_neon,
               [G4_TYPE_Q8_0] = g4_gemm_q8_dotprod,
-              [G4_TYPE_Q4_0] = g4_gemm_q4_dotprod },
+              [G4_TYPE_Q4_0] = g4_gemm_q4_0_dotprod,
+              G4_NIBBLES_OF(dotprod) },
     .quantize = g4_quantize_neon,
     .attend = g4_attend_neon,
     .rmsnorm = g4_rmsnorm_neon,

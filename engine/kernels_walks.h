@@ -6,7 +6,7 @@
  *
  * Numbers. Sums of integer products are exact, so q, d, sum and what a block sums to equal the scalar kernels bit for
  * bit. Floats are added in an order fixed by the table, never by the tile: acc = fma(scale_w * scale_x, (float)sum,
- * acc), block after block, whether a token comes alone or in a panel. */
+ * acc), then what shifted weights add, block after block, whether a token comes alone or in a panel. */
 #ifndef GEMMA4_KERNELS_WALKS_H
 #define GEMMA4_KERNELS_WALKS_H
 
@@ -53,7 +53,7 @@ typedef void (*g4_tile_fn)(G4_TILE_ARGS);
 
 #define G4_L1_WEIGHTS 14000   /* bytes of weights that are used for every tile: two of them and inputs fit in L1 */
 #define G4_L2_ACTS 200000     /* bytes of activations per block of tokens: 512 KB of L2 less room for weights and y */
-#define G4_TOKEN_BYTES_INT 80 /* of 64 inputs: int8, two scales, two sums */
+#define G4_TOKEN_BYTES_INT 80 /* of 64 inputs: int8, two scales, four sums */
 #define G4_TOKEN_BYTES_FLOAT 256
 
 G4_BODY void g4_gemm_tiles(G4_GEMM_ARGS, size_t token_bytes, int tile_tokens, g4_tile_fn tile)
@@ -81,56 +81,87 @@ G4_BODY void g4_gemm_tiles(G4_GEMM_ARGS, size_t token_bytes, int tile_tokens, g4
     }
 }
 
-/* The tile function of a table: the number of tokens and KIND, which BODY takes last, become constants here. A set of 8
- * is made of tiles of 1, 2, 4 and 8. */
+/* The tile function of a table: the number of tokens and what BODY takes behind the steps become constants here. A set
+ * of 8 is made of tiles of 1, 2, 4 and 8. */
 #define G4_TILE_ARGS_CONST                                                                                             \
     float *y, size_t y_stride, const uint8_t *w, const g4_acts *x, int t, const int n, int s0, int s1
-#define G4_TILES_2(NAME, TARGET, BODY, KIND)                                                                           \
+#define G4_TILES_2(NAME, TARGET, BODY, ...)                                                                            \
     TARGET static void NAME(G4_TILE_ARGS)                                                                              \
     {                                                                                                                  \
         if (n == 1)                                                                                                    \
-            BODY(y, y_stride, w, x, t, 1, s0, s1, KIND);                                                               \
+            BODY(y, y_stride, w, x, t, 1, s0, s1, __VA_ARGS__);                                                        \
         else                                                                                                           \
-            BODY(y, y_stride, w, x, t, 2, s0, s1, KIND);                                                               \
+            BODY(y, y_stride, w, x, t, 2, s0, s1, __VA_ARGS__);                                                        \
     }
-#define G4_TILES_4(NAME, TARGET, BODY, KIND)                                                                           \
+#define G4_TILES_4(NAME, TARGET, BODY, ...)                                                                            \
     TARGET static void NAME(G4_TILE_ARGS)                                                                              \
     {                                                                                                                  \
         switch (n) {                                                                                                   \
-        case 1: BODY(y, y_stride, w, x, t, 1, s0, s1, KIND); break;                                                    \
-        case 2: BODY(y, y_stride, w, x, t, 2, s0, s1, KIND); break;                                                    \
-        case 3: BODY(y, y_stride, w, x, t, 3, s0, s1, KIND); break;                                                    \
-        default: BODY(y, y_stride, w, x, t, 4, s0, s1, KIND); break;                                                   \
+        case 1: BODY(y, y_stride, w, x, t, 1, s0, s1, __VA_ARGS__); break;                                             \
+        case 2: BODY(y, y_stride, w, x, t, 2, s0, s1, __VA_ARGS__); break;                                             \
+        case 3: BODY(y, y_stride, w, x, t, 3, s0, s1, __VA_ARGS__); break;                                             \
+        default: BODY(y, y_stride, w, x, t, 4, s0, s1, __VA_ARGS__); break;                                            \
         }                                                                                                              \
     }
-#define G4_TILES_8(NAME, TARGET, BODY, KIND)                                                                           \
+#define G4_TILES_8(NAME, TARGET, BODY, ...)                                                                            \
     TARGET static void NAME(G4_TILE_ARGS)                                                                              \
     {                                                                                                                  \
         for (int left = n, k; left > 0; left -= k, y += (size_t)k * y_stride, t += k) {                                \
             k = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;                                                     \
             switch (k) {                                                                                               \
-            case 1: BODY(y, y_stride, w, x, t, 1, s0, s1, KIND); break;                                                \
-            case 2: BODY(y, y_stride, w, x, t, 2, s0, s1, KIND); break;                                                \
-            case 4: BODY(y, y_stride, w, x, t, 4, s0, s1, KIND); break;                                                \
-            default: BODY(y, y_stride, w, x, t, 8, s0, s1, KIND); break;                                               \
+            case 1: BODY(y, y_stride, w, x, t, 1, s0, s1, __VA_ARGS__); break;                                         \
+            case 2: BODY(y, y_stride, w, x, t, 2, s0, s1, __VA_ARGS__); break;                                         \
+            case 4: BODY(y, y_stride, w, x, t, 4, s0, s1, __VA_ARGS__); break;                                         \
+            default: BODY(y, y_stride, w, x, t, 8, s0, s1, __VA_ARGS__); break;                                        \
             }                                                                                                          \
         }                                                                                                              \
     }
-/* A product with float32 inputs of TOKENS tokens a tile. */
-#define G4_GEMM_FLOAT(NAME, TARGET, TOKENS, BODY, KIND)                                                                \
-    G4_TILES_##TOKENS(NAME##_tiles, TARGET, BODY, KIND) static void NAME(G4_GEMM_ARGS)                                 \
+/* A product with inputs of TOKEN_BYTES for 64 columns, TOKENS tokens a tile. */
+#define G4_GEMM_TILES(NAME, TARGET, TOKENS, TOKEN_BYTES, BODY, ...)                                                    \
+    G4_TILES_##TOKENS(NAME##_tiles, TARGET, BODY, __VA_ARGS__) static void NAME(G4_GEMM_ARGS)                          \
     {                                                                                                                  \
-        g4_gemm_tiles(y, y_stride, w, x, t0, t1, g0, g1, G4_TOKEN_BYTES_FLOAT, TOKENS, NAME##_tiles);                  \
+        g4_gemm_tiles(y, y_stride, w, x, t0, t1, g0, g1, TOKEN_BYTES, TOKENS, NAME##_tiles);                           \
     }
-/* One with int8 inputs: NAME_f16 and NAME_bf16 from one body, and the product that chooses between them. */
-#define G4_GEMM_QUANT(NAME, TARGET, TOKENS, BODY)                                                                      \
-    G4_TILES_##TOKENS(NAME##_f16, TARGET, BODY, G4_SCALE_F16)                                                          \
-        G4_TILES_##TOKENS(NAME##_bf16, TARGET, BODY, G4_SCALE_BF16) static void                                        \
-        NAME(G4_GEMM_ARGS)                                                                                             \
+#define G4_GEMM_FLOAT(NAME, TARGET, TOKENS, BODY, TYPE)                                                                \
+    G4_GEMM_TILES(NAME, TARGET, TOKENS, G4_TOKEN_BYTES_FLOAT, BODY, TYPE)
+/* With int8 inputs and scales of either type: NAME_f16 and NAME_bf16 from one body, and what chooses between them. */
+#define G4_GEMM_QUANT(NAME, TARGET, TOKENS, BODY, TYPE)                                                                \
+    G4_GEMM_TILES(NAME##_f16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, TYPE, G4_SCALE_F16)                            \
+    G4_GEMM_TILES(NAME##_bf16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, TYPE, G4_SCALE_BF16)                          \
+    static void NAME(G4_GEMM_ARGS)                                                                                     \
     {                                                                                                                  \
-        g4_gemm_tiles(y, y_stride, w, x, t0, t1, g0, g1, G4_TOKEN_BYTES_INT, TOKENS,                                   \
-                      w->scale_type == G4_SCALE_F16 ? NAME##_f16 : NAME##_bf16);                                       \
+        if (w->scale_type == G4_SCALE_F16)                                                                             \
+            NAME##_f16(y, y_stride, w, x, t0, t1, g0, g1);                                                             \
+        else                                                                                                           \
+            NAME##_bf16(y, y_stride, w, x, t0, t1, g0, g1);                                                            \
     }
+/* The products of GGUF's types of nibbles, g4_gemm_q4_1_SUFFIX and so on, from one body; and all that, in a table. */
+#define G4_GEMM_NIBBLES(SUFFIX, TARGET, TOKENS, BODY)                                                                  \
+    G4_GEMM_TILES(g4_gemm_q4_1_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q4_1, G4_SCALE_F16)         \
+    G4_GEMM_TILES(g4_gemm_q5_0_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q5_0, G4_SCALE_F16)         \
+    G4_GEMM_TILES(g4_gemm_q5_1_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q5_1, G4_SCALE_F16)         \
+    G4_GEMM_TILES(g4_gemm_q4_k_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q4_K, G4_SCALE_F16)         \
+    G4_GEMM_TILES(g4_gemm_q5_k_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q5_K, G4_SCALE_F16)         \
+    G4_GEMM_TILES(g4_gemm_q6_k_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q6_K, G4_SCALE_F16)
+#define G4_NIBBLES_OF(SUFFIX)                                                                                          \
+    [G4_TYPE_Q4_1] = g4_gemm_q4_1_##SUFFIX, [G4_TYPE_Q5_0] = g4_gemm_q5_0_##SUFFIX,                                    \
+    [G4_TYPE_Q5_1] = g4_gemm_q5_1_##SUFFIX, [G4_TYPE_Q4_K] = g4_gemm_q4_k_##SUFFIX,                                    \
+    [G4_TYPE_Q5_K] = g4_gemm_q5_k_##SUFFIX, [G4_TYPE_Q6_K] = g4_gemm_q6_k_##SUFFIX
+
+static inline int g4_has_mins(const g4_nibbles *shape)
+{
+    return shape->kind == G4_SCALES_MIN || shape->kind == G4_SCALES_K_MIN;
+}
+
+/* Where a block of a type of nibbles is. */
+typedef struct {
+    const uint8_t *step, *q, *high;
+} g4_nibbles_at;
+static inline g4_nibbles_at g4_nibbles_block(const uint8_t *step, const g4_nibbles *shape, int block)
+{
+    return (g4_nibbles_at) { step, step + shape->weights + G4_NIBBLE_BLOCK * block,
+                             step + shape->high + G4_PLANE * shape->high_bits * block };
+}
 
 /* ---- Attention ----------------------------------------------------------------------------------------------------
  *

@@ -16,36 +16,41 @@ _Static_assert(G4_TILE_ROWS * 16 * G4_TILE_GROUPS <= G4_ROOM_FLOATS, "a tile of 
 
 /* ---- Activations ------------------------------------------------------------------------------------- */
 
+/* Any type's steps cover a row: it is padded to the longest. */
+static g4_acts g4_acts_of(int cols)
+{
+    g4_acts a = { .x_stride = g4_round_up((size_t)cols, G4_MAX_STEP_COLS) };
+    a.steps = (int)(a.x_stride / 64);
+    return a;
+}
+
 g4_acts g4_acts_open(g4_blocks *b, size_t rows, int cols, int reads_ints)
 {
-    g4_acts a = { 0 };
-    a.steps = (cols + 63) / 64;
-    a.x_stride = 64 * (size_t)a.steps;
+    g4_acts a = g4_acts_of(cols);
     const size_t steps = (size_t)a.steps;
     a.x = g4_blocks_add(b, rows, a.x_stride, sizeof *a.x);
     if (reads_ints) {
         a.q = g4_blocks_add(b, rows, a.x_stride, sizeof *a.q);
         a.d = g4_blocks_add(b, rows, 2 * steps, sizeof *a.d);
-        a.sum = g4_blocks_add(b, rows, 2 * steps, sizeof *a.sum);
+        a.sum = g4_blocks_add(b, rows, 4 * steps, sizeof *a.sum);
     }
     return a;
 }
 
 g4_acts g4_acts_as(const g4_acts *a, int cols)
 {
-    g4_acts view = *a;
-    view.steps = (cols + 63) / 64;
-    view.x_stride = 64 * (size_t)view.steps;
+    g4_acts view = g4_acts_of(cols);
+    view.x = a->x, view.q = a->q, view.d = a->d, view.sum = a->sum;
     return view;
 }
 
 void g4_acts_ready(const g4_compute *c, const g4_acts *a, int row, int cols)
 {
     float *x = g4_acts_row(a, row);
-    const size_t padded = g4_round_up((size_t)cols, 64), steps = (size_t)a->steps, r = (size_t)row;
-    memset(x + cols, 0, (padded - (size_t)cols) * sizeof *x);
+    const size_t steps = (size_t)a->steps, r = (size_t)row;
+    memset(x + cols, 0, (a->x_stride - (size_t)cols) * sizeof *x);
     if (c->reads_ints)
-        c->kernels->quantize(a->q + r * 64 * steps, a->d + r * 2 * steps, a->sum + r * 2 * steps, x, (int)padded);
+        c->kernels->quantize(a->q + r * 64 * steps, a->d + r * 2 * steps, a->sum + r * 4 * steps, x, (int)a->x_stride);
 }
 
 typedef struct {

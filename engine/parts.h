@@ -191,8 +191,8 @@ typedef struct {               /* every field is 4 bytes, so it is packed as it 
 
 /* ---- Weight types ---------------------------------------------------------------------------------
  *
- * Columns run in steps of 64, and a step of a quantised type in two blocks of 32 that have one scale each:
- * value = scale * q, scale f16 or bf16 by the tensor's scale_type. A step takes as many bytes in both layouts.
+ * Columns run in steps, and a step of a quantised type in blocks of 32. Two types of the engine's own have one scale a
+ * block, value = scale * q, scale f16 or bf16 by the tensor's scale_type, q -128..127 or -8..7:
  *
  *         a row of the layout rows                           a group of 16 rows in groups16
  *   f32   cols values                                        [cols][16]
@@ -203,22 +203,76 @@ typedef struct {               /* every field is 4 bytes, so it is packed as it 
  *         i + 16 in its high nibble, stored + 8 (as GGUF)
  *
  * Chunk c holds columns 4c..4c+3 of the step: block 0 is chunks 0-7, block 1 chunks 8-15. In q4_0, run r holds chunk 2r
- * in its low and chunk 2r + 1 in its high nibbles, stored + 8. q8_0: q in -128..127; q4_0: q in -8..7.
+ * in its low and chunk 2r + 1 in its high nibbles, stored + 8.
+ *
+ * The others are GGUF's. Rows hold its blocks, byte for byte; groups16 the same numbers in the order of q4_0: nibbles w
+ * and, where q has more bits, planes of what is above a nibble. All scales are f16; s and m are bytes.
+ *
+ *         value             a step of groups16
+ *   q4_1  d q + m           [cols/64]{ d[2][16]; m[2][16]; w[8 runs][16][4] }                              q 0..15
+ *   q5_0  d (q - 16)        [cols/64]{ d[2][16]; w[8 runs][16][4]; high[2 blocks][16][4] }                 q 0..31
+ *   q5_1  d q + m           [cols/64]{ d[2][16]; m[2][16]; w[8 runs][16][4]; high[2][16][4] }              q 0..31
+ *   q4_k  d s q - dmin m    [cols/256]{ d[16]; dmin[16]; [8 blocks]{ s[16]; m[16] }; w[32 runs][16][4] }   q 0..15
+ *   q5_k  d s q - dmin m    [cols/256]{ as q4_k; high[8 blocks][16][4] }                                   q 0..31
+ *   q6_k  d s (q - 32)      [cols/256]{ d[16]; 32 bytes of zeros; int8 s[16 halves of blocks][16];
+ *                                       w[32 runs][16][4]; high[16 halves][16][4] }                        q 0..63
+ *
+ * Bit c of high[block][row][i] belongs to column 4c + i of its block; bits 2c and 2c + 1 of high[half][row][i] to
+ * column 4c + i of 16.
  *
  * A new type is an enumerator and its block above, a row of the table in types.c, a scalar product in kernels.c, vector
  * products in kernels_*.h, and its writer in export.py. No other file names a type. */
 
-typedef enum { G4_TYPE_F32, G4_TYPE_BF16, G4_TYPE_Q8_0, G4_TYPE_Q4_0, G4_N_TYPES } g4_type; /* as files number them */
+/* As files number them. */
+typedef enum {
+    G4_TYPE_F32,
+    G4_TYPE_BF16,
+    G4_TYPE_Q8_0,
+    G4_TYPE_Q4_0,
+    G4_TYPE_Q4_1,
+    G4_TYPE_Q5_0,
+    G4_TYPE_Q5_1,
+    G4_TYPE_Q4_K,
+    G4_TYPE_Q5_K,
+    G4_TYPE_Q6_K,
+    G4_N_TYPES
+} g4_type;
 typedef enum { G4_SCALE_NONE, G4_SCALE_F16, G4_SCALE_BF16 } g4_scale_type;
 
-/* Bytes in groups16 of what the quantised types above are made of: the scales of a block and of a step, behind which
- * the weights begin; the weights of a block; a step. */
+/* Bytes in groups16 of what q8_0 is made of: the scales of a block and of a step, behind which the weights begin; the
+ * weights of a block; a step. */
 #define G4_BLOCK_SCALES 32
 #define G4_STEP_SCALES (2 * G4_BLOCK_SCALES)
 #define G4_Q8_BLOCK 512
 #define G4_Q8_STEP (G4_STEP_SCALES + 2 * G4_Q8_BLOCK)
-#define G4_Q4_BLOCK 256
-#define G4_Q4_STEP (G4_STEP_SCALES + 2 * G4_Q4_BLOCK)
+
+/* Columns of the longest step: rows of activations are padded to it. */
+#define G4_MAX_STEP_COLS 256
+
+/* How a block of a type of nibbles is put together in groups16. Kernels take the type as a constant, and these with it.
+ * What a block multiplies is q - middle, so that sums of products stay small; where a type has minima, what that takes
+ * off is put back with them:  s q - m = s (q - middle) + (middle s - m). */
+typedef enum { G4_SCALES_ONE, G4_SCALES_MIN, G4_SCALES_K_MIN, G4_SCALES_K_HALVES } g4_block_kind;
+typedef struct {
+    g4_block_kind kind; /* d; d and m; d s and dmin m; d and an integer s for each half */
+    int blocks;         /* of a step */
+    int high_bits;      /* of a weight, above its nibble */
+    int middle;         /* half of the range of q */
+    int weights;        /* bytes of a step before its nibbles; a block has 256 of them */
+    int high;           /* bytes before its planes; a block has 64 * high_bits of them */
+    int bytes;          /* of a step */
+} g4_nibbles;
+#define G4_NIBBLE_BLOCK 256
+#define G4_PLANE 64 /* bytes of a bit of a block, or of two bits of half a block */
+static const g4_nibbles g4_nibbles_of[G4_N_TYPES] = {
+    [G4_TYPE_Q4_0] = { G4_SCALES_ONE, 2, 0, 8, 64, 576, 576 },
+    [G4_TYPE_Q4_1] = { G4_SCALES_MIN, 2, 0, 8, 128, 640, 640 },
+    [G4_TYPE_Q5_0] = { G4_SCALES_ONE, 2, 1, 16, 64, 576, 704 },
+    [G4_TYPE_Q5_1] = { G4_SCALES_MIN, 2, 1, 16, 128, 640, 768 },
+    [G4_TYPE_Q4_K] = { G4_SCALES_K_MIN, 8, 0, 8, 320, 2368, 2368 },
+    [G4_TYPE_Q5_K] = { G4_SCALES_K_MIN, 8, 1, 16, 320, 2368, 2880 },
+    [G4_TYPE_Q6_K] = { G4_SCALES_K_HALVES, 8, 2, 32, 320, 2368, 3392 },
+};
 
 typedef struct {         /* multiplied: layout groups16 */
     const uint8_t *data; /* in the mapped file; NULL: absent */
@@ -247,19 +301,20 @@ typedef struct { /* looked up by row: layout rows */
 typedef enum { G4_READS_FLOAT, G4_READS_INT8, G4_READS_INT16 } g4_reads;
 
 typedef struct {
-    const char *name;    /* as listings and export.py say it */
-    uint32_t step_cols;  /* columns are padded to a multiple of it */
-    uint32_t step_bytes; /* of 16 rows: their weights, and their scales and what else a block has */
-    int has_scales;      /* then its tensors name the type of their scales */
-    int is_float32;      /* then plain arrays are of it, and towers compute in float32 */
+    const char *name;     /* as listings and export.py say it */
+    uint32_t step_cols;   /* columns are padded to a multiple of it */
+    uint32_t step_bytes;  /* in groups16, of 16 rows: their weights, and their scales and what else a block has */
+    uint32_t row_bytes;   /* of a step in a row of the layout rows */
+    uint32_t scale_types; /* a bit for each g4_scale_type that its tensors may name */
+    int is_float32;       /* then plain arrays are of it, and towers compute in float32 */
     g4_reads reads;
     void (*table_row)(float *out, const g4_table *t, int row, int col, int n);
     void (*matrix_row)(float *out, const g4_matrix *m, int row);
 } g4_type_info;
-const g4_type_info *g4_type_get(uint32_t type); /* NULL: no such type */
-const char *g4_type_name(uint32_t type);        /* "?": no such type */
-/* Bytes of one row of the layout rows; of one sixteenth of a group in groups16. */
-uint64_t g4_row_bytes(uint32_t type, uint64_t cols);
+const g4_type_info *g4_type_get(uint32_t type);        /* NULL: no such type */
+const char *g4_type_name(uint32_t type);               /* "?": no such type */
+uint64_t g4_row_bytes(uint32_t type, uint64_t cols);   /* of a row of the layout rows */
+uint64_t g4_group_bytes(uint32_t type, uint64_t cols); /* of 16 rows in groups16 */
 /* The matrix of an entry's type whose groups begin at data: all of a tensor, or one of its experts. */
 g4_matrix g4_matrix_at(const uint8_t *data, const g4_tensor_entry *t, uint64_t rows, uint64_t cols);
 /* Values [col, col + n) of one row of a table as float32. */
@@ -271,18 +326,19 @@ void g4_matrix_row(float *out, const g4_matrix *m, int row);
 
 /* Activations of n tokens. Products of int8 read q, d, sum, those of float32 read x. */
 typedef struct {
-    float *x;        /* (n, x_stride): values from cols to pad64(cols) are zero; NULL when only int8 is read */
+    float *x;        /* (n, x_stride): values behind cols are zero; NULL when only int8 is read */
     size_t x_stride; /* floats from token to token */
     int8_t *q;       /* (n, 64 * steps): -127..127, x = d * q */
     float *d;        /* (n, 2 * steps): one scale per 32 inputs */
-    int32_t *sum;    /* (n, 2 * steps): sum of q over those 32, for weights that are stored with an offset */
-    int steps;
+    int16_t *sum;    /* (n, 4 * steps): sum of q over each 16 inputs, for weights that are stored with an offset */
+    int steps;       /* of 64 inputs, at least those that a matrix reads */
 } g4_acts;
+static inline int g4_block_sum(const int16_t *sum, size_t block) { return sum[2 * block] + sum[2 * block + 1]; }
 
 /* y[t * y_stride + r] = sum_c w[r][c] * x[t][c] for tokens [t0, t1) and rows [16 g0, 16 g1). y points at token t0,
  * row 16 * g0, and has room for rows padded to 16. A row adds its blocks in order: acc = fma-or-mul-add(scale_w *
- * scale_x, integer sum, acc), the same operations whatever the tile, so a token's value does not depend on its
- * neighbours. */
+ * scale_x, integer sum, acc), and where weights are shifted acc = fma-or-mul-add(shift, scale_x * sum of q, acc): the
+ * same operations whatever the tile, so a token's value does not depend on its neighbours. */
 typedef void (*g4_gemm_fn)(float *y, size_t y_stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0,
                            int g1);
 
@@ -364,7 +420,7 @@ typedef struct {
      * when one of them is. */
     g4_product16_fn product16[G4_N_TYPES];
     /* q, d, sum of one token; cols a multiple of 32. d = max|x| / 127, q = round-half-to-even(x * (127 / max|x|)) */
-    void (*quantize)(int8_t *q, float *d, int32_t *sum, const float *x, int cols);
+    void (*quantize)(int8_t *q, float *d, int16_t *sum, const float *x, int cols);
     /* Inputs of product16, one token: unit = max(norm of x / G4_NORM_PRODUCT16, max|x| / G4_MAX_FACTOR16, FLT_MIN),
      * q = round-half-to-even(x / unit), of each 32 inputs the even ones and then the odd ones; cols a multiple of 32 */
     void (*quantize16)(int16_t *q, float *unit, const float *x, int cols);

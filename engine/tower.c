@@ -123,21 +123,27 @@ static int g4_linear_reads_alike(const g4_kernels *kernels, const g4_linear *a, 
 
 void g4_linear_work_open(g4_linear_work *work, g4_blocks *b, const g4_kernels *kernels, size_t max_cols)
 {
-    const size_t cols = g4_round_up(max_cols, 64);
+    const size_t cols = g4_round_up(max_cols, G4_MAX_STEP_COLS);
     work->kernels = kernels;
     work->x = g4_blocks_add(b, G4_TOWER_TILE, cols, sizeof *work->x);
     work->x16 = g4_blocks_add(b, G4_TOWER_TILE, cols, sizeof *work->x16);
     work->unit = g4_blocks_add(b, G4_TOWER_TILE, 1, sizeof *work->unit);
     work->q = g4_blocks_add(b, G4_TOWER_TILE, cols, sizeof *work->q);
     work->d = g4_blocks_add(b, G4_TOWER_TILE, cols / 32, sizeof *work->d);
-    work->sum = g4_blocks_add(b, G4_TOWER_TILE, cols / 32, sizeof *work->sum);
+    work->sum = g4_blocks_add(b, G4_TOWER_TILE, cols / 16, sizeof *work->sum);
+}
+
+/* Columns of a row that l reads. */
+static size_t g4_linear_padded(const g4_linear *l)
+{
+    return (size_t)l->w.steps * g4_type_get(l->w.type)->step_cols;
 }
 
 /* What l reads of x: clamped, padded, as integers if that is how it reads. */
 static void g4_linear_read(const g4_linear_work *work, const g4_linear *l, g4_view x)
 {
     const g4_kernels *kernels = work->kernels;
-    const size_t cols = (size_t)l->w.cols, padded = (size_t)l->w.steps * 64;
+    const size_t cols = (size_t)l->w.cols, padded = g4_linear_padded(l);
     const g4_reads reads = g4_linear_reads(kernels, l);
     for (size_t t = 0; t < x.n; t++) {
         float *row = work->x + (reads == G4_READS_FLOAT ? t * padded : 0); /* the others are done with it at once */
@@ -145,7 +151,7 @@ static void g4_linear_read(const g4_linear_work *work, const g4_linear *l, g4_vi
         memset(row + cols, 0, (padded - cols) * sizeof *row);
         if (l->bounds) g4_clamp_row(row, cols, l->bounds[0], l->bounds[1]);
         if (reads == G4_READS_INT8)
-            kernels->quantize(work->q + t * padded, work->d + t * padded / 32, work->sum + t * padded / 32, row,
+            kernels->quantize(work->q + t * padded, work->d + t * padded / 32, work->sum + t * padded / 16, row,
                               (int)padded);
         if (reads == G4_READS_INT16) kernels->quantize16(work->x16 + t * padded, work->unit + t, row, (int)padded);
     }
@@ -161,7 +167,8 @@ static g4_view g4_linear_product(const g4_linear_work *work, const g4_linear *l,
         kernels->product16[l->w.type](y.data, y.stride, &l->w, work->x16, work->unit, (int)n, lo, hi);
         return y;
     }
-    const g4_acts acts = { work->x, (size_t)l->w.steps * 64, work->q, work->d, work->sum, l->w.steps };
+    const size_t padded = g4_linear_padded(l);
+    const g4_acts acts = { work->x, padded, work->q, work->d, work->sum, (int)(padded / 64) };
     kernels->gemm[l->w.type](y.data, y.stride, &l->w, &acts, 0, (int)n, 0, l->w.groups);
     if (l->bounds) g4_view_clamp(y, lo, hi);
     return y;

@@ -52,12 +52,12 @@ int g4_linear_is_float32(const g4_linear *l);
 /* What one worker needs for the linears of a tile. */
 typedef struct {
     const g4_kernels *kernels;
-    float *x;     /* (TILE, pad64(cols)): clamped, zero-padded input */
-    int16_t *x16; /* (TILE, pad64(cols)): in units of its token, as g4_product16_fn says */
+    float *x;     /* (TILE, padded cols): clamped, zero-padded input, as far as a step of the matrix reaches */
+    int16_t *x16; /* (TILE, padded cols): in units of its token, as g4_product16_fn says */
     float *unit;  /* (TILE) */
-    int8_t *q;    /* (TILE, pad64(cols)) */
-    float *d;     /* (TILE, pad64(cols) / 32) */
-    int32_t *sum; /* likewise */
+    int8_t *q;    /* (TILE, padded cols) */
+    float *d;     /* (TILE, padded cols / 32) */
+    int16_t *sum; /* (TILE, padded cols / 16) */
 } g4_linear_work;
 void g4_linear_work_open(g4_linear_work *work, g4_blocks *b, const g4_kernels *kernels, size_t max_cols);
 /* y = l(x) for at most TILE tokens; y has room for outputs padded to 16. Returns y in its shape. */

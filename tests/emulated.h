@@ -59,11 +59,21 @@ G4_EMULATED g4_v512i G4_512_load_si512(const void *p)
     G4_EMULATED g4_v512i G4_512_##n(g4_v512i a, g4_v512i b) { return (g4_v512i) { f(a.l, b.l), f(a.h, b.h) }; }
 
 G4_BOTH_HALVES(and_si512, _mm256_and_si256)
+G4_BOTH_HALVES(or_si512, _mm256_or_si256)
 G4_BOTH_HALVES(xor_si512, _mm256_xor_si256)
 G4_BOTH_HALVES(add_epi16, _mm256_add_epi16)
 G4_BOTH_HALVES(add_epi32, _mm256_add_epi32)
 G4_BOTH_HALVES(maddubs_epi16, _mm256_maddubs_epi16)
 G4_BOTH_HALVES(madd_epi16, _mm256_madd_epi16)
+G4_BOTH_HALVES(mullo_epi32, _mm256_mullo_epi32)
+G4_EMULATED g4_v512i G4_512_slli_epi16(g4_v512i a, int n)
+{
+    return (g4_v512i) { _mm256_slli_epi16(a.l, n), _mm256_slli_epi16(a.h, n) };
+}
+G4_EMULATED g4_v512i G4_512_cvtepu8_epi32(__m128i v)
+{
+    return (g4_v512i) { _mm256_cvtepu8_epi32(v), _mm256_cvtepu8_epi32(_mm_srli_si128(v, 8)) };
+}
 G4_EMULATED g4_v512i G4_512_srli_epi16(g4_v512i a, int n)
 {
     return (g4_v512i) { _mm256_srli_epi16(a.l, n), _mm256_srli_epi16(a.h, n) };
@@ -123,6 +133,10 @@ G4_EMULATED __m256i G4_256_dpbusd(__m256i acc, __m256i u, __m256i sx)
 G4_EMULATED g4_v512 G4_512_fmadd_ps(g4_v512 a, g4_v512 b, g4_v512 c)
 {
     return (g4_v512) { _mm256_fmadd_ps(a.l, b.l, c.l), _mm256_fmadd_ps(a.h, b.h, c.h) };
+}
+G4_EMULATED g4_v512 G4_512_fmsub_ps(g4_v512 a, g4_v512 b, g4_v512 c)
+{
+    return (g4_v512) { _mm256_fmsub_ps(a.l, b.l, c.l), _mm256_fmsub_ps(a.h, b.h, c.h) };
 }
 G4_EMULATED g4_v512 G4_512_mul_ps(g4_v512 a, g4_v512 b)
 {

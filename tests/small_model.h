@@ -59,15 +59,15 @@ static inline void g4_small_add(g4_small *s, const char *prefix, int layer, cons
         snprintf(t->name, sizeof t->name, "%s", prefix);
     else
         snprintf(t->name, sizeof t->name, "%s.%d.%s", prefix, layer, field);
-    t->scale_type = g4_type_get(type)->has_scales ? G4_SCALE_F16 : G4_SCALE_NONE;
-    const uint64_t rows = d2 > 1 ? d1 : d0, cols = d2 > 1 ? d2 : d1, padded = (rows + 15) / 16 * 16;
+    t->scale_type = g4_type_get(type)->scale_types & 1u << G4_SCALE_F16 ? G4_SCALE_F16 : G4_SCALE_NONE;
+    const uint64_t rows = d2 > 1 ? d1 : d0, cols = d2 > 1 ? d2 : d1;
+    const uint64_t matrix = (rows + 15) / 16 * g4_group_bytes(type, cols);
     if (layout == G4_LAYOUT_PLAIN)
         t->size = 4 * d0 * d1 * d2;
     else if (layout == G4_LAYOUT_ROWS)
         t->size = rows * g4_row_bytes(type, cols);
     else
-        t->size = d2 > 1 ? d0 * ((padded * g4_row_bytes(type, cols) + 4095) / 4096 * 4096)
-                         : padded * g4_row_bytes(type, cols);
+        t->size = d2 > 1 ? d0 * ((matrix + 4095) / 4096 * 4096) : matrix;
 }
 static inline void g4_small_vector(g4_small *s, const char *prefix, int layer, const char *field, uint64_t n)
 {

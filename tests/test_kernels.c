@@ -25,83 +25,121 @@ static size_t g4_pad(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 /* ---- Matrices ----------------------------------------------------------------------------------- */
 
-static size_t g4_step_bytes(g4_type type)
+/* The steps of groups16, written down once more: columns, bytes, where scales, minima, nibbles and planes begin. */
+typedef struct {
+    int cols, bytes, mins, nibbles, high, high_bits;
+} g4_step;
+static const g4_step g4_steps_of[G4_N_TYPES] = {
+    [G4_TYPE_F32] = { 64, 4096, 0, 0, 0, 0 },         [G4_TYPE_BF16] = { 64, 2048, 0, 0, 0, 0 },
+    [G4_TYPE_Q8_0] = { 64, 1088, 0, 0, 0, 0 },        [G4_TYPE_Q4_0] = { 64, 576, 0, 64, 0, 0 },
+    [G4_TYPE_Q4_1] = { 64, 640, 64, 128, 0, 0 },      [G4_TYPE_Q5_0] = { 64, 704, 0, 64, 576, 1 },
+    [G4_TYPE_Q5_1] = { 64, 768, 64, 128, 640, 1 },    [G4_TYPE_Q4_K] = { 256, 2368, 32, 320, 0, 0 },
+    [G4_TYPE_Q5_K] = { 256, 2880, 32, 320, 2368, 1 }, [G4_TYPE_Q6_K] = { 256, 3392, 0, 320, 2368, 2 },
+};
+static int g4_is_k(g4_type type) { return type >= G4_TYPE_Q4_K; }
+static int g4_is_quantised(g4_type type) { return type >= G4_TYPE_Q8_0; }
+
+static double g4_half(const uint8_t *p, g4_scale_type type) { return (double)g4_scale_value(g4_load_u16(p), type); }
+
+/* One element is scale * stored + min. */
+static double g4_element(const g4_matrix *w, int r, int c, double *scale, double *min)
 {
-    return type == G4_TYPE_F32 ? 4096 : type == G4_TYPE_BF16 ? 2048 : type == G4_TYPE_Q8_0 ? 1088 : 576;
-}
-/* Stored value (without scale) and scale of one element. */
-static double g4_element(const g4_matrix *w, int r, int c, double *scale)
-{
+    const g4_step *step = &g4_steps_of[w->type];
+    const size_t row = (size_t)(r % 16), col = (size_t)(c % step->cols), block = col / 32;
     const uint8_t *group = w->data + (size_t)(r / 16) * w->group_bytes;
-    const size_t row = (size_t)(r % 16), col = (size_t)c;
-    *scale = 1.0;
+    const uint8_t *p = group + (size_t)(c / step->cols) * (size_t)step->bytes;
+    *scale = 1.0, *min = 0.0;
     if (w->type == G4_TYPE_F32) {
         float f;
-        memcpy(&f, group + 4 * (16 * col + row), 4);
+        memcpy(&f, p + 4 * (16 * col + row), 4);
         return (double)f;
     }
-    if (w->type == G4_TYPE_BF16) {
-        uint16_t h;
-        memcpy(&h, group + 2 * (col / 2 * 32 + row * 2 + col % 2), 2);
-        return (double)g4_bf16_to_f32(h);
+    if (w->type == G4_TYPE_BF16) return (double)g4_bf16_to_f32(g4_load_u16(p + 2 * (col / 2 * 32 + row * 2 + col % 2)));
+    const size_t chunk = col / 4, at = row * 4 + col % 4;
+    *scale = g4_half(p + 2 * row + (g4_is_k(w->type) ? 0 : 32 * block), w->scale_type);
+    if (w->type == G4_TYPE_Q8_0) return (double)(int8_t)p[64 + chunk * 64 + at];
+    const uint8_t byte = p[(size_t)step->nibbles + chunk / 2 * 64 + at], *high = p + step->high;
+    int q = chunk % 2 ? byte >> 4 : byte & 15;
+    if (step->high_bits == 1) q += (high[64 * block + at] >> chunk % 8) % 2 * 16;
+    if (step->high_bits == 2) q += (high[64 * (col / 16) + at] >> 2 * (chunk % 4)) % 4 * 16;
+    if (w->type == G4_TYPE_Q4_1 || w->type == G4_TYPE_Q5_1)
+        *min = g4_half(p + step->mins + 32 * block + 2 * row, w->scale_type);
+    if (w->type == G4_TYPE_Q4_K || w->type == G4_TYPE_Q5_K) {
+        *scale *= (double)p[64 + 32 * block + row];
+        *min = -g4_half(p + step->mins + 2 * row, w->scale_type) * (double)p[64 + 32 * block + 16 + row];
     }
-    const uint8_t *step = group + col / 64 * g4_step_bytes(w->type);
-    const size_t chunk = col % 64 / 4;
-    uint16_t h;
-    memcpy(&h, step + 2 * (col % 64 / 32 * 16 + row), 2);
-    *scale = (double)(w->scale_type == G4_SCALE_F16 ? g4_f16_to_f32(h) : g4_bf16_to_f32(h));
-    if (w->type == G4_TYPE_Q8_0) return (double)(int8_t)step[64 + chunk * 64 + row * 4 + col % 4];
-    const uint8_t b = step[64 + chunk / 2 * 64 + row * 4 + col % 4];
-    return (double)((chunk % 2 ? b >> 4 : b & 15) - 8);
+    if (w->type == G4_TYPE_Q6_K) *scale *= (double)(int8_t)p[64 + 16 * (col / 16) + row];
+    return (double)(q - (w->type == G4_TYPE_Q4_0   ? 8
+                         : w->type == G4_TYPE_Q5_0 ? 16
+                         : w->type == G4_TYPE_Q6_K ? 32
+                                                   : 0));
 }
 
-enum { G4_FILL_RANDOM, G4_FILL_ZERO, G4_FILL_MIN, G4_FILL_UNIT }; /* UNIT: random weights, every scale 1 */
+/* MIN: the lowest stored numbers. UNIT: random ones, all scales and minima small integers. */
+enum { G4_FILL_RANDOM, G4_FILL_ZERO, G4_FILL_MIN, G4_FILL_UNIT };
 
+static void g4_fill_floats(uint8_t *data, size_t n, int is_bf16, int fill)
+{
+    for (size_t i = 0; i < n; i++) {
+        const float f = fill != G4_FILL_ZERO ? g4_randf() : 0.0f;
+        uint32_t u;
+        memcpy(&u, &f, 4);
+        const uint16_t h = (uint16_t)(u >> 16);
+        memcpy(data + (is_bf16 ? 2 : 4) * i, is_bf16 ? (const void *)&h : &f, is_bf16 ? 2 : 4);
+    }
+}
+static void g4_fill_halves(uint8_t *data, size_t n, g4_scale_type type, int fill, float unit)
+{
+    for (size_t i = 0; i < n; i++) {
+        const float f = fill == G4_FILL_UNIT   ? unit
+                        : fill == G4_FILL_ZERO ? 0.0f
+                                               : (float)((int)(g4_rand() % 1024) - 512) / 4096.0f; /* exact in both */
+        uint32_t u;
+        memcpy(&u, &f, 4);
+        const uint16_t h = type == G4_SCALE_F16 ? g4_f32_to_f16(f) : (uint16_t)(u >> 16);
+        memcpy(data + 2 * i, &h, 2);
+    }
+}
+static void g4_fill_bytes(uint8_t *data, size_t n, unsigned range, int lowest)
+{
+    for (size_t i = 0; i < n; i++) data[i] = (uint8_t)((int)(g4_rand() % range) + lowest);
+}
+
+static void g4_step_fill(uint8_t *p, g4_type type, g4_scale_type scale, int fill)
+{
+    const g4_step *step = &g4_steps_of[type];
+    const size_t blocks = (size_t)step->cols / 32;
+    if (type == G4_TYPE_F32 || type == G4_TYPE_BF16) {
+        g4_fill_floats(p, (size_t)step->cols * 16, type == G4_TYPE_BF16, fill);
+        return;
+    }
+    const int is_q8 = type == G4_TYPE_Q8_0; /* whose zeros are weights; the scales of the others are */
+    g4_fill_halves(p, g4_is_k(type) ? 16 : 32, scale, is_q8 && fill == G4_FILL_ZERO ? G4_FILL_RANDOM : fill, 1.0f);
+    if (step->mins) g4_fill_halves(p + step->mins, g4_is_k(type) ? 16 : 32, scale, fill, -2.0f);
+    if (type == G4_TYPE_Q4_K || type == G4_TYPE_Q5_K)
+        g4_fill_bytes(p + 64, 32 * blocks, fill == G4_FILL_UNIT ? 4 : 64, 0);
+    if (type == G4_TYPE_Q6_K && fill == G4_FILL_UNIT) g4_fill_bytes(p + 64, 32 * blocks, 5, -2);
+    if (type == G4_TYPE_Q6_K && fill != G4_FILL_UNIT) g4_fill_bytes(p + 64, 32 * blocks, 256, -128);
+    const size_t weights = is_q8 ? 64 : (size_t)step->nibbles, bytes = (size_t)step->bytes - weights;
+    if (fill == G4_FILL_MIN || (fill == G4_FILL_ZERO && is_q8))
+        memset(p + weights, is_q8 && fill == G4_FILL_MIN ? 0x80 : 0, bytes);
+    else
+        g4_fill_bytes(p + weights, bytes, 256, 0);
+}
+
+/* Padding is not zero: inputs are. */
 static void g4_matrix_fill(g4_matrix *w, g4_type type, g4_scale_type scale, int rows, int cols, int fill)
 {
+    const g4_step *step = &g4_steps_of[type];
     *w = (g4_matrix) { .type = type, .scale_type = scale, .rows = rows, .cols = cols };
-    w->groups = (int)(g4_pad((size_t)rows, 16) / 16);
-    w->steps = (int)(g4_pad((size_t)cols, 64) / 64);
-    w->group_bytes = (size_t)w->steps * g4_step_bytes(type);
+    w->groups = (rows + 15) / 16;
+    w->steps = (cols + step->cols - 1) / step->cols;
+    w->group_bytes = (size_t)w->steps * (size_t)step->bytes;
     uint8_t *data = g4_alloc(NULL, (size_t)w->groups, w->group_bytes);
     if (!data) exit(2);
     w->data = data;
-    for (int r = 0; r < 16 * w->groups; r++)
-        for (int c = 0; c < 64 * w->steps; c++) {
-            const int inside = r < rows && c < cols;
-            uint8_t *group = data + (size_t)(r / 16) * w->group_bytes;
-            const size_t row = (size_t)(r % 16), col = (size_t)c;
-            if (type == G4_TYPE_F32) {
-                const float f = inside && fill != G4_FILL_ZERO ? g4_randf() : 0.0f;
-                memcpy(group + 4 * (16 * col + row), &f, 4);
-            } else if (type == G4_TYPE_BF16) {
-                const float f = inside && fill != G4_FILL_ZERO ? g4_randf() : 0.0f;
-                uint32_t u;
-                memcpy(&u, &f, 4);
-                const uint16_t h = (uint16_t)(u >> 16);
-                memcpy(group + 2 * (col / 2 * 32 + row * 2 + col % 2), &h, 2);
-            } else {
-                uint8_t *step = group + col / 64 * g4_step_bytes(type);
-                if (col % 32 == 0) {
-                    const float s = fill == G4_FILL_UNIT
-                                        ? 1.0f
-                                        : (float)((int)(g4_rand() % 1024) - 512) / 4096.0f; /* exact in f16 and bf16 */
-                    uint32_t u;
-                    memcpy(&u, &s, 4);
-                    const uint16_t h = !inside ? 0 : scale == G4_SCALE_F16 ? g4_f32_to_f16(s) : (uint16_t)(u >> 16);
-                    memcpy(step + 2 * (col % 64 / 32 * 16 + row), &h, 2);
-                }
-                const size_t chunk = col % 64 / 4;
-                if (type == G4_TYPE_Q8_0) {
-                    const int v = fill == G4_FILL_MIN ? -128 : fill == G4_FILL_ZERO ? 0 : (int)(g4_rand() % 256) - 128;
-                    step[64 + chunk * 64 + row * 4 + col % 4] = (uint8_t)(inside ? v : 0);
-                } else {
-                    const unsigned v = !inside || fill == G4_FILL_ZERO ? 8 : fill == G4_FILL_MIN ? 0 : g4_rand() % 16;
-                    uint8_t *b = step + 64 + chunk / 2 * 64 + row * 4 + col % 4;
-                    *b = (uint8_t)(chunk % 2 ? (*b & 15) | v << 4 : (*b & 0xf0u) | v);
-                }
-            }
-        }
+    for (int i = 0; i < w->groups * w->steps; i++)
+        g4_step_fill(data + (size_t)i * (size_t)step->bytes, type, scale, fill);
 }
 
 /* ---- The table of types ------------------------------------------------------------------------------ */
@@ -110,9 +148,12 @@ static void g4_matrix_fill(g4_matrix *w, g4_type type, g4_scale_type scale, int 
 static void g4_test_type(g4_type type, g4_scale_type scale, int rows, int cols)
 {
     const g4_type_info *info = g4_type_get(type);
-    const uint64_t steps = ((uint64_t)cols + 63) / 64;
-    G4_EXPECT(info && info->step_bytes == g4_step_bytes(type), "type %d: bytes of a step", (int)type);
-    G4_EXPECT(g4_row_bytes(type, (uint64_t)cols) == steps * g4_step_bytes(type) / 16, "%s: bytes of a row", info->name);
+    const g4_step *step = &g4_steps_of[type];
+    const int steps = (cols + step->cols - 1) / step->cols;
+    G4_EXPECT(info && (int)info->step_bytes == step->bytes && (int)info->step_cols == step->cols,
+              "type %d: bytes or columns of a step", (int)type);
+    G4_EXPECT(g4_group_bytes(type, (uint64_t)cols) == (uint64_t)(steps * step->bytes), "%s: bytes of a group",
+              info->name);
     g4_matrix w;
     g4_matrix_fill(&w, type, scale, rows, cols, G4_FILL_RANDOM);
     const g4_tensor_entry entry = { .type = type, .scale_type = scale };
@@ -125,9 +166,9 @@ static void g4_test_type(g4_type type, g4_scale_type scale, int rows, int cols)
     for (int r = 0; r < rows; r++) {
         g4_matrix_row(x, &m, r);
         for (int c = 0; c < cols; c++) {
-            double s;
-            const double v = g4_element(&w, r, c, &s);
-            bad += x[c] != (float)s * (float)v;
+            double of_block, min;
+            const double v = g4_element(&w, r, c, &of_block, &min);
+            bad += x[c] != (float)of_block * (float)v + (float)min;
         }
     }
     G4_EXPECT(bad == 0, "%s %dx%d: %d values of matrix rows differ", info->name, rows, cols, bad);
@@ -135,13 +176,68 @@ static void g4_test_type(g4_type type, g4_scale_type scale, int rows, int cols)
     g4_free(NULL, (void *)(uintptr_t)w.data);
 }
 
+/* GGUF's blocks as float32, in the order in which its own programs take them apart. */
+static void g4_block_32(float out[32], const uint8_t *b, g4_type type)
+{
+    const int has_min = type != G4_TYPE_Q5_0, has_high = type != G4_TYPE_Q4_1;
+    const float d = (float)g4_half(b, G4_SCALE_F16), m = has_min ? (float)g4_half(b + 2, G4_SCALE_F16) : 0.0f;
+    uint32_t high = 0;
+    b += has_min ? 4 : 2;
+    if (has_high) memcpy(&high, b, 4), b += 4;
+    for (int i = 0; i < 16; i++) {
+        const int low = (b[i] & 15) + (int)(high >> i & 1) * 16, up = (b[i] >> 4) + (int)(high >> (i + 16) & 1) * 16;
+        out[i] = has_min ? d * (float)low + m : d * (float)(low - 16);
+        out[i + 16] = has_min ? d * (float)up + m : d * (float)(up - 16);
+    }
+}
+static void g4_block_k(float out[256], const uint8_t *b, g4_type type)
+{
+    const float d = (float)g4_half(b, G4_SCALE_F16), dmin = (float)g4_half(b + 2, G4_SCALE_F16);
+    const uint8_t *s = b + 4, *high = b + 16, *q = type == G4_TYPE_Q5_K ? b + 48 : b + 16;
+    for (int j = 0; j < 8; j++) {
+        const int scale = j < 4 ? s[j] % 64 : s[j + 4] % 16 + s[j - 4] / 64 * 16;
+        const int min = j < 4 ? s[j + 4] % 64 : s[j + 4] / 16 + s[j] / 64 * 16;
+        for (int i = 0; i < 32; i++) {
+            int v = j % 2 ? q[32 * (j / 2) + i] / 16 : q[32 * (j / 2) + i] % 16;
+            if (type == G4_TYPE_Q5_K) v += (high[i] >> j) % 2 * 16;
+            out[32 * j + i] = d * (float)scale * (float)v - dmin * (float)min;
+        }
+    }
+}
+static void g4_block_6(float out[256], const uint8_t *b)
+{
+    const float d = (float)g4_half(b + 208, G4_SCALE_F16);
+    for (int n = 0; n < 2; n++) {
+        const uint8_t *low = b + 64 * n, *high = b + 128 + 32 * n;
+        const int8_t *s = (const int8_t *)b + 192 + 8 * n;
+        for (int i = 0; i < 32; i++) {
+            const int q[4] = { low[i] % 16 + high[i] % 4 * 16, low[i + 32] % 16 + high[i] / 4 % 4 * 16,
+                               low[i] / 16 + high[i] / 16 % 4 * 16, low[i + 32] / 16 + high[i] / 64 * 16 };
+            for (int k = 0; k < 4; k++) out[128 * n + 32 * k + i] = d * (float)s[2 * k + i / 16] * (float)(q[k] - 32);
+        }
+    }
+}
+
 /* Value c of a row of a table, read as parts.h describes the layout. */
 static float g4_table_value(const uint8_t *row, g4_type type, g4_scale_type scale, size_t cols, size_t c)
 {
-    float f;
+    static const size_t bytes[G4_N_TYPES] = { [G4_TYPE_Q4_1] = 20,  [G4_TYPE_Q5_0] = 22,  [G4_TYPE_Q5_1] = 24,
+                                              [G4_TYPE_Q4_K] = 144, [G4_TYPE_Q5_K] = 176, [G4_TYPE_Q6_K] = 210 };
+    float f, block[256];
     memcpy(&f, row + (type == G4_TYPE_F32 ? 4 * c : 0), sizeof f);
     if (type == G4_TYPE_F32) return f;
     if (type == G4_TYPE_BF16) return g4_bf16_to_f32(g4_load_u16(row + 2 * c));
+    if (bytes[type]) {
+        const size_t n = g4_is_k(type) ? 256 : 32;
+        row += c / n * bytes[type];
+        if (n == 32)
+            g4_block_32(block, row, type);
+        else if (type == G4_TYPE_Q6_K)
+            g4_block_6(block, row);
+        else
+            g4_block_k(block, row, type);
+        return block[c % n];
+    }
     const uint8_t *values = row + cols / 32 * 2, byte = values[type == G4_TYPE_Q8_0 ? c : c / 32 * 16 + c % 16];
     const int q = type == G4_TYPE_Q8_0 ? (int8_t)byte : (c % 32 < 16 ? byte & 15 : byte >> 4) - 8;
     return g4_scale_value(g4_load_u16(row + c / 32 * 2), scale) * (float)q;
@@ -150,7 +246,7 @@ static float g4_table_value(const uint8_t *row, g4_type type, g4_scale_type scal
 /* Any part of a row of a table, with any bytes that are numbers. */
 static void g4_test_table(g4_type type, g4_scale_type scale)
 {
-    enum { ROWS = 3, COLS = 192 };
+    enum { ROWS = 3, COLS = 512 };
     const size_t row_bytes = (size_t)g4_row_bytes(type, COLS);
     uint8_t *data = g4_alloc(NULL, ROWS, row_bytes);
     if (!data) exit(2);
@@ -172,9 +268,8 @@ static void g4_test_types(void)
 {
     G4_EXPECT(!g4_type_get(G4_N_TYPES) && !strcmp(g4_type_name(G4_N_TYPES), "?"), "a type too many");
     for (g4_type type = G4_TYPE_F32; type < G4_N_TYPES; type++) {
-        const int has_scales = g4_type_get(type)->has_scales;
-        for (g4_scale_type scale = has_scales ? G4_SCALE_F16 : G4_SCALE_NONE;
-             scale <= (has_scales ? G4_SCALE_BF16 : G4_SCALE_NONE); scale++) {
+        for (g4_scale_type scale = G4_SCALE_NONE; scale <= G4_SCALE_BF16; scale++) {
+            if (!(g4_type_get(type)->scale_types >> scale & 1)) continue;
             g4_test_type(type, scale, 33, 100);
             g4_test_type(type, scale, 16, 64);
             g4_test_table(type, scale);
@@ -187,18 +282,18 @@ static void g4_test_types(void)
 /* Activations up to size; -1: the largest numbers with signs in turn; -2: all negative. */
 static void g4_acts_make(g4_acts *t, const g4_kernels *k, int n, int cols, float size)
 {
-    const size_t steps = g4_pad((size_t)cols, 64) / 64, stride = 64 * steps;
+    const size_t stride = g4_pad((size_t)cols, G4_MAX_STEP_COLS), steps = stride / 64;
     t->x_stride = stride;
     t->steps = (int)steps;
     t->x = g4_alloc(NULL, (size_t)n * stride, sizeof *t->x);
     t->q = g4_alloc(NULL, (size_t)n * stride, 1);
     t->d = g4_alloc(NULL, (size_t)n * 2 * steps, sizeof *t->d);
-    t->sum = g4_alloc(NULL, (size_t)n * 2 * steps, sizeof *t->sum);
+    t->sum = g4_alloc(NULL, (size_t)n * 4 * steps, sizeof *t->sum);
     if (!t->x || !t->q || !t->d || !t->sum) exit(2);
     for (size_t i = 0; i < (size_t)n; i++) {
         for (size_t c = 0; c < (size_t)cols; c++)
             t->x[i * stride + c] = size >= 0 ? size * g4_randf() : size > -2 && c % 2 == 0 ? -size : size;
-        k->quantize(t->q + i * stride, t->d + i * 2 * steps, t->sum + i * 2 * steps, t->x + i * stride, (int)stride);
+        k->quantize(t->q + i * stride, t->d + i * 2 * steps, t->sum + i * 4 * steps, t->x + i * stride, (int)stride);
     }
 }
 static void g4_acts_free(g4_acts *t)
@@ -227,20 +322,22 @@ static void g4_test_gemm(const g4_kernels *k, const g4_kernels *scalar, g4_type 
     G4_EXPECT_BITS(y, one, total, "%s type %d %dx%d x %d: one token and panel differ", k->isa, (int)type, rows, cols,
                    n);
     int bad = 0, outside = 0;
-    const int quantised = type == G4_TYPE_Q8_0 || type == G4_TYPE_Q4_0;
+    const int quantised = g4_is_quantised(type);
     for (int t = 0; t < n; t++) {
         for (int r = 0; r < rows; r++) {
             double sum = 0, magnitude = 0;
             for (int c = 0; c < cols; c++) {
-                double s;
-                const double v = g4_element(&w, r, c, &s);
+                double scale_w, min;
+                const double v = g4_element(&w, r, c, &scale_w, &min);
                 const double a = quantised ? (double)x.q[(size_t)t * x.x_stride + (size_t)c] *
-                                                 (double)x.d[(size_t)t * 2 * (size_t)w.steps + (size_t)c / 32]
+                                                 (double)x.d[(size_t)t * 2 * (size_t)x.steps + (size_t)c / 32]
                                            : (double)x.x[(size_t)t * x.x_stride + (size_t)c];
-                sum += v * s * a;
-                magnitude += fabs(v * s * a);
+                sum += (v * scale_w + min) * a;
+                /* minima go with what is taken off q */
+                const double most = min != 0 ? fmax(v, 16) : v;
+                magnitude += (fabs(most * scale_w) + fabs(min)) * fabs(a);
             }
-            const double terms = quantised ? 2.0 * w.steps : 64.0 * w.steps;
+            const double terms = quantised ? 4.0 * ((cols + 31) / 32) : 64.0 * w.steps;
             if (!(fabs((double)y[(size_t)t * stride + (size_t)r] - sum) <= (terms + 2) * 1.2e-7 * magnitude)) bad++;
         }
         for (size_t r = (size_t)w.groups * 16; r < stride; r++) outside += y[(size_t)t * stride + r] != 77.0f;
@@ -250,7 +347,7 @@ static void g4_test_gemm(const g4_kernels *k, const g4_kernels *scalar, g4_type 
     G4_EXPECT(outside == 0, "%s: wrote outside its groups", k->isa);
     /* Unit scales and unit steps: the sums are integers below 2^24, so every table must give the same bits. */
     if (quantised && fill == G4_FILL_UNIT && cols <= 512) {
-        for (size_t i = 0; i < (size_t)n * 2 * (size_t)w.steps; i++) x.d[i] = 1.0f;
+        for (size_t i = 0; i < (size_t)n * 2 * (size_t)x.steps; i++) x.d[i] = 1.0f;
         k->gemm[type](y, stride, &w, &x, 0, n, 0, w.groups);
         scalar->gemm[type](ref, stride, &w, &x, 0, n, 0, w.groups);
         G4_EXPECT_BITS(y, ref, total, "%s type %d: integer sums differ from scalar", k->isa, (int)type);
@@ -283,7 +380,7 @@ static void g4_test_product16(const g4_kernels *k, const g4_kernels *scalar, g4_
     g4_acts x;
     g4_matrix_fill(&w, G4_TYPE_Q8_0, scale, rows, cols, fill);
     g4_acts_make(&x, k, n, cols, size);
-    const size_t padded = x.x_stride, stride = (size_t)w.groups * 16 + 16, total = (size_t)n * stride;
+    const size_t padded = 64 * (size_t)w.steps, stride = (size_t)w.groups * 16 + 16, total = (size_t)n * stride;
     int16_t *q[2];
     float *unit[2], *y[2], *limited = g4_alloc(NULL, total, sizeof *limited);
     for (int i = 0; i < 2; i++) {
@@ -292,7 +389,7 @@ static void g4_test_product16(const g4_kernels *k, const g4_kernels *scalar, g4_
         if (!q[i] || !unit[i] || !y[i] || !limited) exit(2);
         for (size_t j = 0; j < total; j++) y[i][j] = limited[j] = 77.0f;
         for (size_t t = 0; t < (size_t)n; t++)
-            (i ? scalar : k)->quantize16(q[i] + t * padded, unit[i] + t, x.x + t * padded, (int)padded);
+            (i ? scalar : k)->quantize16(q[i] + t * padded, unit[i] + t, x.x + t * x.x_stride, (int)padded);
         (i ? scalar : k)->product16[G4_TYPE_Q8_0](y[i], stride, &w, q[i], unit[i], n, -INFINITY, INFINITY);
     }
     G4_EXPECT_BITS(q[0], q[1], (size_t)n * padded, "%s quantize16 of %d: integers differ from scalar", k->isa, cols);
@@ -305,20 +402,20 @@ static void g4_test_product16(const g4_kernels *k, const g4_kernels *scalar, g4_
         double norm = 0;
         for (size_t c = 0; c < padded; c++) {
             const int v = q[0][t * padded + c / 32 * 32 + c % 32 / 2 + c % 2 * 16];
-            const double off = fabs((double)x.x[t * padded + c] - v * (double)unit[0][t]);
+            const double off = fabs((double)x.x[t * x.x_stride + c] - v * (double)unit[0][t]);
             beyond += abs(v) > G4_MAX_FACTOR16 || off > 0.51 * (double)unit[0][t];
             norm += (double)v * v;
         }
         beyond += sqrt(norm) > (double)G4_NORM_PRODUCT16 + 0.5 * sqrt((double)padded) + 1;
         for (int r = 0; r < rows; r++) {
-            double sum = 0, off = 0, squares = 0, s;
+            double sum = 0, off = 0, squares = 0, s, min;
             for (int b = 0; b < 2 * w.steps; b++) {
-                g4_element(&w, r, 32 * b, &s);
+                g4_element(&w, r, 32 * b, &s, &min);
                 squares += s * s;
             }
             const double row_unit = sqrt(squares * 32) * 128 / (double)G4_NORM_PRODUCT16;
             for (int c = 0; c < cols; c++) {
-                const double v = g4_element(&w, r, c, &s) * s, a = (double)x.x[t * padded + (size_t)c];
+                const double v = g4_element(&w, r, c, &s, &min) * s, a = (double)x.x[t * x.x_stride + (size_t)c];
                 sum += v * a;
                 off += fabs(v) * 0.51 * (double)unit[0][t] + (fabs(a) + (double)unit[0][t]) * 1.01 * row_unit;
             }
@@ -351,7 +448,7 @@ static void g4_test_quantize(const g4_kernels *k, const g4_kernels *scalar)
     enum { N = 32 * 9 };
     float x[N], d[2][N / 32];
     int8_t q[2][N];
-    int32_t sum[2][N / 32];
+    int16_t sum[2][N / 16];
     for (int round = 0; round < 200; round++) {
         for (int i = 0; i < N; i++) {
             x[i] = g4_randf();
@@ -369,9 +466,11 @@ static void g4_test_quantize(const g4_kernels *k, const g4_kernels *scalar)
                       !memcmp(sum[0], sum[1], sizeof sum[0]),
                   "%s: quantize differs from scalar", k->isa);
         for (int b = 0; b < N / 32; b++) {
-            int s = 0, least = 0;
-            for (int i = 0; i < 32; i++) s += q[1][32 * b + i], least = g4_min_int(least, q[1][32 * b + i]);
-            G4_EXPECT(s == sum[1][b] && least >= -127, "%s: sum %d %d, least %d", k->isa, s, (int)sum[1][b], least);
+            int s[2] = { 0 }, least = 0;
+            for (int i = 0; i < 32; i++) s[i / 16] += q[1][32 * b + i], least = g4_min_int(least, q[1][32 * b + i]);
+            G4_EXPECT(s[0] == sum[1][2 * b] && s[1] == sum[1][2 * b + 1] && least >= -127,
+                      "%s: sums %d %d, not %d %d, least %d", k->isa, (int)sum[1][2 * b], (int)sum[1][2 * b + 1], s[0],
+                      s[1], least);
         }
     }
     k->quantize(q[1], d[1], sum[1], x, 0);
@@ -708,19 +807,19 @@ static double g4_now(void)
 
 static void g4_time(const g4_kernels *k)
 {
-    static const char *const names[] = { "f32", "bf16", "q8_0", "q4_0" };
     enum { ROWS = 256, COLS = 1536, TOKENS = 64 };
     g4_acts x;
     g4_acts_make(&x, k, TOKENS, COLS, 1.0f);
     float *y = g4_alloc(NULL, (size_t)TOKENS * ROWS, sizeof *y);
     if (!y) exit(2);
     double s;
-    for (int type = G4_TYPE_Q4_0; type >= 0; type--) {
+    for (int type = G4_N_TYPES - 1; type >= 0; type--) {
         g4_matrix w;
         g4_matrix_fill(&w, (g4_type)type, G4_SCALE_F16, ROWS, COLS, G4_FILL_RANDOM);
         const double macs = (double)ROWS * COLS;
         G4_BEST(s, k->gemm[type](y, ROWS, &w, &x, 0, TOKENS, 0, w.groups));
-        printf("%-11s %-5s panel %7.1f G multiply-adds/s", k->isa, names[type], macs * TOKENS / s * 1e-9);
+        printf("%-11s %-5s panel %7.1f G multiply-adds/s", k->isa, g4_type_name((uint32_t)type),
+               macs * TOKENS / s * 1e-9);
         G4_BEST(s, k->gemm[type](y, ROWS, &w, &x, 0, 1, 0, w.groups));
         printf("   one token %6.1f G, %6.1f GB/s from cache\n", macs / s * 1e-9,
                (double)w.groups * (double)w.group_bytes / s * 1e-9);
@@ -730,7 +829,7 @@ static void g4_time(const g4_kernels *k)
             float unit[TOKENS];
             for (size_t t = 0; t < TOKENS; t++) k->quantize16(x16 + t * COLS, unit + t, x.x + t * COLS, COLS);
             G4_BEST(s, k->product16[G4_TYPE_Q8_0](y, ROWS, &w, x16, unit, TOKENS, -INFINITY, INFINITY));
-            printf("%-11s %-5s x 16 bits, panel %7.1f G multiply-adds/s\n", k->isa, names[type],
+            printf("%-11s %-5s x 16 bits, panel %7.1f G multiply-adds/s\n", k->isa, g4_type_name((uint32_t)type),
                    macs * TOKENS / s * 1e-9);
             g4_free(NULL, x16);
         }
@@ -802,7 +901,8 @@ int main(int argc, char **argv)
         g4_test_softcap(k);
         for (int type = 0; type < G4_N_TYPES; type++)
             for (g4_scale_type scale = G4_SCALE_F16; scale <= G4_SCALE_BF16; scale++) {
-                if (type < G4_TYPE_Q8_0 && scale == G4_SCALE_BF16) continue;
+                const uint32_t scales = g4_type_get((uint32_t)type)->scale_types;
+                if (!(scales >> scale & 1) && (scales != 1u << G4_SCALE_NONE || scale != G4_SCALE_F16)) continue;
                 for (int tokens = 1; tokens <= 9; tokens++) {
                     g4_test_gemm(k, scalar, (g4_type)type, scale, 40, 100, tokens, G4_FILL_RANDOM, 1.0f);
                     g4_test_gemm(k, scalar, (g4_type)type, scale, 33, 320, tokens, G4_FILL_UNIT, 1.0f);
