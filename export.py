@@ -3,7 +3,8 @@
 
     python3 export.py SOURCE -o model.g4 [--type q4_0|q8_0|bf16|f32]
 
-Needs numpy; gguf for GGUF files with K-quants, huggingface_hub for hub ids, tqdm for a nicer progress bar. Never torch.
+Needs numpy; gguf for GGUF files with IQ types and others that become another one, huggingface_hub for hub ids, tqdm for a nicer
+progress bar. Never torch.
 The format is described in engine/parts.h, "The model file"; this is the only program that writes it.
 """
 
@@ -34,9 +35,8 @@ except ImportError:
 
 # ---- Numbers: block formats and layouts ----------------------------------------------------------
 
-BLOCK = 32  # weights that share a scale
-F32, BF16, Q8_0, Q4_0 = range(4)  # g4_type
-TYPE_NAMES = ("f32", "bf16", "q8_0", "q4_0")
+BLOCK = 32  # weights of a row that the smaller block formats keep together
+F32, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K = range(10)  # g4_type
 PLAIN, ROWS, GROUPS16 = range(3)  # g4_layout
 SCALE_NONE, SCALE_F16, SCALE_BF16 = range(3)  # g4_scale_type
 
@@ -159,28 +159,9 @@ def f32_to_f16(x, what):
     return h.view(np.uint16)
 
 
-def quantize_q8_0(x, what):
-    """x (n, 32) -> q (n, 32) int8, scale bits (n,) f16. d = max|x| / 127, q = round(x / d), halves away from zero."""
-    d = np.abs(x).max(axis=1) / np.float32(127)
-    y = x * inverse_of(d)[:, None]
-    # Rounding half away from zero as C's roundf: add a half of y's sign, then cut.
-    y += np.copysign(np.float32(0.5), y)
-    return y.astype(np.int8), f32_to_f16(d, what)
-
-
 def largest(x):
-    """The element of each row of x (n, 32) with the largest magnitude, the first one of equals."""
+    """The element of each row of x (n, m) with the largest magnitude, the first one of equals."""
     return np.take_along_axis(x, np.abs(x).argmax(axis=1)[:, None], axis=1)[:, 0]
-
-
-def quantize_q4_0(x, what):
-    """x (n, 32) -> q (n, 32) int8 in -8..7, scale bits (n,) f16. The largest magnitude becomes -8: d = largest / -8."""
-    d = largest(x) / np.float32(-8) + np.float32(0)  # + 0: the scale of an all-zero block is 0 and not -0
-    y = x * inverse_of(d)[:, None]
-    y += np.float32(8.5)
-    q = np.minimum(y.astype(np.int8), 15)
-    q -= 8
-    return q, f32_to_f16(d, what)
 
 
 def quantize_q4_0_bf16(x):
@@ -230,48 +211,257 @@ def fit_lattice(x, rounded):
     return q, bits, exact
 
 
-def pack_groups16(type_, rows, d=None):
-    """rows (16 n, 64 m), d (16 n, 2 m) scale bits or None -> the bytes of layout groups16 (engine/parts.h)."""
-    groups, cols = rows.shape[0] // 16, rows.shape[1]
-    if type_ == F32:
-        return np.ascontiguousarray(rows.reshape(groups, 16, cols).transpose(0, 2, 1))
-    if type_ == BF16:
-        pairs = np.ascontiguousarray(rows).view(np.uint32).reshape(groups, 16, cols // 2)
-        return np.ascontiguousarray(pairs.transpose(0, 2, 1))
-    steps = cols // 64
-    # Four consecutive inputs of a row travel as one 32-bit word: (group, row, step, chunk) -> (group, step, chunk, row).
-    words = np.ascontiguousarray(rows).view(np.uint32).reshape(groups, 16, steps, 16).transpose(0, 2, 3, 1)
-    scales = d.reshape(groups, 16, steps, 2).transpose(0, 2, 3, 1)
-    n_words = 256 if type_ == Q8_0 else 128
-    out = np.empty((groups, steps, 16 + n_words), np.uint32)
-    out[:, :, :16] = np.ascontiguousarray(scales).view(np.uint32).reshape(groups, steps, 16)
-    if type_ == Q8_0:
-        out[:, :, 16:].reshape(groups, steps, 16, 16)[...] = words
-    else:  # stored + 8; run r holds chunk 2r in its low and chunk 2r + 1 in its high nibbles
-        words = np.ascontiguousarray(words) + np.uint32(0)
-        stored = (words.view(np.uint8) + np.uint8(8)).view(np.uint32).reshape(groups, steps, 8, 2, 16)
-        out[:, :, 16:].reshape(groups, steps, 8, 16)[...] = stored[:, :, :, 0] | stored[:, :, :, 1] << np.uint32(4)
-    return out
+def nibbles(raw, half):
+    """raw (n, m) -> (n, 2 m): of every `half` bytes the low nibbles, then the high ones."""
+    parts = raw.reshape(len(raw), -1, 1, half)
+    return np.concatenate([parts & 15, parts >> 4], axis=2).reshape(len(raw), -1)
 
 
-def pack_rows(type_, rows, d=None):
-    """rows (n, 64 m), d (n, 2 m) -> the bytes of layout rows: per row its scales, then its weights."""
-    n, cols = rows.shape
-    if type_ in (F32, BF16):
-        return np.ascontiguousarray(rows)
-    d = np.ascontiguousarray(d).view(np.uint8).reshape(n, cols // 16)
-    if type_ == Q8_0:
-        return np.concatenate([d, rows.view(np.uint8)], axis=1)
-    stored = (rows.view(np.uint8) + np.uint8(8)).reshape(n, cols // BLOCK, 2, 16)
-    packed = stored[:, :, 0] | stored[:, :, 1] << np.uint8(4)
-    return np.concatenate([d, packed.reshape(n, cols // 2)], axis=1)
+def from_nibbles(q, half):
+    parts = q.reshape(len(q), -1, 2, half)
+    return (parts[:, :, 0] | parts[:, :, 1] << 4).reshape(len(q), -1)
+
+
+def planes(raw, bits):
+    """raw (n, m) -> (n, m * 8 / bits): of every 32 bytes the lowest bits, then the next ones."""
+    parts = raw.reshape(len(raw), -1, 1, 32) >> np.arange(0, 8, bits, dtype=np.uint8)[:, None]
+    return (parts & ((1 << bits) - 1)).reshape(len(raw), -1)
+
+
+def from_planes(q, bits):
+    parts = q.reshape(len(q), -1, 8 // bits, 32) << np.arange(0, 8, bits, dtype=np.uint8)[:, None]
+    return np.bitwise_or.reduce(parts, axis=2).reshape(len(q), -1)
+
+
+class WeightType:
+    """A type of weights, and how it is written in both layouts (engine/parts.h, "Weight types").
+
+    A quantised row is taken apart into q (rows, cols) int8 and a few arrays of scales (rows, cols / so many weights); zeros in
+    all of them are zeros. What each kind of type adds:
+        unpack, pack  blocks of GGUF (n, bytes) to q and scales of n rows of one block, and back
+        factors       the scales -> factor and summand of each `share` weights: value = factor * (q - zero) + summand
+        quantize      x (n, block) float32 -> q and scales, for a message about `what`; plain rounding
+    """
+
+    def __init__(self, name, bits, block, size, step=64, share=BLOCK, scales=(), zero=0, bias=0, gap=0):
+        self.name, self.gguf = name, name.upper()             # here and in GGUF
+        self.bits, self.block, self.size = bits, block, size  # of a weight; weights and bytes of a block of GGUF
+        self.step, self.share = step, share                   # columns of a step; weights with the same factor
+        self.scales = scales                                  # (NumPy type, weights) of each array of scales
+        self.zero, self.bias = zero, bias                     # the q of a weight of 0; what is stored is q + bias
+        # Bytes of a row in a step; the gap stands behind the first array of scales.
+        self.gap, self.step_bytes = gap, gap + step * bits // 8 + sum(np.dtype(d).itemsize * step // n for d, n in scales)
+
+    def holds(self, other):
+        """Can every block of that type be written in this one as it is?"""
+        return bool(self.scales) and self.scales == other.scales and self.bits >= other.bits
+
+    def dequantize(self, q, scales):
+        factor, summand = self.factors(*scales)
+        x = (q.reshape(*factor.shape, self.share) - np.int8(self.zero)) * factor[:, :, None]
+        if summand is not None:
+            x += summand[:, :, None]
+        return x.reshape(q.shape)
+
+    def groups16(self, q, scales):
+        """Rows of a multiple of 16, columns of whole steps -> the bytes of layout groups16."""
+        groups, steps = len(q) // 16, q.shape[1] // self.step
+        if not self.scales:  # one column of the 16 rows after the other; of bf16 two
+            columns = np.ascontiguousarray(q).view(np.uint32).reshape(groups, 16, -1)
+            return np.ascontiguousarray(columns.transpose(0, 2, 1))
+        out, at = np.zeros((groups, steps, 4 * self.step_bytes), np.uint32), 0
+
+        def put(words):
+            nonlocal at
+            n = words.size // (groups * steps)
+            out[:, :, at:at + n] = words.reshape(groups, steps, n)
+            at += n
+
+        for i, a in enumerate(scales):
+            put(np.ascontiguousarray(a.reshape(groups, 16, steps, -1).transpose(0, 2, 3, 1)).view(np.uint32))
+            at += 4 * self.gap if i == 0 else 0
+        # Four consecutive columns of a row travel as one 32-bit word, a chunk: (group, row, step, chunk) -> (group, step, chunk, row).
+        words = np.ascontiguousarray(q).view(np.uint32).reshape(groups, 16, steps, -1).transpose(0, 2, 3, 1)
+        if self.bits == 8:
+            put(words)
+            return out
+        words = np.ascontiguousarray(words)
+        if self.bias:
+            words = (words.view(np.uint8) + np.uint8(self.bias)).view(np.uint32)
+        # Run r holds chunk 2r in its low and chunk 2r + 1 in its high nibbles; then what is above 4 bits, chunk after chunk from
+        # the lowest bit of a byte.
+        pairs = (words & np.uint32(0x0F0F0F0F) if self.bits > 4 else words).reshape(groups, steps, -1, 2, 16)
+        put(pairs[:, :, :, 0] | pairs[:, :, :, 1] << np.uint32(4))
+        if self.bits > 4:
+            high, width = words >> np.uint32(4) & np.uint32(0x0F0F0F0F), self.bits - 4
+            shifts = np.arange(0, 8, width, dtype=np.uint32)[:, None]
+            put(np.bitwise_or.reduce(high.reshape(groups, steps, -1, 8 // width, 16) << shifts, axis=3))
+        return out
+
+    def blocks(self, q, scales):
+        """Rows of whole blocks -> GGUF's blocks (n, bytes)."""
+        return self.pack(q.reshape(-1, self.block), [a.reshape(-1, self.block // n) for a, (_, n) in zip(scales, self.scales)])
+
+    def rows(self, q, scales):
+        """Columns of whole steps -> the bytes of layout rows: values of a float type; the blocks of GGUF, of which q8_0 and q4_0
+        have all scales of a row in front."""
+        if not self.scales:
+            return np.ascontiguousarray(q)
+        blocks = self.blocks(q, scales).reshape(len(q), -1, self.size)
+        if self.name not in ("q8_0", "q4_0"):
+            return blocks
+        return np.concatenate([blocks[:, :, :2].reshape(len(q), -1), blocks[:, :, 2:].reshape(len(q), -1)], axis=1)
+
+
+class ScaledType(WeightType):
+    """Blocks of 32 with a scale d in f16: d * (q - zero). GGUF's hold d, a bit plane (of 5 bits), then q."""
+
+    def __init__(self, name, bits, zero=0, bias=0, n_scales=1):
+        super().__init__(name, bits, BLOCK, 2 * n_scales + BLOCK * bits // 8, scales=(("<u2", BLOCK),) * n_scales, zero=zero, bias=bias)
+        self.top = (1 << bits) - 1  # the largest stored q
+
+    def unpack(self, raw):
+        n = 2 * len(self.scales)
+        scales = np.ascontiguousarray(raw[:, :n]).view("<u2")
+        q = np.ascontiguousarray(raw[:, n:]) if self.bits == 8 else nibbles(raw[:, -16:], 16)
+        if self.bits == 5:
+            q |= np.unpackbits(raw[:, n:n + 4], axis=1, bitorder="little") << 4
+        return q.view(np.int8) - np.int8(self.bias), [scales[:, i:i + 1] for i in range(n // 2)]
+
+    def pack(self, q, scales):
+        q = q.view(np.uint8) + np.uint8(self.bias)
+        parts = [np.ascontiguousarray(a).view(np.uint8) for a in scales]
+        if self.bits == 5:
+            parts.append(np.packbits(q >> 4, axis=1, bitorder="little"))
+        return np.concatenate([*parts, q if self.bits == 8 else from_nibbles(q & 15, 16)], axis=1)
+
+    def factors(self, d):
+        return d.view(np.float16).astype(np.float32), None
+
+    def quantize(self, x, what):
+        """The largest magnitude becomes the most negative q: d = largest / -2^(bits - 1)."""
+        d = largest(x) / np.float32(-(1 << self.bits - 1)) + np.float32(0)  # + 0: the scale of an all-zero block is 0 and not -0
+        y = x * inverse_of(d)[:, None]
+        y += np.float32((1 << self.bits - 1) + 0.5)
+        q = np.minimum(y.astype(np.int8), self.top) - np.int8(self.bias)
+        return q, [f32_to_f16(d, what)[:, None]]
+
+
+class ByteType(ScaledType):
+    """q8_0: d = max|x| / 127, q = round(x / d), halves away from zero."""
+
+    def quantize(self, x, what):
+        d = np.abs(x).max(axis=1) / np.float32(127)
+        y = x * inverse_of(d)[:, None]
+        # Rounding half away from zero as C's roundf: add a half of y's sign, then cut.
+        y += np.copysign(np.float32(0.5), y)
+        return y.astype(np.int8), [f32_to_f16(d, what)[:, None]]
+
+
+class MinimumType(ScaledType):
+    """Blocks of 32 with a scale d and a minimum m in f16: d * q + m."""
+
+    def __init__(self, name, bits):
+        super().__init__(name, bits, n_scales=2)
+
+    def factors(self, d, m):
+        return d.view(np.float16).astype(np.float32), m.view(np.float16).astype(np.float32)
+
+    def quantize(self, x, what):
+        low = x.min(axis=1)
+        d = (x.max(axis=1) - low) / np.float32(self.top)
+        q = np.clip((x - low[:, None]) * inverse_of(d)[:, None] + np.float32(0.5), 0, self.top).astype(np.int8)
+        return q, [f32_to_f16(d, what)[:, None], f32_to_f16(low, what)[:, None]]
+
+
+def rounded_scales(x, top, what):
+    """x (n, m) -> d (n, 1) f16 bits and integers up to top (n, m) with d * integer close to x; top is that of the largest."""
+    d = f32_to_f16(largest(x)[:, None] / np.float32(top), what)
+    return d, np.rint(x * inverse_of(d.view(np.float16).astype(np.float32)))
+
+
+class SuperType(WeightType):
+    """q4_k and q5_k. Blocks of 256 with d and dmin in f16 and, for each 32, sc and m of 6 bits: d * sc * q - dmin * m. sc and m
+    of the same weights stand side by side in one array. GGUF's blocks hold d, dmin, sc and m in 12 bytes, a bit plane (of 5 bits),
+    then q."""
+
+    def __init__(self, name, bits):
+        super().__init__(name, bits, 256, 16 + 32 * bits, step=256, scales=(("<u2", 256), ("<u2", 256), ("u1", 16)))
+        self.top = (1 << bits) - 1
+
+    def unpack(self, raw):
+        d = np.ascontiguousarray(raw[:, :4]).view("<u2")
+        a, b, c = raw[:, 4:8], raw[:, 8:12], raw[:, 12:16]
+        sc = np.concatenate([a & 63, c & 15 | a >> 6 << 4], axis=1)
+        m = np.concatenate([b & 63, c >> 4 | b >> 6 << 4], axis=1)
+        q = nibbles(raw[:, -128:], 32)
+        if self.bits == 5:
+            q |= planes(raw[:, 16:48], 1) << 4
+        return q.view(np.int8), [d[:, :1], d[:, 1:], np.stack([sc, m], axis=2).reshape(len(raw), 16)]
+
+    def pack(self, q, scales):
+        q, pairs = q.view(np.uint8), scales[2].reshape(len(q), 8, 2)
+        sc, m = pairs[:, :, 0], pairs[:, :, 1]
+        parts = [np.ascontiguousarray(a).view(np.uint8) for a in scales[:2]]
+        parts += [sc[:, :4] | sc[:, 4:] >> 4 << 6, m[:, :4] | m[:, 4:] >> 4 << 6, sc[:, 4:] & 15 | m[:, 4:] << 4]
+        if self.bits == 5:
+            parts.append(from_planes(q >> 4, 1))
+        return np.concatenate([*parts, from_nibbles(q & 15, 32)], axis=1)
+
+    def factors(self, d, dmin, pairs):
+        pairs = pairs.reshape(*d.shape, 8, 2).astype(np.float32)
+        factor, minimum = (a.view(np.float16).astype(np.float32)[:, :, None] * pairs[..., i] for i, a in enumerate((d, dmin)))
+        return factor.reshape(len(d), -1), -minimum.reshape(len(d), -1)
+
+    def quantize(self, x, what):
+        parts = x.reshape(len(x), 8, 32)
+        low = np.minimum(parts.min(axis=2), 0)  # m is never negative
+        d, sc = rounded_scales((parts.max(axis=2) - low) / np.float32(self.top), 63, what)
+        dmin, m = rounded_scales(-low, 63, what)
+        scales = [d, dmin, np.clip(np.stack([sc, m], axis=2), 0, 63).astype(np.uint8).reshape(len(x), 16)]
+        factor, summand = (a[:, :, None] for a in self.factors(*scales))
+        q = np.clip(np.rint((parts - summand) * inverse_of(factor)), 0, self.top)
+        return q.astype(np.int8).reshape(x.shape), scales
+
+
+class SixBitType(WeightType):
+    """q6_k. Blocks of 256 with d in f16 and, for each 16, sc of 8 bits: d * sc * (q - 32). GGUF's blocks hold the low 4 bits of
+    q, the high 2, sc, d."""
+
+    def __init__(self, name):
+        super().__init__(name, 6, 256, 210, step=256, share=16, scales=(("<u2", 256), ("i1", 16)), zero=32, gap=2)
+
+    def unpack(self, raw):
+        q = nibbles(raw[:, :128], 64)
+        q |= planes(raw[:, 128:192], 2) << 4
+        return q.view(np.int8), [np.ascontiguousarray(raw[:, 208:]).view("<u2"), np.ascontiguousarray(raw[:, 192:208]).view(np.int8)]
+
+    def pack(self, q, scales):
+        q, (d, sc) = q.view(np.uint8), (np.ascontiguousarray(a).view(np.uint8) for a in scales)
+        return np.concatenate([from_nibbles(q & 15, 64), from_planes(q >> 4, 2), sc, d], axis=1)
+
+    def factors(self, d, sc):
+        factor = d.view(np.float16).astype(np.float32)[:, :, None] * sc.reshape(*d.shape, 16).astype(np.float32)
+        return factor.reshape(len(d), -1), None
+
+    def quantize(self, x, what):
+        parts = x.reshape(-1, 16)
+        d, sc = rounded_scales((largest(parts) / np.float32(-32)).reshape(len(x), 16), -128, what)
+        scales = [d, np.clip(sc, -128, 127).astype(np.int8)]
+        q = np.clip(np.rint(parts * inverse_of(self.factors(*scales)[0].reshape(-1, 1))) + np.float32(32), 0, 63)
+        return q.astype(np.int8).reshape(x.shape), scales
+
+
+TYPES = (WeightType("f32", 32, 1, 4), WeightType("bf16", 16, 1, 2), ByteType("q8_0", 8), ScaledType("q4_0", 4, bias=8), MinimumType("q4_1", 4),
+         ScaledType("q5_0", 5, zero=16), MinimumType("q5_1", 5), SuperType("q4_k", 4), SuperType("q5_k", 5), SixBitType("q6_k"))
+TYPE_NAMES = tuple(t.name for t in TYPES)
 
 
 def matrix_bytes(type_, layout, rows, cols):
     """Size of one stored matrix."""
-    rows, cols = (round_up(rows, 16) if layout == GROUPS16 else rows), round_up(cols, 64)
-    weights = {F32: 32, BF16: 16, Q8_0: 8, Q4_0: 4}[type_] * rows * cols // 8
-    return weights + (rows * cols // BLOCK * 2 if type_ in (Q8_0, Q4_0) else 0)
+    t = TYPES[type_]
+    steps = round_up(cols, t.step) // t.step
+    return steps * (round_up(rows, 16) * t.step_bytes if layout == GROUPS16 else rows * (t.step // t.block * t.size))
 
 
 def checksum(data):
@@ -642,10 +832,17 @@ def _tokenizer_pack(texts, ranked, control, always, byte_ids, add_bos, n_vocab):
 
 # ---- Sources: safetensors, GGUF, hub --------------------------------------------------------------
 
-# block formats of GGUF: (weights, bytes) of a block
-GGUF_BLOCKS = {"Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_0": (32, 34),
-               "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210)}
-GGUF_TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 30: "BF16"}
+GGUF_TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K",
+              14: "Q6_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS",
+              29: "IQ1_M", 30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4"}
+# Block formats: (weights, bytes) of a block. The gguf package takes those apart that have no type here.
+GGUF_BLOCKS = {**{t.gguf: (t.block, t.size) for t in TYPES if t.scales}, "Q2_K": (256, 84), "Q3_K": (256, 110), "IQ2_XXS": (256, 66),
+               "IQ2_XS": (256, 74), "IQ3_XXS": (256, 98), "IQ1_S": (256, 50), "IQ4_NL": (32, 18), "IQ3_S": (256, 110), "IQ2_S": (256, 82),
+               "IQ4_XS": (256, 136), "IQ1_M": (256, 56), "TQ1_0": (256, 54), "TQ2_0": (256, 66), "MXFP4": (32, 17), "NVFP4": (64, 36)}
+# What those become that have no type here: the smallest one whose rounding adds little to their own (docs/formats.md).
+GGUF_BECOMES = {"TQ1_0": Q4_0, "TQ2_0": Q4_0, "IQ1_S": Q4_0, "Q3_K": Q4_0, "IQ1_M": Q4_K, "IQ2_XXS": Q4_K, "IQ2_XS": Q4_K, "IQ2_S": Q4_K,
+                "Q2_K": Q4_K, "IQ3_XXS": Q4_K, "IQ3_S": Q4_K, "IQ4_NL": Q5_K, "IQ4_XS": Q5_K, "NVFP4": Q5_K, "MXFP4": Q5_0}
+PADDED = {Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}  # what a type becomes whose columns would be padded by more than 5 %
 GGUF_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 GGUF_STRING, GGUF_ARRAY = 8, 9
 
@@ -702,6 +899,27 @@ class File:
         return value
 
 
+def mxfp4_as_q5_0(raw):
+    """GGUF's MXFP4, the exponent of a power of two and 32 values of 4 bits: multiples of its half up to 12, so that q5_0 holds
+    them. Powers that f16 does not hold become 0 or infinity."""
+    q = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.int8)[nibbles(raw[:, 1:], 16)]
+    return q + np.int8(16), [np.ldexp(np.float32(1), raw[:, :1].astype(np.int32) - 128).astype(np.float16).view(np.uint16)]
+
+
+def ternary_as_q4_0(kind):
+    """TQ1_0 and TQ2_0: 256 times -d, 0 or d."""
+    def unpack(raw):
+        d = np.ascontiguousarray(raw[:, -2:]).view("<u2")
+        q = gguf_dequantize(kind, raw) * inverse_of(d.view(np.float16).astype(np.float32))
+        return np.rint(q).astype(np.int8), [np.repeat(d, 256 // BLOCK, axis=1)]
+    return unpack
+
+
+# Block formats that are taken apart without loss: the type that holds them, and how.
+UNPACK = {**{t.gguf: (t, t.unpack) for t in TYPES if t.scales}, "MXFP4": (TYPES[Q5_0], mxfp4_as_q5_0),
+          **{kind: (TYPES[Q4_0], ternary_as_q4_0(kind)) for kind in ("TQ1_0", "TQ2_0")}}
+
+
 class Numbers:
     """n numbers of a file as an array that is read where it is asked for."""
 
@@ -735,14 +953,11 @@ class Stored:
     def f32(self, r0=0, r1=None):
         """Rows r0..r1 as float32 (r1 - r0, cols)."""
         r1 = self.rows if r1 is None else r1
-        if self.dtype in ("Q8_0", "Q4_0"):
-            q, d = self.kept(TYPE_NAMES.index(self.dtype.lower()), r0, r1)
-            scales = d.view(np.float16).astype(np.float32)
-            x = (q.reshape(r1 - r0, -1, BLOCK) * scales[:, :, None]).reshape(r1 - r0, self.cols)
+        if self.dtype in UNPACK:
+            t = UNPACK[self.dtype][0]
+            x = t.dequantize(*self.kept(TYPES.index(t), r0, r1))
         elif self.dtype in GGUF_BLOCKS:
-            size, n_bytes = GGUF_BLOCKS[self.dtype]
-            raw = self.data[r0 * (self.cols // size) * n_bytes:r1 * (self.cols // size) * n_bytes].reshape(r1 - r0, -1)
-            x = gguf_dequantize(self.dtype, raw).reshape(r1 - r0, self.cols)
+            x = gguf_dequantize(self.dtype, self.blocks(r0, r1).reshape(r1 - r0, -1)).reshape(r1 - r0, self.cols)
         else:
             x = self.plain(r0 * self.cols, r1 * self.cols).reshape(r1 - r0, self.cols)
         if not np.isfinite(x).all():
@@ -754,18 +969,23 @@ class Stored:
         raw = self.data[a:b]
         return bf16_to_f32(raw) if self.dtype == "BF16" else raw.astype(np.float32)
 
-    def kept(self, type_, r0, r1):
-        """Rows of a GGUF tensor that is stored in this very type, untouched: q (n, cols) int8, scale bits (n, cols / 32). Else None."""
-        if self.dtype != {Q8_0: "Q8_0", Q4_0: "Q4_0"}.get(type_):
-            return None
+    def blocks(self, r0, r1):
+        """The blocks (n, bytes) of rows r0..r1 of a block format."""
         size, n_bytes = GGUF_BLOCKS[self.dtype]
-        per_row = self.cols // size
-        raw = self.data[r0 * per_row * n_bytes:r1 * per_row * n_bytes].reshape(-1, n_bytes)
-        d = np.ascontiguousarray(raw[:, :2]).view(np.uint16).reshape(r1 - r0, per_row)
-        if type_ == Q8_0:
-            return np.ascontiguousarray(raw[:, 2:]).view(np.int8).reshape(r1 - r0, self.cols), d
-        nibbles = np.concatenate([raw[:, 2:] & 15, raw[:, 2:] >> 4], axis=1).view(np.int8) - np.int8(8)
-        return nibbles.reshape(r1 - r0, self.cols), d
+        per_row = self.cols // size * n_bytes
+        return self.data[r0 * per_row:r1 * per_row].reshape(-1, n_bytes)
+
+    def kept(self, type_, r0, r1):
+        """Rows of a GGUF tensor whose blocks that type holds, untouched: q (n, cols) and scales. Else None."""
+        t, (own, unpack) = TYPES[type_], UNPACK.get(self.dtype, (TYPES[F32], None))
+        if not t.holds(own):
+            return None
+        q, scales = unpack(self.blocks(r0, r1))
+        if any((a & 0x7C00 == 0x7C00).any() for a in scales if a.dtype == np.uint16):
+            raise ExportError(f"{self.name}: holds a NaN or an infinity")
+        if t.zero != own.zero:
+            q += np.int8(t.zero - own.zero)
+        return q.reshape(r1 - r0, self.cols), [a.reshape(r1 - r0, -1) for a in scales]
 
     def repeated(self, n, times):
         """n heads of rows, each so many times: what a grouped attention reads of its keys or values."""
@@ -1042,9 +1262,11 @@ def gguf_dequantize(dtype, raw):
     """raw (rows, bytes) of one block type -> float32."""
     try:
         import gguf
+        return gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[dtype])
     except ImportError:
         raise ExportError(f"reading {dtype} needs the Python package gguf: pip install gguf") from None
-    return gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[dtype])
+    except (KeyError, NotImplementedError):
+        raise ExportError(f"the Python package gguf that is installed does not read {dtype}: pip install -U gguf") from None
 
 
 GGUF_MAX_ITEMS = 1 << 24  # of a list; the longest there is, the merges, has half a million
@@ -1128,9 +1350,7 @@ def read_gguf(file):
     if meta.get("general.type") == "adapter":
         refuse_lora(path, meta.get("general.base_model.0.name"))
     fields = Fields(meta, f"{path}: metadata")
-    parts, alignment = fields.count("split.count", 1), fields.count("general.alignment", 32, low=1, high=1 << 20)
-    if parts > 1:
-        raise ExportError(f"{path}: one of {parts} parts of a split GGUF: join them first (llama-gguf-split --merge)")
+    alignment = fields.count("general.alignment", 32, low=1, high=1 << 20)
     if alignment & (alignment - 1):
         fields.refuse("general.alignment", alignment, "a power of 2")
     infos = {}
@@ -1143,15 +1363,22 @@ def read_gguf(file):
         shape = [r.number("<Q") for _ in range(n_dims)][::-1]
         infos[name] = (shape, r.number("<I"), r.number("<Q"))
     start = round_up(r.pos, alignment)
-    tensors, places = {}, []
+    tensors, places, tried = {}, [], set()
     for name, (shape, kind, offset) in infos.items():
         dtype = GGUF_TYPES.get(kind)
         if dtype is None:
-            raise ExportError(f"{path}: tensor {name} has GGML type {gguf_type_name(kind)}; {', '.join(GGUF_TYPES.values())} can be read")
+            raise ExportError(f"{path}: tensor {name} has GGML type {gguf_type_name(kind)}, which is not read ({', '.join(GGUF_TYPES.values())} "
+                              "are): convert a file of another type, or the checkpoint that it was made from")
         block, size = GGUF_BLOCKS.get(dtype, (1, 4 if dtype == "F32" else 2))
         n = math.prod(shape)
         if min(shape) < 1 or shape[-1] % block:
-            raise ExportError(f"{path}: tensor {name} of type {dtype} has shape {tuple(shape)}")
+            raise ExportError(f"{path}: tensor {name} of type {dtype} has shape {tuple(shape)}, expected rows of a multiple of {block}")
+        if dtype in GGUF_BECOMES and dtype not in tried:  # not after minutes
+            try:
+                gguf_dequantize(dtype, np.zeros((1, size), np.uint8))
+            except ExportError as e:
+                raise ExportError(f"{path}: tensor {name}: {e}") from None
+            tried.add(dtype)
         end = start + offset + n // block * size
         if end > file.size:
             raise ExportError(f"{path}: tensor {name} ends at byte {end} of {file.size}: cut short, or damaged")
@@ -1165,6 +1392,36 @@ def read_gguf(file):
         if begin < end:
             raise ExportError(f"{path}: tensors {name} and {other} overlap")
     return meta, tensors
+
+
+def read_gguf_parts(src, path):
+    """(metadata, tensors) of a GGUF that may be split: all parts lie beside the one at path, NAME-00001-of-00003.gguf and so on."""
+    file = src.open(path)
+    meta, tensors = read_gguf(file)
+    n = Fields(meta, f"{path}: metadata").count("split.count", 1, high=99999)
+    if n <= 1:
+        return meta, tensors
+    name = re.fullmatch(r"(.*-)\d{5}(-of-\d{5}\.gguf)", path, re.DOTALL)
+    if not name or name[2] != f"-of-{n:05}.gguf":
+        raise ExportError(f"{path}: one of {n} parts of a split GGUF, which must be called NAME-00001-of-{n:05}.gguf and so on to find the others")
+    src.files.remove(file)
+    whole, all_tensors = {}, {}
+    for i in range(n):
+        part = f"{name[1]}{i + 1:05}{name[2]}"
+        if not os.path.exists(part):
+            raise ExportError(f"{part}: missing, part {i + 1} of {n} of a split GGUF: all lie in one folder")
+        meta, tensors = read_gguf(src.open(part))
+        found = tuple(Fields(meta, f"{part}: metadata").count(key, 0) for key in ("split.no", "split.count"))
+        if found != (i, n):
+            raise ExportError(f"{part}: calls itself part {found[0] + 1} of {found[1]} of a split GGUF, expected {i + 1} of {n}")
+        twice = next((name for name in tensors if name in all_tensors), None)
+        if twice is not None:
+            raise ExportError(f"{part}: tensor {twice} lies in an earlier part too")
+        whole, all_tensors = whole or meta, {**all_tensors, **tensors}
+    wanted = Fields(whole, f"{name[1]}00001{name[2]}: metadata").count("split.tensors.count", len(all_tensors))
+    if wanted != len(all_tensors):
+        raise ExportError(f"{path}: {len(all_tensors)} tensors in {n} parts, expected {wanted}")
+    return whole, all_tensors
 
 
 # GGUF names -> canonical names. In a block, N is the layer.
@@ -1247,13 +1504,13 @@ def open_gguf(path, mmproj):
     """A GGUF of architecture gemma4 or gemma3, as if it were a folder: its metadata become the fields of a config.json."""
     src = Source(path)
     src.is_gguf = True
-    file = src.open(path)
+    file = File(path)
     begins = file.read(0, min(file.size, 9))
     if begins.startswith(MAGIC):
         raise ExportError(f"{path}: this is a model file already")
     if begins[8:] == b"{" and not begins.startswith(b"GGUF"):
         raise ExportError(f"{path}: this is a safetensors file: give the folder that it lies in, with config.json and tokenizer.json")
-    meta, tensors = read_gguf(file)
+    meta, tensors = read_gguf_parts(src, path)
     arch = meta.get("general.architecture")
     if arch == "clip":
         raise ExportError(f"{path}: these are the towers of a model: give that, and this with --mmproj")
@@ -1271,7 +1528,7 @@ def open_gguf(path, mmproj):
     if mmproj and towers:
         raise ExportError(f"{path}: has towers of its own ({min(towers)} and more): leave out --mmproj")
     if mmproj:
-        src.towers = read_mmproj(src.open(mmproj))
+        src.towers = read_mmproj(src, mmproj)
     elif towers:
         src.towers = g, towers
     texts = Fields(meta, f"{path}: metadata")
@@ -1524,6 +1781,7 @@ def text_tensors(src, m, out, types):
     if not m.tied:
         matrix("head", "lm_head.weight", m.n_vocab, m.hidden, head_type)
     src.ignore(r"(.*\.)?(rotary_emb\.)?(sliding_attention_|full_attention_)?(original_)?inv_freq", "inverse frequencies, computed from the configuration")
+    src.ignore(r"(.*\.)?(mtp[._]|nextn\.|masked_embd_).*", "multi-token prediction, a drafter")
     if m.family == GEMMA3:
         src.ignore(r"(model\.)?(vision_tower|multi_modal_projector)\..*|(v|mm)\..*", "the vision tower of Gemma 3")
 
@@ -1609,12 +1867,12 @@ BOUNDS = ("input_min", "input_max", "output_min", "output_max")
 CLIPPED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 
 
-def read_mmproj(file):
+def read_mmproj(src, path):
     """(metadata as Fields, tensors) of the towers that llama.cpp keeps in a file of their own."""
-    meta, tensors = read_gguf(file)
+    meta, tensors = read_gguf_parts(src, path)
     if meta.get("general.architecture") != "clip":
-        raise ExportError(f"{file.path}: architecture {shown(meta.get('general.architecture'))} is no mmproj's, which is 'clip'")
-    g = Fields({key.removeprefix("clip."): value for key, value in meta.items() if key.startswith("clip.")}, f"{file.path}: metadata of clip")
+        raise ExportError(f"{path}: architecture {shown(meta.get('general.architecture'))} is no mmproj's, which is 'clip'")
+    g = Fields({key.removeprefix("clip."): value for key, value in meta.items() if key.startswith("clip.")}, f"{path}: metadata of clip")
     for tower, kind in (("vision", "gemma4v"), ("audio", "gemma4a")):
         found = g.text(f"{tower}.projector_type", g.text("projector_type", None))
         if g.flag(f"has_{tower}_encoder") and found != kind:
@@ -2000,16 +2258,51 @@ def pack_config(config, layers):
     return CONFIG.pack(*values) + b"".join(LAYER.pack(*layer) for layer in layers)
 
 
+def on_lattice(parts, rows, cols):
+    """Do most blocks of a tensor lie on a 4-bit lattice? Looks at up to 4096 of them, spread over it; parts: as an Entry has them."""
+    found = seen = 0
+    places = [(part, r) for matrix in parts[::max(1, len(parts) // 8)] for part in matrix for r in range(0, rows, max(1, rows // 16))]
+    whole = cols // BLOCK * BLOCK or cols
+    for (stored, first), r in places:
+        row = stored.f32(first + r, first + r + 1)[:, :min(whole, 64 * BLOCK)]
+        x = ModelFile.pad(row, 1, round_up(row.shape[1], BLOCK)).reshape(-1, BLOCK)
+        x = x[(x != 0).sum(axis=1) > 1]  # one weight alone is on every lattice
+        found, seen = found + int(fit_lattice(x, stored.rounded)[2].sum()), seen + len(x)
+    return found * 2 > seen
+
+
+class Auto:
+    """A type that each tensor says itself: its own, or what that becomes. floats: {type of the source: type} of those without
+    blocks; lattice: if these lie on a 4-bit lattice, q4_0."""
+
+    def __init__(self, floats, lattice=False):
+        self.becomes = {**GGUF_BECOMES, **{t.gguf: i for i, t in enumerate(TYPES) if t.scales}, **floats}
+        self.lattice = lattice
+
+    def choose(self, parts, rows, cols):
+        sources = {stored.dtype for matrix in parts for stored, _ in matrix}
+        if self.lattice and not sources & set(GGUF_BLOCKS) and on_lattice(parts, rows, cols):
+            return Q4_0
+        types = {self.becomes[kind] for kind in sources}
+        types = {PADDED.get(i, i) if round_up(cols, TYPES[i].step) > 1.05 * round_up(cols, BLOCK) else i for i in types}
+        # Gate and up in one matrix have one type: the smallest that holds both, else the larger of them.
+        by_size = sorted(range(len(TYPES)), key=lambda i: TYPES[i].step_bytes / TYPES[i].step)
+        both = [i for i in by_size if all(i == other or TYPES[i].holds(TYPES[other]) for other in types)]
+        return both[0] if both else max(types, key=by_size.index)
+
+
 class Entry:
     """One tensor to write. parts: for each stored matrix (one, or one for each expert) the source tensors whose rows it holds,
     as (Stored, first row): one, or gate and up in alternating groups of 16 rows."""
 
     def __init__(self, name, type_, layout, dims, rows, cols, parts):
-        self.name, self.type, self.layout, self.dims, self.parts = name, type_, layout, tuple(dims), parts
+        self.is_auto = isinstance(type_, Auto)
+        self.type = type_.choose(parts, rows, cols) if self.is_auto else type_
+        self.name, self.layout, self.dims, self.parts = name, layout, tuple(dims), parts
         self.rows, self.cols = rows, cols  # of one part of one matrix, unpadded
         self.scale = SCALE_NONE
         self.exact = self.blocks = 0       # blocks on a lattice, blocks looked at
-        size = rows * cols * 4 if layout == PLAIN else len(parts[0]) * matrix_bytes(type_, layout, rows, cols)
+        size = rows * cols * 4 if layout == PLAIN else len(parts[0]) * matrix_bytes(self.type, layout, rows, cols)
         self.stride = round_up(size, PAGE) if len(dims) == 3 else size
         self.size = self.stride * len(parts)
         self.pad = self.stride - size      # zeros after each expert
@@ -2064,43 +2357,43 @@ class ModelFile:
         return out
 
     def part_slice(self, e, part, r0, r1):
-        """Rows r0..r1 (padded rows) of one part -> (rows, scale bits or None), padded; and how many blocks were exact."""
+        """Rows r0..r1 (padded rows) of one part -> (rows, scales), padded; and how many blocks were exact."""
         stored, first = part
-        last = min(r1, e.rows)
-        n, cols = r1 - r0, round_up(e.cols, 64)
+        last, t, exact = min(r1, e.rows), TYPES[e.type], 0
         a, b = first + min(r0, last), first + last
-        if e.type in (F32, BF16):
-            x = self.pad(stored.f32(a, b), n, cols)
-            if e.type == BF16 and x.size and np.abs(x).max() > MAX_BF16:
-                raise ExportError(f"{stored.name}: a weight is too large for bf16")
-            return (x if e.type == F32 else f32_to_bf16(x)), None, 0
         kept = stored.kept(e.type, a, b) if e.scale == SCALE_F16 else None
         if kept:
-            return self.pad(kept[0], n, cols), self.pad(kept[1], n, cols // BLOCK), 0
-        x = self.pad(stored.f32(a, b), n, cols).reshape(-1, BLOCK)
-        exact = 0
-        if e.scale == SCALE_BF16:
-            q, d, on_lattice = fit_lattice(x, stored.rounded)
-            real = np.zeros((n, cols // BLOCK), bool)  # not padding
-            real[:b - a, :round_up(e.cols, BLOCK) // BLOCK] = True
-            exact = int((on_lattice & real.reshape(-1)).sum())
-            off = np.flatnonzero(~on_lattice)
-            if off.size:
-                q[off], d[off] = quantize_q4_0_bf16(x[off])
-        elif e.type == Q4_0:
-            q, d = quantize_q4_0(x, stored.name)
+            q, scales = kept
+        elif not t.scales:
+            q, scales = stored.f32(a, b), []
+            if e.type == BF16 and q.size and np.abs(q).max() > MAX_BF16:
+                raise ExportError(f"{stored.name}: a weight is too large for bf16")
+            q = q if e.type == F32 else f32_to_bf16(q)
         else:
-            q, d = quantize_q8_0(x, stored.name)
-        return q.reshape(n, cols), d.reshape(n, cols // BLOCK), exact
+            cols = round_up(e.cols, t.block)
+            x = self.pad(stored.f32(a, b), b - a, cols).reshape(-1, t.block)
+            q, scales, exact = self.on_lattice(x, stored) if e.scale == SCALE_BF16 else (*t.quantize(x, stored.name), 0)
+            q, scales = q.reshape(b - a, cols), [s.reshape(b - a, -1) for s in scales]
+        n, cols = r1 - r0, round_up(e.cols, t.step)
+        return self.pad(q, n, cols), [self.pad(s, n, cols // share) for s, (_, share) in zip(scales, t.scales)], exact
+
+    @staticmethod
+    def on_lattice(x, stored):
+        """x (n, 32) -> q, scales in bf16, and how many blocks are exact."""
+        q, d, exact = fit_lattice(x, stored.rounded)
+        off = np.flatnonzero(~exact)
+        if off.size:
+            q[off], d[off] = quantize_q4_0_bf16(x[off])
+        return q, [d[:, None]], int(exact.sum())
 
     def convert(self, e, parts, r0, r1):
         """The bytes of rows r0..r1 of one matrix and the number of exact blocks."""
         if e.layout == PLAIN:
             return parts[0][0].f32(r0, r1).tobytes(), 0
         rows, scales, exact = zip(*(self.part_slice(e, part, r0, r1) for part in parts))
-        rows, d = self.interleave(rows), self.interleave(scales) if e.type in (Q8_0, Q4_0) else None
-        packed = pack_groups16(e.type, rows, d) if e.layout == GROUPS16 else pack_rows(e.type, rows, d)
-        return packed.tobytes(), sum(exact)
+        rows, scales = self.interleave(rows), [self.interleave(arrays) for arrays in zip(*scales)]
+        t = TYPES[e.type]
+        return (t.groups16 if e.layout == GROUPS16 else t.rows)(rows, scales).tobytes(), sum(exact)
 
     @staticmethod
     def interleave(arrays):
@@ -2115,30 +2408,17 @@ class ModelFile:
         for e in self.entries:
             unit = 16 if e.layout == GROUPS16 else 1
             rows = round_up(e.rows, unit)
-            step = max(1, self.SLICE // (round_up(e.cols, 64) * len(e.parts[0])) // unit) * unit
+            step = max(1, self.SLICE // (round_up(e.cols, TYPES[e.type].step) * len(e.parts[0])) // unit) * unit
             for i in range(len(e.parts)):
                 for r0 in range(0, rows, step):
                     yield e, i, r0, min(rows, r0 + step)
 
     def choose_scales(self):
-        """q8_0 and q4_0 get f16 scales, except 4-bit tensors that lie on a lattice: those keep the bf16 scales they were trained
-        with. Looks at up to 4096 blocks of a tensor, spread over it."""
+        """Quantised types have f16 scales, except 4-bit tensors that lie on a lattice: those keep the bf16 scales they were trained
+        with."""
         for e in self.entries:
-            if e.type not in (Q8_0, Q4_0):
-                continue
-            e.scale = SCALE_F16
-            if e.type == Q8_0 or any(src.dtype in GGUF_BLOCKS for parts in e.parts for src, _ in parts):
-                continue
-            found = seen = 0
-            places = [(part, r) for parts in e.parts[::max(1, len(e.parts) // 8)] for part in parts
-                      for r in range(0, e.rows, max(1, e.rows // 16))]
-            whole = e.cols // BLOCK * BLOCK or e.cols
-            for (stored, first), r in places:
-                row = stored.f32(first + r, first + r + 1)[:, :min(whole, 64 * BLOCK)]
-                x = self.pad(row, 1, round_up(row.shape[1], BLOCK)).reshape(-1, BLOCK)
-                x = x[(x != 0).sum(axis=1) > 1]  # one weight alone is on every lattice
-                found, seen = found + int(fit_lattice(x, stored.rounded)[2].sum()), seen + len(x)
-            if found * 2 > seen:
+            e.scale = SCALE_F16 if TYPES[e.type].scales else SCALE_NONE
+            if e.type == Q4_0 and not e.sources() & set(GGUF_BLOCKS) and on_lattice(e.parts, e.rows, e.cols):
                 e.scale = SCALE_BF16
                 e.blocks = e.rows * (round_up(e.cols, BLOCK) // BLOCK) * len(e.parts[0]) * len(e.parts)
 
@@ -2448,10 +2728,32 @@ def say(text):
         print(one_line(text), file=sys.stderr, flush=True)
 
 
+def automatic_types(is_gguf):
+    """{group of tensors: Auto}. A GGUF is kept as it is; in float its towers, and all of a folder, are as small as they are good
+    enough for."""
+    kept = Auto({"F32": BF16, "BF16": BF16, "F16": Q8_0}, lattice=True)
+    small, careful = (Auto(dict.fromkeys(SAFETENSORS_TYPES, i)) for i in (Q4_0, Q8_0))
+    return {"type": kept if is_gguf else small, "head": kept if is_gguf else small, "ple": kept if is_gguf else careful,
+            "vision": careful, "audio": careful}
+
+
+def converted_lines(entries, is_gguf):
+    """What has not kept its type, though it had one of a GGUF."""
+    converted = collections.Counter()
+    for e in entries:
+        for kind in e.sources():
+            if kind.lower() != TYPE_NAMES[e.type] and (kind in GGUF_BLOCKS or is_gguf and e.is_auto):
+                exact = kind in UNPACK and TYPES[e.type].holds(UNPACK[kind][0])
+                converted[kind, TYPE_NAMES[e.type], ", without loss" * exact] += 1
+    return [f"converted: {n} tensors from {kind} to {to}{exact}" for (kind, to, exact), n in sorted(converted.items())]
+
+
 def export(where, path, types, text_only=False, mmproj=None, name=None, quiet=False, template=None):
-    """Convert the checkpoint `where` to the model file `path`."""
+    """Convert the checkpoint `where` to the model file `path`. types: {group of tensors: number of a type, or None: automatic}."""
     path = output_path(path)
     src = open_source(where, mmproj)
+    automatic = automatic_types(src.is_gguf)
+    types = {group: automatic[group] if type_ is None else type_ for group, type_ in types.items()}
     if os.path.exists(path) and any(os.path.samefile(path, file.path) for file in src.files):
         raise ExportError(f"{path}: this is what the model is made from, and so not replaced")
     m = TextModel(src)
@@ -2470,12 +2772,7 @@ def export(where, path, types, text_only=False, mmproj=None, name=None, quiet=Fa
 
     lines = [f"{src.path}: {note}" for note in notes]
     lines += [f"left out: {n} tensors ({reason})" for reason, n in reasons.items()]
-    converted = collections.Counter()
-    for e in out.entries:
-        for kind in e.sources():
-            if kind in GGUF_BLOCKS and kind.lower() != TYPE_NAMES[e.type]:
-                converted[kind, TYPE_NAMES[e.type]] += 1
-    lines += [f"converted: {n} tensors from {kind} to {to}" for (kind, to), n in sorted(converted.items())]
+    lines += converted_lines(out.entries, src.is_gguf)
     for line in lines if not quiet else []:
         say(line)
     progress = Progress(sum(e.size for e in out.entries), quiet)
@@ -2504,8 +2801,9 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("source", metavar="SOURCE", help="Hugging Face folder, .gguf file, or hub id such as google/gemma-4-E2B-it")
     p.add_argument("-o", "--output", required=True, metavar="FILE", help="the .g4 file to write")
-    p.add_argument("--type", choices=TYPE_NAMES, default="q4_0", help="of the decoder's matrices (default: q4_0)")
-    p.add_argument("--ple-type", choices=TYPE_NAMES, help="of the per-layer embeddings (default: q8_0; with --type f32 or bf16 that type)")
+    p.add_argument("--type", choices=("auto", *TYPE_NAMES), default="auto",
+                   help="of the decoder's matrices (default: auto, which keeps a GGUF's own and makes q4_0 of float checkpoints)")
+    p.add_argument("--ple-type", choices=TYPE_NAMES, help="of the per-layer embeddings (default: auto or q8_0; with --type f32 or bf16 that type)")
     p.add_argument("--head-type", choices=TYPE_NAMES, help="of the embedding and the head (default: as --type)")
     p.add_argument("--vision-type", choices=TYPE_NAMES, help="of the vision tower (default: as --ple-type's)")
     p.add_argument("--audio-type", choices=TYPE_NAMES, help="of the audio tower (default: as --ple-type's)")
@@ -2515,7 +2813,7 @@ def main():
     p.add_argument("--chat-template", choices=TEMPLATE_NAMES, help="in place of the source's own, for one that has none (default: that)")
     p.add_argument("--quiet", action="store_true", help="print nothing but errors")
     a = p.parse_args()
-    careful = a.type if a.type in ("f32", "bf16") else "q8_0"
+    careful = a.type if a.type in ("auto", "f32", "bf16") else "q8_0"
     types = {"type": a.type, "head": a.head_type or a.type, "ple": a.ple_type or careful, "vision": a.vision_type or careful,
              "audio": a.audio_type or careful}
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -2523,8 +2821,8 @@ def main():
             signal.signal(number, interrupted)
     warnings.simplefilter("ignore", RuntimeWarning)  # of numpy, on numbers that are refused in words a little later
     try:
-        export(a.source, a.output, {key: TYPE_NAMES.index(name) for key, name in types.items()}, a.text_only, a.mmproj, a.name, a.quiet,
-               a.chat_template)
+        types = {group: None if name == "auto" else TYPE_NAMES.index(name) for group, name in types.items()}
+        export(a.source, a.output, types, a.text_only, a.mmproj, a.name, a.quiet, a.chat_template)
     except ExportError as e:
         say(f"export.py: {e}")
         return 1

@@ -75,7 +75,7 @@ typedef struct {
     uint32_t kv_source; /* the layer whose keys and values this one reads: itself, if it has its own */
 } layer_config;
 
-enum { F32 = 0, BF16 = 1, Q8_0 = 2, Q4_0 = 3 };
+enum { F32, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, N_TYPES };
 enum { PLAIN = 0, ROWS = 1, GROUPS = 2 };
 enum { SCALE_F16 = 1, SCALE_BF16 = 2 };
 
@@ -98,13 +98,18 @@ typedef struct {
 
 /* ---- 2. Weights --------------------------------------------------------------------------------
  *
- * Four types: float32; bf16, the upper half of a float32; and two with a scale d for each 32 values of a row: q8_0,
- * values d * q with q from -128 to 127, and q4_0, values d * (q - 8) with q from 0 to 15.
+ * Float32; bf16, the upper half of a float32; and whole numbers q of 4, 5, 6 or 8 bits with scales. In blocks of 32
+ * columns, with d and m for each:
+ *     q8_0  d q, from -128 to 127        q4_0  d (q - 8)         q5_0  d (q - 16)
+ *                                        q4_1  d q + m           q5_1  d q + m
+ * In blocks of 256, with d and n for all and small whole numbers s and t for each 32 (q6_k: 16) of them:
+ *     q4_k  d s q - n t                  q5_k  d s q - n t       q6_k  d s (q - 32)
  *
- * Three layouts. PLAIN is float32 for vectors. ROWS is for tables that are looked up: one row after the other, the
- * scales of a row in front of it. GROUPS is for matrices that are multiplied and suits vector instructions, whose lanes
- * are 16 rows: rows come in groups of 16, the columns of a group in steps of 64, and inside a step 4 columns (2 for
- * bf16, 1 for float32) of all 16 rows stand side by side. The scales of a step, 2 for each row, are in front of it.
+ * Three layouts. PLAIN is float32 for vectors. ROWS is for tables that are looked up: one row after the other, as GGUF
+ * has its blocks, but for q8_0 and q4_0, whose scales stand in front of a row. GROUPS is for matrices that are
+ * multiplied and suits vector instructions, whose lanes are 16 rows: rows come in groups of 16, the columns of a group
+ * in steps of 64 or 256, and inside a step 4 columns (2 for bf16, 1 for float32) of all 16 rows stand side by side. The
+ * scales of a step are in front of it, the bits above the lower 4 of each q behind it.
  *
  * A reader gives the 32 values of one row from column c on, a multiple of 32. */
 
@@ -112,9 +117,25 @@ typedef struct {
     const uint8_t *data;
     uint32_t type, layout, scale_type;
     size_t rows, cols;
-    size_t width; /* cols padded with zeros to a multiple of 64 */
+    size_t width; /* cols padded with zeros to whole steps */
     size_t bytes; /* from one expert to the next */
 } matrix;
+
+static const struct {
+    size_t cols, group, row; /* columns of a step; its bytes in GROUPS, for 16 rows, and in ROWS, for one */
+} steps[N_TYPES] = {
+    [F32] = { 64, 4096, 256 },   [BF16] = { 64, 2048, 128 }, [Q8_0] = { 64, 1088, 68 }, [Q4_0] = { 64, 576, 36 },
+    [Q4_1] = { 64, 640, 40 },    [Q5_0] = { 64, 704, 44 },   [Q5_1] = { 64, 768, 48 },  [Q4_K] = { 256, 2368, 144 },
+    [Q5_K] = { 256, 2880, 176 }, [Q6_K] = { 256, 3392, 210 }
+};
+
+/* In GROUPS the step that holds column c of the row, in ROWS that row's part of it. */
+static const uint8_t *step_at(const matrix *w, size_t row, size_t c)
+{
+    const size_t per_row = w->width / steps[w->type].cols, n = c / steps[w->type].cols;
+    if (w->layout == ROWS) return w->data + (row * per_row + n) * steps[w->type].row;
+    return w->data + (row / 16 * per_row + n) * steps[w->type].group;
+}
 
 static float from_bf16(uint16_t bits)
 {
@@ -159,7 +180,7 @@ static void read_q8_0(float out[32], const matrix *w, size_t row, size_t c)
 {
     const size_t r = row % 16, b = c / 32 % 2, scales = w->width / 32 * 2; /* b: which half of the step */
     const uint8_t *line = w->data + row * (scales + w->width);
-    const uint8_t *step = w->data + (row / 16 * (w->width / 64) + c / 64) * (64 + 1024);
+    const uint8_t *step = step_at(w, row, c);
     const float d = scale_at(w, w->layout == ROWS ? line + c / 32 * 2 : step + (b * 16 + r) * 2);
     for (size_t i = 0; i < 32; i++) {
         const uint8_t *q = w->layout == ROWS ? line + scales + c + i : step + 64 + (b * 8 + i / 4) * 64 + r * 4 + i % 4;
@@ -167,25 +188,144 @@ static void read_q8_0(float out[32], const matrix *w, size_t row, size_t c)
     }
 }
 
-/* A byte holds two values: in ROWS those of columns i and i + 16 of the 32, in GROUPS of i and i + 4 of 8 columns. */
+/* The lower 4 bits of column i of the 32: a byte holds two of them, in ROWS those of columns i and i + 16, in block b of
+ * a step in GROUPS, for row r of the 16, those of i and i + 4 of 8 columns. */
+static int row_nibble(const uint8_t *p, size_t i) { return i < 16 ? p[i] & 15 : p[i - 16] >> 4; }
+
+static int step_nibble(const uint8_t *p, size_t r, size_t b, size_t i)
+{
+    const int both = p[(b * 4 + i / 8) * 64 + r * 4 + i % 4];
+    return i / 4 % 2 ? both >> 4 : both & 15;
+}
+
+/* The fifth bit: in GROUPS a byte has those of every fourth column, from the lowest bit. */
+static int row_bit(const uint8_t *p, size_t i) { return p[i / 8] >> i % 8 & 1; }
+
+static int step_bit(const uint8_t *p, size_t r, size_t b, size_t i) { return p[(b * 16 + r) * 4 + i % 4] >> i / 4 & 1; }
+
 static void read_q4_0(float out[32], const matrix *w, size_t row, size_t c)
 {
     const size_t r = row % 16, b = c / 32 % 2, scales = w->width / 32 * 2;
-    const uint8_t *line = w->data + row * (scales + w->width / 2);
-    const uint8_t *step = w->data + (row / 16 * (w->width / 64) + c / 64) * (64 + 512);
+    const uint8_t *line = w->data + row * (scales + w->width / 2), *step = step_at(w, row, c);
     const float d = scale_at(w, w->layout == ROWS ? line + c / 32 * 2 : step + (b * 16 + r) * 2);
     for (size_t i = 0; i < 32; i++) {
-        const size_t high = w->layout == ROWS ? i / 16 : i / 4 % 2, place = (b * 4 + i / 8) * 64 + r * 4 + i % 4;
-        const int both = w->layout == ROWS ? line[scales + c / 2 + i % 16] : step[64 + place];
-        out[i] = d * (float)((high ? both >> 4 : both & 15) - 8);
+        const int q = w->layout == ROWS ? row_nibble(line + scales + c / 2, i) : step_nibble(step + 64, r, b, i);
+        out[i] = d * (float)(q - 8);
+    }
+}
+
+static void read_q4_1(float out[32], const matrix *w, size_t row, size_t c)
+{
+    const size_t r = row % 16, b = c / 32 % 2;
+    const uint8_t *step = step_at(w, row, c), *block = step + b * 20;
+    const float d = scale_at(w, w->layout == ROWS ? block : step + (b * 16 + r) * 2);
+    const float m = scale_at(w, w->layout == ROWS ? block + 2 : step + 64 + (b * 16 + r) * 2);
+    for (size_t i = 0; i < 32; i++) {
+        const int q = w->layout == ROWS ? row_nibble(block + 4, i) : step_nibble(step + 128, r, b, i);
+        out[i] = d * (float)q + m;
+    }
+}
+
+static void read_q5_0(float out[32], const matrix *w, size_t row, size_t c)
+{
+    const size_t r = row % 16, b = c / 32 % 2;
+    const uint8_t *step = step_at(w, row, c), *block = step + b * 22;
+    const float d = scale_at(w, w->layout == ROWS ? block : step + (b * 16 + r) * 2);
+    for (size_t i = 0; i < 32; i++) {
+        const int q = w->layout == ROWS ? row_nibble(block + 6, i) | row_bit(block + 2, i) << 4
+                                        : step_nibble(step + 64, r, b, i) | step_bit(step + 64 + 512, r, b, i) << 4;
+        out[i] = d * (float)(q - 16);
+    }
+}
+
+static void read_q5_1(float out[32], const matrix *w, size_t row, size_t c)
+{
+    const size_t r = row % 16, b = c / 32 % 2;
+    const uint8_t *step = step_at(w, row, c), *block = step + b * 24;
+    const float d = scale_at(w, w->layout == ROWS ? block : step + (b * 16 + r) * 2);
+    const float m = scale_at(w, w->layout == ROWS ? block + 2 : step + 64 + (b * 16 + r) * 2);
+    for (size_t i = 0; i < 32; i++) {
+        const int q = w->layout == ROWS ? row_nibble(block + 8, i) | row_bit(block + 4, i) << 4
+                                        : step_nibble(step + 128, r, b, i) | step_bit(step + 128 + 512, r, b, i) << 4;
+        out[i] = d * (float)q + m;
+    }
+}
+
+/* d s and n t of block b of 8. GGUF packs the 16 numbers s and t, of 6 bits each, into 12 bytes: the first four of s,
+ * then those of t, then the lower halves of the others, whose upper bits fill the bytes before. */
+static void k_scales(float *scale, float *minimum, const matrix *w, const uint8_t *step, size_t r, size_t b)
+{
+    const uint8_t *d = w->layout == ROWS ? step : step + r * 2, *n = w->layout == ROWS ? step + 2 : step + 32 + r * 2;
+    int s, t;
+    if (w->layout == GROUPS) {
+        s = step[64 + (b * 2) * 16 + r];
+        t = step[64 + (b * 2 + 1) * 16 + r];
+    } else if (b < 4) {
+        s = step[4 + b] & 63;
+        t = step[8 + b] & 63;
+    } else {
+        s = (step[8 + b] & 15) | step[b] >> 6 << 4;
+        t = step[8 + b] >> 4 | step[4 + b] >> 6 << 4;
+    }
+    *scale = scale_at(w, d) * (float)s;
+    *minimum = scale_at(w, n) * (float)t;
+}
+
+/* In ROWS a byte holds the nibbles of two blocks. */
+static void read_q4_k(float out[32], const matrix *w, size_t row, size_t c)
+{
+    const size_t r = row % 16, b = c / 32 % 8;
+    const uint8_t *step = step_at(w, row, c), *both = step + 16 + b / 2 * 32;
+    float scale, minimum;
+    k_scales(&scale, &minimum, w, step, r, b);
+    for (size_t i = 0; i < 32; i++) {
+        const int q = w->layout == ROWS ? both[i] >> b % 2 * 4 & 15 : step_nibble(step + 320, r, b, i);
+        out[i] = scale * (float)q - minimum;
+    }
+}
+
+/* And one the fifth bits of eight blocks. */
+static void read_q5_k(float out[32], const matrix *w, size_t row, size_t c)
+{
+    const size_t r = row % 16, b = c / 32 % 8;
+    const uint8_t *step = step_at(w, row, c), *all = step + 16, *both = step + 48 + b / 2 * 32;
+    float scale, minimum;
+    k_scales(&scale, &minimum, w, step, r, b);
+    for (size_t i = 0; i < 32; i++) {
+        const int q = w->layout == ROWS ? (both[i] >> b % 2 * 4 & 15) | (all[i] >> b & 1) << 4
+                                        : step_nibble(step + 320, r, b, i) | step_bit(step + 320 + 2048, r, b, i) << 4;
+        out[i] = scale * (float)q - minimum;
+    }
+}
+
+/* Bits 5 and 6 of row r: a byte has those of every fourth of the 16 columns whose number is `at`. */
+static int step_two_bits(const uint8_t *p, size_t r, size_t at, size_t i)
+{
+    return p[(at * 16 + r) * 4 + i % 4] >> i / 4 % 4 * 2 & 3;
+}
+
+/* In ROWS 128 columns have 64 bytes of nibbles, those of columns i and i + 64 together, and 32 of two more bits. */
+static void read_q6_k(float out[32], const matrix *w, size_t row, size_t c)
+{
+    const size_t r = row % 16, b = c / 32 % 8, half = b / 4, k = b % 4;
+    const uint8_t *step = step_at(w, row, c), *both = step + half * 64 + k % 2 * 32, *four = step + 128 + half * 32;
+    const float d = scale_at(w, w->layout == ROWS ? step + 208 : step + r * 2);
+    for (size_t i = 0; i < 32; i++) {
+        const size_t at = b * 2 + i / 16; /* which 16 of the 256 */
+        const int scale = (int8_t)(w->layout == ROWS ? step[192 + at] : step[64 + at * 16 + r]);
+        const int q = w->layout == ROWS
+                          ? (both[i] >> k / 2 * 4 & 15) | (four[i] >> k * 2 & 3) << 4
+                          : step_nibble(step + 320, r, b, i) | step_two_bits(step + 320 + 2048, r, at, i) << 4;
+        out[i] = d * (float)scale * (float)(q - 32);
     }
 }
 
 /* out (width): one row, its padding too. */
 static void read_row(float *out, const matrix *w, size_t row)
 {
-    static void (*const read[])(float *, const matrix *, size_t, size_t) = { read_f32, read_bf16, read_q8_0,
-                                                                             read_q4_0 };
+    typedef void reader(float *, const matrix *, size_t, size_t);
+    static reader *const read[N_TYPES] = { read_f32,  read_bf16, read_q8_0, read_q4_0, read_q4_1,
+                                           read_q5_0, read_q5_1, read_q4_k, read_q5_k, read_q6_k };
     for (size_t c = 0; c < w->width; c += 32) read[w->type](out + c, w, row, c);
 }
 
@@ -196,22 +336,23 @@ enum { GLOBAL = -1 }; /* in place of a layer */
 /* The tensor `name` of layer l, whose dimensions must be these. */
 static matrix find(const model *m, int l, const char *name, uint32_t n_dims, const uint64_t dims[3])
 {
-    static const uint64_t bytes_of_64[] = { 64 * 4, 64 * 2, 64 + 2 * 2, 32 + 2 * 2 }; /* by type */
     char prefix[16] = "", full[64];
     if (l != GLOBAL) snprintf(prefix, sizeof prefix, "l.%d.", l);
     snprintf(full, sizeof full, "%s%s", prefix, name);
     const entry *t = (const entry *)(const void *)(m->file + m->head.table_offset), *end = t + m->head.n_tensors;
     while (t < end && strncmp(t->name, full, sizeof t->name) != 0) t++;
     if (t == end) FAIL(1, "%s: there is no tensor %s", m->path, full);
-    if (t->type > Q4_0 || t->n_dims != n_dims || memcmp(t->dims, dims, sizeof t->dims) != 0)
+    if (t->type >= N_TYPES || t->n_dims != n_dims || memcmp(t->dims, dims, sizeof t->dims) != 0)
         FAIL(1, "%s: tensor %s has a type or a shape that it should not have", m->path, full);
 
     const uint64_t n = n_dims == 3 ? dims[0] : 1, rows = n_dims == 1 ? 1 : dims[n_dims - 2], cols = dims[n_dims - 1];
-    const uint64_t width = (cols + 63) / 64 * 64, stored_rows = t->layout == GROUPS ? (rows + 15) / 16 * 16 : rows;
-    const uint64_t bytes = t->size / n, needed = stored_rows * (width / 64) * bytes_of_64[t->type];
-    if (bytes < (t->layout == PLAIN ? 4 * cols : needed) || t->size > m->size || t->offset > m->size - t->size ||
+    const uint64_t n_steps = (cols + steps[t->type].cols - 1) / steps[t->type].cols, bytes = t->size / n;
+    const uint64_t needed =
+        n_steps * (t->layout == GROUPS ? (rows + 15) / 16 * steps[t->type].group : rows * steps[t->type].row);
+    if (bytes < (n_dims == 1 ? 4 * cols : needed) || t->size > m->size || t->offset > m->size - t->size ||
         t->offset % 64 != 0)
         FAIL(1, "%s: tensor %s is cut off", m->path, full);
+    const size_t width = n_steps * steps[t->type].cols;
     return (matrix) { m->file + t->offset, t->type, t->layout, t->scale_type, rows, cols, width, bytes };
 }
 

@@ -106,7 +106,40 @@ def folder(path, c, t=None, **files):
 
 # ---- GGUF ----------------------------------------------------------------------------------------------
 
-TYPES = {"F32": 0, "F16": 1, "Q8_0": 8, "BF16": 30}
+TYPES = {name: number for number, name in export.GGUF_TYPES.items()}
+# Where a block's numbers in f16 stand, and how many there are; the rest may be any bytes. Not of MXFP4, NVFP4 and IQ1_M.
+SCALES = {"Q2_K": (80, 2), "Q3_K": (108, 1), "Q6_K": (208, 1), "TQ1_0": (52, 1), "TQ2_0": (64, 1),
+          **dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (0, 2))}
+
+
+def random_blocks(rng, kind, n):
+    """n blocks (n, bytes) of any bytes but for scales from 0.001 to 0.01."""
+    size = export.GGUF_BLOCKS[kind][1]
+    raw = rng.integers(0, 256, (n, size), np.uint8)
+    if kind == "MXFP4":
+        raw[:, 0] = rng.integers(117, 122, n)
+    elif kind == "NVFP4":
+        raw[:, :4] = rng.integers(0x08, 0x28, (n, 4))
+    elif kind == "IQ1_M":  # the bits of one scale are the upper halves of four bytes
+        raw[:, 49::2] = raw[:, 49::2] & 15 | np.array([0, 0, 0, 0x20], np.uint8)
+    else:
+        if kind == "TQ2_0":
+            raw[:, :64] &= 0xAA
+        at, scales = SCALES.get(kind, (0, 1))
+        raw[:, at:at + 2 * scales] = rng.uniform(0.001, 0.01, (n, scales)).astype(np.float16).view(np.uint8)
+    return raw
+
+
+def as_blocks(rng, t, kinds):
+    """A GGUF's tensors with random blocks in all matrices, of the first of the kinds that fits, the next ones first at the next."""
+    out, turn = {}, 0
+    for name, (dtype, shape, data) in t.items():
+        fits = [kind for kind in kinds[turn % len(kinds):] + kinds if shape[-1] % export.GGUF_BLOCKS[kind][0] == 0]
+        if len(shape) > 1 and shape[0] > 1 and fits:
+            n = int(np.prod(shape)) // export.GGUF_BLOCKS[fits[0]][0]
+            dtype, data, turn = fits[0], random_blocks(rng, fits[0], n).tobytes(), turn + 1
+        out[name] = (dtype, shape, data)
+    return out
 
 
 def gguf(meta, t, alignment=32):

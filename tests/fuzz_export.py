@@ -26,6 +26,8 @@ import sys
 import tempfile
 import time
 
+import numpy as np
+
 import checkpoints as make
 import export
 
@@ -188,6 +190,10 @@ class Bench:
         self.gguf = make.gguf_parts(self.config, self.tensors)
         self.ollama = make.ollama_parts(self.config, self.tensors, packed_bounds=True)
         meta, tensors = self.ollama
+        blocks = make.config(hidden_size=256)
+        meta, tensors = make.gguf_parts(blocks, make.tensors(blocks))
+        kinds = ["Q4_K", "Q5_0", "Q6_K", "Q4_1", "Q5_K", "Q5_1", "MXFP4", "TQ2_0"]
+        self.blocks = meta, make.as_blocks(np.random.default_rng(1), tensors, kinds)
         self.mmproj = ({"general.architecture": "clip", "clip.has_vision_encoder": True, "clip.vision.projector_type": "gemma4v",
                         **{key.replace("gemma4.", "clip."): v for key, v in meta.items() if key.startswith("gemma4.vision.")}},
                        {name: t for name, t in tensors.items() if name.startswith(("v.", "mm.i")) and "clamp" not in name})
@@ -215,7 +221,7 @@ class Bench:
 
     def file(self, rng):
         where, mmproj = os.path.join(self.scratch, "model.gguf"), os.path.join(self.scratch, "mmproj.gguf")
-        parts = rng.choice([self.gguf, self.ollama])
+        parts = rng.choice([self.gguf, self.ollama, self.blocks])
         how = rng.randrange(4)
         if how == 0:
             make.write(where, self.whole_gguf)
@@ -229,7 +235,7 @@ class Bench:
         """The fault of case i in words, or None; and its exit status."""
         rng = random.Random(f"{seed} {i}")
         arguments = self.folder(rng) if rng.random() < 0.5 else self.file(rng)
-        arguments += ["-o", os.path.join(self.out, "x.g4"), "--type", rng.choice(["q4_0", "q8_0", "bf16", "f32"])]
+        arguments += ["-o", os.path.join(self.out, "x.g4"), "--type", rng.choice(["auto", "auto", *export.TYPE_NAMES])]
         arguments += ["--text-only"] if rng.random() < 0.2 else []
         err, sys.argv = io.StringIO(), ["export.py", *arguments, "--quiet"]
         try:

@@ -248,6 +248,8 @@ def reference(model, tokens, ids, margin):
 
 def types(name):
     """As export.py's command line sets them for --type name."""
+    if name == "auto":
+        return dict.fromkeys(("type", "head", "ple", "vision", "audio"))
     t = export.TYPE_NAMES.index(name)
     careful = t if name in ("f32", "bf16") else export.Q8_0
     return {"type": t, "head": t, "ple": careful, "vision": careful, "audio": careful}

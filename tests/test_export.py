@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+import unittest.mock
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, "tests"), os.path.join(ROOT, "tools")]
@@ -59,12 +60,20 @@ def read_g4(path):
         count = dims[0] if n_dims == 3 else 1
         rows, cols = dims[-2:]
         parts = [decode_matrix(m, kind, layout, scale, rows, cols) for m in raw.reshape(count, -1)]
+        if kind in NEWER:
+            values, fields, _ = zip(*parts)
+            fields = {key: np.concatenate([f[key] for f in fields]) for key in fields[0]}
+            out[name] = (kind, scale, values[0] if n_dims == 2 else np.stack(values), fields, n_bytes)
+            continue
         stack = [np.stack(x) if x[0] is not None else None for x in zip(*parts)]
         out[name] = (kind, scale, *(x[0] if x is not None and n_dims == 2 else x for x in stack))
     return out
 
 
 def decode_matrix(raw, kind, layout, scale, rows, cols):
+    if kind in NEWER:
+        fields = fields_of(raw, kind, layout, rows, cols)
+        return values_of(kind, fields)[:rows, :cols], {name: a[:rows] for name, a in fields.items()}, None
     steps = -(-cols // 64)
     wide, high = 64 * steps, -(-rows // 16) * 16 if layout == 2 else rows
     item = {0: "<f4", 1: "<u2"}.get(kind)
@@ -108,6 +117,116 @@ def decode_matrix(raw, kind, layout, scale, rows, cols):
     scales = d.view(np.float16).astype(np.float32) if scale == 1 else (d.astype(np.uint32) << 16).view(np.float32)
     values = (q.reshape(high, -1, 32) * scales[:, :, None]).reshape(high, wide)
     return values[:rows, :cols], q[:rows, :cols], d[:rows, :blocks]
+
+
+# Types that are GGUF's: name there; weights and bytes of a block; columns and bytes of a step of 16 rows.
+NEWER = {4: ("Q4_1", 32, 20, 64, 640), 5: ("Q5_0", 32, 22, 64, 704), 6: ("Q5_1", 32, 24, 64, 768),
+         7: ("Q4_K", 256, 144, 256, 2368), 8: ("Q5_K", 256, 176, 256, 2880), 9: ("Q6_K", 256, 210, 256, 3392)}
+
+
+def fields_of(raw, kind, layout, rows, cols):
+    """{name: array (rows, n)} of what a matrix consists of: q for each column, d and the like for each block. Padding is zero."""
+    name, block, size, step, step_bytes = NEWER[kind]
+    steps, groups = -(-cols // step), -(-rows // 16)
+    if layout == 1:
+        wide = step // block * size * steps
+        assert raw.size == rows * wide
+        used = -(-cols // block) * size
+        assert not raw.reshape(rows, wide)[:, used:].any()
+        return fields_of_blocks(kind, raw.reshape(rows, wide))
+    assert not raw[groups * steps * step_bytes:].any()
+    cells, at = raw[:groups * steps * step_bytes].reshape(groups, steps, step_bytes), 0
+
+    def take(n, dtype=np.uint8):
+        """n numbers of each row of every step -> (rows, steps * n); the 16 rows stand side by side."""
+        nonlocal at
+        width = 16 * n * np.dtype(dtype).itemsize
+        part = np.ascontiguousarray(cells[:, :, at:at + width]).view(dtype).reshape(groups, steps, n, 16)
+        at += width
+        return part.transpose(0, 3, 1, 2).reshape(16 * groups, steps * n)
+
+    def chunks(n):
+        """n times 4 bytes of each row of every step -> (groups, steps, n, row, 4)."""
+        nonlocal at
+        part = cells[:, :, at:at + 64 * n].reshape(groups, steps, n, 16, 4)
+        at += 64 * n
+        return part
+
+    out = {"d": take(step // block, "<u2")}
+    if name in ("Q4_1", "Q5_1"):
+        out["m"] = take(step // block, "<u2")
+    elif name == "Q6_K":
+        assert not cells[:, :, at:at + 32].any()
+        at += 32
+        out["sc"] = take(16, np.int8)
+    elif name != "Q5_0":
+        out["dmin"] = take(1, "<u2")
+        both = take(16).reshape(16 * groups, steps, 8, 2)
+        out["sc"], out["m"] = (both[..., i].reshape(16 * groups, -1) for i in (0, 1))
+    q = np.empty((groups, steps, step // 4, 16, 4), np.uint8)
+    runs = chunks(step // 8)
+    q[:, :, 0::2], q[:, :, 1::2] = runs & 15, runs >> 4
+    if name in ("Q5_0", "Q5_1", "Q5_K"):
+        high = chunks(step // 32)
+        for c in range(8):
+            q[:, :, c::8] |= (high >> c & 1) << 4
+    elif name == "Q6_K":
+        high = chunks(step // 16)
+        for c in range(4):
+            q[:, :, c::4] |= (high >> 2 * c & 3) << 4
+    assert at == step_bytes
+    out["q"] = q.transpose(0, 3, 1, 2, 4).reshape(16 * groups, steps * step)
+    for key, a in out.items():
+        assert not a[rows:].any(), key
+    used = -(-cols // block)
+    assert not out["d"][:, used:].any() and not out["q"][:, used * block:].any()
+    return out
+
+
+def fields_of_blocks(kind, raw):
+    """The same of GGUF's blocks (rows, bytes), weight by weight as the format describes them."""
+    name, block, size, *_ = NEWER[kind]
+    b = raw.reshape(-1, size)
+    half = lambda at: np.ascontiguousarray(b[:, at:at + 2]).view("<u2")
+    q, out = np.zeros((len(b), block), np.uint8), {"d": half(208 if name == "Q6_K" else 0)}
+    if block == 32:
+        if name != "Q5_0":
+            out["m"] = half(2)
+        for i in range(32):
+            q[:, i] = b[:, size - 16 + i % 16] >> 4 * (i // 16) & 15
+            if name != "Q4_1":
+                q[:, i] |= (b[:, size - 20 + i // 8] >> i % 8 & 1) << 4
+    elif name == "Q6_K":
+        out["sc"] = b[:, 192:208].view(np.int8)
+        for i in range(256):
+            h, k, l = i // 128, i % 128 // 32, i % 32
+            q[:, i] = (b[:, 64 * h + 32 * (k & 1) + l] >> 4 * (k >> 1) & 15) | (b[:, 128 + 32 * h + l] >> 2 * k & 3) << 4
+    else:
+        out["dmin"] = half(2)
+        s = b[:, 4:16]
+        out["sc"] = np.stack([s[:, j] & 63 if j < 4 else s[:, j + 4] & 15 | s[:, j - 4] >> 6 << 4 for j in range(8)], axis=1)
+        out["m"] = np.stack([s[:, j + 4] & 63 if j < 4 else s[:, j + 4] >> 4 | s[:, j] >> 6 << 4 for j in range(8)], axis=1)
+        for i in range(256):
+            g, h, l = i // 64, i % 64 // 32, i % 32
+            q[:, i] = b[:, size - 128 + 32 * g + l] >> 4 * h & 15
+            if name == "Q5_K":
+                q[:, i] |= (b[:, 16 + l] >> 2 * g + h & 1) << 4
+    return {key: a.reshape(len(raw), -1) for key, a in {**out, "q": q}.items()}
+
+
+def values_of(kind, f):
+    """(rows, columns) float32."""
+    name, block, *_ = NEWER[kind]
+    number = lambda bits: bits.view(np.float16).astype(np.float32)
+    spread = lambda a, n: np.repeat(a, n, axis=1)
+    q, d = f["q"].astype(np.float32), spread(number(f["d"]), block)
+    if name == "Q5_0":
+        return d * (q - 16)
+    if block == 32:
+        return d * q + spread(number(f["m"]), 32)
+    if name == "Q6_K":
+        return d * spread(f["sc"].astype(np.float32), 16) * (q - 32)
+    return d * spread(f["sc"].astype(np.float32), 32) * q - spread(number(f["dmin"]), 256) * spread(f["m"].astype(np.float32), 32)
 
 
 def split_gate_up(a, width):
@@ -171,16 +290,15 @@ def test_numbers():
     x[3, :2], x[4, :2] = (9, -9), (-9, 9)  # a tie: the first largest decides
     x[5] = np.arange(32) - 15.5
     x[6:40] = export.bf16_to_f32(export.f32_to_bf16(x[6:40]))  # many ties
-    for kind, quantize in (("Q8_0", export.quantize_q8_0), ("Q4_0", export.quantize_q4_0)):
-        q, d = quantize(x, "x")
-        want = gguf.quants.quantize(x, gguf.GGMLQuantizationType[kind])
-        t = export.Stored("x", x.shape, kind, want.reshape(-1))
-        wq, wd = t.kept(export.TYPE_NAMES.index(kind.lower()), 0, len(x))
+    for kind in ("Q8_0", "Q4_0"):
+        t = export.TYPES[export.TYPE_NAMES.index(kind.lower())]
+        q, (d,) = t.quantize(x, "x")
+        wq, (wd,) = t.unpack(gguf.quants.quantize(x, gguf.GGMLQuantizationType[kind]))
         d, wd = np.where(d == 0x8000, 0, d), np.where(wd == 0x8000, 0, wd)  # there an all-zero block has a scale of -0
         # gguf rounds the product once (as a fused multiply-add), we round it twice: they may part where it ends in a half.
         step = export.largest(x) / (-8 if kind == "Q4_0" else 127)
         half = np.abs(np.abs(x / np.where(step == 0, 1, step)[:, None] % 1) - 0.5) < 1e-5
-        expect(((q == wq) | half & (np.abs(q - wq) <= 1)).all() and (d == wd[:, 0]).all(), f"{kind} is the reference's")
+        expect(((q == wq) | half & (np.abs(q - wq) <= 1)).all() and (d == wd).all(), f"{kind} is the reference's")
     v = np.array([1.0, 1.00390625, 1.01171875, -3.1415927, 1e-40, 3e38], np.float32)
     expect((export.f32_to_bf16(v) == (torch.tensor(v).bfloat16().view(torch.int16).numpy().view(np.uint16))).all(), "bf16 rounding")
 
@@ -520,11 +638,15 @@ def test_errors(scratch):
 
 # ---- GGUF -------------------------------------------------------------------------------------------------
 
-K_QUANTS = ("Q4_K", "Q5_K", "Q6_K")  # gguf can read these, not make them
+MADE = ("BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")  # by the gguf package; others it only reads
+K_QUANTS = ("Q4_K", "Q5_K", "Q6_K")
 
 
-def write_gguf(model, path, kind, rng):
-    """What llama.cpp's converter and quantiser would make of the model, by the gguf package's own names. Returns {name: float32 values}."""
+def write_gguf(model, path, kind, rng, blocks=None):
+    """What llama.cpp's converter and quantiser would make of the model, by the gguf package's own names. Returns {name: float32 values}.
+
+    kind: a type of GGUF for all matrices, or a function (name, columns) that says one. blocks(kind, array): the blocks (n, bytes)
+    of a matrix; None: those of the gguf package, and of types that it does not make any bytes with sane scales."""
     c = model.config
     arch = "gemma3" if c.model_type == "gemma3_text" else "gemma4"
     n, full = c.num_hidden_layers, [t == "full_attention" for t in c.layer_types]
@@ -586,25 +708,22 @@ def write_gguf(model, path, kind, rng):
             there += "" if there.endswith(".weight") else ".weight"
         if arch == "gemma3" and "norm" in name:
             a = a + np.float32(1)
-        if a.ndim == 1 or "router" in name or kind == "F32":
+        is_vector = a.ndim == 1 or "router" in name
+        this = "F32" if is_vector else kind if isinstance(kind, str) else kind(there, a.shape[-1])
+        if this == "F32":
             w.add_tensor(there, a)
-        elif kind in ("F16",):
+        elif this == "F16":
             a = a.astype(np.float16)
             w.add_tensor(there, a)
             a = a.astype(np.float32)
         else:
-            dtype = gguf.GGMLQuantizationType[kind]
-            if kind in K_QUANTS:  # any bytes, with sane scales
-                block, size = gguf.GGML_QUANT_SIZES[dtype]
-                raw = rng.integers(0, 256, (*a.shape[:-1], a.shape[-1] // block, size), np.uint8)
-                half = rng.uniform(0.001, 0.01, (*raw.shape[:-1], 2)).astype(np.float16).view(np.uint8)
-                if kind == "Q6_K":
-                    raw[..., -2:] = half[..., :2]
-                else:
-                    raw[..., :4] = half
-                raw = raw.reshape(*a.shape[:-1], -1)
-            else:
+            dtype = gguf.GGMLQuantizationType[this]
+            if blocks and this != "BF16":
+                raw = blocks(this, a).reshape(*a.shape[:-1], -1)
+            elif this in MADE:
                 raw = gguf.quants.quantize(a, dtype)
+            else:
+                raw = checkpoints.random_blocks(rng, this, a.size // gguf.GGML_QUANT_SIZES[dtype][0]).reshape(*a.shape[:-1], -1)
             w.add_tensor(there, raw, raw_dtype=dtype)
             a = gguf.quants.dequantize(raw, dtype).reshape(a.shape)
         values[name.removeprefix("model.")] = a
@@ -648,15 +767,18 @@ def test_gguf(scratch):
             expect((g4[name][2] == values[key]).all(), f"{kind}: {name} reads as the gguf package reads it")
         gate, up = split_gate_up(g4["l.1.gate_up"][2], model.config.intermediate_size)
         expect((gate == values["layers.1.mlp.gate_proj.weight"]).all() and (up == values["layers.1.mlp.up_proj.weight"]).all(), f"{kind}: gate_up")
-        if kind in ("Q8_0", "Q4_0"):  # kept bit for bit when that type is asked for
+        if kind in ("Q8_0", "Q4_0"):  # kept bit for bit
             raw = {t.name: t.data for t in gguf.GGUFReader(path).tensors}
-            g4 = convert(path, out, kind.lower(), types={"ple": export.TYPE_NAMES.index(kind.lower())})
-            for name, there in (("l.1.q", "blk.1.attn_q.weight"), ("l.0.down", "blk.0.ffn_down.weight"), ("embed", "token_embd.weight"), ("head", "output.weight")):
-                blocks = np.array(raw[there]).reshape(-1, 34 if kind == "Q8_0" else 18)
-                d = np.ascontiguousarray(blocks[:, :2]).view("<u2").reshape(g4[name][4].shape)
-                body = blocks[:, 2:]
-                q = body.view(np.int8) if kind == "Q8_0" else np.concatenate([body & 15, body >> 4], axis=1).astype(np.int32) - 8
-                expect(g4[name][1] == 1 and (g4[name][4] == d).all() and (g4[name][3] == q.reshape(g4[name][3].shape)).all(), f"{kind}: {name} kept bit for bit")
+            for types in (kind.lower(), "auto"):
+                g4 = convert(path, out, types, types={} if types == "auto" else {"ple": export.TYPE_NAMES.index(types)})
+                for name, there in (("l.1.q", "blk.1.attn_q.weight"), ("l.0.down", "blk.0.ffn_down.weight"), ("embed", "token_embd.weight"),
+                                    ("head", "output.weight")):
+                    blocks = np.array(raw[there]).reshape(-1, 34 if kind == "Q8_0" else 18)
+                    d = np.ascontiguousarray(blocks[:, :2]).view("<u2").reshape(g4[name][4].shape)
+                    body = blocks[:, 2:]
+                    q = body.view(np.int8) if kind == "Q8_0" else np.concatenate([body & 15, body >> 4], axis=1).astype(np.int32) - 8
+                    same = g4[name][1] == 1 and (g4[name][4] == d).all() and (g4[name][3] == q.reshape(g4[name][3].shape)).all()
+                    expect(same, f"{kind}: {name} kept bit for bit by --type {types}")
         r = run_export(path, "-o", out, "--type", "q4_0")
         told = re.findall(r"converted: (\d+) tensors from (\w+) to (\w+)", r.stderr)
         expect(r.returncode == 0 and bool(told) == (kind not in ("F16", "BF16", "Q4_0")), f"{kind}: what was converted is listed: {r.stderr}")
@@ -686,6 +808,167 @@ def test_gguf(scratch):
     expect(all((a[n][2] == b[n][2]).all() for n in a if n not in ("l.%d.router" % i for i in range(7))), "tools/random_checkpoint.py: GGUF and .g4 agree")
 
 
+# What a tensor of a model file is called in a GGUF; of pairs gate and up alternate.
+GGUF_LEAVES = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output", "down": "ffn_down", "gate_up": ("ffn_gate", "ffn_up"),
+               "experts.down": "ffn_down_exps", "experts.gate_up": "ffn_gate_up_exps", "ple_gate": "inp_gate", "ple_proj": "proj",
+               "embed": "token_embd", "head": "output", "ple.embed": "per_layer_token_embd", "ple.proj": "per_layer_model_proj"}
+
+
+def stored_in(g4_name, fields, tensors):
+    """[(tensor of the GGUF, its fields as the model file has them)] of a tensor of newer types."""
+    layer = re.fullmatch(r"l\.(\d+)\.(.+)", g4_name)
+    there = GGUF_LEAVES[layer[2] if layer else g4_name]
+    find = lambda name: tensors[(f"blk.{layer[1]}." if layer else "") + name + ".weight"]
+    if g4_name.endswith("experts.gate_up"):
+        t = find(there)
+        n, both = t.data.shape[:2]
+        halves = {key: split_gate_up(a.reshape(n, -1, a.shape[-1]), both // 2) for key, a in fields.items()}
+        return [(t, {key: np.concatenate(a, axis=1).reshape(n * both, -1) for key, a in halves.items()})]
+    if g4_name.endswith("gate_up"):
+        return [(find(name), {key: split_gate_up(a, find(name).data.shape[0])[i] for key, a in fields.items()}) for i, name in enumerate(there)]
+    return [(find(there), fields)]
+
+
+WIDE = {"e2b": dict(hidden_size=256, intermediate_size=256, head_dim=64, global_head_dim=128, num_hidden_layers=4, num_kv_shared_layers=2,
+                    layer_types=["sliding_attention", "full_attention"] * 2, hidden_size_per_layer_input=256),
+        "26b": dict(hidden_size=512, intermediate_size=160, head_dim=64, global_head_dim=128, num_experts=3, top_k_experts=2,
+                    moe_intermediate_size=96),
+        "31b": dict(hidden_size=256, intermediate_size=512, num_attention_heads=4, num_key_value_heads=2, head_dim=64, global_head_dim=128)}
+
+
+NARROW = dict(WIDE["31b"], hidden_size=320, intermediate_size=320)  # no multiples of 256
+
+
+def mixed(shift):
+    """A type for every matrix, one after the other; gate and up are of one, and what has no multiple of 256 columns is of 32."""
+    kinds, turn, last = [name for name, *_ in NEWER.values()], iter(range(shift, 10000)), {}
+
+    def choose(name, cols):
+        if name.endswith("ffn_up.weight") and (gate := last.get(name.replace("ffn_up", "ffn_gate"))):
+            return gate
+        at = (shift if "token_embd" in name else next(turn)) % 6
+        last[name] = next(k for k in kinds[at:] + kinds if cols % gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[k]][0] == 0)
+        return last[name]
+    return choose
+
+
+def test_types(scratch):
+    """A GGUF keeps the type of every tensor, and the model file every bit of it."""
+    path, out = os.path.join(scratch, "m.gguf"), os.path.join(scratch, "m.g4")
+    rng, seen, sizes = np.random.default_rng(10), set(), [0, 0]
+    models = {member: make_data.random_model(member, 70, **changes) for member, changes in WIDE.items()}
+    for member, shift in [("e2b", i) for i in range(6)] + [("26b", 0), ("26b", 1), ("26b", 3), ("31b", 2)]:
+        write_gguf(models[member], path, mixed(shift), rng,
+                   lambda kind, a: checkpoints.random_blocks(rng, kind, a.size // gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]][0]))
+        g4, tensors = convert(path, out, "auto"), {t.name: t for t in gguf.GGUFReader(path).tensors}
+        for name, (kind, scale, values, fields, n_bytes) in g4.items():
+            if kind == 0:
+                continue
+            expect(kind in NEWER and scale == 1, f"{member}: {name} has type {kind}, scales {scale}")
+            pairs = stored_in(name, fields, tensors)
+            for t, found in pairs:
+                raw = np.array(t.data).reshape(-1, t.data.shape[-1])
+                want = fields_of_blocks(kind, raw)
+                same = t.tensor_type.name == NEWER[kind][0] and all((found[key][:, :a.shape[1]] == a).all() for key, a in want.items())
+                expect(same and set(found) == set(want), f"{member}: {name} of type {NEWER[kind][0]} keeps every bit")
+                seen.add((kind, "experts" if values.ndim == 3 else "table" if name == "ple.embed" else "matrix"))
+                if values.ndim == 2 and "gate_up" not in name:
+                    same = (values == gguf.quants.dequantize(raw, t.tensor_type)).all()
+                    expect(same, f"{member}: {name} of type {NEWER[kind][0]} has the values that the gguf package reads")
+            if values.ndim == 2:
+                sizes[0] += sum(t.data.nbytes for t, _ in pairs)
+                sizes[1] += n_bytes
+        if shift < 3:  # as float32
+            f32 = convert(path, os.path.join(scratch, "f.g4"))
+            expect(all((f32[name][2] == g4[name][2]).all() for name in g4), f"{member}: as float32")
+    print(f"{len(seen)} kinds of tensors; model files hold {100 * sizes[1] / sizes[0] - 100:.2f} % more bytes than GGUFs")
+    expect(len(seen) == 18 and sizes[1] <= 1.04 * sizes[0], f"sizes {sizes}, kinds {sorted(seen)}")
+    # gate and up of two types: what holds both
+    for gate, up, want, keeps in (("Q4_K", "Q5_K", "q5_k", [True, True]), ("Q5_0", "Q4_0", "q5_0", [True, True]), ("Q4_0", "Q8_0", "q8_0", [True, True]),
+                                  ("Q4_1", "Q5_1", "q5_1", [True, True]), ("Q6_K", "Q4_K", "q6_k", [True, False]),
+                                  ("F16", "Q5_0", "q8_0", [False, True]), ("BF16", "Q4_K", "bf16", [True, False])):
+        kind = lambda name, cols: gate if "ffn_gate" in name else up if "ffn_up" in name else "Q8_0"
+        values = write_gguf(models["31b"], path, kind, rng)
+        g4 = convert(path, out, "auto")
+        halves = split_gate_up(g4["l.0.gate_up"][2], 512)
+        exact = [(a == values[f"layers.0.mlp.{half}_proj.weight"]).all() for a, half in zip(halves, ("gate", "up"))]
+        expect(export.TYPE_NAMES[g4["l.0.gate_up"][0]] == want, f"gate {gate} and up {up} become {export.TYPE_NAMES[g4['l.0.gate_up'][0]]}")
+        expect(exact == keeps, f"gate {gate} and up {up}: kept {exact}, expected {keeps}")
+    # floats of a GGUF
+    for kind, want in (("F16", 2), ("BF16", 1), ("F32", 1)):
+        write_gguf(models["e2b"], path, kind, rng)
+        g4 = convert(path, out, "auto")
+        expect({g4[n][0] for n in ("embed", "ple.embed", "l.0.q", "l.0.gate_up", "l.0.ple_gate")} == {want}, f"{kind} becomes {export.TYPE_NAMES[want]}")
+
+
+def test_quantise(scratch):
+    """Every type from float: plain rounding, close to the weights, and the reference's where it has one."""
+    rng = np.random.default_rng(11)
+    x = rng.standard_normal((300, 256)).astype(np.float32) * np.exp(rng.standard_normal((300, 1)) * 2).astype(np.float32)
+    x[0], x[1, 1:], x[2, :32], x[3] = 0, 0, 0, np.abs(x[3])
+    model, out = make_data.random_model("e2b", 73), os.path.join(scratch, "t.g4")
+    folder, w = save(model, os.path.join(scratch, "f")), weights(model)
+    for number, bound in ((4, 0.1), (5, 0.06), (6, 0.05), (7, 0.1), (8, 0.05), (9, 0.025)):
+        t = export.TYPES[number]
+        q, scales = t.quantize(x.reshape(-1, t.block), "x")
+        raw = t.blocks(q, scales)
+        back = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[t.gguf]).reshape(x.shape)
+        error = np.sqrt(((back - x) ** 2).mean(axis=1) / np.maximum((x ** 2).mean(axis=1), 1e-30))
+        expect((back[0] == 0).all() and np.isfinite(back).all() and error[4:].max() < bound and error[4:].mean() < 0.85 * bound,
+               f"{t.name}: errors up to {error.max():.4f}, mean {error[4:].mean():.4f}")
+        expect((t.dequantize(q, scales).reshape(x.shape) == back).all(), f"{t.name} is read as it was written")
+        if t.gguf in MADE:
+            want = gguf.quants.quantize(x, gguf.GGMLQuantizationType[t.gguf]).reshape(raw.shape)
+            differ = ((raw != want) & ~((raw ^ want == 0x80) & (want == 0x80))).any(axis=1).mean()  # but for signs of zeros
+            expect(differ < 0.01, f"{t.name}: {differ:.4f} of all blocks are not the reference's")
+        g4 = convert(folder, out, t.name)
+        for name, key in (("l.0.q", "layers.0.self_attn.q_proj.weight"), ("l.3.down", "layers.3.mlp.down_proj.weight"), ("embed", "embed_tokens.weight")):
+            want = w[key]
+            error = np.sqrt(((g4[name][2] - want) ** 2).mean() / (want ** 2).mean())
+            expect(g4[name][0] == number and error < bound, f"{name} as {t.name}: error {error:.4f}")
+        g4 = convert(folder, out, "q8_0", types={"ple": number})
+        error = np.sqrt(((g4["ple.embed"][2] - w["embed_tokens_per_layer.weight"]) ** 2).mean() / (w["embed_tokens_per_layer.weight"] ** 2).mean())
+        expect(g4["ple.embed"][0] == number and error < bound, f"ple.embed as {t.name}: error {error:.4f}")
+    model.model.layers[0].self_attn.q_proj.weight.data[3, 5] = 3e5 * 4
+    folder = save(model, os.path.join(scratch, "f"))
+    for number in range(4, 10):
+        name = export.TYPE_NAMES[number]
+        r = run_export(folder, "-o", out, "--type", name)
+        expect(r.returncode == 1 or number > 3 and r.returncode == 0, f"{name} of a large weight: {r.stderr}")
+
+
+def test_others(scratch):
+    """Types of GGUF that have none here are converted to the one that loses little, and this is said."""
+    rng = np.random.default_rng(12)
+    path, out = os.path.join(scratch, "m.gguf"), os.path.join(scratch, "m.g4")
+    exact = ("TQ1_0", "TQ2_0", "MXFP4")
+    models = {changes["hidden_size"]: make_data.random_model("31b", 74, **changes) for changes in (WIDE["31b"], NARROW)}
+    for kind, number in export.GGUF_BECOMES.items():
+        for changes in (WIDE["31b"], NARROW):
+            if changes["hidden_size"] % gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]][0]:
+                continue
+            want = export.PADDED.get(number, number) if changes["hidden_size"] == 320 else number
+            values = write_gguf(models[changes["hidden_size"]], path, kind, rng)
+            r = run_export(path, "-o", out)
+            said = re.findall(rf"converted: \d+ tensors from {kind} to {export.TYPE_NAMES[want]}(, without loss)?\n", r.stderr)
+            expect(r.returncode == 0 and said == [", without loss" if kind in exact else ""], f"{kind}: {r.stderr}")
+            g4, worst = read_g4(out), 0
+            for name, key in (("l.1.q", "layers.1.self_attn.q_proj.weight"), ("embed", "embed_tokens.weight"), ("l.0.down", "layers.0.mlp.down_proj.weight")):
+                a, b = g4[name][2], values[key]
+                worst = max(worst, float(np.sqrt(((a - b) ** 2).mean() / (b ** 2).mean())))
+                expect(g4[name][0] == want, f"{kind}: {name} has type {g4[name][0]}")
+            expect(worst == 0 if kind in exact else worst < 0.07, f"{kind}: error {worst:.4f}")
+    # without the package, or with one that does not know the type
+    for change, word in (({"gguf": None}, "pip install gguf"), ({}, "pip install -U gguf")):
+        with unittest.mock.patch.dict(sys.modules, change), unittest.mock.patch.object(
+                gguf.quants, "dequantize", side_effect=NotImplementedError):
+            try:
+                export.export(path, out, make_data.types("auto"), quiet=True)
+                expect(False, "gguf was not missed")
+            except export.ExportError as e:
+                expect(word in str(e) and "NVFP4" in str(e) or kind != "NVFP4", f"gguf is missing: {e}")
+
+
 # ---- The engine ---------------------------------------------------------------------------------------------
 
 def test_live(scratch, seed):
@@ -703,6 +986,34 @@ def test_live(scratch, seed):
         if r.returncode == 0:
             diff = float(np.abs(np.fromfile(out, "<f4").reshape(want.shape) - want).max())
             print(f"{member}: seed {seed}, {len(tokens)} tokens, largest logit difference {diff:.1e}", flush=True)
+            expect(diff <= 2e-4, f"{member}: logits differ by {diff}")
+
+
+def test_live_types(scratch):
+    """A GGUF of mixed types through examples/simple.c, in float32, gives the logits of the reference on the same values."""
+    simple, path, out = (os.path.join(scratch, name) for name in ("simple", "m.gguf", "m.g4"))
+    r = subprocess.run([os.environ.get("CC", "cc"), "-std=c11", "-O2", os.path.join(ROOT, "examples", "simple.c"), "-o", simple, "-lm"], capture_output=True, text=True)
+    expect(r.returncode == 0, f"examples/simple.c is built: {r.stderr}")
+
+    def blocks(kind, a):
+        t = export.TYPES[export.TYPE_NAMES.index(kind.lower())]
+        return t.blocks(*t.quantize(a.reshape(-1, t.block), kind))
+
+    for member, shift in (("e2b", 0), ("e2b", 3), ("26b", 1), ("31b", 2)):
+        model = make_data.random_model(member, 75 + shift, **WIDE[member])
+        values = write_gguf(model, path, mixed(shift), np.random.default_rng(1), blocks)
+        convert(path, out, "auto")
+        with torch.no_grad():
+            for name, t in model.state_dict().items():
+                t.copy_(torch.tensor(values.get(name.removeprefix("model."), values["embed_tokens.weight"])))
+            tokens = [2] + np.random.default_rng(shift).integers(30, model.config.vocab_size, 39).tolist()  # no placeholders
+            want = model(torch.tensor([tokens]), use_cache=False).logits[0].numpy()
+        logits = os.path.join(scratch, "logits.f32")
+        r = subprocess.run([simple, out, ",".join(map(str, tokens)), "0", logits], capture_output=True, text=True)
+        expect(r.returncode == 0, f"{member}: {r.stderr}")
+        if r.returncode == 0:
+            diff = float(np.abs(np.fromfile(logits, "<f4").reshape(want.shape) - want).max())
+            print(f"{member}: mixed types {shift}, {len(tokens)} tokens, largest logit difference {diff:.1e}", flush=True)
             expect(diff <= 2e-4, f"{member}: logits differ by {diff}")
 
 
@@ -749,7 +1060,7 @@ def main():
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
     tests = [(test_numbers, False), (test_lattice, True), (test_folders, True), (test_variants, True), (test_heads, True), (test_settings, True), (test_errors, True),
-             (test_gguf, True)]
+             (test_gguf, True), (test_types, True), (test_quantise, True), (test_others, True), (test_live_types, True)]
     for test, wants_folder in tests:
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as scratch:

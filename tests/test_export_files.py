@@ -218,7 +218,7 @@ def test_gguf(place):
     changed("tokens is not a list", **{"tokenizer.ggml.tokens": "x"})
     changed("architecture ['gemma4']", general__architecture=["gemma4"])
     changed("architecture 'llama'", general__architecture="llama")
-    changed("one of 3 parts", **{"split.count": 3})
+    changed("one of 3 parts", "must be called NAME-00001-of-00003.gguf", **{"split.count": 3})
     changed("a LoRA adapter", general__type="adapter")
     changed("give that, and this with --mmproj", general__architecture="clip")
     changed("300 characters", **{"tokenizer.ggml.tokens": ["x" * 300, *meta["tokenizer.ggml.tokens"][1:]]})
@@ -237,12 +237,63 @@ def test_gguf(place):
     refused(whole[:at] + struct.pack("<Q", 7) + whole[at + 8:], "begins at 7")
     refused(whole[:at] + struct.pack("<Q", 32) + whole[at + 8:], "overlap")
     refused(whole[:at] + struct.pack("<Q", 2**63) + whole[at + 8:], "cut short, or damaged")
-    refused(whole[:at - 4] + struct.pack("<I", 23) + whole[at + 4 - 4:], "has GGML type")
+    refused(whole[:at - 4] + struct.pack("<I", 24) + whole[at + 4 - 4:], "token_embd.weight has GGML type", "Q4_K", "are): convert a file of another type")
+    refused(whole[:at - 4] + struct.pack("<I", 14) + whole[at + 4 - 4:], "token_embd.weight of type Q6_K", "a multiple of 256")
     refused(whole[:at - 24] + struct.pack("<I", 2**31) + whole[at - 20:], "dimensions")
     refused(whole[:at - 20] + struct.pack("<QQ", 2**60, 2**60) + whole[at - 4:], "cut short, or damaged")
     refused(make.safetensors(TENSORS), "a safetensors file: give the folder")
     refused(export.MAGIC + bytes(100), "a model file already")
     place.refused(place.folder("plain", CONFIG), "--mmproj goes with a .gguf", options=["--mmproj", place.path("broken.gguf")])
+
+
+def test_split(place):
+    """A GGUF in parts is the one that was split, whichever part is given."""
+    meta, tensors = make.gguf_parts(CONFIG, TENSORS)
+    want = place.convert(place.file("whole.gguf", make.gguf(meta, tensors)), to="whole.g4")
+    names = list(tensors)
+    cuts = [names[:7], [], names[7:20], names[20:]]
+
+    def write(change=lambda i, keys: keys, cuts=cuts):
+        for i, part in enumerate(cuts):
+            keys = {"split.no": i, "split.count": len(cuts), "split.tensors.count": len(names)}
+            data = make.gguf({**(meta if i == 0 else {}), **change(i, keys)}, {name: tensors[name] for name in part})
+            place.file(f"m-{i + 1:05}-of-{len(cuts):05}.gguf", data)
+        return place.path(f"m-00001-of-{len(cuts):05}.gguf")
+
+    first = write()
+    for i in (1, 3):
+        expect(make.same_model(place.convert(place.path(f"m-{i:05}-of-00004.gguf")), want), f"part {i} of a split GGUF gives the whole")
+    hashes = "".join(f"{hashlib.sha256(read(place.path(f'm-{i:05}-of-00004.gguf'))).hexdigest()}  m-{i:05}-of-00004.gguf\n" for i in range(1, 5))
+    expect(make.read_config(place.g4)["source_sha256"] == hashlib.sha256(hashes.encode()).hexdigest(), "its hash is of all parts")
+    os.unlink(place.g4), os.unlink(want)
+    third = place.path("m-00003-of-00004.gguf")
+    os.rename(third, place.path("gone"))
+    place.refused(first, "m-00003-of-00004.gguf: missing, part 3 of 4")
+    os.rename(place.path("gone"), third)
+    shutil.copyfile(first, place.path("other.gguf"))
+    place.refused(place.path("other.gguf"), "must be called NAME-00001-of-00004.gguf")
+    shutil.copyfile(place.path("m-00002-of-00004.gguf"), third)
+    place.refused(first, "m-00003-of-00004.gguf: calls itself part 2 of 4", "expected 3 of 4")
+    place.refused(write(lambda i, keys: {**keys, "split.tensors.count": 7}), f"{len(names)} tensors in 4 parts, expected 7")
+    place.refused(write(cuts=[names, names[:1]]), "m-00002-of-00002.gguf: tensor", "lies in an earlier part too")
+    place.refused(write(lambda i, keys: {**keys, "split.count": "x"}), "split.count is 'x'")
+    make.write(write(), b"GGUF")
+    place.refused(first, "m-00001-of-00004.gguf: not a GGUF file")
+
+
+def test_drafters(place):
+    """Tensors of multi-token prediction are left out, by their names."""
+    meta, tensors = make.gguf_parts(CONFIG, TENSORS)
+    want = place.convert(place.file("m.gguf", make.gguf(meta, tensors)), to="want.g4")
+    one = ("F32", [2, 32], bytes(256))
+    extra = ("blk.2.nextn.eh_proj.weight", "nextn.pre_projection.weight", "mtp_pre_proj.weight", "mtp.centroids.weight", "masked_embd_ordering")
+    path = place.file("m.gguf", make.gguf(meta, {**tensors, **dict.fromkeys(extra, one)}))
+    code, said = run(path, "-o", place.g4, "--type", "f32", "--name", "same")
+    expect(code == 0 and make.same_model(place.g4, want), f"drafters in a GGUF change nothing: {said}")
+    expect(f"left out: {len(extra)} tensors (multi-token prediction" in said, f"and are listed: {said}")
+    where = place.folder("f", CONFIG, {**TENSORS, "mtp.layers.0.x": one, "model.mtp.norm.weight": one})
+    code, said = run(where, "-o", place.g4)
+    expect(code == 0 and "left out: 2 tensors (multi-token prediction" in said, f"drafters in a folder: {said}")
 
 
 # ---- Kinds that are not read, by name ------------------------------------------------------------------------
@@ -533,7 +584,8 @@ def test_ollama(place):
         expect(np.allclose(*scales, rtol=2e-7, atol=0), f"ollama's scales: {scales}")
         expect(make.read_tokenizer(want) == make.read_tokenizer(got), "ollama's tokenizer")
     code, said = run(place.path("o.gguf"), "-o", place.g4)
-    expect(code == 0 and "it has no chat template" in said and said.count("\n") == 2, f"a missing template is told: {said}")
+    expect(code == 0 and "it has no chat template" in said and said.count("\n") == 3, f"a missing template is told: {said}")
+    expect(re.search(r"converted: \d+ tensors from F32 to q8_0\n", said), f"and what becomes of the towers: {said}")
     code, said = run(place.path("o.gguf"), "-o", place.g4, "--text-only", "--chat-template", "e2b-2026-07")
     expect("template" not in said, f"and not, where one is named: {said}")
     towers = sum(name.startswith(("v.", "a.", "mm.")) for name in tensors)
@@ -558,7 +610,7 @@ def test_ollama(place):
 
 def main():
     export.os.fsync = lambda fd: None  # nothing here outlives the run
-    tests = (test_safetensors, test_settings_broken, test_gguf, test_kinds, test_output, test_same_bytes, test_generation, test_shards, test_head,
+    tests = (test_safetensors, test_settings_broken, test_gguf, test_split, test_drafters, test_kinds, test_output, test_same_bytes, test_generation, test_shards, test_head,
              test_grouped_tower, test_ollama)
     for test in tests:
         with tempfile.TemporaryDirectory() as scratch:

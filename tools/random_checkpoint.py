@@ -5,7 +5,7 @@
 
   hf    a folder with config.json, safetensors in bf16 and tokenizer.json, as the hub would hold it
   g4    a model file, as export.py would make it of that folder, without the detour (26B in bf16 is 52 GB)
-  gguf  what llama.cpp loads, with the types of `llama-quantize --pure` (the decoder only)
+  gguf  what llama.cpp loads, with the types of `llama-quantize --pure` or the mixture q4_k_m (the decoder only)
 
 Everything is streamed: memory stays small. The tokenizer is the real one where --tokenizer finds a tokenizer.json or
 tokenizer.json.xz (default: ../shared/gemma4-tokenizer), else a made-up one of the same size. Weights are scaled so that activations
@@ -16,6 +16,7 @@ import argparse
 import json
 import lzma
 import os
+import re
 import struct
 import sys
 
@@ -103,6 +104,7 @@ class RandomTensor(export.Stored):
     rng = np.random.default_rng(1)
     q8 = np.tile(rng.integers(-127, 128, SIZE, np.int8), 2)
     q4 = np.tile(rng.integers(-8, 8, SIZE, np.int8), 2)
+    sub_scales = np.tile(np.repeat(rng.integers(32, 64, SIZE // 32, np.int8), 2), 2)  # in pairs: of a scale and a minimum
     spread = np.tile((1 + 0.2 * rng.standard_normal(SIZE // 32)).astype(np.float32), 2)  # of block scales, norms and the like
 
     def __init__(self, name, shape):
@@ -135,11 +137,28 @@ class RandomTensor(export.Stored):
         return self.cut(self.q8, r0 * self.cols, n).reshape(r1 - r0, self.cols) * np.float32(self.cols ** -0.5 / 73)
 
     def kept(self, type_, r0, r1):
-        pool, deviation = (self.q8, 73.0) if type_ == export.Q8_0 else (self.q4, 4.6)
-        per_row = self.cols // 32
-        scales = self.cut(self.spread, r0 * per_row, (r1 - r0) * per_row) * np.float32(self.cols ** -0.5 / deviation)
-        return (self.cut(pool, r0 * self.cols, (r1 - r0) * self.cols).reshape(r1 - r0, self.cols),
-                scales.astype(np.float16).view(np.uint16).reshape(r1 - r0, per_row))
+        t = export.TYPES[type_]
+        if not t.scales:
+            return None
+        top = (1 << t.bits - 1) - 1  # of the signed numbers; those that are stored are larger by zero, or by the minimum
+        pool, deviation = (self.q8, 73.0) if t.bits == 8 else (self.q4, 4.6)
+        q = self.cut(pool, r0 * self.cols, (r1 - r0) * self.cols).reshape(r1 - r0, self.cols)
+        if 4 < t.bits < 8:  # one more bit or two, from the same pool
+            more = self.cut(self.q8, r0 * self.cols, (r1 - r0) * self.cols).reshape(q.shape) & np.int8((1 << t.bits - 4) - 1)
+            q, deviation = (q << np.int8(t.bits - 4)) | more, deviation * (1 << t.bits - 4)
+        has_minimum = len(t.scales) > 1 and t.zero == 0
+        if t.zero or has_minimum:
+            q = q + np.int8(top + 1)
+        scales = []
+        for i, (dtype, n) in enumerate(t.scales):
+            at, count = r0 * self.cols // n, (r1 - r0) * self.cols // n
+            if dtype == "<u2":
+                d = self.cut(self.spread, at, count) * np.float32(self.cols ** -0.5 / deviation / (48 if t.block > 32 else 1))
+                d *= np.float32(1 if i == 0 else top + 1 if t.block > 32 else -top - 1)
+                scales.append(d.astype(np.float16).view(np.uint16).reshape(r1 - r0, -1))
+            else:
+                scales.append(self.cut(self.sub_scales, at, count).astype(dtype).reshape(r1 - r0, -1))
+        return q, scales
 
 
 class RandomSource(export.Source):
@@ -184,7 +203,7 @@ def write_g4(src, size, path, type_name):
     blob, specials = export.tokenizer_blob(src.tokenizer, m.n_vocab)
     config, layers = export.model_config(src, m, "random-" + size, specials, [])
     out = export.ModelFile()
-    out.choose_scales = lambda: [setattr(e, "scale", export.SCALE_F16) for e in out.entries if e.type in (export.Q8_0, export.Q4_0)]
+    out.choose_scales = lambda: [setattr(e, "scale", export.SCALE_F16) for e in out.entries if export.TYPES[e.type].scales]
     export.text_tensors(src, m, out, types)
     export.tower_tensors(src, m, out, config, types, False)
     progress = export.Progress(sum(e.size for e in out.entries), False)
@@ -293,11 +312,20 @@ def gguf_metadata(m, src, size):
     return meta
 
 
-def gguf_type(name, shape, type_name):
-    """What llama-quantize --pure makes of a tensor: matrices the type, except two that it leaves alone."""
+def gguf_type(name, shape, type_name, n_layers):
+    """What llama-quantize makes of a tensor: of matrices the type (--pure), or the mixture Q4_K_M, except two that it leaves alone."""
     if len(shape) == 1 or name == "rope_freqs.weight" or "ffn_gate_inp" in name or name.endswith(".scale"):
         return "F32"
-    return "F16" if name == "per_layer_model_proj.weight" and type_name in ("q8_0", "q4_0") else type_name.upper()
+    if name == "per_layer_model_proj.weight" and type_name not in ("f32", "bf16"):
+        return "F16"
+    kind = type_name.upper()
+    if type_name == "q4_k_m":
+        block = re.fullmatch(r"blk\.(\d+)\.(attn_v|ffn_down|ffn_down_exps)\.weight", name)
+        eighth, layer = n_layers // 8, int(block[1]) if block else 0
+        more = block and (layer < eighth or layer >= 7 * n_layers // 8 or (layer - eighth) % 3 == 2)
+        kind = "Q6_K" if more or name == "token_embd.weight" else "Q4_K"
+    number = export.TYPE_NAMES.index(kind.lower())
+    return export.TYPES[export.PADDED.get(number, number) if shape[-1] % export.TYPES[number].block else number].gguf
 
 
 def write_gguf(src, size, path, type_name):
@@ -308,7 +336,7 @@ def write_gguf(src, size, path, type_name):
     for name, shape in shapes.items():
         block = name.split(".", 2)
         there = f"blk.{block[1]}.{inside[block[2]]}" if block[0] == "layers" else names[name]
-        tensors.append((there, RandomTensor(name, shape), gguf_type(there, shape, type_name)))
+        tensors.append((there, RandomTensor(name, shape), gguf_type(there, shape, type_name, m.n_layers)))
     pairs = len(m.rope["rope.full"])
     turned = int((m.rope["rope.full"] != 0).sum())
     tensors.append(("rope_freqs.weight", export.Stored.of("rope_freqs", np.where(np.arange(pairs) < turned, 1.0, 1e30)), "F32"))
@@ -332,13 +360,9 @@ def write_gguf(src, size, path, type_name):
         f.write(head + bytes(-len(head) % 32))
         for name, t, kind in tensors:
             for r0, r1 in slices(t):
-                if kind in ("Q8_0", "Q4_0"):
-                    q, d = t.kept(export.Q8_0 if kind == "Q8_0" else export.Q4_0, r0, r1)
-                    d = d.reshape(-1, 1).view(np.uint8)
-                    if kind == "Q4_0":
-                        q = (q.view(np.uint8) + np.uint8(8)).reshape(-1, 2, 16)
-                        q = q[:, 0] | q[:, 1] << np.uint8(4)
-                    data = np.concatenate([d, q.view(np.uint8).reshape(len(d), -1)], axis=1)
+                if kind in export.GGUF_BLOCKS:
+                    number = export.TYPE_NAMES.index(kind.lower())
+                    data = export.TYPES[number].blocks(*t.kept(number, r0, r1))
                 else:
                     x = t.f32(r0, r1)
                     data = x if kind == "F32" else x.astype(np.float16) if kind == "F16" else export.f32_to_bf16(x)
@@ -353,7 +377,7 @@ def main():
     p.add_argument("--size", required=True, choices=TEXT)
     p.add_argument("-o", "--output", required=True, metavar="OUT", help="a file, or a folder for hf")
     p.add_argument("--format", choices=("hf", "g4", "gguf"), default="hf")
-    p.add_argument("--type", choices=export.TYPE_NAMES, default="q4_0", help="of the matrices, for g4 and gguf")
+    p.add_argument("--type", choices=(*export.TYPE_NAMES, "q4_k_m"), default="q4_0", help="of the matrices, for g4 and gguf; q4_k_m: gguf")
     p.add_argument("--layers", type=int, default=0, metavar="N")
     p.add_argument("--towers", action="store_true", help="with the vision tower and, for e2b and e4b, the audio tower (hf and g4)")
     p.add_argument("--tokenizer", metavar="PATH", default=os.path.join(os.path.dirname(ROOT), "shared", "gemma4-tokenizer"))
