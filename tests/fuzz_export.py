@@ -190,13 +190,13 @@ class Bench:
         self.gguf = make.gguf_parts(self.config, self.tensors)
         self.ollama = make.ollama_parts(self.config, self.tensors, packed_bounds=True)
         meta, tensors = self.ollama
+        self.mmproj = ({"general.architecture": "clip", "clip.has_vision_encoder": True, "clip.vision.projector_type": "gemma4v",
+                        **{key.replace("gemma4.", "clip."): v for key, v in meta.items() if key.startswith("gemma4.vision.")}},
+                       {name: t for name, t in tensors.items() if name.startswith(("v.", "mm.i")) and "clamp" not in name})
         blocks = make.config(hidden_size=256)
         meta, tensors = make.gguf_parts(blocks, make.tensors(blocks))
         kinds = ["Q4_K", "Q5_0", "Q6_K", "Q4_1", "Q5_K", "Q5_1", "MXFP4", "TQ2_0"]
         self.blocks = meta, make.as_blocks(np.random.default_rng(1), tensors, kinds)
-        self.mmproj = ({"general.architecture": "clip", "clip.has_vision_encoder": True, "clip.vision.projector_type": "gemma4v",
-                        **{key.replace("gemma4.", "clip."): v for key, v in meta.items() if key.startswith("gemma4.vision.")}},
-                       {name: t for name, t in tensors.items() if name.startswith(("v.", "mm.i")) and "clamp" not in name})
         self.whole_gguf = make.gguf(*self.gguf)
 
     def folder(self, rng):
