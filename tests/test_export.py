@@ -802,10 +802,16 @@ def test_gguf(scratch):
     config["text_config"].update(vocab_size=400, hidden_size=64, intermediate_size=64, num_experts=4, top_k_experts=2, moe_intermediate_size=32, head_dim=32, global_head_dim=64)
     random_checkpoint.N_VOCAB = 400
     src = lambda: random_checkpoint.random_source("26b", config, make_data.tiny_tokenizer(400))
-    random_checkpoint.write_gguf(src(), "26b", path, "q4_0")
-    random_checkpoint.write_g4(src(), "26b", out, "q4_0")
-    a, b = read_g4(out), convert(path, os.path.join(scratch, "h.g4"), "q4_0")
-    expect(all((a[n][2] == b[n][2]).all() for n in a if n not in ("l.%d.router" % i for i in range(7))), "tools/random_checkpoint.py: GGUF and .g4 agree")
+    for kind in ("q4_0", "q8_0", "q4_1", "q5_0", "q5_1"):
+        random_checkpoint.write_gguf(src(), "26b", path, kind)
+        random_checkpoint.write_g4(src(), "26b", out, kind)
+        a, b = read_g4(out), convert(path, os.path.join(scratch, "h.g4"), "auto")
+        same = all((a[n][2] == b[n][2]).all() for n in a if n not in ("l.%d.router" % i for i in range(7)))
+        expect(same, f"tools/random_checkpoint.py: GGUF and .g4 agree in {kind}")
+    random_checkpoint.write_gguf(src(), "26b", path, "q4_k_m")  # here no columns are a multiple of 256
+    kinds = {e: export.TYPE_NAMES[t[0]] for e, t in convert(path, out, "auto").items()}
+    expect([kinds[n] for n in ("embed", "l.0.q", "l.0.gate_up", "l.1.down", "l.2.down", "l.6.experts.down")] == ["q8_0", "q5_0", "q5_0", "q5_0", "q8_0", "q8_0"],
+           f"tools/random_checkpoint.py: mixture {kinds}")
 
 
 # What a tensor of a model file is called in a GGUF; of pairs gate and up alternate.

@@ -382,6 +382,8 @@ def main():
     p.add_argument("--towers", action="store_true", help="with the vision tower and, for e2b and e4b, the audio tower (hf and g4)")
     p.add_argument("--tokenizer", metavar="PATH", default=os.path.join(os.path.dirname(ROOT), "shared", "gemma4-tokenizer"))
     a = p.parse_args()
+    if a.type == "q4_k_m" and a.format != "gguf":
+        p.error("--type q4_k_m goes with --format gguf")
     config = make_config(a.size, a.layers, a.towers and a.format != "gguf")
     src = random_source(a.size, config, find_tokenizer(a.tokenizer))
     try:
