@@ -326,10 +326,12 @@ class ScaledType(WeightType):
         q = np.ascontiguousarray(raw[:, n:]) if self.bits == 8 else nibbles(raw[:, -16:], 16)
         if self.bits == 5:
             q |= np.unpackbits(raw[:, n:n + 4], axis=1, bitorder="little") << 4
-        return q.view(np.int8) - np.int8(self.bias), [scales[:, i:i + 1] for i in range(n // 2)]
+        if self.bias:
+            q -= np.uint8(self.bias)
+        return q.view(np.int8), [scales[:, i:i + 1] for i in range(n // 2)]
 
     def pack(self, q, scales):
-        q = q.view(np.uint8) + np.uint8(self.bias)
+        q = q.view(np.uint8) + np.uint8(self.bias) if self.bias else q.view(np.uint8)
         parts = [np.ascontiguousarray(a).view(np.uint8) for a in scales]
         if self.bits == 5:
             parts.append(np.packbits(q >> 4, axis=1, bitorder="little"))

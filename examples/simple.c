@@ -348,9 +348,9 @@ static matrix find(const model *m, int l, const char *name, uint32_t n_dims, con
     const uint64_t n = n_dims == 3 ? dims[0] : 1, rows = n_dims == 1 ? 1 : dims[n_dims - 2], cols = dims[n_dims - 1];
     const uint64_t n_steps = (cols + steps[t->type].cols - 1) / steps[t->type].cols, bytes = t->size / n;
     const uint64_t needed =
-        n_steps * (t->layout == GROUPS ? (rows + 15) / 16 * steps[t->type].group : rows * steps[t->type].row);
+        n_steps * (t->layout == ROWS ? rows * steps[t->type].row : (rows + 15) / 16 * steps[t->type].group);
     if (bytes < (n_dims == 1 ? 4 * cols : needed) || t->size > m->size || t->offset > m->size - t->size ||
-        t->offset % 64 != 0)
+        t->offset % 64 != 0 || (n > 1 && bytes % 64 != 0))
         FAIL(1, "%s: tensor %s is cut off", m->path, full);
     const size_t width = n_steps * steps[t->type].cols;
     return (matrix) { m->file + t->offset, t->type, t->layout, t->scale_type, rows, cols, width, bytes };

@@ -6,7 +6,8 @@
 Needs torch, transformers 5.24, numpy. Every weight is random, norms, scalars and router scales included, and no dimension
 is a multiple of what a kernel would like, so that a mistake shows. Written for each member of MEMBERS:
 
-  text_<member>.g4    the model, type f32, made by export.py; text_<member>.bf16.g4, .q8_0.g4, .q4_0.g4 for some
+  text_<member>.g4    the model, type f32, made by export.py; text_<member>.bf16.g4, .q8_0.g4, .q4_0.g4 for some, and .mixed.g4
+                      with all the types that a GGUF may bring, a matrix of one after a matrix of another
   text_<member>.ref   what transformers computes from it in float32 (attn_implementation="eager"), little-endian:
       char     magic[8]           "G4TEXT1\\n"
       uint32   n_tokens           a prompt several windows long
@@ -134,7 +135,7 @@ MEMBERS = {
                                       rope_parameters={"sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
                                                        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0}})),
 }
-QUANTISED = {"e2b": ("bf16", "q8_0", "q4_0"), "26b": ("q8_0", "q4_0")}
+QUANTISED = {"e2b": ("bf16", "q8_0", "q4_0", "mixed"), "26b": ("q8_0", "q4_0", "mixed")}
 
 
 def random_model(member, seed, **changes):
@@ -246,10 +247,23 @@ def reference(model, tokens, ids, margin):
                      out.logits[0].numpy().astype("<f4").tobytes(), states.astype("<f4").tobytes()])
 
 
+class InTurns(export.Auto):
+    """The types of GGUFs, one after the other, from a first one on."""
+
+    def __init__(self, first):
+        self.turn = export.TYPE_NAMES.index(first)
+
+    def choose(self, parts, rows, cols):
+        at, self.turn = self.turn, max(export.Q4_1, (self.turn + 1) % len(export.TYPES))
+        return at
+
+
 def types(name):
     """As export.py's command line sets them for --type name."""
     if name == "auto":
         return dict.fromkeys(("type", "head", "ple", "vision", "audio"))
+    if name == "mixed":
+        return {"type": InTurns("q4_k"), "head": InTurns("q6_k"), "ple": InTurns("q5_k"), "vision": export.Q8_0, "audio": export.Q8_0}
     t = export.TYPE_NAMES.index(name)
     careful = t if name in ("f32", "bf16") else export.Q8_0
     return {"type": t, "head": t, "ple": careful, "vision": careful, "audio": careful}
