@@ -1585,6 +1585,7 @@ MODEL_TYPES = {"gemma4": GEMMA4, "gemma4_text": GEMMA4, "gemma3": GEMMA3, "gemma
 
 # Bounds of engine/file.c: what lies outside is refused there too, and keeps sizes and loops here small.
 MAX_LAYERS, MAX_DIM, MAX_HEADS, MAX_HEAD_DIM, MAX_MLP, MAX_POSITIONS = 512, 1 << 16, 1024, 1024, 1 << 18, 1 << 24
+ABOVE_0 = 1e-37  # of float32
 MAX_PLE_DIM, MAX_EXPERTS, MAX_EXPERT_DIM, MAX_GROUP = 1024, 1024, 1 << 17, 64
 
 
@@ -1602,8 +1603,8 @@ class TextModel:
         self.n_vocab = c.count("vocab_size", low=1, high=TOKENIZER_MAX_IDS - 1)
         self.n_heads, self.window = c.count("num_attention_heads", low=1, high=MAX_HEADS), c.count("sliding_window", low=1, high=MAX_POSITIONS)
         self.max_ctx = c.count("max_position_embeddings", 131072, low=1, high=MAX_POSITIONS)
-        self.eps = c.number("rms_norm_eps", 1e-6, high=1)
-        self.softcap = c.number("final_logit_softcapping", 0)
+        self.eps = c.number("rms_norm_eps", 1e-6, low=ABOVE_0, high=1)
+        self.softcap = c.number("final_logit_softcapping", 0, high=1e6)
         # The class that loads the checkpoint asks the outer configuration, also where the text's own says something else.
         self.tied = outer.flag("tie_word_embeddings", True) and not has_own_head(src)
         c.only("hidden_activation", "gelu_pytorch_tanh", "gelu_pytorch_tanh")
@@ -1999,8 +2000,8 @@ def tower_config(src):
             v_n_pos=c.count("position_embedding_size", 10240, low=1, high=MAX_DIM),
             v_default_tokens=src.image_tokens,
             v_flags=1 * c.flag("standardize") | 2 * c.flag("use_clipped_linears"),
-            v_eps=c.number("rms_norm_eps", 1e-6, high=1),
-            v_rope_theta=rope.number("rope_theta", 100.0, low=1),
+            v_eps=c.number("rms_norm_eps", 1e-6, low=ABOVE_0, high=1),
+            v_rope_theta=rope.number("rope_theta", 100.0, low=1, high=1e12),
         )
         if out["v_head_dim"] % 4:
             c.refuse("head_dim", out["v_head_dim"], "a multiple of 4")
@@ -2030,10 +2031,10 @@ def tower_config(src):
             a_kernel=c.count("conv_kernel_size", 5, low=1, high=64),
             a_context=left - 1,
             a_out=c.count("output_proj_dims", 1536, low=1, high=MAX_DIM),
-            a_eps=c.number("rms_norm_eps", 1e-6, high=1),
-            a_residual_weight=c.number("residual_weight", 0.5),
+            a_eps=c.number("rms_norm_eps", 1e-6, low=ABOVE_0, high=1),
+            a_residual_weight=c.number("residual_weight", 0.5, high=1e6),
             a_logit_cap=c.number("attention_logit_cap", 50.0, low=1e-6),
-            a_clip=c.number("gradient_clipping", 1e10),
+            a_clip=c.number("gradient_clipping", 1e10, low=ABOVE_0),
         )
         if out["a_hidden"] % out["a_heads"] or out["a_hidden"] % 2:
             c.refuse("hidden_size", out["a_hidden"], f"a multiple of 2 and of {out['a_heads']} heads")

@@ -125,7 +125,7 @@ def check(gguf, scratch):
         golden = json.load(f)
     print(f"{'':16}{'file MB':>10}{'perplexity':>12}{'mean |NLL - reference|':>24}{'largest':>10}")
     rows = []
-    for name, type_, options in (("f32", "f32", ()), ("q8_0", "q8_0", ()), ("q4_0", "q4_0", ()), ("q4_0, head q8_0", "q4_0", ("--head-type", "q8_0"))):
+    for name, type_, options in (("f32", "f32", ()), ("as it is", "auto", ()), ("q8_0", "q8_0", ()), ("q4_0", "q4_0", ()), ("q4_0, head q8_0", "q4_0", ("--head-type", "q8_0"))):
         model = os.path.join(scratch, "model.g4")
         export(gguf, model, type_, *options)
         if name == "f32":
@@ -158,7 +158,8 @@ def check(gguf, scratch):
     theirs = llama_perplexity(gguf, golden["tokens"])
     print(f"llama.cpp on the GGUF itself (its matrices multiply 8-bit activations): {theirs:.3f}" if theirs else "llama.cpp is not installed: no figure of its own")
     by_type = dict(rows)
-    if len(by_type) == 4:
+    if len(by_type) == 5:
+        expect(abs(by_type["as it is"] / base - 1) < 0.005, f"as it is: perplexity {by_type['as it is'] / base - 1:+.2%} of float32's, at most 0.5 %")
         expect(by_type["q8_0"] < 1.01 * base, f"q8_0: perplexity {by_type['q8_0'] / base - 1:+.2%} of float32's, at most +1 %")
         expect(by_type["q4_0"] < 2 * base, f"q4_0: perplexity {by_type['q4_0'] / base - 1:+.2%} of float32's, at most +100 % (4 bits on top of Q4_K_M, the embedding too)")
 

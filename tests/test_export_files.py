@@ -152,8 +152,16 @@ def test_settings_broken(place):
             ("num_kv_shared_layers", 99, "from 0 to 3"), ("per_layer_config", {"7": {}}, "'7' is not a layer"),
             ("per_layer_config", {"1": {"head_dim": 2**31 - 2}}, "head_dim is 2147483646, expected a count from 0 to 1024"),
             ("head_dim", 2**31 - 2, "from 0 to 1024"), ("global_head_dim", 2**31 - 2, "from 0 to 1024"),
-            ("final_logit_softcapping", -1, "from 0")):
+            ("final_logit_softcapping", -1, "from 0"), ("final_logit_softcapping", 1e7, "to 1e+06"), ("rms_norm_eps", 1e-320, "rms_norm_eps is 1e-320"),
+            ("rms_norm_eps", 0, "from 1e-37 to 1")):
         refused(key, *words, config=text(**{key: value}))
+    both = make.config(towers=True)
+    for tower, key, value, *words in (
+            ("vision_config", "rms_norm_eps", 1e-320, "rms_norm_eps is 1e-320"), ("audio_config", "rms_norm_eps", 0, "from 1e-37 to 1"),
+            ("audio_config", "gradient_clipping", 0, "gradient_clipping is 0"), ("audio_config", "residual_weight", 1e7, "to 1e+06"),
+            ("vision_config", "rope_parameters", {"rope_theta": 1e13}, "rope_theta is 1")):
+        where = place.folder("settings", {**both, tower: {**both[tower], key: value}}, make.tensors(both))
+        place.refused(where, *words)
     refused("layer 0 has 2 heads over 1 of keys, of 7", config=text(head_dim=7))
     refused("q_proj.weight has shape (16, 32), expected (24, 32)", config=text(num_attention_heads=3))
     refused("expected an object", config={"model_type": "gemma4", "text_config": [1]})
