@@ -155,7 +155,7 @@ def inverse_of(d):
 def f32_to_f16(x, what):
     h = x.astype(np.float16)
     if np.isinf(h).any():
-        raise ExportError(f"{what}: a weight is too large for a block scale in f16")
+        raise ExportError(f"{what}: a weight is too large for a block scale in f16: try --type bf16")
     return h.view(np.uint16)
 
 
@@ -945,6 +945,7 @@ class Stored:
         self.name, self.shape, self.dtype, self.data, self.add = name, tuple(shape), dtype, data, add
         self.cols = self.shape[-1] if self.shape else 1
         self.rows = math.prod(self.shape[:-1])
+        self.where = f"{data.file.path}: tensor {name}" if isinstance(data, Numbers) else name  # for messages
 
     @staticmethod
     def of(name, array):
@@ -963,7 +964,7 @@ class Stored:
         else:
             x = self.plain(r0 * self.cols, r1 * self.cols).reshape(r1 - r0, self.cols)
         if not np.isfinite(x).all():
-            raise ExportError(f"{self.name}: holds a NaN or an infinity")
+            raise ExportError(f"{self.where}: holds a NaN or an infinity")
         return x + np.float32(self.add) if self.add else x
 
     def plain(self, a, b):
@@ -984,7 +985,7 @@ class Stored:
             return None
         q, scales = unpack(self.blocks(r0, r1))
         if any((a & 0x7C00 == 0x7C00).any() for a in scales if a.dtype == np.uint16):
-            raise ExportError(f"{self.name}: holds a NaN or an infinity")
+            raise ExportError(f"{self.where}: holds a NaN or an infinity")
         if t.zero != own.zero:
             q += np.int8(t.zero - own.zero)
         return q.reshape(r1 - r0, self.cols), [a.reshape(r1 - r0, -1) for a in scales]
@@ -1375,7 +1376,7 @@ def read_gguf(file):
         n = math.prod(shape)
         if min(shape) < 1 or shape[-1] % block:
             raise ExportError(f"{path}: tensor {name} of type {dtype} has shape {tuple(shape)}, expected rows of a multiple of {block}")
-        if dtype in GGUF_BECOMES and dtype not in tried:  # not after minutes
+        if dtype in GGUF_BECOMES and dtype != "MXFP4" and dtype not in tried:  # and not after minutes
             try:
                 gguf_dequantize(dtype, np.zeros((1, size), np.uint8))
             except ExportError as e:
@@ -2370,12 +2371,12 @@ class ModelFile:
         elif not t.scales:
             q, scales = stored.f32(a, b), []
             if e.type == BF16 and q.size and np.abs(q).max() > MAX_BF16:
-                raise ExportError(f"{stored.name}: a weight is too large for bf16")
+                raise ExportError(f"{stored.where}: a weight is too large for bf16: try --type f32")
             q = q if e.type == F32 else f32_to_bf16(q)
         else:
             cols = round_up(e.cols, t.block)
             x = self.pad(stored.f32(a, b), b - a, cols).reshape(-1, t.block)
-            q, scales, exact = self.on_lattice(x, stored) if e.scale == SCALE_BF16 else (*t.quantize(x, stored.name), 0)
+            q, scales, exact = self.on_lattice(x, stored) if e.scale == SCALE_BF16 else (*t.quantize(x, stored.where), 0)
             q, scales = q.reshape(b - a, cols), [s.reshape(b - a, -1) for s in scales]
         n, cols = r1 - r0, round_up(e.cols, t.step)
         return self.pad(q, n, cols), [self.pad(s, n, cols // share) for s, (_, share) in zip(scales, t.scales)], exact

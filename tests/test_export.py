@@ -965,14 +965,23 @@ def test_others(scratch):
                 expect(g4[name][0] == want, f"{kind}: {name} has type {g4[name][0]}")
             expect(worst == 0 if kind in exact else worst < 0.07, f"{kind}: error {worst:.4f}")
     # without the package, or with one that does not know the type
-    for change, word in (({"gguf": None}, "pip install gguf"), ({}, "pip install -U gguf")):
-        with unittest.mock.patch.dict(sys.modules, change), unittest.mock.patch.object(
-                gguf.quants, "dequantize", side_effect=NotImplementedError):
+    for kind, change, word in (("IQ4_NL", {"gguf": None}, "pip install gguf"), ("TQ2_0", {}, "pip install -U gguf"), ("MXFP4", {"gguf": None}, None)):
+        write_gguf(models[256], path, kind, rng)
+        with unittest.mock.patch.dict(sys.modules, change), unittest.mock.patch.object(gguf.quants, "dequantize", side_effect=NotImplementedError):
             try:
                 export.export(path, out, make_data.types("auto"), quiet=True)
-                expect(False, "gguf was not missed")
+                said = None
             except export.ExportError as e:
-                expect(word in str(e) and "NVFP4" in str(e) or kind != "NVFP4", f"gguf is missing: {e}")
+                said = str(e)
+        expect(said is None if word is None else said and all(x in said for x in (word, kind, path, "tensor ")), f"{kind} without gguf: {said}")
+    # a scale that is no number
+    def spoiled(kind, a):
+        raw = checkpoints.random_blocks(rng, kind, a.size // 256)
+        raw[7, :2] = 0, 0x7C
+        return raw
+    write_gguf(models[256], path, "Q4_K", rng, spoiled)
+    r = run_export(path, "-o", out, "--quiet")
+    expect(r.returncode == 1 and f"{path}: tensor token_embd.weight: holds a NaN or an infinity" in r.stderr and len(r.stderr.splitlines()) == 1, f"an infinite scale: {r.stderr}")
 
 
 # ---- The engine ---------------------------------------------------------------------------------------------
