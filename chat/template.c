@@ -239,7 +239,8 @@ static void g4_format_argument(g4_renderer *r, const g4_json *v, int escape_keys
 
 /* ---- Declarations of tools ----------------------------------------------------------------------- */
 
-/* required:["a","b"]: any list; of a string its characters, of a map its keys, as Python iterates them. */
+/* required:["a","b"]: any list; of a string its characters, of a map its keys, as Python iterates them. Of what Python
+ * cannot iterate, such as the true of draft 3, nothing: one keyword of one tool stops no conversation. */
 static void g4_format_required(g4_renderer *r, const g4_json *v)
 {
     int is_next = 0;
@@ -261,8 +262,6 @@ static void g4_format_required(g4_renderer *r, const g4_json *v)
             else
                 g4_emit_quoted_value(r, c);
         }
-    } else {
-        g4_render_fail(r, "required must be a list of names");
     }
     g4_emit(r, "]");
 }
@@ -289,10 +288,8 @@ static void g4_format_items_type(g4_renderer *r, const g4_json *type)
             g4_emit_quoted_upper(r, type->kind == G4_JSON_OBJECT ? &key : t);
         }
         g4_emit(r, "]");
-    } else if (!g4_py_truthy(type)) { /* 0 and false are lists of nothing to Jinja's map */
+    } else { /* 0 and false are lists of nothing to Jinja's map, and so are here other numbers and true */
         g4_emit(r, "[]");
-    } else {
-        g4_render_fail(r, "type of items must be a string or a list");
     }
 }
 

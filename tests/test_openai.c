@@ -231,8 +231,28 @@ static int g4_has_no_tools(const g4_request_info *i)
     return i->tools == NULL && i->callable == NULL && i->tool_choice == G4_TOOLS_NONE;
 }
 
+/* Keywords of a tool's parameters that are not what they should be say nothing, and stop no conversation. */
+static void g4_test_odd_parameters(void)
+{
+#define G4_ODD(parameters, text)                                                                                       \
+    G4_FIELD_SAYS("\"tools\":[{\"function\":{\"name\":\"f\",\"description\":\"d\",\"parameters\":{" parameters "}}}]", \
+                  "<bos><|turn>system\n<|tool>declaration:f{description:<|\"|>d<|\"|>,parameters:{" text               \
+                  "}<tool|><turn|>\n<|turn>user\nhi<turn|>\n" G4_TURN)
+#define G4_STRING_TYPE "type:<|\"|>STRING<|\"|>"
+    G4_ODD("\"properties\":[1]", "properties:{},");
+    G4_ODD("\"properties\":\"x\",\"required\":[\"a\"]", "properties:{},required:[<|\"|>a<|\"|>],");
+    G4_ODD("\"properties\":7,\"type\":\"string\"", "properties:{}," G4_STRING_TYPE "}");
+    G4_ODD("\"properties\":{\"a\":{\"type\":\"object\",\"properties\":true,\"required\":true}}",
+           "properties:{a:{properties:{},required:[],type:<|\"|>OBJECT<|\"|>}},");
+    G4_ODD("\"properties\":{\"a\":{\"type\":\"string\"}},\"required\":true,\"type\":\"string\"",
+           "properties:{a:{" G4_STRING_TYPE "}},required:[]," G4_STRING_TYPE "}");
+    G4_ODD("\"properties\":{\"a\":{\"type\":\"array\",\"items\":{\"type\":5,\"properties\":[]}}}",
+           "properties:{a:{items:{properties:{},type:[]},type:<|\"|>ARRAY<|\"|>}},");
+}
+
 static void g4_test_tools(void)
 {
+    g4_test_odd_parameters();
     G4_FIELD_SAYS("\"tools\":[" G4_F "]", G4_F_TEXT);
     G4_FIELD_SAYS("\"tools\":[{\"type\":\"function\",\"name\":\"f\",\"description\":\"d\",\"parameters\":" G4_PARAMETERS
                   ",\"strict\":true}]",
