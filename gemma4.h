@@ -1007,6 +1007,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "chat/refs.c"
 #include "chat/claims.c"
 #include "chat/shape.c"
+#include "chat/distinct.c"
 #include "chat/schema.c"
 #include "chat/guide.c"
 #include "chat/boxes.c"

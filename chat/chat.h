@@ -585,6 +585,7 @@ int g4_grammar_write_mask(g4_grammar *g, int32_t state, uint32_t *mask);
 typedef struct { /* what a grammar holds at the time, for tests of its bounds */
     int states, stacks, expressions, nodes;
     uint64_t visited; /* nodes of trees of tokens that were looked at, since it was made */
+    uint64_t work;    /* steps that count towards what a token may take, since it was made */
 } g4_grammar_counts;
 void g4_grammar_count(const g4_grammar *g, g4_grammar_counts *out);
 int g4_grammar_accepts(const g4_grammar *g, int32_t state); /* may the text end here? */
@@ -897,6 +898,50 @@ g4_object_shape *g4_shape_objects(g4_shaper *sh, int goal);
 g4_array_shape *g4_shape_arrays(g4_shaper *sh, int goal);
 /* The goal of element `index`; of `some` those in `with` hold for it too, and those in `without` do not. */
 int g4_array_goal(g4_shaper *sh, const g4_array_shape *s, int index, unsigned with, unsigned without);
+
+/* ---- Items that must differ (distinct.c) --------------------------------------------------------- */
+
+#define G4_DISTINCT_SORTS 64  /* items that are not alike */
+#define G4_DISTINCT_VALUES 64 /* that are told apart, */
+#define G4_DISTINCT_ITEMS 64  /* of so many items that must be there */
+
+typedef struct {     /* items that are alike */
+    g4_re item, all; /* all: of the values, each with all its texts */
+    int first, n;    /* values in the list */
+    int is_large;    /* as many values as there are items, or more: they are not listed */
+    int is_known;    /* they are, all of them */
+    uint64_t values; /* which, once they have numbers */
+} g4_distinct_sort;
+typedef struct { /* an expression that a search for a text came to */
+    g4_re re;
+    int32_t before;
+    char byte;
+} g4_distinct_found;
+#define G4_DISTINCT_MAX_WORK 30000 /* expressions that are looked at in all lists of a grammar */
+typedef struct {                   /* zero it to start, with left, r and same_item set */
+    int left;                      /* of G4_DISTINCT_MAX_WORK */
+    g4_regular *r;
+    g4_re (*same_item)(g4_regular *r, const char *text, size_t n); /* as g4_net has it */
+    const g4_allocator *a;
+    g4_distinct_sort sorts[G4_DISTINCT_SORTS];
+    g4_re *values;            /* by their numbers, in the end */
+    int *sort_of;             /* (n) */
+    g4_distinct_found *found; /* of the search, */
+    g4_hash_table table;      /* by expression */
+    g4_re plain;
+    int n, n_sorts, n_values, cap_values, n_found, cap_found;
+} g4_distinct;
+typedef enum {
+    G4_DISTINCT_ALWAYS, /* whatever is written, there are values left for those that follow */
+    G4_DISTINCT_CHOICE, /* g4_distinct_fits says whether there are */
+    G4_DISTINCT_NEVER,  /* there are not */
+    G4_DISTINCT_UNKNOWN
+} g4_distinctness;
+/* Of n items that must be there and differ. Close it in any case. */
+g4_distinctness g4_distinct_open(g4_distinct *d, const g4_re *items, int n);
+void g4_distinct_close(g4_distinct *d);
+/* Can the items from one on have values that differ and are not among those used? */
+int g4_distinct_fits(const g4_distinct *d, int from, uint64_t used);
 
 /* ---- JSON Schema (schema.c) -------------------------------------------------------------------- */
 

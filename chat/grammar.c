@@ -19,7 +19,9 @@
 
 #define G4_MAX_PLACES 20000            /* of a state: more would make every byte slow */
 #define G4_MAX_UNIONS 200000           /* of stacks, for one byte */
-#define G4_MAX_WORK 8000000            /* places, nodes and frames that are looked at for one mask */
+#define G4_MAX_WORK 4000000            /* places, nodes and frames that are looked at for one mask */
+#define G4_MADE_WORK 24                /* as many as an expression counts that is made for it, */
+#define G4_ROW_WORK 256                /* and a row of a lexeme's steps */
 #define G4_MAX_STATES 8192             /* more are forgotten when the grammar settles */
 #define G4_MAX_STACKS (1 << 16)        /* the same */
 #define G4_MAX_TEXTS (1 << 20)         /* bytes of items; the same */
@@ -219,6 +221,8 @@ struct g4_grammar {
     uint32_t generation; /* counts how often states were forgotten */
     uint64_t n_rows;     /* of the lexer, that were made */
     uint64_t n_visited;  /* nodes of the vocabulary's trees, and of ends */
+    uint64_t n_worked;   /* steps of G4_MAX_WORK, without those for the mask or token that is at work */
+    int32_t n_counted;   /* expressions that were made, as far as they have been counted as work */
     int64_t work_left;   /* of G4_MAX_WORK, for the mask that is made or the token that is read */
     g4_asker asker;      /* with the halt of the call that is in */
     g4_status failed;    /* since it began: out of memory, halted, too much. What was not completed is not remembered */
@@ -245,6 +249,14 @@ static inline void g4_grammar_spend(g4_grammar *g, int64_t work, int32_t node)
     if (g->work_left < 0) g4_grammar_too_much(g, node);
 }
 
+/* A mask, or the reading of a token, begins. */
+static void g4_grammar_begin_work(g4_grammar *g)
+{
+    g->n_worked += (uint64_t)(G4_MAX_WORK - g->work_left);
+    g->work_left = G4_MAX_WORK;
+    g->n_counted = g4_regular_size(g->net.regular);
+}
+
 /* Has something failed, or must the call end? */
 static inline int g4_grammar_stops(g4_grammar *g)
 {
@@ -252,10 +264,13 @@ static inline int g4_grammar_stops(g4_grammar *g)
     return g->failed != G4_OK;
 }
 
-/* The same behind steps of expressions, which fail by themselves. */
+/* The same behind steps of expressions, which fail by themselves, and are work too. */
 static int g4_grammar_steps_stop(g4_grammar *g, int32_t node)
 {
     const g4_net_failure why = g4_regular_failed(g->net.regular);
+    const int32_t size = g4_regular_size(g->net.regular);
+    g4_grammar_spend(g, (int64_t)G4_MADE_WORK * (size - g->n_counted), node);
+    g->n_counted = size;
     if (why == G4_NET_TOO_LARGE)
         g4_grammar_too_much(g, node);
     else if (why != G4_NET_FINE)
@@ -620,10 +635,13 @@ static int32_t g4_closure_end(g4_grammar *g)
     return g->failed || (g->n_core == 0 && !accepts) ? 0 : g4_state_of(g, accepts);
 }
 
-/* The state after a byte, or after a control token when control is not NONE. 0: it does not fit. */
+/* The state after a byte, or after a control token when control is not NONE. 0: it does not fit. The end of an item
+ * fits, as masks have it, which do not know its value: where nothing is left to follow it, the state is an end without
+ * a way on. */
 static int32_t g4_grammar_step_slow(g4_grammar *g, int32_t state, int byte, g4_control control)
 {
     const g4_grammar_state *s = g->states[state];
+    int ends_item = 0;
     g4_closure_begin(g);
     for (int i = 0; i < s->n && !g4_grammar_stops(g); i++) {
         const g4_place p = s->places[i];
@@ -637,10 +655,13 @@ static int32_t g4_grammar_step_slow(g4_grammar *g, int32_t state, int byte, g4_c
         if (rest == G4_RE_NONE) continue;
         const int32_t text = p.text != 0 ? g4_item_go_on(g, p.text, byte) : 0;
         const int accepts = g4_re_accepts(g->net.regular, rest);
+        ends_item |= accepts && text != 0;
         if (rest != G4_RE_EMPTY) g4_closure_add_place(g, rest, p.to, p.stack, text);
         if (accepts && !g->failed) g4_closure_add(g, p.to, text != 0 ? g4_item_end(g, p.stack, text) : p.stack);
     }
-    return g->failed ? 0 : g4_closure_end(g);
+    if (g->failed) return 0;
+    const int32_t next = g4_closure_end(g);
+    return next == 0 && ends_item && !g->failed ? g4_state_of(g, 0) : next;
 }
 
 static inline int32_t g4_grammar_step(g4_grammar *g, int32_t state, unsigned char byte)
@@ -720,6 +741,7 @@ static void g4_lexer_make_row(g4_grammar *g, int32_t state)
     int32_t to[256];
     int n_live = 0;
     if (g4_lexer_make_narrow(g, state)) return;
+    g4_grammar_spend(g, G4_ROW_WORK, -1);
     const g4_re_view v = g4_re_steps_of(g->net.regular, g->lexer[state].re);
     if (g4_grammar_steps_stop(g, -1)) return;
     for (int i = 0; i < v.n; i++) to[i] = g4_lexer_of(g, v.to[i]);
@@ -1678,6 +1700,7 @@ static void g4_mask_add_places(g4_grammar *g, g4_mask_parts *m, int32_t state, c
                                int *is_wide)
 {
     const g4_ahead *ahead = g4_ahead_of(g, places[0].re, places[0].follow);
+    if (ahead == NULL && g->failed_rule < 0) g->failed_rule = g->net.nodes[places[0].to].rule;
     if (ahead == NULL) return;
     if (ahead->set != NULL) g4_mask_parts_add_set(g, m, ahead->set);
     for (int i = 0; i < ahead->n_ids; i++) g4_ids_add(g, &g->allowed, ahead->ids[i]);
@@ -1753,7 +1776,7 @@ static void g4_mask_make(g4_grammar *g, int32_t state)
     g4_mask_parts m = { .n_sets = 0 };
     uint32_t all[8];
     int n, is_wide = 0;
-    g->work_left = G4_MAX_WORK;
+    g4_grammar_begin_work(g);
     g->allowed.n = 0;
     g4_ahead_place *places = g4_mask_places(g, g->states[state], &n);
     for (int i = 0, end; i < n && !g4_grammar_stops(g); i = end) {
@@ -1969,7 +1992,7 @@ uint32_t g4_grammar_n_vocab(const g4_grammar *g) { return g->t->n_vocab; }
 
 int32_t g4_grammar_start(g4_grammar *g)
 {
-    g->work_left = G4_MAX_WORK;
+    g4_grammar_begin_work(g);
     g4_closure_begin(g);
     g4_closure_add(g, g->net.start, G4_STACK_BOTTOM);
     return g->failed ? 0 : g4_closure_end(g);
@@ -1977,7 +2000,7 @@ int32_t g4_grammar_start(g4_grammar *g)
 
 int32_t g4_grammar_read(g4_grammar *g, int32_t state, g4_token token)
 {
-    g->work_left = G4_MAX_WORK;
+    g4_grammar_begin_work(g);
     return g4_grammar_step_token(g, state, token);
 }
 
@@ -1987,7 +2010,8 @@ void g4_grammar_count(const g4_grammar *g, g4_grammar_counts *out)
                                  .stacks = g->n_stacks,
                                  .expressions = g4_regular_size(g->net.regular),
                                  .nodes = g->net.n_nodes,
-                                 .visited = g->n_visited };
+                                 .visited = g->n_visited,
+                                 .work = g->n_worked + (uint64_t)(G4_MAX_WORK - g->work_left) };
 }
 
 void g4_grammar_close(g4_grammar *g)
@@ -2086,6 +2110,7 @@ static int g4_grammar_begin(g4_grammar *g)
     g->n_given = g4_regular_size(g->net.regular);
     g->max_given = g->n_given + G4_MAX_STEPS;
     g->max_stacks = G4_MAX_STACKS;
+    g->work_left = G4_MAX_WORK;
     return g->failed == G4_OK;
 }
 

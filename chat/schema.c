@@ -23,6 +23,7 @@
 #define G4_SCHEMA_MAX_NODES 250000        /* of a network, beyond which anything is allowed where a schema is left */
 #define G4_SCHEMA_MAX_LEFT_OUT 8000       /* members of an object, one behind the other, that may be left out */
 #define G4_SCHEMA_MAX_TRIES 4             /* at tools, each time with one more that takes any arguments */
+#define G4_SCHEMA_MAX_CHOSEN 500          /* places of an array whose elements differ and have few values */
 #define G4_SCHEMA_FEW_ELEMENTS 16         /* more of them, without parts, are an expression */
 
 typedef struct {
@@ -33,6 +34,7 @@ typedef struct {
     g4_re bare_key; /* keys of calls that stand without quotes */
     int32_t *todo;  /* goals whose rules are not built yet */
     int n_todo, cap_todo;
+    int distinct_left; /* of G4_DISTINCT_MAX_WORK */
 } g4_schema;
 
 static int g4_schema_stops(g4_schema *c) { return g4_net_stops_now(c->net) || g4_shaper_stops(c->sh); }
@@ -233,17 +235,21 @@ static g4_re g4_schema_same_item(g4_regular *r, const char *text, size_t n)
     return is_number && g4_number_read(&value, text, n) ? g4_re_equal_number(r, &value) : g4_re_text(r, text, n);
 }
 
-/* The element behind so many others, which must differ from them: numbers in spellings that can be compared. */
-static void g4_schema_put_unique(g4_schema *c, g4_arraying *k, int index)
+/* What the element at an index may be where elements must differ: numbers in spellings that can be compared. */
+static g4_re g4_schema_unique_item(g4_schema *c, const g4_array_shape *s, int index)
 {
-    const int goal = g4_array_goal(c->sh, k->shape, index, 0, 0);
-    if (goal == G4_GOAL_NONE) return;
+    const int goal = g4_array_goal(c->sh, s, index, 0, 0);
+    if (goal == G4_GOAL_NONE) return G4_RE_NONE;
     g4_scalars scalars = *g4_goal_scalars(c->sh, goal);
     const g4_re comparable = g4_re_comparable_numbers(c->regular);
     scalars.number = scalars.number == G4_RE_ANY ? comparable : g4_re_and(c->regular, scalars.number, comparable);
-    const g4_re item = g4_schema_scalar_text(c, &scalars);
-    const int32_t next = g4_place_node(c, k, index < k->last ? index + 1 : index);
-    if (item != G4_RE_NONE) g4_net_item(c->net, k->places[index], next, index > 0 ? c->comma : G4_RE_EMPTY, item);
+    return g4_schema_scalar_text(c, &scalars);
+}
+
+/* The element behind so many others, which must differ from them. */
+static void g4_schema_put_unique(g4_schema *c, int32_t from, int32_t to, int index, g4_re item)
+{
+    g4_net_item(c->net, from, to, index > 0 ? c->comma : G4_RE_EMPTY, item);
 }
 
 /* What may stand behind the elements of a place. */
@@ -259,7 +265,8 @@ static void g4_schema_put_place(g4_schema *c, g4_arraying *k, int place)
     if (may_end) g4_net_lexeme(c->net, k->places[place], k->to, c->close_array);
     if (k->max >= 0 && index >= k->max) return;
     if (k->is_unique) {
-        g4_schema_put_unique(c, k, index);
+        g4_schema_put_unique(c, k->places[place], g4_place_node(c, k, index < k->last ? index + 1 : index), index,
+                             g4_schema_unique_item(c, k->shape, index));
         return;
     }
     int32_t item = k->places[place];
@@ -335,36 +342,143 @@ static int g4_schema_is_unique(g4_schema *c, const g4_array_shape *s, const g4_j
     return 1;
 }
 
-static void g4_schema_put_array(g4_schema *c, int32_t from, int32_t to, const g4_array_shape *s, const g4_json *node)
+typedef struct { /* behind `index` elements, of whose values these are used that others may need */
+    int index;
+    uint64_t used;
+    int32_t node;
+} g4_choosing_place;
+
+typedef struct { /* elements that must be there and differ, where not each choice leaves values for the others */
+    g4_schema *c;
+    g4_arraying *k;
+    const g4_distinct *d;
+    g4_re *parts; /* (sorts, values + 1) what an element may be with each value, and with any other */
+    g4_choosing_place places[G4_SCHEMA_MAX_CHOSEN];
+    int n;
+} g4_choosing_elements;
+
+/* The node of a place, which is made where it is new; 0: there are too many. */
+static int32_t g4_choosing_node(g4_choosing_elements *e, int index, uint64_t used)
 {
-    g4_arraying k = { .shape = s, .from = from, .to = to, .is_unique = g4_schema_is_unique(c, s, node) };
-    if (k.is_unique) { /* a call of its own: there the elements are remembered */
+    if (index == e->d->n) return g4_place_node(e->c, e->k, index);
+    for (int i = e->n - 1; i >= 0 && e->places[i].index == index; i--)
+        if (e->places[i].used == used) return e->places[i].node;
+    if (e->n == G4_SCHEMA_MAX_CHOSEN) return 0;
+    const int32_t node = g4_net_node(e->c->net);
+    e->places[e->n++] = (g4_choosing_place) { index, used, node };
+    return node;
+}
+
+/* What an element of a sort may be with one of the values that are told apart, or any other. */
+static g4_re g4_choosing_part(g4_choosing_elements *e, int sort, int value)
+{
+    const g4_distinct *d = e->d;
+    g4_regular *r = e->c->regular;
+    g4_re *part = &e->parts[sort * (G4_DISTINCT_VALUES + 1) + value];
+    if (*part >= 0) return *part;
+    const g4_re all = g4_re_any_of(r, d->values, d->n_values);
+    *part = g4_re_and(r, d->sorts[sort].item, value < d->n_values ? d->values[value] : g4_re_not(r, all));
+    if (g4_re_is_none(r, *part) == 1) *part = G4_RE_NONE;
+    return *part;
+}
+
+/* The elements of a place: those whose values leave others for all that must follow. 0: there are too many places. */
+static int g4_choosing_put(g4_choosing_elements *e, g4_choosing_place from)
+{
+    for (int v = 0; v <= e->d->n_values; v++) {
+        const uint64_t bit = v < e->d->n_values ? (uint64_t)1 << v : 0;
+        const g4_re item = from.used & bit ? G4_RE_NONE : g4_choosing_part(e, e->d->sort_of[from.index], v);
+        if (item == G4_RE_NONE || !g4_distinct_fits(e->d, from.index + 1, from.used | bit)) continue;
+        const int32_t to = g4_choosing_node(e, from.index + 1, from.used | bit);
+        if (to == 0) return 0;
+        g4_schema_put_unique(e->c, from.node, to, from.index, item);
+    }
+    return 1;
+}
+
+/* The array up to the last element that must be there, where values must be left for others. 0: there are too many
+ * places, and nothing leads to what was made of them. */
+static int g4_schema_put_chosen(g4_schema *c, g4_arraying *k, const g4_distinct *d)
+{
+    const size_t n_parts = (size_t)d->n_sorts * (G4_DISTINCT_VALUES + 1);
+    g4_choosing_elements e = { .c = c, .k = k, .d = d, .parts = g4_alloc(c->net->a, n_parts, sizeof *e.parts) };
+    if (e.parts == NULL) {
+        c->net->failed = G4_NET_NO_MEMORY;
+        return 0;
+    }
+    memset(e.parts, -1, n_parts * sizeof *e.parts);
+    int has_room = g4_choosing_node(&e, 0, 0) != 0;
+    for (int i = 0; i < e.n && has_room && !g4_schema_stops(c); i++) has_room = g4_choosing_put(&e, e.places[i]);
+    if (has_room) g4_net_lexeme(c->net, k->from, e.places[0].node, c->open_array);
+    g4_free(c->net->a, e.parts);
+    return has_room;
+}
+
+/* Have the elements that must be there enough values, so that they can differ? */
+static g4_distinctness g4_schema_distinct(g4_schema *c, const g4_array_shape *s, g4_distinct *d)
+{
+    const int n = g4_min_int(s->min, G4_SCHEMA_MAX_PLACES);
+    g4_re *items = n > 1 ? g4_alloc(c->net->a, (size_t)n, sizeof *items) : NULL;
+    if (n <= 1) return G4_DISTINCT_ALWAYS;
+    if (items == NULL) {
+        c->net->failed = G4_NET_NO_MEMORY;
+        return G4_DISTINCT_NEVER;
+    }
+    for (int i = 0; i < n; i++) items[i] = i > 0 && i > s->n_first ? items[i - 1] : g4_schema_unique_item(c, s, i);
+    const g4_distinctness how = g4_distinct_open(d, items, n);
+    g4_free(c->net->a, items);
+    return how;
+}
+
+static void g4_schema_unique_unheld(g4_schema *c, g4_arraying *k, const g4_json *node)
+{
+    g4_shaper_loosen(c->sh, node, "uniqueItems", "whether values are left for all that must follow: not held");
+    k->is_unique = 0;
+}
+
+/* An array place by place; choice: of elements that must differ and have few values, else NULL. */
+static void g4_schema_put_places(g4_schema *c, g4_arraying *k, const g4_distinct *choice, const g4_json *node)
+{
+    if (k->is_unique) { /* a call of its own: there the elements are remembered */
         const int rule = g4_net_rule(c->net, NULL, 0);
         if (c->net->failed) return;
         c->net->same_item = g4_schema_same_item;
-        g4_net_call(c->net, from, to, rule);
-        from = k.from = c->net->rules[rule].start;
-        k.to = c->net->rules[rule].end;
-    } else if (g4_schema_put_flat(c, from, to, s)) {
-        return;
+        g4_net_call(c->net, k->from, k->to, rule);
+        k->from = c->net->rules[rule].start;
+        k->to = c->net->rules[rule].end;
     }
-    g4_arraying_measure(c, &k, node);
-    k.places = g4_alloc(c->net->a, (size_t)k.n_places, sizeof *k.places);
-    if (k.places == NULL) {
+    g4_arraying_measure(c, k, node);
+    k->places = g4_alloc(c->net->a, (size_t)k->n_places, sizeof *k->places);
+    if (k->places == NULL) {
         c->net->failed = G4_NET_NO_MEMORY;
         return;
     }
-    g4_net_lexeme(c->net, from, g4_place_node(c, &k, 0), c->open_array);
+    if (choice == NULL || !g4_schema_put_chosen(c, k, choice)) {
+        if (choice != NULL) g4_schema_unique_unheld(c, k, node);
+        g4_net_lexeme(c->net, k->from, g4_place_node(c, k, 0), c->open_array);
+    }
     for (int changed = 1; changed && !g4_schema_stops(c);) { /* places come into being in front of and behind others */
         changed = 0;
-        for (int i = 0; i < k.n_places && !g4_schema_stops(c); i++) {
-            if (k.places[i] <= 0) continue;
+        for (int i = 0; i < k->n_places && !g4_schema_stops(c); i++) {
+            if (k->places[i] <= 0) continue;
             changed = 1;
-            g4_schema_put_place(c, &k, i);
-            k.places[i] = -k.places[i];
+            g4_schema_put_place(c, k, i);
+            k->places[i] = -k->places[i];
         }
     }
-    g4_free(c->net->a, k.places);
+    g4_free(c->net->a, k->places);
+}
+
+static void g4_schema_put_array(g4_schema *c, int32_t from, int32_t to, const g4_array_shape *s, const g4_json *node)
+{
+    g4_arraying k = { .shape = s, .from = from, .to = to, .is_unique = g4_schema_is_unique(c, s, node) };
+    g4_distinct d = { .left = c->distinct_left, .r = c->regular, .same_item = g4_schema_same_item };
+    const g4_distinctness how = k.is_unique ? g4_schema_distinct(c, s, &d) : G4_DISTINCT_ALWAYS;
+    if (how == G4_DISTINCT_UNKNOWN) g4_schema_unique_unheld(c, &k, node);
+    if (how != G4_DISTINCT_NEVER && (k.is_unique || !g4_schema_put_flat(c, from, to, s)))
+        g4_schema_put_places(c, &k, how == G4_DISTINCT_CHOICE ? &d : NULL, node);
+    c->distinct_left = d.left;
+    g4_distinct_close(&d);
 }
 
 /* ---- Objects ------------------------------------------------------------------------------------- */
@@ -733,7 +847,7 @@ static g4_status g4_grammar_try(g4_grammar **out, g4_arena *arena, const g4_toke
     if (st != G4_OK) return st;
     g4_net *net = g4_grammar_net(g);
     g4_shaper sh;
-    g4_schema c = { .net = net, .regular = net->regular, .sh = &sh };
+    g4_schema c = { .net = net, .regular = net->regular, .sh = &sh, .distinct_left = G4_DISTINCT_MAX_WORK };
     if (g4_shaper_open(&sh, arena, net->regular, root, opt, 0, "schema ", halt, err))
         g4_schema_whole(&c, root);
     else
@@ -803,7 +917,7 @@ static g4_status g4_tool_add(g4_net *net, g4_arena *arena, const g4_json *functi
     }
     if (g4_json_is(g4_json_get(function, "strict"), G4_JSON_TRUE)) opt.closed = 1;
     g4_shaper sh;
-    g4_schema c = { .net = net, .regular = net->regular, .sh = &sh };
+    g4_schema c = { .net = net, .regular = net->regular, .sh = &sh, .distinct_left = G4_DISTINCT_MAX_WORK };
     if (g4_shaper_open(&sh, arena, net->regular, parameters, &opt, 1, what, halt, err)) {
         const g4_claim claim = { parameters, 0, 0 };
         int goal = g4_goal_of(&sh, &claim, 1);

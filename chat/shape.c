@@ -30,9 +30,10 @@
 #define G4_SHAPE_MAX_GENERAL 64    /* facts on undeclared keys: bits of g4_key_class */
 #define G4_SHAPE_MAX_OVERLAPS 48   /* classes of undeclared keys more than there are facts on them */
 #define G4_SHAPE_MAX_CLASSES (G4_SHAPE_MAX_OVERLAPS + G4_SHAPE_MAX_GENERAL + G4_SHAPE_SOME)
-#define G4_SHAPE_MAX_SUBSETS 5   /* branches of anyOf whose subsets are told apart for unevaluated... */
-#define G4_SHAPE_MAX_BESIDE 100  /* schemas of other alternatives that are looked at for the order of members */
-#define G4_SHAPE_MAX_RANKED 5000 /* goals of a grammar up to which they are */
+#define G4_SHAPE_MAX_SUBSETS 5    /* branches of anyOf whose subsets are told apart for unevaluated... */
+#define G4_SHAPE_MAX_BESIDE 100   /* schemas of other alternatives that are looked at for the order of members */
+#define G4_SHAPE_MAX_RANKED 5000  /* goals of a grammar up to which they are */
+#define G4_SHAPE_MAX_COMPARED 200 /* elements of a constant that must differ */
 #define G4_SHAPE_UNRANKED INT_MAX
 
 typedef enum {
@@ -2272,6 +2273,16 @@ int g4_array_goal(g4_shaper *sh, const g4_array_shape *s, int index, unsigned wi
     return g4_element_with_seen(sh, goal, index);
 }
 
+/* Do all elements of a constant differ, as far as is looked at? */
+static int g4_value_is_unique(const g4_json *v)
+{
+    if (g4_json_length(v) > G4_SHAPE_MAX_COMPARED) return 0;
+    for (const g4_json *p = v->child; p != NULL; p = p->next)
+        for (const g4_json *q = p->next; q != NULL; q = q->next)
+            if (g4_json_equal(p, q)) return 0;
+    return 1;
+}
+
 static g4_array_shape *g4_branch_array(g4_expansion *x, g4_branch *b)
 {
     g4_shaper *sh = x->sh;
@@ -2279,6 +2290,7 @@ static g4_array_shape *g4_branch_array(g4_expansion *x, g4_branch *b)
     sh->no_memory |= shape == NULL;
     if (shape == NULL) return NULL;
     *shape = (g4_array_shape) { .min = b->min, .max = b->max, .is_unique = b->is_unique };
+    if (b->is_unique && b->value != NULL && g4_value_is_unique(b->value)) shape->is_unique = 0;
     for (const g4_facts *f = b->items; f != NULL; f = f->next)
         shape->n_first = g4_max_int(shape->n_first, f->fact->max < 0 ? f->fact->min : f->fact->max + 1);
     for (const g4_facts *f = b->item; f != NULL; f = f->next) {

@@ -479,6 +479,56 @@ static void g4_test_unique(const g4_engine *e)
                        "{\"uniqueItems\": true, \"type\": \"array\", \"items\": {\"type\": [\"integer\", \"string\", "
                        "\"null\"]}}",
                        "[1,\"1\",null,\"a\",12]");
+    g4_compare_reading(
+        e,
+        "{\"uniqueItems\": true, \"type\": \"array\", \"prefixItems\": [{\"enum\": [\"a\", \"b\"]}, "
+        "{\"enum\": [\"b\", \"c\"]}, {\"enum\": [\"a\", \"c\"]}], \"items\": {\"type\": \"integer\"}, \"minItems\": 3}",
+        "[\"b\",\"c\",\"a\",1]");
+}
+
+static g4_re g4_last_letter(g4_regular *r, const char *text, size_t n)
+{
+    return g4_re_range(r, (unsigned char)text[n - 1], (unsigned char)text[n - 1]);
+}
+
+/* Items of which there are too few, as no schema makes them: masks and reading agree up to where nothing follows. */
+static void g4_test_dead_end(const g4_engine *e)
+{
+    const g4_tokenizer *t = g4_engine_tokenizer(e);
+    const char *text = "a,b";
+    g4_error err = { 0 };
+    g4_grammar *g;
+    int n_wrong = 0, n_allowed = 0;
+    if (g4_grammar_new(&g, NULL, t, NULL, &err) != G4_OK) abort();
+    g4_net *net = g4_grammar_net(g);
+    net->root = g4_net_rule(net, NULL, 0);
+    net->same_item = g4_last_letter;
+    int32_t node = net->rules[net->root].start;
+    for (int i = 0; i < 3; i++) {
+        const int32_t to = i < 2 ? g4_net_node(net) : net->rules[net->root].end;
+        g4_net_item(net, node, to, i > 0 ? g4_re_range(net->regular, ',', ',') : G4_RE_EMPTY,
+                    g4_re_range(net->regular, 'a', 'b'));
+        node = to;
+    }
+    if (g4_grammar_finish(&g, g, G4_OK, "items", &err) != G4_OK) abort();
+    int32_t state = g4_grammar_start(g);
+    for (size_t i = 0; state != 0 && i <= strlen(text); i++) {
+        const uint32_t *mask = g4_grammar_mask(g, state);
+        n_allowed = 0;
+        for (uint32_t id = 0; id < t->n_vocab && mask != NULL; id++) {
+            const int is = (int)(mask[id / 32] >> (id % 32) & 1), want = g4_grammar_read(g, state, (g4_token)id) != 0;
+            n_wrong += is != want;
+            n_allowed += is;
+        }
+        g4_tokens ids = { 0 };
+        if (i == strlen(text)) break;
+        g4_tokenizer_encode(t, NULL, text + i, 1, 0, &ids, NULL, NULL);
+        state = g4_grammar_read(g, state, ids.ids[0]);
+        g4_free(NULL, ids.ids);
+    }
+    G4_EXPECT(state != 0 && n_wrong == 0 && n_allowed == 0, "state %d, %d wrong, %d allowed", (int)state, n_wrong,
+              n_allowed);
+    g4_grammar_close(g);
 }
 
 /* ---- Growth ------------------------------------------------------------------------------------------ */
@@ -557,6 +607,7 @@ int main(int argc, char **argv)
     g4_test_lists(e);
     g4_test_plain(e);
     g4_test_unique(e);
+    g4_test_dead_end(e);
     g4_test_growth(e);
     g4_test_long_element(e);
     g4_engine_close(e);

@@ -7,6 +7,8 @@
 #include "sampler.h"
 
 enum { G4_WALK_TRIES = 8 }; /* tokens that are looked at beside the one that is taken */
+/* Steps of g4_grammar_counts that all walks through a grammar may take: under sanitizers so many last five seconds. */
+#define G4_WALK_WORK 8000000
 
 typedef struct {
     const g4_tokenizer *t;
@@ -23,10 +25,17 @@ static inline int g4_walk_goes_on(g4_walk *w, g4_grammar *g, int32_t state)
            (g4_grammar_write_mask(g, state, w->next) && g4_mask_count(w->next, w->t->n_vocab) > 0);
 }
 
+static inline int g4_walk_is_over(const g4_grammar *g)
+{
+    g4_grammar_counts counts;
+    g4_grammar_count(g, &counts);
+    return counts.work > G4_WALK_WORK;
+}
+
 /* Some tokens at random, allowed and forbidden ones, are read from this state. NULL, or what is wrong. */
 static inline const char *g4_walk_look(g4_walk *w, g4_grammar *g, int32_t state, uint32_t n_allowed)
 {
-    for (int i = 0; i < G4_WALK_TRIES; i++) {
+    for (int i = 0; i < G4_WALK_TRIES && !g4_walk_is_over(g); i++) {
         g4_token id = (g4_token)g4_sampler_random(&w->r, w->t->n_vocab);
         if (i % 2 == 0 && n_allowed > 0) id = g4_mask_token(w->mask, g4_sampler_random(&w->r, n_allowed));
         const int32_t next = g4_grammar_read(g, state, id);
@@ -51,7 +60,7 @@ static inline const char *g4_walk_text(g4_walk *w, g4_grammar *g, int max, g4_wr
     g4_token closers[G4_N_CLOSERS];
     int32_t state = g4_grammar_start(g);
     g4_find_closers(w->t, closers);
-    for (int i = 0; i < max && state != 0; i++) {
+    for (int i = 0; i < max && state != 0 && !g4_walk_is_over(g); i++) {
         state = g4_grammar_settle(g, state);
         if (!g4_grammar_write_mask(g, state, w->mask)) return g4_grammar_failed(g) ? NULL : "no mask";
         const uint32_t n_allowed = g4_mask_count(w->mask, w->t->n_vocab);
