@@ -11,7 +11,8 @@
 
 #define G4_DISTINCT_MAX_FOUND 256    /* values of one sort of items that are found one by one */
 #define G4_DISTINCT_MAX_SEARCH 20000 /* expressions that are looked at for one of them */
-#define G4_DISTINCT_MAX_COUNT 10000  /* and to count them */
+#define G4_DISTINCT_MAX_COUNT 10000  /* and to count them, */
+#define G4_DISTINCT_SMALL_COUNT 100  /* or so many when all lists of a grammar have taken what they may */
 #define G4_DISTINCT_LAYER 256        /* of these, behind so many bytes */
 
 static void g4_distinct_no_memory(g4_distinct *d) { g4_regular_fail(d->r, G4_NET_NO_MEMORY); }
@@ -61,7 +62,7 @@ static int32_t g4_distinct_count(g4_distinct *d, g4_re item, int32_t most)
     g4_distinct_place layers[2][G4_DISTINCT_LAYER];
     int32_t sum = 0;
     layers[0][0] = (g4_distinct_place) { g4_re_and(d->r, item, d->plain), 1 };
-    const int least = g4_max_int(d->left - G4_DISTINCT_MAX_COUNT, 0);
+    const int least = d->left - (d->left > 0 ? G4_DISTINCT_MAX_COUNT : G4_DISTINCT_SMALL_COUNT);
     for (int i = 0, n = 1; n > 0 && d->left > least && sum < most; i = !i) {
         for (int k = 0; k < n; k++)
             if (g4_re_accepts(d->r, layers[i][k].re)) sum = g4_distinct_add(sum, layers[i][k].count, most);
@@ -122,6 +123,7 @@ static g4_re g4_distinct_value(g4_distinct *d, g4_re re, int *is_sure)
     g4_distinct_write(d, i, &text);
     if (text.failed) g4_distinct_no_memory(d);
     const g4_re value = text.failed ? G4_RE_NONE : d->same_item(d->r, text.len > 0 ? text.data : "", text.len);
+    *is_sure &= value != G4_RE_NONE;
     g4_buf_free(&text);
     return value;
 }

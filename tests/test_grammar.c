@@ -506,11 +506,14 @@ static void g4_test_cost(void)
 
 static void g4_test_memory(void)
 {
-    const char *schema = "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\",\"maxLength\":4},\"b\":{"
-                         "\"enum\":[\"x\",1]},\"c\":{\"pattern\":"
-                         "\"^[a-c]+$\"}},\"additionalProperties\":{\"type\":\"number\",\"minimum\":0}}";
+    const char *schema =
+        "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\",\"maxLength\":4},\"b\":{"
+        "\"enum\":[\"x\",1]},\"c\":{\"pattern\":"
+        "\"^[a-c]+$\"},\"d\":{\"uniqueItems\":true,\"type\":\"array\",\"prefixItems\":[{\"enum\":[1,null]},"
+        "{\"enum\":[null,1]},{\"enum\":[true,null]}],\"items\":false,\"minItems\":3}},"
+        "\"additionalProperties\":{\"type\":\"number\",\"minimum\":0}}";
     int done = 0, errors = 0;
-    for (long k = 0; k < 5000 && !done; k += k < 120 ? 1 : 9) {
+    for (long k = 0; k < 5000 && !done; k += k < 120 ? 1 : 13) {
         g4_failing f = { 0, k, 0 };
         g4_allocator al = g4_failing_allocator(&f);
         g4_grammar *g;
