@@ -550,16 +550,19 @@ static int32_t g4_gap_behind(g4_objecting_net *o, g4_gap *gap, int i)
     return gap->behind;
 }
 
-/* A key of a call: as it is, or between control tokens where it could not be told from what is around it. */
+/* A key of a call: as it is, or between control tokens where it could not be told from what is around it, or it takes
+ * too long to find out whether it could. */
 static void g4_schema_put_call_key(g4_schema *c, int32_t from, int32_t to, g4_re name)
 {
     g4_regular *r = c->regular;
-    const int is_bare = g4_re_within(r, name, c->bare_key) == 1, is_quoted = g4_re_disjoint(r, name, c->bare_key) == 1;
+    const int within = g4_re_within(r, name, c->bare_key), is_bare = within == 1;
+    const int is_quoted = !is_bare && g4_re_disjoint(r, name, c->bare_key) != 0;
     if (!is_quoted) g4_net_lexeme(c->net, from, to, is_bare ? name : g4_re_and(r, name, c->bare_key));
     if (is_bare) return;
     const int32_t inside = g4_net_node(c->net), behind = g4_net_node(c->net);
     g4_net_control(c->net, from, inside, G4_CONTROL_QUOTE);
-    g4_net_lexeme(c->net, inside, behind, is_quoted ? name : g4_re_and(r, name, g4_re_not(r, c->bare_key)));
+    g4_net_lexeme(c->net, inside, behind,
+                  is_quoted || within < 0 ? name : g4_re_and(r, name, g4_re_not(r, c->bare_key)));
     g4_net_control(c->net, behind, to, G4_CONTROL_QUOTE);
 }
 

@@ -2025,8 +2025,9 @@ typedef struct { /* of keys: those of an expression, to which these general fact
     int is_mixed; /* it was not split any more: facts that hold for some of its keys are left out */
 } g4_key_class;
 
-/* Split the classes by what one matcher says; a bit each for those within. Where there is no room for another class,
- * one is left whole, without the fact, and as if each of its keys counted for the sorts. */
+/* Split the classes by what one matcher says; a bit each for those within. Where there is no room for another class, or
+ * it is not found out whether both parts have a key, one is left whole, without the fact, and as if each of its keys
+ * counted for the sorts. */
 static int g4_classes_split(g4_shaper *sh, g4_key_class *classes, int n, int max, const g4_matcher *k, uint64_t facts,
                             unsigned some)
 {
@@ -2049,11 +2050,12 @@ static int g4_classes_split(g4_shaper *sh, g4_key_class *classes, int n, int max
         in.facts |= facts;
         in.some |= some;
         out.keys = k->is_complement ? within : without;
-        if (g4_re_is_none(sh->regular, in.keys) == 1) {
+        const int in_none = g4_re_is_none(sh->regular, in.keys), out_none = g4_re_is_none(sh->regular, out.keys);
+        if (in_none == 1) {
             classes[i] = out;
-        } else if (g4_re_is_none(sh->regular, out.keys) == 1) {
+        } else if (out_none == 1) {
             classes[i] = in;
-        } else if (n < max) {
+        } else if (n < max && in_none == 0 && out_none == 0) {
             classes[i] = in;
             classes[n++] = out;
         } else {
@@ -2126,8 +2128,10 @@ static void g4_objecting_rest(g4_objecting *o)
         n = g4_classes_split(sh, classes, n, max++, o->some[i]->keys, 0, 1u << i);
     for (int i = 0; i < n; i++) is_mixed |= classes[i].is_mixed && n_facts == o->n_general;
     if (is_mixed)
-        g4_shaper_loosen(sh, o->x->node, "", "patterns that overlap in more than %d ways: not all of them are held",
-                         G4_SHAPE_MAX_OVERLAPS);
+        g4_shaper_loosen(
+            sh, o->x->node, "",
+            "patterns that overlap in more than %d ways, or take too long to tell apart: not all of them are held",
+            G4_SHAPE_MAX_OVERLAPS);
     o->shape->rest = g4_arena_alloc(sh->arena, (size_t)n * sizeof *o->shape->rest);
     sh->no_memory |= o->shape->rest == NULL;
     for (int i = 0; i < n && !g4_shaper_stops(sh); i++) g4_objecting_add_class(o, &classes[i]);
