@@ -98,8 +98,8 @@ typedef struct {
     g4_place places[];  /* n of them, sorted */
 } g4_grammar_state;
 
-typedef struct { /* a lexeme is complete behind this node of a tree of the vocabulary */
-    uint32_t trie, node, depth;
+typedef struct { /* a lexeme is complete behind this node of a tree of the vocabulary, or so many bytes of its tail */
+    uint32_t trie, node, depth, in_tail; /* depth: all bytes up to there */
 } g4_word_end;
 
 typedef struct g4_ahead { /* what is ahead within a lexeme */
@@ -114,6 +114,13 @@ typedef struct g4_ahead { /* what is ahead within a lexeme */
     g4_trie ends; /* else what is left of tokens that run over its end; no nodes: none does */
 } g4_ahead;
 
+typedef struct { /* bytes of a character that all lead to the same */
+    int32_t to;
+    uint32_t sorts; /* of characters that begin with them */
+    uint8_t phase;  /* of the character behind them */
+} g4_move;
+#define G4_N_PHASES 8
+
 typedef struct { /* of an expression, as an automaton with a table */
     g4_re re;
     uint32_t seen;            /* by the search with this number, */
@@ -123,7 +130,10 @@ typedef struct { /* of an expression, as an automaton with a table */
     uint8_t n_safe[G4_N_SAFE];
     uint32_t out; /* a character of these may lead out */
     uint8_t accepts, has_row, n_live;
-    uint8_t is_even;         /* all bytes that a character may go on with lead to the same */
+    struct {
+        int32_t first;
+        uint16_t n;          /* 0: not made */
+    } moves[G4_N_PHASES];    /* of characters, by phase */
     uint8_t live[G4_NARROW]; /* bytes that lead on, and where to, when they are few; else n_live is above NARROW */
     int32_t to[G4_NARROW];
     int32_t next[256]; /* else this; 0: dead */
@@ -191,6 +201,8 @@ struct g4_grammar {
     g4_lexer_state *lexer; /* [0] is unused: dead */
     int n_lexer, cap_lexer;
     g4_hash_table lexer_table;
+    g4_move *moves; /* of the lexer's states */
+    int n_moves, cap_moves;
     g4_reach *reaches; /* (G4_N_REACHES) by state and sorts; state 0: none */
     uint32_t search;   /* the number of the last one */
     int reach_left;    /* states that may still be looked at for the expression */
@@ -705,6 +717,7 @@ static int32_t g4_lexer_of(g4_grammar *g, g4_re re)
     lexer[g->n_lexer].has_row = 0;
     lexer[g->n_lexer].seen = 0;
     lexer[g->n_lexer].has_reach = 0;
+    memset(lexer[g->n_lexer].moves, 0, sizeof lexer->moves);
     lexer[g->n_lexer].accepts = (uint8_t)g4_re_accepts(g->net.regular, re);
     g4_table_put(&g->lexer_table, hash, g->n_lexer);
     return g->n_lexer++;
@@ -731,7 +744,6 @@ static int g4_lexer_make_narrow(g4_grammar *g, int32_t state)
         s->to[i] = next;
     }
     s->n_live = (uint8_t)n;
-    s->is_even = 0;
     s->has_row = !g->failed;
     return 1;
 }
@@ -757,8 +769,6 @@ static void g4_lexer_make_row(g4_grammar *g, int32_t state)
         n_live++;
     }
     s->n_live = (uint8_t)g4_min_int(n_live, 255);
-    s->is_even = n_live > G4_NARROW;
-    for (int b = 0x81; b <= 0xbf; b++) s->is_even &= s->next[b] == s->next[0x80];
     s->has_row = 1;
     g->n_rows++;
 }
@@ -782,6 +792,7 @@ static int32_t g4_lexer_to(const g4_lexer_state *s, uint8_t byte)
 static void g4_lexer_forget(g4_grammar *g)
 {
     g->n_lexer = 1;
+    g->n_moves = 0;
     g4_table_clear(&g->lexer_table);
     memset(g->reaches, 0, G4_N_REACHES * sizeof *g->reaches);
 }
@@ -795,14 +806,14 @@ static void g4_lexer_forget(g4_grammar *g)
 /* What a character goes on with, by phase: bytes from low to high, and the phase behind them. 0: it is complete. */
 static const struct {
     uint8_t low, high, then;
-} g4_char_phases[] = { { 0, 0, 0 },
-                       { 0x80, 0xbf, 0 },
-                       { 0x80, 0xbf, 1 },
-                       { 0x80, 0xbf, 2 },
-                       { 0xa0, 0xbf, 1 } /* E0 */,
-                       { 0x80, 0x9f, 1 } /* ED */,
-                       { 0x90, 0xbf, 2 } /* F0 */,
-                       { 0x80, 0x8f, 2 } /* F4 */ };
+} g4_char_phases[G4_N_PHASES] = { { 0, 0, 0 },
+                                  { 0x80, 0xbf, 0 },
+                                  { 0x80, 0xbf, 1 },
+                                  { 0x80, 0xbf, 2 },
+                                  { 0xa0, 0xbf, 1 } /* E0 */,
+                                  { 0x80, 0x9f, 1 } /* ED */,
+                                  { 0x90, 0xbf, 2 } /* F0 */,
+                                  { 0x80, 0x8f, 2 } /* F4 */ };
 
 static uint8_t g4_char_phase(uint8_t first)
 {
@@ -837,33 +848,61 @@ static int g4_reach_add(g4_grammar *g, g4_reach_layer *layer, g4_reach_place pla
     return 1;
 }
 
+/* Make the moves of a state with a row. In phase 0 a plain character begins. */
+static void g4_moves_make(g4_grammar *g, int32_t state, int phase)
+{
+    const int low = phase == 0 ? 0x20 : g4_char_phases[phase].low,
+              high = phase == 0 ? 0xf4 : g4_char_phases[phase].high;
+    const int first = g->n_moves;
+    for (int b = low; b <= high; b++) {
+        const uint32_t sort = g->vocabulary->sort_of[b];
+        if (phase == 0 && sort == 0) continue;
+        const g4_move m = { g4_lexer_to(&g->lexer[state], (uint8_t)b), sort,
+                            phase == 0 ? g4_char_phase((uint8_t)b) : g4_char_phases[phase].then };
+        int i = g->n_moves; /* most often it is the one of the byte before */
+        while (i > first && (g->moves[i - 1].to != m.to || g->moves[i - 1].phase != m.phase)) i--;
+        if (i > first) {
+            g->moves[i - 1].sorts |= sort;
+            continue;
+        }
+        g4_move *moves = g4_grammar_grow(g, g->moves, g->n_moves, &g->cap_moves, sizeof *moves);
+        if (moves == NULL) return;
+        g->moves = moves;
+        moves[g->n_moves++] = m;
+    }
+    g->lexer[state].moves[phase].first = first;
+    g->lexer[state].moves[phase].n = (uint16_t)(g->n_moves - first);
+}
+
+/* The rarest of some sorts: the highest bit. */
+static uint32_t g4_reach_rarest(uint32_t sorts)
+{
+    while ((sorts & (sorts - 1)) != 0) sorts &= sorts - 1;
+    return sorts;
+}
+
 /* Go on from a place of the layer, within its character or into the next layer. Returns 0 when a byte leads out, with
  * the sorts on the way in *way, or when there is no room. */
 static int g4_reach_go_on(g4_grammar *g, uint32_t sorts, g4_reach_place from, g4_reach_layer *same,
                           g4_reach_layer *next, uint32_t *way)
 {
-    const uint32_t *sort_of = g->vocabulary->sort_of;
-    const int is_first = from.phase == 0;
-    const int high = is_first ? 0xf4 : g4_char_phases[from.phase].high;
-    g4_reach_place last = { .state = 0 };
     g->reach_left -= g->lexer[from.state].has_row ? 1 : G4_REACH_ROW;
     if (g->reach_left < 0) return 0;
     if (!g->lexer[from.state].has_row) g4_lexer_make_row(g, from.state);
-    const int low = is_first ? 0x20 : g->lexer[from.state].is_even ? high : g4_char_phases[from.phase].low;
-    for (int b = low; b <= high && !g->failed; b++) {
-        const uint32_t sort = is_first ? sort_of[b] & sorts : 0;
-        if (is_first && sort == 0) continue;
-        const g4_reach_place to = { g4_lexer_to(&g->lexer[from.state], (uint8_t)b), from.way | sort,
-                                    is_first ? g4_char_phase((uint8_t)b) : g4_char_phases[from.phase].then };
+    if (g->lexer[from.state].moves[from.phase].n == 0 && !g->failed) g4_moves_make(g, from.state, from.phase);
+    if (g->failed) return 0;
+    const g4_move *moves = g->moves + g->lexer[from.state].moves[from.phase].first;
+    for (int i = 0; i < g->lexer[from.state].moves[from.phase].n; i++) {
+        const uint32_t by = from.phase == 0 ? moves[i].sorts & sorts : 0;
+        if (from.phase == 0 && by == 0) continue;
+        const g4_reach_place to = { moves[i].to, from.way | g4_reach_rarest(by), moves[i].phase };
         if (to.state == 0) {
             *way = to.way;
             return 0;
         }
-        if (to.state == last.state && to.phase == last.phase) continue;
-        last = to;
         if (!g4_reach_add(g, to.phase == 0 ? next : same, to)) return 0;
     }
-    return !g->failed;
+    return 1;
 }
 
 /* Begin a search, with a state on its first layer. */
@@ -917,13 +956,8 @@ static uint32_t g4_reach_out(const g4_grammar *g, const g4_lexer_state *s)
 /* The rarest but i of some sorts, or the commonest. */
 static uint32_t g4_reach_rare(uint32_t sorts, int i)
 {
-    for (; i > 0 && (sorts & (sorts - 1)) != 0; i--) {
-        uint32_t rarest = sorts;
-        while ((rarest & (rarest - 1)) != 0) rarest &= rarest - 1;
-        sorts &= ~rarest;
-    }
-    while ((sorts & (sorts - 1)) != 0) sorts &= sorts - 1; /* the rarest is the highest bit */
-    return sorts;
+    for (; i > 0 && (sorts & (sorts - 1)) != 0; i--) sorts &= ~g4_reach_rarest(sorts);
+    return g4_reach_rarest(sorts);
 }
 
 /* The state behind one character of these sorts, whichever it is; 0: that may be several, or none. */
@@ -1074,14 +1108,14 @@ static void g4_inside_mark(const g4_grammar *g, uint32_t *bits)
     for (; is_most && at < n_plain; at++) bits[plain->ids[at] / 32] &= ~(1u << (plain->ids[at] % 32));
 }
 
-/* The lexeme may end at a node of a tree: tokens below may run over its end. */
-static void g4_lexer_complete(g4_grammar *g, uint32_t which, uint32_t node, uint32_t depth)
+/* The lexeme may end at a node of a tree, or in its tail: tokens below may run over its end. */
+static void g4_lexer_complete(g4_grammar *g, uint32_t which, uint32_t node, uint32_t depth, uint32_t in_tail)
 {
     g4_word_end *completions =
         g4_grammar_grow(g, g->completions, g->n_completions, &g->cap_completions, sizeof *completions);
     if (completions == NULL) return;
     g->completions = completions;
-    completions[g->n_completions++] = (g4_word_end) { which, node, depth };
+    completions[g->n_completions++] = (g4_word_end) { which, node, depth, in_tail };
 }
 
 typedef struct { /* a level of a walk: brothers to visit, by the bytes of the state or by themselves */
@@ -1124,7 +1158,7 @@ static uint32_t g4_lexer_next(g4_grammar *g, uint32_t which, g4_lexer_level *l, 
         const g4_trie_node *n = &t->nodes[node];
         g->n_visited++;
         g4_inside_add(g, which, n->first, n->first + n->n_here);
-        if (n->n_children > 0) return node;
+        if (n->n_children > 0 || n->tail > 0) return node;
     }
 }
 
@@ -1146,27 +1180,41 @@ static int g4_lexer_is_safe(const g4_lexer_state *s, uint32_t sorts, int n_chars
 /* Do all words below a node stay inside? reach: as it is known; it may become more. */
 static int g4_lexer_has_all(g4_grammar *g, const g4_trie *t, uint32_t node, int32_t state, int *reach)
 {
-    const g4_trie_rest rest = t->rests[node];
     const g4_trie_node *n = &t->nodes[node];
     const int is_worth = n->end - n->first - n->n_here >= G4_REACH_WORTH;
-    if (rest.is_whole) *reach = g4_max_int(*reach, 0);
-    if (rest.n_chars <= *reach) return 1;
-    if (!rest.is_whole) return 0;
+    if (n->is_whole) *reach = g4_max_int(*reach, 0);
+    if (n->n_chars <= *reach) return 1;
+    if (!n->is_whole) return 0;
     if (!g->lexer[state].has_reach && is_worth) g4_reach_learn(g, state);
     const g4_lexer_state *s = &g->lexer[state];
     if (s->has_reach) *reach = g4_max_int(*reach, s->reach);
-    if (g4_lexer_is_safe(s, rest.sorts, rest.n_chars)) return 1;
-    if (rest.n_chars > *reach && is_worth && (rest.sorts & s->out) == 0)
-        *reach = g4_max_int(*reach, g4_reach_of(g, state, rest.sorts));
-    return rest.n_chars <= *reach;
+    if (g4_lexer_is_safe(s, n->sorts, n->n_chars)) return 1;
+    if (n->n_chars > *reach && is_worth && (n->sorts & s->out) == 0)
+        *reach = g4_max_int(*reach, g4_reach_of(g, state, n->sorts));
+    return n->n_chars <= *reach;
 }
 
 /* Is a node the first byte of a character behind a state from which that one and all below it stay inside? */
 static int g4_lexer_begins_safe(const g4_grammar *g, const g4_trie *t, uint32_t node, int32_t state)
 {
     const uint32_t sort = g->vocabulary->sort_of[t->bytes[node]];
-    const g4_trie_rest rest = t->rests[node];
-    return sort != 0 && g4_lexer_is_safe(&g->lexer[state], sort | rest.sorts, rest.n_chars + 1);
+    const g4_trie_node *n = &t->nodes[node];
+    return sort != 0 && g4_lexer_is_safe(&g->lexer[state], sort | n->sorts, n->n_chars + 1);
+}
+
+/* Read the tail of a node from the state behind that. */
+static void g4_lexer_read_tail(g4_grammar *g, uint32_t which, uint32_t node, uint32_t depth, int32_t state)
+{
+    const g4_trie *t = &g->vocabulary->tries[which];
+    const g4_trie_node *n = &t->nodes[node];
+    g->n_visited++;
+    for (uint32_t i = 0; i < n->tail; i++) {
+        if (g->lexer[state].accepts) g4_lexer_complete(g, which, node, depth + i, i);
+        if (!g->lexer[state].has_row) g4_lexer_make_row(g, state);
+        state = g->failed ? 0 : g4_lexer_to(&g->lexer[state], t->tails[n->child + i]);
+        if (state == 0) return;
+    }
+    g4_inside_add(g, which, n->first, n->end);
 }
 
 /* Walk a tree of the vocabulary from a state with a row: `inside` gets the tokens that stay inside. */
@@ -1176,7 +1224,7 @@ static void g4_lexer_walk(g4_grammar *g, uint32_t which, int32_t state)
     g4_lexer_level levels[G4_TRIE_DEPTH];
     uint32_t depth = 1;
     int all = 0;
-    if (t->rests != NULL) g4_lexer_has_all(g, t, 0, state, &all);
+    if (t->is_plain) g4_lexer_has_all(g, t, 0, state, &all);
     levels[0] = g4_lexer_below(t, 0, state, all);
     while (depth > 0 && !g4_grammar_stops(g)) {
         const g4_lexer_level *level = &levels[depth - 1];
@@ -1186,15 +1234,19 @@ static void g4_lexer_walk(g4_grammar *g, uint32_t which, int32_t state)
             depth--;
             continue;
         }
+        const g4_trie_node *n = &t->nodes[node];
         int reach = level->reach;
         if (reach < G4_ENDLESS && !g4_utf8_continues((char)t->bytes[node])) reach--;
-        if (t->rests != NULL &&
+        if (t->is_plain &&
             (g4_lexer_begins_safe(g, t, node, level->state) || g4_lexer_has_all(g, t, node, next, &reach))) {
-            const g4_trie_node *n = &t->nodes[node];
             g4_inside_add(g, which, n->first + n->n_here, n->end);
             continue;
         }
-        if (g->lexer[next].accepts) g4_lexer_complete(g, which, node, depth);
+        if (n->tail > 0) {
+            g4_lexer_read_tail(g, which, node, depth, next);
+            continue;
+        }
+        if (g->lexer[next].accepts) g4_lexer_complete(g, which, node, depth, 0);
         if (!g->lexer[next].has_row) g4_lexer_make_row(g, next);
         levels[depth++] = g4_lexer_below(t, node, next, reach);
     }
@@ -1312,6 +1364,8 @@ static uint32_t g4_lexer_plain(g4_grammar *g, g4_re re, const uint32_t follow[8]
     return g->failed ? 0 : (uint32_t)g4_min_int(count.n, longest);
 }
 
+static inline int g4_bytes_have(const uint32_t bytes[8], uint8_t byte) { return bytes[byte / 32] >> (byte % 32) & 1; }
+
 /* Leave out the nodes where the lexeme may end, but none of whose tokens goes on with what may follow. */
 static void g4_ends_filter(g4_grammar *g, const uint32_t follow[8])
 {
@@ -1319,34 +1373,43 @@ static void g4_ends_filter(g4_grammar *g, const uint32_t follow[8])
     for (int i = 0; i < g->n_completions; i++) {
         const g4_word_end c = g->completions[i];
         const g4_trie *t = &g->vocabulary->tries[c.trie];
-        const g4_trie_level below = g4_trie_below(t, c.node);
-        uint32_t child = below.next;
-        while (child < below.end && !(follow[t->bytes[child] / 32] >> (t->bytes[child] % 32) & 1)) child++;
-        if (child < below.end) g->completions[kept++] = c;
+        const g4_trie_node *n = &t->nodes[c.node];
+        const uint8_t *next = n->tail > 0 ? t->tails + n->child + c.in_tail : t->bytes + n->child;
+        const uint8_t *end = next + (n->tail > 0 ? 1 : n->n_children);
+        while (next < end && !g4_bytes_have(follow, *next)) next++;
+        if (next < end) g->completions[kept++] = c;
     }
     g->n_completions = kept;
 }
 
-/* Of the tokens below a node where the lexeme may end, those that do not stay inside, without the bytes up to there. */
+/* Of words of a tree, those that do not stay inside, without the bytes up to where the lexeme may end. */
+static void g4_ends_collect_words(g4_grammar *g, const g4_word_end *c, const uint32_t *set, uint32_t first,
+                                  uint32_t end)
+{
+    const g4_trie *t = &g->vocabulary->tries[c->trie];
+    for (uint32_t i = first; i < end && g->n_words <= G4_MAX_ENDS; i++) {
+        const uint32_t id = t->ids[i], bit = 1u << (id % 32);
+        if ((g->marked[id / 32] & bit) || (set != NULL && (set[id / 32] & bit))) continue;
+        g4_word *words = g4_grammar_grow(g, g->words, g->n_words, &g->cap_words, sizeof *words);
+        if (words == NULL) return;
+        g->words = words;
+        g4_word w = { .id = id };
+        w.text = g4_tokenizer_text(g->t, id, &w.len) + c->depth;
+        w.len -= c->depth;
+        words[g->n_words++] = w;
+    }
+}
+
+/* Of the tokens below a node where the lexeme may end, those that go on with what may follow. */
 static void g4_ends_collect(g4_grammar *g, const g4_word_end *c, const uint32_t *set, const uint32_t follow[8])
 {
     const g4_trie *t = &g->vocabulary->tries[c->trie];
+    const g4_trie_node *n = &t->nodes[c->node];
     const g4_trie_level below = g4_trie_below(t, c->node);
-    for (uint32_t child = below.next; child < below.end && !g4_grammar_stops(g); child++) {
-        const uint8_t byte = t->bytes[child];
-        if (!(follow[byte / 32] >> (byte % 32) & 1)) continue;
-        for (uint32_t i = t->nodes[child].first; i < t->nodes[child].end && g->n_words <= G4_MAX_ENDS; i++) {
-            const uint32_t id = t->ids[i], bit = 1u << (id % 32);
-            if ((g->marked[id / 32] & bit) || (set != NULL && (set[id / 32] & bit))) continue;
-            g4_word *words = g4_grammar_grow(g, g->words, g->n_words, &g->cap_words, sizeof *words);
-            if (words == NULL) return;
-            g->words = words;
-            g4_word w = { .id = id };
-            w.text = g4_tokenizer_text(g->t, id, &w.len) + c->depth;
-            w.len -= c->depth;
-            words[g->n_words++] = w;
-        }
-    }
+    if (n->tail > 0) g4_ends_collect_words(g, c, set, n->first, n->end);
+    for (uint32_t child = below.next; child < below.end && !g4_grammar_stops(g); child++)
+        if (g4_bytes_have(follow, t->bytes[child]))
+            g4_ends_collect_words(g, c, set, t->nodes[child].first, t->nodes[child].end);
 }
 
 /* All ends of tokens that run over the end of the lexeme, as a tree. */
@@ -1407,7 +1470,7 @@ static const g4_ahead *g4_ahead_keep(g4_grammar *g, const g4_ahead *found, int i
     const uint32_t n_ends = ends->n_nodes > 0 ? ends->nodes[0].end : 0;
     const size_t n_ids = has_own ? 0 : n_inside, n_own = has_own ? n_words : 0;
     const size_t size = sizeof(g4_ahead) + n_own * 4 + n_ids * 4 + ends->n_nodes * (sizeof *ends->nodes + 1) +
-                        (size_t)n_ends * 4 + (size_t)found->n_at * sizeof *found->at + (size_t)7 * 16;
+                        ends->n_tails + (size_t)n_ends * 4 + (size_t)found->n_at * sizeof *found->at + (size_t)8 * 16;
     g4_ahead *out = is_costly ? g4_alloc(g->vocabulary->a, 1, size) : g4_arena_alloc(&g->ahead_memory, size);
     if (out == NULL) {
         g4_grammar_no_memory(g);
@@ -1435,6 +1498,7 @@ static const g4_ahead *g4_ahead_keep(g4_grammar *g, const g4_ahead *found, int i
     out->ends.nodes = g4_ahead_put(&place, ends->nodes, ends->n_nodes, sizeof *ends->nodes);
     out->ends.ids = g4_ahead_put(&place, ends->ids, n_ends, 4);
     out->ends.bytes = g4_ahead_put(&place, ends->bytes, ends->n_nodes, 1);
+    out->ends.tails = g4_ahead_put(&place, ends->tails, ends->n_tails, 1);
     if (!is_costly) {
         g->ahead_bytes += size;
         return out;
@@ -1546,6 +1610,26 @@ static int g4_item_is_sure(g4_grammar *g, int32_t state, const g4_begun *begun)
     return 0;
 }
 
+/* Words of a tree fit: begun says whether that is sure. */
+static void g4_grammar_allow(g4_grammar *g, const g4_trie *t, uint32_t first, uint32_t n, int32_t state,
+                             const g4_begun *begun)
+{
+    const int is_sure = begun == NULL || n == 0 || g4_item_is_sure(g, state, begun);
+    for (uint32_t i = first; i < first + n; i++) g4_ids_add(g, is_sure ? &g->allowed : &g->doubtful, t->ids[i]);
+}
+
+/* Read the tail of a node, but for its first bytes, from a state on. */
+static void g4_grammar_read_tail(g4_grammar *g, const g4_trie *t, uint32_t node, uint32_t from, int32_t state,
+                                 const g4_begun *begun)
+{
+    const g4_trie_node *n = &t->nodes[node];
+    for (uint32_t i = from; i < n->tail && state != 0 && !g4_grammar_stops(g); i++) {
+        state = g4_grammar_step(g, state, t->tails[n->child + i]);
+        g->n_visited++;
+    }
+    if (state != 0 && !g->failed) g4_grammar_allow(g, t, n->first, 1, state, begun);
+}
+
 /* Read what the words of a tree have below a node from a state on: `allowed` gets those that fit. They begin with the
  * bytes in `first`. begun: where items begin; `doubtful` gets those that are not sure then. NULL: all are. */
 static void g4_grammar_walk(g4_grammar *g, const g4_trie *t, uint32_t from, int32_t state, const uint32_t first[8],
@@ -1554,7 +1638,6 @@ static void g4_grammar_walk(g4_grammar *g, const g4_trie *t, uint32_t from, int3
     g4_trie_level levels[G4_TRIE_DEPTH];
     int32_t states[G4_TRIE_DEPTH];
     uint32_t depth = 1;
-    if (t->n_nodes == 0) return;
     levels[0] = g4_trie_below(t, from);
     states[0] = state;
     while (depth > 0 && !g4_grammar_stops(g)) {
@@ -1564,14 +1647,16 @@ static void g4_grammar_walk(g4_grammar *g, const g4_trie *t, uint32_t from, int3
             continue;
         }
         const uint32_t node = l->next++;
-        if (depth == 1 && !(first[t->bytes[node] / 32] >> (t->bytes[node] % 32) & 1)) continue;
+        if (depth == 1 && !g4_bytes_have(first, t->bytes[node])) continue;
         const int32_t next = g4_grammar_step(g, states[depth - 1], t->bytes[node]);
         g->n_visited++;
         if (next == 0) continue;
         const g4_trie_node *n = &t->nodes[node];
-        const int is_sure = begun == NULL || n->n_here == 0 || g4_item_is_sure(g, next, begun);
-        for (uint32_t i = 0; i < n->n_here; i++)
-            g4_ids_add(g, is_sure ? &g->allowed : &g->doubtful, t->ids[n->first + i]);
+        g4_grammar_allow(g, t, n->first, n->n_here, next, begun);
+        if (n->tail > 0) {
+            g4_grammar_read_tail(g, t, node, 0, next, begun);
+            continue;
+        }
         states[depth] = next;
         levels[depth++] = g4_trie_below(t, node);
     }
@@ -1647,9 +1732,15 @@ static void g4_mask_add_ends(g4_grammar *g, const g4_ahead *ahead, int32_t behin
                              const g4_begun *begun)
 {
     if (behind == 0) return;
-    g4_grammar_walk(g, &ahead->ends, 0, behind, follow, begun);
-    for (int i = 0; i < ahead->n_at; i++)
-        g4_grammar_walk(g, &g->vocabulary->tries[ahead->at[i].trie], ahead->at[i].node, behind, follow, begun);
+    if (ahead->ends.n_nodes > 0) g4_grammar_walk(g, &ahead->ends, 0, behind, follow, begun);
+    for (int i = 0; i < ahead->n_at && !g->failed; i++) {
+        const g4_word_end at = ahead->at[i];
+        const g4_trie *t = &g->vocabulary->tries[at.trie];
+        if (t->nodes[at.node].tail > 0)
+            g4_grammar_read_tail(g, t, at.node, at.in_tail, behind, begun);
+        else
+            g4_grammar_walk(g, t, at.node, behind, follow, begun);
+    }
 }
 
 /* Are many values left for an item that begins in this state? */
@@ -2040,6 +2131,7 @@ void g4_grammar_close(g4_grammar *g)
                              g->core,
                              g->lexer,
                              g->lexer_table.slots,
+                             g->moves,
                              g->reaches,
                              g->aheads,
                              g->ahead_table.slots,

@@ -567,18 +567,19 @@ typedef struct {
     uint32_t child;                        /* the first; they stand side by side by ascending byte */
     uint32_t first, end;                   /* words that begin with the bytes of this node */
     uint32_t n_here : 22, n_children : 10; /* n_here of them end here */
-} g4_trie_node;
-typedef struct {      /* what the words go on with below a node of plain characters */
-    uint32_t sorts;   /* of these characters: g4_vocabulary.sort_of */
+    uint8_t tail; /* not 0: it has one word, which goes on with so many bytes of the tails, from `child` on */
+    /* In a tree of plain characters, what the words go on with: */
     uint8_t n_chars;  /* the longest, in characters; 255: or longer */
     uint8_t is_whole; /* whole characters lead to this node */
-} g4_trie_rest;
+    uint32_t sorts;   /* of these characters: g4_vocabulary.sort_of */
+} g4_trie_node;
 typedef struct { /* texts with shared beginnings; node 0 is the root */
     g4_trie_node *nodes;
-    uint8_t *bytes;      /* (n_nodes) that lead to a node */
-    uint32_t *ids;       /* of the words, in order */
-    g4_trie_rest *rests; /* (n_nodes) of a tree of plain characters; else NULL */
-    uint32_t n_nodes;
+    uint8_t *bytes; /* (n_nodes) that lead to a node */
+    uint8_t *tails; /* (n_tails) */
+    uint32_t *ids;  /* of the words, in order */
+    uint32_t n_nodes, n_tails;
+    int is_plain; /* of plain characters */
 } g4_trie;
 int g4_trie_make(g4_trie *t, const g4_allocator *a, const g4_word *words, uint32_t n,
                  g4_halt *halt); /* of sorted words */

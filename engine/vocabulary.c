@@ -77,6 +77,21 @@ int g4_words_sort(const g4_allocator *a, g4_word *words, uint32_t n, g4_halt *ha
 
 /* ---- Trees --------------------------------------------------------------------------------------- */
 
+/* A child behind those that are there. The n words of it begin with the same `depth` bytes; what follows in a single
+ * one becomes its tail. */
+static void g4_trie_add_child(g4_trie *t, const g4_word *words, uint32_t first, uint32_t n, uint32_t depth)
+{
+    const g4_word *w = &words[first];
+    g4_trie_node *child = &t->nodes[t->n_nodes];
+    *child = (g4_trie_node) { .first = first, .end = first + n };
+    t->bytes[t->n_nodes++] = w->text[depth - 1];
+    if (n > 1 || w->len == depth) return;
+    child->child = t->n_tails;
+    child->tail = (uint8_t)(w->len - depth);
+    memcpy(t->tails + t->n_tails, w->text + depth, w->len - depth);
+    t->n_tails += w->len - depth;
+}
+
 /* The children of a node behind those that are there; the words of the node begin with the same `depth` bytes. */
 static void g4_trie_add_children(g4_trie *t, const g4_word *words, uint32_t node, uint32_t depth)
 {
@@ -88,34 +103,45 @@ static void g4_trie_add_children(g4_trie *t, const g4_word *words, uint32_t node
         const uint8_t byte = words[i].text[depth];
         const uint32_t first = i;
         while (i < end && words[i].text[depth] == byte) i++;
-        t->bytes[t->n_nodes] = byte;
-        t->nodes[t->n_nodes++] = (g4_trie_node) { .first = first, .end = i };
+        g4_trie_add_child(t, words, first, i - first, depth + 1);
         t->nodes[node].n_children++;
     }
 }
 
-/* A node for each byte that is not shared with the word before, and the root. */
-static uint32_t g4_trie_count(const g4_word *words, uint32_t n)
+static uint32_t g4_words_shared(const g4_word *v, const g4_word *w)
 {
-    uint32_t n_nodes = 1;
+    uint32_t n = 0;
+    while (n < v->len && n < w->len && v->text[n] == w->text[n]) n++;
+    return n;
+}
+
+/* A node for each byte that is not shared with the word before, up to where no other word shares it, and the root. What
+ * is left are tails. */
+static void g4_trie_count(const g4_word *words, uint32_t n, uint32_t *n_nodes, uint32_t *n_tails)
+{
+    uint32_t before = 0;
+    *n_nodes = 1;
+    *n_tails = 0;
     for (uint32_t i = 0; i < n; i++) {
-        const g4_word *w = &words[i], *before = w - 1;
-        uint32_t shared = 0;
-        if (i > 0)
-            while (shared < w->len && shared < before->len && w->text[shared] == before->text[shared]) shared++;
-        n_nodes += w->len - shared;
+        const uint32_t behind = i + 1 < n ? g4_words_shared(&words[i], &words[i + 1]) : 0;
+        const uint32_t shared = before > behind ? before : behind;
+        const uint32_t last = shared < words[i].len ? shared + 1 : words[i].len;
+        *n_nodes += last - before;
+        *n_tails += words[i].len - last;
+        before = behind;
     }
-    return n_nodes;
 }
 
 int g4_trie_make(g4_trie *t, const g4_allocator *a, const g4_word *words, uint32_t n, g4_halt *halt)
 {
     g4_trie_level levels[G4_TRIE_DEPTH];
-    const uint32_t n_nodes = g4_trie_count(words, n);
+    uint32_t n_nodes, n_tails;
+    g4_trie_count(words, n, &n_nodes, &n_tails);
     *t = (g4_trie) { .nodes = g4_alloc(a, n_nodes, sizeof *t->nodes),
                      .bytes = g4_alloc(a, n_nodes, 1),
+                     .tails = g4_alloc(a, (size_t)n_tails + 1, 1),
                      .ids = g4_alloc(a, (size_t)n + 1, sizeof *t->ids) };
-    if (t->nodes == NULL || t->bytes == NULL || t->ids == NULL) {
+    if (t->nodes == NULL || t->bytes == NULL || t->tails == NULL || t->ids == NULL) {
         g4_trie_free(t, a);
         return 0;
     }
@@ -131,6 +157,7 @@ int g4_trie_make(g4_trie *t, const g4_allocator *a, const g4_word *words, uint32
             continue;
         }
         const uint32_t node = level->next++;
+        if (t->nodes[node].tail > 0) continue;
         g4_trie_add_children(t, words, node, depth);
         if (t->nodes[node].n_children > 0) levels[depth++] = g4_trie_below(t, node);
     }
@@ -141,8 +168,8 @@ void g4_trie_free(g4_trie *t, const g4_allocator *a)
 {
     g4_free(a, t->nodes);
     g4_free(a, t->bytes);
+    g4_free(a, t->tails);
     g4_free(a, t->ids);
-    g4_free(a, t->rests);
     *t = (g4_trie) { 0 };
 }
 
@@ -173,24 +200,30 @@ static void g4_vocabulary_sort_chars(g4_vocabulary *v)
         for (int b = leads[i].low; b <= leads[i].high; b++) v->sort_of[b] = 1u << leads[i].sort;
 }
 
-/* Say of each node of a tree of plain characters what is below it; children have higher numbers. */
-static int g4_trie_describe(g4_trie *t, const g4_allocator *a, const uint32_t sort_of[256])
+/* What the words of a node go on with: a byte, behind which come these characters. */
+static void g4_trie_describe_byte(g4_trie_node *n, uint32_t sort, uint32_t sorts, int n_chars)
 {
-    t->rests = g4_alloc(a, t->n_nodes, sizeof *t->rests);
-    if (t->rests == NULL) return 0;
+    n->sorts |= sort | sorts;
+    n->n_chars = (uint8_t)g4_max_int(n->n_chars, g4_min_int(n_chars + (sort != 0), UINT8_MAX));
+}
+
+/* Say of each node of a tree of plain characters what is below it; children have higher numbers. */
+static void g4_trie_describe(g4_trie *t, const uint32_t sort_of[256])
+{
+    t->is_plain = 1;
     for (uint32_t i = t->n_nodes; i-- > 0;) {
         const g4_trie_level below = g4_trie_below(t, i);
-        g4_trie_rest rest = { .is_whole = 1 };
+        g4_trie_node *n = &t->nodes[i];
+        n->is_whole = 1;
         for (uint32_t k = below.next; k < below.end; k++) {
             const uint32_t sort = sort_of[t->bytes[k]];
-            const int n_chars = t->rests[k].n_chars + (sort != 0);
-            rest.sorts |= sort | t->rests[k].sorts;
-            rest.n_chars = (uint8_t)g4_max_int(rest.n_chars, g4_min_int(n_chars, UINT8_MAX));
-            if (sort == 0) rest.is_whole = 0;
+            g4_trie_describe_byte(n, sort, t->nodes[k].sorts, t->nodes[k].n_chars);
+            if (sort == 0) n->is_whole = 0;
         }
-        t->rests[i] = rest;
+        for (uint32_t k = n->tail; k-- > 0;)
+            g4_trie_describe_byte(n, sort_of[t->tails[n->child + k]], n->sorts, n->n_chars);
+        if (n->tail > 0) n->is_whole = sort_of[t->tails[n->child]] != 0;
     }
-    return 1;
 }
 
 /* ---- The vocabulary ------------------------------------------------------------------------------ */
@@ -254,7 +287,8 @@ static int g4_vocabulary_fill(g4_vocabulary *v, const g4_tokenizer *t, g4_word *
         g4_word *part = i == 0 ? words : words + t->n_vocab - n[1];
         if (!g4_words_sort(v->a, part, n[i], halt) || !g4_trie_make(&v->tries[i], v->a, part, n[i], halt)) return 0;
     }
-    return g4_trie_describe(&v->tries[G4_TRIE_PLAIN], v->a, v->sort_of);
+    g4_trie_describe(&v->tries[G4_TRIE_PLAIN], v->sort_of);
+    return 1;
 }
 
 static g4_vocabulary *g4_vocabulary_open(const g4_allocator *a, const g4_tokenizer *t, g4_halt *halt)
