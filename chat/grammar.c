@@ -116,7 +116,7 @@ typedef struct g4_ahead { /* what is ahead within a lexeme */
 
 typedef struct { /* bytes of a character that all lead to the same */
     int32_t to;
-    uint32_t sorts; /* of characters that begin with them */
+    g4_sorts sorts; /* of characters that begin with them */
     uint8_t phase;  /* of the character behind them */
 } g4_move;
 #define G4_N_PHASES 8
@@ -126,9 +126,9 @@ typedef struct { /* of an expression, as an automaton with a table */
     uint32_t seen;            /* by the search with this number, */
     uint8_t seen_phases;      /* in these phases of a character, as bits */
     uint8_t has_reach, reach; /* of plain characters of all sorts */
-    uint32_t safe[G4_N_SAFE]; /* of these sorts so many stay inside; 0: none */
+    g4_sorts safe[G4_N_SAFE]; /* of these sorts so many stay inside; 0: none */
     uint8_t n_safe[G4_N_SAFE];
-    uint32_t out; /* a character of these may lead out */
+    g4_sorts out; /* a character of these may lead out */
     uint8_t accepts, has_row, n_live;
     struct {
         int32_t first;
@@ -141,7 +141,7 @@ typedef struct { /* of an expression, as an automaton with a table */
 
 typedef struct { /* whatever plain characters of these sorts follow, so many of them stay inside */
     int32_t state;
-    uint32_t sorts;
+    g4_sorts sorts;
     uint8_t n_chars; /* G4_ENDLESS: any number */
 } g4_reach;
 #define G4_ENDLESS UINT8_MAX
@@ -825,7 +825,7 @@ static uint8_t g4_char_phase(uint8_t first)
 
 typedef struct { /* a state to look at, in its phase of a character, and the sorts on the way to it */
     int32_t state;
-    uint32_t way;
+    g4_sorts way;
     uint8_t phase;
 } g4_reach_place;
 typedef struct {
@@ -855,7 +855,7 @@ static void g4_moves_make(g4_grammar *g, int32_t state, int phase)
               high = phase == 0 ? 0xf4 : g4_char_phases[phase].high;
     const int first = g->n_moves;
     for (int b = low; b <= high; b++) {
-        const uint32_t sort = g->vocabulary->sort_of[b];
+        const g4_sorts sort = g->vocabulary->sort_of[b];
         if (phase == 0 && sort == 0) continue;
         const g4_move m = { g4_lexer_to(&g->lexer[state], (uint8_t)b), sort,
                             phase == 0 ? g4_char_phase((uint8_t)b) : g4_char_phases[phase].then };
@@ -875,7 +875,7 @@ static void g4_moves_make(g4_grammar *g, int32_t state, int phase)
 }
 
 /* The rarest of some sorts: the highest bit. */
-static uint32_t g4_reach_rarest(uint32_t sorts)
+static g4_sorts g4_reach_rarest(g4_sorts sorts)
 {
     while ((sorts & (sorts - 1)) != 0) sorts &= sorts - 1;
     return sorts;
@@ -883,8 +883,8 @@ static uint32_t g4_reach_rarest(uint32_t sorts)
 
 /* Go on from a place of the layer, within its character or into the next layer. Returns 0 when a byte leads out, with
  * the sorts on the way in *way, or when there is no room. */
-static int g4_reach_go_on(g4_grammar *g, uint32_t sorts, g4_reach_place from, g4_reach_layer *same,
-                          g4_reach_layer *next, uint32_t *way)
+static int g4_reach_go_on(g4_grammar *g, g4_sorts sorts, g4_reach_place from, g4_reach_layer *same,
+                          g4_reach_layer *next, g4_sorts *way)
 {
     g->reach_left -= g->lexer[from.state].has_row ? 1 : G4_REACH_ROW;
     if (g->reach_left < 0) return 0;
@@ -893,7 +893,7 @@ static int g4_reach_go_on(g4_grammar *g, uint32_t sorts, g4_reach_place from, g4
     if (g->failed) return 0;
     const g4_move *moves = g->moves + g->lexer[from.state].moves[from.phase].first;
     for (int i = 0; i < g->lexer[from.state].moves[from.phase].n; i++) {
-        const uint32_t by = from.phase == 0 ? moves[i].sorts & sorts : 0;
+        const g4_sorts by = from.phase == 0 ? moves[i].sorts & sorts : 0;
         if (from.phase == 0 && by == 0) continue;
         const g4_reach_place to = { moves[i].to, from.way | g4_reach_rarest(by), moves[i].phase };
         if (to.state == 0) {
@@ -918,7 +918,7 @@ static void g4_reach_begin(g4_grammar *g, int32_t state, g4_reach_layer *layer)
 
 /* How many plain characters of these sorts, whatever they are, stay inside behind a state; less when that is costly.
  * *way: the sorts of what leads out; 0: none does, or that is not known. */
-static uint8_t g4_reach_find(g4_grammar *g, int32_t state, uint32_t sorts, uint32_t *way)
+static uint8_t g4_reach_find(g4_grammar *g, int32_t state, g4_sorts sorts, g4_sorts *way)
 {
     g4_reach_layer layers[2];
     const int longest = g4_min_int((int)g->vocabulary->longest_plain, G4_ENDLESS);
@@ -935,7 +935,7 @@ static uint8_t g4_reach_find(g4_grammar *g, int32_t state, uint32_t sorts, uint3
 }
 
 /* The same with a share of what may still be looked at. */
-static uint8_t g4_reach_try(g4_grammar *g, int32_t state, uint32_t sorts, uint32_t *way)
+static uint8_t g4_reach_try(g4_grammar *g, int32_t state, g4_sorts sorts, g4_sorts *way)
 {
     const int others = g->reach_left - g->reach_left / G4_REACH_SHARE;
     g->reach_left -= others;
@@ -945,26 +945,26 @@ static uint8_t g4_reach_try(g4_grammar *g, int32_t state, uint32_t sorts, uint32
 }
 
 /* The sorts of which a character may lead out by its first byte. */
-static uint32_t g4_reach_out(const g4_grammar *g, const g4_lexer_state *s)
+static g4_sorts g4_reach_out(const g4_grammar *g, const g4_lexer_state *s)
 {
-    uint32_t out = 0;
+    g4_sorts out = 0;
     for (int b = 0x20; b < 256; b++)
         if (g->vocabulary->sort_of[b] & ~out && g4_lexer_to(s, (uint8_t)b) == 0) out |= g->vocabulary->sort_of[b];
     return out;
 }
 
 /* The rarest but i of some sorts, or the commonest. */
-static uint32_t g4_reach_rare(uint32_t sorts, int i)
+static g4_sorts g4_reach_rare(g4_sorts sorts, int i)
 {
     for (; i > 0 && (sorts & (sorts - 1)) != 0; i--) sorts &= ~g4_reach_rarest(sorts);
     return g4_reach_rarest(sorts);
 }
 
 /* The state behind one character of these sorts, whichever it is; 0: that may be several, or none. */
-static int32_t g4_reach_once(g4_grammar *g, int32_t state, uint32_t sorts)
+static int32_t g4_reach_once(g4_grammar *g, int32_t state, g4_sorts sorts)
 {
     g4_reach_layer same = { .n = 0 }, next = { .n = 0 };
-    uint32_t way;
+    g4_sorts way;
     g4_reach_begin(g, state, &same);
     while (same.n > 0)
         if (!g4_reach_go_on(g, sorts, same.places[--same.n], &same, &next, &way)) return 0;
@@ -972,18 +972,18 @@ static int32_t g4_reach_once(g4_grammar *g, int32_t state, uint32_t sorts)
 }
 
 /* The sorts whose characters all lead to the same state; of several such sets the largest. */
-static uint32_t g4_reach_alike(g4_grammar *g, int32_t state)
+static g4_sorts g4_reach_alike(g4_grammar *g, int32_t state)
 {
-    int32_t behind[32];
-    uint32_t alike = 0;
+    int32_t behind[64];
+    g4_sorts alike = 0;
     int n_alike = 0;
-    for (int i = 0; i < 32; i++) {
-        uint32_t same = 0;
+    for (int i = 0; i < 64; i++) {
+        g4_sorts same = 0;
         int n = 0;
-        behind[i] = g4_reach_once(g, state, 1u << i);
+        behind[i] = g4_reach_once(g, state, (g4_sorts)1 << i);
         for (int k = 0; k <= i && behind[i] != 0; k++) {
             if (behind[k] != behind[i]) continue;
-            same |= 1u << k;
+            same |= (g4_sorts)1 << k;
             n++;
         }
         if (n <= n_alike) continue;
@@ -993,7 +993,7 @@ static uint32_t g4_reach_alike(g4_grammar *g, int32_t state)
     return alike;
 }
 
-static int g4_count_bits(uint32_t bits)
+static int g4_count_bits(g4_sorts bits)
 {
     int n = 0;
     for (; bits != 0; bits &= bits - 1) n++;
@@ -1004,9 +1004,9 @@ static int g4_count_bits(uint32_t bits)
  * stay inside. Of those that lead out together it is enough to leave one out, the rarer the better. Where a text is
  * nearly full, leaving sorts out does not help: of the sets on the way, the one with the most sorts and characters is
  * taken. Returns 0 when that is too costly. */
-static int g4_reach_learn_safe(g4_grammar *g, int32_t state, int i, uint32_t sorts)
+static int g4_reach_learn_safe(g4_grammar *g, int32_t state, int i, g4_sorts sorts)
 {
-    uint32_t way = 1, best = 0;
+    g4_sorts way = 1, best = 0;
     int most = 0, n_chars = 0;
     while (way != 0 && n_chars < G4_REACH_ENOUGH && !g->failed) {
         n_chars = g4_reach_try(g, state, sorts, &way);
@@ -1027,9 +1027,9 @@ static int g4_reach_learn_safe(g4_grammar *g, int32_t state, int i, uint32_t sor
  * one. */
 static void g4_reach_learn(g4_grammar *g, int32_t state)
 {
-    uint32_t first;
+    g4_sorts first;
     const uint8_t reach = g4_reach_try(g, state, G4_ALL_SORTS, &first);
-    const uint32_t out = first != 0 ? g4_reach_out(g, &g->lexer[state]) : 0;
+    const g4_sorts out = first != 0 ? g4_reach_out(g, &g->lexer[state]) : 0;
     g->lexer[state].has_reach = 1;
     g->lexer[state].reach = reach;
     g->lexer[state].out = out;
@@ -1041,9 +1041,9 @@ static void g4_reach_learn(g4_grammar *g, int32_t state)
     if (reach != G4_ENDLESS && i == 0 && !g->failed) g4_reach_learn_safe(g, state, 0, g4_reach_alike(g, state));
 }
 
-static uint8_t g4_reach_of(g4_grammar *g, int32_t state, uint32_t sorts)
+static uint8_t g4_reach_of(g4_grammar *g, int32_t state, g4_sorts sorts)
 {
-    uint32_t way;
+    g4_sorts way;
     const uint32_t hash = (uint32_t)(g4_hash_mix((uint32_t)state, sorts) >> 32);
     g4_reach *known = &g->reaches[hash % G4_N_REACHES];
     if (known->state != state || known->sorts != sorts)
@@ -1170,7 +1170,7 @@ static inline g4_lexer_level g4_lexer_below(const g4_trie *t, uint32_t node, int
 }
 
 /* Do so many characters of these sorts stay inside behind a state, as far as is known? */
-static int g4_lexer_is_safe(const g4_lexer_state *s, uint32_t sorts, int n_chars)
+static int g4_lexer_is_safe(const g4_lexer_state *s, g4_sorts sorts, int n_chars)
 {
     for (int i = 0; i < G4_N_SAFE && s->has_reach; i++)
         if (s->safe[i] != 0 && (sorts & ~s->safe[i]) == 0 && n_chars <= s->n_safe[i]) return 1;
@@ -1197,7 +1197,7 @@ static int g4_lexer_has_all(g4_grammar *g, const g4_trie *t, uint32_t node, int3
 /* Is a node the first byte of a character behind a state from which that one and all below it stay inside? */
 static int g4_lexer_begins_safe(const g4_grammar *g, const g4_trie *t, uint32_t node, int32_t state)
 {
-    const uint32_t sort = g->vocabulary->sort_of[t->bytes[node]];
+    const g4_sorts sort = g->vocabulary->sort_of[t->bytes[node]];
     const g4_trie_node *n = &t->nodes[node];
     return sort != 0 && g4_lexer_is_safe(&g->lexer[state], sort | n->sorts, n->n_chars + 1);
 }

@@ -18,7 +18,8 @@
 #define G4_RE_MAX_SEARCHES 40000       /* all searches of one call together, */
 #define G4_RE_SMALL_SEARCH 100         /* but for those that come to an end so soon */
 #define G4_RE_CLASSES 64
-#define G4_RE_SEEN_DIVISIONS 8
+#define G4_RE_N_PRODUCTS 1024     /* of divisions, that are remembered */
+#define G4_RE_MERGED_CLASSES 20   /* the same of divisions with so many classes of which some become one */
 #define G4_RE_MAX_WIDE 2048       /* operands of `or` and `and` beyond which no step may make more of them */
 #define G4_RE_SEARCH_WIDTH 2      /* operands that count as one more expression in a search */
 #define G4_RE_MAX_SPREAD 256      /* alternatives of `and` */
@@ -44,11 +45,23 @@ enum { G4_HAS_AND = 1 /* or `not` */, G4_HAS_LATER = 2 };
 /* Has it a text? A search that was not finished within its limit is not begun again. */
 enum { G4_LIFE_UNKNOWN, G4_LIFE_LIVE, G4_LIFE_DEAD, G4_LIFE_UNDECIDED };
 
-typedef struct {             /* the steps of an expression */
-    int n;                   /* classes of bytes that lead to the same */
-    int is_clean;            /* those without a text are NONE */
-    const uint8_t *class_of; /* (256) equal ones are one */
-    g4_re to[];              /* (n) */
+typedef struct {                        /* a division of the bytes into n classes; equal ones are one */
+    uint8_t class_of[256], sample[256]; /* sample: the first byte of a class */
+    int n;
+} g4_division;
+typedef struct {
+    const g4_division *a, *b, *both;
+} g4_division_pair;
+typedef struct { /* a division whose class i becomes class becomes[i] of another */
+    const g4_division *from, *to;
+    uint8_t becomes[G4_RE_MERGED_CLASSES];
+} g4_division_merger;
+
+typedef struct {  /* the steps of an expression */
+    int n;        /* classes of bytes that lead to the same */
+    int is_clean; /* those without a text are NONE */
+    const g4_division *division;
+    g4_re to[]; /* (n) */
 } g4_re_steps;
 
 typedef struct {
@@ -98,9 +111,11 @@ struct g4_regular {
     int cap_parts;
     g4_arena rows; /* steps, and how they divide the bytes into classes */
     size_t row_bytes;
-    const uint8_t **divisions; /* (n_divisions) of 256 classes */
+    const g4_division **divisions; /* (n_divisions) */
     int n_divisions, cap_divisions;
     g4_hash_table division_table;
+    g4_division_pair products[G4_RE_N_PRODUCTS];
+    g4_division_merger merged[G4_RE_N_PRODUCTS];
     uint32_t seen;   /* of the last search */
     int search_left; /* of G4_RE_MAX_SEARCHES */
     int longest;     /* of g4_re_clamp */
@@ -146,6 +161,8 @@ static void g4_re_forget_steps(g4_regular *r)
     r->row_bytes = 0;
     r->n_divisions = 0;
     g4_table_clear(&r->division_table);
+    memset(r->products, 0, sizeof r->products);
+    memset(r->merged, 0, sizeof r->merged);
 }
 
 /* ---- Equal expressions are one ------------------------------------------------------------------- */
@@ -1218,59 +1235,89 @@ g4_re g4_re_same_string(g4_regular *r, const char *s, size_t n)
 
 /* ---- Steps --------------------------------------------------------------------------------------- */
 
-/* The classes of bytes that neither of two divisions tells apart. pair[i] gets the classes of a and b that class i is
- * of; returns how many there are. */
-static int g4_re_divide(uint8_t class_of[256], const uint8_t a[256], const uint8_t b[256], uint8_t pair[256][2])
+/* The one copy of a division of the bytes; NULL: no memory. */
+static const g4_division *g4_re_division(g4_regular *r, const uint8_t class_of[256])
 {
+    const uint32_t hash = g4_hash_bytes((const char *)class_of, 256);
+    uint32_t at = 0;
+    for (int32_t i; (i = g4_table_next(&r->division_table, hash, &at)) >= 0;)
+        if (memcmp(r->divisions[i]->class_of, class_of, 256) == 0) return r->divisions[i];
+    const g4_division **divisions =
+        g4_array_grow(r->a, r->divisions, r->n_divisions, &r->cap_divisions, sizeof(const g4_division *));
+    if (divisions != NULL) r->divisions = divisions;
+    g4_division *own = divisions != NULL ? g4_arena_alloc(&r->rows, sizeof *own) : NULL;
+    if (own == NULL || !g4_table_reserve(&r->division_table, r->a, r->n_divisions)) {
+        g4_regular_fail(r, G4_NET_NO_MEMORY);
+        return NULL;
+    }
+    r->row_bytes += sizeof *own;
+    memcpy(own->class_of, class_of, 256);
+    for (int b = 255; b >= 0; b--) {
+        own->sample[class_of[b]] = (uint8_t)b;
+        own->n = g4_max_int(own->n, class_of[b] + 1);
+    }
+    g4_table_put(&r->division_table, hash, r->n_divisions);
+    return r->divisions[r->n_divisions++] = own;
+}
+
+/* The classes of bytes that neither of two divisions tells apart. */
+static void g4_re_divide(uint8_t class_of[256], const g4_division *a, const g4_division *b)
+{
+    uint8_t of_b[256];  /* the class of b that a class is of */
     int16_t found[256]; /* the newest class of each class of a */
     int16_t older[256]; /* the one before it of the same class of a */
     int n = 0;
     memset(found, -1, sizeof found);
     for (int i = 0; i < 256; i++) {
-        int c = found[a[i]];
-        while (c >= 0 && pair[c][1] != b[i]) c = older[c];
+        const uint8_t in_a = a->class_of[i], in_b = b->class_of[i];
+        int c = found[in_a];
+        while (c >= 0 && of_b[c] != in_b) c = older[c];
         if (c < 0) {
             c = n++;
-            pair[c][0] = a[i];
-            pair[c][1] = b[i];
-            older[c] = found[a[i]];
-            found[a[i]] = (int16_t)c;
+            of_b[c] = in_b;
+            older[c] = found[in_a];
+            found[in_a] = (int16_t)c;
         }
         class_of[i] = (uint8_t)c;
     }
-    return n;
 }
 
-/* The division of the bytes by all operands of x whose steps matter, which are made. sample[i] is a byte of class i.
- * Many operands divide them alike: those of the last few that are met again change nothing. */
-static int g4_re_classes(const g4_regular *r, const g4_re_node *x, uint8_t class_of[256], uint8_t sample[256])
+/* The division by two divisions; NULL: no memory. The last ones are remembered. */
+static const g4_division *g4_re_product(g4_regular *r, const g4_division *a, const g4_division *b)
 {
-    const uint8_t *seen[G4_RE_SEEN_DIVISIONS] = { NULL };
-    uint8_t pair[256][2], both[256];
-    int n_seen = 0;
+    uint8_t class_of[256];
+    if (a == b || b->n == 1) return a;
+    if (a->n == 1) return b;
+    const uint64_t hash = g4_hash_mix(g4_hash_mix(1, (uintptr_t)a), (uintptr_t)b) >> 32;
+    g4_division_pair *known = &r->products[hash % G4_RE_N_PRODUCTS];
+    if (known->a != a || known->b != b) {
+        g4_re_divide(class_of, a, b);
+        const g4_division *both = g4_re_division(r, class_of);
+        if (both == NULL) return NULL;
+        *known = (g4_division_pair) { a, b, both };
+    }
+    return known->both;
+}
+
+/* The division of the bytes by all operands of x whose steps matter, which are made; NULL: no memory. */
+static const g4_division *g4_re_classes(g4_regular *r, const g4_re_node *x)
+{
     const int is_list = x->kind == G4_RK_OR || x->kind == G4_RK_AND;
-    const int n_operands = is_list ? x->b : x->kind == G4_RK_CONCAT && r->nodes[x->a].accepts ? 2 : 1;
-    int n = 1;
-    memset(class_of, 0, 256);
-    for (int i = 0; i < n_operands && n < 256; i++) {
+    const int n = is_list ? x->b : x->kind == G4_RK_CONCAT && r->nodes[x->a].accepts ? 2 : 1;
+    const g4_division *all = NULL;
+    for (int i = 0; i < n && (i == 0 || all != NULL); i++) {
         const g4_re first = x->kind == G4_RK_LATER ? r->later[x->a] : x->a;
         const g4_re k = is_list ? r->lists[x->a + i] : i == 0 ? first : x->b;
-        const g4_re_steps *s = r->nodes[k].steps;
-        int place = 0;
-        while (place < G4_RE_SEEN_DIVISIONS && seen[place] != s->class_of) place++;
-        if (s->n == 1 || place < G4_RE_SEEN_DIVISIONS) continue;
-        seen[n_seen++ % G4_RE_SEEN_DIVISIONS] = s->class_of;
-        n = g4_re_divide(both, class_of, s->class_of, pair);
-        memcpy(class_of, both, 256);
+        const g4_division *one = r->nodes[k].steps->division;
+        all = i == 0 ? one : g4_re_product(r, all, one);
     }
-    for (int b = 255; b >= 0; b--) sample[class_of[b]] = (uint8_t)b;
-    return n;
+    return all;
 }
 
 static g4_re g4_re_to(const g4_regular *r, g4_re x, uint8_t byte)
 {
     const g4_re_steps *s = r->nodes[x].steps;
-    return s->to[s->class_of[byte]];
+    return s->to[s->division->class_of[byte]];
 }
 
 /* What may follow after a byte, where the steps of the operands are made. */
@@ -1298,47 +1345,48 @@ static g4_re g4_re_derive(g4_regular *r, g4_re_node x, uint8_t byte)
     }
 }
 
-/* The one copy of a division of the bytes; NULL: no memory. */
-static const uint8_t *g4_re_division(g4_regular *r, const uint8_t class_of[256])
+/* The division whose classes are those of another, some of which become one; NULL: no memory. */
+static const g4_division *g4_re_merge_classes(g4_regular *r, const g4_division *d, const uint8_t *becomes)
 {
-    const uint32_t hash = g4_hash_bytes((const char *)class_of, 256);
-    uint32_t at = 0;
-    for (int32_t i; (i = g4_table_next(&r->division_table, hash, &at)) >= 0;)
-        if (memcmp(r->divisions[i], class_of, 256) == 0) return r->divisions[i];
-    const uint8_t **divisions =
-        g4_array_grow(r->a, r->divisions, r->n_divisions, &r->cap_divisions, sizeof(const uint8_t *));
-    if (divisions != NULL) r->divisions = divisions;
-    uint8_t *own = divisions != NULL ? g4_arena_alloc(&r->rows, 256) : NULL;
-    if (own == NULL || !g4_table_reserve(&r->division_table, r->a, r->n_divisions)) return NULL;
-    r->row_bytes += 256;
-    memcpy(own, class_of, 256);
-    g4_table_put(&r->division_table, hash, r->n_divisions);
-    return r->divisions[r->n_divisions++] = own;
+    uint8_t class_of[256];
+    g4_division_merger *known = NULL;
+    if (d->n <= G4_RE_MERGED_CLASSES) {
+        const uint32_t hash = g4_hash_bytes((const char *)becomes, (size_t)d->n);
+        known = &r->merged[g4_hash_mix(hash, (uintptr_t)d) >> 32 & (G4_RE_N_PRODUCTS - 1)];
+        if (known->from == d && memcmp(known->becomes, becomes, (size_t)d->n) == 0) return known->to;
+    }
+    for (int b = 0; b < 256; b++) class_of[b] = becomes[d->class_of[b]];
+    const g4_division *to = g4_re_division(r, class_of);
+    if (known != NULL && to != NULL) {
+        known->from = d;
+        known->to = to;
+        memcpy(known->becomes, becomes, (size_t)d->n);
+    }
+    return to;
 }
 
 /* Keep steps to `to` by class; classes that lead to the same become one. */
-static void g4_re_keep_steps(g4_regular *r, g4_re x, const uint8_t class_of[256], const g4_re *to, int n)
+static void g4_re_keep_steps(g4_regular *r, g4_re x, const g4_division *d, const g4_re *to)
 {
-    uint8_t becomes[256], merged[256];
+    uint8_t becomes[256];
     g4_re kept[256];
     int n_kept = 0;
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < d->n; i++) {
         int k = 0;
         while (k < n_kept && kept[k] != to[i]) k++;
         if (k == n_kept) kept[n_kept++] = to[i];
         becomes[i] = (uint8_t)k;
     }
     const size_t size = sizeof(g4_re_steps) + (size_t)n_kept * sizeof *kept;
-    for (int b = 0; b < 256; b++) merged[b] = becomes[class_of[b]];
-    const uint8_t *division = r->failed ? NULL : g4_re_division(r, merged);
-    g4_re_steps *s = division == NULL ? NULL : g4_arena_alloc(&r->rows, size);
+    const g4_division *merged = n_kept == d->n ? d : g4_re_merge_classes(r, d, becomes);
+    g4_re_steps *s = merged == NULL ? NULL : g4_arena_alloc(&r->rows, size);
     if (s == NULL) {
         g4_regular_fail(r, G4_NET_NO_MEMORY);
         return;
     }
     r->row_bytes += size;
     s->n = n_kept;
-    s->class_of = division;
+    s->division = merged;
     memcpy(s->to, kept, (size_t)n_kept * sizeof *kept);
     r->nodes[x].steps = s;
 }
@@ -1374,35 +1422,34 @@ g4_re g4_re_multiple(g4_regular *r, int32_t modulus, int32_t places)
     return g4_re_intern(r, (g4_re_node) { .kind = G4_RK_MULTIPLE, .a = modulus, .b = places }, NULL);
 }
 
+/* Of an expression without operands: its division of the bytes, and where its classes lead to. NULL: no memory. */
+static const g4_division *g4_re_leaf_steps(g4_regular *r, const g4_re_node *x, g4_re *to)
+{
+    static const char digits[] = "/-.0123456789"; /* the first stands for all others */
+    uint8_t class_of[256] = { 0 };
+    to[0] = G4_RE_NONE;
+    to[1] = G4_RE_EMPTY;
+    for (int b = 0; b < 256 && x->kind == G4_RK_SET; b++)
+        class_of[b] = (uint8_t)(r->sets[x->a].bits[b / 32] >> (b % 32) & 1);
+    for (int i = 0; x->kind == G4_RK_MULTIPLE && digits[i] != '\0' && !r->failed; i++) {
+        class_of[(unsigned char)digits[i]] = (uint8_t)i;
+        to[i] = g4_re_multiple_step(r, x, digits[i]);
+    }
+    return r->failed ? NULL : g4_re_division(r, class_of);
+}
+
 /* Make the steps of x, those of its operands being made. */
 static void g4_re_make_steps(g4_regular *r, g4_re x)
 {
-    uint8_t class_of[256], sample[256];
     g4_re to[256];
     const g4_re_node k = r->nodes[x];
-    int n = 1;
-    if (k.kind == G4_RK_MULTIPLE) {
-        static const char bytes[] = "/-.0123456789"; /* the first stands for all others */
-        memset(class_of, 0, sizeof class_of);
-        for (n = 0; bytes[n] != '\0' && !r->failed; n++) {
-            class_of[(unsigned char)bytes[n]] = (uint8_t)n;
-            to[n] = g4_re_multiple_step(r, &k, bytes[n]);
-        }
-    } else if (k.kind < G4_RK_CONCAT) {
-        n = k.kind == G4_RK_SET ? 2 : 1;
-        to[0] = G4_RE_NONE;
-        to[1] = G4_RE_EMPTY;
-        for (int b = 0; b < 256; b++)
-            class_of[b] = (uint8_t)(k.kind == G4_RK_SET && (r->sets[k.a].bits[b / 32] >> (b % 32) & 1));
-    } else {
-        const int max_wide = g4_max_int(G4_RE_MAX_WIDE, g4_re_n_operands(r, x));
-        n = g4_re_classes(r, &k, class_of, sample);
-        for (int i = 0; i < n && !r->failed; i++) {
-            to[i] = g4_re_derive(r, k, sample[i]);
-            if (g4_re_n_operands(r, to[i]) > max_wide) g4_regular_fail(r, G4_NET_TOO_LARGE);
-        }
+    const int max_wide = g4_max_int(G4_RE_MAX_WIDE, g4_re_n_operands(r, x));
+    const g4_division *d = k.kind < G4_RK_CONCAT ? g4_re_leaf_steps(r, &k, to) : g4_re_classes(r, &k);
+    for (int i = 0; d != NULL && i < d->n && k.kind >= G4_RK_CONCAT && !r->failed; i++) {
+        to[i] = g4_re_derive(r, k, d->sample[i]);
+        if (g4_re_n_operands(r, to[i]) > max_wide) g4_regular_fail(r, G4_NET_TOO_LARGE);
     }
-    if (!r->failed) g4_re_keep_steps(r, x, class_of, to, n);
+    if (d != NULL && !r->failed) g4_re_keep_steps(r, x, d, to);
 }
 
 /* Push the operands of x whose steps are needed and not made. */
@@ -1587,7 +1634,7 @@ g4_re_view g4_re_steps_of(g4_regular *r, g4_re a)
             if (r->nodes[s->to[i]].is_checked) s->to[i] = g4_re_prune(r, s->to[i]);
     if (s == NULL || r->failed) return (g4_re_view) { 1, one_class, none };
     s->is_clean = 1;
-    return (g4_re_view) { s->n, s->class_of, s->to };
+    return (g4_re_view) { s->n, s->division->class_of, s->to };
 }
 
 g4_re g4_re_step(g4_regular *r, g4_re a, int byte)

@@ -563,6 +563,8 @@ typedef struct { /* a text that is sorted: of a token, or of its end */
 /* By their bytes, then by id. Returns 0 when out of memory or halted. */
 int g4_words_sort(const g4_allocator *a, g4_word *words, uint32_t n, g4_halt *halt);
 
+typedef uint64_t g4_sorts; /* of characters, as bits */
+#define G4_ALL_SORTS UINT64_MAX
 typedef struct {
     uint32_t child;                        /* the first; they stand side by side by ascending byte */
     uint32_t first, end;                   /* words that begin with the bytes of this node */
@@ -571,7 +573,7 @@ typedef struct {
     /* In a tree of plain characters, what the words go on with: */
     uint8_t n_chars;  /* the longest, in characters; 255: or longer */
     uint8_t is_whole; /* whole characters lead to this node */
-    uint32_t sorts;   /* of these characters: g4_vocabulary.sort_of */
+    g4_sorts sorts;   /* of these characters: g4_vocabulary.sort_of */
 } g4_trie_node;
 typedef struct { /* texts with shared beginnings; node 0 is the root */
     g4_trie_node *nodes;
@@ -600,12 +602,11 @@ typedef struct g4_finding { /* something that was found out by a grammar, which 
 } g4_finding;
 #define G4_N_FINDINGS 4096
 
-#define G4_ALL_SORTS 0xffffffffu
 enum { G4_TRIE_PLAIN, G4_TRIE_REST }; /* plain: of characters that stand in a JSON string as they are */
 typedef struct {
     const g4_allocator *a;
     uint32_t n_vocab, longest, longest_plain; /* characters of the longest token */
-    uint32_t sort_of[256]; /* of a plain character by its first byte, as one bit; 0: none begins so */
+    g4_sorts sort_of[256]; /* of a plain character by its first byte, as one bit; 0: none begins so */
     g4_trie tries[2];
     uint32_t
         *plain; /* (longest_plain + 1, n_vocab / 32 rounded up): sets of plain tokens of at most so many characters */

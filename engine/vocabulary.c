@@ -173,42 +173,38 @@ void g4_trie_free(g4_trie *t, const g4_allocator *a)
     *t = (g4_trie) { 0 };
 }
 
-/* Sorts are what expressions tend to tell apart, the commonest first: letters, digits, marks, and what has blanks among
- * it. */
+/* Sorts are what expressions tend to tell apart, in the order of how many tokens have one of them: letters, groups of
+ * scripts by their first byte, digits, marks, and what has blanks among it. */
 static void g4_vocabulary_sort_chars(g4_vocabulary *v)
 {
-    static const char ascii[] =
-        "e\na\ni\nn\no\nr\nt\ns\nl\nc\nd\nu\nm\np\nh\ngfby\nwvkzxjq\nABCDEF\n"
-        "GHIJKLMNOPQRSTUVWXYZ\n0123456789\n \n-\n_\n.\n/:"; /* a line each; others are one more */
     static const struct {
-        uint8_t low, high, sort;
-    } leads[] = {
-        { 0xc2, 0xf4, 26 }, { 0xc2, 0xc2, 27 },                     /* U+00A0 is among them */
-        { 0xe1, 0xe1, 28 }, { 0xe3, 0xe3, 28 }, { 0xef, 0xef, 28 }, /* U+1680, U+3000, U+FEFF */
-        { 0xe2, 0xe2, 29 },                                         /* U+2000 to U+2029 */
-        { 0xf0, 0xf4, 30 },
-    };
-    for (int b = 0x20; b < 0x80; b++) v->sort_of[b] = b != '"' && b != '\\' ? 1u << 25 : 0;
-    uint32_t sort = 1;
-    for (const char *p = ascii; *p != '\0'; p++) {
-        if (*p == '\n')
-            sort <<= 1;
-        else
-            v->sort_of[(unsigned char)*p] = sort;
-    }
-    for (size_t i = 0; i < sizeof leads / sizeof leads[0]; i++)
-        for (int b = leads[i].low; b <= leads[i].high; b++) v->sort_of[b] = 1u << leads[i].sort;
+        uint8_t low, high;
+    } sorts[] = { { ' ', ' ' },   { 'e', 'e' },   { 'a', 'a' },   { 'n', 'n' },   { 'i', 'i' },   { 'r', 'r' },
+                  { 's', 's' },   { 't', 't' },   { 'o', 'o' },   { 'l', 'l' },   { 'u', 'u' },   { 'd', 'd' },
+                  { 'c', 'c' },   { 'm', 'm' },   { 'p', 'p' },   { 'g', 'g' },   { 'h', 'h' },   { 'b', 'b' },
+                  { 'y', 'y' },   { 'v', 'v' },   { 'k', 'k' },   { 'f', 'f' },   { 'w', 'w' },   { 'z', 'z' },
+                  { 'x', 'x' },   { 'j', 'j' },   { 'q', 'q' },   { 'A', 'C' },   { 'S', 'U' },   { 'D', 'F' },
+                  { 'M', 'O' },   { 'P', 'R' },   { 'G', 'I' },   { 'J', 'L' },   { 'V', 'Z' },   { 0xe0, 0xe0 },
+                  { 0xe5, 0xe9 }, { 0xd0, 0xd3 }, { 0xd8, 0xdb }, { 0xc3, 0xc3 }, { 0xea, 0xec }, { 0xe3, 0xe3 },
+                  { 0xe1, 0xe1 }, { 0xc4, 0xc9 }, { 0xe4, 0xe4 }, { 0xce, 0xcf }, { '0', '9' },   { 0xf0, 0xf4 },
+                  { '.', '.' },   { '/', '/' },   { '-', '-' },   { ':', ':' },   { '_', '_' },   { ',', ',' },
+                  { '@', '@' },   { 0xe2, 0xe2 }, { 0xd4, 0xd7 }, { 0xed, 0xed }, { 0xcc, 0xcd }, { 0xca, 0xcb },
+                  { 0xdc, 0xdf }, { 0xee, 0xef }, { 0xc2, 0xc2 } };
+    const int n = sizeof sorts / sizeof sorts[0]; /* other marks are one more */
+    for (int b = 0x20; b < 0x80; b++) v->sort_of[b] = b != '"' && b != '\\' ? (g4_sorts)1 << n : 0;
+    for (int i = 0; i < n; i++)
+        for (int b = sorts[i].low; b <= sorts[i].high; b++) v->sort_of[b] = (g4_sorts)1 << i;
 }
 
 /* What the words of a node go on with: a byte, behind which come these characters. */
-static void g4_trie_describe_byte(g4_trie_node *n, uint32_t sort, uint32_t sorts, int n_chars)
+static void g4_trie_describe_byte(g4_trie_node *n, g4_sorts sort, g4_sorts sorts, int n_chars)
 {
     n->sorts |= sort | sorts;
     n->n_chars = (uint8_t)g4_max_int(n->n_chars, g4_min_int(n_chars + (sort != 0), UINT8_MAX));
 }
 
 /* Say of each node of a tree of plain characters what is below it; children have higher numbers. */
-static void g4_trie_describe(g4_trie *t, const uint32_t sort_of[256])
+static void g4_trie_describe(g4_trie *t, const g4_sorts sort_of[256])
 {
     t->is_plain = 1;
     for (uint32_t i = t->n_nodes; i-- > 0;) {
@@ -216,7 +212,7 @@ static void g4_trie_describe(g4_trie *t, const uint32_t sort_of[256])
         g4_trie_node *n = &t->nodes[i];
         n->is_whole = 1;
         for (uint32_t k = below.next; k < below.end; k++) {
-            const uint32_t sort = sort_of[t->bytes[k]];
+            const g4_sorts sort = sort_of[t->bytes[k]];
             g4_trie_describe_byte(n, sort, t->nodes[k].sorts, t->nodes[k].n_chars);
             if (sort == 0) n->is_whole = 0;
         }
