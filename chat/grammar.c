@@ -213,7 +213,9 @@ struct g4_grammar {
     size_t ahead_bytes;
     g4_word_range *inside; /* a lexeme, tree by tree in ascending order */
     int n_ranges, cap_ranges;
-    uint32_t n_inside[2]; /* words in them, by tree */
+    uint32_t n_inside[2];   /* words in them, by tree */
+    const uint32_t *follow; /* (8) bits of bytes that may follow the lexeme, */
+    g4_sorts follow_sorts;  /* and the sorts of the characters that begin with them */
     g4_ids allowed;       /* by the mask that is made */
     g4_ids doubtful;      /* which must be read whole to know */
     uint32_t *marked;     /* (n_vocab bits) all 0 between two uses */
@@ -1108,9 +1110,29 @@ static void g4_inside_mark(const g4_grammar *g, uint32_t *bits)
     for (; is_most && at < n_plain; at++) bits[plain->ids[at] / 32] &= ~(1u << (plain->ids[at] % 32));
 }
 
-/* The lexeme may end at a node of a tree, or in its tail: tokens below may run over its end. */
+static inline int g4_bytes_have(const uint32_t bytes[8], uint8_t byte) { return bytes[byte / 32] >> (byte % 32) & 1; }
+
+static void g4_lexer_begin_ends(g4_grammar *g, const uint32_t follow[8])
+{
+    g->n_completions = 0;
+    g->follow = follow;
+    g->follow_sorts = 0;
+    for (int b = 0; b < 256; b++) /* within a character any may follow */
+        if (g4_bytes_have(follow, (uint8_t)b))
+            g->follow_sorts |= g4_utf8_continues((char)b) ? G4_ALL_SORTS : g->vocabulary->sort_of[b];
+}
+
+/* The lexeme may end at a node of a tree, or in its tail: tokens below may run over its end, if they go on with what may
+ * follow. */
 static void g4_lexer_complete(g4_grammar *g, uint32_t which, uint32_t node, uint32_t depth, uint32_t in_tail)
 {
+    const g4_trie *t = &g->vocabulary->tries[which];
+    const g4_trie_node *n = &t->nodes[node];
+    const uint8_t *next = n->tail > 0 ? t->tails + n->child + in_tail : t->bytes + n->child;
+    const uint8_t *end = next + (n->tail > 0 ? 1 : n->n_children);
+    if (t->is_plain && n->is_whole && (n->sorts & g->follow_sorts) == 0) return;
+    while (next < end && !g4_bytes_have(g->follow, *next)) next++;
+    if (next == end) return;
     g4_word_end *completions =
         g4_grammar_grow(g, g->completions, g->n_completions, &g->cap_completions, sizeof *completions);
     if (completions == NULL) return;
@@ -1364,24 +1386,6 @@ static uint32_t g4_lexer_plain(g4_grammar *g, g4_re re, const uint32_t follow[8]
     return g->failed ? 0 : (uint32_t)g4_min_int(count.n, longest);
 }
 
-static inline int g4_bytes_have(const uint32_t bytes[8], uint8_t byte) { return bytes[byte / 32] >> (byte % 32) & 1; }
-
-/* Leave out the nodes where the lexeme may end, but none of whose tokens goes on with what may follow. */
-static void g4_ends_filter(g4_grammar *g, const uint32_t follow[8])
-{
-    int kept = 0;
-    for (int i = 0; i < g->n_completions; i++) {
-        const g4_word_end c = g->completions[i];
-        const g4_trie *t = &g->vocabulary->tries[c.trie];
-        const g4_trie_node *n = &t->nodes[c.node];
-        const uint8_t *next = n->tail > 0 ? t->tails + n->child + c.in_tail : t->bytes + n->child;
-        const uint8_t *end = next + (n->tail > 0 ? 1 : n->n_children);
-        while (next < end && !g4_bytes_have(follow, *next)) next++;
-        if (next < end) g->completions[kept++] = c;
-    }
-    g->n_completions = kept;
-}
-
 /* Of words of a tree, those that do not stay inside, without the bytes up to where the lexeme may end. */
 static void g4_ends_collect_words(g4_grammar *g, const g4_word_end *c, const uint32_t *set, uint32_t first,
                                   uint32_t end)
@@ -1416,7 +1420,6 @@ static void g4_ends_collect(g4_grammar *g, const g4_word_end *c, const uint32_t 
 static void g4_ends_make(g4_grammar *g, g4_ahead *out, const uint32_t follow[8])
 {
     g->n_words = 0;
-    g4_ends_filter(g, follow);
     if (g->n_completions <= G4_FEW_ENDS) {
         out->at = g->completions;
         out->n_at = g->n_completions;
@@ -1442,7 +1445,7 @@ static void g4_ahead_find(g4_grammar *g, g4_ahead *out, g4_re re, const uint32_t
     g->reach_left = G4_MAX_REACH;
     const int32_t state = g4_lexer_open(g, re);
     g4_inside_begin(g);
-    g->n_completions = 0;
+    g4_lexer_begin_ends(g, follow);
     if (state == 0) return;
     const uint32_t n_plain = g4_lexer_plain(g, re, follow, &walks);
     if (n_plain > 0) out->set = g->vocabulary->plain + n_plain * n_words;
