@@ -216,9 +216,9 @@ struct g4_grammar {
     uint32_t n_inside[2];   /* words in them, by tree */
     const uint32_t *follow; /* (8) bits of bytes that may follow the lexeme, */
     g4_sorts follow_sorts;  /* and the sorts of the characters that begin with them */
-    g4_ids allowed;       /* by the mask that is made */
-    g4_ids doubtful;      /* which must be read whole to know */
-    uint32_t *marked;     /* (n_vocab bits) all 0 between two uses */
+    g4_ids allowed;         /* by the mask that is made */
+    g4_ids doubtful;        /* which must be read whole to know */
+    uint32_t *marked;       /* (n_vocab bits) all 0 between two uses */
     g4_word_end *completions;
     int n_completions, cap_completions;
     g4_word *words;
@@ -1160,28 +1160,17 @@ static uint32_t g4_lexer_seek(const g4_trie *t, const g4_lexer_state *s, g4_lexe
     return 0;
 }
 
-/* The next node of a level that is allowed and has others below it, and the state behind it; 0: there is none. The
- * tokens that end at those on the way stay inside. */
-static uint32_t g4_lexer_next(g4_grammar *g, uint32_t which, g4_lexer_level *l, int32_t *state)
+/* The next node of a level that is allowed, and the state behind it; 0: there is none. */
+static inline uint32_t g4_lexer_next(const g4_grammar *g, const g4_trie *t, g4_lexer_level *l, int32_t *state)
 {
-    const g4_trie *t = &g->vocabulary->tries[which];
     const g4_lexer_state *s = &g->lexer[l->state];
-    for (;;) {
-        uint32_t node = 0;
-        if (s->n_live <= G4_NARROW)
-            node = g4_lexer_seek(t, s, l, state);
-        else
-            while (l->next < l->end && node == 0) {
-                *state = s->next[t->bytes[l->next]];
-                node = *state != 0 ? l->next : 0;
-                l->next++;
-            }
-        if (node == 0) return 0;
-        const g4_trie_node *n = &t->nodes[node];
-        g->n_visited++;
-        g4_inside_add(g, which, n->first, n->first + n->n_here);
-        if (n->n_children > 0 || n->tail > 0) return node;
+    if (s->n_live <= G4_NARROW) return g4_lexer_seek(t, s, l, state);
+    while (l->next < l->end) {
+        const uint32_t node = l->next++;
+        *state = s->next[t->bytes[node]];
+        if (*state != 0) return node;
     }
+    return 0;
 }
 
 static inline g4_lexer_level g4_lexer_below(const g4_trie *t, uint32_t node, int32_t state, int reach)
@@ -1192,32 +1181,37 @@ static inline g4_lexer_level g4_lexer_below(const g4_trie *t, uint32_t node, int
 }
 
 /* Do so many characters of these sorts stay inside behind a state, as far as is known? */
-static int g4_lexer_is_safe(const g4_lexer_state *s, g4_sorts sorts, int n_chars)
+static inline int g4_lexer_is_safe(const g4_lexer_state *s, g4_sorts sorts, int n_chars)
 {
-    for (int i = 0; i < G4_N_SAFE && s->has_reach; i++)
-        if (s->safe[i] != 0 && (sorts & ~s->safe[i]) == 0 && n_chars <= s->n_safe[i]) return 1;
+    for (int i = 0; i < G4_N_SAFE && s->has_reach && s->safe[i] != 0; i++)
+        if ((sorts & ~s->safe[i]) == 0 && n_chars <= s->n_safe[i]) return 1;
     return 0;
 }
 
-/* Do all words below a node stay inside? reach: as it is known; it may become more. */
-static int g4_lexer_has_all(g4_grammar *g, const g4_trie *t, uint32_t node, int32_t state, int *reach)
+/* The same below a node where whole characters have led to a state, with some more searching. */
+static int g4_lexer_find_all(g4_grammar *g, const g4_trie_node *n, int32_t state, int *reach)
 {
-    const g4_trie_node *n = &t->nodes[node];
-    const int is_worth = n->end - n->first - n->n_here >= G4_REACH_WORTH;
-    if (n->is_whole) *reach = g4_max_int(*reach, 0);
-    if (n->n_chars <= *reach) return 1;
-    if (!n->is_whole) return 0;
-    if (!g->lexer[state].has_reach && is_worth) g4_reach_learn(g, state);
+    if (!g->lexer[state].has_reach) g4_reach_learn(g, state);
     const g4_lexer_state *s = &g->lexer[state];
-    if (s->has_reach) *reach = g4_max_int(*reach, s->reach);
-    if (g4_lexer_is_safe(s, n->sorts, n->n_chars)) return 1;
-    if (n->n_chars > *reach && is_worth && (n->sorts & s->out) == 0)
-        *reach = g4_max_int(*reach, g4_reach_of(g, state, n->sorts));
+    *reach = g4_max_int(*reach, s->reach);
+    if (n->n_chars <= *reach || g4_lexer_is_safe(s, n->sorts, n->n_chars)) return 1;
+    if ((n->sorts & s->out) == 0) *reach = g4_max_int(*reach, g4_reach_of(g, state, n->sorts));
     return n->n_chars <= *reach;
 }
 
+/* Do all words below a node stay inside? reach: as it is known; it may become more. */
+static inline int g4_lexer_has_all(g4_grammar *g, const g4_trie_node *n, int32_t state, int *reach)
+{
+    const g4_lexer_state *s = &g->lexer[state];
+    if (n->is_whole) *reach = g4_max_int(*reach, s->has_reach ? s->reach : 0);
+    if (n->n_chars <= *reach) return 1;
+    if (!n->is_whole) return 0;
+    if (s->has_reach && g4_lexer_is_safe(s, n->sorts, n->n_chars)) return 1;
+    return n->end - n->first >= G4_REACH_WORTH && g4_lexer_find_all(g, n, state, reach);
+}
+
 /* Is a node the first byte of a character behind a state from which that one and all below it stay inside? */
-static int g4_lexer_begins_safe(const g4_grammar *g, const g4_trie *t, uint32_t node, int32_t state)
+static inline int g4_lexer_begins_safe(const g4_grammar *g, const g4_trie *t, uint32_t node, int32_t state)
 {
     const g4_sorts sort = g->vocabulary->sort_of[t->bytes[node]];
     const g4_trie_node *n = &t->nodes[node];
@@ -1246,28 +1240,30 @@ static void g4_lexer_walk(g4_grammar *g, uint32_t which, int32_t state)
     g4_lexer_level levels[G4_TRIE_DEPTH];
     uint32_t depth = 1;
     int all = 0;
-    if (t->is_plain) g4_lexer_has_all(g, t, 0, state, &all);
+    if (t->is_plain) g4_lexer_has_all(g, &t->nodes[0], state, &all);
     levels[0] = g4_lexer_below(t, 0, state, all);
     while (depth > 0 && !g4_grammar_stops(g)) {
-        const g4_lexer_level *level = &levels[depth - 1];
+        g4_lexer_level *level = &levels[depth - 1];
         int32_t next;
-        const uint32_t node = g4_lexer_next(g, which, &levels[depth - 1], &next);
+        const uint32_t node = g4_lexer_next(g, t, level, &next);
         if (node == 0) {
             depth--;
             continue;
         }
         const g4_trie_node *n = &t->nodes[node];
         int reach = level->reach;
+        g->n_visited++;
         if (reach < G4_ENDLESS && !g4_utf8_continues((char)t->bytes[node])) reach--;
-        if (t->is_plain &&
-            (g4_lexer_begins_safe(g, t, node, level->state) || g4_lexer_has_all(g, t, node, next, &reach))) {
-            g4_inside_add(g, which, n->first + n->n_here, n->end);
+        if ((n->n_children == 0 && n->tail == 0) ||
+            (t->is_plain && (g4_lexer_has_all(g, n, next, &reach) || g4_lexer_begins_safe(g, t, node, level->state)))) {
+            g4_inside_add(g, which, n->first, n->end);
             continue;
         }
         if (n->tail > 0) {
             g4_lexer_read_tail(g, which, node, depth, next);
             continue;
         }
+        g4_inside_add(g, which, n->first, g4_trie_end_here(t, n));
         if (g->lexer[next].accepts) g4_lexer_complete(g, which, node, depth, 0);
         if (!g->lexer[next].has_row) g4_lexer_make_row(g, next);
         levels[depth++] = g4_lexer_below(t, node, next, reach);
@@ -1614,11 +1610,11 @@ static int g4_item_is_sure(g4_grammar *g, int32_t state, const g4_begun *begun)
 }
 
 /* Words of a tree fit: begun says whether that is sure. */
-static void g4_grammar_allow(g4_grammar *g, const g4_trie *t, uint32_t first, uint32_t n, int32_t state,
+static void g4_grammar_allow(g4_grammar *g, const g4_trie *t, uint32_t first, uint32_t end, int32_t state,
                              const g4_begun *begun)
 {
-    const int is_sure = begun == NULL || n == 0 || g4_item_is_sure(g, state, begun);
-    for (uint32_t i = first; i < first + n; i++) g4_ids_add(g, is_sure ? &g->allowed : &g->doubtful, t->ids[i]);
+    const int is_sure = begun == NULL || first == end || g4_item_is_sure(g, state, begun);
+    for (uint32_t i = first; i < end; i++) g4_ids_add(g, is_sure ? &g->allowed : &g->doubtful, t->ids[i]);
 }
 
 /* Read the tail of a node, but for its first bytes, from a state on. */
@@ -1630,7 +1626,7 @@ static void g4_grammar_read_tail(g4_grammar *g, const g4_trie *t, uint32_t node,
         state = g4_grammar_step(g, state, t->tails[n->child + i]);
         g->n_visited++;
     }
-    if (state != 0 && !g->failed) g4_grammar_allow(g, t, n->first, 1, state, begun);
+    if (state != 0 && !g->failed) g4_grammar_allow(g, t, n->first, n->end, state, begun);
 }
 
 /* Read what the words of a tree have below a node from a state on: `allowed` gets those that fit. They begin with the
@@ -1655,7 +1651,7 @@ static void g4_grammar_walk(g4_grammar *g, const g4_trie *t, uint32_t from, int3
         g->n_visited++;
         if (next == 0) continue;
         const g4_trie_node *n = &t->nodes[node];
-        g4_grammar_allow(g, t, n->first, n->n_here, next, begun);
+        g4_grammar_allow(g, t, n->first, g4_trie_end_here(t, n), next, begun);
         if (n->tail > 0) {
             g4_grammar_read_tail(g, t, node, 0, next, begun);
             continue;

@@ -566,14 +566,14 @@ int g4_words_sort(const g4_allocator *a, g4_word *words, uint32_t n, g4_halt *ha
 typedef uint64_t g4_sorts; /* of characters, as bits */
 #define G4_ALL_SORTS UINT64_MAX
 typedef struct {
-    uint32_t child;                        /* the first; they stand side by side by ascending byte */
-    uint32_t first, end;                   /* words that begin with the bytes of this node */
-    uint32_t n_here : 22, n_children : 10; /* n_here of them end here */
-    uint8_t tail; /* not 0: it has one word, which goes on with so many bytes of the tails, from `child` on */
+    uint32_t child;      /* the first; they stand side by side by ascending byte */
+    uint32_t first, end; /* words that begin with the bytes of this node; those before its child's end here */
+    uint32_t n_children : 9;
+    uint32_t tail : 8; /* not 0: it has one word, which goes on with so many bytes of the tails, from `child` on */
     /* In a tree of plain characters, what the words go on with: */
-    uint8_t n_chars;  /* the longest, in characters; 255: or longer */
-    uint8_t is_whole; /* whole characters lead to this node */
-    g4_sorts sorts;   /* of these characters: g4_vocabulary.sort_of */
+    uint32_t n_chars : 8;  /* the longest, in characters; 255: or longer */
+    uint32_t is_whole : 1; /* whole characters lead to this node */
+    g4_sorts sorts;        /* of these characters: g4_vocabulary.sort_of */
 } g4_trie_node;
 typedef struct { /* texts with shared beginnings; node 0 is the root */
     g4_trie_node *nodes;
@@ -586,6 +586,12 @@ typedef struct { /* texts with shared beginnings; node 0 is the root */
 int g4_trie_make(g4_trie *t, const g4_allocator *a, const g4_word *words, uint32_t n,
                  g4_halt *halt); /* of sorted words */
 void g4_trie_free(g4_trie *t, const g4_allocator *a);
+
+/* Where the words of a node end that end at it: from its first one on. */
+static inline uint32_t g4_trie_end_here(const g4_trie *t, const g4_trie_node *n)
+{
+    return n->tail > 0 ? n->first : n->n_children > 0 ? t->nodes[n->child].first : n->end;
+}
 
 #define G4_TRIE_DEPTH 257 /* levels of a walk */
 typedef struct {          /* brothers that are still to be visited */

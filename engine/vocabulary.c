@@ -87,7 +87,7 @@ static void g4_trie_add_child(g4_trie *t, const g4_word *words, uint32_t first, 
     t->bytes[t->n_nodes++] = w->text[depth - 1];
     if (n > 1 || w->len == depth) return;
     child->child = t->n_tails;
-    child->tail = (uint8_t)(w->len - depth);
+    child->tail = (w->len - depth) & 0xff;
     memcpy(t->tails + t->n_tails, w->text + depth, w->len - depth);
     t->n_tails += w->len - depth;
 }
@@ -97,7 +97,6 @@ static void g4_trie_add_children(g4_trie *t, const g4_word *words, uint32_t node
 {
     uint32_t i = t->nodes[node].first, end = t->nodes[node].end;
     while (i < end && words[i].len == depth) i++;
-    t->nodes[node].n_here = (i - t->nodes[node].first) & 0x3fffff;
     t->nodes[node].child = t->n_nodes;
     while (i < end) {
         const uint8_t byte = words[i].text[depth];
@@ -200,7 +199,7 @@ static void g4_vocabulary_sort_chars(g4_vocabulary *v)
 static void g4_trie_describe_byte(g4_trie_node *n, g4_sorts sort, g4_sorts sorts, int n_chars)
 {
     n->sorts |= sort | sorts;
-    n->n_chars = (uint8_t)g4_max_int(n->n_chars, g4_min_int(n_chars + (sort != 0), UINT8_MAX));
+    n->n_chars = (unsigned)g4_max_int(n->n_chars, g4_min_int(n_chars + (sort != 0), UINT8_MAX)) & 0xff;
 }
 
 /* Say of each node of a tree of plain characters what is below it; children have higher numbers. */
