@@ -38,7 +38,7 @@
 #define G4_MAX_REACH 32768             /* and for one expression */
 #define G4_REACH_SHARE 4               /* part of what is left of these that one question may take */
 #define G4_REACH_ROW 64                /* as many as one that has no table of steps yet counts */
-#define G4_REACH_WORTH 32              /* words for which it is found out whether all of them stay inside */
+#define G4_REACH_WORTH 128             /* words for which it is found out whether all of them stay inside */
 #define G4_N_REACHES 2048              /* answers that are remembered */
 #define G4_N_SAFE 4                    /* such sets of sorts that are looked for */
 #define G4_REACH_ENOUGH 12             /* characters of these that are as good as any number */
@@ -114,29 +114,33 @@ typedef struct g4_ahead { /* what is ahead within a lexeme */
     g4_trie ends; /* else what is left of tokens that run over its end; no nodes: none does */
 } g4_ahead;
 
-typedef struct { /* bytes of a character that all lead to the same */
-    int32_t to;
-    g4_sorts sorts; /* of characters that begin with them */
-    uint8_t phase;  /* of the character behind them */
-} g4_move;
 #define G4_N_PHASES 8
+typedef struct {    /* bytes of a character that are of one class */
+    g4_sorts sorts; /* of characters that begin with them */
+    uint8_t in_class;
+    uint8_t phase; /* of the character behind them */
+} g4_move;
+typedef struct {                      /* how states tell bytes apart */
+    uint8_t class_of[256], size[256]; /* size: bytes of a class, up to 255 */
+    int n;
+    struct {
+        int first, n;     /* n is 0: not made */
+    } moves[G4_N_PHASES]; /* by the phase of a character */
+} g4_lexer_division;
 
 typedef struct { /* of an expression, as an automaton with a table */
     g4_re re;
     uint32_t seen;            /* by the search with this number, */
     uint8_t seen_phases;      /* in these phases of a character, as bits */
     uint8_t has_reach, reach; /* of plain characters of all sorts */
-    g4_sorts safe[G4_N_SAFE]; /* of these sorts so many stay inside; 0: none */
     uint8_t n_safe[G4_N_SAFE];
-    g4_sorts out; /* a character of these may lead out */
+    g4_sorts safe[G4_N_SAFE]; /* of these sorts so many stay inside; 0: none */
+    g4_sorts out;             /* a character of these may lead out */
+    g4_sorts may;             /* characters that begin with a byte of `live` are of these */
     uint8_t accepts, has_row, n_live;
-    struct {
-        int32_t first;
-        uint16_t n;          /* 0: not made */
-    } moves[G4_N_PHASES];    /* of characters, by phase */
-    uint8_t live[G4_NARROW]; /* bytes that lead on, and where to, when they are few; else n_live is above NARROW */
+    uint8_t live[G4_NARROW]; /* bytes that lead on, and where to, when they are few; else n_live is above NARROW, */
     int32_t to[G4_NARROW];
-    int32_t next[256]; /* else this; 0: dead */
+    int division, first; /* and class i of the division leads to targets[first + i]; 0: dead */
 } g4_lexer_state;
 
 typedef struct { /* whatever plain characters of these sorts follow, so many of them stay inside */
@@ -201,8 +205,14 @@ struct g4_grammar {
     g4_lexer_state *lexer; /* [0] is unused: dead */
     int n_lexer, cap_lexer;
     g4_hash_table lexer_table;
-    g4_move *moves; /* of the lexer's states */
-    int n_moves, cap_moves;
+    g4_lexer_division *divisions;
+    g4_move *moves;   /* of these */
+    int32_t *targets; /* of the lexer's states */
+    int n_divisions, cap_divisions, n_moves, cap_moves, n_targets, cap_targets;
+    struct {
+        const uint8_t *class_of; /* as it stood among the steps of expressions, where another may stand now */
+        int division;
+    } last_divisions[16];
     g4_reach *reaches; /* (G4_N_REACHES) by state and sorts; state 0: none */
     uint32_t search;   /* the number of the last one */
     int reach_left;    /* states that may still be looked at for the expression */
@@ -719,10 +729,15 @@ static int32_t g4_lexer_of(g4_grammar *g, g4_re re)
     lexer[g->n_lexer].has_row = 0;
     lexer[g->n_lexer].seen = 0;
     lexer[g->n_lexer].has_reach = 0;
-    memset(lexer[g->n_lexer].moves, 0, sizeof lexer->moves);
     lexer[g->n_lexer].accepts = (uint8_t)g4_re_accepts(g->net.regular, re);
     g4_table_put(&g->lexer_table, hash, g->n_lexer);
     return g->n_lexer++;
+}
+
+static void g4_lexer_set_may(const g4_grammar *g, g4_lexer_state *s)
+{
+    s->may = s->n_live > G4_NARROW ? G4_ALL_SORTS : 0;
+    for (int i = 0; i < s->n_live && s->n_live <= G4_NARROW; i++) s->may |= g->vocabulary->sort_of[s->live[i]];
 }
 
 /* An expression that begins with one of few bytes, whichever it is, needs no table. */
@@ -746,8 +761,47 @@ static int g4_lexer_make_narrow(g4_grammar *g, int32_t state)
         s->to[i] = next;
     }
     s->n_live = (uint8_t)n;
+    g4_lexer_set_may(g, s);
     s->has_row = !g->failed;
     return 1;
+}
+
+/* The number of a division, which is copied; -1: no memory. */
+static int g4_lexer_divide(g4_grammar *g, const g4_re_view *v)
+{
+    const uint32_t slot = (uint32_t)(g4_hash_mix(1, (uintptr_t)v->class_of) >> 32) & 15;
+    const int known = g->last_divisions[slot].division;
+    if (g->last_divisions[slot].class_of == v->class_of && memcmp(g->divisions[known].class_of, v->class_of, 256) == 0)
+        return known;
+    int i = 0;
+    while (i < g->n_divisions && memcmp(g->divisions[i].class_of, v->class_of, 256) != 0) i++;
+    if (i == g->n_divisions) {
+        g4_lexer_division *divisions =
+            g4_grammar_grow(g, g->divisions, g->n_divisions, &g->cap_divisions, sizeof *divisions);
+        if (divisions == NULL) return -1;
+        g->divisions = divisions;
+        g4_lexer_division *d = &divisions[g->n_divisions++];
+        *d = (g4_lexer_division) { .n = v->n };
+        memcpy(d->class_of, v->class_of, 256);
+        for (int b = 0; b < 256; b++)
+            if (d->size[d->class_of[b]] < 255) d->size[d->class_of[b]]++;
+    }
+    g->last_divisions[slot].class_of = v->class_of;
+    g->last_divisions[slot].division = i;
+    return i;
+}
+
+/* Put down where the classes of a division lead to; returns the place among the targets, or -1: no memory. */
+static int g4_lexer_put_targets(g4_grammar *g, const int32_t *to, int n)
+{
+    const int first = g->n_targets;
+    for (int i = 0; i < n; i++) {
+        int32_t *targets = g4_grammar_grow(g, g->targets, g->n_targets, &g->cap_targets, sizeof *targets);
+        if (targets == NULL) return -1;
+        g->targets = targets;
+        targets[g->n_targets++] = to[i];
+    }
+    return first;
 }
 
 static void g4_lexer_make_row(g4_grammar *g, int32_t state)
@@ -759,18 +813,22 @@ static void g4_lexer_make_row(g4_grammar *g, int32_t state)
     const g4_re_view v = g4_re_steps_of(g->net.regular, g->lexer[state].re);
     if (g4_grammar_steps_stop(g, -1)) return;
     for (int i = 0; i < v.n; i++) to[i] = g4_lexer_of(g, v.to[i]);
-    if (g->failed) return;
+    const int division = g->failed ? -1 : g4_lexer_divide(g, &v);
+    const int first = division < 0 ? -1 : g4_lexer_put_targets(g, to, v.n);
+    if (first < 0) return;
     g4_lexer_state *s = &g->lexer[state];
-    for (int b = 0; b < 256; b++) {
-        s->next[b] = to[v.class_of[b]];
-        if (s->next[b] == 0) continue;
-        if (n_live < G4_NARROW) {
-            s->live[n_live] = (uint8_t)b;
-            s->to[n_live] = s->next[b];
-        }
-        n_live++;
-    }
+    const g4_lexer_division *d = &g->divisions[division];
+    for (int i = 0; i < v.n; i++) n_live += to[i] != 0 ? d->size[i] : 0;
+    s->division = division;
+    s->first = first;
     s->n_live = (uint8_t)g4_min_int(n_live, 255);
+    n_live = 0;
+    for (int b = 0; b < 256 && s->n_live <= G4_NARROW; b++) {
+        if (to[d->class_of[b]] == 0) continue;
+        s->live[n_live] = (uint8_t)b;
+        s->to[n_live++] = to[d->class_of[b]];
+    }
+    g4_lexer_set_may(g, s);
     s->has_row = 1;
     g->n_rows++;
 }
@@ -783,9 +841,9 @@ static int32_t g4_lexer_open(g4_grammar *g, g4_re re)
     return g->failed ? 0 : state;
 }
 
-static int32_t g4_lexer_to(const g4_lexer_state *s, uint8_t byte)
+static inline int32_t g4_lexer_to(const g4_grammar *g, const g4_lexer_state *s, uint8_t byte)
 {
-    if (s->n_live > G4_NARROW) return s->next[byte];
+    if (s->n_live > G4_NARROW) return g->targets[s->first + g->divisions[s->division].class_of[byte]];
     for (int i = 0; i < s->n_live; i++)
         if (s->live[i] == byte) return s->to[i];
     return 0;
@@ -794,7 +852,8 @@ static int32_t g4_lexer_to(const g4_lexer_state *s, uint8_t byte)
 static void g4_lexer_forget(g4_grammar *g)
 {
     g->n_lexer = 1;
-    g->n_moves = 0;
+    g->n_divisions = g->n_moves = g->n_targets = 0;
+    memset(g->last_divisions, 0, sizeof g->last_divisions);
     g4_table_clear(&g->lexer_table);
     memset(g->reaches, 0, G4_N_REACHES * sizeof *g->reaches);
 }
@@ -850,19 +909,19 @@ static int g4_reach_add(g4_grammar *g, g4_reach_layer *layer, g4_reach_place pla
     return 1;
 }
 
-/* Make the moves of a state with a row. In phase 0 a plain character begins. */
-static void g4_moves_make(g4_grammar *g, int32_t state, int phase)
+/* Make the moves of a division. In phase 0 a plain character begins. */
+static void g4_moves_make(g4_grammar *g, int division, int phase)
 {
-    const int low = phase == 0 ? 0x20 : g4_char_phases[phase].low,
-              high = phase == 0 ? 0xf4 : g4_char_phases[phase].high;
+    const int low = phase == 0 ? 0x20 : g4_char_phases[phase].low;
+    const int high = phase == 0 ? 0xf4 : g4_char_phases[phase].high;
     const int first = g->n_moves;
     for (int b = low; b <= high; b++) {
         const g4_sorts sort = g->vocabulary->sort_of[b];
         if (phase == 0 && sort == 0) continue;
-        const g4_move m = { g4_lexer_to(&g->lexer[state], (uint8_t)b), sort,
+        const g4_move m = { sort, g->divisions[division].class_of[b],
                             phase == 0 ? g4_char_phase((uint8_t)b) : g4_char_phases[phase].then };
         int i = g->n_moves; /* most often it is the one of the byte before */
-        while (i > first && (g->moves[i - 1].to != m.to || g->moves[i - 1].phase != m.phase)) i--;
+        while (i > first && (g->moves[i - 1].in_class != m.in_class || g->moves[i - 1].phase != m.phase)) i--;
         if (i > first) {
             g->moves[i - 1].sorts |= sort;
             continue;
@@ -872,8 +931,8 @@ static void g4_moves_make(g4_grammar *g, int32_t state, int phase)
         g->moves = moves;
         moves[g->n_moves++] = m;
     }
-    g->lexer[state].moves[phase].first = first;
-    g->lexer[state].moves[phase].n = (uint16_t)(g->n_moves - first);
+    g->divisions[division].moves[phase].first = first;
+    g->divisions[division].moves[phase].n = g->n_moves - first;
 }
 
 /* The rarest of some sorts: the highest bit. */
@@ -881,6 +940,31 @@ static g4_sorts g4_reach_rarest(g4_sorts sorts)
 {
     while ((sorts & (sorts - 1)) != 0) sorts &= sorts - 1;
     return sorts;
+}
+
+/* Go on with bytes of a character that lead to a state. Returns 0 when that leads out, with the sorts on the way in
+ * *way, or when there is no room. */
+static inline int g4_reach_put(g4_grammar *g, g4_reach_place to, g4_reach_layer *same, g4_reach_layer *next,
+                               g4_sorts *way)
+{
+    if (to.state != 0) return g4_reach_add(g, to.phase == 0 ? next : same, to);
+    *way = to.way;
+    return 0;
+}
+
+/* Go on from a place whose state leads on with few bytes. */
+static int g4_reach_go_on_narrow(g4_grammar *g, g4_sorts sorts, g4_reach_place from, g4_reach_layer *same,
+                                 g4_reach_layer *next, g4_sorts *way)
+{
+    const int is_first = from.phase == 0;
+    const int high = is_first ? 0xf4 : g4_char_phases[from.phase].high;
+    for (int b = is_first ? 0x20 : g4_char_phases[from.phase].low; b <= high; b++) {
+        const g4_sorts sort = is_first ? g->vocabulary->sort_of[b] & sorts : 0;
+        const g4_reach_place to = { g4_lexer_to(g, &g->lexer[from.state], (uint8_t)b), from.way | sort,
+                                    is_first ? g4_char_phase((uint8_t)b) : g4_char_phases[from.phase].then };
+        if ((!is_first || sort != 0) && !g4_reach_put(g, to, same, next, way)) return 0;
+    }
+    return 1;
 }
 
 /* Go on from a place of the layer, within its character or into the next layer. Returns 0 when a byte leads out, with
@@ -891,20 +975,19 @@ static int g4_reach_go_on(g4_grammar *g, g4_sorts sorts, g4_reach_place from, g4
     g->reach_left -= g->lexer[from.state].has_row ? 1 : G4_REACH_ROW;
     if (g->reach_left < 0) return 0;
     if (!g->lexer[from.state].has_row) g4_lexer_make_row(g, from.state);
-    if (g->lexer[from.state].moves[from.phase].n == 0 && !g->failed) g4_moves_make(g, from.state, from.phase);
     if (g->failed) return 0;
-    const g4_move *moves = g->moves + g->lexer[from.state].moves[from.phase].first;
-    for (int i = 0; i < g->lexer[from.state].moves[from.phase].n; i++) {
+    const g4_lexer_state *s = &g->lexer[from.state];
+    if (s->n_live <= G4_NARROW) return g4_reach_go_on_narrow(g, sorts, from, same, next, way);
+    if (g->divisions[s->division].moves[from.phase].n == 0) g4_moves_make(g, s->division, from.phase);
+    const g4_move *moves = g->moves + g->divisions[s->division].moves[from.phase].first;
+    for (int i = 0; i < g->divisions[s->division].moves[from.phase].n; i++) {
         const g4_sorts by = from.phase == 0 ? moves[i].sorts & sorts : 0;
         if (from.phase == 0 && by == 0) continue;
-        const g4_reach_place to = { moves[i].to, from.way | g4_reach_rarest(by), moves[i].phase };
-        if (to.state == 0) {
-            *way = to.way;
-            return 0;
-        }
-        if (!g4_reach_add(g, to.phase == 0 ? next : same, to)) return 0;
+        const g4_reach_place to = { g->targets[s->first + moves[i].in_class], from.way | g4_reach_rarest(by),
+                                    moves[i].phase };
+        if (!g4_reach_put(g, to, same, next, way)) return 0;
     }
-    return 1;
+    return !g->failed;
 }
 
 /* Begin a search, with a state on its first layer. */
@@ -951,7 +1034,7 @@ static g4_sorts g4_reach_out(const g4_grammar *g, const g4_lexer_state *s)
 {
     g4_sorts out = 0;
     for (int b = 0x20; b < 256; b++)
-        if (g->vocabulary->sort_of[b] & ~out && g4_lexer_to(s, (uint8_t)b) == 0) out |= g->vocabulary->sort_of[b];
+        if (g->vocabulary->sort_of[b] & ~out && g4_lexer_to(g, s, (uint8_t)b) == 0) out |= g->vocabulary->sort_of[b];
     return out;
 }
 
@@ -1165,9 +1248,11 @@ static inline uint32_t g4_lexer_next(const g4_grammar *g, const g4_trie *t, g4_l
 {
     const g4_lexer_state *s = &g->lexer[l->state];
     if (s->n_live <= G4_NARROW) return g4_lexer_seek(t, s, l, state);
+    const uint8_t *class_of = g->divisions[s->division].class_of;
+    const int32_t *to = g->targets + s->first;
     while (l->next < l->end) {
         const uint32_t node = l->next++;
-        *state = s->next[t->bytes[node]];
+        *state = to[class_of[t->bytes[node]]];
         if (*state != 0) return node;
     }
     return 0;
@@ -1207,7 +1292,7 @@ static inline int g4_lexer_has_all(g4_grammar *g, const g4_trie_node *n, int32_t
     if (n->n_chars <= *reach) return 1;
     if (!n->is_whole) return 0;
     if (s->has_reach && g4_lexer_is_safe(s, n->sorts, n->n_chars)) return 1;
-    return n->end - n->first >= G4_REACH_WORTH && g4_lexer_find_all(g, n, state, reach);
+    return n->end - n->first >= G4_REACH_WORTH && g->reach_left > 0 && g4_lexer_find_all(g, n, state, reach);
 }
 
 /* Is a node the first byte of a character behind a state from which that one and all below it stay inside? */
@@ -1227,7 +1312,7 @@ static void g4_lexer_read_tail(g4_grammar *g, uint32_t which, uint32_t node, uin
     for (uint32_t i = 0; i < n->tail; i++) {
         if (g->lexer[state].accepts) g4_lexer_complete(g, which, node, depth + i, i);
         if (!g->lexer[state].has_row) g4_lexer_make_row(g, state);
-        state = g->failed ? 0 : g4_lexer_to(&g->lexer[state], t->tails[n->child + i]);
+        state = g->failed ? 0 : g4_lexer_to(g, &g->lexer[state], t->tails[n->child + i]);
         if (state == 0) return;
     }
     g4_inside_add(g, which, n->first, n->end);
@@ -1266,7 +1351,8 @@ static void g4_lexer_walk(g4_grammar *g, uint32_t which, int32_t state)
         g4_inside_add(g, which, n->first, g4_trie_end_here(t, n));
         if (g->lexer[next].accepts) g4_lexer_complete(g, which, node, depth, 0);
         if (!g->lexer[next].has_row) g4_lexer_make_row(g, next);
-        levels[depth++] = g4_lexer_below(t, node, next, reach);
+        const int is_over = t->is_plain && n->is_whole && (n->sorts & g->lexer[next].may) == 0;
+        if (!is_over) levels[depth++] = g4_lexer_below(t, node, next, reach);
     }
 }
 
@@ -2130,7 +2216,9 @@ void g4_grammar_close(g4_grammar *g)
                              g->core,
                              g->lexer,
                              g->lexer_table.slots,
+                             g->divisions,
                              g->moves,
+                             g->targets,
                              g->reaches,
                              g->aheads,
                              g->ahead_table.slots,
