@@ -1006,13 +1006,13 @@ static void g4_reach_begin(g4_grammar *g, int32_t state, g4_reach_layer *layer)
 static uint8_t g4_reach_find(g4_grammar *g, int32_t state, g4_sorts sorts, g4_sorts *way)
 {
     g4_reach_layer layers[2];
-    const int longest = g4_min_int((int)g->vocabulary->longest_plain, G4_ENDLESS);
+    int n_chars = 0;
     *way = 0;
     g4_reach_begin(g, state, &layers[0]);
-    for (int n_chars = 0; n_chars < longest; n_chars++) {
+    for (; layers[n_chars & 1].n > 0; n_chars++) {
         g4_reach_layer *layer = &layers[n_chars & 1], *next = &layers[~n_chars & 1];
+        if (n_chars == G4_REACH_ENOUGH) return G4_REACH_ENOUGH;
         next->n = 0;
-        if (layer->n == 0) break;
         while (layer->n > 0)
             if (!g4_reach_go_on(g, sorts, layer->places[--layer->n], layer, next, way)) return (uint8_t)n_chars;
     }
@@ -1148,20 +1148,23 @@ static inline void g4_ids_add(g4_grammar *g, g4_ids *list, uint32_t id)
     list->ids[list->n++] = id;
 }
 
-/* Words first to end of a tree stay inside the lexeme. They come in ascending order. */
-static void g4_inside_add(g4_grammar *g, uint32_t which, uint32_t first, uint32_t end)
+static void g4_inside_begin_range(g4_grammar *g, uint32_t which, uint32_t first, uint32_t end)
 {
-    g4_word_range *last = g->n_ranges > 0 ? &g->inside[g->n_ranges - 1] : NULL;
-    if (first == end) return;
-    g->n_inside[which] += end - first;
-    if (last != NULL && last->trie == which && last->end == first) {
-        last->end = end;
-        return;
-    }
     g4_word_range *inside = g4_grammar_grow(g, g->inside, g->n_ranges, &g->cap_ranges, sizeof *inside);
     if (inside == NULL) return;
     g->inside = inside;
     inside[g->n_ranges++] = (g4_word_range) { which, first, end };
+}
+
+/* Words first to end of a tree stay inside the lexeme. They come in ascending order. */
+static inline void g4_inside_add(g4_grammar *g, uint32_t which, uint32_t first, uint32_t end)
+{
+    g4_word_range *last = g->n_ranges > 0 ? &g->inside[g->n_ranges - 1] : NULL;
+    g->n_inside[which] += end - first;
+    if (last != NULL && last->trie == which && last->end == first)
+        last->end = end;
+    else if (first != end)
+        g4_inside_begin_range(g, which, first, end);
 }
 
 static void g4_inside_begin(g4_grammar *g)
@@ -1232,7 +1235,7 @@ typedef struct { /* a level of a walk: brothers to visit, by the bytes of the st
 } g4_lexer_level;
 
 /* The next node of a level that the state allows, by its few bytes, and the state behind it; 0: there is none. */
-static uint32_t g4_lexer_seek(const g4_trie *t, const g4_lexer_state *s, g4_lexer_level *l, int32_t *state)
+static inline uint32_t g4_lexer_seek(const g4_trie *t, const g4_lexer_state *s, g4_lexer_level *l, int32_t *state)
 {
     while (l->k < s->n_live && l->end > l->first) {
         const uint8_t byte = s->live[l->k];
@@ -1326,21 +1329,21 @@ static void g4_lexer_walk(g4_grammar *g, uint32_t which, int32_t state)
     uint32_t depth = 1;
     int all = 0;
     if (t->is_plain) g4_lexer_has_all(g, &t->nodes[0], state, &all);
-    levels[0] = g4_lexer_below(t, 0, state, all);
-    while (depth > 0 && !g4_grammar_stops(g)) {
-        g4_lexer_level *level = &levels[depth - 1];
+    g4_lexer_level level = g4_lexer_below(t, 0, state, all);
+    while (!g4_grammar_stops(g)) {
         int32_t next;
-        const uint32_t node = g4_lexer_next(g, t, level, &next);
+        const uint32_t node = g4_lexer_next(g, t, &level, &next);
         if (node == 0) {
-            depth--;
+            if (--depth == 0) return;
+            level = levels[depth];
             continue;
         }
         const g4_trie_node *n = &t->nodes[node];
-        int reach = level->reach;
+        int reach = level.reach;
         g->n_visited++;
         if (reach < G4_ENDLESS && !g4_utf8_continues((char)t->bytes[node])) reach--;
         if ((n->n_children == 0 && n->tail == 0) ||
-            (t->is_plain && (g4_lexer_has_all(g, n, next, &reach) || g4_lexer_begins_safe(g, t, node, level->state)))) {
+            (t->is_plain && (g4_lexer_has_all(g, n, next, &reach) || g4_lexer_begins_safe(g, t, node, level.state)))) {
             g4_inside_add(g, which, n->first, n->end);
             continue;
         }
@@ -1352,7 +1355,9 @@ static void g4_lexer_walk(g4_grammar *g, uint32_t which, int32_t state)
         if (g->lexer[next].accepts) g4_lexer_complete(g, which, node, depth, 0);
         if (!g->lexer[next].has_row) g4_lexer_make_row(g, next);
         const int is_over = t->is_plain && n->is_whole && (n->sorts & g->lexer[next].may) == 0;
-        if (!is_over) levels[depth++] = g4_lexer_below(t, node, next, reach);
+        if (is_over) continue;
+        levels[depth++] = level;
+        level = g4_lexer_below(t, node, next, reach);
     }
 }
 
