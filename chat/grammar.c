@@ -45,6 +45,7 @@
 #define G4_COSTLY 64                   /* nodes of the vocabulary's trees: what took more to find out is shared */
 #define G4_PLAIN_MAX_CHOICES 64        /* alternatives that are looked at */
 #define G4_MANY_CHARS 20               /* of two kinds: more texts than a list has items */
+#define G4_N_DIVISIONS 128             /* of bytes, that are found again at once */
 #define G4_N_UNIONS 1024               /* unions that are remembered */
 
 typedef struct {
@@ -120,9 +121,8 @@ typedef struct {    /* bytes of a character that are of one class */
     uint8_t in_class;
     uint8_t phase; /* of the character behind them */
 } g4_move;
-typedef struct {                      /* how states tell bytes apart */
-    uint8_t class_of[256], size[256]; /* size: bytes of a class, up to 255 */
-    int n;
+typedef struct { /* how states tell bytes apart */
+    uint8_t class_of[256];
     struct {
         int first, n;     /* n is 0: not made */
     } moves[G4_N_PHASES]; /* by the phase of a character */
@@ -212,7 +212,8 @@ struct g4_grammar {
     struct {
         const uint8_t *class_of; /* as it stood among the steps of expressions, where another may stand now */
         int division;
-    } last_divisions[16];
+    } last_divisions[G4_N_DIVISIONS];
+    g4_hash_table division_table;
     g4_reach *reaches; /* (G4_N_REACHES) by state and sorts; state 0: none */
     uint32_t search;   /* the number of the last one */
     int reach_left;    /* states that may still be looked at for the expression */
@@ -766,26 +767,33 @@ static int g4_lexer_make_narrow(g4_grammar *g, int32_t state)
     return 1;
 }
 
+static int g4_lexer_new_division(g4_grammar *g, const g4_re_view *v, uint32_t hash)
+{
+    if (!g4_grammar_reserve(g, &g->division_table, g->n_divisions)) return -1;
+    g4_lexer_division *divisions =
+        g4_grammar_grow(g, g->divisions, g->n_divisions, &g->cap_divisions, sizeof *divisions);
+    if (divisions == NULL) return -1;
+    g->divisions = divisions;
+    memcpy(divisions[g->n_divisions].class_of, v->class_of, 256);
+    memset(divisions[g->n_divisions].moves, 0, sizeof divisions->moves);
+    g4_table_put(&g->division_table, hash, g->n_divisions);
+    return g->n_divisions++;
+}
+
 /* The number of a division, which is copied; -1: no memory. */
 static int g4_lexer_divide(g4_grammar *g, const g4_re_view *v)
 {
-    const uint32_t slot = (uint32_t)(g4_hash_mix(1, (uintptr_t)v->class_of) >> 32) & 15;
+    const uint32_t slot = (uint32_t)(g4_hash_mix(1, (uintptr_t)v->class_of) >> 32) & (G4_N_DIVISIONS - 1);
     const int known = g->last_divisions[slot].division;
     if (g->last_divisions[slot].class_of == v->class_of && memcmp(g->divisions[known].class_of, v->class_of, 256) == 0)
         return known;
-    int i = 0;
-    while (i < g->n_divisions && memcmp(g->divisions[i].class_of, v->class_of, 256) != 0) i++;
-    if (i == g->n_divisions) {
-        g4_lexer_division *divisions =
-            g4_grammar_grow(g, g->divisions, g->n_divisions, &g->cap_divisions, sizeof *divisions);
-        if (divisions == NULL) return -1;
-        g->divisions = divisions;
-        g4_lexer_division *d = &divisions[g->n_divisions++];
-        *d = (g4_lexer_division) { .n = v->n };
-        memcpy(d->class_of, v->class_of, 256);
-        for (int b = 0; b < 256; b++)
-            if (d->size[d->class_of[b]] < 255) d->size[d->class_of[b]]++;
-    }
+    const uint32_t hash = g4_hash_bytes((const char *)v->class_of, 256);
+    uint32_t at = 0;
+    int32_t i = g4_table_next(&g->division_table, hash, &at);
+    while (i >= 0 && memcmp(g->divisions[i].class_of, v->class_of, 256) != 0)
+        i = g4_table_next(&g->division_table, hash, &at);
+    if (i < 0) i = g4_lexer_new_division(g, v, hash);
+    if (i < 0) return -1;
     g->last_divisions[slot].class_of = v->class_of;
     g->last_divisions[slot].division = i;
     return i;
@@ -813,21 +821,22 @@ static void g4_lexer_make_row(g4_grammar *g, int32_t state)
     const g4_re_view v = g4_re_steps_of(g->net.regular, g->lexer[state].re);
     if (g4_grammar_steps_stop(g, -1)) return;
     for (int i = 0; i < v.n; i++) to[i] = g4_lexer_of(g, v.to[i]);
-    const int division = g->failed ? -1 : g4_lexer_divide(g, &v);
-    const int first = division < 0 ? -1 : g4_lexer_put_targets(g, to, v.n);
-    if (first < 0) return;
+    if (g->failed) return;
     g4_lexer_state *s = &g->lexer[state];
-    const g4_lexer_division *d = &g->divisions[division];
-    for (int i = 0; i < v.n; i++) n_live += to[i] != 0 ? d->size[i] : 0;
-    s->division = division;
-    s->first = first;
-    s->n_live = (uint8_t)g4_min_int(n_live, 255);
-    n_live = 0;
-    for (int b = 0; b < 256 && s->n_live <= G4_NARROW; b++) {
-        if (to[d->class_of[b]] == 0) continue;
-        s->live[n_live] = (uint8_t)b;
-        s->to[n_live++] = to[d->class_of[b]];
+    for (int b = 0; b < 256; b++) {
+        const int32_t next = to[v.class_of[b]];
+        if (next != 0 && n_live < G4_NARROW) {
+            s->live[n_live] = (uint8_t)b;
+            s->to[n_live] = next;
+        }
+        n_live += next != 0;
     }
+    if (n_live > G4_NARROW) {
+        s->division = g4_lexer_divide(g, &v);
+        s->first = g4_lexer_put_targets(g, to, v.n);
+        if (g->failed) return;
+    }
+    s->n_live = (uint8_t)g4_min_int(n_live, 255);
     g4_lexer_set_may(g, s);
     s->has_row = 1;
     g->n_rows++;
@@ -854,6 +863,7 @@ static void g4_lexer_forget(g4_grammar *g)
     g->n_lexer = 1;
     g->n_divisions = g->n_moves = g->n_targets = 0;
     memset(g->last_divisions, 0, sizeof g->last_divisions);
+    g4_table_clear(&g->division_table);
     g4_table_clear(&g->lexer_table);
     memset(g->reaches, 0, G4_N_REACHES * sizeof *g->reaches);
 }
@@ -2222,6 +2232,7 @@ void g4_grammar_close(g4_grammar *g)
                              g->lexer,
                              g->lexer_table.slots,
                              g->divisions,
+                             g->division_table.slots,
                              g->moves,
                              g->targets,
                              g->reaches,
