@@ -1218,8 +1218,8 @@ static void g4_lexer_begin_ends(g4_grammar *g, const uint32_t follow[8])
             g->follow_sorts |= g4_utf8_continues((char)b) ? G4_ALL_SORTS : g->vocabulary->sort_of[b];
 }
 
-/* The lexeme may end at a node of a tree, or in its tail: tokens below may run over its end, if they go on with what may
- * follow. */
+/* The lexeme may end at a node of a tree, or in its tail: tokens below may run over its end, if they go on with what
+ * may follow. */
 static void g4_lexer_complete(g4_grammar *g, uint32_t which, uint32_t node, uint32_t depth, uint32_t in_tail)
 {
     const g4_trie *t = &g->vocabulary->tries[which];
