@@ -287,7 +287,7 @@ G4_API void g4_video_free(g4_video *video, const g4_media_options *opt);
 typedef enum { G4_MEDIA_UNKNOWN, G4_MEDIA_IMAGE, G4_MEDIA_AUDIO, G4_MEDIA_VIDEO } g4_media_kind;
 typedef struct {
     g4_media_kind kind; /* a file of one frame without sound is a picture */
-    char format[32];    /* "png", "jpeg", "pnm", "wav", "y4m", else ffprobe's name of it */
+    char format[32];    /* "png", "jpeg", "avif", "wav", ... of what is read here, else ffprobe's name of it */
     int width, height;  /* of the picture once it is upright, or of a frame; 0: sound */
     int sample_rate;    /* of sound, in the file; 0: there is none */
     int channels;
@@ -963,6 +963,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "media/formats.c"
 #include "media/ffmpeg.c"
 #include "media/webp.c"
+#include "media/heif.c"
 #include "media/load.c"
 #include "media/probe.c"
 #include "media/draw.c"

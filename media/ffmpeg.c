@@ -173,12 +173,15 @@ static int g4_raw_sink(void *ctx, const uint8_t *data, size_t n)
     return 0;
 }
 
-g4_status g4_ffmpeg_raw(const g4_media_limits *m, const g4_input *in, const char *pixel_format, uint8_t *out,
+g4_status g4_ffmpeg_raw(const g4_media_limits *m, const g4_input *in, const char *filter, uint32_t n, uint8_t *out,
                         size_t size, g4_error *err)
 {
     static const char *const before[] = { "-nostdin", "-noautorotate", NULL };
-    const char *const behind[] = { "-map",     "0:v:0",      "-frames:v", "1",        "-sws_flags", G4_SWSCALE_EXACT,
-                                   "-pix_fmt", pixel_format, "-f",        "rawvideo", "-",          NULL };
+    char frames[16];
+    snprintf(frames, sizeof frames, "%" PRIu32, n);
+    const char *behind[] = { "-map", "0:v:0",    "-frames:v",  frames,           "-f",  "rawvideo",
+                             "-c:v", "rawvideo", "-sws_flags", G4_SWSCALE_EXACT, "-vf", filter ? filter : "null",
+                             "-",    NULL };
     g4_raw_stream r = { out, 0, size, 0 };
     const g4_status s = g4_ffmpeg_run(m, m->ffmpeg, in, before, behind, G4_FFMPEG_SECONDS, g4_raw_sink, &r, err);
     if (s) return s;

@@ -28,12 +28,11 @@ int g4_is_heif(const uint8_t *d, size_t n)
         if (!memcmp(d + 8, brands[i], 4)) return 1;
     return 0;
 }
-int g4_is_turned(const uint8_t *d, size_t n) { return g4_is_tiff(d, n) || g4_is_heif(d, n); }
 int g4_is_picture(const uint8_t *d, size_t n)
 {
     return g4_is_png(d, n) || g4_is_jpeg(d, n) || g4_is_pnm(d, n) || g4_is_bmp(d, n) || g4_is_webp(d, n);
 }
-int g4_is_read_whole(const uint8_t *d, size_t n) { return g4_is_picture(d, n) || g4_is_turned(d, n); }
+int g4_is_read_whole(const uint8_t *d, size_t n) { return g4_is_picture(d, n) || g4_is_tiff(d, n) || g4_is_heif(d, n); }
 int g4_is_wav(const uint8_t *d, size_t n)
 {
     return n >= 12 && !memcmp(d + 8, "WAVE", 4) &&

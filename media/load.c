@@ -130,13 +130,14 @@ typedef struct {
 } g4_media_target;
 
 static g4_status g4_media_decode_picture(const g4_media_limits *m, const uint8_t *data, size_t size, g4_image *out,
-                                         g4_error *err)
+                                         int *foreign, g4_error *err)
 {
     g4_pixels p;
     const g4_status s = g4_is_png(data, size)    ? g4_png_decode(m, data, size, &p, err)
                         : g4_is_jpeg(data, size) ? g4_jpeg_decode(m, data, size, &p, err)
                         : g4_is_webp(data, size) ? g4_webp_decode(m, data, size, &p, err)
                         : g4_is_bmp(data, size)  ? g4_bmp_decode(m, data, size, &p, err)
+                        : g4_is_heif(data, size) ? g4_heif_decode(m, data, size, &p, foreign, err)
                                                  : g4_pnm_decode(m, data, size, &p, err);
     if (!s) *out = (g4_image) { .pixels = p.rgb, .width = p.w, .height = p.h };
     return s;
@@ -146,7 +147,8 @@ static g4_status g4_media_decode_picture(const g4_media_limits *m, const uint8_t
 static g4_status g4_media_decode_ours(const g4_media_limits *m, const uint8_t *data, size_t size,
                                       const g4_media_target *out, int *foreign, g4_error *err)
 {
-    if (out->image && g4_is_picture(data, size)) return g4_media_decode_picture(m, data, size, out->image, err);
+    if (out->image && (g4_is_picture(data, size) || g4_is_heif(data, size)))
+        return g4_media_decode_picture(m, data, size, out->image, foreign, err);
     if (out->audio && g4_is_wav(data, size)) return g4_wav_decode(m, data, size, out->audio, foreign, err);
     if (out->video && g4_is_y4m(data, size)) {
         g4_source src = { data, NULL, size, 0, m->halt };
@@ -168,13 +170,13 @@ static g4_status g4_media_decode_foreign(const g4_media_limits *m, int fd, const
     return g4_ffmpeg_video(m, &in, out->video, err);
 }
 
-int g4_foreign_orientation(const uint8_t *data, size_t size, g4_turn *out)
+int g4_foreign_orientation(const g4_media_limits *m, const uint8_t *data, size_t size, g4_turn *out)
 {
     *out = (g4_turn) { 0, 0 };
     if (g4_is_tiff(data, size))
         g4_turn_by_exif(out, data, size); /* EXIF is a TIFF file */
     else if (g4_is_heif(data, size))
-        g4_turn_by_heif(out, data, size);
+        g4_turn_by_heif(m, out, data, size);
     else
         return 0;
     return 1;
@@ -192,7 +194,7 @@ static g4_status g4_media_decode_bytes(const g4_media_limits *m, const uint8_t *
     if (!s) s = g4_media_spill(m, data, size, &fd, err);
     if (s) return s;
     g4_turn turn;
-    const int is_turned = g4_foreign_orientation(data, size, &turn);
+    const int is_turned = g4_foreign_orientation(m, data, size, &turn);
     s = g4_media_decode_foreign(m, fd, is_turned ? &turn : NULL, out, err);
     close(fd);
     return s;

@@ -71,8 +71,6 @@ typedef struct {
 void g4_turn_by_exif(g4_turn *t, const uint8_t *tiff, size_t size);
 /* Is a TIFF file, or any other, compressed as ffmpeg can read it? */
 g4_status g4_tiff_check(const uint8_t *tiff, size_t size, g4_error *err);
-/* A whole file of HEIF's family: AVIF, HEIC. */
-void g4_turn_by_heif(g4_turn *t, const uint8_t *data, size_t size);
 /* A text of XMP; of several texts the last one counts, and in it the first place. */
 void g4_turn_by_xmp(g4_turn *t, const uint8_t *text, size_t size);
 #define G4_XMP_MAX (1 << 20) /* bytes of XMP that are looked at */
@@ -226,9 +224,7 @@ int g4_is_webp(const uint8_t *d, size_t n);
 int g4_is_tiff(const uint8_t *d, size_t n);
 int g4_is_heif(const uint8_t *d, size_t n);       /* ISO media with a picture's brand */
 int g4_is_picture(const uint8_t *d, size_t n);    /* PNG, JPEG, PNM, BMP, WebP: read here */
-int g4_is_turned(const uint8_t *d, size_t n);     /* TIFF, HEIF: read by ffmpeg, but turned here */
-int g4_is_read_whole(const uint8_t *d, size_t n); /* any of all these */
-int g4_foreign_orientation(const uint8_t *data, size_t size, g4_turn *out); /* of these; 0: another kind of file */
+int g4_is_read_whole(const uint8_t *d, size_t n); /* these, and TIFF and HEIF, of which ffmpeg reads some whole */
 int g4_is_wav(const uint8_t *d, size_t n);
 int g4_is_y4m(const uint8_t *d, size_t n);
 int g4_is_targa(const uint8_t *d, size_t n);
@@ -278,17 +274,26 @@ typedef struct {
 /* turn: how to turn the picture; NULL: as ffmpeg finds. */
 g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, const g4_turn *turn, g4_image *out,
                           g4_error *err);
-/* The first picture as raw samples of a pixel format, which fill out. */
-g4_status g4_ffmpeg_raw(const g4_media_limits *m, const g4_input *in, const char *pixel_format, uint8_t *out,
+/* The first n pictures as raw samples, which fill out. filter: of ffmpeg; NULL: as its decoder gives them. */
+g4_status g4_ffmpeg_raw(const g4_media_limits *m, const g4_input *in, const char *filter, uint32_t n, uint8_t *out,
                         size_t size, g4_error *err);
 g4_status g4_ffmpeg_audio(const g4_media_limits *m, const g4_input *in, g4_audio *out, g4_error *err);
 g4_status g4_ffmpeg_video(const g4_media_limits *m, const g4_input *in, g4_video *out, g4_error *err);
 /* By ffprobe, which comes with ffmpeg. */
 g4_status g4_ffmpeg_probe(const g4_media_limits *m, const g4_input *in, g4_media_info *out, g4_error *err);
 
-/* ---- Pictures that ffmpeg unpacks (webp.c) -------------------------------------------------- */
+/* ---- Pictures that ffmpeg unpacks (webp.c, heif.c) ------------------------------------------ */
 
 g4_status g4_webp_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_webp_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+/* *foreign is set when it fails for a kind that ffmpeg may be able to read whole. */
+g4_status g4_heif_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, int *foreign,
+                       g4_error *err);
+g4_status g4_heif_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, int *foreign,
+                         g4_error *err);
+/* How such a file says that its picture is to be turned. */
+void g4_turn_by_heif(const g4_media_limits *m, g4_turn *t, const uint8_t *data, size_t size);
+/* How ffmpeg's picture of a file is to be turned; 0: another kind of file, whose pictures ffmpeg turns. */
+int g4_foreign_orientation(const g4_media_limits *m, const uint8_t *data, size_t size, g4_turn *out);
 
 #endif /* GEMMA4_MEDIA_H */

@@ -1,6 +1,5 @@
 /* picture.c - what the readers of pictures, sound and video share: the options of a call with their defaults, limits,
- * memory for pixels, the orientation that EXIF, XMP and HEIF ask for, numbers in text, and the choice of a video's
- * frames. */
+ * memory for pixels, the orientation that EXIF and XMP ask for, numbers in text, and the choice of a video's frames. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -171,84 +170,6 @@ void g4_turn_by_xmp(g4_turn *t, const uint8_t *text, size_t size)
         t->xmp = *value >= '1' && *value <= '8' ? *value - '0' : 1;
         return;
     }
-}
-
-/* A box of ISO media (ISO/IEC 14496-12) at p: its name and where its content begins and ends; 0: it is cut short. */
-typedef struct {
-    const uint8_t *name, *data, *end;
-} g4_iso_box;
-
-static int g4_iso_next(const uint8_t **p, const uint8_t *end, g4_iso_box *out)
-{
-    if (end - *p < 8) return 0;
-    const uint32_t size = g4_be32(*p); /* 0: up to the end; 1, a 64-bit size, is for what holds the pixels */
-    if (size == 1 || (size != 0 && (size < 8 || size > (size_t)(end - *p)))) return 0;
-    *out = (g4_iso_box) { *p + 4, *p + 8, size ? *p + size : end };
-    *p = out->end;
-    return 1;
-}
-
-#define G4_ISO_BOXES 65536 /* that are looked at, one behind the other: a file may hold millions of empty ones */
-
-/* The first box of that name from p on. */
-static int g4_iso_find(const uint8_t *p, const uint8_t *end, const char *name, g4_iso_box *out)
-{
-    for (int i = 0; i < G4_ISO_BOXES && g4_iso_next(&p, end, out); i++)
-        if (!memcmp(out->name, name, 4)) return 1;
-    return 0;
-}
-
-/* Property `index`, counted from 1, of a list: its part in t, which gathers angle and axis, plus 1 each. */
-static void g4_heif_property(const g4_iso_box *list, uint32_t index, int *angle, int *axis)
-{
-    const uint8_t *p = list->data;
-    g4_iso_box box;
-    for (uint32_t i = 1; i <= index && g4_iso_next(&p, list->end, &box); i++) {
-        if (i != index || box.end - box.data < 1) continue;
-        if (!memcmp(box.name, "irot", 4)) *angle = (box.data[0] & 3) + 1;
-        if (!memcmp(box.name, "imir", 4)) *axis = (box.data[0] & 1) + 1;
-    }
-}
-
-/* What the list of associations (ipma) gives to an item, which stands there once. */
-static void g4_heif_item(const g4_iso_box *ipma, const g4_iso_box *list, uint32_t item, int *angle, int *axis)
-{
-    g4_reader r = { ipma->data, (size_t)(ipma->end - ipma->data), 0, 0 };
-    const uint8_t *head = g4_read_bytes(&r, 8); /* version, flags, number of entries */
-    if (!head) return;
-    const size_t id_bytes = head[0] > 0 ? 4 : 2, index_bytes = head[3] & 1 ? 2 : 1;
-    const uint32_t n = g4_be32(head + 4);
-    for (uint32_t i = 0; i < n; i++) {
-        const uint8_t *id = g4_read_bytes(&r, id_bytes + 1);
-        if (!id) return;
-        const int is_ours = (id_bytes == 4 ? g4_be32(id) : g4_be16(id)) == item;
-        for (int k = 0; k < id[id_bytes]; k++) {
-            const uint8_t *index = g4_read_bytes(&r, index_bytes);
-            if (!index) return;
-            if (is_ours) /* the first bit says that the property is essential */
-                g4_heif_property(list, index_bytes == 2 ? g4_be16(index) & 0x7fff : *index & 0x7f, angle, axis);
-        }
-        if (is_ours) return;
-    }
-}
-
-void g4_turn_by_heif(g4_turn *t, const uint8_t *data, size_t size)
-{
-    /* By angle (quarter turns to the left) and, behind it, axis (0: none, 1: top and bottom change places, 2: left and
-     * right). */
-    static const uint8_t orientation[4][3] = { { 1, 4, 2 }, { 8, 5, 7 }, { 3, 2, 4 }, { 6, 7, 5 } };
-    g4_iso_box meta, primary, properties, list, ipma;
-    if (!g4_iso_find(data, data + size, "meta", &meta) || meta.end - meta.data < 4) return;
-    const uint8_t *in = meta.data + 4; /* behind version and flags */
-    if (!g4_iso_find(in, meta.end, "pitm", &primary) || primary.end - primary.data < 6) return;
-    if (primary.data[0] > 0 && primary.end - primary.data < 8) return;
-    const uint32_t item = primary.data[0] > 0 ? g4_be32(primary.data + 4) : g4_be16(primary.data + 4);
-    if (!g4_iso_find(in, meta.end, "iprp", &properties)) return;
-    if (!g4_iso_find(properties.data, properties.end, "ipco", &list)) return;
-    if (!g4_iso_find(properties.data, properties.end, "ipma", &ipma)) return;
-    int angle = 0, axis = 0;
-    g4_heif_item(&ipma, &list, item, &angle, &axis);
-    if (angle || axis) t->exif = orientation[angle ? angle - 1 : 0][axis];
 }
 
 int g4_orientation(const g4_turn *t)

@@ -56,6 +56,18 @@ static g4_status g4_probe_y4m(const g4_media_limits *m, g4_source *src, g4_media
     return g4_y4m_size(m, src, out, foreign, err);
 }
 
+/* A still picture of HEIF's family. Its animations are videos. */
+static g4_status g4_probe_heif(const g4_media_limits *m, const uint8_t *data, size_t size, g4_media_info *out,
+                               int *foreign, g4_error *err)
+{
+    if (!memcmp(data + 8, "avis", 4) || !memcmp(data + 8, "msf1", 4)) {
+        *foreign = 1;
+        return G4_OK;
+    }
+    g4_probe_name(out, G4_MEDIA_IMAGE, memcmp(data + 8, "hei", 3) ? "avif" : "heic");
+    return g4_heif_size(m, data, size, &out->width, &out->height, foreign, err);
+}
+
 /* By a reader of ours, from all bytes of the file. *foreign is set when there is none. */
 static g4_status g4_probe_ours(const g4_media_limits *m, const uint8_t *data, size_t size, g4_media_info *out,
                                int *foreign, g4_error *err)
@@ -63,6 +75,7 @@ static g4_status g4_probe_ours(const g4_media_limits *m, const uint8_t *data, si
     int more;
     g4_source src = { data, NULL, size, 0, m->halt };
     if (g4_is_picture(data, size)) return g4_probe_picture(m, data, size, out, err);
+    if (g4_is_heif(data, size)) return g4_probe_heif(m, data, size, out, foreign, err);
     if (g4_is_wav(data, size)) return g4_probe_wav(m, data, size, size, out, foreign, &more, err);
     if (g4_is_y4m(data, size)) return g4_probe_y4m(m, &src, out, foreign, err);
     *foreign = 1;
@@ -91,7 +104,7 @@ static g4_status g4_probe_bytes(const g4_media_limits *m, const uint8_t *data, s
     s = g4_probe_foreign(m, fd, out, err);
     close(fd);
     g4_turn turn;
-    if (!s && g4_foreign_orientation(data, size, &turn))
+    if (!s && g4_foreign_orientation(m, data, size, &turn))
         g4_upright_size(out->width, out->height, g4_orientation(&turn), &out->width, &out->height);
     return s;
 }

@@ -203,8 +203,8 @@ static g4_status g4_webp_unpack(const g4_media_limits *m, const g4_webp *p, uint
                               : g4_media_spill(m, (const uint8_t *)file.data, file.len, &fd, err);
     g4_buf_free(&file);
     if (s) return s;
-    const char *format = p->is_lossless ? "rgba" : p->alpha ? "yuva420p" : "yuv420p";
-    s = g4_ffmpeg_raw(m, &(g4_input) { fd, { .demuxer = "webp_pipe" } }, format, raw, n, err);
+    const char *format = p->is_lossless ? "format=rgba" : p->alpha ? "format=yuva420p" : "format=yuv420p";
+    s = g4_ffmpeg_raw(m, &(g4_input) { fd, { .demuxer = "webp_pipe" } }, format, 1, raw, n, err);
     close(fd);
     return s;
 }

@@ -8,7 +8,8 @@ as checksums. PNG files come from a small encoder here, because Pillow writes ne
 pixels are computed from the samples by the PNG standard and must equal Pillow's, but for the cases in `differs`.
 
 Format, little-endian: "G4PICS1\\n", then records: u32 kind (1 picture, 2 patches), width, height, crc32, adler32, length of the
-name, length of the data; name; data. Kind 3 is a picture that needs the ffmpeg program. A picture's data is the file and its sums are over RGB; for patches, data is
+name, length of the data; name; data. Kind 3 is a picture that needs the ffmpeg program. Kind 4 is one whose samples may differ a little: how much stands in the place of crc32, the
+RGB pixels behind the file. A picture's data is the file and its sums are over RGB; for patches, data is
 i32 pattern, budget, n, grid_w, grid_h, then 8 floats from the middle, and the sums are over pixels (float32), then positions (int32).
 """
 import io
@@ -439,6 +440,110 @@ def make_foreign():
         add_foreign("turned-%d.tif" % orientation, "TIFF", rgb, tiffinfo={274: orientation})
 
 
+# ---- AVIF and HEIC ---------------------------------------------------------------------------------------
+
+
+def box(name, *data):
+    return struct.pack(">I4s", 8 + sum(map(len, data)), name) + b"".join(data)
+
+
+def heif(kind, config, tiles, columns, tile, size, properties):
+    """A file of one item, or of a grid of them. kind: brand, type of items, name of their configuration."""
+    rows, n, grid = len(tiles) // columns, len(tiles), len(tiles) > 1
+    items = [(1, b"grid", bytes([0, 0, rows - 1, columns - 1]) + struct.pack(">HH", *size))] if grid else []
+    items += [(i + 1 + grid, kind[1], data) for i, data in enumerate(tiles)]
+    listed = [box(b"ispe", struct.pack(">III", 0, *tile)), box(kind[2], config), box(b"ispe", struct.pack(">III", 0, *size))]
+    listed += [box(b"pixi", b"\0\0\0\0\3\x08\x08\x08")] + properties
+    turns = [5 + i for i in range(len(properties))]
+    owned = [[3, 4] + turns if t == b"grid" else [1, 2, 4] + ([] if grid else turns) for _, t, _ in items]
+    owners = b"".join(struct.pack(">HB", item[0], len(o)) + bytes(o) for item, o in zip(items, owned))
+    infos = [box(b"infe", struct.pack(">IHH", 2 << 24, i, 0), t, b"\0") for i, t, _ in items]
+    references = box(b"iref", bytes(4), box(b"dimg", struct.pack(">%dH" % (2 + n), 1, n, *range(2, 2 + n)))) if grid else b""
+
+    def head(start):
+        places = b""
+        for i, _, data in items:
+            places += struct.pack(">HHHII", i, 0, 1, start, len(data))
+            start += len(data)
+        return box(b"ftyp", kind[0], bytes(4), b"mif1") + box(
+            b"meta", bytes(4), box(b"hdlr", bytes(8), b"pict", bytes(13)), box(b"pitm", struct.pack(">IH", 0, 1)), box(b"iloc", b"\0\0\0\0\x44\0", struct.pack(">H", len(items)), places),
+            box(b"iinf", struct.pack(">IH", 0, len(items)), *infos), references,
+            box(b"iprp", box(b"ipco", *listed), box(b"ipma", struct.pack(">II", 0, len(items)), owners)))
+
+    return head(len(head(0)) + 8) + box(b"mdat", *(data for _, _, data in items))
+
+
+def hevc(rgb, pixel_format):
+    """(hvcC, units with lengths, samples as ffmpeg unpacks them) of a picture, full range, BT.601."""
+    def ffmpeg(data, *args):
+        return subprocess.run(["ffmpeg", "-v", "error", *args, "-"], input=data, stdout=subprocess.PIPE, check=True).stdout
+
+    size, deep = "%dx%d" % rgb.shape[1::-1], 2 if "10" in pixel_format else 0
+    x265 = ["-c:v", "libx265", "-x265-params", "log-level=none:range=full:colormatrix=smpte170m:crf=12:info=0", "-f", "hevc"]
+    full = ["-vf", "scale=out_color_matrix=smpte170m:out_range=pc", "-pix_fmt", pixel_format]
+    stream = ffmpeg(rgb.tobytes(), "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-i", "-", *full, *x265)
+    units = [u for u in stream.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1") if u]
+    kinds = [u[0] >> 1 & 63 for u in units]
+    chroma = 0 if pixel_format.startswith("gray") else 1
+    config = bytes([1]) + bytes(15) + bytes([chroma, deep, deep, 0, 0, 3, 3])
+    for kind in (32, 33, 34):
+        config += struct.pack(">BH", kind, 1) + b"".join(struct.pack(">H", len(u)) + u for u, k in zip(units, kinds) if k == kind)
+    data = b"".join(struct.pack(">I", len(u)) + u for u, k in zip(units, kinds) if k < 32)
+    return config, data, np.frombuffer(ffmpeg(stream, "-f", "hevc", "-i", "-", "-f", "rawvideo"), "<u2" if deep else "u1")
+
+
+def rgb_of_planes(samples, w, h):
+    """4:2:0 of BT.601 and full range to RGB: chroma in the middle of four samples of luma, 9-3-3-1."""
+    half = ((h + 1) // 2, (w + 1) // 2)
+    luma, chroma = samples[: w * h].reshape(h, w).astype(float), samples[w * h :].reshape(2, *half).astype(float) - 128
+
+    def wide(plane, n, axis):
+        at = np.arange(n)
+        near, far = at // 2, np.clip(at // 2 + np.where(at % 2, 1, -1), 0, (n + 1) // 2 - 1)
+        return (3 * plane.take(near, axis) + plane.take(far, axis)) / 4
+
+    u, v = (wide(wide(c, h, 0), w, 1) for c in chroma)
+    return np.clip(np.rint(np.stack([luma + 1.402 * v, luma - 0.344136 * u - 0.714136 * v, luma + 1.772 * u], -1)), 0, 255).astype(np.uint8)
+
+
+def make_heif():
+    im = Image.fromarray(noise(3, 4, 4).astype(np.uint8), "RGBA").resize((31, 22), Image.Resampling.BICUBIC)
+    rgb = im.convert("RGB")
+    turned = Image.Exif()
+    turned[0x0112] = 7
+
+    def add_near(name, data, pixels, worst=2):
+        add(4, name, pixels.shape[1], pixels.shape[0], (worst, 0), data + np.ascontiguousarray(pixels).tobytes())
+
+    def avif(picture, **options):
+        f = io.BytesIO()
+        picture.save(f, "AVIF", quality=80, **options)
+        return f.getvalue()
+
+    for name, picture, options in (
+        ("odd", rgb, dict(exif=turned)), ("even", rgb.crop((0, 0, 30, 22)), dict(subsampling="4:2:2", range="limited")),
+        ("alpha", im, dict(subsampling="4:4:4")), ("premultiplied", im, dict(alpha_premultiplied=True)),
+        ("grey", im.convert("L"), dict(range="limited")), ("xmp", rgb, dict(xmp=b'<x tiff:Orientation="8">')),
+    ):
+        data = avif(picture, **options)
+        add_near("heif-%s.avif" % name, data, pillow(data))
+
+    big = Image.fromarray(noise(5, 7, 3).astype(np.uint8)).resize((192, 128), Image.Resampling.BICUBIC)
+    tiles = [big.crop((x, y, x + 64, y + 64)) for y in (0, 64) for x in (0, 64, 128)]
+    coded = [avif(t) for t in tiles]
+    config = coded[0][coded[0].index(b"av1C") + 4 :][:4]
+    grid = heif((b"avif", b"av01", b"av1C"), config, [c[c.index(b"mdat") + 4 :] for c in coded], 3, (64, 64), (150, 100), [])
+    add_near("heif-grid.avif", grid, pillow(grid))
+
+    tiles = [hevc(np.asarray(t.resize((16, 16)).convert("L").convert("RGB")), "gray") for t in tiles]
+    grey = np.concatenate([np.concatenate([t[2].reshape(16, 16) for t in tiles[i : i + 3]], 1) for i in (0, 3)])[:29, :47]
+    data = heif((b"heic", b"hvc1", b"hvcC"), tiles[0][0], [t[1] for t in tiles], 3, (16, 16), (47, 29), [box(b"irot", b"\3")])
+    add_near("heif-grid.heic", data, np.rot90(np.repeat(grey[..., None], 3, -1), -1), 0)
+    even = np.asarray(rgb.crop((0, 0, 30, 22)))
+    config, units, samples = hevc(even, "yuv420p10le")
+    add_near("heif-deep.heic", heif((b"heic", b"hvc1", b"hvcC"), config, [units], 1, (30, 22), (30, 22), []), rgb_of_planes(samples >> 2, 30, 22))
+
+
 def make_broken():
     global rng
     rng = np.random.default_rng(5)
@@ -493,6 +598,7 @@ def main():
     make_broken()
     make_foreign()
     make_bmp()
+    make_heif()
     with open(out, "wb") as f:
         f.write(b"G4PICS1\n" + b"".join(records))
     print("%s: %d records, %d bytes" % (out, len(records), os.path.getsize(out)))
