@@ -957,6 +957,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "media/jpeg.c"
 #include "media/pnm.c"
 #include "media/bmp.c"
+#include "media/tiff.c"
 #include "media/wav.c"
 #include "media/y4m.c"
 #include "media/child.c"

@@ -20,7 +20,11 @@ int g4_is_pnm(const uint8_t *d, size_t n)
 }
 int g4_is_bmp(const uint8_t *d, size_t n) { return n >= 16 && d[0] == 'B' && d[1] == 'M' && d[15] == 0; }
 int g4_is_webp(const uint8_t *d, size_t n) { return n >= 12 && !memcmp(d, "RIFF", 4) && !memcmp(d + 8, "WEBP", 4); }
-int g4_is_tiff(const uint8_t *d, size_t n) { return n >= 8 && (!memcmp(d, "II*\0", 4) || !memcmp(d, "MM\0*", 4)); }
+int g4_is_tiff(const uint8_t *d, size_t n)
+{
+    return n >= 8 && (!memcmp(d, "II*\0", 4) || !memcmp(d, "MM\0*", 4) || !memcmp(d, "II+\0", 4) || /* BigTIFF */
+                      !memcmp(d, "MM\0+", 4));
+}
 int g4_is_heif(const uint8_t *d, size_t n)
 {
     static const char brands[][5] = { "avif", "avis", "heic", "heix", "mif1", "msf1" };

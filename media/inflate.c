@@ -41,12 +41,12 @@ static inline unsigned g4_zlib_reverse(unsigned code, int n_bits)
     return reversed;
 }
 
-/* When the call is halted, the sum of what comes first. */
-static uint32_t g4_adler32(const uint8_t *p, size_t n, g4_halt *halt)
+/* Go on with a sum, which begins as 1. When the call is halted, that of what comes first. */
+static uint32_t g4_adler32(uint32_t sum, const uint8_t *p, size_t n, g4_halt *halt)
 {
     const uint32_t modulus = 65521; /* the largest prime below 2^16 */
     const size_t run_max = 5552;    /* bytes after which the sums are still below 2^32 */
-    uint32_t a = 1, b = 0;
+    uint32_t a = sum & 0xffff, b = sum >> 16;
     g4_pace pace = { halt, 0 };
     while (n > 0 && !g4_pace_ends(&pace, run_max)) {
         size_t run = n < run_max ? n : run_max;
@@ -184,7 +184,11 @@ static int g4_huff_get(g4_bits *b, const g4_huff *h) /* -1: there is no such cod
 typedef struct {
     g4_bits in;
     uint8_t *out;
-    size_t size, n; /* of out; n bytes are there */
+    size_t size, n;    /* of out; n bytes are there */
+    g4_drain_fn drain; /* NULL: out takes all; else it is a window, which goes on when it is full */
+    void *drain_ctx;
+    size_t drained; /* bytes of out that the drain has seen */
+    uint32_t sum;   /* of these */
     g4_huff literals, distances;
     g4_halt *halt;
 } g4_inflater;
@@ -194,6 +198,21 @@ static const char g4_inflate_truncated[] = "truncated";
 static const char g4_inflate_bad_sum[] = "checksum of the data does not match";
 static const char g4_inflate_full[] = "more data than there is room for";
 
+#define G4_ZLIB_BACK 32768 /* bytes that a match may go back */
+
+/* Room for more, when out is full. NULL, or what ends the stream. */
+static const char *g4_inflate_go_on(g4_inflater *z)
+{
+    if (!z->drain) return g4_inflate_full;
+    z->sum = g4_adler32(z->sum, z->out + z->drained, z->n - z->drained, z->halt);
+    if (z->drain(z->drain_ctx, z->out + z->drained, z->n - z->drained)) return g4_inflate_full;
+    if (g4_halted(z->halt)) return g4_inflate_halted;
+    const size_t keep = g4_min_size(z->n, G4_ZLIB_BACK);
+    memmove(z->out, z->out + z->n - keep, keep);
+    z->n = z->drained = keep;
+    return NULL;
+}
+
 static const char *g4_inflate_stored(g4_inflater *z)
 {
     g4_bits_align(&z->in);
@@ -201,7 +220,8 @@ static const char *g4_inflate_stored(g4_inflater *z)
     if (g4_bits_overrun(&z->in)) return g4_inflate_truncated;
     if ((n ^ check) != 0xffff) return "stored block with a bad length";
     for (uint32_t i = 0; i < n; i++) {
-        if (z->n == z->size) return g4_inflate_full;
+        const char *wrong = z->n == z->size ? g4_inflate_go_on(z) : NULL;
+        if (wrong) return wrong;
         const uint32_t byte = g4_bits_get(&z->in, 8);
         if (g4_bits_overrun(&z->in)) return g4_inflate_truncated;
         z->out[z->n++] = (uint8_t)byte;
@@ -269,48 +289,52 @@ static void g4_inflate_copy(uint8_t *out, size_t pos, size_t back, size_t n)
     }
 }
 
+/* A match of a symbol behind the end of the block, in pieces where out is full in between. */
+static const char *g4_inflate_match(g4_inflater *z, int index)
+{
+    g4_bits *b = &z->in;
+    size_t n = g4_zlib_length_base[index] + g4_bits_get(b, g4_zlib_length_extra[index]);
+    const int d = g4_huff_get(b, &z->distances);
+    if (d < 0 || d >= G4_ZLIB_DISTANCES) return "bad distance code in the data";
+    const size_t back = g4_zlib_distance_base[d] + g4_bits_get(b, g4_zlib_distance_extra(d));
+    if (back > z->n) return "distance before the start";
+    if (g4_bits_overrun(b)) return g4_inflate_truncated;
+    for (;;) {
+        const size_t count = g4_min_size(n, z->size - z->n);
+        g4_inflate_copy(z->out, z->n, back, count);
+        z->n += count;
+        n -= count;
+        if (n == 0) return NULL;
+        const char *wrong = g4_inflate_go_on(z);
+        if (wrong) return wrong;
+    }
+}
+
 /* Literals and matches up to the end of the block. */
 static const char *g4_inflate_symbols(g4_inflater *z)
 {
     g4_bits *b = &z->in;
-    uint8_t *const out = z->out;
-    const size_t size = z->size;
-    const char *wrong = NULL;
-    size_t pos = z->n, ask = pos + G4_PACE; /* each symbol gives a byte or more: there, the halt is asked next */
-    while (!wrong) {
-        if (pos >= ask) {
-            if (g4_halted(z->halt)) wrong = g4_inflate_halted;
-            ask = pos + G4_PACE;
+    size_t ask = z->n + G4_PACE; /* each symbol gives a byte or more: there, the halt is asked next */
+    for (;;) {
+        if (z->n >= ask) {
+            if (g4_halted(z->halt)) return g4_inflate_halted;
+            ask = z->n + G4_PACE;
         }
         const int symbol = g4_huff_get(b, &z->literals);
-        if (symbol < 0) wrong = "bad literal code in the data";
-        if (g4_bits_overrun(b)) wrong = g4_inflate_truncated;
-        if (wrong || symbol == G4_ZLIB_END) break;
-        if (pos == size) {
-            wrong = g4_inflate_full;
-        } else if (symbol < G4_ZLIB_END) {
-            out[pos++] = (uint8_t)symbol;
-        } else if (symbol - G4_ZLIB_END - 1 >= G4_ZLIB_MATCHES) {
-            wrong = "bad length code in the data";
-        } else {
-            const int index = symbol - G4_ZLIB_END - 1;
-            const size_t n = g4_zlib_length_base[index] + g4_bits_get(b, g4_zlib_length_extra[index]);
-            const int d = g4_huff_get(b, &z->distances);
-            if (d < 0 || d >= G4_ZLIB_DISTANCES) {
-                wrong = "bad distance code in the data";
-                break;
-            }
-            const size_t back = g4_zlib_distance_base[d] + g4_bits_get(b, g4_zlib_distance_extra(d));
-            if (g4_bits_overrun(b)) wrong = g4_inflate_truncated;
-            if (back > pos) wrong = "distance before the start";
-            if (wrong) break;
-            const size_t count = g4_min_size(n, size - pos);
-            g4_inflate_copy(out, pos, back, count);
-            pos += count;
+        const char *wrong = NULL;
+        if (symbol < 0) return "bad literal code in the data";
+        if (g4_bits_overrun(b)) return g4_inflate_truncated;
+        if (symbol == G4_ZLIB_END) return NULL;
+        if (z->n == z->size) wrong = g4_inflate_go_on(z);
+        if (wrong) return wrong;
+        if (symbol < G4_ZLIB_END) {
+            z->out[z->n++] = (uint8_t)symbol;
+            continue;
         }
+        if (symbol - G4_ZLIB_END - 1 >= G4_ZLIB_MATCHES) return "bad length code in the data";
+        wrong = g4_inflate_match(z, symbol - G4_ZLIB_END - 1);
+        if (wrong) return wrong;
     }
-    z->n = pos;
-    return wrong;
 }
 
 static const char *g4_inflate_block(g4_inflater *z, uint32_t type)
@@ -343,15 +367,28 @@ static const char *g4_inflate_stream(g4_inflater *z)
     uint32_t sum = 0;
     for (int i = 0; i < 4; i++) sum = sum << 8 | g4_bits_get(&z->in, 8);
     if (g4_bits_overrun(&z->in)) return g4_inflate_truncated;
-    return sum == g4_adler32(z->out, z->n, z->halt) ? NULL : g4_inflate_bad_sum;
+    const uint32_t found = g4_adler32(z->sum, z->out + z->drained, z->n - z->drained, z->halt);
+    return sum == found ? NULL : g4_inflate_bad_sum;
 }
 
 const char *g4_inflate(g4_next_piece_fn next, void *ctx, uint8_t *out, size_t size, size_t *n, g4_halt *halt)
 {
-    g4_inflater z = { .in = { .next = next, .ctx = ctx }, .out = out, .size = size, .halt = halt };
+    g4_inflater z = { .in = { .next = next, .ctx = ctx }, .out = out, .size = size, .sum = 1, .halt = halt };
     const char *wrong = g4_inflate_stream(&z);
     *n = z.n;
     return z.n == size && wrong != g4_inflate_bad_sum && wrong != g4_inflate_halted ? NULL : wrong;
+}
+
+const char *g4_inflate_rows(g4_next_piece_fn next, void *ctx, uint8_t *window, g4_drain_fn drain, void *drain_ctx,
+                            g4_halt *halt)
+{
+    g4_inflater z = { .in = { .next = next, .ctx = ctx }, .out = window, .size = G4_INFLATE_WINDOW, .sum = 1 };
+    z.drain = drain;
+    z.drain_ctx = drain_ctx;
+    z.halt = halt;
+    const char *wrong = g4_inflate_stream(&z);
+    const int has_all = wrong == g4_inflate_full || drain(drain_ctx, window + z.drained, z.n - z.drained);
+    return has_all && wrong != g4_inflate_bad_sum && wrong != g4_inflate_halted ? NULL : wrong;
 }
 
 /* ---- Codes for packing ---------------------------------------------------------------------- */
@@ -553,7 +590,7 @@ int g4_deflate(const g4_media_limits *m, const uint8_t *raw, size_t size, g4_buf
     }
     g4_deflate_block(d, 1);
     g4_deflate_put(d, 0, (8 - d->n_bits) & 7);
-    const uint32_t sum = g4_adler32(raw, ends ? 0 : size, m->halt);
+    const uint32_t sum = g4_adler32(1, raw, ends ? 0 : size, m->halt);
     for (int i = 3; i >= 0; i--) g4_deflate_put(d, sum >> (8 * i) & 255, 8);
     g4_free(m->a, d);
     return ends || out->failed;

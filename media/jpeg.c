@@ -72,9 +72,11 @@ typedef struct {
     uint32_t eob_run; /* blocks that end at once */
     uint64_t bits;    /* n_bits of them, the next one highest */
     int n_bits;
-    int invented;  /* zero bytes put in where the data had ended */
-    int cut_off;   /* the data of this restart interval have ended: what is left of it stays as it is */
-    int only_size; /* stop at the first scan, and take no memory for pixels */
+    int invented;       /* zero bytes put in where the data had ended */
+    int cut_off;        /* the data of this restart interval have ended: what is left of it stays as it is */
+    int only_size;      /* stop at the first scan, and take no memory for pixels */
+    int is_plain;       /* samples of chroma are repeated, not weighted */
+    int want_w, want_h; /* the width it must have, and the most rows; 0: any */
     g4_pace pace;
 } g4_jpeg;
 
@@ -323,8 +325,11 @@ static g4_status g4_jpeg_frame(g4_jpeg *j, const uint8_t *p, size_t n, g4_error 
     const uint32_t h = g4_be16(p + 1), w = g4_be16(p + 3);
     const int n_comps = p[5];
     if (w == 0 || h == 0) return g4_fail(err, G4_ERR_FORMAT, "JPEG: size %u x %u", (unsigned)w, (unsigned)h);
-    if (n_comps != 1 && n_comps != 3 && n_comps != 4)
+    if (n_comps != 1 && n_comps != 3 && n_comps != 4 && !(n_comps == 2 && j->want_w)) /* two: grey and transparency */
         return g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG: %d components, expected 1, 3 or 4", n_comps);
+    if (j->want_w && (w != (uint32_t)j->want_w || h > (uint32_t)j->want_h))
+        return g4_fail(err, G4_ERR_FORMAT, "JPEG: %u x %u pixels, expected %d x at most %d", (unsigned)w, (unsigned)h,
+                       j->want_w, j->want_h);
     j->w = (int)w;
     j->h = (int)h;
     g4_status s = g4_pixels_check(j->m, "JPEG", w, h, err);
@@ -769,7 +774,9 @@ static const uint8_t *g4_jpeg_upsample(const g4_jpeg *j, const g4_jpeg_comp *c, 
     const int near_index = y & 1 ? g4_min_int(index + 1, c->height - 1) : g4_max_int(index - 1, 0);
     const uint8_t *near = c->plane + (size_t)near_index * stride;
     if (by_h == 1 && by_v == 1) return row;
-    if (by_h == 1 && by_v == 2)
+    if (j->is_plain)
+        for (int x = 0; x < n; x++) out[x] = row[x / by_h];
+    else if (by_h == 1 && by_v == 2)
         g4_jpeg_h1v2(row, near, n, y & 1 ? 2 : 1, out);
     else if (by_h == 2 && by_v == 1 && c->width > 2)
         g4_jpeg_h2v1(row, c->width, out);
@@ -782,7 +789,8 @@ static const uint8_t *g4_jpeg_upsample(const g4_jpeg *j, const g4_jpeg_comp *c, 
 
 /* ---- Colours -------------------------------------------------------------------------------- */
 
-typedef enum { G4_JPEG_GREY, G4_JPEG_RGB, G4_JPEG_YCC, G4_JPEG_CMYK, G4_JPEG_YCCK } g4_jpeg_colours;
+/* The first is for data inside of another file, which tells what they mean: as many samples a pixel as it has. */
+typedef enum { G4_JPEG_AS_IS, G4_JPEG_GREY, G4_JPEG_RGB, G4_JPEG_YCC, G4_JPEG_CMYK, G4_JPEG_YCCK } g4_jpeg_colours;
 
 static g4_jpeg_colours g4_jpeg_guess_colours(const g4_jpeg *j) /* jdapimin.c, default_decompress_parms */
 {
@@ -853,9 +861,17 @@ static void g4_jpeg_convert(g4_jpeg_colours colours, const g4_jpeg_ycc *t, const
     }
 }
 
-static g4_status g4_jpeg_output(g4_jpeg *j, uint8_t *rgb, g4_error *err)
+/* The components of n pixels, as they are. */
+static void g4_jpeg_interleave(const uint8_t *const p[4], int n_comps, int n, uint8_t *restrict dst)
 {
-    const g4_jpeg_colours colours = g4_jpeg_guess_colours(j);
+    for (int x = 0; x < n; x++)
+        for (int c = 0; c < n_comps; c++) *dst++ = p[c][x];
+}
+
+/* The first h rows. */
+static g4_status g4_jpeg_output(g4_jpeg *j, g4_jpeg_colours colours, int h, uint8_t *out, g4_error *err)
+{
+    const size_t stride = (size_t)j->w * (colours == G4_JPEG_AS_IS ? (size_t)j->n_comps : 3);
     const size_t room = (size_t)j->mcus_w * 8 * (size_t)j->max_h + 8;
     uint8_t *rows = g4_alloc(j->m->a, room, 4);
     int16_t *sums = g4_alloc(j->m->a, room, sizeof *sums);
@@ -863,10 +879,13 @@ static g4_status g4_jpeg_output(g4_jpeg *j, uint8_t *rgb, g4_error *err)
     g4_jpeg_ycc ycc;
     g4_jpeg_ycc_make(&ycc);
     g4_status s = rows && sums ? G4_OK : g4_fail(err, G4_ERR_MEMORY, "JPEG: out of memory");
-    for (int y = 0; y < j->h && !s; y++) {
+    for (int y = 0; y < h && !s; y++) {
         for (int i = 0; i < j->n_comps; i++)
             p[i] = g4_jpeg_upsample(j, &j->comp[i], y, sums, rows + (size_t)i * room, j->w);
-        g4_jpeg_convert(colours, &ycc, p, j->w, rgb + 3 * (size_t)y * (size_t)j->w);
+        if (colours == G4_JPEG_AS_IS)
+            g4_jpeg_interleave(p, j->n_comps, j->w, out + stride * (size_t)y);
+        else
+            g4_jpeg_convert(colours, &ycc, p, j->w, out + stride * (size_t)y);
         if (g4_pace_ends(&j->pace, 4 * (size_t)j->w)) s = g4_halt_check(j->m->halt, err);
     }
     g4_free(j->m->a, rows);
@@ -982,18 +1001,46 @@ static void g4_jpeg_close(g4_jpeg *j)
     g4_free(j->m->a, j->huff);
 }
 
+/* All segments, and the samples of their picture. */
+static g4_status g4_jpeg_read(g4_jpeg *j, g4_error *err)
+{
+    g4_status s = g4_jpeg_segments(j, err);
+    if (!s) s = g4_jpeg_check_seen(j, err);
+    if (!s && j->progressive) s = g4_jpeg_transform(j, err);
+    return s;
+}
+
 g4_status g4_jpeg_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err)
 {
     g4_jpeg j;
     memset(out, 0, sizeof *out);
     g4_status s = g4_jpeg_open(&j, m, data, size, 0, err);
-    if (!s) s = g4_jpeg_segments(&j, err);
-    if (!s) s = g4_jpeg_check_seen(&j, err);
-    if (!s && j.progressive) s = g4_jpeg_transform(&j, err);
+    if (!s) s = g4_jpeg_read(&j, err);
     if (!s) s = g4_pixels_alloc(m, "JPEG", (uint64_t)j.w, (uint64_t)j.h, out, err);
-    if (!s) s = g4_jpeg_output(&j, out->rgb, err);
+    if (!s) s = g4_jpeg_output(&j, g4_jpeg_guess_colours(&j), j.h, out->rgb, err);
     g4_jpeg_close(&j); /* before the picture is turned: that takes memory too */
     if (!s) s = g4_pixels_orient(m, out, g4_orientation(&j.turn), err);
     if (s) g4_pixels_free(m, out);
+    return s;
+}
+
+g4_status g4_jpeg_part(const g4_media_limits *m, const g4_jpeg_stream *in, uint8_t *out, g4_error *err)
+{
+    g4_jpeg j;
+    g4_status s = g4_jpeg_open(&j, m, in->tables, in->n_tables, 0, err);
+    if (!s && in->tables) s = g4_jpeg_segments(&j, err);
+    if (!s && j.n_comps) s = g4_fail(err, G4_ERR_FORMAT, "JPEG: a picture among the tables");
+    j.data = in->data;
+    j.size = in->size;
+    j.pos = g4_min_size(2, in->size);
+    j.is_plain = in->is_plain;
+    j.want_w = in->w;
+    j.want_h = in->max_h;
+    if (!s) s = g4_jpeg_read(&j, err);
+    if (!s && (j.h < in->h || j.n_comps != in->channels))
+        s = g4_fail(err, G4_ERR_FORMAT, "JPEG: %d rows of %d samples a pixel, expected %d and %d", j.h, j.n_comps,
+                    in->h, in->channels);
+    if (!s) s = g4_jpeg_output(&j, in->is_ycc ? G4_JPEG_YCC : G4_JPEG_AS_IS, in->h, out, err);
+    g4_jpeg_close(&j);
     return s;
 }

@@ -138,6 +138,7 @@ static g4_status g4_media_decode_picture(const g4_media_limits *m, const uint8_t
                         : g4_is_webp(data, size) ? g4_webp_decode(m, data, size, &p, err)
                         : g4_is_bmp(data, size)  ? g4_bmp_decode(m, data, size, &p, err)
                         : g4_is_heif(data, size) ? g4_heif_decode(m, data, size, &p, foreign, err)
+                        : g4_is_tiff(data, size) ? g4_tiff_decode(m, data, size, &p, foreign, err)
                                                  : g4_pnm_decode(m, data, size, &p, err);
     if (!s) *out = (g4_image) { .pixels = p.rgb, .width = p.w, .height = p.h };
     return s;
@@ -147,7 +148,7 @@ static g4_status g4_media_decode_picture(const g4_media_limits *m, const uint8_t
 static g4_status g4_media_decode_ours(const g4_media_limits *m, const uint8_t *data, size_t size,
                                       const g4_media_target *out, int *foreign, g4_error *err)
 {
-    if (out->image && (g4_is_picture(data, size) || g4_is_heif(data, size)))
+    if (out->image && g4_is_read_whole(data, size))
         return g4_media_decode_picture(m, data, size, out->image, foreign, err);
     if (out->audio && g4_is_wav(data, size)) return g4_wav_decode(m, data, size, out->audio, foreign, err);
     if (out->video && g4_is_y4m(data, size)) {

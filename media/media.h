@@ -130,6 +130,12 @@ typedef int (*g4_next_piece_fn)(void *ctx, const uint8_t **p, const uint8_t **en
 /* Unpack the zlib stream into out, of which *n bytes are there then, up to its end or until out is full: what stands
  * behind that is not asked for. Returns NULL or what is wrong with it: anything, when the call is halted. */
 const char *g4_inflate(g4_next_piece_fn next, void *ctx, uint8_t *out, size_t size, size_t *n, g4_halt *halt);
+/* The same in pieces, for whom all of it is more than is wanted at once: each goes to the drain, which tells when it has
+ * all. window: room for G4_INFLATE_WINDOW bytes. */
+typedef int (*g4_drain_fn)(void *ctx, const uint8_t *data, size_t n); /* nonzero: it has all, or failed */
+#define G4_INFLATE_WINDOW 131072
+const char *g4_inflate_rows(g4_next_piece_fn next, void *ctx, uint8_t *window, g4_drain_fn drain, void *drain_ctx,
+                            g4_halt *halt);
 /* Append raw (below 4 GiB) to out as a zlib stream. Nonzero: out of memory, or halted. */
 int g4_deflate(const g4_media_limits *m, const uint8_t *raw, size_t size, g4_buf *out);
 
@@ -141,7 +147,7 @@ g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budge
                            g4_patches *out, g4_error *err);
 void g4_patches_free(const g4_allocator *a, g4_patches *p);
 
-/* ---- Pictures (png.c, jpeg.c, pnm.c, bmp.c) ------------------------------------------------- */
+/* ---- Pictures (png.c, jpeg.c, pnm.c, bmp.c, tiff.c) ----------------------------------------- */
 
 /* Each takes a file that begins with its signature. The *_size functions read only its headers, and give the size of
  * the picture once it is upright. */
@@ -153,6 +159,24 @@ g4_status g4_png_decode(const g4_media_limits *m, const uint8_t *data, size_t si
 g4_status g4_jpeg_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_pnm_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_bmp_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+/* *foreign is set when it fails for a kind that ffmpeg may be able to read. */
+g4_status g4_tiff_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, int *foreign,
+                       g4_error *err);
+g4_status g4_tiff_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, int *foreign,
+                         g4_error *err);
+
+/* JPEG data inside of another file. */
+typedef struct {
+    const uint8_t *tables; /* a stream of tables, which hold unless the data have their own; NULL: none */
+    size_t n_tables;
+    const uint8_t *data;
+    size_t size;
+    int w, h, max_h; /* its width, the rows that are wanted, and the most that there may be */
+    int channels;    /* components */
+    int is_ycc;      /* three of YCbCr, which become RGB; else they are given out as they are */
+    int is_plain;    /* chroma is repeated between its samples, not weighted */
+} g4_jpeg_stream;
+g4_status g4_jpeg_part(const g4_media_limits *m, const g4_jpeg_stream *in, uint8_t *out, g4_error *err);
 
 /* ---- Sound (wav.c) -------------------------------------------------------------------------- */
 

@@ -386,7 +386,8 @@ static int g4_png_next_idat(void *ctx, const uint8_t **p, const uint8_t **end)
     return 1;
 }
 
-/* A row of w pixels in n bytes, behind the byte of its filter, into the picture, a piece at a time. */
+/* A row of w pixels in n bytes, behind the byte of its filter, into the picture, a piece at a time. above: that before,
+ * without its filter; NULL: none. */
 static g4_status g4_png_put_row(g4_png *g, uint8_t *raw, const uint8_t *above, uint32_t w, size_t n, uint8_t *dst,
                                 size_t step, g4_error *err)
 {
@@ -406,39 +407,79 @@ static g4_status g4_png_put_row(g4_png *g, uint8_t *raw, const uint8_t *above, u
     return G4_OK;
 }
 
-/* The rows of one pass at raw into the picture; *raw goes behind them. */
-static g4_status g4_png_put_pass(g4_png *g, const g4_png_pass *pass, uint8_t **raw, uint8_t *rgb, g4_error *err)
+/* Rows as they are unpacked: each goes into the picture once it is whole. */
+typedef struct {
+    g4_png *g;
+    const g4_png_pass *passes;
+    int n_passes, pass;
+    uint32_t w, h, y; /* of the pass; the row that comes next */
+    size_t n, have;   /* bytes of a row behind the byte of its filter; those that are there, with it */
+    uint8_t *row, *above;
+    int has_above;
+    uint8_t *rgb;
+    g4_error *err;
+    g4_status status;
+} g4_png_rows;
+
+/* Go on with the next pass that has pixels. */
+static void g4_png_next_pass(g4_png_rows *r)
 {
-    uint32_t w, h;
-    size_t n;
-    g4_png_pass_size(g, pass, &w, &h, &n);
-    if (w == 0 || h == 0) return G4_OK;
-    const uint8_t *above = NULL;
-    for (uint32_t y = 0; y < h; y++) {
-        uint8_t *dst = rgb + 3 * ((size_t)(y * pass->dy + pass->y0) * g->w + pass->x0);
-        const g4_status s = g4_png_put_row(g, *raw, above, w, n, dst, pass->dx, err);
-        if (s) return s;
-        above = *raw + 1;
-        *raw += n + 1;
+    for (r->pass++; r->pass < r->n_passes; r->pass++) {
+        g4_png_pass_size(r->g, &r->passes[r->pass], &r->w, &r->h, &r->n);
+        if (r->w && r->h) break;
     }
-    return G4_OK;
+    r->y = 0;
+    r->has_above = 0;
 }
 
-static g4_status g4_png_pixels(const g4_media_limits *m, g4_png *g, uint64_t raw_size, uint8_t *rgb, g4_error *err)
+/* The row is there. */
+static void g4_png_end_row(g4_png_rows *r)
 {
-    uint8_t *raw = raw_size > SIZE_MAX ? NULL : g4_alloc(m->a, (size_t)raw_size, 1);
-    if (!raw) return g4_fail(err, G4_ERR_MEMORY, "PNG: %" PRIu64 " bytes of pixels: out of memory", raw_size);
-    size_t found;
-    const char *wrong = g4_inflate(g4_png_next_idat, g, raw, (size_t)raw_size, &found, m->halt);
-    if (!wrong && found < raw_size) wrong = "less data than the picture needs";
-    g4_status s = wrong ? g4_halt_check(m->halt, err) : G4_OK;
-    if (wrong && !s) s = g4_fail(err, G4_ERR_FORMAT, "PNG: pixel data before byte %zu: %s", g->idat, wrong);
-    int n;
-    const g4_png_pass *passes = g4_png_passes(g, &n);
-    uint8_t *p = raw;
-    for (int i = 0; !s && i < n; i++) s = g4_png_put_pass(g, &passes[i], &p, rgb, err);
-    g4_free(m->a, raw);
-    return s;
+    const g4_png_pass *pass = &r->passes[r->pass];
+    uint8_t *const row = r->row, *dst = r->rgb + 3 * ((size_t)(r->y * pass->dy + pass->y0) * r->g->w + pass->x0);
+    r->status = g4_png_put_row(r->g, row, r->has_above ? r->above + 1 : NULL, r->w, r->n, dst, pass->dx, r->err);
+    r->row = r->above;
+    r->above = row;
+    r->has_above = 1;
+    r->have = 0;
+    if (++r->y == r->h) g4_png_next_pass(r);
+}
+
+static int g4_png_drain(void *ctx, const uint8_t *data, size_t n)
+{
+    g4_png_rows *r = ctx;
+    while (r->pass < r->n_passes && n > 0 && !r->status) {
+        const size_t count = g4_min_size(n, r->n + 1 - r->have);
+        memcpy(r->row + r->have, data, count);
+        r->have += count;
+        data += count;
+        n -= count;
+        if (r->have == r->n + 1) g4_png_end_row(r);
+    }
+    return r->pass == r->n_passes || r->status;
+}
+
+static g4_status g4_png_pixels(const g4_media_limits *m, g4_png *g, uint8_t *rgb, g4_error *err)
+{
+    const size_t row = ((size_t)g->w * g->depth * g->channels + 7) / 8 + 1;
+    g4_png_rows r = { .g = g, .pass = -1, .rgb = rgb, .err = err };
+    uint8_t *rows = g4_alloc(m->a, 2, row), *window = g4_alloc(m->a, G4_INFLATE_WINDOW, 1);
+    r.passes = g4_png_passes(g, &r.n_passes);
+    r.row = rows;
+    if (rows) r.above = rows + row;
+    g4_png_next_pass(&r);
+    if (rows && window) {
+        const char *wrong = g4_inflate_rows(g4_png_next_idat, g, window, g4_png_drain, &r, m->halt);
+        if (!wrong && !r.status && r.pass < r.n_passes) wrong = "less data than the picture needs";
+        if (wrong && !r.status) r.status = g4_halt_check(m->halt, err);
+        if (wrong && !r.status)
+            r.status = g4_fail(err, G4_ERR_FORMAT, "PNG: pixel data before byte %zu: %s", g->idat, wrong);
+    } else {
+        r.status = g4_fail(err, G4_ERR_MEMORY, "PNG: rows of %zu bytes: out of memory", row);
+    }
+    g4_free(m->a, rows);
+    g4_free(m->a, window);
+    return r.status;
 }
 
 /* All that comes before the pixels. */
@@ -472,7 +513,7 @@ g4_status g4_png_decode(const g4_media_limits *m, const uint8_t *data, size_t si
     memset(out, 0, sizeof *out);
     g4_status s = g4_png_open(m, &g, data, size, err);
     if (!s) s = g4_pixels_alloc(m, "PNG", g.w, g.h, out, err);
-    if (!s) s = g4_png_pixels(m, &g, g4_png_raw_size(&g), out->rgb, err);
+    if (!s) s = g4_png_pixels(m, &g, out->rgb, err);
     if (!s) s = g4_pixels_orient(m, out, g4_orientation(&g.turn), err);
     if (s) g4_pixels_free(m, out);
     return s;

@@ -76,6 +76,10 @@ static g4_status g4_probe_ours(const g4_media_limits *m, const uint8_t *data, si
     g4_source src = { data, NULL, size, 0, m->halt };
     if (g4_is_picture(data, size)) return g4_probe_picture(m, data, size, out, err);
     if (g4_is_heif(data, size)) return g4_probe_heif(m, data, size, out, foreign, err);
+    if (g4_is_tiff(data, size)) {
+        g4_probe_name(out, G4_MEDIA_IMAGE, "tiff");
+        return g4_tiff_size(m, data, size, &out->width, &out->height, foreign, err);
+    }
     if (g4_is_wav(data, size)) return g4_probe_wav(m, data, size, size, out, foreign, &more, err);
     if (g4_is_y4m(data, size)) return g4_probe_y4m(m, &src, out, foreign, err);
     *foreign = 1;

@@ -440,6 +440,117 @@ def make_foreign():
         add_foreign("turned-%d.tif" % orientation, "TIFF", rgb, tiffinfo={274: orientation})
 
 
+# ---- TIFF ----------------------------------------------------------------------------------------------
+
+
+def packbits(data):
+    out, at = b"", 0
+    while at < len(data):
+        run = 1
+        while run < 128 and data[at : at + 1] * (run + 1) == data[at : at + run + 1]:
+            run += 1
+        n = run if run > 1 else min(5, len(data) - at)
+        out += bytes([257 - n]) + data[at : at + 1] if run > 1 else bytes([n - 1]) + data[at : at + n]
+        at += n
+    return out
+
+
+def tiff(samples, bits, meaning, order="<", big=False, tile=None, rows=4, planar=1, compression=1, predictor=1, more=()):
+    """A file of (h, w, n) samples, in strips of `rows` rows or in tiles (width, height). more: (tag, values of 16 bits)."""
+    h, w, n = samples.shape
+    tw, th = tile or (w, rows)
+    kind = {8: "u1", 16: order + "u2", 32: order + ("f4" if samples.dtype.kind == "f" else "u4")}.get(bits)
+
+    def packed(part):
+        if predictor == 2:
+            part = np.concatenate([part[:, :1], np.diff(part, axis=1)], 1)
+        raw = b"".join(pack_rows(part, bits)) if bits < 8 else part.astype(kind).tobytes()
+        if predictor == 3:
+            planes = [r.view("u1").reshape(-1, 4).T.reshape(-1) for r in part.astype(">f4").reshape(part.shape[0], -1)]
+            raw = b"".join(np.concatenate([p[:1], np.diff(p)]).tobytes() for p in planes)
+        return {1: lambda x: x, 8: zlib.compress, 32773: packbits}[compression](raw)
+
+    pieces = []
+    for plane in [samples] if planar == 1 else [samples[..., i : i + 1] for i in range(n)]:
+        for y in range(0, h, th):
+            for x in range(0, w, tw):
+                part = plane[y : y + th, x : x + tw]
+                full = (th, tw) if tile else (part.shape[0], w)
+                pieces.append(packed(np.pad(part, ((0, full[0] - part.shape[0]), (0, full[1] - part.shape[1]), (0, 0)))))
+    data = b"".join(pieces)
+    head, offset, count, word = (16, "Q", "Q", 8) if big else (8, "I", "H", 4)
+    starts = [head + sum(map(len, pieces[:i])) for i in range(len(pieces))]
+    tags = {256: w, 257: h, 258: [bits] * n, 259: compression, 262: meaning, 277: n, 284: planar, 317: predictor}
+    tags.update({322: tw, 323: th, 324: starts, 325: list(map(len, pieces))} if tile else {273: starts, 278: th, 279: list(map(len, pieces))})
+    tags.update(more)
+    end = head + len(data)
+    out, tail = struct.pack(order + count, len(tags)), b""
+    behind = end + len(out) + len(tags) * (12 if not big else 20) + word
+    for tag, values in sorted(tags.items()):
+        values = values if isinstance(values, (list, tuple)) else [values]
+        wide = max(values) > 65535 or tag in (273, 324)
+        raw = struct.pack(order + "%d%s" % (len(values), "I" if wide else "H"), *values)
+        if len(raw) > word:
+            place, raw = behind + len(tail), raw
+            tail += raw
+            raw = struct.pack(order + offset, place)
+        out += struct.pack(order + "HH" + offset, tag, 4 if wide else 3, len(values)) + raw.ljust(word, b"\0")
+    begin = (b"II" if order == "<" else b"MM") + (struct.pack(order + "HHHQ", 43, 8, 0, end) if big else struct.pack(order + "HI", 42, end))
+    return begin + data + out + bytes(word) + tail
+
+
+def make_tiff():
+    def add_tiff(name, data, pixels=None):
+        add_picture("tiff-%s.tif" % name, data, pillow(data) if pixels is None else pixels)
+
+    rgba = noise(19, 23, 4)
+    rgba[..., 3] = np.where(rgba[..., 3] < 80, 0, np.where(rgba[..., 3] > 180, 255, rgba[..., 3]))
+    rgb, grey, wide = rgba[..., :3], rgba[..., :1], np.minimum(rgba * 257 + 3, 65535)
+    for order in "<>":
+        for i, big in enumerate((False, True) if order == "<" else (False,)):
+            for k, tile in enumerate((None, (16, 16), (32, 48))):
+                for planar in (1, 2):
+                    compression = (1, 8, 32773)[len(records) % 3]
+                    name = "%s%d-%d-%d" % ("le" if order == "<" else "be", i, k, planar)
+                    options = dict(order=order, big=big, tile=tile, planar=planar)
+                    add_tiff("rgb-" + name, tiff(rgb, 8, 2, compression=compression, **options))
+                    if planar == 1 and k < 2:
+                        alpha = pillow(tiff(wide >> 8, 8, 2, **options, more={338: 1}))
+                        add_tiff("deep-" + name, tiff(wide, 16, 2, compression=8, **options, more={338: 1}), alpha)
+                        add_tiff("difference-" + name, tiff(wide.astype("u2"), 16, 5, compression=8, predictor=2, **options))
+    premultiplied = rgba.copy()
+    premultiplied[..., :3] = rgb * rgba[..., 3:] // 255
+    for name, samples, extra in (("alpha", rgba, 2), ("premultiplied", premultiplied, 1), ("other", rgba, 0)):
+        add_tiff(name, tiff(samples, 8, 2, more={338: extra}))
+        add_tiff(name + "-planes", tiff(samples, 8, 2, planar=2, compression=8, more={338: extra}))
+    colours = {320: [int(v) for v in rng.integers(0, 65536, 768)]}
+    for bits in (1, 2, 4, 8):
+        palette = {320: colours[320][: 3 << bits]}
+        for meaning, more in ((0, {}), (1, {}), (3, palette)):
+            for fill in (1, 2):
+                if fill == 2 and (meaning == 3 and bits < 8 or meaning == 0 and bits == 8):
+                    continue  # Pillow does not open these
+                add_tiff("bits-%d-%d-%d" % (bits, meaning, fill), tiff(grey >> (8 - bits), bits, meaning, more={266: fill, **more}))
+    floats = (rgba[..., :1] * 1.5 - 40).astype("f4")
+    for predictor in (1, 3):
+        add_tiff("float-%d" % predictor, tiff(floats, 32, 1, compression=8, predictor=predictor, more={339: 3}))
+    add_tiff("cmyk", tiff(rgba, 8, 5, compression=8))
+    add_tiff("grey-alpha", tiff(rgba[..., 2:], 8, 1, more={338: 2}))
+    high = tiff(wide[..., :1], 16, 1, order=">")
+    add_tiff("high", high, np.repeat(wide[..., :1] >> 8, 3, -1).astype(np.uint8))
+    turned = tiff(rgb, 8, 2, more={274: 6})
+    add_tiff("turned", turned)
+    im = Image.fromarray(rgb.astype(np.uint8))
+    for mode, options in (
+        ("RGB", dict(compression="tiff_lzw")), ("RGB", dict(compression="tiff_lzw", tiffinfo={317: 2})), ("RGB", dict(compression="jpeg")),
+        ("L", dict(compression="jpeg")), ("CMYK", dict(compression="jpeg")), ("YCbCr", dict(compression="jpeg")), ("YCbCr", {}), ("1", dict(compression="tiff_lzw")),
+        ("I", {}), ("P", dict(compression="tiff_lzw")),
+    ):
+        f = io.BytesIO()
+        im.convert(mode).save(f, "TIFF", **options)
+        add_tiff("-".join([mode, *map(str, options.values())]).replace(" ", ""), f.getvalue())
+
+
 # ---- AVIF and HEIC ---------------------------------------------------------------------------------------
 
 
@@ -599,6 +710,7 @@ def main():
     make_foreign()
     make_bmp()
     make_heif()
+    make_tiff()
     with open(out, "wb") as f:
         f.write(b"G4PICS1\n" + b"".join(records))
     print("%s: %d records, %d bytes" % (out, len(records), os.path.getsize(out)))

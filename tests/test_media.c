@@ -26,6 +26,9 @@
 #define LLVMFuzzerTestOneInput g4_fuzz_bmp
 #include "fuzz/fuzz_bmp.c"
 #undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput g4_fuzz_tiff
+#include "fuzz/fuzz_tiff.c"
+#undef LLVMFuzzerTestOneInput
 #define LLVMFuzzerTestOneInput g4_fuzz_heif
 #include "fuzz/fuzz_heif.c"
 #undef LLVMFuzzerTestOneInput
@@ -658,11 +661,15 @@ static void g4_check_near(const g4_record *r)
 }
 static int g4_small(const g4_record *r)
 {
-    static const char *const names[] = {
-        "png-3-4-1-trns.png",    "png-6-8-0.png",     "png-2-16-1.png", "jpeg-exif-6.jpg", "jpeg-sample-2x2-1.jpg",
-        "jpeg-sample-2x1-2.jpg", "jpeg-ycck-2-1.jpg", "raw.ppm",        "plain-6.ppm",     "alpha.pam",
-        "40-16-3-12-1.bmp",      "runs-4-77.bmp"
-    };
+    static const char *const names[] = { "png-3-4-1-trns.png",    "png-6-8-0.png",
+                                         "png-2-16-1.png",        "jpeg-exif-6.jpg",
+                                         "jpeg-sample-2x2-1.jpg", "jpeg-sample-2x1-2.jpg",
+                                         "jpeg-ycck-2-1.jpg",     "raw.ppm",
+                                         "plain-6.ppm",           "alpha.pam",
+                                         "40-16-3-12-1.bmp",      "runs-4-77.bmp",
+                                         "tiff-RGB-tiff_lzw.tif", "tiff-YCbCr-jpeg.tif",
+                                         "tiff-rgb-le1-1-2.tif",  "tiff-deep-be0-1-1.tif",
+                                         "tiff-bits-4-1-2.tif" };
     for (size_t i = 0; r->kind == 1 && i < sizeof names / sizeof *names; i++) {
         if (!strcmp(names[i], r->name)) return 1;
     }
@@ -1046,6 +1053,7 @@ int main(void)
     g4_replay("tests/fuzz/corpus_pnm", g4_fuzz_pnm);
     g4_replay("tests/fuzz/corpus_bmp", g4_fuzz_bmp);
     g4_replay("tests/fuzz/corpus_heif", g4_fuzz_heif);
+    g4_replay("tests/fuzz/corpus_tiff", g4_fuzz_tiff);
     g4_replay("tests/fuzz/corpus_wav", g4_fuzz_wav);
     g4_replay("tests/fuzz/corpus_y4m", g4_fuzz_y4m);
     return g4_test_end();

@@ -206,7 +206,8 @@ static void g4_test_limits(void)
     unlink(limits);
 }
 
-/* JPEG data in a TIFF file is refused before a program starts, but for raw pictures of cameras. */
+/* JPEG data in a TIFF file that are not read here (samples of one bit) are refused before a program starts, which would
+ * show them black, but for raw pictures of cameras. What is read here is no program's either. */
 static void g4_test_tiff(const char *program)
 {
     static const char *const path = "build/foreign_jpeg.tif";
@@ -225,8 +226,10 @@ static void g4_test_tiff(const char *program)
         g4_media_info info;
         g4_status s = g4_image_decode(&image, tiff, sizeof tiff, &opt, &err);
         if (!s) g4_image_free(&image, &opt);
-        G4_EXPECT(is_refused ? s == G4_ERR_UNSUPPORTED && strstr(err.message, "JPEG inside of TIFF") : !s, "%d: %s", i,
-                  err.message);
+        G4_EXPECT(is_refused ? s == G4_ERR_UNSUPPORTED && strstr(err.message, "JPEG inside of TIFF")
+                  : is_raw   ? !s
+                             : s == G4_ERR_FORMAT && strstr(err.message, "TIFF: size 0 x 0"),
+                  "%d: %s", i, err.message);
         if (!is_refused) continue;
         if (!g4_save(path, tiff, sizeof tiff, 0600)) exit(1);
         s = g4_image_load(&image, path, &opt, &err);

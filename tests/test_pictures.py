@@ -33,7 +33,8 @@ REASONS = [
     (None, None, "ffmpeg cannot read it", "the installed ffmpeg does not read it"),
     (None, None, "ffmpeg found no picture", "the installed ffmpeg does not read it"),
     (None, None, "there is no picture in it", "the installed ffmpeg does not read it"),
-    ("TIFF", None, "JPEG inside of TIFF", "ffmpeg shows it black"),
+    ("TIFF", "LAB", "off by", "Pillow's tables of CIELAB are coarse"),
+    ("TIFF", "RGB", "off by 1 at most", "libtiff rounds YCbCr of old JPEG otherwise"),
     (None, None, "it begins with", "a kind that is not read"),
     ("XVThumb", None, "refused", "a PNM file of another kind"),
 ]
