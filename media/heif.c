@@ -134,7 +134,8 @@ static void g4_heif_item(g4_heif *h, uint32_t item, g4_heif_properties *out)
     }
 }
 
-/* The four letters of an item's type, and behind them, in the case of "mime", two texts; NULL: there is no such item. */
+/* The four letters of an item's type, and behind them, in the case of "mime", two texts; NULL: there is no such
+ * item. */
 static const uint8_t *g4_heif_type(g4_heif *h, uint32_t item, const uint8_t **end)
 {
     if (!h->infos.data || h->infos.end - h->infos.data < 6) return NULL;

@@ -130,8 +130,8 @@ typedef int (*g4_next_piece_fn)(void *ctx, const uint8_t **p, const uint8_t **en
 /* Unpack the zlib stream into out, of which *n bytes are there then, up to its end or until out is full: what stands
  * behind that is not asked for. Returns NULL or what is wrong with it: anything, when the call is halted. */
 const char *g4_inflate(g4_next_piece_fn next, void *ctx, uint8_t *out, size_t size, size_t *n, g4_halt *halt);
-/* The same in pieces, for whom all of it is more than is wanted at once: each goes to the drain, which tells when it has
- * all. window: room for G4_INFLATE_WINDOW bytes. */
+/* The same in pieces, for whom all of it is more than is wanted at once: each goes to the drain, which tells when
+ * it has all. window: room for G4_INFLATE_WINDOW bytes. */
 typedef int (*g4_drain_fn)(void *ctx, const uint8_t *data, size_t n); /* nonzero: it has all, or failed */
 #define G4_INFLATE_WINDOW 131072
 const char *g4_inflate_rows(g4_next_piece_fn next, void *ctx, uint8_t *window, g4_drain_fn drain, void *drain_ctx,

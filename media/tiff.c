@@ -1,7 +1,7 @@
-/* tiff.c - TIFF 6.0 and BigTIFF: the first picture of a file, in strips or tiles, with samples together or in planes, of
- * 1 to 16 bits, 32-bit integers and floats, as grey, palette, RGB, CMYK, YCbCr and CIELAB, with transparency; bare,
- * PackBits, LZW, deflate, JPEG. Pixels are Pillow's, except that grey of 16 bits counts with its high byte. What is coded
- * otherwise (fax, LZMA) or is a raw picture of a camera is left to ffmpeg. */
+/* tiff.c - TIFF 6.0 and BigTIFF: the first picture of a file, in strips or tiles, with samples together or in
+ * planes, of 1 to 16 bits, 32-bit integers and floats, as grey, palette, RGB, CMYK, YCbCr and CIELAB, with
+ * transparency; bare, PackBits, LZW, deflate, JPEG. Pixels are Pillow's, except that grey of 16 bits counts with
+ * its high byte. What is coded otherwise (fax, LZMA) or is a raw picture of a camera is left to ffmpeg. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -605,8 +605,8 @@ static uint8_t g4_tiff_level(const g4_tiff *t, uint32_t v)
     return (uint8_t)(t->bits == 16 ? v >> 8 : t->bits == 12 ? v >> 4 : v * 255 / ((1u << t->bits) - 1));
 }
 
-/* YCbCr of BT.601 and full range as libtiff has it, with 16 bits of fraction; where Pillow itself reads the samples, with
- * 6 bits of products that are rounded before (ConvertYCbCr.c). */
+/* YCbCr of BT.601 and full range as libtiff has it, with 16 bits of fraction; where Pillow itself reads the
+ * samples, with 6 bits of products that are rounded before (ConvertYCbCr.c). */
 static void g4_tiff_ycc(const g4_tiff *t, int y, int cb, int cr, uint8_t *rgb)
 {
     const int b = cb - 128, r = cr - 128;

@@ -635,8 +635,8 @@ static g4_status g4_decode_any(const uint8_t *data, size_t n, const g4_media_opt
 }
 
 /* The small files that the damage tests break. */
-/* A picture whose pixels stand behind its file, and of which each sample may be off by r->crc: colours of ffmpeg's planes
- * are ours, and Pillow's are rounded otherwise. */
+/* A picture whose pixels stand behind its file, and of which each sample may be off by r->crc: colours of ffmpeg's
+ * planes are ours, and Pillow's are rounded otherwise. */
 static void g4_check_near(const g4_record *r)
 {
     const size_t n = (size_t)r->width * r->height * 3, file = r->size - n;

@@ -1,6 +1,6 @@
-/* libFuzzer entry for the container of AVIF and HEIC, replayed by tests/test_media.c on tests/fuzz/corpus_heif. No program
- * is started, so that a good file ends where its stream would be unpacked. Input is
- * what follows the box "ftyp", which is always the same. */
+/* libFuzzer entry for the container of AVIF and HEIC, replayed by tests/test_media.c on tests/fuzz/corpus_heif. No
+ * program is started, so that a good file ends where its stream would be unpacked. Input is what follows the box
+ * "ftyp", which is always the same. */
 #include <stdlib.h>
 
 #include "picture_fuzz.h"

@@ -1,7 +1,9 @@
-/* libFuzzer entry for the TIFF reader, replayed by tests/test_media.c on tests/fuzz/corpus_tiff. No program is started.
+/* libFuzzer entry for the TIFF reader, replayed by tests/test_media.c on tests/fuzz/corpus_tiff. No program is
+ * started.
  *
- * Input that is not a TIFF file describes one, so that a change of a byte is a change of meaning: byte order, BigTIFF, size,
- * strips or tiles, samples, how they are packed. Then come the bytes of the pixels, which all strips and tiles share. */
+ * Input that is not a TIFF file describes one, so that a change of a byte is a change of meaning: byte order,
+ * BigTIFF, size, strips or tiles, samples, how they are packed. Then come the bytes of the pixels, which all
+ * strips and tiles share. */
 #include <stdlib.h>
 
 #include "picture_fuzz.h"
