@@ -188,8 +188,8 @@ static void read_q8_0(float out[32], const matrix *w, size_t row, size_t c)
     }
 }
 
-/* The lower 4 bits of column i of the 32: a byte holds two of them, in ROWS those of columns i and i + 16, in block b of
- * a step in GROUPS, for row r of the 16, those of i and i + 4 of 8 columns. */
+/* The lower 4 bits of column i of the 32: a byte holds two of them, in ROWS those of columns i and i + 16, in block b
+ * of a step in GROUPS, for row r of the 16, those of i and i + 4 of 8 columns. */
 static int row_nibble(const uint8_t *p, size_t i) { return i < 16 ? p[i] & 15 : p[i - 16] >> 4; }
 
 static int step_nibble(const uint8_t *p, size_t r, size_t b, size_t i)

@@ -291,8 +291,8 @@ static uint64_t g4_sum(const unsigned char *data, size_t n)
     return lane[0] ^ n;
 }
 
-/* What a table that is looked up may be made of: blocks, and in each the numbers of 16 bits; of q4_0 they stand in front
- * of the row, and are bf16 here. */
+/* What a table that is looked up may be made of: blocks, and in each the numbers of 16 bits; of q4_0 they stand in
+ * front of the row, and are bf16 here. */
 static const struct {
     uint32_t type, scale_type, cols, block_cols, block_bytes;
     size_t number_at, n_numbers;
@@ -302,7 +302,7 @@ static const struct {
                   { 7, 1, 256, 256, 144, 0, 2, 0x14 },  { 8, 1, 256, 256, 176, 0, 2, 0x10 },
                   { 9, 1, 256, 256, 210, 208, 1, 0x10 } };
 
-/* No file here has tables of all types. So the per-layer table of this one, in float32, becomes each with random bytes. */
+/* No file here has tables of all types: the per-layer table of this one, in float32, becomes each with random bytes. */
 static void g4_test_tables(const char *path)
 {
     uint64_t head[16], dims[2], at; /* head: 5 checksum, 10 table offset, 11 tensors, 12 data offset */
