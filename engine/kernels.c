@@ -142,12 +142,11 @@ static void g4_block_read(g4_block *block, const g4_acts *x, int t, int index)
 }
 
 static void g4_gemm_blocks(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0,
-                           int g1, g4_block_fn add)
+                           int g1, int step_blocks, g4_block_fn add)
 {
-    const int blocks = w->steps * (int)g4_type_get(w->type)->step_cols / 32;
     for (int t = t0; t < t1; t++, y += stride) {
         memset(y, 0, 16 * (size_t)(g1 - g0) * sizeof *y);
-        for (int b = 0; b < blocks; b++) {
+        for (int b = 0; b < step_blocks * w->steps; b++) {
             g4_block block;
             g4_block_read(&block, x, t, b);
             add(y, w, g0, g1, &block);
@@ -195,7 +194,7 @@ static void g4_block_q8_0(float *y, const g4_matrix *w, int g0, int g1, const g4
 
 static void g4_gemm_q8_0(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)
 {
-    g4_gemm_blocks(y, stride, w, x, t0, t1, g0, g1, g4_block_q8_0);
+    g4_gemm_blocks(y, stride, w, x, t0, t1, g0, g1, 2, g4_block_q8_0);
 }
 
 /* Types of nibbles. What their scales say of 16 rows in one block: weights are scale * (q - middle) + shift. */
@@ -279,7 +278,7 @@ static void g4_block_nibbles(float *y, const g4_matrix *w, int g0, int g1, const
 static void g4_gemm_nibbles(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0,
                             int g1)
 {
-    g4_gemm_blocks(y, stride, w, x, t0, t1, g0, g1, g4_block_nibbles);
+    g4_gemm_blocks(y, stride, w, x, t0, t1, g0, g1, g4_nibbles_of[w->type].blocks, g4_block_nibbles);
 }
 
 /* ---- Products with inputs of 16 bits -------------------------------------------------------------------------- */

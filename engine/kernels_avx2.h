@@ -501,11 +501,11 @@ G4_AVX2 static void g4_gemm_q8_avx2(G4_GEMM_ARGS)
 }
 
 /* Types of nibbles for many tokens: a strip's weights become bytes and its scales floats once. Sums stay in 16 bits,
- * two of a row and each of half its inputs, from which -middle * sum(q) is taken before they begin, so that what is left at
- * the end fits: 16 inputs of 5 bits (16 * 127 * 16), 8 of 6 bits. What both of a row sum to, 8 * 127 * 32 at most, fits
- * with 4 bits: all may be taken from one of them, and a shift adds it to the other; vpmaddwd would do it in fewer
- * operations, but of the pipes that multiply. 8 registers hold the sums of 4 tokens, 2 a chunk of weights, one its
- * inputs. Bound: 2 multiplications and 2 additions for 64 products, and what ends a block. */
+ * two of a row and each of half its inputs, which begin at -middle * sum(q), so that what is left at the end fits: 16
+ * inputs of 5 bits (16 * 127 * 16), 8 of 6 bits. What both of a row sum to, 8 * 127 * 32 at most, fits with 4 bits:
+ * all may be taken from one of them, and a shift adds it to the other; vpmaddwd would do it in fewer operations, but
+ * of the pipes that multiply. 8 registers hold the sums of 4 tokens, 2 a chunk of weights, one its inputs. Bound: 2
+ * multiplications and 2 additions for 64 products, and what ends a block. */
 #define G4_PANEL4_BLOCKS 16 /* 8 KB */
 typedef struct {
     _Alignas(64) uint8_t w[G4_PANEL4_BLOCKS][8][2][32]; /* (blocks, chunks, rows 0-7 and 8-15) */

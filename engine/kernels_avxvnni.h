@@ -13,8 +13,8 @@ static int g4_usable_avxvnni(void) { return (g4_x86_features() & G4_HAS_AVXVNNI)
 
 /* vpdpbusd adds four products of unsigned x signed bytes to a 32-bit lane: one row, no 16-bit step. 8 registers hold
  * the sums of 4 tokens, which begin at what the stored numbers have too much, times sum(q); 4 the weights of two
- * chunks, one the inputs; float sums rest in y. Bound of many tokens: the pipes that multiply, 32 products an instruction; of one
- * token: memory. */
+ * chunks, one the inputs; float sums rest in y. Bound of many tokens: the pipes that multiply, 32 products an
+ * instruction; of one token: memory. */
 G4_BODY G4_AVXVNNI void g4_run_avxvnni(__m256i a0[4], __m256i a1[4], const __m256i even[2], const __m256i odd[2],
                                        const int8_t *q, size_t q_stride, const int n)
 {

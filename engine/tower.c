@@ -134,10 +134,7 @@ void g4_linear_work_open(g4_linear_work *work, g4_blocks *b, const g4_kernels *k
 }
 
 /* Columns of a row that l reads. */
-static size_t g4_linear_padded(const g4_linear *l)
-{
-    return (size_t)l->w.steps * g4_type_get(l->w.type)->step_cols;
-}
+static size_t g4_linear_padded(const g4_linear *l) { return (size_t)l->w.steps * g4_type_get(l->w.type)->step_cols; }
 
 /* What l reads of x: clamped, padded, as integers if that is how it reads. */
 static void g4_linear_read(const g4_linear_work *work, const g4_linear *l, g4_view x)

@@ -526,19 +526,16 @@ static g4_status g4_tiff_unpack_reversed(g4_tiff *t, const uint8_t *p, size_t n,
     return s;
 }
 
-/* The first rows of a strip or tile, in the file or in `out`. */
+/* The first rows of a strip or tile: in the file, where `out` is NULL because nothing is to be unpacked, or in it. */
 static g4_status g4_tiff_tile(g4_tiff *t, uint64_t index, uint32_t rows, uint8_t *out, const uint8_t **found,
                               g4_error *err)
 {
-    const uint8_t *p = NULL;
+    const uint8_t *p = t->data;
     size_t n = 0;
-    g4_status s = g4_tiff_find(t, index, g4_tiff_bytes(t, rows), &p, &n, err);
-    *found = out;
-    if (s) return s;
-    if (t->is_reversed) return g4_tiff_unpack_reversed(t, p, n, rows, out, err);
-    if (t->compression != G4_TIFF_RAW) return g4_tiff_unpack(t, p, n, rows, out, err);
-    *found = p;
-    return G4_OK;
+    const g4_status s = g4_tiff_find(t, index, g4_tiff_bytes(t, rows), &p, &n, err);
+    *found = out ? out : p;
+    if (s || !out) return s;
+    return t->is_reversed ? g4_tiff_unpack_reversed(t, p, n, rows, out, err) : g4_tiff_unpack(t, p, n, rows, out, err);
 }
 
 /* ---- Predictors ------------------------------------------------------------------------------ */
@@ -676,7 +673,7 @@ static void g4_tiff_row(const g4_tiff *t, const uint8_t *row, uint32_t n, uint8_
         return;
     }
     for (size_t x = 0; x < n; x++, rgb += 3) {
-        uint8_t v[G4_TIFF_SAMPLES_MAX + 1];
+        uint8_t v[G4_TIFF_SAMPLES_MAX + 1] = { 0 };
         for (size_t s = 0; s < used; s++) v[s] = g4_tiff_level(t, g4_tiff_sample(t, row, x * samples + s));
         g4_tiff_colour(t, v, rgb);
         if (t->alpha && v[used - 1] != 255) g4_tiff_blend(t, v[used - 1], rgb);
@@ -710,13 +707,14 @@ static g4_status g4_tiff_put_tile(g4_tiff *t, uint32_t tx, uint32_t ty, g4_pixel
     const uint32_t x = tx * t->tile_w, y = ty * t->tile_h;
     const uint32_t n = t->w - x < t->tile_w ? t->w - x : t->tile_w, rows = t->h - y < t->tile_h ? t->h - y : t->tile_h;
     const size_t room = g4_tiff_bytes(t, t->tile_h), row_bytes = g4_tiff_row_bytes(t);
-    for (uint32_t i = 0; i < t->n_planes; i++) {
+    uint32_t i = 0;
+    do { /* there is one at least */
         const uint64_t index = ((uint64_t)i * t->down + ty) * t->across + tx;
         uint8_t *const buffer = t->buffer ? t->buffer + i * room : NULL;
         const g4_status s = g4_tiff_tile(t, index, rows, buffer, &plane[i], err);
         if (s) return s;
-        for (uint32_t k = 0; t->predictor > 1 && k < rows; k++) g4_tiff_unpredict(t, buffer + k * row_bytes);
-    }
+        for (uint32_t k = 0; t->predictor > 1 && buffer && k < rows; k++) g4_tiff_unpredict(t, buffer + k * row_bytes);
+    } while (++i < t->n_planes);
     for (uint32_t k = 0; k < rows; k++) {
         uint8_t *rgb = out->rgb + 3 * ((size_t)(y + k) * t->w + x);
         if (t->n_planes > 1) g4_tiff_join(t, plane, k, n);
