@@ -17,7 +17,7 @@ enum { /* what a small model has; and from bit 4 on the type of its matrices */
        G4_SMALL_TOWERS = 4,
        G4_SMALL_OWN_HEAD = 8,
        G4_SMALL_TYPE_SHIFT = 4,
-       G4_SMALL_SORTS = 64
+       G4_SMALL_SORTS = G4_N_TYPES << G4_SMALL_TYPE_SHIFT
 };
 
 typedef struct {
@@ -248,7 +248,7 @@ static inline void g4_small_list(g4_small *s, const g4_config *c, const g4_layer
 static inline uint8_t *g4_small_model(int sort, size_t *size)
 {
     static g4_engine *vocabulary;
-    g4_small s = { .random = 1, .type = (uint32_t)(sort >> G4_SMALL_TYPE_SHIFT & 3) };
+    g4_small s = { .random = 1, .type = (uint32_t)(sort >> G4_SMALL_TYPE_SHIFT) };
     g4_config c;
     g4_layer_config layers[G4_SMALL_LAYERS];
     if (!vocabulary &&
