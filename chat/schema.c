@@ -325,21 +325,29 @@ static int g4_schema_put_flat(g4_schema *c, int32_t from, int32_t to, const g4_a
     return 1;
 }
 
-/* Must elements differ, and can that be held? It can where they have no parts, and where they are one lexeme. */
-static int g4_schema_is_unique(g4_schema *c, const g4_array_shape *s, const g4_json *node)
+/* Why elements that must differ are not held to it: they have parts, are no single lexeme, or are counted by what they
+ * are, so that a value may be used up that a count needs. NULL: it can be held. */
+static const char *g4_schema_why_not_unique(g4_schema *c, const g4_array_shape *s)
 {
-    if (!s->is_unique || (s->max >= 0 && s->max <= 1)) return 0;
     for (int i = 0; i <= s->n_first; i++) {
         const int goal = g4_array_goal(c->sh, s, i, 0, 0);
         const int is_reached = s->max < 0 || i < s->max;
         if (!is_reached || goal == G4_GOAL_NONE) continue;
-        if (s->n_some > 0 || g4_schema_has_parts(c, goal) ||
-            (c->sh->is_call && g4_goal_scalars(c->sh, goal)->string != G4_RE_NONE)) {
-            g4_shaper_loosen(c->sh, node, "uniqueItems", "is held for elements without parts only: not held");
-            return 0;
-        }
+        if (s->n_some > 0) return "is not held beside contains";
+        if (g4_schema_has_parts(c, goal)) return "is held for elements without parts only: not held";
+        if (c->sh->is_call && g4_goal_scalars(c->sh, goal)->string != G4_RE_NONE)
+            return "is not held for strings in calls";
     }
-    return 1;
+    return NULL;
+}
+
+/* Must elements differ, and can that be held? */
+static int g4_schema_is_unique(g4_schema *c, const g4_array_shape *s, const g4_json *node)
+{
+    if (!s->is_unique || (s->max >= 0 && s->max <= 1)) return 0;
+    const char *why = g4_schema_why_not_unique(c, s);
+    if (why != NULL) g4_shaper_loosen(c->sh, node, "uniqueItems", "%s", why);
+    return why == NULL;
 }
 
 typedef struct { /* behind `index` elements, of whose values these are used that others may need */

@@ -366,6 +366,8 @@ static void g4_test_distinct(void)
               "[1, true, true, false]");
     g4_refused(1, G4_LIST("\"prefixItems\": [{\"items\": {}}], \"items\": " G4_AB ", \"minItems\": 2"),
                "schema #/uniqueItems: is held for elements without parts only: not held");
+    g4_refused(1, G4_LIST("\"items\": {\"type\": \"integer\"}, \"contains\": {\"const\": 2}"),
+               "schema #/uniqueItems: is not held beside contains");
 }
 
 /* Members of an object without undeclared ones, and in which order members stand. */
