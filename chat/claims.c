@@ -636,9 +636,13 @@ static g4_re g4_schema_multiples(g4_shaper *sh, const g4_json *s, const g4_json 
     g4_number of;
     g4_re re;
     const int is_number = multiple->kind == G4_JSON_NUMBER && g4_number_read(&of, multiple->text, multiple->text_len);
+    if (multiple->kind != G4_JSON_NUMBER || (is_number && of.n == 0)) {
+        g4_shaper_loosen(sh, s, multiple->key, "must be a number above 0: ignored");
+        return G4_RE_LOOSE;
+    }
     if (is_number && of.n == 1 && of.digits[0] == '1' && of.point == 1) return g4_re_any_integer(sh->regular, 1);
     if (is_number && g4_re_multiples(sh->regular, &re, &of)) return re;
-    g4_shaper_loosen(sh, s, multiple->key, "%.40s has too many digits: not held", is_number ? multiple->text : "it");
+    g4_shaper_loosen(sh, s, multiple->key, "%.40s has too many digits: not held", multiple->text);
     return G4_RE_LOOSE;
 }
 

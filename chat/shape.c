@@ -749,6 +749,14 @@ static void g4_assert_names(g4_shaper *sh, g4_branch *b, const g4_fact *from, co
     g4_branch_add(sh, b, fact);
 }
 
+/* Names are taken from a list; what else stands there says nothing, and a warning tells it. */
+static void g4_check_names(g4_shaper *sh, const g4_json *s, const g4_json *list, const char *what)
+{
+    int is_good = list->kind == G4_JSON_ARRAY;
+    for (const g4_json *q = is_good ? list->child : NULL; q != NULL; q = q->next) is_good &= q->kind == G4_JSON_STRING;
+    if (!is_good) g4_shaper_loosen(sh, s, list->key, "must be %s: ignored", what);
+}
+
 /* dependencies, dependentSchemas, dependentRequired. */
 static void g4_assert_dependencies(g4_shaper *sh, g4_branch *b, const g4_fact *from, const g4_json *members)
 {
@@ -756,6 +764,8 @@ static void g4_assert_dependencies(g4_shaper *sh, g4_branch *b, const g4_fact *f
         g4_choosing k;
         const int is_schema = m->kind == G4_JSON_OBJECT || m->kind == G4_JSON_TRUE || m->kind == G4_JSON_FALSE;
         if (!is_schema) {
+            if (m->kind != G4_JSON_STRING) /* one name is a list in draft 3 */
+                g4_check_names(sh, members, m, "a list of names or a schema");
             g4_branch_add(sh, b, g4_fact_numbers(from, G4_FACT_NEED, g4_need_dependent(sh, m), 0));
             continue;
         }
@@ -792,7 +802,7 @@ static void g4_assert_object(g4_expansion *x, g4_branch *b, const g4_fact *from,
         break;
     case G4_KEY_PROPERTY_NAMES: g4_assert_names(sh, b, from, m); break;
     case G4_KEY_REQUIRED:
-        if (m->kind != G4_JSON_ARRAY) g4_shaper_loosen(sh, s, m->key, "must be a list of names: ignored");
+        g4_check_names(sh, s, m, "a list of names");
         g4_branch_add(sh, b, g4_fact_numbers(from, G4_FACT_NEED, g4_need_list(sh, m), 0));
         break;
     case G4_KEY_MIN_PROPERTIES:

@@ -370,6 +370,20 @@ static void g4_test_distinct(void)
                "schema #/uniqueItems: is not held beside contains");
 }
 
+/* Values that a keyword cannot have are told, and not passed over. */
+static void g4_test_malformed(void)
+{
+    g4_refused(1, "{\"required\": [1]}", "schema #/required: must be a list of names: ignored");
+    g4_refused(1, "{\"properties\": {\"x\": {\"required\": [\"a\", null]}}}",
+               "schema #/properties/x/required: must be a list of names: ignored");
+    g4_refused(1, "{\"dependentRequired\": {\"a\": [1]}}",
+               "schema #/dependentRequired/a: must be a list of names or a schema: ignored");
+    g4_refused(1, "{\"dependentSchemas\": {\"a\": 3}}",
+               "schema #/dependentSchemas/a: must be a list of names or a schema: ignored");
+    g4_refused(1, "{\"multipleOf\": 0.0}", "schema #/multipleOf: must be a number above 0: ignored");
+    g4_refused(1, "{\"multipleOf\": \"3\"}", "schema #/multipleOf: must be a number above 0: ignored");
+}
+
 /* Members of an object without undeclared ones, and in which order members stand. */
 static void g4_test_members(void)
 {
@@ -544,6 +558,7 @@ int main(void)
         g4_vocab = &g4_small;
         g4_test_values();
         g4_test_distinct();
+        g4_test_malformed();
         g4_test_members();
         g4_test_many();
         g4_test_limits();
