@@ -1161,13 +1161,29 @@ static void g4_deny_schema(g4_expansion *x, g4_branch *b, const g4_fact *from)
 
 /* ---- Schemas and constants that must be met ------------------------------------------------------ */
 
-/* A schema with unevaluated... keeps account of what is evaluated; returns the claim with that tracker. */
+/* Behind what cannot be followed or is not held, anything may have been evaluated. */
+static void g4_branch_evaluate_all(g4_expansion *x, g4_branch *b, const g4_fact *from)
+{
+    if (from->tracker < 0) return;
+    const g4_claim any = g4_claim_on(&g4_shape_true, 0);
+    const g4_matcher *all = g4_matcher_new(x->sh, NULL, 0, G4_RE_NONE, 1);
+    g4_branch_add(x->sh, b,
+                  x->type == G4_T_OBJECT ? g4_fact_keys(from, G4_FACT_KEYS, all, any)
+                                         : g4_fact_items(from, 0, -1, any.node, 0));
+}
+
+/* A schema with unevaluated... keeps account of what is evaluated; returns the claim with that tracker. One that allows
+ * anything has nothing to keep account of, and has evaluated all for the schemas around it. */
 static const g4_fact *g4_branch_track(g4_expansion *x, g4_branch *b, const g4_fact *from)
 {
     const char *name = x->type == G4_T_OBJECT ? "unevaluatedProperties" : "unevaluatedItems";
     const g4_json *keyword = g4_json_get(from->claim.node, name);
     const g4_schema_info *info = g4_shaper_info(x->sh, from->claim.node);
     if (keyword == NULL || info->only != NULL || info->dialect < 2019) return from;
+    if (keyword->kind == G4_JSON_TRUE || (keyword->kind == G4_JSON_OBJECT && keyword->child == NULL)) {
+        g4_branch_evaluate_all(x, b, from);
+        return from;
+    }
     g4_tracker *tracker = g4_arena_alloc(x->sh->arena, sizeof *tracker);
     g4_fact tracked = *from;
     tracked.tracker = b->n_trackers;
@@ -1178,17 +1194,6 @@ static const g4_fact *g4_branch_track(g4_expansion *x, g4_branch *b, const g4_fa
     b->trackers = tracker;
     b->is_open = 1;
     return own;
-}
-
-/* Behind what cannot be followed or is not held, anything may have been evaluated. */
-static void g4_branch_evaluate_all(g4_expansion *x, g4_branch *b, const g4_fact *from)
-{
-    if (from->tracker < 0) return;
-    const g4_claim any = g4_claim_on(&g4_shape_true, 0);
-    const g4_matcher *all = g4_matcher_new(x->sh, NULL, 0, G4_RE_NONE, 1);
-    g4_branch_add(x->sh, b,
-                  x->type == G4_T_OBJECT ? g4_fact_keys(from, G4_FACT_KEYS, all, any)
-                                         : g4_fact_items(from, 0, -1, any.node, 0));
 }
 
 static void g4_assert_enum(g4_expansion *x, g4_branch *b, const g4_fact *from, const g4_json *list)

@@ -413,6 +413,11 @@ static void g4_test_members(void)
         "\"additionalProperties\": {\"type\": \"null\"}}}}",
         "{\"n\": {\"z\": null, \"y\": null, \"x\": null, \"p\": null, \"w\": null}}", NULL,
         "{\"n\": {\"z\": null, \"y\": null, \"x\": null, \"p\": null}}");
+    /* unevaluated... that allows anything holds of nothing, and has evaluated all */
+    G4_SCHEMA("{\"type\": \"array\", \"if\": {\"$ref\": \"#\"}, \"unevaluatedItems\": {}}", "[1]", "[]", NULL, "1",
+              NULL);
+    G4_SCHEMA("{\"type\": \"array\", \"allOf\": [{\"unevaluatedItems\": true}], \"unevaluatedItems\": false}", "[1]",
+              "[]", NULL, "1", NULL);
     /* what is not in the document may have evaluated anything */
     G4_SCHEMA("{\"type\": \"object\", \"allOf\": [{\"$ref\": \"http://x.org/y\"}], \"unevaluatedProperties\": false}",
               "{\"a\": 1}", "{}", NULL, "[]");
