@@ -387,8 +387,9 @@ const char *g4_inflate_rows(g4_next_piece_fn next, void *ctx, uint8_t *window, g
     z.drain_ctx = drain_ctx;
     z.halt = halt;
     const char *wrong = g4_inflate_stream(&z);
-    const int has_all = wrong == g4_inflate_full || drain(drain_ctx, window + z.drained, z.n - z.drained);
-    return has_all && wrong != g4_inflate_bad_sum && wrong != g4_inflate_halted ? NULL : wrong;
+    const int has = wrong == g4_inflate_full ? 2 : drain(drain_ctx, window + z.drained, z.n - z.drained);
+    if (wrong == g4_inflate_bad_sum && has < 2) return wrong;
+    return has && wrong != g4_inflate_halted ? NULL : wrong;
 }
 
 /* ---- Codes for packing ---------------------------------------------------------------------- */

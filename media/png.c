@@ -456,7 +456,7 @@ static int g4_png_drain(void *ctx, const uint8_t *data, size_t n)
         n -= count;
         if (r->have == r->n + 1) g4_png_end_row(r);
     }
-    return r->pass == r->n_passes || r->status;
+    return r->pass < r->n_passes && !r->status ? 0 : n > 0 ? 2 : 1;
 }
 
 static g4_status g4_png_pixels(const g4_media_limits *m, g4_png *g, uint8_t *rgb, g4_error *err)
