@@ -1,6 +1,7 @@
 /* test_small_stack.c - every call that computes works on a thread with a stack of 256 KB: opening, prompts, answers,
- * saving and loading, towers and media files, for each kernel table and sorts of model. One thread does all the work,
- * so that what workers run is measured too. Each in a process of its own, so that one that ends it is counted. */
+ * saving and loading, towers and media files, for each kernel table and sorts of model; and every kind of picture.
+ * One thread does all the work, so that what workers run is measured too. Each in a process of its own, so that one
+ * that ends it is counted. */
 #define _GNU_SOURCE /* strsignal */
 #include "gemma4.h"
 
@@ -33,7 +34,8 @@ static const char *const g4_models[] = { "tests/data/media/e2b-q8_0.g4", "tests/
 enum { N_MODELS = sizeof g4_models / sizeof *g4_models };
 
 typedef struct {
-    const char *model, *isa;
+    const char *model; /* NULL: no engine, but the pictures of tests/data/pictures.bin */
+    const char *isa;
     const char *failed; /* the call that did, or NULL */
     g4_error err;
 } g4_life;
@@ -147,9 +149,46 @@ static void g4_live_session(g4_life *l, g4_engine *e, g4_kv_choice kv)
     free(saved.data);
 }
 
+static uint32_t g4_number_at(const unsigned char *p)
+{
+    return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+/* Pictures of every kind that is read here (make_pictures_data.py). Those that ffmpeg unpacks (kind 4, with their
+ * pixels behind the file) need not open where there is none. */
+static void g4_live_pictures(g4_life *l)
+{
+    enum { MAGIC = 8, HEAD = 28, PICTURE = 1, NEAR = 4 };
+    g4_error *err = &l->err;
+    g4_memory all = { 0 };
+    unsigned char piece[65536];
+    size_t n, at = MAGIC;
+    FILE *f = fopen("tests/data/pictures.bin", "rb");
+    while (f && (n = fread(piece, 1, sizeof piece, f)) > 0) g4_keep_bytes(&all, piece, n);
+    if (f) fclose(f);
+    if (all.size <= MAGIC) l->failed = "tests/data/pictures.bin";
+    while (at + HEAD <= all.size && !l->failed) {
+        const unsigned char *record = all.data + at, *data = record + HEAD + g4_number_at(record + 20);
+        const uint32_t kind = g4_number_at(record), pixels = g4_number_at(record + 4) * g4_number_at(record + 8);
+        const size_t size = g4_number_at(record + 24);
+        g4_image image = { 0 };
+        g4_media_info about;
+        at = (size_t)(data - all.data) + size;
+        if (kind == PICTURE) G4_DO(g4_media_probe_data(&about, data, size, NULL, err));
+        if (kind == PICTURE) G4_DO(g4_image_decode(&image, data, size, NULL, err));
+        if (kind == NEAR) g4_image_decode(&image, data, size - (size_t)3 * pixels, NULL, NULL);
+        g4_image_free(&image, NULL);
+    }
+    free(all.data);
+}
+
 static void *g4_live(void *user)
 {
     g4_life *l = user;
+    if (!l->model) {
+        g4_live_pictures(l);
+        return NULL;
+    }
     g4_engine *e = NULL;
     g4_engine_info info = { 0 };
     g4_error *err = &l->err;
@@ -178,23 +217,27 @@ static void g4_run_life(g4_life *l)
     if (pthread_attr_init(&attr) != 0 || pthread_attr_setstacksize(&attr, STACK) != 0 ||
         pthread_create(&thread, &attr, g4_live, l) != 0 || pthread_join(thread, NULL) != 0)
         _exit(4);
-    if (l->failed) printf("%s, %s: %s: %s\n", l->model, l->isa, l->failed, l->err.message);
+    if (l->failed) printf("%s, %s: %s: %s\n", l->model ? l->model : "pictures", l->isa, l->failed, l->err.message);
     fflush(stdout);
     _exit(l->failed != NULL);
+}
+
+static void g4_check_life(const char *model, const char *isa)
+{
+    g4_life l = { .model = model, .isa = isa };
+    int status = -1;
+    fflush(stdout);
+    const pid_t child = fork();
+    if (child == 0) g4_run_life(&l);
+    const int is_over = child > 0 && waitpid(child, &status, 0) == child;
+    G4_EXPECT(is_over && status == 0, "%s, %s: %s", model ? model : "pictures", isa,
+              is_over && WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "failed");
 }
 
 int main(void)
 {
     for (int isa = 0; g4_isa_name(isa); isa++)
-        for (int i = 0; i < N_MODELS; i++) {
-            g4_life l = { .model = g4_models[i], .isa = g4_isa_name(isa) };
-            int status = -1;
-            fflush(stdout);
-            const pid_t child = fork();
-            if (child == 0) g4_run_life(&l);
-            const int is_over = child > 0 && waitpid(child, &status, 0) == child;
-            G4_EXPECT(is_over && status == 0, "%s, %s: %s", l.model, l.isa,
-                      is_over && WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "failed");
-        }
+        for (int i = 0; i < N_MODELS; i++) g4_check_life(g4_models[i], g4_isa_name(isa));
+    g4_check_life(NULL, "any");
     return g4_test_end();
 }
