@@ -240,9 +240,9 @@ typedef struct { /* frames in order; the model is told the time of each */
     uint64_t reserved[2];
 } g4_video;
 
-/* Files to pixels, samples and frames (media/). PNG, JPEG, PPM/PGM/PAM, BMP, WAV and y4m are read here; all else
- * by the ffmpeg program, which gets an open file and no names: what reads it is chosen here, by the first bytes, and
- * what begins like nothing that is known is refused. What a load or decode call made is freed by the *_free of its
+/* Files to pixels, samples and frames (media/). PNG, JPEG, PPM/PGM/PAM, BMP, TIFF, TGA, ICO, XBM, WAV and y4m are read
+ * here; all else by the ffmpeg program, which gets an open file and no names: what reads it is chosen here, by the first
+ * bytes, and what begins like nothing that is known is refused. What a load or decode call made is freed by the *_free of its
  * kind with the same options; what a failed call was to make is all zeros. */
 typedef struct {
     const g4_allocator *allocator; /* NULL: malloc and free */
@@ -957,12 +957,15 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "media/jpeg.c"
 #include "media/pnm.c"
 #include "media/bmp.c"
+#include "media/xbm.c"
+#include "media/tga.c"
 #include "media/tiff.c"
 #include "media/wav.c"
 #include "media/y4m.c"
 #include "media/child.c"
 #include "media/formats.c"
 #include "media/ffmpeg.c"
+#include "media/ico.c"
 #include "media/webp.c"
 #include "media/heif.c"
 #include "media/load.c"

@@ -7,7 +7,7 @@
 
 #include <inttypes.h>
 
-#define G4_BMP_FILE_HEAD 14 /* bytes before the picture's own header */
+#define G4_BMP_FILE_HEAD 14 /* bytes before the picture's own header; in icons, there are none */
 #define G4_BMP_CORE_HEAD 12 /* bytes of that of OS/2 1, the shortest */
 
 enum { G4_BMP_RAW, G4_BMP_RLE8, G4_BMP_RLE4, G4_BMP_FIELDS }; /* compression */
@@ -92,18 +92,19 @@ static void g4_bmp_numbers(g4_bmp *b, const uint8_t *head, uint32_t head_bytes)
 
 static uint64_t g4_bmp_stride(const g4_bmp *b) { return ((uint64_t)b->w * b->bits + 31) / 32 * 4; }
 
-/* All that comes before the pixels. */
-static g4_status g4_bmp_open(const g4_media_limits *m, g4_bmp *b, const uint8_t *data, size_t size, g4_error *err)
+/* The picture's own header at `at`, and the palette behind it. b->pixels: where the pixels are said to begin; 0: behind
+ * all headers. is_part: of an icon, which counts a mask as more rows. */
+static g4_status g4_bmp_head(const g4_media_limits *m, g4_bmp *b, size_t at, int is_part, g4_error *err)
 {
-    *b = (g4_bmp) { .data = data, .size = size, .pace = { m->halt, 0 } };
-    const uint8_t *head = data + G4_BMP_FILE_HEAD;
-    if (size < G4_BMP_FILE_HEAD + G4_BMP_CORE_HEAD || size - G4_BMP_FILE_HEAD < g4_le32(head))
-        return g4_fail(err, G4_ERR_FORMAT, "BMP: truncated header of %zu bytes", size);
+    const uint8_t *head = b->data + at;
+    if (b->size < at + G4_BMP_CORE_HEAD || b->size - at < g4_le32(head))
+        return g4_fail(err, G4_ERR_FORMAT, "BMP: truncated header of %zu bytes", b->size);
     const uint32_t n = g4_le32(head);
     if (n != G4_BMP_CORE_HEAD && n != 40 && n != 52 && n != 56 && n != 64 && n != 108 && n != 124)
         return g4_fail(err, G4_ERR_UNSUPPORTED, "BMP: header of %u bytes, expected 12, 40, 52, 56, 64, 108 or 124",
                        (unsigned)n);
     g4_bmp_numbers(b, head, n);
+    if (is_part) b->h /= 2;
     if (b->compression > G4_BMP_FIELDS || (b->bits != 1 && b->bits != 4 && b->bits % 8 != 0) || b->bits > 32 ||
         b->bits == 0 || ((b->compression == G4_BMP_RLE8 || b->compression == G4_BMP_RLE4) && b->bits > 8) ||
         (b->compression == G4_BMP_FIELDS && b->bits < 16))
@@ -112,19 +113,34 @@ static g4_status g4_bmp_open(const g4_media_limits *m, g4_bmp *b, const uint8_t 
     g4_status s = g4_bmp_fields(b, head, n, err);
     if (!s) s = g4_pixels_check(m, "BMP", b->w, b->h, err);
     if (s) return s;
-    const size_t bytes = n == G4_BMP_CORE_HEAD ? 3 : 4, behind = G4_BMP_FILE_HEAD + (size_t)n;
+    const size_t bytes = n == G4_BMP_CORE_HEAD ? 3 : 4, behind = at + n;
     if (b->bits <= 8) {
         if (b->n_colours == 0) b->n_colours = 1u << b->bits;
         g4_bmp_palette(b, behind, bytes);
     }
-    b->pixels = g4_le32(data + 10);
+    if (b->pixels == 0) b->pixels = behind + (b->compression == G4_BMP_FIELDS && n < 52 ? 12 : 0);
     if (b->pixels == behind && b->bits <= 8) b->pixels += bytes * b->n_colours; /* as some files mean it */
-    if (b->pixels > size) b->pixels = size;
+    if (b->pixels > b->size) b->pixels = b->size;
     if (b->compression != G4_BMP_RLE8 && b->compression != G4_BMP_RLE4 &&
-        g4_bmp_stride(b) * (b->h - 1) + ((uint64_t)b->w * b->bits + 7) / 8 > size - b->pixels)
+        g4_bmp_stride(b) * (b->h - 1) + ((uint64_t)b->w * b->bits + 7) / 8 > b->size - b->pixels)
         return g4_fail(err, G4_ERR_FORMAT, "BMP: truncated: %u x %u pixels of %u bits in %zu bytes", (unsigned)b->w,
-                       (unsigned)b->h, (unsigned)b->bits, size - b->pixels);
-    return g4_pixels_check_bytes(m, "BMP", b->w, b->h, size, err);
+                       (unsigned)b->h, (unsigned)b->bits, b->size - b->pixels);
+    return g4_pixels_check_bytes(m, "BMP", b->w, b->h, b->size, err);
+}
+
+/* All that comes before the pixels. */
+static g4_status g4_bmp_open(const g4_media_limits *m, g4_bmp *b, const uint8_t *data, size_t size, g4_error *err)
+{
+    *b = (g4_bmp) { .data = data, .size = size, .pace = { m->halt, 0 } };
+    if (size < G4_BMP_FILE_HEAD) return g4_fail(err, G4_ERR_FORMAT, "BMP: truncated header of %zu bytes", size);
+    b->pixels = g4_le32(data + 10);
+    return g4_bmp_head(m, b, G4_BMP_FILE_HEAD, 0, err);
+}
+
+static g4_status g4_bmp_open_part(const g4_media_limits *m, g4_bmp *b, const uint8_t *data, size_t size, g4_error *err)
+{
+    *b = (g4_bmp) { .data = data, .size = size, .pace = { m->halt, 0 } };
+    return g4_bmp_head(m, b, 0, 1, err);
 }
 
 /* ---- Rows ------------------------------------------------------------------------------------ */
@@ -256,22 +272,50 @@ g4_status g4_bmp_size(const g4_media_limits *m, const uint8_t *data, size_t size
     return G4_OK;
 }
 
-g4_status g4_bmp_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err)
+/* The pixels of what was opened. */
+static g4_status g4_bmp_pixels(const g4_media_limits *m, g4_bmp *b, g4_pixels *out, g4_error *err)
 {
-    g4_bmp b;
-    memset(out, 0, sizeof *out);
-    g4_status s = g4_bmp_open(m, &b, data, size, err);
-    if (!s) s = g4_pixels_alloc(m, "BMP", b.w, b.h, out, err);
+    g4_status s = g4_pixels_alloc(m, "BMP", b->w, b->h, out, err);
     if (s) return s;
-    if (b.compression == G4_BMP_RLE8 || b.compression == G4_BMP_RLE4) {
-        g4_bmp_runs r = { &b, out->rgb, 0, (uint64_t)b.w * b.h };
+    if (b->compression == G4_BMP_RLE8 || b->compression == G4_BMP_RLE4) {
+        g4_bmp_runs r = { b, out->rgb, 0, (uint64_t)b->w * b->h };
         g4_bmp_run_rows(&r);
         s = g4_halt_check(m->halt, err);
         if (!s && r.n < r.total)
             s = g4_fail(err, G4_ERR_FORMAT, "BMP: truncated: %" PRIu64 " of %" PRIu64 " pixels", r.n, r.total);
-    } else if (g4_bmp_raw_rows(&b, out->rgb)) {
+    } else if (g4_bmp_raw_rows(b, out->rgb)) {
         s = g4_halt_check(m->halt, err);
     }
     if (s) g4_pixels_free(m, out);
     return s;
+}
+
+g4_status g4_bmp_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err)
+{
+    g4_bmp b;
+    memset(out, 0, sizeof *out);
+    const g4_status s = g4_bmp_open(m, &b, data, size, err);
+    return s ? s : g4_bmp_pixels(m, &b, out, err);
+}
+
+g4_status g4_bmp_part_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err)
+{
+    g4_bmp b;
+    const g4_status s = g4_bmp_open_part(m, &b, data, size, err);
+    if (s) return s;
+    *w = (int)b.w;
+    *h = (int)b.h;
+    return G4_OK;
+}
+
+g4_status g4_bmp_part(const g4_media_limits *m, const uint8_t *data, size_t size, int *has_alpha, g4_pixels *out,
+                      g4_error *err)
+{
+    g4_bmp b;
+    memset(out, 0, sizeof *out);
+    const g4_status s = g4_bmp_open_part(m, &b, data, size, err);
+    if (s) return s;
+    *has_alpha &= b.bits == 32;
+    b.place[3] = *has_alpha ? 3 : -1;
+    return g4_bmp_pixels(m, &b, out, err);
 }

@@ -14,7 +14,7 @@
 
 /* ---- The program ---------------------------------------------------------------------------- */
 
-#define G4_FFMPEG_NOT_OURS "not PNG, JPEG, BMP, PPM, WAV or y4m, and "
+#define G4_FFMPEG_NOT_OURS "not PNG, JPEG, BMP, PPM, TIFF, TGA, ICO, XBM, WAV or y4m, and "
 #define G4_FFMPEG_WORDS 40    /* of a command at most */
 #define G4_FFMPEG_SECONDS 300 /* for a picture, or to tell what a file holds: a large TIFF on a busy machine takes 60 */
 #define G4_FFMPEG_LONG_SECONDS 3600 /* for sound and video */
@@ -696,11 +696,6 @@ g4_status g4_ffmpeg_probe(const g4_media_limits *m, const g4_input *in, g4_media
     const char *const behind[] = { "-show_entries", entries, "-of", "default", NULL };
     g4_buf name = { m->a, NULL, 0, 0, 0 };
     g4_description d = { .info = out };
-    if (in->format.width > 0) { /* ffprobe is told no decoder */
-        *out = (g4_media_info) { .kind = G4_MEDIA_IMAGE, .width = in->format.width, .height = in->format.height };
-        snprintf(out->format, sizeof out->format, "%s", in->format.decoder);
-        return g4_pixels_check(m, "picture", (uint64_t)out->width, (uint64_t)out->height, err);
-    }
     g4_status s = g4_ffprobe_name(m, &name, err);
     if (!s)
         s = g4_ffmpeg_run(m, name.data ? name.data : "", in, before, behind, G4_FFMPEG_SECONDS, g4_description_sink, &d,

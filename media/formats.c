@@ -32,11 +32,7 @@ int g4_is_heif(const uint8_t *d, size_t n)
         if (!memcmp(d + 8, brands[i], 4)) return 1;
     return 0;
 }
-int g4_is_picture(const uint8_t *d, size_t n)
-{
-    return g4_is_png(d, n) || g4_is_jpeg(d, n) || g4_is_pnm(d, n) || g4_is_bmp(d, n) || g4_is_webp(d, n);
-}
-int g4_is_read_whole(const uint8_t *d, size_t n) { return g4_is_picture(d, n) || g4_is_tiff(d, n) || g4_is_heif(d, n); }
+int g4_is_ico(const uint8_t *d, size_t n) { return n >= 6 && !memcmp(d, "\0\0\1\0", 4); }
 int g4_is_wav(const uint8_t *d, size_t n)
 {
     return n >= 12 && !memcmp(d + 8, "WAVE", 4) &&
@@ -245,13 +241,13 @@ static int g4_is_mpegts(const uint8_t *d, size_t n)
 
 /* TARGA has no signature. Its head: length of a text, whether there is a colour map, kind of pixels, 5 bytes of the
  * map, x, y, width, height, bits of a pixel, flags. */
-int g4_is_targa(const uint8_t *d, size_t n)
+static int g4_is_like_tga(const uint8_t *d, size_t n)
 {
     if (n < 18 || d[1] > 1 || (d[2] & ~8) < 1 || (d[2] & ~8) > 3 || d[17] & 0xc0) return 0;
     const int kind = d[2] & 7, depth = d[16], map_depth = d[7];
     if (g4_le16(d + 12) == 0 || g4_le16(d + 14) == 0) return 0;
     if (kind == 1) return d[1] == 1 && depth == 8 && (map_depth == 15 || map_depth == 16 || map_depth >= 24);
-    if (kind == 3) return depth == 8 || depth == 16;
+    if (kind == 3) return depth == 8 || depth == 16 || (depth == 1 && d[2] == 3);
     return depth == 15 || depth == 16 || depth == 24 || depth == 32;
 }
 
@@ -261,12 +257,19 @@ static int g4_is_pcx(const uint8_t *d, size_t n)
     return n >= 128 && d[0] == 10 && d[1] <= 5 && d[2] <= 1 && (d[3] == 1 || d[3] == 2 || d[3] == 4 || d[3] == 8);
 }
 
-/* XBM: a C program whose first line says how wide the picture is. */
-static int g4_is_xbm(const uint8_t *d, size_t n)
+/* XBM: a C program whose first line, but for comments, says how wide the picture is. */
+int g4_is_xbm(const uint8_t *d, size_t n)
 {
     static const char begin[] = "#define ", width[] = "_width ";
-    if (n < sizeof begin || memcmp(d, begin, sizeof begin - 1) != 0) return 0;
-    for (size_t i = sizeof begin - 1; i + sizeof width <= n && d[i] > ' '; i++)
+    size_t at = 0;
+    while (n - at >= 2 && (d[at] == '\n' || d[at] == '\r' || !memcmp(d + at, "/*", 2))) {
+        if (d[at++] != '/') continue;
+        while (n - at >= 2 && memcmp(d + at, "*/", 2) != 0) at++;
+        at += 2;
+        if (at > n) return 0;
+    }
+    if (n - at < sizeof begin || memcmp(d + at, begin, sizeof begin - 1) != 0) return 0;
+    for (size_t i = at + sizeof begin - 1; i + sizeof width <= n && d[i] > ' '; i++)
         if (!memcmp(d + i, width, sizeof width - 1)) return 1;
     return 0;
 }
@@ -293,6 +296,8 @@ size_t g4_id3_bytes(const uint8_t *d, size_t n)
     return 10 + bytes + (d[5] & 0x10 ? 10 : 0); /* with a foot */
 }
 
+static const char g4_tga_demuxer[] = "image2pipe"; /* told which decoder */
+
 const char *g4_demuxer_of(const uint8_t *d, size_t n)
 {
     const char *found = NULL;
@@ -307,9 +312,11 @@ const char *g4_demuxer_of(const uint8_t *d, size_t n)
     if (g4_is_pcx(d, n)) return "pcx_pipe";
     if (g4_is_xbm(d, n)) return "xbm_pipe";
     if (g4_is_mpegts(d, n)) return "mpegts";
-    if (g4_is_targa(d, n)) return "image2pipe"; /* told which decoder */
+    if (g4_is_like_tga(d, n)) return g4_tga_demuxer;
     return g4_stream_of_frames(d, n);
 }
+
+int g4_is_tga(const uint8_t *d, size_t n) { return g4_demuxer_of(d, n) == g4_tga_demuxer; }
 
 g4_status g4_format_unknown(const uint8_t *d, size_t n, g4_error *err)
 {
@@ -344,7 +351,6 @@ g4_status g4_format_find(int fd, g4_media_format *out, g4_error *err)
     *out = (g4_media_format) { .demuxer = g4_demuxer_of(head, (size_t)n) };
     if (!out->demuxer && at > 0) out->demuxer = "mp3"; /* what else has such a tag is listed */
     if (!out->demuxer) return g4_format_unknown(head, (size_t)n, err);
-    if (!strcmp(out->demuxer, "image2pipe"))
-        *out = (g4_media_format) { "image2pipe", "targa", (int)g4_le16(head + 12), (int)g4_le16(head + 14) };
+    if (out->demuxer == g4_tga_demuxer) out->decoder = "targa";
     return G4_OK;
 }

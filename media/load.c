@@ -129,17 +129,32 @@ typedef struct {
     g4_video *video;
 } g4_media_target;
 
+const g4_picture_reader *g4_picture_reader_of(const uint8_t *d, size_t n)
+{
+    static const g4_picture_reader readers[] = {
+        { "png", g4_is_png, g4_png_size, g4_png_decode },     { "jpeg", g4_is_jpeg, g4_jpeg_size, g4_jpeg_decode },
+        { "webp", g4_is_webp, g4_webp_size, g4_webp_decode }, { "bmp", g4_is_bmp, g4_bmp_size, g4_bmp_decode },
+        { "pnm", g4_is_pnm, g4_pnm_size, g4_pnm_decode },     { "ico", g4_is_ico, g4_ico_size, g4_ico_decode },
+        { "xbm", g4_is_xbm, g4_xbm_size, g4_xbm_decode },     { "tga", g4_is_tga, g4_tga_size, g4_tga_decode },
+    };
+    for (size_t i = 0; i < sizeof readers / sizeof *readers; i++)
+        if (readers[i].is(d, n)) return &readers[i];
+    return NULL;
+}
+
+int g4_is_read_whole(const uint8_t *d, size_t n)
+{
+    return g4_picture_reader_of(d, n) || g4_is_tiff(d, n) || g4_is_heif(d, n);
+}
+
 static g4_status g4_media_decode_picture(const g4_media_limits *m, const uint8_t *data, size_t size, g4_image *out,
                                          int *foreign, g4_error *err)
 {
     g4_pixels p;
-    const g4_status s = g4_is_png(data, size)    ? g4_png_decode(m, data, size, &p, err)
-                        : g4_is_jpeg(data, size) ? g4_jpeg_decode(m, data, size, &p, err)
-                        : g4_is_webp(data, size) ? g4_webp_decode(m, data, size, &p, err)
-                        : g4_is_bmp(data, size)  ? g4_bmp_decode(m, data, size, &p, err)
+    const g4_picture_reader *const reader = g4_picture_reader_of(data, size);
+    const g4_status s = reader                   ? reader->decode(m, data, size, &p, err)
                         : g4_is_heif(data, size) ? g4_heif_decode(m, data, size, &p, foreign, err)
-                        : g4_is_tiff(data, size) ? g4_tiff_decode(m, data, size, &p, foreign, err)
-                                                 : g4_pnm_decode(m, data, size, &p, err);
+                                                 : g4_tiff_decode(m, data, size, &p, foreign, err);
     if (!s) *out = (g4_image) { .pixels = p.rgb, .width = p.w, .height = p.h };
     return s;
 }

@@ -130,9 +130,9 @@ typedef int (*g4_next_piece_fn)(void *ctx, const uint8_t **p, const uint8_t **en
 /* Unpack the zlib stream into out, of which *n bytes are there then, up to its end or until out is full: what stands
  * behind that is not asked for. Returns NULL or what is wrong with it: anything, when the call is halted. */
 const char *g4_inflate(g4_next_piece_fn next, void *ctx, uint8_t *out, size_t size, size_t *n, g4_halt *halt);
-/* The same in pieces, for whom all of it is more than is wanted at once: each goes to the drain, which tells when
- * it has all. window: room for G4_INFLATE_WINDOW bytes. */
-typedef int (*g4_drain_fn)(void *ctx, const uint8_t *data, size_t n); /* nonzero: it has all, or failed */
+/* The same in pieces, for whom all of it is more than is wanted at once: each goes to the drain, which tells when it
+ * has all. A checksum counts when the drain was given no more than that. window: room for G4_INFLATE_WINDOW bytes. */
+typedef int (*g4_drain_fn)(void *ctx, const uint8_t *data, size_t n); /* 0: go on; 1: it has all; 2: more */
 #define G4_INFLATE_WINDOW 131072
 const char *g4_inflate_rows(g4_next_piece_fn next, void *ctx, uint8_t *window, g4_drain_fn drain, void *drain_ctx,
                             g4_halt *halt);
@@ -147,7 +147,7 @@ g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budge
                            g4_patches *out, g4_error *err);
 void g4_patches_free(const g4_allocator *a, g4_patches *p);
 
-/* ---- Pictures (png.c, jpeg.c, pnm.c, bmp.c, tiff.c) ----------------------------------------- */
+/* ---- Pictures (png.c, jpeg.c, pnm.c, bmp.c, ico.c, xbm.c, tga.c, tiff.c) ---------------------- */
 
 /* Each takes a file that begins with its signature. The *_size functions read only its headers, and give the size of
  * the picture once it is upright. */
@@ -155,10 +155,20 @@ g4_status g4_png_size(const g4_media_limits *m, const uint8_t *data, size_t size
 g4_status g4_jpeg_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_pnm_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_bmp_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
+g4_status g4_ico_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
+g4_status g4_xbm_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
+g4_status g4_tga_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_png_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_jpeg_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_pnm_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_bmp_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+g4_status g4_ico_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+g4_status g4_xbm_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+g4_status g4_tga_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+/* A bitmap inside of an icon, without its file's head. *has_alpha: its fourth byte is alpha; 0 then, if it has none. */
+g4_status g4_bmp_part_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
+g4_status g4_bmp_part(const g4_media_limits *m, const uint8_t *data, size_t size, int *has_alpha, g4_pixels *out,
+                      g4_error *err);
 /* *foreign is set when it fails for a kind that ffmpeg may be able to read. */
 g4_status g4_tiff_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, int *foreign,
                        g4_error *err);
@@ -246,12 +256,12 @@ int g4_is_pnm(const uint8_t *d, size_t n);
 int g4_is_bmp(const uint8_t *d, size_t n);
 int g4_is_webp(const uint8_t *d, size_t n);
 int g4_is_tiff(const uint8_t *d, size_t n);
-int g4_is_heif(const uint8_t *d, size_t n);       /* ISO media with a picture's brand */
-int g4_is_picture(const uint8_t *d, size_t n);    /* PNG, JPEG, PNM, BMP, WebP: read here */
-int g4_is_read_whole(const uint8_t *d, size_t n); /* these, and TIFF and HEIF, of which ffmpeg reads some whole */
+int g4_is_heif(const uint8_t *d, size_t n); /* ISO media with a picture's brand */
+int g4_is_ico(const uint8_t *d, size_t n);
+int g4_is_xbm(const uint8_t *d, size_t n);
+int g4_is_tga(const uint8_t *d, size_t n); /* it has no signature: it is like one, and like nothing else */
 int g4_is_wav(const uint8_t *d, size_t n);
 int g4_is_y4m(const uint8_t *d, size_t n);
-int g4_is_targa(const uint8_t *d, size_t n);
 size_t g4_id3_bytes(const uint8_t *d, size_t n); /* of the ID3 tag that the file begins with; 0: it does not */
 
 #define G4_HEAD_BYTES 16384 /* of a file, that tell what it is */
@@ -259,7 +269,6 @@ size_t g4_id3_bytes(const uint8_t *d, size_t n); /* of the ID3 tag that the file
 typedef struct {
     const char *demuxer; /* of ffmpeg; none that opens other files */
     const char *decoder; /* NULL: the file says it */
-    int width, height;   /* where ffmpeg's prober does not tell them; 0: it does */
 } g4_media_format;
 /* The demuxer for a file that begins so, but for a tag; NULL: there is none. */
 const char *g4_demuxer_of(const uint8_t *d, size_t n);
@@ -284,6 +293,17 @@ void g4_media_close(g4_media_file *f);
 g4_status g4_media_read(const g4_media_limits *m, const g4_media_file *f, uint8_t **out, size_t *size, g4_error *err);
 /* A y4m file that stays on disk, since all of it may be more than memory holds. Close its file. */
 g4_status g4_y4m_file_open(const g4_media_limits *m, const g4_media_file *f, g4_source *out, g4_error *err);
+/* A reader of pictures that need nothing else of ffmpeg. */
+typedef struct {
+    const char *name; /* as g4_media_info has it */
+    int (*is)(const uint8_t *d, size_t n);
+    g4_status (*size)(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
+    g4_status (*decode)(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+} g4_picture_reader;
+/* For a file that begins so; NULL: there is none. */
+const g4_picture_reader *g4_picture_reader_of(const uint8_t *d, size_t n);
+/* Has it one, or is it TIFF or HEIF, of which ffmpeg reads some whole? */
+int g4_is_read_whole(const uint8_t *d, size_t n);
 /* What a call that ends with s returns: when it was halted, that is why it failed. */
 g4_status g4_media_end(const g4_media_limits *m, g4_status s, g4_error *err);
 /* Put the end of a path in front of the message of a failure. */

@@ -15,19 +15,6 @@ static void g4_probe_name(g4_media_info *out, g4_media_kind kind, const char *fo
     snprintf(out->format, sizeof out->format, "%s", format);
 }
 
-static g4_status g4_probe_picture(const g4_media_limits *m, const uint8_t *data, size_t size, g4_media_info *out,
-                                  g4_error *err)
-{
-    const int is_png = g4_is_png(data, size), is_jpeg = g4_is_jpeg(data, size), is_webp = g4_is_webp(data, size);
-    const int is_bmp = g4_is_bmp(data, size);
-    g4_probe_name(out, G4_MEDIA_IMAGE, is_png ? "png" : is_jpeg ? "jpeg" : is_webp ? "webp" : is_bmp ? "bmp" : "pnm");
-    return is_png    ? g4_png_size(m, data, size, &out->width, &out->height, err)
-           : is_jpeg ? g4_jpeg_size(m, data, size, &out->width, &out->height, err)
-           : is_webp ? g4_webp_size(m, data, size, &out->width, &out->height, err)
-           : is_bmp  ? g4_bmp_size(m, data, size, &out->width, &out->height, err)
-                     : g4_pnm_size(m, data, size, &out->width, &out->height, err);
-}
-
 /* file_bytes: of the file, whose first `size` bytes are here. *more: the samples begin behind them. */
 static g4_status g4_probe_wav(const g4_media_limits *m, const uint8_t *data, size_t size, uint64_t file_bytes,
                               g4_media_info *out, int *foreign, int *more, g4_error *err)
@@ -74,7 +61,11 @@ static g4_status g4_probe_ours(const g4_media_limits *m, const uint8_t *data, si
 {
     int more;
     g4_source src = { data, NULL, size, 0, m->halt };
-    if (g4_is_picture(data, size)) return g4_probe_picture(m, data, size, out, err);
+    const g4_picture_reader *const reader = g4_picture_reader_of(data, size);
+    if (reader) {
+        g4_probe_name(out, G4_MEDIA_IMAGE, reader->name);
+        return reader->size(m, data, size, &out->width, &out->height, err);
+    }
     if (g4_is_heif(data, size)) return g4_probe_heif(m, data, size, out, foreign, err);
     if (g4_is_tiff(data, size)) {
         g4_probe_name(out, G4_MEDIA_IMAGE, "tiff");

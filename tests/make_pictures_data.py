@@ -655,6 +655,115 @@ def make_heif():
     add_near("heif-deep.heic", heif((b"heic", b"hvc1", b"hvcC"), config, [units], 1, (30, 22), (30, 22), []), rgb_of_planes(samples >> 2, 30, 22))
 
 
+def tga(kind, bits, size, pixels, palette=(0, b""), first=0, flags=0, text=b"", foot=b""):
+    map_bits, colours = palette
+    n = len(colours) * 8 // ((map_bits + 7) & ~7) if map_bits else 0
+    head = struct.pack("<BBBHHBHHHHBB", len(text), map_bits > 0, kind, first, n, map_bits, 0, 0, *size, bits, flags)
+    return head + text + colours + pixels + foot
+
+
+def runs_of(pixels, size):
+    """Literals and runs of a Targa file, literals across the ends of rows."""
+    out = b""
+    for i in range(0, len(pixels), 7 * size):
+        some = pixels[i : i + 7 * size]
+        n = len(some) // size
+        out += bytes([0x80 | (n - 1)]) + some[:size] if i // size % 2 == 0 and n == 1 else bytes([n - 1]) + some
+    return out
+
+
+def make_tga():
+    w, h = 13, 9
+
+    def bytes_of(n):
+        return rng.integers(0, 256, n, np.uint8).tobytes()
+
+    for kind, bits in ((1, 8), (2, 16), (2, 24), (2, 32), (3, 8), (3, 16)):
+        for flags in (0, 0x10, 0x20, 0x30):
+            pixels, palette = bytes_of(w * h * bits // 8), (0, b"")
+            if kind == 1:
+                map_bits = (16, 24, 32, 24)[flags >> 4]
+                palette = (map_bits, bytes_of(200 * map_bits // 8))
+            first = 30 if flags == 0x30 and kind == 1 else 0
+            for packed in (0, 8):
+                data = tga(kind | packed, bits, (w, h), runs_of(pixels, bits // 8) if packed else pixels, palette, first, flags, b"text"[: flags >> 4])
+                add_picture("tga-%d-%d-%d.tga" % (kind | packed, bits, flags >> 4), data, pillow(data))
+    data = tga(3, 1, (w, h), bytes_of(2 * h))
+    add_picture("tga-3-1.tga", data, pillow(data))
+    pixels = bytes_of(2 * w * h)
+    data = tga(2, 15, (w, h), pixels)  # Pillow refuses 15 bits: they are 16 whose highest bit is not alpha
+    opaque = tga(2, 16, (w, h), (np.frombuffer(pixels, "<u2") & 0x7FFF).astype("<u2").tobytes())
+    add_picture("tga-2-15.tga", data, pillow(opaque))
+    pixels = bytes_of(4 * w * h)
+    for alpha in (0, 3):
+        extension = bytes(494) + bytes([alpha])
+        foot = extension + struct.pack("<II", 18 + len(pixels), 0) + b"TRUEVISION-XFILE.\0"
+        data = tga(2, 32, (w, h), pixels, foot=foot)
+        add_picture("tga-attributes-%d.tga" % alpha, data, pillow(data))
+    same = bytes([0x80 | (w - 1), 1, 2, 3]) * h
+    data = tga(10, 24, (w, h), same)
+    add_picture("tga-runs.tga", data, pillow(data))
+
+
+def ico(entries):
+    """entries: (width, height, colours, bits, data)."""
+    at = 6 + 16 * len(entries)
+    out, end = struct.pack("<HHH", 0, 1, len(entries)), b""
+    for w, h, colours, bits, data in entries:
+        out += struct.pack("<BBBBHHII", w % 256, h % 256, colours, 0, 0, bits, len(data), at + len(end))
+        end += data
+    return out + end
+
+
+def make_ico():
+    w, h = 21, 10
+
+    def part(bits, flip=1, compression=0, masks=b""):
+        stride = (w * bits + 31) // 32 * 4
+        palette = rng.integers(0, 256, (4 << bits) if bits <= 8 else 0, np.uint8).tobytes()
+        pixels = rng.integers(0, 256, stride * h, np.uint8).tobytes()
+        mask = rng.integers(0, 256, (w + 31) // 32 * 4 * h, np.uint8).tobytes()
+        return bmp(40, (w, flip * 2 * h), bits, compression, pixels, palette, masks)[14:] + mask
+
+    f = io.BytesIO()
+    Image.fromarray(noise(15, 17, 4).astype(np.uint8), "RGBA").save(f, "PNG")
+    png = f.getvalue()
+    for bits in (1, 4, 8, 16, 24, 32):
+        for flip in (1, -1) if bits < 32 else (1,):  # Pillow turns the alpha of rows from top to bottom upside down
+            data = ico([(w, h, 0, bits, part(bits, flip))])
+            add_picture("ico-%d-%d.ico" % (bits, flip), data, pillow(data))
+    fields = struct.pack("<3I", 0xFF0000, 0xFF00, 0xFF)
+    small, large, other = part(8), part(32), part(4)
+    for name, entries in (
+        ("png", [(17, 15, 0, 32, png)]), ("mask", [(w, h, 0, 0, large)]), ("fields", [(w, h, 0, 24, part(32, 1, 3, fields))]),
+        ("largest", [(9, 9, 0, 1, other), (w, h, 0, 32, large), (17, 15, 0, 0, png), (w, h, 0, 32, small)]),
+        ("fewest", [(w, h, 0, 8, small), (w, h, 0, 4, other)]), ("colours", [(w, h, 0, 8, small), (w, h, 16, 0, other)]),
+        ("no-depth", [(w, h, 0, 0, small), (w, h, 0, 32, large)]), ("size", [(0, 0, 0, 8, small), (255, 255, 0, 8, large)]),
+    ):
+        data = ico(entries)
+        add_picture("ico-%s.ico" % name, data, pillow(data))
+
+
+def make_xbm():
+    bits = rng.integers(0, 256, 27, np.uint8)
+    text = "#define a_b_width 17\n#define a_b_height 9\n%sstatic char a_b_bits[] = {\n%s };\n"
+    for name, hot, form in (("plain", "", "0x%02x"), ("hot", "#define a_b_x_hot 3\n#define a_b_y_hot 4\n", "0X%02X")):
+        data = (text % (hot, ",\n ".join(form % b for b in bits))).encode()
+        like = data.replace(b"0X", b"0x")  # Pillow knows the small letter only
+        add_picture("xbm-%s.xbm" % name, data, pillow(like))
+        data = b"/* by hand\n */\n" + data
+        add_picture("xbm-%s-comment.xbm" % name, data, pillow(like))
+
+
+def make_small():
+    """With numbers of their own, so that what stands before them stays as it is."""
+    global rng
+    rng = np.random.default_rng(6)
+    make_tga()
+    make_ico()
+    make_xbm()
+
+
 def make_broken():
     global rng
     rng = np.random.default_rng(5)
@@ -711,6 +820,7 @@ def main():
     make_bmp()
     make_heif()
     make_tiff()
+    make_small()
     with open(out, "wb") as f:
         f.write(b"G4PICS1\n" + b"".join(records))
     print("%s: %d records, %d bytes" % (out, len(records), os.path.getsize(out)))

@@ -26,6 +26,9 @@
 #define LLVMFuzzerTestOneInput g4_fuzz_bmp
 #include "fuzz/fuzz_bmp.c"
 #undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput g4_fuzz_small
+#include "fuzz/fuzz_small.c"
+#undef LLVMFuzzerTestOneInput
 #define LLVMFuzzerTestOneInput g4_fuzz_tiff
 #include "fuzz/fuzz_tiff.c"
 #undef LLVMFuzzerTestOneInput
@@ -667,9 +670,12 @@ static int g4_small(const g4_record *r)
                                          "jpeg-ycck-2-1.jpg",     "raw.ppm",
                                          "plain-6.ppm",           "alpha.pam",
                                          "40-16-3-12-1.bmp",      "runs-4-77.bmp",
-                                         "tiff-RGB-tiff_lzw.tif", "tiff-YCbCr-jpeg.tif",
-                                         "tiff-rgb-le1-1-2.tif",  "tiff-deep-be0-1-1.tif",
-                                         "tiff-bits-4-1-2.tif" };
+                                         "tga-9-8-2.tga",         "tga-2-32-1.tga",
+                                         "tga-11-16-0.tga",       "ico-4-1.ico",
+                                         "ico-png.ico",           "ico-largest.ico",
+                                         "xbm-plain.xbm",         "tiff-RGB-tiff_lzw.tif",
+                                         "tiff-YCbCr-jpeg.tif",   "tiff-rgb-le1-1-2.tif",
+                                         "tiff-deep-be0-1-1.tif", "tiff-bits-4-1-2.tif" };
     for (size_t i = 0; r->kind == 1 && i < sizeof names / sizeof *names; i++) {
         if (!strcmp(names[i], r->name)) return 1;
     }
@@ -739,6 +745,64 @@ static void g4_check_allocations(const char *name, const uint8_t *data, size_t n
         if (s == G4_OK) break; /* past the last one */
     }
     G4_EXPECT(1, "%s", name);
+}
+
+static void g4_put_chunk(g4_bytes *b, const char *name, const void *data, size_t n)
+{
+    g4_bytes c = { 0 };
+    g4_put_text(&c, name);
+    g4_put(&c, data, n);
+    const uint32_t crc = g4_sum_crc(0, c.data, c.n);
+    for (int i = 0; i < 4; i++) g4_put(b, &(uint8_t) { (uint8_t)(n >> (24 - 8 * i)) }, 1);
+    g4_put(b, c.data, c.n);
+    for (int i = 0; i < 4; i++) g4_put(b, &(uint8_t) { (uint8_t)(crc >> (24 - 8 * i)) }, 1);
+    free(c.data);
+}
+
+/* One row of `width` grey pixels of 7, and a stream whose one match goes on behind it: its checksum is that of all that
+ * it holds, or wrong. */
+static g4_bytes g4_png_with_more(uint32_t width, int is_wrong)
+{
+    enum { UNPACKED = 2 + 258 };
+    static const char bits[] = "1"             /* the last block, */
+                               "10"            /* with the codes that every decoder knows: */
+                               "00110000"      /* a byte of 0, for a row without a filter, */
+                               "00110111"      /* a byte of 7, */
+                               "1100010100000" /* 258 bytes like the last one, */
+                               "0000000";      /* and the end */
+    uint8_t head[13] = { 0, 0, (uint8_t)(width >> 8), (uint8_t)width, 0, 0, 0, 1, 8 }, unpacked[UNPACKED] = { 0 };
+    uint8_t stream[2 + (sizeof bits + 6) / 8 + 4] = { 0x78, 0x9c };
+    memset(unpacked + 1, 7, sizeof unpacked - 1);
+    for (size_t i = 0; bits[i]; i++) stream[2 + i / 8] |= (uint8_t)((bits[i] - '0') << i % 8);
+    const uint32_t adler = g4_sum_adler(1, unpacked, sizeof unpacked) + (uint32_t)is_wrong;
+    for (size_t i = 0; i < 4; i++) stream[sizeof stream - 4 + i] = (uint8_t)(adler >> (24 - 8 * i));
+    g4_bytes b = { 0 };
+    g4_put(&b, "\x89PNG\r\n\x1a\n", 8);
+    g4_put_chunk(&b, "IHDR", head, sizeof head);
+    g4_put_chunk(&b, "IDAT", stream, sizeof stream);
+    g4_put_chunk(&b, "IEND", "", 0);
+    return b;
+}
+
+/* A match that ends before, at and behind the last pixel. What stands behind it is not asked for: only a stream of the
+ * pixels alone has a checksum that can be wrong. */
+static void g4_test_png_with_more(void)
+{
+    for (uint32_t width = 1; width <= 260; width++) {
+        for (int is_wrong = 0; is_wrong < 2; is_wrong++) {
+            g4_bytes png = g4_png_with_more(width, is_wrong);
+            g4_media_options opt = g4_strict();
+            g4_error err = { G4_OK, "" };
+            g4_image img = { 0 };
+            const int is_there = !g4_image_decode(&img, png.data, png.n, &opt, &err);
+            const int is_right = width < 259 || (width == 259 && !is_wrong);
+            if (is_there != is_right || (is_there && (img.pixels[0] != 7 || img.pixels[3 * width - 1] != 7)))
+                G4_EXPECT(0, "%u pixels, checksum %s: %s", (unsigned)width, is_wrong ? "wrong" : "right", err.message);
+            g4_image_free(&img, &opt);
+            free(png.data);
+        }
+    }
+    G4_EXPECT(1, "PNG with more data than pixels");
 }
 
 static void g4_test_allocations(void)
@@ -1028,6 +1092,7 @@ int main(void)
     free(golden.data);
     g4_test_patch_arguments();
     g4_test_png_writer();
+    g4_test_png_with_more();
     g4_test_boxes();
     g4_test_wav();
     g4_test_wav_lengths();
@@ -1052,6 +1117,7 @@ int main(void)
     g4_replay("tests/fuzz/corpus_jpeg", g4_fuzz_jpeg);
     g4_replay("tests/fuzz/corpus_pnm", g4_fuzz_pnm);
     g4_replay("tests/fuzz/corpus_bmp", g4_fuzz_bmp);
+    g4_replay("tests/fuzz/corpus_small", g4_fuzz_small);
     g4_replay("tests/fuzz/corpus_heif", g4_fuzz_heif);
     g4_replay("tests/fuzz/corpus_tiff", g4_fuzz_tiff);
     g4_replay("tests/fuzz/corpus_wav", g4_fuzz_wav);

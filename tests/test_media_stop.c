@@ -108,6 +108,36 @@ static g4_bytes g4_bmp(int w, int h)
     return b;
 }
 
+/* Runs of 32 bits a pixel. */
+static g4_bytes g4_tga(int w, int h)
+{
+    g4_bytes b = { 0 };
+    const uint8_t head[18] = {
+        [2] = 10, [12] = (uint8_t)w, [13] = (uint8_t)(w >> 8), [14] = (uint8_t)h, [15] = (uint8_t)(h >> 8), [16] = 32
+    };
+    g4_put(&b, head, sizeof head);
+    for (int i = 0; i < w * h; i += 128) g4_put(&b, "\xff\1\2\3\4", 5);
+    return b;
+}
+/* One picture of 24 bits a pixel, and its mask. */
+static g4_bytes g4_ico(int w, int h)
+{
+    const size_t row = (3 * (size_t)w + 3) / 4 * 4, mask = ((size_t)w + 31) / 32 * 4;
+    g4_bytes b = { 0 };
+    g4_put_le(&b, 1 << 16, 4);
+    g4_put_le(&b, 1, 2);
+    g4_put_le(&b, 0, 8);
+    g4_put_le(&b, 40 + (row + mask) * (size_t)h, 4);
+    g4_put_le(&b, 22, 4);
+    g4_put_le(&b, 40, 4);
+    g4_put_le(&b, (uint64_t)w, 4);
+    g4_put_le(&b, 2 * (uint64_t)h, 4);
+    g4_put_le(&b, 1 | 24 << 16, 4);
+    g4_put_le(&b, 0, 24);
+    g4_put_zeros(&b, (row + mask) * (size_t)h);
+    return b;
+}
+
 static void g4_put_be(g4_bytes *b, uint64_t v, int n)
 {
     for (int i = 0; i < n; i++) g4_put(b, &(uint8_t) { (uint8_t)(v >> 8 * (n - 1 - i)) }, 1);
@@ -372,6 +402,9 @@ int main(void)
     g4_put_zeros(&wide, 2500000);
     g4_bytes sequential = g4_jpeg(4000, 3000, 0, 6), progressive = g4_jpeg(3000, 3000, 1, 1);
     g4_bytes wav = g4_wav(3 * 1000 * 1000, 44100), y4m = g4_y4m(800, 600, 30), high = g4_wav(767999, 767999);
+    g4_bytes xbm = { 0 }, tga = g4_tga(4000, 3000), ico = g4_ico(4000, 3000);
+    g4_put_text(&xbm, "#define x_width 4000\n#define x_height 3000\nstatic char x_bits[] = {");
+    for (int i = 0; i < 4000 * 3000 / 8; i++) g4_put_text(&xbm, "0x5a,");
     g4_bytes bmp = g4_bmp(4000, 3000), lists = g4_heic_lists(), boxes = g4_heic_boxes();
     FILE *f = fopen("build/stop.y4m", "wb");
     if (!f || fwrite(y4m.data, 1, y4m.n, f) != y4m.n || fclose(f)) exit(1);
@@ -396,6 +429,9 @@ int main(void)
         { "WAV, 44.1 kHz", &wav, NULL, NULL, NULL, 0, g4_stop_audio, 0, 0 },
         { "WAV, 767,999 Hz", &high, NULL, NULL, NULL, 0, g4_stop_audio, 0, 0 },
         { "BMP", &bmp, NULL, NULL, NULL, 0, g4_stop_image, 0, 0 },
+        { "TGA", &tga, NULL, NULL, NULL, 0, g4_stop_image, 0, 0 },
+        { "ICO", &ico, NULL, NULL, NULL, 0, g4_stop_image, 0, 0 },
+        { "XBM", &xbm, NULL, NULL, NULL, 0, g4_stop_image, 0, 0 },
         { "HEIC, 510,000 properties", &lists, NULL, NULL, shows, 0, g4_stop_image, 0, 0 },
         { "HEIC, 4,000,000 boxes", &boxes, NULL, NULL, shows, 0, g4_stop_image, 0, 0 },
         { "y4m in memory", &y4m, NULL, NULL, NULL, 0, g4_stop_video, 0, 0 },
@@ -427,8 +463,8 @@ int main(void)
                                         "build/stop_foreign.gif", "build/stop.fifo",      "build/stop_silent.sh",
                                         "build/stop_endless.sh",  "build/stop_wrapped.sh" };
     for (size_t i = 0; i < sizeof made / sizeof *made; i++) unlink(made[i]);
-    g4_bytes *all[] = { &pixels,      &png, &ppm, &plain, &comment, &wide,  &sequential,
-                        &progressive, &wav, &y4m, &high,  &bmp,     &lists, &boxes };
+    g4_bytes *all[] = { &pixels, &png,  &ppm, &plain, &comment, &wide, &sequential, &progressive, &wav,
+                        &y4m,    &high, &bmp, &lists, &boxes,   &tga,  &ico,        &xbm };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]->data);
     return g4_test_end();
 }

@@ -36,6 +36,13 @@ REASONS = [
     ("TIFF", "LAB", "off by", "Pillow's tables of CIELAB are coarse"),
     ("TIFF", "RGB", "off by 1 at most", "libtiff rounds YCbCr of old JPEG otherwise"),
     (None, None, "it begins with", "a kind that is not read"),
+    ("DDS", "RGBA", "off by 255 at most", "ffmpeg 5.1 swaps red and blue where a DDS file says their places"),
+    ("DDS", None, "off by 1 at most", "ffmpeg rounds the colours of textures otherwise"),
+    ("DDS", "RGB", "off by", "ffmpeg makes up the blue of BC5, and swaps red and green of BC5U"),
+    ("SGI", "RGB", "off by 1 at most", "ffmpeg rounds samples of 16 bits, where Pillow takes the high byte"),
+    ("JPEG2000", "RGB", "off by 1 at most", "ffmpeg and OpenJPEG round lossy wavelets otherwise"),
+    ("FLI", "P", "off by 3 at most", "ffmpeg widens palettes of 6 bits to 255, Pillow to 252"),
+    ("PCD", "RGB", "off by", "ffmpeg's colours of PhotoCD are darker"),
     ("XVThumb", None, "refused", "a PNM file of another kind"),
 ]
 
