@@ -64,7 +64,7 @@ static g4_status g4_ico_mask(const g4_media_limits *m, const g4_ico *ico, g4_pix
 
 g4_status g4_ico_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err)
 {
-    g4_ico ico;
+    g4_ico ico = { NULL, 0, 0, 0 };
     const g4_status s = g4_ico_open(&ico, data, size, err);
     if (s) return s;
     return g4_is_png(ico.data, ico.size) ? g4_png_size(m, ico.data, ico.size, w, h, err)
@@ -73,7 +73,7 @@ g4_status g4_ico_size(const g4_media_limits *m, const uint8_t *data, size_t size
 
 g4_status g4_ico_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err)
 {
-    g4_ico ico;
+    g4_ico ico = { NULL, 0, 0, 0 };
     memset(out, 0, sizeof *out);
     g4_status s = g4_ico_open(&ico, data, size, err);
     if (s) return s;
