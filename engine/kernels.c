@@ -270,7 +270,7 @@ static void g4_block_nibbles(float *y, const g4_matrix *w, int g0, int g1, const
         else
             for (int i = 0; i < 64; i++) sums[i] = halves[0][i];
         g4_block_add(y, s.scale, x->d, sums, in_halves ? 0 : shape->middle * sum);
-        if (shape->kind == G4_SCALES_MIN || shape->kind == G4_SCALES_K_MIN)
+        if (g4_has_mins(shape))
             for (int r = 0; r < 16; r++) y[r] += s.shift[r] * (x->d * (float)sum);
     }
 }

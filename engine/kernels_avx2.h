@@ -109,9 +109,8 @@ G4_BODY G4_AVX2 __m256i g4_two_avx2(const int16_t *p) /* likewise 2 of 16 bits *
 /* q8_0: |w| x sign(x, w) gives pairs of at most 128 * 127 * 2 = 32512, widened to 32 bits after each product. 8
  * registers hold the sums of 4 tokens, 4 a chunk of weights and its magnitudes, one the inputs; float sums rest in y.
  * Bound: three of the four operations for 32 products share the two pipes that multiply, 21 products a cycle. */
-G4_BODY G4_AVX2 void g4_q8_tile_avx2(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scales)
+G4_BODY G4_AVX2 void g4_q8_tile_avx2(G4_TILE_ARGS_CONST, const g4_scale_type scales)
 {
-    (void)type;
     const __m256i ones = _mm256_set1_epi16(1);
     const size_t steps = (size_t)x->steps;
     const int8_t *q = x->q + (size_t)t * 64 * steps;
@@ -151,7 +150,7 @@ G4_BODY G4_AVX2 void g4_q8_tile_avx2(G4_TILE_ARGS_CONST, const g4_type type, con
             }
         }
 }
-G4_GEMM_QUANT(g4_gemm_q8_few_avx2, G4_AVX2, 4, g4_q8_tile_avx2, G4_TYPE_Q8_0)
+G4_GEMM_Q8(g4_gemm_q8_few_avx2, G4_AVX2, 4, g4_q8_tile_avx2)
 
 /* Types of nibbles: chunks 2 run and 2 run + 1 of a block as unsigned bytes, rows 0-7 and 8-15 of each. */
 G4_BODY G4_AVX2 __m256i g4_shift_avx2(__m256i v, const int left)
@@ -301,7 +300,6 @@ G4_BODY G4_AVX2 void g4_nibbles_tile_avx2(G4_TILE_ARGS_CONST, const g4_type type
             }
         }
 }
-G4_GEMM_QUANT(g4_gemm_q4_0_few_avx2, G4_AVX2, 4, g4_nibbles_tile_avx2, G4_TYPE_Q4_0)
 G4_GEMM_NIBBLES(few_avx2, G4_AVX2, 4, g4_nibbles_tile_avx2)
 
 /* Many tokens. A panel is a strip of a group's weights in the form that the products read, made once for up to 64
@@ -1366,7 +1364,6 @@ static const g4_kernels g4_kernels_avx2 = {
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32_avx2,
               [G4_TYPE_BF16] = g4_gemm_bf16_avx2,
               [G4_TYPE_Q8_0] = g4_gemm_q8_avx2,
-              [G4_TYPE_Q4_0] = g4_gemm_q4_0_avx2,
               G4_NIBBLES_OF(avx2) },
     .product16 = { [G4_TYPE_Q8_0] = g4_product16_avx2 },
     .quantize = g4_quantize_avx2,

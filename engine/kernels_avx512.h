@@ -105,9 +105,8 @@ G4_BODY G4_AVX512 void g4_block_close_avx512(__m512 acc[8], const __m512i a[8], 
  * inputs of its first token; OFFSET is what the weights that it multiplies have. 8 registers hold float sums, 8
  * those of the block. */
 #define G4_Q8_TILE_AVX512(NAME, TARGET, OFFSET, PRODUCTS)                                                              \
-    G4_BODY TARGET void NAME(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scales)                       \
+    G4_BODY TARGET void NAME(G4_TILE_ARGS_CONST, const g4_scale_type scales)                                           \
     {                                                                                                                  \
-        (void)type;                                                                                                    \
         const size_t steps = (size_t)x->steps;                                                                         \
         const float *d = x->d + (size_t)t * 2 * steps;                                                                 \
         const int16_t *sum = x->sum + (size_t)t * 4 * steps;                                                           \
@@ -148,7 +147,7 @@ G4_BODY G4_AVX512 void g4_q8_products_avx512(__m512i *a, const uint8_t *run, con
     }
 }
 G4_Q8_TILE_AVX512(g4_q8_tile_avx512, G4_AVX512, 0, g4_q8_products_avx512)
-G4_GEMM_QUANT(g4_gemm_q8_avx512, G4_AVX512, 8, g4_q8_tile_avx512, G4_TYPE_Q8_0)
+G4_GEMM_Q8(g4_gemm_q8_avx512, G4_AVX512, 8, g4_q8_tile_avx512)
 
 /* vpdpbusd adds four products of unsigned x signed bytes to a 32-bit lane, a row; the weights of q8_0 are made
  * unsigned by flipping the top bit (w + 128). Bound: it shares the pipes that multiply with the float sums; on Zen 4 a
@@ -166,7 +165,7 @@ G4_BODY G4_AVX512VNNI void g4_q8_products_avx512vnni(__m512i *a, const uint8_t *
     }
 }
 G4_Q8_TILE_AVX512(g4_q8_tile_avx512vnni, G4_AVX512VNNI, 128, g4_q8_products_avx512vnni)
-G4_GEMM_QUANT(g4_gemm_q8_avx512vnni, G4_AVX512VNNI, 8, g4_q8_tile_avx512vnni, G4_TYPE_Q8_0)
+G4_GEMM_Q8(g4_gemm_q8_avx512vnni, G4_AVX512VNNI, 8, g4_q8_tile_avx512vnni)
 
 /* Types of nibbles: chunks 2 run and 2 run + 1 of a block as unsigned bytes. */
 G4_BODY G4_AVX512 __m512i g4_shift_avx512(__m512i v, const int left)
@@ -318,10 +317,8 @@ G4_BODY G4_AVX512VNNI void g4_nibbles_sums_avx512vnni(__m512i a[8], const g4_nib
         g4_tile_close_avx512(acc, y, y_stride, n);                                                                     \
     }
 G4_NIBBLES_TILE_AVX512(g4_nibbles_tile_avx512, G4_AVX512, g4_nibbles_sums_avx512)
-G4_GEMM_QUANT(g4_gemm_q4_0_avx512, G4_AVX512, 8, g4_nibbles_tile_avx512, G4_TYPE_Q4_0)
 G4_GEMM_NIBBLES(avx512, G4_AVX512, 8, g4_nibbles_tile_avx512)
 G4_NIBBLES_TILE_AVX512(g4_nibbles_tile_avx512vnni, G4_AVX512VNNI, g4_nibbles_sums_avx512vnni)
-G4_GEMM_QUANT(g4_gemm_q4_0_avx512vnni, G4_AVX512VNNI, 8, g4_nibbles_tile_avx512vnni, G4_TYPE_Q4_0)
 G4_GEMM_NIBBLES(avx512vnni, G4_AVX512VNNI, 8, g4_nibbles_tile_avx512vnni)
 
 /* ---- Attention ------------------------------------------------------------------------------------------------- */
@@ -477,7 +474,6 @@ static const g4_kernels g4_kernels_avx512 = {
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32_avx512,
               [G4_TYPE_BF16] = g4_gemm_bf16_avx512,
               [G4_TYPE_Q8_0] = g4_gemm_q8_avx512,
-              [G4_TYPE_Q4_0] = g4_gemm_q4_0_avx512,
               G4_NIBBLES_OF(avx512) },
     .quantize = g4_quantize_avx2,
     .attend = g4_attend_avx512,
@@ -492,7 +488,6 @@ static const g4_kernels g4_kernels_avx512vnni = {
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32_avx512,
               [G4_TYPE_BF16] = g4_gemm_bf16_avx512,
               [G4_TYPE_Q8_0] = g4_gemm_q8_avx512vnni,
-              [G4_TYPE_Q4_0] = g4_gemm_q4_0_avx512vnni,
               G4_NIBBLES_OF(avx512vnni) },
     .quantize = g4_quantize_avx2,
     .attend = g4_attend_avx512,

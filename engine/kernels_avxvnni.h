@@ -33,9 +33,8 @@ G4_BODY G4_AVXVNNI void g4_run_avxvnni(__m256i a0[4], __m256i a1[4], const __m25
 }
 
 /* q8_0: unsigned when the top bit is flipped (w + 128). */
-G4_BODY G4_AVXVNNI void g4_q8_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scales)
+G4_BODY G4_AVXVNNI void g4_q8_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_scale_type scales)
 {
-    (void)type;
     const __m256i flip = _mm256_set1_epi8(-128);
     const size_t steps = (size_t)x->steps;
     const int8_t *q = x->q + (size_t)t * 64 * steps;
@@ -70,7 +69,7 @@ G4_BODY G4_AVXVNNI void g4_q8_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_type typ
             }
         }
 }
-G4_GEMM_QUANT(g4_gemm_q8_avxvnni, G4_AVXVNNI, 4, g4_q8_tile_avxvnni, G4_TYPE_Q8_0)
+G4_GEMM_Q8(g4_gemm_q8_avxvnni, G4_AVXVNNI, 4, g4_q8_tile_avxvnni)
 
 /* Types of nibbles. Halves of a block with integer scales are summed one behind the other. */
 G4_BODY G4_AVXVNNI void g4_nibbles_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scales)
@@ -120,7 +119,6 @@ G4_BODY G4_AVXVNNI void g4_nibbles_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_typ
             }
         }
 }
-G4_GEMM_QUANT(g4_gemm_q4_0_avxvnni, G4_AVXVNNI, 4, g4_nibbles_tile_avxvnni, G4_TYPE_Q4_0)
 G4_GEMM_NIBBLES(avxvnni, G4_AVXVNNI, 4, g4_nibbles_tile_avxvnni)
 
 static const g4_kernels g4_kernels_avxvnni = {
@@ -129,7 +127,6 @@ static const g4_kernels g4_kernels_avxvnni = {
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32_avx2,
               [G4_TYPE_BF16] = g4_gemm_bf16_avx2,
               [G4_TYPE_Q8_0] = g4_gemm_q8_avxvnni,
-              [G4_TYPE_Q4_0] = g4_gemm_q4_0_avxvnni,
               G4_NIBBLES_OF(avxvnni) },
     .quantize = g4_quantize_avx2,
     .attend = g4_attend_avx2,

@@ -115,9 +115,8 @@ G4_BODY void g4_q8_sums_neon(int32x4_t sums[2][4], const uint8_t *weights, const
         for (int k = 0; k < 4; k++) sums[i][k] = vpaddq_s32(a[i][2 * k], a[i][2 * k + 1]);
 }
 
-G4_BODY void g4_q8_tile_neon(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scales)
+G4_BODY void g4_q8_tile_neon(G4_TILE_ARGS_CONST, const g4_scale_type scales)
 {
-    (void)type;
     const size_t steps = (size_t)x->steps;
     const int8_t *q = x->q + (size_t)t * 64 * steps;
     const float *d = x->d + (size_t)t * 2 * steps;
@@ -134,7 +133,7 @@ G4_BODY void g4_q8_tile_neon(G4_TILE_ARGS_CONST, const g4_type type, const g4_sc
                 g4_block_add_neon(y + (size_t)i * y_stride, scale, d[(size_t)i * 2 * steps + block], sums[i]);
         }
 }
-G4_GEMM_QUANT(g4_gemm_q8_neon, , 2, g4_q8_tile_neon, G4_TYPE_Q8_0)
+G4_GEMM_Q8(g4_gemm_q8_neon, , 2, g4_q8_tile_neon)
 
 /* Types of nibbles: rows 4 k to 4 k + 3 of chunks 2 run and 2 run + 1 of a block, as they are stored. */
 G4_BODY void g4_unpack_neon(int8x16_t *even, int8x16_t *odd, const g4_nibbles_at *at, const int run, const int k,
@@ -250,7 +249,6 @@ G4_BODY void g4_nibbles_sums_neon(int32x4_t sums[][4], const g4_nibbles_at *at, 
             }                                                                                                          \
     }
 G4_NIBBLES_TILE_NEON(g4_nibbles_tile_neon, , 2, g4_nibbles_sums_neon)
-G4_GEMM_QUANT(g4_gemm_q4_0_neon, , 2, g4_nibbles_tile_neon, G4_TYPE_Q4_0)
 G4_GEMM_NIBBLES(neon, , 2, g4_nibbles_tile_neon)
 
 /* ---- Rounding of inputs ---------------------------------------------------------------------------------------- */
@@ -481,7 +479,6 @@ static const g4_kernels g4_kernels_neon = {
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32_neon,
               [G4_TYPE_BF16] = g4_gemm_bf16_neon,
               [G4_TYPE_Q8_0] = g4_gemm_q8_neon,
-              [G4_TYPE_Q4_0] = g4_gemm_q4_0_neon,
               G4_NIBBLES_OF(neon) },
     .quantize = g4_quantize_neon,
     .attend = g4_attend_neon,
@@ -533,9 +530,8 @@ G4_BODY void g4_no_sums_neon(int32x4_t sums[][4], const int n)
         for (int k = 0; k < 4; k++) sums[i][k] = vdupq_n_s32(0);
 }
 
-G4_BODY G4_DOTPROD void g4_q8_tile_dotprod(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scales)
+G4_BODY G4_DOTPROD void g4_q8_tile_dotprod(G4_TILE_ARGS_CONST, const g4_scale_type scales)
 {
-    (void)type;
     const size_t steps = (size_t)x->steps;
     const float *d = x->d + (size_t)t * 2 * steps;
     if (s0 == 0) g4_start_neon(y, y_stride, n);
@@ -563,7 +559,7 @@ G4_BODY G4_DOTPROD void g4_q8_tile_dotprod(G4_TILE_ARGS_CONST, const g4_type typ
                 g4_block_add_neon(y + (size_t)i * y_stride, scale, d[(size_t)i * 2 * steps + block], sums[i]);
         }
 }
-G4_GEMM_QUANT(g4_gemm_q8_dotprod, G4_DOTPROD, 4, g4_q8_tile_dotprod, G4_TYPE_Q8_0)
+G4_GEMM_Q8(g4_gemm_q8_dotprod, G4_DOTPROD, 4, g4_q8_tile_dotprod)
 
 G4_BODY G4_DOTPROD void g4_nibbles_sums_dotprod(int32x4_t sums[][4], const g4_nibbles_at *at, const int r0,
                                                 const int r1, const int8_t *q, size_t q_stride, const int high_bits,
@@ -579,7 +575,6 @@ G4_BODY G4_DOTPROD void g4_nibbles_sums_dotprod(int32x4_t sums[][4], const g4_ni
     }
 }
 G4_NIBBLES_TILE_NEON(g4_nibbles_tile_dotprod, G4_DOTPROD, 4, g4_nibbles_sums_dotprod)
-G4_GEMM_QUANT(g4_gemm_q4_0_dotprod, G4_DOTPROD, 4, g4_nibbles_tile_dotprod, G4_TYPE_Q4_0)
 G4_GEMM_NIBBLES(dotprod, G4_DOTPROD, 4, g4_nibbles_tile_dotprod)
 
 static const g4_kernels g4_kernels_dotprod = {
@@ -588,7 +583,6 @@ static const g4_kernels g4_kernels_dotprod = {
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32_neon,
               [G4_TYPE_BF16] = g4_gemm_bf16_neon,
               [G4_TYPE_Q8_0] = g4_gemm_q8_dotprod,
-              [G4_TYPE_Q4_0] = g4_gemm_q4_0_dotprod,
               G4_NIBBLES_OF(dotprod) },
     .quantize = g4_quantize_neon,
     .attend = g4_attend_neon,

@@ -124,10 +124,8 @@ G4_BODY void g4_gemm_tiles(G4_GEMM_ARGS, size_t token_bytes, int tile_tokens, g4
     }
 #define G4_GEMM_FLOAT(NAME, TARGET, TOKENS, BODY, TYPE)                                                                \
     G4_GEMM_TILES(NAME, TARGET, TOKENS, G4_TOKEN_BYTES_FLOAT, BODY, TYPE)
-/* With int8 inputs and scales of either type: NAME_f16 and NAME_bf16 from one body, and what chooses between them. */
-#define G4_GEMM_QUANT(NAME, TARGET, TOKENS, BODY, TYPE)                                                                \
-    G4_GEMM_TILES(NAME##_f16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, TYPE, G4_SCALE_F16)                            \
-    G4_GEMM_TILES(NAME##_bf16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, TYPE, G4_SCALE_BF16)                          \
+/* NAME from NAME_f16 and NAME_bf16, by the type of the scales. */
+#define G4_GEMM_BY_SCALE(NAME)                                                                                         \
     static void NAME(G4_GEMM_ARGS)                                                                                     \
     {                                                                                                                  \
         if (w->scale_type == G4_SCALE_F16)                                                                             \
@@ -135,8 +133,16 @@ G4_BODY void g4_gemm_tiles(G4_GEMM_ARGS, size_t token_bytes, int tile_tokens, g4
         else                                                                                                           \
             NAME##_bf16(y, y_stride, w, x, t0, t1, g0, g1);                                                            \
     }
-/* The products of GGUF's types of nibbles, g4_gemm_q4_1_SUFFIX and so on, from one body; and all that, in a table. */
+/* q8_0, with scales of either type from one body. */
+#define G4_GEMM_Q8(NAME, TARGET, TOKENS, BODY)                                                                         \
+    G4_GEMM_TILES(NAME##_f16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_SCALE_F16)                                  \
+    G4_GEMM_TILES(NAME##_bf16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_SCALE_BF16)                                \
+    G4_GEMM_BY_SCALE(NAME)
+/* Types of nibbles, g4_gemm_q4_0_SUFFIX and so on, from one body; and all that, in a table. */
 #define G4_GEMM_NIBBLES(SUFFIX, TARGET, TOKENS, BODY)                                                                  \
+    G4_GEMM_TILES(g4_gemm_q4_0_##SUFFIX##_f16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q4_0, G4_SCALE_F16)   \
+    G4_GEMM_TILES(g4_gemm_q4_0_##SUFFIX##_bf16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q4_0, G4_SCALE_BF16) \
+    G4_GEMM_BY_SCALE(g4_gemm_q4_0_##SUFFIX)                                                                            \
     G4_GEMM_TILES(g4_gemm_q4_1_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q4_1, G4_SCALE_F16)         \
     G4_GEMM_TILES(g4_gemm_q5_0_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q5_0, G4_SCALE_F16)         \
     G4_GEMM_TILES(g4_gemm_q5_1_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q5_1, G4_SCALE_F16)         \
@@ -144,14 +150,10 @@ G4_BODY void g4_gemm_tiles(G4_GEMM_ARGS, size_t token_bytes, int tile_tokens, g4
     G4_GEMM_TILES(g4_gemm_q5_k_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q5_K, G4_SCALE_F16)         \
     G4_GEMM_TILES(g4_gemm_q6_k_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q6_K, G4_SCALE_F16)
 #define G4_NIBBLES_OF(SUFFIX)                                                                                          \
-    [G4_TYPE_Q4_1] = g4_gemm_q4_1_##SUFFIX, [G4_TYPE_Q5_0] = g4_gemm_q5_0_##SUFFIX,                                    \
-    [G4_TYPE_Q5_1] = g4_gemm_q5_1_##SUFFIX, [G4_TYPE_Q4_K] = g4_gemm_q4_k_##SUFFIX,                                    \
-    [G4_TYPE_Q5_K] = g4_gemm_q5_k_##SUFFIX, [G4_TYPE_Q6_K] = g4_gemm_q6_k_##SUFFIX
-
-static inline int g4_has_mins(const g4_nibbles *shape)
-{
-    return shape->kind == G4_SCALES_MIN || shape->kind == G4_SCALES_K_MIN;
-}
+    [G4_TYPE_Q4_0] = g4_gemm_q4_0_##SUFFIX, [G4_TYPE_Q4_1] = g4_gemm_q4_1_##SUFFIX,                                    \
+    [G4_TYPE_Q5_0] = g4_gemm_q5_0_##SUFFIX, [G4_TYPE_Q5_1] = g4_gemm_q5_1_##SUFFIX,                                    \
+    [G4_TYPE_Q4_K] = g4_gemm_q4_k_##SUFFIX, [G4_TYPE_Q5_K] = g4_gemm_q5_k_##SUFFIX,                                    \
+    [G4_TYPE_Q6_K] = g4_gemm_q6_k_##SUFFIX
 
 /* Where a block of a type of nibbles is. */
 typedef struct {

@@ -262,6 +262,10 @@ typedef struct {
     int high;           /* bytes before its planes; a block has 64 * high_bits of them */
     int bytes;          /* of a step */
 } g4_nibbles;
+static inline int g4_has_mins(const g4_nibbles *shape)
+{
+    return shape->kind == G4_SCALES_MIN || shape->kind == G4_SCALES_K_MIN;
+}
 #define G4_NIBBLE_BLOCK 256
 #define G4_PLANE 64 /* bytes of a bit of a block, or of two bits of half a block */
 static const g4_nibbles g4_nibbles_of[G4_N_TYPES] = {

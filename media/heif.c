@@ -557,20 +557,15 @@ static int g4_hevc_parameters(g4_buf *out, const uint8_t *config, size_t n)
     return !r.bad;
 }
 
-static void g4_heif_le(uint8_t *p, size_t n, uint64_t v)
-{
-    for (size_t i = 0; i < n; i++) p[i] = (uint8_t)(v >> (8 * i));
-}
-
 /* An IVF file for AV1 pictures of that size: "DKIF", version, bytes of this head, codec, size, rate, number. */
 static void g4_ivf_head(g4_buf *out, uint32_t w, uint32_t h, uint32_t n)
 {
     uint8_t head[32] = "DKIF\0\0\x20\0AV01";
-    g4_heif_le(head + 12, 2, w);
-    g4_heif_le(head + 14, 2, h);
-    g4_heif_le(head + 16, 4, 25);
-    g4_heif_le(head + 20, 4, 1);
-    g4_heif_le(head + 24, 4, n);
+    g4_store_le(head + 12, 2, w);
+    g4_store_le(head + 14, 2, h);
+    g4_store_le(head + 16, 4, 25);
+    g4_store_le(head + 20, 4, 1);
+    g4_store_le(head + 24, 4, n);
     g4_buf_add(out, head, sizeof head);
 }
 
@@ -587,8 +582,8 @@ static g4_status g4_heif_stream_add(g4_heif *h, g4_heif_picture *p, uint32_t i, 
         is_good = g4_hevc_units(out, bytes, data.len, (p->first.config[21] & 3) + 1u);
     } else if (is_good) {
         uint8_t head[12]; /* bytes of the frame, its time */
-        g4_heif_le(head, 4, data.len);
-        g4_heif_le(head + 4, 8, i);
+        g4_store_le(head, 4, data.len);
+        g4_store_le(head + 4, 8, i);
         g4_buf_add(out, head, sizeof head);
         g4_buf_add(out, bytes, data.len);
         if (i == 0) is_good = g4_heif_describe_av1(p, bytes, data.len);
@@ -760,8 +755,7 @@ static void g4_heif_widen(const uint16_t *near, const uint16_t *far, size_t n, u
 /* Row y of chroma plane i, as wide as the picture. rows: room for (2, w). */
 static void g4_heif_chroma(const g4_heif_picture *p, int i, size_t y, uint16_t *rows, uint16_t *out)
 {
-    const size_t half = ((size_t)p->h + 1) / 2, near = p->by_y == 2 ? y / 2 : y;
-    const size_t far = p->by_y == 1 || (y == 0) || (y & 1 && near + 1 == half) ? near : y & 1 ? near + 1 : near - 1;
+    const size_t near = p->by_y == 2 ? y / 2 : y, far = p->by_y == 2 ? g4_chroma_beside(y, p->h) : near;
     if (p->by_x == 1) {
         g4_heif_row(p, i, near, out);
         return;

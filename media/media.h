@@ -106,6 +106,11 @@ static inline uint32_t g4_be32(const uint8_t *p) { return g4_be16(p) << 16 | g4_
 static inline uint32_t g4_le16(const uint8_t *p) { return (uint32_t)p[1] << 8 | p[0]; }
 static inline uint32_t g4_le32(const uint8_t *p) { return g4_le16(p + 2) << 16 | g4_le16(p); }
 
+static inline void g4_store_le(uint8_t *p, size_t n, uint64_t v) /* as n bytes, the lowest first */
+{
+    for (size_t i = 0; i < n; i++) p[i] = (uint8_t)(v >> (8 * i));
+}
+
 static inline uint8_t g4_clamp_u8(int32_t v) { return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v); }
 
 /* v with coverage alpha over white, rounded as Pillow's alpha_composite does (AlphaComposite.c, 7 extra bits). */
@@ -327,6 +332,15 @@ g4_status g4_ffmpeg_video(const g4_media_limits *m, const g4_input *in, g4_video
 g4_status g4_ffmpeg_probe(const g4_media_limits *m, const g4_input *in, g4_media_info *out, g4_error *err);
 
 /* ---- Pictures that ffmpeg unpacks (webp.c, heif.c) ------------------------------------------ */
+
+/* Where rows of chroma are half as many as the h of the picture: row y lies nearest to number y / 2 of them, and next to
+ * this one, which is the same at the edges. */
+static inline size_t g4_chroma_beside(size_t y, size_t h)
+{
+    const size_t near = y / 2;
+    if (y & 1) return near + 1 < (h + 1) / 2 ? near + 1 : near;
+    return near > 0 ? near - 1 : near;
+}
 
 g4_status g4_webp_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_webp_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);

@@ -116,11 +116,9 @@ static void g4_webp_wrap(const g4_webp *p, g4_buf *out)
     const size_t body =
         4 + (p->alpha ? 8 + 10 + p->alpha_bytes + (p->alpha_bytes & 1) : 0) + p->image_bytes + (p->image_bytes & 1);
     uint8_t head[G4_WEBP_HEAD + 8 + 10] = "RIFF....WEBPVP8X\x0a\0\0\0\x10"; /* 10 bytes; with alpha */
-    for (int i = 0; i < 4; i++) head[4 + i] = (uint8_t)(body >> (8 * i));
-    for (int i = 0; i < 3; i++) {
-        head[24 + i] = (uint8_t)((p->w - 1) >> (8 * i));
-        head[27 + i] = (uint8_t)((p->h - 1) >> (8 * i));
-    }
+    g4_store_le(head + 4, 4, body);
+    g4_store_le(head + 24, 3, (uint64_t)p->w - 1);
+    g4_store_le(head + 27, 3, (uint64_t)p->h - 1);
     g4_buf_add(out, head, p->alpha ? sizeof head : G4_WEBP_HEAD);
     if (p->alpha) {
         g4_buf_add(out, p->alpha, p->alpha_bytes);
@@ -167,11 +165,10 @@ static int g4_webp_put_planes(g4_webp *p, const uint8_t *planes, uint8_t *rows, 
     const uint8_t *const u = planes + w * (size_t)p->h, *const v = u + half_w * (size_t)half_h;
     const uint8_t *const alpha = v + half_w * (size_t)half_h;
     for (int y = 0; y < p->h; y++) {
-        const int near = y / 2, next = y & 1 ? near + 1 : near - 1;
-        const int far = next < 0 || next >= half_h ? near : next;
+        const size_t near = (size_t)y / 2, far = g4_chroma_beside((size_t)y, (size_t)p->h);
         uint8_t *rgb = out->rgb + 3 * ((size_t)(p->y + y) * (size_t)out->w + (size_t)p->x);
-        g4_webp_upsample(u + (size_t)near * half_w, u + (size_t)far * half_w, p->w, rows);
-        g4_webp_upsample(v + (size_t)near * half_w, v + (size_t)far * half_w, p->w, rows + w);
+        g4_webp_upsample(u + near * half_w, u + far * half_w, p->w, rows);
+        g4_webp_upsample(v + near * half_w, v + far * half_w, p->w, rows + w);
         g4_webp_rgb_row(planes + (size_t)y * w, rows, rows + w, p->w, rgb);
         for (size_t x = 0; p->alpha && x < 3 * w; x++) rgb[x] = g4_over_white(rgb[x], alpha[(size_t)y * w + x / 3]);
         if (g4_pace_ends(&p->pace, 8 * w)) return 1;

@@ -1,5 +1,7 @@
 /* What conversations, answers and constrained output promise, on tiny random models: a call that fails for lack of
  * memory leaves everything as it was, a call that is cancelled ends soon, misuse is an error. */
+#include "constrained.h"
+
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -623,14 +625,6 @@ static g4_status g4_slow_mask(g4_slow *w, g4_error *err) /* as generation asks f
     return st;
 }
 
-/* Of this thread, whatever else the machine does. */
-static double g4_own_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Cancelled at several moments, and once by a deadline; then the same objects do it to the end. */
 static void g4_cancel_each(g4_slow *w, const char *name, g4_slow_fn call)
 {
@@ -660,9 +654,9 @@ static void g4_cancel_each(g4_slow *w, const char *name, g4_slow_fn call)
     }
     w->e->limits.seconds = 0.002;
     double start = g4_seconds();
-    const double own = g4_own_seconds();
+    const double own = g4_thread_seconds();
     const g4_status late = call(w, &err);
-    const double over = g4_seconds() - start - 0.002, own_over = g4_own_seconds() - own - 0.002;
+    const double over = g4_seconds() - start - 0.002, own_over = g4_thread_seconds() - own - 0.002;
     w->e->limits.seconds = 0;
     if (late == G4_ERR_CANCELED)
         longest = fmax(longest, over);
