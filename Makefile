@@ -175,8 +175,10 @@ $(B)/chat_model.g4: tests/data/media/e2b.g4 $(B)/chat_model
 examples: $(EXAMPLES) $(EXAMPLE_MODEL) ## build the programs in examples/ and run each
 	@sh tests/run_examples.sh $(B) $(EXAMPLE_MODEL)
 
-SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
-TSAN     := -O1 -g -fsanitize=thread
+# Lines without variables are enough for a report, and whole they cost a third of the kernels' compile time. The forms of the
+# library (USES) hold the same code, and each would compile it again.
+SANITIZE := -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
+TSAN     := -O1 -g1 -fsanitize=thread
 .PHONY: test-kernels
 test-kernels: $(B)/test_kernels ## check every kernel table that this CPU can run, and print its rates
 	@$(B)/test_kernels --time
@@ -187,7 +189,7 @@ test-emulated: $(B)/libgemma4.a ## check the AVX-512 and AVX-VNNI kernels on a C
 
 .PHONY: sanitize tsan debug test-scalar test-aarch64
 sanitize: ## the tests under the address and undefined-behaviour sanitizers
-	@$(MAKE) --no-print-directory B=build/sanitize PROGRAM=build/sanitize/gemma4 CFLAGS='$(SANITIZE)' test
+	@$(MAKE) --no-print-directory B=build/sanitize PROGRAM=build/sanitize/gemma4 CFLAGS='$(SANITIZE)' USES= test
 tsan: ## engines and sessions on threads, and calls stopped from others, under the thread sanitizer
 	@$(MAKE) --no-print-directory B=build/tsan PROGRAM=build/tsan/gemma4 CFLAGS='$(TSAN)' build/tsan/test_threads build/tsan/test_stop
 	@sh tests/run.sh build/tsan/test_threads build/tsan/test_stop
