@@ -567,7 +567,10 @@ static g4_re g4_keyword_pattern(g4_shaper *sh, const g4_json *s, const g4_json *
 static g4_re g4_keyword_format(g4_shaper *sh, const g4_json *s, const g4_json *m, int denied)
 {
     g4_re re = G4_RE_NONE;
-    if (m->kind != G4_JSON_STRING) return G4_RE_LOOSE;
+    if (m->kind != G4_JSON_STRING) {
+        g4_shaper_loosen(sh, s, "format", "must be a string: ignored");
+        return G4_RE_LOOSE;
+    }
     const g4_format_kind kind = g4_format_re(sh->regular, m->text, m->text_len, sh->spelling, &re);
     if (kind == G4_FORMAT_LOOSE)
         g4_shaper_loosen(sh, s, "format", "%.60s is held more loosely than it is defined", m->text);
@@ -636,7 +639,7 @@ static g4_re g4_schema_multiples(g4_shaper *sh, const g4_json *s, const g4_json 
     g4_number of;
     g4_re re;
     const int is_number = multiple->kind == G4_JSON_NUMBER && g4_number_read(&of, multiple->text, multiple->text_len);
-    if (multiple->kind != G4_JSON_NUMBER || (is_number && of.n == 0)) {
+    if (multiple->kind != G4_JSON_NUMBER || multiple->text[0] == '-' || (is_number && of.n == 0)) {
         g4_shaper_loosen(sh, s, multiple->key, "must be a number above 0: ignored");
         return G4_RE_LOOSE;
     }

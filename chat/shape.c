@@ -882,7 +882,10 @@ static void g4_assert_array(g4_expansion *x, g4_branch *b, const g4_fact *from, 
     int n, max;
     switch (keyword) {
     case G4_KEY_PREFIX_ITEMS:
-        if (m == prefix) g4_assert_prefix(sh, b, from, m);
+        if (m == prefix)
+            g4_assert_prefix(sh, b, from, m);
+        else if (m->kind != G4_JSON_ARRAY && g4_refs_dialect(sh->refs) >= 2020)
+            g4_shaper_loosen(sh, s, m->key, "must be a list of schemas: ignored");
         break;
     case G4_KEY_ITEMS:
         if (m == prefix)
@@ -907,7 +910,10 @@ static void g4_assert_array(g4_expansion *x, g4_branch *b, const g4_fact *from, 
         if (n >= 0) g4_branch_add(sh, b, g4_fact_numbers(from, G4_FACT_COUNT, 0, n));
         break;
     case G4_KEY_UNIQUE_ITEMS:
-        if (m->kind == G4_JSON_TRUE) g4_branch_add(sh, b, g4_fact_from(from, G4_FACT_UNIQUE));
+        if (m->kind == G4_JSON_TRUE)
+            g4_branch_add(sh, b, g4_fact_from(from, G4_FACT_UNIQUE));
+        else if (m->kind != G4_JSON_FALSE)
+            g4_shaper_loosen(sh, s, m->key, "must be true or false: ignored");
         break;
     default: break;
     }

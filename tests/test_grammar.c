@@ -382,6 +382,10 @@ static void g4_test_malformed(void)
                "schema #/dependentSchemas/a: must be a list of names or a schema: ignored");
     g4_refused(1, "{\"multipleOf\": 0.0}", "schema #/multipleOf: must be a number above 0: ignored");
     g4_refused(1, "{\"multipleOf\": \"3\"}", "schema #/multipleOf: must be a number above 0: ignored");
+    g4_refused(1, "{\"multipleOf\": -2}", "schema #/multipleOf: must be a number above 0: ignored");
+    g4_refused(1, "{\"format\": 3}", "schema #/format: must be a string: ignored");
+    g4_refused(1, "{\"uniqueItems\": \"yes\"}", "schema #/uniqueItems: must be true or false: ignored");
+    g4_refused(1, "{\"prefixItems\": 3}", "schema #/prefixItems: must be a list of schemas: ignored");
 }
 
 /* Members of an object without undeclared ones, and in which order members stand. */
