@@ -176,8 +176,10 @@ examples: $(EXAMPLES) $(EXAMPLE_MODEL) ## build the programs in examples/ and ru
 	@sh tests/run_examples.sh $(B) $(EXAMPLE_MODEL)
 
 # Lines without variables are enough for a report, and whole they cost a third of the kernels' compile time. The forms of the
-# library (USES) hold the same code, and each would compile it again.
-SANITIZE := -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
+# library (USES) hold the same code, and each would compile it again. A NULL that is read, and the end of an object, the address
+# sanitizer sees by itself.
+SANITIZE := -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize=null,object-size \
+    -fno-sanitize-recover=all
 TSAN     := -O1 -g1 -fsanitize=thread
 .PHONY: test-kernels
 test-kernels: $(B)/test_kernels ## check every kernel table that this CPU can run, and print its rates
