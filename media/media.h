@@ -333,8 +333,8 @@ g4_status g4_ffmpeg_probe(const g4_media_limits *m, const g4_input *in, g4_media
 
 /* ---- Pictures that ffmpeg unpacks (webp.c, heif.c) ------------------------------------------ */
 
-/* Where rows of chroma are half as many as the h of the picture: row y lies nearest to number y / 2 of them, and next to
- * this one, which is the same at the edges. */
+/* Where rows of chroma are half as many as the h of the picture: row y lies nearest to number y / 2 of them, and next
+ * to this one, which is the same at the edges. */
 static inline size_t g4_chroma_beside(size_t y, size_t h)
 {
     const size_t near = y / 2;
