@@ -112,7 +112,7 @@ static g4_status g4_pnm_check_size(const g4_pnm *p, g4_error *err)
 static void g4_pnm_levels(g4_pnm *p)
 {
     for (int64_t v = 0; v < 65536; v++)
-        p->level[v] = v >= p->maxval ? 255 : (uint8_t)(int)rint((double)v / (double)p->maxval * 255);
+        p->level[v] = (uint8_t)(v >= p->maxval ? 255 : (int)rint((double)v / (double)p->maxval * 255));
     if (g4_pnm_is_bitmap(p)) {
         p->level[0] = 255; /* 1 is black */
         p->level[1] = 0;

@@ -595,7 +595,7 @@ static uint8_t g4_tiff_level(const g4_tiff *t, uint32_t v)
     if (t->format == G4_TIFF_FLOAT) {
         float f;
         memcpy(&f, &v, sizeof f);
-        return !(f > 0) ? 0 : f >= 255 ? 255 : (uint8_t)f;
+        return (uint8_t)(!(f > 0) ? 0 : f >= 255 ? 255 : (int)f);
     }
     if (t->bits == 32) return v > INT32_MAX ? 0 : v > 255 ? 255 : (uint8_t)v;
     if (t->format == G4_TIFF_SIGNED) return v > INT16_MAX ? 0 : v > 255 ? 255 : (uint8_t)v; /* of 16 bits */
