@@ -958,6 +958,42 @@ void g4_head_raw(g4_model *m, const float *state, float *logits, float *group_ma
     g4_matmul(m->compute, &head, 1, &m->pass->normed);
 }
 
+typedef struct {
+    const g4_model *m;
+    const g4_head_row *rows;
+    int n;
+    const float *room; /* (n, stride) */
+    size_t stride;
+} g4_head_rows_job;
+
+static void g4_head_input_of(const g4_task *task, int i)
+{
+    const g4_head_rows_job *job = task->job;
+    g4_norm_into(job->m->pass, job->rows[i].state, job->m->norm, i);
+}
+
+/* Each row's logits of a group go where they belong while they are in cache. */
+static void g4_hand_out_group(void *user, int group)
+{
+    const g4_head_rows_job *job = user;
+    const int size = g4_group_size(job->m, group);
+    for (int i = 0; i < job->n; i++) {
+        const float *from = job->room + (size_t)i * job->stride + 16 * (size_t)group;
+        memcpy(job->rows[i].logits + 16 * (size_t)group, from, (size_t)size * sizeof *from);
+        if (job->rows[i].group_max) job->rows[i].group_max[group] = g4_largest(from, size);
+    }
+}
+
+void g4_head_each(g4_model *m, const g4_head_row *rows, int n, float *room, size_t stride)
+{
+    g4_head_rows_job job = { m, rows, n, room, stride };
+    const g4_product head = {
+        .w = &m->head, .y = room, .stride = stride, .end = n, .then = g4_hand_out_group, .user = &job
+    };
+    g4_parallel_for(m->compute->pool, n, g4_head_input_of, &job);
+    g4_matmul(m->compute, &head, 1, &m->pass->normed);
+}
+
 void g4_head_groups(g4_model *m, const float *state, const int *groups, int n, float *logits)
 {
     g4_head_job job = { .m = m, .states = &state, .logits = logits };

@@ -9,13 +9,47 @@
 #include "generate.h"
 
 #define G4_WAIT_MAX 32 /* tokens chosen without logits that are evaluated together */
-#define G4_FEW 1024    /* tokens up to which a choice looks at them alone */
 
-g4_status g4_chooser_evaluate(g4_chooser *c, int guess, g4_error *err)
+/* ---- The model, as far as a choice needs it ---------------------------------------------------------------- */
+
+g4_status g4_chooser_evaluate(g4_chooser *c, int guess, g4_await *await, g4_error *err)
 {
-    const g4_status status = g4_draft_evaluate(&c->draft, c->waiting, guess, err);
-    if (!status) c->waiting = 0;
+    if (c->waiting == 0) return G4_OK;
+    const g4_status status = g4_draft_begin(&c->draft, &c->stretch, c->waiting, guess, err);
+    if (status) return g4_chooser_passed(c, status);
+    *await = G4_AWAIT_PASS;
+    return G4_OK;
+}
+
+g4_status g4_chooser_passed(g4_chooser *c, g4_status status)
+{
+    if (!g4_draft_passed(&c->draft, &c->stretch, status)) c->waiting = 0;
     return status;
+}
+
+int g4_chooser_head_rows(const g4_chooser *c, g4_head_row *rows)
+{
+    const g4_session *s = c->s;
+    const g4_config *config = &s->e->file.config;
+    const float *states;
+    if (c->by_few) return 0;
+    const int n_guessed = g4_draft_states(&c->draft, &states);
+    rows[0] = (g4_head_row) { s->state, s->logits, s->group_max };
+    for (int i = 0; i < n_guessed; i++)
+        rows[i] = (g4_head_row) { states + (size_t)i * config->hidden,
+                                  g4_draft_room(&c->draft) + (size_t)i * g4_round_up(config->n_vocab, 16), NULL };
+    return n_guessed > 0 ? n_guessed : 1;
+}
+
+void g4_chooser_take_logits(g4_chooser *c)
+{
+    const float *states;
+    const int n_guessed = g4_draft_states(&c->draft, &states);
+    c->s->n_head_rows += (uint64_t)g4_max_int(1, n_guessed) * c->s->e->file.config.n_vocab;
+    if (n_guessed > 0)
+        g4_draft_take_logits(&c->draft);
+    else
+        c->s->ready = G4_READY_RAW;
 }
 
 /* ---- Which tokens a choice depends on --------------------------------------------------------------------- */
@@ -72,89 +106,116 @@ static int g4_candidates(g4_session *s, int k, g4_token *id)
     return n;
 }
 
-/* Softcapped logits of some tokens, ascending, in s->work: only their groups of the head are computed. */
-static g4_status g4_head_of_few(g4_session *s, const g4_token *id, int n, g4_error *err)
-{
-    int groups[G4_FEW], n_groups = 0;
-    for (int i = 0; i < n; i++)
-        if (n_groups == 0 || groups[n_groups - 1] != id[i] / 16) groups[n_groups++] = id[i] / 16;
-    return g4_timeline_head_groups(s, groups, n_groups, s->work, err);
-}
-
 /* ---- The choice --------------------------------------------------------------------------------------------- */
 
-/* What the constraint allows, in s->mask, and in few if that is not many: *n_few of them, -1: more. */
-static void g4_ask_constraint(g4_chooser *c, g4_token *few, int *n_few)
+/* What the constraint allows, in s->mask, and in few if that is not many. */
+static void g4_ask_constraint(g4_chooser *c)
 {
     g4_session *s = c->s;
     const int n_vocab = (int)s->e->file.config.n_vocab;
+    c->n_few = -1;
+    if (c->constraint == NULL) return;
     memset(s->mask, 0xFF, ((size_t)n_vocab / 32 + 1) * sizeof *s->mask);
-    *n_few = -1;
     if (c->constraint->mask(c->constraint->user, s->mask, n_vocab))
-        *n_few = 0;
+        c->n_few = 0;
     else if (!c->wants_all)
-        *n_few = g4_mask_few(s->mask, n_vocab, few);
+        c->n_few = g4_mask_few(s->mask, n_vocab, c->few);
 }
 
-/* Logits that the choice depends on: of n_few tokens in s->work, or all in s->logits; *n_few becomes their number, or
- * is not above 0. */
-static g4_status g4_chooser_logits(g4_chooser *c, g4_token *few, int *n_few, g4_error *err)
+/* What the constraint decides alone is not evaluated yet. */
+static g4_status g4_choice_begin(g4_chooser *c, g4_await *await, g4_error *err)
+{
+    g4_ask_constraint(c);
+    const int decided = c->n_few == 0 || (c->n_few == 1 && !g4_penalises(c->sampling));
+    c->token = c->n_few > 0 ? c->few[0] : -1;
+    c->waited = c->waiting;
+    c->since = g4_seconds();
+    c->stage = decided ? G4_CHOICE_MADE : G4_CHOICE_PASSED;
+    if (!decided) return g4_chooser_evaluate(c, 1, await, err);
+    const int full = c->n_few > 0 && c->waiting >= g4_min_int(G4_WAIT_MAX, c->s->chunk);
+    return full ? g4_chooser_evaluate(c, 0, await, err) : G4_OK;
+}
+
+/* Of the head only what the constraint allows is computed, unless log-probabilities are wanted. */
+static void g4_choice_passed(g4_chooser *c, g4_await *await)
+{
+    const float *states;
+    const g4_session *s = c->s;
+    c->by_few = c->n_few > 0 && s->ready == G4_READY_STATE;
+    c->stage = G4_CHOICE_HEADED;
+    if (s->ready < G4_READY_RAW || g4_draft_states(&c->draft, &states) > 0) *await = G4_AWAIT_HEAD;
+}
+
+/* Logits that the choice depends on: of n_few tokens in s->work, or all in s->logits and n_few not above 0. */
+static g4_status g4_choice_logits(g4_chooser *c, g4_error *err)
 {
     g4_session *s = c->s;
     const int k = g4_choice_width(c);
-    if (*n_few > 0 && s->ready == G4_READY_STATE) return g4_head_of_few(s, few, *n_few, err);
-    g4_status status = g4_draft_logits(&c->draft, k > 0, err);
+    if (c->by_few) return G4_OK;
+    const g4_status status = k > 0 ? G4_OK : g4_timeline_need_logits(s, err);
     if (status) return status;
-    for (int i = 0; i < *n_few; i++) s->work[few[i]] = s->logits[few[i]];
-    if (k > 0) *n_few = g4_candidates(s, k, few);
-    return k > 0 && *n_few == 0 ? g4_timeline_need_logits(s, err) : G4_OK;
+    for (int i = 0; i < c->n_few; i++) s->work[c->few[i]] = s->logits[c->few[i]];
+    if (k > 0) c->n_few = g4_candidates(s, k, c->few);
+    return k > 0 && c->n_few == 0 ? g4_timeline_need_logits(s, err) : G4_OK;
 }
 
-/* The token to take next, -1 when none is allowed. What the constraint decides alone is not evaluated yet, and of the
- * head only what it allows is computed, unless log-probabilities are wanted. */
-static g4_status g4_chooser_pick(g4_chooser *c, g4_token *token, g4_error *err)
+static g4_status g4_choice_make(g4_chooser *c, g4_error *err)
 {
     g4_session *s = c->s;
-    const int waited = c->waiting, constrained = c->constraint != NULL;
-    g4_token few[G4_FEW];
-    int n_few = -1;
-    *token = -1;
-    if (constrained) {
-        g4_ask_constraint(c, few, &n_few);
-        if (n_few == 0) return G4_OK;
-        if (n_few == 1 && !g4_penalises(c->sampling)) {
-            *token = few[0];
-            return c->waiting < g4_min_int(G4_WAIT_MAX, s->chunk) ? G4_OK : g4_chooser_evaluate(c, 0, err);
-        }
-    }
-    const double start = g4_seconds();
-    g4_status status = g4_chooser_evaluate(c, 1, err);
-    if (!status) status = g4_chooser_logits(c, few, &n_few, err);
+    const g4_status status = g4_choice_logits(c, err);
     if (status) return status;
-    g4_draft_measure(&c->draft, waited, g4_seconds() - start);
+    g4_draft_measure(&c->draft, c->waited, g4_seconds() - c->since);
+    const int constrained = c->constraint != NULL;
     const g4_choice choice = { .n_vocab = (int)s->e->file.config.n_vocab,
                                .logits = s->logits,
                                .work = s->work,
-                               .few = n_few > 0 ? few : NULL,
-                               .n_few = n_few,
+                               .few = c->n_few > 0 ? c->few : NULL,
+                               .n_few = c->n_few,
                                .mask = constrained ? s->mask : NULL,
                                .seen = s->seen,
                                .candidates = s->candidates,
                                .tokens = s->tokens,
                                .n_tokens = s->n,
                                .reply_start = c->start };
-    *token = g4_sample(&choice, c->sampling);
-    if (*token < 0 && !constrained && c->sampling->n_bias == 0)
+    c->token = g4_sample(&choice, c->sampling);
+    c->stage = G4_CHOICE_MADE;
+    if (c->token < 0 && !constrained && c->sampling->n_bias == 0)
         return g4_fail(err, G4_ERR_FORMAT, "no token can be chosen: the logits are no numbers, weights are damaged");
     return G4_OK;
 }
 
-g4_status g4_chooser_next(g4_chooser *c, g4_token *token, g4_error *err)
+g4_status g4_chooser_next(g4_chooser *c, g4_token *token, g4_await *await, g4_error *err)
 {
     const g4_constraint *constraint = c->constraint;
-    const g4_status status = g4_chooser_pick(c, token, err);
-    if (!status && *token >= 0 && constraint && constraint->accept) constraint->accept(constraint->user, *token);
-    return status;
+    g4_status status = G4_OK;
+    *token = -1;
+    *await = G4_AWAIT_NOTHING;
+    if (c->stage == G4_CHOICE_BEGINS) status = g4_choice_begin(c, await, err);
+    if (!status && *await == G4_AWAIT_NOTHING && c->stage == G4_CHOICE_PASSED) g4_choice_passed(c, await);
+    if (!status && *await == G4_AWAIT_NOTHING && c->stage == G4_CHOICE_HEADED) status = g4_choice_make(c, err);
+    if (status || *await != G4_AWAIT_NOTHING) return status;
+    c->stage = G4_CHOICE_BEGINS;
+    *token = c->token;
+    if (*token >= 0 && constraint && constraint->accept) constraint->accept(constraint->user, *token);
+    return G4_OK;
+}
+
+/* Softcapped logits of few tokens in s->work: only their groups of the head are computed. */
+static g4_status g4_head_of_few(g4_chooser *c, g4_error *err)
+{
+    int groups[G4_FEW], n_groups = 0;
+    for (int i = 0; i < c->n_few; i++)
+        if (n_groups == 0 || groups[n_groups - 1] != c->few[i] / 16) groups[n_groups++] = c->few[i] / 16;
+    return g4_timeline_head_groups(c->s, groups, n_groups, c->s->work, err);
+}
+
+g4_status g4_chooser_serve(g4_chooser *c, g4_await await, g4_error *err)
+{
+    switch (await) {
+    case G4_AWAIT_PASS: return g4_chooser_passed(c, g4_stretch_all(&c->stretch, err));
+    case G4_AWAIT_HEAD: return c->by_few ? g4_head_of_few(c, err) : g4_draft_logits(&c->draft, 1, err);
+    default: return G4_OK;
+    }
 }
 
 g4_status g4_check_choice(const g4_session *s, const g4_sampling *p, const g4_constraint *constraint, g4_error *err)
@@ -195,7 +256,11 @@ static g4_status g4_timeline_choose(g4_session *s, const g4_choose_options *opt,
     if (own) status = own->begin(c.constraint->user, s->e->file.config.n_vocab, s->gate->halt, err);
     if (status) return status;
     g4_draft_open(&c.draft, s, 0);
-    status = g4_chooser_next(&c, out, err);
+    g4_await await;
+    do {
+        status = g4_chooser_next(&c, out, &await, err);
+        if (!status) status = g4_chooser_serve(&c, await, err);
+    } while (!status && await != G4_AWAIT_NOTHING);
     g4_draft_close(&c.draft);
     return own ? own->end(c.constraint->user, status, 0, err) : status;
 }

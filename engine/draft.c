@@ -84,12 +84,11 @@ int g4_draft_accept(g4_draft *d, g4_token token)
     return held;
 }
 
-g4_status g4_draft_evaluate(g4_draft *d, int waiting, int guess, g4_error *err)
+g4_status g4_draft_begin(g4_draft *d, g4_stretch *r, int waiting, int guess, g4_error *err)
 {
     g4_session *s = d->s;
     const int end = s->n + waiting;
-    int n = 0;
-    if (waiting == 0) return G4_OK;
+    int n = 0, rows;
     if (guess && d->wanted && d->one > 0 && d->rest == 0) {
         const int room = g4_min_int(s->chunk - waiting, s->n_ctx - end);
         n = g4_draft_find(s->tokens, end, g4_min_int(d->length, room));
@@ -97,33 +96,55 @@ g4_status g4_draft_evaluate(g4_draft *d, int waiting, int guess, g4_error *err)
     if (d->rest > 0) d->rest--;
     const g4_wish guessed = { .states = s->guessed_states, .n_states = 1 + n };
     const g4_wish alone = { .states = s->state, .n_states = 1 };
-    g4_status status = G4_OK;
-    if (n > 0 && g4_timeline_run(s, end + n, &guessed, NULL)) n = 0; /* without the memory there are no guesses */
-    if (n == 0) status = g4_timeline_run(s, end, &alone, err);
-    if (status) return status;
-    s->n = end;
-    s->n_evaluated -= (uint64_t)n;
-    d->ahead = n;
-    if (n > 0)
+    if (n > 0 && (g4_stretch_begin(r, s, end + n, &guessed, NULL) || g4_stretch_next(r, waiting + n, &rows, NULL))) {
+        g4_stretch_end(r, G4_ERR_MEMORY); /* without the memory there are no guesses */
+        n = 0;
+    }
+    d->asked = n;
+    return n > 0 ? G4_OK : g4_stretch_begin(r, s, end, &alone, err);
+}
+
+g4_status g4_draft_passed(g4_draft *d, g4_stretch *r, g4_status status)
+{
+    g4_session *s = d->s;
+    if (g4_stretch_end(r, status)) return status;
+    s->n = r->end - d->asked;
+    s->n_evaluated -= (uint64_t)d->asked;
+    d->ahead = d->asked;
+    if (d->ahead > 0)
         g4_draft_use(d, 0);
     else
         s->ready = G4_READY_STATE;
     return G4_OK;
 }
 
+int g4_draft_states(const g4_draft *d, const float **states)
+{
+    *states = d->s->guessed_states + (size_t)d->row * d->s->e->file.config.hidden;
+    return d->ahead > 0 && d->s->ready != G4_READY_LOGITS ? 1 + d->ahead : 0;
+}
+
+float *g4_draft_room(const g4_draft *d)
+{
+    return d->s->guessed_logits + (size_t)d->row * g4_round_up(d->s->e->file.config.n_vocab, 16);
+}
+
+void g4_draft_take_logits(g4_draft *d)
+{
+    d->rows_ready = 1;
+    g4_draft_use(d, d->row);
+}
+
 g4_status g4_draft_logits(g4_draft *d, int raw, g4_error *err)
 {
     g4_session *s = d->s;
-    const g4_config *c = &s->e->file.config;
-    const size_t stride = g4_round_up(c->n_vocab, 16), row = (size_t)d->row;
-    if (d->ahead == 0 || s->ready == G4_READY_LOGITS)
-        return raw ? g4_timeline_need_raw(s, err) : g4_timeline_need_logits(s, err);
-    const g4_status status = g4_timeline_head(s, s->guessed_states + row * c->hidden, 1 + d->ahead,
-                                              s->guessed_logits + row * stride, stride, err);
-    if (status) return status;
-    d->rows_ready = 1;
-    g4_draft_use(d, d->row);
-    return G4_OK;
+    const float *states;
+    const int n = g4_draft_states(d, &states);
+    if (n == 0) return raw ? g4_timeline_need_raw(s, err) : g4_timeline_need_logits(s, err);
+    const size_t stride = g4_round_up(s->e->file.config.n_vocab, 16);
+    const g4_status status = g4_timeline_head(s, states, n, g4_draft_room(d), stride, err);
+    if (!status) g4_draft_take_logits(d);
+    return status;
 }
 
 void g4_draft_measure(g4_draft *d, int waited, double seconds)

@@ -4,10 +4,8 @@
 #endif
 #include "generate.h"
 
-#define G4_GUARD_TOKENS 64  /* repeated tokens that count as runaway: 64 equal ones, ... */
-#define G4_GUARD_BLOCKS 8   /* ... or 8 equal blocks that fill as many */
-#define G4_GUARD_PERIOD 256 /* longest block looked for */
-#define G4_MAX_TOP 64
+#define G4_GUARD_TOKENS 64 /* repeated tokens that count as runaway: 64 equal ones, ... */
+#define G4_GUARD_BLOCKS 8  /* ... or 8 equal blocks that fill as many */
 
 const char *g4_stop_name(g4_stop stop)
 {
@@ -23,16 +21,6 @@ const char *g4_stop_name(g4_stop stop)
     }
     return "unknown";
 }
-
-typedef struct {
-    g4_session *s;
-    const g4_generate_options *opt;
-    g4_chooser next;
-    g4_utf8 utf8;
-    g4_buf pending;                /* complete characters not yet output: they may begin a stop string */
-    int same[G4_GUARD_PERIOD + 1]; /* tokens in a row equal to the one `period` before */
-    g4_candidate top[G4_MAX_TOP];
-} g4_reply;
 
 /* ---- Runaway repetition ---------------------------------------------------------------------------------------- */
 
@@ -96,8 +84,14 @@ static void g4_reply_logprobs(g4_reply *r, g4_output *about)
     about->top = r->top;
 }
 
-/* Take one chosen token into the timeline and its text to the caller. *stopped says whether that ends the reply. */
-static g4_status g4_reply_take(g4_reply *r, g4_token token, int *stopped, g4_stop *stop, g4_error *err)
+static void g4_reply_stop(g4_reply *r, g4_stop why)
+{
+    r->stopped = 1;
+    r->result.stop = why;
+}
+
+/* Take one chosen token into the timeline and its text to the caller. */
+static g4_status g4_reply_take(g4_reply *r, g4_token token, g4_error *err)
 {
     g4_session *s = r->s;
     g4_output about = { .token = token };
@@ -112,18 +106,15 @@ static g4_status g4_reply_take(g4_reply *r, g4_token token, int *stopped, g4_sto
     const size_t found = r->pending.len ? g4_find_stop(r, &held) : 0;
     const int hit = found < r->pending.len;
     const size_t emit = hit ? found : r->pending.len - held;
-    if (g4_reply_output(r, &about, emit)) {
-        *stopped = 1;
-        *stop = G4_STOP_CALLBACK;
-    }
+    const int is_unwanted = g4_reply_output(r, &about, emit);
     g4_reply_consume(r, hit ? r->pending.len : emit);
-    if (hit) {
-        *stopped = 1;
-        *stop = G4_STOP_STRING;
-    } else if (!*stopped && !r->opt->no_guard && g4_runs_away(r)) {
-        *stopped = 1;
-        *stop = G4_STOP_REPEAT;
-    }
+    if (hit)
+        g4_reply_stop(r, G4_STOP_STRING);
+    else if (is_unwanted)
+        g4_reply_stop(r, G4_STOP_CALLBACK);
+    else if (!r->opt->no_guard && g4_runs_away(r))
+        g4_reply_stop(r, G4_STOP_REPEAT);
+    r->result.n_tokens++;
     return G4_OK;
 }
 
@@ -138,46 +129,40 @@ static void g4_reply_flush(g4_reply *r, int quiet)
 
 /* ---- The loop ---------------------------------------------------------------------------------------------- */
 
-/* One more token. *stopped says whether the reply ends. */
-static g4_status g4_reply_step(g4_reply *r, g4_result *result, int *stopped, g4_error *err)
+/* One more token, unless the model is needed for it. */
+static g4_status g4_reply_step(g4_reply *r, g4_await *await, g4_error *err)
 {
     const g4_session *s = r->s;
     const g4_generate_options *opt = r->opt;
-    *stopped = 1;
-    if (opt->max_tokens > 0 && result->n_tokens >= opt->max_tokens) {
-        result->stop = G4_STOP_MAX_TOKENS;
+    g4_token token;
+    if (opt->max_tokens > 0 && r->result.n_tokens >= opt->max_tokens) {
+        g4_reply_stop(r, G4_STOP_MAX_TOKENS);
         return G4_OK;
     }
     if (s->n + r->next.waiting >= s->n_ctx) {
-        result->stop = G4_STOP_CONTEXT;
+        g4_reply_stop(r, G4_STOP_CONTEXT);
         return G4_OK;
     }
-    g4_token token;
-    g4_status status = g4_chooser_next(&r->next, &token, err);
-    if (status) return status;
+    const g4_status status = g4_chooser_next(&r->next, &token, await, err);
+    if (status || *await != G4_AWAIT_NOTHING) return status;
     if (token < 0) {
-        result->stop = G4_STOP_CONSTRAINT;
-        return G4_OK;
+        g4_reply_stop(r, G4_STOP_CONSTRAINT);
+    } else if (!opt->ignore_stop_ids && g4_token_is_stop(s->e, token)) {
+        g4_reply_stop(r, G4_STOP_END);
+        r->result.stop_token = token;
+    } else {
+        return g4_reply_take(r, token, err);
     }
-    if (!opt->ignore_stop_ids && g4_token_is_stop(s->e, token)) {
-        result->stop = G4_STOP_END;
-        result->stop_token = token;
-        return G4_OK;
-    }
-    *stopped = 0;
-    status = g4_reply_take(r, token, stopped, &result->stop, err);
-    if (!status) result->n_tokens++;
-    return status;
+    return G4_OK;
 }
 
-static g4_status g4_reply_run(g4_reply *r, g4_result *result, g4_error *err)
+g4_status g4_reply_go_on(g4_reply *r, g4_await *await, g4_error *err)
 {
-    int stopped = 0;
-    g4_status status = r->s->ready == G4_READY_NOTHING ? g4_timeline_need_raw(r->s, err) : G4_OK;
-    while (!status && !stopped) status = g4_reply_step(r, result, &stopped, err);
-    if (!status) status = g4_chooser_evaluate(&r->next, 0, err);
-    result->n_tokens -= r->next.waiting; /* those that could not be evaluated are not in the timeline */
-    g4_reply_flush(r, (status && status != G4_ERR_CANCELED) || result->stop == G4_STOP_STRING);
+    g4_status status = G4_OK;
+    *await = G4_AWAIT_NOTHING;
+    while (!status && *await == G4_AWAIT_NOTHING && !r->stopped) status = g4_reply_step(r, await, err);
+    /* All that was chosen becomes part of the timeline. */
+    if (!status && *await == G4_AWAIT_NOTHING) status = g4_chooser_evaluate(&r->next, 0, await, err);
     return status;
 }
 
@@ -192,41 +177,53 @@ static g4_status g4_check_generate(const g4_session *s, const g4_generate_option
     return g4_check_choice(s, p, opt->constraint, err);
 }
 
-/* Generate into a timeline that the caller puts back when that fails. */
-static g4_status g4_reply_make(g4_session *s, const g4_generate_options *opt, const g4_sampling *sampling,
-                               g4_result *result, g4_error *err)
+g4_status g4_reply_open(g4_reply *r, g4_session *s, const g4_generate_options *opt, g4_error *err)
 {
-    g4_reply reply = { .s = s, .opt = opt, .pending = { .a = s->e->a } };
-    reply.next = (g4_chooser) {
-        .s = s, .sampling = sampling, .constraint = opt->constraint, .start = s->n, .wants_all = opt->want_logprobs
-    };
-    *result = (g4_result) { .stop_token = -1 };
-    const g4_constraint *constraint = opt->constraint;
-    const g4_constraint_hooks *own = constraint ? constraint->own : NULL;
-    g4_status status = own ? own->begin(constraint->user, s->e->file.config.n_vocab, s->gate->halt, err) : G4_OK;
+    static const g4_generate_options defaults = { 0 };
+    *r = (g4_reply) { .s = s, .opt = opt ? opt : &defaults, .pending = { .a = s->e->a } };
+    r->result.stop_token = -1;
+    g4_sampling_recommended(s->e, &r->recommended);
+    const g4_sampling *sampling = r->opt->sampling ? r->opt->sampling : &r->recommended;
+    const g4_constraint *constraint = r->opt->constraint;
+    g4_status status = g4_check_generate(s, r->opt, sampling, err);
     if (status) return status;
-    g4_draft_open(&reply.next.draft, s, !opt->no_lookup);
-    const double start = g4_seconds();
-    status = g4_reply_run(&reply, result, err);
-    if (own) status = own->end(constraint->user, status, result->n_tokens, err);
-    result->seconds = g4_seconds() - start;
-    g4_draft_close(&reply.next.draft);
-    g4_buf_free(&reply.pending);
+    r->next.s = s;
+    r->next.sampling = sampling;
+    r->next.constraint = constraint;
+    r->next.start = s->n;
+    r->next.wants_all = r->opt->want_logprobs;
+    const g4_constraint_hooks *own = constraint ? constraint->own : NULL;
+    if (own) status = own->begin(constraint->user, s->e->file.config.n_vocab, s->gate->halt, err);
+    if (status) return status;
+    g4_draft_open(&r->next.draft, s, !r->opt->no_lookup);
+    r->since = g4_seconds();
+    return G4_OK;
+}
+
+g4_status g4_reply_close(g4_reply *r, g4_status status, g4_error *err)
+{
+    const g4_constraint *constraint = r->opt->constraint;
+    const g4_constraint_hooks *own = constraint ? constraint->own : NULL;
+    r->result.n_tokens -= r->next.waiting; /* those that could not be evaluated are not in the timeline */
+    g4_reply_flush(r, (status && status != G4_ERR_CANCELED) || r->result.stop == G4_STOP_STRING);
+    if (own) status = own->end(constraint->user, status, r->result.n_tokens, err);
+    r->result.seconds = g4_seconds() - r->since;
+    g4_draft_close(&r->next.draft);
+    g4_buf_free(&r->pending);
     return status;
 }
 
 g4_status g4_timeline_generate(g4_session *s, const g4_generate_options *opt, g4_result *out, g4_error *err)
 {
-    static const g4_generate_options defaults = { 0 };
-    if (!opt) opt = &defaults;
-    g4_sampling recommended;
-    g4_sampling_recommended(s->e, &recommended);
-    const g4_sampling *sampling = opt->sampling ? opt->sampling : &recommended;
-    g4_result result;
-    g4_status status = g4_check_generate(s, opt, sampling, err);
+    g4_reply r;
+    g4_await await;
+    g4_status status = g4_reply_open(&r, s, opt, err);
     if (status) return status;
-    status = g4_reply_make(s, opt, sampling, &result, err);
-    if (out && (!status || status == G4_ERR_CANCELED)) *out = result;
+    if (s->ready == G4_READY_NOTHING) status = g4_timeline_need_raw(s, err);
+    while (!status && !(status = g4_reply_go_on(&r, &await, err)) && await != G4_AWAIT_NOTHING)
+        status = g4_chooser_serve(&r.next, await, err);
+    status = g4_reply_close(&r, status, err);
+    if (out && (!status || status == G4_ERR_CANCELED)) *out = r.result;
     return status;
 }
 

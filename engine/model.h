@@ -86,6 +86,12 @@ void g4_head(g4_model *m, const float *const *states, int n, float *logits, size
 void g4_tap_head(g4_model *m, float *logits, size_t stride);
 /* Logits behind one state without their softcap, and the largest of each group of 16, noted while they are in cache. */
 void g4_head_raw(g4_model *m, const float *state, float *logits, float *group_max);
+typedef struct {
+    const float *state;
+    float *logits, *group_max; /* (n_vocab), (n_vocab / 16); no group_max: NULL */
+} g4_head_row;
+/* The same behind n states, each to its own place, by one read of the head; room (n, stride >= pad16(n_vocab)). */
+void g4_head_each(g4_model *m, const g4_head_row *rows, int n, float *room, size_t stride);
 /* Softcapped logits of some groups of 16, ascending; other logits are left as they are. */
 void g4_head_groups(g4_model *m, const float *state, const int *groups, int n, float *logits);
 void g4_head_softcap(const g4_model *m, float *logits); /* (n_vocab): what g4_head_raw left out */

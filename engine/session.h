@@ -165,8 +165,35 @@ typedef struct {
     int is_prompt; /* tell how far it has come */
     int keep;      /* when cancelled, keep what was evaluated */
 } g4_wish;
-/* Evaluate positions [s->n, end) of the timeline, whose tokens and media are in place. When it fails the timeline ends
- * where it did, or with `keep` at or before the place that was reached. */
+typedef struct {   /* what logits of every position pass through */
+    float *states; /* (rows of a chunk, hidden) */
+    float *logits; /* (G4_HEAD_ROWS, pad16(vocab)) */
+    g4_blocks blocks;
+} g4_row_room;
+/* Positions [s->n, end) of a timeline, whose tokens and media are in place, on their way through the model: piece by
+ * piece, each of which is some rows of a forward pass. */
+typedef struct {
+    g4_session *s;
+    g4_wish wish;
+    int start, end, held; /* held: positions that have pages */
+    g4_kv_snapshot before;
+    g4_row_room room;
+} g4_stretch;
+/* Begin it; g4_stretch_end must follow also when that fails. */
+g4_status g4_stretch_begin(g4_stretch *r, g4_session *s, int end, const g4_wish *wish, g4_error *err);
+/* Make room for the next piece: at most `max` positions, or one picture whose tokens see each other, which may be more.
+ * *n: their number. */
+g4_status g4_stretch_next(const g4_stretch *r, int max, int *n, g4_error *err);
+void g4_stretch_fill(const g4_stretch *r, g4_row *rows, int n); /* the next n positions as rows (n) of a forward pass */
+/* Keep the states that are wished for of the n positions that were rows [first, first + n) of the last pass. */
+void g4_stretch_keep(const g4_stretch *r, int n, int first);
+/* n positions are evaluated; a prompt's caller is told and may want no more. */
+g4_status g4_stretch_advance(g4_stretch *r, int n, g4_error *err);
+/* It is over: the timeline ends where it came to. When `status` says that it failed, it ends where it did before, or
+ * with `keep`, cancelled, at or before the place that was reached. Returns status. */
+g4_status g4_stretch_end(g4_stretch *r, g4_status status);
+g4_status g4_stretch_all(g4_stretch *r, g4_error *err); /* evaluate all that is left, in chunks */
+/* Begin, all, end. */
 g4_status g4_timeline_run(g4_session *s, int end, const g4_wish *wish, g4_error *err);
 /* Have logits of the last position, raw or softcapped; softcapped. */
 g4_status g4_timeline_need_raw(g4_session *s, g4_error *err);
@@ -207,5 +234,19 @@ void g4_checkpoint_restore(g4_checkpoint *c, g4_session *s);
 void g4_checkpoint_drop(g4_checkpoint *c, const g4_session *s);
 /* After a call that ended so: what was done or cancelled stays, what failed is put back. */
 void g4_checkpoint_end(g4_checkpoint *c, g4_session *s, g4_status status);
+
+/* g4_timeline_sync for a caller that evaluates `stretch` piece by piece, among others': what a timeline becomes. */
+typedef struct {
+    g4_stretch stretch;
+    g4_checkpoint old;
+    int replaces; /* a part of the timeline, which `old` holds */
+    int reads;    /* there is something to evaluate */
+    int is_again; /* that is the last token, of which no state was kept */
+    int reused;   /* positions that are not evaluated again */
+} g4_reading;
+/* prompt NULL: the timeline stays as it is. What fails leaves it so and needs no end. */
+g4_status g4_reading_begin(g4_reading *r, g4_session *s, const g4_prompt *prompt, g4_error *err);
+/* All is evaluated, and the state of the last position is there; or it failed. Returns status. */
+g4_status g4_reading_end(g4_reading *r, g4_status status);
 
 #endif /* GEMMA4_SESSION_H */

@@ -117,10 +117,11 @@ void g4_timeline_clear(g4_session *s)
 
 /* ---- Evaluating ------------------------------------------------------------------------------------------ */
 
-/* End of the chunk that starts at s->n in a timeline of `end` tokens: two-way picture blocks are not split. */
-static int g4_chunk_end(const g4_session *s, int end)
+/* End of the chunk of at most `max` positions that starts at s->n in a timeline of `end` tokens: two-way picture blocks
+ * are not split. */
+static int g4_chunk_end(const g4_session *s, int max, int end)
 {
-    const int start = s->n, chunk_end = g4_min_int(start + s->chunk, end);
+    const int start = s->n, chunk_end = g4_min_int(start + max, end);
     int i = 0, block, block_end;
     if (chunk_end == end) return end;
     while (g4_next_block(s, &i, &block, &block_end))
@@ -128,10 +129,18 @@ static int g4_chunk_end(const g4_session *s, int end)
     return chunk_end;
 }
 
-/* Positions [s->n, s->n + n) as rows of a forward pass, of which the last n_wanted want logits. */
-static void g4_fill_rows(g4_session *s, g4_row *rows, int n, int n_wanted)
+/* How many of the next n positions have their final states or logits wished for: the last ones. */
+static int g4_stretch_wished(const g4_stretch *r, int n)
 {
-    const int start = s->n, end = s->n + n;
+    const int end = r->s->n + n;
+    if (r->wish.row) return n;
+    return g4_min_int(g4_max_int(end - (r->end - (r->wish.states ? r->wish.n_states : 1)), 0), n);
+}
+
+void g4_stretch_fill(const g4_stretch *r, g4_row *rows, int n)
+{
+    g4_session *s = r->s;
+    const int start = s->n, end = s->n + n, n_wanted = s->taps.fn ? n : g4_stretch_wished(r, n);
     const size_t hidden = s->e->file.config.hidden;
     for (int i = 0; i < n; i++)
         rows[i] = (g4_row) { .kv = &s->kv,
@@ -150,11 +159,17 @@ static void g4_fill_rows(g4_session *s, g4_row *rows, int n, int n_wanted)
             rows[pos - start].last_visible = block_end - 1;
 }
 
-typedef struct {   /* what logits of every position pass through */
-    float *states; /* (rows of a chunk, hidden) */
-    float *logits; /* (G4_HEAD_ROWS, pad16(vocab)) */
-    g4_blocks blocks;
-} g4_row_room;
+void g4_stretch_keep(const g4_stretch *r, int n, int first)
+{
+    const g4_session *s = r->s;
+    const size_t hidden = s->e->file.config.hidden;
+    const int n_wished = g4_stretch_wished(r, n);
+    float *states = r->wish.row ? r->room.states
+                                : r->wish.states + (size_t)(s->n + n - n_wished - (r->end - r->wish.n_states)) * hidden;
+    for (int i = 0; i < n_wished; i++)
+        memcpy(states + (size_t)i * hidden, g4_final_state(&s->e->model, first + n - n_wished + i),
+               hidden * sizeof *states);
+}
 
 static g4_status g4_row_room_open(g4_row_room *r, const g4_session *s, int n, g4_error *err)
 {
@@ -166,20 +181,22 @@ static g4_status g4_row_room_open(g4_row_room *r, const g4_session *s, int n, g4
     return r->blocks.failed ? g4_fail(err, G4_ERR_MEMORY, "no memory for the logits of %d tokens", n) : G4_OK;
 }
 
-/* Softcapped logits behind the n states of a chunk, which begins with token `index` of this call, to the callback,
- * which may use the engine; those of the last token stay in s->logits if this chunk is the last. */
-static g4_status g4_deliver_logits(g4_session *s, const g4_wish *wish, const g4_row_room *room, int n, int index,
-                                   int total, g4_error *err)
+/* Softcapped logits behind the states of the next n positions to the callback, which may use the engine; those of the
+ * last position stay in s->logits. */
+static g4_status g4_deliver_logits(g4_stretch *r, int n, g4_error *err)
 {
+    g4_session *s = r->s;
     const g4_config *c = &s->e->file.config;
+    const g4_row_room *room = &r->room;
     const size_t vocab = g4_round_up(c->n_vocab, 16);
+    const int index = s->n - r->start, total = r->end - r->start;
     for (int t = 0; t < n; t += G4_HEAD_ROWS) {
         const int rows = g4_min_int(G4_HEAD_ROWS, n - t);
         const g4_status status =
             g4_timeline_head(s, room->states + (size_t)t * c->hidden, rows, room->logits, vocab, err);
         if (status) return status;
         for (int i = 0; i < rows; i++)
-            if (wish->row(wish->user, index + t + i, room->logits + (size_t)i * vocab))
+            if (r->wish.row(r->wish.user, index + t + i, room->logits + (size_t)i * vocab))
                 return g4_fail(err, G4_ERR_CANCELED, "stopped by the caller after %d of %d tokens", index + t + i + 1,
                                total);
         if (index + t + rows == total)
@@ -188,29 +205,21 @@ static g4_status g4_deliver_logits(g4_session *s, const g4_wish *wish, const g4_
     return G4_OK;
 }
 
-/* A forward pass over the n positions from s->n on, whose pages are there: keys, values, and what is wished of it; the
- * states of all rows if `states`, else of the last n_states of the whole call. */
-static g4_status g4_pass_chunk(g4_session *s, int n, int end, const g4_wish *wish, float *states, g4_error *err)
+/* A forward pass over the next n positions, whose pages are there: keys, values, and what is wished of it. */
+static g4_status g4_pass_chunk(g4_stretch *r, int n, g4_error *err)
 {
+    g4_session *s = r->s;
     g4_engine *e = s->e;
-    const size_t hidden = e->file.config.hidden;
-    const int last = s->n + n == end, first_state = end - wish->n_states;
-    const int n_states = g4_min_int(g4_max_int(s->n + n - first_state, 0), n); /* wished of this chunk */
     g4_status status = g4_engine_enter(e, s->gate->halt, err);
     if (status) return status;
     const g4_taps *taps = g4_taps_given(&s->taps);
-    g4_fill_rows(s, e->rows, n, states || taps ? n : wish->states ? n_states : last);
+    g4_stretch_fill(r, e->rows, n);
     g4_forward(&e->model, e->rows, n, taps);
     if (taps) g4_tap_head(&e->model, s->guessed_logits, g4_round_up(e->file.config.n_vocab, 16)); /* nobody guesses */
     status = g4_halt_check(s->gate->halt, err);
-    if (!status && states) {
-        for (int i = 0; i < n; i++)
-            memcpy(states + (size_t)i * hidden, g4_final_state(&e->model, i), hidden * sizeof *states);
-    } else if (!status && wish->states) {
-        for (int i = n - n_states; i < n; i++)
-            memcpy(wish->states + (size_t)(s->n + i - first_state) * hidden, g4_final_state(&e->model, i),
-                   hidden * sizeof *wish->states);
-    } else if (!status && last) {
+    if (!status && (r->wish.states || r->wish.row)) {
+        g4_stretch_keep(r, n, 0);
+    } else if (!status && s->n + n == r->end) {
         s->ready = G4_READY_NOTHING;
         g4_head_raw(&e->model, g4_final_state(&e->model, n - 1), s->logits, s->group_max);
         s->n_head_rows += e->file.config.n_vocab;
@@ -220,31 +229,39 @@ static g4_status g4_pass_chunk(g4_session *s, int n, int end, const g4_wish *wis
     return status;
 }
 
-/* Evaluate the next chunk of positions [start, end) and give what is wished of it. */
-static g4_status g4_run_chunk(g4_session *s, int start, int end, const g4_wish *wish, const g4_row_room *room,
-                              g4_error *err)
+g4_status g4_stretch_next(const g4_stretch *r, int max, int *n, g4_error *err)
 {
-    const int chunk_end = g4_chunk_end(s, end), n = chunk_end - s->n, max_rows = g4_model_max_rows(&s->e->model);
-    if (n > max_rows)
-        return g4_fail(err, G4_ERR_UNSUPPORTED, "a picture block of %d positions: at most %d", n, max_rows);
-    if (!g4_kv_reserve(&s->kv, s->n, n))
+    g4_session *s = r->s;
+    const int chunk_end = g4_chunk_end(s, max, r->end), max_rows = g4_model_max_rows(&s->e->model);
+    *n = chunk_end - s->n;
+    if (*n > max_rows)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "a picture block of %d positions: at most %d", *n, max_rows);
+    if (!g4_kv_reserve(&s->kv, s->n, *n))
         return g4_fail(err, G4_ERR_MEMORY, "no memory for the keys and values of positions %d to %d", s->n,
                        chunk_end - 1);
-    g4_status status = g4_pass_chunk(s, n, end, wish, room->states, err);
-    if (!status && wish->row) status = g4_deliver_logits(s, wish, room, n, s->n - start, end - start, err);
-    if (status) return status;
-    s->n_evaluated += (uint64_t)n;
-    s->n = chunk_end;
-    g4_kv_slide(&s->kv, s->n);
     return G4_OK;
 }
 
-static g4_status g4_tell_progress(const g4_session *s, int start, int end, g4_error *err)
+g4_status g4_stretch_advance(g4_stretch *r, int n, g4_error *err)
 {
-    const int done = s->n - start, total = end - start;
-    if (!s->progress || total <= 1) return G4_OK;
-    if (!s->progress(s->user, (uint64_t)done, (uint64_t)total) || s->n == end) return G4_OK;
+    g4_session *s = r->s;
+    s->n_evaluated += (uint64_t)n;
+    s->n += n;
+    g4_kv_slide(&s->kv, s->n);
+    const int done = s->n - r->start, total = r->end - r->start;
+    if (!r->wish.is_prompt || !s->progress || total <= 1) return G4_OK;
+    if (!s->progress(s->user, (uint64_t)done, (uint64_t)total) || s->n == r->end) return G4_OK;
     return g4_fail(err, G4_ERR_CANCELED, "canceled after %d of %d tokens", done, total);
+}
+
+/* Evaluate the next chunk and give what is wished of it. */
+static g4_status g4_stretch_chunk(g4_stretch *r, g4_error *err)
+{
+    int n;
+    g4_status status = g4_stretch_next(r, r->s->chunk, &n, err);
+    if (!status) status = g4_pass_chunk(r, n, err);
+    if (!status && r->wish.row) status = g4_deliver_logits(r, n, err);
+    return status ? status : g4_stretch_advance(r, n, err);
 }
 
 /* Of what was evaluated before the call was cancelled, keep all up to the medium it ended in, if the windows still hold
@@ -260,31 +277,46 @@ static int g4_keep_progress(g4_session *s, int start)
     return 1;
 }
 
+g4_status g4_stretch_begin(g4_stretch *r, g4_session *s, int end, const g4_wish *wish, g4_error *err)
+{
+    *r = (g4_stretch) { .s = s, .wish = *wish, .start = s->n, .end = end, .held = s->kv.caches[0].end * G4_PAGE };
+    const int slides = r->start > 0 && end - r->start > s->chunk; /* windows may leave their pages behind */
+    const g4_status status = wish->row ? g4_row_room_open(&r->room, s, end - r->start, err) : G4_OK;
+    if (!status && slides && !g4_kv_snapshot_take(&s->kv, &r->before))
+        return g4_fail(err, G4_ERR_MEMORY, "no memory for a snapshot of position %d", r->start);
+    return status;
+}
+
+g4_status g4_stretch_end(g4_stretch *r, g4_status status)
+{
+    g4_session *s = r->s;
+    if (!status) {
+        s->ready = r->wish.states ? G4_READY_NOTHING : r->wish.row ? G4_READY_LOGITS : G4_READY_RAW;
+    } else if (status != G4_ERR_CANCELED || !r->wish.keep || !g4_keep_progress(s, r->start)) {
+        if (r->before.first)
+            g4_kv_snapshot_restore(&s->kv, &r->before, r->start);
+        else
+            g4_kv_truncate(&s->kv, r->held);
+        s->n = r->start;
+    }
+    if (r->before.first) g4_kv_snapshot_drop(&s->kv, &r->before);
+    g4_blocks_free(&r->room.blocks);
+    return status;
+}
+
+g4_status g4_stretch_all(g4_stretch *r, g4_error *err)
+{
+    g4_status status = G4_OK;
+    while (!status && r->s->n < r->end) status = g4_stretch_chunk(r, err);
+    return status;
+}
+
 g4_status g4_timeline_run(g4_session *s, int end, const g4_wish *wish, g4_error *err)
 {
-    const int start = s->n, held = s->kv.caches[0].end * G4_PAGE;
-    const int slides = start > 0 && end - start > s->chunk; /* before it fails, windows may leave their pages behind */
-    g4_kv_snapshot before = { 0 };
-    g4_row_room room = { 0 };
-    g4_status status = wish->row ? g4_row_room_open(&room, s, end - start, err) : G4_OK;
-    if (!status && slides && !g4_kv_snapshot_take(&s->kv, &before))
-        status = g4_fail(err, G4_ERR_MEMORY, "no memory for a snapshot of position %d", start);
-    while (!status && s->n < end) {
-        status = g4_run_chunk(s, start, end, wish, &room, err);
-        if (!status && wish->is_prompt) status = g4_tell_progress(s, start, end, err);
-    }
-    if (!status) {
-        s->ready = wish->states ? G4_READY_NOTHING : wish->row ? G4_READY_LOGITS : G4_READY_RAW;
-    } else if (status != G4_ERR_CANCELED || !wish->keep || !g4_keep_progress(s, start)) {
-        if (before.first)
-            g4_kv_snapshot_restore(&s->kv, &before, start);
-        else
-            g4_kv_truncate(&s->kv, held);
-        s->n = start;
-    }
-    if (before.first) g4_kv_snapshot_drop(&s->kv, &before);
-    g4_blocks_free(&room.blocks);
-    return status;
+    g4_stretch run;
+    g4_status status = g4_stretch_begin(&run, s, end, wish, err);
+    if (!status) status = g4_stretch_all(&run, err);
+    return g4_stretch_end(&run, status);
 }
 
 static const g4_wish g4_wish_last = { .is_prompt = 1 }, g4_wish_keep = { .is_prompt = 1, .keep = 1 };
@@ -389,12 +421,12 @@ static g4_status g4_check_prompt(const g4_session *s, const g4_prompt *p, int n_
     return status;
 }
 
-/* Append and evaluate the part of a checked prompt from token `from` on, which no medium crosses. */
-static g4_status g4_append_from(g4_session *s, const g4_prompt *p, int from, const g4_wish *wish, g4_error *err)
+/* Put the part of a checked prompt from token `from` on, which no medium crosses, behind the timeline, to be evaluated.
+ */
+static g4_status g4_place_prompt(g4_session *s, const g4_prompt *p, int from, g4_error *err)
 {
     const int n = p->n - from;
     int n_media = 0;
-    if (n == 0) return G4_OK;
     for (int i = 0; i < p->n_media; i++) n_media += p->media[i].pos >= from;
     if (n_media > s->cap_media - s->n_media) {
         g4_medium *grown = g4_realloc(s->e->a, s->media, (size_t)s->n_media + (size_t)n_media, sizeof *grown);
@@ -406,8 +438,15 @@ static g4_status g4_append_from(g4_session *s, const g4_prompt *p, int from, con
         g4_soft_retain(p->media[i].soft);
         s->media[s->n_media++] = (g4_medium) { s->n + p->media[i].pos - from, p->media[i].soft };
     }
-    memmove(s->tokens + s->n, p->tokens + from, (size_t)n * sizeof *s->tokens); /* they may be the timeline's own */
-    const g4_status status = g4_timeline_run(s, s->n + n, wish, err);
+    if (n > 0) memmove(s->tokens + s->n, p->tokens + from, (size_t)n * sizeof *s->tokens); /* may be its own */
+    return G4_OK;
+}
+
+/* Append and evaluate that part. */
+static g4_status g4_append_from(g4_session *s, const g4_prompt *p, int from, const g4_wish *wish, g4_error *err)
+{
+    g4_status status = g4_place_prompt(s, p, from, err);
+    if (!status && from < p->n) status = g4_timeline_run(s, s->n + p->n - from, wish, err);
     if (status) g4_drop_media(s, s->n);
     return status;
 }
@@ -569,6 +608,41 @@ g4_status g4_timeline_sync(g4_session *s, const g4_prompt *prompt, int *reused, 
     status = g4_continue_from(s, common, prompt, &g4_wish_keep, &kept, err);
     if (replaces) g4_checkpoint_end(&old, s, status);
     if (reused && (!status || status == G4_ERR_CANCELED)) *reused = kept;
+    return status;
+}
+
+g4_status g4_reading_begin(g4_reading *r, g4_session *s, const g4_prompt *prompt, g4_error *err)
+{
+    const g4_wish wish = { .states = s->state, .n_states = 1, .is_prompt = 1, .keep = 1 };
+    *r = (g4_reading) { .stretch = { .s = s } };
+    g4_status status = prompt ? g4_check_prompt(s, prompt, 0, err) : G4_OK;
+    if (status) return status;
+    const int common = prompt ? g4_timeline_common(s, prompt) : s->n;
+    r->replaces = common < s->n;
+    if (r->replaces) status = g4_checkpoint_take(&r->old, s, common, err);
+    if (status) return status;
+    r->reused = g4_go_back(s, common);
+    if (prompt) status = g4_place_prompt(s, prompt, r->reused, err);
+    if (status) return g4_reading_end(r, status);
+    const int end = prompt ? s->n + prompt->n - r->reused : s->n;
+    r->is_again = end == s->n && s->n > 0 && s->ready == G4_READY_NOTHING;
+    r->reads = end > s->n || r->is_again;
+    s->n -= r->is_again; /* the last token once more, for its state */
+    r->reused -= r->is_again;
+    if (r->reads) status = g4_stretch_begin(&r->stretch, s, end, &wish, err);
+    return status ? g4_reading_end(r, status) : G4_OK;
+}
+
+g4_status g4_reading_end(g4_reading *r, g4_status status)
+{
+    g4_session *s = r->stretch.s;
+    if (r->reads) g4_stretch_end(&r->stretch, status);
+    if (r->is_again) s->n = r->stretch.end;
+    if (status)
+        g4_drop_media(s, s->n);
+    else if (r->reads)
+        s->ready = G4_READY_STATE;
+    if (r->replaces) g4_checkpoint_end(&r->old, s, status);
     return status;
 }
 
