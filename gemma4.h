@@ -529,6 +529,7 @@ typedef struct {
     g4_stop stop;
     g4_token stop_token; /* the stop id that ended it, or -1; it is not in the timeline */
     int n_tokens;        /* generated and kept in the timeline */
+    int n_reused;        /* in a batch: leading positions of the prompt that were there already */
     double seconds;
     uint64_t reserved[4];
 } g4_result;
@@ -565,6 +566,56 @@ G4_API g4_token g4_logits_argmax(const g4_engine *e, const float *logits); /* mo
 G4_API float g4_logits_logprob(const g4_engine *e, const float *logits, g4_token id);
 /* The n most likely, best first, into out; returns their number, which is n or all there are. */
 G4_API int g4_logits_top(const g4_engine *e, const float *logits, int n, g4_candidate *out);
+
+/* ---- Batches ---------------------------------------------------------------------------------------
+ *
+ * Several answers in one read of the weights: sessions of one engine share forward passes, and each gets the tokens,
+ * logits and log-probabilities, bit for bit, that it would get alone. Sessions come and go between steps:
+ *
+ *   g4_batch_add(b, s1, &request1, &err), g4_batch_add(b, s2, &request2, &err);
+ *   while (g4_batch_n(b) > 0 && !g4_batch_step(b, &err));
+ *
+ * Answers to one prompt: evaluate it in a session, g4_session_fork that, add the forks with a prompt of NULL. A batch
+ * is used by one thread at a time; g4_session_cancel works from any. */
+
+typedef struct g4_batch g4_batch;
+
+typedef struct {
+    int n_rows;       /* tokens in a forward pass at most; 0: as many as the engine can, 512 or more */
+    int prompt_rows;  /* tokens of prompts in a pass that also answers, all prompts together: they delay the answers in
+                        it; 0: 64. Every prompt gets one at least, and a picture whose tokens see each other is read
+                        in one pass. Changes times, never results */
+    g4_limits limits; /* of each step */
+    uint64_t reserved[4];
+} g4_batch_options;
+
+typedef struct {
+    const g4_prompt *prompt; /* what the timeline becomes first, as by g4_session_sync; NULL: the answer begins behind
+                                what is there. Used by g4_batch_add only */
+    const g4_generate_options *generate; /* what these point to must stay until `done`; NULL: defaults */
+    /* The session has left the batch, as from g4_session_sync and g4_session_generate: what failed leaves it as it was,
+     * a cancelled one keeps what was evaluated. err is NULL where status is G4_OK. It may add sessions, this one too,
+     * and do all else with them; not NULL. */
+    void (*done)(void *user, g4_session *s, g4_status status, const g4_result *result, const g4_error *err);
+    void *user;
+    uint64_t reserved[4];
+} g4_batch_request;
+
+/* The engine must outlive it. It holds 16 rows of logits, 17 MB for a vocabulary of 262,144. */
+G4_API g4_status g4_batch_open(g4_batch **out, g4_engine *e, const g4_batch_options *opt, g4_error *err);
+/* Those that are left are cancelled. Not from a callback of its own. */
+G4_API void g4_batch_close(g4_batch *b);
+/* From now on until `done` the session is in a call: others on it fail. Limits count from here. An error is the
+ * session's own, which is not in the batch then, and leaves the others alone. */
+G4_API g4_status g4_batch_add(g4_batch *b, g4_session *s, const g4_batch_request *r, g4_error *err);
+/* Cancel a session of the batch at once, or, from a callback, at the end of the step; else nothing. */
+G4_API void g4_batch_remove(g4_batch *b, g4_session *s);
+G4_API int g4_batch_n(const g4_batch *b); /* sessions in it */
+/* One forward pass: a token or more of each session that answers, and pieces of the prompts of the others. Outputs and
+ * `done` are called from here. An error is one of the step itself, such as its own limits: nobody is lost by it, and
+ * the next step goes on. What fails in one session ends that one. */
+G4_API g4_status g4_batch_step(g4_batch *b, g4_error *err);
+G4_API g4_status g4_batch_run(g4_batch *b, g4_error *err); /* steps until it is empty */
 
 /* ---- Conversations -------------------------------------------------------------------------------
  *
@@ -989,6 +1040,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "engine/draft.c"
 #include "engine/choose.c"
 #include "engine/generate.c"
+#include "engine/batch.c"
 #include "chat/table.c"
 #include "chat/json.c"
 #include "chat/pytext.c"

@@ -1,0 +1,408 @@
+/* batch.c - several answers in one read of the weights.
+ *
+ * A step is one forward pass: the next tokens of all sessions that answer, and a piece of the prompts of those that
+ * still read. A row gets the bits it would get alone (gemma4.c), a random number belongs to its seed and position, and
+ * what a session chooses, tells and forgets is the code of g4_session_generate; so an answer does not depend on who
+ * shares its passes. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "generate.h"
+
+#define G4_BATCH_PROMPT_ROWS 64 /* a pass with so many more rows takes about three times as long on two threads */
+#define G4_BATCH_HEAD_ROWS 16   /* states whose logits are computed together */
+
+typedef enum { G4_MEMBER_READS, G4_MEMBER_ANSWERS, G4_MEMBER_IS_OVER } g4_member_state;
+
+typedef struct { /* a session in a batch: in a call from add to done */
+    g4_session *s;
+    g4_batch_request request;
+    g4_generate_options generate;
+    g4_call call;
+    g4_member_state state;
+    g4_reading reading;
+    g4_reply reply;
+    g4_checkpoint old; /* what the timeline was before the answer */
+    g4_await await;
+    int first, n; /* its rows in the pass */
+    int waits;    /* a picture that fitted beside nobody goes first next time */
+    g4_status status;
+    g4_result result;
+    g4_error err;
+} g4_member;
+
+struct g4_batch {
+    g4_engine *e;
+    int n_rows, prompt_rows;
+    g4_limits limits;
+    g4_member **members;
+    int n, cap;
+    int turn;     /* who is asked first when rows are handed out */
+    int steps_in; /* it is in a step, and callbacks may be running */
+    g4_blocks blocks;
+    float *room; /* (G4_BATCH_HEAD_ROWS, pad16(vocab)) */
+};
+
+/* ---- Members ----------------------------------------------------------------------------------------------- */
+
+/* Its call is over, with that status. */
+static void g4_member_end(g4_member *m, g4_status status)
+{
+    if (m->state == G4_MEMBER_ANSWERS) {
+        if (m->await == G4_AWAIT_PASS) g4_chooser_passed(&m->reply.next, status);
+        status = g4_reply_close(&m->reply, status, &m->err);
+        g4_checkpoint_end(&m->old, m->s, status);
+        if (!status || status == G4_ERR_CANCELED) m->result = m->reply.result;
+    } else if (m->state == G4_MEMBER_READS) {
+        g4_reading_end(&m->reading, status);
+    }
+    if (status == G4_ERR_CANCELED) m->result.stop = G4_STOP_CANCELED;
+    m->result.n_reused = m->reading.reused;
+    m->state = G4_MEMBER_IS_OVER;
+    m->status = g4_call_end(&m->call, status);
+}
+
+/* The prompt is read: the answer begins. */
+static void g4_member_answer(g4_member *m)
+{
+    g4_session *s = m->s;
+    g4_reading_end(&m->reading, G4_OK);
+    m->state = G4_MEMBER_IS_OVER; /* what fails here has nothing left to end */
+    g4_status status = g4_checkpoint_take(&m->old, s, s->n, &m->err);
+    if (status) {
+        g4_member_end(m, status);
+        return;
+    }
+    status = g4_reply_open(&m->reply, s, &m->generate, &m->err);
+    if (status) {
+        g4_checkpoint_drop(&m->old, s);
+        g4_member_end(m, status);
+        return;
+    }
+    m->state = G4_MEMBER_ANSWERS;
+}
+
+/* Choose and tell until the model is needed. */
+static void g4_member_go_on(g4_member *m)
+{
+    const g4_status status = g4_reply_go_on(&m->reply, &m->await, &m->err);
+    if (status || m->await == G4_AWAIT_NOTHING) g4_member_end(m, status);
+}
+
+static g4_stretch *g4_member_stretch(g4_member *m)
+{
+    return m->state == G4_MEMBER_READS ? &m->reading.stretch : &m->reply.next.stretch;
+}
+
+/* Its rows of the pass are evaluated. */
+static void g4_member_passed(g4_member *m)
+{
+    g4_stretch *stretch = g4_member_stretch(m);
+    const int n = m->n;
+    m->n = 0;
+    const g4_status status = g4_stretch_advance(stretch, n, &m->err);
+    if (status) {
+        g4_member_end(m, status);
+    } else if (m->state == G4_MEMBER_ANSWERS) {
+        m->await = G4_AWAIT_NOTHING;
+        if (g4_chooser_passed(&m->reply.next, G4_OK) == G4_OK) g4_member_go_on(m);
+    }
+}
+
+/* ---- Who gets how many rows --------------------------------------------------------------------------------- */
+
+static g4_member *g4_batch_turn(const g4_batch *b, int i) { return b->members[(b->turn + i) % b->n]; }
+
+/* Give a member at most `max` rows of a pass of which `used` are taken: a picture whose tokens see each other gets as
+ * many as it has, where they fit. Returns how many it has got. */
+static int g4_batch_give(const g4_batch *b, g4_member *m, int max, int used)
+{
+    int n;
+    const g4_status status = g4_stretch_next(g4_member_stretch(m), max, &n, &m->err);
+    if (status) {
+        g4_member_end(m, status);
+        return 0;
+    }
+    m->waits = used > 0 && used + n > b->n_rows;
+    if (m->waits) return 0;
+    m->first = used;
+    return m->n = n;
+}
+
+/* Hand out the rows of the next pass: first to those that answer, then to those that read, the rest of the pass or, if
+ * anybody answers, what may delay them, in equal shares. Returns how many there are. */
+static int g4_batch_plan(g4_batch *b)
+{
+    int used = 0, n_reading = 0;
+    for (int i = 0; i < b->n && used == 0; i++) {
+        g4_member *m = g4_batch_turn(b, i);
+        if (m->state == G4_MEMBER_READS && m->waits) used = g4_batch_give(b, m, 1, 0);
+    }
+    for (int i = 0; i < b->n; i++) {
+        g4_member *m = g4_batch_turn(b, i);
+        n_reading += m->state == G4_MEMBER_READS;
+        if (m->state == G4_MEMBER_ANSWERS && m->await == G4_AWAIT_PASS) used += g4_batch_give(b, m, b->n_rows, used);
+    }
+    int left = used > 0 ? g4_min_int(b->prompt_rows, b->n_rows - used) : b->n_rows;
+    for (int i = 0; i < b->n && n_reading > 0; i++) {
+        g4_member *m = g4_batch_turn(b, i);
+        if (m->state != G4_MEMBER_READS || m->n > 0) continue;
+        const int given = g4_batch_give(b, m, g4_max_int(1, left / n_reading), used);
+        n_reading--;
+        left -= given;
+        used += given;
+    }
+    if (b->n > 0) b->turn = (b->turn + 1) % b->n;
+    return used;
+}
+
+/* ---- The model ---------------------------------------------------------------------------------------------- */
+
+/* One forward pass over the rows that were handed out. */
+static g4_status g4_batch_pass(g4_batch *b, int n_rows, g4_halt *halt, g4_error *err)
+{
+    g4_engine *e = b->e;
+    const g4_status status = g4_engine_enter(e, halt, err);
+    if (status) return status;
+    for (int i = 0; i < b->n; i++) {
+        const g4_member *m = b->members[i];
+        if (m->n > 0) g4_stretch_fill(g4_member_stretch(b->members[i]), e->rows + m->first, m->n);
+    }
+    g4_forward(&e->model, e->rows, n_rows, NULL);
+    const int is_halted = g4_halted(halt);
+    for (int i = 0; !is_halted && i < b->n; i++) {
+        const g4_member *m = b->members[i];
+        if (m->n > 0) g4_stretch_keep(g4_member_stretch(b->members[i]), m->n, m->first);
+    }
+    return g4_engine_leave(e, halt, err);
+}
+
+typedef struct { /* final states whose logits are computed together, and the members they belong to */
+    g4_head_row rows[G4_BATCH_HEAD_ROWS];
+    g4_member *member[G4_BATCH_HEAD_ROWS];
+    int n, n_members;
+} g4_heads;
+
+/* Compute the logits of what has gathered. */
+static g4_status g4_heads_compute(const g4_batch *b, g4_heads *h, g4_halt *halt, g4_error *err)
+{
+    const uint32_t n_vocab = b->e->file.config.n_vocab;
+    if (h->n == 0) return G4_OK;
+    g4_status status = g4_engine_enter(b->e, halt, err);
+    if (status) return status;
+    g4_head_each(&b->e->model, h->rows, h->n, b->room, g4_round_up(n_vocab, 16));
+    for (int i = 0; i < h->n; i++)
+        if (!h->rows[i].group_max) g4_head_softcap(&b->e->model, h->rows[i].logits);
+    status = g4_engine_leave(b->e, halt, err);
+    for (int i = 0; !status && i < h->n_members; i++) g4_chooser_take_logits(&h->member[i]->reply.next);
+    h->n = h->n_members = 0;
+    return status;
+}
+
+/* The logits of all that need them. Whose choice depends on a few tokens reads those groups of the head alone. */
+static g4_status g4_batch_heads(const g4_batch *b, g4_halt *halt, g4_error *err)
+{
+    g4_heads h = { .n = 0 };
+    g4_status status = G4_OK;
+    for (int i = 0; !status && i < b->n; i++) {
+        g4_member *m = b->members[i];
+        g4_head_row rows[G4_HEAD_ROWS];
+        if (m->state != G4_MEMBER_ANSWERS || m->await != G4_AWAIT_HEAD) continue;
+        const int n = g4_chooser_head_rows(&m->reply.next, rows);
+        if (n == 0) {
+            const g4_status alone = g4_chooser_serve(&m->reply.next, G4_AWAIT_HEAD, &m->err);
+            if (alone) g4_member_end(m, alone);
+            continue;
+        }
+        if (h.n + n > G4_BATCH_HEAD_ROWS) status = g4_heads_compute(b, &h, halt, err);
+        memcpy(h.rows + h.n, rows, (size_t)n * sizeof *rows);
+        h.n += n;
+        h.member[h.n_members++] = m;
+    }
+    return status ? status : g4_heads_compute(b, &h, halt, err);
+}
+
+/* ---- The step ----------------------------------------------------------------------------------------------- */
+
+static int g4_batch_need_heads(const g4_batch *b)
+{
+    for (int i = 0; i < b->n; i++)
+        if (b->members[i]->state == G4_MEMBER_ANSWERS && b->members[i]->await == G4_AWAIT_HEAD) return 1;
+    return 0;
+}
+
+/* Tell of those that are over, and let them go; `done` may add others. */
+static void g4_batch_sweep(g4_batch *b)
+{
+    for (int i = 0; i < b->n;) {
+        g4_member *m = b->members[i];
+        if (m->state != G4_MEMBER_IS_OVER) {
+            i++;
+            continue;
+        }
+        memmove(b->members + i, b->members + i + 1, (size_t)(b->n - i - 1) * sizeof *b->members);
+        b->n--;
+        if (m->request.done) m->request.done(m->request.user, m->s, m->status, &m->result, m->status ? &m->err : NULL);
+        g4_free(b->e->a, m);
+    }
+    b->turn = b->n > 0 ? b->turn % b->n : 0;
+}
+
+/* All members go on as far as they come without the model, but for those that read. */
+static void g4_batch_go_on(const g4_batch *b)
+{
+    for (int i = 0; i < b->n; i++) {
+        g4_member *m = b->members[i];
+        const g4_stretch *stretch = &m->reading.stretch;
+        if (m->state != G4_MEMBER_IS_OVER && g4_halt_check(&m->call.halt, &m->err)) g4_member_end(m, G4_ERR_CANCELED);
+        if (m->state == G4_MEMBER_READS && (!m->reading.reads || m->s->n == stretch->end)) g4_member_answer(m);
+        if (m->state == G4_MEMBER_ANSWERS && m->await == G4_AWAIT_NOTHING) g4_member_go_on(m);
+    }
+}
+
+static g4_status g4_batch_evaluate(g4_batch *b, g4_error *err)
+{
+    g4_halt own, *halt = g4_engine_halt(b->e, &own);
+    g4_halt_add(halt, &b->limits);
+    g4_batch_go_on(b);
+    const int n_rows = g4_batch_plan(b);
+    g4_status status = n_rows > 0 ? g4_batch_pass(b, n_rows, halt, err) : G4_OK;
+    for (int i = 0; i < b->n; i++) {
+        g4_member *m = b->members[i];
+        if (m->n > 0 && !status) g4_member_passed(m);
+        m->n = 0;
+    }
+    if (!status) g4_batch_go_on(b);
+    while (!status && g4_batch_need_heads(b)) {
+        status = g4_batch_heads(b, halt, err);
+        for (int i = 0; !status && i < b->n; i++) {
+            g4_member *m = b->members[i];
+            if (m->state == G4_MEMBER_ANSWERS && m->await == G4_AWAIT_HEAD) g4_member_go_on(m);
+        }
+    }
+    return status;
+}
+
+g4_status g4_batch_step(g4_batch *b, g4_error *err)
+{
+    if (!b) return g4_fail(err, G4_ERR_ARGUMENT, "batch is NULL");
+    g4_status status = g4_engine_check(b->e, err);
+    if (!status && b->steps_in) status = g4_fail(err, G4_ERR_ARGUMENT, "this batch is in a step already");
+    if (status) return status;
+    b->steps_in = 1;
+    status = g4_batch_evaluate(b, err);
+    g4_batch_sweep(b);
+    b->steps_in = 0;
+    return status;
+}
+
+g4_status g4_batch_run(g4_batch *b, g4_error *err)
+{
+    g4_status status = b ? G4_OK : g4_batch_step(b, err);
+    while (!status && b->n > 0) status = g4_batch_step(b, err);
+    return status;
+}
+
+/* ---- Opening, adding, closing -------------------------------------------------------------------------------- */
+
+g4_status g4_batch_open(g4_batch **out, g4_engine *e, const g4_batch_options *opt, g4_error *err)
+{
+    static const g4_batch_options defaults = { 0 };
+    if (!out) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
+    *out = NULL;
+    const g4_status status = g4_engine_check(e, err);
+    if (status) return status;
+    if (!opt) opt = &defaults;
+    const g4_config *c = &e->file.config;
+    if (c->n_layers == 0) return g4_fail(err, G4_ERR_UNSUPPORTED, "the file holds a tokenizer only");
+    const int max = g4_model_max_rows(&e->model);
+    if (opt->n_rows < 0 || opt->n_rows > max || opt->prompt_rows < 0)
+        return g4_fail(err, G4_ERR_ARGUMENT, "n_rows %d (at most %d) or prompt_rows %d", opt->n_rows, max,
+                       opt->prompt_rows);
+    g4_batch *b = g4_alloc(e->a, 1, sizeof *b);
+    if (!b) return g4_fail(err, G4_ERR_MEMORY, "no memory for a batch");
+    b->e = e;
+    b->n_rows = opt->n_rows ? opt->n_rows : max;
+    b->prompt_rows = opt->prompt_rows ? opt->prompt_rows : G4_BATCH_PROMPT_ROWS;
+    b->limits = opt->limits;
+    b->blocks.a = e->a;
+    b->room = g4_blocks_add(&b->blocks, G4_BATCH_HEAD_ROWS, g4_round_up(c->n_vocab, 16), sizeof *b->room);
+    if (b->blocks.failed) {
+        g4_free(e->a, b);
+        return g4_fail(err, G4_ERR_MEMORY, "no memory for the logits of a batch");
+    }
+    *out = b;
+    return G4_OK;
+}
+
+int g4_batch_n(const g4_batch *b) { return b ? b->n : 0; }
+
+static g4_status g4_batch_check(const g4_batch *b, const g4_session *s, const g4_batch_request *r, g4_error *err)
+{
+    if (!b || !s || !r) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", !b ? "batch" : !s ? "session" : "request");
+    if (s->e != b->e) return g4_fail(err, G4_ERR_MISMATCH, "the session is one of another engine");
+    if (s->taps.fn) return g4_fail(err, G4_ERR_UNSUPPORTED, "a session with taps cannot share a pass");
+    if (!r->prompt && s->n == 0)
+        return g4_fail(err, G4_ERR_ARGUMENT, "nothing to continue: the timeline is empty and there is no prompt");
+    if (r->prompt && r->prompt->n == 0) return g4_fail(err, G4_ERR_ARGUMENT, "a prompt of 0 tokens");
+    for (int i = 0; i < b->n; i++)
+        if (b->members[i]->s == s && b->members[i]->state != G4_MEMBER_IS_OVER)
+            return g4_fail(err, G4_ERR_ARGUMENT, "the session is in the batch already");
+    return G4_OK;
+}
+
+g4_status g4_batch_add(g4_batch *b, g4_session *s, const g4_batch_request *r, g4_error *err)
+{
+    g4_status status = g4_batch_check(b, s, r, err);
+    if (status) return status;
+    g4_member **members = g4_array_grow(b->e->a, b->members, b->n, &b->cap, sizeof *members);
+    if (members) b->members = members;
+    g4_member *m = members ? g4_alloc(b->e->a, 1, sizeof *m) : NULL;
+    if (!m) return g4_fail(err, G4_ERR_MEMORY, "no memory for one more session in the batch");
+    m->s = s;
+    m->request = *r;
+    if (r->generate) m->generate = *r->generate;
+    m->result.stop_token = -1;
+    status = g4_call_begin(&m->call, s, &m->generate.limits, err);
+    if (!status) status = g4_reading_begin(&m->reading, s, r->prompt, err);
+    if (status) {
+        g4_call_end(&m->call, status);
+        g4_free(b->e->a, m);
+        return status;
+    }
+    b->members[b->n++] = m;
+    return G4_OK;
+}
+
+void g4_batch_remove(g4_batch *b, g4_session *s)
+{
+    if (!b) return;
+    for (int i = 0; i < b->n; i++) {
+        g4_member *m = b->members[i];
+        if (m->s != s || m->state == G4_MEMBER_IS_OVER) continue;
+        if (b->steps_in) { /* from a callback */
+            g4_session_cancel(s);
+            return;
+        }
+        g4_fail(&m->err, G4_ERR_CANCELED, "removed from its batch");
+        g4_member_end(m, G4_ERR_CANCELED);
+    }
+    if (b->steps_in) return;
+    b->steps_in = 1;
+    g4_batch_sweep(b);
+    b->steps_in = 0;
+}
+
+void g4_batch_close(g4_batch *b)
+{
+    if (!b || b->steps_in) return;
+    b->steps_in = 1; /* `done` may add no more */
+    for (int i = 0; i < b->n; i++) {
+        g4_fail(&b->members[i]->err, G4_ERR_CANCELED, "its batch is closed");
+        g4_member_end(b->members[i], G4_ERR_CANCELED);
+    }
+    g4_batch_sweep(b);
+    g4_free(b->e->a, b->members);
+    g4_blocks_free(&b->blocks);
+    g4_free(b->e->a, b);
+}

@@ -1,0 +1,468 @@
+/* test_batch.c - every answer of a batch has the bits that it has alone: tokens, text, log-probabilities and logits at
+ * each of its steps, whoever shares its passes. Sessions of all lengths join at different steps and leave at others;
+ * they are greedy and sampled, constrained, cut by stop strings, guess what may follow, and hold pictures. */
+#include "engine/generate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "failing.h"
+#include "test.h"
+
+enum { N_ANSWERS = 9, N_CTX = 448, MAX_PROMPT = 330 };
+
+/* ---- What an answer is ------------------------------------------------------------------------------------- */
+
+typedef struct { /* all that is told of an answer, as one number, and how it ended */
+    uint64_t hash;
+    int n_outputs, is_done;
+    g4_status status;
+    g4_stop stop;
+    int n_tokens, n;
+    int sees_logits; /* all of them are there for each choice */
+} g4_told;
+
+static uint64_t g4_hash_more(uint64_t h, const void *data, size_t n)
+{
+    const unsigned char *p = data;
+    for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * UINT64_C(1099511628211);
+    return h;
+}
+
+static int g4_tell(void *user, const g4_output *out)
+{
+    g4_told *told = user;
+    told->n_outputs++;
+    told->hash = g4_hash_more(told->hash, &out->token, sizeof out->token);
+    told->hash = g4_hash_more(told->hash, out->text, out->text_len);
+    if (!told->sees_logits) return 0;
+    told->hash = g4_hash_more(told->hash, &out->logprob, sizeof out->logprob);
+    for (int i = 0; i < out->n_top; i++) told->hash = g4_hash_more(told->hash, &out->top[i], sizeof out->top[i]);
+    return 0;
+}
+
+/* It is over; the logits behind it belong to what is compared. */
+static void g4_tell_end(g4_told *told, g4_session *s, g4_status status, const g4_result *result)
+{
+    told->is_done++;
+    told->status = status;
+    told->stop = result->stop;
+    told->n_tokens = result->n_tokens;
+    told->n = g4_session_n(s);
+    const float *logits = g4_session_logits(s);
+    if (logits) told->hash = g4_hash_more(told->hash, logits, s->e->file.config.n_vocab * sizeof *logits);
+}
+
+static void g4_tell_done(void *user, g4_session *s, g4_status status, const g4_result *result, const g4_error *err)
+{
+    G4_EXPECT((status == G4_OK) == (err == NULL), "status %d", status);
+    g4_tell_end(user, s, status, result);
+}
+
+/* ---- A constraint: all tokens, or one, few or half of them by the number of the choice ------------------------ */
+
+typedef struct {
+    int is_narrow, n_chosen;
+    const g4_session *s;
+    g4_told *told;
+} g4_narrow;
+
+static int g4_narrow_mask(void *user, uint32_t *mask, int n_vocab)
+{
+    const g4_narrow *k = user;
+    const uint32_t at = (uint32_t)k->n_chosen;
+    for (int id = 0; k->is_narrow && id < n_vocab; id++) {
+        const uint32_t h = ((uint32_t)id * 2654435761u) ^ (at * 40503u);
+        const int is_in = at % 4 == 0   ? (uint32_t)id == (7 * at + 40) % (uint32_t)n_vocab
+                          : at % 4 == 1 ? (h >> 8) % 16 == 0
+                                        : (h >> 8) % 2 == 0;
+        if (!is_in) mask[id / 32] &= ~(1u << (id % 32));
+    }
+    return 0;
+}
+
+static void g4_narrow_accept(void *user, g4_token token)
+{
+    g4_narrow *k = user;
+    k->n_chosen += token >= 0;
+    if (k->told->sees_logits)
+        k->told->hash = g4_hash_more(k->told->hash, k->s->logits, k->s->e->file.config.n_vocab * sizeof(float));
+}
+
+/* ---- The answers -------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int n_prompt, period;  /* its tokens repeat, so that what follows can be guessed; 0: they do not */
+    int max_tokens, joins; /* at that step */
+    g4_sampling sampling;
+    int is_narrow, wants_logprobs, has_picture;
+    const char *stop;
+} g4_kind;
+
+static const g4_kind g4_kinds[N_ANSWERS] = {
+    { .n_prompt = 3, .max_tokens = 40, .joins = 0 },
+    { .n_prompt = 130, .period = 9, .max_tokens = 60, .joins = 0, .wants_logprobs = 1 },
+    { .n_prompt = 64, .max_tokens = 20, .joins = 2, .sampling = { .temperature = 1, .top_k = 40, .seed = 3 } },
+    { .n_prompt = MAX_PROMPT, .max_tokens = 30, .joins = 3, .wants_logprobs = 1 },
+    { .n_prompt = 40, .period = 5, .max_tokens = 50, .joins = 4, .is_narrow = 1 },
+    { .n_prompt = 65, .period = 3, .max_tokens = 50, .joins = 6, .sampling = { .temperature = 0.1f, .seed = 9 } },
+    { .n_prompt = 1, .max_tokens = 25, .joins = 9, .is_narrow = 1, .wants_logprobs = 1 },
+    { .n_prompt = 150, .max_tokens = 30, .joins = 11, .has_picture = 1, .sampling = { .repeat_penalty = 1.2f } },
+    { .n_prompt = 20, .period = 20, .max_tokens = 40, .joins = 12, .stop = "e" },
+};
+
+typedef struct { /* one answer, alone or in a batch */
+    g4_session *s;
+    g4_token tokens[MAX_PROMPT];
+    g4_medium picture;
+    g4_prompt prompt;
+    g4_narrow narrow;
+    g4_constraint constraint;
+    g4_generate_options generate;
+    g4_batch_request request;
+    g4_told told;
+} g4_answering;
+
+static void g4_answering_open(g4_answering *a, g4_engine *e, const g4_kind *kind, g4_kv_choice kv, g4_soft *picture)
+{
+    const int n_vocab = (int)e->file.config.n_vocab;
+    g4_error err = { 0 };
+    memset(a, 0, sizeof *a);
+    for (int i = 0; i < kind->n_prompt; i++) {
+        const int k = kind->period ? i % kind->period : i;
+        a->tokens[i] = (g4_token)((kind->n_prompt * 131 + k * 37 + k * k * 5 + 30) % n_vocab);
+    }
+    a->prompt = (g4_prompt) { .tokens = a->tokens, .n = kind->n_prompt };
+    if (kind->has_picture && picture) {
+        a->picture = (g4_medium) { 30, picture };
+        for (int i = 0; i < picture->n; i++) a->tokens[30 + i] = picture->token;
+        a->prompt.media = &a->picture;
+        a->prompt.n_media = 1;
+    }
+    a->constraint = (g4_constraint) { .mask = g4_narrow_mask, .accept = g4_narrow_accept, .user = &a->narrow };
+    a->generate = (g4_generate_options) { .sampling = &kind->sampling,
+                                          .max_tokens = kind->max_tokens,
+                                          .stop = &kind->stop,
+                                          .n_stop = kind->stop != NULL,
+                                          .no_guard = 1,
+                                          .ignore_stop_ids = 1,
+                                          .want_logprobs = kind->wants_logprobs,
+                                          .n_top = kind->wants_logprobs ? 5 : 0,
+                                          .constraint = kind->is_narrow || kind->wants_logprobs ? &a->constraint : NULL,
+                                          .output = g4_tell,
+                                          .user = &a->told };
+    a->request =
+        (g4_batch_request) { .prompt = &a->prompt, .generate = &a->generate, .done = g4_tell_done, .user = &a->told };
+    const g4_session_options opt = { .n_ctx = N_CTX, .kv = kv, .chunk = 48 };
+    G4_EXPECT(g4_session_open(&a->s, e, &opt, &err) == G4_OK, "%s", err.message);
+    a->told = (g4_told) { .hash = UINT64_C(14695981039346656037), .sees_logits = kind->wants_logprobs };
+    a->narrow = (g4_narrow) { .is_narrow = kind->is_narrow, .s = a->s, .told = &a->told };
+}
+
+static void g4_answer_alone(g4_answering *a)
+{
+    g4_error err = { 0 };
+    g4_result result = { .n_tokens = 0 };
+    g4_status status = g4_session_sync(a->s, &a->prompt, NULL, &err);
+    if (!status) status = g4_session_generate(a->s, &a->generate, &result, &err);
+    G4_EXPECT(status == G4_OK, "%s", err.message);
+    g4_tell_end(&a->told, a->s, status, &result);
+}
+
+static void g4_expect_equal(const g4_told *got, const g4_told *want, const char *what, int i)
+{
+    G4_EXPECT(got->is_done == 1 && got->hash == want->hash && got->n_outputs == want->n_outputs &&
+                  got->status == want->status && got->stop == want->stop && got->n_tokens == want->n_tokens &&
+                  got->n == want->n,
+              "%s, answer %d: %d tokens (%s), alone %d (%s); hash %llx, %llx; done %d, status %d, n %d, %d", what, i,
+              got->n_tokens, g4_stop_name(got->stop), want->n_tokens, g4_stop_name(want->stop),
+              (unsigned long long)got->hash, (unsigned long long)want->hash, got->is_done, got->status, got->n,
+              want->n);
+}
+
+/* ---- Equal bits ----------------------------------------------------------------------------------------------- */
+
+static g4_engine *g4_open(const char *path, int n_threads, const char *isa, const g4_allocator *a)
+{
+    g4_engine *e = NULL;
+    g4_error err = { 0 };
+    const g4_engine_options opt = { .model_path = path, .n_threads = n_threads, .isa = isa, .allocator = a };
+    g4_engine_open(&e, &opt, &err);
+    G4_EXPECT(e != NULL, "%s: %s", path, err.message);
+    return e;
+}
+
+/* A picture where the model sees, else NULL. */
+static g4_soft *g4_some_picture(g4_engine *e)
+{
+    enum { SIDE = 96 };
+    static uint8_t pixels[3 * SIDE * SIDE];
+    g4_soft *soft = NULL;
+    for (size_t i = 0; i < sizeof pixels; i++) pixels[i] = (uint8_t)(i * 2654435761u >> 13);
+    const g4_image image = { .pixels = pixels, .width = SIDE, .height = SIDE, .max_tokens = 70 };
+    if (e->vision) g4_image_encode(&soft, e, &image, NULL);
+    return soft;
+}
+
+/* All answers in one batch; each joins at its step, or up to `spread` steps later, and number `leaves` is removed when
+ * it has told five tokens; -1: nobody. */
+static void g4_answer_together(g4_answering *a, g4_engine *e, const g4_batch_options *opt, int spread, int leaves)
+{
+    g4_batch *b = NULL;
+    g4_error err = { 0 };
+    int n_added = 0, is_added[N_ANSWERS] = { 0 };
+    G4_EXPECT(g4_batch_open(&b, e, opt, &err) == G4_OK, "%s", err.message);
+    for (int step = 0; b && (n_added < N_ANSWERS || g4_batch_n(b) > 0); step++) {
+        for (int i = 0; i < N_ANSWERS; i++) {
+            if (is_added[i] || g4_kinds[i].joins + (spread ? (i * 7 + spread * 5) % spread : 0) > step) continue;
+            G4_EXPECT(g4_batch_add(b, a[i].s, &a[i].request, &err) == G4_OK, "%s", err.message);
+            is_added[i] = 1;
+            n_added++;
+        }
+        G4_EXPECT(g4_batch_step(b, &err) == G4_OK, "%s", err.message);
+        if (leaves >= 0 && a[leaves].told.n_outputs >= 5 && !a[leaves].told.is_done) g4_batch_remove(b, a[leaves].s);
+    }
+    g4_batch_close(b);
+}
+
+typedef struct {
+    const char *path, *isa;
+    int n_threads, spread;
+    g4_kv_choice kv;
+    g4_batch_options opt;
+} g4_way;
+
+static void g4_test_equal(const g4_way *way)
+{
+    g4_engine *e = g4_open(way->path, way->n_threads, way->isa, NULL);
+    g4_answering *alone = calloc(N_ANSWERS, sizeof *alone), *together = calloc(N_ANSWERS, sizeof *together);
+    g4_soft *picture = e ? g4_some_picture(e) : NULL;
+    uint64_t n_guessed = 0;
+    const int ok = e && alone && together, leaves = way->spread % N_ANSWERS;
+    for (int i = 0; ok && i < N_ANSWERS; i++) {
+        g4_answering_open(&alone[i], e, &g4_kinds[i], way->kv, picture);
+        g4_answering_open(&together[i], e, &g4_kinds[i], way->kv, picture);
+        g4_answer_alone(&alone[i]);
+    }
+    if (ok) g4_answer_together(together, e, &way->opt, way->spread, leaves);
+    for (int i = 0; ok && i < N_ANSWERS; i++) {
+        const g4_told *told = &together[i].told;
+        n_guessed += together[i].s->n_guessed;
+        if (i == leaves)
+            G4_EXPECT(told->is_done == 1 && told->status == G4_ERR_CANCELED && told->stop == G4_STOP_CANCELED &&
+                          told->n_outputs >= 5 && told->n == g4_kinds[i].n_prompt + told->n_tokens,
+                      "%s: the one that left told %d, has %d", way->path, told->n_outputs, told->n);
+        else
+            g4_expect_equal(told, &alone[i].told, way->path, i);
+        g4_session_close(alone[i].s);
+        g4_session_close(together[i].s);
+    }
+    G4_EXPECT(n_guessed > 0, "%s: nothing was guessed", way->path);
+    g4_soft_release(picture);
+    free(alone);
+    free(together);
+    g4_engine_close(e);
+}
+
+/* ---- Forks, joins from `done` --------------------------------------------------------------------------------- */
+
+typedef struct { /* answers one after the other in the same session, each added when the one before is done */
+    g4_batch *batch;
+    g4_answering *a;
+    int n_left;
+} g4_again;
+
+static void g4_again_done(void *user, g4_session *s, g4_status status, const g4_result *result, const g4_error *err)
+{
+    g4_again *again = user;
+    g4_error more = { 0 };
+    g4_tell_done(&again->a->told, s, status, result, err);
+    if (again->n_left-- == 0) return;
+    g4_batch_request r = again->a->request;
+    r.prompt = NULL;
+    G4_EXPECT(g4_batch_add(again->batch, s, &r, &more) == G4_OK, "%s", more.message);
+    G4_EXPECT(g4_batch_step(again->batch, &more) == G4_ERR_ARGUMENT, "a step within a step");
+    g4_batch_close(again->batch); /* nor that */
+}
+
+/* Four answers to one prompt, by forks that share its pages, with seeds of their own; and a session that answers three
+ * times. */
+static void g4_test_forks(g4_engine *e)
+{
+    enum { N = 4 };
+    g4_answering *base = calloc(2 + N, sizeof *base), *again = base + 1 + N;
+    g4_sampling sampling[N];
+    g4_session *alone[N];
+    g4_told told[N];
+    g4_batch *b = NULL;
+    g4_error err = { 0 };
+    if (!base) return;
+    g4_answering_open(&base[0], e, &g4_kinds[3], G4_KV_DEFAULT, NULL);
+    g4_answering_open(again, e, &g4_kinds[2], G4_KV_DEFAULT, NULL);
+    G4_EXPECT(g4_session_sync(base[0].s, &base[0].prompt, NULL, &err) == G4_OK, "%s", err.message);
+    G4_EXPECT(g4_batch_open(&b, e, NULL, &err) == G4_OK, "%s", err.message);
+    for (int i = 0; b && i < N; i++) {
+        sampling[i] = (g4_sampling) { .temperature = 1, .top_k = 50, .seed = (uint64_t)i };
+        told[i] = (g4_told) { .hash = UINT64_C(14695981039346656037) };
+        G4_EXPECT(!g4_session_fork(&base[1 + i].s, base[0].s, &err) && !g4_session_fork(&alone[i], base[0].s, &err),
+                  "%s", err.message);
+        g4_generate_options opt = { .sampling = &sampling[i], .max_tokens = 20, .output = g4_tell, .user = &told[i] };
+        g4_result result;
+        const g4_status status = g4_session_generate(alone[i], &opt, &result, &err);
+        g4_tell_end(&told[i], alone[i], status, &result);
+        g4_session_close(alone[i]);
+        base[1 + i].told = (g4_told) { .hash = UINT64_C(14695981039346656037) };
+        base[1 + i].generate = opt;
+        base[1 + i].generate.user = &base[1 + i].told;
+        const g4_batch_request r = { .generate = &base[1 + i].generate,
+                                     .done = g4_tell_done,
+                                     .user = &base[1 + i].told };
+        G4_EXPECT(g4_batch_add(b, base[1 + i].s, &r, &err) == G4_OK, "%s", err.message);
+    }
+    g4_again repeat = { b, again, 2 };
+    again->request.done = g4_again_done;
+    again->request.user = &repeat;
+    G4_EXPECT(g4_batch_add(b, again->s, &again->request, &err) == G4_OK, "%s", err.message);
+    G4_EXPECT(g4_batch_run(b, &err) == G4_OK && g4_batch_n(b) == 0, "%s", err.message);
+    for (int i = 0; b && i < N; i++) g4_expect_equal(&base[1 + i].told, &told[i], "fork", i);
+    G4_EXPECT(again->told.is_done == 3 && again->told.n == g4_kinds[2].n_prompt + 3 * g4_kinds[2].max_tokens,
+              "%d answers, %d tokens", again->told.is_done, again->told.n);
+    g4_batch_close(b);
+    for (int i = 0; i < 2 + N; i++) g4_session_close(base[i].s);
+    free(base);
+}
+
+/* ---- Misuse, full contexts, no memory ---------------------------------------------------------------------------- */
+
+static void g4_expect_refused(g4_batch *b, g4_session *s, const g4_batch_request *r, const char *want)
+{
+    g4_error err = { 0 };
+    const g4_status status = g4_batch_add(b, s, r, &err);
+    G4_EXPECT(status != G4_OK && strstr(err.message, want) != NULL, "%d: %s", status, err.message);
+}
+
+static void g4_test_misuse(g4_engine *e, g4_engine *other)
+{
+    g4_answering *a = calloc(4, sizeof *a);
+    g4_batch *b = NULL;
+    g4_error err = { 0 };
+    if (!a) return;
+    for (int i = 0; i < 4; i++) g4_answering_open(&a[i], i == 2 ? other : e, &g4_kinds[2], G4_KV_DEFAULT, NULL);
+    const g4_batch_options bad[] = { { .n_rows = -1 }, { .prompt_rows = -1 }, { .n_rows = 1 << 20 } };
+    for (int i = 0; i < 3; i++)
+        G4_EXPECT(g4_batch_open(&b, e, &bad[i], &err) == G4_ERR_ARGUMENT && !b, "%s", err.message);
+    G4_EXPECT(g4_batch_open(NULL, e, NULL, &err) == G4_ERR_ARGUMENT && g4_batch_step(NULL, &err) == G4_ERR_ARGUMENT &&
+                  g4_batch_run(NULL, &err) == G4_ERR_ARGUMENT && g4_batch_n(NULL) == 0,
+              "NULL");
+    G4_EXPECT(g4_batch_open(&b, e, NULL, &err) == G4_OK, "%s", err.message);
+    g4_batch_remove(NULL, a[0].s);
+    g4_batch_remove(b, a[0].s);
+    g4_expect_refused(NULL, a[0].s, &a[0].request, "batch is NULL");
+    g4_expect_refused(b, NULL, &a[0].request, "session is NULL");
+    g4_expect_refused(b, a[0].s, NULL, "request is NULL");
+    g4_expect_refused(b, a[2].s, &a[2].request, "another engine");
+    g4_expect_refused(b, a[0].s, &(g4_batch_request) { .prompt = NULL }, "timeline is empty");
+    g4_expect_refused(b, a[0].s, &(g4_batch_request) { .prompt = &(g4_prompt) { .tokens = a[0].tokens } }, "0 tokens");
+    const g4_token outside = -5;
+    g4_expect_refused(b, a[0].s, &(g4_batch_request) { .prompt = &(g4_prompt) { .tokens = &outside, .n = 1 } },
+                      "token 0 is -5");
+    G4_EXPECT(g4_batch_add(b, a[0].s, &a[0].request, &err) == G4_OK, "%s", err.message);
+    g4_expect_refused(b, a[0].s, &a[0].request, "in the batch already");
+    G4_EXPECT(g4_session_sync(a[0].s, &a[0].prompt, NULL, &err) == G4_ERR_ARGUMENT,
+              "a session in a batch is in a call");
+    /* What is wrong with the options of one is told when its answer begins, and ends that one. */
+    a[1].generate.max_tokens = -1;
+    a[3].generate.limits.seconds = -1;
+    G4_EXPECT(g4_batch_add(b, a[1].s, &a[1].request, &err) == G4_OK, "%s", err.message);
+    G4_EXPECT(g4_batch_add(b, a[3].s, &a[3].request, &err) == G4_ERR_CANCELED, "late before it begins");
+    const g4_cancel set = { 1 };
+    g4_batch *late = NULL;
+    G4_EXPECT(g4_batch_open(&late, e, &(g4_batch_options) { .limits.cancel = &set }, &err) == G4_OK, "%s", err.message);
+    a[3].generate.limits.seconds = 0;
+    G4_EXPECT(g4_batch_add(late, a[3].s, &a[3].request, &err) == G4_OK &&
+                  g4_batch_step(late, &err) == G4_ERR_CANCELED && g4_batch_n(late) == 1 && !a[3].told.is_done,
+              "a cancelled step loses nobody: %s", err.message);
+    g4_batch_close(late);
+    G4_EXPECT(a[3].told.is_done == 1 && a[3].told.status == G4_ERR_CANCELED, "status %d", a[3].told.status);
+    G4_EXPECT(g4_batch_run(b, &err) == G4_OK && a[0].told.status == G4_OK && a[0].told.n_tokens == 20, "%d tokens",
+              a[0].told.n_tokens);
+    G4_EXPECT(a[1].told.is_done == 1 && a[1].told.status == G4_ERR_ARGUMENT && a[1].told.n == g4_kinds[2].n_prompt,
+              "status %d", a[1].told.status);
+    g4_batch_close(b);
+    for (int i = 0; i < 4; i++) g4_session_close(a[i].s);
+    free(a);
+}
+
+/* Each allocation in turn fails: that session ends with an error and holds what it held, the others have their bits. */
+static void g4_test_memory(const char *path)
+{
+    enum { N = 4 };
+    static const int which[N] = { 1, 3, 5, 7 };
+    g4_failing failing = { .fail_at = -1 };
+    const g4_allocator allocator = g4_failing_allocator(&failing);
+    g4_engine *e = g4_open(path, 1, NULL, &allocator);
+    g4_answering *a = calloc(2 * N, sizeof *a);
+    int n_failed = 0;
+    for (int i = 0; e && a && i < N; i++) {
+        g4_answering_open(&a[i], e, &g4_kinds[which[i]], G4_KV_DEFAULT, NULL);
+        g4_answer_alone(&a[i]);
+    }
+    for (long at = 0; e && a && at < 200; at++) {
+        g4_batch *b = NULL;
+        g4_error err = { 0 };
+        G4_EXPECT(g4_batch_open(&b, e, NULL, &err) == G4_OK, "%s", err.message);
+        for (int i = 0; i < N; i++) g4_answering_open(&a[N + i], e, &g4_kinds[which[i]], G4_KV_DEFAULT, NULL);
+        failing.fail_at = failing.calls + at;
+        for (int i = 0; i < N; i++) {
+            if (!g4_batch_add(b, a[N + i].s, &a[N + i].request, &err)) continue;
+            a[N + i].told.is_done = 1;
+            a[N + i].told.status = err.code;
+        }
+        G4_EXPECT(g4_batch_run(b, &err) == G4_OK, "%s", err.message);
+        const int has_failed = failing.calls > failing.fail_at;
+        failing.fail_at = -1;
+        for (int i = 0; i < N; i++) {
+            const g4_told *told = &a[N + i].told;
+            n_failed += told->status == G4_ERR_MEMORY;
+            if (told->status == G4_ERR_MEMORY)
+                G4_EXPECT(told->is_done == 1 && (told->n == 0 || told->n == a[i].prompt.n), "allocation %ld: n is %d",
+                          at, told->n);
+            else
+                g4_expect_equal(told, &a[i].told, "without memory", i);
+            g4_session_close(a[N + i].s);
+        }
+        g4_batch_close(b);
+        if (!has_failed) break;
+    }
+    G4_EXPECT(n_failed > 20, "%d sessions failed", n_failed);
+    for (int i = 0; a && i < N; i++) g4_session_close(a[i].s);
+    free(a);
+    g4_engine_close(e);
+    G4_EXPECT(failing.live == 0, "%ld blocks are left", failing.live);
+}
+
+int main(void)
+{
+    static const char *const paths[] = { "tests/data/text_e2b.g4",       "tests/data/text_e2b.mixed.g4",
+                                         "tests/data/media/e2b-q8_0.g4", "tests/data/media/e4b.g4",
+                                         "tests/data/media/26b.g4",      "tests/data/text_26b.mixed.g4",
+                                         "tests/data/media/31b.g4",      "tests/data/text_gemma3.g4" };
+    static const g4_batch_options options[] = { { .n_rows = 0 },
+                                                { .prompt_rows = 5 },
+                                                { .n_rows = 90, .prompt_rows = 40 } };
+    static const g4_kv_choice kv[] = { G4_KV_DEFAULT, G4_KV_USE_Q8_0, G4_KV_USE_F32 };
+    int n = 0;
+    for (size_t p = 0; p < sizeof paths / sizeof *paths; p++)
+        for (int i = 0; g4_isa_name(i) != NULL; i++)
+            for (int n_threads = 1; n_threads <= 2; n_threads++, n++) {
+                if (i > 0 && n_threads > 1) continue;
+                g4_test_equal(&(g4_way) { paths[p], g4_isa_name(i), n_threads, n, kv[n % 3], options[n / 2 % 3] });
+            }
+    g4_engine *e = g4_open(paths[0], 2, NULL, NULL), *other = g4_open(paths[0], 1, NULL, NULL);
+    if (e && other) g4_test_forks(e);
+    if (e && other) g4_test_misuse(e, other);
+    g4_engine_close(e);
+    g4_engine_close(other);
+    g4_test_memory(paths[0]);
+    return g4_test_end();
+}
