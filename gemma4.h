@@ -854,6 +854,21 @@ typedef struct {
 G4_API g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_options *opt, g4_response **out,
                                     g4_result *result, g4_error *err);
 
+typedef struct {
+    const g4_respond_options *respond; /* NULL: defaults. What its `generate` and `guide` point to must stay until
+                                          `done` */
+    /* The answer is finished, and the response yours to close; the rest as in g4_batch_request. What failed has no
+     * response. Not NULL. */
+    void (*done)(void *user, g4_session *s, g4_status status, g4_response *response, const g4_result *result,
+                 const g4_error *err);
+    void *user;
+    uint64_t reserved[4];
+} g4_batch_respond_request;
+/* The answer to a chat as one of a batch: g4_session_sync_chat and g4_session_respond among others'. Media of the chat
+ * are encoded here; it may be closed, or go on, after that. */
+G4_API g4_status g4_batch_respond(g4_batch *b, g4_session *s, g4_chat *c, const g4_batch_respond_request *r,
+                                  g4_error *err);
+
 /* ---- Requests and answers in OpenAI's format ------------------------------------------------------
  *
  * What clients send to POST /v1/chat/completions, as their libraries write it, to a conversation and options; and an

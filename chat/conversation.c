@@ -914,6 +914,28 @@ g4_status g4_session_sync_chat(g4_session *s, g4_chat *c, g4_sync_counts *counts
     return g4_call_end(&call, st);
 }
 
+g4_status g4_chat_add_to_batch(g4_chat *c, g4_batch *b, g4_session *s, const g4_batch_request *r, g4_error *err)
+{
+    g4_call call;
+    g4_prompt_tokens made = { 0 };
+    g4_status st = g4_call_begin(&call, s, r->generate != NULL ? &r->generate->limits : NULL, err);
+    if (st == G4_OK) st = g4_chat_check(c, s, err);
+    if (st != G4_OK) return g4_call_end(&call, st);
+    c->n_calls++;
+    st = g4_chat_encode_media(c, &call.halt, err);
+    if (st == G4_OK) st = g4_chat_tokenise(&made, c, s->tokens, s->n, NULL, &call.halt, err);
+    c->n_calls--;
+    g4_call_end(&call, st);
+    const g4_prompt whole = g4_prompt_of(&made, (int)made.ids.n);
+    g4_batch_request request = *r;
+    request.prompt = &whole;
+    if (st == G4_OK && whole.n > s->n_ctx)
+        st = g4_fail(err, G4_ERR_CONTEXT, "the conversation has %d tokens, the context %d", whole.n, s->n_ctx);
+    if (st == G4_OK) st = g4_batch_add_marked(b, s, &request, made.headers, made.n_headers, err);
+    g4_prompt_tokens_free(&made);
+    return st;
+}
+
 g4_status g4_chat_check_followed(const g4_chat *c, const g4_session *s, int *n, g4_halt *halt, g4_error *err)
 {
     g4_prompt_tokens made = { 0 };

@@ -436,17 +436,24 @@ static int g4_respond_output(void *user, const g4_output *o)
     return stop;
 }
 
-/* Generate under the guide into the response that is being made. */
+/* How to generate under the guide into the response that is being made. */
+static g4_status g4_respond_options_of(g4_responder *r, g4_guide *guide, g4_generate_options *out, g4_error *err)
+{
+    const g4_constraint *constraint = g4_guide_constraint(guide);
+    *out = *r->generate;
+    if (constraint != NULL && out->constraint != NULL)
+        return g4_fail(err, G4_ERR_ARGUMENT, "a constraint of one's own cannot be combined with a guide");
+    if (constraint != NULL) out->constraint = constraint;
+    out->output = g4_respond_output;
+    out->user = r;
+    return G4_OK;
+}
+
 static g4_status g4_respond_generate(g4_session *s, g4_guide *guide, g4_responder *r, g4_result *result, g4_error *err)
 {
-    g4_generate_options generate = *r->generate;
-    const g4_constraint *constraint = g4_guide_constraint(guide);
-    if (constraint != NULL && generate.constraint != NULL)
-        return g4_fail(err, G4_ERR_ARGUMENT, "a constraint of one's own cannot be combined with a guide");
-    if (constraint != NULL) generate.constraint = constraint;
-    generate.output = g4_respond_output;
-    generate.user = r;
-    return g4_timeline_generate(s, &generate, result, err);
+    g4_generate_options generate;
+    const g4_status st = g4_respond_options_of(r, guide, &generate, err);
+    return st == G4_OK ? g4_timeline_generate(s, &generate, result, err) : st;
 }
 
 /* Part of the answer is there already, from a call that was cancelled: the reader and the guide learn of it. */
@@ -527,4 +534,81 @@ g4_status g4_session_respond(g4_session *s, const g4_chat *c, const g4_respond_o
     if (st == G4_ERR_CANCELED) result->stop = G4_STOP_CANCELED;
     *out = r.response;
     return g4_call_end(&call, st);
+}
+
+/* ---- The answer as one of a batch ------------------------------------------------------------------ */
+
+typedef struct {
+    g4_batch_respond_request request;
+    g4_generate_options generate; /* the caller's */
+    g4_responder responder;
+    g4_guide *guide;
+    int has_grammar;
+    const g4_allocator *a;
+} g4_batch_answer;
+
+static void g4_batch_answer_free(g4_batch_answer *answer)
+{
+    g4_guide_close(answer->guide);
+    g4_free(answer->a, answer);
+}
+
+/* What there is of the answer goes to the caller, finished. */
+static void g4_batch_answer_done(void *user, g4_session *s, g4_status st, const g4_result *result, const g4_error *err)
+{
+    g4_batch_answer *answer = user;
+    const g4_batch_respond_request request = answer->request;
+    g4_response *response = answer->responder.response;
+    g4_error own = err != NULL ? *err : (g4_error) { 0 };
+    if (st == G4_OK) st = g4_respond_finish(response, result, answer->has_grammar, &own);
+    if (st == G4_ERR_CANCELED) {
+        g4_response_cut(response);
+        if (g4_response_finish(response, NULL) != G4_OK) st = g4_fail(&own, G4_ERR_MEMORY, "no memory for the answer");
+    }
+    if (st != G4_OK && st != G4_ERR_CANCELED) {
+        g4_response_close(response);
+        response = NULL;
+    }
+    g4_batch_answer_free(answer);
+    request.done(request.user, s, st, response, result, st != G4_OK ? &own : NULL);
+}
+
+/* Reader and guide of the answer, and what generation is told. */
+static g4_status g4_batch_answer_open(g4_batch_answer *answer, const g4_chat *c, const g4_respond_options *opt,
+                                      g4_generate_options *generate, g4_error *err)
+{
+    g4_halt halt;
+    const g4_engine *e = g4_chat_engine(c);
+    if (opt->generate != NULL) answer->generate = *opt->generate;
+    answer->responder.generate = &answer->generate;
+    answer->has_grammar = opt->guide.grammar != NULL;
+    g4_status st = g4_response_open(&answer->responder.response, e, g4_chat_in_thought(c), opt->part, opt->user, err);
+    if (st == G4_OK) st = g4_guide_make(&answer->guide, c, &opt->guide, g4_engine_halt(e, &halt), err);
+    return st == G4_OK ? g4_respond_options_of(&answer->responder, answer->guide, generate, err) : st;
+}
+
+g4_status g4_batch_respond(g4_batch *b, g4_session *s, g4_chat *c, const g4_batch_respond_request *r, g4_error *err)
+{
+    static const g4_respond_options defaults = { 0 };
+    g4_generate_options generate;
+    if (b == NULL || s == NULL || c == NULL || r == NULL || r->done == NULL)
+        return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL",
+                       b == NULL   ? "batch"
+                       : s == NULL ? "session"
+                       : c == NULL ? "chat"
+                       : r == NULL ? "request"
+                                   : "done");
+    if (g4_chat_engine(c) == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "a chat without an engine has no tokens");
+    const g4_allocator *a = g4_engine_allocator(g4_chat_engine(c));
+    g4_batch_answer *answer = g4_alloc(a, 1, sizeof *answer);
+    if (answer == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for an answer");
+    answer->a = a;
+    answer->request = *r;
+    g4_status st = g4_batch_answer_open(answer, c, r->respond != NULL ? r->respond : &defaults, &generate, err);
+    const g4_batch_request request = { .generate = &generate, .done = g4_batch_answer_done, .user = answer };
+    if (st == G4_OK) st = g4_chat_add_to_batch(c, b, s, &request, err);
+    if (st == G4_OK) return G4_OK;
+    g4_response_close(answer->responder.response);
+    g4_batch_answer_free(answer);
+    return st;
 }

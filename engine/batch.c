@@ -21,6 +21,8 @@ typedef struct { /* a session in a batch: in a call from add to done */
     g4_call call;
     g4_member_state state;
     g4_reading reading;
+    int *marks; /* (n_marks): positions of the prompt to mark, ascending */
+    int n_marks, next_mark;
     g4_reply reply;
     g4_checkpoint old; /* what the timeline was before the answer */
     g4_await await;
@@ -94,13 +96,22 @@ static g4_stretch *g4_member_stretch(g4_member *m)
     return m->state == G4_MEMBER_READS ? &m->reading.stretch : &m->reply.next.stretch;
 }
 
+/* Mark the position that a prompt has come to, if that is wanted. */
+static g4_status g4_member_mark(g4_member *m)
+{
+    if (m->next_mark == m->n_marks || m->marks[m->next_mark] != m->s->n) return G4_OK;
+    m->next_mark++;
+    return g4_timeline_mark(m->s, &m->err);
+}
+
 /* Its rows of the pass are evaluated. */
 static void g4_member_passed(g4_member *m)
 {
     g4_stretch *stretch = g4_member_stretch(m);
     const int n = m->n;
     m->n = 0;
-    const g4_status status = g4_stretch_advance(stretch, n, &m->err);
+    g4_status status = g4_stretch_advance(stretch, n, &m->err);
+    if (!status && m->state == G4_MEMBER_READS) status = g4_member_mark(m);
     if (status) {
         g4_member_end(m, status);
     } else if (m->state == G4_MEMBER_ANSWERS) {
@@ -118,6 +129,8 @@ static g4_member *g4_batch_turn(const g4_batch *b, int i) { return b->members[(b
 static int g4_batch_give(const g4_batch *b, g4_member *m, int max, int used)
 {
     int n;
+    if (m->state == G4_MEMBER_READS && m->next_mark < m->n_marks)
+        max = g4_min_int(max, m->marks[m->next_mark] - m->s->n);
     const g4_status status = g4_stretch_next(g4_member_stretch(m), max, &n, &m->err);
     if (status) {
         g4_member_end(m, status);
@@ -243,6 +256,7 @@ static void g4_batch_sweep(g4_batch *b)
         memmove(b->members + i, b->members + i + 1, (size_t)(b->n - i - 1) * sizeof *b->members);
         b->n--;
         if (m->request.done) m->request.done(m->request.user, m->s, m->status, &m->result, m->status ? &m->err : NULL);
+        g4_free(b->e->a, m->marks);
         g4_free(b->e->a, m);
     }
     b->turn = b->n > 0 ? b->turn % b->n : 0;
@@ -351,7 +365,20 @@ static g4_status g4_batch_check(const g4_batch *b, const g4_session *s, const g4
     return G4_OK;
 }
 
-g4_status g4_batch_add(g4_batch *b, g4_session *s, const g4_batch_request *r, g4_error *err)
+/* Let it into a call of its own, which goes on until it is over. */
+static g4_status g4_member_begin(g4_member *m, const g4_prompt *prompt, const int *marks, int n_marks, g4_error *err)
+{
+    g4_status status = g4_call_begin(&m->call, m->s, &m->generate.limits, err);
+    if (!status && n_marks > 0 && !(m->marks = g4_alloc(m->s->e->a, (size_t)n_marks, sizeof *m->marks)))
+        status = g4_fail(err, G4_ERR_MEMORY, "no memory for %d marks", n_marks);
+    if (!status) status = g4_reading_begin(&m->reading, m->s, prompt, err);
+    for (int i = 0; !status && i < n_marks; i++)
+        if (marks[i] > m->s->n) m->marks[m->n_marks++] = marks[i]; /* those before are there, or were given up */
+    return status ? g4_call_end(&m->call, status) : G4_OK;
+}
+
+g4_status g4_batch_add_marked(g4_batch *b, g4_session *s, const g4_batch_request *r, const int *marks, int n_marks,
+                              g4_error *err)
 {
     g4_status status = g4_batch_check(b, s, r, err);
     if (status) return status;
@@ -363,15 +390,19 @@ g4_status g4_batch_add(g4_batch *b, g4_session *s, const g4_batch_request *r, g4
     m->request = *r;
     if (r->generate) m->generate = *r->generate;
     m->result.stop_token = -1;
-    status = g4_call_begin(&m->call, s, &m->generate.limits, err);
-    if (!status) status = g4_reading_begin(&m->reading, s, r->prompt, err);
+    status = g4_member_begin(m, r->prompt, marks, n_marks, err);
     if (status) {
-        g4_call_end(&m->call, status);
+        g4_free(b->e->a, m->marks);
         g4_free(b->e->a, m);
         return status;
     }
     b->members[b->n++] = m;
     return G4_OK;
+}
+
+g4_status g4_batch_add(g4_batch *b, g4_session *s, const g4_batch_request *r, g4_error *err)
+{
+    return g4_batch_add_marked(b, s, r, NULL, 0, err);
 }
 
 void g4_batch_remove(g4_batch *b, g4_session *s)

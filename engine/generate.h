@@ -137,4 +137,10 @@ g4_status g4_reply_close(g4_reply *r, g4_status status, g4_error *err);
  * timeline somewhere between. */
 g4_status g4_timeline_generate(g4_session *s, const g4_generate_options *opt, g4_result *out, g4_error *err);
 
+/* ---- Batches (batch.c) --------------------------------------------------------------------------------------- */
+
+/* g4_batch_add, and the timeline is marked at these positions of the prompt, ascending, as it is read. */
+g4_status g4_batch_add_marked(g4_batch *b, g4_session *s, const g4_batch_request *r, const int *marks, int n_marks,
+                              g4_error *err);
+
 #endif /* GEMMA4_GENERATE_H */

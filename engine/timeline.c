@@ -638,6 +638,7 @@ g4_status g4_reading_end(g4_reading *r, g4_status status)
     g4_session *s = r->stretch.s;
     if (r->reads) g4_stretch_end(&r->stretch, status);
     if (r->is_again) s->n = r->stretch.end;
+    while (g4_last_snapshot(s) > s->n) g4_drop_snapshot(s, s->n_snapshots - 1); /* marks made on the way */
     if (status)
         g4_drop_media(s, s->n);
     else if (r->reads)

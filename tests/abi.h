@@ -275,6 +275,12 @@ G4_FIELD(g4_batch_request, done, 16, 8)
 G4_FIELD(g4_batch_request, user, 24, 8)
 G4_FIELD(g4_batch_request, reserved, 32, 32)
 
+G4_STRUCT(g4_batch_respond_request, 56)
+G4_FIELD(g4_batch_respond_request, respond, 0, 8)
+G4_FIELD(g4_batch_respond_request, done, 8, 8)
+G4_FIELD(g4_batch_respond_request, user, 16, 8)
+G4_FIELD(g4_batch_respond_request, reserved, 24, 32)
+
 G4_STRUCT(g4_choose_options, 56)
 G4_FIELD(g4_choose_options, sampling, 0, 8)
 G4_FIELD(g4_choose_options, constraint, 8, 8)

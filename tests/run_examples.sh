@@ -21,6 +21,7 @@ check chat talk
 check tools "$b/example_tools" "$model"
 check loop "$b/example_loop" "$model"
 check structured "$b/example_structured" "$model"
+check batch "$b/example_batch" "$model"
 check threads "$b/example_threads" "$model"
 check picture "$b/example_picture" "$model" "$picture"
 check speech "$b/example_speech" "$model" "$sound"

@@ -1,0 +1,173 @@
+/* test_batch_chat.c - answers to chats as a batch makes them are those of g4_session_respond: thoughts, calls of tools,
+ * schemas and media of the bundled model, with follow-up turns that reuse what the sessions hold. */
+#include "answers.h"
+#include "test.h"
+#include "tiny.h"
+
+enum { N_CHATS = 20 };
+
+typedef struct {
+    g4_chat *c;
+    g4_tiny_media *media;
+    g4_session *alone, *together;
+    g4_respond_options opt;
+    g4_generate_options generate;
+    g4_buf want, got; /* the parts of the answer, and how it ended */
+    int is_done;
+} g4_talk;
+
+static void g4_describe(g4_buf *out, const g4_session *s, g4_status st, const g4_response *r, const g4_result *result)
+{
+    if (r != NULL) g4_show_parts(out, r);
+    g4_buf_fmt(out, " %d %s %d of %d", (int)st, g4_stop_name(result->stop), result->n_tokens, g4_session_n(s));
+}
+
+static void g4_talk_done(void *user, g4_session *s, g4_status st, g4_response *r, const g4_result *result,
+                         const g4_error *err)
+{
+    g4_talk *t = user;
+    G4_EXPECT((st == G4_OK) == (err == NULL), "%d", st);
+    t->is_done++;
+    g4_describe(&t->got, s, st, r, result);
+    g4_response_close(r);
+}
+
+/* The next question of the file in a talk of its own. Returns 0 at its end. */
+static int g4_talk_open(g4_talk *t, g4_engine *e, FILE *f, int i, g4_grammar *digits)
+{
+    char *line = NULL, *answer = NULL;
+    size_t cap = 0, answer_cap = 0, len = 0, n;
+    g4_error err = { 0 };
+    if (!g4_tiny_line(f, &line, &cap, &len) || !g4_tiny_line(f, &answer, &answer_cap, &n)) len = 0;
+    t->media = calloc(1, sizeof *t->media);
+    if (len > 0 && t->media != NULL) {
+        const int ok = !g4_chat_parse(&t->c, e, line, len, NULL, &err) && !g4_tiny_load(t->c, t->media, &err) &&
+                       !g4_session_open(&t->alone, e, NULL, &err) && !g4_session_open(&t->together, e, NULL, &err);
+        G4_EXPECT(ok, "%s", err.message);
+    }
+    t->generate = (g4_generate_options) { .max_tokens = i % 7 == 6 ? 4 : 120 };
+    t->opt = (g4_respond_options) { .generate = &t->generate, .guide.grammar = i % 5 == 4 ? digits : NULL };
+    free(line);
+    free(answer);
+    return len > 0;
+}
+
+static void g4_talk_alone(g4_talk *t)
+{
+    g4_error err = { 0 };
+    g4_response *r = NULL;
+    g4_result result = { .n_tokens = 0 };
+    g4_status st = g4_session_sync_chat(t->alone, t->c, NULL, &err);
+    if (st == G4_OK) st = g4_session_respond(t->alone, t->c, &t->opt, &r, &result, &err);
+    G4_EXPECT(st == G4_OK, "%s", err.message);
+    g4_describe(&t->want, t->alone, st, r, &result);
+    g4_response_close(r);
+}
+
+static void g4_talk_close(g4_talk *t)
+{
+    g4_chat_close(t->c);
+    g4_session_close(t->alone);
+    g4_session_close(t->together);
+    for (int i = 0; t->media != NULL && i < G4_TINY_MEDIA; i++) {
+        g4_image_free(&t->media->image[i], NULL);
+        g4_audio_free(&t->media->audio[i], NULL);
+        g4_video_free(&t->media->video[i], NULL);
+    }
+    free(t->media);
+    g4_buf_free(&t->want);
+    g4_buf_free(&t->got);
+}
+
+/* All talks in one batch, some of which join later. */
+static void g4_talk_together(g4_talk *t, int n, g4_engine *e)
+{
+    g4_batch *b = NULL;
+    g4_error err = { 0 };
+    G4_EXPECT(g4_batch_open(&b, e, NULL, &err) == G4_OK, "%s", err.message);
+    for (int added = 0; added < n || g4_batch_n(b) > 0;) {
+        for (int k = 0; k < 3 && added < n; k++, added++) {
+            const g4_batch_respond_request r = { .respond = &t[added].opt, .done = g4_talk_done, .user = &t[added] };
+            G4_EXPECT(g4_batch_respond(b, t[added].together, t[added].c, &r, &err) == G4_OK, "%s", err.message);
+        }
+        G4_EXPECT(g4_batch_step(b, &err) == G4_OK, "%s", err.message);
+    }
+    g4_batch_close(b);
+}
+
+static void g4_test_answers(g4_engine *e, g4_grammar *digits)
+{
+    static g4_talk talks[N_CHATS];
+    FILE *f = fopen("tests/data/tiny.jsonl", "rb");
+    int n = 0;
+    while (f != NULL && n < N_CHATS && g4_talk_open(&talks[n], e, f, n, digits)) n++;
+    G4_EXPECT(n == N_CHATS, "%d chats", n);
+    for (int turn = 0; turn < 2; turn++) { /* the second asks again: the sessions hold the prompts */
+        for (int i = 0; i < n; i++) {
+            talks[i].want.len = talks[i].got.len = 0;
+            talks[i].is_done = 0;
+            g4_talk_alone(&talks[i]);
+        }
+        g4_talk_together(talks, n, e);
+        for (int i = 0; i < n; i++)
+            G4_EXPECT(talks[i].is_done == 1 && talks[i].got.len == talks[i].want.len &&
+                          memcmp(talks[i].got.data, talks[i].want.data, talks[i].want.len) == 0,
+                      "chat %d, turn %d: %s, alone %s", i, turn, talks[i].got.data, talks[i].want.data);
+    }
+    for (int i = 0; i < n; i++) g4_talk_close(&talks[i]);
+    if (f != NULL) fclose(f);
+}
+
+static void g4_test_misuse(g4_engine *e)
+{
+    static const char ask[] = "[{\"role\": \"user\", \"content\": \"hi\"}]";
+    g4_chat *c = NULL, *plain = NULL;
+    g4_session *s = NULL, *small = NULL;
+    g4_batch *b = NULL;
+    g4_error err = { 0 };
+    const g4_chat_options bare = { .template_name = "e2b-2026-07" };
+    g4_talk t = { .c = NULL };
+    const int ok = !g4_chat_parse(&c, e, ask, strlen(ask), NULL, &err) &&
+                   !g4_chat_parse(&plain, NULL, ask, strlen(ask), &bare, &err) && !g4_session_open(&s, e, NULL, &err) &&
+                   !g4_session_open(&small, e, &(g4_session_options) { .n_ctx = 4 }, &err) &&
+                   !g4_batch_open(&b, e, NULL, &err);
+    const g4_batch_respond_request r = { .done = g4_talk_done, .user = &t }, none = { .user = &t };
+    G4_EXPECT(ok, "%s", err.message);
+    G4_EXPECT(g4_batch_respond(NULL, s, c, &r, &err) == G4_ERR_ARGUMENT, "no batch");
+    G4_EXPECT(g4_batch_respond(b, NULL, c, &r, &err) == G4_ERR_ARGUMENT, "no session");
+    G4_EXPECT(g4_batch_respond(b, s, NULL, &r, &err) == G4_ERR_ARGUMENT, "no chat");
+    G4_EXPECT(g4_batch_respond(b, s, c, NULL, &err) == G4_ERR_ARGUMENT, "no request");
+    G4_EXPECT(g4_batch_respond(b, s, c, &none, &err) == G4_ERR_ARGUMENT, "no done");
+    G4_EXPECT(g4_batch_respond(b, s, plain, &r, &err) == G4_ERR_ARGUMENT, "a chat without an engine");
+    G4_EXPECT(g4_batch_respond(b, small, c, &r, &err) == G4_ERR_CONTEXT, "%s", err.message);
+    G4_EXPECT(g4_batch_respond(b, s, c, &r, &err) == G4_OK, "%s", err.message);
+    G4_EXPECT(g4_batch_respond(b, s, c, &r, &err) == G4_ERR_ARGUMENT, "twice");
+    G4_EXPECT(g4_batch_step(b, &err) == G4_OK && t.is_done == 0, "%s", err.message);
+    g4_session_cancel(s);
+    G4_EXPECT(g4_batch_step(b, &err) == G4_OK && t.is_done == 1 && g4_batch_n(b) == 0 &&
+                  strstr(t.got.data, "canceled") != NULL,
+              "%s, %s", err.message, t.got.data);
+    g4_buf_free(&t.got);
+    g4_batch_close(b);
+    g4_session_close(s);
+    g4_session_close(small);
+    g4_chat_close(c);
+    g4_chat_close(plain);
+}
+
+int main(void)
+{
+    static const char schema[] = "{\"type\": \"object\", \"properties\": {\"n\": {\"type\": \"integer\"}}, "
+                                 "\"required\": [\"n\"], \"additionalProperties\": false}";
+    g4_engine *e = NULL;
+    g4_grammar *digits = NULL;
+    g4_error err = { 0 };
+    const int ok = !g4_engine_open(&e, &(g4_engine_options) { .model_path = "models/tiny.g4", .n_threads = 2 }, &err) &&
+                   !g4_grammar_from_schema(&digits, e, schema, strlen(schema), NULL, &err);
+    G4_EXPECT(ok, "%s", err.message);
+    if (ok) g4_test_answers(e, digits);
+    if (ok) g4_test_misuse(e);
+    g4_grammar_close(digits);
+    g4_engine_close(e);
+    return g4_test_end();
+}
