@@ -194,10 +194,10 @@ typedef struct { /* final states whose logits are computed together, and the mem
     g4_head_row rows[G4_BATCH_HEAD_ROWS];
     g4_member *member[G4_BATCH_HEAD_ROWS];
     int n, n_members;
-} g4_heads;
+} g4_head_batch;
 
 /* Compute the logits of what has gathered. */
-static g4_status g4_heads_compute(const g4_batch *b, g4_heads *h, g4_halt *halt, g4_error *err)
+static g4_status g4_head_batch_compute(const g4_batch *b, g4_head_batch *h, g4_halt *halt, g4_error *err)
 {
     const uint32_t n_vocab = b->e->file.config.n_vocab;
     if (h->n == 0) return G4_OK;
@@ -215,7 +215,7 @@ static g4_status g4_heads_compute(const g4_batch *b, g4_heads *h, g4_halt *halt,
 /* The logits of all that need them. Whose choice depends on a few tokens reads those groups of the head alone. */
 static g4_status g4_batch_heads(const g4_batch *b, g4_halt *halt, g4_error *err)
 {
-    g4_heads h = { .n = 0 };
+    g4_head_batch h = { .n = 0 };
     g4_status status = G4_OK;
     for (int i = 0; !status && i < b->n; i++) {
         g4_member *m = b->members[i];
@@ -227,12 +227,12 @@ static g4_status g4_batch_heads(const g4_batch *b, g4_halt *halt, g4_error *err)
             if (alone) g4_member_end(m, alone);
             continue;
         }
-        if (h.n + n > G4_BATCH_HEAD_ROWS) status = g4_heads_compute(b, &h, halt, err);
+        if (h.n + n > G4_BATCH_HEAD_ROWS) status = g4_head_batch_compute(b, &h, halt, err);
         memcpy(h.rows + h.n, rows, (size_t)n * sizeof *rows);
         h.n += n;
         h.member[h.n_members++] = m;
     }
-    return status ? status : g4_heads_compute(b, &h, halt, err);
+    return status ? status : g4_head_batch_compute(b, &h, halt, err);
 }
 
 /* ---- The step ----------------------------------------------------------------------------------------------- */
