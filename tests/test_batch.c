@@ -397,7 +397,7 @@ static void g4_test_misuse(g4_engine *e, g4_engine *other)
 static void g4_test_memory(const char *path)
 {
     enum { N = 4 };
-    static const int which[N] = { 1, 3, 5, 7 };
+    static const int which[N] = { 2, 4, 6, 8 };
     g4_failing failing = { .fail_at = -1 };
     const g4_allocator allocator = g4_failing_allocator(&failing);
     g4_engine *e = g4_open(path, 1, NULL, &allocator);
@@ -455,7 +455,7 @@ int main(void)
     for (size_t p = 0; p < sizeof paths / sizeof *paths; p++)
         for (int i = 0; g4_isa_name(i) != NULL; i++)
             for (int n_threads = 1; n_threads <= 2; n_threads++, n++) {
-                if (i > 0 && n_threads > 1) continue;
+                if (i > 0 && (n_threads > 1 || p % 3 != 1)) continue; /* mixed types, experts, Gemma 3 */
                 g4_test_equal(&(g4_way) { paths[p], g4_isa_name(i), n_threads, n, kv[n % 3], options[n / 2 % 3] });
             }
     g4_engine *e = g4_open(paths[0], 2, NULL, NULL), *other = g4_open(paths[0], 1, NULL, NULL);
