@@ -12,6 +12,7 @@ import argparse
 import collections
 import concurrent.futures
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -967,6 +968,11 @@ class Stored:
             raise ExportError(f"{self.where}: holds a NaN or an infinity")
         return x + np.float32(self.add) if self.add else x
 
+    def raw(self, r0=0, r1=None):
+        """Rows r0..r1 as they are stored (r1 - r0, cols)."""
+        r1 = self.rows if r1 is None else r1
+        return self.data[r0 * self.cols:r1 * self.cols].reshape(r1 - r0, self.cols)
+
     def plain(self, a, b):
         """Elements a..b of a type without blocks, as float32, also infinities."""
         raw = self.data[a:b]
@@ -989,6 +995,14 @@ class Stored:
         if t.zero != own.zero:
             q += np.int8(t.zero - own.zero)
         return q.reshape(r1 - r0, self.cols), [a.reshape(r1 - r0, -1) for a in scales]
+
+    def kept_bf16(self, type_, r0, r1):
+        """The same with scales in bf16; None: it has none that are to be kept so."""
+        return None
+
+    def is_exact(self, type_):
+        """Does that type, with the scales that kept() gives, hold its values as they are?"""
+        return self.dtype in UNPACK and TYPES[type_].holds(UNPACK[self.dtype][0])
 
     def repeated(self, n, times):
         """n heads of rows, each so many times: what a grouped attention reads of its keys or values."""
@@ -1059,7 +1073,8 @@ class Source:
         if t is None:
             raise ExportError(f"{self.path}: tensor {name} is missing")
         if t.shape != tuple(shape):
-            raise ExportError(f"{self.path}: tensor {t.name} has shape {t.shape}, expected {tuple(shape)}")
+            where = t.where if isinstance(t, Packed) else f"{self.path}: tensor {t.name}"
+            raise ExportError(f"{where} has shape {t.shape}, expected {tuple(shape)}")
         self.used.add(name)
         return t
 
@@ -1085,10 +1100,11 @@ class Source:
         return reasons
 
 
-# Types of safetensors that can be read, and the bytes of the others, which some checkpoints have beside them.
+# Types of safetensors that are weights, and the others, which packed checkpoints consist of.
 SAFETENSORS_TYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
-SAFETENSORS_OTHERS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "I32": 4, "U32": 4,
-                      "I64": 8, "U64": 8, "F64": 8}
+SAFETENSORS_OTHERS = {name: np.dtype(raw) for name, raw in (
+    ("BOOL", "u1"), ("U8", "u1"), ("I8", "i1"), ("F8_E4M3", "u1"), ("F8_E5M2", "u1"), ("F8_E8M0", "u1"), ("I16", "<i2"), ("U16", "<u2"),
+    ("I32", "<i4"), ("U32", "<u4"), ("I64", "<i8"), ("U64", "<u8"), ("F64", "<f8"))}
 SAFETENSORS_HEADER = 100_000_000  # bytes, as the format limits it
 MAX_DIMENSIONS = 8
 
@@ -1119,18 +1135,18 @@ def read_safetensors(file):
             raise ExportError(f"{path}: tensor {name} is described by {shown(entry)}, expected an object")
         e = Fields(entry, f"{path}: tensor {name}")
         dtype = e.text("dtype")
-        item = SAFETENSORS_TYPES[dtype].itemsize if dtype in SAFETENSORS_TYPES else SAFETENSORS_OTHERS.get(dtype)
-        if item is None:
+        of = {**SAFETENSORS_TYPES, **SAFETENSORS_OTHERS}.get(dtype)
+        if of is None:
             e.refuse("dtype", dtype, "a type of safetensors")
         if len(e.list("shape")) > MAX_DIMENSIONS:
             e.refuse("shape", e.list("shape"), f"at most {MAX_DIMENSIONS} dimensions")
         shape = [e.checked_count("shape", n, low=1, high=file.size) for n in e.list("shape")]
         begin, end = (e.checked_count("data_offsets", n, high=1 << 62) for n in e.list("data_offsets", 2))
-        if end - begin != math.prod(shape) * item:
-            raise ExportError(f"{path}: tensor {name} of shape {tuple(shape)} in {dtype} has {math.prod(shape) * item} bytes, its "
+        if end - begin != math.prod(shape) * of.itemsize:
+            raise ExportError(f"{path}: tensor {name} of shape {tuple(shape)} in {dtype} has {math.prod(shape) * of.itemsize} bytes, its "
                               f"data_offsets hold {end - begin}")
         places.append((begin, end, name))
-        out[name] = Stored(name, shape, dtype, Numbers(file, 8 + size + begin, math.prod(shape), SAFETENSORS_TYPES.get(dtype)))
+        out[name] = Stored(name, shape, dtype, Numbers(file, 8 + size + begin, math.prod(shape), of))
     at, before = 0, "the header"
     for begin, end, name in sorted(places):
         if begin != at:
@@ -1173,7 +1189,7 @@ def refuse_packed(where, kind):
     if kind == "LoRA":
         refuse_lora(where, None)
     how = "call dequantize() on it in transformers and save that, or " if kind == "bitsandbytes" else ""
-    raise ExportError(f"{where}: a checkpoint in {kind}, which is not read: {how}convert the bf16 checkpoint that it was made from, or a GGUF")
+    raise ExportError(f"{where} is packed as {kind}, in a form that is not read: {how}convert the bf16 checkpoint that it was made from, or a GGUF")
 
 
 def quantised_kind(config):
@@ -1192,15 +1208,402 @@ def quantised_kind(config):
     return None
 
 
-def refuse_packed_tensors(path, config, tensors):
+def refuse_packed_tensors(src):
     """Weights that are packed in ways that are not read here. A configuration may say so of some that no longer are."""
-    for t in tensors:
+    left = [t for name, t in src.tensors.items() if not re.fullmatch(ACTIVATION_SCALES, name)]
+    stated = quantised_kind(src.config)
+    for t in left:
         kind = next((kind for pattern, kind in PACKED_NAMES if re.fullmatch(pattern, t.name)), "FP8" if t.dtype.startswith("F8_") else None)
-        if kind or t.dtype in SAFETENSORS_OTHERS and quantised_kind(config):
-            refuse_packed(path, quantised_kind(config) or kind)
-    for t in tensors:
+        if kind or t.dtype in SAFETENSORS_OTHERS and stated:
+            refuse_packed(t.where, stated or kind)
+    for t in left:
         if t.dtype in SAFETENSORS_OTHERS:
-            raise ExportError(f"{path}: tensor {t.name} has type {t.dtype}; F32, F16 and BF16 can be read")
+            raise ExportError(f"{t.where} has type {t.dtype}; F32, F16 and BF16 can be read")
+
+
+# ---- Packed checkpoints -------------------------------------------------------------------------
+#
+# Matrices that a checkpoint stores as codes of a few bits with scales, several tensors for each, in the ways of the libraries that
+# make them. What is rounded there in float16 or bfloat16, code times scale, is not rounded here.
+
+class Packed(Stored):
+    """A matrix of codes: weight = factor * code + summand, with the same factor and summand for each `share` weights of a row.
+
+    kind             what people call it, in messages
+    bits             that hold a code, a whole number: signed ones without summands, else from 0 on; None: codes are values of a table
+    codes(r0, r1)    those of some rows (n, cols), int8 or float32
+    factors(r0, r1)  (n, cols / share) float32; summands of that shape, or None
+    rounded_to       the type for codes that no type keeps
+    """
+
+    def __init__(self, stored, name, shape, kind, bits, share, codes, factors, has_summands=False, rounded_to=Q8_0):
+        super().__init__(name, shape, kind, None)
+        self.where = stored.where
+        self.share, self.codes, self.factors, self.has_summands = share, codes, factors, has_summands
+        self.is_kept = bool(bits) and share % BLOCK == 0 and self.cols % BLOCK == 0 and bits <= (5 if has_summands else 8)
+        self.becomes = rounded_to
+        if self.is_kept:
+            self.becomes = (Q4_1 if bits <= 4 else Q5_1) if has_summands else Q4_0 if bits <= 4 else Q8_0
+
+    def f32(self, r0=0, r1=None):
+        r1 = self.rows if r1 is None else r1
+        factor, summand = self.factors(r0, r1)
+        x = self.codes(r0, r1).reshape(*factor.shape, self.share) * factor[:, :, None]
+        if summand is not None:
+            x += summand[:, :, None]
+        if not np.isfinite(x).all():
+            raise ExportError(f"{self.where}: holds a NaN or an infinity")
+        return x.reshape(r1 - r0, self.cols)
+
+    def kept(self, type_, r0, r1):
+        return self.with_scales(type_, r0, r1, lambda a: f32_to_f16(a, self.where))
+
+    def kept_bf16(self, type_, r0, r1):
+        return self.with_scales(type_, r0, r1, f32_to_bf16)
+
+    def with_scales(self, type_, r0, r1, rounded):
+        if not self.is_kept or type_ != self.becomes:
+            return None
+        arrays = [a for a in self.factors(r0, r1) if a is not None]
+        return self.codes(r0, r1), [np.repeat(rounded(a), self.share // BLOCK, axis=1) for a in arrays]
+
+    @functools.cached_property
+    def scale_errors(self):
+        """The largest relative errors of the factors in f16 and in bf16."""
+        errors, step = np.zeros(2), max(1, Numbers.PIECE * self.share // self.cols)
+        for r in range(0, self.rows, step):
+            d = self.factors(r, min(self.rows, r + step))[0]
+            for i, near in enumerate((d.astype(np.float16).astype(np.float32), bf16_to_f32(f32_to_bf16(d)))):
+                errors[i] = max(errors[i], np.divide(np.abs(near - d), np.abs(d), out=np.zeros_like(d), where=d != 0).max())
+        return errors
+
+    def scales_are_bf16(self):
+        """Is bf16 nearer to the scales of a q4_0 than f16?"""
+        return self.becomes == Q4_0 and bool(self.scale_errors[1] < self.scale_errors[0])
+
+    def is_exact(self, type_):
+        return self.is_kept and type_ == self.becomes and not self.has_summands and self.scale_errors[:1 + (type_ == Q4_0)].min() == 0
+
+
+class Parts:
+    """The tensors of one packed matrix, taken out of the checkpoint as they are asked for."""
+
+    def __init__(self, src, base):
+        self.src, self.base = src, base
+
+    def take(self, ending, dtypes, needed=True):
+        t = self.src.tensors.pop(self.base + ending, None)
+        if t is None and needed:
+            raise ExportError(f"{self.src.path}: tensor {self.base + ending} is missing, which {self.base} is packed with")
+        if t is not None and t.dtype not in dtypes:
+            raise ExportError(f"{t.where} has type {t.dtype}, expected {' or '.join(dtypes)}")
+        return t
+
+    def setting(self, *names):
+        """Of config.json's sections of that name, the first one's; none: an empty one."""
+        inner = self.src.config.get("text_config")
+        for c in (self.src.config, inner if isinstance(inner, dict) else {}):
+            for name in names:
+                if isinstance(c.get(name), dict):
+                    return Fields(c[name], f"{self.src.path}: config: {name}")
+        return Fields({}, f"{self.src.path}: config")
+
+
+FLOATS = tuple(SAFETENSORS_TYPES)
+
+
+def bit_stream(words, bits, n):
+    """Rows of words, a stream of bits from the lowest one on -> the first n numbers of so many bits of each row (rows, n)."""
+    raw = np.ascontiguousarray(words).view(np.uint8)
+    if 8 % bits == 0:
+        q = raw[:, :, None] >> np.arange(0, 8, bits, dtype=np.uint8) & np.uint8((1 << bits) - 1)
+        return q.reshape(len(raw), -1)[:, :n]
+    eights = round_up(n, 8) // 8  # of numbers, in as many bytes as they have bits
+    wide = np.zeros((len(raw), eights, 8), np.uint8)
+    wide[:, :, :bits] = ModelFile.pad(raw[:, :eights * bits], len(raw), eights * bits).reshape(len(raw), eights, bits)
+    q = wide.view("<u8") >> np.arange(0, 8 * bits, bits, dtype=np.uint64) & np.uint64((1 << bits) - 1)
+    return q.astype(np.uint8).reshape(len(raw), -1)[:, :n]
+
+
+def spread(t, shape, block=None):
+    """(share, function of rows): a tensor of scales over a matrix or a stack of them. There is one for a matrix, a row, a group of
+    columns or a block of so many (rows, columns)."""
+    rows, cols = shape[-2:]
+    n = math.prod(shape[:-2])
+    down, across = (1, 1) if math.prod(t.shape) == n else (t.shape[-1], 1) if len(t.shape) == 1 else t.shape[-2:]
+    if math.prod(t.shape) != n * down * across or down > rows or across > cols:
+        raise ExportError(f"{t.where} has shape {t.shape}, expected scales of a matrix of shape {tuple(shape)}")
+
+    def size(whole, parts, given):
+        if 1 < parts < whole and given and round_up(whole, given) == given * parts:
+            return given
+        if whole % parts:
+            raise ExportError(f"{t.where} has shape {t.shape}, which does not divide a matrix of shape {tuple(shape)}")
+        return whole // parts
+
+    high, wide = size(rows, down, block and block[0]), size(cols, across, block and block[1])
+    flat = Stored(t.name, (n * down, across), t.dtype, t.data)
+
+    def factors(r0, r1):
+        at = np.arange(r0, r1)
+        at = at // rows * down + at % rows // high
+        if not len(at):
+            return np.zeros((0, across if cols % wide == 0 else cols), np.float32)
+        d = flat.f32(at[0], at[-1] + 1)[at - at[0]]
+        return d if cols % wide == 0 else np.repeat(d, wide, axis=1)[:, :cols]
+
+    return wide if cols % wide == 0 else 1, factors
+
+
+def compressed_integers(p):
+    """compressed-tensors, pack-quantized: streams of 1 to 8 bits in int32, of q + half the range; scales of rows or groups; where
+    these are not symmetric about 0, zero points packed along the rows."""
+    packed, scale = p.take(".weight_packed", ("I32",)), p.take(".weight_scale", FLOATS)
+    zeros, index = p.take(".weight_zero_point", ("I32",), False), p.take(".weight_g_idx", ("I32",), False)
+    shape = tuple(int(n) for n in p.take(".weight_shape", ("I64", "I32")).data[0:MAX_DIMENSIONS])
+    is_shape = len(shape) > 1 and 0 < shape[-1] <= 32 * packed.cols and shape[:-1] == packed.shape[:-1]
+    fits = [b for b in range(1, 9) if is_shape and round_up(shape[-1] * b, 32) == 32 * packed.cols]
+    if len(fits) != 1:
+        raise ExportError(f"{packed.where} of shape {packed.shape} does not hold {shape} numbers of 1 to 8 bits")
+    bits, cols, half = fits[0], shape[-1], 1 << fits[0] - 1
+    share, factors = spread(scale, shape)
+
+    def codes(r0, r1):
+        q = bit_stream(packed.raw(r0, r1), bits, cols)
+        return (q if zeros else q - np.uint8(half)).view(np.int8) if bits < 8 or not zeros else q.astype(np.int16)
+
+    wanted = (round_up(shape[0] * bits, 32) // 32, cols // share)
+    if zeros and (len(shape) != 2 or zeros.shape != wanted):
+        raise ExportError(f"{zeros.where} has shape {zeros.shape}, expected {wanted}")
+
+    def both(r0, r1):
+        d = factors(r0, r1)
+        return d, -d * bit_stream(zeros.raw().T, bits, shape[0])[:, r0:r1].T.astype(np.float32) if zeros else None
+
+    if index is not None and index.raw().min() >= 0:
+        share, both = 1, by_column(index, cols // share, cols, both)
+    return Packed(packed, p.base + ".weight", shape, f"compressed-tensors of {bits} bits", bits, share, codes, both, zeros is not None,
+                  Q5_K if bits <= 4 else Q8_0)
+
+
+def by_column(index, groups, cols, factors):
+    """Factors of groups -> of columns, where a tensor says which group each column belongs to."""
+    at = index.raw().reshape(-1)
+    if len(at) != cols or at.min() < 0 or at.max() >= groups:
+        raise ExportError(f"{index.where} does not give {cols} columns one of {groups} groups each")
+    return lambda r0, r1: tuple(None if a is None else a[:, at] for a in factors(r0, r1))
+
+
+def float8_values():
+    """Values of the codes of F8_E4M3: a sign, 4 bits of exponent, 3 of mantissa; no infinity, the largest is a NaN."""
+    code = np.arange(128)
+    high, low = code >> 3, code & 7
+    x = np.where(high == 0, low * 2.0 ** -9, (8 + low) * 2.0 ** (high - 10.0))
+    x[127] = np.nan
+    return np.concatenate([x, -x]).astype(np.float32)
+
+
+def scaled_bytes(p, ending):
+    """A byte for each weight: F8_E4M3 (compressed-tensors, fbgemm, DeepSeek's blocks) or int8, and its scales."""
+    t, scale = p.take("", ("F8_E4M3", "I8")), p.take(ending, FLOATS)
+    if len(t.shape) < 2:
+        raise ExportError(f"{t.where} has shape {t.shape}, expected a matrix")
+    share, factors = spread(scale, t.shape, block_size(p))
+    both, table = lambda r0, r1: (factors(r0, r1), None), float8_values()
+    if t.dtype == "I8":
+        return Packed(t, p.base, t.shape, "int8", 8, share, t.raw, both)
+    return Packed(t, p.base, t.shape, "FP8", None, share, lambda r0, r1: table[t.raw(r0, r1)], both)
+
+
+def block_size(p):
+    """How many rows and columns share a scale, where a configuration says so."""
+    q = p.setting("quantization_config")
+    groups = q.values.get("config_groups")
+    places = [q.values, *(groups.values() if isinstance(groups, dict) else ())]
+    for place in places:
+        weights = place.get("weights", place) if isinstance(place, dict) else {}
+        for key in ("weight_block_size", "block_structure"):
+            block = weights.get(key) if isinstance(weights, dict) else None
+            if isinstance(block, list) and len(block) == 2 and all(isinstance(n, int) and 0 < n < 1 << 20 for n in block):
+                return block
+    return None
+
+
+def bitsandbytes_bytes(p):
+    """bitsandbytes, LLM.int8: 127 stands for each row's largest."""
+    t = p.take(".weight", ("I8",))
+    p.take(".weight_format", ("U8",), False)
+    share, tops = spread(p.take(".SCB", FLOATS), t.shape)
+    return Packed(t, p.base + ".weight", t.shape, "bitsandbytes of 8 bits", 8, share, t.raw, lambda r0, r1: (tops(r0, r1) / np.float32(127), None))
+
+
+def bitsandbytes_nibbles(p):
+    """bitsandbytes, nf4 and fp4: a table gives 16 codes their values; blocks of the matrix as one row of weights, the high nibble
+    of a byte first. The blocks' scales may be such bytes themselves, with a table and an offset."""
+    table, t, absmax = p.take(".weight.quant_map", ("F32",)), p.take(".weight", ("U8",)), p.take(".weight.absmax", ("F32", "U8"))
+    state = p.take(".weight.quant_state.bitsandbytes__nf4", ("U8",), False) or p.take(".weight.quant_state.bitsandbytes__fp4", ("U8",))
+    try:
+        values = json.loads(state.data[0:1 << 16].tobytes())
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise ExportError(f"{state.where} is not JSON")
+    s = Fields(values, f"{state.where}")
+    shape, size = [s.checked_count("shape", n, low=1) for n in s.list("shape", 2)], s.count("blocksize", low=1, high=1 << 20)
+    kind, n, cols = s.text("quant_type"), math.prod(shape), shape[1]
+    counts = [math.prod(x.shape) for x in (t, absmax, table)]
+    if kind not in ("nf4", "fp4") or counts != [round_up(n, 2) // 2, round_up(n, size) // size, 16]:
+        raise ExportError(f"{t.where}: {shown(kind)} of shape {tuple(shape)} in blocks of {size} does not fit tensors of {counts} elements")
+    scales = bitsandbytes_scales(p, s, absmax)
+    table, share = table.f32().reshape(-1), size if cols % size == 0 else 1
+
+    def codes(r0, r1):
+        a, b = r0 * cols, r1 * cols
+        raw = t.data[a // 2:(b + 1) // 2]
+        return table[np.stack([raw >> 4, raw & 15], axis=1).reshape(-1)[a % 2:a % 2 + b - a].reshape(r1 - r0, cols)]
+
+    def factors(r0, r1):
+        at = np.arange(r0 * cols, r1 * cols, share) // size
+        return (scales(at[0], at[-1] + 1)[at - at[0]] if len(at) else np.zeros(0, np.float32)).reshape(r1 - r0, cols // share), None
+
+    return Packed(t, p.base + ".weight", shape, f"bitsandbytes {kind}", None, share, codes, factors, rounded_to=Q5_K)
+
+
+def bitsandbytes_scales(p, s, absmax):
+    """A function of blocks -> their scales."""
+    if absmax.dtype == "F32":
+        return lambda a, b: absmax.plain(a, b)
+    table, outer = p.take(".weight.nested_quant_map", ("F32",)), p.take(".weight.nested_absmax", ("F32",))
+    size, offset = s.count("nested_blocksize", low=1, high=1 << 20), np.float32(s.number("nested_offset", 0, low=-1e30))
+    n = math.prod(absmax.shape)
+    if math.prod(table.shape) != 256 or math.prod(outer.shape) * size != round_up(n, size):
+        raise ExportError(f"{absmax.where}: {n} scales in blocks of {size} do not fit {math.prod(outer.shape)} scales of theirs")
+    values, each = table.f32().reshape(-1), outer.f32().reshape(-1)
+    return lambda a, b: values[absmax.data[a:b]] * each[np.arange(a, b) // size] + offset
+
+
+@functools.lru_cache(maxsize=8)  # codes and scales of gate and up, and of what comes next
+def whole(function):
+    """What a function of nothing gives, kept for a while: a matrix that is stored by columns is read once."""
+    return function()
+
+
+WHOLE = threading.Lock()
+
+
+def kept_whole(function):
+    def get():
+        with WHOLE:
+            return whole(function)
+    return get
+
+
+def columns_packed(p):
+    """GPTQ and AWQ: columns of the matrix are rows of the tensors. GPTQ has streams of 2, 3, 4 or 8 bits along the columns, zero points
+    less 1 (but in gptq_v2) and perhaps the group of each column; AWQ has 8 rows in an int32, in an order of its own."""
+    t, scales, zeros = p.take(".qweight", ("I32",)), p.take(".scales", FLOATS), p.take(".qzeros", ("I32",), False)
+    index, q = p.take(".g_idx", ("I32",), False), p.setting("quantization_config")
+    rows, groups, version = scales.cols, scales.rows, q.values.get("checkpoint_format", "gptq")
+    is_awq = t.cols * 8 == rows
+    bits = 4 if is_awq else 32 * zeros.cols // rows if zeros else q.count("bits", 4)
+    cols = t.rows if is_awq else 32 * t.rows // max(bits, 1)
+    if bits not in (2, 3, 4, 8) or len(t.shape) != 2 or len(scales.shape) != 2 or not is_awq and (t.cols != rows or cols * bits != 32 * t.rows) or \
+            zeros and zeros.shape != (groups, rows * bits // 32) or cols % groups and index is None or \
+            not is_awq and version not in ("gptq", "gptq_v2"):
+        raise ExportError(f"{t.where} of shape {t.shape} with scales of shape {scales.shape} is in a form of GPTQ or AWQ that is not read: convert "
+                          "the bf16 checkpoint that it was made from, or a GGUF")
+    half, z = 1 << bits - 1, None
+
+    def along_rows(words):
+        """Streams along the rows -> (stored rows, matrix rows)."""
+        x = bit_stream(words, bits, rows)
+        return x.reshape(len(x), -1, 8)[:, :, [0, 4, 1, 5, 2, 6, 3, 7]].reshape(x.shape) if is_awq else x
+
+    if zeros:
+        z = zero_points(zeros.raw(), bits, along_rows, less_1=not is_awq and version == "gptq").T.astype(np.float32)
+        z = None if (z == half).all() else z
+    packed = kept_whole(lambda: np.ascontiguousarray((along_rows(t.raw()) if is_awq else t.raw()).T))
+    d = kept_whole(lambda: np.ascontiguousarray(scales.f32().T))
+
+    def codes(r0, r1):
+        x = packed()[r0:r1] if is_awq else bit_stream(packed()[r0:r1], bits, cols)
+        return (x - np.uint8(half)).view(np.int8) if z is None else x.view(np.int8) if bits < 8 else x.astype(np.int16)
+
+    def factors(r0, r1):
+        each = d()[r0:r1]
+        return each, None if z is None else -each * z[r0:r1]
+
+    share = cols // groups if cols % groups == 0 else 0
+    if index is not None and (not share or not np.array_equal(index.raw().reshape(-1), np.arange(cols) // share)):
+        share, factors = 1, by_column(index, groups, cols, factors)
+    return Packed(t, p.base + ".weight", (rows, cols), f"{'AWQ' if is_awq else 'GPTQ'} of {bits} bits", bits, share, codes, factors, z is not None,
+                  Q5_K if bits <= 4 else Q8_0)
+
+
+def zero_points(words, bits, unpack, less_1):
+    """GPTQ's first version has 1 subtracted from whole words, with a borrow from number to number; not of 3 bits, which cross words."""
+    if less_1 and bits != 3:
+        words = words.view("<u4") + np.uint32(0xFFFFFFFF // ((1 << bits) - 1))
+    z = unpack(words)
+    return z + np.uint8(1) & np.uint8(7) if less_1 and bits == 3 else z
+
+
+def mlx(p):
+    """MLX, affine: streams of 2 to 8 bits; each group of columns has a scale and a bias."""
+    t, scales, biases = p.take(".weight", ("U32",)), p.take(".scales", FLOATS + ("U8",)), p.take(".biases", FLOATS, False)
+    q = p.setting("quantization", "quantization_config")
+    own = q.values.get(t.name.removesuffix(".weight"))
+    q = Fields({**q.values, **(own if isinstance(own, dict) else {})}, q.where)
+    bits, size = q.count("bits", 4, low=2, high=8), q.count("group_size", 64, low=1, high=1 << 16)
+    if q.text("mode", "affine") != "affine" or biases is None:
+        raise ExportError(f"{t.where} is packed by MLX in mode {shown(q.text('mode', None))}, of which only affine is read: convert the bf16 "
+                          "checkpoint that it was made from, or a GGUF")
+    shape = (*t.shape[:-1], size * scales.cols)
+    if len(shape) < 2 or shape[-1] * bits != 32 * t.cols or scales.shape[:-1] != t.shape[:-1] or biases.shape != scales.shape:
+        raise ExportError(f"{t.where} of shape {t.shape} does not hold groups of {size} numbers of {bits} bits with scales of shape {scales.shape}")
+
+    def codes(r0, r1):
+        x = bit_stream(t.raw(r0, r1), bits, shape[-1])
+        return x.view(np.int8) if bits < 8 else x.astype(np.int16)
+
+    def factors(r0, r1):
+        return scales.f32(r0, r1), biases.f32(r0, r1)
+
+    return Packed(t, p.base + ".weight", shape, f"MLX of {bits} bits", bits, size, codes, factors, True, Q5_K if bits <= 4 else Q8_0)
+
+
+# The ending of a tensor that each packed matrix has; what else has to be there, of which type, for it to mean that; what reads them.
+PACKED = {".weight_packed": (".weight_packed", ("I32",), compressed_integers), ".qweight": (".qweight", ("I32",), columns_packed),
+          ".SCB": (".weight", ("I8",), bitsandbytes_bytes), ".weight.quant_map": (".weight", ("U8",), bitsandbytes_nibbles),
+          ".scales": (".weight", ("U32",), mlx), "_scale_inv": ("", ("F8_E4M3", "I8"), lambda p: scaled_bytes(p, "_scale_inv")),
+          "_scale": ("", ("F8_E4M3", "I8"), lambda p: scaled_bytes(p, "_scale"))}
+ACTIVATION_SCALES = r".*\.(input_scale|output_scale|activation_scale|input_scale_ub|input_zero_point|[kv]_scale|[kv]_cache_scale)"
+
+
+def open_packed(src):
+    """Put the matrices of a packed checkpoint in the place of the tensors that they are stored in."""
+    for name in list(src.tensors):
+        ending = next((e for e in PACKED if name.endswith(e) and name in src.tensors), None)
+        if ending is None:
+            continue
+        base, (beside, dtypes, read) = name[:-len(ending)], PACKED[ending]
+        if base + beside in src.tensors and src.tensors[base + beside].dtype in dtypes:
+            matrix = read(Parts(src, base))
+            src.add(matrix.name, matrix)
+    src.ignore(ACTIVATION_SCALES, "scales of activations, which have their own here")
+
+
+def mlx_layout(src):
+    """MLX calls experts by another name and stores convolutions channels last, whether its checkpoints are packed or not."""
+    for name in list(src.tensors):
+        t, expert = src.tensors[name], re.fullmatch(r"(.*\.experts)\.switch_glu\.(\w+_proj)\.weight", name)
+        if expert:
+            del src.tensors[name]
+            src.add(f"{expert[1]}.{expert[2]}", t)
+        elif re.fullmatch(r"audio_tower\..*\.(conv|depthwise_conv1d)\.weight", name) and t.dtype in FLOATS and len(t.shape) in (3, 4):
+            window = t.shape[1:-1]  # channels last: (3, 3) or the taps
+            if window == (3, 3) != t.shape[2:] or len(window) == 1 and window[0] > 1 == t.shape[-1]:
+                src.tensors[name] = Stored.of(t.name, np.moveaxis(t.f32().reshape(t.shape), -1, 1))
 
 
 def weight_files(src):
@@ -1246,7 +1649,9 @@ def open_folder(path):
     missing = sorted(set(where or {}) - {t.name for t in src.tensors.values()})
     if missing:
         raise ExportError(f"{path}: tensor {missing[0]} is in the index but in no file")
-    refuse_packed_tensors(path, src.config, src.tensors.values())
+    open_packed(src)
+    mlx_layout(src)
+    refuse_packed_tensors(src)
 
     src.tokenizer = src.open(os.path.join(path, "tokenizer.json")).json()
     image = Fields(settings("processor_config.json"), os.path.join(path, "processor_config.json")).section("image_processor", {})
@@ -1718,10 +2123,12 @@ class TextModel:
 def has_own_head(src):
     """Does a checkpoint that says its head is the embedding have another one? Then transformers uses that."""
     head, embed = src.tensors.get("lm_head.weight"), src.tensors.get("embed_tokens.weight")
-    if head is None or embed is None or (head.shape, head.dtype) == (embed.shape, embed.dtype) and all(
-            np.array_equal(head.data[i:i + Numbers.PIECE], embed.data[i:i + Numbers.PIECE]) for i in range(0, len(head.data), Numbers.PIECE)):
+    if head is None or embed is None:
         return False
-    return True
+    if (head.shape, head.dtype) != (embed.shape, embed.dtype):
+        return True
+    step, rows = max(1, Numbers.PIECE // head.cols), Packed.f32 if isinstance(head, Packed) else Stored.raw
+    return any(not np.array_equal(*(rows(t, r, min(t.rows, r + step)) for t in (head, embed))) for r in range(0, head.rows, step))
 
 
 def text_tensors(src, m, out, types):
@@ -1792,15 +2199,21 @@ def text_tensors(src, m, out, types):
 
 def expert_tensors(src, m, out, s, l, type_):
     n, dim = m.n_experts, m.expert_dim
-    if src.has(s + "experts.gate_up_proj"):  # (experts, 2 * dim, hidden): gate first
-        both = src.take(s + "experts.gate_up_proj", (n, 2 * dim, m.hidden))
-        parts = [[(both, 2 * dim * e), (both, 2 * dim * e + dim)] for e in range(n)]
-    else:  # some GGUF files keep them apart
-        gate = src.take(s + "experts.gate_proj", (n, dim, m.hidden))
-        up = src.take(s + "experts.up_proj", (n, dim, m.hidden))
-        parts = [[(gate, dim * e), (up, dim * e)] for e in range(n)]
+
+    def each(part, rows, cols):
+        """(tensor, first row) of every expert: all in one tensor, or each in one of its own."""
+        if src.has(f"{s}experts.0.{part}.weight"):
+            return [(src.take(f"{s}experts.{e}.{part}.weight", (rows, cols)), 0) for e in range(n)]
+        t = src.take(f"{s}experts.{part}", (n, rows, cols))
+        return [(t, rows * e) for e in range(n)]
+
+    if src.has(s + "experts.gate_up_proj"):  # gate first
+        both = each("gate_up_proj", 2 * dim, m.hidden)
+        parts = [[(t, first), (t, first + dim)] for t, first in both]
+    else:
+        parts = [list(pair) for pair in zip(each("gate_proj", dim, m.hidden), each("up_proj", dim, m.hidden))]
     out.gate_up(l + "experts.gate_up", type_, dim, m.hidden, parts, experts=True)
-    out.experts(l + "experts.down", type_, src.take(s + "experts.down_proj", (n, m.hidden, dim)))
+    out.experts(l + "experts.down", type_, m.hidden, dim, each("down_proj", m.hidden, dim))
 
 
 # ---- Vision and audio towers ----------------------------------------------------------------------
@@ -2285,9 +2698,9 @@ class Auto:
 
     def choose(self, parts, rows, cols):
         sources = {stored.dtype for matrix in parts for stored, _ in matrix}
-        if self.lattice and not sources & set(GGUF_BLOCKS) and on_lattice(parts, rows, cols):
+        if self.lattice and sources <= set(SAFETENSORS_TYPES) and on_lattice(parts, rows, cols):
             return Q4_0
-        types = {self.becomes[kind] for kind in sources}
+        types = {stored.becomes if isinstance(stored, Packed) else self.becomes[stored.dtype] for matrix in parts for stored, _ in matrix}
         types = {PADDED.get(i, i) if round_up(cols, TYPES[i].step) > 1.05 * round_up(cols, BLOCK) else i for i in types}
         # Gate and up in one matrix have one type: the smallest that holds both, else the larger of them.
         by_size = sorted(range(len(TYPES)), key=lambda i: TYPES[i].step_bytes / TYPES[i].step)
@@ -2313,8 +2726,11 @@ class Entry:
         self.align = PAGE if len(dims) == 3 or self.size >= BIG else 64
         self.offset = 0
 
+    def stored(self):
+        return [stored for parts in self.parts for stored, _ in parts]
+
     def sources(self):
-        return {part[0].dtype for parts in self.parts for part in parts}
+        return {stored.dtype for stored in self.stored()}
 
 
 class ModelFile:
@@ -2345,9 +2761,9 @@ class ModelFile:
         dims = (2 * round_up(rows, 16), cols)
         self.add(Entry(name, type_, GROUPS16, (len(parts), *dims) if experts else dims, rows, cols, parts))
 
-    def experts(self, name, type_, stored):
-        n, rows, cols = stored.shape
-        self.add(Entry(name, type_, GROUPS16, stored.shape, rows, cols, [[(stored, e * rows)] for e in range(n)]))
+    def experts(self, name, type_, rows, cols, parts):
+        """parts: [(tensor, first row), ...], one for each expert."""
+        self.add(Entry(name, type_, GROUPS16, (len(parts), rows, cols), rows, cols, [[part] for part in parts]))
 
     # -- converting
 
@@ -2365,9 +2781,10 @@ class ModelFile:
         stored, first = part
         last, t, exact = min(r1, e.rows), TYPES[e.type], 0
         a, b = first + min(r0, last), first + last
-        kept = stored.kept(e.type, a, b) if e.scale == SCALE_F16 else None
+        kept = stored.kept(e.type, a, b) if e.scale == SCALE_F16 else stored.kept_bf16(e.type, a, b)
         if kept:
             q, scales = kept
+            exact = scales[0].size if e.scale == SCALE_BF16 else 0
         elif not t.scales:
             q, scales = stored.f32(a, b), []
             if e.type == BF16 and q.size and np.abs(q).max() > MAX_BF16:
@@ -2418,11 +2835,14 @@ class ModelFile:
                     yield e, i, r0, min(rows, r0 + step)
 
     def choose_scales(self):
-        """Quantised types have f16 scales, except 4-bit tensors that lie on a lattice: those keep the bf16 scales they were trained
-        with."""
+        """Quantised types have f16 scales, except 4-bit tensors that lie on a lattice, or that are stored so: those keep the bf16
+        scales they were trained with."""
         for e in self.entries:
             e.scale = SCALE_F16 if TYPES[e.type].scales else SCALE_NONE
-            if e.type == Q4_0 and not e.sources() & set(GGUF_BLOCKS) and on_lattice(e.parts, e.rows, e.cols):
+            if e.type != Q4_0:
+                continue
+            packed = [stored.scales_are_bf16() for stored in e.stored() if isinstance(stored, Packed)]
+            if all(packed) if packed else e.sources() <= set(SAFETENSORS_TYPES) and on_lattice(e.parts, e.rows, e.cols):
                 e.scale = SCALE_BF16
                 e.blocks = e.rows * (round_up(e.cols, BLOCK) // BLOCK) * len(e.parts[0]) * len(e.parts)
 
@@ -2641,7 +3061,7 @@ def model_config(src, m, name, specials, notes, template=None):
         "eps": m.eps, "attn_scale": m.attn_scale, "softcap": m.softcap, "embed_scale": math.sqrt(m.hidden),
         "chat_template": template,
         "temperature": 0.0 if greedy else g.number("temperature", 1.0, high=100), "top_p": g.number("top_p", 0.95, high=1),
-        "top_k": g.count("top_k", 64),
+        "top_k": g.count("top_k", 64, high=1 << 22),
         **token_ids(src, m, specials, template),
     }
     layers = [(LAYER_FULL * m.full[i] | LAYER_K_EQ_V * (m.k_eq_v and m.full[i]) | LAYER_MOE * m.moe | LAYER_SCALAR * m.layer_scalar,
@@ -2742,12 +3162,12 @@ def automatic_types(is_gguf):
 
 
 def converted_lines(entries, is_gguf):
-    """What has not kept its type, though it had one of a GGUF."""
+    """What has not kept its type, though it had one of a GGUF or was packed."""
     converted = collections.Counter()
     for e in entries:
         for kind in e.sources():
-            if kind.lower() != TYPE_NAMES[e.type] and (kind in GGUF_BLOCKS or is_gguf and e.is_auto):
-                exact = kind in UNPACK and TYPES[e.type].holds(UNPACK[kind][0])
+            if kind.lower() != TYPE_NAMES[e.type] and (kind not in SAFETENSORS_TYPES or is_gguf and e.is_auto):
+                exact = all(stored.is_exact(e.type) for stored in e.stored() if stored.dtype == kind)
                 converted[kind, TYPE_NAMES[e.type], ", without loss" * exact] += 1
     return [f"converted: {n} tensors from {kind} to {to}{exact}" for (kind, to, exact), n in sorted(converted.items())]
 

@@ -30,6 +30,7 @@ import numpy as np
 
 import checkpoints as make
 import export
+import packed
 
 PROGRAM = os.path.abspath(os.environ.get("G4_PROGRAM", os.path.join(make.ROOT, "gemma4")))
 LIMITS = {signal.ITIMER_PROF: 5, signal.ITIMER_REAL: 60}  # seconds of a case: of processors, of the clock
@@ -130,6 +131,29 @@ def change_header(rng, header):
     return header
 
 
+def change_packed(rng, tensors):
+    """A copy in which a tensor, of those that describe others as a rule, is missing, has another name, shape or type, or other bytes."""
+    tensors = dict(tensors)
+    for _ in range(rng.choice([1, 1, 2])):
+        small = [name for name, (_, _, data) in tensors.items() if len(data) < 1000 and ".layers." in name]
+        name = rng.choice(small if small and rng.random() < 0.7 else list(tensors))
+        (dtype, shape, data), how = tensors.pop(name), rng.randrange(6)
+        if how == 1:
+            name = rng.choice([name + "_scale", name.rpartition(".")[0] + rng.choice([".weight", ".scales", ".qzeros", ".SCB", ".weight_packed"])])
+        elif how == 2:
+            n = max(1, len(data) * rng.choice([0, 1, 2, 4]) // 2 // 8 * 8)
+            dtype, shape, data = "U8", [n], (data * 2)[:n].ljust(n, b"\0")
+        elif how == 3:
+            shape = rng.choice([shape[::-1], [1, *shape], [*shape, 1], [int(np.prod(shape))]])
+        elif how == 4:
+            dtype = rng.choice({4: ["F32", "I32", "U32"], 2: ["F16", "BF16"], 1: ["I8", "U8", "F8_E4M3"]}.get(len(data) // int(np.prod(shape)), [dtype]))
+        elif how == 5:
+            data = change_bytes(rng, data, len(data)).ljust(len(data), b"\0")[:len(data)]
+        if how:
+            tensors[name] = (dtype, shape, data)
+    return tensors
+
+
 def gguf_raw(rng):
     """(type number, bytes) of a metadata value, or what pretends to be one."""
     kind, n = rng.randrange(-1, 15), rng.choice(NUMBERS)
@@ -198,17 +222,25 @@ class Bench:
         kinds = ["Q4_K", "Q5_0", "Q6_K", "Q4_1", "Q5_K", "Q5_1", "MXFP4", "TQ2_0"]
         self.blocks = meta, make.as_blocks(np.random.default_rng(1), tensors, kinds)
         self.whole_gguf = make.gguf(*self.gguf)
+        small = make.tensors(packed.CONFIG)
+        self.packed = [packed.checkpoint(kind, packed.CONFIG, small)[:2] for kind in packed.KINDS]
 
     def folder(self, rng):
         where = os.path.join(self.scratch, "folder")
         shutil.rmtree(where, ignore_errors=True)
         os.mkdir(where)
-        wrong, settings, weights, name = rng.randrange(4), dict(self.settings), self.weights, "model.safetensors"
+        wrong, settings, tensors, weights, name = rng.randrange(4), dict(self.settings), self.tensors, self.weights, "model.safetensors"
+        is_packed = rng.random() < 0.4
+        if is_packed:
+            settings["config.json"], tensors = rng.choice(self.packed)
+            weights = make.safetensors(tensors)
         if wrong == 0:
             file = rng.choice(list(settings))
             settings[file] = change_json(rng, settings[file])
         elif wrong == 1:
-            weights = make.safetensors(self.tensors, change=lambda header: change_header(rng, header))
+            weights = make.safetensors(change_packed(rng, tensors) if is_packed else tensors, change=lambda header: change_header(rng, header))
+        elif wrong == 2 and is_packed:
+            weights = make.safetensors(change_packed(rng, tensors))
         elif wrong == 2:
             weights = change_bytes(rng, weights, 8 + int.from_bytes(weights[:8], "little"))
         if rng.random() < 0.15:

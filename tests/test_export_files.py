@@ -174,6 +174,7 @@ def test_settings_broken(place):
     refused("temperature is nan", generation_config={"temperature": float("nan")})
     refused("top_k is '64'", generation_config={"top_k": "64"})
     refused("top_k is 0.5", generation_config={"top_k": 0.5})
+    refused("top_k is 64000000", generation_config={"top_k": 64_000_000})  # which the engine refuses
     refused("top_p is 7", generation_config={"top_p": 7})
     refused("eos_token_id is -1", generation_config={"eos_token_id": -1})
     refused("eos_token_id is 9999", generation_config={"eos_token_id": [1, 9999]})
@@ -326,7 +327,7 @@ def test_kinds(place):
     expect(make.same_model(place.convert(left), place.convert(place.folder("plain", CONFIG), to="y.g4")), "weights that no longer are FP8")
     os.unlink(place.g4), os.unlink(os.path.join(place.out, "y.g4"))
     for kind, name, dtype in (("FP8", "weight_scale_inv", "F32"), ("NVFP4", "weight_scale_2", "F32"), ("bitsandbytes", "weight.absmax", "F32"),
-                              ("GPTQ or AWQ", "qweight", "I32"), ("MLX", "scales", "BF16"), ("FP8", "weight", "F8_E4M3")):
+                              ("GPTQ or AWQ", "qzeros", "I32"), ("MLX", "scales", "BF16"), ("FP8", "weight", "F8_E4M3")):
         size = {"F32": 4, "I32": 4, "BF16": 2, "F8_E4M3": 1}[dtype]
         place.refused(place.folder("kind", CONFIG, {**TENSORS, "model.x." + name: (dtype, [1], bytes(size))}), kind, "bf16 checkpoint")
     place.refused(place.folder("kind", CONFIG, {**TENSORS, "model.x": ("I64", [1], bytes(8))}), "model.x has type I64")
