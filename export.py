@@ -37,7 +37,7 @@ except ImportError:
 # ---- Numbers: block formats and layouts ----------------------------------------------------------
 
 BLOCK = 32  # weights of a row that the smaller block formats keep together
-F32, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K = range(10)  # g4_type
+F32, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, Q2_ROW, Q4_ROW = range(12)  # g4_type
 PLAIN, ROWS, GROUPS16 = range(3)  # g4_layout
 SCALE_NONE, SCALE_F16, SCALE_BF16 = range(3)  # g4_scale_type
 
@@ -289,12 +289,13 @@ class WeightType:
         words = np.ascontiguousarray(words)
         if self.bias:
             words = (words.view(np.uint8) + np.uint8(self.bias)).view(np.uint32)
-        # Run r holds chunk 2r in its low and chunk 2r + 1 in its high nibbles; then what is above 4 bits, chunk after chunk from
-        # the lowest bit of a byte.
-        pairs = (words & np.uint32(0x0F0F0F0F) if self.bits > 4 else words).reshape(groups, steps, -1, 2, 16)
-        put(pairs[:, :, :, 0] | pairs[:, :, :, 1] << np.uint32(4))
-        if self.bits > 4:
-            high, width = words >> np.uint32(4) & np.uint32(0x0F0F0F0F), self.bits - 4
+        # Run r holds chunk 2r in its low and chunk 2r + 1 in its high nibbles; then what is above 4 bits, or fewer than 4, chunk
+        # after chunk from the lowest bit of a byte.
+        if self.bits >= 4:
+            pairs = (words & np.uint32(0x0F0F0F0F) if self.bits > 4 else words).reshape(groups, steps, -1, 2, 16)
+            put(pairs[:, :, :, 0] | pairs[:, :, :, 1] << np.uint32(4))
+        if self.bits != 4:
+            high, width = (words >> np.uint32(4) & np.uint32(0x0F0F0F0F), self.bits - 4) if self.bits > 4 else (words, self.bits)
             shifts = np.arange(0, 8, width, dtype=np.uint32)[:, None]
             put(np.bitwise_or.reduce(high.reshape(groups, steps, -1, 8 // width, 16) << shifts, axis=3))
         return out
@@ -455,8 +456,30 @@ class SixBitType(WeightType):
         return q.astype(np.int8).reshape(x.shape), scales
 
 
+class RowType(WeightType):
+    """q2_row and q4_row: d * q with a d in float32 for each row, repeated every 256 columns. A row holds d and then, from the lowest
+    bits of a byte on, q."""
+
+    def __init__(self, name, bits):
+        super().__init__(name, bits, 256, 4 + 32 * bits, step=256, share=256, scales=(("<f4", 256),), bias=1 << bits - 1)
+        self.gguf = None
+
+    def pack(self, q, scales):
+        parts = (q.view(np.uint8) + np.uint8(self.bias)).reshape(len(q), -1, 8 // self.bits) << np.arange(0, 8, self.bits, dtype=np.uint8)
+        return np.concatenate([np.ascontiguousarray(scales[0]).view(np.uint8), np.bitwise_or.reduce(parts, axis=2)], axis=1)
+
+    def factors(self, d):
+        return d, None
+
+    def quantize(self, x, what):
+        d = largest(x) / np.float32(-self.bias) + np.float32(0)
+        q = np.clip(np.rint(x * inverse_of(d)[:, None]), -self.bias, self.bias - 1)
+        return q.astype(np.int8), [d[:, None]]
+
+
 TYPES = (WeightType("f32", 32, 1, 4), WeightType("bf16", 16, 1, 2), ByteType("q8_0", 8), ScaledType("q4_0", 4, bias=8), MinimumType("q4_1", 4),
-         ScaledType("q5_0", 5, zero=16), MinimumType("q5_1", 5), SuperType("q4_k", 4), SuperType("q5_k", 5), SixBitType("q6_k"))
+         ScaledType("q5_0", 5, zero=16), MinimumType("q5_1", 5), SuperType("q4_k", 4), SuperType("q5_k", 5), SixBitType("q6_k"), RowType("q2_row", 2),
+         RowType("q4_row", 4))
 TYPE_NAMES = tuple(t.name for t in TYPES)
 
 
@@ -839,7 +862,7 @@ GGUF_TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8:
               14: "Q6_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS",
               29: "IQ1_M", 30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4"}
 # Block formats: (weights, bytes) of a block. The gguf package takes those apart that have no type here.
-GGUF_BLOCKS = {**{t.gguf: (t.block, t.size) for t in TYPES if t.scales}, "Q2_K": (256, 84), "Q3_K": (256, 110), "IQ2_XXS": (256, 66),
+GGUF_BLOCKS = {**{t.gguf: (t.block, t.size) for t in TYPES if t.scales and t.gguf}, "Q2_K": (256, 84), "Q3_K": (256, 110), "IQ2_XXS": (256, 66),
                "IQ2_XS": (256, 74), "IQ3_XXS": (256, 98), "IQ1_S": (256, 50), "IQ4_NL": (32, 18), "IQ3_S": (256, 110), "IQ2_S": (256, 82),
                "IQ4_XS": (256, 136), "IQ1_M": (256, 56), "TQ1_0": (256, 54), "TQ2_0": (256, 66), "MXFP4": (32, 17), "NVFP4": (64, 36)}
 # What those become that have no type here: the smallest one whose rounding adds little to their own (docs/formats.md).
@@ -919,7 +942,7 @@ def ternary_as_q4_0(kind):
 
 
 # Block formats that are taken apart without loss: the type that holds them, and how.
-UNPACK = {**{t.gguf: (t, t.unpack) for t in TYPES if t.scales}, "MXFP4": (TYPES[Q5_0], mxfp4_as_q5_0),
+UNPACK = {**{t.gguf: (t, t.unpack) for t in TYPES if t.scales and t.gguf}, "MXFP4": (TYPES[Q5_0], mxfp4_as_q5_0),
           **{kind: (TYPES[Q4_0], ternary_as_q4_0(kind)) for kind in ("TQ1_0", "TQ2_0")}}
 
 
@@ -1072,6 +1095,7 @@ class Source:
         t = self.tensors.get(name)
         if t is None:
             raise ExportError(f"{self.path}: tensor {name} is missing")
+        t = t.sized(tuple(shape)) if isinstance(t, Unsized) else t
         if t.shape != tuple(shape):
             where = t.where if isinstance(t, Packed) else f"{self.path}: tensor {t.name}"
             raise ExportError(f"{where} has shape {t.shape}, expected {tuple(shape)}")
@@ -1234,15 +1258,18 @@ class Packed(Stored):
     codes(r0, r1)    those of some rows (n, cols), int8 or float32
     factors(r0, r1)  (n, cols / share) float32; summands of that shape, or None
     rounded_to       the type for codes that no type keeps
+    rows_of          the type with a scale for each row that holds the codes, if there is one
     """
 
-    def __init__(self, stored, name, shape, kind, bits, share, codes, factors, has_summands=False, rounded_to=Q8_0):
+    def __init__(self, stored, name, shape, kind, bits, share, codes, factors, has_summands=False, rounded_to=Q8_0, rows_of=None):
         super().__init__(name, shape, kind, None)
         self.where = stored.where
         self.share, self.codes, self.factors, self.has_summands = share, codes, factors, has_summands
         self.is_kept = bool(bits) and share % BLOCK == 0 and self.cols % BLOCK == 0 and bits <= (5 if has_summands else 8)
         self.becomes = rounded_to
-        if self.is_kept:
+        if rows_of is not None and (share % 256 == 0 or share == self.cols):
+            self.is_kept, self.becomes = True, rows_of
+        elif self.is_kept:
             self.becomes = (Q4_1 if bits <= 4 else Q5_1) if has_summands else Q4_0 if bits <= 4 else Q8_0
 
     def f32(self, r0=0, r1=None):
@@ -1256,7 +1283,7 @@ class Packed(Stored):
         return x.reshape(r1 - r0, self.cols)
 
     def kept(self, type_, r0, r1):
-        return self.with_scales(type_, r0, r1, lambda a: f32_to_f16(a, self.where))
+        return self.with_scales(type_, r0, r1, lambda a: a if self.has_row_scales() else f32_to_f16(a, self.where))
 
     def kept_bf16(self, type_, r0, r1):
         return self.with_scales(type_, r0, r1, f32_to_bf16)
@@ -1264,8 +1291,11 @@ class Packed(Stored):
     def with_scales(self, type_, r0, r1, rounded):
         if not self.is_kept or type_ != self.becomes:
             return None
-        arrays = [a for a in self.factors(r0, r1) if a is not None]
-        return self.codes(r0, r1), [np.repeat(rounded(a), self.share // BLOCK, axis=1) for a in arrays]
+        arrays, times = [a for a in self.factors(r0, r1) if a is not None], round_up(self.share, TYPES[type_].share) // TYPES[type_].share
+        return self.codes(r0, r1), [np.repeat(rounded(a), times, axis=1) for a in arrays]
+
+    def has_row_scales(self):
+        return isinstance(TYPES[self.becomes], RowType)
 
     @functools.cached_property
     def scale_errors(self):
@@ -1282,7 +1312,35 @@ class Packed(Stored):
         return self.becomes == Q4_0 and bool(self.scale_errors[1] < self.scale_errors[0])
 
     def is_exact(self, type_):
-        return self.is_kept and type_ == self.becomes and not self.has_summands and self.scale_errors[:1 + (type_ == Q4_0)].min() == 0
+        if not self.is_kept or type_ != self.becomes or self.has_summands:
+            return False
+        return self.has_row_scales() or self.scale_errors[:1 + (type_ == Q4_0)].min() == 0
+
+
+class Unsized(Stored):
+    """A matrix of the mobile format: a byte holds 1, 2 or 4 numbers, which only the shape that is expected of it tells."""
+
+    def __init__(self, name, packed, scale):
+        super().__init__(name, packed.shape, "mobile QAT", packed.data)
+        self.packed, self.scale = packed, scale
+
+    def raw(self, r0=0, r1=None):
+        return np.concatenate([t.raw(r0, r1).view(np.uint8) for t in (self.packed, self.scale)], axis=1)
+
+    def sized(self, shape):
+        """As a matrix of that shape, if it can be one."""
+        t, cols = self.packed, shape[-1]
+        bits = 8 if t.dtype == "I8" else 4 if t.cols == (cols + 1) // 2 else 2
+        if len(shape) != 2 or shape[0] != t.rows or t.cols != round_up(cols * bits, 8) // 8:
+            raise ExportError(f"{self.where} has shape {t.shape} in {t.dtype}, expected numbers of 2, 4 or 8 bits of a matrix {tuple(shape)}")
+        share, factors = spread(self.scale, shape)
+
+        def codes(r0, r1):
+            q = t.raw(r0, r1)
+            return q if bits == 8 else (bit_stream(q, bits, cols) - np.uint8(1 << bits - 1)).view(np.int8)
+
+        return Packed(self, self.name, shape, f"mobile QAT of {bits} bits", bits, share, codes, lambda r0, r1: (factors(r0, r1), None),
+                      rounded_to=Q4_0 if bits < 8 else Q8_0, rows_of={2: Q2_ROW, 4: Q4_ROW}.get(bits))
 
 
 class Parts:
@@ -1405,7 +1463,9 @@ def float8_values():
 
 def scaled_bytes(p, ending):
     """A byte for each weight: F8_E4M3 (compressed-tensors, fbgemm, DeepSeek's blocks) or int8, and its scales."""
-    t, scale = p.take("", ("F8_E4M3", "I8")), p.take(ending, FLOATS)
+    t, scale = p.take("", ("F8_E4M3", "I8", "U8")), p.take(ending, FLOATS)
+    if p.setting("quantization_config").values.get("quant_method") == "gemma" or t.dtype == "U8":
+        return mobile(p.base, t, scale)
     if len(t.shape) < 2:
         raise ExportError(f"{t.where} has shape {t.shape}, expected a matrix")
     share, factors = spread(scale, t.shape, block_size(p))
@@ -1413,6 +1473,17 @@ def scaled_bytes(p, ending):
     if t.dtype == "I8":
         return Packed(t, p.base, t.shape, "int8", 8, share, t.raw, both)
     return Packed(t, p.base, t.shape, "FP8", None, share, lambda r0, r1: table[t.raw(r0, r1)], both)
+
+
+def mobile(name, t, scale):
+    """Matrices of 2, 4 and 8 bits with a scale in float32 for each row, of tables also for each layer's part of it."""
+    if len(t.shape) != 2 or len(scale.shape) != 2 or scale.rows != t.rows or scale.dtype != "F32":
+        raise ExportError(f"{scale.where} has shape {scale.shape} in {scale.dtype}, expected a scale in F32 for each row of {t.shape}")
+    return Unsized(name, t, scale)
+
+
+def mobile_table(p):
+    return mobile(p.base + ".weight", p.take(".embedding_quantized", ("U8", "I8")), p.take(".embedding_scale", FLOATS))
 
 
 def block_size(p):
@@ -1576,8 +1647,9 @@ def mlx(p):
 PACKED = {".weight_packed": (".weight_packed", ("I32",), compressed_integers), ".qweight": (".qweight", ("I32",), columns_packed),
           ".SCB": (".weight", ("I8",), bitsandbytes_bytes), ".weight.quant_map": (".weight", ("U8",), bitsandbytes_nibbles),
           ".scales": (".weight", ("U32",), mlx), "_scale_inv": ("", ("F8_E4M3", "I8"), lambda p: scaled_bytes(p, "_scale_inv")),
-          "_scale": ("", ("F8_E4M3", "I8"), lambda p: scaled_bytes(p, "_scale"))}
-ACTIVATION_SCALES = r".*\.(input_scale|output_scale|activation_scale|input_scale_ub|input_zero_point|[kv]_scale|[kv]_cache_scale)"
+          ".embedding_scale": (".embedding_quantized", ("U8", "I8"), mobile_table),
+          "_scale": ("", ("F8_E4M3", "I8", "U8"), lambda p: scaled_bytes(p, "_scale"))}
+ACTIVATION_SCALES = r".*\.(input_activation_scale|output_activation_scale|input_scale|output_scale|activation_scale|input_scale_ub|input_zero_point|[kv]_scale|[kv]_cache_scale)"
 
 
 def open_packed(src):
@@ -2693,7 +2765,7 @@ class Auto:
     blocks; lattice: if these lie on a 4-bit lattice, q4_0."""
 
     def __init__(self, floats, lattice=False):
-        self.becomes = {**GGUF_BECOMES, **{t.gguf: i for i, t in enumerate(TYPES) if t.scales}, **floats}
+        self.becomes = {**GGUF_BECOMES, **{t.gguf: i for i, t in enumerate(TYPES) if t.scales and t.gguf}, **floats}
         self.lattice = lattice
 
     def choose(self, parts, rows, cols):
@@ -2781,7 +2853,7 @@ class ModelFile:
         stored, first = part
         last, t, exact = min(r1, e.rows), TYPES[e.type], 0
         a, b = first + min(r0, last), first + last
-        kept = stored.kept(e.type, a, b) if e.scale == SCALE_F16 else stored.kept_bf16(e.type, a, b)
+        kept = stored.kept_bf16(e.type, a, b) if e.scale == SCALE_BF16 else stored.kept(e.type, a, b)
         if kept:
             q, scales = kept
             exact = scales[0].size if e.scale == SCALE_BF16 else 0
@@ -2838,7 +2910,7 @@ class ModelFile:
         """Quantised types have f16 scales, except 4-bit tensors that lie on a lattice, or that are stored so: those keep the bf16
         scales they were trained with."""
         for e in self.entries:
-            e.scale = SCALE_F16 if TYPES[e.type].scales else SCALE_NONE
+            e.scale = SCALE_F16 if any(dtype == "<u2" for dtype, _ in TYPES[e.type].scales) else SCALE_NONE
             if e.type != Q4_0:
                 continue
             packed = [stored.scales_are_bf16() for stored in e.stored() if isinstance(stored, Packed)]

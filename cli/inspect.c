@@ -456,7 +456,7 @@ static void add_tensors(buffer *b, const g4_engine *e)
         kinds[k].bytes += t.bytes;
     }
     for (int k = 0; k < n_kinds; k++) {
-        buffer_fmt(b, "  %-5s %-9s %5d tensors %10.1f MB\n", kinds[k].type, kinds[k].layout, kinds[k].n,
+        buffer_fmt(b, "  %-6s %-9s %5d tensors %10.1f MB\n", kinds[k].type, kinds[k].layout, kinds[k].n,
                    megabytes(kinds[k].bytes));
     }
 }
@@ -479,7 +479,7 @@ static void add_every_tensor(buffer *b, const g4_engine *e)
         for (int d = 0; d < t.n_dims; d++) {
             buffer_fmt(&shape, "%s%llu", d > 0 ? " x " : "", (unsigned long long)t.dims[d]);
         }
-        buffer_fmt(b, "  %-32s %-5s %-9s %-20s %12llu\n", t.name, t.type, t.layout, buffer_text(&shape),
+        buffer_fmt(b, "  %-32s %-6s %-9s %-20s %12llu\n", t.name, t.type, t.layout, buffer_text(&shape),
                    (unsigned long long)t.bytes);
     }
     b->failed |= shape.failed;

@@ -204,7 +204,7 @@ static void add_found(buffer *b, const found_file *f, int is_default, int json)
                    kind, info.has_image ? "true" : "false", info.has_audio ? "true" : "false", type,
                    (unsigned long long)info.n_params, info.max_ctx);
     } else {
-        buffer_fmt(b, "%-9s %-5s %9.1f M  %-16s %s\n", kind, type, (double)info.n_params / 1e6,
+        buffer_fmt(b, "%-9s %-6s %9.1f M  %-16s %s\n", kind, type, (double)info.n_params / 1e6,
                    info.has_audio   ? "text,image,audio"
                    : info.has_image ? "text,image"
                                     : "text",

@@ -208,6 +208,10 @@ static void g4_nibbles_scales(g4_block_shape *s, const uint8_t *step, int block,
 {
     const int of_block = shape->kind <= G4_SCALES_MIN ? block * G4_BLOCK_SCALES : 0;
     const uint8_t *bytes = step + G4_STEP_SCALES + block * 32;
+    if (shape->kind == G4_SCALES_STEP) {
+        memcpy(s->scale, step, sizeof s->scale);
+        return;
+    }
     g4_block_scales(s->scale, step + of_block, type);
     if (shape->kind == G4_SCALES_MIN) {
         g4_block_scales(s->shift, step + G4_STEP_SCALES + of_block, type);
@@ -232,6 +236,13 @@ static void g4_nibbles_run(int16_t sums[64], const uint8_t *step, int block, int
     const int16_t *x0 = x->pattern[2 * run], *x1 = x->pattern[2 * run + 1];
     if (shape->high_bits == 0) {
         for (int i = 0; i < 64; i++) sums[i] = (int16_t)(sums[i] + (q[i] & 15) * x0[i] + (q[i] >> 4) * x1[i]);
+        return;
+    }
+    if (shape->low_bits == 0) {
+        const int even = 4 * (run % 2), odd = even + 2;
+        high += run / 2 * G4_PLANE;
+        for (int i = 0; i < 64; i++)
+            sums[i] = (int16_t)(sums[i] + (high[i] >> even & 3) * x0[i] + (high[i] >> odd & 3) * x1[i]);
         return;
     }
     const int16_t mask = shape->high_bits == 1 ? 16 : 48;
@@ -546,7 +557,9 @@ static const g4_kernels g4_kernels_scalar = {
               [G4_TYPE_Q5_1] = g4_gemm_nibbles,
               [G4_TYPE_Q4_K] = g4_gemm_nibbles,
               [G4_TYPE_Q5_K] = g4_gemm_nibbles,
-              [G4_TYPE_Q6_K] = g4_gemm_nibbles },
+              [G4_TYPE_Q6_K] = g4_gemm_nibbles,
+              [G4_TYPE_Q2_ROW] = g4_gemm_nibbles,
+              [G4_TYPE_Q4_ROW] = g4_gemm_nibbles },
     .product16 = { [G4_TYPE_Q8_0] = g4_product16_q8_0 },
     .quantize = g4_quantize,
     .quantize16 = g4_quantize16,

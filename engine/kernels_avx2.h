@@ -158,10 +158,17 @@ G4_BODY G4_AVX2 __m256i g4_shift_avx2(__m256i v, const int left)
     return left >= 0 ? _mm256_slli_epi16(v, left) : _mm256_srli_epi16(v, -left);
 }
 G4_BODY G4_AVX2 void g4_unpack_avx2(__m256i even[2], __m256i odd[2], const g4_nibbles_at *at, const int run,
-                                    const int high_bits)
+                                    const g4_nibbles *shape)
 {
+    const int high_bits = shape->high_bits;
     const __m256i low = _mm256_set1_epi8(15), bits = _mm256_set1_epi8(high_bits == 1 ? 16 : 48);
     for (int half = 0; half < 2; half++) {
+        if (shape->low_bits == 0) {
+            const __m256i h = _mm256_load_si256((const void *)(at->high + G4_PLANE * (run / 2) + 32 * half));
+            even[half] = _mm256_and_si256(g4_shift_avx2(h, -4 * (run % 2)), _mm256_set1_epi8(3));
+            odd[half] = _mm256_and_si256(g4_shift_avx2(h, -4 * (run % 2) - 2), _mm256_set1_epi8(3));
+            continue;
+        }
         const __m256i v = _mm256_load_si256((const void *)(at->q + 64 * run + 32 * half));
         even[half] = _mm256_and_si256(v, low);
         odd[half] = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
@@ -189,6 +196,10 @@ G4_BODY G4_AVX2 void g4_nibbles_scales_avx2(__m256 scale[2], __m256 shift[2], co
     const uint8_t *bytes = step + G4_STEP_SCALES + 32 * b;
     const __m256 middle = _mm256_set1_ps((float)shape->middle);
     for (int half = 0; half < 2; half++) {
+        if (shape->kind == G4_SCALES_STEP) {
+            scale[half] = _mm256_load_ps((const float *)(const void *)step + 8 * half);
+            continue;
+        }
         scale[half] = g4_scales_avx2(step + of_block + 16 * half, scales);
         if (shape->kind == G4_SCALES_MIN) {
             const __m256 m = g4_scales_avx2(step + G4_STEP_SCALES + of_block + 16 * half, scales);
@@ -234,7 +245,7 @@ G4_BODY G4_AVX2 void g4_add_nibbles_avx2(float *y, const __m256 scale[2], const 
 G4_BODY G4_AVX2 void g4_nibbles_tile_avx2(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scales)
 {
     const g4_nibbles *shape = &g4_nibbles_of[type];
-    const int fit = 4 >> shape->high_bits; /* runs */
+    const int fit = 4 >> g4_wide_bits(shape); /* runs */
     const size_t steps = (size_t)x->steps;
     const int8_t *q = x->q + (size_t)t * 64 * steps;
     const float *d = x->d + (size_t)t * 2 * steps;
@@ -252,7 +263,7 @@ G4_BODY G4_AVX2 void g4_nibbles_tile_avx2(G4_TILE_ARGS_CONST, const g4_type type
 #pragma GCC unroll 4
             for (int r = 0; r < 4; r++) {
                 __m256i even[2], odd[2];
-                g4_unpack_avx2(even, odd, &at, r, shape->high_bits);
+                g4_unpack_avx2(even, odd, &at, r, shape);
                 for (int i = 0; i < n && r % fit == 0; i++) h0[i] = h1[i] = _mm256_setzero_si256();
 #pragma GCC unroll 4
                 for (int i = 0; i < n; i++) {
@@ -531,7 +542,7 @@ G4_BODY G4_AVX2 void g4_panel4_weights_avx2(g4_panel4 *p, const uint8_t *group, 
 #pragma GCC unroll 4
         for (int r = 0; r < 4; r++, out += 4) {
             __m256i even[2], odd[2];
-            g4_unpack_avx2(even, odd, &at, r, shape->high_bits);
+            g4_unpack_avx2(even, odd, &at, r, shape);
             _mm256_store_si256(out, even[0]);
             _mm256_store_si256(out + 1, even[1]);
             _mm256_store_si256(out + 2, odd[0]);
@@ -560,7 +571,7 @@ G4_BODY G4_AVX2 void g4_panel4_inputs_avx2(g4_panel4 *p, const g4_acts *x, int t
         for (int b = 0; b < n; b++) {
             const int total = g4_block_sum(x->sum, row + (size_t)b);
             if (g4_has_mins(shape)) p->sum[t][b] = p->d[t][b] * (float)total;
-            if (shape->high_bits == 0) {
+            if (g4_wide_bits(shape) == 0) {
                 p->start[t][b][0] = total * -shape->middle * 65536;
                 continue;
             }
@@ -613,7 +624,7 @@ G4_BODY G4_AVX2 void g4_panel4_tile_avx2(float *const y[4], const g4_panel4 *p, 
         }
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
-            if (shape->high_bits == 0) {
+            if (g4_wide_bits(shape) == 0) {
                 a0[i] = g4_halves_avx2(a0[i]), a1[i] = g4_halves_avx2(a1[i]);
             } else if (shape->kind != G4_SCALES_K_HALVES) {
                 a0[i] = _mm256_madd_epi16(a0[i], ones), a1[i] = _mm256_madd_epi16(a1[i], ones);
@@ -667,6 +678,8 @@ G4_PANEL_NIBBLES(q5_1, G4_TYPE_Q5_1)
 G4_PANEL_NIBBLES(q4_k, G4_TYPE_Q4_K)
 G4_PANEL_NIBBLES(q5_k, G4_TYPE_Q5_K)
 G4_PANEL_NIBBLES(q6_k, G4_TYPE_Q6_K)
+G4_PANEL_NIBBLES(q2_row, G4_TYPE_Q2_ROW)
+G4_PANEL_NIBBLES(q4_row, G4_TYPE_Q4_ROW)
 
 /* ---- Products with inputs of 16 bits -------------------------------------------------------------------------- */
 

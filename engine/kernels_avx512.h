@@ -178,12 +178,21 @@ G4_BODY G4_AVX512 __m512i g4_shift_avx512(__m512i v, const int left)
     case -1: return _mm512_srli_epi16(v, 1);
     case -2: return _mm512_srli_epi16(v, 2);
     case -3: return _mm512_srli_epi16(v, 3);
+    case -4: return _mm512_srli_epi16(v, 4);
+    case -6: return _mm512_srli_epi16(v, 6);
     default: return v;
     }
 }
 G4_BODY G4_AVX512 void g4_unpack_avx512(__m512i *even, __m512i *odd, const g4_nibbles_at *at, const int run,
-                                        const int high_bits)
+                                        const g4_nibbles *shape)
 {
+    const int high_bits = shape->high_bits;
+    if (shape->low_bits == 0) {
+        const __m512i two = _mm512_load_si512((const void *)(at->high + G4_PLANE * (run / 2)));
+        *even = _mm512_and_si512(g4_shift_avx512(two, -4 * (run % 2)), _mm512_set1_epi8(3));
+        *odd = _mm512_and_si512(g4_shift_avx512(two, -4 * (run % 2) - 2), _mm512_set1_epi8(3));
+        return;
+    }
     const __m512i low = _mm512_set1_epi8(15), bits = _mm512_set1_epi8(high_bits == 1 ? 16 : 48);
     const __m512i v = _mm512_load_si512((const void *)(at->q + 64 * run));
     *even = _mm512_and_si512(v, low);
@@ -206,8 +215,12 @@ G4_BODY G4_AVX512 void g4_nibbles_scales_avx512(__m512 *scale, __m512 *shift, co
     const int of_block = shape->kind <= G4_SCALES_MIN ? b * G4_BLOCK_SCALES : 0;
     const uint8_t *bytes = step + G4_STEP_SCALES + 32 * b;
     const __m512 middle = _mm512_set1_ps((float)shape->middle);
-    *scale = g4_scales_avx512(step + of_block, scales);
     *shift = _mm512_setzero_ps();
+    if (shape->kind == G4_SCALES_STEP) {
+        *scale = _mm512_load_ps((const void *)step);
+        return;
+    }
+    *scale = g4_scales_avx512(step + of_block, scales);
     if (shape->kind == G4_SCALES_MIN)
         *shift = _mm512_fmadd_ps(middle, *scale, g4_scales_avx512(step + G4_STEP_SCALES + of_block, scales));
     if (shape->kind == G4_SCALES_K_MIN) {
@@ -239,7 +252,7 @@ G4_BODY G4_AVX512 void g4_nibbles_sums_avx512(__m512i a[8], const g4_nibbles_at 
                                               const int8_t *q, size_t q_stride, const int *total,
                                               const g4_nibbles *shape, const int n)
 {
-    const int fit = 4 >> shape->high_bits; /* runs */
+    const int fit = 4 >> g4_wide_bits(shape); /* runs */
     const __m512i ones = _mm512_set1_epi16(1);
     __m512i h[8];
 #pragma GCC unroll 8
@@ -247,7 +260,7 @@ G4_BODY G4_AVX512 void g4_nibbles_sums_avx512(__m512i a[8], const g4_nibbles_at 
 #pragma GCC unroll 4
     for (int r = r0; r < r1; r++) {
         __m512i even, odd;
-        g4_unpack_avx512(&even, &odd, at, r, shape->high_bits);
+        g4_unpack_avx512(&even, &odd, at, r, shape);
         for (int i = 0; i < n && r % fit == 0; i++) h[i] = _mm512_setzero_si512();
         g4_run_avx512(h, even, q + 8 * r, q_stride, n);
         g4_run_avx512(h, odd, q + 8 * r + 4, q_stride, n);
@@ -265,7 +278,7 @@ G4_BODY G4_AVX512VNNI void g4_nibbles_sums_avx512vnni(__m512i a[8], const g4_nib
 #pragma GCC unroll 4
     for (int r = r0; r < r1; r++) {
         __m512i even, odd;
-        g4_unpack_avx512(&even, &odd, at, r, shape->high_bits);
+        g4_unpack_avx512(&even, &odd, at, r, shape);
         g4_run_avx512vnni(a, even, q + 8 * r, q_stride, n);
         g4_run_avx512vnni(a, odd, q + 8 * r + 4, q_stride, n);
     }

@@ -97,7 +97,7 @@ G4_BODY G4_AVXVNNI void g4_nibbles_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_typ
                     const int total = in_halves ? si[2 * block + (size_t)(r / 2)] : g4_block_sum(si, block);
                     a0[i] = a1[i] = _mm256_set1_epi32(-shape->middle * total);
                 }
-                g4_unpack_avx2(even, odd, &at, r, shape->high_bits);
+                g4_unpack_avx2(even, odd, &at, r, shape);
                 g4_run_avxvnni(a0, a1, even, odd, q + 32 * block + 8 * (size_t)r, 64 * steps, n);
             }
             __m256 scale[2], shift[2];

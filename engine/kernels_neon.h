@@ -137,8 +137,16 @@ G4_GEMM_Q8(g4_gemm_q8_neon, , 2, g4_q8_tile_neon)
 
 /* Types of nibbles: rows 4 k to 4 k + 3 of chunks 2 run and 2 run + 1 of a block, as they are stored. */
 G4_BODY void g4_unpack_neon(int8x16_t *even, int8x16_t *odd, const g4_nibbles_at *at, const int run, const int k,
-                            const int high_bits)
+                            const g4_nibbles *shape)
 {
+    const int high_bits = shape->high_bits;
+    if (shape->low_bits == 0) {
+        const uint8x16_t h = vld1q_u8(at->high + G4_PLANE * (run / 2) + 16 * k), two = vdupq_n_u8(3);
+        const int8_t first = (int8_t)(-4 * (run % 2));
+        *even = vreinterpretq_s8_u8(vandq_u8(vshlq_u8(h, vdupq_n_s8(first)), two));
+        *odd = vreinterpretq_s8_u8(vandq_u8(vshlq_u8(h, vdupq_n_s8((int8_t)(first - 2))), two));
+        return;
+    }
     const uint8x16_t v = vld1q_u8(at->q + 64 * run + 16 * k);
     uint8x16_t e = vandq_u8(v, vdupq_n_u8(15)), o = vshrq_n_u8(v, 4);
     if (high_bits) {
@@ -171,6 +179,10 @@ G4_BODY void g4_nibbles_scales_neon(float32x4_t scale[4], float32x4_t shift[4], 
     const float middle = (float)shape->middle;
 #pragma GCC unroll 4
     for (int k = 0; k < 4; k++) {
+        if (shape->kind == G4_SCALES_STEP) {
+            scale[k] = vld1q_f32((const float *)(const void *)step + 4 * k);
+            continue;
+        }
         scale[k] = g4_scales_neon(step + of_block + 8 * k, scales);
         if (shape->kind == G4_SCALES_MIN)
             shift[k] = vfmaq_n_f32(g4_scales_neon(step + G4_STEP_SCALES + of_block + 8 * k, scales), scale[k], middle);
@@ -187,7 +199,7 @@ G4_BODY void g4_nibbles_scales_neon(float32x4_t scale[4], float32x4_t shift[4], 
  * and 5 bits (8 * 31 * 127), those of half with 6 (4 * 63 * 127). Registers as above. Bound: one instruction for 8
  * products, and the nibbles' share. */
 G4_BODY void g4_nibbles_sums_neon(int32x4_t sums[][4], const g4_nibbles_at *at, const int r0, const int r1,
-                                  const int8_t *q, size_t q_stride, const int high_bits, const int n)
+                                  const int8_t *q, size_t q_stride, const g4_nibbles *shape, const int n)
 {
     int16x8_t h[2][8]; /* two rows each: 4 partial sums a row */
     for (int i = 0; i < n; i++)
@@ -197,7 +209,7 @@ G4_BODY void g4_nibbles_sums_neon(int32x4_t sums[][4], const g4_nibbles_at *at, 
 #pragma GCC unroll 4
         for (int k = 0; k < 4; k++) {
             int8x16_t even, odd;
-            g4_unpack_neon(&even, &odd, at, r, k, high_bits);
+            g4_unpack_neon(&even, &odd, at, r, k, shape);
 #pragma GCC unroll 2
             for (int i = 0; i < n; i++) {
                 const int8_t *qi = q + (size_t)i * q_stride + 8 * r;
@@ -228,8 +240,8 @@ G4_BODY void g4_nibbles_sums_neon(int32x4_t sums[][4], const g4_nibbles_at *at, 
                 const int8_t *q = x->q + (size_t)t * 64 * steps + 32 * block;                                          \
                 const int in_halves = shape->kind == G4_SCALES_K_HALVES;                                               \
                 int32x4_t sums[TOKENS][4], second[TOKENS][4];                                                          \
-                SUMS(sums, &at, 0, in_halves ? 2 : 4, q, 64 * steps, shape->high_bits, n);                             \
-                if (in_halves) SUMS(second, &at, 2, 4, q, 64 * steps, shape->high_bits, n);                            \
+                SUMS(sums, &at, 0, in_halves ? 2 : 4, q, 64 * steps, shape, n);                                        \
+                if (in_halves) SUMS(second, &at, 2, 4, q, 64 * steps, shape, n);                                       \
                 float32x4_t scale[4], shift[4];                                                                        \
                 g4_nibbles_scales_neon(scale, shift, p, b, shape, scales);                                             \
                 for (int i = 0; i < n; i++) {                                                                          \
@@ -562,7 +574,7 @@ G4_BODY G4_DOTPROD void g4_q8_tile_dotprod(G4_TILE_ARGS_CONST, const g4_scale_ty
 G4_GEMM_Q8(g4_gemm_q8_dotprod, G4_DOTPROD, 4, g4_q8_tile_dotprod)
 
 G4_BODY G4_DOTPROD void g4_nibbles_sums_dotprod(int32x4_t sums[][4], const g4_nibbles_at *at, const int r0,
-                                                const int r1, const int8_t *q, size_t q_stride, const int high_bits,
+                                                const int r1, const int8_t *q, size_t q_stride, const g4_nibbles *shape,
                                                 const int n)
 {
     g4_no_sums_neon(sums, n);
@@ -570,7 +582,7 @@ G4_BODY G4_DOTPROD void g4_nibbles_sums_dotprod(int32x4_t sums[][4], const g4_ni
     for (int r = r0; r < r1; r++) {
         int8x16_t even[4], odd[4];
 #pragma GCC unroll 4
-        for (int k = 0; k < 4; k++) g4_unpack_neon(&even[k], &odd[k], at, r, k, high_bits);
+        for (int k = 0; k < 4; k++) g4_unpack_neon(&even[k], &odd[k], at, r, k, shape);
         g4_run_dotprod(sums, even, odd, q + 8 * r, q_stride, n);
     }
 }

@@ -148,12 +148,15 @@ G4_BODY void g4_gemm_tiles(G4_GEMM_ARGS, size_t token_bytes, int tile_tokens, g4
     G4_GEMM_TILES(g4_gemm_q5_1_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q5_1, G4_SCALE_F16)         \
     G4_GEMM_TILES(g4_gemm_q4_k_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q4_K, G4_SCALE_F16)         \
     G4_GEMM_TILES(g4_gemm_q5_k_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q5_K, G4_SCALE_F16)         \
-    G4_GEMM_TILES(g4_gemm_q6_k_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q6_K, G4_SCALE_F16)
+    G4_GEMM_TILES(g4_gemm_q6_k_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q6_K, G4_SCALE_F16)         \
+    G4_GEMM_TILES(g4_gemm_q2_row_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q2_ROW, G4_SCALE_NONE)    \
+    G4_GEMM_TILES(g4_gemm_q4_row_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q4_ROW, G4_SCALE_NONE)
 #define G4_NIBBLES_OF(SUFFIX)                                                                                          \
     [G4_TYPE_Q4_0] = g4_gemm_q4_0_##SUFFIX, [G4_TYPE_Q4_1] = g4_gemm_q4_1_##SUFFIX,                                    \
     [G4_TYPE_Q5_0] = g4_gemm_q5_0_##SUFFIX, [G4_TYPE_Q5_1] = g4_gemm_q5_1_##SUFFIX,                                    \
     [G4_TYPE_Q4_K] = g4_gemm_q4_k_##SUFFIX, [G4_TYPE_Q5_K] = g4_gemm_q5_k_##SUFFIX,                                    \
-    [G4_TYPE_Q6_K] = g4_gemm_q6_k_##SUFFIX
+    [G4_TYPE_Q6_K] = g4_gemm_q6_k_##SUFFIX, [G4_TYPE_Q2_ROW] = g4_gemm_q2_row_##SUFFIX,                                \
+    [G4_TYPE_Q4_ROW] = g4_gemm_q4_row_##SUFFIX
 
 /* Where a block of a type of nibbles is. */
 typedef struct {

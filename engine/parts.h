@@ -217,6 +217,14 @@ typedef struct {               /* every field is 4 bytes, so it is packed as it 
  *   q6_k  d s (q - 32)      [cols/256]{ d[16]; 32 bytes of zeros; int8 s[16 halves of blocks][16];
  *                                       w[32 runs][16][4]; high[16 halves][16][4] }                        q 0..63
  *
+ * Two more are of checkpoints trained for phones: integers of 2 and 4 bits and one float32 a row, repeated in each step.
+ * Rows: { float d; the 256 numbers, the lowest bits of a byte first }. The tensor's scale_type is none.
+ *
+ *   q2_row  d (q - 2)       [cols/256]{ float d[16]; w[16 halves of blocks][16][4] }                       q 0..3
+ *   q4_row  d (q - 8)       [cols/256]{ float d[16]; w[32 runs][16][4] }                                   q 0..15
+ *
+ * q2_row has its numbers where q6_k has its two upper bits.
+ *
  * Bit c of high[block][row][i] belongs to column 4c + i of its block; bits 2c and 2c + 1 of high[half][row][i] to
  * column 4c + i of 16.
  *
@@ -235,6 +243,8 @@ typedef enum {
     G4_TYPE_Q4_K,
     G4_TYPE_Q5_K,
     G4_TYPE_Q6_K,
+    G4_TYPE_Q2_ROW,
+    G4_TYPE_Q4_ROW,
     G4_N_TYPES
 } g4_type;
 typedef enum { G4_SCALE_NONE, G4_SCALE_F16, G4_SCALE_BF16 } g4_scale_type;
@@ -252,10 +262,11 @@ typedef enum { G4_SCALE_NONE, G4_SCALE_F16, G4_SCALE_BF16 } g4_scale_type;
 /* How a block of a type of nibbles is put together in groups16. Kernels take the type as a constant, and these with it.
  * What a block multiplies is q - middle, so that sums of products stay small; where a type has minima, what that takes
  * off is put back with them:  s q - m = s (q - middle) + (middle s - m). */
-typedef enum { G4_SCALES_ONE, G4_SCALES_MIN, G4_SCALES_K_MIN, G4_SCALES_K_HALVES } g4_block_kind;
+typedef enum { G4_SCALES_ONE, G4_SCALES_MIN, G4_SCALES_K_MIN, G4_SCALES_K_HALVES, G4_SCALES_STEP } g4_block_kind;
 typedef struct {
-    g4_block_kind kind; /* d; d and m; d s and dmin m; d and an integer s for each half */
+    g4_block_kind kind; /* d; d and m; d s and dmin m; d and an integer s for each half; a float32 for all of a step */
     int blocks;         /* of a step */
+    int low_bits;       /* of a weight: 4, its nibble, or 0 */
     int high_bits;      /* of a weight, above its nibble */
     int middle;         /* half of the range of q */
     int weights;        /* bytes of a step before its nibbles; a block has 256 of them */
@@ -266,16 +277,20 @@ static inline int g4_has_mins(const g4_nibbles *shape)
 {
     return shape->kind == G4_SCALES_MIN || shape->kind == G4_SCALES_K_MIN;
 }
+/* How many bits of a weight do not fit a nibble: twice as many products of a nibble may be summed in 16 bits. */
+static inline int g4_wide_bits(const g4_nibbles *shape) { return shape->low_bits ? shape->high_bits : 0; }
 #define G4_NIBBLE_BLOCK 256
 #define G4_PLANE 64 /* bytes of a bit of a block, or of two bits of half a block */
 static const g4_nibbles g4_nibbles_of[G4_N_TYPES] = {
-    [G4_TYPE_Q4_0] = { G4_SCALES_ONE, 2, 0, 8, 64, 576, 576 },
-    [G4_TYPE_Q4_1] = { G4_SCALES_MIN, 2, 0, 8, 128, 640, 640 },
-    [G4_TYPE_Q5_0] = { G4_SCALES_ONE, 2, 1, 16, 64, 576, 704 },
-    [G4_TYPE_Q5_1] = { G4_SCALES_MIN, 2, 1, 16, 128, 640, 768 },
-    [G4_TYPE_Q4_K] = { G4_SCALES_K_MIN, 8, 0, 8, 320, 2368, 2368 },
-    [G4_TYPE_Q5_K] = { G4_SCALES_K_MIN, 8, 1, 16, 320, 2368, 2880 },
-    [G4_TYPE_Q6_K] = { G4_SCALES_K_HALVES, 8, 2, 32, 320, 2368, 3392 },
+    [G4_TYPE_Q4_0] = { G4_SCALES_ONE, 2, 4, 0, 8, 64, 576, 576 },
+    [G4_TYPE_Q4_1] = { G4_SCALES_MIN, 2, 4, 0, 8, 128, 640, 640 },
+    [G4_TYPE_Q5_0] = { G4_SCALES_ONE, 2, 4, 1, 16, 64, 576, 704 },
+    [G4_TYPE_Q5_1] = { G4_SCALES_MIN, 2, 4, 1, 16, 128, 640, 768 },
+    [G4_TYPE_Q4_K] = { G4_SCALES_K_MIN, 8, 4, 0, 8, 320, 2368, 2368 },
+    [G4_TYPE_Q5_K] = { G4_SCALES_K_MIN, 8, 4, 1, 16, 320, 2368, 2880 },
+    [G4_TYPE_Q6_K] = { G4_SCALES_K_HALVES, 8, 4, 2, 32, 320, 2368, 3392 },
+    [G4_TYPE_Q2_ROW] = { G4_SCALES_STEP, 8, 0, 2, 2, 64, 64, 1088 },
+    [G4_TYPE_Q4_ROW] = { G4_SCALES_STEP, 8, 4, 0, 8, 64, 2112, 2112 },
 };
 
 typedef struct {         /* multiplied: layout groups16 */

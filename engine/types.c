@@ -123,6 +123,23 @@ static float g4_value_q6_k(const uint8_t *b, size_t c)
     return g4_half_at(b + 208) * (float)(int8_t)b[192 + c / 16] * (float)(q - 32);
 }
 
+static float g4_float_at(const uint8_t *p)
+{
+    float f;
+    memcpy(&f, p, sizeof f);
+    return f;
+}
+
+static float g4_value_q2_row(const uint8_t *b, size_t c) /* { float d, q[64] } */
+{
+    return g4_float_at(b) * (float)((b[4 + c / 4] >> 2 * (c % 4) & 3) - 2);
+}
+
+static float g4_value_q4_row(const uint8_t *b, size_t c) /* { float d, q[128] } */
+{
+    return g4_float_at(b) * (float)((b[4 + c / 2] >> 4 * (c % 2) & 15) - 8);
+}
+
 /* Rows of a type whose blocks have COLS columns and BYTES bytes. */
 #define G4_TABLE_ROW(NAME, COLS, BYTES)                                                                                \
     static void g4_table_row_##NAME(float *out, const g4_table *t, int row, int col, int n)                            \
@@ -135,6 +152,8 @@ G4_TABLE_ROW(q5_1, 32, 24)
 G4_TABLE_ROW(q4_k, 256, 144)
 G4_TABLE_ROW(q5_k, 256, 176)
 G4_TABLE_ROW(q6_k, 256, 210)
+G4_TABLE_ROW(q2_row, 256, 68)
+G4_TABLE_ROW(q4_row, 256, 132)
 
 /* ---- Rows of matrices ----------------------------------------------------------------------------- */
 
@@ -171,9 +190,10 @@ static void g4_matrix_row_q8_0(float *out, const g4_matrix *m, int row)
 static int g4_nibbles_value(const g4_nibbles *shape, const uint8_t *step, size_t block, size_t r, size_t c)
 {
     const size_t chunk = c / 4, at = 4 * r + c % 4;
+    const uint8_t *high = step + shape->high;
+    if (shape->low_bits == 0) return high[G4_PLANE * (2 * block + c / 16) + at] >> 2 * (chunk % 4) & 3;
     const uint8_t byte = step[(size_t)shape->weights + G4_NIBBLE_BLOCK * block + chunk / 2 * 64 + at];
     const int nibble = chunk % 2 ? byte >> 4 : byte & 15;
-    const uint8_t *high = step + shape->high;
     if (shape->high_bits == 1) return nibble | (high[G4_PLANE * block + at] >> chunk & 1) << 4;
     if (shape->high_bits == 2) return nibble | (high[G4_PLANE * (2 * block + c / 16) + at] >> 2 * (chunk % 4) & 3) << 4;
     return nibble;
@@ -203,6 +223,7 @@ static void g4_matrix_row_nibbles(float *out, const g4_matrix *m, int row)
         case G4_SCALES_K_HALVES:
             out[c] = g4_half_at(d) * (float)(int8_t)bytes[16 * (c % step_cols / 16)] * (float)(q - shape->middle);
             break;
+        case G4_SCALES_STEP: out[c] = g4_float_at(step + 4 * r) * (float)(q - shape->middle); break;
         }
     }
 }
@@ -233,6 +254,10 @@ static const g4_type_info g4_types[G4_N_TYPES] = {
                        g4_matrix_row_nibbles },
     [G4_TYPE_Q6_K] = { "q6_k", 256, 3392, 210, G4_SCALES_HALF, 0, G4_READS_INT8, g4_table_row_q6_k,
                        g4_matrix_row_nibbles },
+    [G4_TYPE_Q2_ROW] = { "q2_row", 256, 1088, 68, G4_SCALES_NO, 0, G4_READS_INT8, g4_table_row_q2_row,
+                         g4_matrix_row_nibbles },
+    [G4_TYPE_Q4_ROW] = { "q4_row", 256, 2112, 132, G4_SCALES_NO, 0, G4_READS_INT8, g4_table_row_q4_row,
+                         g4_matrix_row_nibbles },
 };
 
 const g4_type_info *g4_type_get(uint32_t type) { return type < G4_N_TYPES ? &g4_types[type] : NULL; }

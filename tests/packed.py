@@ -135,6 +135,19 @@ def mlx(bits, group=32):
     return pack
 
 
+def mobile(bits, parts=1):
+    """Google's mobile format: a scale in float32 for each row, or for each of a table's parts of a row."""
+    def pack(rng, rows, cols):
+        half = 1 << bits - 1
+        q, d = rng.integers(-half, half, (rows, cols)), scales(rng, rows, parts, dtype="F32")
+        stored = q.astype(np.int8) if bits == 8 else np.packbits((q + half)[:, :, None] >> np.arange(bits) & 1, axis=None, bitorder="little")
+        out = {".weight": tensor("I8" if bits == 8 else "U8", stored.reshape(rows, -1).view(np.int8 if bits == 8 else np.uint8)),
+               ".weight_scale": tensor("F32", d), ".input_activation_scale": tensor("F32", np.float32(0.1)),
+               ".output_activation_scale": tensor("F32", np.float32(0))}
+        return out, (q * wide(d, cols)).astype(np.float32), {"quantization_config": {"quant_method": "gemma", "num_bits": bits}}
+    return pack
+
+
 KINDS = {
     "compressed-tensors, 4 bits": compressed(4), "compressed-tensors, 4 bits, groups of 16": compressed(4, 16),
     "compressed-tensors, 4 bits, rows, f16": compressed(4, 0, "F16"), "compressed-tensors, 2 bits, rows, f32": compressed(2, 0, "F32"),
@@ -148,6 +161,7 @@ KINDS = {
     "GPTQ v2": by_columns("gptq", version="gptq_v2"), "GPTQ, symmetric": by_columns("gptq", symmetric=True),
     "GPTQ, order of activations": by_columns("gptq", shuffled=True), "GPTQ, 3 bits": by_columns("gptq", 3), "GPTQ, 2 bits": by_columns("gptq", 2),
     "GPTQ, 8 bits, symmetric": by_columns("gptq", 8, symmetric=True), "GPTQ, 8 bits": by_columns("gptq", 8),
+    **{f"mobile QAT, {bits} bits": mobile(bits) for bits in (2, 4, 8)},
     **{f"MLX, {bits} bits": mlx(bits) for bits in (2, 3, 4, 5, 6, 8)}, "MLX, 4 bits, groups of 64": mlx(4, 64),
 }
 

@@ -28,19 +28,22 @@ BECOMES = {"compressed-tensors, 4 bits": "q4_0!", "compressed-tensors, 4 bits, g
            "compressed-tensors, 5 bits, zero points": "q5_1", "int8, rows": "q8_0", "bitsandbytes, 8 bits": "q8_0",
            "bitsandbytes, nf4": "q5_1", "bitsandbytes, nf4, double": "q5_1", "GPTQ, symmetric": "q4_0!", "GPTQ, order of activations": "q5_1",
            "GPTQ, 8 bits, symmetric": "q8_0!", "GPTQ, 8 bits": "q8_0", "MLX, 5 bits": "q5_1", "MLX, 6 bits": "q8_0", "MLX, 8 bits": "q8_0",
-           "FP8, one scale": "q8_0", "FP8, rows": "q8_0", "FP8, blocks": "q8_0"}
+           "mobile QAT, 2 bits": "q2_row!", "mobile QAT, 4 bits": "q4_row!", "mobile QAT, 8 bits": "q8_0", "FP8, one scale": "q8_0", "FP8, rows": "q8_0", "FP8, blocks": "q8_0"}
 
 
-def matrices(source):
-    """{name: values} of all matrices of a checkpoint, as they are read."""
+def matrices(source, shapes=()):
+    """{name: values} of all matrices of a checkpoint, as they are read; shapes: {name: what has one}, where a file does not say it."""
     src = export.open_source(source)
-    return {name: t.f32().reshape(t.shape) for name, t in src.tensors.items() if len(t.shape) > 1}
+    sized = {name: t.sized(shapes[name].shape) if isinstance(t, export.Unsized) else t for name, t in src.tensors.items()}
+    return {name: t.f32().reshape(t.shape) for name, t in sized.items() if len(t.shape) > 1}
 
 
 def fields(path, name):
     """(type, scale type, q, factors, summands) of a matrix in groups16 of a model file, read by engine/parts.h, "Weight types"."""
     (kind, _, scale, n_dims, *dims), raw = make.read_tensors(path)[name]
     t = export.TYPES[kind]
+    if t.name.endswith("_row"):
+        return t.name, scale, *row_fields(t.name, raw, dims)
     steps, bits = -(-dims[1] // t.step), {"q8_0": 8}.get(t.name, 4)
     cells = np.frombuffer(raw, np.uint8).reshape(-1, steps, 16 * t.step_bytes)
     arrays = {"q4_1": 2, "q5_1": 2}.get(t.name, 1)
@@ -61,11 +64,22 @@ def fields(path, name):
     return t.name, scale, q[:dims[0], :dims[1]], *(np.repeat(a, 32, axis=1)[:dims[0], :dims[1]] for a in d)
 
 
+def row_fields(name, raw, dims):
+    """(q, factors) of q2_row and q4_row: steps of 256 columns of 16 rows, { float d[16]; the numbers of chunks of four columns }."""
+    bits, steps = int(name[1]), -(-dims[1] // 256)
+    cells = np.frombuffer(raw, np.uint8).reshape(-1, steps, 64 + 512 * bits)
+    d = cells[:, :, :64].copy().view("<f4").transpose(0, 2, 1).reshape(-1, steps)
+    w = cells[:, :, 64:].reshape(len(cells), steps, -1, 1, 16, 4) >> np.arange(0, 8, bits, dtype=np.uint8)[:, None, None] & (1 << bits) - 1
+    q = w.reshape(len(cells), steps, 64, 16, 4).transpose(0, 3, 1, 2, 4).reshape(-1, 256 * steps).astype(np.int16) - (1 << bits - 1)
+    return q[:dims[0], :dims[1]], np.repeat(d, 256, axis=1)[:dims[0], :dims[1]]
+
+
 def test_plain(place):
     """Each kind by the text of its format; what becomes of it; and what is refused."""
     for kind in packed.KINDS:
         c, tensors, plain = packed.checkpoint(kind, packed.CONFIG, TENSORS)
-        got, want = matrices(place.folder("packed", c, tensors)), matrices(place.folder("plain", packed.CONFIG, plain))
+        want = matrices(place.folder("plain", packed.CONFIG, plain))
+        got = matrices(place.folder("packed", c, tensors), want)
         worst = max(np.abs(got[name] - want[name]).max() / np.abs(want[name]).max() for name in want)
         expect(got.keys() == want.keys() and worst < 2e-7, f"{kind}: differs by {worst:.2g}")
         path = place.g4
@@ -77,7 +91,7 @@ def test_plain(place):
         values = q * d[0] + (d[1] if len(d) > 1 else 0)
         x = want["layers.0.self_attn.q_proj.weight"]
         error = np.sqrt(((values - x) ** 2).mean() / (x ** 2).mean())
-        kept = name in ("q4_1", "q4_0") or "int8" in kind or "5 bits" in kind or kind == "bitsandbytes, 8 bits"
+        kept = name in ("q4_1", "q4_0") or "int8" in kind or "mobile" in kind or "5 bits" in kind or kind == "bitsandbytes, 8 bits"
         bound = 0 if exact else 0.0005 if kept else 0.05
         print(f"{kind}: {name}, relative error {error:.2g}")
         expect(name == becomes and error <= bound, f"{kind}: {name}, relative error {error:.2g}")
@@ -218,7 +232,8 @@ def stored(tensors):
 def read(place, tensors, config):
     """A matrix of a checkpoint that holds these tensors of it, as it is read; the file has nothing else."""
     where = place.folder("one", {**packed.CONFIG, **config}, {"model.layers.0.mlp.up_proj" + ending: t for ending, t in tensors.items()})
-    return export.open_source(where).tensors["layers.0.mlp.up_proj.weight"].f32()
+    t = export.open_source(where).tensors["layers.0.mlp.up_proj.weight"]
+    return (t.sized((ROWS, COLS)) if isinstance(t, export.Unsized) else t).f32()
 
 
 def same(got, want, what):
@@ -329,7 +344,29 @@ def test_mlx(place):
                 expect(np.abs(got - want).max() <= 1e-6 * np.abs(want).max(), f"MLX, {bits} bits, groups of {group}")
 
 
-LIBRARIES = {"compressed_tensors": test_compressed_tensors, "bitsandbytes": test_bitsandbytes, "gptqmodel": test_gptqmodel, "mlx": test_mlx}
+def test_transformers(place):
+    """The mobile format through transformers' own quantizer: every matrix and table, bit for bit; then a whole random model."""
+    import torch
+    from transformers.integrations.gemma_quant import QuantizedEmbedding, QuantizedLinear
+    rng = np.random.default_rng(5)
+    of = lambda t: torch.from_numpy(np.frombuffer(t[2], {"U8": "u1", "I8": "i1", "F32": "<f4"}[t[0]]).reshape(t[1]).copy())
+    for bits in (2, 4, 8):
+        parts, _, config = packed.mobile(bits)(rng, ROWS, COLS)
+        m = QuantizedLinear(COLS, ROWS, num_bits=bits)
+        m.weight.data, m.weight_scale.data = of(parts[".weight"]), of(parts[".weight_scale"])
+        same(read(place, parts, config), m._dequantize_weights(), f"transformers' gemma quantizer, {bits} bits")
+        parts, _, config = packed.mobile(bits, 4)(rng, ROWS, 1024)
+        e = QuantizedEmbedding(ROWS, 1024, torch.float32, num_bits=bits)
+        e.embedding_quantized.data, e.embedding_scale.data = of(parts[".weight"]), of(parts[".weight_scale"])
+        table = {"model.language_model.embed_tokens_per_layer.embedding_quantized": parts[".weight"],
+                 "model.language_model.embed_tokens_per_layer.embedding_scale": parts[".weight_scale"]}
+        src = export.open_source(place.folder("table", {**packed.CONFIG, **config}, table))
+        t = src.take("embed_tokens_per_layer.weight", (ROWS, 1024))
+        same(t.f32(), e.weight, f"transformers' gemma quantizer, a table of {bits} bits with 4 scales a row")
+        expect(export.TYPE_NAMES[t.becomes] == {2: "q2_row", 4: "q4_row", 8: "q8_0"}[bits], f"a table of {bits} bits keeps its numbers")
+
+
+LIBRARIES = {"transformers": test_transformers, "compressed_tensors": test_compressed_tensors, "bitsandbytes": test_bitsandbytes, "gptqmodel": test_gptqmodel, "mlx": test_mlx}
 
 
 def main():

@@ -35,8 +35,10 @@ static const g4_step g4_steps_of[G4_N_TYPES] = {
     [G4_TYPE_Q4_1] = { 64, 640, 64, 128, 0, 0 },      [G4_TYPE_Q5_0] = { 64, 704, 0, 64, 576, 1 },
     [G4_TYPE_Q5_1] = { 64, 768, 64, 128, 640, 1 },    [G4_TYPE_Q4_K] = { 256, 2368, 32, 320, 0, 0 },
     [G4_TYPE_Q5_K] = { 256, 2880, 32, 320, 2368, 1 }, [G4_TYPE_Q6_K] = { 256, 3392, 0, 320, 2368, 2 },
+    [G4_TYPE_Q2_ROW] = { 256, 1088, 0, 64, 64, 2 },   [G4_TYPE_Q4_ROW] = { 256, 2112, 0, 64, 0, 0 },
 };
-static int g4_is_k(g4_type type) { return type >= G4_TYPE_Q4_K; }
+static int g4_is_row(g4_type type) { return type >= G4_TYPE_Q2_ROW; }
+static int g4_is_k(g4_type type) { return type >= G4_TYPE_Q4_K && !g4_is_row(type); }
 static int g4_is_quantised(g4_type type) { return type >= G4_TYPE_Q8_0; }
 
 static double g4_half(const uint8_t *p, g4_scale_type type) { return (double)g4_scale_value(g4_load_u16(p), type); }
@@ -56,12 +58,20 @@ static double g4_element(const g4_matrix *w, int r, int c, double *scale, double
     }
     if (w->type == G4_TYPE_BF16) return (double)g4_bf16_to_f32(g4_load_u16(p + 2 * (col / 2 * 32 + row * 2 + col % 2)));
     const size_t chunk = col / 4, at = row * 4 + col % 4;
-    *scale = g4_half(p + 2 * row + (g4_is_k(w->type) ? 0 : 32 * block), w->scale_type);
+    const uint8_t *two = p + step->high + 64 * (col / 16) + at;
+    if (g4_is_row(w->type)) {
+        float d;
+        memcpy(&d, p + 4 * row, sizeof d);
+        *scale = (double)d;
+        if (w->type == G4_TYPE_Q2_ROW) return (double)((*two >> 2 * (chunk % 4)) % 4 - 2);
+    } else {
+        *scale = g4_half(p + 2 * row + (g4_is_k(w->type) ? 0 : 32 * block), w->scale_type);
+    }
     if (w->type == G4_TYPE_Q8_0) return (double)(int8_t)p[64 + chunk * 64 + at];
     const uint8_t byte = p[(size_t)step->nibbles + chunk / 2 * 64 + at], *high = p + step->high;
     int q = chunk % 2 ? byte >> 4 : byte & 15;
     if (step->high_bits == 1) q += (high[64 * block + at] >> chunk % 8) % 2 * 16;
-    if (step->high_bits == 2) q += (high[64 * (col / 16) + at] >> 2 * (chunk % 4)) % 4 * 16;
+    if (step->high_bits == 2) q += (*two >> 2 * (chunk % 4)) % 4 * 16;
     if (w->type == G4_TYPE_Q4_1 || w->type == G4_TYPE_Q5_1)
         *min = g4_half(p + step->mins + 32 * block + 2 * row, w->scale_type);
     if (w->type == G4_TYPE_Q4_K || w->type == G4_TYPE_Q5_K) {
@@ -69,10 +79,10 @@ static double g4_element(const g4_matrix *w, int r, int c, double *scale, double
         *min = -g4_half(p + step->mins + 2 * row, w->scale_type) * (double)p[64 + 32 * block + 16 + row];
     }
     if (w->type == G4_TYPE_Q6_K) *scale *= (double)(int8_t)p[64 + 16 * (col / 16) + row];
-    return (double)(q - (w->type == G4_TYPE_Q4_0   ? 8
-                         : w->type == G4_TYPE_Q5_0 ? 16
-                         : w->type == G4_TYPE_Q6_K ? 32
-                                                   : 0));
+    return (double)(q - (w->type == G4_TYPE_Q4_0 || w->type == G4_TYPE_Q4_ROW ? 8
+                         : w->type == G4_TYPE_Q5_0                            ? 16
+                         : w->type == G4_TYPE_Q6_K                            ? 32
+                                                                              : 0));
 }
 
 /* MIN: the lowest stored numbers. UNIT: random ones, all scales and minima small integers. */
@@ -114,7 +124,12 @@ static void g4_step_fill(uint8_t *p, g4_type type, g4_scale_type scale, int fill
         return;
     }
     const int is_q8 = type == G4_TYPE_Q8_0; /* whose zeros are weights; the scales of the others are */
-    g4_fill_halves(p, g4_is_k(type) ? 16 : 32, scale, is_q8 && fill == G4_FILL_ZERO ? G4_FILL_RANDOM : fill, 1.0f);
+    for (int r = 0; r < 16 && g4_is_row(type); r++) {
+        const float d = fill == G4_FILL_UNIT ? 1.0f : fill == G4_FILL_ZERO ? 0.0f : g4_randf() / 8.0f;
+        memcpy(p + 4 * r, &d, sizeof d);
+    }
+    if (!g4_is_row(type))
+        g4_fill_halves(p, g4_is_k(type) ? 16 : 32, scale, is_q8 && fill == G4_FILL_ZERO ? G4_FILL_RANDOM : fill, 1.0f);
     if (step->mins) g4_fill_halves(p + step->mins, g4_is_k(type) ? 16 : 32, scale, fill, -2.0f);
     if (type == G4_TYPE_Q4_K || type == G4_TYPE_Q5_K)
         g4_fill_bytes(p + 64, 32 * blocks, fill == G4_FILL_UNIT ? 4 : 64, 0);
@@ -223,6 +238,13 @@ static float g4_table_value(const uint8_t *row, g4_type type, g4_scale_type scal
 {
     static const size_t bytes[G4_N_TYPES] = { [G4_TYPE_Q4_1] = 20,  [G4_TYPE_Q5_0] = 22,  [G4_TYPE_Q5_1] = 24,
                                               [G4_TYPE_Q4_K] = 144, [G4_TYPE_Q5_K] = 176, [G4_TYPE_Q6_K] = 210 };
+    if (g4_is_row(type)) {
+        const int bits = type == G4_TYPE_Q2_ROW ? 2 : 4, values = 1 << bits;
+        const uint8_t *b = row + c / 256 * (size_t)(4 + 32 * bits);
+        float d;
+        memcpy(&d, b, sizeof d);
+        return d * (float)((b[4 + c % 256 * (size_t)bits / 8] >> c * (size_t)bits % 8) % values - values / 2);
+    }
     float f, block[256];
     memcpy(&f, row + (type == G4_TYPE_F32 ? 4 * c : 0), sizeof f);
     if (type == G4_TYPE_F32) return f;
@@ -334,7 +356,7 @@ static void g4_test_gemm(const g4_kernels *k, const g4_kernels *scalar, g4_type 
                                            : (double)x.x[(size_t)t * x.x_stride + (size_t)c];
                 sum += (v * scale_w + min) * a;
                 /* minima go with what is taken off q */
-                const double most = min != 0 ? fmax(v, 16) : v;
+                const double most = g4_steps_of[type].mins ? fmax(v, 16) : v;
                 magnitude += (fabs(most * scale_w) + fabs(min)) * fabs(a);
             }
             const double terms = quantised ? 4.0 * ((cols + 31) / 32) : 64.0 * w.steps;

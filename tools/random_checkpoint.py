@@ -143,6 +143,8 @@ class RandomTensor(export.Stored):
         top = (1 << t.bits - 1) - 1  # of the signed numbers; those that are stored are larger by zero, or by the minimum
         pool, deviation = (self.q8, 73.0) if t.bits == 8 else (self.q4, 4.6)
         q = self.cut(pool, r0 * self.cols, (r1 - r0) * self.cols).reshape(r1 - r0, self.cols)
+        if t.bits == 2:
+            q, deviation = q >> 2, 1.1
         if 4 < t.bits < 8:  # one more bit or two, from the same pool
             more = self.cut(self.q8, r0 * self.cols, (r1 - r0) * self.cols).reshape(q.shape) & np.int8((1 << t.bits - 4) - 1)
             q, deviation = (q << np.int8(t.bits - 4)) | more, deviation * (1 << t.bits - 4)
@@ -156,6 +158,9 @@ class RandomTensor(export.Stored):
                 d = self.cut(self.spread, at, count) * np.float32(self.cols ** -0.5 / deviation / (48 if t.block > 32 else 1))
                 d *= np.float32(1 if i == 0 else top + 1 if t.block > 32 else -top - 1)
                 scales.append(d.astype(np.float16).view(np.uint16).reshape(r1 - r0, -1))
+            elif dtype == "<f4":
+                d = self.cut(self.spread, at, count) * np.float32(self.cols ** -0.5 / deviation)
+                scales.append(d.reshape(r1 - r0, -1))
             else:
                 scales.append(self.cut(self.sub_scales, at, count).astype(dtype).reshape(r1 - r0, -1))
         return q, scales
@@ -195,15 +200,33 @@ def all_tensors(src):
     return m, {name: t.shape for name, t in src.tensors.items()}
 
 
+class Mobile(export.Auto):
+    """The types of Google's mobile files of E2B and E4B."""
+
+    def __init__(self, size):
+        super().__init__({})
+        e2b, two, four = size == "e2b", export.Q2_ROW, export.Q4_ROW
+        self.types = ((r"embed_tokens\.|lm_head\.", two), (r"embed_tokens_per_layer\.", four if e2b else two),
+                      (r"per_layer_model_|embed_|output_proj|subsample|patch_", export.BF16), (r".*per_layer_|vision_", export.Q8_0),
+                      (r".*linear_start", four), (r"audio_", two), ("", four))
+        self.wide = 12288 if e2b else 0  # the feed-forward blocks of the layers that share keys have 2 bits
+
+    def choose(self, parts, rows, cols):
+        if self.wide in (rows, cols):
+            return export.Q2_ROW
+        return next(type_ for pattern, type_ in self.types if re.match(pattern, parts[0][0][0].name))
+
+
 def write_g4(src, size, path, type_name):
     m = export.TextModel(src)
-    t = export.TYPE_NAMES.index(type_name)
-    careful = t if t in (export.F32, export.BF16) else export.Q8_0
+    t = Mobile(size) if type_name == "mobile" else export.TYPE_NAMES.index(type_name)
+    careful = t if type_name in ("f32", "bf16", "mobile") else export.Q8_0
     types = {"type": t, "head": t, "ple": careful, "vision": careful, "audio": careful}
     blob, specials = export.tokenizer_blob(src.tokenizer, m.n_vocab)
     config, layers = export.model_config(src, m, "random-" + size, specials, [])
     out = export.ModelFile()
-    out.choose_scales = lambda: [setattr(e, "scale", export.SCALE_F16) for e in out.entries if export.TYPES[e.type].scales]
+    out.choose_scales = lambda: [setattr(e, "scale", export.SCALE_F16) for e in out.entries
+                                 if export.TYPES[e.type].scales and not isinstance(export.TYPES[e.type], export.RowType)]
     export.text_tensors(src, m, out, types)
     export.tower_tensors(src, m, out, config, types, False)
     progress = export.Progress(sum(e.size for e in out.entries), False)
@@ -377,7 +400,8 @@ def main():
     p.add_argument("--size", required=True, choices=TEXT)
     p.add_argument("-o", "--output", required=True, metavar="OUT", help="a file, or a folder for hf")
     p.add_argument("--format", choices=("hf", "g4", "gguf"), default="hf")
-    p.add_argument("--type", choices=(*export.TYPE_NAMES, "q4_k_m"), default="q4_0", help="of the matrices, for g4 and gguf; q4_k_m: gguf")
+    p.add_argument("--type", choices=(*export.TYPE_NAMES, "q4_k_m", "mobile"), default="q4_0",
+                   help="of the matrices, for g4 and gguf; q4_k_m: gguf; mobile: g4 of e2b and e4b")
     p.add_argument("--layers", type=int, default=0, metavar="N")
     p.add_argument("--towers", action="store_true", help="with the vision tower and, for e2b and e4b, the audio tower (hf and g4)")
     p.add_argument("--tokenizer", metavar="PATH", default=os.path.join(os.path.dirname(ROOT), "shared", "gemma4-tokenizer"))
