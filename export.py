@@ -2482,7 +2482,7 @@ def tower_config(src):
             v_head_dim=c.count("head_dim", 64, low=4, high=MAX_HEAD_DIM),
             v_mlp=c.count("intermediate_size", 3072, low=1, high=MAX_DIM),
             v_patch=c.count("patch_size", 16, low=1, high=64),
-            v_pool=c.count("pooling_kernel_size", 3, low=1, high=16),
+            v_pool=c.count("pooling_kernel_size", 3, low=1, high=4),
             v_n_pos=c.count("position_embedding_size", 10240, low=1, high=MAX_DIM),
             v_default_tokens=src.image_tokens,
             v_flags=1 * c.flag("standardize") | 2 * c.flag("use_clipped_linears"),

@@ -254,7 +254,7 @@ class InTurns(export.Auto):
         self.turn = export.TYPE_NAMES.index(first)
 
     def choose(self, parts, rows, cols):
-        at, self.turn = self.turn, max(export.Q4_1, (self.turn + 1) % len(export.TYPES))
+        at, self.turn = self.turn, self.turn + 1 if self.turn < export.Q6_K else export.Q4_1
         return at
 
 

@@ -364,6 +364,10 @@ def test_transformers(place):
         t = src.take("embed_tokens_per_layer.weight", (ROWS, 1024))
         same(t.f32(), e.weight, f"transformers' gemma quantizer, a table of {bits} bits with 4 scales a row")
         expect(export.TYPE_NAMES[t.becomes] == {2: "q2_row", 4: "q4_row", 8: "q8_0"}[bits], f"a table of {bits} bits keeps its numbers")
+        if bits < 8:  # in the model file: each scale, then its part of the row as it came
+            rows = export.TYPES[t.becomes].rows(*t.kept(t.becomes, 0, ROWS)).reshape(ROWS, 4, -1)
+            d, q = (np.frombuffer(parts[name][2], np.uint8).reshape(ROWS, 4, -1) for name in (".weight_scale", ".weight"))
+            expect(np.array_equal(rows, np.concatenate([d, q], axis=2)), f"a table of {bits} bits is written as it came")
 
 
 LIBRARIES = {"transformers": test_transformers, "compressed_tensors": test_compressed_tensors, "bitsandbytes": test_bitsandbytes, "gptqmodel": test_gptqmodel, "mlx": test_mlx}
