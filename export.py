@@ -1649,7 +1649,7 @@ PACKED = {".weight_packed": (".weight_packed", ("I32",), compressed_integers), "
           ".scales": (".weight", ("U32",), mlx), "_scale_inv": ("", ("F8_E4M3", "I8"), lambda p: scaled_bytes(p, "_scale_inv")),
           ".embedding_scale": (".embedding_quantized", ("U8", "I8"), mobile_table),
           "_scale": ("", ("F8_E4M3", "I8", "U8"), lambda p: scaled_bytes(p, "_scale"))}
-ACTIVATION_SCALES = r".*\.(input_activation_scale|output_activation_scale|input_scale|output_scale|activation_scale|input_scale_ub|input_zero_point|[kv]_scale|[kv]_cache_scale)"
+ACTIVATION_SCALES = r".*\.(activation_scale|(in|out)put_(activation_)?scale|input_scale_ub|input_zero_point|[kv]_(cache_)?scale)"
 
 
 def open_packed(src):
