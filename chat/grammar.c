@@ -40,6 +40,7 @@
 #define G4_REACH_ROW 64                /* as many as one that has no table of steps yet counts */
 #define G4_REACH_WORTH 128             /* words for which it is found out whether all of them stay inside */
 #define G4_N_REACHES 2048              /* answers that are remembered */
+#define G4_MAX_WAYS 64                 /* out of a state that are looked at for one set of sorts */
 #define G4_N_SAFE 4                    /* such sets of sorts that are looked for */
 #define G4_REACH_ENOUGH 12             /* characters of these that are as good as any number */
 #define G4_COSTLY 64                   /* nodes of the vocabulary's trees: what took more to find out is shared */
@@ -1066,8 +1067,8 @@ static int32_t g4_reach_once(g4_grammar *g, int32_t state, g4_sorts sorts)
     return next.n == 0 ? state : next.n == 1 ? next.places[0].state : 0;
 }
 
-/* The sorts whose characters all lead to the same state; of several such sets the largest. */
-static g4_sorts g4_reach_alike(g4_grammar *g, int32_t state)
+/* The sorts, none of those in `out`, whose characters all lead to the same state; of several such sets the largest. */
+static g4_sorts g4_reach_alike(g4_grammar *g, int32_t state, g4_sorts out)
 {
     int32_t behind[64];
     g4_sorts alike = 0;
@@ -1075,7 +1076,7 @@ static g4_sorts g4_reach_alike(g4_grammar *g, int32_t state)
     for (int i = 0; i < 64; i++) {
         g4_sorts same = 0;
         int n = 0;
-        behind[i] = g4_reach_once(g, state, (g4_sorts)1 << i);
+        behind[i] = out >> i & 1 ? 0 : g4_reach_once(g, state, (g4_sorts)1 << i);
         for (int k = 0; k <= i && behind[i] != 0; k++) {
             if (behind[k] != behind[i]) continue;
             same |= (g4_sorts)1 << k;
@@ -1095,15 +1096,46 @@ static int g4_count_bits(g4_sorts bits)
     return n;
 }
 
-/* Put down as safe set number i of a state these sorts, without as many of them as lead out before enough characters
- * stay inside. Of those that lead out together it is enough to leave one out, the rarer the better. Where a text is
- * nearly full, leaving sorts out does not help: of the sets on the way, the one with the most sorts and characters is
- * taken. Returns 0 when that is too costly. */
-static int g4_reach_learn_safe(g4_grammar *g, int32_t state, int i, g4_sorts sorts)
+typedef struct { /* sorts that lead out together, and one of them that is left out; 0: so is another */
+    g4_sorts sorts, without;
+} g4_way;
+typedef struct {
+    g4_way ways[G4_MAX_WAYS];
+    int n;
+    uint8_t count[64]; /* of the ways, by sort */
+} g4_ways;
+
+/* One more way. Of its sorts the one is left out that most ways have, which makes up for what was left out for those;
+ * of equals the rarest but i. Returns all sorts that are left out. */
+static g4_sorts g4_ways_add(g4_ways *w, g4_sorts way, int i)
 {
-    g4_sorts way = 1, best = 0;
+    g4_sorts most = 0, without = 0;
+    int max = 0;
+    for (g4_sorts left = way; left != 0; left &= left - 1) {
+        const g4_sorts sort = left & (~left + 1);
+        const int n = ++w->count[g4_count_bits(sort - 1)];
+        most = n > max ? sort : n == max ? most | sort : most;
+        max = g4_max_int(max, n);
+    }
+    most = g4_reach_rare(most, i);
+    for (int k = 0; k < w->n; k++) {
+        if ((w->ways[k].sorts & most) != 0) w->ways[k].without = 0;
+        without |= w->ways[k].without;
+    }
+    w->ways[w->n++] = (g4_way) { way, most };
+    return without | most;
+}
+
+/* Put down as safe set number i of a state these sorts, without as many of them as lead out before enough characters
+ * stay inside. Of those that lead out together it is enough to leave one out. Where a text is nearly full, leaving sorts
+ * out does not help: of the sets on the way, the one with the most sorts and characters is taken. first: sorts that are
+ * known to lead out together, or 0. Returns 0 when that is too costly. */
+static int g4_reach_learn_safe(g4_grammar *g, int32_t state, int i, g4_sorts all, g4_sorts first)
+{
+    g4_ways ways = { .n = 0 };
+    g4_sorts way = 1, best = 0, sorts = first != 0 ? all & ~g4_ways_add(&ways, first, i) : all;
     int most = 0, n_chars = 0;
-    while (way != 0 && n_chars < G4_REACH_ENOUGH && !g->failed) {
+    while (way != 0 && ways.n < G4_MAX_WAYS && n_chars < G4_REACH_ENOUGH && !g->failed) {
         n_chars = g4_reach_try(g, state, sorts, &way);
         const int worth = g4_count_bits(sorts) * g4_min_int(n_chars, G4_REACH_ENOUGH);
         if (worth > most) {
@@ -1111,7 +1143,7 @@ static int g4_reach_learn_safe(g4_grammar *g, int32_t state, int i, g4_sorts sor
             best = sorts;
             g->lexer[state].n_safe[i] = (uint8_t)n_chars;
         }
-        if (way != 0) sorts &= ~g4_reach_rare(way, i);
+        if (way != 0) sorts = all & ~g4_ways_add(&ways, way, i);
     }
     g->lexer[state].safe[i] = best;
     return most > 0 && (way != 0 || n_chars >= G4_REACH_ENOUGH);
@@ -1131,9 +1163,9 @@ static void g4_reach_learn(g4_grammar *g, int32_t state)
     memset(g->lexer[state].safe, 0, sizeof g->lexer[state].safe);
     int i = 0, goes_on = reach != G4_ENDLESS && first != 0;
     while (goes_on && i < (out == 0 ? G4_N_SAFE : 1) &&
-           g4_reach_learn_safe(g, state, i, G4_ALL_SORTS & ~(out != 0 ? out : g4_reach_rare(first, i))))
+           g4_reach_learn_safe(g, state, i, G4_ALL_SORTS & ~out, out == 0 ? first : 0))
         goes_on = g->lexer[state].n_safe[i++] >= G4_REACH_ENOUGH;
-    if (reach != G4_ENDLESS && i == 0 && !g->failed) g4_reach_learn_safe(g, state, 0, g4_reach_alike(g, state));
+    if (reach != G4_ENDLESS && i == 0 && !g->failed) g4_reach_learn_safe(g, state, 0, g4_reach_alike(g, state, out), 0);
 }
 
 static uint8_t g4_reach_of(g4_grammar *g, int32_t state, g4_sorts sorts)
