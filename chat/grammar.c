@@ -38,6 +38,7 @@
 #define G4_MAX_REACH 32768             /* and for one expression */
 #define G4_REACH_SHARE 4               /* part of what is left of these that one question may take */
 #define G4_REACH_ROW 64                /* as many as one that has no table of steps yet counts */
+#define G4_FILTERED_A_VISIT 16         /* words that are looked at by their sorts in the time of a visit */
 #define G4_REACH_WORTH 128             /* words for which it is found out whether all of them stay inside */
 #define G4_N_REACHES 2048              /* answers that are remembered */
 #define G4_MAX_WAYS 64                 /* out of a state that are looked at for one set of sorts */
@@ -134,6 +135,8 @@ typedef struct { /* of an expression, as an automaton with a table */
     uint32_t seen;            /* by the search with this number, */
     uint8_t seen_phases;      /* in these phases of a character, as bits */
     uint8_t has_reach, reach; /* of plain characters of all sorts */
+    uint8_t filters;          /* those of safe[0] may come in any number and order, and all others lead out at once; */
+    uint8_t may_end;          /* and among them the expression may end */
     uint8_t n_safe[G4_N_SAFE];
     g4_sorts safe[G4_N_SAFE]; /* of these sorts so many stay inside; 0: none */
     g4_sorts out;             /* a character of these may lead out */
@@ -1149,6 +1152,36 @@ static int g4_reach_learn_safe(g4_grammar *g, int32_t state, int i, g4_sorts all
     return most > 0 && (way != 0 || n_chars >= G4_REACH_ENOUGH);
 }
 
+/* Does a state lead out with every byte that begins characters of other sorts? */
+static int g4_reach_has_only(const g4_grammar *g, int32_t state, g4_sorts sorts)
+{
+    for (int b = 0x20; b < 256; b++)
+        if ((g->vocabulary->sort_of[b] & ~sorts) != 0 && g4_lexer_to(g, &g->lexer[state], (uint8_t)b) != 0) return 0;
+    return 1;
+}
+
+/* Find out whether a state allows characters by their sorts alone, wherever they stand. */
+static void g4_reach_learn_filter(g4_grammar *g, int32_t state)
+{
+    const g4_sorts safe = g->lexer[state].safe[0];
+    g4_reach_layer layers[2];
+    g4_sorts way;
+    int is_filter = safe != 0 && g->lexer[state].n_safe[0] == G4_ENDLESS, may_end = 0;
+    if (is_filter) g4_reach_begin(g, state, &layers[0]);
+    for (int i = 0; is_filter && layers[i & 1].n > 0; i++) {
+        g4_reach_layer *layer = &layers[i & 1], *next = &layers[~i & 1];
+        next->n = 0;
+        while (is_filter && layer->n > 0) {
+            const g4_reach_place at = layer->places[--layer->n];
+            is_filter = g4_reach_go_on(g, safe, at, layer, next, &way) &&
+                        (at.phase != 0 || g4_reach_has_only(g, at.state, safe));
+            may_end |= g->lexer[at.state].accepts;
+        }
+    }
+    g->lexer[state].filters = (uint8_t)is_filter;
+    g->lexer[state].may_end = (uint8_t)may_end;
+}
+
 /* Find out what stays inside behind a state: so many characters of all sorts, and many of some. When characters of all
  * sorts lead to too many states, as they do where words are counted, it is found out about those that lead to the same
  * one. */
@@ -1158,6 +1191,7 @@ static void g4_reach_learn(g4_grammar *g, int32_t state)
     const uint8_t reach = g4_reach_try(g, state, G4_ALL_SORTS, &first);
     const g4_sorts out = first != 0 ? g4_reach_out(g, &g->lexer[state]) : 0;
     g->lexer[state].has_reach = 1;
+    g->lexer[state].filters = 0;
     g->lexer[state].reach = reach;
     g->lexer[state].out = out;
     memset(g->lexer[state].safe, 0, sizeof g->lexer[state].safe);
@@ -1166,6 +1200,7 @@ static void g4_reach_learn(g4_grammar *g, int32_t state)
            g4_reach_learn_safe(g, state, i, G4_ALL_SORTS & ~out, out == 0 ? first : 0))
         goes_on = g->lexer[state].n_safe[i++] >= G4_REACH_ENOUGH;
     if (reach != G4_ENDLESS && i == 0 && !g->failed) g4_reach_learn_safe(g, state, 0, g4_reach_alike(g, state, out), 0);
+    if (out != 0 && !g->failed) g4_reach_learn_filter(g, state);
 }
 
 static uint8_t g4_reach_of(g4_grammar *g, int32_t state, g4_sorts sorts)
@@ -1348,6 +1383,24 @@ static inline int g4_lexer_begins_safe(const g4_grammar *g, const g4_trie *t, ui
     return sort != 0 && g4_lexer_is_safe(&g->lexer[state], sort | n->sorts, n->n_chars + 1);
 }
 
+/* The words below a node of the plain tree are allowed or not by the sorts of their characters, if all of these still
+ * count: those that are read must not be among them. Returns 0 when they are not. */
+static int g4_lexer_filter(g4_grammar *g, const g4_trie_node *n, uint32_t depth, int32_t state)
+{
+    const g4_vocabulary *v = g->vocabulary;
+    const g4_lexer_state *s = &g->lexer[state];
+    const g4_sorts without = n->sorts & ~s->safe[0];
+    uint32_t len;
+    if (!s->has_reach || !s->filters || !n->is_whole || (s->may_end && g->follow_sorts != 0)) return 0;
+    const uint8_t *text = g4_tokenizer_text(g->t, v->tries[G4_TRIE_PLAIN].ids[n->first], &len);
+    for (uint32_t i = 0; i < depth; i++)
+        if (v->sort_of[text[i]] & without) return 0;
+    g->n_visited += (n->end - n->first) / G4_FILTERED_A_VISIT;
+    for (uint32_t i = n->first; i < n->end; i++)
+        if ((v->word_sorts[i] & without) == 0) g4_inside_add(g, G4_TRIE_PLAIN, i, i + 1);
+    return 1;
+}
+
 /* Read the tail of a node from the state behind that. */
 static void g4_lexer_read_tail(g4_grammar *g, uint32_t which, uint32_t node, uint32_t depth, int32_t state)
 {
@@ -1371,6 +1424,7 @@ static void g4_lexer_walk(g4_grammar *g, uint32_t which, int32_t state)
     uint32_t depth = 1;
     int all = 0;
     if (t->is_plain) g4_lexer_has_all(g, &t->nodes[0], state, &all);
+    if (t->is_plain && g4_lexer_filter(g, &t->nodes[0], 0, state)) return;
     g4_lexer_level level = g4_lexer_below(t, 0, state, all);
     while (!g4_grammar_stops(g)) {
         int32_t next;
@@ -1393,6 +1447,7 @@ static void g4_lexer_walk(g4_grammar *g, uint32_t which, int32_t state)
             g4_lexer_read_tail(g, which, node, depth, next);
             continue;
         }
+        if (t->is_plain && n->end - n->first >= G4_REACH_WORTH && g4_lexer_filter(g, n, depth, next)) continue;
         g4_inside_add(g, which, n->first, g4_trie_end_here(t, n));
         if (g->lexer[next].accepts) g4_lexer_complete(g, which, node, depth, 0);
         if (!g->lexer[next].has_row) g4_lexer_make_row(g, next);

@@ -635,6 +635,7 @@ typedef struct {
     g4_trie tries[2];
     uint32_t
         *plain; /* (longest_plain + 1, n_vocab / 32 rounded up): sets of plain tokens of at most so many characters */
+    g4_sorts *word_sorts; /* of all characters of each word of the plain tree, in its order */
     _Atomic(g4_finding *) findings[G4_N_FINDINGS];
     atomic_size_t findings_bytes;
 } g4_vocabulary;

@@ -274,6 +274,24 @@ static int g4_vocabulary_count(g4_vocabulary *v, const g4_word *words, uint32_t 
     return 1;
 }
 
+/* The sorts of all plain words, along the tree: children have higher numbers. */
+static int g4_vocabulary_sort_words(g4_vocabulary *v)
+{
+    const g4_trie *t = &v->tries[G4_TRIE_PLAIN];
+    g4_sorts *way = g4_alloc(v->a, t->n_nodes, sizeof *way); /* of the bytes that lead to a node */
+    v->word_sorts = g4_alloc(v->a, (size_t)t->nodes[0].end + 1, sizeof *v->word_sorts);
+    if (way != NULL && v->word_sorts != NULL)
+        for (uint32_t i = 0; i < t->n_nodes; i++) {
+            const g4_trie_level below = g4_trie_below(t, i);
+            const g4_trie_node n = t->nodes[i];
+            for (uint32_t k = below.next; k < below.end; k++) way[k] = way[i] | v->sort_of[t->bytes[k]];
+            const uint32_t end = n.tail > 0 ? n.end : g4_trie_end_here(t, &n);
+            for (uint32_t w = n.first; w < end; w++) v->word_sorts[w] = n.tail > 0 ? way[i] | n.sorts : way[i];
+        }
+    g4_free(v->a, way);
+    return way != NULL && v->word_sorts != NULL;
+}
+
 static int g4_vocabulary_fill(g4_vocabulary *v, const g4_tokenizer *t, g4_word *words, g4_halt *halt)
 {
     uint32_t n[2];
@@ -283,7 +301,7 @@ static int g4_vocabulary_fill(g4_vocabulary *v, const g4_tokenizer *t, g4_word *
         if (!g4_words_sort(v->a, part, n[i], halt) || !g4_trie_make(&v->tries[i], v->a, part, n[i], halt)) return 0;
     }
     g4_trie_describe(&v->tries[G4_TRIE_PLAIN], v->sort_of);
-    return 1;
+    return g4_vocabulary_sort_words(v);
 }
 
 static g4_vocabulary *g4_vocabulary_open(const g4_allocator *a, const g4_tokenizer *t, g4_halt *halt)
@@ -313,6 +331,7 @@ void g4_vocabulary_close(g4_vocabulary *v)
         }
     for (int i = 0; i < 2; i++) g4_trie_free(&v->tries[i], v->a);
     g4_free(v->a, v->plain);
+    g4_free(v->a, v->word_sorts);
     g4_free(v->a, v);
 }
 
