@@ -42,6 +42,7 @@
 #define G4_REACH_WORTH 128             /* words for which it is found out whether all of them stay inside */
 #define G4_N_REACHES 2048              /* answers that are remembered */
 #define G4_MAX_WAYS 64                 /* out of a state that are looked at for one set of sorts */
+#define G4_MANY_WAYS 3                 /* of them with the same sort: that one is left out */
 #define G4_N_SAFE 4                    /* such sets of sorts that are looked for */
 #define G4_REACH_ENOUGH 12             /* characters of these that are as good as any number */
 #define G4_COSTLY 64                   /* nodes of the vocabulary's trees: what took more to find out is shared */
@@ -1062,8 +1063,9 @@ static g4_sorts g4_reach_rare(g4_sorts sorts, int i)
 /* The state behind one character of these sorts, whichever it is; 0: that may be several, or none. */
 static int32_t g4_reach_once(g4_grammar *g, int32_t state, g4_sorts sorts)
 {
-    g4_reach_layer same = { .n = 0 }, next = { .n = 0 };
+    g4_reach_layer same, next;
     g4_sorts way;
+    next.n = 0;
     g4_reach_begin(g, state, &same);
     while (same.n > 0)
         if (!g4_reach_go_on(g, sorts, same.places[--same.n], &same, &next, &way)) return 0;
@@ -1104,13 +1106,13 @@ typedef struct { /* sorts that lead out together, and one of them that is left o
 } g4_way;
 typedef struct {
     g4_way ways[G4_MAX_WAYS];
-    int n;
-    uint8_t count[64]; /* of the ways, by sort */
+    int n, max;
+    uint8_t count[64]; /* of the ways, by sort: at most `max` */
 } g4_ways;
 
-/* One more way. Of its sorts the one is left out that most ways have, which makes up for what was left out for those;
- * of equals the rarest but i. Returns all sorts that are left out. */
-static g4_sorts g4_ways_add(g4_ways *w, g4_sorts way, int i)
+/* One more way. Of its sorts the rarest but i is left out, by count one that most ways have; with it goes what was left
+ * out for other ways that have it. Returns all sorts that are left out. */
+static g4_sorts g4_ways_add(g4_ways *w, g4_sorts way, int i, int by_count)
 {
     g4_sorts most = 0, without = 0;
     int max = 0;
@@ -1120,7 +1122,8 @@ static g4_sorts g4_ways_add(g4_ways *w, g4_sorts way, int i)
         most = n > max ? sort : n == max ? most | sort : most;
         max = g4_max_int(max, n);
     }
-    most = g4_reach_rare(most, i);
+    w->max = g4_max_int(w->max, max);
+    most = g4_reach_rare(by_count ? most : way, i);
     for (int k = 0; k < w->n; k++) {
         if ((w->ways[k].sorts & most) != 0) w->ways[k].without = 0;
         without |= w->ways[k].without;
@@ -1130,13 +1133,14 @@ static g4_sorts g4_ways_add(g4_ways *w, g4_sorts way, int i)
 }
 
 /* Put down as safe set number i of a state these sorts, without as many of them as lead out before enough characters
- * stay inside. Of those that lead out together it is enough to leave one out. Where a text is nearly full, leaving sorts
- * out does not help: of the sets on the way, the one with the most sorts and characters is taken. first: sorts that are
- * known to lead out together, or 0. Returns 0 when that is too costly. */
-static int g4_reach_learn_safe(g4_grammar *g, int32_t state, int i, g4_sorts all, g4_sorts first)
+ * stay inside. Of those that lead out together it is enough to leave one out, the rarer the better, unless many ways out
+ * have one in common and no other set is tried. Where a text is nearly full, leaving sorts out does not help: of the sets on the way, the one with
+ * the most sorts and characters is taken. first: sorts that are known to lead out together, or 0. Returns 0 when that
+ * is too costly. */
+static int g4_reach_learn_safe(g4_grammar *g, int32_t state, int i, g4_sorts all, g4_sorts first, int by_count)
 {
     g4_ways ways = { .n = 0 };
-    g4_sorts way = 1, best = 0, sorts = first != 0 ? all & ~g4_ways_add(&ways, first, i) : all;
+    g4_sorts way = 1, best = 0, sorts = first != 0 ? all & ~g4_ways_add(&ways, first, i, by_count) : all;
     int most = 0, n_chars = 0;
     while (way != 0 && ways.n < G4_MAX_WAYS && n_chars < G4_REACH_ENOUGH && !g->failed) {
         n_chars = g4_reach_try(g, state, sorts, &way);
@@ -1146,7 +1150,8 @@ static int g4_reach_learn_safe(g4_grammar *g, int32_t state, int i, g4_sorts all
             best = sorts;
             g->lexer[state].n_safe[i] = (uint8_t)n_chars;
         }
-        if (way != 0) sorts = all & ~g4_ways_add(&ways, way, i);
+        if (way != 0) sorts = all & ~g4_ways_add(&ways, way, i, by_count);
+        if (!by_count && first == 0 && ways.max > G4_MANY_WAYS) return g4_reach_learn_safe(g, state, i, all, first, 1);
     }
     g->lexer[state].safe[i] = best;
     return most > 0 && (way != 0 || n_chars >= G4_REACH_ENOUGH);
@@ -1197,9 +1202,10 @@ static void g4_reach_learn(g4_grammar *g, int32_t state)
     memset(g->lexer[state].safe, 0, sizeof g->lexer[state].safe);
     int i = 0, goes_on = reach != G4_ENDLESS && first != 0;
     while (goes_on && i < (out == 0 ? G4_N_SAFE : 1) &&
-           g4_reach_learn_safe(g, state, i, G4_ALL_SORTS & ~out, out == 0 ? first : 0))
+           g4_reach_learn_safe(g, state, i, G4_ALL_SORTS & ~out, out == 0 ? first : 0, 0))
         goes_on = g->lexer[state].n_safe[i++] >= G4_REACH_ENOUGH;
-    if (reach != G4_ENDLESS && i == 0 && !g->failed) g4_reach_learn_safe(g, state, 0, g4_reach_alike(g, state, out), 0);
+    if (reach != G4_ENDLESS && i == 0 && !g->failed)
+        g4_reach_learn_safe(g, state, 0, g4_reach_alike(g, state, out), 0, 0);
     if (out != 0 && !g->failed) g4_reach_learn_filter(g, state);
 }
 

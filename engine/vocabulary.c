@@ -184,11 +184,11 @@ static void g4_vocabulary_sort_chars(g4_vocabulary *v)
                   { 'y', 'y' },   { 'v', 'v' },   { 'k', 'k' },   { 'f', 'f' },   { 'w', 'w' },   { 'z', 'z' },
                   { 'x', 'x' },   { 'j', 'j' },   { 'q', 'q' },   { 'A', 'C' },   { 'S', 'U' },   { 'D', 'F' },
                   { 'M', 'O' },   { 'P', 'R' },   { 'G', 'I' },   { 'J', 'L' },   { 'V', 'Z' },   { 0xe0, 0xe0 },
-                  { 0xe5, 0xe9 }, { 0xd0, 0xd3 }, { 0xd8, 0xdb }, { 0xc3, 0xc3 }, { 0xea, 0xec }, { 0xe3, 0xe3 },
-                  { 0xe1, 0xe1 }, { 0xc4, 0xc9 }, { 0xe4, 0xe4 }, { 0xce, 0xcf }, { '0', '9' },   { 0xf0, 0xf4 },
-                  { '.', '.' },   { '/', '/' },   { '-', '-' },   { ':', ':' },   { '_', '_' },   { ',', ',' },
-                  { '@', '@' },   { 0xe2, 0xe2 }, { 0xd4, 0xd7 }, { 0xed, 0xed }, { 0xcc, 0xcd }, { 0xca, 0xcb },
-                  { 0xdc, 0xdf }, { 0xee, 0xef }, { 0xc2, 0xc2 } };
+                  { 0xe5, 0xe8 }, { 0xd0, 0xd1 }, { 0xd8, 0xdf }, { 0xc3, 0xc3 }, { 0xeb, 0xec }, { 0xe3, 0xe3 },
+                  { 0xe1, 0xe1 }, { 0xc4, 0xc9 }, { 0xe4, 0xe4 }, { 0xe9, 0xe9 }, { 0xea, 0xea }, { 0xce, 0xcf },
+                  { '0', '9' },   { 0xf0, 0xf4 }, { '.', '.' },   { '/', '/' },   { '-', '-' },   { ':', ':' },
+                  { '_', '_' },   { ',', ',' },   { '@', '@' },   { 0xe2, 0xe2 }, { 0xd2, 0xd7 }, { 0xed, 0xed },
+                  { 0xca, 0xcd }, { 0xee, 0xef }, { 0xc2, 0xc2 } };
     const int n = sizeof sorts / sizeof sorts[0]; /* other marks are one more */
     for (int b = 0x20; b < 0x80; b++) v->sort_of[b] = b != '"' && b != '\\' ? (g4_sorts)1 << n : 0;
     for (int i = 0; i < n; i++)
