@@ -1372,10 +1372,10 @@ static void g4_re_keep_steps(g4_regular *r, g4_re x, const g4_division *d, const
     g4_re kept[256];
     int n_kept = 0;
     for (int i = 0; i < d->n; i++) {
-        int k = 0;
-        while (k < n_kept && kept[k] != to[i]) k++;
-        if (k == n_kept) kept[n_kept++] = to[i];
-        becomes[i] = (uint8_t)k;
+        int k = n_kept; /* most often it is the one of the class before */
+        while (k > 0 && kept[k - 1] != to[i]) k--;
+        if (k == 0) kept[n_kept++] = to[i];
+        becomes[i] = (uint8_t)(k > 0 ? k - 1 : n_kept - 1);
     }
     const size_t size = sizeof(g4_re_steps) + (size_t)n_kept * sizeof *kept;
     const g4_division *merged = n_kept == d->n ? d : g4_re_merge_classes(r, d, becomes);
