@@ -1110,8 +1110,8 @@ typedef struct {
     uint8_t count[64]; /* of the ways, by sort: at most `max` */
 } g4_ways;
 
-/* One more way. Of its sorts the rarest but i is left out, by count one that most ways have; with it goes what was left
- * out for other ways that have it. Returns all sorts that are left out. */
+/* One more way. Of its sorts the rarest but i is left out; by count it is one that most ways have, which makes up for
+ * what was left out for others of these. Returns all sorts that are left out. */
 static g4_sorts g4_ways_add(g4_ways *w, g4_sorts way, int i, int by_count)
 {
     g4_sorts most = 0, without = 0;
@@ -1125,7 +1125,7 @@ static g4_sorts g4_ways_add(g4_ways *w, g4_sorts way, int i, int by_count)
     w->max = g4_max_int(w->max, max);
     most = g4_reach_rare(by_count ? most : way, i);
     for (int k = 0; k < w->n; k++) {
-        if ((w->ways[k].sorts & most) != 0) w->ways[k].without = 0;
+        if (by_count && (w->ways[k].sorts & most) != 0) w->ways[k].without = 0;
         without |= w->ways[k].without;
     }
     w->ways[w->n++] = (g4_way) { way, most };
