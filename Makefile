@@ -312,6 +312,7 @@ INSTALLED := \
     $(B)/_gemma4:644:$(DATADIR)/zsh/site-functions/_gemma4 \
     $(B)/gemma4.fish:644:$(DATADIR)/fish/vendor_completions.d/gemma4.fish \
     export.py:644:$(SHARE)/export.py \
+    models/calibration.txt:644:$(SHARE)/calibration.txt \
     $(foreach m,$(wildcard models/tiny.g4),$(m):644:$(SHARE)/$(notdir $(m)))
 LINKS := $(LIBDIR)/libgemma4.so.$(SOVERSION) $(LIBDIR)/libgemma4.so
 

@@ -252,7 +252,7 @@ void g4_model_close(g4_model *m)
 
 void g4_tap_send(const g4_taps *taps, const g4_compute *c, const g4_tap *tap)
 {
-    if (taps && !g4_pool_halted(c->pool)) taps->fn(taps->user, tap);
+    if (taps && taps->fn && !g4_pool_halted(c->pool)) taps->fn(taps->user, tap);
 }
 
 /* n rows from `row` on, whose values (n, stride) or ids these are. */
@@ -944,6 +944,11 @@ void g4_tap_head(g4_model *m, float *logits, size_t stride)
         const float *states[G4_HEAD_ROWS];
         n = g4_min_int(G4_HEAD_ROWS, p->n - row);
         for (int i = 0; i < n; i++) states[i] = g4_stream(p, row + i);
+        if (!p->taps->fn) { /* who only asks for inputs needs no logits */
+            g4_head_inputs(&(g4_head_job) { .m = m, .states = states }, n);
+            g4_inputs_show(m->compute, &m->head, &p->normed, 0, n);
+            continue;
+        }
         g4_head(m, states, n, logits, stride);
         g4_tap_show(p, "norm", row, n, p->normed.x, NULL, p->normed.x_stride, (int)m->config->hidden);
         g4_tap_show(p, "logits", row, n, logits, NULL, stride, (int)m->config->n_vocab);

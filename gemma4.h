@@ -115,10 +115,23 @@ typedef struct {
  * is shown is valid during the call. It runs inside a forward pass: of the engine and its sessions it may call
  * g4_session_cancel and nothing else. */
 typedef void (*g4_tap_fn)(void *user, const g4_tap *tap);
+
+typedef struct { /* what a matrix of the decoder is multiplied with: rows of tokens, before they are rounded */
+    const char *name;    /* of its tensor, as g4_engine_get_tensor has it; gate and up are one */
+    int matrix;          /* which of the tensor: of experts the id, else 0 */
+    int n_rows, n_cols;  /* rows of tokens, of an expert those it was chosen for, in no order that is promised */
+    size_t stride;       /* values from one row to the next */
+    const float *values; /* (n_rows, stride) */
+    uint64_t reserved[4];
+} g4_inputs;
+/* Called as taps are, with every product of the decoder with a matrix of the model file. */
+typedef void (*g4_inputs_fn)(void *user, const g4_inputs *in);
 typedef struct {
     g4_tap_fn fn; /* NULL: nobody looks */
     void *user;
-    uint64_t reserved[2];
+    g4_inputs_fn inputs; /* sees what matrices are multiplied with, also where fn is NULL, and has the same `user`. Only
+                            of sessions: towers do not call it. NULL: nobody looks */
+    uint64_t reserved[1];
 } g4_taps;
 
 /* ---- Engine: the weights, read-only and shared ------------------------------------------------- */

@@ -32,6 +32,7 @@
  *   raw.c       text, and media in it, that goes on without a chat template
  *   dump.c      activations into a file
  *   inspect.c   the other commands below the chat template
+ *   calibrate.c what the matrices of a model are multiplied with
  *   bench.c     speed
  *   run.c       the tables of options and commands, one question and one answer, main
  *
@@ -628,7 +629,7 @@ void dump_tap(void *d, const g4_tap *tap);       /* a g4_tap_fn */
 int dump_write(const dump *d, output_file *out); /* as safetensors */
 void dump_free(dump *d);
 
-/* ---- Commands (towers.c, inspect.c, bench.c) --------------------------------------------------------------- */
+/* ---- Commands (towers.c, inspect.c, calibrate.c, bench.c) --------------------------------------------------------------- */
 
 int run_tokenize(arguments *a);
 int run_detokenize(arguments *a);
@@ -641,5 +642,6 @@ int run_patches(arguments *a);
 int run_info(arguments *a);
 int run_models(arguments *a);
 int run_bench(arguments *a);
+int run_calibrate(arguments *a);
 
 #endif /* CLI_H */

@@ -355,7 +355,7 @@ static g4_status g4_batch_check(const g4_batch *b, const g4_session *s, const g4
 {
     if (!b || !s || !r) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", !b ? "batch" : !s ? "session" : "request");
     if (s->e != b->e) return g4_fail(err, G4_ERR_MISMATCH, "the session is one of another engine");
-    if (s->taps.fn) return g4_fail(err, G4_ERR_UNSUPPORTED, "a session with taps cannot share a pass");
+    if (g4_taps_given(&s->taps)) return g4_fail(err, G4_ERR_UNSUPPORTED, "a session with taps cannot share a pass");
     if (!r->prompt && s->n == 0)
         return g4_fail(err, G4_ERR_ARGUMENT, "nothing to continue: the timeline is empty and there is no prompt");
     if (r->prompt && r->prompt->n == 0) return g4_fail(err, G4_ERR_ARGUMENT, "a prompt of 0 tokens");

@@ -11,7 +11,9 @@
 typedef struct {
     const g4_kernels *kernels;
     g4_pool *pool;
-    int reads_ints; /* some matrix of the file reads integers: rows that are ready are rounded too */
+    const g4_file *file;  /* whose matrices these are */
+    const g4_taps *watch; /* in a pass whose caller wants to see what matrices are multiplied with; else NULL */
+    int reads_ints;       /* some matrix of the file reads integers: rows that are ready are rounded too */
     float *room;    /* (threads, room_floats): what a worker may write while it runs a piece */
     size_t room_floats;
 } g4_compute;
@@ -44,6 +46,9 @@ typedef struct {
 #define G4_MAX_PRODUCTS 3
 /* Up to G4_MAX_PRODUCTS products that read the same x, in one job. */
 void g4_matmul(const g4_compute *c, const g4_product *p, int n, const g4_acts *x);
+
+/* Show the caller rows [first, end) of x, which matrix w is multiplied with. The functions of this floor do it. */
+void g4_inputs_show(const g4_compute *c, const g4_matrix *w, const g4_acts *x, int first, int end);
 
 /* Rows [first, end) of activations and the matrix of a stack that multiplies them: an expert's rows, or all. */
 typedef struct {

@@ -16,7 +16,9 @@
 void g4_draft_open(g4_draft *d, g4_session *s, int wanted)
 {
     /* Taps are to see nothing that is taken back. */
-    *d = (g4_draft) { .s = s, .wanted = wanted && !s->taps.fn, .length = G4_DRAFT_FIRST, .next_rest = G4_DRAFT_REST };
+    *d = (g4_draft) {
+        .s = s, .wanted = wanted && !g4_taps_given(&s->taps), .length = G4_DRAFT_FIRST, .next_rest = G4_DRAFT_REST
+    };
 }
 
 /* Write up to max guesses behind the n tokens t; returns their number. */

@@ -192,6 +192,7 @@ static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_
     e->tokenizer.home = &e->vocabulary;
     if (!status && has_model) status = g4_bind_weights(e, &halt, err);
     if (status) return status;
+    e->compute.file = &e->file;
     e->compute.reads_ints = g4_reads_ints(&e->file);
     e->is_f32 = g4_all_f32(&e->file);
     const int n_threads = opt->n_threads ? opt->n_threads : g4_default_threads();

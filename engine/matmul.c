@@ -71,6 +71,40 @@ void g4_acts_ready_rows(const g4_compute *c, const g4_acts *a, int first, int en
     g4_parallel_for(c->pool, end - first, g4_ready_row, &job);
 }
 
+/* ---- Inputs are shown ----------------------------------------------------------------------------------- */
+
+/* The tensor whose bytes hold this one; there is one for every matrix. */
+static const g4_tensor_entry *g4_tensor_at(const g4_file *f, uint64_t offset)
+{
+    const g4_tensor_entry *t = f->table;
+    while (offset < t->offset || offset >= t->offset + t->size) t++;
+    return t;
+}
+
+void g4_inputs_show(const g4_compute *c, const g4_matrix *w, const g4_acts *x, int first, int end)
+{
+    if (!c->watch || !w->data || first >= end || g4_pool_halted(c->pool)) return;
+    const uint64_t offset = (uint64_t)(w->data - c->file->data);
+    const g4_tensor_entry *t = g4_tensor_at(c->file, offset);
+    const g4_inputs in = { .name = t->name,
+                           .matrix = t->n_dims == 3 ? (int)((offset - t->offset) / (t->size / t->dims[0])) : 0,
+                           .n_rows = end - first,
+                           .n_cols = w->cols,
+                           .stride = x->x_stride,
+                           .values = g4_acts_row(x, first) };
+    c->watch->inputs(c->watch->user, &in);
+}
+
+static void g4_inputs_show_shares(const g4_compute *c, const g4_stack *w, const g4_acts *x, const g4_share *shares,
+                                  int n)
+{
+    for (int i = 0; i < n && c->watch; i++) {
+        g4_matrix m = w->first;
+        m.data += (size_t)shares[i].matrix * w->bytes;
+        g4_inputs_show(c, &m, x, shares[i].first, shares[i].end);
+    }
+}
+
 /* ---- Products of the same inputs ----------------------------------------------------------------------- */
 
 /* Groups of a matrix in one piece. Many rows: more, because a piece prepares its inputs once for all its groups, but
@@ -119,6 +153,7 @@ void g4_matmul(const g4_compute *c, const g4_product *p, int n, const g4_acts *x
     int pieces = 0;
     for (int i = 0; i < n; i++) {
         if (!p[i].w->data || p[i].first >= p[i].end) continue;
+        g4_inputs_show(c, p[i].w, x, p[i].first, p[i].end);
         const int groups = p[i].groups ? p[i].groups : p[i].w->groups;
         const int per_piece = g4_piece_groups(c, p[i].w, p[i].end - p[i].first);
         job.part[job.n].p = &p[i];
@@ -156,6 +191,7 @@ static g4_matrix g4_share_piece(const g4_shares_job *job, int piece, const g4_sh
 
 static void g4_shares_run(g4_shares_job *job, int n, g4_piece_fn fn)
 {
+    g4_inputs_show_shares(job->c, job->w, job->x, job->shares, n);
     job->pieces = (job->w->first.groups + job->per_piece - 1) / job->per_piece;
     g4_parallel_for(job->c->pool, n * job->pieces, fn, job);
 }

@@ -132,7 +132,10 @@ struct g4_session { /* a timeline: tokens, the media among them, keys and values
     uint64_t n_guessed, n_held; /* ... guesses evaluated, and those that were right: for tests and benches */
 };
 
-static inline const g4_taps *g4_taps_given(const g4_taps *taps) { return taps->fn ? taps : NULL; } /* NULL: none */
+static inline const g4_taps *g4_taps_given(const g4_taps *taps) /* NULL: none */
+{
+    return taps->fn || taps->inputs ? taps : NULL;
+}
 
 /* ---- Soft tokens (encode.c) --------------------------------------------------------------------------------- */
 

@@ -140,7 +140,7 @@ static int g4_stretch_wished(const g4_stretch *r, int n)
 void g4_stretch_fill(const g4_stretch *r, g4_row *rows, int n)
 {
     g4_session *s = r->s;
-    const int start = s->n, end = s->n + n, n_wanted = s->taps.fn ? n : g4_stretch_wished(r, n);
+    const int start = s->n, end = s->n + n, n_wanted = g4_taps_given(&s->taps) ? n : g4_stretch_wished(r, n);
     const size_t hidden = s->e->file.config.hidden;
     for (int i = 0; i < n; i++)
         rows[i] = (g4_row) { .kv = &s->kv,
@@ -214,8 +214,10 @@ static g4_status g4_pass_chunk(g4_stretch *r, int n, g4_error *err)
     if (status) return status;
     const g4_taps *taps = g4_taps_given(&s->taps);
     g4_stretch_fill(r, e->rows, n);
+    e->compute.watch = taps && taps->inputs ? taps : NULL;
     g4_forward(&e->model, e->rows, n, taps);
     if (taps) g4_tap_head(&e->model, s->guessed_logits, g4_round_up(e->file.config.n_vocab, 16)); /* nobody guesses */
+    e->compute.watch = NULL;
     status = g4_halt_check(s->gate->halt, err);
     if (!status && (r->wish.states || r->wish.row)) {
         g4_stretch_keep(r, n, 0);
