@@ -234,6 +234,79 @@ def from_planes(q, bits):
     return np.bitwise_or.reduce(parts, axis=2).reshape(len(q), -1)
 
 
+# Scales are searched in pieces of so many blocks, which stay in a cache.
+SEARCH_BLOCKS = 512
+# The largest weight of a block, or the distance of its ends, in steps: that of plain rounding and so much more or less.
+SEARCH_STEPS = tuple(np.float32(0.25 * i) for i in range(-3, 4))
+SEARCH_ROUNDS = 1  # rounding with the best scale so far, then the best scale for what came of it
+
+
+def least_squares(xw, w, q):
+    """Sums over blocks (columns): w x q and w q q."""
+    return np.einsum("ij,ij->j", xw, q), np.einsum("ij,ij->j", w * q, q)
+
+
+def rounded_to(y, low, high):
+    np.rint(y, out=y)
+    return np.clip(y, low, high, out=y)
+
+
+def search_scale(x, w, low, high):
+    """x, w (m, n), blocks as columns -> d (n,) with a small sum of w (x - d q)^2 over whole q from low to high. Of what each step
+    rounds to, d = sum w x q / sum w q q is the best scale, and takes (sum w x q)^2 / sum w q q off the sum."""
+    xw, top = w * x, np.take_along_axis(x, np.abs(x).argmax(axis=0)[None], axis=0)[0]
+    best, scale = np.zeros(x.shape[1], np.float32), np.zeros(x.shape[1], np.float32)
+    inverse = inverse_of(top)
+
+    def attempt(inverse_scale):
+        xq, qq = least_squares(xw, w, rounded_to(x * inverse_scale, low, high))
+        d = xq * inverse_of(qq)
+        better = xq * d > best
+        best[better], scale[better] = (xq * d)[better], d[better]
+
+    for step in SEARCH_STEPS:
+        attempt(inverse * np.float32(low - step))
+    for step in SEARCH_STEPS[2:5]:
+        attempt(inverse * np.float32(high - step))  # the other sign: the largest becomes the most positive q
+    for _ in range(SEARCH_ROUNDS):
+        attempt(inverse_of(scale))
+    return scale
+
+
+def search_line(x, w, top, most=np.inf):
+    """The same for d q + m with whole q from 0 to top and m <= most -> d, m (n,)."""
+    xw, sw = w * x, w.sum(axis=0)
+    sx = xw.sum(axis=0)
+    low, high = np.minimum(x.min(axis=0), np.float32(most)), x.max(axis=0)
+    best, d, m = np.full(x.shape[1], np.inf, np.float32), np.zeros(x.shape[1], np.float32), low.copy()
+
+    def attempt(low, inverse_scale):
+        q = rounded_to((x - low) * inverse_scale, 0, top)
+        xq, qq = least_squares(xw, w, q)
+        sq = np.einsum("ij,ij->j", w, q)
+        new_m = np.minimum((qq * sx - sq * xq) * inverse_of(sw * qq - sq * sq), np.float32(most))
+        new_d = (xq - new_m * sq) * inverse_of(qq)
+        error = new_d * (new_d * qq + 2 * (new_m * sq - xq)) + new_m * (new_m * sw - 2 * sx)
+        better = error < best
+        best[better], d[better], m[better] = error[better], new_d[better], new_m[better]
+
+    span = inverse_of(high - low)
+    for step in SEARCH_STEPS:
+        attempt(low, span * np.float32(top + step))
+    for _ in range(SEARCH_ROUNDS):
+        attempt(m.copy(), inverse_of(d))
+    return d, m
+
+
+def in_pieces(search, x, w, *args):
+    """search(x, w, *args) of blocks as rows (n, m), piece by piece -> its arrays (n,)."""
+    parts = []
+    for i in range(0, len(x), SEARCH_BLOCKS):
+        found = search(*(np.ascontiguousarray(a[i:i + SEARCH_BLOCKS].T) for a in (x, w)), *args)
+        parts.append(found if isinstance(found, tuple) else (found,))
+    return [np.concatenate(a) for a in zip(*parts)]
+
+
 class WeightType:
     """A type of weights, and how it is written in both layouts (engine/parts.h, "Weight types").
 
@@ -242,7 +315,10 @@ class WeightType:
         unpack, pack  blocks of GGUF (n, bytes) to q and scales of n rows of one block, and back
         factors       the scales -> factor and summand of each `share` weights: value = factor * (q - zero) + summand
         quantize      x (n, block) float32 -> q and scales, for a message about `what`; plain rounding
+        search        the same with scales that are searched: small squares of the errors, weighted with w (n, block). None: there
+                      are none that are better than plain ones by much
     """
+    search = None
 
     def __init__(self, name, bits, block, size, step=64, share=BLOCK, scales=(), zero=0, bias=0, gap=0):
         self.name, self.gguf = name, name.upper()             # here and in GGUF
@@ -263,6 +339,16 @@ class WeightType:
         if summand is not None:
             x += summand[:, :, None]
         return x.reshape(q.shape)
+
+    def lesser(self, x, w, a, b):
+        """Of two ways (q, scales) to write blocks x (n, block), for each the one with the smaller sum of w error^2."""
+        errors = [np.einsum("ij,ij->i", w, np.square(x - self.dequantize(*made))) for made in (a, b)]
+        second = (errors[1] < errors[0])[:, None]
+        return np.where(second, b[0], a[0]), [np.where(second, new, old) for old, new in zip(a[1], b[1])]
+
+    def searched(self, x, w, what):
+        """search, and where that is no better, quantize."""
+        return self.lesser(x, w, self.quantize(x, what), self.search(x, w, what))
 
     def groups16(self, q, scales):
         """Rows of a multiple of 16, columns of whole steps -> the bytes of layout groups16."""
@@ -350,9 +436,16 @@ class ScaledType(WeightType):
         q = np.minimum(y.astype(np.int8), self.top) - np.int8(self.bias)
         return q, [f32_to_f16(d, what)[:, None]]
 
+    def search(self, x, w, what):
+        half = 1 << self.bits - 1
+        d = f32_to_f16(in_pieces(search_scale, x, w, -half, half - 1)[0][:, None], what)
+        q = rounded_to(x * inverse_of(d.view(np.float16).astype(np.float32)), -half, half - 1)
+        return (q + np.float32(half - self.bias)).astype(np.int8), [d]
+
 
 class ByteType(ScaledType):
     """q8_0: d = max|x| / 127, q = round(x / d), halves away from zero."""
+    search = None
 
     def quantize(self, x, what):
         d = np.abs(x).max(axis=1) / np.float32(127)
@@ -376,6 +469,11 @@ class MinimumType(ScaledType):
         d = (x.max(axis=1) - low) / np.float32(self.top)
         q = np.clip((x - low[:, None]) * inverse_of(d)[:, None] + np.float32(0.5), 0, self.top).astype(np.int8)
         return q, [f32_to_f16(d, what)[:, None], f32_to_f16(low, what)[:, None]]
+
+    def search(self, x, w, what):
+        scales = [f32_to_f16(a[:, None], what) for a in in_pieces(search_line, x, w, self.top)]
+        factor, summand = self.factors(*scales)
+        return rounded_to((x - summand) * inverse_of(factor), 0, self.top).astype(np.int8), scales
 
 
 def rounded_scales(x, top, what):
@@ -423,9 +521,34 @@ class SuperType(WeightType):
         d, sc = rounded_scales((parts.max(axis=2) - low) / np.float32(self.top), 63, what)
         dmin, m = rounded_scales(-low, 63, what)
         scales = [d, dmin, np.clip(np.stack([sc, m], axis=2), 0, 63).astype(np.uint8).reshape(len(x), 16)]
+        return self.round(x, scales), scales
+
+    def round(self, x, scales):
         factor, summand = (a[:, :, None] for a in self.factors(*scales))
-        q = np.clip(np.rint((parts - summand) * inverse_of(factor)), 0, self.top)
-        return q.astype(np.int8).reshape(x.shape), scales
+        y = (x.reshape(len(x), 8, 32) - summand) * inverse_of(factor)
+        return rounded_to(y, 0, self.top).astype(np.int8).reshape(x.shape)
+
+    def search(self, x, w, what):
+        d, m = (a.reshape(len(x), 8) for a in in_pieces(search_line, x.reshape(-1, 32), w.reshape(-1, 32), self.top, 0))
+        d, sc = rounded_scales(np.maximum(d, 0), 63, what)
+        dmin, m = rounded_scales(-m, 63, what)
+        pairs = np.clip(np.stack([sc, m], axis=2), 0, 63)
+        scales = [d, dmin, pairs.astype(np.uint8).reshape(len(x), 16)]
+        # With q, sc and m given, the best d and dmin of the 256 weights.
+        q = self.round(x, scales).astype(np.float32).reshape(-1, 32)
+        parts, weights = x.reshape(-1, 32), w.reshape(-1, 32)
+        wq, wx = weights * q, weights * parts
+        sums = (np.einsum("ij,ij->i", wq, q), np.einsum("ij->i", wq), np.einsum("ij->i", weights), np.einsum("ij,ij->i", wx, q),
+                np.einsum("ij->i", wx))
+        qq, sq, sw, xq, sx = (a.reshape(len(x), 8) for a in sums)
+        sc, m = pairs[:, :, 0], pairs[:, :, 1]
+        a, b, c = (sc * sc * qq).sum(axis=1), (sc * m * sq).sum(axis=1), (m * m * sw).sum(axis=1)
+        e, f = (sc * xq).sum(axis=1), (m * sx).sum(axis=1)
+        inverse = inverse_of(a * c - b * b)
+        better = [f32_to_f16(np.where(inverse > 0, (new * inverse), old.view(np.float16)[:, 0])[:, None].astype(np.float32), what)
+                  for new, old in ((c * e - b * f, d), (b * e - a * f, dmin))]
+        better.append(scales[2])
+        return self.lesser(x, w, (self.round(x, scales), scales), (self.round(x, better), better))
 
 
 class SixBitType(WeightType):
@@ -452,8 +575,17 @@ class SixBitType(WeightType):
         parts = x.reshape(-1, 16)
         d, sc = rounded_scales((largest(parts) / np.float32(-32)).reshape(len(x), 16), -128, what)
         scales = [d, np.clip(sc, -128, 127).astype(np.int8)]
-        q = np.clip(np.rint(parts * inverse_of(self.factors(*scales)[0].reshape(-1, 1))) + np.float32(32), 0, 63)
-        return q.astype(np.int8).reshape(x.shape), scales
+        return self.round(x, scales), scales
+
+    def round(self, x, scales):
+        q = rounded_to(x.reshape(-1, 16) * inverse_of(self.factors(*scales)[0].reshape(-1, 1)), -32, 31)
+        return (q + np.float32(32)).astype(np.int8).reshape(x.shape)
+
+    def search(self, x, w, what):
+        found = in_pieces(search_scale, x.reshape(-1, 16), w.reshape(-1, 16), -32, 31)[0]
+        d, sc = rounded_scales(found.reshape(len(x), 16), -128, what)
+        scales = [d, np.clip(sc, -128, 127).astype(np.int8)]
+        return self.round(x, scales), scales
 
 
 class RowType(WeightType):
@@ -1140,8 +1272,9 @@ def unique_keys(pairs):
     return out
 
 
-def read_safetensors(file):
-    """{name: Stored} of one file: 8 bytes header length, JSON header, data that the tensors fill without a gap."""
+def read_safetensors(file, about=None):
+    """{name: Stored} of one file: 8 bytes header length, JSON header, data that the tensors fill without a gap. about: a dict that gets
+    the texts that describe the file."""
     path = file.path
     size = int.from_bytes(file.read(0, 8), "little") if file.size >= 8 else 0
     if not 2 <= size <= min(file.size - 8, SAFETENSORS_HEADER):
@@ -1152,7 +1285,9 @@ def read_safetensors(file):
             raise ValueError("it is not an object")
     except (ValueError, RecursionError) as e:
         raise ExportError(f"{path}: not a safetensors file: its header is not valid: {e}") from None
-    header.pop("__metadata__", None)
+    texts = header.pop("__metadata__", None)
+    if about is not None and isinstance(texts, dict):
+        about.update(texts)
     out, places = {}, []
     for name, entry in header.items():
         if not isinstance(entry, dict):
@@ -1179,6 +1314,102 @@ def read_safetensors(file):
     if 8 + size + at != file.size:
         raise ExportError(f"{path}: {before} ends at byte {8 + size + at} of {file.size}" + (": cut short?" if 8 + size + at > file.size else ""))
     return out
+
+
+NO_STATISTICS = "expected what gemma4 calibrate writes, or an imatrix of llama.cpp in GGUF"
+# What llama.cpp's imatrix measures -> the names of the model file; gate and up read the same.
+IMATRIX_NAMES = {"token_embd.weight": "embed", "output.weight": "head", "per_layer_model_proj.weight": "ple.proj"}
+IMATRIX_LAYER_NAMES = {
+    "attn_q.weight": "q", "attn_k.weight": "k", "attn_v.weight": "v", "attn_output.weight": "o", "ffn_gate.weight": "gate_up",
+    "ffn_down.weight": "down", "ffn_gate_exps.weight": "experts.gate_up", "ffn_gate_up_exps.weight": "experts.gate_up",
+    "ffn_down_exps.weight": "experts.down", "inp_gate.weight": "ple_gate", "proj.weight": "ple_proj"}
+
+
+def read_imatrix(file):
+    """{name in the model file: (means, counts)} of an imatrix in GGUF: NAME.in_sum2 (matrices, columns) and NAME.counts (matrices, 1)."""
+    meta, tensors = read_gguf(file)
+    if meta.get("general.type") != "imatrix":
+        raise ExportError(f"{file.path}: general.type is {shown(meta.get('general.type'))}: {NO_STATISTICS}")
+    out = {}
+    for name, t in tensors.items():
+        stem, _, kind = name.rpartition(".")
+        layer = re.fullmatch(r"blk\.(\d+)\.(.*)", stem)
+        ours = IMATRIX_LAYER_NAMES.get(layer[2]) if layer else IMATRIX_NAMES.get(stem)
+        if kind != "in_sum2" or ours is None:
+            continue
+        counts = tensors.get(stem + ".counts")
+        if counts is None or counts.dtype != "F32" or t.dtype != "F32" or counts.rows * counts.cols != t.rows:
+            raise ExportError(f"{file.path}: tensor {name} of shape {t.shape} is not F32 with {t.rows} counts beside it")
+        sums, counts = t.data[:].reshape(t.rows, t.cols), counts.data[:]
+        out[f"l.{layer[1]}.{ours}" if layer else ours] = sums * inverse_of(counts)[:, None], counts
+    if "head" in out:
+        out.setdefault("embed", out["head"])  # a tied head
+    return out
+
+
+class Statistics:
+    """What `gemma4 calibrate` or llama.cpp's imatrix measured: the mean square of each input column, by the names of the model file."""
+
+    FORMAT = "gemma4 statistics 1"
+
+    def __init__(self, path):
+        self.path, self.columns = path, {}  # {name: (matrices, columns)}
+        try:
+            file = File(path)
+        except OSError as e:
+            raise ExportError(f"{path}: {e.strerror}") from None
+        start = file.read(0, min(file.size, 8))
+        sums = read_imatrix(file) if start[:4] == b"GGUF" else self.read(file)
+        for name, (total, counts) in sums.items():
+            if not np.isfinite(total).all() or (total < 0).any() or (counts < 0).any():
+                raise ExportError(f"{path}: tensor {name}: no mean squares: one is negative or no number")
+            self.columns[name] = self.weights(total, counts)
+
+    @classmethod
+    def read(cls, file):
+        """Ours: {name: (means, counts)}."""
+        about = {}
+        try:
+            tensors = read_safetensors(file, about)
+        except ExportError as e:
+            raise ExportError(f"{e}: {NO_STATISTICS}") from None
+        if about.get("format") != cls.FORMAT:
+            raise ExportError(f"{file.path}: {NO_STATISTICS}")
+        out = {}
+        for name, t in tensors.items():
+            if name.endswith(".count"):
+                continue
+            counts = tensors.get(name + ".count")
+            if counts is None or counts.dtype != "I64" or t.dtype != "F32" or len(t.shape) != 2 or counts.shape != t.shape[:1]:
+                raise ExportError(f"{file.path}: tensor {name} is not F32 of two dimensions with counts in I64 beside it")
+            out[name] = t.data[:].reshape(t.shape), counts.data[:]
+        return out
+
+    @staticmethod
+    def weights(means, counts):
+        """Means as weights: an expert that no token chose gets those of all others, and a column that was always 0 still counts."""
+        means = means.astype(np.float32)
+        seen = counts > 0
+        whole = np.average(means[seen], axis=0, weights=counts[seen]) if seen.any() else np.ones(means.shape[1])
+        means = np.where(seen[:, None], means, whole)
+        least = 1e-6 * means.mean(axis=1, keepdims=True)
+        return np.where(least > 0, np.maximum(means, least), 1).astype(np.float32)
+
+    def of(self, e, i):
+        """The weights of the columns of matrix i; None: nothing is known."""
+        columns = self.columns.get(e.name)
+        if columns is None:
+            return None
+        if columns.shape != (len(e.parts), e.cols):
+            raise ExportError(f"{self.path}: tensor {e.name} has shape {columns.shape}, expected {(len(e.parts), e.cols)}: of another model?")
+        return columns[i]
+
+    def check(self, entries):
+        """Are they of this model? Returns the names of matrices that are searched without them."""
+        missing = [e.name for e in entries if e.layout != PLAIN and TYPES[e.type].search and self.of(e, 0) is None]
+        if not any(e.name in self.columns for e in entries):
+            raise ExportError(f"{self.path}: has no tensor of this model")
+        return missing
 
 
 # A tensor's canonical name is that of Gemma4ForCausalLM without "model.": embed_tokens.weight, layers.0.self_attn.q_proj.weight.
@@ -2206,6 +2437,7 @@ def has_own_head(src):
 def text_tensors(src, m, out, types):
     """Add the decoder's tensors to the model file, in the order of a token's way through it."""
     matrix_type, ple_type, head_type = types["type"], types["ple"], types["head"]
+    more_type = types.get("more", matrix_type)  # of half of v and down
 
     def vector(name, stored_name, n, add=0.0):
         t = src.take(stored_name, (n,))
@@ -2229,6 +2461,7 @@ def text_tensors(src, m, out, types):
     for i in range(m.n_layers):
         s, l = f"layers.{i}.", f"l.{i}."
         q_dim, kv_dim, mlp = m.n_heads * m.head_dim[i], m.n_kv_heads[i] * m.head_dim[i], m.mlp_dim[i]
+        careful_type = more_type if takes_more_bits(i, m.n_layers) else matrix_type  # of v and down
         norm(l + "attn_norm", s + "input_layernorm.weight", m.hidden)
         matrix(l + "q", s + "self_attn.q_proj.weight", q_dim, m.hidden, matrix_type)
         norm(l + "q_norm", s + "self_attn.q_norm.weight", m.head_dim[i])
@@ -2236,7 +2469,7 @@ def text_tensors(src, m, out, types):
             matrix(l + "k", s + "self_attn.k_proj.weight", kv_dim, m.hidden, matrix_type)
             norm(l + "k_norm", s + "self_attn.k_norm.weight", m.head_dim[i])
             if not (m.k_eq_v and m.full[i]):
-                matrix(l + "v", s + "self_attn.v_proj.weight", kv_dim, m.hidden, matrix_type)
+                matrix(l + "v", s + "self_attn.v_proj.weight", kv_dim, m.hidden, careful_type)
         else:
             src.ignore(re.escape(s) + r"self_attn\.(k_proj|v_proj|k_norm|v_norm)\.weight", "keys and values of layers that share another's")
         matrix(l + "o", s + "self_attn.o_proj.weight", m.hidden, q_dim, matrix_type)
@@ -2244,13 +2477,13 @@ def text_tensors(src, m, out, types):
         norm(l + "mlp_norm", s + "pre_feedforward_layernorm.weight", m.hidden)
         out.gate_up(l + "gate_up", matrix_type, mlp, m.hidden,
                     [[(src.take(s + "mlp.gate_proj.weight", (mlp, m.hidden)), 0), (src.take(s + "mlp.up_proj.weight", (mlp, m.hidden)), 0)]])
-        matrix(l + "down", s + "mlp.down_proj.weight", m.hidden, mlp, matrix_type)
+        matrix(l + "down", s + "mlp.down_proj.weight", m.hidden, mlp, careful_type)
         if m.moe:
             matrix(l + "router", s + "router.proj.weight", m.n_experts, m.hidden, F32)
             vector(l + "router_scale", s + "router.scale", m.hidden)
             vector(l + "expert_scale", s + "router.per_expert_scale", m.n_experts)
             norm(l + "moe_norm", s + "pre_feedforward_layernorm_2.weight", m.hidden)
-            expert_tensors(src, m, out, s, l, matrix_type)
+            expert_tensors(src, m, out, s, l, matrix_type, careful_type)
             norm(l + "mlp_post_norm1", s + "post_feedforward_layernorm_1.weight", m.hidden)
             norm(l + "mlp_post_norm2", s + "post_feedforward_layernorm_2.weight", m.hidden)
         norm(l + "mlp_post_norm", s + "post_feedforward_layernorm.weight", m.hidden)
@@ -2269,7 +2502,13 @@ def text_tensors(src, m, out, types):
         src.ignore(r"(model\.)?(vision_tower|multi_modal_projector)\..*|(v|mm)\..*", "the vision tower of Gemma 3")
 
 
-def expert_tensors(src, m, out, s, l, type_):
+def takes_more_bits(i, n):
+    """Layers whose v and down have more bits than the others, half of all: the first and the last eighth and every third between, as
+    llama.cpp chooses them (docs/formats.md has what other halves cost)."""
+    return i < n // 8 or i >= 7 * n // 8 or (i - n // 8) % 3 == 2
+
+
+def expert_tensors(src, m, out, s, l, type_, down_type):
     n, dim = m.n_experts, m.expert_dim
 
     def each(part, rows, cols):
@@ -2285,7 +2524,7 @@ def expert_tensors(src, m, out, s, l, type_):
     else:
         parts = [list(pair) for pair in zip(each("gate_proj", dim, m.hidden), each("up_proj", dim, m.hidden))]
     out.gate_up(l + "experts.gate_up", type_, dim, m.hidden, parts, experts=True)
-    out.experts(l + "experts.down", type_, m.hidden, dim, each("down_proj", m.hidden, dim))
+    out.experts(l + "experts.down", down_type, m.hidden, dim, each("down_proj", m.hidden, dim))
 
 
 # ---- Vision and audio towers ----------------------------------------------------------------------
@@ -2811,8 +3050,9 @@ class ModelFile:
     SLICE = 4 << 20  # elements converted at a time
     THREADS = min(2, os.cpu_count() or 1)
 
-    def __init__(self):
+    def __init__(self, search=False, statistics=None):
         self.entries, self.names = [], set()
+        self.search, self.statistics = search, statistics  # are scales searched? with whose weights
 
     def add(self, entry):
         if len(entry.name) > 63 or entry.name in self.names:
@@ -2848,8 +3088,8 @@ class ModelFile:
         out[:x.shape[0], :x.shape[1]] = x
         return out
 
-    def part_slice(self, e, part, r0, r1):
-        """Rows r0..r1 (padded rows) of one part -> (rows, scales), padded; and how many blocks were exact."""
+    def part_slice(self, e, i, part, r0, r1):
+        """Rows r0..r1 (padded rows) of one part of matrix i -> (rows, scales), padded; and how many blocks were exact."""
         stored, first = part
         last, t, exact = min(r1, e.rows), TYPES[e.type], 0
         a, b = first + min(r0, last), first + last
@@ -2864,11 +3104,24 @@ class ModelFile:
             q = q if e.type == F32 else f32_to_bf16(q)
         else:
             cols = round_up(e.cols, t.block)
-            x = self.pad(stored.f32(a, b), b - a, cols).reshape(-1, t.block)
-            q, scales, exact = self.on_lattice(x, stored) if e.scale == SCALE_BF16 else (*t.quantize(x, stored.where), 0)
+            x = self.pad(stored.f32(a, b), b - a, cols)
+            q, scales, exact = self.rounded(e, i, x, stored)
             q, scales = q.reshape(b - a, cols), [s.reshape(b - a, -1) for s in scales]
         n, cols = r1 - r0, round_up(e.cols, t.step)
         return self.pad(q, n, cols), [self.pad(s, n, cols // share) for s, (_, share) in zip(scales, t.scales)], exact
+
+    def rounded(self, e, i, x, stored):
+        """Rows of whole blocks -> q, scales of the blocks, and how many are exact."""
+        t = TYPES[e.type]
+        blocks = x.reshape(-1, t.block)
+        if e.scale == SCALE_BF16:
+            return self.on_lattice(blocks, stored)
+        if not self.search or t.search is None or not x.size or stored.dtype not in SAFETENSORS_TYPES:
+            return *t.quantize(blocks, stored.where), 0
+        columns = self.statistics.of(e, i) if self.statistics else None
+        w = np.ones((1, x.shape[1]), np.float32) if columns is None else self.pad(columns[None], 1, x.shape[1])
+        w = np.broadcast_to(w, x.shape).reshape(-1, t.block)
+        return *t.searched(blocks, w, stored.where), 0
 
     @staticmethod
     def on_lattice(x, stored):
@@ -2879,11 +3132,11 @@ class ModelFile:
             q[off], d[off] = quantize_q4_0_bf16(x[off])
         return q, [d[:, None]], int(exact.sum())
 
-    def convert(self, e, parts, r0, r1):
-        """The bytes of rows r0..r1 of one matrix and the number of exact blocks."""
+    def convert(self, e, i, r0, r1):
+        """The bytes of rows r0..r1 of matrix i and the number of exact blocks."""
         if e.layout == PLAIN:
-            return parts[0][0].f32(r0, r1).tobytes(), 0
-        rows, scales, exact = zip(*(self.part_slice(e, part, r0, r1) for part in parts))
+            return e.parts[i][0][0].f32(r0, r1).tobytes(), 0
+        rows, scales, exact = zip(*(self.part_slice(e, i, part, r0, r1) for part in e.parts[i]))
         rows, scales = self.interleave(rows), [self.interleave(arrays) for arrays in zip(*scales)]
         t = TYPES[e.type]
         return (t.groups16 if e.layout == GROUPS16 else t.rows)(rows, scales).tobytes(), sum(exact)
@@ -2986,7 +3239,7 @@ class ModelFile:
                 while True:
                     while len(ahead) < self.THREADS + 1 and (job := next(jobs, None)):
                         e, i, r0, r1 = job
-                        ahead.append((job, pool.submit(self.convert, e, e.parts[i], r0, r1)))
+                        ahead.append((job, pool.submit(self.convert, e, i, r0, r1)))
                     if not ahead:
                         return crcs
                     (e, i, r0, r1), future = ahead.popleft()
@@ -3226,11 +3479,13 @@ def say(text):
 
 def automatic_types(is_gguf):
     """{group of tensors: Auto}. A GGUF is kept as it is; in float its towers, and all of a folder, are as small as they are good
-    enough for."""
+    enough for; what lies on a 4-bit lattice is q4_0."""
     kept = Auto({"F32": BF16, "BF16": BF16, "F16": Q8_0}, lattice=True)
-    small, careful = (Auto(dict.fromkeys(SAFETENSORS_TYPES, i)) for i in (Q4_0, Q8_0))
-    return {"type": kept if is_gguf else small, "head": kept if is_gguf else small, "ple": kept if is_gguf else careful,
-            "vision": careful, "audio": careful}
+    small, more = (Auto(dict.fromkeys(SAFETENSORS_TYPES, i), lattice=True) for i in (Q4_K, Q6_K))
+    careful = Auto(dict.fromkeys(SAFETENSORS_TYPES, Q8_0))
+    if is_gguf:
+        return {"type": kept, "more": kept, "head": kept, "ple": kept, "vision": careful, "audio": careful}
+    return {"type": small, "more": more, "head": more, "ple": careful, "vision": careful, "audio": careful}
 
 
 def converted_lines(entries, is_gguf):
@@ -3244,11 +3499,15 @@ def converted_lines(entries, is_gguf):
     return [f"converted: {n} tensors from {kind} to {to}{exact}" for (kind, to, exact), n in sorted(converted.items())]
 
 
-def export(where, path, types, text_only=False, mmproj=None, name=None, quiet=False, template=None):
-    """Convert the checkpoint `where` to the model file `path`. types: {group of tensors: number of a type, or None: automatic}."""
+def export(where, path, types, text_only=False, mmproj=None, name=None, quiet=False, template=None,
+           search=False, calibration=None):
+    """Convert the checkpoint `where` to the model file `path`. types: {group of tensors: number of a type, or None: automatic}, search:
+    are the scales of float weights searched, calibration: file of statistics for it."""
     path = output_path(path)
+    statistics = Statistics(calibration) if calibration else None
     src = open_source(where, mmproj)
     automatic = automatic_types(src.is_gguf)
+    types = {**types, "more": types["type"]}
     types = {group: automatic[group] if type_ is None else type_ for group, type_ in types.items()}
     if os.path.exists(path) and any(os.path.samefile(path, file.path) for file in src.files):
         raise ExportError(f"{path}: this is what the model is made from, and so not replaced")
@@ -3261,7 +3520,7 @@ def export(where, path, types, text_only=False, mmproj=None, name=None, quiet=Fa
     called = name or src.name or os.path.splitext(os.path.basename(os.path.abspath(where)))[0]
     config, layers = model_config(src, m, called, specials, notes, template)
     config["source"] = source_name(where)
-    out = ModelFile()
+    out = ModelFile(search, statistics)
     text_tensors(src, m, out, types)
     tower_tensors(src, m, out, config, types, text_only)
     reasons = src.check_all_used()
@@ -3269,6 +3528,9 @@ def export(where, path, types, text_only=False, mmproj=None, name=None, quiet=Fa
     lines = [f"{src.path}: {note}" for note in notes]
     lines += [f"left out: {n} tensors ({reason})" for reason, n in reasons.items()]
     lines += converted_lines(out.entries, src.is_gguf)
+    if statistics:
+        missing = statistics.check(out.entries)
+        lines += [f"{calibration}: nothing of {len(missing)} tensors, {missing[0]} and others: their columns weigh the same"] if missing else []
     for line in lines if not quiet else []:
         say(line)
     progress = Progress(sum(e.size for e in out.entries), quiet)
@@ -3298,7 +3560,10 @@ def main():
     p.add_argument("source", metavar="SOURCE", help="Hugging Face folder, .gguf file, or hub id such as google/gemma-4-E2B-it")
     p.add_argument("-o", "--output", required=True, metavar="FILE", help="the .g4 file to write")
     p.add_argument("--type", choices=("auto", *TYPE_NAMES), default="auto",
-                   help="of the decoder's matrices (default: auto, which keeps a GGUF's own and makes q4_0 of float checkpoints)")
+                   help="of the decoder's matrices (default: auto, which keeps a GGUF's own and makes q4_k and q6_k of float checkpoints)")
+    p.add_argument("--calibration", metavar="FILE", help="what gemma4 calibrate measured, or an imatrix of llama.cpp in GGUF: rounds "
+                   "with the errors in mind that matter")
+    p.add_argument("--no-search", action="store_true", help="scales by the largest weight of a block alone: faster, and not as good")
     p.add_argument("--ple-type", choices=TYPE_NAMES, help="of the per-layer embeddings (default: auto or q8_0; with --type f32 or bf16 that type)")
     p.add_argument("--head-type", choices=TYPE_NAMES, help="of the embedding and the head (default: as --type)")
     p.add_argument("--vision-type", choices=TYPE_NAMES, help="of the vision tower (default: as --ple-type's)")
@@ -3318,7 +3583,8 @@ def main():
     warnings.simplefilter("ignore", RuntimeWarning)  # of numpy, on numbers that are refused in words a little later
     try:
         types = {group: None if name == "auto" else TYPE_NAMES.index(name) for group, name in types.items()}
-        export(a.source, a.output, types, a.text_only, a.mmproj, a.name, a.quiet, a.chat_template)
+        export(a.source, a.output, types, a.text_only, a.mmproj, a.name, a.quiet, a.chat_template,
+               not a.no_search, a.calibration)
     except ExportError as e:
         say(f"export.py: {e}")
         return 1

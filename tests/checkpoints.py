@@ -159,6 +159,24 @@ def gguf(meta, t, alignment=32):
     return head + bytes(-len(head) % alignment) + body
 
 
+def statistics(columns):
+    """The bytes of what gemma4 calibrate writes. columns: {name: (means (matrices, columns), counts)}."""
+    t = {}
+    for name, (means, counts) in columns.items():
+        t[name + ".count"] = ("I64", list(np.shape(counts)), np.asarray(counts, "<i8").tobytes())
+        t[name] = ("F32", list(means.shape), means.astype("<f4").tobytes())
+    return safetensors(t, lambda head: {**head, "__metadata__": {"format": export.Statistics.FORMAT}})
+
+
+def imatrix(columns, kind="imatrix"):
+    """The same as llama.cpp writes it. columns: {its name: (sums, counts)}."""
+    t = {}
+    for name, (sums, counts) in columns.items():
+        t[name + ".in_sum2"] = ("F32", list(sums.shape), sums.astype("<f4").tobytes())
+        t[name + ".counts"] = ("F32", [len(counts), 1], np.asarray(counts, "<f4").tobytes())
+    return gguf({"general.type": kind}, t)
+
+
 def gguf_parts(c, t):
     """(metadata, tensors) of the decoder as llama.cpp's converter writes them; t: as tensors() gives them."""
     m = export.TextModel(source(c))

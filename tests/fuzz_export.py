@@ -263,12 +263,22 @@ class Bench:
         make.write(where, change_gguf(rng, *parts) if how < 3 else change_bytes(rng, whole, rng.choice([40, 4000, len(whole)])))
         return [where]
 
+    def statistics(self, rng):
+        """Options with statistics, whole or broken, of the same model or another."""
+        where, cols = os.path.join(self.scratch, "statistics"), rng.choice([32, 32, 32, 64, 1])
+        means, counts = np.ones((1, cols), np.float32), [rng.choice([0, 1, 7, 2**40])]
+        data = rng.choice([make.statistics({"l.0.q": (means, counts), "embed": (means, counts)}),
+                           make.imatrix({"blk.0.attn_q.weight": (means, counts), "output.weight": (means, counts)})])
+        make.write(where, rng.choice([data, change_bytes(rng, data, rng.choice([40, 400, len(data)])), data[:rng.randrange(len(data))]]))
+        return ["--calibration", where]
+
     def run(self, i, seed):
         """The fault of case i in words, or None; and its exit status."""
         rng = random.Random(f"{seed} {i}")
         arguments = self.folder(rng) if rng.random() < 0.5 else self.file(rng)
         arguments += ["-o", os.path.join(self.out, "x.g4"), "--type", rng.choice(["auto", "auto", *export.TYPE_NAMES])]
         arguments += ["--text-only"] if rng.random() < 0.2 else []
+        arguments += self.statistics(rng) if rng.random() < 0.2 else []
         err, sys.argv = io.StringIO(), ["export.py", *arguments, "--quiet"]
         try:
             with contextlib.redirect_stderr(err), contextlib.redirect_stdout(err):
