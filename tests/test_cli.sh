@@ -20,7 +20,7 @@ else
 fi
 
 # ---- Usage -------------------------------------------------------------------------------------------
-for command in "" run chat info bench tokenize detokenize render perplexity logits encode mel patches help; do
+for command in "" run chat info bench tokenize detokenize render perplexity calibrate logits encode mel patches help; do
     run $command --help
     ok "$command --help exits 0" test "$rc" -eq 0
     ok "$command --help is on stdout" grep -q '^usage: gemma4' "$tmp/out"
@@ -528,6 +528,22 @@ run perplexity -m $base -f LICENSE --nll "$tmp/again.f32" --json -c 1000
 head -c $((4 * 64)) "$tmp/nll.f32" > "$tmp/a"; head -c $((4 * 64)) "$tmp/again.f32" > "$tmp/b"
 ok "the first window is that of the whole" same "$tmp/a" "$tmp/b"
 fails 1 "empty" perplexity -m $base -f "$tmp/empty.g4"
+
+# ---- Statistics ------------------------------------------------------------------------------------------------
+run calibrate -m tests/data/text_26b.g4 -f LICENSE -o "$tmp/m.stats"
+ok "calibrate" grep -qE "m.stats: [0-9]+ tensors over [0-9]+ tokens$" "$tmp/err"
+ok "its header has every expert" grep -qaE '"l.0.experts.down":\{"dtype":"F32","shape":\[[0-9]+,[0-9]+\]' "$tmp/m.stats"
+ok "and counts of its own" grep -qaE '"l.0.experts.down.count":\{"dtype":"I64","shape":\[[0-9]+\]' "$tmp/m.stats"
+run calibrate -m tests/data/text_26b.g4 -f LICENSE -t 1 --quiet -o -
+ok "one thread measures the same, and - is standard output" same "$tmp/out" "$tmp/m.stats"
+run calibrate -m $base -c 64 --quiet -o "$tmp/own.stats"
+ok "a text comes with the program" test "$rc" -eq 0 -a -s "$tmp/own.stats" -a ! -s "$tmp/err"
+fails 1 "the text is empty" calibrate -m $base -f "$tmp/empty.g4" -o "$tmp/x.stats"
+fails 1 "cannot read $tmp/nowhere" calibrate -m $base -f "$tmp/nowhere" -o "$tmp/x.stats"
+fails 1 "there is no model" calibrate -m "$tmp/nowhere.g4" -f LICENSE -o "$tmp/x.stats"
+fails 2 "calibrate needs -o FILE" calibrate -m $base -f LICENSE
+if [ -w /dev/full ]; then fails 1 "No space left" calibrate -m $base -f LICENSE -o /dev/full; fi
+ok "and nothing is left" test ! -e "$tmp/x.stats"
 
 # ---- Media -----------------------------------------------------------------------------------------------------
 run encode -m $chat --image "$tmp/i.ppm" --image-tokens 70 -o "$tmp/e.f32"

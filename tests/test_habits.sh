@@ -162,14 +162,14 @@ fails 2 "-f needs the name of a file, not" perplexity -f ""
 # ---- Help, the man page, completions -----------------------------------------------------------------
 run --help
 ok "the first screen is one" test "$(wc -l < "$tmp/out")" -le 24
-for topic in "" run chat info models bench tokenize detokenize render perplexity logits encode mel patches help; do
+for topic in "" run chat info models bench tokenize detokenize render perplexity calibrate logits encode mel patches help; do
     run help $topic
     ok "no line of help $topic is wider than a terminal" awk 'length($0) > 80 { exit 1 }' "$tmp/out"
 done
 run --help
 ok "nor one of the first screen" awk 'length($0) > 80 { exit 1 }' "$tmp/out"
 run help
-for command in run chat info models bench tokenize detokenize render perplexity logits encode mel patches help; do
+for command in run chat info models bench tokenize detokenize render perplexity calibrate logits encode mel patches help; do
     ok "help lists $command" grep -qE "^  $command " "$tmp/out"
 done
 run info --help
@@ -401,7 +401,7 @@ fails 1 "cannot write no/such/folder" $late --session no/such/folder
 fails 1 "cannot write no/such/b.png" $late --image scene.png --boxes no/such/b.png
 fails 1 "/ is a folder, a pipe or a device" $late --session /
 for command in "logits -m $tiny --tokens 2 -o" "logits -m $tiny --tokens 2 -o x --dump" \
-    "perplexity -m $tiny -f text.txt --nll" \
+    "perplexity -m $tiny -f text.txt --nll" "calibrate -m $tiny -f text.txt -o" \
     "encode -m $tiny --image scene.png -o" "patches -f scene.png -o" "mel -f $repo/examples/speech.wav -o"; do
     fails 1 "cannot write no/such/folder" $command no/such/folder
 done
