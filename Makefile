@@ -140,7 +140,7 @@ REFERENCE_CHECK := import torch, transformers, safetensors, gguf, PIL, jinja2, j
 .PHONY: test-reference test-pictures test-formats test-schema-suite test-schema-exact maskbench test-real
 test-reference: all $(B)/libgemma4.so $(B)/render_lines $(B)/schema_lines $(B)/maskbench ## everything against transformers and other references (Python)
 	@py=$$(sh tests/python.sh '$(PYTHON)' '$(VENV)' '$(REFERENCE_CHECK)' -r tests/requirements.txt) && G4_RUNNER='sh -c' sh tests/run.sh \
-	    "$$py tests/test_export.py" "$$py tests/test_export_files.py" "$$py tests/test_export_packed.py" "$$py tests/fuzz_export.py" "$$py tests/test_media_reference.py" "$$py tests/test_tokenizer_reference.py $(B)/libgemma4.so" \
+	    "$$py tests/test_export.py" "$$py tests/test_export_files.py" "$$py tests/test_export_packed.py" "$$py tests/test_calibration.py" "$$py tests/fuzz_export.py" "$$py tests/test_media_reference.py" "$$py tests/test_tokenizer_reference.py $(B)/libgemma4.so" \
 	    "$$py tests/test_render_jinja.py $(B)/render_lines" "$$py tests/test_schema_valid.py $(B)/schema_lines tests/data/vocab.g4" \
 	    "$$py tests/maskbench.py $(B)/maskbench tests/data/vocab.g4 --sample 50 --check" \
 	    "$$py tests/test_schema_exact.py $(B)/schema_lines tests/data/vocab.g4 --values 800 --walks 40" \

@@ -116,7 +116,7 @@ typedef struct {
  * g4_session_cancel and nothing else. */
 typedef void (*g4_tap_fn)(void *user, const g4_tap *tap);
 
-typedef struct { /* what a matrix of the decoder is multiplied with: rows of tokens, before they are rounded */
+typedef struct {         /* what a matrix of the decoder is multiplied with: rows of tokens, before they are rounded */
     const char *name;    /* of its tensor, as g4_engine_get_tensor has it; gate and up are one */
     int matrix;          /* which of the tensor: of experts the id, else 0 */
     int n_rows, n_cols;  /* rows of tokens, of an expert those it was chosen for, in no order that is promised */

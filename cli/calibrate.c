@@ -48,8 +48,7 @@ static int statistics_open(statistics *s, const g4_engine *e)
         c->name = strdup(t.name);
         c->sums = calloc(c->n * c->n_cols, sizeof *c->sums);
         c->counts = calloc(c->n, sizeof *c->counts);
-        if (c->name == NULL || c->sums == NULL || c->counts == NULL)
-            return say(FAILED, "no memory for the statistics");
+        if (c->name == NULL || c->sums == NULL || c->counts == NULL) return say(FAILED, "no memory for the statistics");
     }
     return DONE;
 }

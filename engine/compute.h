@@ -14,7 +14,7 @@ typedef struct {
     const g4_file *file;  /* whose matrices these are */
     const g4_taps *watch; /* in a pass whose caller wants to see what matrices are multiplied with; else NULL */
     int reads_ints;       /* some matrix of the file reads integers: rows that are ready are rounded too */
-    float *room;    /* (threads, room_floats): what a worker may write while it runs a piece */
+    float *room;          /* (threads, room_floats): what a worker may write while it runs a piece */
     size_t room_floats;
 } g4_compute;
 #define G4_ROOM_FLOATS (64 * 128) /* floats of room that products need */

@@ -26,7 +26,7 @@ typedef struct {
     g4_sums shown, wanted;
     const g4_engine *e;
     int n_calls, is_wrong_shape;
-    int32_t ids[N_TOKENS * 16];       /* (tokens, used): the experts of the layer */
+    int32_t ids[N_TOKENS * 16];        /* (tokens, used): the experts of the layer */
     float stream[N_TOKENS][MAX_WIDTH]; /* the residual stream */
     float hidden[MAX_WIDTH];
 } g4_both;
@@ -114,7 +114,7 @@ static void g4_follow_stream(g4_both *b, const g4_tap *tap, int adds)
 static void g4_see_tap(void *user, const g4_tap *tap)
 {
     static const char *const reads[][2] = {
-        { "attn_norm", "q" },      { "attn_norm", "k" },  { "attn_norm", "v" },        { "attn_heads", "o" },
+        { "attn_norm", "q" },      { "attn_norm", "k" },     { "attn_norm", "v" },        { "attn_heads", "o" },
         { "mlp_norm", "gate_up" }, { "mlp_hidden", "down" }, { "router_norm", "router" }, { "ple_hidden", "ple_proj" },
     };
     g4_both *b = user;
@@ -170,7 +170,8 @@ static void g4_compare(const char *path, const g4_both *b)
     for (int i = 0; i < b->shown.n; i++) {
         int known = strstr(b->shown.all[i].name, "experts.down") != NULL && !b->e->is_f32;
         for (int k = 0; k < b->wanted.n; k++) known |= strcmp(b->wanted.all[k].name, b->shown.all[i].name) == 0;
-        G4_EXPECT(known && g4_is_multiplied(b->e, b->shown.all[i].name), "%s: %s was shown", path, b->shown.all[i].name);
+        G4_EXPECT(known && g4_is_multiplied(b->e, b->shown.all[i].name), "%s: %s was shown", path,
+                  b->shown.all[i].name);
     }
 }
 
