@@ -234,10 +234,9 @@ def from_planes(q, bits):
     return np.bitwise_or.reduce(parts, axis=2).reshape(len(q), -1)
 
 
-# Scales are searched in pieces of so many blocks, which stay in a cache.
-SEARCH_BLOCKS = 512
+SEARCH_WEIGHTS = 16384  # Scales are searched in pieces of so many weights, which stay in a cache.
 # The largest weight of a block, or the distance of its ends, in steps: that of plain rounding and so much more or less.
-SEARCH_STEPS = tuple(np.float32(0.25 * i) for i in range(-3, 4))
+SEARCH_STEPS = tuple(np.float32(0.35 * i) for i in range(-2, 3))
 SEARCH_ROUNDS = 1  # rounding with the best scale so far, then the best scale for what came of it
 
 
@@ -266,8 +265,7 @@ def search_scale(x, w, low, high):
 
     for step in SEARCH_STEPS:
         attempt(inverse * np.float32(low - step))
-    for step in SEARCH_STEPS[2:5]:
-        attempt(inverse * np.float32(high - step))  # the other sign: the largest becomes the most positive q
+    attempt(inverse * np.float32(high))  # the other sign: the largest becomes the most positive q
     for _ in range(SEARCH_ROUNDS):
         attempt(inverse_of(scale))
     return scale
@@ -280,8 +278,8 @@ def search_line(x, w, top, most=np.inf):
     low, high = np.minimum(x.min(axis=0), np.float32(most)), x.max(axis=0)
     best, d, m = np.full(x.shape[1], np.inf, np.float32), np.zeros(x.shape[1], np.float32), low.copy()
 
-    def attempt(low, inverse_scale):
-        q = rounded_to((x - low) * inverse_scale, 0, top)
+    def attempt(shifted, inverse_scale):
+        q = rounded_to(shifted * inverse_scale, 0, top)
         xq, qq = least_squares(xw, w, q)
         sq = np.einsum("ij,ij->j", w, q)
         new_m = np.minimum((qq * sx - sq * xq) * inverse_of(sw * qq - sq * sq), np.float32(most))
@@ -290,21 +288,17 @@ def search_line(x, w, top, most=np.inf):
         better = error < best
         best[better], d[better], m[better] = error[better], new_d[better], new_m[better]
 
-    span = inverse_of(high - low)
+    span, shifted = inverse_of(high - low), x - low
     for step in SEARCH_STEPS:
-        attempt(low, span * np.float32(top + step))
+        attempt(shifted, span * np.float32(top + step))
     for _ in range(SEARCH_ROUNDS):
-        attempt(m.copy(), inverse_of(d))
+        attempt(x - m, inverse_of(d))
     return d, m
 
 
-def in_pieces(search, x, w, *args):
-    """search(x, w, *args) of blocks as rows (n, m), piece by piece -> its arrays (n,)."""
-    parts = []
-    for i in range(0, len(x), SEARCH_BLOCKS):
-        found = search(*(np.ascontiguousarray(a[i:i + SEARCH_BLOCKS].T) for a in (x, w)), *args)
-        parts.append(found if isinstance(found, tuple) else (found,))
-    return [np.concatenate(a) for a in zip(*parts)]
+def transposed(x, m):
+    """Any array as columns of m: long rows are what numpy is fast on."""
+    return np.ascontiguousarray(x.reshape(-1, m).T)
 
 
 class WeightType:
@@ -348,7 +342,12 @@ class WeightType:
 
     def searched(self, x, w, what):
         """search, and where that is no better, quantize."""
-        return self.lesser(x, w, self.quantize(x, what), self.search(x, w, what))
+        step, parts = SEARCH_WEIGHTS // self.block, []
+        for i in range(0, len(x), step):
+            x_part, w_part = x[i:i + step], w[i:i + step]
+            parts.append(self.lesser(x_part, w_part, self.quantize(x_part, what), self.search(x_part, w_part, what)))
+        q, scales = zip(*parts)
+        return np.concatenate(q), [np.concatenate(a) for a in zip(*scales)]
 
     def groups16(self, q, scales):
         """Rows of a multiple of 16, columns of whole steps -> the bytes of layout groups16."""
@@ -438,7 +437,7 @@ class ScaledType(WeightType):
 
     def search(self, x, w, what):
         half = 1 << self.bits - 1
-        d = f32_to_f16(in_pieces(search_scale, x, w, -half, half - 1)[0][:, None], what)
+        d = f32_to_f16(search_scale(transposed(x, BLOCK), transposed(w, BLOCK), -half, half - 1)[:, None], what)
         q = rounded_to(x * inverse_of(d.view(np.float16).astype(np.float32)), -half, half - 1)
         return (q + np.float32(half - self.bias)).astype(np.int8), [d]
 
@@ -471,7 +470,7 @@ class MinimumType(ScaledType):
         return q, [f32_to_f16(d, what)[:, None], f32_to_f16(low, what)[:, None]]
 
     def search(self, x, w, what):
-        scales = [f32_to_f16(a[:, None], what) for a in in_pieces(search_line, x, w, self.top)]
+        scales = [f32_to_f16(a[:, None], what) for a in search_line(transposed(x, BLOCK), transposed(w, BLOCK), self.top)]
         factor, summand = self.factors(*scales)
         return rounded_to((x - summand) * inverse_of(factor), 0, self.top).astype(np.int8), scales
 
@@ -529,17 +528,16 @@ class SuperType(WeightType):
         return rounded_to(y, 0, self.top).astype(np.int8).reshape(x.shape)
 
     def search(self, x, w, what):
-        d, m = (a.reshape(len(x), 8) for a in in_pieces(search_line, x.reshape(-1, 32), w.reshape(-1, 32), self.top, 0))
+        columns, weights = transposed(x, 32), transposed(w, 32)
+        d, m = (a.reshape(len(x), 8) for a in search_line(columns, weights, self.top, 0))
         d, sc = rounded_scales(np.maximum(d, 0), 63, what)
         dmin, m = rounded_scales(-m, 63, what)
         pairs = np.clip(np.stack([sc, m], axis=2), 0, 63)
         scales = [d, dmin, pairs.astype(np.uint8).reshape(len(x), 16)]
         # With q, sc and m given, the best d and dmin of the 256 weights.
-        q = self.round(x, scales).astype(np.float32).reshape(-1, 32)
-        parts, weights = x.reshape(-1, 32), w.reshape(-1, 32)
-        wq, wx = weights * q, weights * parts
-        sums = (np.einsum("ij,ij->i", wq, q), np.einsum("ij->i", wq), np.einsum("ij->i", weights), np.einsum("ij,ij->i", wx, q),
-                np.einsum("ij->i", wx))
+        q = transposed(self.round(x, scales), 32).astype(np.float32)
+        wq, wx = weights * q, weights * columns
+        sums = (np.einsum("ij,ij->j", wq, q), wq.sum(axis=0), weights.sum(axis=0), np.einsum("ij,ij->j", wx, q), wx.sum(axis=0))
         qq, sq, sw, xq, sx = (a.reshape(len(x), 8) for a in sums)
         sc, m = pairs[:, :, 0], pairs[:, :, 1]
         a, b, c = (sc * sc * qq).sum(axis=1), (sc * m * sq).sum(axis=1), (m * m * sw).sum(axis=1)
@@ -547,8 +545,8 @@ class SuperType(WeightType):
         inverse = inverse_of(a * c - b * b)
         better = [f32_to_f16(np.where(inverse > 0, (new * inverse), old.view(np.float16)[:, 0])[:, None].astype(np.float32), what)
                   for new, old in ((c * e - b * f, d), (b * e - a * f, dmin))]
-        better.append(scales[2])
-        return self.lesser(x, w, (self.round(x, scales), scales), (self.round(x, better), better))
+        scales = [*better, scales[2]]
+        return self.round(x, scales), scales
 
 
 class SixBitType(WeightType):
@@ -582,7 +580,7 @@ class SixBitType(WeightType):
         return (q + np.float32(32)).astype(np.int8).reshape(x.shape)
 
     def search(self, x, w, what):
-        found = in_pieces(search_scale, x.reshape(-1, 16), w.reshape(-1, 16), -32, 31)[0]
+        found = search_scale(transposed(x, 16), transposed(w, 16), -32, 31)
         d, sc = rounded_scales(found.reshape(len(x), 16), -128, what)
         scales = [d, np.clip(sc, -128, 127).astype(np.int8)]
         return self.round(x, scales), scales
