@@ -173,7 +173,7 @@ static g4_status g4_heif_extents(g4_heif *h, g4_reader *r, size_t offset_bytes, 
         if (length > h->size - h->taken)
             return g4_fail(err, G4_ERR_FORMAT, "HEIF: its pictures take more bytes than the %zu of the file", h->size);
         h->taken += (size_t)length;
-        g4_buf_add(out, from + base + offset, (size_t)length);
+        if (length > 0) g4_buf_add(out, from + base + offset, (size_t)length);
     }
     return out->failed ? g4_fail(err, G4_ERR_MEMORY, "HEIF: %zu bytes: out of memory", h->size) : G4_OK;
 }

@@ -193,6 +193,15 @@ typedef struct {
 } g4_jpeg_stream;
 g4_status g4_jpeg_part(const g4_media_limits *m, const g4_jpeg_stream *in, uint8_t *out, g4_error *err);
 
+/* The codings of fax machines (fax.c). */
+enum { G4_FAX_BYTES = 2, G4_FAX_GROUP_3, G4_FAX_GROUP_4, G4_FAX_WORDS = 32771 }; /* as TIFF numbers them */
+typedef struct g4_fax g4_fax;
+/* For rows of w pixels, whose data are never more than size bytes. is_2d: Group 3 of two dimensions. NULL: no memory. */
+g4_fax *g4_fax_open(const g4_media_limits *m, int coding, int is_2d, uint32_t w, size_t size);
+/* Rows of bits from the data of a strip. Returns NULL or what is wrong: anything, when the call is halted. */
+const char *g4_fax_decode(g4_fax *f, const uint8_t *data, size_t size, uint32_t rows, uint8_t *out);
+void g4_fax_close(const g4_media_limits *m, g4_fax *f);
+
 /* ---- Sound (wav.c) -------------------------------------------------------------------------- */
 
 #define G4_WAV_CHUNK_HEAD 8 /* bytes of a chunk before its data: name and length */

@@ -1,7 +1,7 @@
 /* tiff.c - TIFF 6.0 and BigTIFF: the first picture of a file, in strips or tiles, with samples together or in
  * planes, of 1 to 16 bits, 32-bit integers and floats, as grey, palette, RGB, CMYK, YCbCr and CIELAB, with
- * transparency; bare, PackBits, LZW, deflate, JPEG. Pixels are Pillow's, except that grey of 16 bits counts with
- * its high byte. What is coded otherwise (fax, LZMA) or is a raw picture of a camera is left to ffmpeg. */
+ * transparency; bare, PackBits, LZW, deflate, JPEG, fax. Pixels are Pillow's, except that grey of 16 bits counts with
+ * its high byte. What is coded otherwise (LZMA) or is a raw picture of a camera is left to ffmpeg. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -46,6 +46,7 @@ enum {
     G4_TAG_ROWS,
     G4_TAG_STRIP_BYTES,
     G4_TAG_PLANAR,
+    G4_TAG_FAX_OPTIONS,
     G4_TAG_PREDICTOR,
     G4_TAG_PALETTE,
     G4_TAG_TILE_WIDTH,
@@ -60,7 +61,7 @@ enum {
     G4_TAG_DNG,
     G4_TAGS
 };
-static const uint16_t g4_tiff_tags[G4_TAGS] = { 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284,
+static const uint16_t g4_tiff_tags[G4_TAGS] = { 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284,  292,
                                                 317, 320, 322, 323, 324, 325, 338, 339, 347, 530, 700, 50706 };
 
 typedef struct {
@@ -84,6 +85,7 @@ typedef struct {
     uint8_t palette[256][3];
     uint8_t *buffer, *line; /* (n_planes, bytes of a tile); a row of pixels with their samples together */
     struct g4_tiff_lzw *lzw;
+    g4_fax *fax;
     g4_turn turn;
     g4_pace pace;
 } g4_tiff;
@@ -191,6 +193,11 @@ static void g4_tiff_extra(g4_tiff *t)
     if (t->n_planes > 1 && any == 0) t->n_planes = t->n_samples = t->n_colours;
 }
 
+static int g4_tiff_is_fax(const g4_tiff *t)
+{
+    return (t->compression >= G4_FAX_BYTES && t->compression <= G4_FAX_GROUP_4) || t->compression == G4_FAX_WORDS;
+}
+
 /* Is it of a kind that is read here? */
 static int g4_tiff_is_known(const g4_tiff *t)
 {
@@ -198,6 +205,7 @@ static int g4_tiff_is_known(const g4_tiff *t)
     const int is_grey = t->meaning <= G4_TIFF_BLACK_IS_0, is_plain = t->format == G4_TIFF_UNSIGNED;
     const int is_wide = is_grey && (b == 32 || (b == 16 && t->format != G4_TIFF_FLOAT));
     if (t->field[G4_TAG_DNG].at || t->n_samples > G4_TIFF_SAMPLES_MAX || t->n_samples < t->n_colours) return 0;
+    if (g4_tiff_is_fax(t)) return b == 1 && is_plain && is_grey && t->n_samples == 1;
     if (c != G4_TIFF_RAW && (c < G4_TIFF_LZW || c > G4_TIFF_DEFLATE) && c != G4_TIFF_OLD_DEFLATE &&
         c != G4_TIFF_PACKBITS)
         return 0;
@@ -477,6 +485,10 @@ static g4_status g4_tiff_unpack(g4_tiff *t, const uint8_t *p, size_t n, uint32_t
     case G4_TIFF_OLD_JPEG:
     case G4_TIFF_JPEG: return g4_tiff_jpeg(t, p, n, rows, out, err);
     case G4_TIFF_PACKBITS: wrong = g4_tiff_packbits(t, p, n, out, size); break;
+    case G4_FAX_BYTES:
+    case G4_FAX_GROUP_3:
+    case G4_FAX_GROUP_4:
+    case G4_FAX_WORDS: wrong = g4_fax_decode(t->fax, p, n, rows, out); break;
     case G4_TIFF_LZW: wrong = g4_tiff_lzw(t, p, n, out, size); break;
     default:
         wrong = g4_inflate(g4_tiff_next_piece, &piece, out, size, &found, t->pace.halt);
@@ -664,12 +676,30 @@ static void g4_tiff_blend(const g4_tiff *t, uint32_t alpha, uint8_t *rgb)
     }
 }
 
+/* n pixels of one sample of a bit each, four at a time. */
+static void g4_tiff_bits_row(const g4_tiff *t, const uint8_t *row, size_t n, uint8_t *rgb)
+{
+    uint8_t four[16][12];
+    for (uint32_t i = 0; i < 16; i++)
+        for (uint32_t k = 0; k < 4; k++) {
+            const uint8_t level = g4_tiff_level(t, i >> (3 - k) & 1);
+            g4_tiff_colour(t, &level, four[i] + (size_t)3 * k);
+        }
+    for (size_t x = 0; x + 4 <= n; x += 4) memcpy(rgb + 3 * x, four[row[x / 8] >> (4 - (x & 4)) & 15], 12);
+    const size_t rest = n % 4, x = n - rest;
+    if (rest > 0) memcpy(rgb + 3 * x, four[row[x / 8] >> (4 - (x & 4)) & 15], 3 * rest);
+}
+
 /* n pixels whose samples stand together. */
 static void g4_tiff_row(const g4_tiff *t, const uint8_t *row, uint32_t n, uint8_t *rgb)
 {
     const size_t samples = t->n_samples, used = t->n_colours + (t->alpha ? 1u : 0u);
     if (t->meaning == G4_TIFF_RGB && t->bits == 8 && samples == 3) {
         if (rgb != row) memcpy(rgb, row, 3 * (size_t)n);
+        return;
+    }
+    if (t->bits == 1 && samples == 1) {
+        g4_tiff_bits_row(t, row, n, rgb);
         return;
     }
     for (size_t x = 0; x < n; x++, rgb += 3) {
@@ -743,8 +773,11 @@ static g4_status g4_tiff_rooms(g4_tiff *t, g4_pixels *out, g4_error *err)
     if (is_packed || t->is_reversed) t->buffer = g4_alloc(t->m->a, t->n_planes, g4_tiff_bytes(t, t->tile_h));
     t->line = g4_alloc(t->m->a, (size_t)t->tile_w * t->n_samples, (t->bits + 7) / 8);
     if (t->compression == G4_TIFF_LZW) t->lzw = g4_alloc(t->m->a, 1, sizeof *t->lzw);
+    if (g4_tiff_is_fax(t))
+        t->fax = g4_fax_open(t->m, (int)t->compression, g4_tiff_one(t, G4_TAG_FAX_OPTIONS, 0) & 1, t->tile_w, t->size);
     if (g4_tiff_is_direct(t)) t->buffer = out->rgb;
-    if (t->line && (t->buffer || (!is_packed && !t->is_reversed)) && (t->lzw || t->compression != G4_TIFF_LZW))
+    if (t->line && (t->buffer || (!is_packed && !t->is_reversed)) && (t->lzw || t->compression != G4_TIFF_LZW) &&
+        (t->fax || !g4_tiff_is_fax(t)))
         return G4_OK;
     return g4_fail(err, G4_ERR_MEMORY, "TIFF: %" PRIu32 " x %" PRIu32 " pixels: out of memory", t->w, t->h);
 }
@@ -796,6 +829,7 @@ g4_status g4_tiff_decode(const g4_media_limits *m, const uint8_t *data, size_t s
     if (t.buffer != out->rgb) g4_free(m->a, t.buffer);
     g4_free(m->a, t.line);
     g4_free(m->a, t.lzw);
+    g4_fax_close(m, t.fax);
     if (!s) s = g4_pixels_orient(m, out, g4_orientation(&t.turn), err);
     if (s) g4_pixels_free(m, out);
     return s;
