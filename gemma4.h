@@ -1038,6 +1038,8 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "media/bmp.c"
 #include "media/xbm.c"
 #include "media/tga.c"
+#include "media/blocks.c"
+#include "media/dds.c"
 #include "media/fax.c"
 #include "media/tiff.c"
 #include "media/wav.c"

@@ -33,6 +33,7 @@ int g4_is_heif(const uint8_t *d, size_t n)
     return 0;
 }
 int g4_is_ico(const uint8_t *d, size_t n) { return n >= 6 && !memcmp(d, "\0\0\1\0", 4); }
+int g4_is_dds(const uint8_t *d, size_t n) { return n >= 4 && !memcmp(d, "DDS ", 4); }
 int g4_is_wav(const uint8_t *d, size_t n)
 {
     return n >= 12 && !memcmp(d + 8, "WAVE", 4) &&

@@ -152,7 +152,7 @@ g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budge
                            g4_patches *out, g4_error *err);
 void g4_patches_free(const g4_allocator *a, g4_patches *p);
 
-/* ---- Pictures (png.c, jpeg.c, pnm.c, bmp.c, ico.c, xbm.c, tga.c, tiff.c) ---------------------- */
+/* ---- Pictures (png.c, jpeg.c, pnm.c, bmp.c, ico.c, xbm.c, tga.c, dds.c, tiff.c) ---------------------- */
 
 /* Each takes a file that begins with its signature. The *_size functions read only its headers, and give the size of
  * the picture once it is upright. */
@@ -163,6 +163,7 @@ g4_status g4_bmp_size(const g4_media_limits *m, const uint8_t *data, size_t size
 g4_status g4_ico_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_xbm_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_tga_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
+g4_status g4_dds_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_png_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_jpeg_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_pnm_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
@@ -170,6 +171,7 @@ g4_status g4_bmp_decode(const g4_media_limits *m, const uint8_t *data, size_t si
 g4_status g4_ico_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_xbm_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_tga_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+g4_status g4_dds_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 /* A bitmap inside of an icon, without its file's head. *has_alpha: its fourth byte is alpha; 0 then, if it has none. */
 g4_status g4_bmp_part_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_bmp_part(const g4_media_limits *m, const uint8_t *data, size_t size, int *has_alpha, g4_pixels *out,
@@ -192,6 +194,11 @@ typedef struct {
     int is_plain;    /* chroma is repeated between its samples, not weighted */
 } g4_jpeg_stream;
 g4_status g4_jpeg_part(const g4_media_limits *m, const g4_jpeg_stream *in, uint8_t *out, g4_error *err);
+
+/* Blocks of 4 x 4 pixels of textures (blocks.c), as Direct3D numbers them. */
+enum { G4_BC1 = 1, G4_BC2, G4_BC3, G4_BC4, G4_BC5, G4_BC6, G4_BC7, G4_BC5_SIGNED, G4_BC6_SIGNED };
+size_t g4_block_bytes(int coding);
+void g4_block_decode(int coding, const uint8_t *p, uint8_t rgba[16][4]);
 
 /* The codings of fax machines (fax.c). */
 enum { G4_FAX_BYTES = 2, G4_FAX_GROUP_3, G4_FAX_GROUP_4, G4_FAX_WORDS = 32771 }; /* as TIFF numbers them */
@@ -272,6 +279,7 @@ int g4_is_webp(const uint8_t *d, size_t n);
 int g4_is_tiff(const uint8_t *d, size_t n);
 int g4_is_heif(const uint8_t *d, size_t n); /* ISO media with a picture's brand */
 int g4_is_ico(const uint8_t *d, size_t n);
+int g4_is_dds(const uint8_t *d, size_t n);
 int g4_is_xbm(const uint8_t *d, size_t n);
 int g4_is_tga(const uint8_t *d, size_t n); /* it has no signature: it is like one, and like nothing else */
 int g4_is_wav(const uint8_t *d, size_t n);
