@@ -32,8 +32,16 @@ int g4_is_heif(const uint8_t *d, size_t n)
         if (!memcmp(d + 8, brands[i], 4)) return 1;
     return 0;
 }
-int g4_is_ico(const uint8_t *d, size_t n) { return n >= 6 && !memcmp(d, "\0\0\1\0", 4); }
+int g4_is_ico(const uint8_t *d, size_t n)
+{
+    if (n < 22 || memcmp(d, "\0\0", 2) != 0 || d[3] != 0) return n >= 6 && !memcmp(d, "\0\0\1\0", 4);
+    const uint32_t count = g4_le16(d + 4); /* of a cursor, whose head may be one of TARGA */
+    return d[2] == 1 || (d[2] == 2 && count > 0 && d[9] == 0 && g4_le32(d + 18) >= 6 + 16 * count);
+}
 int g4_is_dds(const uint8_t *d, size_t n) { return n >= 4 && !memcmp(d, "DDS ", 4); }
+int g4_is_sgi(const uint8_t *d, size_t n) { return n >= 4 && d[0] == 1 && d[1] == 0xda; }
+int g4_is_qoi(const uint8_t *d, size_t n) { return n >= 4 && !memcmp(d, "qoif", 4); }
+int g4_is_dcx(const uint8_t *d, size_t n) { return n >= 4 && !memcmp(d, "\xb1\x68\xde\x3a", 4); }
 int g4_is_wav(const uint8_t *d, size_t n)
 {
     return n >= 12 && !memcmp(d + 8, "WAVE", 4) &&
@@ -60,7 +68,6 @@ static const g4_magic g4_magics[] = {
     { "tiff_pipe", 0, 4, "II+\0" }, /* BigTIFF */
     { "tiff_pipe", 0, 4, "MM\0+" },
     { "psd_pipe", 0, 6, "8BPS\0\1" },
-    { "ico", 0, 4, "\0\0\1\0" },
     { "msp", 0, 4, "DanM" },
     { "msp", 0, 4, "LinS" },
     { "sgi_pipe", 0, 2, "\x01\xda" },
@@ -253,9 +260,10 @@ static int g4_is_like_tga(const uint8_t *d, size_t n)
 }
 
 /* PCX: version, whether rows are packed, bits of a sample. */
-static int g4_is_pcx(const uint8_t *d, size_t n)
+int g4_is_pcx(const uint8_t *d, size_t n)
 {
-    return n >= 128 && d[0] == 10 && d[1] <= 5 && d[2] <= 1 && (d[3] == 1 || d[3] == 2 || d[3] == 4 || d[3] == 8);
+    return g4_is_dcx(d, n) ||
+           (n >= 128 && d[0] == 10 && d[1] <= 5 && d[2] <= 1 && (d[3] == 1 || d[3] == 2 || d[3] == 4 || d[3] == 8));
 }
 
 /* XBM: a C program whose first line, but for comments, says how wide the picture is. */
@@ -310,6 +318,7 @@ const char *g4_demuxer_of(const uint8_t *d, size_t n)
     if (n >= 6 && d[0] == 0x0b && d[1] == 0x77) return d[5] >> 3 > 10 ? "eac3" : "ac3"; /* by its version */
     found = G4_MAGIC_OF(g4_magics, d, n);
     if (found) return found;
+    if (g4_is_ico(d, n)) return "ico";
     if (g4_is_pcx(d, n)) return "pcx_pipe";
     if (g4_is_xbm(d, n)) return "xbm_pipe";
     if (g4_is_mpegts(d, n)) return "mpegts";

@@ -152,7 +152,7 @@ g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budge
                            g4_patches *out, g4_error *err);
 void g4_patches_free(const g4_allocator *a, g4_patches *p);
 
-/* ---- Pictures (png.c, jpeg.c, pnm.c, bmp.c, ico.c, xbm.c, tga.c, dds.c, tiff.c) ---------------------- */
+/* ---- Pictures (png.c, jpeg.c, pnm.c, bmp.c, ico.c, xbm.c, tga.c, dds.c, sgi.c, qoi.c, pcx.c, tiff.c) --------- */
 
 /* Each takes a file that begins with its signature. The *_size functions read only its headers, and give the size of
  * the picture once it is upright. */
@@ -164,6 +164,9 @@ g4_status g4_ico_size(const g4_media_limits *m, const uint8_t *data, size_t size
 g4_status g4_xbm_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_tga_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_dds_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
+g4_status g4_sgi_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
+g4_status g4_qoi_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
+g4_status g4_pcx_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_png_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_jpeg_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_pnm_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
@@ -172,6 +175,9 @@ g4_status g4_ico_decode(const g4_media_limits *m, const uint8_t *data, size_t si
 g4_status g4_xbm_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_tga_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_dds_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+g4_status g4_sgi_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+g4_status g4_qoi_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+g4_status g4_pcx_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 /* A bitmap inside of an icon, without its file's head. *has_alpha: its fourth byte is alpha; 0 then, if it has none. */
 g4_status g4_bmp_part_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_bmp_part(const g4_media_limits *m, const uint8_t *data, size_t size, int *has_alpha, g4_pixels *out,
@@ -203,7 +209,7 @@ void g4_block_decode(int coding, const uint8_t *p, uint8_t rgba[16][4]);
 /* The codings of fax machines (fax.c). */
 enum { G4_FAX_BYTES = 2, G4_FAX_GROUP_3, G4_FAX_GROUP_4, G4_FAX_WORDS = 32771 }; /* as TIFF numbers them */
 typedef struct g4_fax g4_fax;
-/* For rows of w pixels, whose data are never more than size bytes. is_2d: Group 3 of two dimensions. NULL: no memory. */
+/* For rows of w pixels, whose data are at most size bytes. is_2d: Group 3 of two dimensions. NULL: out of memory. */
 g4_fax *g4_fax_open(const g4_media_limits *m, int coding, int is_2d, uint32_t w, size_t size);
 /* Rows of bits from the data of a strip. Returns NULL or what is wrong: anything, when the call is halted. */
 const char *g4_fax_decode(g4_fax *f, const uint8_t *data, size_t size, uint32_t rows, uint8_t *out);
@@ -279,6 +285,10 @@ int g4_is_webp(const uint8_t *d, size_t n);
 int g4_is_tiff(const uint8_t *d, size_t n);
 int g4_is_heif(const uint8_t *d, size_t n); /* ISO media with a picture's brand */
 int g4_is_ico(const uint8_t *d, size_t n);
+int g4_is_sgi(const uint8_t *d, size_t n);
+int g4_is_qoi(const uint8_t *d, size_t n);
+int g4_is_pcx(const uint8_t *d, size_t n); /* or DCX */
+int g4_is_dcx(const uint8_t *d, size_t n);
 int g4_is_dds(const uint8_t *d, size_t n);
 int g4_is_xbm(const uint8_t *d, size_t n);
 int g4_is_tga(const uint8_t *d, size_t n); /* it has no signature: it is like one, and like nothing else */

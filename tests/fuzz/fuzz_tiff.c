@@ -44,6 +44,8 @@ static size_t g4_fuzz_build_tiff(uint8_t *out, const uint8_t *d, const uint8_t *
 {
     static const uint16_t packed[8] = { 1, 5, 7, 8, 32773, 32946, 6, 5 }, meanings[8] = { 0, 1, 2, 3, 5, 6, 8, 2 };
     static const uint8_t bits[8] = { 8, 1, 2, 4, 12, 16, 32, 8 };
+    static const uint16_t fax[4] = { 2, 3, 4, 32771 };
+    const int is_fax = d[4] >= 0xc0; /* then a pixel has one bit */
     const size_t start = 4096;
     g4_fuzz_tiff_file f = { out, 0, d[0] & 1, d[0] >> 1 & 1 };
     const int is_tiled = d[0] >> 2 & 1;
@@ -56,16 +58,17 @@ static size_t g4_fuzz_build_tiff(uint8_t *out, const uint8_t *d, const uint8_t *
     f.n = f.is_long ? 8 : 4;
     g4_fuzz_tiff_number(&f, G4_FUZZ_TIFF_HEAD, f.is_long ? 8 : 4);
     f.n = G4_FUZZ_TIFF_HEAD;
-    g4_fuzz_tiff_number(&f, 18, f.is_long ? 8 : 2);
+    g4_fuzz_tiff_number(&f, 19, f.is_long ? 8 : 2);
     g4_fuzz_tiff_tag(&f, 256, 3, 1, d[1] + 1u, 0);
     g4_fuzz_tiff_tag(&f, 257, 3, 1, d[2] + 1u, 0);
-    g4_fuzz_tiff_tag(&f, 258, 3, 1, bits[d[3] & 7], 0);
-    g4_fuzz_tiff_tag(&f, 259, 3, 1, packed[d[4] & 7], 0);
-    g4_fuzz_tiff_tag(&f, 262, 3, 1, meanings[d[5] & 7], 0);
+    g4_fuzz_tiff_tag(&f, 258, 3, 1, is_fax ? 1 : bits[d[3] & 7], 0);
+    g4_fuzz_tiff_tag(&f, 259, 3, 1, is_fax ? fax[d[4] & 3] : packed[d[4] & 7], 0);
+    g4_fuzz_tiff_tag(&f, 262, 3, 1, is_fax ? d[5] & 1u : meanings[d[5] & 7], 0);
     g4_fuzz_tiff_tag(&f, 266, 3, 1, 1 + (d[0] >> 3 & 1), 0);
     g4_fuzz_tiff_tag(&f, 274, 3, 1, d[6] % 10u, 0);
-    g4_fuzz_tiff_tag(&f, 277, 3, 1, d[7] % 9u, 0);
+    g4_fuzz_tiff_tag(&f, 277, 3, 1, is_fax ? 1 : d[7] % 9u, 0);
     g4_fuzz_tiff_tag(&f, 284, 3, 1, 1 + (d[0] >> 4 & 1), 0);
+    g4_fuzz_tiff_tag(&f, 292, 4, 1, d[8] >> 4, 0);
     g4_fuzz_tiff_tag(&f, 317, 3, 1, d[8] & 3, 0);
     g4_fuzz_tiff_tag(&f, 320, 3, 768, 0, 1024);
     g4_fuzz_tiff_tag(&f, 338, 3, 1, d[9] & 3, 0);
