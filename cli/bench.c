@@ -175,16 +175,24 @@ static void add_table_head(buffer *out, const speed_test *b)
                     "  length   tokens/s   Gmul/s   tokens/s     GB/s   of memory   Gmul/s\n");
 }
 
+/* Weights that stay in the caches can be faster than memory: a share above 1 is none of it. */
 static void add_table_row(buffer *out, const speed *s)
 {
-    buffer_fmt(out, "%8d   %8.1f   %6.1f   %8.1f   %6.2f   %7.0f %%   %6.1f\n", s->length, s->prefill, s->prefill_gmul,
-               s->decode, s->decode_gb, 100 * s->share, s->decode_gmul);
+    char share[16];
+    snprintf(share, sizeof share, "%s%.0f", s->share > 1 ? ">" : "", s->share > 1 ? 100.0 : 100 * s->share);
+    buffer_fmt(out, "%8d   %8.1f   %6.1f   %8.1f   %6.2f   %7s %%   %6.1f\n", s->length, s->prefill, s->prefill_gmul,
+               s->decode, s->decode_gb, share, s->decode_gmul);
+}
+
+static void add_table_foot(buffer *out, int is_cached)
+{
+    if (is_cached) buffer_str(out, ">100 %: weights came from the CPU's caches, not from memory\n");
 }
 
 static int print_speeds(speed_test *b, const int *lengths, int n_lengths, int json)
 {
     buffer out = { 0 };
-    int status = DONE;
+    int status = DONE, is_cached = 0;
     if (json)
         add_json_head(&out, b);
     else
@@ -193,12 +201,16 @@ static int print_speeds(speed_test *b, const int *lengths, int n_lengths, int js
         speed s;
         status = time_length(b, lengths[i], &s);
         if (status != DONE) break;
+        is_cached |= s.share > 1;
         if (json)
             add_json_speed(&out, &s, i == 0);
         else
             add_table_row(&out, &s);
     }
-    if (json) buffer_str(&out, "]}\n");
+    if (json)
+        buffer_str(&out, "]}\n");
+    else
+        add_table_foot(&out, is_cached);
     if (status == DONE) status = print_buffer(&out);
     buffer_free(&out);
     return status;
