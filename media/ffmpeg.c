@@ -14,7 +14,7 @@
 
 /* ---- The program ---------------------------------------------------------------------------- */
 
-#define G4_FFMPEG_NOT_OURS "not PNG, JPEG, BMP, PPM, TIFF, TGA, ICO, XBM, WAV or y4m, and "
+#define G4_FFMPEG_NOT_OURS "not PNG, JPEG, BMP, PPM, TIFF, TGA, ICO, DDS, PCX, SGI, QOI, XBM, WAV or y4m, and "
 #define G4_FFMPEG_WORDS 40    /* of a command at most */
 #define G4_FFMPEG_SECONDS 300 /* for a picture, or to tell what a file holds: a large TIFF on a busy machine takes 60 */
 #define G4_FFMPEG_LONG_SECONDS 3600 /* for sound and video */

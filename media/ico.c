@@ -1,6 +1,6 @@
 /* ico.c - Windows icons and cursors: the largest picture of the file, which is a PNG file or a bitmap with a mask of
  * one bit. Of several icons of that size, Pillow takes the one of the fewest colours, of cursors the first; and it
- * looks at the mask of a cursor of two colours only. */
+ * looks at the mask of a cursor only where that is black and white. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -15,7 +15,7 @@ typedef struct {
     const uint8_t *data; /* from the picture's start to the end of the file */
     size_t size, bytes;  /* there, and as the list says */
     uint32_t bits;       /* as the list of icons says */
-    int is_cursor;
+    int has_mask;
 } g4_ico;
 
 static uint32_t g4_ico_pixels(const uint8_t *entry)
@@ -40,16 +40,18 @@ static int g4_ico_is_better(const uint8_t *entry, const uint8_t *best, int is_cu
            (g4_ico_pixels(entry) == g4_ico_pixels(best) && g4_ico_depth(entry) < g4_ico_depth(best));
 }
 
-/* What the bitmap of a cursor says: its bits, and how long it is with a mask as large as its pixels. */
+/* What the bitmap of a cursor says: its bits, and, of black and white, how long it is with its mask. */
 static void g4_ico_look(g4_ico *ico)
 {
+    static const uint8_t black_white[8] = { 0, 0, 0, 0, 255, 255, 255, 0 };
     if (ico->size < G4_ICO_BITMAP) return;
     const uint8_t *p = ico->data;
     const uint64_t stride = ((uint64_t)g4_le32(p + G4_ICO_WIDTH) + 31) / 32 * 4, colours = g4_le32(p + G4_ICO_COLOURS);
-    const uint64_t bytes =
-        g4_le32(p) + 4 * (colours ? colours : 2) + stride * (g4_le32(p + G4_ICO_HEIGHT) & 0x7fffffff);
+    const uint64_t head = g4_le32(p), rows = g4_le32(p + G4_ICO_HEIGHT) & 0x7fffffff; /* of pixels, then of the mask */
+    const uint64_t bytes = head + 4 * (colours ? colours : 2) + stride * rows;
     ico->bits = g4_le16(p + G4_ICO_BITS);
-    ico->bytes = bytes < ico->size ? (size_t)bytes : ico->size;
+    ico->bytes = bytes > SIZE_MAX ? SIZE_MAX : (size_t)bytes;
+    ico->has_mask = ico->bits == 1 && ico->size - 8 >= head && !memcmp(p + head, black_white, 8);
 }
 
 static g4_status g4_ico_open(g4_ico *ico, const uint8_t *data, size_t size, g4_error *err)
@@ -64,8 +66,11 @@ static g4_status g4_ico_open(g4_ico *ico, const uint8_t *data, size_t size, g4_e
     }
     const size_t at = g4_le32(best + 12);
     if (at >= size) return g4_fail(err, G4_ERR_FORMAT, "ICO: truncated: a picture at %zu of %zu bytes", at, size);
-    *ico = (g4_ico) { data + at, size - at, g4_le32(best + 8), g4_le16(best + 6), data[2] == 2 };
-    if (ico->is_cursor) g4_ico_look(ico);
+    *ico = (g4_ico) { data + at, size - at, g4_le32(best + 8), g4_le16(best + 6), 1 };
+    if (data[2] == 2) {
+        ico->has_mask = 0;
+        g4_ico_look(ico);
+    }
     return G4_OK;
 }
 
@@ -104,7 +109,7 @@ g4_status g4_ico_decode(const g4_media_limits *m, const uint8_t *data, size_t si
     if (g4_is_png(ico.data, ico.size)) return g4_png_decode(m, ico.data, ico.size, out, err);
     int has_alpha = ico.bits == 32;
     s = g4_bmp_part(m, ico.data, ico.size, &has_alpha, out, err);
-    if (!s && !has_alpha && (!ico.is_cursor || ico.bits == 1)) s = g4_ico_mask(m, &ico, out, err);
+    if (!s && !has_alpha && ico.has_mask) s = g4_ico_mask(m, &ico, out, err);
     if (s) g4_pixels_free(m, out);
     return s;
 }

@@ -33,9 +33,10 @@ static g4_status g4_pcx_of_list(const uint8_t **data, size_t *size, g4_error *er
 {
     if (*size < 4 || !g4_is_dcx(*data, *size)) return G4_OK;
     const size_t first = *size < 8 ? 0 : g4_le32(*data + 4), second = *size < 12 ? 0 : g4_le32(*data + 8);
-    if (first < 8 || first >= *size)
-        return g4_fail(err, G4_ERR_FORMAT, "DCX: a picture at byte %zu of %zu", first, *size);
-    if (second > first && second < *size) *size = second;
+    const size_t last = second > first ? second : first;
+    if (first < 8 || last >= *size)
+        return g4_fail(err, G4_ERR_FORMAT, "DCX: truncated: a picture at byte %zu of %zu", last, *size);
+    if (second > first) *size = second;
     *data += first;
     *size -= first;
     return G4_OK;

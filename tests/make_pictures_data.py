@@ -764,6 +764,134 @@ def make_small():
     make_xbm()
 
 
+def make_fax():
+    """In every coding, with their options; damaged ones as libtiff mends them, and those whose predictor counts for nothing."""
+    wide = np.repeat(rng.random((9, 47)) < 0.5, 7, 1)
+    lines = np.where(rng.random((9, 1)) < 0.3, True, wide)
+    for w in (1, 8, 67, 329):
+        im = Image.fromarray(np.where(lines[:, :w], 255, 0).astype(np.uint8)).convert("1", dither=Image.Dither.NONE)
+        for compression, options in (("tiff_ccitt", 0), ("group3", 0), ("group3", 1), ("group3", 5), ("group4", 0)):
+            for meaning, fill, rows in ((0, 1, 9), (1, 2, 4)):
+                f = io.BytesIO()
+                info = {262: meaning, 266: fill, 278: rows, **({292: options} if options else {})}
+                im.save(f, "TIFF", compression=compression, tiffinfo=info)
+                name = "%s-%d-%d-%d" % (compression, options, meaning, w)
+                add_picture("fax-%s.tif" % name, f.getvalue(), pillow(f.getvalue()))
+                if w == 329:
+                    data = bytearray(f.getvalue())
+                    data[len(data) // 3] ^= 0x14
+                    if compression != "tiff_ccitt":  # of which libtiff refuses what ends too early
+                        add_picture("fax-damaged-%s.tif" % name, bytes(data), pillow(bytes(data)))
+    for compression in ("jpeg", "packbits"):
+        f = io.BytesIO()
+        Image.fromarray(noise(9, 20, 3).astype(np.uint8)).save(f, "TIFF", compression=compression, tiffinfo={317: 3})
+        add_picture("predictor-%s.tif" % compression, f.getvalue(), pillow(f.getvalue()))
+
+
+def dds(w, h, flags, name, bits, masks, pixels, number=None):
+    head = b"DDS " + struct.pack("<7I44x", 124, 0x1007, h, w, 0, 0, 0)
+    head += struct.pack("<2I4s5I20x", 32, flags, name, bits, *masks)
+    return head + (b"" if number is None else struct.pack("<5I", number, 3, 0, 1, 0)) + pixels
+
+
+def make_dds():
+    w, h = 18, 9
+    blocks = rng.integers(0, 256, 5 * 3 * 16, np.uint8).reshape(-1, 16)
+    modes = blocks.copy()  # of BC7: each mode, and none
+    modes[:, 0] = [(int(v) >> i % 9 | 1) << i % 9 & 0xFF for i, v in enumerate(blocks[:, 0])]
+    for number in (71, 74, 77, 80, 83, 84, 95, 96, 98, 28):
+        pixels = rng.integers(0, 256, 4 * w * h, np.uint8) if number == 28 else modes if number == 98 else blocks
+        data = dds(w, h, 4, b"DX10", 0, (0, 0, 0, 0), pixels.tobytes(), number)
+        add_picture("dds-%d.dds" % number, data, pillow(data))
+    for name in (b"DXT1", b"DXT3", b"DXT5", b"ATI1", b"ATI2", b"BC5S"):
+        data = dds(w, h, 4, name, 0, (0, 0, 0, 0), blocks.tobytes())
+        add_picture("dds-%s.dds" % name.decode(), data, pillow(data))
+    data = dds(w, h, 4, b"DXT5", 0, (0, 0, 0, 0), blocks.tobytes())
+    plain = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA")).astype(int)
+    over = np.minimum(plain[..., :3] + 255 - plain[..., 3:], 255).astype(np.uint8)  # DXT4, which Pillow refuses, has colours times alpha
+    add_picture("dds-DXT4.dds", data.replace(b"DXT5", b"DXT4"), over)
+    for flags, bits, masks in (
+        (0x40, 16, (0xF800, 0x7E0, 0x1F, 0)), (0x41, 16, (0x7C00, 0x3E0, 0x1F, 0x8000)), (0x41, 32, (0xFF0000, 0xFF00, 0xFF, 0xFF000000)),
+        (0x41, 32, (0x3FF00000, 0xFFC00, 0x3FF, 0xC0000000)), (0x40, 24, (0, 0xFF00, 0xFF, 0)), (0x20000, 8, (0xFF, 0, 0, 0)),
+        (0x20001, 16, (0xFF, 0, 0, 0xFF00)), (0x20, 8, (0, 0, 0, 0)),
+    ):
+        pixels = rng.integers(0, 256, (1024 if flags == 0x20 else 0) + w * h * bits // 8, np.uint8).tobytes()
+        data = dds(w, h, flags, b"", bits, masks, pixels)
+        add_picture("dds-%x-%d-%x.dds" % (flags, bits, masks[0]), data, pillow(data))
+
+
+def sgi(w, h, channels, deep, samples, packed=False):
+    head = struct.pack(">2s2B4H", b"\x01\xda", packed, deep, 3 if channels > 1 else 2, w, h, channels).ljust(512, b"\0")
+    if not packed:
+        return head + samples.tobytes()
+    rows, places = [], []
+    at = 512 + 8 * channels * h
+    for row in samples.reshape(channels * h, w, deep):
+        half = w // 2  # as they are, then a run of the last one
+        count = lambda n: bytes([0] * (deep - 1) + [n])
+        data = count(128 | half) + row[:half].tobytes() + count(w - half) + row[-1].tobytes() + count(0)
+        rows.append(data)
+        places.append((at, len(data) // deep))
+        at += len(data)
+    table = [p for p, _ in places] + [n for _, n in places]
+    return head + struct.pack(">%dI" % len(table), *table) + b"".join(rows)
+
+
+def qoi(w, h, channels, data):
+    return b"qoif" + struct.pack(">2I2B", w, h, channels, 0) + data
+
+
+def make_rare():
+    w, h = 11, 7
+    for channels in (1, 3, 4):
+        for deep in (1, 2):
+            samples = rng.integers(0, 256, (channels, h, w, deep), np.uint8)
+            for packed in (False, True):
+                data = sgi(w, h, channels, deep, samples, packed)
+                add_picture("sgi-%d-%d-%d.sgi" % (channels, deep, packed), data, pillow(data))
+    steps = [b"\xfe" + bytes(v) for v in rng.integers(0, 256, (9, 3))] + [b"\xff" + bytes(v) for v in rng.integers(0, 256, (9, 4))]
+    steps += [bytes([v]) for v in rng.integers(0, 128, 40)] + [bytes([v | 128, w & 255]) for v, w in rng.integers(0, 256, (12, 2)) & 63]
+    steps += [bytes([192 + v]) for v in (0, 3, 9)]
+    body = b"".join(steps[i] for i in rng.permutation(len(steps)))
+    for channels in (3, 4):
+        data = qoi(w, h, channels, body)
+        add_picture("qoi-%d.qoi" % channels, data, pillow(data))
+    lists = []
+    for mode in ("1", "L", "P", "RGB"):
+        for wide in (w, 40):
+            im = Image.fromarray(noise(h, wide, 3).astype(np.uint8)).convert(mode)
+            f = io.BytesIO()
+            im.save(f, "PCX")
+            lists.append(f.getvalue())
+            add_picture("pcx-%s-%d.pcx" % (mode, wide), f.getvalue(), pillow(f.getvalue()))
+    for planes in (2, 4):
+        head = struct.pack("<4B6H", 10, 5, 1, 1, 0, 0, w - 1, h - 1, 72, 72) + rng.integers(0, 256, 48, np.uint8).tobytes()
+        data = (head + struct.pack("<2BH", 0, planes, 2)).ljust(128, b"\0") + rng.integers(0, 192, 2 * planes * h, np.uint8).tobytes()
+        add_picture("pcx-planes-%d.pcx" % planes, data, pillow(data))
+    data = struct.pack("<4I", 0x3ADE68B1, 16, 16 + len(lists[4]), 0) + lists[4] + lists[0]
+    add_picture("list.dcx", data, pillow(lists[4]))  # in a list, Pillow looks for the palette at the end of the file
+
+    def part(bits):
+        stride = (w * bits + 31) // 32 * 4
+        palette = bytes(4) + b"\xff\xff\xff\0" if bits == 1 else rng.integers(0, 256, (4 << bits) if bits <= 8 else 0, np.uint8).tobytes()
+        pixels = rng.integers(0, 256, stride * h, np.uint8).tobytes()
+        return bmp(40, (w, 2 * h), bits, 0, pixels, palette, b"")[14:] + rng.integers(0, 256, (w + 31) // 32 * 4 * h, np.uint8).tobytes()
+
+    for bits in (1, 4, 8, 24, 32):
+        entries = [(w - 1, h - 1, 0, 5, part(8)), (w, h, 0, 3, part(bits)), (w, h, 0, 1, part(8))]
+        data = b"\0\0\2" + ico(entries[1:2] if bits == 32 else entries)[3:]  # Pillow reads the alpha of a single one
+        add_picture("cursor-%d.cur" % bits, data, pillow(data))
+
+
+def make_late():
+    """What came last, with numbers of its own."""
+    global rng
+    rng = np.random.default_rng(7)
+    make_fax()
+    make_dds()
+    make_rare()
+
+
 def make_broken():
     global rng
     rng = np.random.default_rng(5)
@@ -821,6 +949,7 @@ def main():
     make_heif()
     make_tiff()
     make_small()
+    make_late()
     with open(out, "wb") as f:
         f.write(b"G4PICS1\n" + b"".join(records))
     print("%s: %d records, %d bytes" % (out, len(records), os.path.getsize(out)))

@@ -29,6 +29,9 @@
 #define LLVMFuzzerTestOneInput g4_fuzz_small
 #include "fuzz/fuzz_small.c"
 #undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput g4_fuzz_rare
+#include "fuzz/fuzz_rare.c"
+#undef LLVMFuzzerTestOneInput
 #define LLVMFuzzerTestOneInput g4_fuzz_tiff
 #include "fuzz/fuzz_tiff.c"
 #undef LLVMFuzzerTestOneInput
@@ -664,18 +667,38 @@ static void g4_check_near(const g4_record *r)
 }
 static int g4_small(const g4_record *r)
 {
-    static const char *const names[] = { "png-3-4-1-trns.png",    "png-6-8-0.png",
-                                         "png-2-16-1.png",        "jpeg-exif-6.jpg",
-                                         "jpeg-sample-2x2-1.jpg", "jpeg-sample-2x1-2.jpg",
-                                         "jpeg-ycck-2-1.jpg",     "raw.ppm",
-                                         "plain-6.ppm",           "alpha.pam",
-                                         "40-16-3-12-1.bmp",      "runs-4-77.bmp",
-                                         "tga-9-8-2.tga",         "tga-2-32-1.tga",
-                                         "tga-11-16-0.tga",       "ico-4-1.ico",
-                                         "ico-png.ico",           "ico-largest.ico",
-                                         "xbm-plain.xbm",         "tiff-RGB-tiff_lzw.tif",
-                                         "tiff-YCbCr-jpeg.tif",   "tiff-rgb-le1-1-2.tif",
-                                         "tiff-deep-be0-1-1.tif", "tiff-bits-4-1-2.tif" };
+    static const char *const names[] = { "png-3-4-1-trns.png",
+                                         "png-6-8-0.png",
+                                         "png-2-16-1.png",
+                                         "jpeg-exif-6.jpg",
+                                         "jpeg-sample-2x2-1.jpg",
+                                         "jpeg-sample-2x1-2.jpg",
+                                         "jpeg-ycck-2-1.jpg",
+                                         "raw.ppm",
+                                         "plain-6.ppm",
+                                         "alpha.pam",
+                                         "40-16-3-12-1.bmp",
+                                         "runs-4-77.bmp",
+                                         "tga-9-8-2.tga",
+                                         "tga-2-32-1.tga",
+                                         "tga-11-16-0.tga",
+                                         "ico-4-1.ico",
+                                         "ico-png.ico",
+                                         "ico-largest.ico",
+                                         "xbm-plain.xbm",
+                                         "tiff-RGB-tiff_lzw.tif",
+                                         "tiff-YCbCr-jpeg.tif",
+                                         "tiff-rgb-le1-1-2.tif",
+                                         "tiff-deep-be0-1-1.tif",
+                                         "tiff-bits-4-1-2.tif",
+                                         "fax-tiff_ccitt-0-0-67.tif",
+                                         "dds-83.dds",
+                                         "dds-41-16-7c00.dds",
+                                         "sgi-3-2-1.sgi",
+                                         "qoi-4.qoi",
+                                         "pcx-RGB-11.pcx",
+                                         "list.dcx",
+                                         "cursor-1.cur" };
     for (size_t i = 0; r->kind == 1 && i < sizeof names / sizeof *names; i++) {
         if (!strcmp(names[i], r->name)) return 1;
     }
@@ -1118,6 +1141,7 @@ int main(void)
     g4_replay("tests/fuzz/corpus_pnm", g4_fuzz_pnm);
     g4_replay("tests/fuzz/corpus_bmp", g4_fuzz_bmp);
     g4_replay("tests/fuzz/corpus_small", g4_fuzz_small);
+    g4_replay("tests/fuzz/corpus_rare", g4_fuzz_rare);
     g4_replay("tests/fuzz/corpus_heif", g4_fuzz_heif);
     g4_replay("tests/fuzz/corpus_tiff", g4_fuzz_tiff);
     g4_replay("tests/fuzz/corpus_wav", g4_fuzz_wav);
