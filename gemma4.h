@@ -253,10 +253,10 @@ typedef struct { /* frames in order; the model is told the time of each */
     uint64_t reserved[2];
 } g4_video;
 
-/* Files to pixels, samples and frames (media/). PNG, JPEG, PPM/PGM/PAM, BMP, TIFF, TGA, ICO, DDS, PCX, SGI, QOI, XBM, WAV
- * and y4m are read here; all else by the ffmpeg program, which gets an open file and no names: what reads it is chosen
- * here, by the first bytes, and what begins like nothing that is known is refused. What a load or decode call made is freed by the
- * *_free of its kind with the same options; what a failed call was to make is all zeros. */
+/* Files to pixels, samples and frames (media/). PNG, JPEG, PPM/PGM/PAM, BMP, TIFF, TGA, ICO, DDS, PCX, SGI, QOI, XBM,
+ * WAV and y4m are read here; all else by the ffmpeg program, which gets an open file and no names: what reads it is
+ * chosen here, by the first bytes, and what begins like nothing that is known is refused. What a load or decode call
+ * made is freed by the *_free of its kind with the same options; what a failed call was to make is all zeros. */
 typedef struct {
     const g4_allocator *allocator; /* NULL: malloc and free */
     const char *ffmpeg;            /* program name or path; NULL: "ffmpeg"; "": start no program */
