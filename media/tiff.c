@@ -271,8 +271,8 @@ static void g4_tiff_numbers(g4_tiff *t)
     if (t->meaning == G4_TIFF_YCC && t->n_samples == 1) t->meaning = G4_TIFF_BLACK_IS_0;
     t->n_colours = t->meaning < sizeof colours ? colours[t->meaning] : 1;
     t->n_planes = g4_tiff_one(t, G4_TAG_PLANAR, 1) == 2 ? t->n_samples : 1;
-    const int has_predictor = t->compression == G4_TIFF_LZW || t->compression == G4_TIFF_DEFLATE ||
-                              t->compression == G4_TIFF_OLD_DEFLATE;
+    const int has_predictor =
+        t->compression == G4_TIFF_LZW || t->compression == G4_TIFF_DEFLATE || t->compression == G4_TIFF_OLD_DEFLATE;
     t->predictor = has_predictor ? g4_tiff_one(t, G4_TAG_PREDICTOR, 1) : 1; /* others ignore it, as libtiff does */
     t->unit_w = t->unit_h = 1;
     if (t->meaning == G4_TIFF_YCC && (t->compression == G4_TIFF_JPEG || t->compression == G4_TIFF_OLD_JPEG)) {
