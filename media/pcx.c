@@ -52,15 +52,17 @@ static void g4_pcx_find_palette(g4_pcx *p)
 
 static g4_status g4_pcx_open(const g4_media_limits *m, g4_pcx *p, const uint8_t *data, size_t size, g4_error *err)
 {
+    *p = (g4_pcx) { .at = G4_PCX_HEAD };
     g4_status s = g4_pcx_of_list(&data, &size, err);
     if (s) return s;
     if (size < G4_PCX_HEAD || data[0] != 10)
         return g4_fail(err, G4_ERR_FORMAT, "PCX: no head of %u bytes in %zu", G4_PCX_HEAD, size);
     const uint32_t left = g4_le16(data + G4_PCX_LEFT), right = g4_le16(data + G4_PCX_RIGHT);
     const uint32_t top = g4_le16(data + G4_PCX_TOP), bottom = g4_le16(data + G4_PCX_BOTTOM);
-    *p = (g4_pcx) {
-        .data = data, .size = size, .at = G4_PCX_HEAD, .bits = data[G4_PCX_BITS], .planes = data[G4_PCX_PLANES]
-    };
+    p->data = data;
+    p->size = size;
+    p->bits = data[G4_PCX_BITS];
+    p->planes = data[G4_PCX_PLANES];
     const uint32_t depth = p->bits * p->planes;
     const int is_rgb = p->bits == 8 && p->planes == 3;
     if ((p->bits != 1 && p->bits != 2 && p->bits != 4 && p->bits != 8) || depth == 0 ||
