@@ -762,11 +762,11 @@ typedef struct { /* a document, and how reading it ends */
     g4_status st;
     g4_error err;
     double seconds;
-} g4_reading;
+} g4_media_reading;
 
 static void *g4_read_main(void *user)
 {
-    g4_reading *w = user;
+    g4_media_reading *w = user;
     g4_request *r = NULL;
     g4_chat *c = NULL;
     const g4_chat_options opt = { .template_name = "31b-2026-07" };
@@ -786,7 +786,7 @@ static void *g4_read_main(void *user)
 /* On a thread with little stack. */
 static void g4_expect_reading(const char *name, const g4_buf *json, int openai, g4_status want)
 {
-    g4_reading w = { .json = json->data, .len = json->len, .openai = openai };
+    g4_media_reading w = { .json = json->data, .len = json->len, .openai = openai };
     pthread_attr_t attr;
     pthread_t thread;
     pthread_attr_init(&attr);
