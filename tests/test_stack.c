@@ -42,7 +42,7 @@ typedef struct {
 #define G4_TOOL(parameters) "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":" parameters
 #define G4_USER(content) "[{\"role\":\"user\",\"content\":" content
 
-static const g4_hostile g4_inputs[] = {
+static const g4_hostile g4_hostiles[] = {
     { "[[[[", G4_DOOR_SCHEMA, 100000, "", "[", "", "", "", NULL },
     { "[[[[ ]]]]", G4_DOOR_SCHEMA, 100000, "", "[", "", "]", "", NULL },
     { "{{{{", G4_DOOR_SCHEMA, 100000, "", "{\"a\":", "", "", "", NULL },
@@ -229,7 +229,7 @@ static const g4_hostile g4_inputs[] = {
     { "many boxes", G4_DOOR_BOXES, 10000, "[{\"box_2d\":[1,2,3,4],\"label\":\"a\"}",
       ",{\"box_2d\":[1,2,3,4],\"label\":\"b@\"}", "", "", "]", NULL },
 };
-enum { N_INPUTS = sizeof g4_inputs / sizeof g4_inputs[0] };
+enum { N_INPUTS = sizeof g4_hostiles / sizeof g4_hostiles[0] };
 
 /* ---- One input ------------------------------------------------------------------------------------------ */
 
@@ -382,7 +382,7 @@ static void g4_run_hostile(const g4_hostile *h)
 int main(int argc, char **argv)
 {
     for (int i = 0; i < N_INPUTS; i++) {
-        const g4_hostile *h = &g4_inputs[i];
+        const g4_hostile *h = &g4_hostiles[i];
         struct rusage used;
         int status = -1;
         if (argc > 1 && strstr(h->name, argv[1]) == NULL) continue;
