@@ -629,7 +629,7 @@ void dump_tap(void *d, const g4_tap *tap);       /* a g4_tap_fn */
 int dump_write(const dump *d, output_file *out); /* as safetensors */
 void dump_free(dump *d);
 
-/* ---- Commands (towers.c, inspect.c, calibrate.c, bench.c) --------------------------------------------------------------- */
+/* ---- Commands (towers.c, inspect.c, calibrate.c, bench.c) --------------------------------------- */
 
 int run_tokenize(arguments *a);
 int run_detokenize(arguments *a);

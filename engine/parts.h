@@ -217,8 +217,8 @@ typedef struct {               /* every field is 4 bytes, so it is packed as it 
  *   q6_k  d s (q - 32)      [cols/256]{ d[16]; 32 bytes of zeros; int8 s[16 halves of blocks][16];
  *                                       w[32 runs][16][4]; high[16 halves][16][4] }                        q 0..63
  *
- * Two more are of checkpoints trained for phones: integers of 2 and 4 bits and one float32 a row, repeated in each step.
- * Rows: { float d; the 256 numbers, the lowest bits of a byte first }. The tensor's scale_type is none.
+ * Two more are of checkpoints trained for phones: integers of 2 and 4 bits and one float32 a row, repeated in each
+ * step. Rows: { float d; the 256 numbers, the lowest bits of a byte first }. The tensor's scale_type is none.
  *
  *   q2_row  d (q - 2)       [cols/256]{ float d[16]; w[16 halves of blocks][16][4] }                       q 0..3
  *   q4_row  d (q - 8)       [cols/256]{ float d[16]; w[32 runs][16][4] }                                   q 0..15

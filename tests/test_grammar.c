@@ -478,8 +478,8 @@ static void g4_test_loosened(void)
     g4_grammar_close(g);
 }
 
-/* Strings that tell few characters from the others: most of the vocabulary is taken without a look at each token, and no
- * token is taken wrongly. Walking to the tokens that differ takes 37,000 to 69,000 visits. */
+/* Strings that tell few characters from the others: most of the vocabulary is taken without a look at each token, and
+ * no token is taken wrongly. Walking to the tokens that differ takes 37,000 to 69,000 visits. */
 static void g4_test_visits(void)
 {
     static const struct {

@@ -162,14 +162,15 @@ fails 2 "-f needs the name of a file, not" perplexity -f ""
 # ---- Help, the man page, completions -----------------------------------------------------------------
 run --help
 ok "the first screen is one" test "$(wc -l < "$tmp/out")" -le 24
-for topic in "" run chat info models bench tokenize detokenize render perplexity calibrate logits encode mel patches help; do
+commands="run chat info models bench tokenize detokenize render perplexity calibrate logits encode mel patches help"
+for topic in "" $commands; do
     run help $topic
     ok "no line of help $topic is wider than a terminal" awk 'length($0) > 80 { exit 1 }' "$tmp/out"
 done
 run --help
 ok "nor one of the first screen" awk 'length($0) > 80 { exit 1 }' "$tmp/out"
 run help
-for command in run chat info models bench tokenize detokenize render perplexity calibrate logits encode mel patches help; do
+for command in $commands; do
     ok "help lists $command" grep -qE "^  $command " "$tmp/out"
 done
 run info --help
