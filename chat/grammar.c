@@ -1134,8 +1134,8 @@ static g4_sorts g4_ways_add(g4_ways *w, g4_sorts way, int i, int by_count)
 
 /* Put down as safe set number i of a state these sorts, without as many of them as lead out before enough characters
  * stay inside. Of those that lead out together it is enough to leave one out, the rarer the better, unless many ways
- * out have one in common and no other set is tried. Where a text is nearly full, leaving sorts out does not help: of the
- * sets on the way, the one with the most sorts and characters is taken. first: sorts that are known to lead out
+ * out have one in common and no other set is tried. Where a text is nearly full, leaving sorts out does not help: of
+ * the sets on the way, the one with the most sorts and characters is taken. first: sorts that are known to lead out
  * together, or 0. Returns 0 when that is too costly. */
 static int g4_reach_learn_safe(g4_grammar *g, int32_t state, int i, g4_sorts all, g4_sorts first, int by_count)
 {
