@@ -176,7 +176,7 @@ examples: $(EXAMPLES) $(EXAMPLE_MODEL) ## build the programs in examples/ and ru
 	@sh tests/run_examples.sh $(B) $(EXAMPLE_MODEL)
 
 # Lines without variables are enough for a report, and whole they cost a third of the kernels' compile time. The forms of the
-# library (USES) hold the same code, and each would compile it again. A NULL that is read, and the end of an object, the address
+# library (USES, compared by test_contraction.sh) hold the same code, and each would compile it again. A NULL that is read, and the end of an object, the address
 # sanitizer sees by itself.
 SANITIZE := -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize=null,object-size \
     -fno-sanitize-recover=all
@@ -191,7 +191,8 @@ test-emulated: $(B)/libgemma4.a ## check the AVX-512 and AVX-VNNI kernels on a C
 
 .PHONY: sanitize tsan debug test-scalar test-aarch64
 sanitize: ## the tests under the address and undefined-behaviour sanitizers
-	@$(MAKE) --no-print-directory B=build/sanitize PROGRAM=build/sanitize/gemma4 CFLAGS='$(SANITIZE)' USES= test
+	@$(MAKE) --no-print-directory B=build/sanitize PROGRAM=build/sanitize/gemma4 CFLAGS='$(SANITIZE)' USES= \
+	    SCRIPTS='$(filter-out tests/test_contraction.sh,$(SCRIPTS))' test
 tsan: ## engines and sessions on threads, and calls stopped from others, under the thread sanitizer
 	@$(MAKE) --no-print-directory B=build/tsan PROGRAM=build/tsan/gemma4 CFLAGS='$(TSAN)' build/tsan/test_threads build/tsan/test_stop
 	@sh tests/run.sh build/tsan/test_threads build/tsan/test_stop
