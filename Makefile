@@ -176,8 +176,8 @@ examples: $(EXAMPLES) $(EXAMPLE_MODEL) ## build the programs in examples/ and ru
 	@sh tests/run_examples.sh $(B) $(EXAMPLE_MODEL)
 
 # Lines without variables are enough for a report, and whole they cost a third of the kernels' compile time. The forms of the
-# library (USES, compared by test_contraction.sh) hold the same code, and each would compile it again. A NULL that is read, and the end of an object, the address
-# sanitizer sees by itself.
+# library (USES, compared by test_contraction.sh) hold the same code, and each would compile it again. A NULL that is read, and
+# the end of an object, the address sanitizer sees by itself.
 SANITIZE := -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize=null,object-size \
     -fno-sanitize-recover=all
 TSAN     := -O1 -g1 -fsanitize=thread
