@@ -971,12 +971,6 @@ typedef struct {
     size_t stride;
 } g4_head_rows_job;
 
-static void g4_head_input_of(const g4_task *task, int i)
-{
-    const g4_head_rows_job *job = task->job;
-    g4_norm_into(job->m->pass, job->rows[i].state, job->m->norm, i);
-}
-
 /* Each row's logits of a group go where they belong while they are in cache. */
 static void g4_hand_out_group(void *user, int group)
 {
@@ -995,7 +989,7 @@ void g4_head_each(g4_model *m, const g4_head_row *rows, int n, float *room, size
     const g4_product head = {
         .w = &m->head, .y = room, .stride = stride, .end = n, .then = g4_hand_out_group, .user = &job
     };
-    g4_parallel_for(m->compute->pool, n, g4_head_input_of, &job);
+    for (int i = 0; i < n; i++) g4_norm_into(m->pass, rows[i].state, m->norm, i);
     g4_matmul(m->compute, &head, 1, &m->pass->normed);
 }
 

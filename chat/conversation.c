@@ -895,6 +895,19 @@ static g4_status g4_chat_check(const g4_chat *c, const g4_session *s, g4_error *
     return G4_OK;
 }
 
+/* The tokens that a session's timeline becomes to hold the chat, whose media are encoded. Free `made` in any case. */
+static g4_status g4_chat_tokens_for(g4_prompt_tokens *made, g4_chat *c, const g4_session *s, g4_halt *halt,
+                                    g4_error *err)
+{
+    g4_status st = g4_chat_check(c, s, err);
+    if (st != G4_OK) return st;
+    c->n_calls++;
+    st = g4_chat_encode_media(c, halt, err);
+    if (st == G4_OK) st = g4_chat_tokenise(made, c, s->tokens, s->n, NULL, halt, err);
+    c->n_calls--;
+    return st;
+}
+
 g4_status g4_session_sync_chat(g4_session *s, g4_chat *c, g4_sync_counts *counts, g4_error *err)
 {
     g4_call call;
@@ -903,14 +916,13 @@ g4_status g4_session_sync_chat(g4_session *s, g4_chat *c, g4_sync_counts *counts
     if (counts == NULL) counts = &unread;
     *counts = (g4_sync_counts) { 0 };
     g4_status st = g4_call_begin(&call, s, NULL, err);
-    if (st == G4_OK) st = g4_chat_check(c, s, err);
-    if (st != G4_OK) return g4_call_end(&call, st);
-    c->n_calls++;
-    st = g4_chat_encode_media(c, &call.halt, err);
-    if (st == G4_OK) st = g4_chat_tokenise(&made, c, s->tokens, s->n, NULL, &call.halt, err);
-    if (st == G4_OK) st = g4_chat_sync(s, &made, counts, err);
+    if (st == G4_OK) st = g4_chat_tokens_for(&made, c, s, &call.halt, err);
+    if (st == G4_OK) {
+        c->n_calls++; /* its media must stay */
+        st = g4_chat_sync(s, &made, counts, err);
+        c->n_calls--;
+    }
     g4_prompt_tokens_free(&made);
-    c->n_calls--;
     return g4_call_end(&call, st);
 }
 
@@ -919,12 +931,7 @@ g4_status g4_chat_add_to_batch(g4_chat *c, g4_batch *b, g4_session *s, const g4_
     g4_call call;
     g4_prompt_tokens made = { 0 };
     g4_status st = g4_call_begin(&call, s, r->generate != NULL ? &r->generate->limits : NULL, err);
-    if (st == G4_OK) st = g4_chat_check(c, s, err);
-    if (st != G4_OK) return g4_call_end(&call, st);
-    c->n_calls++;
-    st = g4_chat_encode_media(c, &call.halt, err);
-    if (st == G4_OK) st = g4_chat_tokenise(&made, c, s->tokens, s->n, NULL, &call.halt, err);
-    c->n_calls--;
+    if (st == G4_OK) st = g4_chat_tokens_for(&made, c, s, &call.halt, err);
     g4_call_end(&call, st);
     const g4_prompt whole = g4_prompt_of(&made, (int)made.ids.n);
     g4_batch_request request = *r;
