@@ -945,11 +945,16 @@ typedef struct {       /* texts are NUL-terminated and belong to the request */
     int think_budget;   /* tokens of a thought; 0: no limit. 256, 1024, 4096, 16384, 32768 for reasoning_effort minimal,
                            low, medium, high, xhigh; none for max */
     int continue_final; /* nonzero: the answer continues the last message, which is the model's */
-    uint64_t reserved[16];
+    const char *prompt; /* in place of messages: what the user says, or the text to continue; NULL: messages */
+    size_t prompt_len;
+    int is_completion;     /* nonzero: a text to continue, as /v1/completions does, without a chat template */
+    const char *custom_id; /* of a line of a batch; NULL: none */
+    uint64_t reserved[12];
 } g4_request_info;
 
-/* json: the request, or a list of messages. a: NULL for malloc and free; it must outlive the request. fault may be
- * NULL. */
+/* json: the request, a list of messages, an object with a "prompt" in their place, or a line of a batch file, {
+ * "custom_id", "method", "url", "body" }, whose body is one of these. a: NULL for malloc and free; it must outlive the
+ * request. fault may be NULL. */
 G4_API g4_status g4_request_read(g4_request **out, const char *json, size_t len, const g4_allocator *a, g4_fault *fault,
                                  g4_error *err);
 G4_API void g4_request_close(g4_request *r);                       /* after the chats that were made of it */
@@ -960,6 +965,19 @@ G4_API void g4_request_sampling(const g4_request *r, g4_sampling *sampling);
 /* Its conversation. What the request does not say is as opt says: thinking, preserve_thinking, tools, template_name. */
 G4_API g4_status g4_request_chat(g4_chat **out, g4_engine *e, const g4_request *r, const g4_chat_options *opt,
                                  g4_fault *fault, g4_error *err);
+
+/* What a line of a batch file is called, and what a line of its answers, { "custom_id", "response": { "status_code",
+ * "body" }, "error" }, tells. */
+typedef struct {
+    char *custom_id;   /* NULL: it has none */
+    int is_answer;     /* nonzero: it has a response and an error */
+    int has_succeeded; /* nonzero: an answer, and no error */
+    uint64_t reserved[2];
+} g4_batch_line;
+/* len bytes without the newline; to be closed with the same allocator (NULL: malloc and free). */
+G4_API g4_status g4_batch_line_read(g4_batch_line *out, const char *json, size_t len, const g4_allocator *a,
+                                    g4_error *err);
+G4_API void g4_batch_line_close(g4_batch_line *line, const g4_allocator *a);
 
 typedef struct { /* one generated token, as g4_output has it */
     g4_token token;
@@ -983,6 +1001,7 @@ typedef struct {
     int want_logprobs;
     const g4_token_logprob *logprobs;
     int n_logprobs;
+    int is_completion; /* nonzero: a text_completion, as /v1/completions answers: its text is that of the parts */
     uint64_t reserved[8];
 } g4_answer;
 /* An answer as one chat.completion object with a newline behind it, in one call of `write`. message has content (null
@@ -1083,6 +1102,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "chat/messages.c"
 #include "chat/sources.c"
 #include "chat/openai.c"
+#include "chat/lines.c"
 #include "chat/request.c"
 #include "chat/conversation.c"
 #include "chat/reply.c"

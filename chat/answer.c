@@ -1,5 +1,5 @@
-/* answer.c - an answer as OpenAI's clients read it: one chat.completion object. What clients choke on is left out:
- * a finish_reason that they do not know, calls that were cut off, lists that are empty. */
+/* answer.c - an answer as OpenAI's clients read it: one chat.completion object, or a text_completion. What clients choke
+ * on is left out: a finish_reason that they do not know, calls that were cut off, lists that are empty. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -142,6 +142,85 @@ static void g4_answer_logprobs(g4_buf *b, const g4_answer *c)
     g4_buf_str(b, "],\"refusal\":null}");
 }
 
+/* ---- A text that was continued -------------------------------------------------------------------- */
+
+static void g4_answer_token_text(g4_buf *b, const g4_engine *e, g4_token token)
+{
+    char bytes[256];
+    const size_t n = g4_token_bytes(e, token, 0, bytes);
+    g4_json_quote(b, bytes, n);
+}
+
+/* "NAME":[...] with a value for each token. */
+static void g4_answer_list(g4_buf *b, const g4_answer *c, const char *name, size_t *offset,
+                           void (*add)(g4_buf *, const g4_answer *, const g4_token_logprob *, size_t *))
+{
+    g4_buf_fmt(b, "\"%s\":[", name);
+    for (int i = 0; i < c->n_logprobs; i++) {
+        if (i > 0) g4_buf_str(b, ",");
+        add(b, c, &c->logprobs[i], offset);
+    }
+    g4_buf_str(b, "]");
+}
+
+static void g4_answer_add_text(g4_buf *b, const g4_answer *c, const g4_token_logprob *t, size_t *offset)
+{
+    (void)offset;
+    g4_answer_token_text(b, c->engine, t->token);
+}
+
+static void g4_answer_add_logprob(g4_buf *b, const g4_answer *c, const g4_token_logprob *t, size_t *offset)
+{
+    (void)c, (void)offset;
+    g4_answer_number(b, t->logprob > -9999.0f ? (double)t->logprob : -9999.0, 9);
+}
+
+static void g4_answer_add_top(g4_buf *b, const g4_answer *c, const g4_token_logprob *t, size_t *offset)
+{
+    (void)offset;
+    g4_buf_str(b, "{");
+    for (int k = 0; k < t->n_top; k++) {
+        if (k > 0) g4_buf_str(b, ",");
+        g4_answer_token_text(b, c->engine, t->top[k].token);
+        g4_buf_str(b, ":");
+        g4_answer_number(b, t->top[k].logprob > -9999.0f ? (double)t->top[k].logprob : -9999.0, 9);
+    }
+    g4_buf_str(b, "}");
+}
+
+/* Where the token begins in the text, in bytes. */
+static void g4_answer_add_offset(g4_buf *b, const g4_answer *c, const g4_token_logprob *t, size_t *offset)
+{
+    char bytes[256];
+    g4_buf_fmt(b, "%zu", *offset);
+    *offset += g4_token_bytes(c->engine, t->token, 0, bytes);
+}
+
+static void g4_answer_completion(g4_buf *b, const g4_answer *c)
+{
+    g4_buf text = { .a = b->a };
+    size_t offset = 0;
+    for (int i = 0; i < c->n_parts; i++)
+        if (c->parts[i].kind == G4_PART_TEXT) g4_buf_add(&text, c->parts[i].text, g4_part_len(&c->parts[i]));
+    g4_buf_str(b, "\"text\":");
+    g4_json_quote(b, text.len > 0 ? text.data : "", text.len);
+    if (text.failed) b->failed = 1;
+    g4_buf_free(&text);
+    if (!c->want_logprobs) {
+        g4_buf_str(b, ",\"logprobs\":null");
+        return;
+    }
+    g4_buf_str(b, ",\"logprobs\":{");
+    g4_answer_list(b, c, "tokens", &offset, g4_answer_add_text);
+    g4_buf_str(b, ",");
+    g4_answer_list(b, c, "token_logprobs", &offset, g4_answer_add_logprob);
+    g4_buf_str(b, ",");
+    g4_answer_list(b, c, "top_logprobs", &offset, g4_answer_add_top);
+    g4_buf_str(b, ",");
+    g4_answer_list(b, c, "text_offset", &offset, g4_answer_add_offset);
+    g4_buf_str(b, "}");
+}
+
 /* ---- Counts and times ---------------------------------------------------------------------------- */
 
 static void g4_answer_usage(g4_buf *b, const g4_answer *c)
@@ -195,15 +274,20 @@ g4_status g4_answer_write(const g4_answer *c, g4_write_fn write, void *user, con
     if (st != G4_OK) return st;
     const char *model = c->model != NULL ? c->model : "gemma4";
     const char *fingerprint = c->fingerprint != NULL ? c->fingerprint : "gemma4.c-" G4_VERSION;
-    g4_buf_fmt(&b, "{\"id\":\"chatcmpl-%016" PRIx64 "\",\"object\":\"chat.completion\",\"created\":%" PRId64, c->id,
+    g4_buf_fmt(&b, "{\"id\":\"%s-%016" PRIx64 "\",\"object\":\"%s\",\"created\":%" PRId64,
+               c->is_completion ? "cmpl" : "chatcmpl", c->id, c->is_completion ? "text_completion" : "chat.completion",
                c->created != 0 ? c->created : (int64_t)time(NULL));
     g4_buf_str(&b, ",\"model\":");
     g4_json_quote(&b, model, strlen(model));
     g4_buf_str(&b, ",\"system_fingerprint\":");
     g4_json_quote(&b, fingerprint, strlen(fingerprint));
     g4_buf_str(&b, ",\"choices\":[{\"index\":0,");
-    g4_answer_message(&b, c);
-    g4_answer_logprobs(&b, c);
+    if (c->is_completion) {
+        g4_answer_completion(&b, c);
+    } else {
+        g4_answer_message(&b, c);
+        g4_answer_logprobs(&b, c);
+    }
     g4_answer_finish(&b, c);
     g4_buf_str(&b, "}]");
     g4_answer_usage(&b, c);

@@ -287,6 +287,11 @@ g4_status g4_openai_tools(g4_openai *o, g4_json *tools);
 g4_status g4_openai_read_tools(g4_json **tools, g4_arena *m, const char *text, size_t len, g4_halt *halt,
                                g4_error *err);
 
+/* ---- Lines of batch files (lines.c) ------------------------------------------------------------ */
+
+/* The name and the address of a line; *line becomes its body, where it is in one. */
+g4_status g4_line_unwrap(g4_openai *o, g4_json **line, g4_request_info *info);
+
 /* ---- Requests (request.c) ---------------------------------------------------------------------- */
 
 void g4_request_render(const g4_request *r, g4_render_input *in); /* what the request says, and nothing else */

@@ -183,8 +183,13 @@ static g4_status g4_request_read_bias(g4_openai *o, const g4_json *doc, g4_reque
     return G4_OK;
 }
 
+/* true or false beside messages; beside a prompt how many of the best tokens, too. */
 static g4_status g4_request_read_logprobs(g4_openai *o, const g4_json *doc, g4_request_info *out)
 {
+    if (g4_json_given(doc, "prompt") != NULL && g4_json_is(g4_json_get(doc, "logprobs"), G4_JSON_NUMBER)) {
+        out->want_logprobs = 1;
+        return g4_field_int(o, doc, "logprobs", 0, G4_MAX_TOP, &out->n_top);
+    }
     g4_status st = g4_field_bool(o, doc, "logprobs", &out->want_logprobs);
     if (st == G4_OK) st = g4_field_int(o, doc, "top_logprobs", 0, G4_MAX_TOP, &out->n_top);
     if (out->n_top > 0) out->want_logprobs = 1;
@@ -451,12 +456,53 @@ static g4_status g4_request_read_stream(g4_openai *o, const g4_json *doc, g4_req
     return st;
 }
 
+/* A prompt is what the user says, or, where it is to be continued as it stands, the text itself. */
+static g4_status g4_request_read_prompt(g4_openai *o, const g4_json *prompt, g4_request *r)
+{
+    static const g4_json list = { .kind = G4_JSON_ARRAY }, object = { .kind = G4_JSON_OBJECT };
+    g4_json *nodes = g4_arena_alloc(o->m, 4 * sizeof *nodes);
+    if (prompt->kind != G4_JSON_STRING)
+        return g4_openai_fail(o, "prompt", "expected text, found %s", g4_json_kind_name(prompt));
+    if (nodes == NULL) return g4_request_no_memory(o);
+    nodes[0] = list;
+    nodes[0].child = &nodes[1];
+    nodes[1] = object;
+    nodes[1].child = &nodes[2];
+    nodes[2] = (g4_json) { .kind = G4_JSON_STRING, .text = "user", .text_len = 4, .key = "role", .key_len = 4 };
+    nodes[2].next = &nodes[3];
+    nodes[3] = *prompt;
+    nodes[3].key = "content";
+    nodes[3].key_len = 7;
+    nodes[3].next = NULL;
+    r->messages = &nodes[0];
+    r->info.prompt = prompt->text;
+    r->info.prompt_len = prompt->text_len;
+    return G4_OK;
+}
+
 static g4_status g4_request_read_messages(g4_openai *o, g4_json *messages, g4_request *r)
 {
     r->messages = messages;
     if (g4_json_is(messages, G4_JSON_ARRAY) && messages->child == NULL)
         return g4_openai_fail(o, "messages", "expected at least one message, found none");
     return g4_openai_messages(o, messages);
+}
+
+/* What is to be answered: the messages, or a prompt in place of them. */
+static g4_status g4_request_read_content(g4_openai *o, g4_json *messages, const g4_json *doc, g4_request *r)
+{
+    const g4_json *prompt = g4_json_given(doc, "prompt");
+    int echo = 0;
+    const char *suffix = NULL;
+    if (prompt == NULL) return g4_request_read_messages(o, messages, r);
+    if (g4_json_given(doc, "messages") != NULL)
+        return g4_openai_fail(o, "prompt", "expected messages or a prompt, found both");
+    g4_status st = g4_field_bool(o, doc, "echo", &echo);
+    if (st == G4_OK) st = g4_field_text(o, doc, "suffix", &suffix);
+    if (st == G4_OK && echo) st = g4_openai_fail(o, "echo", "expected false: the prompt is not repeated");
+    if (st == G4_OK && suffix != NULL && suffix[0] != '\0')
+        st = g4_openai_fail(o, "suffix", "expected none: text is continued at its end");
+    return st == G4_OK ? g4_request_read_prompt(o, prompt, r) : st;
 }
 
 static g4_status g4_request_read_document(g4_openai *o, g4_json *doc, g4_request *r)
@@ -475,7 +521,7 @@ static g4_status g4_request_read_document(g4_openai *o, g4_json *doc, g4_request
     if (st == G4_OK) st = g4_request_read_thinking(o, own, r);
     if (st == G4_OK) st = g4_request_read_tools(o, own, r);
     if (st == G4_OK) st = g4_request_read_format(o, own, r);
-    if (st == G4_OK) st = g4_request_read_messages(o, own == doc ? g4_json_find(doc, "messages") : doc, r);
+    if (st == G4_OK) st = g4_request_read_content(o, own == doc ? g4_json_find(doc, "messages") : doc, own, r);
     return st == G4_OK ? g4_request_read_end(o, own, r) : st;
 }
 
@@ -501,6 +547,7 @@ g4_status g4_request_read(g4_request **out, const char *json, size_t len, const 
     r->preserve_thinking = r->add_generation_prompt = -1;
     g4_openai o = { .m = &r->arena, .fault = fault, .err = err };
     g4_status st = g4_json_parse_in(&doc, &r->arena, json, len, NULL, NULL, err);
+    if (st == G4_OK) st = g4_line_unwrap(&o, &doc, &r->info);
     if (st == G4_OK) st = g4_request_read_document(&o, doc, r);
     if (st == G4_OK)
         *out = r;

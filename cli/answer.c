@@ -252,32 +252,57 @@ static int is_cut(const answer_writer *w, const g4_result *result)
     }
 }
 
-int answer_generate(answer_writer *w, g4_session *s, const g4_constraint *constraint, figures *f)
+g4_generate_options answer_options(answer_writer *w, const g4_constraint *constraint, g4_sampling *sampling)
 {
     const arguments *a = w->args;
-    g4_sampling sampling = sampling_of(a, w->engine, w->request);
-    g4_generate_options opt = { .sampling = &sampling,
-                                .max_tokens = a->max_tokens > 0 ? a->max_tokens : 0,
-                                .stop = a->stop,
-                                .n_stop = w->response == NULL ? a->n_stop : 0,
-                                .no_guard = a->no_guard || w->response == NULL,
-                                .no_lookup = a->no_lookup,
-                                .want_logprobs = a->logprobs >= 0,
-                                .n_top = a->logprobs > 0 ? a->logprobs : 0,
-                                .constraint = constraint,
-                                .output = on_output,
-                                .user = w };
-    g4_error err;
-    f->result = (g4_result) { .stop = G4_STOP_MAX_TOKENS, .stop_token = -1 };
-    if (a->max_tokens != 0 && g4_session_generate(s, &opt, &f->result, &err) != G4_OK) {
-        if (err.code != G4_ERR_CANCELED || !interrupted()) return report(&err);
-        f->result.stop = G4_STOP_CALLBACK; /* the answer ends here, and what there is of it counts */
-    }
+    *sampling = sampling_of(a, w->engine, w->request);
+    return (g4_generate_options) { .sampling = sampling,
+                                   .max_tokens = a->max_tokens > 0 ? a->max_tokens : 0,
+                                   .stop = a->stop,
+                                   .n_stop = w->response == NULL ? a->n_stop : 0,
+                                   .no_guard = a->no_guard || w->response == NULL,
+                                   .no_lookup = a->no_lookup,
+                                   .want_logprobs = a->logprobs >= 0,
+                                   .n_top = a->logprobs > 0 ? a->logprobs : 0,
+                                   .constraint = constraint,
+                                   .output = on_output,
+                                   .user = w };
+}
+
+void answer_ended(answer_writer *w, figures *f)
+{
     if (w->response != NULL && f->result.stop == G4_STOP_END) g4_response_push(w->response, f->result.stop_token);
     f->finish = g4_stop_name(w->stopped ? G4_STOP_STRING : f->result.stop);
     if (interrupted() && f->result.stop == G4_STOP_CALLBACK && !w->stopped) f->finish = "interrupted";
     f->is_cut = is_cut(w, &f->result);
+}
+
+int answer_generate(answer_writer *w, g4_session *s, const g4_constraint *constraint, figures *f)
+{
+    g4_sampling sampling;
+    const g4_generate_options opt = answer_options(w, constraint, &sampling);
+    g4_error err;
+    f->result = (g4_result) { .stop = G4_STOP_MAX_TOKENS, .stop_token = -1 };
+    if (w->args->max_tokens != 0 && g4_session_generate(s, &opt, &f->result, &err) != G4_OK) {
+        if (err.code != G4_ERR_CANCELED || !interrupted()) return report(&err);
+        f->result.stop = G4_STOP_CALLBACK; /* the answer ends here, and what there is of it counts */
+    }
+    answer_ended(w, f);
     return DONE;
+}
+
+int answer_calls(const answer_writer *w, figures *f)
+{
+    int n_parts = 0, n = 0;
+    const g4_part *parts = g4_response_parts(w->response, &n_parts);
+    for (int i = 0; i < n_parts; i++) n += parts[i].kind == G4_PART_TOOL_CALL && !parts[i].incomplete;
+    /* behind a whole call only others could have come: -n has cut nothing there that would be missed */
+    const g4_part *last = n_parts > 0 ? &parts[n_parts - 1] : NULL;
+    if (f->result.stop == G4_STOP_MAX_TOKENS && last != NULL && last->kind == G4_PART_TOOL_CALL && !last->incomplete)
+        f->is_cut = 0;
+    if (f->is_cut) n = 0;
+    if (n > 0) f->finish = "tool_calls";
+    return n;
 }
 
 /* ---- The end ---------------------------------------------------------------------------------------- */
@@ -333,9 +358,8 @@ static g4_part *openai_parts(const answer_writer *w, int *n)
     return parts;
 }
 
-static int print_openai(const answer_writer *w, const figures *f)
+int answer_openai(const answer_writer *w, const figures *f, buffer *out)
 {
-    buffer b = { 0 };
     g4_error err;
     g4_engine_info info;
     int n_parts, status = DONE;
@@ -358,15 +382,23 @@ static int print_openai(const answer_writer *w, const figures *f)
                          .engine = w->engine,
                          .want_logprobs = w->args->logprobs >= 0,
                          .logprobs = tokens,
-                         .n_logprobs = n_tokens };
+                         .n_logprobs = n_tokens,
+                         .is_completion = w->response == NULL && request != NULL };
     answer.result.stop = stop_of(w, f);
     if (parts == NULL || w->tokens.failed || w->best.failed)
         status = say(FAILED, "no memory for the answer");
-    else if (g4_answer_write(&answer, add_to_buffer, &b, NULL, &err) != G4_OK)
+    else if (g4_answer_write(&answer, add_to_buffer, out, NULL, &err) != G4_OK)
         status = report(&err);
+    free(parts);
+    return status;
+}
+
+static int print_openai(const answer_writer *w, const figures *f)
+{
+    buffer b = { 0 };
+    int status = answer_openai(w, f, &b);
     if (status == DONE) status = print_buffer(&b);
     buffer_free(&b);
-    free(parts);
     return status;
 }
 

@@ -93,9 +93,51 @@ typedef struct {
     const char *cpu;
     double bandwidth;         /* of memory, GB/s; 0: unknown */
     g4_token *ids;            /* (longest length) */
-    int runs, n_answer;       /* n_answer: tokens that are decoded behind each length */
+    int runs, n_answer;       /* n_answer: tokens that are decoded behind each length, by each answer */
+    int n_parallel;           /* answers at a time */
+    g4_batch *batch;          /* of more than one */
     double *prefill, *decode; /* (runs): tokens/s */
 } speed_test;
+
+typedef struct {
+    int n_tokens;
+    g4_error err; /* code G4_OK: none */
+} batch_total;
+
+static void add_answer(void *user, g4_session *s, g4_status status, const g4_result *result, const g4_error *err)
+{
+    batch_total *total = user;
+    (void)s;
+    if (status != G4_OK) total->err = *err;
+    total->n_tokens += result->n_tokens;
+}
+
+/* Answer in the session and its forks together; *n gets the tokens of all. */
+static int answer_together(speed_test *b, const g4_generate_options *opt, int *n)
+{
+    batch_total total = { 0 };
+    g4_session *forks[MAX_PARALLEL] = { b->session };
+    const g4_batch_request request = { .generate = opt, .done = add_answer, .user = &total };
+    g4_error err;
+    g4_status status = G4_OK;
+    for (int i = 1; status == G4_OK && i < b->n_parallel; i++) status = g4_session_fork(&forks[i], b->session, &err);
+    for (int i = 0; status == G4_OK && i < b->n_parallel; i++)
+        status = g4_batch_add(b->batch, forks[i], &request, &err);
+    if (status == G4_OK) status = g4_batch_run(b->batch, &err);
+    for (int i = 1; i < b->n_parallel; i++) g4_session_close(forks[i]);
+    *n = total.n_tokens;
+    if (status != G4_OK) return report(&err);
+    return total.err.code != G4_OK ? report(&total.err) : DONE;
+}
+
+static int answer_alone(speed_test *b, const g4_generate_options *opt, int *n)
+{
+    g4_result result;
+    g4_error err;
+    if (g4_session_generate(b->session, opt, &result, &err) != G4_OK) return report(&err);
+    *n = result.n_tokens;
+    return DONE;
+}
 
 /* One run: a prompt of that length is read and answered. */
 static int time_run(speed_test *b, int length, int run)
@@ -104,16 +146,16 @@ static int time_run(speed_test *b, int length, int run)
     g4_generate_options opt = {
         .sampling = &greedy, .max_tokens = b->n_answer, .no_guard = 1, .ignore_stop_ids = 1, .no_lookup = 1
     };
-    g4_result result;
     g4_error err;
+    int n = 0;
     if (g4_session_rewind(b->session, 0, &err) != G4_OK) return report(&err);
     double start = seconds_now();
     if (g4_session_eval(b->session, b->ids, length, &err) != G4_OK) return report(&err);
     double read = seconds_now();
-    if (g4_session_generate(b->session, &opt, &result, &err) != G4_OK) return report(&err);
+    int status = b->batch != NULL ? answer_together(b, &opt, &n) : answer_alone(b, &opt, &n);
     b->prefill[run] = per_second(length, read - start);
-    b->decode[run] = per_second(result.n_tokens, seconds_now() - read);
-    return interrupted();
+    b->decode[run] = per_second(n, seconds_now() - read);
+    return status == DONE ? interrupted() : status;
 }
 
 typedef struct { /* medians of one length; Gmul: 10^9 multiply-adds with weights a second */
@@ -129,7 +171,7 @@ static int time_length(speed_test *b, int length, speed *out)
         if (status != DONE) return status;
     }
     double prefill = median(b->prefill, b->runs), decode = median(b->decode, b->runs);
-    double gb = decode * (double)b->info.decode_bytes / 1e9;
+    double gb = decode / b->n_parallel * (double)b->info.decode_bytes / 1e9; /* weights are read once for all */
     *out = (speed) { .length = length,
                      .prefill = prefill,
                      .prefill_gmul = prefill * (double)b->info.prompt_products / 1e9,
@@ -150,9 +192,9 @@ static void add_json_head(buffer *out, const speed_test *b)
     buffer_quote(out, b->cpu, strlen(b->cpu));
     buffer_fmt(out,
                ",\"isa\":\"%s\",\"threads\":%d,\"bandwidth_gb_per_second\":%.3f,\"decode_bytes\":%llu,"
-               "\"decode_multiply_adds\":%llu,\"prefill_multiply_adds\":%llu,\"runs\":[",
+               "\"decode_multiply_adds\":%llu,\"prefill_multiply_adds\":%llu,\"parallel\":%d,\"runs\":[",
                b->info.isa, b->info.n_threads, b->bandwidth, (unsigned long long)b->info.decode_bytes,
-               (unsigned long long)b->info.decode_products, (unsigned long long)b->info.prompt_products);
+               (unsigned long long)b->info.decode_products, (unsigned long long)b->info.prompt_products, b->n_parallel);
 }
 
 static void add_json_speed(buffer *out, const speed *s, int is_first)
@@ -169,8 +211,9 @@ static void add_table_head(buffer *out, const speed_test *b)
 {
     buffer_fmt(out, "%s on %s, %s, %d threads, memory read at %.1f GB/s\n", b->info.name,
                b->cpu[0] ? b->cpu : "an unnamed CPU", b->info.isa, b->info.n_threads, b->bandwidth);
-    buffer_fmt(out, "median of %d; decode: %d tokens behind each length; Gmul: 10^9 multiply-adds with weights\n",
-               b->runs, b->n_answer);
+    buffer_fmt(out, "median of %d; decode: %d tokens behind each length", b->runs, b->n_answer);
+    if (b->n_parallel > 1) buffer_fmt(out, ", of each of %d answers at a time", b->n_parallel);
+    buffer_str(out, "; Gmul: 10^9 multiply-adds with weights\n");
     buffer_str(out, "          prefill              decode\n"
                     "  length   tokens/s   Gmul/s   tokens/s     GB/s   of memory   Gmul/s\n");
 }
@@ -233,6 +276,13 @@ static int parse_lengths(const char *text, int *out, int cap)
     }
 }
 
+static int batch_open(speed_test *b, g4_engine *e)
+{
+    g4_error err;
+    if (b->n_parallel < 2) return DONE;
+    return g4_batch_open(&b->batch, e, NULL, &err) == G4_OK ? DONE : report(&err);
+}
+
 /* A session for prompts up to the longest, and the prompt: ids spread over the vocabulary, the same in every run. */
 static int speed_test_open(speed_test *b, g4_engine *e, const arguments *a, progress_line *progress, int longest)
 {
@@ -255,7 +305,9 @@ int run_bench(arguments *a)
 {
     enum { MAX_LENGTHS = 32 };
     g4_engine *e = NULL;
-    speed_test b = { .runs = a->repeat > 0 ? a->repeat : 3, .n_answer = a->max_tokens > 0 ? a->max_tokens : 64 };
+    speed_test b = { .runs = a->repeat > 0 ? a->repeat : 3,
+                     .n_answer = a->max_tokens > 0 ? a->max_tokens : 64,
+                     .n_parallel = a->parallel > 0 ? a->parallel : 1 };
     progress_line progress;
     int lengths[MAX_LENGTHS], longest = 0;
     int n_lengths = parse_lengths(a->lengths != NULL ? a->lengths : "128,512,2048,8192", lengths, MAX_LENGTHS);
@@ -270,10 +322,12 @@ int run_bench(arguments *a)
     g4_engine_prefault(e, NULL, NULL, NULL); /* from memory, not from disk; a failure shows in the figures */
     b.bandwidth = read_bandwidth(b.info.n_threads);
     status = speed_test_open(&b, e, a, &progress, longest);
+    if (status == DONE) status = batch_open(&b, e);
     if (status == DONE) status = print_speeds(&b, lengths, n_lengths, a->json);
     free(b.ids);
     free(b.prefill);
     free(b.decode);
+    g4_batch_close(b.batch);
     g4_session_close(b.session);
     g4_engine_close(e);
     return status;

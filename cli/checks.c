@@ -41,10 +41,8 @@ static const char *stdin_reader(const arguments *a, int i)
     const struct {
         const char *value, *name;
     } others[] = {
-        { a->messages, "--messages" },
-        { a->tools, "--tools" },
-        { a->json_schema, "--json-schema" },
-        { a->grammar, "--grammar" },
+        { a->messages, "--messages" },       { a->requests, "FILE" },     { a->tools, "--tools" },
+        { a->json_schema, "--json-schema" }, { a->grammar, "--grammar" },
     };
     for (int k = 0; k < a->n_inputs; k++) {
         const input *in = &a->inputs[k];
@@ -59,7 +57,8 @@ static const char *stdin_reader(const arguments *a, int i)
 /* May media still come, from a document or from the user of a chat? */
 static int is_open(const arguments *a)
 {
-    return a->messages != NULL || a->session != NULL || (!inputs_have_text(a) && isatty(STDIN_FILENO));
+    return a->messages != NULL || a->requests != NULL || a->session != NULL ||
+           (!inputs_have_text(a) && isatty(STDIN_FILENO));
 }
 
 static int lacks_picture(const arguments *a) { return !is_open(a) && count_inputs(a, G4_PART_IMAGE) == 0; }
@@ -159,10 +158,20 @@ static int check_answer(const arguments *a)
     if (a->context_shift && (a->raw || a->messages != NULL)) {
         return say(USAGE, "--context-shift drops turns of a chat: not with --raw or --messages");
     }
-    if (a->media_root != NULL && a->messages == NULL) return say(USAGE, "--media-root needs --messages");
+    if (a->media_root != NULL && a->messages == NULL && a->requests == NULL)
+        return say(USAGE, "--media-root needs --messages");
     if (a->messages != NULL && (a->n_inputs > 0 || a->session != NULL || a->system != NULL || a->tool_exec != NULL))
         return say(USAGE, "--messages holds the whole conversation: no prompt, --system, --session or --tool-exec");
     if (a->boxes != NULL && lacks_picture(a)) return say(USAGE, "--boxes needs a picture to draw on: --image FILE");
+    return DONE;
+}
+
+int requests_check(const arguments *a)
+{
+    if (a->requests == NULL) return say(USAGE, "which requests? Give a file with one in each line, or - for a pipe");
+    if (a->max_tokens == 0) return say(USAGE, "-n 0 leaves nothing to answer");
+    if (a->resume && (a->output == NULL || strcmp(a->output, "-") == 0))
+        return say(USAGE, "--resume needs the file of answers that it goes on with: -o FILE");
     return DONE;
 }
 
@@ -195,6 +204,8 @@ static int check_outputs(const arguments *a)
         if (paths[i] == NULL || strcmp(paths[i], "-") == 0) continue;
         if (a->model != NULL && same_file(paths[i], a->model))
             return say(USAGE, "%s is the model: nothing is written there", paths[i]);
+        if (a->requests != NULL && same_file(paths[i], a->requests))
+            return say(USAGE, "%s holds the requests: the answers need a file of their own", paths[i]);
         for (size_t k = 0; k < i; k++) {
             if (paths[k] != NULL && strcmp(paths[k], paths[i]) == 0)
                 return say(USAGE, "%s is named for two outputs", paths[i]);

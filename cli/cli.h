@@ -34,6 +34,10 @@
  *   inspect.c   the other commands below the chat template
  *   calibrate.c what the matrices of a model are multiplied with
  *   bench.c     speed
+ *   lines.c     the files of a batch: lines with requests, and their answers in order
+ *   prefix.c    beginnings that prompts of a batch share
+ *   jobs.c      a line of a batch on its way to its answer
+ *   batch.c     a batch: which lines are answered when, and what the user is told
  *   run.c       the tables of options and commands, one question and one answer, main
  *
  * Nearly every function returns the exit status of the program: DONE, FAILED, USAGE, or 128 and the number of the
@@ -137,7 +141,7 @@ typedef struct {
 } option;
 
 /* What words of the command line are that are no options. Words that name a model are taken by all commands. */
-typedef enum { WORDS_NONE, WORDS_PROMPT, WORDS_TOPIC } word_use;
+typedef enum { WORDS_NONE, WORDS_PROMPT, WORDS_TOPIC, WORDS_REQUESTS } word_use;
 typedef struct {
     const char *name; /* empty: an answer */
     int (*run)(arguments *);
@@ -173,6 +177,7 @@ struct arguments {
     const char *topic; /* what help is about */
     const char *hint;  /* NULL, or what the question may have been meant for */
     const char *model, *system, *isa, *session, *output, *dump, *tokens, *nll, *lengths, *ffmpeg, *template_name;
+    const char *requests; /* the file of a batch */
     const char *messages, *media_root, *tools, *tool_choice, *tool_exec, *json_schema, *grammar, *boxes, *completions;
     buffer found_model; /* the default of -m */
     input *inputs;
@@ -183,6 +188,7 @@ struct arguments {
     int n_bias;
     int raw, specials, show_thoughts, yes, quiet, no_guard, no_lookup, no_video_audio, bos, skip_specials;
     int no_history, context_shift;
+    int parallel, unordered, resume;
     int strict_schema, closed_schema, frame_times;
     int all, help, version, man, no_config, list_tensors, lock_memory, huge_pages, no_mmap;
     int think; /* 1: without a limit; above: the limit plus 1 */
@@ -223,6 +229,7 @@ const char *chat_option(const arguments *a); /* the first one that needs a chat 
 int inputs_have_text(const arguments *a);    /* texts or files of text */
 int inputs_are_words(const arguments *a);    /* texts of the command line, and nothing else */
 int inputs_check(const arguments *a);        /* is there anything to answer, as far as that can be known yet? */
+int requests_check(const arguments *a);      /* the same of a batch */
 int inputs_want_text(const arguments *a);    /* there is none, and standard input is free to be it */
 /* Media that all stand behind the text of their message come to stand before it, as models were trained. */
 void inputs_order(arguments *a);
@@ -272,6 +279,8 @@ int source_read(const char *path, buffer *out);
 /* The same of what the model is to read, which nobody else checks: a line tells where it is no UTF-8. */
 int text_read(const char *path, buffer *out);
 
+/* A file from its start, or standard input from where it is. Of a pipe the first bytes are read, into out. */
+int input_open(FILE **f, const char *path, buffer *out);
 /* A file that is read from front to back: no pipe, which would be waited for, no device, no folder. *f is NULL after a
  * failure, and where there is none. */
 int regular_open(FILE **f, const char *path);
@@ -332,6 +341,7 @@ typedef struct {
 } progress_line;
 void progress_end(progress_line *p);
 
+int context_size(const arguments *a, const g4_engine_info *info); /* positions of a session, as the command line asks */
 /* The session that the command line asks for. Its prompts show their progress in p, which must outlive it. */
 g4_session_options session_options(const arguments *a, progress_line *p);
 
@@ -503,10 +513,17 @@ typedef struct { /* of an answer, for the line on stderr and for --json */
 
 int answer_open_chat(answer_writer *w, int in_thought); /* what follows is a chat's answer */
 void answer_free(answer_writer *w);
+/* How an answer into w is generated; *sampling must stay. When it has ended, with the result of the figures, the
+ * others of them are set. */
+g4_generate_options answer_options(answer_writer *w, const g4_constraint *constraint, g4_sampling *sampling);
+void answer_ended(answer_writer *w, figures *f);
 /* Generate an answer into w, and set result, finish and is_cut of the figures. With -n 0 nothing is generated. */
 int answer_generate(answer_writer *w, g4_session *s, const g4_constraint *constraint, figures *f);
 /* The last of a chat's text, unless status tells of a failure. A thought on display ends in any case. */
 int answer_finish_chat(answer_writer *w, int status);
+/* The calls of a finished answer that may be carried out; the figures say so when there are any. */
+int answer_calls(const answer_writer *w, figures *f);
+int answer_openai(const answer_writer *w, const figures *f, buffer *out); /* as one chat.completion */
 /* What follows the text of an answer: its end on stdout, log-probabilities, warnings and figures on stderr; or all
  * of it as one JSON object. `extra` holds further members of that object, each with a comma in front. An answer that
  * was interrupted ends in the same way. */
@@ -577,6 +594,11 @@ int conversation_settle(conversation *c);
 
 /* ---- The document of --messages (openai.c) --------------------------------------------------------- */
 
+/* Limits and lists that the command line does not give; a request has no more of them than fit. */
+void request_options(arguments *a, const g4_request_info *info);
+/* The folder below which the files that a document names may stand: that of --media-root, or its own. NULL: there is
+ * none. */
+const char *media_folder(const arguments *a, const char *document, buffer *own);
 /* Read the request; the command line's arguments that are not given become its own. */
 int document_read(conversation *c);
 int document_guide(conversation *c); /* what guides the answer to it, where the command line does not say */
@@ -589,6 +611,8 @@ int tools_declare(conversation *c, const char *tools);
 /* Answer the calls of the last message: by the program, or by the user. *answered says whether there were any. */
 int tools_answer(conversation *c, int *answered);
 
+/* The grammar of --json-schema or --grammar; *out stays as it is without them. */
+int grammar_open(g4_grammar **out, const g4_engine *e, const arguments *a, const g4_schema_options *opt);
 int conversation_grammar(conversation *c); /* the grammar of --json-schema or --grammar, if one is given */
 int conversation_guide(conversation *c);   /* what guides its answers: --tools, --json-schema, --grammar, --think */
 /* Let the model answer, calls and their results included, until it has said what it has to say. */
@@ -629,7 +653,125 @@ void dump_tap(void *d, const g4_tap *tap);       /* a g4_tap_fn */
 int dump_write(const dump *d, output_file *out); /* as safetensors */
 void dump_free(dump *d);
 
-/* ---- Commands (towers.c, inspect.c, calibrate.c, bench.c) --------------------------------------- */
+/* ---- Lines of a batch (lines.c) -------------------------------------------------------------------- */
+
+enum { MAX_LINE = 64 << 20 }; /* bytes of a line */
+typedef struct {
+    uint64_t number, at, size; /* from 1; bytes from the start of the file, with the newline */
+    buffer id;                 /* its custom_id, or "line-N" */
+    uint64_t twin_of;          /* the number of an earlier line of that name; 0: there is none */
+    int is_answered;
+    uint64_t answer_at, answer_size; /* of an answer that waits in OUT.part; size 0: none does */
+} batch_line;
+typedef struct { /* those that are not blank */
+    const char *name;
+    FILE *in;
+    batch_line *lines; /* (n) */
+    size_t n, cap;
+    batch_line **by_name; /* (n) */
+} batch_lines;
+/* Also after a failure it is to be closed. A pipe is read to its end first. */
+int batch_lines_open(batch_lines *b, const char *path);
+int batch_lines_text(const batch_lines *b, const batch_line *l, buffer *out); /* of at most MAX_LINE bytes */
+void batch_lines_close(batch_lines *b);
+
+typedef struct {
+    batch_lines *lines;
+    const char *name;
+    int fd, part;     /* of OUT, of what waits for its turn; -1: not open */
+    buffer part_name; /* OUT.part; empty: it needs no name */
+    int is_unordered;
+    size_t next, n_resumed; /* the line whose turn it is; answers that were there */
+} batch_answers;
+/* Answers into `path`, or standard output where it is NULL. A file that has some is gone on with, or not touched. Also
+ * after a failure it is to be closed. */
+int batch_answers_open(batch_answers *o, batch_lines *lines, const char *path, int resumes, int is_unordered);
+int batch_answers_add(batch_answers *o, batch_line *l, const buffer *text); /* with its newline */
+int batch_answers_close(batch_answers *o, int status);                      /* returns the status of the whole */
+
+/* ---- Shared beginnings (prefix.c) ------------------------------------------------------------------ */
+
+enum { MAX_PREFIXES = 4, MAX_NOTED = 64 };
+typedef struct {
+    g4_session *session; /* of n tokens; NULL: none */
+    int n;
+    uint64_t used; /* when */
+} kept_prefix;
+typedef struct {
+    g4_token *ids; /* (n), of the latest prompts */
+    int n, id;
+} noted_prompt;
+typedef struct { /* zeroed but for engine, options and n_ctx it is empty */
+    g4_engine *engine;
+    g4_session_options options;
+    int n_ctx; /* positions that are kept at most */
+    kept_prefix kept[MAX_PREFIXES];
+    noted_prompt noted[MAX_NOTED];
+    int n_noted;
+    uint64_t clock, n_evaluated;
+} prefix_cache;
+/* This prompt will come; returns what prefix_fork calls it. */
+int prefix_note(prefix_cache *p, const g4_prompt *prompt);
+/* A session that holds what the prompt shares with others; *out is NULL where that is nothing. */
+g4_status prefix_fork(prefix_cache *p, const g4_prompt *prompt, int id, g4_session **out, g4_error *err);
+void prefix_close(prefix_cache *p);
+
+/* ---- Jobs (jobs.c) --------------------------------------------------------------------------------- */
+
+typedef struct { /* made of a text that lines share: it keeps the masks that it has computed */
+    buffer text;
+    g4_grammar *grammar;
+    int n_users;
+    uint64_t used; /* when */
+} kept_grammar;
+enum { MAX_PARALLEL = 64, KEPT_GRAMMARS = 4 * MAX_PARALLEL }; /* two for each line that is read or answered */
+
+typedef struct { /* what jobs share */
+    const arguments *args;
+    g4_engine *engine;
+    g4_engine_info info;
+    g4_session_options session;
+    g4_schema_options schema;
+    g4_grammar *common; /* of --json-schema or --grammar */
+    prefix_cache prefixes;
+    kept_grammar grammars[KEPT_GRAMMARS];
+    uint64_t clock;
+    g4_batch *batch;
+} batch_shop;
+
+typedef struct { /* a line on its way to its answer */
+    batch_shop *shop;
+    batch_line *line;
+    arguments args; /* the command line's, with what the line says */
+    g4_request *request;
+    g4_chat *chat; /* NULL: raw text */
+    g4_token *ids; /* of raw text */
+    g4_prompt prompt;
+    int noted; /* among the prompts that may share their beginning */
+    kept_grammar *form, *tools;
+    g4_guide *guide;
+    g4_session *session;
+    answer_writer writer;
+    g4_sampling sampling;
+    g4_generate_options generate;
+    figures figures;
+    double begun;
+    int is_over; /* it is in no batch any more, or never was: with that status */
+    g4_status status;
+    g4_error error;
+    char param[128]; /* the member that is wrong; empty: none in particular */
+} batch_job;
+/* The line becomes a prompt, with all that guides its answer. What is wrong with it is the job's status, and it is over
+ * then. NULL, and told, when memory is out. */
+batch_job *job_open(batch_shop *shop, const batch_lines *lines, batch_line *line);
+/* Into the batch. `room`: a session without use, which becomes the job's if it has none to begin in; NULL: none. */
+void job_start(batch_job *j, g4_session *room);
+/* The line of the answer, or of the error, of a job that is over. */
+int job_answer(batch_job *j, buffer *out);
+g4_session *job_close(batch_job *j); /* returns its session, which others may use */
+void shop_close(batch_shop *s);
+
+/* ---- Commands (towers.c, inspect.c, calibrate.c, bench.c, batch.c) ------------------------------- */
 
 int run_tokenize(arguments *a);
 int run_detokenize(arguments *a);
@@ -643,5 +785,6 @@ int run_info(arguments *a);
 int run_models(arguments *a);
 int run_bench(arguments *a);
 int run_calibrate(arguments *a);
+int run_batch(arguments *a);
 
 #endif /* CLI_H */

@@ -171,8 +171,7 @@ static int read_first(int fd, const char *path, buffer *out)
     }
 }
 
-/* A file from its start, or standard input from where it is. */
-static int read_open(FILE **f, const char *path, buffer *out)
+int input_open(FILE **f, const char *path, buffer *out)
 {
     struct stat st;
     int status = DONE;
@@ -208,7 +207,7 @@ static int read_all(const char *path, uint64_t limit, buffer *out)
 {
     const char *name = strcmp(path, "-") == 0 ? "standard input" : path;
     FILE *f;
-    int status = read_open(&f, path, out);
+    int status = input_open(&f, path, out);
     if (status != DONE) return status;
     status = read_blocks(f, name, limit + 1, out);
     if (f != stdin) fclose(f);

@@ -614,7 +614,6 @@ static void add_info(buffer *b, const arguments *a, const g4_engine *e, const g4
 
 int run_info(arguments *a)
 {
-    const int default_ctx = 8192; /* of g4_session_options */
     g4_engine *e = NULL;
     g4_engine_info info;
     g4_memory_plan plan;
@@ -625,7 +624,7 @@ int run_info(arguments *a)
     if (status != DONE) return status;
     double seconds = seconds_now() - start;
     g4_engine_get_info(e, &info);
-    int n_ctx = a->n_ctx > 0 ? a->n_ctx : info.max_ctx < default_ctx ? info.max_ctx : default_ctx;
+    int n_ctx = context_size(a, &info);
     g4_session_options setup = session_options(a, &progress);
     g4_session_plan(e, &setup, &plan);
     if (a->json)

@@ -188,6 +188,13 @@ void progress_end(progress_line *p)
     p->start = 0;
 }
 
+int context_size(const arguments *a, const g4_engine_info *info)
+{
+    const int usual = 8192; /* of g4_session_options */
+    if (a->n_ctx > 0) return a->n_ctx;
+    return info->max_ctx < usual ? info->max_ctx : usual;
+}
+
 g4_session_options session_options(const arguments *a, progress_line *p)
 {
     *p = (progress_line) { .enabled = !a->quiet && terminal_draws(STDERR_FILENO) };

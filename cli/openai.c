@@ -7,15 +7,12 @@
 
 /* ---- What it says ------------------------------------------------------------------------------------ */
 
-/* Limits and lists that the command line does not give. */
-static int take_options(arguments *a, const g4_request_info *info)
+void request_options(arguments *a, const g4_request_info *info)
 {
     if (a->max_tokens < 0 && info->max_tokens > 0) a->max_tokens = info->max_tokens;
     if (a->logprobs < 0 && info->want_logprobs) a->logprobs = info->n_top;
-    if (a->n_stop > 0) return DONE;
-    if (info->n_stop > MAX_LIST) return say(FAILED, "%s: stop: more than %d texts", a->messages, MAX_LIST);
-    for (int i = 0; i < info->n_stop; i++) a->stop[a->n_stop++] = info->stop[i];
-    return DONE;
+    if (a->n_stop > 0) return;
+    for (int i = 0; i < info->n_stop && i < MAX_LIST; i++) a->stop[a->n_stop++] = info->stop[i];
 }
 
 int document_read(conversation *c)
@@ -30,10 +27,12 @@ int document_read(conversation *c)
     buffer_free(&text);
     if (status != DONE) return status;
     const g4_request_info *info = g4_request_get(c->request);
+    if (info->is_completion) return say(FAILED, "%s: expected a conversation, found a text to continue", a->messages);
     if (info->tools != NULL && a->tools != NULL) {
         return say(FAILED, "%s declares tools itself: leave --tools out", a->messages);
     }
-    return take_options(a, info);
+    request_options(a, info);
+    return DONE;
 }
 
 /* Where only some of the tools may be called, their calls alone are what the grammar allows. */
@@ -68,14 +67,13 @@ int document_guide(conversation *c)
 
 /* ---- The conversation -------------------------------------------------------------------------------- */
 
-/* The folder below which its files stand: that of --media-root, or its own. NULL: there is none. */
-static const char *media_folder(const arguments *a, buffer *own)
+const char *media_folder(const arguments *a, const char *document, buffer *own)
 {
-    const char *slash = strrchr(a->messages, '/');
+    const char *slash = strrchr(document, '/');
     if (a->media_root != NULL) return a->media_root;
-    if (strcmp(a->messages, "-") == 0) return NULL;
+    if (strcmp(document, "-") == 0) return NULL;
     if (slash == NULL) return ".";
-    buffer_add(own, a->messages, slash == a->messages ? 1 : (size_t)(slash - a->messages));
+    buffer_add(own, document, slash == document ? 1 : (size_t)(slash - document));
     return own->failed ? NULL : own->data;
 }
 
@@ -84,9 +82,10 @@ static int load_media(const conversation *c, g4_chat *chat)
     const arguments *a = c->args;
     buffer own = { 0 };
     g4_media_options how = media_options(a, c->info.has_audio);
-    g4_chat_load_options opt = {
-        .root = media_folder(a, &own), .media = &how, .image_tokens = a->image_tokens, .frame_tokens = a->frame_tokens
-    };
+    g4_chat_load_options opt = { .root = media_folder(a, a->messages, &own),
+                                 .media = &how,
+                                 .image_tokens = a->image_tokens,
+                                 .frame_tokens = a->frame_tokens };
     g4_error err;
     int status = DONE;
     if (g4_chat_load_media(chat, &opt, &err) != G4_OK) {

@@ -35,38 +35,38 @@ static void choose_schemas(conversation *c)
 }
 
 /* --json-schema and --grammar are files, or the texts themselves: a schema begins with a brace, rules have a ::= . */
-static int schema_grammar(conversation *c, const char *schema)
+static int schema_grammar(g4_grammar **out, const g4_engine *e, const char *schema, const g4_schema_options *opt)
 {
     buffer text = { 0 };
     g4_error err;
     int is_text = schema[strspn(schema, " \t\r\n")] == '{', status = text_or_file(schema, is_text, &text);
-    if (status == DONE &&
-        g4_grammar_from_schema(&c->guide.grammar, c->engine, buffer_text(&text), text.len, &c->schema, &err) != G4_OK) {
+    if (status == DONE && g4_grammar_from_schema(out, e, buffer_text(&text), text.len, opt, &err) != G4_OK)
         status = say(FAILED, "%s: %s", is_text ? "--json-schema" : schema, err.message);
-    }
     buffer_free(&text);
     return status;
 }
 
-static int rules_grammar(conversation *c, const char *rules)
+static int rules_grammar(g4_grammar **out, const g4_engine *e, const char *rules)
 {
     buffer text = { 0 };
     g4_error err;
     int is_text = strstr(rules, "::=") != NULL, status = text_or_file(rules, is_text, &text);
-    if (status == DONE &&
-        g4_grammar_from_rules(&c->guide.grammar, c->engine, buffer_text(&text), text.len, &err) != G4_OK) {
+    if (status == DONE && g4_grammar_from_rules(out, e, buffer_text(&text), text.len, &err) != G4_OK)
         status = say(FAILED, "%s: %s", is_text ? "--grammar" : rules, err.message);
-    }
     buffer_free(&text);
     return status;
 }
 
+int grammar_open(g4_grammar **out, const g4_engine *e, const arguments *a, const g4_schema_options *opt)
+{
+    if (a->json_schema != NULL) return schema_grammar(out, e, a->json_schema, opt);
+    return a->grammar != NULL ? rules_grammar(out, e, a->grammar) : DONE;
+}
+
 int conversation_grammar(conversation *c)
 {
-    const arguments *a = c->args;
     choose_schemas(c);
-    if (a->json_schema != NULL) return schema_grammar(c, a->json_schema);
-    return a->grammar != NULL ? rules_grammar(c, a->grammar) : DONE;
+    return grammar_open(&c->guide.grammar, c->engine, c->args, &c->schema);
 }
 
 int conversation_guide(conversation *c)
@@ -115,11 +115,10 @@ static void add_json_call(buffer *b, const message_part *call)
     buffer_str(b, "}}");
 }
 
-/* The members of the --json object beyond its content; returns the number of complete calls. */
-static int add_json_members(buffer *b, const message *m)
+/* The members of the --json object beyond its content. */
+static void add_json_members(buffer *b, const message *m)
 {
     buffer thoughts = { 0 }, calls = { 0 }, cut = { 0 };
-    int n_calls = 0;
     for (int i = 0; i < m->n; i++) {
         const message_part *p = &m->parts[i];
         if (p->kind == G4_PART_THOUGHT) buffer_add(&thoughts, p->text.data, p->text.len);
@@ -127,19 +126,17 @@ static int add_json_members(buffer *b, const message *m)
         buffer *list = p->incomplete ? &cut : &calls;
         if (list->len > 0) buffer_str(list, ",");
         add_json_call(list, p);
-        n_calls += !p->incomplete;
     }
     if (thoughts.len > 0) {
         buffer_str(b, ",\"reasoning\":");
         buffer_quote(b, thoughts.data, thoughts.len);
     }
-    if (n_calls > 0) buffer_fmt(b, ",\"tool_calls\":[%s]", buffer_text(&calls));
+    if (calls.len > 0) buffer_fmt(b, ",\"tool_calls\":[%s]", calls.data);
     if (cut.len > 0) buffer_fmt(b, ",\"incomplete_calls\":[%s]", cut.data);
     b->failed |= thoughts.failed | calls.failed | cut.failed;
     buffer_free(&thoughts);
     buffer_free(&calls);
     buffer_free(&cut);
-    return n_calls;
 }
 
 /* ---- Boxes ------------------------------------------------------------------------------------------ */
@@ -230,13 +227,6 @@ static int read_prompt(conversation *c, g4_chat **chat, g4_guide **guide)
     return status;
 }
 
-/* Behind a whole call only others could have come: -n has cut nothing there that would be missed. */
-static int ends_with_call(const message *m)
-{
-    const message_part *last = m->n > 0 ? &m->parts[m->n - 1] : NULL;
-    return last != NULL && last->kind == G4_PART_TOOL_CALL && !last->incomplete;
-}
-
 /* What is done with an answer: it joins the conversation and its calls are answered, or it ends here. One that was cut
  * off, or interrupted, is kept as far as it came, and none of its calls is carried out. */
 static int take_answer(conversation *c, g4_chat *chat, const answer_writer *w, int *again)
@@ -244,15 +234,10 @@ static int take_answer(conversation *c, g4_chat *chat, const answer_writer *w, i
     buffer extra = { 0 };
     int status = DONE, called = DONE;
     if (c->args->max_tokens != 0) {
+        int n_calls = answer_calls(w, &c->last);
         status = keep_answer(c, w);
-        if (status == DONE && c->last.result.stop == G4_STOP_MAX_TOKENS && ends_with_call(&c->messages[c->n - 1])) {
-            c->last.is_cut = 0;
-        }
-        int n_calls = status == DONE ? add_json_members(&extra, &c->messages[c->n - 1]) : 0;
-        if (n_calls > 0 && !c->last.is_cut) {
-            c->last.finish = "tool_calls";
-            if (!interrupted()) called = tools_answer(c, again);
-        }
+        if (status == DONE) add_json_members(&extra, &c->messages[c->n - 1]);
+        if (status == DONE && n_calls > 0 && !interrupted()) called = tools_answer(c, again);
     }
     int is_last = interrupted() || !*again; /* what there is of the answer is told, whatever became of its calls */
     if (status == DONE && extra.failed) status = say(FAILED, "no memory for the answer");

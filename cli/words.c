@@ -276,6 +276,15 @@ static int is_model_of_run(const char *word)
     return is_model;
 }
 
+static int take_requests(arguments *a, const char *word)
+{
+    buffer path = { 0 };
+    int status = path_read(word, &path);
+    if (status == DONE) a->requests = arguments_keep(a, &path);
+    buffer_free(&path);
+    return status == DONE && a->requests == NULL ? FAILED : status;
+}
+
 /* A word, which behind -- (then it is not free) is a part of the question whatever it looks like. */
 static int take_word(arguments *a, const cli_command *c, question *q, const char *word, int is_free)
 {
@@ -284,6 +293,8 @@ static int take_word(arguments *a, const cli_command *c, question *q, const char
         a->topic = word;
         return DONE;
     }
+    if (c->words == WORDS_REQUESTS && a->requests == NULL && !(is_free && names_model(word)))
+        return take_requests(a, word);
     int may_be_model = strcmp(c->name, "run") == 0 && a->model == NULL && q->n == 0;
     if (is_free && (names_model(word) || (may_be_model && is_model_of_run(word)))) return take_model(a, c, word);
     if (is_prompt && strcmp(word, "-") == 0 && is_free) {

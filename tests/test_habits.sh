@@ -162,7 +162,8 @@ fails 2 "-f needs the name of a file, not" perplexity -f ""
 # ---- Help, the man page, completions -----------------------------------------------------------------
 run --help
 ok "the first screen is one" test "$(wc -l < "$tmp/out")" -le 24
-commands="run chat info models bench tokenize detokenize render perplexity calibrate logits encode mel patches help"
+commands="run chat batch info models bench tokenize detokenize render perplexity calibrate logits encode mel patches"
+commands="$commands help"
 for topic in "" $commands; do
     run help $topic
     ok "no line of help $topic is wider than a terminal" awk 'length($0) > 80 { exit 1 }' "$tmp/out"

@@ -66,6 +66,17 @@ static void g4_fuzz_chat(const g4_request *r, const char *template_name)
     g4_chat_close(c);
 }
 
+/* As a line of a batch file. */
+static void g4_fuzz_line(const char *text, size_t size)
+{
+    g4_batch_line line;
+    g4_error err = { 0 };
+    const g4_status st = g4_batch_line_read(&line, text, size, NULL, &err);
+    if (st != G4_OK) g4_fuzz_refusal(st, &err);
+    g4_fuzz_must(st == G4_OK || line.custom_id == NULL);
+    g4_batch_line_close(&line, NULL);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char *const templates[] = { "31b-2026-07", "e2b-2026-07", "31b-2026-04" };
@@ -76,6 +87,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char *text = malloc(size); /* of its own, so that reading over its end is seen */
     if (text == NULL) return 0;
     memcpy(text, data + 1, size - 1);
+    g4_fuzz_line(text, size - 1);
     const g4_status st = g4_request_read(&r, text, size - 1, NULL, &fault, &err);
     memset(text, 'x', size); /* the request has copies */
     if (st != G4_OK) {

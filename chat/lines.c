@@ -1,0 +1,102 @@
+/* lines.c - lines of batch files: which request a line holds, and whether a line of answers is one that succeeded. A
+ * line is {"custom_id", "method", "url", "body"}, as OpenAI's Batch API has it, or a body alone. */
+#ifndef GEMMA4_IMPLEMENTED
+#define GEMMA4_IMPLEMENTED
+#endif
+#include "chat.h"
+
+#include <string.h>
+
+/* ---- Requests ------------------------------------------------------------------------------------ */
+
+static const struct {
+    const char *url;
+    int is_completion;
+} g4_line_urls[] = { { "/v1/chat/completions", 0 }, { "/v1/completions", 1 } };
+enum { G4_N_LINE_URLS = sizeof g4_line_urls / sizeof g4_line_urls[0] };
+
+/* Where the line would be sent; *is_completion is -1 where it does not say. */
+static g4_status g4_line_read_url(g4_openai *o, const g4_json *line, int *is_completion)
+{
+    const g4_json *method = g4_json_given(line, "method"), *url = g4_json_given(line, "url");
+    *is_completion = -1;
+    if (method != NULL && !g4_json_is_text(method, "POST"))
+        return g4_openai_fail(o, "method", "expected \"POST\", found %.40s",
+                              method->kind == G4_JSON_STRING ? method->text : g4_json_kind_name(method));
+    for (int i = 0; i < G4_N_LINE_URLS; i++)
+        if (g4_json_is_text(url, g4_line_urls[i].url)) *is_completion = g4_line_urls[i].is_completion;
+    if (url == NULL || *is_completion >= 0) return G4_OK;
+    return g4_openai_fail(o, "url", "expected %s or %s, found %.60s", g4_line_urls[0].url, g4_line_urls[1].url,
+                          url->kind == G4_JSON_STRING ? url->text : g4_json_kind_name(url));
+}
+
+/* What the line is called; *id is NULL where it is not. Some clients count. */
+static g4_status g4_line_read_id(g4_openai *o, const g4_json *line, const char **id)
+{
+    const g4_json *v = g4_json_given(line, "custom_id");
+    *id = NULL;
+    if (v == NULL) return G4_OK;
+    if (v->kind != G4_JSON_STRING && v->kind != G4_JSON_NUMBER)
+        return g4_openai_fail(o, "custom_id", "expected text, found %s", g4_json_kind_name(v));
+    if (strlen(v->text) != v->text_len) return g4_openai_fail(o, "custom_id", "expected text without a NUL");
+    *id = v->text;
+    return G4_OK;
+}
+
+g4_status g4_line_unwrap(g4_openai *o, g4_json **line, g4_request_info *info)
+{
+    int is_completion;
+    g4_status st = g4_line_read_id(o, *line, &info->custom_id);
+    if (st == G4_OK) st = g4_line_read_url(o, *line, &is_completion);
+    if (st != G4_OK) return st;
+    info->is_completion = is_completion > 0;
+    g4_json *body = g4_json_find(*line, "body");
+    if (body == NULL && is_completion < 0) return G4_OK;
+    if (!g4_json_is(body, G4_JSON_OBJECT))
+        return g4_openai_fail(o, "body", "expected an object, found %s", g4_json_kind_name(body));
+    *line = body;
+    if (is_completion < 0 || g4_json_given(body, is_completion ? "prompt" : "messages") != NULL) return G4_OK;
+    return g4_openai_fail(o, is_completion ? "prompt" : "messages", "expected by %s, found nothing",
+                          g4_line_urls[is_completion].url);
+}
+
+/* ---- Names and outcomes -------------------------------------------------------------------------- */
+
+static int g4_line_succeeded(const g4_json *line)
+{
+    const g4_json *response = g4_json_given(line, "response"), *code = g4_json_get(response, "status_code");
+    return g4_json_is(code, G4_JSON_NUMBER) && code->number == 200 && g4_json_given(line, "error") == NULL &&
+           g4_json_given(response, "body") != NULL;
+}
+
+g4_status g4_batch_line_read(g4_batch_line *out, const char *json, size_t len, const g4_allocator *a, g4_error *err)
+{
+    g4_arena arena = { .a = a };
+    g4_openai o = { .m = &arena, .err = err };
+    g4_json *line;
+    const char *id = NULL;
+    if (out == NULL || json == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", out == NULL ? "out" : "json");
+    *out = (g4_batch_line) { 0 };
+    g4_status st = g4_json_parse_in(&line, &arena, json, len, NULL, NULL, err);
+    if (st == G4_OK) st = g4_line_read_id(&o, line, &id);
+    if (st == G4_OK && id != NULL) {
+        out->custom_id = g4_alloc(a, strlen(id) + 1, 1);
+        if (out->custom_id == NULL)
+            st = g4_fail(err, G4_ERR_MEMORY, "no memory for the name of a line");
+        else
+            memcpy(out->custom_id, id, strlen(id) + 1);
+    }
+    if (st == G4_OK) {
+        out->is_answer = g4_json_find(line, "response") != NULL && g4_json_find(line, "error") != NULL;
+        out->has_succeeded = g4_line_succeeded(line);
+    }
+    g4_arena_free(&arena);
+    return st;
+}
+
+void g4_batch_line_close(g4_batch_line *line, const g4_allocator *a)
+{
+    if (line == NULL) return;
+    g4_free(a, line->custom_id);
+    *line = (g4_batch_line) { 0 };
+}

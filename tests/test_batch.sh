@@ -1,0 +1,208 @@
+#!/bin/sh
+# gemma4 batch: each line's answer is the one that it gets alone, a line that is wrong is its own error, and whatever
+# ends the program, what was answered is found again. Ends with "N passed, N failed".
+. tests/program.sh
+base=tests/data/text_e2b.g4
+chat=tests/data/media/e2b-q8_0.g4
+tiny=models/tiny.g4
+
+run() { "$g4" "$@" > "$tmp/out" 2> "$tmp/err" < /dev/null; rc=$?; }
+lines_are() { [ "$(wc -l < "$1")" -eq "$2" ]; }
+same() { cmp -s "$1" "$2"; }
+# plain FILE: answers without what differs between two runs.
+plain() {
+    sed -E 's/"id":"(chatcmpl|cmpl)-[^"]*",//; s/"created":[0-9]+,//; s/,"timings":\{[^}]*\}//; s/"cached_tokens":[0-9]+//' "$1"
+}
+# request ID SYSTEM USER REST: a line in OpenAI's format.
+request() {
+    printf '{"custom_id":"%s","method":"POST","url":"/v1/chat/completions","body":{"messages":[' "$1"
+    printf '{"role":"system","content":"%s"},{"role":"user","content":"%s"}]%s}}\n' "$2" "$3" "$4"
+}
+system="You sort messages. Answer in a few words whatever comes, and stay polite, since people read it later on and may be sad or angry."
+
+# ---- The form --------------------------------------------------------------------------------------------
+cat > "$tmp/form.jsonl" <<'END'
+{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"mine","messages":[{"role":"user","content":"hi"}],"max_tokens":4}}
+
+{"prompt":"hello","max_tokens":3,"logprobs":2}
+{"custom_id":"text","url":"/v1/completions","body":{"prompt":"once upon","max_tokens":4,"logprobs":1}}
+no JSON
+{"custom_id":"a","body":{"prompt":"again"}}
+{"custom_id":8,"url":"/v1/embeddings","body":{"input":"x"}}
+{"custom_id":"long","body":{"prompt":"hi","max_tokens":-5}}
+{"custom_id":"form","body":{"prompt":"hi","max_tokens":40,"response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"enum":["x","yz"]}}}}}
+{"custom_id":"call","body":{"prompt":"hi","max_tokens":60,"tools":[{"type":"function","function":{"name":"look","parameters":{"type":"object","properties":{"at":{"enum":["k"]}},"required":["at"],"additionalProperties":false}}}],"tool_choice":"required","parallel_tool_calls":false}}
+END
+run batch -m $tiny --temp 0 "$tmp/form.jsonl"
+ok "lines that fail are an exit status of 1" test "$rc" -eq 1
+ok "a line for each that is not blank" lines_are "$tmp/out" 9
+ok "in their order" test "$(grep -oE '^\{"id":"batch_req_[0-9]+' "$tmp/out" | grep -oE '[0-9]+$' | tr '\n' ' ')" = "1 3 4 5 6 7 8 9 10 "
+has() { sed -n "$1p" "$tmp/out" | grep -qF -- "$2"; }
+ok "a name" has 1 '"custom_id":"a","response":{"status_code":200,'
+ok "the model as the line calls it" has 1 '"object":"chat.completion","created":'
+ok "the model's name" has 1 '"model":"mine"'
+ok "no error" has 1 '},"error":null}'
+ok "a prompt is a question" has 2 '"custom_id":"line-3","response":{"status_code":200,'
+ok "its probabilities" has 2 '"top_logprobs":[{'
+ok "text goes on" has 3 '"object":"text_completion"'
+ok "its probabilities in their form" has 3 '"token_logprobs":[-'
+ok "no JSON" has 4 '"custom_id":"line-5","response":{"status_code":400,'
+ok "says where" has 4 '"error":{"code":"invalid_request","message":"JSON, line 1 column 1'
+ok "one name twice" has 5 'custom_id: \"a\" is the name of line 1 too'
+ok "another address" has 6 '"param":"url"'
+ok "a member that is wrong" has 7 '"param":"max_tokens"'
+ok "a schema" grep -qE '"content":"\\"(x|yz)\\""' "$tmp/out"
+ok "a call" has 9 '"tool_calls":[{"id":"call_'
+ok "its arguments" has 9 '"arguments":"{\"at\":\"k\"}"'
+ok "and how it ended" has 9 '"finish_reason":"tool_calls"'
+ok "what failed is told" grep -q 'form.jsonl: line 5: JSON, line 1' "$tmp/err"
+ok "and counted" grep -q '5 answered, 4 failed; prompts ' "$tmp/err"
+
+# ---- Each answer is its own ------------------------------------------------------------------------------------
+i=0
+while [ $i -lt 24 ]; do
+    request "r$i" "$system" "tell me about $i cats" ",\"max_tokens\":$((i * 7 % 30 + 2)),\"temperature\":1,\"seed\":$i"
+    i=$((i + 1))
+done > "$tmp/many.jsonl"
+run batch -m $tiny --parallel 1 --quiet "$tmp/many.jsonl"
+plain "$tmp/out" > "$tmp/one"
+ok "one at a time" lines_are "$tmp/one" 24
+run batch -m $tiny --parallel 8 "$tmp/many.jsonl"
+plain "$tmp/out" > "$tmp/eight"
+ok "eight at a time give the same answers" same "$tmp/one" "$tmp/eight"
+prompts=$(sed -nE 's/.*prompts ([0-9]+) tokens, ([0-9]+) of them reused.*/\1/p' "$tmp/err")
+reused=$(sed -nE 's/.*prompts ([0-9]+) tokens, ([0-9]+) of them reused.*/\2/p' "$tmp/err")
+ok "what prompts share is read once" test "$((prompts - reused))" -lt "$((prompts / 3))"
+i=0
+sed -nE 's/.*"body":(\{"messages".*\})\}$/\1/p' "$tmp/many.jsonl" | while read -r body; do
+    echo "$body" > "$tmp/body.json"
+    "$g4" -m $tiny --messages "$tmp/body.json" --json=openai --quiet < /dev/null
+done > "$tmp/alone"
+# content FILE: texts and why they end.
+content() { grep -oE '"content":"[^"]*"|"finish_reason":"[a-z]*"|"completion_tokens":[0-9]+' "$1"; }
+content "$tmp/alone" > "$tmp/alone.texts"
+content "$tmp/eight" > "$tmp/eight.texts"
+ok "and so does each alone" same "$tmp/alone.texts" "$tmp/eight.texts"
+run batch -m $tiny --parallel 8 --unordered --quiet "$tmp/many.jsonl"
+plain "$tmp/out" | sort > "$tmp/unordered"
+sort "$tmp/one" > "$tmp/sorted"
+ok "without an order, the same lines" same "$tmp/sorted" "$tmp/unordered"
+run batch -m $tiny --parallel 3 -o "$tmp/file.jsonl" "$tmp/many.jsonl"
+plain "$tmp/file.jsonl" > "$tmp/file"
+ok "into a file" same "$tmp/one" "$tmp/file"
+ok "and nothing beside it" test ! -e "$tmp/file.jsonl.part"
+"$g4" batch -m $tiny --quiet - < "$tmp/many.jsonl" > "$tmp/out" 2> "$tmp/err"
+plain "$tmp/out" > "$tmp/file"
+ok "from standard input" same "$tmp/one" "$tmp/file"
+cat "$tmp/many.jsonl" | "$g4" batch -m $tiny --quiet - > "$tmp/out" 2> "$tmp/err"
+plain "$tmp/out" > "$tmp/file"
+ok "from a pipe" same "$tmp/one" "$tmp/file"
+{ printf '\357\273\277'; sed 's/$/\r/' "$tmp/many.jsonl"; } > "$tmp/dos.jsonl"
+run batch -m $tiny --quiet "$tmp/dos.jsonl"
+plain "$tmp/out" > "$tmp/file"
+ok "with a byte order mark and carriage returns" same "$tmp/one" "$tmp/file"
+
+# ---- The command line speaks for all lines ------------------------------------------------------------------------
+printf '{"prompt":"hi"}\n{"prompt":"ho"}\n' > "$tmp/short.jsonl"
+run batch -m $tiny --quiet --json-schema '{"enum":[true]}' "$tmp/short.jsonl"
+ok "--json-schema" test "$(grep -c '"content":"true"' "$tmp/out")" -eq 2
+run batch -m $tiny --quiet -n 2 "$tmp/short.jsonl"
+ok "-n" test "$(grep -c '"completion_tokens":2,' "$tmp/out")" -eq 2
+run batch -m $base --quiet -n 2 "$tmp/short.jsonl"
+ok "a base model goes on" test "$(grep -c '"object":"text_completion"' "$tmp/out")" -eq 2
+run batch -m $base --quiet -n 2 "$tmp/many.jsonl"
+ok "and has no chat" test "$(grep -c 'has no chat template' "$tmp/out")" -eq 24
+run batch -m $tiny --quiet -n 2 -c 8 "$tmp/many.jsonl"
+ok "a prompt that is too long" test "$(grep -c '"code":"context_length_exceeded"' "$tmp/out")" -eq 24
+mkdir "$tmp/folder"
+printf 'P6\n2 1\n255\nabcdef' > "$tmp/folder/p.ppm"
+image() {
+    printf '{"custom_id":"%s","body":{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"%s"}}' "$1" "$2"
+    printf ',{"type":"text","text":"what?"}]}],"max_tokens":3}}\n'
+}
+{ image in p.ppm; image out ../many.jsonl; image web http://x/y.png; image data 'data:,P6%0A2%201%0A255%0Aabcdef'; } > "$tmp/folder/images.jsonl"
+run batch -m $chat --quiet "$tmp/folder/images.jsonl"
+ok "pictures of the folder and in the line" test "$(grep -c '"status_code":200' "$tmp/out")" -eq 2
+ok "and no others" test "$(grep -c '"status_code":400' "$tmp/out")" -eq 2
+
+# ---- Going on -------------------------------------------------------------------------------------------------------
+{ head -n 10 "$tmp/file.jsonl"; sed -n 13p "$tmp/file.jsonl"; tail -n 1 "$tmp/file.jsonl" | cut -c 1-200 | tr -d '\n'; } > "$tmp/torn.jsonl"
+sed -n 20p "$tmp/file.jsonl" > "$tmp/torn.jsonl.part"
+run batch -m $tiny -o "$tmp/torn.jsonl" --resume "$tmp/many.jsonl"
+plain "$tmp/torn.jsonl" > "$tmp/file"
+ok "--resume: a torn line and one that waited" same "$tmp/one" "$tmp/file"
+ok "--resume says what was there" grep -q '12 answered, 12 were there' "$tmp/err"
+run batch -m $tiny -o "$tmp/torn.jsonl" --resume --unordered "$tmp/many.jsonl"
+ok "--resume of all" grep -q '^gemma4: 0 answered, 24 were there' "$tmp/err"
+plain "$tmp/torn.jsonl" > "$tmp/file"
+ok "leaves all" same "$tmp/one" "$tmp/file"
+run batch -m $tiny --quiet -c 8 -o "$tmp/retry.jsonl" "$tmp/many.jsonl"
+run batch -m $tiny --quiet -o "$tmp/retry.jsonl" --resume "$tmp/many.jsonl"
+plain "$tmp/retry.jsonl" > "$tmp/file"
+ok "--resume answers what had failed" same "$tmp/one" "$tmp/file"
+run batch -m $tiny --quiet -o "$tmp/file.jsonl" "$tmp/many.jsonl"
+ok "without --resume nothing is overwritten" grep -q 'holds answers: --resume goes on with them' "$tmp/err"
+ok "and nothing was" test "$rc" -eq 1 -a "$(wc -l < "$tmp/file.jsonl")" -eq 24
+cp "$tmp/many.jsonl" "$tmp/other.jsonl"
+fails 1 "is no answer of a batch" batch -m $tiny --quiet -o "$tmp/other.jsonl" --resume "$tmp/many.jsonl"
+ok "a file of another kind stays" same "$tmp/many.jsonl" "$tmp/other.jsonl"
+cp "$tmp/file.jsonl" "$tmp/kept.jsonl"
+fails 1 "and no line of" batch -m $tiny --quiet -o "$tmp/file.jsonl" --resume "$tmp/short.jsonl"
+ok "so do the answers to other lines" same "$tmp/kept.jsonl" "$tmp/file.jsonl"
+
+# kill SIGNAL N ARGUMENT...: end it N times at any moment, each time on from the last, and from the start when it was done.
+seed=7
+kill_often() {
+    signal=$1; n=$2; shift 2
+    killed=0; rounds=0; wrong=0
+    rm -f "$tmp/k.jsonl" "$tmp/k.jsonl.part"
+    while [ $killed -lt "$n" ] && [ $rounds -lt $((4 * n)) ]; do
+        rounds=$((rounds + 1))
+        "$g4" batch -m $tiny --quiet -o "$tmp/k.jsonl" --resume "$@" "$tmp/many.jsonl" 2> "$tmp/err" < /dev/null &
+        pid=$!
+        seed=$((seed * 1103515245 % 2147483648 + 12345))
+        sleep "0.$(printf %03d $((seed / 65536 % 250)))"
+        kill "-$signal" $pid 2> /dev/null && killed=$((killed + 1))
+        wait $pid 2> /dev/null
+        [ $? -ne 0 ] && continue
+        plain "$tmp/k.jsonl" | sort > "$tmp/file"
+        cmp -s "$tmp/sorted" "$tmp/file" || wrong=$((wrong + 1))
+        rm -f "$tmp/k.jsonl" "$tmp/k.jsonl.part"
+    done
+    "$g4" batch -m $tiny --quiet -o "$tmp/k.jsonl" --resume "$@" "$tmp/many.jsonl" 2> "$tmp/err" < /dev/null
+}
+kill_often KILL 50
+plain "$tmp/k.jsonl" > "$tmp/file"
+ok "killed $killed times: all is there, in order" same "$tmp/one" "$tmp/file"
+ok "every time that it came to its end" test "$wrong" -eq 0
+ok "it was killed" test "$killed" -ge 25
+kill_often KILL 10 --unordered
+plain "$tmp/k.jsonl" | sort > "$tmp/file"
+ok "killed without an order" same "$tmp/sorted" "$tmp/file"
+kill_often INT 10
+plain "$tmp/k.jsonl" > "$tmp/file"
+ok "interrupted" same "$tmp/one" "$tmp/file"
+ok "no temporary file is left" test -z "$(find "$tmp" -name '*.tmp')"
+
+# ---- Usage ------------------------------------------------------------------------------------------------------------
+fails 2 "which requests?" batch -m $tiny
+fails 2 "what is \"b\"" batch -m $tiny "$tmp/short.jsonl" b
+fails 2 "--resume needs the file of answers" batch -m $tiny --resume "$tmp/short.jsonl"
+fails 2 "holds the requests: the answers need a file of their own" batch -m $tiny -o "$tmp/short.jsonl" "$tmp/short.jsonl"
+fails 2 "-n 0 leaves nothing to answer" batch -m $tiny -n 0 "$tmp/short.jsonl"
+fails 2 "--parallel needs a whole number from 1 to 64" batch -m $tiny --parallel 0 "$tmp/short.jsonl"
+fails 2 "--image is not an option of batch" batch -m $tiny --image x "$tmp/short.jsonl"
+fails 1 "cannot read $tmp/nowhere" batch -m $tiny "$tmp/nowhere"
+: > "$tmp/empty.jsonl"
+fails 1 "holds no line to answer" batch -m $tiny "$tmp/empty.jsonl"
+fails 1 "cannot read $tmp/folder: Is a directory" batch -m $tiny "$tmp/folder"
+fails 1 "--resume needs a file" batch -m $tiny --quiet --resume -o /dev/null "$tmp/short.jsonl"
+fails 1 "cannot write $tmp/none/x" batch -m $tiny --quiet -o "$tmp/none/x" "$tmp/short.jsonl"
+if [ -w /dev/full ]; then
+    run batch -m $tiny --quiet -n 1 -o /dev/full "$tmp/short.jsonl"
+    ok "a full disk" grep -q 'cannot write /dev/full: No space left' "$tmp/err"
+    ok "is a failure" test "$rc" -eq 1
+fi
+run batch -m $tiny --quiet -n 1 -o /dev/null "$tmp/short.jsonl"
+ok "a device" test "$rc" -eq 0
+tally
