@@ -2261,8 +2261,8 @@ g4_status g4_grammar_leave(g4_grammar *g, g4_error *err)
     if (st == G4_ERR_CANCELED) return g4_halt_check(halt, err);
     if (st == G4_ERR_UNSUPPORTED) {
         const int is_named = r >= 0 && g->net.rules[r].name != NULL, is_slow = g->work_left < 0;
-        return g4_fail(err, st, "the grammar is too ambiguous: more than %d %s%s%.*s",
-                       is_slow ? G4_MAX_WORK : G4_MAX_PLACES, is_slow ? "steps for one token" : "places",
+        return g4_fail(err, st, "the grammar takes too much work: more than %d %s%s%.*s",
+                       is_slow ? G4_MAX_WORK : G4_MAX_PLACES, is_slow ? "steps for one token" : "places at once",
                        is_named ? " in rule " : "", is_named ? (int)g->net.rules[r].name_len : 0,
                        is_named ? g->net.rules[r].name : "");
     }
