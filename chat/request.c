@@ -480,12 +480,38 @@ static g4_status g4_request_read_prompt(g4_openai *o, const g4_json *prompt, g4_
     return G4_OK;
 }
 
+/* Text that the template trims away. */
+static int g4_text_is_blank(const g4_json *text)
+{
+    const char *s = text != NULL ? text->text : "";
+    size_t n = text != NULL ? text->text_len : 0;
+    g4_py_strip(&s, &n);
+    return n == 0;
+}
+
+/* Does a message say and show nothing? */
+static int g4_message_is_empty(const g4_json *message)
+{
+    const g4_json *content = g4_json_given(message, "content");
+    if (content == NULL || content->kind == G4_JSON_STRING) return g4_text_is_blank(content);
+    for (const g4_json *part = content->child; part != NULL; part = part->next)
+        if (!g4_json_is_text(g4_json_get(part, "type"), "text") || !g4_text_is_blank(g4_json_get(part, "text")))
+            return 0;
+    return 1;
+}
+
 static g4_status g4_request_read_messages(g4_openai *o, g4_json *messages, g4_request *r)
 {
+    int n = 0;
     r->messages = messages;
     if (g4_json_is(messages, G4_JSON_ARRAY) && messages->child == NULL)
         return g4_openai_fail(o, "messages", "expected at least one message, found none");
-    return g4_openai_messages(o, messages);
+    const g4_status st = g4_openai_messages(o, messages);
+    const g4_json *last = st == G4_OK ? g4_last_message(r) : NULL;
+    if (!g4_json_is_text(g4_json_get(last, "role"), "user") || !g4_message_is_empty(last)) return st;
+    for (const g4_json *message = messages->child; message != last; message = message->next) n++;
+    snprintf(o->place, sizeof o->place, "messages[%d]", n);
+    return g4_openai_fail(o, "content", "the user says and shows nothing: there is nothing to answer");
 }
 
 /* What is to be answered: the messages, or a prompt in place of them. */

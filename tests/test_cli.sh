@@ -453,7 +453,10 @@ END
     fails 1 "looks like UTF-16 without a byte order mark" -m $tiny --quiet -f "$tmp/utf16"
     printf '\377\376\0\0S\0\0\0' > "$tmp/utf32"
     fails 1 "is UTF-32" -m $tiny --quiet -f "$tmp/utf32"
-    printf '\377\376[\0{\0"\0r\0o\0l\0e\0"\0:\0"\0u\0s\0e\0r\0"\0}\0]\0' > "$tmp/utf16"
+    {
+        printf '\377\376[\0{\0"\0r\0o\0l\0e\0"\0:\0"\0u\0s\0e\0r\0"\0,\0'
+        printf '"\0c\0o\0n\0t\0e\0n\0t\0"\0:\0"\0x\0"\0}\0]\0'
+    } > "$tmp/utf16"
     run -m $tiny --quiet -n 1 --messages "$tmp/utf16"
     ok "a document in UTF-16" test "$rc" -eq 0
     run -m $tiny --image "$tmp/i.ppm" -p "Find the red circle." -n 60 --temp 0 --quiet --boxes "$tmp/boxes.png"

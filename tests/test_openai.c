@@ -982,9 +982,33 @@ static void g4_test_memory(void)
     }
 }
 
+/* A user who says nothing is not answered; in the middle of a conversation that is as it was. */
+static void g4_test_nothing(void)
+{
+    static const char *const nothing[] = { "\"\"",
+                                           "\" \\n\\u3000\"",
+                                           "null",
+                                           "[]",
+                                           "[{\"type\":\"text\",\"text\":\"\"}]",
+                                           "[{\"type\":\"text\",\"text\":\" \"},{\"type\":\"text\",\"text\":\"\"}]" };
+    char json[400];
+    g4_error err = { 0 };
+    g4_request *r;
+    for (size_t i = 0; i < sizeof nothing / sizeof *nothing; i++) {
+        snprintf(json, sizeof json, "[" G4_HI ",{\"role\":\"user\",\"content\":%s}]", nothing[i]);
+        g4_expect_request(json, "messages[1].content: the user says and shows nothing: there is nothing to answer",
+                          __LINE__);
+        snprintf(json, sizeof json, "[{\"role\":\"user\",\"content\":%s}," G4_HI "]", nothing[i]);
+        G4_EXPECT(g4_request_read(&r, json, strlen(json), NULL, NULL, &err) == G4_OK, "%s: %s", json, err.message);
+        g4_request_close(r);
+    }
+    G4_READS("{\"role\":\"user\"}", "messages[0].content: the user says and shows nothing: there is nothing to answer");
+}
+
 int main(void)
 {
     g4_test_parts();
+    g4_test_nothing();
     g4_test_calls();
     g4_test_tools();
     g4_test_options();
