@@ -181,7 +181,8 @@ typedef struct {
      * digits: that of the one file, or of what sha256sum prints of several in the order of their names. Owned by the
      * engine; "" when the file does not say. */
     const char *source, *source_sha256;
-    uint64_t reserved[6];
+    int vision_side; /* pixels of a soft token's side; 0: it sees nothing */
+    uint64_t reserved[5];
 } g4_engine_info;
 
 G4_API g4_status g4_engine_open(g4_engine **out, const g4_engine_options *opt, g4_error *err);
@@ -238,7 +239,8 @@ typedef struct { /* 8-bit RGB; g4_image_load reads files into it */
     int width, height;
     size_t stride;  /* bytes from row to row; 0: 3 * width */
     int max_tokens; /* 0: the model's default (280); else 70, 140, 280, 560 or 1120 */
-    uint64_t reserved[2];
+    int64_t fitted; /* a frame that was scaled when it was loaded: for how many soft tokens; 0: it was not */
+    uint64_t reserved[1];
 } g4_image;
 typedef struct {
     const float *samples;
@@ -262,18 +264,24 @@ typedef struct {
     const char *ffmpeg;            /* program name or path; NULL: "ffmpeg"; "": start no program */
     uint64_t max_pixels;           /* of one picture or frame; 0: 178,956,970 (512 MiB of RGB) */
     uint64_t max_samples;          /* of sound, at 16 kHz; 0: 230,400,000, that is 4 hours */
-    uint64_t max_file_bytes;       /* of a picture or sound file read whole; 0: 4 GiB */
+    uint64_t max_file_bytes;       /* of the file of a picture or a sound, also through a pipe; 0: of a picture 8 for
+                                      each of max_pixels and 64 MiB (1.4 GiB), else 4 GiB */
     int max_frames;                /* frames of a video that may be kept; 0: 1024 */
     int n_frames;                  /* video: frames to sample; 0: 32. A video with fewer gives all */
     double fps;                    /* video: above 0, sample so many frames a second instead of n_frames */
     int want_sound;                /* video: nonzero loads the sound track, if there is one */
     g4_limits limits;              /* of each call; a program that works for it is ended too */
     uint64_t max_scan_blocks;      /* of a JPEG: blocks of 8 x 8 samples, counted in each scan; 0: 60,000,000 */
-    uint64_t max_pixels_per_byte;  /* of a PNG or JPEG of more than 40,000,000 pixels; 0: 256 */
+    uint64_t max_pixels_per_byte;  /* of the file of a picture or frame of more than 40,000,000 pixels; 0: 256 */
     uint64_t max_program_bytes;    /* of memory that ffmpeg may take; 0: 4 GiB, UINT64_MAX: any number */
     int max_program_seconds;       /* that it may take; 0: 300 for a picture, 3600 for sound or a video */
     int frame_times;               /* video: nonzero gives frames the times that the file gives them */
-    uint64_t reserved[2];
+    int frame_tokens;              /* video: as soon as a frame is there, scale it to the size that the vision tower
+                                      gives it for so many soft tokens (70, 140, 280, 560 or 1120), where that is less:
+                                      what is made of it is the same; 0: keep frames as they are */
+    int frame_side;                /* pixels of a soft token's side then: vision_side of the model; 0: 48 */
+    int max_video_megapixels;      /* of all frames that are kept, in the size they are kept in; 0: 1024 */
+    int reserved;
 } g4_media_options;
 
 /* A picture as 8-bit RGB: transparency composited on white, EXIF orientation applied, 16-bit samples by their high
@@ -287,7 +295,8 @@ G4_API g4_status g4_audio_load(g4_audio *out, const char *path, const g4_media_o
 G4_API g4_status g4_audio_decode(g4_audio *out, const void *data, size_t size, const g4_media_options *opt,
                                  g4_error *err);
 G4_API void g4_audio_free(g4_audio *audio, const g4_media_options *opt);
-/* Frames i * total / n for i = 0..n-1, with seconds = index / average frame rate; only those are kept in memory. */
+/* Frames i * total / n for i = 0..n-1, with seconds = index / average frame rate; only those are kept in memory, and
+ * with frame_tokens no more of them than the model sees. */
 G4_API g4_status g4_video_load(g4_video *out, const char *path, const g4_media_options *opt, g4_error *err);
 G4_API g4_status g4_video_decode(g4_video *out, const void *data, size_t size, const g4_media_options *opt,
                                  g4_error *err);

@@ -68,6 +68,8 @@ static const option options[] = {
       "the ffmpeg program (default ffmpeg)" },
     { NULL, "--max-pixels", "N", OPTION_INT, FIELD(max_pixels), 1, INT_MAX, FOR_MEDIA | FOR_PATCHES,
       "pixels of a picture or frame at most (default 178956970)" },
+    { NULL, "--max-file", "N", OPTION_INT, FIELD(max_file), 1, INT_MAX, FOR_MEDIA | FOR_MEL | FOR_PATCHES,
+      "MiB of a file at most (default 4096; of a picture 64 and 8 bytes for each of --max-pixels, 1429)" },
     { NULL, NULL, NULL, OPTION_HEADING, 0, 0, 0, 0, "Conversation and tools" },
     { NULL, "--system", "TEXT", OPTION_TEXT, FIELD(system), 0, 0, FOR_ANSWERS, "system prompt" },
     { NULL, "--messages", "FILE", OPTION_PATH, FIELD(messages), 0, 0, FOR_ANSWER,

@@ -497,6 +497,8 @@ static g4_status g4_chat_load_one(const g4_chat *c, g4_loaded *l, const g4_chat_
     g4_status st = m->data == NULL ? g4_chat_media_path(m, opt, path, sizeof path, err) : G4_OK;
     if (st == G4_OK) st = g4_chat_check_medium(m, path, err);
     if (st != G4_OK) return st;
+    how.frame_tokens = opt->frame_tokens != 0 ? opt->frame_tokens : G4_FRAME_TOKENS;
+    if (c->e != NULL) how.frame_side = (int)(g4_engine_config(c->e)->v_patch * g4_engine_config(c->e)->v_pool);
     if (m->kind == G4_PART_IMAGE)
         st = m->data != NULL ? g4_image_decode(&l->image, m->data, m->size, &how, err)
                              : g4_image_load(&l->image, path, &how, err);

@@ -166,7 +166,8 @@ typedef struct { /* -p, -f, --image, --audio, --video, in the order of the comma
 
 enum { MAX_LIST = 64 }; /* of --stop, of --logit-bias */
 enum { JSON_OPENAI = 2 };
-enum { CONTEXT_MAX = -1 }; /* of n_ctx: what the model has */
+enum { FRAME_TOKENS = 70, MAX_PIXELS = 178956970 }; /* of a frame of a video, of a picture, if nobody says otherwise */
+enum { CONTEXT_MAX = -1 };                          /* of n_ctx: what the model has */
 
 /* What an option sets. Zero, NULL, and -1 or NAN where zero is a value of its own, mean that it was not given. */
 struct arguments {
@@ -174,8 +175,9 @@ struct arguments {
     unsigned char *given; /* (n_options): which of them the command line has */
     char **kept;          /* (n_kept): texts that were made of those on the command line, and owned */
     int n_kept;
-    const char *topic; /* what help is about */
-    const char *hint;  /* NULL, or what the question may have been meant for */
+    const cli_command *command; /* that the command line means */
+    const char *topic;          /* what help is about */
+    const char *hint;           /* NULL, or what the question may have been meant for */
     const char *model, *system, *isa, *session, *output, *dump, *tokens, *nll, *lengths, *ffmpeg, *template_name;
     const char *requests; /* the file of a batch */
     const char *messages, *media_root, *tools, *tool_choice, *tool_exec, *json_schema, *grammar, *boxes, *completions;
@@ -193,7 +195,7 @@ struct arguments {
     int all, help, version, man, no_config, list_tensors, lock_memory, huge_pages, no_mmap;
     int think; /* 1: without a limit; above: the limit plus 1 */
     int json;  /* 1: an object of ours; JSON_OPENAI: a chat.completion */
-    int n_ctx, n_threads, repeat, kv, frames, frame_tokens, image_tokens, max_pixels, block;
+    int n_ctx, n_threads, repeat, kv, frames, frame_tokens, image_tokens, max_pixels, max_file, block;
     int max_tokens, top_k, logprobs;                            /* -1 */
     double temperature, top_p, min_p;                           /* NAN */
     double repeat_penalty, presence_penalty, frequency_penalty; /* NAN */
@@ -270,10 +272,10 @@ int path_expand(const char *given, buffer *out);
 
 /* All bytes of a file, or of standard input for "-", appended to out: at most 256 MiB. */
 int file_read(const char *path, buffer *out);
-/* A medium from standard input: at least MEDIUM_START bytes, if it has so many, and the rest, at most 4 GiB in all. */
+/* A medium from standard input: at least MEDIUM_START bytes, if it has so many, and the rest, so many in all. */
 enum { MEDIUM_START = 1 << 20 };
 int medium_start(buffer *out);
-int medium_rest(buffer *out);
+int medium_rest(buffer *out, uint64_t limit);
 /* The same of a text, as UTF-8: without a byte order mark in front, and UTF-16 that begins with one is converted. */
 int source_read(const char *path, buffer *out);
 /* The same of what the model is to read, which nobody else checks: a line tells where it is no UTF-8. */
@@ -286,7 +288,8 @@ int input_open(FILE **f, const char *path, buffer *out);
 int regular_open(FILE **f, const char *path);
 
 /* A file being written. It gets its name when it is complete, so a failure leaves nothing behind; what is not a plain
- * file (a pipe, a device, "-") is written directly. Zeroed it is closed. */
+ * file (a pipe, a device, "-") is written directly, and a pipe must have a reader within ten seconds. Zeroed it is
+ * closed. */
 typedef struct {
     FILE *f;
     const char *path;

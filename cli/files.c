@@ -207,17 +207,19 @@ static int read_all(const char *path, uint64_t limit, buffer *out)
 {
     const char *name = strcmp(path, "-") == 0 ? "standard input" : path;
     FILE *f;
+    struct stat st;
     int status = input_open(&f, path, out);
     if (status != DONE) return status;
-    status = read_blocks(f, name, limit + 1, out);
+    const int is_long = fstat(fileno(f), &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size > limit;
+    if (!is_long) status = read_blocks(f, name, limit + 1, out);
     if (f != stdin) fclose(f);
-    if (status != DONE || out->len <= limit) return status;
+    if (status != DONE || (!is_long && out->len <= limit)) return status;
     return say(FAILED, "%s holds more than the %llu MiB that are read", name, (unsigned long long)limit >> 20);
 }
 
 int file_read(const char *path, buffer *out) { return read_all(path, (uint64_t)256 << 20, out); }
 int medium_start(buffer *out) { return read_blocks(stdin, "standard input", MEDIUM_START, out); }
-int medium_rest(buffer *out) { return read_all("-", (uint64_t)4096 << 20, out); }
+int medium_rest(buffer *out, uint64_t limit) { return read_all("-", limit, out); }
 
 int regular_open(FILE **f, const char *path)
 {

@@ -50,6 +50,7 @@ g4_media_options media_options(const arguments *a, int want_sound)
 {
     return (g4_media_options) { .ffmpeg = a->ffmpeg,
                                 .max_pixels = (uint64_t)a->max_pixels,
+                                .max_file_bytes = (uint64_t)a->max_file << 20,
                                 .n_frames = a->frames,
                                 .fps = a->fps,
                                 .frame_times = a->frame_times,
@@ -104,6 +105,14 @@ static int check_start(g4_part_kind kind, const buffer *start, const g4_media_op
     return result == G4_ERR_UNSUPPORTED || result == G4_ERR_CANCELED ? report(&err) : DONE;
 }
 
+/* Bytes that it may have, as the library has it of what comes through a pipe. */
+static uint64_t file_limit(g4_part_kind kind, const g4_media_options *opt)
+{
+    if (opt->max_file_bytes > 0) return opt->max_file_bytes;
+    if (kind != G4_PART_IMAGE) return (uint64_t)4096 << 20;
+    return ((uint64_t)64 << 20) + 8 * (opt->max_pixels > 0 ? opt->max_pixels : MAX_PIXELS);
+}
+
 /* What is longer than most pictures may have no end: its start is looked at before the rest is read. */
 static int load_standard_input(medium *m, g4_part_kind kind, int budget, const g4_media_options *opt)
 {
@@ -111,7 +120,7 @@ static int load_standard_input(medium *m, g4_part_kind kind, int budget, const g
     int status = medium_start(&data);
     if (status == DONE && data.len >= MEDIUM_START) {
         status = check_start(kind, &data, opt);
-        if (status == DONE) status = medium_rest(&data);
+        if (status == DONE) status = medium_rest(&data, file_limit(kind, opt));
     }
     if (status == DONE && data.len == 0) status = say(FAILED, "standard input is empty");
     if (status == DONE) status = medium_decode(m, kind, buffer_text(&data), data.len, budget, opt);
@@ -119,14 +128,23 @@ static int load_standard_input(medium *m, g4_part_kind kind, int budget, const g
     return status;
 }
 
+/* Frames need no more pixels than the model sees of them. */
+static g4_media_options with_budget(const g4_media_options *opt, int budget)
+{
+    g4_media_options how = *opt;
+    how.frame_tokens = budget != 0 ? budget : FRAME_TOKENS;
+    return how;
+}
+
 int medium_load(medium *m, g4_part_kind kind, const char *path, int budget, const g4_media_options *opt)
 {
+    const g4_media_options how = with_budget(opt, budget);
     g4_error err;
     g4_status result = G4_OK;
-    if (strcmp(path, "-") == 0) return load_standard_input(m, kind, budget, opt);
-    if (kind == G4_PART_IMAGE) result = g4_image_load(&m->image, path, opt, &err);
-    if (kind == G4_PART_AUDIO) result = g4_audio_load(&m->audio, path, opt, &err);
-    if (kind == G4_PART_VIDEO) result = g4_video_load(&m->loaded, path, opt, &err);
+    if (strcmp(path, "-") == 0) return load_standard_input(m, kind, budget, &how);
+    if (kind == G4_PART_IMAGE) result = g4_image_load(&m->image, path, &how, &err);
+    if (kind == G4_PART_AUDIO) result = g4_audio_load(&m->audio, path, &how, &err);
+    if (kind == G4_PART_VIDEO) result = g4_video_load(&m->loaded, path, &how, &err);
     return result == G4_OK ? medium_take(m, kind, budget) : report(&err);
 }
 

@@ -43,6 +43,7 @@ int part_load(const conversation *c, message_part *p)
 {
     g4_media_options opt = media_options(c->args, c->info.has_audio);
     if (!part_is_medium(p) || p->medium.kind == p->kind) return DONE;
+    opt.frame_side = c->info.vision_side;
     return medium_load(&p->medium, p->kind, buffer_text(&p->text), p->budget, &opt);
 }
 

@@ -74,7 +74,10 @@ static int encode_sound(soft_list *s, g4_engine *e, const g4_audio *sound, const
 int soft_list_encode(soft_list *s, g4_engine *e, const arguments *a, const input *file, int want_sound)
 {
     g4_media_options opt = media_options(a, want_sound);
+    g4_engine_info info;
     medium m = { 0 };
+    g4_engine_get_info(e, &info);
+    opt.frame_side = info.vision_side;
     int status = medium_load(&m, input_part(file->kind), file->value, file->budget, &opt);
     double start = seconds_now();
     if (status == DONE && m.kind == G4_PART_IMAGE) status = encode_picture(s, e, &m.image);

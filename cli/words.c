@@ -390,6 +390,7 @@ int arguments_read(arguments *a, int argc, char **argv, const cli_command **out)
 {
     question q = { 0 };
     int at = find_command_word(a->syntax, argc, argv, out);
+    a->command = *out;
     a->inputs = calloc((size_t)argc + 1, sizeof *a->inputs);
     a->given = calloc((size_t)a->syntax->n_options, 1);
     if (a->inputs == NULL || a->given == NULL) return say(FAILED, "no memory for the arguments");

@@ -70,7 +70,7 @@ static g4_status g4_picture_key(uint64_t key[2], const g4_image *image, uint32_t
 {
     const size_t row = 3 * (size_t)image->width, stride = image->stride ? image->stride : row;
     key[0] = (uint64_t)(uint32_t)image->width << 32 | (uint32_t)image->height;
-    key[1] = (uint64_t)token << 32 | (uint32_t)budget;
+    key[1] = (uint64_t)token << 32 | (uint32_t)budget << 1 | (image->fitted == budget);
     for (size_t y = 0; y < (size_t)image->height; y++) {
         const g4_status status = g4_halt_check(halt, err);
         if (status) return status;

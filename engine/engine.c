@@ -324,6 +324,7 @@ void g4_engine_get_info(const g4_engine *e, g4_engine_info *out)
                               .vision_layers = (int)c->v_layers,
                               .vision_hidden = (int)c->v_hidden,
                               .vision_tokens = (int)c->v_default_tokens,
+                              .vision_side = (int)(c->v_patch * c->v_pool),
                               .audio_layers = (int)c->a_layers,
                               .audio_hidden = (int)c->a_hidden,
                               .source = c->source,

@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* ---- The program ---------------------------------------------------------------------------- */
@@ -26,12 +27,41 @@ static size_t g4_add_words(const char **words, size_t n, const char *const *more
     return n;
 }
 
-/* What the end of a program says about the file. */
-static g4_status g4_ffmpeg_judge(const char *program, const g4_child_end *end, int seconds, g4_error *err)
+static uint64_t g4_input_bytes(const g4_input *in)
 {
+    struct stat st;
+    return fstat(in->fd, &st) == 0 && st.st_size > 0 ? (uint64_t)st.st_size : 0;
+}
+
+/* Pixels that a decoder may make of a file of so many bytes. It counts them in whole blocks, which a picture need not
+ * fill, so that it may take a few more than the limits say: what it makes is looked at again. */
+static uint64_t g4_decoder_pixels(const g4_media_limits *m, uint64_t bytes)
+{
+    uint64_t n = bytes < UINT64_MAX / m->max_pixels_per_byte ? bytes * m->max_pixels_per_byte : UINT64_MAX;
+    if (n > m->max_pixels) n = m->max_pixels;
+    if (n < G4_PIXELS_FREE) n = G4_PIXELS_FREE;
+    return n < INT32_MAX / 17 * 16 ? n + n / 16 : INT32_MAX; /* it knows no larger number */
+}
+
+/* A decoder that met the limit has said so, with a size. */
+static g4_status g4_decoder_refuses(const g4_media_limits *m, const g4_input *in, const char *size, g4_error *err)
+{
+    int w = 0, h = 0;
+    if (sscanf(size, "Picture size %9dx%9d", &w, &h) != 2 || w <= 0 || h <= 0) w = h = INT32_MAX;
+    g4_status s = g4_pixels_check(m, "picture", (uint64_t)w, (uint64_t)h, err);
+    if (!s) s = g4_pixels_check_bytes(m, "picture", (uint64_t)w, (uint64_t)h, g4_input_bytes(in), err);
+    return s ? s : g4_fail(err, G4_ERR_UNSUPPORTED, "a picture of %d x %d is more than the limit of pixels", w, h);
+}
+
+/* What the end of a program says about the file. */
+static g4_status g4_ffmpeg_judge(const g4_media_limits *m, const char *program, const g4_input *in,
+                                 const g4_child_end *end, int seconds, g4_error *err)
+{
+    const char *const size = strstr(end->said, "max pixel count") ? strstr(end->said, "Picture size") : NULL;
     char how[64] = "it ended without a message";
     if (end->is_late)
         return g4_fail(err, G4_ERR_UNSUPPORTED, "%.40s took more than the limit of %d seconds", program, seconds);
+    if (size && !end->is_stopped) return g4_decoder_refuses(m, in, size, err);
     if (end->is_stopped || (!end->reason && end->status == 0)) return G4_OK;
     if (end->reason || end->status == 126 || end->status == 127) /* as a shell says that it could not be started */
         return g4_fail(err, G4_ERR_UNSUPPORTED,
@@ -60,7 +90,9 @@ static g4_status g4_ffmpeg_run(const g4_media_limits *m, const char *program, co
     if (!m->ffmpeg[0]) return g4_fail(err, G4_ERR_UNSUPPORTED, G4_FFMPEG_NOT_OURS "no ffmpeg program may be started");
     const char *const decoder[] = { in->format.decoder ? "-c:v" : NULL, in->format.decoder, NULL };
     const char *const url = access("/dev/fd", X_OK) == 0 ? "file:/dev/fd/0" : "pipe:0";
-    const char *const input[] = { "-f", in->format.demuxer, "-i", url, NULL };
+    char pixels[24];
+    snprintf(pixels, sizeof pixels, "%" PRIu64, g4_decoder_pixels(m, g4_input_bytes(in)));
+    const char *const input[] = { "-max_pixels", pixels, "-f", in->format.demuxer, "-i", url, NULL };
     const char *words[G4_FFMPEG_WORDS] = { program, NULL };
     size_t n = g4_add_words(words, 1, quiet);
     n = g4_add_words(words, n, before);
@@ -71,7 +103,7 @@ static g4_status g4_ffmpeg_run(const g4_media_limits *m, const char *program, co
     if (m->max_program_seconds > 0) seconds = m->max_program_seconds;
     g4_child_end end;
     const g4_status s = g4_child_run(m, words, in->fd, seconds, sink, ctx, &end, err);
-    return s ? s : g4_ffmpeg_judge(program, &end, seconds, err);
+    return s ? s : g4_ffmpeg_judge(m, program, in, &end, seconds, err);
 }
 
 /* For sound and video. */
@@ -450,7 +482,8 @@ static g4_status g4_frame_stream_head(g4_frame_stream *f, char c)
         if (w <= 0 || h <= 0 || max != 255) return g4_fail(f->err, G4_ERR_FORMAT, "video: a frame of %d x %d", w, h);
         f->need = (size_t)w * (size_t)h * 3;
         f->have = f->n_head = 0;
-        return g4_pixels_alloc(f->m, "video", (uint64_t)w, (uint64_t)h, &f->picture, f->err);
+        const g4_status s = g4_frames_check(f->m, f->frames, (uint64_t)w, (uint64_t)h, f->err);
+        return s ? s : g4_pixels_alloc(f->m, "video", (uint64_t)w, (uint64_t)h, &f->picture, f->err);
     }
     if (f->n_head + 1 == sizeof f->head)
         return g4_fail(f->err, G4_ERR_FORMAT, "video: frame %d does not start as expected", f->frames->n);
@@ -469,8 +502,8 @@ static int g4_frame_stream_sink(void *ctx, const uint8_t *data, size_t n)
             used = f->need - f->have < n ? f->need - f->have : n;
             memcpy(f->picture.rgb + f->have, data, used);
             f->have += used;
-            if (f->have == f->need) g4_frames_add(f->frames, &f->picture);
-            if (f->frames->n == f->frames->n_wanted) return 1;
+            if (f->have == f->need) f->status = g4_frames_add(f->m, f->frames, &f->picture, f->err);
+            if (f->status || f->frames->n == f->frames->n_wanted) return 1;
         }
         data += used;
         n -= used;
@@ -648,7 +681,7 @@ static int g4_is_picture_format(const char *format)
 }
 
 /* What kind of medium these streams are, and what follows from that. */
-static g4_status g4_description_end(const g4_description *d, const g4_media_limits *m, g4_error *err)
+static g4_status g4_description_end(const g4_description *d, const g4_media_limits *m, uint64_t bytes, g4_error *err)
 {
     g4_media_info *info = d->info;
     if (d->n_video == 0 && d->n_sound == 0)
@@ -657,7 +690,9 @@ static g4_status g4_description_end(const g4_description *d, const g4_media_limi
         info->kind = G4_MEDIA_AUDIO;
         return G4_OK;
     }
-    const g4_status s = g4_pixels_check(m, "picture", (uint64_t)info->width, (uint64_t)info->height, err);
+    const uint64_t w = (uint64_t)info->width, h = (uint64_t)info->height;
+    g4_status s = g4_pixels_check(m, "picture", w, h, err);
+    if (!s) s = g4_pixels_check_bytes(m, "picture", w, h, bytes, err);
     if (s) return s;
     const int is_picture = g4_is_picture_format(info->format) || info->n_frames == 1 || info->fps <= 0;
     info->kind = d->n_sound == 0 && is_picture ? G4_MEDIA_IMAGE : G4_MEDIA_VIDEO;
@@ -700,7 +735,7 @@ g4_status g4_ffmpeg_probe(const g4_media_limits *m, const g4_input *in, g4_media
     if (!s)
         s = g4_ffmpeg_run(m, name.data ? name.data : "", in, before, behind, G4_FFMPEG_SECONDS, g4_description_sink, &d,
                           err);
-    if (!s) s = g4_description_end(&d, m, err);
+    if (!s) s = g4_description_end(&d, m, g4_input_bytes(in), err);
     g4_buf_free(&name);
     return s;
 }

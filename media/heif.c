@@ -374,6 +374,7 @@ static g4_status g4_heif_plan(g4_heif *h, uint32_t item, g4_heif_picture *p, int
     }
     if (*foreign) return G4_ERR_UNSUPPORTED;
     g4_status s = g4_pixels_check(h->m, "HEIF", p->w, p->h, err);
+    if (!s) s = g4_pixels_check_bytes(h->m, "HEIF", p->w, p->h, h->size, err);
     if (!s) s = g4_pixels_check(h->m, "HEIF", (uint64_t)p->tile_w * p->columns, (uint64_t)p->tile_h * p->rows, err);
     if (!s && ((uint64_t)p->tile_w * p->columns < p->w || (uint64_t)p->tile_h * p->rows < p->h))
         s = g4_fail(err, G4_ERR_FORMAT,

@@ -83,13 +83,17 @@ void g4_media_close(g4_media_file *f)
     f->fd = -1;
 }
 
-/* The rest of a file behind its first *n bytes, which are in *data (cap). */
-static g4_status g4_media_read_rest(const g4_media_limits *m, int fd, uint64_t max, uint8_t **data, size_t cap,
-                                    size_t *n, g4_error *err)
+/* The rest of a file behind its first *n bytes, which are in *data (cap): up to `most`, which is enough, and `max`. */
+static g4_status g4_media_read_rest(const g4_media_limits *m, int fd, uint64_t most, uint64_t max, uint8_t **data,
+                                    size_t cap, size_t *n, g4_error *err)
 {
     for (;;) {
         const g4_status s = g4_media_fill(m, fd, *data, cap, n, err);
         if (s) return s;
+        if (*n >= most) {
+            *n = (size_t)most;
+            return G4_OK;
+        }
         if (*n > max) return g4_fail(err, G4_ERR_UNSUPPORTED, "more than the limit of %" PRIu64 " bytes", max);
         if (*n < cap) return G4_OK;
         /* it is full: there may be more */
@@ -100,23 +104,58 @@ static g4_status g4_media_read_rest(const g4_media_limits *m, int fd, uint64_t m
     }
 }
 
-g4_status g4_media_read(const g4_media_limits *m, const g4_media_file *f, uint8_t **out, size_t *size, g4_error *err)
+/* Bytes that a file may have. */
+static uint64_t g4_media_max(const g4_media_limits *m, const g4_media_file *f, int is_picture)
 {
-    const uint64_t max = f->is_regular ? m->max_file_bytes : m->max_pipe_bytes;
+    const uint64_t max = is_picture ? m->max_picture_bytes : m->max_file_bytes;
+    return f->is_regular || max < m->max_pipe_bytes ? max : m->max_pipe_bytes;
+}
+
+g4_status g4_media_check_size(const g4_media_limits *m, const g4_media_file *f, int is_picture, g4_error *err)
+{
+    const uint64_t max = g4_media_max(m, f, is_picture);
+    if (f->size <= max) return G4_OK;
+    return g4_fail(err, G4_ERR_UNSUPPORTED, "%" PRIu64 " bytes are more than the limit of %" PRIu64, f->size, max);
+}
+
+g4_status g4_media_read(const g4_media_limits *m, const g4_media_file *f, uint64_t most, uint8_t **out, size_t *size,
+                        g4_error *err)
+{
+    const uint64_t max = g4_media_max(m, f, g4_is_read_whole(f->head, f->n_head));
     *out = NULL;
     *size = f->n_head;
-    if (f->size > max)
-        return g4_fail(err, G4_ERR_UNSUPPORTED, "%" PRIu64 " bytes are more than the limit of %" PRIu64, f->size, max);
+    if (!f->is_regular) most = UINT64_MAX;
     /* a byte more shows where it ends */
-    const size_t cap = g4_max_size(f->is_regular ? (size_t)f->size : 65535, f->n_head) + 1;
+    const uint64_t all = f->is_regular ? f->size < most ? f->size : most : 65535;
+    if (all > max)
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "%" PRIu64 " bytes are more than the limit of %" PRIu64, all, max);
+    const size_t cap = g4_max_size((size_t)all, f->n_head) + 1;
     uint8_t *data = g4_alloc(m->a, cap, 1);
     if (!data) return g4_fail(err, G4_ERR_MEMORY, "%zu bytes: out of memory", cap);
     memcpy(data, f->head, f->n_head);
-    const g4_status s = g4_media_read_rest(m, f->fd, max, &data, cap, size, err);
+    const g4_status s = g4_media_read_rest(m, f->fd, most, max, &data, cap, size, err);
     if (s)
         g4_free(m->a, data);
     else
         *out = data;
+    return s;
+}
+
+#define G4_WAV_FRONT (64 << 20) /* bytes before the samples of a WAV file at most: pictures and notes may stand there */
+
+g4_status g4_wav_file_find(const g4_media_limits *m, const g4_media_file *file, g4_wav_format *f, size_t *at,
+                           uint64_t *n, g4_error *err)
+{
+    uint8_t *front;
+    size_t size;
+    g4_status s = g4_wav_find(m, file->head, file->n_head, file->size, f, at, n, err);
+    if (!s || !f->more || file->n_head == file->size) return s;
+    s = g4_media_read(m, file, G4_WAV_FRONT, &front, &size, err);
+    if (s) return s;
+    s = g4_wav_find(m, front, size, file->size, f, at, n, err);
+    g4_free(m->a, front);
+    if (!s && lseek(file->fd, (off_t)file->n_head, SEEK_SET) < 0)
+        s = g4_fail(err, G4_ERR_IO, "cannot go back to its start: %s", strerror(errno));
     return s;
 }
 
@@ -244,24 +283,46 @@ static g4_status g4_media_load_y4m(const g4_media_limits *m, const g4_media_file
     return s;
 }
 
+/* What is decoded from memory: the first `most` bytes. */
+static g4_status g4_media_load_whole(const g4_media_limits *m, const g4_media_file *f, uint64_t most,
+                                     const g4_media_target *out, g4_error *err)
+{
+    uint8_t *data;
+    size_t size;
+    g4_status s = g4_media_read(m, f, most, &data, &size, err);
+    if (!s) s = g4_media_decode_bytes(m, data, size, out, err);
+    g4_free(m->a, data);
+    return s;
+}
+
+/* *foreign is set when it is of a kind that ffmpeg may read. What stands behind the samples is not read. */
+static g4_status g4_media_load_wav(const g4_media_limits *m, const g4_media_file *f, const g4_media_target *out,
+                                   int *foreign, g4_error *err)
+{
+    g4_wav_format format;
+    size_t at = 0;
+    uint64_t n = 0;
+    const g4_status s = g4_wav_file_find(m, f, &format, &at, &n, err);
+    *foreign = format.foreign;
+    return s ? s : g4_media_load_whole(m, f, at + n * format.bytes * format.channels, out, err);
+}
+
 /* A regular file that is not of ours, or is a video, is not read into memory, unless its tags are looked at here. */
 static g4_status g4_media_load_file(const g4_media_limits *m, const g4_media_file *f, const g4_media_target *out,
                                     g4_error *err)
 {
-    const int is_ours = (out->image && g4_is_read_whole(f->head, f->n_head)) || g4_is_tiff(f->head, f->n_head) ||
-                        (out->audio && g4_is_wav(f->head, f->n_head));
-    if (!f->is_regular || is_ours) {
-        uint8_t *data;
-        size_t size;
-        g4_status s = g4_media_read(m, f, &data, &size, err);
-        if (!s) s = g4_media_decode_bytes(m, data, size, out, err);
-        g4_free(m->a, data);
-        return s;
-    }
+    const int is_ours = (out->image && g4_is_read_whole(f->head, f->n_head)) || g4_is_tiff(f->head, f->n_head);
     int foreign = 1;
+    g4_status s = out->image ? g4_media_check_size(m, f, 1, err) : G4_OK;
+    if (s) return s;
+    if (!f->is_regular || is_ours) return g4_media_load_whole(m, f, UINT64_MAX, out, err);
+    if (out->audio && g4_is_wav(f->head, f->n_head)) {
+        s = g4_media_load_wav(m, f, out, &foreign, err);
+        if (!foreign) return s;
+    }
     if (out->video && g4_is_y4m(f->head, f->n_head)) {
         foreign = 0;
-        const g4_status s = g4_media_load_y4m(m, f, out->video, &foreign, err);
+        s = g4_media_load_y4m(m, f, out->video, &foreign, err);
         if (!foreign) return s;
     }
     return g4_media_decode_foreign(m, f->fd, NULL, out, err);

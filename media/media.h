@@ -19,10 +19,13 @@ typedef struct {
     const char *ffmpeg;
     uint64_t max_pixels, max_samples, max_file_bytes;
     uint64_t max_scan_blocks, max_pixels_per_byte;
+    uint64_t max_picture_bytes; /* max_file_bytes of a picture */
     uint64_t max_pipe_bytes;    /* of what is no regular file, so that its size is not known before */
     uint64_t max_program_bytes; /* of memory that a program may take; UINT64_MAX: any number */
     int max_program_seconds;    /* that it may take; 0: as its task asks for */
     int max_frames, n_frames, want_sound, frame_times;
+    int frame_tokens, frame_side; /* frame_tokens 0: frames are not scaled */
+    uint64_t max_video_pixels;    /* of all frames that are kept */
     double fps;
     g4_halt *halt;
 } g4_media_limits;
@@ -92,13 +95,17 @@ typedef struct {
     g4_image *frames; /* (n_wanted), the first n are there */
     double *seconds;  /* (n_wanted) */
     int n_wanted, n;
-    int64_t total; /* frames in the file */
-    double fps;    /* of the file, on average */
+    int64_t total;   /* frames in the file */
+    double fps;      /* of the file, on average */
+    uint64_t pixels; /* of those that are there */
 } g4_frames;
 /* Choose how many frames are kept, and take memory for their list. */
 g4_status g4_frames_open(const g4_media_limits *m, int64_t total, double fps, g4_frames *out, g4_error *err);
-int64_t g4_frames_next(const g4_frames *f);     /* index in the file of the frame that is wanted next */
-void g4_frames_add(g4_frames *f, g4_pixels *p); /* that frame; takes its pixels */
+int64_t g4_frames_next(const g4_frames *f); /* index in the file of the frame that is wanted next */
+/* Would that frame, and those behind it if they are as large, be within the limits? It asks before there is memory. */
+g4_status g4_frames_check(const g4_media_limits *m, const g4_frames *f, uint64_t w, uint64_t h, g4_error *err);
+/* That frame, scaled when the options say so. Takes its pixels, also when it fails. */
+g4_status g4_frames_add(const g4_media_limits *m, g4_frames *f, g4_pixels *p, g4_error *err);
 void g4_frames_free(const g4_media_limits *m, g4_frames *f);
 
 static inline uint32_t g4_be16(const uint8_t *p) { return (uint32_t)p[0] << 8 | p[1]; }
@@ -146,6 +153,15 @@ int g4_deflate(const g4_media_limits *m, const uint8_t *raw, size_t size, g4_buf
 
 /* ---- Pictures to patches (patches.c) -------------------------------------------------------- */
 
+#define G4_IMAGE_PATCH 16                              /* pixels of a patch's side, ... */
+#define G4_IMAGE_POOL 3                                /* ... patches of a soft token's, ... */
+#define G4_IMAGE_SIDE (G4_IMAGE_PATCH * G4_IMAGE_POOL) /* ... and its pixels, in the family */
+#define G4_IMAGE_MAX_SIDE 4096                         /* of any model */
+/* Soft tokens of a picture scaled to the largest multiples of `side` whose area is at most that of `budget` squares,
+ * keeping the aspect ratio; 0 when an argument is out of range. */
+int g4_target_size(int width, int height, int budget, int side, int *target_w, int *target_h);
+/* Scale a picture as the reference does. */
+g4_status g4_pixels_resize(const g4_media_limits *m, g4_pixels *p, int w, int h, g4_error *err);
 /* The patches of a picture, for any size of them; g4_patches_make is this for the size that the family has. budget: 70,
  * 140, 280, 560 or 1120, or 0 for img->max_tokens or 280; anything else is G4_ERR_ARGUMENT. */
 g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budget, int patch, int pool, g4_halt *halt,
@@ -225,6 +241,7 @@ typedef struct {
     int is_big;                   /* numbers have their highest byte first */
     uint64_t long_bytes;          /* of all samples, where 32 bits do not say it; 0: they do */
     int foreign;                  /* sound of another tag, which ffmpeg may be able to read */
+    int more;                     /* the samples begin behind what is there */
 } g4_wav_format;
 /* Read the chunks of a file of which `size` bytes are there, from its start up to the samples. *pos becomes the offset
  * of the chunk that holds them, or of the first that cannot be passed yet. */
@@ -234,6 +251,10 @@ int g4_wav_has_samples(const uint8_t *data, size_t size, const g4_wav_format *f,
 /* Bytes of samples in the chunk at pos of a file of so many bytes: as many as it says, or as there are if it says more
  * or that its length was not known. */
 uint64_t g4_wav_bytes(const uint8_t *data, const g4_wav_format *f, size_t pos, uint64_t file_bytes);
+/* Where the samples of a file of file_bytes begin, of which `size` are there, and how many of each channel there are: 1
+ * or more, within the limit. */
+g4_status g4_wav_find(const g4_media_limits *m, const uint8_t *data, size_t size, uint64_t file_bytes, g4_wav_format *f,
+                      size_t *at, uint64_t *n, g4_error *err);
 uint64_t g4_wav_limit(const g4_media_limits *m, const g4_wav_format *f); /* samples of each channel that may be read */
 float g4_wav_mono(const g4_wav_format *f, const uint8_t *frame);         /* the mean of a sample of all channels */
 /* Sound of any rate to G4_AUDIO_RATE. Takes x (n_in) and frees it, or gives it out as it is. */
@@ -321,8 +342,14 @@ typedef struct {
 /* Open it and look at it: it begins like something that can be read. */
 g4_status g4_media_open(const g4_media_limits *m, const char *path, g4_media_file *out, g4_error *err);
 void g4_media_close(g4_media_file *f);
-/* The whole of it. */
-g4_status g4_media_read(const g4_media_limits *m, const g4_media_file *f, uint8_t **out, size_t *size, g4_error *err);
+/* Is it as short as a picture's file must be, or any other's that is read whole? */
+g4_status g4_media_check_size(const g4_media_limits *m, const g4_media_file *f, int is_picture, g4_error *err);
+/* Its first bytes, `most` of them if it is a regular file and so long; all of anything else. */
+g4_status g4_media_read(const g4_media_limits *m, const g4_media_file *f, uint64_t most, uint8_t **out, size_t *size,
+                        g4_error *err);
+/* As g4_wav_find, of a regular file of which no more is read than what stands before the samples. */
+g4_status g4_wav_file_find(const g4_media_limits *m, const g4_media_file *file, g4_wav_format *f, size_t *at,
+                           uint64_t *n, g4_error *err);
 /* A y4m file that stays on disk, since all of it may be more than memory holds. Close its file. */
 g4_status g4_y4m_file_open(const g4_media_limits *m, const g4_media_file *f, g4_source *out, g4_error *err);
 /* A reader of pictures that need nothing else of ffmpeg. */

@@ -10,15 +10,10 @@
 
 /* ---- The size of a budget ------------------------------------------------------------------- */
 
-#define G4_IMAGE_BUDGET 280                            /* soft tokens of a picture when nobody says otherwise */
-#define G4_IMAGE_PATCH 16                              /* pixels of a patch's side, ... */
-#define G4_IMAGE_POOL 3                                /* ... patches of a soft token's, ... */
-#define G4_IMAGE_SIDE (G4_IMAGE_PATCH * G4_IMAGE_POOL) /* ... and its pixels */
+#define G4_IMAGE_BUDGET 280 /* soft tokens of a picture when nobody says otherwise */
 
-/* Soft tokens of a picture scaled to the largest multiples of `side` whose area is at most that of `budget` squares,
- * keeping the aspect ratio; 0 when an argument is out of range. float64 in the order of the reference: the floor
- * depends on the last bit. */
-static int g4_target_size(int width, int height, int budget, int side, int *target_w, int *target_h)
+/* float64 in the order of the reference: the floor depends on the last bit. */
+int g4_target_size(int width, int height, int budget, int side, int *target_w, int *target_h)
 {
     if (width <= 0 || height <= 0) return 0;
     if (budget != 70 && budget != 140 && budget != 280 && budget != 560 && budget != 1120) return 0;
@@ -335,6 +330,20 @@ static g4_status g4_resize(const g4_allocator *a, const g4_image *img, int w, in
     return s;
 }
 
+g4_status g4_pixels_resize(const g4_media_limits *m, g4_pixels *p, int w, int h, g4_error *err)
+{
+    const g4_image image = { .pixels = p->rgb, .width = p->w, .height = p->h };
+    uint8_t *scaled = NULL;
+    const g4_status s = g4_resize(m->a, &image, w, h, &scaled, m->halt, err);
+    if (s || !scaled) {
+        g4_free(m->a, scaled);
+        return s;
+    }
+    g4_free(m->a, p->rgb);
+    *p = (g4_pixels) { scaled, w, h };
+    return G4_OK;
+}
+
 /* ---- Patches -------------------------------------------------------------------------------- */
 
 void g4_patches_free(const g4_allocator *a, g4_patches *p)
@@ -343,6 +352,15 @@ void g4_patches_free(const g4_allocator *a, g4_patches *p)
     g4_free(a, p->pixels);
     g4_free(a, p->pos);
     memset(p, 0, sizeof *p);
+}
+
+/* Soft tokens of a frame that was scaled for this budget when it was loaded; 0: it was not. Asking for its size again
+ * would not always give the same: a long one may still grow. */
+static int g4_fitted_tokens(const g4_image *img, int budget, int side)
+{
+    if (img->fitted != budget || img->width % side != 0 || img->height % side != 0) return 0;
+    const int64_t n = (int64_t)(img->width / side) * (img->height / side);
+    return n <= budget ? (int)n : 0;
 }
 
 /* The size for img's budget and its soft tokens, after a check of all arguments. */
@@ -354,7 +372,10 @@ static g4_status g4_patches_plan(const g4_image *img, int budget, int patch, int
     if (patch <= 0 || patch > 256 || pool <= 0 || pool > 16)
         return g4_fail(err, G4_ERR_ARGUMENT, "patch %d, pool %d: expected 1..256 and 1..16", patch, pool);
     if (budget == 0) budget = img->max_tokens ? img->max_tokens : G4_IMAGE_BUDGET;
-    *n_tokens = g4_target_size(img->width, img->height, budget, patch * pool, w, h);
+    *w = img->width;
+    *h = img->height;
+    *n_tokens = g4_fitted_tokens(img, budget, patch * pool);
+    if (*n_tokens == 0) *n_tokens = g4_target_size(img->width, img->height, budget, patch * pool, w, h);
     if (*n_tokens == 0)
         return g4_fail(err, G4_ERR_ARGUMENT, "image tokens %d: expected 70, 140, 280, 560 or 1120", budget);
     return G4_OK;

@@ -11,11 +11,14 @@
 /* ---- Options -------------------------------------------------------------------------------- */
 
 #define G4_PIXELS_MAX 178956970     /* 512 MiB of RGB: Pillow refuses twice as many, and warns above half of them */
+#define G4_PICTURE_BYTES (64 << 20) /* of a file, beside 8 for each pixel that a picture may have */
+#define G4_VIDEO_MEGAPIXELS 1024    /* 3 GB of RGB: 493 frames of 1920 x 1080 */
 #define G4_SCAN_BLOCKS_MAX 60000000 /* a picture of the most pixels takes 45 million in the usual ten scans */
 
 g4_status g4_media_begin(g4_media_limits *m, g4_halt *halt, const g4_media_options *opt, g4_error *err)
 {
     static const g4_media_options none = { 0 };
+    int w, h;
     if (!opt) opt = &none;
     *m = (g4_media_limits) { .a = opt->allocator,
                              .ffmpeg = opt->ffmpeg ? opt->ffmpeg : "ffmpeg",
@@ -28,11 +31,19 @@ g4_status g4_media_begin(g4_media_limits *m, g4_halt *halt, const g4_media_optio
                              .max_program_bytes = opt->max_program_bytes ? opt->max_program_bytes : (uint64_t)4 << 30,
                              .max_program_seconds = opt->max_program_seconds,
                              .frame_times = opt->frame_times,
+                             .frame_tokens = opt->frame_tokens,
+                             .frame_side = opt->frame_side ? opt->frame_side : G4_IMAGE_SIDE,
+                             .max_video_pixels = (uint64_t)(opt->max_video_megapixels ? opt->max_video_megapixels
+                                                                                      : G4_VIDEO_MEGAPIXELS) *
+                                                 1000000,
                              .max_frames = opt->max_frames ? opt->max_frames : 1024,
                              .n_frames = opt->n_frames ? opt->n_frames : 32,
                              .want_sound = opt->want_sound,
                              .fps = opt->fps,
                              .halt = halt };
+    m->max_picture_bytes = opt->max_file_bytes                  ? opt->max_file_bytes
+                           : m->max_pixels < UINT64_MAX / 8 / 2 ? G4_PICTURE_BYTES + 8 * m->max_pixels
+                                                                : UINT64_MAX;
     g4_halt_open(halt);
     g4_halt_add(halt, &opt->limits);
     if (m->a && !m->a->alloc_fn != !m->a->free_fn)
@@ -41,6 +52,12 @@ g4_status g4_media_begin(g4_media_limits *m, g4_halt *halt, const g4_media_optio
         return g4_fail(err, G4_ERR_ARGUMENT,
                        "media: n_frames %d, max_frames %d, max_program_seconds %d, fps %g: none may be below 0",
                        opt->n_frames, opt->max_frames, opt->max_program_seconds, opt->fps);
+    if (opt->max_video_megapixels < 0 || opt->frame_side < 0 || opt->frame_side > G4_IMAGE_MAX_SIDE)
+        return g4_fail(err, G4_ERR_ARGUMENT, "media: max_video_megapixels %d, frame_side %d: expected 0 or more, 0..%d",
+                       opt->max_video_megapixels, opt->frame_side, G4_IMAGE_MAX_SIDE);
+    if (opt->frame_tokens != 0 && !g4_target_size(1, 1, opt->frame_tokens, m->frame_side, &w, &h))
+        return g4_fail(err, G4_ERR_ARGUMENT, "media: frame_tokens %d: expected 0, 70, 140, 280, 560 or 1120",
+                       opt->frame_tokens);
     return g4_halt_check(halt, err);
 }
 
@@ -72,6 +89,7 @@ void *g4_media_grow(const g4_media_limits *m, void *ptr, size_t used, size_t byt
 
 g4_status g4_pixels_check(const g4_media_limits *m, const char *kind, uint64_t w, uint64_t h, g4_error *err)
 {
+    if (w == 0 && h == 0) return g4_fail(err, G4_ERR_FORMAT, "%s: there is no picture in it: its size is 0 x 0", kind);
     if (w == 0 || h == 0 || w > INT32_MAX || h > INT32_MAX)
         return g4_fail(err, G4_ERR_FORMAT, "%s: size %" PRIu64 " x %" PRIu64 ", expected 1..2147483647 each way", kind,
                        w, h);
@@ -296,11 +314,44 @@ g4_status g4_frames_open(const g4_media_limits *m, int64_t total, double fps, g4
 
 int64_t g4_frames_next(const g4_frames *f) { return f->n * f->total / f->n_wanted; }
 
-void g4_frames_add(g4_frames *f, g4_pixels *p)
+/* The size a frame is kept in. Nonzero: it is scaled to that. */
+static int g4_frames_fit(const g4_media_limits *m, int w, int h, int *kept_w, int *kept_h)
 {
+    const int n = m->frame_tokens ? g4_target_size(w, h, m->frame_tokens, m->frame_side, kept_w, kept_h) : 0;
+    if (n > 0 && (int64_t)*kept_w * *kept_h < (int64_t)w * h) return 1;
+    *kept_w = w; /* the tower makes it larger than it is */
+    *kept_h = h;
+    return 0;
+}
+
+g4_status g4_frames_check(const g4_media_limits *m, const g4_frames *f, uint64_t w, uint64_t h, g4_error *err)
+{
+    int kept_w, kept_h;
+    const g4_status s = g4_pixels_check(m, "video", w, h, err);
+    if (s) return s;
+    g4_frames_fit(m, (int)w, (int)h, &kept_w, &kept_h);
+    const uint64_t each = (uint64_t)kept_w * (uint64_t)kept_h, left = (uint64_t)(f->n_wanted - f->n);
+    if (f->pixels <= m->max_video_pixels && each <= (m->max_video_pixels - f->pixels) / left) return G4_OK;
+    return g4_fail(err, G4_ERR_UNSUPPORTED,
+                   "video: %d frames of %d x %d to keep are more than the limit of %" PRIu64 " million pixels",
+                   f->n_wanted, kept_w, kept_h, m->max_video_pixels / 1000000);
+}
+
+g4_status g4_frames_add(const g4_media_limits *m, g4_frames *f, g4_pixels *p, g4_error *err)
+{
+    int w, h;
+    const int is_fitted = g4_frames_fit(m, p->w, p->h, &w, &h);
+    const g4_status s = is_fitted ? g4_pixels_resize(m, p, w, h, err) : G4_OK;
+    if (s) {
+        g4_pixels_free(m, p);
+        return s;
+    }
     f->seconds[f->n] = (double)g4_frames_next(f) / f->fps;
-    f->frames[f->n++] = (g4_image) { .pixels = p->rgb, .width = p->w, .height = p->h };
+    f->frames[f->n++] =
+        (g4_image) { .pixels = p->rgb, .width = w, .height = h, .fitted = is_fitted ? m->frame_tokens : 0 };
+    f->pixels += (uint64_t)w * (uint64_t)h;
     memset(p, 0, sizeof *p);
+    return G4_OK;
 }
 
 void g4_frames_free(const g4_media_limits *m, g4_frames *f)

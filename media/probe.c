@@ -15,26 +15,37 @@ static void g4_probe_name(g4_media_info *out, g4_media_kind kind, const char *fo
     snprintf(out->format, sizeof out->format, "%s", format);
 }
 
-/* file_bytes: of the file, whose first `size` bytes are here. *more: the samples begin behind them. */
-static g4_status g4_probe_wav(const g4_media_limits *m, const uint8_t *data, size_t size, uint64_t file_bytes,
-                              g4_media_info *out, int *foreign, int *more, g4_error *err)
+/* n: samples of each channel. */
+static void g4_probe_wav(const g4_wav_format *f, uint64_t n, g4_media_info *out)
 {
-    g4_wav_format f = { 0 };
-    size_t pos = 0;
-    const g4_status s = g4_wav_chunks(data, size, &f, &pos, m->halt, err);
-    *foreign = f.foreign;
-    if (s) return s;
-    *more = !g4_wav_has_samples(data, size, &f, pos);
-    if (*more) return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated: no samples in %zu bytes", size);
-    const uint64_t n = g4_wav_bytes(data, &f, pos, file_bytes) / ((uint64_t)f.bytes * f.channels);
-    if (n > g4_wav_limit(m, &f))
-        return g4_fail(err, G4_ERR_UNSUPPORTED, "WAV: %.0f samples at %u Hz are more than the limit", (double)n,
-                       (unsigned)f.rate);
     g4_probe_name(out, G4_MEDIA_AUDIO, "wav");
-    out->sample_rate = (int)f.rate;
-    out->channels = (int)f.channels;
-    out->seconds = (double)n / f.rate;
-    return G4_OK;
+    out->sample_rate = (int)f->rate;
+    out->channels = (int)f->channels;
+    out->seconds = (double)n / f->rate;
+}
+
+static g4_status g4_probe_wav_bytes(const g4_media_limits *m, const uint8_t *data, size_t size, g4_media_info *out,
+                                    int *foreign, g4_error *err)
+{
+    g4_wav_format f;
+    size_t at;
+    uint64_t n;
+    const g4_status s = g4_wav_find(m, data, size, size, &f, &at, &n, err);
+    *foreign = f.foreign;
+    if (!s) g4_probe_wav(&f, n, out);
+    return s;
+}
+
+static g4_status g4_probe_wav_file(const g4_media_limits *m, const g4_media_file *file, g4_media_info *out,
+                                   int *foreign, g4_error *err)
+{
+    g4_wav_format f;
+    size_t at;
+    uint64_t n;
+    const g4_status s = g4_wav_file_find(m, file, &f, &at, &n, err);
+    *foreign = f.foreign;
+    if (!s) g4_probe_wav(&f, n, out);
+    return s;
 }
 
 static g4_status g4_probe_y4m(const g4_media_limits *m, g4_source *src, g4_media_info *out, int *foreign, g4_error *err)
@@ -59,7 +70,6 @@ static g4_status g4_probe_heif(const g4_media_limits *m, const uint8_t *data, si
 static g4_status g4_probe_ours(const g4_media_limits *m, const uint8_t *data, size_t size, g4_media_info *out,
                                int *foreign, g4_error *err)
 {
-    int more;
     g4_source src = { data, NULL, size, 0, m->halt };
     const g4_picture_reader *const reader = g4_picture_reader_of(data, size);
     if (reader) {
@@ -71,7 +81,7 @@ static g4_status g4_probe_ours(const g4_media_limits *m, const uint8_t *data, si
         g4_probe_name(out, G4_MEDIA_IMAGE, "tiff");
         return g4_tiff_size(m, data, size, &out->width, &out->height, foreign, err);
     }
-    if (g4_is_wav(data, size)) return g4_probe_wav(m, data, size, size, out, foreign, &more, err);
+    if (g4_is_wav(data, size)) return g4_probe_wav_bytes(m, data, size, out, foreign, err);
     if (g4_is_y4m(data, size)) return g4_probe_y4m(m, &src, out, foreign, err);
     *foreign = 1;
     return G4_OK;
@@ -109,7 +119,7 @@ static g4_status g4_probe_whole(const g4_media_limits *m, const g4_media_file *f
 {
     uint8_t *data;
     size_t size;
-    g4_status s = g4_media_read(m, f, &data, &size, err);
+    g4_status s = g4_media_read(m, f, UINT64_MAX, &data, &size, err);
     if (!s) s = g4_probe_bytes(m, data, size, out, err);
     g4_free(m->a, data);
     return s;
@@ -119,13 +129,11 @@ static g4_status g4_probe_whole(const g4_media_limits *m, const g4_media_file *f
 static g4_status g4_probe_file(const g4_media_limits *m, const g4_media_file *f, g4_media_info *out, g4_error *err)
 {
     if (!f->is_regular || g4_is_read_whole(f->head, f->n_head)) return g4_probe_whole(m, f, out, err);
-    int foreign = 1, more = 0;
+    int foreign = 1;
     g4_status s = G4_OK;
     g4_source src;
     if (g4_is_wav(f->head, f->n_head)) {
-        foreign = 0;
-        s = g4_probe_wav(m, f->head, f->n_head, f->size, out, &foreign, &more, err);
-        if (more) return g4_probe_whole(m, f, out, err);
+        s = g4_probe_wav_file(m, f, out, &foreign, err);
     } else if (g4_is_y4m(f->head, f->n_head)) {
         foreign = 0;
         s = g4_y4m_file_open(m, f, &src, err);

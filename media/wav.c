@@ -317,16 +317,31 @@ uint64_t g4_wav_limit(const g4_media_limits *m, const g4_wav_format *f)
     return m->max_samples > UINT64_MAX / f->rate ? UINT64_MAX : m->max_samples * f->rate / G4_AUDIO_RATE;
 }
 
-/* The samples in n bytes at p. */
-static g4_status g4_wav_samples(const g4_media_limits *m, const g4_wav_format *f, const uint8_t *p, uint64_t n,
+g4_status g4_wav_find(const g4_media_limits *m, const uint8_t *data, size_t size, uint64_t file_bytes, g4_wav_format *f,
+                      size_t *at, uint64_t *n, g4_error *err)
+{
+    size_t pos = 0;
+    *f = (g4_wav_format) { 0 };
+    const g4_status s = g4_wav_chunks(data, size, f, &pos, m->halt, err);
+    if (s) return s;
+    f->more = !g4_wav_has_samples(data, size, f, pos);
+    if (f->more && size - pos < G4_WAV_CHUNK_HEAD)
+        return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated: no %s chunk in %zu bytes", f->tag ? "data" : "fmt", size);
+    if (f->more) return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated in the chunk at byte %zu of %zu", pos, size);
+    *at = pos + G4_WAV_CHUNK_HEAD;
+    *n = g4_wav_bytes(data, f, pos, file_bytes) / ((uint64_t)f->bytes * f->channels);
+    if (*n > g4_wav_limit(m, f))
+        return g4_fail(err, G4_ERR_UNSUPPORTED,
+                       "WAV: %" PRIu64 " samples at %u Hz are more than the limit of %" PRIu64 " at 16 kHz", *n,
+                       (unsigned)f->rate, m->max_samples);
+    return *n > 0 ? G4_OK : g4_fail(err, G4_ERR_FORMAT, "WAV: no samples");
+}
+
+/* n_in samples at p. */
+static g4_status g4_wav_samples(const g4_media_limits *m, const g4_wav_format *f, const uint8_t *p, uint64_t n_in,
                                 g4_audio *out, g4_error *err)
 {
-    const uint64_t frame = (uint64_t)f->bytes * f->channels, n_in = n / frame;
-    if (n_in > g4_wav_limit(m, f))
-        return g4_fail(err, G4_ERR_UNSUPPORTED,
-                       "WAV: %" PRIu64 " samples at %u Hz are more than the limit of %" PRIu64 " at 16 kHz", n_in,
-                       (unsigned)f->rate, m->max_samples);
-    if (n_in == 0) return g4_fail(err, G4_ERR_FORMAT, "WAV: no samples");
+    const uint64_t frame = (uint64_t)f->bytes * f->channels;
     float *x = g4_alloc(m->a, (size_t)n_in, sizeof *x);
     if (!x) return g4_fail(err, G4_ERR_MEMORY, "WAV: %" PRIu64 " samples: out of memory", n_in);
     g4_pace pace = { m->halt, 0 };
@@ -344,15 +359,10 @@ static g4_status g4_wav_samples(const g4_media_limits *m, const g4_wav_format *f
 g4_status g4_wav_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_audio *out, int *foreign,
                         g4_error *err)
 {
-    g4_wav_format f = { 0 };
-    size_t pos;
-    const g4_status s = g4_wav_chunks(data, size, &f, &pos, m->halt, err);
+    g4_wav_format f;
+    size_t at = 0;
+    uint64_t n = 0;
+    const g4_status s = g4_wav_find(m, data, size, size, &f, &at, &n, err);
     *foreign = f.foreign;
-    if (s) return s;
-    if (size - pos < G4_WAV_CHUNK_HEAD)
-        return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated: no %s chunk in %zu bytes", f.tag ? "data" : "fmt", size);
-    if (!g4_wav_has_samples(data, size, &f, pos))
-        return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated in the chunk at byte %zu of %zu", pos, size);
-    const uint64_t n = g4_wav_bytes(data, &f, pos, size);
-    return g4_wav_samples(m, &f, data + pos + G4_WAV_CHUNK_HEAD, n, out, err);
+    return s ? s : g4_wav_samples(m, &f, data + at, n, out, err);
 }

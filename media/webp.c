@@ -107,7 +107,9 @@ static g4_status g4_webp_open(const g4_media_limits *m, g4_webp *p, const uint8_
     if (p->w > p->canvas_w - p->x || p->h > p->canvas_h - p->y)
         return g4_fail(err, G4_ERR_FORMAT, "WebP: a frame of %d x %d at %d, %d of %d x %d", p->w, p->h, p->x, p->y,
                        p->canvas_w, p->canvas_h);
-    return g4_pixels_check(m, "WebP", (uint64_t)p->canvas_w, (uint64_t)p->canvas_h, err);
+    const uint64_t w = (uint64_t)p->canvas_w, h = (uint64_t)p->canvas_h;
+    const g4_status s = g4_pixels_check(m, "WebP", w, h, err);
+    return s ? s : g4_pixels_check_bytes(m, "WebP", w, h, size, err);
 }
 
 /* The picture alone as a file. */

@@ -187,13 +187,14 @@ static g4_status g4_y4m_take(const g4_media_limits *m, g4_source *src, const g4_
                                       : g4_fail(err, G4_ERR_IO, "y4m: the file changed while it was read");
         if (!wanted) continue;
         g4_pixels pixels;
-        const g4_status s = g4_pixels_alloc(m, "y4m", y->w, y->h, &pixels, err);
+        g4_status s = g4_pixels_alloc(m, "y4m", y->w, y->h, &pixels, err);
         if (s) return s;
         if (g4_y4m_rgb(y, yuv, pixels.rgb, m->halt)) {
             g4_pixels_free(m, &pixels);
             return g4_halt_check(m->halt, err);
         }
-        g4_frames_add(frames, &pixels);
+        s = g4_frames_add(m, frames, &pixels, err);
+        if (s) return s;
     }
     return G4_OK;
 }
@@ -229,6 +230,7 @@ g4_status g4_y4m_decode(const g4_media_limits *m, g4_source *src, g4_video *out,
     g4_frames frames = { .n = 0 };
     s = g4_y4m_count(src, &y, &total, err);
     if (!s) s = g4_frames_open(m, total, y.fps, &frames, err);
+    if (!s) s = g4_frames_check(m, &frames, y.w, y.h, err);
     uint8_t *yuv = s ? NULL : g4_alloc(m->a, (size_t)y.frame_bytes, 1);
     if (!s && !yuv) s = g4_fail(err, G4_ERR_MEMORY, "y4m: %" PRIu64 " bytes of a frame: out of memory", y.frame_bytes);
     if (!s && g4_source_seek(src, start)) s = g4_fail(err, G4_ERR_IO, "y4m: cannot go back to byte %" PRIu64, start);
