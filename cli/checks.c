@@ -54,15 +54,24 @@ static const char *stdin_reader(const arguments *a, int i)
     return NULL;
 }
 
-/* May media still come, from a document or from the user of a chat? */
-static int is_open(const arguments *a)
+/* Is it, as far as that can be known without the model, a chat on a terminal? */
+static int is_chat(const arguments *a)
 {
-    return a->messages != NULL || a->requests != NULL || a->session != NULL ||
-           (!inputs_have_text(a) && isatty(STDIN_FILENO));
+    return a->command->run == a->syntax->commands[0].run && a->messages == NULL && !a->raw && !inputs_have_text(a) &&
+           isatty(STDIN_FILENO);
 }
 
+/* May media, tools and thoughts still come, from a document or from the user of a chat? */
+static int is_open(const arguments *a)
+{
+    return a->messages != NULL || a->requests != NULL || a->session != NULL || is_chat(a);
+}
+
+static int lacks_chat(const arguments *a) { return !is_chat(a); }
+static int lacks_turns(const arguments *a) { return a->session == NULL && !is_chat(a); }
 static int lacks_picture(const arguments *a) { return !is_open(a) && count_inputs(a, G4_PART_IMAGE) == 0; }
 static int lacks_video(const arguments *a) { return !is_open(a) && count_inputs(a, G4_PART_VIDEO) == 0; }
+static int lacks_sight(const arguments *a) { return lacks_picture(a) && lacks_video(a); }
 static int lacks_media(const arguments *a) { return !is_open(a) && count_inputs(a, G4_PART_TEXT) == a->n_inputs; }
 static int has_fps(const arguments *a) { return a->fps > 0; }
 static int lacks_tool_exec(const arguments *a) { return a->tool_exec == NULL; }
@@ -72,6 +81,8 @@ static int lacks_thought(const arguments *a) { return a->think == 0 && !is_open(
 static int has_json(const arguments *a) { return a->json; }
 static int is_raw(const arguments *a) { return a->raw; }
 static int is_greedy(const arguments *a) { return a->temperature == 0; }
+static int takes_best(const arguments *a) { return a->top_k == 1; }
+static int is_of_command(const arguments *a) { return a->topic != NULL || a->completions != NULL; }
 static int lacks_output(const arguments *a) { return a->output == NULL; }
 
 /* ---- Options without effect ---------------------------------------------------------------------------------- */
@@ -86,9 +97,11 @@ static const struct {
     { FIELD(frames), lacks_video, "there is no video" },
     { FIELD(frames), has_fps, "--fps says which frames" },
     { FIELD(fps), lacks_video, "there is no video" },
+    { FIELD(frame_times), lacks_video, "there is no video" },
     { FIELD(no_video_audio), lacks_video, "there is no video" },
     { FIELD(ffmpeg), lacks_media, "there are no media" },
-    { FIELD(max_pixels), lacks_media, "there are no media" },
+    { FIELD(max_pixels), lacks_sight, "there is no picture and no video" },
+    { FIELD(max_file), lacks_media, "there are no media" },
     { FIELD(tool_exec), lacks_tools, "there are no --tools" },
     { FIELD(yes), lacks_tool_exec, "there is no --tool-exec" },
     { FIELD(strict_schema), lacks_schema, "there is no schema" },
@@ -100,6 +113,13 @@ static const struct {
     { FIELD(top_k), is_greedy, "--temp 0 takes the best token" },
     { FIELD(top_p), is_greedy, "--temp 0 takes the best token" },
     { FIELD(min_p), is_greedy, "--temp 0 takes the best token" },
+    { FIELD(seed), takes_best, "--top-k 1 leaves nothing to chance" },
+    { FIELD(temperature), takes_best, "--top-k 1 takes the best token" },
+    { FIELD(top_p), takes_best, "--top-k 1 takes the best token" },
+    { FIELD(min_p), takes_best, "--top-k 1 takes the best token" },
+    { FIELD(context_shift), lacks_turns, "one question has no older turns; a chat and --session have" },
+    { FIELD(no_history), lacks_chat, "only a chat keeps the lines that were typed" },
+    { FIELD(man), is_of_command, "there is one man page, of all commands" },
     { FIELD(all), lacks_output, "only the file of -o has positions to choose" },
 };
 

@@ -220,7 +220,8 @@ for turn in 1 2 3 4; do
 done
 ok "a turn with a call is dropped whole" grep -q "the context is full: 1 turn dropped, oldest first" "$tmp/err"
 fails 2 "--context-shift drops turns of a chat" -m $chat --raw --context-shift -p x
-fails 1 "the prompt is too long: " -m $chat --quiet --context-shift -c 9 -p "a question of more than nine tokens"
+fails 1 "the prompt is too long: " -m $chat --quiet --context-shift --session "$tmp/unheard" -c 9 \
+    -p "a question of more than nine tokens"
 
 fails 1 "not a session file" -m $chat --session "$tmp/nosession" -p x
 ok "a file that is no session stays as it is" same LICENSE "$tmp/nosession"

@@ -428,7 +428,13 @@ late="-m $tiny --quiet -n 1 -p x"
 idle --image-tokens "there is no picture" $late --image-tokens 70
 idle --frames "there is no video" $late --frames 3
 idle --fps "there is no video" $late --fps 3 --image scene.png
-idle --max-pixels "there are no media" $late --max-pixels 1000
+idle --frame-times "there is no video" $late --frame-times --image scene.png
+idle --max-pixels "there is no picture and no video" $late --max-pixels 1000
+idle --max-file "there are no media" $late --max-file 5
+idle --no-history "only a chat keeps" $late --no-history
+idle --context-shift "one question has no older turns" $late --context-shift
+idle --seed "--top-k 1 leaves nothing to chance" $late --top-k 1 --seed 5
+idle --man "there is one man page" help run --man
 idle --tool-exec "there are no --tools" $late --tool-exec /bin/true
 idle --yes "there is no --tool-exec" $late --yes
 idle --strict-schema "there is no schema" $late --strict-schema
