@@ -5,14 +5,16 @@
  * bytes that are there, so that memory and time are in proportion to the size of the file. What is written can be read:
  * there are no other limits. Numbers are little-endian.
  *
- *   magic "G4TALK02", u64 bytes of the messages, the messages, u64 checksum of them, the timeline of the library
+ *   magic "G4TALK03", u64 bytes of the messages, the messages, u64 checksum of them, the timeline of the library
  *   message   u32 role, u32 number of parts, the parts
  *   part      u32 kind (and a bit when it is incomplete), u32 budget; text, name and id, each behind its u32 length; of
- *             a picture, sound or video, whose text is a name to be shown: the medium
+ *             a picture, sound or video, whose text is empty: the medium
  *   medium    u32 number of frames (of a picture 1), u32 is there sound?, u64 samples; of each frame u32 width, u32
- *             height, f64 seconds; the samples, f32 at 16 kHz; the pixels of the frames, 3 bytes each
+ *             height, f64 seconds, u32 soft tokens that it was scaled for when it was loaded, or 0; the samples, f32 at
+ *             16 kHz; the pixels of the frames, 3 bytes each
  *
- * Raw text has no messages. "G4TALK01" is the format of 0.1: without media and checksum. */
+ * Nothing follows. Raw text has no messages. "G4TALK02" has no fourth number of a frame, and names the files that media
+ * were read from, which is not looked at; "G4TALK01" is the format of 0.1: without media and checksum. */
 #include "cli.h"
 
 #include <errno.h>
@@ -21,7 +23,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { MAGIC_BYTES = 8, OLD_VERSION = 1, VERSION = 2 };
+enum { MAGIC_BYTES = 8, OLD_VERSION = 1, UNSCALED_VERSION = 2, VERSION = 3 };
 static const char session_magic[] = "G4TALK0"; /* and the version as a digit */
 static const uint32_t incomplete_bit = 1u << 8;
 
@@ -67,7 +69,7 @@ typedef struct {
     uint64_t n_samples;
 } content_head;
 typedef struct {
-    uint32_t width, height;
+    uint32_t width, height, fitted;
     double seconds;
 } frame_head;
 
@@ -121,6 +123,7 @@ static void put_medium(writer *w, const medium *m)
         put_u32(w, (uint32_t)c.frames[i].width);
         put_u32(w, (uint32_t)c.frames[i].height);
         put_double(w, c.seconds != NULL ? c.seconds[i] : 0);
+        put_u32(w, (uint32_t)c.frames[i].fitted);
     }
     if (c.sound != NULL) put(w, c.sound->samples, c.sound->n_samples * sizeof *c.sound->samples);
     for (int i = 0; i < c.n_frames; i++) {
@@ -132,6 +135,7 @@ static void put_medium(writer *w, const medium *m)
 
 static void put_messages(writer *w, const conversation *c)
 {
+    static const buffer nothing = { 0 };
     for (int i = 0; i < c->n; i++) {
         const message *m = &c->messages[i];
         put_u32(w, m->role);
@@ -140,7 +144,7 @@ static void put_messages(writer *w, const conversation *c)
             const message_part *p = &m->parts[j];
             put_u32(w, p->kind | (p->incomplete ? incomplete_bit : 0));
             put_u32(w, (uint32_t)p->budget);
-            put_string(w, &p->text);
+            put_string(w, part_is_medium(p) ? &nothing : &p->text); /* where it was read from is nobody's business */
             put_string(w, &p->name);
             put_string(w, &p->id);
             if (part_is_medium(p)) put_medium(w, &p->medium);
@@ -285,7 +289,7 @@ static int content_is_whole(g4_part_kind kind, const content_head *h, const fram
         const uint64_t width = frames[i].width, height = frames[i].height;
         if (width < 1 || width > INT_MAX || height < 1 || height > INT_MAX) return 0;
         if (width > (left - *size) / 3 / height) return 0;
-        if (!(frames[i].seconds >= 0 && frames[i].seconds <= max_seconds)) return 0;
+        if (!(frames[i].seconds >= 0 && frames[i].seconds <= max_seconds) || frames[i].fitted > INT_MAX) return 0;
         *size += pixel_bytes(&frames[i]);
     }
     return 1;
@@ -328,9 +332,11 @@ static void take_content(reader *r, message_part *p, const content_head *h, cons
     take(r, b.samples, (size_t)size);
     *b.sound = (g4_audio) { .samples = b.samples, .n_samples = (size_t)h->n_samples };
     for (uint32_t i = 0; i < h->n_frames; i++) {
-        b.frames[i] = (g4_image) {
-            .pixels = b.pixels, .width = (int)frames[i].width, .height = (int)frames[i].height, .max_tokens = p->budget
-        };
+        b.frames[i] = (g4_image) { .pixels = b.pixels,
+                                   .width = (int)frames[i].width,
+                                   .height = (int)frames[i].height,
+                                   .max_tokens = p->budget,
+                                   .fitted = (int)frames[i].fitted };
         b.seconds[i] = frames[i].seconds;
         b.pixels += pixel_bytes(&frames[i]);
     }
@@ -358,6 +364,7 @@ static void take_medium(reader *r, message_part *p)
         frames[i].width = take_u32(r);
         frames[i].height = take_u32(r);
         frames[i].seconds = take_double(r);
+        frames[i].fitted = r->version > UNSCALED_VERSION ? take_u32(r) : 0;
     }
     if (!stopped(r) && !content_is_whole(p->kind, &h, frames, r->left, &size)) r->bad = 1;
     take_content(r, p, &h, frames, size);
@@ -380,6 +387,7 @@ static void take_part(reader *r, message_part **parts, int *n, const char *path)
     /* files of 0.1 hold calls that never got to their name, without the bit */
     p->incomplete = flags != kind || (kind == G4_PART_TOOL_CALL && p->name.len == 0);
     if (!part_is_medium(p) || stopped(r)) return;
+    buffer_free(&p->text);
     if (r->version == OLD_VERSION) {
         r->failed = say(FAILED,
                         "%s was saved by version 0.1, which kept pictures and sounds by their names: it cannot "
@@ -417,7 +425,7 @@ static int check_head(reader *r, const conversation *c, const char *path)
         return say(FAILED, "%s is not a session file", path);
     }
     if (version > VERSION) {
-        return say(FAILED, "%s is a session of format %d, this program reads %d and %d", path, version, OLD_VERSION,
+        return say(FAILED, "%s is a session of format %d, this program reads %d to %d", path, version, OLD_VERSION,
                    VERSION);
     }
     if (len > (uint64_t)st.st_size - HEAD_BYTES) return say(FAILED, "%s is truncated or damaged", path);
@@ -452,6 +460,7 @@ static int load_session(conversation *c, FILE *f, const char *path, const g4_ses
     if (status == DONE && g4_session_load(&session, c->engine, setup, on_read, f, &err) != G4_OK) {
         status = err.code == G4_ERR_CANCELED ? report(&err) : say(FAILED, "%s: %s", path, err.message);
     }
+    if (status == DONE && fgetc(f) != EOF) status = say(FAILED, "%s is damaged: it goes on behind its end", path);
     if (status == DONE && loaded.n == 0 && !c->raw && g4_session_n(session) > 0) { /* an empty chat holds neither */
         status = say(FAILED, "%s holds raw text: go on with --raw", path);
     }

@@ -65,6 +65,7 @@ cp tests/data/tiny/ask0_0.png "$tmp/a.png"; cp tests/data/tiny/speech1_0.wav "$t
 cp tests/data/tiny/video0.y4m "$tmp/c.y4m"
 talk "$tmp/s" --image "$tmp/a.png" --audio "$tmp/b.wav" --frames 3 --video "$tmp/c.y4m" -p "one"
 ok "a session with a picture, a sound and a video" test "$rc" -eq 0
+ok "it names none of them" test "$(grep -acE 'a\.png|b\.wav|c\.y4m' "$tmp/s")" -eq 0
 cp "$tmp/s" "$tmp/before"
 rm "$tmp/a.png" "$tmp/b.wav" "$tmp/c.y4m"; mkfifo "$tmp/a.png"
 talk "$tmp/s" -p "two" --json
@@ -72,6 +73,15 @@ ok "it goes on when they are gone" test "$rc" -eq 0
 if command -v python3 > /dev/null; then
     ok "and nothing is evaluated again" python3 -c 'import json, sys
 u = json.load(open(sys.argv[1]))["usage"]; assert u["cached_tokens"] > 0.9 * u["prompt_tokens"], u' "$tmp/out"
+fi
+# A frame so long that it fills little of its budget, and would become larger if it were scaled once more.
+{ printf 'YUV4MPEG2 W3000 H94 F1:1 Cmono\nFRAME\n'; head -c 282000 /dev/zero; } > "$tmp/long.y4m"
+talk "$tmp/long" --video "$tmp/long.y4m" -p "one"
+ok "a long frame is kept as the model sees it" test "$rc" -eq 0 -a "$(wc -c < "$tmp/long")" -lt 700000
+talk "$tmp/long" -p "two" --json
+if command -v python3 > /dev/null; then
+    ok "and stays what it was" python3 -c 'import json, sys
+u = json.load(open(sys.argv[1]))["usage"]; assert u["cached_tokens"] > 70, u' "$tmp/out"
 fi
 for copy in first second; do
     cp "$tmp/before" "$tmp/t"
@@ -90,6 +100,11 @@ for at in 0 8 15 16 30 100 5000 $((size / 2)) $((size - 9)) $((size - 1)); do
     head -c "$at" "$tmp/before" > "$tmp/t"
     talk "$tmp/t" -p x
     ok "it ends after $at bytes" refused "$tmp/t"
+done
+for more in x G4TALK03 "$(cat models/README.md)"; do
+    { cat "$tmp/before"; printf %s "$more"; } > "$tmp/t"
+    talk "$tmp/t" -p x
+    ok "bytes behind its end" refused "goes on behind its end"
 done
 # What is read is limited by the size of the file alone: a video of 1500 frames of one pixel, a picture of 180 million.
 if command -v python3 > /dev/null; then
@@ -128,7 +143,7 @@ n=$(od -An -tu8 -j 8 -N 8 "$tmp/text" | tr -d ' ')
 { printf G4TALK01; tail -c +9 "$tmp/text" | head -c $((8 + n)); tail -c +$((25 + n)) "$tmp/text"; } > "$tmp/old"
 talk "$tmp/old" -p "two"
 ok "a session of 0.1 is read" test "$rc" -eq 0
-ok "and becomes one of today" grep -q '^G4TALK02' "$tmp/old"
+ok "and becomes one of today" grep -q '^G4TALK03' "$tmp/old"
 { printf G4TALK01; tail -c +9 "$tmp/before"; } > "$tmp/old"
 talk "$tmp/old" -p "two"
 ok "one that names a picture opens nothing" refused "saved by version 0.1"
