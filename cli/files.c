@@ -92,12 +92,14 @@ static char mapped_text[1024];
 
 static void on_bus_error(int number, siginfo_t *info, void *context)
 {
+    static atomic_flag is_told = ATOMIC_FLAG_INIT;
     (void)context;
     if (info->si_code <= 0) { /* sent by somebody */
         signal(number, SIG_DFL);
         raise(number);
         return;
     }
+    while (atomic_flag_test_and_set(&is_told)) pause(); /* several threads read what is gone: one of them tells */
     terminal_restore();
     if (unfinished_path != NULL) unlink(unfinished_path);
     ssize_t written = write(STDERR_FILENO, mapped_text, strlen(mapped_text));
@@ -148,13 +150,26 @@ double seconds_now(void)
 
 double per_second(double n, double seconds) { return seconds > 0 ? n / seconds : 0; }
 
+/* ---- Pipes with a name ------------------------------------------------------------------------ */
+
+enum { LOOK = 10 }; /* milliseconds between two looks whether somebody has opened the other end */
+
+/* Was there time enough to do so since `start`? */
+static int is_lonely(double start, const char *path, const char *doing, const char *their_part)
+{
+    enum { PATIENCE = 10 }; /* seconds */
+    if (interrupted()) return interrupted();
+    if (seconds_now() - start <= PATIENCE) return DONE;
+    return say(FAILED, "cannot %s %s: nobody has opened this pipe to %s it for %d seconds", doing, path, their_part,
+               PATIENCE);
+}
+
 /* ---- Reading ---------------------------------------------------------------------------------- */
 
 /* The first bytes of what is no plain file, or nothing: whoever writes into a pipe may take his time, once he is there.
  * One that nobody has opened reads like one that has ended, but poll sees no end of it. */
 static int read_first(int fd, const char *path, buffer *out)
 {
-    enum { PATIENCE = 10, LOOK = 10 }; /* seconds for somebody to open it; milliseconds between two looks */
     const double start = seconds_now();
     char block[4096];
     for (;;) {
@@ -164,10 +179,8 @@ static int read_first(int fd, const char *path, buffer *out)
         const ssize_t n = read(fd, block, sizeof block);
         if (n > 0) buffer_add(out, block, (size_t)n);
         if (n != 0 || is_ready) return DONE; /* of an error the next read tells; without bytes yet there is a writer */
-        if (seconds_now() - start > PATIENCE) {
-            return say(FAILED, "cannot read %s: nobody has opened this pipe to write into it for %d seconds", path,
-                       PATIENCE);
-        }
+        const int status = is_lonely(start, path, "read", "write into");
+        if (status != DONE) return status;
     }
 }
 
@@ -380,6 +393,23 @@ static int open_temporary(output_file *o, const struct stat *old)
     return status;
 }
 
+/* What is there and is no file: a pipe waits for whoever is to read it. */
+static int open_directly(output_file *o, int is_pipe)
+{
+    const double start = seconds_now();
+    int fd, status = DONE;
+    while ((fd = open(o->path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)) < 0 && is_pipe && errno == ENXIO) {
+        status = is_lonely(start, o->path, "write", "read from");
+        if (status != DONE) return status;
+        poll(NULL, 0, LOOK);
+    }
+    if (fd >= 0 && fcntl(fd, F_SETFL, 0) == 0) o->f = fdopen(fd, "wb");
+    if (o->f != NULL) return DONE;
+    status = cannot_write(o->path, errno);
+    if (fd >= 0) close(fd);
+    return status;
+}
+
 static void output_free(output_file *o)
 {
     buffer_free(&o->target);
@@ -397,10 +427,7 @@ int output_open(output_file *o, const char *path)
     }
     int exists = stat(path, &st) == 0;
     if (exists && S_ISDIR(st.st_mode)) return cannot_write(path, EISDIR);
-    if (exists && !S_ISREG(st.st_mode)) {
-        o->f = fopen(path, "wb");
-        return o->f != NULL ? DONE : cannot_write(path, errno);
-    }
+    if (exists && !S_ISREG(st.st_mode)) return open_directly(o, S_ISFIFO(st.st_mode));
     int status = open_temporary(o, exists ? &st : NULL);
     if (status != DONE) output_free(o);
     return status;

@@ -38,6 +38,26 @@ for option in $waits; do
     waiting="$waiting $!"
 done
 
+# Nobody opens these to read, likewise.
+lonely="logits dump encode mel patches nll calibrate"
+for command in $lonely; do
+    (
+        mkfifo "$tmp/lonely$command"
+        case $command in
+        logits) set -- logits -m "$chat" -t 1 --tokens 2 -o ;;
+        dump) set -- logits -m "$chat" -t 1 --tokens 2 --dump ;;
+        encode) set -- encode -m "$chat" -t 1 --image tests/data/tiny/ask0_0.png -o ;;
+        mel) set -- mel -f tests/data/tiny/speech1_0.wav -o ;;
+        patches) set -- patches -f tests/data/tiny/ask0_0.png -o ;;
+        nll) set -- perplexity -m "$chat" -t 1 -f tests/test_files.sh --nll ;;
+        calibrate) set -- calibrate -m "$chat" -t 1 -f models/README.md -o ;;
+        esac
+        timeout 60 "$g4" "$@" "$tmp/lonely$command" > /dev/null 2> "$tmp/err$command" < /dev/null
+        echo $? > "$tmp/rc$command"
+    ) &
+    waiting="$waiting $!"
+done
+
 # ---- What is no file ----------------------------------------------------------------------------------
 mkfifo "$tmp/pipe"
 for odd in "$tmp/pipe" /dev/zero; do
@@ -232,6 +252,24 @@ mkfifo "$tmp/slow"
 "$g4" tokenize -m "$chat" -f "$tmp/slow" > "$tmp/out" 2> "$tmp/err" < /dev/null
 printf 'one\ntwo\n' | "$g4" tokenize -m "$chat" > "$tmp/want"
 ok "a slow writer is waited for" cmp "$tmp/out" "$tmp/want"
+(sleep 0.4; cat "$tmp/slow" > "$tmp/got") &
+late=$!
+"$g4" mel -f tests/data/tiny/speech1_0.wav -o "$tmp/slow" 2> "$tmp/err" < /dev/null; rc=$?
+wait $late
+"$g4" mel -f tests/data/tiny/speech1_0.wav -o "$tmp/mel" 2> /dev/null < /dev/null
+ok "a reader that comes late gets all" test "$rc" -eq 0
+ok "as a file does" cmp "$tmp/got" "$tmp/mel"
+(trap - INT; exec "$g4" mel -f tests/data/tiny/speech1_0.wav -o "$tmp/slow" 2> "$tmp/err" < /dev/null) &
+pid=$!
+sleep 0.5
+kill -INT $pid
+wait $pid; rc=$?
+ok "and who has enough of waiting for one interrupts ($rc)" test "$rc" -eq 130
+truncate -s 3G "$tmp/sparse"
+for option in -f --grammar --json-schema --tools; do
+    case $option in -f) talk "$tmp/none" $option "$tmp/sparse" ;; *) talk "$tmp/none" $option "$tmp/sparse" -p x ;; esac
+    ok "$option: 3 GB of zeros" refused "holds more than the 256 MiB that are read"
+done
 (sleep 0.4; printf 'one\ntwo\n' > "$tmp/slow") &
 "$g4" tokenize -m "$chat" -f "$tmp/slow" > "$tmp/out" 2> "$tmp/err" < /dev/null
 ok "and one that comes late" cmp "$tmp/out" "$tmp/want"
@@ -239,6 +277,11 @@ wait $waiting
 for option in $waits; do
     cp "$tmp/err$option" "$tmp/err"; rc=$(cat "$tmp/rc$option")
     ok "$option: a pipe that nobody opens is refused" refused "nobody has opened this pipe to write into it for 10 sec"
+done
+for command in $lonely; do
+    cp "$tmp/err$command" "$tmp/err"; rc=$(cat "$tmp/rc$command")
+    ok "$command: and one that nobody reads" test "$rc" -eq 1 -a \
+        "$(grep -c 'nobody has opened this pipe to read from it for 10 sec' "$tmp/err")" -eq 1
 done
 
 tally
