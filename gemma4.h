@@ -255,7 +255,7 @@ typedef struct { /* frames in order; the model is told the time of each */
     uint64_t reserved[2];
 } g4_video;
 
-/* Files to pixels, samples and frames (media/). PNG, JPEG, PPM/PGM/PAM, BMP, TIFF, TGA, ICO, DDS, PCX, SGI, QOI, XBM,
+/* Files to pixels, samples and frames (media/). PNG, JPEG, GIF, PPM/PGM/PAM, BMP, TIFF, TGA, ICO, DDS, PCX, SGI, QOI, XBM,
  * WAV and y4m are read here; all else by the ffmpeg program, which gets an open file and no names: what reads it is
  * chosen here, by the first bytes, and what begins like nothing that is known is refused. What a load or decode call
  * made is freed by the *_free of its kind with the same options; what a failed call was to make is all zeros. */
@@ -1059,9 +1059,11 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "engine/vocabulary.c"
 #include "media/picture.c"
 #include "media/inflate.c"
+#include "media/lzw.c"
 #include "media/patches.c"
 #include "media/png.c"
 #include "media/jpeg.c"
+#include "media/gif.c"
 #include "media/pnm.c"
 #include "media/bmp.c"
 #include "media/xbm.c"

@@ -13,6 +13,7 @@
 
 int g4_is_png(const uint8_t *d, size_t n) { return n >= 8 && !memcmp(d, "\x89PNG\r\n\x1a\n", 8); }
 int g4_is_jpeg(const uint8_t *d, size_t n) { return n >= 3 && d[0] == 0xff && d[1] == 0xd8 && d[2] == 0xff; }
+int g4_is_gif(const uint8_t *d, size_t n) { return n >= 6 && (!memcmp(d, "GIF87a", 6) || !memcmp(d, "GIF89a", 6)); }
 int g4_is_pnm(const uint8_t *d, size_t n)
 {
     return n >= 3 && d[0] == 'P' && d[1] >= '1' && d[1] <= '7' &&

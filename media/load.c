@@ -171,12 +171,13 @@ typedef struct {
 const g4_picture_reader *g4_picture_reader_of(const uint8_t *d, size_t n)
 {
     static const g4_picture_reader readers[] = {
-        { "png", g4_is_png, g4_png_size, g4_png_decode },     { "jpeg", g4_is_jpeg, g4_jpeg_size, g4_jpeg_decode },
-        { "webp", g4_is_webp, g4_webp_size, g4_webp_decode }, { "bmp", g4_is_bmp, g4_bmp_size, g4_bmp_decode },
-        { "pnm", g4_is_pnm, g4_pnm_size, g4_pnm_decode },     { "ico", g4_is_ico, g4_ico_size, g4_ico_decode },
-        { "xbm", g4_is_xbm, g4_xbm_size, g4_xbm_decode },     { "tga", g4_is_tga, g4_tga_size, g4_tga_decode },
-        { "dds", g4_is_dds, g4_dds_size, g4_dds_decode },     { "sgi", g4_is_sgi, g4_sgi_size, g4_sgi_decode },
-        { "qoi", g4_is_qoi, g4_qoi_size, g4_qoi_decode },     { "pcx", g4_is_pcx, g4_pcx_size, g4_pcx_decode },
+        { "png", g4_is_png, g4_png_size, g4_png_decode }, { "jpeg", g4_is_jpeg, g4_jpeg_size, g4_jpeg_decode },
+        { "gif", g4_is_gif, g4_gif_size, g4_gif_decode }, { "webp", g4_is_webp, g4_webp_size, g4_webp_decode },
+        { "bmp", g4_is_bmp, g4_bmp_size, g4_bmp_decode }, { "pnm", g4_is_pnm, g4_pnm_size, g4_pnm_decode },
+        { "ico", g4_is_ico, g4_ico_size, g4_ico_decode }, { "xbm", g4_is_xbm, g4_xbm_size, g4_xbm_decode },
+        { "tga", g4_is_tga, g4_tga_size, g4_tga_decode }, { "dds", g4_is_dds, g4_dds_size, g4_dds_decode },
+        { "sgi", g4_is_sgi, g4_sgi_size, g4_sgi_decode }, { "qoi", g4_is_qoi, g4_qoi_size, g4_qoi_decode },
+        { "pcx", g4_is_pcx, g4_pcx_size, g4_pcx_decode },
     };
     for (size_t i = 0; i < sizeof readers / sizeof *readers; i++)
         if (readers[i].is(d, n)) return &readers[i];

@@ -135,7 +135,7 @@ static inline size_t g4_image_stride(const g4_image *image)
 /* Is it a picture: with pixels, a size, and rows that memory can hold? */
 g4_status g4_image_check(const g4_image *image, g4_error *err);
 
-/* ---- Zlib streams (inflate.c) --------------------------------------------------------------- */
+/* ---- Streams (inflate.c, lzw.c) ------------------------------------------------------------- */
 
 /* The next piece of a stream is *p up to *end, and may be empty; 0: there is none. */
 typedef int (*g4_next_piece_fn)(void *ctx, const uint8_t **p, const uint8_t **end);
@@ -148,6 +148,10 @@ typedef int (*g4_drain_fn)(void *ctx, const uint8_t *data, size_t n); /* 0: go o
 #define G4_INFLATE_WINDOW 131072
 const char *g4_inflate_rows(g4_next_piece_fn next, void *ctx, uint8_t *window, g4_drain_fn drain, void *drain_ctx,
                             g4_halt *halt);
+/* The same for LZW (lzw.c) with values of so many bits, 11 at most: what ends before out is full is wrong. is_low_first:
+ * as GIF has it, and TIFF of old; else as TIFF has it. */
+const char *g4_lzw(g4_next_piece_fn next, void *ctx, int value_bits, int is_low_first, uint8_t *out, size_t size,
+                   g4_pace *pace);
 /* Append raw (below 4 GiB) to out as a zlib stream. Nonzero: out of memory, or halted. */
 int g4_deflate(const g4_media_limits *m, const uint8_t *raw, size_t size, g4_buf *out);
 
@@ -168,12 +172,13 @@ g4_status g4_image_patches(const g4_allocator *a, const g4_image *img, int budge
                            g4_patches *out, g4_error *err);
 void g4_patches_free(const g4_allocator *a, g4_patches *p);
 
-/* ---- Pictures (png.c, jpeg.c, pnm.c, bmp.c, ico.c, xbm.c, tga.c, dds.c, sgi.c, qoi.c, pcx.c, tiff.c) --------- */
+/* ---- Pictures (png.c, jpeg.c, gif.c, pnm.c, bmp.c, ico.c, xbm.c, tga.c, dds.c, sgi.c, qoi.c, pcx.c, tiff.c) -- */
 
 /* Each takes a file that begins with its signature. The *_size functions read only its headers, and give the size of
  * the picture once it is upright. */
 g4_status g4_png_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_jpeg_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
+g4_status g4_gif_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_pnm_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_bmp_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_ico_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
@@ -185,6 +190,7 @@ g4_status g4_qoi_size(const g4_media_limits *m, const uint8_t *data, size_t size
 g4_status g4_pcx_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_png_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_jpeg_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+g4_status g4_gif_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_pnm_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_bmp_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_ico_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
@@ -194,6 +200,8 @@ g4_status g4_dds_decode(const g4_media_limits *m, const uint8_t *data, size_t si
 g4_status g4_sgi_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_qoi_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 g4_status g4_pcx_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
+/* Has it more than one frame? */
+int g4_gif_is_animated(const g4_media_limits *m, const uint8_t *data, size_t size);
 /* A bitmap inside of an icon, without its file's head. *has_alpha: its fourth byte is alpha; 0 then, if it has none. */
 g4_status g4_bmp_part_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_bmp_part(const g4_media_limits *m, const uint8_t *data, size_t size, int *has_alpha, g4_pixels *out,
@@ -300,6 +308,7 @@ g4_status g4_media_spill(const g4_media_limits *m, const uint8_t *data, size_t s
 
 int g4_is_png(const uint8_t *d, size_t n);
 int g4_is_jpeg(const uint8_t *d, size_t n);
+int g4_is_gif(const uint8_t *d, size_t n);
 int g4_is_pnm(const uint8_t *d, size_t n);
 int g4_is_bmp(const uint8_t *d, size_t n);
 int g4_is_webp(const uint8_t *d, size_t n);

@@ -72,6 +72,10 @@ static g4_status g4_probe_ours(const g4_media_limits *m, const uint8_t *data, si
 {
     g4_source src = { data, NULL, size, 0, m->halt };
     const g4_picture_reader *const reader = g4_picture_reader_of(data, size);
+    if (reader && g4_is_gif(data, size) && g4_gif_is_animated(m, data, size)) { /* a video */
+        *foreign = 1;
+        return G4_OK;
+    }
     if (reader) {
         g4_probe_name(out, G4_MEDIA_IMAGE, reader->name);
         return reader->size(m, data, size, &out->width, &out->height, err);

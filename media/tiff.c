@@ -84,7 +84,6 @@ typedef struct {
     int is_tiled, is_reversed;             /* reversed: the first pixel in the lowest bit */
     uint8_t palette[256][3];
     uint8_t *buffer, *line; /* (n_planes, bytes of a tile); a row of pixels with their samples together */
-    struct g4_tiff_lzw *lzw;
     g4_fax *fax;
     g4_turn turn;
     g4_pace pace;
@@ -336,82 +335,6 @@ static const char *g4_tiff_packbits(g4_tiff *t, const uint8_t *p, size_t n, uint
     return NULL;
 }
 
-#define G4_LZW_CLEAR 256
-#define G4_LZW_END 257
-#define G4_LZW_BITS 12 /* of the longest code */
-
-/* The words so far: each is another one and a byte. */
-struct g4_tiff_lzw {
-    uint16_t before[1 << G4_LZW_BITS], length[1 << G4_LZW_BITS];
-    uint8_t first[1 << G4_LZW_BITS], last[1 << G4_LZW_BITS];
-    const uint8_t *p, *end;
-    uint64_t bits;
-    int n_bits, is_old; /* old: codes with their lowest bit first, and grown one later */
-};
-
-static int g4_tiff_lzw_code(struct g4_tiff_lzw *z, int n) /* -1: the data have ended */
-{
-    while (z->n_bits < n) {
-        if (z->p == z->end) return -1;
-        z->bits = z->is_old ? z->bits | (uint64_t)*z->p++ << z->n_bits : z->bits << 8 | *z->p++;
-        z->n_bits += 8;
-    }
-    const uint64_t mask = (UINT64_C(1) << n) - 1;
-    z->n_bits -= n;
-    const int code = (int)((z->is_old ? z->bits : z->bits >> z->n_bits) & mask);
-    if (z->is_old) z->bits >>= n;
-    return code;
-}
-
-/* The word of a code, as far as it fits; returns its length. */
-static size_t g4_tiff_lzw_put(const struct g4_tiff_lzw *z, int code, uint8_t *out, size_t size)
-{
-    const size_t length = z->length[code];
-    for (size_t i = length; i-- > 0; code = z->before[code])
-        if (i < size) out[i] = z->last[code];
-    return g4_min_size(length, size);
-}
-
-static const char *g4_tiff_lzw(g4_tiff *t, const uint8_t *p, size_t n, uint8_t *out, size_t size)
-{
-    struct g4_tiff_lzw *z = t->lzw;
-    int width = 9, next = G4_LZW_END + 1, before = -1;
-    z->p = p;
-    z->end = p + n;
-    z->bits = 0;
-    z->n_bits = 0;
-    z->is_old = n >= 2 && p[0] == 0 && (p[1] & 1);
-    for (int i = 0; i < G4_LZW_CLEAR; i++) {
-        z->first[i] = z->last[i] = (uint8_t)i;
-        z->length[i] = 1;
-    }
-    for (size_t at = 0; at < size;) {
-        const int code = g4_tiff_lzw_code(z, width);
-        if (code < 0 || code == G4_LZW_END) return g4_tiff_short;
-        if (g4_pace_ends(&t->pace, 16)) return "halted";
-        if (code == G4_LZW_CLEAR) {
-            width = 9;
-            next = G4_LZW_END + 1;
-            before = -1;
-            continue;
-        }
-        if (code >= (before < 0 ? G4_LZW_CLEAR : next + 1) || code > (1 << G4_LZW_BITS) - 1) return "bad LZW code";
-        if (before >= 0 && next < 1 << G4_LZW_BITS) {
-            z->before[next] = (uint16_t)before;
-            z->length[next] = (uint16_t)(z->length[before] + 1);
-            z->first[next] = z->first[before];
-            z->last[next] = code == next ? z->first[before] : z->first[code];
-            next++;
-            if (next + !z->is_old >= 1 << width && width < G4_LZW_BITS) width++;
-        } else if (code >= next) {
-            return "bad LZW code";
-        }
-        at += g4_tiff_lzw_put(z, code, out + at, size - at);
-        before = code;
-    }
-    return NULL;
-}
-
 /* A stream of one piece. */
 typedef struct {
     const uint8_t *p;
@@ -426,6 +349,12 @@ static int g4_tiff_next_piece(void *ctx, const uint8_t **p, const uint8_t **end)
     piece->p += piece->n;
     piece->n = 0;
     return *p < *end;
+}
+
+static const char *g4_tiff_lzw(g4_tiff *t, const uint8_t *p, size_t n, uint8_t *out, size_t size)
+{
+    const int is_old = n >= 2 && p[0] == 0 && (p[1] & 1);
+    return g4_lzw(g4_tiff_next_piece, &(g4_tiff_piece) { p, n }, 8, is_old, out, size, &t->pace);
 }
 
 static g4_status g4_tiff_jpeg(g4_tiff *t, const uint8_t *p, size_t n, uint32_t rows, uint8_t *out, g4_error *err)
@@ -767,19 +696,16 @@ static int g4_tiff_is_direct(const g4_tiff *t)
            t->down == 1 && t->tile_h == t->h && t->compression != G4_TIFF_RAW && !t->is_reversed;
 }
 
-/* Room for a tile, a row and the words of LZW, as far as they are needed. */
+/* Room for a tile, a row and the rows of a fax, as far as they are needed. */
 static g4_status g4_tiff_rooms(g4_tiff *t, g4_pixels *out, g4_error *err)
 {
     const int is_packed = t->compression != G4_TIFF_RAW && !g4_tiff_is_direct(t);
     if (is_packed || t->is_reversed) t->buffer = g4_alloc(t->m->a, t->n_planes, g4_tiff_bytes(t, t->tile_h));
     t->line = g4_alloc(t->m->a, (size_t)t->tile_w * t->n_samples, (t->bits + 7) / 8);
-    if (t->compression == G4_TIFF_LZW) t->lzw = g4_alloc(t->m->a, 1, sizeof *t->lzw);
     if (g4_tiff_is_fax(t))
         t->fax = g4_fax_open(t->m, (int)t->compression, g4_tiff_one(t, G4_TAG_FAX_OPTIONS, 0) & 1, t->tile_w, t->size);
     if (g4_tiff_is_direct(t)) t->buffer = out->rgb;
-    if (t->line && (t->buffer || (!is_packed && !t->is_reversed)) && (t->lzw || t->compression != G4_TIFF_LZW) &&
-        (t->fax || !g4_tiff_is_fax(t)))
-        return G4_OK;
+    if (t->line && (t->buffer || (!is_packed && !t->is_reversed)) && (t->fax || !g4_tiff_is_fax(t))) return G4_OK;
     return g4_fail(err, G4_ERR_MEMORY, "TIFF: %" PRIu32 " x %" PRIu32 " pixels: out of memory", t->w, t->h);
 }
 
@@ -829,7 +755,6 @@ g4_status g4_tiff_decode(const g4_media_limits *m, const uint8_t *data, size_t s
     if (!s) s = g4_tiff_tiles(&t, out, err);
     if (t.buffer != out->rgb) g4_free(m->a, t.buffer);
     g4_free(m->a, t.line);
-    g4_free(m->a, t.lzw);
     g4_fax_close(m, t.fax);
     if (!s) s = g4_pixels_orient(m, out, g4_orientation(&t.turn), err);
     if (s) g4_pixels_free(m, out);

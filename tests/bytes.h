@@ -33,7 +33,7 @@ static inline void g4_put_le(g4_bytes *b, uint64_t v, int n)
 static inline void g4_put_text(g4_bytes *b, const char *text) { g4_put(b, text, strlen(text)); }
 
 /* What begins like a file that a program must read, and is none. */
-#define G4_FOREIGN "GIF89a and no more"
+#define G4_FOREIGN "/* XPM */ and no more"
 /* The same as a file; 0: it cannot be written. */
 static inline int g4_save_foreign(const char *path)
 {

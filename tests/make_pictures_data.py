@@ -883,6 +883,97 @@ def make_rare():
         add_picture("cursor-%d.cur" % bits, data, pillow(data))
 
 
+def lzw(values, bits):
+    """Codes of GIF: each word that is new gets one, up to 4096, after which the words stay for a while."""
+    clear, out, held, n_held = 1 << bits, bytearray(), 0, 0
+
+    def put(code):
+        nonlocal held, n_held
+        held |= code << n_held
+        n_held += width
+        while n_held >= 8:
+            out.append(held & 255)
+            held >>= 8
+            n_held -= 8
+
+    words, width, word, met = None, bits + 1, (), 0
+    for value in [int(v) for v in values] + [None]:
+        if words is None:
+            put(clear)
+            words, width, n_words = {(i,): i for i in range(clear)}, bits + 1, clear + 2
+        if value is not None and word + (value,) in words:
+            word += (value,)
+            continue
+        if word:
+            put(words[word])
+            if n_words < 4096:
+                words[word + (value,)] = n_words
+                width += n_words == 1 << width and width < 12
+                n_words += 1
+            else:
+                met += 1
+                if met % 50 == 0:
+                    words = None
+        if words is None:
+            put(clear)
+            words, width, n_words = {(i,): i for i in range(clear)}, bits + 1, clear + 2
+        word = (value,)
+    put(clear + 1)
+    return bytes(out) + bytes([held]) * (n_held > 0)
+
+
+def gif(canvas, frame, values, bits, palette=b"", local=b"", interlaced=False, key=None, more=b"", name=b"GIF89a"):
+    def flags(colours):
+        return 128 | (len(colours) // 3).bit_length() - 2 if colours else 0
+
+    x, y, w, h = frame
+    rows = list(range(h))
+    if interlaced:
+        rows = rows[::8] + rows[4::8] + rows[2::4] + rows[1::2]
+    data = lzw(values[rows].ravel(), bits)
+    control = b"" if key is None else struct.pack("<4BH2B", 0x21, 0xF9, 4, 1, 7, key, 0)
+    head = name + struct.pack("<2H3B", *canvas, flags(palette), 0, 0) + palette
+    image = b"," + struct.pack("<4HB", x, y, w, h, flags(local) | 64 * interlaced) + local + bytes([bits])
+    pieces = b"".join(bytes([len(p)]) + p for p in (data[i : i + 255] for i in range(0, len(data), 255)))
+    return head + more + control + image + pieces + b"\0"
+
+
+def make_gif():
+    w, h = 21, 19
+    comment = b"!\xfe\7comment\0!\xff\x0bNETSCAPE2.0\3\1\0\0\0"
+
+    def colours(n):
+        return rng.integers(0, 256, 3 * n, np.uint8).tobytes()
+
+    def add_gif(label, *args, **options):
+        data = gif(*args, **options)
+        add_picture("gif-" + label + ".gif", data + b";", pillow(data + b";"))
+
+    def values(bits, w=w, h=h):
+        return noise(h, w, 1, 1 << bits)[..., 0]
+
+    for bits in range(1, 9):
+        for interlaced in (False, True):
+            add_gif("%d%s" % (bits, "i" * interlaced), (w, h), (0, 0, w, h), values(bits), max(2, bits), colours(1 << bits), interlaced=interlaced)
+    for tall in range(1, 10):
+        add_gif("tall-%d" % tall, (3, tall), (0, 0, 3, tall), values(4, 3, tall), 4, colours(16), interlaced=True)
+    add_gif("long", (300, 200), (0, 0, 300, 200), rng.integers(0, 256, (200, 300)), 8, colours(256), more=comment)
+    add_gif("runs", (300, 200), (0, 0, 300, 200), np.repeat(rng.integers(0, 256, (200, 1)), 300, 1), 8, colours(256), name=b"GIF87a")
+    add_gif("local", (w, h), (0, 0, w, h), values(4), 4, colours(8), colours(16), more=comment)
+    add_gif("beyond", (w, h), (0, 0, w, h), values(8), 8, colours(8))
+    add_gif("none", (w, h), (0, 0, w, h), values(8), 8)
+    add_gif("ramp", (w, h), (0, 0, w, h), values(4), 8, bytes(v for v in range(4) for _ in range(3)))
+    grey = values(4)
+    data = gif((w, h), (0, 0, w, h), grey, 8, colours(16), bytes(v for v in range(4) for _ in range(3)))
+    add_picture("gif-local-ramp.gif", data + b";", np.repeat(grey[..., None], 3, 2).astype(np.uint8))  # Pillow: the other palette
+    for key in (None, 0, 5, 200):
+        add_gif("part-%s" % key, (w, h), (3, 2, 11, 9), values(4, 11, 9), 4, colours(16), key=key)
+        add_gif("grey-%s" % key, (w, h), (0, 4, w, 9), values(4, w, 9), 4, key=key)
+    add_gif("grown", (5, 40), (10, 2, w, h), values(4), 4, colours(16), key=3, interlaced=True)
+    add_gif("bits-11", (w, h), (0, 0, w, h), values(11), 11, colours(256))
+    add_gif("twice", (w, h), (0, 0, w, h), values(4), 4, colours(16), key=2, more=struct.pack("<4BH2B", 0x21, 0xF9, 4, 0, 7, 9, 0) + b"??")
+
+
 def make_late():
     """What came last, with numbers of its own."""
     global rng
@@ -890,6 +981,7 @@ def make_late():
     make_fax()
     make_dds()
     make_rare()
+    make_gif()
 
 
 def make_broken():

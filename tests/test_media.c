@@ -674,6 +674,8 @@ static int g4_small(const g4_record *r)
                                          "jpeg-sample-2x2-1.jpg",
                                          "jpeg-sample-2x1-2.jpg",
                                          "jpeg-ycck-2-1.jpg",
+                                         "gif-3i.gif",
+                                         "gif-part-5.gif",
                                          "raw.ppm",
                                          "plain-6.ppm",
                                          "alpha.pam",

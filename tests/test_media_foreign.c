@@ -175,10 +175,9 @@ static void g4_test_words(const char *program)
         G4_EXPECT(s == G4_OK, "way %d: %s", way, err.message);
         g4_image_free(&image, &opt);
         g4_heard(heard, sizeof heard);
-        G4_EXPECT(
-            strstr(heard, "-protocol_whitelist file,pipe -nostdin -max_pixels 42500000 -f gif -i file:/dev/fd/0 ") &&
-                strstr(heard, "\nGIF89a") && !strstr(heard, "foreign") && !strstr(heard, "concat"),
-            "way %d: %s", way, heard);
+        G4_EXPECT(strstr(heard, "-protocol_whitelist file,pipe -nostdin -max_pixels 42500000 -f xpm_pipe -i file:/dev/fd/0 ") &&
+                      strstr(heard, "\n/* XPM") && !strstr(heard, "foreign") && !strstr(heard, "concat"),
+                  "way %d: %s", way, heard);
     }
     unlink(path);
     unlink("build/foreign_heard");

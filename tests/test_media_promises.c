@@ -476,7 +476,7 @@ static int g4_spy(void)
     return 0;
 }
 static const char *g4_spy_path; /* of this program */
-static const char g4_foreign[] = "build/promises_foreign.gif";
+static const char g4_foreign[] = "build/promises_foreign.xpm";
 
 static void g4_no_signal(int number) { (void)number; }
 
@@ -694,6 +694,11 @@ static void g4_test_ffprobe(void)
     g4_expect_info(paths[2], G4_MEDIA_IMAGE, "bmp", w, h, 0, 0, 0, 0, 0);
     g4_expect_info(paths[3], G4_MEDIA_VIDEO, "gif", 64, 32, 0, 0, 2, 14, 7);
     g4_expect_info(paths[4], G4_MEDIA_AUDIO, "flac", 0, 0, 44100, 2, 2, 0, 0);
+    g4_image first; /* of an animation, which no program is asked for */
+    const g4_media_options alone = { .ffmpeg = "" };
+    G4_EXPECT(!g4_image_load(&first, paths[3], &alone, &err) && first.width == 64 && first.height == 32, "%s",
+              err.message);
+    g4_image_free(&first, &alone);
     g4_media_info info;
     G4_EXPECT(g4_media_probe(&info, g4_foreign, NULL, &err) == G4_ERR_FORMAT && info.kind == G4_MEDIA_UNKNOWN, "%s",
               err.message);

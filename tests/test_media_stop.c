@@ -119,6 +119,25 @@ static g4_bytes g4_tga(int w, int h)
     for (int i = 0; i < w * h; i += 128) g4_put(&b, "\xff\1\2\3\4", 5);
     return b;
 }
+/* Values of 7 bits, one a code, which begins anew before it would grow. */
+static g4_bytes g4_gif(int w, int h)
+{
+    enum { PIECE = 255, CLEAR = 128, VALUES = 126 };
+    g4_bytes b = { 0 };
+    g4_put_text(&b, "GIF89a");
+    for (int i = 0; i < 2; i++) { /* the canvas, and the frame on it; without palettes */
+        if (i) g4_put(&b, "\0\0\0,\0\0\0", 8);
+        g4_put_le(&b, (uint64_t)w, 2);
+        g4_put_le(&b, (uint64_t)h, 2);
+    }
+    g4_put(&b, "\0\7", 2);
+    for (int i = 0; i < w * h + w * h / VALUES; i++) {
+        if (i % PIECE == 0) g4_put(&b, "\xff", 1);
+        g4_put_le(&b, i % (VALUES + 1) == VALUES ? CLEAR : (uint64_t)i % CLEAR, 1);
+    }
+    for (int i = 0; i < PIECE; i++) g4_put(&b, "", 1);
+    return b;
+}
 /* One picture of 24 bits a pixel, and its mask. */
 static g4_bytes g4_ico(int w, int h)
 {
@@ -402,7 +421,7 @@ int main(void)
     g4_put_zeros(&wide, 2500000);
     g4_bytes sequential = g4_jpeg(4000, 3000, 0, 6), progressive = g4_jpeg(3000, 3000, 1, 1);
     g4_bytes wav = g4_wav(3 * 1000 * 1000, 44100), y4m = g4_y4m(800, 600, 30), high = g4_wav(767999, 767999);
-    g4_bytes xbm = { 0 }, tga = g4_tga(4000, 3000), ico = g4_ico(4000, 3000);
+    g4_bytes xbm = { 0 }, tga = g4_tga(4000, 3000), ico = g4_ico(4000, 3000), gif = g4_gif(4000, 3000);
     g4_put_text(&xbm, "#define x_width 4000\n#define x_height 3000\nstatic char x_bits[] = {");
     for (int i = 0; i < 4000 * 3000 / 8; i++) g4_put_text(&xbm, "0x5a,");
     g4_bytes bmp = g4_bmp(4000, 3000), lists = g4_heic_lists(), boxes = g4_heic_boxes();
@@ -414,7 +433,7 @@ int main(void)
     unlink("build/stop.fifo");
     unlink("build/stop_alone.fifo");
     G4_EXPECT(mkfifo("build/stop.fifo", 0600) == 0, "no named pipe");
-    const char *foreign = "build/stop_foreign.gif", *shows = "build/stop_shows.sh";
+    const char *foreign = "build/stop_foreign.xpm", *shows = "build/stop_shows.sh";
     g4_script(shows, "#!/bin/sh\nexec printf 'P6 1 1 255\\nabc'\n");
     G4_EXPECT(g4_save_foreign(foreign), "cannot write to build/");
 
@@ -428,6 +447,7 @@ int main(void)
         { "JPEG, progressive", &progressive, NULL, NULL, NULL, 0, g4_stop_image, 0, 0 },
         { "WAV, 44.1 kHz", &wav, NULL, NULL, NULL, 0, g4_stop_audio, 0, 0 },
         { "WAV, 767,999 Hz", &high, NULL, NULL, NULL, 0, g4_stop_audio, 0, 0 },
+        { "GIF", &gif, NULL, NULL, NULL, 0, g4_stop_image, 0, 0 },
         { "BMP", &bmp, NULL, NULL, NULL, 0, g4_stop_image, 0, 0 },
         { "TGA", &tga, NULL, NULL, NULL, 0, g4_stop_image, 0, 0 },
         { "ICO", &ico, NULL, NULL, NULL, 0, g4_stop_image, 0, 0 },
@@ -460,11 +480,11 @@ int main(void)
 
     pthread_join(waiter, NULL);
     static const char *const made[] = { "build/stop_alone.fifo",  "build/stop_shows.sh",  "build/stop.y4m",
-                                        "build/stop_foreign.gif", "build/stop.fifo",      "build/stop_silent.sh",
+                                        "build/stop_foreign.xpm", "build/stop.fifo",      "build/stop_silent.sh",
                                         "build/stop_endless.sh",  "build/stop_wrapped.sh" };
     for (size_t i = 0; i < sizeof made / sizeof *made; i++) unlink(made[i]);
     g4_bytes *all[] = { &pixels, &png,  &ppm, &plain, &comment, &wide, &sequential, &progressive, &wav,
-                        &y4m,    &high, &bmp, &lists, &boxes,   &tga,  &ico,        &xbm };
+                        &y4m,    &high, &bmp, &lists, &boxes,   &tga,  &ico,        &xbm,         &gif };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]->data);
     return g4_test_end();
 }
