@@ -1060,6 +1060,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "media/picture.c"
 #include "media/inflate.c"
 #include "media/lzw.c"
+#include "media/xz.c"
 #include "media/patches.c"
 #include "media/png.c"
 #include "media/jpeg.c"

@@ -344,6 +344,32 @@ g4_status g4_format_unknown(const uint8_t *d, size_t n, g4_error *err)
                    is_text ? "\"" : "", is_text ? text : bytes, is_text ? "\"" : "");
 }
 
+/* The box of that name among those of n bytes at d; NULL: it is not there. *size: bytes of its data. */
+static const uint8_t *g4_jp2_box(const uint8_t *d, size_t n, const char *name, size_t *size)
+{
+    for (size_t at = 0; n - at >= 8;) {
+        const size_t bytes = g4_be32(d + at);
+        if (bytes < 8) return NULL;
+        *size = g4_min_size(bytes, n - at) - 8;
+        if (!memcmp(d + at + 4, name, 4)) return d + at + 8;
+        at += g4_min_size(bytes, n - at);
+    }
+    return NULL;
+}
+
+/* Are these colours of JPEG 2000 that ffmpeg shows as they are? It takes CMYK for RGB with transparency, and full YCbCr
+ * for that of television. */
+static g4_status g4_jp2_check(const uint8_t *d, size_t n, g4_error *err)
+{
+    enum { CMYK = 12, SYCC = 18, EYCC = 24 };
+    size_t size = 0;
+    const uint8_t *head = n < 8 || memcmp(d + 4, "jP  ", 4) != 0 ? NULL : g4_jp2_box(d, n, "jp2h", &size);
+    const uint8_t *colours = head ? g4_jp2_box(head, size, "colr", &size) : NULL;
+    const uint32_t kind = colours && size >= 7 && colours[0] == 1 ? g4_be32(colours + 3) : 0;
+    if (kind != CMYK && kind != SYCC && kind != EYCC) return G4_OK;
+    return g4_fail(err, G4_ERR_UNSUPPORTED, "JPEG 2000: colours of %s are not read", kind == CMYK ? "CMYK" : "YCbCr");
+}
+
 #define G4_ID3_TAGS 16 /* of a file that are passed over at most */
 
 g4_status g4_format_find(int fd, g4_media_format *out, g4_error *err)
@@ -363,5 +389,5 @@ g4_status g4_format_find(int fd, g4_media_format *out, g4_error *err)
     if (!out->demuxer && at > 0) out->demuxer = "mp3"; /* what else has such a tag is listed */
     if (!out->demuxer) return g4_format_unknown(head, (size_t)n, err);
     if (out->demuxer == g4_tga_demuxer) out->decoder = "targa";
-    return G4_OK;
+    return g4_jp2_check(head, (size_t)n, err);
 }

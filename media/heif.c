@@ -678,27 +678,57 @@ static g4_status g4_heif_unpack(g4_heif *h, g4_heif_picture *p, g4_error *err)
 
 /* ---- Colours --------------------------------------------------------------------------------- */
 
-#define G4_HEIF_BITS 14 /* of the fraction of the factors */
-
 /* Bits of a sample that count: in colours the highest 8, as in libavif. */
 static int g4_heif_kept(const g4_heif_picture *p) { return p->n_planes == 3 ? 8 : p->depth; }
 
-/* RGB = y * (Y - y0) + u * (U - c0) + v * (V - c0), by ITU-T H.273. */
+/* RGB = luma(Y) + u * (U - c0) + v * (V - c0), by ITU-T H.273, with `bits` bits of a fraction. */
 typedef struct {
-    int32_t y, u[3], v[3], y0, c0;
+    uint32_t y;
+    int32_t bias, u[3], v[3], c0;
+    int y_shift, bits;
 } g4_heif_factors;
 
-static void g4_heif_factors_make(const g4_heif_picture *p, g4_heif_factors *f)
+static inline int32_t g4_heif_luma(const g4_heif_factors *f, uint16_t y)
 {
+    return (int32_t)(f->y * y >> f->y_shift) + f->bias;
+}
+
+/* What libyuv makes of the usual matrices, which libavif leaves to it, unless it is grey without transparency: 6 bits of a
+ * fraction, and none above 2. */
+static void g4_heif_factors_coarse(const g4_heif_picture *p, const double u[3], const double v[3], g4_heif_factors *f)
+{
+    const double one = p->is_full ? 64 : 64 * 255.0 / 224;
+    *f = (g4_heif_factors) { .y = 0x101u * (p->is_full       ? 16320
+                                            : p->matrix == 9 ? 19003
+                                                             : 18997),
+                             .bias = p->is_full ? 32 : -1160,
+                             .c0 = 128,
+                             .y_shift = 16,
+                             .bits = 6 };
+    for (int c = 0; c < 3; c++) {
+        f->u[c] = g4_min_int((int)rint(u[c] * one), 128);
+        f->v[c] = g4_min_int((int)rint(v[c] * one), 128);
+    }
+}
+
+static void g4_heif_factors_make(const g4_heif_picture *p, int has_alpha, g4_heif_factors *f)
+{
+    enum { BITS = 14 };
     const int m = p->matrix, deep = g4_heif_kept(p) - 8, top = (256 << deep) - 1;
     const double kr = m == 1 ? 0.2126 : m == 4 ? 0.30 : m == 7 ? 0.212 : m == 9 || m == 10 ? 0.2627 : 0.299;
     const double kb = m == 1 ? 0.0722 : m == 4 ? 0.11 : m == 7 ? 0.087 : m == 9 || m == 10 ? 0.0593 : 0.114;
-    const double one = (1 << G4_HEIF_BITS) * 255.0, luma = one / (p->is_full ? top : 219 << deep);
+    const double one = (1 << BITS) * 255.0, luma = one / (p->is_full ? top : 219 << deep);
     const double chroma = m == 0 ? luma : one / (p->is_full ? top : 224 << deep);
     double u[3] = { 0, -2 * kb * (1 - kb) / (1 - kr - kb), 2 * (1 - kb) };
     double v[3] = { 2 * (1 - kr), -2 * kr * (1 - kr) / (1 - kr - kb), 0 };
-    *f = (g4_heif_factors) { .y = (int32_t)rint(luma), .y0 = p->is_full ? 0 : 16 << deep };
-    f->c0 = m == 0 ? f->y0 : 128 << deep;
+    if (!p->is_hevc && (p->n_planes == 3 || (has_alpha && p->depth == 8)) &&
+        (m == 1 || m == 2 || m == 5 || m == 6 || m == 9)) {
+        g4_heif_factors_coarse(p, u, v, f);
+        return;
+    }
+    const int32_t y0 = p->is_full ? 0 : 16 << deep;
+    *f = (g4_heif_factors) { .y = (uint32_t)rint(luma), .bits = BITS, .c0 = m == 0 ? y0 : 128 << deep };
+    f->bias = (1 << (BITS - 1)) - y0 * (int32_t)f->y;
     if (m == 8) { /* YCgCo */
         const double cg[3] = { -1, 1, -1 }, co[3] = { 1, 0, -1 };
         memcpy(u, cg, sizeof u);
@@ -714,9 +744,8 @@ static void g4_heif_rgb(const g4_heif_factors *f, const uint16_t *y, const uint1
                         uint8_t *restrict rgb)
 {
     for (int x = 0; x < n; x++, rgb += 3) {
-        const int32_t luma = (y[x] - f->y0) * f->y + (1 << (G4_HEIF_BITS - 1));
-        const int32_t du = u[x] - f->c0, dv = v[x] - f->c0;
-        for (int c = 0; c < 3; c++) rgb[c] = g4_clamp_u8((luma + f->u[c] * du + f->v[c] * dv) >> G4_HEIF_BITS);
+        const int32_t luma = g4_heif_luma(f, y[x]), du = u[x] - f->c0, dv = v[x] - f->c0;
+        for (int c = 0; c < 3; c++) rgb[c] = g4_clamp_u8((luma + f->u[c] * du + f->v[c] * dv) >> f->bits);
     }
 }
 
@@ -725,8 +754,7 @@ static void g4_heif_gbr(const g4_heif_factors *f, const uint16_t *const plane[3]
 {
     for (int c = 0; c < 3; c++) {
         const uint16_t *p = plane[(c + 2) % 3];
-        for (int x = 0; x < n; x++)
-            rgb[3 * x + c] = g4_clamp_u8(((p[x] - f->y0) * f->y + (1 << (G4_HEIF_BITS - 1))) >> G4_HEIF_BITS);
+        for (int x = 0; x < n; x++) rgb[3 * x + c] = g4_clamp_u8(g4_heif_luma(f, p[x]) >> f->bits);
     }
 }
 
@@ -803,8 +831,8 @@ static g4_status g4_heif_put(g4_heif *h, const g4_heif_picture *p, const g4_heif
     uint16_t *rows = g4_alloc(h->m->a, w, G4_HEIF_ROWS * sizeof *rows);
     uint8_t *alpha_row = g4_alloc(h->m->a, w, 3);
     const int is_premultiplied = alpha && g4_heif_referrer(h, "prem", alpha->item, 0) == p->item;
-    g4_heif_factors_make(p, &factors);
-    if (alpha) g4_heif_factors_make(alpha, &alpha_factors);
+    g4_heif_factors_make(p, alpha != NULL, &factors);
+    if (alpha) g4_heif_factors_make(alpha, 0, &alpha_factors);
     g4_status s = rows && alpha_row ? g4_pixels_alloc(h->m, "HEIF", p->w, p->h, out, err)
                                     : g4_fail(err, G4_ERR_MEMORY, "HEIF: out of memory");
     for (size_t y = 0; y < p->h && !s; y++) {

@@ -711,15 +711,17 @@ static g4_status g4_jpeg_scan(g4_jpeg *j, g4_error *err)
     return G4_OK;
 }
 
-/* The samples of all blocks that a progressive file has kept. */
+/* The samples of all blocks that a progressive file has kept, which are freed. */
 static g4_status g4_jpeg_transform(g4_jpeg *j, g4_error *err)
 {
     for (int i = 0; i < j->n_comps; i++) {
-        const g4_jpeg_comp *c = &j->comp[i];
+        g4_jpeg_comp *c = &j->comp[i];
         for (int by = 0; by < c->blocks_h; by++) {
             if (g4_pace_ends(&j->pace, (size_t)c->blocks_w * G4_JPEG_BLOCK)) return g4_halt_check(j->m->halt, err);
             for (int bx = 0; bx < c->blocks_w; bx++) g4_jpeg_put_block(c, bx, by, g4_jpeg_coefs(c, bx, by), 0);
         }
+        g4_free(j->m->a, c->coef);
+        c->coef = NULL;
     }
     return G4_OK;
 }
@@ -827,6 +829,9 @@ static inline int g4_mul_255(int a, int b)
     return ((t >> 8) + t) >> 8;
 }
 
+/* Of a colour with so much ink, where the black leaves so much of the white. */
+static inline uint8_t g4_jpeg_cmyk_level(int ink, int white) { return (uint8_t)(white - g4_mul_255(ink, white)); }
+
 static void g4_jpeg_ycc_row(const g4_jpeg_ycc *t, const uint8_t *const p[4], int n, uint8_t *restrict dst)
 {
     const uint8_t *const clamped = t->clamped + 256;
@@ -855,10 +860,8 @@ static void g4_jpeg_convert(g4_jpeg_colours colours, const g4_jpeg_ycc *t, const
     }
     if (colours < G4_JPEG_CMYK) return;
     const int flip = colours == G4_JPEG_YCCK ? 0 : 255;
-    for (int x = 0; x < n; x++) {
-        const int k = p[3][x]; /* 255 - K */
-        for (int c = 0; c < 3; c++) dst[3 * x + c] = (uint8_t)(k - g4_mul_255(dst[3 * x + c] ^ flip, k));
-    }
+    for (int x = 0; x < n; x++)
+        for (int c = 0; c < 3; c++) dst[3 * x + c] = g4_jpeg_cmyk_level(dst[3 * x + c] ^ flip, p[3][x]);
 }
 
 /* The components of n pixels, as they are. */
@@ -893,6 +896,39 @@ static g4_status g4_jpeg_output(g4_jpeg *j, g4_jpeg_colours colours, int h, uint
     return s;
 }
 
+/* Four components of full size become three, in their place: with all four, the pixels would take more than they do
+ * themselves. */
+static g4_status g4_jpeg_fold(g4_jpeg *j, g4_jpeg_colours *colours, g4_error *err)
+{
+    g4_jpeg_comp *const c = j->comp;
+    g4_jpeg_ycc ycc;
+    for (int i = 0; i < j->n_comps; i++)
+        if (j->n_comps < 4 || c[i].h != j->max_h || c[i].v != j->max_v) return G4_OK;
+    uint8_t *rgb = g4_alloc(j->m->a, (size_t)j->w, 3);
+    if (!rgb) return g4_fail(err, G4_ERR_MEMORY, "JPEG: out of memory");
+    g4_jpeg_ycc_make(&ycc);
+    g4_status s = G4_OK;
+    const size_t w = (size_t)j->w;
+    for (size_t y = 0; y < (size_t)j->h && !s; y++) {
+        uint8_t *p[4];
+        for (int i = 0; i < 4; i++) p[i] = c[i].plane + y * (size_t)c[i].stored_w * 8;
+        if (*colours == G4_JPEG_YCCK) g4_jpeg_ycc_row(&ycc, (const uint8_t *const *)p, j->w, rgb);
+        for (int i = 0; i < 3; i++) {
+            uint8_t *const plane = p[i];
+            for (size_t x = 0; x < w; x++)
+                plane[x] =
+                    g4_jpeg_cmyk_level(*colours == G4_JPEG_YCCK ? rgb[3 * x + (size_t)i] : plane[x] ^ 255, p[3][x]);
+        }
+        if (g4_pace_ends(&j->pace, 4 * (size_t)j->w)) s = g4_halt_check(j->m->halt, err);
+    }
+    g4_free(j->m->a, rgb);
+    g4_free(j->m->a, c[3].plane);
+    c[3].plane = NULL;
+    j->n_comps = 3;
+    *colours = G4_JPEG_RGB;
+    return s;
+}
+
 /* ---- Segments ------------------------------------------------------------------------------- */
 
 /* A segment of that marker with n bytes at p. */
@@ -917,7 +953,7 @@ static g4_status g4_jpeg_segment(g4_jpeg *j, int code, const uint8_t *p, size_t 
         if (n >= 5 && !memcmp(p, "JFIF", 5)) j->has_jfif = 1;
         return G4_OK;
     case G4_JPEG_APP1:
-        if (n >= 6 && !memcmp(p, "Exif\0", 6)) g4_turn_by_exif(&j->turn, p + 6, n - 6);
+        if (n >= 6 && !memcmp(p, "Exif\0", 6)) g4_turn_by_exif(&j->turn, p, n);
         if (n >= sizeof xmp && !memcmp(p, xmp, sizeof xmp)) g4_turn_by_xmp(&j->turn, p + sizeof xmp, n - sizeof xmp);
         return G4_OK;
     case G4_JPEG_APP14:
@@ -1016,8 +1052,10 @@ g4_status g4_jpeg_decode(const g4_media_limits *m, const uint8_t *data, size_t s
     memset(out, 0, sizeof *out);
     g4_status s = g4_jpeg_open(&j, m, data, size, 0, err);
     if (!s) s = g4_jpeg_read(&j, err);
+    g4_jpeg_colours colours = g4_jpeg_guess_colours(&j);
+    if (!s) s = g4_jpeg_fold(&j, &colours, err);
     if (!s) s = g4_pixels_alloc(m, "JPEG", (uint64_t)j.w, (uint64_t)j.h, out, err);
-    if (!s) s = g4_jpeg_output(&j, g4_jpeg_guess_colours(&j), j.h, out->rgb, err);
+    if (!s) s = g4_jpeg_output(&j, colours, j.h, out->rgb, err);
     g4_jpeg_close(&j); /* before the picture is turned: that takes memory too */
     if (!s) s = g4_pixels_orient(m, out, g4_orientation(&j.turn), err);
     if (s) g4_pixels_free(m, out);

@@ -70,8 +70,13 @@ g4_status g4_pixels_check_bytes(const g4_media_limits *m, const char *kind, uint
 typedef struct {
     int exif, xmp; /* 1..8; 0: nothing so far */
 } g4_turn;
-/* A TIFF block; the first one that says it counts. */
+/* A TIFF block, which "Exif" and two zeros may stand before, as some writers put it where a format has its own place for
+ * it; the first one that says it counts. */
 void g4_turn_by_exif(g4_turn *t, const uint8_t *tiff, size_t size);
+/* Bytes of a value of TIFF; 0: there is no such type. */
+size_t g4_tiff_type_bytes(uint32_t type);
+/* One as a whole number, of any type that has numbers; 0: it is none. */
+int64_t g4_tiff_number(uint32_t type, const uint8_t *p, int big);
 /* Is a TIFF file, or any other, compressed as ffmpeg can read it? */
 g4_status g4_tiff_check(const uint8_t *tiff, size_t size, g4_error *err);
 /* A text of XMP; of several texts the last one counts, and in it the first place. */
@@ -135,7 +140,7 @@ static inline size_t g4_image_stride(const g4_image *image)
 /* Is it a picture: with pixels, a size, and rows that memory can hold? */
 g4_status g4_image_check(const g4_image *image, g4_error *err);
 
-/* ---- Streams (inflate.c, lzw.c) ------------------------------------------------------------- */
+/* ---- Streams (inflate.c, lzw.c, xz.c) ------------------------------------------------------- */
 
 /* The next piece of a stream is *p up to *end, and may be empty; 0: there is none. */
 typedef int (*g4_next_piece_fn)(void *ctx, const uint8_t **p, const uint8_t **end);
@@ -152,6 +157,8 @@ const char *g4_inflate_rows(g4_next_piece_fn next, void *ctx, uint8_t *window, g
  * as GIF has it, and TIFF of old; else as TIFF has it. */
 const char *g4_lzw(g4_next_piece_fn next, void *ctx, int value_bits, int is_low_first, uint8_t *out, size_t size,
                    g4_pace *pace);
+/* The same for an xz stream (xz.c) that is all there. */
+const char *g4_xz(const uint8_t *p, size_t n, uint8_t *out, size_t size, g4_pace *pace);
 /* Append raw (below 4 GiB) to out as a zlib stream. Nonzero: out of memory, or halted. */
 int g4_deflate(const g4_media_limits *m, const uint8_t *raw, size_t size, g4_buf *out);
 

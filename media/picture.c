@@ -130,7 +130,38 @@ void g4_pixels_free(const g4_media_limits *m, g4_pixels *p)
 
 /* ---- Orientation ---------------------------------------------------------------------------- */
 
-/* The number under a tag of a TIFF block's first picture, 0 if it is of another type; -1: there is none. */
+#define G4_TIFF_LONG8 16 /* the last type that EXIF may have; those behind it are of BigTIFF */
+
+size_t g4_tiff_type_bytes(uint32_t type)
+{
+    static const uint8_t bytes[19] = { 0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8 };
+    return type < sizeof bytes ? bytes[type] : 0;
+}
+
+int64_t g4_tiff_number(uint32_t type, const uint8_t *p, int big)
+{
+    enum { BYTE = 1, TEXT = 2, RATIO = 5, ANY_BYTES = 7, SIGNED_RATIO = 10, FLOAT = 11, DOUBLE = 12 };
+    const size_t bytes = g4_tiff_type_bytes(type);
+    uint64_t v = 0;
+    for (size_t i = 0; i < bytes; i++) v = v << 8 | p[big ? i : bytes - 1 - i];
+    const uint32_t v32 = (uint32_t)v, top = (uint32_t)(big ? v >> 32 : v), bottom = (uint32_t)(big ? v : v >> 32);
+    double real = 0;
+    float real32 = 0;
+    switch (type) {
+    case BYTE:
+    case TEXT:
+    case ANY_BYTES: return 0;
+    case RATIO:
+    case SIGNED_RATIO: return bottom != 0 && top % bottom == 0 ? top / bottom : 0;
+    case FLOAT:
+        memcpy(&real32, &v32, sizeof real32);
+        return real32 >= 1 && real32 <= 8 && real32 == (float)(int)real32 ? (int)real32 : 0;
+    case DOUBLE: memcpy(&real, &v, sizeof real); return real >= 1 && real <= 8 && real == (int)real ? (int)real : 0;
+    default: return v > INT64_MAX ? 0 : (int64_t)v;
+    }
+}
+
+/* The number under a tag of a TIFF block's first picture; -1: there is none. */
 static int64_t g4_tiff_value(const uint8_t *tiff, size_t size, uint32_t tag)
 {
     if (size < 8) return -1;
@@ -139,13 +170,14 @@ static int64_t g4_tiff_value(const uint8_t *tiff, size_t size, uint32_t tag)
     uint32_t (*const u16)(const uint8_t *) = big ? g4_be16 : g4_le16;
     uint32_t (*const u32)(const uint8_t *) = big ? g4_be32 : g4_le32;
     const size_t ifd = u32(tiff + 4); /* the list of entries: their number, then 12 bytes for each */
-    if (u16(tiff + 2) != 42 || ifd > size - 2) return -1;
+    if ((u16(tiff + 2) != 42 && u16(tiff + 2) != 42 << 8) || ifd > size - 2) return -1;
     const uint32_t n = u16(tiff + ifd);
     for (uint32_t i = 0; i < n && ifd + 2 + 12 * (size_t)(i + 1) <= size; i++) {
-        const uint8_t *entry = tiff + ifd + 2 + 12 * (size_t)i; /* tag, type, count, value */
-        if (u16(entry) != tag) continue;
-        const uint32_t type = u16(entry + 2); /* 3 is SHORT, 4 is LONG */
-        return type == 3 ? u16(entry + 8) : type == 4 ? u32(entry + 8) : 0;
+        const uint8_t *entry = tiff + ifd + 2 + 12 * (size_t)i; /* tag, type, count, value or where the values are */
+        const uint32_t type = u16(entry + 2), at = u32(entry + 8);
+        const uint64_t bytes = type > G4_TIFF_LONG8 ? 0 : (uint64_t)u32(entry + 4) * g4_tiff_type_bytes(type);
+        if (u16(entry) != tag || bytes == 0 || (bytes > 4 && (at > size || bytes > size - at))) continue;
+        return g4_tiff_number(type, bytes > 4 ? tiff + at : entry + 8, big);
     }
     return -1;
 }
@@ -167,6 +199,7 @@ g4_status g4_tiff_check(const uint8_t *tiff, size_t size, g4_error *err)
 
 void g4_turn_by_exif(g4_turn *t, const uint8_t *tiff, size_t size)
 {
+    for (int i = 0; i < 2 && size >= 6 && !memcmp(tiff, "Exif\0", 6); i++, tiff += 6) size -= 6;
     if (!t->exif) t->exif = g4_tiff_orientation(tiff, size);
 }
 

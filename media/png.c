@@ -59,7 +59,7 @@ typedef struct {
     int interlaced;
     g4_turn turn;
     g4_png_chunk plte, trns; /* name is NULL without one */
-    uint8_t palette[256][3]; /* over white; an index beyond the file's is black, as in Pillow */
+    uint8_t palette[256][3]; /* over white */
     int has_key;             /* tRNS of grey and RGB: this sample value is transparent */
     uint32_t key[3];
     size_t idat;         /* offset of the next chunk to read pixels from; 0: there is none */
@@ -146,8 +146,7 @@ static void g4_png_raw_profile(g4_png *g, uint8_t *text, size_t n)
         uint8_t *byte = text + digits++ / 2;
         *byte = (uint8_t)(*byte << 4 | digit);
     }
-    const size_t start = digits >= 12 && !memcmp(text, "Exif\0", 6) ? 6 : 0;
-    g4_turn_by_exif(&g->turn, text + start, digits / 2 - start);
+    g4_turn_by_exif(&g->turn, text, digits / 2);
 }
 
 /* The text of a chunk begins with its key and a NUL. That of iTXt goes on with: is it packed, how, language, NUL, the
@@ -210,7 +209,7 @@ static g4_status g4_png_note(g4_png *g, const g4_png_chunk *c, size_t pos, int i
     g->idat_done = g->idat != 0;
     if (g4_png_is(c, "PLTE") && g->idat == 0) {
         g->plte = *c;
-    } else if (intact && g4_png_is(c, "tRNS") && g->idat == 0) {
+    } else if (intact && g4_png_is(c, "tRNS")) { /* behind the pixels, too */
         g->trns = *c;
     } else if (intact && g4_png_is(c, "eXIf")) {
         g4_turn_by_exif(&g->turn, c->data, c->n);
@@ -220,44 +219,51 @@ static g4_status g4_png_note(g4_png *g, const g4_png_chunk *c, size_t pos, int i
     return G4_OK;
 }
 
+/* A critical chunk that has no place there, or is damaged. */
+static g4_status g4_png_refuse(const g4_png_chunk *c, size_t pos, int intact, g4_error *err)
+{
+    if (g4_png_is(c, "CgBI"))
+        return g4_fail(err, G4_ERR_UNSUPPORTED, "PNG: Xcode's form of it (CgBI), whose streams are bare, is not read");
+    return intact ? g4_fail(err, G4_ERR_FORMAT, "PNG: IHDR must come first and once (byte %zu)", pos)
+                  : g4_fail(err, G4_ERR_FORMAT, "PNG: the critical chunk at byte %zu does not match its checksum", pos);
+}
+
 static g4_status g4_png_chunks(g4_png *g, g4_error *err)
 {
     g4_png_chunk c;
     for (size_t pos = sizeof g4_png_signature;; pos += G4_PNG_FRAMING + c.n) {
-        const int first = pos == sizeof g4_png_signature;
         if (!g4_png_chunk_at(g, pos, &c)) {
             if (g->idat) return G4_OK;
             return g4_fail(err, G4_ERR_FORMAT, "PNG: truncated in the chunk at byte %zu of %zu", pos, g->size);
         }
+        const int has_head = g->channels > 0, is_head = g4_png_is(&c, "IHDR");
         const int intact = g4_png_is(&c, "IDAT") || g4_png_crc_fits(g, &c);
         if (g4_pace_ends(&g->pace, G4_PNG_FRAMING) || (!intact && g4_halted(g->pace.halt)))
             return g4_halt_check(g->pace.halt, err);
-        const int is_wrong = (!intact && g4_png_is_critical(&c)) || first != g4_png_is(&c, "IHDR");
+        const int is_wrong = g4_png_is_critical(&c) && (!intact || has_head == is_head);
         if (g->idat && (is_wrong || g4_png_is(&c, "IEND"))) return G4_OK;
-        if (first != g4_png_is(&c, "IHDR"))
-            return g4_fail(err, G4_ERR_FORMAT, "PNG: IHDR must come first and once (byte %zu)", pos);
-        if (is_wrong)
-            return g4_fail(err, G4_ERR_FORMAT, "PNG: the critical chunk at byte %zu does not match its checksum", pos);
+        if (is_wrong) return g4_png_refuse(&c, pos, intact, err);
         if (g4_png_is(&c, "IEND")) return g4_fail(err, G4_ERR_FORMAT, "PNG: no IDAT chunk");
-        const g4_status s = first ? g4_png_header(g, &c, err) : g4_png_note(g, &c, pos, intact, err);
+        const g4_status s = is_head ? g4_png_header(g, &c, err) : g4_png_note(g, &c, pos, intact, err);
         if (s) return s;
     }
 }
 
-/* PLTE and tRNS, once all chunks are known. */
+/* PLTE and tRNS, once all chunks are known. A colour that is not there is black, as in Pillow, and so is one of which only
+ * a part is there. */
 static g4_status g4_png_colours(g4_png *g, g4_error *err)
 {
     const g4_png_chunk *plte = &g->plte, *trns = &g->trns;
+    const size_t n = plte->n / 3;
     if (g->type == G4_PNG_PALETTE) {
-        if (plte->n == 0 || plte->n % 3 != 0 || plte->n > 768)
-            return g4_fail(err, G4_ERR_FORMAT, "PNG: palette of %zu bytes, expected 3 to 768 in threes", plte->n);
-        for (size_t i = 0; i < plte->n / 3; i++) {
+        if (n > 256) return g4_fail(err, G4_ERR_FORMAT, "PNG: palette of %zu bytes, expected 768 at most", plte->n);
+        for (size_t i = 0; i < 256; i++) {
             const uint32_t alpha = i < trns->n ? trns->data[i] : 255;
-            for (size_t c = 0; c < 3; c++) g->palette[i][c] = g4_over_white(plte->data[3 * i + c], alpha);
+            for (size_t c = 0; c < 3; c++) g->palette[i][c] = g4_over_white(i < n ? plte->data[3 * i + c] : 0, alpha);
         }
     } else if (trns->name && !(g->type & G4_PNG_ALPHA)) {
         const uint32_t colours = g->type & G4_PNG_COLOURS ? 3 : 1;
-        if (trns->n != 2 * colours)
+        if (trns->n < 2 * colours)
             return g4_fail(err, G4_ERR_FORMAT, "PNG: tRNS of %zu bytes, expected %u", trns->n, (unsigned)(2 * colours));
         g->has_key = 1;
         for (uint32_t c = 0; c < colours; c++) g->key[c] = g4_be16(trns->data + 2 * c) & ((1u << g->depth) - 1);

@@ -1,7 +1,7 @@
 /* tiff.c - TIFF 6.0 and BigTIFF: the first picture of a file, in strips or tiles, with samples together or in
  * planes, of 1 to 16 bits, 32-bit integers and floats, as grey, palette, RGB, CMYK, YCbCr and CIELAB, with
- * transparency; bare, PackBits, LZW, deflate, JPEG, fax. Pixels are Pillow's, except that grey of 16 bits counts with
- * its high byte. What is coded otherwise (LZMA) or is a raw picture of a camera is left to ffmpeg. */
+ * transparency; bare, PackBits, LZW, deflate, LZMA, JPEG, fax. Pixels are Pillow's, except that grey of 16 bits counts with
+ * its high byte. What is coded otherwise (zstd) or is a raw picture of a camera is left to ffmpeg. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -17,7 +17,8 @@ enum {
     G4_TIFF_JPEG,
     G4_TIFF_DEFLATE,
     G4_TIFF_OLD_DEFLATE = 32946,
-    G4_TIFF_PACKBITS = 32773
+    G4_TIFF_PACKBITS = 32773,
+    G4_TIFF_LZMA = 34925
 }; /* compression */
 enum {
     G4_TIFF_WHITE_IS_0,
@@ -101,12 +102,6 @@ static uint64_t g4_tiff_u64(const g4_tiff *t, const uint8_t *p)
 static uint64_t g4_tiff_offset(const g4_tiff *t, const uint8_t *p)
 {
     return t->is_long ? g4_tiff_u64(t, p) : g4_tiff_u32(t, p);
-}
-
-static size_t g4_tiff_type_bytes(uint32_t type)
-{
-    static const uint8_t bytes[19] = { 0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8 };
-    return type < sizeof bytes ? bytes[type] : 0;
 }
 
 /* Value i of a tag, which has more. */
@@ -206,7 +201,7 @@ static int g4_tiff_is_known(const g4_tiff *t)
     if (t->field[G4_TAG_DNG].at || t->n_samples > G4_TIFF_SAMPLES_MAX || t->n_samples < t->n_colours) return 0;
     if (g4_tiff_is_fax(t)) return b == 1 && is_plain && is_grey && t->n_samples == 1;
     if (c != G4_TIFF_RAW && (c < G4_TIFF_LZW || c > G4_TIFF_DEFLATE) && c != G4_TIFF_OLD_DEFLATE &&
-        c != G4_TIFF_PACKBITS)
+        c != G4_TIFF_PACKBITS && c != G4_TIFF_LZMA)
         return 0;
     if (c == G4_TIFF_JPEG || c == G4_TIFF_OLD_JPEG) return b == 8 && is_plain && (t->n_planes == 1 || !t->is_ycc_jpeg);
     if (t->n_planes > 1 && (b < 8 || b == 12 || t->unit_w * t->unit_h > 1)) return 0;
@@ -270,8 +265,8 @@ static void g4_tiff_numbers(g4_tiff *t)
     if (t->meaning == G4_TIFF_YCC && t->n_samples == 1) t->meaning = G4_TIFF_BLACK_IS_0;
     t->n_colours = t->meaning < sizeof colours ? colours[t->meaning] : 1;
     t->n_planes = g4_tiff_one(t, G4_TAG_PLANAR, 1) == 2 ? t->n_samples : 1;
-    const int has_predictor =
-        t->compression == G4_TIFF_LZW || t->compression == G4_TIFF_DEFLATE || t->compression == G4_TIFF_OLD_DEFLATE;
+    const int has_predictor = t->compression == G4_TIFF_LZW || t->compression == G4_TIFF_DEFLATE ||
+                              t->compression == G4_TIFF_OLD_DEFLATE || t->compression == G4_TIFF_LZMA;
     t->predictor = has_predictor ? g4_tiff_one(t, G4_TAG_PREDICTOR, 1) : 1; /* others ignore it, as libtiff does */
     t->unit_w = t->unit_h = 1;
     if (t->meaning == G4_TIFF_YCC && (t->compression == G4_TIFF_JPEG || t->compression == G4_TIFF_OLD_JPEG)) {
@@ -301,8 +296,9 @@ static g4_status g4_tiff_open(const g4_media_limits *m, g4_tiff *t, const uint8_
     s = g4_pixels_check(m, "TIFF", t->w, t->h, err);
     if (s) return s;
     const g4_tiff_field *xmp = &t->field[G4_TAG_XMP];
-    t->turn.exif = t->field[G4_TAG_ORIENTATION].at ? (int)g4_tiff_one(t, G4_TAG_ORIENTATION, 1) : 0;
-    if (t->turn.exif < 0 || t->turn.exif > 8) t->turn.exif = 1;
+    const g4_tiff_field *turn = &t->field[G4_TAG_ORIENTATION];
+    const int64_t orientation = turn->at ? g4_tiff_number(turn->type, turn->at, t->big) : 1;
+    t->turn.exif = !turn->at ? 0 : orientation >= 1 && orientation <= 8 ? (int)orientation : 1;
     if (xmp->at && g4_tiff_type_bytes(xmp->type) == 1)
         g4_turn_by_xmp(&t->turn, xmp->at, g4_min_size(xmp->count, G4_XMP_MAX));
     if (t->meaning == G4_TIFF_PALETTE) s = g4_tiff_colours(t, err);
@@ -420,6 +416,7 @@ static g4_status g4_tiff_unpack(g4_tiff *t, const uint8_t *p, size_t n, uint32_t
     case G4_FAX_GROUP_4:
     case G4_FAX_WORDS: wrong = g4_fax_decode(t->fax, p, n, rows, out); break;
     case G4_TIFF_LZW: wrong = g4_tiff_lzw(t, p, n, out, size); break;
+    case G4_TIFF_LZMA: wrong = g4_xz(p, n, out, size, &t->pace); break;
     default:
         wrong = g4_inflate(g4_tiff_next_piece, &piece, out, size, &found, t->pace.halt);
         if (!wrong && found < size) wrong = g4_tiff_short;

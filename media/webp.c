@@ -58,8 +58,7 @@ static int g4_webp_chunk(g4_webp *p, const uint8_t *chunk, size_t n)
     } else if ((!memcmp(chunk, "VP8 ", 4) || !memcmp(chunk, "VP8L", 4)) && !p->image) {
         return g4_webp_image(p, chunk, n);
     } else if (!memcmp(chunk, "EXIF", 4)) {
-        const size_t start = n >= 8 + 6 && !memcmp(d, "Exif\0", 6) ? 6 : 0;
-        g4_turn_by_exif(&p->turn, d + start, n - 8 - start);
+        g4_turn_by_exif(&p->turn, d, n - 8);
     } else if (!memcmp(chunk, "XMP ", 4)) {
         g4_turn_by_xmp(&p->turn, d, g4_min_size(n - 8, G4_XMP_MAX));
     }

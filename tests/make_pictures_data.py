@@ -13,6 +13,7 @@ RGB pixels behind the file. A picture's data is the file and its sums are over R
 i32 pattern, budget, n, grid_w, grid_h, then 8 floats from the middle, and the sums are over pixels (float32), then positions (int32).
 """
 import io
+import lzma
 import os
 import struct
 import subprocess
@@ -455,6 +456,15 @@ def packbits(data):
     return out
 
 
+XZ = {"dist": 0, "lc": 3, "lp": 0, "pb": 2, "preset": 6}  # how the next streams are packed
+
+
+def xz(data):
+    last = {"id": lzma.FILTER_LZMA2, **{k: v for k, v in XZ.items() if k != "dist"}}
+    first = [{"id": lzma.FILTER_DELTA, "dist": XZ["dist"]}] if XZ["dist"] else []
+    return lzma.compress(data, lzma.FORMAT_XZ, lzma.CHECK_NONE, filters=first + [last])
+
+
 def tiff(samples, bits, meaning, order="<", big=False, tile=None, rows=4, planar=1, compression=1, predictor=1, more=()):
     """A file of (h, w, n) samples, in strips of `rows` rows or in tiles (width, height). more: (tag, values of 16 bits)."""
     h, w, n = samples.shape
@@ -468,7 +478,7 @@ def tiff(samples, bits, meaning, order="<", big=False, tile=None, rows=4, planar
         if predictor == 3:
             planes = [r.view("u1").reshape(-1, 4).T.reshape(-1) for r in part.astype(">f4").reshape(part.shape[0], -1)]
             raw = b"".join(np.concatenate([p[:1], np.diff(p)]).tobytes() for p in planes)
-        return {1: lambda x: x, 8: zlib.compress, 32773: packbits}[compression](raw)
+        return {1: lambda x: x, 8: zlib.compress, 32773: packbits, 34925: xz}[compression](raw)
 
     pieces = []
     for plane in [samples] if planar == 1 else [samples[..., i : i + 1] for i in range(n)]:
@@ -623,7 +633,7 @@ def make_heif():
     turned = Image.Exif()
     turned[0x0112] = 7
 
-    def add_near(name, data, pixels, worst=2):
+    def add_near(name, data, pixels, worst=0):
         add(4, name, pixels.shape[1], pixels.shape[0], (worst, 0), data + np.ascontiguousarray(pixels).tobytes())
 
     def avif(picture, **options):
@@ -652,7 +662,7 @@ def make_heif():
     add_near("heif-grid.heic", data, np.rot90(np.repeat(grey[..., None], 3, -1), -1), 0)
     even = np.asarray(rgb.crop((0, 0, 30, 22)))
     config, units, samples = hevc(even, "yuv420p10le")
-    add_near("heif-deep.heic", heif((b"heic", b"hvc1", b"hvcC"), config, [units], 1, (30, 22), (30, 22), []), rgb_of_planes(samples >> 2, 30, 22))
+    add_near("heif-deep.heic", heif((b"heic", b"hvc1", b"hvcC"), config, [units], 1, (30, 22), (30, 22), []), rgb_of_planes(samples >> 2, 30, 22), 2)
 
 
 def tga(kind, bits, size, pixels, palette=(0, b""), first=0, flags=0, text=b"", foot=b""):
@@ -974,6 +984,100 @@ def make_gif():
     add_gif("twice", (w, h), (0, 0, w, h), values(4), 4, colours(16), key=2, more=struct.pack("<4BH2B", 0x21, 0xF9, 4, 0, 7, 9, 0) + b"??")
 
 
+def exif_of(kind, count=1, big=False, magic=42, values=None):
+    """An entry of one orientation, 6, in numbers of a kind of TIFF."""
+    order = ">" if big else "<"
+    code = {1: "B", 2: "B", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 13: "I", 16: "Q"}[kind]
+    raw = struct.pack(order + code * count, *(values or ([6, 1] if len(code) == 2 else [6]) * count))
+    head = (b"MM" if big else b"II") + struct.pack(order + "HIHHHI", magic, 8, 1, 274, kind, count)
+    return head + (raw.ljust(4, b"\0") + bytes(4) if len(raw) <= 4 else struct.pack(order + "II", len(head) + 8, 0) + raw)
+
+
+def make_turned():
+    """Orientation as anyone may write it."""
+    samples = noise(5, 7, 3)
+    xmp = chunk(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="8"/>')
+    blocks = {"kind-%d-%d" % (kind, big): exif_of(kind, big=big) for kind in (*range(1, 14), 16) for big in (False, True)}
+    blocks.update({"three-%d" % kind: exif_of(kind, 3) for kind in (3, 4, 8)})
+    blocks.update(prefix=b"Exif\0\0" + exif_of(3), swapped=exif_of(3, magic=42 << 8), half=exif_of(5, values=[13, 2]))
+    blocks.update(below=exif_of(8, values=[-3]), beyond=exif_of(3, 100)[:-9], none=exif_of(5, values=[6, 0]))
+    for label, block in blocks.items():
+        data = png(samples, 2, 8, before=chunk(b"eXIf", block) + xmp)
+        add_picture("turned-%s.png" % label, data, pillow(data))
+    f = io.BytesIO()
+    Image.fromarray(samples.astype(np.uint8)).save(f, "JPEG", exif=b"Exif\0\0Exif\0\0" + exif_of(8))
+    add_picture("turned-prefix.jpg", f.getvalue(), pillow(f.getvalue()))
+    for kind in (1, 3, 8, 9):
+        wide = tiff(samples, 8, 2, more={274: 6})
+        at = wide.index(struct.pack("<HHI", 274, 3, 1))
+        data = wide[: at + 2] + struct.pack("<H", kind) + wide[at + 4 :]
+        add_picture("turned-%d.tif" % kind, data, pillow(data))
+
+
+def make_odd_png():
+    """Palettes of any length and none, transparency of any length, and chunks where others do not put them."""
+
+    def add_odd(label, data):
+        add_picture("png-odd-%s.png" % label, data, pillow(data))
+
+    for depth in (2, 8):
+        samples = noise(9, 14, 1, 1 << depth)
+        for n in (None, 0, 2, 4, 47, 770):
+            for alphas in (0, 7):
+                chunks = b"" if n is None else chunk(b"PLTE", rng.integers(0, 256, n, np.uint8).tobytes())
+                chunks += chunk(b"tRNS", rng.integers(0, 256, alphas, np.uint8).tobytes()) if alphas else b""
+                add_odd("%d-%s-%d" % (depth, n, alphas), png(samples, 3, depth, before=chunks))
+    palette = chunk(b"PLTE", rng.integers(0, 256, 48, np.uint8).tobytes())
+    alphas = chunk(b"tRNS", rng.integers(0, 256, 16, np.uint8).tobytes())
+    samples = noise(9, 14, 3, 16)
+    add_odd("behind", png(samples[..., :1], 3, 4, before=palette, after=alphas))
+    add_odd("before", png(samples[..., :1], 3, 4, before=alphas + palette))
+    for label, count, key in (("grey", 1, b"\0\5\0\0"), ("rgb", 3, b"\0\5\0\5\0\5??")):
+        add_odd("key-" + label, png(samples[..., :count], 2 * (count > 1), 8, before=chunk(b"tRNS", key)))
+    data = png(samples, 2, 8)
+    add_odd("first", data[:8] + chunk(b"tEXt", b"Title\0none") + data[8:])
+
+
+def make_xz():
+    rgba = noise(19, 23, 4)
+    runs = np.repeat(np.repeat(noise(7, 5, 3), 60, 0), 80, 1)  # matches of all lengths and distances
+    smooth = np.asarray(picture().resize((70, 50), Image.Resampling.BICUBIC)).astype(int)
+    random = rng.integers(0, 256, (20, 31, 3))  # chunks that are not packed
+    pixels = {"rgb": rgba[..., :3], "runs": runs, "smooth": smooth, "random": random}
+    packings = {"plain": {}, "delta": {"dist": 3}, "places": {"lc": 0, "lp": 4, "pb": 4}, "fast": {"lc": 4, "pb": 0, "preset": 0}}
+    for label, samples in pixels.items():
+        for how, options in packings.items():
+            XZ.update({"dist": 0, "lc": 3, "lp": 0, "pb": 2, "preset": 6}, **options)
+            data = tiff(samples, 8, 2, rows=300, compression=34925, big=how == "plain")
+            if label != "random" or how in ("plain", "delta"):
+                add_picture("xz-%s-%s.tif" % (label, how), data, pillow(data))
+    for planar in (1, 2):
+        for tile in (None, (16, 16)):
+            options = dict(planar=planar, tile=tile, compression=34925)
+            for label, samples, meaning, more in (("cmyk", rgba, 5, {}), ("alpha", rgba, 2, {338: 2})):
+                data = tiff(samples, 8, meaning, **options, more=more)
+                add_picture("xz-%s-%d-%d.tif" % (label, planar, tile is not None), data, pillow(data))
+    colours = {320: [int(v) for v in rng.integers(0, 65536, 768)]}
+    for label, data in (
+        ("palette", tiff(rgba[..., :1], 8, 3, compression=34925, more=colours)),
+        ("difference", tiff(rgba[..., :3].astype("u1"), 8, 2, compression=34925, predictor=2)),
+    ):
+        add_picture("xz-%s.tif" % label, data, pillow(data))
+
+
+def make_avif():
+    """Colours as libyuv has them, in all that Pillow writes."""
+    alpha = Image.fromarray(rng.integers(0, 256, (13, 17, 4), np.uint8), "RGBA")
+    for subsampling in ("4:2:0", "4:2:2", "4:4:4", "4:0:0"):
+        for limits in ("full", "limited"):
+            for label, im in (("rgb", alpha.convert("RGB")), ("alpha", alpha)):
+                f = io.BytesIO()
+                im.save(f, "AVIF", quality=90, subsampling=subsampling, range=limits)
+                pixels = pillow(f.getvalue())
+                name = "avif-%s-%s-%s.avif" % (label, subsampling.replace(":", ""), limits)
+                add(4, name, 17, 13, (0, 0), f.getvalue() + np.ascontiguousarray(pixels).tobytes())
+
+
 def make_late():
     """What came last, with numbers of its own."""
     global rng
@@ -982,6 +1086,10 @@ def make_late():
     make_dds()
     make_rare()
     make_gif()
+    make_xz()
+    make_turned()
+    make_odd_png()
+    make_avif()
 
 
 def make_broken():

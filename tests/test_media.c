@@ -689,6 +689,8 @@ static int g4_small(const g4_record *r)
                                          "ico-largest.ico",
                                          "xbm-plain.xbm",
                                          "tiff-RGB-tiff_lzw.tif",
+                                         "xz-rgb-delta.tif",
+                                         "xz-runs-places.tif",
                                          "tiff-YCbCr-jpeg.tif",
                                          "tiff-rgb-le1-1-2.tif",
                                          "tiff-deep-be0-1-1.tif",
@@ -929,6 +931,21 @@ static void g4_test_limits(void)
     G4_EXPECT(g4_image_decode(&img, bomb.data, bomb.n, &opt, &err) == G4_ERR_FORMAT, "%s", err.message);
     opt.max_pixels_per_byte = 0;
 
+    for (int kind = 12; kind <= 24; kind++) {
+        char jp2[] = "\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14"
+                     "ftypjp2 \0\0\0\0jp2 "
+                     "\0\0\0\x2djp2h\0\0\0\x16ihdr\0\0\0\x80\0\0\0\x80\0\4\7\7\0\0\0\0\0\x0f"
+                     "colr\1\0\0\0\0\0?";
+        const int is_known = kind != 12 && kind != 18 && kind != 24;
+        jp2[sizeof jp2 - 2] = (char)kind;
+        G4_EXPECT(g4_image_decode(&img, jp2, sizeof jp2 - 1, &opt, &err) == G4_ERR_UNSUPPORTED &&
+                      strstr(err.message, is_known ? "no ffmpeg program" : "JPEG 2000: colours of"),
+                  "kind %d: %s", kind, err.message);
+    }
+    static const char xcode[] = "\x89PNG\r\n\x1a\n\0\0\0\4CgBI\x50\0\x20\6\x2b\xd5\xb3\x7f";
+    G4_EXPECT(g4_image_decode(&img, xcode, sizeof xcode - 1, &opt, &err) == G4_ERR_UNSUPPORTED &&
+                  strstr(err.message, "CgBI"),
+              "%s", err.message);
     G4_EXPECT(g4_image_decode(&img, "not a picture at all", 20, &opt, &err) == G4_ERR_UNSUPPORTED, "%s", err.message);
     G4_EXPECT(g4_image_decode(&img, NULL, 0, &opt, &err) == G4_ERR_ARGUMENT, "%s", err.message);
     G4_EXPECT(g4_image_load(&img, "tests/data/no-such-file.png", NULL, &err) == G4_ERR_IO &&

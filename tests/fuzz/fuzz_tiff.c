@@ -42,7 +42,7 @@ enum { G4_FUZZ_TIFF_HEAD = 16, G4_FUZZ_TIFF_ROOM = 65536 };
 /* The described file. The pixels stand behind the first 4096 bytes, and end the file. */
 static size_t g4_fuzz_build_tiff(uint8_t *out, const uint8_t *d, const uint8_t *pixels, size_t n)
 {
-    static const uint16_t packed[8] = { 1, 5, 7, 8, 32773, 32946, 6, 5 }, meanings[8] = { 0, 1, 2, 3, 5, 6, 8, 2 };
+    static const uint16_t packed[8] = { 1, 5, 7, 8, 32773, 32946, 6, 34925 }, meanings[8] = { 0, 1, 2, 3, 5, 6, 8, 2 };
     static const uint8_t bits[8] = { 8, 1, 2, 4, 12, 16, 32, 8 };
     static const uint16_t fax[4] = { 2, 3, 4, 32771 };
     const int is_fax = d[4] >= 0xc0; /* then a pixel has one bit */
@@ -80,13 +80,21 @@ static size_t g4_fuzz_build_tiff(uint8_t *out, const uint8_t *d, const uint8_t *
     g4_fuzz_tiff_tag(&f, is_tiled ? 325 : 279, 4, 300, 0, 2600);
     f.n = 2600;
     for (size_t i = 0; i < 300; i++) g4_fuzz_tiff_number(&f, start + i * d[14], 4);
-    memcpy(out + start, pixels, n);
-    return start + n;
+    const int is_xz =
+        !is_fax && packed[d[4] & 7] == 34925; /* its head says nothing but whether there are differences */
+    uint8_t xz[27] = "\xfd"
+                     "7zXZ";
+    const uint8_t block[15] = { 2, d[15] & 1, d[15] & 1 ? 3 : 0x21, 1, d[15] >> 1 & 3, 0x21, 1 };
+    memcpy(xz + 12, block, sizeof block);
+    const size_t n_head = is_xz ? 24 : 0;
+    memcpy(out + start, xz, n_head);
+    memcpy(out + start + n_head, pixels, n);
+    return start + n_head + n;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (size < 16 || size > G4_FUZZ_TIFF_ROOM - 4096) return 0;
+    if (size < 16 || size > G4_FUZZ_TIFF_ROOM - 4096 - 24) return 0;
     uint8_t *file = malloc(G4_FUZZ_TIFF_ROOM);
     if (!file) return 0;
     size_t n = size;
