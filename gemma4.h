@@ -255,7 +255,7 @@ typedef struct { /* frames in order; the model is told the time of each */
     uint64_t reserved[2];
 } g4_video;
 
-/* Files to pixels, samples and frames (media/). PNG, JPEG, GIF, PPM/PGM/PAM, BMP, TIFF, TGA, ICO, DDS, PCX, SGI, QOI, XBM,
+/* Files to pixels, samples and frames (media/). PNG, JPEG, GIF, PNM, BMP, TIFF, TGA, ICO, DDS, PCX, SGI, QOI, XBM,
  * WAV and y4m are read here; all else by the ffmpeg program, which gets an open file and no names: what reads it is
  * chosen here, by the first bytes, and what begins like nothing that is known is refused. What a load or decode call
  * made is freed by the *_free of its kind with the same options; what a failed call was to make is all zeros. */
@@ -1082,6 +1082,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "media/ffmpeg.c"
 #include "media/pcx.c"
 #include "media/ico.c"
+#include "media/vp8l.c"
 #include "media/webp.c"
 #include "media/heif.c"
 #include "media/load.c"

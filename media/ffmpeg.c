@@ -15,7 +15,7 @@
 
 /* ---- The program ---------------------------------------------------------------------------- */
 
-#define G4_FFMPEG_NOT_OURS "not PNG, JPEG, BMP, PPM, TIFF, TGA, ICO, DDS, PCX, SGI, QOI, XBM, WAV or y4m, and "
+#define G4_FFMPEG_NOT_OURS "not PNG, JPEG, GIF, BMP, PPM, TIFF, TGA, ICO, DDS, PCX, SGI, QOI, XBM, WAV or y4m, and "
 #define G4_FFMPEG_WORDS 40    /* of a command at most */
 #define G4_FFMPEG_SECONDS 300 /* for a picture, or to tell what a file holds: a large TIFF on a busy machine takes 60 */
 #define G4_FFMPEG_LONG_SECONDS 3600 /* for sound and video */
@@ -160,6 +160,21 @@ static int g4_picture_sink(void *ctx, const uint8_t *data, size_t n)
     return 0;
 }
 
+/* By the better decoder, or by that which the program has. */
+static g4_status g4_ffmpeg_picture(const g4_media_limits *m, const g4_input *in, const char *const *before,
+                                   const char *const *args, g4_picture_stream *p, g4_error *err)
+{
+    g4_input better = *in;
+    g4_error first = { G4_OK, "" };
+    better.format.decoder = in->format.better;
+    const g4_status s = !in->format.better ? G4_OK
+                                           : g4_ffmpeg_run(m, m->ffmpeg, &better, before, args, G4_FFMPEG_SECONDS,
+                                                           g4_picture_sink, p, &first);
+    if (in->format.better && !(s && strstr(first.message, "Unknown decoder")))
+        return s ? g4_fail(err, s, "%s", first.message) : G4_OK;
+    return g4_ffmpeg_run(m, m->ffmpeg, in, before, args, G4_FFMPEG_SECONDS, g4_picture_sink, p, err);
+}
+
 g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, const g4_turn *turn, g4_image *out,
                           g4_error *err)
 {
@@ -171,7 +186,7 @@ g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, const g4
     p.limit = m->max_pixels < SIZE_MAX / 8 ? m->max_pixels * 4 + 256 : SIZE_MAX / 2; /* 256: more than a header */
     g4_pixels pixels;
     const char *const before[] = { "-nostdin", turn ? "-noautorotate" : NULL, NULL };
-    g4_status s = g4_ffmpeg_run(m, m->ffmpeg, in, before, args, G4_FFMPEG_SECONDS, g4_picture_sink, &p, err);
+    g4_status s = g4_ffmpeg_picture(m, in, before, args, &p, err);
     if (!s && p.failed)
         s = g4_fail(err, G4_ERR_MEMORY, "a picture of more than %zu bytes: out of memory", p.n);
     else if (!s && p.too_long)

@@ -26,7 +26,7 @@ static const uint8_t *g4_gif_take(g4_gif *g, size_t n) /* NULL: so many are not 
     return g->data + g->at - n;
 }
 
-/* A palette, if the flags say so. One that numbers its greys is like none, which has all of them. 0: it is cut short. */
+/* A palette, if the flags say so. One that numbers its greys is like none, which has all of them. 0: cut short. */
 static int g4_gif_palette(g4_gif *g, uint8_t flags)
 {
     const size_t n = (size_t)2 << (flags & 7);

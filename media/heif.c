@@ -693,8 +693,8 @@ static inline int32_t g4_heif_luma(const g4_heif_factors *f, uint16_t y)
     return (int32_t)(f->y * y >> f->y_shift) + f->bias;
 }
 
-/* What libyuv makes of the usual matrices, which libavif leaves to it, unless it is grey without transparency: 6 bits of a
- * fraction, and none above 2. */
+/* What libyuv makes of the usual matrices, which libavif leaves to it, unless it is grey without transparency: 6 bits
+ * of a fraction, and none above 2. */
 static void g4_heif_factors_coarse(const g4_heif_picture *p, const double u[3], const double v[3], g4_heif_factors *f)
 {
     const double one = p->is_full ? 64 : 64 * 255.0 / 224;

@@ -70,8 +70,8 @@ g4_status g4_pixels_check_bytes(const g4_media_limits *m, const char *kind, uint
 typedef struct {
     int exif, xmp; /* 1..8; 0: nothing so far */
 } g4_turn;
-/* A TIFF block, which "Exif" and two zeros may stand before, as some writers put it where a format has its own place for
- * it; the first one that says it counts. */
+/* A TIFF block, which "Exif" and two zeros may stand before, as some writers put it where a format has its own place
+ * for it; the first one that says it counts. */
 void g4_turn_by_exif(g4_turn *t, const uint8_t *tiff, size_t size);
 /* Bytes of a value of TIFF; 0: there is no such type. */
 size_t g4_tiff_type_bytes(uint32_t type);
@@ -153,8 +153,8 @@ typedef int (*g4_drain_fn)(void *ctx, const uint8_t *data, size_t n); /* 0: go o
 #define G4_INFLATE_WINDOW 131072
 const char *g4_inflate_rows(g4_next_piece_fn next, void *ctx, uint8_t *window, g4_drain_fn drain, void *drain_ctx,
                             g4_halt *halt);
-/* The same for LZW (lzw.c) with values of so many bits, 11 at most: what ends before out is full is wrong. is_low_first:
- * as GIF has it, and TIFF of old; else as TIFF has it. */
+/* The same for LZW (lzw.c) with values of so many bits, 11 at most: what ends before out is full is wrong.
+ * is_low_first: as GIF has it, and TIFF of old; else as TIFF has it. */
 const char *g4_lzw(g4_next_piece_fn next, void *ctx, int value_bits, int is_low_first, uint8_t *out, size_t size,
                    g4_pace *pace);
 /* The same for an xz stream (xz.c) that is all there. */
@@ -338,6 +338,7 @@ size_t g4_id3_bytes(const uint8_t *d, size_t n); /* of the ID3 tag that the file
 typedef struct {
     const char *demuxer; /* of ffmpeg; none that opens other files */
     const char *decoder; /* NULL: the file says it */
+    const char *better;  /* one for pictures that is used where the program has it; NULL: there is none */
 } g4_media_format;
 /* The demuxer for a file that begins so, but for a tag; NULL: there is none. */
 const char *g4_demuxer_of(const uint8_t *d, size_t n);
@@ -412,6 +413,9 @@ static inline size_t g4_chroma_beside(size_t y, size_t h)
     return near > 0 ? near - 1 : near;
 }
 
+/* Pixels of lossless WebP behind their head, as alpha, red, green, blue from the highest byte on. */
+g4_status g4_vp8l_decode(const g4_media_limits *m, const uint8_t *data, size_t size, uint32_t w, uint32_t h,
+                         uint32_t *out, g4_error *err);
 g4_status g4_webp_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_webp_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 /* *foreign is set when it fails for a kind that ffmpeg may be able to read whole. */

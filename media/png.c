@@ -249,8 +249,8 @@ static g4_status g4_png_chunks(g4_png *g, g4_error *err)
     }
 }
 
-/* PLTE and tRNS, once all chunks are known. A colour that is not there is black, as in Pillow, and so is one of which only
- * a part is there. */
+/* PLTE and tRNS, once all chunks are known. A colour that is not there is black, as in Pillow, and so is one of which
+ * only a part is there. */
 static g4_status g4_png_colours(g4_png *g, g4_error *err)
 {
     const g4_png_chunk *plte = &g->plte, *trns = &g->trns;

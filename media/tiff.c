@@ -1,7 +1,7 @@
 /* tiff.c - TIFF 6.0 and BigTIFF: the first picture of a file, in strips or tiles, with samples together or in
  * planes, of 1 to 16 bits, 32-bit integers and floats, as grey, palette, RGB, CMYK, YCbCr and CIELAB, with
- * transparency; bare, PackBits, LZW, deflate, LZMA, JPEG, fax. Pixels are Pillow's, except that grey of 16 bits counts with
- * its high byte. What is coded otherwise (zstd) or is a raw picture of a camera is left to ffmpeg. */
+ * transparency; bare, PackBits, LZW, deflate, LZMA, JPEG, fax. Pixels are Pillow's, except that grey of 16 bits counts
+ * with its high byte. What is coded otherwise (zstd) or is a raw picture of a camera is left to ffmpeg. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif

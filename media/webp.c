@@ -15,7 +15,7 @@ typedef struct {
     int x, y, w, h;                  /* of the picture, or of the first frame on the canvas */
     const uint8_t *alpha, *image;    /* chunks with their headers; NULL: not there */
     size_t alpha_bytes, image_bytes; /* of them whole */
-    int is_lossless;
+    int is_lossless, has_alpha;      /* has_alpha: of a lossless one */
     g4_turn turn;
     g4_pace pace;
 } g4_webp;
@@ -33,6 +33,8 @@ static int g4_webp_image(g4_webp *p, const uint8_t *chunk, size_t n)
     if (p->is_lossless) {
         const uint32_t bits = g4_le32(d + 1);
         if (d[0] != 0x2f) return 0;
+        if (bits >> 29) return 0; /* a version that is not known */
+        p->has_alpha = bits >> 28 & 1;
         p->w = (int)(bits & 0x3fff) + 1;
         p->h = (int)(bits >> 14 & 0x3fff) + 1;
     } else {
@@ -177,13 +179,15 @@ static int g4_webp_put_planes(g4_webp *p, const uint8_t *planes, uint8_t *rows, 
     return 0;
 }
 
-/* The same from RGBA. */
-static int g4_webp_put_rgba(g4_webp *p, const uint8_t *rgba, g4_pixels *out)
+/* The same from pixels that g4_vp8l_decode made, which may stand where the canvas does. */
+static int g4_webp_put_lossless(g4_webp *p, const uint32_t *argb, g4_pixels *out)
 {
     for (int y = 0; y < p->h; y++) {
         uint8_t *rgb = out->rgb + 3 * ((size_t)(p->y + y) * (size_t)out->w + (size_t)p->x);
-        for (int x = 0; x < p->w; x++, rgba += 4, rgb += 3)
-            for (int c = 0; c < 3; c++) rgb[c] = g4_over_white(rgba[c], rgba[3]);
+        for (int x = 0; x < p->w; x++, rgb += 3) {
+            const uint32_t v = *argb++, alpha = p->has_alpha ? v >> 24 : 255;
+            for (int c = 0; c < 3; c++) rgb[c] = g4_over_white(v >> (16 - 8 * c) & 255, alpha);
+        }
         if (g4_pace_ends(&p->pace, 4 * (size_t)p->w)) return 1;
     }
     return 0;
@@ -201,7 +205,7 @@ static g4_status g4_webp_unpack(const g4_media_limits *m, const g4_webp *p, uint
                               : g4_media_spill(m, (const uint8_t *)file.data, file.len, &fd, err);
     g4_buf_free(&file);
     if (s) return s;
-    const char *format = p->is_lossless ? "format=rgba" : p->alpha ? "format=yuva420p" : "format=yuv420p";
+    const char *format = p->alpha ? "format=yuva420p" : "format=yuv420p";
     s = g4_ffmpeg_raw(m, &(g4_input) { fd, { .demuxer = "webp_pipe" } }, format, 1, raw, n, err);
     close(fd);
     return s;
@@ -215,23 +219,48 @@ g4_status g4_webp_size(const g4_media_limits *m, const uint8_t *data, size_t siz
     return s;
 }
 
+/* A canvas with the frame's pixels on it. */
+static g4_status g4_webp_canvas(const g4_media_limits *m, const g4_webp *p, g4_pixels *out, g4_error *err)
+{
+    const g4_status s = g4_pixels_alloc(m, "WebP", (uint64_t)p->canvas_w, (uint64_t)p->canvas_h, out, err);
+    if (!s && p->is_animated) memset(out->rgb, 255, (size_t)out->w * (size_t)out->h * 3); /* beyond the frame */
+    return s;
+}
+
+static g4_status g4_webp_lossless(const g4_media_limits *m, g4_webp *p, g4_pixels *out, g4_error *err)
+{
+    uint32_t *argb = g4_alloc(m->a, (size_t)p->w * (size_t)p->h, sizeof *argb);
+    if (!argb) return g4_fail(err, G4_ERR_MEMORY, "WebP: %d x %d pixels: out of memory", p->w, p->h);
+    g4_status s =
+        g4_vp8l_decode(m, p->image + 8 + 5, p->image_bytes - 8 - 5, (uint32_t)p->w, (uint32_t)p->h, argb, err);
+    if (!s && p->is_animated) s = g4_webp_canvas(m, p, out, err);
+    const int is_in_place = !s && !p->is_animated; /* with both, pixels would take more than they do themselves */
+    if (is_in_place) *out = (g4_pixels) { (uint8_t *)argb, p->w, p->h };
+    if (!s && g4_webp_put_lossless(p, argb, out)) s = g4_halt_check(m->halt, err);
+    if (!is_in_place) g4_free(m->a, argb);
+    return s;
+}
+
+static g4_status g4_webp_lossy(const g4_media_limits *m, g4_webp *p, g4_pixels *out, g4_error *err)
+{
+    const size_t n = (size_t)p->w * (size_t)p->h, half = (size_t)((p->w + 1) / 2) * (size_t)((p->h + 1) / 2);
+    const size_t bytes = n + 2 * half + (p->alpha ? n : 0);
+    uint8_t *raw = g4_alloc(m->a, bytes, 1), *rows = g4_alloc(m->a, (size_t)p->w, 2);
+    g4_status s = raw && rows ? g4_webp_unpack(m, p, raw, bytes, err)
+                              : g4_fail(err, G4_ERR_MEMORY, "WebP: %d x %d pixels: out of memory", p->w, p->h);
+    if (!s) s = g4_webp_canvas(m, p, out, err);
+    if (!s && g4_webp_put_planes(p, raw, rows, out)) s = g4_halt_check(m->halt, err);
+    g4_free(m->a, raw);
+    g4_free(m->a, rows);
+    return s;
+}
+
 g4_status g4_webp_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err)
 {
     g4_webp p;
     memset(out, 0, sizeof *out);
     g4_status s = g4_webp_open(m, &p, data, size, err);
-    if (s) return s;
-    const size_t n = (size_t)p.w * (size_t)p.h, half = (size_t)((p.w + 1) / 2) * (size_t)((p.h + 1) / 2);
-    const size_t bytes = p.is_lossless ? 4 * n : n + 2 * half + (p.alpha ? n : 0);
-    uint8_t *raw = g4_alloc(m->a, bytes, 1), *rows = g4_alloc(m->a, (size_t)p.w, 2);
-    s = raw && rows ? g4_webp_unpack(m, &p, raw, bytes, err)
-                    : g4_fail(err, G4_ERR_MEMORY, "WebP: %d x %d pixels: out of memory", p.w, p.h);
-    if (!s) s = g4_pixels_alloc(m, "WebP", (uint64_t)p.canvas_w, (uint64_t)p.canvas_h, out, err);
-    if (!s && p.is_animated) memset(out->rgb, 255, (size_t)out->w * (size_t)out->h * 3); /* beyond the frame */
-    if (!s && (p.is_lossless ? g4_webp_put_rgba(&p, raw, out) : g4_webp_put_planes(&p, raw, rows, out)))
-        s = g4_halt_check(m->halt, err);
-    g4_free(m->a, raw);
-    g4_free(m->a, rows);
+    if (!s) s = p.is_lossless ? g4_webp_lossless(m, &p, out, err) : g4_webp_lossy(m, &p, out, err);
     if (!s) s = g4_pixels_orient(m, out, g4_orientation(&p.turn), err);
     if (s) g4_pixels_free(m, out);
     return s;

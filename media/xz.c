@@ -1,5 +1,5 @@
-/* xz.c - .xz streams of one block, as libtiff packs pixels: LZMA2, and before it, where it is asked for, the differences
- * of bytes. What is unpacked is the dictionary: all of it is in memory. No checksum is looked at. */
+/* xz.c - .xz streams of one block, as libtiff packs pixels: LZMA2 of bytes, or of their differences. What is unpacked is
+ * the dictionary: all of it is in memory. No checksum is looked at. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -200,8 +200,8 @@ static int g4_xz_properties(g4_xz_stream *z, uint8_t v)
     return z->lc + z->lp <= 4 && z->pb <= 4;
 }
 
-/* A packed chunk: control, bytes of what is unpacked (5 bits there, and 2 bytes), packed bytes (2), properties where the
- * control says so. *p moves behind it. */
+/* A packed chunk: control, bytes of what is unpacked (5 bits there, and 2 bytes), packed bytes (2), properties where
+ * the control says so. *p moves behind it. */
 static const char *g4_xz_packed_chunk(g4_xz_stream *z, const uint8_t **p, const uint8_t *end, size_t size)
 {
     const uint8_t *const d = *p;

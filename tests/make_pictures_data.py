@@ -647,7 +647,7 @@ def make_heif():
         ("grey", im.convert("L"), dict(range="limited")), ("xmp", rgb, dict(xmp=b'<x tiff:Orientation="8">')),
     ):
         data = avif(picture, **options)
-        add_near("heif-%s.avif" % name, data, pillow(data))
+        add_near("heif-%s.avif" % name, data, pillow(data), name == "premultiplied")
 
     big = Image.fromarray(noise(5, 7, 3).astype(np.uint8)).resize((192, 128), Image.Resampling.BICUBIC)
     tiles = [big.crop((x, y, x + 64, y + 64)) for y in (0, 64) for x in (0, 64, 128)]
@@ -1078,6 +1078,30 @@ def make_avif():
                 add(4, name, 17, 13, (0, 0), f.getvalue() + np.ascontiguousarray(pixels).tobytes())
 
 
+def make_webp():
+    """Lossless ones, with all transforms: a palette of each packing, and of each method what it finds for the best."""
+    smooth = Image.fromarray(noise(3, 4, 4).astype(np.uint8), "RGBA").resize((61, 43), Image.Resampling.BICUBIC)
+    gradient = np.stack(np.meshgrid(np.arange(67), np.arange(41)), -1)[..., [0, 1, 0, 1]] * [3, 5, 2, 1] + noise(41, 67, 4, 9)
+    sources = {"smooth": smooth, "noise": Image.fromarray(noise(29, 31, 4).astype(np.uint8), "RGBA"),
+               "gradient": Image.fromarray((gradient & 255).astype(np.uint8), "RGBA")}
+    for n in (1, 2, 3, 4, 5, 16, 17, 200):
+        colours = rng.integers(0, 256, (n, 4), np.uint8)
+        sources["colours-%d" % n] = Image.fromarray(colours[rng.integers(0, n, (19, 37))], "RGBA")
+    for label, im in sources.items():
+        for mode in ("RGB", "RGBA"):
+            for method in (0, 3, 6) if "-" not in label else (4,):
+                f = io.BytesIO()
+                im.convert(mode).save(f, "WEBP", lossless=True, method=method, quality=100, exact=True)
+                data = f.getvalue()
+                add_picture("webp-%s-%s-%d.webp" % (label, mode, method), data, pillow(data))
+    f = io.BytesIO()
+    smooth.convert("RGB").save(f, "WEBP", lossless=True, exif=b"Exif\0\0" + exif_of(3))
+    add_picture("webp-turned.webp", f.getvalue(), pillow(f.getvalue()))
+    f = io.BytesIO()
+    smooth.save(f, "WEBP", lossless=True, save_all=True, append_images=[smooth.rotate(180)], duration=9)
+    add_picture("webp-animated.webp", f.getvalue(), pillow(f.getvalue()))
+
+
 def make_late():
     """What came last, with numbers of its own."""
     global rng
@@ -1090,6 +1114,7 @@ def make_late():
     make_turned()
     make_odd_png()
     make_avif()
+    make_webp()
 
 
 def make_broken():

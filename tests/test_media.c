@@ -624,7 +624,7 @@ static void g4_test_y4m(void)
 static g4_status g4_decode_any(const uint8_t *data, size_t n, const g4_media_options *opt, g4_error *err)
 {
     g4_status s;
-    if (n >= 4 && !memcmp(data, "RIFF", 4)) {
+    if (n >= 4 && !memcmp(data, "RIFF", 4) && (n < 12 || memcmp(data + 8, "WEBP", 4) != 0)) {
         g4_audio a;
         s = g4_audio_decode(&a, data, n, opt, err);
         g4_audio_free(&a, opt);
@@ -676,6 +676,8 @@ static int g4_small(const g4_record *r)
                                          "jpeg-ycck-2-1.jpg",
                                          "gif-3i.gif",
                                          "gif-part-5.gif",
+                                         "webp-smooth-RGBA-6.webp",
+                                         "webp-colours-3-RGB-4.webp",
                                          "raw.ppm",
                                          "plain-6.ppm",
                                          "alpha.pam",

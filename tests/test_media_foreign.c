@@ -183,6 +183,33 @@ static void g4_test_words(const char *program)
     unlink("build/foreign_heard");
 }
 
+/* JPEG 2000 is read by a decoder that not every program has. */
+static void g4_test_better_decoder(void)
+{
+    static const char *const program = "build/foreign_decoder.sh";
+    char jp2[46] = "\xff\x4f\xff\x51";
+    jp2[41] = 1; /* a component, of 8 bits */
+    jp2[42] = 7;
+    const g4_media_options opt = { .ffmpeg = program };
+    for (int way = 0; way < 4; way++) { /* the program has it, has it not, fails with it, or it is not asked for */
+        static const char *const said[] = { "exit 0", "echo \"Unknown decoder 'libopenjpeg'\" >&2; exit 1",
+                                            "echo broken >&2; exit 1", "exit 1" };
+        char text[256];
+        g4_error err = { G4_OK, "" };
+        g4_image image;
+        snprintf(text, sizeof text, "#!/bin/sh\n%s\ncase \"$*\" in *'-c:v libopenjpeg -f j2k_pipe'*) %s;; esac\n%s\n",
+                 way ? "" : "printf 'P6 1 1 255\\nabc'", said[way], "printf 'P6 1 1 255\\ndef'");
+        if (!g4_save(program, text, strlen(text), 0700)) exit(1);
+        if (way == 3) jp2[42] = 8;
+        const g4_status s = g4_image_decode(&image, jp2, sizeof jp2 - 1, &opt, &err);
+        G4_EXPECT(s == (way == 2 ? G4_ERR_FORMAT : G4_OK), "way %d: %s", way, err.message);
+        if (!s) G4_EXPECT(!memcmp(image.pixels, way ? "def" : "abc", 3), "way %d: another run's pixels", way);
+        if (s) G4_EXPECT(strstr(err.message, "broken") != NULL, "%s", err.message);
+        g4_image_free(&image, &opt);
+    }
+    unlink(program);
+}
+
 static void g4_test_limits(void)
 {
     static const char *const slow = "build/foreign_slow.sh", *const limits = "build/foreign_limits.sh";
@@ -413,6 +440,7 @@ int main(void)
     unlink("build/foreign_heard");
     unlink(program);
     g4_test_messages();
+    g4_test_better_decoder();
     g4_test_limits();
     g4_test_nested();
     g4_test_frames();
