@@ -1,5 +1,5 @@
-/* answer.c - an answer as OpenAI's clients read it: one chat.completion object, or a text_completion. What clients choke
- * on is left out: a finish_reason that they do not know, calls that were cut off, lists that are empty. */
+/* answer.c - an answer as OpenAI's clients read it: one chat.completion object, or a text_completion. What clients
+ * choke on is left out: a finish_reason that they do not know, calls that were cut off, lists that are empty. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif

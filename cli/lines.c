@@ -378,20 +378,30 @@ static int open_file(batch_answers *o, const char *path, int resumes)
     return status == DONE ? give_resumed(o) : status;
 }
 
+/* Standard output, a pipe or a device. */
+static int open_stream(batch_answers *o, const char *path)
+{
+    output_file out;
+    int status = output_open(&out, path);
+    if (status != DONE) return status;
+    o->name = out.path;
+    o->fd = dup(fileno(out.f));
+    if (o->fd < 0) status = cannot_write_answers(o, NULL);
+    return output_close(&out, status);
+}
+
 int batch_answers_open(batch_answers *o, batch_lines *lines, const char *path, int resumes, int is_unordered)
 {
     struct stat st;
-    *o = (batch_answers) { .lines = lines, .name = path, .fd = -1, .part = -1, .is_unordered = is_unordered };
-    int is_stream = path == NULL || strcmp(path, "-") == 0;
-    if (is_stream) {
-        o->name = "standard output";
-        o->fd = dup(STDOUT_FILENO);
-        return o->fd >= 0 ? DONE : cannot_write_answers(o, NULL);
-    }
+    *o = (batch_answers) { .lines = lines,
+                           .name = path != NULL ? path : "standard output",
+                           .fd = -1,
+                           .part = -1,
+                           .is_unordered = is_unordered };
+    if (path == NULL || strcmp(path, "-") == 0) return open_stream(o, "-");
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
         if (resumes) return say(FAILED, "%s is a folder, a pipe or a device: --resume needs a file", path);
-        o->fd = open(path, O_WRONLY | O_CLOEXEC);
-        return o->fd >= 0 ? DONE : cannot_write_answers(o, NULL);
+        return open_stream(o, path);
     }
     return open_file(o, path, resumes);
 }

@@ -1,5 +1,5 @@
-/* xz.c - .xz streams of one block, as libtiff packs pixels: LZMA2 of bytes, or of their differences. What is unpacked is
- * the dictionary: all of it is in memory. No checksum is looked at. */
+/* xz.c - .xz streams of one block, as libtiff packs pixels: LZMA2 of bytes, or of their differences. What is unpacked
+ * is the dictionary: all of it is in memory. No checksum is looked at. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif

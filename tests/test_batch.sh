@@ -11,18 +11,25 @@ lines_are() { [ "$(wc -l < "$1")" -eq "$2" ]; }
 same() { cmp -s "$1" "$2"; }
 # plain FILE: answers without what differs between two runs.
 plain() {
-    sed -E 's/"id":"(chatcmpl|cmpl)-[^"]*",//; s/"created":[0-9]+,//; s/,"timings":\{[^}]*\}//; s/"cached_tokens":[0-9]+//' "$1"
+    sed -E 's/"id":"(chatcmpl|cmpl)-[^"]*",//; s/"created":[0-9]+,//' "$1" |
+        sed -E 's/,"timings":\{[^}]*\}//; s/"cached_tokens":[0-9]+//'
 }
 # request ID SYSTEM USER REST: a line in OpenAI's format.
 request() {
     printf '{"custom_id":"%s","method":"POST","url":"/v1/chat/completions","body":{"messages":[' "$1"
     printf '{"role":"system","content":"%s"},{"role":"user","content":"%s"}]%s}}\n' "$2" "$3" "$4"
 }
-system="You sort messages. Answer in a few words whatever comes, and stay polite, since people read it later on and may be sad or angry."
+system="You sort messages. Answer in a few words whatever comes, and stay polite, since people read it later on"
+system="$system and may be sad or angry."
 
 # ---- The form --------------------------------------------------------------------------------------------
-cat > "$tmp/form.jsonl" <<'END'
-{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"mine","messages":[{"role":"user","content":"hi"}],"max_tokens":4}}
+schema='{"type":"json_schema","json_schema":{"name":"n","schema":{"enum":["x","yz"]}}}'
+parameters='{"type":"object","properties":{"at":{"enum":["k"]}},"required":["at"],"additionalProperties":false}'
+tools='[{"type":"function","function":{"name":"look","parameters":'$parameters'}}]'
+required='"tool_choice":"required","parallel_tool_calls":false'
+hi='"messages":[{"role":"user","content":"hi"}]'
+cat > "$tmp/form.jsonl" <<END
+{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"mine",$hi,"max_tokens":4}}
 
 {"prompt":"hello","max_tokens":3,"logprobs":2}
 {"custom_id":"text","url":"/v1/completions","body":{"prompt":"once upon","max_tokens":4,"logprobs":1}}
@@ -30,13 +37,14 @@ no JSON
 {"custom_id":"a","body":{"prompt":"again"}}
 {"custom_id":8,"url":"/v1/embeddings","body":{"input":"x"}}
 {"custom_id":"long","body":{"prompt":"hi","max_tokens":-5}}
-{"custom_id":"form","body":{"prompt":"hi","max_tokens":40,"response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"enum":["x","yz"]}}}}}
-{"custom_id":"call","body":{"prompt":"hi","max_tokens":60,"tools":[{"type":"function","function":{"name":"look","parameters":{"type":"object","properties":{"at":{"enum":["k"]}},"required":["at"],"additionalProperties":false}}}],"tool_choice":"required","parallel_tool_calls":false}}
+{"custom_id":"form","body":{"prompt":"hi","max_tokens":40,"response_format":$schema}}
+{"custom_id":"call","body":{"prompt":"hi","max_tokens":60,"tools":$tools,$required}}
 END
 run batch -m $tiny --temp 0 "$tmp/form.jsonl"
 ok "lines that fail are an exit status of 1" test "$rc" -eq 1
 ok "a line for each that is not blank" lines_are "$tmp/out" 9
-ok "in their order" test "$(grep -oE '^\{"id":"batch_req_[0-9]+' "$tmp/out" | grep -oE '[0-9]+$' | tr '\n' ' ')" = "1 3 4 5 6 7 8 9 10 "
+places=$(grep -oE '^\{"id":"batch_req_[0-9]+' "$tmp/out" | grep -oE '[0-9]+$' | tr '\n' ' ')
+ok "in their order" test "$places" = "1 3 4 5 6 7 8 9 10 "
 has() { sed -n "$1p" "$tmp/out" | grep -qF -- "$2"; }
 ok "a name" has 1 '"custom_id":"a","response":{"status_code":200,'
 ok "the model as the line calls it" has 1 '"object":"chat.completion","created":'
@@ -117,16 +125,26 @@ ok "a prompt that is too long" test "$(grep -c '"code":"context_length_exceeded"
 mkdir "$tmp/folder"
 printf 'P6\n2 1\n255\nabcdef' > "$tmp/folder/p.ppm"
 image() {
-    printf '{"custom_id":"%s","body":{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"%s"}}' "$1" "$2"
+    printf '{"custom_id":"%s","body":{"messages":[{"role":"user","content":[{"type":"image_url",' "$1"
+    printf '"image_url":{"url":"%s"}}' "$2"
     printf ',{"type":"text","text":"what?"}]}],"max_tokens":3}}\n'
 }
-{ image in p.ppm; image out ../many.jsonl; image web http://x/y.png; image data 'data:,P6%0A2%201%0A255%0Aabcdef'; } > "$tmp/folder/images.jsonl"
+{
+    image in p.ppm
+    image out ../many.jsonl
+    image web http://x/y.png
+    image data 'data:,P6%0A2%201%0A255%0Aabcdef'
+} > "$tmp/folder/images.jsonl"
 run batch -m $chat --quiet "$tmp/folder/images.jsonl"
 ok "pictures of the folder and in the line" test "$(grep -c '"status_code":200' "$tmp/out")" -eq 2
 ok "and no others" test "$(grep -c '"status_code":400' "$tmp/out")" -eq 2
 
 # ---- Going on -------------------------------------------------------------------------------------------------------
-{ head -n 10 "$tmp/file.jsonl"; sed -n 13p "$tmp/file.jsonl"; tail -n 1 "$tmp/file.jsonl" | cut -c 1-200 | tr -d '\n'; } > "$tmp/torn.jsonl"
+{
+    head -n 10 "$tmp/file.jsonl"
+    sed -n 13p "$tmp/file.jsonl"
+    tail -n 1 "$tmp/file.jsonl" | cut -c 1-200 | tr -d '\n'
+} > "$tmp/torn.jsonl"
 sed -n 20p "$tmp/file.jsonl" > "$tmp/torn.jsonl.part"
 run batch -m $tiny -o "$tmp/torn.jsonl" --resume "$tmp/many.jsonl"
 plain "$tmp/torn.jsonl" > "$tmp/file"
@@ -150,7 +168,8 @@ cp "$tmp/file.jsonl" "$tmp/kept.jsonl"
 fails 1 "and no line of" batch -m $tiny --quiet -o "$tmp/file.jsonl" --resume "$tmp/short.jsonl"
 ok "so do the answers to other lines" same "$tmp/kept.jsonl" "$tmp/file.jsonl"
 
-# kill SIGNAL N ARGUMENT...: end it N times at any moment, each time on from the last, and from the start when it was done.
+# kill_often SIGNAL N ARGUMENT...: end it N times at any moment, each time on from the last, and from the start when it
+# was done.
 seed=7
 kill_often() {
     signal=$1; n=$2; shift 2
@@ -184,11 +203,12 @@ plain "$tmp/k.jsonl" > "$tmp/file"
 ok "interrupted" same "$tmp/one" "$tmp/file"
 ok "no temporary file is left" test -z "$(find "$tmp" -name '*.tmp')"
 
-# ---- Usage ------------------------------------------------------------------------------------------------------------
+# ---- Usage ------------------------------------------------------------------------------------------------------
 fails 2 "which requests?" batch -m $tiny
 fails 2 "what is \"b\"" batch -m $tiny "$tmp/short.jsonl" b
 fails 2 "--resume needs the file of answers" batch -m $tiny --resume "$tmp/short.jsonl"
-fails 2 "holds the requests: the answers need a file of their own" batch -m $tiny -o "$tmp/short.jsonl" "$tmp/short.jsonl"
+fails 2 "holds the requests: the answers need a file of their own" batch -m $tiny -o "$tmp/short.jsonl" \
+    "$tmp/short.jsonl"
 fails 2 "-n 0 leaves nothing to answer" batch -m $tiny -n 0 "$tmp/short.jsonl"
 fails 2 "--parallel needs a whole number from 1 to 64" batch -m $tiny --parallel 0 "$tmp/short.jsonl"
 fails 2 "--image is not an option of batch" batch -m $tiny --image x "$tmp/short.jsonl"

@@ -175,9 +175,11 @@ static void g4_test_words(const char *program)
         G4_EXPECT(s == G4_OK, "way %d: %s", way, err.message);
         g4_image_free(&image, &opt);
         g4_heard(heard, sizeof heard);
-        G4_EXPECT(strstr(heard, "-protocol_whitelist file,pipe -nostdin -max_pixels 42500000 -f xpm_pipe -i file:/dev/fd/0 ") &&
-                      strstr(heard, "\n/* XPM") && !strstr(heard, "foreign") && !strstr(heard, "concat"),
-                  "way %d: %s", way, heard);
+        G4_EXPECT(
+            strstr(heard,
+                   "-protocol_whitelist file,pipe -nostdin -max_pixels 42500000 -f xpm_pipe -i file:/dev/fd/0 ") &&
+                strstr(heard, "\n/* XPM") && !strstr(heard, "foreign") && !strstr(heard, "concat"),
+            "way %d: %s", way, heard);
     }
     unlink(path);
     unlink("build/foreign_heard");
@@ -197,7 +199,8 @@ static void g4_test_better_decoder(void)
         char text[256];
         g4_error err = { G4_OK, "" };
         g4_image image;
-        snprintf(text, sizeof text, "#!/bin/sh\n%s\ncase \"$*\" in *'-c:v libopenjpeg -f j2k_pipe'*) %s;; esac\n%s\n",
+        snprintf(text, sizeof text,
+                 "#!/bin/sh\n%s\ncase \"$*\" in *'-c:v libopenjpeg'*' -f j2k_pipe'*) %s;; esac\n%s\n",
                  way ? "" : "printf 'P6 1 1 255\\nabc'", said[way], "printf 'P6 1 1 255\\ndef'");
         if (!g4_save(program, text, strlen(text), 0700)) exit(1);
         if (way == 3) jp2[42] = 8;
