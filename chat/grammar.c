@@ -22,7 +22,7 @@
 #define G4_MAX_WORK 4000000            /* places, nodes and frames that are looked at for one mask */
 #define G4_MADE_WORK 24                /* as many as an expression counts that is made for it, */
 #define G4_ROW_WORK 256                /* and a row of a lexeme's steps */
-#define G4_MAX_STATES 8192             /* more are forgotten when the grammar settles */
+#define G4_MAX_STATES 4096             /* more are forgotten when the grammar settles */
 #define G4_MAX_STACKS (1 << 16)        /* the same */
 #define G4_MAX_TEXTS (1 << 20)         /* bytes of items; the same */
 #define G4_MAX_STEPS (1 << 18)         /* expressions that steps made; the same */
@@ -102,9 +102,10 @@ typedef struct {
     g4_place places[];  /* n of them, sorted */
 } g4_grammar_state;
 
-typedef struct { /* a lexeme is complete behind this node of a tree of the vocabulary, or so many bytes of its tail */
-    uint32_t trie, node, depth, in_tail; /* depth: all bytes up to there */
+typedef struct { /* a lexeme is complete behind so many bytes of words of a tree of the vocabulary */
+    uint32_t trie, node, word, depth; /* word: this one, or G4_WORDS_BELOW: all below the children of the node */
 } g4_word_end;
+#define G4_WORDS_BELOW UINT32_MAX
 
 typedef struct g4_ahead { /* what is ahead within a lexeme */
     g4_finding finding;
@@ -141,16 +142,20 @@ typedef struct { /* of an expression, as an automaton with a table */
     uint8_t n_safe[G4_N_SAFE];
     g4_sorts safe[G4_N_SAFE]; /* of these sorts so many stay inside; 0: none */
     g4_sorts out;             /* a character of these may lead out */
+    g4_sorts beyond;          /* behind `reach` characters all but these lead out, and it does not end before */
     g4_sorts may;             /* characters that begin with a byte of `live` are of these */
     uint8_t accepts, has_row, n_live;
+    uint8_t goes_on;         /* in a walk: it has a row by bytes, and does not accept */
     uint8_t live[G4_NARROW]; /* bytes that lead on, and where to, when they are few; else n_live is above NARROW, */
     int32_t to[G4_NARROW];
     int division, first; /* and class i of the division leads to targets[first + i]; 0: dead */
+    const int32_t *row;  /* (256) the same by bytes, once a walk has come here; NULL: not yet */
 } g4_lexer_state;
 
 typedef struct { /* whatever plain characters of these sorts follow, so many of them stay inside */
     int32_t state;
     g4_sorts sorts;
+    g4_sorts beyond; /* and one more leads out if it is of these sorts and none of these; all: that is not known */
     uint8_t n_chars; /* G4_ENDLESS: any number */
 } g4_reach;
 #define G4_ENDLESS UINT8_MAX
@@ -222,14 +227,14 @@ struct g4_grammar {
     g4_reach *reaches; /* (G4_N_REACHES) by state and sorts; state 0: none */
     uint32_t search;   /* the number of the last one */
     int reach_left;    /* states that may still be looked at for the expression */
+    int32_t reach_end; /* at which the last search came to an end */
     g4_ahead_entry *aheads;
     int n_aheads, cap_aheads;
     g4_hash_table ahead_table;
-    g4_arena ahead_memory;
+    g4_arena ahead_memory, row_memory; /* row_memory: rows of the lexer's states by bytes */
     size_t ahead_bytes;
     g4_word_range *inside; /* a lexeme, tree by tree in ascending order */
     int n_ranges, cap_ranges;
-    uint32_t n_inside[2];   /* words in them, by tree */
     const uint32_t *follow; /* (8) bits of bytes that may follow the lexeme, */
     g4_sorts follow_sorts;  /* and the sorts of the characters that begin with them */
     g4_ids allowed;         /* by the mask that is made */
@@ -732,9 +737,12 @@ static int32_t g4_lexer_of(g4_grammar *g, g4_re re)
     if (lexer == NULL) return 0;
     g->lexer = lexer;
     lexer[g->n_lexer].re = re;
-    lexer[g->n_lexer].has_row = 0;
+    lexer[g->n_lexer].has_row = lexer[g->n_lexer].goes_on = 0;
+    lexer[g->n_lexer].row = NULL;
     lexer[g->n_lexer].seen = 0;
-    lexer[g->n_lexer].has_reach = 0;
+    lexer[g->n_lexer].has_reach = lexer[g->n_lexer].reach = lexer[g->n_lexer].filters = 0;
+    lexer[g->n_lexer].safe[0] = 0;
+    lexer[g->n_lexer].beyond = G4_ALL_SORTS;
     lexer[g->n_lexer].accepts = (uint8_t)g4_re_accepts(g->net.regular, re);
     g4_table_put(&g->lexer_table, hash, g->n_lexer);
     return g->n_lexer++;
@@ -847,11 +855,28 @@ static void g4_lexer_make_row(g4_grammar *g, int32_t state)
     g->n_rows++;
 }
 
+/* Make a state ready for a walk, which reads many bytes from it. */
+static void g4_lexer_open_row(g4_grammar *g, int32_t state)
+{
+    if (!g->lexer[state].has_row) g4_lexer_make_row(g, state);
+    int32_t *row = g->failed ? NULL : g4_arena_alloc(&g->row_memory, 256 * sizeof *row);
+    if (row == NULL) {
+        g4_grammar_no_memory(g);
+        return;
+    }
+    g4_lexer_state *s = &g->lexer[state];
+    const uint8_t *class_of = s->n_live > G4_NARROW ? g->divisions[s->division].class_of : NULL;
+    for (int b = 0; b < 256 && class_of != NULL; b++) row[b] = g->targets[s->first + class_of[b]];
+    for (int i = 0; i < s->n_live && class_of == NULL; i++) row[s->live[i]] = s->to[i];
+    s->row = row;
+    s->goes_on = !s->accepts;
+}
+
 /* The state of an expression, with its row; 0: something failed, or it has no text. */
 static int32_t g4_lexer_open(g4_grammar *g, g4_re re)
 {
     const int32_t state = g4_lexer_of(g, re);
-    if (state != 0 && !g->lexer[state].has_row) g4_lexer_make_row(g, state);
+    if (state != 0 && g->lexer[state].row == NULL) g4_lexer_open_row(g, state);
     return g->failed ? 0 : state;
 }
 
@@ -866,6 +891,8 @@ static inline int32_t g4_lexer_to(const g4_grammar *g, const g4_lexer_state *s, 
 static void g4_lexer_forget(g4_grammar *g)
 {
     g->n_lexer = 1;
+    g4_arena_free(&g->row_memory);
+    g->row_memory = (g4_arena) { .a = g->a };
     g->n_divisions = g->n_moves = g->n_targets = 0;
     memset(g->last_divisions, 0, sizeof g->last_divisions);
     g4_table_clear(&g->division_table);
@@ -953,8 +980,8 @@ static void g4_moves_make(g4_grammar *g, int division, int phase)
 /* The rarest of some sorts: the highest bit. */
 static g4_sorts g4_reach_rarest(g4_sorts sorts)
 {
-    while ((sorts & (sorts - 1)) != 0) sorts &= sorts - 1;
-    return sorts;
+    for (int shift = 1; shift < 64; shift *= 2) sorts |= sorts >> shift;
+    return sorts ^ sorts >> 1;
 }
 
 /* Go on with bytes of a character that lead to a state. Returns 0 when that leads out, with the sorts on the way in
@@ -967,17 +994,18 @@ static inline int g4_reach_put(g4_grammar *g, g4_reach_place to, g4_reach_layer 
     return 0;
 }
 
-/* Go on from a place whose state leads on with few bytes. */
+/* Go on from a place whose state leads on with few bytes: fewer than any that go on with a character. */
 static int g4_reach_go_on_narrow(g4_grammar *g, g4_sorts sorts, g4_reach_place from, g4_reach_layer *same,
                                  g4_reach_layer *next, g4_sorts *way)
 {
-    const int is_first = from.phase == 0;
-    const int high = is_first ? 0xf4 : g4_char_phases[from.phase].high;
-    for (int b = is_first ? 0x20 : g4_char_phases[from.phase].low; b <= high; b++) {
-        const g4_sorts sort = is_first ? g->vocabulary->sort_of[b] & sorts : 0;
+    const g4_sorts out = from.phase == 0 ? sorts & ~g->lexer[from.state].may : 0;
+    *way = from.way | g4_reach_rarest(out);
+    if (from.phase != 0 || out != 0) return 0;
+    for (int b = 0x20; b <= 0xf4; b++) {
+        const g4_sorts sort = g->vocabulary->sort_of[b] & sorts;
         const g4_reach_place to = { g4_lexer_to(g, &g->lexer[from.state], (uint8_t)b), from.way | sort,
-                                    is_first ? g4_char_phase((uint8_t)b) : g4_char_phases[from.phase].then };
-        if ((!is_first || sort != 0) && !g4_reach_put(g, to, same, next, way)) return 0;
+                                    g4_char_phase((uint8_t)b) };
+        if (sort != 0 && !g4_reach_put(g, to, same, next, way)) return 0;
     }
     return 1;
 }
@@ -1005,13 +1033,18 @@ static int g4_reach_go_on(g4_grammar *g, g4_sorts sorts, g4_reach_place from, g4
     return !g->failed;
 }
 
+/* Take all states as not seen. */
+static void g4_reach_unsee(g4_grammar *g)
+{
+    if (++g->search != 0) return;
+    for (int i = 1; i < g->n_lexer; i++) g->lexer[i].seen = 0; /* the marks of 2^32 searches ago */
+    g->search = 1;
+}
+
 /* Begin a search, with a state on its first layer. */
 static void g4_reach_begin(g4_grammar *g, int32_t state, g4_reach_layer *layer)
 {
-    if (++g->search == 0) { /* the marks of 2^32 searches ago */
-        for (int i = 1; i < g->n_lexer; i++) g->lexer[i].seen = 0;
-        g->search = 1;
-    }
+    g4_reach_unsee(g);
     layer->n = 0;
     g4_reach_add(g, layer, (g4_reach_place) { .state = state });
 }
@@ -1028,10 +1061,38 @@ static uint8_t g4_reach_find(g4_grammar *g, int32_t state, g4_sorts sorts, g4_so
         g4_reach_layer *layer = &layers[n_chars & 1], *next = &layers[~n_chars & 1];
         if (n_chars == G4_REACH_ENOUGH) return G4_REACH_ENOUGH;
         next->n = 0;
-        while (layer->n > 0)
-            if (!g4_reach_go_on(g, sorts, layer->places[--layer->n], layer, next, way)) return (uint8_t)n_chars;
+        while (layer->n > 0) {
+            g->reach_end = layer->places[--layer->n].state;
+            if (!g4_reach_go_on(g, sorts, layer->places[layer->n], layer, next, way)) return (uint8_t)n_chars;
+        }
     }
     return G4_ENDLESS;
+}
+
+/* Behind so many characters of these sorts, which stay inside, as was just found, the sorts of those that may follow;
+ * where the expression may end on the way, or that is costly, all. */
+static g4_sorts g4_reach_beyond(g4_grammar *g, int32_t state, g4_sorts sorts, int n_chars)
+{
+    const g4_lexer_state *last = &g->lexer[g->reach_end];
+    if (n_chars >= G4_REACH_ENOUGH || !last->has_row || last->may == G4_ALL_SORTS) return G4_ALL_SORTS;
+    g4_reach_layer layers[2];
+    g4_sorts way, may = 0;
+    g4_reach_begin(g, state, &layers[0]);
+    for (int i = 0; i <= n_chars; i++) {
+        g4_reach_layer *layer = &layers[i & 1], *next = &layers[~i & 1];
+        next->n = 0;
+        g4_reach_unsee(g); /* a state may be on several layers */
+        while (layer->n > 0) {
+            const g4_reach_place at = layer->places[--layer->n];
+            if (g->lexer[at.state].accepts || may == G4_ALL_SORTS) return G4_ALL_SORTS;
+            if (i == n_chars && !g->lexer[at.state].has_row) g4_lexer_make_row(g, at.state);
+            if (i == n_chars && !g->failed)
+                may |= g->lexer[at.state].may;
+            else if (!g4_reach_go_on(g, sorts, at, layer, next, &way))
+                return G4_ALL_SORTS;
+        }
+    }
+    return may;
 }
 
 /* The same with a share of what may still be looked at. */
@@ -1199,6 +1260,7 @@ static void g4_reach_learn(g4_grammar *g, int32_t state)
     g->lexer[state].filters = 0;
     g->lexer[state].reach = reach;
     g->lexer[state].out = out;
+    if (!g->failed) g->lexer[state].beyond = g4_reach_beyond(g, state, G4_ALL_SORTS, reach);
     memset(g->lexer[state].safe, 0, sizeof g->lexer[state].safe);
     int i = 0, goes_on = reach != G4_ENDLESS && first != 0;
     while (goes_on && i < (out == 0 ? G4_N_SAFE : 1) &&
@@ -1209,14 +1271,16 @@ static void g4_reach_learn(g4_grammar *g, int32_t state)
     if (out != 0 && !g->failed) g4_reach_learn_filter(g, state);
 }
 
-static uint8_t g4_reach_of(g4_grammar *g, int32_t state, g4_sorts sorts)
+static g4_reach g4_reach_of(g4_grammar *g, int32_t state, g4_sorts sorts)
 {
     g4_sorts way;
     const uint32_t hash = (uint32_t)(g4_hash_mix((uint32_t)state, sorts) >> 32);
     g4_reach *known = &g->reaches[hash % G4_N_REACHES];
-    if (known->state != state || known->sorts != sorts)
-        *known = (g4_reach) { state, sorts, g4_reach_try(g, state, sorts, &way) };
-    return known->n_chars;
+    if (known->state != state || known->sorts != sorts) {
+        const uint8_t n_chars = g4_reach_try(g, state, sorts, &way);
+        *known = (g4_reach) { state, sorts, g4_reach_beyond(g, state, sorts, n_chars), n_chars };
+    }
+    return *known;
 }
 
 /* ---- What is ahead within a lexeme --------------------------------------------------------------- */
@@ -1242,18 +1306,18 @@ static void g4_inside_begin_range(g4_grammar *g, uint32_t which, uint32_t first,
 /* Words first to end of a tree stay inside the lexeme. They come in ascending order. */
 static inline void g4_inside_add(g4_grammar *g, uint32_t which, uint32_t first, uint32_t end)
 {
-    g4_word_range *last = g->n_ranges > 0 ? &g->inside[g->n_ranges - 1] : NULL;
-    g->n_inside[which] += end - first;
-    if (last != NULL && last->trie == which && last->end == first)
+    g4_word_range *last = &g->inside[g->n_ranges - 1];
+    if (g->n_ranges > 0 && last->end == first && last->trie == which)
         last->end = end;
     else if (first != end)
         g4_inside_begin_range(g, which, first, end);
 }
 
-static void g4_inside_begin(g4_grammar *g)
+/* Words inside, by tree. */
+static void g4_inside_count(const g4_grammar *g, uint32_t n[2])
 {
-    g->n_ranges = 0;
-    g->n_inside[0] = g->n_inside[1] = 0;
+    n[0] = n[1] = 0;
+    for (int i = 0; i < g->n_ranges; i++) n[g->inside[i].trie] += g->inside[i].end - g->inside[i].first;
 }
 
 /* Set the bits of the words inside, among bits that are 0. When those are most of the plain ones, the others are what
@@ -1264,8 +1328,9 @@ static void g4_inside_mark(const g4_grammar *g, uint32_t *bits)
     const size_t n_words = g4_mask_words((int)g->t->n_vocab);
     const g4_trie *plain = &v->tries[G4_TRIE_PLAIN];
     const uint32_t n_plain = plain->nodes[0].end;
-    const int is_most = g->n_inside[G4_TRIE_PLAIN] > n_plain / 2;
-    uint32_t at = 0;
+    uint32_t at = 0, n_inside[2];
+    g4_inside_count(g, n_inside);
+    const int is_most = n_inside[G4_TRIE_PLAIN] > n_plain / 2;
     if (is_most) memcpy(bits, v->plain + v->longest_plain * n_words, n_words * sizeof *bits);
     for (int i = 0; i < g->n_ranges; i++) {
         const g4_word_range k = g->inside[i];
@@ -1291,93 +1356,101 @@ static void g4_lexer_begin_ends(g4_grammar *g, const uint32_t follow[8])
             g->follow_sorts |= g4_utf8_continues((char)b) ? G4_ALL_SORTS : g->vocabulary->sort_of[b];
 }
 
-/* The lexeme may end at a node of a tree, or in its tail: tokens below may run over its end, if they go on with what
- * may follow. */
-static void g4_lexer_complete(g4_grammar *g, uint32_t which, uint32_t node, uint32_t depth, uint32_t in_tail)
+static void g4_lexer_put_end(g4_grammar *g, g4_word_end end)
 {
-    const g4_trie *t = &g->vocabulary->tries[which];
-    const g4_trie_node *n = &t->nodes[node];
-    const uint8_t *next = n->tail > 0 ? t->tails + n->child + in_tail : t->bytes + n->child;
-    const uint8_t *end = next + (n->tail > 0 ? 1 : n->n_children);
-    if (t->is_plain && n->is_whole && (n->sorts & g->follow_sorts) == 0) return;
-    while (next < end && !g4_bytes_have(g->follow, *next)) next++;
-    if (next == end) return;
     g4_word_end *completions =
         g4_grammar_grow(g, g->completions, g->n_completions, &g->cap_completions, sizeof *completions);
     if (completions == NULL) return;
     g->completions = completions;
-    completions[g->n_completions++] = (g4_word_end) { which, node, depth, in_tail };
+    completions[g->n_completions++] = end;
 }
 
-typedef struct { /* a level of a walk: brothers to visit, by the bytes of the state or by themselves */
-    uint32_t next, end, first;
+/* The lexeme may end at a node of a tree: tokens below may run over its end, if they go on with what may follow. */
+static void g4_lexer_complete(g4_grammar *g, uint32_t which, uint32_t node, uint32_t depth)
+{
+    const g4_trie *t = &g->vocabulary->tries[which];
+    const g4_trie_node *n = &t->nodes[node];
+    const uint8_t *next = t->bytes + n->child, *end = next + n->n_children;
+    if (t->is_plain && n->is_whole && (n->sorts & g->follow_sorts) == 0) return;
+    while (next < end && !g4_bytes_have(g->follow, *next)) next++;
+    if (next < end) g4_lexer_put_end(g, (g4_word_end) { which, node, G4_WORDS_BELOW, depth });
+}
+
+typedef struct {     /* what is known of a place in a walk */
+    int n;           /* so many plain characters stay inside, whatever they are, behind the one that has begun; -1: not
+                        even what is left of that one */
+    g4_sorts beyond; /* and behind these all but those of these sorts lead out, if n is not below 0 */
+} g4_lexer_reach;
+
+/* As many stay inside as is known in two ways. */
+static inline void g4_lexer_raise(g4_lexer_reach *r, int n, g4_sorts beyond)
+{
+    if (n < r->n) return;
+    r->beyond = n > r->n ? beyond : r->beyond & beyond;
+    r->n = n;
+}
+
+typedef struct { /* a level of a walk: brothers that are still to be visited, from a state */
+    uint32_t next, end;
     int32_t state;
-    int k;     /* of the state's few bytes */
-    int reach; /* so many plain characters stay inside, whatever they are, behind the one that has begun; -1: not even
-                  what is left of that one */
+    int k;          /* of the state's few bytes */
+    uint32_t chars; /* that have begun on the way here */
+    g4_lexer_reach reach;
 } g4_lexer_level;
 
-/* The next node of a level that the state allows, by its few bytes, and the state behind it; 0: there is none. */
-static inline uint32_t g4_lexer_seek(const g4_trie *t, const g4_lexer_state *s, g4_lexer_level *l, int32_t *state)
-{
-    while (l->k < s->n_live && l->end > l->first) {
-        const uint8_t byte = s->live[l->k];
-        const uint8_t *found = memchr(t->bytes + l->first, byte, l->end - l->first);
-        *state = s->to[l->k++];
-        if (found != NULL) return (uint32_t)(found - t->bytes);
-    }
-    return 0;
-}
-
-/* The next node of a level that is allowed, and the state behind it; 0: there is none. */
+/* The next node of a level that the state allows, and the state behind it; 0: there is none. */
 static inline uint32_t g4_lexer_next(const g4_grammar *g, const g4_trie *t, g4_lexer_level *l, int32_t *state)
 {
     const g4_lexer_state *s = &g->lexer[l->state];
-    if (s->n_live <= G4_NARROW) return g4_lexer_seek(t, s, l, state);
-    const uint8_t *class_of = g->divisions[s->division].class_of;
-    const int32_t *to = g->targets + s->first;
-    while (l->next < l->end) {
-        const uint32_t node = l->next++;
-        *state = to[class_of[t->bytes[node]]];
-        if (*state != 0) return node;
+    while (s->n_live > G4_NARROW && l->next < l->end) {
+        *state = s->row[t->bytes[l->next++]];
+        if (*state != 0) return l->next - 1;
+    }
+    while (s->n_live <= G4_NARROW && l->k < s->n_live && l->next < l->end) {
+        const uint8_t *found = memchr(t->bytes + l->next, s->live[l->k], l->end - l->next);
+        *state = s->to[l->k++];
+        if (found == NULL) continue;
+        l->next = (uint32_t)(found - t->bytes) + 1;
+        return l->next - 1;
     }
     return 0;
 }
 
-static inline g4_lexer_level g4_lexer_below(const g4_trie *t, uint32_t node, int32_t state, int reach)
+static inline g4_lexer_level g4_lexer_below(const g4_trie *t, uint32_t node, uint32_t chars, int32_t state,
+                                            g4_lexer_reach reach)
 {
     const g4_trie_level below = g4_trie_below(t, node);
-    return (
-        g4_lexer_level) { .next = below.next, .end = below.end, .first = below.next, .state = state, .reach = reach };
+    return (g4_lexer_level) { .next = below.next, .end = below.end, .state = state, .chars = chars, .reach = reach };
 }
 
 /* Do so many characters of these sorts stay inside behind a state, as far as is known? */
 static inline int g4_lexer_is_safe(const g4_lexer_state *s, g4_sorts sorts, int n_chars)
 {
-    for (int i = 0; i < G4_N_SAFE && s->has_reach && s->safe[i] != 0; i++)
+    for (int i = 0; i < G4_N_SAFE && s->safe[i] != 0; i++)
         if ((sorts & ~s->safe[i]) == 0 && n_chars <= s->n_safe[i]) return 1;
     return 0;
 }
 
 /* The same below a node where whole characters have led to a state, with some more searching. */
-static int g4_lexer_find_all(g4_grammar *g, const g4_trie_node *n, int32_t state, int *reach)
+static int g4_lexer_find_all(g4_grammar *g, const g4_trie_node *n, int32_t state, g4_lexer_reach *reach)
 {
     if (!g->lexer[state].has_reach) g4_reach_learn(g, state);
     const g4_lexer_state *s = &g->lexer[state];
-    *reach = g4_max_int(*reach, s->reach);
-    if (n->n_chars <= *reach || g4_lexer_is_safe(s, n->sorts, n->n_chars)) return 1;
-    if ((n->sorts & s->out) == 0) *reach = g4_max_int(*reach, g4_reach_of(g, state, n->sorts));
-    return n->n_chars <= *reach;
+    g4_lexer_raise(reach, s->reach, s->beyond);
+    if (n->n_chars <= reach->n || g4_lexer_is_safe(s, n->sorts, n->n_chars)) return 1;
+    const g4_reach known = (n->sorts & s->out) == 0 ? g4_reach_of(g, state, n->sorts) : (g4_reach) { .n_chars = 0 };
+    if (known.n_chars > 0) g4_lexer_raise(reach, known.n_chars, known.beyond);
+    return n->n_chars <= reach->n;
 }
 
 /* Do all words below a node stay inside? reach: as it is known; it may become more. */
-static inline int g4_lexer_has_all(g4_grammar *g, const g4_trie_node *n, int32_t state, int *reach)
+static inline int g4_lexer_has_all(g4_grammar *g, const g4_trie_node *n, int32_t state, g4_lexer_reach *reach)
 {
     const g4_lexer_state *s = &g->lexer[state];
-    if (n->is_whole) *reach = g4_max_int(*reach, s->has_reach ? s->reach : 0);
-    if (n->n_chars <= *reach) return 1;
+    if (n->is_whole) g4_lexer_raise(reach, s->reach, s->beyond);
+    if (n->n_chars <= reach->n) return 1;
     if (!n->is_whole) return 0;
-    if (s->has_reach && g4_lexer_is_safe(s, n->sorts, n->n_chars)) return 1;
+    if (g4_lexer_is_safe(s, n->sorts, n->n_chars)) return 1;
     return n->end - n->first >= G4_REACH_WORTH && g->reach_left > 0 && g4_lexer_find_all(g, n, state, reach);
 }
 
@@ -1397,7 +1470,7 @@ static int g4_lexer_filter(g4_grammar *g, const g4_trie_node *n, uint32_t depth,
     const g4_lexer_state *s = &g->lexer[state];
     const g4_sorts without = n->sorts & ~s->safe[0];
     uint32_t len;
-    if (!s->has_reach || !s->filters || !n->is_whole || (s->may_end && g->follow_sorts != 0)) return 0;
+    if (!s->filters || !n->is_whole || (s->may_end && g->follow_sorts != 0)) return 0;
     const uint8_t *text = g4_tokenizer_text(g->t, v->tries[G4_TRIE_PLAIN].ids[n->first], &len);
     for (uint32_t i = 0; i < depth; i++)
         if (v->sort_of[text[i]] & without) return 0;
@@ -1407,31 +1480,60 @@ static int g4_lexer_filter(g4_grammar *g, const g4_trie_node *n, uint32_t depth,
     return 1;
 }
 
-/* Read the tail of a node from the state behind that. */
-static void g4_lexer_read_tail(g4_grammar *g, uint32_t which, uint32_t node, uint32_t depth, int32_t state)
+/* The words below a node of the plain tree behind so many characters stay inside if they have few more, if none has what
+ * is beyond those. Returns 0 when one may have. */
+static int g4_lexer_cut(g4_grammar *g, const g4_trie_node *n, uint32_t chars, g4_lexer_reach reach)
+{
+    const uint8_t *word_chars = g->vocabulary->word_chars;
+    const int most = (int)chars + reach.n;
+    if (!n->is_whole || (n->sorts & reach.beyond) != 0) return 0;
+    g->n_visited += (n->end - n->first) / G4_FILTERED_A_VISIT;
+    for (uint32_t i = n->first; i < n->end; i++)
+        if (word_chars[i] <= most) g4_inside_add(g, G4_TRIE_PLAIN, i, i + 1);
+    return 1;
+}
+
+/* A state in a tail of a word, before its byte number `depth`, that is new to walks or accepts. */
+static void g4_lexer_pause(g4_grammar *g, g4_word_end end, uint8_t byte, int32_t state)
+{
+    if (g->lexer[state].row == NULL) g4_lexer_open_row(g, state);
+    if (!g->failed && g->lexer[state].accepts && g4_bytes_have(g->follow, byte)) g4_lexer_put_end(g, end);
+}
+
+/* Read the tails of a node from the state behind that. */
+static void g4_lexer_read_tails(g4_grammar *g, uint32_t which, uint32_t node, uint32_t depth, int32_t behind)
 {
     const g4_trie *t = &g->vocabulary->tries[which];
     const g4_trie_node *n = &t->nodes[node];
-    g->n_visited++;
-    for (uint32_t i = 0; i < n->tail; i++) {
-        if (g->lexer[state].accepts) g4_lexer_complete(g, which, node, depth + i, i);
-        if (!g->lexer[state].has_row) g4_lexer_make_row(g, state);
-        state = g->failed ? 0 : g4_lexer_to(g, &g->lexer[state], t->tails[n->child + i]);
-        if (state == 0) return;
+    const uint8_t *tail = t->tails + n->child;
+    g->n_visited += n->end - n->first;
+    for (uint32_t w = n->first; w < n->end; w++) {
+        const uint8_t *begin = tail + 1, *end = begin + *tail;
+        int32_t state = behind;
+        for (tail = begin; tail < end && state != 0; tail++) {
+            if (!g->lexer[state].goes_on) {
+                const g4_word_end at = { which, node, w, depth + (uint32_t)(tail - begin) };
+                g4_lexer_pause(g, at, *tail, state);
+                if (g->failed) return;
+            }
+            state = g->lexer[state].row[*tail];
+        }
+        tail = end;
+        if (state != 0) g4_inside_add(g, which, w, w + 1);
     }
-    g4_inside_add(g, which, n->first, n->end);
 }
 
 /* Walk a tree of the vocabulary from a state with a row: `inside` gets the tokens that stay inside. */
-static void g4_lexer_walk(g4_grammar *g, uint32_t which, int32_t state)
+static inline void g4_lexer_walk_tree(g4_grammar *g, uint32_t which, int is_plain, int32_t state)
 {
     const g4_trie *t = &g->vocabulary->tries[which];
+    const g4_sorts *sort_of = g->vocabulary->sort_of;
     g4_lexer_level levels[G4_TRIE_DEPTH];
     uint32_t depth = 1;
-    int all = 0;
-    if (t->is_plain) g4_lexer_has_all(g, &t->nodes[0], state, &all);
-    if (t->is_plain && g4_lexer_filter(g, &t->nodes[0], 0, state)) return;
-    g4_lexer_level level = g4_lexer_below(t, 0, state, all);
+    g4_lexer_reach all = { 0, G4_ALL_SORTS };
+    if (is_plain) g4_lexer_has_all(g, &t->nodes[0], state, &all);
+    if (is_plain && g4_lexer_filter(g, &t->nodes[0], 0, state)) return;
+    g4_lexer_level level = g4_lexer_below(t, 0, 0, state, all);
     while (!g4_grammar_stops(g)) {
         int32_t next;
         const uint32_t node = g4_lexer_next(g, t, &level, &next);
@@ -1441,26 +1543,28 @@ static void g4_lexer_walk(g4_grammar *g, uint32_t which, int32_t state)
             continue;
         }
         const g4_trie_node *n = &t->nodes[node];
-        int reach = level.reach;
+        const int begins = sort_of[t->bytes[node]] != 0;
+        g4_lexer_reach reach = { level.reach.n - begins, level.reach.beyond };
         g->n_visited++;
-        if (reach < G4_ENDLESS && !g4_utf8_continues((char)t->bytes[node])) reach--;
-        if ((n->n_children == 0 && n->tail == 0) ||
-            (t->is_plain && (g4_lexer_has_all(g, n, next, &reach) || g4_lexer_begins_safe(g, t, node, level.state)))) {
+        if ((is_plain && n->n_chars <= reach.n) || (n->n_children == 0 && !n->has_tails) ||
+            (is_plain && (g4_lexer_has_all(g, n, next, &reach) || g4_lexer_begins_safe(g, t, node, level.state)))) {
             g4_inside_add(g, which, n->first, n->end);
             continue;
         }
-        if (n->tail > 0) {
-            g4_lexer_read_tail(g, which, node, depth, next);
+        const uint32_t chars = level.chars + (uint32_t)begins;
+        if (is_plain && g4_lexer_cut(g, n, chars, reach)) continue;
+        if (n->has_tails) {
+            g4_lexer_read_tails(g, which, node, depth, next);
             continue;
         }
-        if (t->is_plain && n->end - n->first >= G4_REACH_WORTH && g4_lexer_filter(g, n, depth, next)) continue;
-        g4_inside_add(g, which, n->first, g4_trie_end_here(t, n));
-        if (g->lexer[next].accepts) g4_lexer_complete(g, which, node, depth, 0);
-        if (!g->lexer[next].has_row) g4_lexer_make_row(g, next);
-        const int is_over = t->is_plain && n->is_whole && (n->sorts & g->lexer[next].may) == 0;
+        if (is_plain && n->end - n->first >= G4_REACH_WORTH && g4_lexer_filter(g, n, depth, next)) continue;
+        g4_inside_add(g, which, n->first, t->nodes[n->child].first);
+        if (g->lexer[next].accepts) g4_lexer_complete(g, which, node, depth);
+        if (g->lexer[next].row == NULL) g4_lexer_open_row(g, next);
+        const int is_over = is_plain && n->is_whole && (n->sorts & g->lexer[next].may) == 0;
         if (is_over) continue;
         levels[depth++] = level;
-        level = g4_lexer_below(t, node, next, reach);
+        level = g4_lexer_below(t, node, chars, next, reach);
     }
 }
 
@@ -1594,13 +1698,15 @@ static void g4_ends_collect_words(g4_grammar *g, const g4_word_end *c, const uin
     }
 }
 
-/* Of the tokens below a node where the lexeme may end, those that go on with what may follow. */
+/* Of the tokens in which the lexeme may end, those that go on with what may follow. */
 static void g4_ends_collect(g4_grammar *g, const g4_word_end *c, const uint32_t *set, const uint32_t follow[8])
 {
     const g4_trie *t = &g->vocabulary->tries[c->trie];
-    const g4_trie_node *n = &t->nodes[c->node];
     const g4_trie_level below = g4_trie_below(t, c->node);
-    if (n->tail > 0) g4_ends_collect_words(g, c, set, n->first, n->end);
+    if (c->word != G4_WORDS_BELOW) {
+        g4_ends_collect_words(g, c, set, c->word, c->word + 1);
+        return;
+    }
     for (uint32_t child = below.next; child < below.end && !g4_grammar_stops(g); child++)
         if (g4_bytes_have(follow, t->bytes[child]))
             g4_ends_collect_words(g, c, set, t->nodes[child].first, t->nodes[child].end);
@@ -1622,7 +1728,7 @@ static void g4_ends_make(g4_grammar *g, g4_ahead *out, const uint32_t follow[8])
     out->is_wide = g->n_words > G4_MAX_ENDS;
     if (g->failed || out->is_wide || g->n_words == 0) return;
     if (!g4_words_sort(g->a, g->words, (uint32_t)g->n_words, g->asker.halt) ||
-        !g4_trie_make(&out->ends, g->a, g->words, (uint32_t)g->n_words, g->asker.halt))
+        !g4_trie_make(&out->ends, g->a, g->words, (uint32_t)g->n_words, 1, g->asker.halt))
         g4_grammar_no_memory(g);
 }
 
@@ -1634,13 +1740,13 @@ static void g4_ahead_find(g4_grammar *g, g4_ahead *out, g4_re re, const uint32_t
     if (g->n_lexer > G4_MAX_LEXER) g4_lexer_forget(g);
     g->reach_left = G4_MAX_REACH;
     const int32_t state = g4_lexer_open(g, re);
-    g4_inside_begin(g);
+    g->n_ranges = 0;
     g4_lexer_begin_ends(g, follow);
     if (state == 0) return;
     const uint32_t n_plain = g4_lexer_plain(g, re, follow, &walks);
     if (n_plain > 0) out->set = g->vocabulary->plain + n_plain * n_words;
-    if (walks) g4_lexer_walk(g, G4_TRIE_PLAIN, state);
-    if (!g->failed) g4_lexer_walk(g, G4_TRIE_REST, state);
+    if (walks) g4_lexer_walk_tree(g, G4_TRIE_PLAIN, 1, state);
+    if (!g->failed) g4_lexer_walk_tree(g, G4_TRIE_REST, 0, state);
     if (!g->failed) g4_ends_make(g, out, follow);
 }
 
@@ -1657,7 +1763,9 @@ static void *g4_ahead_put(uint8_t **place, const void *from, size_t n, size_t si
 static const g4_ahead *g4_ahead_keep(g4_grammar *g, const g4_ahead *found, int is_costly, const uint64_t key[2])
 {
     const size_t n_words = g4_mask_words((int)g->t->n_vocab);
-    const uint32_t n_inside = g->n_inside[0] + g->n_inside[1];
+    uint32_t n_in[2];
+    g4_inside_count(g, n_in);
+    const uint32_t n_inside = n_in[0] + n_in[1];
     const int has_own = n_inside > (found->set != NULL ? G4_MAX_LIST_BESIDE : G4_MAX_LIST);
     const g4_trie *ends = &found->ends;
     const uint32_t n_ends = ends->n_nodes > 0 ? ends->nodes[0].end : 0;
@@ -1811,16 +1919,15 @@ static void g4_grammar_allow(g4_grammar *g, const g4_trie *t, uint32_t first, ui
     for (uint32_t i = first; i < end; i++) g4_ids_add(g, is_sure ? &g->allowed : &g->doubtful, t->ids[i]);
 }
 
-/* Read the tail of a node, but for its first bytes, from a state on. */
-static void g4_grammar_read_tail(g4_grammar *g, const g4_trie *t, uint32_t node, uint32_t from, int32_t state,
-                                 const g4_begun *begun)
+/* A word of a tree fits if n bytes can be read from a state on. */
+static void g4_grammar_read_end(g4_grammar *g, const g4_trie *t, uint32_t word, const uint8_t *text, uint32_t n,
+                                int32_t state, const g4_begun *begun)
 {
-    const g4_trie_node *n = &t->nodes[node];
-    for (uint32_t i = from; i < n->tail && state != 0 && !g4_grammar_stops(g); i++) {
-        state = g4_grammar_step(g, state, t->tails[n->child + i]);
+    for (uint32_t i = 0; i < n && state != 0 && !g4_grammar_stops(g); i++) {
+        state = g4_grammar_step(g, state, text[i]);
         g->n_visited++;
     }
-    if (state != 0 && !g->failed) g4_grammar_allow(g, t, n->first, n->end, state, begun);
+    if (state != 0 && !g->failed) g4_grammar_allow(g, t, word, word + 1, state, begun);
 }
 
 /* Read what the words of a tree have below a node from a state on: `allowed` gets those that fit. They begin with the
@@ -1846,10 +1953,10 @@ static void g4_grammar_walk(g4_grammar *g, const g4_trie *t, uint32_t from, int3
         if (next == 0) continue;
         const g4_trie_node *n = &t->nodes[node];
         g4_grammar_allow(g, t, n->first, g4_trie_end_here(t, n), next, begun);
-        if (n->tail > 0) {
-            g4_grammar_read_tail(g, t, node, 0, next, begun);
-            continue;
-        }
+        const uint8_t *tail = n->has_tails ? t->tails + n->child : NULL;
+        for (uint32_t w = n->first; w < n->end && n->has_tails; w++, tail += 1 + *tail)
+            g4_grammar_read_end(g, t, w, tail + 1, *tail, next, begun);
+        if (n->has_tails) continue;
         states[depth] = next;
         levels[depth++] = g4_trie_below(t, node);
     }
@@ -1929,10 +2036,13 @@ static void g4_mask_add_ends(g4_grammar *g, const g4_ahead *ahead, int32_t behin
     for (int i = 0; i < ahead->n_at && !g->failed; i++) {
         const g4_word_end at = ahead->at[i];
         const g4_trie *t = &g->vocabulary->tries[at.trie];
-        if (t->nodes[at.node].tail > 0)
-            g4_grammar_read_tail(g, t, at.node, at.in_tail, behind, begun);
-        else
+        if (at.word == G4_WORDS_BELOW) {
             g4_grammar_walk(g, t, at.node, behind, follow, begun);
+            continue;
+        }
+        uint32_t len;
+        const uint8_t *text = g4_tokenizer_text(g->t, t->ids[at.word], &len);
+        g4_grammar_read_end(g, t, at.word, text + at.depth, len - at.depth, behind, begun);
     }
 }
 
@@ -2309,6 +2419,7 @@ void g4_grammar_close(g4_grammar *g)
     g4_net_free(&g->net);
     if (g->owns_vocabulary) g4_vocabulary_close(g->vocabulary);
     g4_arena_free(&g->ahead_memory);
+    g4_arena_free(&g->row_memory);
     void *const blocks[] = { g->texts,
                              g->frames,
                              g->stacks,
@@ -2358,7 +2469,7 @@ g4_status g4_grammar_new(g4_grammar **out, const g4_allocator *a, const g4_token
     g4_grammar *g = g4_alloc(a, 1, sizeof *g);
     *out = g;
     if (g != NULL) {
-        g->a = g->net.a = g->ahead_memory.a = a;
+        g->a = g->net.a = g->ahead_memory.a = g->row_memory.a = a;
         g->net.asker.halt = halt;
         g->t = t;
         g->n_lexer = g->n_states = 1;

@@ -588,7 +588,8 @@ typedef struct {
     uint32_t child;      /* the first; they stand side by side by ascending byte */
     uint32_t first, end; /* words that begin with the bytes of this node; those before its child's end here */
     uint32_t n_children : 9;
-    uint32_t tail : 8; /* not 0: it has one word, which goes on with so many bytes of the tails, from `child` on */
+    uint32_t has_tails : 1; /* it has no children but few words: what each goes on with stands in the tails, one behind
+                               the other from `child` on, the number of bytes before it */
     /* In a tree of plain characters, what the words go on with: */
     uint32_t n_chars : 8;  /* the longest, in characters; 255: or longer */
     uint32_t is_whole : 1; /* whole characters lead to this node */
@@ -597,19 +598,19 @@ typedef struct {
 typedef struct { /* texts with shared beginnings; node 0 is the root */
     g4_trie_node *nodes;
     uint8_t *bytes; /* (n_nodes) that lead to a node */
-    uint8_t *tails; /* (n_tails) */
+    uint8_t *tails; /* (n_tails) bytes */
     uint32_t *ids;  /* of the words, in order */
     uint32_t n_nodes, n_tails;
     int is_plain; /* of plain characters */
 } g4_trie;
-int g4_trie_make(g4_trie *t, const g4_allocator *a, const g4_word *words, uint32_t n,
-                 g4_halt *halt); /* of sorted words */
+/* Of n sorted words. few: as many below a node stand in tails. Returns 0 when out of memory or halted. */
+int g4_trie_make(g4_trie *t, const g4_allocator *a, const g4_word *words, uint32_t n, uint32_t few, g4_halt *halt);
 void g4_trie_free(g4_trie *t, const g4_allocator *a);
 
 /* Where the words of a node end that end at it: from its first one on. */
 static inline uint32_t g4_trie_end_here(const g4_trie *t, const g4_trie_node *n)
 {
-    return n->tail > 0 ? n->first : n->n_children > 0 ? t->nodes[n->child].first : n->end;
+    return n->has_tails ? n->first : n->n_children > 0 ? t->nodes[n->child].first : n->end;
 }
 
 #define G4_TRIE_DEPTH 257 /* levels of a walk */
@@ -636,6 +637,7 @@ typedef struct {
     uint32_t
         *plain; /* (longest_plain + 1, n_vocab / 32 rounded up): sets of plain tokens of at most so many characters */
     g4_sorts *word_sorts; /* of all characters of each word of the plain tree, in its order */
+    uint8_t *word_chars;  /* their number */
     _Atomic(g4_finding *) findings[G4_N_FINDINGS];
     atomic_size_t findings_bytes;
 } g4_vocabulary;

@@ -14,6 +14,7 @@
 
 #define G4_MAX_VOCABULARY_BYTES (1u << 24) /* of all tokens together; below 2^24 nodes */
 #define G4_MAX_FINDINGS_BYTES (32u << 20)  /* of what grammars found out */
+#define G4_FEW_PLAIN 7                     /* plain tokens below a node that are faster read one by one */
 #define G4_SORT_STRIDE 4096                /* words between two questions whether the call must end */
 
 /* ---- Words in order ------------------------------------------------------------------------------ */
@@ -77,23 +78,26 @@ int g4_words_sort(const g4_allocator *a, g4_word *words, uint32_t n, g4_halt *ha
 
 /* ---- Trees --------------------------------------------------------------------------------------- */
 
-/* A child behind those that are there. The n words of it begin with the same `depth` bytes; what follows in a single
- * one becomes its tail. */
-static void g4_trie_add_child(g4_trie *t, const g4_word *words, uint32_t first, uint32_t n, uint32_t depth)
+/* A child behind those that are there. The n words of it begin with the same `depth` bytes; what follows in few of them
+ * becomes their tails. */
+static void g4_trie_add_child(g4_trie *t, const g4_word *words, uint32_t first, uint32_t n, uint32_t depth,
+                              uint32_t few)
 {
-    const g4_word *w = &words[first];
     g4_trie_node *child = &t->nodes[t->n_nodes];
     *child = (g4_trie_node) { .first = first, .end = first + n };
-    t->bytes[t->n_nodes++] = w->text[depth - 1];
-    if (n > 1 || w->len == depth) return;
+    t->bytes[t->n_nodes++] = words[first].text[depth - 1];
+    if (n > few || (n == 1 && words[first].len == depth)) return;
     child->child = t->n_tails;
-    child->tail = (w->len - depth) & 0xff;
-    memcpy(t->tails + t->n_tails, w->text + depth, w->len - depth);
-    t->n_tails += w->len - depth;
+    child->has_tails = 1;
+    for (const g4_word *w = words + first; w < words + first + n; w++) {
+        t->tails[t->n_tails++] = (uint8_t)(w->len - depth);
+        memcpy(t->tails + t->n_tails, w->text + depth, w->len - depth);
+        t->n_tails += w->len - depth;
+    }
 }
 
 /* The children of a node behind those that are there; the words of the node begin with the same `depth` bytes. */
-static void g4_trie_add_children(g4_trie *t, const g4_word *words, uint32_t node, uint32_t depth)
+static void g4_trie_add_children(g4_trie *t, const g4_word *words, uint32_t node, uint32_t depth, uint32_t few)
 {
     uint32_t i = t->nodes[node].first, end = t->nodes[node].end;
     while (i < end && words[i].len == depth) i++;
@@ -102,7 +106,7 @@ static void g4_trie_add_children(g4_trie *t, const g4_word *words, uint32_t node
         const uint8_t byte = words[i].text[depth];
         const uint32_t first = i;
         while (i < end && words[i].text[depth] == byte) i++;
-        g4_trie_add_child(t, words, first, i - first, depth + 1);
+        g4_trie_add_child(t, words, first, i - first, depth + 1, few);
         t->nodes[node].n_children++;
     }
 }
@@ -114,28 +118,40 @@ static uint32_t g4_words_shared(const g4_word *v, const g4_word *w)
     return n;
 }
 
-/* A node for each byte that is not shared with the word before, up to where no other word shares it, and the root. What
- * is left are tails. */
-static void g4_trie_count(const g4_word *words, uint32_t n, uint32_t *n_nodes, uint32_t *n_tails)
+/* As much as a tree may have: a node for each byte that is not shared with the word before, up to where no other word
+ * shares it, and the root; tails with their lengths. Where tails are of single words there are as many nodes. */
+static void g4_trie_count(const g4_word *words, uint32_t n, uint32_t few, uint32_t *n_nodes, uint32_t *n_tails)
 {
     uint32_t before = 0;
     *n_nodes = 1;
-    *n_tails = 0;
+    *n_tails = n;
     for (uint32_t i = 0; i < n; i++) {
         const uint32_t behind = i + 1 < n ? g4_words_shared(&words[i], &words[i + 1]) : 0;
         const uint32_t shared = before > behind ? before : behind;
         const uint32_t last = shared < words[i].len ? shared + 1 : words[i].len;
         *n_nodes += last - before;
-        *n_tails += words[i].len - last;
+        *n_tails += few > 1 ? words[i].len : words[i].len - last;
         before = behind;
     }
 }
 
-int g4_trie_make(g4_trie *t, const g4_allocator *a, const g4_word *words, uint32_t n, g4_halt *halt)
+/* Give back what a tree did not need. */
+static int g4_trie_shrink(g4_trie *t, const g4_allocator *a)
+{
+    g4_trie_node *nodes = g4_realloc(a, t->nodes, t->n_nodes, sizeof *nodes);
+    if (nodes != NULL) t->nodes = nodes;
+    uint8_t *bytes = g4_realloc(a, t->bytes, t->n_nodes, 1);
+    if (bytes != NULL) t->bytes = bytes;
+    uint8_t *tails = g4_realloc(a, t->tails, (size_t)t->n_tails + 1, 1);
+    if (tails != NULL) t->tails = tails;
+    return nodes != NULL && bytes != NULL && tails != NULL;
+}
+
+int g4_trie_make(g4_trie *t, const g4_allocator *a, const g4_word *words, uint32_t n, uint32_t few, g4_halt *halt)
 {
     g4_trie_level levels[G4_TRIE_DEPTH];
     uint32_t n_nodes, n_tails;
-    g4_trie_count(words, n, &n_nodes, &n_tails);
+    g4_trie_count(words, n, few, &n_nodes, &n_tails);
     *t = (g4_trie) { .nodes = g4_alloc(a, n_nodes, sizeof *t->nodes),
                      .bytes = g4_alloc(a, n_nodes, 1),
                      .tails = g4_alloc(a, (size_t)n_tails + 1, 1),
@@ -147,7 +163,7 @@ int g4_trie_make(g4_trie *t, const g4_allocator *a, const g4_word *words, uint32
     for (uint32_t i = 0; i < n; i++) t->ids[i] = words[i].id;
     t->nodes[0] = (g4_trie_node) { .end = n };
     t->n_nodes = 1;
-    g4_trie_add_children(t, words, 0, 0);
+    g4_trie_add_children(t, words, 0, 0, few);
     levels[0] = g4_trie_below(t, 0);
     for (uint32_t depth = 1; depth > 0;) { /* depth first, so that what a walk visits stands together */
         g4_trie_level *level = &levels[depth - 1];
@@ -156,11 +172,11 @@ int g4_trie_make(g4_trie *t, const g4_allocator *a, const g4_word *words, uint32
             continue;
         }
         const uint32_t node = level->next++;
-        if (t->nodes[node].tail > 0) continue;
-        g4_trie_add_children(t, words, node, depth);
+        if (t->nodes[node].has_tails) continue;
+        g4_trie_add_children(t, words, node, depth, few);
         if (t->nodes[node].n_children > 0) levels[depth++] = g4_trie_below(t, node);
     }
-    return !g4_halted(halt);
+    return !g4_halted(halt) && (few == 1 || g4_trie_shrink(t, a));
 }
 
 void g4_trie_free(g4_trie *t, const g4_allocator *a)
@@ -200,24 +216,32 @@ static void g4_trie_describe_byte(g4_trie_node *n, g4_sorts sort, g4_sorts sorts
 {
     n->sorts |= sort | sorts;
     n->n_chars = (unsigned)g4_max_int(n->n_chars, g4_min_int(n_chars + (sort != 0), UINT8_MAX)) & 0xff;
+    if (sort == 0) n->is_whole = 0;
 }
 
-/* Say of each node of a tree of plain characters what is below it; children have higher numbers. */
-static void g4_trie_describe(g4_trie *t, const g4_sorts sort_of[256])
+/* The same of a tail. Returns its sorts. */
+static g4_sorts g4_trie_describe_tail(g4_trie_node *n, const uint8_t *tail, uint32_t len, const g4_sorts sort_of[256])
+{
+    g4_trie_node all = { 0 };
+    for (uint32_t k = len; k-- > 1;) g4_trie_describe_byte(&all, sort_of[tail[k]], all.sorts, all.n_chars);
+    if (len > 0) g4_trie_describe_byte(n, sort_of[tail[0]], all.sorts, all.n_chars);
+    return len > 0 ? all.sorts | sort_of[tail[0]] : 0;
+}
+
+/* Say of each node of a tree of plain characters what is below it, and of each word behind a tail of which sorts that
+ * is. Children have higher numbers. */
+static void g4_trie_describe(g4_trie *t, const g4_sorts sort_of[256], g4_sorts *word_sorts)
 {
     t->is_plain = 1;
     for (uint32_t i = t->n_nodes; i-- > 0;) {
         const g4_trie_level below = g4_trie_below(t, i);
         g4_trie_node *n = &t->nodes[i];
         n->is_whole = 1;
-        for (uint32_t k = below.next; k < below.end; k++) {
-            const g4_sorts sort = sort_of[t->bytes[k]];
-            g4_trie_describe_byte(n, sort, t->nodes[k].sorts, t->nodes[k].n_chars);
-            if (sort == 0) n->is_whole = 0;
-        }
-        for (uint32_t k = n->tail; k-- > 0;)
-            g4_trie_describe_byte(n, sort_of[t->tails[n->child + k]], n->sorts, n->n_chars);
-        if (n->tail > 0) n->is_whole = sort_of[t->tails[n->child]] != 0;
+        for (uint32_t k = below.next; k < below.end; k++)
+            g4_trie_describe_byte(n, sort_of[t->bytes[k]], t->nodes[k].sorts, t->nodes[k].n_chars);
+        const uint8_t *tail = t->tails + (n->has_tails ? n->child : 0);
+        for (uint32_t w = n->first; w < n->end && n->has_tails; w++, tail += 1 + *tail)
+            word_sorts[w] = g4_trie_describe_tail(n, tail + 1, *tail, sort_of);
     }
 }
 
@@ -274,19 +298,31 @@ static int g4_vocabulary_count(g4_vocabulary *v, const g4_word *words, uint32_t 
     return 1;
 }
 
-/* The sorts of all plain words, along the tree: children have higher numbers. */
+/* The characters of all plain words, in the order of their tree. */
+static int g4_vocabulary_count_chars(g4_vocabulary *v, const g4_word *words, uint32_t n)
+{
+    v->word_chars = g4_alloc(v->a, (size_t)n + 1, 1);
+    if (v->word_chars == NULL) return 0;
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t k = 0; k < words[i].len; k++)
+            v->word_chars[i] = (uint8_t)(v->word_chars[i] + !g4_utf8_continues((char)words[i].text[k]));
+    return 1;
+}
+
+/* Describe the plain tree, and say of what sorts its words are, along the tree. */
 static int g4_vocabulary_sort_words(g4_vocabulary *v)
 {
-    const g4_trie *t = &v->tries[G4_TRIE_PLAIN];
+    g4_trie *t = &v->tries[G4_TRIE_PLAIN];
     g4_sorts *way = g4_alloc(v->a, t->n_nodes, sizeof *way); /* of the bytes that lead to a node */
     v->word_sorts = g4_alloc(v->a, (size_t)t->nodes[0].end + 1, sizeof *v->word_sorts);
+    if (v->word_sorts != NULL) g4_trie_describe(t, v->sort_of, v->word_sorts);
     if (way != NULL && v->word_sorts != NULL)
         for (uint32_t i = 0; i < t->n_nodes; i++) {
             const g4_trie_level below = g4_trie_below(t, i);
             const g4_trie_node n = t->nodes[i];
             for (uint32_t k = below.next; k < below.end; k++) way[k] = way[i] | v->sort_of[t->bytes[k]];
-            const uint32_t end = n.tail > 0 ? n.end : g4_trie_end_here(t, &n);
-            for (uint32_t w = n.first; w < end; w++) v->word_sorts[w] = n.tail > 0 ? way[i] | n.sorts : way[i];
+            const uint32_t end = n.has_tails ? n.end : g4_trie_end_here(t, &n);
+            for (uint32_t w = n.first; w < end; w++) v->word_sorts[w] |= way[i];
         }
     g4_free(v->a, way);
     return way != NULL && v->word_sorts != NULL;
@@ -297,11 +333,12 @@ static int g4_vocabulary_fill(g4_vocabulary *v, const g4_tokenizer *t, g4_word *
     uint32_t n[2];
     if (!g4_vocabulary_collect(v, t, words, n, halt) || !g4_vocabulary_count(v, words, n[0])) return 0;
     for (int i = 0; i < 2; i++) {
-        g4_word *part = i == 0 ? words : words + t->n_vocab - n[1];
-        if (!g4_words_sort(v->a, part, n[i], halt) || !g4_trie_make(&v->tries[i], v->a, part, n[i], halt)) return 0;
+        g4_word *part = i == G4_TRIE_PLAIN ? words : words + t->n_vocab - n[1];
+        const uint32_t few = i == G4_TRIE_PLAIN ? G4_FEW_PLAIN : 1;
+        if (!g4_words_sort(v->a, part, n[i], halt) || !g4_trie_make(&v->tries[i], v->a, part, n[i], few, halt))
+            return 0;
     }
-    g4_trie_describe(&v->tries[G4_TRIE_PLAIN], v->sort_of);
-    return g4_vocabulary_sort_words(v);
+    return g4_vocabulary_count_chars(v, words, n[0]) && g4_vocabulary_sort_words(v);
 }
 
 static g4_vocabulary *g4_vocabulary_open(const g4_allocator *a, const g4_tokenizer *t, g4_halt *halt)
@@ -332,6 +369,7 @@ void g4_vocabulary_close(g4_vocabulary *v)
     for (int i = 0; i < 2; i++) g4_trie_free(&v->tries[i], v->a);
     g4_free(v->a, v->plain);
     g4_free(v->a, v->word_sorts);
+    g4_free(v->a, v->word_chars);
     g4_free(v->a, v);
 }
 
