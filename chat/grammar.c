@@ -45,6 +45,8 @@
 #define G4_MANY_WAYS 3                 /* of them with the same sort: that one is left out */
 #define G4_N_SAFE 4                    /* such sets of sorts that are looked for */
 #define G4_REACH_ENOUGH 12             /* characters of these that are as good as any number */
+#define G4_BEYOND_CHARS 8              /* up to which it is found out what may follow, */
+#define G4_MAX_BEYOND 12               /* if that is of few sorts, which many subtrees have not */
 #define G4_COSTLY 64                   /* nodes of the vocabulary's trees: what took more to find out is shared */
 #define G4_PLAIN_MAX_CHOICES 64        /* alternatives that are looked at */
 #define G4_MANY_CHARS 20               /* of two kinds: more texts than a list has items */
@@ -143,7 +145,7 @@ typedef struct { /* of an expression, as an automaton with a table */
     g4_sorts safe[G4_N_SAFE]; /* of these sorts so many stay inside; 0: none */
     g4_sorts out;             /* a character of these may lead out */
     g4_sorts beyond;          /* behind `reach` characters all but these lead out, and it does not end before */
-    g4_sorts may;             /* characters that begin with a byte of `live` are of these */
+    g4_sorts may;             /* characters that lead on are of these */
     uint8_t accepts, has_row, n_live;
     uint8_t goes_on;         /* in a walk: it has a row by bytes, and does not accept */
     uint8_t live[G4_NARROW]; /* bytes that lead on, and where to, when they are few; else n_live is above NARROW, */
@@ -748,12 +750,6 @@ static int32_t g4_lexer_of(g4_grammar *g, g4_re re)
     return g->n_lexer++;
 }
 
-static void g4_lexer_set_may(const g4_grammar *g, g4_lexer_state *s)
-{
-    s->may = s->n_live > G4_NARROW ? G4_ALL_SORTS : 0;
-    for (int i = 0; i < s->n_live && s->n_live <= G4_NARROW; i++) s->may |= g->vocabulary->sort_of[s->live[i]];
-}
-
 /* An expression that begins with one of few bytes, whichever it is, needs no table. */
 static int g4_lexer_make_narrow(g4_grammar *g, int32_t state)
 {
@@ -770,12 +766,13 @@ static int g4_lexer_make_narrow(g4_grammar *g, int32_t state)
         }
     const int32_t next = g4_lexer_of(g, rest);
     g4_lexer_state *s = &g->lexer[state];
+    s->may = 0;
     for (int i = 0; i < n; i++) {
         s->live[i] = live[i];
         s->to[i] = next;
+        s->may |= g->vocabulary->sort_of[live[i]];
     }
     s->n_live = (uint8_t)n;
-    g4_lexer_set_may(g, s);
     s->has_row = !g->failed;
     return 1;
 }
@@ -836,8 +833,10 @@ static void g4_lexer_make_row(g4_grammar *g, int32_t state)
     for (int i = 0; i < v.n; i++) to[i] = g4_lexer_of(g, v.to[i]);
     if (g->failed) return;
     g4_lexer_state *s = &g->lexer[state];
+    s->may = 0;
     for (int b = 0; b < 256; b++) {
         const int32_t next = to[v.class_of[b]];
+        if (next != 0) s->may |= g->vocabulary->sort_of[b];
         if (next != 0 && n_live < G4_NARROW) {
             s->live[n_live] = (uint8_t)b;
             s->to[n_live] = next;
@@ -850,7 +849,6 @@ static void g4_lexer_make_row(g4_grammar *g, int32_t state)
         if (g->failed) return;
     }
     s->n_live = (uint8_t)g4_min_int(n_live, 255);
-    g4_lexer_set_may(g, s);
     s->has_row = 1;
     g->n_rows++;
 }
@@ -936,15 +934,21 @@ typedef struct {
     int n;
 } g4_reach_layer;
 
+static inline int g4_reach_has_seen(const g4_grammar *g, int32_t state, uint8_t phase)
+{
+    const g4_lexer_state *s = &g->lexer[state];
+    return s->seen == g->search && (s->seen_phases >> phase & 1);
+}
+
 /* Put a state on a layer if it was on none yet. Returns 0 when there is no room. */
 static int g4_reach_add(g4_grammar *g, g4_reach_layer *layer, g4_reach_place place)
 {
     g4_lexer_state *s = &g->lexer[place.state];
+    if (g4_reach_has_seen(g, place.state, place.phase)) return 1;
     if (s->seen != g->search) {
         s->seen = g->search;
         s->seen_phases = 0;
     }
-    if (s->seen_phases >> place.phase & 1) return 1;
     if (layer->n == G4_MAX_REACH_LAYER) return 0;
     s->seen_phases |= (uint8_t)(1 << place.phase);
     layer->places[layer->n++] = place;
@@ -1022,13 +1026,14 @@ static int g4_reach_go_on(g4_grammar *g, g4_sorts sorts, g4_reach_place from, g4
     const g4_lexer_state *s = &g->lexer[from.state];
     if (s->n_live <= G4_NARROW) return g4_reach_go_on_narrow(g, sorts, from, same, next, way);
     if (g->divisions[s->division].moves[from.phase].n == 0) g4_moves_make(g, s->division, from.phase);
-    const g4_move *moves = g->moves + g->divisions[s->division].moves[from.phase].first;
-    for (int i = 0; i < g->divisions[s->division].moves[from.phase].n; i++) {
-        const g4_sorts by = from.phase == 0 ? moves[i].sorts & sorts : 0;
-        if (from.phase == 0 && by == 0) continue;
-        const g4_reach_place to = { g->targets[s->first + moves[i].in_class], from.way | g4_reach_rarest(by),
-                                    moves[i].phase };
-        if (!g4_reach_put(g, to, same, next, way)) return 0;
+    const g4_move *m = g->moves + g->divisions[s->division].moves[from.phase].first;
+    const g4_move *end = m + g->divisions[s->division].moves[from.phase].n;
+    for (const int32_t *targets = g->targets + s->first; m < end; m++) {
+        const int32_t to = targets[m->in_class];
+        const g4_sorts by = from.phase == 0 ? m->sorts & sorts : 0;
+        if ((from.phase == 0 && by == 0) || (to != 0 && g4_reach_has_seen(g, to, m->phase))) continue;
+        const g4_reach_place place = { to, from.way | g4_reach_rarest(by), m->phase };
+        if (!g4_reach_put(g, place, same, next, way)) return 0;
     }
     return !g->failed;
 }
@@ -1069,14 +1074,20 @@ static uint8_t g4_reach_find(g4_grammar *g, int32_t state, g4_sorts sorts, g4_so
     return G4_ENDLESS;
 }
 
+static int g4_count_bits(g4_sorts bits)
+{
+    int n = 0;
+    for (; bits != 0; bits &= bits - 1) n++;
+    return n;
+}
+
 /* Behind so many characters of these sorts, which stay inside, as was just found, the sorts of those that may follow;
  * where the expression may end on the way, or that is costly, all. */
 static g4_sorts g4_reach_beyond(g4_grammar *g, int32_t state, g4_sorts sorts, int n_chars)
 {
     const g4_lexer_state *last = &g->lexer[g->reach_end];
-    if (n_chars >= G4_REACH_ENOUGH || !last->has_row || last->may == G4_ALL_SORTS) return G4_ALL_SORTS;
     g4_reach_layer layers[2];
-    g4_sorts way, may = 0;
+    g4_sorts way, may = n_chars <= G4_BEYOND_CHARS && last->has_row ? last->may : G4_ALL_SORTS;
     g4_reach_begin(g, state, &layers[0]);
     for (int i = 0; i <= n_chars; i++) {
         g4_reach_layer *layer = &layers[i & 1], *next = &layers[~i & 1];
@@ -1084,7 +1095,7 @@ static g4_sorts g4_reach_beyond(g4_grammar *g, int32_t state, g4_sorts sorts, in
         g4_reach_unsee(g); /* a state may be on several layers */
         while (layer->n > 0) {
             const g4_reach_place at = layer->places[--layer->n];
-            if (g->lexer[at.state].accepts || may == G4_ALL_SORTS) return G4_ALL_SORTS;
+            if (g->lexer[at.state].accepts || g4_count_bits(may) > G4_MAX_BEYOND) return G4_ALL_SORTS;
             if (i == n_chars && !g->lexer[at.state].has_row) g4_lexer_make_row(g, at.state);
             if (i == n_chars && !g->failed)
                 may |= g->lexer[at.state].may;
@@ -1153,13 +1164,6 @@ static g4_sorts g4_reach_alike(g4_grammar *g, int32_t state, g4_sorts out)
         n_alike = n;
     }
     return alike;
-}
-
-static int g4_count_bits(g4_sorts bits)
-{
-    int n = 0;
-    for (; bits != 0; bits &= bits - 1) n++;
-    return n;
 }
 
 typedef struct { /* sorts that lead out together, and one of them that is left out; 0: so is another */

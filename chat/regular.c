@@ -143,7 +143,11 @@ void g4_regular_fail(g4_regular *r, g4_net_failure why)
 
 static void g4_re_push(g4_regular *r, int32_t value)
 {
-    int32_t *stack = r->failed ? NULL : g4_array_grow(r->a, r->stack, r->top, &r->cap_stack, sizeof *stack);
+    int32_t *stack = r->stack; /* mostly there is room */
+    if (r->failed)
+        stack = NULL;
+    else if (r->top >= r->cap_stack)
+        stack = g4_array_grow(r->a, r->stack, r->top, &r->cap_stack, sizeof *stack);
     if (stack == NULL) {
         g4_regular_fail(r, G4_NET_NO_MEMORY);
         return;
