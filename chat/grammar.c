@@ -1310,8 +1310,8 @@ static void g4_inside_begin_range(g4_grammar *g, uint32_t which, uint32_t first,
 /* Words first to end of a tree stay inside the lexeme. They come in ascending order. */
 static inline void g4_inside_add(g4_grammar *g, uint32_t which, uint32_t first, uint32_t end)
 {
-    g4_word_range *last = &g->inside[g->n_ranges - 1];
-    if (g->n_ranges > 0 && last->end == first && last->trie == which)
+    g4_word_range *last = g->n_ranges > 0 ? &g->inside[g->n_ranges - 1] : NULL;
+    if (last != NULL && last->end == first && last->trie == which)
         last->end = end;
     else if (first != end)
         g4_inside_begin_range(g, which, first, end);
