@@ -22,7 +22,7 @@
 #define G4_MAX_WORK 4000000            /* places, nodes and frames that are looked at for one mask */
 #define G4_MADE_WORK 24                /* as many as an expression counts that is made for it, */
 #define G4_ROW_WORK 256                /* and a row of a lexeme's steps */
-#define G4_MAX_STATES 4096             /* more are forgotten when the grammar settles */
+#define G4_MAX_STATES 8192             /* more are forgotten when the grammar settles */
 #define G4_MAX_STACKS (1 << 16)        /* the same */
 #define G4_MAX_TEXTS (1 << 20)         /* bytes of items; the same */
 #define G4_MAX_STEPS (1 << 18)         /* expressions that steps made; the same */
