@@ -1484,8 +1484,8 @@ static int g4_lexer_filter(g4_grammar *g, const g4_trie_node *n, uint32_t depth,
     return 1;
 }
 
-/* The words below a node of the plain tree behind so many characters stay inside if they have few more, if none has what
- * is beyond those. Returns 0 when one may have. */
+/* The words below a node of the plain tree, behind so many characters, stay inside if they have few more, where none
+ * has what may follow these. Returns 0 when one may have. */
 static int g4_lexer_cut(g4_grammar *g, const g4_trie_node *n, uint32_t chars, g4_lexer_reach reach)
 {
     const uint8_t *word_chars = g->vocabulary->word_chars;
