@@ -22,7 +22,8 @@
 #define G4_MAX_WORK 4000000            /* places, nodes and frames that are looked at for one mask */
 #define G4_MADE_WORK 24                /* as many as an expression counts that is made for it, */
 #define G4_ROW_WORK 256                /* and a row of a lexeme's steps */
-#define G4_MAX_STATES 8192             /* more are forgotten when the grammar settles */
+#define G4_MAX_STATES 8192             /* more are forgotten when the grammar settles, ... */
+#define G4_BURY 64                     /* ... and so many of them freed each time */
 #define G4_MAX_STACKS (1 << 16)        /* the same */
 #define G4_MAX_TEXTS (1 << 20)         /* bytes of items; the same */
 #define G4_MAX_STEPS (1 << 18)         /* expressions that steps made; the same */
@@ -204,6 +205,8 @@ struct g4_grammar {
     g4_union_memo *memo;
     g4_grammar_state **states; /* states[0] is unused: "no state" */
     int n_states, cap_states;
+    g4_grammar_state **dead; /* (n_dead): forgotten, and not freed yet */
+    int n_dead, cap_dead;
     g4_hash_table state_table;
     size_t mask_bytes;
     g4_work *work;          /* of the closure */
@@ -2169,6 +2172,16 @@ static void g4_mask_forget(g4_grammar *g, g4_grammar_state *s)
     s->mask = NULL;
 }
 
+/* Free n of the states that were forgotten: all at once would be felt. */
+static void g4_states_bury(g4_grammar *g, int n)
+{
+    for (; n > 0 && g->n_dead > 0; n--) {
+        g4_grammar_state *s = g->dead[--g->n_dead];
+        g4_mask_forget(g, s);
+        g4_free(g->a, s);
+    }
+}
+
 static void g4_mask_make(g4_grammar *g, int32_t state)
 {
     g4_mask_parts m = { .n_sets = 0 };
@@ -2193,8 +2206,10 @@ static void g4_mask_make(g4_grammar *g, int32_t state)
         g4_free(g->a, m.own);
         return;
     }
-    if (g->mask_bytes > G4_MAX_MASK_BYTES)
+    if (g->mask_bytes > G4_MAX_MASK_BYTES) {
+        g4_states_bury(g, g->n_dead);
         for (int i = 1; i < g->n_states; i++) g4_mask_forget(g, g->states[i]);
+    }
     g4_mask_keep(g, state, &m);
 }
 
@@ -2320,10 +2335,19 @@ int32_t g4_grammar_forget(g4_grammar *g, int32_t state)
         (size_t)g4_max_int(g4_max_int(g->n_stacks, g->n_texts), g->n_frames + (kept != NULL ? kept->n : 0)) + 1;
     int32_t *map = state != 0 && !g->failed ? g4_alloc(g->a, room, sizeof *map) : NULL;
     if (map == NULL) return state; /* later */
-    for (int i = 1; i < g->n_states; i++) {
-        g4_mask_forget(g, g->states[i]);
-        if (i != state) g4_free(g->a, g->states[i]);
+    g4_states_bury(g, g->n_dead);
+    if (g->n_states > g->cap_dead) {
+        g4_grammar_state **dead = g4_realloc(g->a, g->dead, (size_t)g->cap_states, sizeof(g4_grammar_state *));
+        if (dead == NULL) {
+            g4_free(g->a, map);
+            return state;
+        }
+        g->dead = dead;
+        g->cap_dead = g->cap_states;
     }
+    for (int i = 1; i < g->n_states; i++)
+        if (i != state) g->dead[g->n_dead++] = g->states[i];
+    g4_mask_forget(g, kept);
     g4_stacks_forget(g, kept, map);
     g4_steps_forget(g, kept, map);
     g4_stacks_hash(g);
@@ -2347,6 +2371,7 @@ int32_t g4_grammar_settle(g4_grammar *g, int32_t state)
     const int is_full = g->n_states >= G4_MAX_STATES || g->n_stacks >= g->max_stacks ||
                         g->ahead_bytes > G4_MAX_AHEAD_BYTES || g->n_texts > G4_MAX_TEXTS ||
                         g4_regular_size(g->net.regular) >= g->max_given;
+    g4_states_bury(g, G4_BURY);
     return is_full ? g4_grammar_forget(g, state) : state;
 }
 
@@ -2420,11 +2445,13 @@ void g4_grammar_close(g4_grammar *g)
         g4_mask_forget(g, g->states[i]);
         g4_free(a, g->states[i]);
     }
+    g4_states_bury(g, g->n_dead);
     g4_net_free(&g->net);
     if (g->owns_vocabulary) g4_vocabulary_close(g->vocabulary);
     g4_arena_free(&g->ahead_memory);
     g4_arena_free(&g->row_memory);
     void *const blocks[] = { g->texts,
+                             g->dead,
                              g->frames,
                              g->stacks,
                              g->stack_table.slots,
