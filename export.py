@@ -37,7 +37,7 @@ except ImportError:
 # ---- Numbers: block formats and layouts ----------------------------------------------------------
 
 BLOCK = 32  # weights of a row that the smaller block formats keep together
-F32, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, Q2_ROW, Q4_ROW = range(12)  # g4_type
+F32, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, Q2_ROW, Q4_ROW, Q8_ROW = range(13)  # g4_type
 PLAIN, ROWS, GROUPS16 = range(3)  # g4_layout
 SCALE_NONE, SCALE_F16, SCALE_BF16 = range(3)  # g4_scale_type
 
@@ -587,11 +587,12 @@ class SixBitType(WeightType):
 
 
 class RowType(WeightType):
-    """q2_row and q4_row: d * q with a d in float32 for each row, repeated every 256 columns. A row holds d and then, from the lowest
-    bits of a byte on, q."""
+    """q2_row, q4_row and q8_row: d * q with a d in float32 for each row, repeated every 256 columns. A row holds d and then, from the
+    lowest bits of a byte on, q, which has a sign where it fills a byte."""
 
     def __init__(self, name, bits):
-        super().__init__(name, bits, 256, 4 + 32 * bits, step=256, share=256, scales=(("<f4", 256),), bias=1 << bits - 1)
+        self.half = 1 << bits - 1
+        super().__init__(name, bits, 256, 4 + 32 * bits, step=256, share=256, scales=(("<f4", 256),), bias=self.half if bits < 8 else 0)
         self.gguf = None
 
     def pack(self, q, scales):
@@ -602,14 +603,14 @@ class RowType(WeightType):
         return d, None
 
     def quantize(self, x, what):
-        d = largest(x) / np.float32(-self.bias) + np.float32(0)
-        q = np.clip(np.rint(x * inverse_of(d)[:, None]), -self.bias, self.bias - 1)
+        d = largest(x) / np.float32(-self.half) + np.float32(0)
+        q = np.clip(np.rint(x * inverse_of(d)[:, None]), -self.half, self.half - 1)
         return q.astype(np.int8), [d[:, None]]
 
 
 TYPES = (WeightType("f32", 32, 1, 4), WeightType("bf16", 16, 1, 2), ByteType("q8_0", 8), ScaledType("q4_0", 4, bias=8), MinimumType("q4_1", 4),
          ScaledType("q5_0", 5, zero=16), MinimumType("q5_1", 5), SuperType("q4_k", 4), SuperType("q5_k", 5), SixBitType("q6_k"), RowType("q2_row", 2),
-         RowType("q4_row", 4))
+         RowType("q4_row", 4), RowType("q8_row", 8))
 TYPE_NAMES = tuple(t.name for t in TYPES)
 
 
@@ -1518,7 +1519,7 @@ class Packed(Stored):
         return self.with_scales(type_, r0, r1, f32_to_bf16)
 
     def with_scales(self, type_, r0, r1, rounded):
-        if not self.is_kept or type_ != self.becomes:
+        if not self.is_kept or type_ != self.becomes and not (self.has_row_scales() and TYPES[type_].holds(TYPES[self.becomes])):
             return None
         arrays, times = [a for a in self.factors(r0, r1) if a is not None], round_up(self.share, TYPES[type_].share) // TYPES[type_].share
         return self.codes(r0, r1), [np.repeat(rounded(a), times, axis=1) for a in arrays]
@@ -1569,7 +1570,7 @@ class Unsized(Stored):
             return q if bits == 8 else (bit_stream(q, bits, cols) - np.uint8(1 << bits - 1)).view(np.int8)
 
         return Packed(self, self.name, shape, f"mobile QAT of {bits} bits", bits, share, codes, lambda r0, r1: (factors(r0, r1), None),
-                      rounded_to=Q4_0 if bits < 8 else Q8_0, rows_of={2: Q2_ROW, 4: Q4_ROW}.get(bits))
+                      rounded_to=Q4_0 if bits < 8 else Q8_0, rows_of={2: Q2_ROW, 4: Q4_ROW, 8: Q8_ROW}[bits])
 
 
 class Parts:

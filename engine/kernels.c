@@ -158,6 +158,10 @@ static void g4_gemm_blocks(float *y, size_t stride, const g4_matrix *w, const g4
 static void g4_block_scales(float scale[16], const uint8_t *scales, g4_scale_type type)
 {
     uint16_t bits[16];
+    if (type == G4_SCALE_NONE) {
+        memcpy(scale, scales, 16 * sizeof *scale);
+        return;
+    }
     memcpy(bits, scales, sizeof bits);
     if (type == G4_SCALE_BF16)
         for (int r = 0; r < 16; r++) scale[r] = g4_bf16_to_f32(bits[r]);
@@ -175,26 +179,27 @@ static void g4_block_add(float *acc, const float scale[16], float d, const int32
     }
 }
 
-/* q8_0: [8 chunks][16 rows][4] int8. Two chunks are summed in 16 bits (at most 2 * 128 * 127 = 32512), then widened. */
-static void g4_block_q8_0(float *y, const g4_matrix *w, int g0, int g1, const g4_block *x)
+/* Types of bytes: [8 chunks][16 rows][4] int8. Two chunks are summed in 16 bits (at most 2 * 128 * 127 = 32512), then
+ * widened. */
+static void g4_block_of_bytes(float *y, const g4_matrix *w, int g0, int g1, const g4_block *x)
 {
     for (int g = g0; g < g1; g++, y += 16) {
-        const uint8_t *step = w->data + (size_t)g * w->group_bytes + (size_t)(x->index / 2) * G4_Q8_STEP;
-        const int8_t *q = (const int8_t *)step + G4_STEP_SCALES + x->index % 2 * G4_Q8_BLOCK;
+        const uint8_t *group = w->data + (size_t)g * w->group_bytes;
+        const int8_t *q = (const int8_t *)g4_bytes_weights(group, (size_t)x->index, w->scale_type);
         int32_t sums[64] = { 0 };
         for (int c = 0; c < 8; c += 2) {
             const int16_t *x0 = x->pattern[c], *x1 = x->pattern[c + 1];
             for (int i = 0; i < 64; i++) sums[i] += (int16_t)(q[64 * c + i] * x0[i] + q[64 * c + 64 + i] * x1[i]);
         }
         float scale[16];
-        g4_block_scales(scale, step + x->index % 2 * G4_BLOCK_SCALES, w->scale_type);
+        g4_block_scales(scale, g4_bytes_scales(group, (size_t)x->index, w->scale_type), w->scale_type);
         g4_block_add(y, scale, x->d, sums, 0);
     }
 }
 
-static void g4_gemm_q8_0(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)
+static void g4_gemm_bytes(float *y, size_t stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1)
 {
-    g4_gemm_blocks(y, stride, w, x, t0, t1, g0, g1, 2, g4_block_q8_0);
+    g4_gemm_blocks(y, stride, w, x, t0, t1, g0, g1, g4_bytes_blocks(w->scale_type), g4_block_of_bytes);
 }
 
 /* Types of nibbles. What their scales say of 16 rows in one block: weights are scale * (q - middle) + shift. */
@@ -208,10 +213,6 @@ static void g4_nibbles_scales(g4_block_shape *s, const uint8_t *step, int block,
 {
     const int of_block = shape->kind <= G4_SCALES_MIN ? block * G4_BLOCK_SCALES : 0;
     const uint8_t *bytes = step + G4_STEP_SCALES + block * 32;
-    if (shape->kind == G4_SCALES_STEP) {
-        memcpy(s->scale, step, sizeof s->scale);
-        return;
-    }
     g4_block_scales(s->scale, step + of_block, type);
     if (shape->kind == G4_SCALES_MIN) {
         g4_block_scales(s->shift, step + G4_STEP_SCALES + of_block, type);
@@ -306,29 +307,27 @@ static void g4_block_q16(int16_t v[16][32], const int8_t *q, const float scale[1
 }
 
 /* See g4_product16_fn. Sums are taken without signs: what is out of bounds because it was no number wraps. */
-static void g4_product16_q8_0(float *y, size_t stride, const g4_matrix *w, const int16_t *x, const float *x_unit, int n,
-                              float min, float max)
+static void g4_product16(float *y, size_t stride, const g4_matrix *w, const int16_t *x, const float *x_unit, int n,
+                         float min, float max)
 {
-    const size_t cols = 64 * (size_t)w->steps;
+    const size_t blocks = (size_t)(g4_bytes_blocks(w->scale_type) * w->steps), cols = 32 * blocks;
     for (int g = 0; g < w->groups; g++, y += 16) {
         const uint8_t *group = w->data + (size_t)g * w->group_bytes;
         float scale[16], squares[16] = { 0 }, unit[16];
-        for (int b = 0; b < 2 * w->steps; b++) {
-            g4_block_scales(scale, group + (size_t)(b / 2) * G4_Q8_STEP + (size_t)(b % 2) * G4_BLOCK_SCALES,
-                            w->scale_type);
+        for (size_t b = 0; b < blocks; b++) {
+            g4_block_scales(scale, g4_bytes_scales(group, b, w->scale_type), w->scale_type);
             for (int r = 0; r < 16; r++) squares[r] += scale[r] * scale[r];
         }
         for (int r = 0; r < 16; r++) unit[r] = fmaxf(sqrtf(squares[r]) * G4_ROOT_PRODUCT16, FLT_MIN);
         for (int t0 = 0; t0 < n; t0 += G4_PAGE) {
             const int t1 = g4_min_int(t0 + G4_PAGE, n);
             uint32_t sums[G4_PAGE][16] = { 0 };
-            for (int b = 0; b < 2 * w->steps; b++) {
-                const uint8_t *step = group + (size_t)(b / 2) * G4_Q8_STEP;
+            for (size_t b = 0; b < blocks; b++) {
                 int16_t v[16][32];
-                g4_block_scales(scale, step + b % 2 * G4_BLOCK_SCALES, w->scale_type);
-                g4_block_q16(v, (const int8_t *)step + G4_STEP_SCALES + b % 2 * G4_Q8_BLOCK, scale, unit);
+                g4_block_scales(scale, g4_bytes_scales(group, b, w->scale_type), w->scale_type);
+                g4_block_q16(v, (const int8_t *)g4_bytes_weights(group, b, w->scale_type), scale, unit);
                 for (int t = t0; t < t1; t++) {
-                    const int16_t *p = x + (size_t)t * cols + 32 * (size_t)b;
+                    const int16_t *p = x + (size_t)t * cols + 32 * b;
                     for (int r = 0; r < 16; r++) {
                         uint32_t sum = 0;
                         for (int i = 0; i < 32; i++) sum += (uint32_t)(v[r][i] * p[i]);
@@ -550,7 +549,7 @@ static const g4_kernels g4_kernels_scalar = {
     .usable = g4_usable_scalar,
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32,
               [G4_TYPE_BF16] = g4_gemm_bf16,
-              [G4_TYPE_Q8_0] = g4_gemm_q8_0,
+              [G4_TYPE_Q8_0] = g4_gemm_bytes,
               [G4_TYPE_Q4_0] = g4_gemm_nibbles,
               [G4_TYPE_Q4_1] = g4_gemm_nibbles,
               [G4_TYPE_Q5_0] = g4_gemm_nibbles,
@@ -559,8 +558,9 @@ static const g4_kernels g4_kernels_scalar = {
               [G4_TYPE_Q5_K] = g4_gemm_nibbles,
               [G4_TYPE_Q6_K] = g4_gemm_nibbles,
               [G4_TYPE_Q2_ROW] = g4_gemm_nibbles,
-              [G4_TYPE_Q4_ROW] = g4_gemm_nibbles },
-    .product16 = { [G4_TYPE_Q8_0] = g4_product16_q8_0 },
+              [G4_TYPE_Q4_ROW] = g4_gemm_nibbles,
+              [G4_TYPE_Q8_ROW] = g4_gemm_bytes },
+    .product16 = { [G4_TYPE_Q8_0] = g4_product16, [G4_TYPE_Q8_ROW] = g4_product16 },
     .quantize = g4_quantize,
     .quantize16 = g4_quantize16,
     .attend = g4_attend,

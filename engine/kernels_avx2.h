@@ -75,10 +75,11 @@ G4_BODY void g4_ahead_avx2(const uint8_t *p, int n_bytes)
     for (int i = 0; i < n_bytes; i += 64) _mm_prefetch((const char *)p + G4_AHEAD_AVX2 + i, _MM_HINT_T0);
 }
 
-/* Scales of 8 rows. */
-G4_BODY G4_AVX2 __m256 g4_scales_avx2(const uint8_t *p, g4_scale_type type)
+/* Scales of rows 0-7 or 8-15. */
+G4_BODY G4_AVX2 __m256 g4_scales_avx2(const uint8_t *p, int half, g4_scale_type type)
 {
-    const __m128i h = _mm_load_si128((const void *)p);
+    if (type == G4_SCALE_NONE) return _mm256_load_ps((const float *)(const void *)p + 8 * half);
+    const __m128i h = _mm_load_si128((const __m128i *)(const void *)p + half);
     if (type == G4_SCALE_F16) return _mm256_cvtph_ps(h);
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
 }
@@ -117,11 +118,10 @@ G4_BODY G4_AVX2 void g4_q8_tile_avx2(G4_TILE_ARGS_CONST, const g4_scale_type sca
     const float *d = x->d + (size_t)t * 2 * steps;
     for (int i = 0; i < n && s0 == 0; i++) g4_start_avx2(y + (size_t)i * y_stride);
     for (int s = s0; s < s1; s++)
-        for (int b = 0; b < 2; b++) {
-            const uint8_t *p = w + (size_t)s * G4_Q8_STEP;
-            const uint8_t *chunk = p + G4_STEP_SCALES + G4_Q8_BLOCK * b;
-            if (n == 1) g4_ahead_avx2(p + G4_Q8_STEP / 2 * b, G4_Q8_STEP / 2);
-            const size_t block = 2 * (size_t)s + (size_t)b;
+        for (int b = 0; b < g4_bytes_blocks(scales); b++) {
+            const size_t block = (size_t)(g4_bytes_blocks(scales) * s + b);
+            const uint8_t *chunk = g4_bytes_weights(w, block, scales), *at = g4_bytes_scales(w, block, scales);
+            if (n == 1) g4_ahead_avx2(chunk, g4_bytes_step(scales) / g4_bytes_blocks(scales));
             __m256i a0[4], a1[4];
             for (int i = 0; i < n; i++) a0[i] = a1[i] = _mm256_setzero_si256();
 #pragma GCC unroll 8
@@ -140,8 +140,7 @@ G4_BODY G4_AVX2 void g4_q8_tile_avx2(G4_TILE_ARGS_CONST, const g4_scale_type sca
                     G4_KEEP(a1[i]);
                 }
             }
-            const uint8_t *at = p + G4_BLOCK_SCALES * b;
-            const __m256 sw0 = g4_scales_avx2(at, scales), sw1 = g4_scales_avx2(at + 16, scales);
+            const __m256 sw0 = g4_scales_avx2(at, 0, scales), sw1 = g4_scales_avx2(at, 1, scales);
 #pragma GCC unroll 4
             for (int i = 0; i < n; i++) {
                 const __m256 dx = _mm256_set1_ps(d[(size_t)i * 2 * steps + block]);
@@ -150,7 +149,7 @@ G4_BODY G4_AVX2 void g4_q8_tile_avx2(G4_TILE_ARGS_CONST, const g4_scale_type sca
             }
         }
 }
-G4_GEMM_Q8(g4_gemm_q8_few_avx2, G4_AVX2, 4, g4_q8_tile_avx2)
+G4_GEMM_BYTES(g4_gemm_q8_few_avx2, G4_AVX2, 4, g4_q8_tile_avx2)
 
 /* Types of nibbles: chunks 2 run and 2 run + 1 of a block as unsigned bytes, rows 0-7 and 8-15 of each. */
 G4_BODY G4_AVX2 __m256i g4_shift_avx2(__m256i v, const int left)
@@ -196,17 +195,13 @@ G4_BODY G4_AVX2 void g4_nibbles_scales_avx2(__m256 scale[2], __m256 shift[2], co
     const uint8_t *bytes = step + G4_STEP_SCALES + 32 * b;
     const __m256 middle = _mm256_set1_ps((float)shape->middle);
     for (int half = 0; half < 2; half++) {
-        if (shape->kind == G4_SCALES_STEP) {
-            scale[half] = _mm256_load_ps((const float *)(const void *)step + 8 * half);
-            continue;
-        }
-        scale[half] = g4_scales_avx2(step + of_block + 16 * half, scales);
+        scale[half] = g4_scales_avx2(step + of_block, half, scales);
         if (shape->kind == G4_SCALES_MIN) {
-            const __m256 m = g4_scales_avx2(step + G4_STEP_SCALES + of_block + 16 * half, scales);
+            const __m256 m = g4_scales_avx2(step + G4_STEP_SCALES + of_block, half, scales);
             shift[half] = _mm256_fmadd_ps(middle, scale[half], m);
         }
         if (shape->kind == G4_SCALES_K_MIN) {
-            const __m256 m = _mm256_mul_ps(g4_scales_avx2(step + G4_BLOCK_SCALES + 16 * half, scales),
+            const __m256 m = _mm256_mul_ps(g4_scales_avx2(step + G4_BLOCK_SCALES, half, scales),
                                            _mm256_cvtepi32_ps(g4_eight_bytes_avx2(bytes + 16 + 8 * half)));
             scale[half] = _mm256_mul_ps(scale[half], _mm256_cvtepi32_ps(g4_eight_bytes_avx2(bytes + 8 * half)));
             shift[half] = _mm256_fmsub_ps(middle, scale[half], m);
@@ -382,16 +377,6 @@ typedef struct {
     float d[G4_PANEL8_BLOCKS][G4_PANEL_TOKENS];
 } g4_panel8;
 
-/* Block b of a group of q8_0: its scales; its weights, [8 chunks][rows 0-7, 8-15]. */
-G4_BODY const uint8_t *g4_q8_scales(const uint8_t *group, int b)
-{
-    return group + b / 2 * G4_Q8_STEP + b % 2 * G4_BLOCK_SCALES;
-}
-G4_BODY const __m256i *g4_q8_weights(const uint8_t *group, int b)
-{
-    return (const void *)(group + b / 2 * G4_Q8_STEP + G4_STEP_SCALES + b % 2 * G4_Q8_BLOCK);
-}
-
 G4_BODY G4_AVX2 __m256i g4_even_avx2(__m256i v) { return _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8); }
 G4_BODY G4_AVX2 __m256i g4_odd_avx2(__m256i v) { return _mm256_srai_epi16(v, 8); }
 
@@ -399,10 +384,10 @@ G4_AVX2 static void g4_panel8_weights_avx2(void *panel, const uint8_t *group, in
 {
     g4_panel8 *p = panel;
     for (int b = 0; b < n; b++) {
-        const uint8_t *scales = g4_q8_scales(group, b0 + b);
-        const __m256i *in = g4_q8_weights(group, b0 + b);
-        _mm256_store_ps(p->scale[b], g4_scales_avx2(scales, type));
-        _mm256_store_ps(p->scale[b] + 8, g4_scales_avx2(scales + 16, type));
+        const uint8_t *scales = g4_bytes_scales(group, (size_t)(b0 + b), type);
+        const __m256i *in = (const void *)g4_bytes_weights(group, (size_t)(b0 + b), type);
+        _mm256_store_ps(p->scale[b], g4_scales_avx2(scales, 0, type));
+        _mm256_store_ps(p->scale[b] + 8, g4_scales_avx2(scales, 1, type));
         for (int half = 0; half < 2; half++) {
             __m256i start = _mm256_set1_epi32(G4_PANEL_OFFSET_BITS);
             for (int c = 0; c < 8; c++) {
@@ -499,9 +484,13 @@ G4_AVX2 static void g4_panel8_tile_avx2(float *const y[4], const void *panel, in
 
 G4_AVX2 static void g4_gemm_q8_avx2(G4_GEMM_ARGS)
 {
-    static const g4_panel_ops ops = { G4_PANEL8_BLOCKS,       2,
-                                      G4_Q8_STEP / 2,         g4_panel8_inputs_avx2,
-                                      g4_panel8_weights_avx2, g4_panel8_tile_avx2 };
+    const int blocks = g4_bytes_blocks(w->scale_type);
+    const g4_panel_ops ops = { G4_PANEL8_BLOCKS,
+                               blocks,
+                               g4_bytes_step(w->scale_type) / blocks,
+                               g4_panel8_inputs_avx2,
+                               g4_panel8_weights_avx2,
+                               g4_panel8_tile_avx2 };
     g4_panel8 p;
     if (t1 - t0 < G4_PANEL_MIN_TOKENS)
         g4_gemm_q8_few_avx2(y, y_stride, w, x, t0, t1, g0, g1);
@@ -722,7 +711,7 @@ G4_BODY G4_AVX2 void g4_panel16_units_avx2(float *unit, float *per_unit, const u
     __m256 squares[2] = { _mm256_setzero_ps(), _mm256_setzero_ps() };
     for (int b = 0; b < blocks; b++)
         for (int half = 0; half < 2; half++) {
-            const __m256 s = g4_scales_avx2(g4_q8_scales(group, b) + 16 * half, type);
+            const __m256 s = g4_scales_avx2(g4_bytes_scales(group, (size_t)b, type), half, type);
             squares[half] = _mm256_add_ps(squares[half], _mm256_mul_ps(s, s));
         }
     for (int half = 0; half < 2; half++) {
@@ -741,9 +730,9 @@ G4_BODY G4_AVX2 void g4_panel16_weights_avx2(g4_panel16 *p, const uint8_t *group
     for (int half = 0; half < 2; half++) {
         __m256i start = _mm256_setzero_si256();
         for (int b = 0; b < n; b++) {
-            const uint8_t *scales = g4_q8_scales(group, b0 + b) + 16 * half;
-            const __m256i *in = g4_q8_weights(group, b0 + b);
-            const __m256 s = _mm256_mul_ps(g4_scales_avx2(scales, type), _mm256_loadu_ps(per_unit + 8 * half));
+            const uint8_t *scales = g4_bytes_scales(group, (size_t)(b0 + b), type);
+            const __m256i *in = (const void *)g4_bytes_weights(group, (size_t)(b0 + b), type);
+            const __m256 s = _mm256_mul_ps(g4_scales_avx2(scales, half, type), _mm256_loadu_ps(per_unit + 8 * half));
             const __m256i once = g4_int32_avx2(s);
             const __m256i m = _mm256_blend_epi16(once, _mm256_slli_epi32(once, 16), 0xaa); /* for two inputs */
             for (int c = 0; c < 8; c++) {
@@ -810,12 +799,13 @@ G4_BODY G4_AVX2 void g4_panel16_strip_avx2(g4_panel16 *p, float *y, size_t y_str
                                            const int16_t *x, const float *x_unit, int n, int g, int b, int nb,
                                            const g4_scale_type type)
 {
-    const int blocks = 2 * w->steps, nth = g % G4_PANEL16_GROUPS;
+    const int blocks = g4_bytes_blocks(type) * w->steps, nth = g % G4_PANEL16_GROUPS;
+    const int block_bytes = g4_bytes_step(type) / g4_bytes_blocks(type);
     const uint8_t *group = w->data + (size_t)g * w->group_bytes;
-    const char *next = (const char *)group + w->group_bytes + (size_t)b * (G4_Q8_STEP / 2);
+    const char *next = (const char *)group + w->group_bytes + (size_t)(b * block_bytes);
     if (b == 0) g4_panel16_units_avx2(p->unit[nth], p->per_unit[nth], group, blocks, type);
     g4_panel16_weights_avx2(p, group, p->per_unit[nth], b, nb, type);
-    const int ahead = nb * (G4_Q8_STEP / 2) / (64 * ((n + 3) / 4)) + 1; /* lines of the next group for each tile */
+    const int ahead = nb * block_bytes / (64 * ((n + 3) / 4)) + 1; /* lines of the next group for each tile */
     for (int t = 0; t < n; t += 4) {
         for (int i = 0; i < ahead; i++) _mm_prefetch(next + 64 * (ahead * t / 4 + i), _MM_HINT_T0);
         const int16_t *rows[4];
@@ -835,8 +825,8 @@ G4_BODY G4_AVX2 void g4_panel16_strip_avx2(g4_panel16 *p, float *y, size_t y_str
 G4_BODY G4_AVX2 void g4_panel16_walk_avx2(float *y, size_t y_stride, const g4_matrix *w, const int16_t *x,
                                           const float *x_unit, int n, float min, float max, const g4_scale_type type)
 {
-    const int blocks = 2 * w->steps, strips = (blocks + G4_PANEL16_BLOCKS - 1) / G4_PANEL16_BLOCKS;
-    const int strip = (w->steps + strips - 1) / strips * 2; /* blocks: the strips about equal */
+    const int blocks = g4_bytes_blocks(type) * w->steps, strips = (blocks + G4_PANEL16_BLOCKS - 1) / G4_PANEL16_BLOCKS;
+    const int strip = (w->steps + strips - 1) / strips * g4_bytes_blocks(type); /* blocks: the strips about equal */
     g4_panel16 p;
     p.min = min;
     p.max = max;
@@ -855,8 +845,10 @@ G4_AVX2 static void g4_product16_avx2(float *y, size_t y_stride, const g4_matrix
 {
     if (w->scale_type == G4_SCALE_F16)
         g4_panel16_walk_avx2(y, y_stride, w, x, x_unit, n, min, max, G4_SCALE_F16);
-    else
+    else if (w->scale_type == G4_SCALE_BF16)
         g4_panel16_walk_avx2(y, y_stride, w, x, x_unit, n, min, max, G4_SCALE_BF16);
+    else
+        g4_panel16_walk_avx2(y, y_stride, w, x, x_unit, n, min, max, G4_SCALE_NONE);
 }
 
 /* ---- Rounding of inputs ---------------------------------------------------------------------------------------- */
@@ -1377,8 +1369,9 @@ static const g4_kernels g4_kernels_avx2 = {
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32_avx2,
               [G4_TYPE_BF16] = g4_gemm_bf16_avx2,
               [G4_TYPE_Q8_0] = g4_gemm_q8_avx2,
+              [G4_TYPE_Q8_ROW] = g4_gemm_q8_avx2,
               G4_NIBBLES_OF(avx2) },
-    .product16 = { [G4_TYPE_Q8_0] = g4_product16_avx2 },
+    .product16 = { [G4_TYPE_Q8_0] = g4_product16_avx2, [G4_TYPE_Q8_ROW] = g4_product16_avx2 },
     .quantize = g4_quantize_avx2,
     .quantize16 = g4_quantize16_avx2,
     .attend = g4_attend_avx2,

@@ -50,6 +50,7 @@ G4_GEMM_FLOAT(g4_gemm_bf16_avx512, G4_AVX512, 8, g4_float_tile_avx512, G4_TYPE_B
 
 G4_BODY G4_AVX512 __m512 g4_scales_avx512(const uint8_t *p, g4_scale_type type) /* of 16 rows */
 {
+    if (type == G4_SCALE_NONE) return _mm512_load_ps((const void *)p);
     const __m256i h = _mm256_load_si256((const void *)p);
     if (type == G4_SCALE_F16) return _mm512_cvtph_ps(h);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
@@ -113,15 +114,16 @@ G4_BODY G4_AVX512 void g4_block_close_avx512(__m512 acc[8], const __m512i a[8], 
         __m512 acc[8];                                                                                                 \
         g4_tile_open_avx512(acc, y, y_stride, s0 == 0, n);                                                             \
         for (int s = s0; s < s1; s++)                                                                                  \
-            for (int b = 0; b < 2; b++) {                                                                              \
-                const uint8_t *p = w + (size_t)s * G4_Q8_STEP, *weights = p + G4_STEP_SCALES + b * G4_Q8_BLOCK;        \
-                const size_t block = 2 * (size_t)s + (size_t)b;                                                        \
+            for (int b = 0; b < g4_bytes_blocks(scales); b++) {                                                        \
+                const size_t block = (size_t)(g4_bytes_blocks(scales) * s + b);                                        \
+                const uint8_t *weights = g4_bytes_weights(w, block, scales);                                           \
+                const int part = g4_bytes_step(scales) / g4_bytes_blocks(scales);                                      \
                 const int8_t *q = x->q + (size_t)t * 64 * steps + 32 * block;                                          \
                 __m512i a[8];                                                                                          \
-                if (n == 1) g4_ahead_avx512(p + G4_Q8_STEP / 2 * b, G4_Q8_AHEAD, G4_Q8_STEP / 2);                      \
+                if (n == 1) g4_ahead_avx512(weights, G4_Q8_AHEAD, part);                                               \
                 g4_block_open_avx512(a, sum, steps, block, OFFSET, n);                                                 \
                 PRODUCTS(a, weights, q, 64 * steps, n);                                                                \
-                const __m512 sw = g4_scales_avx512(p + G4_BLOCK_SCALES * b, scales);                                   \
+                const __m512 sw = g4_scales_avx512(g4_bytes_scales(w, block, scales), scales);                         \
                 g4_block_close_avx512(acc, a, sw, d, steps, block, n);                                                 \
             }                                                                                                          \
         g4_tile_close_avx512(acc, y, y_stride, n);                                                                     \
@@ -147,7 +149,7 @@ G4_BODY G4_AVX512 void g4_q8_products_avx512(__m512i *a, const uint8_t *run, con
     }
 }
 G4_Q8_TILE_AVX512(g4_q8_tile_avx512, G4_AVX512, 0, g4_q8_products_avx512)
-G4_GEMM_Q8(g4_gemm_q8_avx512, G4_AVX512, 8, g4_q8_tile_avx512)
+G4_GEMM_BYTES(g4_gemm_q8_avx512, G4_AVX512, 8, g4_q8_tile_avx512)
 
 /* vpdpbusd adds four products of unsigned x signed bytes to a 32-bit lane, a row; the weights of q8_0 are made
  * unsigned by flipping the top bit (w + 128). Bound: it shares the pipes that multiply with the float sums; on Zen 4 a
@@ -165,7 +167,7 @@ G4_BODY G4_AVX512VNNI void g4_q8_products_avx512vnni(__m512i *a, const uint8_t *
     }
 }
 G4_Q8_TILE_AVX512(g4_q8_tile_avx512vnni, G4_AVX512VNNI, 128, g4_q8_products_avx512vnni)
-G4_GEMM_Q8(g4_gemm_q8_avx512vnni, G4_AVX512VNNI, 8, g4_q8_tile_avx512vnni)
+G4_GEMM_BYTES(g4_gemm_q8_avx512vnni, G4_AVX512VNNI, 8, g4_q8_tile_avx512vnni)
 
 /* Types of nibbles: chunks 2 run and 2 run + 1 of a block as unsigned bytes. */
 G4_BODY G4_AVX512 __m512i g4_shift_avx512(__m512i v, const int left)
@@ -216,10 +218,6 @@ G4_BODY G4_AVX512 void g4_nibbles_scales_avx512(__m512 *scale, __m512 *shift, co
     const uint8_t *bytes = step + G4_STEP_SCALES + 32 * b;
     const __m512 middle = _mm512_set1_ps((float)shape->middle);
     *shift = _mm512_setzero_ps();
-    if (shape->kind == G4_SCALES_STEP) {
-        *scale = _mm512_load_ps((const void *)step);
-        return;
-    }
     *scale = g4_scales_avx512(step + of_block, scales);
     if (shape->kind == G4_SCALES_MIN)
         *shift = _mm512_fmadd_ps(middle, *scale, g4_scales_avx512(step + G4_STEP_SCALES + of_block, scales));
@@ -487,6 +485,7 @@ static const g4_kernels g4_kernels_avx512 = {
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32_avx512,
               [G4_TYPE_BF16] = g4_gemm_bf16_avx512,
               [G4_TYPE_Q8_0] = g4_gemm_q8_avx512,
+              [G4_TYPE_Q8_ROW] = g4_gemm_q8_avx512,
               G4_NIBBLES_OF(avx512) },
     .quantize = g4_quantize_avx2,
     .attend = g4_attend_avx512,
@@ -501,6 +500,7 @@ static const g4_kernels g4_kernels_avx512vnni = {
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32_avx512,
               [G4_TYPE_BF16] = g4_gemm_bf16_avx512,
               [G4_TYPE_Q8_0] = g4_gemm_q8_avx512vnni,
+              [G4_TYPE_Q8_ROW] = g4_gemm_q8_avx512vnni,
               G4_NIBBLES_OF(avx512vnni) },
     .quantize = g4_quantize_avx2,
     .attend = g4_attend_avx512,

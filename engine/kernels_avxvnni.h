@@ -42,11 +42,11 @@ G4_BODY G4_AVXVNNI void g4_q8_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_scale_ty
     const int16_t *sum = x->sum + (size_t)t * 4 * steps;
     for (int i = 0; i < n && s0 == 0; i++) g4_start_avx2(y + (size_t)i * y_stride);
     for (int s = s0; s < s1; s++)
-        for (int b = 0; b < 2; b++) {
-            const uint8_t *p = w + (size_t)s * G4_Q8_STEP;
-            const __m256i *weights = (const void *)(p + G4_STEP_SCALES + G4_Q8_BLOCK * b);
-            const size_t block = 2 * (size_t)s + (size_t)b;
-            if (n == 1) g4_ahead_avx2(p + G4_Q8_STEP / 2 * b, G4_Q8_STEP / 2);
+        for (int b = 0; b < g4_bytes_blocks(scales); b++) {
+            const size_t block = (size_t)(g4_bytes_blocks(scales) * s + b);
+            const uint8_t *at = g4_bytes_scales(w, block, scales);
+            const __m256i *weights = (const void *)g4_bytes_weights(w, block, scales);
+            if (n == 1) g4_ahead_avx2((const uint8_t *)weights, g4_bytes_step(scales) / g4_bytes_blocks(scales));
             __m256i a0[4], a1[4];
 #pragma GCC unroll 4
             for (int i = 0; i < n; i++)
@@ -59,8 +59,7 @@ G4_BODY G4_AVXVNNI void g4_q8_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_scale_ty
                                          _mm256_xor_si256(_mm256_load_si256(weights + 3), flip) };
                 g4_run_avxvnni(a0, a1, even, odd, q + 32 * block + 8 * (size_t)r, 64 * steps, n);
             }
-            const uint8_t *at = p + G4_BLOCK_SCALES * b;
-            const __m256 sw0 = g4_scales_avx2(at, scales), sw1 = g4_scales_avx2(at + 16, scales);
+            const __m256 sw0 = g4_scales_avx2(at, 0, scales), sw1 = g4_scales_avx2(at, 1, scales);
 #pragma GCC unroll 4
             for (int i = 0; i < n; i++) {
                 const __m256 dx = _mm256_set1_ps(d[(size_t)i * 2 * steps + block]);
@@ -69,7 +68,7 @@ G4_BODY G4_AVXVNNI void g4_q8_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_scale_ty
             }
         }
 }
-G4_GEMM_Q8(g4_gemm_q8_avxvnni, G4_AVXVNNI, 4, g4_q8_tile_avxvnni)
+G4_GEMM_BYTES(g4_gemm_q8_avxvnni, G4_AVXVNNI, 4, g4_q8_tile_avxvnni)
 
 /* Types of nibbles. Halves of a block with integer scales are summed one behind the other. */
 G4_BODY G4_AVXVNNI void g4_nibbles_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scales)
@@ -127,6 +126,7 @@ static const g4_kernels g4_kernels_avxvnni = {
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32_avx2,
               [G4_TYPE_BF16] = g4_gemm_bf16_avx2,
               [G4_TYPE_Q8_0] = g4_gemm_q8_avxvnni,
+              [G4_TYPE_Q8_ROW] = g4_gemm_q8_avxvnni,
               G4_NIBBLES_OF(avxvnni) },
     .quantize = g4_quantize_avx2,
     .attend = g4_attend_avx2,

@@ -56,9 +56,10 @@ G4_BODY void g4_float_tile_neon(G4_TILE_ARGS_CONST, const g4_type type)
 G4_GEMM_FLOAT(g4_gemm_f32_neon, , 4, g4_float_tile_neon, G4_TYPE_F32)
 G4_GEMM_FLOAT(g4_gemm_bf16_neon, , 4, g4_float_tile_neon, G4_TYPE_BF16)
 
-G4_BODY float32x4_t g4_scales_neon(const uint8_t *p, g4_scale_type type) /* of 4 rows */
+G4_BODY float32x4_t g4_scales_neon(const uint8_t *p, int k, g4_scale_type type) /* of rows 4 k to 4 k + 3 */
 {
-    const uint16x4_t h = vld1_u16((const uint16_t *)(const void *)p);
+    if (type == G4_SCALE_NONE) return vld1q_f32((const float *)(const void *)p + 4 * k);
+    const uint16x4_t h = vld1_u16((const uint16_t *)(const void *)p + 4 * k);
     if (type == G4_SCALE_F16) return vcvt_f32_f16(vreinterpret_f16_u16(h));
     return vreinterpretq_f32_u32(vshll_n_u16(h, 16));
 }
@@ -122,18 +123,18 @@ G4_BODY void g4_q8_tile_neon(G4_TILE_ARGS_CONST, const g4_scale_type scales)
     const float *d = x->d + (size_t)t * 2 * steps;
     if (s0 == 0) g4_start_neon(y, y_stride, n);
     for (int s = s0; s < s1; s++)
-        for (int b = 0; b < 2; b++) {
-            const uint8_t *p = w + (size_t)s * G4_Q8_STEP, *at = p + G4_BLOCK_SCALES * b;
-            const size_t block = 2 * (size_t)s + (size_t)b;
+        for (int b = 0; b < g4_bytes_blocks(scales); b++) {
+            const size_t block = (size_t)(g4_bytes_blocks(scales) * s + b);
+            const uint8_t *at = g4_bytes_scales(w, block, scales);
             int32x4_t sums[2][4];
-            g4_q8_sums_neon(sums, p + G4_STEP_SCALES + G4_Q8_BLOCK * b, q, steps, block, n);
-            const float32x4_t scale[4] = { g4_scales_neon(at, scales), g4_scales_neon(at + 8, scales),
-                                           g4_scales_neon(at + 16, scales), g4_scales_neon(at + 24, scales) };
+            g4_q8_sums_neon(sums, g4_bytes_weights(w, block, scales), q, steps, block, n);
+            const float32x4_t scale[4] = { g4_scales_neon(at, 0, scales), g4_scales_neon(at, 1, scales),
+                                           g4_scales_neon(at, 2, scales), g4_scales_neon(at, 3, scales) };
             for (int i = 0; i < n; i++)
                 g4_block_add_neon(y + (size_t)i * y_stride, scale, d[(size_t)i * 2 * steps + block], sums[i]);
         }
 }
-G4_GEMM_Q8(g4_gemm_q8_neon, , 2, g4_q8_tile_neon)
+G4_GEMM_BYTES(g4_gemm_q8_neon, , 2, g4_q8_tile_neon)
 
 /* Types of nibbles: rows 4 k to 4 k + 3 of chunks 2 run and 2 run + 1 of a block, as they are stored. */
 G4_BODY void g4_unpack_neon(int8x16_t *even, int8x16_t *odd, const g4_nibbles_at *at, const int run, const int k,
@@ -179,15 +180,11 @@ G4_BODY void g4_nibbles_scales_neon(float32x4_t scale[4], float32x4_t shift[4], 
     const float middle = (float)shape->middle;
 #pragma GCC unroll 4
     for (int k = 0; k < 4; k++) {
-        if (shape->kind == G4_SCALES_STEP) {
-            scale[k] = vld1q_f32((const float *)(const void *)step + 4 * k);
-            continue;
-        }
-        scale[k] = g4_scales_neon(step + of_block + 8 * k, scales);
+        scale[k] = g4_scales_neon(step + of_block, k, scales);
         if (shape->kind == G4_SCALES_MIN)
-            shift[k] = vfmaq_n_f32(g4_scales_neon(step + G4_STEP_SCALES + of_block + 8 * k, scales), scale[k], middle);
+            shift[k] = vfmaq_n_f32(g4_scales_neon(step + G4_STEP_SCALES + of_block, k, scales), scale[k], middle);
         if (shape->kind == G4_SCALES_K_MIN) {
-            const float32x4_t dmin = g4_scales_neon(step + G4_BLOCK_SCALES + 8 * k, scales);
+            const float32x4_t dmin = g4_scales_neon(step + G4_BLOCK_SCALES, k, scales);
             scale[k] = vmulq_f32(scale[k], g4_four_bytes_neon(bytes + 4 * k));
             const float32x4_t m = vmulq_f32(dmin, g4_four_bytes_neon(bytes + 16 + 4 * k));
             shift[k] = vfmaq_n_f32(vnegq_f32(m), scale[k], middle);
@@ -491,6 +488,7 @@ static const g4_kernels g4_kernels_neon = {
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32_neon,
               [G4_TYPE_BF16] = g4_gemm_bf16_neon,
               [G4_TYPE_Q8_0] = g4_gemm_q8_neon,
+              [G4_TYPE_Q8_ROW] = g4_gemm_q8_neon,
               G4_NIBBLES_OF(neon) },
     .quantize = g4_quantize_neon,
     .attend = g4_attend_neon,
@@ -548,10 +546,10 @@ G4_BODY G4_DOTPROD void g4_q8_tile_dotprod(G4_TILE_ARGS_CONST, const g4_scale_ty
     const float *d = x->d + (size_t)t * 2 * steps;
     if (s0 == 0) g4_start_neon(y, y_stride, n);
     for (int s = s0; s < s1; s++)
-        for (int b = 0; b < 2; b++) {
-            const uint8_t *p = w + (size_t)s * G4_Q8_STEP, *at = p + G4_BLOCK_SCALES * b;
-            const int8_t *weights = (const int8_t *)p + G4_STEP_SCALES + G4_Q8_BLOCK * b;
-            const size_t block = 2 * (size_t)s + (size_t)b;
+        for (int b = 0; b < g4_bytes_blocks(scales); b++) {
+            const size_t block = (size_t)(g4_bytes_blocks(scales) * s + b);
+            const uint8_t *at = g4_bytes_scales(w, block, scales);
+            const int8_t *weights = (const int8_t *)g4_bytes_weights(w, block, scales);
             const int8_t *q = x->q + (size_t)t * 64 * steps + 32 * block;
             int32x4_t sums[4][4];
             g4_no_sums_neon(sums, n);
@@ -565,13 +563,13 @@ G4_BODY G4_DOTPROD void g4_q8_tile_dotprod(G4_TILE_ARGS_CONST, const g4_scale_ty
                 }
                 g4_run_dotprod(sums, even, odd, q + 8 * r, 64 * steps, n);
             }
-            const float32x4_t scale[4] = { g4_scales_neon(at, scales), g4_scales_neon(at + 8, scales),
-                                           g4_scales_neon(at + 16, scales), g4_scales_neon(at + 24, scales) };
+            const float32x4_t scale[4] = { g4_scales_neon(at, 0, scales), g4_scales_neon(at, 1, scales),
+                                           g4_scales_neon(at, 2, scales), g4_scales_neon(at, 3, scales) };
             for (int i = 0; i < n; i++)
                 g4_block_add_neon(y + (size_t)i * y_stride, scale, d[(size_t)i * 2 * steps + block], sums[i]);
         }
 }
-G4_GEMM_Q8(g4_gemm_q8_dotprod, G4_DOTPROD, 4, g4_q8_tile_dotprod)
+G4_GEMM_BYTES(g4_gemm_q8_dotprod, G4_DOTPROD, 4, g4_q8_tile_dotprod)
 
 G4_BODY G4_DOTPROD void g4_nibbles_sums_dotprod(int32x4_t sums[][4], const g4_nibbles_at *at, const int r0,
                                                 const int r1, const int8_t *q, size_t q_stride, const g4_nibbles *shape,
@@ -595,6 +593,7 @@ static const g4_kernels g4_kernels_dotprod = {
     .gemm = { [G4_TYPE_F32] = g4_gemm_f32_neon,
               [G4_TYPE_BF16] = g4_gemm_bf16_neon,
               [G4_TYPE_Q8_0] = g4_gemm_q8_dotprod,
+              [G4_TYPE_Q8_ROW] = g4_gemm_q8_dotprod,
               G4_NIBBLES_OF(dotprod) },
     .quantize = g4_quantize_neon,
     .attend = g4_attend_neon,

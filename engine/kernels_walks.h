@@ -133,11 +133,19 @@ G4_BODY void g4_gemm_tiles(G4_GEMM_ARGS, size_t token_bytes, int tile_tokens, g4
         else                                                                                                           \
             NAME##_bf16(y, y_stride, w, x, t0, t1, g0, g1);                                                            \
     }
-/* q8_0, with scales of either type from one body. */
-#define G4_GEMM_Q8(NAME, TARGET, TOKENS, BODY)                                                                         \
-    G4_GEMM_TILES(NAME##_f16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_SCALE_F16)                                  \
-    G4_GEMM_TILES(NAME##_bf16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_SCALE_BF16)                                \
-    G4_GEMM_BY_SCALE(NAME)
+/* Types of bytes, with scales of any type from one body. */
+#define G4_GEMM_BYTES(NAME, TARGET, TOKENS, BODY)                                                                      \
+    G4_GEMM_TILES(NAME##_blocks_f16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_SCALE_F16)                           \
+    G4_GEMM_TILES(NAME##_blocks_bf16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_SCALE_BF16)                         \
+    G4_GEMM_TILES(NAME##_row, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_SCALE_NONE)                                 \
+    G4_GEMM_BY_SCALE(NAME##_blocks)                                                                                    \
+    static void NAME(G4_GEMM_ARGS)                                                                                     \
+    {                                                                                                                  \
+        if (w->scale_type == G4_SCALE_NONE)                                                                            \
+            NAME##_row(y, y_stride, w, x, t0, t1, g0, g1);                                                             \
+        else                                                                                                           \
+            NAME##_blocks(y, y_stride, w, x, t0, t1, g0, g1);                                                          \
+    }
 /* Types of nibbles, g4_gemm_q4_0_SUFFIX and so on, from one body; and all that, in a table. */
 #define G4_GEMM_NIBBLES(SUFFIX, TARGET, TOKENS, BODY)                                                                  \
     G4_GEMM_TILES(g4_gemm_q4_0_##SUFFIX##_f16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q4_0, G4_SCALE_F16)   \

@@ -217,11 +217,12 @@ typedef struct {               /* every field is 4 bytes, so it is packed as it 
  *   q6_k  d s (q - 32)      [cols/256]{ d[16]; 32 bytes of zeros; int8 s[16 halves of blocks][16];
  *                                       w[32 runs][16][4]; high[16 halves][16][4] }                        q 0..63
  *
- * Two more are of checkpoints trained for phones: integers of 2 and 4 bits and one float32 a row, repeated in each
+ * Three more are of checkpoints trained for phones: integers of 2, 4 and 8 bits and one float32 a row, repeated in each
  * step. Rows: { float d; the 256 numbers, the lowest bits of a byte first }. The tensor's scale_type is none.
  *
  *   q2_row  d (q - 2)       [cols/256]{ float d[16]; w[16 halves of blocks][16][4] }                       q 0..3
  *   q4_row  d (q - 8)       [cols/256]{ float d[16]; w[32 runs][16][4] }                                   q 0..15
+ *   q8_row  d q             [cols/256]{ float d[16]; int8 w[64 chunks][16 rows][4] }
  *
  * q2_row has its numbers where q6_k has its two upper bits.
  *
@@ -245,16 +246,33 @@ typedef enum {
     G4_TYPE_Q6_K,
     G4_TYPE_Q2_ROW,
     G4_TYPE_Q4_ROW,
+    G4_TYPE_Q8_ROW,
     G4_N_TYPES
 } g4_type;
 typedef enum { G4_SCALE_NONE, G4_SCALE_F16, G4_SCALE_BF16 } g4_scale_type;
 
 /* Bytes in groups16 of what q8_0 is made of: the scales of a block and of a step, behind which the weights begin; the
- * weights of a block; a step. */
+ * weights of a block; a step. A step of q8_row has as many bytes of scales, and eight blocks. */
 #define G4_BLOCK_SCALES 32
 #define G4_STEP_SCALES (2 * G4_BLOCK_SCALES)
 #define G4_Q8_BLOCK 512
 #define G4_Q8_STEP (G4_STEP_SCALES + 2 * G4_Q8_BLOCK)
+#define G4_Q8_ROW_STEP (G4_STEP_SCALES + 8 * G4_Q8_BLOCK)
+
+/* Types of bytes: q8_0, and q8_row, whose tensors have no scale type. Blocks of a step, and where block b of a group
+ * has its scales and its weights. */
+static inline int g4_bytes_blocks(g4_scale_type scales) { return scales == G4_SCALE_NONE ? 8 : 2; }
+static inline int g4_bytes_step(g4_scale_type scales) { return scales == G4_SCALE_NONE ? G4_Q8_ROW_STEP : G4_Q8_STEP; }
+static inline const uint8_t *g4_bytes_scales(const uint8_t *group, size_t b, g4_scale_type scales)
+{
+    if (scales == G4_SCALE_NONE) return group + b / 8 * G4_Q8_ROW_STEP;
+    return group + b / 2 * G4_Q8_STEP + b % 2 * G4_BLOCK_SCALES;
+}
+static inline const uint8_t *g4_bytes_weights(const uint8_t *group, size_t b, g4_scale_type scales)
+{
+    if (scales == G4_SCALE_NONE) return group + b / 8 * G4_Q8_ROW_STEP + G4_STEP_SCALES + b % 8 * G4_Q8_BLOCK;
+    return group + b / 2 * G4_Q8_STEP + G4_STEP_SCALES + b % 2 * G4_Q8_BLOCK;
+}
 
 /* Columns of the longest step: rows of activations are padded to it. */
 #define G4_MAX_STEP_COLS 256
@@ -408,7 +426,7 @@ typedef struct {         /* all 64 positions within the bounds, also those that 
 typedef void (*g4_attend16_fn)(const g4_tile16 *tile, int n_keys, int head_dim, const int16_t *q, const float *q_unit,
                                int n_q, float *m, float *l, float *o);
 
-/* A q8_0 matrix times inputs of 16 bits, for the towers: one unit for a whole row of weights and one for all inputs of
+/* A matrix of bytes times inputs of 16 bits, for the towers: one unit for a whole row of weights and one for all inputs of
  * a token, so that sums stay integers from the first column to the last. Finer than inputs of 8 bits with a scale for
  * each 32, and faster where no instruction multiplies signed bytes.
  *   unit of a row = max(sqrt(sum of 32 * 128^2 * scale^2 over its blocks) / G4_NORM_PRODUCT16, FLT_MIN)

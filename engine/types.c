@@ -140,6 +140,11 @@ static float g4_value_q4_row(const uint8_t *b, size_t c) /* { float d, q[128] } 
     return g4_float_at(b) * (float)((b[4 + c / 2] >> 4 * (c % 2) & 15) - 8);
 }
 
+static float g4_value_q8_row(const uint8_t *b, size_t c) /* { float d; int8 q[256] } */
+{
+    return g4_float_at(b) * (float)(int8_t)b[4 + c];
+}
+
 /* Rows of a type whose blocks have COLS columns and BYTES bytes. */
 #define G4_TABLE_ROW(NAME, COLS, BYTES)                                                                                \
     static void g4_table_row_##NAME(float *out, const g4_table *t, int row, int col, int n)                            \
@@ -154,6 +159,7 @@ G4_TABLE_ROW(q5_k, 256, 176)
 G4_TABLE_ROW(q6_k, 256, 210)
 G4_TABLE_ROW(q2_row, 256, 68)
 G4_TABLE_ROW(q4_row, 256, 132)
+G4_TABLE_ROW(q8_row, 256, 260)
 
 /* ---- Rows of matrices ----------------------------------------------------------------------------- */
 
@@ -175,14 +181,16 @@ static void g4_matrix_row_bf16(float *out, const g4_matrix *m, int row)
         out[c] = g4_bf16_to_f32(g4_load_u16(pairs + 64 * (c / 2) + 2 * (c % 2)));
 }
 
-static void g4_matrix_row_q8_0(float *out, const g4_matrix *m, int row)
+static void g4_matrix_row_bytes(float *out, const g4_matrix *m, int row)
 {
     const uint8_t *group = g4_matrix_group(m, row);
     const size_t r = (size_t)(row % 16);
     for (size_t c = 0; c < (size_t)m->cols; c++) {
-        const uint8_t *step = group + c / 64 * G4_Q8_STEP, *chunk = step + G4_STEP_SCALES + c % 64 / 4 * 64;
-        const uint16_t scale = g4_load_u16(step + c % 64 / 32 * G4_BLOCK_SCALES + 2 * r);
-        out[c] = g4_scale_value(scale, m->scale_type) * (float)(int8_t)chunk[4 * r + c % 4];
+        const uint8_t *scales = g4_bytes_scales(group, c / 32, m->scale_type);
+        const uint8_t *chunk = g4_bytes_weights(group, c / 32, m->scale_type) + c % 32 / 4 * 64;
+        const float scale = m->scale_type == G4_SCALE_NONE ? g4_float_at(scales + 4 * r)
+                                                           : g4_scale_value(g4_load_u16(scales + 2 * r), m->scale_type);
+        out[c] = scale * (float)(int8_t)chunk[4 * r + c % 4];
     }
 }
 
@@ -240,7 +248,7 @@ static const g4_type_info g4_types[G4_N_TYPES] = {
     [G4_TYPE_BF16] = { "bf16", 64, 16 * 64 * 2, 64 * 2, G4_SCALES_NO, 0, G4_READS_FLOAT, g4_table_row_bf16,
                        g4_matrix_row_bf16 },
     [G4_TYPE_Q8_0] = { "q8_0", 64, G4_Q8_STEP, 68, G4_SCALES_ANY, 0, G4_READS_INT8, g4_table_row_q8_0,
-                       g4_matrix_row_q8_0 },
+                       g4_matrix_row_bytes },
     [G4_TYPE_Q4_0] = { "q4_0", 64, 576, 36, G4_SCALES_ANY, 0, G4_READS_INT8, g4_table_row_q4_0, g4_matrix_row_nibbles },
     [G4_TYPE_Q4_1] = { "q4_1", 64, 640, 40, G4_SCALES_HALF, 0, G4_READS_INT8, g4_table_row_q4_1,
                        g4_matrix_row_nibbles },
@@ -258,6 +266,8 @@ static const g4_type_info g4_types[G4_N_TYPES] = {
                          g4_matrix_row_nibbles },
     [G4_TYPE_Q4_ROW] = { "q4_row", 256, 2112, 132, G4_SCALES_NO, 0, G4_READS_INT8, g4_table_row_q4_row,
                          g4_matrix_row_nibbles },
+    [G4_TYPE_Q8_ROW] = { "q8_row", 256, G4_Q8_ROW_STEP, 260, G4_SCALES_NO, 0, G4_READS_INT8, g4_table_row_q8_row,
+                         g4_matrix_row_bytes },
 };
 
 const g4_type_info *g4_type_get(uint32_t type) { return type < G4_N_TYPES ? &g4_types[type] : NULL; }

@@ -75,7 +75,7 @@ typedef struct {
     uint32_t kv_source; /* the layer whose keys and values this one reads: itself, if it has its own */
 } layer_config;
 
-enum { F32, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, Q2_ROW, Q4_ROW, N_TYPES };
+enum { F32, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, Q2_ROW, Q4_ROW, Q8_ROW, N_TYPES };
 enum { PLAIN = 0, ROWS = 1, GROUPS = 2 };
 enum { SCALE_F16 = 1, SCALE_BF16 = 2 };
 
@@ -98,14 +98,14 @@ typedef struct {
 
 /* ---- 2. Weights --------------------------------------------------------------------------------
  *
- * Float32; bf16, the upper half of a float32; and whole numbers q of 4, 5, 6 or 8 bits with scales. In blocks of 32
+ * Float32; bf16, the upper half of a float32; and whole numbers q of 2 to 8 bits with scales. In blocks of 32
  * columns, with d and m for each:
  *     q8_0  d q, from -128 to 127        q4_0  d (q - 8)         q5_0  d (q - 16)
  *                                        q4_1  d q + m           q5_1  d q + m
  * In blocks of 256, with d and n for all and small whole numbers s and t for each 32 (q6_k: 16) of them:
  *     q4_k  d s q - n t                  q5_k  d s q - n t       q6_k  d s (q - 32)
  * With d in float32 for each row, repeated every 256 columns:
- *     q2_row  d (q - 2)                  q4_row  d (q - 8)
+ *     q2_row  d (q - 2)                  q4_row  d (q - 8)         q8_row  d q, from -128 to 127
  *
  * Three layouts. PLAIN is float32 for vectors. ROWS is for tables that are looked up: one row after the other, as GGUF
  * has its blocks, but for q8_0 and q4_0, whose scales stand in front of a row. GROUPS is for matrices that are
@@ -125,10 +125,11 @@ typedef struct {
 
 static const struct {
     size_t cols, group, row; /* columns of a step; its bytes in GROUPS, for 16 rows, and in ROWS, for one */
-} steps[N_TYPES] = { [F32] = { 64, 4096, 256 },   [BF16] = { 64, 2048, 128 },   [Q8_0] = { 64, 1088, 68 },
-                     [Q4_0] = { 64, 576, 36 },    [Q4_1] = { 64, 640, 40 },     [Q5_0] = { 64, 704, 44 },
-                     [Q5_1] = { 64, 768, 48 },    [Q4_K] = { 256, 2368, 144 },  [Q5_K] = { 256, 2880, 176 },
-                     [Q6_K] = { 256, 3392, 210 }, [Q2_ROW] = { 256, 1088, 68 }, [Q4_ROW] = { 256, 2112, 132 } };
+} steps[N_TYPES] = { [F32] = { 64, 4096, 256 },    [BF16] = { 64, 2048, 128 },   [Q8_0] = { 64, 1088, 68 },
+                     [Q4_0] = { 64, 576, 36 },     [Q4_1] = { 64, 640, 40 },     [Q5_0] = { 64, 704, 44 },
+                     [Q5_1] = { 64, 768, 48 },     [Q4_K] = { 256, 2368, 144 },  [Q5_K] = { 256, 2880, 176 },
+                     [Q6_K] = { 256, 3392, 210 },  [Q2_ROW] = { 256, 1088, 68 }, [Q4_ROW] = { 256, 2112, 132 },
+                     [Q8_ROW] = { 256, 4160, 260 } };
 
 /* In GROUPS the step that holds column c of the row, in ROWS that row's part of it. */
 static const uint8_t *step_at(const matrix *w, size_t row, size_t c)
@@ -353,12 +354,24 @@ static void read_q4_row(float out[32], const matrix *w, size_t row, size_t c)
     }
 }
 
+static void read_q8_row(float out[32], const matrix *w, size_t row, size_t c)
+{
+    const size_t r = row % 16, b = c / 32 % 8;
+    const uint8_t *step = step_at(w, row, c);
+    const float d = float_at(w->layout == ROWS ? step : step + r * 4);
+    for (size_t i = 0; i < 32; i++) {
+        const uint8_t *q = w->layout == ROWS ? step + 4 + b * 32 + i : step + 64 + (b * 8 + i / 4) * 64 + r * 4 + i % 4;
+        out[i] = d * (float)(int8_t)*q;
+    }
+}
+
 /* out (width): one row, its padding too. */
 static void read_row(float *out, const matrix *w, size_t row)
 {
     typedef void reader(float *, const matrix *, size_t, size_t);
-    static reader *const read[N_TYPES] = { read_f32,  read_bf16, read_q8_0, read_q4_0, read_q4_1,   read_q5_0,
-                                           read_q5_1, read_q4_k, read_q5_k, read_q6_k, read_q2_row, read_q4_row };
+    static reader *const read[N_TYPES] = { read_f32,    read_bf16,   read_q8_0,  read_q4_0, read_q4_1,
+                                           read_q5_0,   read_q5_1,   read_q4_k,  read_q5_k, read_q6_k,
+                                           read_q2_row, read_q4_row, read_q8_row };
     for (size_t c = 0; c < w->width; c += 32) read[w->type](out + c, w, row, c);
 }
 

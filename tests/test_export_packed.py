@@ -28,7 +28,7 @@ BECOMES = {"compressed-tensors, 4 bits": "q4_0!", "compressed-tensors, 4 bits, g
            "compressed-tensors, 5 bits, zero points": "q5_1", "int8, rows": "q8_0", "bitsandbytes, 8 bits": "q8_0",
            "bitsandbytes, nf4": "q5_1", "bitsandbytes, nf4, double": "q5_1", "GPTQ, symmetric": "q4_0!", "GPTQ, order of activations": "q5_1",
            "GPTQ, 8 bits, symmetric": "q8_0!", "GPTQ, 8 bits": "q8_0", "MLX, 5 bits": "q5_1", "MLX, 6 bits": "q8_0", "MLX, 8 bits": "q8_0",
-           "mobile QAT, 2 bits": "q2_row!", "mobile QAT, 4 bits": "q4_row!", "mobile QAT, 8 bits": "q8_0", "FP8, one scale": "q8_0",
+           "mobile QAT, 2 bits": "q2_row!", "mobile QAT, 4 bits": "q4_row!", "mobile QAT, 8 bits": "q8_row!", "FP8, one scale": "q8_0",
            "FP8, rows": "q8_0", "FP8, blocks": "q8_0"}
 
 
@@ -66,12 +66,13 @@ def fields(path, name):
 
 
 def row_fields(name, raw, dims):
-    """(q, factors) of q2_row and q4_row: steps of 256 columns of 16 rows, { float d[16]; the numbers of chunks of four columns }."""
+    """(q, factors) of q2_row, q4_row and q8_row: steps of 256 columns of 16 rows, { float d[16]; the numbers of chunks of four columns }."""
     bits, steps = int(name[1]), -(-dims[1] // 256)
     cells = np.frombuffer(raw, np.uint8).reshape(-1, steps, 64 + 512 * bits)
     d = cells[:, :, :64].copy().view("<f4").transpose(0, 2, 1).reshape(-1, steps)
     w = cells[:, :, 64:].reshape(len(cells), steps, -1, 1, 16, 4) >> np.arange(0, 8, bits, dtype=np.uint8)[:, None, None] & (1 << bits) - 1
-    q = w.reshape(len(cells), steps, 64, 16, 4).transpose(0, 3, 1, 2, 4).reshape(-1, 256 * steps).astype(np.int16) - (1 << bits - 1)
+    q = w.reshape(len(cells), steps, 64, 16, 4).transpose(0, 3, 1, 2, 4).reshape(-1, 256 * steps)
+    q = q.view(np.int8) if bits == 8 else q.astype(np.int16) - (1 << bits - 1)
     return q[:dims[0], :dims[1]], np.repeat(d, 256, axis=1)[:dims[0], :dims[1]]
 
 
@@ -364,11 +365,11 @@ def test_transformers(place):
         src = export.open_source(place.folder("table", {**packed.CONFIG, **config}, table))
         t = src.take("embed_tokens_per_layer.weight", (ROWS, 1024))
         same(t.f32(), e.weight, f"transformers' gemma quantizer, a table of {bits} bits with 4 scales a row")
-        expect(export.TYPE_NAMES[t.becomes] == {2: "q2_row", 4: "q4_row", 8: "q8_0"}[bits], f"a table of {bits} bits keeps its numbers")
-        if bits < 8:  # in the model file: each scale, then its part of the row as it came
-            rows = export.TYPES[t.becomes].rows(*t.kept(t.becomes, 0, ROWS)).reshape(ROWS, 4, -1)
-            d, q = (np.frombuffer(parts[name][2], np.uint8).reshape(ROWS, 4, -1) for name in (".weight_scale", ".weight"))
-            expect(np.array_equal(rows, np.concatenate([d, q], axis=2)), f"a table of {bits} bits is written as it came")
+        expect(export.TYPE_NAMES[t.becomes] == {2: "q2_row", 4: "q4_row", 8: "q8_row"}[bits], f"a table of {bits} bits keeps its numbers")
+        # in the model file: each scale, then its part of the row as it came
+        rows = export.TYPES[t.becomes].rows(*t.kept(t.becomes, 0, ROWS)).reshape(ROWS, 4, -1)
+        d, q = (np.frombuffer(parts[name][2], np.uint8).reshape(ROWS, 4, -1) for name in (".weight_scale", ".weight"))
+        expect(np.array_equal(rows, np.concatenate([d, q], axis=2)), f"a table of {bits} bits is written as it came")
 
 
 LIBRARIES = {"transformers": test_transformers, "compressed_tensors": test_compressed_tensors, "bitsandbytes": test_bitsandbytes,

@@ -36,8 +36,10 @@ static const g4_step g4_steps_of[G4_N_TYPES] = {
     [G4_TYPE_Q5_1] = { 64, 768, 64, 128, 640, 1 },    [G4_TYPE_Q4_K] = { 256, 2368, 32, 320, 0, 0 },
     [G4_TYPE_Q5_K] = { 256, 2880, 32, 320, 2368, 1 }, [G4_TYPE_Q6_K] = { 256, 3392, 0, 320, 2368, 2 },
     [G4_TYPE_Q2_ROW] = { 256, 1088, 0, 64, 64, 2 },   [G4_TYPE_Q4_ROW] = { 256, 2112, 0, 64, 0, 0 },
+    [G4_TYPE_Q8_ROW] = { 256, 4160, 0, 0, 0, 0 },
 };
 static int g4_is_row(g4_type type) { return type >= G4_TYPE_Q2_ROW; }
+static int g4_is_bytes(g4_type type) { return type == G4_TYPE_Q8_0 || type == G4_TYPE_Q8_ROW; }
 static int g4_is_k(g4_type type) { return type >= G4_TYPE_Q4_K && !g4_is_row(type); }
 static int g4_is_quantised(g4_type type) { return type >= G4_TYPE_Q8_0; }
 
@@ -67,7 +69,7 @@ static double g4_element(const g4_matrix *w, int r, int c, double *scale, double
     } else {
         *scale = g4_half(p + 2 * row + (g4_is_k(w->type) ? 0 : 32 * block), w->scale_type);
     }
-    if (w->type == G4_TYPE_Q8_0) return (double)(int8_t)p[64 + chunk * 64 + at];
+    if (g4_is_bytes(w->type)) return (double)(int8_t)p[64 + chunk * 64 + at];
     const uint8_t byte = p[(size_t)step->nibbles + chunk / 2 * 64 + at], *high = p + step->high;
     int q = chunk % 2 ? byte >> 4 : byte & 15;
     if (step->high_bits == 1) q += (high[64 * block + at] >> chunk % 8) % 2 * 16;
@@ -123,9 +125,9 @@ static void g4_step_fill(uint8_t *p, g4_type type, g4_scale_type scale, int fill
         g4_fill_floats(p, (size_t)step->cols * 16, type == G4_TYPE_BF16, fill);
         return;
     }
-    const int is_q8 = type == G4_TYPE_Q8_0; /* whose zeros are weights; the scales of the others are */
+    const int is_q8 = g4_is_bytes(type); /* whose zeros are weights; the scales of the others are */
     for (int r = 0; r < 16 && g4_is_row(type); r++) {
-        const float d = fill == G4_FILL_UNIT ? 1.0f : fill == G4_FILL_ZERO ? 0.0f : g4_randf() / 8.0f;
+        const float d = fill == G4_FILL_UNIT ? 1.0f : fill == G4_FILL_ZERO && !is_q8 ? 0.0f : g4_randf() / 8.0f;
         memcpy(p + 4 * r, &d, sizeof d);
     }
     if (!g4_is_row(type))
@@ -239,10 +241,11 @@ static float g4_table_value(const uint8_t *row, g4_type type, g4_scale_type scal
     static const size_t bytes[G4_N_TYPES] = { [G4_TYPE_Q4_1] = 20,  [G4_TYPE_Q5_0] = 22,  [G4_TYPE_Q5_1] = 24,
                                               [G4_TYPE_Q4_K] = 144, [G4_TYPE_Q5_K] = 176, [G4_TYPE_Q6_K] = 210 };
     if (g4_is_row(type)) {
-        const int bits = type == G4_TYPE_Q2_ROW ? 2 : 4, values = 1 << bits;
+        const int bits = type == G4_TYPE_Q2_ROW ? 2 : type == G4_TYPE_Q4_ROW ? 4 : 8, values = 1 << bits;
         const uint8_t *b = row + c / 256 * (size_t)(4 + 32 * bits);
         float d;
         memcpy(&d, b, sizeof d);
+        if (bits == 8) return d * (float)(int8_t)b[4 + c % 256];
         return d * (float)((b[4 + c % 256 * (size_t)bits / 8] >> c * (size_t)bits % 8) % values - values / 2);
     }
     float f, block[256];
@@ -392,17 +395,20 @@ static void g4_test_gemm(const g4_kernels *k, const g4_kernels *scalar, g4_type 
     g4_acts_free(&x);
 }
 
-/* A q8_0 product with inputs of 16 bits: the same bits as the scalar one, inputs and outputs; as close to the product
- * of the stored weights and the float32 inputs as half a unit of each input and a unit of each weight allow; nothing
- * written outside; limits kept. `size` as in g4_acts_make; one sign everywhere brings a sum to its bound. */
+/* A product of bytes, q8_0 or without a type of scales q8_row, with inputs of 16 bits: the same bits as the scalar one,
+ * inputs and outputs; as close to the product of the stored weights and the float32 inputs as half a unit of each input
+ * and a unit of each weight allow; nothing written outside; limits kept. `size` as in g4_acts_make; one sign everywhere
+ * brings a sum to its bound. */
 static void g4_test_product16(const g4_kernels *k, const g4_kernels *scalar, g4_scale_type scale, int rows, int cols,
                               int n, int fill, float size)
 {
     g4_matrix w;
     g4_acts x;
-    g4_matrix_fill(&w, G4_TYPE_Q8_0, scale, rows, cols, fill);
+    const g4_type type = scale == G4_SCALE_NONE ? G4_TYPE_Q8_ROW : G4_TYPE_Q8_0;
+    g4_matrix_fill(&w, type, scale, rows, cols, fill);
     g4_acts_make(&x, k, n, cols, size);
-    const size_t padded = 64 * (size_t)w.steps, stride = (size_t)w.groups * 16 + 16, total = (size_t)n * stride;
+    const size_t padded = (size_t)(w.steps * g4_steps_of[type].cols), stride = (size_t)w.groups * 16 + 16,
+                 total = (size_t)n * stride;
     int16_t *q[2];
     float *unit[2], *y[2], *limited = g4_alloc(NULL, total, sizeof *limited);
     for (int i = 0; i < 2; i++) {
@@ -412,13 +418,13 @@ static void g4_test_product16(const g4_kernels *k, const g4_kernels *scalar, g4_
         for (size_t j = 0; j < total; j++) y[i][j] = limited[j] = 77.0f;
         for (size_t t = 0; t < (size_t)n; t++)
             (i ? scalar : k)->quantize16(q[i] + t * padded, unit[i] + t, x.x + t * x.x_stride, (int)padded);
-        (i ? scalar : k)->product16[G4_TYPE_Q8_0](y[i], stride, &w, q[i], unit[i], n, -INFINITY, INFINITY);
+        (i ? scalar : k)->product16[type](y[i], stride, &w, q[i], unit[i], n, -INFINITY, INFINITY);
     }
     G4_EXPECT_BITS(q[0], q[1], (size_t)n * padded, "%s quantize16 of %d: integers differ from scalar", k->isa, cols);
     G4_EXPECT_BITS(unit[0], unit[1], (size_t)n, "%s quantize16 of %d: units differ from scalar", k->isa, cols);
     G4_EXPECT_BITS(y[0], y[1], total, "%s product16 %dx%d x %d differs from scalar", k->isa, rows, cols, n);
     const float most = fabsf(y[0][0]) / 2;
-    k->product16[G4_TYPE_Q8_0](limited, stride, &w, q[0], unit[0], n, -most, most / 2);
+    k->product16[type](limited, stride, &w, q[0], unit[0], n, -most, most / 2);
     int bad = 0, beyond = 0, outside = 0;
     for (size_t t = 0; t < (size_t)n; t++) {
         double norm = 0;
@@ -431,7 +437,7 @@ static void g4_test_product16(const g4_kernels *k, const g4_kernels *scalar, g4_
         beyond += sqrt(norm) > (double)G4_NORM_PRODUCT16 + 0.5 * sqrt((double)padded) + 1;
         for (int r = 0; r < rows; r++) {
             double sum = 0, off = 0, squares = 0, s, min;
-            for (int b = 0; b < 2 * w.steps; b++) {
+            for (int b = 0; b < (int)padded / 32; b++) {
                 g4_element(&w, r, 32 * b, &s, &min);
                 squares += s * s;
             }
@@ -455,7 +461,7 @@ static void g4_test_product16(const g4_kernels *k, const g4_kernels *scalar, g4_
     G4_EXPECT(outside == 0, "%s product16: wrote outside its groups", k->isa);
     x.x[1] = INFINITY; /* no number comes out, but no trap either */
     k->quantize16(q[0], unit[0], x.x, (int)padded);
-    k->product16[G4_TYPE_Q8_0](y[0], stride, &w, q[0], unit[0], 1, -INFINITY, INFINITY);
+    k->product16[type](y[0], stride, &w, q[0], unit[0], 1, -INFINITY, INFINITY);
     G4_EXPECT(fill == G4_FILL_ZERO || !isfinite(y[0][0]), "%s product16: an infinite input gave %g", k->isa,
               (double)y[0][0]);
     for (int i = 0; i < 2; i++) g4_free(NULL, q[i]), g4_free(NULL, unit[i]), g4_free(NULL, y[i]);
@@ -837,10 +843,11 @@ static void g4_time(const g4_kernels *k)
     double s;
     for (int type = G4_N_TYPES - 1; type >= 0; type--) {
         g4_matrix w;
-        g4_matrix_fill(&w, (g4_type)type, G4_SCALE_F16, ROWS, COLS, G4_FILL_RANDOM);
+        const g4_scale_type scale = g4_is_row((g4_type)type) ? G4_SCALE_NONE : G4_SCALE_F16;
+        g4_matrix_fill(&w, (g4_type)type, scale, ROWS, COLS, G4_FILL_RANDOM);
         const double macs = (double)ROWS * COLS;
         G4_BEST(s, k->gemm[type](y, ROWS, &w, &x, 0, TOKENS, 0, w.groups));
-        printf("%-11s %-5s panel %7.1f G multiply-adds/s", k->isa, g4_type_name((uint32_t)type),
+        printf("%-11s %-6s panel %7.1f G multiply-adds/s", k->isa, g4_type_name((uint32_t)type),
                macs * TOKENS / s * 1e-9);
         G4_BEST(s, k->gemm[type](y, ROWS, &w, &x, 0, 1, 0, w.groups));
         printf("   one token %6.1f G, %6.1f GB/s from cache\n", macs / s * 1e-9,
@@ -850,8 +857,8 @@ static void g4_time(const g4_kernels *k)
             if (!x16) exit(2);
             float unit[TOKENS];
             for (size_t t = 0; t < TOKENS; t++) k->quantize16(x16 + t * COLS, unit + t, x.x + t * COLS, COLS);
-            G4_BEST(s, k->product16[G4_TYPE_Q8_0](y, ROWS, &w, x16, unit, TOKENS, -INFINITY, INFINITY));
-            printf("%-11s %-5s x 16 bits, panel %7.1f G multiply-adds/s\n", k->isa, g4_type_name((uint32_t)type),
+            G4_BEST(s, k->product16[type](y, ROWS, &w, x16, unit, TOKENS, -INFINITY, INFINITY));
+            printf("%-11s %-6s x 16 bits, panel %7.1f G multiply-adds/s\n", k->isa, g4_type_name((uint32_t)type),
                    macs * TOKENS / s * 1e-9);
             g4_free(NULL, x16);
         }
@@ -922,9 +929,8 @@ int main(int argc, char **argv)
         g4_test_geglu(k);
         g4_test_softcap(k);
         for (int type = 0; type < G4_N_TYPES; type++)
-            for (g4_scale_type scale = G4_SCALE_F16; scale <= G4_SCALE_BF16; scale++) {
-                const uint32_t scales = g4_type_get((uint32_t)type)->scale_types;
-                if (!(scales >> scale & 1) && (scales != 1u << G4_SCALE_NONE || scale != G4_SCALE_F16)) continue;
+            for (g4_scale_type scale = G4_SCALE_NONE; scale <= G4_SCALE_BF16; scale++) {
+                if (!(g4_type_get((uint32_t)type)->scale_types >> scale & 1)) continue;
                 for (int tokens = 1; tokens <= 9; tokens++) {
                     g4_test_gemm(k, scalar, (g4_type)type, scale, 40, 100, tokens, G4_FILL_RANDOM, 1.0f);
                     g4_test_gemm(k, scalar, (g4_type)type, scale, 33, 320, tokens, G4_FILL_UNIT, 1.0f);
@@ -945,7 +951,7 @@ int main(int argc, char **argv)
                 g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 200, 5, G4_FILL_ZERO, 1.0f);
                 g4_test_gemm(k, scalar, (g4_type)type, scale, 24, 200, 5, G4_FILL_RANDOM, 0.0f);
             }
-        for (g4_scale_type scale = G4_SCALE_F16; k->product16[G4_TYPE_Q8_0] && scale <= G4_SCALE_BF16; scale++) {
+        for (g4_scale_type scale = G4_SCALE_NONE; k->product16[G4_TYPE_Q8_0] && scale <= G4_SCALE_BF16; scale++) {
             for (int tokens = 1; tokens <= 9; tokens++) {
                 g4_test_product16(k, scalar, scale, 40, 100, tokens, G4_FILL_RANDOM, 1.0f);
                 g4_test_product16(k, scalar, scale, 300, 33, tokens, G4_FILL_UNIT, 1e-6f);

@@ -292,15 +292,16 @@ static uint64_t g4_sum(const unsigned char *data, size_t n)
 }
 
 /* What a table that is looked up may be made of: blocks, and in each the numbers of 16 bits; of q4_0 they stand in
- * front of the row, and are bf16 here. */
+ * front of the row, and are bf16 here. Of the last three one is the upper half of a float32. */
 static const struct {
     uint32_t type, scale_type, cols, block_cols, block_bytes;
     size_t number_at, n_numbers;
     unsigned char high_byte; /* of a number: so that values are about 1 */
-} g4_tables[] = { { 3, 2, 64, 32, 18, 0, 1, 0x3d },     { 4, 1, 64, 32, 20, 0, 2, 0x2c },
-                  { 5, 1, 64, 32, 22, 0, 1, 0x2c },     { 6, 1, 64, 32, 24, 0, 2, 0x28 },
-                  { 7, 1, 256, 256, 144, 0, 2, 0x14 },  { 8, 1, 256, 256, 176, 0, 2, 0x10 },
-                  { 9, 1, 256, 256, 210, 208, 1, 0x10 } };
+} g4_tables[] = { { 3, 2, 64, 32, 18, 0, 1, 0x3d },      { 4, 1, 64, 32, 20, 0, 2, 0x2c },
+                  { 5, 1, 64, 32, 22, 0, 1, 0x2c },      { 6, 1, 64, 32, 24, 0, 2, 0x28 },
+                  { 7, 1, 256, 256, 144, 0, 2, 0x14 },   { 8, 1, 256, 256, 176, 0, 2, 0x10 },
+                  { 9, 1, 256, 256, 210, 208, 1, 0x10 }, { 10, 0, 256, 256, 68, 2, 1, 0x3f },
+                  { 11, 0, 256, 256, 132, 2, 1, 0x3d },  { 12, 0, 256, 256, 260, 2, 1, 0x3b } };
 
 /* No file here has tables of all types: the per-layer table of this one, in float32, becomes each with random bytes. */
 static void g4_test_tables(const char *path)

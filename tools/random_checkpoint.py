@@ -207,7 +207,7 @@ class Mobile(export.Auto):
         super().__init__({})
         e2b, two, four = size == "e2b", export.Q2_ROW, export.Q4_ROW
         self.types = ((r"embed_tokens\.|lm_head\.", two), (r"embed_tokens_per_layer\.", four if e2b else two),
-                      (r"per_layer_model_|embed_|output_proj|subsample|patch_", export.BF16), (r".*per_layer_|vision_", export.Q8_0),
+                      (r"per_layer_model_|embed_|output_proj|subsample|patch_", export.BF16), (r".*per_layer_|vision_", export.Q8_ROW),
                       (r".*linear_start", four), (r"audio_", two), ("", four))
         self.wide = 12288 if e2b else 0  # the feed-forward blocks of the layers that share keys have 2 bits
 
