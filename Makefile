@@ -130,7 +130,7 @@ test-install: ## install into a scratch folder and build users against it throug
 	@sh tests/run.sh tests/install.sh
 
 # Drivers that tests in Python start, and the bundled model's scores.
-$(B)/render_lines $(B)/schema_lines $(B)/maskbench $(B)/chat_model $(B)/answer_lines $(B)/quality: $(B)/%: tests/%.c $(wildcard tests/*.h) $(B)/libgemma4.a
+$(B)/render_lines $(B)/schema_lines $(B)/maskbench $(B)/chat_model $(B)/answer_lines $(B)/quality $(B)/products: $(B)/%: tests/%.c $(wildcard tests/*.h) $(B)/libgemma4.a
 	$(CC) $(ALL_CFLAGS) -I. -Itests $< $(B)/libgemma4.a -o $@ $(LDLIBS)
 
 # Comparisons with the reference implementations, live and of the golden data. Pinned packages are installed in $(VENV) unless
@@ -138,9 +138,9 @@ $(B)/render_lines $(B)/schema_lines $(B)/maskbench $(B)/chat_model $(B)/answer_l
 REFERENCE_CHECK := import torch, transformers, safetensors, gguf, PIL, jinja2, jsonschema_rs, sentencepiece; \
     assert transformers.__version__ == "5.24.0" and torch.__version__.startswith("2.13.0")
 .PHONY: test-reference test-pictures test-formats test-schema-suite test-schema-exact maskbench test-real
-test-reference: all $(B)/libgemma4.so $(B)/render_lines $(B)/schema_lines $(B)/maskbench ## everything against transformers and other references (Python)
+test-reference: all $(B)/libgemma4.so $(B)/products $(B)/render_lines $(B)/schema_lines $(B)/maskbench ## everything against transformers and other references (Python)
 	@py=$$(sh tests/python.sh '$(PYTHON)' '$(VENV)' '$(REFERENCE_CHECK)' -r tests/requirements.txt) && G4_RUNNER='sh -c' sh tests/run.sh \
-	    "$$py tests/test_export.py" "$$py tests/test_export_files.py" "$$py tests/test_export_packed.py" "$$py tests/test_calibration.py" "$$py tests/fuzz_export.py" "$$py tests/test_media_reference.py" "$$py tests/test_tokenizer_reference.py $(B)/libgemma4.so" \
+	    "$$py tests/test_export.py" "$$py tests/test_export_files.py" "$$py tests/test_export_packed.py" "$$py tests/test_mobile.py $(B)/products" "$$py tests/test_calibration.py" "$$py tests/fuzz_export.py" "$$py tests/test_media_reference.py" "$$py tests/test_tokenizer_reference.py $(B)/libgemma4.so" \
 	    "$$py tests/test_render_jinja.py $(B)/render_lines" "$$py tests/test_schema_valid.py $(B)/schema_lines tests/data/vocab.g4" \
 	    "$$py tests/maskbench.py $(B)/maskbench tests/data/vocab.g4 --sample 50 --check" \
 	    "$$py tests/test_schema_exact.py $(B)/schema_lines tests/data/vocab.g4 --values 800 --walks 40" \

@@ -1236,6 +1236,27 @@ class Source:
     def has(self, name):
         return name in self.tensors
 
+    def is_mobile(self):
+        """Is it of transformers' quantizer `gemma`, whose matrices of few bits are trained so and whose others are left as they are?"""
+        return quantised_kind(self.config) == QUANTISED["gemma"]
+
+    def has_static_scales(self):
+        """Does its reference round activations by scales that it holds?"""
+        return self.is_mobile() and any(name.endswith("put_activation_scale") for name in self.tensors)
+
+    def static_scale(self, name):
+        """The scale of that canonical name; 0, which rounds nothing, if there is none."""
+        t = self.tensors.get(name)
+        if t is None:
+            return 0.0
+        if math.prod(t.shape) != 1 or t.dtype not in SAFETENSORS_TYPES:
+            raise ExportError(f"{t.where} has shape {t.shape} in {t.dtype}, expected one number")
+        self.used.add(name)
+        scale = float(t.f32().reshape(-1)[0])
+        if not 0 <= scale < math.inf:
+            raise ExportError(f"{t.where} is {scale}, no scale")
+        return scale
+
     def ignore(self, pattern, why):
         """Tensors whose canonical name matches the whole regular expression are not converted."""
         self.ignored.append((re.compile(pattern), why))
@@ -1892,7 +1913,7 @@ def open_packed(src):
         if base + beside in src.tensors and src.tensors[base + beside].dtype in dtypes:
             matrix = read(Parts(src, base))
             src.add(matrix.name, matrix)
-    src.ignore(ACTIVATION_SCALES, "scales of activations, which have their own here")
+    src.ignore(ACTIVATION_SCALES, "scales of activations, keys and values, which have their own here")
 
 
 def mlx_layout(src):
@@ -2433,6 +2454,11 @@ def has_own_head(src):
     return any(not np.array_equal(*(rows(t, r, min(t.rows, r + step)) for t in (head, embed))) for r in range(0, head.rows, step))
 
 
+# Of the matrices of a layer, in the order of l.N.act.
+STATIC_SCALES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+                 "per_layer_input_gate", "per_layer_projection")
+
+
 def text_tensors(src, m, out, types):
     """Add the decoder's tensors to the model file, in the order of a token's way through it."""
     matrix_type, ple_type, head_type = types["type"], types["ple"], types["head"]
@@ -2448,11 +2474,17 @@ def text_tensors(src, m, out, types):
     def matrix(name, stored_name, rows, cols, type_, layout=GROUPS16):
         out.matrix(name, layout, type_, src.take(stored_name, (rows, cols)))
 
+    def activations(name, matrices):
+        if src.has_static_scales():
+            out.plain(name, np.array([[src.static_scale(f"{base}.{side}put_activation_scale") for side in ("in", "out")] for base in matrices],
+                                     np.float32))
+
     matrix("embed", "embed_tokens.weight", m.n_vocab, m.hidden, head_type, GROUPS16 if m.tied else ROWS)
     if m.tied:
         src.ignore(r"lm_head\.weight", "the head, which is the embedding")
     for name, inverse in m.rope.items():
         out.plain(name, inverse)
+    activations("act", ("lm_head", "per_layer_model_projection"))
     if m.ple_dim:
         matrix("ple.embed", "embed_tokens_per_layer.weight", m.n_vocab, m.n_layers * m.ple_dim, ple_type, ROWS)
         matrix("ple.proj", "per_layer_model_projection.weight", m.n_layers * m.ple_dim, m.hidden, ple_type)
@@ -2492,6 +2524,7 @@ def text_tensors(src, m, out, types):
             norm(l + "ple_norm", s + "post_per_layer_input_norm.weight", m.hidden)
         if m.layer_scalar:
             vector(l + "scalar", s + "layer_scalar", 1)
+        activations(l + "act", [s + name for name in STATIC_SCALES])
     norm("norm", "norm.weight", m.hidden)
     if not m.tied:
         matrix("head", "lm_head.weight", m.n_vocab, m.hidden, head_type)
@@ -3476,14 +3509,16 @@ def say(text):
         print(one_line(text), file=sys.stderr, flush=True)
 
 
-def automatic_types(is_gguf):
-    """{group of tensors: Auto}. A GGUF is kept as it is; in float its towers, and all of a folder, are as small as they are good
-    enough for; what lies on a 4-bit lattice is q4_0."""
+def automatic_types(src):
+    """{group of tensors: Auto}. A GGUF is kept as it is, and so is what a mobile checkpoint has in float; in float a GGUF's towers, and
+    all of another folder, are as small as they are good enough for; what lies on a 4-bit lattice is q4_0."""
     kept = Auto({"F32": BF16, "BF16": BF16, "F16": Q8_0}, lattice=True)
     small, more = (Auto(dict.fromkeys(SAFETENSORS_TYPES, i), lattice=True) for i in (Q4_K, Q6_K))
     careful = Auto(dict.fromkeys(SAFETENSORS_TYPES, Q8_0))
-    if is_gguf:
+    if src.is_gguf:
         return {"type": kept, "more": kept, "head": kept, "ple": kept, "vision": careful, "audio": careful}
+    if src.is_mobile():
+        return dict.fromkeys(("type", "more", "head", "ple", "vision", "audio"), kept)
     return {"type": small, "more": more, "head": more, "ple": careful, "vision": careful, "audio": careful}
 
 
@@ -3505,7 +3540,7 @@ def export(where, path, types, text_only=False, mmproj=None, name=None, quiet=Fa
     path = output_path(path)
     statistics = Statistics(calibration) if calibration else None
     src = open_source(where, mmproj)
-    automatic = automatic_types(src.is_gguf)
+    automatic = automatic_types(src)
     types = {**types, "more": types["type"]}
     types = {group: automatic[group] if type_ is None else type_ for group, type_ in types.items()}
     if os.path.exists(path) and any(os.path.samefile(path, file.path) for file in src.files):

@@ -77,6 +77,15 @@ static void g4_bind_layer(g4_binder *b, g4_layer *w, const g4_config *c, int l)
     }
 }
 
+/* Static scales of activations, in the order in which l.N.act has them; gate and up are one matrix. */
+static void g4_bind_layer_acts(g4_binder *b, g4_layer *w, int l)
+{
+    g4_matrix *const of[] = { &w->q, &w->k, &w->v, &w->o, &w->gate_up, NULL, &w->down, &w->ple_gate, &w->ple_proj };
+    const float *act = g4_bind_act(b, "l", l, sizeof of / sizeof *of);
+    for (size_t i = 0; act && i < sizeof of / sizeof *of; i++)
+        if (of[i]) of[i]->act = act + 2 * i;
+}
+
 /* RoPE frequencies of sliding (0) and full layers (1), whose head dimension all layers of a kind share. */
 static void g4_bind_rope(g4_binder *b, g4_model *m, int full)
 {
@@ -119,7 +128,12 @@ void g4_model_bind(g4_model *m, g4_binder *b, const g4_compute *compute, const g
         m->ple_proj = g4_bind_matrix(b, "ple.proj", -1, "", ple, hidden);
         m->ple_norm = g4_bind_vector(b, "ple.norm", -1, "", c->ple_dim);
     }
-    for (uint32_t l = 0; l < c->n_layers; l++) g4_bind_layer(b, &m->layers[l], c, (int)l);
+    const float *act = g4_bind_act(b, "", -1, 2);
+    if (act) m->head.act = act, m->ple_proj.act = act + 2;
+    for (int l = 0; l < (int)c->n_layers; l++) {
+        g4_bind_layer(b, &m->layers[l], c, l);
+        g4_bind_layer_acts(b, &m->layers[l], l);
+    }
 }
 
 /* ---- The buffers of a pass -----------------------------------------------------------------------------
@@ -167,6 +181,7 @@ struct g4_pass {
 };
 
 int g4_model_max_rows(const g4_model *m) { return m->pass->max_rows; }
+int g4_model_max_cols(const g4_model *m) { return (int)m->pass->inner.x_stride; }
 
 static void g4_pass_open_experts(g4_pass *p, const g4_config *c, int reads_ints)
 {

@@ -192,7 +192,7 @@ struct arguments {
     int no_history, context_shift;
     int parallel, unordered, resume;
     int strict_schema, closed_schema, frame_times;
-    int all, help, version, man, no_config, list_tensors, lock_memory, huge_pages, no_mmap;
+    int all, help, version, man, no_config, list_tensors, lock_memory, huge_pages, no_mmap, static_activations;
     int think; /* 1: without a limit; above: the limit plus 1 */
     int json;  /* 1: an object of ours; JSON_OPENAI: a chat.completion */
     int n_ctx, n_threads, repeat, kv, frames, frame_tokens, image_tokens, max_pixels, max_file, block;

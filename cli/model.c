@@ -99,6 +99,7 @@ int model_open(g4_engine **out, arguments *a)
                               .lock_memory = a->lock_memory,
                               .huge_pages = a->huge_pages,
                               .no_mmap = a->no_mmap,
+                              .static_activations = a->static_activations,
                               .log = on_log,
                               .user = a,
                               .limits = until_interrupted(),

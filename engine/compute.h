@@ -7,6 +7,9 @@
 
 /* ---- Products (matmul.c) -------------------------------------------------------------------------- */
 
+/* Rows of int8 and scales whose sum is what is multiplied where activations are static. */
+#define G4_PARTS 3
+
 /* What computes: a kernel table, the threads, and room for each of them. One per engine, used under its lock. */
 typedef struct {
     const g4_kernels *kernels;
@@ -16,6 +19,7 @@ typedef struct {
     int reads_ints;       /* some matrix of the file reads integers: rows that are ready are rounded too */
     float *room;          /* (threads, room_floats): what a worker may write while it runs a piece */
     size_t room_floats;
+    g4_acts parts[G4_PARTS]; /* with static activations: (rows of a pass, its widest activations) */
 } g4_compute;
 #define G4_ROOM_FLOATS (64 * 128) /* floats of room that products need */
 static inline float *g4_room(const g4_compute *c, const g4_task *task)
@@ -31,6 +35,12 @@ static inline float *g4_acts_row(const g4_acts *a, int row) { return a->x + (siz
 /* Row is complete in its first `cols` columns: clear its padding and round it, so that it can be multiplied. */
 void g4_acts_ready(const g4_compute *c, const g4_acts *a, int row, int cols);
 void g4_acts_ready_rows(const g4_compute *c, const g4_acts *a, int first, int end, int cols);
+
+/* x (n) = clamp(round(x / scale), -128, 127) * scale; scale 0: nothing (static.c). */
+void g4_static_round(float *x, size_t n, float scale);
+/* Row `row` of the parts whose sum is that of x (64 * steps of the parts), or with scale 0 x itself. Returns how many
+ * parts there are. */
+int g4_static_parts(const g4_kernels *kernels, const g4_acts parts[G4_PARTS], int row, const float *x, float scale);
 
 /* y[r] = W x[r] for rows [first, end) of x. */
 typedef struct {

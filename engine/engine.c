@@ -136,9 +136,9 @@ static int g4_reads_ints(const g4_file *f)
     return 0;
 }
 
-static g4_status g4_bind_weights(g4_engine *e, g4_halt *halt, g4_error *err)
+static g4_status g4_bind_weights(g4_engine *e, const g4_engine_options *opt, g4_halt *halt, g4_error *err)
 {
-    g4_binder b = { .file = &e->file, .halt = halt, .err = err };
+    g4_binder b = { .file = &e->file, .static_acts = opt->static_activations, .halt = halt, .err = err };
     g4_model_bind(&e->model, &b, &e->compute, e->a);
     g4_vision_bind(&e->vision, &b, &e->compute, e->a);
     g4_hearing_bind(&e->hearing, &b, &e->compute, e->a);
@@ -146,13 +146,16 @@ static g4_status g4_bind_weights(g4_engine *e, g4_halt *halt, g4_error *err)
     return b.status;
 }
 
-static g4_status g4_open_buffers(g4_engine *e, g4_error *err)
+static g4_status g4_open_buffers(g4_engine *e, int static_acts, g4_error *err)
 {
     g4_status status = g4_model_open(&e->model, err);
     if (status) return status;
     e->compute.room_floats = g4_model_room_floats(&e->model);
     e->compute.room = g4_blocks_add(&e->blocks, (size_t)g4_pool_size(e->compute.pool), e->compute.room_floats,
                                     sizeof *e->compute.room);
+    for (int i = 0; i < G4_PARTS && static_acts; i++)
+        e->compute.parts[i] =
+            g4_acts_open(&e->blocks, (size_t)g4_model_max_rows(&e->model), g4_model_max_cols(&e->model), 1);
     e->rows = g4_blocks_add(&e->blocks, (size_t)g4_model_max_rows(&e->model), 1, sizeof *e->rows);
     e->work_bytes = e->model.pass_bytes + e->blocks.bytes;
     return e->blocks.failed
@@ -190,7 +193,7 @@ static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_
     status = g4_tokenizer_bind(&e->tokenizer, e->file.tokenizer, e->file.tokenizer_size, e->file.config.n_vocab, err);
     e->vocabulary.a = e->a;
     e->tokenizer.home = &e->vocabulary;
-    if (!status && has_model) status = g4_bind_weights(e, &halt, err);
+    if (!status && has_model) status = g4_bind_weights(e, opt, &halt, err);
     if (status) return status;
     e->compute.file = &e->file;
     e->compute.reads_ints = g4_reads_ints(&e->file);
@@ -198,7 +201,7 @@ static g4_status g4_engine_build(g4_engine *e, const g4_engine_options *opt, g4_
     const int n_threads = opt->n_threads ? opt->n_threads : g4_default_threads();
     e->compute.pool = g4_pool_open(e->a, n_threads);
     if (!e->compute.pool) return g4_fail(err, G4_ERR_MEMORY, "cannot start %d threads", n_threads);
-    return has_model ? g4_open_buffers(e, err) : G4_OK;
+    return has_model ? g4_open_buffers(e, opt->static_activations, err) : G4_OK;
 }
 
 g4_status g4_engine_open(g4_engine **out, const g4_engine_options *opt, g4_error *err)

@@ -534,6 +534,33 @@ const float *g4_bind_array(g4_binder *b, const char *prefix, int layer, const ch
     return t ? (const float *)(const void *)(b->file->data + t->offset) : NULL;
 }
 
+/* Do n numbers make scales? 0 is none. */
+static int g4_are_scales(const float *x, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++)
+        if (!(x[i] >= 0 && x[i] <= FLT_MAX)) return 0;
+    return 1;
+}
+
+const float *g4_bind_act(g4_binder *b, const char *prefix, int layer, uint64_t n)
+{
+    char name[64];
+    g4_bind_name(name, prefix, layer, "act");
+    if (b->status) return NULL;
+    if (!g4_bind_find(b, name)) {
+        if (b->static_acts)
+            b->status = g4_fail(b->err, G4_ERR_ARGUMENT,
+                                "static activations: no tensor %s: the model file was made from a checkpoint without "
+                                "scales of activations, or by an earlier export.py",
+                                name);
+        return NULL;
+    }
+    const float *act = g4_bind_array(b, prefix, layer, "act", n, 2);
+    if (act && !g4_are_scales(act, 2 * n))
+        b->status = g4_fail(b->err, G4_ERR_FORMAT, "tensor %s: scales below 0, infinite or no numbers", name);
+    return b->static_acts && !b->status ? act : NULL;
+}
+
 /* Everything in the file must have been asked for: a tensor nobody reads means that writer and reader disagree. */
 void g4_bind_end(g4_binder *b)
 {

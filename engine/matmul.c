@@ -105,6 +105,122 @@ static void g4_inputs_show_shares(const g4_compute *c, const g4_stack *w, const 
     }
 }
 
+/* ---- Products with static activations ----------------------------------------------------------------------
+ *
+ * One product after the other: what a row is rounded to belongs to the matrix. */
+
+typedef struct {
+    const g4_compute *c;
+    const g4_product *p;
+    const g4_acts *x;
+    g4_acts parts[G4_PARTS]; /* what is multiplied in its place, in the width of x; ... */
+    atomic_int n_parts;      /* ... so many of them in any row */
+    int per_piece;
+} g4_static_job;
+
+/* Float types multiply the first part as float32. */
+static int g4_is_float_matrix(const g4_matrix *w) { return g4_type_get(w->type)->reads == G4_READS_FLOAT; }
+
+static void g4_static_row(const g4_task *task, int piece)
+{
+    g4_static_job *job = task->job;
+    const int row = job->p->first + piece;
+    const float *x = g4_acts_row(job->x, row), scale = job->p->w->act[0];
+    if (g4_is_float_matrix(job->p->w)) {
+        float *to = memcpy(g4_acts_row(&job->parts[0], row), x, job->x->x_stride * sizeof *x);
+        g4_static_round(to, job->x->x_stride, scale);
+        return;
+    }
+    const int n = g4_static_parts(job->c->kernels, job->parts, row, x, scale);
+    if (n > 1) atomic_store(&job->n_parts, n); /* all that store one store the same */
+}
+
+/* Groups [g0, g1) for rows [r0, r1) of at most a tile: the parts' products in turn, then rounded. */
+static void g4_static_tile(const g4_static_job *job, float *tile, int r0, int r1, int g0, int g1)
+{
+    const g4_product *p = job->p;
+    const g4_gemm_fn gemm = job->c->kernels->gemm[p->w->type];
+    const size_t width = 16 * (size_t)(g1 - g0);
+    float *y = p->y + (size_t)r0 * p->stride + 16 * (size_t)g0;
+    const int n_parts = atomic_load(&job->n_parts);
+    gemm(y, p->stride, p->w, &job->parts[0], r0, r1, g0, g1);
+    for (int k = 1; k < n_parts; k++) {
+        gemm(tile, width, p->w, &job->parts[k], r0, r1, g0, g1);
+        for (size_t r = 0; r < (size_t)(r1 - r0); r++)
+            for (size_t i = 0; i < width; i++) y[r * p->stride + i] += tile[r * width + i];
+    }
+    for (int r = r0; r < r1; r++, y += p->stride) g4_static_round(y, width, p->w->act[1]);
+}
+
+static void g4_static_groups(const g4_static_job *job, float *tile, int first, int end)
+{
+    for (int r = job->p->first; r < job->p->end; r += G4_TILE_ROWS)
+        for (int g = first; g < end; g += G4_TILE_GROUPS)
+            g4_static_tile(job, tile, r, g4_min_int(r + G4_TILE_ROWS, job->p->end), g,
+                           g4_min_int(g + G4_TILE_GROUPS, end));
+    for (int g = first; job->p->then && g < end; g++) job->p->then(job->p->user, g);
+}
+
+static int g4_product_n_groups(const g4_product *p) { return p->groups ? p->groups : p->w->groups; }
+
+static void g4_static_piece(const g4_task *task, int piece)
+{
+    const g4_static_job *job = task->job;
+    const g4_product *p = job->p;
+    const int first = piece * job->per_piece, end = g4_min_int(first + job->per_piece, g4_product_n_groups(p));
+    float *tile = g4_room(job->c, task);
+    if (!p->which) g4_static_groups(job, tile, first, end);
+    for (int k = first; p->which && k < end; k++) g4_static_groups(job, tile, p->which[k], p->which[k] + 1);
+}
+
+/* y = round(W round(x)) */
+static void g4_static_product(const g4_compute *c, const g4_product *p, const g4_acts *x)
+{
+    g4_static_job job = { .c = c, .p = p, .x = x, .per_piece = G4_TILE_GROUPS };
+    const int pieces = (g4_product_n_groups(p) + job.per_piece - 1) / job.per_piece;
+    atomic_init(&job.n_parts, 1);
+    for (int i = 0; i < G4_PARTS; i++) {
+        job.parts[i] = c->parts[i];
+        job.parts[i].x_stride = x->x_stride;
+        job.parts[i].steps = x->steps;
+    }
+    g4_parallel_for(c->pool, p->end - p->first, g4_static_row, &job);
+    g4_parallel_for(c->pool, pieces, g4_static_piece, &job);
+}
+
+typedef struct {
+    const g4_compute *c;
+    const g4_acts *h, *up;
+    int first, cols;
+} g4_static_geglu_job;
+
+static void g4_static_geglu_row(const g4_task *task, int piece)
+{
+    const g4_static_geglu_job *job = task->job;
+    float *h = g4_acts_row(job->h, job->first + piece);
+    job->c->kernels->geglu(h, h, g4_acts_row(job->up, job->first + piece), job->cols);
+}
+
+/* h = gelu(gate x) * (up x) for all rows of a share. Gate and up are every other group of w and have scales of their
+ * own; up's values wait where the last part has room for floats. */
+static void g4_static_geglu(const g4_compute *c, const g4_acts *h, const g4_matrix *w, const g4_acts *x,
+                            const g4_share *share)
+{
+    g4_matrix gate = *w;
+    gate.groups /= 2, gate.group_bytes *= 2;
+    g4_matrix up = gate;
+    up.data += w->group_bytes, up.act += 2;
+    g4_acts up_values = c->parts[G4_PARTS - 1];
+    up_values.x_stride = h->x_stride;
+    const g4_product products[] = {
+        { .w = &gate, .y = h->x, .stride = h->x_stride, .first = share->first, .end = share->end },
+        { .w = &up, .y = up_values.x, .stride = h->x_stride, .first = share->first, .end = share->end }
+    };
+    for (int i = 0; i < 2; i++) g4_static_product(c, &products[i], x);
+    g4_static_geglu_job job = { c, h, &up_values, share->first, 16 * gate.groups };
+    g4_parallel_for(c->pool, share->end - share->first, g4_static_geglu_row, &job);
+}
+
 /* ---- Products of the same inputs ----------------------------------------------------------------------- */
 
 /* Groups of a matrix in one piece. Many rows: more, because a piece prepares its inputs once for all its groups, but
@@ -154,7 +270,11 @@ void g4_matmul(const g4_compute *c, const g4_product *p, int n, const g4_acts *x
     for (int i = 0; i < n; i++) {
         if (!p[i].w->data || p[i].first >= p[i].end) continue;
         g4_inputs_show(c, p[i].w, x, p[i].first, p[i].end);
-        const int groups = p[i].groups ? p[i].groups : p[i].w->groups;
+        if (p[i].w->act) {
+            g4_static_product(c, &p[i], x);
+            continue;
+        }
+        const int groups = g4_product_n_groups(&p[i]);
         const int per_piece = g4_piece_groups(c, p[i].w, p[i].end - p[i].first);
         job.part[job.n].p = &p[i];
         job.part[job.n].groups = groups;
@@ -241,6 +361,11 @@ static void g4_geglu_piece(const g4_task *task, int piece)
 void g4_matmul_geglu(const g4_compute *c, const g4_acts *h, const g4_stack *w, const g4_acts *x, const g4_share *shares,
                      int n)
 {
+    if (w->first.act) { /* no stack of experts has scales */
+        g4_inputs_show_shares(c, w, x, shares, n);
+        g4_static_geglu(c, h, &w->first, x, shares);
+        return;
+    }
     const int groups = g4_piece_groups(c, &w->first, g4_rows_per_share(shares, n));
     /* Pairs of groups, and few enough for the tile. */
     const int per_piece = 2 * g4_max_int(1, g4_min_int(groups, G4_TILE_GROUPS) / 2);

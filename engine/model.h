@@ -54,7 +54,8 @@ void g4_model_bind(g4_model *m, g4_binder *b, const g4_compute *compute, const g
 /* Buffers of a pass; afterwards nothing here allocates. */
 g4_status g4_model_open(g4_model *m, g4_error *err);
 void g4_model_close(g4_model *m);
-int g4_model_max_rows(const g4_model *m);       /* the most rows of one pass */
+int g4_model_max_rows(const g4_model *m);       /* the most rows of one pass, */
+int g4_model_max_cols(const g4_model *m);       /* and columns of what a matrix reads */
 size_t g4_model_room_floats(const g4_model *m); /* floats of compute->room that a pass needs for each thread */
 /* Floats for attention of one row split over the spans of n_ctx positions: what g4_kv_open takes. */
 size_t g4_model_partial_floats(const g4_model *m, int n_ctx);

@@ -104,6 +104,8 @@ typedef struct {
  *   l.N.k l.N.v (n_kv_heads * head_dim, hidden) G   l.N.k_norm (head_dim) P   owners only; no v with G4_LAYER_K_EQ_V
  *   l.N.gate_up (2 * pad16(mlp_dim), hidden) G   l.N.down (hidden, mlp_dim) G
  *   l.N.ple_gate (ple_dim, hidden) G   l.N.ple_proj (hidden, ple_dim) G   l.N.ple_norm (hidden) P
+ *   l.N.act (9, 2) P: of q k v o gate up down ple_gate ple_proj the scales of their inputs and outputs, 0: none, as the
+ *   checkpoint rounds them (static activations); act (2, 2) P: likewise, of the head and ple.proj. In all layers or none
  *   l.N.router (n_experts, hidden) G f32   l.N.router_scale (hidden) P   l.N.expert_scale (n_experts) P
  *   l.N.moe_norm (hidden) P: pre_feedforward_layernorm_2
  *   l.N.mlp_post_norm1, l.N.mlp_post_norm2 (hidden) P: post_feedforward_layernorm_1, _2
@@ -318,6 +320,8 @@ typedef struct {         /* multiplied: layout groups16 */
     int rows, cols;     /* as in the checkpoint */
     int groups, steps;  /* pad16(rows) / 16, padded columns / columns of a step */
     size_t group_bytes; /* from one group of 16 rows to the next */
+    const float *act;   /* (2): static scales of its inputs and its outputs, 0: none; where gate and up stand in turns
+                           (4), those of both. NULL: activations are rounded as products need it */
 } g4_matrix;
 
 typedef struct { /* matrices of one shape, each so many bytes behind the one before it */
@@ -532,7 +536,8 @@ void g4_file_close(g4_file *f, const g4_allocator *a);
  * or PREFIX alone where the layer is -1. */
 typedef struct {
     g4_file *file;
-    int cursor; /* tensors mostly stand in the order in which they are asked for */
+    int static_acts; /* activations are to be rounded by the file's scales */
+    int cursor;      /* tensors mostly stand in the order in which they are asked for */
     g4_halt *halt;
     g4_error *err;
     g4_status status;
@@ -540,6 +545,8 @@ typedef struct {
 const float *g4_bind_vector(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t n); /* plain f32 */
 const float *g4_bind_array(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows,
                            uint64_t cols); /* plain f32 */
+/* Static scales (n, 2) under the name `act`. NULL where they are not to be used; to be used they must be there. */
+const float *g4_bind_act(g4_binder *b, const char *prefix, int layer, uint64_t n);
 g4_matrix g4_bind_matrix(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols);
 g4_table g4_bind_table(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols);
 /* n matrices (rows, cols). */

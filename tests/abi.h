@@ -68,6 +68,7 @@ G4_FIELD(g4_engine_options, user, 64, 8)
 G4_FIELD(g4_engine_options, limits, 72, 32)
 G4_FIELD(g4_engine_options, taps, 104, 8)
 G4_FIELD(g4_engine_options, no_mmap, 112, 4)
+G4_FIELD(g4_engine_options, static_activations, 116, 4)
 G4_FIELD(g4_engine_options, reserved, 120, 16)
 
 G4_STRUCT(g4_engine_info, 224)

@@ -113,7 +113,7 @@ def test_mixture(place):
     """What a checkpoint in float becomes when nothing is said."""
     halves = {n: [i for i in range(n) if export.takes_more_bits(i, n)] for n in (1, 8, 18, 30, 35, 48)}
     expect(all(n < 8 or 0.4 * n <= len(more) <= 0.6 * n for n, more in halves.items()), f"half of all layers: {halves}")
-    auto = export.automatic_types(False)
+    auto = export.automatic_types(export.Source("x"))
     wide = [[(export.Stored.of("x", np.random.default_rng(3).standard_normal((16, 512)).astype(np.float32)), 0)]]
     for group, cols, want in (("type", 512, export.Q4_K), ("more", 512, export.Q6_K), ("head", 512, export.Q6_K)):
         expect(auto[group].choose(wide, 16, cols) == want, f"{group} of {cols} columns")

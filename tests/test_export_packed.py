@@ -157,7 +157,7 @@ def test_settings(place):
                   "has shape (64, 128), expected (64, 64)")
     c, tensors, plain = packed.checkpoint("FP8, rows", packed.CONFIG, TENSORS)
     said = run(place.folder("packed", c, tensors), "-o", place.g4)[1]
-    expect(re.search(r"left out: \d+ tensors \(scales of activations", said), f"scales of activations are left out, and it is said: {said}")
+    expect(re.search(r"left out: \d+ tensors \(scales of activations, keys and values", said), f"scales of activations are left out, and it is said: {said}")
     code, said = run(place.path("packed"), "-o", place.g4, "--type", "q4_0")
     expect(code == 0 and "from FP8 to q4_0" in said, f"--type forces one: {said}")
     os.unlink(place.g4)
