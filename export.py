@@ -2459,6 +2459,13 @@ STATIC_SCALES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "se
                  "per_layer_input_gate", "per_layer_projection")
 
 
+def static_scales(src, out, name, linears):
+    """(len(linears), 2): the scales of their inputs and outputs, 0: none; of a checkpoint that has any."""
+    if src.has_static_scales():
+        scales = [[src.static_scale(f"{linear}.{side}put_activation_scale") for side in ("in", "out")] for linear in linears]
+        out.plain(name, np.array(scales, np.float32))
+
+
 def text_tensors(src, m, out, types):
     """Add the decoder's tensors to the model file, in the order of a token's way through it."""
     matrix_type, ple_type, head_type = types["type"], types["ple"], types["head"]
@@ -2474,17 +2481,12 @@ def text_tensors(src, m, out, types):
     def matrix(name, stored_name, rows, cols, type_, layout=GROUPS16):
         out.matrix(name, layout, type_, src.take(stored_name, (rows, cols)))
 
-    def activations(name, matrices):
-        if src.has_static_scales():
-            out.plain(name, np.array([[src.static_scale(f"{base}.{side}put_activation_scale") for side in ("in", "out")] for base in matrices],
-                                     np.float32))
-
     matrix("embed", "embed_tokens.weight", m.n_vocab, m.hidden, head_type, GROUPS16 if m.tied else ROWS)
     if m.tied:
         src.ignore(r"lm_head\.weight", "the head, which is the embedding")
     for name, inverse in m.rope.items():
         out.plain(name, inverse)
-    activations("act", ("lm_head", "per_layer_model_projection"))
+    static_scales(src, out, "act", ("lm_head", "per_layer_model_projection"))
     if m.ple_dim:
         matrix("ple.embed", "embed_tokens_per_layer.weight", m.n_vocab, m.n_layers * m.ple_dim, ple_type, ROWS)
         matrix("ple.proj", "per_layer_model_projection.weight", m.n_layers * m.ple_dim, m.hidden, ple_type)
@@ -2524,7 +2526,7 @@ def text_tensors(src, m, out, types):
             norm(l + "ple_norm", s + "post_per_layer_input_norm.weight", m.hidden)
         if m.layer_scalar:
             vector(l + "scalar", s + "layer_scalar", 1)
-        activations(l + "act", [s + name for name in STATIC_SCALES])
+        static_scales(src, out, l + "act", [s + name for name in STATIC_SCALES])
     norm("norm", "norm.weight", m.hidden)
     if not m.tied:
         matrix("head", "lm_head.weight", m.n_vocab, m.hidden, head_type)
@@ -2625,6 +2627,8 @@ OLLAMA_NAMES = {"a.pre_encode.out": "audio_tower.subsample_conv_projection.input
 OLLAMA_ONLY = "mm.a.fc.weight"  # tells its audio tower from an mmproj's
 BOUNDS = ("input_min", "input_max", "output_min", "output_max")
 CLIPPED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+AUDIO_CLIPPED = ("feed_forward1.ffw_layer_1", "feed_forward1.ffw_layer_2", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+                 "self_attn.post", "lconv1d.linear_start", "lconv1d.linear_end", "feed_forward2.ffw_layer_1", "feed_forward2.ffw_layer_2")
 
 
 def read_mmproj(src, path):
@@ -2847,6 +2851,7 @@ def vision_tensors(src, m, out, c, kv_heads, type_):
         t = src.take(stored_name, (heads // group, hidden))
         out.matrix(name, GROUPS16, type_, t if group == 1 else t.repeated(kv_heads, group))
 
+    static_scales(src, out, "v.act", ("vision_tower.patch_embedder.input_proj", "embed_vision.embedding_projection"))
     matrix("v.patch", "vision_tower.patch_embedder.input_proj.weight", hidden, 3 * c["v_patch"] ** 2)
     # Looked up, two rows a patch: as precise as the checkpoint, whatever the type of the matrices.
     pos = src.take("vision_tower.patch_embedder.position_embedding_table", (2, c["v_n_pos"], hidden))
@@ -2871,6 +2876,7 @@ def vision_tensors(src, m, out, c, kv_heads, type_):
             l + "bounds",
             clip_bounds(src, [s + x for x in CLIPPED]),
         )
+        static_scales(src, out, l + "act", [s + x + ".linear" for x in CLIPPED])
     if c["v_flags"] & 1:
         vector("v.std_bias", "vision_tower.std_bias", hidden)
         vector("v.std_scale", "vision_tower.std_scale", hidden)
@@ -2896,6 +2902,7 @@ def audio_tensors(src, m, out, c, type_):
     taps = array(s + "layer1.conv.weight", conv1, conv0, 3, 3).transpose(0, 2, 3, 1).reshape(conv1, 9 * conv0)
     out.matrix("a.conv1", GROUPS16, type_, Stored.of(s + "layer1.conv.weight", taps))
     vector("a.conv1_norm", s + "layer1.norm.weight", conv1)
+    static_scales(src, out, "a.act", (s + "input_proj_linear", "embed_audio.embedding_projection"))
     matrix("a.in", s + "input_proj_linear.weight", hidden, conv0 // 4 * conv1)
 
     # Gemma4AudioRelPositionalEncoding: sin|cos of distance / timescale, timescales 1 to 10000.
@@ -2931,27 +2938,9 @@ def audio_tensors(src, m, out, c, type_):
         vector(l + "conv_mid_norm", s + "lconv1d.conv_norm.weight", hidden)
         matrix(l + "conv_out", s + "lconv1d.linear_end.linear.weight", hidden, hidden)
         vector(l + "norm", s + "norm_out.weight", hidden)
-        out.plain(
-            l + "bounds",
-            clip_bounds(
-                src,
-                [
-                    s + x
-                    for x in (
-                        "feed_forward1.ffw_layer_1",
-                        "feed_forward1.ffw_layer_2",
-                        "self_attn.q_proj",
-                        "self_attn.k_proj",
-                        "self_attn.v_proj",
-                        "self_attn.post",
-                        "lconv1d.linear_start",
-                        "lconv1d.linear_end",
-                        "feed_forward2.ffw_layer_1",
-                        "feed_forward2.ffw_layer_2",
-                    )
-                ],
-            ),
-        )
+        clipped = [s + name for name in AUDIO_CLIPPED]
+        out.plain(l + "bounds", clip_bounds(src, clipped))
+        static_scales(src, out, l + "act", [name + ".linear" for name in clipped])
     matrix("a.out", "audio_tower.output_proj.weight", c["a_out"], hidden)
     vector("a.out_bias", "audio_tower.output_proj.bias", c["a_out"])
     matrix("a.proj", "embed_audio.embedding_projection.weight", m.hidden, c["a_out"])

@@ -155,8 +155,8 @@ typedef struct {
                             encoded before; copied. NULL: nobody looks */
     int no_mmap; /* nonzero: read the file into memory instead of mapping it: slower to open, and nobody who truncates
                     it later can end the program by a SIGBUS */
-    int static_activations; /* nonzero: the decoder rounds activations by the scales that a checkpoint in the mobile
-                               format has for them, as its reference does; slower. 0: finer, by what is computed.
+    int static_activations; /* nonzero: activations are rounded by the scales that a checkpoint in the mobile format
+                               has for them, as its reference does; slower. 0: finer, by what is computed.
                                G4_ERR_ARGUMENT when the file has no such scales */
     uint64_t reserved[2];
 } g4_engine_options;

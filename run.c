@@ -169,7 +169,7 @@ static const option options[] = {
     { NULL, NULL, NULL, OPTION_HEADING, 0, 0, 0, 0, "Machine and output" },
     { NULL, "--kv", "TYPE", OPTION_KV, FIELD(kv), 0, 0, FOR_SESSIONS,
       "keys and values: f16, f32 or q8_0 (default f16; f32 for f32 models)" },
-    { NULL, "--static-activations", NULL, OPTION_FLAG, FIELD(static_activations), 0, 0, FOR_SESSIONS,
+    { NULL, "--static-activations", NULL, OPTION_FLAG, FIELD(static_activations), 0, 0, FOR_SESSIONS | FOR_ENCODE,
       "round activations by the scales of a mobile checkpoint, as its reference does (default: finer)" },
     { NULL, "--mlock", NULL, OPTION_FLAG, FIELD(lock_memory), 0, 0, FOR_SESSIONS,
       "lock the weights in memory: nothing pages them out" },

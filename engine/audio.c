@@ -45,26 +45,27 @@ static void g4_hearing_bind_layer(g4_hearing_layer *l, g4_binder *b, const g4_co
 {
     const uint64_t hidden = c->a_hidden;
     const float *bounds = g4_bind_array(b, "a", index, "bounds", 10, 4);
+    const float *act = g4_bind_act(b, "a", index, 10);
     l->ff1.norm = g4_bind_vector(b, "a", index, "ff1_norm", hidden);
-    l->ff1.up = g4_bind_clipped(b, "a", index, "ff1_up", 4 * hidden, hidden, bounds, 0);
-    l->ff1.down = g4_bind_clipped(b, "a", index, "ff1_down", hidden, 4 * hidden, bounds, 1);
+    l->ff1.up = g4_bind_clipped(b, "a", index, "ff1_up", 4 * hidden, hidden, bounds, act, 0);
+    l->ff1.down = g4_bind_clipped(b, "a", index, "ff1_down", hidden, 4 * hidden, bounds, act, 1);
     l->ff1.post_norm = g4_bind_vector(b, "a", index, "ff1_post_norm", hidden);
     l->attn_norm = g4_bind_vector(b, "a", index, "attn_norm", hidden);
-    l->q = g4_bind_clipped(b, "a", index, "q", hidden, hidden, bounds, 2);
-    l->k = g4_bind_clipped(b, "a", index, "k", hidden, hidden, bounds, 3);
-    l->v = g4_bind_clipped(b, "a", index, "v", hidden, hidden, bounds, 4);
-    l->post = g4_bind_clipped(b, "a", index, "post", hidden, hidden, bounds, 5);
+    l->q = g4_bind_clipped(b, "a", index, "q", hidden, hidden, bounds, act, 2);
+    l->k = g4_bind_clipped(b, "a", index, "k", hidden, hidden, bounds, act, 3);
+    l->v = g4_bind_clipped(b, "a", index, "v", hidden, hidden, bounds, act, 4);
+    l->post = g4_bind_clipped(b, "a", index, "post", hidden, hidden, bounds, act, 5);
     l->q_scale = g4_bind_vector(b, "a", index, "q_scale", hidden / c->a_heads);
     l->rel_k = g4_bind_array(b, "a", index, "rel_k", c->a_context, hidden);
     l->attn_post_norm = g4_bind_vector(b, "a", index, "attn_post_norm", hidden);
     l->conv_norm = g4_bind_vector(b, "a", index, "conv_norm", hidden);
-    l->conv_in = g4_bind_clipped(b, "a", index, "conv_in", 2 * hidden, hidden, bounds, 6);
+    l->conv_in = g4_bind_clipped(b, "a", index, "conv_in", 2 * hidden, hidden, bounds, act, 6);
     l->conv = g4_bind_array(b, "a", index, "conv", c->a_kernel, hidden);
     l->conv_mid_norm = g4_bind_vector(b, "a", index, "conv_mid_norm", hidden);
-    l->conv_out = g4_bind_clipped(b, "a", index, "conv_out", hidden, hidden, bounds, 7);
+    l->conv_out = g4_bind_clipped(b, "a", index, "conv_out", hidden, hidden, bounds, act, 7);
     l->ff2.norm = g4_bind_vector(b, "a", index, "ff2_norm", hidden);
-    l->ff2.up = g4_bind_clipped(b, "a", index, "ff2_up", 4 * hidden, hidden, bounds, 8);
-    l->ff2.down = g4_bind_clipped(b, "a", index, "ff2_down", hidden, 4 * hidden, bounds, 9);
+    l->ff2.up = g4_bind_clipped(b, "a", index, "ff2_up", 4 * hidden, hidden, bounds, act, 8);
+    l->ff2.down = g4_bind_clipped(b, "a", index, "ff2_down", hidden, 4 * hidden, bounds, act, 9);
     l->ff2.post_norm = g4_bind_vector(b, "a", index, "ff2_post_norm", hidden);
     l->norm = g4_bind_vector(b, "a", index, "norm", hidden);
 }
@@ -91,6 +92,8 @@ void g4_hearing_bind(g4_hearing **out, g4_binder *b, const g4_compute *compute, 
     tower->out = g4_bind_linear(b, "a.out", -1, "", c->a_out, hidden);
     tower->out_bias = g4_bind_vector(b, "a.out_bias", -1, "", c->a_out);
     tower->proj = g4_bind_linear(b, "a.proj", -1, "", c->hidden, c->a_out);
+    const float *act = g4_bind_act(b, "a.", -1, 2);
+    if (act) tower->in.w.act = act, tower->proj.w.act = act + 2;
 }
 
 void g4_hearing_close(g4_hearing *tower)
@@ -437,7 +440,7 @@ static void g4_hearing_work_open(g4_hearing_work *w, g4_blocks *b, const g4_hear
     w->taps = (g4_view) { g4_blocks_add(b, G4_HEARING_BANDS1, taps, sizeof(float)), G4_HEARING_BANDS1, taps, taps };
     w->conv0_out =
         g4_blocks_add(b, 2 * G4_TOWER_TILE + 1, G4_HEARING_BANDS0 * (size_t)c->a_conv0, sizeof *w->conv0_out);
-    g4_linear_work_open(&w->linear, b, tower->compute->kernels, g4_max_size(widest, taps));
+    g4_linear_work_open(&w->linear, b, tower->compute, g4_max_size(widest, taps));
 }
 
 /* Room for what taps see, if there are any. */

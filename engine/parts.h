@@ -105,7 +105,7 @@ typedef struct {
  *   l.N.gate_up (2 * pad16(mlp_dim), hidden) G   l.N.down (hidden, mlp_dim) G
  *   l.N.ple_gate (ple_dim, hidden) G   l.N.ple_proj (hidden, ple_dim) G   l.N.ple_norm (hidden) P
  *   l.N.act (9, 2) P: of q k v o gate up down ple_gate ple_proj the scales of their inputs and outputs, 0: none, as the
- *   checkpoint rounds them (static activations); act (2, 2) P: likewise, of the head and ple.proj. In all layers or none
+ *   checkpoint rounds them (static activations); act (2, 2) P: of the head and ple.proj. In all layers or in none
  *   l.N.router (n_experts, hidden) G f32   l.N.router_scale (hidden) P   l.N.expert_scale (n_experts) P
  *   l.N.moe_norm (hidden) P: pre_feedforward_layernorm_2
  *   l.N.mlp_post_norm1, l.N.mlp_post_norm2 (hidden) P: post_feedforward_layernorm_1, _2
@@ -116,6 +116,7 @@ typedef struct {
  *   v.N.attn_norm .attn_post_norm .mlp_norm .mlp_post_norm (hidden) P   .q_norm .k_norm (head_dim) P
  *   v.N.q .k .v .o .gate .up .down G
  *   v.N.bounds (7, 4) P: input min, max, output min, max of those seven (+-FLT_MAX: none)
+ *   v.N.act (7, 2) P: static scales of those seven, as l.N.act   v.act (2, 2) P: of v.patch and v.proj
  * Audio: a.conv0 (9, conv0) P: taps (time, frequency) by channel   a.conv0_norm (conv0) P
  *   a.conv1 (conv1, 9 * conv0) G: taps (time, frequency), input channel fastest   a.conv1_norm (conv1) P
  *   a.in (hidden, 32 * conv1) G   a.out (out, hidden) G   a.out_bias (out) P   a.proj (text hidden, out) G
@@ -125,7 +126,8 @@ typedef struct {
  *   .conv (kernel, hidden) P: oldest tap first
  *   .q_scale (head_dim) P: head_dim^-0.5 / ln 2 * softplus(per_dim_scale)
  *   .rel_k (context, hidden) P: relative_k_proj of the sin|cos of distance 0, 1, .., constant and so computed by the
- *   exporter   .bounds (10, 4) P: as above, of ff1_up ff1_down q k v post conv_in conv_out ff2_up ff2_down */
+ *   exporter   .bounds (10, 4) P: as above, of ff1_up ff1_down q k v post conv_in conv_out ff2_up ff2_down
+ *   a.N.act (10, 2) P: static scales of those ten   a.act (2, 2) P: of a.in and a.proj */
 
 #define G4_CONFIG_TIED 1u        /* the head is the embedding */
 #define G4_CONFIG_V_NORM 2u      /* values pass a weightless RMSNorm */
@@ -430,9 +432,9 @@ typedef struct {         /* all 64 positions within the bounds, also those that 
 typedef void (*g4_attend16_fn)(const g4_tile16 *tile, int n_keys, int head_dim, const int16_t *q, const float *q_unit,
                                int n_q, float *m, float *l, float *o);
 
-/* A matrix of bytes times inputs of 16 bits, for the towers: one unit for a whole row of weights and one for all inputs of
- * a token, so that sums stay integers from the first column to the last. Finer than inputs of 8 bits with a scale for
- * each 32, and faster where no instruction multiplies signed bytes.
+/* A matrix of bytes times inputs of 16 bits, for the towers: one unit for a whole row of weights and one for all inputs
+ * of a token, so that sums stay integers from the first column to the last. Finer than inputs of 8 bits with a scale
+ * for each 32, and faster where no instruction multiplies signed bytes.
  *   unit of a row = max(sqrt(sum of 32 * 128^2 * scale^2 over its blocks) / G4_NORM_PRODUCT16, FLT_MIN)
  *   v[c] = (q[c] * m + 64) >> 7, m = round-half-to-even(scale * (128 / unit)): weight c in that unit
  *   y[t * y_stride + r] = sum_c v[r][c] x[t][c] * (unit of r * x_unit[t]) within [min, max], all rows, n tokens

@@ -44,9 +44,11 @@ typedef struct {
     const float *bounds; /* (4): input min, max, output min, max; NULL: all infinite */
 } g4_linear;
 g4_linear g4_bind_linear(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols);
-/* A linear of a layer, whose bounds are row `index` of those of the layer (n, 4); +-FLT_MAX bounds nothing. */
+/* A linear of a layer, whose bounds are row `index` of those of the layer (n, 4); +-FLT_MAX bounds nothing. Likewise
+ * its static scales of those of the layer (n, 2), which may be NULL. */
 g4_linear g4_bind_clipped(g4_binder *b, const char *prefix, int layer, const char *field, uint64_t rows, uint64_t cols,
-                          const float *bounds, int index);
+                          const float *bounds, const float *act, int index);
+/* It rounds nothing of its own accord: then nothing else in its tower does. */
 int g4_linear_is_float32(const g4_linear *l);
 
 /* What one worker needs for the linears of a tile. */
@@ -58,8 +60,10 @@ typedef struct {
     int8_t *q;    /* (TILE, padded cols) */
     float *d;     /* (TILE, padded cols / 32) */
     int16_t *sum; /* (TILE, padded cols / 16) */
+    g4_acts parts[G4_PARTS]; /* (TILE, padded cols): with static activations */
 } g4_linear_work;
-void g4_linear_work_open(g4_linear_work *work, g4_blocks *b, const g4_kernels *kernels, size_t max_cols);
+/* max_cols: the most of what a linear reads, and of what one with static activations gives. */
+void g4_linear_work_open(g4_linear_work *work, g4_blocks *b, const g4_compute *compute, size_t max_cols);
 /* y = l(x) for at most TILE tokens; y has room for outputs padded to 16. Returns y in its shape. */
 g4_view g4_linear_apply(const g4_linear_work *work, const g4_linear *l, g4_view y, g4_view x);
 /* The same right behind g4_linear_apply of `before` to the same x: where both read alike, x is not prepared again. */

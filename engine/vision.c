@@ -39,19 +39,20 @@ static void g4_vision_bind_layer(g4_vision_layer *l, g4_binder *b, const g4_conf
 {
     const uint64_t hidden = c->v_hidden, all = (uint64_t)c->v_heads * c->v_head_dim, mlp = c->v_mlp;
     const float *bounds = g4_bind_array(b, "v", index, "bounds", 7, 4);
+    const float *act = g4_bind_act(b, "v", index, 7);
     l->attn_norm = g4_bind_vector(b, "v", index, "attn_norm", hidden);
     l->attn_post_norm = g4_bind_vector(b, "v", index, "attn_post_norm", hidden);
     l->mlp_norm = g4_bind_vector(b, "v", index, "mlp_norm", hidden);
     l->mlp_post_norm = g4_bind_vector(b, "v", index, "mlp_post_norm", hidden);
     l->q_norm = g4_bind_vector(b, "v", index, "q_norm", c->v_head_dim);
     l->k_norm = g4_bind_vector(b, "v", index, "k_norm", c->v_head_dim);
-    l->q = g4_bind_clipped(b, "v", index, "q", all, hidden, bounds, 0);
-    l->k = g4_bind_clipped(b, "v", index, "k", all, hidden, bounds, 1);
-    l->v = g4_bind_clipped(b, "v", index, "v", all, hidden, bounds, 2);
-    l->o = g4_bind_clipped(b, "v", index, "o", hidden, all, bounds, 3);
-    l->gate = g4_bind_clipped(b, "v", index, "gate", mlp, hidden, bounds, 4);
-    l->up = g4_bind_clipped(b, "v", index, "up", mlp, hidden, bounds, 5);
-    l->down = g4_bind_clipped(b, "v", index, "down", hidden, mlp, bounds, 6);
+    l->q = g4_bind_clipped(b, "v", index, "q", all, hidden, bounds, act, 0);
+    l->k = g4_bind_clipped(b, "v", index, "k", all, hidden, bounds, act, 1);
+    l->v = g4_bind_clipped(b, "v", index, "v", all, hidden, bounds, act, 2);
+    l->o = g4_bind_clipped(b, "v", index, "o", hidden, all, bounds, act, 3);
+    l->gate = g4_bind_clipped(b, "v", index, "gate", mlp, hidden, bounds, act, 4);
+    l->up = g4_bind_clipped(b, "v", index, "up", mlp, hidden, bounds, act, 5);
+    l->down = g4_bind_clipped(b, "v", index, "down", hidden, mlp, bounds, act, 6);
 }
 
 void g4_vision_bind(g4_vision **out, g4_binder *b, const g4_compute *compute, const g4_allocator *a)
@@ -75,6 +76,8 @@ void g4_vision_bind(g4_vision **out, g4_binder *b, const g4_compute *compute, co
         tower->std_scale = g4_bind_vector(b, "v.std_scale", -1, "", hidden);
     }
     tower->proj = g4_bind_linear(b, "v.proj", -1, "", c->hidden, hidden);
+    const float *act = g4_bind_act(b, "v.", -1, 2);
+    if (act) tower->patch.w.act = act, tower->proj.w.act = act + 2;
 }
 
 void g4_vision_close(g4_vision *tower)
@@ -459,8 +462,8 @@ static void g4_vision_work_open(g4_vision_work *w, g4_blocks *b, const g4_vision
     w->up = (g4_view) { room ? room + G4_TOWER_TILE * stride : NULL, G4_TOWER_TILE, mlp, stride };
     g4_vision_softmax_open(&w->span, b, c->v_head_dim);
     g4_vision_softmax_open(&w->all, b, c->v_head_dim);
-    g4_linear_work_open(&w->linear, b, tower->compute->kernels,
-                        g4_max_size(g4_max_size(hidden, all), g4_max_size(mlp, values)));
+    g4_linear_work_open(&w->linear, b, tower->compute,
+                        g4_max_size(g4_max_size(hidden, all), g4_max_size(g4_max_size(mlp, values), c->hidden)));
 }
 
 static void g4_vision_rope_fill(const g4_vision_run *r, size_t side)

@@ -10,9 +10,11 @@ Needs torch, transformers 5.24, safetensors and the built program. Ends with the
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import wave
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -25,6 +27,7 @@ import transformers  # noqa: E402
 
 import export  # noqa: E402
 import make_data  # noqa: E402
+import make_media_data  # noqa: E402
 import score  # noqa: E402
 from score import expect  # noqa: E402
 
@@ -32,8 +35,9 @@ PROGRAM = os.path.join(ROOT, "gemma4")
 # Per-layer inputs of 256, so that the table has a scale for each layer, as the real one does.
 SHAPE = dict(hidden_size=96, intermediate_size=80, num_hidden_layers=5, layer_types=make_data.layer_types(6, 3)[1:], num_kv_shared_layers=2,
              hidden_size_per_layer_input=256, tie_word_embeddings=False)
-BITS = {r"embed_tokens$|lm_head": 2, "per_layer_(input_gate|projection)": 8, "self_attn": 4, r"layers\.[012]\.mlp": 4, "mlp": 2,
+BITS = {"vision_tower": 8, "audio_tower.*linear_start": 4, "audio_tower": 2, r"embed_tokens$|lm_head": 2, "per_layer_(input_gate|projection)": 8, "self_attn": 4, r"layers\.[012]\.mlp": 4, "mlp": 2,
         "embed_tokens_per_layer": 4}
+PLAIN = ["per_layer_model_projection", "patch_embedder.input_proj", "output_proj", "relative_k_proj", "embedding_projection"]
 FIELDS = {"q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj", "o": "self_attn.o_proj", "down": "mlp.down_proj",
           "ple_gate": "per_layer_input_gate", "ple_proj": "per_layer_projection"}
 
@@ -52,16 +56,16 @@ def packed(w, bits, parts=1):
 
 def widths(model):
     """{module: bits} of what the quantizer replaces, by the rule of its configuration."""
-    import re
     out = {}
     for name, module in model.named_modules():
-        if isinstance(module, (torch.nn.Linear, torch.nn.Embedding)) and "per_layer_model_projection" not in name:
-            out[name] = next(bits for pattern, bits in BITS.items() if re.search(pattern, name))
+        if isinstance(module, (torch.nn.Linear, torch.nn.Embedding)) and not any(part in name for part in PLAIN):
+            found = [(m.start(), i, bits) for i, (pattern, bits) in enumerate(BITS.items()) if (m := re.search(pattern, name))]
+            out[name] = min(found)[2]  # the leftmost match, then the earliest pattern
     return out
 
 
-def ranges(model, ids):
-    """{linear: (largest input, largest output)} over some text."""
+def ranges(model, run):
+    """{linear: (largest input, largest output)} in one run of the model."""
     out, hooks = {}, []
 
     def watch(name):
@@ -73,24 +77,28 @@ def ranges(model, ids):
         if isinstance(module, torch.nn.Linear):
             hooks.append(module.register_forward_hook(watch(name)))
     with torch.no_grad():
-        model(ids, use_cache=False)
+        run()
     for hook in hooks:
         hook.remove()
     return out
 
 
-def write_checkpoint(folder, seed, rounds):
-    """A random checkpoint of the mobile format. rounds: its activations have scales; small ones, so that some values are beyond them."""
-    model = make_data.random_model("e2b", seed, **SHAPE)
-    rng = np.random.default_rng(seed)
-    ids = torch.tensor([rng.integers(5, model.config.vocab_size, 150).tolist()])
-    found, tensors, replaced = ranges(model, ids), dict(model.state_dict()), widths(model)
-    name = "model.per_layer_model_projection.weight"  # which is not quantised
-    tensors[name] = tensors[name].to(torch.bfloat16)
+def random_text_model(seed):
+    return make_data.random_model("e2b", seed, **SHAPE)
+
+
+def write_checkpoint(folder, model, run, seed, rounds):
+    """The model as a checkpoint of the mobile format. rounds: its activations have scales, by what a run shows; small ones, so that some
+    values are beyond them."""
+    rng, config = np.random.default_rng(seed), getattr(model.config, "text_config", model.config)
+    found, tensors, replaced = ranges(model, run), dict(model.state_dict()), widths(model)
+    for name, t in tensors.items():  # what is not quantised
+        if t.is_floating_point() and t.dim() > 1 and name.removesuffix(".weight") not in replaced:
+            tensors[name] = t.to(torch.bfloat16)
     for name, bits in replaced.items():
         w = tensors.pop(name + ".weight")
         if "embed_tokens" in name:
-            parts = model.config.num_hidden_layers if "per_layer" in name else 1
+            parts = config.num_hidden_layers if "per_layer" in name else 1
             tensors[name + ".embedding_quantized"], tensors[name + ".embedding_scale"] = packed(w, bits, parts)
             continue
         tensors[name + ".weight"], tensors[name + ".weight_scale"] = packed(w, bits)
@@ -99,24 +107,23 @@ def write_checkpoint(folder, seed, rounds):
             tensors[f"{name}.{side}put_activation_scale"] = torch.tensor(scale, dtype=torch.float32)
     model.config.quantization_config = {"quant_method": "gemma", "num_bits": 4, "quantize_embeddings": True,
                                         "module_quant_configs": {pattern: {"num_bits": bits} for pattern, bits in BITS.items()},
-                                        "modules_to_not_convert": ["per_layer_model_projection"]}
-    make_data.save_folder(model, folder)
-    for file in os.listdir(folder):
-        if file.endswith(".safetensors"):
-            os.unlink(os.path.join(folder, file))
+                                        "modules_to_not_convert": PLAIN}
+    os.makedirs(folder)
     with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as f:
         json.dump(model.config.to_dict(), f, default=str)
     safetensors.torch.save_file({name: t.contiguous() for name, t in tensors.items()}, os.path.join(folder, "model.safetensors"), {"format": "pt"})
 
 
-def load(folder):
+def load(folder, kind=transformers.Gemma4ForCausalLM):
     """By transformers, in float32."""
-    model = transformers.Gemma4ForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", ignore_mismatched_sizes=True)
+    model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", ignore_mismatched_sizes=True)
     kinds = {type(m).__name__ for m in model.modules()}
     expect({"QuantizedLinear", "QuantizedEmbedding"} <= kinds, "transformers' quantizer has replaced the layers")
     # transformers makes room for one scale a row; the per-layer table's are taken from the file as they are
-    table = "model.embed_tokens_per_layer.embedding_scale"
-    model.model.embed_tokens_per_layer.embedding_scale.data = safetensors.torch.load_file(os.path.join(folder, "model.safetensors"))[table]
+    tensors = safetensors.torch.load_file(os.path.join(folder, "model.safetensors"))
+    for name, module in model.named_modules():
+        if name.endswith("embed_tokens_per_layer"):
+            module.embedding_scale.data = tensors[name + ".embedding_scale"]
     return model.eval()
 
 
@@ -242,6 +249,47 @@ def test_refused(folder, path, scratch):
     expect(r.returncode == 1 and "no tensor act" in r.stderr, f"a file without scales: {r.stderr}")
 
 
+def test_towers(scratch):
+    """Soft tokens of a picture and a sound. Of a picture all patches see each other, and a value that float noise moves to its next step
+    moves all: the reference itself moves by 7e-3 when the first norms of its layers move by 2e-7."""
+    config = make_media_data.config("e2b")
+    config.vision_config.use_clipped_linears = config.audio_config.use_clipped_linears = False
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+    model = transformers.Gemma4ForConditionalGeneration._from_config(config, attn_implementation="eager").float().eval()
+    make_media_data.randomise(model, 5)
+    pixels, samples = make_media_data.picture(160, 120, 3), make_media_data.sound(16000, make_media_data.SPEECH, 1)
+    picture, sound = os.path.join(scratch, "picture.ppm"), os.path.join(scratch, "sound.wav")
+    with open(picture, "wb") as f:
+        f.write(b"P6 160 120 255\n" + pixels.tobytes())
+    with wave.open(sound, "wb") as f:
+        f.setnchannels(1)
+        f.setsampwidth(2)
+        f.setframerate(16000)
+        f.writeframes((samples * 32768).astype("<i2").tobytes())
+
+    def rows(model):
+        ref = make_media_data.Reference(model)
+        return [ref.image_rows(pixels, 70), ref.audio_rows(samples)]
+
+    folder, path, out = (os.path.join(scratch, name) for name in ("towers", "towers.g4", "rows.f32"))
+    write_checkpoint(folder, model, lambda: rows(model), 5, True)
+    make_media_data.write_tokenizer(folder)
+    model = load(folder, transformers.Gemma4ForConditionalGeneration)
+    export.export(folder, path, dict.fromkeys(("type", "head", "ple", "vision", "audio")), quiet=True)
+    with torch.no_grad():
+        wanted, plain = rows(model), rows(without_scales(model))
+    for what, bound, media, want, unrounded in (("picture", 1e-2, ("--image-tokens", "70", "--image", picture), wanted[0], plain[0]),
+                                                ("sound", 1e-5, ("--audio", sound), wanted[1], plain[1])):
+        want, unrounded = (x.detach().numpy() for x in (want, unrounded))
+        r = subprocess.run([PROGRAM, "encode", "-m", path, "--static-activations", *media, "-o", out], capture_output=True, text=True)
+        expect(r.returncode == 0, f"encode: {r.stderr}")
+        got = np.fromfile(out, "<f4").reshape(want.shape)
+        far, off = (np.abs(got - x).max(axis=1) / np.abs(x).max() for x in (want, unrounded))
+        print(f"{what}: {len(far)} soft tokens, median {np.median(far):.1e} of the largest from the reference, largest {far.max():.1e}; "
+              f"from the unrounded one {np.median(off):.1e}", flush=True)
+        expect((far <= bound).sum() >= 0.9 * len(far), f"{what}: {(far <= bound).sum()} of {len(far)} soft tokens within {bound}")
+
+
 def main():
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
@@ -250,7 +298,11 @@ def main():
     for seed, rounds in ((1, True), (2, True), (3, False)):
         with tempfile.TemporaryDirectory() as scratch:
             folder, path = os.path.join(scratch, "mobile"), os.path.join(scratch, "mobile.g4")
-            write_checkpoint(folder, seed, rounds)
+            model = random_text_model(seed)
+            ids = torch.tensor([np.random.default_rng(seed).integers(5, model.config.vocab_size, 150).tolist()])
+            write_checkpoint(folder, model, lambda: model(ids, use_cache=False), seed, rounds)
+            with open(os.path.join(folder, "tokenizer.json"), "w", encoding="utf-8") as f:
+                json.dump(make_data.tiny_tokenizer(model.config.vocab_size), f)
             model = load(folder)
             export.export(folder, path, dict.fromkeys(("type", "head", "ple", "vision", "audio")), quiet=True)
             what = f"seed {seed}, {'static scales' if rounds else 'without rounding'}"
@@ -264,6 +316,8 @@ def main():
             test_logits(model, path, scratch, what + ", examples/simple.c, against unrounded", 2e-4, 1, "simple", n=4)
             if seed == 1:
                 test_refused(folder, path, scratch)
+    with tempfile.TemporaryDirectory() as scratch:
+        test_towers(scratch)
     return score.end()
 
 

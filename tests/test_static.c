@@ -1,6 +1,6 @@
-/* test_static.c - activations rounded by scales of their own (static.c): the parts of a row say the rounded row, or with
- * scale 0 the row itself; a product of them is that of the weights with it. In every table that this CPU can run. A file
- * without scales is not opened to be rounded by them. */
+/* test_static.c - activations rounded by scales of their own (static.c): the parts of a row say the rounded row, or
+ * with scale 0 the row itself; a product of them is that of the weights with it. In every table that this CPU can run.
+ * A file without scales is not opened to be rounded by them. */
 #include "engine/session.h"
 
 #include <math.h>
@@ -83,23 +83,15 @@ static g4_matrix g4_some_matrix(g4_type type)
     return g4_matrix_at(data, &entry, OUT, COLS);
 }
 
-static void g4_test_product(const g4_kernels *k, g4_type type, const g4_acts *x, const g4_acts parts[G4_PARTS],
-                            float in, float out)
+/* y[r][o], `stride` apart, = round(w . round(x)), within the rounding of float32 the nearest step of `out`. */
+static void g4_expect_products(const char *what, const g4_kernels *k, const g4_matrix *w, const g4_acts *x,
+                               const float *y, size_t stride)
 {
-    g4_compute c = { .kernels = k, .reads_ints = 1, .room_floats = G4_ROOM_FLOATS };
-    g4_matrix w = g4_some_matrix(type);
-    const float act[2] = { in, out };
-    float *y = g4_alloc(NULL, ROWS * OUT, sizeof *y), row[COLS];
-    c.pool = g4_pool_open(NULL, 1);
-    c.room = g4_alloc(NULL, 1, c.room_floats * sizeof *c.room);
-    if (!y || !c.pool || !c.room) exit(2);
-    for (int i = 0; i < G4_PARTS; i++) c.parts[i] = parts[i];
-    w.act = act;
-    const g4_product p = { .w = &w, .y = y, .stride = OUT, .first = 0, .end = ROWS };
-    g4_matmul(&c, &p, 1, x);
+    const float in = w->act[0], out = w->act[1];
+    float row[COLS];
     int bad = 0;
     for (int o = 0; o < OUT; o++) {
-        g4_matrix_row(row, &w, o);
+        g4_matrix_row(row, w, o);
         for (int r = 0; r < ROWS; r++) {
             double want = 0, size = 0;
             for (int i = 0; i < COLS; i++) {
@@ -108,16 +100,40 @@ static void g4_test_product(const g4_kernels *k, g4_type type, const g4_acts *x,
                 want += (double)v * (double)row[i];
                 size += fabs((double)v * (double)row[i]);
             }
-            const double off = fabs((double)y[r * OUT + o] - want);
-            const double steps = out > 0 ? fabs((double)y[r * OUT + o]) / (double)out : 0;
-            bad += !(off <= (out > 0 && steps < 127 ? 0.51 * (double)out : steps >= 127 ? 1e30 : 1e-6 * size));
-            bad += out > 0 && fabs(steps - rint(steps)) > 1e-4;
+            const double got = (double)y[(size_t)r * stride + (size_t)o], step = (double)out;
+            if (step > 0) want = fmin(fmax(want, -128 * step), 127 * step);
+            bad += !(fabs(got - want) <= 0.51 * step + 1e-6 * size);
+            bad += step > 0 && fabs(got / step - rint(got / step)) > 1e-4;
         }
     }
-    G4_EXPECT(bad == 0, "%s %s, scales %g and %g: %d products off", k->isa, g4_type_name(type), (double)in, (double)out,
-              bad);
+    G4_EXPECT(bad == 0, "%s, %s %s, scales %g and %g: %d products off", what, k->isa, g4_type_name(w->type), (double)in,
+              (double)out, bad);
+}
+
+static void g4_test_product(const g4_kernels *k, g4_type type, const g4_acts *x, const g4_acts parts[G4_PARTS],
+                            float in, float out)
+{
+    g4_compute c = { .kernels = k, .reads_ints = 1, .room_floats = G4_ROOM_FLOATS };
+    g4_linear l = { .w = g4_some_matrix(type) };
+    g4_linear_work work = { 0 };
+    g4_blocks blocks = { 0 };
+    const float act[2] = { in, out };
+    float *y = g4_blocks_add(&blocks, ROWS, OUT, sizeof *y);
+    c.pool = g4_pool_open(NULL, 1);
+    c.room = g4_blocks_add(&blocks, 1, c.room_floats, sizeof *c.room);
+    for (int i = 0; i < G4_PARTS; i++) c.parts[i] = parts[i];
+    l.w.act = act;
+    g4_linear_work_open(&work, &blocks, &c, COLS);
+    const g4_view room = g4_tower_room(&blocks, OUT), inputs = { x->x, ROWS, COLS, x->x_stride };
+    if (blocks.failed || !c.pool) exit(2);
+    const g4_product p = { .w = &l.w, .y = y, .stride = OUT, .first = 0, .end = ROWS };
+    g4_matmul(&c, &p, 1, x);
+    g4_expect_products("product", k, &l.w, x, y, OUT);
+    const g4_view z = g4_linear_apply(&work, &l, room, inputs);
+    g4_expect_products("linear of a tower", k, &l.w, x, z.data, z.stride);
     g4_pool_close(c.pool);
-    g4_free(NULL, c.room), g4_free(NULL, y), g4_free(NULL, (void *)(uintptr_t)w.data);
+    g4_blocks_free(&blocks);
+    g4_free(NULL, (void *)(uintptr_t)l.w.data);
 }
 
 static void g4_test_file(void)

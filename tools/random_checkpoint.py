@@ -168,9 +168,16 @@ class RandomTensor(export.Stored):
 
 class RandomSource(export.Source):
     """A checkpoint that has every tensor that is asked for, of the shape that is expected."""
+    static = False  # has it static scales of activations, as mobile ones have?
 
     def has(self, name):
         return "experts.gate_up_proj" in name
+
+    def has_static_scales(self):
+        return self.static
+
+    def static_scale(self, name):
+        return 0.0 if name.startswith(("lm_head", "per_layer_model_projection")) else 0.05
 
     def take(self, name, shape):
         self.used.add(name)
@@ -221,6 +228,7 @@ def write_g4(src, size, path, type_name):
     m = export.TextModel(src)
     t = Mobile(size) if type_name == "mobile" else export.TYPE_NAMES.index(type_name)
     careful = t if type_name in ("f32", "bf16", "mobile") else export.Q8_0
+    src.static = type_name == "mobile"
     types = {"type": t, "head": t, "ple": careful, "vision": careful, "audio": careful}
     blob, specials = export.tokenizer_blob(src.tokenizer, m.n_vocab)
     config, layers = export.model_config(src, m, "random-" + size, specials, [])
