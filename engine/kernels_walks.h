@@ -58,7 +58,7 @@ typedef void (*g4_tile_fn)(G4_TILE_ARGS);
 
 G4_BODY void g4_gemm_tiles(G4_GEMM_ARGS, size_t token_bytes, int tile_tokens, g4_tile_fn tile)
 {
-    const size_t step_bytes = g4_type_get(w->type)->step_bytes;
+    const size_t step_bytes = w->group_bytes / (size_t)w->steps;
     const int few = t1 - t0 <= tile_tokens; /* nothing to reuse */
     const int strip = few ? w->steps : (int)(G4_L1_WEIGHTS / step_bytes);
     const int block = g4_max_int((int)(G4_L2_ACTS / (token_bytes * (size_t)w->steps)) / 8 * 8, 8);

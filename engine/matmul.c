@@ -201,8 +201,9 @@ static void g4_static_geglu_row(const g4_task *task, int piece)
     job->c->kernels->geglu(h, h, g4_acts_row(job->up, job->first + piece), job->cols);
 }
 
-/* h = gelu(gate x) * (up x) for all rows of a share. Gate and up are every other group of w and have scales of their
- * own; up's values wait where the last part has room for floats. */
+/* h = gelu(gate x) * (up x) for all rows of a share. Gate and up are every other group of w, of which kernels take the
+ * way to the next group for its size where they choose strips, and have scales of their own; up's values wait where the
+ * last part has room for floats. */
 static void g4_static_geglu(const g4_compute *c, const g4_acts *h, const g4_matrix *w, const g4_acts *x,
                             const g4_share *share)
 {
