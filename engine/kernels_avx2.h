@@ -66,9 +66,10 @@ G4_BODY G4_AVX2 void g4_float_tile_avx2(G4_TILE_ARGS_CONST, const g4_type type)
 G4_GEMM_FLOAT(g4_gemm_f32_avx2, G4_AVX2, 4, g4_float_tile_avx2, G4_TYPE_F32)
 G4_GEMM_FLOAT(g4_gemm_bf16_avx2, G4_AVX2, 4, g4_float_tile_avx2, G4_TYPE_BF16)
 
-/* One token of a quantised matrix is bound by memory, and reads weights faster than the core fetches them by itself: it
- * asks for them 2304 bytes ahead, 4 steps of q4_0. One core then reads as fast as a bare sum over memory, 10 to 20 %
- * faster than without. Past the end a prefetch does nothing. */
+/* Few tokens of a quantised matrix are bound by memory, and a core reads weights faster than it fetches them by itself:
+ * it asks for them 2304 bytes ahead, 4 steps of q4_0. One core then reads as fast as a bare sum over memory, 10 to 20 %
+ * faster than without; with four tokens a step of E2B takes 20 % less (Zen 3, one thread). Past the end a prefetch does
+ * nothing. */
 #define G4_AHEAD_AVX2 2304
 G4_BODY void g4_ahead_avx2(const uint8_t *p, int n_bytes)
 {
@@ -121,7 +122,7 @@ G4_BODY G4_AVX2 void g4_q8_tile_avx2(G4_TILE_ARGS_CONST, const g4_scale_type sca
         for (int b = 0; b < g4_bytes_blocks(scales); b++) {
             const size_t block = (size_t)(g4_bytes_blocks(scales) * s + b);
             const uint8_t *chunk = g4_bytes_weights(w, block, scales), *at = g4_bytes_scales(w, block, scales);
-            if (n == 1) g4_ahead_avx2(chunk, g4_bytes_step(scales) / g4_bytes_blocks(scales));
+            g4_ahead_avx2(chunk, g4_bytes_step(scales) / g4_bytes_blocks(scales));
             __m256i a0[4], a1[4];
             for (int i = 0; i < n; i++) a0[i] = a1[i] = _mm256_setzero_si256();
 #pragma GCC unroll 8
@@ -250,7 +251,7 @@ G4_BODY G4_AVX2 void g4_nibbles_tile_avx2(G4_TILE_ARGS_CONST, const g4_type type
         for (int b = 0; b < shape->blocks; b++) {
             const uint8_t *p = w + (size_t)s * (size_t)shape->bytes;
             const g4_nibbles_at at = g4_nibbles_block(p, shape, b);
-            if (n == 1) g4_ahead_avx2(p + shape->bytes / shape->blocks * b, shape->bytes / shape->blocks);
+            g4_ahead_avx2(p + shape->bytes / shape->blocks * b, shape->bytes / shape->blocks);
             const size_t block = (size_t)shape->blocks * (size_t)s + (size_t)b;
             __m256i a0[4], a1[4], h0[4], h1[4], by[2][2];
             g4_half_scales_avx2(by[0], p, b, 0, shape);

@@ -46,7 +46,7 @@ G4_BODY G4_AVXVNNI void g4_q8_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_scale_ty
             const size_t block = (size_t)(g4_bytes_blocks(scales) * s + b);
             const uint8_t *at = g4_bytes_scales(w, block, scales);
             const __m256i *weights = (const void *)g4_bytes_weights(w, block, scales);
-            if (n == 1) g4_ahead_avx2((const uint8_t *)weights, g4_bytes_step(scales) / g4_bytes_blocks(scales));
+            g4_ahead_avx2((const uint8_t *)weights, g4_bytes_step(scales) / g4_bytes_blocks(scales));
             __m256i a0[4], a1[4];
 #pragma GCC unroll 4
             for (int i = 0; i < n; i++)
@@ -85,7 +85,7 @@ G4_BODY G4_AVXVNNI void g4_nibbles_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_typ
             const uint8_t *p = w + (size_t)s * (size_t)shape->bytes;
             const g4_nibbles_at at = g4_nibbles_block(p, shape, b);
             const size_t block = (size_t)shape->blocks * (size_t)s + (size_t)b;
-            if (n == 1) g4_ahead_avx2(p + shape->bytes / shape->blocks * b, shape->bytes / shape->blocks);
+            g4_ahead_avx2(p + shape->bytes / shape->blocks * b, shape->bytes / shape->blocks);
             __m256i a0[4], a1[4], first0[4], first1[4];
 #pragma GCC unroll 4
             for (int r = 0; r < 4; r++) {
