@@ -982,9 +982,10 @@ G4_API g4_status g4_request_chat(g4_chat **out, g4_engine *e, const g4_request *
  * "body" }, "error" }, tells. */
 typedef struct {
     char *custom_id;   /* NULL: it has none */
+    char *id;          /* likewise: what whoever answered calls it */
     int is_answer;     /* nonzero: it has a response and an error */
     int has_succeeded; /* nonzero: an answer, and no error */
-    uint64_t reserved[2];
+    uint64_t reserved[1];
 } g4_batch_line;
 /* len bytes without the newline; to be closed with the same allocator (NULL: malloc and free). */
 G4_API g4_status g4_batch_line_read(g4_batch_line *out, const char *json, size_t len, const g4_allocator *a,

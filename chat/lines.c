@@ -31,14 +31,14 @@ static g4_status g4_line_read_url(g4_openai *o, const g4_json *line, int *is_com
 }
 
 /* What the line is called; *id is NULL where it is not. Some clients count. */
-static g4_status g4_line_read_id(g4_openai *o, const g4_json *line, const char **id)
+static g4_status g4_line_read_id(g4_openai *o, const g4_json *line, const char *member, const char **id)
 {
-    const g4_json *v = g4_json_given(line, "custom_id");
+    const g4_json *v = g4_json_given(line, member);
     *id = NULL;
     if (v == NULL) return G4_OK;
     if (v->kind != G4_JSON_STRING && v->kind != G4_JSON_NUMBER)
-        return g4_openai_fail(o, "custom_id", "expected text, found %s", g4_json_kind_name(v));
-    if (strlen(v->text) != v->text_len) return g4_openai_fail(o, "custom_id", "expected text without a NUL");
+        return g4_openai_fail(o, member, "expected text, found %s", g4_json_kind_name(v));
+    if (strlen(v->text) != v->text_len) return g4_openai_fail(o, member, "expected text without a NUL");
     *id = v->text;
     return G4_OK;
 }
@@ -46,7 +46,7 @@ static g4_status g4_line_read_id(g4_openai *o, const g4_json *line, const char *
 g4_status g4_line_unwrap(g4_openai *o, g4_json **line, g4_request_info *info)
 {
     int is_completion;
-    g4_status st = g4_line_read_id(o, *line, &info->custom_id);
+    g4_status st = g4_line_read_id(o, *line, "custom_id", &info->custom_id);
     if (st == G4_OK) st = g4_line_read_url(o, *line, &is_completion);
     if (st != G4_OK) return st;
     info->is_completion = is_completion > 0;
@@ -69,28 +69,34 @@ static int g4_line_succeeded(const g4_json *line)
            g4_json_given(response, "body") != NULL;
 }
 
+/* A copy of the name that the line has in that member; *out stays NULL where it has none. */
+static g4_status g4_line_copy_id(g4_openai *o, const g4_json *line, const char *member, char **out)
+{
+    const char *id = NULL;
+    const g4_status st = g4_line_read_id(o, line, member, &id);
+    if (st != G4_OK || id == NULL) return st;
+    *out = g4_alloc(o->m->a, strlen(id) + 1, 1);
+    if (*out == NULL) return g4_fail(o->err, G4_ERR_MEMORY, "no memory for the name of a line");
+    memcpy(*out, id, strlen(id) + 1);
+    return G4_OK;
+}
+
 g4_status g4_batch_line_read(g4_batch_line *out, const char *json, size_t len, const g4_allocator *a, g4_error *err)
 {
     g4_arena arena = { .a = a };
     g4_openai o = { .m = &arena, .err = err };
     g4_json *line;
-    const char *id = NULL;
     if (out == NULL || json == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", out == NULL ? "out" : "json");
     *out = (g4_batch_line) { 0 };
     g4_status st = g4_json_parse_in(&line, &arena, json, len, NULL, NULL, err);
-    if (st == G4_OK) st = g4_line_read_id(&o, line, &id);
-    if (st == G4_OK && id != NULL) {
-        out->custom_id = g4_alloc(a, strlen(id) + 1, 1);
-        if (out->custom_id == NULL)
-            st = g4_fail(err, G4_ERR_MEMORY, "no memory for the name of a line");
-        else
-            memcpy(out->custom_id, id, strlen(id) + 1);
-    }
+    if (st == G4_OK) st = g4_line_copy_id(&o, line, "custom_id", &out->custom_id);
     if (st == G4_OK) {
         out->is_answer = g4_json_find(line, "response") != NULL && g4_json_find(line, "error") != NULL;
         out->has_succeeded = g4_line_succeeded(line);
     }
+    if (st == G4_OK && out->is_answer) st = g4_line_copy_id(&o, line, "id", &out->id);
     g4_arena_free(&arena);
+    if (st != G4_OK) g4_batch_line_close(out, a);
     return st;
 }
 
@@ -98,5 +104,6 @@ void g4_batch_line_close(g4_batch_line *line, const g4_allocator *a)
 {
     if (line == NULL) return;
     g4_free(a, line->custom_id);
+    g4_free(a, line->id);
     *line = (g4_batch_line) { 0 };
 }

@@ -452,7 +452,8 @@ static g4_status g4_request_read_stream(g4_openai *o, const g4_json *doc, g4_req
     memcpy(o->place, "stream_options", sizeof "stream_options");
     if (st == G4_OK) st = g4_field_bool(o, options, "include_usage", &out->include_usage);
     o->place[0] = '\0';
-    if (st == G4_OK) st = g4_field_int(o, doc, "n", 1, 1, &n);
+    if (st == G4_OK) st = g4_field_int(o, doc, "n", 1, INT32_MAX, &n);
+    if (st == G4_OK && n > 1) st = g4_openai_fail(o, "n", "expected 1, as a request has one answer here, found %d", n);
     return st;
 }
 

@@ -269,6 +269,9 @@ int run_batch(arguments *a)
     int status = batch_lines_open(&r->lines, a->requests);
     if (status == DONE) status = open_shop(r, a);
     if (status == DONE) status = batch_answers_open(&r->answers, &r->lines, a->output, a->resume, a->unordered);
+    if (r->answers.n_others > 0)
+        say(DONE, "%zu answers there are to lines that read differently now: they are answered again",
+            r->answers.n_others);
     if (status == DONE) {
         loader_start(&r->loader, r->shop.engine, 0);
         r->has_file = r->answers.part_name.len > 0;

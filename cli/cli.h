@@ -661,8 +661,10 @@ void dump_free(dump *d);
 enum { MAX_LINE = 64 << 20 }; /* bytes of a line */
 typedef struct {
     uint64_t number, at, size; /* from 1; bytes from the start of the file, with the newline */
-    buffer id;                 /* its custom_id, or "line-N" */
-    uint64_t twin_of;          /* the number of an earlier line of that name; 0: there is none */
+    uint64_t hash;             /* of its bytes */
+    int is_named;
+    buffer id;        /* its custom_id, or "line-N" */
+    uint64_t twin_of; /* the number of an earlier line of that name; 0: there is none */
     int is_answered;
     uint64_t answer_at, answer_size; /* of an answer that waits in OUT.part; size 0: none does */
 } batch_line;
@@ -675,6 +677,8 @@ typedef struct { /* those that are not blank */
 } batch_lines;
 /* Also after a failure it is to be closed. A pipe is read to its end first. */
 int batch_lines_open(batch_lines *b, const char *path);
+enum { BATCH_ID_SIZE = 32 };
+void batch_line_id(const batch_line *l, char out[BATCH_ID_SIZE]); /* of its answer: it tells which request it answers */
 int batch_lines_text(const batch_lines *b, const batch_line *l, buffer *out); /* of at most MAX_LINE bytes */
 void batch_lines_close(batch_lines *b);
 
@@ -684,7 +688,9 @@ typedef struct {
     int fd, part;     /* of OUT, of what waits for its turn; -1: not open */
     buffer part_name; /* OUT.part; empty: it needs no name */
     int is_unordered;
-    size_t next, n_resumed; /* the line whose turn it is; answers that were there */
+    size_t next;      /* the line whose turn it is */
+    size_t n_resumed; /* answers that were there */
+    size_t n_others;  /* answers of that name to another request: they go */
 } batch_answers;
 /* Answers into `path`, or standard output where it is NULL. A file that has some is gone on with, or not touched. Also
  * after a failure it is to be closed. */

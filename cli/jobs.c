@@ -283,7 +283,9 @@ void job_start(batch_job *j, g4_session *room)
 
 static void begin_line(buffer *out, const batch_line *l, int http)
 {
-    buffer_fmt(out, "{\"id\":\"batch_req_%llu\",\"custom_id\":", (unsigned long long)l->number);
+    char id[BATCH_ID_SIZE];
+    batch_line_id(l, id);
+    buffer_fmt(out, "{\"id\":\"%s\",\"custom_id\":", id);
     buffer_quote(out, buffer_text(&l->id), l->id.len);
     buffer_fmt(out, ",\"response\":{\"status_code\":%d,\"request_id\":\"req_%llu\",\"body\":", http,
                (unsigned long long)l->number);

@@ -74,17 +74,46 @@ static int spool(FILE **f, const char *name, const buffer *first)
     return status;
 }
 
-/* The name of a line: its own, or "line-N". What is wrong with it is told when its turn comes. */
+/* What of a line tells it from others: its bytes (FNV-1a). */
+static uint64_t hash_line(const buffer *text)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+    size_t n = text->len;
+    while (n > 0 && strchr("\r\n \t", text->data[n - 1]) != NULL) n--;
+    for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)text->data[i]) * 0x100000001b3u;
+    return h;
+}
+
+/* The name that a line gives itself. What is wrong with the line is told when its turn comes. */
 static int name_line(batch_line *l, const buffer *text)
 {
     g4_batch_line read = { 0 };
     if (l->size <= MAX_LINE + 1) g4_batch_line_read(&read, buffer_text(text), text->len, NULL, NULL);
-    if (read.custom_id != NULL)
-        buffer_str(&l->id, read.custom_id);
-    else
-        buffer_fmt(&l->id, "line-%llu", (unsigned long long)l->number);
+    l->is_named = read.custom_id != NULL;
+    if (l->is_named) buffer_str(&l->id, read.custom_id);
     g4_batch_line_close(&read, NULL);
     return !l->id.failed;
+}
+
+/* The others are called "line-N", or so that no line calls itself anything like it. */
+static int name_others(batch_lines *b)
+{
+    buffer name = { 0 };
+    buffer_str(&name, "line-");
+    for (size_t i = 0; i < b->n && !name.failed; i++) {
+        const batch_line *l = &b->lines[i];
+        if (!l->is_named || strncmp(buffer_text(&l->id), name.data, name.len) != 0) continue;
+        buffer_str(&name, "line-");
+        i = (size_t)-1; /* from the first on */
+    }
+    for (size_t i = 0; i < b->n && !name.failed; i++) {
+        batch_line *l = &b->lines[i];
+        if (!l->is_named) buffer_fmt(&l->id, "%s%llu", name.data, (unsigned long long)l->number);
+        name.failed |= l->id.failed;
+    }
+    int status = name.failed ? no_memory(b->name) : DONE;
+    buffer_free(&name);
+    return status;
 }
 
 static int add_line(batch_lines *b, const buffer *text, uint64_t number, uint64_t at, uint64_t size)
@@ -97,7 +126,7 @@ static int add_line(batch_lines *b, const buffer *text, uint64_t number, uint64_
         b->cap = cap;
     }
     batch_line *l = &b->lines[b->n++];
-    *l = (batch_line) { .number = number, .at = at, .size = size };
+    *l = (batch_line) { .number = number, .at = at, .size = size, .hash = hash_line(text) };
     return name_line(l, text);
 }
 
@@ -156,6 +185,7 @@ static int read_lines(batch_lines *b)
     }
     buffer_free(&text);
     if (status == DONE && b->n == 0) status = say(FAILED, "%s holds no line to answer", b->name);
+    if (status == DONE) status = name_others(b);
     return status == DONE ? sort_names(b) : status;
 }
 
@@ -184,6 +214,11 @@ int batch_lines_text(const batch_lines *b, const batch_line *l, buffer *out)
     while (out->len > 0 && strchr("\r\n", out->data[out->len - 1]) != NULL) out->len--;
     if (n < l->size) return say(FAILED, "%s was cut short while it was read", b->name);
     return out->failed ? no_memory(b->name) : DONE;
+}
+
+void batch_line_id(const batch_line *l, char out[BATCH_ID_SIZE])
+{
+    snprintf(out, BATCH_ID_SIZE, "batch_req_%016llx", (unsigned long long)l->hash);
 }
 
 void batch_lines_close(batch_lines *b)
@@ -290,9 +325,13 @@ static int take_answer(batch_answers *o, FILE *copy, const char *name, const buf
     }
     batch_line *l = read.custom_id != NULL ? find_line(o->lines, read.custom_id) : NULL;
     int status = DONE;
+    char id[BATCH_ID_SIZE];
+    if (l != NULL) batch_line_id(l, id);
     if (l == NULL) {
         status = say(FAILED, "%s answers \"%s\", and no line of %s is called so: is it of another file?", name,
                      read.custom_id != NULL ? read.custom_id : "", o->lines->name);
+    } else if (read.id == NULL || strcmp(read.id, id) != 0) {
+        o->n_others++;
     } else if (read.has_succeeded && !l->is_answered) {
         l->is_answered = 1;
         l->answer_at = (uint64_t)ftello(copy);

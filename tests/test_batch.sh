@@ -11,7 +11,7 @@ lines_are() { [ "$(wc -l < "$1")" -eq "$2" ]; }
 same() { cmp -s "$1" "$2"; }
 # plain FILE: answers without what differs between two runs.
 plain() {
-    sed -E 's/"id":"(chatcmpl|cmpl)-[^"]*",//; s/"created":[0-9]+,//' "$1" |
+    sed -E 's/"id":"(chatcmpl|cmpl|call)[-_][^"]*",//g; s/"created":[0-9]+,//' "$1" |
         sed -E 's/,"timings":\{[^}]*\}//; s/"cached_tokens":[0-9]+//'
 }
 # request ID SYSTEM USER REST: a line in OpenAI's format.
@@ -43,7 +43,7 @@ END
 run batch -m $tiny --temp 0 "$tmp/form.jsonl"
 ok "lines that fail are an exit status of 1" test "$rc" -eq 1
 ok "a line for each that is not blank" lines_are "$tmp/out" 9
-places=$(grep -oE '^\{"id":"batch_req_[0-9]+' "$tmp/out" | grep -oE '[0-9]+$' | tr '\n' ' ')
+places=$(grep -oE '"request_id":"req_[0-9]+' "$tmp/out" | grep -oE '[0-9]+$' | tr '\n' ' ')
 ok "in their order" test "$places" = "1 3 4 5 6 7 8 9 10 "
 has() { sed -n "$1p" "$tmp/out" | grep -qF -- "$2"; }
 ok "a name" has 1 '"custom_id":"a","response":{"status_code":200,'
@@ -158,6 +158,16 @@ run batch -m $tiny --quiet -c 8 -o "$tmp/retry.jsonl" "$tmp/many.jsonl"
 run batch -m $tiny --quiet -o "$tmp/retry.jsonl" --resume "$tmp/many.jsonl"
 plain "$tmp/retry.jsonl" > "$tmp/file"
 ok "--resume answers what had failed" same "$tmp/one" "$tmp/file"
+printf '{"prompt":"hi","max_tokens":2}\n{"prompt":"ho","max_tokens":3}\n' > "$tmp/moved.jsonl"
+run batch -m $tiny --quiet --temp 0 -o "$tmp/moved.out" "$tmp/moved.jsonl"
+{ printf '{"prompt":"new","max_tokens":4}\n'; cat "$tmp/moved.jsonl"; } > "$tmp/moved2.jsonl"
+run batch -m $tiny --temp 0 -o "$tmp/moved.out" --resume "$tmp/moved2.jsonl"
+ok "an answer to another line of that name goes" grep -q '2 answers there are to lines that read differently' "$tmp/err"
+ok "and all are answered" test "$(grep -oE '"completion_tokens":[0-9]+' "$tmp/moved.out" | tr -dc '0-9')" = 423
+printf '{"prompt":"hi"}\n{"custom_id":"line-1","prompt":"ho"}\n' > "$tmp/names.jsonl"
+run batch -m $tiny --quiet -n 1 "$tmp/names.jsonl"
+ok "names of lines give way to names in lines" test "$(grep -c '"custom_id":"line-line-1".*"status_code":200' "$tmp/out")" = 1
+ok "and both are answered" test "$rc" -eq 0
 run batch -m $tiny --quiet -o "$tmp/file.jsonl" "$tmp/many.jsonl"
 ok "without --resume nothing is overwritten" grep -q 'holds answers: --resume goes on with them' "$tmp/err"
 ok "and nothing was" test "$rc" -eq 1 -a "$(wc -l < "$tmp/file.jsonl")" -eq 24

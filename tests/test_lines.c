@@ -85,7 +85,8 @@ static void g4_expect_answer(const char *json, const char *want, int line)
     g4_error err = { 0 };
     char got[256];
     if (g4_batch_line_read(&l, json, strlen(json), NULL, &err) == G4_OK)
-        snprintf(got, sizeof got, "%s %d %d", l.custom_id != NULL ? l.custom_id : "-", l.is_answer, l.has_succeeded);
+        snprintf(got, sizeof got, "%s %d %d%s%s", l.custom_id != NULL ? l.custom_id : "-", l.is_answer, l.has_succeeded,
+                 l.id != NULL ? " " : "", l.id != NULL ? l.id : "");
     else
         snprintf(got, sizeof got, "%s", err.message);
     G4_EXPECT(strcmp(got, want) == 0, "line %d: %s: got %s, want %s", line, json, got, want);
@@ -104,6 +105,9 @@ static void g4_test_answers(void)
     G4_ANSWER("{\"custom_id\":\"a\",\"response\":{\"status_code\":200},\"error\":null}", "a 1 0");
     G4_ANSWER("{\"custom_id\":\"a\",\"response\":{\"status_code\":200,\"body\":{}}}", "a 0 1");
     G4_ANSWER("{\"custom_id\":\"a\",\"body\":{}}", "a 0 0");
+    G4_ANSWER("{\"custom_id\":\"a\",\"id\":\"x\",\"body\":{}}", "a 0 0");
+    G4_ANSWER("{\"id\":\"x\",\"custom_id\":\"a\",\"response\":{},\"error\":null}", "a 1 0 x");
+    G4_ANSWER("{\"id\":{},\"custom_id\":\"a\",\"response\":{},\"error\":null}", "id: expected text, found an object");
     G4_ANSWER("{\"body\":{}}", "- 0 0");
     G4_ANSWER("5", "- 0 0");
     G4_ANSWER("{\"custom_id\":[]}", "custom_id: expected text, found a list");
@@ -142,7 +146,9 @@ static void g4_test_completion(void)
 
 static void g4_test_memory(void)
 {
-    static const char json[] = "{\"custom_id\":\"a\"," G4_TEXT "\"body\":{\"prompt\":\"once\"},\"response\":1}";
+    static const char json[] =
+        "{\"id\":\"x\",\"custom_id\":\"a\"," G4_TEXT "\"body\":{\"prompt\":\"once\"},\"response\":1,"
+        "\"error\":2}";
     g4_failing f = { 0, -1, 0 };
     const g4_allocator al = g4_failing_allocator(&f);
     long n_failures = 0;

@@ -389,7 +389,7 @@ static void g4_test_options(void)
     G4_FIELD_SAYS("\"temperature\":1e999", "temperature: expected a number from 0 to 1e+06, found 1e999");
     G4_FIELD_SAYS("\"max_tokens\":1.5", "max_tokens: expected a whole number from -1 to 2147483647, found 1.5");
     G4_FIELD_SAYS("\"max_tokens\":0", "max_tokens: expected at least 1 token, or -1 for no limit, found 0");
-    G4_FIELD_SAYS("\"n\":2", "n: expected a whole number from 1 to 1, found 2");
+    G4_FIELD_SAYS("\"n\":2", "n: expected 1, as a request has one answer here, found 2");
     G4_FIELD_SAYS("\"seed\":0.5", "seed: expected a whole number, found a fraction");
     G4_FIELD_SAYS("\"stream\":\"yes\"", "stream: expected true or false, found text");
     G4_FIELD_SAYS("\"stream_options\":{\"include_usage\":1}",
