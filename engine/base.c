@@ -91,23 +91,23 @@ typedef struct {
 } g4_block_head;
 _Static_assert(sizeof(g4_block_head) <= G4_ALIGN, "the head fits before the block");
 
-void *g4_alloc(const g4_allocator *a, size_t count, size_t size)
+/* A block that is zero behind its first `kept` bytes, which the caller writes. */
+static void *g4_block_make(const g4_allocator *a, size_t count, size_t size, size_t kept)
 {
     size_t bytes, total;
     if (g4_mul_overflows(count, size, &bytes) || g4_add_overflows(bytes, 2 * G4_ALIGN, &total)) return NULL;
-    unsigned char *base;
-    if (a && a->alloc_fn) {
-        base = a->alloc_fn(a->user, total, G4_ALIGN);
-        if (base) memset(base, 0, total);
-    } else {
-        base = calloc(1, total);
-    }
+    const int is_theirs = a && a->alloc_fn;
+    unsigned char *base = is_theirs ? a->alloc_fn(a->user, total, G4_ALIGN) : calloc(1, total);
     if (!base) return NULL;
     unsigned char *p = base + G4_ALIGN + (G4_ALIGN - (uintptr_t)base % G4_ALIGN) % G4_ALIGN;
+    if (kept > bytes) kept = bytes;
+    if (is_theirs) memset(p + kept, 0, (size_t)(base + total - p) - kept);
     const g4_block_head head = { base, total, bytes };
     memcpy(p - G4_ALIGN, &head, sizeof head);
     return p;
 }
+
+void *g4_alloc(const g4_allocator *a, size_t count, size_t size) { return g4_block_make(a, count, size, 0); }
 
 void g4_free(const g4_allocator *a, void *ptr)
 {
@@ -122,10 +122,10 @@ void g4_free(const g4_allocator *a, void *ptr)
 
 void *g4_realloc(const g4_allocator *a, void *ptr, size_t count, size_t size)
 {
-    void *grown = g4_alloc(a, count, size);
+    g4_block_head head = { NULL, 0, 0 };
+    if (ptr) memcpy(&head, (unsigned char *)ptr - G4_ALIGN, sizeof head);
+    void *grown = g4_block_make(a, count, size, head.size);
     if (!grown || !ptr) return grown;
-    g4_block_head head;
-    memcpy(&head, (unsigned char *)ptr - G4_ALIGN, sizeof head);
     const size_t bytes = count * size;
     memcpy(grown, ptr, head.size < bytes ? head.size : bytes);
     g4_free(a, ptr);
