@@ -9,7 +9,11 @@
 
 uint32_t g4_hash_bytes(const char *s, size_t n)
 {
-    uint64_t h = n;
+    uint64_t h = n, word;
+    for (; n >= sizeof word; s += sizeof word, n -= sizeof word) { /* a division of the bytes has 256 */
+        memcpy(&word, s, sizeof word);
+        h = g4_hash_mix(h, word);
+    }
     for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)s[i]) * 0x100000001b3u;
     return (uint32_t)g4_hash_mix(h, n);
 }
