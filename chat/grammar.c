@@ -827,7 +827,9 @@ static int g4_lexer_put_targets(g4_grammar *g, const int32_t *to, int n)
 
 static void g4_lexer_make_row(g4_grammar *g, int32_t state)
 {
-    int32_t to[256];
+    int32_t to[256], live_to[G4_NARROW + 1] = { 0 };
+    uint8_t live[G4_NARROW + 1] = { 0 };
+    g4_sorts may = 0;
     int n_live = 0;
     if (g4_lexer_make_narrow(g, state)) return;
     g4_grammar_spend(g, G4_ROW_WORK, -1);
@@ -835,17 +837,18 @@ static void g4_lexer_make_row(g4_grammar *g, int32_t state)
     if (g4_grammar_steps_stop(g, -1)) return;
     for (int i = 0; i < v.n; i++) to[i] = g4_lexer_of(g, v.to[i]);
     if (g->failed) return;
-    g4_lexer_state *s = &g->lexer[state];
-    s->may = 0;
-    for (int b = 0; b < 256; b++) {
+    for (int b = 0; b < 256; b++) { /* without branches, which nothing would foretell */
         const int32_t next = to[v.class_of[b]];
-        if (next != 0) s->may |= g->vocabulary->sort_of[b];
-        if (next != 0 && n_live < G4_NARROW) {
-            s->live[n_live] = (uint8_t)b;
-            s->to[n_live] = next;
-        }
+        const int at = g4_min_int(n_live, G4_NARROW);
+        may |= next != 0 ? g->vocabulary->sort_of[b] : 0;
+        live[at] = (uint8_t)b;
+        live_to[at] = next;
         n_live += next != 0;
     }
+    g4_lexer_state *s = &g->lexer[state];
+    s->may = may;
+    memcpy(s->live, live, sizeof s->live);
+    memcpy(s->to, live_to, sizeof s->to);
     if (n_live > G4_NARROW) {
         s->division = g4_lexer_divide(g, &v);
         s->first = g4_lexer_put_targets(g, to, v.n);
