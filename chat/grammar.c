@@ -1485,8 +1485,11 @@ static int g4_lexer_filter(g4_grammar *g, const g4_trie_node *n, uint32_t depth,
     for (uint32_t i = 0; i < depth; i++)
         if (v->sort_of[text[i]] & without) return 0;
     g->n_visited += (n->end - n->first) / G4_FILTERED_A_VISIT;
-    for (uint32_t i = n->first; i < n->end; i++)
-        if ((v->word_sorts[i] & without) == 0) g4_inside_add(g, G4_TRIE_PLAIN, i, i + 1);
+    for (uint32_t i = n->first, from; i < n->end;) {
+        while (i < n->end && (v->word_sorts[i] & without) != 0) i++;
+        for (from = i; i < n->end && (v->word_sorts[i] & without) == 0;) i++;
+        g4_inside_add(g, G4_TRIE_PLAIN, from, i);
+    }
     return 1;
 }
 
@@ -1498,8 +1501,11 @@ static int g4_lexer_cut(g4_grammar *g, const g4_trie_node *n, uint32_t chars, g4
     const int most = (int)chars + reach.n;
     if (!n->is_whole || (n->sorts & reach.beyond) != 0) return 0;
     g->n_visited += (n->end - n->first) / G4_FILTERED_A_VISIT;
-    for (uint32_t i = n->first; i < n->end; i++)
-        if (word_chars[i] <= most) g4_inside_add(g, G4_TRIE_PLAIN, i, i + 1);
+    for (uint32_t i = n->first, from; i < n->end;) {
+        while (i < n->end && word_chars[i] > most) i++;
+        for (from = i; i < n->end && word_chars[i] <= most;) i++;
+        g4_inside_add(g, G4_TRIE_PLAIN, from, i);
+    }
     return 1;
 }
 
