@@ -1066,6 +1066,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "media/lzw.c"
 #include "media/xz.c"
 #include "media/patches.c"
+#include "media/frames.c"
 #include "media/png.c"
 #include "media/jpeg.c"
 #include "media/gif.c"

@@ -310,7 +310,7 @@ static void g4_block_q16(int16_t v[16][32], const int8_t *q, const float scale[1
 static void g4_product16(float *y, size_t stride, const g4_matrix *w, const int16_t *x, const float *x_unit, int n,
                          float min, float max)
 {
-    const size_t blocks = (size_t)(g4_bytes_blocks(w->scale_type) * w->steps), cols = 32 * blocks;
+    const size_t blocks = (size_t)g4_bytes_blocks(w->scale_type) * (size_t)w->steps, cols = 32 * blocks;
     for (int g = 0; g < w->groups; g++, y += 16) {
         const uint8_t *group = w->data + (size_t)g * w->group_bytes;
         float scale[16], squares[16] = { 0 }, unit[16];

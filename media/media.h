@@ -9,7 +9,7 @@
 
 #include <stdio.h>
 
-/* ---- Options, pixels, numbers, frames (picture.c) ------------------------------------------- */
+/* ---- Options, pixels, numbers (picture.c), frames (frames.c) --------------------------------- */
 
 #define G4_AUDIO_RATE 16000 /* samples a second of all sound that is given out */
 

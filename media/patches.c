@@ -12,29 +12,6 @@
 
 #define G4_IMAGE_BUDGET 280 /* soft tokens of a picture when nobody says otherwise */
 
-/* float64 in the order of the reference: the floor depends on the last bit. */
-int g4_target_size(int width, int height, int budget, int side, int *target_w, int *target_h)
-{
-    if (width <= 0 || height <= 0) return 0;
-    if (budget != 70 && budget != 140 && budget != 280 && budget != 560 && budget != 1120) return 0;
-    const double factor = sqrt((double)budget * side * side / ((double)height * width));
-    const int64_t longest = (int64_t)budget * side;
-    int64_t h = (int64_t)floor(factor * height / side) * side;
-    int64_t w = (int64_t)floor(factor * width / side) * side;
-    if (h == 0) { /* both cannot be 0: the area holds 70 squares or more */
-        h = side;
-        w = (int64_t)floor((double)width / height) * side;
-        if (w > longest) w = longest;
-    } else if (w == 0) {
-        w = side;
-        h = (int64_t)floor((double)height / width) * side;
-        if (h > longest) h = longest;
-    }
-    *target_w = (int)w;
-    *target_h = (int)h;
-    return (int)(w / side * (h / side));
-}
-
 int g4_image_tokens(int width, int height, int max_tokens, int *target_width, int *target_height)
 {
     int w = 0, h = 0;

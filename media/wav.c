@@ -127,6 +127,10 @@ g4_status g4_resample(const g4_media_limits *m, float *x, uint64_t n_in, uint32_
         out->n_samples = (size_t)n_in;
         return G4_OK;
     }
+    if (rate == 0) {
+        g4_free(m->a, x);
+        return g4_fail(err, G4_ERR_FORMAT, "sound of 0 samples a second");
+    }
     const uint64_t common = g4_gcd(G4_AUDIO_RATE, rate), up = G4_AUDIO_RATE / common, down = rate / common;
     if (n_in > (UINT64_MAX - down) / up) {
         g4_free(m->a, x);
