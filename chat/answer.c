@@ -43,12 +43,19 @@ static void g4_answer_number(g4_buf *b, double x, int digits)
 
 /* ---- The message --------------------------------------------------------------------------------- */
 
-/* "name": the texts of all parts of that kind as one; nothing when there are none. Returns whether there are. */
-static int g4_answer_text(g4_buf *b, const g4_answer *c, const char *name, g4_part_kind kind)
+/* The texts of all parts of that kind as one. */
+static g4_buf g4_answer_gather(const g4_answer *c, g4_part_kind kind, const g4_allocator *a)
 {
-    g4_buf text = { .a = b->a };
+    g4_buf text = { .a = a };
     for (int i = 0; i < c->n_parts; i++)
         if (c->parts[i].kind == kind) g4_buf_add(&text, c->parts[i].text, g4_part_len(&c->parts[i]));
+    return text;
+}
+
+/* "name": the texts of that kind; nothing when there are none. Returns whether there are. */
+static int g4_answer_text(g4_buf *b, const g4_answer *c, const char *name, g4_part_kind kind)
+{
+    g4_buf text = g4_answer_gather(c, kind, b->a);
     const int has_text = text.len > 0;
     if (has_text) g4_buf_fmt(b, ",\"%s\":", name);
     if (has_text) g4_json_quote(b, text.data, text.len);
@@ -106,15 +113,27 @@ static void g4_answer_finish(g4_buf *b, const g4_answer *c)
 
 /* ---- Tokens and their probabilities -------------------------------------------------------------- */
 
+/* The text of a token. Returns its bytes, which `bytes` gets. */
+static size_t g4_answer_spell(g4_buf *b, const g4_engine *e, g4_token token, char bytes[256])
+{
+    const size_t n = g4_token_bytes(e, token, 0, bytes);
+    g4_json_quote(b, bytes, n);
+    return n;
+}
+
+static void g4_answer_logprob(g4_buf *b, float logprob)
+{
+    g4_answer_number(b, logprob > -9999.0f ? (double)logprob : -9999.0, 9); /* JSON has no infinity */
+}
+
 /* The members of one token; the object stays open. */
 static void g4_answer_token(g4_buf *b, const g4_engine *e, g4_token token, float logprob)
 {
     char bytes[256];
-    const size_t n = g4_token_bytes(e, token, 0, bytes);
     g4_buf_str(b, "{\"token\":");
-    g4_json_quote(b, bytes, n);
+    const size_t n = g4_answer_spell(b, e, token, bytes);
     g4_buf_str(b, ",\"logprob\":");
-    g4_answer_number(b, logprob > -9999.0f ? (double)logprob : -9999.0, 9); /* JSON has no infinity */
+    g4_answer_logprob(b, logprob);
     g4_buf_str(b, ",\"bytes\":[");
     for (size_t i = 0; i < n; i++) g4_buf_fmt(b, i > 0 ? ",%d" : "%d", (unsigned char)bytes[i]);
     g4_buf_str(b, "]");
@@ -144,81 +163,53 @@ static void g4_answer_logprobs(g4_buf *b, const g4_answer *c)
 
 /* ---- A text that was continued -------------------------------------------------------------------- */
 
-static void g4_answer_token_text(g4_buf *b, const g4_engine *e, g4_token token)
+/* Its tokens, each list beside the others: texts, probabilities, the best in their place, where in the text they begin,
+ * in bytes. */
+static void g4_answer_lists(g4_buf *b, const g4_answer *c)
 {
     char bytes[256];
-    const size_t n = g4_token_bytes(e, token, 0, bytes);
-    g4_json_quote(b, bytes, n);
-}
-
-/* "NAME":[...] with a value for each token. */
-static void g4_answer_list(g4_buf *b, const g4_answer *c, const char *name, size_t *offset,
-                           void (*add)(g4_buf *, const g4_answer *, const g4_token_logprob *, size_t *))
-{
-    g4_buf_fmt(b, "\"%s\":[", name);
+    size_t offset = 0;
+    g4_buf_str(b, "{\"tokens\":[");
     for (int i = 0; i < c->n_logprobs; i++) {
         if (i > 0) g4_buf_str(b, ",");
-        add(b, c, &c->logprobs[i], offset);
+        g4_answer_spell(b, c->engine, c->logprobs[i].token, bytes);
     }
-    g4_buf_str(b, "]");
-}
-
-static void g4_answer_add_text(g4_buf *b, const g4_answer *c, const g4_token_logprob *t, size_t *offset)
-{
-    (void)offset;
-    g4_answer_token_text(b, c->engine, t->token);
-}
-
-static void g4_answer_add_logprob(g4_buf *b, const g4_answer *c, const g4_token_logprob *t, size_t *offset)
-{
-    (void)c, (void)offset;
-    g4_answer_number(b, t->logprob > -9999.0f ? (double)t->logprob : -9999.0, 9);
-}
-
-static void g4_answer_add_top(g4_buf *b, const g4_answer *c, const g4_token_logprob *t, size_t *offset)
-{
-    (void)offset;
-    g4_buf_str(b, "{");
-    for (int k = 0; k < t->n_top; k++) {
-        if (k > 0) g4_buf_str(b, ",");
-        g4_answer_token_text(b, c->engine, t->top[k].token);
-        g4_buf_str(b, ":");
-        g4_answer_number(b, t->top[k].logprob > -9999.0f ? (double)t->top[k].logprob : -9999.0, 9);
+    g4_buf_str(b, "],\"token_logprobs\":[");
+    for (int i = 0; i < c->n_logprobs; i++) {
+        if (i > 0) g4_buf_str(b, ",");
+        g4_answer_logprob(b, c->logprobs[i].logprob);
     }
-    g4_buf_str(b, "}");
-}
-
-/* Where the token begins in the text, in bytes. */
-static void g4_answer_add_offset(g4_buf *b, const g4_answer *c, const g4_token_logprob *t, size_t *offset)
-{
-    char bytes[256];
-    g4_buf_fmt(b, "%zu", *offset);
-    *offset += g4_token_bytes(c->engine, t->token, 0, bytes);
+    g4_buf_str(b, "],\"top_logprobs\":[");
+    for (int i = 0; i < c->n_logprobs; i++) {
+        g4_buf_str(b, i > 0 ? ",{" : "{");
+        for (int k = 0; k < c->logprobs[i].n_top; k++) {
+            if (k > 0) g4_buf_str(b, ",");
+            g4_answer_spell(b, c->engine, c->logprobs[i].top[k].token, bytes);
+            g4_buf_str(b, ":");
+            g4_answer_logprob(b, c->logprobs[i].top[k].logprob);
+        }
+        g4_buf_str(b, "}");
+    }
+    g4_buf_str(b, "],\"text_offset\":[");
+    for (int i = 0; i < c->n_logprobs; i++) {
+        g4_buf_fmt(b, i > 0 ? ",%zu" : "%zu", offset);
+        offset += g4_token_bytes(c->engine, c->logprobs[i].token, 0, bytes);
+    }
+    g4_buf_str(b, "]}");
 }
 
 static void g4_answer_completion(g4_buf *b, const g4_answer *c)
 {
-    g4_buf text = { .a = b->a };
-    size_t offset = 0;
-    for (int i = 0; i < c->n_parts; i++)
-        if (c->parts[i].kind == G4_PART_TEXT) g4_buf_add(&text, c->parts[i].text, g4_part_len(&c->parts[i]));
+    g4_buf text = g4_answer_gather(c, G4_PART_TEXT, b->a);
     g4_buf_str(b, "\"text\":");
     g4_json_quote(b, text.len > 0 ? text.data : "", text.len);
     if (text.failed) b->failed = 1;
     g4_buf_free(&text);
-    if (!c->want_logprobs) {
-        g4_buf_str(b, ",\"logprobs\":null");
-        return;
-    }
-    g4_buf_str(b, ",\"logprobs\":{");
-    g4_answer_list(b, c, "tokens", &offset, g4_answer_add_text);
-    g4_buf_str(b, ",");
-    g4_answer_list(b, c, "token_logprobs", &offset, g4_answer_add_logprob);
-    g4_buf_str(b, ",");
-    g4_answer_list(b, c, "top_logprobs", &offset, g4_answer_add_top);
-    g4_buf_str(b, ",");
-    g4_answer_list(b, c, "text_offset", &offset, g4_answer_add_offset);
-    g4_buf_str(b, "}");
+    g4_buf_str(b, ",\"logprobs\":");
+    if (c->want_logprobs)
+        g4_answer_lists(b, c);
+    else
+        g4_buf_str(b, "null");
 }
 
 /* ---- Counts and times ---------------------------------------------------------------------------- */

@@ -2181,14 +2181,16 @@ static void g4_mask_forget(g4_grammar *g, g4_grammar_state *s)
     s->mask = NULL;
 }
 
+static void g4_state_free(g4_grammar *g, g4_grammar_state *s)
+{
+    g4_mask_forget(g, s);
+    g4_free(g->a, s);
+}
+
 /* Free n of the states that were forgotten: all at once would be felt. */
 static void g4_states_bury(g4_grammar *g, int n)
 {
-    for (; n > 0 && g->n_dead > 0; n--) {
-        g4_grammar_state *s = g->dead[--g->n_dead];
-        g4_mask_forget(g, s);
-        g4_free(g->a, s);
-    }
+    for (; n > 0 && g->n_dead > 0; n--) g4_state_free(g, g->dead[--g->n_dead]);
 }
 
 static void g4_mask_make(g4_grammar *g, int32_t state)
@@ -2450,10 +2452,7 @@ void g4_grammar_close(g4_grammar *g)
 {
     if (g == NULL || atomic_load(&g->busy)) return;
     const g4_allocator *a = g->a;
-    for (int i = 1; i < g->n_states; i++) {
-        g4_mask_forget(g, g->states[i]);
-        g4_free(a, g->states[i]);
-    }
+    for (int i = 1; i < g->n_states; i++) g4_state_free(g, g->states[i]);
     g4_states_bury(g, g->n_dead);
     g4_net_free(&g->net);
     if (g->owns_vocabulary) g4_vocabulary_close(g->vocabulary);

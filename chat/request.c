@@ -460,21 +460,17 @@ static g4_status g4_request_read_stream(g4_openai *o, const g4_json *doc, g4_req
 /* A prompt is what the user says, or, where it is to be continued as it stands, the text itself. */
 static g4_status g4_request_read_prompt(g4_openai *o, const g4_json *prompt, g4_request *r)
 {
-    static const g4_json list = { .kind = G4_JSON_ARRAY }, object = { .kind = G4_JSON_OBJECT };
-    g4_json *nodes = g4_arena_alloc(o->m, 4 * sizeof *nodes);
     if (prompt->kind != G4_JSON_STRING)
         return g4_openai_fail(o, "prompt", "expected text, found %s", g4_json_kind_name(prompt));
+    g4_json *nodes = g4_arena_alloc(o->m, 4 * sizeof *nodes); /* a list, a message, its role, its content */
     if (nodes == NULL) return g4_request_no_memory(o);
-    nodes[0] = list;
-    nodes[0].child = &nodes[1];
-    nodes[1] = object;
-    nodes[1].child = &nodes[2];
-    nodes[2] = (g4_json) { .kind = G4_JSON_STRING, .text = "user", .text_len = 4, .key = "role", .key_len = 4 };
-    nodes[2].next = &nodes[3];
-    nodes[3] = *prompt;
-    nodes[3].key = "content";
-    nodes[3].key_len = 7;
-    nodes[3].next = NULL;
+    nodes[0] = (g4_json) { .kind = G4_JSON_ARRAY, .child = &nodes[1] };
+    nodes[1] = (g4_json) { .kind = G4_JSON_OBJECT, .child = &nodes[2] };
+    nodes[2] = (g4_json) {
+        .kind = G4_JSON_STRING, .text = "user", .text_len = 4, .key = "role", .key_len = 4, .next = &nodes[3]
+    };
+    nodes[3] = (g4_json) { .key = "content", .key_len = 7 };
+    g4_json_set(&nodes[3], prompt);
     r->messages = &nodes[0];
     r->info.prompt = prompt->text;
     r->info.prompt_len = prompt->text_len;

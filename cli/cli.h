@@ -303,6 +303,7 @@ int output_close(output_file *o, int status);
 
 /* Could it be opened? Leaves nothing behind. */
 int output_check(const char *path);
+int cannot_write(const char *path, int reason); /* says so, with the words of an errno; returns FAILED */
 
 int print_buffer(const buffer *b); /* all of it to standard output, as show does */
 
@@ -349,6 +350,8 @@ int context_size(const arguments *a, const g4_engine_info *info); /* positions o
 g4_session_options session_options(const arguments *a, progress_line *p);
 
 /* BOS and the ids of text in new memory, the caller's to free also after a failure; *n counts both. */
+g4_status token_ids(const g4_engine *e, const char *text, size_t len, int specials, g4_token **ids, size_t *n,
+                    g4_error *err);
 int text_tokens(const g4_engine *e, const buffer *text, int specials, g4_token **ids, size_t *n);
 
 g4_token control_token(const g4_engine *e, const char *name); /* -1: the vocabulary has none */
@@ -599,9 +602,8 @@ int conversation_settle(conversation *c);
 
 /* Limits and lists that the command line does not give; a request has no more of them than fit. */
 void request_options(arguments *a, const g4_request_info *info);
-/* The folder below which the files that a document names may stand: that of --media-root, or its own. NULL: there is
- * none. */
-const char *media_folder(const arguments *a, const char *document, buffer *own);
+/* Load what the chat of a document names: data, or files below the folder of --media-root, or of the document. */
+g4_status document_media(const arguments *a, const char *document, int want_sound, g4_chat *chat, g4_error *err);
 /* Read the request; the command line's arguments that are not given become its own. */
 int document_read(conversation *c);
 int document_guide(conversation *c); /* what guides the answer to it, where the command line does not say */

@@ -319,10 +319,7 @@ int text_read(const char *path, buffer *out)
 
 /* ---- Writing ---------------------------------------------------------------------------------- */
 
-static int cannot_write(const char *path, int reason)
-{
-    return say(FAILED, "cannot write %s: %s", path, strerror(reason));
-}
+int cannot_write(const char *path, int reason) { return say(FAILED, "cannot write %s: %s", path, strerror(reason)); }
 
 /* Where path leads when its last part is a link, or a link to one, and so on. */
 static int follow_links(const char *path, buffer *target)

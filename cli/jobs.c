@@ -2,7 +2,6 @@
  * answer a line of OpenAI's batch format. What is wrong with a line is its answer, and stops no other. */
 #include "cli.h"
 
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -125,12 +124,9 @@ static g4_status make_raw(batch_job *j, const g4_request_info *info)
                      j->shop->args->raw ? "--raw" : j->shop->info.name);
     if (info->prompt_len == 0)
         return wrong(j, G4_ERR_ARGUMENT, "prompt", "prompt: is empty: there is nothing to go on from");
-    j->ids = malloc((info->prompt_len + 1) * sizeof *j->ids);
-    if (j->ids == NULL || info->prompt_len >= INT_MAX) return wrong(j, G4_ERR_MEMORY, NULL, "no memory for the prompt");
-    j->ids[0] = j->shop->info.bos;
-    const g4_status status = g4_tokenize(j->shop->engine, info->prompt, info->prompt_len, j->args.specials, j->ids + 1,
-                                         info->prompt_len, &n, &j->error);
-    j->prompt = (g4_prompt) { .tokens = j->ids, .n = (int)n + 1 };
+    const g4_status status =
+        token_ids(j->shop->engine, info->prompt, info->prompt_len, j->args.specials, &j->ids, &n, &j->error);
+    if (status == G4_OK) j->prompt = (g4_prompt) { .tokens = j->ids, .n = (int)n };
     return status;
 }
 
@@ -148,20 +144,6 @@ static g4_status open_prompt(batch_job *j, const g4_request_info *info, const g4
     return g4_chat_open(&j->chat, j->shop->engine, messages + from, 2 - from, opt, &j->error);
 }
 
-static g4_status load_media(batch_job *j)
-{
-    const arguments *a = &j->args;
-    buffer own = { 0 };
-    g4_media_options how = media_options(a, j->shop->info.has_audio);
-    g4_chat_load_options opt = { .root = media_folder(a, a->requests, &own),
-                                 .media = &how,
-                                 .image_tokens = a->image_tokens,
-                                 .frame_tokens = a->frame_tokens };
-    const g4_status status = g4_chat_load_media(j->chat, &opt, &j->error);
-    buffer_free(&own);
-    return status;
-}
-
 static g4_status make_chat(batch_job *j, const g4_request_info *info)
 {
     g4_fault fault = { 0 };
@@ -172,7 +154,8 @@ static g4_status make_chat(batch_job *j, const g4_request_info *info)
                            ? open_prompt(j, info, &opt)
                            : g4_request_chat(&j->chat, j->shop->engine, j->request, &opt, &fault, &j->error);
     if (fault.param[0] != '\0') snprintf(j->param, sizeof j->param, "%s", fault.param);
-    if (status == G4_OK) status = load_media(j);
+    if (status == G4_OK)
+        status = document_media(&j->args, j->args.requests, j->shop->info.has_audio, j->chat, &j->error);
     return status == G4_OK ? g4_chat_prompt(j->chat, &j->prompt, &j->error) : status;
 }
 
@@ -291,7 +274,7 @@ static void begin_line(buffer *out, const batch_line *l, int http)
                (unsigned long long)l->number);
 }
 
-static int add_error(const batch_job *j, buffer *out)
+static void add_error(const batch_job *j, buffer *out)
 {
     const char *why = j->error.message;
     const int is_ours = j->status == G4_ERR_MEMORY || j->status == G4_ERR_CANCELED;
@@ -309,13 +292,15 @@ static int add_error(const batch_job *j, buffer *out)
     buffer_fmt(out, ",\"code\":\"%s\"}}},\"error\":{\"code\":\"%s\",\"message\":", code, code);
     buffer_quote(out, why, strlen(why));
     buffer_str(out, "}}\n");
-    return DONE;
 }
 
 int job_answer(batch_job *j, buffer *out)
 {
     figures *f = &j->figures;
-    if (j->status != G4_OK) return add_error(j, out);
+    if (j->status != G4_OK) {
+        add_error(j, out);
+        return DONE;
+    }
     f->prompt_tokens = j->prompt.n;
     f->reused = f->result.n_reused;
     f->prompt_seconds = seconds_now() - j->begun - f->result.seconds;

@@ -56,18 +56,15 @@ static int spool(FILE **f, const char *name, const buffer *first)
 {
     char block[65536];
     FILE *copy = tmpfile();
-    if (copy == NULL) return say(FAILED, "cannot keep %s in a temporary file: %s", name, strerror(errno));
-    int status = DONE;
-    if (first->len > 0 && fwrite(first->data, 1, first->len, copy) != first->len)
-        status = say(FAILED, "cannot keep %s in a temporary file: %s", name, strerror(errno));
-    for (size_t n; status == DONE && (n = fread(block, 1, sizeof block, *f)) > 0;) {
-        if (fwrite(block, 1, n, copy) != n)
-            status = say(FAILED, "cannot keep %s in a temporary file: %s", name, strerror(errno));
-        if (interrupted()) status = interrupted();
+    int status = DONE, is_kept = copy != NULL && fwrite(buffer_text(first), 1, first->len, copy) == first->len;
+    for (size_t n; is_kept && status == DONE && (n = fread(block, 1, sizeof block, *f)) > 0;) {
+        is_kept = fwrite(block, 1, n, copy) == n;
+        status = interrupted();
     }
-    if (status == DONE && ferror(*f)) status = say(FAILED, "cannot read %s: %s", name, strerror(errno));
-    if (status == DONE && fflush(copy) != 0)
-        status = say(FAILED, "cannot keep %s in a temporary file: %s", name, strerror(errno));
+    if (is_kept && status == DONE && ferror(*f)) status = say(FAILED, "cannot read %s: %s", name, strerror(errno));
+    if (is_kept && status == DONE) is_kept = fflush(copy) == 0;
+    if (!is_kept) status = say(FAILED, "cannot keep %s in a temporary file: %s", name, strerror(errno));
+    if (copy == NULL) return status;
     if (*f != stdin) fclose(*f);
     *f = copy;
     rewind(copy);
@@ -233,8 +230,7 @@ void batch_lines_close(batch_lines *b)
 
 static int cannot_write_answers(const batch_answers *o, const char *name)
 {
-    return interrupted() ? interrupted()
-                         : say(FAILED, "cannot write %s: %s", name != NULL ? name : o->name, strerror(errno));
+    return interrupted() ? interrupted() : cannot_write(name != NULL ? name : o->name, errno);
 }
 
 static int write_whole(const batch_answers *o, int fd, const char *name, const char *text, size_t size)

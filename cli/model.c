@@ -207,20 +207,30 @@ g4_session_options session_options(const arguments *a, progress_line *p)
                                   .taps = a->taps };
 }
 
+g4_status token_ids(const g4_engine *e, const char *text, size_t len, int specials, g4_token **ids, size_t *n,
+                    g4_error *err)
+{
+    g4_engine_info info;
+    size_t cap = len + 1; /* BOS, and a token is at least one byte */
+    g4_engine_get_info(e, &info);
+    *ids = calloc(cap, sizeof **ids);
+    if (*ids == NULL) {
+        *err = (g4_error) { .code = G4_ERR_MEMORY, .message = "no memory for the token ids" };
+        return G4_ERR_MEMORY;
+    }
+    (*ids)[0] = info.bos;
+    const g4_status status = g4_tokenize(e, text, len, specials, *ids + 1, cap - 1, n, err);
+    if (status != G4_OK) return status;
+    *n += 1;
+    if (*n <= INT_MAX) return G4_OK;
+    *err = (g4_error) { .code = G4_ERR_ARGUMENT, .message = "the text is too long" };
+    return G4_ERR_ARGUMENT;
+}
+
 int text_tokens(const g4_engine *e, const buffer *text, int specials, g4_token **ids, size_t *n)
 {
     g4_error err;
-    g4_engine_info info;
-    size_t cap = text->len + 1; /* BOS, and a token is at least one byte */
-    g4_engine_get_info(e, &info);
-    *ids = calloc(cap, sizeof **ids);
-    if (*ids == NULL) return say(FAILED, "no memory for the token ids");
-    (*ids)[0] = info.bos;
-    if (g4_tokenize(e, buffer_text(text), text->len, specials, *ids + 1, cap - 1, n, &err) != G4_OK) {
-        return report(&err);
-    }
-    *n += 1;
-    return *n <= INT_MAX ? DONE : say(FAILED, "the text is too long");
+    return token_ids(e, buffer_text(text), text->len, specials, ids, n, &err) == G4_OK ? DONE : report(&err);
 }
 
 g4_token control_token(const g4_engine *e, const char *name)

@@ -67,7 +67,9 @@ int document_guide(conversation *c)
 
 /* ---- The conversation -------------------------------------------------------------------------------- */
 
-const char *media_folder(const arguments *a, const char *document, buffer *own)
+/* The folder below which the files that a document names may stand: that of --media-root, or its own. NULL: there is
+ * none. */
+static const char *media_folder(const arguments *a, const char *document, buffer *own)
 {
     const char *slash = strrchr(document, '/');
     if (a->media_root != NULL) return a->media_root;
@@ -77,26 +79,28 @@ const char *media_folder(const arguments *a, const char *document, buffer *own)
     return own->failed ? NULL : own->data;
 }
 
-static int load_media(const conversation *c, g4_chat *chat)
+g4_status document_media(const arguments *a, const char *document, int want_sound, g4_chat *chat, g4_error *err)
 {
-    const arguments *a = c->args;
     buffer own = { 0 };
-    g4_media_options how = media_options(a, c->info.has_audio);
-    g4_chat_load_options opt = { .root = media_folder(a, a->messages, &own),
+    g4_media_options how = media_options(a, want_sound);
+    g4_chat_load_options opt = { .root = media_folder(a, document, &own),
                                  .media = &how,
                                  .image_tokens = a->image_tokens,
                                  .frame_tokens = a->frame_tokens };
-    g4_error err;
-    int status = DONE;
-    if (g4_chat_load_media(chat, &opt, &err) != G4_OK) {
-        int is_elsewhere =
-            strstr(err.message, "no such file below") != NULL || strstr(err.message, "not opened") != NULL;
-        status = err.code == G4_ERR_CANCELED ? report(&err)
-                                             : say(FAILED, "%s: %s%s", a->messages, err.message,
-                                                   is_elsewhere ? "; --media-root DIR allows the files below DIR" : "");
-    }
+    const g4_status status = g4_chat_load_media(chat, &opt, err);
     buffer_free(&own);
     return status;
+}
+
+static int load_media(const conversation *c, g4_chat *chat)
+{
+    const char *name = c->args->messages;
+    g4_error err;
+    if (document_media(c->args, name, c->info.has_audio, chat, &err) == G4_OK) return DONE;
+    if (err.code == G4_ERR_CANCELED) return report(&err);
+    int is_elsewhere = strstr(err.message, "no such file below") != NULL || strstr(err.message, "not opened") != NULL;
+    return say(FAILED, "%s: %s%s", name, err.message,
+               is_elsewhere ? "; --media-root DIR allows the files below DIR" : "");
 }
 
 int document_chat(const conversation *c, const g4_chat_options *opt, g4_chat **chat)

@@ -179,11 +179,7 @@ static void g4_static_product(const g4_compute *c, const g4_product *p, const g4
     g4_static_job job = { .c = c, .p = p, .x = x, .per_piece = G4_TILE_GROUPS };
     const int pieces = (g4_product_n_groups(p) + job.per_piece - 1) / job.per_piece;
     atomic_init(&job.n_parts, 1);
-    for (int i = 0; i < G4_PARTS; i++) {
-        job.parts[i] = c->parts[i];
-        job.parts[i].x_stride = x->x_stride;
-        job.parts[i].steps = x->steps;
-    }
+    for (int i = 0; i < G4_PARTS; i++) job.parts[i] = g4_acts_as(&c->parts[i], (int)x->x_stride);
     g4_parallel_for(c->pool, p->end - p->first, g4_static_row, &job);
     g4_parallel_for(c->pool, pieces, g4_static_piece, &job);
 }

@@ -111,11 +111,15 @@ static uint64_t g4_media_max(const g4_media_limits *m, const g4_media_file *f, i
     return f->is_regular || max < m->max_pipe_bytes ? max : m->max_pipe_bytes;
 }
 
+static g4_status g4_media_check_bytes(uint64_t bytes, uint64_t max, g4_error *err)
+{
+    if (bytes <= max) return G4_OK;
+    return g4_fail(err, G4_ERR_UNSUPPORTED, "%" PRIu64 " bytes are more than the limit of %" PRIu64, bytes, max);
+}
+
 g4_status g4_media_check_size(const g4_media_limits *m, const g4_media_file *f, int is_picture, g4_error *err)
 {
-    const uint64_t max = g4_media_max(m, f, is_picture);
-    if (f->size <= max) return G4_OK;
-    return g4_fail(err, G4_ERR_UNSUPPORTED, "%" PRIu64 " bytes are more than the limit of %" PRIu64, f->size, max);
+    return g4_media_check_bytes(f->size, g4_media_max(m, f, is_picture), err);
 }
 
 g4_status g4_media_read(const g4_media_limits *m, const g4_media_file *f, uint64_t most, uint8_t **out, size_t *size,
@@ -127,13 +131,13 @@ g4_status g4_media_read(const g4_media_limits *m, const g4_media_file *f, uint64
     if (!f->is_regular) most = UINT64_MAX;
     /* a byte more shows where it ends */
     const uint64_t all = f->is_regular ? f->size < most ? f->size : most : 65535;
-    if (all > max)
-        return g4_fail(err, G4_ERR_UNSUPPORTED, "%" PRIu64 " bytes are more than the limit of %" PRIu64, all, max);
+    g4_status s = g4_media_check_bytes(all, max, err);
+    if (s) return s;
     const size_t cap = g4_max_size((size_t)all, f->n_head) + 1;
     uint8_t *data = g4_alloc(m->a, cap, 1);
     if (!data) return g4_fail(err, G4_ERR_MEMORY, "%zu bytes: out of memory", cap);
     memcpy(data, f->head, f->n_head);
-    const g4_status s = g4_media_read_rest(m, f->fd, most, max, &data, cap, size, err);
+    s = g4_media_read_rest(m, f->fd, most, max, &data, cap, size, err);
     if (s)
         g4_free(m->a, data);
     else

@@ -15,37 +15,22 @@ static void g4_probe_name(g4_media_info *out, g4_media_kind kind, const char *fo
     snprintf(out->format, sizeof out->format, "%s", format);
 }
 
-/* n: samples of each channel. */
-static void g4_probe_wav(const g4_wav_format *f, uint64_t n, g4_media_info *out)
+/* Of `file`, or, where that is NULL, of what is in memory. */
+static g4_status g4_probe_wav(const g4_media_limits *m, const g4_media_file *file, const uint8_t *data, size_t size,
+                              g4_media_info *out, int *foreign, g4_error *err)
 {
+    g4_wav_format f;
+    size_t at;
+    uint64_t n; /* samples of each channel */
+    const g4_status s =
+        file ? g4_wav_file_find(m, file, &f, &at, &n, err) : g4_wav_find(m, data, size, size, &f, &at, &n, err);
+    *foreign = f.foreign;
+    if (s) return s;
     g4_probe_name(out, G4_MEDIA_AUDIO, "wav");
-    out->sample_rate = (int)f->rate;
-    out->channels = (int)f->channels;
-    out->seconds = (double)n / f->rate;
-}
-
-static g4_status g4_probe_wav_bytes(const g4_media_limits *m, const uint8_t *data, size_t size, g4_media_info *out,
-                                    int *foreign, g4_error *err)
-{
-    g4_wav_format f;
-    size_t at;
-    uint64_t n;
-    const g4_status s = g4_wav_find(m, data, size, size, &f, &at, &n, err);
-    *foreign = f.foreign;
-    if (!s) g4_probe_wav(&f, n, out);
-    return s;
-}
-
-static g4_status g4_probe_wav_file(const g4_media_limits *m, const g4_media_file *file, g4_media_info *out,
-                                   int *foreign, g4_error *err)
-{
-    g4_wav_format f;
-    size_t at;
-    uint64_t n;
-    const g4_status s = g4_wav_file_find(m, file, &f, &at, &n, err);
-    *foreign = f.foreign;
-    if (!s) g4_probe_wav(&f, n, out);
-    return s;
+    out->sample_rate = (int)f.rate;
+    out->channels = (int)f.channels;
+    out->seconds = (double)n / f.rate;
+    return G4_OK;
 }
 
 static g4_status g4_probe_y4m(const g4_media_limits *m, g4_source *src, g4_media_info *out, int *foreign, g4_error *err)
@@ -85,7 +70,7 @@ static g4_status g4_probe_ours(const g4_media_limits *m, const uint8_t *data, si
         g4_probe_name(out, G4_MEDIA_IMAGE, "tiff");
         return g4_tiff_size(m, data, size, &out->width, &out->height, foreign, err);
     }
-    if (g4_is_wav(data, size)) return g4_probe_wav_bytes(m, data, size, out, foreign, err);
+    if (g4_is_wav(data, size)) return g4_probe_wav(m, NULL, data, size, out, foreign, err);
     if (g4_is_y4m(data, size)) return g4_probe_y4m(m, &src, out, foreign, err);
     *foreign = 1;
     return G4_OK;
@@ -137,7 +122,7 @@ static g4_status g4_probe_file(const g4_media_limits *m, const g4_media_file *f,
     g4_status s = G4_OK;
     g4_source src;
     if (g4_is_wav(f->head, f->n_head)) {
-        s = g4_probe_wav_file(m, f, out, &foreign, err);
+        s = g4_probe_wav(m, f, NULL, 0, out, &foreign, err);
     } else if (g4_is_y4m(f->head, f->n_head)) {
         foreign = 0;
         s = g4_y4m_file_open(m, f, &src, err);
