@@ -329,7 +329,7 @@ static void g4_each_row_with(g4_pass *p, g4_piece_fn fn, const float *weight)
     g4_parallel_for(p->model->compute->pool, p->n - p->first, fn, &job);
 }
 
-static float *g4_stream(const g4_pass *p, int row) { return p->x + (size_t)row * p->normed.x_stride; }
+static float *g4_residual(const g4_pass *p, int row) { return p->x + (size_t)row * p->normed.x_stride; }
 
 /* Row of `normed` = rmsnorm(x, weight), ready to be multiplied. */
 static void g4_norm_into(const g4_pass *p, const float *x, const float *weight, int row)
@@ -343,7 +343,7 @@ static void g4_norm_row(const g4_task *task, int i)
 {
     const g4_norm_job *s = task->job;
     const int row = s->pass->first + i;
-    g4_norm_into(s->pass, g4_stream(s->pass, row), s->weight, row);
+    g4_norm_into(s->pass, g4_residual(s->pass, row), s->weight, row);
 }
 
 /* normed = rmsnorm(x, weight) */
@@ -353,7 +353,7 @@ static void g4_copy_row(const g4_task *task, int i)
 {
     const g4_pass *p = task->job;
     const int row = p->first + i, hidden = (int)p->model->config->hidden;
-    memcpy(g4_acts_row(&p->normed, row), g4_stream(p, row), (size_t)hidden * sizeof *p->x);
+    memcpy(g4_acts_row(&p->normed, row), g4_residual(p, row), (size_t)hidden * sizeof *p->x);
     g4_acts_ready(p->model->compute, &p->normed, row, hidden);
 }
 
@@ -366,7 +366,7 @@ static void g4_add_row(const g4_task *task, int i)
     const g4_pass *p = s->pass;
     const g4_config *c = p->model->config;
     const int row = p->first + i;
-    float *x = g4_stream(p, row), *out = p->out + (size_t)row * p->normed.x_stride;
+    float *x = g4_residual(p, row), *out = p->out + (size_t)row * p->normed.x_stride;
     p->model->compute->kernels->rmsnorm(out, out, s->weight, (int)c->hidden, c->eps);
     for (uint32_t h = 0; h < c->hidden; h++) x[h] += out[h];
 }
@@ -377,7 +377,7 @@ static void g4_add_normed(g4_pass *p, const float *weight) { g4_each_row_with(p,
 static void g4_scale_row(const g4_task *task, int i)
 {
     const g4_pass *p = task->job;
-    float *x = g4_stream(p, p->first + i);
+    float *x = g4_residual(p, p->first + i);
     for (uint32_t h = 0; h < p->model->config->hidden; h++) x[h] *= p->layer->scalar;
 }
 
@@ -513,7 +513,7 @@ static void g4_router_input_row(const g4_task *task, int i)
     const int row = p->first + i, hidden = (int)c->hidden;
     const g4_acts input = g4_acts_as(&p->inner, hidden);
     float *y = g4_acts_row(&input, row);
-    p->model->compute->kernels->rmsnorm(y, g4_stream(p, row), p->layer->router_scale, hidden, c->eps);
+    p->model->compute->kernels->rmsnorm(y, g4_residual(p, row), p->layer->router_scale, hidden, c->eps);
     const float scale = 1.0f / sqrtf((float)hidden);
     for (int h = 0; h < hidden; h++) y[h] *= scale;
     g4_acts_ready(p->model->compute, &input, row, hidden);
@@ -601,8 +601,8 @@ static void g4_gather_row(const g4_task *task, int i)
     const int row = p->first + i, used = (int)c->n_experts_used, hidden = (int)c->hidden;
     for (int k = 0; k < used; k++) {
         const int g = p->gathered_row[row * used + k];
-        p->model->compute->kernels->rmsnorm(g4_acts_row(&p->gathered, g), g4_stream(p, row), p->layer->moe_norm, hidden,
-                                            c->eps);
+        p->model->compute->kernels->rmsnorm(g4_acts_row(&p->gathered, g), g4_residual(p, row), p->layer->moe_norm,
+                                            hidden, c->eps);
         g4_acts_ready(p->model->compute, &p->gathered, g, hidden);
     }
 }
@@ -821,7 +821,7 @@ static void g4_embed_row(const g4_task *task, int row)
     const g4_model *m = p->model;
     const g4_config *c = m->config;
     const g4_row *r = &p->rows[row];
-    float *x = g4_stream(p, row);
+    float *x = g4_residual(p, row);
     if (r->soft) {
         memcpy(x, r->soft, c->hidden * sizeof *x);
     } else {
@@ -869,7 +869,7 @@ void g4_forward(g4_model *m, const g4_row *rows, int n, const g4_taps *taps)
         if (!g4_layer_run(p, l)) return;
 }
 
-const float *g4_final_state(const g4_model *m, int i) { return g4_stream(m->pass, m->pass->place[i]); }
+const float *g4_final_state(const g4_model *m, int i) { return g4_residual(m->pass, m->pass->place[i]); }
 
 /* ---- 9. The head -------------------------------------------------------------------------------------------------
  *
@@ -958,7 +958,7 @@ void g4_tap_head(g4_model *m, float *logits, size_t stride)
     for (int row = 0, n; row < p->n; row += n) {
         const float *states[G4_HEAD_ROWS];
         n = g4_min_int(G4_HEAD_ROWS, p->n - row);
-        for (int i = 0; i < n; i++) states[i] = g4_stream(p, row + i);
+        for (int i = 0; i < n; i++) states[i] = g4_residual(p, row + i);
         if (!p->taps->fn) { /* who only asks for inputs needs no logits */
             g4_head_inputs(&(g4_head_job) { .m = m, .states = states }, n);
             g4_inputs_show(m->compute, &m->head, &p->normed, 0, n);

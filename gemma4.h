@@ -992,6 +992,10 @@ G4_API g4_status g4_batch_line_read(g4_batch_line *out, const char *json, size_t
                                     g4_error *err);
 G4_API void g4_batch_line_close(g4_batch_line *line, const g4_allocator *a);
 
+typedef enum {                   /* whose words a request and its answer are in */
+               G4_DIALECT_OPENAI /* /v1/chat/completions, /v1/completions */
+} g4_dialect;
+
 typedef struct { /* one generated token, as g4_output has it */
     g4_token token;
     float logprob;
@@ -1015,7 +1019,8 @@ typedef struct {
     const g4_token_logprob *logprobs;
     int n_logprobs;
     int is_completion; /* nonzero: a text_completion, as /v1/completions answers: its text is that of the parts */
-    uint64_t reserved[8];
+    g4_dialect dialect;
+    uint64_t reserved[7];
 } g4_answer;
 /* An answer as one chat.completion object with a newline behind it, in one call of `write`. message has content (null
  * when there are only calls), reasoning_content if there are thoughts, and tool_calls, whose arguments are text; a call
@@ -1024,6 +1029,55 @@ typedef struct {
  * has cached_tokens and reasoning_tokens, timings are named as llama.cpp's. */
 G4_API g4_status g4_answer_write(const g4_answer *answer, g4_write_fn write, void *user, const g4_allocator *a,
                                  g4_error *err);
+
+/* The same as it comes: server-sent events, each written in one call of `write`, whole, with an empty line behind it.
+ *
+ *   if (g4_stream_open(&stream, &(g4_stream_options){ .answer = &known, .write = send, .user = socket }, NULL, &err))
+ *       return fail(&err);
+ *   g4_session_respond(s, c, &(g4_respond_options){ .part = g4_stream_part, .user = stream }, &r, &result, &err);
+ *   ... what is known now goes into `known`: parts, result, counts ...
+ *   st = g4_stream_end(stream, &known, &err);
+ *   g4_stream_close(stream);
+ *
+ * The first delta is the role, and opening writes it. Then each has one of content, reasoning_content or tool_calls,
+ * never empty; a call's first has its index, id, type, name and arguments "", those that follow index and arguments.
+ * The last delta is empty and has finish_reason; with include_usage a chunk without choices has the usage, and the
+ * others have it null. `data: [DONE]` is the end. Ids are those that g4_answer_write gives. A call that is cut after
+ * it was told in part stays as it was told, and finish_reason is "length"; one that is told when it is cut already is
+ * left out. An answer of is_completion becomes chunks of text_completion, with the text of the parts. */
+typedef struct g4_stream g4_stream;
+typedef struct {
+    const g4_answer *answer; /* what is known of it: id, created, model, fingerprint, is_completion, dialect, and for
+                                log-probabilities engine and want_logprobs. Copied, but for the engine */
+    int include_usage;
+    g4_write_fn write; /* not NULL; when it fails, nothing more is written */
+    void *user;
+    uint64_t reserved[4];
+} g4_stream_options;
+G4_API g4_status g4_stream_open(g4_stream **out, const g4_stream_options *opt, const g4_allocator *a, g4_error *err);
+/* A piece of the answer, as a g4_part_fn with the stream as its user. Nonzero: it could not be written. */
+G4_API int g4_stream_part(void *stream, int index, const g4_part *delta);
+/* A token with its log-probabilities, as a g4_output_fn likewise: it stands in the next chunk. Without want_logprobs
+ * it does nothing. */
+G4_API int g4_stream_token(void *stream, const g4_output *o);
+/* The answer as g4_answer_write takes it, for how it ended and what it took; id, created and names stay those of the
+ * opening. What failed before is told here. */
+G4_API g4_status g4_stream_end(g4_stream *s, const g4_answer *answer, g4_error *err);
+
+typedef struct {         /* why there is no answer */
+    g4_status status;    /* what a call returned */
+    int http;            /* the status of HTTP; 0: 400 or 500, as `status` says */
+    const char *message; /* as g4_error has it */
+    const char *param;   /* as g4_fault has it; NULL or empty: none */
+    uint64_t reserved[3];
+} g4_refusal;
+/* An error behind the beginning of an answer, in place of its end. */
+G4_API g4_status g4_stream_refuse(g4_stream *s, const g4_refusal *why, g4_error *err);
+G4_API void g4_stream_close(g4_stream *s);
+/* The error that a client reads in place of an answer: a JSON object with a newline behind it, in one call of `write`:
+ * error has message, type, param and code, which is "context_length_exceeded" for G4_ERR_CONTEXT. */
+G4_API g4_status g4_refusal_write(g4_dialect dialect, const g4_refusal *why, g4_write_fn write, void *user,
+                                  const g4_allocator *a, g4_error *err);
 
 /* ---- Boxes and points --------------------------------------------------------------------------- */
 
@@ -1122,10 +1176,11 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "chat/sources.c"
 #include "chat/openai.c"
 #include "chat/lines.c"
+#include "chat/answer.c"
+#include "chat/stream.c"
 #include "chat/request.c"
 #include "chat/conversation.c"
 #include "chat/reply.c"
-#include "chat/answer.c"
 #include "chat/regular.c"
 #include "chat/unicode.c"
 #include "chat/pattern.c"

@@ -1,5 +1,6 @@
-/* answer.c - an answer as OpenAI's clients read it: one chat.completion object, or a text_completion. What clients
- * choke on is left out: a finish_reason that they do not know, calls that were cut off, lists that are empty. */
+/* answer.c - an answer as OpenAI's clients read it: one chat.completion object, or a text_completion, and the pieces of
+ * both that their chunks and other dialects have too. What clients choke on is left out: a finish_reason that they do
+ * not know, calls that were cut off, lists that are empty. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -11,11 +12,7 @@
 #include <string.h>
 #include <time.h>
 
-/* A call that may be carried out. */
-static int g4_answer_is_call(const g4_part *p)
-{
-    return p->kind == G4_PART_TOOL_CALL && p->name != NULL && !p->incomplete;
-}
+int g4_answer_is_call(const g4_part *p) { return p->kind == G4_PART_TOOL_CALL && p->name != NULL && !p->incomplete; }
 
 static int g4_answer_has_cut_call(const g4_answer *c)
 {
@@ -24,12 +21,20 @@ static int g4_answer_has_cut_call(const g4_answer *c)
     return n > 0;
 }
 
-static int g4_answer_has_calls(const g4_answer *c)
+int g4_answer_has_calls(const g4_answer *c)
 {
     int n = 0;
     for (int i = 0; i < c->n_parts; i++) n += g4_answer_is_call(&c->parts[i]);
     return n > 0;
 }
+
+int g4_refusal_http(const g4_refusal *why)
+{
+    if (why->http != 0) return why->http;
+    return why->status == G4_ERR_MEMORY || why->status == G4_ERR_IO || why->status == G4_ERR_CANCELED ? 500 : 400;
+}
+
+int64_t g4_answer_created(const g4_answer *c) { return c->created != 0 ? c->created : (int64_t)time(NULL); }
 
 /* A number with `digits` behind the point, whatever the host's locale writes between them. */
 static void g4_answer_number(g4_buf *b, double x, int digits)
@@ -39,6 +44,19 @@ static void g4_answer_number(g4_buf *b, double x, int digits)
     for (int i = 0; i < n && n < (int)sizeof text; i++)
         if (text[i] != '-' && !g4_is_digit(text[i])) text[i] = '.';
     g4_buf_str(b, text);
+}
+
+void g4_answer_head(g4_buf *b, const g4_answer *c, const char *object)
+{
+    const char *model = c->model != NULL ? c->model : "gemma4";
+    const char *fingerprint = c->fingerprint != NULL ? c->fingerprint : "gemma4.c-" G4_VERSION;
+    g4_buf_fmt(b, "{\"id\":\"%s-%016" PRIx64 "\",\"object\":\"%s\",\"created\":%" PRId64,
+               c->is_completion ? "cmpl" : "chatcmpl", c->id, object, g4_answer_created(c));
+    g4_buf_str(b, ",\"model\":");
+    g4_json_quote(b, model, strlen(model));
+    g4_buf_str(b, ",\"system_fingerprint\":");
+    g4_json_quote(b, fingerprint, strlen(fingerprint));
+    g4_buf_str(b, ",\"choices\":[");
 }
 
 /* ---- The message --------------------------------------------------------------------------------- */
@@ -64,18 +82,24 @@ static int g4_answer_text(g4_buf *b, const g4_answer *c, const char *name, g4_pa
     return has_text;
 }
 
+void g4_answer_call_id(g4_buf *b, const g4_answer *c, const g4_part *call, const char *prefix, int n)
+{
+    if (call->id != NULL)
+        g4_json_quote(b, call->id, strlen(call->id));
+    else
+        g4_buf_fmt(b, "\"%s_%016" PRIx64 "_%d\"", prefix, c->id, n);
+}
+
 static void g4_answer_calls(g4_buf *b, const g4_answer *c)
 {
-    int n = 0;
+    int n = 0, n_written = 0; /* calls that were cut off count: a stream has told their names before it knew */
     for (int i = 0; i < c->n_parts; i++) {
         const g4_part *p = &c->parts[i];
+        n += p->kind == G4_PART_TOOL_CALL;
         if (!g4_answer_is_call(p)) continue;
-        g4_buf_str(b, n == 0 ? ",\"tool_calls\":[" : ",");
+        g4_buf_str(b, n_written++ == 0 ? ",\"tool_calls\":[" : ",");
         g4_buf_str(b, "{\"id\":");
-        if (p->id != NULL)
-            g4_json_quote(b, p->id, strlen(p->id));
-        else
-            g4_buf_fmt(b, "\"call_%016" PRIx64 "_%d\"", c->id, n);
+        g4_answer_call_id(b, c, p, "call", n - 1);
         g4_buf_str(b, ",\"type\":\"function\",\"function\":{\"name\":");
         g4_json_quote(b, p->name, strlen(p->name));
         g4_buf_str(b, ",\"arguments\":");
@@ -84,9 +108,8 @@ static void g4_answer_calls(g4_buf *b, const g4_answer *c)
         else
             g4_buf_str(b, "\"{}\"");
         g4_buf_str(b, "}}");
-        n++;
     }
-    if (n > 0) g4_buf_str(b, "]");
+    if (n_written > 0) g4_buf_str(b, "]");
 }
 
 static void g4_answer_message(g4_buf *b, const g4_answer *c)
@@ -101,13 +124,22 @@ static void g4_answer_message(g4_buf *b, const g4_answer *c)
 
 /* ---- How it ended -------------------------------------------------------------------------------- */
 
-static void g4_answer_finish(g4_buf *b, const g4_answer *c)
+g4_answer_end g4_answer_ending(const g4_answer *c, int has_cut_call)
 {
     const g4_stop stop = c->result.stop;
-    const int is_cut = stop == G4_STOP_MAX_TOKENS || stop == G4_STOP_CONTEXT || stop == G4_STOP_CANCELED ||
-                       (g4_answer_has_cut_call(c) && !g4_answer_has_calls(c));
-    const char *reason = is_cut ? "length" : g4_answer_has_calls(c) ? "tool_calls" : "stop";
-    g4_buf_fmt(b, ",\"finish_reason\":\"%s\"", reason);
+    if (stop == G4_STOP_CONTEXT) return G4_ANSWER_FULL;
+    if (stop == G4_STOP_MAX_TOKENS || stop == G4_STOP_CANCELED || has_cut_call ||
+        (g4_answer_has_cut_call(c) && !g4_answer_has_calls(c)))
+        return G4_ANSWER_CUT;
+    if (g4_answer_has_calls(c)) return G4_ANSWER_CALLS;
+    return stop == G4_STOP_STRING ? G4_ANSWER_STRING : G4_ANSWER_DONE;
+}
+
+void g4_answer_finish(g4_buf *b, const g4_answer *c, int has_cut_call)
+{
+    static const char *const reasons[] = { "stop", "stop", "tool_calls", "length", "length" };
+    const g4_stop stop = c->result.stop;
+    g4_buf_fmt(b, ",\"finish_reason\":\"%s\"", reasons[g4_answer_ending(c, has_cut_call)]);
     if (stop != G4_STOP_END && stop != G4_STOP_MAX_TOKENS) g4_buf_fmt(b, ",\"stop_reason\":\"%s\"", g4_stop_name(stop));
 }
 
@@ -139,61 +171,59 @@ static void g4_answer_token(g4_buf *b, const g4_engine *e, g4_token token, float
     g4_buf_str(b, "]");
 }
 
-static void g4_answer_logprobs(g4_buf *b, const g4_answer *c)
+void g4_answer_tokens(g4_buf *b, const g4_engine *e, const g4_token_logprob *tokens, int n)
 {
-    if (!c->want_logprobs) {
-        g4_buf_str(b, ",\"logprobs\":null");
-        return;
-    }
-    g4_buf_str(b, ",\"logprobs\":{\"content\":[");
-    for (int i = 0; i < c->n_logprobs; i++) {
-        const g4_token_logprob *t = &c->logprobs[i];
+    for (int i = 0; i < n; i++) {
+        const g4_token_logprob *t = &tokens[i];
         if (i > 0) g4_buf_str(b, ",");
-        g4_answer_token(b, c->engine, t->token, t->logprob);
+        g4_answer_token(b, e, t->token, t->logprob);
         g4_buf_str(b, ",\"top_logprobs\":[");
         for (int k = 0; k < t->n_top; k++) {
             if (k > 0) g4_buf_str(b, ",");
-            g4_answer_token(b, c->engine, t->top[k].token, t->top[k].logprob);
+            g4_answer_token(b, e, t->top[k].token, t->top[k].logprob);
             g4_buf_str(b, "}");
         }
         g4_buf_str(b, "]}");
     }
+}
+
+void g4_answer_logprobs(g4_buf *b, const g4_engine *e, const g4_token_logprob *tokens, int n)
+{
+    g4_buf_str(b, "{\"content\":[");
+    g4_answer_tokens(b, e, tokens, n);
     g4_buf_str(b, "],\"refusal\":null}");
 }
 
 /* ---- A text that was continued -------------------------------------------------------------------- */
 
-/* Its tokens, each list beside the others: texts, probabilities, the best in their place, where in the text they begin,
- * in bytes. */
-static void g4_answer_lists(g4_buf *b, const g4_answer *c)
+void g4_answer_lists(g4_buf *b, const g4_engine *e, const g4_token_logprob *tokens, int n, size_t *offset)
 {
     char bytes[256];
-    size_t offset = 0;
     g4_buf_str(b, "{\"tokens\":[");
-    for (int i = 0; i < c->n_logprobs; i++) {
+    for (int i = 0; i < n; i++) {
         if (i > 0) g4_buf_str(b, ",");
-        g4_answer_spell(b, c->engine, c->logprobs[i].token, bytes);
+        g4_answer_spell(b, e, tokens[i].token, bytes);
     }
     g4_buf_str(b, "],\"token_logprobs\":[");
-    for (int i = 0; i < c->n_logprobs; i++) {
+    for (int i = 0; i < n; i++) {
         if (i > 0) g4_buf_str(b, ",");
-        g4_answer_logprob(b, c->logprobs[i].logprob);
+        g4_answer_logprob(b, tokens[i].logprob);
     }
     g4_buf_str(b, "],\"top_logprobs\":[");
-    for (int i = 0; i < c->n_logprobs; i++) {
+    for (int i = 0; i < n; i++) {
         g4_buf_str(b, i > 0 ? ",{" : "{");
-        for (int k = 0; k < c->logprobs[i].n_top; k++) {
+        for (int k = 0; k < tokens[i].n_top; k++) {
             if (k > 0) g4_buf_str(b, ",");
-            g4_answer_spell(b, c->engine, c->logprobs[i].top[k].token, bytes);
+            g4_answer_spell(b, e, tokens[i].top[k].token, bytes);
             g4_buf_str(b, ":");
-            g4_answer_logprob(b, c->logprobs[i].top[k].logprob);
+            g4_answer_logprob(b, tokens[i].top[k].logprob);
         }
         g4_buf_str(b, "}");
     }
     g4_buf_str(b, "],\"text_offset\":[");
-    for (int i = 0; i < c->n_logprobs; i++) {
-        g4_buf_fmt(b, i > 0 ? ",%zu" : "%zu", offset);
-        offset += g4_token_bytes(c->engine, c->logprobs[i].token, 0, bytes);
+    for (int i = 0; i < n; i++) {
+        g4_buf_fmt(b, i > 0 ? ",%zu" : "%zu", *offset);
+        *offset += g4_token_bytes(e, tokens[i].token, 0, bytes);
     }
     g4_buf_str(b, "]}");
 }
@@ -201,20 +231,21 @@ static void g4_answer_lists(g4_buf *b, const g4_answer *c)
 static void g4_answer_completion(g4_buf *b, const g4_answer *c)
 {
     g4_buf text = g4_answer_gather(c, G4_PART_TEXT, b->a);
+    size_t offset = 0;
     g4_buf_str(b, "\"text\":");
     g4_json_quote(b, text.len > 0 ? text.data : "", text.len);
     if (text.failed) b->failed = 1;
     g4_buf_free(&text);
     g4_buf_str(b, ",\"logprobs\":");
     if (c->want_logprobs)
-        g4_answer_lists(b, c);
+        g4_answer_lists(b, c->engine, c->logprobs, c->n_logprobs, &offset);
     else
         g4_buf_str(b, "null");
 }
 
 /* ---- Counts and times ---------------------------------------------------------------------------- */
 
-static void g4_answer_usage(g4_buf *b, const g4_answer *c)
+void g4_answer_usage(g4_buf *b, const g4_answer *c)
 {
     const int n = c->result.n_tokens;
     g4_buf_fmt(b, ",\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d", c->prompt_tokens, n,
@@ -236,7 +267,7 @@ static void g4_answer_times(g4_buf *b, const char *name, int n, double seconds)
     }
 }
 
-static void g4_answer_timings(g4_buf *b, const g4_answer *c)
+void g4_answer_timings(g4_buf *b, const g4_answer *c)
 {
     g4_buf_fmt(b, ",\"timings\":{\"cache_n\":%d,", c->cached_tokens);
     g4_answer_times(b, "prompt", c->prompt_tokens - c->cached_tokens, c->prompt_seconds);
@@ -247,45 +278,165 @@ static void g4_answer_timings(g4_buf *b, const g4_answer *c)
 
 /* ---- The object ---------------------------------------------------------------------------------- */
 
-static g4_status g4_answer_check(const g4_answer *c, g4_write_fn write, g4_error *err)
+void g4_answer_openai(g4_buf *b, const g4_answer *c)
 {
-    if (c == NULL || write == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", c == NULL ? "answer" : "write");
-    if (c->n_parts < 0 || (c->n_parts > 0 && c->parts == NULL))
-        return g4_fail(err, G4_ERR_ARGUMENT, "%d parts, and parts is %s", c->n_parts,
-                       c->parts == NULL ? "NULL" : "set");
-    if (c->n_logprobs < 0 || (c->n_logprobs > 0 && (c->logprobs == NULL || c->engine == NULL)))
-        return g4_fail(err, G4_ERR_ARGUMENT, "%d logprobs, and logprobs or engine is NULL", c->n_logprobs);
-    return G4_OK;
+    g4_answer_head(b, c, c->is_completion ? "text_completion" : "chat.completion");
+    g4_buf_str(b, "{\"index\":0,");
+    if (c->is_completion) {
+        g4_answer_completion(b, c);
+    } else {
+        g4_answer_message(b, c);
+        g4_buf_str(b, ",\"logprobs\":");
+        if (c->want_logprobs)
+            g4_answer_logprobs(b, c->engine, c->logprobs, c->n_logprobs);
+        else
+            g4_buf_str(b, "null");
+    }
+    g4_answer_finish(b, c, 0);
+    g4_buf_str(b, "}]");
+    g4_answer_usage(b, c);
+    g4_answer_timings(b, c);
+    g4_buf_str(b, "}");
 }
 
-g4_status g4_answer_write(const g4_answer *c, g4_write_fn write, void *user, const g4_allocator *a, g4_error *err)
+/* ---- Errors ---------------------------------------------------------------------------------------- */
+
+void g4_refusal_openai(g4_buf *b, const g4_refusal *why)
 {
-    g4_buf b = { .a = a };
-    const g4_status st = g4_answer_check(c, write, err);
-    if (st != G4_OK) return st;
-    const char *model = c->model != NULL ? c->model : "gemma4";
-    const char *fingerprint = c->fingerprint != NULL ? c->fingerprint : "gemma4.c-" G4_VERSION;
-    g4_buf_fmt(&b, "{\"id\":\"%s-%016" PRIx64 "\",\"object\":\"%s\",\"created\":%" PRId64,
-               c->is_completion ? "cmpl" : "chatcmpl", c->id, c->is_completion ? "text_completion" : "chat.completion",
-               c->created != 0 ? c->created : (int64_t)time(NULL));
-    g4_buf_str(&b, ",\"model\":");
-    g4_json_quote(&b, model, strlen(model));
-    g4_buf_str(&b, ",\"system_fingerprint\":");
-    g4_json_quote(&b, fingerprint, strlen(fingerprint));
-    g4_buf_str(&b, ",\"choices\":[{\"index\":0,");
-    if (c->is_completion) {
-        g4_answer_completion(&b, c);
-    } else {
-        g4_answer_message(&b, c);
-        g4_answer_logprobs(&b, c);
+    static const struct {
+        int http;
+        const char *type, *code;
+    } kinds[] = { { 401, "authentication_error", "invalid_api_key" },
+                  { 403, "permission_error", "forbidden" },
+                  { 404, "invalid_request_error", "not_found" },
+                  { 429, "rate_limit_error", "rate_limit_exceeded" },
+                  { 503, "server_error", "overloaded" } };
+    const int http = g4_refusal_http(why);
+    const char *type = http < 500 ? "invalid_request_error" : "server_error", *code = NULL;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        if (kinds[i].http != http) continue;
+        type = kinds[i].type;
+        code = kinds[i].code;
     }
-    g4_answer_finish(&b, c);
-    g4_buf_str(&b, "}]");
-    g4_answer_usage(&b, c);
-    g4_answer_timings(&b, c);
-    g4_buf_str(&b, "}\n");
-    const int failed = b.failed, not_written = !failed && write(user, b.data, b.len) != 0;
-    g4_buf_free(&b);
-    if (failed) return g4_fail(err, G4_ERR_MEMORY, "no memory for an answer's text");
-    return not_written ? g4_fail(err, G4_ERR_IO, "the answer could not be written") : G4_OK;
+    if (why->status == G4_ERR_CONTEXT) code = "context_length_exceeded";
+    const char *texts[] = { why->message != NULL ? why->message : "", type,
+                            why->param != NULL && why->param[0] != '\0' ? why->param : NULL, code };
+    static const char *const names[] = { "{\"error\":{\"message\":", ",\"type\":", ",\"param\":", ",\"code\":" };
+    for (int i = 0; i < 4; i++) {
+        g4_buf_str(b, names[i]);
+        if (texts[i] != NULL)
+            g4_json_quote(b, texts[i], strlen(texts[i]));
+        else
+            g4_buf_str(b, "null");
+    }
+    g4_buf_str(b, "}}");
 }
+
+/* ---- Chunks: the same as it comes ------------------------------------------------------------------ */
+
+static void g4_chunk_begin(g4_stream *s)
+{
+    const g4_answer *c = &s->answer;
+    g4_buf_str(&s->out, "data: ");
+    g4_answer_head(&s->out, c, c->is_completion ? "text_completion" : "chat.completion.chunk");
+}
+
+static void g4_chunk_end(g4_stream *s)
+{
+    if (s->include_usage) g4_buf_str(&s->out, ",\"usage\":null");
+    g4_buf_str(&s->out, "}\n\n");
+}
+
+/* Behind the text or delta of a chunk: the tokens that have come since the last one. */
+static void g4_chunk_logprobs(g4_stream *s)
+{
+    const g4_answer *c = &s->answer;
+    g4_buf_str(&s->out, ",\"logprobs\":");
+    if (!c->want_logprobs || s->n_tokens == 0)
+        g4_buf_str(&s->out, "null");
+    else if (c->is_completion)
+        g4_answer_lists(&s->out, c->engine, s->tokens, s->n_tokens, &s->text_offset);
+    else
+        g4_answer_logprobs(&s->out, c->engine, s->tokens, s->n_tokens);
+    s->n_tokens = 0;
+}
+
+static void g4_chunk_choice_begin(g4_stream *s)
+{
+    g4_chunk_begin(s);
+    g4_buf_str(&s->out, s->answer.is_completion ? "{\"index\":0,\"text\":" : "{\"index\":0,\"delta\":{");
+}
+
+static void g4_chunk_choice_end(g4_stream *s)
+{
+    if (!s->answer.is_completion) g4_buf_str(&s->out, "}");
+    g4_chunk_logprobs(s);
+    g4_buf_str(&s->out, ",\"finish_reason\":null}]");
+    g4_chunk_end(s);
+}
+
+static void g4_chunk_open_answer(g4_stream *s)
+{
+    if (s->answer.is_completion) return;
+    g4_chunk_choice_begin(s);
+    g4_buf_str(&s->out, "\"role\":\"assistant\",\"content\":\"\"");
+    g4_chunk_choice_end(s);
+}
+
+static void g4_chunk_open_part(g4_stream *s, const g4_part *p)
+{
+    if (p->kind != G4_PART_TOOL_CALL) return;
+    g4_chunk_choice_begin(s);
+    g4_buf_fmt(&s->out, "\"tool_calls\":[{\"index\":%d,\"id\":", s->n_told_calls - 1);
+    g4_answer_call_id(&s->out, &s->answer, p, "call", s->n_calls - 1);
+    g4_buf_str(&s->out, ",\"type\":\"function\",\"function\":{\"name\":");
+    g4_json_quote(&s->out, p->name, strlen(p->name));
+    g4_buf_str(&s->out, ",\"arguments\":\"\"}}]");
+    g4_chunk_choice_end(s);
+}
+
+static void g4_chunk_add(g4_stream *s, const char *text, size_t n)
+{
+    g4_chunk_choice_begin(s);
+    if (s->kind == G4_PART_TOOL_CALL)
+        g4_buf_fmt(&s->out, "\"tool_calls\":[{\"index\":%d,\"function\":{\"arguments\":", s->n_told_calls - 1);
+    else if (!s->answer.is_completion)
+        g4_buf_str(&s->out, s->kind == G4_PART_THOUGHT ? "\"reasoning_content\":" : "\"content\":");
+    g4_json_quote(&s->out, text, n);
+    if (s->kind == G4_PART_TOOL_CALL) g4_buf_str(&s->out, "}}]");
+    g4_chunk_choice_end(s);
+}
+
+static void g4_chunk_close_part(g4_stream *s, int is_cut)
+{
+    (void)s;
+    (void)is_cut; /* clients see it by what follows */
+}
+
+/* The reason, then the counts; the timings stand in the last chunk, as llama.cpp's do. */
+static void g4_chunk_close_answer(g4_stream *s, const g4_answer *c)
+{
+    g4_chunk_choice_begin(s);
+    g4_buf_str(&s->out, c->is_completion ? "\"\"" : "}");
+    g4_chunk_logprobs(s);
+    g4_answer_finish(&s->out, c, s->has_cut_call);
+    g4_buf_str(&s->out, "}]");
+    if (s->include_usage) {
+        g4_chunk_end(s);
+        g4_chunk_begin(s);
+        g4_buf_str(&s->out, "]");
+        g4_answer_usage(&s->out, c);
+    }
+    g4_answer_timings(&s->out, c);
+    g4_buf_str(&s->out, "}\n\ndata: [DONE]\n\n");
+}
+
+static void g4_chunk_refuse(g4_stream *s, const g4_refusal *why)
+{
+    g4_buf_str(&s->out, "data: ");
+    g4_refusal_openai(&s->out, why);
+    g4_buf_str(&s->out, "\n\n");
+}
+
+const g4_stream_form g4_stream_openai = { g4_chunk_open_answer, g4_chunk_open_part,    g4_chunk_add,
+                                          g4_chunk_close_part,  g4_chunk_close_answer, g4_chunk_refuse };

@@ -292,6 +292,71 @@ g4_status g4_openai_read_tools(g4_json **tools, g4_arena *m, const char *text, s
 /* The name and the address of a line; *line becomes its body, where it is in one. */
 g4_status g4_line_unwrap(g4_openai *o, g4_json **line, g4_request_info *info);
 
+/* ---- Answers as clients read them (answer.c) ----------------------------------------------------- */
+
+int g4_answer_is_call(const g4_part *p); /* one that may be carried out */
+int g4_answer_has_calls(const g4_answer *c);
+int64_t g4_answer_created(const g4_answer *c);
+/* The object up to its choices, the bracket of which is open. */
+void g4_answer_head(g4_buf *b, const g4_answer *c, const char *object);
+/* The name of a call, quoted: its own, or that of the n-th call of the answer, cut ones counted. */
+void g4_answer_call_id(g4_buf *b, const g4_answer *c, const g4_part *call, const char *prefix, int n);
+
+/* How an answer ended, as clients are told. */
+typedef enum { G4_ANSWER_DONE, G4_ANSWER_STRING, G4_ANSWER_CALLS, G4_ANSWER_CUT, G4_ANSWER_FULL } g4_answer_end;
+/* has_cut_call: a call has been told in part, and is cut. */
+g4_answer_end g4_answer_ending(const g4_answer *c, int has_cut_call);
+void g4_answer_finish(g4_buf *b, const g4_answer *c, int has_cut_call); /* finish_reason, and stop_reason */
+void g4_answer_usage(g4_buf *b, const g4_answer *c);
+void g4_answer_timings(g4_buf *b, const g4_answer *c);
+
+/* Tokens as a chat has them, without and with the object around them. */
+void g4_answer_tokens(g4_buf *b, const g4_engine *e, const g4_token_logprob *tokens, int n);
+void g4_answer_logprobs(g4_buf *b, const g4_engine *e, const g4_token_logprob *tokens, int n);
+/* As a text that was continued has them, each list beside the others: texts, probabilities, the best in their place,
+ * where in the text they begin, in bytes: the first at *offset, which moves on. */
+void g4_answer_lists(g4_buf *b, const g4_engine *e, const g4_token_logprob *tokens, int n, size_t *offset);
+void g4_answer_openai(g4_buf *b, const g4_answer *c); /* the object */
+
+int g4_refusal_http(const g4_refusal *why); /* its status, given or meant */
+void g4_refusal_openai(g4_buf *b, const g4_refusal *why);
+
+/* How a dialect writes an answer as it comes, into s->out. A part is opened, gets its text, which is never empty, and
+ * is closed before the next. */
+typedef struct {
+    void (*open_answer)(g4_stream *s);
+    void (*open_part)(g4_stream *s, const g4_part *p);
+    void (*add)(g4_stream *s, const char *text, size_t n);
+    void (*close_part)(g4_stream *s, int is_cut);
+    void (*close_answer)(g4_stream *s, const g4_answer *c);
+    void (*refuse)(g4_stream *s, const g4_refusal *why);
+} g4_stream_form;
+extern const g4_stream_form g4_stream_openai;
+
+struct g4_stream {
+    const g4_allocator *a;
+    const g4_stream_form *form;
+    g4_answer answer; /* what was known of it; its texts are in `texts` */
+    g4_buf texts[2];  /* model, fingerprint */
+    int include_usage;
+    g4_write_fn write;
+    void *user;
+    g4_buf out;               /* events that were not written yet */
+    g4_token_logprob *tokens; /* that stand in no event yet */
+    int n_tokens, cap_tokens;
+    g4_candidate *best; /* of all of them, one after the other */
+    int n_best, cap_best;
+    size_t text_offset; /* of the next token in a text that is continued */
+    int index;          /* of the part that is open; -1: none is */
+    g4_part_kind kind;  /* of it */
+    int has_text;       /* it does */
+    int n_calls;        /* so far, as g4_answer_call_id counts them */
+    int n_told_calls;   /* those of them that were told */
+    int has_cut_call;   /* one of these was cut */
+    int is_over;        /* the answer was ended or refused */
+    g4_status status;   /* what failed first, and is said from then on */
+};
+
 /* ---- Requests (request.c) ---------------------------------------------------------------------- */
 
 void g4_request_render(const g4_request *r, g4_render_input *in); /* what the request says, and nothing else */

@@ -460,7 +460,22 @@ G4_FIELD(g4_answer, want_logprobs, 136, 4)
 G4_FIELD(g4_answer, logprobs, 144, 8)
 G4_FIELD(g4_answer, n_logprobs, 152, 4)
 G4_FIELD(g4_answer, is_completion, 156, 4)
-G4_FIELD(g4_answer, reserved, 160, 64)
+G4_FIELD(g4_answer, dialect, 160, 4)
+G4_FIELD(g4_answer, reserved, 168, 56)
+
+G4_STRUCT(g4_stream_options, 64)
+G4_FIELD(g4_stream_options, answer, 0, 8)
+G4_FIELD(g4_stream_options, include_usage, 8, 4)
+G4_FIELD(g4_stream_options, write, 16, 8)
+G4_FIELD(g4_stream_options, user, 24, 8)
+G4_FIELD(g4_stream_options, reserved, 32, 32)
+
+G4_STRUCT(g4_refusal, 48)
+G4_FIELD(g4_refusal, status, 0, 4)
+G4_FIELD(g4_refusal, http, 4, 4)
+G4_FIELD(g4_refusal, message, 8, 8)
+G4_FIELD(g4_refusal, param, 16, 8)
+G4_FIELD(g4_refusal, reserved, 24, 24)
 
 G4_STRUCT(g4_box, 48)
 G4_FIELD(g4_box, is_point, 0, 4)
@@ -525,6 +540,7 @@ G4_VALUE(G4_TOOLS_NAMED, 3)
 G4_VALUE(G4_FORMAT_TEXT, 0)
 G4_VALUE(G4_FORMAT_JSON, 1)
 G4_VALUE(G4_FORMAT_SCHEMA, 2)
+G4_VALUE(G4_DIALECT_OPENAI, 0)
 
 #undef G4_STRUCT
 #undef G4_FIELD

@@ -136,12 +136,12 @@ static const g4_case g4_cases[] = {
 typedef struct {
     g4_buf seen;
     int last, kind, ends, incomplete;
-} g4_stream;
+} g4_told;
 
 /* Deltas put together must be the parts. */
 static int g4_collect(void *user, int index, const g4_part *d)
 {
-    g4_stream *s = user;
+    g4_told *s = user;
     if (index != s->last) {
         if (s->last >= 0) g4_buf_str(&s->seen, s->incomplete ? "}!" : "}");
         if (d->kind == G4_PART_TOOL_CALL)
@@ -159,7 +159,7 @@ static void g4_run_case(const g4_case *c, size_t piece, const g4_allocator *a)
 {
     g4_error err;
     g4_response *r;
-    g4_stream stream = { .last = -1 };
+    g4_told stream = { .last = -1 };
     g4_buf parts = { 0 };
     if (g4_response_new(&r, a, NULL, c->in_thought, g4_collect, &stream, &err) != G4_OK) return;
     g4_feed_all(r, c->reply, strlen(c->reply), piece);
@@ -210,7 +210,7 @@ int main(void)
     g4_response_close(r);
 
     /* the callback can stop */
-    g4_stream stream = { .last = -1, .ends = 2 };
+    g4_told stream = { .last = -1, .ends = 2 };
     G4_EXPECT(g4_response_new(&r, NULL, NULL, 0, g4_collect, &stream, &err) == G4_OK, "%s", err.message);
     G4_EXPECT(g4_response_feed(r, G4_CONTROL_NONE, "a", 1) == 0 && g4_response_feed(r, G4_CONTROL_NONE, "b", 1) != 0,
               "stop after two");
