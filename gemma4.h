@@ -556,7 +556,8 @@ typedef struct {
     int n_tokens;        /* generated and kept in the timeline */
     int n_reused;        /* in a batch: leading positions of the prompt that were there already */
     double seconds;
-    uint64_t reserved[4];
+    const char *stop_string; /* G4_STOP_STRING: which of those that were given; else NULL */
+    uint64_t reserved[3];
 } g4_result;
 
 /* Continue the timeline. When this returns, every token that was output is in the timeline and evaluated, so that more
@@ -792,6 +793,11 @@ G4_API g4_status g4_response_open(g4_response **out, const g4_engine *e, int in_
 /* Nonzero: the callback asks to stop, or there was no memory. Then nothing was taken: until the same token was pushed
  * again with success, no other is taken and g4_response_finish is G4_ERR_MEMORY. */
 G4_API int g4_response_push(g4_response *r, g4_token token);
+/* Strings that end the answer where they stand in its text, not in thoughts and calls: they and what follows are not of
+ * it, and pushing is nonzero from then on. What may be the beginning of one is told when it is none. Said before the
+ * first token; empty ones are ignored, and they must outlive the response. */
+G4_API g4_status g4_response_stop_at(g4_response *r, const char *const *stop, int n, g4_error *err);
+G4_API const char *g4_response_stop_string(const g4_response *r); /* the one that has ended it; NULL: none */
 /* What failed may be tried again. A call or thought without its end is incomplete: push the stop_token of g4_result
  * too, where the model ended the answer by itself. Whether text is incomplete only g4_session_respond knows. */
 G4_API g4_status g4_response_finish(g4_response *r, g4_error *err);
@@ -863,8 +869,9 @@ G4_API void g4_guide_close(g4_guide *g);
 G4_API int g4_chat_in_thought(const g4_chat *c); /* does the prompt end inside an open thought? */
 
 typedef struct {
-    const g4_generate_options
-        *generate; /* sampling, limits, stop strings, logprobs, output of tokens; NULL: defaults */
+    const g4_generate_options *generate; /* sampling, limits, logprobs, output of tokens, which is told of each before
+                                            `part` is, and stop strings, which count in the answer's text alone; NULL:
+                                            defaults */
     g4_guide_options guide;
     g4_part_fn part; /* pieces of thought, text and calls as they come; may be NULL */
     void *user;

@@ -426,14 +426,16 @@ static int g4_respond_output(void *user, const g4_output *o)
 {
     g4_responder *r = user;
     int stop = 0;
-    if (r->generate->n_stop > 0) { /* text that may be a stop string is held back, so the tokens say too much */
-        if (o->text_len > 0) stop = g4_response_feed(r->response, G4_CONTROL_NONE, o->text, o->text_len);
-        if (o->is_special) stop |= g4_response_push(r->response, o->token);
-    } else if (o->token >= 0) {
-        stop = g4_response_push(r->response, o->token);
-    }
-    if (r->generate->output != NULL) stop |= r->generate->output(r->generate->user, o);
+    if (r->generate->output != NULL) stop = r->generate->output(r->generate->user, o);
+    if (o->token >= 0) stop |= g4_response_push(r->response, o->token);
     return stop;
+}
+
+/* A string that ends the answer is found by its reader, which knows what is text. */
+static void g4_respond_note_stop(const g4_response *r, g4_result *result)
+{
+    result->stop_string = g4_response_stop_string(r);
+    if (result->stop_string != NULL) result->stop = G4_STOP_STRING;
 }
 
 /* How to generate under the guide into the response that is being made. */
@@ -446,21 +448,33 @@ static g4_status g4_respond_options_of(g4_responder *r, g4_guide *guide, g4_gene
     if (constraint != NULL) out->constraint = constraint;
     out->output = g4_respond_output;
     out->user = r;
+    out->n_stop = 0;
     return G4_OK;
+}
+
+static g4_status g4_respond_open(g4_responder *r, const g4_chat *c, g4_error *err)
+{
+    const g4_generate_options *opt = r->generate;
+    const g4_status st = g4_response_open(&r->response, g4_chat_engine(c), g4_chat_in_thought(c), NULL, NULL, err);
+    return st == G4_OK ? g4_response_stop_at(r->response, opt->stop, opt->n_stop, err) : st;
 }
 
 static g4_status g4_respond_generate(g4_session *s, g4_guide *guide, g4_responder *r, g4_result *result, g4_error *err)
 {
     g4_generate_options generate;
-    const g4_status st = g4_respond_options_of(r, guide, &generate, err);
-    return st == G4_OK ? g4_timeline_generate(s, &generate, result, err) : st;
+    g4_status st = g4_respond_options_of(r, guide, &generate, err);
+    if (st == G4_OK && g4_response_stop_string(r->response) == NULL)
+        st = g4_timeline_generate(s, &generate, result, err);
+    if (st == G4_OK) g4_respond_note_stop(r->response, result);
+    return st;
 }
 
 /* Part of the answer is there already, from a call that was cancelled: the reader and the guide learn of it. */
 static g4_status g4_respond_resume(g4_response *r, g4_guide *guide, const g4_token *tokens, int n, g4_error *err)
 {
     for (int i = 0; i < n; i++) {
-        if (g4_response_push(r, tokens[i])) return g4_fail(err, G4_ERR_MEMORY, "no memory for the answer");
+        if (g4_response_push(r, tokens[i]) && g4_response_stop_string(r) == NULL)
+            return g4_fail(err, G4_ERR_MEMORY, "no memory for the answer");
         g4_guide_accept(guide, tokens[i]);
         if (guide->why.code != G4_OK) return g4_fail(err, guide->why.code, "%s", guide->why.message);
     }
@@ -485,7 +499,7 @@ static g4_status g4_respond_make(g4_session *s, const g4_chat *c, const g4_respo
     g4_guide *guide = NULL;
     int n = 0;
     g4_status st = g4_chat_check_followed(c, s, &n, s->gate->halt, err);
-    if (st == G4_OK) st = g4_response_open(&r->response, g4_chat_engine(c), g4_chat_in_thought(c), NULL, NULL, err);
+    if (st == G4_OK) st = g4_respond_open(r, c, err);
     if (st == G4_OK) st = g4_guide_make(&guide, c, &opt->guide, s->gate->halt, err);
     if (st == G4_OK) st = g4_respond_resume(r->response, guide, s->tokens + n, s->n - n, err);
     if (st == G4_OK) g4_response_listen(r->response, opt->part, opt->user);
@@ -560,7 +574,9 @@ static void g4_batch_answer_done(void *user, g4_session *s, g4_status st, const 
     const g4_batch_respond_request request = answer->request;
     g4_response *response = answer->responder.response;
     g4_error own = err != NULL ? *err : (g4_error) { 0 };
-    if (st == G4_OK) st = g4_respond_finish(response, result, answer->has_grammar, &own);
+    g4_result ended = *result;
+    if (st == G4_OK) g4_respond_note_stop(response, &ended);
+    if (st == G4_OK) st = g4_respond_finish(response, &ended, answer->has_grammar, &own);
     if (st == G4_ERR_CANCELED) {
         g4_response_cut(response);
         if (g4_response_finish(response, NULL) != G4_OK) st = g4_fail(&own, G4_ERR_MEMORY, "no memory for the answer");
@@ -570,7 +586,7 @@ static void g4_batch_answer_done(void *user, g4_session *s, g4_status st, const 
         response = NULL;
     }
     g4_batch_answer_free(answer);
-    request.done(request.user, s, st, response, result, st != G4_OK ? &own : NULL);
+    request.done(request.user, s, st, response, &ended, st != G4_OK ? &own : NULL);
 }
 
 /* Reader and guide of the answer, and what generation is told. */
@@ -582,7 +598,8 @@ static g4_status g4_batch_answer_open(g4_batch_answer *answer, const g4_chat *c,
     if (opt->generate != NULL) answer->generate = *opt->generate;
     answer->responder.generate = &answer->generate;
     answer->has_grammar = opt->guide.grammar != NULL;
-    g4_status st = g4_response_open(&answer->responder.response, e, g4_chat_in_thought(c), opt->part, opt->user, err);
+    g4_status st = g4_respond_open(&answer->responder, c, err);
+    if (st == G4_OK) g4_response_listen(answer->responder.response, opt->part, opt->user);
     if (st == G4_OK) st = g4_guide_make(&answer->guide, c, &opt->guide, g4_engine_halt(e, &halt), err);
     return st == G4_OK ? g4_respond_options_of(&answer->responder, answer->guide, generate, err) : st;
 }

@@ -391,7 +391,11 @@ struct g4_response {
     g4_response_state state;
     g4_utf8 utf8;
     g4_buf held; /* TEXT: white space that is dropped if nothing follows; THOUGHT: a line feed; NAME: the name so far */
-    g4_buf call; /* bytes of the call being read */
+    const char *const *stops; /* strings that end the answer where its text has them */
+    int n_stops;
+    int stopped;    /* which of them did; -1: none */
+    g4_buf ahead;   /* TEXT: what may be the beginning of one */
+    g4_buf call;    /* bytes of the call being read */
     size_t *quotes; /* where <|"|> stands in it */
     int n_quotes, cap_quotes;
     g4_response_part *parts;
@@ -511,7 +515,9 @@ static int g4_response_prepare(g4_response *r, g4_control control, size_t n)
 {
     enum { HELD = 8 }; /* bytes of a character that may be waiting, and more */
     size_t all;
-    if (g4_add_overflows(n, HELD + sizeof G4_QUOTE, &n) || g4_add_overflows(n, r->held.len, &all)) return 0;
+    if (g4_add_overflows(n, HELD + sizeof G4_QUOTE, &n) || g4_add_overflows(n, r->ahead.len, &n)) return 0;
+    if (g4_add_overflows(n, r->held.len, &all)) return 0;
+    if (r->n_stops > 0 && !g4_response_room(&r->ahead, n)) return 0;
     if (!g4_response_room(&r->held, n) || g4_response_next(r, 0, all) == NULL) return 0;
     if (r->open && r->n_parts > 0 && !g4_response_room(&r->parts[r->n_parts - 1].text, all)) return 0;
     if (r->state != G4_IN_CALL) return 1;
@@ -600,6 +606,47 @@ static void g4_response_text(g4_response *r, const char *s, size_t n)
     g4_buf_add(&r->held, s + end, n - end);
 }
 
+/* Where the first stop string begins in the text ahead, and which it is; -1: there is none, and the place is that of
+ * the first byte that may begin one. */
+static int g4_response_find_stop(const g4_response *r, size_t *at)
+{
+    size_t first = r->ahead.len;
+    for (*at = 0; *at < r->ahead.len; ++*at) {
+        const size_t rest = r->ahead.len - *at;
+        for (int i = 0; i < r->n_stops; i++) {
+            const size_t n = strlen(r->stops[i]);
+            if (n == 0 || memcmp(r->ahead.data + *at, r->stops[i], rest < n ? rest : n) != 0) continue;
+            if (rest >= n) return i;
+            if (*at < first) first = *at;
+        }
+    }
+    *at = first;
+    return -1;
+}
+
+/* The same up to the first stop string. White space in front of an answer can be none: it is not of the answer. */
+static void g4_response_say(g4_response *r, const char *s, size_t n)
+{
+    size_t at;
+    if (r->n_stops == 0) {
+        g4_response_text(r, s, n);
+        return;
+    }
+    const char *word = s;
+    size_t n_word = n;
+    g4_py_strip(&word, &n_word);
+    if (r->ahead.len == 0 && g4_response_going_on(r, G4_PART_TEXT) == NULL) {
+        if (n_word == 0) return;
+        n -= (size_t)(word - s);
+        s = word;
+    }
+    g4_buf_add(&r->ahead, s, n);
+    r->stopped = g4_response_find_stop(r, &at);
+    g4_response_text(r, r->ahead.data, at);
+    r->ahead.len -= at;
+    memmove(r->ahead.data, r->ahead.data + at, r->ahead.len);
+}
+
 /* Whole characters of a thought: a line feed at the end waits. */
 static void g4_response_thought(g4_response *r, const char *s, size_t n)
 {
@@ -627,7 +674,7 @@ static void g4_response_bytes(g4_response *r, const char *s, size_t n)
 {
     enum { AT_ONCE = 256 };
     char out[AT_ONCE + 4];
-    while (n > 0 && r->state != G4_IN_NOTHING) {
+    while (n > 0 && r->state != G4_IN_NOTHING && r->stopped < 0) {
         size_t size = n < AT_ONCE ? n : AT_ONCE;
         if (r->state == G4_IN_NAME) {
             size = g4_response_name(r, s[0]);
@@ -636,7 +683,7 @@ static void g4_response_bytes(g4_response *r, const char *s, size_t n)
         } else {
             const size_t whole = g4_utf8_push(&r->utf8, s, size, out);
             if (r->state == G4_IN_TEXT)
-                g4_response_text(r, out, whole);
+                g4_response_say(r, out, whole);
             else
                 g4_response_thought(r, out, whole);
         }
@@ -680,7 +727,11 @@ static void g4_response_leave(g4_response *r, g4_response_state next, g4_respons
 {
     char out[8];
     const size_t n = g4_utf8_push(&r->utf8, NULL, 0, out); /* an unfinished character stays as it is */
-    if (r->state == G4_IN_TEXT) g4_response_text(r, out, n);
+    if (r->state == G4_IN_TEXT && r->stopped < 0) {
+        g4_response_say(r, out, n);
+        if (r->stopped < 0) g4_response_text(r, r->ahead.data, r->ahead.len);
+    }
+    r->ahead.len = 0;
     if (r->state == G4_IN_THOUGHT) g4_response_thought(r, out, n);
     if (r->state == G4_IN_CALL) g4_response_call(r, ending);
     if (ending == G4_ENDS_CUT) g4_response_mark_cut(r);
@@ -738,7 +789,7 @@ static void g4_response_take(g4_response *r, g4_control control, const char *byt
 
 int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size_t n)
 {
-    if (r->busy || r->failed || r->finished) return 1;
+    if (r->busy || r->failed || r->finished || r->stopped >= 0) return 1;
     if (r->state == G4_IN_NOTHING) return r->stop;
     if (!g4_response_prepare(r, control, n)) {
         r->failed = 1;
@@ -748,7 +799,25 @@ int g4_response_feed(g4_response *r, g4_control control, const char *bytes, size
     r->busy = 1;
     g4_response_take(r, control, bytes, n);
     r->busy = 0;
-    return r->stop;
+    return r->stop || r->stopped >= 0;
+}
+
+g4_status g4_response_stop_at(g4_response *r, const char *const *stop, int n, g4_error *err)
+{
+    if (r == NULL || (n > 0 && stop == NULL))
+        return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", r == NULL ? "response" : "stop");
+    if (r->busy || r->finished || r->n_parts > 0 || r->state == G4_IN_NOTHING || r->ahead.len > 0)
+        return g4_fail(err, G4_ERR_ARGUMENT, "this answer has begun: what ends it is said before");
+    for (int i = 0; i < n; i++)
+        if (stop[i] == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "stop string %d is NULL", i);
+    r->stops = stop;
+    r->n_stops = n > 0 ? n : 0;
+    return G4_OK;
+}
+
+const char *g4_response_stop_string(const g4_response *r)
+{
+    return r != NULL && r->stopped >= 0 ? r->stops[r->stopped] : NULL;
 }
 
 void g4_response_listen(g4_response *r, g4_part_fn part, void *user)
@@ -784,7 +853,8 @@ g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tok
     r->a = a;
     r->t = t;
     r->state = in_thought ? G4_IN_THOUGHT : G4_IN_TEXT;
-    r->held.a = r->call.a = a;
+    r->held.a = r->call.a = r->ahead.a = a;
+    r->stopped = -1;
     r->fn = fn;
     r->user = user;
     r->missing = -1;
@@ -847,6 +917,7 @@ void g4_response_close(g4_response *r)
     g4_free(a, r->views);
     g4_free(a, r->quotes);
     g4_buf_free(&r->held);
+    g4_buf_free(&r->ahead);
     g4_buf_free(&r->call);
     g4_free(a, r);
 }

@@ -1,10 +1,9 @@
 /* answer.c - an answer on its way to the user: tokens become text on stdout, thoughts on stderr, calls on a line of
- * their own, or members of one JSON object. The stop strings of a chat count in its text alone, not in thoughts and
- * calls, so they are looked for here and not by the library. */
+ * their own, or members of one JSON object. The stop strings of a chat count in its text alone, so that its reader
+ * looks for them and not what generates. */
 #include "cli.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -17,36 +16,6 @@ static void emit(answer_writer *w, const char *text, size_t len)
     errno = 0;
     show(stdout, text, len);
     if (fflush(stdout) != 0 || ferror(stdout)) w->write_error = errno != 0 ? errno : EIO;
-}
-
-/* Text of a chat's answer, up to the first stop string. What may be the start of one waits in w->held. Nonzero when the
- * answer ends here. */
-static int emit_until_stop(answer_writer *w, const char *text, size_t len)
-{
-    const arguments *a = w->args;
-    size_t keep = 0; /* bytes at the end that may be the start of a stop string */
-    if (a->n_stop == 0) {
-        emit(w, text, len);
-        return 0;
-    }
-    buffer_add(&w->held, text, len);
-    for (size_t pos = 0; pos < w->held.len; pos++) {
-        for (int i = 0; i < a->n_stop; i++) {
-            size_t rest = w->held.len - pos, n = strlen(a->stop[i]);
-            if (memcmp(w->held.data + pos, a->stop[i], rest < n ? rest : n) != 0) continue;
-            if (rest >= n) {
-                emit(w, w->held.data, pos);
-                w->held.len = 0;
-                w->stopped = 1;
-                return 1;
-            }
-            if (rest > keep) keep = rest;
-        }
-    }
-    emit(w, w->held.data, w->held.len - keep);
-    memmove(w->held.data, w->held.data + w->held.len - keep, keep);
-    w->held.len = keep;
-    return 0;
 }
 
 /* ---- Thoughts and calls ------------------------------------------------------------------------- */
@@ -119,20 +88,23 @@ static int on_part(void *user, int index, const g4_part *delta)
     if (delta->kind == G4_PART_TOOL_CALL && !delta->incomplete && g4_request_get(w->request) != NULL) {
         w->ended_by_call = g4_request_get(w->request)->one_call;
     }
-    return w->ended_by_call || (delta->kind == G4_PART_TEXT && emit_until_stop(w, delta->text, delta->text_len));
+    if (delta->kind == G4_PART_TEXT) emit(w, delta->text, delta->text_len);
+    return w->ended_by_call;
 }
 
 int answer_open_chat(answer_writer *w, int in_thought)
 {
     g4_error err;
-    return g4_response_open(&w->response, w->engine, in_thought, on_part, w, &err) == G4_OK ? DONE : report(&err);
+    if (g4_response_open(&w->response, w->engine, in_thought, on_part, w, &err) != G4_OK ||
+        g4_response_stop_at(w->response, w->args->stop, w->args->n_stop, &err) != G4_OK)
+        return report(&err);
+    return DONE;
 }
 
 int answer_finish_chat(answer_writer *w, int status)
 {
     g4_error err;
     if (status == DONE && g4_response_finish(w->response, &err) != G4_OK) status = report(&err);
-    if (status == DONE && w->held.len > 0) emit(w, w->held.data, w->held.len);
     end_thought(w);
     return status;
 }
@@ -141,7 +113,6 @@ void answer_free(answer_writer *w)
 {
     g4_response_close(w->response);
     buffer_free(&w->text);
-    buffer_free(&w->held);
     buffer_free(&w->logprobs);
     buffer_free(&w->tokens);
     buffer_free(&w->best);
@@ -272,6 +243,7 @@ g4_generate_options answer_options(answer_writer *w, const g4_constraint *constr
 void answer_ended(answer_writer *w, figures *f)
 {
     if (w->response != NULL && f->result.stop == G4_STOP_END) g4_response_push(w->response, f->result.stop_token);
+    w->stopped = g4_response_stop_string(w->response) != NULL;
     f->finish = g4_stop_name(w->stopped ? G4_STOP_STRING : f->result.stop);
     if (interrupted() && f->result.stop == G4_STOP_CALLBACK && !w->stopped) f->finish = "interrupted";
     f->is_cut = is_cut(w, &f->result);
@@ -342,28 +314,13 @@ static g4_stop stop_of(const answer_writer *w, const figures *f)
     return interrupted() ? G4_STOP_CANCELED : f->result.stop;
 }
 
-/* The answer's parts into new memory; its text, of which a stop string may have cut the end, is one of them. */
-static g4_part *openai_parts(const answer_writer *w, int *n)
-{
-    int n_all = 0;
-    const g4_part *all = w->response != NULL ? g4_response_parts(w->response, &n_all) : NULL;
-    g4_part *parts = calloc((size_t)n_all + 1, sizeof *parts);
-    *n = 0;
-    if (parts == NULL) return NULL;
-    for (int i = 0; i < n_all; i++) {
-        if (all[i].kind != G4_PART_TEXT) parts[(*n)++] = all[i];
-    }
-    if (w->text.len > 0)
-        parts[(*n)++] = (g4_part) { .kind = G4_PART_TEXT, .text = w->text.data, .text_len = w->text.len };
-    return parts;
-}
-
 int answer_openai(const answer_writer *w, const figures *f, buffer *out)
 {
     g4_error err;
     g4_engine_info info;
-    int n_parts, status = DONE;
-    g4_part *parts = openai_parts(w, &n_parts);
+    int n_parts = 1, status = DONE;
+    const g4_part text = { .kind = G4_PART_TEXT, .text = buffer_text(&w->text), .text_len = w->text.len };
+    const g4_part *parts = w->response != NULL ? g4_response_parts(w->response, &n_parts) : &text;
     g4_token_logprob *tokens = (g4_token_logprob *)(void *)w->tokens.data;
     const g4_candidate *best = (const g4_candidate *)(const void *)w->best.data;
     int n_tokens = (int)(w->tokens.len / sizeof *tokens);
@@ -385,11 +342,10 @@ int answer_openai(const answer_writer *w, const figures *f, buffer *out)
                          .n_logprobs = n_tokens,
                          .is_completion = w->response == NULL && request != NULL };
     answer.result.stop = stop_of(w, f);
-    if (parts == NULL || w->tokens.failed || w->best.failed)
+    if (w->tokens.failed || w->best.failed)
         status = say(FAILED, "no memory for the answer");
     else if (g4_answer_write(&answer, add_to_buffer, out, NULL, &err) != G4_OK)
         status = report(&err);
-    free(parts);
     return status;
 }
 
@@ -427,8 +383,7 @@ static void say_what_is_cut(const answer_writer *w, const figures *f)
 int answer_end(const answer_writer *w, const figures *f, const char *extra)
 {
     const arguments *a = w->args;
-    if (w->text.failed || w->held.failed || w->logprobs.failed || w->cut.failed)
-        return say(FAILED, "no memory for the answer");
+    if (w->text.failed || w->logprobs.failed || w->cut.failed) return say(FAILED, "no memory for the answer");
     int n = f->result.n_tokens, status = DONE;
     if (a->json == JSON_OPENAI)
         status = print_openai(w, f);

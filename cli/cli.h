@@ -494,7 +494,6 @@ typedef struct { /* one answer on its way to the user; zeroed but for args and e
     const g4_engine *engine;
     g4_response *response;     /* of a chat: takes thoughts, text and calls apart; NULL for raw text */
     buffer text;               /* the answer so far */
-    buffer held;               /* of a chat: the end of it that may be the start of a stop string */
     buffer logprobs;           /* members of the JSON list, or lines for stderr */
     buffer tokens, best;       /* of a chat.completion: a g4_token_logprob for each token, its g4_candidates */
     const g4_request *request; /* of --messages; NULL: none */

@@ -82,10 +82,10 @@ int conversation_guide(conversation *c)
 
 /* ---- The answer as a message, and as JSON ----------------------------------------------------------- */
 
-/* The answer becomes a message. Of one that a stop string ended, the text is what was shown, all of it in one part. */
+/* The answer becomes a message. */
 static int keep_answer(conversation *c, const answer_writer *w)
 {
-    int n_parts = 0, n = 0, n_calls = 0, has_text = 0;
+    int n_parts = 0, n = 0, n_calls = 0;
     const g4_part *parts = g4_response_parts(w->response, &n_parts);
     message_part *kept = NULL;
     for (int i = 0; i < n_parts; i++) {
@@ -94,11 +94,7 @@ static int keep_answer(conversation *c, const answer_writer *w)
             parts_free(kept, n);
             return FAILED;
         }
-        if (p->kind != G4_PART_TEXT || !w->stopped)
-            buffer_add(&p->text, parts[i].text, parts[i].text_len);
-        else if (!has_text)
-            buffer_add(&p->text, w->text.data, w->text.len);
-        has_text |= p->kind == G4_PART_TEXT;
+        buffer_add(&p->text, parts[i].text, parts[i].text_len);
         if (parts[i].name != NULL) buffer_str(&p->name, parts[i].name);
         p->incomplete = parts[i].incomplete || (p->kind == G4_PART_TEXT && c->last.is_cut && i == n_parts - 1);
         if (p->kind == G4_PART_TOOL_CALL) buffer_fmt(&p->id, "call_%d_%d", c->n, n_calls++);

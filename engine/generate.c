@@ -40,7 +40,7 @@ static int g4_runs_away(g4_reply *r)
 
 /* Where the first stop string begins in the pending text, or its length; *held gets how many bytes at the end may
  * begin one. */
-static size_t g4_find_stop(const g4_reply *r, size_t *held)
+static size_t g4_find_stop(const g4_reply *r, size_t *held, const char **which)
 {
     const char *text = r->pending.data;
     const size_t n = r->pending.len;
@@ -52,7 +52,10 @@ static size_t g4_find_stop(const g4_reply *r, size_t *held)
         for (size_t pos = 0; len > 0 && pos < n; pos++) {
             const size_t rest = n - pos < len ? n - pos : len;
             if (memcmp(text + pos, stop, rest) != 0) continue;
-            if (rest == len && pos < found) found = pos;
+            if (rest == len && pos < found) {
+                found = pos;
+                *which = stop;
+            }
             if (rest < len && rest > *held) *held = rest;
         }
     }
@@ -103,7 +106,7 @@ static g4_status g4_reply_take(g4_reply *r, g4_token token, g4_error *err)
     if (r->opt->want_logprobs) g4_reply_logprobs(r, &about);
     if (!g4_draft_accept(&r->next.draft, token)) s->tokens[s->n + r->next.waiting++] = token;
     size_t held = 0;
-    const size_t found = r->pending.len ? g4_find_stop(r, &held) : 0;
+    const size_t found = r->pending.len ? g4_find_stop(r, &held, &r->result.stop_string) : 0;
     const int hit = found < r->pending.len;
     const size_t emit = hit ? found : r->pending.len - held;
     const int is_unwanted = g4_reply_output(r, &about, emit);

@@ -155,6 +155,87 @@ static int g4_collect(void *user, int index, const g4_part *d)
     return s->ends > 0 && --s->ends == 0;
 }
 
+/* Strings that end an answer, in its text alone. */
+static const struct {
+    const char *reply, *stops[3], *parts;
+    int which; /* -1: none */
+} g4_stop_cases[] = {
+    { "one two three", { "two" }, "text{one}", 0 },
+    { "one two three", { "three", "two" }, "text{one}", 1 },
+    { "one two", { "twofold", "", "x" }, "text{one two}", -1 },
+    { "aab", { "ab" }, "text{a}", 0 },
+    { "abcabd", { "abd" }, "text{abc}", 0 },
+    { "two", { "two" }, "", 0 },
+    { "\n\na\n\nb", { "\n\n" }, "text{a}", 0 },
+    { "a \n", { "\n" }, "text{a}", 0 },
+    { "a\xe3\x80\x80\xe3\x80\x82z", { "\xe3\x80\x82" }, "text{a}", 0 },
+    { "<|channel>thought\ntwo<channel|>\n\none two", { "two", "\n\n" }, "thought{two}text{one}", 0 },
+    { "a<|tool_call>call:two{a:1}<tool_call|>b two", { "two" }, "text{a}call{two|{\"a\":1}}text{b}", 0 },
+    { "tw<|tool_call>call:f{}<tool_call|>o", { "two" }, "text{tw}call{f|{}}text{o}", -1 },
+    { "a tw<turn|>", { "two" }, "text{a tw}", -1 },
+    { "a two<|tool_call>call:f{}<tool_call|>", { "two" }, "text{a}", 0 },
+    { "xy\xf0\x9f<turn|>", { "x" }, "", 0 },
+};
+
+static int g4_collect(void *user, int index, const g4_part *d);
+
+static void g4_run_stop_case(size_t i, size_t piece, const g4_allocator *a)
+{
+    g4_error err;
+    g4_response *r;
+    g4_told stream = { .last = -1 };
+    g4_buf parts = { 0 };
+    const char *const *stops = g4_stop_cases[i].stops;
+    const int which = g4_stop_cases[i].which;
+    int n = 0;
+    while (n < 3 && stops[n] != NULL) n++;
+    if (g4_response_new(&r, a, NULL, 0, g4_collect, &stream, &err) != G4_OK) return;
+    G4_EXPECT(g4_response_stop_at(r, stops, n, &err) == G4_OK, "%s", err.message);
+    const char *reply = g4_stop_cases[i].reply;
+    const int is_over = g4_feed_all(r, reply, strlen(reply), piece);
+    const g4_status st = g4_response_finish(r, &err);
+    if (a == NULL) {
+        g4_show_parts(&parts, r);
+        if (stream.last >= 0) g4_buf_str(&stream.seen, "}");
+        const char *got = parts.data == NULL ? "" : parts.data,
+                   *seen = stream.seen.data == NULL ? "" : stream.seen.data;
+        G4_EXPECT(st == G4_OK && strcmp(got, g4_stop_cases[i].parts) == 0, "%s in pieces of %zu: %s", reply, piece,
+                  got);
+        G4_EXPECT(strcmp(seen, g4_stop_cases[i].parts) == 0, "%s streamed in pieces of %zu: %s", reply, piece, seen);
+        G4_EXPECT(g4_response_stop_string(r) == (which < 0 ? NULL : stops[which]) && (is_over != 0) == (which >= 0),
+                  "%s in pieces of %zu: ended %d", reply, piece, is_over);
+    }
+    g4_response_close(r);
+    g4_buf_free(&parts);
+    g4_buf_free(&stream.seen);
+}
+
+static void g4_test_stops(void)
+{
+    g4_error err;
+    g4_response *r;
+    const char *const none[] = { "a", NULL };
+    for (size_t i = 0; i < sizeof g4_stop_cases / sizeof g4_stop_cases[0]; i++) {
+        for (size_t piece = 1; piece < 8; piece++) g4_run_stop_case(i, piece, NULL);
+        g4_run_stop_case(i, 1000, NULL);
+        for (long k = 0; k < 60; k++) {
+            g4_failing f = { 0, k, 0 };
+            g4_allocator al = g4_failing_allocator(&f);
+            g4_run_stop_case(i, 5, &al);
+            G4_EXPECT(f.live == 0, "case %zu, allocation %ld: %ld blocks live", i, k, f.live);
+            if (f.calls <= k) break;
+        }
+    }
+    G4_EXPECT(g4_response_new(&r, NULL, NULL, 0, NULL, NULL, &err) == G4_OK, "%s", err.message);
+    G4_EXPECT(g4_response_stop_at(r, none, 2, &err) == G4_ERR_ARGUMENT, "%s", err.message);
+    G4_EXPECT(g4_response_stop_at(r, NULL, 1, &err) == G4_ERR_ARGUMENT, "%s", err.message);
+    G4_EXPECT(g4_response_stop_at(NULL, none, 1, &err) == G4_ERR_ARGUMENT, "%s", err.message);
+    G4_EXPECT(g4_response_stop_string(NULL) == NULL && g4_response_stop_string(r) == NULL, "nothing ended it");
+    g4_response_feed(r, G4_CONTROL_NONE, "a", 1);
+    G4_EXPECT(g4_response_stop_at(r, none, 1, &err) == G4_ERR_ARGUMENT, "%s", err.message);
+    g4_response_close(r);
+}
+
 static void g4_run_case(const g4_case *c, size_t piece, const g4_allocator *a)
 {
     g4_error err;
@@ -241,6 +322,7 @@ int main(void)
         }
     }
     G4_EXPECT(1, "failing allocations");
+    g4_test_stops();
     int n_inputs = g4_replay("tests/fuzz/corpus_reply", LLVMFuzzerTestOneInput, 20);
     G4_EXPECT(n_inputs > 50, "%d inputs in the corpus", n_inputs);
     return g4_test_end();

@@ -594,7 +594,10 @@ static void g4_expect_end(g4_engine *e, const char *answer, const char *stop, co
     const g4_status st = g4_session_respond(s, c, &opt, &r, &result, &err);
     G4_EXPECT(st == (why == G4_STOP_CANCELED ? G4_ERR_CANCELED : G4_OK) && result.stop == why, "%.40s: %s", answer,
               g4_stop_name(result.stop));
+    G4_EXPECT(result.stop_string == (why == G4_STOP_STRING ? stop : NULL), "%.40s: stopped by %s", answer,
+              result.stop_string != NULL ? result.stop_string : "nothing");
     const g4_part *p = g4_response_parts(r, &n);
+    G4_EXPECT(why != G4_STOP_STRING || strstr(p[n - 1].text, stop) == NULL, "%s has its stop string", p[n - 1].text);
     G4_EXPECT(n > 0 && p[n - 1].incomplete == incomplete, "%.40s, %s: incomplete %d", answer, g4_stop_name(why),
               n > 0 ? p[n - 1].incomplete : -1);
     g4_expect_readable(e, s, &m, p, n, "31b-2026-07", NULL);
@@ -611,8 +614,10 @@ static void g4_test_ends(g4_engine *e)
     for (size_t i = strlen(loop); i + 2 < sizeof loop; i += 2) memcpy(loop + i, "1,", 3);
     for (size_t i = 0; i + 1 < sizeof slow; i++) slow[i] = "<|tool_call>call:f{a:"[i < 21 ? i : 20 - i % 3];
     slow[sizeof slow - 1] = '\0';
-    g4_expect_end(e, "<|tool_call>call:f{a:1,b:2}<tool_call|>", "b:", NULL, 0, G4_STOP_STRING, 1);
-    g4_expect_end(e, "<|channel>thought\nab.<channel|>c", "b.", NULL, 0, G4_STOP_STRING, 1);
+    /* stop strings count in text alone */
+    g4_expect_end(e, "<|tool_call>call:f{a:1,b:2}<tool_call|>", "b:", NULL, 0, G4_STOP_CONSTRAINT, 0);
+    g4_expect_end(e, "<|channel>thought\nab.<channel|>c", "b.", NULL, 0, G4_STOP_CONSTRAINT, 1);
+    g4_expect_end(e, "<|channel>thought\nab.<channel|>c b. d", "b.", NULL, 0, G4_STOP_STRING, 0);
     g4_expect_end(e, "one two", "two", NULL, 0, G4_STOP_STRING, 0); /* ends where the caller wants it */
     g4_expect_end(e, loop, NULL, NULL, 0, G4_STOP_REPEAT, 1);
     g4_expect_end(e, slow, NULL, NULL, 0.5, G4_STOP_CANCELED, 1);
