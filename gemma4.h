@@ -928,6 +928,12 @@ typedef struct {     /* what is wrong with a request, beside the words of g4_err
     uint64_t reserved[2];
 } g4_fault;
 
+typedef enum {                       /* whose words a request and its answer are in */
+               G4_DIALECT_OPENAI,    /* /v1/chat/completions, /v1/completions */
+               G4_DIALECT_ANTHROPIC, /* /v1/messages */
+               G4_DIALECT_RESPONSES  /* /v1/responses */
+} g4_dialect;
+
 typedef enum {
     G4_FORMAT_TEXT,
     G4_FORMAT_JSON,  /* any JSON object */
@@ -968,7 +974,9 @@ typedef struct {       /* texts are NUL-terminated and belong to the request */
     size_t prompt_len;
     int is_completion;     /* nonzero: a text to continue, as /v1/completions does, without a chat template */
     const char *custom_id; /* of a line of a batch; NULL: none */
-    uint64_t reserved[12];
+    g4_dialect dialect;
+    const char *echo; /* members that an answer of G4_DIALECT_RESPONSES repeats, as JSON; else NULL */
+    uint64_t reserved[10];
 } g4_request_info;
 
 /* json: the request, a list of messages, an object with a "prompt" in their place, or a line of a batch file, {
@@ -976,6 +984,19 @@ typedef struct {       /* texts are NUL-terminated and belong to the request */
  * request. fault may be NULL. */
 G4_API g4_status g4_request_read(g4_request **out, const char *json, size_t len, const g4_allocator *a, g4_fault *fault,
                                  g4_error *err);
+/* The same in another dialect; faults name the members that the client has sent.
+ *
+ * G4_DIALECT_ANTHROPIC: model, max_tokens, system, messages (blocks text, image, tool_use, tool_result, thinking; what
+ * stands last from the assistant is gone on with), stop_sequences, stream, temperature, top_p, top_k, tools (of the
+ * client's own), tool_choice, thinking (budget_tokens is think_budget), output_config.format. A result with is_error
+ * becomes the text {"error": ...}.
+ *
+ * G4_DIALECT_RESPONSES: model, input (text, or items message, function_call, function_call_output, reasoning),
+ * instructions, max_output_tokens, stream, temperature, top_p, top_logprobs, include (message.output_text.logprobs),
+ * tools (functions), tool_choice, parallel_tool_calls, text.format, reasoning.effort. Nothing is kept between requests:
+ * previous_response_id, conversation, prompt and background are refused, store is ignored. */
+G4_API g4_status g4_request_read_as(g4_request **out, g4_dialect dialect, const char *json, size_t len,
+                                    const g4_allocator *a, g4_fault *fault, g4_error *err);
 G4_API void g4_request_close(g4_request *r);                       /* after the chats that were made of it */
 G4_API const g4_request_info *g4_request_get(const g4_request *r); /* until it is closed; NULL for NULL */
 /* Change what the request gives, as in g4_sampling_recommended(e, &s), g4_request_sampling(r, &s). The bias stays the
@@ -998,10 +1019,6 @@ typedef struct {
 G4_API g4_status g4_batch_line_read(g4_batch_line *out, const char *json, size_t len, const g4_allocator *a,
                                     g4_error *err);
 G4_API void g4_batch_line_close(g4_batch_line *line, const g4_allocator *a);
-
-typedef enum {                   /* whose words a request and its answer are in */
-               G4_DIALECT_OPENAI /* /v1/chat/completions, /v1/completions */
-} g4_dialect;
 
 typedef struct { /* one generated token, as g4_output has it */
     g4_token token;
@@ -1027,13 +1044,19 @@ typedef struct {
     int n_logprobs;
     int is_completion; /* nonzero: a text_completion, as /v1/completions answers: its text is that of the parts */
     g4_dialect dialect;
-    uint64_t reserved[7];
+    const g4_request_info *request; /* whose `echo` the answer repeats; may be NULL */
+    uint64_t reserved[6];
 } g4_answer;
 /* An answer as one chat.completion object with a newline behind it, in one call of `write`. message has content (null
  * when there are only calls), reasoning_content if there are thoughts, and tool_calls, whose arguments are text; a call
  * that is incomplete is left out. finish_reason is "tool_calls" when the model ended its answer with calls, "length" at
  * a limit or when cancelled, else "stop"; beside it stands stop_reason with g4_stop_name where that says more. usage
- * has cached_tokens and reasoning_tokens, timings are named as llama.cpp's. */
+ * has cached_tokens and reasoning_tokens, timings are named as llama.cpp's.
+ *
+ * In the other dialects: a message of blocks thinking, text and tool_use, whose stop_reason is "end_turn",
+ * "max_tokens", "stop_sequence" (beside it result.stop_string), "tool_use" or "model_context_window_exceeded", and
+ * whose input_tokens leave out the cached ones; or a response of items reasoning, message and function_call, which is
+ * "completed" or "incomplete". Their names begin with msg_, toolu_; resp_, rs_, msg_, fc_. */
 G4_API g4_status g4_answer_write(const g4_answer *answer, g4_write_fn write, void *user, const g4_allocator *a,
                                  g4_error *err);
 
@@ -1051,11 +1074,18 @@ G4_API g4_status g4_answer_write(const g4_answer *answer, g4_write_fn write, voi
  * The last delta is empty and has finish_reason; with include_usage a chunk without choices has the usage, and the
  * others have it null. `data: [DONE]` is the end. Ids are those that g4_answer_write gives. A call that is cut after
  * it was told in part stays as it was told, and finish_reason is "length"; one that is told when it is cut already is
- * left out. An answer of is_completion becomes chunks of text_completion, with the text of the parts. */
+ * left out. An answer of is_completion becomes chunks of text_completion, with the text of the parts.
+ *
+ * The other dialects have events with names. G4_DIALECT_ANTHROPIC: message_start, for each part content_block_start,
+ * content_block_delta, content_block_stop; message_delta with stop_reason and usage, message_stop.
+ * G4_DIALECT_RESPONSES: response.created, response.in_progress, for each part response.output_item.added, its deltas
+ * and what they sum up to, response.output_item.done; response.completed or response.incomplete with all of it; each
+ * has its sequence_number. Neither has [DONE]. */
 typedef struct g4_stream g4_stream;
 typedef struct {
-    const g4_answer *answer; /* what is known of it: id, created, model, fingerprint, is_completion, dialect, and for
-                                log-probabilities engine and want_logprobs. Copied, but for the engine */
+    const g4_answer *answer; /* what is known of it: id, created, model, fingerprint, is_completion, dialect, request,
+                                prompt_tokens, and for log-probabilities engine and want_logprobs. Copied, but for
+                                engine and request */
     int include_usage;
     g4_write_fn write; /* not NULL; when it fails, nothing more is written */
     void *user;
@@ -1082,7 +1112,8 @@ typedef struct {         /* why there is no answer */
 G4_API g4_status g4_stream_refuse(g4_stream *s, const g4_refusal *why, g4_error *err);
 G4_API void g4_stream_close(g4_stream *s);
 /* The error that a client reads in place of an answer: a JSON object with a newline behind it, in one call of `write`:
- * error has message, type, param and code, which is "context_length_exceeded" for G4_ERR_CONTEXT. */
+ * error has message, type, param and code, which is "context_length_exceeded" for G4_ERR_CONTEXT; of Anthropic's
+ * dialect type and message. */
 G4_API g4_status g4_refusal_write(g4_dialect dialect, const g4_refusal *why, g4_write_fn write, void *user,
                                   const g4_allocator *a, g4_error *err);
 
@@ -1184,6 +1215,8 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "chat/openai.c"
 #include "chat/lines.c"
 #include "chat/answer.c"
+#include "chat/anthropic.c"
+#include "chat/responses.c"
 #include "chat/stream.c"
 #include "chat/request.c"
 #include "chat/conversation.c"

@@ -90,6 +90,17 @@ void g4_answer_call_id(g4_buf *b, const g4_answer *c, const g4_part *call, const
         g4_buf_fmt(b, "\"%s_%016" PRIx64 "_%d\"", prefix, c->id, n);
 }
 
+void g4_answer_arguments(g4_buf *b, const char *text, size_t n)
+{
+    g4_json *v = NULL;
+    if (n > 0 && g4_json_parse(&v, b->a, text, n, NULL) == G4_ERR_MEMORY) b->failed = 1;
+    if (g4_json_is(v, G4_JSON_OBJECT))
+        g4_json_write(b, v);
+    else
+        g4_buf_str(b, "{}");
+    if (v != NULL) g4_json_free(b->a, v);
+}
+
 static void g4_answer_calls(g4_buf *b, const g4_answer *c)
 {
     int n = 0, n_written = 0; /* calls that were cut off count: a stream has told their names before it knew */
@@ -398,12 +409,12 @@ static void g4_chunk_open_part(g4_stream *s, const g4_part *p)
 static void g4_chunk_add(g4_stream *s, const char *text, size_t n)
 {
     g4_chunk_choice_begin(s);
-    if (s->kind == G4_PART_TOOL_CALL)
+    if (s->part.kind == G4_PART_TOOL_CALL)
         g4_buf_fmt(&s->out, "\"tool_calls\":[{\"index\":%d,\"function\":{\"arguments\":", s->n_told_calls - 1);
     else if (!s->answer.is_completion)
-        g4_buf_str(&s->out, s->kind == G4_PART_THOUGHT ? "\"reasoning_content\":" : "\"content\":");
+        g4_buf_str(&s->out, s->part.kind == G4_PART_THOUGHT ? "\"reasoning_content\":" : "\"content\":");
     g4_json_quote(&s->out, text, n);
-    if (s->kind == G4_PART_TOOL_CALL) g4_buf_str(&s->out, "}}]");
+    if (s->part.kind == G4_PART_TOOL_CALL) g4_buf_str(&s->out, "}}]");
     g4_chunk_choice_end(s);
 }
 

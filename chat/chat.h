@@ -271,15 +271,42 @@ int g4_percent_decode(const char *s, size_t n, char *out, size_t *size); /* %XX;
 
 /* ---- What clients send (openai.c) -------------------------------------------------------------- */
 
+/* Where a message of the document comes from that was made of another dialect's. */
+typedef struct {
+    int message; /* the client's; -1: what stands before them, -2: all of them are one text */
+    int block;   /* of it; -1: all of it */
+} g4_origin;
+typedef struct {                   /* what a client calls what we call otherwise */
+    const char *list, *system;     /* messages, and what stands before them */
+    const char *const (*names)[2]; /* members, whole or the last of a place: ours and theirs, up to a NULL */
+} g4_wording;
+
 typedef struct {     /* a document that is being read; zero it to start, with m, err and the asker's halt set */
     g4_arena *m;     /* owns the document, and what is added to it */
     char place[80];  /* of what is being read, as OpenAI names it */
     g4_fault *fault; /* may be NULL */
+    const g4_wording *wording; /* of the client, once its document is made anew; NULL: as they are */
+    const g4_origin *origins;  /* (n_origins): of its messages */
+    int n_origins;
+    int no_memory; /* for a tree that is made; whoever makes it asks at its end */
+    g4_json lost;  /* stands for a node that there was no memory for */
     g4_asker asker;
     g4_error *err;
 } g4_openai;
+/* Into a member of the place, or into one that is a list's. */
+void g4_openai_enter(g4_openai *o, const char *fmt, ...) G4_PRINTF(2, 3);
 /* G4_ERR_ARGUMENT, about that member of what is being read (NULL: about itself). */
 g4_status g4_openai_fail(g4_openai *o, const char *member, const char *fmt, ...) G4_PRINTF(3, 4);
+/* A list or an object that is made anew; nodes are put at its end. Where there is no memory they are lost. */
+typedef struct {
+    g4_json *node, *last;
+} g4_tree;
+g4_tree g4_tree_open(g4_openai *o, g4_json_kind kind);
+/* A copy of the value, NULL being null, which shares what is in it: a tree is put where it belongs once it is whole. */
+void g4_tree_put(g4_openai *o, g4_tree *t, const char *key, const g4_json *value);
+void g4_tree_put_text(g4_openai *o, g4_tree *t, const char *key, const char *text); /* which is not copied */
+void g4_tree_keep(g4_openai *o, const g4_buf *b, g4_json *out); /* a copy of the bytes, as a text of the document */
+void g4_tree_spell(g4_openai *o, g4_json *v);                   /* v becomes the text that it is as JSON */
 /* Messages and tools are brought into the form that the template takes, in place: see in g4_render_input. */
 g4_status g4_openai_messages(g4_openai *o, g4_json *messages);
 g4_status g4_openai_tools(g4_openai *o, g4_json *tools);
@@ -316,10 +343,17 @@ void g4_answer_logprobs(g4_buf *b, const g4_engine *e, const g4_token_logprob *t
 /* As a text that was continued has them, each list beside the others: texts, probabilities, the best in their place,
  * where in the text they begin, in bytes: the first at *offset, which moves on. */
 void g4_answer_lists(g4_buf *b, const g4_engine *e, const g4_token_logprob *tokens, int n, size_t *offset);
-void g4_answer_openai(g4_buf *b, const g4_answer *c); /* the object */
+/* The arguments of a call as an object; what is none is an empty one. */
+void g4_answer_arguments(g4_buf *b, const char *text, size_t n);
+
+/* An answer as the object that clients of each dialect read, and an error. */
+void g4_answer_openai(g4_buf *b, const g4_answer *c);
+void g4_answer_anthropic(g4_buf *b, const g4_answer *c);
+void g4_answer_responses(g4_buf *b, const g4_answer *c);
 
 int g4_refusal_http(const g4_refusal *why); /* its status, given or meant */
 void g4_refusal_openai(g4_buf *b, const g4_refusal *why);
+void g4_refusal_anthropic(g4_buf *b, const g4_refusal *why);
 
 /* How a dialect writes an answer as it comes, into s->out. A part is opened, gets its text, which is never empty, and
  * is closed before the next. */
@@ -331,13 +365,13 @@ typedef struct {
     void (*close_answer)(g4_stream *s, const g4_answer *c);
     void (*refuse)(g4_stream *s, const g4_refusal *why);
 } g4_stream_form;
-extern const g4_stream_form g4_stream_openai;
+extern const g4_stream_form g4_stream_openai, g4_stream_anthropic, g4_stream_responses;
 
 struct g4_stream {
     const g4_allocator *a;
     const g4_stream_form *form;
     g4_answer answer; /* what was known of it; its texts are in `texts` */
-    g4_buf texts[2];  /* model, fingerprint */
+    g4_buf texts[4];  /* model, fingerprint, and of a call that is open name and id */
     int include_usage;
     g4_write_fn write;
     void *user;
@@ -348,14 +382,23 @@ struct g4_stream {
     int n_best, cap_best;
     size_t text_offset; /* of the next token in a text that is continued */
     int index;          /* of the part that is open; -1: none is */
-    g4_part_kind kind;  /* of it */
+    g4_part part;       /* what it is: its kind, and of a call name and id */
     int has_text;       /* it does */
+    g4_buf text;        /* that it has so far, where the dialect repeats it */
+    int n_told;         /* parts that were told */
     int n_calls;        /* so far, as g4_answer_call_id counts them */
     int n_told_calls;   /* those of them that were told */
     int has_cut_call;   /* one of these was cut */
+    int n_events;       /* where they are counted */
     int is_over;        /* the answer was ended or refused */
     g4_status status;   /* what failed first, and is said from then on */
 };
+
+/* ---- Requests in other words (anthropic.c, responses.c) ----------------------------------------- */
+
+/* *doc becomes a request in OpenAI's form; what has no place in one goes into info. */
+g4_status g4_anthropic_read(g4_openai *o, g4_json **doc, g4_request_info *info);
+g4_status g4_responses_read(g4_openai *o, g4_json **doc, g4_request_info *info);
 
 /* ---- Requests (request.c) ---------------------------------------------------------------------- */
 

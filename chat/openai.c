@@ -9,9 +9,65 @@
 #include "chat.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- Errors -------------------------------------------------------------------------------------- */
+
+/* n bytes of a place become other words. */
+static void g4_place_replace(char place[128], size_t at, size_t n, const char *with)
+{
+    char old[128];
+    memcpy(old, place, sizeof old);
+    snprintf(place, 128, "%.*s%s%s", (int)at, old, with, old + at + n);
+}
+
+/* messages[i] of what was made is said as what it was made of. */
+static void g4_place_of_message(const g4_openai *o, char place[128])
+{
+    const size_t bracket = strlen("messages[");
+    char from[64], *end = NULL;
+    const long i = strtol(place + bracket, &end, 10);
+    if (i < 0 || i >= o->n_origins || *end != ']') return;
+    const g4_origin *origin = &o->origins[i];
+    if (origin->message < 0) /* what is no list of messages is the content itself */
+        snprintf(from, sizeof from, "%s", origin->message == -1 ? o->wording->system : o->wording->list);
+    else if (origin->block < 0)
+        snprintf(from, sizeof from, "%s[%d]", o->wording->list, origin->message);
+    else
+        snprintf(from, sizeof from, "%s[%d].content[%d]", o->wording->list, origin->message, origin->block);
+    size_t n = (size_t)(end + 1 - place);
+    if (origin->message < 0 && strncmp(place + n, ".content", 8) == 0) n += 8;
+    g4_place_replace(place, 0, n, from);
+}
+
+/* A place in the words of the client. */
+static void g4_place_translate(const g4_openai *o, char place[128])
+{
+    static const char function[] = ".function";
+    const char *inner = strncmp(place, "tools[", 6) == 0 ? strstr(place, function) : NULL;
+    if (inner != NULL) g4_place_replace(place, (size_t)(inner - place), sizeof function - 1, "");
+    if (strncmp(place, "messages[", 9) == 0) g4_place_of_message(o, place);
+    for (const char *const(*name)[2] = o->wording->names; (*name)[0] != NULL; name++) {
+        const char *ours = (*name)[0], *dot = strrchr(place, '.');
+        const size_t n = strlen(ours);
+        const int is_first = strncmp(place, ours, n) == 0 && (place[n] == '\0' || g4_is_one_of(".[", place[n]));
+        if (!is_first && (dot == NULL || strcmp(dot + 1, ours) != 0)) continue;
+        g4_place_replace(place, is_first ? 0 : (size_t)(dot + 1 - place), n, (*name)[1]);
+        return;
+    }
+}
+
+void g4_openai_enter(g4_openai *o, const char *fmt, ...)
+{
+    const size_t n = strlen(o->place);
+    va_list args;
+    if (n > 0 && n + 1 < sizeof o->place) memcpy(o->place + n, ".", 2);
+    const size_t from = strlen(o->place);
+    va_start(args, fmt);
+    vsnprintf(o->place + from, sizeof o->place - from, fmt, args);
+    va_end(args);
+}
 
 g4_status g4_openai_fail(g4_openai *o, const char *member, const char *fmt, ...)
 {
@@ -23,6 +79,7 @@ g4_status g4_openai_fail(g4_openai *o, const char *member, const char *fmt, ...)
     va_end(args);
     const char *dot = o->place[0] != '\0' && member != NULL && member[0] != '[' ? "." : "";
     snprintf(fault.param, sizeof fault.param, "%s%s%s", o->place, dot, member != NULL ? member : "");
+    if (o->wording != NULL) g4_place_translate(o, fault.param);
     if (o->fault != NULL) *o->fault = fault;
     return g4_fail(o->err, G4_ERR_ARGUMENT, "%s%s%s", fault.param, fault.param[0] != '\0' ? ": " : "", why);
 }
@@ -64,6 +121,62 @@ static void g4_openai_set_text(g4_json *v, const char *s)
 {
     const g4_json text = { .kind = G4_JSON_STRING, .text = s, .text_len = strlen(s) };
     g4_json_set(v, &text);
+}
+
+/* ---- Trees that are made anew -------------------------------------------------------------------- */
+
+g4_tree g4_tree_open(g4_openai *o, g4_json_kind kind)
+{
+    g4_tree t = { .node = g4_arena_alloc(o->m, sizeof *t.node) };
+    o->no_memory |= t.node == NULL;
+    if (t.node != NULL)
+        t.node->kind = kind;
+    else
+        t.node = &o->lost;
+    return t;
+}
+
+void g4_tree_put(g4_openai *o, g4_tree *t, const char *key, const g4_json *value)
+{
+    g4_json *v = o->no_memory ? NULL : g4_arena_alloc(o->m, sizeof *v);
+    o->no_memory |= v == NULL;
+    if (v == NULL) return;
+    if (value != NULL) *v = *value;
+    v->key = key;
+    v->key_len = key != NULL ? strlen(key) : 0;
+    v->next = NULL;
+    if (t->last != NULL)
+        t->last->next = v;
+    else
+        t->node->child = v;
+    t->last = v;
+}
+
+void g4_tree_put_text(g4_openai *o, g4_tree *t, const char *key, const char *text)
+{
+    const g4_json v = { .kind = G4_JSON_STRING, .text = text, .text_len = strlen(text) };
+    g4_tree_put(o, t, key, &v);
+}
+
+void g4_tree_keep(g4_openai *o, const g4_buf *b, g4_json *out)
+{
+    char *text = b->failed ? NULL : g4_arena_alloc(o->m, b->len + 1);
+    *out = (g4_json) { .kind = G4_JSON_STRING, .text = "" };
+    o->no_memory |= text == NULL;
+    if (text == NULL) return;
+    if (b->len > 0) memcpy(text, b->data, b->len);
+    out->text = text;
+    out->text_len = b->len;
+}
+
+void g4_tree_spell(g4_openai *o, g4_json *v)
+{
+    g4_buf b = { .a = o->m->a };
+    g4_json text;
+    g4_json_write(&b, v);
+    g4_tree_keep(o, &b, &text);
+    if (!o->no_memory) g4_json_set(v, &text);
+    g4_buf_free(&b);
 }
 
 /* A member that must be text where it is given; *out is NULL where it is not. */

@@ -548,8 +548,26 @@ static g4_status g4_request_read_document(g4_openai *o, g4_json *doc, g4_request
     return st == G4_OK ? g4_request_read_end(o, own, r) : st;
 }
 
+/* A request in OpenAI's form: a line of a batch says itself what it holds. */
+static g4_status g4_request_unwrap(g4_openai *o, g4_dialect dialect, g4_json **doc, g4_request_info *info)
+{
+    info->dialect = dialect;
+    switch (dialect) {
+    case G4_DIALECT_OPENAI: return g4_line_unwrap(o, doc, info);
+    case G4_DIALECT_ANTHROPIC: return g4_anthropic_read(o, doc, info);
+    case G4_DIALECT_RESPONSES: return g4_responses_read(o, doc, info);
+    }
+    return g4_fail(o->err, G4_ERR_ARGUMENT, "dialect: expected 0 to %d, found %d", G4_DIALECT_RESPONSES, (int)dialect);
+}
+
 g4_status g4_request_read(g4_request **out, const char *json, size_t len, const g4_allocator *a, g4_fault *fault,
                           g4_error *err)
+{
+    return g4_request_read_as(out, G4_DIALECT_OPENAI, json, len, a, fault, err);
+}
+
+g4_status g4_request_read_as(g4_request **out, g4_dialect dialect, const char *json, size_t len, const g4_allocator *a,
+                             g4_fault *fault, g4_error *err)
 {
     g4_json *doc;
     if (fault != NULL) *fault = (g4_fault) { 0 };
@@ -570,7 +588,7 @@ g4_status g4_request_read(g4_request **out, const char *json, size_t len, const 
     r->preserve_thinking = r->add_generation_prompt = -1;
     g4_openai o = { .m = &r->arena, .fault = fault, .err = err };
     g4_status st = g4_json_parse_in(&doc, &r->arena, json, len, NULL, NULL, err);
-    if (st == G4_OK) st = g4_line_unwrap(&o, &doc, &r->info);
+    if (st == G4_OK) st = g4_request_unwrap(&o, dialect, &doc, &r->info);
     if (st == G4_OK) st = g4_request_read_document(&o, doc, r);
     if (st == G4_OK)
         *out = r;

@@ -12,7 +12,9 @@ static const struct {
     void (*answer)(g4_buf *b, const g4_answer *c);
     void (*refusal)(g4_buf *b, const g4_refusal *why);
     const g4_stream_form *form;
-} g4_dialects[] = { { g4_answer_openai, g4_refusal_openai, &g4_stream_openai } };
+} g4_dialects[] = { [G4_DIALECT_OPENAI] = { g4_answer_openai, g4_refusal_openai, &g4_stream_openai },
+                    [G4_DIALECT_ANTHROPIC] = { g4_answer_anthropic, g4_refusal_anthropic, &g4_stream_anthropic },
+                    [G4_DIALECT_RESPONSES] = { g4_answer_responses, g4_refusal_openai, &g4_stream_responses } };
 
 static g4_status g4_dialect_check(g4_dialect dialect, g4_error *err)
 {
@@ -104,7 +106,8 @@ g4_status g4_stream_open(g4_stream **out, const g4_stream_options *opt, const g4
     if (st != G4_OK) return st;
     g4_stream *s = g4_alloc(a, 1, sizeof *s);
     if (s == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for an answer's text");
-    s->a = s->out.a = s->texts[0].a = s->texts[1].a = a;
+    s->a = s->out.a = s->text.a = a;
+    for (int i = 0; i < 4; i++) s->texts[i].a = a;
     s->form = g4_dialects[opt->answer->dialect].form;
     s->answer = *opt->answer;
     s->answer.created = g4_answer_created(opt->answer); /* all events have the same */
@@ -129,8 +132,8 @@ void g4_stream_close(g4_stream *s)
     if (s == NULL) return;
     const g4_allocator *a = s->a;
     g4_buf_free(&s->out);
-    g4_buf_free(&s->texts[0]);
-    g4_buf_free(&s->texts[1]);
+    g4_buf_free(&s->text);
+    for (int i = 0; i < 4; i++) g4_buf_free(&s->texts[i]);
     g4_free(a, s->tokens);
     g4_free(a, s->best);
     g4_free(a, s);
@@ -151,8 +154,8 @@ static void g4_stream_add(g4_stream *s, const char *text, size_t n)
 static void g4_stream_close_part(g4_stream *s, int is_cut)
 {
     if (s->index < 0) return;
-    if (s->kind == G4_PART_TOOL_CALL && !s->has_text && !is_cut) g4_stream_add(s, "{}", 2);
-    if (s->kind == G4_PART_TOOL_CALL && is_cut) s->has_cut_call = 1;
+    if (s->part.kind == G4_PART_TOOL_CALL && !s->has_text && !is_cut) g4_stream_add(s, "{}", 2);
+    if (s->part.kind == G4_PART_TOOL_CALL && is_cut) s->has_cut_call = 1;
     s->form->close_part(s, is_cut);
     g4_stream_send(s, NULL);
     s->index = -1;
@@ -173,11 +176,16 @@ static void g4_stream_open_part(g4_stream *s, int index, const g4_part *delta)
     if (index != s->index) g4_stream_close_part(s, 0);
     s->n_calls += is_call;
     if (!g4_stream_tells(s, delta) || (!is_call && g4_part_len(delta) == 0)) return;
+    s->n_told++;
     s->n_told_calls += is_call;
     s->index = index;
-    s->kind = delta->kind;
+    s->part = (g4_part) { .kind = delta->kind, .name = is_call ? delta->name : NULL, .id = is_call ? delta->id : NULL };
+    s->texts[2].len = s->texts[3].len = 0;
+    g4_stream_keep(&s->texts[2], &s->part.name);
+    g4_stream_keep(&s->texts[3], &s->part.id);
     s->has_text = 0;
-    s->form->open_part(s, delta);
+    if (s->texts[2].failed || s->texts[3].failed) s->out.failed = 1;
+    if (!s->out.failed) s->form->open_part(s, &s->part);
     g4_stream_send(s, NULL);
 }
 
@@ -259,6 +267,7 @@ g4_status g4_stream_end(g4_stream *s, const g4_answer *answer, g4_error *err)
     c.fingerprint = s->answer.fingerprint;
     c.is_completion = s->answer.is_completion;
     c.dialect = s->answer.dialect;
+    c.request = s->answer.request;
     g4_stream_close_part(s, 0);
     s->form->close_answer(s, &c);
     g4_stream_send(s, NULL);
