@@ -5,6 +5,8 @@
 
 #include "answers.h"
 #include "failing.h"
+#include "fuzz/fuzz_dialects.c"
+#include "replay.h"
 #include "test.h"
 
 /* ---- Requests -------------------------------------------------------------------------------------- */
@@ -559,5 +561,6 @@ int main(void)
     g4_test_responses();
     g4_test_refusals();
     g4_test_memory();
+    G4_EXPECT(g4_replay("tests/fuzz/corpus_dialects", LLVMFuzzerTestOneInput, 20) > 50, "no corpus of dialects");
     return g4_test_end();
 }
