@@ -793,6 +793,12 @@ G4_API g4_status g4_response_open(g4_response **out, const g4_engine *e, int in_
 /* Nonzero: the callback asks to stop, or there was no memory. Then nothing was taken: until the same token was pushed
  * again with success, no other is taken and g4_response_finish is G4_ERR_MEMORY. */
 G4_API int g4_response_push(g4_response *r, g4_token token);
+/* From now on calls are told while the model writes them, as far as it is sure what they say: first a delta with the
+ * name and no text, then arguments, a text that grows; the name stands in all of them. The last one has `raw`, what is
+ * left of the arguments, and whether the call is incomplete: only then is it known whether it may be carried out.
+ * Together the deltas are the arguments of the finished part, byte for byte. A call that does not begin with its name
+ * comes in one piece, and so does one that is told when there is no memory for more. */
+G4_API void g4_response_stream_calls(g4_response *r);
 /* Strings that end the answer where they stand in its text, not in thoughts and calls: they and what follows are not of
  * it, and pushing is nonzero from then on. What may be the beginning of one is told when it is none. Said before the
  * first token; empty ones are ignored, and they must outlive the response. */
@@ -875,7 +881,8 @@ typedef struct {
     g4_guide_options guide;
     g4_part_fn part; /* pieces of thought, text and calls as they come; may be NULL */
     void *user;
-    uint64_t reserved[8];
+    int call_deltas; /* nonzero: calls come in pieces too, as g4_response_stream_calls says */
+    uint64_t reserved[7];
 } g4_respond_options;
 /* The model's answer to a chat. The session must hold it, as g4_session_sync_chat leaves it, and perhaps a part of the
  * answer behind it, which *out holds too and `part` is not told again; else G4_ERR_ARGUMENT. *out is finished and the
@@ -1064,7 +1071,8 @@ G4_API g4_status g4_answer_write(const g4_answer *answer, g4_write_fn write, voi
  *
  *   if (g4_stream_open(&stream, &(g4_stream_options){ .answer = &known, .write = send, .user = socket }, NULL, &err))
  *       return fail(&err);
- *   g4_session_respond(s, c, &(g4_respond_options){ .part = g4_stream_part, .user = stream }, &r, &result, &err);
+ *   options = (g4_respond_options){ .part = g4_stream_part, .user = stream, .call_deltas = 1 };
+ *   if (g4_session_respond(s, c, &options, &r, &result, &err)) return refuse(stream, &err);
  *   ... what is known now goes into `known`: parts, result, counts ...
  *   st = g4_stream_end(stream, &known, &err);
  *   g4_stream_close(stream);
@@ -1073,8 +1081,8 @@ G4_API g4_status g4_answer_write(const g4_answer *answer, g4_write_fn write, voi
  * never empty; a call's first has its index, id, type, name and arguments "", those that follow index and arguments.
  * The last delta is empty and has finish_reason; with include_usage a chunk without choices has the usage, and the
  * others have it null. `data: [DONE]` is the end. Ids are those that g4_answer_write gives. A call that is cut after
- * it was told in part stays as it was told, and finish_reason is "length"; one that is told when it is cut already is
- * left out. An answer of is_completion becomes chunks of text_completion, with the text of the parts.
+ * it was told in part (call_deltas) stays as it was told, and finish_reason is "length"; one that is told when it is
+ * cut already is left out. An answer of is_completion becomes chunks of text_completion, with the text of the parts.
  *
  * The other dialects have events with names. G4_DIALECT_ANTHROPIC: message_start, for each part content_block_start,
  * content_block_delta, content_block_stop; message_delta with stop_reason and usage, message_stop.

@@ -452,10 +452,11 @@ static g4_status g4_respond_options_of(g4_responder *r, g4_guide *guide, g4_gene
     return G4_OK;
 }
 
-static g4_status g4_respond_open(g4_responder *r, const g4_chat *c, g4_error *err)
+static g4_status g4_respond_open(g4_responder *r, const g4_chat *c, int call_deltas, g4_error *err)
 {
     const g4_generate_options *opt = r->generate;
     const g4_status st = g4_response_open(&r->response, g4_chat_engine(c), g4_chat_in_thought(c), NULL, NULL, err);
+    if (st == G4_OK && call_deltas) g4_response_stream_calls(r->response);
     return st == G4_OK ? g4_response_stop_at(r->response, opt->stop, opt->n_stop, err) : st;
 }
 
@@ -499,7 +500,7 @@ static g4_status g4_respond_make(g4_session *s, const g4_chat *c, const g4_respo
     g4_guide *guide = NULL;
     int n = 0;
     g4_status st = g4_chat_check_followed(c, s, &n, s->gate->halt, err);
-    if (st == G4_OK) st = g4_respond_open(r, c, err);
+    if (st == G4_OK) st = g4_respond_open(r, c, opt->call_deltas, err);
     if (st == G4_OK) st = g4_guide_make(&guide, c, &opt->guide, s->gate->halt, err);
     if (st == G4_OK) st = g4_respond_resume(r->response, guide, s->tokens + n, s->n - n, err);
     if (st == G4_OK) g4_response_listen(r->response, opt->part, opt->user);
@@ -598,7 +599,7 @@ static g4_status g4_batch_answer_open(g4_batch_answer *answer, const g4_chat *c,
     if (opt->generate != NULL) answer->generate = *opt->generate;
     answer->responder.generate = &answer->generate;
     answer->has_grammar = opt->guide.grammar != NULL;
-    g4_status st = g4_respond_open(&answer->responder, c, err);
+    g4_status st = g4_respond_open(&answer->responder, c, opt->call_deltas, err);
     if (st == G4_OK) g4_response_listen(answer->responder.response, opt->part, opt->user);
     if (st == G4_OK) st = g4_guide_make(&answer->guide, c, &opt->guide, g4_engine_halt(e, &halt), err);
     return st == G4_OK ? g4_respond_options_of(&answer->responder, answer->guide, generate, err) : st;

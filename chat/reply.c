@@ -13,7 +13,10 @@
  * In: call:NAME{key:<|"|>text<|"|>,n:1,list:[true,{a:null}]}, where <|"|> is a control token (its places are given).
  * Out: the name, and the arguments as one JSON object. Models also write key=value, plain JSON, single quotes, and
  * forget commas and closing brackets. This reader takes all of it and never fails: what has no sense as JSON becomes a
- * string. */
+ * string.
+ *
+ * A call that is still being written is read too, for those who want it as it comes. What the reader has given out
+ * before it first looked at the end of the text is what it will give out, whatever follows. */
 
 #define G4_CALL_DEPTH 64
 
@@ -26,19 +29,36 @@ typedef struct {
     int closed;        /* the list or object that was read last had its closing bracket */
     int is_whole;      /* the call is put in parentheses, and whole */
     g4_buf *out;
+    int has_met_end; /* it has looked at the end of the text, and of what it gave out before that ... */
+    size_t n_sure;   /* ... there are so many bytes */
+    int is_named;    /* it had the name by then */
+    size_t string;   /* where the text of a string begins, without an end, that comes behind those; 0: there is none */
 } g4_call_reader;
+
+/* The reader looks at i: is there something? What it does when there is nothing may be wrong once more is written. */
+static int g4_call_has(g4_call_reader *r, size_t i)
+{
+    if (i < r->n) return 1;
+    if (!r->has_met_end) r->n_sure = r->out->len;
+    r->has_met_end = 1;
+    return 0;
+}
 
 /* Is there a quoting control token here? */
 static int g4_call_at_quote(g4_call_reader *r)
 {
     while (r->next_quote < r->n_quotes && r->quotes[r->next_quote] < r->pos) r->next_quote++;
-    return r->next_quote < r->n_quotes && r->quotes[r->next_quote] == r->pos;
+    return g4_call_has(r, r->pos) && r->next_quote < r->n_quotes && r->quotes[r->next_quote] == r->pos;
 }
 
 /* The character that comes next; -1 at the end. */
-static int g4_call_peek(const g4_call_reader *r) { return r->pos < r->n ? (unsigned char)r->s[r->pos] : -1; }
+static int g4_call_peek(g4_call_reader *r) { return g4_call_has(r, r->pos) ? (unsigned char)r->s[r->pos] : -1; }
 
-static void g4_call_skip_blanks(g4_call_reader *r) { r->pos = g4_skip_blanks(r->s, r->n, r->pos); }
+static void g4_call_skip_blanks(g4_call_reader *r)
+{
+    r->pos = g4_skip_blanks(r->s, r->n, r->pos);
+    g4_call_has(r, r->pos);
+}
 
 /* The text from `from` to pos, trimmed, as a JSON string. */
 static void g4_call_put_trimmed(g4_call_reader *r, size_t from)
@@ -54,6 +74,8 @@ static void g4_call_control_string(g4_call_reader *r)
 {
     const size_t quote = strlen(G4_QUOTE), from = r->pos + quote;
     const size_t to = r->next_quote + 1 < r->n_quotes ? r->quotes[r->next_quote + 1] : r->n;
+    if (to == r->n && !r->has_met_end) r->string = from;
+    g4_call_has(r, to);
     g4_json_quote(r->out, r->s + from, to - from);
     r->pos = to < r->n ? to + quote : r->n;
 }
@@ -85,7 +107,7 @@ static void g4_call_quoted_string(g4_call_reader *r)
 {
     const char mark = r->s[r->pos++];
     g4_buf t = { .a = r->out->a };
-    while (r->pos < r->n && r->s[r->pos] != mark) {
+    while (g4_call_has(r, r->pos) && r->s[r->pos] != mark) {
         if (r->s[r->pos] == '\\' && r->pos + 1 < r->n)
             g4_call_escape(r, &t);
         else
@@ -103,18 +125,20 @@ static int g4_call_is_key_char(char ch)
 }
 
 /* Does a `key:` or `key=` begin at i? Then a new member begins there. */
-static int g4_call_is_key(const g4_call_reader *r, size_t i)
+static int g4_call_is_key(g4_call_reader *r, size_t i)
 {
     char mark = '\0';
     i = g4_skip_blanks(r->s, r->n, i);
-    if (i < r->n && (r->s[i] == '"' || r->s[i] == '\'')) mark = r->s[i++];
+    if (g4_call_has(r, i) && (r->s[i] == '"' || r->s[i] == '\'')) mark = r->s[i++];
     const size_t from = i;
-    while (i < r->n && (mark != '\0' ? r->s[i] != mark : g4_call_is_key_char(r->s[i]))) i++;
+    while (g4_call_has(r, i) && (mark != '\0' ? r->s[i] != mark : g4_call_is_key_char(r->s[i]))) i++;
     if (i == from) return 0;
     if (mark != '\0') i++;
-    while (i < r->n && r->s[i] == ' ') i++;
-    const int is_url = i + 2 < r->n && r->s[i] == ':' && r->s[i + 1] == '/' && r->s[i + 2] == '/';
-    return i < r->n && (r->s[i] == ':' || r->s[i] == '=') && !is_url;
+    while (g4_call_has(r, i) && r->s[i] == ' ') i++;
+    if (!g4_call_has(r, i) || (r->s[i] != ':' && r->s[i] != '=')) return 0;
+    const int is_url =
+        r->s[i] == ':' && g4_call_has(r, i + 1) && r->s[i + 1] == '/' && g4_call_has(r, i + 2) && r->s[i + 2] == '/';
+    return !is_url;
 }
 
 /* The JSON literal that a bare word means, or NULL. */
@@ -129,24 +153,26 @@ static const char *g4_call_literal(const char *s, size_t n)
 
 /* Where a key without quotes ends that begins at i. It may hold indices, as in page[size], which no list can be: what
  * separates a key from its value, or another index, follows them. */
-static size_t g4_call_key_end(const g4_call_reader *r, size_t i)
+static size_t g4_call_key_end(g4_call_reader *r, size_t i)
 {
     const size_t end = r->next_quote < r->n_quotes ? r->quotes[r->next_quote] : r->n;
     for (;;) {
         while (i < end && !g4_is_one_of(":=,{}[]", r->s[i])) i++;
+        g4_call_has(r, i);
         if (i == end || r->s[i] != '[') return i;
         size_t k = i + 1;
         while (k < end && g4_call_is_key_char(r->s[k])) k++;
+        g4_call_has(r, k + 1);
         if (k + 1 >= end || r->s[k] != ']' || !g4_is_one_of(":=[", r->s[k + 1])) return i;
         i = k + 1;
     }
 }
 
 /* Does a key that need not be a word begin at i? */
-static int g4_call_is_loose_key(const g4_call_reader *r, size_t i)
+static int g4_call_is_loose_key(g4_call_reader *r, size_t i)
 {
     i = g4_call_key_end(r, i);
-    return i < r->n && (r->s[i] == ':' || r->s[i] == '=');
+    return g4_call_has(r, i) && (r->s[i] == ':' || r->s[i] == '=');
 }
 
 /* Does a value without quotes that began at `from` end here? It does at a closing bracket, at a comma (inside an object
@@ -162,14 +188,14 @@ static int g4_call_bare_ends(g4_call_reader *r, size_t from, int in_list)
     if (ch != ',') return is_done && (in_list || g4_call_is_key(r, r->pos));
     if (in_list || g4_call_is_key(r, r->pos + 1) || (is_done && g4_call_is_loose_key(r, r->pos + 1))) return 1;
     const size_t i = g4_skip_blanks(r->s, r->n, r->pos + 1);
-    return i >= r->n || r->s[i] == '}' || r->s[i] == ']' ||
+    return !g4_call_has(r, i) || r->s[i] == '}' || r->s[i] == ']' ||
            (r->next_quote < r->n_quotes && r->quotes[r->next_quote] == i);
 }
 
 static void g4_call_bare(g4_call_reader *r, int in_list)
 {
     const size_t from = r->pos;
-    while (r->pos < r->n && !g4_call_bare_ends(r, from, in_list)) r->pos++;
+    while (g4_call_has(r, r->pos) && !g4_call_bare_ends(r, from, in_list)) r->pos++;
     const char *s = r->s + from;
     size_t n = r->pos - from;
     g4_py_strip(&s, &n);
@@ -325,11 +351,12 @@ static void g4_call_head(g4_call_reader *r, g4_buf *name)
 {
     const char *s = r->s;
     const size_t begun = r->n - r->pos < 5 ? r->n - r->pos : 5; /* the end may stand inside of it */
+    g4_call_has(r, r->pos + 4);
     if (memcmp(s + r->pos, "call:", begun) == 0) r->pos += begun;
     g4_call_skip_blanks(r);
-    const int is_fenced = r->n - r->pos > 3 && memcmp(s + r->pos, "```", 3) == 0;
+    const int is_fenced = g4_call_has(r, r->pos + 3) && memcmp(s + r->pos, "```", 3) == 0;
     const size_t from = r->pos;
-    while (r->pos < r->n && !g4_call_at_quote(r) && !g4_is_one_of("{(\n", s[r->pos]) &&
+    while (g4_call_has(r, r->pos) && !g4_call_at_quote(r) && !g4_is_one_of("{(\n", s[r->pos]) &&
            !(s[r->pos] == '[' && r->pos == from))
         r->pos++;
     const char *word = s + from;
@@ -338,7 +365,8 @@ static void g4_call_head(g4_call_reader *r, g4_buf *name)
     g4_buf_add(name, word, len);
     g4_call_skip_blanks(r);
     if (g4_call_peek(r) != '(') return;
-    r->pos++; /* f(a=1) */
+    r->pos++; /* f(a=1), which ends where the text does */
+    g4_call_has(r, r->n);
     while (r->n > r->pos && (s[r->n - 1] == ' ' || s[r->n - 1] == '\n')) r->n--;
     r->is_whole = r->n > r->pos && s[r->n - 1] == ')';
     if (r->is_whole) r->n--;
@@ -353,6 +381,7 @@ static int g4_call_read(g4_call_reader *r, g4_buf *name)
     g4_call_head(r, name);
     const int bracket = g4_call_at_quote(r) ? 0 : g4_call_peek(r);
     if (name->len == 0 && (bracket == '{' || bracket == '[')) return 0;
+    r->is_named = name->len > 0 && !r->has_met_end;
     for (int i = 0; i < 2 && !g4_call_at_quote(r) && g4_call_peek(r) == '{'; i++) { /* f{{a:1}} too */
         r->pos++;
         g4_call_skip_blanks(r);
@@ -400,10 +429,15 @@ struct g4_response {
     int n_quotes, cap_quotes;
     g4_response_part *parts;
     int n_parts, cap_parts;
-    int n_next;     /* behind the last part stand so many that are not used yet */
-    int n_calls;    /* of them the first hold what the call that has been read says: more than one where it is a list */
-    int open;       /* the last part goes on */
-    g4_part *views; /* of the finished answer */
+    int n_next;  /* behind the last part stand so many that are not used yet */
+    int n_calls; /* of them the first hold what the call that has been read says: more than one where it is a list */
+    int streams_calls; /* a call is told while it is read: */
+    g4_buf name, told; /* its name, which was told if it is not empty, and arguments, */
+    size_t n_told;     /* so many bytes of which were told, */
+    size_t n_read;     /* when it was read last, so many bytes of it were there, */
+    size_t string;     /* and from here on they are of a string without an end; 0: they are not */
+    int open;          /* the last part goes on */
+    g4_part *views;    /* of the finished answer */
     g4_part_fn fn;
     void *user;
     int stop, finished;
@@ -565,6 +599,100 @@ static void g4_response_tell(g4_response *r, const g4_part *delta)
     if (r->fn != NULL && r->fn(r->user, r->n_parts - 1, delta) != 0) r->stop = 1;
 }
 
+/* ---- Calls as they are written ---------------------------------------------------------------------- */
+
+/* Bytes at the beginning of a string's text that stay what they are, whatever follows them: whole characters, and what
+ * can be none. */
+static size_t g4_response_sure_text(const char *s, size_t n)
+{
+    size_t i = 0;
+    while (i < n) {
+        uint32_t cp;
+        const size_t size = g4_utf8_decode(s + i, n - i, &cp);
+        const unsigned char lead = (unsigned char)s[i];
+        if (size == 0 && n - i < (lead >= 0xf0 ? 4u : lead >= 0xe0 ? 3u : lead >= 0xc0 ? 2u : 1u)) break;
+        i += size > 0 ? size : 1;
+    }
+    return i;
+}
+
+/* More of the text of a string that has no end yet, as JSON, behind what is to be told. */
+static void g4_response_tell_string(g4_response *r)
+{
+    const char *s = r->call.data + r->string;
+    const size_t n = g4_response_sure_text(s, r->call.len - r->string), from = r->told.len;
+    g4_json_quote(&r->told, s, n);
+    if (r->told.failed) return;
+    r->told.len -= 1; /* without the quotes around it */
+    memmove(r->told.data + from, r->told.data + from + 1, r->told.len - from);
+    r->told.len -= 1;
+    r->told.data[r->told.len] = '\0';
+    r->string += n;
+}
+
+/* What is sure of the call so far goes into `told`. */
+static void g4_response_read_sure(g4_response *r)
+{
+    g4_buf name = { .a = r->a };
+    g4_call_reader c = {
+        .s = r->call.data, .n = r->call.len, .quotes = r->quotes, .n_quotes = (size_t)r->n_quotes, .out = &r->told
+    };
+    r->n_read = r->call.len;
+    r->told.len = 0;
+    r->string = 0;
+    const int is_read = g4_call_read(&c, &name);
+    const int is_sure =
+        is_read && c.is_named && !name.failed && !r->told.failed && memchr(name.data, '\0', name.len) == NULL;
+    if (is_sure && r->name.len == 0) {
+        g4_buf_free(&r->name);
+        r->name = name;
+    } else {
+        g4_buf_free(&name);
+    }
+    r->told.len = !is_sure ? 0 : c.has_met_end ? c.n_sure : r->told.len;
+    if (!is_sure || c.string == 0) return;
+    g4_buf_str(&r->told, "\"");
+    r->string = c.string;
+    g4_response_tell_string(r);
+}
+
+static void g4_response_tell_piece(g4_response *r, const char *text, size_t n)
+{
+    const g4_part delta = { .kind = G4_PART_TOOL_CALL, .text = text, .text_len = n, .name = r->name.data };
+    if (r->fn(r->user, r->n_parts, &delta) != 0) r->stop = 1;
+}
+
+/* Tell what has become sure of the call that is being read. Where there is no memory for it, it is told at the end. To
+ * read all of it again for each token would take too long once it is large. */
+static void g4_response_tell_call(g4_response *r, int has_quote)
+{
+    enum { PART = 256 };
+    const int was_named = r->name.len > 0;
+    if (!r->streams_calls || r->fn == NULL) return;
+    if (r->string > 0 && !has_quote) {
+        g4_response_tell_string(r);
+    } else {
+        if (r->call.len - r->n_read < r->call.len / PART) {
+            r->string = 0;
+            return;
+        }
+        g4_response_read_sure(r);
+    }
+    if (r->told.failed) {
+        g4_buf_free(&r->told);
+        r->told.failed = 0;
+        r->string = 0;
+        return;
+    }
+    if (r->name.len > 0 && !was_named) g4_response_tell_piece(r, "", 0);
+    if (r->told.len <= r->n_told) return;
+    const size_t from = r->n_told;
+    r->n_told = r->told.len;
+    g4_response_tell_piece(r, r->told.data + from, r->told.len - from);
+}
+
+/* ---- Parts as they come ----------------------------------------------------------------------------- */
+
 static void g4_response_add(g4_response *r, g4_part_kind kind, const char *s, size_t n)
 {
     if (n == 0) return;
@@ -680,6 +808,7 @@ static void g4_response_bytes(g4_response *r, const char *s, size_t n)
             size = g4_response_name(r, s[0]);
         } else if (r->state == G4_IN_CALL) {
             g4_buf_add(&r->call, s, size);
+            g4_response_tell_call(r, 0);
         } else {
             const size_t whole = g4_utf8_push(&r->utf8, s, size, out);
             if (r->state == G4_IN_TEXT)
@@ -706,8 +835,11 @@ static void g4_response_call(g4_response *r, g4_response_ending ending)
             p->raw = r->call;
             r->call = (g4_buf) { .a = r->a };
         }
-        const g4_part whole = g4_response_view(p);
-        g4_response_tell(r, &whole);
+        g4_part rest = g4_response_view(p); /* all of it, where nothing was told before */
+        const size_t n_told = i == 0 ? g4_min_size(r->n_told, rest.text_len) : 0;
+        rest.text += n_told;
+        rest.text_len -= n_told;
+        g4_response_tell(r, &rest);
     }
 }
 
@@ -735,7 +867,8 @@ static void g4_response_leave(g4_response *r, g4_response_state next, g4_respons
     if (r->state == G4_IN_THOUGHT) g4_response_thought(r, out, n);
     if (r->state == G4_IN_CALL) g4_response_call(r, ending);
     if (ending == G4_ENDS_CUT) g4_response_mark_cut(r);
-    r->call.len = 0;
+    r->call.len = r->name.len = r->told.len = 0;
+    r->n_told = r->n_read = r->string = 0;
     r->n_quotes = 0;
     r->held.len = 0;
     r->open = 0;
@@ -761,6 +894,7 @@ static void g4_response_quote(g4_response *r)
 {
     r->quotes[r->n_quotes++] = r->call.len;
     g4_buf_str(&r->call, G4_QUOTE);
+    g4_response_tell_call(r, 1);
 }
 
 /* Bytes of text or a control token, for which there is room. */
@@ -820,6 +954,11 @@ const char *g4_response_stop_string(const g4_response *r)
     return r != NULL && r->stopped >= 0 ? r->stops[r->stopped] : NULL;
 }
 
+void g4_response_stream_calls(g4_response *r)
+{
+    if (r != NULL) r->streams_calls = 1;
+}
+
 void g4_response_listen(g4_response *r, g4_part_fn part, void *user)
 {
     r->fn = part;
@@ -853,7 +992,7 @@ g4_status g4_response_new(g4_response **out, const g4_allocator *a, const g4_tok
     r->a = a;
     r->t = t;
     r->state = in_thought ? G4_IN_THOUGHT : G4_IN_TEXT;
-    r->held.a = r->call.a = r->ahead.a = a;
+    r->held.a = r->call.a = r->ahead.a = r->name.a = r->told.a = a;
     r->stopped = -1;
     r->fn = fn;
     r->user = user;
@@ -919,5 +1058,7 @@ void g4_response_close(g4_response *r)
     g4_buf_free(&r->held);
     g4_buf_free(&r->ahead);
     g4_buf_free(&r->call);
+    g4_buf_free(&r->name);
+    g4_buf_free(&r->told);
     g4_free(a, r);
 }

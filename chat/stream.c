@@ -195,7 +195,8 @@ int g4_stream_part(void *stream, int index, const g4_part *delta)
     if (s == NULL || delta == NULL || s->is_over || s->status != G4_OK) return 1;
     if (index != s->index) g4_stream_open_part(s, index, delta);
     if (index != s->index) return s->status != G4_OK;
-    g4_stream_add(s, delta->text, g4_part_len(delta));
+    /* what makes the arguments of a cut call whole would make it look like one that may be carried out */
+    if (!delta->incomplete || s->part.kind != G4_PART_TOOL_CALL) g4_stream_add(s, delta->text, g4_part_len(delta));
     if (delta->incomplete) g4_stream_close_part(s, 1);
     return s->status != G4_OK;
 }

@@ -236,13 +236,63 @@ static void g4_test_stops(void)
     g4_response_close(r);
 }
 
-static void g4_run_case(const g4_case *c, size_t piece, const g4_allocator *a)
+typedef struct { /* a call as it comes */
+    g4_buf text;
+    int n, n_raw;
+    size_t behind; /* bytes of what was written that were told last, at most */
+    const size_t *written;
+} g4_coming;
+
+static int g4_follow_call(void *user, int index, const g4_part *d)
+{
+    g4_coming *c = user;
+    const size_t told = c->text.len + d->text_len, behind = *c->written > told ? *c->written - told : 0;
+    g4_buf_add(&c->text, d->text, d->text_len);
+    c->n++;
+    c->n_raw += d->raw != NULL;
+    if (d->raw == NULL && c->n > 4 && behind > c->behind) c->behind = behind;
+    return index != 0 || strcmp(d->name, "write") != 0;
+}
+
+/* A file that a call writes comes while it is written, and in time that grows with its length. */
+static void g4_test_long_calls(void)
+{
+    enum { N = 300000 };
+    static const char *const heads[] = { "call:write{text:", "call:write{list:[" };
+    g4_error err;
+    for (int kind = 0; kind < 2; kind++) {
+        size_t written = 0;
+        int n = 0;
+        g4_response *r;
+        g4_coming c = { .written = &written };
+        G4_EXPECT(g4_response_new(&r, NULL, NULL, 0, g4_follow_call, &c, &err) == G4_OK, "%s", err.message);
+        g4_response_stream_calls(r);
+        g4_response_feed(r, G4_CONTROL_CALL, NULL, 0);
+        g4_response_feed(r, G4_CONTROL_NONE, heads[kind], strlen(heads[kind]));
+        if (kind == 0) g4_response_feed(r, G4_CONTROL_QUOTE, NULL, 0);
+        for (; written < N; written += 3) g4_response_feed(r, G4_CONTROL_NONE, kind == 0 ? "\xe2\x82\xac" : "12,", 3);
+        if (kind == 0) g4_response_feed(r, G4_CONTROL_QUOTE, NULL, 0);
+        g4_response_feed(r, G4_CONTROL_NONE, kind == 0 ? "}" : "]}", kind == 0 ? 1 : 2);
+        g4_response_feed(r, G4_CONTROL_CALL_END, NULL, 0);
+        G4_EXPECT(g4_response_finish(r, &err) == G4_OK, "%s", err.message);
+        const g4_part *p = g4_response_parts(r, &n);
+        G4_EXPECT(n == 1 && p[0].text_len == c.text.len && memcmp(p[0].text, c.text.data, c.text.len) == 0 &&
+                      c.n_raw == 1,
+                  "%d parts; %zu bytes were told", n, c.text.len);
+        G4_EXPECT(c.n > 200 && c.behind < N / 100, "%d pieces, up to %zu bytes behind", c.n, c.behind);
+        g4_response_close(r);
+        g4_buf_free(&c.text);
+    }
+}
+
+static void g4_run_case(const g4_case *c, size_t piece, int streams_calls, const g4_allocator *a)
 {
     g4_error err;
     g4_response *r;
     g4_told stream = { .last = -1 };
     g4_buf parts = { 0 };
     if (g4_response_new(&r, a, NULL, c->in_thought, g4_collect, &stream, &err) != G4_OK) return;
+    if (streams_calls) g4_response_stream_calls(r);
     g4_feed_all(r, c->reply, strlen(c->reply), piece);
     g4_status st = g4_response_finish(r, &err);
     if (a == NULL) {
@@ -263,8 +313,11 @@ int main(void)
 {
     const size_t n_cases = sizeof g4_cases / sizeof g4_cases[0];
     for (size_t i = 0; i < n_cases; i++) {
-        for (size_t piece = 1; piece < 8; piece++) g4_run_case(&g4_cases[i], piece, NULL);
-        g4_run_case(&g4_cases[i], 1000, NULL);
+        for (size_t piece = 1; piece < 8; piece++) {
+            g4_run_case(&g4_cases[i], piece, 0, NULL);
+            g4_run_case(&g4_cases[i], piece, 1, NULL);
+        }
+        g4_run_case(&g4_cases[i], 1000, i % 2, NULL);
     }
 
     /* the raw text of a call is kept as it was */
@@ -313,16 +366,17 @@ int main(void)
     g4_response_close(r);
 
     for (size_t i = 0; i < n_cases; i++) {
-        for (long k = 0; k < 60; k++) {
+        for (long k = 0; k < 100; k++) {
             g4_failing f = { 0, k, 0 };
             g4_allocator al = g4_failing_allocator(&f);
-            g4_run_case(&g4_cases[i], 5, &al);
+            g4_run_case(&g4_cases[i], 5, (int)(k % 2), &al);
             if (f.live != 0) G4_EXPECT(f.live == 0, "case %zu, allocation %ld: %ld blocks live", i, k, f.live);
             if (f.calls <= k) break;
         }
     }
     G4_EXPECT(1, "failing allocations");
     g4_test_stops();
+    g4_test_long_calls();
     int n_inputs = g4_replay("tests/fuzz/corpus_reply", LLVMFuzzerTestOneInput, 20);
     G4_EXPECT(n_inputs > 50, "%d inputs in the corpus", n_inputs);
     return g4_test_end();

@@ -63,6 +63,8 @@ static g4_answer g4_known(void)
                          .prompt_seconds = 0.25 };
 }
 
+static int g4_told_calls; /* calls are told while they are read */
+
 /* The events of a reply, markers and all, fed in pieces of that size. */
 static void g4_expect_stream(const char *reply, size_t piece, const g4_stream_options *how, const char *want, int line)
 {
@@ -76,6 +78,7 @@ static void g4_expect_stream(const char *reply, size_t piece, const g4_stream_op
     opt.user = &w;
     G4_EXPECT(g4_stream_open(&s, &opt, NULL, &err) == G4_OK, "line %d: %s", line, err.message);
     G4_EXPECT(g4_response_new(&r, NULL, NULL, 0, g4_stream_part, s, &err) == G4_OK, "line %d: %s", line, err.message);
+    if (g4_told_calls) g4_response_stream_calls(r);
     g4_feed_all(r, reply, strlen(reply), piece);
     G4_EXPECT(g4_response_finish(r, &err) == G4_OK, "line %d: %s", line, err.message);
     c.parts = g4_response_parts(r, &c.n_parts);
@@ -138,6 +141,19 @@ static void g4_test_chunks(void)
     c.result.stop = G4_STOP_END;
     G4_STREAMS("<|tool_call>[1]<tool_call|><|tool_call>call:g{}<tool_call|>", 1000, &opt,
                G4_ROLE G4_CHUNK(G4_CALL_HEAD(0, 1, "g")) G4_CHUNK(G4_CALL_MORE(0, "{}")) G4_LAST("tool_calls"));
+    /* calls as they are written; the rest of one that is cut is not told: it would make it look whole */
+    g4_told_calls = 1;
+    G4_STREAMS("<|tool_call>call:f{a:1,text:<|\"|>one \"two\"<|\"|>}<tool_call|>", 8, &opt,
+               G4_ROLE G4_CHUNK(G4_CALL_HEAD(0, 0, "f")) G4_CHUNK(G4_CALL_MORE(0, "{\\\"a\\\":"))
+                   G4_CHUNK(G4_CALL_MORE(0, "1,\\\"text\\\":\\\"")) G4_CHUNK(G4_CALL_MORE(0, "one \\\\\\\"two"))
+                       G4_CHUNK(G4_CALL_MORE(0, "\\\\\\\"")) G4_CHUNK(G4_CALL_MORE(0, "\\\""))
+                           G4_CHUNK(G4_CALL_MORE(0, "}")) G4_LAST("tool_calls"));
+    c.result.stop = G4_STOP_MAX_TOKENS;
+    G4_STREAMS("<|tool_call>call:f{a:<|\"|>rm -r /tm", 1000, &opt,
+               G4_ROLE G4_CHUNK(G4_CALL_HEAD(0, 0, "f")) G4_CHUNK(G4_CALL_MORE(0, "{\\\"a\\\""))
+                   G4_CHUNK(G4_CALL_MORE(0, ":\\\"")) G4_CHUNK(G4_CALL_MORE(0, "rm -r /tm")) G4_LAST("length"));
+    g4_told_calls = 0;
+    c.result.stop = G4_STOP_END;
     /* a text that is continued */
     c.is_completion = 1;
     const char *text = "data: {\"id\":\"cmpl-0000000000000abc\",\"object\":\"text_completion\",\"created\":1700000000,"
@@ -173,8 +189,7 @@ static void g4_test_pieces(void)
     g4_expect_text(w.all.data,
                    G4_ROLE G4_CHUNK(G4_CALLS("\"index\":0,\"id\":\"mine\",\"type\":\"function\",\"function\":{\"name\":"
                                              "\"f\",\"arguments\":\"\"}")) G4_CHUNK(G4_CALL_MORE(0, "{}"))
-                       G4_CHUNK(G4_CALL_HEAD(1, 1, "g")) G4_CHUNK(G4_CALL_MORE(1, "{\\\"a\\\":"))
-                           G4_CHUNK(G4_CALL_MORE(1, "[1")) G4_LAST("length"),
+                       G4_CHUNK(G4_CALL_HEAD(1, 1, "g")) G4_CHUNK(G4_CALL_MORE(1, "{\\\"a\\\":")) G4_LAST("length"),
                    __LINE__);
     /* there is one end */
     G4_EXPECT(g4_stream_part(s, 2, &whole) != 0, "a part behind the end");

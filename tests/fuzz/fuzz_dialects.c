@@ -2,8 +2,8 @@
  * together or refused in one line that names a member; the events of an answer are whole, each of them JSON, and say
  * together what the finished answer says.
  *
- * Byte 0 of the input: bits 0 and 1 the dialect, bits 2 and 3 the template, or bits 2 to 4 the size of the pieces, bit 7
- * the rest is an answer. */
+ * Byte 0 of the input: bits 0 and 1 the dialect, bits 2 and 3 the template; or bit 7 the rest is an answer, bits 2 to 4
+ * the size of the pieces, bit 5 in a thought, bit 6 calls come whole. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -143,6 +143,7 @@ static void g4_fuzz_answer(const uint8_t *data, size_t size, int head)
     g4_response *r;
     if (g4_stream_open(&s, &opt, NULL, NULL) != G4_OK) abort();
     if (g4_response_new(&r, NULL, NULL, head >> 5 & 1, g4_stream_part, s, NULL) != G4_OK) abort();
+    if ((head & 0x40) == 0) g4_response_stream_calls(r);
     g4_feed_all(r, (const char *)data, size, 1u + (unsigned)(head >> 2 & 7));
     g4_fuzz_must(g4_response_finish(r, NULL) == G4_OK);
     c.parts = g4_response_parts(r, &c.n_parts);
