@@ -47,7 +47,7 @@ $(B)/libgemma4.a: $(OBJ)
 $(B)/libgemma4.so: $(OBJ)
 	$(CC) $(ALL_CFLAGS) -shared -Wl,-soname,libgemma4.so.$(SOVERSION) $^ -o $@ $(LDLIBS)
 
-$(CLI_OBJ): cli/cli.h
+$(CLI_OBJ): cli/cli.h cli/serve.h
 $(B)/cli/width.o: cli/width.h
 $(PROGRAM): $(CLI_OBJ) $(B)/libgemma4.a
 	$(CC) $(ALL_CFLAGS) $^ -o $@ $(LDLIBS)
@@ -90,8 +90,8 @@ QUICK := $(patsubst -O3,-O1,$(ALL_CFLAGS))
 TEST_PARTS := $(wildcard tests/*.h tests/fuzz/*.h tests/fuzz/fuzz_*.c)
 $(B)/test_%: tests/test_%.c $(TEST_PARTS) $(B)/libgemma4.a
 	$(CC) $(QUICK) -I. -Itests $< $(filter %.o,$^) $(B)/libgemma4.a -o $@ $(LDLIBS)
-# The session files of the program.
-$(B)/test_strangers: $(filter $(B)/cli/%,$(CLI_OBJ))
+# The session files of the program, and what its server reads.
+$(B)/test_strangers $(B)/test_http $(B)/test_multipart: $(filter $(B)/cli/%,$(CLI_OBJ))
 
 # The decoder once more, from nothing but a model file: tests/test_simple.c holds it against the library.
 $(B)/simple: examples/simple.c
@@ -220,14 +220,14 @@ FUZZ_SECONDS ?= 600
 FUZZ_FLAGS := -std=c11 -O1 -g -pthread -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
 FUZZ_OBJ := $(LIB_SRC:%.c=build/fuzz/%.o)
 FUZZ_CLI := $(patsubst %.c,build/fuzz/%.o,$(filter cli/%,$(CLI_SRC)))
-$(FUZZ_CLI): cli/cli.h
+$(FUZZ_CLI): cli/cli.h cli/serve.h
 build/fuzz/%.o: %.c $(HEADERS)
 	@mkdir -p $(@D)
 	clang $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -c $< -o $@
 build/fuzz/engine/kernels.o: engine/kernels.c $(HEADERS)
 	@mkdir -p $(@D)
 	clang $(FUZZ_FLAGS) -O2 -DG4_SCALAR_ONLY -c $< -o $@
-build/fuzz/session: $(FUZZ_CLI)
+build/fuzz/session build/fuzz/http build/fuzz/multipart: $(FUZZ_CLI)
 build/fuzz/%: tests/fuzz/fuzz_%.c $(wildcard tests/*.h tests/fuzz/*.h) $(FUZZ_OBJ)
 	clang $(FUZZ_FLAGS) -fsanitize=fuzzer -DGEMMA4_IMPLEMENTED -I. -Itests $< $(filter %.o,$^) -o $@ $(LDLIBS)
 .SECONDARY: $(FUZZ_OBJ) $(FUZZ_CLI)

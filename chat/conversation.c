@@ -49,6 +49,7 @@ struct g4_chat {
     g4_prompt_tokens prompt; /* what g4_chat_prompt gave out */
     int n_calls;             /* in progress: what they use must stay */
     int is_encoding;         /* one of them fills the soft tokens of its media */
+    g4_limits limits;        /* of making it and of g4_chat_prompt */
 };
 
 /* ---- Opening and closing ------------------------------------------------------------------------- */
@@ -135,6 +136,7 @@ static g4_status g4_chat_new(g4_chat **out, g4_engine *e, const g4_allocator *a,
     c->a = c->prompt.a = a;
     c->e = e;
     c->arena.a = a;
+    c->limits = opt->limits;
     c->in = (g4_render_input) { .thinking = opt->thinking, .preserve_thinking = opt->preserve_thinking, .kind = kind };
     *out = c;
     return G4_OK;
@@ -204,6 +206,7 @@ g4_status g4_chat_open(g4_chat **out, g4_engine *e, const g4_message *messages, 
     static const g4_chat_options defaults = { 0 };
     g4_halt own, *halt = g4_engine_halt(e, &own);
     if (opt == NULL) opt = &defaults;
+    g4_halt_add(halt, &opt->limits);
     if (out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     *out = NULL;
     if (n < 0) return g4_fail(err, G4_ERR_ARGUMENT, "%d messages", n);
@@ -259,6 +262,7 @@ static g4_status g4_chat_read(g4_chat **out, g4_engine *e, const g4_allocator *a
     static const g4_chat_options defaults = { 0 };
     g4_halt own, *halt = g4_engine_halt(e, &own);
     if (opt == NULL) opt = &defaults;
+    g4_halt_add(halt, &opt->limits);
     g4_chat *c;
     g4_json *doc;
     if (out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
@@ -298,6 +302,7 @@ g4_status g4_request_chat(g4_chat **out, g4_engine *e, const g4_request *r, cons
     g4_halt own, *halt = g4_engine_halt(e, &own);
     if (fault != NULL) *fault = (g4_fault) { 0 };
     if (opt == NULL) opt = &defaults;
+    g4_halt_add(halt, &opt->limits);
     if (out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     *out = NULL;
     if (r == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "request is NULL");
@@ -838,6 +843,7 @@ g4_status g4_chat_prompt(g4_chat *c, g4_prompt *out, g4_error *err)
     g4_prompt_tokens made = { 0 };
     if (c == NULL || out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", c == NULL ? "chat" : "out");
     memset(out, 0, sizeof *out);
+    g4_halt_add(halt, &c->limits);
     c->n_calls++;
     g4_status st = g4_chat_encode_media(c, halt, err);
     if (st == G4_OK) st = g4_chat_tokenise(&made, c, NULL, 0, NULL, halt, err);

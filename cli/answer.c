@@ -12,6 +12,8 @@
 static void emit(answer_writer *w, const char *text, size_t len)
 {
     buffer_add(&w->text, text, len);
+    if (w->stream != NULL && len > 0)
+        g4_stream_part(w->stream, w->part, &(g4_part) { .kind = G4_PART_TEXT, .text = text, .text_len = len });
     if (w->args->json) return;
     errno = 0;
     show(stdout, text, len);
@@ -74,7 +76,8 @@ static void note_cut(answer_writer *w, const g4_part *delta)
 static int on_part(void *user, int index, const g4_part *delta)
 {
     answer_writer *w = user;
-    (void)index; /* pieces come in the order of their parts */
+    w->part = index; /* pieces come in the order of their parts */
+    if (w->stream != NULL && delta->kind != G4_PART_TEXT) g4_stream_part(w->stream, index, delta);
     if (delta->kind != G4_PART_THOUGHT)
         end_thought(w);
     else if (w->args->show_thoughts && !w->args->json)
@@ -95,16 +98,24 @@ static int on_part(void *user, int index, const g4_part *delta)
 int answer_open_chat(answer_writer *w, int in_thought)
 {
     g4_error err;
+    w->is_chat = 1;
     if (g4_response_open(&w->response, w->engine, in_thought, on_part, w, &err) != G4_OK ||
         g4_response_stop_at(w->response, w->args->stop, w->args->n_stop, &err) != G4_OK)
         return report(&err);
     return DONE;
 }
 
+void answer_open_respond(answer_writer *w) { w->is_chat = w->is_library_s = 1; }
+
+g4_respond_options answer_respond(answer_writer *w, const g4_generate_options *generate, const g4_guide_options *guide)
+{
+    return (g4_respond_options) { .generate = generate, .guide = *guide, .part = on_part, .user = w };
+}
+
 int answer_finish_chat(answer_writer *w, int status)
 {
     g4_error err;
-    if (status == DONE && g4_response_finish(w->response, &err) != G4_OK) status = report(&err);
+    if (status == DONE && !w->is_library_s && g4_response_finish(w->response, &err) != G4_OK) status = report(&err);
     end_thought(w);
     return status;
 }
@@ -175,16 +186,17 @@ static int on_output(void *user, const g4_output *o)
 {
     answer_writer *w = user;
     int stop = 0;
+    if (w->stream != NULL) g4_stream_token(w->stream, o);
     if (w->args->logprobs >= 0 && w->args->json == JSON_OPENAI)
         keep_logprobs(w, o);
     else if (w->args->logprobs >= 0 && w->args->json)
         add_json_logprobs(&w->logprobs, w->engine, o);
     else if (w->args->logprobs >= 0)
         add_line_of_logprobs(&w->logprobs, w->engine, o);
-    if (w->response != NULL)
-        stop = g4_response_push(w->response, o->token);
-    else
+    if (!w->is_chat)
         emit(w, o->text, o->text_len);
+    else if (!w->is_library_s)
+        stop = g4_response_push(w->response, o->token);
     return stop || w->write_error || interrupted();
 }
 
@@ -218,7 +230,7 @@ static int is_cut(const answer_writer *w, const g4_result *result)
     switch (result->stop) {
     case G4_STOP_END: return 0;
     case G4_STOP_STRING: return w->is_guided;
-    case G4_STOP_CONSTRAINT: return w->response != NULL;
+    case G4_STOP_CONSTRAINT: return w->is_chat;
     default: return 1;
     }
 }
@@ -230,8 +242,8 @@ g4_generate_options answer_options(answer_writer *w, const g4_constraint *constr
     return (g4_generate_options) { .sampling = sampling,
                                    .max_tokens = a->max_tokens > 0 ? a->max_tokens : 0,
                                    .stop = a->stop,
-                                   .n_stop = w->response == NULL ? a->n_stop : 0,
-                                   .no_guard = a->no_guard || w->response == NULL,
+                                   .n_stop = w->is_chat && !w->is_library_s ? 0 : a->n_stop,
+                                   .no_guard = a->no_guard || !w->is_chat,
                                    .no_lookup = a->no_lookup,
                                    .want_logprobs = a->logprobs >= 0,
                                    .n_top = a->logprobs > 0 ? a->logprobs : 0,
@@ -242,7 +254,8 @@ g4_generate_options answer_options(answer_writer *w, const g4_constraint *constr
 
 void answer_ended(answer_writer *w, figures *f)
 {
-    if (w->response != NULL && f->result.stop == G4_STOP_END) g4_response_push(w->response, f->result.stop_token);
+    if (w->is_chat && !w->is_library_s && f->result.stop == G4_STOP_END)
+        g4_response_push(w->response, f->result.stop_token);
     w->stopped = g4_response_stop_string(w->response) != NULL;
     f->finish = g4_stop_name(w->stopped ? G4_STOP_STRING : f->result.stop);
     if (interrupted() && f->result.stop == G4_STOP_CALLBACK && !w->stopped) f->finish = "interrupted";
@@ -314,23 +327,17 @@ static g4_stop stop_of(const answer_writer *w, const figures *f)
     return interrupted() ? G4_STOP_CANCELED : f->result.stop;
 }
 
-int answer_openai(const answer_writer *w, const figures *f, buffer *out)
+g4_answer answer_describe(const answer_writer *w, const figures *f)
 {
-    g4_error err;
     g4_engine_info info;
-    int n_parts = 1, status = DONE;
-    const g4_part text = { .kind = G4_PART_TEXT, .text = buffer_text(&w->text), .text_len = w->text.len };
-    const g4_part *parts = w->response != NULL ? g4_response_parts(w->response, &n_parts) : &text;
     g4_token_logprob *tokens = (g4_token_logprob *)(void *)w->tokens.data;
     const g4_candidate *best = (const g4_candidate *)(const void *)w->best.data;
     int n_tokens = (int)(w->tokens.len / sizeof *tokens);
     for (int i = 0; i < n_tokens; best += tokens[i++].n_top) tokens[i].top = best;
     g4_engine_get_info(w->engine, &info);
     const g4_request_info *request = g4_request_get(w->request);
-    g4_answer answer = { .id = (uint64_t)(seconds_now() * 1e6) ^ (uint64_t)getpid() << 40,
+    g4_answer answer = { .id = w->id != 0 ? w->id : (uint64_t)(seconds_now() * 1e6) ^ (uint64_t)getpid() << 40,
                          .model = request != NULL && request->model != NULL ? request->model : info.name,
-                         .parts = parts,
-                         .n_parts = n_parts,
                          .result = f->result,
                          .prompt_tokens = f->prompt_tokens,
                          .cached_tokens = f->reused,
@@ -340,13 +347,27 @@ int answer_openai(const answer_writer *w, const figures *f, buffer *out)
                          .want_logprobs = w->args->logprobs >= 0,
                          .logprobs = tokens,
                          .n_logprobs = n_tokens,
-                         .is_completion = w->response == NULL && request != NULL };
-    answer.result.stop = stop_of(w, f);
-    if (w->tokens.failed || w->best.failed)
-        status = say(FAILED, "no memory for the answer");
-    else if (g4_answer_write(&answer, add_to_buffer, out, NULL, &err) != G4_OK)
-        status = report(&err);
-    return status;
+                         .is_completion = !w->is_chat && request != NULL,
+                         .dialect = request != NULL ? request->dialect : G4_DIALECT_OPENAI,
+                         .request = request };
+    if (f->finish != NULL) answer.result.stop = stop_of(w, f);
+    if (w->response != NULL) answer.parts = g4_response_parts(w->response, &answer.n_parts);
+    return answer;
+}
+
+int answer_failed(const answer_writer *w) { return w->text.failed || w->tokens.failed || w->best.failed; }
+
+int answer_openai(const answer_writer *w, const figures *f, buffer *out)
+{
+    g4_error err;
+    g4_answer answer = answer_describe(w, f);
+    const g4_part text = { .kind = G4_PART_TEXT, .text = buffer_text(&w->text), .text_len = w->text.len };
+    if (w->response == NULL) {
+        answer.parts = &text;
+        answer.n_parts = 1;
+    }
+    if (answer_failed(w)) return say(FAILED, "no memory for the answer");
+    return g4_answer_write(&answer, add_to_buffer, out, NULL, &err) == G4_OK ? DONE : report(&err);
 }
 
 static int print_openai(const answer_writer *w, const figures *f)

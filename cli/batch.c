@@ -100,7 +100,7 @@ static void tell_failure(batch_run *r, const batch_job *j)
     if (r->n_failed == MAX_TOLD)
         say(DONE, "more lines have errors; they stand in the answers");
     else
-        say(DONE, "%s: line %llu: %s", r->lines.name, (unsigned long long)j->line->number, j->error.message);
+        say(DONE, "%s: line %llu: %s", r->lines.name, (unsigned long long)j->line->number, j->work.error.message);
 }
 
 static void tell_loosened(void *user, const char *text)
@@ -126,7 +126,7 @@ static int plan_parallel(batch_run *r)
     const int is_mapped = !a->huge_pages && !a->no_mmap, wanted = a->parallel > 0 ? a->parallel : USUAL;
     g4_memory_plan plan;
     int n = wanted;
-    g4_session_plan(r->shop.engine, &r->shop.session, &plan);
+    g4_session_plan(r->shop.common.engine, &r->shop.common.session, &plan);
     while (n > 1 && plan.available > 0 && bytes_needed(&plan, is_mapped, n) > plan.available) n--;
     if (n < wanted && a->parallel > 0)
         return say(FAILED,
@@ -149,11 +149,11 @@ static int take_job(batch_run *r, batch_job *j)
     int status = job_answer(j, &line);
     if (status == DONE) status = batch_answers_add(&r->answers, j->line, &line);
     buffer_free(&line);
-    if (j->status == G4_OK) {
+    if (j->work.status == G4_OK) {
         r->n_answered++;
-        r->prompt_tokens += (uint64_t)j->figures.prompt_tokens;
-        r->reused += (uint64_t)j->figures.reused;
-        r->answer_tokens += (uint64_t)j->figures.result.n_tokens;
+        r->prompt_tokens += (uint64_t)j->work.figures.prompt_tokens;
+        r->reused += (uint64_t)j->work.figures.reused;
+        r->answer_tokens += (uint64_t)j->work.figures.result.n_tokens;
     } else {
         r->n_failed++;
         tell_failure(r, j);
@@ -229,24 +229,23 @@ static int answer_lines(batch_run *r)
 
 static int open_shop(batch_run *r, arguments *a)
 {
-    batch_shop *s = &r->shop;
+    request_shop *s = &r->shop.common;
     progress_line unused;
     g4_error err;
-    s->args = a;
+    int status = request_shop_open(s, a);
+    if (status != DONE) return status;
     s->schema = (g4_schema_options) {
         .strict = a->strict_schema, .closed = a->closed_schema, .warn = tell_loosened, .user = r
     };
-    int status = model_open(&s->engine, a);
-    if (status != DONE) return status;
-    g4_engine_get_info(s->engine, &s->info);
     s->session = session_options(a, &unused);
     s->session.progress = NULL;
-    s->prefixes = (prefix_cache) { .engine = s->engine, .options = s->session, .n_ctx = context_size(a, &s->info) };
+    r->shop.prefixes =
+        (prefix_cache) { .engine = s->engine, .options = s->session, .n_ctx = context_size(a, &s->info) };
     status = grammar_open(&s->common, s->engine, a, &s->schema);
     if (status == DONE) status = plan_parallel(r);
     if (status != DONE) return status;
     const g4_batch_options opt = { .limits = until_interrupted() };
-    return g4_batch_open(&s->batch, s->engine, &opt, &err) == G4_OK ? DONE : report(&err);
+    return g4_batch_open(&r->shop.batch, s->engine, &opt, &err) == G4_OK ? DONE : report(&err);
 }
 
 static void close_run(batch_run *r)
@@ -273,7 +272,7 @@ int run_batch(arguments *a)
         say(DONE, "%zu answers there are to lines that read differently now: they are answered again",
             r->answers.n_others);
     if (status == DONE) {
-        loader_start(&r->loader, r->shop.engine, 0);
+        loader_start(&r->loader, r->shop.common.engine, 0);
         r->has_file = r->answers.part_name.len > 0;
         status = batch_answers_close(&r->answers, answer_lines(r));
         status = tell_end(r, status);

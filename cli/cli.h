@@ -36,8 +36,18 @@
  *   bench.c     speed
  *   lines.c     the files of a batch: lines with requests, and their answers in order
  *   prefix.c    beginnings that prompts of a batch share
+ *   requests.c  a request on its way to its answer
  *   jobs.c      a line of a batch on its way to its answer
  *   batch.c     a batch: which lines are answered when, and what the user is told
+ *   http.c      requests of HTTP as they come
+ *   socket.c    sockets, and who is still at their other end
+ *   scheduler.c who is answered when, and in which session
+ *   trace.c     what the server has done
+ *   connection.c a client of it: one request after another
+ *   access.c    who may ask it
+ *   answers.c   the routes that read a prompt
+ *   routes.c    what is answered where
+ *   serve.c     the server; what these files share is in serve.h
  *   run.c       the tables of options and commands, one question and one answer, main
  *
  * Nearly every function returns the exit status of the program: DONE, FAILED, USAGE, or 128 and the number of the
@@ -128,7 +138,8 @@ typedef enum {
     OPTION_KV,
     OPTION_BUDGET, /* of soft tokens */
     OPTION_THINK,
-    OPTION_JSON
+    OPTION_JSON,
+    OPTION_BYTES /* a whole number, of KiB, MiB or GiB with a letter behind it */
 } option_kind;
 typedef struct {
     const char *letter, *name; /* "-m", "--model"; either may be NULL */
@@ -179,7 +190,11 @@ struct arguments {
     const char *topic;          /* what help is about */
     const char *hint;           /* NULL, or what the question may have been meant for */
     const char *model, *system, *isa, *session, *output, *dump, *tokens, *nll, *lengths, *ffmpeg, *template_name;
-    const char *requests; /* the file of a batch */
+    const char *requests;                           /* the file of a batch */
+    const char *host, *api_key_file, *cors, *trace; /* of the server */
+    int port, max_queue, insecure;
+    uint64_t max_body;
+    double timeout;
     const char *messages, *media_root, *tools, *tool_choice, *tool_exec, *json_schema, *grammar, *boxes, *completions;
     buffer found_model; /* the default of -m */
     input *inputs;
@@ -498,6 +513,11 @@ typedef struct { /* one answer on its way to the user; zeroed but for args and e
     buffer tokens, best;       /* of a chat.completion: a g4_token_logprob for each token, its g4_candidates */
     const g4_request *request; /* of --messages; NULL: none */
     int ended_by_call;         /* it may make one call, and has */
+    int is_chat;               /* the answer to a chat, and no raw text */
+    int is_library_s;          /* the library takes it apart, and gives `response` at its end, finished */
+    int part;                  /* of the piece that is told: its index */
+    uint64_t id;               /* of the answer; 0: drawn */
+    g4_stream *stream;         /* is told each piece and token of it; NULL: none is */
     int is_guided;             /* the text must follow a grammar */
     buffer cut;                /* what a limit cut off: "thought", "call of NAME", "call"; empty: nothing but text */
     int in_thought;            /* a thought is being shown on stderr */
@@ -517,6 +537,9 @@ typedef struct { /* of an answer, for the line on stderr and for --json */
 } figures;
 
 int answer_open_chat(answer_writer *w, int in_thought); /* what follows is a chat's answer */
+/* The same of one that the library takes apart: for g4_batch_respond. generate: of answer_options, which comes after. */
+void answer_open_respond(answer_writer *w);
+g4_respond_options answer_respond(answer_writer *w, const g4_generate_options *generate, const g4_guide_options *guide);
 void answer_free(answer_writer *w);
 /* How an answer into w is generated; *sampling must stay. When it has ended, with the result of the figures, the
  * others of them are set. */
@@ -528,7 +551,10 @@ int answer_generate(answer_writer *w, g4_session *s, const g4_constraint *constr
 int answer_finish_chat(answer_writer *w, int status);
 /* The calls of a finished answer that may be carried out; the figures say so when there are any. */
 int answer_calls(const answer_writer *w, figures *f);
+/* What is known of it, in the terms of the library: at first, and once it has ended. It points into the writer. */
+g4_answer answer_describe(const answer_writer *w, const figures *f);
 int answer_openai(const answer_writer *w, const figures *f, buffer *out); /* as one chat.completion */
+int answer_failed(const answer_writer *w);                                /* memory ran out on its way */
 /* What follows the text of an answer: its end on stdout, log-probabilities, warnings and figures on stderr; or all
  * of it as one JSON object. `extra` holds further members of that object, each with a comma in front. An answer that
  * was interrupted ends in the same way. */
@@ -602,7 +628,8 @@ int conversation_settle(conversation *c);
 /* Limits and lists that the command line does not give; a request has no more of them than fit. */
 void request_options(arguments *a, const g4_request_info *info);
 /* Load what the chat of a document names: data, or files below the folder of --media-root, or of the document. */
-g4_status document_media(const arguments *a, const char *document, int want_sound, g4_chat *chat, g4_error *err);
+g4_status document_media(const arguments *a, const char *document, int want_sound, const g4_limits *limits,
+                         g4_chat *chat, g4_error *err);
 /* Read the request; the command line's arguments that are not given become its own. */
 int document_read(conversation *c);
 int document_guide(conversation *c); /* what guides the answer to it, where the command line does not say */
@@ -726,50 +753,78 @@ int prefix_note(prefix_cache *p, const g4_prompt *prompt);
 g4_status prefix_fork(prefix_cache *p, const g4_prompt *prompt, int id, g4_session **out, g4_error *err);
 void prefix_close(prefix_cache *p);
 
-/* ---- Jobs (jobs.c) --------------------------------------------------------------------------------- */
+/* ---- Requests (requests.c) ------------------------------------------------------------------------- */
 
-typedef struct { /* made of a text that lines share: it keeps the masks that it has computed */
+typedef struct { /* made of a text that requests share: it keeps the masks that it has computed */
     buffer text;
     g4_grammar *grammar;
     int n_users;
     uint64_t used; /* when */
 } kept_grammar;
-enum { MAX_PARALLEL = 64, KEPT_GRAMMARS = 4 * MAX_PARALLEL }; /* two for each line that is read or answered */
+enum { MAX_PARALLEL = 64, KEPT_GRAMMARS = 4 * MAX_PARALLEL }; /* two for each that is read or answered */
 
-typedef struct { /* what jobs share */
+typedef struct { /* what requests share */
     const arguments *args;
     g4_engine *engine;
     g4_engine_info info;
     g4_session_options session;
     g4_schema_options schema;
     g4_grammar *common; /* of --json-schema or --grammar */
-    prefix_cache prefixes;
-    kept_grammar grammars[KEPT_GRAMMARS];
+    pthread_mutex_t lock;
+    kept_grammar grammars[KEPT_GRAMMARS]; /* under the lock: their places and users */
     uint64_t clock;
+} request_shop;
+int request_shop_open(request_shop *s, arguments *a); /* the model; the rest stays zero */
+void request_shop_close(request_shop *s);
+
+typedef struct { /* a request on its way to its answer */
+    request_shop *shop;
+    g4_dialect dialect;
+    arguments args; /* the command line's, with what the request says */
+    g4_limits limits;
+    g4_request *request;
+    int is_raw;
+    g4_chat *chat; /* NULL: raw text */
+    g4_token *ids; /* of raw text */
+    g4_prompt prompt;
+    kept_grammar *form, *tools;
+    g4_guide_options guide;
+    answer_writer writer;
+    g4_sampling sampling;
+    g4_generate_options generate;
+    figures figures;
+    g4_status status; /* G4_OK, or what is wrong with it */
+    g4_error error;
+    char param[128]; /* the member that is wrong; empty: none in particular */
+} request_work;
+void request_open(request_work *w, request_shop *shop);
+/* Each step after the one before it, on any thread. What is wrong is its status, error and param. document: whose media
+ * are loaded, as by document_media. */
+g4_status request_read(request_work *w, const char *json, size_t len);
+g4_status request_prompt(request_work *w, const char *document);
+g4_status request_guide(request_work *w);
+g4_status request_wrong(request_work *w, g4_status code, const char *param, const char *format, ...) PRINTF_LIKE(4, 5);
+int request_finish(request_work *w);              /* its answer has ended with figures.result */
+int request_answer(request_work *w, buffer *out); /* the same, and the object that tells */
+void request_close(request_work *w);
+
+/* ---- Jobs (jobs.c) --------------------------------------------------------------------------------- */
+
+typedef struct { /* what lines of a batch share */
+    request_shop common;
+    prefix_cache prefixes;
     g4_batch *batch;
 } batch_shop;
 
 typedef struct { /* a line on its way to its answer */
     batch_shop *shop;
     batch_line *line;
-    arguments args; /* the command line's, with what the line says */
-    g4_request *request;
-    g4_chat *chat; /* NULL: raw text */
-    g4_token *ids; /* of raw text */
-    g4_prompt prompt;
+    request_work work;
     int noted; /* among the prompts that may share their beginning */
-    kept_grammar *form, *tools;
     g4_guide *guide;
     g4_session *session;
-    answer_writer writer;
-    g4_sampling sampling;
-    g4_generate_options generate;
-    figures figures;
     double begun;
-    int is_over; /* it is in no batch any more, or never was: with that status */
-    g4_status status;
-    g4_error error;
-    char param[128]; /* the member that is wrong; empty: none in particular */
+    int is_over; /* it is in no batch any more, or never was: with the status of its work */
 } batch_job;
 /* The line becomes a prompt, with all that guides its answer. What is wrong with it is the job's status, and it is over
  * then. NULL, and told, when memory is out. */
@@ -796,5 +851,6 @@ int run_models(arguments *a);
 int run_bench(arguments *a);
 int run_calibrate(arguments *a);
 int run_batch(arguments *a);
+int run_serve(arguments *a);
 
 #endif /* CLI_H */

@@ -79,10 +79,12 @@ static const char *media_folder(const arguments *a, const char *document, buffer
     return own->failed ? NULL : own->data;
 }
 
-g4_status document_media(const arguments *a, const char *document, int want_sound, g4_chat *chat, g4_error *err)
+g4_status document_media(const arguments *a, const char *document, int want_sound, const g4_limits *limits,
+                         g4_chat *chat, g4_error *err)
 {
     buffer own = { 0 };
     g4_media_options how = media_options(a, want_sound);
+    how.limits = *limits;
     g4_chat_load_options opt = { .root = media_folder(a, document, &own),
                                  .media = &how,
                                  .image_tokens = a->image_tokens,
@@ -96,7 +98,8 @@ static int load_media(const conversation *c, g4_chat *chat)
 {
     const char *name = c->args->messages;
     g4_error err;
-    if (document_media(c->args, name, c->info.has_audio, chat, &err) == G4_OK) return DONE;
+    const g4_limits limits = until_interrupted();
+    if (document_media(c->args, name, c->info.has_audio, &limits, chat, &err) == G4_OK) return DONE;
     if (err.code == G4_ERR_CANCELED) return report(&err);
     int is_elsewhere = strstr(err.message, "no such file below") != NULL || strstr(err.message, "not opened") != NULL;
     return say(FAILED, "%s: %s%s", name, err.message,

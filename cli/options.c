@@ -210,6 +210,23 @@ static int set_json(const setting *s, int *field)
     return DONE;
 }
 
+static int set_bytes(const setting *s, uint64_t *field)
+{
+    static const char units[] = "KMG";
+    const size_t n = strlen(s->value);
+    const char *unit = n > 1 ? strchr(units, s->value[n - 1]) : NULL;
+    char number[32];
+    double x = 0;
+    const size_t digits = n - (unit != NULL);
+    snprintf(number, sizeof number, "%.*s", (int)digits, s->value);
+    if (digits >= sizeof number || parse_number(number, &x) || x != floor(x))
+        return wrong_value(s, "a whole number of bytes, as 64M");
+    for (const char *u = units; unit != NULL && u <= unit; u++) x *= 1024;
+    if (x < s->o->min || x > s->o->max) return wrong_value(s, "a whole number of bytes, from 1K to 2G");
+    *field = (uint64_t)x;
+    return DONE;
+}
+
 int option_set(arguments *a, const option *o, const char *value, const char *where)
 {
     const setting s = { o, value, where };
@@ -229,6 +246,7 @@ int option_set(arguments *a, const option *o, const char *value, const char *whe
     case OPTION_BUDGET: return set_budget(a, &s, int_field(a, o));
     case OPTION_THINK: return set_think(&s, int_field(a, o));
     case OPTION_JSON: return set_json(&s, int_field(a, o));
+    case OPTION_BYTES: return set_bytes(&s, (uint64_t *)(void *)((char *)a + o->target));
     }
     return DONE;
 }

@@ -86,7 +86,6 @@ static const habit word_habits[] = {
     { "create", "python3 export.py FOLDER -o NAME.g4 makes a model file" },
     { "convert", "python3 export.py FOLDER -o NAME.g4 makes a model file" },
     { "quantize", "python3 export.py FOLDER -o NAME.g4 --type q4_0 makes a model file" },
-    { "serve", "there is no server; one answer to a request is gemma4 --messages FILE --json=openai" },
     { "list", "it is gemma4 models" },
     { "ls", "it is gemma4 models" },
     { "show", "it is gemma4 info" },

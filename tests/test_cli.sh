@@ -20,8 +20,8 @@ else
 fi
 
 # ---- Usage -------------------------------------------------------------------------------------------
-for command in "" run chat batch info bench tokenize detokenize render perplexity calibrate logits encode mel patches \
-    help; do
+for command in "" run chat batch serve info bench tokenize detokenize render perplexity calibrate logits encode mel \
+    patches help; do
     run $command --help
     ok "$command --help exits 0" test "$rc" -eq 0
     ok "$command --help is on stdout" grep -q '^usage: gemma4' "$tmp/out"

@@ -80,9 +80,8 @@ hints inof "the command is info$"
 hints tokenise "the command is tokenize$"
 hints list "it is gemma4 models$"
 hints version "it is gemma4 --version$"
-hints serve "there is no server"
 hints pull "export.py"
-for words in helper hi "list animals" "serve dinner" "what now"; do
+for words in helper hi "list animals" "show dinner" "what now"; do
     run $words -m "$tiny" --temp 0 -n 1
     ok "$words is a question like any other" sh -c "test $rc -eq 0 && ! grep -q 'asked as' '$tmp/err'"
 done
@@ -162,8 +161,8 @@ fails 2 "-f needs the name of a file, not" perplexity -f ""
 # ---- Help, the man page, completions -----------------------------------------------------------------
 run --help
 ok "the first screen is one" test "$(wc -l < "$tmp/out")" -le 24
-commands="run chat batch info models bench tokenize detokenize render perplexity calibrate logits encode mel patches"
-commands="$commands help"
+commands="run chat batch serve info models bench tokenize detokenize render perplexity calibrate logits encode mel"
+commands="$commands patches help"
 for topic in "" $commands; do
     run help $topic
     ok "no line of help $topic is wider than a terminal" awk 'length($0) > 80 { exit 1 }' "$tmp/out"

@@ -1,0 +1,322 @@
+/* answers.c - the routes of the server that read a prompt: they make it ready on the connection's own thread, hand it to
+ * the scheduler, and send what becomes of it. A client that goes ends all of that, wherever it is. */
+#include "serve.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { LOOK_MS = 50 /* between two looks whether the client is still there */, COMMENT_SECONDS = 5 };
+
+/* ---- A request becomes a job ------------------------------------------------------------------------------------------ */
+
+typedef enum { ASKS_CHAT, ASKS_COMPLETION } asked_kind;
+
+/* The document that the library reads: that of /v1/completions stands in a line of a batch, whose address says what it
+ * is. */
+static g4_status read_body(served_job *j, const buffer *body, asked_kind kind)
+{
+    static const char before[] = "{\"url\":\"/v1/completions\",\"body\":";
+    request_work *w = &j->work;
+    buffer line = { 0 };
+    g4_status status = G4_OK;
+    if (kind == ASKS_CHAT) {
+        status = request_read(w, buffer_text(body), body->len);
+    } else {
+        buffer_str(&line, before);
+        buffer_add(&line, buffer_text(body), body->len);
+        buffer_str(&line, "}");
+        status = line.failed ? request_wrong(w, G4_ERR_MEMORY, NULL, "no memory for the request")
+                             : request_read(w, line.data, line.len);
+        buffer_free(&line);
+    }
+    if (status != G4_OK) return status;
+    const g4_request_info *info = g4_request_get(w->request);
+    j->streams = info->stream;
+    if (kind == ASKS_CHAT && (info->prompt != NULL || info->custom_id != NULL))
+        return request_wrong(w, G4_ERR_ARGUMENT, "messages", "messages: expected a list of messages, found none");
+    return G4_OK;
+}
+
+static g4_status check_length(request_work *w)
+{
+    const int n_ctx = context_size(w->shop->args, &w->shop->info);
+    if (w->prompt.n < n_ctx) return G4_OK;
+    return request_wrong(w, G4_ERR_CONTEXT, w->chat != NULL ? "messages" : "prompt",
+                         "the prompt has %d tokens, the context %d: there is no room for an answer", w->prompt.n,
+                         n_ctx);
+}
+
+static g4_status make_ready(served_job *j, const buffer *body, asked_kind kind)
+{
+    request_work *w = &j->work;
+    g4_status status = read_body(j, body, kind);
+    if (status == G4_OK) status = request_prompt(w, "-");
+    if (status == G4_OK) status = check_length(w);
+    if (status == G4_OK) status = request_guide(w);
+    return w->status = status;
+}
+
+static g4_refusal refusal_of(const request_work *w)
+{
+    return (g4_refusal) { .status = w->status, .message = w->error.message, .param = w->param };
+}
+
+static void refuse_request(connection *c, const request_work *w)
+{
+    const g4_refusal why = refusal_of(w);
+    connection_refuse(c, &why);
+}
+
+/* ---- The job on its way ------------------------------------------------------------------------------------------------- */
+
+static int is_gone(const served_job *j) { return __atomic_load_n(&j->gone.is_set, __ATOMIC_ACQUIRE); }
+
+static struct timespec soon(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_nsec += LOOK_MS * 1000000L;
+    t.tv_sec += t.tv_nsec / 1000000000L;
+    t.tv_nsec %= 1000000000L;
+    return t;
+}
+
+typedef struct { /* the events of a job on their way to its client */
+    connection *c;
+    int has_head;
+    double sent; /* when something was, the last time */
+} event_sender;
+
+/* As one chunk, behind the head if they are the first; what is too old for chunks gets them as they are. */
+static void send_events(event_sender *e, const char *data, size_t len)
+{
+    connection *c = e->c;
+    buffer b = { 0 };
+    const int is_chunked = c->request.minor > 0;
+    if (!e->has_head) {
+        if (!is_chunked || atomic_load(&c->s->drains) || !c->request.keeps_alive) c->closes = 1;
+        connection_stream(c, &b);
+    }
+    e->has_head = 1;
+    e->sent = seconds_now();
+    if (is_chunked)
+        http_chunk(&b, data, len);
+    else
+        buffer_add(&b, data, len);
+    connection_send(c, &b);
+    buffer_free(&b);
+}
+
+/* Under the lock of the job, which is let go meanwhile: what lies there goes out. */
+static void send_waiting(event_sender *e, served_job *j)
+{
+    buffer out = j->out;
+    j->out = (buffer) { 0 };
+    pthread_mutex_unlock(&j->lock);
+    send_events(e, buffer_text(&out), out.len);
+    buffer_free(&out);
+    pthread_mutex_lock(&j->lock);
+}
+
+/* While a prompt is read, clients and what is between must not think that nobody is there. */
+static void send_comment(event_sender *e, served_job *j)
+{
+    pthread_mutex_unlock(&j->lock);
+    send_events(e, ": \n\n", 4);
+    pthread_mutex_lock(&j->lock);
+}
+
+/* Until it is over; it is cancelled when the client goes or does not read, or when it takes too long. */
+static void wait_for(event_sender *e, served_job *j)
+{
+    server *s = e->c->s;
+    int is_cancelled = 0;
+    e->sent = seconds_now();
+    pthread_mutex_lock(&j->lock);
+    while (j->state != JOB_OVER) {
+        const struct timespec until = soon();
+        if (j->out.len == 0) pthread_cond_timedwait(&j->changed, &j->lock, &until);
+        if (j->out.len > 0) send_waiting(e, j);
+        if (j->streams && seconds_now() - e->sent > COMMENT_SECONDS) send_comment(e, j);
+        const int is_late = seconds_now() - j->added > s->args->timeout;
+        if (j->state == JOB_OVER || is_cancelled || (!is_gone(j) && !is_late && !e->c->is_lost)) continue;
+        is_cancelled = 1;
+        pthread_mutex_unlock(&j->lock);
+        if (e->c->is_lost) g4_cancel_set(&j->gone);
+        scheduler_cancel(&s->scheduler, j);
+        pthread_mutex_lock(&j->lock);
+    }
+    pthread_mutex_unlock(&j->lock);
+}
+
+/* What there is of an answer that ran out of time is an answer that was cut off. */
+static void forgive_lateness(request_work *w)
+{
+    const int has_begun = w->writer.response != NULL || w->writer.text.len > 0;
+    if (w->status == G4_ERR_CANCELED && has_begun) w->status = G4_OK;
+}
+
+static void count(server *s, const request_work *w)
+{
+    server_counts *n = &s->counts;
+    atomic_fetch_add(&n->prompt_tokens, (unsigned long long)w->prompt.n);
+    atomic_fetch_add(&n->cached_tokens, (unsigned long long)w->figures.result.n_reused);
+    atomic_fetch_add(&n->answer_tokens, (unsigned long long)w->figures.result.n_tokens);
+}
+
+/* The object of a whole answer. */
+static void send_object(connection *c, request_work *w)
+{
+    buffer b = { 0 };
+    if (request_answer(w, &b) == DONE) {
+        buffer_str(&b, "\n");
+        connection_answer(c, 200, NULL, &b, NULL);
+    } else {
+        connection_error(c, 500, NULL, "the answer could not be written");
+    }
+    buffer_free(&b);
+}
+
+/* The last events, or an error in their place. */
+static void end_stream(event_sender *e, served_job *j)
+{
+    request_work *w = &j->work;
+    buffer end = { 0 };
+    g4_answer answer;
+    if (!job_open_stream(j)) {
+        e->c->closes = 1;
+        return;
+    }
+    if (w->status == G4_OK && request_finish(w) == DONE && !answer_failed(&w->writer)) {
+        answer = answer_describe(&w->writer, &w->figures);
+        g4_stream_end(j->stream, &answer, NULL); /* what cannot be written any more, the client does not miss */
+    } else {
+        const g4_refusal why = refusal_of(w);
+        g4_stream_refuse(j->stream, &why, NULL);
+    }
+    send_events(e, buffer_text(&j->out), j->out.len);
+    if (e->c->request.minor > 0) buffer_str(&end, "0\r\n\r\n");
+    connection_send(e->c, &end);
+    buffer_free(&end);
+}
+
+static void send_answer(event_sender *e, served_job *j)
+{
+    connection *c = e->c;
+    request_work *w = &j->work;
+    forgive_lateness(w);
+    if (w->status != G4_OK && !e->has_head && j->out.len == 0) {
+        if (w->status == G4_ERR_CANCELED)
+            connection_error(c, 503, NULL, "the answer did not begin within the %g seconds of --timeout",
+                             c->s->args->timeout);
+        else
+            refuse_request(c, w);
+    } else if (j->streams) {
+        end_stream(e, j);
+    } else {
+        send_object(c, w);
+    }
+}
+
+static void answer_job(connection *c, served_job *j, asked_kind kind)
+{
+    server *s = c->s;
+    request_work *w = &j->work;
+    const char *outcome = "refused";
+    j->work.writer.id = atomic_fetch_add(&s->next_id, 1);
+    make_ready(j, &c->request.body, kind);
+    if (is_gone(j)) {
+        outcome = "gone";
+    } else if (w->status != G4_OK) {
+        refuse_request(c, w);
+    } else if (!scheduler_add(&s->scheduler, j)) {
+        connection_error(c, 503, NULL, "%d requests wait already: try again", s->args->max_queue);
+    } else {
+        event_sender sender = { .c = c };
+        wait_for(&sender, j);
+        outcome = is_gone(j) && w->status == G4_ERR_CANCELED ? "gone" : "answered";
+        count(s, w);
+        send_answer(&sender, j);
+    }
+    if (strcmp(outcome, "gone") == 0) atomic_fetch_add(&s->counts.gone, 1);
+    trace_add(s, j, c->request.path, outcome);
+}
+
+static void with_job(connection *c, asked_kind kind, void (*use)(connection *, served_job *, asked_kind))
+{
+    served_job *j = malloc(sizeof *j);
+    watched one;
+    if (j == NULL || !job_init(j, &c->s->shop)) {
+        free(j);
+        connection_error(c, 500, NULL, "no memory for the request");
+        return;
+    }
+    j->work.dialect = c->dialect;
+    watcher_add(&c->s->watcher, &one, c->fd, &j->gone);
+    use(c, j, kind);
+    watcher_remove(&c->s->watcher, &one);
+    if (is_gone(j)) c->is_lost = 1;
+    job_free(j);
+    free(j);
+}
+
+void answer_chat(connection *c) { with_job(c, ASKS_CHAT, answer_job); }
+void answer_completion(connection *c) { with_job(c, ASKS_COMPLETION, answer_job); }
+void answer_messages(connection *c) { with_job(c, ASKS_CHAT, answer_job); }
+void answer_responses(connection *c) { with_job(c, ASKS_CHAT, answer_job); }
+
+/* ---- What would be read ------------------------------------------------------------------------------------------------ */
+
+/* The prompt alone; 0: it was refused. */
+static int read_prompt(connection *c, served_job *j)
+{
+    request_work *w = &j->work;
+    g4_status status = request_read(w, buffer_text(&c->request.body), c->request.body.len);
+    if (status == G4_OK) status = request_prompt(w, "-");
+    if (status != G4_OK) refuse_request(c, w);
+    return status == G4_OK;
+}
+
+static void send_tokens(connection *c, served_job *j, asked_kind kind)
+{
+    buffer b = { 0 };
+    (void)kind;
+    if (!read_prompt(c, j)) return;
+    const g4_prompt *p = &j->work.prompt;
+    buffer_fmt(&b, "{\"count\":%d,\"max_model_len\":%d,\"tokens\":[", p->n, context_size(c->s->args, &c->s->shop.info));
+    for (int i = 0; i < p->n; i++) buffer_fmt(&b, i > 0 ? ",%d" : "%d", (int)p->tokens[i]);
+    buffer_str(&b, "]}\n");
+    connection_answer(c, 200, NULL, &b, NULL);
+    buffer_free(&b);
+}
+
+static void send_template(connection *c, served_job *j, asked_kind kind)
+{
+    buffer b = { 0 };
+    size_t len;
+    (void)kind;
+    if (!read_prompt(c, j)) return;
+    const char *text = g4_chat_text(j->work.chat, &len);
+    buffer_str(&b, "{\"prompt\":");
+    buffer_quote(&b, text, len);
+    buffer_str(&b, "}\n");
+    connection_answer(c, 200, NULL, &b, NULL);
+    buffer_free(&b);
+}
+
+static void send_count(connection *c, served_job *j, asked_kind kind)
+{
+    buffer b = { 0 };
+    (void)kind;
+    if (!read_prompt(c, j)) return;
+    const char *kind_of = c->dialect == G4_DIALECT_ANTHROPIC ? "" : "\"object\":\"response.input_tokens\",";
+    buffer_fmt(&b, "{%s\"input_tokens\":%d}\n", kind_of, j->work.prompt.n);
+    connection_answer(c, 200, NULL, &b, NULL);
+    buffer_free(&b);
+}
+
+void answer_tokens(connection *c) { with_job(c, ASKS_CHAT, send_tokens); }
+void answer_template(connection *c) { with_job(c, ASKS_CHAT, send_template); }
+void answer_count(connection *c) { with_job(c, ASKS_CHAT, send_count); }
