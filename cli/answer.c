@@ -88,7 +88,8 @@ static int on_part(void *user, int index, const g4_part *delta)
         note_cut(w, delta);
     else if (delta->kind == G4_PART_TOOL_CALL && !w->args->json)
         show_call(w, delta);
-    if (delta->kind == G4_PART_TOOL_CALL && !delta->incomplete && g4_request_get(w->request) != NULL) {
+    const int is_whole = w->stream == NULL || delta->raw != NULL; /* its last piece */
+    if (delta->kind == G4_PART_TOOL_CALL && is_whole && !delta->incomplete && g4_request_get(w->request) != NULL) {
         w->ended_by_call = g4_request_get(w->request)->one_call;
     }
     if (delta->kind == G4_PART_TEXT) emit(w, delta->text, delta->text_len);
@@ -107,9 +108,12 @@ int answer_open_chat(answer_writer *w, int in_thought)
 
 void answer_open_respond(answer_writer *w) { w->is_chat = w->is_library_s = 1; }
 
-g4_respond_options answer_respond(answer_writer *w, const g4_generate_options *generate, const g4_guide_options *guide)
+g4_respond_options answer_respond(answer_writer *w, const g4_generate_options *generate, const g4_guide_options *guide,
+                                  int streams)
 {
-    return (g4_respond_options) { .generate = generate, .guide = *guide, .part = on_part, .user = w };
+    return (g4_respond_options) {
+        .generate = generate, .guide = *guide, .part = on_part, .user = w, .call_deltas = streams
+    };
 }
 
 int answer_finish_chat(answer_writer *w, int status)

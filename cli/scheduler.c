@@ -232,7 +232,7 @@ static g4_status add_chat(scheduler *s, served_job *j)
     answer_open_respond(&w->writer);
     w->generate = answer_options(&w->writer, NULL, &w->sampling);
     w->generate.limits = w->limits;
-    j->respond = answer_respond(&w->writer, &w->generate, &w->guide);
+    j->respond = answer_respond(&w->writer, &w->generate, &w->guide, j->streams);
     j->request = (g4_batch_respond_request) { .respond = &j->respond, .done = on_chat_done, .user = j };
     return g4_batch_respond(s->batch, j->session->session, w->chat, &j->request, &w->error);
 }

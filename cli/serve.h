@@ -91,8 +91,8 @@ int socket_prepare(int fd); /* it waits for nobody, and sends small pieces at on
 /* Add what has come to `in`, waiting until `until` at most. Returns the bytes; 0: the client has closed it; -1: an error,
  * or it is late; -2: stop_fd (not -1) can be read. */
 ptrdiff_t socket_read(int fd, buffer *in, double until, int stop_fd);
-/* All of it, as long as the client takes some within SEND_PATIENCE seconds; 0: it does not. */
-enum { SEND_PATIENCE = 5 };
+/* All of it; 0: the client takes nothing for SEND_PATIENCE seconds, or less than SEND_RATE bytes in each. */
+enum { SEND_PATIENCE = 5, SEND_RATE = 4096 };
 int socket_send(int fd, const char *data, size_t n);
 
 /* ---- Jobs of the scheduler (scheduler.c) ------------------------------------------------------------ */

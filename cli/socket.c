@@ -114,9 +114,10 @@ void listeners_close(listeners *l)
 
 int socket_prepare(int fd)
 {
-    const int yes = 1;
+    const int yes = 1, unsent = 128 << 10; /* of a client that does not read, whatever the system would allow it */
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &unsent, sizeof unsent);
     return fcntl(fd, F_SETFL, O_NONBLOCK) == 0;
 }
 
@@ -147,18 +148,17 @@ ptrdiff_t socket_read(int fd, buffer *in, double until, int stop_fd)
 
 int socket_send(int fd, const char *data, size_t n)
 {
-    double until = seconds_now() + SEND_PATIENCE;
-    while (n > 0) {
+    const double began = seconds_now();
+    size_t done = 0;
+    while (done < n) {
         struct pollfd ready = { .fd = fd, .events = POLLOUT };
-        const ssize_t sent = send(fd, data, n, MSG_NOSIGNAL);
+        const ssize_t sent = send(fd, data + done, n - done, MSG_NOSIGNAL);
         if (sent > 0) {
-            data += sent;
-            n -= (size_t)sent;
-            until = seconds_now() + SEND_PATIENCE;
+            done += (size_t)sent;
             continue;
         }
         if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) return 0;
-        const int left = left_until(until);
+        const int left = left_until(began + SEND_PATIENCE + (double)done / SEND_RATE);
         if (left == 0) return 0;
         poll(&ready, 1, left);
     }

@@ -1,0 +1,566 @@
+/* test_serve.c - gemma4 serve as clients meet it, on sockets of their own: answers that are the same whoever else asks,
+ * clients that go, clients that do not read, a thousand requests of which many break off, who may ask, and how it ends.
+ * G4_PROGRAM names the program; the model is the bundled one. */
+#include "serve_client.h"
+#include "test.h"
+
+#define CHAT "/v1/chat/completions"
+/* An answer without an end: whatever comes, at random, and never the same twice in a row. */
+#define LONG_ANSWER                                                                                                    \
+    "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"temperature\":4,\"top_k\":0,\"top_p\":1,\"max_tokens\":"  \
+    "3900,"                                                                                                            \
+    "\"logit_bias\":{\"1\":-1000,\"16\":-1000,\"106\":-1000},\"presence_penalty\":1"
+
+/* ---- Answers ----------------------------------------------------------------------------------------------------------- */
+
+/* What the server says is what the program says. */
+static void g4_test_alone(const g4_server *s)
+{
+    static const char *const bodies[] = {
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"What is the sum of 4 and 5?\"}],\"temperature\":0}",
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"max_tokens\":30,\"temperature\":1,\"seed\":7,"
+        "\"logprobs\":true,\"top_logprobs\":3}",
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"response_format\":{\"type\":\"json_schema\","
+        "\"json_schema\":{\"name\":\"n\",\"schema\":{\"enum\":[\"x\",\"yz\"]}}}}",
+        "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"hello\"}]}],\"stop\":[\"o\"]}"
+    };
+    const char *program = getenv("G4_PROGRAM");
+    char *answer = malloc(TEXT), *alone = malloc(TEXT), command[512];
+    char path[] = "/tmp/g4-serve-XXXXXX";
+    const int fd = mkstemp(path);
+    snprintf(command, sizeof command, "%s -m " MODEL " --messages %s --json=openai --quiet < /dev/null",
+             program != NULL ? program : "./gemma4", path);
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
+        const int status = g4_ask(s, CHAT, bodies[i], answer);
+        const size_t n = strlen(bodies[i]);
+        if (ftruncate(fd, 0) != 0 || pwrite(fd, bodies[i], n, 0) != (ssize_t)n) break;
+        FILE *p = popen(command, "r");
+        const size_t len = fread(alone, 1, TEXT - 1, p);
+        alone[len] = '\0';
+        pclose(p);
+        G4_EXPECT(status == 200, "%d: %s", status, answer);
+        const char *got = g4_choices(answer), *want = g4_choices(alone);
+        G4_EXPECT(strcmp(got, want) == 0, "%s\nalone: %s", got, want);
+    }
+    close(fd);
+    unlink(path);
+    free(answer);
+    free(alone);
+}
+
+/* The text of all deltas of a stream. */
+static void g4_deltas(const char *stream, char *out)
+{
+    static const char key[] = "\"delta\":{\"content\":\"";
+    for (const char *at = stream; (at = strstr(at, key)) != NULL;) {
+        at += strlen(key);
+        const char *end = strstr(at, "\"},\"logprobs\"");
+        memcpy(out, at, (size_t)(end - at));
+        out += end - at;
+    }
+    *out = '\0';
+}
+
+static void g4_test_streams(const g4_server *s)
+{
+    char *whole = malloc(TEXT), *stream = malloc(TEXT), *text = malloc(TEXT);
+    char body[512];
+    for (int i = 0; i < 3; i++) {
+        static const char form[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"count %d things\"}],"
+                                   "\"max_tokens\":40,\"temperature\":1,\"seed\":%d%s}";
+        snprintf(body, sizeof body, form, i, i, "");
+        G4_EXPECT(g4_ask(s, CHAT, body, whole) == 200, "%s", whole);
+        snprintf(body, sizeof body, form, i, i, ",\"stream\":true,\"stream_options\":{\"include_usage\":true}");
+        G4_EXPECT(g4_ask(s, CHAT, body, stream) == 200, "%s", stream);
+        g4_deltas(stream, text);
+        const char *content = strstr(whole, "\"content\":\"") + strlen("\"content\":\"");
+        G4_EXPECT(strncmp(content, text, strlen(text)) == 0 && content[strlen(text)] == '"', "%.100s, %s", content,
+                  text);
+        G4_EXPECT(strstr(stream, "\"delta\":{\"role\":\"assistant\",\"content\":\"\"}") != NULL, "the role");
+        G4_EXPECT(strstr(stream, "\"choices\":[],\"usage\":{\"prompt_tokens\":") != NULL, "usage");
+        G4_EXPECT(strstr(stream, "data: [DONE]\n\n\r\n0\r\n\r\n") != NULL, "the end");
+    }
+    static const char messages[] =
+        "{\"max_tokens\":9,\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}";
+    G4_EXPECT(g4_ask(s, "/v1/messages", messages, stream) == 200, "%s", stream);
+    G4_EXPECT(strstr(stream, "event: message_start\n") && strstr(stream, "event: message_stop\n"), "%s", stream);
+    G4_EXPECT(g4_ask(s, "/v1/responses", "{\"input\":\"x\",\"stream\":true,\"max_output_tokens\":9}", stream) == 200,
+              "%s", stream);
+    G4_EXPECT(strstr(stream, "event: response.created\n") && strstr(stream, "event: response.output_text.done\n"), "%s",
+              stream);
+    static const char text_body[] = "{\"prompt\":\"once\",\"stream\":true,\"max_tokens\":4,\"temperature\":0}";
+    G4_EXPECT(g4_ask(s, "/v1/completions", text_body, stream) == 200, "%s", stream);
+    G4_EXPECT(strstr(stream, "\"object\":\"text_completion\"") && strstr(stream, "[DONE]"), "%s", stream);
+    free(whole);
+    free(stream);
+    free(text);
+}
+
+/* ---- Many at a time ------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const g4_server *s;
+    char body[512], *answer;
+    int status;
+} g4_asker;
+
+static void *g4_asker_main(void *arg)
+{
+    g4_asker *a = arg;
+    a->status = g4_ask(a->s, CHAT, a->body, a->answer);
+    return NULL;
+}
+
+static void g4_test_parallel(const g4_server *s)
+{
+    enum { N = 12 };
+    static g4_asker askers[N];
+    pthread_t threads[N];
+    char *alone = malloc(TEXT);
+    for (int i = 0; i < N; i++) {
+        askers[i] = (g4_asker) { .s = s, .answer = malloc(TEXT) };
+        snprintf(askers[i].body, sizeof askers[i].body,
+                 "{\"messages\":[{\"role\":\"user\",\"content\":\"tell me about %d cats\"}],\"max_tokens\":%d,"
+                 "\"temperature\":1,\"seed\":%d,\"logprobs\":true,\"top_logprobs\":2}",
+                 i, 20 + 7 * i, i);
+        pthread_create(&threads[i], NULL, g4_asker_main, &askers[i]);
+    }
+    for (int i = 0; i < N; i++) pthread_join(threads[i], NULL);
+    for (int i = 0; i < N; i++) {
+        g4_ask(s, CHAT, askers[i].body, alone);
+        const char *got = g4_choices(askers[i].answer), *want = g4_choices(alone);
+        G4_EXPECT(askers[i].status == 200 && strcmp(got, want) == 0, "%d: %s\nalone: %s", askers[i].status, got, want);
+        free(askers[i].answer);
+    }
+    free(alone);
+}
+
+/* ---- Connections ------------------------------------------------------------------------------------------------------------ */
+
+static void g4_test_connection(const g4_server *s)
+{
+    static const char body[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}";
+    char *text = g4_request_text("POST", "/tokenize", "", body), *answer = malloc(TEXT);
+    const size_t n = strlen(text);
+    char two[2048];
+    int fd = g4_connect(s);
+    for (size_t i = 1; i < n; i += 7) { /* in two pieces, on one connection */
+        g4_send(fd, text, i);
+        g4_nap(0.0005);
+        g4_send(fd, text + i, n - i);
+        const int status = g4_read_answer(fd, answer, 10);
+        G4_EXPECT(status == 200 && strstr(answer, "\"tokens\":["), "split at %zu: %d", i, status);
+    }
+    snprintf(two, sizeof two, "%s%sGET /health HTTP/1.1\r\nHost: [::1]:1\r\nConnection: close\r\n\r\n", text, text);
+    g4_send(fd, two, strlen(two));
+    size_t len = 0;
+    answer[0] = '\0';
+    while (g4_receive(fd, answer, &len, 10) > 0) {
+    }
+    const char *second = strstr(answer + 1, "HTTP/1.1 200");
+    G4_EXPECT(second != NULL && strstr(second + 1, "HTTP/1.1 200") != NULL && strstr(answer, "{\"status\":\"ok\"}"),
+              "pipelined: %s", answer);
+    close(fd);
+
+    fd = g4_connect(s);
+    static const char head[] = "POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                               "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n";
+    g4_send(fd, head, strlen(head));
+    G4_EXPECT(g4_read_answer(fd, answer, 10) == 100, "100: %s", answer);
+    char chunk[256];
+    for (size_t i = 0; i < strlen(body); i++) {
+        snprintf(chunk, sizeof chunk, "1\r\n%c\r\n", body[i]);
+        g4_send(fd, chunk, strlen(chunk));
+    }
+    g4_send(fd, "0\r\n\r\n", 5);
+    G4_EXPECT(g4_read_answer(fd, answer, 10) == 200, "chunks: %s", answer);
+    g4_send(fd, "HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n", 42);
+    len = 0;
+    g4_receive(fd, answer, &len, 10);
+    G4_EXPECT(strstr(answer, "Content-Length: 16\r\n") && strstr(answer, "\r\n\r\n")[4] == '\0', "HEAD: %s", answer);
+    close(fd);
+    free(text);
+    free(answer);
+}
+
+/* ---- What is wrong -------------------------------------------------------------------------------------------------------------- */
+
+static void g4_test_errors(const g4_server *s)
+{
+    static const struct {
+        const char *method, *path, *fields, *body;
+        int status;
+        const char *says;
+    } cases[] = {
+        { "POST", CHAT, "", "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"temperature\":\"hot\"}", 400,
+          "\"param\":\"temperature\"" },
+        { "POST", CHAT, "", "{\"messages\":[]}", 400, "\"param\":\"messages\"" },
+        { "POST", CHAT, "", "{\"prompt\":\"x\"}", 400, "\"param\":\"messages\"" },
+        { "POST", CHAT, "", "{\"url\":\"/v1/completions\",\"body\":{\"prompt\":\"x\"}}", 400,
+          "\"param\":\"messages\"" },
+        { "POST", CHAT, "", "{", 400, "JSON" },
+        { "POST", CHAT, "", "", 400, "JSON" },
+        { "POST", CHAT, "",
+          "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":"
+          "{\"url\":\"/etc/passwd\"}}]}]}",
+          400, "\"param\":\"messages\"" },
+        { "POST", CHAT, "",
+          "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":"
+          "{\"url\":\"http://x/y.png\"}}]}]}",
+          400, "\"param\":\"messages\"" },
+        { "POST", CHAT, "",
+          "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"response_format\":{\"type\":"
+          "\"json_schema\",\"json_schema\":{\"schema\":3}}}",
+          400, "response_format" },
+        { "POST", "/v1/completions", "", "{\"prompt\":\"\"}", 400, "\"param\":\"prompt\"" },
+        { "POST", "/v1/messages", "", "{\"messages\":3}", 400, "{\"type\":\"error\"" },
+        { "POST", "/v1/embeddings", "", "{}", 404, "/v1/embeddings is not served here" },
+        { "GET", "/nowhere", "", "", 404, "there is nothing at /nowhere" },
+        { "GET", "/v1/models/other", "", "", 404, "other" },
+        { "GET", CHAT, "", "", 405, "Allow: " },
+        { "PUT", "/v1/models", "", "", 405, "Allow: " },
+        { "BREW", "/v1/models", "", "", 501, "expected GET" },
+        { "OPTIONS", CHAT, "", "", 204, "Allow: " },
+        { "GET", "/v1/models", "Origin: http://evil.example\r\n", "", 403, "evil.example" },
+        { "GET", "/v1/models", "Origin: null\r\n", "", 403, "Origin" },
+        { "GET", "/v1/models", "Origin: http://localhost\r\n", "", 200, "\"object\":\"list\"" },
+        { "GET", "/v1/models", "X: y\r\nHost: localhost\r\n", "", 400, "twice" },
+        { "GET", "/v1/models", "", "", 200, "\"object\":\"list\"" },
+        { "GET", "/", "", "", 200, "text/html" },
+    };
+    char *answer = malloc(TEXT);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const int status = g4_ask_as(s, cases[i].method, cases[i].path, cases[i].fields, cases[i].body, answer);
+        G4_EXPECT(status == cases[i].status && strstr(answer, cases[i].says) != NULL, "%s %s %s: %d, %s",
+                  cases[i].method, cases[i].path, cases[i].body, status, answer);
+    }
+    static const struct {
+        const char *text;
+        int status;
+    } raw[] = {
+        { "GET /v1/models HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403 },
+        { "GET /v1/models HTTP/1.1\r\nHost: localhost.evil.example\r\n\r\n", 403 },
+        { "GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1:99\r\n\r\n", 200 },
+        { "POST " CHAT " HTTP/1.1\r\nHost: [::1]\r\n\r\n", 411 },
+        { "POST " CHAT " HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}", 415 },
+        { "POST " CHAT " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n{}", 413 },
+        { "POST " CHAT " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", 400 },
+        { "nonsense\r\n\r\n", 400 }
+    };
+    for (size_t i = 0; i < sizeof raw / sizeof raw[0]; i++) {
+        const int fd = g4_connect(s);
+        g4_send(fd, raw[i].text, strlen(raw[i].text));
+        const int status = g4_read_answer(fd, answer, 10);
+        G4_EXPECT(status == raw[i].status, "%s: %d", raw[i].text, status);
+        close(fd);
+    }
+    free(answer);
+}
+
+/* ---- Clients that go -------------------------------------------------------------------------------------------------------------- */
+
+/* Ask, and wait until that many are answered or wait. */
+static int g4_begin(const g4_server *s, const char *body, const char *metric, long n)
+{
+    char *text = g4_request_text("POST", CHAT, "", body);
+    const int fd = g4_connect(s);
+    g4_send(fd, text, strlen(text));
+    free(text);
+    g4_until(s, metric, n, 5);
+    return fd;
+}
+
+/* `s` answers one at a time, slowly. */
+static void g4_test_gone(const g4_server *s)
+{
+    static const char *const bodies[] = { "{" LONG_ANSWER "}", "{" LONG_ANSWER ",\"stream\":true}" };
+    for (int i = 0; i < 2; i++) {
+        const long gone = g4_metric(s, "gone_total");
+        int fd = g4_begin(s, bodies[i], "running", 1), waiting = g4_begin(s, bodies[i], "waiting", 1);
+        close(waiting);
+        double seconds = g4_until(s, "waiting", 0, 3);
+        G4_EXPECT(seconds < 0.5, "one that waits: noticed after %.2f s", seconds);
+        G4_EXPECT(g4_metric(s, "running") == 1, "the other goes on");
+        close(fd);
+        seconds = g4_until(s, "running", 0, 3);
+        G4_EXPECT(seconds < 0.5, "%s: noticed after %.2f s", i ? "streamed" : "whole", seconds);
+        g4_until(s, "gone_total", gone + 2, 1);
+        G4_EXPECT(g4_metric(s, "gone_total") == gone + 2, "both are counted");
+    }
+    /* while a long prompt is read */
+    char *body = malloc(60000), *at = body;
+    at += sprintf(body, "{\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":\"");
+    for (int i = 0; i < 3000; i++) at += sprintf(at, "word%d ", i % 7);
+    sprintf(at, "\"}]}");
+    const int fd = g4_begin(s, body, "running", 1);
+    close(fd);
+    const double seconds = g4_until(s, "running", 0, 3);
+    G4_EXPECT(seconds < 0.5, "a prompt: noticed after %.2f s", seconds);
+    free(body);
+}
+
+/* One that does not read its stream holds nobody up, and is dropped. */
+static void g4_test_slow_reader(const g4_server *s)
+{
+    static const char body[] = "{" LONG_ANSWER ",\"stream\":true,\"logprobs\":true,\"top_logprobs\":20}";
+    char *text = g4_request_text("POST", CHAT, "", body), *answer = malloc(TEXT);
+    const struct sockaddr_in a = { .sin_family = AF_INET,
+                                   .sin_port = htons((uint16_t)s->port),
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    const int fd = socket(AF_INET, SOCK_STREAM, 0), little = 4096;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &little, sizeof little);
+    G4_EXPECT(connect(fd, (const struct sockaddr *)&a, sizeof a) == 0, "connected");
+    g4_send(fd, text, strlen(text));
+    g4_until(s, "running", 1, 5);
+    const double began = g4_now();
+    static const char other[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"max_tokens\":3}";
+    G4_EXPECT(g4_ask(s, CHAT, other, answer) == 200, "%s", answer);
+    G4_EXPECT(g4_now() - began < 4, "another was answered after %.2f s", g4_now() - began);
+    const double seconds = g4_until(s, "running", 0, 9), closing = g4_until(s, "connections", 1, 9);
+    G4_EXPECT(seconds + closing < 8, "dropped after %.2f s, closed after %.2f s", seconds, closing);
+    close(fd);
+    free(text);
+    free(answer);
+}
+
+/* ---- A thousand requests -------------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const g4_server *s;
+    unsigned seed;
+    int n, n_answered;
+} g4_rusher;
+
+/* Requests of all kinds, of which most break off somewhere. */
+static void *g4_rusher_main(void *arg)
+{
+    static const char *const bodies[] = {
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"max_tokens\":5}",
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"hello there\"}],\"max_tokens\":40,\"stream\":true}",
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"response_format\":{\"type\":\"json_object\"},"
+        "\"max_tokens\":30}",
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"nonsense\":{\"x\":[1,2]},\"n\":0}", "{\"mess"
+    };
+    g4_rusher *r = arg;
+    char *answer = malloc(TEXT);
+    for (int i = 0; i < r->n; i++) {
+        const unsigned what = (unsigned)rand_r(&r->seed);
+        char *text = g4_request_text("POST", CHAT, "", bodies[what % 5]);
+        const size_t n = strlen(text);
+        const int fd = g4_connect(r->s), how = what / 8 % 4;
+        size_t len = 0;
+        if (how == 0) { /* at any byte of the request */
+            g4_send(fd, text, what / 64 % n);
+        } else if (how == 1) { /* at any byte of the answer */
+            g4_send(fd, text, n);
+            const size_t want = what / 64 % 2000;
+            while (len < want && g4_receive(fd, answer, &len, 0.2) > 0) {
+            }
+        } else if (how == 2) { /* torn down, not closed */
+            const struct linger now = { 1, 0 };
+            g4_send(fd, text, n);
+            setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+        } else {
+            g4_send(fd, text, n);
+            r->n_answered += g4_read_answer(fd, answer, 20) > 0;
+        }
+        close(fd);
+        free(text);
+    }
+    free(answer);
+    return NULL;
+}
+
+static void g4_test_rush(const g4_server *s, int n)
+{
+    enum { N = 4 };
+    g4_rusher rushers[N];
+    pthread_t threads[N];
+    g4_nap(0.2);
+    const int n_threads = g4_count(s, "task"), n_files = g4_count(s, "fd");
+    for (int i = 0; i < N; i++) {
+        rushers[i] = (g4_rusher) { .s = s, .seed = (unsigned)i + 1, .n = n / N };
+        pthread_create(&threads[i], NULL, g4_rusher_main, &rushers[i]);
+    }
+    int n_answered = 0;
+    for (int i = 0; i < N; i++) {
+        pthread_join(threads[i], NULL);
+        n_answered += rushers[i].n_answered;
+    }
+    G4_EXPECT(n_answered > n / 8, "%d of %d waited for their answer and got it", n_answered, n);
+    g4_until(s, "running", 0, 5);
+    g4_until(s, "connections", 1, 15);
+    int threads_now = n_threads + 1, files_now = n_files + 1; /* that of the last question may still be closing */
+    for (double until = g4_now() + 5; (threads_now > n_threads || files_now > n_files) && g4_now() < until;) {
+        g4_nap(0.02);
+        threads_now = g4_count(s, "task");
+        files_now = g4_count(s, "fd");
+    }
+    G4_EXPECT(threads_now <= n_threads, "%d threads, %d before", threads_now, n_threads);
+    G4_EXPECT(files_now <= n_files, "%d descriptors, %d before", files_now, n_files);
+    G4_EXPECT(g4_metric(s, "running") == 0 && g4_metric(s, "waiting") == 0, "nobody is left");
+}
+
+/* ---- Conversations ---------------------------------------------------------------------------------------------------------------- */
+
+static int g4_usage(const char *answer, const char *name)
+{
+    const char *at = strstr(answer, name);
+    return at != NULL ? atoi(at + strlen(name)) : -1;
+}
+
+/* A query about the conversation takes nothing from it, with one place and with several. */
+static void g4_test_title(const g4_server *s, const char *topic)
+{
+    static char first[30000], second[36000];
+    char *answer = malloc(TEXT), *at = first;
+    at += sprintf(at, "{\"temperature\":0,\"max_tokens\":8,\"messages\":[{\"role\":\"user\",\"content\":\"%s", topic);
+    for (int i = 0; i < 400; i++) at += sprintf(at, " and %d more", i);
+    sprintf(at, "\"}");
+    snprintf(second, sizeof second, "%s]}", first);
+    G4_EXPECT(g4_ask(s, CHAT, second, answer) == 200, "%s", answer);
+    const int n = g4_usage(answer, "\"prompt_tokens\":");
+    char text[4096];
+    const char *content = strstr(answer, "\"content\":\"") + strlen("\"content\":\"");
+    snprintf(text, sizeof text, "%.*s", (int)strcspn(content, "\""), content);
+    static const char title[] = "{\"max_tokens\":4,\"messages\":[{\"role\":\"user\",\"content\":\"A title, please\"}]}";
+    for (int i = 0; i < 3; i++) G4_EXPECT(g4_ask(s, CHAT, title, answer) == 200, "%s", answer);
+    snprintf(second, sizeof second,
+             "%s,{\"role\":\"assistant\",\"content\":\"%s\"},{\"role\":\"user\",\"content\":\"go on\"}]}", first, text);
+    G4_EXPECT(g4_ask(s, CHAT, second, answer) == 200, "%s", answer);
+    const int cached = g4_usage(answer, "\"cached_tokens\":");
+    G4_EXPECT(n > 1000 && cached >= n, "%d tokens, of the second turn %d are reused", n, cached);
+    free(answer);
+}
+
+/* ---- Who may ask --------------------------------------------------------------------------------------------------------------------- */
+
+static void g4_test_keys(void)
+{
+    char path[] = "/tmp/g4-keys-XXXXXX", *answer = malloc(TEXT);
+    const int file = mkstemp(path);
+    static const char keys[] = "# of us\n\nsesame\r\n  other-key \n";
+    G4_EXPECT(write(file, keys, strlen(keys)) == (ssize_t)strlen(keys), "the keys");
+    close(file);
+    const char *const more[] = { "--api-key-file", path, "--cors", "http://page.example", "--max-body", "2K", NULL };
+    const g4_server s = g4_serve(more);
+    static const struct {
+        const char *path, *fields;
+        int status;
+    } cases[] = { { "/v1/models", "", 401 },
+                  { "/v1/models", "Authorization: Bearer wrong!\r\n", 401 },
+                  { "/v1/models", "Authorization: Bearer sesam\r\n", 401 },
+                  { "/v1/models", "Authorization: Bearer sesamesesame\r\n", 401 },
+                  { "/v1/models", "Authorization: Bearer \r\n", 401 },
+                  { "/v1/models", "Authorization: sesame\r\n", 401 },
+                  { "/v1/models", "Authorization: Bearer sesame\r\n", 200 },
+                  { "/v1/models", "X-Api-Key: other-key\r\n", 200 },
+                  { "/v1/models", "X-Api-Key: # of us\r\n", 401 },
+                  { "/metrics", "", 401 },
+                  { "/health", "", 200 },
+                  { "/v1/models", "X-Api-Key: sesame\r\nOrigin: http://page.example\r\n", 200 },
+                  { "/v1/models", "X-Api-Key: sesame\r\nOrigin: http://page.example.evil\r\n", 403 } };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const int status = g4_ask_as(&s, "GET", cases[i].path, cases[i].fields, "", answer);
+        G4_EXPECT(status == cases[i].status, "%s %s: %d", cases[i].path, cases[i].fields, status);
+    }
+    G4_EXPECT(g4_ask_as(&s, "OPTIONS", CHAT, "Origin: http://page.example\r\n", "", answer) == 204, "%s", answer);
+    G4_EXPECT(strstr(answer, "Access-Control-Allow-Origin: http://page.example\r\n") != NULL, "%s", answer);
+    char *body = calloc(1, 4000);
+    memset(body, ' ', 3000);
+    G4_EXPECT(g4_ask_as(&s, "POST", CHAT, "X-Api-Key: sesame\r\n", body, answer) == 413, "%s", answer);
+    free(body);
+    G4_EXPECT(g4_stop(&s) == 0, "the end");
+    unlink(path);
+    free(answer);
+}
+
+/* ---- The end ------------------------------------------------------------------------------------------------------------------------- */
+
+static void g4_test_end_of_server(void)
+{
+    char trace[] = "/tmp/g4-trace-XXXXXX", moved[64], *answer = malloc(TEXT);
+    close(mkstemp(trace));
+    snprintf(moved, sizeof moved, "%s.1", trace);
+    const char *const more[] = { "--trace", trace,         "--isa", "scalar",     "-t", "1", "--timeout",
+                                 "1",       "--max-queue", "0",     "--parallel", "1",  NULL };
+    g4_server s = g4_serve(more);
+    G4_EXPECT(s.port > 0, "the server has begun");
+    rename(trace, moved);
+    kill(s.pid, SIGHUP);
+    for (double until = g4_now() + 5; access(trace, F_OK) != 0 && g4_now() < until;) g4_nap(0.01);
+    static const char body[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"\\u001b[31m\\nx\"}],\"max_tokens\":3}";
+    G4_EXPECT(g4_ask(&s, CHAT, body, answer) == 200, "%s", answer);
+    FILE *f = fopen(trace, "r");
+    const size_t n = f != NULL ? fread(answer, 1, TEXT - 1, f) : 0;
+    answer[n] = '\0';
+    if (f != NULL) fclose(f);
+    G4_EXPECT(strstr(answer, "\"outcome\":\"answered\"") && strchr(answer, '\033') == NULL &&
+                  strchr(answer, '\n') == strrchr(answer, '\n'),
+              "the trace: %s", answer);
+    /* an answer that takes too long ends, cut; meanwhile nobody fits in */
+    const int fd = g4_begin(&s, "{" LONG_ANSWER "}", "running", 1);
+    G4_EXPECT(g4_ask(&s, CHAT, body, answer) == 503 && strstr(answer, "Retry-After: "), "%s", answer);
+    G4_EXPECT(g4_read_answer(fd, answer, 10) == 200 && strstr(answer, "\"finish_reason\":\"length\""), "%s", answer);
+    close(fd);
+    /* asked to stop, it finishes what it has begun */
+    const int last = g4_begin(&s, "{" LONG_ANSWER ",\"stream\":true}", "running", 1), idle = g4_connect(&s);
+    kill(s.pid, SIGTERM);
+    g4_nap(0.1);
+    G4_EXPECT(g4_connect(&s) < 0, "no new connection");
+    G4_EXPECT(g4_read_answer(last, answer, 10) == 200 && strstr(answer, "[DONE]"), "the last answer: %.200s", answer);
+    close(last);
+    G4_EXPECT(g4_wait(s.pid) == 0, "the end");
+    close(idle);
+    s = g4_serve(more);
+    const int cut = g4_begin(&s, "{" LONG_ANSWER ",\"stream\":true}", "running", 1);
+    kill(s.pid, SIGTERM);
+    g4_nap(0.05);
+    kill(s.pid, SIGINT);
+    const double began = g4_now();
+    G4_EXPECT(g4_wait(s.pid) == 130 && g4_now() - began < 0.5, "asked twice: after %.2f s", g4_now() - began);
+    close(cut);
+    unlink(trace);
+    unlink(moved);
+    free(answer);
+}
+
+int main(void)
+{
+    const char *const usual[] = { "--max-queue", "100", NULL };
+    const char *const slow[] = { "--parallel", "1", "--isa", "scalar", "-t", "1", NULL };
+    const char *const one[] = { "--parallel", "1", NULL };
+    const char *const outside[] = { "--host", "0.0.0.0", NULL };
+    signal(SIGPIPE, SIG_IGN);
+    g4_server s = g4_serve(outside);
+    G4_EXPECT(s.port == 0 && g4_wait(s.pid) == 2, "without a key no other machine is let in");
+    s = g4_serve(usual);
+    G4_EXPECT(s.port > 0, "the server has begun");
+    if (s.port == 0) return g4_test_end();
+    const int late = g4_connect(&s); /* a head that does not come */
+    g4_send(late, "GET /health HT", 14);
+    const double began = g4_now();
+    g4_test_alone(&s);
+    g4_test_streams(&s);
+    g4_test_parallel(&s);
+    g4_test_connection(&s);
+    g4_test_errors(&s);
+    g4_test_title(&s, "four at a time");
+    char *answer = malloc(TEXT);
+    G4_EXPECT(g4_read_answer(late, answer, 12) == 408, "%s", answer);
+    G4_EXPECT(g4_now() - began < 12, "%.1f s", g4_now() - began);
+    close(late);
+    free(answer);
+    g4_test_slow_reader(&s);
+    g4_test_rush(&s, 1000);
+    G4_EXPECT(g4_stop(&s) == 0, "the end");
+    s = g4_serve(slow);
+    g4_test_gone(&s);
+    G4_EXPECT(g4_stop(&s) == 0, "the end");
+    s = g4_serve(one);
+    g4_test_title(&s, "one at a time");
+    G4_EXPECT(g4_stop(&s) == 0, "the end");
+    g4_test_keys();
+    g4_test_end_of_server();
+    return g4_test_end();
+}
