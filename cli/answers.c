@@ -220,10 +220,25 @@ static void send_answer(event_sender *e, served_job *j)
     }
 }
 
-static void answer_job(connection *c, served_job *j, asked_kind kind)
+/* Until it is answered; 0: too many wait, and the client knows. */
+static int run_job(event_sender *e, served_job *j)
 {
+    server *s = e->c->s;
+    if (!scheduler_add(&s->scheduler, j)) {
+        connection_error(e->c, 503, NULL, "%d requests wait already: try again", s->args->max_queue);
+        return 0;
+    }
+    wait_for(e, j);
+    count(s, &j->work);
+    return 1;
+}
+
+static void answer_job(connection *c, served_job *j, void *user)
+{
+    const asked_kind kind = *(const asked_kind *)user;
     server *s = c->s;
     request_work *w = &j->work;
+    event_sender sender = { .c = c };
     const char *outcome = "refused";
     j->work.writer.id = atomic_fetch_add(&s->next_id, 1);
     make_ready(j, &c->request.body, kind);
@@ -231,41 +246,51 @@ static void answer_job(connection *c, served_job *j, asked_kind kind)
         outcome = "gone";
     } else if (w->status != G4_OK) {
         refuse_request(c, w);
-    } else if (!scheduler_add(&s->scheduler, j)) {
-        connection_error(c, 503, NULL, "%d requests wait already: try again", s->args->max_queue);
-    } else {
-        event_sender sender = { .c = c };
-        wait_for(&sender, j);
+    } else if (run_job(&sender, j)) {
         outcome = is_gone(j) && w->status == G4_ERR_CANCELED ? "gone" : "answered";
-        count(s, w);
         send_answer(&sender, j);
     }
     if (strcmp(outcome, "gone") == 0) atomic_fetch_add(&s->counts.gone, 1);
     trace_add(s, j, c->request.path, outcome);
 }
 
-static void with_job(connection *c, asked_kind kind, void (*use)(connection *, served_job *, asked_kind))
+int job_wait(connection *c, served_job *j)
+{
+    event_sender sender = { .c = c };
+    return run_job(&sender, j);
+}
+
+void job_refuse(connection *c, served_job *j)
+{
+    if (!is_gone(j)) refuse_request(c, &j->work);
+}
+
+void job_serve(connection *c, void (*use)(connection *c, served_job *j, void *user), void *user)
 {
     served_job *j = malloc(sizeof *j);
     watched one;
     if (j == NULL || !job_init(j, &c->s->shop)) {
         free(j);
         connection_error(c, 500, NULL, "no memory for the request");
+        c->closes = 1;
         return;
     }
     j->work.dialect = c->dialect;
+    j->work.limits.seconds = c->s->args->timeout;
     watcher_add(&c->s->watcher, &one, c->fd, &j->gone);
-    use(c, j, kind);
+    use(c, j, user);
     watcher_remove(&c->s->watcher, &one);
     if (is_gone(j)) c->is_lost = 1;
     job_free(j);
     free(j);
 }
 
-void answer_chat(connection *c) { with_job(c, ASKS_CHAT, answer_job); }
-void answer_completion(connection *c) { with_job(c, ASKS_COMPLETION, answer_job); }
-void answer_messages(connection *c) { with_job(c, ASKS_CHAT, answer_job); }
-void answer_responses(connection *c) { with_job(c, ASKS_CHAT, answer_job); }
+static void answer_kind(connection *c, asked_kind kind) { job_serve(c, answer_job, &kind); }
+
+void answer_chat(connection *c) { answer_kind(c, ASKS_CHAT); }
+void answer_completion(connection *c) { answer_kind(c, ASKS_COMPLETION); }
+void answer_messages(connection *c) { answer_kind(c, ASKS_CHAT); }
+void answer_responses(connection *c) { answer_kind(c, ASKS_CHAT); }
 
 /* ---- What would be read ------------------------------------------------------------------------------------------------ */
 
@@ -279,10 +304,10 @@ static int read_prompt(connection *c, served_job *j)
     return status == G4_OK;
 }
 
-static void send_tokens(connection *c, served_job *j, asked_kind kind)
+static void send_tokens(connection *c, served_job *j, void *user)
 {
     buffer b = { 0 };
-    (void)kind;
+    (void)user;
     if (!read_prompt(c, j)) return;
     const g4_prompt *p = &j->work.prompt;
     buffer_fmt(&b, "{\"count\":%d,\"max_model_len\":%d,\"tokens\":[", p->n, context_size(c->s->args, &c->s->shop.info));
@@ -292,11 +317,11 @@ static void send_tokens(connection *c, served_job *j, asked_kind kind)
     buffer_free(&b);
 }
 
-static void send_template(connection *c, served_job *j, asked_kind kind)
+static void send_template(connection *c, served_job *j, void *user)
 {
     buffer b = { 0 };
     size_t len;
-    (void)kind;
+    (void)user;
     if (!read_prompt(c, j)) return;
     const char *text = g4_chat_text(j->work.chat, &len);
     buffer_str(&b, "{\"prompt\":");
@@ -306,10 +331,10 @@ static void send_template(connection *c, served_job *j, asked_kind kind)
     buffer_free(&b);
 }
 
-static void send_count(connection *c, served_job *j, asked_kind kind)
+static void send_count(connection *c, served_job *j, void *user)
 {
     buffer b = { 0 };
-    (void)kind;
+    (void)user;
     if (!read_prompt(c, j)) return;
     const char *kind_of = c->dialect == G4_DIALECT_ANTHROPIC ? "" : "\"object\":\"response.input_tokens\",";
     buffer_fmt(&b, "{%s\"input_tokens\":%d}\n", kind_of, j->work.prompt.n);
@@ -317,6 +342,6 @@ static void send_count(connection *c, served_job *j, asked_kind kind)
     buffer_free(&b);
 }
 
-void answer_tokens(connection *c) { with_job(c, ASKS_CHAT, send_tokens); }
-void answer_template(connection *c) { with_job(c, ASKS_CHAT, send_template); }
-void answer_count(connection *c) { with_job(c, ASKS_CHAT, send_count); }
+void answer_tokens(connection *c) { job_serve(c, send_tokens, NULL); }
+void answer_template(connection *c) { job_serve(c, send_template, NULL); }
+void answer_count(connection *c) { job_serve(c, send_count, NULL); }

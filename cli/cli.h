@@ -40,12 +40,14 @@
  *   jobs.c      a line of a batch on its way to its answer
  *   batch.c     a batch: which lines are answered when, and what the user is told
  *   http.c      requests of HTTP as they come
+ *   multipart.c forms as browsers and libraries send files
  *   socket.c    sockets, and who is still at their other end
  *   scheduler.c who is answered when, and in which session
  *   trace.c     what the server has done
  *   connection.c a client of it: one request after another
  *   access.c    who may ask it
  *   answers.c   the routes that read a prompt
+ *   transcribe.c a sound becomes text
  *   routes.c    what is answered where
  *   serve.c     the server; what these files share is in serve.h
  *   run.c       the tables of options and commands, one question and one answer, main

@@ -120,6 +120,7 @@ static const served_route routes[] = {
     { "POST", "/v1/responses", answer_responses, 0 },
     { "POST", "/v1/responses/input_tokens", answer_count, 0 },
     { "POST", "/v1/chat/completions/input_tokens", answer_count, 0 },
+    { "POST", "/v1/audio/transcriptions", answer_transcription, 0 },
     { "POST", "/tokenize", answer_tokens, 0 },
     { "POST", "/apply-template", answer_template, 0 },
     { "GET", "/v1/models", answer_models, 0 },
@@ -212,7 +213,7 @@ int route_head(connection *c)
         refuse_method(c, route);
     else if (is_post && !r->has_body)
         connection_error(c, 411, NULL, "expected a body with its Content-Length, or in chunks");
-    else if (is_post && !is_json(http_get(r, "content-type")))
+    else if (is_post && route->answer != answer_transcription && !is_json(http_get(r, "content-type")))
         connection_error(c, 415, NULL, "Content-Type: expected application/json, found %.100s",
                          http_get(r, "content-type"));
     else

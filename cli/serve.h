@@ -57,6 +57,24 @@ enum { HTTP_CHUNKED = -1, HTTP_UNTIL_CLOSED = -2 };
 void http_head(buffer *out, int status, const char *type, int64_t length, const char *fields, int keeps_alive);
 void http_chunk(buffer *out, const char *data, size_t n);
 
+/* ---- Forms (multipart.c) --------------------------------------------------------------------------- */
+
+enum { MULTIPART_BOUNDARY = 70 };
+typedef struct { /* the parts of a body in memory */
+    const char *data;
+    size_t len, at;
+    char delimiter[MULTIPART_BOUNDARY + 5];
+    int begun, ended;
+} multipart;
+typedef struct {
+    char name[64], file[256];
+    const char *data; /* in the body */
+    size_t len;
+} multipart_part;
+/* 0: the type of the content is no multipart/form-data with a boundary. */
+int multipart_open(multipart *m, const char *content_type, const char *data, size_t len);
+int multipart_next(multipart *m, multipart_part *out); /* 1: a part; 0: there are no more; -1: it is malformed */
+
 /* ---- Sockets (socket.c) ---------------------------------------------------------------------------- */
 
 enum { MAX_LISTENERS = 8 };
@@ -213,6 +231,10 @@ int trace_open(server *s); /* or open it again */
 void trace_add(server *s, const served_job *j, const char *route, const char *outcome);
 
 /* answers.c: the routes that generate, or read what would be */
+/* Use a job that the client's going ends, and free it. */
+void job_serve(connection *c, void (*use)(connection *c, served_job *j, void *user), void *user);
+int job_wait(connection *c, served_job *j);    /* until it is answered; 0: too many wait, and the client knows */
+void job_refuse(connection *c, served_job *j); /* say what is wrong with it, unless the client has gone */
 void answer_chat(connection *c);
 void answer_completion(connection *c);
 void answer_messages(connection *c);
@@ -220,6 +242,8 @@ void answer_responses(connection *c);
 void answer_tokens(connection *c);
 void answer_template(connection *c);
 void answer_count(connection *c);
+
+void answer_transcription(connection *c); /* transcribe.c */
 
 /* routes.c: `wants_body` and `answer` of the server */
 int route_head(connection *c);

@@ -96,6 +96,43 @@ static void g4_test_streams(const g4_server *s)
     free(text);
 }
 
+/* ---- Sounds ------------------------------------------------------------------------------------------------------------- */
+
+/* What is said in examples/speech.wav, as a form and in a request. */
+static void g4_test_sound(const g4_server *s)
+{
+    static const char before[] = "--b\r\nContent-Disposition: form-data; name=\"response_format\"\r\n\r\n%s\r\n"
+                                 "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x.wav\"\r\n\r\n";
+    static const char after[] = "\r\n--b--\r\n";
+    static const char *const forms[] = { "json", "text", "verbose_json", "srt" };
+    static const char *const want[] = { "{\"text\":\"the green train near the river\"",
+                                        "\r\n\r\nthe green train near the river\n", "\"start\":0.000,\"end\":1.569,",
+                                        "\"param\":\"response_format\"" };
+    char *text = malloc(TEXT), *sound = malloc(TEXT), *answer = malloc(TEXT);
+    FILE *f = fopen("examples/speech.wav", "rb");
+    const size_t size = f != NULL ? fread(sound, 1, TEXT / 2, f) : 0;
+    if (f != NULL) fclose(f);
+    for (int i = 0; i < 4; i++) {
+        const size_t n = strlen(before) - 2 + strlen(forms[i]), total = n + size + strlen(after);
+        int len = snprintf(text, TEXT,
+                           "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\n"
+                           "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: %zu\r\n\r\n",
+                           total);
+        len += snprintf(text + len, TEXT - (size_t)len, before, forms[i]);
+        memcpy(text + len, sound, size);
+        memcpy(text + len + size, after, strlen(after));
+        const int fd = g4_connect(s);
+        g4_send(fd, text, (size_t)len + size + strlen(after));
+        const int status = g4_read_answer(fd, answer, 20);
+        G4_EXPECT(status == (i < 3 ? 200 : 400) && strstr(answer, want[i]) != NULL, "%s: %d, %s", forms[i], status,
+                  answer);
+        close(fd);
+    }
+    free(text);
+    free(sound);
+    free(answer);
+}
+
 /* ---- Many at a time ------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -542,6 +579,7 @@ int main(void)
     const double began = g4_now();
     g4_test_alone(&s);
     g4_test_streams(&s);
+    g4_test_sound(&s);
     g4_test_parallel(&s);
     g4_test_connection(&s);
     g4_test_errors(&s);
