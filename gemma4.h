@@ -936,11 +936,20 @@ typedef struct {     /* what is wrong with a request, beside the words of g4_err
     uint64_t reserved[2];
 } g4_fault;
 
-typedef enum {                       /* whose words a request and its answer are in */
-               G4_DIALECT_OPENAI,    /* /v1/chat/completions, /v1/completions */
-               G4_DIALECT_ANTHROPIC, /* /v1/messages */
-               G4_DIALECT_RESPONSES  /* /v1/responses */
+typedef enum {                        /* whose words a request and its answer are in */
+               G4_DIALECT_OPENAI,     /* /v1/chat/completions */
+               G4_DIALECT_ANTHROPIC,  /* /v1/messages */
+               G4_DIALECT_RESPONSES,  /* /v1/responses */
+               G4_DIALECT_COMPLETIONS /* /v1/completions: texts to continue, without a chat template */
 } g4_dialect;
+
+typedef struct {      /* what is to be continued, or what the user says */
+    const char *text; /* NULL: tokens */
+    size_t len;
+    const g4_token *tokens; /* ids that may be any number from 0 on */
+    int n_tokens;
+    uint64_t reserved[2];
+} g4_request_prompt;
 
 typedef enum {
     G4_FORMAT_TEXT,
@@ -978,17 +987,22 @@ typedef struct {       /* texts are NUL-terminated and belong to the request */
     int think_budget;   /* tokens of a thought; 0: no limit. 256, 1024, 4096, 16384, 32768 for reasoning_effort minimal,
                            low, medium, high, xhigh; none for max */
     int continue_final; /* nonzero: the answer continues the last message, which is the model's */
-    const char *prompt; /* in place of messages: what the user says, or the text to continue; NULL: messages */
+    const char *prompt; /* in place of messages: what the user says, or the text to continue; NULL: messages, or
+                           prompts that are not one text */
     size_t prompt_len;
-    int is_completion;     /* nonzero: a text to continue, as /v1/completions does, without a chat template */
+    int is_completion;     /* nonzero: texts to continue, as /v1/completions does, without a chat template */
     const char *custom_id; /* of a line of a batch; NULL: none */
     g4_dialect dialect;
-    const char *echo; /* members that an answer of G4_DIALECT_RESPONSES repeats, as JSON; else NULL */
-    uint64_t reserved[10];
+    const char *repeats;              /* members that an answer of G4_DIALECT_RESPONSES repeats, as JSON; else NULL */
+    const g4_request_prompt *prompts; /* (n_prompts) all of them: each has an answer of its own. 0: messages */
+    int n_prompts;
+    int echo; /* nonzero: the answer begins with the prompt, and its tokens with the prompt's */
+    uint64_t reserved[8];
 } g4_request_info;
 
 /* json: the request, a list of messages, an object with a "prompt" in their place, or a line of a batch file, {
- * "custom_id", "method", "url", "body" }, whose body is one of these. a: NULL for malloc and free; it must outlive the
+ * "custom_id", "method", "url", "body" }, whose body is one of these, or, as its url says, of another dialect; or {
+ * "custom_id", "params" }, as Anthropic has it. a: NULL for malloc and free; it must outlive the
  * request. fault may be NULL. */
 G4_API g4_status g4_request_read(g4_request **out, const char *json, size_t len, const g4_allocator *a, g4_fault *fault,
                                  g4_error *err);
@@ -1002,7 +1016,10 @@ G4_API g4_status g4_request_read(g4_request **out, const char *json, size_t len,
  * G4_DIALECT_RESPONSES: model, input (text, or items message, function_call, function_call_output, reasoning),
  * instructions, max_output_tokens, stream, temperature, top_p, top_logprobs, include (message.output_text.logprobs),
  * tools (functions), tool_choice, parallel_tool_calls, text.format, reasoning.effort. Nothing is kept between requests:
- * previous_response_id, conversation, prompt and background are refused, store is ignored. */
+ * previous_response_id, conversation, prompt and background are refused, store is ignored.
+ *
+ * G4_DIALECT_COMPLETIONS: prompt (a text, ids, or a list of either), echo, logprobs (a number), and what a chat has of
+ * sampling, stop and response_format. */
 G4_API g4_status g4_request_read_as(g4_request **out, g4_dialect dialect, const char *json, size_t len,
                                     const g4_allocator *a, g4_fault *fault, g4_error *err);
 G4_API void g4_request_close(g4_request *r);                       /* after the chats that were made of it */
@@ -1030,7 +1047,7 @@ G4_API void g4_batch_line_close(g4_batch_line *line, const g4_allocator *a);
 
 typedef struct { /* one generated token, as g4_output has it */
     g4_token token;
-    float logprob;
+    float logprob; /* NAN: there is none, as for the first token of a prompt */
     const g4_candidate *top;
     int n_top;
     uint64_t reserved[2];
@@ -1050,9 +1067,9 @@ typedef struct {
     int want_logprobs;
     const g4_token_logprob *logprobs;
     int n_logprobs;
-    int is_completion; /* nonzero: a text_completion, as /v1/completions answers: its text is that of the parts */
+    int is_completion; /* nonzero, as with G4_DIALECT_COMPLETIONS: a text_completion, whose text is that of the parts */
     g4_dialect dialect;
-    const g4_request_info *request; /* whose `echo` the answer repeats; may be NULL */
+    const g4_request_info *request; /* whose `repeats` the answer repeats; may be NULL */
     uint64_t reserved[6];
 } g4_answer;
 /* An answer as one chat.completion object with a newline behind it, in one call of `write`. message has content (null

@@ -166,6 +166,10 @@ static size_t g4_answer_spell(g4_buf *b, const g4_engine *e, g4_token token, cha
 
 static void g4_answer_logprob(g4_buf *b, float logprob)
 {
+    if (isnan(logprob)) {
+        g4_buf_str(b, "null");
+        return;
+    }
     g4_answer_number(b, logprob > -9999.0f ? (double)logprob : -9999.0, 9); /* JSON has no infinity */
 }
 
@@ -222,7 +226,12 @@ void g4_answer_lists(g4_buf *b, const g4_engine *e, const g4_token_logprob *toke
     }
     g4_buf_str(b, "],\"top_logprobs\":[");
     for (int i = 0; i < n; i++) {
-        g4_buf_str(b, i > 0 ? ",{" : "{");
+        if (i > 0) g4_buf_str(b, ",");
+        if (isnan(tokens[i].logprob)) {
+            g4_buf_str(b, "null");
+            continue;
+        }
+        g4_buf_str(b, "{");
         for (int k = 0; k < tokens[i].n_top; k++) {
             if (k > 0) g4_buf_str(b, ",");
             g4_answer_spell(b, e, tokens[i].top[k].token, bytes);

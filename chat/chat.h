@@ -316,7 +316,7 @@ g4_status g4_openai_read_tools(g4_json **tools, g4_arena *m, const char *text, s
 
 /* ---- Lines of batch files (lines.c) ------------------------------------------------------------ */
 
-/* The name and the address of a line; *line becomes its body, where it is in one. */
+/* The name of a line, and the dialect that its address says; *line becomes its body, where it is in one. */
 g4_status g4_line_unwrap(g4_openai *o, g4_json **line, g4_request_info *info);
 
 /* ---- Answers as clients read them (answer.c) ----------------------------------------------------- */

@@ -1,5 +1,6 @@
 /* lines.c - lines of batch files: which request a line holds, and whether a line of answers is one that succeeded. A
- * line is {"custom_id", "method", "url", "body"}, as OpenAI's Batch API has it, or a body alone. */
+ * line is {"custom_id", "method", "url", "body"}, as OpenAI's Batch API has it, {"custom_id", "params"}, as Anthropic's
+ * does, or a body alone. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -10,23 +11,36 @@
 /* ---- Requests ------------------------------------------------------------------------------------ */
 
 static const struct {
-    const char *url;
-    int is_completion;
-} g4_line_urls[] = { { "/v1/chat/completions", 0 }, { "/v1/completions", 1 } };
+    const char *url, *needs; /* a member of its body */
+    g4_dialect dialect;
+} g4_line_urls[] = { { "/v1/chat/completions", "messages", G4_DIALECT_OPENAI },
+                     { "/v1/completions", "prompt", G4_DIALECT_COMPLETIONS },
+                     { "/v1/messages", "messages", G4_DIALECT_ANTHROPIC },
+                     { "/v1/responses", "input", G4_DIALECT_RESPONSES } };
 enum { G4_N_LINE_URLS = sizeof g4_line_urls / sizeof g4_line_urls[0] };
 
-/* Where the line would be sent; *is_completion is -1 where it does not say. */
-static g4_status g4_line_read_url(g4_openai *o, const g4_json *line, int *is_completion)
+/* Is the address this path, or of a server with this path? */
+static int g4_line_is_url(const g4_json *url, const char *path)
+{
+    const size_t n = strlen(path);
+    if (!g4_json_is(url, G4_JSON_STRING) || url->text_len < n || memcmp(url->text + url->text_len - n, path, n) != 0)
+        return 0;
+    return url->text_len == n || strncmp(url->text, "https://", 8) == 0 || strncmp(url->text, "http://", 7) == 0;
+}
+
+/* Where the line would be sent: which of the addresses; -1 where it does not say. */
+static g4_status g4_line_read_url(g4_openai *o, const g4_json *line, int *which)
 {
     const g4_json *method = g4_json_given(line, "method"), *url = g4_json_given(line, "url");
-    *is_completion = -1;
+    *which = -1;
     if (method != NULL && !g4_json_is_text(method, "POST"))
         return g4_openai_fail(o, "method", "expected \"POST\", found %.40s",
                               method->kind == G4_JSON_STRING ? method->text : g4_json_kind_name(method));
     for (int i = 0; i < G4_N_LINE_URLS; i++)
-        if (g4_json_is_text(url, g4_line_urls[i].url)) *is_completion = g4_line_urls[i].is_completion;
-    if (url == NULL || *is_completion >= 0) return G4_OK;
-    return g4_openai_fail(o, "url", "expected %s or %s, found %.60s", g4_line_urls[0].url, g4_line_urls[1].url,
+        if (g4_line_is_url(url, g4_line_urls[i].url)) *which = i;
+    if (url == NULL || *which >= 0) return G4_OK;
+    return g4_openai_fail(o, "url", "expected %s, %s, %s or %s, found %.60s", g4_line_urls[0].url, g4_line_urls[1].url,
+                          g4_line_urls[2].url, g4_line_urls[3].url,
                           url->kind == G4_JSON_STRING ? url->text : g4_json_kind_name(url));
 }
 
@@ -45,19 +59,21 @@ static g4_status g4_line_read_id(g4_openai *o, const g4_json *line, const char *
 
 g4_status g4_line_unwrap(g4_openai *o, g4_json **line, g4_request_info *info)
 {
-    int is_completion;
+    int which;
     g4_status st = g4_line_read_id(o, *line, "custom_id", &info->custom_id);
-    if (st == G4_OK) st = g4_line_read_url(o, *line, &is_completion);
+    if (st == G4_OK) st = g4_line_read_url(o, *line, &which);
     if (st != G4_OK) return st;
-    info->is_completion = is_completion > 0;
-    g4_json *body = g4_json_find(*line, "body");
-    if (body == NULL && is_completion < 0) return G4_OK;
+    const int is_params =
+        which < 0 && info->custom_id != NULL && g4_json_is(g4_json_find(*line, "params"), G4_JSON_OBJECT);
+    g4_json *body = g4_json_find(*line, is_params ? "params" : "body");
+    if (is_params) info->dialect = G4_DIALECT_ANTHROPIC;
+    if (which >= 0) info->dialect = g4_line_urls[which].dialect;
+    if (body == NULL && which < 0) return G4_OK;
     if (!g4_json_is(body, G4_JSON_OBJECT))
         return g4_openai_fail(o, "body", "expected an object, found %s", g4_json_kind_name(body));
     *line = body;
-    if (is_completion < 0 || g4_json_given(body, is_completion ? "prompt" : "messages") != NULL) return G4_OK;
-    return g4_openai_fail(o, is_completion ? "prompt" : "messages", "expected by %s, found nothing",
-                          g4_line_urls[is_completion].url);
+    if (which < 0 || g4_json_given(body, g4_line_urls[which].needs) != NULL) return G4_OK;
+    return g4_openai_fail(o, g4_line_urls[which].needs, "expected by %s, found nothing", g4_line_urls[which].url);
 }
 
 /* ---- Names and outcomes -------------------------------------------------------------------------- */

@@ -19,6 +19,8 @@ struct g4_request {
     g4_buf tools_text, callable_text, schema_text;
     const char **stop;
     g4_logit_bias *bias;
+    g4_request_prompt *prompts;
+    int is_line;                                  /* of a batch */
     int preserve_thinking, add_generation_prompt; /* -1: not given */
 };
 
@@ -457,23 +459,72 @@ static g4_status g4_request_read_stream(g4_openai *o, const g4_json *doc, g4_req
     return st;
 }
 
-/* A prompt is what the user says, or, where it is to be continued as it stands, the text itself. */
+/* Ids of tokens; which of them there are only a model knows. */
+static g4_status g4_request_read_ids(g4_openai *o, const g4_json *list, g4_request_prompt *out)
+{
+    int n = 0;
+    for (const g4_json *id = list->child; id != NULL; id = id->next) n++;
+    g4_token *tokens = g4_arena_alloc(o->m, (size_t)n * sizeof *tokens);
+    if (tokens == NULL) return g4_request_no_memory(o);
+    *out = (g4_request_prompt) { .tokens = tokens };
+    for (const g4_json *id = list->child; id != NULL; id = id->next) {
+        if (id->kind != G4_JSON_NUMBER || !(id->number >= 0 && id->number <= INT32_MAX) ||
+            id->number != floor(id->number))
+            return g4_openai_fail(o, "prompt", "expected ids of tokens, found %.30s",
+                                  id->kind == G4_JSON_NUMBER ? id->text : g4_json_kind_name(id));
+        tokens[out->n_tokens++] = (g4_token)id->number;
+    }
+    return G4_OK;
+}
+
+/* A text, ids, or a list of either. */
+static g4_status g4_request_read_prompts(g4_openai *o, const g4_json *prompt, g4_request *r)
+{
+    const g4_json *first = prompt->kind == G4_JSON_ARRAY ? prompt->child : NULL;
+    const int is_list = first != NULL && first->kind != G4_JSON_NUMBER;
+    int n = 1;
+    g4_status st = G4_OK;
+    if (prompt->kind == G4_JSON_ARRAY && first == NULL)
+        return g4_openai_fail(o, "prompt", "expected text or ids of tokens, found an empty list");
+    for (const g4_json *p = is_list ? first->next : NULL; p != NULL; p = p->next) n++;
+    r->prompts = g4_alloc(r->a, (size_t)n, sizeof *r->prompts);
+    if (r->prompts == NULL) return g4_request_no_memory(o);
+    for (const g4_json *p = is_list ? first : prompt; p != NULL && st == G4_OK; p = is_list ? p->next : NULL) {
+        g4_request_prompt *out = &r->prompts[r->info.n_prompts++];
+        if (p->kind == G4_JSON_STRING)
+            *out = (g4_request_prompt) { .text = p->text, .len = p->text_len };
+        else if (p->kind == G4_JSON_ARRAY && p->child != NULL)
+            st = g4_request_read_ids(o, p, out);
+        else
+            st = g4_openai_fail(o, "prompt", "expected text or ids of tokens, found %s",
+                                p->kind == G4_JSON_ARRAY ? "an empty list" : g4_json_kind_name(p));
+    }
+    r->info.prompts = r->prompts;
+    return st;
+}
+
+/* A prompt is what the user says, or, where it is to be continued as it stands, the text itself, or several of them. A
+ * line of a batch has one answer. */
 static g4_status g4_request_read_prompt(g4_openai *o, const g4_json *prompt, g4_request *r)
 {
-    if (prompt->kind != G4_JSON_STRING)
+    const int is_one = !r->info.is_completion || r->is_line;
+    if (is_one && prompt->kind != G4_JSON_STRING)
         return g4_openai_fail(o, "prompt", "expected text, found %s", g4_json_kind_name(prompt));
+    const g4_status st = g4_request_read_prompts(o, prompt, r);
     g4_json *nodes = g4_arena_alloc(o->m, 4 * sizeof *nodes); /* a list, a message, its role, its content */
+    if (st != G4_OK) return st;
     if (nodes == NULL) return g4_request_no_memory(o);
     nodes[0] = (g4_json) { .kind = G4_JSON_ARRAY, .child = &nodes[1] };
     nodes[1] = (g4_json) { .kind = G4_JSON_OBJECT, .child = &nodes[2] };
     nodes[2] = (g4_json) {
         .kind = G4_JSON_STRING, .text = "user", .text_len = 4, .key = "role", .key_len = 4, .next = &nodes[3]
     };
-    nodes[3] = (g4_json) { .key = "content", .key_len = 7 };
-    g4_json_set(&nodes[3], prompt);
+    nodes[3] = (g4_json) { .kind = G4_JSON_STRING, .text = "", .key = "content", .key_len = 7 };
     r->messages = &nodes[0];
-    r->info.prompt = prompt->text;
-    r->info.prompt_len = prompt->text_len;
+    if (r->info.n_prompts > 1 || r->prompts[0].text == NULL) return G4_OK;
+    g4_json_set(&nodes[3], prompt->kind == G4_JSON_STRING ? prompt : prompt->child);
+    r->info.prompt = r->prompts[0].text;
+    r->info.prompt_len = r->prompts[0].len;
     return G4_OK;
 }
 
@@ -515,14 +566,14 @@ static g4_status g4_request_read_messages(g4_openai *o, g4_json *messages, g4_re
 static g4_status g4_request_read_content(g4_openai *o, g4_json *messages, const g4_json *doc, g4_request *r)
 {
     const g4_json *prompt = g4_json_given(doc, "prompt");
-    int echo = 0;
     const char *suffix = NULL;
     if (prompt == NULL) return g4_request_read_messages(o, messages, r);
     if (g4_json_given(doc, "messages") != NULL)
         return g4_openai_fail(o, "prompt", "expected messages or a prompt, found both");
-    g4_status st = g4_field_bool(o, doc, "echo", &echo);
+    g4_status st = g4_field_bool(o, doc, "echo", &r->info.echo);
     if (st == G4_OK) st = g4_field_text(o, doc, "suffix", &suffix);
-    if (st == G4_OK && echo) st = g4_openai_fail(o, "echo", "expected false: the prompt is not repeated");
+    if (st == G4_OK && r->info.echo && (!r->info.is_completion || r->is_line))
+        st = g4_openai_fail(o, "echo", "expected false: the prompt is not repeated");
     if (st == G4_OK && suffix != NULL && suffix[0] != '\0')
         st = g4_openai_fail(o, "suffix", "expected none: text is continued at its end");
     return st == G4_OK ? g4_request_read_prompt(o, prompt, r) : st;
@@ -548,16 +599,26 @@ static g4_status g4_request_read_document(g4_openai *o, g4_json *doc, g4_request
     return st == G4_OK ? g4_request_read_end(o, own, r) : st;
 }
 
-/* A request in OpenAI's form: a line of a batch says itself what it holds. */
-static g4_status g4_request_unwrap(g4_openai *o, g4_dialect dialect, g4_json **doc, g4_request_info *info)
+/* A request in OpenAI's form. In that dialect a line of a batch says itself what it holds. */
+static g4_status g4_request_unwrap(g4_openai *o, g4_dialect dialect, g4_json **doc, g4_request *r)
 {
+    g4_request_info *info = &r->info;
+    const g4_json *line = *doc;
     info->dialect = dialect;
-    switch (dialect) {
-    case G4_DIALECT_OPENAI: return g4_line_unwrap(o, doc, info);
+    const g4_status st = dialect == G4_DIALECT_OPENAI ? g4_line_unwrap(o, doc, info) : G4_OK;
+    r->is_line = *doc != line;
+    if (st != G4_OK) return st;
+    info->is_completion = info->dialect == G4_DIALECT_COMPLETIONS;
+    switch (info->dialect) {
+    case G4_DIALECT_OPENAI: return G4_OK;
     case G4_DIALECT_ANTHROPIC: return g4_anthropic_read(o, doc, info);
     case G4_DIALECT_RESPONSES: return g4_responses_read(o, doc, info);
+    case G4_DIALECT_COMPLETIONS:
+        if (g4_json_is(*doc, G4_JSON_OBJECT) && g4_json_given(*doc, "prompt") != NULL) return G4_OK;
+        return g4_openai_fail(o, "prompt", "expected by /v1/completions, found nothing");
     }
-    return g4_fail(o->err, G4_ERR_ARGUMENT, "dialect: expected 0 to %d, found %d", G4_DIALECT_RESPONSES, (int)dialect);
+    return g4_fail(o->err, G4_ERR_ARGUMENT, "dialect: expected 0 to %d, found %d", G4_DIALECT_COMPLETIONS,
+                   (int)dialect);
 }
 
 g4_status g4_request_read(g4_request **out, const char *json, size_t len, const g4_allocator *a, g4_fault *fault,
@@ -588,7 +649,7 @@ g4_status g4_request_read_as(g4_request **out, g4_dialect dialect, const char *j
     r->preserve_thinking = r->add_generation_prompt = -1;
     g4_openai o = { .m = &r->arena, .fault = fault, .err = err };
     g4_status st = g4_json_parse_in(&doc, &r->arena, json, len, NULL, NULL, err);
-    if (st == G4_OK) st = g4_request_unwrap(&o, dialect, &doc, &r->info);
+    if (st == G4_OK) st = g4_request_unwrap(&o, dialect, &doc, r);
     if (st == G4_OK) st = g4_request_read_document(&o, doc, r);
     if (st == G4_OK)
         *out = r;
@@ -603,6 +664,7 @@ void g4_request_close(g4_request *r)
     const g4_allocator *a = r->a;
     g4_free(a, r->stop);
     g4_free(a, r->bias);
+    g4_free(a, r->prompts);
     g4_buf_free(&r->tools_text);
     g4_buf_free(&r->callable_text);
     g4_buf_free(&r->schema_text);

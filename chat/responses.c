@@ -288,7 +288,7 @@ g4_status g4_responses_read(g4_openai *o, g4_json **doc, g4_request_info *info)
     g4_responses_echo(&text, from);
     g4_tree_keep(o, &text, &echo);
     g4_buf_free(&text);
-    info->echo = echo.text;
+    info->repeats = echo.text;
     for (int i = 0; i < 7; i++) g4_tree_put(o, &to, same[i], g4_json_get(from, same[i]));
     g4_tree_put(o, &to, "max_tokens", g4_json_get(from, "max_output_tokens"));
     g4_tree_put(o, &to, "reasoning_effort", g4_json_get(g4_json_given(from, "reasoning"), "effort"));
@@ -400,8 +400,8 @@ static void g4_responses_head(g4_buf *b, const g4_answer *c, const char *status)
     g4_buf_str(b, ",\"model\":");
     g4_json_quote(b, model, strlen(model));
     g4_buf_str(b, ",\"background\":false,\"previous_response_id\":null,\"store\":false");
-    if (c->request != NULL && c->request->echo != NULL)
-        g4_buf_str(b, c->request->echo);
+    if (c->request != NULL && c->request->repeats != NULL)
+        g4_buf_str(b, c->request->repeats);
     else
         g4_responses_echo(b, NULL);
 }

@@ -14,6 +14,7 @@ static const struct {
     const g4_stream_form *form;
 } g4_dialects[] = { [G4_DIALECT_OPENAI] = { g4_answer_openai, g4_refusal_openai, &g4_stream_openai },
                     [G4_DIALECT_ANTHROPIC] = { g4_answer_anthropic, g4_refusal_anthropic, &g4_stream_anthropic },
+                    [G4_DIALECT_COMPLETIONS] = { g4_answer_openai, g4_refusal_openai, &g4_stream_openai },
                     [G4_DIALECT_RESPONSES] = { g4_answer_responses, g4_refusal_openai, &g4_stream_responses } };
 
 static g4_status g4_dialect_check(g4_dialect dialect, g4_error *err)
@@ -52,7 +53,9 @@ g4_status g4_answer_write(const g4_answer *c, g4_write_fn write, void *user, con
     g4_status st = g4_answer_check(c, err);
     if (st == G4_OK && write == NULL) st = g4_fail(err, G4_ERR_ARGUMENT, "write is NULL");
     if (st != G4_OK) return st;
-    g4_dialects[c->dialect].answer(&b, c);
+    g4_answer answer = *c;
+    answer.is_completion |= c->dialect == G4_DIALECT_COMPLETIONS;
+    g4_dialects[c->dialect].answer(&b, &answer);
     g4_buf_str(&b, "\n");
     st = g4_words_write(&b, write, user, err);
     g4_buf_free(&b);
@@ -111,6 +114,7 @@ g4_status g4_stream_open(g4_stream **out, const g4_stream_options *opt, const g4
     s->form = g4_dialects[opt->answer->dialect].form;
     s->answer = *opt->answer;
     s->answer.created = g4_answer_created(opt->answer); /* all events have the same */
+    s->answer.is_completion |= s->answer.dialect == G4_DIALECT_COMPLETIONS;
     s->include_usage = opt->include_usage;
     s->write = opt->write;
     s->user = opt->user;

@@ -266,11 +266,69 @@ static void g4_test_items(void)
                       strcmp(i->schema_name, "n") == 0 && i->tool_choice == G4_TOOLS_NAMED && i->one_call &&
                       i->want_logprobs && i->n_top == 2 && i->n_stop == 0,
                   "options of %s", json);
-        G4_EXPECT(strstr(i->echo, ",\"max_output_tokens\":9,\"metadata\":{},\"parallel_tool_calls\":false,") != NULL &&
-                      strstr(i->echo, "\"tools\":[{\"type\":\"function\",\"name\":\"f\",") != NULL,
-                  "%s", i->echo);
+        G4_EXPECT(strstr(i->repeats, ",\"max_output_tokens\":9,\"metadata\":{},\"parallel_tool_calls\":false,") !=
+                          NULL &&
+                      strstr(i->repeats, "\"tools\":[{\"type\":\"function\",\"name\":\"f\",") != NULL,
+                  "%s", i->repeats);
     }
     g4_request_close(r);
+}
+
+/* A prompt of /v1/completions in all its forms, as "text" or [ids], one after the other. */
+static void g4_expect_prompts(const char *members, const char *want, int line)
+{
+    g4_error err = { 0 };
+    g4_fault fault;
+    g4_request *r;
+    g4_buf json = { 0 }, got = { 0 };
+    g4_buf_fmt(&json, "{%s}", members);
+    if (g4_request_read_as(&r, G4_DIALECT_COMPLETIONS, json.data, json.len, NULL, &fault, &err) == G4_OK) {
+        const g4_request_info *i = g4_request_get(r);
+        for (int k = 0; k < i->n_prompts; k++) {
+            const g4_request_prompt *p = &i->prompts[k];
+            g4_buf_str(&got, k > 0 ? " " : "");
+            if (p->text != NULL) g4_buf_fmt(&got, "%zu:%s", p->len, p->text);
+            for (int t = 0; p->text == NULL && t < p->n_tokens; t++)
+                g4_buf_fmt(&got, t > 0 ? ",%d" : "[%d", (int)p->tokens[t]);
+            if (p->text == NULL) g4_buf_str(&got, "]");
+        }
+        g4_buf_str(&got, i->prompt != NULL ? " one" : "");
+        g4_buf_str(&got, i->echo ? " echo" : "");
+        G4_EXPECT(i->is_completion && i->dialect == G4_DIALECT_COMPLETIONS, "line %d: no completion", line);
+    } else {
+        g4_buf_str(&got, err.message);
+    }
+    G4_EXPECT(strcmp(got.data, want) == 0, "line %d: got %s, want %s", line, got.data, want);
+    g4_request_close(r);
+    g4_buf_free(&json);
+    g4_buf_free(&got);
+}
+#define G4_PROMPTS(members, want) g4_expect_prompts(members, want, __LINE__)
+
+static void g4_test_prompts(void)
+{
+    G4_PROMPTS("\"prompt\":\"ab\",\"logprobs\":2", "2:ab one");
+    G4_PROMPTS("\"prompt\":\"\",\"echo\":true", "0: one echo");
+    G4_PROMPTS("\"prompt\":[\"ab\"]", "2:ab one");
+    G4_PROMPTS("\"prompt\":[\"ab\",\"c\"]", "2:ab 1:c");
+    G4_PROMPTS("\"prompt\":[2,262143]", "[2,262143]");
+    G4_PROMPTS("\"prompt\":[[2],\"x\",[3,4]],\"n\":1", "[2] 1:x [3,4]");
+    G4_PROMPTS("\"prompt\":[]", "prompt: expected text or ids of tokens, found an empty list");
+    G4_PROMPTS("\"prompt\":[[]]", "prompt: expected text or ids of tokens, found an empty list");
+    G4_PROMPTS("\"prompt\":[1,-1]", "prompt: expected ids of tokens, found -1");
+    G4_PROMPTS("\"prompt\":[1,1.5]", "prompt: expected ids of tokens, found 1.5");
+    G4_PROMPTS("\"prompt\":[1,\"x\"]", "prompt: expected ids of tokens, found text");
+    G4_PROMPTS("\"prompt\":[\"x\",1]", "prompt: expected text or ids of tokens, found a number");
+    G4_PROMPTS("\"prompt\":{}", "prompt: expected text or ids of tokens, found an object");
+    G4_PROMPTS("\"prompt\":null", "prompt: expected by /v1/completions, found nothing");
+    G4_PROMPTS("\"messages\":[]", "prompt: expected by /v1/completions, found nothing");
+    G4_PROMPTS("\"prompt\":\"x\",\"suffix\":\"y\"", "suffix: expected none: text is continued at its end");
+    g4_error err = { 0 };
+    g4_request *r;
+    const char *list = "[]";
+    G4_EXPECT(g4_request_read_as(&r, G4_DIALECT_COMPLETIONS, list, 2, NULL, NULL, &err) == G4_ERR_ARGUMENT, "%s",
+              err.message);
+    G4_EXPECT(g4_request_read_as(&r, (g4_dialect)9, list, 2, NULL, NULL, &err) == G4_ERR_ARGUMENT, "%s", err.message);
 }
 
 /* ---- Answers --------------------------------------------------------------------------------------- */
@@ -457,7 +515,7 @@ static void g4_test_responses(void)
                    G4_EVENT(1, "in_progress", "\"response\":" G4_RESP_OPEN)
                        G4_EVENT(2, "incomplete", "\"response\":" G4_CUT));
     /* what the request said is said again */
-    c.request = &(g4_request_info) { .echo = ",\"tools\":[1]" };
+    c.request = &(g4_request_info) { .repeats = ",\"tools\":[1]" };
     c.result.stop = G4_STOP_END;
     g4_buf b = { 0 };
     G4_EXPECT(g4_answer_write(&c, g4_take, &b, NULL, NULL) == G4_OK &&
@@ -557,6 +615,7 @@ int main(void)
     g4_test_messages();
     g4_test_message_options();
     g4_test_items();
+    g4_test_prompts();
     g4_test_blocks();
     g4_test_responses();
     g4_test_refusals();

@@ -46,8 +46,27 @@ static void g4_test_envelopes(void)
     G4_LINE("{\"method\":\"GET\",\"body\":{}}", "method: expected \"POST\", found GET");
     G4_LINE("{\"method\":5,\"body\":{}}", "method: expected \"POST\", found a number");
     G4_LINE("{\"url\":\"/v1/embeddings\",\"body\":{}}",
-            "url: expected /v1/chat/completions or /v1/completions, found /v1/embeddings");
-    G4_LINE("{\"url\":{},\"body\":{}}", "url: expected /v1/chat/completions or /v1/completions, found an object");
+            "url: expected /v1/chat/completions, /v1/completions, /v1/messages or /v1/responses, found /v1/embeddings");
+    G4_LINE("{\"url\":{},\"body\":{}}",
+            "url: expected /v1/chat/completions, /v1/completions, /v1/messages or /v1/responses, found an object");
+    /* addresses of a server, and other dialects */
+    G4_LINE("{\"custom_id\":\"a\",\"url\":\"https://x.example:8080/v1/chat/completions\",\"body\":{" G4_HI "}}",
+            "a|chat|");
+    G4_LINE("{\"custom_id\":\"a\",\"url\":\"http://x/y/v1/completions\",\"body\":{\"prompt\":\"x\"}}",
+            "a|completion|x");
+    G4_LINE("{\"url\":\"ftp://x/v1/completions\",\"body\":{\"prompt\":\"x\"}}",
+            "url: expected /v1/chat/completions, /v1/completions, /v1/messages or /v1/responses, found "
+            "ftp://x/v1/completions");
+    G4_LINE("{\"custom_id\":\"a\",\"params\":{\"system\":\"x\"," G4_HI "}}", "a|chat|");
+    G4_LINE("{\"custom_id\":\"a\",\"params\":{\"messages\":[{\"role\":\"tool\"}]}}",
+            "messages[0].role: expected user or assistant, found tool");
+    G4_LINE("{\"url\":\"/v1/messages\",\"body\":{" G4_HI "}}", "|chat|");
+    G4_LINE("{\"url\":\"/v1/responses\",\"body\":{\"input\":\"x\"}}", "|chat|");
+    G4_LINE("{\"url\":\"/v1/responses\",\"body\":{\"prompt\":\"x\"}}",
+            "input: expected by /v1/responses, found nothing");
+    G4_LINE("{\"url\":\"/v1/completions\",\"body\":{\"prompt\":[\"x\",\"y\"]}}", "prompt: expected text, found a list");
+    G4_LINE("{\"url\":\"/v1/completions\",\"body\":{\"prompt\":\"x\",\"echo\":true}}",
+            "echo: expected false: the prompt is not repeated");
     G4_LINE("{\"custom_id\":\"a\"," G4_CHAT "\"method\":\"POST\"}", "body: expected an object, found nothing");
     G4_LINE("{\"custom_id\":\"a\"," G4_CHAT "\"body\":null}", "body: expected an object, found null");
     G4_LINE("{\"body\":[]}", "body: expected an object, found a list");
@@ -130,7 +149,9 @@ static int g4_append(void *user, const void *data, size_t size)
 static void g4_test_completion(void)
 {
     const g4_part parts[] = { { .kind = G4_PART_TEXT, .text = "a \"b\"" }, { .kind = G4_PART_TEXT, .text = "\n" } };
-    g4_answer answer = { .id = 5, .created = 7, .model = "m", .parts = parts, .n_parts = 2, .is_completion = 1 };
+    g4_answer answer = {
+        .id = 5, .created = 7, .model = "m", .parts = parts, .n_parts = 2, .dialect = G4_DIALECT_COMPLETIONS
+    };
     g4_buf b = { 0 };
     answer.result = (g4_result) { .stop = G4_STOP_MAX_TOKENS, .n_tokens = 3 };
     G4_EXPECT(g4_answer_write(&answer, g4_append, &b, NULL, NULL) == G4_OK, "written");

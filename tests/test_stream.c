@@ -163,6 +163,9 @@ static void g4_test_chunks(void)
                        "\"model\":\"m\",\"system_fingerprint\":\"f\",\"choices\":[{\"index\":0,\"text\":\"\","
                        "\"logprobs\":null,\"finish_reason\":\"stop\"}]" G4_TIMES "}\n\ndata: [DONE]\n\n";
     G4_STREAMS("Yes.", 1000, &opt, text);
+    c.is_completion = 0;
+    c.dialect = G4_DIALECT_COMPLETIONS;
+    G4_STREAMS("Yes.", 1000, &opt, text);
 }
 
 /* ---- A host's own pieces ----------------------------------------------------------------------------- */
@@ -277,6 +280,12 @@ static void g4_test_tokens(void)
                   "no %s in %s", want, w.all.data);
     }
     G4_EXPECT(g4_stream_token(s, &(g4_output) { .token = -1 }) == 0, "text that was held back");
+    /* the first token of a prompt that is repeated has no probability */
+    const g4_output none = { .token = 238 + 'A', .logprob = NAN };
+    w.all.len = 0;
+    G4_EXPECT(g4_stream_token(s, &none) == 0, "a token");
+    G4_EXPECT(g4_stream_part(s, 0, &(g4_part) { .kind = G4_PART_TEXT, .text = "A" }) == 0, "its text");
+    G4_EXPECT(strstr(w.all.data, "\"token_logprobs\":[null],\"top_logprobs\":[null],") != NULL, "%s", w.all.data);
     g4_stream_close(s);
     g4_buf_free(&w.all);
     g4_engine_close(e);
