@@ -1085,7 +1085,7 @@ typedef struct {
 G4_API g4_status g4_answer_write(const g4_answer *answer, g4_write_fn write, void *user, const g4_allocator *a,
                                  g4_error *err);
 
-/* The same as it comes: server-sent events, each written in one call of `write`, whole, with an empty line behind it.
+/* The same as it comes: server-sent events. A call of `write` gets whole ones, with the empty line behind each.
  *
  *   if (g4_stream_open(&stream, &(g4_stream_options){ .answer = &known, .write = send, .user = socket }, NULL, &err))
  *       return fail(&err);

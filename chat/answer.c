@@ -361,7 +361,7 @@ static void g4_chunk_begin(g4_stream *s)
     g4_answer_head(&s->out, c, c->is_completion ? "text_completion" : "chat.completion.chunk");
 }
 
-static void g4_chunk_end(g4_stream *s)
+static void g4_chunk_finish(g4_stream *s)
 {
     if (s->include_usage) g4_buf_str(&s->out, ",\"usage\":null");
     g4_buf_str(&s->out, "}\n\n");
@@ -392,7 +392,7 @@ static void g4_chunk_choice_end(g4_stream *s)
     if (!s->answer.is_completion) g4_buf_str(&s->out, "}");
     g4_chunk_logprobs(s);
     g4_buf_str(&s->out, ",\"finish_reason\":null}]");
-    g4_chunk_end(s);
+    g4_chunk_finish(s);
 }
 
 static void g4_chunk_open_answer(g4_stream *s)
@@ -442,7 +442,7 @@ static void g4_chunk_close_answer(g4_stream *s, const g4_answer *c)
     g4_answer_finish(&s->out, c, s->has_cut_call);
     g4_buf_str(&s->out, "}]");
     if (s->include_usage) {
-        g4_chunk_end(s);
+        g4_chunk_finish(s);
         g4_chunk_begin(s);
         g4_buf_str(&s->out, "]");
         g4_answer_usage(&s->out, c);
