@@ -185,6 +185,12 @@ g4_control g4_controls_find(const g4_controls *c, g4_token token); /* G4_CONTROL
 
 /* ---- Prompts (template.c) ---------------------------------------------------------------------- */
 
+/* Where a message comes from that was made of another dialect's request. */
+typedef struct {
+    int message; /* the client's; -1: what stands before them, -2: all of them are one text */
+    int block;   /* of it; -1: all of it */
+} g4_origin;
+
 typedef struct {
     const g4_json *messages; /* array */
     const g4_json *tools;    /* NULL: none */
@@ -193,6 +199,7 @@ typedef struct {
     /* Messages are as openai.c leaves them: a tool message bears the name of its call, and arguments that are text are
      * written as they are, where the template would refuse them. */
     int is_resolved;
+    const g4_origin *origins; /* of the messages, for errors; NULL: they are the client's */
     g4_template kind;
 } g4_render_input;
 
@@ -271,11 +278,6 @@ int g4_percent_decode(const char *s, size_t n, char *out, size_t *size); /* %XX;
 
 /* ---- What clients send (openai.c) -------------------------------------------------------------- */
 
-/* Where a message of the document comes from that was made of another dialect's. */
-typedef struct {
-    int message; /* the client's; -1: what stands before them, -2: all of them are one text */
-    int block;   /* of it; -1: all of it */
-} g4_origin;
 typedef struct {                   /* what a client calls what we call otherwise */
     const char *list, *system;     /* messages, and what stands before them */
     const char *const (*names)[2]; /* members, whole or the last of a place: ours and theirs, up to a NULL */

@@ -153,12 +153,13 @@ static g4_status g4_chat_read_tools(g4_chat *c, const g4_chat_options *opt, g4_h
 }
 
 /* The medium that a mark stands for. built: the media of messages, NULL for a parsed chat; its media are set later. */
-static g4_chat_item g4_chat_item_of(const g4_mark *m, const g4_part *const *built)
+static g4_chat_item g4_chat_item_of(const g4_chat *c, const g4_mark *m, const g4_part *const *built)
 {
     static const g4_part_kind kinds[] = {
         [G4_MARK_IMAGE] = G4_PART_IMAGE, [G4_MARK_AUDIO] = G4_PART_AUDIO, [G4_MARK_VIDEO] = G4_PART_VIDEO
     };
-    g4_chat_item item = { .kind = kinds[m->kind], .message = m->message, .part = m->part };
+    const int message = c->in.origins != NULL ? c->in.origins[m->message].message : m->message;
+    g4_chat_item item = { .kind = kinds[m->kind], .message = message, .part = m->part };
     if (built != NULL) {
         const g4_part *p = built[(size_t)m->part->number - 1];
         item.image = p->image;
@@ -179,7 +180,7 @@ static g4_status g4_chat_finish(g4_chat *c, const g4_part *const *built, g4_halt
     c->media = g4_alloc(c->a, n > 0 ? (size_t)n : 1, sizeof *c->media);
     if (c->media == NULL) return g4_fail(err, G4_ERR_MEMORY, "no memory for %d media parts", n);
     for (int i = 0; i < r->n_marks; i++)
-        if (r->marks[i].kind != G4_MARK_CONTROL) c->media[c->n_media++] = g4_chat_item_of(&r->marks[i], built);
+        if (r->marks[i].kind != G4_MARK_CONTROL) c->media[c->n_media++] = g4_chat_item_of(c, &r->marks[i], built);
     return G4_OK;
 }
 

@@ -22,23 +22,38 @@ static void g4_place_replace(char place[128], size_t at, size_t n, const char *w
     snprintf(place, 128, "%.*s%s%s", (int)at, old, with, old + at + n);
 }
 
+/* What messages[i] is to the client. */
+typedef struct {
+    char text[64];
+} g4_message_name;
+static g4_message_name g4_openai_message_name(const g4_openai *o, long i)
+{
+    g4_message_name name;
+    char *const from = name.text;
+    enum { SIZE = sizeof name.text };
+    const g4_origin *origin = o->wording != NULL && i >= 0 && i < o->n_origins ? &o->origins[i] : NULL;
+    if (origin == NULL) {
+        snprintf(from, SIZE, "messages[%ld]", i);
+        return name;
+    }
+    if (origin->message < 0) /* what is no list of messages is the content itself */
+        snprintf(from, SIZE, "%s", origin->message == -1 ? o->wording->system : o->wording->list);
+    else if (origin->block < 0)
+        snprintf(from, SIZE, "%s[%d]", o->wording->list, origin->message);
+    else
+        snprintf(from, SIZE, "%s[%d].content[%d]", o->wording->list, origin->message, origin->block);
+    return name;
+}
+
 /* messages[i] of what was made is said as what it was made of. */
 static void g4_place_of_message(const g4_openai *o, char place[128])
 {
-    const size_t bracket = strlen("messages[");
-    char from[64], *end = NULL;
-    const long i = strtol(place + bracket, &end, 10);
+    char *end = NULL;
+    const long i = strtol(place + strlen("messages["), &end, 10);
     if (i < 0 || i >= o->n_origins || *end != ']') return;
-    const g4_origin *origin = &o->origins[i];
-    if (origin->message < 0) /* what is no list of messages is the content itself */
-        snprintf(from, sizeof from, "%s", origin->message == -1 ? o->wording->system : o->wording->list);
-    else if (origin->block < 0)
-        snprintf(from, sizeof from, "%s[%d]", o->wording->list, origin->message);
-    else
-        snprintf(from, sizeof from, "%s[%d].content[%d]", o->wording->list, origin->message, origin->block);
     size_t n = (size_t)(end + 1 - place);
-    if (origin->message < 0 && strncmp(place + n, ".content", 8) == 0) n += 8;
-    g4_place_replace(place, 0, n, from);
+    if (o->origins[i].message < 0 && strncmp(place + n, ".content", 8) == 0) n += 8;
+    g4_place_replace(place, 0, n, g4_openai_message_name(o, i).text);
 }
 
 /* A place in the words of the client. */
@@ -407,8 +422,8 @@ static g4_status g4_openai_result(g4_openai *o, g4_json *message, g4_waiting *w)
                               "the result of call \"%.40s\" follows no message with calls", what);
     const g4_json *call = g4_openai_answered(w, id, name);
     if (call == NULL)
-        return g4_openai_fail(o, id != NULL ? "tool_call_id" : NULL, "messages[%d] makes no call \"%.40s\"", w->asked,
-                              what);
+        return g4_openai_fail(o, id != NULL ? "tool_call_id" : NULL, "%s makes no call \"%.40s\"",
+                              g4_openai_message_name(o, w->asked).text, what);
     if (w->next != NULL) w->next = w->next->next;
     if (id == NULL && name != NULL) return G4_OK;
     g4_json *own = g4_openai_member(o, message, "name");

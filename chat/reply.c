@@ -861,7 +861,7 @@ static void g4_response_leave(g4_response *r, g4_response_state next, g4_respons
     const size_t n = g4_utf8_push(&r->utf8, NULL, 0, out); /* an unfinished character stays as it is */
     if (r->state == G4_IN_TEXT && r->stopped < 0) {
         g4_response_say(r, out, n);
-        if (r->stopped < 0) g4_response_text(r, r->ahead.data, r->ahead.len);
+        if (r->stopped < 0 && r->ahead.len > 0) g4_response_text(r, r->ahead.data, r->ahead.len);
     }
     r->ahead.len = 0;
     if (r->state == G4_IN_THOUGHT) g4_response_thought(r, out, n);

@@ -20,6 +20,7 @@ struct g4_request {
     const char **stop;
     g4_logit_bias *bias;
     g4_request_prompt *prompts;
+    const g4_origin *origins;                     /* of the messages; NULL: they are the client's */
     int is_line;                                  /* of a batch */
     int preserve_thinking, add_generation_prompt; /* -1: not given */
 };
@@ -651,6 +652,7 @@ g4_status g4_request_read_as(g4_request **out, g4_dialect dialect, const char *j
     g4_status st = g4_json_parse_in(&doc, &r->arena, json, len, NULL, NULL, err);
     if (st == G4_OK) st = g4_request_unwrap(&o, dialect, &doc, r);
     if (st == G4_OK) st = g4_request_read_document(&o, doc, r);
+    r->origins = o.origins;
     if (st == G4_OK)
         *out = r;
     else
@@ -704,4 +706,5 @@ void g4_request_render(const g4_request *r, g4_render_input *in)
     else if (r->add_generation_prompt >= 0)
         in->add_generation_prompt = r->add_generation_prompt;
     in->is_resolved = 1;
+    in->origins = r->origins;
 }

@@ -105,6 +105,11 @@ static void g4_test_messages(void)
         G4_USER("\"x\"") "," G4_MODEL("[{\"type\":\"tool_use\",\"id\":\"t\",\"name\":\"f\",\"input\":{}}]") "," G4_USER(
             "[{\"type\":\"text\",\"text\":\"x\"},{\"type\":\"tool_result\",\"tool_use_id\":\"u\"}]"),
         "messages[2].content[1].tool_use_id: messages[1] makes no call \"u\"");
+    G4_MESSAGES(
+        "\"system\":\"x\",\"messages\":[" G4_USER("\"x\"") "," G4_MODEL("[{\"type\":\"tool_use\",\"id\":\"t\",\"name\":"
+                                                                        "\"f\",\"input\":{}}]") "," G4_USER(
+            "[{\"type\":\"tool_result\",\"tool_use_id\":\"u\"}]") "]",
+        "messages[2].content[0].tool_use_id: messages[1] makes no call \"u\"");
     G4_TURNS(G4_USER("[{\"type\":\"tool_result\",\"tool_use_id\":\"t\",\"content\":[{\"type\":\"audio\"}]}]"),
              "messages[0].content[0].content[0].type: expected text, image or tool_result, found audio");
     G4_TURNS(G4_USER("[{\"type\":\"tool_result\",\"tool_use_id\":\"t\",\"is_error\":1}]"),
@@ -121,6 +126,26 @@ static void g4_test_messages(void)
                 "system[0].type: expected text, found image");
     G4_MESSAGES("\"system\":\"x\",\"messages\":[" G4_USER("\" \"") "]",
                 "messages[0].content: the user says and shows nothing: there is nothing to answer");
+}
+
+/* Media bear the number of the client's message. */
+static void g4_test_media(void)
+{
+    g4_error err = { 0 };
+    g4_request *r;
+    g4_chat *c = NULL;
+    g4_chat_medium m = { 0 };
+    const g4_chat_options opt = { .template_name = "31b-2026-07" };
+    const char *json = "{\"system\":\"x\",\"messages\":[" G4_USER("\"a\"") "," G4_MODEL("\"b\"") "," G4_USER(
+        "[{\"type\":\"image\",\"source\":{\"type\":\"base64\",\"media_type\":\"image/png\",\"data\":\"*\"}}]") "]}";
+    G4_EXPECT(g4_request_read_as(&r, G4_DIALECT_ANTHROPIC, json, strlen(json), NULL, NULL, &err) == G4_OK, "%s",
+              err.message);
+    G4_EXPECT(g4_request_chat(&c, NULL, r, &opt, NULL, &err) == G4_OK, "%s", err.message);
+    G4_EXPECT(g4_chat_media(c, 0, &m, &err) == G4_ERR_FORMAT &&
+                  strcmp(err.message, "messages[2]: malformed base64") == 0,
+              "%s", err.message);
+    g4_chat_close(c);
+    g4_request_close(r);
 }
 
 #define G4_OPTION(member, want) G4_MESSAGES("\"messages\":[" G4_USER("\"hi\"") "]," member, want)
@@ -613,6 +638,7 @@ static void g4_test_memory(void)
 int main(void)
 {
     g4_test_messages();
+    g4_test_media();
     g4_test_message_options();
     g4_test_items();
     g4_test_prompts();
