@@ -798,7 +798,7 @@ G4_API int g4_response_push(g4_response *r, g4_token token);
  * name and no text, then arguments, a text that grows; the name stands in all of them. The last one has `raw`, what is
  * left of the arguments, and whether the call is incomplete: only then is it known whether it may be carried out.
  * Together the deltas are the arguments of the finished part, byte for byte. A call that does not begin with its name
- * comes in one piece, and so does one that is told when there is no memory for more. */
+ * comes in one piece, and what there is no memory for comes at the end. */
 G4_API void g4_response_stream_calls(g4_response *r);
 /* Strings that end the answer where they stand in its text, not in thoughts and calls: they and what follows are not of
  * it, and pushing is nonzero from then on. What may be the beginning of one is told when it is none. Said before the
@@ -909,10 +909,11 @@ typedef struct {
 G4_API g4_status g4_batch_respond(g4_batch *b, g4_session *s, g4_chat *c, const g4_batch_respond_request *r,
                                   g4_error *err);
 
-/* ---- Requests and answers in OpenAI's format ------------------------------------------------------
+/* ---- Requests and answers in OpenAI's format, and others ------------------------------------------
  *
  * What clients send to POST /v1/chat/completions, as their libraries write it, to a conversation and options; and an
- * answer to what they read. A request needs no engine, so it can be read and refused before there is one:
+ * answer to what they read, whole or as it comes. Other dialects are those of g4_dialect. A request needs no engine, so
+ * it can be read and refused before there is one:
  *
  *   if (g4_request_read(&r, body, len, NULL, &fault, &err)) return refuse(400, fault.param, err.message);
  *   if (g4_request_chat(&c, e, r, NULL, &fault, &err)) return refuse(400, fault.param, err.message);

@@ -11,10 +11,13 @@
 
 /* ---- Requests: blocks ----------------------------------------------------------------------------- */
 
-static const char *const g4_anthropic_names[][2] = {
-    { "stop", "stop_sequences" },      { "parallel_tool_calls", "tool_choice" },      { "parameters", "input_schema" },
-    { "tool_call_id", "tool_use_id" }, { "response_format", "output_config.format" }, { NULL, NULL }
-};
+static const char *const g4_anthropic_names[][2] = { { "stop", "stop_sequences" },
+                                                     { "parallel_tool_calls", "tool_choice" },
+                                                     { "parameters", "input_schema" },
+                                                     { "tool_call_id", "tool_use_id" },
+                                                     { "continue_final_message", "messages" },
+                                                     { "response_format", "output_config.format" },
+                                                     { NULL, NULL } };
 static const g4_wording g4_anthropic_wording = { "messages", "system", g4_anthropic_names };
 
 /* The text of a block; the block is a part of OpenAI's form as it is. */

@@ -83,6 +83,8 @@ static void g4_test_messages(void)
                       "<|\"|>}<tool_response|>");
     /* an answer that stands last is gone on with */
     G4_TURNS(G4_USER("\"hi\"") "," G4_MODEL("\"It is\""), G4_BEGIN "hi<turn|>\n<|turn>model\nIt is");
+    G4_TURNS(G4_USER("\"hi\"") "," G4_MODEL("[{\"type\":\"tool_use\",\"id\":\"t\",\"name\":\"f\",\"input\":{}}]"),
+             "messages: the last message must be text of the assistant");
     /* names are the client's: of messages, blocks, tools and options */
     G4_MESSAGES("\"model\":\"m\"", "messages: expected a list, found nothing");
     G4_TURNS("", "messages: expected at least one message, found none");
@@ -105,11 +107,10 @@ static void g4_test_messages(void)
         G4_USER("\"x\"") "," G4_MODEL("[{\"type\":\"tool_use\",\"id\":\"t\",\"name\":\"f\",\"input\":{}}]") "," G4_USER(
             "[{\"type\":\"text\",\"text\":\"x\"},{\"type\":\"tool_result\",\"tool_use_id\":\"u\"}]"),
         "messages[2].content[1].tool_use_id: messages[1] makes no call \"u\"");
-    G4_MESSAGES(
-        "\"system\":\"x\",\"messages\":[" G4_USER("\"x\"") "," G4_MODEL("[{\"type\":\"tool_use\",\"id\":\"t\",\"name\":"
-                                                                        "\"f\",\"input\":{}}]") "," G4_USER(
-            "[{\"type\":\"tool_result\",\"tool_use_id\":\"u\"}]") "]",
-        "messages[2].content[0].tool_use_id: messages[1] makes no call \"u\"");
+    G4_MESSAGES("\"system\":\"x\",\"messages\":[" G4_USER("\"x\"") "," G4_MODEL(
+                    "[{\"type\":\"tool_use\",\"id\":\"t\",\"name\":"
+                    "\"f\",\"input\":{}}]") "," G4_USER("[{\"type\":\"tool_result\",\"tool_use_id\":\"u\"}]") "]",
+                "messages[2].content[0].tool_use_id: messages[1] makes no call \"u\"");
     G4_TURNS(G4_USER("[{\"type\":\"tool_result\",\"tool_use_id\":\"t\",\"content\":[{\"type\":\"audio\"}]}]"),
              "messages[0].content[0].content[0].type: expected text, image or tool_result, found audio");
     G4_TURNS(G4_USER("[{\"type\":\"tool_result\",\"tool_use_id\":\"t\",\"is_error\":1}]"),
