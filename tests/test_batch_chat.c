@@ -13,13 +13,39 @@ typedef struct {
     g4_respond_options opt;
     g4_generate_options generate;
     g4_buf want, got; /* the parts of the answer, and how it ended */
+    g4_buf told;      /* the texts of its deltas */
+    int n_told_calls; /* deltas of calls that came before their end */
     int is_done;
 } g4_talk;
 
-static void g4_describe(g4_buf *out, const g4_session *s, g4_status st, const g4_response *r, const g4_result *result)
+static int g4_talk_part(void *user, int index, const g4_part *delta)
+{
+    g4_talk *t = user;
+    g4_buf_add(&t->told, delta->text, delta->text_len);
+    t->n_told_calls += delta->kind == G4_PART_TOOL_CALL && delta->raw == NULL;
+    return index < 0;
+}
+
+/* What was told is what the parts say. */
+static void g4_compare_told(g4_talk *t, const g4_response *r)
+{
+    int n;
+    g4_buf all = { 0 };
+    const g4_part *p = g4_response_parts(r, &n);
+    for (int i = 0; i < n; i++) g4_buf_add(&all, p[i].text, p[i].text_len);
+    G4_EXPECT(all.len == t->told.len && (all.len == 0 || memcmp(all.data, t->told.data, all.len) == 0),
+              "told %zu bytes of %zu", t->told.len, all.len);
+    t->told.len = 0;
+    g4_buf_free(&all);
+}
+
+static void g4_describe(g4_buf *out, g4_talk *t, const g4_session *s, g4_status st, const g4_response *r,
+                        const g4_result *result)
 {
     if (r != NULL) g4_show_parts(out, r);
-    g4_buf_fmt(out, " %d %s %d of %d", (int)st, g4_stop_name(result->stop), result->n_tokens, g4_session_n(s));
+    if (t->opt.part != NULL) g4_compare_told(t, r);
+    g4_buf_fmt(out, " %d %s %d of %d %s", (int)st, g4_stop_name(result->stop), result->n_tokens, g4_session_n(s),
+               result->stop_string != NULL ? result->stop_string : "-");
 }
 
 static void g4_talk_done(void *user, g4_session *s, g4_status st, g4_response *r, const g4_result *result,
@@ -28,7 +54,7 @@ static void g4_talk_done(void *user, g4_session *s, g4_status st, g4_response *r
     g4_talk *t = user;
     G4_EXPECT((st == G4_OK) == (err == NULL), "%d", st);
     t->is_done++;
-    g4_describe(&t->got, s, st, r, result);
+    g4_describe(&t->got, t, s, st, r, result);
     g4_response_close(r);
 }
 
@@ -45,8 +71,13 @@ static int g4_talk_open(g4_talk *t, g4_engine *e, FILE *f, int i, g4_grammar *di
                        !g4_session_open(&t->alone, e, NULL, &err) && !g4_session_open(&t->together, e, NULL, &err);
         G4_EXPECT(ok, "%s", err.message);
     }
-    t->generate = (g4_generate_options) { .max_tokens = i % 7 == 6 ? 4 : 120 };
-    t->opt = (g4_respond_options) { .generate = &t->generate, .guide.grammar = i % 5 == 4 ? digits : NULL };
+    static const char *const stops[] = { "no such text", "e" };
+    t->generate = (g4_generate_options) { .max_tokens = i % 7 == 6 ? 4 : 120, .stop = stops, .n_stop = 1 + i % 2 };
+    t->opt = (g4_respond_options) { .generate = &t->generate,
+                                    .guide.grammar = i % 5 == 4 ? digits : NULL,
+                                    .part = g4_talk_part,
+                                    .user = t,
+                                    .call_deltas = 1 };
     free(line);
     free(answer);
     return len > 0;
@@ -60,7 +91,7 @@ static void g4_talk_alone(g4_talk *t)
     g4_status st = g4_session_sync_chat(t->alone, t->c, NULL, &err);
     if (st == G4_OK) st = g4_session_respond(t->alone, t->c, &t->opt, &r, &result, &err);
     G4_EXPECT(st == G4_OK, "%s", err.message);
-    g4_describe(&t->want, t->alone, st, r, &result);
+    g4_describe(&t->want, t, t->alone, st, r, &result);
     g4_response_close(r);
 }
 
@@ -77,6 +108,7 @@ static void g4_talk_close(g4_talk *t)
     free(t->media);
     g4_buf_free(&t->want);
     g4_buf_free(&t->got);
+    g4_buf_free(&t->told);
 }
 
 /* All talks in one batch, some of which join later. */
@@ -114,6 +146,12 @@ static void g4_test_answers(g4_engine *e, g4_grammar *digits)
                           memcmp(talks[i].got.data, talks[i].want.data, talks[i].want.len) == 0,
                       "chat %d, turn %d: %s, alone %s", i, turn, talks[i].got.data, talks[i].want.data);
     }
+    int n_told_calls = 0, n_stopped = 0;
+    for (int i = 0; i < n; i++) {
+        n_told_calls += talks[i].n_told_calls;
+        n_stopped += strstr(talks[i].got.data, "stop_string") != NULL;
+    }
+    G4_EXPECT(n_told_calls > 10 && n_stopped > 2, "%d deltas of calls, %d answers stopped", n_told_calls, n_stopped);
     for (int i = 0; i < n; i++) g4_talk_close(&talks[i]);
     if (f != NULL) fclose(f);
 }
