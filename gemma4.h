@@ -782,7 +782,8 @@ G4_API g4_status g4_session_sync_chat(g4_session *s, g4_chat *c, g4_sync_counts 
 
 /* An answer, taken apart as its tokens come: thoughts, text and tool calls, without their markers. `part` gets each
  * piece as soon as it is whole characters: index of its part, and a delta whose text is new; a tool call comes in one
- * piece, with name, arguments (text, one JSON object, whatever the model wrote), raw, and whether it is incomplete.
+ * piece, with name, arguments (text, one JSON object, whatever the model wrote), raw, and whether it is incomplete, or
+ * in several where g4_response_stream_calls asks for them.
  * Text or a thought that is cut off ends with a delta of no text that is incomplete. Nonzero asks to stop. Within
  * `part`, pushing to the answer it belongs to takes nothing and returns nonzero, finishing it is G4_ERR_ARGUMENT, and
  * closing it does nothing. */
