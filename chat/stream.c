@@ -50,8 +50,8 @@ static g4_status g4_answer_check(const g4_answer *c, g4_error *err)
 g4_status g4_answer_write(const g4_answer *c, g4_write_fn write, void *user, const g4_allocator *a, g4_error *err)
 {
     g4_buf b = { .a = a };
+    if (write == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "write is NULL");
     g4_status st = g4_answer_check(c, err);
-    if (st == G4_OK && write == NULL) st = g4_fail(err, G4_ERR_ARGUMENT, "write is NULL");
     if (st != G4_OK) return st;
     g4_answer answer = *c;
     answer.is_completion |= c->dialect == G4_DIALECT_COMPLETIONS;
