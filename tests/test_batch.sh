@@ -66,6 +66,25 @@ ok "and how it ended" has 9 '"finish_reason":"tool_calls"'
 ok "what failed is told" grep -q 'form.jsonl: line 5: JSON, line 1' "$tmp/err"
 ok "and counted" grep -q '5 answered, 4 failed; prompts ' "$tmp/err"
 
+# ---- Other dialects ----------------------------------------------------------------------------------------
+look='[{"name":"look","input_schema":'$parameters'}]'
+cat > "$tmp/dialects.jsonl" <<END
+{"custom_id":"m","url":"https://api.example/v1/messages","body":{"max_tokens":4,$hi}}
+{"custom_id":"p","params":{"model":"mine","max_tokens":60,$hi,"tools":$look,"tool_choice":{"type":"any"}}}
+{"custom_id":"r","url":"/v1/responses","body":{"input":"hi","max_output_tokens":4}}
+{"custom_id":"t","url":"http://x/v1/completions","body":{"prompt":"once upon","max_tokens":4}}
+{"custom_id":"w","params":{"messages":[{"role":"user","content":[{"type":"document"}]}]}}
+END
+run batch -m $tiny --temp 0 "$tmp/dialects.jsonl"
+ok "a message" has 1 '"type":"message","role":"assistant"'
+ok "of so many tokens" has 1 '"stop_reason":"max_tokens"'
+ok "Anthropic's lines" has 2 '"model":"mine","content":[{"type":"tool_use","id":"toolu_'
+ok "their calls" has 2 '"name":"look","input":{"at":"k"}}],"stop_reason":"tool_use"'
+ok "a response" has 3 '"object":"response"'
+ok "that was cut" has 3 '"incomplete_details":{"reason":"max_output_tokens"}'
+ok "a whole address" has 4 '"object":"text_completion"'
+ok "faults have the client's names" has 5 '"param":"messages[0].content[0].type"'
+
 # ---- Each answer is its own ------------------------------------------------------------------------------------
 i=0
 while [ $i -lt 24 ]; do

@@ -3,7 +3,7 @@
  * together what the finished answer says.
  *
  * Byte 0 of the input: bits 0 and 1 the dialect, bits 2 and 3 the template; or bit 7 the rest is an answer, bits 2 to 4
- * the size of the pieces, bit 5 in a thought, bit 6 calls come whole. */
+ * the size of the pieces, and when that is 8 strings end the answer, bit 5 in a thought, bit 6 calls come whole. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -144,10 +144,15 @@ static void g4_fuzz_answer(const uint8_t *data, size_t size, int head)
     g4_response *r;
     if (g4_stream_open(&s, &opt, NULL, NULL) != G4_OK) abort();
     if (g4_response_new(&r, NULL, NULL, head >> 5 & 1, g4_stream_part, s, NULL) != G4_OK) abort();
+    static const char *const stops[] = { "ab", " \n", "e" };
+    const int n_stops = (head & 0x1c) == 0x1c ? 3 : 0;
     if ((head & 0x40) == 0) g4_response_stream_calls(r);
+    g4_fuzz_must(g4_response_stop_at(r, stops, n_stops, NULL) == G4_OK);
     g4_feed_all(r, (const char *)data, size, 1u + (unsigned)(head >> 2 & 7));
     g4_fuzz_must(g4_response_finish(r, NULL) == G4_OK);
     c.parts = g4_response_parts(r, &c.n_parts);
+    for (int i = 0; i < c.n_parts && n_stops > 0; i++)
+        g4_fuzz_must(c.parts[i].kind != G4_PART_TEXT || strstr(c.parts[i].text, "ab") == NULL);
     g4_fuzz_must(g4_stream_end(s, &c, NULL) == G4_OK);
     g4_fuzz_events(&all, c.dialect == G4_DIALECT_OPENAI ? &said : NULL);
     if (c.dialect == G4_DIALECT_OPENAI) g4_fuzz_compare(&said, c.parts, c.n_parts);
