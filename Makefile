@@ -93,7 +93,7 @@ $(B)/test_%: tests/test_%.c $(TEST_PARTS) $(B)/libgemma4.a
 # The session files of the program, and what its server reads.
 $(B)/test_strangers $(B)/test_http $(B)/test_multipart: $(filter $(B)/cli/%,$(CLI_OBJ))
 
-$(B)/test_serve: $(PROGRAM)
+$(B)/test_serve $(B)/test_serve_access: $(PROGRAM)
 
 # The decoder once more, from nothing but a model file: tests/test_simple.c holds it against the library.
 $(B)/simple: examples/simple.c

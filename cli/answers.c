@@ -11,32 +11,15 @@ enum { LOOK_MS = 50 /* between two looks whether the client is still there */, C
 
 /* ---- A request becomes a job ------------------------------------------------------------------------------------------ */
 
-typedef enum { ASKS_CHAT, ASKS_COMPLETION } asked_kind;
-
-/* The document that the library reads: that of /v1/completions stands in a line of a batch, whose address says what it
- * is. */
-static g4_status read_body(served_job *j, const buffer *body, asked_kind kind)
+static g4_status read_body(served_job *j, const buffer *body)
 {
-    static const char before[] = "{\"url\":\"/v1/completions\",\"body\":";
     request_work *w = &j->work;
-    buffer line = { 0 };
-    g4_status status = G4_OK;
-    if (kind == ASKS_CHAT) {
-        status = request_read(w, buffer_text(body), body->len);
-    } else {
-        buffer_str(&line, before);
-        buffer_add(&line, buffer_text(body), body->len);
-        buffer_str(&line, "}");
-        status = line.failed ? request_wrong(w, G4_ERR_MEMORY, NULL, "no memory for the request")
-                             : request_read(w, line.data, line.len);
-        buffer_free(&line);
-    }
+    const g4_status status = request_read(w, buffer_text(body), body->len);
     if (status != G4_OK) return status;
     const g4_request_info *info = g4_request_get(w->request);
     j->streams = info->stream;
-    if (kind == ASKS_CHAT && (info->prompt != NULL || info->custom_id != NULL))
-        return request_wrong(w, G4_ERR_ARGUMENT, "messages", "messages: expected a list of messages, found none");
-    return G4_OK;
+    if (w->dialect != G4_DIALECT_OPENAI || (info->n_prompts == 0 && info->custom_id == NULL)) return G4_OK;
+    return request_wrong(w, G4_ERR_ARGUMENT, "messages", "messages: expected a list of messages, found none");
 }
 
 static g4_status check_length(request_work *w)
@@ -48,10 +31,10 @@ static g4_status check_length(request_work *w)
                          n_ctx);
 }
 
-static g4_status make_ready(served_job *j, const buffer *body, asked_kind kind)
+g4_status job_make_ready(served_job *j, const buffer *body)
 {
     request_work *w = &j->work;
-    g4_status status = read_body(j, body, kind);
+    g4_status status = read_body(j, body);
     if (status == G4_OK) status = request_prompt(w, "-");
     if (status == G4_OK) status = check_length(w);
     if (status == G4_OK) status = request_guide(w);
@@ -233,15 +216,13 @@ static int run_job(event_sender *e, served_job *j)
     return 1;
 }
 
-static void answer_job(connection *c, served_job *j, void *user)
+void job_answer_ready(connection *c, served_job *j)
 {
-    const asked_kind kind = *(const asked_kind *)user;
     server *s = c->s;
     request_work *w = &j->work;
     event_sender sender = { .c = c };
     const char *outcome = "refused";
-    j->work.writer.id = atomic_fetch_add(&s->next_id, 1);
-    make_ready(j, &c->request.body, kind);
+    w->writer.id = atomic_fetch_add(&s->next_id, 1);
     if (is_gone(j)) {
         outcome = "gone";
     } else if (w->status != G4_OK) {
@@ -285,21 +266,26 @@ void job_serve(connection *c, void (*use)(connection *c, served_job *j, void *us
     free(j);
 }
 
-static void answer_kind(connection *c, asked_kind kind) { job_serve(c, answer_job, &kind); }
+static void answer_job(connection *c, served_job *j, void *user)
+{
+    (void)user;
+    job_make_ready(j, &c->request.body);
+    job_answer_ready(c, j);
+}
 
-void answer_chat(connection *c) { answer_kind(c, ASKS_CHAT); }
-void answer_completion(connection *c) { answer_kind(c, ASKS_COMPLETION); }
-void answer_messages(connection *c) { answer_kind(c, ASKS_CHAT); }
-void answer_responses(connection *c) { answer_kind(c, ASKS_CHAT); }
+void answer_chat(connection *c) { job_serve(c, answer_job, NULL); }
 
 /* ---- What would be read ------------------------------------------------------------------------------------------------ */
 
 /* The prompt alone; 0: it was refused. */
-static int read_prompt(connection *c, served_job *j)
+static int read_prompt(connection *c, served_job *j, int needs_chat)
 {
     request_work *w = &j->work;
     g4_status status = request_read(w, buffer_text(&c->request.body), c->request.body.len);
+    if (status == G4_OK && g4_request_get(w->request)->n_prompts > 0) w->is_raw = 1; /* a text, and nobody says it */
     if (status == G4_OK) status = request_prompt(w, "-");
+    if (status == G4_OK && w->is_raw && needs_chat)
+        status = request_wrong(w, G4_ERR_ARGUMENT, "messages", "messages: expected a list of messages, found none");
     if (status != G4_OK) refuse_request(c, w);
     return status == G4_OK;
 }
@@ -308,7 +294,7 @@ static void send_tokens(connection *c, served_job *j, void *user)
 {
     buffer b = { 0 };
     (void)user;
-    if (!read_prompt(c, j)) return;
+    if (!read_prompt(c, j, 0)) return;
     const g4_prompt *p = &j->work.prompt;
     buffer_fmt(&b, "{\"count\":%d,\"max_model_len\":%d,\"tokens\":[", p->n, context_size(c->s->args, &c->s->shop.info));
     for (int i = 0; i < p->n; i++) buffer_fmt(&b, i > 0 ? ",%d" : "%d", (int)p->tokens[i]);
@@ -322,7 +308,7 @@ static void send_template(connection *c, served_job *j, void *user)
     buffer b = { 0 };
     size_t len;
     (void)user;
-    if (!read_prompt(c, j)) return;
+    if (!read_prompt(c, j, 1)) return;
     const char *text = g4_chat_text(j->work.chat, &len);
     buffer_str(&b, "{\"prompt\":");
     buffer_quote(&b, text, len);
@@ -335,7 +321,7 @@ static void send_count(connection *c, served_job *j, void *user)
 {
     buffer b = { 0 };
     (void)user;
-    if (!read_prompt(c, j)) return;
+    if (!read_prompt(c, j, 0)) return;
     const char *kind_of = c->dialect == G4_DIALECT_ANTHROPIC ? "" : "\"object\":\"response.input_tokens\",";
     buffer_fmt(&b, "{%s\"input_tokens\":%d}\n", kind_of, j->work.prompt.n);
     connection_answer(c, 200, NULL, &b, NULL);

@@ -47,6 +47,7 @@
  *   connection.c a client of it: one request after another
  *   access.c    who may ask it
  *   answers.c   the routes that read a prompt
+ *   completions.c texts that go on, several in a request, with what was there already
  *   transcribe.c a sound becomes text
  *   routes.c    what is answered where
  *   serve.c     the server; what these files share is in serve.h
@@ -787,6 +788,7 @@ typedef struct { /* a request on its way to its answer */
     g4_limits limits;
     g4_request *request;
     int is_raw;
+    int which;     /* of several prompts that the request has */
     g4_chat *chat; /* NULL: raw text */
     g4_token *ids; /* of raw text */
     g4_prompt prompt;

@@ -36,6 +36,9 @@ static g4_status prepare(batch_job *j, const batch_lines *lines)
 {
     request_work *w = &j->work;
     g4_status status = read_line(j, lines);
+    if (status == G4_OK && g4_request_get(w->request)->n_prompts > 1)
+        status = request_wrong(w, G4_ERR_ARGUMENT, "prompt", "prompt: expected one in a line, found %d",
+                               g4_request_get(w->request)->n_prompts);
     if (status == G4_OK) status = request_prompt(w, w->args.requests);
     if (status == G4_OK) status = request_guide(w);
     if (status == G4_OK) status = open_guide(j);

@@ -134,18 +134,34 @@ g4_status request_read(request_work *w, const char *json, size_t len)
     return G4_OK;
 }
 
-/* Text without a template, BOS in front. */
+/* Ids as they are given. */
+static g4_status copy_ids(request_work *w, const g4_request_prompt *p)
+{
+    w->ids = malloc(((size_t)p->n_tokens + 1) * sizeof *w->ids);
+    if (w->ids == NULL) return request_wrong(w, G4_ERR_MEMORY, NULL, "no memory for the token ids");
+    for (int i = 0; i < p->n_tokens; i++) {
+        if (p->tokens[i] >= w->shop->info.n_vocab)
+            return request_wrong(w, G4_ERR_ARGUMENT, "prompt", "prompt: expected token ids below %d, found %d",
+                                 w->shop->info.n_vocab, (int)p->tokens[i]);
+        w->ids[i] = p->tokens[i];
+    }
+    w->prompt = (g4_prompt) { .tokens = w->ids, .n = p->n_tokens };
+    return G4_OK;
+}
+
+/* Text without a template, BOS in front, or ids. */
 static g4_status make_raw(request_work *w, const g4_request_info *info)
 {
     size_t n = 0;
-    if (info->prompt == NULL)
+    if (info->n_prompts == 0)
         return request_wrong(w, G4_ERR_UNSUPPORTED, "messages",
                              "%s has no chat template: expected a \"prompt\" to continue",
                              w->args.raw ? "--raw" : w->shop->info.name);
-    if (info->prompt_len == 0)
+    const g4_request_prompt *p = &info->prompts[w->which];
+    if (p->text != NULL ? p->len == 0 : p->n_tokens == 0)
         return request_wrong(w, G4_ERR_ARGUMENT, "prompt", "prompt: is empty: there is nothing to go on from");
-    const g4_status status =
-        token_ids(w->shop->engine, info->prompt, info->prompt_len, w->args.specials, &w->ids, &n, &w->error);
+    if (p->text == NULL) return copy_ids(w, p);
+    const g4_status status = token_ids(w->shop->engine, p->text, p->len, w->args.specials, &w->ids, &n, &w->error);
     if (status == G4_OK) w->prompt = (g4_prompt) { .tokens = w->ids, .n = (int)n };
     return status;
 }
@@ -171,6 +187,8 @@ static g4_status make_chat(request_work *w, const g4_request_info *info, const c
                                   .tools = info->tools,
                                   .tools_len = info->tools_len,
                                   .limits = w->limits };
+    if (info->n_prompts > 0 && info->prompt == NULL)
+        return request_wrong(w, G4_ERR_ARGUMENT, "prompt", "prompt: expected one text that a user says");
     g4_status status = info->prompt != NULL
                            ? open_prompt(w, info, &opt)
                            : g4_request_chat(&w->chat, w->shop->engine, w->request, &opt, &fault, &w->error);

@@ -115,9 +115,9 @@ typedef struct {
 static const served_route routes[] = {
     { "POST", "/v1/chat/completions", answer_chat, 0 },
     { "POST", "/v1/completions", answer_completion, 0 },
-    { "POST", "/v1/messages", answer_messages, 0 },
+    { "POST", "/v1/messages", answer_chat, 0 },
     { "POST", "/v1/messages/count_tokens", answer_count, 0 },
-    { "POST", "/v1/responses", answer_responses, 0 },
+    { "POST", "/v1/responses", answer_chat, 0 },
     { "POST", "/v1/responses/input_tokens", answer_count, 0 },
     { "POST", "/v1/chat/completions/input_tokens", answer_count, 0 },
     { "POST", "/v1/audio/transcriptions", answer_transcription, 0 },
@@ -203,6 +203,7 @@ int route_head(connection *c)
     const served_route *route = find_route(r->path);
     if (strncmp(r->path, "/v1/messages", 12) == 0) c->dialect = G4_DIALECT_ANTHROPIC;
     if (strncmp(r->path, "/v1/responses", 13) == 0) c->dialect = G4_DIALECT_RESPONSES;
+    if (strcmp(r->path, "/v1/completions") == 0) c->dialect = G4_DIALECT_COMPLETIONS;
     const int is_options = strcmp(r->method, "OPTIONS") == 0, is_post = strcmp(r->method, "POST") == 0;
     if (!access_allowed(c, !is_options && (route == NULL || !route->is_open))) return 0;
     if (is_options)

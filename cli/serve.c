@@ -184,6 +184,7 @@ int run_serve(arguments *a)
     s->max_connections = a->parallel + a->max_queue + MORE_CONNECTIONS;
     atomic_init(&s->next_id, (uint64_t)s->created << 24 ^ (uint64_t)getpid() << 8);
     pthread_mutex_init(&s->lock, NULL);
+    pthread_mutex_init(&s->alone, NULL);
     pthread_cond_init(&s->changed, NULL);
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* before there are other threads, which have it so too */
     if (pthread_create(&signals, NULL, signals_main, s) != 0) return say(FAILED, "cannot start a thread");

@@ -196,6 +196,7 @@ typedef struct {
     double began;
     int64_t created;
     atomic_ullong next_id;
+    pthread_mutex_t alone; /* of what needs a session outside the batch */
     server_counts counts;
 } server;
 
@@ -233,16 +234,16 @@ void trace_add(server *s, const served_job *j, const char *route, const char *ou
 /* answers.c: the routes that generate, or read what would be */
 /* Use a job that the client's going ends, and free it. */
 void job_serve(connection *c, void (*use)(connection *c, served_job *j, void *user), void *user);
-int job_wait(connection *c, served_job *j);    /* until it is answered; 0: too many wait, and the client knows */
-void job_refuse(connection *c, served_job *j); /* say what is wrong with it, unless the client has gone */
+g4_status job_make_ready(served_job *j, const buffer *body);
+void job_answer_ready(connection *c, served_job *j); /* or refuse it, as its status says */
+int job_wait(connection *c, served_job *j);          /* until it is answered; 0: too many wait, and the client knows */
+void job_refuse(connection *c, served_job *j);       /* say what is wrong with it, unless the client has gone */
 void answer_chat(connection *c);
-void answer_completion(connection *c);
-void answer_messages(connection *c);
-void answer_responses(connection *c);
 void answer_tokens(connection *c);
 void answer_template(connection *c);
 void answer_count(connection *c);
 
+void answer_completion(connection *c);    /* completions.c */
 void answer_transcription(connection *c); /* transcribe.c */
 
 /* routes.c: `wants_body` and `answer` of the server */

@@ -236,4 +236,22 @@ static inline char *g4_choices(char *answer)
     return from;
 }
 
+#define CHAT "/v1/chat/completions"
+/* An answer without an end: whatever comes, at random, and never the same twice in a row. */
+#define LONG_ANSWER                                                                                                    \
+    "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"temperature\":4,\"top_k\":0,\"top_p\":1,\"max_tokens\":"  \
+    "3900,"                                                                                                            \
+    "\"logit_bias\":{\"1\":-1000,\"16\":-1000,\"106\":-1000},\"presence_penalty\":1"
+
+/* Ask, and wait until that many are answered or wait. */
+static inline int g4_begin(const g4_server *s, const char *body, const char *metric, long n)
+{
+    char *text = g4_request_text("POST", CHAT, "", body);
+    const int fd = g4_connect(s);
+    g4_send(fd, text, strlen(text));
+    free(text);
+    g4_until(s, metric, n, 5);
+    return fd;
+}
+
 #endif

@@ -1,0 +1,161 @@
+/* test_serve_access.c - gemma4 serve: who may ask, texts that go on, and how it ends. */
+#include "serve_client.h"
+#include "test.h"
+
+/* ---- Texts that go on -------------------------------------------------------------------------------------------------- */
+
+static void g4_test_completions(const g4_server *s)
+{
+    static const struct {
+        const char *body;
+        int status;
+        const char *says;
+    } cases[] = {
+        { "{\"prompt\":\"once upon\",\"max_tokens\":2,\"temperature\":0}", 200, "{\"index\":0,\"text\":\" the" },
+        { "{\"prompt\":\"once upon\",\"max_tokens\":2,\"temperature\":0,\"echo\":true,\"logprobs\":1}", 200,
+          "\"text\":\"once upon the" },
+        { "{\"prompt\":[2,100,101],\"max_tokens\":1,\"echo\":true,\"logprobs\":0}", 200, "\"token_logprobs\":[null,-" },
+        { "{\"prompt\":[\"once upon\",\"the\"],\"max_tokens\":2,\"temperature\":0}", 200,
+          "{\"index\":0,\"text\":\" the" },
+        { "{\"prompt\":[\"the\",\"once upon\"],\"max_tokens\":2,\"temperature\":0}", 200,
+          "{\"index\":1,\"text\":\" the" },
+        { "{\"prompt\":[[2,100],[101]],\"max_tokens\":2}", 200, "{\"index\":1,\"text\":" },
+        { "{\"prompt\":[\"x],\\\"usage\\\":{\",\"y\"],\"max_tokens\":1,\"echo\":true}", 200,
+          "\"text\":\"x],\\\"usage" },
+        { "{\"prompt\":[2,100,99999]}", 400, "\"param\":\"prompt\"" },
+        { "{\"prompt\":[]}", 400, "\"param\":\"prompt\"" },
+        { "{\"prompt\":[\"a\",\"\"]}", 400, "\"param\":\"prompt\"" },
+        { "{\"prompt\":[\"a\",\"b\"],\"stream\":true}", 400, "\"param\":\"stream\"" },
+        { "{\"prompt\":\"a\",\"echo\":true,\"response_format\":{\"type\":\"json_object\"}}", 400,
+          "\"param\":\"echo\"" },
+        { "{\"messages\":[]}", 400, "\"param\":\"prompt\"" },
+    };
+    char *answer = malloc(TEXT);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const int status = g4_ask(s, "/v1/completions", cases[i].body, answer);
+        G4_EXPECT(status == cases[i].status && strstr(answer, cases[i].says) != NULL, "%s: %d, %s", cases[i].body,
+                  status, answer);
+    }
+    /* what is repeated has the probabilities that it has when it is generated */
+    static const char made[] = "{\"prompt\":[2,100,101],\"max_tokens\":3,\"temperature\":0,\"logprobs\":0}";
+    char token[3][32], body[256];
+    G4_EXPECT(g4_ask(s, "/v1/completions", made, answer) == 200, "%s", answer);
+    const char *at = strstr(answer, "\"token_logprobs\":[");
+    at = at != NULL ? at + strlen("\"token_logprobs\":[") : "0,0,0]";
+    for (int i = 0; i < 3; i++, at += strcspn(at, ",]") + 1)
+        snprintf(token[i], sizeof token[i], "%.*s", (int)strcspn(at, ",]"), at);
+    static const char again[] =
+        "{\"prompt\":[2,100,101],\"max_tokens\":3,\"temperature\":0,\"logprobs\":0,\"echo\":true}";
+    snprintf(body, sizeof body, ",%s,%s,%s]", token[0], token[1], token[2]);
+    G4_EXPECT(g4_ask(s, "/v1/completions", again, answer) == 200 && strstr(answer, body) != NULL, "%s in %s", body,
+              answer);
+    free(answer);
+}
+
+/* ---- Who may ask --------------------------------------------------------------------------------------------------------------------- */
+
+static void g4_test_keys(void)
+{
+    char path[] = "/tmp/g4-keys-XXXXXX", *answer = malloc(TEXT);
+    const int file = mkstemp(path);
+    static const char keys[] = "# of us\n\nsesame\r\n  other-key \n";
+    G4_EXPECT(write(file, keys, strlen(keys)) == (ssize_t)strlen(keys), "the keys");
+    close(file);
+    const char *const more[] = { "--api-key-file", path, "--cors", "http://page.example", "--max-body", "2K", NULL };
+    const g4_server s = g4_serve(more);
+    static const struct {
+        const char *path, *fields;
+        int status;
+    } cases[] = { { "/v1/models", "", 401 },
+                  { "/v1/models", "Authorization: Bearer wrong!\r\n", 401 },
+                  { "/v1/models", "Authorization: Bearer sesam\r\n", 401 },
+                  { "/v1/models", "Authorization: Bearer sesamesesame\r\n", 401 },
+                  { "/v1/models", "Authorization: Bearer \r\n", 401 },
+                  { "/v1/models", "Authorization: sesame\r\n", 401 },
+                  { "/v1/models", "Authorization: Bearer sesame\r\n", 200 },
+                  { "/v1/models", "X-Api-Key: other-key\r\n", 200 },
+                  { "/v1/models", "X-Api-Key: # of us\r\n", 401 },
+                  { "/metrics", "", 401 },
+                  { "/health", "", 200 },
+                  { "/v1/models", "X-Api-Key: sesame\r\nOrigin: http://page.example\r\n", 200 },
+                  { "/v1/models", "X-Api-Key: sesame\r\nOrigin: http://page.example.evil\r\n", 403 } };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const int status = g4_ask_as(&s, "GET", cases[i].path, cases[i].fields, "", answer);
+        G4_EXPECT(status == cases[i].status, "%s %s: %d", cases[i].path, cases[i].fields, status);
+    }
+    G4_EXPECT(g4_ask_as(&s, "OPTIONS", CHAT, "Origin: http://page.example\r\n", "", answer) == 204, "%s", answer);
+    G4_EXPECT(strstr(answer, "Access-Control-Allow-Origin: http://page.example\r\n") != NULL, "%s", answer);
+    char *body = calloc(1, 4000);
+    memset(body, ' ', 3000);
+    G4_EXPECT(g4_ask_as(&s, "POST", CHAT, "X-Api-Key: sesame\r\n", body, answer) == 413, "%s", answer);
+    free(body);
+    G4_EXPECT(g4_stop(&s) == 0, "the end");
+    unlink(path);
+    free(answer);
+}
+
+/* ---- The end ------------------------------------------------------------------------------------------------------------------------- */
+
+static void g4_test_end_of_server(void)
+{
+    char trace[] = "/tmp/g4-trace-XXXXXX", moved[64], *answer = malloc(TEXT);
+    close(mkstemp(trace));
+    snprintf(moved, sizeof moved, "%s.1", trace);
+    const char *const more[] = { "--trace", trace,         "--isa", "scalar",     "-t", "1", "--timeout",
+                                 "1",       "--max-queue", "0",     "--parallel", "1",  NULL };
+    g4_server s = g4_serve(more);
+    G4_EXPECT(s.port > 0, "the server has begun");
+    rename(trace, moved);
+    kill(s.pid, SIGHUP);
+    for (double until = g4_now() + 5; access(trace, F_OK) != 0 && g4_now() < until;) g4_nap(0.01);
+    static const char body[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"\\u001b[31m\\nx\"}],\"max_tokens\":3}";
+    G4_EXPECT(g4_ask(&s, CHAT, body, answer) == 200, "%s", answer);
+    FILE *f = fopen(trace, "r");
+    const size_t n = f != NULL ? fread(answer, 1, TEXT - 1, f) : 0;
+    answer[n] = '\0';
+    if (f != NULL) fclose(f);
+    G4_EXPECT(strstr(answer, "\"outcome\":\"answered\"") && strchr(answer, '\033') == NULL &&
+                  strchr(answer, '\n') == strrchr(answer, '\n'),
+              "the trace: %s", answer);
+    /* an answer that takes too long ends, cut; meanwhile nobody fits in */
+    const int fd = g4_begin(&s, "{" LONG_ANSWER "}", "running", 1);
+    G4_EXPECT(g4_ask(&s, CHAT, body, answer) == 503 && strstr(answer, "Retry-After: "), "%s", answer);
+    G4_EXPECT(g4_read_answer(fd, answer, 10) == 200 && strstr(answer, "\"finish_reason\":\"length\""), "%s", answer);
+    close(fd);
+    /* asked to stop, it finishes what it has begun */
+    const int last = g4_begin(&s, "{" LONG_ANSWER ",\"stream\":true}", "running", 1), idle = g4_connect(&s);
+    kill(s.pid, SIGTERM);
+    g4_nap(0.1);
+    G4_EXPECT(g4_connect(&s) < 0, "no new connection");
+    G4_EXPECT(g4_read_answer(last, answer, 10) == 200 && strstr(answer, "[DONE]"), "the last answer: %.200s", answer);
+    close(last);
+    G4_EXPECT(g4_wait(s.pid) == 0, "the end");
+    close(idle);
+    s = g4_serve(more);
+    const int cut = g4_begin(&s, "{" LONG_ANSWER ",\"stream\":true}", "running", 1);
+    kill(s.pid, SIGTERM);
+    g4_nap(0.05);
+    kill(s.pid, SIGINT);
+    const double began = g4_now();
+    G4_EXPECT(g4_wait(s.pid) == 130 && g4_now() - began < 0.5, "asked twice: after %.2f s", g4_now() - began);
+    close(cut);
+    unlink(trace);
+    unlink(moved);
+    free(answer);
+}
+
+int main(void)
+{
+    const char *const usual[] = { "--parallel", "2", NULL }, *const outside[] = { "--host", "0.0.0.0", NULL };
+    signal(SIGPIPE, SIG_IGN);
+    g4_server s = g4_serve(outside);
+    G4_EXPECT(s.port == 0 && g4_wait(s.pid) == 2, "without a key no other machine is let in");
+    s = g4_serve(usual);
+    G4_EXPECT(s.port > 0, "the server has begun");
+    if (s.port == 0) return g4_test_end();
+    g4_test_completions(&s);
+    G4_EXPECT(g4_stop(&s) == 0, "the end");
+    g4_test_keys();
+    g4_test_end_of_server();
+    return g4_test_end();
+}
