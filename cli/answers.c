@@ -54,7 +54,7 @@ static void refuse_request(connection *c, const request_work *w)
 
 /* ---- The job on its way ------------------------------------------------------------------------------------------------- */
 
-static int is_gone(const served_job *j) { return __atomic_load_n(&j->gone.is_set, __ATOMIC_ACQUIRE); }
+static int is_gone(const served_job *j) { return atomic_load(&j->has_gone); }
 
 static struct timespec soon(void)
 {
@@ -127,7 +127,7 @@ static void wait_for(event_sender *e, served_job *j)
         if (j->state == JOB_OVER || is_cancelled || (!is_gone(j) && !is_late && !e->c->is_lost)) continue;
         is_cancelled = 1;
         pthread_mutex_unlock(&j->lock);
-        if (e->c->is_lost) g4_cancel_set(&j->gone);
+        if (e->c->is_lost) atomic_store(&j->has_gone, 1);
         scheduler_cancel(&s->scheduler, j);
         pthread_mutex_lock(&j->lock);
     }
@@ -258,7 +258,7 @@ void job_serve(connection *c, void (*use)(connection *c, served_job *j, void *us
     }
     j->work.dialect = c->dialect;
     j->work.limits.seconds = c->s->args->timeout;
-    watcher_add(&c->s->watcher, &one, c->fd, &j->gone);
+    watcher_add(&c->s->watcher, &one, c->fd, &j->gone, &j->has_gone);
     use(c, j, user);
     watcher_remove(&c->s->watcher, &one);
     if (is_gone(j)) c->is_lost = 1;

@@ -26,7 +26,7 @@ void connection_answer(connection *c, int status, const char *type, const buffer
     if (body->failed) c->is_lost = 1;
     if (atomic_load(&c->s->drains) || !c->request.keeps_alive) c->closes = 1;
     if (fields != NULL) buffer_str(&more, fields);
-    if (status == 405) buffer_str(&more, "Allow: GET, HEAD, POST, OPTIONS\r\n");
+    if (c->allowed != NULL && (status == 204 || status == 405)) buffer_fmt(&more, "Allow: %s\r\n", c->allowed);
     if (c->origin != NULL) buffer_fmt(&more, "Access-Control-Allow-Origin: %s\r\nVary: Origin\r\n", c->origin);
     http_head(&out, status, type != NULL ? type : "application/json", (int64_t)body->len, buffer_text(&more),
               !c->closes);
@@ -119,7 +119,7 @@ static int read_request(connection *c)
     http_request *r = &c->request;
     double began = seconds_now();
     http_next(r);
-    c->origin = NULL;
+    c->origin = c->allowed = NULL;
     c->dialect = G4_DIALECT_OPENAI;
     while (r->state != HTTP_COMPLETE && r->state != HTTP_REFUSED) {
         const int had_head = r->has_head, was_empty = r->head.len == 0;

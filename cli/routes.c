@@ -38,10 +38,24 @@ static void answer_models(connection *c)
     buffer_free(&b);
 }
 
+/* A part of a path, whose bytes may be written as %20. */
+static void add_decoded(buffer *b, const char *text)
+{
+    static const char digits[] = "0123456789abcdef0123456789ABCDEF";
+    for (; *text != '\0'; text++) {
+        const char *high = *text == '%' && text[1] != '\0' ? strchr(digits, text[1]) : NULL;
+        const char *low = high != NULL && text[2] != '\0' ? strchr(digits, text[2]) : NULL;
+        const char c = low != NULL ? (char)((high - digits) % 16 * 16 + (low - digits) % 16) : *text;
+        if (low != NULL) text += 2;
+        buffer_add(b, &c, 1);
+    }
+}
+
 static void answer_model(connection *c)
 {
-    const char *name = c->request.path + strlen("/v1/models/");
-    buffer b = { 0 };
+    buffer b = { 0 }, asked = { 0 };
+    add_decoded(&asked, c->request.path + strlen("/v1/models/"));
+    const char *name = buffer_text(&asked);
     if (strcmp(name, c->s->shop.info.name) != 0) {
         connection_error(c, 404, "model", "there is no model %.100s here: expected %s", name, c->s->shop.info.name);
         return;
@@ -182,11 +196,10 @@ static void allow_methods(connection *c)
 {
     buffer none = { 0 };
     connection_answer(c, 204, NULL, &none,
-                      c->origin != NULL ? "Allow: GET, HEAD, POST, OPTIONS\r\n"
-                                          "Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\n"
-                                          "Access-Control-Allow-Headers: Authorization, Content-Type, X-Api-Key\r\n"
-                                          "Access-Control-Max-Age: 600\r\n"
-                                        : "Allow: GET, HEAD, POST, OPTIONS\r\n");
+                      c->origin != NULL ? "Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\n"
+                                          "Access-Control-Allow-Headers: Authorization, Content-Type, X-Api-Key, "
+                                          "Anthropic-Version\r\nAccess-Control-Max-Age: 600\r\n"
+                                        : NULL);
 }
 
 static int is_json(const char *type)
@@ -205,6 +218,7 @@ int route_head(connection *c)
     if (strncmp(r->path, "/v1/responses", 13) == 0) c->dialect = G4_DIALECT_RESPONSES;
     if (strcmp(r->path, "/v1/completions") == 0) c->dialect = G4_DIALECT_COMPLETIONS;
     const int is_options = strcmp(r->method, "OPTIONS") == 0, is_post = strcmp(r->method, "POST") == 0;
+    if (route != NULL) c->allowed = strcmp(route->method, "POST") == 0 ? "POST, OPTIONS" : "GET, HEAD, OPTIONS";
     if (!access_allowed(c, !is_options && (route == NULL || !route->is_open))) return 0;
     if (is_options)
         allow_methods(c);

@@ -40,6 +40,13 @@ void job_free(served_job *j)
     pthread_mutex_destroy(&j->lock);
 }
 
+/* Its client will read nothing more. */
+static void job_drop(served_job *j)
+{
+    atomic_store(&j->has_gone, 1);
+    g4_cancel_set(&j->gone);
+}
+
 /* An event that waits for the client's own thread. */
 static int add_event(void *user, const void *data, size_t size)
 {
@@ -50,7 +57,7 @@ static int add_event(void *user, const void *data, size_t size)
     const int is_full = j->is_full;
     pthread_cond_signal(&j->changed);
     pthread_mutex_unlock(&j->lock);
-    if (is_full) g4_cancel_set(&j->gone);
+    if (is_full) job_drop(j);
     return is_full;
 }
 
@@ -250,7 +257,7 @@ static void start_job(scheduler *s, served_job *j)
     if (status != G4_OK) {
         finish(j, status, NULL, NULL);
     } else if (j->streams && !job_open_stream(j)) {
-        g4_cancel_set(&j->gone);
+        job_drop(j);
     }
     w->writer.stream = j->stream;
 }

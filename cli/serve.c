@@ -111,17 +111,29 @@ static int check_outside(const server *s)
                s->args->host);
 }
 
-static int check_memory(const server *s)
+/* As many at a time as fit, where nobody has said how many. */
+static int plan_memory(server *s)
 {
+    arguments *a = s->args;
     const double gb = 1e-9;
-    const int n = s->args->parallel;
+    const int is_mapped = !a->huge_pages && !a->no_mmap, is_wanted = is_given(a, FIELD(parallel)) != NULL;
     g4_memory_plan plan;
     g4_session_plan(s->shop.engine, &s->shop.session, &plan);
-    const int is_mapped = !s->args->huge_pages && !s->args->no_mmap;
-    const uint64_t needed = (is_mapped ? plan.weights : 0) + plan.shared + (uint64_t)n * (plan.kv + plan.work);
-    if (plan.available == 0 || needed <= plan.available) return DONE;
-    return say(FAILED, "--parallel %d with a context of %d needs %.1f GB and %.1f GB are free: give less of either", n,
-               context_size(s->args, &s->shop.info), gb * (double)needed, gb * (double)plan.available);
+    const uint64_t fixed = (is_mapped ? plan.weights : 0) + plan.shared, each = plan.kv + plan.work;
+    int n = a->parallel;
+    while (n > 1 && plan.available > 0 && fixed + (uint64_t)n * each > plan.available) n--;
+    if (plan.available == 0 || fixed + (uint64_t)n * each <= plan.available) {
+        if (n < a->parallel && is_wanted)
+            return say(FAILED, "--parallel %d needs %.1f GB and %.1f GB are free: %d would fit, or a shorter context",
+                       a->parallel, gb * (double)(fixed + (uint64_t)a->parallel * each), gb * (double)plan.available,
+                       n);
+        if (n < a->parallel && !a->quiet) say(DONE, "%d at a time: more do not fit in memory", n);
+    } else if (!a->quiet) {
+        say(DONE, "the model and a context of %d need %.1f GB, and %.1f GB are free: it will be slow",
+            context_size(a, &s->shop.info), gb * (double)(fixed + each), gb * (double)plan.available);
+    }
+    a->parallel = n;
+    return DONE;
 }
 
 static void tell_addresses(const server *s)
@@ -146,7 +158,7 @@ static int open_server(server *s, arguments *a)
     s->shop.session = session_options(a, &unused);
     s->shop.session.progress = NULL;
     s->shop.session.limits = (g4_limits) { .cancel = NULL };
-    status = check_memory(s);
+    status = plan_memory(s);
     if (status == DONE && a->api_key_file != NULL) status = keys_read_file(s, a->api_key_file);
     if (status == DONE) status = trace_open(s);
     if (status == DONE) status = watcher_start(&s->watcher);

@@ -91,6 +91,7 @@ void listeners_close(listeners *l);
 typedef struct watched {
     int fd;
     g4_cancel *gone;
+    atomic_int *has_gone;
     struct watched *next;
 } watched;
 typedef struct {
@@ -102,7 +103,7 @@ typedef struct {
 } watcher;
 int watcher_start(watcher *w);
 void watcher_end(watcher *w);
-void watcher_add(watcher *w, watched *one, int fd, g4_cancel *gone);
+void watcher_add(watcher *w, watched *one, int fd, g4_cancel *gone, atomic_int *has_gone);
 void watcher_remove(watcher *w, watched *one);
 
 int socket_prepare(int fd); /* it waits for nobody, and sends small pieces at once */
@@ -118,7 +119,8 @@ int socket_send(int fd, const char *data, size_t n);
 typedef enum { JOB_WAITS, JOB_RUNS, JOB_OVER } job_state;
 typedef struct served_job {
     request_work work;
-    g4_cancel gone; /* ends all that is done for it */
+    g4_cancel gone;      /* ends all that is done for it */
+    atomic_int has_gone; /* its client, who will read nothing */
     int streams;
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -206,10 +208,11 @@ struct connection {
     http_request request;
     buffer in; /* what has come and is not read yet, from in_at on */
     size_t in_at;
-    g4_dialect dialect; /* of the route that is asked */
-    int closes;         /* behind this answer */
-    int is_lost;        /* it takes no more */
-    const char *origin; /* of a page of --cors, which may read the answer; NULL: none */
+    g4_dialect dialect;  /* of the route that is asked */
+    const char *allowed; /* methods of it; NULL: it is none */
+    int closes;          /* behind this answer */
+    int is_lost;         /* it takes no more */
+    const char *origin;  /* of a page of --cors, which may read the answer; NULL: none */
 };
 
 /* connection.c */

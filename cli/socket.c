@@ -196,6 +196,7 @@ static void *watcher_main(void *arg)
         if (poll(asked, n, 0) > 0) { /* under the lock: who is asked does not go away meanwhile */
             for (nfds_t i = 0; i < n; i++) {
                 if (asked[i].revents == 0) continue;
+                atomic_store(who[i]->has_gone, 1);
                 g4_cancel_set(who[i]->gone);
                 who[i]->fd = -1;
             }
@@ -228,10 +229,10 @@ void watcher_end(watcher *w)
     pthread_mutex_destroy(&w->lock);
 }
 
-void watcher_add(watcher *w, watched *one, int fd, g4_cancel *gone)
+void watcher_add(watcher *w, watched *one, int fd, g4_cancel *gone, atomic_int *has_gone)
 {
     pthread_mutex_lock(&w->lock);
-    *one = (watched) { fd, gone, w->list };
+    *one = (watched) { fd, gone, has_gone, w->list };
     w->list = one;
     pthread_cond_signal(&w->changed);
     pthread_mutex_unlock(&w->lock);
