@@ -150,7 +150,7 @@ static void g4_distinct_find(g4_distinct *d, g4_distinct_sort *s)
     }
     s->is_large = s->n == d->n;
     if (s->is_large) d->n_values = s->first;
-    s->all = g4_re_any_of(r, d->values + s->first, s->n);
+    s->all = s->n > 0 ? g4_re_any_of(r, d->values + s->first, s->n) : G4_RE_NONE; /* values may be NULL yet */
     s->is_known = is_sure;
 }
 
