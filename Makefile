@@ -166,6 +166,11 @@ test-formats: $(B)/libgemma4.so ## sound and video in every usual container and 
 test-real: all models/gemma3-270m.gguf ## Gemma 3 270M, fetched once: its answers against transformers', perplexity by type
 	@py=$$(sh tests/python.sh '$(PYTHON)' '$(VENV)' 'import numpy, gguf' numpy gguf) && G4_RUNNER='sh -c' sh tests/run.sh "$$py tests/real_270m.py"
 
+# The server in a browser, and with the clients that people use, each as it comes from PyPI.
+.PHONY: test-page
+test-page: all ## the server's page in headless Chromium, where that and its driver are installed (Python)
+	$(PYTHON) tests/test_page.py ./$(PROGRAM) $(B)/page
+
 # The examples with the bundled model, or with a random one that is made to converse: then only how they end is tested.
 EXAMPLES := $(patsubst examples/%.c,$(B)/example_%,$(filter-out examples/simple.c,$(wildcard examples/*.c)))
 EXAMPLE_MODEL := $(if $(wildcard models/tiny.g4),models/tiny.g4,$(B)/chat_model.g4)

@@ -1,5 +1,6 @@
 /* routes.c - what the server answers where, and the answers that need no model. What clients of others ask for and
  * there is not is refused by name. */
+#include "page.h"
 #include "serve.h"
 
 #include <string.h>
@@ -105,16 +106,17 @@ static void answer_metrics(connection *c)
     buffer_free(&b);
 }
 
+/* The page speaks to this server alone, and nobody else may show it as a part of theirs. */
 static void answer_page(connection *c)
 {
-    static const char text[] =
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>gemma4</title>\n"
-        "<p>This is gemma4 serve. It answers POST /v1/chat/completions; docs/server.md lists the other routes.\n";
+    static const char policy[] = "Content-Security-Policy: default-src 'none'; script-src 'unsafe-inline'; "
+                                 "style-src 'unsafe-inline'; img-src data: blob:; media-src data: blob:; "
+                                 "connect-src 'self'; base-uri 'none'; form-action 'none'; "
+                                 "frame-ancestors 'none'\r\n"
+                                 "Referrer-Policy: no-referrer\r\nX-Content-Type-Options: nosniff\r\n";
     buffer b = { 0 };
-    buffer_str(&b, text);
-    connection_answer(c, 200, "text/html; charset=utf-8", &b,
-                      "Content-Security-Policy: default-src 'self' 'unsafe-inline' data: blob:\r\n"
-                      "X-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n");
+    for (size_t i = 0; i < sizeof page_lines / sizeof page_lines[0]; i++) buffer_str(&b, page_lines[i]);
+    connection_answer(c, 200, "text/html; charset=utf-8", &b, policy);
     buffer_free(&b);
 }
 
@@ -204,8 +206,10 @@ static void allow_methods(connection *c)
 
 static int is_json(const char *type)
 {
+    static const char form[] = "application/x-www-form-urlencoded"; /* what curl -d says of any body */
     if (type == NULL) return 1; /* whoever says nothing sends what is expected */
     const size_t n = strcspn(type, "; \t");
+    if (n == sizeof form - 1 && strncmp(type, form, n) == 0) return 1;
     return (n == 16 && strncmp(type, "application/json", n) == 0) ||
            (n > 5 && strncmp(type, "application/", 12) == 0 && strncmp(type + n - 5, "+json", 5) == 0);
 }

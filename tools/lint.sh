@@ -79,6 +79,7 @@ for f in $cli; do
         awk '($1 ~ /^\.(data|bss|tdata|tbss)(\.|$)/) && $1 !~ /^\.data\.rel\.ro/ && $2 > 0' |
         check "writable state in $f"
 done
+sh tools/page.sh | cmp - cli/page.h 2>&1 | check "cli/page.h, which tools/page.sh makes of cli/page.html"
 grep -niE '^# *define +(g4_|gemma4_)' $cli cli/*.h | check "macros of the library in the command line"
 
 # ---- Symbols of the library: prefix, forbidden calls, no state ------------------------------------
