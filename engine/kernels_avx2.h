@@ -150,7 +150,7 @@ G4_BODY G4_AVX2 void g4_q8_tile_avx2(G4_TILE_ARGS_CONST, const g4_scale_type sca
             }
         }
 }
-G4_GEMM_BYTES(g4_gemm_q8_few_avx2, G4_AVX2, 4, g4_q8_tile_avx2)
+G4_GEMM_BYTES(g4_gemm_q8_few_avx2, G4_AVX2, 4, G4_AHEAD_AVX2, g4_q8_tile_avx2)
 
 /* Types of nibbles: chunks 2 run and 2 run + 1 of a block as unsigned bytes, rows 0-7 and 8-15 of each. */
 G4_BODY G4_AVX2 __m256i g4_shift_avx2(__m256i v, const int left)
@@ -307,7 +307,7 @@ G4_BODY G4_AVX2 void g4_nibbles_tile_avx2(G4_TILE_ARGS_CONST, const g4_type type
             }
         }
 }
-G4_GEMM_NIBBLES(few_avx2, G4_AVX2, 4, g4_nibbles_tile_avx2)
+G4_GEMM_NIBBLES(few_avx2, G4_AVX2, 4, G4_AHEAD_AVX2, g4_nibbles_tile_avx2)
 
 /* Many tokens. A panel is a strip of a group's weights in the form that the products read, made once for up to 64
  * tokens while the next strip is fetched, and what a strip of the tokens' inputs needs, made once for all groups. */

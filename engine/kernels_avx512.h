@@ -149,7 +149,7 @@ G4_BODY G4_AVX512 void g4_q8_products_avx512(__m512i *a, const uint8_t *run, con
     }
 }
 G4_Q8_TILE_AVX512(g4_q8_tile_avx512, G4_AVX512, 0, g4_q8_products_avx512)
-G4_GEMM_BYTES(g4_gemm_q8_avx512, G4_AVX512, 8, g4_q8_tile_avx512)
+G4_GEMM_BYTES(g4_gemm_q8_avx512, G4_AVX512, 8, 0, g4_q8_tile_avx512)
 
 /* vpdpbusd adds four products of unsigned x signed bytes to a 32-bit lane, a row; the weights of q8_0 are made
  * unsigned by flipping the top bit (w + 128). Bound: it shares the pipes that multiply with the float sums; on Zen 4 a
@@ -167,7 +167,7 @@ G4_BODY G4_AVX512VNNI void g4_q8_products_avx512vnni(__m512i *a, const uint8_t *
     }
 }
 G4_Q8_TILE_AVX512(g4_q8_tile_avx512vnni, G4_AVX512VNNI, 128, g4_q8_products_avx512vnni)
-G4_GEMM_BYTES(g4_gemm_q8_avx512vnni, G4_AVX512VNNI, 8, g4_q8_tile_avx512vnni)
+G4_GEMM_BYTES(g4_gemm_q8_avx512vnni, G4_AVX512VNNI, 8, 0, g4_q8_tile_avx512vnni)
 
 /* Types of nibbles: chunks 2 run and 2 run + 1 of a block as unsigned bytes. */
 G4_BODY G4_AVX512 __m512i g4_shift_avx512(__m512i v, const int left)
@@ -328,9 +328,9 @@ G4_BODY G4_AVX512VNNI void g4_nibbles_sums_avx512vnni(__m512i a[8], const g4_nib
         g4_tile_close_avx512(acc, y, y_stride, n);                                                                     \
     }
 G4_NIBBLES_TILE_AVX512(g4_nibbles_tile_avx512, G4_AVX512, g4_nibbles_sums_avx512)
-G4_GEMM_NIBBLES(avx512, G4_AVX512, 8, g4_nibbles_tile_avx512)
+G4_GEMM_NIBBLES(avx512, G4_AVX512, 8, 0, g4_nibbles_tile_avx512)
 G4_NIBBLES_TILE_AVX512(g4_nibbles_tile_avx512vnni, G4_AVX512VNNI, g4_nibbles_sums_avx512vnni)
-G4_GEMM_NIBBLES(avx512vnni, G4_AVX512VNNI, 8, g4_nibbles_tile_avx512vnni)
+G4_GEMM_NIBBLES(avx512vnni, G4_AVX512VNNI, 8, 0, g4_nibbles_tile_avx512vnni)
 
 /* ---- Attention ------------------------------------------------------------------------------------------------- */
 

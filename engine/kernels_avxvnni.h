@@ -68,7 +68,7 @@ G4_BODY G4_AVXVNNI void g4_q8_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_scale_ty
             }
         }
 }
-G4_GEMM_BYTES(g4_gemm_q8_avxvnni, G4_AVXVNNI, 4, g4_q8_tile_avxvnni)
+G4_GEMM_BYTES(g4_gemm_q8_avxvnni, G4_AVXVNNI, 4, G4_AHEAD_AVX2, g4_q8_tile_avxvnni)
 
 /* Types of nibbles. Halves of a block with integer scales are summed one behind the other. */
 G4_BODY G4_AVXVNNI void g4_nibbles_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_type type, const g4_scale_type scales)
@@ -118,7 +118,7 @@ G4_BODY G4_AVXVNNI void g4_nibbles_tile_avxvnni(G4_TILE_ARGS_CONST, const g4_typ
             }
         }
 }
-G4_GEMM_NIBBLES(avxvnni, G4_AVXVNNI, 4, g4_nibbles_tile_avxvnni)
+G4_GEMM_NIBBLES(avxvnni, G4_AVXVNNI, 4, G4_AHEAD_AVX2, g4_nibbles_tile_avxvnni)
 
 static const g4_kernels g4_kernels_avxvnni = {
     .isa = "avxvnni",

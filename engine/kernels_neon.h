@@ -134,7 +134,7 @@ G4_BODY void g4_q8_tile_neon(G4_TILE_ARGS_CONST, const g4_scale_type scales)
                 g4_block_add_neon(y + (size_t)i * y_stride, scale, d[(size_t)i * 2 * steps + block], sums[i]);
         }
 }
-G4_GEMM_BYTES(g4_gemm_q8_neon, , 2, g4_q8_tile_neon)
+G4_GEMM_BYTES(g4_gemm_q8_neon, , 2, 0, g4_q8_tile_neon)
 
 /* Types of nibbles: rows 4 k to 4 k + 3 of chunks 2 run and 2 run + 1 of a block, as they are stored. */
 G4_BODY void g4_unpack_neon(int8x16_t *even, int8x16_t *odd, const g4_nibbles_at *at, const int run, const int k,
@@ -258,7 +258,7 @@ G4_BODY void g4_nibbles_sums_neon(int32x4_t sums[][4], const g4_nibbles_at *at, 
             }                                                                                                          \
     }
 G4_NIBBLES_TILE_NEON(g4_nibbles_tile_neon, , 2, g4_nibbles_sums_neon)
-G4_GEMM_NIBBLES(neon, , 2, g4_nibbles_tile_neon)
+G4_GEMM_NIBBLES(neon, , 2, 0, g4_nibbles_tile_neon)
 
 /* ---- Rounding of inputs ---------------------------------------------------------------------------------------- */
 
@@ -569,7 +569,7 @@ G4_BODY G4_DOTPROD void g4_q8_tile_dotprod(G4_TILE_ARGS_CONST, const g4_scale_ty
                 g4_block_add_neon(y + (size_t)i * y_stride, scale, d[(size_t)i * 2 * steps + block], sums[i]);
         }
 }
-G4_GEMM_BYTES(g4_gemm_q8_dotprod, G4_DOTPROD, 4, g4_q8_tile_dotprod)
+G4_GEMM_BYTES(g4_gemm_q8_dotprod, G4_DOTPROD, 4, 0, g4_q8_tile_dotprod)
 
 G4_BODY G4_DOTPROD void g4_nibbles_sums_dotprod(int32x4_t sums[][4], const g4_nibbles_at *at, const int r0,
                                                 const int r1, const int8_t *q, size_t q_stride, const g4_nibbles *shape,
@@ -585,7 +585,7 @@ G4_BODY G4_DOTPROD void g4_nibbles_sums_dotprod(int32x4_t sums[][4], const g4_ni
     }
 }
 G4_NIBBLES_TILE_NEON(g4_nibbles_tile_dotprod, G4_DOTPROD, 4, g4_nibbles_sums_dotprod)
-G4_GEMM_NIBBLES(dotprod, G4_DOTPROD, 4, g4_nibbles_tile_dotprod)
+G4_GEMM_NIBBLES(dotprod, G4_DOTPROD, 4, 0, g4_nibbles_tile_dotprod)
 
 static const g4_kernels g4_kernels_dotprod = {
     .isa = "dotprod",

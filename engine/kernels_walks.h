@@ -44,23 +44,27 @@ static inline g4_fetch g4_fetch_from(const void *p, size_t bytes, int steps)
  *
  * A tile is 16 rows (one group) x a few tokens, for steps [s0, s1): it adds to y, or starts it when s0 is 0. The walk
  * keeps the activations of a block of tokens in L2 while weights pass through L1: per group, a few steps of its weights
- * are used for every tile of the block while the next ones are fetched. The sums wait in y, where the block order of a
- * row is the same for any tile. */
+ * are used for every tile of the block while the next ones are fetched. Where tiles themselves ask for weights `ahead`
+ * bytes ahead and there are few, as in a batch, so many bytes at a time are used for all of them: the first tile asks
+ * for those that come next, and they arrive while the others work (AVX2, Zen 3: 6 tokens 1.35 times as fast as in
+ * longer strips, 8 tokens 1.24 times). The sums wait in y, where the block order of a row is the same for any tile. */
 
 #define G4_TILE_ARGS float *y, size_t y_stride, const uint8_t *w, const g4_acts *x, int t, int n, int s0, int s1
 typedef void (*g4_tile_fn)(G4_TILE_ARGS);
 #define G4_GEMM_ARGS float *y, size_t y_stride, const g4_matrix *w, const g4_acts *x, int t0, int t1, int g0, int g1
 
 #define G4_L1_WEIGHTS 14000   /* bytes of weights that are used for every tile: two of them and inputs fit in L1 */
+#define G4_FEW_TILES 4        /* that use weights as they come */
 #define G4_L2_ACTS 200000     /* bytes of activations per block of tokens: 512 KB of L2 less room for weights and y */
 #define G4_TOKEN_BYTES_INT 80 /* of 64 inputs: int8, two scales, four sums */
 #define G4_TOKEN_BYTES_FLOAT 256
 
-G4_BODY void g4_gemm_tiles(G4_GEMM_ARGS, size_t token_bytes, int tile_tokens, g4_tile_fn tile)
+G4_BODY void g4_gemm_tiles(G4_GEMM_ARGS, size_t token_bytes, int tile_tokens, size_t ahead, g4_tile_fn tile)
 {
     const size_t step_bytes = w->group_bytes / (size_t)w->steps;
-    const int few = t1 - t0 <= tile_tokens; /* nothing to reuse */
-    const int strip = few ? w->steps : (int)(G4_L1_WEIGHTS / step_bytes);
+    const int one = t1 - t0 <= tile_tokens; /* nothing to reuse */
+    const int few = ahead > 0 && t1 - t0 <= G4_FEW_TILES * tile_tokens;
+    const int strip = one ? w->steps : g4_max_int((int)((few ? ahead : G4_L1_WEIGHTS) / step_bytes), 1);
     const int block = g4_max_int((int)(G4_L2_ACTS / (token_bytes * (size_t)w->steps)) / 8 * 8, 8);
     for (int ta = t0; ta < t1; ta += block) {
         const int tb = g4_min_int(ta + block, t1), tiles = (tb - ta + tile_tokens - 1) / tile_tokens;
@@ -69,7 +73,7 @@ G4_BODY void g4_gemm_tiles(G4_GEMM_ARGS, size_t token_bytes, int tile_tokens, g4
             float *yg = y + (size_t)(g - g0) * 16;
             for (int s = 0; s < w->steps; s += strip) {
                 const int se = g4_min_int(s + strip, w->steps);
-                const size_t bytes = tiles == 1 ? 0 : (size_t)(se - s) * step_bytes;
+                const size_t bytes = tiles == 1 || few ? 0 : (size_t)(se - s) * step_bytes;
                 g4_fetch fetch = g4_fetch_from(group + (size_t)se * step_bytes, bytes, tiles);
                 for (int t = ta; t < tb; t += tile_tokens, fetch.next += fetch.step) {
                     for (size_t i = 0; i < fetch.step; i += 64) __builtin_prefetch(fetch.next + i, 0, 2); /* to L2 */
@@ -116,14 +120,14 @@ G4_BODY void g4_gemm_tiles(G4_GEMM_ARGS, size_t token_bytes, int tile_tokens, g4
             }                                                                                                          \
         }                                                                                                              \
     }
-/* A product with inputs of TOKEN_BYTES for 64 columns, TOKENS tokens a tile. */
-#define G4_GEMM_TILES(NAME, TARGET, TOKENS, TOKEN_BYTES, BODY, ...)                                                    \
+/* A product with inputs of TOKEN_BYTES for 64 columns, TOKENS tokens a tile, which asks for weights AHEAD bytes ahead. */
+#define G4_GEMM_TILES(NAME, TARGET, TOKENS, TOKEN_BYTES, AHEAD, BODY, ...)                                             \
     G4_TILES_##TOKENS(NAME##_tiles, TARGET, BODY, __VA_ARGS__) static void NAME(G4_GEMM_ARGS)                          \
     {                                                                                                                  \
-        g4_gemm_tiles(y, y_stride, w, x, t0, t1, g0, g1, TOKEN_BYTES, TOKENS, NAME##_tiles);                           \
+        g4_gemm_tiles(y, y_stride, w, x, t0, t1, g0, g1, TOKEN_BYTES, TOKENS, AHEAD, NAME##_tiles);                    \
     }
 #define G4_GEMM_FLOAT(NAME, TARGET, TOKENS, BODY, TYPE)                                                                \
-    G4_GEMM_TILES(NAME, TARGET, TOKENS, G4_TOKEN_BYTES_FLOAT, BODY, TYPE)
+    G4_GEMM_TILES(NAME, TARGET, TOKENS, G4_TOKEN_BYTES_FLOAT, 0, BODY, TYPE)
 /* NAME from NAME_f16 and NAME_bf16, by the type of the scales. */
 #define G4_GEMM_BY_SCALE(NAME)                                                                                         \
     static void NAME(G4_GEMM_ARGS)                                                                                     \
@@ -134,10 +138,10 @@ G4_BODY void g4_gemm_tiles(G4_GEMM_ARGS, size_t token_bytes, int tile_tokens, g4
             NAME##_bf16(y, y_stride, w, x, t0, t1, g0, g1);                                                            \
     }
 /* Types of bytes, with scales of any type from one body. */
-#define G4_GEMM_BYTES(NAME, TARGET, TOKENS, BODY)                                                                      \
-    G4_GEMM_TILES(NAME##_blocks_f16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_SCALE_F16)                           \
-    G4_GEMM_TILES(NAME##_blocks_bf16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_SCALE_BF16)                         \
-    G4_GEMM_TILES(NAME##_row, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_SCALE_NONE)                                 \
+#define G4_GEMM_BYTES(NAME, TARGET, TOKENS, AHEAD, BODY)                                                               \
+    G4_GEMM_TILES(NAME##_blocks_f16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, AHEAD, BODY, G4_SCALE_F16)                    \
+    G4_GEMM_TILES(NAME##_blocks_bf16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, AHEAD, BODY, G4_SCALE_BF16)                  \
+    G4_GEMM_TILES(NAME##_row, TARGET, TOKENS, G4_TOKEN_BYTES_INT, AHEAD, BODY, G4_SCALE_NONE)                          \
     G4_GEMM_BY_SCALE(NAME##_blocks)                                                                                    \
     static void NAME(G4_GEMM_ARGS)                                                                                     \
     {                                                                                                                  \
@@ -147,18 +151,22 @@ G4_BODY void g4_gemm_tiles(G4_GEMM_ARGS, size_t token_bytes, int tile_tokens, g4
             NAME##_blocks(y, y_stride, w, x, t0, t1, g0, g1);                                                          \
     }
 /* Types of nibbles, g4_gemm_q4_0_SUFFIX and so on, from one body; and all that, in a table. */
-#define G4_GEMM_NIBBLES(SUFFIX, TARGET, TOKENS, BODY)                                                                  \
-    G4_GEMM_TILES(g4_gemm_q4_0_##SUFFIX##_f16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q4_0, G4_SCALE_F16)   \
-    G4_GEMM_TILES(g4_gemm_q4_0_##SUFFIX##_bf16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q4_0, G4_SCALE_BF16) \
+#define G4_GEMM_NIBBLES(SUFFIX, TARGET, TOKENS, AHEAD, BODY)                                                           \
+    G4_GEMM_TILES(g4_gemm_q4_0_##SUFFIX##_f16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, AHEAD, BODY, G4_TYPE_Q4_0,          \
+                  G4_SCALE_F16)                                                                                        \
+    G4_GEMM_TILES(g4_gemm_q4_0_##SUFFIX##_bf16, TARGET, TOKENS, G4_TOKEN_BYTES_INT, AHEAD, BODY, G4_TYPE_Q4_0,         \
+                  G4_SCALE_BF16)                                                                                       \
     G4_GEMM_BY_SCALE(g4_gemm_q4_0_##SUFFIX)                                                                            \
-    G4_GEMM_TILES(g4_gemm_q4_1_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q4_1, G4_SCALE_F16)         \
-    G4_GEMM_TILES(g4_gemm_q5_0_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q5_0, G4_SCALE_F16)         \
-    G4_GEMM_TILES(g4_gemm_q5_1_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q5_1, G4_SCALE_F16)         \
-    G4_GEMM_TILES(g4_gemm_q4_k_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q4_K, G4_SCALE_F16)         \
-    G4_GEMM_TILES(g4_gemm_q5_k_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q5_K, G4_SCALE_F16)         \
-    G4_GEMM_TILES(g4_gemm_q6_k_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q6_K, G4_SCALE_F16)         \
-    G4_GEMM_TILES(g4_gemm_q2_row_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q2_ROW, G4_SCALE_NONE)    \
-    G4_GEMM_TILES(g4_gemm_q4_row_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, BODY, G4_TYPE_Q4_ROW, G4_SCALE_NONE)
+    G4_GEMM_TILES(g4_gemm_q4_1_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, AHEAD, BODY, G4_TYPE_Q4_1, G4_SCALE_F16)  \
+    G4_GEMM_TILES(g4_gemm_q5_0_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, AHEAD, BODY, G4_TYPE_Q5_0, G4_SCALE_F16)  \
+    G4_GEMM_TILES(g4_gemm_q5_1_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, AHEAD, BODY, G4_TYPE_Q5_1, G4_SCALE_F16)  \
+    G4_GEMM_TILES(g4_gemm_q4_k_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, AHEAD, BODY, G4_TYPE_Q4_K, G4_SCALE_F16)  \
+    G4_GEMM_TILES(g4_gemm_q5_k_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, AHEAD, BODY, G4_TYPE_Q5_K, G4_SCALE_F16)  \
+    G4_GEMM_TILES(g4_gemm_q6_k_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, AHEAD, BODY, G4_TYPE_Q6_K, G4_SCALE_F16)  \
+    G4_GEMM_TILES(g4_gemm_q2_row_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, AHEAD, BODY, G4_TYPE_Q2_ROW,            \
+                  G4_SCALE_NONE)                                                                                       \
+    G4_GEMM_TILES(g4_gemm_q4_row_##SUFFIX, TARGET, TOKENS, G4_TOKEN_BYTES_INT, AHEAD, BODY, G4_TYPE_Q4_ROW,            \
+                  G4_SCALE_NONE)
 #define G4_NIBBLES_OF(SUFFIX)                                                                                          \
     [G4_TYPE_Q4_0] = g4_gemm_q4_0_##SUFFIX, [G4_TYPE_Q4_1] = g4_gemm_q4_1_##SUFFIX,                                    \
     [G4_TYPE_Q5_0] = g4_gemm_q5_0_##SUFFIX, [G4_TYPE_Q5_1] = g4_gemm_q5_1_##SUFFIX,                                    \
