@@ -50,6 +50,11 @@ static void g4_session_add_blocks(g4_session *s, g4_blocks *b, const g4_engine *
 
 void g4_session_plan(const g4_engine *e, const g4_session_options *opt, g4_memory_plan *out)
 {
+    g4_session_plan_forks(e, opt, 1, 0, out);
+}
+
+void g4_session_plan_forks(const g4_engine *e, const g4_session_options *opt, int n, int n_before, g4_memory_plan *out)
+{
     if (!out) return;
     *out = (g4_memory_plan) { 0 };
     if (!e) return;
@@ -62,14 +67,18 @@ void g4_session_plan(const g4_engine *e, const g4_session_options *opt, g4_memor
     const g4_config *c = &e->file.config;
     const int n_ctx = g4_plan_ctx(e, opt);
     if (c->n_layers == 0 || n_ctx < 1 || (uint32_t)n_ctx > c->max_ctx) return;
+    if (n < 1 || n_before < 0 || n_before > n_ctx) return;
     /* Where pictures see themselves both ways, a chunk may be one whole. */
     const int chunk =
         c->flags & G4_CONFIG_IMAGE_BIDIR && c->v_layers ? g4_model_max_rows(&e->model) : g4_plan_chunk(e, opt);
     g4_session counted;
     g4_blocks blocks = { .only_counts = 1 };
     g4_session_add_blocks(&counted, &blocks, e, n_ctx);
-    out->kv = g4_kv_bytes(g4_plan_kv(e, opt), e->model.kv_shapes, e->model.n_owners, n_ctx, chunk);
-    out->work = blocks.bytes + g4_model_partial_floats(&e->model, n_ctx) * sizeof(float);
+    const g4_kv_type kv = g4_plan_kv(e, opt);
+    const int shared = n > 1 ? n_before / G4_PAGE * G4_PAGE : 0; /* a page that is not full becomes each fork's own */
+    out->kv = (uint64_t)n * g4_kv_bytes(kv, e->model.kv_shapes, e->model.n_owners, n_ctx - shared, chunk);
+    if (shared > 0) out->kv += g4_kv_bytes(kv, e->model.kv_shapes, e->model.n_owners, shared, chunk);
+    out->work = (uint64_t)n * (blocks.bytes + g4_model_partial_floats(&e->model, n_ctx) * sizeof(float));
 }
 
 uint64_t g4_session_bytes(const g4_engine *e, const g4_session_options *opt)

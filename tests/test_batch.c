@@ -332,6 +332,57 @@ static void g4_test_forks(g4_engine *e)
     free(base);
 }
 
+/* ---- What forks need ----------------------------------------------------------------------------------------- */
+
+static void *g4_counting_alloc(void *user, size_t size, size_t align)
+{
+    void *p = aligned_alloc(align, (size + align - 1) / align * align);
+    if (p) *(uint64_t *)user += size;
+    return p;
+}
+
+static void g4_counting_free(void *user, void *ptr, size_t size)
+{
+    if (ptr) *(uint64_t *)user -= size;
+    free(ptr);
+}
+
+/* A full context of forks takes what was planned, in which what they share stands once. */
+static void g4_test_plan(const char *path)
+{
+    enum { N = 4, BEFORE = 260 };
+    uint64_t bytes = 0;
+    const g4_allocator counting = { g4_counting_alloc, g4_counting_free, &bytes };
+    g4_engine *e = g4_open(path, 1, NULL, &counting);
+    const g4_session_options opt = { .n_ctx = N_CTX };
+    g4_session *s[N] = { NULL };
+    g4_error err = { 0 };
+    g4_memory_plan one, forks, plain;
+    g4_token ids[N_CTX];
+    if (!e) return;
+    for (int i = 0; i < N_CTX; i++) ids[i] = 10 + i * 7 % 50;
+    g4_session_plan(e, &opt, &one);
+    g4_session_plan_forks(e, &opt, 1, BEFORE, &plain);
+    G4_EXPECT(plain.kv == one.kv && plain.work == one.work && one.kv > 0, "%llu", (unsigned long long)plain.kv);
+    g4_session_plan_forks(e, &opt, N, 0, &plain);
+    G4_EXPECT(plain.kv == N * one.kv && plain.work == N * one.work, "%llu", (unsigned long long)plain.kv);
+    g4_session_plan_forks(e, &opt, N, N_CTX + 1, &plain);
+    G4_EXPECT(plain.kv == 0 && plain.work == 0, "more than there is");
+    g4_session_plan_forks(e, &opt, N, BEFORE, &forks);
+    const uint64_t before = bytes;
+    G4_EXPECT(!g4_session_open(&s[0], e, &opt, &err) && !g4_session_eval(s[0], ids, BEFORE, &err), "%s", err.message);
+    for (int i = 1; i < N; i++) G4_EXPECT(!g4_session_fork(&s[i], s[0], &err), "%s", err.message);
+    for (int i = 0; i < N; i++)
+        G4_EXPECT(!g4_session_eval(s[i], ids + BEFORE, N_CTX - BEFORE, &err), "%s", err.message);
+    const uint64_t slack = N * 65536; /* of the tables of a session */
+    G4_EXPECT(bytes - before <= forks.kv + forks.work + slack && forks.kv < N * one.kv,
+              "%llu bytes, planned %llu + %llu; %d times alone %llu", (unsigned long long)(bytes - before),
+              (unsigned long long)forks.kv, (unsigned long long)forks.work, (int)N, (unsigned long long)(N * one.kv));
+    for (int i = 0; i < N; i++) g4_session_close(s[i]);
+    G4_EXPECT(bytes == before, "%llu bytes are left", (unsigned long long)(bytes - before));
+    g4_engine_close(e);
+}
+
 /* ---- Misuse, full contexts, no memory ---------------------------------------------------------------------------- */
 
 static void g4_expect_refused(g4_batch *b, g4_session *s, const g4_batch_request *r, const char *want)
@@ -464,5 +515,7 @@ int main(void)
     g4_engine_close(e);
     g4_engine_close(other);
     g4_test_memory(paths[0]);
+    g4_test_plan(paths[0]);
+    g4_test_plan(paths[4]);
     return g4_test_end();
 }
