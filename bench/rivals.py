@@ -10,6 +10,10 @@ bench/bandwidth.c, runs both programs in turn and prints medians, ratios and eve
 --encoders measures a picture of 768 x 768 and 10 s of sound instead of text: the seconds from pixels or samples to soft tokens, models
 open. llama.cpp's are those that llama-mtmd-cli prints, after its warm-up and without resizing and log-mel; ours contain both.
 
+--batched measures N answers at a time, N of --parallel: our bench --parallel beside llama-batched-bench, and what could be reached,
+min(N r, G / P), with the rate r of one answer, the multiply-adds/s G of our prefill of 512 and those P of a token, all of the same
+rounds.
+
 --ik adds a column for ik_llama.cpp, whose llama-bench you have built (cmake --build build --target llama-bench). It repacks the
 weights when it opens the file (-rtr 1).
 
@@ -201,6 +205,52 @@ def our_rates(exe, g4, threads, length, n_decode, cpu_time, huge_pages):
     return one["prefill_tokens_per_second"], one["decode_tokens_per_second"], r, command
 
 
+def llama_together(exe, gguf, threads, n, n_decode, depth):
+    command = [exe, "-m", gguf, "-t", threads, "-c", n * (depth + n_decode) + 64, "-npp", depth, "-ntg", n_decode, "-npl", n,
+               "--output-format", "jsonl"]
+    out = timed(command)[0]
+    return json.loads(next(line for line in out.splitlines() if line.startswith("{")))["speed_tg"], command
+
+
+def our_together(exe, g4, threads, n, n_decode, depth, huge_pages):
+    """(bench --json, command) of n answers behind `depth` tokens."""
+    command = [exe, "bench", "-m", g4, "-t", threads, "--lengths", depth, "-n", n_decode, "--repeat", 1, "--parallel", n, "--json"]
+    command += ["--huge-pages"] if huge_pages else []
+    return json.loads(timed(command)[0]), command
+
+
+def batched(a, threads):
+    """Rows and commands of several answers at a time."""
+    llama = None if a.alone else build_llama(a.cache, a.jobs, "llama-batched-bench")
+    ours, depth = ROOT / "gemma4", int(a.depths.split(",")[0])
+    parallel = [1] + [n for n in (int(x) for x in a.parallel.split(",")) if n > 1]
+    commands, rows = [], []
+    for spec in a.models.split(","):
+        gguf, g4 = make_model(a.cache, spec)
+        theirs, mine, reads = {n: [] for n in parallel}, {n: [] for n in parallel}, []
+        for round_ in range(a.rounds):
+            info, command = our_together(ours, g4, threads, 1, 1, 512, a.huge_pages)
+            reads.append(info["runs"][0]["prefill_gmul_per_second"])
+            commands += [command] if round_ == 0 else []
+            for n in parallel:
+                if llama:
+                    rate, command = llama_together(llama, gguf, threads, n, a.n, depth)
+                    theirs[n].append(rate)
+                    commands += [command] if round_ == 0 else []
+                info, command = our_together(ours, g4, threads, n, a.n, depth, a.huge_pages)
+                mine[n].append(info["runs"][0]["decode_tokens_per_second"])
+                commands += [command] if round_ == 0 else []
+                say(f"  {spec} {n} at a time: {theirs[n][-1] if llama else 0:.2f} {mine[n][-1]:.2f}")
+        r, g, p = statistics.median(mine[1]), statistics.median(reads), info["decode_multiply_adds"] * 1e-9
+        for n in parallel:
+            own, bound = statistics.median(mine[n]), min(n * r, g / p)
+            other = statistics.median(theirs[n]) if llama else 0
+            beside = f"{other:.2f} | {own / other:.2f}" if llama else " | "
+            rows.append(f"| {spec} | {n} | {own:.2f} | {beside} | {r:.2f}, {g:.1f}, {p:.2f} | {bound:.2f} | {100 * own / bound:.0f} % "
+                        f"| {n * r / own:.2f} |")
+    return rows, commands
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--cache", required=True, type=Path, help="folder for llama.cpp and the models, outside the tree (10 GB)")
@@ -212,6 +262,9 @@ def main():
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--jobs", type=int, default=1, help="of the build of llama.cpp")
     p.add_argument("--encoders", action="store_true", help="the vision and audio towers instead of text")
+    p.add_argument("--batched", action="store_true", help="several answers at a time instead of one")
+    p.add_argument("--parallel", default="4,8,16", help="how many, with --batched")
+    p.add_argument("--alone", action="store_true", help="with --batched: without llama.cpp")
     p.add_argument("--towers", default="q8_0", help="type of the towers' matrices")
     p.add_argument("--ik", type=Path, metavar="FOLDER", help="where ik_llama.cpp was built, or its llama-bench")
     p.add_argument("--huge-pages", action="store_true", help="our weights copied into huge pages, not mapped")
@@ -224,6 +277,13 @@ def main():
         rows, commands = encoders(a, threads)
         print(f"{cpu_name()}, {threads} threads, median of {a.rounds} rounds, seconds, load {os.getloadavg()[0]:.1f}\n")
         print("| model | input | llama.cpp | gemma4.c | ratio |\n|---|---|---|---|---|")
+        print("\n".join(rows))
+        return print_commands(commands, a)
+    if a.batched:
+        rows, commands = batched(a, threads)
+        print(f"{cpu_name()}, {threads} threads, median of {a.rounds} rounds, tokens/s of all answers, load {os.getloadavg()[0]:.1f}\n")
+        print("| model | N | gemma4.c | llama.cpp | ratio | r, G, P | min(N r, G / P) | reached | a step, in steps of one |")
+        print("|---|---|---|---|---|---|---|---|---|")
         print("\n".join(rows))
         return print_commands(commands, a)
     llama, ours, bandwidth = build_llama(a.cache, a.jobs), ROOT / "gemma4", a.cache / "bandwidth"
