@@ -613,10 +613,13 @@ typedef struct g4_batch g4_batch;
 typedef struct {
     int n_rows;       /* tokens in a forward pass at most; 0: as many as the engine can, 512 or more */
     int prompt_rows;  /* tokens of prompts in a pass that also answers, all prompts together: they delay the answers in
-                        it; 0: 64. Every prompt gets one at least, and a picture whose tokens see each other is read
-                        in one pass. Changes times, never results */
+                        it; 0: as many as make it about 2.5 times as long (25 beside up to 4 answers of E2B). Every
+                        prompt gets one at least, and a picture whose tokens see each other is read in one pass. Changes
+                        times, never results */
     g4_limits limits; /* of each step */
-    uint64_t reserved[4];
+    double encode_seconds; /* of encoding a picture or sound in g4_batch_respond before all others get a step; 0: 0.1;
+                              less: as often as a tower can wait, some times a layer */
+    uint64_t reserved[3];
 } g4_batch_options;
 
 typedef struct {
@@ -910,7 +913,9 @@ typedef struct {
     uint64_t reserved[4];
 } g4_batch_respond_request;
 /* The answer to a chat as one of a batch: g4_session_sync_chat and g4_session_respond among others'. Media of the chat
- * are encoded here; it may be closed, or go on, after that. */
+ * are encoded here, and from time to time (encode_seconds) the batch steps meanwhile, unless this is called from a
+ * callback of a step: the answers that are in it go on, and their `done` may come before this returns. The chat may be
+ * closed, or go on, after that. */
 G4_API g4_status g4_batch_respond(g4_batch *b, g4_session *s, g4_chat *c, const g4_batch_respond_request *r,
                                   g4_error *err);
 

@@ -939,7 +939,9 @@ g4_status g4_chat_add_to_batch(g4_chat *c, g4_batch *b, g4_session *s, const g4_
 {
     g4_call call;
     g4_prompt_tokens made = { 0 };
+    g4_batch_rest rest;
     g4_status st = g4_call_begin(&call, s, r->generate != NULL ? &r->generate->limits : NULL, err);
+    if (st == G4_OK) g4_batch_rest_open(&rest, b, s->e, &call.halt);
     if (st == G4_OK) st = g4_chat_tokens_for(&made, c, s, &call.halt, err);
     g4_call_end(&call, st);
     const g4_prompt whole = g4_prompt_of(&made, (int)made.ids.n);

@@ -516,11 +516,13 @@ g4_status g4_hearing_forward(const g4_hearing *tower, const g4_audio *block, int
     g4_tower_show(taps, compute, "audio.subsample", -1, r.h, n, c->a_hidden);
     for (uint32_t i = 0; i < c->a_layers; i++) {
         r.layer = &tower->layers[i];
+        g4_pool_rest(pool);
         g4_parallel_for(pool, tiles, g4_hearing_qkv_piece, &r);
         g4_parallel_for(pool, tiles, g4_hearing_attention_piece, &r);
         g4_parallel_for(pool, tiles, g4_hearing_conv_piece, &r);
         g4_kept_show(r.kept, G4_HEARING_N_KEPT, taps, compute, (int)i);
     }
+    g4_pool_rest(pool);
     g4_parallel_for(pool, tiles, g4_hearing_out_piece, &r);
     g4_kept_show(r.projected, 2, taps, compute, -1);
     g4_tower_show(taps, compute, "audio.out", -1, rows, n, c->hidden);

@@ -133,6 +133,8 @@ typedef struct {
     double deadline;  /* on the clock of g4_seconds; 0: none */
     double seconds;   /* that were allowed until then */
     atomic_int ended; /* 1: asked for, 2: no time left. It stays so: what was left out is never taken for done */
+    void (*rest)(void *user); /* what may be done between two parts of long work; NULL: nothing */
+    void *user;               /* for rest */
 } g4_halt;
 void g4_halt_open(g4_halt *h);                         /* nothing ends the call */
 void g4_halt_add(g4_halt *h, const g4_limits *limits); /* neither later than this; NULL: no limits */

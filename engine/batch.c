@@ -9,8 +9,10 @@
 #endif
 #include "generate.h"
 
-#define G4_BATCH_PROMPT_ROWS 64 /* a pass with so many more rows takes about three times as long on two threads */
-#define G4_BATCH_HEAD_ROWS 16   /* states whose logits are computed together */
+#define G4_BATCH_DELAY 1.5 /* steps' worth of products for prompts: with attention a step takes below 3 times as long */
+#define G4_BATCH_FREE_ROWS 4  /* so many answers take as long as one, which waits for memory */
+#define G4_BATCH_HEAD_ROWS 16 /* states whose logits are computed together */
+#define G4_BATCH_ENCODE 0.1   /* seconds: about a step of E2B */
 
 typedef enum { G4_MEMBER_READS, G4_MEMBER_ANSWERS, G4_MEMBER_IS_OVER } g4_member_state;
 
@@ -35,7 +37,9 @@ typedef struct { /* a session in a batch: in a call from add to done */
 
 struct g4_batch {
     g4_engine *e;
-    int n_rows, prompt_rows;
+    int n_rows, prompt_rows; /* prompt_rows 0: by what rows cost */
+    double rows_per_answer;  /* of prompts, for each row of an answer */
+    double encode_seconds;
     g4_limits limits;
     g4_member **members;
     int n, cap;
@@ -142,6 +146,15 @@ static int g4_batch_give(const g4_batch *b, g4_member *m, int max, int used)
     return m->n = n;
 }
 
+/* Rows of prompts beside n rows of answers. */
+static int g4_batch_beside(const g4_batch *b, int n)
+{
+    const double by_cost = b->rows_per_answer * g4_max_int(n, G4_BATCH_FREE_ROWS);
+    const int left = b->n_rows - n;
+    if (b->prompt_rows) return g4_min_int(b->prompt_rows, left);
+    return by_cost < left ? (int)by_cost : left;
+}
+
 /* Hand out the rows of the next pass: first to those that answer, then to those that read, the rest of the pass or, if
  * anybody answers, what may delay them, in equal shares. Returns how many there are. */
 static int g4_batch_plan(g4_batch *b)
@@ -156,7 +169,7 @@ static int g4_batch_plan(g4_batch *b)
         n_reading += m->state == G4_MEMBER_READS;
         if (m->state == G4_MEMBER_ANSWERS && m->await == G4_AWAIT_PASS) used += g4_batch_give(b, m, b->n_rows, used);
     }
-    int left = used > 0 ? g4_min_int(b->prompt_rows, b->n_rows - used) : b->n_rows;
+    int left = used > 0 ? g4_batch_beside(b, used) : b->n_rows;
     for (int i = 0; i < b->n && n_reading > 0; i++) {
         g4_member *m = g4_batch_turn(b, i);
         if (m->state != G4_MEMBER_READS || m->n > 0) continue;
@@ -317,6 +330,31 @@ g4_status g4_batch_run(g4_batch *b, g4_error *err)
     return status;
 }
 
+/* ---- Media are encoded ----------------------------------------------------------------------------------------
+ *
+ * A picture takes seconds, in which the answers go on: between the parts of a layer, at which a tower has waited for
+ * all threads anyway and holds nothing that a step uses, the engine's lock is let go for a step. */
+
+static void g4_batch_step_between(void *user)
+{
+    g4_batch_rest *rest = user;
+    const g4_engine *e = rest->b->e;
+    if (rest->b->n == 0 || rest->b->steps_in || g4_seconds() - rest->since < rest->b->encode_seconds) return;
+    g4_engine_unlock(e);
+    g4_batch_step(rest->b, NULL);
+    g4_engine_enter(e, NULL, NULL); /* nothing halts that: the tower goes on, or ends, under the lock */
+    g4_pool_halt(e->compute.pool, rest->halt);
+    rest->since = g4_seconds();
+}
+
+void g4_batch_rest_open(g4_batch_rest *rest, g4_batch *b, const g4_engine *e, g4_halt *halt)
+{
+    if (e != b->e) return; /* which is refused in the end */
+    *rest = (g4_batch_rest) { b, halt, g4_seconds() };
+    halt->rest = g4_batch_step_between;
+    halt->user = rest;
+}
+
 /* ---- Opening, adding, closing -------------------------------------------------------------------------------- */
 
 g4_status g4_batch_open(g4_batch **out, g4_engine *e, const g4_batch_options *opt, g4_error *err)
@@ -337,7 +375,11 @@ g4_status g4_batch_open(g4_batch **out, g4_engine *e, const g4_batch_options *op
     if (!b) return g4_fail(err, G4_ERR_MEMORY, "no memory for a batch");
     b->e = e;
     b->n_rows = opt->n_rows ? opt->n_rows : max;
-    b->prompt_rows = opt->prompt_rows ? opt->prompt_rows : G4_BATCH_PROMPT_ROWS;
+    b->prompt_rows = opt->prompt_rows;
+    g4_engine_info info;
+    g4_engine_get_info(e, &info);
+    b->rows_per_answer = G4_BATCH_DELAY * (double)info.decode_products / (double)info.prompt_products;
+    b->encode_seconds = opt->encode_seconds != 0 ? opt->encode_seconds : G4_BATCH_ENCODE;
     b->limits = opt->limits;
     b->blocks.a = e->a;
     b->room = g4_blocks_add(&b->blocks, G4_BATCH_HEAD_ROWS, g4_round_up(c->n_vocab, 16), sizeof *b->room);

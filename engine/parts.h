@@ -25,6 +25,8 @@ int g4_pool_is_ours(const g4_pool *p); /* no: this is a child made by fork(), wh
  * to be used. NULL: nothing ends them. */
 void g4_pool_halt(g4_pool *p, g4_halt *halt);
 int g4_pool_halted(const g4_pool *p); /* what the jobs make is not to be used */
+/* Between two jobs: what their call does meanwhile, which may use the pool too. */
+void g4_pool_rest(const g4_pool *p);
 #define G4_MAX_THREADS 256
 /* Physical cores this process may use: distinct first siblings among the CPUs of its affinity mask, at most the
  * control group's quota. */

@@ -161,6 +161,11 @@ int g4_pool_is_ours(const g4_pool *p) { return p->pid == getpid(); }
 void g4_pool_halt(g4_pool *p, g4_halt *halt) { p->halt = halt; }
 int g4_pool_halted(const g4_pool *p) { return g4_halted(p->halt); }
 
+void g4_pool_rest(const g4_pool *p)
+{
+    if (p->halt && p->halt->rest && !g4_halted(p->halt)) p->halt->rest(p->halt->user);
+}
+
 void g4_parallel_for(g4_pool *p, int n_pieces, g4_piece_fn fn, void *job)
 {
     if (n_pieces <= 1 || p->n == 1) {

@@ -9,7 +9,8 @@
 /* ---- What towers share (tower.c) -----------------------------------------------------------------
  *
  * Memory that grows with a picture or a sound holds the residual stream and what attention reads. Everything between is
- * computed tile by tile in buffers of the worker, which stay in cache. */
+ * computed tile by tile in buffers of the worker, which stay in cache. All of it is the run's own, so between two parts
+ * of a layer the text model may do something else (g4_pool_rest). */
 
 #define G4_TOWER_TILE G4_PAGE /* tokens of a piece of work, and of a tile of keys and values */
 static inline int g4_tower_tiles(int n) { return (n + G4_TOWER_TILE - 1) / G4_TOWER_TILE; }

@@ -548,11 +548,15 @@ g4_status g4_vision_forward(const g4_vision *tower, const g4_patches *patches, f
     g4_tower_show(taps, compute, "vision.embed", -1, r.h, n, c->v_hidden);
     for (uint32_t i = 0; i < c->v_layers; i++) {
         r.layer = &tower->layers[i];
+        g4_pool_rest(pool);
         g4_parallel_for(pool, tiles, g4_vision_qkv_piece, &r);
+        g4_pool_rest(pool);
         g4_parallel_for(pool, (int)c->v_heads * r.query_groups, g4_vision_attend_piece, &r);
+        g4_pool_rest(pool);
         g4_parallel_for(pool, tiles, g4_vision_layer_piece, &r);
         g4_kept_show(r.kept, G4_VISION_N_KEPT, taps, compute, (int)i);
     }
+    g4_pool_rest(pool);
     g4_parallel_for(pool, g4_tower_tiles(patches->n_tokens), g4_vision_out_piece, &r);
     g4_kept_show(r.pooled, 2, taps, compute, -1);
     g4_tower_show(taps, compute, "vision.out", -1, rows, patches->n_tokens, c->hidden);

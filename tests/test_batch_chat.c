@@ -156,6 +156,96 @@ static void g4_test_answers(g4_engine *e, g4_grammar *digits)
     if (f != NULL) fclose(f);
 }
 
+/* ---- Answers go on while media are encoded ---------------------------------------------------------------- */
+
+enum { N_LOOKERS = 3 }; /* whose picture is encoded while others answer */
+
+typedef struct {
+    int n_tokens;          /* told since it was 0 */
+    g4_session *to_cancel; /* with the next one; NULL: none */
+} g4_watched;
+
+static int g4_watch_tokens(void *user, const g4_output *out)
+{
+    g4_watched *w = user;
+    (void)out;
+    w->n_tokens++;
+    if (w->to_cancel) g4_session_cancel(w->to_cancel);
+    w->to_cancel = NULL;
+    return 0;
+}
+
+/* A talk about picture i: what engine e says alone, and the same chat and a session of engine `fresh`. */
+static int g4_looker_open(g4_talk *t, g4_engine *e, g4_engine *fresh, int i, g4_watched *watched)
+{
+    static const char look[] = "[{\"role\": \"user\", \"content\": [{\"type\": \"image\", \"path\": "
+                               "\"tests/data/tiny/scene%d_0.png\"}, {\"type\": \"text\", \"text\": \"%s\"}]}]";
+    static const char *const says[N_LOOKERS] = { "What do you see?", "Describe this image.", "And here?" };
+    char ask[256];
+    g4_error err = { 0 };
+    const size_t n = (size_t)snprintf(ask, sizeof ask, look, i, says[i]);
+    t->media = calloc(1, sizeof *t->media);
+    t->generate = (g4_generate_options) { .max_tokens = 120, .output = g4_watch_tokens, .user = watched };
+    t->opt = (g4_respond_options) { .generate = &t->generate };
+    int ok = t->media && !g4_chat_parse(&t->c, e, ask, n, NULL, &err) && !g4_tiny_load(t->c, t->media, &err) &&
+             !g4_session_open(&t->alone, e, NULL, &err);
+    if (ok) g4_talk_alone(t);
+    g4_chat_close(t->c);
+    t->c = NULL;
+    ok = ok && !g4_chat_parse(&t->c, fresh, ask, n, NULL, &err) &&
+         !g4_chat_set_image(t->c, 0, &t->media->image[0], &err) && !g4_session_open(&t->together, fresh, NULL, &err);
+    G4_EXPECT(ok, "%s", err.message);
+    return ok;
+}
+
+/* It said what it says alone, of a picture with the bits that it has in an engine that did nothing else meanwhile. */
+static void g4_looker_close(g4_talk *t, g4_engine *e, g4_engine *fresh)
+{
+    g4_soft *alone = NULL, *together = NULL;
+    const int ok = t->c && !g4_image_encode(&alone, e, &t->media->image[0], NULL) &&
+                   !g4_image_encode(&together, fresh, &t->media->image[0], NULL);
+    G4_EXPECT(t->is_done == 1 && t->got.len == t->want.len && memcmp(t->got.data, t->want.data, t->got.len) == 0,
+              "%s, alone %s", t->got.data, t->want.data);
+    G4_EXPECT(ok && alone->n == together->n &&
+                  memcmp(alone->rows, together->rows, (size_t)alone->n * alone->hidden * sizeof *alone->rows) == 0,
+              "the picture has other bits");
+    g4_soft_close(e, alone);
+    g4_soft_close(fresh, together);
+    g4_talk_close(t);
+}
+
+/* A talk about a picture joins others that answer: they get tokens before it is in. One of these cancels the last,
+ * which asks again. */
+static void g4_test_encoding(g4_engine *e)
+{
+    static g4_talk talks[N_LOOKERS];
+    g4_engine *fresh = NULL;
+    g4_batch *b = NULL;
+    g4_error err = { 0 };
+    g4_watched watched = { 0, NULL };
+    const g4_engine_options opt = { .model_path = "models/tiny.g4", .n_threads = 2 };
+    int ok = !g4_engine_open(&fresh, &opt, &err) &&
+             !g4_batch_open(&b, fresh, &(g4_batch_options) { .encode_seconds = -1 }, &err);
+    for (int i = 0; ok && i < N_LOOKERS; i++) {
+        g4_talk *t = &talks[i];
+        const g4_batch_respond_request r = { .respond = &t->opt, .done = g4_talk_done, .user = t };
+        ok = g4_looker_open(t, e, fresh, i, &watched);
+        if (ok && i == N_LOOKERS - 1) {
+            watched.to_cancel = t->together;
+            G4_EXPECT(g4_batch_respond(b, t->together, t->c, &r, &err) == G4_ERR_CANCELED && t->is_done == 0, "%s",
+                      err.message);
+        }
+        watched.n_tokens = 0;
+        ok = ok && !g4_batch_respond(b, t->together, t->c, &r, &err);
+        G4_EXPECT((watched.n_tokens > 0) == (i > 0), "%d tokens while picture %d was encoded", watched.n_tokens, i);
+        ok = ok && !g4_batch_step(b, &err);
+    }
+    G4_EXPECT(ok && !g4_batch_run(b, &err), "%s", err.message);
+    for (int i = 0; ok && i < N_LOOKERS; i++) g4_looker_close(&talks[i], e, fresh);
+    g4_batch_close(b);
+    g4_engine_close(fresh);
+}
+
 static void g4_test_misuse(g4_engine *e)
 {
     static const char ask[] = "[{\"role\": \"user\", \"content\": \"hi\"}]";
@@ -204,6 +294,7 @@ int main(void)
                    !g4_grammar_from_schema(&digits, e, schema, strlen(schema), NULL, &err);
     G4_EXPECT(ok, "%s", err.message);
     if (ok) g4_test_answers(e, digits);
+    if (ok) g4_test_encoding(e);
     if (ok) g4_test_misuse(e);
     g4_grammar_close(digits);
     g4_engine_close(e);
