@@ -421,8 +421,8 @@ typedef struct {        /* bytes; what a session of that size needs at most, but
     uint64_t reserved[3];
 } g4_memory_plan;
 G4_API void g4_session_plan(const g4_engine *e, const g4_session_options *opt, g4_memory_plan *out);
-/* The same of n sessions together that are forks of one, itself among them, whose timeline had n_before positions: these
- * are counted once. */
+/* The same of n sessions together that are forks of one, itself among them, whose timeline had n_before positions:
+ * these are counted once. */
 G4_API void g4_session_plan_forks(const g4_engine *e, const g4_session_options *opt, int n, int n_before,
                                   g4_memory_plan *out);
 G4_API uint64_t g4_session_bytes(const g4_engine *e, const g4_session_options *opt); /* kv + work */

@@ -143,8 +143,8 @@ g4_status g4_timeline_generate(g4_session *s, const g4_generate_options *opt, g4
 g4_status g4_batch_add_marked(g4_batch *b, g4_session *s, const g4_batch_request *r, const int *marks, int n_marks,
                               g4_error *err);
 
-/* Who encodes media of engine e for a batch with that halt lets it step meanwhile. What a step could fail with, its own limits, the
- * next one says again. It must stay as long as the halt. */
+/* Who encodes media of engine e for a batch with that halt lets it step meanwhile. What a step could fail with, its
+ * own limits, the next one says again. It must stay as long as the halt. */
 typedef struct {
     g4_batch *b;
     g4_halt *halt;

@@ -120,7 +120,8 @@ G4_BODY void g4_gemm_tiles(G4_GEMM_ARGS, size_t token_bytes, int tile_tokens, si
             }                                                                                                          \
         }                                                                                                              \
     }
-/* A product with inputs of TOKEN_BYTES for 64 columns, TOKENS tokens a tile, which asks for weights AHEAD bytes ahead. */
+/* A product with inputs of TOKEN_BYTES for 64 columns, TOKENS tokens a tile; a tile asks for weights AHEAD bytes
+ * ahead. */
 #define G4_GEMM_TILES(NAME, TARGET, TOKENS, TOKEN_BYTES, AHEAD, BODY, ...)                                             \
     G4_TILES_##TOKENS(NAME##_tiles, TARGET, BODY, __VA_ARGS__) static void NAME(G4_GEMM_ARGS)                          \
     {                                                                                                                  \
