@@ -131,75 +131,161 @@ static g4_status g4_ffmpeg_each(const g4_media_limits *m, const g4_input *in, co
 
 #define G4_SWSCALE_EXACT "accurate_rnd+full_chroma_int+full_chroma_inp"
 
-/* ---- A picture ------------------------------------------------------------------------------ */
+/* ---- Pictures ------------------------------------------------------------------------------- */
 
-/* A PAM file that is collected whole. */
+/* PPM files, or PAM with RGB or RGBA, which become pixels over white as they arrive: the frames of a video, or a
+ * picture. */
 typedef struct {
     const g4_media_limits *m;
-    uint8_t *data; /* (cap), n bytes of it there */
-    size_t n, cap;
-    uint64_t limit;
-    int too_long, failed; /* failed: out of memory */
+    g4_frames *frames; /* NULL: there is one picture */
+    char head[128];    /* of a picture */
+    size_t n_head;
+    g4_pixels picture; /* the one being filled; rgb is NULL between two */
+    size_t n, size;    /* bytes of its RGB: those that are there, and all */
+    uint32_t channels; /* 3, or 4 with alpha */
+    uint8_t cut[4];    /* a pixel of which the end has not come yet, ... */
+    size_t n_cut;      /* ... and bytes of it */
+    int is_done;       /* the only picture is there */
+    const char *kind;  /* begins messages */
+    g4_error *err;
+    g4_status status;
 } g4_picture_stream;
+
+/* Take memory for a picture whose head has come. */
+static g4_status g4_picture_stream_begin(g4_picture_stream *p, int w, int h, int channels, int max)
+{
+    if (w <= 0 || h <= 0 || max != 255 || (channels != 3 && channels != 4))
+        return g4_fail(p->err, G4_ERR_FORMAT, "%s: %d x %d samples of %d, %d a pixel, came from %.40s", p->kind, w, h,
+                       max, channels, p->m->ffmpeg);
+    const g4_status s = p->frames ? g4_frames_check(p->m, p->frames, (uint64_t)w, (uint64_t)h, p->err) : G4_OK;
+    p->channels = (uint32_t)channels;
+    p->size = (size_t)w * (size_t)h * 3;
+    p->n = p->n_head = 0;
+    return s ? s : g4_pixels_alloc(p->m, p->kind, (uint64_t)w, (uint64_t)h, &p->picture, p->err);
+}
+
+/* One more character of a head, which ends with a line: "P6\nwidth height\n255\n", or PAM's lines of a name and a
+ * value. */
+static g4_status g4_picture_stream_head(g4_picture_stream *p, char c)
+{
+    int w = 0, h = 0, channels = 3, max = 0, end = 0;
+    p->head[p->n_head++] = c;
+    p->head[p->n_head] = 0;
+    if (c == '\n' && sscanf(p->head, "P6 %9d %9d %3d%n", &w, &h, &max, &end) < 3)
+        sscanf(p->head, "P7 WIDTH %9d HEIGHT %9d DEPTH %1d MAXVAL %3d TUPLTYPE %*31s ENDHDR%n", &w, &h, &channels, &max,
+               &end);
+    if (end > 0 && end == (int)p->n_head - 1) return g4_picture_stream_begin(p, w, h, channels, max);
+    if (p->n_head + 1 == sizeof p->head)
+        return g4_fail(p->err, G4_ERR_FORMAT, "%s: what came from %.40s does not start as expected", p->kind,
+                       p->m->ffmpeg);
+    return G4_OK;
+}
+
+static void g4_picture_stream_blend(g4_picture_stream *p, const uint8_t *rgba)
+{
+    for (int c = 0; c < 3; c++) p->picture.rgb[p->n++] = g4_over_white(rgba[c], rgba[3]);
+}
+
+/* Pixels from n bytes, up to the picture's end. Returns how many bytes they took. */
+static size_t g4_picture_stream_fill(g4_picture_stream *p, const uint8_t *data, size_t n)
+{
+    size_t used = 0;
+    if (p->channels == 3) {
+        used = g4_min_size(n, p->size - p->n);
+        memcpy(p->picture.rgb + p->n, data, used);
+        p->n += used;
+        return used;
+    }
+    while (used < n && p->n < p->size) {
+        if (p->n_cut == 0 && n - used >= 4) {
+            g4_picture_stream_blend(p, data + used);
+            used += 4;
+            continue;
+        }
+        p->cut[p->n_cut++] = data[used++];
+        if (p->n_cut == 4) g4_picture_stream_blend(p, p->cut);
+        p->n_cut &= 3;
+    }
+    return used;
+}
+
+/* A picture is whole. Nonzero: no more are wanted. */
+static int g4_picture_stream_end(g4_picture_stream *p)
+{
+    p->is_done = !p->frames;
+    if (p->frames) p->status = g4_frames_add(p->m, p->frames, &p->picture, p->err);
+    return p->status || (p->frames && p->frames->n == p->frames->n_wanted);
+}
 
 static int g4_picture_sink(void *ctx, const uint8_t *data, size_t n)
 {
     g4_picture_stream *p = ctx;
-    p->too_long = n > p->limit - p->n;
-    if (p->too_long) return 1;
-    if (n > p->cap - p->n) {
-        const size_t cap = g4_max_size(2 * p->cap, p->n + n); /* the limit keeps this in range */
-        uint8_t *grown = g4_media_grow(p->m, p->data, p->n, cap);
-        p->failed = !grown;
-        if (!grown) return 1;
-        p->data = grown;
-        p->cap = cap;
+    while (n > 0 && !p->is_done) { /* how the program ends is worth knowing when it has given its picture */
+        size_t used = 1;
+        if (!p->picture.rgb) {
+            p->status = g4_picture_stream_head(p, (char)*data);
+            if (p->status) return 1;
+        } else {
+            used = g4_picture_stream_fill(p, data, n);
+            if (p->n == p->size && g4_picture_stream_end(p)) return 1;
+        }
+        data += used;
+        n -= used;
     }
-    memcpy(p->data + p->n, data, n);
-    p->n += n;
     return 0;
 }
 
-/* By the better decoder, or by that which the program has. */
-static g4_status g4_ffmpeg_picture(const g4_media_limits *m, const g4_input *in, const char *const *before,
-                                   const char *const *args, g4_picture_stream *p, g4_error *err)
+/* What is read by such a demuxer is one stream, which the demuxer knows at once. */
+static int g4_is_one_stream(const char *demuxer)
 {
-    g4_input better = *in;
-    g4_error first = { G4_OK, "" };
-    better.format.decoder = in->format.better;
-    const g4_status s = !in->format.better ? G4_OK
-                                           : g4_ffmpeg_run(m, m->ffmpeg, &better, before, args, G4_FFMPEG_SECONDS,
-                                                           g4_picture_sink, p, &first);
-    if (in->format.better && !(s && strstr(first.message, "Unknown decoder")))
-        return s ? g4_fail(err, s, "%s", first.message) : G4_OK;
-    return g4_ffmpeg_run(m, m->ffmpeg, in, before, args, G4_FFMPEG_SECONDS, g4_picture_sink, p, err);
+    const size_t n = strlen(demuxer);
+    return !strcmp(demuxer, "ivf") || (n > 5 && !strcmp(demuxer + n - 5, "_pipe"));
+}
+
+/* For pictures, turned as ffmpeg finds, or not at all. What an old program does not know is not asked for again: a
+ * better decoder, and not to look for streams that are known, for which it would decode the picture twice. */
+static g4_status g4_ffmpeg_still(const g4_media_limits *m, const g4_input *in, int is_turned, const char *const *behind,
+                                 g4_sink_fn sink, void *ctx, g4_error *err)
+{
+    g4_input asked = *in;
+    int is_known = g4_is_one_stream(in->format.demuxer);
+    if (in->format.better) asked.format.decoder = in->format.better;
+    for (;;) {
+        const char *before[4] = { "-nostdin" };
+        size_t n = 1;
+        if (!is_turned) before[n++] = "-noautorotate";
+        if (is_known) before[n++] = "-nofind_stream_info";
+        g4_error first = { G4_OK, "" };
+        const g4_status s = g4_ffmpeg_run(m, m->ffmpeg, &asked, before, behind, G4_FFMPEG_SECONDS, sink, ctx, &first);
+        if (s && is_known && strstr(first.message, "find_stream_info")) {
+            is_known = 0;
+        } else if (s && asked.format.better && strstr(first.message, "Unknown decoder")) {
+            asked.format = (g4_media_format) { .demuxer = in->format.demuxer, .decoder = in->format.decoder };
+        } else {
+            return s ? g4_fail(err, s, "%s", first.message) : G4_OK;
+        }
+    }
 }
 
 g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, const g4_turn *turn, g4_image *out,
                           g4_error *err)
 {
-    static const char *const args[] = { "-map",     "0:v:0", "-frames:v",  "1",
-                                        "-c:v",     "pam",   "-sws_flags", G4_SWSCALE_EXACT,
-                                        "-pix_fmt", "rgba",  "-f",         "image2pipe",
-                                        "-",        NULL };
-    g4_picture_stream p = { .m = m };
-    p.limit = m->max_pixels < SIZE_MAX / 8 ? m->max_pixels * 4 + 256 : SIZE_MAX / 2; /* 256: more than a header */
-    g4_pixels pixels;
-    const char *const before[] = { "-nostdin", turn ? "-noautorotate" : NULL, NULL };
-    g4_status s = g4_ffmpeg_picture(m, in, before, args, &p, err);
-    if (!s && p.failed)
-        s = g4_fail(err, G4_ERR_MEMORY, "a picture of more than %zu bytes: out of memory", p.n);
-    else if (!s && p.too_long)
-        s = g4_fail(err, G4_ERR_UNSUPPORTED, "the picture has more than the limit of %" PRIu64 " pixels",
-                    m->max_pixels);
-    else if (!s && p.n < 3)
-        s = g4_fail(err, G4_ERR_FORMAT, "%.40s found no picture in it", m->ffmpeg);
-    if (!s) s = g4_pnm_decode(m, p.data, p.n, &pixels, err);
-    g4_free(m->a, p.data);
-    if (s) return s;
-    if (turn) s = g4_pixels_orient(m, &pixels, g4_orientation(turn), err);
-    if (s) g4_pixels_free(m, &pixels);
-    if (!s) *out = (g4_image) { .pixels = pixels.rgb, .width = pixels.w, .height = pixels.h };
+    static const char *const args[] = {
+        "-map",       "0:v:0",          "-frames:v", "1",          "-c:v", "pam", "-vf", "format=rgb24|rgba",
+        "-sws_flags", G4_SWSCALE_EXACT, "-f",        "image2pipe", "-",    NULL
+    };
+    g4_picture_stream p = { .m = m, .kind = "picture", .err = err };
+    g4_status s = g4_ffmpeg_still(m, in, !turn, args, g4_picture_sink, &p, err);
+    if (p.status) s = p.status;
+    if (!s && !p.is_done)
+        s = p.picture.rgb
+                ? g4_fail(err, G4_ERR_FORMAT, "%.40s: %zu of the picture's %zu bytes came", m->ffmpeg, p.n, p.size)
+                : g4_fail(err, G4_ERR_FORMAT, "%.40s found no picture in it", m->ffmpeg);
+    if (!s && turn) s = g4_pixels_orient(m, &p.picture, g4_orientation(turn), err);
+    if (s)
+        g4_pixels_free(m, &p.picture);
+    else
+        *out = (g4_image) { .pixels = p.picture.rgb, .width = p.picture.w, .height = p.picture.h };
     return s;
 }
 
@@ -223,14 +309,13 @@ static int g4_raw_sink(void *ctx, const uint8_t *data, size_t n)
 g4_status g4_ffmpeg_raw(const g4_media_limits *m, const g4_input *in, const char *filter, uint32_t n, uint8_t *out,
                         size_t size, g4_error *err)
 {
-    static const char *const before[] = { "-nostdin", "-noautorotate", NULL };
     char frames[16];
     snprintf(frames, sizeof frames, "%" PRIu32, n);
     const char *behind[] = { "-map", "0:v:0",    "-frames:v",  frames,           "-f",  "rawvideo",
                              "-c:v", "rawvideo", "-sws_flags", G4_SWSCALE_EXACT, "-vf", filter ? filter : "null",
                              "-",    NULL };
     g4_raw_stream r = { out, 0, size, 0 };
-    const g4_status s = g4_ffmpeg_run(m, m->ffmpeg, in, before, behind, G4_FFMPEG_SECONDS, g4_raw_sink, &r, err);
+    const g4_status s = g4_ffmpeg_still(m, in, 0, behind, g4_raw_sink, &r, err);
     if (s) return s;
     if (r.too_long || r.n < size)
         return g4_fail(err, G4_ERR_FORMAT, "%.40s: %s than the %zu bytes of the picture's size", m->ffmpeg,
@@ -475,57 +560,6 @@ static double g4_probe_fps(const g4_probe *p)
 
 /* ---- Frames --------------------------------------------------------------------------------- */
 
-/* A row of PPM pictures, one a frame. */
-typedef struct {
-    const g4_media_limits *m;
-    g4_frames *frames;
-    char head[64]; /* of a picture */
-    size_t n_head;
-    g4_pixels picture; /* the one being filled; rgb is NULL between two */
-    size_t have, need; /* bytes of its pixels */
-    g4_error *err;
-    g4_status status;
-} g4_frame_stream;
-
-/* One more character of "P6\nwidth height\n255\n"; the last one takes memory for the picture. */
-static g4_status g4_frame_stream_head(g4_frame_stream *f, char c)
-{
-    int w = 0, h = 0, max = 0, used = 0;
-    f->head[f->n_head++] = c;
-    f->head[f->n_head] = 0;
-    if (c == '\n' && sscanf(f->head, "P6 %9d %9d %3d%n", &w, &h, &max, &used) == 3 && used == (int)f->n_head - 1) {
-        if (w <= 0 || h <= 0 || max != 255) return g4_fail(f->err, G4_ERR_FORMAT, "video: a frame of %d x %d", w, h);
-        f->need = (size_t)w * (size_t)h * 3;
-        f->have = f->n_head = 0;
-        const g4_status s = g4_frames_check(f->m, f->frames, (uint64_t)w, (uint64_t)h, f->err);
-        return s ? s : g4_pixels_alloc(f->m, "video", (uint64_t)w, (uint64_t)h, &f->picture, f->err);
-    }
-    if (f->n_head + 1 == sizeof f->head)
-        return g4_fail(f->err, G4_ERR_FORMAT, "video: frame %d does not start as expected", f->frames->n);
-    return G4_OK;
-}
-
-static int g4_frame_stream_sink(void *ctx, const uint8_t *data, size_t n)
-{
-    g4_frame_stream *f = ctx;
-    while (n > 0) {
-        size_t used = 1;
-        if (!f->picture.rgb) {
-            f->status = g4_frame_stream_head(f, (char)*data);
-            if (f->status) return 1;
-        } else {
-            used = f->need - f->have < n ? f->need - f->have : n;
-            memcpy(f->picture.rgb + f->have, data, used);
-            f->have += used;
-            if (f->have == f->need) f->status = g4_frames_add(f->m, f->frames, &f->picture, f->err);
-            if (f->status || f->frames->n == f->frames->n_wanted) return 1;
-        }
-        data += used;
-        n -= used;
-    }
-    return 0;
-}
-
 /* One decoding pass that keeps the wanted ones of `total` frames. With n wanted, frame k is i * total / n for some i
  * where a multiple of total / n lies in [k, k + 1): where ceil(k * n / total) grows. */
 static g4_status g4_ffmpeg_frames(const g4_media_limits *m, const g4_input *in, int64_t total, double fps,
@@ -539,10 +573,10 @@ static g4_status g4_ffmpeg_frames(const g4_media_limits *m, const g4_input *in, 
              total, out->n_wanted, total);
     const char *args[] = { NULL,  "passthrough", "-map",  "0:V:0", "-vf",        select, "-c:v",
                            "ppm", "-pix_fmt",    "rgb24", "-f",    "image2pipe", "-",    NULL };
-    g4_frame_stream f = { .m = m, .frames = out, .err = err };
-    s = g4_ffmpeg_each(m, in, args, g4_frame_stream_sink, &f, err);
-    g4_pixels_free(m, &f.picture);
-    return f.status ? f.status : s;
+    g4_picture_stream p = { .m = m, .frames = out, .kind = "video", .err = err };
+    s = g4_ffmpeg_each(m, in, args, g4_picture_sink, &p, err);
+    g4_pixels_free(m, &p.picture);
+    return p.status ? p.status : s;
 }
 
 /* The sampled frames of a video, of which `packets` tells the rate and how many there should be. When fewer come out,

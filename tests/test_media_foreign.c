@@ -175,39 +175,96 @@ static void g4_test_words(const char *program)
         G4_EXPECT(s == G4_OK, "way %d: %s", way, err.message);
         g4_image_free(&image, &opt);
         g4_heard(heard, sizeof heard);
-        G4_EXPECT(
-            strstr(heard,
-                   "-protocol_whitelist file,pipe -nostdin -max_pixels 42500000 -f xpm_pipe -i file:/dev/fd/0 ") &&
-                strstr(heard, "\n/* XPM") && !strstr(heard, "foreign") && !strstr(heard, "concat"),
-            "way %d: %s", way, heard);
+        G4_EXPECT(strstr(heard, "-protocol_whitelist file,pipe -nostdin -nofind_stream_info -max_pixels 42500000 -f "
+                                "xpm_pipe -i file:/dev/fd/0 ") &&
+                      strstr(heard, "\n/* XPM") && !strstr(heard, "foreign") && !strstr(heard, "concat"),
+                  "way %d: %s", way, heard);
     }
     unlink(path);
     unlink("build/foreign_heard");
 }
 
-/* JPEG 2000 is read by a decoder that not every program has. */
-static void g4_test_better_decoder(void)
+/* What not every program has: a decoder for JPEG 2000, and an option. */
+static void g4_test_old_programs(void)
 {
     static const char *const program = "build/foreign_decoder.sh";
+    static const struct {
+        const char *of, *said, *shown; /* what the program does when its words hold `of`; NULL: it fails */
+    } ways[] = {
+        { "-c:v libopenjpeg", "printf 'P6 1 1 255\\nabc'; exit 0", "abc" },
+        { "-c:v libopenjpeg", "echo \"Unknown decoder 'libopenjpeg'\" >&2; exit 1", "def" },
+        { "-c:v libopenjpeg", "echo broken >&2; exit 1", NULL },
+        { "-nofind_stream_info", "printf 'P6 1 1 255\\nabc'; exit 0", "abc" },
+        { "-nofind_stream_info", "echo \"Unrecognized option 'nofind_stream_info'.\" >&2; exit 1", "def" },
+        { "-nofind_stream_info", "echo broken >&2; exit 1", NULL },
+        { "find_stream_info",
+          "case \"$*\" in *libopen*) echo \"Unknown decoder 'libopenjpeg'\" >&2;; *) echo"
+          " \"Unrecognized option 'nofind_stream_info'.\" >&2;; esac; exit 1",
+          "def" },
+        { "-c:v libopenjpeg", "exit 1", "def" }, /* it is not asked for */
+    };
     char jp2[46] = "\xff\x4f\xff\x51";
     jp2[41] = 1; /* a component, of 8 bits */
     jp2[42] = 7;
     const g4_media_options opt = { .ffmpeg = program };
-    for (int way = 0; way < 4; way++) { /* the program has it, has it not, fails with it, or it is not asked for */
-        static const char *const said[] = { "exit 0", "echo \"Unknown decoder 'libopenjpeg'\" >&2; exit 1",
-                                            "echo broken >&2; exit 1", "exit 1" };
-        char text[256];
+    const int n = sizeof ways / sizeof *ways;
+    for (int way = 0; way < n; way++) {
+        char text[512];
         g4_error err = { G4_OK, "" };
         g4_image image;
-        snprintf(text, sizeof text,
-                 "#!/bin/sh\n%s\ncase \"$*\" in *'-c:v libopenjpeg'*' -f j2k_pipe'*) %s;; esac\n%s\n",
-                 way ? "" : "printf 'P6 1 1 255\\nabc'", said[way], "printf 'P6 1 1 255\\ndef'");
+        snprintf(text, sizeof text, "#!/bin/sh\ncase \"$*\" in *'%s'*' -f j2k_pipe'*) %s;; esac\n%s\n", ways[way].of,
+                 ways[way].said, "printf 'P6 1 1 255\\ndef'");
         if (!g4_save(program, text, strlen(text), 0700)) exit(1);
-        if (way == 3) jp2[42] = 8;
+        if (way == n - 1) jp2[42] = 8;
         const g4_status s = g4_image_decode(&image, jp2, sizeof jp2 - 1, &opt, &err);
-        G4_EXPECT(s == (way == 2 ? G4_ERR_FORMAT : G4_OK), "way %d: %s", way, err.message);
-        if (!s) G4_EXPECT(!memcmp(image.pixels, way ? "def" : "abc", 3), "way %d: another run's pixels", way);
+        G4_EXPECT(s == (ways[way].shown ? G4_OK : G4_ERR_FORMAT), "way %d: %s", way, err.message);
+        if (!s) G4_EXPECT(!memcmp(image.pixels, ways[way].shown, 3), "way %d: another run's pixels", way);
         if (s) G4_EXPECT(strstr(err.message, "broken") != NULL, "%s", err.message);
+        g4_image_free(&image, &opt);
+    }
+    unlink(program);
+}
+
+/* A picture arrives in pieces of any size, as PPM or PAM, which is blended over white. What is no such picture, or not
+ * all of one, is an error, and so is one that is more than the limits say. */
+static void g4_test_arrival(void)
+{
+    static const char *const program = "build/foreign_pieces.sh";
+    static const struct {
+        const char *shows, *want; /* words of printf; pixels, or what the message says */
+    } ways[] = {
+        { "'P7\\nWIDTH 2\\nHEIGHT 1\\nDEPTH 4\\nMAXVAL 255\\nTUPLTYPE RGB_ALPHA\\nENDHDR\\nabc\\377def\\000'",
+          "abc\xff\xff\xff" },
+        { "'P7\\nWIDTH 2\\nHEIG' 'HT 1\\nDEPTH 4\\nMAXVAL 255\\nTUPLTYPE RGB_ALPHA\\nENDHDR\\nab' c '\\377\\377\\000'"
+          " '\\000\\200'",
+          "abc\xff\x7f\x7f" },
+        { "'P7\\nWIDTH 1\\nHEIGHT 2\\nDEPTH 3\\nMAXVAL 255\\nTUPLTYPE RGB\\nENDHDR\\n' a bcde f", "abcdef" },
+        { "'P6\\n2 1\\n255\\nabc' def", "abcdef" },
+        { "'P6\\n2 1\\n255\\nabc' de", "5 of the picture's 6 bytes" },
+        { "'P7\\nWIDTH 2\\nHEIGHT 1\\nDEPTH 4\\nMAXVAL 255\\nTUPLTYPE RGB_ALPHA\\nENDHDR\\nabc\\377def'",
+          "3 of the picture's 6 bytes" },
+        { "'P6\\n2 1\\n25'", "found no picture" },
+        { "''", "found no picture" },
+        { "'P6\\n0 1\\n255\\n'", "0 x 1 samples of 255, 3 a pixel" },
+        { "'P6\\n2 1\\n15\\nabcdef'", "2 x 1 samples of 15" },
+        { "'P7\\nWIDTH 2\\nHEIGHT 1\\nDEPTH 2\\nMAXVAL 255\\nTUPLTYPE GRAYSCALE_ALPHA\\nENDHDR\\nabcd'",
+          "255, 2 a pixel" },
+        { "'P6\\n9999 9999\\n255\\nabc'", "9999 x 9999 pixels are more than the limit" },
+        { "'%0200d' 0", "does not start as expected" },
+    };
+    const g4_media_options opt = { .ffmpeg = program, .max_pixels = 90000000 };
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        char text[1024];
+        g4_error err = { G4_OK, "" };
+        g4_image image = { .pixels = NULL };
+        snprintf(text, sizeof text, "#!/bin/sh\nset -- %s\nfor p in \"$@\"; do printf \"$p\"; sleep 0.02; done\n",
+                 ways[i].shows);
+        if (!g4_save(program, text, strlen(text), 0700)) exit(1);
+        const g4_status s = g4_image_decode(&image, G4_FOREIGN, strlen(G4_FOREIGN), &opt, &err);
+        if (s)
+            G4_EXPECT(strstr(err.message, ways[i].want) != NULL, "way %zu: %s", i, err.message);
+        else
+            G4_EXPECT(image.width * image.height == 2 && !memcmp(image.pixels, ways[i].want, 6), "way %zu", i);
         g4_image_free(&image, &opt);
     }
     unlink(program);
@@ -443,7 +500,8 @@ int main(void)
     unlink("build/foreign_heard");
     unlink(program);
     g4_test_messages();
-    g4_test_better_decoder();
+    g4_test_old_programs();
+    g4_test_arrival();
     g4_test_limits();
     g4_test_nested();
     g4_test_frames();

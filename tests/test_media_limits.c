@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -327,6 +328,29 @@ static g4_bytes g4_wav_of(uint32_t front, uint32_t samples)
     return b;
 }
 
+/* What a program shows takes no more than its pixels: transparency that comes with them is not kept. */
+static void g4_test_shown_pixels(void)
+{
+    static const char *const program = "build/limits_shows.sh";
+    static const char text[] =
+        "#!/bin/sh\nprintf 'P7\\nWIDTH 500\\nHEIGHT 400\\nDEPTH 4\\nMAXVAL 255\\nTUPLTYPE RGB_ALPHA\\nENDHDR\\n'\n"
+        "exec head -c 800000 /dev/zero\n";
+    g4_counted counted;
+    g4_allocator a = g4_counting(&counted);
+    const g4_media_options opt = { .allocator = &a, .ffmpeg = program };
+    g4_error err = { G4_OK, "" };
+    g4_image image;
+    g4_bytes b = { 0 };
+    g4_put_text(&b, text);
+    if (!g4_save_bytes(program, &b, (off_t)b.n) || chmod(program, 0700)) exit(1);
+    free(b.data);
+    const g4_status s = g4_image_decode(&image, G4_FOREIGN, strlen(G4_FOREIGN), &opt, &err);
+    G4_EXPECT(!s && image.pixels[0] == 255 && image.pixels[599999] == 255, "%s", err.message);
+    G4_EXPECT(counted.peak < 620000, "500 x 400 pixels took %zu bytes", counted.peak);
+    g4_image_free(&image, &opt);
+    unlink(program);
+}
+
 /* Load a sound from a file of that size, and probe it: the status of both. *peak: bytes it took. */
 static g4_status g4_load_wav(const g4_bytes *b, off_t size, size_t n_samples, size_t *peak, g4_error *err)
 {
@@ -424,6 +448,7 @@ int main(void)
     g4_test_fitted();
     g4_test_video_memory();
     g4_test_bombs();
+    g4_test_shown_pixels();
     g4_test_wav_files();
     g4_test_picture_files();
     return g4_test_end();
