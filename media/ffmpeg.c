@@ -235,26 +235,31 @@ static int g4_picture_sink(void *ctx, const uint8_t *data, size_t n)
     return 0;
 }
 
+/* Formats that hold a picture for each file, as ffmpeg names them. */
+static int g4_is_picture_format(const char *format)
+{
+    const size_t n = strlen(format);
+    return (n > 5 && !strcmp(format + n - 5, "_pipe")) || !strcmp(format, "image2");
+}
+
 /* What is read by such a demuxer is one stream, which the demuxer knows at once. */
 static int g4_is_one_stream(const char *demuxer)
 {
-    const size_t n = strlen(demuxer);
-    return !strcmp(demuxer, "ivf") || (n > 5 && !strcmp(demuxer + n - 5, "_pipe"));
+    return g4_is_picture_format(demuxer) || !strcmp(demuxer, "ivf") || !strcmp(demuxer, "hevc");
 }
 
-/* For pictures, turned as ffmpeg finds, or not at all. What an old program does not know is not asked for again: a
- * better decoder, and not to look for streams that are known, for which it would decode the picture twice. */
-static g4_status g4_ffmpeg_still(const g4_media_limits *m, const g4_input *in, int is_turned, const char *const *behind,
-                                 g4_sink_fn sink, void *ctx, g4_error *err)
+/* For pictures, with more options before the input. What an old program does not know is not asked for again: a better
+ * decoder, and not to look for streams that are known, for which it would decode the picture twice. */
+static g4_status g4_ffmpeg_still(const g4_media_limits *m, const g4_input *in, const char *const *more,
+                                 const char *const *behind, g4_sink_fn sink, void *ctx, g4_error *err)
 {
+    static const char *const quick[] = { "-nofind_stream_info", NULL }, *const none[] = { NULL };
     g4_input asked = *in;
     int is_known = g4_is_one_stream(in->format.demuxer);
     if (in->format.better) asked.format.decoder = in->format.better;
     for (;;) {
-        const char *before[4] = { "-nostdin" };
-        size_t n = 1;
-        if (!is_turned) before[n++] = "-noautorotate";
-        if (is_known) before[n++] = "-nofind_stream_info";
+        const char *before[G4_FFMPEG_WORDS] = { "-nostdin" };
+        g4_add_words(before, g4_add_words(before, 1, more), is_known ? quick : none);
         g4_error first = { G4_OK, "" };
         const g4_status s = g4_ffmpeg_run(m, m->ffmpeg, &asked, before, behind, G4_FFMPEG_SECONDS, sink, ctx, &first);
         if (s && is_known && strstr(first.message, "find_stream_info")) {
@@ -274,8 +279,9 @@ g4_status g4_ffmpeg_image(const g4_media_limits *m, const g4_input *in, const g4
         "-map",       "0:v:0",          "-frames:v", "1",          "-c:v", "pam", "-vf", "format=rgb24|rgba",
         "-sws_flags", G4_SWSCALE_EXACT, "-f",        "image2pipe", "-",    NULL
     };
+    const char *const before[] = { turn ? "-noautorotate" : NULL, NULL };
     g4_picture_stream p = { .m = m, .kind = "picture", .err = err };
-    g4_status s = g4_ffmpeg_still(m, in, !turn, args, g4_picture_sink, &p, err);
+    g4_status s = g4_ffmpeg_still(m, in, before, args, g4_picture_sink, &p, err);
     if (p.status) s = p.status;
     if (!s && !p.is_done)
         s = p.picture.rgb
@@ -309,13 +315,15 @@ static int g4_raw_sink(void *ctx, const uint8_t *data, size_t n)
 g4_status g4_ffmpeg_raw(const g4_media_limits *m, const g4_input *in, const char *filter, uint32_t n, uint8_t *out,
                         size_t size, g4_error *err)
 {
+    /* for one picture, more threads cost more than they save */
+    const char *const before[] = { "-noautorotate", n == 1 ? "-threads" : NULL, "1", NULL };
     char frames[16];
     snprintf(frames, sizeof frames, "%" PRIu32, n);
     const char *behind[] = { "-map", "0:v:0",    "-frames:v",  frames,           "-f",  "rawvideo",
                              "-c:v", "rawvideo", "-sws_flags", G4_SWSCALE_EXACT, "-vf", filter ? filter : "null",
                              "-",    NULL };
     g4_raw_stream r = { out, 0, size, 0 };
-    const g4_status s = g4_ffmpeg_still(m, in, 0, behind, g4_raw_sink, &r, err);
+    const g4_status s = g4_ffmpeg_still(m, in, before, behind, g4_raw_sink, &r, err);
     if (s) return s;
     if (r.too_long || r.n < size)
         return g4_fail(err, G4_ERR_FORMAT, "%.40s: %s than the %zu bytes of the picture's size", m->ffmpeg,
@@ -720,13 +728,6 @@ static int g4_description_sink(void *ctx, const uint8_t *data, size_t n)
         g4_description_line(d);
     }
     return 0;
-}
-
-/* Formats that hold a picture for each file, as ffmpeg names them. */
-static int g4_is_picture_format(const char *format)
-{
-    const size_t n = strlen(format);
-    return (n > 5 && !strcmp(format + n - 5, "_pipe")) || !strcmp(format, "image2");
 }
 
 /* What kind of medium these streams are, and what follows from that. */

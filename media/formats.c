@@ -16,6 +16,7 @@ int g4_is_jpeg(const uint8_t *d, size_t n) { return n >= 3 && d[0] == 0xff && d[
 int g4_is_gif(const uint8_t *d, size_t n) { return n >= 6 && (!memcmp(d, "GIF87a", 6) || !memcmp(d, "GIF89a", 6)); }
 int g4_is_pnm(const uint8_t *d, size_t n)
 {
+    if (n >= 3 && d[0] == 'P' && d[1] == '7' && d[2] == ' ') return 0; /* a thumbnail of XV */
     return n >= 3 && d[0] == 'P' && d[1] >= '1' && d[1] <= '7' &&
            (d[2] == '#' || d[2] == ' ' || (d[2] >= '\t' && d[2] <= '\r'));
 }

@@ -768,6 +768,17 @@ static void g4_heif_row(const g4_heif_picture *p, int i, size_t y, uint16_t *res
     for (size_t x = 0; x < w; x++) out[x] = (uint16_t)(p->depth > 8 ? g4_le16(row + 2 * x) >> shift : row[x]);
 }
 
+/* Row y of a picture that is grey, or of which nothing else is wanted, each level `copies` times. row: room for (w). */
+static void g4_heif_grey_row(const g4_heif_picture *p, const g4_heif_factors *f, size_t y, uint16_t *row, int copies,
+                             uint8_t *restrict out)
+{
+    g4_heif_row(p, 0, y, row);
+    for (size_t x = 0; x < p->w; x++) {
+        const uint8_t level = g4_clamp_u8(g4_heif_luma(f, row[x]) >> f->bits);
+        for (int c = 0; c < copies; c++) *out++ = level;
+    }
+}
+
 /* n columns from a row of half as many samples and the one next to it, which is the same where there is none. */
 static void g4_heif_widen(const uint16_t *near, const uint16_t *far, size_t n, uint16_t *restrict out)
 {
@@ -801,12 +812,13 @@ static void g4_heif_rgb_row(const g4_heif_picture *p, const g4_heif_factors *f, 
 {
     const size_t w = p->w;
     uint16_t *const plane[3] = { rows, rows + w, rows + 2 * w };
-    g4_heif_row(p, 0, y, plane[0]);
-    for (int i = 1; i < 3; i++) {
-        if (p->n_planes == 3) g4_heif_chroma(p, i, y, rows + 3 * w, plane[i]);
-        for (size_t x = 0; p->n_planes == 1 && x < w; x++) plane[i][x] = (uint16_t)f->c0;
+    if (p->n_planes == 1) {
+        g4_heif_grey_row(p, f, y, rows, 3, rgb);
+        return;
     }
-    if (p->matrix == 0 && p->n_planes == 3)
+    g4_heif_row(p, 0, y, plane[0]);
+    for (int i = 1; i < 3; i++) g4_heif_chroma(p, i, y, rows + 3 * w, plane[i]);
+    if (p->matrix == 0)
         g4_heif_gbr(f, (const uint16_t *const *)plane, (int)w, rgb);
     else
         g4_heif_rgb(f, plane[0], plane[1], plane[2], (int)w, rgb);
@@ -816,7 +828,7 @@ static void g4_heif_rgb_row(const g4_heif_picture *p, const g4_heif_factors *f, 
 static void g4_heif_blend(uint8_t *rgb, const uint8_t *alpha, size_t n, int is_premultiplied)
 {
     for (size_t x = 0; x < n; x++) {
-        const uint8_t a = alpha[3 * x];
+        const uint8_t a = alpha[x];
         for (size_t c = 3 * x; c < 3 * x + 3; c++)
             rgb[c] = is_premultiplied ? g4_clamp_u8(rgb[c] + 255 - a) : g4_over_white(rgb[c], a);
     }
@@ -829,7 +841,7 @@ static g4_status g4_heif_put(g4_heif *h, const g4_heif_picture *p, const g4_heif
     const size_t w = p->w;
     g4_heif_factors factors, alpha_factors;
     uint16_t *rows = g4_alloc(h->m->a, w, G4_HEIF_ROWS * sizeof *rows);
-    uint8_t *alpha_row = g4_alloc(h->m->a, w, 3);
+    uint8_t *alpha_row = g4_alloc(h->m->a, w, 1);
     const int is_premultiplied = alpha && g4_heif_referrer(h, "prem", alpha->item, 0) == p->item;
     g4_heif_factors_make(p, alpha != NULL, &factors);
     if (alpha) g4_heif_factors_make(alpha, 0, &alpha_factors);
@@ -839,7 +851,7 @@ static g4_status g4_heif_put(g4_heif *h, const g4_heif_picture *p, const g4_heif
         uint8_t *rgb = out->rgb + 3 * w * y;
         g4_heif_rgb_row(p, &factors, y, rows, rgb);
         if (alpha) {
-            g4_heif_rgb_row(alpha, &alpha_factors, y, rows, alpha_row);
+            g4_heif_grey_row(alpha, &alpha_factors, y, rows, 1, alpha_row);
             g4_heif_blend(rgb, alpha_row, w, is_premultiplied);
         }
         if (g4_pace_ends(&h->pace, 12 * w)) s = g4_halt_check(h->pace.halt, err);

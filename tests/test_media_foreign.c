@@ -51,10 +51,13 @@ static const struct {
     { "a pattern", "canary%03d.png" },
     { "coloured text", "\x1b[31mcanary\x1b[0m\n" },
     { "C", "#define canary 1\n#include \"canary\"\n" },
+    { "a thumbnail of XV", "P7 332\n#IMGINFO:128x128 RGB\n#END_OF_COMMENTS\n2 2 255\nabcd" },
     { "UTF-16", "\xff\xfeh\0e\0l\0l\0o\0" },
     { "zeros", "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0" },
 };
-static const size_t g4_refused_bytes[] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 20 };
+static const size_t g4_refused_bytes[] = {
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 20
+};
 enum { G4_N_REFUSED = sizeof g4_refused / sizeof *g4_refused };
 
 static void g4_expect_refused(g4_status s, const g4_error *err, const char *what, const char *how)

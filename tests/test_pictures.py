@@ -41,7 +41,6 @@ REASONS = [
     ("JPEG2000", None, "off by 1 at most", "ffmpeg and OpenJPEG round lossy wavelets otherwise"),
     ("FLI", "P", "off by 3 at most", "ffmpeg widens palettes of 6 bits to 255, Pillow to 252"),
     ("PCD", "RGB", "off by", "ffmpeg's colours of PhotoCD are darker"),
-    ("XVThumb", None, "refused", "a PNM file of another kind"),
 ]
 
 
