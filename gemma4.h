@@ -275,7 +275,8 @@ typedef struct {
     int want_sound;                /* video: nonzero loads the sound track, if there is one */
     g4_limits limits;              /* of each call; a program that works for it is ended too */
     uint64_t max_scan_blocks;      /* of a JPEG: blocks of 8 x 8 samples, counted in each scan; 0: 60,000,000 */
-    uint64_t max_pixels_per_byte;  /* of the file of a picture or frame of more than 40,000,000 pixels; 0: 256 */
+    uint64_t max_pixels_per_byte;  /* of the file of a picture or frame of more than 40,000,000 pixels; 0: 256. Twice as
+                                      many samples of a sound of more than 10,000,000, at its own rate or at 16 kHz */
     uint64_t max_program_bytes;    /* of memory that ffmpeg may take; 0: 4 GiB, UINT64_MAX: any number */
     int max_program_seconds;       /* that it may take; 0: 300 for a picture, 3600 for sound or a video */
     int frame_times;               /* video: nonzero gives frames the times that the file gives them */

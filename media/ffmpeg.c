@@ -336,6 +336,7 @@ g4_status g4_ffmpeg_raw(const g4_media_limits *m, const g4_input *in, const char
 /* A WAV file that arrives in pieces: its channels are averaged on the way. */
 typedef struct {
     const g4_media_limits *m;
+    uint64_t file_bytes;
     uint8_t head[4096]; /* the file up to its samples, then a frame that is not complete yet */
     size_t n_head;
     g4_wav_format f;
@@ -350,10 +351,8 @@ typedef struct {
 static g4_status g4_wav_stream_grow(g4_wav_stream *w)
 {
     if (w->n < w->cap) return G4_OK;
-    const uint64_t limit = g4_wav_limit(w->m, &w->f);
-    if (w->n >= limit)
-        return g4_fail(w->err, G4_ERR_UNSUPPORTED, "the sound has more than the limit of %" PRIu64 " samples at 16 kHz",
-                       w->m->max_samples);
+    const uint64_t limit = g4_wav_limit(w->m, &w->f, w->file_bytes);
+    if (w->n >= limit) return g4_wav_too_long(w->m, &w->f, w->file_bytes, w->err);
     uint64_t cap = w->cap ? 2 * (uint64_t)w->cap : 1 << 18;
     if (cap > limit) cap = limit;
     float *more = cap > SIZE_MAX / sizeof *more
@@ -430,7 +429,7 @@ static int g4_wav_stream_sink(void *ctx, const uint8_t *data, size_t n)
 g4_status g4_ffmpeg_audio(const g4_media_limits *m, const g4_input *in, g4_audio *out, g4_error *err)
 {
     static const char *const args[] = { "-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "-", NULL };
-    g4_wav_stream w = { .m = m, .err = err };
+    g4_wav_stream w = { .m = m, .file_bytes = g4_input_bytes(in), .err = err };
     g4_status s = g4_ffmpeg(m, in, args, g4_wav_stream_sink, &w, err);
     if (w.status) s = w.status;
     if (!s && w.n == 0) s = g4_fail(err, G4_ERR_FORMAT, "%.40s found no sound in it", m->ffmpeg);

@@ -270,8 +270,11 @@ uint64_t g4_wav_bytes(const uint8_t *data, const g4_wav_format *f, size_t pos, u
  * or more, within the limit. */
 g4_status g4_wav_find(const g4_media_limits *m, const uint8_t *data, size_t size, uint64_t file_bytes, g4_wav_format *f,
                       size_t *at, uint64_t *n, g4_error *err);
-uint64_t g4_wav_limit(const g4_media_limits *m, const g4_wav_format *f); /* samples of each channel that may be read */
-float g4_wav_mono(const g4_wav_format *f, const uint8_t *frame);         /* the mean of a sample of all channels */
+/* Samples of each channel that a file of so many bytes may have. A few bytes could otherwise ask for hours of sound, at
+ * a rate so low that there are many samples at 16 kHz, or so high that there were many before. */
+uint64_t g4_wav_limit(const g4_media_limits *m, const g4_wav_format *f, uint64_t file_bytes);
+g4_status g4_wav_too_long(const g4_media_limits *m, const g4_wav_format *f, uint64_t file_bytes, g4_error *err);
+float g4_wav_mono(const g4_wav_format *f, const uint8_t *frame); /* the mean of a sample of all channels */
 /* Sound of any rate to G4_AUDIO_RATE. Takes x (n_in) and frees it, or gives it out as it is. */
 g4_status g4_resample(const g4_media_limits *m, float *x, uint64_t n_in, uint32_t rate, g4_audio *out, g4_error *err);
 /* *foreign is set when it fails for a coding that ffmpeg may be able to read. */

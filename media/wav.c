@@ -316,9 +316,45 @@ float g4_wav_mono(const g4_wav_format *f, const uint8_t *frame)
     return (float)(sum / f->channels);
 }
 
-uint64_t g4_wav_limit(const g4_media_limits *m, const g4_wav_format *f)
+#define G4_SAMPLES_FREE 10000000 /* in any file: ten minutes at 16 kHz */
+
+/* Samples that may be for each at 16 kHz, of n; UINT64_MAX: any number. */
+static uint64_t g4_wav_at_rate(const g4_wav_format *f, uint64_t n)
 {
-    return m->max_samples > UINT64_MAX / f->rate ? UINT64_MAX : m->max_samples * f->rate / G4_AUDIO_RATE;
+    return n > UINT64_MAX / f->rate ? UINT64_MAX : n * f->rate / G4_AUDIO_RATE;
+}
+
+/* Samples that a byte of the file may hold: those of silence in FLAC are 270. */
+static uint64_t g4_wav_per_byte(const g4_media_limits *m)
+{
+    return m->max_pixels_per_byte < UINT64_MAX / 2 ? 2 * m->max_pixels_per_byte : UINT64_MAX;
+}
+
+/* Those for which the file's bytes are enough, whichever rate has more. */
+static uint64_t g4_wav_held(const g4_media_limits *m, const g4_wav_format *f, uint64_t file_bytes)
+{
+    const uint64_t by = g4_wav_per_byte(m), n = file_bytes < UINT64_MAX / by ? file_bytes * by : UINT64_MAX;
+    const uint64_t held = n > G4_SAMPLES_FREE ? n : G4_SAMPLES_FREE, slow = g4_wav_at_rate(f, held);
+    return slow < held ? slow : held;
+}
+
+uint64_t g4_wav_limit(const g4_media_limits *m, const g4_wav_format *f, uint64_t file_bytes)
+{
+    const uint64_t most = g4_wav_at_rate(f, m->max_samples), held = g4_wav_held(m, f, file_bytes);
+    return most < held ? most : held;
+}
+
+g4_status g4_wav_too_long(const g4_media_limits *m, const g4_wav_format *f, uint64_t file_bytes, g4_error *err)
+{
+    const uint64_t held = g4_wav_held(m, f, file_bytes);
+    if (g4_wav_at_rate(f, m->max_samples) > held)
+        return g4_fail(err, G4_ERR_UNSUPPORTED,
+                       "sound: more than %" PRIu64 " samples at %u Hz in %" PRIu64 " bytes: the limit is %" PRIu64
+                       " samples a byte, also at 16 kHz",
+                       held, (unsigned)f->rate, file_bytes, g4_wav_per_byte(m));
+    return g4_fail(err, G4_ERR_UNSUPPORTED,
+                   "sound: the samples at %u Hz are more than the limit of %" PRIu64 " at 16 kHz", (unsigned)f->rate,
+                   m->max_samples);
 }
 
 g4_status g4_wav_find(const g4_media_limits *m, const uint8_t *data, size_t size, uint64_t file_bytes, g4_wav_format *f,
@@ -334,10 +370,7 @@ g4_status g4_wav_find(const g4_media_limits *m, const uint8_t *data, size_t size
     if (f->more) return g4_fail(err, G4_ERR_FORMAT, "WAV: truncated in the chunk at byte %zu of %zu", pos, size);
     *at = pos + G4_WAV_CHUNK_HEAD;
     *n = g4_wav_bytes(data, f, pos, file_bytes) / ((uint64_t)f->bytes * f->channels);
-    if (*n > g4_wav_limit(m, f))
-        return g4_fail(err, G4_ERR_UNSUPPORTED,
-                       "WAV: %" PRIu64 " samples at %u Hz are more than the limit of %" PRIu64 " at 16 kHz", *n,
-                       (unsigned)f->rate, m->max_samples);
+    if (*n > g4_wav_limit(m, f, file_bytes)) return g4_wav_too_long(m, f, file_bytes, err);
     return *n > 0 ? G4_OK : g4_fail(err, G4_ERR_FORMAT, "WAV: no samples");
 }
 

@@ -328,6 +328,62 @@ static g4_bytes g4_wav_of(uint32_t front, uint32_t samples)
     return b;
 }
 
+/* Few bytes do not become hours of sound: at rates that make many samples of one, and of what a program unpacks. */
+static void g4_test_sound_bombs(void)
+{
+    static const char *const program = "build/limits_sounds.sh";
+    static const char text[] =
+        "#!/bin/sh\nprintf 'RIFF\\377\\377\\377\\377WAVEfmt \\020\\000\\000\\000\\003\\000\\001\\000"
+        "\\000\\356\\002\\000\\000\\000\\000\\000\\004\\000\\040\\000data\\377\\377\\377\\377'\n"
+        "exec head -c $((4 * $(cat build/limits_samples))) /dev/zero\n"; /* 192 kHz, floats */
+    static const struct {
+        uint32_t rate, samples; /* of a WAV file of a byte each, or 0, of what the program gives */
+        unsigned per_byte;
+        int is_good;
+    } cases[] = { { 1, 14000, 0, 0 },          { 1, 626, 0, 0 },      { 1, 100, 0, 1 },      { 16, 14000, 0, 0 },
+                  { 60, 3000, 0, 1 },          { 1, 626, 20000, 1 },  { 0, 10000001, 0, 0 }, { 0, 9999999, 0, 1 },
+                  { 0, 10000001, 4000000, 1 }, { 8000, 100000, 2, 1 } };
+    g4_bytes b = { 0 };
+    g4_put_text(&b, text);
+    if (!g4_save_bytes(program, &b, (off_t)b.n) || chmod(program, 0700)) exit(1);
+    free(b.data);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char count[16];
+        g4_counted counted;
+        g4_allocator a = g4_counting(&counted);
+        const g4_media_options opt = { .allocator = &a,
+                                       .ffmpeg = program,
+                                       .max_pixels_per_byte = cases[i].per_byte / 2 };
+        g4_error err = { G4_OK, "" };
+        g4_audio sound = { .samples = NULL };
+        snprintf(count, sizeof count, "%u", (unsigned)cases[i].samples);
+        b = (g4_bytes) { 0 };
+        g4_put_text(&b, count);
+        if (!g4_save_bytes("build/limits_samples", &b, (off_t)b.n)) exit(1);
+        b.n = 0;
+        g4_put_text(&b, cases[i].rate ? "RIFF....WAVEfmt " : "fLaC");
+        if (cases[i].rate) {
+            g4_put_le(&b, 16, 4);
+            g4_put_le(&b, 0x10001, 4); /* integers, one channel */
+            g4_put_le(&b, cases[i].rate, 4);
+            g4_put_le(&b, cases[i].rate, 4);
+            g4_put_le(&b, 0x80001, 4); /* bytes and bits of a sample */
+            g4_put_text(&b, "data");
+            g4_put_le(&b, cases[i].samples, 4);
+            for (uint32_t k = 0; k < cases[i].samples; k++) g4_put(&b, "\x80", 1);
+        }
+        const g4_status s = g4_audio_decode(&sound, b.data, b.n, &opt, &err);
+        G4_EXPECT(s == (cases[i].is_good ? G4_OK : G4_ERR_UNSUPPORTED), "case %zu: %s", i, err.message);
+        if (s) G4_EXPECT(strstr(err.message, "samples a byte") != NULL, "case %zu: %s", i, err.message);
+        G4_EXPECT(counted.peak < 110000000, "case %zu: %zu bytes", i, counted.peak);
+        g4_audio_free(&sound, &opt);
+        G4_EXPECT(counted.live == 0, "case %zu: %zu bytes left", i, counted.live);
+        free(b.data);
+    }
+    unlink("build/limits_samples");
+    unlink(program);
+}
+
 /* What a program shows takes no more than its pixels: transparency that comes with them is not kept. */
 static void g4_test_shown_pixels(void)
 {
@@ -449,6 +505,7 @@ int main(void)
     g4_test_video_memory();
     g4_test_bombs();
     g4_test_shown_pixels();
+    g4_test_sound_bombs();
     g4_test_wav_files();
     g4_test_picture_files();
     return g4_test_end();
