@@ -46,7 +46,8 @@ static void add_decoded(buffer *b, const char *text)
     for (; *text != '\0'; text++) {
         const char *high = *text == '%' && text[1] != '\0' ? strchr(digits, text[1]) : NULL;
         const char *low = high != NULL && text[2] != '\0' ? strchr(digits, text[2]) : NULL;
-        const char c = low != NULL ? (char)((high - digits) % 16 * 16 + (low - digits) % 16) : *text;
+        const int byte = low != NULL ? (int)((high - digits) % 16 * 16 + (low - digits) % 16) : (unsigned char)*text;
+        const char c = (char)byte;
         if (low != NULL) text += 2;
         buffer_add(b, &c, 1);
     }

@@ -319,6 +319,41 @@ static void g4_test_gone(const g4_server *s)
     free(body);
 }
 
+/* A picture of `side` pixels in the request, in memory to be freed. */
+static char *g4_picture_body(int side)
+{
+    static const char code[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const size_t n = (size_t)(3 * side * side) + 18; /* a multiple of 3, with its header */
+    unsigned char *ppm = calloc(1, n);
+    char *body = malloc(2 * n + 512), *at = body;
+    const int head = snprintf((char *)ppm, n, "P6\n%06d %d\n255\n", side, side);
+    for (size_t i = (size_t)head; i < n; i++) ppm[i] = (unsigned char)(i * 7 + i / 999);
+    at += sprintf(at, "{\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\","
+                      "\"image_url\":{\"url\":\"data:image/x-portable-pixmap;base64,");
+    for (size_t i = 0; i + 3 <= n; i += 3) {
+        const unsigned bits = (unsigned)(ppm[i] << 16 | ppm[i + 1] << 8 | ppm[i + 2]);
+        for (int k = 18; k >= 0; k -= 6) *at++ = code[bits >> k & 63];
+    }
+    sprintf(at, "\"}}]}]}");
+    free(ppm);
+    return body;
+}
+
+/* While a picture is encoded, which is done on the connection's own thread. */
+static void g4_test_gone_in_picture(const g4_server *s)
+{
+    char *body = g4_picture_body(480), *text = g4_request_text("POST", CHAT, "", body);
+    const int fd = g4_connect(s);
+    g4_send(fd, text, strlen(text));
+    g4_nap(0.3);
+    G4_EXPECT(g4_metric(s, "connections") == 2, "it is read");
+    close(fd);
+    const double seconds = g4_until(s, "connections", 1, 5);
+    G4_EXPECT(seconds < 0.6, "a picture: noticed after %.2f s", seconds);
+    free(body);
+    free(text);
+}
+
 /* One that does not read its stream holds nobody up, and is dropped. */
 static void g4_test_slow_reader(const g4_server *s)
 {
@@ -456,7 +491,7 @@ static void g4_test_title(const g4_server *s, const char *topic)
 int main(void)
 {
     const char *const usual[] = { "--max-queue", "100", NULL };
-    const char *const slow[] = { "--parallel", "1", "--isa", "scalar", "-t", "1", NULL };
+    const char *const slow[] = { "--parallel", "1", "--isa", "scalar", "-t", "1", "--image-tokens", "1120", NULL };
     const char *const one[] = { "--parallel", "1", NULL };
     signal(SIGPIPE, SIG_IGN);
     g4_server s = g4_serve(usual);
@@ -482,6 +517,7 @@ int main(void)
     G4_EXPECT(g4_stop(&s) == 0, "the end");
     s = g4_serve(slow);
     g4_test_gone(&s);
+    g4_test_gone_in_picture(&s);
     G4_EXPECT(g4_stop(&s) == 0, "the end");
     s = g4_serve(one);
     g4_test_title(&s, "one at a time");

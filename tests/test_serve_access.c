@@ -24,7 +24,7 @@ static void g4_test_completions(const g4_server *s)
           "\"text\":\"x],\\\"usage" },
         { "{\"prompt\":[2,100,99999]}", 400, "\"param\":\"prompt\"" },
         { "{\"prompt\":[]}", 400, "\"param\":\"prompt\"" },
-        { "{\"prompt\":[\"a\",\"\"]}", 400, "\"param\":\"prompt\"" },
+        { "{\"prompt\":[\"a\",\"\"],\"max_tokens\":1}", 400, "\"param\":\"prompt\"" },
         { "{\"prompt\":[\"a\",\"b\"],\"stream\":true}", 400, "\"param\":\"stream\"" },
         { "{\"prompt\":\"a\",\"echo\":true,\"response_format\":{\"type\":\"json_object\"}}", 400,
           "\"param\":\"echo\"" },
