@@ -1,11 +1,11 @@
-/* access.c - who may ask the server: keys, the Host that a request names, so that no web page reaches it under a name of
- * its own, and the Origin of pages. */
+/* access.c - who may ask the server: keys, the Host that a request names, so that no web page reaches it under a name
+ * of its own, and the Origin of pages. */
 #include "serve.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- Keys --------------------------------------------------------------------------------------------------------- */
+/* ---- Keys -------------------------------------------------------------------------------------------------------- */
 
 /* A line each, but for blank ones and those that begin with #. */
 int keys_read_file(server *s, const char *path)
@@ -53,7 +53,7 @@ static int has_key(const connection *c)
     return own != NULL && is_key(c->s, own);
 }
 
-/* ---- Names ---------------------------------------------------------------------------------------------------------- */
+/* ---- Names ------------------------------------------------------------------------------------------------------- */
 
 /* Does the Host field, whose port does not count, name that host? */
 static int names_host(const char *field, const char *host)

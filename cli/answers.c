@@ -1,5 +1,5 @@
-/* answers.c - the routes of the server that read a prompt: they make it ready on the connection's own thread, hand it to
- * the scheduler, and send what becomes of it. A client that goes ends all of that, wherever it is. */
+/* answers.c - the routes of the server that read a prompt: they make it ready on the connection's own thread, hand it
+ * to the scheduler, and send what becomes of it. A client that goes ends all of that, wherever it is. */
 #include "serve.h"
 
 #include <errno.h>
@@ -9,7 +9,7 @@
 
 enum { LOOK_MS = 50 /* between two looks whether the client is still there */, COMMENT_SECONDS = 5 };
 
-/* ---- A request becomes a job ------------------------------------------------------------------------------------------ */
+/* ---- A request becomes a job ------------------------------------------------------------------------------------- */
 
 static g4_status read_body(served_job *j, const buffer *body)
 {
@@ -52,7 +52,7 @@ static void refuse_request(connection *c, const request_work *w)
     connection_refuse(c, &why);
 }
 
-/* ---- The job on its way ------------------------------------------------------------------------------------------------- */
+/* ---- The job on its way ------------------------------------------------------------------------------------------ */
 
 static int is_gone(const served_job *j) { return atomic_load(&j->has_gone); }
 
@@ -275,7 +275,7 @@ static void answer_job(connection *c, served_job *j, void *user)
 
 void answer_chat(connection *c) { job_serve(c, answer_job, NULL); }
 
-/* ---- What would be read ------------------------------------------------------------------------------------------------ */
+/* ---- What would be read ------------------------------------------------------------------------------------------ */
 
 /* The prompt alone; 0: it was refused. */
 static int read_prompt(connection *c, served_job *j, int needs_chat)

@@ -540,7 +540,8 @@ typedef struct { /* of an answer, for the line on stderr and for --json */
 } figures;
 
 int answer_open_chat(answer_writer *w, int in_thought); /* what follows is a chat's answer */
-/* The same of one that the library takes apart: for g4_batch_respond. generate: of answer_options, which comes after. */
+/* The same of one that the library takes apart: for g4_batch_respond. generate: of answer_options, which comes after.
+ * */
 void answer_open_respond(answer_writer *w);
 g4_respond_options answer_respond(answer_writer *w, const g4_generate_options *generate, const g4_guide_options *guide,
                                   int streams);

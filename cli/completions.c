@@ -1,6 +1,6 @@
 /* completions.c - /v1/completions: one text that goes on is answered like a chat; several, and a prompt that is to be
- * repeated with its probabilities, become the choices of one object. Probabilities of a prompt need all its logits, which
- * an answer in a batch does not have, so that it is read in a session of its own, one request at a time. */
+ * repeated with its probabilities, become the choices of one object. Probabilities of a prompt need all its logits,
+ * which an answer in a batch does not have, so that it is read in a session of its own, one request at a time. */
 #include "serve.h"
 
 #include <stdlib.h>
@@ -16,7 +16,7 @@ typedef struct {
     long long prompt_tokens, cached_tokens, answer_tokens;
 } completion_list;
 
-/* ---- The prompt, repeated ------------------------------------------------------------------------------------------- */
+/* ---- The prompt, repeated ---------------------------------------------------------------------------------------- */
 
 typedef struct {
     request_work *work;
@@ -79,7 +79,7 @@ static void answer_alone(connection *c, served_job *j)
     w->figures.prompt_seconds = seconds_now() - began - w->figures.result.seconds;
 }
 
-/* ---- Choices -------------------------------------------------------------------------------------------------------- */
+/* ---- Choices ----------------------------------------------------------------------------------------------------- */
 
 /* The choice of an answer's object becomes one of several: what stands before its index is the same in all. */
 static int add_choice(completion_list *l, const buffer *object)

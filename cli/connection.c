@@ -77,7 +77,7 @@ void connection_error(connection *c, int status, const char *param, const char *
     buffer_free(&text);
 }
 
-/* ---- Requests ----------------------------------------------------------------------------------------------------- */
+/* ---- Requests ---------------------------------------------------------------------------------------------------- */
 
 /* How long the rest of the request may take, or the next one be waited for. */
 static double patience(const connection *c, double began)

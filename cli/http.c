@@ -379,7 +379,7 @@ void http_free(http_request *r)
     buffer_free(&r->body);
 }
 
-/* ---- Answers ------------------------------------------------------------------------------------------------------ */
+/* ---- Answers ----------------------------------------------------------------------------------------------------- */
 
 void http_head(buffer *out, int status, const char *type, int64_t length, const char *fields, int keeps_alive)
 {

@@ -1,5 +1,5 @@
-/* jobs.c - a line of a batch on its way to its answer, which becomes a line of OpenAI's batch format. What is wrong with
- * a line is its answer, and stops no other. */
+/* jobs.c - a line of a batch on its way to its answer, which becomes a line of OpenAI's batch format. What is wrong
+ * with a line is its answer, and stops no other. */
 #include "cli.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* requests.c - a request on its way to its answer, whoever brings it, a line of a batch or a client of the server: it
- * becomes a prompt and what guides the answer, the answer an object in OpenAI's format. What is wrong with it is its own
- * error, in words and with the member that is meant. */
+ * becomes a prompt and what guides the answer, the answer an object in OpenAI's format. What is wrong with it is its
+ * own error, in words and with the member that is meant. */
 #include "cli.h"
 
 #include <stdlib.h>

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-/* ---- What the server says of itself --------------------------------------------------------------------------------- */
+/* ---- What the server says of itself ------------------------------------------------------------------------------ */
 
 static void answer_health(connection *c)
 {
@@ -121,7 +121,7 @@ static void answer_page(connection *c)
     buffer_free(&b);
 }
 
-/* ---- Where --------------------------------------------------------------------------------------------------------- */
+/* ---- Where ------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     const char *method, *path; /* a path that ends in * is a beginning */

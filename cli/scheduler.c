@@ -191,7 +191,7 @@ static void leave_session(scheduler *s, served_job *j)
     keep_to_budget(s);
 }
 
-/* ---- Into the batch and out of it ------------------------------------------------------------------------------------ */
+/* ---- Into the batch and out of it -------------------------------------------------------------------------------- */
 
 static void finish(served_job *j, g4_status status, const g4_result *result, const g4_error *err)
 {
@@ -262,7 +262,7 @@ static void start_job(scheduler *s, served_job *j)
     w->writer.stream = j->stream;
 }
 
-/* ---- The thread --------------------------------------------------------------------------------------------------- */
+/* ---- The thread -------------------------------------------------------------------------------------------------- */
 
 /* Under the lock: the first that waits. */
 static served_job *take_first(scheduler *s)

@@ -1,5 +1,5 @@
-/* serve.c - gemma4 serve: the server that clients of OpenAI's format speak to. How it begins, whom it lets in, and how it
- * ends: asked once it answers what it has begun, asked twice it stops. */
+/* serve.c - gemma4 serve: the server that clients of OpenAI's format speak to. How it begins, whom it lets in, and how
+ * it ends: asked once it answers what it has begun, asked twice it stops. */
 #include "serve.h"
 
 #include <errno.h>
@@ -13,7 +13,7 @@
 
 enum { USUAL_PARALLEL = 4, USUAL_QUEUE = 32, USUAL_PORT = 8080, USUAL_TIMEOUT = 600, MORE_CONNECTIONS = 64 };
 
-/* ---- Signals ------------------------------------------------------------------------------------------------------------ */
+/* ---- Signals ----------------------------------------------------------------------------------------------------- */
 
 /* Those that are waited for, by one thread and no other. */
 static sigset_t served_signals(void)
@@ -36,14 +36,14 @@ static void *signals_main(void *arg)
             trace_open(s);
             continue;
         }
-        if (is_asked || s->listeners.n == 0) _exit(128 + number); /* asked twice, or nothing has begun yet */
+        if (is_asked || !atomic_load(&s->is_open)) _exit(128 + number); /* asked twice, or nothing has begun yet */
         is_asked = 1;
         atomic_store(&s->drains, 1);
         close(s->stop_pipe[1]);
     }
 }
 
-/* ---- Connections ---------------------------------------------------------------------------------------------------------- */
+/* ---- Connections ------------------------------------------------------------------------------------------------- */
 
 /* No thread is left for this one. */
 static void turn_away(int fd)
@@ -91,7 +91,7 @@ static void serve_connections(server *s)
     pthread_mutex_unlock(&s->lock);
 }
 
-/* ---- The command -------------------------------------------------------------------------------------------------------------- */
+/* ---- The command ------------------------------------------------------------------------------------------------- */
 
 static void take_defaults(arguments *a)
 {
@@ -201,6 +201,7 @@ int run_serve(arguments *a)
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* before there are other threads, which have it so too */
     if (pthread_create(&signals, NULL, signals_main, s) != 0) return say(FAILED, "cannot start a thread");
     const int status = open_server(s, a);
+    atomic_store(&s->is_open, status == DONE);
     if (status == DONE) {
         loader_start(&loader, s->shop.engine, 0);
         tell_addresses(s);

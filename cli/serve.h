@@ -107,8 +107,8 @@ void watcher_add(watcher *w, watched *one, int fd, g4_cancel *gone, atomic_int *
 void watcher_remove(watcher *w, watched *one);
 
 int socket_prepare(int fd); /* it waits for nobody, and sends small pieces at once */
-/* Add what has come to `in`, waiting until `until` at most. Returns the bytes; 0: the client has closed it; -1: an error,
- * or it is late; -2: stop_fd (not -1) can be read. */
+/* Add what has come to `in`, waiting until `until` at most. Returns the bytes; 0: the client has closed it; -1: an
+ * error, or it is late; -2: stop_fd (not -1) can be read. */
 ptrdiff_t socket_read(int fd, buffer *in, double until, int stop_fd);
 /* All of it; 0: the client takes nothing for SEND_PATIENCE seconds, or less than SEND_RATE bytes in each. */
 enum { SEND_PATIENCE = 5, SEND_RATE = 4096 };
@@ -193,8 +193,8 @@ typedef struct {
     pthread_cond_t changed;
     FILE *trace;
     int n_connections, max_connections;
-    atomic_int drains;
-    int stop_pipe[2]; /* its reading end can be read once the server drains */
+    atomic_int is_open, drains; /* it listens; it answers what it has begun, and no more */
+    int stop_pipe[2];           /* its reading end can be read once the server drains */
     double began;
     int64_t created;
     atomic_ullong next_id;

@@ -112,9 +112,11 @@ void listeners_close(listeners *l)
 
 /* ---- Reading and sending ---------------------------------------------------------------------------------------- */
 
+enum { UNSENT = 256 << 10 }; /* bytes that the system holds for a client, whether it reads or not */
+
 int socket_prepare(int fd)
 {
-    const int yes = 1, unsent = 128 << 10; /* of a client that does not read, whatever the system would allow it */
+    const int yes = 1, unsent = UNSENT / 2; /* the system doubles it */
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &unsent, sizeof unsent);
@@ -158,7 +160,8 @@ int socket_send(int fd, const char *data, size_t n)
             continue;
         }
         if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) return 0;
-        const int left = left_until(began + SEND_PATIENCE + (double)done / SEND_RATE);
+        const double read = done > UNSENT ? (double)(done - UNSENT) : 0; /* the system may hold the rest */
+        const int left = left_until(began + SEND_PATIENCE + read / SEND_RATE);
         if (left == 0) return 0;
         poll(&ready, 1, left);
     }

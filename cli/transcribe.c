@@ -119,7 +119,7 @@ static void read_fields(connection *c, served_job *j, void *user)
         refuse(c, t, 400, "file", "the sound is too short");
 }
 
-/* ---- The blocks --------------------------------------------------------------------------------------------------- */
+/* ---- The blocks -------------------------------------------------------------------------------------------------- */
 
 static g4_status make_prompt(request_work *w, const transcription *t)
 {
@@ -181,7 +181,7 @@ static void hear_block(connection *c, served_job *j, void *user)
     }
 }
 
-/* ---- The answer ---------------------------------------------------------------------------------------------------- */
+/* ---- The answer -------------------------------------------------------------------------------------------------- */
 
 static void send_text(connection *c, const transcription *t)
 {

@@ -1,5 +1,5 @@
-/* test_multipart.c - forms as cli/multipart.c reads them: what libraries send, what only looks like a delimiter, what is
- * malformed, and the corpus of the fuzzer. */
+/* test_multipart.c - forms as cli/multipart.c reads them: what libraries send, what only looks like a delimiter, what
+ * is malformed, and the corpus of the fuzzer. */
 #define LLVMFuzzerTestOneInput g4_fuzz_multipart
 #include "fuzz/fuzz_multipart.c"
 #undef LLVMFuzzerTestOneInput
