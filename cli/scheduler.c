@@ -255,10 +255,10 @@ static void start_job(scheduler *s, served_job *j)
     g4_status status = place_job(s, j);
     if (status == G4_OK) status = w->chat != NULL ? add_chat(s, j) : add_text(s, j);
     if (status != G4_OK) {
-        finish(j, status, NULL, NULL);
-    } else if (j->streams && !job_open_stream(j)) {
-        job_drop(j);
+        finish(j, status, NULL, NULL); /* from here on it is its connection's, and may be gone */
+        return;
     }
+    if (j->streams && !job_open_stream(j)) job_drop(j);
     w->writer.stream = j->stream;
 }
 
