@@ -630,6 +630,27 @@ static void g4_test_ends(g4_engine *e)
     g4_grammar_close(guide.grammar);
 }
 
+/* A chat has limits of its own: its flag ends the making of it, and of its tokens. */
+static void g4_test_chat_limits(g4_engine *e)
+{
+    const g4_part part = { .kind = G4_PART_TEXT, .text = "what?" };
+    const g4_message m = { .role = G4_ROLE_USER, .parts = &part, .n_parts = 1 };
+    g4_error err = { 0 };
+    g4_cancel cancel = { 0 };
+    g4_chat_options opt = { .template_name = "31b-2026-07", .limits = { .cancel = &cancel } };
+    g4_chat *c = NULL, *late = NULL;
+    g4_prompt prompt;
+    G4_EXPECT(g4_chat_open(&c, e, &m, 1, &opt, &err) == G4_OK, "%s", err.message);
+    g4_cancel_set(&cancel);
+    G4_EXPECT(g4_chat_prompt(c, &prompt, &err) == G4_ERR_CANCELED && prompt.n == 0, "%s", err.message);
+    G4_EXPECT(g4_chat_open(&late, e, &m, 1, &opt, &err) == G4_ERR_CANCELED && late == NULL, "%s", err.message);
+    g4_cancel_clear(&cancel);
+    G4_EXPECT(g4_chat_prompt(c, &prompt, &err) == G4_OK && prompt.n > 0, "%s", err.message);
+    opt.limits = (g4_limits) { .seconds = -1 };
+    G4_EXPECT(g4_chat_open(&late, e, &m, 1, &opt, &err) == G4_ERR_CANCELED, "%s", err.message);
+    g4_chat_close(c);
+}
+
 int main(void)
 {
     g4_error err = { 0 };
@@ -645,6 +666,7 @@ int main(void)
         g4_test_guided(e);
         g4_test_cuts(e);
         g4_test_ends(e);
+        g4_test_chat_limits(e);
         g4_engine_close(e);
     }
     g4_test_harmless();
