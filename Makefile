@@ -127,7 +127,7 @@ $(B)/tty: tests/tty.c tests/test.h $(PROGRAM)
 test: all $(TESTS) $(USES) $(B)/tty ## all tests in C and of the program on the golden data: no network; Python only where it has numpy
 	@PYTHON='$(PYTHON)' G4_PROGRAM=./$(PROGRAM) G4_SIMPLE=$(B)/simple G4_BUILD=$(B) sh tests/run.sh $(SCRIPTS) $(B)/tty $(TESTS) $(USES)
 test-c: $(TESTS) ## only the C tests
-	@G4_SIMPLE=$(B)/simple sh tests/run.sh $(TESTS)
+	@G4_PROGRAM=./$(PROGRAM) G4_SIMPLE=$(B)/simple sh tests/run.sh $(TESTS)
 test-install: ## install into a scratch folder and build users against it through pkg-config
 	@sh tests/run.sh tests/install.sh
 
