@@ -167,9 +167,15 @@ test-real: all models/gemma3-270m.gguf ## Gemma 3 270M, fetched once: its answer
 	@py=$$(sh tests/python.sh '$(PYTHON)' '$(VENV)' 'import numpy, gguf' numpy gguf) && G4_RUNNER='sh -c' sh tests/run.sh "$$py tests/real_270m.py"
 
 # The server in a browser, and with the clients that people use, each as it comes from PyPI.
-.PHONY: test-page
+.PHONY: test-page test-clients
 test-page: all ## the server's page in headless Chromium, where that and its driver are installed (Python)
 	$(PYTHON) tests/test_page.py ./$(PROGRAM) $(B)/page
+CLIENTS := openai anthropic langchain-openai litellm llm pydantic-ai-slim instructor smolagents
+test-clients: all ## the server with clients from PyPI; aider-chat and lm-eval in environments of their own
+	@py=$$(sh tests/python.sh '$(PYTHON)' $(B)/clients/most 'import $(subst pydantic_ai_slim,pydantic_ai,$(subst $() ,$(),$(subst -,_,$(CLIENTS:%=%,)))) sys' \
+	    $(CLIENTS:pydantic-ai-slim=pydantic-ai-slim[openai])) && $$py tests/test_clients.py ./$(PROGRAM) $(CLIENTS)
+	@py=$$(sh tests/python.sh '$(PYTHON)' $(B)/clients/aider 'import aider' aider-chat) && $$py tests/test_clients.py ./$(PROGRAM) aider-chat
+	@py=$$(sh tests/python.sh '$(PYTHON)' $(B)/clients/lm_eval 'import lm_eval, tenacity' 'lm-eval[api]') && $$py tests/test_clients.py ./$(PROGRAM) lm-eval
 
 # The examples with the bundled model, or with a random one that is made to converse: then only how they end is tested.
 EXAMPLES := $(patsubst examples/%.c,$(B)/example_%,$(filter-out examples/simple.c,$(wildcard examples/*.c)))

@@ -187,11 +187,7 @@ static int is_method(const char *method, const served_route *route)
 
 static void refuse_method(connection *c, const served_route *route)
 {
-    static const char *const known[] = { "GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "CONNECT", "TRACE" };
-    int is_known = 0;
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) is_known |= strcmp(c->request.method, known[i]) == 0;
-    connection_error(c, is_known ? 405 : 501, NULL, "%s: expected %s, found %.20s", route->path, route->method,
-                     c->request.method);
+    connection_error(c, 405, NULL, "%s: expected %s, found %.20s", route->path, route->method, c->request.method);
 }
 
 /* What a page may send, which its browser asks first. */

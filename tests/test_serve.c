@@ -250,7 +250,7 @@ static void g4_test_errors(const g4_server *s)
         { "GET", "/v1/models/Tiny%20Gemma%204", "", "", 200, "\"id\":\"Tiny Gemma 4\"" },
         { "GET", CHAT, "", "", 405, "Allow: POST, OPTIONS\r\n" },
         { "PUT", "/v1/models", "", "", 405, "Allow: GET, HEAD, OPTIONS\r\n" },
-        { "BREW", "/v1/models", "", "", 501, "expected GET" },
+        { "BREW", "/v1/models", "", "", 405, "expected GET" },
         { "OPTIONS", CHAT, "", "", 204, "Allow: " },
         { "GET", "/v1/models", "Origin: http://evil.example\r\n", "", 403, "evil.example" },
         { "GET", "/v1/models", "Origin: null\r\n", "", 403, "Origin" },
@@ -290,6 +290,9 @@ static void g4_test_errors(const g4_server *s)
 
 /* ---- Clients that go --------------------------------------------------------------------------------------------- */
 
+/* Seconds until the server is seen to have noticed: half of one on an idle machine, and far fewer than answers take. */
+#define NOTICED 2.5
+
 /* `s` answers one at a time, slowly. */
 static void g4_test_gone(const g4_server *s)
 {
@@ -299,23 +302,26 @@ static void g4_test_gone(const g4_server *s)
         int fd = g4_begin(s, bodies[i], "running", 1), waiting = g4_begin(s, bodies[i], "waiting", 1);
         close(waiting);
         double seconds = g4_until(s, "waiting", 0, 3);
-        G4_EXPECT(seconds < 0.5, "one that waits: noticed after %.2f s", seconds);
+        G4_EXPECT(seconds < NOTICED, "one that waits: noticed after %.2f s", seconds);
         G4_EXPECT(g4_metric(s, "running") == 1, "the other goes on");
         close(fd);
         seconds = g4_until(s, "running", 0, 3);
-        G4_EXPECT(seconds < 0.5, "%s: noticed after %.2f s", i ? "streamed" : "whole", seconds);
+        G4_EXPECT(seconds < NOTICED, "%s: noticed after %.2f s", i ? "streamed" : "whole", seconds);
         g4_until(s, "gone_total", gone + 2, 1);
         G4_EXPECT(g4_metric(s, "gone_total") == gone + 2, "both are counted");
     }
     /* while a long prompt is read */
     char *body = malloc(60000), *at = body;
     at += sprintf(body, "{\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":\"");
-    for (int i = 0; i < 3000; i++) at += sprintf(at, "word%d ", i % 7);
+    for (int i = 0; i < 1900; i++) at += sprintf(at, "word%d ", i % 7); /* nearly all of the context */
     sprintf(at, "\"}]}");
+    const long gone = g4_metric(s, "gone_total");
     const int fd = g4_begin(s, body, "running", 1);
     close(fd);
     const double seconds = g4_until(s, "running", 0, 3);
-    G4_EXPECT(seconds < 0.5, "a prompt: noticed after %.2f s", seconds);
+    G4_EXPECT(seconds < NOTICED, "a prompt: noticed after %.2f s", seconds);
+    g4_until(s, "gone_total", gone + 1, 1);
+    G4_EXPECT(g4_metric(s, "gone_total") == gone + 1, "it is counted");
     free(body);
 }
 
@@ -349,7 +355,7 @@ static void g4_test_gone_in_picture(const g4_server *s)
     G4_EXPECT(g4_metric(s, "connections") == 2, "it is read");
     close(fd);
     const double seconds = g4_until(s, "connections", 1, 5);
-    G4_EXPECT(seconds < 0.6, "a picture: noticed after %.2f s", seconds);
+    G4_EXPECT(seconds < NOTICED, "a picture: noticed after %.2f s", seconds);
     free(body);
     free(text);
 }
@@ -371,8 +377,8 @@ static void g4_test_slow_reader(const g4_server *s)
     static const char other[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"max_tokens\":3}";
     G4_EXPECT(g4_ask(s, CHAT, other, answer) == 200, "%s", answer);
     G4_EXPECT(g4_now() - began < 4, "another was answered after %.2f s", g4_now() - began);
-    const double seconds = g4_until(s, "running", 0, 9), closing = g4_until(s, "connections", 1, 9);
-    G4_EXPECT(seconds + closing < 10, "dropped after %.2f s, closed after %.2f s", seconds, closing);
+    const double seconds = g4_until(s, "running", 0, 15), closing = g4_until(s, "connections", 1, 15);
+    G4_EXPECT(seconds + closing < 15, "dropped after %.2f s, closed after %.2f s", seconds, closing);
     close(fd);
     free(text);
     free(answer);
