@@ -204,7 +204,7 @@ static void allow_methods(connection *c)
 static int is_json(const char *type)
 {
     static const char form[] = "application/x-www-form-urlencoded"; /* what curl -d says of any body */
-    if (type == NULL) return 1; /* whoever says nothing sends what is expected */
+    if (type == NULL) return 1;                                     /* whoever says nothing sends what is expected */
     const size_t n = strcspn(type, "; \t");
     if (n == sizeof form - 1 && strncmp(type, form, n) == 0) return 1;
     return (n == 16 && strncmp(type, "application/json", n) == 0) ||

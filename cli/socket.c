@@ -53,7 +53,7 @@ static int listen_at(const struct addrinfo *at)
 /* The address and port that it has now. */
 static void tell_address(listeners *l, int fd)
 {
-    struct sockaddr_storage a;
+    struct sockaddr_storage a = { 0 };
     socklen_t len = sizeof a;
     char host[64], port[16];
     if (getsockname(fd, (struct sockaddr *)&a, &len) != 0) return;
@@ -67,7 +67,7 @@ static void tell_address(listeners *l, int fd)
 /* One port for all addresses of a name: that of the first, when the system may choose it. */
 static void take_port(const listeners *l, struct addrinfo *at)
 {
-    struct sockaddr_storage a;
+    struct sockaddr_storage a = { 0 };
     socklen_t len = sizeof a;
     if (l->n == 0 || getsockname(l->fds[0], (struct sockaddr *)&a, &len) != 0) return;
     const in_port_t port =

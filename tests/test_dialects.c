@@ -1,5 +1,5 @@
-/* Requests of /v1/messages, /v1/responses and /v1/completions: what they become, and that what is wrong is refused under
- * the names of the client; answers in both other dialects, whole and as events, byte for byte. */
+/* Requests of /v1/messages, /v1/responses and /v1/completions: what they become, and that what is wrong is refused
+ * under the names of the client; answers in both other dialects, whole and as events, byte for byte. */
 #include <math.h>
 #include <stdlib.h>
 

@@ -9,7 +9,7 @@ cat << 'END'
 static const char *const page_lines[] = {
 END
 awk '{
-    for (line = $0 "\n"; line != ""; line = substr(line, 61)) { # no piece is longer than 120 columns with what it escapes
+    for (line = $0 "\n"; line != ""; line = substr(line, 61)) { # escaped, 120 columns at most
         piece = substr(line, 1, 60)
         gsub(/[\\"?]/, "\\\\&", piece)
         sub(/\n$/, "\\n", piece)

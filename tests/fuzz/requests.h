@@ -1,5 +1,5 @@
-/* requests.h - what must hold of a request that a stranger has sent, and of its refusal; shared by the fuzzers of requests
- * in each dialect. */
+/* requests.h - what must hold of a request that a stranger has sent, and of its refusal; shared by the fuzzers of
+ * requests in each dialect. */
 #ifndef G4_FUZZ_REQUESTS_H
 #define G4_FUZZ_REQUESTS_H
 
