@@ -21,18 +21,37 @@
 
 /* ---- Listening ------------------------------------------------------------------------------------------------ */
 
-static int is_loopback(const struct sockaddr *a)
+static struct in_addr address4(const struct sockaddr_storage *a)
 {
-    if (a->sa_family == AF_INET)
-        return ntohl(((const struct sockaddr_in *)(const void *)a)->sin_addr.s_addr) >> 24 == 127;
-    return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr);
+    struct sockaddr_in in;
+    memcpy(&in, a, sizeof in);
+    return in.sin_addr;
 }
 
-static int is_any(const struct sockaddr *a)
+static in_port_t port_of(const struct sockaddr_storage *a)
 {
-    if (a->sa_family == AF_INET)
-        return ((const struct sockaddr_in *)(const void *)a)->sin_addr.s_addr == htonl(INADDR_ANY);
-    return IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr);
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+    memcpy(&in, a, sizeof in);
+    memcpy(&in6, a, sizeof in6);
+    return a->ss_family == AF_INET ? in.sin_port : in6.sin6_port;
+}
+
+static int is_same6(const struct sockaddr_storage *a, const struct in6_addr *other)
+{
+    struct sockaddr_in6 in;
+    memcpy(&in, a, sizeof in);
+    return memcmp(&in.sin6_addr, other, sizeof *other) == 0;
+}
+
+static int is_loopback(const struct sockaddr_storage *a)
+{
+    return a->ss_family == AF_INET ? ntohl(address4(a).s_addr) >> 24 == 127 : is_same6(a, &in6addr_loopback);
+}
+
+static int is_any(const struct sockaddr_storage *a)
+{
+    return a->ss_family == AF_INET ? address4(a).s_addr == htonl(INADDR_ANY) : is_same6(a, &in6addr_any);
 }
 
 /* Listen there; -1: not. */
@@ -57,8 +76,8 @@ static void tell_address(listeners *l, int fd)
     socklen_t len = sizeof a;
     char host[64], port[16];
     if (getsockname(fd, (struct sockaddr *)&a, &len) != 0) return;
-    l->is_outside |= !is_loopback((struct sockaddr *)&a);
-    l->is_everywhere |= is_any((struct sockaddr *)&a);
+    l->is_outside |= !is_loopback(&a);
+    l->is_everywhere |= is_any(&a);
     if (getnameinfo((struct sockaddr *)&a, len, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV))
         return;
     buffer_fmt(&l->urls, strchr(host, ':') != NULL ? "http://[%s]:%s\n" : "http://%s:%s\n", host, port);
@@ -70,8 +89,7 @@ static void take_port(const listeners *l, struct addrinfo *at)
     struct sockaddr_storage a = { 0 };
     socklen_t len = sizeof a;
     if (l->n == 0 || getsockname(l->fds[0], (struct sockaddr *)&a, &len) != 0) return;
-    const in_port_t port =
-        a.ss_family == AF_INET ? ((struct sockaddr_in *)&a)->sin_port : ((struct sockaddr_in6 *)&a)->sin6_port;
+    const in_port_t port = port_of(&a);
     if (at->ai_family == AF_INET)
         ((struct sockaddr_in *)(void *)at->ai_addr)->sin_port = port;
     else
