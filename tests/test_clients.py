@@ -65,7 +65,7 @@ class Recorder(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"%x\r\n" % len(piece) + piece + b"\r\n")
             self.wfile.flush()
         self.wfile.write(b"0\r\n\r\n")
-        if body and fields.get("Content-Type", "").startswith("application/json"):
+        if body and self.headers.get("Content-Type", "").startswith("application/json"):
             self.kept.append({"client": self.client, "path": self.path, "status": r.status, "stream": stops, "body": json.loads(body)})
         c.close()
 
