@@ -1,5 +1,5 @@
-/* What clients from PyPI send (tests/data/requests.tsv, made by make_client_data.py from what `make test-clients` records),
- * each request answered in the form that its client reads. */
+/* What clients from PyPI send (tests/data/requests.tsv, made by make_client_data.py from what `make test-clients`
+ * records), each request answered in the form that its client reads. */
 #include "serve_client.h"
 #include "test.h"
 
