@@ -60,12 +60,13 @@ static void answer_model(connection *c)
     const char *name = buffer_text(&asked);
     if (strcmp(name, c->s->shop.info.name) != 0) {
         connection_error(c, 404, "model", "there is no model %.100s here: expected %s", name, c->s->shop.info.name);
-        return;
+    } else {
+        add_model(c->s, &b);
+        buffer_str(&b, "\n");
+        connection_answer(c, 200, NULL, &b, NULL);
     }
-    add_model(c->s, &b);
-    buffer_str(&b, "\n");
-    connection_answer(c, 200, NULL, &b, NULL);
     buffer_free(&b);
+    buffer_free(&asked);
 }
 
 static void add_metric(buffer *b, const char *name, const char *kind, const char *help, double value)
