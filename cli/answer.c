@@ -317,12 +317,6 @@ static int print_json(const answer_writer *w, const figures *f, const char *extr
     return status;
 }
 
-static int add_to_buffer(void *user, const void *data, size_t size)
-{
-    buffer_add(user, data, size);
-    return ((buffer *)user)->failed;
-}
-
 /* Why it ended, as it is told to clients of OpenAI. */
 static g4_stop stop_of(const answer_writer *w, const figures *f)
 {
@@ -371,7 +365,7 @@ int answer_openai(const answer_writer *w, const figures *f, buffer *out)
         answer.n_parts = 1;
     }
     if (answer_failed(w)) return say(FAILED, "no memory for the answer");
-    return g4_answer_write(&answer, add_to_buffer, out, NULL, &err) == G4_OK ? DONE : report(&err);
+    return g4_answer_write(&answer, buffer_write, out, NULL, &err) == G4_OK ? DONE : report(&err);
 }
 
 static int print_openai(const answer_writer *w, const figures *f)

@@ -29,6 +29,12 @@ void buffer_add(buffer *b, const void *data, size_t n)
     b->data[b->len] = '\0';
 }
 
+int buffer_write(void *b, const void *data, size_t size)
+{
+    buffer_add(b, data, size);
+    return ((buffer *)b)->failed;
+}
+
 void buffer_str(buffer *b, const char *s) { buffer_add(b, s, strlen(s)); }
 
 void buffer_vfmt(buffer *b, const char *format, va_list args)

@@ -86,6 +86,7 @@ typedef struct {
     int failed;
 } buffer;
 void buffer_add(buffer *b, const void *data, size_t n);
+int buffer_write(void *b, const void *data, size_t size); /* the same as a g4_write_fn: nonzero without memory */
 void buffer_str(buffer *b, const char *s);
 void buffer_fmt(buffer *b, const char *format, ...) PRINTF_LIKE(2, 3);
 void buffer_vfmt(buffer *b, const char *format, va_list args) PRINTF_LIKE(2, 0);

@@ -49,19 +49,13 @@ void connection_stream(const connection *c, buffer *head)
     buffer_free(&more);
 }
 
-static int add_words(void *user, const void *data, size_t size)
-{
-    buffer_add(user, data, size);
-    return ((buffer *)user)->failed;
-}
-
 void connection_refuse(connection *c, const g4_refusal *why)
 {
     buffer b = { 0 };
     const int is_ours = why->status == G4_ERR_MEMORY || why->status == G4_ERR_CANCELED;
     const int status = why->http != 0 ? why->http : is_ours ? 500 : 400;
     const char *more = status == 401 ? "WWW-Authenticate: Bearer\r\n" : status == 503 ? "Retry-After: 1\r\n" : NULL;
-    g4_refusal_write(c->dialect, why, add_words, &b, NULL, NULL); /* what there was no memory for ends the connection */
+    g4_refusal_write(c->dialect, why, buffer_write, &b, NULL, NULL); /* without memory the connection ends */
     connection_answer(c, status, NULL, &b, more);
     buffer_free(&b);
 }
