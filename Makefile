@@ -177,6 +177,13 @@ test-clients: all ## the server with clients from PyPI; aider-chat and lm-eval i
 	@py=$$(sh tests/python.sh '$(PYTHON)' $(B)/clients/aider 'import aider' aider-chat) && $$py tests/test_clients.py ./$(PROGRAM) aider-chat
 	@py=$$(sh tests/python.sh '$(PYTHON)' $(B)/clients/lm_eval 'import lm_eval, tenacity' 'lm-eval[api]') && $$py tests/test_clients.py ./$(PROGRAM) lm-eval
 
+# The Python package, in an environment of its own where the network gives one; else with what $(PYTHON) has.
+PYTHON_PACKAGES := numpy pillow pydantic mypy pyright[nodejs]
+.PHONY: test-python
+test-python: all $(B)/libgemma4.so ## the Python package: its interface, types, odd values, installing it (Python)
+	@py=$$(sh tests/python.sh '$(PYTHON)' $(B)/python/venv 'import numpy, PIL, pydantic, mypy, pyright' $(PYTHON_PACKAGES)) || \
+	    py='$(PYTHON)'; PYTHONPATH=python $$py python/tests/run.py
+
 # The examples with the bundled model, or with a random one that is made to converse: then only how they end is tested.
 EXAMPLES := $(patsubst examples/%.c,$(B)/example_%,$(filter-out examples/simple.c,$(wildcard examples/*.c)))
 EXAMPLE_MODEL := $(if $(wildcard models/tiny.g4),models/tiny.g4,$(B)/chat_model.g4)

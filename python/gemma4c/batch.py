@@ -1,0 +1,179 @@
+"""Many prompts, several answered at a time: g4_batch as a generator."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from typing import TYPE_CHECKING, Any, Iterable, Iterator
+
+from . import _convert, _mirror as c
+from ._library import lib
+from .answer import Answer, Usage, answer_of
+from .errors import check, error_of
+from .request import Grammars, Messages, Request, chat_only, is_messages, last_image_size, messages_of, request_of
+from .session import Session, Tokens, _known, session_options
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+def run_batch(engine: Engine, prompts: Iterable[Any], parallel: int, ordered: bool, errors: str, system: str | None,
+              session: tuple[Any, ...], options: dict[str, Any]) -> Iterator[Answer]:
+    """See Engine.batch. Arguments are checked here, before the generator is asked for its first answer."""
+    options = _known(options)
+    for name in ("timeout", "grammar"):
+        if name == "timeout" and options[name] is not None:
+            raise ValueError("timeout: a batch has none: close its generator to end it")
+        if name == "grammar" and options[name] is not None:
+            _convert.text(name, options[name])
+    if not isinstance(errors, str):
+        raise _convert.type_error("errors", '"raise" or "return"', errors)
+    if errors not in ("raise", "return"):
+        raise ValueError(f'errors: expected "raise" or "return", found {errors[:40]!r}')
+    if system is not None:
+        _convert.text("system", system)
+    if isinstance(prompts, (str, bytes, bytearray, dict)) or not hasattr(prompts, "__iter__"):
+        raise _convert.type_error("prompts", "several prompts", prompts)
+    _convert.flag("ordered", ordered)
+    parallel = _convert.integer("parallel", parallel, 1, 256)
+    session_options(*session)
+    with engine._handle:
+        chat_only(engine)
+    return _Batch(engine, parallel, system, session, options, errors == "return").answers(iter(prompts), ordered)
+
+
+class _Job:
+    """A prompt on its way to its answer. It holds what the engine points to until it is done."""
+
+    def __init__(self, index: int, session: Session):
+        self.index, self.session = index, session
+        self.answer: Answer | None = None
+        self.error: Exception | None = None
+        self.request: Request | None = None
+        self.tokens: Tokens | None = None
+        self.keep: Any = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.answer is not None or self.error is not None
+
+
+class _Batch:
+    def __init__(self, engine: Engine, parallel: int, system: str | None, session: tuple[Any, ...],
+                 options: dict[str, Any], gives_errors: bool):
+        self._engine, self._parallel, self._options, self._gives_errors = engine, parallel, options, gives_errors
+        self._session = dict(zip(("context", "kv", "chunk", "snapshot_bytes"), session))
+        self._system: Messages = [{"role": "system", "content": system}] if system is not None else []
+        self._jobs: list[_Job] = []  # in the batch
+        self._idle: list[Session] = []
+        self._pointer = ctypes.c_void_p()
+
+    def answers(self, prompts: Iterator[Any], ordered: bool) -> Iterator[Answer]:
+        engine = self._engine
+        waiting: deque[_Job] = deque()  # of answers that were begun, in the order of their prompts
+        err, count, has_more = c.g4_error(), 0, True
+        with engine._handle as e:
+            self._grammars = Grammars(engine)
+            try:
+                check(lib.g4_batch_open(ctypes.byref(self._pointer), e, None, ctypes.byref(err)), err)
+                while has_more or waiting:
+                    while has_more and len(self._jobs) < self._parallel:
+                        try:
+                            prompt = next(prompts)
+                        except StopIteration:
+                            has_more = False
+                            break
+                        waiting.append(self._begin(count, prompt))
+                        count += 1
+                    if any(not job.is_over for job in self._jobs):
+                        check(lib.g4_batch_step(self._pointer, ctypes.byref(err)), err)
+                    self._jobs = [job for job in self._jobs if not self._left(job)]
+                    yield from self._finished(waiting, ordered)
+            finally:
+                self._close()
+
+    def _finished(self, waiting: deque[_Job], ordered: bool) -> Iterator[Answer]:
+        for job in list(waiting):
+            if job.is_over:
+                waiting.remove(job)
+                yield self._result(job)
+            elif ordered:
+                break
+
+    def _result(self, job: _Job) -> Answer:
+        if job.answer is not None:
+            return job.answer
+        assert job.error is not None
+        if not self._gives_errors:
+            raise job.error
+        return Answer(finish_reason="error", stop_reason="error", index=job.index, error=job.error)
+
+    def _left(self, job: _Job) -> bool:
+        """Is it over? Then its session serves the next one."""
+        if job.is_over:
+            if job.request is not None:
+                job.request.close()
+            self._idle.append(job.session)
+        return job.is_over
+
+    # ---- One prompt ------------------------------------------------------------------------------------------------
+
+    def _begin(self, index: int, prompt: Any) -> _Job:
+        job = _Job(index, self._idle.pop() if self._idle else self._engine.session(**self._session))
+        self._jobs.append(job)
+        try:
+            self._add(job, prompt)
+        except Exception as e:
+            job.error = e
+        return job
+
+    def _add(self, job: _Job, prompt: Any) -> None:
+        if is_messages(prompt):
+            messages = [m for p in prompt for m in messages_of(p, self._engine)]
+        else:
+            messages = self._system + messages_of(prompt, self._engine)
+        request, tools = request_of(messages, self._options)
+        think = self._options["think"]
+        budget = think if isinstance(think, int) and not isinstance(think, bool) else 0
+        job.request = r = Request(self._engine, request, self._grammars, self._options["grammar"], budget)
+        if r.info.want_logprobs:
+            job.tokens = Tokens()
+            r.generate.output = job.tokens.callback
+        prompt_tokens, err = c.g4_prompt(), c.g4_error()
+
+        def done(user: Any, session: Any, status: int, response: Any, result: Any, error: Any) -> None:
+            try:
+                if status != c.G4_OK:
+                    job.error = error_of(status, error.contents.message)
+                    return
+                found = result.contents
+                usage = Usage(prompt_tokens.n, found.n_reused, found.n_tokens, 0, 0.0, found.seconds)
+                answer = answer_of(response, found, usage, tools, f"{job.index}_{len(messages)}")
+                answer.index, answer.schema = job.index, self._options["schema"]
+                answer.image_size = last_image_size(messages)
+                answer.logprobs = job.tokens.logprobs if job.tokens is not None else None
+                job.answer = answer
+            except Exception as e:
+                job.error = e
+            finally:
+                lib.g4_response_close(response)
+
+        ask = c.g4_batch_respond_request()
+        ask.respond = ctypes.pointer(r.respond)
+        ask.done = c.g4_batch_respond_request_done(done)
+        job.keep = (ask, done)
+        with job.session._handle as pointer:
+            check(lib.g4_batch_respond(self._pointer, pointer, r.chat, ctypes.byref(ask), ctypes.byref(err)), err)
+        if not job.is_over:
+            check(lib.g4_chat_prompt(r.chat, ctypes.byref(prompt_tokens), ctypes.byref(err)), err)
+
+    def _close(self) -> None:
+        """What is left is cancelled; each session leaves the batch then."""
+        lib.g4_batch_close(self._pointer)
+        for job in self._jobs:
+            if job.request is not None:
+                job.request.close()
+            job.session.close()
+        for session in self._idle:
+            session.close()
+        self._grammars.close()
