@@ -325,6 +325,9 @@ typedef struct {
 G4_API g4_status g4_media_probe(g4_media_info *out, const char *path, const g4_media_options *opt, g4_error *err);
 G4_API g4_status g4_media_probe_data(g4_media_info *out, const void *data, size_t size, const g4_media_options *opt,
                                      g4_error *err);
+/* Bytes that the file of a picture, or that of a sound or what comes through a pipe, may have: max_file_bytes or its
+ * default. For who reads a medium himself before it is decoded. opt may be NULL. */
+G4_API uint64_t g4_media_max_bytes(const g4_media_options *opt, int is_picture);
 
 /* The size a picture is scaled to for a budget of soft tokens, and how many it becomes; 0 tokens when an argument is
  * out of range. */

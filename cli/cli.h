@@ -181,8 +181,8 @@ typedef struct { /* -p, -f, --image, --audio, --video, in the order of the comma
 
 enum { MAX_LIST = 64 }; /* of --stop, of --logit-bias */
 enum { JSON_OPENAI = 2 };
-enum { FRAME_TOKENS = 70, MAX_PIXELS = 178956970 }; /* of a frame of a video, of a picture, if nobody says otherwise */
-enum { CONTEXT_MAX = -1 };                          /* of n_ctx: what the model has */
+enum { FRAME_TOKENS = 70 }; /* of a frame of a video, if nobody says otherwise */
+enum { CONTEXT_MAX = -1 };  /* of n_ctx: what the model has */
 
 /* What an option sets. Zero, NULL, and -1 or NAN where zero is a value of its own, mean that it was not given. */
 struct arguments {

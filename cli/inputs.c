@@ -105,14 +105,6 @@ static int check_start(g4_part_kind kind, const buffer *start, const g4_media_op
     return result == G4_ERR_UNSUPPORTED || result == G4_ERR_CANCELED ? report(&err) : DONE;
 }
 
-/* Bytes that it may have, as the library has it of what comes through a pipe. */
-static uint64_t file_limit(g4_part_kind kind, const g4_media_options *opt)
-{
-    if (opt->max_file_bytes > 0) return opt->max_file_bytes;
-    if (kind != G4_PART_IMAGE) return (uint64_t)4096 << 20;
-    return ((uint64_t)64 << 20) + 8 * (opt->max_pixels > 0 ? opt->max_pixels : MAX_PIXELS);
-}
-
 /* What is longer than most pictures may have no end: its start is looked at before the rest is read. */
 static int load_standard_input(medium *m, g4_part_kind kind, int budget, const g4_media_options *opt)
 {
@@ -120,7 +112,7 @@ static int load_standard_input(medium *m, g4_part_kind kind, int budget, const g
     int status = medium_start(&data);
     if (status == DONE && data.len >= MEDIUM_START) {
         status = check_start(kind, &data, opt);
-        if (status == DONE) status = medium_rest(&data, file_limit(kind, opt));
+        if (status == DONE) status = medium_rest(&data, g4_media_max_bytes(opt, kind == G4_PART_IMAGE));
     }
     if (status == DONE && data.len == 0) status = say(FAILED, "standard input is empty");
     if (status == DONE) status = medium_decode(m, kind, buffer_text(&data), data.len, budget, opt);

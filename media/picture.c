@@ -61,6 +61,14 @@ g4_status g4_media_begin(g4_media_limits *m, g4_halt *halt, const g4_media_optio
     return g4_halt_check(halt, err);
 }
 
+uint64_t g4_media_max_bytes(const g4_media_options *opt, int is_picture)
+{
+    g4_media_limits m;
+    g4_halt halt;
+    g4_media_begin(&m, &halt, opt, NULL); /* fills m, also from options that it refuses */
+    return is_picture ? m.max_picture_bytes : m.max_file_bytes;
+}
+
 /* The same address without the const that public structs show to their users: its bytes, copied. */
 void g4_free_given(const g4_allocator *a, const void *given)
 {

@@ -497,6 +497,11 @@ static void g4_test_picture_files(void)
         free(b.data);
     }
     remove(path);
+    const g4_media_options small = { .max_pixels = 1000 }, given = { .max_pixels = 1000, .max_file_bytes = 77 };
+    G4_EXPECT(g4_media_max_bytes(NULL, 1) == 1498764624 && g4_media_max_bytes(NULL, 0) == (uint64_t)4 << 30 &&
+                  g4_media_max_bytes(&small, 1) == (64 << 20) + 8000 && g4_media_max_bytes(&given, 1) == 77 &&
+                  g4_media_max_bytes(&given, 0) == 77,
+              "what a caller may read himself");
 }
 
 int main(void)
