@@ -1037,6 +1037,9 @@ G4_API g4_status g4_request_read(g4_request **out, const char *json, size_t len,
  * sampling, stop and response_format. */
 G4_API g4_status g4_request_read_as(g4_request **out, g4_dialect dialect, const char *json, size_t len,
                                     const g4_allocator *a, g4_fault *fault, g4_error *err);
+/* The same, which ends early when `limits` says so; NULL: never. */
+G4_API g4_status g4_request_read_until(g4_request **out, g4_dialect dialect, const char *json, size_t len,
+                                       const g4_limits *limits, const g4_allocator *a, g4_fault *fault, g4_error *err);
 G4_API void g4_request_close(g4_request *r);                       /* after the chats that were made of it */
 G4_API const g4_request_info *g4_request_get(const g4_request *r); /* until it is closed; NULL for NULL */
 /* Change what the request gives, as in g4_sampling_recommended(e, &s), g4_request_sampling(r, &s). The bias stays the

@@ -631,7 +631,14 @@ g4_status g4_request_read(g4_request **out, const char *json, size_t len, const 
 g4_status g4_request_read_as(g4_request **out, g4_dialect dialect, const char *json, size_t len, const g4_allocator *a,
                              g4_fault *fault, g4_error *err)
 {
+    return g4_request_read_until(out, dialect, json, len, NULL, a, fault, err);
+}
+
+g4_status g4_request_read_until(g4_request **out, g4_dialect dialect, const char *json, size_t len,
+                                const g4_limits *limits, const g4_allocator *a, g4_fault *fault, g4_error *err)
+{
     g4_json *doc;
+    g4_halt halt;
     if (fault != NULL) *fault = (g4_fault) { 0 };
     if (out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     *out = NULL;
@@ -648,8 +655,10 @@ g4_status g4_request_read_as(g4_request **out, g4_dialect dialect, const char *j
                                   .top_k = -1,
                                   .thinking = -1 };
     r->preserve_thinking = r->add_generation_prompt = -1;
-    g4_openai o = { .m = &r->arena, .fault = fault, .err = err };
-    g4_status st = g4_json_parse_in(&doc, &r->arena, json, len, NULL, NULL, err);
+    g4_halt_open(&halt);
+    g4_halt_add(&halt, limits);
+    g4_openai o = { .m = &r->arena, .asker = { .halt = &halt }, .fault = fault, .err = err };
+    g4_status st = g4_json_parse_in(&doc, &r->arena, json, len, NULL, &halt, err);
     if (st == G4_OK) st = g4_request_unwrap(&o, dialect, &doc, r);
     if (st == G4_OK) st = g4_request_read_document(&o, doc, r);
     r->origins = o.origins;

@@ -271,6 +271,7 @@ void show(FILE *f, const char *text, size_t len);
 int say(int status, const char *format, ...) PRINTF_LIKE(2, 3);
 /* The exit status of a failed library call, its message on stderr. A call that a signal ended is an interrupt. */
 int report(const g4_error *err);
+int report_of(const char *name, const g4_error *err); /* of something that has a name, which the message has not */
 
 /* From now on SIGINT, SIGTERM and SIGHUP ask the program to stop, and a second one stops it. A write to a closed
  * pipe is an error like any other. */

@@ -57,6 +57,11 @@ int report(const g4_error *err)
     return say(FAILED, "%s", err->message);
 }
 
+int report_of(const char *name, const g4_error *err)
+{
+    return err->code == G4_ERR_CANCELED ? report(err) : say(FAILED, "%s: %s", name, err->message);
+}
+
 /* ---- Signals ---------------------------------------------------------------------------------- */
 
 /* What a signal handler can reach: the signal that asked the program to stop, the flag that ends calls of the library,

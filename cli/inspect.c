@@ -63,6 +63,7 @@ static int parse_ids(const buffer *list, int n_vocab, g4_token **ids, size_t *n)
         while (pos < list->len && !is_separator(text[pos])) pos++;
         status = parse_id(text + start, pos - start, n_vocab, &(*ids)[*n]);
         *n += 1;
+        if (status == DONE) status = interrupted();
     }
     return status;
 }
@@ -82,8 +83,11 @@ int run_detokenize(arguments *a)
     }
     if (status == DONE) {
         char bytes[256];
-        for (size_t i = 0; i < n; i++) buffer_add(&text, bytes, g4_token_bytes(e, ids[i], a->skip_specials, bytes));
-        status = print_buffer(&text);
+        for (size_t i = 0; i < n && status == DONE; i++) {
+            buffer_add(&text, bytes, g4_token_bytes(e, ids[i], a->skip_specials, bytes));
+            status = interrupted();
+        }
+        if (status == DONE) status = print_buffer(&text);
     }
     free(ids);
     buffer_free(&text);

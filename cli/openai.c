@@ -18,11 +18,13 @@ void request_options(arguments *a, const g4_request_info *info)
 int document_read(conversation *c)
 {
     arguments *a = c->args;
+    const g4_limits limits = until_interrupted();
     buffer text = { 0 };
     g4_error err;
     int status = source_read(a->messages, &text);
-    if (status == DONE && g4_request_read(&c->request, buffer_text(&text), text.len, NULL, NULL, &err) != G4_OK) {
-        status = say(FAILED, "%s: %s", a->messages, err.message);
+    if (status == DONE && g4_request_read_until(&c->request, G4_DIALECT_OPENAI, buffer_text(&text), text.len, &limits,
+                                                NULL, NULL, &err) != G4_OK) {
+        status = report_of(a->messages, &err);
     }
     buffer_free(&text);
     if (status != DONE) return status;
@@ -48,7 +50,7 @@ static int guide_tools(conversation *c, const g4_request_info *info)
         G4_OK) {
         return DONE;
     }
-    return say(FAILED, "%s: %s", c->args->messages, err.message);
+    return report_of(c->args->messages, &err);
 }
 
 int document_guide(conversation *c)
@@ -62,6 +64,7 @@ int document_guide(conversation *c)
     options.closed |= info->is_strict;
     if (g4_grammar_from_schema(&c->guide.grammar, c->engine, info->schema, info->schema_len, &options, &err) == G4_OK)
         return DONE;
+    if (err.code == G4_ERR_CANCELED) return report(&err);
     return say(FAILED, "%s: response_format: %s", c->args->messages, err.message);
 }
 
@@ -110,7 +113,7 @@ int document_chat(const conversation *c, const g4_chat_options *opt, g4_chat **c
 {
     g4_error err;
     if (g4_request_chat(chat, c->engine, c->request, opt, NULL, &err) != G4_OK) {
-        return say(FAILED, "%s: %s", c->args->messages, err.message);
+        return report_of(c->args->messages, &err);
     }
     return load_media(c, *chat);
 }

@@ -458,7 +458,7 @@ static int load_session(conversation *c, FILE *f, const char *path, const g4_ses
     int status = check_head(&r, c, path);
     if (status == DONE) status = take_messages(&r, &loaded, path);
     if (status == DONE && g4_session_load(&session, c->engine, setup, on_read, f, &err) != G4_OK) {
-        status = err.code == G4_ERR_CANCELED ? report(&err) : say(FAILED, "%s: %s", path, err.message);
+        status = report_of(path, &err);
     }
     if (status == DONE && fgetc(f) != EOF) status = say(FAILED, "%s is damaged: it goes on behind its end", path);
     if (status == DONE && loaded.n == 0 && !c->raw && g4_session_n(session) > 0) { /* an empty chat holds neither */

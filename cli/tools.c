@@ -18,7 +18,7 @@ int tools_declare(conversation *c, const char *tools)
     if (status == DONE && c->guide.tool_choice != G4_TOOLS_NONE &&
         g4_grammar_from_tools(&grammar, c->engine, buffer_text(&json), json.len, c->guide.tool_name, &c->schema,
                               &err) != G4_OK) {
-        status = say(FAILED, "%s: %s", is_text ? "--tools" : tools, err.message);
+        status = report_of(is_text ? "--tools" : tools, &err);
     }
     if (status != DONE) {
         buffer_free(&json);

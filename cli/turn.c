@@ -41,7 +41,7 @@ static int schema_grammar(g4_grammar **out, const g4_engine *e, const char *sche
     g4_error err;
     int is_text = schema[strspn(schema, " \t\r\n")] == '{', status = text_or_file(schema, is_text, &text);
     if (status == DONE && g4_grammar_from_schema(out, e, buffer_text(&text), text.len, opt, &err) != G4_OK)
-        status = say(FAILED, "%s: %s", is_text ? "--json-schema" : schema, err.message);
+        status = report_of(is_text ? "--json-schema" : schema, &err);
     buffer_free(&text);
     return status;
 }
@@ -52,7 +52,7 @@ static int rules_grammar(g4_grammar **out, const g4_engine *e, const char *rules
     g4_error err;
     int is_text = strstr(rules, "::=") != NULL, status = text_or_file(rules, is_text, &text);
     if (status == DONE && g4_grammar_from_rules(out, e, buffer_text(&text), text.len, &err) != G4_OK)
-        status = say(FAILED, "%s: %s", is_text ? "--grammar" : rules, err.message);
+        status = report_of(is_text ? "--grammar" : rules, &err);
     buffer_free(&text);
     return status;
 }

@@ -627,6 +627,21 @@ interrupt TERM 143 perplexity -m $base --nll "$tmp/x.f32"
 ok "an interrupted command leaves no output" test ! -e "$tmp/x.f32"
 ok "no temporary file is left" no_leftovers
 
+# Documents of any size are given up at once, and that is an interrupt, not a fault of theirs.
+said='{"role":"user","content":"hi"}'
+{ echo '['; yes "$said," | head -n 400000; echo "$said]"; } > "$tmp/many"
+{ echo '{"enum":['; seq -s, 1 300000; echo ']}'; } > "$tmp/enum"
+{ printf 'root ::= "a"'; seq -f ' | "b%.0f"' 1 300000 | tr -d '\n'; echo; } > "$tmp/rules"
+for option in "--messages $tmp/many" "--json-schema $tmp/enum -p x" "--grammar $tmp/rules -p x"; do
+    (trap - INT; exec "$g4" -m $chat --quiet $option > "$tmp/out" 2> "$tmp/err" < /dev/null) &
+    pid=$!
+    sleep 0.3
+    kill -s INT $pid
+    wait $pid; rc=$?
+    ok "INT while ${option%% *} is read exits 130" test "$rc" -eq 130
+    ok "and says nothing" test ! -s "$tmp/err"
+done
+
 # With --json, what there is of the answer is printed, and the exit status is that of an interrupt all the same.
 talks="-m $chat --temp 0 --no-guard --logit-bias 1:-999 --logit-bias 16:-999 --logit-bias 9:-999 -c 4000 -t 1"
 talks="$talks --isa scalar"

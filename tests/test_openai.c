@@ -764,6 +764,37 @@ typedef struct { /* a document, and how reading it ends */
     double seconds;
 } g4_media_reading;
 
+/* A request ends where its reader wants it to, whatever it is that is long in it. */
+static void g4_test_request_until(void)
+{
+    static const char *const texts[] = { "{\"role\":\"user\",\"content\":\"hi\"}", "[1,2,\"3\"]", "\"\"" };
+    g4_cancel flag = { 0 };
+    g4_cancel_set(&flag);
+    const g4_limits asked = { .cancel = &flag }, late = { .seconds = -1 };
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        g4_buf json = { 0 };
+        g4_buf_str(&json, "{\"messages\":[");
+        for (int k = 0; k < 200; k++) g4_buf_fmt(&json, "%s%s", k > 0 ? "," : "", texts[i]);
+        g4_buf_str(&json, "]}");
+        for (int d = G4_DIALECT_OPENAI; d <= G4_DIALECT_COMPLETIONS; d++) {
+            for (int k = 0; k < 2; k++) {
+                g4_request *r = (g4_request *)&json;
+                g4_error err;
+                const g4_status st = g4_request_read_until(&r, (g4_dialect)d, json.data, json.len,
+                                                           k == 0 ? &asked : &late, NULL, NULL, &err);
+                G4_EXPECT(st == G4_ERR_CANCELED && r == NULL, "%zu, dialect %d: %s", i, d, g4_status_name(st));
+            }
+        }
+        g4_buf_free(&json);
+    }
+    g4_request *r = NULL;
+    const g4_limits none = { 0 };
+    const char *json = "[{\"role\":\"user\",\"content\":\"hi\"}]";
+    G4_EXPECT(g4_request_read_until(&r, G4_DIALECT_OPENAI, json, strlen(json), &none, NULL, NULL, NULL) == G4_OK,
+              "without an end");
+    g4_request_close(r);
+}
+
 static void *g4_read_main(void *user)
 {
     g4_media_reading *w = user;
@@ -1017,6 +1048,7 @@ int main(void)
     g4_test_answers();
     g4_test_long();
     g4_test_long_messages();
+    g4_test_request_until();
     g4_test_memory();
     G4_EXPECT(g4_replay("tests/fuzz/corpus_messages", LLVMFuzzerTestOneInput, 20) > 100, "no corpus of messages");
     return g4_test_end();
