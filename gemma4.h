@@ -1093,8 +1093,9 @@ typedef struct {
 /* An answer as one chat.completion object with a newline behind it, in one call of `write`. message has content (null
  * when there are only calls), reasoning_content if there are thoughts, and tool_calls, whose arguments are text; a call
  * that is incomplete is left out. finish_reason is "tool_calls" when the model ended its answer with calls, "length" at
- * a limit or when cancelled, else "stop"; beside it stands stop_reason with g4_stop_name where that says more. usage
- * has cached_tokens and reasoning_tokens, timings are named as llama.cpp's.
+ * a limit, when cancelled, or when there is a call and none that is whole, else "stop"; beside it stands stop_reason
+ * with g4_stop_name where that says more. usage has cached_tokens and reasoning_tokens, timings are named as
+ * llama.cpp's.
  *
  * In the other dialects: a message of blocks thinking, text and tool_use, whose stop_reason is "end_turn",
  * "max_tokens", "stop_sequence" (beside it result.stop_string), "tool_use" or "model_context_window_exceeded", and

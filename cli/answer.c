@@ -282,15 +282,22 @@ int answer_generate(answer_writer *w, g4_session *s, const g4_constraint *constr
 
 int answer_calls(const answer_writer *w, figures *f)
 {
-    int n_parts = 0, n = 0;
+    int n_parts = 0, n = 0, n_cut = 0;
     const g4_part *parts = g4_response_parts(w->response, &n_parts);
-    for (int i = 0; i < n_parts; i++) n += parts[i].kind == G4_PART_TOOL_CALL && !parts[i].incomplete;
+    for (int i = 0; i < n_parts; i++) {
+        n += parts[i].kind == G4_PART_TOOL_CALL && !parts[i].incomplete;
+        n_cut += parts[i].kind == G4_PART_TOOL_CALL && parts[i].incomplete;
+    }
     /* behind a whole call only others could have come: -n has cut nothing there that would be missed */
     const g4_part *last = n_parts > 0 ? &parts[n_parts - 1] : NULL;
     if (f->result.stop == G4_STOP_MAX_TOKENS && last != NULL && last->kind == G4_PART_TOOL_CALL && !last->incomplete)
         f->is_cut = 0;
     if (f->is_cut) n = 0;
-    if (n > 0) f->finish = "tool_calls";
+    f->lacks_call = n == 0 && n_cut > 0;
+    if (n > 0)
+        f->finish = "tool_calls";
+    else if (f->lacks_call && f->result.stop == G4_STOP_END && !w->stopped) /* as g4_answer_write has it */
+        f->finish = g4_stop_name(G4_STOP_MAX_TOKENS);
     return n;
 }
 
@@ -303,7 +310,7 @@ static int print_json(const answer_writer *w, const figures *f, const char *extr
     buffer_str(&b, "{\"role\":\"assistant\",\"content\":");
     buffer_quote(&b, w->text.data, w->text.len);
     buffer_fmt(&b, "%s,\"finish_reason\":\"%s\"", extra, f->finish);
-    if (f->is_cut) buffer_str(&b, ",\"incomplete\":true");
+    if (f->is_cut || f->lacks_call) buffer_str(&b, ",\"incomplete\":true");
     if (interrupted()) buffer_str(&b, ",\"interrupted\":true");
     buffer_fmt(&b,
                ",\"usage\":{\"prompt_tokens\":%d,\"cached_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d}",

@@ -539,6 +539,7 @@ typedef struct { /* of an answer, for the line on stderr and for --json */
     g4_result result;
     const char *finish; /* why it ended */
     int is_cut;         /* it did not end, it was cut off there */
+    int lacks_call;     /* it has a call, and none that is whole */
 } figures;
 
 int answer_open_chat(answer_writer *w, int in_thought); /* what follows is a chat's answer */

@@ -313,6 +313,14 @@ END
     ok "and runs" grep -q '"city"' "$tmp/ran"
     run $asks -p "$paris" --json -c $((prompt + 3))
     ok "a full context is no call either" json 'd["finish_reason"] == "context" and "tool_calls" not in d'
+    # one that the model has ended itself, without a name
+    ends="-m $tiny --temp 0 -n 8 -p hi --logit-bias 7:1000 --logit-bias 1:950 --presence-penalty 98"
+    run $ends --json
+    ok "a call that is none is no answer" \
+        json 'd["finish_reason"] == "length" and d["incomplete"] and d["incomplete_calls"]'
+    ok "and stderr says so" grep -q "gemma4: the call is incomplete" "$tmp/err"
+    run $ends --json=openai
+    ok "both objects say the same" json 'd["choices"][0]["finish_reason"] == "length"'
     sed 's/get_weather/-rf/' "$tmp/tools.json" > "$tmp/dash.json"
     : > "$tmp/ran"
     run -m $tiny --tools "$tmp/dash.json" --tool-choice required --temp 0 -p x --tool-exec "$tmp/tool" --yes
