@@ -167,7 +167,7 @@ static const option options[] = {
     { NULL, "--nll", "FILE", OPTION_PATH, FIELD(nll), 0, 0, FOR_PERPLEXITY,
       "negative log-likelihood of each token, little-endian float32" },
     { NULL, "--lengths", "LIST", OPTION_TEXT, FIELD(lengths), 0, 0, FOR_BENCH,
-      "prompt lengths (default 128,512,2048,8192)" },
+      "prompt lengths (default 128,512,2048,8192, those that the context has room for)" },
     { NULL, "--repeat", "N", OPTION_INT, FIELD(repeat), 1, 1000, FOR_BENCH, "runs, of which the median (default 3)" },
     { NULL, NULL, NULL, OPTION_HEADING, 0, 0, 0, 0, "Server" },
     { NULL, "--host", "NAME", OPTION_TEXT, FIELD(host), 0, 0, FOR_SERVE,

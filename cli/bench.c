@@ -276,6 +276,16 @@ static int parse_lengths(const char *text, int *out, int cap)
     }
 }
 
+/* Of the lengths that nobody has asked for, those that the context has room for behind the answer; at least one. */
+static int drop_too_long(int *lengths, int n, int room)
+{
+    int n_kept = 0;
+    for (int i = 0; i < n; i++) {
+        if (lengths[i] <= room || (i == n - 1 && n_kept == 0)) lengths[n_kept++] = lengths[i];
+    }
+    return n_kept;
+}
+
 static int batch_open(speed_test *b, g4_engine *e)
 {
     g4_error err;
@@ -312,10 +322,16 @@ int run_bench(arguments *a)
     int lengths[MAX_LENGTHS], longest = 0;
     int n_lengths = parse_lengths(a->lengths != NULL ? a->lengths : "128,512,2048,8192", lengths, MAX_LENGTHS);
     if (n_lengths == 0) return say(USAGE, "--lengths needs numbers like 128,512, not \"%s\"", a->lengths);
-    for (int i = 0; i < n_lengths; i++) longest = lengths[i] > longest ? lengths[i] : longest;
     int status = model_open(&e, a);
     if (status != DONE) return status;
     g4_engine_get_info(e, &b.info);
+    if (a->lengths == NULL) {
+        const int n_ctx = a->n_ctx > 0 ? a->n_ctx : b.info.max_ctx, n = n_lengths;
+        n_lengths = drop_too_long(lengths, n_lengths, n_ctx - b.n_answer);
+        if (n_lengths < n && !a->quiet)
+            say(DONE, "the context of %d has no room for %d of the usual lengths: left out", n_ctx, n - n_lengths);
+    }
+    for (int i = 0; i < n_lengths; i++) longest = lengths[i] > longest ? lengths[i] : longest;
     char cpu[256];
     cpu_name(cpu, sizeof cpu);
     b.cpu = cpu;

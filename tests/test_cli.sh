@@ -144,6 +144,9 @@ run bench -m $base --lengths 16,32 -n 4 --repeat 1 --json
 ok "bench --json counts per length, with the bandwidth" \
     json "d['bandwidth_gb_per_second'] > 0 and [r['length'] for r in d['runs']] == [16, 32] and all(
         r['prefill_gmul_per_second'] > 0 and r['share_of_bandwidth'] > 0 for r in d['runs'])"
+run bench -m $base -c 600 -n 4 --repeat 1 -t 1 --json
+ok "bench leaves out the usual lengths that do not fit" json '[r["length"] for r in d["runs"]] == [128, 512]'
+ok "and says so" grep -q "the context of 600 has no room for 2 of the usual lengths" "$tmp/err"
 run bench -m $base --lengths 16 -n 4 --repeat 1
 ok "bench names memory and share" grep -q 'of memory' "$tmp/out"
 run -m $base --quiet -p "the cat" -n 3 --temp 0
