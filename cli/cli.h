@@ -621,6 +621,8 @@ int conversation_chat(conversation *c, g4_chat **chat);
 /* Open the session: from `path` when that file exists, else empty. What was said before stays when that fails. */
 int conversation_open(conversation *c, const char *path);
 int conversation_save(const conversation *c, const char *path);
+/* May a session be written there? Not in the place of a file that is none. */
+int session_check(const char *path);
 
 /* ---- Room in the context (room.c) ------------------------------------------------------------------ */
 

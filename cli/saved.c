@@ -204,6 +204,19 @@ static int write_session(const conversation *c, const char *path, output_file *o
     return ferror(out->f) || interrupted() ? DONE : report(&err); /* output_close says what a write could not do */
 }
 
+int session_check(const char *path)
+{
+    char magic[MAGIC_BYTES];
+    FILE *f = NULL;
+    int status = regular_open(&f, path);
+    if (status != DONE || f == NULL) return status;
+    const size_t n = fread(magic, 1, sizeof magic, f);
+    if (n > 0 && (n < sizeof magic || memcmp(magic, session_magic, MAGIC_BYTES - 1) != 0))
+        status = say(FAILED, "%s is there and is no session: it stays as it is", path);
+    fclose(f);
+    return status;
+}
+
 int conversation_save(const conversation *c, const char *path)
 {
     output_file out;

@@ -3,10 +3,12 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* A line to the user: harmless, wherever the text is from. It stands beside the answers, not among them. */
@@ -27,6 +29,17 @@ static const char *plural(int n) { return n == 1 ? "" : "s"; }
 
 /* ---- Commands that set what the next message is like ------------------------------------------------ */
 
+/* What is typed there is the chat itself. */
+static int check_no_terminal(const char *path)
+{
+    struct stat st;
+    const int is_device = stat(path, &st) == 0 && S_ISCHR(st.st_mode); /* a pipe must not be opened to be asked */
+    const int fd = is_device ? open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC) : -1;
+    const int is_terminal = strcmp(path, "-") == 0 || (fd >= 0 && isatty(fd));
+    if (fd >= 0) close(fd);
+    return is_terminal ? say(USAGE, "%s is the terminal, and no file", path) : DONE;
+}
+
 int talk_attach(conversation *c, g4_part_kind kind, const char *path, int budget)
 {
     if (path[0] == '\0') return say(USAGE, "which file?");
@@ -34,6 +47,7 @@ int talk_attach(conversation *c, g4_part_kind kind, const char *path, int budget
     if (p == NULL) return FAILED;
     p->budget = budget;
     int status = path_read(path, &p->text);
+    if (status == DONE) status = check_no_terminal(buffer_text(&p->text));
     if (status == DONE) status = part_load(c, p); /* now, so that a wrong name is told at once */
     if (status == DONE)
         tell("goes with your next message");
@@ -101,6 +115,7 @@ static void talk_tools(conversation *c, const char *typed)
 {
     buffer path = { 0 };
     int status = path_read(typed, &path); /* which leaves a list as it is */
+    if (status == DONE && path.len > 0) status = check_no_terminal(path.data);
     if (status == DONE && path.len > 0)
         status = tools_declare(c, path.data);
     else if (status == DONE)
@@ -186,7 +201,10 @@ static void talk_save(conversation *c, const char *typed)
     buffer path = { 0 };
     if (path_given(typed, &path) != DONE || path.len == 0)
         say(USAGE, "to which file?");
-    else if (conversation_settle(c) == DONE && conversation_save(c, path.data) == DONE)
+    else if (strcmp(path.data, "-") == 0)
+        say(USAGE, "/save needs a file: - is standard output");
+    else if (session_check(path.data) == DONE && conversation_settle(c) == DONE &&
+             conversation_save(c, path.data) == DONE)
         tell("%d message%s saved", c->n, plural(c->n));
     buffer_free(&path);
 }

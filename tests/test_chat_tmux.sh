@@ -82,6 +82,22 @@ enter "hello"; see "; answer"
 leave
 ok "what was cleared is not saved" cmp -s "$tmp/empty" "$tmp/cleared"
 
+# The terminal is no file, and a file that is no session is not replaced by one.
+open 100 40 "$chat --no-history -n 4"
+see "Ctrl-D ends."
+enter "/image -"; see "- is the terminal, and no file"
+key C-l; enter "/tools -"; see "- is the terminal, and no file"
+key C-l; enter "/audio /dev/tty"; see "/dev/tty is the terminal, and no file"
+key C-l; enter "/save -"; see "/save needs a file"
+cp "$model" "$tmp/copy.g4"; cp LICENSE "$tmp/text"; : > "$tmp/nothing"
+key C-l; enter "/save $tmp/copy.g4"; see "copy.g4 is there and is no session: it stays as it is"
+enter "/save $tmp/text"; see "text is there and is no session"
+enter "/save $tmp/nothing"; see "0 messages saved"
+key C-l; enter "/save $tmp/nothing"; see "0 messages saved"
+leave
+ok "the model is as it was" cmp -s "$model" "$tmp/copy.g4"
+ok "the text is as it was" cmp -s LICENSE "$tmp/text"
+
 # ---- Answers alone on standard output -------------------------------------------------------------------
 open 100 40 "$chat --no-history -n 400 > '$tmp/out'"
 see "Ctrl-D ends."
