@@ -389,6 +389,15 @@ static int run(arguments *a, const cli_command *c)
     return c->run(a);
 }
 
+static int print_version(void)
+{
+    buffer b = { 0 };
+    buffer_fmt(&b, "gemma4 %s\n", G4_VERSION);
+    int status = print_buffer(&b);
+    buffer_free(&b);
+    return status;
+}
+
 /* A stream that is closed must not become a file that is opened later: writing to it fails, as it should. */
 static void hold_streams(void)
 {
@@ -417,7 +426,7 @@ int main(int argc, char **argv)
     if (status == DONE && a.help)
         status = help_print(&grammar, c);
     else if (status == DONE && a.version)
-        status = printf("gemma4 %s\n", G4_VERSION) < 0 || fflush(stdout) != 0;
+        status = print_version();
     else if (status == DONE && c->bit != FOR_HELP)
         status = config_read(&a, c);
     if (status == DONE && !a.help && !a.version) status = run(&a, c);

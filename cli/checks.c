@@ -206,31 +206,88 @@ static int check_standard_input(const arguments *a)
     return second == NULL ? DONE : say(USAGE, "standard input can be read once: %s - or %s -, not both", first, second);
 }
 
+/* The folder in which a name stands; *last: the name without it. 0: there is no such folder. */
+static int folder_of(const char *path, struct stat *folder, const char **last)
+{
+    const char *slash = strrchr(path, '/');
+    buffer name = { 0 };
+    buffer_add(&name, path, slash != NULL ? (size_t)(slash - path) + 1 : 0);
+    *last = slash != NULL ? slash + 1 : path;
+    const int found = !name.failed && stat(name.len > 0 ? name.data : ".", folder) == 0;
+    buffer_free(&name);
+    return found;
+}
+
+/* One file, however it is written: it is there, or would come to stand in one folder under one name. */
 static int same_file(const char *a, const char *b)
 {
     struct stat st, other;
-    return stat(a, &st) == 0 && stat(b, &other) == 0 && S_ISREG(st.st_mode) && st.st_dev == other.st_dev &&
-           st.st_ino == other.st_ino;
+    const char *last, *other_last;
+    const int is_there = stat(a, &st) == 0, is_other_there = stat(b, &other) == 0;
+    if (is_there != is_other_there || (is_there && !S_ISREG(st.st_mode))) return 0;
+    if (is_there) return st.st_dev == other.st_dev && st.st_ino == other.st_ino;
+    return folder_of(a, &st, &last) && folder_of(b, &other, &other_last) && st.st_dev == other.st_dev &&
+           st.st_ino == other.st_ino && strcmp(last, other_last) == 0;
+}
+
+/* The i-th file that is read beside the model, NULL past the last. */
+static const char *file_read_by(const arguments *a, int i)
+{
+    const char *const others[] = { a->requests,    a->messages,
+                                   a->tools,       a->json_schema,
+                                   a->grammar,     a->tokens != NULL && a->tokens[0] == '@' ? a->tokens + 1 : NULL,
+                                   a->api_key_file };
+    for (int k = 0; k < a->n_inputs; k++) {
+        if (a->inputs[k].kind != INPUT_TEXT && i-- == 0) return a->inputs[k].value;
+    }
+    for (size_t k = 0; k < sizeof others / sizeof others[0]; k++) {
+        if (others[k] != NULL && i-- == 0) return others[k];
+    }
+    return NULL;
+}
+
+/* Would what is written there take the place of what is read? */
+static int check_output_is_new(const arguments *a, const char *path)
+{
+    buffer model = { 0 };
+    const int is_model = model_path(a, &model) && same_file(path, model.data);
+    const char *other;
+    buffer_free(&model);
+    if (is_model) return say(USAGE, "%s is the model: nothing is written there", path);
+    for (int i = 0; (other = file_read_by(a, i)) != NULL; i++) {
+        if (same_file(path, other)) return say(USAGE, "%s is read here: what is written needs a file of its own", path);
+    }
+    return DONE;
+}
+
+/* Standard output has what a command says: only some of what it writes may stand there in its place. */
+static int check_output_streams(const arguments *a)
+{
+    const struct {
+        const char *path, *name;
+    } files[] = { { a->session, "--session" }, { a->boxes, "--boxes" }, { a->nll, "--nll" }, { a->trace, "--trace" } };
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        if (files[i].path != NULL && strcmp(files[i].path, "-") == 0)
+            return say(USAGE, "%s needs a file: - is standard output, which says something else", files[i].name);
+    }
+    return DONE;
 }
 
 static int check_outputs(const arguments *a)
 {
-    const char *const paths[] = { a->output, a->dump, a->nll, a->boxes, a->session };
+    const char *const paths[] = { a->output, a->dump, a->nll, a->boxes, a->session, a->trace };
     struct stat st;
-    int status = DONE;
-    if (a->session != NULL && stat(a->session, &st) == 0 && !S_ISREG(st.st_mode))
+    int status = check_output_streams(a);
+    if (status == DONE && a->session != NULL && stat(a->session, &st) == 0 && !S_ISREG(st.st_mode))
         return say(FAILED, "%s is a folder, a pipe or a device: a session is a file", a->session);
     for (size_t i = 0; status == DONE && i < sizeof paths / sizeof paths[0]; i++) {
         if (paths[i] == NULL || strcmp(paths[i], "-") == 0) continue;
-        if (a->model != NULL && same_file(paths[i], a->model))
-            return say(USAGE, "%s is the model: nothing is written there", paths[i]);
-        if (a->requests != NULL && same_file(paths[i], a->requests))
-            return say(USAGE, "%s holds the requests: the answers need a file of their own", paths[i]);
-        for (size_t k = 0; k < i; k++) {
-            if (paths[k] != NULL && strcmp(paths[k], paths[i]) == 0)
-                return say(USAGE, "%s is named for two outputs", paths[i]);
+        status = check_output_is_new(a, paths[i]);
+        for (size_t k = 0; status == DONE && k < i; k++) {
+            if (paths[k] != NULL && same_file(paths[k], paths[i]))
+                status = say(USAGE, "%s is named for two outputs", paths[i]);
         }
-        status = output_check(paths[i]);
+        if (status == DONE && paths[i] != a->trace) status = output_check(paths[i]); /* which only grows */
     }
     return status;
 }

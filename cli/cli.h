@@ -335,6 +335,7 @@ int companion_find(const char *name, buffer *path);
  * file of a->model, or the model of that name where run_models looks. 0: there is none. */
 int model_default(arguments *a);
 int model_named(arguments *a);
+int model_path(const arguments *a, buffer *path); /* the same for who only asks: *path is that of the model */
 /* *path becomes that of the model file of that name among those of `gemma4 models`; 0: there is none. */
 int model_find(const char *name, buffer *path);
 const char *weight_type(const g4_engine *e); /* the one of most bytes of its layers */

@@ -71,11 +71,12 @@ static int is_hub_id(const char *text)
     return owner > 0 && text[0] != '.' && name > 0 && text[owner + 1 + name] == '\0' && strstr(text, ".g4") == NULL;
 }
 
-static int refuse_missing(const char *model)
+static int refuse_missing(const arguments *a)
 {
-    const char *slash = strchr(model, '/');
+    const char *model = a->model, *slash = strchr(model, '/');
     if (is_hub_id(model)) return advise_export(model, slash + 1, strlen(slash + 1), "name on a hub");
-    return say(FAILED, "there is no model %s: no such file, and none of that name among those of gemma4 models", model);
+    return say(FAILED, "there is no model %s%s: no such file, and none of that name among those of gemma4 models",
+               model, is_given(a, FIELD(model)) != NULL ? "" : ", which GEMMA4_MODEL or the configuration names");
 }
 
 static void on_log(void *user, g4_log_level level, const char *text)
@@ -88,7 +89,7 @@ int model_open(g4_engine **out, arguments *a)
 {
     g4_error err;
     int status = DONE;
-    if (a->model != NULL && !model_named(a)) return refuse_missing(a->model);
+    if (a->model != NULL && !model_named(a)) return refuse_missing(a);
     if (a->model == NULL && !model_default(a)) return say(USAGE, "no model: give one with -m FILE");
     if (a->model == a->found_model.data && !a->quiet) say(DONE, "using %s", a->model);
     status = refuse_checkpoint(a->model);

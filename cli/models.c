@@ -76,9 +76,22 @@ int model_find(const char *name, buffer *path)
     return found;
 }
 
+static int default_path(buffer *path)
+{
+    return companion_find("models/tiny.g4", path) || companion_find("tiny.g4", path);
+}
+
+int model_path(const arguments *a, buffer *path)
+{
+    if (a->model == NULL) return default_path(path);
+    if (access(a->model, F_OK) != 0) return model_find(a->model, path);
+    buffer_str(path, a->model);
+    return !path->failed;
+}
+
 int model_default(arguments *a)
 {
-    int found = companion_find("models/tiny.g4", &a->found_model) || companion_find("tiny.g4", &a->found_model);
+    int found = default_path(&a->found_model);
     if (found) a->model = a->found_model.data;
     return found;
 }
@@ -230,8 +243,13 @@ int run_models(arguments *a)
     buffer b = { 0 }, folder = { 0 };
     found_list list = { 0 };
     int status = DONE;
-    if (a->model != NULL && !model_named(a)) return say(FAILED, "there is no model %s", a->model);
-    if (a->model != NULL || model_default(a)) found_add(&list, a->model);
+    int is_there = a->model != NULL ? model_named(a) : model_default(a);
+    if (is_there)
+        found_add(&list, a->model);
+    else if (a->model != NULL && is_given(a, FIELD(model)) != NULL)
+        return say(FAILED, "there is no model %s", a->model);
+    else if (a->model != NULL) /* a list of what there is helps to mend that */
+        say(DONE, "there is no model %s, which GEMMA4_MODEL or the configuration names", a->model);
     int has_default = list.n > 0;
     for (int i = 0; model_folder(i, &folder); i++) {
         if (folder.len > 0 && !folder.failed) found_add_folder(&list, folder.data);

@@ -595,7 +595,7 @@ ok "a block that is not there exits 1" test "$rc" -eq 1 -a ! -e "$tmp/x.f32"
 # ---- Where output cannot go -------------------------------------------------------------------------------------
 if [ -w /dev/full ]; then
     for command in "-m $base --quiet -p x -n 1" "-m $base --quiet -p x -n 1 --json" "tokenize -m $vocab -f LICENSE" \
-        "info -m $base" --help; do
+        "info -m $base" --help --version; do
         "$g4" $command > /dev/full 2> "$tmp/err" < /dev/null; rc=$?
         ok "$command > /dev/full exits 1" test "$rc" -eq 1
         ok "$command > /dev/full says why" grep -q "No space left" "$tmp/err"
@@ -607,6 +607,32 @@ if [ -w /dev/full ]; then
 else
     echo "no /dev/full"; skipped=$((skipped + 1))
 fi
+# What is read, the model first, is never what is written, however it is named.
+cp "$g4" "$tmp/gemma4"; mkdir -p "$tmp/models" "$tmp/data/gemma4"; export XDG_DATA_HOME="$tmp/data"
+mine=$tmp/data/gemma4/mine.g4
+here=$g4; g4=$tmp/gemma4
+cp $base "$tmp/models/tiny.g4"; cp $base "$mine"
+fails 2 "is the model: nothing is written there" logits --tokens 2 -o "$tmp/models/tiny.g4"
+fails 2 "is the model: nothing is written there" serve --trace "$tmp/models/tiny.g4" --api-key-file "$tmp/none"
+fails 2 "is the model: nothing is written there" logits -m mine --tokens 2 --dump "$tmp/models/../data/gemma4/mine.g4"
+g4=$here
+unset XDG_DATA_HOME
+ok "the models are as they were" sh -c "cmp -s '$mine' $base && cmp -s '$tmp/models/tiny.g4' $base"
+cp LICENSE "$tmp/text"; ln "$tmp/text" "$tmp/hard"; ln -s text "$tmp/soft"
+for alias in text hard soft; do
+    fails 2 "is read here: what is written needs a file of its own" perplexity -m $base -f "$tmp/text" \
+        --nll "$tmp/$alias"
+    fails 2 "is read here" calibrate -m $base -f "$tmp/text" -o "$tmp/$alias"
+done
+cp tests/data/tiny/ask0_0.png "$tmp/seen.png"
+fails 2 "is read here" -m $chat --image "$tmp/seen.png" --boxes "$tmp/seen.png" -p x
+ok "and is as it was" same LICENSE "$tmp/text"
+fails 2 "is named for two outputs" logits -m $base --tokens 2 -o "$tmp/two" --dump "$tmp/models/../two"
+run logits -m $base --tokens 2 -o "$tmp/two" --dump "$tmp/models/two"
+ok "two names in two folders are two files" test "$rc" -eq 0 -a -s "$tmp/two" -a -s "$tmp/models/two"
+fails 2 "--session needs a file" -m $chat --session - -p x
+fails 2 "--boxes needs a file" -m $chat --image tests/data/tiny/ask0_0.png --boxes - -p x
+fails 2 "--nll needs a file" perplexity -m $base -f LICENSE --nll -
 "$g4" -m $base --quiet -p x -n 400 --no-guard 2> "$tmp/err" | head -c 1 > /dev/null
 ok "a closed pipe is no crash" sh -c "! grep -qi 'signal' '$tmp/err'"
 run logits -m $base --tokens 2 -o "$tmp/no/such/folder/x"

@@ -209,7 +209,11 @@ cp "$tmp/out" "$tmp/want"
 export GEMMA4_MODEL="$tiny"
 answers "GEMMA4_MODEL" --quiet --temp 0 -n 3 "Tell me a story."
 GEMMA4_MODEL=$tmp/nothere.g4
-fails 1 "there is no model $tmp/nothere.g4" --quiet x
+fails 1 "there is no model $tmp/nothere.g4, which GEMMA4_MODEL or the configuration names" --quiet x
+run models --quiet
+ok "what there is is listed all the same" test "$rc" -eq 0 -a -s "$tmp/out"
+ok "with a line about what is not" grep -q "there is no model $tmp/nothere.g4, which GEMMA4_MODEL" "$tmp/err"
+fails 1 "there is no model $tmp/neither.g4" models -m "$tmp/neither.g4"
 answers "-m wins over it" -m "$tiny" --quiet --temp 0 -n 3 "Tell me a story."
 unset GEMMA4_MODEL
 mkdir "$tmp/config/gemma4"
