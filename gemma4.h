@@ -469,7 +469,7 @@ G4_API g4_status g4_session_sync(g4_session *s, const g4_prompt *prompt, int *re
 G4_API g4_status g4_session_rewind(g4_session *s, int n, g4_error *err);
 /* Keep the present position cheap to come back to (a snapshot holds references, not copies). */
 G4_API g4_status g4_session_mark(g4_session *s, g4_error *err);
-/* A second session in the same state, sharing memory until they differ. */
+/* A second session in the same state and with the same marks, sharing memory until they differ. */
 G4_API g4_status g4_session_fork(g4_session **out, const g4_session *s, g4_error *err);
 /* Timeline and caches, to go on later with the same model; load checks both. */
 G4_API g4_status g4_session_save(const g4_session *s, g4_write_fn write, void *user, g4_error *err);
@@ -648,6 +648,15 @@ G4_API g4_status g4_batch_add(g4_batch *b, g4_session *s, const g4_batch_request
 /* Cancel a session of the batch at once, or, from a callback, at the end of the step; else nothing. */
 G4_API void g4_batch_remove(g4_batch *b, g4_session *s);
 G4_API int g4_batch_n(const g4_batch *b); /* sessions in it */
+/* What one session reads serves others that begin alike. Both are for between steps, and say G4_ERR_ARGUMENT in one.
+ *
+ * The pass that reads position n - 1 of the session's prompt ends there, where the timeline is marked as by
+ * g4_session_mark; where that is read already, or no part of a prompt, nothing. */
+G4_API g4_status g4_batch_mark(g4_batch *b, const g4_session *s, int n, g4_error *err);
+/* A session of its own that holds the first n tokens of one in the batch, of its prompt and answer as far as they are
+ * evaluated, and shares their memory; or fewer, back to a mark or to none, where the windows of sliding layers have
+ * moved on: g4_session_n says how many. */
+G4_API g4_status g4_batch_fork(g4_batch *b, g4_session **out, const g4_session *s, int n, g4_error *err);
 /* One forward pass: a token or more of each session that answers, and pieces of the prompts of the others. Outputs and
  * `done` are called from here. An error is one of the step itself, such as its own limits: nobody is lost by it, and
  * the next step goes on. What fails in one session ends that one. */

@@ -1,8 +1,8 @@
 /* scheduler.c - who is answered when, and where: one thread that owns the batch and the sessions. Jobs wait in a queue
  * until there is a place; each begins in the session that holds most of its prompt already. A session is taken over
  * where that keeps at least half of what it holds; else the job gets a fork of it, or a new one, so that a short prompt
- * of another kind never costs a long conversation what it has read. Sessions without use stay within a budget of
- * memory, and those that were used last. */
+ * of another kind never costs a long conversation what it has read. A job whose beginning another one is reading waits
+ * for that and forks it. Sessions without use stay within a budget of memory, and those that were used last. */
 #include "serve.h"
 
 #include <errno.h>
@@ -92,6 +92,18 @@ static int count_common(const g4_prompt *p, const g4_session *s)
     return n;
 }
 
+/* Tokens before the first picture or sound, which are equal only if their bytes are. */
+static int plain_length(const g4_prompt *p) { return p->n_media > 0 ? p->media[0].pos : p->n; }
+
+/* How far two prompts are the same text. */
+static int count_alike(const g4_prompt *p, const g4_prompt *q)
+{
+    const int n_p = plain_length(p), n_q = plain_length(q), most = n_p < n_q ? n_p : n_q;
+    int n = 0;
+    while (n < most && p->tokens[n] == q->tokens[n]) n++;
+    return n;
+}
+
 static void drop_kept(scheduler *s, kept_session *k)
 {
     atomic_fetch_sub(&s->kept_bytes, k->bytes);
@@ -149,6 +161,77 @@ static kept_session *best_kept(scheduler *s, const g4_prompt *prompt, int *n_com
     return best;
 }
 
+/* The session in use that holds more than *n_common tokens of the prompt's text, and most of it. */
+static kept_session *best_used(scheduler *s, const g4_prompt *prompt, int *n_common)
+{
+    const g4_prompt plain = { .tokens = prompt->tokens, .n = plain_length(prompt) };
+    kept_session *best = NULL;
+    for (int i = 0; i < MAX_KEPT; i++) {
+        kept_session *k = &s->kept[i];
+        const int n = k->session != NULL && k->job != NULL ? count_common(&plain, k->session) : 0;
+        if (n <= *n_common) continue;
+        *n_common = n;
+        best = k;
+    }
+    return best;
+}
+
+static int is_reading(const kept_session *k)
+{
+    return k->session != NULL && k->job != NULL && g4_session_n(k->session) < k->job->work.prompt.n;
+}
+
+/* How far a session in use is about to hold what the prompt begins with; 0: it holds something else. */
+static int count_coming(const kept_session *k, const g4_prompt *prompt)
+{
+    const g4_prompt *other = &k->job->work.prompt;
+    return count_common(other, k->session) == g4_session_n(k->session) ? count_alike(prompt, other) : 0;
+}
+
+/* Is another reading what this job begins with? Then it stops there for a moment, and this one goes on from it: both
+ * get there sooner than if each read it, for they would share the passes. That is so unless the other has further to go
+ * than this one, beside those that read now, would gain. */
+static int waits_for_beginning(scheduler *s, served_job *j)
+{
+    const g4_prompt *prompt = &j->work.prompt;
+    const kept_session *best = NULL;
+    int own, held, n_reading = 0;
+    best_kept(s, prompt, &own);
+    held = own;
+    best_used(s, prompt, &held);
+    held += MIN_COMMON - 1;
+    for (int i = 0; i < MAX_KEPT; i++) n_reading += is_reading(&s->kept[i]);
+    for (int i = 0; i < MAX_KEPT && n_reading > 0; i++) {
+        const kept_session *k = &s->kept[i];
+        const int n = is_reading(k) ? count_coming(k, prompt) : 0;
+        if (n <= held || (n - g4_session_n(k->session)) * n_reading > (n - own) * (n_reading + 1)) continue;
+        held = n;
+        best = k;
+    }
+    return best != NULL && g4_batch_mark(s->batch, best->session, held, NULL) == G4_OK;
+}
+
+/* Begin in a fork of a session in use, where that has more than n_kept tokens to give; 0: it has not, or no memory. */
+static int fork_used(scheduler *s, served_job *j, int n_kept, const kept_session *spared)
+{
+    int n = n_kept;
+    kept_session *from = best_used(s, &j->work.prompt, &n);
+    g4_session *fork = NULL;
+    if (from == NULL || n < MIN_COMMON || g4_batch_fork(s->batch, &fork, from->session, n, NULL) != G4_OK) return 0;
+    kept_session *k = g4_session_n(fork) > n_kept && g4_session_n(fork) >= MIN_COMMON ? free_place(s, spared) : NULL;
+    if (k == NULL) {
+        g4_session_close(fork);
+        return 0;
+    }
+    j->placed = "forked";
+    j->n_common = g4_session_n(fork);
+    j->n_held = g4_session_n(from->session);
+    k->session = fork;
+    atomic_fetch_add(&s->n_kept, 1);
+    j->session = k;
+    return 1;
+}
+
 /* Where the job begins; j->session is NULL after a failure, which is its status. */
 static g4_status place_job(scheduler *s, served_job *j)
 {
@@ -156,7 +239,9 @@ static g4_status place_job(scheduler *s, served_job *j)
     kept_session *best = best_kept(s, &w->prompt, &j->n_common);
     g4_status status = G4_OK;
     j->n_held = best != NULL ? g4_session_n(best->session) : 0;
-    if (best != NULL && 2 * j->n_common >= j->n_held) {
+    if (fork_used(s, j, j->n_common, best)) {
+        /* j->session is set */
+    } else if (best != NULL && 2 * j->n_common >= j->n_held) {
         j->placed = "continued";
         atomic_fetch_sub(&s->kept_bytes, best->bytes);
         best->bytes = 0;
@@ -244,14 +329,10 @@ static g4_status add_chat(scheduler *s, served_job *j)
     return g4_batch_respond(s->batch, j->session->session, w->chat, &j->request, &w->error);
 }
 
-static void start_job(scheduler *s, served_job *j)
+/* The job goes into the batch. */
+static void begin_job(scheduler *s, served_job *j)
 {
     request_work *w = &j->work;
-    j->scheduler = s;
-    j->begun = seconds_now();
-    s->n_running++;
-    w->writer.request = w->request;
-    job_is(j, JOB_RUNS);
     g4_status status = place_job(s, j);
     if (status == G4_OK) status = w->chat != NULL ? add_chat(s, j) : add_text(s, j);
     if (status != G4_OK) {
@@ -260,6 +341,34 @@ static void start_job(scheduler *s, served_job *j)
     }
     if (j->streams && !job_open_stream(j)) job_drop(j);
     w->writer.stream = j->stream;
+}
+
+/* It has its place among those that are answered, and begins now or when its beginning is there. */
+static void start_job(scheduler *s, served_job *j)
+{
+    j->scheduler = s;
+    j->begun = seconds_now();
+    s->n_running++;
+    j->work.writer.request = j->work.request;
+    job_is(j, JOB_RUNS);
+    if (waits_for_beginning(s, j))
+        s->awaiting[s->n_awaiting++] = j;
+    else
+        begin_job(s, j);
+}
+
+/* Those whose beginning has been read, or is read no more, go on; and those that are wanted no more. */
+static void begin_awaiting(scheduler *s)
+{
+    int n = 0;
+    for (int i = 0; i < s->n_awaiting; i++) {
+        served_job *j = s->awaiting[i];
+        if (!atomic_load(&j->is_cancelled) && waits_for_beginning(s, j))
+            s->awaiting[n++] = j;
+        else
+            begin_job(s, j);
+    }
+    s->n_awaiting = n;
 }
 
 /* ---- The thread -------------------------------------------------------------------------------------------------- */
@@ -297,6 +406,7 @@ static void *scheduler_main(void *arg)
             pthread_mutex_lock(&s->lock);
         }
         pthread_mutex_unlock(&s->lock);
+        begin_awaiting(s);
         g4_cancel_clear(&s->hurry); /* who has gone is seen at the start of the step */
         const g4_status status = s->n_running > 0 ? g4_batch_step(s->batch, &err) : G4_OK;
         n_failed = status == G4_OK || status == G4_ERR_CANCELED ? 0 : n_failed + 1;
@@ -346,6 +456,7 @@ static int unqueue(scheduler *s, const served_job *j)
 void scheduler_cancel(scheduler *s, served_job *j)
 {
     g4_cancel_set(&j->gone);
+    atomic_store(&j->is_cancelled, 1);
     pthread_mutex_lock(&s->lock);
     const int waited = unqueue(s, j);
     if (!waited && s->n_running == 1) g4_cancel_set(&s->hurry); /* others would lose what this step has computed */

@@ -119,8 +119,9 @@ int socket_send(int fd, const char *data, size_t n);
 typedef enum { JOB_WAITS, JOB_RUNS, JOB_OVER } job_state;
 typedef struct served_job {
     request_work work;
-    g4_cancel gone;      /* ends all that is done for it */
-    atomic_int has_gone; /* its client, who will read nothing */
+    g4_cancel gone;          /* ends all that is done for it */
+    atomic_int has_gone;     /* its client, who will read nothing */
+    atomic_int is_cancelled; /* the scheduler was told so */
     int streams;
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -156,6 +157,8 @@ typedef struct scheduler {
     served_job *first, *last; /* that wait, under the lock */
     int n_waiting, max_waiting, n_parallel, ends, started;
     atomic_int n_running;
+    served_job *awaiting[MAX_PARALLEL]; /* (n_awaiting) run, but what they begin with another one is reading */
+    int n_awaiting;
     g4_cancel hurry;       /* ends the step that is being computed: nobody wants it any more */
     uint64_t session_work; /* bytes of buffers of a session */
     kept_session kept[MAX_KEPT];

@@ -466,6 +466,52 @@ void g4_batch_remove(g4_batch *b, g4_session *s)
     b->steps_in = 0;
 }
 
+/* ---- What is being read serves others ------------------------------------------------------------------------ */
+
+static g4_status g4_batch_find(const g4_batch *b, const g4_session *s, g4_member **out, g4_error *err)
+{
+    if (!b || !s) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", !b ? "batch" : "session");
+    if (b->steps_in) return g4_fail(err, G4_ERR_ARGUMENT, "this batch is in a step");
+    for (int i = 0; i < b->n; i++) {
+        *out = b->members[i];
+        if ((*out)->s == s && (*out)->state != G4_MEMBER_IS_OVER) return G4_OK;
+    }
+    return g4_fail(err, G4_ERR_ARGUMENT, "the session is not in the batch");
+}
+
+g4_status g4_batch_mark(g4_batch *b, const g4_session *s, int n, g4_error *err)
+{
+    g4_member *m = NULL;
+    const g4_status status = g4_batch_find(b, s, &m, err);
+    if (status) return status;
+    n = g4_timeline_outside_media(m->s, n);
+    if (m->state != G4_MEMBER_READS || n <= s->n || n >= m->reading.stretch.end) return G4_OK;
+    int at = m->next_mark;
+    while (at < m->n_marks && m->marks[at] < n) at++;
+    if (at < m->n_marks && m->marks[at] == n) return G4_OK;
+    int *marks = g4_realloc(b->e->a, m->marks, (size_t)m->n_marks + 1, sizeof *marks);
+    if (!marks) return g4_fail(err, G4_ERR_MEMORY, "no memory for %d marks", m->n_marks + 1);
+    m->marks = marks;
+    memmove(marks + at + 1, marks + at, (size_t)(m->n_marks - at) * sizeof *marks);
+    marks[at] = n;
+    m->n_marks++;
+    return G4_OK;
+}
+
+g4_status g4_batch_fork(g4_batch *b, g4_session **out, const g4_session *s, int n, g4_error *err)
+{
+    g4_member *m = NULL;
+    if (!out) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
+    *out = NULL;
+    g4_status status = g4_batch_find(b, s, &m, err);
+    if (!status && n < 0) status = g4_fail(err, G4_ERR_ARGUMENT, "a fork of %d tokens", n);
+    if (!status) status = g4_fork_make(out, s, err);
+    if (status) return status;
+    g4_timeline_settle(*out);
+    g4_timeline_cut(*out, n);
+    return G4_OK;
+}
+
 void g4_batch_close(g4_batch *b)
 {
     if (!b || b->steps_in) return;

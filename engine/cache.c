@@ -250,6 +250,17 @@ static int g4_snapshot_has(const g4_kv_snapshot *snapshot, const g4_cache *c)
     return snapshot->has_all || c->shape.window > 0;
 }
 
+/* Room for references to so many pages; one block holds the three arrays. */
+static int g4_snapshot_alloc(const g4_kv *kv, g4_kv_snapshot *out, int n_pages, int has_all)
+{
+    const size_t ints = g4_round_up(2 * (size_t)kv->n_caches, 2);
+    int *block = g4_alloc(kv->a, 1, ints * sizeof *block + (size_t)n_pages * sizeof(g4_page *));
+    *out = (g4_kv_snapshot) { .has_all = has_all };
+    if (!block) return 0;
+    *out = (g4_kv_snapshot) { n_pages, has_all, block, block + kv->n_caches, (g4_page **)(void *)(block + ints) };
+    return 1;
+}
+
 /* References to the pages of sliding layers, or of all. */
 static int g4_snapshot_open(const g4_kv *kv, g4_kv_snapshot *out, int has_all)
 {
@@ -257,11 +268,7 @@ static int g4_snapshot_open(const g4_kv *kv, g4_kv_snapshot *out, int has_all)
     *out = (g4_kv_snapshot) { .has_all = has_all };
     for (int i = 0; i < kv->n_caches; i++)
         if (g4_snapshot_has(out, &kv->caches[i])) n_pages += kv->caches[i].end - kv->caches[i].first;
-    /* One block holds the three arrays. */
-    const size_t ints = g4_round_up(2 * (size_t)kv->n_caches, 2);
-    int *block = g4_alloc(kv->a, 1, ints * sizeof *block + (size_t)n_pages * sizeof(g4_page *));
-    if (!block) return 0;
-    *out = (g4_kv_snapshot) { n_pages, has_all, block, block + kv->n_caches, (g4_page **)(void *)(block + ints) };
+    if (!g4_snapshot_alloc(kv, out, n_pages, has_all)) return 0;
     for (int i = 0; i < kv->n_caches; i++) {
         const g4_cache *c = &kv->caches[i];
         if (!g4_snapshot_has(out, c)) continue;
@@ -279,6 +286,19 @@ int g4_kv_snapshot_take(const g4_kv *kv, g4_kv_snapshot *out)
 {
     if (!g4_snapshot_open(kv, out, 0)) return 0;
     for (int p = 0; p < out->n_pages; p++) atomic_fetch_add(&out->pages[p]->snapshot_refs, 1);
+    return 1;
+}
+
+int g4_kv_snapshot_copy(const g4_kv *kv, const g4_kv_snapshot *from, g4_kv_snapshot *out)
+{
+    if (!g4_snapshot_alloc(kv, out, from->n_pages, from->has_all)) return 0;
+    memcpy(out->first, from->first, (size_t)kv->n_caches * sizeof *out->first);
+    memcpy(out->count, from->count, (size_t)kv->n_caches * sizeof *out->count);
+    for (int p = 0; p < from->n_pages; p++) {
+        out->pages[p] = from->pages[p];
+        atomic_fetch_add(&out->pages[p]->refs, 1);
+        atomic_fetch_add(&out->pages[p]->snapshot_refs, 1);
+    }
     return 1;
 }
 

@@ -152,6 +152,8 @@ void g4_kv_store(g4_kv *kv, int cache, int pos, const float *k, const float *v);
 g4_kv_tile g4_kv_read(const g4_kv *kv, int cache, int page, int head);
 
 int g4_kv_snapshot_take(const g4_kv *kv, g4_kv_snapshot *out); /* 0 when memory is out */
+/* One more of the same pages, also for another timeline of the same model; likewise. */
+int g4_kv_snapshot_copy(const g4_kv *kv, const g4_kv_snapshot *from, g4_kv_snapshot *out);
 /* The pages of all layers. What is written at position `from` or behind it goes to copies from now on. */
 int g4_kv_snapshot_take_all(const g4_kv *kv, int from, g4_kv_snapshot *out);
 /* What is written at position `from` or behind it leaves the snapshot's pages alone from now on. */

@@ -316,7 +316,7 @@ static g4_session_options g4_options_of(const g4_session *s)
                                   .taps = &s->taps };
 }
 
-static g4_status g4_fork_make(g4_session **out, const g4_session *s, g4_error *err)
+g4_status g4_fork_make(g4_session **out, const g4_session *s, g4_error *err)
 {
     g4_engine *e = s->e;
     const size_t vocab = g4_round_up(e->file.config.n_vocab, 16);
@@ -341,6 +341,11 @@ static g4_status g4_fork_make(g4_session **out, const g4_session *s, g4_error *e
     f->ready = s->ready;
     f->n = s->n;
     g4_kv_fork(&f->kv, &s->kv);
+    const g4_status marked = g4_timeline_copy_marks(f, s, err);
+    if (marked) {
+        g4_session_close(f);
+        return marked;
+    }
     *out = f;
     return G4_OK;
 }

@@ -154,7 +154,8 @@ typedef struct {
 /* Fails for a NULL, in a forked child, while another call is in, and when the call was cancelled before it began.
  * `more` are limits beside the session's own; NULL: none. g4_call_end must follow in any case. */
 g4_status g4_call_begin(g4_call *call, const g4_session *s, const g4_limits *more, g4_error *err);
-g4_status g4_call_end(g4_call *call, g4_status status); /* returns status */
+g4_status g4_call_end(g4_call *call, g4_status status);                       /* returns status */
+g4_status g4_fork_make(g4_session **out, const g4_session *s, g4_error *err); /* g4_session_fork within a call of s */
 
 /* ---- Timelines (timeline.c) ------------------------------------------------------------------------------------ */
 
@@ -218,6 +219,15 @@ int g4_timeline_common(const g4_session *s, const g4_prompt *p);
 g4_status g4_timeline_rewind(g4_session *s, int n, g4_error *err);
 g4_status g4_timeline_mark(g4_session *s, g4_error *err);
 void g4_timeline_clear(g4_session *s); /* all of it, its snapshots too */
+/* Cut the timeline to at most n positions without evaluating anything. Returns the position reached: n itself when the
+ * windows still hold what its last token saw, else the nearest snapshot before it, else 0. */
+int g4_timeline_cut(g4_session *s, int n);
+/* The last position <= n that is neither inside the soft tokens of one medium nor between two that see each other. */
+int g4_timeline_outside_media(const g4_session *s, int n);
+/* Of a fork of a session that is in a call: what was to be evaluated next goes. */
+void g4_timeline_settle(g4_session *s);
+/* A new session's snapshots become those of `from`, whose pages they share. */
+g4_status g4_timeline_copy_marks(g4_session *s, const g4_session *from, g4_error *err);
 
 /* What a timeline was, held by references to its pages, media and snapshots while a call changes it. */
 typedef struct {

@@ -60,6 +60,26 @@ g4_status g4_timeline_mark(g4_session *s, g4_error *err)
     return G4_OK;
 }
 
+g4_status g4_timeline_copy_marks(g4_session *s, const g4_session *from, g4_error *err)
+{
+    const size_t n = (size_t)from->n_snapshots;
+    s->snapshots = n > 0 ? g4_alloc(s->e->a, n, sizeof *s->snapshots) : NULL;
+    s->cap_snapshots = s->snapshots ? from->n_snapshots : 0;
+    for (int i = 0; i < s->cap_snapshots; i++) {
+        g4_snapshot *copy = g4_alloc(s->e->a, 1, sizeof *copy);
+        if (!copy || !g4_kv_snapshot_copy(&s->kv, &from->snapshots[i]->kv, &copy->kv)) {
+            g4_free(s->e->a, copy);
+            break;
+        }
+        copy->refs = 1;
+        copy->pos = from->snapshots[i]->pos;
+        g4_kv_snapshot_protect(&s->kv, &copy->kv, copy->pos); /* each may go back there, and write what follows */
+        s->snapshots[s->n_snapshots++] = copy;
+    }
+    if (s->n_snapshots == from->n_snapshots) return G4_OK;
+    return g4_fail(err, G4_ERR_MEMORY, "no memory for %d snapshots", from->n_snapshots);
+}
+
 /* Go back to the last snapshot. */
 static void g4_restore_last(g4_session *s)
 {
@@ -101,6 +121,11 @@ static int g4_outside_media(const g4_config *c, const g4_medium *media, int n, i
         if (media[i].pos < pos && (pos < end || (pos == end && joined))) pos = media[i].pos;
     }
     return pos;
+}
+
+int g4_timeline_outside_media(const g4_session *s, int n)
+{
+    return g4_outside_media(&s->e->file.config, s->media, s->n_media, n);
 }
 
 /* Drop the media that start at position n or behind it. */
@@ -534,9 +559,7 @@ void g4_checkpoint_end(g4_checkpoint *c, g4_session *s, g4_status status)
 
 /* ---- Going back, prefix reuse --------------------------------------------------------------------------------- */
 
-/* Cut the timeline to at most n positions without evaluating anything. Returns the position reached: n itself when the
- * windows still hold what its last token saw, else the nearest snapshot before it, else 0. */
-static int g4_go_back(g4_session *s, int n)
+int g4_timeline_cut(g4_session *s, int n)
 {
     n = g4_outside_media(&s->e->file.config, s->media, s->n_media, n);
     if (n >= s->n) return s->n;
@@ -551,6 +574,14 @@ static int g4_go_back(g4_session *s, int n)
     s->ready = G4_READY_NOTHING;
     g4_drop_media(s, s->n);
     return s->n;
+}
+
+void g4_timeline_settle(g4_session *s)
+{
+    g4_kv_truncate(&s->kv, s->n);
+    s->ready = G4_READY_NOTHING;
+    g4_timeline_cut(s, s->n);
+    g4_drop_media(s, s->n);
 }
 
 int g4_timeline_common(const g4_session *s, const g4_prompt *p)
@@ -576,7 +607,7 @@ int g4_timeline_common(const g4_session *s, const g4_prompt *p)
 static g4_status g4_continue_from(g4_session *s, int n, const g4_prompt *p, const g4_wish *wish, int *reused,
                                   g4_error *err)
 {
-    const int from = g4_go_back(s, n);
+    const int from = g4_timeline_cut(s, n);
     const uint64_t before = s->n_evaluated;
     if (from < p->n) {
         const g4_status status = g4_append_from(s, p, from, wish, err);
@@ -623,7 +654,7 @@ g4_status g4_reading_begin(g4_reading *r, g4_session *s, const g4_prompt *prompt
     r->replaces = common < s->n;
     if (r->replaces) status = g4_checkpoint_take(&r->old, s, common, err);
     if (status) return status;
-    r->reused = g4_go_back(s, common);
+    r->reused = g4_timeline_cut(s, common);
     if (prompt) status = g4_place_prompt(s, prompt, r->reused, err);
     if (status) return g4_reading_end(r, status);
     const int end = prompt ? s->n + prompt->n - r->reused : s->n;

@@ -204,9 +204,53 @@ static g4_soft *g4_some_picture(g4_engine *e)
     return soft;
 }
 
+typedef struct { /* of an answer that was on its way */
+    g4_session *s;
+    int which;
+} g4_branch;
+enum { N_BRANCHES = 24, MARKED = 200 };
+typedef struct {
+    g4_branch branches[N_BRANCHES];
+    int n, was_marked, is_marked; /* MARKED of answer 3, which is the longest: a pass ended there */
+} g4_branches;
+
+/* Between two steps: a fork of one that is in the batch, wherever it is. */
+static void g4_branch_off(g4_branches *f, const g4_answering *a, g4_batch *b, int step)
+{
+    const int which = step % N_ANSWERS, n = step % 2 ? N_CTX : g4_session_n(a[which].s) * 3 / 4;
+    g4_session *s = NULL;
+    g4_error err = { 0 };
+    f->is_marked |= g4_session_n(a[3].s) == MARKED;
+    if (!f->was_marked && g4_session_n(a[3].s) > 0 && g4_session_n(a[3].s) < MARKED) {
+        G4_EXPECT(!g4_batch_mark(b, a[3].s, MARKED, &err), "%s", err.message);
+        f->was_marked = 1;
+    }
+    if (f->n == N_BRANCHES || a[which].told.is_done || g4_batch_fork(b, &s, a[which].s, n, &err)) return;
+    G4_EXPECT(g4_session_n(s) <= n && g4_session_n(s) <= g4_session_n(a[which].s), "%d of %d", g4_session_n(s), n);
+    f->branches[f->n++] = (g4_branch) { s, which };
+}
+
+/* Each of them, with the rest of its prompt, gives the answer of the one that it was a fork of. */
+static void g4_expect_branches(g4_branches *f, g4_engine *e, const g4_answering *alone, g4_kv_choice kv,
+                               g4_soft *picture)
+{
+    g4_answering *a = calloc(1, sizeof *a);
+    for (int i = 0; a && i < f->n; i++) {
+        const g4_branch *branch = &f->branches[i];
+        g4_answering_open(a, e, &g4_kinds[branch->which], kv, picture);
+        g4_session_close(a->s);
+        a->narrow.s = a->s = branch->s;
+        g4_answer_alone(a);
+        g4_expect_equal(&a->told, &alone[branch->which].told, "a branch", branch->which);
+        g4_session_close(a->s);
+    }
+    free(a);
+}
+
 /* All answers in one batch; each joins at its step, or up to `spread` steps later, and number `leaves` is removed when
  * it has told five tokens; -1: nobody. */
-static void g4_answer_together(g4_answering *a, g4_engine *e, const g4_batch_options *opt, int spread, int leaves)
+static void g4_answer_together(g4_answering *a, g4_engine *e, const g4_batch_options *opt, int spread, int leaves,
+                               g4_branches *f)
 {
     g4_batch *b = NULL;
     g4_error err = { 0 };
@@ -220,6 +264,7 @@ static void g4_answer_together(g4_answering *a, g4_engine *e, const g4_batch_opt
             n_added++;
         }
         G4_EXPECT(g4_batch_step(b, &err) == G4_OK, "%s", err.message);
+        g4_branch_off(f, a, b, step);
         if (leaves >= 0 && a[leaves].told.n_outputs >= 5 && !a[leaves].told.is_done) g4_batch_remove(b, a[leaves].s);
     }
     g4_batch_close(b);
@@ -238,13 +283,14 @@ static void g4_test_equal(const g4_way *way)
     g4_answering *alone = calloc(N_ANSWERS, sizeof *alone), *together = calloc(N_ANSWERS, sizeof *together);
     g4_soft *picture = e ? g4_some_picture(e) : NULL;
     uint64_t n_guessed = 0;
+    g4_branches branches = { .n = 0 };
     const int ok = e && alone && together, leaves = way->spread % N_ANSWERS;
     for (int i = 0; ok && i < N_ANSWERS; i++) {
         g4_answering_open(&alone[i], e, &g4_kinds[i], way->kv, picture);
         g4_answering_open(&together[i], e, &g4_kinds[i], way->kv, picture);
         g4_answer_alone(&alone[i]);
     }
-    if (ok) g4_answer_together(together, e, &way->opt, way->spread, leaves);
+    if (ok) g4_answer_together(together, e, &way->opt, way->spread, leaves, &branches);
     for (int i = 0; ok && i < N_ANSWERS; i++) {
         const g4_told *told = &together[i].told;
         n_guessed += together[i].s->n_guessed;
@@ -257,6 +303,8 @@ static void g4_test_equal(const g4_way *way)
         g4_session_close(alone[i].s);
         g4_session_close(together[i].s);
     }
+    if (ok) g4_expect_branches(&branches, e, alone, way->kv, picture);
+    G4_EXPECT(branches.n > 5 && branches.is_marked == branches.was_marked, "%d branches", branches.n);
     G4_EXPECT(n_guessed > 0, "%s: nothing was guessed", way->path);
     g4_soft_release(picture);
     free(alone);
@@ -421,6 +469,14 @@ static void g4_test_misuse(g4_engine *e, g4_engine *other)
     g4_expect_refused(b, a[0].s, &a[0].request, "in the batch already");
     G4_EXPECT(g4_session_sync(a[0].s, &a[0].prompt, NULL, &err) == G4_ERR_ARGUMENT,
               "a session in a batch is in a call");
+    g4_session *fork = NULL;
+    G4_EXPECT(g4_batch_fork(b, NULL, a[0].s, 1, &err) == G4_ERR_ARGUMENT &&
+                  g4_batch_fork(NULL, &fork, a[0].s, 1, &err) == G4_ERR_ARGUMENT &&
+                  g4_batch_fork(b, &fork, a[1].s, 1, &err) == G4_ERR_ARGUMENT &&
+                  g4_batch_fork(b, &fork, a[0].s, -1, &err) == G4_ERR_ARGUMENT && fork == NULL &&
+                  g4_batch_mark(b, a[1].s, 5, &err) == G4_ERR_ARGUMENT && !g4_batch_mark(b, a[0].s, -5, &err) &&
+                  !g4_batch_mark(b, a[0].s, 1 << 30, &err),
+              "forks of what is in a batch: %s", err.message);
     /* What is wrong with the options of one is told when its answer begins, and ends that one. */
     a[1].generate.max_tokens = -1;
     a[3].generate.limits.seconds = -1;

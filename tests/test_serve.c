@@ -130,7 +130,8 @@ static void g4_test_sound(const g4_server *s)
 
 typedef struct {
     const g4_server *s;
-    char body[512], *answer;
+    const char *body;
+    char *answer;
     int status;
 } g4_asker;
 
@@ -145,11 +146,12 @@ static void g4_test_parallel(const g4_server *s)
 {
     enum { N = 12 };
     static g4_asker askers[N];
+    static char bodies[N][512];
     pthread_t threads[N];
     char *alone = malloc(TEXT);
     for (int i = 0; i < N; i++) {
-        askers[i] = (g4_asker) { .s = s, .answer = malloc(TEXT) };
-        snprintf(askers[i].body, sizeof askers[i].body,
+        askers[i] = (g4_asker) { .s = s, .body = bodies[i], .answer = malloc(TEXT) };
+        snprintf(bodies[i], sizeof bodies[i],
                  "{\"messages\":[{\"role\":\"user\",\"content\":\"tell me about %d cats\"}],\"max_tokens\":%d,"
                  "\"temperature\":1,\"seed\":%d,\"logprobs\":true,\"top_logprobs\":2}",
                  i, 20 + 7 * i, i);
@@ -494,10 +496,68 @@ static void g4_test_title(const g4_server *s, const char *topic)
     free(answer);
 }
 
+/* Clients that come at the same moment with a common half: it is read once, and each has the answer that it has alone. */
+static void g4_test_common(const g4_server *s, const char *topic)
+{
+    enum { N = 4 };
+    static g4_asker askers[N];
+    static char bodies[N][16000];
+    pthread_t threads[N];
+    char *alone = malloc(TEXT);
+    int n_prompt = 0, n_read = 0;
+    for (int i = 0; i < N; i++) {
+        char *at = bodies[i];
+        at += sprintf(at,
+                      "{\"temperature\":1,\"seed\":%d,\"max_tokens\":12,\"logprobs\":true,\"messages\":[{\"role\":"
+                      "\"user\",\"content\":\"%s",
+                      i, topic);
+        for (int k = 0; k < 150; k++) at += sprintf(at, " and %d more", k);
+        for (int k = 0; k < 150; k++) at += sprintf(at, " or %d %c", k, 'a' + i);
+        sprintf(at, "\"}]}");
+        askers[i] = (g4_asker) { .s = s, .body = bodies[i], .answer = malloc(TEXT) };
+    }
+    for (int i = 0; i < N; i++) pthread_create(&threads[i], NULL, g4_asker_main, &askers[i]);
+    for (int i = 0; i < N; i++) pthread_join(threads[i], NULL);
+    for (int i = 0; i < N; i++) {
+        const int n = g4_usage(askers[i].answer, "\"prompt_tokens\":");
+        n_prompt += n;
+        n_read += n - g4_usage(askers[i].answer, "\"cached_tokens\":");
+    }
+    G4_EXPECT(n_prompt > 2000 && n_read < n_prompt * 11 / 16, "%s: %d of %d tokens were read", topic, n_read, n_prompt);
+    for (int i = 0; i < N; i++) {
+        g4_ask(s, CHAT, askers[i].body, alone);
+        const char *got = g4_choices(askers[i].answer), *want = g4_choices(alone);
+        G4_EXPECT(askers[i].status == 200 && strcmp(got, want) == 0, "%d: %s\nalone: %s", askers[i].status, got, want);
+        free(askers[i].answer);
+    }
+    free(alone);
+}
+
+/* One that waits for what another reads may go; where that one goes, the other reads it itself. */
+static void g4_test_common_gone(const g4_server *s)
+{
+    char *body = malloc(60000), *at = body, *answer = malloc(TEXT);
+    at += sprintf(at, "{\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":\"");
+    for (int i = 0; i < 1500; i++) at += sprintf(at, "word%d ", i % 7);
+    sprintf(at, "\"}]}");
+    const int reads = g4_begin(s, body, "running", 1), waits = g4_begin(s, body, "running", 2);
+    const int goes = g4_begin(s, body, "running", 3);
+    close(goes);
+    const double seconds = g4_until(s, "running", 2, 5);
+    G4_EXPECT(seconds < NOTICED, "one that waits for another: noticed after %.2f s", seconds);
+    close(reads);
+    const int status = g4_read_answer(waits, answer, 30);
+    G4_EXPECT(status == 200, "%d: %s", status, answer);
+    close(waits);
+    free(body);
+    free(answer);
+}
+
 int main(void)
 {
     const char *const usual[] = { "--max-queue", "100", NULL };
     const char *const slow[] = { "--parallel", "1", "--isa", "scalar", "-t", "1", "--image-tokens", "1120", NULL };
+    const char *const four[] = { "--isa", "scalar", "-t", "1", NULL };
     const char *const one[] = { "--parallel", "1", NULL };
     signal(SIGPIPE, SIG_IGN);
     g4_server s = g4_serve(usual);
@@ -522,6 +582,10 @@ int main(void)
     s = g4_serve(slow);
     g4_test_gone(&s);
     g4_test_gone_in_picture(&s);
+    G4_EXPECT(g4_stop(&s) == 0, "the end");
+    s = g4_serve(four);
+    for (int i = 0; i < 3; i++) g4_test_common(&s, i == 0 ? "slowly" : i == 1 ? "once more" : "and again");
+    g4_test_common_gone(&s);
     G4_EXPECT(g4_stop(&s) == 0, "the end");
     s = g4_serve(one);
     g4_test_title(&s, "one at a time");
