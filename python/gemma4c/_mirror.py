@@ -924,6 +924,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "g4_media_probe_data": (c_int, [
         POINTER(g4_media_info), c_void_p, c_size_t, POINTER(g4_media_options), POINTER(g4_error),
     ]),
+    "g4_media_max_bytes": (c_uint64, [POINTER(g4_media_options), c_int]),
     "g4_image_tokens": (c_int, [c_int, c_int, c_int, POINTER(c_int), POINTER(c_int)]),
     "g4_patches_make": (c_int, [POINTER(g4_patches), POINTER(g4_image), POINTER(g4_media_options), POINTER(g4_error)]),
     "g4_patches_close": (None, [POINTER(g4_patches), POINTER(g4_media_options)]),
@@ -974,6 +975,8 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "g4_batch_add": (c_int, [c_void_p, c_void_p, POINTER(g4_batch_request), POINTER(g4_error)]),
     "g4_batch_remove": (None, [c_void_p, c_void_p]),
     "g4_batch_n": (c_int, [c_void_p]),
+    "g4_batch_mark": (c_int, [c_void_p, c_void_p, c_int, POINTER(g4_error)]),
+    "g4_batch_fork": (c_int, [c_void_p, POINTER(c_void_p), c_void_p, c_int, POINTER(g4_error)]),
     "g4_batch_step": (c_int, [c_void_p, POINTER(g4_error)]),
     "g4_batch_run": (c_int, [c_void_p, POINTER(g4_error)]),
     "g4_chat_open": (c_int, [
@@ -1025,6 +1028,10 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     ]),
     "g4_request_read_as": (c_int, [
         POINTER(c_void_p), c_int, c_char_p, c_size_t, POINTER(g4_allocator), POINTER(g4_fault), POINTER(g4_error),
+    ]),
+    "g4_request_read_until": (c_int, [
+        POINTER(c_void_p), c_int, c_char_p, c_size_t, POINTER(g4_limits), POINTER(g4_allocator), POINTER(g4_fault),
+        POINTER(g4_error),
     ]),
     "g4_request_close": (None, [c_void_p]),
     "g4_request_get": (POINTER(g4_request_info), [c_void_p]),

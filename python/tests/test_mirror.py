@@ -11,25 +11,24 @@ import unittest
 from gemma4c import _mirror as c
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-TOOL = os.path.join(ROOT, "tools", "make_python_mirror.py")
 CC = os.environ.get("CC", "cc")
 
 
-def tool(*arguments):
-    return subprocess.run([sys.executable, TOOL, *arguments], capture_output=True, text=True, check=True).stdout
+def tool(name):
+    return subprocess.run([sys.executable, os.path.join(ROOT, "tools", name)], capture_output=True, text=True, check=True).stdout
 
 
 class Mirror(unittest.TestCase):
     def test_is_what_the_tool_makes(self):
         with open(os.path.join(ROOT, "python", "gemma4c", "_mirror.py"), encoding="utf-8") as f:
-            self.assertEqual(f.read(), tool(), "python3 tools/make_python_mirror.py > python/gemma4c/_mirror.py")
+            self.assertEqual(f.read(), tool("make_python_mirror.py"), "python3 tools/make_python_mirror.py > python/gemma4c/_mirror.py")
 
     @unittest.skipUnless(shutil.which(CC), "no C compiler")
     def test_is_what_a_compiler_makes(self):
         with tempfile.TemporaryDirectory() as folder:
             source, program = os.path.join(folder, "proof.c"), os.path.join(folder, "proof")
             with open(source, "w", encoding="utf-8") as f:
-                f.write(tool("--proof"))
+                f.write(tool("interface.py"))
             library = os.path.join(ROOT, "build", "libgemma4.a")
             subprocess.run([CC, "-Wall", "-Werror", "-I", ROOT, source, library, "-lm", "-lpthread", "-o", program],
                            check=True)
