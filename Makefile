@@ -183,6 +183,16 @@ PYTHON_PACKAGES := numpy pillow pydantic mypy pyright[nodejs]
 test-python: all $(B)/libgemma4.so ## the Python package: its interface, types, odd values, installing it (Python)
 	@py=$$(sh tests/python.sh '$(PYTHON)' $(B)/python/venv 'import numpy, PIL, pydantic, mypy, pyright' $(PYTHON_PACKAGES)) || \
 	    py='$(PYTHON)'; PYTHONPATH=python $$py python/tests/run.py
+# On a cluster of one machine, with the package as pip installs it.
+RAY := ray[data]==2.60.0
+.PHONY: test-ray test-rust
+test-ray: ## many prompts by Ray's actors: equal answers, one killed, weights in memory once (Python)
+	@[ -x $(B)/ray/bin/python ] || $(PYTHON) -m venv $(B)/ray
+	@$(B)/ray/bin/python -m pip install -q --disable-pip-version-check '$(RAY)'
+	@$(B)/ray/bin/python -m pip install -q --disable-pip-version-check --force-reinstall --no-deps ./python
+	@$(B)/ray/bin/python python/tests/ray_tests.py
+test-rust: ## the crate in rust/: tests, examples, Clippy (Cargo, Python)
+	@sh tests/rust.sh '$(PYTHON)'
 
 # The examples with the bundled model, or with a random one that is made to converse: then only how they end is tested.
 EXAMPLES := $(patsubst examples/%.c,$(B)/example_%,$(filter-out examples/simple.c,$(wildcard examples/*.c)))
@@ -216,8 +226,10 @@ sanitize: ## the tests under the address and undefined-behaviour sanitizers
 tsan: ## engines and sessions on threads, and calls stopped from others, under the thread sanitizer
 	@$(MAKE) --no-print-directory B=build/tsan PROGRAM=build/tsan/gemma4 CFLAGS='$(TSAN)' build/tsan/test_threads build/tsan/test_stop
 	@sh tests/run.sh build/tsan/test_threads build/tsan/test_stop
-# What does not depend on kernels and takes long stays out.
-NO_KERNELS := chat_promises media_promises media_stop
+# What does not depend on kernels stays out.
+NO_KERNELS := boxes candidates chat chat_promises dialects fuzz grammar http inputs json lines media media_foreign media_limits \
+    media_promises media_stop multipart network number openai pattern regular serve serve_access serve_clients small_stack stop \
+    strangers stream template text tokenizer
 test-scalar: ## the C tests with -DG4_SCALAR_ONLY: no vector kernels in the build
 	@$(MAKE) --no-print-directory B=build/scalar PROGRAM=build/scalar/gemma4 CFLAGS='-O3 -g -DG4_SCALAR_ONLY' \
 	    WITHOUT='$(NO_KERNELS)' test-c
