@@ -1,13 +1,15 @@
 #!/bin/sh
 # Run test programs from the repository root, as many at a time as there are processors (G4_JOBS says otherwise), and
-# add up their closing lines. usage: run.sh PROGRAM...
+# add up their closing lines. Says which took longest. usage: run.sh PROGRAM...
 # G4_RUNNER, when set, stands in front of each (an emulator).
 
 # Run number $2 of the list in the folder $1 and print what it says in one piece.
 if [ "$1" = --one ]; then
     t=$(sed -n "$3p" "$2/list")
+    start=$(date +%s)
     ${G4_RUNNER:-} "$t" > "$2/out.$3" 2>&1
     echo $? > "$2/status.$3"
+    echo "$(($(date +%s) - start)) s $t" >> "$2/seconds"
     until mkdir "$2/printing" 2> /dev/null; do sleep 0.1; done
     echo "== $t"
     cat "$2/out.$3"
@@ -38,6 +40,7 @@ for t in "$@"; do
     [ "${f:-0}" = 0 ] || echo "$t: $f failed"
     passed=$((passed + ${p:-0})); failed=$((failed + f)); skipped=$((skipped + ${s:-0}))
 done
+echo "slowest: $(sort -rn "$dir/seconds" | head -n 8 | paste -sd ';' | sed 's/;/, /g')"
 line="$passed passed, $failed failed"
 [ "$skipped" -eq 0 ] || line="$line, $skipped skipped"
 echo "$line"
