@@ -183,6 +183,10 @@ PYTHON_PACKAGES := numpy pillow pydantic mypy pyright[nodejs]
 test-python: all $(B)/libgemma4.so ## the Python package: its interface, types, odd values, installing it (Python)
 	@py=$$(sh tests/python.sh '$(PYTHON)' $(B)/python/venv 'import numpy, PIL, pydantic, mypy, pyright' $(PYTHON_PACKAGES)) || \
 	    py='$(PYTHON)'; PYTHONPATH=python $$py python/tests/run.py
+python/gemma4c/_mirror.py: gemma4.h tools/interface.py tools/make_python_mirror.py
+	$(PYTHON) tools/make_python_mirror.py > $@.tmp
+	mv $@.tmp $@
+
 # On a cluster of one machine, with the package as pip installs it.
 RAY := ray[data]==2.60.0
 .PHONY: test-ray test-rust
@@ -298,11 +302,20 @@ $(B)/bench_%: bench/bench_%.c $(B)/libgemma4.a
 # ---- Speed --------------------------------------------------------------------------------------
 
 BENCH_CACHE ?= $(HOME)/.cache/gemma4-bench
+.PHONY: bench-python
+bench-python: $(B)/libgemma4.so ## what the Python package adds to the engine's time (Python, numpy)
+	PYTHONPATH=python $(PYTHON) bench/bench_python.py
+
 .PHONY: bench
 bench: all ## speed beside llama.cpp, which it builds in BENCH_CACHE (10 GB); see docs/performance.md
 	$(PYTHON) bench/rivals.py --cache $(BENCH_CACHE)
 
 # ---- Packaging --------------------------------------------------------------------------------
+
+# Wheels of the Python package into build/wheels. WHEELS="--compile-only macosx" or the like builds some.
+.PHONY: wheels
+wheels: ## wheels for Linux (x86-64, aarch64; glibc, musl) and macOS, with the compiler that PyPI's ziglang brings (Python)
+	$(PYTHON) tools/wheels.py $(WHEELS)
 
 .PHONY: single
 single: gemma4_single.h ## the whole library in one header

@@ -64,7 +64,8 @@ class _Batch:
         self._engine, self._parallel, self._options, self._gives_errors = engine, parallel, options, gives_errors
         self._session = dict(zip(("context", "kv", "chunk", "snapshot_bytes"), session))
         self._system: Messages = [{"role": "system", "content": system}] if system is not None else []
-        self._jobs: list[_Job] = []  # in the batch
+        self._jobs: set[_Job] = set()  # begun, and their sessions not idle again
+        self._over: list[_Job] = []  # of these, those that are answered or have failed
         self._idle: list[Session] = []
         self._pointer = ctypes.c_void_p()
 
@@ -85,9 +86,9 @@ class _Batch:
                             break
                         waiting.append(self._begin(count, prompt))
                         count += 1
-                    if any(not job.is_over for job in self._jobs):
+                    while not self._over and self._jobs:
                         check(lib.g4_batch_step(self._pointer, ctypes.byref(err)), err)
-                    self._jobs = [job for job in self._jobs if not self._left(job)]
+                    self._leave()
                     yield from self._finished(waiting, ordered)
             finally:
                 self._close()
@@ -108,23 +109,25 @@ class _Batch:
             raise job.error
         return Answer(finish_reason="error", stop_reason="error", index=job.index, error=job.error)
 
-    def _left(self, job: _Job) -> bool:
-        """Is it over? Then its session serves the next one."""
-        if job.is_over:
+    def _leave(self) -> None:
+        """The sessions of those that are over serve the next ones."""
+        over, self._over = self._over, []
+        for job in over:
             if job.request is not None:
                 job.request.close()
+            self._jobs.discard(job)
             self._idle.append(job.session)
-        return job.is_over
 
     # ---- One prompt ------------------------------------------------------------------------------------------------
 
     def _begin(self, index: int, prompt: Any) -> _Job:
         job = _Job(index, self._idle.pop() if self._idle else self._engine.session(**self._session))
-        self._jobs.append(job)
+        self._jobs.add(job)
         try:
             self._add(job, prompt)
         except Exception as e:
             job.error = e
+            self._over.append(job)
         return job
 
     def _add(self, job: _Job, prompt: Any) -> None:
@@ -139,7 +142,7 @@ class _Batch:
         if r.info.want_logprobs:
             job.tokens = Tokens()
             r.generate.output = job.tokens.callback
-        prompt_tokens, err = c.g4_prompt(), c.g4_error()
+        err = c.g4_error()
 
         def done(user: Any, session: Any, status: int, response: Any, result: Any, error: Any) -> None:
             try:
@@ -147,7 +150,8 @@ class _Batch:
                     job.error = error_of(status, error.contents.message)
                     return
                 found = result.contents
-                usage = Usage(prompt_tokens.n, found.n_reused, found.n_tokens, 0, 0.0, found.seconds)
+                n_prompt = lib.g4_session_n(session) - found.n_tokens
+                usage = Usage(n_prompt, found.n_reused, found.n_tokens, 0, 0.0, found.seconds)
                 answer = answer_of(response, found, usage, tools, f"{job.index}_{len(messages)}")
                 answer.index, answer.schema = job.index, self._options["schema"]
                 answer.image_size = last_image_size(messages)
@@ -156,6 +160,7 @@ class _Batch:
             except Exception as e:
                 job.error = e
             finally:
+                self._over.append(job)
                 lib.g4_response_close(response)
 
         ask = c.g4_batch_respond_request()
@@ -164,8 +169,6 @@ class _Batch:
         job.keep = (ask, done)
         with job.session._handle as pointer:
             check(lib.g4_batch_respond(self._pointer, pointer, r.chat, ctypes.byref(ask), ctypes.byref(err)), err)
-        if not job.is_over:
-            check(lib.g4_chat_prompt(r.chat, ctypes.byref(prompt_tokens), ctypes.byref(err)), err)
 
     def _close(self) -> None:
         """What is left is cancelled; each session leaves the batch then."""

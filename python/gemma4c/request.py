@@ -262,7 +262,10 @@ class Request:
         """Those of Python are set; what stands in the document as data, or below the engine's media_root, is loaded."""
         err, medium = c.g4_error(), c.g4_chat_medium()
         setters = {"image": lib.g4_chat_set_image, "audio": lib.g4_chat_set_audio, "video": lib.g4_chat_set_video}
-        for i in range(lib.g4_chat_n_media(self.chat)):
+        n = lib.g4_chat_n_media(self.chat)
+        if n == 0:
+            return
+        for i in range(n):
             check(lib.g4_chat_media(self.chat, i, ctypes.byref(medium), ctypes.byref(err)), err)
             place = (medium.source or b"").decode("utf-8", "replace")
             if place.startswith(_PLACE):

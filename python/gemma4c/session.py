@@ -387,7 +387,10 @@ class Session:
                 return tokens._take(user, out) if r.info.want_logprobs else 0
 
             callback, result = c.g4_output_fn(output), c.g4_result()
-            r.generate.output = callback
+            is_told = r.info.want_logprobs or r.info.n_stop > 0  # else the tokens say it all, and nobody is called
+            if is_told:
+                r.generate.output = callback
+            r.generate.no_guard = 1  # as the program has it: text may repeat itself
             try:
                 if r.respond.guide.grammar:
                     check(lib.g4_guide_open_text(ctypes.byref(guide), e, r.respond.guide.grammar, ctypes.byref(err)), err)
@@ -395,6 +398,10 @@ class Session:
                 status = lib.g4_session_generate(pointer, ctypes.byref(r.generate), ctypes.byref(result), ctypes.byref(err))
             finally:
                 lib.g4_guide_close(guide)
+            if not is_told:
+                n = lib.g4_session_n(pointer)
+                new = lib.g4_session_tokens(pointer)[n - result.n_tokens:n] if result.n_tokens else []
+                pieces = [self.engine.token_bytes(token, skip_special=True) for token in new]
             is_ended = result.stop in (c.G4_STOP_END, c.G4_STOP_STRING, c.G4_STOP_CONSTRAINT)
             answer = Answer(
                 text=b"".join(pieces).decode("utf-8", "replace"), finish_reason="stop" if is_ended else "length",
