@@ -358,13 +358,23 @@ static int take_answers(batch_answers *o, FILE *copy, const char *name)
     return status;
 }
 
+/* What a killed program has left there goes; where a link of that name leads, nothing is written. */
+static FILE *open_copy(const char *path)
+{
+    unlink(path);
+    const int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    FILE *f = fd >= 0 ? fdopen(fd, "wb") : NULL;
+    if (fd >= 0 && f == NULL) close(fd);
+    return f;
+}
+
 /* What is answered stands in OUT.part, all of it, before OUT is emptied to be written in order. */
 static int resume(batch_answers *o)
 {
     buffer temporary = { 0 };
     buffer_fmt(&temporary, "%s.tmp", o->part_name.data);
     if (temporary.failed) return say(FAILED, "no memory for the answers");
-    FILE *copy = fopen(temporary.data, "wb");
+    FILE *copy = open_copy(temporary.data);
     int status = copy != NULL ? DONE : cannot_write_answers(o, temporary.data);
     if (status == DONE) status = take_answers(o, copy, o->name);
     if (status == DONE) status = take_answers(o, copy, o->part_name.data);
@@ -396,19 +406,22 @@ static int give_resumed(batch_answers *o)
 
 /* ---- Opening and closing --------------------------------------------------------------------------------- */
 
+static int refuse_answers(const char *path)
+{
+    return say(FAILED, "%s holds answers: --resume goes on with them, or remove it", path);
+}
+
 static int open_file(batch_answers *o, const char *path, int resumes)
 {
     struct stat st;
+    buffer_fmt(&o->part_name, "%s.part", path);
+    if (o->part_name.failed) return say(FAILED, "no memory for the answers");
+    if (!resumes && access(o->part_name.data, F_OK) == 0) return refuse_answers(o->part_name.data); /* makes no file */
     o->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (o->fd < 0) return cannot_write_answers(o, NULL);
     if (flock(o->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
         return say(FAILED, "%s is being written by another batch", path);
-    buffer_fmt(&o->part_name, "%s.part", path);
-    if (o->part_name.failed) return say(FAILED, "no memory for the answers");
-    int has_answers = fstat(o->fd, &st) == 0 && st.st_size > 0;
-    if (!resumes && (has_answers || access(o->part_name.data, F_OK) == 0))
-        return say(FAILED, "%s holds answers: --resume goes on with them, or remove it",
-                   has_answers ? path : o->part_name.data);
+    if (!resumes && fstat(o->fd, &st) == 0 && st.st_size > 0) return refuse_answers(path);
     int status = resumes ? resume(o) : DONE;
     return status == DONE ? give_resumed(o) : status;
 }

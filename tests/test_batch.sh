@@ -236,7 +236,7 @@ ok "no temporary file is left" test -z "$(find "$tmp" -name '*.tmp')"
 fails 2 "which requests?" batch -m $tiny
 fails 2 "what is \"b\"" batch -m $tiny "$tmp/short.jsonl" b
 fails 2 "--resume needs the file of answers" batch -m $tiny --resume "$tmp/short.jsonl"
-fails 2 "holds the requests: the answers need a file of their own" batch -m $tiny -o "$tmp/short.jsonl" \
+fails 2 "is read here: what is written needs a file of its own" batch -m $tiny -o "$tmp/short.jsonl" \
     "$tmp/short.jsonl"
 fails 2 "-n 0 leaves nothing to answer" batch -m $tiny -n 0 "$tmp/short.jsonl"
 fails 2 "--parallel needs a whole number from 1 to 64" batch -m $tiny --parallel 0 "$tmp/short.jsonl"
@@ -245,6 +245,14 @@ fails 1 "cannot read $tmp/nowhere" batch -m $tiny "$tmp/nowhere"
 : > "$tmp/empty.jsonl"
 fails 1 "holds no line to answer" batch -m $tiny "$tmp/empty.jsonl"
 fails 1 "cannot read $tmp/folder: Is a directory" batch -m $tiny "$tmp/folder"
+# Nothing but the answers is written: no empty file where none begins, nothing where a link leads.
+cp "$tmp/short.jsonl" "$tmp/fresh.part"
+fails 1 "$tmp/fresh.part holds answers" batch -m $tiny --quiet -o "$tmp/fresh" "$tmp/short.jsonl"
+ok "no file is made" test ! -e "$tmp/fresh"
+echo kept > "$tmp/elsewhere"; ln -s elsewhere "$tmp/linked.part.tmp"
+run batch -m $tiny --quiet -n 1 --resume -o "$tmp/linked" "$tmp/short.jsonl"
+ok "what is copied for --resume has a name of its own" grep -qx kept "$tmp/elsewhere"
+ok "and becomes the answers" test "$rc" -eq 0 -a -s "$tmp/linked" -a ! -e "$tmp/linked.part"
 fails 1 "--resume needs a file" batch -m $tiny --quiet --resume -o /dev/null "$tmp/short.jsonl"
 fails 1 "cannot write $tmp/none/x" batch -m $tiny --quiet -o "$tmp/none/x" "$tmp/short.jsonl"
 if [ -w /dev/full ]; then
