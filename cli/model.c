@@ -110,6 +110,11 @@ int model_open(g4_engine **out, arguments *a)
     g4_engine_info info;
     g4_engine_get_info(*out, &info);
     if (a->n_ctx == CONTEXT_MAX) a->n_ctx = info.max_ctx;
+    if (info.n_params > 0 && a->n_ctx > info.max_ctx) { /* whoever opens a session only later, too */
+        g4_engine_close(*out);
+        *out = NULL;
+        return say(FAILED, "context of %d tokens: this model has 1 to %d", a->n_ctx, info.max_ctx);
+    }
     return DONE;
 }
 

@@ -144,6 +144,10 @@ run bench -m $base --lengths 16,32 -n 4 --repeat 1 --json
 ok "bench --json counts per length, with the bandwidth" \
     json "d['bandwidth_gb_per_second'] > 0 and [r['length'] for r in d['runs']] == [16, 32] and all(
         r['prefill_gmul_per_second'] > 0 and r['share_of_bandwidth'] > 0 for r in d['runs'])"
+for command in info "perplexity -f LICENSE" "calibrate -f LICENSE -o $tmp/x.stats" "bench --lengths 16" "-p x" \
+    "batch examples/batch.jsonl" "serve --port 0"; do
+    fails 1 "context of 99999999 tokens: this model has 1 to" $command -m $base -c 99999999 --quiet
+done
 run bench -m $base -c 600 -n 4 --repeat 1 -t 1 --json
 ok "bench leaves out the usual lengths that do not fit" json '[r["length"] for r in d["runs"]] == [128, 512]'
 ok "and says so" grep -q "the context of 600 has no room for 2 of the usual lengths" "$tmp/err"
