@@ -666,6 +666,7 @@ typedef struct {
     const g4_token *old; /* the session's timeline */
     int n_old;
     int same;       /* everything so far equals the timeline */
+    int in_call;    /* 1: behind <|tool_call>; 2: in a text there */
     int after_turn; /* the last control token was <|turn> */
     g4_halt *halt;
     g4_status st;
@@ -714,6 +715,57 @@ static int g4_prompter_spelled(const g4_prompter *p, const char *s, size_t n)
     return pos - from;
 }
 
+/* The bytes of a number that stands at the start of s as a value, not as the name of a member; 0: none does. */
+static size_t g4_number_value(const char *s, size_t n, double *out)
+{
+    g4_arena m = { 0 };
+    g4_json *v;
+    size_t len = 0;
+    while (len < n && s[len] != '\0' && strchr("+-.0123456789eE", s[len]) != NULL) len++;
+    if (len == 0 || (len < n && s[len] == ':') || g4_json_parse_in(&v, &m, s, len, NULL, NULL, NULL) != G4_OK) len = 0;
+    if (len > 0) *out = v->number;
+    g4_arena_free(&m);
+    return len;
+}
+
+/* Are two stretches of a call outside its texts the same value? Numbers count as what they are, however they are
+ * written: a client that reads the arguments and writes them again has another spelling. */
+static int g4_same_in_call(const char *x, size_t n_x, const char *y, size_t n_y)
+{
+    size_t i = 0, k = 0;
+    while (i < n_x && k < n_y) {
+        double a, b;
+        const int begins = i > 0 && strchr(":,[", x[i - 1]) != NULL;
+        const size_t len_x = begins ? g4_number_value(x + i, n_x - i, &a) : 0;
+        const size_t len_y = len_x > 0 ? g4_number_value(y + k, n_y - k, &b) : 0;
+        if (len_y > 0 && a == b) {
+            i += len_x;
+            k += len_y;
+        } else if (x[i++] != y[k++]) {
+            return 0;
+        }
+    }
+    return i == n_x && k == n_y;
+}
+
+/* The number of the timeline's tokens up to the next marker that say in a call what these bytes say, or -1. */
+static int g4_prompter_said(const g4_prompter *p, const char *s, size_t n)
+{
+    const int from = (int)p->made.ids.n;
+    g4_buf held = { .a = p->made.a };
+    int pos = from, special = 0, same = 0;
+    if (!p->same || p->in_call != 1) return -1;
+    for (; pos < p->n_old && (uint32_t)p->old[pos] < p->t->n_vocab; pos++) {
+        char piece[256];
+        const size_t len = g4_tokenizer_piece(p->t, p->old[pos], piece, &special);
+        if (special || held.len > 2 * n + 64) break;
+        g4_buf_add(&held, piece, len);
+    }
+    if (special && !held.failed && held.len > 0) same = g4_same_in_call(s, n, held.data, held.len);
+    g4_buf_free(&held);
+    return same ? pos - from : -1;
+}
+
 /* A header is the line behind <|turn> that begins the model's turn: it is marked behind its last token, if its tokens
  * end where it does. start: the first token of the stretch that begins with it. */
 static void g4_prompter_header(g4_prompter *p, size_t start)
@@ -745,7 +797,8 @@ static void g4_prompter_flush(g4_prompter *p)
     if (p->plain.failed) g4_prompter_no_memory(p);
     if (p->st == G4_OK) p->st = g4_halt_check(p->halt, p->err);
     if (p->st != G4_OK || p->plain.len == 0) return;
-    const int kept = g4_prompter_spelled(p, p->plain.data, p->plain.len);
+    int kept = g4_prompter_spelled(p, p->plain.data, p->plain.len);
+    if (kept < 0) kept = g4_prompter_said(p, p->plain.data, p->plain.len);
     for (int i = 0; i < kept; i++) g4_prompter_id(p, p->old[ids->n]);
     if (kept < 0) {
         p->st = g4_tokenizer_encode(p->t, p->made.a, p->plain.data, p->plain.len, 0, ids, p->halt, p->err);
@@ -763,6 +816,12 @@ static void g4_prompter_control(g4_prompter *p, const char *name, size_t len)
     if (id < 0 && p->st == G4_OK)
         p->st = g4_fail(p->err, G4_ERR_UNSUPPORTED, "the model's vocabulary has no token %.*s", (int)len, name);
     p->after_turn = len == 7 && memcmp(name, "<|turn>", 7) == 0;
+    if (len == 12 && memcmp(name, "<|tool_call>", 12) == 0)
+        p->in_call = 1;
+    else if (p->in_call && len == 5 && memcmp(name, "<|\"|>", 5) == 0)
+        p->in_call = p->in_call == 1 ? 2 : 1;
+    else
+        p->in_call = 0;
     g4_prompter_id(p, id);
 }
 

@@ -496,6 +496,40 @@ static void g4_test_title(const g4_server *s, const char *topic)
     free(answer);
 }
 
+/* A call that a client has read and written again: the tokens that the model wrote are found again, whatever the order of
+ * its members, its blanks, and the forms of numbers and letters. */
+static void g4_test_calls(const g4_server *s)
+{
+    static const char tools[] = "\"temperature\":0,\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\","
+                                "\"parameters\":{\"type\":\"object\","
+                                "\"properties\":{\"zeta\":{\"enum\":[\"y\\u00e9 / "
+                                "1.50\"]},\"n\":{\"enum\":[1.5]},\"l\":{\"enum\":[[10,{\"b\":true,\"a\":null}]]}},"
+                                "\"required\":[\"zeta\",\"n\",\"l\"],\"additionalProperties\":false}}}]";
+    static const char *const forms[] = {
+        "{\\\"zeta\\\": \\\"y\u00e9 / 1.50\\\", \\\"n\\\": 1.5, \\\"l\\\": [10, {\\\"b\\\": true, \\\"a\\\": null}]}",
+        "{\\\"l\\\":[10.0,{\\\"a\\\":null,\\\"b\\\":true}],\\\"n\\\":15e-1,\\\"zeta\\\":\\\"y\\\\u00e9 \\\\/ 1.50\\\"}",
+        "\\n{ \\\"n\\\" : 1.50 ,\\\"zeta\\\":\\\"\\\\u0079\u00e9 / "
+        "1.50\\\",\\\"l\\\":[1e1,{\\\"b\\\":true,\\\"a\\\":null}]}\\n"
+    };
+    char *answer = malloc(TEXT), body[4096];
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        static const char say[] = "{%s,\"messages\":[{\"role\":\"user\",\"content\":\"number "
+                                  "%zu\"}%s%s%s],\"tool_choice\":\"%s\",\"max_tokens\":%d}";
+        snprintf(body, sizeof body, say, tools, i, "", "", "", "required", 300);
+        G4_EXPECT(g4_ask(s, CHAT, body, answer) == 200 && strstr(answer, "tool_calls") != NULL, "%s", answer);
+        const int held = g4_usage(answer, "\"prompt_tokens\":") + g4_usage(answer, "\"completion_tokens\":");
+        snprintf(body, sizeof body, say, tools, i,
+                 ",{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"c\",\"type\":\"function\","
+                 "\"function\":{\"name\":\"f\","
+                 "\"arguments\":\"",
+                 forms[i], "\"}}]},{\"role\":\"tool\",\"tool_call_id\":\"c\",\"content\":\"done\"}", "auto", 2);
+        G4_EXPECT(g4_ask(s, CHAT, body, answer) == 200, "%s", answer);
+        const int cached = g4_usage(answer, "\"cached_tokens\":");
+        G4_EXPECT(cached >= held - 1, "%s: %d tokens were there, %d are reused", forms[i], held, cached);
+    }
+    free(answer);
+}
+
 /* Clients that come at the same moment with a common half: it is read once, and each has the answer that it has alone. */
 static void g4_test_common(const g4_server *s, const char *topic)
 {
@@ -572,6 +606,7 @@ int main(void)
     g4_test_connection(&s);
     g4_test_errors(&s);
     g4_test_title(&s, "four at a time");
+    g4_test_calls(&s);
     char *answer = malloc(TEXT);
     G4_EXPECT(g4_read_answer(late, answer, 12) == 408, "%s", answer);
     close(late);
