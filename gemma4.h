@@ -960,11 +960,12 @@ typedef struct {     /* what is wrong with a request, beside the words of g4_err
     uint64_t reserved[2];
 } g4_fault;
 
-typedef enum {                        /* whose words a request and its answer are in */
-               G4_DIALECT_OPENAI,     /* /v1/chat/completions */
-               G4_DIALECT_ANTHROPIC,  /* /v1/messages */
-               G4_DIALECT_RESPONSES,  /* /v1/responses */
-               G4_DIALECT_COMPLETIONS /* /v1/completions: texts to continue, without a chat template */
+typedef enum {                         /* whose words a request and its answer are in */
+               G4_DIALECT_OPENAI,      /* /v1/chat/completions */
+               G4_DIALECT_ANTHROPIC,   /* /v1/messages */
+               G4_DIALECT_RESPONSES,   /* /v1/responses */
+               G4_DIALECT_COMPLETIONS, /* /v1/completions: texts to continue, without a chat template */
+               G4_DIALECT_TOKENS       /* /tokenize and /detokenize: whose tokens, or whose text, is asked */
 } g4_dialect;
 
 typedef struct {      /* what is to be continued, or what the user says */
@@ -1020,8 +1021,10 @@ typedef struct {       /* texts are NUL-terminated and belong to the request */
     const char *repeats;              /* members that an answer of G4_DIALECT_RESPONSES repeats, as JSON; else NULL */
     const g4_request_prompt *prompts; /* (n_prompts) all of them: each has an answer of its own. 0: messages */
     int n_prompts;
-    int echo; /* nonzero: the answer begins with the prompt, and its tokens with the prompt's */
-    uint64_t reserved[8];
+    int echo;                       /* nonzero: the answer begins with the prompt, and its tokens with the prompt's */
+    int add_special, parse_special; /* G4_DIALECT_TOKENS: BOS stands in front; the names of control tokens are such */
+    int with_pieces, with_strings;  /* likewise: the text of each is told beside its id, or in a list of its own */
+    uint64_t reserved[6];
 } g4_request_info;
 
 /* json: the request, a list of messages, an object with a "prompt" in their place, or a line of a batch file, {
@@ -1043,7 +1046,11 @@ G4_API g4_status g4_request_read(g4_request **out, const char *json, size_t len,
  * previous_response_id, conversation, prompt and background are refused, store is ignored.
  *
  * G4_DIALECT_COMPLETIONS: prompt (a text, ids, or a list of either), echo, logprobs (a number), and what a chat has of
- * sampling, stop and response_format. */
+ * sampling, stop and response_format.
+ *
+ * G4_DIALECT_TOKENS: messages, or one of prompt, content (as llama.cpp has it, without BOS unless that is asked) and
+ * tokens (ids), which becomes the only one of `prompts`; add_special_tokens or add_special, parse_special, with_pieces,
+ * return_token_strs. */
 G4_API g4_status g4_request_read_as(g4_request **out, g4_dialect dialect, const char *json, size_t len,
                                     const g4_allocator *a, g4_fault *fault, g4_error *err);
 /* The same, which ends early when `limits` says so; NULL: never. */
@@ -1097,7 +1104,10 @@ typedef struct {
     int is_completion; /* nonzero, as with G4_DIALECT_COMPLETIONS: a text_completion, whose text is that of the parts */
     g4_dialect dialect;
     const g4_request_info *request; /* whose `repeats` the answer repeats; may be NULL */
-    uint64_t reserved[6];
+    int choice;                     /* its index among the answers to one request */
+    int has_more; /* of a stream: nonzero where another choice follows it, in a stream of its own with the same id: the
+                     last one has the counts and the end of all */
+    uint64_t reserved[5];
 } g4_answer;
 /* An answer as one chat.completion object with a newline behind it, in one call of `write`. message has content (null
  * when there are only calls), reasoning_content if there are thoughts, and tool_calls, whose arguments are text; a call

@@ -301,7 +301,7 @@ void g4_answer_timings(g4_buf *b, const g4_answer *c)
 void g4_answer_openai(g4_buf *b, const g4_answer *c)
 {
     g4_answer_head(b, c, c->is_completion ? "text_completion" : "chat.completion");
-    g4_buf_str(b, "{\"index\":0,");
+    g4_buf_fmt(b, "{\"index\":%d,", c->choice);
     if (c->is_completion) {
         g4_answer_completion(b, c);
     } else {
@@ -384,7 +384,7 @@ static void g4_chunk_logprobs(g4_stream *s)
 static void g4_chunk_choice_begin(g4_stream *s)
 {
     g4_chunk_begin(s);
-    g4_buf_str(&s->out, s->answer.is_completion ? "{\"index\":0,\"text\":" : "{\"index\":0,\"delta\":{");
+    g4_buf_fmt(&s->out, "{\"index\":%d,\"%s", s->answer.choice, s->answer.is_completion ? "text\":" : "delta\":{");
 }
 
 static void g4_chunk_choice_end(g4_stream *s)
@@ -441,6 +441,10 @@ static void g4_chunk_close_answer(g4_stream *s, const g4_answer *c)
     g4_chunk_logprobs(s);
     g4_answer_finish(&s->out, c, s->has_cut_call);
     g4_buf_str(&s->out, "}]");
+    if (c->has_more) {
+        g4_chunk_finish(s);
+        return;
+    }
     if (s->include_usage) {
         g4_chunk_finish(s);
         g4_chunk_begin(s);

@@ -461,7 +461,7 @@ static g4_status g4_request_read_stream(g4_openai *o, const g4_json *doc, g4_req
 }
 
 /* Ids of tokens; which of them there are only a model knows. */
-static g4_status g4_request_read_ids(g4_openai *o, const g4_json *list, g4_request_prompt *out)
+static g4_status g4_request_read_ids(g4_openai *o, const char *member, const g4_json *list, g4_request_prompt *out)
 {
     int n = 0;
     for (const g4_json *id = list->child; id != NULL; id = id->next) n++;
@@ -471,7 +471,7 @@ static g4_status g4_request_read_ids(g4_openai *o, const g4_json *list, g4_reque
     for (const g4_json *id = list->child; id != NULL; id = id->next) {
         if (id->kind != G4_JSON_NUMBER || !(id->number >= 0 && id->number <= INT32_MAX) ||
             id->number != floor(id->number))
-            return g4_openai_fail(o, "prompt", "expected ids of tokens, found %.30s",
+            return g4_openai_fail(o, member, "expected ids of tokens, found %.30s",
                                   id->kind == G4_JSON_NUMBER ? id->text : g4_json_kind_name(id));
         tokens[out->n_tokens++] = (g4_token)id->number;
     }
@@ -495,13 +495,29 @@ static g4_status g4_request_read_prompts(g4_openai *o, const g4_json *prompt, g4
         if (p->kind == G4_JSON_STRING)
             *out = (g4_request_prompt) { .text = p->text, .len = p->text_len };
         else if (p->kind == G4_JSON_ARRAY && p->child != NULL)
-            st = g4_request_read_ids(o, p, out);
+            st = g4_request_read_ids(o, "prompt", p, out);
         else
             st = g4_openai_fail(o, "prompt", "expected text or ids of tokens, found %s",
                                 p->kind == G4_JSON_ARRAY ? "an empty list" : g4_json_kind_name(p));
     }
     r->info.prompts = r->prompts;
     return st;
+}
+
+/* A list of one message in place of a prompt: the user says that text; NULL: nothing. */
+static g4_status g4_request_say(g4_openai *o, const g4_json *text, g4_request *r)
+{
+    g4_json *nodes = g4_arena_alloc(o->m, 4 * sizeof *nodes); /* a list, a message, its role, its content */
+    if (nodes == NULL) return g4_request_no_memory(o);
+    nodes[0] = (g4_json) { .kind = G4_JSON_ARRAY, .child = &nodes[1] };
+    nodes[1] = (g4_json) { .kind = G4_JSON_OBJECT, .child = &nodes[2] };
+    nodes[2] = (g4_json) {
+        .kind = G4_JSON_STRING, .text = "user", .text_len = 4, .key = "role", .key_len = 4, .next = &nodes[3]
+    };
+    nodes[3] = (g4_json) { .kind = G4_JSON_STRING, .text = "", .key = "content", .key_len = 7 };
+    r->messages = &nodes[0];
+    if (text != NULL) g4_json_set(&nodes[3], text);
+    return G4_OK;
 }
 
 /* A prompt is what the user says, or, where it is to be continued as it stands, the text itself, or several of them. A
@@ -512,21 +528,11 @@ static g4_status g4_request_read_prompt(g4_openai *o, const g4_json *prompt, g4_
     if (is_one && prompt->kind != G4_JSON_STRING)
         return g4_openai_fail(o, "prompt", "expected text, found %s", g4_json_kind_name(prompt));
     const g4_status st = g4_request_read_prompts(o, prompt, r);
-    g4_json *nodes = g4_arena_alloc(o->m, 4 * sizeof *nodes); /* a list, a message, its role, its content */
     if (st != G4_OK) return st;
-    if (nodes == NULL) return g4_request_no_memory(o);
-    nodes[0] = (g4_json) { .kind = G4_JSON_ARRAY, .child = &nodes[1] };
-    nodes[1] = (g4_json) { .kind = G4_JSON_OBJECT, .child = &nodes[2] };
-    nodes[2] = (g4_json) {
-        .kind = G4_JSON_STRING, .text = "user", .text_len = 4, .key = "role", .key_len = 4, .next = &nodes[3]
-    };
-    nodes[3] = (g4_json) { .kind = G4_JSON_STRING, .text = "", .key = "content", .key_len = 7 };
-    r->messages = &nodes[0];
-    if (r->info.n_prompts > 1 || r->prompts[0].text == NULL) return G4_OK;
-    g4_json_set(&nodes[3], prompt->kind == G4_JSON_STRING ? prompt : prompt->child);
+    if (r->info.n_prompts > 1 || r->prompts[0].text == NULL) return g4_request_say(o, NULL, r);
     r->info.prompt = r->prompts[0].text;
     r->info.prompt_len = r->prompts[0].len;
-    return G4_OK;
+    return g4_request_say(o, prompt->kind == G4_JSON_STRING ? prompt : prompt->child, r);
 }
 
 /* Text that the template trims away. */
@@ -580,6 +586,41 @@ static g4_status g4_request_read_content(g4_openai *o, g4_json *messages, const 
     return st == G4_OK ? g4_request_read_prompt(o, prompt, r) : st;
 }
 
+/* How tokens are to be told, and of what: a text, which vLLM calls prompt and llama.cpp content, or the ids themselves. */
+static g4_status g4_request_read_tokens(g4_openai *o, const g4_json *doc, g4_request *r)
+{
+    static const char *const members[] = { "prompt", "content", "tokens" };
+    g4_request_info *info = &r->info;
+    const g4_json *found = NULL;
+    const char *name = NULL;
+    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
+        const g4_json *v = g4_json_given(doc, members[i]);
+        if (v == NULL) continue;
+        if (found != NULL) return g4_openai_fail(o, members[i], "expected none beside %s", name);
+        found = v;
+        name = members[i];
+    }
+    if (found == NULL) return g4_openai_fail(o, "prompt", "expected prompt, content, tokens or messages, found none");
+    info->add_special = strcmp(name, "prompt") == 0;
+    g4_status st = g4_field_bool(o, doc, "add_special_tokens", &info->add_special);
+    if (st == G4_OK) st = g4_field_bool(o, doc, "add_special", &info->add_special);
+    if (st != G4_OK) return st;
+    r->prompts = g4_alloc(r->a, 1, sizeof *r->prompts);
+    if (r->prompts == NULL) return g4_request_no_memory(o);
+    info->prompts = r->prompts;
+    info->n_prompts = info->is_completion = 1;
+    st = g4_request_say(o, NULL, r);
+    if (st != G4_OK) return st;
+    if (strcmp(name, "tokens") == 0)
+        return found->kind == G4_JSON_ARRAY
+                   ? g4_request_read_ids(o, name, found, r->prompts)
+                   : g4_openai_fail(o, name, "expected a list of ids, found %s", g4_json_kind_name(found));
+    if (found->kind != G4_JSON_STRING)
+        return g4_openai_fail(o, name, "expected text, found %s", g4_json_kind_name(found));
+    *r->prompts = (g4_request_prompt) { .text = found->text, .len = found->text_len };
+    return G4_OK;
+}
+
 static g4_status g4_request_read_document(g4_openai *o, g4_json *doc, g4_request *r)
 {
     static const g4_json nothing = { .kind = G4_JSON_OBJECT };
@@ -588,7 +629,16 @@ static g4_status g4_request_read_document(g4_openai *o, g4_json *doc, g4_request
         return g4_openai_fail(o, NULL, "expected an object with messages, or a list of messages, found %s",
                               g4_json_kind_name(doc));
     g4_json *own = doc->kind == G4_JSON_ARRAY ? &bare : doc;
-    g4_status st = g4_request_read_stream(o, own, &r->info);
+    g4_status st = G4_OK;
+    if (r->info.dialect == G4_DIALECT_TOKENS) {
+        r->info.parse_special = 1;
+        st = g4_field_bool(o, own, "parse_special", &r->info.parse_special);
+        if (st == G4_OK) st = g4_field_bool(o, own, "with_pieces", &r->info.with_pieces);
+        if (st == G4_OK) st = g4_field_bool(o, own, "return_token_strs", &r->info.with_strings);
+        if (st == G4_OK && own == doc && g4_json_given(doc, "messages") == NULL)
+            return g4_request_read_tokens(o, doc, r);
+    }
+    if (st == G4_OK) st = g4_request_read_stream(o, own, &r->info);
     if (st == G4_OK) st = g4_request_read_sampling(o, own, &r->info);
     if (st == G4_OK) st = g4_request_read_stop(o, own, r);
     if (st == G4_OK) st = g4_request_read_bias(o, own, r);
@@ -611,15 +661,15 @@ static g4_status g4_request_unwrap(g4_openai *o, g4_dialect dialect, g4_json **d
     if (st != G4_OK) return st;
     info->is_completion = info->dialect == G4_DIALECT_COMPLETIONS;
     switch (info->dialect) {
-    case G4_DIALECT_OPENAI: return G4_OK;
+    case G4_DIALECT_OPENAI:
+    case G4_DIALECT_TOKENS: return G4_OK;
     case G4_DIALECT_ANTHROPIC: return g4_anthropic_read(o, doc, info);
     case G4_DIALECT_RESPONSES: return g4_responses_read(o, doc, info);
     case G4_DIALECT_COMPLETIONS:
         if (g4_json_is(*doc, G4_JSON_OBJECT) && g4_json_given(*doc, "prompt") != NULL) return G4_OK;
         return g4_openai_fail(o, "prompt", "expected by /v1/completions, found nothing");
     }
-    return g4_fail(o->err, G4_ERR_ARGUMENT, "dialect: expected 0 to %d, found %d", G4_DIALECT_COMPLETIONS,
-                   (int)dialect);
+    return g4_fail(o->err, G4_ERR_ARGUMENT, "dialect: expected 0 to %d, found %d", G4_DIALECT_TOKENS, (int)dialect);
 }
 
 g4_status g4_request_read(g4_request **out, const char *json, size_t len, const g4_allocator *a, g4_fault *fault,

@@ -15,6 +15,7 @@ static const struct {
 } g4_dialects[] = { [G4_DIALECT_OPENAI] = { g4_answer_openai, g4_refusal_openai, &g4_stream_openai },
                     [G4_DIALECT_ANTHROPIC] = { g4_answer_anthropic, g4_refusal_anthropic, &g4_stream_anthropic },
                     [G4_DIALECT_COMPLETIONS] = { g4_answer_openai, g4_refusal_openai, &g4_stream_openai },
+                    [G4_DIALECT_TOKENS] = { g4_answer_openai, g4_refusal_openai, &g4_stream_openai },
                     [G4_DIALECT_RESPONSES] = { g4_answer_responses, g4_refusal_openai, &g4_stream_responses } };
 
 static g4_status g4_dialect_check(g4_dialect dialect, g4_error *err)
@@ -273,6 +274,8 @@ g4_status g4_stream_end(g4_stream *s, const g4_answer *answer, g4_error *err)
     c.is_completion = s->answer.is_completion;
     c.dialect = s->answer.dialect;
     c.request = s->answer.request;
+    c.choice = s->answer.choice;
+    c.has_more = s->answer.has_more;
     g4_stream_close_part(s, 0);
     s->form->close_answer(s, &c);
     g4_stream_send(s, NULL);

@@ -68,7 +68,6 @@ static struct timespec soon(void)
 
 typedef struct { /* the events of a job on their way to its client */
     connection *c;
-    int has_head;
     double sent; /* when something was, the last time */
 } event_sender;
 
@@ -78,11 +77,11 @@ static void send_events(event_sender *e, const char *data, size_t len)
     connection *c = e->c;
     buffer b = { 0 };
     const int is_chunked = c->request.minor > 0;
-    if (!e->has_head) {
+    if (!c->has_head) {
         if (!is_chunked || atomic_load(&c->s->drains) || !c->request.keeps_alive) c->closes = 1;
         connection_stream(c, &b);
     }
-    e->has_head = 1;
+    c->has_head = 1;
     e->sent = seconds_now();
     if (is_chunked)
         http_chunk(&b, data, len);
@@ -168,19 +167,24 @@ static void end_stream(event_sender *e, served_job *j)
     request_work *w = &j->work;
     buffer end = { 0 };
     g4_answer answer;
+    int goes_on = j->has_more;
     if (!job_open_stream(j)) {
         e->c->closes = 1;
         return;
     }
     if (w->status == G4_OK && request_finish(w) == DONE && !answer_failed(&w->writer)) {
         answer = answer_describe(&w->writer, &w->figures);
+        answer.prompt_tokens += j->prompt_before;
+        answer.cached_tokens += j->cached_before;
+        answer.result.n_tokens += j->answer_before;
         g4_stream_end(j->stream, &answer, NULL); /* what cannot be written any more, the client does not miss */
     } else {
         const g4_refusal why = refusal_of(w);
         g4_stream_refuse(j->stream, &why, NULL);
+        goes_on = 0;
     }
-    send_events(e, buffer_text(&j->out), j->out.len);
-    if (e->c->request.minor > 0) buffer_str(&end, "0\r\n\r\n");
+    if (j->out.len > 0) send_events(e, buffer_text(&j->out), j->out.len);
+    if (e->c->request.minor > 0 && !goes_on) buffer_str(&end, "0\r\n\r\n");
     connection_send(e->c, &end);
     buffer_free(&end);
 }
@@ -190,7 +194,7 @@ static void send_answer(event_sender *e, served_job *j)
     connection *c = e->c;
     request_work *w = &j->work;
     forgive_lateness(w);
-    if (w->status != G4_OK && !e->has_head && j->out.len == 0) {
+    if (w->status != G4_OK && !c->has_head && j->out.len == 0) {
         if (w->status == G4_ERR_CANCELED)
             connection_error(c, 503, NULL, "the answer did not begin within the %g seconds of --timeout",
                              c->s->args->timeout);
@@ -208,6 +212,10 @@ static int run_job(event_sender *e, served_job *j)
 {
     server *s = e->c->s;
     if (!scheduler_add(&s->scheduler, j)) {
+        if (e->c->has_head) {
+            request_wrong(&j->work, G4_ERR_CANCELED, NULL, "%d requests wait already", s->args->max_queue);
+            return 1;
+        }
         connection_error(e->c, 503, NULL, "%d requests wait already: try again", s->args->max_queue);
         return 0;
     }
@@ -239,6 +247,31 @@ int job_wait(connection *c, served_job *j)
 {
     event_sender sender = { .c = c };
     return run_job(&sender, j);
+}
+
+static int tell_event(void *user, const char *data, size_t n)
+{
+    event_sender *e = user;
+    send_events(e, data, n);
+    return e->c->is_lost;
+}
+
+void job_answer_choice(connection *c, served_job *j, void (*alone)(connection *c, served_job *j))
+{
+    request_work *w = &j->work;
+    event_sender sender = { .c = c };
+    w->writer.request = w->request;
+    if (w->status == G4_OK && alone == NULL) {
+        if (!run_job(&sender, j)) return;
+    } else if (w->status == G4_OK) {
+        j->tell = tell_event;
+        j->told = &sender;
+        if (job_open_stream(j)) {
+            w->writer.stream = j->stream;
+            alone(c, j);
+        }
+    }
+    send_answer(&sender, j);
 }
 
 void job_refuse(connection *c, served_job *j)
@@ -290,16 +323,97 @@ static int read_prompt(connection *c, served_job *j, int needs_chat)
     return status == G4_OK;
 }
 
+/* The ids of the text or conversation; 0: it was refused. */
+static int read_ids(connection *c, served_job *j)
+{
+    request_work *w = &j->work;
+    size_t n = 0;
+    if (request_read(w, buffer_text(&c->request.body), c->request.body.len) == G4_OK) {
+        const g4_request_info *info = g4_request_get(w->request);
+        const g4_request_prompt *p = info->prompts;
+        if (info->n_prompts == 0)
+            request_prompt(w, "-");
+        else if (p->text == NULL)
+            request_wrong(w, G4_ERR_ARGUMENT, "tokens", "tokens: expected a prompt, content or messages");
+        else if ((w->status = token_ids(w->shop->engine, p->text, p->len, info->parse_special, &w->ids, &n,
+                                        &w->error)) == G4_OK)
+            w->prompt = (g4_prompt) { .tokens = w->ids + !info->add_special, .n = (int)n - !info->add_special };
+    }
+    if (w->status != G4_OK) refuse_request(c, w);
+    return w->status == G4_OK;
+}
+
+/* The text of a token; as its bytes where they are no text of their own. */
+static void add_piece(buffer *b, const g4_engine *engine, g4_token id, int as_text)
+{
+    char bytes[256], whole[260];
+    g4_utf8 state = { 0 };
+    const size_t n = g4_token_bytes(engine, id, 0, bytes);
+    const size_t len = g4_utf8_push(&state, bytes, n, whole);
+    if (as_text || (len == n && memcmp(whole, bytes, n) == 0)) {
+        buffer_quote(b, bytes, n);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) buffer_fmt(b, i > 0 ? ",%d" : "[%d", (unsigned char)bytes[i]);
+    buffer_str(b, "]");
+}
+
 static void send_tokens(connection *c, served_job *j, void *user)
 {
     buffer b = { 0 };
     (void)user;
-    if (!read_prompt(c, j, 0)) return;
+    if (!read_ids(c, j)) return;
     const g4_prompt *p = &j->work.prompt;
+    const g4_engine *engine = c->s->shop.engine;
+    const g4_request_info *info = g4_request_get(j->work.request);
     buffer_fmt(&b, "{\"count\":%d,\"max_model_len\":%d,\"tokens\":[", p->n, context_size(c->s->args, &c->s->shop.info));
-    for (int i = 0; i < p->n; i++) buffer_fmt(&b, i > 0 ? ",%d" : "%d", (int)p->tokens[i]);
-    buffer_str(&b, "]}\n");
+    for (int i = 0; i < p->n; i++) {
+        buffer_fmt(&b, info->with_pieces ? "%s{\"id\":%d,\"piece\":" : "%s%d", i > 0 ? "," : "", (int)p->tokens[i]);
+        if (!info->with_pieces) continue;
+        add_piece(&b, engine, p->tokens[i], 0);
+        buffer_str(&b, "}");
+    }
+    buffer_str(&b, "]");
+    for (int i = 0; i < p->n && info->with_strings; i++) {
+        buffer_str(&b, i > 0 ? "," : ",\"token_strs\":[");
+        add_piece(&b, engine, p->tokens[i], 1);
+    }
+    buffer_str(&b, p->n > 0 && info->with_strings ? "]}\n" : "}\n");
     connection_answer(c, 200, NULL, &b, NULL);
+    buffer_free(&b);
+}
+
+/* The text of ids, under the names of vLLM and of llama.cpp. */
+static void send_text(connection *c, served_job *j, void *user)
+{
+    request_work *w = &j->work;
+    buffer text = { 0 }, b = { 0 };
+    char bytes[256];
+    (void)user;
+    g4_status status = request_read(w, buffer_text(&c->request.body), c->request.body.len);
+    const g4_request_info *info = g4_request_get(w->request);
+    const g4_request_prompt *p = status == G4_OK && info->n_prompts > 0 ? info->prompts : NULL;
+    if (status == G4_OK && (p == NULL || p->tokens == NULL))
+        status = request_wrong(w, G4_ERR_ARGUMENT, "tokens", "tokens: expected a list of ids, found none");
+    for (int i = 0; status == G4_OK && i < p->n_tokens; i++) {
+        if (p->tokens[i] >= w->shop->info.n_vocab)
+            status = request_wrong(w, G4_ERR_ARGUMENT, "tokens", "tokens: expected token ids below %d, found %d",
+                                   w->shop->info.n_vocab, (int)p->tokens[i]);
+        else
+            buffer_add(&text, bytes, g4_token_bytes(w->shop->engine, p->tokens[i], 0, bytes));
+    }
+    if (status == G4_OK) {
+        buffer_str(&b, "{\"prompt\":");
+        buffer_quote(&b, buffer_text(&text), text.len);
+        buffer_str(&b, ",\"content\":");
+        buffer_quote(&b, buffer_text(&text), text.len);
+        buffer_str(&b, "}\n");
+        b.failed |= text.failed;
+        connection_answer(c, 200, NULL, &b, NULL);
+    } else {
+        refuse_request(c, w);
+    }
+    buffer_free(&text);
     buffer_free(&b);
 }
 
@@ -329,5 +443,6 @@ static void send_count(connection *c, served_job *j, void *user)
 }
 
 void answer_tokens(connection *c) { job_serve(c, send_tokens, NULL); }
+void answer_text(connection *c) { job_serve(c, send_text, NULL); }
 void answer_template(connection *c) { job_serve(c, send_template, NULL); }
 void answer_count(connection *c) { job_serve(c, send_count, NULL); }

@@ -1,5 +1,5 @@
 /* completions.c - /v1/completions: one text that goes on is answered like a chat; several, and a prompt that is to be
- * repeated with its probabilities, become the choices of one object. Probabilities of a prompt need all its logits,
+ * repeated with its probabilities, become the choices of one object, or of one stream, one after another. Probabilities of a prompt need all its logits,
  * which an answer in a batch does not have, so that it is read in a session of its own, one request at a time. */
 #include "serve.h"
 
@@ -12,6 +12,7 @@ enum { MAX_PROMPTS = 256, MAX_TOP = 64 };
 typedef struct {
     int n_prompts, next; /* the one that is answered */
     int is_refused;      /* the client was told what is wrong */
+    uint64_t id;         /* of the stream */
     buffer choices, begin;
     long long prompt_tokens, cached_tokens, answer_tokens;
 } completion_list;
@@ -37,6 +38,8 @@ static void echo_token(prompt_echo *e, int index, const float *logits)
     }
     buffer_add(&w->writer.text, bytes, g4_token_bytes(engine, t.token, 0, bytes));
     if (w->args.logprobs < 0) return;
+    const g4_output o = { .token = t.token, .logprob = t.logprob, .top = top, .n_top = t.n_top };
+    if (w->writer.stream != NULL) g4_stream_token(w->writer.stream, &o);
     buffer_add(&w->writer.tokens, &t, sizeof t);
     buffer_add(&w->writer.best, top, (size_t)t.n_top * sizeof *top);
 }
@@ -58,6 +61,14 @@ static g4_status read_prompt(prompt_echo *e, g4_session *s)
     return g4_session_eval_prompt(s, &w->prompt, &w->error);
 }
 
+/* The first event of a stream, with all its tokens. */
+static void tell_prompt(request_work *w)
+{
+    const buffer *text = &w->writer.text;
+    g4_stream_part(w->writer.stream, 0,
+                   &(g4_part) { .kind = G4_PART_TEXT, .text = buffer_text(text), .text_len = text->len });
+}
+
 /* The prompt and what follows it, into the writer. */
 static void answer_alone(connection *c, served_job *j)
 {
@@ -73,6 +84,7 @@ static void answer_alone(connection *c, served_job *j)
     pthread_mutex_lock(&c->s->alone);
     w->status = g4_session_open(&s, w->shop->engine, &opt, &w->error);
     if (w->status == G4_OK) w->status = read_prompt(&echo, s);
+    if (w->status == G4_OK && w->writer.stream != NULL) tell_prompt(w);
     if (w->status == G4_OK) w->status = g4_session_generate(s, &w->generate, &w->figures.result, &w->error);
     g4_session_close(s);
     pthread_mutex_unlock(&c->s->alone);
@@ -131,6 +143,32 @@ static void answer_one(connection *c, served_job *j, void *user)
     trace_add(c->s, j, c->request.path, "answered");
 }
 
+/* The next choice of a stream. */
+static void stream_one(connection *c, served_job *j, void *user)
+{
+    completion_list *l = user;
+    request_work *w = &j->work;
+    w->which = j->choice = l->next;
+    w->writer.id = l->id;
+    j->has_more = l->next + 1 < l->n_prompts;
+    j->prompt_before = (int)l->prompt_tokens;
+    j->cached_before = (int)l->cached_tokens;
+    j->answer_before = (int)l->answer_tokens;
+    job_make_ready(j, &c->request.body);
+    job_answer_choice(c, j, g4_request_get(w->request)->echo ? answer_alone : NULL);
+    l->is_refused = w->status != G4_OK;
+    l->prompt_tokens += w->prompt.n;
+    l->cached_tokens += w->figures.reused;
+    l->answer_tokens += w->figures.result.n_tokens;
+    trace_add(c->s, j, c->request.path, l->is_refused ? "refused" : "answered");
+}
+
+static void stream_list(connection *c, int n_prompts)
+{
+    completion_list l = { .n_prompts = n_prompts, .id = atomic_fetch_add(&c->s->next_id, 1) };
+    for (; l.next < l.n_prompts && !l.is_refused && !c->is_lost; l.next++) job_serve(c, stream_one, &l);
+}
+
 static void answer_list(connection *c, int n_prompts)
 {
     completion_list l = { .n_prompts = n_prompts };
@@ -152,6 +190,7 @@ static void answer_list(connection *c, int n_prompts)
 
 typedef struct {
     int n_prompts; /* 0: it has been answered */
+    int streams;
 } completion_asked;
 
 /* Answer what is one text; else only learn how many there are. */
@@ -165,13 +204,12 @@ static void look(connection *c, served_job *j, void *user)
         if (info->n_prompts > MAX_PROMPTS)
             request_wrong(w, G4_ERR_ARGUMENT, "prompt", "prompt: expected at most %d, found %d", MAX_PROMPTS,
                           info->n_prompts);
-        else if (info->stream)
-            request_wrong(w, G4_ERR_ARGUMENT, "stream", "stream: expected false beside echo and several prompts");
         else if (info->echo && info->schema != NULL)
             request_wrong(w, G4_ERR_ARGUMENT, "echo", "echo: expected false beside response_format");
         else
             asked->n_prompts = info->n_prompts;
     }
+    asked->streams = asked->n_prompts > 0 && info->stream;
     if (asked->n_prompts == 0) job_answer_ready(c, j);
 }
 
@@ -179,5 +217,8 @@ void answer_completion(connection *c)
 {
     completion_asked asked = { 0 };
     job_serve(c, look, &asked);
-    if (asked.n_prompts > 0) answer_list(c, asked.n_prompts);
+    if (asked.streams)
+        stream_list(c, asked.n_prompts);
+    else if (asked.n_prompts > 0)
+        answer_list(c, asked.n_prompts);
 }

@@ -114,6 +114,7 @@ static int read_request(connection *c)
     double began = seconds_now();
     http_next(r);
     c->origin = c->allowed = NULL;
+    c->has_head = 0;
     c->dialect = G4_DIALECT_OPENAI;
     while (r->state != HTTP_COMPLETE && r->state != HTTP_REFUSED) {
         const int had_head = r->has_head, was_empty = r->head.len == 0;

@@ -69,6 +69,26 @@ static void answer_model(connection *c)
     buffer_free(&asked);
 }
 
+/* What vLLM says of a tokenizer, but for its template, which is no text here. */
+static void answer_tokenizer(connection *c)
+{
+    const g4_engine_info *info = &c->s->shop.info;
+    const struct {
+        const char *name;
+        g4_token id;
+    } tokens[] = { { "bos_token", info->bos }, { "eos_token", info->eos }, { "pad_token", info->pad } };
+    buffer b = { 0 };
+    char bytes[256];
+    buffer_str(&b, "{\"tokenizer_class\":\"GemmaTokenizer\"");
+    for (size_t i = 0; i < sizeof tokens / sizeof tokens[0]; i++) {
+        buffer_fmt(&b, ",\"%s\":", tokens[i].name);
+        buffer_quote(&b, bytes, g4_token_bytes(c->s->shop.engine, tokens[i].id, 0, bytes));
+    }
+    buffer_fmt(&b, ",\"vocab_size\":%d,\"model_max_length\":%d}\n", info->n_vocab, context_size(c->s->args, info));
+    connection_answer(c, 200, NULL, &b, NULL);
+    buffer_free(&b);
+}
+
 static void add_metric(buffer *b, const char *name, const char *kind, const char *help, double value)
 {
     buffer_fmt(b, "# HELP gemma4_%s %s\n# TYPE gemma4_%s %s\ngemma4_%s %.17g\n", name, help, name, kind, name, value);
@@ -140,6 +160,8 @@ static const served_route routes[] = {
     { "POST", "/v1/chat/completions/input_tokens", answer_count, 0 },
     { "POST", "/v1/audio/transcriptions", answer_transcription, 0 },
     { "POST", "/tokenize", answer_tokens, 0 },
+    { "POST", "/detokenize", answer_text, 0 },
+    { "GET", "/tokenizer_info", answer_tokenizer, 0 },
     { "POST", "/apply-template", answer_template, 0 },
     { "GET", "/v1/models", answer_models, 0 },
     { "GET", "/v1/models/*", answer_model, 0 },
@@ -218,6 +240,7 @@ int route_head(connection *c)
     const served_route *route = find_route(r->path);
     if (strncmp(r->path, "/v1/messages", 12) == 0) c->dialect = G4_DIALECT_ANTHROPIC;
     if (strncmp(r->path, "/v1/responses", 13) == 0) c->dialect = G4_DIALECT_RESPONSES;
+    if (strcmp(r->path, "/tokenize") == 0 || strcmp(r->path, "/detokenize") == 0) c->dialect = G4_DIALECT_TOKENS;
     if (strcmp(r->path, "/v1/completions") == 0) c->dialect = G4_DIALECT_COMPLETIONS;
     const int is_options = strcmp(r->method, "OPTIONS") == 0, is_post = strcmp(r->method, "POST") == 0;
     if (route != NULL) c->allowed = strcmp(route->method, "POST") == 0 ? "POST, OPTIONS" : "GET, HEAD, OPTIONS";

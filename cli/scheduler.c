@@ -51,6 +51,7 @@ static void job_drop(served_job *j)
 static int add_event(void *user, const void *data, size_t size)
 {
     served_job *j = user;
+    if (j->tell != NULL) return j->tell(j->told, data, size);
     pthread_mutex_lock(&j->lock);
     buffer_add(&j->out, data, size);
     j->is_full = j->out.failed || j->out.len > MAX_UNSENT;
@@ -66,7 +67,9 @@ int job_open_stream(served_job *j)
     request_work *w = &j->work;
     if (j->stream != NULL) return 1;
     w->figures.prompt_tokens = w->prompt.n;
-    const g4_answer known = answer_describe(&w->writer, &w->figures);
+    g4_answer known = answer_describe(&w->writer, &w->figures);
+    known.choice = j->choice;
+    known.has_more = j->has_more;
     const g4_stream_options opt = {
         .answer = &known, .include_usage = g4_request_get(w->request)->include_usage, .write = add_event, .user = j
     };

@@ -125,9 +125,13 @@ typedef struct served_job {
     int streams;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    job_state state; /* under the lock */
-    buffer out;      /* likewise: events that nobody has sent yet ... */
-    int is_full;     /* ... and there were too many of them */
+    job_state state;                                     /* under the lock */
+    buffer out;                                          /* likewise: events that nobody has sent yet ... */
+    int is_full;                                         /* ... and there were too many of them */
+    int (*tell)(void *user, const char *data, size_t n); /* sends an event at once; NULL: it goes to `out` */
+    void *told;
+    int choice, has_more; /* of a stream of several answers: which it is, and whether another one follows */
+    int prompt_before, cached_before, answer_before; /* tokens of those before it */
     g4_stream *stream;
     g4_guide *guide; /* of raw text */
     g4_batch_respond_request request;
@@ -214,6 +218,7 @@ struct connection {
     g4_dialect dialect;  /* of the route that is asked */
     const char *allowed; /* methods of it; NULL: it is none */
     int closes;          /* behind this answer */
+    int has_head;        /* its head has been sent, and events follow */
     int is_lost;         /* it takes no more */
     const char *origin;  /* of a page of --cors, which may read the answer; NULL: none */
 };
@@ -243,9 +248,12 @@ void job_serve(connection *c, void (*use)(connection *c, served_job *j, void *us
 g4_status job_make_ready(served_job *j, const buffer *body);
 void job_answer_ready(connection *c, served_job *j); /* or refuse it, as its status says */
 int job_wait(connection *c, served_job *j);          /* until it is answered; 0: too many wait, and the client knows */
-void job_refuse(connection *c, served_job *j);       /* say what is wrong with it, unless the client has gone */
+/* One of several answers in one stream, given by the batch or by `alone` on this thread. */
+void job_answer_choice(connection *c, served_job *j, void (*alone)(connection *c, served_job *j));
+void job_refuse(connection *c, served_job *j); /* say what is wrong with it, unless the client has gone */
 void answer_chat(connection *c);
 void answer_tokens(connection *c);
+void answer_text(connection *c);
 void answer_template(connection *c);
 void answer_count(connection *c);
 

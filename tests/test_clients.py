@@ -118,6 +118,11 @@ def client_openai(url):
     expect(len(r) > 0 and len(r[0].top_logprobs) == 3 and r[0].logprob <= 0, "openai: logprobs")
     r = c.completions.create(model=MODEL, prompt="Once upon a", max_tokens=5, logprobs=2, echo=True)
     expect(r.choices[0].text.startswith("Once upon a") and len(r.choices[0].logprobs.tokens) > 5, "openai: completions with echo and logprobs")
+    texts = {0: "", 1: ""}
+    for p in c.completions.create(model=MODEL, prompt=["Once upon a", "The"], max_tokens=5, echo=True, stream=True):
+        for choice in p.choices:
+            texts[choice.index] += choice.text
+    expect(texts[0].startswith("Once upon a") and texts[1].startswith("The") and len(texts[1]) > 3, f"openai: several completions in one stream: {texts}")
     try:
         chat.create(model=MODEL, messages=HOT, temperature=-1)
         expect(False, "openai: a bad value is refused")
@@ -259,19 +264,34 @@ def client_aider_chat(url):
 
 
 def client_lm_eval(url):
-    """Questions whose answers are written. Multiple choice needs a tokenizer that transformers can load, which the bundled model has not."""
+    """Questions whose answers are written, and such with choices, whose probabilities are compared: the server's own tokens are asked for."""
     with tempfile.TemporaryDirectory() as folder:
-        with open(os.path.join(folder, "questions.jsonl"), "w", encoding="utf-8") as f:
-            for i in range(4):
-                f.write(json.dumps({"question": f"{i} and one is", "answer": str(i + 1)}) + "\n")
-        with open(os.path.join(folder, "local.yaml"), "w", encoding="utf-8") as f:
-            f.write(f"task: local\ndataset_path: json\ndataset_kwargs:\n  data_files: {{test: {folder}/questions.jsonl}}\ntest_split: test\n"
-                    "output_type: generate_until\ndoc_to_text: '{{question}}'\ndoc_to_target: '{{answer}}'\n"
-                    "generation_kwargs: {until: ['.'], max_gen_toks: 8, do_sample: false}\nmetric_list:\n  - metric: exact_match\n")
-        r = subprocess.run([sys.executable, "-m", "lm_eval", "--model", "local-completions", "--tasks", "local", "--include_path", folder,
-                            "--model_args", f"model={MODEL},base_url={url}/completions,tokenizer_backend=None,tokenized_requests=False,max_retries=1"],
-                           capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=600, env=dict(os.environ, OPENAI_API_KEY="none"))
-        expect(r.returncode == 0 and "exact_match" in r.stdout, f"lm-eval: {r.stdout[-600:]} {r.stderr[-600:]}")
+        def task(name, rows, lines):
+            with open(os.path.join(folder, name + ".jsonl"), "w", encoding="utf-8") as f:
+                f.writelines(json.dumps(row) + "\n" for row in rows)
+            with open(os.path.join(folder, name + ".yaml"), "w", encoding="utf-8") as f:
+                f.write(f"task: {name}\ndataset_path: json\ndataset_kwargs:\n  data_files: {{test: {folder}/{name}.jsonl}}\ntest_split: test\n" + lines)
+            return name
+
+        def run(name, model_args, batch=1):
+            r = subprocess.run([sys.executable, "-m", "lm_eval", "--model", "local-completions", "--tasks", name, "--include_path", folder, "--batch_size", str(batch),
+                                "--model_args", f"model={MODEL},base_url={url}/completions,max_retries=1,{model_args}"],
+                               capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=600, env=dict(os.environ, OPENAI_API_KEY="none"))
+            return r.returncode, r.stdout, r.stderr[-900:]
+
+        written = task("written", [{"question": f"{i} and one is", "answer": str(i + 1)} for i in range(4)],
+                       "output_type: generate_until\ndoc_to_text: '{{question}}'\ndoc_to_target: '{{answer}}'\n"
+                       "generation_kwargs: {until: ['.'], max_gen_toks: 8, do_sample: false}\nmetric_list:\n  - metric: exact_match\n")
+        code, out, err = run(written, "tokenizer_backend=None,tokenized_requests=False")
+        expect(code == 0 and "exact_match" in out, f"lm-eval: written answers: {out[-600:]} {err}")
+        chosen = task("chosen", [{"question": f"The opposite of {x} is", "choices": [y, "xylophone", "zzzzqq"], "answer": 0}
+                                 for x, y in (("hot", "cold"), ("big", "small"), ("day", "night"), ("up", "down"))],
+                      "output_type: multiple_choice\ndoc_to_text: '{{question}}'\ndoc_to_target: answer\ndoc_to_choice: choices\n"
+                      "metric_list:\n  - metric: acc\n  - metric: acc_norm\n")
+        for batch in (1, 4):
+            code, out, err = run(chosen, "num_concurrent=1", batch)
+            found = re.search(r"\|acc +\|[^|]*\|([0-9. ]+)\|", out)
+            expect(code == 0 and found and float(found[1]) >= 0.75, f"lm-eval: multiple choice by {batch}: {out[-600:]} {err}")
 
 
 CLIENTS = {"openai": client_openai, "anthropic": client_anthropic, "langchain-openai": client_langchain_openai, "litellm": client_litellm,

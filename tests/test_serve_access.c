@@ -4,6 +4,53 @@
 
 /* ---- Texts that go on -------------------------------------------------------------------------------------------- */
 
+/* What stands behind each `key` of choice `index`, one after another, up to `end`. */
+static void g4_gather(const char *text, int index, const char *key, const char *end, char *out)
+{
+    char choice[32];
+    snprintf(choice, sizeof choice, "{\"index\":%d,", index);
+    for (; (text = strstr(text, choice)) != NULL; text++) {
+        const char *from = strstr(text, key), *to = from != NULL ? strstr(from + strlen(key), end) : NULL;
+        const char *next = strstr(text + 1, "{\"index\":");
+        if (to == NULL || (next != NULL && next < from)) continue;
+        from += strlen(key);
+        if (to > from && out[0] != '\0' && *from != '"' && key[strlen(key) - 1] == '[') strcat(out, ",");
+        strncat(out, from, (size_t)(to - from));
+    }
+}
+
+/* A stream of several choices says what one object says, text and probabilities, and has one end. */
+static void g4_test_streamed(const g4_server *s, const char *what)
+{
+    static const char *const parts[][2] = { { "\"text\":\"", "\",\"logprobs\":" },
+                                            { "\"token_logprobs\":[", "]" },
+                                            { "\"finish_reason\":\"", "\"" } };
+    char body[512], *whole = malloc(TEXT), *stream = malloc(TEXT), *x = malloc(TEXT), *y = malloc(TEXT);
+    snprintf(body, sizeof body, "{%s,\"max_tokens\":4,\"temperature\":0,\"logprobs\":1}", what);
+    G4_EXPECT(g4_ask(s, "/v1/completions", body, whole) == 200, "%s", whole);
+    snprintf(body, sizeof body,
+             "{%s,\"max_tokens\":4,\"temperature\":0,\"logprobs\":1,\"stream\":true,\"stream_options\":{\"include_"
+             "usage\":true}}",
+             what);
+    G4_EXPECT(g4_ask(s, "/v1/completions", body, stream) == 200, "%s", stream);
+    for (int i = 0; i < 3; i++) {
+        for (int k = 0; k < 3; k++) {
+            x[0] = y[0] = '\0';
+            g4_gather(whole, i, parts[k][0], parts[k][1], x);
+            g4_gather(stream, i, parts[k][0], parts[k][1], y);
+            G4_EXPECT((i > 0 || x[0] != '\0') && strcmp(x, y) == 0, "%s, choice %d: %s\nstreamed: %s\n%s", what, i, x,
+                      y, stream);
+        }
+    }
+    const char *counts = strstr(whole, "\"usage\":{"), *end = strstr(stream, "[DONE]");
+    snprintf(body, sizeof body, "%.*s,", counts != NULL ? (int)strcspn(counts, ",") : 0, counts);
+    G4_EXPECT(strstr(stream, body) != NULL && end != NULL && strstr(end + 1, "[DONE]") == NULL, "%s: %s", body, stream);
+    free(whole);
+    free(stream);
+    free(x);
+    free(y);
+}
+
 static void g4_test_completions(const g4_server *s)
 {
     static const struct {
@@ -25,7 +72,6 @@ static void g4_test_completions(const g4_server *s)
         { "{\"prompt\":[2,100,99999]}", 400, "\"param\":\"prompt\"" },
         { "{\"prompt\":[]}", 400, "\"param\":\"prompt\"" },
         { "{\"prompt\":[\"a\",\"\"],\"max_tokens\":1}", 400, "\"param\":\"prompt\"" },
-        { "{\"prompt\":[\"a\",\"b\"],\"stream\":true}", 400, "\"param\":\"stream\"" },
         { "{\"prompt\":\"a\",\"echo\":true,\"response_format\":{\"type\":\"json_object\"}}", 400,
           "\"param\":\"echo\"" },
         { "{\"messages\":[]}", 400, "\"param\":\"prompt\"" },
@@ -36,6 +82,14 @@ static void g4_test_completions(const g4_server *s)
         G4_EXPECT(status == cases[i].status && strstr(answer, cases[i].says) != NULL, "%s: %d, %s", cases[i].body,
                   status, answer);
     }
+    static const char *const several[] = { "\"prompt\":[\"once upon\",\"the\",[2,100]]",
+                                           "\"prompt\":[\"once \u4e00\",\"the\"],\"echo\":true",
+                                           "\"prompt\":\"once upon\",\"echo\":true" };
+    for (size_t i = 0; i < sizeof several / sizeof several[0]; i++) g4_test_streamed(s, several[i]);
+    g4_ask(s, "/v1/completions", "{\"prompt\":[\"a\",\"\"],\"stream\":true,\"max_tokens\":1}", answer);
+    G4_EXPECT(strstr(answer, "\"index\":0") && strstr(answer, "data: {\"error\":{") && !strstr(answer, "[DONE]") &&
+                  strstr(answer, "\r\n0\r\n\r\n"),
+              "the second is wrong: %s", answer);
     /* what is repeated has the probabilities that it has when it is generated */
     static const char made[] = "{\"prompt\":[2,100,101],\"max_tokens\":3,\"temperature\":0,\"logprobs\":0}";
     char token[3][32], body[256];
@@ -49,6 +103,59 @@ static void g4_test_completions(const g4_server *s)
     snprintf(body, sizeof body, ",%s,%s,%s]", token[0], token[1], token[2]);
     G4_EXPECT(g4_ask(s, "/v1/completions", again, answer) == 200 && strstr(answer, body) != NULL, "%s in %s", body,
               answer);
+    free(answer);
+}
+
+/* ---- Tokens ------------------------------------------------------------------------------------------------------ */
+
+/* In the forms of vLLM and of llama.cpp. */
+static void g4_test_tokens(const g4_server *s)
+{
+    static const struct {
+        const char *path, *body;
+        int status;
+        const char *says;
+    } cases[] = {
+        { "/tokenize", "{\"prompt\":\"once upon\"}", 200, "\"tokens\":[2," },
+        { "/tokenize", "{\"prompt\":\"\",\"add_special_tokens\":false}", 200, "\"tokens\":[]}" },
+        { "/tokenize", "{\"prompt\":\"<bos>\",\"add_special_tokens\":false}", 200, "\"tokens\":[2]" },
+        { "/tokenize", "{\"content\":\"<bos>\"}", 200, "\"tokens\":[2]" },
+        { "/tokenize", "{\"content\":\"<bos>\",\"add_special\":true}", 200, "\"tokens\":[2,2]" },
+        { "/tokenize", "{\"content\":\"\",\"add_special\":true,\"with_pieces\":true}", 200,
+          "\"tokens\":[{\"id\":2,\"piece\":\"<bos>\"}]" },
+        { "/tokenize", "{\"content\":\"\u00ff\\u4e00\",\"with_pieces\":true}", 200, "\"piece\":[" },
+        { "/tokenize", "{\"prompt\":\"\",\"return_token_strs\":true}", 200,
+          "\"tokens\":[2],\"token_strs\":[\"<bos>\"]}" },
+        { "/tokenize", "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", 200, "\"tokens\":[2," },
+        { "/tokenize", "{\"tokens\":[2]}", 400, "\"param\":\"tokens\"" },
+        { "/tokenize", "{\"content\":3}", 400, "\"param\":\"content\"" },
+        { "/tokenize", "{\"content\":\"x\",\"prompt\":\"y\"}", 400, "\"param\":\"content\"" },
+        { "/tokenize", "{\"content\":\"x\",\"with_pieces\":1}", 400, "\"param\":\"with_pieces\"" },
+        { "/tokenize", "{}", 400, "\"param\":\"prompt\"" },
+        { "/detokenize", "{\"tokens\":[2]}", 200, "{\"prompt\":\"<bos>\",\"content\":\"<bos>\"}" },
+        { "/detokenize", "{\"tokens\":[]}", 200, "{\"prompt\":\"\",\"content\":\"\"}" },
+        { "/detokenize", "{\"tokens\":[99999]}", 400, "\"param\":\"tokens\"" },
+        { "/detokenize", "{\"tokens\":[-1]}", 400, "\"param\":\"tokens\"" },
+        { "/detokenize", "{\"tokens\":\"x\"}", 400, "\"param\":\"tokens\"" },
+        { "/detokenize", "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", 400, "\"param\":\"tokens\"" },
+        { "/detokenize", "{\"prompt\":\"x\"}", 400, "\"param\":\"tokens\"" },
+    };
+    char *answer = malloc(TEXT), body[512];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const int status = g4_ask(s, cases[i].path, cases[i].body, answer);
+        G4_EXPECT(status == cases[i].status && strstr(answer, cases[i].says) != NULL, "%s %s: %d, %s", cases[i].path,
+                  cases[i].body, status, answer);
+    }
+    /* there and back */
+    G4_EXPECT(g4_ask(s, "/tokenize", "{\"content\":\"Caf\u00e9, \\u4e00\"}", answer) == 200, "%s", answer);
+    const char *ids = strstr(answer, "\"tokens\":[");
+    snprintf(body, sizeof body, "{%s", ids != NULL ? ids : "}");
+    G4_EXPECT(g4_ask(s, "/detokenize", body, answer) == 200 &&
+                  strstr(answer, "\"content\":\"Caf\u00e9, \u4e00\"}") != NULL,
+              "%s: %s", body, answer);
+    G4_EXPECT(g4_ask_as(s, "GET", "/tokenizer_info", "", "", answer) == 200 &&
+                  strstr(answer, "\"bos_token\":\"<bos>\",\"eos_token\":\"<") != NULL,
+              "%s", answer);
     free(answer);
 }
 
@@ -110,10 +217,12 @@ static void g4_test_end_of_server(void)
     for (double until = g4_now() + 5; access(trace, F_OK) != 0 && g4_now() < until;) g4_nap(0.01);
     static const char body[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"\\u001b[31m\\nx\"}],\"max_tokens\":3}";
     G4_EXPECT(g4_ask(&s, CHAT, body, answer) == 200, "%s", answer);
-    FILE *f = fopen(trace, "r");
-    const size_t n = f != NULL ? fread(answer, 1, TEXT - 1, f) : 0;
-    answer[n] = '\0';
-    if (f != NULL) fclose(f);
+    answer[0] = '\0'; /* the line comes behind the answer */
+    for (double until = g4_now() + 5; strchr(answer, '\n') == NULL && g4_now() < until; g4_nap(0.01)) {
+        FILE *f = fopen(trace, "r");
+        answer[f != NULL ? fread(answer, 1, TEXT - 1, f) : 0] = '\0';
+        if (f != NULL) fclose(f);
+    }
     G4_EXPECT(strstr(answer, "\"outcome\":\"answered\"") && strchr(answer, '\033') == NULL &&
                   strchr(answer, '\n') == strrchr(answer, '\n'),
               "the trace: %s", answer);
@@ -154,6 +263,7 @@ int main(void)
     G4_EXPECT(s.port > 0, "the server has begun");
     if (s.port == 0) return g4_test_end();
     g4_test_completions(&s);
+    g4_test_tokens(&s);
     G4_EXPECT(g4_stop(&s) == 0, "the end");
     g4_test_keys();
     g4_test_end_of_server();

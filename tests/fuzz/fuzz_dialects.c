@@ -24,7 +24,7 @@ static void g4_fuzz_request(const uint8_t *data, size_t size, int head)
     char *text = malloc(size + 1); /* of its own, so that reading over its end is seen */
     if (text == NULL) return;
     memcpy(text, data, size);
-    const g4_status st = g4_request_read_as(&r, (g4_dialect)(head % 4), text, size, NULL, &fault, &err);
+    const g4_status st = g4_request_read_as(&r, (g4_dialect)(head % 5), text, size, NULL, &fault, &err);
     memset(text, 'x', size); /* the request has copies */
     if (st != G4_OK) {
         g4_fuzz_refusal(st, &err);
