@@ -84,6 +84,7 @@ G4_DIALECT_OPENAI = 0
 G4_DIALECT_ANTHROPIC = 1
 G4_DIALECT_RESPONSES = 2
 G4_DIALECT_COMPLETIONS = 3
+G4_DIALECT_TOKENS = 4
 
 # g4_format
 G4_FORMAT_TEXT = 0
@@ -784,6 +785,10 @@ class g4_request_info(Structure):
     prompts: Any
     n_prompts: int
     echo: int
+    add_special: int
+    parse_special: int
+    with_pieces: int
+    with_strings: int
     reserved: Any
     _fields_: ClassVar[Any] = [
         ("model", c_char_p), ("stream", c_int), ("include_usage", c_int), ("max_tokens", c_int),
@@ -796,7 +801,8 @@ class g4_request_info(Structure):
         ("schema_name", c_char_p), ("is_strict", c_int), ("thinking", c_int), ("think_budget", c_int),
         ("continue_final", c_int), ("prompt", c_char_p), ("prompt_len", c_size_t), ("is_completion", c_int),
         ("custom_id", c_char_p), ("dialect", c_int), ("repeats", c_char_p), ("prompts", POINTER(g4_request_prompt)),
-        ("n_prompts", c_int), ("echo", c_int), ("reserved", c_uint64 * 8),
+        ("n_prompts", c_int), ("echo", c_int), ("add_special", c_int), ("parse_special", c_int),
+        ("with_pieces", c_int), ("with_strings", c_int), ("reserved", c_uint64 * 6),
     ]
 
 
@@ -843,14 +849,16 @@ class g4_answer(Structure):
     is_completion: int
     dialect: int
     request: Any
+    choice: int
+    has_more: int
     reserved: Any
     _fields_: ClassVar[Any] = [
         ("id", c_uint64), ("created", c_int64), ("model", c_char_p), ("fingerprint", c_char_p),
         ("parts", POINTER(g4_part)), ("n_parts", c_int), ("result", g4_result), ("prompt_tokens", c_int),
         ("cached_tokens", c_int), ("thought_tokens", c_int), ("prompt_seconds", c_double), ("engine", c_void_p),
         ("want_logprobs", c_int), ("logprobs", POINTER(g4_token_logprob)), ("n_logprobs", c_int),
-        ("is_completion", c_int), ("dialect", c_int), ("request", POINTER(g4_request_info)),
-        ("reserved", c_uint64 * 6),
+        ("is_completion", c_int), ("dialect", c_int), ("request", POINTER(g4_request_info)), ("choice", c_int),
+        ("has_more", c_int), ("reserved", c_uint64 * 5),
     ]
 
 

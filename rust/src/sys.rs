@@ -79,6 +79,7 @@ pub const G4_DIALECT_OPENAI: g4_dialect = 0;
 pub const G4_DIALECT_ANTHROPIC: g4_dialect = 1;
 pub const G4_DIALECT_RESPONSES: g4_dialect = 2;
 pub const G4_DIALECT_COMPLETIONS: g4_dialect = 3;
+pub const G4_DIALECT_TOKENS: g4_dialect = 4;
 
 pub type g4_format = c_int;
 pub const G4_FORMAT_TEXT: g4_format = 0;
@@ -719,7 +720,11 @@ pub struct g4_request_info {
     pub prompts: *const g4_request_prompt,
     pub n_prompts: c_int,
     pub echo: c_int,
-    pub reserved: [u64; 8],
+    pub add_special: c_int,
+    pub parse_special: c_int,
+    pub with_pieces: c_int,
+    pub with_strings: c_int,
+    pub reserved: [u64; 6],
 }
 
 #[repr(C)]
@@ -763,7 +768,9 @@ pub struct g4_answer {
     pub is_completion: c_int,
     pub dialect: c_int,
     pub request: *const g4_request_info,
-    pub reserved: [u64; 6],
+    pub choice: c_int,
+    pub has_more: c_int,
+    pub reserved: [u64; 5],
 }
 
 #[repr(C)]

@@ -81,10 +81,10 @@ fn found() -> BTreeMap<String, Vec<i64>> {
     of_struct!(found, g4_batch_respond_request { respond, done, user, reserved });
     of_struct!(found, g4_fault { param, reserved });
     of_struct!(found, g4_request_prompt { text, len, tokens, n_tokens, reserved });
-    of_struct!(found, g4_request_info { model, stream, include_usage, max_tokens, temperature, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty, top_k, has_seed, seed, stop, n_stop, bias, n_bias, want_logprobs, n_top, tools, tools_len, callable, callable_len, tool_choice, tool_name, one_call, format, schema, schema_len, schema_name, is_strict, thinking, think_budget, continue_final, prompt, prompt_len, is_completion, custom_id, dialect, repeats, prompts, n_prompts, echo, reserved });
+    of_struct!(found, g4_request_info { model, stream, include_usage, max_tokens, temperature, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty, top_k, has_seed, seed, stop, n_stop, bias, n_bias, want_logprobs, n_top, tools, tools_len, callable, callable_len, tool_choice, tool_name, one_call, format, schema, schema_len, schema_name, is_strict, thinking, think_budget, continue_final, prompt, prompt_len, is_completion, custom_id, dialect, repeats, prompts, n_prompts, echo, add_special, parse_special, with_pieces, with_strings, reserved });
     of_struct!(found, g4_batch_line { custom_id, id, is_answer, has_succeeded, reserved });
     of_struct!(found, g4_token_logprob { token, logprob, top, n_top, reserved });
-    of_struct!(found, g4_answer { id, created, model, fingerprint, parts, n_parts, result, prompt_tokens, cached_tokens, thought_tokens, prompt_seconds, engine, want_logprobs, logprobs, n_logprobs, is_completion, dialect, request, reserved });
+    of_struct!(found, g4_answer { id, created, model, fingerprint, parts, n_parts, result, prompt_tokens, cached_tokens, thought_tokens, prompt_seconds, engine, want_logprobs, logprobs, n_logprobs, is_completion, dialect, request, choice, has_more, reserved });
     of_struct!(found, g4_stream_options { answer, include_usage, write, user, reserved });
     of_struct!(found, g4_refusal { status, http, message, param, reserved });
     of_struct!(found, g4_box { is_point, x0, y0, x1, y1, label, reserved });
@@ -143,6 +143,7 @@ fn found() -> BTreeMap<String, Vec<i64>> {
     found.insert("value G4_DIALECT_ANTHROPIC".into(), vec![sys::G4_DIALECT_ANTHROPIC as i64]);
     found.insert("value G4_DIALECT_RESPONSES".into(), vec![sys::G4_DIALECT_RESPONSES as i64]);
     found.insert("value G4_DIALECT_COMPLETIONS".into(), vec![sys::G4_DIALECT_COMPLETIONS as i64]);
+    found.insert("value G4_DIALECT_TOKENS".into(), vec![sys::G4_DIALECT_TOKENS as i64]);
     found.insert("value G4_FORMAT_TEXT".into(), vec![sys::G4_FORMAT_TEXT as i64]);
     found.insert("value G4_FORMAT_JSON".into(), vec![sys::G4_FORMAT_JSON as i64]);
     found.insert("value G4_FORMAT_SCHEMA".into(), vec![sys::G4_FORMAT_SCHEMA as i64]);
