@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from . import _convert, _mirror as c
 from ._library import lib
-from .errors import FormatError, check
+from .errors import FileError, FormatError, check
 from .media import Media, _from_rgb, _image_struct, video_of
 from .session import Session
 
@@ -96,7 +96,9 @@ def _exactly(f: BinaryIO, n: int) -> bytes:
 
 
 def write_session(session: Session, path: Any) -> None:
-    name = os.fsdecode(_convert.path("path", path))
+    name = os.path.realpath(os.fsdecode(_convert.path("path", path)))  # a link stays one
+    if os.path.exists(name) and not os.path.isfile(name):
+        raise FileError(f"{name}: expected a file, found a folder, device or pipe")  # the new file would take its place
     blobs: list[bytes] = []
     media: list[dict[str, Any]] = []
 

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import pickle
+import stat
 import subprocess
 import sys
 import tempfile
@@ -495,6 +496,14 @@ class Timeline(Case):
                 self.engine.load(pathlib.Path(folder) / "none")
             with self.assertRaises(OSError):
                 session.save(pathlib.Path(folder) / "none" / "x")
+            link, pipe = os.path.join(folder, "link"), os.path.join(folder, "pipe")
+            os.symlink(path, link)
+            session.save(link)
+            self.assertTrue(os.path.islink(link))
+            os.mkfifo(pipe)
+            with self.assertRaisesRegex(gemma4c.FileError, "expected a file"):
+                session.save(pipe)
+            self.assertTrue(stat.S_ISFIFO(os.stat(pipe).st_mode))
 
 
 class Async(Case):
