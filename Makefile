@@ -93,7 +93,7 @@ $(B)/test_%: tests/test_%.c $(TEST_PARTS) $(B)/libgemma4.a
 # The session files of the program, and what its server reads.
 $(B)/test_strangers $(B)/test_http $(B)/test_multipart: $(filter $(B)/cli/%,$(CLI_OBJ))
 
-$(B)/test_serve $(B)/test_serve_access: $(PROGRAM)
+$(B)/test_serve $(B)/test_serve_access $(B)/test_serve_clients $(B)/test_serve_rush: $(PROGRAM)
 
 # The decoder once more, from nothing but a model file: tests/test_simple.c holds it against the library.
 $(B)/simple: examples/simple.c
@@ -166,8 +166,13 @@ test-formats: $(B)/libgemma4.so ## sound and video in every usual container and 
 test-real: all models/gemma3-270m.gguf ## Gemma 3 270M, fetched once: its answers against transformers', perplexity by type
 	@py=$$(sh tests/python.sh '$(PYTHON)' '$(VENV)' 'import numpy, gguf' numpy gguf) && G4_RUNNER='sh -c' sh tests/run.sh "$$py tests/real_270m.py"
 
-# The server in a browser, and with the clients that people use, each as it comes from PyPI.
-.PHONY: test-page test-clients
+# The server in a browser, under ten thousand requests, behind proxies, and with the clients that people use, each as it comes from
+# PyPI.
+.PHONY: test-page test-clients test-rush test-proxies
+test-rush: all $(B)/test_serve_rush ## 10,000 requests to the server, most of which break off: what it uses, stage by stage
+	G4_RUSH=10000 G4_PROGRAM=./$(PROGRAM) $(B)/test_serve_rush
+test-proxies: all ## the examples of docs/server.md: nginx, Caddy, the systemd unit and the container, where these are installed (Python)
+	$(PYTHON) tests/test_proxies.py ./$(PROGRAM)
 test-page: all ## the server's page in headless Chromium, where that and its driver are installed (Python)
 	$(PYTHON) tests/test_page.py ./$(PROGRAM) $(B)/page
 CLIENTS := openai anthropic langchain-openai litellm llm pydantic-ai-slim instructor smolagents

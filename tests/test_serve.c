@@ -1,5 +1,5 @@
 /* test_serve.c - gemma4 serve as clients meet it, on sockets of their own: answers that are the same whoever else asks,
- * clients that go, clients that do not read, a thousand requests of which many break off.
+ * clients that go, clients that do not read.
  * G4_PROGRAM names the program; the model is the bundled one. */
 #include "serve_client.h"
 #include "test.h"
@@ -386,84 +386,6 @@ static void g4_test_slow_reader(const g4_server *s)
     free(answer);
 }
 
-/* ---- A thousand requests ----------------------------------------------------------------------------------------- */
-
-typedef struct {
-    const g4_server *s;
-    unsigned seed;
-    int n, n_answered;
-} g4_rusher;
-
-/* Requests of all kinds, of which most break off somewhere. */
-static void *g4_rusher_main(void *arg)
-{
-    static const char *const bodies[] = {
-        "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"max_tokens\":5}",
-        "{\"messages\":[{\"role\":\"user\",\"content\":\"hello there\"}],\"max_tokens\":40,\"stream\":true}",
-        "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"response_format\":{\"type\":\"json_object\"},"
-        "\"max_tokens\":30}",
-        "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"nonsense\":{\"x\":[1,2]},\"n\":0}", "{\"mess"
-    };
-    g4_rusher *r = arg;
-    char *answer = malloc(TEXT);
-    for (int i = 0; i < r->n; i++) {
-        const unsigned what = (unsigned)rand_r(&r->seed);
-        char *text = g4_request_text("POST", CHAT, "", bodies[what % 5]);
-        const size_t n = strlen(text);
-        const int fd = g4_connect(r->s), how = what / 8 % 4;
-        size_t len = 0;
-        if (how == 0) { /* at any byte of the request */
-            g4_send(fd, text, what / 64 % n);
-        } else if (how == 1) { /* at any byte of the answer */
-            g4_send(fd, text, n);
-            const size_t want = what / 64 % 2000;
-            while (len < want && g4_receive(fd, answer, &len, 0.2) > 0) {
-            }
-        } else if (how == 2) { /* torn down, not closed */
-            const struct linger now = { 1, 0 };
-            g4_send(fd, text, n);
-            setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
-        } else {
-            g4_send(fd, text, n);
-            r->n_answered += g4_read_answer(fd, answer, 20) > 0;
-        }
-        close(fd);
-        free(text);
-    }
-    free(answer);
-    return NULL;
-}
-
-static void g4_test_rush(const g4_server *s, int n)
-{
-    enum { N = 4 };
-    g4_rusher rushers[N];
-    pthread_t threads[N];
-    g4_nap(0.2);
-    const int n_threads = g4_count(s, "task"), n_files = g4_count(s, "fd");
-    for (int i = 0; i < N; i++) {
-        rushers[i] = (g4_rusher) { .s = s, .seed = (unsigned)i + 1, .n = n / N };
-        pthread_create(&threads[i], NULL, g4_rusher_main, &rushers[i]);
-    }
-    int n_answered = 0;
-    for (int i = 0; i < N; i++) {
-        pthread_join(threads[i], NULL);
-        n_answered += rushers[i].n_answered;
-    }
-    G4_EXPECT(n_answered > n / 8, "%d of %d waited for their answer and got it", n_answered, n);
-    g4_until(s, "running", 0, 5);
-    g4_until(s, "connections", 1, 15);
-    int threads_now = n_threads + 1, files_now = n_files + 1; /* that of the last question may still be closing */
-    for (double until = g4_now() + 5; (threads_now > n_threads || files_now > n_files) && g4_now() < until;) {
-        g4_nap(0.02);
-        threads_now = g4_count(s, "task");
-        files_now = g4_count(s, "fd");
-    }
-    G4_EXPECT(threads_now <= n_threads, "%d threads, %d before", threads_now, n_threads);
-    G4_EXPECT(files_now <= n_files, "%d descriptors, %d before", files_now, n_files);
-    G4_EXPECT(g4_metric(s, "running") == 0 && g4_metric(s, "waiting") == 0, "nobody is left");
-}
-
 /* ---- Conversations ----------------------------------------------------------------------------------------------- */
 
 static int g4_usage(const char *answer, const char *name)
@@ -612,7 +534,6 @@ int main(void)
     close(late);
     free(answer);
     g4_test_slow_reader(&s);
-    g4_test_rush(&s, 1000);
     G4_EXPECT(g4_stop(&s) == 0, "the end");
     s = g4_serve(slow);
     g4_test_gone(&s);
