@@ -199,6 +199,7 @@ typedef struct {
     pthread_mutex_t lock; /* of the trace and of n_connections */
     pthread_cond_t changed;
     FILE *trace;
+    int trace_failed; /* the last line could not be written */
     int n_connections, max_connections;
     atomic_int is_open, drains; /* it listens; it answers what it has begun, and no more */
     int stop_pipe[2];           /* its reading end can be read once the server drains */

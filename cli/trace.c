@@ -42,10 +42,12 @@ void trace_add(server *s, const served_job *j, const char *route, const char *ou
     }
     buffer_str(&b, "}\n");
     pthread_mutex_lock(&s->lock);
-    if (s->trace != NULL && !b.failed) {
-        fwrite(b.data, 1, b.len, s->trace);
-        fflush(s->trace);
-    }
+    int reason = 0;
+    if (s->trace != NULL && !b.failed && (fwrite(b.data, 1, b.len, s->trace) != b.len || fflush(s->trace) != 0))
+        reason = errno;
+    const int is_news = reason != 0 && !s->trace_failed; /* a full disk is said once, and ends no answer */
+    s->trace_failed = reason != 0;
     pthread_mutex_unlock(&s->lock);
+    if (is_news) cannot_write(s->args->trace, reason);
     buffer_free(&b);
 }

@@ -253,6 +253,45 @@ static void g4_test_end_of_server(void)
     free(answer);
 }
 
+/* A trace that cannot be written, for want of room, costs no answer. */
+static void g4_test_full_disk(void)
+{
+    const char *const more[] = { "--trace", "/dev/full", NULL };
+    char *answer = malloc(TEXT);
+    const g4_server s = g4_serve(more);
+    for (int i = 0; i < 3 && s.port > 0; i++)
+        G4_EXPECT(g4_ask(&s, CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"max_tokens\":2}", answer) ==
+                      200,
+                  "%s", answer);
+    G4_EXPECT(s.port > 0 && g4_stop(&s) == 0, "the end");
+    free(answer);
+}
+
+/* Asked to stop while one prompt is read, another request waits, and a third connection has said nothing yet: the first
+ * two are answered. */
+static void g4_test_end_in_prompt(void)
+{
+    const char *const more[] = { "--isa", "scalar", "-t", "1", "--parallel", "1", NULL };
+    char *body = malloc(60000), *at = body, *answer = malloc(TEXT);
+    const g4_server s = g4_serve(more);
+    at += sprintf(at, "{\"max_tokens\":2,\"messages\":[{\"role\":\"user\",\"content\":\"");
+    for (int i = 0; i < 700; i++) at += sprintf(at, "word%d ", i % 7);
+    sprintf(at, "\"}]}");
+    const int reads = g4_begin(&s, body, "running", 1);
+    const int waits =
+                  g4_begin(&s, "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"max_tokens\":2}", "waiting", 1),
+              idle = g4_connect(&s);
+    kill(s.pid, SIGTERM);
+    G4_EXPECT(g4_read_answer(reads, answer, 20) == 200, "a prompt: %s", answer);
+    G4_EXPECT(g4_read_answer(waits, answer, 20) == 200, "in the queue: %s", answer);
+    G4_EXPECT(g4_wait(s.pid) == 0, "the end");
+    close(reads);
+    close(waits);
+    close(idle);
+    free(body);
+    free(answer);
+}
+
 int main(void)
 {
     const char *const usual[] = { "--parallel", "2", NULL }, *const outside[] = { "--host", "0.0.0.0", NULL };
@@ -267,5 +306,7 @@ int main(void)
     G4_EXPECT(g4_stop(&s) == 0, "the end");
     g4_test_keys();
     g4_test_end_of_server();
+    g4_test_end_in_prompt();
+    g4_test_full_disk();
     return g4_test_end();
 }
