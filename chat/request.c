@@ -586,7 +586,7 @@ static g4_status g4_request_read_content(g4_openai *o, g4_json *messages, const 
     return st == G4_OK ? g4_request_read_prompt(o, prompt, r) : st;
 }
 
-/* How tokens are to be told, and of what: a text, which vLLM calls prompt and llama.cpp content, or the ids themselves. */
+/* How tokens are to be told, and of what: a text, which vLLM calls prompt and llama.cpp content, or the ids. */
 static g4_status g4_request_read_tokens(g4_openai *o, const g4_json *doc, g4_request *r)
 {
     static const char *const members[] = { "prompt", "content", "tokens" };

@@ -1,6 +1,7 @@
 /* completions.c - /v1/completions: one text that goes on is answered like a chat; several, and a prompt that is to be
- * repeated with its probabilities, become the choices of one object, or of one stream, one after another. Probabilities of a prompt need all its logits,
- * which an answer in a batch does not have, so that it is read in a session of its own, one request at a time. */
+ * repeated with its probabilities, become the choices of one object, or of one stream, one after another. Probabilities
+ * of a prompt need all its logits, which an answer in a batch does not have: it is read in a session of its own, one
+ * request at a time. */
 #include "serve.h"
 
 #include <stdlib.h>

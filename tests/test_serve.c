@@ -418,8 +418,8 @@ static void g4_test_title(const g4_server *s, const char *topic)
     free(answer);
 }
 
-/* A call that a client has read and written again: the tokens that the model wrote are found again, whatever the order of
- * its members, its blanks, and the forms of numbers and letters. */
+/* A call that a client has read and written again: the tokens that the model wrote are found again, whatever the order
+ * of its members, its blanks, and the forms of numbers and letters. */
 static void g4_test_calls(const g4_server *s)
 {
     static const char tools[] = "\"temperature\":0,\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\","
@@ -430,8 +430,8 @@ static void g4_test_calls(const g4_server *s)
     static const char *const forms[] = {
         "{\\\"zeta\\\": \\\"y\u00e9 / 1.50\\\", \\\"n\\\": 1.5, \\\"l\\\": [10, {\\\"b\\\": true, \\\"a\\\": null}]}",
         "{\\\"l\\\":[10.0,{\\\"a\\\":null,\\\"b\\\":true}],\\\"n\\\":15e-1,\\\"zeta\\\":\\\"y\\\\u00e9 \\\\/ 1.50\\\"}",
-        "\\n{ \\\"n\\\" : 1.50 ,\\\"zeta\\\":\\\"\\\\u0079\u00e9 / "
-        "1.50\\\",\\\"l\\\":[1e1,{\\\"b\\\":true,\\\"a\\\":null}]}\\n"
+        ("\\n{ \\\"n\\\" : 1.50 ,\\\"zeta\\\":\\\"\\\\u0079\u00e9 / "
+         "1.50\\\",\\\"l\\\":[1e1,{\\\"b\\\":true,\\\"a\\\":null}]}\\n")
     };
     char *answer = malloc(TEXT), body[4096];
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
@@ -452,7 +452,7 @@ static void g4_test_calls(const g4_server *s)
     free(answer);
 }
 
-/* Clients that come at the same moment with a common half: it is read once, and each has the answer that it has alone. */
+/* Clients that come at the same moment with a common half: it is read once, and each has its answer as if alone. */
 static void g4_test_common(const g4_server *s, const char *topic)
 {
     enum { N = 4 };

@@ -1,5 +1,5 @@
-/* test_serve_rush.c - thousands of requests to gemma4 serve, of all kinds, most of which break off somewhere: memory, threads
- * and descriptors stay as they are. G4_RUSH says how many; make test asks 500, make test-rush 10,000. */
+/* test_serve_rush.c - thousands of requests to gemma4 serve, of all kinds, most of which break off somewhere: memory,
+ * threads and descriptors stay as they are. G4_RUSH says how many; make test asks 500, make test-rush 10,000. */
 #include "serve_client.h"
 #include "test.h"
 
