@@ -37,6 +37,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PACKAGE = "llama-cpp-python==0.3.36"
+# What llama-quantize is asked for: K types, alone or in its own mixture.
+MIXTURES = {"q4_k": ("--pure", "Q4_K_S"), "q4_k_m": ("Q4_K_M",), "q5_k_m": ("Q5_K_M",), "q6_k": ("--pure", "Q6_K")}
 
 
 def say(*what):
@@ -70,7 +72,8 @@ def build_llama(cache, jobs, target="llama-bench"):
     if not source.exists():
         run(["tar", "xzf", archive, "-C", cache])
     run(["cmake", "-S", source, "-B", cache / "build", "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DLLAMA_CURL=OFF",
-         "-DLLAMA_OPENSSL=OFF", "-DBUILD_SHARED_LIBS=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_SERVER=OFF"], stdout=subprocess.DEVNULL)
+         "-DLLAMA_OPENSSL=OFF", "-DBUILD_SHARED_LIBS=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_SERVER=ON",
+         "-DLLAMA_BUILD_UI=OFF", "-DLLAMA_USE_PREBUILT_UI=OFF"], stdout=subprocess.DEVNULL)
     run(["cmake", "--build", cache / "build", "--target", target, "-j", str(jobs)], stdout=subprocess.DEVNULL)
     return exe
 
@@ -84,15 +87,25 @@ def forget(*paths):
         os.close(fd)
 
 
-def make_model(cache, spec):
+def make_gguf(cache, shape, kind, layers, jobs):
+    """A GGUF with random weights of one type, or with those of q8_0 as llama-quantize rounds them to one of MIXTURES."""
+    gguf = cache / f"{shape}-{kind}{'-' + layers if layers != '0' else ''}.gguf"
+    if not gguf.exists() and kind in MIXTURES:
+        source = make_gguf(cache, shape, "q8_0", layers, jobs)
+        run([build_llama(cache, jobs, "llama-quantize"), "--allow-requantize", *MIXTURES[kind][:-1], source, gguf, MIXTURES[kind][-1]],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    elif not gguf.exists():
+        run([sys.executable, HERE / "random_gguf.py", shape, kind, gguf, "--layers", layers])
+    return gguf
+
+
+def make_model(cache, spec, jobs):
     """shape:type or shape:type:layers -> (GGUF, g4) with the same weights."""
     shape, kind, layers = (spec.split(":") + ["0"])[:3]
-    stem = cache / f"{shape}-{kind}{'-' + layers if layers != '0' else ''}"
-    gguf, g4 = stem.with_suffix(".gguf"), stem.with_suffix(".g4")
-    if not gguf.exists():
-        run([sys.executable, HERE / "random_gguf.py", shape, kind, gguf, "--layers", layers])
+    gguf = make_gguf(cache, shape, kind, layers, jobs)
+    g4 = gguf.with_suffix(".g4")
     if not g4.exists():
-        run([sys.executable, ROOT / "export.py", gguf, "-o", g4, "--type", kind, "--ple-type", kind, "--quiet"])
+        run([sys.executable, ROOT / "export.py", gguf, "-o", g4, "--quiet"])
     forget(gguf, g4)
     return gguf, g4
 
@@ -226,7 +239,7 @@ def batched(a, threads):
     parallel = [1] + [n for n in (int(x) for x in a.parallel.split(",")) if n > 1]
     commands, rows = [], []
     for spec in a.models.split(","):
-        gguf, g4 = make_model(a.cache, spec)
+        gguf, g4 = make_model(a.cache, spec, a.jobs)
         theirs, mine, reads = {n: [] for n in parallel}, {n: [] for n in parallel}, []
         for round_ in range(a.rounds):
             info, command = our_together(ours, g4, threads, 1, 1, 512, a.huge_pages)
@@ -254,7 +267,7 @@ def batched(a, threads):
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--cache", required=True, type=Path, help="folder for llama.cpp and the models, outside the tree (10 GB)")
-    p.add_argument("--models", default="e2b:q4_0", help="shape:type[:layers], comma separated; 26b:q4_0:10 for example")
+    p.add_argument("--models", default="e2b:q4_0", help="shape:type[:layers], comma separated; 26b:q4_k_m:10 for example")
     p.add_argument("--prompts", default="512", help="prompt lengths")
     p.add_argument("--depths", default="128", help="context before the generated tokens")
     p.add_argument("-n", type=int, default=32, help="generated tokens")
@@ -291,7 +304,7 @@ def main():
     run([os.environ.get("CC", "cc"), "-O3", "-std=c11", "-pthread", HERE / "bandwidth.c", "-o", bandwidth])
     commands, rows, reads = [], [], []
     for spec in a.models.split(","):
-        gguf, g4 = make_model(a.cache, spec)
+        gguf, g4 = make_model(a.cache, spec, a.jobs)
         tests = [(int(n), None) for n in a.prompts.split(",") if n] + [(None, int(d)) for d in a.depths.split(",") if d and not a.cpu_time]
         for prompt, depth in tests:
             theirs, others, mine, shares = [], [], [], []
