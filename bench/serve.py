@@ -166,7 +166,7 @@ def batch_seconds(g4, t, prompts, n, folder):
 
 def share(a, g4, folder):
     """What HTTP costs."""
-    over, rate, alone, parallel, batch = [], [], [], [], []
+    over, rate, engine, alone, parallel, batch = [], [], [], [], [], []
     for round_ in range(a.rounds):
         rng = random.Random(round_)
         server = Server((ROOT / "gemma4", "serve", "-m", g4, "-t", a.t, "--parallel", 8, "-c", 1024), folder / "log")
@@ -175,7 +175,8 @@ def share(a, g4, folder):
             r = server.ask(ids(rng, 16), 1)
             over.append(1e3 * r["seconds"] - r["timings"]["prompt_ms"] - r["timings"]["predicted_ms"])
         r = server.ask(ids(rng, 128), 64)
-        rate.append((r["tokens"] - 1) / (r["seconds"] - r["first"]))
+        rate.append(r["tokens"] / (r["seconds"] - r["first"]))
+        engine.append(r["timings"]["predicted_per_second"])
         prompts = [text(rng, 64) for _ in range(8)]
         seconds, answers = server.ask_all(prompts, 64)
         parallel.append(sum(x["tokens"] for x in answers) / seconds)
@@ -189,6 +190,8 @@ def share(a, g4, folder):
     print("| | |\n|---|---|")
     print(f"| first token: beyond what the engine took, median of {len(over)} | {statistics.median(over):.2f} ms |")
     one, bench = statistics.median(rate), statistics.median(alone)
+    shares = [100 * r / e for r, e in zip(rate, engine)]  # of one run: two differ by more than HTTP costs
+    print(f"| one client, and of what the engine took in the same run | {one:.2f} tokens/s, {statistics.median(shares):.2f} % |")
     print(f"| one client; gemma4 bench | {one:.2f}; {bench:.2f} tokens/s, {100 * one / bench:.1f} % |")
     eight, lines = statistics.median(parallel), statistics.median(batch)
     print(f"| 8 clients; gemma4 batch --parallel 8 | {eight:.2f}; {lines:.2f} tokens/s, {100 * eight / lines:.1f} % |")
