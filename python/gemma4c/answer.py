@@ -91,8 +91,18 @@ class Answer:
         return message
 
 
+MAX_DIGITS = 4000  # of an integer: Python converts no longer ones
+
+
 def _arguments(text: str) -> dict[str, Any]:
-    value = json.loads(text) if text else {}
+    """Of a call, which the engine gives as one JSON object. What a model writes in it has no bounds."""
+    def number(digits: str) -> int | float:
+        return int(digits) if len(digits) < MAX_DIGITS else float(digits)
+
+    try:
+        value = json.loads(text, parse_int=number) if text else {}
+    except RecursionError:
+        value = text
     return value if isinstance(value, dict) else {"value": value}
 
 
@@ -113,6 +123,6 @@ def answer_of(response: ctypes.c_void_p, result: c.g4_result, usage: Usage, tool
             name = (part.name or b"").decode("utf-8", "replace")
             answer.calls.append(Call(f"call_{prefix}_{len(answer.calls)}", name, _arguments(text), functions.get(name)))
     answer.stop_reason = lib.g4_stop_name(result.stop).decode()
-    is_ended = result.stop in (c.G4_STOP_END, c.G4_STOP_STRING, c.G4_STOP_CONSTRAINT)
+    is_ended = result.stop in (c.G4_STOP_END, c.G4_STOP_STRING)
     answer.finish_reason = "tool_calls" if answer.calls and is_ended else "stop" if is_ended else "length"
     return answer

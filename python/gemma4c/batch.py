@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 from collections import deque
-from typing import TYPE_CHECKING, Any, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator
 
 from . import _convert, _mirror as c
+from ._calls import interruptible
 from ._library import lib
 from .answer import Answer, Usage, answer_of
 from .errors import check, error_of
@@ -68,6 +69,7 @@ class _Batch:
         self._over: list[_Job] = []  # of these, those that are answered or have failed
         self._idle: list[Session] = []
         self._pointer = ctypes.c_void_p()
+        self._flag = c.g4_cancel()
 
     def answers(self, prompts: Iterator[Any], ordered: bool) -> Iterator[Answer]:
         engine = self._engine
@@ -138,7 +140,8 @@ class _Batch:
         request, tools = request_of(messages, self._options)
         think = self._options["think"]
         budget = think if isinstance(think, int) and not isinstance(think, bool) else 0
-        job.request = r = Request(self._engine, request, self._grammars, self._options["grammar"], budget)
+        job.request = r = Request(self._engine, request, self._grammars, self._options["grammar"], budget,
+                                  self._flag)
         if r.info.want_logprobs:
             job.tokens = Tokens()
             r.generate.output = job.tokens.callback
@@ -168,7 +171,18 @@ class _Batch:
         ask.done = c.g4_batch_respond_request_done(done)
         job.keep = (ask, done)
         with job.session._handle as pointer:
-            check(lib.g4_batch_respond(self._pointer, pointer, r.chat, ctypes.byref(ask), ctypes.byref(err)), err)
+            self._call(r, lambda: check(lib.g4_batch_respond(self._pointer, pointer, r.chat, ctypes.byref(ask),
+                                                             ctypes.byref(err)), err))
+
+    def _call(self, request: Request, join: Callable[[], None]) -> None:
+        """Joining the batch encodes media, which may take seconds: that must hear Ctrl-C. Steps are short."""
+        if lib.g4_chat_n_media(request.chat) == 0:
+            join()
+            return
+        try:
+            interruptible(join, lambda: lib.g4_cancel_set(ctypes.byref(self._flag)))
+        finally:
+            lib.g4_cancel_clear(ctypes.byref(self._flag))
 
     def _close(self) -> None:
         """What is left is cancelled; each session leaves the batch then."""

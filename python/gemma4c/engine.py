@@ -40,9 +40,29 @@ class EngineInfo:
     has_audio: bool
     n_params: int
     file_bytes: int
+    lookup_bytes: int
+    decode_bytes: int
+    decode_products: int
+    prompt_products: int
     bos: int
     eos: int
+    pad: int
+    n_heads: int
+    window: int
+    ple_dim: int
+    n_experts: int
+    n_experts_used: int
+    expert_dim: int
+    has_own_head: bool
+    softcap: float
+    vision_layers: int
+    vision_hidden: int
+    vision_tokens: int
+    audio_layers: int
+    audio_hidden: int
     source: str
+    source_sha256: str
+    vision_side: int
 
     def __init__(self, info: c.g4_engine_info):
         for name, *_ in c.g4_engine_info._fields_:

@@ -20,6 +20,7 @@ import unittest
 
 import gemma4c
 from gemma4c import Engine
+from gemma4c.answer import _arguments
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -252,6 +253,12 @@ class Tools(Case):
         self.assertEqual(self.ask(HOT, tools=[get_weather], tool_choice="none").text, COLD)
         self.assertEqual(self.ask(HOT, tools=[get_weather], tool_choice="required").calls[0].name, "get_weather")
         self.assertEqual(self.ask(HOT, tools=[get_weather], tool_choice="get_weather").calls[0].name, "get_weather")
+
+    def test_arguments_without_bounds(self):
+        self.assertEqual(_arguments('{"a": ' + "9" * 9000 + "}"), {"a": float("inf")})
+        self.assertEqual(_arguments('{"a": -12}'), {"a": -12})
+        deep = '{"a": ' * 100000 + "1" + "}" * 100000
+        self.assertEqual(_arguments(deep), {"value": deep})
 
     def test_failure_is_a_result(self):
         call = gemma4c.Call("1", "get_weather", {"city": "Nowhere"}, get_weather)
@@ -650,6 +657,11 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), s.respond('What is 39 - 
 """
         done = python(code)
         self.assertEqual(done.stdout, f"6 {COLD}\n0 38\n", done.stderr)
+
+    def test_info(self):
+        self.assertEqual(set(vars(self.engine.info)), set(gemma4c.EngineInfo.__annotations__))
+        for name, kind in gemma4c.EngineInfo.__annotations__.items():
+            self.assertEqual(type(getattr(self.engine.info, name)).__name__, kind, name)
 
     def test_log(self):
         lines = []
