@@ -59,7 +59,7 @@ static int is_gone(const served_job *j) { return atomic_load(&j->has_gone); }
 static struct timespec soon(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(WAIT_CLOCK, &t);
     t.tv_nsec += LOOK_MS * 1000000L;
     t.tv_sec += t.tv_nsec / 1000000000L;
     t.tv_nsec %= 1000000000L;

