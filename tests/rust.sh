@@ -1,6 +1,6 @@
 #!/bin/sh
-# The crate in rust/ as its users build it: is src/sys.rs up to date, do tests, documentation and examples run, has Clippy
-# nothing to say? usage: rust.sh PYTHON (from the repository root). Ends with "N passed, N failed[, N skipped]".
+# The crate in rust/ as its users build it: is src/sys.rs up to date, do tests, documentation and examples run, has
+# Clippy nothing to say? usage: rust.sh PYTHON (from the repository root). Ends with "N passed, N failed[, N skipped]".
 python=$1
 cargo=${CARGO:-cargo}
 export CFLAGS=-O1 # compiled in half the time
@@ -25,8 +25,9 @@ mkdir -p build/rust
 "$python" tools/make_rust_mirror.py --proof > build/rust/mirror.rs || exit 1
 "$python" tools/interface.py > "$proof.c" && ${CC:-cc} -I. "$proof.c" -o "$proof" && "$proof" > "$proof.txt" || exit 1
 export G4_PROOF="$proof.txt"
-check "rust/src/sys.rs is not what tools/make_rust_mirror.py writes" cmp build/rust/sys.rs rust/src/sys.rs
-check "rust/tests/mirror.rs is not what tools/make_rust_mirror.py --proof writes" cmp build/rust/mirror.rs rust/tests/mirror.rs
+for name in src/sys tests/mirror; do
+    check "tools/make_rust_mirror.py writes another rust/$name.rs" cmp "build/rust/${name#*/}.rs" "rust/$name.rs"
+done
 cd rust || exit 1
 "$cargo" test > ../build/rust/tests 2>&1
 status=$?
