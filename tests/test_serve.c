@@ -513,7 +513,7 @@ int main(void)
 {
     const char *const usual[] = { "--max-queue", "100", NULL };
     const char *const slow[] = { "--parallel", "1", "--isa", "scalar", "-t", "1", "--image-tokens", "1120", NULL };
-    const char *const four[] = { "--isa", "scalar", "-t", "1", NULL };
+    const char *const four[] = { G4_SLOWLY, NULL };
     const char *const one[] = { "--parallel", "1", NULL };
     signal(SIGPIPE, SIG_IGN);
     g4_server s = g4_serve(usual);

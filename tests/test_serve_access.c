@@ -271,7 +271,7 @@ static void g4_test_full_disk(void)
  * two are answered. */
 static void g4_test_end_in_prompt(void)
 {
-    const char *const more[] = { "--isa", "scalar", "-t", "1", "--parallel", "1", NULL };
+    const char *const more[] = { G4_SLOWLY, "--parallel", "1", NULL };
     char *body = malloc(60000), *at = body, *answer = malloc(TEXT);
     const g4_server s = g4_serve(more);
     at += sprintf(at, "{\"max_tokens\":2,\"messages\":[{\"role\":\"user\",\"content\":\"");
