@@ -236,9 +236,9 @@ tsan: ## engines and sessions on threads, and calls stopped from others, under t
 	@$(MAKE) --no-print-directory B=build/tsan PROGRAM=build/tsan/gemma4 CFLAGS='$(TSAN)' build/tsan/test_threads build/tsan/test_stop
 	@sh tests/run.sh build/tsan/test_threads build/tsan/test_stop
 # What does not depend on kernels stays out.
-NO_KERNELS := boxes candidates chat chat_promises dialects fuzz grammar http inputs json lines media media_foreign media_limits \
-    media_promises media_stop multipart network number openai pattern regular serve serve_access serve_clients small_stack stop \
-    strangers stream template text tokenizer
+NO_KERNELS := boxes chat chat_promises dialects fuzz grammar http inputs json lines media media_foreign media_limits media_promises \
+    media_stop multipart network number openai pattern regular serve serve_access serve_clients serve_rush small_stack stop strangers \
+    stream template tokenizer
 test-scalar: ## the C tests with -DG4_SCALAR_ONLY: no vector kernels in the build
 	@$(MAKE) --no-print-directory B=build/scalar PROGRAM=build/scalar/gemma4 CFLAGS='-O3 -g -DG4_SCALAR_ONLY' \
 	    WITHOUT='$(NO_KERNELS)' test-c
