@@ -142,29 +142,42 @@ static void *g4_asker_main(void *arg)
     return NULL;
 }
 
+enum { MAX_ASKERS = 12 };
+
+static void g4_ask_together(g4_asker *askers, int n)
+{
+    pthread_t threads[MAX_ASKERS];
+    for (int i = 0; i < n; i++) pthread_create(&threads[i], NULL, g4_asker_main, &askers[i]);
+    for (int i = 0; i < n; i++) pthread_join(threads[i], NULL);
+}
+
+/* Each has the choices that it gets when it asks again, alone: bit for bit, since log-probabilities are among them. */
+static void g4_expect_as_alone(g4_asker *askers, int n)
+{
+    char *alone = malloc(TEXT);
+    for (int i = 0; i < n; i++) {
+        g4_ask(askers[i].s, CHAT, askers[i].body, alone);
+        const char *got = g4_choices(askers[i].answer), *want = g4_choices(alone);
+        G4_EXPECT(askers[i].status == 200 && strcmp(got, want) == 0, "%d: %s\nalone: %s", askers[i].status, got, want);
+        free(askers[i].answer);
+    }
+    free(alone);
+}
+
 static void g4_test_parallel(const g4_server *s)
 {
-    enum { N = 12 };
+    enum { N = MAX_ASKERS };
     static g4_asker askers[N];
     static char bodies[N][512];
-    pthread_t threads[N];
-    char *alone = malloc(TEXT);
     for (int i = 0; i < N; i++) {
         askers[i] = (g4_asker) { .s = s, .body = bodies[i], .answer = malloc(TEXT) };
         snprintf(bodies[i], sizeof bodies[i],
                  "{\"messages\":[{\"role\":\"user\",\"content\":\"tell me about %d cats\"}],\"max_tokens\":%d,"
                  "\"temperature\":1,\"seed\":%d,\"logprobs\":true,\"top_logprobs\":2}",
                  i, 20 + 7 * i, i);
-        pthread_create(&threads[i], NULL, g4_asker_main, &askers[i]);
     }
-    for (int i = 0; i < N; i++) pthread_join(threads[i], NULL);
-    for (int i = 0; i < N; i++) {
-        g4_ask(s, CHAT, askers[i].body, alone);
-        const char *got = g4_choices(askers[i].answer), *want = g4_choices(alone);
-        G4_EXPECT(askers[i].status == 200 && strcmp(got, want) == 0, "%d: %s\nalone: %s", askers[i].status, got, want);
-        free(askers[i].answer);
-    }
-    free(alone);
+    g4_ask_together(askers, N);
+    g4_expect_as_alone(askers, N);
 }
 
 /* ---- Connections ------------------------------------------------------------------------------------------------- */
@@ -458,8 +471,6 @@ static void g4_test_common(const g4_server *s, const char *topic)
     enum { N = 4 };
     static g4_asker askers[N];
     static char bodies[N][16000];
-    pthread_t threads[N];
-    char *alone = malloc(TEXT);
     int n_prompt = 0, n_read = 0;
     for (int i = 0; i < N; i++) {
         char *at = bodies[i];
@@ -472,21 +483,14 @@ static void g4_test_common(const g4_server *s, const char *topic)
         sprintf(at, "\"}]}");
         askers[i] = (g4_asker) { .s = s, .body = bodies[i], .answer = malloc(TEXT) };
     }
-    for (int i = 0; i < N; i++) pthread_create(&threads[i], NULL, g4_asker_main, &askers[i]);
-    for (int i = 0; i < N; i++) pthread_join(threads[i], NULL);
+    g4_ask_together(askers, N);
     for (int i = 0; i < N; i++) {
         const int n = g4_usage(askers[i].answer, "\"prompt_tokens\":");
         n_prompt += n;
         n_read += n - g4_usage(askers[i].answer, "\"cached_tokens\":");
     }
     G4_EXPECT(n_prompt > 2000 && n_read < n_prompt * 11 / 16, "%s: %d of %d tokens were read", topic, n_read, n_prompt);
-    for (int i = 0; i < N; i++) {
-        g4_ask(s, CHAT, askers[i].body, alone);
-        const char *got = g4_choices(askers[i].answer), *want = g4_choices(alone);
-        G4_EXPECT(askers[i].status == 200 && strcmp(got, want) == 0, "%d: %s\nalone: %s", askers[i].status, got, want);
-        free(askers[i].answer);
-    }
-    free(alone);
+    g4_expect_as_alone(askers, N);
 }
 
 /* One that waits for what another reads may go; where that one goes, the other reads it itself. */
