@@ -67,6 +67,7 @@ pub struct Info {
 /// ```
 pub struct Engine {
     pub(crate) raw: NonNull<sys::g4_engine>,
+    pub(crate) vocabulary: usize, // logits of a position
 }
 
 // SAFETY: an open engine is read-only, and its forward passes take turns on its workers.
@@ -106,17 +107,23 @@ impl Engine {
         let mut out = ptr::null_mut();
         // SAFETY: what the options point to lives until the end of the call.
         check(|err| unsafe { sys::g4_engine_open(&mut out, &opt, err) })?;
-        Ok(Engine { raw: NonNull::new(out).expect("an engine that was opened") })
+        let mut engine = Engine { raw: NonNull::new(out).expect("an engine that was opened"), vocabulary: 0 };
+        engine.vocabulary = engine.raw_info().n_vocab as usize;
+        Ok(engine)
+    }
+
+    fn raw_info(&self) -> sys::g4_engine_info {
+        // SAFETY: the call fills it.
+        unsafe {
+            let mut info: sys::g4_engine_info = std::mem::zeroed();
+            sys::g4_engine_get_info(self.raw.as_ptr(), &mut info);
+            info
+        }
     }
 
     /// What the model is.
     pub fn info(&self) -> Info {
-        // SAFETY: the call fills it.
-        let i = unsafe {
-            let mut i: sys::g4_engine_info = std::mem::zeroed();
-            sys::g4_engine_get_info(self.raw.as_ptr(), &mut i);
-            i
-        };
+        let i = self.raw_info();
         Info {
             name: text_of(i.name),
             isa: text_of(i.isa),

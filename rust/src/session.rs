@@ -128,7 +128,7 @@ impl<'e> Session<'e> {
 
     /// Logits of what may follow, one a token of the vocabulary; None: the timeline is empty.
     pub fn logits(&mut self) -> Option<&[f32]> {
-        let n = self.engine.info().vocabulary as usize;
+        let n = self.engine.vocabulary;
         // SAFETY: n of them stay until the next call, which needs &mut self.
         unsafe {
             let logits = sys::g4_session_logits(self.raw.as_ptr());
