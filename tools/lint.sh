@@ -81,8 +81,14 @@ for f in $cli; do
 done
 sh tools/page.sh | cmp - cli/page.h 2>&1 | check "cli/page.h, which tools/page.sh makes of cli/page.html"
 if command -v python3 > /dev/null; then
-    python3 tools/make_python_mirror.py 2>&1 | cmp - python/gemma4c/_mirror.py 2>&1 |
-        check "python/gemma4c/_mirror.py against gemma4.h: make python/gemma4c/_mirror.py"
+    while read -r mirror tool; do
+        # shellcheck disable=SC2086
+        python3 $tool 2>&1 | cmp - "$mirror" 2>&1 | check "$mirror against gemma4.h: python3 $tool > $mirror"
+    done << END
+python/gemma4c/_mirror.py tools/make_python_mirror.py
+rust/src/sys.rs tools/make_rust_mirror.py
+rust/tests/mirror.rs tools/make_rust_mirror.py --proof
+END
 else
     echo "no python3"
     skipped=$((skipped + 1))
