@@ -3,11 +3,16 @@
 
     python3 bench/random_gguf.py e2b q4_0 e2b-q4_0.gguf
     python3 bench/random_gguf.py e2b q8_0 e2b-mmproj-q8_0.gguf --mmproj
+    python3 bench/random_gguf.py e2b q4_0 e2b-chat.gguf --tokenizer FOLDER
 
 Every matrix has the one type asked for (what llama-quantize --pure gives), vectors are float32. llama.cpp runs the file as it is;
 export.py converts it block for block, so that both engines read the same integers and scales. --mmproj writes the vision and audio
-towers instead. Their convolutions and the table of positions are float32 there, as llama.cpp's own converter has them."""
+towers instead. Their convolutions and the table of positions are float32 there, as llama.cpp's own converter has them. --tokenizer takes
+words and chat template from a checkpoint's folder: what is asked in a conversation can be timed then."""
 import argparse
+import json
+import lzma
+import os
 import struct
 
 import numpy as np
@@ -95,7 +100,28 @@ def tensors(m, n_layers):
         yield b + "layer_output_scale.weight", (1,), False
 
 
-def metadata(m, n_layers):
+def nobodys_words():
+    """A vocabulary of the right size whose tokens are nobody's words. Kinds: 1 normal, 2 unknown, 3 control, 6 byte."""
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>"] + [f"<0x{b:02X}>" for b in range(256)] + list(MEDIA) + ["a", "b", "ab"]
+    tokens += [f"t{i}" for i in range(len(tokens), VOCAB)]
+    kinds = [3, 3, 3, 2] + [6] * 256 + [3] * len(MEDIA) + [1] * (VOCAB - 260 - len(MEDIA))
+    return {"tokens": tokens, "token_type": kinds, "merges": ["a b"]}
+
+
+def real_words(folder):
+    """Tokens, merges and chat template of a checkpoint: tokenizer.json, or tokenizer.json.xz, and chat_template.jinja."""
+    path = os.path.join(folder, "tokenizer.json")
+    with open(path, encoding="utf-8") if os.path.exists(path) else lzma.open(path + ".xz", "rt", encoding="utf-8") as f:
+        t = json.load(f)
+    tokens = sorted(t["model"]["vocab"], key=t["model"]["vocab"].get)
+    control = {a["content"] for a in t["added_tokens"]}
+    kinds = [2 if x == "<unk>" else 3 if x in control else 6 if x.startswith("<0x") and len(x) == 6 else 1 for x in tokens]
+    with open(os.path.join(folder, "chat_template.jinja"), encoding="utf-8") as f:
+        template = f.read()
+    return {"tokens": tokens, "token_type": kinds, "merges": [" ".join(m) for m in t["model"]["merges"]]}, template
+
+
+def metadata(m, n_layers, folder):
     h = m["hidden"]
     full = [(i + 1) % m["full"] == 0 for i in range(n_layers)]
     wide = [m["mlp"] * (2 if m.get("wide") and i >= n_layers - m["shared"] else 1) for i in range(n_layers)]
@@ -108,15 +134,14 @@ def metadata(m, n_layers):
          "rope.freq_base_swa": 1e4, "rope.dimension_count": HEAD_DIM_FULL, "rope.dimension_count_swa": HEAD_DIM}
     if m.get("experts"):
         g.update(expert_count=m["experts"], expert_used_count=m["used"], expert_feed_forward_length=m["expert"])
-    # A vocabulary of the right size whose tokens are nobody's words: 1 normal, 2 unknown, 3 control, 6 byte.
-    tokens = ["<pad>", "<eos>", "<bos>", "<unk>"] + [f"<0x{b:02X}>" for b in range(256)] + list(MEDIA) + ["a", "b", "ab"]
-    tokens += [f"t{i}" for i in range(len(tokens), VOCAB)]
-    kinds = [3, 3, 3, 2] + [6] * 256 + [3] * len(MEDIA) + [1] * (VOCAB - 260 - len(MEDIA))
-    t = {"model": "gemma4", "tokens": tokens, "token_type": kinds, "scores": [0.0] * VOCAB, "merges": ["a b"], "bos_token_id": 2,
-         "eos_token_id": 1, "padding_token_id": 0, "unknown_token_id": 3, "add_bos_token": True, "add_space_prefix": False}
+    words, template = real_words(folder) if folder else (nobodys_words(), None)
+    t = {"model": "gemma4", **words, "scores": [0.0] * VOCAB, "bos_token_id": 2, "eos_token_id": 1, "padding_token_id": 0,
+         "unknown_token_id": 3, "add_bos_token": True, "add_space_prefix": False}
     out = {"general.architecture": "gemma4", "general.name": "random weights"}
     out.update({f"gemma4.{k}": v for k, v in g.items()})
     out.update({f"tokenizer.ggml.{k}": v for k, v in t.items()})
+    if template:
+        out["tokenizer.chat_template"] = template
     return out
 
 
@@ -241,6 +266,7 @@ if __name__ == "__main__":
     p.add_argument("out")
     p.add_argument("--layers", type=int, default=0, help="only the first so many layers")
     p.add_argument("--mmproj", action="store_true", help="the vision and audio towers instead of the decoder")
+    p.add_argument("--tokenizer", metavar="FOLDER", help="tokenizer.json and chat_template.jinja of a checkpoint")
     a = p.parse_args()
     m = SHAPES[a.shape]
     if a.mmproj and a.shape not in TOWERS:
@@ -249,4 +275,4 @@ if __name__ == "__main__":
         write(a.out, a.type, tower_metadata(m), list(tower_tensors(m)))
     else:
         n_layers = a.layers or m["layers"]
-        write(a.out, a.type, metadata(m, n_layers), list(tensors(m, n_layers)))
+        write(a.out, a.type, metadata(m, n_layers, a.tokenizer), list(tensors(m, n_layers)))
