@@ -839,7 +839,7 @@ G4_API void g4_response_close(g4_response *r);
  * A grammar says what text may be; while sampling it becomes a mask over the vocabulary. It keeps what it computed and
  * belongs to one thread at a time (G4_ERR_ARGUMENT when two meet in it); it may serve any number of answers. A mask
  * that failed or was cut short is forgotten, and the grammar serves the next answer as if nothing had happened. Making
- * one keeps to the limits of the engine, masks keep to those of the call that generates. */
+ * one keeps to the limits of the engine and to its own, masks keep to those of the call that generates. */
 typedef struct g4_grammar g4_grammar;
 typedef struct {
     int strict; /* nonzero: what cannot be held exactly is an error that names the keyword and its place */
@@ -847,7 +847,8 @@ typedef struct {
     /* What became looser than the schema says, a line each, with its place; NULL: nobody is told. */
     void (*warn)(void *user, const char *message);
     void *user;
-    uint64_t reserved[4];
+    const g4_limits *limits; /* of making the grammar; not asked where a call that answers makes it. NULL: none */
+    uint64_t reserved[3];
 } g4_schema_options;
 /* From a JSON Schema (2020-12, or the draft that $schema names), or OpenAI's envelope around one, whose `strict` closes
  * objects. Members have the order in which the schema first names them, undeclared ones stand last. What cannot be held
@@ -856,9 +857,9 @@ typedef struct {
 G4_API g4_status g4_grammar_from_schema(g4_grammar **out, const g4_engine *e, const char *schema, size_t len,
                                         const g4_schema_options *opt, g4_error *err);
 /* From rules `name ::= expression`, the first being the start, or the one called root: "text", [a-z0-9], ., names, ( ),
- * |, * + ? {2,5}; # to the end of a line is a comment. */
+ * |, * + ? {2,5}; # to the end of a line is a comment. limits: of making it; NULL: none. */
 G4_API g4_status g4_grammar_from_rules(g4_grammar **out, const g4_engine *e, const char *rules, size_t len,
-                                       g4_error *err);
+                                       const g4_limits *limits, g4_error *err);
 /* Calls of declared tools (the JSON list of g4_chat_options), of all or of the one named `only`, in the family's call
  * syntax. A tool's own `strict` closes its objects. */
 G4_API g4_status g4_grammar_from_tools(g4_grammar **out, const g4_engine *e, const char *tools, size_t len,

@@ -2492,15 +2492,16 @@ void g4_grammar_close(g4_grammar *g)
     g4_free(a, g);
 }
 
-g4_status g4_grammar_check(g4_grammar **out, const g4_engine *e, const char *text, const char *what, g4_halt *halt,
-                           g4_error *err)
+g4_status g4_grammar_check(g4_grammar **out, const g4_engine *e, const char *text, const char *what,
+                           const g4_limits *limits, g4_halt *halt, g4_error *err)
 {
     if (out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "out is NULL");
     *out = NULL;
     const g4_status st = g4_engine_check(e, err);
     if (st != G4_OK) return st;
     if (text == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", what);
-    return g4_halt_check(g4_engine_halt(e, halt), err);
+    g4_halt_add(g4_engine_halt(e, halt), limits);
+    return g4_halt_check(halt, err);
 }
 
 g4_status g4_grammar_new(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, g4_halt *halt, g4_error *err)

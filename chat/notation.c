@@ -584,10 +584,11 @@ g4_status g4_grammar_rules(g4_grammar **out, const g4_allocator *a, const g4_tok
     return g4_grammar_finish(out, g, st, "grammar", err);
 }
 
-g4_status g4_grammar_from_rules(g4_grammar **out, const g4_engine *e, const char *rules, size_t len, g4_error *err)
+g4_status g4_grammar_from_rules(g4_grammar **out, const g4_engine *e, const char *rules, size_t len,
+                                const g4_limits *limits, g4_error *err)
 {
     g4_halt halt;
-    const g4_status st = g4_grammar_check(out, e, rules, "rules", &halt, err);
+    const g4_status st = g4_grammar_check(out, e, rules, "rules", limits, &halt, err);
     if (st != G4_OK) return st;
     return g4_grammar_rules(out, g4_engine_allocator(e), g4_engine_tokenizer(e), rules, len > 0 ? len : strlen(rules),
                             &halt, err);

@@ -896,7 +896,7 @@ g4_status g4_grammar_from_schema(g4_grammar **out, const g4_engine *e, const cha
                                  const g4_schema_options *opt, g4_error *err)
 {
     g4_halt halt;
-    const g4_status st = g4_grammar_check(out, e, schema, "schema", &halt, err);
+    const g4_status st = g4_grammar_check(out, e, schema, "schema", opt ? opt->limits : NULL, &halt, err);
     if (st != G4_OK) return st;
     return g4_grammar_schema(out, g4_engine_allocator(e), g4_engine_tokenizer(e), schema,
                              len > 0 ? len : strlen(schema), opt, &halt, err);
@@ -1025,7 +1025,7 @@ g4_status g4_grammar_from_tools(g4_grammar **out, const g4_engine *e, const char
 {
     g4_halt halt;
     g4_json *doc;
-    g4_status st = g4_grammar_check(out, e, tools, "tools", &halt, err);
+    g4_status st = g4_grammar_check(out, e, tools, "tools", opt ? opt->limits : NULL, &halt, err);
     if (st != G4_OK) return st;
     g4_arena arena = { .a = g4_engine_allocator(e) };
     st = g4_openai_read_tools(&doc, &arena, tools, len, &halt, err);

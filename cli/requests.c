@@ -60,6 +60,7 @@ static g4_status form_grammar(g4_grammar **out, request_work *w)
     const g4_request_info *info = g4_request_get(w->request);
     g4_schema_options options = w->shop->schema;
     options.closed |= info->is_strict;
+    options.limits = &w->limits;
     return g4_grammar_from_schema(out, w->shop->engine, info->schema, info->schema_len, &options, &w->error);
 }
 
@@ -67,8 +68,9 @@ static g4_status tools_grammar(g4_grammar **out, request_work *w)
 {
     const g4_request_info *info = g4_request_get(w->request);
     const char *only = info->tool_choice == G4_TOOLS_NAMED ? info->tool_name : NULL;
-    return g4_grammar_from_tools(out, w->shop->engine, info->callable, info->callable_len, only, &w->shop->schema,
-                                 &w->error);
+    g4_schema_options options = w->shop->schema;
+    options.limits = &w->limits;
+    return g4_grammar_from_tools(out, w->shop->engine, info->callable, info->callable_len, only, &options, &w->error);
 }
 
 /* Under the lock: the grammar of `text` that is kept, or *made, which is kept from now on; NULL: there is neither, or

@@ -51,7 +51,7 @@ static int rules_grammar(g4_grammar **out, const g4_engine *e, const char *rules
     buffer text = { 0 };
     g4_error err;
     int is_text = strstr(rules, "::=") != NULL, status = text_or_file(rules, is_text, &text);
-    if (status == DONE && g4_grammar_from_rules(out, e, buffer_text(&text), text.len, &err) != G4_OK)
+    if (status == DONE && g4_grammar_from_rules(out, e, buffer_text(&text), text.len, NULL, &err) != G4_OK)
         status = report_of(is_text ? "--grammar" : rules, &err);
     buffer_free(&text);
     return status;

@@ -298,7 +298,7 @@ static g4_status g4_run_respond_tools(g4_world *w, g4_error *err)
 static g4_status g4_run_schema(g4_world *w, g4_error *err) { return g4_have_grammar(w, err); }
 static g4_status g4_run_rules(g4_world *w, g4_error *err)
 {
-    return g4_grammar_from_rules(&w->g, w->e, g4_rules_text, 0, err);
+    return g4_grammar_from_rules(&w->g, w->e, g4_rules_text, 0, NULL, err);
 }
 static g4_status g4_run_tools(g4_world *w, g4_error *err)
 {
@@ -566,7 +566,7 @@ static g4_status g4_slow_schema(g4_slow *w, g4_error *err)
 }
 static g4_status g4_slow_rules(g4_slow *w, g4_error *err)
 {
-    return g4_grammar_from_rules(&w->g, w->e, w->text.data, w->text.len, err);
+    return g4_grammar_from_rules(&w->g, w->e, w->text.data, w->text.len, NULL, err);
 }
 static g4_status g4_slow_tools(g4_slow *w, g4_error *err)
 {
@@ -731,7 +731,7 @@ static void g4_slow_masks(g4_slow *w)
     };
     g4_error err = { 0 };
     for (int i = 0; i < 2; i++) {
-        G4_EXPECT(g4_grammar_from_rules(&w->g, w->e, rules[i][1], 0, &err) == G4_OK, "%s", err.message);
+        G4_EXPECT(g4_grammar_from_rules(&w->g, w->e, rules[i][1], 0, NULL, &err) == G4_OK, "%s", err.message);
         if (w->g == NULL) continue;
         g4_cancel_each(w, rules[i][0], g4_slow_mask);
         g4_grammar_close(w->g);
@@ -1018,8 +1018,8 @@ static void g4_test_nulls(g4_world *w)
     g4_response_close(NULL);
     G4_REFUSES(g4_grammar_from_schema(&g, NULL, "{}", 0, NULL, &err), "engine is NULL");
     G4_REFUSES(g4_grammar_from_schema(&g, w->e, NULL, 2, NULL, &err), "schema is NULL");
-    G4_REFUSES(g4_grammar_from_rules(&g, w->e, NULL, 0, &err), "rules is NULL");
-    G4_REFUSES(g4_grammar_from_rules(NULL, w->e, "a ::= \"b\"", 0, &err), "out is NULL");
+    G4_REFUSES(g4_grammar_from_rules(&g, w->e, NULL, 0, NULL, &err), "rules is NULL");
+    G4_REFUSES(g4_grammar_from_rules(NULL, w->e, "a ::= \"b\"", 0, NULL, &err), "out is NULL");
     G4_REFUSES(g4_grammar_from_tools(&g, w->e, NULL, 0, NULL, NULL, &err), "tools is NULL");
     g4_grammar_close(NULL);
     G4_REFUSES(g4_guide_open(&guide, NULL, NULL, &err), "chat is NULL");

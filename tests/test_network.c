@@ -303,7 +303,7 @@ static void g4_test_random(const g4_engine *e, int n)
         g4_grammar *g;
         g4_error err = { 0 };
         g4_random_grammar(&r, rules, &text);
-        const g4_status st = g4_grammar_from_rules(&g, e, text.data, text.len, &err);
+        const g4_status st = g4_grammar_from_rules(&g, e, text.data, text.len, NULL, &err);
         if (!rules->is_productive[0]) {
             G4_EXPECT(st == G4_ERR_ARGUMENT, "%s: %s", text.data, err.message);
             n_none++;
@@ -416,7 +416,7 @@ static g4_grammar *g4_grammar_of(const g4_engine *e, const char *text, g4_error 
     g4_grammar *g;
     const g4_schema_options strict = { .strict = 1 };
     const g4_status st = text[0] == '{' ? g4_grammar_from_schema(&g, e, text, strlen(text), &strict, err)
-                                        : g4_grammar_from_rules(&g, e, text, 0, err);
+                                        : g4_grammar_from_rules(&g, e, text, 0, NULL, err);
     return st == G4_OK ? g : NULL;
 }
 

@@ -93,7 +93,7 @@ static void g4_test_turns(g4_engine *e, const char *name, int keeps_reply)
         g4_generate_options gen = { .sampling = &sampling, .max_tokens = 12, .no_guard = 1 };
         /* letters only, so that nothing is trimmed and no control token appears */
         g4_grammar *g;
-        G4_EXPECT(g4_grammar_from_rules(&g, e, "root ::= [a-z]{10,}", 0, &err) == G4_OK, "%s", err.message);
+        G4_EXPECT(g4_grammar_from_rules(&g, e, "root ::= [a-z]{10,}", 0, NULL, &err) == G4_OK, "%s", err.message);
         g4_respond_options opt = { .generate = &gen, .guide = { .grammar = g } };
         g4_result result;
         G4_EXPECT(g4_session_respond(s, c, &opt, &reply[turn], &result, &err) == G4_OK, "%s", err.message);
@@ -622,7 +622,7 @@ static void g4_test_ends(g4_engine *e)
     g4_expect_end(e, loop, NULL, NULL, 0, G4_STOP_REPEAT, 1);
     g4_expect_end(e, slow, NULL, NULL, 0.5, G4_STOP_CANCELED, 1);
     g4_guide_options guide = { 0 };
-    G4_EXPECT(g4_grammar_from_rules(&guide.grammar, e, "root ::= \"[\" \"a\"{20} \"z\"", 0, &err) == G4_OK, "%s",
+    G4_EXPECT(g4_grammar_from_rules(&guide.grammar, e, "root ::= \"[\" \"a\"{20} \"z\"", 0, NULL, &err) == G4_OK, "%s",
               err.message);
     g4_expect_end(e, "", "aaa", &guide, 0, G4_STOP_STRING, 1);
     g4_expect_end(e, "", NULL, &guide, 0, G4_STOP_MAX_TOKENS, 1);

@@ -295,7 +295,7 @@ static void g4_follow_text(const g4_engine *e, g4_grammar *grammar, const char *
 static void g4_read_grammar(g4_engine *e, const g4_hostile *h, const char *text, size_t len, g4_exactness how)
 {
     g4_grammar *g = NULL;
-    g4_status st = h->door == G4_DOOR_RULES   ? g4_grammar_from_rules(&g, e, text, len, NULL)
+    g4_status st = h->door == G4_DOOR_RULES   ? g4_grammar_from_rules(&g, e, text, len, NULL, NULL)
                    : h->door == G4_DOOR_TOOLS ? g4_constrained_open_tools(&g, e, text, how, NULL)
                                               : g4_constrained_open(&g, e, text, how, NULL, NULL);
     if (st == G4_OK && h->text != NULL) g4_follow_text(e, g, h->text, h->n);

@@ -672,10 +672,11 @@ class g4_schema_options(Structure):
     closed: int
     warn: Any
     user: Any
+    limits: Any
     reserved: Any
     _fields_: ClassVar[Any] = [
         ("strict", c_int), ("closed", c_int), ("warn", g4_schema_options_warn), ("user", c_void_p),
-        ("reserved", c_uint64 * 4),
+        ("limits", POINTER(g4_limits)), ("reserved", c_uint64 * 3),
     ]
 
 
@@ -1017,7 +1018,9 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "g4_grammar_from_schema": (c_int, [
         POINTER(c_void_p), c_void_p, c_char_p, c_size_t, POINTER(g4_schema_options), POINTER(g4_error),
     ]),
-    "g4_grammar_from_rules": (c_int, [POINTER(c_void_p), c_void_p, c_char_p, c_size_t, POINTER(g4_error)]),
+    "g4_grammar_from_rules": (c_int, [
+        POINTER(c_void_p), c_void_p, c_char_p, c_size_t, POINTER(g4_limits), POINTER(g4_error),
+    ]),
     "g4_grammar_from_tools": (c_int, [
         POINTER(c_void_p), c_void_p, c_char_p, c_size_t, c_char_p, POINTER(g4_schema_options), POINTER(g4_error),
     ]),

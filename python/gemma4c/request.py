@@ -184,15 +184,16 @@ class Grammars:
         self._kept: dict[tuple[Any, ...], Any] = {}
         self._engine_pointer = engine._handle.hold()
 
-    def get(self, key: tuple[Any, ...]) -> Any:
-        """key: ("schema", text, closed), ("tools", text, only) or ("rules", text)."""
+    def get(self, key: tuple[Any, ...], limits: c.g4_limits) -> Any:
+        """key: ("schema", text, closed), ("tools", text, only) or ("rules", text); limits: of making it."""
         if key not in self._kept:
-            self._kept[key] = self._make(key)
+            self._kept[key] = self._make(key, limits)
         self._kept[key] = self._kept.pop(key)  # the latest stands last
         return self._kept[key]
 
-    def _make(self, key: tuple[Any, ...]) -> Any:
+    def _make(self, key: tuple[Any, ...], limits: c.g4_limits) -> Any:
         out, err, options = ctypes.c_void_p(), c.g4_error(), c.g4_schema_options()
+        options.limits = ctypes.pointer(limits)
         text, e, tail = key[1], self._engine_pointer, (ctypes.byref(options), ctypes.byref(err))
         if key[0] == "schema":
             options.closed = key[2]
@@ -200,7 +201,7 @@ class Grammars:
         elif key[0] == "tools":
             status = lib.g4_grammar_from_tools(ctypes.byref(out), e, text, len(text), key[2], *tail)
         else:
-            status = lib.g4_grammar_from_rules(ctypes.byref(out), e, text, len(text), ctypes.byref(err))
+            status = lib.g4_grammar_from_rules(ctypes.byref(out), e, text, len(text), options.limits, ctypes.byref(err))
         check(status, err)
         return out
 
@@ -297,12 +298,12 @@ class Request:
         if rules is not None and info.schema:
             raise ValueError("grammar: expected a grammar or a schema, found both")
         if rules is not None:
-            guide.grammar = grammars.get(("rules", _convert.text("grammar", rules)))
+            guide.grammar = grammars.get(("rules", _convert.text("grammar", rules)), self._limits)
         elif info.schema:
-            guide.grammar = grammars.get(("schema", info.schema[: info.schema_len], info.is_strict))
+            guide.grammar = grammars.get(("schema", info.schema[: info.schema_len], info.is_strict), self._limits)
         if info.callable and info.callable_len and info.tool_choice != c.G4_TOOLS_NONE:
             only = info.tool_name if info.tool_choice == c.G4_TOOLS_NAMED else None
-            guide.tools = grammars.get(("tools", info.callable[: info.callable_len], only))
+            guide.tools = grammars.get(("tools", info.callable[: info.callable_len], only), self._limits)
         self._keep += [sampling]
 
     def __enter__(self) -> Request:

@@ -172,7 +172,6 @@ class Session:
         """A cancel that came behind the end of the call must not end the next one."""
         if self._flag.is_set:
             lib.g4_cancel_clear(ctypes.byref(self._flag))
-            lib.g4_cancel_clear(ctypes.byref(self.engine._flag))
             lib.g4_session_mark(pointer, None)
 
     def cancel(self) -> None:
@@ -180,7 +179,6 @@ class Session:
         with self._busy:
             if self._running:
                 lib.g4_cancel_set(ctypes.byref(self._flag))
-                lib.g4_cancel_set(ctypes.byref(self.engine._flag))  # a grammar that is being made
                 lib.g4_session_cancel(self._handle._pointer)
 
     def _call(self, function: Callable[[Any], T], timeout: float | None = None) -> T:

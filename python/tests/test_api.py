@@ -626,6 +626,21 @@ for call in (lambda: s.respond('And God said, Let there be ' * 300, max_tokens=3
             self.assertEqual(caught.exception.code, "G4_ERR_CANCELED")
             self.assertEqual(session.respond(HOT, temperature=0).text, COLD)
 
+    def test_cancel_while_a_grammar_is_made(self):
+        """It ends this session's call alone: another's goes on."""
+        members = {f"m{i}": {"type": "object", "properties": {f"n{i}_{k}": {"type": "string"} for k in range(6)}}
+                   for i in range(2000)}
+        schema, answers = {"type": "object", "properties": members}, []
+        with self.engine.session() as cancelled, self.engine.session() as other:
+            beside = threading.Thread(target=lambda: answers.append(other.respond(HOT, schema=schema, max_tokens=2)))
+            beside.start()
+            timer = threading.Timer(0.02, cancelled.cancel)
+            timer.start()
+            with self.assertRaises(gemma4c.Canceled):
+                cancelled.respond(HOT, schema=schema, max_tokens=2)
+            beside.join()
+            self.assertEqual([a.usage.completion_tokens for a in answers], [2])
+
     def test_pickle(self):
         engine = pickle.loads(pickle.dumps(Engine(threads=1)))
         self.assertEqual(engine.info.n_threads, 1)

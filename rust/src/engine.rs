@@ -229,7 +229,7 @@ impl Engine {
     pub fn grammar_from_rules(&self, rules: &str) -> Result<Grammar<'_>> {
         let (e, mut out) = (self.raw.as_ptr(), ptr::null_mut());
         // SAFETY: the rules are borrowed for the call.
-        check(|err| unsafe { sys::g4_grammar_from_rules(&mut out, e, data(rules), rules.len(), err) })?;
+        check(|err| unsafe { sys::g4_grammar_from_rules(&mut out, e, data(rules), rules.len(), ptr::null(), err) })?;
         Ok(Grammar::own(out))
     }
 }

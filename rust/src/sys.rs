@@ -621,7 +621,8 @@ pub struct g4_schema_options {
     pub closed: c_int,
     pub warn: Option<unsafe extern "C" fn(user: *mut c_void, message: *const c_char)>,
     pub user: *mut c_void,
-    pub reserved: [u64; 4],
+    pub limits: *const g4_limits,
+    pub reserved: [u64; 3],
 }
 
 #[repr(C)]
@@ -910,7 +911,7 @@ extern "C" {
     pub fn g4_response_thought_tokens(r: *const g4_response) -> c_int;
     pub fn g4_response_close(r: *mut g4_response);
     pub fn g4_grammar_from_schema(out: *mut *mut g4_grammar, e: *const g4_engine, schema: *const c_char, len: usize, opt: *const g4_schema_options, err: *mut g4_error) -> c_int;
-    pub fn g4_grammar_from_rules(out: *mut *mut g4_grammar, e: *const g4_engine, rules: *const c_char, len: usize, err: *mut g4_error) -> c_int;
+    pub fn g4_grammar_from_rules(out: *mut *mut g4_grammar, e: *const g4_engine, rules: *const c_char, len: usize, limits: *const g4_limits, err: *mut g4_error) -> c_int;
     pub fn g4_grammar_from_tools(out: *mut *mut g4_grammar, e: *const g4_engine, tools: *const c_char, len: usize, only: *const c_char, opt: *const g4_schema_options, err: *mut g4_error) -> c_int;
     pub fn g4_grammar_close(g: *mut g4_grammar);
     pub fn g4_guide_open(out: *mut *mut g4_guide, c: *const g4_chat, opt: *const g4_guide_options, err: *mut g4_error) -> c_int;

@@ -75,7 +75,7 @@ fn found() -> BTreeMap<String, Vec<i64>> {
     of_struct!(found, g4_chat_medium { kind, message, source, data, size, is_set, image, audio, video, reserved });
     of_struct!(found, g4_chat_load_options { root, path, user, media, image_tokens, frame_tokens, reserved });
     of_struct!(found, g4_sync_counts { prompt, reused, evaluated, reserved });
-    of_struct!(found, g4_schema_options { strict, closed, warn, user, reserved });
+    of_struct!(found, g4_schema_options { strict, closed, warn, user, limits, reserved });
     of_struct!(found, g4_guide_options { grammar, tool_choice, tool_name, loose_tools, tools, think_budget, schema, reserved });
     of_struct!(found, g4_respond_options { generate, guide, part, user, call_deltas, reserved });
     of_struct!(found, g4_batch_respond_request { respond, done, user, reserved });

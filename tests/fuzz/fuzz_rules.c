@@ -62,7 +62,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         g4_buf_add(&d.text, data + 1, size - 1);
     g4_grammar *g = NULL;
     g4_error err = { 0 };
-    const g4_status st = g4_grammar_from_rules(&g, e, d.text.data, d.text.len, &err);
+    const g4_status st = g4_grammar_from_rules(&g, e, d.text.data, d.text.len, NULL, &err);
     g4_walk_check_reason(st, d.text.data, &err);
     const g4_walk_plan plan = { .g = g,
                                 .again = g,
