@@ -4,6 +4,9 @@
 
 #include <dirent.h>
 #include <limits.h>
+#ifdef __APPLE__
+#include <mach-o/dyld.h>
+#endif
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,11 +14,22 @@
 
 /* ---- Folders ---------------------------------------------------------------------------------------------- */
 
+/* The program's own file; 0 when the system does not say, else the length of its path. */
+static ssize_t program_path(char self[PATH_MAX])
+{
+#ifdef __APPLE__
+    uint32_t size = PATH_MAX;
+    return _NSGetExecutablePath(self, &size) == 0 ? (ssize_t)strlen(self) : 0;
+#else
+    return readlink("/proc/self/exe", self, PATH_MAX - 1);
+#endif
+}
+
 /* The folder of the program, without a slash at its end; empty when the system does not say. */
 static void add_program_folder(buffer *out)
 {
     char self[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    ssize_t n = program_path(self);
     while (n > 0 && self[n - 1] != '/') n--;
     if (n > 1) buffer_add(out, self, (size_t)n - 1);
 }
