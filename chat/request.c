@@ -520,12 +520,10 @@ static g4_status g4_request_say(g4_openai *o, const g4_json *text, g4_request *r
     return G4_OK;
 }
 
-/* A prompt is what the user says, or, where it is to be continued as it stands, the text itself, or several of them. A
- * line of a batch has one answer. */
+/* A prompt is what the user says, or, where it is to be continued as it stands, the text itself, or several of them. */
 static g4_status g4_request_read_prompt(g4_openai *o, const g4_json *prompt, g4_request *r)
 {
-    const int is_one = !r->info.is_completion || r->is_line;
-    if (is_one && prompt->kind != G4_JSON_STRING)
+    if (!r->info.is_completion && prompt->kind != G4_JSON_STRING)
         return g4_openai_fail(o, "prompt", "expected text, found %s", g4_json_kind_name(prompt));
     const g4_status st = g4_request_read_prompts(o, prompt, r);
     if (st != G4_OK) return st;

@@ -74,6 +74,9 @@ cat > "$tmp/dialects.jsonl" <<END
 {"custom_id":"r","url":"/v1/responses","body":{"input":"hi","max_output_tokens":4}}
 {"custom_id":"t","url":"http://x/v1/completions","body":{"prompt":"once upon","max_tokens":4}}
 {"custom_id":"w","params":{"messages":[{"role":"user","content":[{"type":"document"}]}]}}
+{"custom_id":"i","url":"/v1/completions","body":{"prompt":[2,$("$g4" tokenize -m $tiny -p 'once upon' | tr ' ' ',')],"max_tokens":4}}
+{"custom_id":"2","url":"/v1/completions","body":{"prompt":["once","upon"],"max_tokens":4}}
+{"custom_id":"b","url":"/v1/completions","body":{"prompt":[2,99999999],"max_tokens":4}}
 END
 run batch -m $tiny --temp 0 "$tmp/dialects.jsonl"
 ok "a message" has 1 '"type":"message","role":"assistant"'
@@ -84,6 +87,11 @@ ok "a response" has 3 '"object":"response"'
 ok "that was cut" has 3 '"incomplete_details":{"reason":"max_output_tokens"}'
 ok "a whole address" has 4 '"object":"text_completion"'
 ok "faults have the client's names" has 5 '"param":"messages[0].content[0].type"'
+text() { sed -n "$1p" "$tmp/out" | grep -oE '"text":"[^"]*"'; }
+ok "a prompt in ids is the text of these" test "$(text 4)" = "$(text 6)"
+ok "it is a text_completion" has 6 '"object":"text_completion"'
+ok "a line has one answer" has 7 '"message":"prompt: expected one in a line, found 2"'
+ok "ids that the model has not" has 8 '"message":"prompt: expected token ids below '
 
 # ---- Each answer is its own ------------------------------------------------------------------------------------
 i=0
