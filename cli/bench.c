@@ -96,6 +96,8 @@ typedef struct {
     int runs, n_answer;       /* n_answer: tokens that are decoded behind each length, by each answer */
     int n_parallel;           /* answers at a time */
     g4_batch *batch;          /* of more than one */
+    double experts_read;      /* of a layer, by a step that all answers share */
+    uint64_t expert_bytes;    /* of one expert of every layer */
     double *prefill, *decode; /* (runs): tokens/s */
 } speed_test;
 
@@ -112,19 +114,33 @@ static void add_answer(void *user, g4_session *s, g4_status status, const g4_res
     total->n_tokens += result->n_tokens;
 }
 
-/* Answer in the session and its forks together; *n gets the tokens of all. */
-static int answer_together(speed_test *b, const g4_generate_options *opt, int *n)
+/* A token for answer i alone, so that no two of them go the same way and choose the same experts. */
+static g4_token own_token(const speed_test *b, int i) { return (g4_token)((7 * i + 1000) % b->info.n_vocab); }
+
+/* The session and its forks, each with a token of its own behind the prompt. */
+static int open_forks(speed_test *b, g4_session **forks)
+{
+    g4_error err;
+    g4_status status = G4_OK;
+    forks[0] = b->session;
+    for (int i = 1; status == G4_OK && i < b->n_parallel; i++) status = g4_session_fork(&forks[i], b->session, &err);
+    for (int i = 0; status == G4_OK && i < b->n_parallel; i++) {
+        const g4_token own = own_token(b, i);
+        status = g4_session_eval(forks[i], &own, 1, &err);
+    }
+    return status == G4_OK ? DONE : report(&err);
+}
+
+/* Answer in all of them together; *n gets the tokens of all. */
+static int answer_together(speed_test *b, g4_session **forks, const g4_generate_options *opt, int *n)
 {
     batch_total total = { 0 };
-    g4_session *forks[MAX_PARALLEL] = { b->session };
     const g4_batch_request request = { .generate = opt, .done = add_answer, .user = &total };
     g4_error err;
     g4_status status = G4_OK;
-    for (int i = 1; status == G4_OK && i < b->n_parallel; i++) status = g4_session_fork(&forks[i], b->session, &err);
     for (int i = 0; status == G4_OK && i < b->n_parallel; i++)
         status = g4_batch_add(b->batch, forks[i], &request, &err);
     if (status == G4_OK) status = g4_batch_run(b->batch, &err);
-    for (int i = 1; i < b->n_parallel; i++) g4_session_close(forks[i]);
     *n = total.n_tokens;
     if (status != G4_OK) return report(&err);
     return total.err.code != G4_OK ? report(&total.err) : DONE;
@@ -151,10 +167,13 @@ static int time_run(speed_test *b, int length, int run)
     if (g4_session_rewind(b->session, 0, &err) != G4_OK) return report(&err);
     double start = seconds_now();
     if (g4_session_eval(b->session, b->ids, length, &err) != G4_OK) return report(&err);
-    double read = seconds_now();
-    int status = b->batch != NULL ? answer_together(b, &opt, &n) : answer_alone(b, &opt, &n);
-    b->prefill[run] = per_second(length, read - start);
-    b->decode[run] = per_second(n, seconds_now() - read);
+    b->prefill[run] = per_second(length, seconds_now() - start);
+    g4_session *forks[MAX_PARALLEL] = { NULL };
+    int status = b->batch != NULL ? open_forks(b, forks) : DONE;
+    start = seconds_now();
+    if (status == DONE) status = b->batch != NULL ? answer_together(b, forks, &opt, &n) : answer_alone(b, &opt, &n);
+    b->decode[run] = per_second(n, seconds_now() - start);
+    for (int i = 1; i < b->n_parallel; i++) g4_session_close(forks[i]);
     return status == DONE ? interrupted() : status;
 }
 
@@ -171,7 +190,9 @@ static int time_length(speed_test *b, int length, speed *out)
         if (status != DONE) return status;
     }
     double prefill = median(b->prefill, b->runs), decode = median(b->decode, b->runs);
-    double gb = decode / b->n_parallel * (double)b->info.decode_bytes / 1e9; /* weights are read once for all */
+    double bytes = (double)b->info.decode_bytes; /* weights are read once for all, but for experts of others */
+    if (b->n_parallel > 1) bytes += (b->experts_read - b->info.n_experts_used) * (double)b->expert_bytes;
+    double gb = decode / b->n_parallel * bytes / 1e9;
     *out = (speed) { .length = length,
                      .prefill = prefill,
                      .prefill_gmul = prefill * (double)b->info.prompt_products / 1e9,
@@ -180,6 +201,68 @@ static int time_length(speed_test *b, int length, speed *out)
                      .decode_gb = gb,
                      .share = b->bandwidth > 0 ? gb / b->bandwidth : 0 };
     return DONE;
+}
+
+/* ---- Experts that a step reads ------------------------------------------------------------------------ */
+
+typedef struct { /* which experts the answers choose; they choose the same ones alone and in a batch */
+    int n_layers, n_experts, first, steps; /* first: position of the first step */
+    unsigned char *is_read;                /* (steps, layers, experts) */
+} expert_reads;
+
+static void note_experts(void *user, const g4_tap *tap)
+{
+    expert_reads *r = user;
+    const int step = tap->pos - r->first;
+    if (strcmp(tap->name, "router_ids") != 0 || step < 0 || step >= r->steps) return;
+    unsigned char *is_read = r->is_read + (size_t)(step * r->n_layers + tap->layer) * (size_t)r->n_experts;
+    for (int i = 0; i < tap->n_cols; i++) is_read[tap->ids[i]] = 1;
+}
+
+static g4_status watch_answer(g4_session *s, const speed_test *b, int i, int n_prompt, int steps, g4_error *err)
+{
+    g4_sampling greedy = { 0 };
+    const g4_generate_options opt = { .sampling = &greedy, .max_tokens = steps, .no_guard = 1, .ignore_stop_ids = 1 };
+    const g4_token own = own_token(b, i);
+    g4_result result;
+    g4_status st = g4_session_rewind(s, 0, err);
+    if (st == G4_OK) st = g4_session_eval(s, b->ids, n_prompt, err);
+    if (st == G4_OK) st = g4_session_eval(s, &own, 1, err);
+    return st == G4_OK ? g4_session_generate(s, &opt, &result, err) : st;
+}
+
+static uint64_t bytes_of_expert(const g4_engine *e, int n_experts)
+{
+    uint64_t bytes = 0;
+    g4_tensor_info t;
+    for (int i = 0; g4_engine_get_tensor(e, i, &t); i++) {
+        if (t.n_dims == 3 && t.dims[0] == (uint64_t)n_experts) bytes += t.bytes / t.dims[0];
+    }
+    return bytes;
+}
+
+/* The mean over layers and steps, of answers behind a short prompt. */
+static int count_experts(speed_test *b, g4_engine *e, int longest)
+{
+    enum { PROMPT = 16, STEPS = 16 };
+    const int n_prompt = longest < PROMPT ? longest : PROMPT;
+    const size_t n = (size_t)STEPS * (size_t)b->info.n_layers * (size_t)b->info.n_experts;
+    if (b->n_parallel < 2 || b->info.n_experts == 0) return DONE;
+    expert_reads r = { b->info.n_layers, b->info.n_experts, n_prompt + 1, STEPS, calloc(n, 1) };
+    const g4_taps taps = { .fn = note_experts, .user = &r };
+    const g4_session_options opt = { .n_ctx = n_prompt + STEPS + 2, .taps = &taps, .limits = until_interrupted() };
+    g4_session *s = NULL;
+    g4_error err;
+    size_t n_read = 0;
+    if (r.is_read == NULL) return say(FAILED, "no memory for the bench");
+    g4_status st = g4_session_open(&s, e, &opt, &err);
+    for (int i = 0; st == G4_OK && i < b->n_parallel; i++) st = watch_answer(s, b, i, n_prompt, STEPS + 1, &err);
+    for (size_t i = 0; i < n; i++) n_read += r.is_read[i];
+    b->experts_read = (double)n_read / (STEPS * b->info.n_layers);
+    b->expert_bytes = bytes_of_expert(e, b->info.n_experts);
+    g4_session_close(s);
+    free(r.is_read);
+    return st == G4_OK ? DONE : report(&err);
 }
 
 /* ---- The report --------------------------------------------------------------------------------------- */
@@ -192,9 +275,11 @@ static void add_json_head(buffer *out, const speed_test *b)
     buffer_quote(out, b->cpu, strlen(b->cpu));
     buffer_fmt(out,
                ",\"isa\":\"%s\",\"threads\":%d,\"bandwidth_gb_per_second\":%.3f,\"decode_bytes\":%llu,"
-               "\"decode_multiply_adds\":%llu,\"prefill_multiply_adds\":%llu,\"parallel\":%d,\"runs\":[",
+               "\"decode_multiply_adds\":%llu,\"prefill_multiply_adds\":%llu,\"parallel\":%d,",
                b->info.isa, b->info.n_threads, b->bandwidth, (unsigned long long)b->info.decode_bytes,
                (unsigned long long)b->info.decode_products, (unsigned long long)b->info.prompt_products, b->n_parallel);
+    if (b->experts_read > 0) buffer_fmt(out, "\"experts_read\":%.3f,", b->experts_read);
+    buffer_str(out, "\"runs\":[");
 }
 
 static void add_json_speed(buffer *out, const speed *s, int is_first)
@@ -214,6 +299,9 @@ static void add_table_head(buffer *out, const speed_test *b)
     buffer_fmt(out, "median of %d; decode: %d tokens behind each length", b->runs, b->n_answer);
     if (b->n_parallel > 1) buffer_fmt(out, ", of each of %d answers at a time", b->n_parallel);
     buffer_str(out, "; Gmul: 10^9 multiply-adds with weights\n");
+    if (b->experts_read > 0)
+        buffer_fmt(out, "a step of %d answers reads %.1f of %d experts, of one answer %d\n", b->n_parallel,
+                   b->experts_read, b->info.n_experts, b->info.n_experts_used);
     buffer_str(out, "          prefill              decode\n"
                     "  length   tokens/s   Gmul/s   tokens/s     GB/s   of memory   Gmul/s\n");
 }
@@ -299,7 +387,7 @@ static int speed_test_open(speed_test *b, g4_engine *e, const arguments *a, prog
     g4_error err;
     g4_session_options setup = session_options(a, progress);
     progress->enabled = 0;
-    if (setup.n_ctx == 0) setup.n_ctx = longest + b->n_answer;
+    if (setup.n_ctx == 0) setup.n_ctx = longest + (b->n_parallel > 1) + b->n_answer;
     if (g4_session_open(&b->session, e, &setup, &err) != G4_OK) return report(&err);
     b->ids = calloc((size_t)longest, sizeof *b->ids);
     b->prefill = calloc((size_t)b->runs, sizeof *b->prefill);
@@ -327,7 +415,7 @@ int run_bench(arguments *a)
     g4_engine_get_info(e, &b.info);
     if (a->lengths == NULL) {
         const int n_ctx = a->n_ctx > 0 ? a->n_ctx : b.info.max_ctx, n = n_lengths;
-        n_lengths = drop_too_long(lengths, n_lengths, n_ctx - b.n_answer);
+        n_lengths = drop_too_long(lengths, n_lengths, n_ctx - b.n_answer - (b.n_parallel > 1));
         if (n_lengths < n && !a->quiet)
             say(DONE, "the context of %d has no room for %d of the usual lengths: left out", n_ctx, n - n_lengths);
     }
@@ -339,6 +427,7 @@ int run_bench(arguments *a)
     b.bandwidth = read_bandwidth(b.info.n_threads);
     status = speed_test_open(&b, e, a, &progress, longest);
     if (status == DONE) status = batch_open(&b, e);
+    if (status == DONE) status = count_experts(&b, e, longest);
     if (status == DONE) status = print_speeds(&b, lengths, n_lengths, a->json);
     free(b.ids);
     free(b.prefill);

@@ -148,6 +148,9 @@ for command in info "perplexity -f LICENSE" "calibrate -f LICENSE -o $tmp/x.stat
     "batch examples/batch.jsonl" "serve --port 0"; do
     fails 1 "context of 99999999 tokens: this model has 1 to" $command -m $base -c 99999999 --quiet
 done
+run bench -m tests/data/text_26b.q4_0.g4 --parallel 3 --lengths 16 -n 4 --repeat 1 --json
+ok "bench --parallel counts the experts that a step reads" \
+    json '3 < d["experts_read"] <= 7 and d["runs"][0]["decode_tokens_per_second"] > 0'
 run bench -m $base -c 600 -n 4 --repeat 1 -t 1 --json
 ok "bench leaves out the usual lengths that do not fit" json '[r["length"] for r in d["runs"]] == [128, 512]'
 ok "and says so" grep -q "the context of 600 has no room for 2 of the usual lengths" "$tmp/err"
