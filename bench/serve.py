@@ -9,6 +9,8 @@ makes model and llama-server), one after the other:
   together   4 clients at once, prompts of 512 tokens whose first half is the same, answers of 128 tokens: the time until the last
              has its answer. What the servers may reuse of one round in the next, they do not: each round has prompts of its own.
   again      a prompt of 2,000 tokens and an answer, then the same with 50 tokens more behind it: the time to its first token.
+  classify   with --classify: 200 prompts of 400 tokens in common and 30 of their own, answers of 4: the time of gemma4 batch, with
+             --parallel 8 and 1, and of 8 clients of llama-server.
 
 And of ours alone: the time from request to first token beyond what the engine says it took, tokens/s of one client beside
 `gemma4 bench`, and 8 clients beside `gemma4 batch --parallel 8` on the same prompts."""
@@ -88,14 +90,19 @@ class Server:
         c.close()
         return {"first": first, "seconds": time.monotonic() - start, "tokens": tokens, "timings": timings}
 
-    def ask_all(self, prompts, n):
-        """(seconds until the last is answered, the answers) of clients that ask at once."""
-        answers = [None] * len(prompts)
+    def ask_all(self, prompts, n, n_clients=0):
+        """(seconds until the last is answered, the answers) of clients, as many as there are prompts or n_clients."""
+        answers, todo = [None] * len(prompts), list(range(len(prompts)))[::-1]
 
-        def client(i):
-            answers[i] = self.ask(prompts[i], n)
+        def client():
+            while True:
+                try:
+                    i = todo.pop()
+                except IndexError:
+                    return
+                answers[i] = self.ask(prompts[i], n)
 
-        threads = [threading.Thread(target=client, args=(i,)) for i in range(len(prompts))]
+        threads = [threading.Thread(target=client) for _ in range(n_clients or len(prompts))]
         start = time.monotonic()
         for t in threads:
             t.start()
@@ -106,11 +113,6 @@ class Server:
 
 def ids(rng, n):
     return [rng.randrange(1000, 200000) for _ in range(n)]
-
-
-def text(rng, n):
-    """A prompt of about n tokens that is text: gemma4 batch takes no ids."""
-    return "".join(rng.choice("cdefghijklmnopqrstuvwxyz") for _ in range(n))
 
 
 def together(server, rng):
@@ -150,14 +152,33 @@ def beside(a, gguf, g4, folder):
     print(medians("2,000 tokens and 50 more: first token", *rows["again"], "s"))
 
 
-def batch_seconds(g4, t, prompts, n, folder):
+def classify(a, gguf, g4, folder):
+    theirs, mine = [], {1: [], 8: []}
+    for round_ in range(a.rounds):
+        rng = random.Random(round_)
+        common = ids(rng, 400)
+        prompts = [common + ids(rng, 30) for _ in range(200)]
+        for parallel in mine:
+            mine[parallel].append(batch_seconds(g4, a.t, prompts, 4, folder, parallel)[0])
+        llama = rivals.build_llama(a.cache, a.jobs, "llama-server")
+        server = Server((llama, "-m", gguf, "-t", a.t, "-np", 8, "-c", 8192, "--no-webui"), folder / "log")
+        server.ask(ids(rng, 64), 8)
+        theirs.append(server.ask_all(prompts, 4, 8)[0])
+        server.stop()
+        say(f"  gemma4 batch {mine[8][-1]:.1f} s, --parallel 1 {mine[1][-1]:.1f} s, llama-server {theirs[-1]:.1f} s")
+    print("| | llama-server | gemma4 batch | |\n|---|---|---|---|")
+    for parallel, seconds in mine.items():
+        print(medians(f"200 classifications, 400 tokens in common, --parallel {parallel}", theirs, seconds, "s"))
+
+
+def batch_seconds(g4, t, prompts, n, folder, parallel=8):
     """Of gemma4 batch on the same prompts; its own clock would leave out that it opens the model."""
     lines, out = folder / "lines.jsonl", folder / "out.jsonl"
     lines.write_text("".join(json.dumps({"url": "/v1/completions", "method": "POST", "custom_id": str(i), "body": {
         "prompt": p, "max_tokens": n, "temperature": 1.0, "top_k": 64, "seed": 1}}) + "\n" for i, p in enumerate(prompts)))
     out.unlink(missing_ok=True)
     start = time.monotonic()
-    subprocess.run([ROOT / "gemma4", "batch", "-m", g4, "-t", str(t), "--parallel", "8", "-o", out, lines], check=True,
+    subprocess.run([ROOT / "gemma4", "batch", "-m", g4, "-t", str(t), "--parallel", str(parallel), "-o", out, lines], check=True,
                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     seconds = time.monotonic() - start
     tokens = sum(json.loads(line)["response"]["body"]["usage"]["completion_tokens"] for line in out.read_text().splitlines())
@@ -177,13 +198,13 @@ def share(a, g4, folder):
         r = server.ask(ids(rng, 128), 64)
         rate.append(r["tokens"] / (r["seconds"] - r["first"]))
         engine.append(r["timings"]["predicted_per_second"])
-        prompts = [text(rng, 64) for _ in range(8)]
+        prompts = [ids(rng, 64) for _ in range(8)]
         seconds, answers = server.ask_all(prompts, 64)
         parallel.append(sum(x["tokens"] for x in answers) / seconds)
         server.stop()
         out = rivals.timed([ROOT / "gemma4", "bench", "-m", g4, "-t", a.t, "--lengths", 128, "-n", 64, "--repeat", 1, "--json"])[0]
         alone.append(json.loads(out)["runs"][0]["decode_tokens_per_second"])
-        empty, _ = batch_seconds(g4, a.t, ["c"], 1, folder)
+        empty, _ = batch_seconds(g4, a.t, [[1000]], 1, folder)
         seconds, tokens = batch_seconds(g4, a.t, prompts, 64, folder)
         batch.append(tokens / (seconds - empty))
         say(f"  over {over[-1]:.2f} ms, one {rate[-1]:.2f} and {alone[-1]:.2f}, eight {parallel[-1]:.2f} and {batch[-1]:.2f} tokens/s")
@@ -205,12 +226,16 @@ def main():
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--jobs", type=int, default=1, help="of the build of llama.cpp")
     p.add_argument("--alone", action="store_true", help="without llama-server")
+    p.add_argument("--classify", action="store_true", help="instead: many short answers behind a prompt in common")
     a = p.parse_args()
     a.cache.mkdir(parents=True, exist_ok=True)
     rivals.run(["make", "-s", "-C", ROOT, "all"])
     gguf, g4 = rivals.make_model(a.cache, a.model, a.jobs)
     with tempfile.TemporaryDirectory() as folder:
         print(f"{rivals.cpu_name()}, {a.t} threads, {a.model}, median of {a.rounds} rounds, load {os.getloadavg()[0]:.1f}\n")
+        if a.classify:
+            classify(a, gguf, g4, Path(folder))
+            return
         share(a, g4, Path(folder))
         if not a.alone:
             print()
