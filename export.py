@@ -1180,6 +1180,35 @@ class Source:
         self.files = []             # File: all that was read
         self.config, self.generation = {}, {}
         self.tokenizer = None       # argument of tokenizer_blob
+class Scaled(Stored):
+    """A GGUF's tensor whose matrices, one or a stack of them, have a factor each in a tensor beside it, as NVFP4's do."""
+
+    def __init__(self, t, factors):
+        super().__init__(t.name, t.shape, t.dtype, t.data)
+        self.unscaled, self.factors = t, factors
+
+    def each(self, r0, r1):
+        """The factors of rows r0..r1 (r1 - r0, 1)."""
+        return self.factors[np.arange(r0, r1) * len(self.factors) // self.rows][:, None]
+
+    def f32(self, r0=0, r1=None):
+        r1 = self.rows if r1 is None else r1
+        x = self.unscaled.f32(r0, r1) * self.each(r0, r1)
+        if not np.isfinite(x).all():
+            raise ExportError(f"{self.where}: holds a NaN or an infinity")
+        return x
+
+    def kept(self, type_, r0, r1):
+        made = self.unscaled.kept(type_, r0, r1)
+        if made is None:
+            return None
+        scales = [f32_to_f16(a.view(np.float16) * self.each(r0, r1), self.where) if a.dtype == np.uint16 else a for a in made[1]]
+        return made[0], scales
+
+    def is_exact(self, type_):
+        return False
+
+
         self.image_tokens = 280     # soft tokens of a picture when nothing else is asked for
         self.template = None        # text of the chat template; None: a base model
         self.tensors, self.used = {}, set()
@@ -1913,7 +1942,8 @@ def open_packed(src):
         if base + beside in src.tensors and src.tensors[base + beside].dtype in dtypes:
             matrix = read(Parts(src, base))
             src.add(matrix.name, matrix)
-    src.ignore(ACTIVATION_SCALES, "scales of activations, keys and values, which have their own here")
+SCALES_LEFT_OUT = "scales of activations, keys and values, which have their own here"
+    src.ignore(ACTIVATION_SCALES, SCALES_LEFT_OUT)
 
 
 def mlx_layout(src):
@@ -2192,6 +2222,30 @@ def gguf_sampling(meta):
                 ("unk_token_id", "tokenizer.ggml.unknown_token_id"))}}
 
 
+def gguf_name(name):
+    """The name in a GGUF of a tensor of the decoder with that canonical name; itself, if it has none there."""
+    layer = re.fullmatch(r"layers\.(\d+)\.(.+)", name)
+    table, inside = (GGUF_LAYER_NAMES, layer[2]) if layer else (GGUF_NAMES, name)
+    there = next((there for there, ours in table.items() if ours == inside), None)
+    return name if there is None else f"blk.{layer[1]}.{there}" if layer else there
+
+
+def gguf_scales(path, tensors):
+    """A GGUF's tensors with the factors that stand beside some of them, NAME.scale, taken in. NVFP4 needs them: its blocks' own scales
+    have 8 bits. Experts are one tensor with a factor for each; that of ffn_down_exps is the router's in every type."""
+    out = dict(tensors)
+    for name, t in tensors.items():
+        base = tensors.get(name.removesuffix(".scale") + ".weight")
+        if not name.endswith(".scale") or base is None or re.sub(r"^blk\.\d+\.", "", name) in GGUF_LAYER_NAMES:
+            continue
+        n = math.prod(t.shape)
+        if t.dtype not in SAFETENSORS_TYPES or n not in (1, math.prod(base.shape[:-2])):
+            raise ExportError(f"{path}: tensor {name} has shape {t.shape} in {t.dtype}, expected one factor for each matrix of {base.name} {base.shape}")
+        out[base.name] = Scaled(base, t.f32().reshape(-1))
+        del out[name]
+    return out
+
+
 def gguf_gemma3(g, c, rope):
     """What only the configuration of Gemma 3 has. Files of ollama with a vision tower (4B, 12B, 27B) leave out that all of these
     scale the positions of full layers by 8."""
@@ -2249,7 +2303,8 @@ def open_gguf(path, mmproj):
         raise ExportError(f"{path}: architecture {shown(arch)} is not supported ({GEMMA4} and {GEMMA3} are)")
     g = Fields({key.removeprefix(arch + "."): value for key, value in meta.items() if key.startswith(arch + ".")}, f"{path}: metadata of {arch}")
     towers = {}
-    for name, t in tensors.items():
+    for name, t in gguf_scales(path, tensors).items():
+    src.ignore(r".*\.input_scale", SCALES_LEFT_OUT)
         block = re.fullmatch(r"blk\.(\d+)\.(.+)", name)
         inside = GGUF_LAYER_NAMES.get(block[2]) if block else None
         if name.startswith(GGUF_TOWERS) and arch == GEMMA4:

@@ -309,6 +309,46 @@ def test_drafters(place):
 
 def test_kinds(place):
     packed = {**TENSORS, Q: ("I8", [16, 32], bytes(512))}
+def test_factors(place):
+    """Tensors beside a matrix, or beside a stack of experts, that hold factors of it, as llama.cpp writes them for NVFP4."""
+    rng, c = np.random.default_rng(7), make.config(enable_moe_block=True, num_experts=3, top_k_experts=2, moe_intermediate_size=32)
+    meta, tensors = make.gguf_parts(c, make.tensors(c))
+    for layer in range(3):  # gate and up of experts apart
+        dtype, shape, data = tensors.pop(f"blk.{layer}.ffn_gate_up_exps.weight")
+        for half, x in zip(("gate", "up"), np.split(np.frombuffer(data, "<u2").reshape(shape), 2, axis=1)):
+            tensors[f"blk.{layer}.ffn_{half}_exps.weight"] = (dtype, list(x.shape), x.tobytes())
+    for name, n in (("blk.0.attn_q", 1), ("blk.1.ffn_down", 1), ("token_embd", 1), ("blk.1.ffn_gate_exps", 3), ("blk.2.ffn_up_exps", 3)):
+        shape = tensors[name + ".weight"][1]
+        for kind in ("BF16", "Q4_0", "MXFP4"):
+            t = dict(tensors)
+            if kind != "BF16":
+                t[name + ".weight"] = (kind, shape, make.random_blocks(rng, kind, int(np.prod(shape)) // 32).tobytes())
+            factors = np.float32(2) ** rng.integers(-3, 4, n).astype(np.float32)
+            factors[0] = 0.3
+            read = export.open_gguf(place.file("m.gguf", make.gguf(meta, t)), None).tensors.values()
+            x = next(stored for stored in read if stored.name == name + ".weight").f32().reshape(n, -1) * factors[:, None]
+            want = place.convert(place.file("m.gguf", make.gguf(meta, {**t, name + ".weight": ("F32", shape, x.astype("<f4").tobytes())})), to="want.g4")
+            t.update({name + ".scale": ("F32", [n], factors.tobytes()), name + ".input_scale": ("F32", [n], bytes(4 * n))})
+            path = place.file("m.gguf", make.gguf(meta, t))
+            expect(make.same_model(want, place.convert(path)), f"{name} of type {kind} is multiplied by {factors}")
+            code, said = run(path, "-o", place.g4)
+            expect(code == 0 and "left out: 1 tensors (scales of activations" in said and "without loss" not in said, f"{name} of type {kind}: {said}")
+            # blocks keep their integers, only d is rounded
+            kept = export.open_gguf(path, None).tensors.values()
+            kept = next(stored for stored in kept if stored.name == name + ".weight")
+            made = kept.kept({"Q4_0": export.Q4_0, "MXFP4": export.Q5_0}.get(kind, export.BF16), 0, kept.rows)
+            if kind == "BF16":
+                expect(made is None, f"{name} of type {kind} has no blocks")
+            else:
+                back = export.TYPES[export.Q4_0 if kind == "Q4_0" else export.Q5_0].dequantize(*made).reshape(n, -1)
+                expect(np.allclose(back, x, rtol=2 ** -11, atol=1e-7), f"{name} of type {kind}: integers are kept")
+    os.unlink(place.g4), os.unlink(want)
+    for factors, *words in ((np.ones(2, "<f4"), "blk.0.attn_q.scale has shape (2,) in F32, expected one factor for each matrix of blk.0.attn_q.weight"),
+                            (np.full(1, np.nan, "<f4"), "blk.0.attn_q.scale: holds a NaN")):
+        tensors["blk.0.attn_q.scale"] = ("F32", list(factors.shape), factors.tobytes())
+        place.refused(place.file("m.gguf", make.gguf(meta, tensors)), *words)
+
+
 
     def with_config(kind, **values):
         place.refused(place.folder("kind", {**CONFIG, **values}, packed), kind, "bf16 checkpoint")
@@ -619,7 +659,7 @@ def test_ollama(place):
 
 def main():
     export.os.fsync = lambda fd: None  # nothing here outlives the run
-    tests = (test_safetensors, test_settings_broken, test_gguf, test_split, test_drafters, test_kinds, test_output, test_same_bytes, test_generation, test_shards, test_head,
+    tests = (test_safetensors, test_settings_broken, test_gguf, test_split, test_drafters, test_factors, test_kinds, test_output, test_same_bytes, test_generation, test_shards, test_head,
              test_grouped_tower, test_ollama)
     for test in tests:
         with tempfile.TemporaryDirectory() as scratch:
