@@ -58,6 +58,14 @@ def shown(value):
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def size_text(n):
+    """So many bytes in the unit that fits: 999 bytes, 1.00 KB."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if n >= scale:
+            return f"{n / scale:.2f} {unit}"
+    return f"{n} bytes"
+
+
 class Fields:
     """The values of a configuration by name, checked as they are taken: a wrong one is refused with its place, its name and
     what was expected. JSON's null is as good as absent, and 64.0 is the count 64."""
@@ -3264,7 +3272,7 @@ class ModelFile:
         folder = os.path.dirname(os.path.abspath(path))
         free = shutil.disk_usage(folder).free
         if free < end:
-            raise ExportError(f"{path}: needs {end / 1e9:.2f} GB, only {free / 1e9:.2f} GB are free there")
+            raise ExportError(f"{path}: needs {size_text(end)}, only {size_text(free)} are free there")
         self.choose_scales()
         table = b"".join(ENTRY.pack(e.name.encode(), e.type, e.layout, e.scale, len(e.dims), *e.dims, *[1] * (3 - len(e.dims)),
                                     e.offset, e.size, 0) for e in self.entries)

@@ -447,7 +447,7 @@ def test_output(place):
 
     tiny = mock.Mock(free=1000)
     with mock.patch.object(export.shutil, "disk_usage", lambda _: tiny), mock.patch.object(export.ModelFile, "choose_scales", None):
-        unharmed("no room", *reorder(run(good, "-o", place.g4), 1), "only 0.00 GB are free")
+        unharmed("no room", *reorder(run(good, "-o", place.g4), 1), "KB, only 1.00 KB are free")
 
     def kill(number):
         def now(*_):
