@@ -1418,8 +1418,8 @@ class Statistics:
         start = file.read(0, min(file.size, 8))
         sums = read_imatrix(file) if start[:4] == b"GGUF" else self.read(file)
         for name, (total, counts) in sums.items():
-            if not np.isfinite(total).all() or (total < 0).any() or (counts < 0).any():
-                raise ExportError(f"{path}: tensor {name}: no mean squares: one is negative or no number")
+            if not all(np.isfinite(a).all() and (a >= 0).all() for a in (total, counts)):
+                raise ExportError(f"{path}: tensor {name}: no mean squares with counts: one is negative or no number")
             self.columns[name] = self.weights(total, counts)
 
     @classmethod

@@ -102,6 +102,9 @@ def test_refusals(place):
     refused(make.statistics({"l.0.q": (np.ones((1, 999), np.float32), [1])}), "l.0.q has shape (1, 999), expected (1, ", "of another model?")
     refused(make.statistics({"l.0.q": (-row, [1])}), "l.0.q", "negative or no number")
     refused(make.statistics({"l.0.q": (row * np.nan, [1])}), "l.0.q", "negative or no number")
+    refused(make.statistics({"l.0.q": (row, [-1])}), "l.0.q", "negative or no number")
+    for count in (np.nan, np.inf, -1):
+        refused(make.imatrix({"blk.0.attn_q.weight": (row, [count])}), "l.0.q", "negative or no number")
     refused(make.statistics({"l.0.q": (row, [1, 2])}), "l.0.q", "counts in I64 beside it")
     refused(make.statistics({"l.0.q": (row, [1])})[:-5], "cut short")
     refused(make.imatrix({"blk.0.attn_q.weight": (row, [1, 2])}), "attn_q.weight.in_sum2", "1 counts beside it")
