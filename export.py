@@ -1180,14 +1180,6 @@ class Stored:
         return v.astype(np.float16).astype(np.float32) if self.dtype == "F16" else v
 
 
-class Source:
-    """What a checkpoint offers: config (as Hugging Face writes it), tensors, tokenizer, generation settings, chat template."""
-
-    def __init__(self, path):
-        self.path = path
-        self.files = []             # File: all that was read
-        self.config, self.generation = {}, {}
-        self.tokenizer = None       # argument of tokenizer_blob
 class Scaled(Stored):
     """A GGUF's tensor whose matrices, one or a stack of them, have a factor each in a tensor beside it, as NVFP4's do."""
 
@@ -1217,6 +1209,14 @@ class Scaled(Stored):
         return False
 
 
+class Source:
+    """What a checkpoint offers: config (as Hugging Face writes it), tensors, tokenizer, generation settings, chat template."""
+
+    def __init__(self, path):
+        self.path = path
+        self.files = []             # File: all that was read
+        self.config, self.generation = {}, {}
+        self.tokenizer = None       # argument of tokenizer_blob
         self.image_tokens = 280     # soft tokens of a picture when nothing else is asked for
         self.template = None        # text of the chat template; None: a base model
         self.tensors, self.used = {}, set()
@@ -1262,7 +1262,7 @@ class Scaled(Stored):
         """The tensor of that canonical name, marked as used."""
         t = self.tensors.get(name)
         if t is None:
-            raise ExportError(f"{self.path}: tensor {name} is missing")
+            raise ExportError(f"{self.path}: tensor {gguf_name(name) if self.is_gguf else name} is missing")
         t = t.sized(tuple(shape)) if isinstance(t, Unsized) else t
         if t.shape != tuple(shape):
             where = t.where if isinstance(t, Packed) else f"{self.path}: tensor {t.name}"
@@ -1309,7 +1309,8 @@ class Scaled(Stored):
                     reasons[why] = reasons.get(why, 0) + 1
                     break
             else:
-                raise ExportError(f"{self.path}: unknown tensor {t.name} {t.shape}")
+                raise ExportError(f"{self.path}: unknown tensor {t.name} {t.shape}: no Gemma that this program knows has it, and leaving it out "
+                                  "could make another model of it: convert another file, or with a newer export.py")
         return reasons
 
 
@@ -1640,7 +1641,8 @@ class Parts:
     def take(self, ending, dtypes, needed=True):
         t = self.src.tensors.pop(self.base + ending, None)
         if t is None and needed:
-            raise ExportError(f"{self.src.path}: tensor {self.base + ending} is missing, which {self.base} is packed with")
+            raise ExportError(f"{self.src.path}: tensor {self.base + ending} is missing, which {self.base} is packed with: it is damaged, or in a form "
+                              "that is not read: convert the bf16 checkpoint that it was made from, or a GGUF")
         if t is not None and t.dtype not in dtypes:
             raise ExportError(f"{t.where} has type {t.dtype}, expected {' or '.join(dtypes)}")
         return t
@@ -1751,7 +1753,10 @@ def float8_values():
 
 def scaled_bytes(p, ending):
     """A byte for each weight: F8_E4M3 (compressed-tensors, fbgemm, DeepSeek's blocks) or int8, and its scales."""
-    t, scale = p.take("", ("F8_E4M3", "I8", "U8")), p.take(ending, FLOATS)
+    t = p.take("", ("F8_E4M3", "I8", "U8"))
+    if t.dtype == "U8" and p.src.tensors[p.base + ending].dtype == "F8_E4M3":
+        refuse_packed(t.where, "NVFP4")
+    scale = p.take(ending, FLOATS)
     if p.setting("quantization_config").values.get("quant_method") == "gemma" or t.dtype == "U8":
         return mobile(p.base, t, scale)
     if len(t.shape) < 2:
@@ -1937,6 +1942,7 @@ PACKED = {".weight_packed": (".weight_packed", ("I32",), compressed_integers), "
           ".scales": (".weight", ("U32",), mlx), "_scale_inv": ("", ("F8_E4M3", "I8"), lambda p: scaled_bytes(p, "_scale_inv")),
           ".embedding_scale": (".embedding_quantized", ("U8", "I8"), mobile_table),
           "_scale": ("", ("F8_E4M3", "I8", "U8"), lambda p: scaled_bytes(p, "_scale"))}
+SCALES_LEFT_OUT = "scales of activations, keys and values, which have their own here"
 ACTIVATION_SCALES = r".*\.(activation_scale|(in|out)put_(activation_)?scale|input_scale_ub|input_zero_point|[kv]_(cache_)?scale)"
 
 
@@ -1950,7 +1956,6 @@ def open_packed(src):
         if base + beside in src.tensors and src.tensors[base + beside].dtype in dtypes:
             matrix = read(Parts(src, base))
             src.add(matrix.name, matrix)
-SCALES_LEFT_OUT = "scales of activations, keys and values, which have their own here"
     src.ignore(ACTIVATION_SCALES, SCALES_LEFT_OUT)
 
 
@@ -2104,8 +2109,10 @@ def read_gguf(file):
     if file.size < 24 or r.bytes(4, "the magic") != b"GGUF":
         raise ExportError(f"{path}: not a GGUF file")
     version = r.number("<I")
+    if version not in (2, 3) and int.from_bytes(struct.pack(">I", version), "little") in (2, 3):
+        raise ExportError(f"{path}: a big-endian GGUF; little-endian ones are read: gguf-convert-endian of the Python package gguf makes it one")
     if version not in (2, 3):
-        raise ExportError(f"{path}: GGUF version {version} is not supported (2 and 3 are)")
+        raise ExportError(f"{path}: GGUF version {version} is not supported (2 and 3 are): convert a newer file, or the checkpoint that it was made from")
     n_tensors, n_keys = r.number("<Q"), r.number("<Q")
     for n, what, least in ((n_tensors, "tensors", 32), (n_keys, "metadata keys", 13)):
         if n * least > file.size:
@@ -2215,21 +2222,6 @@ GGUF_LAYER_NAMES = {
 }
 
 
-# What stands in front of the names of towers, in an mmproj and where ollama keeps them beside the decoder.
-GGUF_TOWERS = ("v.", "a.", "mm.")
-
-
-def gguf_sampling(meta):
-    """The fields of a generation_config.json."""
-    ids = meta.get("tokenizer.ggml.eos_token_ids")
-    keys = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
-    return {"eos_token_id": (ids if isinstance(ids, list) else []) + [meta[key] for key in keys if key in meta],
-            **{key: meta.get(there) for key, there in (
-                ("temperature", "general.sampling.temp"), ("top_k", "general.sampling.top_k"), ("top_p", "general.sampling.top_p"),
-                ("bos_token_id", "tokenizer.ggml.bos_token_id"), ("pad_token_id", "tokenizer.ggml.padding_token_id"),
-                ("unk_token_id", "tokenizer.ggml.unknown_token_id"))}}
-
-
 def gguf_name(name):
     """The name in a GGUF of a tensor of the decoder with that canonical name; itself, if it has none there."""
     layer = re.fullmatch(r"layers\.(\d+)\.(.+)", name)
@@ -2252,6 +2244,21 @@ def gguf_scales(path, tensors):
         out[base.name] = Scaled(base, t.f32().reshape(-1))
         del out[name]
     return out
+
+
+# What stands in front of the names of towers, in an mmproj and where ollama keeps them beside the decoder.
+GGUF_TOWERS = ("v.", "a.", "mm.")
+
+
+def gguf_sampling(meta):
+    """The fields of a generation_config.json."""
+    ids = meta.get("tokenizer.ggml.eos_token_ids")
+    keys = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
+    return {"eos_token_id": (ids if isinstance(ids, list) else []) + [meta[key] for key in keys if key in meta],
+            **{key: meta.get(there) for key, there in (
+                ("temperature", "general.sampling.temp"), ("top_k", "general.sampling.top_k"), ("top_p", "general.sampling.top_p"),
+                ("bos_token_id", "tokenizer.ggml.bos_token_id"), ("pad_token_id", "tokenizer.ggml.padding_token_id"),
+                ("unk_token_id", "tokenizer.ggml.unknown_token_id"))}}
 
 
 def gguf_gemma3(g, c, rope):
@@ -2297,6 +2304,7 @@ def open_gguf(path, mmproj):
     """A GGUF of architecture gemma4 or gemma3, as if it were a folder: its metadata become the fields of a config.json."""
     src = Source(path)
     src.is_gguf = True
+    src.ignore(r".*\.input_scale", SCALES_LEFT_OUT)
     file = File(path)
     begins = file.read(0, min(file.size, 9))
     if begins.startswith(MAGIC):
@@ -2312,7 +2320,6 @@ def open_gguf(path, mmproj):
     g = Fields({key.removeprefix(arch + "."): value for key, value in meta.items() if key.startswith(arch + ".")}, f"{path}: metadata of {arch}")
     towers = {}
     for name, t in gguf_scales(path, tensors).items():
-    src.ignore(r".*\.input_scale", SCALES_LEFT_OUT)
         block = re.fullmatch(r"blk\.(\d+)\.(.+)", name)
         inside = GGUF_LAYER_NAMES.get(block[2]) if block else None
         if name.startswith(GGUF_TOWERS) and arch == GEMMA4:

@@ -234,7 +234,11 @@ def test_gguf(place):
     whole = make.gguf(meta, tensors)
     refused(struct.pack("<4sIQQ", b"GGUF", 3, 2**63, 1) + whole[24:], f"{2**63} tensors do not fit")
     refused(struct.pack("<4sIQQ", b"GGUF", 3, 1, 2**40) + whole[24:], f"{2**40} metadata keys do not fit")
-    refused(struct.pack("<4sI", b"GGUF", 9) + whole[8:], "version 9")
+    refused(struct.pack("<4sI", b"GGUF", 9) + whole[8:], "version 9", "(2 and 3 are): convert")
+    refused(struct.pack(">4sIQQ", b"GGUF", 3, 1, 1) + whole[24:], "a big-endian GGUF", "gguf-convert-endian")
+    for gone in ("output_norm.weight", "blk.1.ffn_down.weight"):
+        refused(make.gguf(meta, {name: t for name, t in tensors.items() if name != gone}), f"tensor {gone} is missing")
+    refused(make.gguf(meta, {**tensors, "blk.0.attn_q.bias": ("F32", [1], bytes(4))}), "unknown tensor blk.0.attn_q.bias (1,): ", "convert another file")
     refused(b"GGML" + whole[4:], "not a GGUF file")
     for size in (3, 23, 24, 100, 5000, len(whole) // 2, len(whole) - 40):
         refused(whole[:size], "GGUF" if size < 24 else "cut short")
@@ -305,10 +309,6 @@ def test_drafters(place):
     expect(code == 0 and "left out: 2 tensors (multi-token prediction" in said, f"drafters in a folder: {said}")
 
 
-# ---- Kinds that are not read, by name ------------------------------------------------------------------------
-
-def test_kinds(place):
-    packed = {**TENSORS, Q: ("I8", [16, 32], bytes(512))}
 def test_factors(place):
     """Tensors beside a matrix, or beside a stack of experts, that hold factors of it, as llama.cpp writes them for NVFP4."""
     rng, c = np.random.default_rng(7), make.config(enable_moe_block=True, num_experts=3, top_k_experts=2, moe_intermediate_size=32)
@@ -349,6 +349,10 @@ def test_factors(place):
         place.refused(place.file("m.gguf", make.gguf(meta, tensors)), *words)
 
 
+# ---- Kinds that are not read, by name ------------------------------------------------------------------------
+
+def test_kinds(place):
+    packed = {**TENSORS, Q: ("I8", [16, 32], bytes(512))}
 
     def with_config(kind, **values):
         place.refused(place.folder("kind", {**CONFIG, **values}, packed), kind, "bf16 checkpoint")
@@ -361,6 +365,9 @@ def test_factors(place):
             ("mobile QAT", {"quant_method": "gemma"}), ("compressed-tensors", {"quant_method": "compressed-tensors", "format": "pack-quantized"}),
             ("'later'", {"quant_method": "later"})):
         with_config(kind, quantization_config=settings)
+    tight = {Q: ("U8", [16, 16], bytes(256)), Q + "_scale": ("F8_E4M3", [16, 2], bytes(32)), Q + "_scale_2": ("F32", [], bytes(4))}
+    place.refused(place.folder("kind", {**CONFIG, "quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}, {**TENSORS, **tight}),
+                  Q, "NVFP4", "bf16 checkpoint")
     with_config("MLX", quantization={"group_size": 64, "bits": 4}, quantization_config={"group_size": 64, "bits": 4})
     with_config("AWQ", text_config={**CONFIG["text_config"], "quantization_config": {"quant_method": "awq"}})
     left = place.folder("left", {**CONFIG, "quantization_config": {"quant_method": "fp8"}})

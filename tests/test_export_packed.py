@@ -187,7 +187,7 @@ def test_refused(place):
         return change
 
     ct, up = "compressed-tensors, 4 bits", "layers.0.mlp.up_proj"
-    broken(ct, without(".weight_scale"), up + ".weight_scale is missing")
+    broken(ct, without(".weight_scale"), up + ".weight_scale is missing", "in a form that is not read", "bf16 checkpoint")
     broken(ct, without(".weight_shape"), up + ".weight_shape is missing")
     broken(ct, shaped(".weight_shape", 1), "model.safetensors", up, "does not hold")
     broken(ct, shaped(".weight_scale", 64, 3), up + ".weight_scale", "(64, 3)", "(64, 64)")
