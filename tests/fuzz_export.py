@@ -220,7 +220,8 @@ class Bench:
         blocks = make.config(hidden_size=256)
         meta, tensors = make.gguf_parts(blocks, make.tensors(blocks))
         kinds = ["Q4_K", "Q5_0", "Q6_K", "Q4_1", "Q5_K", "Q5_1", "MXFP4", "TQ2_0"]
-        self.blocks = meta, make.as_blocks(np.random.default_rng(1), tensors, kinds)
+        factors = {f"blk.0.{name}.scale": ("F32", [1], struct.pack("<f", 0.5)) for name in ("attn_q", "ffn_gate", "ffn_down")}
+        self.blocks = meta, {**make.as_blocks(np.random.default_rng(1), tensors, kinds), **factors}
         self.whole_gguf = make.gguf(*self.gguf)
         small = make.tensors(packed.CONFIG)
         self.packed = [packed.checkpoint(kind, packed.CONFIG, small)[:2] for kind in packed.KINDS]
