@@ -1531,7 +1531,7 @@ def refuse_packed_tensors(src):
             refuse_packed(t.where, stated or kind)
     for t in left:
         if t.dtype in SAFETENSORS_OTHERS:
-            raise ExportError(f"{t.where} has type {t.dtype}; F32, F16 and BF16 can be read")
+            raise ExportError(f"{t.where} has type {t.dtype}; F32, F16 and BF16 can be read: convert the bf16 checkpoint that it was made from, or a GGUF")
 
 
 # ---- Packed checkpoints -------------------------------------------------------------------------
@@ -1864,18 +1864,25 @@ def kept_whole(function):
 
 def columns_packed(p):
     """GPTQ and AWQ: columns of the matrix are rows of the tensors. GPTQ has streams of 2, 3, 4 or 8 bits along the columns, zero points
-    less 1 (but in gptq_v2) and perhaps the group of each column; AWQ has 8 rows in an int32, in an order of its own."""
+    less 1 (but in gptq_v2) and perhaps the group of each column; AWQ has 8 rows in an int32, in an order of its own. AutoRound writes both,
+    and forms of its own whose zero points are not known to be either's."""
     t, scales, zeros = p.take(".qweight", ("I32",)), p.take(".scales", FLOATS), p.take(".qzeros", ("I32",), False)
     index, q = p.take(".g_idx", ("I32",), False), p.setting("quantization_config")
     rows, groups, version = scales.cols, scales.rows, q.values.get("checkpoint_format", "gptq")
+    packing = q.values.get("packing_format", "auto_round:gptq")
+    is_known = isinstance(packing, str) and re.fullmatch(r"(auto_round:)?(auto_)?(gptq|awq)", packing)
+
+    def refuse():
+        raise ExportError(f"{t.where} of shape {t.shape} with scales of shape {scales.shape} is in a form of GPTQ or AWQ that is not read: convert "
+                          "the bf16 checkpoint that it was made from, or a GGUF")
+
     is_awq = t.cols * 8 == rows
     bits = 4 if is_awq else 32 * zeros.cols // rows if zeros else q.count("bits", 4)
     cols = t.rows if is_awq else 32 * t.rows // max(bits, 1)
     if bits not in (2, 3, 4, 8) or len(t.shape) != 2 or len(scales.shape) != 2 or not is_awq and (t.cols != rows or cols * bits != 32 * t.rows) or \
             zeros and zeros.shape != (groups, rows * bits // 32) or cols % groups and index is None or \
-            not is_awq and version not in ("gptq", "gptq_v2"):
-        raise ExportError(f"{t.where} of shape {t.shape} with scales of shape {scales.shape} is in a form of GPTQ or AWQ that is not read: convert "
-                          "the bf16 checkpoint that it was made from, or a GGUF")
+            not is_awq and version not in ("gptq", "gptq_v2") or not is_known:
+        refuse()
     half, z = 1 << bits - 1, None
 
     def along_rows(words):
@@ -1886,6 +1893,8 @@ def columns_packed(p):
     if zeros:
         z = zero_points(zeros.raw(), bits, along_rows, less_1=not is_awq and version == "gptq").T.astype(np.float32)
         z = None if (z == half).all() else z
+        if z is not None and not is_awq and q.values.get("sym") is True:  # a step beside what they are, in a version that is not named
+            refuse()
     packed = kept_whole(lambda: np.ascontiguousarray((along_rows(t.raw()) if is_awq else t.raw()).T))
     d = kept_whole(lambda: np.ascontiguousarray(scales.f32().T))
 

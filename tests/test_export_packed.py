@@ -158,6 +158,12 @@ def test_settings(place):
     c, tensors, plain = packed.checkpoint("FP8, rows", packed.CONFIG, TENSORS)
     said = run(place.folder("packed", c, tensors), "-o", place.g4)[1]
     expect(re.search(r"left out: \d+ tensors \(scales of activations, keys and values", said), f"scales of activations are left out, and it is said: {said}")
+    for kind in ("GPTQ", "AWQ"):
+        c, tensors, plain = packed.checkpoint(kind, packed.CONFIG, TENSORS)
+        want = matrices(place.folder("plain", packed.CONFIG, plain))
+        q = {**c["quantization_config"], "quant_method": "auto-round", "packing_format": f"auto_round:auto_{kind.lower()}"}
+        got = matrices(place.folder("auto-round", {**c, "quantization_config": q}, tensors))
+        expect(all(np.allclose(got[name], want[name], rtol=1e-6) for name in want), f"AutoRound writes {kind}")
     code, said = run(place.path("packed"), "-o", place.g4, "--type", "q4_0")
     expect(code == 0 and "from FP8 to q4_0" in said, f"--type forces one: {said}")
     os.unlink(place.g4)
@@ -203,6 +209,9 @@ def test_refused(place):
     broken("GPTQ", shaped(".g_idx", 63), "g_idx", "64 columns")
     marlin = {"quantization_config": {"quant_method": "gptq", "checkpoint_format": "marlin"}}
     broken("GPTQ", lambda c, t, base: {**c, **marlin}, "not read", "bf16 checkpoint")
+    by = lambda **said: lambda c, t, base: {**c, "quantization_config": {**c["quantization_config"], **said}}
+    broken("GPTQ", by(quant_method="auto-round", packing_format="auto_round:gptqmodel"), "not read", "bf16 checkpoint")
+    broken("GPTQ, symmetric", by(checkpoint_format="gptq_v2"), "not read", "bf16 checkpoint")
     broken("MLX, 4 bits", without(".biases"), "only affine is read", "bf16 checkpoint")
     broken("MLX, 4 bits", lambda c, t, base: {**c, "quantization": {"bits": 4, "group_size": 32, "mode": "mxfp4"}}, "'mxfp4'", "only affine")
     broken("MLX, 4 bits", lambda c, t, base: {**c, "quantization": {"bits": 9}}, "bits is 9")
