@@ -297,14 +297,14 @@ typedef struct {
 /* One more word or join: must the call end? */
 static inline int g4_tok_halted(g4_tok_encoder *e) { return ++e->n_pieces % G4_TOK_PIECES == 0 && g4_halted(e->halt); }
 
-/* Room for n more ids. */
+/* Room for n more ids; 0: no memory, or the halt ends the call. */
 static int g4_tok_reserve(g4_tok_encoder *e, size_t n)
 {
     g4_tokens *o = e->out;
     size_t cap;
     if (o->cap - o->n >= n) return 1;
     if (g4_add_overflows(o->n, n, &cap) || g4_add_overflows(cap, cap / 2 + 16, &cap)) return 0;
-    g4_token *ids = g4_realloc(e->a, o->ids, cap, sizeof *ids);
+    g4_token *ids = g4_grow(e->a, o->ids, o->n * sizeof *ids, cap, sizeof *ids, e->halt);
     if (ids == NULL) return 0;
     o->ids = ids;
     o->cap = cap;

@@ -73,8 +73,8 @@ static inline size_t g4_skip_blanks(const char *s, size_t n, size_t pos)
     return pos;
 }
 static inline int g4_is_one_of(const char *set, char ch) { return ch != '\0' && strchr(set, ch) != NULL; }
-/* Where byte pos of a text of n bytes stands, for errors; columns in characters, both from 1. */
-void g4_text_place(const char *s, size_t n, size_t pos, size_t *line, size_t *column);
+/* Where byte pos of a text of n bytes stands, for errors; columns in characters, both from 1. Halted, it ends early. */
+void g4_text_place(const char *s, size_t n, size_t pos, size_t *line, size_t *column, g4_halt *halt);
 
 /* Memory that is given back all at once. Zero it to start, with `a` set. */
 typedef struct g4_arena_chunk g4_arena_chunk;
@@ -264,17 +264,19 @@ const g4_json *g4_medium_source_text(const g4_json *part, int *is_base64);
 /* Of a content part of that message. */
 g4_status g4_medium_source_find(g4_medium_source *out, const g4_json *part, int message, g4_error *err);
 size_t g4_medium_source_room(const g4_medium_source *s); /* bytes that decoding needs */
-g4_status g4_medium_source_decode(const g4_medium_source *s, uint8_t *out, size_t *size, int message, g4_error *err);
+g4_status g4_medium_source_decode(const g4_medium_source *s, uint8_t *out, size_t *size, int message, g4_halt *halt,
+                                  g4_error *err);
 /* Base64 (either alphabet, white space skipped, padding optional) into out of n / 4 * 3 + 3 bytes, which may be where s
- * is; 0 when malformed. */
-int g4_base64_decode(const char *s, size_t n, uint8_t *out, size_t *size);
+ * is; 0 when malformed or halted. */
+int g4_base64_decode(const char *s, size_t n, uint8_t *out, size_t *size, g4_halt *halt);
 /* Is the file with these first bytes a text, as lists of files to play are? What ffmpeg makes of one is made of other
  * files. Pictures and videos that begin as text but name nothing (PNM, y4m) are none. */
 int g4_medium_is_text(const uint8_t *head, size_t n); /* G4_MEDIUM_HEAD bytes are enough */
 #define G4_MEDIUM_HEAD 16
 /* The first bytes of a file; 0: there are none, which its reader will say in better words. */
 size_t g4_medium_read_head(uint8_t head[G4_MEDIUM_HEAD], const char *path);
-int g4_percent_decode(const char *s, size_t n, char *out, size_t *size); /* %XX; n bytes at most; 0 when malformed */
+/* %XX, into n bytes at most; 0 when malformed or halted. */
+int g4_percent_decode(const char *s, size_t n, char *out, size_t *size, g4_halt *halt);
 
 /* ---- What clients send (openai.c) -------------------------------------------------------------- */
 

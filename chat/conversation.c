@@ -367,12 +367,14 @@ static g4_status g4_chat_get_item(g4_chat *c, int i, g4_chat_item **out, g4_erro
 /* The bytes that its part holds, decoded once. */
 static g4_status g4_chat_item_decode(g4_chat *c, g4_chat_item *item, const g4_medium_source *source, g4_error *err)
 {
+    g4_halt own, *halt = g4_engine_halt(c->e, &own);
     if (item->data != NULL) return G4_OK;
+    g4_halt_add(halt, &c->limits);
     uint8_t *data = g4_alloc(c->a, g4_medium_source_room(source), 1);
     if (data == NULL)
         return g4_fail(err, G4_ERR_MEMORY, "messages[%d]: no memory for %zu bytes of data", item->message,
                        source->n_data);
-    const g4_status st = g4_medium_source_decode(source, data, &item->size, item->message, err);
+    const g4_status st = g4_medium_source_decode(source, data, &item->size, item->message, halt, err);
     if (st == G4_OK)
         item->data = data;
     else
@@ -856,6 +858,18 @@ static void g4_prompter_medium(g4_prompter *p, const g4_chat_item *item)
     }
 }
 
+/* More of the stretch, which may be as long as a file. */
+static void g4_prompter_text(g4_prompter *p, const char *text, size_t n)
+{
+    if (p->st != G4_OK || n == 0 || !g4_buf_reserve(&p->plain, n)) return;
+    if (!g4_copy(p->plain.data + p->plain.len, text, n, p->halt)) {
+        p->st = g4_halt_check(p->halt, p->err);
+        return;
+    }
+    p->plain.len += n;
+    p->plain.data[p->plain.len] = '\0';
+}
+
 /* The chat's tokens, whose media are encoded, into out; where the bytes agree, the spelling of the timeline `old` is
  * kept. *same, if not NULL, says whether they are its first tokens. Free `out` in any case. */
 static g4_status g4_chat_tokenise(g4_prompt_tokens *out, const g4_chat *c, const g4_token *old, int n_old, int *same,
@@ -874,14 +888,14 @@ static g4_status g4_chat_tokenise(g4_prompt_tokens *out, const g4_chat *c, const
     int medium = 0;
     for (int i = 0; i < c->rendered.n_marks && p.st == G4_OK; i++) {
         const g4_mark *m = &c->rendered.marks[i];
-        g4_buf_add(&p.plain, text->data + done, m->offset - done);
+        g4_prompter_text(&p, text->data + done, m->offset - done);
         if (m->kind == G4_MARK_CONTROL)
             g4_prompter_control(&p, text->data + m->offset, m->len);
         else
             g4_prompter_medium(&p, &c->media[medium++]);
         done = m->offset + m->len;
     }
-    g4_buf_add(&p.plain, text->data + done, text->len - done);
+    g4_prompter_text(&p, text->data + done, text->len - done);
     g4_prompter_flush(&p);
     g4_buf_free(&p.plain);
     *out = p.made;

@@ -74,10 +74,11 @@ g4_status g4_fail_short(g4_halt *halt, g4_error *err, const char *fmt, ...)
 
 /* Merge the sorted runs [0, middle) and [middle, n) of `from` into `to`. */
 static void g4_sort_merge(char *to, const char *from, size_t middle, size_t n, size_t size,
-                          int (*compare)(const void *, const void *))
+                          int (*compare)(const void *, const void *), g4_halt *halt)
 {
     size_t left = 0, right = middle;
     for (size_t i = 0; i < n; i++) {
+        if (i % G4_SORT_RUN == 0 && g4_halted(halt)) return;
         const int takes_left = left < middle && (right == n || compare(from + left * size, from + right * size) <= 0);
         memcpy(to + i * size, from + (takes_left ? left++ : right++) * size, size);
     }
@@ -98,14 +99,14 @@ int g4_sort(const g4_allocator *a, void *base, size_t n, size_t size, int (*comp
     for (size_t run = G4_SORT_RUN; run < n; run *= 2) {
         for (size_t i = 0; i < n && !g4_halted(halt); i += 2 * run)
             g4_sort_merge(to + i * size, from + i * size, n - i < run ? n - i : run, n - i < 2 * run ? n - i : 2 * run,
-                          size, compare);
+                          size, compare, halt);
         char *swapped = from;
         from = to;
         to = swapped;
     }
-    if (from != base) memcpy(base, from, n * size);
+    const int is_whole = from == base || g4_copy(base, from, n * size, halt);
     g4_free(a, spare);
-    return !g4_halted(halt);
+    return is_whole && !g4_halted(halt);
 }
 
 /* ---- Numbers ------------------------------------------------------------------------------------- */
@@ -278,10 +279,11 @@ typedef struct {
     g4_error *err;
 } g4_json_parser;
 
-void g4_text_place(const char *s, size_t n, size_t pos, size_t *line, size_t *column)
+void g4_text_place(const char *s, size_t n, size_t pos, size_t *line, size_t *column, g4_halt *halt)
 {
     *line = *column = 1;
     for (size_t i = 0; i < pos && i < n; i++) {
+        if (i % G4_COPY_PIECE == 0 && g4_halted(halt)) return;
         if (s[i] == '\n') {
             ++*line;
             *column = 1;
@@ -295,8 +297,8 @@ void g4_text_place(const char *s, size_t n, size_t pos, size_t *line, size_t *co
 static g4_status g4_json_fail(g4_json_parser *p, size_t offset, const char *what)
 {
     size_t line, column;
-    if (p->asker.ended) return g4_halt_check(p->asker.halt, p->err);
-    g4_text_place(p->text, p->len, offset, &line, &column);
+    g4_text_place(p->text, p->len, offset, &line, &column, p->asker.halt);
+    if (g4_halted(p->asker.halt)) return g4_halt_check(p->asker.halt, p->err);
     return g4_fail(p->err, G4_ERR_FORMAT, "JSON, line %zu column %zu: %s", line, column, what);
 }
 

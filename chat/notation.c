@@ -97,7 +97,7 @@ static int g4_note_is_lexeme(const g4_notation *p, int32_t note) { return p->not
 static int32_t g4_note_sequence(g4_notation *p, int base)
 {
     int32_t first = -1;
-    while (p->n_stack > base && !p->net->failed) {
+    while (p->n_stack > base && !g4_notation_stops(p)) {
         const int32_t note = p->stack[--p->n_stack];
         if (first >= 0 && g4_note_is_lexeme(p, note) && g4_note_is_lexeme(p, first)) {
             const g4_re both = g4_re_concat(p->net->regular, p->notes[note].value, p->notes[first].value);
@@ -121,7 +121,8 @@ static int32_t g4_note_either(g4_notation *p, int base)
     int n = 0;
     int32_t first = -1;
     if (p->net->failed) return 0;
-    for (int i = base; i < p->n_stack; i++) { /* expressions to the front of the list, in its place */
+    for (int i = base; i < p->n_stack && !g4_notation_stops(p);
+         i++) { /* expressions to the front of the list, in its place */
         const int32_t note = p->stack[i];
         if (g4_note_is_lexeme(p, note)) {
             p->stack[base + n++] = p->notes[note].value;
@@ -230,7 +231,7 @@ static int32_t g4_notation_text(g4_notation *p)
     if (p->in.pos >= p->in.n) g4_notation_fail(p, "a text without its closing quote");
     p->in.pos++;
     g4_re re = G4_RE_EMPTY;
-    while (p->n_stack > base && !p->net->failed) re = g4_re_concat(p->net->regular, p->stack[--p->n_stack], re);
+    while (p->n_stack > base && !g4_notation_stops(p)) re = g4_re_concat(p->net->regular, p->stack[--p->n_stack], re);
     p->n_stack = base;
     return g4_note_lexeme(p, re);
 }
@@ -543,7 +544,7 @@ static g4_status g4_notation_check(const g4_notation *p, g4_error *err)
     const g4_scan *in = &p->in;
     if (in->wrong != NULL && !net->failed) {
         size_t line, column;
-        g4_text_place(in->s, in->n, in->pos, &line, &column);
+        g4_text_place(in->s, in->n, in->pos, &line, &column, net->asker.halt);
         return g4_fail(err, G4_ERR_FORMAT, "grammar, line %zu column %zu: %s", line, column, in->wrong);
     }
     if (net->failed || g4_regular_failed(net->regular)) return G4_OK; /* the end says so */

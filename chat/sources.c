@@ -93,12 +93,13 @@ static uint32_t g4_base64_bits(char ch)
     return ch == '/' || ch == '_' ? 63 : 64;
 }
 
-int g4_base64_decode(const char *s, size_t n, uint8_t *out, size_t *size)
+int g4_base64_decode(const char *s, size_t n, uint8_t *out, size_t *size, g4_halt *halt)
 {
     uint32_t bits = 0;
     int n_letters = 0, padded = 0; /* n_letters: of the group of four that is being read */
     *size = 0;
     for (size_t i = 0; i < n; i++) {
+        if (i % G4_COPY_PIECE == 0 && g4_halted(halt)) return 0;
         if (g4_is_blank(s[i])) continue;
         if (s[i] == '=') {
             padded = 1;
@@ -119,10 +120,15 @@ int g4_base64_decode(const char *s, size_t n, uint8_t *out, size_t *size)
     return 1;
 }
 
-int g4_percent_decode(const char *s, size_t n, char *out, size_t *size)
+int g4_percent_decode(const char *s, size_t n, char *out, size_t *size, g4_halt *halt)
 {
     *size = 0;
+    size_t ask = 0;
     for (size_t i = 0; i < n; i++) {
+        if (i >= ask) {
+            if (g4_halted(halt)) return 0;
+            ask = i + G4_COPY_PIECE;
+        }
         uint32_t byte = (unsigned char)s[i];
         if (s[i] == '%') {
             if (n - i < 3 || !g4_hex_read(s + i + 1, 2, &byte)) return 0;
@@ -138,19 +144,23 @@ size_t g4_medium_source_room(const g4_medium_source *s)
     return s->is_escaped ? s->n_data + 1 : s->n_data / 4 * 3 + 4;
 }
 
-g4_status g4_medium_source_decode(const g4_medium_source *s, uint8_t *out, size_t *size, int message, g4_error *err)
+g4_status g4_medium_source_decode(const g4_medium_source *s, uint8_t *out, size_t *size, int message, g4_halt *halt,
+                                  g4_error *err)
 {
     const char *data = s->data;
     size_t n = s->n_data;
     if (s->is_escaped) {
-        if (!g4_percent_decode(data, n, (char *)out, size))
-            return g4_fail(err, G4_ERR_FORMAT, "messages[%d]: in a data URL, %% needs two hexadecimal digits", message);
+        if (!g4_percent_decode(data, n, (char *)out, size, halt))
+            return g4_halted(halt) ? g4_halt_check(halt, err)
+                                   : g4_fail(err, G4_ERR_FORMAT,
+                                             "messages[%d]: in a data URL, %% needs two hexadecimal digits", message);
         data = (const char *)out;
         n = *size;
     }
     /* in place where it was escaped: three bytes are written when four have been read */
-    if (s->is_base64 && !g4_base64_decode(data, n, out, size))
-        return g4_fail(err, G4_ERR_FORMAT, "messages[%d]: malformed base64", message);
+    if (s->is_base64 && !g4_base64_decode(data, n, out, size, halt))
+        return g4_halted(halt) ? g4_halt_check(halt, err)
+                               : g4_fail(err, G4_ERR_FORMAT, "messages[%d]: malformed base64", message);
     return G4_OK;
 }
 
@@ -201,7 +211,7 @@ static g4_status g4_source_path(char path[G4_PATH_SIZE], const char *source, g4_
     if (strncmp(s, "//", 2) == 0) s += 2;
     if (strncmp(s, "localhost/", 10) == 0) s += 9;
     if (s[0] != '/') return g4_fail(err, G4_ERR_ARGUMENT, "%.100s: files of other hosts are not fetched", source);
-    if (!g4_percent_decode(s, strlen(s), path, &n) || memchr(path, '\0', n) != NULL)
+    if (!g4_percent_decode(s, strlen(s), path, &n, NULL) || memchr(path, '\0', n) != NULL)
         return g4_fail(err, G4_ERR_ARGUMENT, "%.100s: %% needs two hexadecimal digits, and not 00", source);
     path[n] = '\0';
     return G4_OK;

@@ -29,6 +29,15 @@ void buffer_add(buffer *b, const void *data, size_t n)
     b->data[b->len] = '\0';
 }
 
+int buffer_add_long(buffer *b, const void *data, size_t n)
+{
+    for (size_t pos = 0; pos < n && !b->failed; pos += LONG_PIECE) {
+        if (interrupted()) return interrupted();
+        buffer_add(b, (const char *)data + pos, n - pos < LONG_PIECE ? n - pos : LONG_PIECE);
+    }
+    return DONE;
+}
+
 int buffer_write(void *b, const void *data, size_t size)
 {
     buffer_add(b, data, size);
@@ -82,16 +91,18 @@ static size_t whole_character(const char *text, size_t n, uint32_t *code)
     return bytes > 2 && (is_overlong || is_surrogate || is_beyond) ? 0 : bytes;
 }
 
-size_t utf8_start(const char *text, size_t n)
+int utf8_start(const char *text, size_t n, size_t *at)
 {
-    size_t at = 0;
     uint32_t code;
-    while (at < n) {
-        const size_t bytes = whole_character(text + at, n - at, &code);
-        if (bytes == 0) break;
-        at += bytes;
+    size_t ask = 0, bytes = 1;
+    for (*at = 0; *at < n && bytes > 0; *at += bytes) {
+        if (*at >= ask) {
+            if (interrupted()) return interrupted();
+            ask = *at + LONG_PIECE;
+        }
+        bytes = whole_character(text + *at, n - *at, &code);
     }
-    return at;
+    return DONE;
 }
 
 /* The mildest use from which on a character is kept away. What joins and shapes letters or emoji belongs to prose, and

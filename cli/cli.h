@@ -86,6 +86,9 @@ typedef struct {
     int failed;
 } buffer;
 void buffer_add(buffer *b, const void *data, size_t n);
+/* The same of what may be as long as a file: between its pieces the program can be asked to stop. */
+enum { LONG_PIECE = 1 << 20 };
+int buffer_add_long(buffer *b, const void *data, size_t n);
 int buffer_write(void *b, const void *data, size_t size); /* the same as a g4_write_fn: nonzero without memory */
 void buffer_str(buffer *b, const char *s);
 void buffer_fmt(buffer *b, const char *format, ...) PRINTF_LIKE(2, 3);
@@ -105,8 +108,8 @@ typedef enum {
 /* Is the character at the start of text, of which n bytes are left, harmless? *bytes gets its length; a byte that
  * belongs to no character is not harmless and 1 long. */
 int is_harmless(const char *text, size_t n, text_use use, size_t *bytes);
-/* How many bytes of a text are well-formed UTF-8, up to the first that belongs to no character. */
-size_t utf8_start(const char *text, size_t n);
+/* *at: how many bytes of a text are well-formed UTF-8, up to the first that belongs to no character. */
+int utf8_start(const char *text, size_t n, size_t *at);
 /* Text with a question mark for each character that is not. */
 void buffer_harmless(buffer *b, const char *text, size_t len, text_use use);
 

@@ -271,9 +271,13 @@ static void add_utf8(buffer *out, uint32_t code)
 }
 
 /* UTF-16 without its mark; what is no character becomes U+FFFD. */
-static void add_utf16(buffer *out, const unsigned char *text, size_t len, int little)
+static int add_utf16(buffer *out, const unsigned char *text, size_t len, int little)
 {
-    for (size_t pos = 0; pos < len; pos += 2) {
+    for (size_t pos = 0, ask = 0; pos < len; pos += 2) {
+        if (pos >= ask) {
+            if (interrupted()) return interrupted();
+            ask = pos + LONG_PIECE;
+        }
         uint32_t code = pos + 1 < len ? utf16_unit(text, pos, little) : 0xFFFD;
         if ((code & 0xFC00) == 0xD800 && pos + 3 < len) {
             uint32_t low = utf16_unit(text, pos + 2, little);
@@ -284,6 +288,7 @@ static void add_utf16(buffer *out, const unsigned char *text, size_t len, int li
         }
         add_utf8(out, (code & 0xFFFFF800) == 0xD800 ? 0xFFFD : code);
     }
+    return DONE;
 }
 
 int source_read(const char *path, buffer *out)
@@ -298,12 +303,12 @@ int source_read(const char *path, buffer *out)
     } else if (n >= 4 && (memcmp(s, "\xFF\xFE\0\0", 4) == 0 || memcmp(s, "\0\0\xFE\xFF", 4) == 0)) {
         status = say(FAILED, "%s is UTF-32: save it as UTF-8", name);
     } else if (memcmp(s, "\xFF\xFE", 2) == 0 || memcmp(s, "\xFE\xFF", 2) == 0) {
-        add_utf16(out, s + 2, n - 2, s[0] == 0xFF);
+        status = add_utf16(out, s + 2, n - 2, s[0] == 0xFF);
     } else if (s[0] == 0 || s[1] == 0) {
         status = say(FAILED, "%s looks like UTF-16 without a byte order mark: save it as UTF-8", name);
     } else {
         size_t mark = n >= 3 && memcmp(s, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
-        buffer_add(out, s + mark, n - mark);
+        status = buffer_add_long(out, s + mark, n - mark);
     }
     buffer_free(&bytes);
     if (status == DONE && out->failed) status = say(FAILED, "no memory for %s", name);
@@ -313,11 +318,13 @@ int source_read(const char *path, buffer *out)
 int text_read(const char *path, buffer *out)
 {
     const size_t from = out->len;
-    const int status = source_read(path, out);
+    int status = source_read(path, out);
     if (status != DONE) return status;
     const char *text = buffer_text(out) + from, *name = strcmp(path, "-") == 0 ? "standard input" : path;
-    const size_t n = out->len - from, at = utf8_start(text, n);
-    if (at == n) return DONE;
+    const size_t n = out->len - from;
+    size_t at;
+    status = utf8_start(text, n, &at);
+    if (status != DONE || at == n) return status;
     return say(DONE, "%s: byte 0x%02X at offset %zu of the text is no UTF-8: it is read as a byte", name,
                (unsigned char)text[at], at);
 }
@@ -487,10 +494,24 @@ int output_check(const char *path)
     return status;
 }
 
+/* How much of a text is written at once: up to the end of a character. */
+static size_t piece_of(const char *text, size_t n)
+{
+    if (n <= LONG_PIECE) return n;
+    size_t at = LONG_PIECE;
+    while (at > LONG_PIECE - 4 && ((unsigned char)text[at] & 0xC0) == 0x80) at--;
+    return at;
+}
+
 int print_buffer(const buffer *b)
 {
+    const char *text = buffer_text(b);
     if (b->failed) return say(FAILED, "no memory for the output");
-    show(stdout, buffer_text(b), b->len);
+    for (size_t pos = 0, n; pos < b->len && !ferror(stdout); pos += n) {
+        if (interrupted()) return interrupted();
+        n = piece_of(text + pos, b->len - pos);
+        show(stdout, text + pos, n);
+    }
     if (!ferror(stdout) && fflush(stdout) == 0) return DONE;
-    return cannot_write("standard output", errno);
+    return interrupted() ? interrupted() : cannot_write("standard output", errno);
 }

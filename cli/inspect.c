@@ -19,9 +19,12 @@ int run_tokenize(arguments *a)
     if (status == DONE) status = inputs_bytes(a, &text);
     if (status == DONE) status = text_tokens(e, &text, a->specials, &ids, &n);
     if (status == DONE) {
-        for (size_t i = a->bos ? 0 : 1; i < n; i++) buffer_fmt(&line, "%d%s", (int)ids[i], i + 1 < n ? " " : "");
+        for (size_t i = a->bos ? 0 : 1; i < n && status == DONE; i++) {
+            buffer_fmt(&line, "%d%s", (int)ids[i], i + 1 < n ? " " : "");
+            status = interrupted();
+        }
         buffer_str(&line, "\n");
-        status = print_buffer(&line);
+        if (status == DONE) status = print_buffer(&line);
     }
     free(ids);
     buffer_free(&line);
@@ -112,8 +115,8 @@ int run_render(arguments *a)
     if (status == DONE) {
         size_t len;
         const char *prompt = g4_chat_text(chat, &len);
-        buffer_add(&text, prompt, len);
-        status = print_buffer(&text);
+        status = buffer_add_long(&text, prompt, len);
+        if (status == DONE) status = print_buffer(&text);
     }
     buffer_free(&json);
     buffer_free(&text);

@@ -77,7 +77,8 @@ static uint64_t hash_line(const buffer *text)
     uint64_t h = 0xcbf29ce484222325u;
     size_t n = text->len;
     while (n > 0 && strchr("\r\n \t", text->data[n - 1]) != NULL) n--;
-    for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)text->data[i]) * 0x100000001b3u;
+    for (size_t i = 0; i < n && (i % LONG_PIECE != 0 || !interrupted()); i++)
+        h = (h ^ (unsigned char)text->data[i]) * 0x100000001b3u;
     return h;
 }
 
@@ -103,12 +104,12 @@ static int name_others(batch_lines *b)
         buffer_str(&name, "line-");
         i = (size_t)-1; /* from the first on */
     }
-    for (size_t i = 0; i < b->n && !name.failed; i++) {
+    for (size_t i = 0; i < b->n && !name.failed && !interrupted(); i++) {
         batch_line *l = &b->lines[i];
         if (!l->is_named) buffer_fmt(&l->id, "%s%llu", name.data, (unsigned long long)l->number);
         name.failed |= l->id.failed;
     }
-    int status = name.failed ? no_memory(b->name) : DONE;
+    int status = name.failed ? no_memory(b->name) : interrupted();
     buffer_free(&name);
     return status;
 }

@@ -32,7 +32,7 @@ static int raw_flush(raw_prompt *p)
     size_t n = 0;
     int status = p->plain.failed ? say(FAILED, "no memory for the prompt") : DONE;
     if (status == DONE) status = text_tokens(p->c->engine, &p->plain, p->c->args->specials, &ids, &n);
-    if (status == DONE) buffer_add(&p->ids, ids + 1, (n - 1) * sizeof *ids);
+    if (status == DONE) status = buffer_add_long(&p->ids, ids + 1, (n - 1) * sizeof *ids);
     p->plain.len = 0;
     free(ids);
     return status;

@@ -132,6 +132,23 @@ void *g4_realloc(const g4_allocator *a, void *ptr, size_t count, size_t size)
     return grown;
 }
 
+int g4_copy(void *to, const void *from, size_t n, g4_halt *h)
+{
+    for (size_t pos = 0; pos < n; pos += G4_COPY_PIECE) {
+        if (pos > 0 && g4_halted(h)) return 0;
+        memcpy((uint8_t *)to + pos, (const uint8_t *)from + pos, g4_min_size(n - pos, G4_COPY_PIECE));
+    }
+    return 1;
+}
+
+void *g4_grow(const g4_allocator *a, void *ptr, size_t used, size_t count, size_t size, g4_halt *h)
+{
+    void *grown = g4_alloc(a, count, size);
+    const int is_whole = grown && g4_copy(grown, ptr, used, h);
+    g4_free(a, is_whole ? ptr : grown);
+    return is_whole ? grown : NULL;
+}
+
 void *g4_blocks_add(g4_blocks *b, size_t rows, size_t cols, size_t size)
 {
     size_t n = 0, bytes = 0, total = 0;

@@ -142,6 +142,13 @@ void g4_halt_add_flag(g4_halt *h, const g4_cancel *flag);
 int g4_halted(g4_halt *h);                          /* NULL: never */
 g4_status g4_halt_check(g4_halt *h, g4_error *err); /* G4_ERR_CANCELED, with the reason, once it is halted */
 
+/* What may be as long as a file is copied in pieces, after each of which the halt is asked. */
+#define G4_COPY_PIECE 65536
+int g4_copy(void *to, const void *from, size_t n, g4_halt *h); /* memcpy; 0: it is halted, and not all is copied */
+/* Memory for count * size with the first `used` bytes of ptr, which is freed. NULL, and ptr is as it was, when the halt
+ * ends the call or memory is out. */
+void *g4_grow(const g4_allocator *a, void *ptr, size_t used, size_t count, size_t size, g4_halt *h);
+
 /* ---- Growable bytes ---------------------------------------------------------------------------- */
 
 /* A byte string that grows; data is NUL-terminated whenever it is not NULL. After a failed allocation `failed`

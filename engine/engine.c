@@ -422,11 +422,13 @@ g4_status g4_tokenize(const g4_engine *e, const char *text, size_t len, int spec
     g4_halt halt;
     g4_halt_open(&halt);
     g4_halt_add(&halt, &e->limits);
-    const g4_status status = g4_tokenizer_encode(&e->tokenizer, e->a, text, len, specials, &ids, &halt, err);
+    g4_status status = g4_tokenizer_encode(&e->tokenizer, e->a, text, len, specials, &ids, &halt, err);
     if (!status) {
-        *n = ids.n;
         const size_t fits = ids.n < cap ? ids.n : cap;
-        if (fits > 0) memcpy(out, ids.ids, fits * sizeof *out);
+        if (g4_copy(out, ids.ids, fits * sizeof *out, &halt))
+            *n = ids.n;
+        else
+            status = g4_halt_check(&halt, err);
     }
     g4_free(e->a, ids.ids);
     return status;

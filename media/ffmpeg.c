@@ -357,7 +357,7 @@ static g4_status g4_wav_stream_grow(g4_wav_stream *w)
     if (cap > limit) cap = limit;
     float *more = cap > SIZE_MAX / sizeof *more
                       ? NULL
-                      : g4_media_grow(w->m, w->x, w->n * sizeof *more, (size_t)cap * sizeof *more);
+                      : g4_grow(w->m->a, w->x, w->n * sizeof *more, (size_t)cap, sizeof *more, w->m->halt);
     if (!more) return g4_fail(w->err, G4_ERR_MEMORY, "%" PRIu64 " samples: out of memory", cap);
     w->x = more;
     w->cap = (size_t)cap;
@@ -463,9 +463,9 @@ static void g4_probe_time(g4_probe *p, int64_t pts)
 {
     if (p->timed == p->cap) {
         const int64_t cap = p->cap ? 2 * p->cap : 4096;
-        int64_t *more = cap > G4_TIMES_MAX
-                            ? NULL
-                            : g4_media_grow(p->m, p->times, (size_t)p->cap * sizeof *more, (size_t)cap * sizeof *more);
+        int64_t *more = cap > G4_TIMES_MAX ? NULL
+                                           : g4_grow(p->m->a, p->times, (size_t)p->cap * sizeof *more, (size_t)cap,
+                                                     sizeof *more, p->m->halt);
         p->failed = !more;
         if (!more) return;
         p->times = more;

@@ -97,7 +97,7 @@ static g4_status g4_media_read_rest(const g4_media_limits *m, int fd, uint64_t m
         if (*n > max) return g4_fail(err, G4_ERR_UNSUPPORTED, "more than the limit of %" PRIu64 " bytes", max);
         if (*n < cap) return G4_OK;
         /* it is full: there may be more */
-        uint8_t *more = cap > SIZE_MAX / 2 ? NULL : g4_media_grow(m, *data, *n, 2 * cap);
+        uint8_t *more = cap > SIZE_MAX / 2 ? NULL : g4_grow(m->a, *data, *n, 2 * cap, 1, m->halt);
         if (!more) return g4_fail(err, G4_ERR_MEMORY, "%zu bytes: out of memory", cap);
         *data = more;
         cap *= 2;

@@ -47,10 +47,6 @@ static inline int g4_pace_ends(g4_pace *p, size_t n)
     return g4_halted(p->halt);
 }
 static inline size_t g4_piece(size_t left) { return left < G4_PACE ? left : G4_PACE; }
-/* Memory of `bytes` with the first `used` of ptr, which is freed. The copy is made in pieces: NULL, and ptr is as it
- * was, when the halt ends the call or memory is out. */
-void *g4_media_grow(const g4_media_limits *m, void *ptr, size_t used, size_t bytes);
-
 /* A picture that its holder owns and may change. */
 typedef struct {
     uint8_t *rgb; /* (h, w, 3) */

@@ -77,22 +77,6 @@ void g4_free_given(const g4_allocator *a, const void *given)
     g4_free(a, made);
 }
 
-void *g4_media_grow(const g4_media_limits *m, void *ptr, size_t used, size_t bytes)
-{
-    uint8_t *grown = g4_alloc(m->a, bytes, 1);
-    g4_pace pace = { m->halt, 0 };
-    for (size_t pos = 0; grown && pos < used;) {
-        const size_t n = g4_piece(used - pos);
-        memcpy(grown + pos, (const uint8_t *)ptr + pos, n);
-        pos += n;
-        if (!g4_pace_ends(&pace, n)) continue;
-        g4_free(m->a, grown);
-        return NULL;
-    }
-    if (grown) g4_free(m->a, ptr);
-    return grown;
-}
-
 /* ---- The size of a budget ------------------------------------------------------------------- */
 
 /* float64 in the order of the reference: the floor depends on the last bit. */

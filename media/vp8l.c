@@ -183,7 +183,7 @@ static const char *g4_vp8l_read_codes(g4_vp8l_stream *v, g4_vp8l_codes *c, uint3
         if (c->cap - c->n < G4_VP8L_HEAD + n) {
             const size_t cap = 2 * c->cap + 8 * G4_VP8L_SYMBOLS;
             if (cap * sizeof *c->numbers > v->room) return "its codes take more than its pixels";
-            uint16_t *more = g4_media_grow(v->m, c->numbers, c->n * sizeof *more, cap * sizeof *more);
+            uint16_t *more = g4_grow(v->m->a, c->numbers, c->n * sizeof *more, cap, sizeof *more, v->m->halt);
             v->is_out_of_memory = !more;
             if (!more) break;
             c->numbers = more;

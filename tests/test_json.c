@@ -53,6 +53,38 @@ static void g4_expect_error(const char *in, size_t len, const char *want)
     if (st == G4_OK) g4_json_free(NULL, v);
 }
 
+/* What may be as long as a file ends early when the call is halted, and leaves what was there. */
+static void g4_test_halted(void)
+{
+    enum { LEN = 3 * G4_COPY_PIECE };
+    g4_cancel cancel = { 0 };
+    g4_halt halt;
+    g4_halt_open(&halt);
+    g4_halt_add_flag(&halt, &cancel);
+    char *text = g4_alloc(NULL, 1, LEN), *copy = g4_alloc(NULL, 1, LEN);
+    size_t size = 0, line = 0, column = 0;
+    if (text == NULL || copy == NULL) exit(1);
+    memset(text, 'A', LEN);
+    G4_EXPECT(g4_copy(copy, text, LEN, &halt) && memcmp(copy, text, LEN) == 0, "a copy");
+    G4_EXPECT(g4_base64_decode(text, LEN, (uint8_t *)copy, &size, &halt) && size == LEN / 4 * 3, "%zu bytes", size);
+    G4_EXPECT(g4_percent_decode(text, LEN, copy, &size, &halt) && size == LEN, "%zu bytes", size);
+    g4_text_place(text, LEN, LEN, &line, &column, &halt);
+    G4_EXPECT(line == 1 && column == LEN + 1, "line %zu, column %zu", line, column);
+    char *grown = g4_grow(NULL, copy, LEN, LEN + 1, 1, &halt);
+    G4_EXPECT(grown != NULL && grown[0] == 'A' && grown[LEN - 1] == 'A' && grown[LEN] == 0, "grown");
+    if (grown != NULL) copy = grown;
+    g4_cancel_set(&cancel);
+    memset(copy, 'B', LEN);
+    G4_EXPECT(!g4_copy(copy, text, LEN, &halt) && copy[LEN - 1] == 'B', "a copy that is halted");
+    G4_EXPECT(g4_grow(NULL, copy, LEN, LEN + 1, 1, &halt) == NULL && copy[LEN - 1] == 'B', "grown while halted");
+    G4_EXPECT(!g4_base64_decode(text, LEN, (uint8_t *)copy, &size, &halt) && size < LEN / 4 * 3, "%zu bytes", size);
+    G4_EXPECT(!g4_percent_decode(text, LEN, copy, &size, &halt) && size < LEN, "%zu bytes", size);
+    g4_text_place(text, LEN, LEN, &line, &column, &halt);
+    G4_EXPECT(column < LEN, "column %zu", column);
+    g4_free(NULL, text);
+    g4_free(NULL, copy);
+}
+
 int main(void)
 {
     g4_expect_same("{}", "{}");
@@ -143,5 +175,6 @@ int main(void)
         g4_status st = g4_json_parse(&v, &al, big, (size_t)len, &err);
         G4_EXPECT(st == G4_ERR_MEMORY && v == NULL && f.live == 0, "allocation %ld: %d, %ld live", k, st, f.live);
     }
+    g4_test_halted();
     return g4_test_end();
 }
