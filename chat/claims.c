@@ -518,15 +518,15 @@ static g4_re g4_written_words(g4_shaper *sh, g4_text *texts, int n)
     size_t *ends = g4_alloc(sh->a, (size_t)n, sizeof *ends);
     g4_re re = G4_RE_NONE;
     sh->no_memory |= ends == NULL;
-    for (int i = 0; i < n && !sh->no_memory; i++) {
+    for (int i = 0; i < n && !g4_shaper_stops(sh); i++) {
         g4_write_text(sh, &all, texts[i].s, texts[i].n);
         ends[i] = all.len;
     }
-    for (int i = 0; i < n && !sh->no_memory; i++) {
+    for (int i = 0; i < n && !g4_shaper_stops(sh); i++) {
         const size_t start = i > 0 ? ends[i - 1] : 0;
         texts[i] = (g4_text) { all.data == NULL ? "" : all.data + start, ends[i] - start };
     }
-    if (!sh->no_memory) re = g4_re_one_of(sh->regular, texts, (size_t)n);
+    if (!g4_shaper_stops(sh)) re = g4_re_one_of(sh->regular, texts, (size_t)n);
     g4_free(sh->a, ends);
     g4_buf_free(&all);
     return re;

@@ -44,8 +44,8 @@ static int read_line(FILE *f, const char *name, buffer *line, uint64_t *size, in
 
 static int is_blank(const buffer *line)
 {
-    for (size_t i = 0; i < line->len; i++)
-        if (strchr(" \t\r", line->data[i]) == NULL || line->data[i] == '\0') return 0;
+    for (size_t i = 0; i < line->len && (i % LONG_PIECE != 0 || !interrupted()); i++)
+        if (memchr(" \t\r", line->data[i], 3) == NULL) return 0;
     return 1;
 }
 
@@ -76,7 +76,7 @@ static uint64_t hash_line(const buffer *text)
 {
     uint64_t h = 0xcbf29ce484222325u;
     size_t n = text->len;
-    while (n > 0 && strchr("\r\n \t", text->data[n - 1]) != NULL) n--;
+    while (n > 0 && memchr("\r\n \t", text->data[n - 1], 4) != NULL) n--;
     for (size_t i = 0; i < n && (i % LONG_PIECE != 0 || !interrupted()); i++)
         h = (h ^ (unsigned char)text->data[i]) * 0x100000001b3u;
     return h;
@@ -209,7 +209,7 @@ int batch_lines_text(const batch_lines *b, const batch_line *l, buffer *out)
         got = pread(fileno(b->in), text + n, (size_t)l->size - n, (off_t)(l->at + n));
     buffer_add(out, text, n);
     free(text);
-    while (out->len > 0 && strchr("\r\n", out->data[out->len - 1]) != NULL) out->len--;
+    while (out->len > 0 && memchr("\r\n", out->data[out->len - 1], 2) != NULL) out->len--;
     if (n < l->size) return say(FAILED, "%s was cut short while it was read", b->name);
     return out->failed ? no_memory(b->name) : DONE;
 }

@@ -62,6 +62,7 @@ many 'a' > "$tmp/word"
 body='"method":"POST","url":"/v1/chat/completions","body":{"messages":[]}'
 seq $((mib * 8000)) | sed "s|.*|{\"custom_id\":\"&\",$body}|" > "$tmp/lines"
 { printf '{"custom_id":"'; cat "$tmp/text"; printf '"}\n'; } > "$tmp/line"
+head -c $((mib << 20)) /dev/zero > "$tmp/zeros"
 
 set -- -m $model -t 1
 late 'a text' run "$@" -n 1 -f "$tmp/text"
@@ -82,6 +83,7 @@ late 'a schema' run "$@" -n 1 -p x --json-schema "$tmp/schema.json"
 late 'a grammar' run "$@" -n 1 -p x --grammar "$tmp/rules"
 late 'lines of a batch' batch "$@" "$tmp/lines"
 late 'a long line of a batch' batch "$@" "$tmp/line"
+late 'zeros as a batch' batch "$@" "$tmp/zeros"
 
 # Nobody reads what is written.
 mkfifo "$tmp/full"
