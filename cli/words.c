@@ -25,6 +25,9 @@ static const habit option_habits[] = {
     { "-ub", "chunks are chosen by themselves; leave it and its value out" },
     { "-hf", "nothing is downloaded; export.py makes a model file of a hub's id" },
     { "-mu", "nothing is downloaded; export.py makes a model file of a hub's id" },
+    { "--hf-repo", "nothing is downloaded; export.py makes a model file of a hub's id" },
+    { "--model-url", "nothing is downloaded; export.py makes a model file of a hub's id" },
+    { "--lora", "merge the adapter into its model, and convert that with export.py" },
     { "-cnv", "a chat begins where there is no question; leave it out" },
     { "--conversation", "a chat begins where there is no question; leave it out" },
     { "-i", "a chat begins where there is no question; leave it out" },
@@ -69,6 +72,7 @@ static const habit option_habits[] = {
     { "--cache-type-v", "it is --kv here, for keys and values" },
     { "-tb", "it is -t here" },
     { "-bf", "it is -f here" },
+    { "--prompt-file", "it is -f here" },
     { "-j", "it is --json-schema here" },
     { "--grammar-file", "it is --grammar here" },
     { "--json-schema-file", "it is --json-schema here" },
@@ -77,6 +81,13 @@ static const habit option_habits[] = {
     { "--prompt-cache", "it is --session here" },
     { "--reasoning-budget", "it is --think=N here" },
     { "--no-warmup", "there is none; leave it out" },
+    { "--stream", "an answer is printed as it comes; leave it out" },
+    { "--verbose-prompt", "gemma4 render shows a prompt, gemma4 tokenize its tokens" },
+    { "--keepalive", "a model runs as long as its program; leave it and its value out" },
+    { "--nowordwrap", "lines are not broken; leave it out" },
+    { "--hidethinking", "thoughts are hidden unless there is --show-thoughts; leave it out" },
+    { "--embedding", "there are no embeddings of texts" },
+    { "--embeddings", "there are no embeddings of texts" },
 };
 enum { N_OPTION_HABITS = sizeof option_habits / sizeof option_habits[0] };
 
@@ -91,7 +102,11 @@ static const habit word_habits[] = {
     { "show", "it is gemma4 info" },
     { "version", "it is gemma4 --version" },
     { "ps", "a model runs as long as its program; gemma4 models lists the files" },
+    { "stop", "a model runs as long as its program" },
     { "rm", "a model is a file; gemma4 models says where it is" },
+    { "cp", "a model is a file; gemma4 models says where it is" },
+    { "embed", "there are no embeddings of texts" },
+    { "completion", "it is gemma4 help --completions bash, zsh or fish" },
 };
 enum { N_WORD_HABITS = sizeof word_habits / sizeof word_habits[0] };
 

@@ -81,6 +81,8 @@ hints tokenise "the command is tokenize$"
 hints list "it is gemma4 models$"
 hints version "it is gemma4 --version$"
 hints pull "export.py"
+hints embed "no embeddings"
+hints completion "it is gemma4 help --completions bash"
 for words in helper hi "list animals" "show dinner" "what now"; do
     run $words -m "$tiny" --temp 0 -n 1
     ok "$words is a question like any other" sh -c "test $rc -eq 0 && ! grep -q 'asked as' '$tmp/err'"
@@ -103,6 +105,9 @@ answers "-c max" -m "$tiny" -c max --quiet -n 3 --temp 0 -p "Tell me a story."
 run info -m "$tiny" -cmax
 ok "-cmax is what the model has" grep -q "context of 4096" "$tmp/out"
 fails 2 "or max" -m "$tiny" -c most -p x
+fails 2 "it is -f here" -m "$tiny" --prompt-file x
+fails 2 "merge the adapter" -m "$tiny" --lora=x -p x
+fails 2 "an answer is printed as it comes" -m "$tiny" --stream -p x
 for seed in 0 9007199254740993 18446744073709551615; do
     run -m "$tiny" --quiet --temp 1 --seed $seed -n 20 -p "Tell me a story."
     ok "--seed $seed" test "$rc" -eq 0
