@@ -371,7 +371,8 @@ static g4_status g4_anthropic_thinking(g4_openai *o, const g4_json *from, g4_tre
     if (!is_off && !g4_json_is_text(type, "enabled") && !g4_json_is_text(type, "adaptive"))
         return g4_openai_fail(o, "thinking.type", "expected enabled, adaptive or disabled, found %.40s",
                               g4_json_is(type, G4_JSON_STRING) ? type->text : g4_json_kind_name(type));
-    if (budget != NULL && (budget->kind != G4_JSON_NUMBER || !(budget->number >= 1 && budget->number <= INT32_MAX)))
+    if (budget != NULL && (budget->kind != G4_JSON_NUMBER || !(budget->number >= 1 && budget->number <= INT32_MAX) ||
+                           budget->number != floor(budget->number)))
         return g4_openai_fail(o, "thinking.budget_tokens", "expected a number of tokens, found %.30s",
                               budget->kind == G4_JSON_NUMBER ? budget->text : g4_json_kind_name(budget));
     if (!is_off && budget != NULL) info->think_budget = (int)budget->number;

@@ -213,8 +213,20 @@ static g4_status g4_responses_refuse(g4_openai *o, const g4_json *from)
     for (int i = 0; i < 3; i++)
         if (g4_json_given(from, kept[i]) != NULL)
             return g4_openai_fail(o, kept[i], "expected none: nothing is kept here, all of a conversation is in input");
-    if (g4_json_is(g4_json_get(from, "background"), G4_JSON_TRUE))
-        return g4_openai_fail(o, "background", "expected false: an answer goes to whoever waits for it");
+    const g4_json *background = g4_json_given(from, "background");
+    if (background == NULL || background->kind == G4_JSON_FALSE) return G4_OK;
+    if (background->kind != G4_JSON_TRUE)
+        return g4_openai_fail(o, "background", "expected true or false, found %s", g4_json_kind_name(background));
+    return g4_openai_fail(o, "background", "expected false: an answer goes to whoever waits for it");
+}
+
+/* {effort}: how long it may think. */
+static g4_status g4_responses_effort(g4_openai *o, const g4_json *from, g4_tree *to)
+{
+    const g4_json *reasoning = g4_json_given(from, "reasoning");
+    if (reasoning != NULL && reasoning->kind != G4_JSON_OBJECT)
+        return g4_openai_fail(o, "reasoning", "expected an object, found %s", g4_json_kind_name(reasoning));
+    g4_tree_put(o, to, "reasoning_effort", g4_json_get(reasoning, "effort"));
     return G4_OK;
 }
 
@@ -239,13 +251,15 @@ static g4_status g4_responses_format(g4_openai *o, const g4_json *from, g4_tree 
 static g4_status g4_responses_logprobs(g4_openai *o, const g4_json *from, g4_tree *to)
 {
     const g4_json *include = g4_json_given(from, "include"), yes = { .kind = G4_JSON_TRUE };
+    int is_wanted = 0;
     if (include != NULL && include->kind != G4_JSON_ARRAY)
         return g4_openai_fail(o, "include", "expected a list, found %s", g4_json_kind_name(include));
     for (const g4_json *v = include != NULL ? include->child : NULL; v != NULL; v = v->next) {
-        if (!g4_json_is_text(v, "message.output_text.logprobs")) continue;
-        g4_tree_put(o, to, "logprobs", &yes);
-        break;
+        if (v->kind != G4_JSON_STRING)
+            return g4_openai_fail(o, "include", "expected a list of texts, found %s in it", g4_json_kind_name(v));
+        is_wanted |= g4_json_is_text(v, "message.output_text.logprobs");
     }
+    if (is_wanted) g4_tree_put(o, to, "logprobs", &yes);
     g4_tree_put(o, to, "top_logprobs", g4_json_get(from, "top_logprobs"));
     return G4_OK;
 }
@@ -291,8 +305,8 @@ g4_status g4_responses_read(g4_openai *o, g4_json **doc, g4_request_info *info)
     info->repeats = echo.text;
     for (int i = 0; i < 7; i++) g4_tree_put(o, &to, same[i], g4_json_get(from, same[i]));
     g4_tree_put(o, &to, "max_tokens", g4_json_get(from, "max_output_tokens"));
-    g4_tree_put(o, &to, "reasoning_effort", g4_json_get(g4_json_given(from, "reasoning"), "effort"));
     g4_status st = g4_responses_refuse(o, from);
+    if (st == G4_OK) st = g4_responses_effort(o, from, &to);
     if (st == G4_OK) st = g4_responses_format(o, from, &to);
     if (st == G4_OK) st = g4_responses_logprobs(o, from, &to);
     if (st == G4_OK) st = g4_responses_items(o, from, &to);

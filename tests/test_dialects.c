@@ -170,6 +170,8 @@ static void g4_test_message_options(void)
     G4_OPTION("\"thinking\":{\"type\":\"on\"}", "thinking.type: expected enabled, adaptive or disabled, found on");
     G4_OPTION("\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":0}",
               "thinking.budget_tokens: expected a number of tokens, found 0");
+    G4_OPTION("\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":1024.5}",
+              "thinking.budget_tokens: expected a number of tokens, found 1024.5");
     G4_OPTION("\"output_config\":{\"format\":{\"type\":\"text\"}}",
               "output_config.format: expected json_schema with a schema, found an object");
     g4_error err = { 0 };
@@ -272,6 +274,9 @@ static void g4_test_items(void)
     G4_INPUT("\"input\":\"x\",\"tools\":[{\"type\":\"web_search\"}]",
              "tools[0].type: expected \"function\", found \"web_search\"");
     G4_INPUT("\"input\":\"x\",\"include\":1", "include: expected a list, found a number");
+    G4_INPUT("\"input\":\"x\",\"include\":[1]", "include: expected a list of texts, found a number in it");
+    G4_INPUT("\"input\":\"x\",\"background\":\"yes\"", "background: expected true or false, found text");
+    G4_INPUT("\"input\":\"x\",\"reasoning\":\"high\"", "reasoning: expected an object, found text");
     g4_error err = { 0 };
     g4_request *r;
     const char *json =
