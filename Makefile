@@ -93,7 +93,7 @@ $(B)/test_%: tests/test_%.c $(TEST_PARTS) $(B)/libgemma4.a
 # The session files of the program, and what its server reads.
 $(B)/test_strangers $(B)/test_http $(B)/test_multipart: $(filter $(B)/cli/%,$(CLI_OBJ))
 
-$(B)/test_serve $(B)/test_serve_access $(B)/test_serve_clients $(B)/test_serve_rush: $(PROGRAM)
+$(B)/test_serve $(B)/test_serve_access $(B)/test_serve_clients $(B)/test_serve_complaints $(B)/test_serve_rush: $(PROGRAM)
 
 # The decoder once more, from nothing but a model file: tests/test_simple.c holds it against the library.
 $(B)/simple: examples/simple.c
@@ -237,7 +237,7 @@ tsan: ## engines and sessions on threads, and calls stopped from others, under t
 	@sh tests/run.sh build/tsan/test_threads build/tsan/test_stop
 # What does not depend on kernels stays out.
 NO_KERNELS := boxes chat chat_promises dialects fuzz grammar http inputs json lines media media_foreign media_limits media_promises \
-    media_stop multipart network number openai pattern regular serve serve_access serve_clients serve_rush small_stack stop strangers \
+    media_stop multipart network number openai pattern regular serve serve_access serve_clients serve_complaints serve_rush small_stack stop strangers \
     stream template tokenizer
 test-scalar: ## the C tests with -DG4_SCALAR_ONLY: no vector kernels in the build
 	@$(MAKE) --no-print-directory B=build/scalar PROGRAM=build/scalar/gemma4 CFLAGS='-O3 -g -DG4_SCALAR_ONLY' \
