@@ -4,15 +4,21 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /* ---- Keys -------------------------------------------------------------------------------------------------------- */
 
-/* A line each, but for blank ones and those that begin with #. */
+/* A line each, but for blank ones and those that begin with #. What editors put in front of UTF-8 is of no key; in
+ * UTF-16 every key would end behind its first letter. */
 int keys_read_file(server *s, const char *path)
 {
+    static const char mark[] = "\xef\xbb\xbf";
     buffer text = { 0 };
     int status = file_read(path, &text);
     char *rest = text.data, *line;
+    if (status == DONE && text.len > 0 && memchr(text.data, '\0', text.len) != NULL)
+        status = say(FAILED, "%s: expected a key a line as UTF-8, found a NUL", path);
+    if (status == DONE && text.len >= 3 && memcmp(rest, mark, 3) == 0) rest += 3;
     if (status == DONE) s->keys = calloc(text.len + 1, sizeof *s->keys);
     if (status == DONE && s->keys == NULL) status = say(FAILED, "no memory for the keys of %s", path);
     for (char *next = rest; status == DONE && next != NULL && *next != '\0';) {
@@ -49,20 +55,24 @@ static int has_key(const connection *c)
 {
     const char *given = http_get(&c->request, "authorization"), *own = http_get(&c->request, "x-api-key");
     if (c->s->n_keys == 0) return 1;
-    if (given != NULL && strncmp(given, "Bearer ", 7) == 0) return is_key(c->s, given + 7);
+    if (given != NULL && strncasecmp(given, "Bearer ", 7) == 0) return is_key(c->s, given + 7);
     return own != NULL && is_key(c->s, own);
 }
 
 /* ---- Names ------------------------------------------------------------------------------------------------------- */
 
-/* Does the Host field, whose port does not count, name that host? */
+/* Does the Host field name that host, with any port or none? */
 static int names_host(const char *field, const char *host)
 {
     char name[256];
-    size_t n = field[0] == '[' ? strcspn(field, "]") : strcspn(field, ":");
-    if (field[0] == '[') field++, n--;
-    if (n >= sizeof name) return 0;
-    memcpy(name, field, n);
+    const int is_six = field[0] == '[';
+    const size_t n = strcspn(field + is_six, is_six ? "]" : ":");
+    const char *rest = field + is_six + n;
+    if (is_six && *rest != ']') return 0;
+    rest += is_six;
+    if (*rest == ':') rest += 1 + strspn(rest + 1, "0123456789");
+    if (*rest != '\0' || n >= sizeof name || is_six != (strchr(host, ':') != NULL)) return 0;
+    memcpy(name, field + is_six, n);
     name[n] = '\0';
     return http_same(name, host);
 }
@@ -84,7 +94,15 @@ static const char *allowed_origin(const connection *c)
 {
     const char *origin = http_get(&c->request, "origin"), *allowed = c->s->args->cors;
     if (origin == NULL || allowed == NULL) return NULL;
-    return strcmp(allowed, "*") == 0 || strcmp(allowed, origin) == 0 ? origin : NULL;
+    return strcmp(allowed, "*") == 0 || http_same(allowed, origin) ? origin : NULL;
+}
+
+/* One that no browser sends would let nobody in, and nobody would know why. */
+int cors_is_origin(const char *text)
+{
+    const char *name = strstr(text, "://");
+    if (strcmp(text, "*") == 0 || strcmp(text, "null") == 0) return 1;
+    return name != NULL && name != text && name[3] != '\0' && strpbrk(name + 3, "/?#@ \t,*") == NULL;
 }
 
 /* Our own page, at the name that the request has. */

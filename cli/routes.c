@@ -4,6 +4,7 @@
 #include "serve.h"
 
 #include <string.h>
+#include <strings.h>
 
 /* ---- What the server says of itself ------------------------------------------------------------------------------ */
 
@@ -213,25 +214,29 @@ static void refuse_method(connection *c, const served_route *route)
     connection_error(c, 405, NULL, "%s: expected %s, found %.20s", route->path, route->method, c->request.method);
 }
 
-/* What a page may send, which its browser asks first. */
+/* What a page may send, which its browser asks first: clients of all kinds add fields of their own, and a page that may
+ * ask may add any. */
 static void allow_methods(connection *c)
 {
-    buffer none = { 0 };
-    connection_answer(c, 204, NULL, &none,
-                      c->origin != NULL ? "Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\n"
-                                          "Access-Control-Allow-Headers: Authorization, Content-Type, X-Api-Key, "
-                                          "Anthropic-Version\r\nAccess-Control-Max-Age: 600\r\n"
-                                        : NULL);
+    const char *asked = http_get(&c->request, "access-control-request-headers");
+    buffer none = { 0 }, fields = { 0 };
+    if (c->origin != NULL)
+        buffer_fmt(&fields,
+                   "Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\nAccess-Control-Allow-Headers: %s\r\n"
+                   "Access-Control-Max-Age: 600\r\n",
+                   asked != NULL ? asked : "Authorization, Content-Type, X-Api-Key");
+    connection_answer(c, 204, NULL, &none, buffer_text(&fields));
+    buffer_free(&fields);
 }
 
 static int is_json(const char *type)
 {
     static const char form[] = "application/x-www-form-urlencoded"; /* what curl -d says of any body */
     if (type == NULL) return 1;                                     /* whoever says nothing sends what is expected */
-    const size_t n = strcspn(type, "; \t");
-    if (n == sizeof form - 1 && strncmp(type, form, n) == 0) return 1;
-    return (n == 16 && strncmp(type, "application/json", n) == 0) ||
-           (n > 5 && strncmp(type, "application/", 12) == 0 && strncmp(type + n - 5, "+json", 5) == 0);
+    const size_t n = strcspn(type, "; \t");                         /* names without regard to case */
+    if (n == sizeof form - 1 && strncasecmp(type, form, n) == 0) return 1;
+    return (n == 16 && strncasecmp(type, "application/json", n) == 0) ||
+           (n > 5 && strncasecmp(type, "application/", 12) == 0 && strncasecmp(type + n - 5, "+json", 5) == 0);
 }
 
 int route_head(connection *c)

@@ -111,6 +111,12 @@ static int check_outside(const server *s)
                s->args->host);
 }
 
+static int check_cors(const char *origin)
+{
+    if (origin == NULL || cors_is_origin(origin)) return DONE;
+    return say(USAGE, "--cors needs an origin as browsers send it, https://page.example or *, not \"%s\"", origin);
+}
+
 /* As many at a time as fit, where nobody has said how many. */
 static int plan_memory(server *s)
 {
@@ -188,6 +194,10 @@ int run_serve(arguments *a)
     server *s = calloc(1, sizeof *s);
     if (s == NULL) return say(FAILED, "no memory for a server");
     take_defaults(a);
+    if (check_cors(a->cors) != DONE) {
+        free(s);
+        return USAGE;
+    }
     s->args = a;
     s->wants_body = route_head;
     s->answer = route_request;

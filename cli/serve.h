@@ -243,6 +243,7 @@ void connection_send(connection *c, const buffer *b);      /* as it is */
 
 /* access.c */
 int keys_read_file(server *s, const char *path);
+int cors_is_origin(const char *text); /* of --cors */
 /* May the request come at all, by its Host, Origin and key? Else it is answered. */
 int access_allowed(connection *c, int needs_key);
 

@@ -67,14 +67,20 @@ static void read_form(connection *c, transcription *t, const multipart_part *p)
 
 static void read_temperature(connection *c, transcription *t, const multipart_part *p)
 {
+    static const char digits[] = "0123456789.eE+-"; /* no hexadecimal ones, no blanks */
     char text[32], *end = text;
-    const int is_text = copy_field(p, text, sizeof text);
+    const int is_text = copy_field(p, text, sizeof text) && text[strspn(text, digits)] == '\0';
     if (is_text) t->temperature = strtod(text, &end);
     if (!is_text || end == text || *end != '\0' || !(t->temperature >= 0 && t->temperature <= 1e6))
         refuse(c, t, 400, "temperature", "expected a number from 0");
 }
 
-static int is_true(const multipart_part *p) { return p->len == 4 && memcmp(p->data, "true", 4) == 0; }
+/* Is the field that word, whatever its case? Python says False. */
+static int says(const multipart_part *p, const char *word)
+{
+    char text[32];
+    return copy_field(p, text, sizeof text) && http_same(text, word);
+}
 
 static void read_field(connection *c, transcription *t, const multipart_part *p)
 {
@@ -86,11 +92,13 @@ static void read_field(connection *c, transcription *t, const multipart_part *p)
         read_temperature(c, t, p);
     else if (is_field(p, "language") && !copy_field(p, t->language, sizeof t->language))
         refuse(c, t, 400, "language", "expected a name or code of at most 31 bytes");
+    else if (is_field(p, "prompt") && p->len > 0 && memchr(p->data, '\0', p->len) != NULL)
+        refuse(c, t, 400, "prompt", "a text must not hold a NUL");
     else if (is_field(p, "prompt"))
         buffer_add(&t->request, p->data, p->len);
-    else if (is_field(p, "stream") && is_true(p))
-        refuse(c, t, 400, "stream", "a transcription is not streamed here");
-    else if (is_field(p, "timestamp_granularities[]") && p->len == 4 && memcmp(p->data, "word", 4) == 0)
+    else if (is_field(p, "stream") && !says(p, "false"))
+        refuse(c, t, 400, "stream", "expected false: a transcription is not streamed here");
+    else if (is_field(p, "timestamp_granularities[]") && !says(p, "segment"))
         refuse(c, t, 400, "timestamp_granularities[]", "expected segment: words have no times here");
 }
 
@@ -138,6 +146,11 @@ static g4_status make_prompt(request_work *w, const transcription *t)
         status = g4_chat_open(&w->chat, w->shop->engine, &asked, 1, &opt, &w->error);
     if (status == G4_OK) status = g4_chat_prompt(w->chat, &w->prompt, &w->error);
     buffer_free(&ask);
+    if (status == G4_OK && w->prompt.n >= context_size(w->shop->args, &w->shop->info))
+        status =
+            request_wrong(w, G4_ERR_CONTEXT, "prompt",
+                          "prompt: with the sound it has %d tokens, the context %d: there is no room for an answer",
+                          w->prompt.n, context_size(w->shop->args, &w->shop->info));
     return w->status = status;
 }
 

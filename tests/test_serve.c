@@ -91,39 +91,69 @@ static void g4_test_streams(const g4_server *s)
 
 /* ---- Sounds ------------------------------------------------------------------------------------------------------ */
 
-/* What is said in examples/speech.wav, as a form and in a request. */
+/* What is said in examples/speech.wav, as a form with a field in front of the sound. */
 static void g4_test_sound(const g4_server *s)
 {
-    static const char before[] = "--b\r\nContent-Disposition: form-data; name=\"response_format\"\r\n\r\n%s\r\n"
-                                 "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x.wav\"\r\n\r\n";
     static const char after[] = "\r\n--b--\r\n";
-    static const char *const forms[] = { "json", "text", "verbose_json", "srt" };
-    static const char *const want[] = { "{\"text\":\"the green train near the river\"",
-                                        "\r\n\r\nthe green train near the river\n", "\"start\":0.000,\"end\":1.569,",
-                                        "\"param\":\"response_format\"" };
-    char *text = malloc(TEXT), *sound = malloc(TEXT), *answer = malloc(TEXT);
+    static const struct {
+        const char *name, *value;
+        size_t len;
+        int status;
+        const char *says;
+    } cases[] = { { "response_format", "json", 4, 200, "{\"text\":\"the green train near the river\"" },
+                  { "response_format", "text", 4, 200, "\r\n\r\nthe green train near the river\n" },
+                  { "response_format", "verbose_json", 12, 200, "\"start\":0.000,\"end\":1.569," },
+                  { "response_format", "srt", 3, 400, "\"param\":\"response_format\"" },
+                  { "stream", "False", 5, 200, "{\"text\":\"the green" },
+                  { "stream", "True", 4, 400, "\"param\":\"stream\"" },
+                  { "stream", "1", 1, 400, "\"param\":\"stream\"" },
+                  { "timestamp_granularities[]", "segment", 7, 200, "{\"text\":\"the green" },
+                  { "timestamp_granularities[]", "minute", 6, 400, "\"param\":\"timestamp_granularities[]\"" },
+                  { "temperature", "0.0", 3, 200, "{\"text\":\"the green" },
+                  { "temperature", "0x1p1", 5, 400, "\"param\":\"temperature\"" },
+                  { "temperature", "nan", 3, 400, "\"param\":\"temperature\"" },
+                  { "prompt", "", 0, 200, "{\"text\":\"the green" },
+                  { "prompt", "a\0b", 3, 400, "\"param\":\"prompt\"" },
+                  { "prompt", NULL, 60000, 400, "\"param\":\"prompt\",\"code\":\"context_length_exceeded\"" },
+                  { "file", "RIFF", 4, 400, "\"param\":\"file\"" } };
+    char *text = malloc(TEXT), *sound = malloc(TEXT), *answer = malloc(TEXT), *long_text = malloc(60000);
     FILE *f = fopen("examples/speech.wav", "rb");
     const size_t size = f != NULL ? fread(sound, 1, TEXT / 2, f) : 0;
     if (f != NULL) fclose(f);
-    for (int i = 0; i < 4; i++) {
-        const size_t n = strlen(before) - 2 + strlen(forms[i]), total = n + size + strlen(after);
-        int len = snprintf(text, TEXT,
-                           "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\n"
-                           "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: %zu\r\n\r\n",
-                           total);
-        len += snprintf(text + len, TEXT - (size_t)len, before, forms[i]);
-        memcpy(text + len, sound, size);
-        memcpy(text + len + size, after, strlen(after));
+    for (size_t i = 0; i < 60000; i++) long_text[i] = "word "[i % 5];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char head[256], field[256];
+        const int n =
+            snprintf(field, sizeof field, "--b\r\nContent-Disposition: form-data; name=\"%s\"\r\n\r\n", cases[i].name);
+        const char before[] = "\r\n--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x.wav\"\r\n\r\n";
+        const size_t total = (size_t)n + cases[i].len + strlen(before) + size + strlen(after);
+        const int n_head = snprintf(head, sizeof head,
+                                    "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\n"
+                                    "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: %zu\r\n\r\n",
+                                    total);
+        const struct {
+            const char *data;
+            size_t len;
+        } pieces[] = { { head, (size_t)n_head },
+                       { field, (size_t)n },
+                       { cases[i].value != NULL ? cases[i].value : long_text, cases[i].len },
+                       { before, strlen(before) },
+                       { sound, size },
+                       { after, strlen(after) } };
+        char *at = text;
+        for (size_t k = 0; k < sizeof pieces / sizeof pieces[0]; at += pieces[k++].len)
+            memcpy(at, pieces[k].data, pieces[k].len);
         const int fd = g4_connect(s);
-        g4_send(fd, text, (size_t)len + size + strlen(after));
+        g4_send(fd, text, (size_t)(at - text));
         const int status = g4_read_answer(fd, answer, 20);
-        G4_EXPECT(status == (i < 3 ? 200 : 400) && strstr(answer, want[i]) != NULL, "%s: %d, %s", forms[i], status,
-                  answer);
+        G4_EXPECT(status == cases[i].status && strstr(answer, cases[i].says) != NULL, "%s %zu: %d, %s", cases[i].name,
+                  i, status, answer);
         close(fd);
     }
     free(text);
     free(sound);
     free(answer);
+    free(long_text);
 }
 
 /* ---- Many at a time ---------------------------------------------------------------------------------------------- */
@@ -287,8 +317,18 @@ static void g4_test_errors(const g4_server *s)
         { "GET /v1/models HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403 },
         { "GET /v1/models HTTP/1.1\r\nHost: localhost.evil.example\r\n\r\n", 403 },
         { "GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1:99\r\n\r\n", 200 },
+        { "GET /v1/models HTTP/1.1\r\nHost: LocalHost\r\n\r\n", 200 },
+        { "GET /v1/models HTTP/1.1\r\nHost: [::1]:\r\n\r\n", 200 },
+        { "GET /v1/models HTTP/1.1\r\nHost: [::1]evil.example\r\n\r\n", 403 },
+        { "GET /v1/models HTTP/1.1\r\nHost: localhost:80.evil.example\r\n\r\n", 403 },
+        { "GET /v1/models HTTP/1.1\r\nHost: [localhost]\r\n\r\n", 403 },
+        { "GET /v1/models HTTP/1.1\r\nHost: [::1\r\n\r\n", 403 },
+        { "GET /v1/models HTTP/1.1\r\nHost: \r\n\r\n", 403 },
         { "POST " CHAT " HTTP/1.1\r\nHost: [::1]\r\n\r\n", 411 },
         { "POST " CHAT " HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}", 415 },
+        { "POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: Application/JSON; charset=UTF-8\r\n"
+          "Content-Length: 14\r\n\r\n{\"prompt\":\"x\"}",
+          200 },
         { "POST " CHAT " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n{}", 413 },
         { "POST " CHAT " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", 400 },
         { "nonsense\r\n\r\n", 400 }

@@ -165,7 +165,7 @@ static void g4_test_keys(void)
 {
     char path[] = "/tmp/g4-keys-XXXXXX", *answer = malloc(TEXT);
     const int file = mkstemp(path);
-    static const char keys[] = "# of us\n\nsesame\r\n  other-key \n";
+    static const char keys[] = "\xef\xbb\xbf# of us\n\nsesame\r\n  other-key \n\t\nlast";
     G4_EXPECT(write(file, keys, strlen(keys)) == (ssize_t)strlen(keys), "the keys");
     close(file);
     const char *const more[] = { "--api-key-file", path, "--cors", "http://page.example", "--max-body", "2K", NULL };
@@ -181,7 +181,10 @@ static void g4_test_keys(void)
                   { "/v1/models", "Authorization: sesame\r\n", 401 },
                   { "/v1/models", "Authorization: Bearer sesame\r\n", 200 },
                   { "/v1/models", "X-Api-Key: other-key\r\n", 200 },
+                  { "/v1/models", "Authorization: bearer sesame\r\n", 200 },
+                  { "/v1/models", "X-Api-Key: last\r\n", 200 },
                   { "/v1/models", "X-Api-Key: # of us\r\n", 401 },
+                  { "/v1/models", "X-Api-Key: \xef\xbb\xbf# of us\r\n", 401 },
                   { "/metrics", "", 401 },
                   { "/health", "", 200 },
                   { "/v1/models", "X-Api-Key: sesame\r\nOrigin: http://page.example\r\n", 200 },
@@ -192,6 +195,14 @@ static void g4_test_keys(void)
     }
     G4_EXPECT(g4_ask_as(&s, "OPTIONS", CHAT, "Origin: http://page.example\r\n", "", answer) == 204, "%s", answer);
     G4_EXPECT(strstr(answer, "Access-Control-Allow-Origin: http://page.example\r\n") != NULL, "%s", answer);
+    static const char asked[] =
+        "Origin: http://page.example\r\nAccess-Control-Request-Headers: x-stainless-os,x-own\r\n";
+    G4_EXPECT(g4_ask_as(&s, "OPTIONS", CHAT, asked, "", answer) == 204 &&
+                  strstr(answer, "Access-Control-Allow-Headers: x-stainless-os,x-own\r\n") != NULL,
+              "%s", answer);
+    G4_EXPECT(g4_ask_as(&s, "OPTIONS", CHAT, "Access-Control-Request-Headers: x-own\r\n", "", answer) == 204 &&
+                  strstr(answer, "Access-Control") == NULL,
+              "%s", answer);
     char *body = calloc(1, 4000);
     memset(body, ' ', 3000);
     G4_EXPECT(g4_ask_as(&s, "POST", CHAT, "X-Api-Key: sesame\r\n", body, answer) == 413, "%s", answer);
@@ -199,6 +210,38 @@ static void g4_test_keys(void)
     G4_EXPECT(g4_stop(&s) == 0, "the end");
     unlink(path);
     free(answer);
+}
+
+/* It does not begin, and its status is that. */
+static int g4_refuses(const char *option, const char *value, int status)
+{
+    const char *const more[] = { option, value, NULL };
+    const g4_server s = g4_serve(more);
+    if (s.port > 0) g4_stop(&s);
+    return s.port == 0 && g4_wait(s.pid) == status;
+}
+
+/* Files of keys that would let nobody in, or everybody, and origins that no browser sends: it does not begin. */
+static void g4_test_wrong_options(void)
+{
+    static const struct {
+        const char *text;
+        size_t len;
+    } files[] = { { "", 0 }, { "# only\n\n", 8 }, { "s\0e\0\n\0", 6 }, { "sesame\0\n", 8 } };
+    static const char *const origins[] = {
+        "", "page.example", "https://", "https://page.example/", "https://a,https://b", "://x"
+    };
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        char path[] = "/tmp/g4-keys-XXXXXX";
+        const int file = mkstemp(path);
+        G4_EXPECT(write(file, files[i].text, files[i].len) == (ssize_t)files[i].len, "the keys");
+        close(file);
+        G4_EXPECT(g4_refuses("--api-key-file", path, 1), "keys %zu", i);
+        unlink(path);
+    }
+    G4_EXPECT(g4_refuses("--api-key-file", "/tmp", 1) && g4_refuses("--api-key-file", "/tmp/no/file", 1), "no file");
+    for (size_t i = 0; i < sizeof origins / sizeof origins[0]; i++)
+        G4_EXPECT(g4_refuses("--cors", origins[i], 2), "--cors %s", origins[i]);
 }
 
 /* ---- The end ----------------------------------------------------------------------------------------------------- */
@@ -305,6 +348,7 @@ int main(void)
     g4_test_tokens(&s);
     G4_EXPECT(g4_stop(&s) == 0, "the end");
     g4_test_keys();
+    g4_test_wrong_options();
     g4_test_end_of_server();
     g4_test_end_in_prompt();
     g4_test_full_disk();
