@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The examples of docs/server.md as they stand there, but for names, ports and certificates: nginx and Caddy in front of gemma4 serve, the
-unit of systemd, the container.
+unit of systemd; and the container that ../Containerfile builds.
 
 usage: test_proxies.py GEMMA4
 What is not installed counts as skipped."""
@@ -160,26 +160,24 @@ def container():
     if builder is None:
         score.skip("no builder of containers is there, or none that runs")
         return
-    with tempfile.TemporaryDirectory() as folder:
-        with open(os.path.join(folder, "Containerfile"), "w", encoding="utf-8") as f:
-            f.write(example("A container", "FROM"))
-        r = subprocess.run([builder, "build", "-q", "-t", "gemma4-test", "-f", os.path.join(folder, "Containerfile"), ROOT], capture_output=True, text=True)
-        expect(r.returncode == 0, f"{builder} build: {r.stderr[-800:]}")
-        if r.returncode == 0:
-            port = free_port()
-            run = subprocess.Popen([builder, "run", "--rm", "--name", f"gemma4-test-{port}", "-p", f"127.0.0.1:{port}:8080", "gemma4-test", "--insecure"])
-            status = 0
-            for _ in range(100):
-                try:
-                    c = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-                    c.request("GET", "/health")
-                    status = c.getresponse().status
-                    break
-                except OSError:
-                    time.sleep(0.1)
-            expect(status == 200, f"{builder} run: {status}")
-            subprocess.run([builder, "stop", f"gemma4-test-{port}"], capture_output=True)
-            run.wait(30)
+    r = subprocess.run([builder, "build", "-q", "-t", "gemma4-test", "-f", os.path.join(ROOT, "Containerfile"), ROOT], capture_output=True, text=True)
+    expect(r.returncode == 0, f"{builder} build: {r.stderr[-800:]}")
+    if r.returncode != 0:
+        return
+    port = free_port()
+    run = subprocess.Popen([builder, "run", "--rm", "--name", f"gemma4-test-{port}", "-p", f"127.0.0.1:{port}:8080", "gemma4-test", "--insecure"])
+    said = None
+    for _ in range(100):
+        try:
+            c = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            c.request("POST", "/v1/chat/completions", json.dumps(QUESTION), {"Host": "localhost", "Content-Type": "application/json"})
+            said = c.getresponse().read().decode()
+            break
+        except OSError:
+            time.sleep(0.1)
+    expect(said is not None and "cold" in said, f"{builder} run: a question: {said}")
+    subprocess.run([builder, "stop", f"gemma4-test-{port}"], capture_output=True)
+    run.wait(30)
 
 
 def main():
