@@ -63,6 +63,16 @@ static int g4_wait_for(int fd, char *answer, const char *text)
     return 1;
 }
 
+/* A request of nearly all of the context, in memory to be freed. */
+static char *g4_long_prompt(void)
+{
+    char *body = malloc(60000), *at = body;
+    at += sprintf(at, "{\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":\"");
+    for (int i = 0; i < 1900; i++) at += sprintf(at, "word%d ", i % 7);
+    sprintf(at, "\"}]}");
+    return body;
+}
+
 static void g4_test_gone_in_thought(const g4_server *s)
 {
     static const char body[] = "{\"enable_thinking\":true," AFTER_RESULT "," UNENDING "%s}";
@@ -86,6 +96,10 @@ static void g4_test_gone_in_thought(const g4_server *s)
     close(waits);
     close(fd);
     g4_expect_idle(s, "an answer, and one that waits");
+    char *prompt = g4_long_prompt();
+    close(g4_begin(s, prompt, "running", 1));
+    g4_expect_idle(s, "a long prompt");
+    free(prompt);
     free(answer);
 }
 
@@ -119,11 +133,8 @@ static void g4_take_events(int fd, int other, double seconds, g4_pace *p)
 static void g4_test_long_prompt(const g4_server *s)
 {
     static const char stream[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]," UNENDING ",\"stream\":true}";
-    char *body = malloc(60000), *at = body, *answer = malloc(TEXT);
     g4_pace alone, beside;
-    at += sprintf(at, "{\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":\"");
-    for (int i = 0; i < 1900; i++) at += sprintf(at, "word%d ", i % 7); /* nearly all of the context */
-    sprintf(at, "\"}]}");
+    char *body = g4_long_prompt(), *answer = malloc(TEXT);
     char *text = g4_request_text("POST", CHAT, "", body);
     const int fd = g4_begin(s, stream, "running", 1), other = g4_connect(s);
     G4_EXPECT(g4_wait_for(fd, answer, "\"delta\":{\"content\":\""), "it answers: %s", answer);
