@@ -508,7 +508,8 @@ int print_buffer(const buffer *b)
     const char *text = buffer_text(b);
     if (b->failed) return say(FAILED, "no memory for the output");
     for (size_t pos = 0, n; pos < b->len && !ferror(stdout); pos += n) {
-        if (interrupted()) return interrupted();
+        if (pos > 0 && interrupted())
+            return interrupted(); /* the first is also what an interrupted answer says of itself */
         n = piece_of(text + pos, b->len - pos);
         show(stdout, text + pos, n);
     }
