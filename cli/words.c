@@ -316,6 +316,7 @@ static int take_word(arguments *a, const cli_command *c, question *q, const char
     }
     if (!is_prompt) return say(USAGE, "what is \"%s\"? See gemma4 help %s", word, c->name);
     const char *shown_by = is_free ? option_for_medium(word) : NULL;
+    if (is_free && shown_by == NULL && strchr(word, '.') != NULL) shown_by = "-f";
     if (shown_by != NULL && is_plain_file(word)) return say(USAGE, "%s is a file: give it with %s", word, shown_by);
     if (q->n == 0) {
         q->first = word;
@@ -372,12 +373,9 @@ static int check_run(arguments *a, const question *q)
 /* Was it meant as a question? What stands behind -- is one. */
 static int check_question(arguments *a, const cli_command *c, const question *q)
 {
-    const char *word = q->first;
     int status = c->name[0] == '\0' ? check_command(a, q) : DONE;
     if (status == DONE && strcmp(c->name, "run") == 0) status = check_run(a, q);
     if (status != DONE) return status;
-    if (q->n == 1 && strchr(word, '.') != NULL && is_plain_file(word))
-        return say(USAGE, "%s is a file: give it with -f", word);
     for (int i = 0; i < a->n_inputs; i++) {
         if (i != q->place && a->inputs[i].kind == INPUT_TEXT)
             return say(USAGE, "what is \"%s\"? A text of several words stands in quotes behind -p", q->first);

@@ -94,6 +94,10 @@ fails 2 "is a file: give it with --image" scene.png
 fails 2 "is a file: give it with --image" "Describe it." scene.png
 cp "$repo/LICENSE" text.txt
 fails 2 "is a file: give it with -f" text.txt
+fails 2 "is a file: give it with -f" "Summarise it." text.txt
+fails 2 "is a file: give it with -f" summarise text.txt now -m "$tiny"
+run -m "$tiny" --quiet -n 3 -- summarise text.txt
+ok "behind -- it is a word" test "$rc" -eq 0
 
 # ---- Options -----------------------------------------------------------------------------------------
 run -m "$tiny" --quiet -n 3 -t 1 --temp 0 -p "Tell me a story."
