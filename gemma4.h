@@ -722,7 +722,7 @@ typedef struct {
     int no_generation_prompt;  /* nonzero: do not open the model's turn at the end */
     const char *template_name; /* "31b-2026-07", "e2b-2026-07", "31b-2026-04"; NULL: the model file's */
     int openai;                /* g4_chat_parse only: OpenAI's format; see there */
-    g4_limits limits; /* of making the chat, g4_chat_prompt and g4_chat_media, beside those of the engine */
+    g4_limits limits;          /* of making the chat, g4_chat_prompt and g4_chat_media, beside those of the engine */
     uint64_t reserved[4];
 } g4_chat_options;
 
