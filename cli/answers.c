@@ -46,9 +46,17 @@ static g4_refusal refusal_of(const request_work *w)
     return (g4_refusal) { .status = w->status, .message = w->error.message, .param = w->param };
 }
 
-static void refuse_request(connection *c, const request_work *w)
+static g4_status wrong_for_time(request_work *w)
 {
-    const g4_refusal why = refusal_of(w);
+    return request_wrong(w, G4_ERR_CANCELED, NULL, "the answer did not begin within the %g seconds of --timeout",
+                         w->shop->args->timeout);
+}
+
+static void refuse_request(connection *c, request_work *w)
+{
+    if (w->status == G4_ERR_CANCELED) wrong_for_time(w); /* by nobody else, for its client is there */
+    g4_refusal why = refusal_of(w);
+    if (w->status == G4_ERR_CANCELED) why.http = 503;
     connection_refuse(c, &why);
 }
 
@@ -122,7 +130,7 @@ static void wait_for(event_sender *e, served_job *j)
         if (j->out.len == 0) pthread_cond_timedwait(&j->changed, &j->lock, &until);
         if (j->out.len > 0) send_waiting(e, j);
         if (j->streams && seconds_now() - e->sent > COMMENT_SECONDS) send_comment(e, j);
-        const int is_late = seconds_now() - j->added > s->args->timeout;
+        const int is_late = seconds_now() - e->c->began > s->args->timeout;
         if (j->state == JOB_OVER || is_cancelled || (!is_gone(j) && !is_late && !e->c->is_lost)) continue;
         is_cancelled = 1;
         pthread_mutex_unlock(&j->lock);
@@ -131,10 +139,11 @@ static void wait_for(event_sender *e, served_job *j)
         pthread_mutex_lock(&j->lock);
     }
     pthread_mutex_unlock(&j->lock);
+    if (is_cancelled && !is_gone(j) && j->work.status == G4_ERR_CANCELED) wrong_for_time(&j->work);
 }
 
 /* What there is of an answer that ran out of time is an answer that was cut off. */
-static void forgive_lateness(request_work *w)
+void job_forgive_lateness(request_work *w)
 {
     const int has_begun = w->writer.response != NULL || w->writer.text.len > 0;
     if (w->status == G4_ERR_CANCELED && has_begun) w->status = G4_OK;
@@ -193,13 +202,9 @@ static void send_answer(event_sender *e, served_job *j)
 {
     connection *c = e->c;
     request_work *w = &j->work;
-    forgive_lateness(w);
+    job_forgive_lateness(w);
     if (w->status != G4_OK && !c->has_head && j->out.len == 0) {
-        if (w->status == G4_ERR_CANCELED)
-            connection_error(c, 503, NULL, "the answer did not begin within the %g seconds of --timeout",
-                             c->s->args->timeout);
-        else
-            refuse_request(c, w);
+        refuse_request(c, w);
     } else if (j->streams) {
         end_stream(e, j);
     } else {
@@ -290,7 +295,8 @@ void job_serve(connection *c, void (*use)(connection *c, served_job *j, void *us
         return;
     }
     j->work.dialect = c->dialect;
-    j->work.limits.seconds = c->s->args->timeout;
+    j->work.limits.seconds = c->s->args->timeout - (seconds_now() - c->began);
+    if (!(j->work.limits.seconds > 0.001)) j->work.limits.seconds = 0.001; /* 0 would be no limit */
     watcher_add(&c->s->watcher, &one, c->fd, &j->gone, &j->has_gone);
     use(c, j, user);
     watcher_remove(&c->s->watcher, &one);

@@ -134,6 +134,7 @@ static void answer_one(connection *c, served_job *j, void *user)
             answer_alone(c, j);
         else if (!job_wait(c, j))
             return;
+        job_forgive_lateness(w);
     }
     if (w->status != G4_OK) {
         job_refuse(c, j);

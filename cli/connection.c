@@ -147,6 +147,7 @@ static void *connection_main(void *arg)
     while (!c->closes && !c->is_lost) {
         if (!read_request(c)) continue;
         atomic_fetch_add(&s->counts.requests, 1);
+        c->began = seconds_now();
         s->answer(c);
     }
     say_goodbye(c);

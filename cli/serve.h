@@ -223,6 +223,7 @@ struct connection {
     http_request request;
     buffer in; /* what has come and is not read yet, from in_at on */
     size_t in_at;
+    double began;        /* when the request was complete: from then on --timeout counts, for all its answers */
     g4_dialect dialect;  /* of the route that is asked */
     const char *allowed; /* methods of it; NULL: it is none */
     int closes;          /* behind this answer */
@@ -259,6 +260,7 @@ void job_answer_ready(connection *c, served_job *j); /* or refuse it, as its sta
 int job_wait(connection *c, served_job *j);          /* until it is answered; 0: too many wait, and the client knows */
 /* One of several answers in one stream, given by the batch or by `alone` on this thread. */
 void job_answer_choice(connection *c, served_job *j, void (*alone)(connection *c, served_job *j));
+void job_forgive_lateness(request_work *w);    /* an answer that ran out of time is one that was cut off */
 void job_refuse(connection *c, served_job *j); /* say what is wrong with it, unless the client has gone */
 void answer_chat(connection *c);
 void answer_tokens(connection *c);

@@ -274,6 +274,18 @@ static void g4_test_end_of_server(void)
     G4_EXPECT(g4_ask(&s, CHAT, body, answer) == 503 && strstr(answer, "Retry-After: "), "%s", answer);
     G4_EXPECT(g4_read_answer(fd, answer, 10) == 200 && strstr(answer, "\"finish_reason\":\"length\""), "%s", answer);
     close(fd);
+    /* several prompts have the time of one request: whole and streamed */
+    static const char several[] =
+        "{\"prompt\":[\"once\",\"twice\",\"often\"],\"max_tokens\":3900,\"temperature\":4,\"top_k\":0,\"top_p\":1,"
+        "\"presence_penalty\":1,\"logit_bias\":{\"1\":-1000,\"16\":-1000,\"106\":-1000}%s}";
+    char prompts[512];
+    for (int streams = 0; streams < 2; streams++) {
+        const double began = g4_now();
+        snprintf(prompts, sizeof prompts, several, streams ? ",\"stream\":true" : "");
+        const int status = g4_ask(&s, "/v1/completions", prompts, answer);
+        G4_EXPECT(status == (streams ? 200 : 503) && strstr(answer, "--timeout") != NULL, "%d: %.300s", status, answer);
+        G4_EXPECT(g4_now() - began < 2.7, "after %.2f s", g4_now() - began);
+    }
     /* asked to stop, it finishes what it has begun */
     const int last = g4_begin(&s, "{" LONG_ANSWER ",\"stream\":true}", "running", 1), idle = g4_connect(&s);
     kill(s.pid, SIGTERM);
