@@ -678,7 +678,8 @@ g4_status g4_net_finish(g4_net *net, const char *what, g4_error *err);
  * and g is closed. */
 g4_status g4_grammar_new(g4_grammar **out, const g4_allocator *a, const g4_tokenizer *t, g4_halt *halt, g4_error *err);
 g4_net *g4_grammar_net(g4_grammar *g);
-/* What every public call that makes one checks first; *out is NULL then, and halt that of these limits and the engine's. */
+/* What every public call that makes one checks first; *out is NULL then, and halt that of these limits and the
+ * engine's. */
 g4_status g4_grammar_check(g4_grammar **out, const g4_engine *e, const char *text, const char *what,
                            const g4_limits *limits, g4_halt *halt, g4_error *err);
 g4_status g4_grammar_finish(g4_grammar **out, g4_grammar *g, g4_status st, const char *what, g4_error *err);

@@ -29,15 +29,6 @@ void buffer_add(buffer *b, const void *data, size_t n)
     b->data[b->len] = '\0';
 }
 
-int buffer_add_long(buffer *b, const void *data, size_t n)
-{
-    for (size_t pos = 0; pos < n && !b->failed; pos += LONG_PIECE) {
-        if (interrupted()) return interrupted();
-        buffer_add(b, (const char *)data + pos, n - pos < LONG_PIECE ? n - pos : LONG_PIECE);
-    }
-    return DONE;
-}
-
 int buffer_write(void *b, const void *data, size_t size)
 {
     buffer_add(b, data, size);
@@ -74,9 +65,7 @@ void buffer_free(buffer *b)
 
 /* ---- Characters ----------------------------------------------------------------------------------- */
 
-/* Bytes of the well-formed UTF-8 character at the start of text, of which n bytes are left, and its code point; 0:
- * there is none. */
-static size_t whole_character(const char *text, size_t n, uint32_t *code)
+size_t whole_character(const char *text, size_t n, uint32_t *code)
 {
     const unsigned char *s = (const unsigned char *)text;
     size_t bytes = s[0] < 0x80 ? 1 : s[0] < 0xC2 ? 0 : s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : s[0] < 0xF5 ? 4 : 0;
@@ -89,20 +78,6 @@ static size_t whole_character(const char *text, size_t n, uint32_t *code)
     int is_overlong = (s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xF0 && s[1] < 0x90);
     int is_surrogate = s[0] == 0xED && s[1] >= 0xA0, is_beyond = s[0] == 0xF4 && s[1] >= 0x90;
     return bytes > 2 && (is_overlong || is_surrogate || is_beyond) ? 0 : bytes;
-}
-
-int utf8_start(const char *text, size_t n, size_t *at)
-{
-    uint32_t code;
-    size_t ask = 0, bytes = 1;
-    for (*at = 0; *at < n && bytes > 0; *at += bytes) {
-        if (*at >= ask) {
-            if (interrupted()) return interrupted();
-            ask = *at + LONG_PIECE;
-        }
-        bytes = whole_character(text + *at, n - *at, &code);
-    }
-    return DONE;
 }
 
 /* The mildest use from which on a character is kept away. What joins and shapes letters or emoji belongs to prose, and

@@ -86,9 +86,6 @@ typedef struct {
     int failed;
 } buffer;
 void buffer_add(buffer *b, const void *data, size_t n);
-/* The same of what may be as long as a file: between its pieces the program can be asked to stop. */
-enum { LONG_PIECE = 1 << 20 };
-int buffer_add_long(buffer *b, const void *data, size_t n);
 int buffer_write(void *b, const void *data, size_t size); /* the same as a g4_write_fn: nonzero without memory */
 void buffer_str(buffer *b, const char *s);
 void buffer_fmt(buffer *b, const char *format, ...) PRINTF_LIKE(2, 3);
@@ -108,8 +105,9 @@ typedef enum {
 /* Is the character at the start of text, of which n bytes are left, harmless? *bytes gets its length; a byte that
  * belongs to no character is not harmless and 1 long. */
 int is_harmless(const char *text, size_t n, text_use use, size_t *bytes);
-/* *at: how many bytes of a text are well-formed UTF-8, up to the first that belongs to no character. */
-int utf8_start(const char *text, size_t n, size_t *at);
+/* Bytes of the well-formed UTF-8 character at the start of text, of which n bytes are left, and its code point; 0:
+ * there is none. */
+size_t whole_character(const char *text, size_t n, uint32_t *code);
 /* Text with a question mark for each character that is not. */
 void buffer_harmless(buffer *b, const char *text, size_t len, text_use use);
 
@@ -284,6 +282,9 @@ void watch_mapped(const char *path);
 int interrupted(void);             /* 0, or the exit status of a program that was asked to stop */
 void forget_interrupt(void);       /* Ctrl-C stopped an answer, not the program; other signals still do */
 g4_limits until_interrupted(void); /* of calls of the library: they end when the program is asked to stop */
+/* Work as long as a file asks for that between pieces of this many bytes. */
+enum { LONG_PIECE = 1 << 20 };
+int buffer_add_long(buffer *b, const void *data, size_t n); /* buffer_add in pieces */
 
 double seconds_now(void); /* of a clock that only goes forward */
 double per_second(double n, double seconds);

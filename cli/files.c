@@ -144,6 +144,15 @@ void forget_interrupt(void)
 
 g4_limits until_interrupted(void) { return (g4_limits) { .cancel = &signal_flag }; }
 
+int buffer_add_long(buffer *b, const void *data, size_t n)
+{
+    for (size_t pos = 0; pos < n && !b->failed; pos += LONG_PIECE) {
+        if (interrupted()) return interrupted();
+        buffer_add(b, (const char *)data + pos, n - pos < LONG_PIECE ? n - pos : LONG_PIECE);
+    }
+    return DONE;
+}
+
 /* ---- Clock ------------------------------------------------------------------------------------ */
 
 double seconds_now(void)
@@ -313,6 +322,21 @@ int source_read(const char *path, buffer *out)
     buffer_free(&bytes);
     if (status == DONE && out->failed) status = say(FAILED, "no memory for %s", name);
     return status;
+}
+
+/* *at: how many bytes of a text are well-formed UTF-8, up to the first that belongs to no character. */
+static int utf8_start(const char *text, size_t n, size_t *at)
+{
+    uint32_t code;
+    size_t ask = 0, bytes = 1;
+    for (*at = 0; *at < n && bytes > 0; *at += bytes) {
+        if (*at >= ask) {
+            if (interrupted()) return interrupted();
+            ask = *at + LONG_PIECE;
+        }
+        bytes = whole_character(text + *at, n - *at, &code);
+    }
+    return DONE;
 }
 
 int text_read(const char *path, buffer *out)

@@ -68,13 +68,14 @@ ok "and counted" grep -q '5 answered, 4 failed; prompts ' "$tmp/err"
 
 # ---- Other dialects ----------------------------------------------------------------------------------------
 look='[{"name":"look","input_schema":'$parameters'}]'
+upon=$("$g4" tokenize -m $tiny -p 'once upon' | tr ' ' ',')
 cat > "$tmp/dialects.jsonl" <<END
 {"custom_id":"m","url":"https://api.example/v1/messages","body":{"max_tokens":4,$hi}}
 {"custom_id":"p","params":{"model":"mine","max_tokens":60,$hi,"tools":$look,"tool_choice":{"type":"any"}}}
 {"custom_id":"r","url":"/v1/responses","body":{"input":"hi","max_output_tokens":4}}
 {"custom_id":"t","url":"http://x/v1/completions","body":{"prompt":"once upon","max_tokens":4}}
 {"custom_id":"w","params":{"messages":[{"role":"user","content":[{"type":"document"}]}]}}
-{"custom_id":"i","url":"/v1/completions","body":{"prompt":[2,$("$g4" tokenize -m $tiny -p 'once upon' | tr ' ' ',')],"max_tokens":4}}
+{"custom_id":"i","url":"/v1/completions","body":{"prompt":[2,$upon],"max_tokens":4}}
 {"custom_id":"2","url":"/v1/completions","body":{"prompt":["once","upon"],"max_tokens":4}}
 {"custom_id":"b","url":"/v1/completions","body":{"prompt":[2,99999999],"max_tokens":4}}
 END

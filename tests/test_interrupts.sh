@@ -1,7 +1,7 @@
 #!/bin/sh
 # How soon the program ends when Ctrl-C comes in the middle of long work: by kind of work, at random moments of it. It
 # ends with 130 and says nothing of an error; the times are printed. Only 2 seconds and more count as a failure, since
-# the machine may be busy; on a calm one it takes about 50 ms. G4_TRIALS moments a kind, inputs of G4_MIB MiB.
+# the machine may be busy; docs/reliability.md has those of a calm one. G4_TRIALS moments a kind, inputs of G4_MIB MiB.
 . tests/program.sh
 model=models/tiny.g4
 trials=${G4_TRIALS:-1}

@@ -66,8 +66,7 @@ static void g4_test_envelopes(void)
             "input: expected by /v1/responses, found nothing");
     G4_LINE("{\"url\":\"/v1/completions\",\"body\":{\"prompt\":[\"x\"]}}", "|completion|x");
     G4_LINE("{\"url\":\"/v1/completions\",\"body\":{\"prompt\":[5,6]}}", "|completion|");
-    G4_LINE("{\"url\":\"/v1/completions\",\"body\":{\"prompt\":[5,-6]}}",
-            "prompt: expected ids of tokens, found -6");
+    G4_LINE("{\"url\":\"/v1/completions\",\"body\":{\"prompt\":[5,-6]}}", "prompt: expected ids of tokens, found -6");
     G4_LINE("{\"url\":\"/v1/completions\",\"body\":{\"prompt\":\"x\",\"echo\":true}}",
             "echo: expected false: the prompt is not repeated");
     G4_LINE("{\"custom_id\":\"a\"," G4_CHAT "\"method\":\"POST\"}", "body: expected an object, found nothing");
