@@ -90,7 +90,7 @@ static g4_session *g4_start(g4_engine *e, g4_kv_choice kv, int seed, int n)
     return s;
 }
 
-static g4_session *g4_copy(const g4_session *s)
+static g4_session *g4_fork_of(const g4_session *s)
 {
     g4_session *copy = NULL;
     g4_error err;
@@ -139,7 +139,7 @@ static void g4_test_many(g4_engine *e, g4_kv_choice kv, const char *what)
     int all[MANY];
     for (int i = 0; i < MANY; i++) {
         s[i] = g4_start(e, kv, i, g4_min_int(lengths[i], (int)e->file.config.max_ctx - 2));
-        alone[i] = g4_copy(s[i]);
+        alone[i] = g4_fork_of(s[i]);
         rows[i] = g4_next_row(s[i], g4_some_token(e, i, 1000));
         all[i] = i;
     }
@@ -183,13 +183,13 @@ static void g4_test_mixed(g4_engine *e, g4_kv_choice kv, const char *what)
     float *soft = malloc(PIECE * hidden * sizeof *soft);
     for (size_t i = 0; soft && i < PIECE * hidden; i++)
         soft[i] = (float)((int)(i * 2654435761u >> 20 & 255) - 128) / 64;
-    g4_session *prompt = g4_start(e, kv, 50, 33), *prompt_alone = g4_copy(prompt), *s[OTHERS], *alone[OTHERS];
+    g4_session *prompt = g4_start(e, kv, 50, 33), *prompt_alone = g4_fork_of(prompt), *s[OTHERS], *alone[OTHERS];
     g4_row rows[PIECE + OTHERS], piece[PIECE];
     int place[1 + OTHERS], n = 0;
     g4_piece_rows(prompt, soft, piece);
     for (int i = 0; i < OTHERS; i++) { /* between the prompt's rows */
         s[i] = g4_start(e, kv, i, lengths[i]);
-        alone[i] = g4_copy(s[i]);
+        alone[i] = g4_fork_of(s[i]);
         for (int k = 0; k < PIECE / OTHERS; k++) rows[n + k] = piece[i * (PIECE / OTHERS) + k];
         n += PIECE / OTHERS;
         place[1 + i] = n;
