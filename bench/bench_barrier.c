@@ -73,9 +73,9 @@ int main(int argc, char **argv)
         return 1;
     }
     /* the ticket counts jobs; those of one piece are run in place and are no jobs */
-    const uint64_t before = atomic_load(&e->pool->ticket) >> (2 * G4_TICKET_BITS);
+    const uint64_t before = atomic_load(&e->compute.pool->ticket) >> (2 * G4_TICKET_BITS);
     if (g4_session_eval(s, (const g4_token[]) { 4 }, 1, &err)) return 1;
-    const uint64_t jobs = (atomic_load(&e->pool->ticket) >> (2 * G4_TICKET_BITS)) - before;
+    const uint64_t jobs = (atomic_load(&e->compute.pool->ticket) >> (2 * G4_TICKET_BITS)) - before;
     printf("%s: %d jobs a token\n", argv[2], (int)(jobs & 0xFFFF));
     g4_session_close(s);
     g4_engine_close(e);

@@ -26,7 +26,7 @@
 #include <unistd.h>
 
 #define MODEL "models/tiny.g4"
-enum { TEXT = 1 << 20 };
+enum { TEXT = 4 << 20 };
 
 static inline double g4_now(void)
 {

@@ -55,9 +55,12 @@ for cc in $compilers; do
     "$cc" -x c++ -std=c++11 $warn -I. -fsyntax-only "$out/head.c" 2>&1 | check "$cc warnings in gemma4.h as C++11"
 done
 
-# ---- Floors ----------------------------------------------------------------------------------------
+# Nobody starts them in a test.
 cc=${compilers# }
 cc=${cc%% *}
+printf '%s\n' bench/*.c | each "warnings in" "$cc" -std=c11 $warn -I. -Itests -fsyntax-only
+
+# ---- Floors ----------------------------------------------------------------------------------------
 sh tools/floors.sh "$out/$cc" > "$out/floors" || echo "!! tools/floors.sh ends with status $?" >> "$out/floors"
 grep -v '^!!' "$out/floors"
 grep '^!!' "$out/floors" | check "floors"
