@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os.path
 from collections import deque
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator
 
@@ -16,6 +17,10 @@ from .session import Session, Tokens, _known, session_options
 
 if TYPE_CHECKING:
     from .engine import Engine
+
+# Bytes of a token's id, and of so many tokens: fewer are sooner read again than waited for.
+_ID = ctypes.sizeof(ctypes.c_int32)
+_MIN_SHARED = 32 * _ID
 
 
 def run_batch(engine: Engine, prompts: Iterable[Any], parallel: int, ordered: bool, errors: str, system: str | None,
@@ -46,8 +51,10 @@ def run_batch(engine: Engine, prompts: Iterable[Any], parallel: int, ordered: bo
 class _Job:
     """A prompt on its way to its answer. It holds what the engine points to until it is done."""
 
-    def __init__(self, index: int, session: Session):
-        self.index, self.session = index, session
+    def __init__(self, index: int):
+        self.index = index
+        self.session: Session | None = None  # not yet
+        self.ids = b""  # of the prompt, as far as others may share it; only where the session is new
         self.answer: Answer | None = None
         self.error: Exception | None = None
         self.request: Request | None = None
@@ -118,12 +125,13 @@ class _Batch:
             if job.request is not None:
                 job.request.close()
             self._jobs.discard(job)
-            self._idle.append(job.session)
+            if job.session is not None:
+                self._idle.append(job.session)
 
     # ---- One prompt ------------------------------------------------------------------------------------------------
 
     def _begin(self, index: int, prompt: Any) -> _Job:
-        job = _Job(index, self._idle.pop() if self._idle else self._engine.session(**self._session))
+        job = _Job(index)
         self._jobs.add(job)
         try:
             self._add(job, prompt)
@@ -170,9 +178,43 @@ class _Batch:
         ask.respond = ctypes.pointer(r.respond)
         ask.done = c.g4_batch_respond_request_done(done)
         job.keep = (ask, done)
-        with job.session._handle as pointer:
+        session = job.session = self._idle.pop() if self._idle else self._new_session(job, r)
+        with session._handle as pointer:
             self._call(r, lambda: check(lib.g4_batch_respond(self._pointer, pointer, r.chat, ctypes.byref(ask),
                                                              ctypes.byref(err)), err))
+
+    def _new_session(self, job: _Job, request: Request) -> Session:
+        """What another prompt begins with too, a system prompt above all, is read once: this one begins in a fork of its
+        session."""
+        session = None
+        if self._parallel > 1:
+            job.ids = self._ids(request)
+            shared = {other: len(os.path.commonprefix((job.ids, other.ids))) for other in self._jobs if other.session}
+            best = max(shared, key=shared.__getitem__, default=None)
+            if best is not None and shared[best] >= _MIN_SHARED:
+                session = self._fork(best, shared[best] // _ID)
+        return session if session is not None else self._engine.session(**self._session)
+
+    def _ids(self, request: Request) -> bytes:
+        """Those before the first picture or sound."""
+        prompt, err = c.g4_prompt(), c.g4_error()
+        self._call(request, lambda: check(lib.g4_chat_prompt(request.chat, ctypes.byref(prompt), ctypes.byref(err)),
+                                          err))
+        return ctypes.string_at(prompt.tokens, _ID * (prompt.media[0].pos if prompt.n_media > 0 else prompt.n))
+
+    def _fork(self, job: _Job, n: int) -> Session | None:
+        """Of its session, once that has read the first n tokens; None: it is over, or answers already."""
+        out, err = ctypes.c_void_p(), c.g4_error()
+        assert job.session is not None
+        with job.session._handle as pointer:
+            if not job.is_over:
+                check(lib.g4_batch_mark(self._pointer, pointer, n, ctypes.byref(err)), err)
+            while not job.is_over and lib.g4_session_n(pointer) < n:
+                check(lib.g4_batch_step(self._pointer, ctypes.byref(err)), err)
+            if job.is_over:
+                return None
+            check(lib.g4_batch_fork(self._pointer, ctypes.byref(out), pointer, n, ctypes.byref(err)), err)
+        return Session(self._engine, **self._session, _pointer=out)
 
     def _call(self, request: Request, join: Callable[[], None]) -> None:
         """Joining the batch encodes media, which may take seconds: that must hear Ctrl-C. Steps are short."""
@@ -190,7 +232,8 @@ class _Batch:
         for job in self._jobs:
             if job.request is not None:
                 job.request.close()
-            job.session.close()
+            if job.session is not None:
+                job.session.close()
         for session in self._idle:
             session.close()
         self._grammars.close()

@@ -403,6 +403,20 @@ class Batches(Case):
         pictures = list(self.engine.batch([[EXAMPLES / "scene.png", "Describe the scene."]] * 2, temperature=0))
         self.assertEqual(pictures[0].text, self.ask([EXAMPLES / "scene.png", "Describe the scene."]).text)
 
+    def test_a_common_beginning_is_read_once(self):
+        """Also by those that begin at the same moment; the window of sliding layers is shorter than it."""
+        ask = dict(system="You answer in one word. " * 40, temperature=0, max_tokens=4)
+        prompts = [f"What is {i} + {i}?" for i in range(7)] + ["What is 1 + 1?"]
+        answers = list(self.engine.batch(prompts, parallel=4, **ask))
+        self.assertEqual([a.text for a in answers], [a.text for a in self.engine.batch(prompts, parallel=1, **ask)])
+        self.assertEqual(answers[0].usage.cached_tokens, 0)
+        for answer in answers[1:]:
+            self.assertLess(answer.usage.prompt_tokens - answer.usage.cached_tokens, 32)
+        with_picture = [[EXAMPLES / "scene.png", p] for p in prompts[:2]]
+        answers = list(self.engine.batch(with_picture, parallel=2, **ask))
+        self.assertGreater(answers[1].usage.cached_tokens, 200)
+        self.assertLess(answers[1].usage.cached_tokens, answers[1].usage.prompt_tokens - 16)
+
     def test_errors(self):
         prompts = [HOT, 5, [{"role": "alien", "content": ""}], "a " * 9000, HOT]
         answers = list(self.engine.batch(prompts, errors="return", temperature=0))
