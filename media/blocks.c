@@ -107,9 +107,8 @@ static const char g4_block_anchors[3][65] = {
 
 static uint32_t g4_block_subset(uint32_t subsets, uint32_t partition, uint32_t i)
 {
-    return subsets == 2   ? g4_block_twos[partition] >> i & 1
-           : subsets == 3 ? g4_block_threes[partition] >> 2 * i & 3
-                          : 0;
+    if (subsets == 2) return (uint32_t)(g4_block_twos[partition] >> i & 1);
+    return subsets == 3 ? (uint32_t)(g4_block_threes[partition] >> 2 * i & 3) : 0;
 }
 
 static int g4_block_is_anchor(uint32_t subsets, uint32_t partition, uint32_t i)
@@ -266,7 +265,7 @@ static uint8_t g4_bc6_level(int v, int is_signed)
     const int half = v * 31 / (is_signed ? 32 : 64), exponent = half >> 10;
     const int fraction = exponent ? (half & 1023) | 1024 : half & 1023;
     const float value = (float)fraction / 16777216.0F * (float)(1 << (exponent ? exponent - 1 : 0));
-    return value > 1 ? 255 : (uint8_t)(value * 255.0F);
+    return (uint8_t)(value > 1 ? 255.0F : value * 255.0F);
 }
 
 /* The mode's number, and its bits taken; 14: there is none. */

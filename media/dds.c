@@ -155,7 +155,7 @@ static g4_status g4_dds_open(const g4_media_limits *m, g4_dds *d, const uint8_t 
 
 /* ---- Pixels ---------------------------------------------------------------------------------- */
 
-static uint8_t g4_dds_level(uint32_t v, uint32_t top) { return top ? (uint8_t)((double)v / top * 255) : 0; }
+static uint8_t g4_dds_level(uint32_t v, uint32_t top) { return (uint8_t)(top ? (double)v / top * 255 : 0); }
 
 static void g4_dds_levels(g4_dds *d)
 {

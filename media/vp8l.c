@@ -89,7 +89,7 @@ static size_t g4_vp8l_build(const uint8_t *length, uint32_t n, uint16_t *code)
         uint32_t turned = 0; /* the first bit is the highest of a code, and the lowest of the stream */
         if (!length[i]) continue;
         symbols[offset[l]++] = (uint16_t)i;
-        for (uint32_t k = 0; k < l; k++) turned |= (next[l] >> k & 1u) << (l - 1 - k);
+        for (uint32_t k = 0; k < l; k++) turned |= next[l] & 1u << k ? 1u << (l - 1 - k) : 0;
         next[l]++;
         for (uint32_t k = turned; l <= G4_VP8L_FAST && k < 1u << G4_VP8L_FAST; k += 1u << l)
             fast[k] = (uint16_t)(i << 4 | l);
@@ -108,7 +108,7 @@ static inline uint32_t g4_vp8l_symbol(g4_vp8l_stream *v, const uint16_t *code)
     }
     uint32_t word = 0, first = 0, index = 0; /* first: code of this length; index: of its symbol */
     for (uint32_t l = 1; l <= G4_VP8L_LONG; l++) {
-        word |= v->bits >> (l - 1) & 1;
+        word |= (uint32_t)(v->bits >> (l - 1) & 1);
         const uint32_t count = code[l];
         if (word < first + count) {
             v->bits >>= l;
