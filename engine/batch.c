@@ -45,6 +45,7 @@ struct g4_batch {
     int n, cap;
     int turn;     /* who is asked first when rows are handed out */
     int steps_in; /* it is in a step, and callbacks may be running */
+    int closes;   /* nobody may join */
     g4_blocks blocks;
     float *room; /* (G4_BATCH_HEAD_ROWS, pad16(vocab)) */
 };
@@ -230,7 +231,7 @@ static g4_status g4_batch_heads(const g4_batch *b, g4_halt *halt, g4_error *err)
 {
     g4_head_batch h = { .n = 0 };
     g4_status status = G4_OK;
-    for (int i = 0; !status && i < b->n; i++) {
+    for (int i = 0; i < b->n; i++) {
         g4_member *m = b->members[i];
         g4_head_row rows[G4_HEAD_ROWS];
         if (m->state != G4_MEMBER_ANSWERS || m->await != G4_AWAIT_HEAD) continue;
@@ -241,6 +242,7 @@ static g4_status g4_batch_heads(const g4_batch *b, g4_halt *halt, g4_error *err)
             continue;
         }
         if (h.n + n > G4_BATCH_HEAD_ROWS) status = g4_head_batch_compute(b, &h, halt, err);
+        if (status) break;
         memcpy(h.rows + h.n, rows, (size_t)n * sizeof *rows);
         h.n += n;
         h.member[h.n_members++] = m;
@@ -257,11 +259,12 @@ static int g4_batch_need_heads(const g4_batch *b)
     return 0;
 }
 
-/* Tell of those that are over, and let them go; `done` may add others. */
+/* Tell of those that are over or cancelled, and let them go; `done` may add others, and remove them. */
 static void g4_batch_sweep(g4_batch *b)
 {
     for (int i = 0; i < b->n;) {
         g4_member *m = b->members[i];
+        if (m->state != G4_MEMBER_IS_OVER && g4_halt_check(&m->call.halt, &m->err)) g4_member_end(m, G4_ERR_CANCELED);
         if (m->state != G4_MEMBER_IS_OVER) {
             i++;
             continue;
@@ -271,6 +274,7 @@ static void g4_batch_sweep(g4_batch *b)
         if (m->request.done) m->request.done(m->request.user, m->s, m->status, &m->result, m->status ? &m->err : NULL);
         g4_free(b->e->a, m->marks);
         g4_free(b->e->a, m);
+        i = 0; /* the next may be any of the others */
     }
     b->turn = b->n > 0 ? b->turn % b->n : 0;
 }
@@ -396,6 +400,7 @@ int g4_batch_n(const g4_batch *b) { return b ? b->n : 0; }
 static g4_status g4_batch_check(const g4_batch *b, const g4_session *s, const g4_batch_request *r, g4_error *err)
 {
     if (!b || !s || !r) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", !b ? "batch" : !s ? "session" : "request");
+    if (b->closes) return g4_fail(err, G4_ERR_ARGUMENT, "this batch is being closed");
     if (s->e != b->e) return g4_fail(err, G4_ERR_MISMATCH, "the session is one of another engine");
     if (g4_taps_given(&s->taps)) return g4_fail(err, G4_ERR_UNSUPPORTED, "a session with taps cannot share a pass");
     if (!r->prompt && s->n == 0)
@@ -449,19 +454,20 @@ g4_status g4_batch_add(g4_batch *b, g4_session *s, const g4_batch_request *r, g4
 
 void g4_batch_remove(g4_batch *b, g4_session *s)
 {
+    const int is_callback = b && b->steps_in;
     if (!b) return;
+    b->steps_in = 1;
     for (int i = 0; i < b->n; i++) {
         g4_member *m = b->members[i];
         if (m->s != s || m->state == G4_MEMBER_IS_OVER) continue;
-        if (b->steps_in) { /* from a callback */
+        if (is_callback) { /* what it is in goes on with it; the sweep behind that ends it */
             g4_session_cancel(s);
             return;
         }
         g4_fail(&m->err, G4_ERR_CANCELED, "removed from its batch");
         g4_member_end(m, G4_ERR_CANCELED);
     }
-    if (b->steps_in) return;
-    b->steps_in = 1;
+    if (is_callback) return;
     g4_batch_sweep(b);
     b->steps_in = 0;
 }
@@ -515,7 +521,7 @@ g4_status g4_batch_fork(g4_batch *b, g4_session **out, const g4_session *s, int 
 void g4_batch_close(g4_batch *b)
 {
     if (!b || b->steps_in) return;
-    b->steps_in = 1; /* `done` may add no more */
+    b->steps_in = b->closes = 1;
     for (int i = 0; i < b->n; i++) {
         g4_fail(&b->members[i]->err, G4_ERR_CANCELED, "its batch is closed");
         g4_member_end(b->members[i], G4_ERR_CANCELED);

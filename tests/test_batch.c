@@ -3,6 +3,9 @@
  * they are greedy and sampled, constrained, cut by stop strings, guess what may follow, and hold pictures. */
 #include "engine/generate.h"
 
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -326,6 +329,10 @@ static void g4_again_done(void *user, g4_session *s, g4_status status, const g4_
     g4_error more = { 0 };
     g4_tell_done(&again->a->told, s, status, result, err);
     if (again->n_left-- == 0) return;
+    if (status) {
+        G4_EXPECT(g4_batch_add(again->batch, s, &again->a->request, &more) == G4_ERR_ARGUMENT, "added while it closes");
+        return;
+    }
     g4_batch_request r = again->a->request;
     r.prompt = NULL;
     G4_EXPECT(g4_batch_add(again->batch, s, &r, &more) == G4_OK, "%s", more.message);
@@ -375,9 +382,164 @@ static void g4_test_forks(g4_engine *e)
     for (int i = 0; b && i < N; i++) g4_expect_equal(&base[1 + i].told, &told[i], "fork", i);
     G4_EXPECT(again->told.is_done == 3 && again->told.n == g4_kinds[2].n_prompt + 3 * g4_kinds[2].max_tokens,
               "%d answers, %d tokens", again->told.is_done, again->told.n);
+    repeat.n_left = 1;
+    G4_EXPECT(!g4_batch_add(b, again->s, &again->request, &err) && !g4_batch_step(b, &err), "%s", err.message);
     g4_batch_close(b);
+    G4_EXPECT(again->told.is_done == 4 && !g4_session_rewind(again->s, 1, &err), "%s", err.message);
     for (int i = 0; i < 2 + N; i++) g4_session_close(base[i].s);
     free(base);
+}
+
+/* ---- Callbacks meddle -------------------------------------------------------------------------------------------- */
+
+typedef struct { /* what the outputs of a session do to the batch that it is in */
+    g4_batch *batch;
+    g4_session *victim; /* removed at the second output, and by what is told of its own end */
+    int n_told, n_ends, at;
+    char last[32]; /* the text of output `at` */
+} g4_meddling;
+
+static int g4_meddle(void *user, const g4_output *out)
+{
+    g4_meddling *m = user;
+    g4_error err = { 0 };
+    if (++m->n_told == 2) g4_batch_remove(m->batch, m->victim);
+    if (out->token >= 0 && out->text_len > 0 && out->text_len < sizeof m->last) {
+        snprintf(m->last, sizeof m->last, "%.*s", (int)out->text_len, out->text);
+        m->at = m->n_told;
+    }
+    if (out->token >= 0) return 0;
+    m->n_ends++;
+    g4_batch_remove(m->batch, m->victim);
+    G4_EXPECT(g4_batch_step(m->batch, &err) == G4_ERR_ARGUMENT, "a step while a session leaves");
+    g4_batch_close(m->batch); /* nor that */
+    return 0;
+}
+
+typedef struct { /* `done` removes another one */
+    g4_told *told;
+    g4_batch *batch;
+    g4_session *victim;
+} g4_drag;
+
+static void g4_drag_done(void *user, g4_session *s, g4_status status, const g4_result *result, const g4_error *err)
+{
+    const g4_drag *drag = user;
+    g4_tell_done(drag->told, s, status, result, err);
+    g4_batch_remove(drag->batch, drag->victim);
+}
+
+/* What a callback removes is out at the end of the step; text that was held back is told when its session is removed,
+ * and may try to remove it again. */
+static void g4_test_removals(g4_engine *e)
+{
+    enum { N = 4 };
+    g4_answering *a = calloc(N, sizeof *a);
+    g4_batch *b = NULL;
+    g4_error err = { 0 };
+    if (!a) return;
+    G4_EXPECT(g4_batch_open(&b, e, NULL, &err) == G4_OK, "%s", err.message);
+    for (int i = 0; b && i < N; i++) g4_answering_open(&a[i], e, &g4_kinds[0], G4_KV_DEFAULT, NULL);
+    g4_meddling outer = { .batch = b, .victim = a[1].s };
+    a[0].generate.output = g4_meddle;
+    a[0].generate.user = &outer;
+    g4_drag drag = { &a[1].told, b, a[2].s };
+    a[1].request.done = g4_drag_done;
+    a[1].request.user = &drag;
+    for (int i = 0; b && i < 3; i++)
+        G4_EXPECT(g4_batch_add(b, a[i].s, &a[i].request, &err) == G4_OK, "%s", err.message);
+    while (outer.n_told < 2 && !g4_batch_step(b, &err)) continue;
+    G4_EXPECT(a[1].told.is_done == 1 && a[1].told.status == G4_ERR_CANCELED && a[2].told.is_done == 1 &&
+                  a[2].told.status == G4_ERR_CANCELED && g4_batch_n(b) == 1,
+              "%d and %d are done, %d sessions are left", a[1].told.is_done, a[2].told.is_done, g4_batch_n(b));
+    g4_batch_remove(b, a[0].s);
+    g4_meddling own = { .batch = b, .victim = a[3].s, .n_told = 2 };
+    char held[sizeof own.last + 2];
+    const char *const stop = held;
+    a[3].generate.output = g4_meddle;
+    a[3].generate.user = &own;
+    a[3].generate.no_lookup = 1;
+    for (int is_held = 0; is_held < 2; is_held++) { /* first to see what to hold back */
+        const int at = is_held ? own.at : 12;
+        own.n_told = 2;
+        G4_EXPECT(!g4_batch_add(b, a[3].s, &a[3].request, &err), "%s", err.message);
+        while (own.n_told < at && !g4_batch_step(b, &err)) continue;
+        snprintf(held, sizeof held, "%s~", own.last);
+        a[3].generate.stop = &stop;
+        a[3].generate.n_stop = 1;
+        a[3].told.is_done = 0;
+        g4_batch_remove(b, a[3].s);
+        G4_EXPECT(a[3].told.is_done == 1 && g4_batch_n(b) == 0, "%d times done", a[3].told.is_done);
+    }
+    G4_EXPECT(own.n_ends == 1, "%d ends told of \"%s\"", own.n_ends, held);
+    g4_batch_close(b);
+    for (int i = 0; i < N; i++) g4_session_close(a[i].s);
+    free(a);
+}
+
+/* ---- A step is cut short ---------------------------------------------------------------------------------------- */
+
+typedef struct { /* another thread is in a pass of the engine when a step, which is cancelled, asks for it */
+    g4_engine *e;
+    g4_told *told;
+    g4_cancel cancel;
+    pthread_t thread;
+    atomic_int is_in, may_leave;
+    int n_cut;
+} g4_other_pass;
+
+static void *g4_be_in(void *arg)
+{
+    g4_other_pass *o = arg;
+    G4_EXPECT(g4_engine_enter(o->e, NULL, NULL) == G4_OK, "another thread's pass");
+    atomic_store(&o->is_in, 1);
+    while (!atomic_load(&o->may_leave)) sched_yield();
+    g4_engine_leave(o->e, NULL, NULL);
+    return NULL;
+}
+
+static int g4_cut_step(void *user, const g4_output *out)
+{
+    g4_other_pass *o = user;
+    g4_tell(o->told, out);
+    if (o->told->n_outputs % 3 || atomic_load(&o->is_in)) return 0;
+    g4_cancel_set(&o->cancel);
+    o->n_cut++;
+    if (pthread_create(&o->thread, NULL, g4_be_in, o) != 0) return 1;
+    while (!atomic_load(&o->is_in)) sched_yield();
+    return 0;
+}
+
+/* More answers than the head takes at once, and steps that end before it is reached: nobody is lost. */
+static void g4_test_cut_steps(g4_engine *e)
+{
+    enum { N = 24 };
+    g4_answering *a = calloc(N + 1, sizeof *a);
+    g4_other_pass other = { .e = e, .told = a ? &a[1].told : NULL };
+    g4_batch *b = NULL;
+    g4_error err = { 0 };
+    if (!a) return;
+    G4_EXPECT(!g4_batch_open(&b, e, &(g4_batch_options) { .limits.cancel = &other.cancel }, &err), "%s", err.message);
+    for (int i = 0; i <= N; i++) g4_answering_open(&a[i], e, &g4_kinds[0], G4_KV_DEFAULT, NULL);
+    g4_answer_alone(&a[0]);
+    a[1].generate.output = g4_cut_step;
+    a[1].generate.user = &other;
+    for (int i = 1; b && i <= N; i++) G4_EXPECT(!g4_batch_add(b, a[i].s, &a[i].request, &err), "%s", err.message);
+    while (b && g4_batch_n(b) > 0) {
+        const g4_status status = g4_batch_step(b, &err);
+        G4_EXPECT(!status || (status == G4_ERR_CANCELED && atomic_load(&other.is_in)), "%s", err.message);
+        if (!atomic_load(&other.is_in)) continue;
+        atomic_store(&other.may_leave, 1);
+        pthread_join(other.thread, NULL);
+        atomic_store(&other.may_leave, 0);
+        atomic_store(&other.is_in, 0);
+        g4_cancel_clear(&other.cancel);
+    }
+    G4_EXPECT(other.n_cut > 3, "%d steps were cut short", other.n_cut);
+    for (int i = 1; i <= N; i++) g4_expect_equal(&a[i].told, &a[0].told, "in steps cut short", i);
+    g4_batch_close(b);
+    for (int i = 0; i <= N; i++) g4_session_close(a[i].s);
+    free(a);
 }
 
 /* ---- What forks need ----------------------------------------------------------------------------------------- */
@@ -568,6 +730,8 @@ int main(void)
     g4_engine *e = g4_open(paths[0], 2, NULL, NULL), *other = g4_open(paths[0], 1, NULL, NULL);
     if (e && other) g4_test_forks(e);
     if (e && other) g4_test_misuse(e, other);
+    if (e) g4_test_removals(e);
+    if (e) g4_test_cut_steps(e);
     g4_engine_close(e);
     g4_engine_close(other);
     g4_test_memory(paths[0]);
