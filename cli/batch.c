@@ -41,18 +41,19 @@ static void hide_progress(batch_run *r)
     r->is_shown = 0;
 }
 
-/* How far it is, on a terminal. */
+/* How far it is, on a terminal: in one line of it, with as much of the bar as there is room for. */
 static void show_progress(batch_run *r)
 {
-    enum { WIDTH = 24 };
+    enum { WIDTH = 24, FRAME = 3 }; /* of the bar; its brackets and a space */
     static const char full[] = "########################", none[] = "........................";
     const double interval = 0.2, now = seconds_now();
     const size_t n_now = r->n_answered + r->n_failed, n_done = n_now + r->answers.n_resumed;
+    int columns, rows;
     if (r->args->quiet || now - r->told < interval || !terminal_draws(STDERR_FILENO)) return;
     r->told = now;
-    const int bar = (int)(n_done * WIDTH / r->lines.n);
+    terminal_size(&columns, &rows);
     buffer b = { 0 };
-    buffer_fmt(&b, "\r[%.*s%.*s] %zu of %zu", bar, full, WIDTH - bar, none, n_done, r->lines.n);
+    buffer_fmt(&b, "%zu of %zu", n_done, r->lines.n);
     if (r->n_failed > 0) buffer_fmt(&b, ", %zu failed", r->n_failed);
     buffer_fmt(&b, ", %.1f tokens/s", per_second((double)r->answer_tokens, now - r->begun));
     if (n_now > 0) {
@@ -60,8 +61,11 @@ static void show_progress(batch_run *r)
         add_duration(&b, (now - r->begun) / (double)n_now * (double)(r->lines.n - n_done));
         buffer_str(&b, " left");
     }
-    buffer_str(&b, "\033[K");
-    fputs(buffer_text(&b), stderr);
+    const int left = columns - 1 - FRAME - (int)b.len, width = left < WIDTH ? left : WIDTH;
+    const int bar = (int)(n_done * (size_t)(width > 0 ? width : 0) / r->lines.n);
+    fputs("\r", stderr);
+    if (width > 0) fprintf(stderr, "[%.*s%.*s] ", bar, full, width - bar, none);
+    fprintf(stderr, "%.*s\033[K", columns - 1, buffer_text(&b));
     fflush(stderr);
     buffer_free(&b);
     r->is_shown = 1;

@@ -260,6 +260,20 @@ static int check_output_is_new(const arguments *a, const char *path)
     return DONE;
 }
 
+/* A batch keeps answers beside the file of answers, and makes place for them. */
+static int check_beside_answers(const arguments *a)
+{
+    static const char *const ends[] = { ".part", ".part.tmp" };
+    int status = DONE;
+    for (size_t i = 0; status == DONE && i < sizeof ends / sizeof ends[0]; i++) {
+        buffer name = { 0 };
+        buffer_fmt(&name, "%s%s", a->output, ends[i]);
+        status = name.failed ? say(FAILED, "no memory for a name") : check_output_is_new(a, name.data);
+        buffer_free(&name);
+    }
+    return status;
+}
+
 /* Standard output has what a command says: only some of what it writes may stand there in its place. */
 static int check_output_streams(const arguments *a)
 {
@@ -283,6 +297,7 @@ static int check_outputs(const arguments *a)
     for (size_t i = 0; status == DONE && i < sizeof paths / sizeof paths[0]; i++) {
         if (paths[i] == NULL || strcmp(paths[i], "-") == 0) continue;
         status = check_output_is_new(a, paths[i]);
+        if (status == DONE && a->requests != NULL && paths[i] == a->output) status = check_beside_answers(a);
         for (size_t k = 0; status == DONE && k < i; k++) {
             if (paths[k] != NULL && same_file(paths[k], paths[i]))
                 status = say(USAGE, "%s is named for two outputs", paths[i]);

@@ -241,12 +241,33 @@ plain "$tmp/k.jsonl" > "$tmp/file"
 ok "interrupted" same "$tmp/one" "$tmp/file"
 ok "no temporary file is left" test -z "$(find "$tmp" -name '*.tmp')"
 
+# ---- A terminal ----------------------------------------------------------------------------------------------------
+# widest COLUMNS: the longest line of progress on a terminal of that width.
+widest() {
+    TERM=xterm script -qec "stty cols $1 && exec '$g4' batch -m $tiny -o '$tmp/seen.$1' '$tmp/many.jsonl'" /dev/null \
+        < /dev/null > "$tmp/out" 2>&1
+    tr '\r\033' '\n\n' < "$tmp/out" | grep ' of 24' | awk '{ if (length > n) n = length } END { print n + 0 }'
+}
+if script -qec true /dev/null > /dev/null 2>&1 < /dev/null; then
+    for columns in 100 60 45 30 12; do
+        n=$(widest $columns)
+        ok "progress on $columns columns takes one line ($n)" test "$n" -gt 0 -a "$n" -lt $columns
+        ok "and all is answered" lines_are "$tmp/seen.$columns" 24
+    done
+fi
+
 # ---- Usage ------------------------------------------------------------------------------------------------------
 fails 2 "which requests?" batch -m $tiny
 fails 2 "what is \"b\"" batch -m $tiny "$tmp/short.jsonl" b
 fails 2 "--resume needs the file of answers" batch -m $tiny --resume "$tmp/short.jsonl"
 fails 2 "is read here: what is written needs a file of its own" batch -m $tiny -o "$tmp/short.jsonl" \
     "$tmp/short.jsonl"
+for beside in fresh.part fresh.part.tmp; do # which come and go beside the answers
+    cp "$tmp/short.jsonl" "$tmp/$beside"
+    fails 2 "$beside is read here" batch -m $tiny --resume -o "$tmp/fresh" "$tmp/$beside"
+    ok "$beside stays" same "$tmp/short.jsonl" "$tmp/$beside"
+    rm -f "$tmp/$beside"
+done
 fails 2 "-n 0 leaves nothing to answer" batch -m $tiny -n 0 "$tmp/short.jsonl"
 fails 2 "--parallel needs a whole number from 1 to 64" batch -m $tiny --parallel 0 "$tmp/short.jsonl"
 fails 2 "--image is not an option of batch" batch -m $tiny --image x "$tmp/short.jsonl"
