@@ -131,28 +131,25 @@ static int plan_parallel(batch_run *r)
     g4_memory_plan plan;
     int n = wanted;
     g4_session_plan(r->shop.common.engine, &r->shop.common.session, &plan);
-    while (n > 1 && plan.available > 0 && bytes_needed(&plan, is_mapped, n) > plan.available) n--;
+    while (n > 0 && plan.available > 0 && bytes_needed(&plan, is_mapped, n) > plan.available) n--;
     if (n < wanted && a->parallel > 0)
         return say(FAILED,
-                   "--parallel %d needs %.1f GB and %.1f GB are free: %d would fit, or a shorter context (-c %d)",
+                   "--parallel %d needs %.2f GB and %.2f GB are free: %d would fit, or a shorter context (-c %d)",
                    wanted, gb * (double)bytes_needed(&plan, is_mapped, wanted), gb * (double)plan.available, n,
                    r->shop.prefixes.n_ctx / 2);
-    if (n < wanted && !a->quiet)
-        say(DONE, "%d at a time: more need %.1f GB, and %.1f GB are free", n,
-            gb * (double)bytes_needed(&plan, is_mapped, n + 1), gb * (double)plan.available);
-    r->n_parallel = r->lines.n < (size_t)n ? (int)r->lines.n : n;
+    const double more = gb * (double)bytes_needed(&plan, is_mapped, n + 1), available = gb * (double)plan.available;
+    if (n == 0)
+        say(DONE, "one at a time needs %.2f GB, and %.2f GB are free: it will be slow, or fail", more, available);
+    else if (n < wanted && !a->quiet)
+        say(DONE, "%d at a time: more need %.2f GB, and %.2f GB are free", n, more, available);
+    r->n_parallel = n < 1 ? 1 : r->lines.n < (size_t)n ? (int)r->lines.n : n;
     return DONE;
 }
 
 /* ---- Lines come and go --------------------------------------------------------------------------------------- */
 
-/* A job that is over becomes a line of the answers. */
-static int take_job(batch_run *r, batch_job *j)
+static void count_job(batch_run *r, const batch_job *j)
 {
-    buffer line = { 0 };
-    int status = job_answer(j, &line);
-    if (status == DONE) status = batch_answers_add(&r->answers, j->line, &line);
-    buffer_free(&line);
     if (j->work.status == G4_OK) {
         r->n_answered++;
         r->prompt_tokens += (uint64_t)j->work.figures.prompt_tokens;
@@ -162,6 +159,16 @@ static int take_job(batch_run *r, batch_job *j)
         r->n_failed++;
         tell_failure(r, j);
     }
+}
+
+/* A job that is over becomes a line of the answers; what could not be written is left to answer. */
+static int take_job(batch_run *r, batch_job *j)
+{
+    buffer line = { 0 };
+    int status = job_answer(j, &line);
+    if (status == DONE) status = batch_answers_add(&r->answers, j->line, &line);
+    buffer_free(&line);
+    if (status == DONE) count_job(r, j);
     g4_session *session = job_close(j);
     if (session != NULL) r->idle[r->n_idle++] = session;
     return status;
@@ -272,7 +279,7 @@ int run_batch(arguments *a)
     int status = batch_lines_open(&r->lines, a->requests);
     if (status == DONE) status = open_shop(r, a);
     if (status == DONE) status = batch_answers_open(&r->answers, &r->lines, a->output, a->resume, a->unordered);
-    if (r->answers.n_others > 0)
+    if (status == DONE && r->answers.n_others > 0)
         say(DONE, "%zu answers there are to lines that read differently now: they are answered again",
             r->answers.n_others);
     if (status == DONE) {

@@ -167,6 +167,24 @@ run batch -m $chat --quiet "$tmp/folder/images.jsonl"
 ok "pictures of the folder and in the line" test "$(grep -c '"status_code":200' "$tmp/out")" -eq 2
 ok "and no others" test "$(grep -c '"status_code":400' "$tmp/out")" -eq 2
 
+# ---- Memory --------------------------------------------------------------------------------------------------------
+# The base model with a context of 2^24 tokens, of which few fit into memory; its checksum is what the program found.
+octal() { for byte in "$@"; do printf '\\%03o' "0x$byte"; done; }
+patch() { printf "$2" | dd of="$tmp/big.g4" bs=1 seek="$1" conv=notrunc 2> /dev/null; }
+cp $base "$tmp/big.g4"
+patch 224 '\000\000\000\001'
+run batch -m "$tmp/big.g4" "$tmp/short.jsonl"
+sum=$(sed -nE 's/.*checksum (..)(..)(..)(..)(..)(..)(..)(..),.*/\8 \7 \6 \5 \4 \3 \2 \1/p' "$tmp/err")
+patch 40 "$(octal $sum)"
+if [ -r /proc/meminfo ]; then
+    fails 1 " would fit, or a shorter context" batch -m "$tmp/big.g4" -c 16777216 --parallel 64 "$tmp/short.jsonl"
+    fit=$(sed -nE 's/.* free: ([0-9]+) would fit.*/\1/p' "$tmp/err")
+    ok "$fit would fit, of 64" test "$fit" -ge 0 -a "$fit" -lt 64
+    run batch -m "$tmp/big.g4" -c 16777216 -n 1 "$tmp/short.jsonl"
+    [ "$fit" -eq 0 ] && said="one at a time needs" || said="$fit at a time: more need"
+    [ "$fit" -ge 8 ] || ok "$said" grep -q "$said" "$tmp/err"
+fi
+
 # ---- Going on -------------------------------------------------------------------------------------------------------
 {
     head -n 10 "$tmp/file.jsonl"
@@ -290,6 +308,17 @@ if [ -w /dev/full ]; then
     ok "a full disk" grep -q 'cannot write /dev/full: No space left' "$tmp/err"
     ok "is a failure" test "$rc" -eq 1
 fi
+# Every size at which the disk may be full, up to the last line: what is not written is not counted as answered.
+wrong=
+for blocks in 1 2 3 4 5; do
+    rm -f "$tmp/full" "$tmp/full.part"
+    (ulimit -f $blocks; exec "$g4" batch -m $tiny --quiet --unordered -n 1 -o "$tmp/full" "$tmp/names.jsonl") \
+        2> "$tmp/err" < /dev/null && break
+    answered=$(sed -nE 's/.* ([0-9]+) answered.*/\1/p' "$tmp/err")
+    test "$answered" = "$(wc -l < "$tmp/full")" && grep -q -- '--resume goes on' "$tmp/err" || wrong="$wrong $blocks"
+done
+ok "$blocks blocks are enough" test "$blocks" -gt 1 -a "$blocks" -lt 5
+ok "with fewer, the last one is left ($wrong)" test -z "$wrong"
 run batch -m $tiny --quiet -n 1 -o /dev/null "$tmp/short.jsonl"
 ok "a device" test "$rc" -eq 0
 tally
