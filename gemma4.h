@@ -615,7 +615,8 @@ G4_API int g4_logits_top(const g4_engine *e, const float *logits, int n, g4_cand
 typedef struct g4_batch g4_batch;
 
 typedef struct {
-    int n_rows;       /* tokens in a forward pass at most; 0: as many as the engine can, 512 or more */
+    int n_rows;       /* tokens in a forward pass at most; 0: as many as the engine can, 512 or more. What one answer
+                        asks for at once (up to 39, with guesses) and a picture below may have a pass that is longer */
     int prompt_rows;  /* tokens of prompts in a pass that also answers, all prompts together: they delay the answers in
                         it; 0: as many as make it about 2.5 times as long (25 beside up to 4 answers of E2B). Every
                         prompt gets one at least, and a picture whose tokens see each other is read in one pass. Changes

@@ -130,7 +130,7 @@ static void g4_member_passed(g4_member *m)
 static g4_member *g4_batch_turn(const g4_batch *b, int i) { return b->members[(b->turn + i) % b->n]; }
 
 /* Give a member at most `max` rows of a pass of which `used` are taken: a picture whose tokens see each other gets as
- * many as it has, where they fit. Returns how many it has got. */
+ * many as it has, where they fit, and nobody more than fit unless it is alone. Returns how many it has got. */
 static int g4_batch_give(const g4_batch *b, g4_member *m, int max, int used)
 {
     int n;
@@ -168,7 +168,8 @@ static int g4_batch_plan(g4_batch *b)
     for (int i = 0; i < b->n; i++) {
         g4_member *m = g4_batch_turn(b, i);
         n_reading += m->state == G4_MEMBER_READS;
-        if (m->state == G4_MEMBER_ANSWERS && m->await == G4_AWAIT_PASS) used += g4_batch_give(b, m, b->n_rows, used);
+        if (m->state != G4_MEMBER_ANSWERS || m->await != G4_AWAIT_PASS) continue;
+        used += g4_batch_give(b, m, m->reply.next.stretch.end - m->s->n, used); /* guesses are no timeline to stop at */
     }
     int left = used > 0 ? g4_batch_beside(b, used) : b->n_rows;
     for (int i = 0; i < b->n && n_reading > 0; i++) {

@@ -716,16 +716,16 @@ int main(void)
                                          "tests/data/media/e2b-q8_0.g4", "tests/data/media/e4b.g4",
                                          "tests/data/media/26b.g4",      "tests/data/text_26b.mixed.g4",
                                          "tests/data/media/31b.g4",      "tests/data/text_gemma3.g4" };
-    static const g4_batch_options options[] = { { .n_rows = 0 },
-                                                { .prompt_rows = 5 },
-                                                { .n_rows = 90, .prompt_rows = 40 } };
+    static const g4_batch_options options[] = {
+        { .n_rows = 0 }, { .prompt_rows = 5 }, { .n_rows = 90, .prompt_rows = 40 }, { .n_rows = 3 }
+    };
     static const g4_kv_choice kv[] = { G4_KV_DEFAULT, G4_KV_USE_Q8_0, G4_KV_USE_F32 };
     int n = 0;
     for (size_t p = 0; p < sizeof paths / sizeof *paths; p++)
         for (int i = 0; g4_isa_name(i) != NULL; i++)
             for (int n_threads = 1; n_threads <= 2; n_threads++, n++) {
                 if (i > 0 && (n_threads > 1 || p % 3 != 1)) continue; /* mixed types, experts, Gemma 3 */
-                g4_test_equal(&(g4_way) { paths[p], g4_isa_name(i), n_threads, n, kv[n % 3], options[n / 2 % 3] });
+                g4_test_equal(&(g4_way) { paths[p], g4_isa_name(i), n_threads, n, kv[n % 3], options[n / 2 % 4] });
             }
     g4_engine *e = g4_open(paths[0], 2, NULL, NULL), *other = g4_open(paths[0], 1, NULL, NULL);
     if (e && other) g4_test_forks(e);
