@@ -1,5 +1,5 @@
 /* test_batch.c - every answer of a batch has the bits that it has alone: tokens, text, log-probabilities and logits at
- * each of its steps, whoever shares its passes. Sessions of all lengths join at different steps and leave at others;
+ * each of its steps, whoever shares its passes. Sessions of all lengths join and leave at every step;
  * they are greedy and sampled, constrained, cut by stop strings, guess what may follow, and hold pictures. */
 #include "engine/generate.h"
 
@@ -12,7 +12,7 @@
 #include "failing.h"
 #include "test.h"
 
-enum { N_ANSWERS = 9, N_CTX = 448, MAX_PROMPT = 330 };
+enum { N_ANSWERS = 9, N_PASSERS = 3, N_CTX = 448, MAX_PROMPT = 330 };
 
 /* ---- What an answer is ------------------------------------------------------------------------------------- */
 
@@ -250,6 +250,15 @@ static void g4_expect_branches(g4_branches *f, g4_engine *e, const g4_answering 
     free(a);
 }
 
+/* Those behind the answers come and go: with every step one leaves, wherever it is, and begins anew. */
+static void g4_pass_by(g4_answering *passers, g4_batch *b, int step)
+{
+    g4_answering *a = &passers[step % N_PASSERS];
+    g4_error err = { 0 };
+    g4_batch_remove(b, a->s);
+    G4_EXPECT(g4_batch_add(b, a->s, &a->request, &err) == G4_OK, "%s", err.message);
+}
+
 /* All answers in one batch; each joins at its step, or up to `spread` steps later, and number `leaves` is removed when
  * it has told five tokens; -1: nobody. */
 static void g4_answer_together(g4_answering *a, g4_engine *e, const g4_batch_options *opt, int spread, int leaves,
@@ -257,18 +266,20 @@ static void g4_answer_together(g4_answering *a, g4_engine *e, const g4_batch_opt
 {
     g4_batch *b = NULL;
     g4_error err = { 0 };
-    int n_added = 0, is_added[N_ANSWERS] = { 0 };
+    int n_done = 0, is_added[N_ANSWERS] = { 0 };
     G4_EXPECT(g4_batch_open(&b, e, opt, &err) == G4_OK, "%s", err.message);
-    for (int step = 0; b && (n_added < N_ANSWERS || g4_batch_n(b) > 0); step++) {
+    for (int step = 0; b && n_done < N_ANSWERS; step++) {
+        g4_pass_by(a + N_ANSWERS, b, step);
         for (int i = 0; i < N_ANSWERS; i++) {
             if (is_added[i] || g4_kinds[i].joins + (spread ? (i * 7 + spread * 5) % spread : 0) > step) continue;
             G4_EXPECT(g4_batch_add(b, a[i].s, &a[i].request, &err) == G4_OK, "%s", err.message);
             is_added[i] = 1;
-            n_added++;
         }
         G4_EXPECT(g4_batch_step(b, &err) == G4_OK, "%s", err.message);
         g4_branch_off(f, a, b, step);
         if (leaves >= 0 && a[leaves].told.n_outputs >= 5 && !a[leaves].told.is_done) g4_batch_remove(b, a[leaves].s);
+        n_done = 0;
+        for (int i = 0; i < N_ANSWERS; i++) n_done += a[i].told.is_done;
     }
     g4_batch_close(b);
 }
@@ -283,7 +294,7 @@ typedef struct {
 static void g4_test_equal(const g4_way *way)
 {
     g4_engine *e = g4_open(way->path, way->n_threads, way->isa, NULL);
-    g4_answering *alone = calloc(N_ANSWERS, sizeof *alone), *together = calloc(N_ANSWERS, sizeof *together);
+    g4_answering *alone = calloc(N_ANSWERS, sizeof *alone), *together = calloc(N_ANSWERS + N_PASSERS, sizeof *together);
     g4_soft *picture = e ? g4_some_picture(e) : NULL;
     uint64_t n_guessed = 0;
     g4_branches branches = { .n = 0 };
@@ -293,6 +304,8 @@ static void g4_test_equal(const g4_way *way)
         g4_answering_open(&together[i], e, &g4_kinds[i], way->kv, picture);
         g4_answer_alone(&alone[i]);
     }
+    for (int i = 0; ok && i < N_PASSERS; i++)
+        g4_answering_open(&together[N_ANSWERS + i], e, &g4_kinds[3 + 2 * i], way->kv, picture);
     if (ok) g4_answer_together(together, e, &way->opt, way->spread, leaves, &branches);
     for (int i = 0; ok && i < N_ANSWERS; i++) {
         const g4_told *told = &together[i].told;
@@ -306,6 +319,7 @@ static void g4_test_equal(const g4_way *way)
         g4_session_close(alone[i].s);
         g4_session_close(together[i].s);
     }
+    for (int i = 0; ok && i < N_PASSERS; i++) g4_session_close(together[N_ANSWERS + i].s);
     if (ok) g4_expect_branches(&branches, e, alone, way->kv, picture);
     G4_EXPECT(branches.n > 5 && branches.is_marked == branches.was_marked, "%d branches", branches.n);
     G4_EXPECT(n_guessed > 0, "%s: nothing was guessed", way->path);
