@@ -460,9 +460,10 @@ int batch_answers_close(batch_answers *o, int status)
     int is_whole = o->fd >= 0 && (o->is_unordered || o->next == o->lines->n);
     if (o->fd >= 0 && o->part_name.len > 0 && fsync(o->fd) != 0 && status == DONE)
         status = cannot_write_answers(o, NULL);
-    if (o->fd >= 0 && close(o->fd) != 0 && status == DONE) status = cannot_write_answers(o, NULL);
     if (o->part >= 0) close(o->part);
+    /* While OUT is locked: the next that has it may make its own. */
     if (o->part >= 0 && is_whole && status == DONE && o->part_name.len > 0) unlink(o->part_name.data);
+    if (o->fd >= 0 && close(o->fd) != 0 && status == DONE) status = cannot_write_answers(o, NULL);
     buffer_free(&o->part_name);
     return status;
 }

@@ -1,6 +1,6 @@
 /* test_batch.c - every answer of a batch has the bits that it has alone: tokens, text, log-probabilities and logits at
- * each of its steps, whoever shares its passes. Sessions of all lengths join and leave at every step;
- * they are greedy and sampled, constrained, cut by stop strings, guess what may follow, and hold pictures. */
+ * each of its steps, whoever shares its passes. Sessions of all lengths join and leave at every step; they are greedy
+ * and sampled, constrained, cut by stop strings, guess what may follow, and hold pictures. */
 #include "engine/generate.h"
 
 #include <pthread.h>

@@ -224,6 +224,11 @@ cp "$tmp/file.jsonl" "$tmp/kept.jsonl"
 fails 1 "and no line of" batch -m $tiny --quiet -o "$tmp/file.jsonl" --resume "$tmp/short.jsonl"
 ok "so do the answers to other lines" same "$tmp/kept.jsonl" "$tmp/file.jsonl"
 
+printf '{"prompt":"hi"}\n{"custom_id":"x","prompt":"ho"}\n' > "$tmp/gone.jsonl"
+run batch -m $tiny --quiet -n 1 -o "$tmp/gone.out" "$tmp/gone.jsonl"
+printf '{"prompt":"hello"}\n' > "$tmp/gone.jsonl"
+fails 1 "answers \"x\", and no line of" batch -m $tiny -n 1 -o "$tmp/gone.out" --resume "$tmp/gone.jsonl"
+
 # kill_often SIGNAL N ARGUMENT...: end it N times at any moment, each time on from the last, and from the start when it
 # was done.
 seed=7
