@@ -177,7 +177,8 @@ static int read_lines(batch_lines *b)
             at = 3;
             size -= 3;
         }
-        if (status == DONE && size > 0 && !is_blank(&text) && !add_line(b, &text, number, at, size))
+        int is_cut = size > MAX_LINE + 1; /* what follows its beginning may be a request */
+        if (status == DONE && size > 0 && (is_cut || !is_blank(&text)) && !add_line(b, &text, number, at, size))
             status = no_memory(b->name);
         at += size;
     }

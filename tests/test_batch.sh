@@ -138,6 +138,12 @@ run batch -m $tiny --quiet "$tmp/dos.jsonl"
 plain "$tmp/out" > "$tmp/file"
 ok "with a byte order mark and carriage returns" same "$tmp/one" "$tmp/file"
 
+{ printf '%70000000s{"prompt":"hi"}\n' ''; printf '{"prompt":"hi"}\n'; } > "$tmp/wide.jsonl"
+run batch -m $tiny --quiet -n 1 "$tmp/wide.jsonl"
+ok "a line that begins with more blanks than a line may have" has 1 'of at most 67108864 bytes, found 70000015'
+ok "holds nobody up" has 2 '"custom_id":"line-2","response":{"status_code":200'
+rm -f "$tmp/wide.jsonl"
+
 # ---- The command line speaks for all lines ------------------------------------------------------------------------
 printf '{"prompt":"hi"}\n{"prompt":"ho"}\n' > "$tmp/short.jsonl"
 run batch -m $tiny --quiet --json-schema '{"enum":[true]}' "$tmp/short.jsonl"
