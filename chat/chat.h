@@ -415,8 +415,10 @@ g4_status g4_chat_parse_with(g4_chat **out, const g4_allocator *a, const char *j
                              const g4_chat_options *opt, g4_error *err);
 const g4_engine *g4_chat_engine(const g4_chat *c); /* may be NULL */
 const g4_json *g4_chat_tools(const g4_chat *c);    /* the declared tools as given; may be NULL */
+/* g4_batch_add with the conversation as its prompt; media of it are encoded here. */
+g4_status g4_chat_add_to_batch(g4_chat *c, g4_batch *b, g4_session *s, const g4_batch_request *r,
+                               g4_batch_finish_fn finish, g4_error *err);
 /* Does the timeline begin with this conversation, as g4_session_sync_chat leaves it? Else an error. *n: its tokens. */
-g4_status g4_chat_add_to_batch(g4_chat *c, g4_batch *b, g4_session *s, const g4_batch_request *r, g4_error *err);
 g4_status g4_chat_check_followed(const g4_chat *c, const g4_session *s, int *n, g4_halt *halt, g4_error *err);
 
 /* ---- Answers (reply.c): a g4_response takes the tokens of one answer apart --------------------- */

@@ -1008,7 +1008,8 @@ g4_status g4_session_sync_chat(g4_session *s, g4_chat *c, g4_sync_counts *counts
     return g4_call_end(&call, st);
 }
 
-g4_status g4_chat_add_to_batch(g4_chat *c, g4_batch *b, g4_session *s, const g4_batch_request *r, g4_error *err)
+g4_status g4_chat_add_to_batch(g4_chat *c, g4_batch *b, g4_session *s, const g4_batch_request *r,
+                               g4_batch_finish_fn finish, g4_error *err)
 {
     g4_call call;
     g4_prompt_tokens made = { 0 };
@@ -1022,7 +1023,8 @@ g4_status g4_chat_add_to_batch(g4_chat *c, g4_batch *b, g4_session *s, const g4_
     request.prompt = &whole;
     if (st == G4_OK && whole.n > s->n_ctx)
         st = g4_fail(err, G4_ERR_CONTEXT, "the conversation has %d tokens, the context %d", whole.n, s->n_ctx);
-    if (st == G4_OK) st = g4_batch_add_marked(b, s, &request, made.headers, made.n_headers, err);
+    const g4_batch_more more = { made.headers, made.n_headers, finish };
+    if (st == G4_OK) st = g4_batch_add_more(b, s, &request, &more, err);
     g4_prompt_tokens_free(&made);
     return st;
 }

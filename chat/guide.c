@@ -568,26 +568,30 @@ static void g4_batch_answer_free(g4_batch_answer *answer)
     g4_free(answer->a, answer);
 }
 
-/* What there is of the answer goes to the caller, finished. */
+/* The answer, or what there is of it, is finished. */
+static g4_status g4_batch_answer_finish(void *user, g4_status st, g4_result *result, g4_error *err)
+{
+    const g4_batch_answer *answer = user;
+    g4_response *response = answer->responder.response;
+    if (st == G4_OK) g4_respond_note_stop(response, result);
+    if (st == G4_OK) return g4_respond_finish(response, result, answer->has_grammar, err);
+    if (st != G4_ERR_CANCELED) return st;
+    g4_response_cut(response);
+    return g4_response_finish(response, NULL) == G4_OK ? st : g4_fail(err, G4_ERR_MEMORY, "no memory for the answer");
+}
+
+/* It goes to the caller. */
 static void g4_batch_answer_done(void *user, g4_session *s, g4_status st, const g4_result *result, const g4_error *err)
 {
     g4_batch_answer *answer = user;
     const g4_batch_respond_request request = answer->request;
     g4_response *response = answer->responder.response;
-    g4_error own = err != NULL ? *err : (g4_error) { 0 };
-    g4_result ended = *result;
-    if (st == G4_OK) g4_respond_note_stop(response, &ended);
-    if (st == G4_OK) st = g4_respond_finish(response, &ended, answer->has_grammar, &own);
-    if (st == G4_ERR_CANCELED) {
-        g4_response_cut(response);
-        if (g4_response_finish(response, NULL) != G4_OK) st = g4_fail(&own, G4_ERR_MEMORY, "no memory for the answer");
-    }
     if (st != G4_OK && st != G4_ERR_CANCELED) {
         g4_response_close(response);
         response = NULL;
     }
     g4_batch_answer_free(answer);
-    request.done(request.user, s, st, response, &ended, st != G4_OK ? &own : NULL);
+    request.done(request.user, s, st, response, result, err);
 }
 
 /* Reader and guide of the answer, and what generation is told. */
@@ -624,7 +628,7 @@ g4_status g4_batch_respond(g4_batch *b, g4_session *s, g4_chat *c, const g4_batc
     answer->request = *r;
     g4_status st = g4_batch_answer_open(answer, c, r->respond != NULL ? r->respond : &defaults, &generate, err);
     const g4_batch_request request = { .generate = &generate, .done = g4_batch_answer_done, .user = answer };
-    if (st == G4_OK) st = g4_chat_add_to_batch(c, b, s, &request, err);
+    if (st == G4_OK) st = g4_chat_add_to_batch(c, b, s, &request, g4_batch_answer_finish, err);
     if (st == G4_OK) return G4_OK;
     g4_response_close(answer->responder.response);
     g4_batch_answer_free(answer);

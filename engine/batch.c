@@ -20,6 +20,7 @@ typedef struct { /* a session in a batch: in a call from add to done */
     g4_session *s;
     g4_batch_request request;
     g4_generate_options generate;
+    g4_batch_finish_fn finish; /* NULL: none */
     g4_call call;
     g4_member_state state;
     g4_reading reading;
@@ -55,15 +56,19 @@ struct g4_batch {
 /* Its call is over, with that status. */
 static void g4_member_end(g4_member *m, g4_status status)
 {
-    if (m->state == G4_MEMBER_ANSWERS) {
-        if (m->await == G4_AWAIT_PASS) g4_chooser_passed(&m->reply.next, status);
+    const int answers = m->state == G4_MEMBER_ANSWERS;
+    if (answers && m->await == G4_AWAIT_PASS) g4_chooser_passed(&m->reply.next, status);
+    if (answers) {
         status = g4_reply_close(&m->reply, status, &m->err);
-        g4_checkpoint_end(&m->old, m->s, status);
-        if (!status || status == G4_ERR_CANCELED) m->result = m->reply.result;
-    } else if (m->state == G4_MEMBER_READS) {
-        g4_reading_end(&m->reading, status);
+        m->result = m->reply.result;
     }
     if (status == G4_ERR_CANCELED) m->result.stop = G4_STOP_CANCELED;
+    if (m->finish) status = m->finish(m->request.user, status, &m->result, &m->err);
+    if (status && status != G4_ERR_CANCELED) m->result = (g4_result) { .stop_token = -1 };
+    if (answers)
+        g4_checkpoint_end(&m->old, m->s, status);
+    else if (m->state == G4_MEMBER_READS)
+        g4_reading_end(&m->reading, status);
     m->result.n_reused = m->reading.reused;
     m->state = G4_MEMBER_IS_OVER;
     m->status = g4_call_end(&m->call, status);
@@ -414,19 +419,21 @@ static g4_status g4_batch_check(const g4_batch *b, const g4_session *s, const g4
 }
 
 /* Let it into a call of its own, which goes on until it is over. */
-static g4_status g4_member_begin(g4_member *m, const g4_prompt *prompt, const int *marks, int n_marks, g4_error *err)
+static g4_status g4_member_begin(g4_member *m, const g4_prompt *prompt, const g4_batch_more *more, g4_error *err)
 {
+    const int n_marks = more ? more->n_marks : 0;
     g4_status status = g4_call_begin(&m->call, m->s, &m->generate.limits, err);
     if (!status && n_marks > 0 && !(m->marks = g4_alloc(m->s->e->a, (size_t)n_marks, sizeof *m->marks)))
         status = g4_fail(err, G4_ERR_MEMORY, "no memory for %d marks", n_marks);
     if (!status) status = g4_reading_begin(&m->reading, m->s, prompt, err);
     for (int i = 0; !status && i < n_marks; i++)
-        if (marks[i] > m->s->n) m->marks[m->n_marks++] = marks[i]; /* those before are there, or were given up */
+        if (more->marks[i] > m->s->n)
+            m->marks[m->n_marks++] = more->marks[i]; /* those before are there, or were given up */
     return status ? g4_call_end(&m->call, status) : G4_OK;
 }
 
-g4_status g4_batch_add_marked(g4_batch *b, g4_session *s, const g4_batch_request *r, const int *marks, int n_marks,
-                              g4_error *err)
+g4_status g4_batch_add_more(g4_batch *b, g4_session *s, const g4_batch_request *r, const g4_batch_more *more,
+                            g4_error *err)
 {
     g4_status status = g4_batch_check(b, s, r, err);
     if (status) return status;
@@ -437,8 +444,9 @@ g4_status g4_batch_add_marked(g4_batch *b, g4_session *s, const g4_batch_request
     m->s = s;
     m->request = *r;
     if (r->generate) m->generate = *r->generate;
+    if (more) m->finish = more->finish;
     m->result.stop_token = -1;
-    status = g4_member_begin(m, r->prompt, marks, n_marks, err);
+    status = g4_member_begin(m, r->prompt, more, err);
     if (status) {
         g4_free(b->e->a, m->marks);
         g4_free(b->e->a, m);
@@ -450,7 +458,7 @@ g4_status g4_batch_add_marked(g4_batch *b, g4_session *s, const g4_batch_request
 
 g4_status g4_batch_add(g4_batch *b, g4_session *s, const g4_batch_request *r, g4_error *err)
 {
-    return g4_batch_add_marked(b, s, r, NULL, 0, err);
+    return g4_batch_add_more(b, s, r, NULL, err);
 }
 
 void g4_batch_remove(g4_batch *b, g4_session *s)

@@ -139,9 +139,17 @@ g4_status g4_timeline_generate(g4_session *s, const g4_generate_options *opt, g4
 
 /* ---- Batches (batch.c) --------------------------------------------------------------------------------------- */
 
-/* g4_batch_add, and the timeline is marked at these positions of the prompt, ascending, as it is read. */
-g4_status g4_batch_add_marked(g4_batch *b, g4_session *s, const g4_batch_request *r, const int *marks, int n_marks,
-                              g4_error *err);
+/* The answer, or what there is of it, before its session keeps it: user is the request's. Returns status, or what failed
+ * now, so that the session becomes what it was. Called once for each session that is added, before `done`. */
+typedef g4_status (*g4_batch_finish_fn)(void *user, g4_status status, g4_result *result, g4_error *err);
+/* g4_batch_add, and what chats want beside: marks in the timeline as it is read. */
+typedef struct {
+    const int *marks; /* (n_marks): positions of the prompt, ascending */
+    int n_marks;
+    g4_batch_finish_fn finish;
+} g4_batch_more;
+g4_status g4_batch_add_more(g4_batch *b, g4_session *s, const g4_batch_request *r, const g4_batch_more *more,
+                            g4_error *err);
 
 /* Who encodes media of engine e for a batch with that halt lets it step meanwhile. What a step could fail with, its
  * own limits, the next one says again. It must stay as long as the halt. */

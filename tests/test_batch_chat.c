@@ -1,6 +1,7 @@
 /* test_batch_chat.c - answers to chats as a batch makes them are those of g4_session_respond: thoughts, calls of tools,
  * schemas and media of the bundled model, with follow-up turns that reuse what the sessions hold. */
 #include "answers.h"
+#include "failing.h"
 #include "test.h"
 #include "tiny.h"
 
@@ -246,6 +247,84 @@ static void g4_test_encoding(g4_engine *e)
     g4_engine_close(fresh);
 }
 
+/* ---- Without memory ------------------------------------------------------------------------------------------- */
+
+enum { N_POOR = 2 };
+
+/* Both talks in a batch; what cannot be added is over, too. */
+static void g4_poor_answers(g4_talk *t, g4_engine *e)
+{
+    g4_batch *b = NULL;
+    g4_error err = { 0 };
+    g4_result none = { .stop_token = -1 };
+    if (g4_batch_open(&b, e, NULL, &err)) return;
+    for (int i = 0; i < N_POOR; i++) {
+        const g4_batch_respond_request r = { .respond = &t[i].opt, .done = g4_talk_done, .user = &t[i] };
+        const g4_status status = g4_batch_respond(b, t[i].together, t[i].c, &r, &err);
+        if (status) g4_talk_done(&t[i], t[i].together, status, NULL, &none, &err);
+    }
+    G4_EXPECT(!g4_batch_run(b, &err), "%s", err.message);
+    g4_batch_close(b);
+}
+
+/* An allocation fails: the talk that needed it has an error and its session what it held, the other its answer. */
+static void g4_test_memory(void)
+{
+    static const char *const asks[N_POOR] = {
+        "[{\"role\": \"user\", \"content\": \"hi\"}]",
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}], \"tools\": [{\"type\": \"function\", "
+        "\"function\": "
+        "{\"name\": \"look\", \"parameters\": {\"type\": \"object\", \"properties\": {\"at\": {\"enum\": [\"k\"]}}, "
+        "\"required\": [\"at\"], \"additionalProperties\": false}}}]}"
+    };
+    static g4_talk t[N_POOR];
+    g4_failing failing = { .fail_at = -1 };
+    const g4_allocator allocator = g4_failing_allocator(&failing);
+    const g4_engine_options opt = { .model_path = "models/tiny.g4", .n_threads = 1, .allocator = &allocator };
+    const g4_guide_options guides[N_POOR] = { { 0 }, { .tool_choice = G4_TOOLS_REQUIRED } };
+    g4_engine *e = NULL;
+    g4_error err = { 0 };
+    int ok = !g4_engine_open(&e, &opt, &err), n_failed = 0, prompt[N_POOR];
+    for (int i = 0; ok && i < N_POOR; i++) {
+        ok = !g4_chat_parse(&t[i].c, e, asks[i], strlen(asks[i]), NULL, &err) &&
+             !g4_session_open(&t[i].alone, e, NULL, &err);
+        t[i].generate = (g4_generate_options) { .max_tokens = 60 };
+        t[i].opt = (g4_respond_options) { .generate = &t[i].generate, .guide = guides[i] };
+        if (!ok) break;
+        g4_talk_alone(&t[i]);
+        g4_prompt p;
+        ok = !g4_chat_prompt(t[i].c, &p, &err);
+        prompt[i] = p.n;
+    }
+    G4_EXPECT(ok && strstr(t[1].want.data, "look"), "%s", err.message);
+    for (long at = 0, has_failed = 1; ok && has_failed; at += 1 + at / 30) {
+        for (int i = 0; i < N_POOR; i++) {
+            G4_EXPECT(!g4_session_open(&t[i].together, e, NULL, &err), "%s", err.message);
+            t[i].got.len = 0;
+            t[i].is_done = 0;
+        }
+        failing.fail_at = failing.calls + at;
+        g4_poor_answers(t, e);
+        has_failed = failing.calls > failing.fail_at;
+        failing.fail_at = -1;
+        for (int i = 0; i < N_POOR; i++) {
+            const int n = g4_session_n(t[i].together),
+                      is_same = t[i].got.len == t[i].want.len && !memcmp(t[i].got.data, t[i].want.data, t[i].got.len);
+            const int has_none = !t[i].is_done || strtol(t[i].got.data, NULL, 10) == G4_ERR_MEMORY;
+            n_failed += t[i].is_done && has_none;
+            G4_EXPECT(t[i].is_done <= 1 && (has_none ? n == 0 || n == prompt[i] : is_same),
+                      "allocation %ld, talk %d: %s, n %d; alone %s", at, i, t[i].is_done ? t[i].got.data : "-", n,
+                      t[i].want.data);
+            g4_session_close(t[i].together);
+            t[i].together = NULL;
+        }
+    }
+    G4_EXPECT(n_failed > 50, "%d talks failed", n_failed);
+    for (int i = 0; i < N_POOR; i++) g4_talk_close(&t[i]);
+    g4_engine_close(e);
+    G4_EXPECT(failing.live == 0, "%ld blocks are left", failing.live);
+}
+
 static void g4_test_misuse(g4_engine *e)
 {
     static const char ask[] = "[{\"role\": \"user\", \"content\": \"hi\"}]";
@@ -296,6 +375,7 @@ int main(void)
     if (ok) g4_test_answers(e, digits);
     if (ok) g4_test_encoding(e);
     if (ok) g4_test_misuse(e);
+    g4_test_memory();
     g4_grammar_close(digits);
     g4_engine_close(e);
     return g4_test_end();
