@@ -139,8 +139,8 @@ g4_status g4_timeline_generate(g4_session *s, const g4_generate_options *opt, g4
 
 /* ---- Batches (batch.c) --------------------------------------------------------------------------------------- */
 
-/* The answer, or what there is of it, before its session keeps it: user is the request's. Returns status, or what failed
- * now, so that the session becomes what it was. Called once for each session that is added, before `done`. */
+/* The answer, or what there is of it, before its session keeps it: user is the request's. Returns status, or what
+ * failed now, so that the session becomes what it was. Called once for each session that is added, before `done`. */
 typedef g4_status (*g4_batch_finish_fn)(void *user, g4_status status, g4_result *result, g4_error *err);
 /* g4_batch_add, and what chats want beside: marks in the timeline as it is read. */
 typedef struct {
