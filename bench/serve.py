@@ -24,8 +24,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import rivals
@@ -92,23 +92,10 @@ class Server:
 
     def ask_all(self, prompts, n, n_clients=0):
         """(seconds until the last is answered, the answers) of clients, as many as there are prompts or n_clients."""
-        answers, todo = [None] * len(prompts), list(range(len(prompts)))[::-1]
-
-        def client():
-            while True:
-                try:
-                    i = todo.pop()
-                except IndexError:
-                    return
-                answers[i] = self.ask(prompts[i], n)
-
-        threads = [threading.Thread(target=client) for _ in range(n_clients or len(prompts))]
-        start = time.monotonic()
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
-        return time.monotonic() - start, answers
+        with ThreadPoolExecutor(n_clients or len(prompts)) as clients:
+            start = time.monotonic()
+            answers = list(clients.map(lambda prompt: self.ask(prompt, n), prompts))
+            return time.monotonic() - start, answers
 
 
 def ids(rng, n):
@@ -153,6 +140,7 @@ def beside(a, gguf, g4, folder):
 
 
 def classify(a, gguf, g4, folder):
+    llama = rivals.build_llama(a.cache, a.jobs, "llama-server")
     theirs, mine = [], {1: [], 8: []}
     for round_ in range(a.rounds):
         rng = random.Random(round_)
@@ -160,7 +148,6 @@ def classify(a, gguf, g4, folder):
         prompts = [common + ids(rng, 30) for _ in range(200)]
         for parallel in mine:
             mine[parallel].append(batch_seconds(g4, a.t, prompts, 4, folder, parallel)[0])
-        llama = rivals.build_llama(a.cache, a.jobs, "llama-server")
         server = Server((llama, "-m", gguf, "-t", a.t, "-np", 8, "-c", 8192, "--no-webui"), folder / "log")
         server.ask(ids(rng, 64), 8)
         theirs.append(server.ask_all(prompts, 4, 8)[0])

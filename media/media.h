@@ -47,6 +47,7 @@ static inline int g4_pace_ends(g4_pace *p, size_t n)
     return g4_halted(p->halt);
 }
 static inline size_t g4_piece(size_t left) { return left < G4_PACE ? left : G4_PACE; }
+
 /* A picture that its holder owns and may change. */
 typedef struct {
     uint8_t *rgb; /* (h, w, 3) */
