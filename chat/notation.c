@@ -121,8 +121,8 @@ static int32_t g4_note_either(g4_notation *p, int base)
     int n = 0;
     int32_t first = -1;
     if (p->net->failed) return 0;
-    for (int i = base; i < p->n_stack && !g4_notation_stops(p);
-         i++) { /* expressions to the front of the list, in its place */
+    /* Expressions move to the front of the list, in its place. */
+    for (int i = base; i < p->n_stack && !g4_notation_stops(p); i++) {
         const int32_t note = p->stack[i];
         if (g4_note_is_lexeme(p, note)) {
             p->stack[base + n++] = p->notes[note].value;

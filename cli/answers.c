@@ -22,11 +22,11 @@ static g4_status read_body(served_job *j, const buffer *body)
     return request_wrong(w, G4_ERR_ARGUMENT, "messages", "messages: expected a list of messages, found none");
 }
 
-static g4_status check_length(request_work *w)
+g4_status job_check_length(request_work *w, const char *field)
 {
     const int n_ctx = context_size(w->shop->args, &w->shop->info);
     if (w->prompt.n < n_ctx) return G4_OK;
-    return request_wrong(w, G4_ERR_CONTEXT, w->chat != NULL ? "messages" : "prompt",
+    return request_wrong(w, G4_ERR_CONTEXT, field,
                          "the prompt has %d tokens, the context %d: there is no room for an answer", w->prompt.n,
                          n_ctx);
 }
@@ -36,7 +36,7 @@ g4_status job_make_ready(served_job *j, const buffer *body)
     request_work *w = &j->work;
     g4_status status = read_body(j, body);
     if (status == G4_OK) status = request_prompt(w, "-");
-    if (status == G4_OK) status = check_length(w);
+    if (status == G4_OK) status = job_check_length(w, w->chat != NULL ? "messages" : "prompt");
     if (status == G4_OK) status = request_guide(w);
     return w->status = status;
 }

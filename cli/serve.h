@@ -256,6 +256,8 @@ void trace_add(server *s, const served_job *j, const char *route, const char *ou
 /* Use a job that the client's going ends, and free it. */
 void job_serve(connection *c, void (*use)(connection *c, served_job *j, void *user), void *user);
 g4_status job_make_ready(served_job *j, const buffer *body);
+/* A prompt that fills the context is wrong: `field` has it. */
+g4_status job_check_length(request_work *w, const char *field);
 void job_answer_ready(connection *c, served_job *j); /* or refuse it, as its status says */
 int job_wait(connection *c, served_job *j);          /* until it is answered; 0: too many wait, and the client knows */
 /* One of several answers in one stream, given by the batch or by `alone` on this thread. */

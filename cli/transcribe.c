@@ -146,11 +146,7 @@ static g4_status make_prompt(request_work *w, const transcription *t)
         status = g4_chat_open(&w->chat, w->shop->engine, &asked, 1, &opt, &w->error);
     if (status == G4_OK) status = g4_chat_prompt(w->chat, &w->prompt, &w->error);
     buffer_free(&ask);
-    if (status == G4_OK && w->prompt.n >= context_size(w->shop->args, &w->shop->info))
-        status =
-            request_wrong(w, G4_ERR_CONTEXT, "prompt",
-                          "prompt: with the sound it has %d tokens, the context %d: there is no room for an answer",
-                          w->prompt.n, context_size(w->shop->args, &w->shop->info));
+    if (status == G4_OK) status = job_check_length(w, "prompt");
     return w->status = status;
 }
 
