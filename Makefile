@@ -232,9 +232,10 @@ test-emulated: $(B)/libgemma4.a ## check the AVX-512 and AVX-VNNI kernels on a C
 sanitize: ## the tests under the address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory B=build/sanitize PROGRAM=build/sanitize/gemma4 CFLAGS='$(SANITIZE)' USES= \
 	    SCRIPTS='$(filter-out tests/test_contraction.sh,$(SCRIPTS))' test
-tsan: ## engines and sessions on threads, and calls stopped from others, under the thread sanitizer
-	@$(MAKE) --no-print-directory B=build/tsan PROGRAM=build/tsan/gemma4 CFLAGS='$(TSAN)' build/tsan/test_threads build/tsan/test_stop
-	@sh tests/run.sh build/tsan/test_threads build/tsan/test_stop
+TSAN_TESTS := $(patsubst %,build/tsan/test_%,threads stop serve_clients serve_complaints)
+tsan: ## engines and sessions on threads, calls stopped from others, and the server, under the thread sanitizer
+	@$(MAKE) --no-print-directory B=build/tsan PROGRAM=build/tsan/gemma4 CFLAGS='$(TSAN)' $(TSAN_TESTS)
+	@G4_PROGRAM=build/tsan/gemma4 sh tests/run.sh $(TSAN_TESTS)
 # What does not depend on kernels stays out.
 NO_KERNELS := boxes chat chat_promises dialects fuzz grammar http inputs json lines media media_foreign media_limits media_promises \
     media_stop multipart network number openai pattern regular serve serve_access serve_clients serve_complaints serve_rush small_stack stop strangers \

@@ -97,14 +97,18 @@ static g4_status g4_line_copy_id(g4_openai *o, const g4_json *line, const char *
     return G4_OK;
 }
 
-g4_status g4_batch_line_read(g4_batch_line *out, const char *json, size_t len, const g4_allocator *a, g4_error *err)
+g4_status g4_batch_line_read(g4_batch_line *out, const char *json, size_t len, const g4_limits *limits,
+                             const g4_allocator *a, g4_error *err)
 {
+    g4_halt halt;
     g4_arena arena = { .a = a };
     g4_openai o = { .m = &arena, .err = err };
     g4_json *line;
     if (out == NULL || json == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", out == NULL ? "out" : "json");
     *out = (g4_batch_line) { 0 };
-    g4_status st = g4_json_parse_in(&line, &arena, json, len, NULL, NULL, err);
+    g4_halt_open(&halt);
+    g4_halt_add(&halt, limits);
+    g4_status st = g4_json_parse_in(&line, &arena, json, len, NULL, &halt, err);
     if (st == G4_OK) st = g4_line_copy_id(&o, line, "custom_id", &out->custom_id);
     if (st == G4_OK) {
         out->is_answer = g4_json_find(line, "response") != NULL && g4_json_find(line, "error") != NULL;

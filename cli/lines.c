@@ -85,8 +85,9 @@ static uint64_t hash_line(const buffer *text)
 /* The name that a line gives itself. What is wrong with the line is told when its turn comes. */
 static int name_line(batch_line *l, const buffer *text)
 {
+    const g4_limits limits = until_interrupted();
     g4_batch_line read = { 0 };
-    if (l->size <= MAX_LINE + 1) g4_batch_line_read(&read, buffer_text(text), text->len, NULL, NULL);
+    if (l->size <= MAX_LINE + 1) g4_batch_line_read(&read, buffer_text(text), text->len, &limits, NULL, NULL);
     l->is_named = read.custom_id != NULL;
     if (l->is_named) buffer_str(&l->id, read.custom_id);
     g4_batch_line_close(&read, NULL);
@@ -314,10 +315,12 @@ int batch_answers_add(batch_answers *o, batch_line *l, const buffer *text)
 /* A line of former answers: those that succeeded stand in `copy` from now on, and count. */
 static int take_answer(batch_answers *o, FILE *copy, const char *name, const buffer *text, uint64_t number)
 {
+    const g4_limits limits = until_interrupted();
     g4_batch_line read;
     g4_error err;
-    if (g4_batch_line_read(&read, buffer_text(text), text->len, NULL, &err) != G4_OK || !read.is_answer) {
+    if (g4_batch_line_read(&read, buffer_text(text), text->len, &limits, NULL, &err) != G4_OK || !read.is_answer) {
         g4_batch_line_close(&read, NULL);
+        if (interrupted()) return interrupted();
         return say(FAILED, "%s: line %llu is no answer of a batch: --resume would overwrite it", name,
                    (unsigned long long)number);
     }

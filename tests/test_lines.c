@@ -105,7 +105,7 @@ static void g4_expect_answer(const char *json, const char *want, int line)
     g4_batch_line l;
     g4_error err = { 0 };
     char got[256];
-    if (g4_batch_line_read(&l, json, strlen(json), NULL, &err) == G4_OK)
+    if (g4_batch_line_read(&l, json, strlen(json), NULL, NULL, &err) == G4_OK)
         snprintf(got, sizeof got, "%s %d %d%s%s", l.custom_id != NULL ? l.custom_id : "-", l.is_answer, l.has_succeeded,
                  l.id != NULL ? " " : "", l.id != NULL ? l.id : "");
     else
@@ -135,9 +135,19 @@ static void g4_test_answers(void)
     G4_ANSWER("{\"custom_id\":\"a\"", "JSON, line 1 column 17: expected ',' or '}'");
     g4_error err;
     g4_batch_line l;
-    G4_EXPECT(g4_batch_line_read(NULL, "{}", 2, NULL, &err) == G4_ERR_ARGUMENT, "out is NULL");
-    G4_EXPECT(g4_batch_line_read(&l, NULL, 2, NULL, &err) == G4_ERR_ARGUMENT, "json is NULL");
+    G4_EXPECT(g4_batch_line_read(NULL, "{}", 2, NULL, NULL, &err) == G4_ERR_ARGUMENT, "out is NULL");
+    G4_EXPECT(g4_batch_line_read(&l, NULL, 2, NULL, NULL, &err) == G4_ERR_ARGUMENT, "json is NULL");
     g4_batch_line_close(NULL, NULL);
+
+    g4_cancel cancel = { 0 };
+    const g4_limits limits = { .cancel = &cancel };
+    static char list[1 << 20]; /* [1,1,...,1] */
+    for (size_t i = 0; i < sizeof list; i++) list[i] = i % 2 == 0 ? ',' : '1';
+    list[0] = '[';
+    memcpy(list + sizeof list - 2, " ]", 2);
+    G4_EXPECT(g4_batch_line_read(&l, list, sizeof list, &limits, NULL, &err) == G4_OK, "within its limits");
+    g4_cancel_set(&cancel);
+    G4_EXPECT(g4_batch_line_read(&l, list, sizeof list, &limits, NULL, &err) == G4_ERR_CANCELED, "cancelled");
 }
 
 /* ---- A text that was continued --------------------------------------------------------------------- */
@@ -184,7 +194,7 @@ static void g4_test_memory(void)
         const int is_over = f.calls <= k;
         g4_request_close(r);
         f = (g4_failing) { 0, k, 0 };
-        const g4_status other = g4_batch_line_read(&l, json, sizeof json - 1, &al, NULL);
+        const g4_status other = g4_batch_line_read(&l, json, sizeof json - 1, NULL, &al, NULL);
         if ((other == G4_OK) != (f.calls <= k)) G4_EXPECT(0, "allocation %ld: %s", k, g4_status_name(other));
         g4_batch_line_close(&l, &al);
         if (f.live != 0) G4_EXPECT(0, "allocation %ld: %ld live", k, f.live);

@@ -1051,7 +1051,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
         POINTER(c_void_p), c_void_p, c_void_p, POINTER(g4_chat_options), POINTER(g4_fault), POINTER(g4_error),
     ]),
     "g4_batch_line_read": (c_int, [
-        POINTER(g4_batch_line), c_char_p, c_size_t, POINTER(g4_allocator), POINTER(g4_error),
+        POINTER(g4_batch_line), c_char_p, c_size_t, POINTER(g4_limits), POINTER(g4_allocator), POINTER(g4_error),
     ]),
     "g4_batch_line_close": (None, [POINTER(g4_batch_line), POINTER(g4_allocator)]),
     "g4_answer_write": (c_int, [POINTER(g4_answer), g4_write_fn, c_void_p, POINTER(g4_allocator), POINTER(g4_error)]),

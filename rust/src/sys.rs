@@ -928,7 +928,7 @@ extern "C" {
     pub fn g4_request_get(r: *const g4_request) -> *const g4_request_info;
     pub fn g4_request_sampling(r: *const g4_request, sampling: *mut g4_sampling);
     pub fn g4_request_chat(out: *mut *mut g4_chat, e: *mut g4_engine, r: *const g4_request, opt: *const g4_chat_options, fault: *mut g4_fault, err: *mut g4_error) -> c_int;
-    pub fn g4_batch_line_read(out: *mut g4_batch_line, json: *const c_char, len: usize, a: *const g4_allocator, err: *mut g4_error) -> c_int;
+    pub fn g4_batch_line_read(out: *mut g4_batch_line, json: *const c_char, len: usize, limits: *const g4_limits, a: *const g4_allocator, err: *mut g4_error) -> c_int;
     pub fn g4_batch_line_close(line: *mut g4_batch_line, a: *const g4_allocator);
     pub fn g4_answer_write(answer: *const g4_answer, write: Option<g4_write_fn>, user: *mut c_void, a: *const g4_allocator, err: *mut g4_error) -> c_int;
     pub fn g4_stream_open(out: *mut *mut g4_stream, opt: *const g4_stream_options, a: *const g4_allocator, err: *mut g4_error) -> c_int;

@@ -14,7 +14,7 @@ static void g4_fuzz_line(const char *text, size_t size)
 {
     g4_batch_line line;
     g4_error err = { 0 };
-    const g4_status st = g4_batch_line_read(&line, text, size, NULL, &err);
+    const g4_status st = g4_batch_line_read(&line, text, size, NULL, NULL, &err);
     if (st != G4_OK) g4_fuzz_refusal(st, &err);
     g4_fuzz_must(st == G4_OK || line.custom_id == NULL);
     g4_batch_line_close(&line, NULL);
