@@ -40,13 +40,14 @@
 #define G4_REACH_SHARE 4               /* part of what is left of these that one question may take */
 #define G4_REACH_ROW 64                /* as many as one that has no table of steps yet counts */
 #define G4_FILTERED_A_VISIT 16         /* words that are looked at by their sorts in the time of a visit */
-#define G4_REACH_WORTH 128             /* words for which it is found out whether all of them stay inside */
+#define G4_REACH_WORTH 128             /* words for which it is found out what stays inside behind a state, */
+#define G4_REACH_WORTH_SORTS 256       /* and whether all do that are of the same sorts */
 #define G4_N_REACHES 2048              /* answers that are remembered */
 #define G4_MAX_WAYS 64                 /* out of a state that are looked at for one set of sorts */
 #define G4_MANY_WAYS 3                 /* of them with the same sort: that one is left out */
 #define G4_N_SAFE 4                    /* such sets of sorts that are looked for */
 #define G4_REACH_ENOUGH 12             /* characters of these that are as good as any number */
-#define G4_BEYOND_CHARS 8              /* up to which it is found out what may follow, */
+#define G4_BEYOND_CHARS 12             /* up to which it is found out what may follow, */
 #define G4_MAX_BEYOND 12               /* if that is of few sorts, which many subtrees have not */
 #define G4_COSTLY 64                   /* nodes of the vocabulary's trees: what took more to find out is shared */
 #define G4_PLAIN_MAX_CHOICES 64        /* alternatives that are looked at */
@@ -139,13 +140,14 @@ typedef struct { /* of an expression, as an automaton with a table */
     g4_re re;
     uint32_t seen;            /* by the search with this number, */
     uint8_t seen_phases;      /* in these phases of a character, as bits */
-    uint8_t has_reach, reach; /* of plain characters of all sorts */
+    uint8_t has_reach, reach; /* of plain characters of all sorts, */
+    uint8_t ends;             /* on which it may end */
     uint8_t filters;          /* those of safe[0] may come in any number and order, and all others lead out at once; */
     uint8_t may_end;          /* and among them the expression may end */
     uint8_t n_safe[G4_N_SAFE];
     g4_sorts safe[G4_N_SAFE]; /* of these sorts so many stay inside; 0: none */
     g4_sorts out;             /* a character of these may lead out */
-    g4_sorts beyond;          /* behind `reach` characters all but these lead out, and it does not end before */
+    g4_sorts beyond;          /* behind `reach` characters all but these lead out */
     g4_sorts may;             /* characters that lead on are of these */
     uint8_t accepts, has_row, n_live;
     uint8_t goes_on;         /* in a walk: it has a row by bytes, and does not accept */
@@ -159,6 +161,7 @@ typedef struct { /* whatever plain characters of these sorts follow, so many of 
     int32_t state;
     g4_sorts sorts;
     g4_sorts beyond; /* and one more leads out if it is of these sorts and none of these; all: that is not known */
+    uint8_t ends;    /* the expression may end before that */
     uint8_t n_chars; /* G4_ENDLESS: any number */
 } g4_reach;
 #define G4_ENDLESS UINT8_MAX
@@ -745,7 +748,8 @@ static int32_t g4_lexer_of(g4_grammar *g, g4_re re)
     lexer[g->n_lexer].has_row = lexer[g->n_lexer].goes_on = 0;
     lexer[g->n_lexer].row = NULL;
     lexer[g->n_lexer].seen = 0;
-    lexer[g->n_lexer].has_reach = lexer[g->n_lexer].reach = lexer[g->n_lexer].filters = 0;
+    lexer[g->n_lexer].has_reach = lexer[g->n_lexer].reach = 0;
+    lexer[g->n_lexer].ends = lexer[g->n_lexer].filters = 0;
     lexer[g->n_lexer].safe[0] = 0;
     lexer[g->n_lexer].beyond = G4_ALL_SORTS;
     lexer[g->n_lexer].accepts = (uint8_t)g4_re_accepts(g->net.regular, re);
@@ -1088,12 +1092,13 @@ static int g4_count_bits(g4_sorts bits)
 }
 
 /* Behind so many characters of these sorts, which stay inside, as was just found, the sorts of those that may follow;
- * where the expression may end on the way, or that is costly, all. */
-static g4_sorts g4_reach_beyond(g4_grammar *g, int32_t state, g4_sorts sorts, int n_chars)
+ * where that is costly, all. *ends: whether the expression may end on the way. */
+static g4_sorts g4_reach_beyond(g4_grammar *g, int32_t state, g4_sorts sorts, int n_chars, uint8_t *ends)
 {
     const g4_lexer_state *last = &g->lexer[g->reach_end];
     g4_reach_layer layers[2];
     g4_sorts way, may = n_chars <= G4_BEYOND_CHARS && last->has_row ? last->may : G4_ALL_SORTS;
+    *ends = 0;
     g4_reach_begin(g, state, &layers[0]);
     for (int i = 0; i <= n_chars; i++) {
         g4_reach_layer *layer = &layers[i & 1], *next = &layers[~i & 1];
@@ -1101,7 +1106,8 @@ static g4_sorts g4_reach_beyond(g4_grammar *g, int32_t state, g4_sorts sorts, in
         g4_reach_unsee(g); /* a state may be on several layers */
         while (layer->n > 0) {
             const g4_reach_place at = layer->places[--layer->n];
-            if (g->lexer[at.state].accepts || g4_count_bits(may) > G4_MAX_BEYOND) return G4_ALL_SORTS;
+            *ends |= g->lexer[at.state].accepts;
+            if (g4_count_bits(may) > G4_MAX_BEYOND) return G4_ALL_SORTS;
             if (i == n_chars && !g->lexer[at.state].has_row) g4_lexer_make_row(g, at.state);
             if (i == n_chars && !g->failed)
                 may |= g->lexer[at.state].may;
@@ -1270,7 +1276,10 @@ static void g4_reach_learn(g4_grammar *g, int32_t state)
     g->lexer[state].filters = 0;
     g->lexer[state].reach = reach;
     g->lexer[state].out = out;
-    if (!g->failed) g->lexer[state].beyond = g4_reach_beyond(g, state, G4_ALL_SORTS, reach);
+    uint8_t ends = 0;
+    const g4_sorts beyond = g->failed ? G4_ALL_SORTS : g4_reach_beyond(g, state, G4_ALL_SORTS, reach, &ends);
+    g->lexer[state].beyond = beyond;
+    g->lexer[state].ends = ends;
     memset(g->lexer[state].safe, 0, sizeof g->lexer[state].safe);
     int i = 0, goes_on = reach != G4_ENDLESS && first != 0;
     while (goes_on && i < (out == 0 ? G4_N_SAFE : 1) &&
@@ -1288,7 +1297,9 @@ static g4_reach g4_reach_of(g4_grammar *g, int32_t state, g4_sorts sorts)
     g4_reach *known = &g->reaches[hash % G4_N_REACHES];
     if (known->state != state || known->sorts != sorts) {
         const uint8_t n_chars = g4_reach_try(g, state, sorts, &way);
-        *known = (g4_reach) { state, sorts, g4_reach_beyond(g, state, sorts, n_chars), n_chars };
+        uint8_t ends;
+        const g4_sorts beyond = g4_reach_beyond(g, state, sorts, n_chars, &ends);
+        *known = (g4_reach) { state, sorts, beyond, ends, n_chars };
     }
     return *known;
 }
@@ -1392,10 +1403,11 @@ typedef struct {     /* what is known of a place in a walk */
     g4_sorts beyond; /* and behind these all but those of these sorts lead out, if n is not below 0 */
 } g4_lexer_reach;
 
-/* As many stay inside as is known in two ways. */
-static inline void g4_lexer_raise(g4_lexer_reach *r, int n, g4_sorts beyond)
+/* As many stay inside as is known in two ways. A lexeme that may have ended before goes on with what may follow it. */
+static inline void g4_lexer_raise(const g4_grammar *g, g4_lexer_reach *r, int n, g4_sorts beyond, int ends)
 {
     if (n < r->n) return;
+    if (ends) beyond |= g->follow_sorts;
     r->beyond = n > r->n ? beyond : r->beyond & beyond;
     r->n = n;
 }
@@ -1408,19 +1420,29 @@ typedef struct { /* a level of a walk: brothers that are still to be visited, fr
     g4_lexer_reach reach;
 } g4_lexer_level;
 
-/* The next node of a level that the state allows, and the state behind it; 0: there is none. */
-static inline uint32_t g4_lexer_next(const g4_grammar *g, const g4_trie *t, g4_lexer_level *l, int32_t *state)
+/* The next node of a level that the state allows, and the state behind it; 0: there is none. In a plain tree, nodes below
+ * which nothing is longer than what stays inside are passed by: most are. */
+static inline uint32_t g4_lexer_next(g4_grammar *g, uint32_t which, int is_plain, g4_lexer_level *l, int32_t *state)
 {
+    const g4_trie *t = &g->vocabulary->tries[which];
+    const g4_sorts *sort_of = g->vocabulary->sort_of;
     const g4_lexer_state *s = &g->lexer[l->state];
     while (s->n_live > G4_NARROW && l->next < l->end) {
-        *state = s->row[t->bytes[l->next++]];
-        if (*state != 0) return l->next - 1;
+        const uint32_t node = l->next++;
+        const uint8_t byte = t->bytes[node];
+        const g4_trie_node *n = &t->nodes[node];
+        *state = s->row[byte];
+        if (*state == 0) continue;
+        g->n_visited++;
+        if (!is_plain || n->n_chars > l->reach.n - (sort_of[byte] != 0)) return node;
+        g4_inside_add(g, which, n->first, n->end);
     }
     while (s->n_live <= G4_NARROW && l->k < s->n_live && l->next < l->end) {
         const uint8_t *found = memchr(t->bytes + l->next, s->live[l->k], l->end - l->next);
         *state = s->to[l->k++];
         if (found == NULL) continue;
         l->next = (uint32_t)(found - t->bytes) + 1;
+        g->n_visited++;
         return l->next - 1;
     }
     return 0;
@@ -1446,10 +1468,11 @@ static int g4_lexer_find_all(g4_grammar *g, const g4_trie_node *n, int32_t state
 {
     if (!g->lexer[state].has_reach) g4_reach_learn(g, state);
     const g4_lexer_state *s = &g->lexer[state];
-    g4_lexer_raise(reach, s->reach, s->beyond);
+    g4_lexer_raise(g, reach, s->reach, s->beyond, s->ends);
     if (n->n_chars <= reach->n || g4_lexer_is_safe(s, n->sorts, n->n_chars)) return 1;
-    const g4_reach known = (n->sorts & s->out) == 0 ? g4_reach_of(g, state, n->sorts) : (g4_reach) { .n_chars = 0 };
-    if (known.n_chars > 0) g4_lexer_raise(reach, known.n_chars, known.beyond);
+    if (n->end - n->first < G4_REACH_WORTH_SORTS || (n->sorts & s->out) != 0) return 0;
+    const g4_reach known = g4_reach_of(g, state, n->sorts);
+    if (known.n_chars > 0) g4_lexer_raise(g, reach, known.n_chars, known.beyond, known.ends);
     return n->n_chars <= reach->n;
 }
 
@@ -1457,7 +1480,7 @@ static int g4_lexer_find_all(g4_grammar *g, const g4_trie_node *n, int32_t state
 static inline int g4_lexer_has_all(g4_grammar *g, const g4_trie_node *n, int32_t state, g4_lexer_reach *reach)
 {
     const g4_lexer_state *s = &g->lexer[state];
-    if (n->is_whole) g4_lexer_raise(reach, s->reach, s->beyond);
+    if (n->is_whole) g4_lexer_raise(g, reach, s->reach, s->beyond, s->ends);
     if (n->n_chars <= reach->n) return 1;
     if (!n->is_whole) return 0;
     if (g4_lexer_is_safe(s, n->sorts, n->n_chars)) return 1;
@@ -1516,8 +1539,8 @@ static void g4_lexer_pause(g4_grammar *g, g4_word_end end, uint8_t byte, int32_t
     if (!g->failed && g->lexer[state].accepts && g4_bytes_have(g->follow, byte)) g4_lexer_put_end(g, end);
 }
 
-/* Read the tails of a node from the state behind that. */
-static void g4_lexer_read_tails(g4_grammar *g, uint32_t which, uint32_t node, uint32_t depth, int32_t behind)
+/* Read the tails of a node from the state behind that. Words of at most so many characters stay inside. */
+static void g4_lexer_read_tails(g4_grammar *g, uint32_t which, uint32_t node, uint32_t depth, int32_t behind, int most)
 {
     const g4_trie *t = &g->vocabulary->tries[which];
     const g4_trie_node *n = &t->nodes[node];
@@ -1526,6 +1549,11 @@ static void g4_lexer_read_tails(g4_grammar *g, uint32_t which, uint32_t node, ui
     for (uint32_t w = n->first; w < n->end; w++) {
         const uint8_t *begin = tail + 1, *end = begin + *tail;
         int32_t state = behind;
+        if (most > 0 && g->vocabulary->word_chars[w] <= most) {
+            tail = end;
+            g4_inside_add(g, which, w, w + 1);
+            continue;
+        }
         for (tail = begin; tail < end && state != 0; tail++) {
             if (!g->lexer[state].goes_on) {
                 const g4_word_end at = { which, node, w, depth + (uint32_t)(tail - begin) };
@@ -1552,7 +1580,7 @@ static inline void g4_lexer_walk_tree(g4_grammar *g, uint32_t which, int is_plai
     g4_lexer_level level = g4_lexer_below(t, 0, 0, state, all);
     while (!g4_grammar_stops(g)) {
         int32_t next;
-        const uint32_t node = g4_lexer_next(g, t, &level, &next);
+        const uint32_t node = g4_lexer_next(g, which, is_plain, &level, &next);
         if (node == 0) {
             if (--depth == 0) return;
             level = levels[depth];
@@ -1561,7 +1589,6 @@ static inline void g4_lexer_walk_tree(g4_grammar *g, uint32_t which, int is_plai
         const g4_trie_node *n = &t->nodes[node];
         const int begins = sort_of[t->bytes[node]] != 0;
         g4_lexer_reach reach = { level.reach.n - begins, level.reach.beyond };
-        g->n_visited++;
         if ((is_plain && n->n_chars <= reach.n) || (n->n_children == 0 && !n->has_tails) ||
             (is_plain && (g4_lexer_has_all(g, n, next, &reach) || g4_lexer_begins_safe(g, t, node, level.state)))) {
             g4_inside_add(g, which, n->first, n->end);
@@ -1570,7 +1597,7 @@ static inline void g4_lexer_walk_tree(g4_grammar *g, uint32_t which, int is_plai
         const uint32_t chars = level.chars + (uint32_t)begins;
         if (is_plain && g4_lexer_cut(g, n, chars, reach)) continue;
         if (n->has_tails) {
-            g4_lexer_read_tails(g, which, node, depth, next);
+            g4_lexer_read_tails(g, which, node, depth, next, is_plain ? (int)chars + reach.n : 0);
             continue;
         }
         if (is_plain && n->end - n->first >= G4_REACH_WORTH && g4_lexer_filter(g, n, depth, next)) continue;

@@ -20,6 +20,8 @@
 #define G4_RE_CLASSES 64
 #define G4_RE_N_PRODUCTS 1024     /* of divisions, that are remembered */
 #define G4_RE_MERGED_CLASSES 20   /* the same of divisions with so many classes of which some become one */
+#define G4_RE_N_MADE 2048         /* derivatives that are found by what they are made of, */
+#define G4_RE_MAX_MADE 16         /* so many expressions */
 #define G4_RE_MAX_WIDE 2048       /* operands of `or` and `and` beyond which no step may make more of them */
 #define G4_RE_SEARCH_WIDTH 2      /* operands that count as one more expression in a search */
 #define G4_RE_MAX_SPREAD 256      /* alternatives of `and` */
@@ -57,6 +59,13 @@ typedef struct { /* a division whose class i becomes class becomes[i] of another
     uint8_t becomes[G4_RE_MERGED_CLASSES];
 } g4_division_merger;
 
+typedef struct {             /* what was made of these, as CONCAT, OR or AND */
+    const int32_t *operands; /* (n), among the rows */
+    int32_t n;
+    g4_re re;
+    uint8_t kind;
+} g4_re_made;
+
 typedef struct {  /* the steps of an expression */
     int n;        /* classes of bytes that lead to the same */
     int is_clean; /* those without a text are NONE */
@@ -79,6 +88,7 @@ typedef struct {
     g4_re_steps *steps; /* NULL: not made, or forgotten */
     uint8_t kind, accepts, is_checked /* what is in it */, life, is_endless;
     uint8_t fits; /* bits by spelling: its texts are characters so spelled */
+    uint8_t kept; /* where it may stand among the steps that are kept */
 } g4_re_node;
 
 typedef struct {
@@ -116,6 +126,7 @@ struct g4_regular {
     g4_hash_table division_table;
     g4_division_pair products[G4_RE_N_PRODUCTS];
     g4_division_merger merged[G4_RE_N_PRODUCTS];
+    g4_re_made made[G4_RE_N_MADE];
     uint32_t seen;   /* of the last search */
     int search_left; /* of G4_RE_MAX_SEARCHES */
     int longest;     /* of g4_re_clamp */
@@ -167,6 +178,7 @@ static void g4_re_forget_steps(g4_regular *r)
     g4_table_clear(&r->division_table);
     memset(r->products, 0, sizeof r->products);
     memset(r->merged, 0, sizeof r->merged);
+    memset(r->made, 0, sizeof r->made);
 }
 
 /* ---- Equal expressions are one ------------------------------------------------------------------- */
@@ -1337,26 +1349,61 @@ static g4_re g4_re_to(const g4_regular *r, g4_re x, uint8_t byte)
     return s->to[s->division->class_of[byte]];
 }
 
+/* What the operands above base, which are taken off, are as CONCAT, OR or AND. Neighbours in a text lead to the same for
+ * most bytes: what was made of the same operands is not made again. */
+static g4_re g4_re_make(g4_regular *r, g4_re_kind kind, int base)
+{
+    const int n = r->top - base;
+    const size_t size = (size_t)n * sizeof *r->stack;
+    uint64_t h = kind;
+    if (r->failed || n > G4_RE_MAX_MADE) return g4_re_join(r, kind, base);
+    for (int i = base; i < r->top; i++) h = g4_hash_mix(h, (uint32_t)r->stack[i]);
+    g4_re_made *known = &r->made[h >> 32 & (G4_RE_N_MADE - 1)];
+    r->top = base;
+    if (known->n == n && known->kind == kind && memcmp(known->operands, r->stack + base, size) == 0) return known->re;
+    int32_t *operands = g4_arena_alloc(&r->rows, size);
+    if (operands == NULL) {
+        g4_regular_fail(r, G4_NET_NO_MEMORY);
+        return G4_RE_NONE;
+    }
+    memcpy(operands, r->stack + base, size);
+    r->row_bytes += size;
+    if (kind != G4_RK_CONCAT) r->top = base + n;
+    const g4_re re = kind == G4_RK_CONCAT ? g4_re_concat(r, operands[0], operands[1]) : g4_re_join(r, kind, base);
+    if (!r->failed) *known = (g4_re_made) { operands, n, re, (uint8_t)kind };
+    return re;
+}
+
+static g4_re g4_re_make_both(g4_regular *r, g4_re_kind kind, g4_re a, g4_re b)
+{
+    const int base = r->top;
+    g4_re_push(r, a);
+    g4_re_push(r, b);
+    return g4_re_make(r, kind, base);
+}
+
 /* What may follow after a byte, where the steps of the operands are made. */
 static g4_re g4_re_derive(g4_regular *r, g4_re_node x, uint8_t byte)
 {
     const int base = r->top;
     switch ((g4_re_kind)x.kind) {
     case G4_RK_CONCAT: {
-        const g4_re a = g4_re_concat(r, g4_re_to(r, x.a, byte), x.b);
-        return r->failed || !r->nodes[x.a].accepts ? a : g4_re_or(r, a, g4_re_to(r, x.b, byte));
+        const g4_re to = g4_re_to(r, x.a, byte);
+        const g4_re a = to == G4_RE_NONE ? to : to == G4_RE_EMPTY ? x.b : g4_re_make_both(r, G4_RK_CONCAT, to, x.b);
+        return r->failed || !r->nodes[x.a].accepts ? a : g4_re_make_both(r, G4_RK_OR, a, g4_re_to(r, x.b, byte));
     }
     case G4_RK_REPEAT: {
         const g4_re a = g4_re_to(r, x.a, byte);
         if (a == G4_RE_NONE) return a;
-        return g4_re_concat(r, a, g4_re_repeat(r, x.a, x.min > 0 ? x.min - 1 : 0, x.max < 0 ? -1 : x.max - 1));
+        const g4_re rest = g4_re_repeat(r, x.a, x.min > 0 ? x.min - 1 : 0, x.max < 0 ? -1 : x.max - 1);
+        return r->failed ? G4_RE_NONE : g4_re_make_both(r, G4_RK_CONCAT, a, rest);
     }
     case G4_RK_NOT: return g4_re_not(r, g4_re_to(r, x.a, byte));
     case G4_RK_LATER: return g4_re_to(r, r->later[x.a], byte);
     case G4_RK_OR:
     case G4_RK_AND:
         for (int i = 0; i < x.b && !r->failed; i++) g4_re_push(r, g4_re_to(r, r->lists[x.a + i], byte));
-        const g4_re all = g4_re_join(r, (g4_re_kind)x.kind, base);
+        const g4_re all = g4_re_make(r, (g4_re_kind)x.kind, base);
         return x.kind == G4_RK_AND && x.min == 1 && !r->failed ? g4_re_as_agreed(r, all) : all;
     default: return G4_RE_NONE;
     }
@@ -1389,10 +1436,12 @@ static void g4_re_keep_steps(g4_regular *r, g4_re x, const g4_division *d, const
     g4_re kept[256];
     int n_kept = 0;
     for (int i = 0; i < d->n; i++) {
-        int k = n_kept; /* most often it is the one of the class before */
-        while (k > 0 && kept[k - 1] != to[i]) k--;
-        if (k == 0) kept[n_kept++] = to[i];
-        becomes[i] = (uint8_t)(k > 0 ? k - 1 : n_kept - 1);
+        g4_re_node *next = &r->nodes[to[i]];
+        if (next->kept >= n_kept || kept[next->kept] != to[i]) {
+            next->kept = (uint8_t)n_kept;
+            kept[n_kept++] = to[i];
+        }
+        becomes[i] = next->kept;
     }
     const size_t size = sizeof(g4_re_steps) + (size_t)n_kept * sizeof *kept;
     const g4_division *merged = n_kept == d->n ? d : g4_re_merge_classes(r, d, becomes);
