@@ -1420,8 +1420,8 @@ typedef struct { /* a level of a walk: brothers that are still to be visited, fr
     g4_lexer_reach reach;
 } g4_lexer_level;
 
-/* The next node of a level that the state allows, and the state behind it; 0: there is none. In a plain tree, nodes below
- * which nothing is longer than what stays inside are passed by: most are. */
+/* The next node of a level that the state allows, and the state behind it; 0: there is none. In a plain tree, nodes
+ * below which nothing is longer than what stays inside are passed by: most are. */
 static inline uint32_t g4_lexer_next(g4_grammar *g, uint32_t which, int is_plain, g4_lexer_level *l, int32_t *state)
 {
     const g4_trie *t = &g->vocabulary->tries[which];

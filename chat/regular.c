@@ -1349,8 +1349,8 @@ static g4_re g4_re_to(const g4_regular *r, g4_re x, uint8_t byte)
     return s->to[s->division->class_of[byte]];
 }
 
-/* What the operands above base, which are taken off, are as CONCAT, OR or AND. Neighbours in a text lead to the same for
- * most bytes: what was made of the same operands is not made again. */
+/* What the operands above base, which are taken off, are as CONCAT, OR or AND. Neighbours in a text lead to the same
+ * for most bytes: what was made of the same operands is not made again. */
 static g4_re g4_re_make(g4_regular *r, g4_re_kind kind, int base)
 {
     const int n = r->top - base;

@@ -490,8 +490,8 @@ static g4_token g4_byte_token(uint8_t byte)
 }
 
 /* Strings that tell few characters from the others, or where one of few must come behind any four, or which are short,
- * or where nothing may come behind eleven: most of the vocabulary is taken without a look at each token, and no token is
- * taken wrongly. Walking to the tokens that differ takes 37,000 to 177,000 visits. */
+ * or where nothing may come behind eleven: most of the vocabulary is taken without a look at each token, and no token
+ * is taken wrongly. Walking to the tokens that differ takes 37,000 to 177,000 visits. */
 static void g4_test_visits(void)
 {
     static const struct {
