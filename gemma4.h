@@ -1247,6 +1247,7 @@ G4_API void g4_boxes_free(g4_box *boxes, int n, const g4_allocator *a);
 #include "media/pcx.c"
 #include "media/ico.c"
 #include "media/vp8l.c"
+#include "media/vp8.c"
 #include "media/webp.c"
 #include "media/heif.c"
 #include "media/load.c"

@@ -342,7 +342,6 @@ static g4_status g4_jpeg_frame(g4_jpeg *j, const uint8_t *p, size_t n, g4_error 
 
 /* ---- Inverse DCT ---------------------------------------------------------------------------- */
 
-static inline int16_t g4_wrap_16(int32_t v) { return (int16_t)(uint16_t)(uint32_t)v; }
 static inline int16_t g4_clamp_16(int32_t v)
 {
     return (int16_t)(v < INT16_MIN ? INT16_MIN : v > INT16_MAX ? INT16_MAX : v);

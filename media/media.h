@@ -120,6 +120,7 @@ static inline void g4_store_le(uint8_t *p, size_t n, uint64_t v) /* as n bytes, 
     for (size_t i = 0; i < n; i++) p[i] = (uint8_t)(v >> (8 * i));
 }
 
+static inline int16_t g4_wrap_16(int32_t v) { return (int16_t)(uint16_t)(uint32_t)v; }
 static inline uint8_t g4_clamp_u8(int32_t v) { return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v); }
 
 /* v with coverage alpha over white, rounded as Pillow's alpha_composite does (AlphaComposite.c, 7 extra bits). */
@@ -402,7 +403,7 @@ g4_status g4_ffmpeg_video(const g4_media_limits *m, const g4_input *in, g4_video
 /* By ffprobe, which comes with ffmpeg. */
 g4_status g4_ffmpeg_probe(const g4_media_limits *m, const g4_input *in, g4_media_info *out, g4_error *err);
 
-/* ---- Pictures that ffmpeg unpacks (webp.c, heif.c) ------------------------------------------ */
+/* ---- Pictures of halved chroma (vp8l.c, vp8.c, webp.c), some of which ffmpeg unpacks (heif.c) ---- */
 
 /* Where rows of chroma are half as many as the h of the picture: row y lies nearest to number y / 2 of them, and next
  * to this one, which is the same at the edges. */
@@ -416,6 +417,13 @@ static inline size_t g4_chroma_beside(size_t y, size_t h)
 /* Pixels of lossless WebP behind their head, as alpha, red, green, blue from the highest byte on. */
 g4_status g4_vp8l_decode(const g4_media_limits *m, const uint8_t *data, size_t size, uint32_t w, uint32_t h,
                          uint32_t *out, g4_error *err);
+/* The samples of a lossy one, in whole macroblocks of 16 x 16 pixels; U and V are halved each way. Free y. */
+typedef struct {
+    uint8_t *y, *u, *v;
+    size_t stride; /* of Y; of U and V, half of it */
+} g4_vp8_planes;
+g4_status g4_vp8_decode(const g4_media_limits *m, const uint8_t *data, size_t size, uint32_t w, uint32_t h,
+                        g4_vp8_planes *out, g4_error *err);
 g4_status g4_webp_size(const g4_media_limits *m, const uint8_t *data, size_t size, int *w, int *h, g4_error *err);
 g4_status g4_webp_decode(const g4_media_limits *m, const uint8_t *data, size_t size, g4_pixels *out, g4_error *err);
 /* *foreign is set when it fails for a kind that ffmpeg may be able to read whole. */

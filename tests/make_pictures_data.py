@@ -3,7 +3,7 @@
 
     python3 tests/make_pictures_data.py [OUT]      (OUT: tests/data/pictures.bin)
 
-Needs Pillow 13 (12 and older resize tall pictures in another order), numpy, transformers, and libjpeg-turbo's cjpeg for the sampling factors Pillow cannot write. Pixels and patches are kept
+Needs Pillow 13 (12 and older resize tall pictures in another order), numpy, transformers, libjpeg-turbo's cjpeg for the sampling factors Pillow cannot write, and libwebp.so.7 for its encoder's options that Pillow does not have. Pixels and patches are kept
 as checksums. PNG files come from a small encoder here, because Pillow writes neither interlaced nor most odd ones; their
 pixels are computed from the samples by the PNG standard and must equal Pillow's, but for the cases in `differs`.
 
@@ -12,6 +12,7 @@ name, length of the data; name; data. Kind 3 is a picture that needs the ffmpeg 
 RGB pixels behind the file. A picture's data is the file and its sums are over RGB; for patches, data is
 i32 pattern, budget, n, grid_w, grid_h, then 8 floats from the middle, and the sums are over pixels (float32), then positions (int32).
 """
+import ctypes
 import io
 import lzma
 import os
@@ -417,7 +418,7 @@ def make_bmp():
 
 
 def make_foreign():
-    """What ffmpeg unpacks, and is finished here: each as Pillow has it."""
+    """What ffmpeg unpacks, and is finished here, and WebP, which needs none: each as Pillow has it."""
     im = Image.fromarray(noise(3, 4, 4).astype(np.uint8), "RGBA").resize((31, 22), Image.Resampling.BICUBIC)
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -426,7 +427,7 @@ def make_foreign():
         f = io.BytesIO()
         picture.save(f, kind, **options)
         rgb = pillow(f.getvalue())
-        add(3, name, rgb.shape[1], rgb.shape[0], sums_of(np.ascontiguousarray(rgb).tobytes()), f.getvalue())
+        add(1 if kind == "WEBP" else 3, name, rgb.shape[1], rgb.shape[0], sums_of(np.ascontiguousarray(rgb).tobytes()), f.getvalue())
 
     rgb = im.convert("RGB")
     add_foreign("lossy.webp", "WEBP", rgb, quality=60)
@@ -1102,6 +1103,58 @@ def make_webp():
     add_picture("webp-animated.webp", f.getvalue(), pillow(f.getvalue()))
 
 
+WEBP_CONFIG = ["lossless", "quality", "method", "hint", "size", "psnr", "segments", "sns", "filter", "sharpness", "strong", "auto",
+               "alpha_method", "alpha_filter", "alpha_quality", "passes", "show", "preprocessing", "partitions"]
+
+
+def libwebp(im, **options):
+    """A lossy file by libwebp's encoder: its WebPConfig, which begins with these numbers, and a WebPPicture, of which the size
+    and where the bytes go are set."""
+    encoder, config, picture, out = ctypes.CDLL("libwebp.so.7"), (ctypes.c_int * 64)(), (ctypes.c_int * 128)(), io.BytesIO()
+    writer = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)(
+        lambda data, n, _: out.write(ctypes.string_at(data, n)) >= 0)
+    assert encoder.WebPConfigInitInternal(config, 0, ctypes.c_float(options.pop("quality")), 0x0200)
+    for name, value in options.items():
+        config[WEBP_CONFIG.index(name)] = value
+    assert encoder.WebPValidateConfig(config) and encoder.WebPPictureInitInternal(picture, 0x0200)
+    picture[2], picture[3] = im.size
+    ctypes.c_void_p.from_buffer(picture, 96).value = ctypes.cast(writer, ctypes.c_void_p).value
+    assert encoder.WebPPictureImportRGBA(picture, im.convert("RGBA").tobytes(), 4 * im.width)
+    assert encoder.WebPEncode(config, picture)
+    encoder.WebPPictureFree(picture)
+    return out.getvalue()
+
+
+def make_lossy_webp():
+    """With numbers of its own. All ways to guess a block, both filters with levels and deltas, segments, several streams of coefficients, odd sizes, and
+    alpha of either kind with each filter."""
+    global rng
+    rng = np.random.default_rng(77)
+    smooth = Image.fromarray(noise(3, 4, 4).astype(np.uint8), "RGBA").resize((61, 43), Image.Resampling.BICUBIC)
+    rough = Image.fromarray(noise(5, 6, 3).astype(np.uint8)).resize((45, 50), Image.Resampling.NEAREST)
+    mixed = Image.fromarray(np.clip(np.asarray(smooth.convert("RGB")) + rng.normal(0, 12, (43, 61, 3)), 0, 255).astype(np.uint8))
+    cases = [(smooth, "RGB", dict(quality=q)) for q in (0, 60)]
+    cases += [(rough, "RGB", dict(quality=q, method=6, sns=100)) for q in (3, 30, 98)]
+    cases += [(mixed, "RGB", dict(quality=q, strong=strong, sharpness=sharpness, filter=level, segments=n, partitions=parts))
+              for q, strong, sharpness, level, n, parts in
+              ((40, 0, 0, 60, 4, 0), (20, 0, 6, 100, 1, 3), (40, 1, 3, 100, 2, 1), (70, 1, 7, 20, 4, 2), (40, 1, 0, 0, 4, 0), (99, 1, 0, 50, 3, 3))]
+    cases += [(mixed.crop((0, 0, w, h)), "RGB", dict(quality=50)) for w, h in ((1, 1), (1, 43), (61, 1), (2, 2), (16, 16), (17, 32))]
+    cases += [(smooth, "RGBA", dict(quality=30, alpha_method=method, alpha_filter=n, alpha_quality=q))
+              for method, n, q in ((0, 0, 100), (1, 0, 100), (1, 1, 40), (1, 2, 100))]
+    for i, (im, mode, options) in enumerate(cases):
+        data = libwebp(im.convert(mode), **options)
+        add_picture("vp8-%s-%d.webp" % (mode, i), data, pillow(data))
+    for n in range(4):  # alpha that is not packed, as differences of each kind: libwebp writes it with none
+        data = libwebp(smooth, quality=10, alpha_method=0)
+        at = data.index(b"ALPH") + 8
+        data = data[:at] + bytes([data[at] & 0xF3 | n << 2]) + data[at + 1 :]
+        add_picture("vp8-filter-%d.webp" % n, data, pillow(data))
+    data = libwebp(smooth, quality=10)
+    flags = data.index(b"VP8X") + 8
+    data = data[:flags] + b"\0" + data[flags + 1 :]
+    add_picture("vp8-no-alpha.webp", data, pillow(data))
+
+
 def make_late():
     """What came last, with numbers of its own."""
     global rng
@@ -1115,6 +1168,7 @@ def make_late():
     make_odd_png()
     make_avif()
     make_webp()
+    make_lossy_webp()
 
 
 def make_broken():

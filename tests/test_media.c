@@ -32,6 +32,9 @@
 #define LLVMFuzzerTestOneInput g4_fuzz_rare
 #include "fuzz/fuzz_rare.c"
 #undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput g4_fuzz_webp
+#include "fuzz/fuzz_webp.c"
+#undef LLVMFuzzerTestOneInput
 #define LLVMFuzzerTestOneInput g4_fuzz_tiff
 #include "fuzz/fuzz_tiff.c"
 #undef LLVMFuzzerTestOneInput
@@ -678,6 +681,9 @@ static int g4_small(const g4_record *r)
                                          "gif-part-5.gif",
                                          "webp-smooth-RGBA-6.webp",
                                          "webp-colours-3-RGB-4.webp",
+                                         "vp8-RGB-3.webp",
+                                         "vp8-RGB-6.webp",
+                                         "vp8-RGBA-19.webp",
                                          "raw.ppm",
                                          "plain-6.ppm",
                                          "alpha.pam",
@@ -1163,6 +1169,7 @@ int main(void)
     g4_replay("tests/fuzz/corpus_bmp", g4_fuzz_bmp);
     g4_replay("tests/fuzz/corpus_small", g4_fuzz_small);
     g4_replay("tests/fuzz/corpus_rare", g4_fuzz_rare);
+    g4_replay("tests/fuzz/corpus_webp", g4_fuzz_webp);
     g4_replay("tests/fuzz/corpus_heif", g4_fuzz_heif);
     g4_replay("tests/fuzz/corpus_tiff", g4_fuzz_tiff);
     g4_replay("tests/fuzz/corpus_wav", g4_fuzz_wav);
