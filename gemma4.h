@@ -723,7 +723,7 @@ typedef struct {
     int no_generation_prompt;  /* nonzero: do not open the model's turn at the end */
     const char *template_name; /* "31b-2026-07", "e2b-2026-07", "31b-2026-04"; NULL: the model file's */
     int openai;                /* g4_chat_parse only: OpenAI's format; see there */
-    g4_limits limits;          /* of making the chat, g4_chat_prompt and g4_chat_media, beside those of the engine */
+    g4_limits limits; /* of making the chat, g4_chat_prompt, _beginning and _media, beside those of the engine */
     uint64_t reserved[4];
 } g4_chat_options;
 
@@ -787,6 +787,9 @@ G4_API g4_status g4_chat_load_media(g4_chat *c, const g4_chat_load_options *opt,
 
 /* The conversation's tokens with its media encoded; owned by the chat until a medium is set or this succeeds again. */
 G4_API g4_status g4_chat_prompt(g4_chat *c, g4_prompt *out, g4_error *err);
+/* Its first tokens, those before its first medium, which is not encoded and need not be set: what conversations that
+ * begin alike have in common. Owned as above. */
+G4_API g4_status g4_chat_beginning(g4_chat *c, g4_prompt *out, g4_error *err);
 
 typedef struct {
     int prompt;    /* tokens of the whole conversation */

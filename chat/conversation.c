@@ -645,7 +645,6 @@ static g4_status g4_chat_encode(g4_chat *c, g4_chat_item *item, g4_halt *halt, g
 static g4_status g4_chat_encode_media(g4_chat *c, g4_halt *halt, g4_error *err)
 {
     g4_status st = G4_OK;
-    if (c->e == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "a chat without an engine has no tokens");
     if (c->is_encoding)
         return g4_fail(err, G4_ERR_ARGUMENT, "this chat's media are being encoded by the call whose callback this is");
     c->is_encoding = 1;
@@ -870,10 +869,11 @@ static void g4_prompter_text(g4_prompter *p, const char *text, size_t n)
     p->plain.data[p->plain.len] = '\0';
 }
 
-/* The chat's tokens, whose media are encoded, into out; where the bytes agree, the spelling of the timeline `old` is
- * kept. *same, if not NULL, says whether they are its first tokens. Free `out` in any case. */
-static g4_status g4_chat_tokenise(g4_prompt_tokens *out, const g4_chat *c, const g4_token *old, int n_old, int *same,
-                                  g4_halt *halt, g4_error *err)
+/* The chat's tokens into out: all, whose media are encoded, or those before the first medium. Where the bytes agree, the
+ * spelling of the timeline `old` is kept. *same, if not NULL, says whether they are its first tokens. Free `out` in any
+ * case. */
+static g4_status g4_chat_tokenise(g4_prompt_tokens *out, const g4_chat *c, int to_medium, const g4_token *old,
+                                  int n_old, int *same, g4_halt *halt, g4_error *err)
 {
     g4_prompter p = { .made = { .a = c->a },
                       .t = g4_engine_tokenizer(c->e),
@@ -884,10 +884,12 @@ static g4_status g4_chat_tokenise(g4_prompt_tokens *out, const g4_chat *c, const
                       .halt = halt,
                       .err = err };
     const g4_buf *text = &c->rendered.text;
-    size_t done = 0;
-    int medium = 0;
-    for (int i = 0; i < c->rendered.n_marks && p.st == G4_OK; i++) {
-        const g4_mark *m = &c->rendered.marks[i];
+    const g4_mark *marks = c->rendered.marks;
+    size_t done = 0, end = text->len;
+    int medium = 0, n = 0;
+    while (n < c->rendered.n_marks && (!to_medium || marks[n].kind == G4_MARK_CONTROL)) n++;
+    for (int i = 0; i < n && p.st == G4_OK; i++) {
+        const g4_mark *m = &marks[i];
         g4_prompter_text(&p, text->data + done, m->offset - done);
         if (m->kind == G4_MARK_CONTROL)
             g4_prompter_control(&p, text->data + m->offset, m->len);
@@ -895,7 +897,9 @@ static g4_status g4_chat_tokenise(g4_prompt_tokens *out, const g4_chat *c, const
             g4_prompter_medium(&p, &c->media[medium++]);
         done = m->offset + m->len;
     }
-    g4_prompter_text(&p, text->data + done, text->len - done);
+    /* What stands before a video becomes one text with the time of its first frame. */
+    if (n < c->rendered.n_marks) end = marks[n].kind == G4_MARK_VIDEO ? done : marks[n].offset;
+    g4_prompter_text(&p, text->data + done, end - done);
     g4_prompter_flush(&p);
     g4_buf_free(&p.plain);
     *out = p.made;
@@ -911,16 +915,18 @@ static g4_prompt g4_prompt_of(const g4_prompt_tokens *p, int n)
     return (g4_prompt) { .tokens = p->ids.ids, .n = n, .media = p->placed, .n_media = n_media };
 }
 
-g4_status g4_chat_prompt(g4_chat *c, g4_prompt *out, g4_error *err)
+/* Tokens of the chat, which keeps them: see g4_chat_tokenise. */
+static g4_status g4_chat_give(g4_chat *c, int to_medium, g4_prompt *out, g4_error *err)
 {
     g4_halt own, *halt = g4_engine_halt(c != NULL ? c->e : NULL, &own);
     g4_prompt_tokens made = { 0 };
     if (c == NULL || out == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "%s is NULL", c == NULL ? "chat" : "out");
     memset(out, 0, sizeof *out);
+    if (c->e == NULL) return g4_fail(err, G4_ERR_ARGUMENT, "a chat without an engine has no tokens");
     g4_halt_add(halt, &c->limits);
     c->n_calls++;
-    g4_status st = g4_chat_encode_media(c, halt, err);
-    if (st == G4_OK) st = g4_chat_tokenise(&made, c, NULL, 0, NULL, halt, err);
+    g4_status st = to_medium ? G4_OK : g4_chat_encode_media(c, halt, err);
+    if (st == G4_OK) st = g4_chat_tokenise(&made, c, to_medium, NULL, 0, NULL, halt, err);
     c->n_calls--;
     if (st != G4_OK) {
         g4_prompt_tokens_free(&made);
@@ -931,6 +937,9 @@ g4_status g4_chat_prompt(g4_chat *c, g4_prompt *out, g4_error *err)
     *out = g4_prompt_of(&made, (int)made.ids.n);
     return G4_OK;
 }
+
+g4_status g4_chat_prompt(g4_chat *c, g4_prompt *out, g4_error *err) { return g4_chat_give(c, 0, out, err); }
+g4_status g4_chat_beginning(g4_chat *c, g4_prompt *out, g4_error *err) { return g4_chat_give(c, 1, out, err); }
 
 /* ---- The session that follows a conversation ----------------------------------------------------- */
 
@@ -985,7 +994,7 @@ static g4_status g4_chat_tokens_for(g4_prompt_tokens *made, g4_chat *c, const g4
     if (st != G4_OK) return st;
     c->n_calls++;
     st = g4_chat_encode_media(c, halt, err);
-    if (st == G4_OK) st = g4_chat_tokenise(made, c, s->tokens, s->n, NULL, halt, err);
+    if (st == G4_OK) st = g4_chat_tokenise(made, c, 0, s->tokens, s->n, NULL, halt, err);
     c->n_calls--;
     return st;
 }
@@ -1036,7 +1045,7 @@ g4_status g4_chat_check_followed(const g4_chat *c, const g4_session *s, int *n, 
     g4_status st = g4_chat_check(c, s, err);
     if (st != G4_OK) return st;
     for (int i = 0; i < c->n_media; i++) same = same && c->media[i].n_soft > 0;
-    if (same) st = g4_chat_tokenise(&made, c, s->tokens, s->n, &same, halt, err);
+    if (same) st = g4_chat_tokenise(&made, c, 0, s->tokens, s->n, &same, halt, err);
     const g4_prompt whole = g4_prompt_of(&made, (int)made.ids.n);
     if (st == G4_OK && same) same = g4_timeline_common(s, &whole) == whole.n;
     if (st == G4_OK && !same)

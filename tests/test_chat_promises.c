@@ -276,6 +276,11 @@ static g4_status g4_run_prompt(g4_world *w, g4_error *err)
     if (st == G4_OK) g4_mark_prompt(&w->media, &p);
     return st;
 }
+static g4_status g4_run_beginning(g4_world *w, g4_error *err)
+{
+    g4_prompt p;
+    return g4_chat_beginning(w->c, &p, err);
+}
 static g4_status g4_run_sync(g4_world *w, g4_error *err) { return g4_session_sync_chat(w->s, w->c, NULL, err); }
 static g4_status g4_run_respond(g4_world *w, g4_error *err)
 {
@@ -501,6 +506,7 @@ static void g4_test_memory(void)
         { "g4_chat_load_media", g4_have_request_chat, g4_run_load_media, 6 },
         { "g4_answer_write", g4_nothing, g4_run_completion, 2 },
         { "g4_chat_prompt", g4_have_chat, g4_run_prompt, 10 },
+        { "g4_chat_beginning", g4_have_chat, g4_run_beginning, 3 },
         { "g4_chat_prompt after set_image", g4_have_prompt, g4_run_prompt, 10 },
         { "g4_session_sync_chat", g4_have_other_session, g4_run_sync, 20 },
         { "g4_session_respond", g4_have_session, g4_run_respond, 20 },
@@ -1009,6 +1015,7 @@ static void g4_test_nulls(g4_world *w)
     G4_REFUSES(g4_chat_set_video(w->c, 7, &(g4_video) { 0 }, &err), "no medium 7");
     G4_REFUSES(g4_chat_prompt(NULL, &p, &err), "chat is NULL");
     G4_REFUSES(g4_chat_prompt(w->c, NULL, &err), "out is NULL");
+    G4_REFUSES(g4_chat_beginning(NULL, &p, &err), "chat is NULL");
     G4_REFUSES(g4_session_sync_chat(NULL, w->c, NULL, &err), "session is NULL");
     G4_REFUSES(g4_session_sync_chat(w->s, NULL, NULL, &err), "chat is NULL");
     G4_REFUSES(g4_response_open(NULL, w->e, 0, NULL, NULL, &err), "out is NULL");

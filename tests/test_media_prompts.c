@@ -313,12 +313,57 @@ static void g4_test_refusals(void)
     g4_engine_close(large);
 }
 
+/* What stands before the first medium is the beginning of the prompt, and nothing is encoded for it. */
+static void g4_test_beginning(void)
+{
+    g4_engine *e = g4_open("e2b", 0, NULL);
+    uint8_t *pixels = g4_picture(96, 96, 7);
+    const g4_image image = { .pixels = pixels, .width = 96, .height = 96, .max_tokens = 70 };
+    const double seconds = 0;
+    const g4_video video = { .frames = &image, .seconds = &seconds, .n_frames = 1 };
+    const g4_audio silence = { 0 }; /* cannot be encoded */
+    const g4_part parts[] = {
+        { .kind = G4_PART_TEXT, .text = "What is in it, and where?" },
+        { .kind = G4_PART_IMAGE, .image = &image },
+        { .kind = G4_PART_VIDEO, .video = &video },
+        { .kind = G4_PART_AUDIO, .audio = &silence },
+        { .kind = G4_PART_TEXT, .text = "Say it." },
+    };
+    for (int kind = 0; kind < 4; kind++) { /* text alone, or text and a medium of that kind */
+        const g4_part said[] = { parts[0], kind > 0 ? parts[kind] : parts[4], parts[4] };
+        const g4_message message = { .role = G4_ROLE_USER, .parts = said, .n_parts = 3 };
+        const g4_chat_options opt = { .template_name = "e2b-2026-07" };
+        g4_chat *a = NULL, *b = NULL;
+        g4_prompt begin, whole;
+        g4_error err;
+        G4_EXPECT(!g4_chat_open(&a, e, &message, 1, &opt, &err) && !g4_chat_beginning(a, &begin, &err) && begin.n > 0 &&
+                      begin.n_media == 0,
+                  "kind %d: %s", kind, err.message);
+        if (kind < 3) {
+            G4_EXPECT(!g4_chat_open(&b, e, &message, 1, &opt, &err) && !g4_chat_prompt(b, &whole, &err), "kind %d: %s",
+                      kind, err.message);
+            G4_EXPECT(begin.n <= whole.n && memcmp(begin.tokens, whole.tokens, (size_t)begin.n * sizeof(g4_token)) == 0,
+                      "kind %d: other tokens", kind);
+            if (kind == 0) G4_EXPECT(begin.n == whole.n, "%d of %d tokens", begin.n, whole.n);
+            if (kind == 1)
+                G4_EXPECT(begin.n == whole.media[0].pos - 1, "%d, picture at %d", begin.n, whole.media[0].pos);
+        } else {
+            G4_EXPECT(g4_chat_prompt(a, &whole, &err) == G4_ERR_ARGUMENT, "a sound of 0 samples was encoded");
+        }
+        g4_chat_close(a);
+        g4_chat_close(b);
+    }
+    free(pixels);
+    g4_engine_close(e);
+}
+
 int main(void)
 {
     const char *isa;
     if (getenv("G4_RUNNER") != NULL) { /* an emulated CPU: the model that also hears, the best table */
         g4_test_logits("e2b", "e2b", NULL, G4_LOGIT_TOLERANCE);
         g4_test_refusals();
+        g4_test_beginning();
         return g4_test_end();
     }
     for (int i = 0; (isa = g4_isa_name(i)) != NULL; i++) {
@@ -334,5 +379,6 @@ int main(void)
     g4_test_turns("e2b", "e2b");
     g4_test_turns("31b", "31b");
     g4_test_refusals();
+    g4_test_beginning();
     return g4_test_end();
 }

@@ -8,9 +8,24 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any, Callable
+from typing import Any, Callable, TypeVar
 
 from .errors import ArgumentError
+
+T = TypeVar("T", bound="Closable")
+
+
+class Closable:
+    """What close() ends, and the end of a `with`."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self: T) -> T:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
 class Handle:
@@ -29,11 +44,19 @@ class Handle:
     def closed(self) -> bool:
         return self._closed
 
-    def hold(self) -> Any:
-        """Begin a use: the object's address, valid until release()."""
-        if self._pid != os.getpid():
+    @property
+    def is_foreign(self) -> bool:
+        """After a fork: it is the parent's. So are its threads, and its locks may be held for ever here."""
+        return self._pid != os.getpid()
+
+    def check_process(self) -> None:
+        if self.is_foreign:
             raise ArgumentError(f"this {self.what} was opened before fork(): its threads are not in this process; "
                                 "open another here, or send the engine by pickle")
+
+    def hold(self) -> Any:
+        """Begin a use: the object's address, valid until release()."""
+        self.check_process()
         with self._lock:
             if self._closed:
                 raise ArgumentError(f"this {self.what} is closed")
@@ -41,6 +64,8 @@ class Handle:
             return self._pointer
 
     def release(self) -> None:
+        if self.is_foreign:
+            return
         with self._lock:
             self._users -= 1
             is_last = self._closed and self._users == 0
@@ -48,7 +73,7 @@ class Handle:
             self._end()
 
     def close(self) -> None:
-        if self._pid != os.getpid():  # the parent's; its locks may be held for ever here
+        if self.is_foreign:
             self._closed = True
             return
         with self._lock:

@@ -1005,6 +1005,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "g4_media_below": (c_int, [c_char_p, c_char_p, c_char_p, c_size_t, POINTER(g4_error)]),
     "g4_chat_load_media": (c_int, [c_void_p, POINTER(g4_chat_load_options), POINTER(g4_error)]),
     "g4_chat_prompt": (c_int, [c_void_p, POINTER(g4_prompt), POINTER(g4_error)]),
+    "g4_chat_beginning": (c_int, [c_void_p, POINTER(g4_prompt), POINTER(g4_error)]),
     "g4_session_sync_chat": (c_int, [c_void_p, c_void_p, POINTER(g4_sync_counts), POINTER(g4_error)]),
     "g4_response_open": (c_int, [POINTER(c_void_p), c_void_p, c_int, g4_part_fn, c_void_p, POINTER(g4_error)]),
     "g4_response_push": (c_int, [c_void_p, c_int32]),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import ctypes
 import os.path
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Generator, Iterable, Iterator
 
 from . import _convert, _mirror as c
 from ._calls import interruptible
 from ._library import lib
 from .answer import Answer, Usage, answer_of
 from .errors import check, error_of
-from .request import Grammars, Messages, Request, chat_only, is_messages, last_image_size, messages_of, request_of
+from .request import (
+    Grammars, Messages, Request, chat_only, conversation_of, last_image_size, request_of, tools_of,
+)
 from .session import Session, Tokens, _known, session_options
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ _MIN_SHARED = 32 * _ID
 
 
 def run_batch(engine: Engine, prompts: Iterable[Any], parallel: int, ordered: bool, errors: str, system: str | None,
-              session: tuple[Any, ...], options: dict[str, Any]) -> Iterator[Answer]:
+              session: tuple[Any, ...], options: dict[str, Any]) -> Generator[Answer, None, None]:
     """See Engine.batch. Arguments are checked here, before the generator is asked for its first answer."""
     options = _known(options)
     for name in ("timeout", "grammar"):
@@ -36,6 +38,7 @@ def run_batch(engine: Engine, prompts: Iterable[Any], parallel: int, ordered: bo
         raise _convert.type_error("errors", '"raise" or "return"', errors)
     if errors not in ("raise", "return"):
         raise ValueError(f'errors: expected "raise" or "return", found {errors[:40]!r}')
+    options["tools"] = tools_of(options["tools"])  # an iterator serves all prompts
     if system is not None:
         _convert.text("system", system)
     if isinstance(prompts, (str, bytes, bytearray, dict)) or not hasattr(prompts, "__iter__"):
@@ -78,29 +81,51 @@ class _Batch:
         self._pointer = ctypes.c_void_p()
         self._flag = c.g4_cancel()
 
-    def answers(self, prompts: Iterator[Any], ordered: bool) -> Iterator[Answer]:
+    def answers(self, prompts: Iterator[Any], ordered: bool) -> Generator[Answer, None, None]:
         engine = self._engine
         waiting: deque[_Job] = deque()  # of answers that were begun, in the order of their prompts
-        err, count, has_more = c.g4_error(), 0, True
+        options, err, count, has_more = c.g4_batch_options(), c.g4_error(), 0, True
+        options.limits.cancel = ctypes.pointer(self._flag)
         with engine._handle as e:
             self._grammars = Grammars(engine)
             try:
-                check(lib.g4_batch_open(ctypes.byref(self._pointer), e, None, ctypes.byref(err)), err)
+                check(lib.g4_batch_open(ctypes.byref(self._pointer), e, ctypes.byref(options), ctypes.byref(err)), err)
                 while has_more or waiting:
+                    new: list[tuple[_Job, Any]] = []
                     while has_more and len(self._jobs) < self._parallel:
                         try:
                             prompt = next(prompts)
                         except StopIteration:
                             has_more = False
                             break
-                        waiting.append(self._begin(count, prompt))
+                        new.append((_Job(count), prompt))
+                        self._jobs.add(new[-1][0])
                         count += 1
-                    while not self._over and self._jobs:
-                        check(lib.g4_batch_step(self._pointer, ctypes.byref(err)), err)
-                    self._leave()
+                    waiting.extend(job for job, _ in new)
+                    self._call(lambda: self._go_on(new))
                     yield from self._finished(waiting, ordered)
             finally:
                 self._close()
+
+    def _call(self, function: Callable[[], None]) -> None:
+        """Where Ctrl-C cannot reach the engine's callbacks, and ends it all."""
+        try:
+            interruptible(function, lambda: lib.g4_cancel_set(ctypes.byref(self._flag)))
+        finally:
+            lib.g4_cancel_clear(ctypes.byref(self._flag))
+
+    def _go_on(self, new: list[tuple[_Job, Any]]) -> None:
+        """Begin those, and answer until something is over."""
+        err = c.g4_error()
+        for job, prompt in new:
+            try:
+                self._add(job, prompt)
+            except Exception as e:
+                job.error = e
+                self._over.append(job)
+        while not self._over and self._jobs:
+            check(lib.g4_batch_step(self._pointer, ctypes.byref(err)), err)
+        self._leave()
 
     def _finished(self, waiting: deque[_Job], ordered: bool) -> Iterator[Answer]:
         for job in list(waiting):
@@ -130,21 +155,8 @@ class _Batch:
 
     # ---- One prompt ------------------------------------------------------------------------------------------------
 
-    def _begin(self, index: int, prompt: Any) -> _Job:
-        job = _Job(index)
-        self._jobs.add(job)
-        try:
-            self._add(job, prompt)
-        except Exception as e:
-            job.error = e
-            self._over.append(job)
-        return job
-
     def _add(self, job: _Job, prompt: Any) -> None:
-        if is_messages(prompt):
-            messages = [m for p in prompt for m in messages_of(p, self._engine)]
-        else:
-            messages = self._system + messages_of(prompt, self._engine)
+        messages = conversation_of(self._system, prompt, lambda m: self._engine._load_media(m, self._flag))
         request, tools = request_of(messages, self._options)
         think = self._options["think"]
         budget = think if isinstance(think, int) and not isinstance(think, bool) else 0
@@ -180,8 +192,7 @@ class _Batch:
         job.keep = (ask, done)
         session = job.session = self._idle.pop() if self._idle else self._new_session(job, r)
         with session._handle as pointer:
-            self._call(r, lambda: check(lib.g4_batch_respond(self._pointer, pointer, r.chat, ctypes.byref(ask),
-                                                             ctypes.byref(err)), err))
+            check(lib.g4_batch_respond(self._pointer, pointer, r.chat, ctypes.byref(ask), ctypes.byref(err)), err)
 
     def _new_session(self, job: _Job, request: Request) -> Session:
         """What another prompt begins with too, a system prompt above all, is read once: this one begins in a fork of its
@@ -198,9 +209,8 @@ class _Batch:
     def _ids(self, request: Request) -> bytes:
         """Those before the first picture or sound."""
         prompt, err = c.g4_prompt(), c.g4_error()
-        self._call(request, lambda: check(lib.g4_chat_prompt(request.chat, ctypes.byref(prompt), ctypes.byref(err)),
-                                          err))
-        return ctypes.string_at(prompt.tokens, _ID * (prompt.media[0].pos if prompt.n_media > 0 else prompt.n))
+        check(lib.g4_chat_beginning(request.chat, ctypes.byref(prompt), ctypes.byref(err)), err)
+        return ctypes.string_at(prompt.tokens, _ID * prompt.n)
 
     def _fork(self, job: _Job, n: int) -> Session | None:
         """Of its session, once that has read the first n tokens; None: it is over, or answers already."""
@@ -215,16 +225,6 @@ class _Batch:
                 return None
             check(lib.g4_batch_fork(self._pointer, ctypes.byref(out), pointer, n, ctypes.byref(err)), err)
         return Session(self._engine, **self._session, _pointer=out)
-
-    def _call(self, request: Request, join: Callable[[], None]) -> None:
-        """Joining the batch encodes media, which may take seconds: that must hear Ctrl-C. Steps are short."""
-        if lib.g4_chat_n_media(request.chat) == 0:
-            join()
-            return
-        try:
-            interruptible(join, lambda: lib.g4_cancel_set(ctypes.byref(self._flag)))
-        finally:
-            lib.g4_cancel_clear(ctypes.byref(self._flag))
 
     def _close(self) -> None:
         """What is left is cancelled; each session leaves the batch then."""

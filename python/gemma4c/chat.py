@@ -7,12 +7,12 @@ import ctypes
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Any, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 from . import _convert, _mirror as c
 from ._library import lib
 from .errors import check
-from .request import Request, chat_only, messages_of
+from .request import Request, chat_only, message_of
 from .session import Session, _StreamCore
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def chat_completion(engine: Engine, messages: Any, request: Mapping[str, Any]) -
     for i, m in enumerate(messages):
         if not isinstance(m, Mapping):
             raise _convert.type_error(f"messages[{i}]", "a message", m)
-    asked = {**request, "messages": [m for message in messages for m in messages_of(message, engine)]}
+    asked = {**request, "messages": [message_of(m, engine.load_media) for m in messages]}
     streams = asked.get("stream", False)
     if streams is not None:
         _convert.flag("stream", streams)
@@ -149,16 +149,16 @@ def _stream(session: Session, is_own: bool, asked: Mapping[str, Any]) -> Iterato
     try:
         first = chunks.get()
     except BaseException:
-        _end(core, session, is_own)
+        _end(core.end, session, is_own)
         raise
     if first is None:
-        _end(core, session, is_own)
+        _end(core.end, session, is_own)
         core.answer  # raises what was wrong
     return _chunks(core, session, is_own, first, chunks)
 
 
-def _end(core: _StreamCore, session: Session, is_own: bool) -> None:
-    core.end()
+def _end(leave: Callable[[], None], session: Session, is_own: bool) -> None:
+    leave()
     if not is_own:
         session.close()
 
@@ -171,6 +171,7 @@ class _chunks(Iterator[Any]):
         chunk, self._first = self._first, None
         if chunk is None and self._core._has_ended:
             raise StopIteration
+        self._core.check_reader()
         try:
             chunk = self._chunks.get() if chunk is None else chunk
         except BaseException:
@@ -184,10 +185,10 @@ class _chunks(Iterator[Any]):
 
     def close(self) -> None:
         """Stop the model."""
-        _end(self._core, self._session, self._is_own)
+        _end(self._core.end, self._session, self._is_own)
 
     def __del__(self) -> None:
-        self.close()
+        _end(self._core.abandon, self._session, self._is_own)
 
 
 def _write_stream(session: Session, pointer: Any, asked: Mapping[str, Any], put: Any) -> None:

@@ -6,14 +6,14 @@ import atexit
 import ctypes
 import os
 import weakref
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Generator, Iterable
 
 from . import _convert, _mirror as c
 from ._calls import interruptible, wait_for_all
-from ._handle import Handle
+from ._handle import Closable, Handle
 from ._library import beside, lib
 from .errors import ArgumentError, check
-from .media import Media, MediaOptions, c_options, load_media
+from .media import Media, MediaOptions, c_options, load_until
 from .session import Session
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def isas() -> list[str]:
 _open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
-class Engine:
+class Engine(Closable):
     """A model, opened.
 
     path: a model file (.g4, made by export.py); None: the tiny model that comes with the package
@@ -158,9 +158,9 @@ class Engine:
         finally:
             lib.g4_cancel_clear(ctypes.byref(self._flag))
 
-    def _media_options(self) -> c.g4_media_options:
+    def _media_options(self, flag: c.g4_cancel | None = None) -> c.g4_media_options:
         want_sound = self.media.want_sound and bool(self.info.has_audio)
-        return c_options(self.media._replace(want_sound=want_sound), self._flag)
+        return c_options(self.media._replace(want_sound=want_sound), flag)
 
     # ---- Sessions --------------------------------------------------------------------------------------------------
 
@@ -176,7 +176,7 @@ class Engine:
         return read_session(self, path)
 
     def batch(self, prompts: Iterable[Any], *, parallel: int = 8, ordered: bool = True, errors: str = "raise",
-              system: str | None = None, context: int = 0, kv: str = "default", **options: Any) -> Iterator[Answer]:
+              system: str | None = None, context: int = 0, kv: str = "default", **options: Any) -> Generator[Answer, None, None]:
         """Answers to many prompts, several at a time in one read of the weights: a generator of answers, each with the
         tokens that it would have alone. Prompts are what `respond` takes, read as places become free; options are
         those of `respond`, for all.
@@ -323,7 +323,10 @@ class Engine:
 
     def load_media(self, value: Any) -> Media:
         """A picture, sound or video, decoded as this engine's `media` says; see gemma4c.load_media."""
-        return load_media(value, self.media._replace(want_sound=self.media.want_sound and bool(self.info.has_audio)))
+        return self._load_media(value, c.g4_cancel())
+
+    def _load_media(self, value: Any, flag: c.g4_cancel) -> Media:
+        return load_until(value, self._media_options(flag), flag)
 
     def encode(self, value: Any, *, max_tokens: int = 0) -> numpy.ndarray[Any, Any]:
         """What the tower makes of a picture, a sound, or the frames of a video: its soft tokens, (n, hidden) float32, as
@@ -387,12 +390,6 @@ class Engine:
         """Was it closed?"""
         return self._handle.closed
 
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
     def __del__(self) -> None:
         if getattr(self, "_handle", None) is not None:
             self._handle.close()
@@ -435,6 +432,6 @@ def _log_of(function: Callable[[str, str], object]) -> Callable[[Any, int, bytes
 def _close_all() -> None:
     """Before the interpreter goes: whatever still runs is stopped, and waited for."""
     for engine in list(_open_engines):
-        if engine._handle._pid == os.getpid():
+        if not engine._handle.is_foreign:
             engine.close()
     wait_for_all()

@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
 
 from . import _convert, _mirror as c
+from ._calls import interruptible
 from ._library import lib
 from .errors import ArgumentError, check
 
@@ -41,6 +42,12 @@ class Media:
             return f"<Media audio, {self.seconds:.1f} s>"
         frames = f", {self.struct.n_frames} frames" if self.kind == "video" else ""
         return f"<Media {self.kind}, {self.size[0]} x {self.size[1]}{frames}>"
+
+    def __copy__(self) -> Media:
+        return self  # nothing changes it
+
+    def __deepcopy__(self, memo: object) -> Media:
+        return self
 
     def __reduce__(self) -> Any:
         raise TypeError("a decoded medium does not pickle: send its file, its bytes or an array")
@@ -118,12 +125,23 @@ def load_media(value: Any, options: MediaOptions = MediaOptions()) -> Media:
     """
     if not isinstance(options, MediaOptions):
         raise _convert.type_error("options", "MediaOptions", options)
+    flag = c.g4_cancel()
+    return load_until(value, c_options(options, flag), flag)
+
+
+def load_until(value: Any, options: c.g4_media_options, flag: c.g4_cancel) -> Media:
+    """The same with the engine's form of the options, which end it when their flag is set."""
+    def cancel() -> None:
+        lib.g4_cancel_set(ctypes.byref(flag))
+
     if isinstance(value, Media):
         return value
     if isinstance(value, (str, os.PathLike)):
-        return _from_file(_convert.path("path", value), None, options)
+        path = _convert.path("path", value)
+        return interruptible(lambda: _from_file(path, None, options), cancel)
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return _from_file(None, bytes(value), options)
+        data = bytes(value)
+        return interruptible(lambda: _from_file(None, data, options), cancel)
     if hasattr(value, "__array_interface__") and not _is_pil(value) or hasattr(value, "__dlpack__"):
         return _from_array(value)
     if _is_pil(value):
@@ -132,7 +150,7 @@ def load_media(value: Any, options: MediaOptions = MediaOptions()) -> Media:
         data = value.read()
         if not isinstance(data, bytes):
             raise _convert.type_error("medium", "a file that was opened for bytes", value)
-        return _from_file(None, data, options)
+        return load_until(data, options, flag)
     raise _convert.type_error("medium", "a path, bytes, a PIL image, or an array", value)
 
 
@@ -140,9 +158,9 @@ def _is_pil(value: Any) -> bool:
     return any(t.__module__.startswith("PIL.") for t in type(value).__mro__)
 
 
-def _from_file(path: bytes | None, data: bytes | None, options: MediaOptions) -> Media:
-    opt, info, err = c_options(options), c.g4_media_info(), c.g4_error()
-    how = (ctypes.byref(opt), ctypes.byref(err))
+def _from_file(path: bytes | None, data: bytes | None, options: c.g4_media_options) -> Media:
+    info, err = c.g4_media_info(), c.g4_error()
+    how = (ctypes.byref(options), ctypes.byref(err))
     if path is not None:
         check(lib.g4_media_probe(ctypes.byref(info), path, *how), err)
     else:
@@ -155,7 +173,7 @@ def _from_file(path: bytes | None, data: bytes | None, options: MediaOptions) ->
     status = load(ctypes.byref(struct), path, *how) if path is not None else \
         decode(ctypes.byref(struct), data, len(data or b""), *how)
     check(status, err)
-    return Media(kind, struct, free=free, options=opt)
+    return Media(kind, struct, free=free, options=options)
 
 
 def _image_struct(data: Any, width: int, height: int) -> c.g4_image:
@@ -311,7 +329,8 @@ def draw_boxes(picture: Any, boxes: Sequence[Box], path: Any = None) -> bytes:
         return 0
 
     err = c.g4_error()
-    check(lib.g4_png_write(ctypes.byref(image), c.g4_write_fn(write), None, None, ctypes.byref(err)), err)
+    interruptible(lambda: check(lib.g4_png_write(ctypes.byref(image), c.g4_write_fn(write), None, None,
+                                                 ctypes.byref(err)), err), lambda: None)
     png = b"".join(pieces)
     if path is not None:
         with open(_convert.path("path", path), "wb") as f:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import ctypes
 import secrets
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping
 
 from . import _convert, _mirror as c
 from ._library import lib
 from .errors import ArgumentError, check
-from .media import Media, load_media
+from .media import Media
 from .schema import schema_of
 from .tools import Tool, ToolResult, tool_of
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _PLACE = f"gemma4c-{secrets.token_hex(8)}:"
 _KEYS = {"image": "image_url", "audio": "audio_url", "video": "video_url"}
 Messages = list[dict[str, Any]]
+Load = Callable[[Any], Media]  # what decodes a medium
 
 
 # ---- Messages ------------------------------------------------------------------------------------------------------
@@ -36,13 +37,20 @@ def is_medium(part: Any) -> bool:
     return not isinstance(part, (str, Mapping, ToolResult, bool, int, float, type(None)))
 
 
-def messages_of(prompt: Any, engine: Engine) -> Messages:
+def conversation_of(before: Iterable[Any], prompt: Any, load: Load) -> Messages:
+    """What a prompt makes of the conversation before it. Both may have media in any form that load() takes."""
+    if is_messages(prompt):
+        return [message_of(m, load) for m in prompt]
+    return [message_of(m, load) for m in before] + messages_of(prompt, load)
+
+
+def messages_of(prompt: Any, load: Load) -> Messages:
     """The messages that a prompt adds to a conversation: text, a medium, a list of both, one message, or results of
     calls."""
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     if isinstance(prompt, Mapping):
-        return [_message(prompt, engine)]
+        return [message_of(prompt, load)]
     if isinstance(prompt, ToolResult):
         return [prompt.message()]
     if isinstance(prompt, (list, tuple)):
@@ -52,33 +60,35 @@ def messages_of(prompt: Any, engine: Engine) -> Messages:
             return [p.message() for p in prompt]
         if any(isinstance(p, Mapping) and "role" in p for p in prompt):
             raise TypeError("prompt: expected a list of messages or a list of parts, found a list of both")
-        return [{"role": "user", "content": [_part(p, engine) for p in prompt]}]
-    return [{"role": "user", "content": [_part(prompt, engine)]}]
+        return [{"role": "user", "content": [_part(p, load) for p in prompt]}]
+    return [{"role": "user", "content": [_part(prompt, load)]}]
 
 
-def _message(message: Mapping[str, Any], engine: Engine) -> dict[str, Any]:
+def message_of(message: Any, load: Load) -> Any:
     """A message whose media are decoded; the rest is the engine's to check."""
+    if not isinstance(message, Mapping):
+        return message
     out = dict(message)
     content = out.get("content")
     if isinstance(content, (list, tuple)):
-        out["content"] = [_part(p, engine) for p in content]
+        out["content"] = [_part(p, load) for p in content]
     elif is_medium(content):
-        out["content"] = [_part(content, engine)]
+        out["content"] = [_part(content, load)]
     return out
 
 
-def _part(part: Any, engine: Engine) -> Any:
+def _part(part: Any, load: Load) -> Any:
     """A part of a message: text, a part in OpenAI's form, or a medium, which becomes {"type": "image", "image": Media}."""
     if isinstance(part, str):
         return {"type": "text", "text": part}
     if isinstance(part, Mapping):
         for kind in _KEYS:
             if kind in part and is_medium(part[kind]):
-                return {"type": kind, kind: engine.load_media(part[kind])}
+                return {"type": kind, kind: load(part[kind])}
         return dict(part)
     if isinstance(part, (bool, int, float, type(None), ToolResult)):
         raise _convert.type_error("prompt", "text, a picture, a sound, a video, or messages", part)
-    medium = engine.load_media(part)
+    medium = load(part)
     return {"type": medium.kind, medium.kind: medium}
 
 
@@ -143,7 +153,7 @@ def request_of(messages: Messages, options: Mapping[str, Any]) -> tuple[dict[str
     for name in SAMPLING:
         if options.get(name) is not None:
             request[name] = options[name]
-    tools = _tools_of(options.get("tools"))
+    tools = tools_of(options.get("tools"))
     if tools:
         request["tools"] = [t.declaration for t in tools]
     choice = options.get("tool_choice")
@@ -163,7 +173,7 @@ def request_of(messages: Messages, options: Mapping[str, Any]) -> tuple[dict[str
     return request, tools
 
 
-def _tools_of(tools: Any) -> list[Tool]:
+def tools_of(tools: Any) -> list[Tool]:
     if tools is None:
         return []
     if isinstance(tools, (str, bytes, Mapping)) or not hasattr(tools, "__iter__"):
@@ -211,9 +221,8 @@ class Grammars:
             lib.g4_grammar_close(self._kept.pop(next(iter(self._kept))))
 
     def close(self) -> None:
-        for grammar in self._kept.values():
-            lib.g4_grammar_close(grammar)
-        self._kept.clear()
+        while self._kept:  # each is taken out first: an interrupt must not close one twice
+            lib.g4_grammar_close(self._kept.popitem()[1])
         if self._engine_pointer is not None:
             self._engine_pointer = None
             self._engine._handle.release()
@@ -313,11 +322,11 @@ class Request:
         self.close()
 
     def close(self) -> None:
-        if self._pointer is None:
+        pointer, self._pointer = self._pointer, None  # first: an interrupt must not close it twice
+        if pointer is None:
             return
         lib.g4_chat_close(self.chat)
         lib.g4_request_close(self.request)
-        self._pointer = None
         self._engine._handle.release()
 
 

@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterator, NamedT
 
 from . import _convert, _mirror as c
 from ._calls import Work, interruptible
-from ._handle import Handle
+from ._handle import Closable, Handle
 from ._library import bytes_at, lib, text_at
 from .answer import Answer, TokenLogprob, Usage, answer_of
 from .errors import ArgumentError, Canceled, check
-from .request import (
-    Grammars, Messages, Request, chat_only, is_messages, last_image_size, messages_of, request_of,
-)
+from .request import Grammars, Messages, Request, chat_only, conversation_of, last_image_size, request_of
 from .tools import Tool
 
 if TYPE_CHECKING:
@@ -71,7 +69,7 @@ class Tokens:
         return 0
 
 
-class Session:
+class Session(Closable):
     """One conversation with the model. Made by `engine.session()`.
 
     `messages` is the conversation in OpenAI's form. It is yours to read and to change: each `respond` evaluates what
@@ -103,8 +101,8 @@ class Session:
             self.messages.append({"role": "system", "content": system})
         self._lock = threading.Lock()
         self._in_call: set[int] = set()  # threads that a call of this session waits for or runs on
-        self._busy = threading.Lock()  # held while a cancel would reach a call
-        self._running = False
+        self._busy = threading.RLock()  # held to end a call, or to say that it has ended; also by finalisers
+        self._call_now: object = None  # which call has the session
         self._flag = c.g4_cancel()
         options, out, err = session_options(context, kv, chunk, snapshot_bytes), _pointer, c.g4_error()
         self._options = options
@@ -133,11 +131,23 @@ class Session:
             raise ArgumentError("this session is in a call already: finish or close what it streams, or fork it")
         if not self._lock.acquire(blocking):
             return False
+        try:
+            self._handle.hold()
+        except BaseException:
+            self._lock.release()
+            raise
         self._in_call = {threading.get_ident()}
+        self._call_now = object()
         return True
 
     def _release(self) -> None:
         self._in_call = set()
+        with self._busy:
+            self._call_now = None
+            if self._flag.is_set:  # a cancel that came behind the end of the call must not end the next one
+                lib.g4_cancel_clear(ctypes.byref(self._flag))
+                lib.g4_session_mark(self._handle._pointer, None)
+        self._handle.release()
         self._lock.release()
         if self._handle.closed:
             self._close_grammars()
@@ -149,35 +159,28 @@ class Session:
             self._lock.release()
 
     def _run(self, function: Callable[[Any], T], timeout: float | None = None) -> T:
-        """function(session's address) with the session in use, until `timeout` seconds are over."""
+        """function(session's address) of a session that is taken, until `timeout` seconds are over."""
         self._in_call.add(threading.get_ident())
-        timer = None
-        with self._handle as pointer:
-            with self._busy:
-                self._running = True
-            try:
-                if timeout is not None:
-                    timer = threading.Timer(timeout, self.cancel)
-                    timer.daemon = True
-                    timer.start()
-                return function(pointer)
-            finally:
-                if timer is not None:
-                    timer.cancel()
-                with self._busy:
-                    self._running = False
-                    self._clear(pointer)
-
-    def _clear(self, pointer: Any) -> None:
-        """A cancel that came behind the end of the call must not end the next one."""
-        if self._flag.is_set:
-            lib.g4_cancel_clear(ctypes.byref(self._flag))
-            lib.g4_session_mark(pointer, None)
+        if timeout is None:
+            return function(self._handle._pointer)
+        timer = threading.Timer(timeout, self._cancel, (self._call_now,))
+        timer.daemon = True
+        timer.start()
+        try:
+            return function(self._handle._pointer)
+        finally:
+            timer.cancel()
 
     def cancel(self) -> None:
         """End the call in progress, on whatever thread it is: it raises Canceled within a token. Does nothing else."""
+        self._cancel(self._call_now)
+
+    def _cancel(self, call: object) -> None:
+        """End this call, if it is still the one in progress."""
+        if call is None or self._handle.is_foreign:
+            return
         with self._busy:
-            if self._running:
+            if call is self._call_now:
                 lib.g4_cancel_set(ctypes.byref(self._flag))
                 lib.g4_session_cancel(self._handle._pointer)
 
@@ -235,18 +238,25 @@ class Session:
             _convert.text("grammar", options["grammar"])
 
         def ask(pointer: Any, on_piece: Any) -> Answer:
-            if is_messages(prompt):
-                messages = [m for p in prompt for m in messages_of(p, self.engine)]
-            else:
-                messages = list(self.messages) + messages_of(prompt, self.engine)
+            messages = conversation_of(self.messages, prompt, lambda m: self.engine._load_media(m, self._flag))
             request, tools = request_of(messages, options)
             answer = self._answer(pointer, request, tools, options, on_piece)
             answer.image_size = last_image_size(messages)
             answer.schema = options.get("schema")
-            self.messages = messages + [answer.message()]
+            self._keep(messages + [answer.message()], answer)
             return answer
 
         return ask
+
+    def _keep(self, messages: Messages, answer: Answer) -> None:
+        """The conversation from now on; of a call that was cancelled it stays as it was, to whoever looks."""
+        with self._busy:
+            if not self._flag.is_set:
+                self.messages = messages
+                return
+        error = Canceled("cancelled")
+        error.answer = answer
+        raise error
 
     def _grammars_here(self) -> Grammars:
         if self._grammars is None:
@@ -323,11 +333,12 @@ class Session:
 
             work = Work(run)
             try:
+                work.start()
                 await asyncio.shield(done)
             finally:
                 if not done.done():
                     self.cancel()
-                work.wait()
+                work.give_up()
             answer: Answer = work.value()
             return answer
         finally:
@@ -534,12 +545,6 @@ class Session:
         """Was it closed?"""
         return self._handle.closed
 
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
     def __del__(self) -> None:
         if getattr(self, "_handle", None) is not None:
             self.close()
@@ -587,24 +592,61 @@ class _StreamCore:
                  put: Callable[[Any], None]):
         self._session, self._put = session, put
         self._has_ended = False
+        self._is_left = threading.Lock()  # taken by whoever reads it, when that leaves
+        self._in_call = session._in_call
+        is_free = threading.Lock()  # by the first that leaves, reader or thread
+
+        def leave() -> None:
+            """The last gives the session free."""
+            if not is_free.acquire(blocking=False):
+                session._release()
 
         def run() -> Answer:
             try:
                 return session._run(lambda pointer: ask(pointer, put), timeout)
             finally:
                 put(None)
+                leave()
 
+        self._leave = leave
         self._work = Work(run)
+        try:
+            self._work.start()
+        except BaseException:
+            session.cancel()
+            self._work.give_up()
+            raise
 
     def end(self) -> None:
         """Stop it if it goes on, and give the session free."""
-        if self._has_ended:
+        if self._session._handle.is_foreign:
             return
+        is_first = self._stop()
+        self._work.wait()
+        if is_first:
+            self._leave()
+        self._put(None)  # another thread may read too
+
+    def abandon(self) -> None:
+        """The same for a finaliser, which waits for nobody: it may run on the thread that answers, or hold what that
+        needs. Who calls the session next waits instead."""
+        if not self._session._handle.is_foreign and self._stop():
+            self._session._in_call = set()
+            self._leave()
+
+    def _stop(self) -> bool:
+        """Was it the first to do so?"""
+        if not self._is_left.acquire(blocking=False):
+            return False
         self._has_ended = True
         if not self._work.has_ended:
             self._session.cancel()
-        self._work.wait()
-        self._session._release()
+        return True
+
+    def check_reader(self) -> None:
+        """Whoever reads a stream is in its call."""
+        self._session._handle.check_process()
+        self._in_call.add(threading.get_ident())
 
     @property
     def answer(self) -> Answer:
@@ -614,7 +656,7 @@ class _StreamCore:
         return answer
 
 
-class Stream(Iterator[str]):
+class Stream(Closable, Iterator[str]):
     """Text as it comes; see `Session.stream`."""
 
     def __init__(self, session: Session, prompt: Any, options: dict[str, Any]):
@@ -630,6 +672,7 @@ class Stream(Iterator[str]):
     def _next_piece(self) -> Piece:
         if self._core._has_ended:
             raise StopIteration
+        self._core.check_reader()
         try:
             piece = self._queue.get()
         except BaseException:  # KeyboardInterrupt
@@ -664,15 +707,9 @@ class Stream(Iterator[str]):
         """Stop the model. What it said until then stays in the session's timeline, not in its conversation."""
         self._core.end()
 
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
     def __del__(self) -> None:
         if getattr(self, "_core", None) is not None:
-            self._core.end()
+            self._core.abandon()
 
 
 class AsyncStream(AsyncIterator[str]):
@@ -699,6 +736,7 @@ class AsyncStream(AsyncIterator[str]):
         if self._core is None:
             self._core = await self._begin()
         while not self._core._has_ended:
+            self._core.check_reader()
             try:
                 piece = await self._queue.get()
             except BaseException:  # the task was cancelled
@@ -723,7 +761,13 @@ class AsyncStream(AsyncIterator[str]):
         if self._core is not None:
             self._core.end()
 
+    async def __aenter__(self) -> AsyncStream:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
     def __del__(self) -> None:
-        if getattr(self, "_core", None) is not None:
-            assert self._core is not None
-            self._core.end()
+        core: _StreamCore | None = getattr(self, "_core", None)
+        if core is not None:
+            core.abandon()

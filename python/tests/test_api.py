@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import copy
 import dataclasses
 import enum
 import gc
@@ -275,6 +276,16 @@ class Media(Case):
             self.assertRegex(answer.text, "circle|square|star|heart|triangle|diamond|cross|ring")
         self.assertEqual(self.ask(path).usage.prompt_tokens, self.ask([path]).usage.prompt_tokens)
 
+    def test_in_messages(self):
+        """As they are put there: a conversation may be written by hand, and copied."""
+        path = EXAMPLES / "scene.png"
+        with self.engine.session() as session:
+            session.messages.append({"role": "user", "content": [path, "Describe the scene."]})
+            session.messages.append({"role": "assistant", "content": "A scene."})
+            self.assertTrue(session.respond(HOT, temperature=0).text)
+            copied = copy.deepcopy(session.messages)
+            self.assertIs(copied[0]["content"][0]["image"], session.messages[0]["content"][0]["image"])
+
     def test_sound_and_video(self):
         self.assertTrue(self.ask([EXAMPLES / "speech.wav", "Transcribe this."]).text)
         self.assertTrue(self.ask([EXAMPLES / "clip.y4m", "What moves where?"]).text)
@@ -416,6 +427,10 @@ class Batches(Case):
         answers = list(self.engine.batch(with_picture, parallel=2, **ask))
         self.assertGreater(answers[1].usage.cached_tokens, 200)
         self.assertLess(answers[1].usage.cached_tokens, answers[1].usage.prompt_tokens - 16)
+
+    def test_an_iterator_of_tools_serves_all(self):
+        answers = self.engine.batch(["What is the weather in Oslo?"] * 3, parallel=1, tools=iter([get_weather]), temperature=0)
+        self.assertEqual([len(a.calls) for a in answers], [1] * 3)
 
     def test_errors(self):
         prompts = [HOT, 5, [{"role": "alien", "content": ""}], "a " * 9000, HOT]
@@ -615,6 +630,56 @@ for call in (lambda: s.respond('And God said, Let there be ' * 300, max_tokens=3
         done = python(code)
         self.assertEqual(done.stdout.split(), ["stopped", "True"] * 4, done.stdout + done.stderr)
 
+    def test_interrupts_in_a_batch(self):
+        """Wherever it comes, also while the engine tells of tokens and answers: it is raised, and nothing is freed twice."""
+        code = """
+import gemma4c, os, random, signal, threading
+e = gemma4c.Engine(threads=1); random.seed(1); heard = 0
+for i in range(40):
+    timer = threading.Timer(0.002 + random.random() * 0.03, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        while True: list(e.batch(['What is the opposite of hot?'] * 20, parallel=4, temperature=0, logprobs=3))
+    except KeyboardInterrupt: heard += 1
+print(heard, e.session().respond('What is the opposite of hot?', temperature=0))
+"""
+        done = python(code)
+        self.assertEqual((done.stdout, done.stderr), (f"40 {COLD}\n", ""))
+
+    def test_a_stream_in_a_cycle(self):
+        """The collector may run on any thread, also on the one that answers: it waits for nobody."""
+        with self.engine.session() as session:
+            stream = session.stream(LONG * 50)
+            stream.itself = stream
+            del stream
+            gc.collect()
+            self.assertEqual(session.respond(HOT, temperature=0).text, COLD)
+
+    def test_a_stream_on_two_threads(self):
+        with self.engine.session() as session:
+            stream, pieces = session.stream(HOT, temperature=0), []
+            readers = [threading.Thread(target=lambda: pieces.extend(stream), daemon=True) for _ in range(3)]
+            for r in readers:
+                r.start()
+            for r in readers:
+                r.join(10)
+            self.assertEqual([r.is_alive() for r in readers], [False] * 3)
+            self.assertEqual(len("".join(pieces)), len(COLD))
+            self.assertEqual(stream.answer.text, COLD)
+            stream, raised = session.stream(LONG, max_tokens=20), []
+
+            def read():  # a stream that another thread has begun
+                try:
+                    for _ in stream:
+                        session.respond(HOT)
+                except gemma4c.ArgumentError as e:
+                    raised.append(e)
+
+            reader = threading.Thread(target=read, daemon=True)
+            reader.start()
+            reader.join(10)
+            self.assertIn("in a call already", str(raised))
+
     def test_threads(self):
         texts = []
 
@@ -686,6 +751,30 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), s.respond('What is 39 - 
 """
         done = python(code)
         self.assertEqual(done.stdout, f"6 {COLD}\n0 38\n", done.stderr)
+
+    @unittest.skipUnless(hasattr(os, "fork"), "no fork")
+    def test_fork_with_streams(self):
+        """The child neither waits for its parent's threads nor reads what they say."""
+        code = """
+import gemma4c, os, signal, sys
+e = gemma4c.Engine(); user = [{'role': 'user', 'content': 'And God said, Let there be ' * 50}]
+streams = [e.session().stream(user, max_tokens=900), e.create_chat_completion(user, stream=True),
+           e.batch([user] * 3, parallel=2)]
+for s in streams: next(s)
+pid = os.fork()
+if pid == 0:
+    signal.alarm(8)
+    said = 0
+    for s in streams:
+        try: list(s)
+        except gemma4c.ArgumentError as error: said += 'fork' in str(error)
+        s.close()
+    del s, streams
+    sys.exit(said)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+        done = python(code)
+        self.assertEqual(done.stdout, "3\n", done.stderr)
 
     def test_info(self):
         self.assertEqual(set(vars(self.engine.info)), set(gemma4c.EngineInfo.__annotations__))

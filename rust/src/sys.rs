@@ -900,6 +900,7 @@ extern "C" {
     pub fn g4_media_below(root: *const c_char, source: *const c_char, path: *mut c_char, size: usize, err: *mut g4_error) -> c_int;
     pub fn g4_chat_load_media(c: *mut g4_chat, opt: *const g4_chat_load_options, err: *mut g4_error) -> c_int;
     pub fn g4_chat_prompt(c: *mut g4_chat, out: *mut g4_prompt, err: *mut g4_error) -> c_int;
+    pub fn g4_chat_beginning(c: *mut g4_chat, out: *mut g4_prompt, err: *mut g4_error) -> c_int;
     pub fn g4_session_sync_chat(s: *mut g4_session, c: *mut g4_chat, counts: *mut g4_sync_counts, err: *mut g4_error) -> c_int;
     pub fn g4_response_open(out: *mut *mut g4_response, e: *const g4_engine, in_thought: c_int, part: Option<g4_part_fn>, user: *mut c_void, err: *mut g4_error) -> c_int;
     pub fn g4_response_push(r: *mut g4_response, token: g4_token) -> c_int;
