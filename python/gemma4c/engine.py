@@ -115,8 +115,7 @@ class Engine(Closable):
                  huge_pages: bool = False, mmap: bool = True, static_activations: bool = False,
                  log: Callable[[str, str], object] | None = None, media: MediaOptions = MediaOptions(),
                  media_root: Any = None):
-        self._arguments = dict(threads=threads, isa=isa, lock_memory=lock_memory, huge_pages=huge_pages, mmap=mmap,
-                               static_activations=static_activations, log=log, media=media, media_root=media_root)
+        given = path  # None stays that when it is pickled: another machine has the model elsewhere
         if path is None:
             path = beside("tiny.g4")
             if path is None:
@@ -150,6 +149,9 @@ class Engine(Closable):
         info = c.g4_engine_info()
         lib.g4_engine_get_info(out, ctypes.byref(info))
         self.info = EngineInfo(info)
+        self._arguments = dict(path=_absolute(given), threads=threads, isa=isa, lock_memory=lock_memory,
+                               huge_pages=huge_pages, mmap=mmap, static_activations=static_activations, log=log,
+                               media=media, media_root=_absolute(media_root))
         _open_engines.add(self)
 
     def _call(self, function: Callable[[], Any]) -> Any:
@@ -398,11 +400,16 @@ class Engine(Closable):
         return f"<gemma4c.Engine {self.info.name}{', closed' if self.closed else ''}>"
 
     def __reduce__(self) -> Any:
-        return _reopen, (os.path.abspath(os.fsdecode(self.path)), self._arguments)
+        return _reopen, (type(self), self._arguments)
 
 
-def _reopen(path: str, arguments: dict[str, Any]) -> Engine:
-    return Engine(path, **arguments)
+def _reopen(kind: type[Engine], arguments: dict[str, Any]) -> Engine:
+    return kind(**arguments)
+
+
+def _absolute(path: Any) -> str | None:
+    """The same file whatever folder is the current one; None stays that."""
+    return None if path is None else os.path.abspath(os.fsdecode(path))
 
 
 def _closer(flag: c.g4_cancel, log: Any) -> Callable[[Any], None]:

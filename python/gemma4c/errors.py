@@ -6,7 +6,12 @@ OSError, and so on."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from . import _mirror as c
+
+if TYPE_CHECKING:
+    from .answer import Answer
 
 __all__ = [
     "Gemma4Error", "ArgumentError", "OutOfMemory", "FileError", "FormatError", "VersionError", "UnsupportedError",
@@ -75,7 +80,7 @@ class Canceled(Gemma4Error):
     """The call was cancelled, or its time was over. `answer`: what there was of an answer by then, or None."""
 
     code = "G4_ERR_CANCELED"
-    answer: object = None
+    answer: Answer | None = None
 
 
 _KINDS: dict[int, type[Gemma4Error]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import io
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
 
@@ -146,7 +145,7 @@ def load_until(value: Any, options: c.g4_media_options, flag: c.g4_cancel) -> Me
         return _from_array(value)
     if _is_pil(value):
         return _from_pil(value)
-    if isinstance(value, io.IOBase):
+    if callable(getattr(value, "read", None)) and not isinstance(value, type):
         data = value.read()
         if not isinstance(data, bytes):
             raise _convert.type_error("medium", "a file that was opened for bytes", value)
@@ -197,6 +196,11 @@ def _from_pil(image: Any) -> Media:
     if not isinstance(image, Image.Image):
         raise _convert.type_error("medium", "a PIL image", image)
     image = ImageOps.exif_transpose(image)
+    if image.mode in ("La", "RGBa"):
+        image = image.convert(image.mode.upper())
+    # 16 bits, which convert() itself would cut off at 255. Pillow's "I" may have them or not.
+    if image.mode.startswith("I;16") or image.mode == "I" and image.getextrema()[1] > 255:
+        image = image.convert("I").point(lambda v: v * (1 / 256)).convert("L")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
@@ -235,7 +239,8 @@ def _from_samples(array: Any) -> Media:
 
     if array.size == 0:
         raise ValueError("sound: expected samples, found none")
-    samples = np.array(array, dtype=np.float32, order="C")
+    with np.errstate(over="ignore"):  # it is refused below
+        samples = np.array(array, dtype=np.float32, order="C")
     if not np.isfinite(samples).all():
         raise ValueError("sound: expected finite samples")
     audio = c.g4_audio()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import re
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from . import _convert
-from .schema import _schema, _value, _hints
+from .schema import Definitions, _hints, _schema, _value
 
 __all__ = ["Call", "Tool", "ToolResult", "tool_of"]
 
@@ -54,13 +55,14 @@ def tool_of(tool: Any) -> Tool:
         signature = inspect.signature(tool)
     except (TypeError, ValueError):
         raise TypeError(f"tools: {getattr(tool, '__name__', 'a function')} has no signature that can be read") from None
-    name = getattr(tool, "__name__", None)
-    if not isinstance(name, str):
-        raise TypeError("tools: a function needs a name")
-    description, of_parameters = _read_docstring(inspect.getdoc(tool) or "")
-    definitions: dict[str, Any] = {}
+    function = _plain_function(tool)
+    name = getattr(function, "__name__", None)
+    if not isinstance(name, str) or name == "<lambda>":
+        raise TypeError("tools: a function needs a name that says what it does: use def")
+    description, of_parameters = _read_docstring(inspect.getdoc(function) or "")
+    definitions = Definitions()
     properties, required = {}, []
-    hints = _hints(tool) if inspect.isroutine(tool) else {}
+    hints = _hints(function) if inspect.isroutine(function) else {}
     for p in signature.parameters.values():
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             continue
@@ -79,6 +81,13 @@ def tool_of(tool: Any) -> Tool:
     return Tool({"type": "function", "function": inner}, tool)
 
 
+def _plain_function(tool: Any) -> Any:
+    """What has name, docstring and annotations of a functools.partial."""
+    while isinstance(tool, functools.partial):
+        tool = tool.func
+    return tool
+
+
 def _read_docstring(doc: str) -> tuple[str, dict[str, str]]:
     """What the function does, and its parameters' descriptions."""
     description = " ".join(doc.split("\n\n")[0].split())
@@ -86,6 +95,11 @@ def _read_docstring(doc: str) -> tuple[str, dict[str, str]]:
     below = re.search(r"^\s*(?:Args|Arguments|Parameters):\s*\n((?:[ \t]+.*\n?|\s*\n)+)", doc, flags=re.M)
     if below:
         for name, text in re.findall(r"^\s+(\w+)(?:\s*\([^)]*\))?:\s*(.+)$", below.group(1), flags=re.M):
+            found.setdefault(name, text.strip())
+    dashed = re.search(r"^Parameters\n-+\n((?:.*\n?)*)", doc, flags=re.M)  # as numpy's are written
+    if dashed:
+        section = re.split(r"\n\n?\w+\n-+\n", dashed.group(1))[0]
+        for name, text in re.findall(r"^(\w+)(?: *:.*)?\n[ \t]+(.+)$", section, flags=re.M):
             found.setdefault(name, text.strip())
     return description, found
 
@@ -104,6 +118,10 @@ class ToolResult:
         return {"role": "tool", "tool_call_id": self.id, "name": self.name, "content": self.content}
 
 
+def _failure(e: Exception) -> dict[str, str]:
+    return {"error": f"{type(e).__name__}: {e}"}
+
+
 @dataclass(frozen=True)
 class Call:
     """A call that the model made: `name`, `arguments` (a dict), and `id`."""
@@ -117,15 +135,36 @@ class Call:
         """Carry it out. Arguments are made what the function's annotations say; what it returns is the result: a dict or
         text as it is, all else as JSON. An exception of the function is the result {"error": ...}: the model reads it and
         can try again."""
+        function = self._callable()
+        try:
+            value = self._begin(function)
+        except Exception as e:
+            value = _failure(e)
+        if inspect.iscoroutine(value):
+            value.close()
+            raise TypeError(f"{self.name} is an async function: await call.run_async()")
+        return self.result(value)
+
+    async def run_async(self) -> ToolResult:
+        """`run` for asyncio: of an async function, too."""
+        function = self._callable()
+        try:
+            value = self._begin(function)
+            value = await value if inspect.isawaitable(value) else value
+        except Exception as e:
+            value = _failure(e)
+        return self.result(value)
+
+    def _begin(self, function: Callable[..., Any]) -> Any:
+        plain = _plain_function(function)
+        hints = _hints(plain) if inspect.isroutine(plain) else {}
+        given = {k: _value(hints[k], v) if k in hints else v for k, v in self.arguments.items()}
+        return function(**given)
+
+    def _callable(self) -> Callable[..., Any]:
         if self.function is None:
             raise TypeError(f"{self.name} was declared without a Python function: carry it out and make a ToolResult")
-        try:
-            hints = _hints(self.function) if inspect.isroutine(self.function) else {}
-            given = {k: _value(hints[k], v) if k in hints else v for k, v in self.arguments.items()}
-            value = self.function(**given)
-        except Exception as e:
-            value = {"error": f"{type(e).__name__}: {e}"}
-        return self.result(value)
+        return self.function
 
     def result(self, value: Any) -> ToolResult:
         """The result of a call that was carried out elsewhere."""

@@ -4,9 +4,12 @@ import asyncio
 import base64
 import copy
 import dataclasses
+import datetime
 import enum
+import functools
 import gc
 import importlib.util
+import io
 import json
 import os
 import pathlib
@@ -37,6 +40,10 @@ def python(code, **more):
     """Run a program of its own, with this package."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=60, **more)
+
+
+class OfOurs(Engine):
+    pass
 
 
 class Case(unittest.TestCase):
@@ -219,6 +226,66 @@ class Schemas(Case):
                 gemma4c.schema_of(t)
 
 
+    def test_what_does_not_fit(self):
+        @dataclasses.dataclass
+        class Point:
+            x: int
+            y: int = 0
+
+        Fact = typing.TypedDict("Fact", {"name": str})
+        yes = enum.Enum("yes", {"YES": "yes"})
+        for t, text in ((typing.Literal["a"], '"z"'), (Point, "{}"), (Fact, "{}"), (dict, "5"), (type(None), "5"),
+                        (typing.Tuple[int, int], "[1]"), (typing.Literal[1], "true"), ({}, "[" * 100000)):
+            with self.assertRaises(ValueError):
+                gemma4c.value_of(t, text)
+        self.assertIs(gemma4c.value_of(typing.Literal[yes.YES], '"yes"'), yes.YES)
+        self.assertEqual(gemma4c.value_of(typing.Mapping[str, Point], '{"a": {"x": 1}}'), {"a": Point(1)})
+
+    def test_classes_of_one_name(self):
+        def point(t):
+            return dataclasses.make_dataclass("Point", [("x", t)])
+
+        schema = gemma4c.schema_of(typing.Tuple[point(int), point(str)])
+        kinds = [schema["$defs"][s["$ref"].rsplit("/", 1)[1]]["properties"]["x"]["type"] for s in schema["prefixItems"]]
+        self.assertEqual(kinds, ["integer", "string"])
+
+    def test_named_and_formatted_types(self):
+        Id = typing.NewType("Id", int)
+        self.assertEqual(gemma4c.schema_of(Id), {"type": "integer"})
+        self.assertEqual(gemma4c.schema_of(datetime.date), {"type": "string", "format": "date"})
+        value = gemma4c.value_of(typing.List[datetime.datetime], '["2024-01-02T03:04:05Z"]')
+        self.assertEqual(value, [datetime.datetime(2024, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc)])
+        self.assertIsInstance(self.ask("When? As a date.", schema=datetime.date).parsed, datetime.date)
+
+    @unittest.skipUnless(hasattr(typing, "NotRequired"), "no typing.NotRequired")
+    def test_annotations_as_text(self):
+        names = {}
+        exec("from __future__ import annotations\nimport typing\nclass T(typing.TypedDict):\n    a: int\n"
+             "    b: typing.NotRequired[int]\n", names)
+        names["T"].__module__ = __name__
+        self.assertEqual(gemma4c.schema_of(names["T"])["required"], ["a"])
+
+    @has("pydantic")
+    def test_pydantic_in_other_types(self):
+        import pydantic
+
+        class Node(pydantic.BaseModel):
+            name: typing.Literal["a"]
+            below: "typing.Optional[Node]" = None
+
+        Node.model_rebuild(_types_namespace={"Node": Node, "typing": typing})
+        schema = gemma4c.schema_of(typing.List[Node])
+        self.assertIn("name", str(schema["$defs"]))
+        self.assertNotIn({"$ref": "#/$defs/Node"}, schema["$defs"].values())
+        answer = self.ask("Give a list.", schema=typing.Tuple[Node], max_tokens=100)
+        self.assertTrue(answer.finish_reason == "length" or isinstance(answer.parsed[0], Node))
+
+
+async def look_up(city: str) -> str:
+    """Look it up."""
+    return city.upper()
+
+
 def get_weather(city: str, unit: typing.Literal["C", "F"] = "C") -> dict:
     """Weather of a city, now.
 
@@ -249,6 +316,40 @@ class Tools(Case):
         self.assertEqual(inner["parameters"]["properties"]["city"], {"type": "string", "description": "name of the city"})
         self.assertEqual(inner["parameters"]["properties"]["unit"], {"type": "string", "enum": ["C", "F"]})
         self.assertEqual(inner["parameters"]["required"], ["city"])
+
+    def test_docstring_as_numpys(self):
+        def area(width: float, height: float = 1.0) -> float:
+            """Area of a rectangle.
+
+            Parameters
+            ----------
+            width : float
+                how wide
+            height : float, optional
+                how high
+
+            Returns
+            -------
+            float
+                the area
+            """
+
+        members = gemma4c.tool_of(area).declaration["function"]["parameters"]["properties"]
+        self.assertEqual([m["description"] for m in members.values()], ["how wide", "how high"])
+
+    def test_partial_async_and_nameless(self):
+        partial = gemma4c.tool_of(functools.partial(get_weather, unit="F"))
+        self.assertEqual((partial.name, partial.declaration["function"]["description"]),
+                         ("get_weather", "Weather of a city, now."))
+        call = gemma4c.Call("1", "get_weather", {"city": "Oslo"}, partial.function)
+        self.assertEqual(call.run().content["sky"], "sunny")
+        self.assertEqual(asyncio.run(call.run_async()), call.run())
+        call = gemma4c.Call("1", "look_up", {"city": "Oslo"}, look_up)
+        self.assertEqual(asyncio.run(call.run_async()).content, "OSLO")
+        with self.assertRaisesRegex(TypeError, "run_async"):
+            call.run()
+        with self.assertRaisesRegex(TypeError, "name"):
+            gemma4c.tool_of(lambda x: x)
 
     def test_choice(self):
         self.assertEqual(self.ask(HOT, tools=[get_weather], tool_choice="none").text, COLD)
@@ -321,6 +422,28 @@ class Media(Case):
             self.assertEqual(self.ask([image, "Describe the scene."]).text,
                              self.ask([EXAMPLES / "scene.png", "Describe the scene."]).text)
         self.assertEqual(gemma4c.load_media(Image.new("RGBA", (2, 2), (0, 0, 0, 0))).struct.pixels[0], 255)
+
+    @has("PIL", "numpy")
+    def test_pil_of_other_modes(self):
+        import numpy as np
+        from PIL import Image
+
+        gray = Image.fromarray((np.arange(256, dtype=np.uint16) * 257).reshape(16, 16))
+        file = io.BytesIO()
+        gray.save(file, "PNG")
+        wanted = gemma4c.load_media(file.getvalue()).numpy().astype(int)
+        for image in (gray, gray.convert("I")):
+            self.assertLessEqual(abs(gemma4c.load_media(image).numpy() - wanted).max(), 1, image.mode)
+        few = Image.new("I", (2, 2), 200)
+        self.assertEqual(gemma4c.load_media(few).numpy().max(), 200)
+        for mode in ("La", "RGBa"):
+            self.assertEqual(gemma4c.load_media(Image.new(mode, (2, 2))).numpy().min(), 255)
+
+    def test_files_of_other_libraries(self):
+        with tempfile.NamedTemporaryFile() as f:  # no io.IOBase, but what wraps one
+            f.write((EXAMPLES / "scene.png").read_bytes())
+            f.seek(0)
+            self.assertEqual(gemma4c.load_media(f).size, gemma4c.load_media(EXAMPLES / "scene.png").size)
 
     @has("numpy")
     def test_encode(self):
@@ -724,6 +847,17 @@ print(heard, e.session().respond('What is the opposite of hot?', temperature=0))
         engine = pickle.loads(pickle.dumps(Engine(threads=1)))
         self.assertEqual(engine.info.n_threads, 1)
         self.assertEqual(str(engine.session().respond(HOT, temperature=0)), COLD)
+        self.assertIs(type(pickle.loads(pickle.dumps(OfOurs(threads=1)))), OfOurs)
+        self.assertNotIn(b"tiny.g4", pickle.dumps(engine))  # the package of the other side has it
+        folder, here = tempfile.mkdtemp(), os.getcwd()
+        try:
+            os.chdir(EXAMPLES.parent)
+            engine = Engine(os.path.relpath(engine.path))
+            os.chdir(folder)
+            self.assertEqual(pickle.loads(pickle.dumps(engine)).info.name, engine.info.name)
+        finally:
+            os.chdir(here)
+            os.rmdir(folder)
         for thing in (engine.session(), gemma4c.load_media(EXAMPLES / "scene.png")):
             with self.assertRaises(TypeError):
                 pickle.dumps(thing)

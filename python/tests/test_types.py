@@ -13,7 +13,7 @@ PACKAGE = os.path.dirname(gemma4c.__file__)
 USE = """
 from dataclasses import dataclass
 
-from gemma4c import Answer, Engine, Gemma4Error, MediaOptions
+from gemma4c import Answer, Canceled, Engine, Gemma4Error, MediaOptions
 
 
 @dataclass
@@ -28,10 +28,17 @@ def main() -> str:
             print(call.name, call.arguments, call.run().content)
         for piece in session.stream("hi"):
             print(piece.upper())
-        for one in engine.batch(["a", "b"], parallel=2):
+        answers = engine.batch(["a", "b"], parallel=2)
+        for one in answers:
             print(one.usage.prompt_tokens + 1)
+        answers.close()
+        with session.stream("hi") as stream:
+            for part in stream.pieces():
+                print(part.kind)
         try:
             session.fork().rewind(0)
+        except Canceled as canceled:
+            return canceled.answer.text if canceled.answer else ""
         except Gemma4Error as error:
             return error.code
         return answer.text
