@@ -1,7 +1,7 @@
-/* vp8.c - lossy WebP: a key frame of VP8 (RFC 6386) to planes of Y, U and V, bit for bit as libwebp makes them before it
- * upsamples them. Macroblocks of 16 x 16 pixels come row by row: their modes from one stream of bits, their coefficients
- * from one of up to eight others. Each is guessed from what stands above and to the left of it, which is not filtered
- * yet, and its residue is added; a row that is whole is filtered, with what that changes in the row above. */
+/* vp8.c - lossy WebP: a key frame of VP8 (RFC 6386) to planes of Y, U and V, bit for bit as libwebp makes them before
+ * it upsamples them. Macroblocks of 16 x 16 pixels come row by row: their modes from one stream of bits, their
+ * coefficients from one of up to eight others. Each is guessed from what stands above and to the left of it, which is
+ * not filtered yet, and its residue is added. A row that is whole is filtered, and with it the end of the one above. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
@@ -9,13 +9,8 @@
 
 #include <stdlib.h>
 
-enum {
-    G4_VP8_DC,
-    G4_VP8_TM,
-    G4_VP8_V,
-    G4_VP8_H,
-    G4_VP8_SUB_MODES = 10
-}; /* how a block is guessed; others: sub-blocks */
+/* How a block is guessed; sub-blocks have six more ways. */
+enum { G4_VP8_DC, G4_VP8_TM, G4_VP8_V, G4_VP8_H };
 enum { G4_VP8_Y_REST, G4_VP8_Y2, G4_VP8_UV, G4_VP8_Y_WHOLE, G4_VP8_KINDS }; /* of blocks: Y2 has the DC of Y_REST */
 enum { G4_VP8_NONE, G4_VP8_ONLY_DC, G4_VP8_THREE, G4_VP8_FULL };            /* coefficients of a block */
 #define G4_VP8_PROBS 11 /* in a coefficient, for each kind of block, ... */
@@ -488,7 +483,8 @@ static int g4_vp8_large(g4_vp8_bits *b, const uint8_t *p)
 }
 
 /* The coefficients of a block from number `first` on, to their places. Returns how many places there are up to the last
- * one that is coded. seen: how many blocks beside it had some. Products wrap, as those of hostile files do in libwebp. */
+ * one that is coded. seen: how many blocks beside it had some. Products wrap, as those of hostile files do in libwebp.
+ */
 static int g4_vp8_coefs(g4_vp8_bits *bits, const uint8_t *probs, int seen, const uint16_t *step, int first,
                         int16_t *out)
 {

@@ -1,6 +1,6 @@
-/* webp.c - WebP: its container (RFC 9649), its alpha and its colours. The picture, or the first frame of an animation, is
- * unpacked to ARGB if it is lossless, and else to YCbCr, which becomes RGB as libwebp does it (its "fancy" upsampling,
- * 14-bit coefficients), bit for bit. */
+/* webp.c - WebP: its container (RFC 9649), its alpha and its colours. The picture, or the first frame of an animation,
+ * is unpacked to ARGB if it is lossless, and else to YCbCr, which becomes RGB as libwebp does it (its "fancy"
+ * upsampling, 14-bit coefficients), bit for bit. */
 #ifndef GEMMA4_IMPLEMENTED
 #define GEMMA4_IMPLEMENTED
 #endif
