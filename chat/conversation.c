@@ -869,9 +869,9 @@ static void g4_prompter_text(g4_prompter *p, const char *text, size_t n)
     p->plain.data[p->plain.len] = '\0';
 }
 
-/* The chat's tokens into out: all, whose media are encoded, or those before the first medium. Where the bytes agree, the
- * spelling of the timeline `old` is kept. *same, if not NULL, says whether they are its first tokens. Free `out` in any
- * case. */
+/* The chat's tokens into out: all, whose media are encoded, or those before the first medium. Where the bytes agree,
+ * the spelling of the timeline `old` is kept. *same, if not NULL, says whether they are its first tokens. Free `out` in
+ * any case. */
 static g4_status g4_chat_tokenise(g4_prompt_tokens *out, const g4_chat *c, int to_medium, const g4_token *old,
                                   int n_old, int *same, g4_halt *halt, g4_error *err)
 {
