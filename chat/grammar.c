@@ -47,7 +47,7 @@
 #define G4_MANY_WAYS 3                 /* of them with the same sort: that one is left out */
 #define G4_N_SAFE 4                    /* such sets of sorts that are looked for */
 #define G4_REACH_ENOUGH 12             /* characters of these that are as good as any number */
-#define G4_BEYOND_CHARS 12             /* up to which it is found out what may follow, */
+#define G4_BEYOND_CHARS 11             /* up to which it is found out what may follow, */
 #define G4_MAX_BEYOND 12               /* if that is of few sorts, which many subtrees have not */
 #define G4_COSTLY 64                   /* nodes of the vocabulary's trees: what took more to find out is shared */
 #define G4_PLAIN_MAX_CHOICES 64        /* alternatives that are looked at */
