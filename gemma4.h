@@ -1079,8 +1079,8 @@ typedef struct {
     int has_succeeded; /* nonzero: an answer, and no error */
     uint64_t reserved[1];
 } g4_batch_line;
-/* len bytes without the newline, as long as `limits` allow (NULL: none); to be closed with the same allocator (NULL: malloc
- * and free). */
+/* len bytes without the newline, as long as `limits` allow (NULL: none); to be closed with the same allocator (NULL:
+ * malloc and free). */
 G4_API g4_status g4_batch_line_read(g4_batch_line *out, const char *json, size_t len, const g4_limits *limits,
                                     const g4_allocator *a, g4_error *err);
 G4_API void g4_batch_line_close(g4_batch_line *line, const g4_allocator *a);
